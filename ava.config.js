@@ -1,0 +1,8 @@
+export default {
+  extensions: ['ts'],
+  files: ['test/**/*.test.ts'],
+  timeout: '5m',
+  // Two cores: more files at once only make each other's time-outs fail.
+  concurrency: 2,
+  workerThreads: false,
+};

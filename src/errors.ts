@@ -1,0 +1,29 @@
+/** What a {@link KilnError} carries beside its message. */
+export interface KilnErrorOptions {
+  /** What to do next, as an imperative sentence or a command. */
+  readonly hint?: string;
+  /** The error that led to this one. */
+  readonly cause?: unknown;
+  /** Facts for machines: printed with `--json`, stored in result.json. */
+  readonly details?: Readonly<Record<string, unknown>>;
+}
+
+/**
+ * The base of every error kiln raises on purpose.
+ *
+ * `code` is stable (`E_…`, upper snake case): scripts may match on it, messages may change.
+ * An error that is not a KilnError is a bug in kiln.
+ */
+export class KilnError extends Error {
+  readonly code: string;
+  readonly hint: string | undefined;
+  readonly details: Readonly<Record<string, unknown>> | undefined;
+
+  constructor(code: string, message: string, options: KilnErrorOptions = {}) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause });
+    this.name = new.target.name;
+    this.code = code;
+    this.hint = options.hint;
+    this.details = options.details;
+  }
+}

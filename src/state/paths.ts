@@ -1,0 +1,52 @@
+import { createHash } from 'node:crypto';
+import { isAbsolute, join, resolve } from 'node:path';
+
+/** Where kiln keeps everything it keeps. All paths are absolute. */
+export interface StatePaths {
+  /** `KILN_STATE`, default /var/lib/kiln. */
+  readonly root: string;
+  /** Sockets and what lives no longer than a boot: /run/kiln/HASH, short enough for sun_path. */
+  readonly run: string;
+  /** Shared by every KILN_STATE of this host: id ranges must be unique on the whole machine. */
+  readonly hostRun: string;
+  /** Downloads and repository metadata; may be deleted at any time. */
+  readonly cache: string;
+  /** Unpacked packages, one folder each, named by the RPM's sha256. Below `store` so that hard links work. */
+  readonly packages: string;
+  /** Images, one folder each, named by image id. */
+  readonly images: string;
+  /** The folder that holds `packages` and `images`: one file system, one mount. */
+  readonly store: string;
+  /** Trees on their way out: renamed here, deleted late (ext4 scans freshly deleted inodes). */
+  readonly trash: string;
+  /** One folder a box: its state, owner, logs. */
+  readonly boxes: string;
+  /** The constant root of every box. */
+  readonly skeleton: string;
+  /** The embedded libvirtd's private files. */
+  readonly libvirt: string;
+}
+
+/**
+ * The layout of the state directory named by `env.KILN_STATE`.
+ * Two state directories share nothing but `hostRun`.
+ */
+export function statePaths(env: NodeJS.ProcessEnv = process.env): StatePaths {
+  const configured = env.KILN_STATE ?? '/var/lib/kiln';
+  const root = isAbsolute(configured) ? resolve(configured) : resolve(process.cwd(), configured);
+  const hash = createHash('sha256').update(root).digest('hex').slice(0, 8);
+  const store = join(root, 'store');
+  return {
+    root,
+    run: join('/run/kiln', hash),
+    hostRun: '/run/kiln',
+    cache: join(root, 'cache'),
+    store,
+    packages: join(store, 'packages'),
+    images: join(store, 'images'),
+    trash: join(store, 'trash'),
+    boxes: join(root, 'boxes'),
+    skeleton: join(root, 'skeleton'),
+    libvirt: join(root, 'libvirt'),
+  };
+}
