@@ -1,0 +1,177 @@
+/**
+ * System calls on names relative to a directory descriptor, which Node does not offer. With them a
+ * tree that somebody hostile owns can be walked and written without ever giving a path that could
+ * be bent on the way.
+ *
+ * Names are single components as bytes unless said otherwise. All throw a {@link SystemError}.
+ * Sources: openat2(2), mkdirat(2), linkat(2), symlinkat(2), readlinkat(2), renameat2(2),
+ * unlinkat(2), utimensat(2).
+ */
+import { constants } from 'node:fs';
+import { checked, cString, libc } from './libc.ts';
+
+/** Not in Node's constants; the same number on every architecture that Node runs Linux on. */
+export const O_PATH = 0o10000000;
+const O_CLOEXEC = 0o2000000;
+
+/** `resolve` flags of openat2, from linux/openat2.h. */
+export const RESOLVE_NO_XDEV = 0x01;
+export const RESOLVE_NO_MAGICLINKS = 0x02;
+export const RESOLVE_NO_SYMLINKS = 0x04;
+export const RESOLVE_BENEATH = 0x08;
+export const RESOLVE_IN_ROOT = 0x10;
+
+const SYS_openat2 = 437;
+const AT_REMOVEDIR = 0x200;
+const RENAME_NOREPLACE = 1;
+/** PATH_MAX of linux/limits.h: no link can be longer. */
+const PATH_MAX = 4096;
+
+const call = {
+  syscall: libc.func(
+    'long syscall(long number, int dirfd, const void *path, const void *how, size_t size)',
+  ),
+  mkdirat: libc.func('int mkdirat(int dirfd, const void *path, unsigned int mode)'),
+  linkat: libc.func(
+    'int linkat(int from, const void *oldpath, int to, const void *newpath, int flags)',
+  ),
+  symlinkat: libc.func('int symlinkat(const void *target, int dirfd, const void *path)'),
+  readlinkat: libc.func('long readlinkat(int dirfd, const void *path, void *buffer, size_t size)'),
+  renameat2: libc.func(
+    'int renameat2(int from, const void *oldpath, int to, const void *newpath, unsigned int flags)',
+  ),
+  unlinkat: libc.func('int unlinkat(int dirfd, const void *path, int flags)'),
+  utimensat: libc.func('int utimensat(int dirfd, const void *path, const void *times, int flags)'),
+  fchownat: libc.func(
+    'int fchownat(int dirfd, const void *path, unsigned int uid, unsigned int gid, int flags)',
+  ),
+};
+
+const AT_SYMLINK_NOFOLLOW = 0x100;
+
+/** How {@link openat2} opens. */
+export interface OpenHow {
+  /** O_ flags; O_CLOEXEC is always added. */
+  readonly flags: number;
+  /** Mode of a file that is made (O_CREAT only). */
+  readonly mode?: number;
+  /** RESOLVE_ flags; here `path` may have many components. */
+  readonly resolve?: number;
+}
+
+/** Opens `path` below the directory `dirfd`; the caller closes the descriptor it returns. */
+export function openat2(dirfd: number, path: Buffer | string, how: OpenHow): number {
+  const openHow = BigUint64Array.of(
+    BigInt(how.flags | O_CLOEXEC),
+    BigInt(how.mode ?? 0),
+    BigInt(how.resolve ?? 0),
+  );
+  return checked(
+    Number(call.syscall(SYS_openat2, dirfd, cString(path), openHow, openHow.byteLength)),
+    'openat2',
+    path.toString(),
+  );
+}
+
+/**
+ * Names one directory entry without opening it: nothing blocks (fifo), nothing acts (device), no
+ * link is followed. `fstat` of the result says what it is.
+ */
+export function openPath(dirfd: number, name: Buffer | string): number {
+  return openat2(dirfd, name, { flags: O_PATH | constants.O_NOFOLLOW });
+}
+
+/** Opens a real directory (never through a link) that is an entry of `dirfd`. */
+export function openDirectory(dirfd: number, name: Buffer | string): number {
+  return openat2(dirfd, name, {
+    flags: constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW,
+  });
+}
+
+export function mkdirat(dirfd: number, name: Buffer | string, mode: number): void {
+  checked(call.mkdirat(dirfd, cString(name), mode), 'mkdirat', name.toString());
+}
+
+/** Gives the entry `oldName` a second name; a symbolic link is linked itself, not followed. */
+export function linkat(
+  from: number,
+  oldName: Buffer | string,
+  to: number,
+  newName: Buffer | string,
+): void {
+  checked(
+    call.linkat(from, cString(oldName), to, cString(newName), 0),
+    'linkat',
+    newName.toString(),
+  );
+}
+
+export function symlinkat(target: Buffer | string, dirfd: number, name: Buffer | string): void {
+  checked(call.symlinkat(cString(target), dirfd, cString(name)), 'symlinkat', name.toString());
+}
+
+/** A symbolic link's target. An empty `name` reads the link that `dirfd` itself is (O_PATH). */
+export function readlinkat(dirfd: number, name: Buffer | string): Buffer {
+  const target = Buffer.allocUnsafe(PATH_MAX);
+  const length = checked(
+    Number(call.readlinkat(dirfd, cString(name), target, target.length)),
+    'readlinkat',
+    name.toString(),
+  );
+  return target.subarray(0, length);
+}
+
+/** Renames, replacing what is there unless `noReplace`; with it an existing name is EEXIST. */
+export function renameat(
+  from: number,
+  oldName: Buffer | string,
+  to: number,
+  newName: Buffer | string,
+  options: { readonly noReplace?: boolean } = {},
+): void {
+  const flags = options.noReplace === true ? RENAME_NOREPLACE : 0;
+  checked(
+    call.renameat2(from, cString(oldName), to, cString(newName), flags),
+    'renameat2',
+    newName.toString(),
+  );
+}
+
+export function unlinkat(
+  dirfd: number,
+  name: Buffer | string,
+  options: { readonly directory?: boolean } = {},
+): void {
+  const flags = options.directory === true ? AT_REMOVEDIR : 0;
+  checked(call.unlinkat(dirfd, cString(name), flags), 'unlinkat', name.toString());
+}
+
+/** Sets the owner of an entry itself (a link is not followed). */
+export function lchownat(dirfd: number, name: Buffer | string, uid: number, gid: number): void {
+  const result = call.fchownat(dirfd, cString(name), uid, gid, AT_SYMLINK_NOFOLLOW);
+  checked(result, 'fchownat', name.toString());
+}
+
+/** Access and modification time in nanoseconds since 1970; Node's own calls round them. */
+export interface FileTimes {
+  readonly atimeNs: bigint;
+  readonly mtimeNs: bigint;
+}
+
+/** Sets the times of an entry itself; without a name, those of the open file `fd`. */
+export function setTimes(fd: number, times: FileTimes, name?: Buffer | string): void {
+  const spec = new BigInt64Array(4);
+  writeTimespec(spec, 0, times.atimeNs);
+  writeTimespec(spec, 2, times.mtimeNs);
+  const path = name === undefined ? null : cString(name);
+  const flags = name === undefined ? 0 : AT_SYMLINK_NOFOLLOW;
+  checked(call.utimensat(fd, path, spec, flags), 'utimensat', name?.toString());
+}
+
+/** struct timespec {time_t, long}, both 64 bits wide; nanoseconds are never negative. */
+function writeTimespec(spec: BigInt64Array, at: number, nanoseconds: bigint): void {
+  const second = 1_000_000_000n;
+  const part = ((nanoseconds % second) + second) % second;
+  spec[at] = (nanoseconds - part) / second;
+  spec[at + 1] = part;
+}

@@ -1,0 +1,43 @@
+import { checked, hasErrno, libc } from './libc.ts';
+
+/** lseek(2); both numbers are the same on every Linux. */
+const SEEK_DATA = 3;
+const SEEK_HOLE = 4;
+
+const lseek = libc.func('int64_t lseek(int fd, int64_t offset, int whence)');
+
+/** A run of bytes that has (or may have) content; the rest of the file reads as zeros. */
+export interface Extent {
+  readonly offset: number;
+  readonly length: number;
+}
+
+/**
+ * The parts of the first `size` bytes of an open file that are not holes, in order.
+ * A file system that cannot tell reports all as data. The file offset is moved.
+ */
+export function* dataExtents(fd: number, size: number): Generator<Extent> {
+  for (let offset = 0; offset < size; ) {
+    let start: number;
+    try {
+      start = checked(Number(lseek(fd, offset, SEEK_DATA)), 'lseek');
+    } catch (error) {
+      // ENXIO: nothing but a hole up to the end of the file.
+      if (hasErrno(error, 'ENXIO')) return;
+      if (hasErrno(error, 'EINVAL', 'EOPNOTSUPP')) {
+        yield { offset, length: size - offset };
+        return;
+      }
+      throw error;
+    }
+    if (start >= size) return;
+    let end = Math.min(size, checked(Number(lseek(fd, start, SEEK_HOLE)), 'lseek'));
+    // Only a file that changes meanwhile or a lying (FUSE) file system answers so; go forward.
+    if (start < offset || end <= start) {
+      start = offset;
+      end = size;
+    }
+    yield { offset: start, length: end - start };
+    offset = end;
+  }
+}
