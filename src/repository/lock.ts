@@ -1,0 +1,106 @@
+import { createHash } from 'node:crypto';
+import { z } from 'zod';
+import { KilnError } from '../errors.ts';
+
+/** Raised when the meaning of a field changes; readers refuse what they do not know. */
+const LOCK_FORMAT = 1;
+
+const sourceSchema = z.discriminatedUnion('kind', [
+  z.strictObject({ kind: z.literal('baseurl'), urls: z.array(z.string()).min(1) }),
+  z.strictObject({ kind: z.literal('metalink'), url: z.string() }),
+  z.strictObject({ kind: z.literal('mirrorlist'), url: z.string() }),
+  z.strictObject({ kind: z.literal('directory'), path: z.string().startsWith('/') }),
+]);
+
+const lockedRepositorySchema = z.strictObject({
+  id: z.string(),
+  source: sourceSchema,
+  gpgcheck: z.boolean(),
+  gpgkey: z.array(z.string()).describe('Absolute paths of the key files'),
+});
+
+/** A digest as kiln writes it: the algorithm's name, a colon, lower-case hex. */
+const DIGEST = /^(sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128})$/;
+
+const lockedPackageSchema = z.strictObject({
+  nevra: z.string().describe('name-epoch:version-release.arch, epoch 0 left out'),
+  name: z.string().min(1),
+  epoch: z.int().min(0),
+  version: z.string().min(1),
+  release: z.string().min(1),
+  arch: z.string().min(1),
+  digest: z.string().regex(DIGEST).describe('Of the whole .rpm file'),
+  size: z.int().min(0).describe('Bytes of the .rpm file'),
+  location: z.string().min(1).describe("Relative to the repository's folder, or an absolute URL"),
+  repository: z.string(),
+});
+
+/** The lock file: everything a build root is made of. Building from it needs no solver. */
+export const lockSchema = z
+  .strictObject({
+    format: z.literal(LOCK_FORMAT),
+    arch: z.string().min(1),
+    requested: z.array(z.string()),
+    repositories: z.array(lockedRepositorySchema),
+    packages: z
+      .array(lockedPackageSchema)
+      .describe('In the order in which they are to be installed'),
+  })
+  .superRefine((lock, context) => {
+    const known = new Set(lock.repositories.map((repository) => repository.id));
+    lock.packages.forEach((entry, index) => {
+      if (known.has(entry.repository)) return;
+      context.addIssue({
+        code: 'custom',
+        path: ['packages', index, 'repository'],
+        message: `no repository ${entry.repository} in this lock`,
+      });
+    });
+  });
+
+export type Lock = z.output<typeof lockSchema>;
+export type LockedPackage = Lock['packages'][number];
+export type LockedRepository = Lock['repositories'][number];
+
+/** The version of the lock format that {@link serializeLock} writes. */
+export const lockFormat: typeof LOCK_FORMAT = LOCK_FORMAT;
+
+/**
+ * The lock as JSON text with a fixed order of keys: equal locks give equal bytes, so that a lock
+ * can be committed and compared.
+ */
+export function serializeLock(lock: Lock): string {
+  // Parsing rebuilds every object in the schema's own order of keys.
+  return `${JSON.stringify(lockSchema.parse(lock), undefined, 2)}\n`;
+}
+
+/**
+ * Reads a lock's text.
+ * @param origin what messages call it: the file's path.
+ * @throws KilnError E_LOCK_INVALID
+ */
+export function parseLock(text: string, origin: string): Lock {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch (cause) {
+    throw new KilnError('E_LOCK_INVALID', `${origin} is no lock: it is not JSON`, { cause });
+  }
+  const result = lockSchema.safeParse(value);
+  if (result.success) return result.data;
+  throw new KilnError(
+    'E_LOCK_INVALID',
+    `${origin} is no lock kiln can read:\n${z.prettifyError(result.error)}`,
+    {
+      hint: 'make it anew with `kiln image lock`',
+      cause: result.error,
+    },
+  );
+}
+
+/** sha256 (hex) over what the lock installs, in its order: equal for locks that differ only in where files come from. */
+export function lockDigest(lock: Lock): string {
+  const hash = createHash('sha256').update(`kiln-lock ${lock.format} ${lock.arch}\n`);
+  for (const entry of lock.packages) hash.update(`${entry.nevra} ${entry.digest}\n`);
+  return hash.digest('hex');
+}
