@@ -4,7 +4,7 @@
  * be bent on the way.
  *
  * Names are single components as bytes unless said otherwise. All throw a {@link SystemError}.
- * Sources: openat2(2), mkdirat(2), linkat(2), symlinkat(2), readlinkat(2), renameat2(2),
+ * Sources: openat2(2), mkdirat(2), linkat(2), symlinkat(2), readlinkat(2), renameat(2),
  * unlinkat(2), utimensat(2).
  */
 import { constants } from 'node:fs';
@@ -23,7 +23,6 @@ export const RESOLVE_IN_ROOT = 0x10;
 
 const SYS_openat2 = 437;
 const AT_REMOVEDIR = 0x200;
-const RENAME_NOREPLACE = 1;
 /** PATH_MAX of linux/limits.h: no link can be longer. */
 const PATH_MAX = 4096;
 
@@ -37,9 +36,7 @@ const call = {
   ),
   symlinkat: libc.func('int symlinkat(const void *target, int dirfd, const void *path)'),
   readlinkat: libc.func('long readlinkat(int dirfd, const void *path, void *buffer, size_t size)'),
-  renameat2: libc.func(
-    'int renameat2(int from, const void *oldpath, int to, const void *newpath, unsigned int flags)',
-  ),
+  renameat: libc.func('int renameat(int from, const void *oldpath, int to, const void *newpath)'),
   unlinkat: libc.func('int unlinkat(int dirfd, const void *path, int flags)'),
   utimensat: libc.func('int utimensat(int dirfd, const void *path, const void *times, int flags)'),
   fchownat: libc.func(
@@ -121,20 +118,15 @@ export function readlinkat(dirfd: number, name: Buffer | string): Buffer {
   return target.subarray(0, length);
 }
 
-/** Renames, replacing what is there unless `noReplace`; with it an existing name is EEXIST. */
+/** Renames, replacing what is there at once (a directory only an empty one). */
 export function renameat(
   from: number,
   oldName: Buffer | string,
   to: number,
   newName: Buffer | string,
-  options: { readonly noReplace?: boolean } = {},
 ): void {
-  const flags = options.noReplace === true ? RENAME_NOREPLACE : 0;
-  checked(
-    call.renameat2(from, cString(oldName), to, cString(newName), flags),
-    'renameat2',
-    newName.toString(),
-  );
+  const result = call.renameat(from, cString(oldName), to, cString(newName));
+  checked(result, 'renameat', newName.toString());
 }
 
 export function unlinkat(
