@@ -1,0 +1,94 @@
+import { constants, type FileHandle, open, stat } from 'node:fs/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { getSystemErrorName } from 'node:util';
+import koffi from 'koffi';
+import { libc } from './libc.ts';
+
+/** flock(2) operations, from sys/file.h. */
+const LOCK_SH = 1;
+const LOCK_EX = 2;
+const LOCK_NB = 4;
+
+/** Waiting asks again after this many milliseconds, growing up to the second number. */
+const POLL_FIRST = 2;
+const POLL_LAST = 50;
+
+const flock = libc.func('int flock(int fd, int operation)');
+
+export interface LockOptions {
+  /** Several holders at once, as long as none is exclusive. */
+  readonly shared?: boolean;
+  /** Gives up waiting (never the lock itself) when aborted. */
+  readonly signal?: AbortSignal | undefined;
+}
+
+/**
+ * A held lock. The kernel releases it when this process dies, however it dies; the file stays.
+ * Its descriptor is close-on-exec, so that no child keeps the lock.
+ */
+export interface HeldLock extends AsyncDisposable {
+  release(): Promise<void>;
+}
+
+/**
+ * Locks the file `path` (made if missing, mode 0600) against other processes and other callers in
+ * this one. A lock file may be deleted by its holder: whoever waited then locks the new file.
+ * @throws SystemError of open(2); the signal's reason when aborted.
+ */
+export async function acquireLock(path: string, options: LockOptions = {}): Promise<HeldLock> {
+  for (let pause = POLL_FIRST; ; pause = Math.min(pause * 2, POLL_LAST)) {
+    options.signal?.throwIfAborted();
+    const held = await tryLock(path, options);
+    if (held !== undefined) return held;
+    await sleep(pause, undefined, { signal: options.signal }).catch(() =>
+      options.signal?.throwIfAborted(),
+    );
+  }
+}
+
+/** Like {@link acquireLock}, but undefined at once if somebody else holds it. */
+export async function tryLock(
+  path: string,
+  options: Pick<LockOptions, 'shared'> = {},
+): Promise<HeldLock | undefined> {
+  const handle = await open(path, constants.O_RDWR | constants.O_CREAT, 0o600);
+  try {
+    if (lockNow(handle.fd, path, options.shared ?? false) && (await isStill(handle, path))) {
+      const release = () => handle.close();
+      return { release, [Symbol.asyncDispose]: release };
+    }
+  } catch (error) {
+    await handle.close();
+    throw error;
+  }
+  await handle.close();
+  return undefined;
+}
+
+/** Runs `task` while holding the lock on `path`. */
+export async function withLock<Result>(
+  path: string,
+  task: () => Promise<Result> | Result,
+  options: LockOptions = {},
+): Promise<Result> {
+  await using _held = await acquireLock(path, options);
+  return await task();
+}
+
+/** Whether `path` names the very file that `handle` has open: a lock on a deleted file guards nothing. */
+async function isStill(handle: FileHandle, path: string): Promise<boolean> {
+  const [mine, named] = await Promise.all([
+    handle.stat({ bigint: true }),
+    stat(path, { bigint: true }).catch(() => undefined),
+  ]);
+  return named !== undefined && mine.ino === named.ino && mine.dev === named.dev;
+}
+
+/** False if somebody else holds the lock. */
+function lockNow(fd: number, path: string, shared: boolean): boolean {
+  if (flock(fd, (shared ? LOCK_SH : LOCK_EX) | LOCK_NB) === 0) return true;
+  const errno = koffi.errno();
+  if (errno === koffi.os.errno.EAGAIN || errno === koffi.os.errno.EINTR) return false;
+  const code = getSystemErrorName(-errno);
+  throw Object.assign(new Error(`${code}: flock '${path}'`), { code, errno: -errno });
+}

@@ -1,0 +1,83 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtemp, rm, unlink } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import test from 'ava';
+import { acquireLock, tryLock, withLock } from '../../src/kernel/flock.ts';
+
+async function lockFile(t: { teardown: (fn: () => Promise<void>) => void }): Promise<string> {
+  const directory = await mkdtemp(join(tmpdir(), 'kiln-flock-'));
+  t.teardown(() => rm(directory, { recursive: true }));
+  return join(directory, 'lock');
+}
+
+/** util-linux's flock(1) as another process that knows nothing of ours. */
+async function otherHolder(path: string, ...flags: string[]): Promise<ChildProcess> {
+  const child = spawn(
+    'flock',
+    [...flags, '--no-fork', path, 'sh', '-c', 'echo held; exec sleep 60'],
+    {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    },
+  );
+  await once(child.stdout!, 'data');
+  return child;
+}
+
+test('another process that holds the lock keeps us out until it is killed', async (t) => {
+  const path = await lockFile(t);
+  const other = await otherHolder(path);
+  t.is(await tryLock(path), undefined);
+  let entered = false;
+  const waiting = withLock(path, () => {
+    entered = true;
+  });
+  await new Promise((resolve) => setTimeout(resolve, 120));
+  t.false(entered);
+  other.kill('SIGKILL');
+  await waiting;
+  t.true(entered);
+});
+
+test('shared holders meet, an exclusive one waits', async (t) => {
+  const path = await lockFile(t);
+  const other = await otherHolder(path, '--shared');
+  await using shared = await acquireLock(path, { shared: true });
+  t.truthy(shared);
+  t.is(await tryLock(path), undefined);
+  other.kill('SIGKILL');
+});
+
+test('callers of one process take turns', async (t) => {
+  const path = await lockFile(t);
+  let inside = 0;
+  await Promise.all(
+    Array.from({ length: 5 }, () =>
+      withLock(path, async () => {
+        t.is(++inside, 1);
+        await new Promise((resolve) => setTimeout(resolve, 3));
+        inside--;
+      }),
+    ),
+  );
+});
+
+test('whoever waits for a lock file that its holder deletes locks the new one', async (t) => {
+  const path = await lockFile(t);
+  const first = await acquireLock(path);
+  const second = acquireLock(path);
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  await unlink(path);
+  await first.release();
+  await using _held = await second;
+  t.is(await tryLock(path), undefined);
+});
+
+test('waiting ends with the signal', async (t) => {
+  const path = await lockFile(t);
+  await using _held = await acquireLock(path);
+  await t.throwsAsync(acquireLock(path, { signal: AbortSignal.timeout(30) }), {
+    name: 'TimeoutError',
+  });
+});
