@@ -1,0 +1,210 @@
+import koffi from 'koffi';
+import { LibvirtError, type VirError } from './errors.ts';
+
+/** The address of a native object. koffi represents pointers as BigInt; null is the null pointer. */
+export type Pointer = bigint;
+
+/** A native function: called directly it blocks, `async` runs it on a thread of libuv's pool. */
+type Native<Args extends unknown[], Result> = ((...args: Args) => Result) & {
+  async(...args: [...Args, (error: Error | null, result: Result) => void]): void;
+};
+
+type Nullable = Pointer | null;
+
+/** The functions of libvirt.so.0 that kiln calls, as the headers declare them. */
+export interface Libvirt {
+  readonly virInitialize: Native<[], number>;
+  readonly virGetLastError: Native<[], Nullable>;
+  readonly virConnGetLastError: Native<[Pointer], Nullable>;
+  readonly virConnectOpen: Native<[string], Nullable>;
+  readonly virConnectClose: Native<[Pointer], number>;
+  readonly virConnectIsAlive: Native<[Pointer], number>;
+  readonly virConnectGetLibVersion: Native<[Pointer, BigUint64Array], number>;
+  readonly virConnectGetType: Native<[Pointer], string | null>;
+  readonly virConnectGetCapabilities: Native<[Pointer], Nullable>;
+  readonly virConnectListAllDomains: Native<[Pointer, BigUint64Array, number], number>;
+  readonly virConnectListAllNetworks: Native<[Pointer, BigUint64Array, number], number>;
+  readonly virNetworkGetName: Native<[Pointer], string | null>;
+  readonly virNetworkGetUUIDString: Native<[Pointer, Uint8Array], number>;
+  readonly virNetworkIsActive: Native<[Pointer], number>;
+  readonly virNetworkFree: Native<[Pointer], number>;
+  readonly virDomainGetName: Native<[Pointer], string | null>;
+  readonly virDomainGetUUIDString: Native<[Pointer, Uint8Array], number>;
+  readonly virDomainGetID: Native<[Pointer], number>;
+  readonly virDomainGetState: Native<[Pointer, Int32Array, Int32Array, number], number>;
+  readonly virDomainGetInfo: Native<[Pointer, Uint8Array], number>;
+  readonly virDomainGetXMLDesc: Native<[Pointer, number], Nullable>;
+  readonly virDomainLookupByName: Native<[Pointer, string], Nullable>;
+  readonly virDomainLookupByUUIDString: Native<[Pointer, string], Nullable>;
+  readonly virDomainCreateXMLWithFiles: Native<
+    [Pointer, string, number, Int32Array, number],
+    Nullable
+  >;
+  readonly virDomainCreateXML: Native<[Pointer, string, number], Nullable>;
+  readonly virDomainDefineXML: Native<[Pointer, string], Nullable>;
+  readonly virDomainCreateWithFlags: Native<[Pointer, number], number>;
+  readonly virDomainUndefine: Native<[Pointer], number>;
+  readonly virDomainDestroy: Native<[Pointer], number>;
+  readonly virDomainFree: Native<[Pointer], number>;
+}
+
+const DECLARATIONS: Readonly<Record<keyof Libvirt, string>> = {
+  virInitialize: 'int virInitialize()',
+  virGetLastError: 'void *virGetLastError()',
+  virConnGetLastError: 'void *virConnGetLastError(void *conn)',
+  virConnectOpen: 'void *virConnectOpen(const char *uri)',
+  virConnectClose: 'int virConnectClose(void *conn)',
+  virConnectIsAlive: 'int virConnectIsAlive(void *conn)',
+  virConnectGetLibVersion: 'int virConnectGetLibVersion(void *conn, void *version)',
+  virConnectGetType: 'const char *virConnectGetType(void *conn)',
+  virConnectGetCapabilities: 'void *virConnectGetCapabilities(void *conn)',
+  virConnectListAllDomains: 'int virConnectListAllDomains(void *conn, void *list, uint flags)',
+  virConnectListAllNetworks: 'int virConnectListAllNetworks(void *conn, void *list, uint flags)',
+  virNetworkGetName: 'const char *virNetworkGetName(void *net)',
+  virNetworkGetUUIDString: 'int virNetworkGetUUIDString(void *net, void *buf)',
+  virNetworkIsActive: 'int virNetworkIsActive(void *net)',
+  virNetworkFree: 'int virNetworkFree(void *net)',
+  virDomainGetName: 'const char *virDomainGetName(void *dom)',
+  virDomainGetUUIDString: 'int virDomainGetUUIDString(void *dom, void *buf)',
+  virDomainGetID: 'uint virDomainGetID(void *dom)',
+  virDomainGetState: 'int virDomainGetState(void *dom, void *state, void *reason, uint flags)',
+  virDomainGetInfo: 'int virDomainGetInfo(void *dom, void *info)',
+  virDomainGetXMLDesc: 'void *virDomainGetXMLDesc(void *dom, uint flags)',
+  virDomainLookupByName: 'void *virDomainLookupByName(void *conn, const char *name)',
+  virDomainLookupByUUIDString: 'void *virDomainLookupByUUIDString(void *conn, const char *uuid)',
+  virDomainCreateXMLWithFiles:
+    'void *virDomainCreateXMLWithFiles(void *conn, const char *xml, uint nfiles, void *files, uint flags)',
+  virDomainCreateXML: 'void *virDomainCreateXML(void *conn, const char *xml, uint flags)',
+  virDomainDefineXML: 'void *virDomainDefineXML(void *conn, const char *xml)',
+  virDomainCreateWithFlags: 'int virDomainCreateWithFlags(void *dom, uint flags)',
+  virDomainUndefine: 'int virDomainUndefine(void *dom)',
+  virDomainDestroy: 'int virDomainDestroy(void *dom)',
+  virDomainFree: 'int virDomainFree(void *dom)',
+};
+
+const SONAME = 'libvirt.so.0';
+
+/** dlopen's RTLD_LAZY (dlfcn.h). */
+const RTLD_LAZY = 1;
+
+let loading: Promise<Libvirt> | undefined;
+let freeNative: ((address: Pointer) => void) | undefined;
+
+/**
+ * Loads libvirt.so.0 once a process. The dynamic loader needs 15 ms for its sixty libraries and
+ * virInitialize 3 ms more, so both happen on a thread of the pool: call this early, await it late.
+ *
+ * @throws LibvirtError E_LIBVIRT_MISSING
+ */
+export function loadLibvirt(): Promise<Libvirt> {
+  loading ??= load().catch((error: unknown) => {
+    loading = undefined;
+    throw error;
+  });
+  return loading;
+}
+
+async function load(): Promise<Libvirt> {
+  const libc = koffi.load(null);
+  const dlopen: Native<[string, number], Nullable> = libc.func(
+    'void *dlopen(const char *filename, int flags)',
+  );
+  freeNative = libc.func('void free(void *address)');
+  const handle = await runAsync(dlopen, SONAME, RTLD_LAZY);
+  if (handle === null) {
+    throw new LibvirtError('E_LIBVIRT_MISSING', `${SONAME} cannot be loaded`, {
+      hint: 'install libvirt: apt-get install libvirt0 libvirt-daemon libvirt-daemon-driver-lxc, or dnf install libvirt-daemon-driver-lxc',
+    });
+  }
+  const library = koffi.load(SONAME);
+  const bound = Object.fromEntries(
+    Object.entries(DECLARATIONS).map(([name, declaration]) => [name, library.func(declaration)]),
+  ) as unknown as Libvirt;
+  if ((await runAsync(bound.virInitialize)) < 0) {
+    throw new LibvirtError('E_LIBVIRT', 'virInitialize failed', { libvirt: lastError(bound) });
+  }
+  // Without a handler of ours libvirt prints every error to stderr. The handler runs on whatever
+  // thread failed, so it must be native: abs() is a function of the right shape that does nothing.
+  library.func('void virSetErrorFunc(void *userData, void *handler)')(null, libc.symbol('abs'));
+  return bound;
+}
+
+/** Runs a native function on a thread of libuv's pool; the event loop stays free. */
+export function runAsync<Args extends unknown[], Result>(
+  native: Native<Args, Result>,
+  ...args: Args
+): Promise<Result> {
+  return new Promise((resolve, reject) => {
+    // Args are captured by this closure, which keeps buffers alive until the call is over.
+    native.async(...args, (error, result) => {
+      if (error === null || error === undefined) resolve(result);
+      else reject(error);
+      void args;
+    });
+  });
+}
+
+/** Copies a native string and frees it. */
+export function takeString(address: Pointer): string {
+  const text: string = koffi.decode.string(address);
+  freeNative?.(address);
+  return text;
+}
+
+/**
+ * Works through a native array of `count` objects, then frees the array. Each object is freed by
+ * `release` once, also those that an error leaves unread.
+ */
+export async function consumeArray<Item>(
+  address: Pointer,
+  count: number,
+  read: (object: Pointer) => Promise<Item>,
+  release: (object: Pointer) => number,
+): Promise<Item[]> {
+  const objects: Pointer[] = count === 0 ? [] : koffi.decode(address, 'void *', count);
+  freeNative?.(address);
+  try {
+    const items: Item[] = [];
+    for (const object of objects) items.push(await read(object));
+    return items;
+  } finally {
+    for (const object of objects) release(object);
+  }
+}
+
+// struct _virError of libvirt/virterror.h.
+const VIR_ERROR = koffi.struct({
+  code: 'int',
+  domain: 'int',
+  message: 'str',
+  level: 'int',
+  conn: 'void *',
+  dom: 'void *',
+  str1: 'str',
+  str2: 'str',
+  str3: 'str',
+  int1: 'int',
+  int2: 'int',
+  net: 'void *',
+});
+
+function copyError(address: Nullable): VirError | undefined {
+  if (address === null) return undefined;
+  const raw = koffi.decode(address, VIR_ERROR);
+  if (raw.code === 0) return undefined;
+  const { code, domain, message, level, str1, str2, str3, int1, int2 } = raw;
+  return { code, domain, message: message ?? '', level, str1, str2, str3, int1, int2 };
+}
+
+/** The last error of the calling thread: right only after a call that was not `async`. */
+export function lastError(library: Libvirt): VirError | undefined {
+  return copyError(library.virGetLastError());
+}
+
+/**
+ * The last error of a connection, whichever thread made the call. Exact as long as one call at a
+ * time uses the connection, which is what the pool in pool.ts sees to.
+ */
+export function connectionError(library: Libvirt, connection: Pointer): VirError | undefined {
+  return copyError(library.virConnGetLastError(connection));
+}
