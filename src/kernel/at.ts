@@ -3,7 +3,7 @@
  * tree that somebody hostile owns can be walked and written without ever giving a path that could
  * be bent on the way.
  *
- * Names are single components as bytes unless said otherwise. All throw a {@link SystemError}.
+ * Names are single components as bytes unless said otherwise. All throw a SyscallError.
  * Sources: openat2(2), mkdirat(2), linkat(2), symlinkat(2), readlinkat(2), renameat(2),
  * unlinkat(2), utimensat(2).
  */
@@ -63,11 +63,9 @@ export function openat2(dirfd: number, path: Buffer | string, how: OpenHow): num
     BigInt(how.mode ?? 0),
     BigInt(how.resolve ?? 0),
   );
-  return checked(
-    Number(call.syscall(SYS_openat2, dirfd, cString(path), openHow, openHow.byteLength)),
-    'openat2',
-    path.toString(),
-  );
+  const name = cString(path);
+  const result = call.syscall(SYS_openat2, dirfd, name, openHow, openHow.byteLength);
+  return checked('openat2', Number(result), path.toString());
 }
 
 /**
@@ -86,7 +84,7 @@ export function openDirectory(dirfd: number, name: Buffer | string): number {
 }
 
 export function mkdirat(dirfd: number, name: Buffer | string, mode: number): void {
-  checked(call.mkdirat(dirfd, cString(name), mode), 'mkdirat', name.toString());
+  checked('mkdirat', call.mkdirat(dirfd, cString(name), mode), name.toString());
 }
 
 /** Gives the entry `oldName` a second name; a symbolic link is linked itself, not followed. */
@@ -97,24 +95,21 @@ export function linkat(
   newName: Buffer | string,
 ): void {
   checked(
-    call.linkat(from, cString(oldName), to, cString(newName), 0),
     'linkat',
+    call.linkat(from, cString(oldName), to, cString(newName), 0),
     newName.toString(),
   );
 }
 
 export function symlinkat(target: Buffer | string, dirfd: number, name: Buffer | string): void {
-  checked(call.symlinkat(cString(target), dirfd, cString(name)), 'symlinkat', name.toString());
+  checked('symlinkat', call.symlinkat(cString(target), dirfd, cString(name)), name.toString());
 }
 
 /** A symbolic link's target. An empty `name` reads the link that `dirfd` itself is (O_PATH). */
 export function readlinkat(dirfd: number, name: Buffer | string): Buffer {
   const target = Buffer.allocUnsafe(PATH_MAX);
-  const length = checked(
-    Number(call.readlinkat(dirfd, cString(name), target, target.length)),
-    'readlinkat',
-    name.toString(),
-  );
+  const result = call.readlinkat(dirfd, cString(name), target, target.length);
+  const length = checked('readlinkat', Number(result), name.toString());
   return target.subarray(0, length);
 }
 
@@ -126,7 +121,7 @@ export function renameat(
   newName: Buffer | string,
 ): void {
   const result = call.renameat(from, cString(oldName), to, cString(newName));
-  checked(result, 'renameat', newName.toString());
+  checked('renameat', result, newName.toString());
 }
 
 export function unlinkat(
@@ -135,13 +130,13 @@ export function unlinkat(
   options: { readonly directory?: boolean } = {},
 ): void {
   const flags = options.directory === true ? AT_REMOVEDIR : 0;
-  checked(call.unlinkat(dirfd, cString(name), flags), 'unlinkat', name.toString());
+  checked('unlinkat', call.unlinkat(dirfd, cString(name), flags), name.toString());
 }
 
 /** Sets the owner of an entry itself (a link is not followed). */
 export function lchownat(dirfd: number, name: Buffer | string, uid: number, gid: number): void {
   const result = call.fchownat(dirfd, cString(name), uid, gid, AT_SYMLINK_NOFOLLOW);
-  checked(result, 'fchownat', name.toString());
+  checked('fchownat', result, name.toString());
 }
 
 /** Access and modification time in nanoseconds since 1970; Node's own calls round them. */
@@ -157,7 +152,7 @@ export function setTimes(fd: number, times: FileTimes, name?: Buffer | string): 
   writeTimespec(spec, 2, times.mtimeNs);
   const path = name === undefined ? null : cString(name);
   const flags = name === undefined ? 0 : AT_SYMLINK_NOFOLLOW;
-  checked(call.utimensat(fd, path, spec, flags), 'utimensat', name?.toString());
+  checked('utimensat', call.utimensat(fd, path, spec, flags), name?.toString());
 }
 
 /** struct timespec {time_t, long}, both 64 bits wide; nanoseconds are never negative. */

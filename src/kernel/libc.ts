@@ -1,53 +1,53 @@
-import { getSystemErrorMessage, getSystemErrorName } from 'node:util';
 import koffi from 'koffi';
+import { KilnError } from '../errors.ts';
 
-/** The C library this process is linked with (`dlopen(NULL)`), whichever it is. */
-export const libc = koffi.load(null);
+/** The C library, for what Node has no call for. The only place that loads it. */
+export const libc = koffi.load('libc.so.6');
 
-/**
- * A failed system call, shaped like Node's own: `code` is the errno's name, `errno` negative.
- * It is a cause for a KilnError, not one itself.
- */
-export interface SystemError extends Error {
-  readonly code: string;
+/** A system call failed. `details.errno` is the number, `code` is `E_SYSCALL`. */
+export class SyscallError extends KilnError {
   readonly errno: number;
-  readonly syscall: string;
+  /** The symbol of errno, as in errno(3): ENOENT, EPERM, … */
+  readonly errnoName: string;
+
+  constructor(call: string, errno: number, subject?: string) {
+    const name = errnoName(errno);
+    const on = subject === undefined ? '' : ` ${subject}`;
+    super('E_SYSCALL', `${call}${on}: ${name}`, { details: { call, errno, name, subject } });
+    this.errno = errno;
+    this.errnoName = name;
+  }
 }
 
-/** Makes the error for `errno` (positive, as the C library has it) of `syscall`. */
-export function systemError(syscall: string, errno: number, detail?: string): SystemError {
-  const code = getSystemErrorName(-errno);
-  const about = detail === undefined ? '' : ` '${detail}'`;
-  return Object.assign(new Error(`${code}: ${getSystemErrorMessage(-errno)}, ${syscall}${about}`), {
-    code,
-    errno: -errno,
-    syscall,
-  });
+const names = new Map<number, string>(
+  Object.entries(koffi.os.errno).map(([name, number]) => [number, name]),
+);
+
+/** The symbol of an errno of this platform. */
+export function errnoName(errno: number): string {
+  return names.get(errno) ?? `errno ${errno}`;
+}
+
+/** Gives the result back, or throws what errno says when it is negative. */
+export function checked(call: string, result: number, subject?: string): number {
+  if (result < 0) throw new SyscallError(call, koffi.errno(), subject);
+  return result;
+}
+
+/** Whether `error` is a system call of ours or of Node's that failed with one of these errnos. */
+export function hasErrno(error: unknown, ...names: readonly string[]): boolean {
+  if (error instanceof SyscallError) return names.includes(error.errnoName);
+  return error instanceof Error && names.includes((error as NodeJS.ErrnoException).code ?? '');
 }
 
 /**
- * Passes on the result of a call that returns -1 for failure, else throws a {@link SystemError}
- * with this thread's errno: nothing else may run between the call and this.
- */
-export function checked(result: number, syscall: string, detail?: string): number {
-  if (result >= 0) return result;
-  throw systemError(syscall, koffi.errno(), detail);
-}
-
-/** Whether `error` is a failed system call with one of these errno names. */
-export function hasErrno(error: unknown, ...codes: readonly string[]): boolean {
-  return error instanceof Error && codes.includes((error as Partial<SystemError>).code ?? '');
-}
-
-/**
- * A NUL-terminated copy of a file name for C. Names are bytes (invalid UTF-8 included); a name
- * with a NUL inside would silently be another name, so it is refused with a TypeError.
+ * A NUL-terminated copy of a file name for C. Names are bytes (invalid UTF-8 included); one with a
+ * NUL inside would silently be another name, so it is refused with a TypeError.
  */
 export function cString(name: Buffer | string): Buffer {
   const bytes = typeof name === 'string' ? Buffer.from(name) : name;
   if (bytes.includes(0)) throw new TypeError('a file name holds a NUL byte');
-  const terminated = Buffer.allocUnsafe(bytes.length + 1);
-  bytes.copy(terminated);
-  terminated[bytes.length] = 0;
-  return terminated;
+  return Buffer.concat([bytes, NUL]);
 }
+
+const NUL = Buffer.alloc(1);

@@ -20,7 +20,7 @@ export function* dataExtents(fd: number, size: number): Generator<Extent> {
   for (let offset = 0; offset < size; ) {
     let start: number;
     try {
-      start = checked(Number(lseek(fd, offset, SEEK_DATA)), 'lseek');
+      start = checked('lseek', Number(lseek(fd, offset, SEEK_DATA)));
     } catch (error) {
       // ENXIO: nothing but a hole up to the end of the file.
       if (hasErrno(error, 'ENXIO')) return;
@@ -31,7 +31,7 @@ export function* dataExtents(fd: number, size: number): Generator<Extent> {
       throw error;
     }
     if (start >= size) return;
-    let end = Math.min(size, checked(Number(lseek(fd, start, SEEK_HOLE)), 'lseek'));
+    let end = Math.min(size, checked('lseek', Number(lseek(fd, start, SEEK_HOLE))));
     // Only a file that changes meanwhile or a lying (FUSE) file system answers so; go forward.
     if (start < offset || end <= start) {
       start = offset;
