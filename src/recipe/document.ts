@@ -1,0 +1,157 @@
+import {
+  isMap,
+  isNode,
+  isScalar,
+  LineCounter,
+  type Node,
+  parseDocument,
+  type Document as YamlDocument,
+} from 'yaml';
+import type * as z from 'zod';
+import { formatPath, type RecipeProblem } from './problem.ts';
+import { knownKeys } from './schema-keys.ts';
+import { suggest } from './suggest.ts';
+
+/** A recipe is written by hand: anything larger than this (bytes) is something else. */
+export const RECIPE_SIZE_LIMIT = 1024 * 1024;
+
+/** One YAML file, with the place of each of its values. */
+export class RecipeDocument {
+  readonly file: string;
+  readonly problems: RecipeProblem[] = [];
+  readonly #document: YamlDocument.Parsed;
+  readonly #lines: LineCounter;
+
+  /** Parses `text`. Broken YAML becomes problems, never an exception. `file` is how people call it. */
+  constructor(file: string, text: string) {
+    this.file = file;
+    this.#lines = new LineCounter();
+    this.#document = parseDocument(text, { lineCounter: this.#lines, prettyErrors: false });
+    for (const error of [...this.#document.errors, ...this.#document.warnings]) {
+      const position = this.#lines.linePos(error.pos[0]);
+      this.problems.push({
+        file,
+        line: position.line,
+        column: position.col,
+        path: '',
+        message: error.message,
+      });
+    }
+  }
+
+  /** The document as plain values; undefined when its YAML is broken. Aliases are bounded by `yaml`. */
+  value(): unknown {
+    if (this.#document.errors.length > 0) return undefined;
+    try {
+      return this.#document.toJS({ maxAliasCount: 100 }) ?? {};
+    } catch (error) {
+      this.report([], error instanceof Error ? error.message : String(error));
+      return undefined;
+    }
+  }
+
+  /** Adds a problem at a key. With `atKey` the place is the key itself, not its value. */
+  report(
+    path: readonly PropertyKey[],
+    message: string,
+    options: { hint?: string; atKey?: boolean } = {},
+  ): void {
+    this.problems.push({
+      file: this.file,
+      ...this.#place(path, options.atKey ?? false),
+      path: formatPath(path),
+      message,
+      ...(options.hint === undefined ? {} : { hint: options.hint }),
+    });
+  }
+
+  /** `value` read through `schema`; whatever does not fit is reported, each with its place. */
+  check<Schema extends z.ZodType>(schema: Schema, value: unknown): z.output<Schema> | undefined {
+    const result = schema.safeParse(value, { reportInput: true });
+    if (result.success) return result.data;
+    for (const issue of result.error.issues) this.#reportIssue(schema, issue, []);
+    return undefined;
+  }
+
+  #reportIssue(schema: z.ZodType, issue: z.core.$ZodIssue, outer: readonly PropertyKey[]): void {
+    const path = [...outer, ...issue.path];
+    if (issue.code === 'unrecognized_keys') {
+      for (const key of issue.keys) {
+        const known = knownKeys(schema, path);
+        const near = suggest(key, known);
+        const hint = near === undefined ? listOf(known) : `did you mean "${near}"?`;
+        this.report([...path, key], 'unknown key', { hint, atKey: true });
+      }
+      return;
+    }
+    if (issue.code === 'invalid_value' && typeof issue.input === 'string') {
+      const values = issue.values.map(String);
+      const near = suggest(issue.input, values);
+      this.report(path, `"${issue.input}" is not one of ${values.join(', ')}`, {
+        ...(near === undefined ? {} : { hint: `did you mean "${near}"?` }),
+      });
+      return;
+    }
+    if (issue.code === 'invalid_union' && issue.errors.length > 0) {
+      // The branch with the fewest complaints is the one the author had in mind.
+      const nearest = [...issue.errors].sort((a, b) => a.length - b.length)[0]!;
+      for (const inner of nearest) this.#reportIssue(schema, inner, path);
+      return;
+    }
+    if (issue.code === 'invalid_type' && issue.input === undefined) {
+      this.report(path, 'is missing', { hint: `a ${issue.expected} is needed here` });
+      return;
+    }
+    if (issue.code === 'invalid_type') {
+      this.report(path, `must be ${article(issue.expected)}, not ${kindOf(issue.input)}`, {
+        ...(issue.expected === 'string' ? { hint: 'put it in quotes' } : {}),
+      });
+      return;
+    }
+    this.report(path, issue.message);
+  }
+
+  #place(path: readonly PropertyKey[], atKey: boolean): { line: number; column: number } {
+    const offset = this.#offset(path, atKey);
+    if (offset === undefined) return { line: 0, column: 0 };
+    const position = this.#lines.linePos(offset);
+    return { line: position.line, column: position.col };
+  }
+
+  /** Where a key's value begins; where it is missing, where the nearest thing around it begins. */
+  #offset(path: readonly PropertyKey[], atKey: boolean): number | undefined {
+    if (atKey && path.length > 0) {
+      const parent = this.#node(path.slice(0, -1));
+      const pair = isMap(parent)
+        ? parent.items.find((item) => isScalar(item.key) && item.key.value === path.at(-1))
+        : undefined;
+      if (pair !== undefined && isNode(pair.key) && pair.key.range) return pair.key.range[0];
+    }
+    for (let length = path.length; length >= 0; length--) {
+      const node = this.#node(path.slice(0, length));
+      if (node?.range) return node.range[0];
+    }
+    return undefined;
+  }
+
+  #node(path: readonly PropertyKey[]): Node | undefined {
+    if (path.length === 0) return this.#document.contents ?? undefined;
+    const node = this.#document.getIn(path, true);
+    return isNode(node) ? node : undefined;
+  }
+}
+
+function listOf(keys: readonly string[]): string {
+  return keys.length === 0 ? 'remove it' : `known here: ${keys.join(', ')}`;
+}
+
+function article(noun: string): string {
+  const name = noun === 'record' || noun === 'object' ? 'map' : noun === 'array' ? 'list' : noun;
+  return /^[aeiou]/.test(name) ? `an ${name}` : `a ${name}`;
+}
+
+function kindOf(value: unknown): string {
+  if (value === null) return 'empty';
+  if (Array.isArray(value)) return 'a list';
+  return typeof value === 'object' ? 'a map' : `a ${typeof value}`;
+}

@@ -1,0 +1,143 @@
+import { z } from 'zod';
+import { repositorySchema } from '../repository/configuration.ts';
+import { parseDuration } from '../repository/duration.ts';
+
+/** No shell, no separator of /etc/passwd, no path: what useradd(8) takes, and upper case as Samba needs. */
+const accountName = z
+  .string()
+  .max(32)
+  .regex(
+    /^[A-Za-z_][A-Za-z0-9_.-]*\$?$/,
+    'letters, digits and _ . - only, not beginning with a digit',
+  );
+
+/** Ids below 65534 fit in the range that a box maps; 65534 is "nobody" to the kernel. */
+const accountId = z.int().min(0).max(65533);
+
+const absolutePath = z
+  .string()
+  .max(4095)
+  .regex(/^\/(?!.*(?:^|\/)\.\.?(?:\/|$))[^\0]*$/, 'an absolute path without . and .. components')
+  .transform((path) => path.replace(/\/+/g, '/').replace(/(?<=.)\/$/, ''));
+
+/** A field of /etc/passwd: a colon or a line end would begin another field. */
+const passwdField = z.string().regex(/^[^:\n\0]*$/, 'no colon and no line end');
+
+const modeSchema = z
+  .union([z.string(), z.number()])
+  .transform((value, context) => {
+    const text = typeof value === 'number' ? value.toString(8) : value;
+    if (/^[0-7]{3,4}$/.test(text) && typeof value === 'string') return Number.parseInt(text, 8);
+    context.addIssue({
+      code: 'custom',
+      message: `${JSON.stringify(value)} is no file mode: write it in quotes, as '0644'`,
+    });
+    return z.NEVER;
+  })
+  .meta({ description: "Permissions in octal, in quotes: '0644'" });
+
+const durationSchema = z.union([z.number(), z.string()]).transform((value, context) => {
+  const seconds = parseDuration(String(value));
+  if (seconds !== undefined && seconds > 0) return seconds;
+  context.addIssue({ code: 'custom', message: `"${value}" is no duration, as 90s, 10m or 1h` });
+  return z.NEVER;
+});
+
+const fileSchema = z
+  .strictObject({
+    path: absolutePath.describe('Where it goes in the image; missing folders are made'),
+    content: z.string().optional().describe('The content itself'),
+    source: z
+      .string()
+      .min(1)
+      .optional()
+      .describe('A file to copy, relative to the recipe; variables are filled in'),
+    mode: modeSchema.default(0o644),
+    owner: accountName.default('root'),
+    group: accountName.default('root'),
+  })
+  .superRefine((file, context) => {
+    if ((file.content === undefined) === (file.source === undefined)) {
+      context.addIssue({ code: 'custom', message: 'exactly one of content and source is needed' });
+    }
+  });
+
+const userSchema = z.strictObject({
+  name: accountName,
+  uid: accountId,
+  gid: accountId.optional().describe('The same as uid unless given'),
+  comment: passwdField.default(''),
+  home: absolutePath.optional().describe('Made and owned by the user; /home/NAME unless given'),
+  shell: absolutePath.default('/bin/sh'),
+  groups: z.array(accountName).default([]).describe('Further groups, made if they do not exist'),
+});
+
+const scriptletsSchema = z.strictObject({
+  mode: z
+    .enum(['auto', 'exact', 'none'])
+    .optional()
+    .describe(
+      "auto: payloads first, then scriptlets, where that gives what rpm gives, else exact; exact: the image's own rpm -i does everything; none: no scriptlet and no trigger runs",
+    ),
+  timeout: durationSchema.optional().describe('For each scriptlet; 5m unless given'),
+});
+
+/**
+ * An image recipe as a person writes it. Every key is optional here, because a recipe may be the
+ * lesser half of another (`extends`); {@link loadImageRecipe} asks for what the whole needs.
+ */
+export const imageRecipeSchema = z
+  .strictObject({
+    description: z.string().optional().describe('One line for `kiln image ls`'),
+    extends: z
+      .string()
+      .min(1)
+      .optional()
+      .describe('Another recipe (path or name) that this one adds to'),
+    arch: z
+      .string()
+      .regex(/^[a-z0-9_]+$/)
+      .optional()
+      .describe("As rpm calls it; this machine's unless given"),
+    releasever: z
+      .string()
+      .regex(/^[A-Za-z0-9._-]+$/)
+      .optional()
+      .describe('Stands for $releasever in repositories'),
+    repositories: z.array(repositorySchema).default([]),
+    packages: z
+      .array(z.string().min(1))
+      .default([])
+      .describe('Names, name-version, globs, files or rich dependencies'),
+    groups: z.array(z.string().min(1)).default([]).describe('comps groups, without the @'),
+    exclude: z
+      .array(z.string().min(1))
+      .default([])
+      .describe('Never installed, not as a dependency either'),
+    recommends: z.boolean().optional().describe('Install weak dependencies too; off unless set'),
+    files: z.array(fileSchema).default([]),
+    users: z.array(userSchema).default([]),
+    environment: z
+      .record(
+        z.string().regex(/^[A-Za-z_][A-Za-z0-9_]*$/, 'letters, digits and _ only'),
+        z.string().regex(/^[^\0]*$/, 'no NUL byte'),
+      )
+      .default({})
+      .describe('Of every command that runs in the image'),
+    user: accountName.optional().describe('Who runs commands; root unless given'),
+    workdir: absolutePath.optional().describe("Where commands start; the user's home unless given"),
+    scriptlets: scriptletsSchema.optional(),
+  })
+  .describe('A kiln image: packages from RPM repositories, plus files and users');
+
+/** What a recipe's author writes. */
+export type ImageRecipeInput = z.input<typeof imageRecipeSchema>;
+/** One recipe file that passed the schema. */
+export type ImageRecipe = z.output<typeof imageRecipeSchema>;
+export type RecipeFile = ImageRecipe['files'][number];
+export type RecipeUser = ImageRecipe['users'][number];
+
+/** The JSON Schema (draft 2020-12) of image recipes, for editors. */
+export function imageRecipeJsonSchema(): unknown {
+  return z.toJSONSchema(imageRecipeSchema, { io: 'input', unrepresentable: 'any' });
+}

@@ -1,0 +1,275 @@
+import { constants } from 'node:fs';
+import { open, realpath } from 'node:fs/promises';
+import { basename, dirname, isAbsolute, join, resolve } from 'node:path';
+import { KilnError } from '../errors.ts';
+import { type Repository, resolveRepository } from '../repository/configuration.ts';
+import { RECIPE_SIZE_LIMIT, RecipeDocument } from './document.ts';
+import {
+  type ImageRecipe,
+  imageRecipeSchema,
+  type RecipeFile,
+  type RecipeUser,
+} from './image-recipe.ts';
+import { RecipeError } from './problem.ts';
+import { expandVariables } from './variables.ts';
+
+/** How deep `extends` may go; more is a mistake. */
+const MAX_DEPTH = 16;
+
+/** An image recipe, whole: what it extends is merged in, paths are absolute, defaults applied. */
+export interface LoadedImageRecipe {
+  /** The file's name without `.yaml`. */
+  readonly name: string;
+  /** The recipe file and all that it extends, absolute, the recipe first. */
+  readonly sources: readonly string[];
+  readonly description: string;
+  readonly arch: string;
+  readonly repositories: readonly Repository[];
+  readonly packages: readonly string[];
+  readonly groups: readonly string[];
+  readonly exclude: readonly string[];
+  readonly recommends: boolean;
+  readonly files: readonly RecipeFile[];
+  readonly users: readonly RecipeUser[];
+  readonly environment: Readonly<Record<string, string>>;
+  readonly user: string;
+  /** Null: the user's home. */
+  readonly workdir: string | null;
+  readonly scriptlets: ScriptletPolicy;
+}
+
+/** What is done about scriptlets and triggers. */
+export interface ScriptletPolicy {
+  readonly mode: 'auto' | 'exact' | 'none';
+  /** Of one scriptlet, seconds. */
+  readonly timeout: number;
+}
+
+/** What {@link loadImageRecipe} needs to know of the machine. */
+export interface LoadOptions {
+  /** Stands for `${KILN_STATE}`. */
+  readonly stateDirectory: string;
+  /** The architecture of recipes that name none, as rpm calls it. */
+  readonly arch: string;
+  /** Finds what `extends` names when it is no path; undefined when there is none. */
+  readonly findByName: (name: string) => Promise<string | undefined>;
+}
+
+/** One file of an `extends` chain. */
+interface Part {
+  readonly document: RecipeDocument;
+  readonly recipe: ImageRecipe;
+  readonly file: string;
+}
+
+/**
+ * Reads an image recipe and everything it extends.
+ * @throws RecipeError (`E_RECIPE`) with all problems of all files; KilnError `E_RECIPE_READ` when a
+ * file cannot be read.
+ */
+export async function loadImageRecipe(
+  path: string,
+  options: LoadOptions,
+): Promise<LoadedImageRecipe> {
+  const parts = await loadChain(path, options);
+  // From the outermost ancestor to the recipe itself: later ones add and override.
+  const ordered = [...parts].reverse();
+  const merged = merge(ordered.map((part) => part.recipe));
+  const arch = merged.arch ?? options.arch;
+  const repositories = new Map<string, Repository>();
+  for (const { recipe, document, file } of ordered) {
+    for (const [index, configuration] of recipe.repositories.entries()) {
+      try {
+        const repository = resolveRepository(configuration, {
+          arch,
+          releasever: merged.releasever,
+          baseDirectory: dirname(file),
+        });
+        repositories.set(repository.id, repository);
+      } catch (error) {
+        if (!(error instanceof KilnError)) throw error;
+        const hint = error.hint === undefined ? {} : { hint: error.hint };
+        document.report(['repositories', index], error.message, hint);
+      }
+    }
+  }
+  const main = parts[0]!;
+  checkWhole(merged, repositories.size, main.document);
+  checkUsers(ordered);
+  const problems = parts.flatMap((part) => part.document.problems);
+  if (problems.length > 0) throw new RecipeError(path, problems);
+  return {
+    name: basename(main.file).replace(/\.ya?ml$/, ''),
+    sources: parts.map((part) => part.file),
+    description: merged.description ?? '',
+    arch,
+    repositories: [...repositories.values()],
+    packages: merged.packages,
+    groups: merged.groups,
+    exclude: merged.exclude,
+    recommends: merged.recommends ?? false,
+    files: ordered.flatMap(({ recipe, file }) =>
+      recipe.files.map((entry) => absoluteSource(entry, dirname(file))),
+    ),
+    users: merged.users,
+    environment: merged.environment,
+    user: merged.user ?? 'root',
+    workdir: merged.workdir ?? null,
+    scriptlets: {
+      mode: merged.scriptlets?.mode ?? 'auto',
+      timeout: merged.scriptlets?.timeout ?? 300,
+    },
+  };
+}
+
+async function loadChain(path: string, options: LoadOptions): Promise<Part[]> {
+  const parts: Part[] = [];
+  const documents: RecipeDocument[] = [];
+  let next: string | undefined = path;
+  while (next !== undefined) {
+    const file: string = resolve(next);
+    const { document, recipe } = await readPart(file, options);
+    documents.push(document);
+    if (recipe === undefined) break;
+    parts.push({ document, recipe, file: await realpath(file) });
+    next = undefined;
+    if (recipe.extends !== undefined) {
+      next = await findAncestor(recipe.extends, file, document, options);
+      if (next !== undefined && documents.some((seen) => resolve(seen.file) === next)) {
+        document.report(['extends'], `${recipe.extends} extends itself in the end`);
+        next = undefined;
+      }
+      if (documents.length > MAX_DEPTH) {
+        document.report(['extends'], `more than ${MAX_DEPTH} recipes extend one another`);
+        next = undefined;
+      }
+    }
+  }
+  // A file that does not fit the schema leaves nothing to merge: stop with what is known.
+  if (parts.length < documents.length) {
+    throw new RecipeError(
+      path,
+      documents.flatMap((document) => document.problems),
+    );
+  }
+  return parts;
+}
+
+async function findAncestor(
+  name: string,
+  file: string,
+  document: RecipeDocument,
+  options: LoadOptions,
+): Promise<string | undefined> {
+  if (isAbsolute(name)) return name;
+  if (name.includes('/') || /\.ya?ml$/.test(name)) return join(dirname(file), name);
+  const found = await options.findByName(name);
+  if (found === undefined) {
+    document.report(['extends'], `there is no image recipe called ${name}`, {
+      hint: 'name a recipe of recipes/images, or a path',
+    });
+  }
+  return found;
+}
+
+async function readPart(
+  file: string,
+  options: LoadOptions,
+): Promise<{ document: RecipeDocument; recipe: ImageRecipe | undefined }> {
+  const document = new RecipeDocument(file, await readText(file));
+  const value = document.value();
+  if (value === undefined) return { document, recipe: undefined };
+  const variables = { KILN_STATE: options.stateDirectory, recipe_dir: dirname(file) };
+  const expanded = expandStrings(value, [], (text, at) => {
+    const { text: result, unknown } = expandVariables(text, variables);
+    for (const { name, hint } of unknown) {
+      document.report(at, `unknown variable $${name}`, { hint });
+    }
+    return result;
+  });
+  return { document, recipe: document.check(imageRecipeSchema, expanded) };
+}
+
+/** Applies `change` to the strings that may hold variables: below `repositories`, and `files[].source`. */
+function expandStrings(
+  value: unknown,
+  path: readonly (string | number)[],
+  change: (text: string, path: readonly (string | number)[]) => string,
+): unknown {
+  const here =
+    path[0] === 'repositories' ||
+    (path[0] === 'files' && path.length === 3 && path[2] === 'source');
+  if (typeof value === 'string') return here ? change(value, path) : value;
+  if (Array.isArray(value)) {
+    return value.map((entry, index) => expandStrings(entry, [...path, index], change));
+  }
+  if (typeof value !== 'object' || value === null) return value;
+  return Object.fromEntries(
+    Object.entries(value).map(([key, entry]) => [
+      key,
+      expandStrings(entry, [...path, key], change),
+    ]),
+  );
+}
+
+async function readText(file: string): Promise<string> {
+  try {
+    // O_NONBLOCK: a fifo that somebody put there must not hang us.
+    await using handle = await open(file, constants.O_RDONLY | constants.O_NONBLOCK);
+    const { size } = await handle.stat();
+    if (size > RECIPE_SIZE_LIMIT) throw new Error(`it is larger than ${RECIPE_SIZE_LIMIT} bytes`);
+    return await handle.readFile('utf8');
+  } catch (cause) {
+    throw new KilnError('E_RECIPE_READ', `cannot read the recipe ${file}`, {
+      cause,
+      hint: 'check the path; `kiln image ls` lists images, recipes/images holds the recipes',
+    });
+  }
+}
+
+/** Lists are joined, maps are merged, of single values the last one given counts. */
+function merge(recipes: readonly ImageRecipe[]): ImageRecipe {
+  const lists = {
+    packages: recipes.flatMap((recipe) => recipe.packages),
+    groups: recipes.flatMap((recipe) => recipe.groups),
+    exclude: recipes.flatMap((recipe) => recipe.exclude),
+    users: recipes.flatMap((recipe) => recipe.users),
+  };
+  const maps = {
+    environment: Object.assign({}, ...recipes.map((recipe) => recipe.environment)),
+    scriptlets: Object.assign({}, ...recipes.map((recipe) => recipe.scriptlets ?? {})),
+  };
+  return Object.assign({}, ...recipes, lists, maps);
+}
+
+/** What a recipe must have once everything it extends is known. */
+function checkWhole(recipe: ImageRecipe, repositories: number, document: RecipeDocument): void {
+  if (recipe.packages.length + recipe.groups.length === 0) {
+    document.report(['packages'], 'no package and no group is named', {
+      hint: 'add `packages: [bash]`, or `extends: debian-build`',
+    });
+  }
+  if (repositories === 0 && document.problems.length === 0) {
+    document.report(['repositories'], 'no repository is named', {
+      hint: 'docs/recipes.md shows how one is written',
+    });
+  }
+}
+
+/** Two users of one name or id, in one file or in two of a chain. */
+function checkUsers(parts: readonly Part[]): void {
+  for (const what of ['name', 'uid'] as const) {
+    const seen = new Set<string | number>();
+    for (const { recipe, document } of parts) {
+      for (const [index, user] of recipe.users.entries()) {
+        const value = user[what];
+        if (seen.has(value)) document.report(['users', index, what], `${value} is used twice`);
+        seen.add(value);
+      }
+    }
+  }
+}
+
+function absoluteSource(file: RecipeFile, directory: string): RecipeFile {
+  return file.source === undefined ? file : { ...file, source: resolve(directory, file.source) };
+}
