@@ -1,0 +1,57 @@
+/**
+ * Extended attributes of open files and directories, which Node does not offer (xattr(7)).
+ * All throw a SystemError.
+ */
+import { checked, cString, hasErrno, libc } from './libc.ts';
+
+/** XATTR_SIZE_MAX and XATTR_LIST_MAX of linux/limits.h. */
+const XATTR_MAX = 65536;
+
+const call = {
+  fgetxattr: libc.func('long fgetxattr(int fd, const void *name, void *value, size_t size)'),
+  fsetxattr: libc.func(
+    'int fsetxattr(int fd, const void *name, const void *value, size_t size, int flags)',
+  ),
+  fremovexattr: libc.func('int fremovexattr(int fd, const void *name)'),
+  flistxattr: libc.func('long flistxattr(int fd, void *list, size_t size)'),
+};
+
+/** Reused by all calls: they are synchronous. */
+const scratch = Buffer.allocUnsafe(XATTR_MAX);
+
+/** The attribute's value (a copy), or undefined when there is none or the file system has none at all. */
+export function getXattr(fd: number, name: string): Buffer | undefined {
+  try {
+    const length = checked(
+      Number(call.fgetxattr(fd, cString(name), scratch, scratch.length)),
+      'fgetxattr',
+      name,
+    );
+    return Buffer.from(scratch.subarray(0, length));
+  } catch (error) {
+    if (hasErrno(error, 'ENODATA', 'EOPNOTSUPP')) return undefined;
+    throw error;
+  }
+}
+
+/** Sets or replaces an attribute. */
+export function setXattr(fd: number, name: string, value: Buffer): void {
+  checked(call.fsetxattr(fd, cString(name), value, value.length, 0), 'fsetxattr', name);
+}
+
+/** Removes an attribute that is there. */
+export function removeXattr(fd: number, name: string): void {
+  checked(call.fremovexattr(fd, cString(name)), 'fremovexattr', name);
+}
+
+/** Names of all attributes. */
+export function listXattrs(fd: number): string[] {
+  let length: number;
+  try {
+    length = checked(Number(call.flistxattr(fd, scratch, scratch.length)), 'flistxattr');
+  } catch (error) {
+    if (hasErrno(error, 'EOPNOTSUPP')) return [];
+    throw error;
+  }
+  return scratch.toString('utf8', 0, length).split('\0').slice(0, -1);
+}
