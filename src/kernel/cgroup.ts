@@ -1,0 +1,66 @@
+import { readFile } from 'node:fs/promises';
+
+/** One mounted cgroup hierarchy. */
+export interface CgroupHierarchy {
+  readonly path: string;
+  /** 1: a hierarchy of cgroup v1 with its controllers; 2: the unified one. */
+  readonly version: 1 | 2;
+  /** v1: as mounted (`cpu`, `cpuacct`, `name=systemd`); v2: what cgroup.controllers offers. */
+  readonly controllers: readonly string[];
+}
+
+/**
+ * `unified`: cgroup v2 only. `legacy`: v1 only. `hybrid`: v1 with controllers, and v2 beside it.
+ * `none`: nothing mounted.
+ */
+export type CgroupMode = 'unified' | 'legacy' | 'hybrid' | 'none';
+
+/** Options of a v1 mount that are not names of controllers (cgroups(7)). */
+const V1_OPTIONS = new Set(['rw', 'ro', 'clone_children', 'noprefix', 'xattr', 'cpuset_v2_mode']);
+
+function unescapeOctal(field: string): string {
+  return field.replace(/\\([0-7]{3})/g, (_, octal: string) =>
+    String.fromCharCode(Number.parseInt(octal, 8)),
+  );
+}
+
+/** The cgroup hierarchies in the text of a mountinfo file (proc_pid_mountinfo(5)). */
+export function parseCgroupMounts(mountinfo: string): CgroupHierarchy[] {
+  const found = new Map<string, CgroupHierarchy>();
+  for (const line of mountinfo.split('\n')) {
+    // 36 35 98:0 /root /mountpoint rw,noatime shared:1 - type source rw,superoptions
+    const [left, right] = line.split(' - ');
+    const path = unescapeOctal(left?.split(' ')[4] ?? '');
+    const [type, , options] = right?.split(' ') ?? [];
+    if (type === 'cgroup2') found.set(path, { path, version: 2, controllers: [] });
+    if (type !== 'cgroup') continue;
+    const controllers = (options ?? '')
+      .split(',')
+      .filter((option) => !V1_OPTIONS.has(option) && !option.startsWith('release_agent='));
+    found.set(path, { path, version: 1, controllers });
+  }
+  return [...found.values()];
+}
+
+/** The cgroup hierarchies that this process sees mounted. */
+export async function cgroupHierarchies(): Promise<CgroupHierarchy[]> {
+  const mounts = parseCgroupMounts(await readFile('/proc/self/mountinfo', 'utf8'));
+  return Promise.all(
+    mounts.map(async (mount) => {
+      if (mount.version === 1) return mount;
+      const text = await readFile(`${mount.path}/cgroup.controllers`, 'utf8').catch(() => '');
+      return { ...mount, controllers: text.split(/\s+/).filter((word) => word !== '') };
+    }),
+  );
+}
+
+/** What the mounted hierarchies amount to. */
+export function cgroupMode(hierarchies: readonly CgroupHierarchy[]): CgroupMode {
+  const v2 = hierarchies.some(({ version }) => version === 2);
+  const v1 = hierarchies.some(
+    ({ version, controllers }) =>
+      version === 1 && controllers.some((controller) => !controller.startsWith('name=')),
+  );
+  if (v1) return v2 ? 'hybrid' : 'legacy';
+  return v2 ? 'unified' : 'none';
+}

@@ -1,0 +1,190 @@
+import { mkdir, readFile, rm } from 'node:fs/promises';
+import { connect } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { withLock } from '../../kernel/flock.ts';
+import type { StatePaths } from '../../state/paths.ts';
+import { LibvirtError } from '../errors.ts';
+import { clearHome } from './cgroups.ts';
+import { type EmbeddedFiles, embeddedFiles } from './files.ts';
+import { homeOf, type Launched, launch } from './launch.ts';
+
+/** Without client and running domain for this many seconds, the daemon ends by itself. */
+const IDLE_SECONDS = 120;
+
+/** How long a start may take: far beyond the 60 ms it needs, for machines that swap. */
+const START_MS = 30_000;
+
+/** How long a daemon that was asked to end may take before it is killed. */
+const STOP_MS = 5000;
+
+/** A running embedded daemon. */
+export interface EmbeddedDaemon {
+  readonly uri: string;
+  readonly pid: number;
+  readonly socket: string;
+  readonly log: string;
+  /** Whether this call started it. */
+  readonly started: boolean;
+}
+
+/** How the daemon is started, where it has to be. */
+export interface EmbeddedOptions {
+  /** Seconds, default 120. */
+  readonly idle?: number;
+}
+
+/**
+ * Makes sure that the private libvirtd of `paths` runs, starting it where it does not. However
+ * many processes call this at once, one daemon results. It belongs to none of them and lives on.
+ *
+ * @throws LibvirtError E_LIBVIRT_MISSING, E_LIBVIRT_START; KilnError E_NO_CGROUPS
+ */
+export async function ensureEmbeddedDaemon(
+  paths: StatePaths,
+  options: EmbeddedOptions = {},
+): Promise<EmbeddedDaemon> {
+  const files = embeddedFiles(paths);
+  const found = await reach(files);
+  if (found !== undefined) return { ...found, started: false };
+  await mkdir(files.run, { recursive: true, mode: 0o700 });
+  await mkdir(paths.libvirt, { recursive: true, mode: 0o700 });
+  return withLock(files.lock, async () => {
+    const other = await reach(files);
+    if (other !== undefined) return { ...other, started: false };
+    await endRemains(files);
+    const launched = await launch(files, options.idle ?? IDLE_SECONDS);
+    return { ...(await ready(files, launched)), started: true };
+  });
+}
+
+/** What is known of the daemon of `paths`, without starting it. */
+export interface EmbeddedStatus {
+  readonly running: boolean;
+  readonly pid: number | undefined;
+  readonly uri: string;
+  readonly socket: string;
+  readonly log: string;
+}
+
+/** Looks whether the daemon runs and answers. */
+export async function embeddedDaemonStatus(paths: StatePaths): Promise<EmbeddedStatus> {
+  const files = embeddedFiles(paths);
+  const found = await reach(files);
+  const { uri, socket, log } = files;
+  return { running: found !== undefined, pid: found?.pid, uri, socket, log };
+}
+
+/**
+ * Ends the daemon of `paths` with all its domains, and removes its cgroups and its files on /run.
+ * @throws LibvirtError E_LIBVIRT_STOP where a process resists
+ */
+export async function stopEmbeddedDaemon(paths: StatePaths): Promise<void> {
+  const files = embeddedFiles(paths);
+  await mkdir(paths.run, { recursive: true, mode: 0o700 });
+  await withLock(files.lock, async () => {
+    const pid = await daemonPid(files);
+    if (pid !== undefined) await endProcess(pid);
+    if (!(await clearHome(await homeOf(files)))) {
+      throw new LibvirtError(
+        'E_LIBVIRT_STOP',
+        `processes in cgroup ${files.name} cannot be killed`,
+      );
+    }
+    await rm(files.run, { recursive: true, force: true });
+    // While the lock is held: whoever waits for it takes a new file.
+    await rm(files.lock, { force: true });
+  });
+}
+
+type Found = Omit<EmbeddedDaemon, 'started'>;
+
+/** The daemon, if it takes connections. */
+async function reach(files: EmbeddedFiles): Promise<Found | undefined> {
+  if (!(await answers(files.socket))) return undefined;
+  const pid = await daemonPid(files);
+  const { uri, socket, log } = files;
+  return pid === undefined ? undefined : { uri, pid, socket, log };
+}
+
+function answers(socket: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const probe = connect(socket);
+    const settle = (answer: boolean) => () => {
+      probe.destroy();
+      resolve(answer);
+    };
+    probe.once('connect', settle(true));
+    probe.once('error', settle(false));
+  });
+}
+
+/** The pid in the pid file, if that process is the daemon of these files. */
+async function daemonPid(files: EmbeddedFiles): Promise<number | undefined> {
+  const pid = Number(await readFile(files.pid, 'latin1').catch(() => ''));
+  if (!Number.isInteger(pid) || pid <= 0) return undefined;
+  const command = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '');
+  return command.split('\0').includes(files.config) ? pid : undefined;
+}
+
+function exists(pid: number): boolean {
+  try {
+    return process.kill(pid, 0);
+  } catch {
+    return false;
+  }
+}
+
+async function ended(pid: number, within: number): Promise<boolean> {
+  const until = performance.now() + within;
+  for (let pause = 1; exists(pid); pause = Math.min(pause * 2, 50)) {
+    if (performance.now() > until) return false;
+    await sleep(pause);
+  }
+  return true;
+}
+
+async function endProcess(pid: number): Promise<void> {
+  for (const [signal, within] of [
+    ['SIGTERM', STOP_MS],
+    ['SIGKILL', STOP_MS],
+  ] as const) {
+    try {
+      process.kill(pid, signal);
+    } catch {
+      return;
+    }
+    if (await ended(pid, within)) return;
+  }
+  throw new LibvirtError('E_LIBVIRT_STOP', `libvirtd ${pid} cannot be killed`);
+}
+
+/** A daemon that takes no connections is about to end, or stuck. */
+async function endRemains(files: EmbeddedFiles): Promise<void> {
+  const pid = await daemonPid(files);
+  if (pid !== undefined && !(await ended(pid, STOP_MS))) await endProcess(pid);
+  await rm(files.socket, { force: true });
+  await rm(files.pid, { force: true });
+}
+
+/** Waits until a daemon that was just launched takes connections. */
+async function ready(files: EmbeddedFiles, launched: Launched): Promise<Found> {
+  const until = performance.now() + START_MS;
+  for (let pause = 1; ; pause = Math.min(pause * 1.3, 50)) {
+    const found = await reach(files);
+    if (found !== undefined) return found;
+    const code = launched.exitCode();
+    if (code !== undefined || performance.now() > until) {
+      const why = code === undefined ? 'does not answer' : `ended with status ${code}`;
+      throw new LibvirtError('E_LIBVIRT_START', `the embedded libvirtd ${why}`, {
+        cause: new Error(await lastLines(files.log)),
+        hint: `look into ${files.log}; kiln doctor tells what is missing`,
+      });
+    }
+    await sleep(pause);
+  }
+}
+
+async function lastLines(path: string): Promise<string> {
+  const text = await readFile(path, 'utf8').catch(() => '');
+  return text.trimEnd().split('\n').slice(-8).join('\n');
+}

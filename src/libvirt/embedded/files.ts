@@ -1,0 +1,53 @@
+import { basename, join } from 'node:path';
+import type { StatePaths } from '../../state/paths.ts';
+
+/** Every file and name of one state directory's embedded daemon. */
+export interface EmbeddedFiles {
+  /** `kiln-HASH`: the name of its cgroup and, under systemd, of its unit. */
+  readonly name: string;
+  /** Mode 0700, on /run: gone after a reboot, like the processes it tells of. */
+  readonly run: string;
+  readonly lock: string;
+  readonly socket: string;
+  readonly pid: string;
+  readonly config: string;
+  readonly mounts: string;
+  readonly script: string;
+  /** Only the drivers that kiln needs: libvirtd loads every one it finds. */
+  readonly drivers: string;
+  /** Warnings of libvirtd, and what the launch script printed. */
+  readonly log: string;
+  /** The directories that libvirtd sees in place of the system's: [private, system]. */
+  readonly binds: readonly (readonly [string, string])[];
+  /** libvirt writes one log a domain here, NAME.log, and never deletes it. */
+  readonly domainLogs: string;
+  readonly uri: string;
+}
+
+/** Where the embedded daemon of `paths` keeps its files. */
+export function embeddedFiles(paths: StatePaths): EmbeddedFiles {
+  const run = join(paths.run, 'libvirt');
+  const socket = join(run, 'libvirt-sock');
+  const logs = join(paths.libvirt, 'log');
+  return {
+    name: `kiln-${basename(paths.run)}`,
+    run,
+    lock: join(paths.run, 'libvirt.lock'),
+    socket,
+    pid: join(run, 'libvirtd.pid'),
+    config: join(run, 'libvirtd.conf'),
+    mounts: join(run, 'fstab'),
+    script: join(run, 'launch.sh'),
+    drivers: join(run, 'drivers'),
+    log: join(paths.libvirt, 'libvirtd.log'),
+    binds: [
+      [join(run, 'run'), '/run/libvirt'],
+      [join(paths.libvirt, 'lib'), '/var/lib/libvirt'],
+      [logs, '/var/log/libvirt'],
+      [join(paths.libvirt, 'etc'), '/etc/libvirt'],
+      [join(paths.libvirt, 'cache'), '/var/cache/libvirt'],
+    ],
+    domainLogs: join(logs, 'lxc'),
+    uri: `lxc+unix:///system?socket=${socket}`,
+  };
+}
