@@ -1,6 +1,6 @@
 /**
  * Extended attributes of open files and directories, which Node does not offer (xattr(7)).
- * All throw a SystemError.
+ * All throw a SyscallError.
  */
 import { checked, cString, hasErrno, libc } from './libc.ts';
 
@@ -22,11 +22,8 @@ const scratch = Buffer.allocUnsafe(XATTR_MAX);
 /** The attribute's value (a copy), or undefined when there is none or the file system has none at all. */
 export function getXattr(fd: number, name: string): Buffer | undefined {
   try {
-    const length = checked(
-      Number(call.fgetxattr(fd, cString(name), scratch, scratch.length)),
-      'fgetxattr',
-      name,
-    );
+    const read = call.fgetxattr(fd, cString(name), scratch, scratch.length);
+    const length = checked('fgetxattr', Number(read), name);
     return Buffer.from(scratch.subarray(0, length));
   } catch (error) {
     if (hasErrno(error, 'ENODATA', 'EOPNOTSUPP')) return undefined;
@@ -36,19 +33,19 @@ export function getXattr(fd: number, name: string): Buffer | undefined {
 
 /** Sets or replaces an attribute. */
 export function setXattr(fd: number, name: string, value: Buffer): void {
-  checked(call.fsetxattr(fd, cString(name), value, value.length, 0), 'fsetxattr', name);
+  checked('fsetxattr', call.fsetxattr(fd, cString(name), value, value.length, 0), name);
 }
 
 /** Removes an attribute that is there. */
 export function removeXattr(fd: number, name: string): void {
-  checked(call.fremovexattr(fd, cString(name)), 'fremovexattr', name);
+  checked('fremovexattr', call.fremovexattr(fd, cString(name)), name);
 }
 
 /** Names of all attributes. */
 export function listXattrs(fd: number): string[] {
   let length: number;
   try {
-    length = checked(Number(call.flistxattr(fd, scratch, scratch.length)), 'flistxattr');
+    length = checked('flistxattr', Number(call.flistxattr(fd, scratch, scratch.length)));
   } catch (error) {
     if (hasErrno(error, 'EOPNOTSUPP')) return [];
     throw error;
