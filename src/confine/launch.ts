@@ -1,0 +1,103 @@
+/** Starts the confined child: a Node in namespaces of its own, mapped to ids that nobody else has. */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { closeSync } from 'node:fs';
+import { KilnError } from '../errors.ts';
+import {
+  cloneMount,
+  MOUNT_ATTR_NODEV,
+  MOUNT_ATTR_NOEXEC,
+  MOUNT_ATTR_NOSUID,
+  setMountAttributes,
+} from '../kernel/mount.ts';
+import { createUserNamespace } from '../kernel/user-namespace.ts';
+import { confinedEntry } from './entry.ts';
+import { USER_NAMESPACE_FD } from './task.ts';
+
+/**
+ * Ids of confined children on the host: the last 65536 before 2^31 - 2^28, far above what
+ * /etc/subuid and systemd hand out (524288 and 1879048191 are the ends of systemd's own ranges).
+ * Children share it: each has its own user and pid namespace and none lives long.
+ */
+const ID_BASE = 1879048192;
+const ID_COUNT = 65536;
+
+/**
+ * What unpacking as root of the namespace needs; SYS_ADMIN only until the child has changed its
+ * root (its filter then refuses every call that it would allow).
+ */
+const CAPABILITIES = ['chown', 'dac_override', 'fowner', 'fsetid', 'setfcap', 'sys_admin'];
+
+/** V8's heap, MiB: headers become objects there; payloads never do. */
+const HEAP_MB = 768;
+
+/** What {@link launchConfined} starts the child with. */
+export interface LaunchOptions {
+  /** A directory that becomes the child's root, writable with real owners. Needs root. */
+  readonly destination?: string | undefined;
+  /** Descriptors for the child; they stay the caller's. */
+  readonly fds: readonly number[];
+  /** The program to run, for a table of tasks other than src/confined.ts. */
+  readonly entry?: string | undefined;
+}
+
+/**
+ * Starts the child. It waits for a request on its stdin; replies come on `stdio[3]`.
+ *
+ * The process kiln sees is util-linux's unshare: killing it kills the child, which is pid 1 of its
+ * own pid namespace, and with that everything in it; the kernel kills it when kiln dies.
+ */
+export function launchConfined(options: LaunchOptions): ChildProcess {
+  const opened: number[] = [];
+  try {
+    const userNamespace = createUserNamespace([idMapping()]);
+    opened.push(userNamespace);
+    let destination: number | 'ignore' = 'ignore';
+    if (options.destination !== undefined) {
+      destination = cloneMount(options.destination);
+      opened.push(destination);
+      const set = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
+      setMountAttributes(destination, { set, userNamespace });
+    }
+    return spawn('nsenter', confinedArguments(options.entry ?? confinedEntry()), {
+      env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin' },
+      cwd: '/',
+      stdio: ['pipe', 'ignore', 'pipe', 'pipe', userNamespace, destination, ...options.fds],
+    });
+  } catch (cause) {
+    throw new KilnError('E_CONFINE_START', 'cannot make the confinement for untrusted files', {
+      cause,
+      hint: 'kiln doctor says what this kernel lacks (user namespaces, ID-mapped mounts)',
+    });
+  } finally {
+    for (const fd of opened) closeSync(fd);
+  }
+}
+
+/** Root gets the reserved range; anybody else can only map himself (and has no destination). */
+function idMapping() {
+  const uid = process.geteuid?.() ?? 0;
+  return uid === 0
+    ? { inside: 0, outside: ID_BASE, count: ID_COUNT }
+    : { inside: 0, outside: uid, count: 1 };
+}
+
+function confinedArguments(entry: string): string[] {
+  const keepCredentials = process.geteuid?.() === 0 ? [] : ['--preserve-credentials'];
+  const enter = [`--user=/proc/self/fd/${USER_NAMESPACE_FD}`, ...keepCredentials, '--'];
+  const bounding = ['-all', ...CAPABILITIES.map((name) => `+${name}`)].join(',');
+  const restrict = [
+    ...['setpriv', '--pdeathsig=KILL', '--inh-caps=-all', `--bounding-set=${bounding}`],
+    '--',
+  ];
+  const isolate = [
+    ...['unshare', '--mount', '--pid', '--net', '--ipc', '--uts', '--cgroup'],
+    ...['--fork', '--kill-child=KILL', '--'],
+  ];
+  const node = [
+    process.execPath,
+    `--max-old-space-size=${HEAP_MB}`,
+    '--disable-warning=ExperimentalWarning',
+    entry,
+  ];
+  return [...enter, ...restrict, ...isolate, ...node];
+}

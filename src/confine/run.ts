@@ -1,0 +1,154 @@
+/** Runs work on untrusted bytes in a confined child and hands back what it says, checked. */
+import type { ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import type { Readable } from 'node:stream';
+import { KilnError } from '../errors.ts';
+import { rebuildError } from './flat-error.ts';
+import { encodeFrame, FrameDecoder } from './frame.ts';
+import { launchConfined } from './launch.ts';
+import { type ConfinedLimits, type ConfinedRequest, defaultLimits } from './task.ts';
+
+/** Bytes of the child's stderr kept for an error message. */
+const MAX_LOG = 8192;
+
+export interface ConfinedOptions<Output> {
+  /** A name of the table in src/confined.ts. */
+  readonly task: string;
+  /** JSON for the task. */
+  readonly input: unknown;
+  /** Turns a message of the child, which is untrusted, into an Output or throws. */
+  readonly validate: (value: unknown) => Output;
+  /** An existing directory that becomes the child's root; files get the owners the child gives. */
+  readonly destination?: string | undefined;
+  /** Open files for the child; they stay open here. */
+  readonly fds?: readonly number[];
+  readonly limits?: Partial<ConfinedLimits>;
+  readonly signal?: AbortSignal | undefined;
+  /** A program that calls serveConfined with its own tasks; default src/confined.ts. */
+  readonly entry?: string;
+}
+
+/**
+ * Runs a task in a child of its own and yields its messages as they come. The child is dead, and
+ * cannot write any more, when the iteration ends, whichever way it ends.
+ *
+ * @throws the KilnError the task threw; E_CONFINE_START, E_CONFINE_DIED (crash, out of memory, out
+ *   of processor time), E_CONFINE_TIMEOUT, E_CONFINE_PROTOCOL (it sent what `validate` refused);
+ *   the signal's reason.
+ */
+export async function* runConfined<Output>(
+  options: ConfinedOptions<Output>,
+): AsyncGenerator<Output, void, undefined> {
+  options.signal?.throwIfAborted();
+  const limits = { ...defaultLimits, ...options.limits };
+  const fds = options.fds ?? [];
+  const child = launchConfined({ destination: options.destination, fds, entry: options.entry });
+  const request: ConfinedRequest = {
+    task: options.task,
+    input: options.input,
+    fdCount: fds.length,
+    destination: options.destination !== undefined,
+    limits,
+  };
+  const watch = watchChild(child, limits.wallMs, options.signal);
+  let finished = false;
+  try {
+    for await (const reply of replies(child)) {
+      switch (reply.type) {
+        case 'ready':
+          child.stdin?.end(encodeFrame(request));
+          break;
+        case 'message':
+          yield checkedMessage(options, reply.value);
+          break;
+        case 'failed':
+          throw rebuildError(reply.error);
+        case 'done':
+          finished = true;
+          break;
+        default:
+          throw new KilnError('E_CONFINE_PROTOCOL', 'a confined child sent an unknown reply');
+      }
+      if (finished) return;
+    }
+    throw watch.reason() ?? (await diedError(child, options.task, watch.log()));
+  } finally {
+    await stop(child);
+    watch.end();
+  }
+}
+
+async function* replies(child: ChildProcess): AsyncGenerator<Record<string, unknown>> {
+  const decoder = new FrameDecoder();
+  const pipe = child.stdio[3] as Readable;
+  // Not destroyed on the way out: stop() waits for its end, the proof that the child is gone.
+  for await (const chunk of pipe.iterator({ destroyOnReturn: false })) {
+    for (const reply of decoder.push(chunk)) {
+      if (typeof reply !== 'object' || reply === null) {
+        throw new KilnError('E_CONFINE_PROTOCOL', 'a confined child sent no object');
+      }
+      yield reply as Record<string, unknown>;
+    }
+  }
+}
+
+function checkedMessage<Output>(options: ConfinedOptions<Output>, value: unknown): Output {
+  try {
+    return options.validate(value);
+  } catch (cause) {
+    if (cause instanceof KilnError) throw cause;
+    const message = `the confined child for '${options.task}' sent what it must not send`;
+    throw new KilnError('E_CONFINE_PROTOCOL', message, { cause });
+  }
+}
+
+/** Kills the child when time is up or the caller gives up, and keeps the end of its stderr. */
+function watchChild(child: ChildProcess, wallMs: number, signal: AbortSignal | undefined) {
+  let reason: unknown;
+  let log = '';
+  const kill = (why: unknown) => {
+    reason ??= why;
+    child.kill('SIGKILL');
+  };
+  const timer = setTimeout(() => {
+    kill(new KilnError('E_CONFINE_TIMEOUT', `a confined child took longer than ${wallMs} ms`));
+  }, wallMs);
+  const onAbort = () => kill(signal?.reason);
+  signal?.addEventListener('abort', onAbort, { once: true });
+  // A child that dies early closes the pipe under our request; its death is reported instead.
+  child.stdin?.on('error', () => {});
+  child.on('error', kill);
+  child.stderr?.on('data', (chunk: Buffer) => {
+    log = (log + chunk.toString('latin1')).slice(-MAX_LOG);
+  });
+  return {
+    reason: () => reason,
+    log: () => log,
+    end: () => {
+      clearTimeout(timer);
+      signal?.removeEventListener('abort', onAbort);
+    },
+  };
+}
+
+/** Kills what is left of the child and waits until nothing of it holds the reply pipe. */
+async function stop(child: ChildProcess): Promise<void> {
+  if (child.pid === undefined) return;
+  child.kill('SIGKILL');
+  const pipe = child.stdio[3] as Readable;
+  pipe.resume();
+  if (!pipe.closed) await once(pipe, 'close');
+  child.stderr?.destroy();
+  if (child.exitCode === null && child.signalCode === null) await once(child, 'exit');
+}
+
+async function diedError(child: ChildProcess, task: string, log: string): Promise<KilnError> {
+  if (child.exitCode === null && child.signalCode === null) await once(child, 'exit');
+  const how = child.signalCode ?? `exit status ${child.exitCode}`;
+  const text = log.replace(/[^\n\x20-\x7e]/g, '?').trim();
+  return new KilnError('E_CONFINE_DIED', `the confined child for '${task}' died (${how})`, {
+    ...(text === '' ? {} : { cause: new Error(text) }),
+    hint: 'the file is probably broken or hostile; KILN_DEBUG=1 shows more',
+    details: { task, exitCode: child.exitCode, signal: child.signalCode },
+  });
+}

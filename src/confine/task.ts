@@ -1,0 +1,75 @@
+/** What runs in a confined child, and what it is given. Both sides of the pipe share these types. */
+
+/** Bounds on one confined child. All are enforced by the kernel or by the parent. */
+export interface ConfinedLimits {
+  /** Private writable memory, bytes (RLIMIT_DATA; Node itself takes about 150 MB of it). */
+  readonly memory: number;
+  /** Processor time, seconds (RLIMIT_CPU). */
+  readonly cpuSeconds: number;
+  /** The longest file it may write, bytes (RLIMIT_FSIZE). */
+  readonly fileSize: number;
+  /** From start to end by the clock, milliseconds. */
+  readonly wallMs: number;
+}
+
+export const defaultLimits: ConfinedLimits = {
+  memory: 1024 * 1024 * 1024,
+  cpuSeconds: 600,
+  fileSize: 256 * 1024 * 1024 * 1024,
+  wallMs: 30 * 60 * 1000,
+};
+
+/** The parent's one message to the child. */
+export interface ConfinedRequest {
+  readonly task: string;
+  readonly input: unknown;
+  /** Descriptors handed over, numbered from {@link FIRST_FD}. */
+  readonly fdCount: number;
+  /** {@link DESTINATION_FD} is a mount that becomes the root. */
+  readonly destination: boolean;
+  readonly limits: ConfinedLimits;
+}
+
+/** What the child may send back. */
+export type ConfinedReply =
+  | { readonly type: 'ready' }
+  | { readonly type: 'message'; readonly value: unknown }
+  | { readonly type: 'failed'; readonly error: FlatError }
+  | { readonly type: 'done' };
+
+/** An error with its chain of causes, outermost first, as plain data. */
+export interface FlatError {
+  readonly code: string;
+  readonly message: string;
+  readonly hint?: string;
+  readonly details?: Readonly<Record<string, unknown>>;
+  readonly causes: readonly string[];
+}
+
+/** Descriptors of the child. 0 is the request, 1 is /dev/null, 2 the log. */
+export const REPLY_FD = 3;
+export const USER_NAMESPACE_FD = 4;
+export const DESTINATION_FD = 5;
+export const FIRST_FD = 6;
+
+export interface TaskContext {
+  /** Descriptors the parent opened, in its order. The task owns them. */
+  readonly fds: readonly number[];
+  /** Sends a message to the parent; blocks while the parent does not read. */
+  emit(value: unknown): void;
+}
+
+/**
+ * A kind of work on untrusted bytes.
+ *
+ * `prepare` runs before the child shuts itself in: it may load libraries and modules, and must not
+ * touch untrusted bytes. `run` runs after: no path but those below the destination (or none at
+ * all), no network, no new program, no new library.
+ */
+export interface ConfinedTask {
+  prepare?(input: unknown): Promise<void> | void;
+  run(input: unknown, context: TaskContext): Promise<void> | void;
+}
+
+/** Loads a task's module by name. */
+export type TaskTable = Readonly<Record<string, () => Promise<{ readonly task: ConfinedTask }>>>;

@@ -1,0 +1,12 @@
+/**
+ * What a confined child starts: the list of all work on untrusted bytes. A task's module is loaded
+ * only when it is asked for, so that start-up stays short.
+ */
+import { serveConfined } from './confine/child.ts';
+import type { TaskTable } from './confine/task.ts';
+
+const tasks: TaskTable = {};
+
+await serveConfined(tasks);
+// Whatever a task left behind (timers, handles) must not keep the child alive.
+process.exit();

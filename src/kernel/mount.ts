@@ -1,0 +1,106 @@
+/**
+ * Detached mounts: made from a path, changed, handed on as a descriptor, attached elsewhere; the
+ * host's mount table never sees them. All throw a SyscallError.
+ *
+ * Sources: open_tree(2), mount_setattr(2), move_mount(2), pivot_root(2), linux/mount.h. The
+ * numbers of system calls from 424 on are the same on every architecture.
+ */
+import { checked, libc } from './libc.ts';
+
+const SYS_open_tree = 428;
+const SYS_move_mount = 429;
+const SYS_mount_setattr = 442;
+/** pivot_root is older than the common numbers. */
+const SYS_pivot_root: Readonly<Record<string, number>> = { x64: 155, arm64: 41 };
+
+const AT_FDCWD = -100;
+const AT_EMPTY_PATH = 0x1000;
+const AT_RECURSIVE = 0x8000;
+const OPEN_TREE_CLONE = 1;
+const OPEN_TREE_CLOEXEC = 0o2000000;
+const MOVE_MOUNT_F_EMPTY_PATH = 0x4;
+const MNT_DETACH = 2;
+
+/** `attr_set` flags of mount_setattr. */
+export const MOUNT_ATTR_RDONLY = 0x1;
+export const MOUNT_ATTR_NOSUID = 0x2;
+export const MOUNT_ATTR_NODEV = 0x4;
+export const MOUNT_ATTR_NOEXEC = 0x8;
+export const MOUNT_ATTR_IDMAP = 0x100000;
+export const MOUNT_ATTR_NOSYMFOLLOW = 0x200000;
+
+const openTree = libc.func('long syscall(long number, int dirfd, const char *path, int flags)');
+const mountSetattr = libc.func(
+  'long syscall(long number, int dirfd, const char *path, int flags, const void *attr, size_t size)',
+);
+const moveMount = libc.func(
+  'long syscall(long number, int from, const char *fromPath, int to, const char *toPath, int flags)',
+);
+const pivotRoot = libc.func('long syscall(long number, const char *newRoot, const char *putOld)');
+const mountCall = libc.func(
+  'int mount(const char *source, const char *target, const char *type, unsigned long flags, const char *data)',
+);
+const umount2 = libc.func('int umount2(const char *target, int flags)');
+const fchdir = libc.func('int fchdir(int fd)');
+
+/**
+ * A detached copy of the mount at `path` (without what is mounted below it unless `recursive`),
+ * as a close-on-exec descriptor that the caller closes. Needs CAP_SYS_ADMIN.
+ */
+export function cloneMount(path: string, options: { readonly recursive?: boolean } = {}): number {
+  const flags =
+    OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (options.recursive === true ? AT_RECURSIVE : 0);
+  return checked('open_tree', Number(openTree(SYS_open_tree, AT_FDCWD, path, flags)), path);
+}
+
+/** What {@link setMountAttributes} changes. */
+export interface MountAttributes {
+  /** MOUNT_ATTR_ flags to switch on; IDMAP is added when `userNamespace` is given. */
+  readonly set: number;
+  /**
+   * Owner ids on disk are read as ids *inside* this namespace (a descriptor). Once only, and only
+   * before the mount is attached.
+   */
+  readonly userNamespace?: number;
+  readonly recursive?: boolean;
+}
+
+/** Changes the attributes of the mount that the descriptor `mount` is. */
+export function setMountAttributes(mount: number, attributes: MountAttributes): void {
+  const idmap = attributes.userNamespace === undefined ? 0 : MOUNT_ATTR_IDMAP;
+  // struct mount_attr: attr_set, attr_clr, propagation, userns_fd, each 64 bits.
+  const attr = BigUint64Array.of(
+    BigInt(attributes.set | idmap),
+    0n,
+    0n,
+    BigInt(attributes.userNamespace ?? 0),
+  );
+  const flags = AT_EMPTY_PATH | (attributes.recursive === true ? AT_RECURSIVE : 0);
+  const result = mountSetattr(SYS_mount_setattr, mount, '', flags, attr, attr.byteLength);
+  checked('mount_setattr', Number(result));
+}
+
+/** Attaches a detached mount at `path` of this process's mount namespace. */
+export function attachMount(mount: number, path: string): void {
+  const result = moveMount(SYS_move_mount, mount, '', AT_FDCWD, path, MOVE_MOUNT_F_EMPTY_PATH);
+  checked('move_mount', Number(result), path);
+}
+
+/** mount(2) of a tmpfs. `flags` are MS_ flags, `options` as in tmpfs(5), e.g. `size=64k,mode=755`. */
+export function mountTmpfs(path: string, flags: number, options: string): void {
+  checked('mount', mountCall('tmpfs', path, 'tmpfs', flags, options), path);
+}
+
+/**
+ * Makes the mount that the descriptor `root` stands on the root of this mount namespace, for all
+ * threads of the process, and detaches the old one. Afterwards `/` and the working directory are
+ * that root, and the old tree is reachable only through descriptors that are already open.
+ */
+export function changeRoot(root: number): void {
+  const number = SYS_pivot_root[process.arch];
+  if (number === undefined) throw new Error(`pivot_root has no known number on ${process.arch}`);
+  checked('fchdir', fchdir(root));
+  checked('pivot_root', Number(pivotRoot(number, '.', '.')));
+  checked('umount2', umount2('.', MNT_DETACH));
+  checked('fchdir', fchdir(root));
+}
