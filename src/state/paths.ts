@@ -19,8 +19,10 @@ export interface StatePaths {
   readonly store: string;
   /** Trees on their way out: renamed here, deleted late (ext4 scans freshly deleted inodes). */
   readonly trash: string;
-  /** One folder a box: its state, owner, logs. */
+  /** One folder a claimed box: its state, its owner, its socket. They live no longer than a boot. */
   readonly boxes: string;
+  /** Boxes that wait for a claim: a claim renames one into `boxes`. */
+  readonly parked: string;
   /** The constant root of every box. */
   readonly skeleton: string;
   /** The embedded libvirtd's private files. */
@@ -35,17 +37,19 @@ export function statePaths(env: NodeJS.ProcessEnv = process.env): StatePaths {
   const configured = env.KILN_STATE ?? '/var/lib/kiln';
   const root = isAbsolute(configured) ? resolve(configured) : resolve(process.cwd(), configured);
   const hash = createHash('sha256').update(root).digest('hex').slice(0, 8);
+  const run = join('/run/kiln', hash);
   const store = join(root, 'store');
   return {
     root,
-    run: join('/run/kiln', hash),
+    run,
     hostRun: '/run/kiln',
     cache: join(root, 'cache'),
     store,
     packages: join(store, 'packages'),
     images: join(store, 'images'),
     trash: join(store, 'trash'),
-    boxes: join(root, 'boxes'),
+    boxes: join(run, 'boxes'),
+    parked: join(run, 'parked'),
     skeleton: join(root, 'skeleton'),
     libvirt: join(root, 'libvirt'),
   };

@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: Apache-2.0
+// Starts one command in the box, with everything dropped that the request does not name.
+#ifndef KILN_EXEC_H
+#define KILN_EXEC_H
+
+#include <sys/types.h>
+
+#include "protocol.h"
+
+struct execution {
+  uint32_t id;
+  pid_t pid; // 0 = free slot
+  int tty;   // master descriptor, or -1
+};
+
+// 0 and a STARTED answer, or -1 and a FAILED answer: both are sent on `control`.
+int exec_start(struct message *request, int control, struct execution *out);
+int exec_winsize(const struct execution *execution, uint16_t rows, uint16_t columns);
+
+#endif

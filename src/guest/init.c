@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: Apache-2.0
+// The guest init: pid 1 of a box. It waits in a tiny, constant skeleton until a runner connects
+// and hands it an image, binds and limits; then it becomes two processes. The outer one stays
+// libvirt's init. The nested one is pid 1 of a pid namespace of its own, where commands run, so
+// that a command can neither see, signal nor trace the outer one. When the runner's socket ends,
+// so does the box.
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "exec.h"
+#include "measure.h"
+#include "mounts.h"
+#include "protocol.h"
+
+#define EXECUTIONS_MAX 256
+#define SOCKET_PATH "/.kiln/init.sock"
+
+static struct execution executions[EXECUTIONS_MAX];
+
+static void on_terminate(int signo) {
+  (void)signo;
+  _exit(0);
+}
+
+static int listen_for_runner(void) {
+  int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  struct sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = SOCKET_PATH};
+  if (fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof address) != 0 || listen(fd, 1) != 0)
+    _exit(101);
+  return fd;
+}
+
+static int accept_runner(int listener) {
+  int fd;
+  do fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+  while (fd < 0 && (errno == EINTR || errno == ECONNABORTED));
+  if (fd < 0) _exit(102);
+  return fd;
+}
+
+static struct execution *find_execution(uint32_t id) {
+  for (int i = 0; i < EXECUTIONS_MAX; i++)
+    if (executions[i].pid != 0 && executions[i].id == id) return &executions[i];
+  return NULL;
+}
+
+static void report_exit(int control, struct execution *execution, int status,
+                        const struct rusage *usage) {
+  if (execution->tty >= 0) close(execution->tty);
+  execution->pid = 0;
+  if (control < 0) return;
+  answer_begin(MSG_EXITED);
+  answer_u32(OUT_ID, execution->id);
+  answer_u32(OUT_STATUS, (uint32_t)status);
+  answer_u64(OUT_UTIME,
+             (uint64_t)usage->ru_utime.tv_sec * 1000000u + (uint64_t)usage->ru_utime.tv_usec);
+  answer_u64(OUT_STIME,
+             (uint64_t)usage->ru_stime.tv_sec * 1000000u + (uint64_t)usage->ru_stime.tv_usec);
+  answer_u64(OUT_MAXRSS, (uint64_t)usage->ru_maxrss * 1024u);
+  answer_send(control);
+}
+
+// Reaps everything that has ended, orphans too. Only a command's own end is reported.
+static int reap(int control, int flags) {
+  int status, last;
+  struct rusage usage;
+  while ((last = wait4(-1, &status, flags | __WALL, &usage)) > 0)
+    for (int i = 0; i < EXECUTIONS_MAX; i++)
+      if (executions[i].pid == last) report_exit(control, &executions[i], status, &usage);
+  return last;
+}
+
+static void start(struct message *message, int control) {
+  for (int i = 0; i < EXECUTIONS_MAX; i++)
+    if (executions[i].pid == 0) {
+      exec_start(message, control, &executions[i]);
+      return;
+    }
+  answer_failed(control, 0, EAGAIN, "start another command: too many are running", NULL);
+}
+
+static uint32_t keep_seconds;
+
+static void obey(struct message *message, int control) {
+  uint32_t id = 0, signo = 0;
+  uint16_t size[2] = {0, 0};
+  struct field field;
+  size_t offset = 0;
+  if (message->type == MSG_EXEC) {
+    start(message, control);
+    return;
+  }
+  while (field_next(message, &offset, &field) > 0) {
+    if (field.tag == EXEC_ID) field_u32(&field, 0, &id);
+    if (field.tag == EXEC_SIGNO) field_u32(&field, 0, &signo);
+    if (field.tag == EXEC_TTL) field_u32(&field, 0, &keep_seconds);
+    if (field.tag == EXEC_TTY && field.length == 4) memcpy(size, field.data, 4);
+  }
+  struct execution *execution = find_execution(id);
+  if (message->type == MSG_SIGNAL && execution != NULL && signo > 0 && signo < NSIG) {
+    // As a terminal does: the whole foreground group, which the command leads.
+    if (kill(-execution->pid, (int)signo) != 0) kill(execution->pid, (int)signo);
+  } else if (message->type == MSG_WINSIZE && execution != NULL) {
+    exec_winsize(execution, size[0], size[1]);
+  } else if (message->type == MSG_KILL_ALL) {
+    kill(-1, SIGKILL);
+    reap(control, 0);
+    answer_begin(MSG_QUIET);
+    answer_send(control);
+  }
+}
+
+static int64_t now_ms(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+// The life of the box: until the runner is gone, or, when it asked to keep the box, until that
+// time is over and nobody has come back.
+static void serve(int listener, int control, int signals) {
+  int64_t deadline = 0;
+  for (;;) {
+    struct pollfd polled[2] = {{.fd = control >= 0 ? control : listener, .events = POLLIN},
+                               {.fd = signals, .events = POLLIN}};
+    int wait_ms = -1;
+    if (control < 0) {
+      int64_t left = deadline - now_ms();
+      if (left <= 0) return;
+      wait_ms = left > 1000000 ? 1000000 : (int)left;
+    }
+    if (poll(polled, 2, wait_ms) < 0 && errno != EINTR) return;
+    if (polled[1].revents != 0) {
+      struct signalfd_siginfo info;
+      if (read(signals, &info, sizeof info) < 0 && errno != EINTR) return;
+      reap(control, WNOHANG);
+    }
+    if (polled[0].revents == 0) continue;
+    if (control < 0) {
+      control = accept_runner(listener);
+      keep_seconds = 0;
+      continue;
+    }
+    struct message message;
+    if (message_receive(control, &message) <= 0) {
+      message_close_fds(&message);
+      if (keep_seconds == 0) return;
+      close(control);
+      control = -1;
+      deadline = now_ms() + (int64_t)keep_seconds * 1000;
+      continue;
+    }
+    obey(&message, control);
+    message_close_fds(&message);
+  }
+}
+
+static int wants_network(const struct message *setup) {
+  struct field field;
+  size_t offset = 0;
+  uint32_t value = 0;
+  while (field_next(setup, &offset, &field) > 0)
+    if (field.tag == SETUP_NETWORK) field_u32(&field, 0, &value);
+  return value != 0;
+}
+
+static _Noreturn void nested_init(struct message *setup, int listener, int control) {
+  signal(SIGTERM, SIG_DFL); // of no effect from inside: we are pid 1 there
+  struct failure failure;
+  if (mounts_enter(setup, &failure) != 0) {
+    answer_failed(control, 0, errno, failure.what, failure.detail);
+    _exit(1);
+  }
+  static char facts[48 << 10];
+  const char *problem;
+  if (measure_box(wants_network(setup), facts, sizeof facts, &problem) != 0) {
+    answer_failed(control, 0, EPERM, "prove the box closed:", problem);
+    _exit(1);
+  }
+  message_close_fds(setup);
+  sigset_t mask;
+  sigemptyset(&mask);
+  sigaddset(&mask, SIGCHLD);
+  sigprocmask(SIG_BLOCK, &mask, NULL);
+  int signals = signalfd(-1, &mask, SFD_CLOEXEC);
+  answer_begin(MSG_READY);
+  answer_bytes(OUT_FACTS, facts, strlen(facts));
+  answer_send(control);
+  serve(listener, control, signals);
+  _exit(0);
+}
+
+int main(void) {
+  umask(0);
+  prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+  struct sigaction action = {.sa_handler = on_terminate};
+  sigaction(SIGTERM, &action, NULL);
+  signal(SIGPIPE, SIG_IGN);
+
+  int listener = listen_for_runner();
+  int control = accept_runner(listener);
+  struct message setup;
+  struct failure failure;
+  if (message_receive(control, &setup) <= 0 || setup.type != MSG_SETUP) _exit(103);
+  if (unshare(CLONE_NEWCGROUP) != 0) {
+    answer_failed(control, 0, errno, "unshare the cgroup namespace", NULL);
+    _exit(104);
+  }
+  if (mounts_prepare(&setup, &failure) != 0) {
+    answer_failed(control, 0, errno, failure.what, failure.detail);
+    _exit(105);
+  }
+  if (unshare(CLONE_NEWPID) != 0) {
+    answer_failed(control, 0, errno, "unshare the pid namespace", NULL);
+    _exit(106);
+  }
+  pid_t child = fork();
+  if (child == 0) nested_init(&setup, listener, control);
+  if (child < 0) answer_failed(control, 0, errno, "fork", NULL);
+  // Only the nested init holds the runner's socket and what came through it.
+  message_close_fds(&setup);
+  close(control);
+  close(listener);
+  while (child > 0 && waitpid(child, NULL, 0) < 0 && errno == EINTR) continue;
+  _exit(0);
+}

@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0
+// Looks at the box from inside. What kiln reports as in force is what is found here.
+#ifndef KILN_MEASURE_H
+#define KILN_MEASURE_H
+
+#include <stddef.h>
+
+// Appends lines NAME=VALUE about the box to `facts`. 0, or -1 with `*problem` naming the first
+// layer that does not hold.
+int measure_box(int network_expected, char *facts, size_t size, const char **problem);
+// What can be told of a process that has dropped everything: lines of its /proc/self/status.
+// `status_fd` was opened before seccomp closed the way.
+void measure_process(int status_fd, char *facts, size_t size);
+
+#endif

@@ -1,0 +1,330 @@
+// SPDX-License-Identifier: Apache-2.0
+#define _GNU_SOURCE
+#include "mounts.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/mount.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+// glibc's <sys/mount.h> clashes with <linux/mount.h>: only what is needed of it.
+int mount(const char *, const char *, const char *, unsigned long, const void *);
+int umount2(const char *, int);
+#define MNT_DETACH 2
+
+static const char *const device_names[] = {"null", "zero", "full", "random", "urandom", "tty"};
+#define DEVICES (sizeof device_names / sizeof *device_names)
+static int device_fds[DEVICES];
+
+static int fail(struct failure *failure, const char *what, const char *detail) {
+  failure->what = what;
+  snprintf(failure->detail, sizeof failure->detail, "%s", detail == NULL ? "" : detail);
+  return -1;
+}
+
+static int clone_tree(const char *path) {
+  return (int)syscall(SYS_open_tree, AT_FDCWD, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+}
+
+static int attach(int mount_fd, int target_fd) {
+  return (int)syscall(SYS_move_mount, mount_fd, "", target_fd, "",
+                      MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
+}
+
+static int attach_at(int mount_fd, const char *path) {
+  int target = open(path, O_PATH | O_CLOEXEC);
+  if (target < 0) return -1;
+  int result = attach(mount_fd, target), error = errno;
+  close(target);
+  errno = error;
+  return result;
+}
+
+// A new, detached file system. `options` are key, value, …, NULL; a NULL value is a flag.
+static int detached(const char *type, unsigned attributes, const char *const options[]) {
+  int fs = (int)syscall(SYS_fsopen, type, FSOPEN_CLOEXEC);
+  if (fs < 0) return -1;
+  int result = 0;
+  for (int i = 0; result == 0 && options[i] != NULL; i += 2)
+    result = options[i + 1] == NULL
+                 ? (int)syscall(SYS_fsconfig, fs, FSCONFIG_SET_FLAG, options[i], NULL, 0)
+                 : (int)syscall(SYS_fsconfig, fs, FSCONFIG_SET_STRING, options[i], options[i + 1], 0);
+  if (result == 0) result = (int)syscall(SYS_fsconfig, fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0);
+  if (result == 0) result = (int)syscall(SYS_fsmount, fs, FSMOUNT_CLOEXEC, attributes);
+  int error = errno;
+  close(fs);
+  errno = error;
+  return result;
+}
+
+static int detached_tmpfs(uint32_t mode, uint64_t bytes, unsigned attributes) {
+  char mode_text[16], size_text[32];
+  snprintf(mode_text, sizeof mode_text, "%o", mode & 07777);
+  snprintf(size_text, sizeof size_text, "%llu", (unsigned long long)bytes);
+  const char *options[] = {"mode", mode_text, bytes == 0 ? NULL : "size", size_text, NULL};
+  return detached("tmpfs", attributes, options);
+}
+
+// mkdir -p of everything above the last component; absolute paths inside our own root.
+static int make_parents(const char *path) {
+  char part[4096];
+  if (strlen(path) >= sizeof part) {
+    errno = ENAMETOOLONG;
+    return -1;
+  }
+  strcpy(part, path);
+  for (char *slash = strchr(part + 1, '/'); slash != NULL; slash = strchr(slash + 1, '/')) {
+    *slash = 0;
+    if (mkdir(part, 0755) != 0 && errno != EEXIST) return -1;
+    *slash = '/';
+  }
+  return 0;
+}
+
+static int make_directory(const char *path, mode_t mode) {
+  if (make_parents(path) != 0) return -1;
+  if (mkdir(path, mode) == 0 || errno == EEXIST) return 0;
+  return -1;
+}
+
+static int make_file(const char *path) {
+  if (make_parents(path) != 0) return -1;
+  int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0644);
+  if (fd < 0) return errno == EISDIR || errno == ENXIO ? 0 : -1;
+  close(fd);
+  return 0;
+}
+
+static int mount_new_tmpfs(const char *path, uint32_t mode, uint64_t bytes) {
+  int fd = detached_tmpfs(mode, bytes, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
+  if (fd < 0 || make_directory(path, 0755) != 0) return -1;
+  int result = attach_at(fd, path);
+  close(fd);
+  return result;
+}
+
+static int message_fd(const struct message *message, const struct field *field, size_t at) {
+  uint32_t index;
+  if (field_u32(field, at, &index) != 0 || index >= message->nfds) {
+    errno = EBADMSG;
+    return -1;
+  }
+  return message->fds[index];
+}
+
+static int mount_scratch(const struct message *setup, const struct field *field) {
+  if (field->tag == SETUP_SCRATCH_FD) {
+    int fd = message_fd(setup, field, 0);
+    return fd < 0 ? -1 : attach_at(fd, "/scratch");
+  }
+  uint64_t bytes;
+  if (field_u64(field, 0, &bytes) != 0) {
+    errno = EBADMSG;
+    return -1;
+  }
+  int fd = detached_tmpfs(0755, bytes, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
+  if (fd < 0) return -1;
+  int result = attach_at(fd, "/scratch");
+  close(fd);
+  return result;
+}
+
+int mounts_prepare(const struct message *setup, struct failure *failure) {
+  if (mount(NULL, "/", NULL, 0x4000 /* MS_REC */ | (1 << 18) /* MS_PRIVATE */, NULL) != 0)
+    return fail(failure, "make mounts private", NULL);
+  for (size_t i = 0; i < DEVICES; i++) {
+    char path[32];
+    snprintf(path, sizeof path, "/dev/%s", device_names[i]);
+    device_fds[i] = clone_tree(path);
+    if (device_fds[i] < 0) return fail(failure, "clone device", path);
+  }
+
+  struct field field;
+  size_t offset = 0;
+  int more, has_lower = 0, has_scratch = 0;
+  while ((more = field_next(setup, &offset, &field)) > 0) {
+    if (field.tag == SETUP_HOSTNAME) {
+      const char *name = field_string(&field, 0);
+      if (name == NULL || sethostname(name, strlen(name)) != 0)
+        return fail(failure, "set host name", name);
+    } else if (field.tag == SETUP_LOWER) {
+      int fd = message_fd(setup, &field, 0);
+      if (fd < 0 || attach_at(fd, "/lower") != 0) return fail(failure, "attach image", NULL);
+      has_lower = 1;
+    } else if (field.tag == SETUP_SCRATCH_TMPFS || field.tag == SETUP_SCRATCH_FD) {
+      if (mount_scratch(setup, &field) != 0) return fail(failure, "mount scratch space", NULL);
+      has_scratch = 1;
+    }
+  }
+  if (more < 0 || !has_lower || !has_scratch) {
+    errno = EBADMSG;
+    return fail(failure, "read setup message", NULL);
+  }
+
+  // The merged root takes its mode and owner from upper: they must be the image's.
+  struct stat lower;
+  if (stat("/lower", &lower) != 0) return fail(failure, "stat image", NULL);
+  if ((mkdir("/scratch/upper", lower.st_mode & 07777) != 0 && errno != EEXIST) ||
+      chown("/scratch/upper", lower.st_uid, lower.st_gid) != 0 ||
+      (mkdir("/scratch/work", 0700) != 0 && errno != EEXIST))
+    return fail(failure, "make upper directory", NULL);
+  if (mount("overlay", "/newroot", "overlay", 0x2 | 0x4 /* MS_NOSUID | MS_NODEV */,
+            "lowerdir=/lower,upperdir=/scratch/upper,workdir=/scratch/work,userxattr") != 0)
+    return fail(failure, "mount overlay", NULL);
+  return 0;
+}
+
+static int pivot(void) {
+  if (chdir("/newroot") != 0 || syscall(SYS_pivot_root, ".", ".") != 0) return -1;
+  if (umount2(".", MNT_DETACH) != 0) return -1;
+  return chdir("/");
+}
+
+static int make_dev(struct failure *failure) {
+  if (mount_new_tmpfs("/dev", 0755, 1 << 20) != 0) return fail(failure, "mount", "/dev");
+  for (size_t i = 0; i < DEVICES; i++) {
+    char path[32];
+    snprintf(path, sizeof path, "/dev/%s", device_names[i]);
+    if (make_file(path) != 0 || attach_at(device_fds[i], path) != 0)
+      return fail(failure, "attach device", path);
+    close(device_fds[i]);
+  }
+  const char *pts_options[] = {"newinstance", NULL, "ptmxmode", "0666", "mode", "0620", "gid", "5",
+                               NULL};
+  int pts = detached("devpts", MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, pts_options);
+  if (pts < 0 || mkdir("/dev/pts", 0755) != 0 || attach_at(pts, "/dev/pts") != 0)
+    return fail(failure, "mount", "/dev/pts");
+  close(pts);
+  if (symlink("pts/ptmx", "/dev/ptmx") != 0 || symlink("/proc/self/fd", "/dev/fd") != 0 ||
+      symlink("/proc/self/fd/0", "/dev/stdin") != 0 ||
+      symlink("/proc/self/fd/1", "/dev/stdout") != 0 ||
+      symlink("/proc/self/fd/2", "/dev/stderr") != 0)
+    return fail(failure, "make links", "/dev");
+  return 0;
+}
+
+static int is_directory(const char *path) {
+  struct stat st;
+  return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+static int mask(const char *path) {
+  if (access(path, F_OK) != 0) return 0;
+  int fd = is_directory(path)
+               ? detached_tmpfs(0555, 4096, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV)
+               : clone_tree("/dev/null");
+  if (fd < 0) return -1;
+  int result = attach_at(fd, path);
+  close(fd);
+  return result;
+}
+
+static int make_readonly(const char *path) {
+  if (access(path, F_OK) != 0) return 0;
+  int fd = clone_tree(path);
+  if (fd < 0) return -1;
+  struct mount_attr attributes = {.attr_set = MOUNT_ATTR_RDONLY};
+  int result = (int)syscall(SYS_mount_setattr, fd, "", AT_EMPTY_PATH, &attributes, sizeof attributes);
+  if (result == 0) result = attach_at(fd, path);
+  close(fd);
+  return result;
+}
+
+static int bind_mount(const struct message *setup, const struct field *field, const char *path) {
+  uint32_t readonly, directory;
+  int fd = message_fd(setup, field, 0);
+  if (fd < 0 || field_u32(field, 4, &readonly) != 0 || field_u32(field, 8, &directory) != 0)
+    return -1;
+  if ((directory ? make_directory(path, 0755) : make_file(path)) != 0) return -1;
+  if (attach_at(fd, path) != 0) return -1;
+  struct statvfs fs;
+  if (statvfs(path, &fs) != 0) return -1;
+  if (readonly && !(fs.f_flag & ST_RDONLY)) {
+    errno = EROFS;
+    return -1;
+  }
+  return 0;
+}
+
+static int write_file(const struct field *field, const char *path) {
+  uint32_t mode;
+  size_t start = 4 + strlen(path) + 1;
+  if (field_u32(field, 0, &mode) != 0 || make_parents(path) != 0) return -1;
+  unlink(path);
+  int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode & 0777);
+  if (fd < 0) return -1;
+  for (size_t at = start; at < field->length;) {
+    ssize_t n = write(fd, field->data + at, field->length - at);
+    if (n < 0) {
+      close(fd);
+      return -1;
+    }
+    at += (size_t)n;
+  }
+  return close(fd);
+}
+
+static int new_directory(const struct field *field, const char *path) {
+  uint32_t mode, uid, gid;
+  if (field_u32(field, 0, &mode) != 0 || field_u32(field, 4, &uid) != 0 ||
+      field_u32(field, 8, &gid) != 0 || make_directory(path, mode & 07777) != 0)
+    return -1;
+  if (chmod(path, mode & 07777) != 0) return -1;
+  return chown(path, uid, gid);
+}
+
+static int obey(const struct message *setup, const struct field *field, struct failure *failure) {
+  static const size_t path_at[] = {
+      [SETUP_TMPFS] = 12, [SETUP_BIND] = 12,     [SETUP_MASK] = 0,
+      [SETUP_READONLY] = 0, [SETUP_FILE] = 4, [SETUP_DIRECTORY] = 12};
+  if (field->tag < SETUP_TMPFS) return 0;
+  const char *path =
+      field->tag > SETUP_DIRECTORY ? NULL : field_string(field, path_at[field->tag]);
+  if (path == NULL || path[0] != '/') {
+    errno = EBADMSG;
+    return fail(failure, "read setup message", NULL);
+  }
+  uint32_t mode;
+  uint64_t bytes;
+  switch (field->tag) {
+  case SETUP_TMPFS:
+    if (field_u32(field, 0, &mode) != 0 || field_u64(field, 4, &bytes) != 0 ||
+        mount_new_tmpfs(path, mode, bytes) != 0)
+      return fail(failure, "mount tmpfs on", path);
+    return 0;
+  case SETUP_BIND:
+    return bind_mount(setup, field, path) == 0 ? 0 : fail(failure, "bind", path);
+  case SETUP_MASK:
+    return mask(path) == 0 ? 0 : fail(failure, "mask", path);
+  case SETUP_READONLY:
+    return make_readonly(path) == 0 ? 0 : fail(failure, "make read-only", path);
+  case SETUP_FILE:
+    return write_file(field, path) == 0 ? 0 : fail(failure, "write", path);
+  default:
+    return new_directory(field, path) == 0 ? 0 : fail(failure, "make directory", path);
+  }
+}
+
+int mounts_enter(const struct message *setup, struct failure *failure) {
+  // A new proc is only allowed while another one is fully visible: before libvirt's goes.
+  const char *no_options[] = {NULL};
+  int proc = detached("proc", MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC, no_options);
+  if (proc < 0) return fail(failure, "make a fresh /proc", NULL);
+  if (pivot() != 0) return fail(failure, "pivot into the image", NULL);
+  if (make_directory("/proc", 0555) != 0 || attach_at(proc, "/proc") != 0)
+    return fail(failure, "mount", "/proc");
+  close(proc);
+  if (make_dev(failure) != 0) return -1;
+
+  struct field field;
+  size_t offset = 0;
+  while (field_next(setup, &offset, &field) > 0)
+    if (obey(setup, &field, failure) != 0) return -1;
+  return 0;
+}

@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: Apache-2.0
+// Builds the box's file system: from the skeleton libvirt started us in to the image.
+#ifndef KILN_MOUNTS_H
+#define KILN_MOUNTS_H
+
+#include "protocol.h"
+
+// What failed, for MSG_FAILED: `what` is a constant phrase, `detail` a path or NULL.
+struct failure {
+  const char *what;
+  char detail[512];
+};
+
+// In libvirt's init, before the nested pid namespace: lower, scratch, overlay, device nodes.
+int mounts_prepare(const struct message *setup, struct failure *failure);
+// In the nested init: fresh /proc, pivot into the image, /dev, private tmpfs, then what the
+// request asks for. Afterwards the skeleton is unreachable.
+int mounts_enter(const struct message *setup, struct failure *failure);
+
+#endif

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+// The wire format between kiln (src/sandbox/protocol.ts) and the guest init.
+//
+// A message is { u32 length, u32 type, payload[length] }; a payload is a sequence of fields
+// { u32 tag, u32 length, bytes[length] }. Integers are in host order: both ends share a kernel.
+// Strings carry their closing NUL. Descriptors travel with the first byte of their message.
+#ifndef KILN_PROTOCOL_H
+#define KILN_PROTOCOL_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define MESSAGE_MAX (4u << 20) // more than the kernel takes as argv and environment (2 MiB)
+#define FDS_MAX 64u
+
+enum { // host to guest
+  MSG_SETUP = 1,
+  MSG_EXEC = 2,
+  MSG_SIGNAL = 3,
+  MSG_WINSIZE = 4,
+  MSG_KILL_ALL = 5,
+  MSG_KEEP = 6,
+};
+
+enum { // guest to host
+  MSG_READY = 101,
+  MSG_STARTED = 102,
+  MSG_EXITED = 103,
+  MSG_FAILED = 104,
+  MSG_QUIET = 105,
+};
+
+enum { // fields of MSG_SETUP, obeyed in the order they come
+  SETUP_HOSTNAME = 1,
+  SETUP_LOWER = 2,         // u32 descriptor: the image, as a detached mount
+  SETUP_SCRATCH_TMPFS = 3, // u64 bytes: upper and work on a tmpfs
+  SETUP_SCRATCH_FD = 4,    // u32 descriptor: upper and work on a mount of the host's
+  SETUP_NETWORK = 5,       // u32: 1 when interfaces beside lo are expected
+  SETUP_TMPFS = 6,         // u32 mode, u64 bytes, path
+  SETUP_BIND = 7,          // u32 descriptor, u32 read-only, u32 is a directory, path
+  SETUP_MASK = 8,          // path
+  SETUP_READONLY = 9,      // path
+  SETUP_FILE = 10,         // u32 mode, path, NUL, content
+  SETUP_DIRECTORY = 11,    // u32 mode, u32 uid, u32 gid, path
+};
+
+enum { // fields of MSG_EXEC; SIGNAL, WINSIZE use EXEC_ID and their own
+  EXEC_ID = 1,
+  EXEC_ARGV = 2,
+  EXEC_ENV = 3,
+  EXEC_CWD = 4,
+  EXEC_USER = 5,    // NAME|UID[:GROUP|GID]
+  EXEC_CAPS = 6,    // u64: bounding set; also permitted and effective of container root
+  EXEC_SECCOMP = 7, // struct sock_filter[]
+  EXEC_RLIMIT = 8,  // u32 resource, u64 soft, u64 hard
+  EXEC_TTY = 9,     // u16 rows, u16 columns
+  EXEC_UMASK = 10,  // u32
+  EXEC_SIGNO = 11,  // u32
+  EXEC_TTL = 12,    // u32 seconds, of MSG_KEEP
+};
+
+enum { // fields of guest messages
+  OUT_ID = 1,
+  OUT_PID = 2,
+  OUT_STATUS = 3,  // u32: as wait(2) gives it
+  OUT_ERRNO = 4,   // u32
+  OUT_WHAT = 5,    // string
+  OUT_FACTS = 6,   // lines NAME=VALUE, measured inside the box
+  OUT_UTIME = 7,   // u64 microseconds
+  OUT_STIME = 8,   // u64 microseconds
+  OUT_MAXRSS = 9,  // u64 bytes
+};
+
+struct field {
+  uint32_t tag;
+  uint32_t length;
+  const unsigned char *data;
+};
+
+struct message {
+  uint32_t type;
+  uint32_t length;
+  unsigned char *payload;
+  int fds[FDS_MAX];
+  unsigned nfds;
+};
+
+// Reads one whole message into the static buffer. 1 = message, 0 = end of file, -1 = error (errno).
+int message_receive(int fd, struct message *out);
+void message_close_fds(struct message *message);
+// Walks the fields: returns 1 and fills `out` while there are more, 0 at the end, -1 if malformed.
+int field_next(const struct message *message, size_t *offset, struct field *out);
+int field_u32(const struct field *field, size_t at, uint32_t *out);
+int field_u64(const struct field *field, size_t at, uint64_t *out);
+// The NUL-terminated string that starts at `at`; NULL when it is not terminated within the field.
+const char *field_string(const struct field *field, size_t at);
+
+// An answer is built in a static buffer: begin, add fields, send.
+void answer_begin(uint32_t type);
+void answer_u32(uint32_t tag, uint32_t value);
+void answer_u64(uint32_t tag, uint64_t value);
+void answer_bytes(uint32_t tag, const void *data, size_t length);
+void answer_send(int fd);
+void answer_failed(int fd, uint32_t id, int error, const char *what, const char *detail);
+
+#endif

@@ -1,0 +1,30 @@
+/** Pipes made outside Node's child_process. Sources: pipe(2), fcntl(2). */
+import { fchownSync } from 'node:fs';
+import { checked, libc } from './libc.ts';
+
+const O_CLOEXEC = 0o2000000;
+const F_SETPIPE_SZ = 1031;
+/** The default of /proc/sys/fs/pipe-max-size: what an unprivileged user may ask for, too. */
+const PIPE_BYTES = 1 << 20;
+
+const pipe2 = libc.func('int pipe2(void *pair, int flags)');
+const fcntl = libc.func('int fcntl(int fd, int command, ...)');
+
+/** Both ends of a pipe; whoever has them closes them. */
+export interface Pipe {
+  readonly read: number;
+  readonly write: number;
+}
+
+/**
+ * A close-on-exec pipe of 1 MiB whose inode belongs to `owner`: only its owner can reopen it
+ * through /proc/self/fd or /dev/stderr.
+ */
+export function createPipe(owner: number): Pipe {
+  const pair = new Int32Array(2);
+  checked('pipe2', pipe2(pair, O_CLOEXEC));
+  const [read, write] = [pair[0] as number, pair[1] as number];
+  fcntl(write, F_SETPIPE_SZ, 'int', PIPE_BYTES); // refused over the user's limit: then 64 KiB
+  fchownSync(write, owner, owner);
+  return { read, write };
+}

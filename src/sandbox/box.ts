@@ -1,0 +1,219 @@
+import { randomBytes, randomUUID } from 'node:crypto';
+import { chmod, chown, mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { basename, join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { KilnError } from '../errors.ts';
+import { acquireLock, type HeldLock } from '../kernel/flock.ts';
+import type { Connection } from '../libvirt/connection.ts';
+import { LibvirtError } from '../libvirt/errors.ts';
+import type { StatePaths } from '../state/paths.ts';
+import { type Channel, openChannel } from './channel.ts';
+import { type DomainOptions, domainXml } from './domain-xml.ts';
+import { allocateRange, type IdRange, releaseRange } from './id-range.ts';
+import { ensureSkeleton } from './skeleton.ts';
+
+/** box.json: what is known of a box without asking libvirt. Times are milliseconds since the epoch. */
+export interface BoxRecord {
+  readonly id: string;
+  /** The domain's name, as `virsh list` shows it. */
+  readonly domain: string;
+  readonly range: IdRange;
+  readonly created: number;
+  /** The skeleton it started in: a box of another version of kiln-init is not claimed. */
+  readonly skeleton: string;
+  readonly network: DomainOptions['network'];
+  /** The image in it, once it is claimed: nobody may delete that image. */
+  readonly image?: string;
+  readonly command?: readonly string[];
+  /** Until when a kept box lives although its owner is gone. */
+  readonly keepUntil?: number;
+}
+
+/** How long an init has to die once its socket is closed before libvirt is asked to kill it, ms. */
+const DEATH_DEADLINE = 3000;
+
+/** Files of a box's folder. */
+export const boxFiles = {
+  record: (directory: string) => join(directory, 'box.json'),
+  /** Locked for as long as the box's owner lives. */
+  lock: (directory: string) => join(directory, 'owner.lock'),
+  /** Belongs to the box's root, the only folder it sees of the host before it is claimed. */
+  socketDirectory: (directory: string) => join(directory, 'init'),
+  socket: (directory: string) => join(directory, 'init', 'init.sock'),
+};
+
+/** The prefix of the names of this state directory's domains. */
+export function domainPrefix(paths: StatePaths): string {
+  return `kiln-${basename(paths.run)}-`;
+}
+
+/** Reads box.json; undefined when there is none (its maker died early, or it is gone already). */
+export async function readBoxRecord(directory: string): Promise<BoxRecord | undefined> {
+  const text = await readFile(boxFiles.record(directory), 'utf8').catch(() => undefined);
+  return text === undefined ? undefined : (JSON.parse(text) as BoxRecord);
+}
+
+/** Replaces box.json as a whole. */
+export async function writeBoxRecord(directory: string, record: BoxRecord): Promise<void> {
+  const temporary = `${boxFiles.record(directory)}.new`;
+  await writeFile(temporary, JSON.stringify(record));
+  await rename(temporary, boxFiles.record(directory));
+}
+
+/** Makes the folders that boxes live in: passable for mapped ids, readable for root only. */
+export async function ensureBoxDirectories(paths: StatePaths): Promise<void> {
+  for (const directory of [paths.hostRun, paths.run, paths.boxes, paths.parked]) {
+    await mkdir(directory, { recursive: true });
+    await chmod(directory, 0o711);
+  }
+}
+
+/**
+ * Starts a generic box: a domain whose init waits in the skeleton. `parent` is the folder it
+ * appears in, whole. Nothing is left when it fails, other than what {@link sweepBoxes} finds.
+ */
+export async function startDomain(
+  paths: StatePaths,
+  connection: Connection,
+  parent: string,
+  options: { readonly network: DomainOptions['network']; readonly autodestroy: boolean },
+): Promise<{ directory: string; record: BoxRecord; lock: HeldLock }> {
+  await ensureBoxDirectories(paths);
+  const skeleton = await ensureSkeleton(paths);
+  const id = randomBytes(5).toString('hex');
+  const directory = join(parent, id);
+  await mkdir(directory, { mode: 0o711 });
+  const lock = await acquireLock(boxFiles.lock(directory));
+  const range = await allocateRange(paths, directory);
+  try {
+    const record: BoxRecord = {
+      id,
+      domain: `${domainPrefix(paths)}${id}`,
+      range,
+      created: Date.now(),
+      skeleton,
+      network: options.network,
+    };
+    await writeBoxRecord(directory, record);
+    const socketDirectory = boxFiles.socketDirectory(directory);
+    await mkdir(socketDirectory, { mode: 0o700 });
+    await chown(socketDirectory, range.base, range.base);
+    const xml = domainXml({
+      name: record.domain,
+      uuid: randomUUID(),
+      skeleton,
+      socketDirectory,
+      range,
+      network: options.network,
+    });
+    await connection.createDomain(xml, { autodestroy: options.autodestroy });
+    return { directory, record, lock };
+  } catch (error) {
+    await releaseRange(paths, range);
+    await lock.release();
+    await rm(directory, { recursive: true, force: true });
+    throw error;
+  }
+}
+
+/** A box that is ours: its init waits for, or has got, the one setup message. */
+export class Box {
+  readonly id: string;
+  readonly directory: string;
+  readonly range: IdRange;
+  readonly channel: Channel;
+  record: BoxRecord;
+  readonly #paths: StatePaths;
+  readonly #lock: HeldLock;
+  readonly #connect: () => Promise<Connection>;
+  #destroyed: Promise<void> | undefined;
+
+  constructor(
+    paths: StatePaths,
+    directory: string,
+    record: BoxRecord,
+    channel: Channel,
+    lock: HeldLock,
+    connect: () => Promise<Connection>,
+  ) {
+    this.#paths = paths;
+    this.id = record.id;
+    this.directory = directory;
+    this.record = record;
+    this.range = record.range;
+    this.channel = channel;
+    this.#lock = lock;
+    this.#connect = connect;
+  }
+
+  /** Connects to the init of a box that was just started or claimed, and so owns it. */
+  static async own(
+    paths: StatePaths,
+    started: { directory: string; record: BoxRecord; lock: HeldLock },
+    connect: () => Promise<Connection>,
+  ): Promise<Box> {
+    const { directory, record, lock } = started;
+    const channel = await openChannel(boxFiles.socket(directory));
+    return new Box(paths, directory, record, channel, lock, connect);
+  }
+
+  /** Notes in box.json what the box is used for. */
+  async describe(use: Pick<BoxRecord, 'image' | 'command' | 'keepUntil'>): Promise<void> {
+    this.record = { ...this.record, ...use };
+    await writeBoxRecord(this.directory, this.record);
+  }
+
+  /** Leaves the box to itself: its owner lets go, it lives until its time is over. */
+  async abandon(): Promise<void> {
+    await this.channel.close();
+    await this.#lock.release();
+  }
+
+  /** Ends every process of the box, and gives back what it had. Safe to call again. */
+  destroy(): Promise<void> {
+    this.#destroyed ??= this.#destroy();
+    return this.#destroyed;
+  }
+
+  async #destroy(): Promise<void> {
+    await this.channel.close();
+    if (!(await waitForDeath(this.channel.initPid, DEATH_DEADLINE))) {
+      await destroyDomain(await this.#connect(), this.record.domain);
+    }
+    await removeBox(this.#paths, this.directory, this.record);
+    await this.#lock.release();
+  }
+}
+
+/** Gives back what a box had whose processes are all dead. */
+export async function removeBox(
+  paths: StatePaths,
+  directory: string,
+  record: BoxRecord | undefined,
+): Promise<void> {
+  if (record !== undefined) await releaseRange(paths, record.range);
+  await rm(directory, { recursive: true, force: true });
+}
+
+/** Asks libvirt to kill a domain; one that is gone already is fine. */
+export async function destroyDomain(connection: Connection, name: string): Promise<void> {
+  try {
+    await (await connection.lookupByName(name)).destroy();
+  } catch (error) {
+    if (!(error instanceof LibvirtError && error.code === 'E_LIBVIRT_NO_DOMAIN')) {
+      throw new KilnError('E_DESTROY', `cannot destroy domain ${name}`, { cause: error });
+    }
+  }
+}
+
+/**
+ * Waits until a process is gone, or dead and only not reaped. Pid 1 of a pid namespace dies after
+ * everything else in it has.
+ */
+async function waitForDeath(pid: number, deadline: number): Promise<boolean> {
+  for (const end = Date.now() + deadline; Date.now() < end; await sleep(1)) {
+    const stat = await readFile(`/proc/${pid}/stat`, 'latin1').catch(() => undefined);
+    if (stat === undefined || stat.slice(stat.lastIndexOf(')') + 2).startsWith('Z')) return true;
+  }
+  return false;
+}

@@ -1,0 +1,129 @@
+import { EventEmitter, once } from 'node:events';
+import { Socket } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { KilnError } from '../errors.ts';
+import { hasErrno } from '../kernel/libc.ts';
+import { connectUnixSocket, peerPid, sendWithDescriptors } from '../kernel/unix-socket.ts';
+import { type Answer, AnswerDecoder } from './protocol.ts';
+
+/** How long an init may take from the start of its domain until it listens, milliseconds. */
+const INIT_DEADLINE = 10_000;
+
+interface ChannelEvents {
+  answer: [Answer];
+  /** The box is gone, or is not to be trusted any more; `error` says why when it is known. */
+  end: [error: Error | undefined];
+}
+
+/** The connection to a box's init. When it ends, so does the box. */
+export class Channel extends EventEmitter<ChannelEvents> {
+  /** The host's pid of the init. */
+  readonly initPid: number;
+  readonly #fd: number;
+  readonly #socket: Socket;
+  readonly #decoder = new AnswerDecoder();
+  #ended = false;
+
+  constructor(fd: number) {
+    super();
+    this.setMaxListeners(0);
+    this.#fd = fd;
+    this.initPid = peerPid(fd);
+    this.#socket = new Socket({ fd, readable: true, writable: true });
+    this.#socket.on('data', (chunk) => this.#receive(chunk));
+    this.#socket.on('error', (error) => this.#end(error));
+    this.#socket.on('close', () => this.#end(undefined));
+  }
+
+  get ended(): boolean {
+    return this.#ended;
+  }
+
+  /** Sends a message, its descriptors with it. The caller closes its copies of them. */
+  send(message: Buffer, fds: readonly number[] = []): void {
+    if (this.#ended) throw boxGone();
+    try {
+      sendWithDescriptors(this.#fd, message, fds);
+    } catch (error) {
+      if (hasErrno(error, 'EPIPE', 'ECONNRESET')) throw boxGone(error);
+      throw error;
+    }
+  }
+
+  /** Waits for the first answer that `accept` maps to something. Throws E_BOX_GONE at the end. */
+  async wait<Result>(accept: (answer: Answer) => Result | undefined): Promise<Result> {
+    if (this.#ended) throw boxGone();
+    return await new Promise<Result>((resolve, reject) => {
+      const onAnswer = (answer: Answer) => {
+        try {
+          const result = accept(answer);
+          if (result === undefined) return;
+          resolve(result);
+        } catch (error) {
+          reject(error);
+        }
+        this.off('answer', onAnswer);
+        this.off('end', onEnd);
+      };
+      const onEnd = (error: Error | undefined) => reject(boxGone(error));
+      this.on('answer', onAnswer);
+      this.once('end', onEnd);
+    });
+  }
+
+  /** Lets the process exit although the channel is open. */
+  unref(): void {
+    this.#socket.unref();
+  }
+
+  /** Closes the connection: the init kills everything and the domain ends by itself. */
+  async close(): Promise<void> {
+    if (this.#ended) return;
+    const closed = once(this.#socket, 'close');
+    this.#socket.destroy();
+    await closed;
+  }
+
+  #receive(chunk: Buffer): void {
+    try {
+      for (const answer of this.#decoder.push(chunk)) this.emit('answer', answer);
+    } catch (error) {
+      this.#socket.destroy(error as Error);
+    }
+  }
+
+  #end(error: Error | undefined): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    this.emit('end', error);
+  }
+}
+
+function boxGone(cause?: unknown): KilnError {
+  return new KilnError('E_BOX_GONE', 'the sandbox has ended', { cause });
+}
+
+/**
+ * Connects to the init that listens at `path`, waiting until it does. Throws E_INIT_SILENT.
+ */
+export async function openChannel(path: string): Promise<Channel> {
+  const deadline = Date.now() + INIT_DEADLINE;
+  for (;;) {
+    try {
+      return new Channel(connectUnixSocket(path));
+    } catch (error) {
+      if (!hasErrno(error, 'ENOENT', 'ECONNREFUSED', 'EAGAIN')) throw error;
+      if (Date.now() > deadline) {
+        throw new KilnError(
+          'E_INIT_SILENT',
+          `the guest init did not open its socket in ${INIT_DEADLINE / 1000} s`,
+          {
+            cause: error,
+            hint: 'the console log of the domain says why: see `kiln doctor`',
+          },
+        );
+      }
+      await sleep(1);
+    }
+  }
+}

@@ -1,0 +1,158 @@
+import { closeSync, statSync } from 'node:fs';
+import { KilnError } from '../errors.ts';
+import {
+  cloneMount,
+  MOUNT_ATTR_NODEV,
+  MOUNT_ATTR_NOSUID,
+  MOUNT_ATTR_RDONLY,
+  setMountAttributes,
+} from '../kernel/mount.ts';
+import { closeDescriptor } from '../kernel/unix-socket.ts';
+import { createUserNamespace } from '../kernel/user-namespace.ts';
+import type { IdRange } from './id-range.ts';
+import type { SetupOperation } from './protocol.ts';
+import type { Bind, SandboxSpecification } from './specification.ts';
+
+/** Hidden because they tell about, or act on, the whole host: podman's and runc's list. */
+const MASKED = [
+  '/proc/acpi',
+  '/proc/asound',
+  '/proc/interrupts',
+  '/proc/kcore',
+  '/proc/keys',
+  '/proc/latency_stats',
+  '/proc/sched_debug',
+  '/proc/scsi',
+  '/proc/timer_list',
+  '/proc/timer_stats',
+];
+
+const READ_ONLY = ['/proc/bus', '/proc/fs', '/proc/irq', '/proc/sys', '/proc/sysrq-trigger'];
+
+/** tmpfs that every box has: private, and gone with it. Mode, and share of the disk limit. */
+const PRIVATE_TMPFS = [
+  { path: '/tmp', mode: 0o1777 },
+  { path: '/var/tmp', mode: 0o1777 },
+  { path: '/run', mode: 0o755 },
+  { path: '/dev/shm', mode: 0o1777 },
+];
+
+/** The descriptors and operations of one setup message. */
+export interface SetupPlan extends Disposable {
+  readonly operations: readonly SetupOperation[];
+  readonly fds: readonly number[];
+}
+
+/** The ids of the command, and of whoever started kiln: binds map the one to the other. */
+export interface BindOwners {
+  readonly user: { readonly uid: number; readonly gid: number };
+  readonly caller: { readonly uid: number; readonly gid: number };
+}
+
+class Descriptors implements Disposable {
+  readonly fds: number[] = [];
+
+  add(fd: number): number {
+    return this.fds.push(fd) - 1;
+  }
+
+  [Symbol.dispose](): void {
+    for (const fd of this.fds.splice(0)) closeDescriptor(fd);
+  }
+}
+
+/** A detached, nosuid, nodev copy of the mount at `path`, its owners mapped by `userNamespace`. */
+function detach(path: string, userNamespace: number, readonly: boolean): number {
+  const fd = cloneMount(path);
+  try {
+    const set = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | (readonly ? MOUNT_ATTR_RDONLY : 0);
+    setMountAttributes(fd, { set, userNamespace });
+    return fd;
+  } catch (error) {
+    closeDescriptor(fd);
+    throw new KilnError('E_IDMAP', `cannot map the owners of ${path} into the sandbox`, {
+      cause: error,
+      hint: 'its file system must support ID-mapped mounts (ext4, xfs, btrfs, tmpfs do): see `kiln doctor`',
+    });
+  }
+}
+
+function bindOperation(
+  bind: Bind,
+  range: IdRange,
+  owners: BindOwners,
+  descriptors: Descriptors,
+): SetupOperation {
+  const directory = statBind(bind).isDirectory();
+  const { user, caller } = owners;
+  // Only the caller's own ids cross the border; everybody else is nobody in the box.
+  const namespace = createUserNamespace(
+    [{ inside: caller.uid, outside: range.base + user.uid, count: 1 }],
+    [{ inside: caller.gid, outside: range.base + user.gid, count: 1 }],
+  );
+  try {
+    const fd = descriptors.add(detach(bind.source, namespace, bind.readonly));
+    return { op: 'bind', fd, path: bind.target, readonly: bind.readonly, directory };
+  } finally {
+    closeSync(namespace);
+  }
+}
+
+function statBind(bind: Bind) {
+  try {
+    return statSync(bind.source);
+  } catch (error) {
+    throw new KilnError('E_BIND', `cannot bind ${bind.source}`, { cause: error });
+  }
+}
+
+/**
+ * What the box's init has to mount, in order, and the detached mounts it needs for that. Dispose of
+ * it when the message has been sent. Nothing here appears in the host's mount table.
+ */
+export function planFilesystem(
+  specification: SandboxSpecification,
+  range: IdRange,
+  owners: BindOwners,
+): SetupPlan {
+  const descriptors = new Descriptors();
+  const operations: SetupOperation[] = [{ op: 'hostname', name: specification.hostname }];
+  const bytes = specification.disk;
+  try {
+    const namespace = createUserNamespace([{ inside: 0, outside: range.base, count: range.count }]);
+    try {
+      const lower = descriptors.add(detach(specification.root, namespace, true));
+      operations.push({ op: 'lower', fd: lower });
+      if (specification.scratch === undefined) operations.push({ op: 'scratch-tmpfs', bytes });
+      else {
+        const fd = descriptors.add(detach(specification.scratch, namespace, false));
+        operations.push({ op: 'scratch', fd });
+      }
+    } finally {
+      closeSync(namespace);
+    }
+    if (specification.network !== 'private') operations.push({ op: 'network' });
+    for (const { path, mode } of specification.privateTmp
+      ? PRIVATE_TMPFS
+      : PRIVATE_TMPFS.slice(-1)) {
+      operations.push({ op: 'tmpfs', path, mode, bytes });
+    }
+    for (const path of MASKED) operations.push({ op: 'mask', path });
+    for (const path of READ_ONLY) operations.push({ op: 'readonly', path });
+    for (const tmpfs of specification.tmpfs) {
+      operations.push({ op: 'tmpfs', path: tmpfs.target, mode: 0o1777, bytes: tmpfs.bytes });
+    }
+    for (const bind of specification.binds) {
+      operations.push(bindOperation(bind, range, owners, descriptors));
+    }
+    for (const file of specification.files) operations.push({ op: 'file', ...file });
+  } catch (error) {
+    descriptors[Symbol.dispose]();
+    throw error;
+  }
+  return {
+    operations,
+    fds: descriptors.fds,
+    [Symbol.dispose]: () => descriptors[Symbol.dispose](),
+  };
+}

@@ -1,0 +1,167 @@
+import { EventEmitter } from 'node:events';
+import { Socket } from 'node:net';
+import { constants } from 'node:os';
+import { Readable, type Writable } from 'node:stream';
+import { ReadStream } from 'node:tty';
+import type { Channel } from './channel.ts';
+import type { CommandFacts } from './facts.ts';
+import { type Answer, encodeSignal, encodeWindowSize } from './protocol.ts';
+
+const signalNumbers: Readonly<Record<string, number>> = constants.signals;
+const signalNames = new Map<number, NodeJS.Signals>(
+  Object.entries(constants.signals).map(([name, number]) => [number, name as NodeJS.Signals]),
+);
+
+/** What a command has used, from wait4(2); only its own process tree that it has waited for. */
+export interface CommandUsage {
+  readonly userMicroseconds: number;
+  readonly systemMicroseconds: number;
+  readonly peakRssBytes: number;
+}
+
+/** The host's ends of a command's stdio: three pipes, or the master of its terminal. */
+export type HostStdio =
+  | { readonly stdin: number; readonly stdout: number; readonly stderr: number }
+  | { readonly terminal: number };
+
+interface SandboxProcessEvents {
+  spawn: [];
+  /** The command has ended; output may still be on its way. */
+  exit: [code: number | null, signal: NodeJS.Signals | null];
+  /** The command has ended and all its output has been read. */
+  close: [code: number | null, signal: NodeJS.Signals | null];
+  error: [error: Error];
+}
+
+/**
+ * A command in a box, shaped as node:child_process has it: stdin, stdout, stderr, pid, kill(),
+ * exitCode, signalCode and the events spawn, exit, close and error. `pid` is the one in the box.
+ */
+export class SandboxProcess extends EventEmitter<SandboxProcessEvents> {
+  readonly pid: number;
+  readonly stdin: Writable;
+  /** With a terminal, everything the command writes. */
+  readonly stdout: Readable;
+  /** Empty with a terminal. */
+  readonly stderr: Readable;
+  readonly stdio: readonly [Writable, Readable, Readable];
+  readonly spawnfile: string;
+  readonly spawnargs: readonly string[];
+  /** What was measured to be in force when it started. */
+  readonly facts: CommandFacts;
+  readonly connected = false;
+  exitCode: number | null = null;
+  signalCode: NodeJS.Signals | null = null;
+  killed = false;
+  usage: CommandUsage | undefined;
+
+  readonly #channel: Channel;
+  readonly #id: number;
+  #openStreams = 0;
+  #ended = false;
+
+  constructor(
+    channel: Channel,
+    id: number,
+    pid: number,
+    argv: readonly string[],
+    stdio: HostStdio,
+    facts: CommandFacts,
+  ) {
+    super();
+    this.#channel = channel;
+    this.#id = id;
+    this.pid = pid;
+    this.facts = facts;
+    this.spawnfile = argv[0] ?? '';
+    this.spawnargs = argv;
+    if ('terminal' in stdio) {
+      const terminal = new ReadStream(stdio.terminal);
+      // A terminal whose last user is gone answers EIO: that is its end of file.
+      terminal.on('error', () => terminal.destroy());
+      this.stdin = terminal;
+      this.stdout = this.#counted(terminal);
+      this.stderr = Readable.from([]);
+    } else {
+      this.stdin = new Socket({ fd: stdio.stdin, readable: false, writable: true });
+      // The command need not read what it is given.
+      this.stdin.on('error', () => this.stdin.destroy());
+      this.stdout = this.#counted(
+        new Socket({ fd: stdio.stdout, readable: true, writable: false }),
+      );
+      this.stderr = this.#counted(
+        new Socket({ fd: stdio.stderr, readable: true, writable: false }),
+      );
+    }
+    this.stdio = [this.stdin, this.stdout, this.stderr];
+    channel.on('answer', this.#onAnswer);
+    channel.once('end', this.#onEnd);
+    process.nextTick(() => this.emit('spawn'));
+  }
+
+  /**
+   * Sends a signal to the command's process group, as a terminal does. Returns false when it has
+   * ended already.
+   */
+  kill(signal: NodeJS.Signals | number = 'SIGTERM'): boolean {
+    if (this.#ended || this.#channel.ended) return false;
+    const number = typeof signal === 'number' ? signal : signalNumbers[signal];
+    if (number === undefined) throw new TypeError(`unknown signal ${signal}`);
+    this.#channel.send(encodeSignal(this.#id, number));
+    this.killed = true;
+    return true;
+  }
+
+  /** Tells the command's terminal its size, in characters. */
+  resize(rows: number, columns: number): void {
+    if (!this.#ended) this.#channel.send(encodeWindowSize(this.#id, rows, columns));
+  }
+
+  /** For ChildProcess's sake: a box does not keep the event loop alive by itself. */
+  ref(): void {}
+  unref(): void {
+    this.#channel.unref();
+  }
+
+  #counted<Stream extends Readable>(stream: Stream): Stream {
+    this.#openStreams++;
+    stream.once('close', () => {
+      this.#openStreams--;
+      this.#closeWhenDone();
+    });
+    return stream;
+  }
+
+  readonly #onAnswer = (answer: Answer): void => {
+    if (answer.type !== 'exited' || answer.id !== this.#id) return;
+    const { status, userMicroseconds, systemMicroseconds, peakRssBytes } = answer;
+    this.usage = { userMicroseconds, systemMicroseconds, peakRssBytes };
+    const signal = status & 0x7f;
+    if (signal === 0) this.exitCode = (status >> 8) & 0xff;
+    else this.signalCode = signalNames.get(signal) ?? 'SIGKILL';
+    this.#finish();
+  };
+
+  readonly #onEnd = (error: Error | undefined): void => {
+    // The box is gone, and so was everything in it: killed.
+    this.signalCode = 'SIGKILL';
+    if (error !== undefined) this.emit('error', error);
+    this.#finish();
+  };
+
+  #finish(): void {
+    this.#ended = true;
+    this.#channel.off('answer', this.#onAnswer);
+    this.#channel.off('end', this.#onEnd);
+    this.stdin.destroy();
+    this.emit('exit', this.exitCode, this.signalCode);
+    this.#closeWhenDone();
+  }
+
+  #closeWhenDone(): void {
+    if (this.#ended && this.#openStreams === 0) {
+      this.#openStreams = -1;
+      this.emit('close', this.exitCode, this.signalCode);
+    }
+  }
+}

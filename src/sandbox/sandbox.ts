@@ -1,0 +1,236 @@
+import { openSync } from 'node:fs';
+import { constants } from 'node:os';
+import { KilnError } from '../errors.ts';
+import { createPipe } from '../kernel/pipe.ts';
+import { closeDescriptor, receiveDescriptor, unixSocketPair } from '../kernel/unix-socket.ts';
+import type { Box } from './box.ts';
+import { capabilityMask } from './capabilities.ts';
+import { type BoxFacts, type CommandFacts, readBoxFacts, readCommandFacts } from './facts.ts';
+import { type BindOwners, planFilesystem } from './filesystem.ts';
+import { type HostStdio, SandboxProcess } from './process.ts';
+import {
+  type Answer,
+  encodeExec,
+  encodeKeep,
+  encodeKillAll,
+  encodeSetup,
+  type ResourceLimit,
+} from './protocol.ts';
+import type { CommandPolicy, SandboxSpecification } from './specification.ts';
+
+/** How a command is started in a box. */
+export interface SpawnOptions {
+  readonly policy: CommandPolicy;
+  /** The whole environment; HOME, USER and LOGNAME are added from the image when missing. */
+  readonly env?: Readonly<Record<string, string>>;
+  readonly workdir?: string;
+  /** A terminal of the box instead of three pipes. */
+  readonly terminal?: { readonly rows: number; readonly columns: number };
+  readonly limits?: readonly ResourceLimit[];
+  readonly umask?: number;
+}
+
+const DEFAULT_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
+
+/**
+ * A claimed box with an image in it. Commands are started with {@link spawn}; disposing of it ends
+ * everything in it.
+ */
+export class Sandbox implements AsyncDisposable {
+  /** What the init measured when the box was ready. */
+  readonly facts: BoxFacts;
+  readonly #box: Box;
+  #nextId = 1;
+
+  private constructor(box: Box, facts: BoxFacts) {
+    this.#box = box;
+    this.facts = facts;
+  }
+
+  /**
+   * Puts an image and everything else a specification names into a box. Throws E_SETUP with what
+   * the init could not do, E_LAYER_MISSING when it measured a hole; the box is destroyed then.
+   */
+  static async open(
+    box: Box,
+    specification: SandboxSpecification,
+    owners: BindOwners,
+  ): Promise<Sandbox> {
+    try {
+      using plan = planFilesystem(specification, box.range, owners);
+      box.channel.send(encodeSetup(plan.operations), plan.fds);
+      const facts = await box.channel.wait((answer) => {
+        if (answer.type === 'failed') throw setupFailed(answer);
+        return answer.type === 'ready' ? answer.facts : undefined;
+      });
+      return new Sandbox(
+        box,
+        readBoxFacts(facts, specification.network === 'host' ? 'host' : 'own'),
+      );
+    } catch (error) {
+      await box.destroy();
+      throw error;
+    }
+  }
+
+  get id(): string {
+    return this.#box.id;
+  }
+
+  /** The host's pid of the box's init, the root of its process tree. */
+  get initPid(): number {
+    return this.#box.channel.initPid;
+  }
+
+  /**
+   * Starts a command, as child_process.spawn() does, and resolves once it has been exec'd.
+   * Throws E_COMMAND_NOT_FOUND, E_COMMAND_NOT_EXECUTABLE, E_NO_USER, E_WORKDIR, E_EXEC,
+   * E_LAYER_MISSING, E_BOX_GONE.
+   */
+  async spawn(argv: readonly string[], options: SpawnOptions): Promise<SandboxProcess> {
+    const id = this.#nextId++;
+    const { policy } = options;
+    const capabilities = capabilityMask(policy.capabilities);
+    const stdio = options.terminal === undefined ? this.#pipes() : this.#terminal();
+    try {
+      const message = encodeExec({
+        id,
+        argv,
+        environment: environment(options),
+        workdir: options.workdir ?? '/',
+        user: policy.user,
+        capabilities,
+        ...(policy.seccomp === undefined ? {} : { seccomp: policy.seccomp }),
+        limits: options.limits ?? [],
+        ...(options.terminal === undefined ? {} : { terminal: options.terminal }),
+        umask: options.umask ?? 0o022,
+      });
+      this.#box.channel.send(message, stdio.guest);
+      const started = await this.#box.channel.wait((answer) => {
+        if (answer.type === 'failed' && answer.id === id) throw execFailed(answer, argv);
+        return answer.type === 'started' && answer.id === id ? answer : undefined;
+      });
+      const facts = this.#verify(started.facts, capabilities, policy.seccomp !== undefined);
+      const host = stdio.host();
+      return new SandboxProcess(this.#box.channel, id, started.pid, argv, host, facts);
+    } catch (error) {
+      stdio.abandon();
+      throw error;
+    } finally {
+      for (const fd of stdio.guest) closeDescriptor(fd);
+    }
+  }
+
+  /** Ends every process of the box but its init, so that its files hold still. */
+  async killAll(): Promise<void> {
+    this.#box.channel.send(encodeKillAll());
+    await this.#box.channel.wait((answer) => (answer.type === 'quiet' ? true : undefined));
+  }
+
+  /** A descriptor of the box's root directory; the caller closes it. The tree is hostile. */
+  openRoot(): number {
+    return openSync(`/proc/${this.#box.channel.initPid}/root`, 'r');
+  }
+
+  /**
+   * Lets go of the box, which lives on for `seconds` or until somebody destroys it: `kiln shell ID`
+   * and {@link reattach} come back to it.
+   */
+  async keep(seconds: number): Promise<void> {
+    this.#box.channel.send(encodeKeep(seconds));
+    await this.#box.describe({ keepUntil: Date.now() + seconds * 1000 });
+    await this.#box.abandon();
+  }
+
+  async close(): Promise<void> {
+    await this.#box.destroy();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  #verify(text: string, capabilities: bigint, seccomp: boolean): CommandFacts {
+    return readCommandFacts(text, { capabilities, seccomp });
+  }
+
+  #pipes(): Stdio {
+    const owner = this.#box.range.base;
+    const [stdin, stdout, stderr] = [createPipe(owner), createPipe(owner), createPipe(owner)];
+    const host = { stdin: stdin.write, stdout: stdout.read, stderr: stderr.read };
+    return {
+      guest: [stdin.read, stdout.write, stderr.write],
+      host: () => host,
+      abandon: () => Object.values(host).forEach(closeDescriptor),
+    };
+  }
+
+  #terminal(): Stdio {
+    const [ours, theirs] = unixSocketPair();
+    return {
+      guest: [theirs],
+      host: () => {
+        const terminal = receiveDescriptor(ours);
+        closeDescriptor(ours);
+        if (terminal === undefined) {
+          throw new KilnError('E_TERMINAL', 'the guest init sent no terminal');
+        }
+        return { terminal };
+      },
+      abandon: () => closeDescriptor(ours),
+    };
+  }
+}
+
+interface Stdio {
+  readonly guest: readonly number[];
+  /** The host's ends, once the command runs. */
+  host(): HostStdio;
+  abandon(): void;
+}
+
+function environment(options: SpawnOptions): string[] {
+  const variables = { PATH: DEFAULT_PATH, container: 'kiln', ...options.env };
+  return Object.entries(variables).map(([name, value]) => `${name}=${value}`);
+}
+
+type Failed = Extract<Answer, { type: 'failed' }>;
+
+const errnoNames = new Map(Object.entries(constants.errno).map(([name, number]) => [number, name]));
+
+function setupFailed(answer: Failed): KilnError {
+  const errno = errnoNames.get(answer.errno) ?? String(answer.errno);
+  return new KilnError('E_SETUP', `the sandbox could not ${answer.what}: ${errno}`, {
+    hint: '`kiln doctor` tells whether this host lacks something',
+    details: { errno },
+  });
+}
+
+function execFailed(answer: Failed, argv: readonly string[]): KilnError {
+  const errno = errnoNames.get(answer.errno) ?? String(answer.errno);
+  const command = argv[0] ?? '';
+  const details = { errno, command };
+  if (answer.what.startsWith('exec')) {
+    if (errno === 'ENOENT') {
+      return new KilnError('E_COMMAND_NOT_FOUND', `${command}: not found in the image`, {
+        details,
+        hint: 'add the package that has it to the image recipe, or give its whole path',
+      });
+    }
+    return new KilnError('E_COMMAND_NOT_EXECUTABLE', `${command}: cannot be executed: ${errno}`, {
+      details,
+    });
+  }
+  if (answer.what.startsWith('find user')) {
+    return new KilnError('E_NO_USER', `the image has no ${answer.what.slice(5)}`, {
+      details,
+      hint: 'see /etc/passwd of the image, or give a numeric id',
+    });
+  }
+  if (answer.what.startsWith('chdir')) {
+    return new KilnError('E_WORKDIR', `cannot enter ${answer.what.slice(6)}: ${errno}`, {
+      details,
+    });
+  }
+  return new KilnError('E_EXEC', `cannot start ${command}: ${answer.what}: ${errno}`, { details });
+}

@@ -1,0 +1,64 @@
+import { createHash } from 'node:crypto';
+import { chmod, copyFile, mkdir, readFile, rename, rm, stat } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { KilnError } from '../errors.ts';
+import type { StatePaths } from '../state/paths.ts';
+
+/**
+ * Mount points of the skeleton. `.oldroot`: libvirt pivots there and cannot make it itself as a
+ * mapped user. `.kiln`: the folder with the init's socket. The rest: libvirt's and the init's own.
+ */
+const MOUNT_POINTS = ['.oldroot', '.kiln', 'lower', 'scratch', 'newroot', 'dev', 'proc', 'sys'];
+
+/** Where the build puts the guest init, seen from source and from the bundle. */
+const INIT_CANDIDATES = ['../../dist/kiln-init', './kiln-init'];
+
+/** Path of the init inside the skeleton. */
+export const INIT_PATH = '/kiln-init';
+
+async function findInit(): Promise<string> {
+  const here = dirname(fileURLToPath(import.meta.url));
+  for (const candidate of INIT_CANDIDATES) {
+    const path = join(here, candidate);
+    if (await stat(path).catch(() => undefined)) return path;
+  }
+  throw new KilnError('E_NO_GUEST_INIT', 'the guest init has not been compiled', {
+    hint: 'run `npm run build` (it needs a C compiler and a static C library)',
+  });
+}
+
+/**
+ * The constant, read-only root every box starts in: made once per version of the init, shared by
+ * all boxes. Returns its path. Throws E_NO_GUEST_INIT when kiln was not built.
+ */
+export async function ensureSkeleton(paths: StatePaths): Promise<string> {
+  const source = await findInit();
+  const { size, mtimeMs } = await stat(source);
+  // The content names the skeleton; size and time spare the reading of an unchanged init.
+  const quick = join(paths.skeleton, `${size}-${Math.floor(mtimeMs)}`);
+  if (await stat(join(quick, INIT_PATH)).catch(() => undefined)) return quick;
+  return makeSkeleton(paths, source, quick);
+}
+
+async function makeSkeleton(paths: StatePaths, source: string, target: string): Promise<string> {
+  const digest = createHash('sha256')
+    .update(await readFile(source))
+    .digest('hex')
+    .slice(0, 12);
+  const half = join(paths.skeleton, `.${digest}.${process.pid}`);
+  await mkdir(half, { recursive: true });
+  // Mapped ids must be able to pass: none of this is secret.
+  for (const directory of [paths.root, paths.skeleton, half]) await chmod(directory, 0o755);
+  for (const point of MOUNT_POINTS) await mkdir(join(half, point), { recursive: true });
+  await copyFile(source, join(half, INIT_PATH));
+  await chmod(join(half, INIT_PATH), 0o755);
+  try {
+    await rename(half, target);
+  } catch (error) {
+    // Another kiln was faster: its skeleton is as good.
+    await rm(half, { recursive: true });
+    if (!(await stat(join(target, INIT_PATH)).catch(() => undefined))) throw error;
+  }
+  return target;
+}

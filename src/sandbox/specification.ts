@@ -1,0 +1,78 @@
+import type { Capability } from './capabilities.ts';
+
+/** A part of the host that the box sees. Its owner on the host is the command's user in the box. */
+export interface Bind {
+  /** Absolute path on the host. */
+  readonly source: string;
+  /** Absolute path in the box. */
+  readonly target: string;
+  readonly readonly: boolean;
+}
+
+/** A box, described: plain, serialisable, complete. Everything that decides what is in force. */
+export interface SandboxSpecification {
+  /** The image's tree: a host path, owned by real ids, never written to. */
+  readonly root: string;
+  /** Id of the image, for `ps` and so that nobody deletes it meanwhile. */
+  readonly image?: string;
+  /**
+   * A host directory for the overlay's upper and work directories, made when missing. Without it
+   * they are on a tmpfs.
+   */
+  readonly scratch?: string;
+  /** /tmp, /var/tmp and /run are a private, empty tmpfs. A transaction writes to the image's own. */
+  readonly privateTmp: boolean;
+  readonly hostname: string;
+  readonly network: 'private' | 'host' | { readonly name: string };
+  readonly binds: readonly Bind[];
+  readonly tmpfs: readonly { readonly target: string; readonly bytes: number }[];
+  /** Small files written before the command starts; content is text. */
+  readonly files: readonly {
+    readonly path: string;
+    readonly mode: number;
+    readonly content: string;
+  }[];
+  /** Bytes each tmpfs may hold: upper, /tmp, /var/tmp, /run, /dev/shm. */
+  readonly disk: number;
+  readonly limits: SandboxLimits;
+}
+
+/** What a box may use; undefined is no limit of its own. */
+export interface SandboxLimits {
+  /** Bytes, its tmpfs and page cache included. */
+  readonly memory?: number;
+  /** Processors' worth of time, such as 1.5. */
+  readonly cpus?: number;
+  /** Processes and threads. */
+  readonly pids?: number;
+}
+
+/** Who a command runs as, and what it may do. */
+export interface CommandPolicy {
+  /** NAME|UID[:GROUP|GID], names as in the image's /etc/passwd. */
+  readonly user: string;
+  /** The bounding set; container root has it in force, other users have no capability. */
+  readonly capabilities: readonly Capability[];
+  /** A compiled seccomp filter: struct sock_filter[]. */
+  readonly seccomp?: Buffer;
+}
+
+/** Bytes of a tmpfs when nobody says otherwise. */
+export const DEFAULT_DISK = 8 * 2 ** 30;
+
+/** A specification with the defaults of `kiln run`: nothing shared, nothing reachable. */
+export function sandboxSpecification(
+  wanted: Pick<SandboxSpecification, 'root'> & Partial<SandboxSpecification>,
+): SandboxSpecification {
+  return {
+    privateTmp: true,
+    hostname: 'kiln',
+    network: 'private',
+    binds: [],
+    tmpfs: [],
+    files: [],
+    disk: DEFAULT_DISK,
+    limits: {},
+    ...wanted,
+  };
+}

@@ -1,0 +1,98 @@
+import { readdir, rename, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { tryLock } from '../kernel/flock.ts';
+import type { Connection } from '../libvirt/connection.ts';
+import type { StatePaths } from '../state/paths.ts';
+import {
+  type BoxRecord,
+  boxFiles,
+  destroyDomain,
+  domainPrefix,
+  readBoxRecord,
+  removeBox,
+} from './box.ts';
+
+/** A parked box older than this is destroyed: whoever parked it is not in a hurry any more, ms. */
+const PARKED_LIFETIME = 30 * 60_000;
+
+/** What a sweep found and destroyed. */
+export interface SweepReport {
+  readonly boxes: readonly string[];
+  readonly domains: readonly string[];
+}
+
+/**
+ * Destroys what nobody owns: boxes whose owner died, kept ones whose time is over, parked ones that
+ * are too old, and domains without a box. Boxes in use are not disturbed. Safe to run at any time,
+ * by several processes.
+ */
+export async function sweepBoxes(
+  paths: StatePaths,
+  connect: () => Promise<Connection>,
+  now = Date.now(),
+): Promise<SweepReport> {
+  for (const id of await readdir(paths.parked).catch(() => [])) {
+    await retireParked(paths, id, now);
+  }
+  const swept: string[] = [];
+  for (const id of await readdir(paths.boxes).catch(() => [])) {
+    if (await sweepBox(paths, id, connect, now)) swept.push(id);
+  }
+  return { boxes: swept, domains: [] };
+}
+
+/** Takes an old parked box out of the reach of claims; the sweep below finds it without an owner. */
+async function retireParked(paths: StatePaths, id: string, now: number): Promise<void> {
+  const directory = join(paths.parked, id);
+  const record = await readBoxRecord(directory);
+  if (record !== undefined && now - record.created < PARKED_LIFETIME) return;
+  await rename(directory, join(paths.boxes, id)).catch(() => undefined);
+}
+
+async function sweepBox(
+  paths: StatePaths,
+  id: string,
+  connect: () => Promise<Connection>,
+  now: number,
+): Promise<boolean> {
+  const directory = join(paths.boxes, id);
+  const lock = await tryLock(boxFiles.lock(directory)).catch(() => undefined);
+  if (lock === undefined) return false;
+  try {
+    const record = await readBoxRecord(directory);
+    if (record?.keepUntil !== undefined && record.keepUntil > now) return false;
+    // A folder is made just before its lock is taken: leave its maker that moment.
+    if (record === undefined && now - (await stat(directory)).ctimeMs < 5000) return false;
+    await destroyBox(paths, directory, record, connect);
+    return true;
+  } finally {
+    await lock.release();
+  }
+}
+
+/** Kills a box that is not ours to talk to, through libvirt, and removes what it had. */
+export async function destroyBox(
+  paths: StatePaths,
+  directory: string,
+  record: BoxRecord | undefined,
+  connect: () => Promise<Connection>,
+): Promise<void> {
+  if (record !== undefined) await destroyDomain(await connect(), record.domain);
+  await removeBox(paths, directory, record);
+}
+
+/** Destroys the domains of this state directory that have no box: their folder was deleted by hand. */
+export async function sweepDomains(paths: StatePaths, connection: Connection): Promise<string[]> {
+  const prefix = domainPrefix(paths);
+  const destroyed: string[] = [];
+  for (const { name } of await connection.listDomains()) {
+    if (!name.startsWith(prefix)) continue;
+    const id = name.slice(prefix.length);
+    const folders = [join(paths.boxes, id), join(paths.parked, id)];
+    const known = await Promise.all(folders.map((f) => stat(f).then(Boolean, () => false)));
+    if (known.includes(true)) continue;
+    await destroyDomain(connection, name);
+    destroyed.push(name);
+  }
+  return destroyed;
+}
