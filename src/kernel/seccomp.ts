@@ -49,7 +49,8 @@ export function refuseSystemCalls(groups: readonly RefusedCalls[]): SystemCallFi
   return { apply: () => done('seccomp_load', seccomp.load(context)) };
 }
 
-function library() {
+/** libseccomp's calls, loaded at the first use. @throws KilnError E_SECCOMP where it is missing. */
+export function library() {
   let lib: ReturnType<typeof koffi.load>;
   try {
     lib = koffi.load('libseccomp.so.2');
@@ -67,5 +68,9 @@ function library() {
       'int seccomp_rule_add_array(void *context, uint32_t action, int number, unsigned int count, void *arguments)',
     ),
     load: lib.func('int seccomp_load(void *context)'),
+    archAdd: lib.func('int seccomp_arch_add(void *context, uint32_t architecture)'),
+    archResolve: lib.func('uint32_t seccomp_arch_resolve_name(const char *name)'),
+    exportBpf: lib.func('int seccomp_export_bpf(void *context, int fd)'),
+    release: lib.func('void seccomp_release(void *context)'),
   };
 }

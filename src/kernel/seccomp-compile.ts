@@ -1,0 +1,131 @@
+/**
+ * Compiles a filter to the program that prctl(PR_SET_SECCOMP) takes, without putting it in force.
+ * Sources: seccomp_rule_add(3), seccomp_export_bpf(3), seccomp_attr_set(3), seccomp.h.
+ */
+import { closeSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { KilnError } from '../errors.ts';
+import { SyscallError } from './libc.ts';
+import { library } from './seccomp.ts';
+
+const ACTIONS = {
+  SCMP_ACT_KILL: 0x00000000,
+  SCMP_ACT_KILL_THREAD: 0x00000000,
+  SCMP_ACT_KILL_PROCESS: 0x80000000,
+  SCMP_ACT_TRAP: 0x00030000,
+  SCMP_ACT_ERRNO: 0x00050000,
+  SCMP_ACT_LOG: 0x7ffc0000,
+  SCMP_ACT_ALLOW: 0x7fff0000,
+} as const;
+
+const COMPARISONS = {
+  SCMP_CMP_NE: 1,
+  SCMP_CMP_LT: 2,
+  SCMP_CMP_LE: 3,
+  SCMP_CMP_EQ: 4,
+  SCMP_CMP_GE: 5,
+  SCMP_CMP_GT: 6,
+  SCMP_CMP_MASKED_EQ: 7,
+} as const;
+
+export type FilterAction = keyof typeof ACTIONS;
+export type FilterComparison = keyof typeof COMPARISONS;
+/** The names of all actions and comparisons, for schemas. */
+export const FILTER_ACTIONS = Object.keys(ACTIONS) as [FilterAction, ...FilterAction[]];
+export const FILTER_COMPARISONS = Object.keys(COMPARISONS) as [
+  FilterComparison,
+  ...FilterComparison[],
+];
+
+/** What to do with some system calls. All `args` must hold; `errno` is for SCMP_ACT_ERRNO. */
+export interface FilterRule {
+  readonly names: readonly string[];
+  readonly action: FilterAction;
+  readonly errno: number;
+  readonly args: readonly {
+    readonly index: number;
+    readonly value: number;
+    readonly valueTwo: number;
+    readonly op: FilterComparison;
+  }[];
+}
+
+const SCMP_FLTATR_CTL_OPTIMIZE = 8;
+const OPTIMIZE_BINARY_TREE = 2;
+/** What libseccomp calls a system call it does not know at all. */
+const NR_SCMP_ERROR = -1;
+const EEXIST = 17;
+const EACCES = 13;
+
+function actionNumber(action: FilterAction, errno: number): number {
+  return action === 'SCMP_ACT_ERRNO' ? ACTIONS[action] | (errno & 0xffff) : ACTIONS[action];
+}
+
+/** struct scmp_arg_cmp { unsigned arg; enum op; uint64_t a, b; } */
+function argumentBytes(args: FilterRule['args']): Buffer {
+  const bytes = Buffer.alloc(24 * args.length);
+  args.forEach(({ index, op, value, valueTwo }, i) => {
+    bytes.writeUInt32LE(index, 24 * i);
+    bytes.writeUInt32LE(COMPARISONS[op], 24 * i + 4);
+    bytes.writeBigUInt64LE(BigInt(value), 24 * i + 8);
+    bytes.writeBigUInt64LE(BigInt(valueTwo), 24 * i + 16);
+  });
+  return bytes;
+}
+
+/**
+ * The filter as struct sock_filter[]. Calls of other ABIs of this machine (`architectures`, in
+ * libseccomp's names such as `x86`) are filtered by the same rules. Unknown names are left out.
+ * @throws KilnError E_SECCOMP, SyscallError
+ */
+export function compileFilter(
+  fallback: { readonly action: FilterAction; readonly errno: number },
+  rules: readonly FilterRule[],
+  architectures: readonly string[],
+): Buffer {
+  const seccomp = library();
+  const context = seccomp.init(actionNumber(fallback.action, fallback.errno));
+  if (context === null) throw new KilnError('E_SECCOMP', 'libseccomp cannot make a filter');
+  const done = (call: string, result: number, ...accepted: readonly number[]) => {
+    if (result < 0 && !accepted.includes(-result)) throw new SyscallError(call, -result);
+  };
+  try {
+    // Before libseccomp 2.5 there is no such attribute; the filter is then a list, and as right.
+    seccomp.attrSet(context, SCMP_FLTATR_CTL_OPTIMIZE, OPTIMIZE_BINARY_TREE);
+    for (const name of architectures) {
+      done('seccomp_arch_add', seccomp.archAdd(context, seccomp.archResolve(name)), EEXIST);
+    }
+    for (const rule of rules) {
+      const args = argumentBytes(rule.args);
+      const action = actionNumber(rule.action, rule.errno);
+      // A rule that says what the default does is refused (EACCES), and of no use.
+      if (action === actionNumber(fallback.action, fallback.errno)) continue;
+      for (const name of rule.names) {
+        const number = seccomp.resolve(name);
+        if (number === NR_SCMP_ERROR) continue;
+        const result = seccomp.ruleAdd(context, action, number, rule.args.length, args);
+        done(`seccomp_rule_add ${name}`, result, EEXIST, EACCES);
+      }
+    }
+    return exported((fd) => done('seccomp_export_bpf', seccomp.exportBpf(context, fd)));
+  } finally {
+    seccomp.release(context);
+  }
+}
+
+function exported(write: (fd: number) => void): Buffer {
+  const directory = mkdtempSync(join(tmpdir(), 'kiln-seccomp-'));
+  try {
+    const path = join(directory, 'filter');
+    const fd = openSync(path, 'w');
+    try {
+      write(fd);
+    } finally {
+      closeSync(fd);
+    }
+    return readFileSync(path);
+  } finally {
+    rmSync(directory, { recursive: true });
+  }
+}

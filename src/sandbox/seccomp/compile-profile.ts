@@ -1,0 +1,107 @@
+import { z } from 'zod';
+import { KilnError } from '../../errors.ts';
+import { compileFilter, FILTER_ACTIONS, FILTER_COMPARISONS } from '../../kernel/seccomp-compile.ts';
+import type { Capability } from '../capabilities.ts';
+
+const condition = z.object({ caps: z.array(z.string()), arches: z.array(z.string()) }).partial();
+
+const number = z.number().int().nonnegative();
+
+/** A seccomp profile as podman and Docker have it (containers/common `seccomp.json`). */
+const profileSchema = z.object({
+  comment: z.string().optional(),
+  defaultAction: z.enum(FILTER_ACTIONS),
+  defaultErrnoRet: number.nullish(),
+  architectures: z.array(z.string()).nullish(),
+  archMap: z
+    .array(z.object({ architecture: z.string(), subArchitectures: z.array(z.string()).nullish() }))
+    .nullish(),
+  syscalls: z.array(
+    z.object({
+      comment: z.string().optional(),
+      name: z.string().optional(),
+      names: z.array(z.string()).nullish(),
+      action: z.enum(FILTER_ACTIONS),
+      errnoRet: number.nullish(),
+      args: z
+        .array(
+          z.object({
+            index: number.max(5),
+            value: number,
+            valueTwo: number.default(0),
+            op: z.enum(FILTER_COMPARISONS),
+          }),
+        )
+        .nullish(),
+      includes: condition.nullish(),
+      excludes: condition.nullish(),
+    }),
+  ),
+});
+
+type Profile = z.infer<typeof profileSchema>;
+
+const EPERM = 1;
+
+/** This machine's architecture: in profiles' conditions, and for libseccomp. */
+const NATIVE: Readonly<Record<string, { go: string; scmp: string }>> = {
+  x64: { go: 'amd64', scmp: 'SCMP_ARCH_X86_64' },
+  arm64: { go: 'arm64', scmp: 'SCMP_ARCH_AARCH64' },
+};
+
+function native() {
+  const found = NATIVE[process.arch];
+  if (found !== undefined) return found;
+  throw new KilnError('E_SECCOMP', `no seccomp profile for ${process.arch}`);
+}
+
+/** libseccomp's own name: `SCMP_ARCH_X86` is `x86`. */
+function libraryName(architecture: string): string {
+  return architecture.replace('SCMP_ARCH_', '').toLowerCase();
+}
+
+/**
+ * Compiles the text of a profile for a command with these capabilities. `source` names it in errors.
+ * Throws E_SECCOMP_PROFILE, E_SECCOMP.
+ */
+export function compileProfile(
+  text: string,
+  source: string,
+  capabilities: readonly Capability[],
+): Buffer {
+  const profile = parse(text, source);
+  const { go, scmp } = native();
+  const held = new Set<string>(capabilities.map((name) => `CAP_${name}`));
+  const applies = ({ includes, excludes }: Profile['syscalls'][number]): boolean => {
+    if (includes?.caps?.some((name) => !held.has(name))) return false;
+    if (excludes?.caps?.some((name) => held.has(name))) return false;
+    if (includes?.arches !== undefined && !includes.arches.includes(go)) return false;
+    return !excludes?.arches?.includes(go);
+  };
+  const rules = profile.syscalls.filter(applies).map((rule) => ({
+    names: rule.names ?? (rule.name === undefined ? [] : [rule.name]),
+    action: rule.action,
+    errno: rule.errnoRet ?? EPERM,
+    args: rule.args ?? [],
+  }));
+  const others =
+    profile.archMap?.find(({ architecture }) => architecture === scmp)?.subArchitectures ??
+    profile.architectures ??
+    [];
+  return compileFilter(
+    { action: profile.defaultAction, errno: profile.defaultErrnoRet ?? EPERM },
+    rules,
+    others.map(libraryName),
+  );
+}
+
+function parse(text: string, source: string): Profile {
+  try {
+    return profileSchema.parse(JSON.parse(text));
+  } catch (error) {
+    const reason = error instanceof z.ZodError ? z.prettifyError(error) : String(error);
+    throw new KilnError('E_SECCOMP_PROFILE', `${source} is not a seccomp profile: ${reason}`, {
+      hint: 'the format is that of podman: see /usr/share/containers/seccomp.json',
+    });
+  }
+}
