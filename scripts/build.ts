@@ -1,0 +1,169 @@
+/**
+ * Builds dist/: the bundled command line and library, and the static guest init.
+ *
+ * Does nothing when dist/ is newer than everything it is made from. Safe while a kiln runs: a file
+ * is written beside its place and renamed, chunks carry a hash in their names, and chunks of the
+ * build before are only deleted once no process can still want to load them.
+ */
+import { cp, mkdir, readdir, rename, rm, stat, utimes } from 'node:fs/promises';
+import { join } from 'node:path';
+import { execa } from 'execa';
+import { type InputOptions, rolldown } from 'rolldown';
+
+const top = join(import.meta.dirname, '..');
+const dist = join(top, 'dist');
+
+/** How long a replaced chunk stays, for a process that started before and has yet to import it. */
+const CHUNK_GRACE_MS = 24 * 3600 * 1000;
+
+/** The name of a chunk; a pattern, since one build leaves another's behind for a while. */
+const CHUNK = /-[A-Za-z0-9_-]{8}\.js$/;
+
+/** The bundles: file in dist, without ending, and where it starts. */
+const entries: Readonly<Record<string, string>> = {
+  'kiln-main': 'src/cli/main.ts',
+  confined: 'src/confined.ts',
+  index: 'src/index.ts',
+};
+
+/** Packages that load files of their own (native code) and so stay in node_modules. */
+const external = ['koffi', 'node-liblzma', 'rolldown', /^node:/];
+
+/** Times of last change, in milliseconds, of every file and folder below `paths`. */
+async function* changeTimes(paths: readonly string[]): AsyncGenerator<number> {
+  for (const path of paths) {
+    const info = await stat(path).catch(() => undefined);
+    if (info === undefined) continue;
+    yield info.mtimeMs;
+    if (info.isDirectory()) {
+      yield* changeTimes((await readdir(path)).map((name) => join(path, name)));
+    }
+  }
+}
+
+/** Is `target` there and newer than everything below `sources`? */
+async function upToDate(target: string, sources: readonly string[]): Promise<boolean> {
+  const made = await stat(target).then(
+    (info) => info.mtimeMs,
+    () => 0,
+  );
+  if (made === 0) return false;
+  for await (const changed of changeTimes(sources)) {
+    if (changed > made) return false;
+  }
+  return true;
+}
+
+/** Which of the entries exist in this checkout. */
+async function existingEntries(): Promise<Record<string, string>> {
+  const found: Record<string, string> = {};
+  for (const [name, path] of Object.entries(entries)) {
+    const file = join(top, path);
+    if ((await stat(file).catch(() => undefined))?.isFile()) found[name] = file;
+  }
+  return found;
+}
+
+/** Moves the files of `from` into dist/; chunks first, so that what an entry imports is there. */
+async function moveIntoDist(from: string, chunks: ReadonlySet<string>): Promise<void> {
+  const names = await readdir(from);
+  names.sort((a, b) => Number(chunks.has(b)) - Number(chunks.has(a)));
+  for (const name of names) await rename(join(from, name), join(dist, name));
+}
+
+/** Deletes chunks that the present build does not have and that have been unused for long. */
+async function sweepChunks(current: ReadonlySet<string>): Promise<void> {
+  for (const name of await readdir(dist)) {
+    if (!CHUNK.test(name) || current.has(name)) continue;
+    const { mtimeMs } = await stat(join(dist, name));
+    if (Date.now() - mtimeMs > CHUNK_GRACE_MS) await rm(join(dist, name));
+  }
+}
+
+async function buildBundles(): Promise<boolean> {
+  const target = join(dist, 'kiln.js');
+  const sources = ['src', 'package-lock.json', 'scripts/build.ts', 'scripts/kiln-entry.js'];
+  if (
+    await upToDate(
+      target,
+      sources.map((path) => join(top, path)),
+    )
+  )
+    return false;
+  // What changes while we bundle must count as newer than the bundle.
+  const started = new Date();
+  const options: InputOptions = {
+    input: await existingEntries(),
+    platform: 'node',
+    external,
+    cwd: top,
+    logLevel: 'warn',
+  };
+  const temporary = join(dist, `.bundle-${process.pid}`);
+  try {
+    await using bundle = await rolldown(options);
+    const { output } = await bundle.write({
+      dir: temporary,
+      format: 'esm',
+      entryFileNames: '[name].js',
+      // All in one folder: whatever chunk a module ends up in, `./` is dist/ and `../` the package.
+      chunkFileNames: '[name]-[hash:8].js',
+    });
+    const chunks = new Set(output.map((file) => file.fileName).filter((name) => CHUNK.test(name)));
+    await moveIntoDist(temporary, chunks);
+    // The entry comes last: whoever finds it finds all that it loads.
+    await cp(join(top, 'scripts/kiln-entry.js'), join(temporary, 'kiln.js'));
+    await utimes(join(temporary, 'kiln.js'), started, started);
+    await rename(join(temporary, 'kiln.js'), target);
+    await sweepChunks(chunks);
+  } finally {
+    await rm(temporary, { recursive: true, force: true });
+  }
+  return true;
+}
+
+/** Compiles the program that is pid 1 in every box: static, for it runs on an empty root. */
+async function buildGuestInit(): Promise<boolean> {
+  const folder = join(top, 'src/guest');
+  const target = join(dist, 'kiln-init');
+  const sources = (await readdir(folder)).filter((name) => name.endsWith('.c')).sort();
+  if (sources.length === 0) return false;
+  if (await upToDate(target, [folder, join(top, 'scripts/build.ts')])) return false;
+  const started = new Date();
+  const temporary = join(dist, `.kiln-init-${process.pid}`);
+  try {
+    const warnings = ['-Wall', '-Wextra'];
+    const hardening = ['-fstack-protector-strong', '-D_FORTIFY_SOURCE=2', '-static'];
+    await execa({ cwd: folder, stdio: ['ignore', 'inherit', 'inherit'] })('cc', [
+      '-std=c17',
+      '-O2',
+      ...warnings,
+      ...hardening,
+      '-s',
+      '-o',
+      temporary,
+      ...sources,
+    ]);
+    await utimes(temporary, started, started);
+    await rename(temporary, target);
+  } finally {
+    await rm(temporary, { force: true });
+  }
+  return true;
+}
+
+const started = performance.now();
+await mkdir(dist, { recursive: true });
+const results = await Promise.allSettled([buildBundles(), buildGuestInit()]);
+const failures = results.filter((result) => result.status === 'rejected');
+if (failures.length === 0) {
+  const made = results.some((result) => result.status === 'fulfilled' && result.value);
+  const seconds = ((performance.now() - started) / 1000).toFixed(2);
+  process.stdout.write(made ? `built dist/ in ${seconds} s\n` : 'dist/ is up to date\n');
+} else {
+  // rolldown's and cc's own messages name file and line; a stack of this script adds nothing.
+  for (const { reason } of failures) {
+    process.stderr.write(`build: ${reason instanceof Error ? reason.message : reason}\n`);
+  }
+  process.exitCode = 1;
+}

@@ -1,0 +1,106 @@
+/**
+ * What scripts/test runs once Node is there: build, checks, fixtures, all tests, and a look for
+ * what they left behind. Arguments go to ava (file patterns, `--match`). Ends with one line,
+ * `N passed, N failed`, where everything that is wrong with a run counts as failed.
+ */
+import { chmodSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { execa } from 'execa';
+import { hostThings, leftovers } from './leftovers.ts';
+import { readSkipList, type SkipList, skipProblems } from './skips.ts';
+import { runStep, type Step } from './steps.ts';
+import { TapReader } from './tap.ts';
+
+const top = join(import.meta.dirname, '../..');
+const SLOWEST_SHOWN = 10;
+
+const steps: readonly Step[] = [
+  { title: 'build', command: [process.execPath, 'scripts/build.ts'] },
+  { title: 'types (tsc)', command: ['npm', 'run', '--silent', 'check:types'] },
+  { title: 'format and lint (biome)', command: ['npm', 'run', '--silent', 'check:lint'] },
+  { title: 'dead code (knip)', command: ['npm', 'run', '--silent', 'check:dead'] },
+];
+
+/** Runs ava and passes its results on; the closing counts of TAP are ours to print. */
+async function runTests(args: readonly string[], env: Record<string, string>): Promise<TapReader> {
+  const reader = new TapReader();
+  const ava = execa(process.execPath, ['node_modules/ava/entrypoints/cli.js', '--tap', ...args], {
+    cwd: top,
+    env,
+    stdin: 'ignore',
+    stderr: 'inherit',
+    buffer: false,
+    reject: false,
+  });
+  for await (const line of ava) {
+    reader.line(line);
+    if (!/^(1\.\.\d+|# (tests|pass|skip|fail) \d+)$/.test(line)) process.stdout.write(`${line}\n`);
+  }
+  const { exitCode, signal } = await ava;
+  if (exitCode !== 0 && reader.count('failed') + reader.count('todo') === 0) {
+    problems.push(`ava ended with ${signal ?? `status ${exitCode}`} though no test failed`);
+  }
+  if (reader.planned === undefined) problems.push('ava stopped before it had run every test');
+  if (reader.count('passed') === 0) problems.push('no test passed');
+  return reader;
+}
+
+/** Prints the test files that took longest, from what file-time.ts wrote. */
+function printSlowest(folder: string): void {
+  const times = readdirSync(folder)
+    .map((name) => JSON.parse(readFileSync(join(folder, name), 'utf8')))
+    .map(({ file, seconds }: { file: string; seconds: number }) => ({ file, seconds }))
+    .sort((a, b) => b.seconds - a.seconds);
+  process.stdout.write(`\nSlowest of ${times.length} test files:\n`);
+  for (const { file, seconds } of times.slice(0, SLOWEST_SHOWN)) {
+    process.stdout.write(`  ${seconds.toFixed(1).padStart(7)} s  ${file}\n`);
+  }
+}
+
+function printSkips(reader: TapReader, list: SkipList): void {
+  for (const { name, outcome } of reader.results) {
+    const reason = list[name];
+    if (outcome === 'skipped' && reason !== undefined) {
+      process.stdout.write(`skipped: ${name} (${reason})\n`);
+    }
+  }
+}
+
+const problems: string[] = [];
+const started = performance.now();
+// One folder for everything temporary: what is in it at the end was left behind.
+const temporary = mkdtempSync(join(tmpdir(), 'kiln-test-'));
+// Boxes reach their images through it with ids of their own.
+chmodSync(temporary, 0o711);
+// Where a test that names no state of its own keeps it: never in the machine's.
+mkdirSync(join(temporary, 'state'));
+const before = hostThings(temporary);
+const times = mkdtempSync(join(tmpdir(), 'kiln-times-'));
+try {
+  for (const step of steps) {
+    if (!(await runStep(step, top))) problems.push(`${step.title} failed`);
+  }
+  process.stdout.write('==> tests (ava)\n');
+  const reader = await runTests(process.argv.slice(2), {
+    TMPDIR: temporary,
+    KILN_STATE: join(temporary, 'state'),
+    KILN_TEST_TIMES: times,
+  });
+  const list = readSkipList(top);
+  problems.push(...skipProblems(reader.results, list));
+  const left = await leftovers(before, temporary);
+  problems.push(...left.map((thing) => `left behind: ${thing}`));
+
+  printSlowest(times);
+  printSkips(reader, list);
+  if (problems.length > 0) process.stdout.write('\nBeside the tests themselves:\n');
+  for (const problem of problems) process.stdout.write(`  ${problem}\n`);
+  process.stdout.write(`\n${((performance.now() - started) / 1000).toFixed(0)} s in all\n`);
+  const failed = reader.count('failed') + problems.length;
+  process.stdout.write(`${reader.count('passed')} passed, ${failed} failed\n`);
+  process.exitCode = failed === 0 ? 0 : 1;
+} finally {
+  rmSync(times, { recursive: true, force: true });
+  rmSync(temporary, { recursive: true, force: true });
+}

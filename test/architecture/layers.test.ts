@@ -1,0 +1,60 @@
+import { readdir, readFile } from 'node:fs/promises';
+import { dirname, join, relative, resolve } from 'node:path';
+import test from 'ava';
+
+const source = join(import.meta.dirname, '../../src');
+
+/** The folders of src, lowest layer first: a module imports from its own layer and those below. */
+const layers: readonly (readonly string[])[] = [
+  ['errors.ts'],
+  ['kernel', 'state'],
+  ['confine'],
+  ['rpm', 'repository', 'solver', 'libvirt'],
+  ['sandbox', 'image', 'artifacts', 'recipe'],
+  ['build', 'service', 'doctor'],
+  ['index.ts', 'confined.ts'],
+  ['cli'],
+];
+
+/** Modules of src, as paths below it. */
+async function modules(): Promise<string[]> {
+  const names = await readdir(source, { recursive: true });
+  return names.filter((name) => name.endsWith('.ts'));
+}
+
+/** What a module imports from src, statically or not, types included, as paths below src. */
+async function imports(module: string): Promise<string[]> {
+  const text = await readFile(join(source, module), 'utf8');
+  const specifiers = text.matchAll(/(?:from|import)\s*\(?\s*'(\.[^']+)'/g);
+  const folder = dirname(join(source, module));
+  return [...specifiers].map(([, path]) => relative(source, resolve(folder, path ?? '')));
+}
+
+function layerOf(module: string): number {
+  const first = module.split('/')[0];
+  return layers.findIndex((layer) => layer.some((name) => name === first));
+}
+
+test('every folder of src has a layer', async (t) => {
+  const all = await modules();
+  t.true(all.length > 20);
+  const homeless = all.filter((module) => layerOf(module) === -1);
+  t.deepEqual(homeless, []);
+});
+
+test('dependencies point from the command line down', async (t) => {
+  const upward: string[] = [];
+  for (const module of await modules()) {
+    for (const imported of await imports(module)) {
+      if (layerOf(imported) > layerOf(module)) upward.push(`src/${module} imports src/${imported}`);
+    }
+  }
+  t.deepEqual(upward, []);
+});
+
+test('an import that is counted here is found in every form', async (t) => {
+  // The command table imports its modules lazily: the form most easily missed.
+  const found = await imports('cli/main.ts');
+  t.true(found.includes('cli/errors.ts'));
+  t.true(found.some((path) => path.startsWith('cli/') && path !== 'cli/errors.ts'));
+});

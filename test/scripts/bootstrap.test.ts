@@ -1,0 +1,96 @@
+import {
+  mkdir,
+  mkdtemp,
+  readdir,
+  readFile,
+  realpath,
+  rm,
+  symlink,
+  writeFile,
+} from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import test from 'ava';
+import { execa } from 'execa';
+
+const top = join(import.meta.dirname, '../..');
+const systemFolders = ['/usr/local/sbin', '/usr/local/bin', '/usr/sbin', '/usr/bin'];
+
+/** Runs a function of scripts/bootstrap.sh in a shell whose PATH is `path`; gives its output. */
+async function bootstrapFunction(call: string, path: string): Promise<string> {
+  const script = `. ${top}/scripts/bootstrap.sh; ${call}`;
+  // $0 is a script of scripts/, as where the file is sourced.
+  const { stdout } = await execa('/bin/sh', ['-uc', script, `${top}/scripts/test`], {
+    env: { PATH: path, KILN_NODE: undefined },
+  });
+  return stdout.trim();
+}
+
+/** Makes a folder, for a PATH, that has every command of the system but those named. */
+async function commandsWithout(parent: string, names: readonly string[]): Promise<string> {
+  const folder = join(parent, 'bin');
+  await mkdir(folder);
+  for (const source of systemFolders) {
+    for (const name of await readdir(source)) {
+      if (names.includes(name)) continue;
+      await symlink(join(source, name), join(folder, name)).catch(() => undefined);
+    }
+  }
+  return folder;
+}
+
+async function inTemporary(work: (folder: string) => Promise<void>): Promise<void> {
+  const folder = await mkdtemp(join(tmpdir(), 'kiln-bootstrap-'));
+  try {
+    await work(folder);
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+}
+
+test('exactly the packages of the commands that are missing would be installed', async (t) => {
+  const call = 'missing_packages apt run build fixtures test';
+  t.is(await bootstrapFunction(call, systemFolders.join(':')), '');
+  await inTemporary(async (folder) => {
+    const path = await commandsWithout(folder, ['virsh', 'rpmbuild', 'rpmsign']);
+    t.is(await bootstrapFunction(call, path), 'libvirt-clients rpm');
+    t.is(await bootstrapFunction('missing_packages apt run', path), 'libvirt-clients');
+    t.is(await bootstrapFunction('missing_packages dnf fixtures', path), 'rpm-build rpm-sign');
+  });
+});
+
+test("every command in host-packages.txt is in the package named there, by dpkg's word", async (t) => {
+  const lines = (await readFile(join(top, 'scripts/host-packages.txt'), 'utf8')).split('\n');
+  const rows = lines.filter((line) => line !== '' && !line.startsWith('#'));
+  t.true(rows.length > 20);
+  for (const row of rows) {
+    const [, need = '', debian = '', ...others] = row.split(/ +/);
+    t.is(others.length, 2, row);
+    const name = need.replace(/^command:/, '');
+    // cc is an alternative: the link is nobody's, and gcc only depends on the package with the program.
+    if (name === need || name === 'cc') continue;
+    const { stdout: path } = await execa('/bin/sh', ['-c', 'command -v -- "$0"', name]);
+    const merged = join(await realpath(dirname(path)), name);
+    const { stdout } = await execa('dpkg', ['-S', path, merged], { reject: false });
+    const owners = stdout.split('\n').map((line) => line.replace(/[:,].*/, ''));
+    t.true(owners.includes(debian), `${name}: ${debian}, says the list; ${stdout}, says dpkg`);
+  }
+});
+
+test('Node: the one named, or the first that is new enough, never an older one', async (t) => {
+  await inTemporary(async (folder) => {
+    const path = await commandsWithout(folder, ['node', 'npm']);
+    const other = join(folder, 'node-of-the-user');
+    await symlink(process.execPath, other);
+    t.is(await bootstrapFunction(`KILN_NODE=${other}; find_node; echo "$node"`, path), other);
+
+    // What `node -e 'process.exit(…)'` of an old Node does to the question whether it will do.
+    await writeFile(join(path, 'node'), '#!/bin/sh\nexit 1\n', { mode: 0o755 });
+    const nobody = `new_enough ${path}/node || echo too old`;
+    t.is(await bootstrapFunction(nobody, path), 'too old');
+    await rm(join(path, 'node'));
+    await symlink(process.execPath, join(path, 'node'));
+    const chosen = `toolchain=${folder}/none; find_node; echo "$node"`;
+    t.is(await bootstrapFunction(chosen, path), join(path, 'node'));
+  });
+});

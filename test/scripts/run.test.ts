@@ -1,0 +1,92 @@
+import { cp, mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import test from 'ava';
+import { execa } from 'execa';
+
+const top = join(import.meta.dirname, '../..');
+
+/** What `scripts/test` does with a checkout that has these test files and nothing else to check. */
+async function runIn(files: Readonly<Record<string, string>>, skips: Record<string, string> = {}) {
+  const checkout = await mkdtemp(join(tmpdir(), 'kiln-runner-'));
+  try {
+    const scripts = { 'check:types': 'true', 'check:lint': 'true', 'check:dead': 'true' };
+    await mkdir(join(checkout, 'test'));
+    await cp(join(top, 'scripts/testing'), join(checkout, 'scripts/testing'), { recursive: true });
+    await cp(join(top, 'ava.config.js'), join(checkout, 'ava.config.js'));
+    await symlink(join(top, 'node_modules'), join(checkout, 'node_modules'));
+    await writeFile(join(checkout, 'scripts/build.ts'), '');
+    await writeFile(
+      join(checkout, 'package.json'),
+      JSON.stringify({ type: 'module', private: true, scripts }),
+    );
+    await writeFile(join(checkout, 'test/skip-list.json'), JSON.stringify(skips));
+    for (const [name, text] of Object.entries(files)) {
+      await writeFile(join(checkout, 'test', name), `import test from 'ava';\n${text}\n`);
+    }
+    const result = await execa(process.execPath, ['scripts/testing/run.ts'], {
+      cwd: checkout,
+      reject: false,
+      env: { NODE_ENV: undefined },
+    });
+    return {
+      exitCode: result.exitCode,
+      out: result.stdout,
+      last: result.stdout.split('\n').at(-1),
+    };
+  } finally {
+    await rm(checkout, { recursive: true, force: true });
+  }
+}
+
+const passes = "test('passes', (t) => t.pass());";
+
+// Written so that this file itself does not look like one that skips.
+const skips = "test['skip']('later', (t) => t.pass());";
+
+test('passing tests and a skip that is on the list: status 0, the closing line counts', async (t) => {
+  const files = { 'a.test.ts': passes + skips, 'b.test.ts': passes };
+  const run = await runIn(files, { 'a › later': 'needs a machine with wings' });
+  t.is(run.last, '2 passed, 0 failed', run.out);
+  t.is(run.exitCode, 0);
+  t.true(run.out.includes('skipped: a › later (needs a machine with wings)'), run.out);
+  t.regex(run.out, /Slowest of 2 test files:\n +[\d.]+ s {2}test\/[ab]\.test\.ts/);
+});
+
+test('a run without any test fails', async (t) => {
+  const run = await runIn({});
+  t.regex(run.last ?? '', /^0 passed, [1-9]\d* failed$/, run.out);
+  t.is(run.exitCode, 1);
+});
+
+test('everything that is wrong with a run counts as failed and is named', async (t) => {
+  const leaves = `import { spawn } from 'node:child_process';
+    import { writeFileSync } from 'node:fs';
+    test('leaves', (t) => {
+      // Still there when the runner has waited long enough, and not much longer.
+      spawn('sleep', ['25'], { detached: true, stdio: 'ignore' }).unref();
+      writeFileSync(process.env.TMPDIR + '/forgotten', '');
+      t.pass();
+    });`;
+  const run = await runIn({
+    'fails.test.ts': "test('fails', (t) => t.is(1, 2, 'one is not two'));",
+    'crashes.test.ts': "throw new Error('no such luck');",
+    'empty.test.ts': 'export const ava = test;',
+    'skips.test.ts': passes + skips,
+    'leaves.test.ts': leaves,
+  });
+  for (const named of [
+    /^not ok \d+ - fails › fails$/m,
+    /one is not two/,
+    /^not ok \d+ - Error: no such luck$/m,
+    /^not ok \d+ - test\/crashes\.test\.ts exited with a non-zero exit code: 1$/m,
+    /^not ok \d+ - No tests found in test\/empty\.test\.ts$/m,
+    /skipped, but not on test\/skip-list\.json: skips › later/,
+    /left behind: process \d+: sleep 25/,
+    /left behind: temporary file .*forgotten/,
+  ]) {
+    t.regex(run.out, named);
+  }
+  t.is(run.last, '2 passed, 7 failed', run.out);
+  t.is(run.exitCode, 1);
+});
