@@ -1,4 +1,5 @@
 import koffi from 'koffi';
+import { libc } from '../kernel/libc.ts';
 import { LibvirtError, type VirError } from './errors.ts';
 
 /** The address of a native object. koffi represents pointers as BigInt; null is the null pointer. */
@@ -105,7 +106,6 @@ export function loadLibvirt(): Promise<Libvirt> {
 }
 
 async function load(): Promise<Libvirt> {
-  const libc = koffi.load(null);
   const dlopen: Native<[string, number], Nullable> = libc.func(
     'void *dlopen(const char *filename, int flags)',
   );

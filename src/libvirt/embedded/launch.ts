@@ -92,7 +92,7 @@ function mountTable(files: EmbeddedFiles, home: CgroupHome): string {
 
 /** The commands, in the new namespaces, that lead to libvirtd. */
 function inner(files: EmbeddedFiles, home: CgroupHome, libvirtd: string, idle: number): string {
-  const lines = ['umount -R -l /sys/fs/cgroup', `mount -a -T ${quote(files.mounts)}`];
+  const lines = ['umount -l /sys/fs/cgroup', `mount -a -T ${quote(files.mounts)}`];
   if (home.version === 2) {
     // A cgroup that passes controllers on may hold no process itself.
     lines.push(
@@ -207,7 +207,8 @@ export interface Launched {
  */
 export async function launch(files: EmbeddedFiles, idle: number): Promise<Launched> {
   const libvirtd = findLibvirtd();
-  for (const [folder] of files.binds) await mkdir(folder, { recursive: true, mode: 0o700 });
+  // A box's mapped root must pass to its console's devpts; on the host their parent is 0700.
+  for (const [folder] of files.binds) await mkdir(folder, { recursive: true, mode: 0o711 });
   await selectDrivers(files);
   const home = await homeOf(files);
   const systemd = hasSystemd();
