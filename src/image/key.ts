@@ -1,0 +1,54 @@
+import { createHash } from 'node:crypto';
+import type { RecipeUser } from '../recipe/image-recipe.ts';
+import type { LoadedImageRecipe, ScriptletPolicy } from '../recipe/load-image-recipe.ts';
+
+/**
+ * Raised whenever the same inputs would be made into another tree than before, so that images of
+ * an older kiln are not taken for what this one makes.
+ */
+export const IMAGE_FORMAT = 1;
+
+/** An extra file of an image, with its content known by digest. */
+export interface ImageFile {
+  readonly path: string;
+  /** Of the content, sha256 in hex. */
+  readonly digest: string;
+  readonly mode: number;
+  readonly owner: string;
+  readonly group: string;
+}
+
+/** Everything that goes into an image, and nothing else: its digest is the image's id. */
+export interface ImageInputs {
+  readonly format: typeof IMAGE_FORMAT;
+  readonly arch: string;
+  /** `sha256:…` of each package file, in installation order. */
+  readonly packages: readonly string[];
+  /** Id of the image this one is made on top of: its packages come first. Null for none. */
+  readonly base: string | null;
+  readonly files: readonly ImageFile[];
+  readonly users: readonly RecipeUser[];
+  readonly environment: Readonly<Record<string, string>>;
+  readonly user: string;
+  readonly workdir: string | null;
+  readonly scriptlets: ScriptletPolicy['mode'];
+}
+
+/** The parts of a recipe that decide what an image is, apart from its packages. */
+export type RecipeSettings = Pick<
+  LoadedImageRecipe,
+  'arch' | 'users' | 'environment' | 'user' | 'workdir' | 'scriptlets'
+>;
+
+/** The id of the image that these inputs make: sha256 in hex. */
+export function imageId(inputs: ImageInputs): string {
+  return createHash('sha256').update(canonicalJson(inputs)).digest('hex');
+}
+
+/** JSON with sorted keys: equal values give equal text, whoever made them. */
+export function canonicalJson(value: unknown): string {
+  return JSON.stringify(value, (_, part: unknown) => {
+    if (typeof part !== 'object' || part === null || Array.isArray(part)) return part;
+    return Object.fromEntries(Object.entries(part).sort(([a], [b]) => (a < b ? -1 : 1)));
+  });
+}

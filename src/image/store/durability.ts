@@ -1,0 +1,76 @@
+/**
+ * What the store holds is usable as soon as it is made, before the disk has it all: a power cut
+ * could leave files without content. So each entry carries the moment it was made, and the store
+ * notes up to which moment of which boot everything has been synced.
+ */
+import { readFileSync } from 'node:fs';
+import { mkdir, open, rename } from 'node:fs/promises';
+import { uptime } from 'node:os';
+import { join } from 'node:path';
+import { withLock } from '../../kernel/flock.ts';
+import { syncFileSystem } from '../../kernel/syncfs.ts';
+import type { StatePaths } from '../../state/paths.ts';
+
+/** Boots whose sync points are remembered: entries of older ones that were never used again go. */
+const REMEMBERED_BOOTS = 64;
+
+/** A moment in the life of this machine; clocks that are set do not disturb it. */
+export interface Moment {
+  /** The kernel's id of the boot. */
+  readonly boot: string;
+  /** Seconds since then. */
+  readonly uptime: number;
+}
+
+let bootId: string | undefined;
+
+/** Now. */
+export function currentMoment(): Moment {
+  bootId ??= readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
+  return { boot: bootId, uptime: uptime() };
+}
+
+/** Whether an entry made at `made` can be trusted to be whole: it is of this boot, or it was synced. */
+export function isDurable(paths: StatePaths, made: Moment): boolean {
+  return made.boot === currentMoment().boot || isSynced(paths, made);
+}
+
+/** Whether the disk is known to have all that was written until `made`. */
+export function isSynced(paths: StatePaths, made: Moment): boolean {
+  return readSyncPoints(paths).some(
+    (point) => point.boot === made.boot && point.uptime >= made.uptime,
+  );
+}
+
+/** Writes the store to the disk and notes that. */
+export async function syncStore(paths: StatePaths): Promise<void> {
+  const started = currentMoment();
+  await syncFileSystem(paths.store);
+  await mkdir(join(paths.store, 'locks'), { recursive: true, mode: 0o700 });
+  await withLock(join(paths.store, 'locks', 'sync'), async () => {
+    const others = readSyncPoints(paths).filter((point) => point.boot !== started.boot);
+    const points = [...others, started].slice(-REMEMBERED_BOOTS);
+    const temporary = `${syncPointFile(paths)}.new`;
+    const file = await open(temporary, 'w', 0o600);
+    try {
+      await file.writeFile(JSON.stringify(points));
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+    await rename(temporary, syncPointFile(paths));
+  });
+}
+
+function syncPointFile(paths: StatePaths): string {
+  return join(paths.store, 'sync-points.json');
+}
+
+/** A file that cannot be read says that nothing is known to be synced: that is always safe. */
+function readSyncPoints(paths: StatePaths): Moment[] {
+  try {
+    return JSON.parse(readFileSync(syncPointFile(paths), 'utf8')) as Moment[];
+  } catch {
+    return [];
+  }
+}

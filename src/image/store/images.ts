@@ -1,0 +1,171 @@
+import { readdir, readFile, rename, stat, utimes } from 'node:fs/promises';
+import { join } from 'node:path';
+import { KilnError } from '../../errors.ts';
+import { acquireLock, type HeldLock, tryLock } from '../../kernel/flock.ts';
+import { hasErrno } from '../../kernel/libc.ts';
+import type { StatePaths } from '../../state/paths.ts';
+import { type ImageManifest, imageDirectory, imageFiles, readManifest } from './manifest.ts';
+import { discard } from './trash.ts';
+
+/** An id is found by its beginning from this many digits on. */
+const SHORTEST_PREFIX = 4;
+
+/** An image that nobody can delete until this is disposed of. */
+export interface LeasedImage extends AsyncDisposable {
+  readonly manifest: ImageManifest;
+  /** The root directory on the host. */
+  readonly tree: string;
+}
+
+/** An image as `kiln image ls` shows it. */
+export interface ListedImage {
+  readonly manifest: ImageManifest;
+  /** Milliseconds since 1970. */
+  readonly lastUse: number;
+  readonly inUse: boolean;
+}
+
+/**
+ * Takes an image into use: undefined if there is none that can be used. The lease ends with this
+ * process, however it dies; a box that outlives it holds the image by its box.json.
+ */
+export async function leaseImage(paths: StatePaths, id: string): Promise<LeasedImage | undefined> {
+  const directory = imageDirectory(paths, id);
+  const lock = await lockLease(directory, true);
+  if (lock === undefined) return undefined;
+  const manifest = readManifest(paths, id);
+  if (manifest === undefined) {
+    await lock.release();
+    return undefined;
+  }
+  const now = new Date();
+  await utimes(imageFiles.lease(directory), now, now);
+  return {
+    manifest,
+    tree: imageFiles.tree(directory),
+    [Symbol.asyncDispose]: () => lock.release(),
+  };
+}
+
+/** All usable images, the one used last first. */
+export async function listImages(paths: StatePaths): Promise<ListedImage[]> {
+  const boxed = await boxedImages(paths);
+  const images: ListedImage[] = [];
+  for (const id of await imageIds(paths)) {
+    const manifest = readManifest(paths, id);
+    if (manifest === undefined) continue;
+    const directory = imageDirectory(paths, id);
+    const lastUse = await stat(imageFiles.lease(directory)).then(
+      (lease) => lease.mtimeMs,
+      () => manifest.created,
+    );
+    images.push({ manifest, lastUse, inUse: boxed.has(id) || (await isLeased(directory)) });
+  }
+  return images.sort((a, b) => b.lastUse - a.lastUse);
+}
+
+/**
+ * The id that begins with `prefix`.
+ * @throws KilnError E_IMAGE_AMBIGUOUS. Undefined if there is none, or if it is too short to tell.
+ */
+export async function findImage(paths: StatePaths, prefix: string): Promise<string | undefined> {
+  if (!/^[0-9a-f]+$/.test(prefix) || prefix.length < SHORTEST_PREFIX) return undefined;
+  const found = (await imageIds(paths)).filter((id) => id.startsWith(prefix));
+  if (found.length > 1) {
+    throw new KilnError('E_IMAGE_AMBIGUOUS', `${found.length} images begin with ${prefix}`, {
+      hint: `give more digits: ${found.map((id) => id.slice(0, prefix.length + 6)).join(', ')}`,
+    });
+  }
+  return found[0];
+}
+
+/**
+ * Deletes an image. Its tree goes to the trash.
+ * @throws KilnError E_IMAGE_IN_USE; E_IMAGE_MISSING.
+ */
+export async function removeImage(paths: StatePaths, id: string): Promise<void> {
+  const directory = imageDirectory(paths, id);
+  const lock = await lockLease(directory, false, async () => {
+    throw inUse(id, 'a running command');
+  });
+  if (lock === undefined) {
+    throw new KilnError('E_IMAGE_MISSING', `there is no image ${id}`, {
+      hint: '`kiln image ls` lists them',
+    });
+  }
+  try {
+    // Whoever puts an image into a box holds a lease until the box says so itself.
+    const box = (await boxedImages(paths)).get(id);
+    if (box !== undefined) throw inUse(id, `the box ${box}`);
+    await discard(paths, directory);
+  } finally {
+    await lock.release();
+  }
+}
+
+/** Throws away images that cannot be used: unsynced ones of an earlier boot, other formats. */
+export async function sweepImages(paths: StatePaths): Promise<void> {
+  for (const id of await imageIds(paths)) {
+    if (readManifest(paths, id) !== undefined) continue;
+    const directory = imageDirectory(paths, id);
+    const lock = await lockLease(directory, false, async () => undefined);
+    if (lock === undefined) continue;
+    if (readManifest(paths, id) === undefined) await discard(paths, directory);
+    await lock.release();
+  }
+}
+
+/** Puts a finished folder in its place; what lies there is a broken image. */
+export async function publishImage(paths: StatePaths, id: string, made: string): Promise<void> {
+  const directory = imageDirectory(paths, id);
+  await discard(paths, directory);
+  await rename(made, directory);
+}
+
+/** Ids of the images that boxes have in use, and one such box of each. */
+async function boxedImages(paths: StatePaths): Promise<Map<string, string>> {
+  const images = new Map<string, string>();
+  for (const box of await readdir(paths.boxes).catch(() => [])) {
+    const text = await readFile(join(paths.boxes, box, 'box.json'), 'utf8').catch(() => '{}');
+    const { image } = JSON.parse(text) as { image?: string };
+    if (image !== undefined) images.set(image, box);
+  }
+  return images;
+}
+
+async function imageIds(paths: StatePaths): Promise<string[]> {
+  const names = await readdir(paths.images).catch(() => []);
+  return names.filter((name) => /^[0-9a-f]{64}$/.test(name));
+}
+
+async function isLeased(directory: string): Promise<boolean> {
+  const lock = await tryLock(imageFiles.lease(directory)).catch(() => undefined);
+  await lock?.release();
+  return lock === undefined;
+}
+
+/**
+ * Locks an image's lease; undefined if there is no such image. Whoever holds an exclusive lock is
+ * deleting, which is over soon: a shared one waits for that. `busy` decides for an exclusive one.
+ */
+async function lockLease(
+  directory: string,
+  shared: boolean,
+  busy?: () => Promise<undefined>,
+): Promise<HeldLock | undefined> {
+  try {
+    const path = imageFiles.lease(directory);
+    if (shared) return await acquireLock(path, { shared });
+    return (await tryLock(path)) ?? (await busy?.());
+  } catch (error) {
+    if (hasErrno(error, 'ENOENT', 'ENOTDIR')) return undefined;
+    throw error;
+  }
+}
+
+function inUse(id: string, by: string): KilnError {
+  return new KilnError('E_IMAGE_IN_USE', `image ${id.slice(0, 12)} is in use by ${by}`, {
+    hint: '`kiln ps` shows what runs; try again when it is over',
+    details: { image: id },
+  });
+}

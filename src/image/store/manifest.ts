@@ -1,0 +1,81 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { hasErrno } from '../../kernel/libc.ts';
+import type { StatePaths } from '../../state/paths.ts';
+import { IMAGE_FORMAT } from '../key.ts';
+import type { Account } from '../tree/accounts.ts';
+import { isDurable, type Moment } from './durability.ts';
+
+/** How an image's packages were installed, see docs/images.md. */
+export type TransactionKind = 'fast' | 'exact' | 'none' | 'imported';
+
+/**
+ * What is needed to run something in an image (image.json): small, because every `kiln run` reads
+ * it. What it is made of is in {@link imageFiles.contents}.
+ */
+export interface ImageManifest {
+  readonly format: number;
+  /** 64 hex digits. */
+  readonly id: string;
+  /** The recipe's name, for people. */
+  readonly name: string;
+  readonly description: string;
+  readonly arch: string;
+  readonly environment: Readonly<Record<string, string>>;
+  /** Who runs commands. */
+  readonly user: Account;
+  /** Where commands start, absolute. */
+  readonly workdir: string;
+  /** Every user of the image's /etc/passwd. */
+  readonly accounts: readonly Account[];
+  readonly packageCount: number;
+  /** Bytes of all files, as `du --apparent-size` counts them. */
+  readonly bytes: number;
+  /** Bytes that only this image holds: what it does not share with the package store. */
+  readonly ownBytes: number;
+  readonly transaction: TransactionKind;
+  /** What scriptlets complained about, one line each. */
+  readonly warnings: readonly string[];
+  /** Milliseconds since 1970. */
+  readonly created: number;
+  readonly made: Moment;
+}
+
+/** The files of an image's folder. */
+export const imageFiles = {
+  manifest: (directory: string) => join(directory, 'image.json'),
+  /** The root directory itself. */
+  tree: (directory: string) => join(directory, 'tree'),
+  /** {@link ImageContents}: inputs and packages. */
+  contents: (directory: string) => join(directory, 'contents.json'),
+  /** Locked (shared) by whoever uses the image; its mtime is the last use. */
+  lease: (directory: string) => join(directory, 'lease'),
+};
+
+/** The folder of the image `id`, whether there is one or not. */
+export function imageDirectory(paths: StatePaths, id: string): string {
+  return join(paths.images, id);
+}
+
+/**
+ * The manifest of an image that can be used; undefined if there is none, if it was made by another
+ * version of the format, or if the machine went down before the disk had all of it.
+ */
+export function readManifest(paths: StatePaths, id: string): ImageManifest | undefined {
+  let text: string;
+  try {
+    text = readFileSync(imageFiles.manifest(imageDirectory(paths, id)), 'utf8');
+  } catch (error) {
+    if (hasErrno(error, 'ENOENT', 'ENOTDIR')) return undefined;
+    throw error;
+  }
+  let manifest: ImageManifest;
+  try {
+    manifest = JSON.parse(text) as ImageManifest;
+  } catch {
+    // Only a machine that went down leaves half a file.
+    return undefined;
+  }
+  if (manifest.format !== IMAGE_FORMAT || !isDurable(paths, manifest.made)) return undefined;
+  return manifest;
+}

@@ -1,0 +1,47 @@
+import { randomBytes } from 'node:crypto';
+import { mkdir, readdir, rename, rm, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { hasErrno } from '../../kernel/libc.ts';
+import type { StatePaths } from '../../state/paths.ts';
+
+/**
+ * Takes a tree out of the way at once; it is deleted later. (Making many inodes soon after deleting
+ * many costs ext4 seconds: deleting never belongs on the way to a result.)
+ */
+export async function discard(paths: StatePaths, path: string): Promise<void> {
+  await mkdir(paths.trash, { recursive: true, mode: 0o700 });
+  try {
+    await rename(path, join(paths.trash, randomBytes(8).toString('hex')));
+  } catch (error) {
+    if (!hasErrno(error, 'ENOENT')) throw error;
+  }
+}
+
+export interface EmptyTrashOptions {
+  /** Only what was thrown away at least this long ago, seconds. */
+  readonly minimumAge?: number;
+  /** Rest between two trees, milliseconds: others want the disk as well. */
+  readonly pause?: number;
+  readonly signal?: AbortSignal;
+}
+
+/** Deletes what was discarded. Returns how many trees that were; safe to run several times at once. */
+export async function emptyTrash(
+  paths: StatePaths,
+  options: EmptyTrashOptions = {},
+): Promise<number> {
+  const { minimumAge = 0, pause = 0, signal } = options;
+  let deleted = 0;
+  for (const name of await readdir(paths.trash).catch(() => [])) {
+    if (signal?.aborted) break;
+    const path = join(paths.trash, name);
+    const entry = await stat(path).catch(() => undefined);
+    // A rename sets the change time: that is when it was thrown away.
+    if (entry === undefined || Date.now() - entry.ctimeMs < minimumAge * 1000) continue;
+    await rm(path, { recursive: true, force: true });
+    deleted++;
+    if (pause > 0) await sleep(pause);
+  }
+  return deleted;
+}

@@ -1,0 +1,152 @@
+import { KilnError } from '../../errors.ts';
+import { TRANSACTION_CAPABILITIES } from '../../sandbox/capabilities.ts';
+import { type Engine, openSandbox } from '../../sandbox/open.ts';
+import type { SandboxProcess } from '../../sandbox/process.ts';
+import type { Sandbox } from '../../sandbox/sandbox.ts';
+import { type CommandPolicy, sandboxSpecification } from '../../sandbox/specification.ts';
+
+/** Where the box sees the control folder: on the tmpfs that is its /dev, so that it leaves no trace. */
+export const CONTROL = '/dev/.kiln';
+
+/** Bytes of a command's output that are kept, its end: what went wrong is told last. */
+const OUTPUT_LIMIT = 64 * 1024;
+
+/** %_install_script_path of rpm's own macros, without X11R6. */
+const SCRIPT_PATH = '/sbin:/bin:/usr/sbin:/usr/bin';
+
+const ROOT = { uid: 0, gid: 0 };
+const POLICY: CommandPolicy = { user: 'root', capabilities: TRANSACTION_CAPABILITIES };
+
+/** How a transaction's box is set up. */
+export interface TransactionBoxOptions {
+  /** The tree that is the box's root; it is not written to. */
+  readonly tree: string;
+  /** An empty folder of the host for what the box writes: `upper` and `work` appear in it. */
+  readonly scratch: string;
+  /** A folder of the host that the box sees at {@link CONTROL}, read-only. */
+  readonly control: string;
+}
+
+/** One command in a transaction's box. It runs as root with no network. */
+export interface TransactionCommand {
+  readonly argv: readonly string[];
+  /** Standard input. */
+  readonly input?: Buffer;
+  /** Seconds. */
+  readonly timeout: number;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** How a command ended. */
+export interface TransactionResult {
+  /** 0 to 255; 127 when its program is missing, 126 when it cannot be executed, as rpm has it. */
+  readonly status: number | null;
+  readonly killedBy: NodeJS.Signals | null;
+  readonly timedOut: boolean;
+  /** The end of what it wrote to both outputs. */
+  readonly output: string;
+}
+
+/** A box in which packages' scripts run: root of its own world with the few rights they need. */
+export class TransactionBox implements AsyncDisposable {
+  readonly #sandbox: Sandbox;
+
+  private constructor(sandbox: Sandbox) {
+    this.#sandbox = sandbox;
+  }
+
+  /** Opens a box; dispose of it before anything is done with what it wrote. */
+  static async open(engine: Engine, options: TransactionBoxOptions): Promise<TransactionBox> {
+    const specification = sandboxSpecification({
+      root: options.tree,
+      scratch: options.scratch,
+      privateTmp: false,
+      hostname: 'localhost',
+      binds: [{ source: options.control, target: CONTROL, readonly: true }],
+    });
+    const use = { user: ROOT, caller: ROOT, command: ['kiln image build'] };
+    return new TransactionBox(await openSandbox(engine, specification, use));
+  }
+
+  /** Runs a command to its end; whatever that is, it is no exception. */
+  async run(command: TransactionCommand): Promise<TransactionResult> {
+    let process: SandboxProcess;
+    try {
+      process = await this.#sandbox.spawn(command.argv, {
+        policy: POLICY,
+        env: { PATH: SCRIPT_PATH, HOME: '/root', LANG: 'C.UTF-8' },
+      });
+    } catch (error) {
+      return startFailure(error);
+    }
+    return await watch(process, command);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#sandbox.killAll();
+    await this.#sandbox.close();
+  }
+}
+
+async function watch(
+  process: SandboxProcess,
+  command: TransactionCommand,
+): Promise<TransactionResult> {
+  let timedOut = false;
+  const kill = () => process.kill('SIGKILL');
+  const timer = setTimeout(() => {
+    timedOut = true;
+    kill();
+  }, command.timeout * 1000);
+  command.signal?.addEventListener('abort', kill, { once: true });
+  const tail = new Tail();
+  process.stdout.on('data', (chunk: Buffer) => tail.push(chunk));
+  process.stderr.on('data', (chunk: Buffer) => tail.push(chunk));
+  const ended = new Promise<void>((resolve, reject) => {
+    process.once('close', () => resolve());
+    process.once('error', reject);
+  });
+  process.stdin.end(command.input);
+  try {
+    await ended;
+  } finally {
+    clearTimeout(timer);
+    command.signal?.removeEventListener('abort', kill);
+  }
+  command.signal?.throwIfAborted();
+  const { exitCode: status, signalCode: killedBy } = process;
+  return { status, killedBy, timedOut, output: tail.text() };
+}
+
+/** What rpm's own child would exit with when it cannot start a script. */
+function startFailure(error: unknown): TransactionResult {
+  const statuses: Readonly<Record<string, number>> = {
+    E_COMMAND_NOT_FOUND: 127,
+    E_COMMAND_NOT_EXECUTABLE: 126,
+  };
+  const status = error instanceof KilnError ? statuses[error.code] : undefined;
+  if (status === undefined) throw error;
+  return { status, killedBy: null, timedOut: false, output: (error as KilnError).message };
+}
+
+/** The last bytes of a stream. */
+class Tail {
+  #chunks: Buffer[] = [];
+  #size = 0;
+
+  push(chunk: Buffer): void {
+    this.#chunks.push(chunk);
+    this.#size += chunk.length;
+    if (this.#size > 2 * OUTPUT_LIMIT) this.#chunks = [this.#end()];
+  }
+
+  text(): string {
+    return this.#end().toString('utf8');
+  }
+
+  #end(): Buffer {
+    const end = Buffer.concat(this.#chunks).subarray(-OUTPUT_LIMIT);
+    this.#size = end.length;
+    return end;
+  }
+}

@@ -1,0 +1,61 @@
+import type { RpmPackage } from '../../rpm/package.ts';
+import type { DeferredOwner } from '../tree/compose.ts';
+import type { TreePlan } from '../tree/plan.ts';
+import type { TransactionStep } from './plan.ts';
+
+/** Why the payloads-first way would not, or might not, give what rpm gives. Empty: it does. */
+export function reasonsForExact(
+  packages: readonly RpmPackage[],
+  steps: readonly TransactionStep[],
+  deferred: readonly DeferredOwner[],
+  plan: TreePlan,
+): string[] {
+  const reasons: string[] = [];
+  for (const { name, arch, scriptlets, triggers, fileTriggers } of packages) {
+    const label = `${name}.${arch}`;
+    for (const { kind, body, lua } of scriptlets) {
+      // These run before files that are already there when payloads come first.
+      if (kind === 'pretrans') reasons.push(`${label} has a %pretrans scriptlet`);
+      if (kind === 'prein' && (lua || !onlyAddsAccounts(body))) {
+        reasons.push(`${label} has a %pre scriptlet that does more than add users`);
+      }
+    }
+    for (const script of [...scriptlets, ...triggers, ...fileTriggers]) {
+      if (script.expand) reasons.push(`a script of ${label} needs rpm's macros (-e)`);
+      if (script.queryFormat) reasons.push(`a script of ${label} is a query format (-q)`);
+    }
+    if (triggers.some((trigger) => trigger.kind === 'triggerprein')) {
+      reasons.push(`${label} has a %triggerprein scriptlet`);
+    }
+  }
+  const needsShell = deferred.length > 0 || steps.some((step) => step.kind === 'sysusers');
+  const tools = needsShell ? ['/bin/sh', '/usr/bin/chown', '/usr/bin/chgrp', '/usr/bin/chmod'] : [];
+  for (const tool of tools) {
+    if (plan.find(tool) === undefined) reasons.push(`owners must be set, and there is no ${tool}`);
+  }
+  return [...new Set(reasons)];
+}
+
+/** Commands of a shell script, one each, that cannot depend on what files are there. */
+const HARMLESS: readonly RegExp[] = [
+  /^(?:exit(?: 0)?|:|true|fi|then|else|if)$/,
+  /^getent (?:passwd|group) [\w.-]+$/,
+  /^id(?: -[ugn]+)* [\w.-]+$/,
+  /^\[ "?\$1"? (?:-eq|-ge|-gt|-lt|-le|=|==|!=) "?\d+"? \]$/,
+  // Not -m: what a new home gets depends on /etc/skel.
+  /^(?:\/usr\/sbin\/)?groupadd(?: (?:-[rfogK]+|--(?:system|force|gid))(?: \d+)?)* [\w.-]+$/,
+  /^(?:\/usr\/sbin\/)?useradd(?: (?:-[roMN]+|--(?:system|no-create-home|no-user-group)|(?:-[ugGdsc]|--(?:uid|gid|groups|home(?:-dir)?|shell|comment)) ?=?(?:[\w.,/-]+|"[^"$`\\]*"|'[^']*')))* [\w.-]+$/,
+  /^(?:\/usr\/sbin\/)?usermod -aG [\w.,-]+ [\w.-]+$/,
+];
+
+/** Whether a %pre does nothing but make users and groups; where in doubt, it does not. */
+export function onlyAddsAccounts(body: string): boolean {
+  const commands = body
+    .replace(/\\\n/g, ' ')
+    .replace(/(^|\s)#.*$/gm, '')
+    .replace(/\s*(?:[12]?|&)>\s*\/dev\/null|\s*2>&1/g, ' ')
+    .split(/\n|;|&&|\|\||(?<=^|\s)(?:if|then|else)(?=\s)|(?<=\s)!(?=\s)/)
+    .map((command) => command.replace(/\s+/g, ' ').trim())
+    .filter((command) => command !== '');
+  return commands.every((command) => HARMLESS.some((pattern) => pattern.test(command)));
+}

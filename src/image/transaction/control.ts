@@ -1,0 +1,42 @@
+import { copyFileSync, linkSync, mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { hasErrno } from '../../kernel/libc.ts';
+import { encodeName } from '../../rpm/filename.ts';
+import { CONTROL } from './box.ts';
+
+/**
+ * The folder through which a transaction's box gets its scripts and package headers. The box reads
+ * it while this process goes on writing to it.
+ */
+export class ControlDirectory {
+  /** On the host. */
+  readonly path: string;
+  #serial = 0;
+
+  /** Makes the folder `path`. */
+  constructor(path: string) {
+    mkdirSync(path, { mode: 0o755 });
+    this.path = path;
+  }
+
+  /** Writes a script; returns its path in the box. Lone surrogates become the bytes they stand for. */
+  addScript(text: string): string {
+    const name = `script-${++this.#serial}`;
+    writeFileSync(join(this.path, name), encodeName(text), { mode: 0o644 });
+    return `${CONTROL}/${name}`;
+  }
+
+  /** Lends a file of the host's to the box; returns its path in the box. */
+  addFile(source: string): string {
+    const name = `file-${++this.#serial}.rpm`;
+    const target = join(this.path, name);
+    try {
+      linkSync(source, target);
+    } catch (error) {
+      // Another file system, or the last link a file may have.
+      if (!hasErrno(error, 'EXDEV', 'EMLINK', 'EPERM')) throw error;
+      copyFileSync(source, target);
+    }
+    return `${CONTROL}/${name}`;
+  }
+}

@@ -1,0 +1,121 @@
+import { chmodSync, closeSync, constants, mkdirSync, openSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { KilnError } from '../../errors.ts';
+import { openDirectory, unlinkat } from '../../kernel/at.ts';
+import { hasErrno } from '../../kernel/libc.ts';
+import type { Engine } from '../../sandbox/open.ts';
+import { TransactionBox } from './box.ts';
+import { ControlDirectory } from './control.ts';
+import { failure } from './run-steps.ts';
+
+/** What both exact ways need. */
+export interface ExactTransaction {
+  readonly engine: Engine;
+  /** The tree whose rpm does the work. It stays as it is. */
+  readonly tree: string;
+  /** Path of rpm in it. */
+  readonly rpm: string;
+  /** An empty folder for what happens. */
+  readonly work: string;
+  /** Whole package files. */
+  readonly packages: readonly string[];
+  /** Whether a package brings /dev. */
+  readonly hasDev: boolean;
+  /** For everything, seconds. */
+  readonly timeout: number;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** Where the new root is while an rpm of another root fills it. */
+const TARGET = '/kiln-target';
+
+/** The lock was made by a solver and the files were verified: rpm need not do both again. */
+const INSTALL = [
+  '-i',
+  '--nodeps',
+  '--noverify',
+  '--nodigest',
+  '--nosignature',
+  '--ignorearch',
+  '--ignoreos',
+  '--ignoresize',
+  // A box lets nobody unshare.
+  '--define',
+  '__transaction_unshare %{nil}',
+];
+
+/**
+ * Lets the rpm of `tree` install packages into an empty root: `rpm --root -i` in a box.
+ * @returns the folder that is that root, still with the overlay's marks, and rpm's warnings.
+ * @throws KilnError E_SCRIPTLET with what rpm said.
+ */
+export async function installIntoEmptyRoot(
+  options: ExactTransaction,
+): Promise<{ readonly root: string; readonly warnings: readonly string[] }> {
+  const root = join(options.work, 'scratch', 'upper', TARGET);
+  mkdirSync(join(root, 'dev'), { recursive: true });
+  chmodSync(root, 0o755);
+  // Scripts write to /dev/null; no device can be made for them inside another root.
+  const devNull = join(root, 'dev', 'null');
+  writeFileSync(devNull, '');
+  chmodSync(devNull, 0o666);
+  const warnings = await runRpm(options, ['--root', TARGET]);
+  removeDevNull(root, options.hasDev);
+  return { root, warnings };
+}
+
+/** What was /dev/null to scripts, and /dev with it unless a package brings that. The tree is hostile by now. */
+function removeDevNull(root: string, keepDev: boolean): void {
+  const fd = openSync(root, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW);
+  try {
+    const dev = openDirectory(fd, 'dev');
+    try {
+      unlinkat(dev, 'null');
+    } finally {
+      closeSync(dev);
+    }
+    if (!keepDev) unlinkat(fd, 'dev', { directory: true });
+  } catch (error) {
+    if (!hasErrno(error, 'ENOENT', 'ENOTDIR', 'ELOOP', 'EISDIR', 'ENOTEMPTY')) throw error;
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/**
+ * Lets the rpm of `tree` install more packages into that same root.
+ * @returns the overlay's upper directory, which holds the changes, and rpm's warnings.
+ * @throws KilnError E_SCRIPTLET with what rpm said.
+ */
+export async function installOnTop(
+  options: ExactTransaction,
+): Promise<{ readonly upper: string; readonly warnings: readonly string[] }> {
+  mkdirSync(join(options.work, 'scratch'));
+  const warnings = await runRpm(options, []);
+  return { upper: join(options.work, 'scratch', 'upper'), warnings };
+}
+
+async function runRpm(options: ExactTransaction, root: readonly string[]): Promise<string[]> {
+  const { engine, tree, rpm, work, timeout, signal } = options;
+  const control = new ControlDirectory(join(work, 'control'));
+  const files = options.packages.map((file) => control.addFile(file));
+  await using box = await TransactionBox.open(engine, {
+    tree,
+    scratch: join(work, 'scratch'),
+    control: control.path,
+  });
+  const result = await box.run({ argv: [rpm, ...root, ...INSTALL, ...files], timeout, signal });
+  if (result.status !== 0) throw failure('rpm', result);
+  return result.output.split('\n').filter((line) => line.startsWith('warning: '));
+}
+
+/** The error for packages that only rpm installs rightly, in an image without it. */
+export function rpmMissing(reasons: readonly string[]): KilnError {
+  return new KilnError(
+    'E_RPM_MISSING',
+    `only rpm itself installs these packages rightly, and the image has none: ${reasons.join('; ')}`,
+    {
+      hint: 'add rpm to the packages of the image, or leave scripts out: `scriptlets: {mode: none}`',
+    },
+  );
+}

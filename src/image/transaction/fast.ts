@@ -1,0 +1,91 @@
+import { join } from 'node:path';
+import type { RpmPackage } from '../../rpm/package.ts';
+import type { Engine } from '../../sandbox/open.ts';
+import type { DeferredOwner } from '../tree/compose.ts';
+import type { TreePlan } from '../tree/plan.ts';
+import { TransactionBox } from './box.ts';
+import { ControlDirectory } from './control.ts';
+import type { TransactionStep } from './plan.ts';
+import { failure, runSteps } from './run-steps.ts';
+
+/** What {@link runFastTransaction} needs. */
+export interface FastTransaction {
+  readonly engine: Engine;
+  /** The composed tree: all payloads. It stays as it is. */
+  readonly tree: string;
+  readonly plan: TreePlan;
+  /** An empty folder for what happens. */
+  readonly work: string;
+  readonly steps: readonly TransactionStep[];
+  /** Files that hold each package's lead, signature and header, in installation order. */
+  readonly headers: readonly string[];
+  readonly deferred: readonly DeferredOwner[];
+  /** For each script, seconds. */
+  readonly timeout: number;
+  readonly signal?: AbortSignal | undefined;
+  readonly onStep?: (label: string) => void;
+}
+
+/**
+ * Runs the scripts of packages whose payloads are in place already, and lets the image's own rpm
+ * write its database from the headers.
+ * @returns the overlay's upper directory, which holds the changes, and warnings.
+ * @throws KilnError E_SCRIPTLET
+ */
+export async function runFastTransaction(
+  options: FastTransaction,
+): Promise<{ readonly upper: string; readonly warnings: readonly string[] }> {
+  const { engine, tree, plan, work, signal } = options;
+  const control = new ControlDirectory(join(work, 'control'));
+  const scratch = join(work, 'scratch');
+  const rpm = findRpm(plan);
+  const headers = rpm === undefined ? [] : options.headers.map((file) => control.addFile(file));
+  await using box = await TransactionBox.open(engine, { tree, scratch, control: control.path });
+  if (rpm !== undefined) {
+    options.onStep?.('rpm database');
+    const argv = [rpm, ...JUST_DATABASE, ...headers];
+    const result = await box.run({ argv, timeout: DATABASE_TIMEOUT, signal });
+    if (result.status !== 0) throw failure('writing the rpm database', result);
+  }
+  const warnings = await runSteps(options.steps, {
+    box,
+    control,
+    rpm,
+    deferred: options.deferred,
+    accountsFrom: accountsFrom(plan),
+    timeout: options.timeout,
+    signal,
+    ...(options.onStep === undefined ? {} : { onStep: options.onStep }),
+  });
+  return { upper: join(scratch, 'upper'), warnings };
+}
+
+/** Path of the tree's own rpm, undefined if it has none. */
+export function findRpm(plan: TreePlan): string | undefined {
+  return ['/usr/bin/rpm', '/bin/rpm'].find((path) => plan.find(path) !== undefined);
+}
+
+/** Seconds; some thousand packages take a few. */
+const DATABASE_TIMEOUT = 600;
+
+/** Headers without payloads: everything about them has been verified before. */
+const JUST_DATABASE = [
+  '-i',
+  '--justdb',
+  '--noorder',
+  '--nodeps',
+  '--noverify',
+  '--nodigest',
+  '--nosignature',
+  '--ignorearch',
+  '--ignoreos',
+  '--ignoresize',
+];
+
+/** The packages whose files say which users and groups there are. */
+function accountsFrom(plan: TreePlan): RpmPackage[] {
+  return ['/etc/passwd', '/etc/group'].flatMap((path) => {
+    const owner = plan.find(path)?.owner;
+    return owner ? [owner.package] : [];
+  });
+}

@@ -1,0 +1,156 @@
+import { KilnError } from '../../errors.ts';
+import { encodeName } from '../../rpm/filename.ts';
+import type { RpmPackage } from '../../rpm/package.ts';
+import type { DeferredOwner } from '../tree/compose.ts';
+import type { TransactionBox, TransactionResult } from './box.ts';
+import type { ControlDirectory } from './control.ts';
+import { luaProgram } from './lua.ts';
+import { ownersScript } from './owners.ts';
+import type { TransactionStep } from './plan.ts';
+
+/** Lines of a failed script's output that its error shows. */
+const SHOWN_LINES = 20;
+
+/** What {@link runSteps} works with. */
+export interface StepContext {
+  readonly box: TransactionBox;
+  readonly control: ControlDirectory;
+  /** The image's own rpm (`/usr/bin/rpm`), which runs Lua; undefined if it has none. */
+  readonly rpm: string | undefined;
+  /** Files whose owner is known by name only. */
+  readonly deferred: readonly DeferredOwner[];
+  /** The packages that bring /etc/passwd and /etc/group as files; before them nobody has a name. */
+  readonly accountsFrom: readonly RpmPackage[];
+  /** For each script, seconds. */
+  readonly timeout: number;
+  readonly signal?: AbortSignal | undefined;
+  readonly onStep?: (label: string) => void;
+}
+
+/**
+ * Does the steps of a transaction, one after the other, in a tree that has all payloads already.
+ * @returns warnings: what rpm would only have complained about.
+ * @throws KilnError E_SCRIPTLET where rpm would not have installed the package.
+ */
+export async function runSteps(
+  steps: readonly TransactionStep[],
+  context: StepContext,
+): Promise<string[]> {
+  const runner = new StepRunner(context);
+  for (const step of steps) await runner.step(step);
+  await runner.setOwners();
+  return runner.warnings;
+}
+
+class StepRunner {
+  readonly warnings: string[] = [];
+  readonly #context: StepContext;
+  readonly #accountsMissing: Set<RpmPackage>;
+  /** Packages whose files are there, but do not have their owners yet. */
+  readonly #unowned = new Set<RpmPackage>();
+  #sysusers: string | undefined;
+
+  constructor(context: StepContext) {
+    this.#context = context;
+    this.#accountsMissing = new Set(context.accountsFrom);
+  }
+
+  async step(step: TransactionStep): Promise<void> {
+    if (step.kind === 'payload') {
+      // Names have a meaning once the files that define them are there. Until then all is root's.
+      this.#accountsMissing.delete(step.package);
+      if (this.#accountsMissing.size === 0) this.#unowned.add(step.package);
+      return;
+    }
+    await this.setOwners();
+    this.#context.signal?.throwIfAborted();
+    this.#context.onStep?.(step.label);
+    if (step.kind === 'sysusers') await this.#addUsers(step);
+    else await this.#script(step);
+  }
+
+  /** Nothing but scripts makes users, so owners only have to be right when the next one starts. */
+  async setOwners(): Promise<void> {
+    const { deferred, control } = this.#context;
+    const entries = deferred.filter((entry) => this.#unowned.has(entry.package));
+    this.#unowned.clear();
+    if (entries.length === 0) return;
+    const path = control.addScript(ownersScript(entries));
+    const result = await this.#run(['/bin/sh', path]);
+    if (!succeeded(result)) throw failure('giving files their owners', result);
+    this.warnings.push(...new Set(result.output.split('\n').filter(Boolean)));
+  }
+
+  async #script(step: Extract<TransactionStep, { kind: 'script' }>): Promise<void> {
+    const { script, counts, input, label } = step;
+    const argv = script.lua ? this.#luaCommand(step) : this.#command(step);
+    const lines = script.lua ? [] : input;
+    const result = await this.#run(argv, encodeName(lines.map((line) => `${line}\n`).join('')));
+    if (succeeded(result)) return;
+    const critical = script.critical || /^%(?:prein|pretrans)\(/.test(label);
+    if (critical || result.timedOut) throw failure(`${label} scriptlet`, result);
+    this.warnings.push(`${label} scriptlet ${ending(result)}, arguments ${counts.join(' ')}`);
+  }
+
+  #command(step: Extract<TransactionStep, { kind: 'script' }>): string[] {
+    const { script, counts } = step;
+    const interpreter = script.interpreter.length > 0 ? script.interpreter : ['/bin/sh'];
+    // `%post -p PROGRAM` without a body: rpm runs the program with no arguments at all.
+    if (script.body === '') return [...interpreter];
+    return [...interpreter, this.#context.control.addScript(script.body), ...counts.map(String)];
+  }
+
+  #luaCommand(step: Extract<TransactionStep, { kind: 'script' }>): string[] {
+    const { rpm, control } = this.#context;
+    if (rpm === undefined) {
+      throw new KilnError('E_SCRIPTLET', `${step.label} is Lua, which only rpm can run`, {
+        hint: 'add rpm to the packages of the image',
+      });
+    }
+    const body = control.addScript(step.script.body);
+    const program = control.addScript(luaProgram(body, step.counts, step.input));
+    return [rpm, '--eval', `%{lua:dofile("${program}")}`];
+  }
+
+  async #addUsers(step: Extract<TransactionStep, { kind: 'sysusers' }>): Promise<void> {
+    this.#sysusers ??= await this.#sysusersCommand();
+    // An rpm that does not know sysusers leaves users to %pre scriptlets.
+    if (this.#sysusers === '') return;
+    const input = Buffer.from(step.lines.map((line) => `${line}\n`).join(''));
+    const result = await this.#run(['/bin/sh', '-c', `${this.#sysusers} -`], input);
+    if (!succeeded(result)) throw failure(step.label, result);
+  }
+
+  async #sysusersCommand(): Promise<string> {
+    const { rpm } = this.#context;
+    if (rpm === undefined) return '';
+    const result = await this.#run([rpm, '--eval', '%{?__systemd_sysusers}']);
+    return succeeded(result) ? result.output.trim() : '';
+  }
+
+  #run(argv: readonly string[], input?: Buffer): Promise<TransactionResult> {
+    const { box, timeout, signal } = this.#context;
+    return box.run({ argv, timeout, signal, ...(input === undefined ? {} : { input }) });
+  }
+}
+
+function succeeded(result: TransactionResult): boolean {
+  return result.status === 0 && !result.timedOut;
+}
+
+function ending(result: TransactionResult): string {
+  if (result.timedOut) return 'took too long and was killed';
+  return result.killedBy === null
+    ? `failed, exit status ${result.status}`
+    : `failed, signal ${result.killedBy}`;
+}
+
+/** The error for a script that ends the transaction; it shows the end of what the script wrote. */
+export function failure(what: string, result: TransactionResult): KilnError {
+  const lines = result.output.trimEnd().split('\n').slice(-SHOWN_LINES).join('\n  ');
+  const output = lines === '' ? '' : `:\n  ${lines}`;
+  return new KilnError('E_SCRIPTLET', `${what} ${ending(result)}${output}`, {
+    hint: 'the package is at fault, or needs more than a sealed box gives; `scriptlets: {mode: none}` leaves all of them out',
+    details: { status: result.status, signal: result.killedBy, timedOut: result.timedOut },
+  });
+}

@@ -1,0 +1,50 @@
+import type { RpmFile, RpmFileTrigger, RpmPackage } from '../../rpm/package.ts';
+
+/**
+ * Which files set off a file trigger, and in which order they reach its standard input.
+ * All of it is rpm's own behaviour (lib/rpmtriggers.c of 4.20), odd as some of it is.
+ */
+
+/** The package's files below any prefix, prefix by prefix; what was not installed is left out. */
+export function filesInPackage(
+  of: RpmPackage,
+  prefixes: readonly string[],
+  skipped: ReadonlySet<RpmFile>,
+): string[] {
+  return prefixes.flatMap((prefix) =>
+    of.files
+      .filter((file) => file.path.startsWith(prefix) && !skipped.has(file))
+      .map((file) => file.path),
+  );
+}
+
+/** Files below any prefix in a set of packages as the database finds them. */
+export function filesInDatabase(
+  installed: readonly RpmPackage[],
+  prefixes: readonly string[],
+): { readonly files: string[]; readonly lastPackage: string | undefined } {
+  const files: string[] = [];
+  let lastPackage: string | undefined;
+  for (const prefix of prefixes) {
+    for (const candidate of installed) {
+      // The database is searched by directory names, so that a prefix which ends within a file's
+      // own name finds nothing by itself.
+      if (!candidate.files.some((file) => dirName(file).startsWith(prefix))) continue;
+      const matching = candidate.files.filter((file) => file.path.startsWith(prefix));
+      if (matching.length === 0) continue;
+      lastPackage = candidate.name;
+      files.push(...matching.map((file) => file.path));
+    }
+  }
+  return { files, lastPackage };
+}
+
+/** Whether any file of the package is below one of the trigger's prefixes, installed or not. */
+export function packageFires(of: RpmPackage, trigger: RpmFileTrigger): boolean {
+  return trigger.prefixes.some((prefix) => of.files.some((file) => file.path.startsWith(prefix)));
+}
+
+/** As in the DIRNAMES tag: with the slash at its end. */
+function dirName(file: RpmFile): string {
+  return file.path.slice(0, file.path.lastIndexOf('/') + 1);
+}

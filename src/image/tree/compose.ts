@@ -1,0 +1,244 @@
+import {
+  chmodSync,
+  closeSync,
+  constants,
+  copyFileSync,
+  fchmodSync,
+  mkdirSync,
+  openSync,
+} from 'node:fs';
+import {
+  linkat,
+  mkdirat,
+  openat2,
+  openDirectory,
+  RESOLVE_BENEATH,
+  RESOLVE_NO_SYMLINKS,
+  setTimes,
+  symlinkat,
+} from '../../kernel/at.ts';
+import { hasErrno } from '../../kernel/libc.ts';
+import { encodeName } from '../../rpm/filename.ts';
+import type { RpmFile, RpmPackage } from '../../rpm/package.ts';
+import type { PlannedDirectory, PlannedLeaf, TreePlan } from './plan.ts';
+
+const NANOSECONDS = 1_000_000_000n;
+const PERMISSIONS = 0o7777;
+const SET_ID_BITS = 0o6000;
+
+/** Where an unpacked package lies, and where in it a file of the package is. */
+export interface UnpackedTree {
+  /** The folder that stands for the package's `/`. */
+  readonly root: string;
+  /** Folder (relative to `root`, no link on the way) that holds the file. */
+  directoryOf(file: RpmFile): string;
+}
+
+/** A path whose owner is known by name only until the image has users. */
+export interface DeferredOwner {
+  /** Canonical path in the image. */
+  readonly path: string;
+  readonly file: RpmFile;
+  readonly package: RpmPackage;
+}
+
+/** What {@link composeTree} did. */
+export interface Composition {
+  readonly directories: number;
+  readonly linked: number;
+  readonly copied: number;
+  /** In plan order. For now these belong to root and have no set-id bits. */
+  readonly deferred: readonly DeferredOwner[];
+}
+
+/**
+ * Makes the planned tree in the new folder `destination`. Files are hard links to the package
+ * store; what will need another owner than the store's inode has, or has too many links already
+ * (EMLINK), is a copy of its own.
+ */
+export function composeTree(
+  plan: TreePlan,
+  destination: string,
+  treeOf: (of: RpmPackage) => UnpackedTree,
+): Composition {
+  mkdirSync(destination, { mode: 0o755 });
+  const composer = new Composer(treeOf);
+  const root = openSync(destination, constants.O_RDONLY | constants.O_DIRECTORY);
+  try {
+    composer.fill(plan.root, root);
+  } finally {
+    closeSync(root);
+    composer.close();
+  }
+  // The process's umask does not count for the root either.
+  chmodSync(destination, directoryMode(plan.root));
+  return composer;
+}
+
+class Composer implements Composition {
+  directories = 1;
+  linked = 0;
+  copied = 0;
+  readonly deferred: DeferredOwner[] = [];
+  readonly #treeOf: (of: RpmPackage) => UnpackedTree;
+  readonly #roots = new Map<RpmPackage, number>();
+  /** A copy that stands for an inode of the store: its further hard links are links to the copy. */
+  readonly #copies = new Map<string, { directory: number; name: Buffer }>();
+  readonly #kept: number[] = [];
+
+  constructor(treeOf: (of: RpmPackage) => UnpackedTree) {
+    this.#treeOf = treeOf;
+  }
+
+  /** Makes everything below `planned` in the open directory `target`. */
+  fill(planned: PlannedDirectory, target: number): void {
+    if (needsOwner(planned.owner?.file)) this.#defer(planned.path, planned.owner!);
+    const sources = new Map<string, number>();
+    try {
+      for (const [name, child] of planned.children) {
+        const bytes = encodeName(name);
+        if (child.kind === 'leaf') {
+          this.#place(child, bytes, target, sources);
+          continue;
+        }
+        mkdirat(target, bytes, 0o700);
+        this.directories++;
+        const inner = openDirectory(target, bytes);
+        try {
+          this.fill(child, inner);
+          fchmodSync(inner, directoryMode(child));
+        } finally {
+          closeSync(inner);
+        }
+      }
+    } finally {
+      for (const source of sources.values()) closeSync(source);
+    }
+  }
+
+  close(): void {
+    for (const root of this.#roots.values()) closeSync(root);
+    for (const directory of this.#kept) closeSync(directory);
+  }
+
+  #place(leaf: PlannedLeaf, name: Buffer, target: number, sources: Map<string, number>): void {
+    const { package: from, file } = leaf.owner;
+    const source = this.#source(from, file, sources);
+    const sourceName = encodeName(file.path.slice(file.path.lastIndexOf('/') + 1));
+    if (needsOwner(file)) this.#defer(leaf.path, leaf.owner);
+    // A fifo has no content to share: the overlay of the transaction makes it anew when it is chowned.
+    const link = !needsOwner(file) || file.type === 'fifo';
+    if (link && this.#link(source, sourceName, target, name)) {
+      this.linked++;
+      return;
+    }
+    this.#copy(file, from, source, sourceName, target, name);
+    this.copied++;
+  }
+
+  #link(source: number, sourceName: Buffer, target: number, name: Buffer): boolean {
+    try {
+      linkat(source, sourceName, target, name);
+      return true;
+    } catch (error) {
+      // ext4 has at most 65,000 links to an inode.
+      if (hasErrno(error, 'EMLINK')) return false;
+      throw error;
+    }
+  }
+
+  #copy(
+    file: RpmFile,
+    from: RpmPackage,
+    source: number,
+    sourceName: Buffer,
+    target: number,
+    name: Buffer,
+  ): void {
+    const times = {
+      atimeNs: BigInt(file.mtime) * NANOSECONDS,
+      mtimeNs: BigInt(file.mtime) * NANOSECONDS,
+    };
+    if (file.type === 'symlink') {
+      symlinkat(encodeName(file.linkTarget ?? ''), target, name);
+      setTimes(target, times, name);
+      return;
+    }
+    const inode = `${from.name} ${from.arch} ${file.device} ${file.inode}`;
+    const twin = file.nlink > 1 ? this.#copies.get(inode) : undefined;
+    if (twin !== undefined) {
+      linkat(twin.directory, twin.name, target, name);
+      return;
+    }
+    copyFile(source, sourceName, target, name, file, times);
+    if (file.nlink > 1) {
+      const directory = openDirectory(target, '.');
+      this.#kept.push(directory);
+      this.#copies.set(inode, { directory, name });
+    }
+  }
+
+  /** The open folder of the unpacked package that holds `file`. */
+  #source(from: RpmPackage, file: RpmFile, sources: Map<string, number>): number {
+    const tree = this.#treeOf(from);
+    const directory = tree.directoryOf(file);
+    const key = `${tree.root}${directory}`;
+    const known = sources.get(key);
+    if (known !== undefined) return known;
+    let root = this.#roots.get(from);
+    if (root === undefined) {
+      root = openSync(tree.root, constants.O_RDONLY | constants.O_DIRECTORY);
+      this.#roots.set(from, root);
+    }
+    // No link is followed: whatever went wrong while unpacking, nothing outside gets in.
+    const opened = openat2(root, encodeName(directory === '' ? '.' : directory), {
+      flags: constants.O_RDONLY | constants.O_DIRECTORY,
+      resolve: RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
+    });
+    sources.set(key, opened);
+    return opened;
+  }
+
+  #defer(path: string, owner: { readonly package: RpmPackage; readonly file: RpmFile }): void {
+    this.deferred.push({ path, ...owner });
+  }
+}
+
+function copyFile(
+  source: number,
+  sourceName: Buffer,
+  target: number,
+  name: Buffer,
+  file: RpmFile,
+  times: { atimeNs: bigint; mtimeNs: bigint },
+): void {
+  const input = openat2(source, sourceName, { flags: constants.O_RDONLY | constants.O_NOFOLLOW });
+  try {
+    const output = openat2(target, name, {
+      flags: constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL,
+      mode: 0o600,
+    });
+    try {
+      // Shares the blocks where the file system can (btrfs, xfs), else copies them.
+      copyFileSync(`/proc/self/fd/${input}`, `/proc/self/fd/${output}`, constants.COPYFILE_FICLONE);
+      fchmodSync(output, file.mode & PERMISSIONS & ~SET_ID_BITS);
+      setTimes(output, times);
+    } finally {
+      closeSync(output);
+    }
+  } finally {
+    closeSync(input);
+  }
+}
+
+/** Whether somebody other than root shall own it: the store's inodes are root's. */
+function needsOwner(file: RpmFile | undefined): boolean {
+  return file !== undefined && (file.owner !== 'root' || file.group !== 'root');
+}
+
+/** A directory that no package describes is as rpm makes it. */
+function directoryMode(planned: PlannedDirectory): number {
+  if (planned.owner === null) return 0o755;
+  const mode = planned.owner.file.mode & PERMISSIONS;
+  return needsOwner(planned.owner.file) ? mode & ~SET_ID_BITS : mode;
+}

@@ -1,0 +1,251 @@
+import {
+  type BigIntStats,
+  closeSync,
+  constants,
+  fchmodSync,
+  fchownSync,
+  fstatSync,
+  openSync,
+  readdirSync,
+} from 'node:fs';
+import {
+  type FileTimes,
+  openDirectory,
+  openPath,
+  renameat,
+  setTimes,
+  unlinkat,
+} from '../../kernel/at.ts';
+import { hasErrno } from '../../kernel/libc.ts';
+import { getXattr, listXattrs, removeXattr, setXattr } from '../../kernel/xattr.ts';
+
+/** Deeper than PATH_MAX allows: whoever made such a tree does not mean well. */
+const MAX_DEPTH = 2048;
+
+/** Overlayfs's own marks: `user.` for mounts with `userxattr`, which a user namespace needs. */
+const MARKS = ['user.overlay.', 'trusted.overlay.'];
+
+/** What became of an overlay's upper directory. */
+export interface Merge {
+  /** Entries that are new or replaced in the tree. */
+  readonly changed: number;
+  /** Entries that are gone from the tree. */
+  readonly removed: number;
+  /** Of all files that came into the tree. */
+  readonly bytes: number;
+}
+
+/**
+ * Times of what a transaction wrote say when the image was made, which would make every image
+ * another one: what is newer than `after` gets `to` instead. Nanoseconds since 1970.
+ */
+export interface ClampTimes {
+  readonly after: bigint;
+  readonly to: bigint;
+}
+
+/**
+ * Brings the tree into the state that an overlay of `upper` on it shows. Files move from `upper`,
+ * they are not copied: both must be on one file system, and nothing may be using the overlay.
+ *
+ * What a sandbox wrote is only looked at entry by entry below open directories; no link is
+ * followed. What is displaced goes to the open directory `trash` if it is a directory, since
+ * deleting trees takes time; a file's name is removed, which leaves the store's inode alone.
+ */
+export function mergeOverlay(upper: string, tree: string, trash: number, clamp: ClampTimes): Merge {
+  const merger = new Merger(trash, clamp);
+  const flags = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW;
+  const from = openSync(upper, flags);
+  try {
+    const to = openSync(tree, flags);
+    try {
+      merger.merge(from, to, 0);
+    } finally {
+      closeSync(to);
+    }
+  } finally {
+    closeSync(from);
+  }
+  return merger;
+}
+
+/** Frees a tree that lay in an upper directory, with nothing below it, from the overlay's marks. */
+export function cleanUpperTree(tree: string, clamp: ClampTimes): { readonly bytes: number } {
+  const merger = new Merger(-1, clamp);
+  const root = openSync(tree, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW);
+  try {
+    merger.clean(root, 0);
+  } finally {
+    closeSync(root);
+  }
+  return merger;
+}
+
+class Merger implements Merge {
+  changed = 0;
+  removed = 0;
+  bytes = 0;
+  readonly #trash: number;
+  readonly #clamp: ClampTimes;
+  #serial = 0;
+
+  constructor(trash: number, clamp: ClampTimes) {
+    this.#trash = trash;
+    this.#clamp = clamp;
+  }
+
+  merge(from: number, to: number, depth: number): void {
+    if (depth > MAX_DEPTH) throw new Error(`a tree deeper than ${MAX_DEPTH} directories`);
+    for (const name of namesIn(from)) {
+      const stat = entryOf(from, name)!;
+      const there = entryOf(to, name);
+      if (isWhiteout(stat)) {
+        if (there !== undefined) this.#remove(to, name, there);
+      } else if (stat.isDirectory()) {
+        this.#directory(from, to, name, there, depth);
+      } else {
+        if (there?.isDirectory()) this.#remove(to, name, there);
+        this.#entry(from, name, stat);
+        renameat(from, name, to, name);
+        this.changed++;
+      }
+    }
+    copyMetadata(from, to, this.#clamp);
+  }
+
+  #directory(
+    from: number,
+    to: number,
+    name: Buffer,
+    there: BigIntStats | undefined,
+    depth: number,
+  ): void {
+    const inner = openDirectory(from, name);
+    try {
+      if (there?.isDirectory() && !isOpaque(inner)) {
+        const target = openDirectory(to, name);
+        try {
+          this.merge(inner, target, depth + 1);
+        } finally {
+          closeSync(target);
+        }
+        return;
+      }
+      if (there !== undefined) this.#remove(to, name, there);
+      this.clean(inner, depth + 1);
+    } finally {
+      closeSync(inner);
+    }
+    renameat(from, name, to, name);
+    this.changed++;
+  }
+
+  /** Frees a directory that has nothing below it in the tree from the overlay's marks. */
+  clean(directory: number, depth: number): void {
+    if (depth > MAX_DEPTH) throw new Error(`a tree deeper than ${MAX_DEPTH} directories`);
+    clearMarks(directory);
+    for (const name of namesIn(directory)) {
+      const stat = entryOf(directory, name)!;
+      if (isWhiteout(stat)) {
+        unlinkat(directory, name);
+      } else if (stat.isDirectory()) {
+        const inner = openDirectory(directory, name);
+        try {
+          this.clean(inner, depth + 1);
+        } finally {
+          closeSync(inner);
+        }
+      } else {
+        this.#entry(directory, name, stat);
+      }
+    }
+    const times = clampTimes(fstatSync(directory, { bigint: true }), this.#clamp);
+    if (times !== undefined) setTimes(directory, times);
+  }
+
+  /** Anything but a directory. */
+  #entry(directory: number, name: Buffer, stat: BigIntStats): void {
+    if (stat.isFile()) {
+      withFile(directory, name, clearMarks);
+      this.bytes += Number(stat.size);
+    }
+    const times = clampTimes(stat, this.#clamp);
+    if (times !== undefined) setTimes(directory, times, name);
+  }
+
+  #remove(directory: number, name: Buffer, stat: BigIntStats): void {
+    if (stat.isDirectory()) renameat(directory, name, this.#trash, `displaced-${this.#serial++}`);
+    else unlinkat(directory, name);
+    this.removed++;
+  }
+}
+
+function namesIn(directory: number): Buffer[] {
+  return readdirSync(`/proc/self/fd/${directory}`, { encoding: 'buffer' });
+}
+
+/** The entry itself, whatever it is; undefined when there is none. */
+function entryOf(directory: number, name: Buffer): BigIntStats | undefined {
+  let fd: number;
+  try {
+    fd = openPath(directory, name);
+  } catch (error) {
+    if (hasErrno(error, 'ENOENT')) return undefined;
+    throw error;
+  }
+  try {
+    return fstatSync(fd, { bigint: true });
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** Overlayfs marks what was deleted with a character device 0/0. */
+function isWhiteout(stat: BigIntStats): boolean {
+  return stat.isCharacterDevice() && stat.rdev === 0n;
+}
+
+/** Whether the directory hides what the tree has under its name. */
+function isOpaque(directory: number): boolean {
+  return MARKS.some((mark) => getXattr(directory, `${mark}opaque`)?.toString() === 'y');
+}
+
+function clearMarks(fd: number): void {
+  for (const name of listXattrs(fd)) {
+    if (MARKS.some((mark) => name.startsWith(mark))) removeXattr(fd, name);
+  }
+}
+
+function withFile(directory: number, name: Buffer, act: (fd: number) => void): void {
+  const path = openPath(directory, name);
+  try {
+    // Known to be a regular file: opening it neither blocks nor acts.
+    const fd = openSync(`/proc/self/fd/${path}`, constants.O_RDONLY);
+    try {
+      act(fd);
+    } finally {
+      closeSync(fd);
+    }
+  } finally {
+    closeSync(path);
+  }
+}
+
+/** A directory that the sandbox changed keeps its own inode in the tree and takes over the rest. */
+function copyMetadata(from: number, to: number, clamp: ClampTimes): void {
+  const stat = fstatSync(from, { bigint: true });
+  const before = fstatSync(to, { bigint: true });
+  if (stat.uid !== before.uid || stat.gid !== before.gid) {
+    fchownSync(to, Number(stat.uid), Number(stat.gid));
+  }
+  fchmodSync(to, Number(stat.mode) & 0o7777);
+  const wanted = listXattrs(from).filter((name) => !MARKS.some((mark) => name.startsWith(mark)));
+  for (const name of wanted) setXattr(to, name, getXattr(from, name) ?? Buffer.alloc(0));
+  for (const name of listXattrs(to)) if (!wanted.includes(name)) removeXattr(to, name);
+  setTimes(to, clampTimes(stat, clamp) ?? { atimeNs: stat.atimeNs, mtimeNs: stat.mtimeNs });
+}
+
+/** The times to set; undefined where they can stay. */
+function clampTimes(stat: BigIntStats, clamp: ClampTimes): FileTimes | undefined {
+  return stat.mtimeNs <= clamp.after ? undefined : { atimeNs: clamp.to, mtimeNs: clamp.to };
+}

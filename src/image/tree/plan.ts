@@ -1,0 +1,148 @@
+import type { RpmFile, RpmPackage } from '../../rpm/package.ts';
+import { filesConflict, nevra, type OwnedFile } from './file-conflict.ts';
+
+/** Links on the way to a directory before it counts as a loop: the kernel's own number (MAXSYMLINKS). */
+const MAX_LINKS = 40;
+
+/** A directory of an image to be. */
+export interface PlannedDirectory {
+  readonly kind: 'directory';
+  /** Canonical path in the image: no component of it is a link. */
+  readonly path: string;
+  readonly children: Map<string, PlannedNode>;
+  /** The package file that describes it; null for one that only lies on the way to another. */
+  owner: OwnedFile | null;
+}
+
+/** Anything but a directory. */
+export interface PlannedLeaf {
+  readonly kind: 'leaf';
+  readonly path: string;
+  readonly owner: OwnedFile;
+}
+
+export type PlannedNode = PlannedDirectory | PlannedLeaf;
+
+/**
+ * The tree that a list of packages makes when they are installed into an empty root in this order,
+ * worked out without touching a disk. Links are followed as rpm follows them, inside the root.
+ */
+export class TreePlan {
+  readonly root: PlannedDirectory = directory('/');
+  /** File conflicts and broken paths, as rpm words them; empty if all is well. */
+  readonly problems: string[] = [];
+  /** Files that are left out because an earlier package already has the same one. */
+  readonly shared = new Set<RpmFile>();
+
+  /** Adds a package's files. Ghosts are no files: they are left out. */
+  add(added: RpmPackage): void {
+    for (const file of added.files) {
+      if (!file.flags.includes('ghost')) this.#addFile({ package: added, file });
+    }
+  }
+
+  /** The node at an absolute path, following links on the way to it but not at its end. */
+  find(path: string): PlannedNode | undefined {
+    const [parent, name] = split(path);
+    const holder = this.#directoryAt(parent, false);
+    return name === '' ? holder : holder?.children.get(name);
+  }
+
+  /** All nodes, each directory before what it holds. */
+  *nodes(from: PlannedDirectory = this.root): Generator<PlannedNode> {
+    for (const child of from.children.values()) {
+      yield child;
+      if (child.kind === 'directory') yield* this.nodes(child);
+    }
+  }
+
+  #addFile(owner: OwnedFile): void {
+    const [parent, name] = split(owner.file.path);
+    const holder = this.#directoryAt(parent, true);
+    if (holder === undefined) {
+      this.problems.push(
+        `${nevra(owner.package)}: ${parent}, the folder of ${owner.file.path}, is no folder`,
+      );
+      return;
+    }
+    if (name === '') {
+      this.root.owner ??= owner;
+      return;
+    }
+    const present = holder.children.get(name);
+    if (present === undefined) {
+      holder.children.set(name, planned(holder, name, owner));
+    } else if (present.owner !== null && filesConflict(present.owner, owner)) {
+      this.#conflict(present.owner, owner);
+    } else if (present.owner !== null) {
+      this.shared.add(owner.file);
+    } else if (present.kind === 'directory' && owner.file.type === 'directory') {
+      present.owner = owner;
+    } else {
+      this.problems.push(`${nevra(owner.package)}: ${owner.file.path} is already a folder`);
+    }
+  }
+
+  #conflict(first: OwnedFile, second: OwnedFile): void {
+    this.problems.push(
+      `file ${second.file.path} conflicts between attempted installs of ` +
+        `${nevra(second.package)} and ${nevra(first.package)}`,
+    );
+  }
+
+  /**
+   * The directory at `path`. With `make`, what is missing of `path` itself is made; what a link on
+   * the way points to must be there, as it must for rpm.
+   */
+  #directoryAt(path: string, make: boolean): PlannedDirectory | undefined {
+    let at: PlannedDirectory[] = [this.root];
+    const rest = path.split('/').reverse();
+    // How many entries of `rest`, at its start, are still the path's own.
+    let own = rest.length;
+    for (let links = 0; rest.length > 0; own = Math.min(own, rest.length)) {
+      const name = rest.pop()!;
+      if (name === '' || name === '.') continue;
+      if (name === '..') {
+        if (at.length > 1) at.pop();
+        continue;
+      }
+      const here: PlannedDirectory = at.at(-1)!;
+      let next = here.children.get(name);
+      if (next === undefined) {
+        if (!make || rest.length >= own) return undefined;
+        next = directory(join(here.path, name));
+        here.children.set(name, next);
+      }
+      if (next.kind === 'directory') {
+        at.push(next);
+        continue;
+      }
+      const target = next.owner.file.linkTarget;
+      if (target === null || ++links > MAX_LINKS) return undefined;
+      if (target.startsWith('/')) at = [this.root];
+      own = Math.min(own, rest.length);
+      rest.push(...target.split('/').reverse());
+    }
+    return at.at(-1);
+  }
+}
+
+function planned(holder: PlannedDirectory, name: string, owner: OwnedFile): PlannedNode {
+  const path = join(holder.path, name);
+  if (owner.file.type !== 'directory') return { kind: 'leaf', path, owner };
+  return { ...directory(path), owner };
+}
+
+function directory(path: string): PlannedDirectory {
+  return { kind: 'directory', path, children: new Map(), owner: null };
+}
+
+function join(directoryPath: string, name: string): string {
+  return directoryPath === '/' ? `/${name}` : `${directoryPath}/${name}`;
+}
+
+/** Folder and last component of an absolute path; the root is `['/', '']`. */
+function split(path: string): [string, string] {
+  const at = path.lastIndexOf('/');
+  return [at === 0 ? '/' : path.slice(0, at), path.slice(at + 1)];
+}
