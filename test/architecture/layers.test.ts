@@ -11,7 +11,7 @@ const layers: readonly (readonly string[])[] = [
   ['confine'],
   ['rpm', 'repository', 'solver', 'libvirt'],
   ['sandbox', 'image', 'artifacts', 'recipe'],
-  ['build', 'service', 'doctor'],
+  ['run', 'build', 'service', 'doctor'],
   ['index.ts', 'confined.ts'],
   ['cli'],
 ];
