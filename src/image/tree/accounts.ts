@@ -1,5 +1,5 @@
 import { closeSync, constants, fstatSync, readFileSync } from 'node:fs';
-import { openInTree } from './tree-path.ts';
+import { openInTree } from './path.ts';
 
 /** A line of /etc/passwd. */
 export interface Account {

@@ -8,6 +8,7 @@ import {
   openSync,
 } from 'node:fs';
 import {
+  type FileTimes,
   linkat,
   mkdirat,
   openat2,
@@ -18,6 +19,7 @@ import {
   symlinkat,
 } from '../../kernel/at.ts';
 import { hasErrno } from '../../kernel/libc.ts';
+import { getXattr, setXattr } from '../../kernel/xattr.ts';
 import { encodeName } from '../../rpm/filename.ts';
 import type { RpmFile, RpmPackage } from '../../rpm/package.ts';
 import type { PlannedDirectory, PlannedLeaf, TreePlan } from './plan.ts';
@@ -40,6 +42,8 @@ export interface DeferredOwner {
   readonly path: string;
   readonly file: RpmFile;
   readonly package: RpmPackage;
+  /** `security.capability`, which a change of owner takes away. */
+  readonly capability?: Buffer;
 }
 
 /** What {@link composeTree} did. */
@@ -47,6 +51,10 @@ export interface Composition {
   readonly directories: number;
   readonly linked: number;
   readonly copied: number;
+  /** Of all files; hard links count once. */
+  readonly bytes: number;
+  /** Of the files that are copies. */
+  readonly copiedBytes: number;
   /** In plan order. For now these belong to root and have no set-id bits. */
   readonly deferred: readonly DeferredOwner[];
 }
@@ -75,15 +83,23 @@ export function composeTree(
   return composer;
 }
 
+interface Copy {
+  readonly directory: number;
+  readonly name: Buffer;
+  readonly capability: Buffer | undefined;
+}
+
 class Composer implements Composition {
   directories = 1;
   linked = 0;
   copied = 0;
+  bytes = 0;
+  copiedBytes = 0;
   readonly deferred: DeferredOwner[] = [];
   readonly #treeOf: (of: RpmPackage) => UnpackedTree;
   readonly #roots = new Map<RpmPackage, number>();
   /** A copy that stands for an inode of the store: its further hard links are links to the copy. */
-  readonly #copies = new Map<string, { directory: number; name: Buffer }>();
+  readonly #copies = new Map<string, Copy>();
   readonly #kept: number[] = [];
 
   constructor(treeOf: (of: RpmPackage) => UnpackedTree) {
@@ -92,7 +108,9 @@ class Composer implements Composition {
 
   /** Makes everything below `planned` in the open directory `target`. */
   fill(planned: PlannedDirectory, target: number): void {
-    if (needsOwner(planned.owner?.file)) this.#defer(planned.path, planned.owner!);
+    if (needsOwner(planned.owner?.file)) {
+      this.deferred.push({ path: planned.path, ...planned.owner! });
+    }
     const sources = new Map<string, number>();
     try {
       for (const [name, child] of planned.children) {
@@ -125,15 +143,21 @@ class Composer implements Composition {
     const { package: from, file } = leaf.owner;
     const source = this.#source(from, file, sources);
     const sourceName = encodeName(file.path.slice(file.path.lastIndexOf('/') + 1));
-    if (needsOwner(file)) this.#defer(leaf.path, leaf.owner);
+    const bytes = file.type === 'file' ? file.size / file.nlink : 0;
+    this.bytes += bytes;
     // A fifo has no content to share: the overlay of the transaction makes it anew when it is chowned.
-    const link = !needsOwner(file) || file.type === 'fifo';
-    if (link && this.#link(source, sourceName, target, name)) {
+    const mayLink = !needsOwner(file) || file.type === 'fifo';
+    if (mayLink && this.#link(source, sourceName, target, name)) {
       this.linked++;
+      if (needsOwner(file)) this.deferred.push({ path: leaf.path, ...leaf.owner });
       return;
     }
-    this.#copy(file, from, source, sourceName, target, name);
+    const capability = this.#copy(file, from, source, sourceName, target, name);
     this.copied++;
+    this.copiedBytes += bytes;
+    if (!needsOwner(file)) return;
+    const caps = capability === undefined ? {} : { capability };
+    this.deferred.push({ path: leaf.path, ...leaf.owner, ...caps });
   }
 
   #link(source: number, sourceName: Buffer, target: number, name: Buffer): boolean {
@@ -154,7 +178,7 @@ class Composer implements Composition {
     sourceName: Buffer,
     target: number,
     name: Buffer,
-  ): void {
+  ): Buffer | undefined {
     const times = {
       atimeNs: BigInt(file.mtime) * NANOSECONDS,
       mtimeNs: BigInt(file.mtime) * NANOSECONDS,
@@ -162,20 +186,21 @@ class Composer implements Composition {
     if (file.type === 'symlink') {
       symlinkat(encodeName(file.linkTarget ?? ''), target, name);
       setTimes(target, times, name);
-      return;
+      return undefined;
     }
     const inode = `${from.name} ${from.arch} ${file.device} ${file.inode}`;
     const twin = file.nlink > 1 ? this.#copies.get(inode) : undefined;
     if (twin !== undefined) {
       linkat(twin.directory, twin.name, target, name);
-      return;
+      return twin.capability;
     }
-    copyFile(source, sourceName, target, name, file, times);
+    const capability = copyFile(source, sourceName, target, name, file, times);
     if (file.nlink > 1) {
       const directory = openDirectory(target, '.');
       this.#kept.push(directory);
-      this.#copies.set(inode, { directory, name });
+      this.#copies.set(inode, { directory, name, capability });
     }
+    return capability;
   }
 
   /** The open folder of the unpacked package that holds `file`. */
@@ -198,20 +223,17 @@ class Composer implements Composition {
     sources.set(key, opened);
     return opened;
   }
-
-  #defer(path: string, owner: { readonly package: RpmPackage; readonly file: RpmFile }): void {
-    this.deferred.push({ path, ...owner });
-  }
 }
 
+/** Returns the file's capabilities, which the copy has too. */
 function copyFile(
   source: number,
   sourceName: Buffer,
   target: number,
   name: Buffer,
   file: RpmFile,
-  times: { atimeNs: bigint; mtimeNs: bigint },
-): void {
+  times: FileTimes,
+): Buffer | undefined {
   const input = openat2(source, sourceName, { flags: constants.O_RDONLY | constants.O_NOFOLLOW });
   try {
     const output = openat2(target, name, {
@@ -222,7 +244,10 @@ function copyFile(
       // Shares the blocks where the file system can (btrfs, xfs), else copies them.
       copyFileSync(`/proc/self/fd/${input}`, `/proc/self/fd/${output}`, constants.COPYFILE_FICLONE);
       fchmodSync(output, file.mode & PERMISSIONS & ~SET_ID_BITS);
+      const capability = getXattr(input, 'security.capability');
+      if (capability !== undefined) setXattr(output, 'security.capability', capability);
       setTimes(output, times);
+      return capability;
     } finally {
       closeSync(output);
     }

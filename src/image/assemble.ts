@@ -1,0 +1,235 @@
+import { closeSync, constants, mkdirSync, openSync, renameSync } from 'node:fs';
+import { join } from 'node:path';
+import { KilnError } from '../errors.ts';
+import { setTimes, unlinkat } from '../kernel/at.ts';
+import { hasErrno } from '../kernel/libc.ts';
+import type { ScriptletPolicy } from '../recipe/load-image-recipe.ts';
+import { encodeName } from '../rpm/filename.ts';
+import type { RpmPackage } from '../rpm/package.ts';
+import type { Engine } from '../sandbox/open.ts';
+import type { OnImageProgress } from './progress.ts';
+import type { TransactionKind } from './store/manifest.ts';
+import type { StoredPackage } from './store/packages.ts';
+import { reasonsForExact } from './transaction/choose.ts';
+import { installIntoEmptyRoot, rpmMissing } from './transaction/exact.ts';
+import { findRpm, runFastTransaction } from './transaction/fast.ts';
+import { planTransaction } from './transaction/plan.ts';
+import { type Composition, composeTree } from './tree/compose.ts';
+import { type ClampTimes, cleanUpperTree, mergeOverlay } from './tree/merge-overlay.ts';
+import { openInTree } from './tree/path.ts';
+import { TreePlan } from './tree/plan.ts';
+import { restoreCapabilities, settleOwners } from './tree/settle.ts';
+
+/** File conflicts that a message lists. */
+const SHOWN_PROBLEMS = 20;
+
+/** A tree of packages to make. */
+export interface AssembleOptions {
+  readonly engine: Engine;
+  /** In installation order. */
+  readonly packages: readonly StoredPackage[];
+  readonly scriptlets: ScriptletPolicy;
+  /** A folder of the store's file system for what is half made. */
+  readonly work: string;
+  readonly onProgress?: OnImageProgress | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** A tree that is made. */
+export interface AssembledTree {
+  readonly path: string;
+  readonly transaction: TransactionKind;
+  readonly exactReasons: readonly string[];
+  readonly warnings: readonly string[];
+  /** Bytes of all files, and of those that are not links to the package store. */
+  readonly bytes: number;
+  readonly ownBytes: number;
+}
+
+/**
+ * Makes the tree that rpm would make of these packages in an empty root.
+ * @throws KilnError E_FILE_CONFLICT, E_SCRIPTLET, E_RPM_MISSING.
+ */
+export async function assembleTree(options: AssembleOptions): Promise<AssembledTree> {
+  const { packages, scriptlets, work, onProgress } = options;
+  const plan = new TreePlan();
+  for (const { package: added } of packages) plan.add(added);
+  if (plan.problems.length > 0) throw conflictError(plan.problems);
+  const byPackage = new Map(packages.map((stored) => [stored.package, stored]));
+  onProgress?.({ kind: 'compose', packages: packages.length });
+  const composed = join(work, 'composed');
+  const composition = composeTree(plan, composed, (of) => byPackage.get(of)!.tree);
+  const parts = { options, plan, composed, composition };
+  if (scriptlets.mode === 'none') return withoutScripts(parts);
+  const steps = planTransaction(
+    packages.map((stored) => stored.package),
+    plan.shared,
+  );
+  const reasons =
+    scriptlets.mode === 'exact'
+      ? ['the recipe asks for it']
+      : reasonsForExact([...byPackage.keys()], steps, composition.deferred, plan);
+  return reasons.length === 0 ? await fast(parts, steps) : await exact(parts, reasons);
+}
+
+interface Parts {
+  readonly options: AssembleOptions;
+  readonly plan: TreePlan;
+  readonly composed: string;
+  readonly composition: Composition;
+}
+
+function withoutScripts({ plan, composed, composition }: Parts): AssembledTree {
+  const warnings = settleOwners(composed, composition.deferred);
+  setDirectoryTimes(plan, composed);
+  return {
+    path: composed,
+    transaction: 'none',
+    exactReasons: [],
+    warnings,
+    bytes: composition.bytes,
+    ownBytes: composition.copiedBytes,
+  };
+}
+
+async function fast(
+  { options, plan, composed, composition }: Parts,
+  steps: Parameters<typeof runFastTransaction>[0]['steps'],
+): Promise<AssembledTree> {
+  const { engine, packages, scriptlets, signal, onProgress } = options;
+  const work = subdirectory(options.work, 'transaction');
+  const clamp = clampTimes(packages.map((stored) => stored.package));
+  const { upper, warnings } = await runFastTransaction({
+    engine,
+    tree: composed,
+    plan,
+    work,
+    steps,
+    headers: packages.map((stored) => stored.header),
+    deferred: composition.deferred,
+    timeout: scriptlets.timeout,
+    signal,
+    onStep: (label) => onProgress?.({ kind: 'script', label }),
+  });
+  removeMountPoints(upper, plan);
+  const trash = openSync(subdirectory(options.work, 'displaced'), constants.O_DIRECTORY);
+  try {
+    const merge = mergeOverlay(upper, composed, trash, clamp);
+    restoreCapabilities(composed, composition.deferred);
+    setDirectoryTimes(plan, composed);
+    return {
+      path: composed,
+      transaction: 'fast',
+      exactReasons: [],
+      warnings,
+      bytes: composition.bytes + merge.bytes,
+      ownBytes: composition.copiedBytes + merge.bytes,
+    };
+  } finally {
+    closeSync(trash);
+  }
+}
+
+async function exact(
+  { options, plan, composed }: Parts,
+  reasons: readonly string[],
+): Promise<AssembledTree> {
+  const { engine, packages, scriptlets, signal, onProgress } = options;
+  const rpm = findRpm(plan);
+  if (rpm === undefined) throw rpmMissing(reasons);
+  onProgress?.({ kind: 'exact', reasons });
+  const work = subdirectory(options.work, 'transaction');
+  const clamp = clampTimes(packages.map((stored) => stored.package));
+  const { root, warnings } = await installIntoEmptyRoot({
+    engine,
+    tree: composed,
+    rpm,
+    work,
+    packages: packages.map((stored) => stored.file),
+    hasDev: plan.find('/dev') !== undefined,
+    // rpm cannot be told to watch each script.
+    timeout: scriptlets.timeout * (packages.length + 1),
+    signal,
+  });
+  const { bytes } = cleanUpperTree(root, clamp);
+  const path = join(options.work, 'installed');
+  renameSync(root, path);
+  setDirectoryTimes(plan, path);
+  return {
+    path,
+    transaction: 'exact',
+    exactReasons: reasons,
+    warnings,
+    bytes,
+    ownBytes: bytes,
+  };
+}
+
+/** What packages bring, they bring with its time; what scripts make is as old as the newest package. */
+export function clampTimes(packages: readonly RpmPackage[]): ClampTimes {
+  const newest = packages.reduce((time, of) => Math.max(time, of.buildTime ?? 0), 0);
+  const second = 1_000_000_000n;
+  // Some file systems keep times by the tick: a second of room.
+  return { after: (BigInt(Date.now()) / 1000n - 1n) * second, to: BigInt(newest) * second };
+}
+
+/** Making and removing entries changed the times of directories: they get what their package says. */
+function setDirectoryTimes(plan: TreePlan, tree: string): void {
+  const root = openSync(tree, constants.O_RDONLY | constants.O_DIRECTORY);
+  try {
+    for (const node of plan.nodes()) {
+      if (node.kind !== 'directory' || node.owner === null) continue;
+      const time = BigInt(node.owner.file.mtime) * 1_000_000_000n;
+      const fd = openInTree(
+        root,
+        encodeName(node.path),
+        constants.O_RDONLY | constants.O_DIRECTORY,
+      );
+      if (fd === undefined) continue;
+      try {
+        setTimes(fd, { atimeNs: time, mtimeNs: time });
+      } finally {
+        closeSync(fd);
+      }
+    }
+  } finally {
+    closeSync(root);
+  }
+}
+
+/** A box needs these; where no package brings them, they are no part of the image. */
+function removeMountPoints(upper: string, plan: TreePlan): void {
+  const root = openSync(upper, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW);
+  try {
+    for (const name of ['proc', 'dev']) {
+      if (plan.find(`/${name}`) !== undefined) continue;
+      try {
+        unlinkat(root, name, { directory: true });
+      } catch (error) {
+        if (!hasErrno(error, 'ENOENT', 'ENOTEMPTY', 'ENOTDIR')) throw error;
+      }
+    }
+  } finally {
+    closeSync(root);
+  }
+}
+
+function subdirectory(work: string, name: string): string {
+  const path = join(work, name);
+  mkdirSync(path, { mode: 0o700 });
+  return path;
+}
+
+function conflictError(problems: readonly string[]): KilnError {
+  const shown = problems.slice(0, SHOWN_PROBLEMS).map((problem) => `  ${problem}`);
+  const more = problems.length - shown.length;
+  const rest = more > 0 ? `\n  and ${more} more` : '';
+  return new KilnError(
+    'E_FILE_CONFLICT',
+    `the packages do not fit together:\n${shown.join('\n')}${rest}`,
+    {
+      hint: 'leave one of the packages out with `exclude`',
+      details: { problems },
+    },
+  );
+}

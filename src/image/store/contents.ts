@@ -1,0 +1,28 @@
+import { readFile } from 'node:fs/promises';
+import { KilnError } from '../../errors.ts';
+import type { Lock } from '../../repository/lock.ts';
+import type { StatePaths } from '../../state/paths.ts';
+import type { ImageInputs } from '../key.ts';
+import { imageDirectory, imageFiles } from './manifest.ts';
+
+/** What an image is made of (contents.json). */
+export interface ImageContents {
+  /** What the id is the digest of; null for an imported image. */
+  readonly inputs: ImageInputs | null;
+  /** All its packages, those of its base first. */
+  readonly packages: Lock['packages'];
+  /** Digests (`sha256:…`) of the unpacked packages it has hard links to. */
+  readonly linked: readonly string[];
+  /** Why rpm itself installed the packages; empty where it did not. */
+  readonly exactReasons: readonly string[];
+}
+
+/** @throws KilnError E_IMAGE_MISSING */
+export async function readContents(paths: StatePaths, id: string): Promise<ImageContents> {
+  try {
+    const file = imageFiles.contents(imageDirectory(paths, id));
+    return JSON.parse(await readFile(file, 'utf8')) as ImageContents;
+  } catch (cause) {
+    throw new KilnError('E_IMAGE_MISSING', `cannot read what image ${id} is made of`, { cause });
+  }
+}
