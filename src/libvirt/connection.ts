@@ -1,6 +1,7 @@
 import { Domain, type DomainSummary, identify, readState } from './domain.ts';
 import { LibvirtError } from './errors.ts';
 import { consumeArray, type Libvirt, type Pointer, runAsync, takeString } from './library.ts';
+import { LifecycleChannel, type LifecycleListener } from './lifecycle.ts';
 import { ConnectionPool, type Reviver } from './pool.ts';
 
 /** How a domain is made. */
@@ -29,6 +30,7 @@ function isNoDomain(error: unknown): boolean {
 export class Connection {
   readonly uri: string;
   readonly #pool: ConnectionPool;
+  #channel: LifecycleChannel | undefined;
 
   constructor(pool: ConnectionPool) {
     this.#pool = pool;
@@ -151,9 +153,24 @@ export class Connection {
     });
   }
 
+  /**
+   * Tells `listener` of every domain that starts or ends, from now until the result is disposed of.
+   * Listening keeps the process alive. @throws LibvirtError E_LIBVIRT_CONNECT
+   */
+  async onLifecycle(listener: LifecycleListener): Promise<Disposable> {
+    // The pool sees to it that the daemon runs; the channel is then opened on the main thread.
+    const channel = await this.#pool.run(async (library) => {
+      if (this.#channel?.open !== true) this.#channel = new LifecycleChannel(library, this.uri);
+      return this.#channel;
+    });
+    channel.add(listener);
+    return { [Symbol.dispose]: () => channel.remove(listener) };
+  }
+
   /** Waits for calls under way and closes; every later call throws E_LIBVIRT_CLOSED. Idempotent. */
   async close(): Promise<void> {
     await this.#pool.close();
+    this.#channel?.close();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -47,6 +47,14 @@ export interface Libvirt {
   readonly virDomainUndefine: Native<[Pointer], number>;
   readonly virDomainDestroy: Native<[Pointer], number>;
   readonly virDomainFree: Native<[Pointer], number>;
+  /** Callbacks: addHandle, updateHandle, removeHandle, addTimeout, updateTimeout, removeTimeout. */
+  readonly virEventRegisterImpl: Native<Pointer[], void>;
+  readonly virConnectDomainEventRegisterAny: Native<
+    [Pointer, Nullable, number, Pointer, Pointer, Nullable],
+    number
+  >;
+  readonly virConnectDomainEventDeregisterAny: Native<[Pointer, number], number>;
+  readonly virConnectRegisterCloseCallback: Native<[Pointer, Pointer, Pointer, Nullable], number>;
 }
 
 const DECLARATIONS: Readonly<Record<keyof Libvirt, string>> = {
@@ -81,6 +89,13 @@ const DECLARATIONS: Readonly<Record<keyof Libvirt, string>> = {
   virDomainUndefine: 'int virDomainUndefine(void *dom)',
   virDomainDestroy: 'int virDomainDestroy(void *dom)',
   virDomainFree: 'int virDomainFree(void *dom)',
+  virEventRegisterImpl:
+    'void virEventRegisterImpl(void *ah, void *uh, void *rh, void *at, void *ut, void *rt)',
+  virConnectDomainEventRegisterAny:
+    'int virConnectDomainEventRegisterAny(void *conn, void *dom, int id, void *cb, void *opaque, void *free)',
+  virConnectDomainEventDeregisterAny: 'int virConnectDomainEventDeregisterAny(void *conn, int id)',
+  virConnectRegisterCloseCallback:
+    'int virConnectRegisterCloseCallback(void *conn, void *cb, void *opaque, void *free)',
 };
 
 const SONAME = 'libvirt.so.0';
