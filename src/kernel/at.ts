@@ -52,35 +52,51 @@ export interface OpenHow {
   readonly flags: number;
   /** Mode of a file that is made (O_CREAT only). */
   readonly mode?: number;
-  /** RESOLVE_ flags; here `path` may have many components. */
+  /** RESOLVE_ flags; with them `path` may well have many components. */
   readonly resolve?: number;
 }
 
-/** Opens `path` below the directory `dirfd`; the caller closes the descriptor it returns. */
+/** struct open_how of linux/openat2.h; making it costs as much as the call: kept for each use. */
+const structures = new WeakMap<OpenHow, BigUint64Array>();
+
+function structure(how: OpenHow): BigUint64Array {
+  let made = structures.get(how);
+  if (made === undefined) {
+    const { flags, mode = 0, resolve = 0 } = how;
+    made = BigUint64Array.of(BigInt(flags | O_CLOEXEC), BigInt(mode), BigInt(resolve));
+    structures.set(how, made);
+  }
+  return made;
+}
+
+/**
+ * Opens `path` below the directory `dirfd`; the caller closes the descriptor it returns.
+ * A constant `how` is quicker than one made for the call.
+ */
 export function openat2(dirfd: number, path: Buffer | string, how: OpenHow): number {
-  const openHow = BigUint64Array.of(
-    BigInt(how.flags | O_CLOEXEC),
-    BigInt(how.mode ?? 0),
-    BigInt(how.resolve ?? 0),
-  );
+  const openHow = structure(how);
   const name = cString(path);
   const result = call.syscall(SYS_openat2, dirfd, name, openHow, openHow.byteLength);
-  return checked('openat2', Number(result), path.toString());
+  if (result < 0) checked('openat2', Number(result), path.toString());
+  return Number(result);
 }
+
+const ENTRY_ITSELF: OpenHow = { flags: O_PATH | constants.O_NOFOLLOW };
+const REAL_DIRECTORY: OpenHow = {
+  flags: constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW,
+};
 
 /**
  * Names one directory entry without opening it: nothing blocks (fifo), nothing acts (device), no
  * link is followed. `fstat` of the result says what it is.
  */
 export function openPath(dirfd: number, name: Buffer | string): number {
-  return openat2(dirfd, name, { flags: O_PATH | constants.O_NOFOLLOW });
+  return openat2(dirfd, name, ENTRY_ITSELF);
 }
 
 /** Opens a real directory (never through a link) that is an entry of `dirfd`. */
 export function openDirectory(dirfd: number, name: Buffer | string): number {
-  return openat2(dirfd, name, {
-    flags: constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW,
-  });
+  return openat2(dirfd, name, REAL_DIRECTORY);
 }
 
 export function mkdirat(dirfd: number, name: Buffer | string, mode: number): void {

@@ -65,6 +65,14 @@ export async function tryLock(
   return undefined;
 }
 
+/**
+ * Locks the file or directory that `fd` has open, until all copies of the descriptor are closed.
+ * False if somebody else holds the lock.
+ */
+export function tryLockDescriptor(fd: number): boolean {
+  return lockNow(fd, `descriptor ${fd}`, false);
+}
+
 /** Runs `task` while holding the lock on `path`. */
 export async function withLock<Result>(
   path: string,

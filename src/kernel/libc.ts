@@ -47,7 +47,8 @@ export function hasErrno(error: unknown, ...names: readonly string[]): boolean {
 export function cString(name: Buffer | string): Buffer {
   const bytes = typeof name === 'string' ? Buffer.from(name) : name;
   if (bytes.includes(0)) throw new TypeError('a file name holds a NUL byte');
-  return Buffer.concat([bytes, NUL]);
+  const terminated = Buffer.allocUnsafe(bytes.length + 1);
+  terminated.set(bytes);
+  terminated[bytes.length] = 0;
+  return terminated;
 }
-
-const NUL = Buffer.alloc(1);

@@ -1,0 +1,129 @@
+import { GLOBSTAR, Minimatch } from 'minimatch';
+import { KilnError } from '../errors.ts';
+
+/** What one path component has to be: this name, what a matcher accepts, or any depth (`**`). */
+type Segment = string | { test(name: string): boolean } | typeof GLOBSTAR;
+
+/** How far the components seen so far got in one of a pattern's alternatives. */
+interface Position {
+  readonly segments: readonly Segment[];
+  readonly at: number;
+}
+
+/** A set of {@link Position}s: where a walk down the tree stands. */
+export type PatternState = readonly Position[];
+
+/** A compiled `--artifact` pattern. */
+export interface ArtifactPattern {
+  /** As it was written. */
+  readonly source: string;
+  /**
+   * The directory that the walk starts in: everything before the first component with a wildcard
+   * (and never the last component), absolute, not normalised: the kernel resolves it.
+   * What matches keeps its path below this directory.
+   */
+  readonly base: string;
+  readonly start: PatternState;
+}
+
+/** Braces may multiply: more alternatives than this are refused. */
+const MAX_ALTERNATIVES = 1000;
+const WILD = /[*?[\]{}\\]/;
+const EVERYTHING: Segment = { test: () => true };
+
+function invalid(source: string, why: string, cause?: unknown): KilnError {
+  return new KilnError('E_ARTIFACT_PATTERN', `artifact pattern ${JSON.stringify(source)} ${why}`, {
+    hint: 'patterns are paths with *, ?, [], {a,b} and **, relative to the working directory or absolute',
+    ...(cause === undefined ? {} : { cause }),
+  });
+}
+
+/**
+ * Compiles a shell pattern: `*`, `?`, `[…]`, `{a,b}`, `**` for any number of directories, `\` to
+ * take a character literally. As in a shell a leading dot must be written (`.config`, `.*`).
+ * A last component `.` stands for everything in the directory, hidden or not.
+ *
+ * @param workdir absolute path that a relative pattern starts from
+ * @throws KilnError E_ARTIFACT_PATTERN
+ */
+export function compilePattern(source: string, workdir: string): ArtifactPattern {
+  if (source === '' || source.includes('\0')) throw invalid(source, 'is not a path');
+  const absolute = source.startsWith('/');
+  const parts = source.split('/').filter((part) => part !== '');
+  const everything = parts.length === 0 || parts.at(-1) === '.';
+  if (everything) parts.pop();
+  const wild = parts.findIndex((part) => WILD.test(part));
+  const whole = everything ? parts.length : parts.length - 1;
+  const split = wild === -1 ? whole : Math.min(wild, whole);
+  const prefix = parts.slice(0, split).join('/');
+  const base = absolute ? `/${prefix}` : prefix === '' ? workdir : `${workdir}/${prefix}`;
+
+  const rest = parts.slice(split).join('/');
+  const alternatives = rest === '' ? [[]] : parse(source, rest);
+  const start: Position[] = [];
+  for (const segments of alternatives) {
+    const named = segments.filter((segment) => segment !== '' && segment !== '.');
+    if (named.includes('..')) throw invalid(source, 'has ".." after a wildcard or at its end');
+    if (everything) named.push(EVERYTHING);
+    if (named.length > 0) start.push({ segments: named, at: 0 });
+  }
+  if (start.length === 0) throw invalid(source, 'names nothing');
+  return { source, base, start };
+}
+
+function parse(source: string, rest: string): Segment[][] {
+  try {
+    return new Minimatch(rest, {
+      platform: 'linux',
+      nocomment: true,
+      nonegate: true,
+      noext: true,
+      optimizationLevel: 0,
+      braceExpandMax: MAX_ALTERNATIVES,
+    }).set;
+  } catch (error) {
+    throw invalid(source, 'cannot be read', error);
+  }
+}
+
+/**
+ * The names that a directory's entries must have for the walk to go on, or undefined when any
+ * could: then the directory has to be read.
+ */
+export function literalNames(state: PatternState): ReadonlySet<string> | undefined {
+  const names = new Set<string>();
+  for (const { segments, at } of state) {
+    const segment = segments[at];
+    if (typeof segment !== 'string') return undefined;
+    names.add(segment);
+  }
+  return names;
+}
+
+/** What one entry is to a pattern: collected whole, and where the walk goes on below it. */
+export interface Step {
+  readonly matched: boolean;
+  readonly below: PatternState;
+}
+
+/** Takes the walk from a directory to its entry `name` (text, see `matchText`). */
+export function step(state: PatternState, name: string): Step {
+  const below: Position[] = [];
+  let matched = false;
+  const pending = [...state];
+  for (let position = pending.pop(); position !== undefined; position = pending.pop()) {
+    const { segments, at } = position;
+    const segment = segments[at];
+    const last = at === segments.length - 1;
+    if (segment === GLOBSTAR) {
+      if (!last) pending.push({ segments, at: at + 1 });
+      if (name.startsWith('.')) continue;
+      if (last) matched = true;
+      else below.push(position);
+    } else if (segment === name || (typeof segment === 'object' && segment.test(name))) {
+      if (last) matched = true;
+      else below.push({ segments, at: at + 1 });
+    }
+  }
+  return { matched, below };
+}

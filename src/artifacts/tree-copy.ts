@@ -1,0 +1,261 @@
+import { type BigIntStats, closeSync, fstatSync } from 'node:fs';
+import { KilnError } from '../errors.ts';
+import { openPath, readlinkat } from '../kernel/at.ts';
+import { hasErrno, SyscallError } from '../kernel/libc.ts';
+import type { Budget } from './budget.ts';
+import { type CopiedContent, copyContent, ReadFailed } from './content.ts';
+import { type Destination, type DestinationStep, droppedBits, keptMode } from './destination.ts';
+import type { CopiedEntry, Inventory } from './inventory.ts';
+import { type ByteString, fromBytes, joinBytes } from './names.ts';
+import { FileSystems, listDirectory, reopenFile, specialKind } from './source.ts';
+import type { Warnings } from './warning.ts';
+
+/** What {@link TreeCopy} works with. */
+export interface TreeCopyOptions {
+  readonly destination: Destination;
+  readonly inventory: Inventory;
+  readonly budget: Budget;
+  readonly warnings: Warnings;
+  /** Makes symbolic links at once and as they are, or keeps them for {@link TreeCopy.makeLinks}. */
+  readonly links: 'now' | 'later';
+}
+
+/** Where an entry goes to and comes from: `source` is its path there, for people. */
+export interface MadeEntry extends DestinationStep {
+  readonly source: ByteString;
+}
+
+/** One entry to copy: the open directory that has it, and its name there. */
+export interface CopyStep extends MadeEntry {
+  readonly from: number;
+  readonly name: Buffer;
+  /** How many directories it is below the start. */
+  readonly depth: number;
+}
+
+/**
+ * Copies entries of one tree into another: content with its digest, holes, permission bits, times,
+ * hard links among the copies; owners become one owner. The source may be hostile and may change:
+ * nothing is followed, nothing opened before its type is known. What cannot be copied is a warning;
+ * what cannot be written, or is too much, is an error.
+ */
+export class TreeCopy {
+  readonly #options: TreeCopyOptions;
+  readonly #fileSystems = new FileSystems();
+  readonly #inodes = new Map<string, CopiedEntry>();
+  readonly #links: { readonly entry: CopiedEntry; readonly stats: BigIntStats }[] = [];
+
+  constructor(options: TreeCopyOptions) {
+    this.#options = options;
+  }
+
+  /**
+   * Copies one entry, a directory with all that is in it.
+   * @throws KilnError E_ARTIFACT_LIMIT, E_ARTIFACT_COLLISION, the destination's; the signal's reason
+   */
+  async copy(step: CopyStep): Promise<void> {
+    const { budget, warnings, inventory } = this.#options;
+    if (budget.due) await budget.breathe();
+    const fd = this.#openSource(step);
+    if (fd === undefined) return;
+    try {
+      const stats = fstatSync(fd, { bigint: true });
+      if (this.isPseudo(fd, stats)) {
+        warnings.add('pseudo-filesystem', step.source, 'is in a pseudo file system: skipped');
+      } else if (stats.isDirectory()) {
+        await this.#copyDirectory(step, fd, stats);
+      } else if (stats.isFile()) {
+        if (inventory.claim({ ...step, type: 'file' })) await this.#copyFile(step, fd, stats);
+      } else if (stats.isSymbolicLink()) {
+        if (inventory.claim({ ...step, type: 'symlink' })) this.#copyLink(step, fd, stats);
+      } else {
+        warnings.add('special-file', step.source, `is ${specialKind(stats)}: skipped`);
+      }
+    } finally {
+      closeSync(fd);
+    }
+  }
+
+  /** Whether `fd` is in /proc, /sys or the like. */
+  isPseudo(fd: number, stats: BigIntStats): boolean {
+    return this.#fileSystems.isPseudo(fd, stats);
+  }
+
+  /**
+   * Makes a directory like the one whose stats are given, unless that has been done, and opens it;
+   * the caller closes the descriptor. Mode and times are set by the destination's `finish`.
+   */
+  makeDirectory(made: MadeEntry, stats: BigIntStats): number {
+    const { inventory, destination } = this.#options;
+    if (inventory.claim({ ...made, type: 'directory' })) {
+      destination.makeDirectory(made, stats);
+      this.#warnOfDroppedBits(made, stats);
+      this.#record(made, stats, { type: 'directory', size: 0 });
+    }
+    return destination.openDirectory(made);
+  }
+
+  /** Makes the links kept for later, if `accept` accepts them; the others leave the inventory. */
+  makeLinks(accept: (link: CopiedEntry) => boolean): void {
+    const { inventory, destination } = this.#options;
+    const accepted = this.#links.filter(({ entry }) => accept(entry));
+    const kept = new Set(accepted);
+    for (const link of this.#links) if (!kept.has(link)) inventory.remove(link.entry.path);
+    for (const { entry, stats } of accepted) {
+      destination.inDirectoryOf(entry.path, (to) => {
+        destination.makeSymlink({ to, path: entry.path }, entry.target ?? '', stats);
+      });
+    }
+  }
+
+  #openSource(step: CopyStep): number | undefined {
+    try {
+      return openPath(step.from, step.name);
+    } catch (error) {
+      if (hasErrno(error, 'ENOENT')) {
+        this.#options.warnings.add('vanished', step.source, 'was gone before it could be read');
+      } else {
+        this.#unreadable(step.source, error);
+      }
+      return undefined;
+    }
+  }
+
+  #unreadable(source: ByteString, error: unknown): void {
+    const why = error instanceof SyscallError ? error.errnoName : (error as Error).message;
+    this.#options.warnings.add('unreadable', source, `cannot be read (${why}): skipped`);
+  }
+
+  async #copyDirectory(step: CopyStep, fd: number, stats: BigIntStats): Promise<void> {
+    this.#options.budget.checkDepth(step.depth);
+    let names: Buffer[];
+    try {
+      names = listDirectory(fd, this.#options.budget);
+    } catch (error) {
+      if (error instanceof KilnError) throw error;
+      this.#unreadable(step.source, error);
+      return;
+    }
+    const to = this.makeDirectory(step, stats);
+    try {
+      for (const name of names) {
+        const bytes = fromBytes(name);
+        await this.copy({
+          from: fd,
+          name,
+          source: `${step.source}/${bytes}`,
+          to,
+          path: joinBytes(step.path, bytes),
+          depth: step.depth + 1,
+        });
+      }
+    } finally {
+      closeSync(to);
+    }
+  }
+
+  async #copyFile(step: CopyStep, pathFd: number, stats: BigIntStats): Promise<void> {
+    const inode = stats.nlink > 1n ? `${stats.dev}:${stats.ino}` : undefined;
+    const twin = inode === undefined ? undefined : this.#inodes.get(inode);
+    if (twin !== undefined && this.#options.destination.linkFile(step, twin.path)) {
+      const { path, source } = step;
+      this.#options.inventory.add({ ...twin, path, source, hardLinkTo: twin.path });
+      return;
+    }
+    let from: number;
+    try {
+      from = reopenFile(pathFd);
+    } catch (error) {
+      this.#unreadable(step.source, error);
+      return;
+    }
+    try {
+      const content = await this.#copyContent(step, from, stats);
+      if (content === undefined) return;
+      const changed = this.#warnIfChanged(step, from, stats, content);
+      this.#warnOfDroppedBits(step, stats);
+      const entry = this.#record(step, stats, {
+        type: 'file',
+        ...content,
+        ...(changed ? { changed } : {}),
+      });
+      if (inode !== undefined) this.#inodes.set(inode, entry);
+    } finally {
+      closeSync(from);
+    }
+  }
+
+  /** Undefined if the source could not be read. */
+  async #copyContent(
+    step: CopyStep,
+    from: number,
+    stats: BigIntStats,
+  ): Promise<CopiedContent | undefined> {
+    const { destination, budget } = this.#options;
+    const to = destination.createFile(step);
+    try {
+      const [size, blocks] = [Number(stats.size), Number(stats.blocks)];
+      const copying = copyContent(from, to, size, blocks, budget);
+      const copied = copying instanceof Promise ? await copying : copying;
+      destination.dress(to, stats);
+      return copied;
+    } catch (error) {
+      if (!(error instanceof ReadFailed)) throw destination.failure(step.path, error);
+      this.#unreadable(step.source, error.cause);
+      destination.removeFile(step);
+      return undefined;
+    } finally {
+      closeSync(to);
+    }
+  }
+
+  #warnIfChanged(
+    step: CopyStep,
+    from: number,
+    before: BigIntStats,
+    content: CopiedContent,
+  ): boolean {
+    const after = fstatSync(from, { bigint: true });
+    const whole = content.size === Number(before.size) && after.size === before.size;
+    if (whole && after.mtimeNs === before.mtimeNs) return false;
+    this.#options.warnings.add(
+      'changed',
+      step.source,
+      `changed while being read: it had ${before.size} bytes, ${content.size} were copied, ` +
+        `afterwards it had ${after.size}`,
+    );
+    return true;
+  }
+
+  #copyLink(step: CopyStep, fd: number, stats: BigIntStats): void {
+    let target: ByteString;
+    try {
+      target = fromBytes(readlinkat(fd, ''));
+    } catch (error) {
+      this.#unreadable(step.source, error);
+      return;
+    }
+    const entry = this.#record(step, stats, { type: 'symlink', size: target.length, target });
+    if (this.#options.links === 'later') this.#links.push({ entry, stats });
+    else this.#options.destination.makeSymlink(step, target, stats);
+  }
+
+  #warnOfDroppedBits(made: MadeEntry, stats: BigIntStats): void {
+    const bits = droppedBits(stats);
+    if (bits === 0) return;
+    const which = `mode 0${(Number(stats.mode) & 0o7777).toString(8)}`;
+    const what = `was copied without its setuid or setgid bit (${which})`;
+    this.#options.warnings.add('mode-bits-dropped', made.source, what);
+  }
+
+  #record(
+    { path, source }: MadeEntry,
+    stats: BigIntStats,
+    rest: Omit<CopiedEntry, 'path' | 'source' | 'mode' | 'mtimeNs'>,
+  ): CopiedEntry {
+    const mode = rest.type === 'symlink' ? 0o777 : keptMode(stats);
+    const entry = { ...rest, path, source, mode, mtimeNs: stats.mtimeNs };
+    this.#options.inventory.add(entry);
+    return entry;
+  }
+}

@@ -1,0 +1,144 @@
+import { type BigIntStats, closeSync, fstatSync } from 'node:fs';
+import { KilnError } from '../errors.ts';
+import { openPath } from '../kernel/at.ts';
+import { hasErrno } from '../kernel/libc.ts';
+import type { Budget } from './budget.ts';
+import { type ByteString, fromBytes, fromText, joinBytes, matchText } from './names.ts';
+import { type ArtifactPattern, literalNames, type PatternState, step } from './pattern.ts';
+import { listDirectory } from './source.ts';
+import type { TreeCopy } from './tree-copy.ts';
+import type { Warnings } from './warning.ts';
+
+/** A directory on the way to what may match. Its copy is made only when something in it matches. */
+interface Frame {
+  readonly fd: number;
+  readonly stats: BigIntStats;
+  readonly source: ByteString;
+  /** Its path in the destination; empty for the pattern's base. */
+  readonly path: ByteString;
+  readonly parent: Frame | undefined;
+  readonly depth: number;
+  /** Descriptor of its copy, once there is one. */
+  copy: number | undefined;
+}
+
+/** What a {@link PatternWalk} works with. */
+export interface PatternWalkOptions {
+  readonly copy: TreeCopy;
+  readonly budget: Budget;
+  readonly warnings: Warnings;
+  /** Descriptor of the directory that matches go into. */
+  readonly staging: number;
+}
+
+/** Walks down from a pattern's base, only where something can match, and copies what does. */
+export class PatternWalk {
+  readonly #options: PatternWalkOptions;
+  readonly #matches: ByteString[] = [];
+
+  constructor(options: PatternWalkOptions) {
+    this.#options = options;
+  }
+
+  /** Destination paths of what matched, copied or not. */
+  get matches(): readonly ByteString[] {
+    return this.#matches;
+  }
+
+  /** @param base descriptor of the pattern's base directory */
+  async run(pattern: ArtifactPattern, base: number, stats: BigIntStats): Promise<void> {
+    const source = fromText(pattern.base.replace(/\/+$/, ''));
+    const { staging } = this.#options;
+    const frame = { fd: base, stats, source, path: '', parent: undefined, depth: 1, copy: staging };
+    await this.#visit(frame, pattern.start);
+  }
+
+  async #visit(frame: Frame, state: PatternState): Promise<void> {
+    if (this.#options.copy.isPseudo(frame.fd, frame.stats)) {
+      const what = 'is a pseudo file system: skipped';
+      this.#options.warnings.add('pseudo-filesystem', frame.source, what);
+      return;
+    }
+    this.#options.budget.checkDepth(frame.depth);
+    for (const name of this.#candidates(frame, state)) {
+      const { matched, below } = step(state, matchText(name));
+      if (matched) await this.#take(frame, name);
+      else if (below.length > 0) await this.#descend(frame, name, below);
+    }
+  }
+
+  /** Names in the directory that could match: without reading it where the pattern has names. */
+  #candidates(frame: Frame, state: PatternState): readonly Buffer[] {
+    const literal = literalNames(state);
+    if (literal !== undefined) {
+      this.#options.budget.spend('visited', literal.size);
+      return [...literal].map((name) => Buffer.from(name));
+    }
+    try {
+      return listDirectory(frame.fd, this.#options.budget);
+    } catch (error) {
+      if (error instanceof KilnError) throw error;
+      const why = (error as NodeJS.ErrnoException).code;
+      this.#options.warnings.add('unreadable', frame.source, `cannot be read (${why}): skipped`);
+      return [];
+    }
+  }
+
+  async #take(frame: Frame, name: Buffer): Promise<void> {
+    const bytes = fromBytes(name);
+    const path = joinBytes(frame.path, bytes);
+    const fd = openEntry(frame.fd, name);
+    if (fd === undefined) return;
+    closeSync(fd);
+    this.#matches.push(path);
+    await this.#options.copy.copy({
+      from: frame.fd,
+      name,
+      source: `${frame.source}/${bytes}`,
+      to: this.#copyOf(frame),
+      path,
+      depth: frame.depth,
+    });
+  }
+
+  async #descend(frame: Frame, name: Buffer, state: PatternState): Promise<void> {
+    const fd = openEntry(frame.fd, name);
+    if (fd === undefined) return;
+    const bytes = fromBytes(name);
+    const inner: Frame = {
+      fd,
+      stats: fstatSync(fd, { bigint: true }),
+      source: `${frame.source}/${bytes}`,
+      path: joinBytes(frame.path, bytes),
+      parent: frame,
+      depth: frame.depth + 1,
+      copy: undefined,
+    };
+    try {
+      if (inner.stats.isDirectory()) await this.#visit(inner, state);
+    } finally {
+      closeSync(fd);
+      if (inner.copy !== undefined) closeSync(inner.copy);
+    }
+  }
+
+  /** The copy of a directory, made now with those above it. */
+  #copyOf(frame: Frame): number {
+    if (frame.copy === undefined && frame.parent !== undefined) {
+      const { path, source, stats } = frame;
+      const made = { to: this.#copyOf(frame.parent), path, source };
+      frame.copy = this.#options.copy.makeDirectory(made, stats);
+    }
+    return frame.copy ?? this.#options.staging;
+  }
+}
+
+/** An entry that is gone, or never was, is no match. */
+function openEntry(dirfd: number, name: Buffer): number | undefined {
+  try {
+    return openPath(dirfd, name);
+  } catch (error) {
+    if (hasErrno(error, 'ENOENT', 'ENOTDIR', 'ENAMETOOLONG', 'EACCES')) return undefined;
+    throw error;
+  }
+}
