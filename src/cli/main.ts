@@ -1,8 +1,6 @@
 import { Command, CommanderError } from 'commander';
 import { printError } from './errors.ts';
-
-/** Exit status for a failure of kiln itself, as podman and docker use it. */
-const KILN_FAILED = 125;
+import { exitStatus } from './exit-status.ts';
 
 /** One command: its module is imported only when it is called, so that start-up stays short. */
 interface CommandEntry {
@@ -13,40 +11,78 @@ interface CommandEntry {
 
 const commands: readonly CommandEntry[] = [
   {
+    name: 'run',
+    summary: 'run one command in a sandbox that is gone afterwards',
+    load: () => import('./run.ts'),
+  },
+  {
+    name: 'shell',
+    summary: 'an interactive shell in a new sandbox, or in a kept one',
+    load: () => import('./shell.ts'),
+  },
+  {
+    name: 'image',
+    summary: 'build, lock, list, show, remove, export and import images',
+    load: () => import('./image.ts'),
+  },
+  {
     name: 'rpm',
     summary: 'query, verify and unpack RPM files',
     load: () => import('./rpm.ts'),
   },
+  { name: 'ps', summary: 'list sandboxes', load: () => import('./ps.ts') },
+  { name: 'kill', summary: 'destroy sandboxes', load: () => import('./kill.ts') },
+  { name: 'park', summary: 'start sandboxes ahead', load: () => import('./park.ts') },
+  { name: 'gc', summary: 'clean up what nobody uses', load: () => import('./gc.ts') },
+  {
+    name: 'doctor',
+    summary: 'check whether this host can run sandboxes',
+    load: () => import('./doctor.ts'),
+  },
 ];
+
+const EXAMPLES = `
+Examples:
+  kiln image build debian-build                     make an image from a recipe
+  kiln run -r debian-build -- gcc --version         run a command in it
+  kiln run -r debian-build --bind .:/work --workdir /work -- make
+  kiln shell -r debian-build                        look around
+  kiln doctor                                       is this host ready?
+
+“kiln COMMAND --help” tells more.`;
 
 function overview(): Command {
   const program = new Command('kiln')
     .description('Run one command or one build in a sealed libvirt-lxc box made of RPM payloads.')
-    .version('0.1.0');
-  for (const entry of commands)
-    program.command(entry.name, { hidden: false }).description(entry.summary);
+    .version('0.1.0')
+    .addHelpText('after', EXAMPLES);
+  for (const entry of commands) program.command(entry.name).description(entry.summary);
   return program;
 }
 
 async function main(argv: readonly string[]): Promise<void> {
   const name = argv[0];
   const entry = commands.find((candidate) => candidate.name === name);
+  // Positional options: what follows a sandboxed command's name is that command's own.
   const program =
     entry === undefined
       ? overview()
-      : new Command('kiln').addCommand((await entry.load()).command());
-  program.exitOverride();
-  for (const sub of program.commands) sub.exitOverride();
+      : new Command('kiln')
+          .enablePositionalOptions()
+          .addCommand((await entry.load()).command().summary(entry.summary));
+  exitByException(program);
+  if (argv.length === 0) program.help();
   await program.parseAsync([...argv], { from: 'user' });
+}
+
+function exitByException(command: Command): void {
+  command.exitOverride();
+  for (const sub of command.commands) exitByException(sub);
 }
 
 try {
   await main(process.argv.slice(2));
 } catch (error) {
-  if (error instanceof CommanderError) {
-    process.exitCode = error.exitCode === 0 ? 0 : KILN_FAILED;
-  } else {
-    printError(error);
-    process.exitCode = KILN_FAILED;
-  }
+  if (!(error instanceof CommanderError)) printError(error);
+  process.exitCode = exitStatus(error);
 }

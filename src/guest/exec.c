@@ -165,20 +165,27 @@ static void die(int pipe_fd, const char *what) {
   _exit(127);
 }
 
+// Leaves exactly the named capabilities: in force for container root, ambient for other users, who
+// have none unless the request says so.
 static int drop_privileges(const struct command *command, const struct user *user) {
+  uint64_t keep = command->capabilities;
   for (int cap = 0; prctl(PR_CAPBSET_READ, cap, 0, 0, 0) >= 0; cap++)
-    if (!(command->capabilities >> cap & 1) && prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) != 0) return -1;
+    if (!(keep >> cap & 1) && prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) != 0) return -1;
   if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) != 0) return -1;
+  if (keep != 0 && prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) != 0) return -1;
   if (setgroups((size_t)user->ngroups, user->groups) != 0 ||
       setresgid(user->gid, user->gid, user->gid) != 0 ||
       setresuid(user->uid, user->uid, user->uid) != 0)
     return -1;
+  uint64_t inherit = user->uid == 0 ? 0 : keep;
   struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
-  uint64_t keep = user->uid == 0 ? command->capabilities : 0;
   struct __user_cap_data_struct data[2] = {
-      {.effective = (uint32_t)keep, .permitted = (uint32_t)keep},
-      {.effective = (uint32_t)(keep >> 32), .permitted = (uint32_t)(keep >> 32)}};
-  return (int)syscall(SYS_capset, &header, data);
+      {(uint32_t)keep, (uint32_t)keep, (uint32_t)inherit},
+      {(uint32_t)(keep >> 32), (uint32_t)(keep >> 32), (uint32_t)(inherit >> 32)}};
+  if (syscall(SYS_capset, &header, data) != 0) return -1;
+  for (int cap = 0; cap < 64; cap++)
+    if (inherit >> cap & 1 && prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, cap, 0, 0) != 0) return -1;
+  return 0;
 }
 
 static _Noreturn void become_command(struct command *command, const struct user *user, int fds[3],

@@ -3,6 +3,7 @@ import { chmod, chown, mkdir, readFile, rename, rm, writeFile } from 'node:fs/pr
 import { basename, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../errors.ts';
+import { removePidsGroup } from '../kernel/cgroup-files.ts';
 import { acquireLock, type HeldLock } from '../kernel/flock.ts';
 import type { Connection } from '../libvirt/connection.ts';
 import { LibvirtError } from '../libvirt/errors.ts';
@@ -191,7 +192,10 @@ export async function removeBox(
   directory: string,
   record: BoxRecord | undefined,
 ): Promise<void> {
-  if (record !== undefined) await releaseRange(paths, record.range);
+  if (record !== undefined) {
+    await removePidsGroup(record.id);
+    await releaseRange(paths, record.range);
+  }
   await rm(directory, { recursive: true, force: true });
 }
 

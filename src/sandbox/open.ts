@@ -1,4 +1,5 @@
 import { KilnError } from '../errors.ts';
+import { ProcessCgroups } from '../kernel/cgroup-files.ts';
 import type { Connection } from '../libvirt/connection.ts';
 import type { StatePaths } from '../state/paths.ts';
 import { Box, startDomain } from './box.ts';
@@ -24,7 +25,7 @@ export interface SandboxUse extends BindOwners {
  * Takes a parked box that fits, or starts one, and puts the image and everything else into it.
  * Dispose of the result, or `close()` it: nothing is left then.
  *
- * Throws E_SETUP, E_LAYER_MISSING, E_BIND, E_IDMAP, E_NO_RANGE, LibvirtError.
+ * Throws E_LIMIT, E_SETUP, E_LAYER_MISSING, E_BIND, E_IDMAP, E_NO_RANGE, LibvirtError.
  */
 export async function openSandbox(
   engine: Engine,
@@ -40,6 +41,13 @@ export async function openSandbox(
   } catch (error) {
     await box.destroy();
     throw new KilnError('E_STATE', `cannot write to ${box.directory}`, { cause: error });
+  }
+  try {
+    const cgroups = await ProcessCgroups.of(box.channel.initPid);
+    cgroups.limit(box.channel.initPid, box.id, specification.limits);
+  } catch (error) {
+    await box.destroy();
+    throw error;
   }
   return await Sandbox.open(box, specification, use);
 }

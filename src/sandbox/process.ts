@@ -8,6 +8,12 @@ import type { CommandFacts } from './facts.ts';
 import { type Answer, encodeSignal, encodeWindowSize } from './protocol.ts';
 
 const signalNumbers: Readonly<Record<string, number>> = constants.signals;
+
+/** The number of a signal, by its name. */
+export function signalNumber(signal: NodeJS.Signals): number {
+  return signalNumbers[signal] ?? 0;
+}
+
 const signalNames = new Map<number, NodeJS.Signals>(
   Object.entries(constants.signals).map(([name, number]) => [number, name as NodeJS.Signals]),
 );

@@ -1,4 +1,4 @@
-import { openSync } from 'node:fs';
+import { openSync, statfsSync } from 'node:fs';
 import { constants } from 'node:os';
 import { KilnError } from '../errors.ts';
 import { createPipe } from '../kernel/pipe.ts';
@@ -125,6 +125,18 @@ export class Sandbox implements AsyncDisposable {
   async killAll(): Promise<void> {
     this.#box.channel.send(encodeKillAll());
     await this.#box.channel.wait((answer) => (answer.type === 'quiet' ? true : undefined));
+  }
+
+  /** Whether one of the box's private file systems has no room left. */
+  diskIsFull(): boolean {
+    const root = `/proc/${this.#box.channel.initPid}/root`;
+    return ['/', '/tmp', '/dev/shm'].some((path) => {
+      try {
+        return statfsSync(root + path).bavail === 0;
+      } catch {
+        return false;
+      }
+    });
   }
 
   /** A descriptor of the box's root directory; the caller closes it. The tree is hostile. */

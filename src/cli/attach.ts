@@ -1,0 +1,73 @@
+import type { SandboxProcess } from '../sandbox/process.ts';
+
+/** What forwards to a command until it is detached. */
+export interface Attachment {
+  detach(): void;
+}
+
+/** A second ^C within this time means: now. Milliseconds. */
+const TWICE = 3000;
+
+const FORWARDED = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT', 'SIGUSR1', 'SIGUSR2'] as const;
+
+/**
+ * Connects kiln's own stdin, stdout and stderr to a command's, and forwards signals to it. A second
+ * SIGINT or SIGTERM calls `kill`.
+ */
+export function attach(command: SandboxProcess, kill: () => void): Attachment {
+  const signals = forwardSignals(command, kill);
+  process.stdin.pipe(command.stdin);
+  relay(command.stdout, process.stdout);
+  relay(command.stderr, process.stderr);
+  return {
+    detach: () => {
+      signals.detach();
+      process.stdin.unpipe(command.stdin);
+      // A terminal or pipe that is still open would keep kiln waiting.
+      process.stdin.destroy();
+    },
+  };
+}
+
+/** The same with a terminal between: keys as they come, and the window's size. */
+export function attachTerminal(command: SandboxProcess, kill: () => void): Attachment {
+  const signals = forwardSignals(command, kill);
+  const resize = () => command.resize(process.stdout.rows ?? 24, process.stdout.columns ?? 80);
+  if (process.stdin.isTTY) process.stdin.setRawMode(true);
+  process.on('SIGWINCH', resize);
+  resize();
+  process.stdin.on('data', (chunk) => {
+    if (!command.stdin.destroyed) command.stdin.write(chunk);
+  });
+  relay(command.stdout, process.stdout);
+  return {
+    detach: () => {
+      signals.detach();
+      process.off('SIGWINCH', resize);
+      if (process.stdin.isTTY) process.stdin.setRawMode(false);
+      process.stdin.destroy();
+    },
+  };
+}
+
+function relay(from: NodeJS.ReadableStream & { destroy(): void }, to: NodeJS.WriteStream): void {
+  from.pipe(to, { end: false });
+  // Who reads us is gone (`| head`): the command is to notice, as it would without us.
+  to.on('error', () => from.destroy());
+}
+
+function forwardSignals(command: SandboxProcess, kill: () => void): Attachment {
+  let last = 0;
+  const forward = (signal: NodeJS.Signals) => {
+    const again = Date.now() - last < TWICE;
+    if (signal === 'SIGINT' || signal === 'SIGTERM') last = Date.now();
+    if (again && last > 0 && (signal === 'SIGINT' || signal === 'SIGTERM')) kill();
+    else command.kill(signal);
+  };
+  for (const signal of FORWARDED) process.on(signal, forward);
+  return {
+    detach: () => {
+      for (const signal of FORWARDED) process.off(signal, forward);
+    },
+  };
+}

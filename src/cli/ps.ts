@@ -1,0 +1,37 @@
+import { Command } from 'commander';
+import { listBoxes } from '../sandbox/list.ts';
+import { statePaths } from '../state/paths.ts';
+import { printTable } from './table.ts';
+
+/** `kiln ps`. */
+export function command(): Command {
+  return new Command('ps')
+    .description('List sandboxes: running, kept for `kiln shell`, and parked (waiting for a run).')
+    .option('--json', 'one JSON array')
+    .addHelpText('after', '\nExamples:\n  kiln ps\n  kiln ps --json | jq -r ".[].id"')
+    .action(async (options: { json?: boolean }) => {
+      const boxes = await listBoxes(statePaths());
+      if (options.json === true) {
+        process.stdout.write(`${JSON.stringify(boxes)}\n`);
+        return;
+      }
+      printTable(
+        ['ID', 'STATE', 'AGE', 'IMAGE', 'DOMAIN', 'COMMAND'],
+        boxes.map(({ id, state, record }) => [
+          id,
+          state,
+          age(record.created),
+          record.image?.slice(0, 12) ?? '',
+          record.domain,
+          (record.command ?? []).join(' ').slice(0, 60),
+        ]),
+      );
+    });
+}
+
+function age(since: number): string {
+  const seconds = Math.max(0, Math.round((Date.now() - since) / 1000));
+  if (seconds < 120) return `${seconds}s`;
+  if (seconds < 7200) return `${Math.round(seconds / 60)}m`;
+  return `${Math.round(seconds / 3600)}h`;
+}

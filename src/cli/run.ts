@@ -1,0 +1,97 @@
+import { Command } from 'commander';
+import { KilnError } from '../errors.ts';
+import { run } from '../run/run.ts';
+import { type Attachment, attach, attachTerminal } from './attach.ts';
+import { openEngine } from './engine.ts';
+import { printError } from './errors.ts';
+import { commandStatus, exitStatus, KILN_FAILED } from './exit-status.ts';
+import { pickImage } from './pick-image.ts';
+import { addSandboxOptions, runRequest, type SandboxOptions } from './sandbox-options.ts';
+
+interface RunOptions extends SandboxOptions {
+  readonly json?: boolean;
+  readonly tty?: boolean;
+}
+
+const EXAMPLES = `
+The exit status is the command’s own. 125: kiln failed. 124: out of time. 126, 127: the command
+cannot be executed, is not in the image. 128+n: ended by signal n.
+
+Examples:
+  kiln run -r debian-build -- gcc --version
+  echo 'int main(){}' | kiln run -r debian-build -- sh -c 'gcc -x c - && ls -l a.out'
+  kiln run -r debian-build --bind .:/work --workdir /work --memory 2G --timeout 10m -- make
+  kiln run -r debian-build --copy-in hello.c:/tmp/hello.c --workdir /tmp \\
+      --artifact hello --resultdir out -- gcc -o hello hello.c
+  kiln run -r debian-build --tty -- vi`;
+
+/** `kiln run`. */
+export function command(): Command {
+  const it = new Command('run')
+    .description('Run one command in a sandbox that is gone afterwards.')
+    .usage('[options] [--] COMMAND [ARGUMENT…]')
+    .argument('<command...>', 'the command and its arguments')
+    .passThroughOptions();
+  return addSandboxOptions(it)
+    .option('--json', 'print the result as JSON on stderr’s last line; see docs/result.md')
+    .option('-t, --tty', 'give it a terminal: colours, line editing, window size')
+    .addHelpText('after', EXAMPLES)
+    .action((argv: string[], options: RunOptions) => runCommand(argv, options, it));
+}
+
+/** Runs `argv` as the options say and sets kiln's exit status. `shell` uses it, too. */
+export async function runCommand(
+  argv: readonly string[],
+  options: RunOptions,
+  it: Command,
+): Promise<void> {
+  await using engine = openEngine();
+  const image = await pickImage(engine.paths, options.image);
+  const request = runRequest(options, image, argv, it);
+  const terminal = options.tty === true ? terminalSize() : undefined;
+  let attachment: Attachment | undefined;
+  const interrupted = new AbortController();
+  const interrupt = () => interrupted.abort(new KilnError('E_INTERRUPTED', 'interrupted'));
+  process.once('SIGINT', interrupt).once('SIGTERM', interrupt).once('SIGHUP', interrupt);
+  try {
+    const report = await run(engine, request, {
+      signal: interrupted.signal,
+      ...(terminal === undefined ? {} : { terminal }),
+      started: (started, kill) => {
+        process.off('SIGINT', interrupt).off('SIGTERM', interrupt).off('SIGHUP', interrupt);
+        attachment = (terminal === undefined ? attach : attachTerminal)(started, kill);
+      },
+      warning: (message) => process.stderr.write(`kiln: warning: ${message}\n`),
+    });
+    if (report.limitHit !== null)
+      process.stderr.write(`kiln: ${limitText(report.limitHit, options)}\n`);
+    process.exitCode = commandStatus(report.end);
+    if (report.failure !== undefined) {
+      printError(report.failure);
+      if (process.exitCode === 0) process.exitCode = KILN_FAILED;
+    }
+    if (options.keep !== undefined) {
+      process.stderr.write(`kiln: kept as ${report.box}: kiln shell ${report.box}\n`);
+    }
+    if (options.json === true) process.stderr.write(`${JSON.stringify(report)}\n`);
+  } catch (error) {
+    printError(error);
+    process.exitCode = exitStatus(error);
+  } finally {
+    attachment?.detach();
+  }
+}
+
+function limitText(limit: string, options: RunOptions): string {
+  if (limit === 'timeout')
+    return `out of time: ended after ${(options.timeout ?? 0) / 1000} s (--timeout)`;
+  if (limit === 'stall')
+    return `no output for ${(options.stallTimeout ?? 0) / 1000} s: ended (--stall-timeout)`;
+  if (limit === 'memory') return 'out of memory: the kernel killed for the limit (--memory)';
+  if (limit === 'pids') return 'too many processes: a fork was refused (--pids)';
+  return 'the disk limit is reached: a private file system is full (--disk)';
+}
+
+function terminalSize(): { rows: number; columns: number } {
+  return { rows: process.stdout.rows ?? 24, columns: process.stdout.columns ?? 80 };
+}

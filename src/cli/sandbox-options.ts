@@ -1,0 +1,149 @@
+import { resolve } from 'node:path';
+import { type Command, Option } from 'commander';
+import { callerIds, type RunRequest } from '../run/request.ts';
+import { type Capability, parseCapability } from '../sandbox/capabilities.ts';
+import type { SandboxSpecification } from '../sandbox/specification.ts';
+import {
+  parseBind,
+  parseCopyIn,
+  parseCount,
+  parseCpus,
+  parseEnvironment,
+  parseSize,
+  parseTime,
+  parseTmpfs,
+} from './values.ts';
+
+/** The options of `run` and `shell`, as commander gives them. */
+export interface SandboxOptions {
+  readonly image?: string;
+  readonly bind: readonly ReturnType<typeof parseBind>[];
+  readonly tmpfs: readonly ReturnType<typeof parseTmpfs>[];
+  readonly copyIn: readonly ReturnType<typeof parseCopyIn>[];
+  readonly env: readonly (readonly [string, string])[];
+  readonly workdir?: string;
+  readonly user?: string;
+  readonly hostname?: string;
+  readonly network: string;
+  readonly allowHostNetwork?: boolean;
+  readonly memory?: number;
+  readonly cpus?: number;
+  readonly pids?: number;
+  readonly disk?: number;
+  readonly timeout?: number;
+  readonly stallTimeout?: number;
+  readonly capAdd: readonly Capability[];
+  readonly seccomp: string;
+  readonly artifact: readonly string[];
+  readonly resultdir?: string;
+  readonly keep?: number | true;
+}
+
+/** How long a kept box lives when nobody says, seconds. */
+const KEEP_SECONDS = 3600;
+
+/** An option that may be given several times; values add up. */
+function repeated<Value>(flags: string, description: string, parse: (text: string) => Value) {
+  return new Option(flags, description)
+    .argParser((text: string, before: Value[] | undefined) => [...(before ?? []), parse(text)])
+    .default([] as Value[], 'none');
+}
+
+/** Adds the options that say what a sandbox is: the same names as a recipe's `sandbox:` block. */
+export function addSandboxOptions(command: Command): Command {
+  const options = [
+    new Option('-r, --image <image>', 'a recipe’s name or path, a lock, or an image id').env(
+      'KILN_IMAGE',
+    ),
+    repeated('--bind <src:dst[:ro]>', 'show a file or folder of the host', parseBind),
+    repeated('--tmpfs <dst[:size]>', 'an empty file system in memory', parseTmpfs),
+    repeated('--copy-in <src:dst>', 'copy a file or folder in before the start', parseCopyIn),
+    repeated('--env <name=value>', 'set a variable; NAME alone takes kiln’s own', parseEnvironment),
+    new Option('--workdir <dir>', 'where the command starts'),
+    new Option('--user <user>', 'NAME, UID or UID:GID; root for container root'),
+    new Option('--hostname <name>', 'the host name it sees'),
+    new Option(
+      '--network <network>',
+      'private (only lo), host, or a libvirt network’s name',
+    ).default('private'),
+    new Option('--allow-host-network', 'confirm --network host: no isolation of the network'),
+    new Option('--memory <size>', 'limit, as 512M; what it writes to /tmp counts').argParser(
+      parseSize,
+    ),
+    new Option('--cpus <number>', 'processors’ worth of time, as 1.5').argParser(parseCpus),
+    new Option('--pids <number>', 'processes and threads').argParser(parseCount),
+    new Option('--disk <size>', 'what it may write in all (8G)').argParser(parseSize),
+    new Option('--timeout <time>', 'end it after this time, as 10m').argParser(parseTime),
+    new Option('--stall-timeout <time>', 'end it after this time without output').argParser(
+      parseTime,
+    ),
+    repeated('--cap-add <capability>', 'allow a capability more', parseCapability),
+    new Option('--seccomp <profile>', 'default, or a JSON file in podman’s format').default(
+      'default',
+    ),
+    repeated('--artifact <glob>', 'copy these files out afterwards', (text) => text),
+    new Option('--resultdir <dir>', 'where artifacts and result.json go'),
+    new Option('--keep [ttl]', 'keep the sandbox afterwards, for an hour or this time').argParser(
+      parseTime,
+    ),
+  ];
+  for (const option of options) command.addOption(option);
+  return command;
+}
+
+function network(options: SandboxOptions, command: Command): SandboxSpecification['network'] {
+  if (options.network === 'private') return 'private';
+  if (options.network !== 'host') return { name: options.network };
+  if (options.allowHostNetwork === true) return 'host';
+  return command.error(
+    'kiln: --network host takes the network’s isolation away: confirm with --allow-host-network',
+  );
+}
+
+/** The request that options and a command line make. `image` is the id of an image. */
+export function runRequest(
+  options: SandboxOptions,
+  image: string,
+  argv: readonly string[],
+  command: Command,
+): RunRequest {
+  if (options.artifact.length > 0 && options.resultdir === undefined) {
+    command.error('kiln: --artifact needs --resultdir DIR, where the files go');
+  }
+  const keep = options.keep === true ? KEEP_SECONDS : options.keep && options.keep / 1000;
+  return {
+    image,
+    argv,
+    env: Object.fromEntries(options.env),
+    ...optional('workdir', options.workdir),
+    ...optional('user', options.user),
+    capAdd: options.capAdd,
+    seccomp: options.seccomp,
+    network: network(options, command),
+    binds: options.bind,
+    tmpfs: options.tmpfs,
+    ...optional('hostname', options.hostname),
+    limits: {
+      ...optional('memory', options.memory),
+      ...optional('cpus', options.cpus),
+      ...optional('pids', options.pids),
+    },
+    ...optional('disk', options.disk),
+    time: {
+      ...optional('timeout', options.timeout),
+      ...optional('stallTimeout', options.stallTimeout),
+    },
+    copyIn: options.copyIn,
+    artifacts: options.artifact,
+    ...optional('resultDirectory', options.resultdir && resolve(options.resultdir)),
+    ...optional('keepSeconds', keep),
+    caller: callerIds(),
+  };
+}
+
+function optional<Name extends string, Value>(
+  name: Name,
+  value: Value | undefined | '',
+): { [Key in Name]?: Value } {
+  return value === undefined || value === '' ? {} : ({ [name]: value } as { [Key in Name]: Value });
+}

@@ -1,0 +1,87 @@
+import { resolve } from 'node:path';
+import { InvalidArgumentError } from 'commander';
+import { parseDuration } from '../repository/duration.ts';
+
+const UNITS = 'KMGT';
+
+/** Bytes of `512M`, `2G`, `1.5GiB`, `4096`: powers of 1024. */
+export function parseSize(text: string): number {
+  const match = /^(\d+(?:\.\d+)?)([KMGT])?(?:i?B)?$/i.exec(text);
+  if (match === null) throw new InvalidArgumentError('not a size: write it as 512M or 2G.');
+  const power = match[2] === undefined ? 0 : UNITS.indexOf(match[2].toUpperCase()) + 1;
+  return Math.round(Number(match[1]) * 1024 ** power);
+}
+
+/** Milliseconds of `90s`, `10m`, `1h`, `500ms`; a plain number is seconds. */
+export function parseTime(text: string): number {
+  const milliseconds = /^(\d+)ms$/.exec(text);
+  if (milliseconds !== null) return Number(milliseconds[1]);
+  const fraction = /^(\d*\.\d+)s?$/.exec(text);
+  if (fraction !== null) return Math.round(Number(fraction[1]) * 1000);
+  const seconds = parseDuration(text);
+  if (seconds === undefined)
+    throw new InvalidArgumentError('not a duration: write it as 90s or 10m.');
+  return seconds * 1000;
+}
+
+/** A positive whole number. */
+export function parseCount(text: string): number {
+  if (!/^[1-9]\d{0,9}$/.test(text)) throw new InvalidArgumentError('not a positive number.');
+  return Number(text);
+}
+
+/** Processors' worth: `2`, `0.5`. */
+export function parseCpus(text: string): number {
+  if (!/^\d+(\.\d+)?$/.test(text) || Number(text) <= 0) {
+    throw new InvalidArgumentError('not a number of processors: write it as 2 or 0.5.');
+  }
+  return Number(text);
+}
+
+/** `SRC:DST[:ro|rw]`; SRC is relative to the working directory, DST absolute in the box. */
+export function parseBind(text: string): { source: string; target: string; readonly: boolean } {
+  const [source, target, mode = 'rw', ...more] = text.split(':');
+  if (!source || more.length > 0) throw new InvalidArgumentError('write it as SRC:DST[:ro|rw].');
+  const options = mode.split(',');
+  const unknown = options.find((option) => option !== 'ro' && option !== 'rw');
+  if (unknown !== undefined) {
+    throw new InvalidArgumentError(`unknown option ${unknown}: there are ro and rw.`);
+  }
+  const absolute = resolve(source);
+  return {
+    source: absolute,
+    target: absoluteTarget(target ?? absolute),
+    readonly: options.includes('ro'),
+  };
+}
+
+/** `SRC:DST` of --copy-in. */
+export function parseCopyIn(text: string): { source: string; target: string } {
+  const colon = text.lastIndexOf(':');
+  if (colon <= 0) throw new InvalidArgumentError('write it as SRC:DST.');
+  return { source: resolve(text.slice(0, colon)), target: absoluteTarget(text.slice(colon + 1)) };
+}
+
+/** `DST[:SIZE]`. */
+export function parseTmpfs(text: string): { target: string; bytes: number } {
+  const [target = '', size, ...more] = text.split(':');
+  if (more.length > 0) throw new InvalidArgumentError('write it as DST[:SIZE].');
+  return { target: absoluteTarget(target), bytes: size === undefined ? 0 : parseSize(size) };
+}
+
+/** `NAME=VALUE`, or `NAME` for kiln's own value of it. */
+export function parseEnvironment(text: string): [string, string] {
+  const equals = text.indexOf('=');
+  const name = equals < 0 ? text : text.slice(0, equals);
+  if (!/^[A-Za-z_][A-Za-z0-9_]*$/.test(name)) {
+    throw new InvalidArgumentError('write it as NAME=VALUE.');
+  }
+  return [name, equals < 0 ? (process.env[name] ?? '') : text.slice(equals + 1)];
+}
+
+function absoluteTarget(path: string): string {
+  if (!path.startsWith('/') || path.split('/').includes('..')) {
+    throw new InvalidArgumentError(`${path || 'the target'} is not an absolute path without “..”.`);
+  }
+  return path;
+}

@@ -1,0 +1,43 @@
+import type { Capability } from '../sandbox/capabilities.ts';
+import type { Bind, SandboxLimits, SandboxSpecification } from '../sandbox/specification.ts';
+import type { TimeLimits } from './supervise.ts';
+
+/** Everything that decides a one-shot run: plain and serialisable. */
+export interface RunRequest {
+  /** Id of an image in the store. */
+  readonly image: string;
+  readonly argv: readonly string[];
+  /** On top of the image's environment. */
+  readonly env: Readonly<Record<string, string>>;
+  /** Absolute in the box; the image's when missing. */
+  readonly workdir?: string;
+  /** NAME|UID[:GROUP|GID]; the image's when missing. */
+  readonly user?: string;
+  /** Beyond what the user has by default. */
+  readonly capAdd: readonly Capability[];
+  /** Name of a shipped profile, or path of a JSON file. */
+  readonly seccomp: string;
+  readonly network: SandboxSpecification['network'];
+  readonly binds: readonly Bind[];
+  readonly tmpfs: SandboxSpecification['tmpfs'];
+  readonly hostname?: string;
+  readonly limits: SandboxLimits;
+  /** Bytes the command may write; see SandboxSpecification. */
+  readonly disk?: number;
+  readonly time: TimeLimits;
+  readonly copyIn: readonly { readonly source: string; readonly target: string }[];
+  readonly artifacts: readonly string[];
+  /** Where artifacts and result.json go, absolute on the host. */
+  readonly resultDirectory?: string;
+  /** Keep the box so many seconds after the command. */
+  readonly keepSeconds?: number;
+  /** Whose binds and artifacts are, on the host. */
+  readonly caller: { readonly uid: number; readonly gid: number };
+}
+
+/** The ids of the person who started kiln: of sudo's caller where there is one. */
+export function callerIds(env: NodeJS.ProcessEnv = process.env): { uid: number; gid: number } {
+  const [uid, gid] = [Number(env.SUDO_UID), Number(env.SUDO_GID)];
+  if (process.getuid?.() === 0 && uid > 0 && gid > 0) return { uid, gid };
+  return { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 };
+}

@@ -1,0 +1,191 @@
+import { closeSync } from 'node:fs';
+import { type Collection, collectArtifacts, missingArtifacts } from '../artifacts/collect.ts';
+import { KilnError } from '../errors.ts';
+import { type LeasedImage, leaseImage } from '../image/store/images.ts';
+import { type CgroupUsage, ProcessCgroups } from '../kernel/cgroup-files.ts';
+import { ROOT_CAPABILITIES } from '../sandbox/capabilities.ts';
+import type { BoxFacts, CommandFacts } from '../sandbox/facts.ts';
+import { type Engine, openSandbox } from '../sandbox/open.ts';
+import type { SandboxProcess } from '../sandbox/process.ts';
+import type { Sandbox } from '../sandbox/sandbox.ts';
+import { seccompFilter } from '../sandbox/seccomp/profile.ts';
+import { type CommandPolicy, sandboxSpecification } from '../sandbox/specification.ts';
+import type { RunRequest } from './request.ts';
+import { type CommandEnd, supervise } from './supervise.ts';
+import { type Phase, Timeline } from './timeline.ts';
+import { type CommandUser, commandUser } from './user.ts';
+
+/** What a caller does while the command runs. */
+export interface RunHooks {
+  /**
+   * The command has just started: attach to its stdio, forward signals to it. `kill` ends
+   * everything in the box at once.
+   */
+  readonly started: (command: SandboxProcess, kill: () => void) => void;
+  /** Aborts what comes before the start; afterwards signals go to the command. */
+  readonly signal?: AbortSignal;
+  /** Something the caller should know that stops nothing. */
+  readonly warning: (message: string) => void;
+  readonly terminal?: { readonly rows: number; readonly columns: number };
+}
+
+/** Which limit ended the command or got in its way. */
+export type LimitHit = 'timeout' | 'stall' | 'memory' | 'pids' | 'disk';
+
+/** What came of a run. */
+export interface RunReport {
+  readonly box: string;
+  readonly image: { readonly id: string; readonly name: string };
+  readonly started: Date;
+  readonly phases: readonly Phase[];
+  readonly end: CommandEnd;
+  readonly limitHit: LimitHit | null;
+  readonly usage: CgroupUsage;
+  /** Measured inside the box. */
+  readonly measured: BoxFacts & CommandFacts;
+  readonly collection: Collection | undefined;
+  /** The command went well, but what it was for did not come out. */
+  readonly failure: KilnError | undefined;
+  readonly warnings: readonly string[];
+}
+
+/**
+ * Runs one command in a box of its own and leaves nothing behind: takes the image, opens the
+ * sandbox, starts the command, waits for it within its limits, ends everything, collects the
+ * artifacts. Throws the errors of each of these steps, and the signal's reason; the box is gone
+ * then as well.
+ */
+export async function run(
+  engine: Engine,
+  request: RunRequest,
+  hooks: RunHooks,
+): Promise<RunReport> {
+  const timeline = new Timeline();
+  const warnings: string[] = [];
+  const warn = (message: string) => {
+    warnings.push(message);
+    hooks.warning(message);
+  };
+
+  hooks.signal?.throwIfAborted();
+  await using image = await timeline.measure('image', () => takeImage(engine, request));
+  const user = commandUser(image.manifest, request.user);
+  const policy = await commandPolicy(engine, request, user);
+  const sandbox = await timeline.measure('sandbox', () => enter(engine, request, image, user));
+  let kept = false;
+  try {
+    hooks.signal?.throwIfAborted();
+    const cgroups = await ProcessCgroups.of(sandbox.initPid);
+    const command = await timeline.measure('start', () =>
+      sandbox.spawn(request.argv, {
+        policy,
+        env: { ...image.manifest.environment, ...request.env },
+        workdir: request.workdir ?? image.manifest.workdir,
+        ...(hooks.terminal === undefined ? {} : { terminal: hooks.terminal }),
+      }),
+    );
+    const kill = () => void sandbox.killAll().catch(() => undefined);
+    hooks.started(command, kill);
+    const end = await timeline.measure('command', () =>
+      supervise(command, request.time, () => sandbox.killAll()),
+    );
+    const usage = cgroups.usage(sandbox.id);
+    const limitHit = whichLimit(end, usage, sandbox);
+    const collection = await timeline.measure('artifacts', () =>
+      collect(request, image, sandbox, warn),
+    );
+    if (request.keepSeconds !== undefined) {
+      await sandbox.keep(request.keepSeconds);
+      kept = true;
+    }
+    return {
+      box: sandbox.id,
+      image: { id: image.manifest.id, name: image.manifest.name },
+      started: timeline.started,
+      phases: timeline.phases,
+      end,
+      limitHit,
+      usage,
+      measured: { ...sandbox.facts, ...command.facts },
+      collection,
+      failure: collection === undefined ? undefined : missingArtifacts(collection),
+      warnings,
+    };
+  } finally {
+    if (!kept) await timeline.measure('destroy', () => sandbox.close());
+  }
+}
+
+async function takeImage(engine: Engine, request: RunRequest): Promise<LeasedImage> {
+  const image = await leaseImage(engine.paths, request.image);
+  if (image !== undefined) return image;
+  throw new KilnError('E_IMAGE_MISSING', `there is no image ${request.image}`, {
+    hint: '`kiln image ls` lists them; `kiln image build RECIPE` makes one',
+  });
+}
+
+async function commandPolicy(
+  engine: Engine,
+  request: RunRequest,
+  user: CommandUser,
+): Promise<CommandPolicy> {
+  const basic = user.uid === 0 ? ROOT_CAPABILITIES : [];
+  const capabilities = [...new Set([...basic, ...request.capAdd])];
+  const seccomp = await seccompFilter(engine.paths, request.seccomp, capabilities);
+  return { user: user.spec, capabilities, seccomp };
+}
+
+async function enter(
+  engine: Engine,
+  request: RunRequest,
+  image: LeasedImage,
+  user: CommandUser,
+): Promise<Sandbox> {
+  const specification = sandboxSpecification({
+    root: image.tree,
+    image: image.manifest.id,
+    network: request.network,
+    binds: request.binds,
+    tmpfs: request.tmpfs,
+    limits: request.limits,
+    ...(request.hostname === undefined ? {} : { hostname: request.hostname }),
+    ...(request.disk === undefined ? {} : { disk: request.disk }),
+  });
+  return await openSandbox(engine, specification, {
+    user,
+    caller: request.caller,
+    command: request.argv,
+  });
+}
+
+/** Which limit was hit, from what the kernel counted; the time limits are ours. */
+function whichLimit(end: CommandEnd, usage: CgroupUsage, sandbox: Sandbox): LimitHit | null {
+  if (end.timeLimit !== null) return end.timeLimit;
+  if ((usage.oomKills ?? 0) > 0) return 'memory';
+  const failed = end.exitCode !== 0;
+  if (failed && (usage.pidsRefused ?? 0) > 0) return 'pids';
+  if (failed && sandbox.diskIsFull()) return 'disk';
+  return null;
+}
+
+async function collect(
+  request: RunRequest,
+  image: LeasedImage,
+  sandbox: Sandbox,
+  warn: (message: string) => void,
+): Promise<Collection | undefined> {
+  if (request.resultDirectory === undefined || request.artifacts.length === 0) return undefined;
+  const rootFd = sandbox.openRoot();
+  try {
+    return await collectArtifacts({
+      rootFd,
+      patterns: request.artifacts,
+      workdir: request.workdir ?? image.manifest.workdir,
+      destination: request.resultDirectory,
+      owner: request.caller,
+      onWarning: (warning) => warn(`${warning.path}: ${warning.message}`),
+    });
+  } finally {
+    closeSync(rootFd);
+  }
+}

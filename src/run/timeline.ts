@@ -1,0 +1,34 @@
+/** A named part of a run. Times in milliseconds; `start` counts from the beginning of the run. */
+export interface Phase {
+  readonly name: string;
+  readonly start: number;
+  readonly duration: number;
+}
+
+/** Measures the phases of a run, and knows which one is under way. */
+export class Timeline {
+  readonly started = new Date();
+  readonly phases: Phase[] = [];
+  current = 'plan';
+  readonly #zero = performance.now();
+
+  /** Runs `work` as the phase `name`; it is noted even when it fails. */
+  async measure<Result>(name: string, work: () => Promise<Result>): Promise<Result> {
+    this.current = name;
+    const start = performance.now();
+    try {
+      return await work();
+    } finally {
+      this.phases.push({
+        name,
+        start: rounded(start - this.#zero),
+        duration: rounded(performance.now() - start),
+      });
+    }
+  }
+}
+
+/** To a microsecond. */
+function rounded(milliseconds: number): number {
+  return Math.round(milliseconds * 1000) / 1000;
+}

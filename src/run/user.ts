@@ -1,0 +1,37 @@
+import { KilnError } from '../errors.ts';
+import type { ImageManifest } from '../image/store/manifest.ts';
+
+/** Who a command runs as. */
+export interface CommandUser {
+  /** As the guest init takes it: UID:GID, so that it need not look names up. */
+  readonly spec: string;
+  readonly uid: number;
+  readonly gid: number;
+}
+
+/**
+ * Resolves NAME|UID[:GID] by the accounts that the image had when it was built; the image's own
+ * user when there is no `wanted`. Throws E_NO_USER.
+ */
+export function commandUser(manifest: ImageManifest, wanted: string | undefined): CommandUser {
+  if (wanted === undefined) return user(manifest.user.uid, manifest.user.gid);
+  const [name = '', group, ...more] = wanted.split(':');
+  const account = manifest.accounts.find(
+    (candidate) => candidate.name === name || String(candidate.uid) === name,
+  );
+  const uid = account?.uid ?? number(name);
+  const gid = group === undefined ? (account?.gid ?? uid) : number(group);
+  if (uid !== undefined && gid !== undefined && more.length === 0) return user(uid, gid);
+  const names = manifest.accounts.map((candidate) => candidate.name);
+  throw new KilnError('E_NO_USER', `image ${manifest.name} has no user ${wanted}`, {
+    hint: `it has: ${names.slice(0, 20).join(', ')}; or give numbers as UID:GID`,
+  });
+}
+
+function number(text: string): number | undefined {
+  return /^\d{1,5}$/.test(text) && Number(text) < 65536 ? Number(text) : undefined;
+}
+
+function user(uid: number, gid: number): CommandUser {
+  return { spec: `${uid}:${gid}`, uid, gid };
+}

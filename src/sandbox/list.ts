@@ -1,0 +1,41 @@
+import { readdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { tryLock } from '../kernel/flock.ts';
+import type { StatePaths } from '../state/paths.ts';
+import { type BoxRecord, boxFiles, readBoxRecord } from './box.ts';
+
+/**
+ * `running`: its owner lives. `kept`: it waits for somebody to come back. `parked`: it waits for a
+ * claim. `abandoned`: its owner died; the next sweep destroys it.
+ */
+export type BoxState = 'running' | 'kept' | 'parked' | 'abandoned';
+
+/** A box, as `kiln ps` shows it. */
+export interface ListedBox {
+  readonly id: string;
+  readonly state: BoxState;
+  readonly directory: string;
+  readonly record: BoxRecord;
+}
+
+/** All boxes of a state directory, the oldest first. Reads files only; asks nobody. */
+export async function listBoxes(paths: StatePaths): Promise<ListedBox[]> {
+  const boxes: ListedBox[] = [];
+  for (const parent of [paths.boxes, paths.parked]) {
+    for (const id of await readdir(parent).catch(() => [])) {
+      const directory = join(parent, id);
+      const record = await readBoxRecord(directory);
+      if (record === undefined) continue;
+      const state = parent === paths.parked ? 'parked' : await stateOf(directory, record);
+      boxes.push({ id, state, directory, record });
+    }
+  }
+  return boxes.sort((a, b) => a.record.created - b.record.created);
+}
+
+async function stateOf(directory: string, record: BoxRecord): Promise<BoxState> {
+  const lock = await tryLock(boxFiles.lock(directory), { shared: true }).catch(() => undefined);
+  if (lock === undefined) return 'running';
+  await lock.release();
+  return record.keepUntil !== undefined && record.keepUntil > Date.now() ? 'kept' : 'abandoned';
+}
