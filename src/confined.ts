@@ -5,7 +5,9 @@
 import { serveConfined } from './confine/child.ts';
 import type { TaskTable } from './confine/task.ts';
 
-const tasks: TaskTable = {};
+const tasks: TaskTable = {
+  'rpm-read': () => import('./rpm/read-task.ts'),
+};
 
 await serveConfined(tasks);
 // Whatever a task left behind (timers, handles) must not keep the child alive.

@@ -18,7 +18,7 @@ export interface RpmDependency {
   /** A name, a path, a rich dependency `(a or b)`, or a namespaced one such as `rpmlib(X)`. */
   readonly name: string;
   /** `''` without a version. */
-  readonly operator: '' | '<' | '<=' | '=' | '>=' | '>';
+  readonly operator: '' | '<' | '<=' | '=' | '>=' | '>' | '<>' | '<>=';
   /** `[epoch:]version[-release]`, or `''`. */
   readonly version: string;
   /** Raw RPMSENSE_* bits (rpm/rpmds.h); the useful ones are named in dependency.ts. */

@@ -1,0 +1,57 @@
+/**
+ * Strings for bytes that are meant to be UTF-8 and sometimes are not: file names, old summaries.
+ *
+ * A byte that is no part of valid UTF-8 becomes the lone surrogate U+DC80..U+DCFF (Python's
+ * "surrogateescape", PEP 383), so that every byte string has exactly one string, it comes back
+ * unchanged, and JSON carries it (JSON.stringify writes lone surrogates as escapes).
+ */
+import { isUtf8 } from 'node:buffer';
+
+const ESCAPE = 0xdc00;
+
+/** Any bytes as a string; {@link encodeName} is the inverse. */
+export function decodeName(bytes: Buffer): string {
+  if (isUtf8(bytes)) return bytes.toString('utf8');
+  let text = '';
+  for (let at = 0; at < bytes.length; ) {
+    const end = at + sequenceLength(bytes[at]!);
+    const sequence = bytes.subarray(at, end);
+    if (end <= bytes.length && isUtf8(sequence)) {
+      text += sequence.toString('utf8');
+      at = end;
+    } else {
+      text += String.fromCharCode(ESCAPE + bytes[at]!);
+      at += 1;
+    }
+  }
+  return text;
+}
+
+/** Length of the UTF-8 sequence that a lead byte announces; 1 for what is no lead byte. */
+function sequenceLength(lead: number): number {
+  if (lead >= 0xf0) return 4;
+  if (lead >= 0xe0) return 3;
+  return lead >= 0xc0 ? 2 : 1;
+}
+
+/** The bytes {@link decodeName} made `text` of. @throws TypeError for any other lone surrogate. */
+export function encodeName(text: string): Buffer {
+  if (text.isWellFormed()) return Buffer.from(text);
+  const parts: Buffer[] = [];
+  for (const character of text) {
+    const code = character.codePointAt(0)!;
+    if (code < 0xd800 || code > 0xdfff) parts.push(Buffer.from(character));
+    else if (code >= ESCAPE + 0x80 && code <= ESCAPE + 0xff) parts.push(Buffer.of(code - ESCAPE));
+    else throw new TypeError('a file name holds a surrogate that stands for no byte');
+  }
+  return Buffer.concat(parts);
+}
+
+/** A name as a person can read it on a terminal: control characters and raw bytes as `\xNN`. */
+export function showName(text: string): string {
+  return text.replace(/[\u0000-\u001f\u007f-\u009f]|[\ud800-\udfff]/gu, (character) => {
+    const code = character.codePointAt(0)!;
+    const byte = code >= ESCAPE ? code - ESCAPE : code;
+    return `\\x${byte.toString(16).padStart(2, '0')}`;
+  });
+}

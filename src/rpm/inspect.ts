@@ -1,0 +1,57 @@
+/** One package, read and checked. Runs in the confined child. */
+import { describePackage } from './describe.ts';
+import { checkDigests, type DigestDepth, digestFaults } from './digests.ts';
+import { rpmError } from './errors.ts';
+import type { Keyring } from './keyring.ts';
+import type { RpmPackage } from './package.ts';
+import { readSections } from './sections.ts';
+import { checkSignatures, signatureVerdict } from './signatures.ts';
+
+/**
+ * Reads the package that `fd` has open and checks its digests and signatures as deep as asked.
+ * What is wrong with those is in the result; a file that cannot be read at all throws.
+ */
+export async function inspectPackage(
+  fd: number,
+  keyring: Keyring | null,
+  depth: DigestDepth,
+): Promise<RpmPackage> {
+  const sections = readSections(fd);
+  const digests = checkDigests(fd, sections, depth);
+  const wrongHeader = digests.some(({ scope, status }) => scope === 'header' && status === 'bad');
+  if (wrongHeader) throw rpmError('E_RPM_DIGEST', digestFaults(digests)[0]!);
+  const signatures = await checkSignatures(fd, sections, keyring, depth !== 'header');
+  return { ...describePackage(fd, sections), digests, signatures };
+}
+
+/** What a package must be before anything of it is used. */
+export type SignaturePolicy =
+  /** Signed by a key of the keyring. */
+  | 'require'
+  /** Unsigned, or signed by unknown keys, is good enough; a wrong signature never is. */
+  | 'allow-unsigned';
+
+/** @throws KilnError E_RPM_DIGEST or E_RPM_SIGNATURE for a package that must not be used. */
+export function assertTrusted(rpm: RpmPackage, policy: SignaturePolicy): void {
+  const [fault] = digestFaults(rpm.digests);
+  if (fault !== undefined) {
+    throw rpmError('E_RPM_DIGEST', fault, { hint: 'download it again' });
+  }
+  const verdict = signatureVerdict(rpm.signatures);
+  if (verdict === 'broken') {
+    const wrong = rpm.signatures.find(({ status }) => status === 'bad')!;
+    throw rpmError(
+      'E_RPM_SIGNATURE',
+      `its signature by ${wrong.signer ?? 'unknown'} (key ${wrong.keyId}) is wrong: ${wrong.reason}`,
+    );
+  }
+  if (verdict === 'trusted' || policy === 'allow-unsigned') return;
+  const signers = rpm.signatures.map(({ keyId, algorithm }) => `${keyId} (${algorithm})`);
+  throw rpmError(
+    'E_RPM_SIGNATURE',
+    signers.length === 0
+      ? 'it is not signed'
+      : `it is signed by ${signers.join(' and ')}, not by a key that is trusted here`,
+    { hint: 'name the key of whoever made it, or switch the check off for its repository' },
+  );
+}

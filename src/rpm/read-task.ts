@@ -1,0 +1,36 @@
+/** The confined side of readRpms: headers, digests and signatures of a list of open files. */
+import { closeSync } from 'node:fs';
+import { flattenError } from '../confine/flat-error.ts';
+import type { ConfinedTask } from '../confine/task.ts';
+import type { DigestDepth } from './digests.ts';
+import { inspectPackage } from './inspect.ts';
+import { type Keyring, loadKeyring } from './keyring.ts';
+
+export interface ReadTaskInput {
+  readonly depth: DigestDepth;
+  /** Armored public keys. */
+  readonly keys: readonly string[];
+}
+
+let keyring: Keyring | null = null;
+
+export const task: ConfinedTask = {
+  // The keys are the user's own; what they sign is not.
+  async prepare(input) {
+    const { keys } = input as ReadTaskInput;
+    if (keys.length > 0) keyring = await loadKeyring(keys);
+  },
+
+  async run(input, { fds, emit }) {
+    const { depth } = input as ReadTaskInput;
+    for (const [index, fd] of fds.entries()) {
+      try {
+        emit({ index, package: await inspectPackage(fd, keyring, depth) });
+      } catch (error) {
+        emit({ index, error: flattenError(error) });
+      } finally {
+        closeSync(fd);
+      }
+    }
+  },
+};

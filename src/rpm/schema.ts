@@ -1,0 +1,147 @@
+/**
+ * The shape of what a confined child says about a package: it read hostile bytes, so its messages
+ * are checked before anybody uses them. `RpmPackage` (package.ts) is the reference; the compiler
+ * compares the two.
+ */
+import { z } from 'zod';
+import type { RpmPackage } from './package.ts';
+
+const count = z.number().int().nonnegative();
+const text = z.string();
+
+const dependency = z.strictObject({
+  name: text,
+  operator: z.enum(['', '<', '<=', '=', '>=', '>', '<>', '<>=']),
+  version: text,
+  flags: count,
+});
+
+const script = {
+  interpreter: z.array(text),
+  lua: z.boolean(),
+  body: text,
+  expand: z.boolean(),
+  queryFormat: z.boolean(),
+  critical: z.boolean(),
+};
+
+const scriptlet = z.strictObject({
+  kind: z.enum([
+    ...(['pretrans', 'prein', 'postin', 'posttrans', 'preuntrans'] as const),
+    ...(['preun', 'postun', 'postuntrans', 'verify'] as const),
+  ]),
+  ...script,
+});
+
+const trigger = z.strictObject({
+  kind: z.enum(['triggerprein', 'triggerin', 'triggerun', 'triggerpostun']),
+  ...script,
+  conditions: z.array(dependency),
+});
+
+const fileTrigger = z.strictObject({
+  kind: z.enum(['filetriggerin', 'filetriggerun', 'filetriggerpostun']),
+  ...script,
+  scope: z.enum(['package', 'transaction']),
+  priority: count,
+  prefixes: z.array(text),
+});
+
+const file = z.strictObject({
+  path: text,
+  type: z.enum(['file', 'directory', 'symlink', 'char', 'block', 'fifo', 'socket']),
+  mode: count,
+  owner: text,
+  group: text,
+  size: count,
+  mtime: count,
+  digest: text.nullable(),
+  linkTarget: text.nullable(),
+  flags: z.array(
+    z.enum([
+      ...(['config', 'doc', 'icon', 'missingok', 'noreplace', 'specfile'] as const),
+      ...(['ghost', 'license', 'readme', 'pubkey', 'artifact'] as const),
+    ]),
+  ),
+  verifyFlags: count,
+  caps: text.nullable(),
+  device: count,
+  inode: count,
+  nlink: count,
+  rdev: count,
+  lang: text,
+  imaSignature: text.nullable(),
+});
+
+const digest = z.strictObject({
+  scope: z.enum(['header', 'payload', 'header+payload', 'archive']),
+  algorithm: text,
+  expected: text,
+  actual: text.nullable(),
+  status: z.enum(['ok', 'bad', 'missing', 'unsupported', 'unchecked']),
+});
+
+const signature = z.strictObject({
+  scope: z.enum(['header', 'header+payload']),
+  algorithm: text,
+  version: count,
+  keyId: text,
+  created: count.nullable(),
+  status: z.enum(['ok', 'bad', 'nokey', 'unsupported', 'unchecked']),
+  reason: text.nullable(),
+  signer: text.nullable(),
+});
+
+const dependencies = z.array(dependency);
+
+/** A package as a confined child sends it. */
+export const rpmPackageSchema: z.ZodType<RpmPackage> = z.strictObject({
+  name: text,
+  epoch: count.nullable(),
+  version: text,
+  release: text,
+  arch: text,
+  os: text,
+  isSource: z.boolean(),
+  summary: text,
+  description: text,
+  license: text,
+  group: text,
+  url: text,
+  vendor: text,
+  packager: text,
+  sourceRpm: text.nullable(),
+  buildHost: text,
+  buildTime: count.nullable(),
+  formatVersion: z.union([z.literal(3), z.literal(4), z.literal(6)]),
+  installedSize: count,
+  packageSize: count,
+  headerRange: z.strictObject({ start: count, end: count }),
+  payload: z.strictObject({
+    format: text,
+    compressor: z.enum(['none', 'gzip', 'bzip2', 'xz', 'lzma', 'zstd']),
+    compressorFlags: text,
+    start: count,
+    size: count,
+    archiveSize: count.nullable(),
+    stripped: z.boolean(),
+  }),
+  dependencies: z.strictObject({
+    requires: dependencies,
+    provides: dependencies,
+    conflicts: dependencies,
+    obsoletes: dependencies,
+    recommends: dependencies,
+    suggests: dependencies,
+    supplements: dependencies,
+    enhances: dependencies,
+    orderWithRequires: dependencies,
+  }),
+  scriptlets: z.array(scriptlet),
+  triggers: z.array(trigger),
+  fileTriggers: z.array(fileTrigger),
+  fileDigestAlgorithm: text,
+  files: z.array(file),
+  digests: z.array(digest),
+  signatures: z.array(signature),
+});

@@ -1,0 +1,118 @@
+/**
+ * The parts of an .rpm file, found by reading no more than its headers: lead, signature header,
+ * main header, payload. Source: rpm's docs/manual/format_v4.md, format_v6.md, lib/rpmlead.cc.
+ */
+import { fstatSync, readSync } from 'node:fs';
+import { rpmError } from './errors.ts';
+import { type HeaderLimits, INTRO_SIZE, RpmHeader, readIntro } from './header.ts';
+import { SigTag, Tag } from './tags.ts';
+
+const LEAD_SIZE = 96;
+const LEAD_MAGIC = Buffer.from('edabeedb', 'hex');
+/** `signature_type` of a lead that a signature header follows; the only kind since 1997. */
+const HEADER_SIGNATURE = 5;
+
+/** rpm's limits (lib/header.cc, lib/signature.cc). */
+const SIGNATURE_LIMITS: HeaderLimits = { entries: 32, store: 64 * 1024 * 1024 };
+const HEADER_LIMITS: HeaderLimits = { entries: 0xffff, store: 256 * 1024 * 1024 };
+
+/** What one read gets at first: all of most packages' headers. */
+const FIRST_READ = 64 * 1024;
+
+export interface RpmSections {
+  readonly signature: RpmHeader;
+  readonly header: RpmHeader;
+  /** Byte offsets in the file. The payload goes from `headerEnd` to `fileSize`. */
+  readonly headerStart: number;
+  readonly headerEnd: number;
+  readonly fileSize: number;
+}
+
+/**
+ * Reads the headers of the package that the descriptor `fd` has open.
+ * @throws KilnError E_RPM_FORMAT for what is no RPM package, or a cut-off or broken one.
+ */
+export function readSections(fd: number): RpmSections {
+  const stat = fstatSync(fd);
+  if (!stat.isFile()) throw rpmError('E_RPM_FORMAT', 'it is not a regular file');
+  const reader = new StartOfFile(fd, stat.size);
+
+  checkLead(reader.bytes(0, LEAD_SIZE, 'lead'));
+  const what = 'signature header';
+  const intro = reader.bytes(LEAD_SIZE, INTRO_SIZE, what);
+  const signatureSize = readIntro(intro, what, SIGNATURE_LIMITS).size;
+  const signature = new RpmHeader(
+    reader.bytes(LEAD_SIZE, signatureSize, what),
+    what,
+    SigTag.region,
+  );
+
+  // The signature header is padded to a multiple of 8 bytes.
+  const headerStart = LEAD_SIZE + Math.ceil(signatureSize / 8) * 8;
+  const mainIntro = reader.bytes(headerStart, INTRO_SIZE, 'header');
+  const headerSize = readIntro(mainIntro, 'header', HEADER_LIMITS).size;
+  const header = new RpmHeader(
+    reader.bytes(headerStart, headerSize, 'header'),
+    'header',
+    Tag.region,
+  );
+  return {
+    signature,
+    header,
+    headerStart,
+    headerEnd: headerStart + headerSize,
+    fileSize: stat.size,
+  };
+}
+
+function checkLead(lead: Buffer): void {
+  if (!lead.subarray(0, LEAD_MAGIC.length).equals(LEAD_MAGIC)) {
+    throw rpmError('E_RPM_FORMAT', 'it is no RPM package (wrong first bytes)');
+  }
+  const major = lead.readUInt8(4);
+  if (major !== 3 && major !== 4) {
+    throw rpmError('E_RPM_UNSUPPORTED', `its lead has version ${major}; kiln reads 3 and 4`);
+  }
+  if (lead.readUInt16BE(78) !== HEADER_SIGNATURE) {
+    throw rpmError('E_RPM_UNSUPPORTED', 'it has no signature header (older than rpm 2.1)');
+  }
+}
+
+/** The beginning of a file, read on demand, never past its end. */
+class StartOfFile {
+  readonly #fd: number;
+  readonly #size: number;
+  #held: Buffer = Buffer.alloc(0);
+
+  constructor(fd: number, size: number) {
+    this.#fd = fd;
+    this.#size = size;
+  }
+
+  bytes(start: number, length: number, what: string): Buffer {
+    const end = start + length;
+    if (end > this.#size) {
+      throw rpmError(
+        'E_RPM_FORMAT',
+        `it is cut off: its ${what} needs ${end} bytes, the file has ${this.#size}`,
+        { hint: 'download it again' },
+      );
+    }
+    if (end > this.#held.length) this.#readUpTo(Math.min(this.#size, Math.max(end, FIRST_READ)));
+    if (end > this.#held.length) {
+      throw rpmError('E_RPM_FORMAT', `it became shorter while its ${what} was read`);
+    }
+    return this.#held.subarray(start, end);
+  }
+
+  #readUpTo(end: number): void {
+    const bytes = Buffer.allocUnsafe(end);
+    let filled = this.#held.copy(bytes);
+    while (filled < end) {
+      const count = readSync(this.#fd, bytes, filled, end - filled, filled);
+      if (count === 0) break;
+      filled += count;
+    }
+    this.#held = bytes.subarray(0, filled);
+  }
+}
