@@ -59,7 +59,8 @@ export function launchConfined(options: LaunchOptions): ChildProcess {
       setMountAttributes(destination, { set, userNamespace });
     }
     return spawn('nsenter', confinedArguments(options.entry ?? confinedEntry()), {
-      env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin' },
+      // libuv's rings would outlive the filter that refuses io_uring.
+      env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', UV_USE_IO_URING: '0' },
       cwd: '/',
       stdio: ['pipe', 'ignore', 'pipe', 'pipe', userNamespace, destination, ...options.fds],
     });
