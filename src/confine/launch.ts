@@ -59,8 +59,7 @@ export function launchConfined(options: LaunchOptions): ChildProcess {
       setMountAttributes(destination, { set, userNamespace });
     }
     return spawn('nsenter', confinedArguments(options.entry ?? confinedEntry()), {
-      // libuv's rings would outlive the filter that refuses io_uring.
-      env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', UV_USE_IO_URING: '0' },
+      env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin' },
       cwd: '/',
       stdio: ['pipe', 'ignore', 'pipe', 'pipe', userNamespace, destination, ...options.fds],
     });
