@@ -32,7 +32,7 @@ await step('building kiln', () => show`${process.execPath} scripts/build.ts`);
 await step('checking this machine (kiln doctor)', () => show`${kiln} doctor`);
 await step(
   "making an RPM repository from Debian's packages",
-  () => show`${process.execPath} fixtures/debian-rpms/ensure.ts`,
+  () => show`${process.execPath} fixtures/debian-rpms/main.ts`,
 );
 await step(
   'making the image debian-build from it: a C toolchain and rpmbuild',

@@ -1,0 +1,62 @@
+import { Command } from 'commander';
+import type { CheckResult } from '../doctor/check.ts';
+import { runChecks } from '../doctor/checks.ts';
+import { type HostFile, hostFiles } from '../doctor/files.ts';
+import { readHost } from '../doctor/host.ts';
+import { statePaths } from '../state/paths.ts';
+
+interface DoctorOptions {
+  readonly json?: true;
+  readonly files?: true;
+}
+
+/** `kiln doctor`: what of this host keeps kiln from working, and how to mend it. */
+export function command(): Command {
+  return new Command('doctor')
+    .description('check what kiln needs of this machine, and say how to mend what is wrong')
+    .option('--json', 'print one JSON document instead of a table')
+    .option('--files', 'list the places kiln uses on this machine beside KILN_STATE')
+    .action(async (options: DoctorOptions) => {
+      const paths = statePaths(process.env);
+      if (options.files === true) {
+        const files = await hostFiles(paths, process.env);
+        print(options.json === true ? json({ state: paths.root, files }) : fileTable(files));
+        return;
+      }
+      const host = await readHost(process.env);
+      const checks = await runChecks({ paths, env: process.env, host });
+      const failed = checks.some(({ status }) => status === 'fail');
+      print(options.json === true ? json({ ok: !failed, checks }) : checkTable(checks));
+      process.exitCode = failed ? 1 : 0;
+    });
+}
+
+function print(text: string): void {
+  process.stdout.write(`${text}\n`);
+}
+
+function json(value: unknown): string {
+  return JSON.stringify(value, undefined, 2);
+}
+
+function checkTable(checks: readonly CheckResult[]): string {
+  const width = Math.max(...checks.map(({ name }) => name.length));
+  const lines = checks.flatMap(({ name, status, found, problem, mend }) => [
+    `${status.padEnd(4)}  ${name.padEnd(width)}  ${found}`,
+    ...(problem === undefined ? [] : [`${' '.repeat(width + 8)}wrong: ${problem}`]),
+    ...(mend === undefined ? [] : [`${' '.repeat(width + 8)}mend:  ${mend}`]),
+  ]);
+  const count = (status: string) => checks.filter((check) => check.status === status).length;
+  lines.push('', `${count('ok')} ok, ${count('warn')} to watch, ${count('fail')} to mend`);
+  return lines.join('\n');
+}
+
+function fileTable(files: readonly HostFile[]): string {
+  const width = Math.max(...files.map(({ path }) => path.length));
+  return files
+    .map(
+      ({ path, purpose, lives, exists }) =>
+        `${exists ? '*' : ' '} ${path.padEnd(width)}  ${purpose}; ${lives}`,
+    )
+    .join('\n');
+}

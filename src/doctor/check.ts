@@ -1,0 +1,56 @@
+import type { StatePaths } from '../state/paths.ts';
+import type { Host } from './host.ts';
+
+/** `fail`: no job can run. `warn`: something kiln offers will not work, or soon will not. */
+export type Status = 'ok' | 'warn' | 'fail';
+
+/** What a check looks at: nothing of a check's own reads the environment. */
+export interface CheckContext {
+  readonly paths: StatePaths;
+  readonly env: NodeJS.ProcessEnv;
+  readonly host: Host;
+}
+
+/** What a check found. */
+export interface Finding {
+  readonly status: Status;
+  /** What was found, in one line: versions, sizes, modes. */
+  readonly found: string;
+  /** What does not work because of it; absent where status is `ok`. */
+  readonly problem?: string;
+  /** The command, or the sentence, that mends it. */
+  readonly mend?: string;
+}
+
+/** One thing that `kiln doctor` looks at. It changes nothing on the host that outlives it. */
+export interface Check {
+  /** Stable, for scripts: lower case, words joined by `-`. */
+  readonly name: string;
+  /** Never throws for a fault of the host: that is a finding. */
+  readonly run: (context: CheckContext) => Promise<Finding>;
+}
+
+/** A finding with the check it is from: what `--json` prints. */
+export interface CheckResult extends Finding {
+  readonly name: string;
+}
+
+/** A finding without a problem. */
+export function ok(found: string): Finding {
+  return { status: 'ok', found };
+}
+
+/** A finding that stops every job. */
+export function fail(found: string, problem: string, mend: string): Finding {
+  return { status: 'fail', found, problem, mend };
+}
+
+/** A finding that a job may meet. */
+export function warn(found: string, problem: string, mend: string): Finding {
+  return { status: 'warn', found, problem, mend };
+}
+
+/** The reason in an error, in one line, for {@link Finding.found}. */
+export function reason(error: unknown): string {
+  return (error instanceof Error ? error.message : String(error)).split('\n')[0] ?? '';
+}

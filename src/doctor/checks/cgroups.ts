@@ -1,0 +1,108 @@
+import { mkdir, rmdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import {
+  type CgroupHierarchy,
+  type CgroupMode,
+  cgroupHierarchies,
+  cgroupMode,
+} from '../../kernel/cgroup.ts';
+import { type Check, type CheckContext, type Finding, fail, ok, reason, warn } from '../check.ts';
+
+/** The controllers behind kiln's limits; cgroup v1 calls io `blkio`. */
+const LIMITS: Readonly<Record<string, string>> = {
+  memory: '--memory',
+  cpu: '--cpus',
+  pids: '--pids',
+  io: 'the use of io in result.json',
+};
+
+/** libvirt's LXC driver refuses to start a domain without these on cgroup v1 (vircgroup.c). */
+const V1_MUST = ['cpuacct', 'devices', 'memory'];
+
+/** What libvirt finds to limit boxes with, and that cgroups can be made. */
+export const cgroups: Check = {
+  name: 'cgroups',
+  async run(context) {
+    const hierarchies = await cgroupHierarchies();
+    const mode = cgroupMode(hierarchies);
+    if (mode === 'none') {
+      return fail(
+        'no cgroup hierarchy is mounted',
+        'libvirt cannot start a box',
+        'mount -t cgroup2 none /sys/fs/cgroup',
+      );
+    }
+    const used = hierarchies.filter(({ version }) => (version === 2) === (mode === 'unified'));
+    const controllers = used.flatMap((hierarchy) => hierarchy.controllers);
+    const found = `${describe(mode)}: ${controllers.filter((name) => !name.includes('=')).join(' ')}`;
+    return (
+      (await unwritable(used, found)) ??
+      wrongMode(mode, controllers, found, context) ??
+      missingLimits(controllers, found) ??
+      ok(found)
+    );
+  },
+};
+
+function describe(mode: CgroupMode): string {
+  if (mode === 'unified') return 'v2';
+  return mode === 'hybrid' ? 'hybrid (v1 controllers, v2 beside them)' : 'v1';
+}
+
+async function unwritable(
+  hierarchies: readonly CgroupHierarchy[],
+  found: string,
+): Promise<Finding | undefined> {
+  for (const { path, controllers } of hierarchies) {
+    if (controllers.some((name) => name.includes('='))) continue;
+    const trial = join(path, `kiln-doctor-${process.pid}`);
+    try {
+      await mkdir(trial);
+      await rmdir(trial);
+    } catch (error) {
+      return fail(
+        found,
+        `no cgroup can be made in ${path}: ${reason(error)}`,
+        `mount -o remount,rw ${path}`,
+      );
+    }
+  }
+  return undefined;
+}
+
+function wrongMode(
+  mode: CgroupMode,
+  controllers: readonly string[],
+  found: string,
+  { env }: CheckContext,
+): Finding | undefined {
+  if (mode === 'unified') return undefined;
+  const missing = V1_MUST.filter((name) => !controllers.includes(name));
+  if (missing.length > 0) {
+    return fail(
+      found,
+      `libvirt needs the v1 controllers ${missing.join(', ')}, and they are not mounted`,
+      `mkdir -p /sys/fs/cgroup/${missing[0]} && mount -t cgroup -o ${missing[0]} cgroup /sys/fs/cgroup/${missing[0]}`,
+    );
+  }
+  if (mode === 'hybrid' && (env.KILN_URI ?? '') !== '') {
+    return fail(
+      found,
+      'on a hybrid host a system libvirtd starts no container (“Unable to create directory /sys/fs/cgroup/unified”)',
+      'unset KILN_URI: the embedded libvirtd hides the v2 hierarchy from itself',
+    );
+  }
+  return undefined;
+}
+
+function missingLimits(controllers: readonly string[], found: string): Finding | undefined {
+  const missing = Object.keys(LIMITS).filter(
+    (name) => !controllers.includes(name) && !(name === 'io' && controllers.includes('blkio')),
+  );
+  if (missing.length === 0) return undefined;
+  return warn(
+    found,
+    `without ${missing.join(', ')} there is no ${missing.map((name) => LIMITS[name]).join(', no ')}`,
+    `boot with cgroup_enable=${missing[0]}, or enable it in cgroup.subtree_control of the parent`,
+  );
+}

@@ -1,0 +1,50 @@
+import { readFile } from 'node:fs/promises';
+import { execa } from 'execa';
+import { type Check, type Finding, fail, ok, reason, warn } from '../check.ts';
+
+/** Namespaces that a box is made of, by their name in /proc/sys/user and unshare(1)'s option. */
+const KINDS: Readonly<Record<string, string>> = {
+  user: '--user',
+  mnt: '--mount',
+  pid: '--pid',
+  net: '--net',
+  ipc: '--ipc',
+  uts: '--uts',
+  cgroup: '--cgroup',
+};
+
+/** Fewer user namespaces than this and ten boxes at once may not all start. */
+const FEW = 64;
+
+/** Namespaces of every kind can be made: the limits allow it, and making them works. */
+export const namespaces: Check = {
+  name: 'namespaces',
+  async run() {
+    const limits: string[] = [];
+    for (const kind of Object.keys(KINDS)) {
+      const file = `/proc/sys/user/max_${kind}_namespaces`;
+      const limit = Number(await readFile(file, 'utf8').catch(() => 'NaN'));
+      if (limit === 0) return tooFew(kind, limit, 'fail');
+      if (limit < FEW) return tooFew(kind, limit, 'warn');
+      if (kind === 'user') limits.push(`at most ${limit} user namespaces`);
+    }
+    const made = await execa('unshare', ['--fork', ...Object.values(KINDS), 'true'], {
+      reject: false,
+      stdin: 'ignore',
+    });
+    if (made.failed) {
+      return fail(
+        `unshare: ${reason(made.stderr || made.shortMessage)}`,
+        'namespaces cannot be made here',
+        'leave the container that forbids it, or let it: sysctl -w kernel.unprivileged_userns_clone=1',
+      );
+    }
+    return ok(['all kinds can be made', ...limits].join(', '));
+  },
+};
+
+function tooFew(kind: string, limit: number, status: 'warn' | 'fail'): Finding {
+  const name = `user.max_${kind}_namespaces`;
+  const make = status === 'fail' ? fail : warn;
+  return make(`${name} is ${limit}`, 'boxes cannot be made', `sysctl -w ${name}=100000`);
+}

@@ -1,0 +1,39 @@
+import { execa } from 'execa';
+import { type Check, fail, ok, reason } from '../check.ts';
+import { mountOf } from '../mounts.ts';
+import { nearestExisting } from './state-directory.ts';
+
+/**
+ * In namespaces of their own, which end with the shell: overlayfs on top of the working directory,
+ * with its upper layer on a tmpfs, as the guest init mounts it; then a file is written through it.
+ */
+const TRIAL = `
+set -eu
+mount -t tmpfs -o size=1m tmpfs "$1"
+mkdir "$1/upper" "$1/work" "$1/merged"
+mount -t overlay -o "userxattr,lowerdir=.,upperdir=$1/upper,workdir=$1/work" overlay "$1/merged"
+echo trial > "$1/merged/.kiln-doctor"
+test -s "$1/upper/.kiln-doctor"
+`;
+
+/** Overlayfs can be mounted inside a user namespace, on the file system of KILN_STATE: tried. */
+export const overlay: Check = {
+  name: 'overlay',
+  async run({ paths }) {
+    const lower = await nearestExisting(paths.root);
+    const { type } = await mountOf(lower);
+    // Any directory will do to mount on: nobody else sees it.
+    const options = ['--user', '--map-root-user', '--mount', '--propagation', 'private'];
+    const tried = await execa('unshare', [...options, 'sh', '-c', TRIAL, 'sh', '/sys'], {
+      cwd: lower,
+      stdin: 'ignore',
+      reject: false,
+    });
+    if (!tried.failed) return ok(`overlayfs on ${type}, in a user namespace`);
+    return fail(
+      `overlayfs on ${type}: ${reason(tried.stderr || tried.shortMessage)}`,
+      'a box cannot make its image writable for itself',
+      'modprobe overlay; if that does not help, set KILN_STATE to ext4, xfs, btrfs or tmpfs',
+    );
+  },
+};

@@ -1,0 +1,46 @@
+import { readFile } from 'node:fs/promises';
+import { type Check, fail, ok } from '../check.ts';
+
+/**
+ * Bits of the effective capability set (linux/capability.h) without which no box can be made, and
+ * which a container or a unit with a bounding set may lack even for uid 0.
+ */
+const NEEDED: Readonly<Record<string, number>> = {
+  CHOWN: 0,
+  DAC_OVERRIDE: 1,
+  FOWNER: 3,
+  KILL: 5,
+  SETGID: 6,
+  SETUID: 7,
+  NET_ADMIN: 12,
+  SYS_CHROOT: 18,
+  SYS_ADMIN: 21,
+  MKNOD: 27,
+  SETFCAP: 31,
+};
+
+/** Root, with what makes root root: libvirt's LXC driver and ID-mapped mounts need it. */
+export const privileges: Check = {
+  name: 'privileges',
+  async run() {
+    const status = await readFile('/proc/self/status', 'utf8');
+    const uid = process.geteuid?.() ?? -1;
+    if (uid !== 0) {
+      return fail(
+        `effective uid ${uid}`,
+        "libvirt's LXC driver and ID-mapped mounts need root",
+        'run kiln as root, for example with sudo',
+      );
+    }
+    const effective = BigInt(`0x${/^CapEff:\s*([0-9a-f]+)/m.exec(status)?.[1] ?? '0'}`);
+    const missing = Object.entries(NEEDED)
+      .filter(([, bit]) => (effective & (1n << BigInt(bit))) === 0n)
+      .map(([name]) => name);
+    if (missing.length === 0) return ok('root with all capabilities that kiln needs');
+    return fail(
+      `root without ${missing.join(', ')}`,
+      'this root is confined: boxes cannot be made',
+      'leave the container or unit that drops capabilities, or start it with these capabilities',
+    );
+  },
+};

@@ -1,0 +1,124 @@
+import { access, constants, glob, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { execa } from 'execa';
+import { packageRoot } from '../state/package-root.ts';
+
+/** The families of package managers that host-packages.txt has a column for. */
+export type Family = 'debian' | 'fedora' | 'suse';
+
+const COLUMNS: readonly Family[] = ['debian', 'fedora', 'suse'];
+
+const INSTALL: Readonly<Record<Family, string>> = {
+  debian: 'apt-get install',
+  fedora: 'dnf install',
+  suse: 'zypper install',
+};
+
+/** Words of os-release's ID and ID_LIKE (os-release(5)) that tell the family. */
+const FAMILY_WORDS: Readonly<Record<string, Family>> = {
+  debian: 'debian',
+  ubuntu: 'debian',
+  fedora: 'fedora',
+  rhel: 'fedora',
+  centos: 'fedora',
+  suse: 'suse',
+  opensuse: 'suse',
+};
+
+/** A row of scripts/host-packages.txt that this host does not meet. */
+export interface MissingNeed {
+  /** As written there, without the kind: a command, a library, a file. */
+  readonly what: string;
+  /** The package that brings it here; undefined where this family has none. */
+  readonly package: string | undefined;
+}
+
+/** What kind of machine this is, as far as installing something goes. */
+export interface Host {
+  /** The distribution's own name for itself. */
+  readonly name: string;
+  readonly family: Family;
+  /** What of host-packages.txt is missing for these uses (`run`, `build`, …). */
+  missing(uses: readonly string[]): Promise<MissingNeed[]>;
+  /** The command that installs these packages. */
+  install(packages: readonly string[]): string;
+}
+
+/** Reads what the host is. `env.PATH` decides which commands it has. */
+export async function readHost(env: NodeJS.ProcessEnv): Promise<Host> {
+  const text = await readFile('/etc/os-release', 'utf8').catch(() => '');
+  const field = (name: string) => new RegExp(`^${name}="?([^"\n]*)`, 'm').exec(text)?.[1] ?? '';
+  const words = `${field('ID')} ${field('ID_LIKE')}`.split(/[\s-]+/);
+  const family = words.map((word) => FAMILY_WORDS[word]).find((known) => known !== undefined);
+  const known = family ?? 'debian';
+  return {
+    name: field('PRETTY_NAME') || 'unknown Linux',
+    family: known,
+    missing: (uses) => missingNeeds(uses, known, env),
+    install: (packages) => `${INSTALL[known]} ${packages.join(' ')}`,
+  };
+}
+
+/** Where the command `name` is, by PATH. */
+export async function findCommand(
+  name: string,
+  env: NodeJS.ProcessEnv,
+): Promise<string | undefined> {
+  for (const folder of (env.PATH ?? '').split(':')) {
+    const path = join(folder, name);
+    if (folder.startsWith('/') && (await isExecutable(path))) return path;
+  }
+  return undefined;
+}
+
+async function isExecutable(path: string): Promise<boolean> {
+  return access(path, constants.X_OK).then(
+    () => true,
+    () => false,
+  );
+}
+
+async function missingNeeds(
+  uses: readonly string[],
+  family: Family,
+  env: NodeJS.ProcessEnv,
+): Promise<MissingNeed[]> {
+  const table = await readFile(join(packageRoot(), 'scripts/host-packages.txt'), 'utf8');
+  const libraries = await knownLibraries();
+  const missing: MissingNeed[] = [];
+  for (const line of table.split('\n')) {
+    const [use = '', need = '', ...packages] = line.trim().split(/\s+/);
+    if (!uses.includes(use)) continue;
+    const [kind, what = ''] = splitOnce(need, ':');
+    if (await isMet(kind, what, libraries, env)) continue;
+    const name = packages[COLUMNS.indexOf(family)];
+    missing.push({ what: splitOnce(what, ',')[0], package: name === '-' ? undefined : name });
+  }
+  return missing;
+}
+
+function splitOnce(text: string, separator: string): [string, string | undefined] {
+  const at = text.indexOf(separator);
+  return at < 0 ? [text, undefined] : [text.slice(0, at), text.slice(at + 1)];
+}
+
+async function isMet(
+  kind: string,
+  what: string,
+  libraries: ReadonlySet<string>,
+  env: NodeJS.ProcessEnv,
+): Promise<boolean> {
+  if (kind === 'command') return (await findCommand(what, env)) !== undefined;
+  if (kind === 'library') return libraries.has(what);
+  for await (const _ of glob(what.split(','))) return true;
+  return false;
+}
+
+/** The sonames in the dynamic linker's cache. */
+async function knownLibraries(): Promise<Set<string>> {
+  const { stdout } = await execa('ldconfig', ['-p'], {
+    env: { PATH: '/usr/sbin:/sbin:/usr/bin:/bin' },
+    reject: false,
+  });
+  return new Set((stdout ?? '').split('\n').map((line) => line.trim().split(' ')[0] ?? ''));
+}
