@@ -14,9 +14,10 @@ interface DoctorOptions {
 export function command(): Command {
   return new Command('doctor')
     .description('check what kiln needs of this machine, and say how to mend what is wrong')
+    .argument('[check...]', 'only these checks, by the name in the second column')
     .option('--json', 'print one JSON document instead of a table')
     .option('--files', 'list the places kiln uses on this machine beside KILN_STATE')
-    .action(async (options: DoctorOptions) => {
+    .action(async (names: readonly string[], options: DoctorOptions) => {
       const paths = statePaths(process.env);
       if (options.files === true) {
         const files = await hostFiles(paths, process.env);
@@ -24,7 +25,7 @@ export function command(): Command {
         return;
       }
       const host = await readHost(process.env);
-      const checks = await runChecks({ paths, env: process.env, host });
+      const checks = await runChecks({ paths, env: process.env, host }, names);
       const failed = checks.some(({ status }) => status === 'fail');
       print(options.json === true ? json({ ok: !failed, checks }) : checkTable(checks));
       process.exitCode = failed ? 1 : 0;

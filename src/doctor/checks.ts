@@ -1,5 +1,5 @@
-import type { Check, CheckContext, CheckResult } from './check.ts';
-import { reason } from './check.ts';
+import { KilnError } from '../errors.ts';
+import { type Check, type CheckContext, type CheckResult, reason } from './check.ts';
 import { cgroups } from './checks/cgroups.ts';
 import { guestInit } from './checks/guest-init.ts';
 import { idMappedMounts } from './checks/id-mapped-mounts.ts';
@@ -33,9 +33,22 @@ const CHECKS: readonly Check[] = [
   libvirt,
 ];
 
-/** Runs every check, at once where they do not disturb each other: none does. */
-export function runChecks(context: CheckContext): Promise<CheckResult[]> {
-  return Promise.all(CHECKS.map((check) => runCheck(check, context)));
+/**
+ * Runs the checks of these names, every one if none is named, all at once: none disturbs another.
+ * @throws KilnError E_NO_CHECK
+ */
+export function runChecks(
+  context: CheckContext,
+  names: readonly string[] = [],
+): Promise<CheckResult[]> {
+  const unknown = names.find((name) => !CHECKS.some((check) => check.name === name));
+  if (unknown !== undefined) {
+    throw new KilnError('E_NO_CHECK', `there is no check named ${unknown}`, {
+      hint: `the checks are ${CHECKS.map(({ name }) => name).join(', ')}`,
+    });
+  }
+  const chosen = CHECKS.filter(({ name }) => names.length === 0 || names.includes(name));
+  return Promise.all(chosen.map((check) => runCheck(check, context)));
 }
 
 async function runCheck(check: Check, context: CheckContext): Promise<CheckResult> {

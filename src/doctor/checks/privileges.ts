@@ -32,6 +32,14 @@ export const privileges: Check = {
         'run kiln as root, for example with sudo',
       );
     }
+    const map = await readFile('/proc/self/uid_map', 'utf8');
+    if (!/^\s*0\s+0\s+4294967295\s*$/.test(map)) {
+      return fail(
+        'root of a user namespace',
+        "this root is not the host's: libvirt and ID-mapped mounts need that one",
+        'run kiln outside of the rootless container or `unshare --user` that this is',
+      );
+    }
     const effective = BigInt(`0x${/^CapEff:\s*([0-9a-f]+)/m.exec(status)?.[1] ?? '0'}`);
     const missing = Object.entries(NEEDED)
       .filter(([, bit]) => (effective & (1n << BigInt(bit))) === 0n)

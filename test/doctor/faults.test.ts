@@ -1,0 +1,287 @@
+/**
+ * Every fault is really there: made in a mount (or user) namespace that ends with the doctor, or by
+ * the rights it runs with. What the doctor says of it is compared with what was done.
+ */
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import test from 'ava';
+import { execa } from 'execa';
+
+const top = join(import.meta.dirname, '../..');
+const kiln = join(top, 'bin/kiln');
+
+interface Fault {
+  readonly title: string;
+  readonly check: string;
+  /** Shell commands that break something; `$D` is an empty folder, KILN_STATE is `$D/state`. */
+  readonly setup?: string;
+  /** The command that starts what follows it with other rights or namespaces. */
+  readonly under?: readonly string[];
+  readonly env?: Readonly<Record<string, string>>;
+  readonly status: 'ok' | 'warn' | 'fail';
+  /** Found in what the doctor says. */
+  readonly says: RegExp;
+}
+
+const faults: readonly Fault[] = [
+  {
+    title: 'a user who is not root',
+    check: 'privileges',
+    under: ['setpriv', '--reuid=65534', '--regid=65534', '--clear-groups'],
+    status: 'fail',
+    says: /uid 65534.*as root/s,
+  },
+  {
+    title: 'root without CAP_SYS_ADMIN',
+    check: 'privileges',
+    under: ['setpriv', '--bounding-set=-sys_admin', '--inh-caps=-sys_admin'],
+    status: 'fail',
+    says: /root without SYS_ADMIN/,
+  },
+  {
+    title: 'the root of a user namespace',
+    check: 'privileges',
+    under: ['unshare', '--user', '--map-root-user'],
+    status: 'fail',
+    says: /root of a user namespace/,
+  },
+  {
+    title: 'no libvirtd and no virsh on PATH',
+    check: 'packages',
+    setup: `mkdir $D/bin
+      for f in /usr/sbin/* /usr/bin/*; do
+        case $f in */libvirtd|*/virsh) ;; *) [ -e $D/bin/\${f##*/} ] || ln -s $f $D/bin/ ;; esac
+      done
+      PATH=$D/bin`,
+    status: 'fail',
+    says: /no libvirtd, virsh.*install libvirt-daemon libvirt-clients?$/s,
+  },
+  {
+    title: 'a guest init that was not compiled',
+    check: 'guest-init',
+    setup: `mkdir -p ${top}/dist; mount --bind $D ${top}/dist`,
+    status: 'fail',
+    says: /no .*dist\/kiln-init.*npm run build/s,
+  },
+  {
+    title: 'a guest init that needs libraries',
+    check: 'guest-init',
+    setup: `mount --bind $D ${top}/dist; cp /bin/true $D/kiln-init`,
+    status: 'fail',
+    says: /needs libraries/,
+  },
+  {
+    title: 'a kernel that is too old',
+    check: 'kernel',
+    under: ['setarch', '--uname-2.6'],
+    status: 'fail',
+    says: /Linux 2\.6\.\d+.*5\.19 or newer/s,
+  },
+  {
+    title: 'a kernel without seccomp filters',
+    check: 'kernel',
+    setup: 'mount --bind /dev/null /proc/sys/kernel/seccomp/actions_avail',
+    status: 'fail',
+    says: /without seccomp filters/,
+  },
+  {
+    title: 'user namespaces forbidden',
+    check: 'namespaces',
+    under: ['unshare', '--user', '--map-root-user', '--mount'],
+    setup: 'echo 0 > /proc/sys/user/max_user_namespaces',
+    status: 'fail',
+    says: /user\.max_user_namespaces is 0.*sysctl -w user\.max_user_namespaces/s,
+  },
+  {
+    title: 'few network namespaces allowed',
+    check: 'namespaces',
+    under: ['unshare', '--user', '--map-root-user', '--mount'],
+    setup: 'echo 3 > /proc/sys/user/max_net_namespaces',
+    status: 'warn',
+    says: /user\.max_net_namespaces is 3/,
+  },
+  {
+    title: 'a state directory too small for an image',
+    check: 'state-directory',
+    setup: 'mkdir $D/state; mount -t tmpfs -o size=64m tmpfs $D/state',
+    status: 'fail',
+    says: /tmpfs, 0\.1 GiB free.*too little space/s,
+  },
+  {
+    title: 'a state directory with room for few images',
+    check: 'state-directory',
+    setup: 'mkdir $D/state; mount -t tmpfs -o size=4g tmpfs $D/state',
+    status: 'warn',
+    says: /tmpfs, 4\.0 GiB free/,
+  },
+  {
+    title: 'a state directory without inodes left',
+    check: 'state-directory',
+    setup: 'mkdir $D/state; mount -t tmpfs -o size=4g,nr_inodes=1000 tmpfs $D/state',
+    status: 'fail',
+    says: /too little inodes/,
+  },
+  {
+    title: 'a state directory on a noexec mount',
+    check: 'state-directory',
+    setup: 'mkdir $D/state; mount -t tmpfs -o size=20g,noexec tmpfs $D/state',
+    status: 'fail',
+    says: /noexec.*mount -o remount,exec/s,
+  },
+  {
+    title: 'a state directory that is read-only',
+    check: 'state-directory',
+    setup: 'mkdir $D/state; mount -t tmpfs -o size=20g,ro tmpfs $D/state',
+    status: 'fail',
+    says: /state is read-only/,
+  },
+  {
+    title: 'a state directory behind a folder that only its owner may pass',
+    check: 'state-directory',
+    setup:
+      'mount -t tmpfs -o size=20g,mode=755 tmpfs $D; mkdir -m 700 $D/home; KILN_STATE=$D/home/state',
+    status: 'fail',
+    says: /home may not be passed.*chmod o\+x/s,
+  },
+  {
+    title: 'a state directory that everybody may write to',
+    check: 'state-directory',
+    setup: 'mount -t tmpfs -o size=20g,mode=755 tmpfs $D; mkdir -m 777 $D/state',
+    status: 'fail',
+    says: /writable by others.*chmod o-w/s,
+  },
+  {
+    title: 'a file system without ID-mapped mounts',
+    check: 'id-mapped-mounts',
+    setup: `mkdir $D/all $D/state; mount -t tmpfs tmpfs $D/all
+      mkdir $D/all/lower $D/all/upper $D/all/work
+      mount -t overlay -o lowerdir=$D/all/lower,upperdir=$D/all/upper,workdir=$D/all/work o $D/state`,
+    status: 'fail',
+    says: /overlay below .*set KILN_STATE to a file system with ID-mapped mounts/s,
+  },
+  {
+    title: 'a tmpfs, which takes ID maps',
+    check: 'id-mapped-mounts',
+    setup: 'mkdir $D/state; mount -t tmpfs tmpfs $D/state',
+    status: 'ok',
+    says: /tmpfs below .* takes an ID map/,
+  },
+  {
+    title: 'a file system that overlayfs refuses',
+    check: 'overlay',
+    setup: 'KILN_STATE=/proc/kiln',
+    status: 'fail',
+    says: /overlayfs on proc/,
+  },
+  {
+    title: 'no cgroups at all',
+    check: 'cgroups',
+    setup: 'umount -R -l /sys/fs/cgroup',
+    status: 'fail',
+    says: /no cgroup hierarchy is mounted.*mount -t cgroup2/s,
+  },
+  {
+    title: 'cgroups that cannot be written',
+    check: 'cgroups',
+    setup: `findmnt -rno TARGET -t cgroup,cgroup2 | while read -r path; do
+      mount -o remount,ro,bind $path; done`,
+    status: 'fail',
+    says: /no cgroup can be made in .*remount,rw/s,
+  },
+  {
+    title: 'no pids controller',
+    check: 'cgroups',
+    setup: `if [ -e /sys/fs/cgroup/cgroup.controllers ]; then
+        sed 's/pids//' /sys/fs/cgroup/cgroup.controllers > $D/controllers
+        mount --bind $D/controllers /sys/fs/cgroup/cgroup.controllers
+      else umount /sys/fs/cgroup/pids; fi`,
+    status: 'warn',
+    says: /without pids there is no --pids/,
+  },
+  {
+    title: 'an account with an id of the block',
+    check: 'id-ranges',
+    setup: `(cat /etc/passwd; echo mallory:x:1879150000:100::/:/bin/sh) > $D/passwd
+      mount --bind $D/passwd /etc/passwd`,
+    status: 'fail',
+    says: /belong to mallory \(\/etc\/passwd\)/,
+  },
+  {
+    title: 'a user who was given ids of the block',
+    check: 'id-ranges',
+    setup: `echo alice:1879000000:65536 > $D/subuid
+      [ -e /etc/subgid ] || : > /etc/subgid; mount --bind $D/subuid /etc/subgid`,
+    status: 'warn',
+    says: /alice \(\/etc\/subgid\) may use ids/,
+  },
+  {
+    title: 'SELinux, enforcing',
+    check: 'security-modules',
+    setup: 'mount -t tmpfs tmpfs /sys/fs; mkdir /sys/fs/selinux; echo 1 > /sys/fs/selinux/enforce',
+    status: 'warn',
+    says: /SELinux, enforcing.*ausearch/s,
+  },
+  {
+    title: 'a run directory in which everybody may write',
+    check: 'run-directory',
+    setup: 'mount -t tmpfs -o mode=777 tmpfs /run',
+    status: 'fail',
+    says: /mode 777.*chmod 755/s,
+  },
+  {
+    title: 'a run directory that survives a boot',
+    check: 'run-directory',
+    setup: `mkdir $D/disk; mount --bind $D/disk /run
+      [ "$(findmnt -no FSTYPE -T /run)" != tmpfs ] || mount -t ramfs -o mode=755 ramfs /run`,
+    status: 'warn',
+    says: /survives the boot/,
+  },
+  {
+    title: 'a remote libvirt',
+    check: 'libvirt',
+    env: { KILN_URI: 'lxc+ssh://elsewhere/system' },
+    status: 'fail',
+    says: /remote libvirt.*unset KILN_URI/s,
+  },
+  {
+    title: 'a system libvirtd that does not run',
+    check: 'libvirt',
+    setup: 'mkdir -p $D/run && mount --bind $D/run /run',
+    env: { KILN_URI: 'lxc:///system' },
+    status: 'fail',
+    says: /lxc:\/\/\/system/,
+  },
+];
+
+for (const fault of faults) {
+  // One at a time: thirty at once would starve what runs beside them.
+  test.serial(`${fault.check}: ${fault.title}`, async (t) => {
+    const folder = await mkdtemp(join(tmpdir(), 'kiln-fault-'));
+    try {
+      await execa('chmod', ['755', folder]);
+      const script = `set -eu; D=$1; export KILN_STATE=$D/state; ${fault.setup ?? ':'}
+        export KILN_STATE PATH; shift; exec "$@"`;
+      const [file = 'unshare', ...args] = fault.under ?? ['unshare', '--mount'];
+      const command = [kiln, 'doctor', '--json', fault.check];
+      const result = await execa(file, [...args, 'sh', '-c', script, 'sh', folder, ...command], {
+        env: { KILN_URI: undefined, ...fault.env },
+        reject: false,
+      });
+      t.true(result.stdout.startsWith('{'), result.stderr);
+      const { ok, checks } = JSON.parse(result.stdout) as {
+        ok: boolean;
+        checks: { status: string; found: string; problem?: string; mend?: string }[];
+      };
+      const [check] = checks;
+      const said = [check?.found, check?.problem, check?.mend].filter(Boolean).join('\n');
+      t.is(check?.status, fault.status, said);
+      t.regex(said, fault.says);
+      t.is(ok, fault.status !== 'fail');
+      t.is(result.exitCode, fault.status === 'fail' ? 1 : 0);
+      if (fault.status !== 'ok') t.truthy(check?.mend, 'it says how to mend it');
+    } finally {
+      await rm(folder, { recursive: true, force: true });
+    }
+  });
+}
