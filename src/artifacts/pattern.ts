@@ -24,6 +24,8 @@ export interface ArtifactPattern {
    */
   readonly base: string;
   readonly start: PatternState;
+  /** It ends in a slash: only directories match. */
+  readonly directoriesOnly: boolean;
 }
 
 /** Braces may multiply: more alternatives than this are refused. */
@@ -40,7 +42,8 @@ function invalid(source: string, why: string, cause?: unknown): KilnError {
 
 /**
  * Compiles a shell pattern: `*`, `?`, `[…]`, `{a,b}`, `**` for any number of directories, `\` to
- * take a character literally. As in a shell a leading dot must be written (`.config`, `.*`).
+ * take a character literally. As in a shell a leading dot must be written (`.config`, `.*`), and
+ * with a slash at the end only directories match.
  * A last component `.` stands for everything in the directory, hidden or not.
  *
  * @param workdir absolute path that a relative pattern starts from
@@ -49,14 +52,14 @@ function invalid(source: string, why: string, cause?: unknown): KilnError {
 export function compilePattern(source: string, workdir: string): ArtifactPattern {
   if (source === '' || source.includes('\0')) throw invalid(source, 'is not a path');
   const absolute = source.startsWith('/');
-  const parts = source.split('/').filter((part) => part !== '');
-  const everything = parts.length === 0 || parts.at(-1) === '.';
-  if (everything) parts.pop();
+  const written = source.split('/').filter((part) => part !== '');
+  const parts = written.filter((part) => part !== '.');
+  const everything = parts.length === 0 || written.at(-1) === '.';
   const wild = parts.findIndex((part) => WILD.test(part));
   const whole = everything ? parts.length : parts.length - 1;
   const split = wild === -1 ? whole : Math.min(wild, whole);
   const prefix = parts.slice(0, split).join('/');
-  const base = absolute ? `/${prefix}` : prefix === '' ? workdir : `${workdir}/${prefix}`;
+  const base = (absolute ? `/${prefix}` : `${workdir}/${prefix}`).replace(/\/+/g, '/');
 
   const rest = parts.slice(split).join('/');
   const alternatives = rest === '' ? [[]] : parse(source, rest);
@@ -68,7 +71,7 @@ export function compilePattern(source: string, workdir: string): ArtifactPattern
     if (named.length > 0) start.push({ segments: named, at: 0 });
   }
   if (start.length === 0) throw invalid(source, 'names nothing');
-  return { source, base, start };
+  return { source, base, start, directoriesOnly: source.endsWith('/') };
 }
 
 function parse(source: string, rest: string): Segment[][] {

@@ -35,6 +35,7 @@ export interface PatternWalkOptions {
 export class PatternWalk {
   readonly #options: PatternWalkOptions;
   readonly #matches: ByteString[] = [];
+  #directoriesOnly = false;
 
   constructor(options: PatternWalkOptions) {
     this.#options = options;
@@ -50,6 +51,7 @@ export class PatternWalk {
     const source = fromText(pattern.base.replace(/\/+$/, ''));
     const { staging } = this.#options;
     const frame = { fd: base, stats, source, path: '', parent: undefined, depth: 1, copy: staging };
+    this.#directoriesOnly = pattern.directoriesOnly;
     await this.#visit(frame, pattern.start);
   }
 
@@ -89,7 +91,9 @@ export class PatternWalk {
     const path = joinBytes(frame.path, bytes);
     const fd = openEntry(frame.fd, name);
     if (fd === undefined) return;
+    const wanted = !this.#directoriesOnly || fstatSync(fd).isDirectory();
     closeSync(fd);
+    if (!wanted) return;
     this.#matches.push(path);
     await this.#options.copy.copy({
       from: frame.fd,
