@@ -41,7 +41,7 @@ await step(
 await step('compiling hello.c in a sandbox and collecting the program', async () => {
   await rm(result, { recursive: true, force: true });
   await mkdir(result, { recursive: true });
-  await show`${kiln} run -r debian-build --bind ${source}:/src:ro --artifact /tmp/hello --resultdir ${result} -- gcc -O2 -Wall -o /tmp/hello /src/hello.c`;
+  await show`${kiln} run -r debian-build --bind ${source}:/src:ro --workdir /tmp --artifact hello --resultdir ${result} -- gcc -O2 -Wall -o hello /src/hello.c`;
 });
 const program = (await $`find ${result} -type f -name hello`).stdout.trim();
 await step('running it in another sandbox', async () => {

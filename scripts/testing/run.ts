@@ -15,11 +15,19 @@ import { TapReader } from './tap.ts';
 const top = join(import.meta.dirname, '../..');
 const SLOWEST_SHOWN = 10;
 
+/** Built once and kept: tests find it by KILN_FIXTURES. */
+const fixtures = process.env.KILN_FIXTURES ?? join(top, '.cache/fixtures');
+
 const steps: readonly Step[] = [
   { title: 'build', command: [process.execPath, 'scripts/build.ts'] },
   { title: 'types (tsc)', command: ['npm', 'run', '--silent', 'check:types'] },
   { title: 'format and lint (biome)', command: ['npm', 'run', '--silent', 'check:lint'] },
   { title: 'dead code (knip)', command: ['npm', 'run', '--silent', 'check:dead'] },
+  {
+    title: 'fixtures: a repository of RPMs made of Debian packages',
+    command: [process.execPath, 'fixtures/debian-rpms/main.ts'],
+    env: { KILN_FIXTURES: fixtures },
+  },
 ];
 
 /** Runs ava and passes its results on; the closing counts of TAP are ours to print. */
@@ -85,6 +93,7 @@ try {
   const reader = await runTests(process.argv.slice(2), {
     TMPDIR: temporary,
     KILN_STATE: join(temporary, 'state'),
+    KILN_FIXTURES: fixtures,
     KILN_TEST_TIMES: times,
   });
   const list = readSkipList(top);

@@ -16,6 +16,8 @@ async function runIn(files: Readonly<Record<string, string>>, skips: Record<stri
     await cp(join(top, 'ava.config.js'), join(checkout, 'ava.config.js'));
     await symlink(join(top, 'node_modules'), join(checkout, 'node_modules'));
     await writeFile(join(checkout, 'scripts/build.ts'), '');
+    await mkdir(join(checkout, 'fixtures/debian-rpms'), { recursive: true });
+    await writeFile(join(checkout, 'fixtures/debian-rpms/main.ts'), '');
     await writeFile(
       join(checkout, 'package.json'),
       JSON.stringify({ type: 'module', private: true, scripts }),
