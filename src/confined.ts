@@ -7,6 +7,7 @@ import type { TaskTable } from './confine/task.ts';
 
 const tasks: TaskTable = {
   'rpm-read': () => import('./rpm/read-task.ts'),
+  'rpm-unpack': () => import('./rpm/unpack-task.ts'),
 };
 
 await serveConfined(tasks);

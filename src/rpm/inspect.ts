@@ -32,7 +32,10 @@ export type SignaturePolicy =
   | 'allow-unsigned';
 
 /** @throws KilnError E_RPM_DIGEST or E_RPM_SIGNATURE for a package that must not be used. */
-export function assertTrusted(rpm: RpmPackage, policy: SignaturePolicy): void {
+export function assertTrusted(
+  rpm: Pick<RpmPackage, 'digests' | 'signatures'>,
+  policy: SignaturePolicy,
+): void {
   const [fault] = digestFaults(rpm.digests);
   if (fault !== undefined) {
     throw rpmError('E_RPM_DIGEST', fault, { hint: 'download it again' });

@@ -1,0 +1,198 @@
+/**
+ * bzip2, xz and lzma through the system's own libbz2 and liblzma, which rpm, dpkg and systemd need
+ * anyway: both have the same interface, a struct with an input and an output window.
+ * Sources: bzlib.h; lzma/base.h, lzma/container.h.
+ */
+import koffi, { type LibraryHandle } from 'koffi';
+import { rpmError } from '../errors.ts';
+
+/** Bytes decoded at a time. */
+const WINDOW = 1024 * 1024;
+
+/** Dictionaries larger than this are refused (rpm: 100 MiB). */
+const LZMA_MEMORY = 256n * 1024n * 1024n;
+const LZMA_CONCATENATED = 8;
+const LZMA_RUN = 0;
+const LZMA_FINISH = 3;
+
+/** Layout of a stream struct on a 64-bit system: byte offsets. */
+interface Layout {
+  readonly size: number;
+  readonly nextIn: number;
+  readonly availIn: number;
+  readonly nextOut: number;
+  readonly availOut: number;
+  /** Width of the two `avail` fields. */
+  readonly wide: boolean;
+}
+
+const BZ_LAYOUT: Layout = {
+  ...{ size: 80, nextIn: 0, availIn: 8, nextOut: 24, availOut: 32, wide: false },
+};
+const LZMA_LAYOUT: Layout = {
+  ...{ size: 136, nextIn: 0, availIn: 8, nextOut: 24, availOut: 32, wide: true },
+};
+
+/** What differs between the libraries. Codes are of their own headers. */
+interface Codec {
+  readonly layout: Layout;
+  start(stream: Buffer): number;
+  /** @param last No input follows what is in the window. */
+  step(stream: Buffer, last: boolean): number;
+  end(stream: Buffer): void;
+  readonly okCode: number;
+  readonly endCode: number;
+  /** Further streams may follow the end of one (as pbzip2 writes them). */
+  readonly restarts: boolean;
+}
+
+export type NativeCompressor = 'bzip2' | 'xz' | 'lzma';
+
+const codecs = new Map<NativeCompressor, Codec>();
+
+/** Loads what is installed. A confined child must do it before it shuts itself in. */
+export function loadNativeCodecs(): void {
+  const bzip2 = load('libbz2.so.1.0', 'libbz2.so.1');
+  if (bzip2 !== undefined) codecs.set('bzip2', bzip2Codec(bzip2));
+  const lzma = load('liblzma.so.5');
+  if (lzma !== undefined) {
+    const open = lzma.func(
+      'int lzma_stream_decoder(void *stream, uint64_t memory, uint32_t flags)',
+    );
+    const openOld = lzma.func('int lzma_alone_decoder(void *stream, uint64_t memory)');
+    codecs.set(
+      'xz',
+      lzmaCodec(lzma, (s) => open(s, LZMA_MEMORY, LZMA_CONCATENATED)),
+    );
+    codecs.set(
+      'lzma',
+      lzmaCodec(lzma, (s) => openOld(s, LZMA_MEMORY)),
+    );
+  }
+}
+
+function load(...names: readonly string[]): LibraryHandle | undefined {
+  for (const name of names) {
+    try {
+      return koffi.load(name);
+    } catch {
+      // The next name, or E_RPM_UNSUPPORTED when a package needs it.
+    }
+  }
+  return undefined;
+}
+
+function bzip2Codec(library: LibraryHandle): Codec {
+  const init = library.func('int BZ2_bzDecompressInit(void *stream, int verbosity, int small)');
+  const step = library.func('int BZ2_bzDecompress(void *stream)');
+  const end = library.func('int BZ2_bzDecompressEnd(void *stream)');
+  return {
+    layout: BZ_LAYOUT,
+    start: (stream) => init(stream, 0, 0),
+    step: (stream) => step(stream),
+    end: (stream) => end(stream),
+    okCode: 0,
+    endCode: 4,
+    restarts: true,
+  };
+}
+
+function lzmaCodec(library: LibraryHandle, start: Codec['start']): Codec {
+  const step = library.func('int lzma_code(void *stream, int action)');
+  const end = library.func('void lzma_end(void *stream)');
+  return {
+    layout: LZMA_LAYOUT,
+    start,
+    step: (stream, last) => step(stream, last ? LZMA_FINISH : LZMA_RUN),
+    end: (stream) => end(stream),
+    okCode: 0,
+    endCode: 1,
+    restarts: false,
+  };
+}
+
+/**
+ * Decodes a stream. Pieces it yields are valid until the next one is asked for.
+ * @throws KilnError E_RPM_FORMAT for damaged data, E_RPM_UNSUPPORTED when the library is missing.
+ */
+export function* decodeNative(
+  compressor: NativeCompressor,
+  input: Iterable<Buffer>,
+): Generator<Buffer, void, undefined> {
+  const codec = codecs.get(compressor);
+  if (codec === undefined) {
+    const library = compressor === 'bzip2' ? 'libbz2' : 'liblzma';
+    throw rpmError('E_RPM_UNSUPPORTED', `its payload is ${compressor}, but ${library} is missing`, {
+      hint: `install ${library}`,
+    });
+  }
+  const decoder = new Decoder(compressor, codec);
+  try {
+    for (const piece of input) yield* decoder.decode(piece, false);
+    yield* decoder.decode(Buffer.alloc(0), true);
+  } finally {
+    decoder.end();
+  }
+}
+
+class Decoder {
+  readonly #name: string;
+  readonly #codec: Codec;
+  readonly #stream: Buffer;
+  readonly #window = Buffer.allocUnsafe(WINDOW);
+  #open = false;
+
+  constructor(name: string, codec: Codec) {
+    this.#name = name;
+    this.#codec = codec;
+    this.#stream = Buffer.alloc(codec.layout.size);
+  }
+
+  *decode(piece: Buffer, last: boolean): Generator<Buffer> {
+    const { layout } = this.#codec;
+    let left = piece.length;
+    for (;;) {
+      if (left === 0 && !(last && this.#open)) return;
+      this.#begin();
+      this.#set(layout.nextIn, layout.availIn, piece, piece.length - left, left);
+      this.#set(layout.nextOut, layout.availOut, this.#window, 0, WINDOW);
+      const code = this.#codec.step(this.#stream, last);
+      left = this.#get(layout.availIn);
+      const count = WINDOW - this.#get(layout.availOut);
+      if (count > 0) yield this.#window.subarray(0, count);
+      if (code === this.#codec.endCode) {
+        this.end();
+        if (!this.#codec.restarts) return;
+      } else if (code !== this.#codec.okCode || (count === 0 && (left > 0 || last))) {
+        throw rpmError('E_RPM_FORMAT', `its ${this.#name} payload is damaged (code ${code})`);
+      } else if (left === 0 && count < WINDOW && !last) {
+        return;
+      }
+    }
+  }
+
+  end(): void {
+    if (this.#open) this.#codec.end(this.#stream);
+    this.#open = false;
+  }
+
+  #begin(): void {
+    if (this.#open) return;
+    this.#stream.fill(0);
+    const code = this.#codec.start(this.#stream);
+    if (code !== this.#codec.okCode) throw new Error(`${this.#name} cannot start: code ${code}`);
+    this.#open = true;
+  }
+
+  #set(pointer: number, available: number, memory: Buffer, at: number, length: number): void {
+    this.#stream.writeBigUInt64LE(koffi.address(memory) + BigInt(at), pointer);
+    if (this.#codec.layout.wide) this.#stream.writeBigUInt64LE(BigInt(length), available);
+    else this.#stream.writeUInt32LE(length, available);
+  }
+
+  #get(available: number): number {
+    return this.#codec.layout.wide
+      ? Number(this.#stream.readBigUInt64LE(available))
+      : this.#stream.readUInt32LE(available);
+  }
+}

@@ -1,0 +1,91 @@
+/** The confined side of unpackRpms. Its root is the destination. */
+import { closeSync, mkdirSync, rmdirSync } from 'node:fs';
+import { flattenError } from '../confine/flat-error.ts';
+import type { ConfinedTask } from '../confine/task.ts';
+import { describePackage } from './describe.ts';
+import { checkDigests } from './digests.ts';
+import { assertTrusted, type SignaturePolicy } from './inspect.ts';
+import { type Keyring, loadKeyring } from './keyring.ts';
+import type { RpmPackage } from './package.ts';
+import { CpioParser } from './payload/cpio.ts';
+import { decompressPayload } from './payload/decompress.ts';
+import { loadNativeCodecs } from './payload/native-codec.ts';
+import { planUnpack, type UnpackLimits } from './payload/plan.ts';
+import { type OwnerMap, PackageWriter } from './payload/writer.ts';
+import { readSections } from './sections.ts';
+import { checkSignatures } from './signatures.ts';
+
+export interface UnpackTaskInput {
+  /** One directory for each descriptor, relative to the root; `.` for the root itself. */
+  readonly into: readonly string[];
+  readonly keys: readonly string[];
+  readonly policy: SignaturePolicy;
+  readonly limits: UnpackLimits;
+  readonly owners?: OwnerMap;
+}
+
+/** Bytes written between two messages about progress. */
+const PROGRESS_STEP = 8 * 1024 * 1024;
+
+let keyring: Keyring | null = null;
+
+export const task: ConfinedTask = {
+  async prepare(input) {
+    loadNativeCodecs();
+    const { keys } = input as UnpackTaskInput;
+    if (keys.length > 0) keyring = await loadKeyring(keys);
+  },
+
+  async run(input, { fds, emit }) {
+    const options = input as UnpackTaskInput;
+    for (const [index, fd] of fds.entries()) {
+      const onProgress = (bytes: number) => emit({ index, progress: bytes });
+      try {
+        emit({ index, ...(await unpack(fd, options.into[index]!, options, onProgress)) });
+      } catch (error) {
+        emit({ index, error: flattenError(error) });
+      } finally {
+        closeSync(fd);
+      }
+    }
+  },
+};
+
+/**
+ * Digests and signature come first: with a policy that requires one, no byte of a package that its
+ * maker did not sign ever reaches a decompressor.
+ */
+async function unpack(
+  fd: number,
+  into: string,
+  { policy, limits, owners }: UnpackTaskInput,
+  onProgress: (bytes: number) => void,
+): Promise<{ package: RpmPackage; warnings: readonly string[] }> {
+  const sections = readSections(fd);
+  const digests = checkDigests(fd, sections, 'payload');
+  const signatures = await checkSignatures(fd, sections, keyring, true);
+  assertTrusted({ digests, signatures }, policy);
+  const description = describePackage(fd, sections);
+  const plan = planUnpack(description, limits);
+
+  if (into !== '.') mkdirSync(into, 0o755);
+  const writer = new PackageWriter(plan, into, description.fileDigestAlgorithm, owners);
+  try {
+    const parser = new CpioParser(writer);
+    let reported = 0;
+    for await (const piece of decompressPayload(fd, description.payload)) {
+      parser.push(piece);
+      if (parser.finished) break;
+      if (writer.written - reported < PROGRESS_STEP) continue;
+      reported = writer.written;
+      onProgress(reported);
+    }
+    parser.finish();
+    writer.finish();
+  } catch (error) {
+    writer.undo();
+    if (into !== '.') rmdirSync(into);
+    throw error;
+  }
+  return { package: { ...description, digests, signatures }, warnings: writer.warnings };
+}
