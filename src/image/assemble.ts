@@ -41,6 +41,8 @@ export interface AssembledTree {
   readonly transaction: TransactionKind;
   readonly exactReasons: readonly string[];
   readonly warnings: readonly string[];
+  /** Digests of the packages whose store inodes it has links to. */
+  readonly linked: readonly string[];
   /** Bytes of all files, and of those that are not links to the package store. */
   readonly bytes: number;
   readonly ownBytes: number;
@@ -79,7 +81,7 @@ interface Parts {
   readonly composition: Composition;
 }
 
-function withoutScripts({ plan, composed, composition }: Parts): AssembledTree {
+function withoutScripts({ options, plan, composed, composition }: Parts): AssembledTree {
   const warnings = settleOwners(composed, composition.deferred);
   setDirectoryTimes(plan, composed);
   return {
@@ -87,6 +89,7 @@ function withoutScripts({ plan, composed, composition }: Parts): AssembledTree {
     transaction: 'none',
     exactReasons: [],
     warnings,
+    linked: options.packages.map((stored) => stored.digest),
     bytes: composition.bytes,
     ownBytes: composition.copiedBytes,
   };
@@ -122,6 +125,7 @@ async function fast(
       transaction: 'fast',
       exactReasons: [],
       warnings,
+      linked: packages.map((stored) => stored.digest),
       bytes: composition.bytes + merge.bytes,
       ownBytes: composition.copiedBytes + merge.bytes,
     };
@@ -160,6 +164,7 @@ async function exact(
     transaction: 'exact',
     exactReasons: reasons,
     warnings,
+    linked: [],
     bytes,
     ownBytes: bytes,
   };

@@ -1,3 +1,4 @@
+import { mkdir } from 'node:fs/promises';
 import { KilnError } from '../../errors.ts';
 import { TRANSACTION_CAPABILITIES } from '../../sandbox/capabilities.ts';
 import { type Engine, openSandbox } from '../../sandbox/open.ts';
@@ -21,7 +22,7 @@ const POLICY: CommandPolicy = { user: 'root', capabilities: TRANSACTION_CAPABILI
 export interface TransactionBoxOptions {
   /** The tree that is the box's root; it is not written to. */
   readonly tree: string;
-  /** An empty folder of the host for what the box writes: `upper` and `work` appear in it. */
+  /** A folder of the host for what the box writes: `upper` and `work` appear in it. */
   readonly scratch: string;
   /** A folder of the host that the box sees at {@link CONTROL}, read-only. */
   readonly control: string;
@@ -57,6 +58,7 @@ export class TransactionBox implements AsyncDisposable {
 
   /** Opens a box; dispose of it before anything is done with what it wrote. */
   static async open(engine: Engine, options: TransactionBoxOptions): Promise<TransactionBox> {
+    await mkdir(options.scratch, { recursive: true });
     const specification = sandboxSpecification({
       root: options.tree,
       scratch: options.scratch,

@@ -19,8 +19,6 @@ export interface ExactTransaction {
   readonly work: string;
   /** Whole package files. */
   readonly packages: readonly string[];
-  /** Whether a package brings /dev. */
-  readonly hasDev: boolean;
   /** For everything, seconds. */
   readonly timeout: number;
   readonly signal?: AbortSignal | undefined;
@@ -50,7 +48,7 @@ const INSTALL = [
  * @throws KilnError E_SCRIPTLET with what rpm said.
  */
 export async function installIntoEmptyRoot(
-  options: ExactTransaction,
+  options: ExactTransaction & { /** Whether a package brings /dev. */ readonly hasDev: boolean },
 ): Promise<{ readonly root: string; readonly warnings: readonly string[] }> {
   const root = join(options.work, 'scratch', 'upper', TARGET);
   mkdirSync(join(root, 'dev'), { recursive: true });
@@ -88,14 +86,13 @@ function removeDevNull(root: string, keepDev: boolean): void {
  * @throws KilnError E_SCRIPTLET with what rpm said.
  */
 export async function installOnTop(
-  options: ExactTransaction,
+  options: ExactTransaction & { readonly noScripts: boolean },
 ): Promise<{ readonly upper: string; readonly warnings: readonly string[] }> {
-  mkdirSync(join(options.work, 'scratch'));
-  const warnings = await runRpm(options, []);
+  const warnings = await runRpm(options, options.noScripts ? ['--noscripts', '--notriggers'] : []);
   return { upper: join(options.work, 'scratch', 'upper'), warnings };
 }
 
-async function runRpm(options: ExactTransaction, root: readonly string[]): Promise<string[]> {
+async function runRpm(options: ExactTransaction, more: readonly string[]): Promise<string[]> {
   const { engine, tree, rpm, work, timeout, signal } = options;
   const control = new ControlDirectory(join(work, 'control'));
   const files = options.packages.map((file) => control.addFile(file));
@@ -104,7 +101,7 @@ async function runRpm(options: ExactTransaction, root: readonly string[]): Promi
     scratch: join(work, 'scratch'),
     control: control.path,
   });
-  const result = await box.run({ argv: [rpm, ...root, ...INSTALL, ...files], timeout, signal });
+  const result = await box.run({ argv: [rpm, ...more, ...INSTALL, ...files], timeout, signal });
   if (result.status !== 0) throw failure('rpm', result);
   return result.output.split('\n').filter((line) => line.startsWith('warning: '));
 }

@@ -1,0 +1,201 @@
+import { createHash } from 'node:crypto';
+import { closeSync, constants, mkdirSync, openSync, renameSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { KilnError } from '../errors.ts';
+import { acquireLock, tryLock } from '../kernel/flock.ts';
+import type { LoadedImageRecipe } from '../recipe/load-image-recipe.ts';
+import type { Lock } from '../repository/lock.ts';
+import type { Engine } from '../sandbox/open.ts';
+import { type AssembledTree, assembleTree } from './assemble.ts';
+import { extendTree } from './extend.ts';
+import { IMAGE_FORMAT, type ImageInputs, imageId } from './key.ts';
+import type { OnImageProgress } from './progress.ts';
+import { type ImageContents, readContents } from './store/contents.ts';
+import { currentMoment } from './store/durability.ts';
+import { type LeasedImage, leaseImage, publishImage, sweepImages } from './store/images.ts';
+import { type ImageManifest, imageFiles } from './store/manifest.ts';
+import { obtainPackages } from './store/packages.ts';
+import {
+  ensureStore,
+  lockFile,
+  openWorkDirectory,
+  sweepWorkDirectories,
+} from './store/work-directory.ts';
+import { type Account, ROOT_ACCOUNT, readAccounts } from './tree/accounts.ts';
+import { customizeTree, type FileToWrite } from './tree/customize.ts';
+
+/** What an image is, apart from its packages. */
+export interface ImageSettings
+  extends Pick<
+    LoadedImageRecipe,
+    'users' | 'environment' | 'user' | 'workdir' | 'scriptlets' | 'name' | 'description'
+  > {
+  readonly files: readonly FileToWrite[];
+}
+
+/** An image to have. */
+export interface ImageRequest {
+  readonly engine: Engine;
+  /** Its packages; with a base, those that come on top of the base's. */
+  readonly lock: Lock;
+  readonly settings: ImageSettings;
+  /** Id of an image to start from; it must have rpm. */
+  readonly base?: string | undefined;
+  readonly onProgress?: OnImageProgress | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** The id that the image of this request has or will have. */
+export function requestedImageId(
+  request: Pick<ImageRequest, 'lock' | 'settings' | 'base'>,
+): string {
+  return imageId(inputsOf(request));
+}
+
+/**
+ * The image of a request, taken into use; made first if there is none. Whoever asks for an image
+ * that somebody else is making waits for that one.
+ * @throws KilnError of the repositories, E_FILE_CONFLICT, E_SCRIPTLET, E_RPM_MISSING, E_IMAGE_USER.
+ */
+export async function ensureImage(request: ImageRequest): Promise<LeasedImage> {
+  const { engine, onProgress, signal } = request;
+  const { paths } = engine;
+  const inputs = inputsOf(request);
+  const id = imageId(inputs);
+  const ready = await leaseImage(paths, id);
+  if (ready !== undefined) return ready;
+  await ensureStore(paths);
+  const lockPath = lockFile(paths, `image-${id}`);
+  let lock = await tryLock(lockPath);
+  if (lock === undefined) {
+    onProgress?.({ kind: 'wait', image: id });
+    lock = await acquireLock(lockPath, { signal });
+  }
+  try {
+    const meanwhile = await leaseImage(paths, id);
+    if (meanwhile !== undefined) return meanwhile;
+    await sweepWorkDirectories(paths);
+    await sweepImages(paths);
+    await make(request, inputs, id);
+    const made = await leaseImage(paths, id);
+    if (made !== undefined) return made;
+    throw new KilnError('E_IMAGE_MISSING', `image ${id} was deleted as soon as it was made`);
+  } finally {
+    await lock.release();
+  }
+}
+
+async function make(request: ImageRequest, inputs: ImageInputs, id: string): Promise<void> {
+  const { engine, settings, lock, onProgress, signal } = request;
+  await using work = await openWorkDirectory(engine.paths);
+  await using base = request.base === undefined ? undefined : await leaseBase(request);
+  const packages = await obtainPackages(engine.paths, lock, { onProgress, signal });
+  const parts = {
+    engine,
+    packages,
+    scriptlets: settings.scriptlets,
+    work: work.path,
+    onProgress,
+    signal,
+  };
+  const tree =
+    base === undefined ? await assembleTree(parts) : await extendTree({ ...parts, base });
+  const earlier =
+    base === undefined ? [] : (await readContents(engine.paths, inputs.base!)).packages;
+  const contents: ImageContents = {
+    inputs,
+    packages: [...earlier, ...lock.packages],
+    linked: tree.linked,
+    exactReasons: tree.exactReasons,
+  };
+  const root = openSync(tree.path, constants.O_RDONLY | constants.O_DIRECTORY);
+  try {
+    customizeTree(root, settings.users, settings.files);
+    const manifest = manifestOf(request, id, tree, contents, root);
+    await publishImage(engine.paths, id, finish(work.path, tree.path, manifest, contents));
+  } finally {
+    closeSync(root);
+  }
+}
+
+async function leaseBase({ engine, base }: ImageRequest): Promise<LeasedImage> {
+  const lease = await leaseImage(engine.paths, base!);
+  if (lease !== undefined) return lease;
+  throw new KilnError('E_IMAGE_MISSING', `there is no image ${base} to build on`);
+}
+
+/** Writes an image's folder; returns its path. */
+function finish(
+  work: string,
+  tree: string,
+  manifest: ImageManifest,
+  contents: ImageContents,
+): string {
+  const directory = join(work, 'image');
+  mkdirSync(directory, { mode: 0o700 });
+  renameSync(tree, imageFiles.tree(directory));
+  writeFileSync(imageFiles.contents(directory), JSON.stringify(contents));
+  writeFileSync(imageFiles.lease(directory), '', { mode: 0o600 });
+  writeFileSync(imageFiles.manifest(directory), JSON.stringify(manifest));
+  return directory;
+}
+
+function manifestOf(
+  { settings, lock }: ImageRequest,
+  id: string,
+  tree: AssembledTree,
+  contents: ImageContents,
+  root: number,
+): ImageManifest {
+  const accounts = readAccounts(root);
+  const user = accountOf(settings.user, accounts);
+  return {
+    format: IMAGE_FORMAT,
+    id,
+    name: settings.name,
+    description: settings.description,
+    arch: lock.arch,
+    environment: settings.environment,
+    user,
+    workdir: settings.workdir ?? user.home,
+    accounts,
+    packageCount: contents.packages.length,
+    bytes: Math.round(tree.bytes),
+    ownBytes: Math.round(tree.ownBytes),
+    transaction: tree.transaction,
+    warnings: tree.warnings,
+    created: Date.now(),
+    made: currentMoment(),
+  };
+}
+
+function accountOf(name: string, accounts: readonly Account[]): Account {
+  const account = accounts.find((candidate) => candidate.name === name);
+  if (account !== undefined) return account;
+  if (name === ROOT_ACCOUNT.name) return ROOT_ACCOUNT;
+  throw new KilnError('E_IMAGE_USER', `the image has no user ${name} to run commands as`, {
+    hint: 'add it to `users` in the recipe',
+  });
+}
+
+function inputsOf({
+  lock,
+  settings,
+  base,
+}: Pick<ImageRequest, 'lock' | 'settings' | 'base'>): ImageInputs {
+  return {
+    format: IMAGE_FORMAT,
+    arch: lock.arch,
+    packages: lock.packages.map((entry) => entry.digest),
+    base: base ?? null,
+    files: settings.files.map(({ content, ...rest }) => ({
+      ...rest,
+      digest: createHash('sha256').update(content).digest('hex'),
+    })),
+    users: settings.users,
+    environment: settings.environment,
+    user: settings.user,
+    workdir: settings.workdir,
+    scriptlets: settings.scriptlets.mode,
+  };
+}

@@ -1,0 +1,66 @@
+import { closeSync, constants, mkdirSync, openSync } from 'node:fs';
+import { join } from 'node:path';
+import { type AssembledTree, type AssembleOptions, clampTimes } from './assemble.ts';
+import type { LeasedImage } from './store/images.ts';
+import { installOnTop, rpmMissing } from './transaction/exact.ts';
+import { cloneTree } from './tree/clone.ts';
+import { mergeOverlay } from './tree/merge-overlay.ts';
+import { openInTree } from './tree/path.ts';
+
+/**
+ * Makes the tree that the base image's own rpm makes of it by installing more packages: what costs
+ * time is only what is new.
+ * @throws KilnError E_SCRIPTLET, E_RPM_MISSING.
+ */
+export async function extendTree(
+  options: AssembleOptions & { readonly base: LeasedImage },
+): Promise<AssembledTree> {
+  const { engine, base, packages, scriptlets, work, signal } = options;
+  const rpm = findInstalledRpm(base.tree);
+  if (rpm === undefined) throw rpmMissing([`${base.manifest.name} is extended`]);
+  const inner = join(work, 'transaction');
+  mkdirSync(inner, { mode: 0o700 });
+  const clamp = clampTimes(packages.map((stored) => stored.package));
+  const { upper, warnings } = await installOnTop({
+    engine,
+    tree: base.tree,
+    rpm,
+    work: inner,
+    packages: packages.map((stored) => stored.file),
+    timeout: scriptlets.timeout * (packages.length + 1),
+    noScripts: scriptlets.mode === 'none',
+    signal,
+  });
+  const path = join(work, 'extended');
+  cloneTree(base.tree, path);
+  const displaced = join(work, 'displaced');
+  mkdirSync(displaced);
+  const trash = openSync(displaced, constants.O_RDONLY | constants.O_DIRECTORY);
+  try {
+    const { bytes } = mergeOverlay(upper, path, trash, clamp);
+    return {
+      path,
+      transaction: 'exact',
+      exactReasons: [`it extends ${base.manifest.id}`],
+      warnings,
+      linked: [],
+      bytes: base.manifest.bytes + bytes,
+      ownBytes: bytes,
+    };
+  } finally {
+    closeSync(trash);
+  }
+}
+
+function findInstalledRpm(tree: string): string | undefined {
+  const root = openSync(tree, constants.O_RDONLY | constants.O_DIRECTORY);
+  try {
+    return ['/usr/bin/rpm', '/bin/rpm'].find((path) => {
+      const fd = openInTree(root, path, constants.O_RDONLY);
+      if (fd !== undefined) closeSync(fd);
+      return fd !== undefined;
+    });
+  } finally {
+    closeSync(root);
+  }
+}
