@@ -3,7 +3,7 @@
 # Sets `node` to a Node 24. What is there already is not touched, so a repeat costs milliseconds.
 # Everything lands in the checkout (.cache, node_modules) or comes from the system's package manager.
 #
-# shellcheck shell=sh
+# shellcheck shell=sh disable=SC2034 # it sets variables for whoever sources it
 
 say() { printf '%s\n' "==> $*"; }
 die() { printf '%s\n' "kiln: $*" >&2; exit 1; }
@@ -58,14 +58,17 @@ install_with() {
   [ "$(id -u)" = 0 ] || die "installing $* needs root: run this as root"
   case $manager in
     apt)
-      # Package lists may be missing or old: use what is there, and fetch new ones only if that fails.
-      apt_install "$@" >/dev/null 2>&1 && return 0
-      say "fetching the package lists"
-      apt-get -qq update || die "apt-get update failed"
-      apt_install "$@"
+      # Lists may be missing (a fresh container) or name versions that are gone (an old machine).
+      ls /var/lib/apt/lists/*_Packages* >/dev/null 2>&1 || apt_update
+      apt_install "$@" || { apt_update; apt_install "$@"; }
       ;;
     dnf) dnf -y -q --setopt=install_weak_deps=False install "$@" ;;
   esac
+}
+
+apt_update() {
+  say "fetching the package lists"
+  apt-get -qq -o DPkg::Lock::Timeout=300 update || die "apt-get update failed"
 }
 
 apt_install() {
@@ -144,7 +147,8 @@ bootstrap() {
   find_node
   install_node_modules
   # Scripts and tests that call `node` or a tool of node_modules get the right ones.
-  PATH=$(dirname "$node"):$top/node_modules/.bin:$PATH
+  # An npm brought along comes before the machine's, which may not work under this Node.
+  PATH=$toolchain/node_modules/.bin:$(dirname "$node"):$top/node_modules/.bin:$PATH
   KILN_NODE=$node
   export PATH KILN_NODE
 }

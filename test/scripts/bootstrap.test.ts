@@ -94,3 +94,10 @@ test('Node: the one named, or the first that is new enough, never an older one',
     t.is(await bootstrapFunction(chosen, path), join(path, 'node'));
   });
 });
+
+test('shellcheck finds nothing in the shell scripts', async (t) => {
+  const scripts = ['bin/kiln', '.ci/run', 'scripts/bootstrap.sh', 'scripts/test'];
+  const command = ['-x', ...scripts, 'scripts/quickstart'];
+  const { stdout, exitCode } = await execa('shellcheck', command, { cwd: top, reject: false });
+  t.is(exitCode, 0, stdout);
+});
