@@ -1,5 +1,5 @@
 import { Command } from 'commander';
-import { countParked, park } from '../sandbox/parking.ts';
+import { parkTarget, refill, setParkTarget } from '../sandbox/parking.ts';
 import { sweepBoxes } from '../sandbox/sweep.ts';
 import { openEngine } from './engine.ts';
 import { parseCount } from './values.ts';
@@ -8,20 +8,24 @@ import { parseCount } from './values.ts';
 export function command(): Command {
   return new Command('park')
     .description(
-      'Start sandboxes ahead, so that the next runs need not wait for libvirt. They fit every image and every bind; each is used once.',
+      'Start sandboxes ahead, so that the next runs need not wait for libvirt. They fit every image, bind and limit; each is used once and then replaced in the background. They end after 30 minutes without use.',
     )
-    .option('-n, --number <count>', 'how many are to wait', parseCount, 1)
-    .option('--none', 'destroy those that wait')
-    .addHelpText('after', '\nExamples:\n  kiln park -n 4\n  kiln park --none')
-    .action(async (options: { number: number; none?: boolean }) => {
+    .option(
+      '-n, --number <count>',
+      'how many are to wait; without it, as many as before',
+      parseCount,
+    )
+    .option('--none', 'destroy those that wait, and start no more')
+    .addHelpText('after', '\nExamples:\n  kiln park -n 4\n  kiln ps\n  kiln park --none')
+    .action(async (options: { number?: number; none?: boolean }) => {
       await using engine = openEngine();
       if (options.none === true) {
-        await sweepBoxes(engine.paths, engine.connect, Number.MAX_SAFE_INTEGER);
+        await setParkTarget(engine.paths, 0);
+        await sweepBoxes(engine.paths, engine.connect, { parkedToo: true });
         return;
       }
-      const connection = await engine.connect();
-      while ((await countParked(engine.paths)) < options.number)
-        await park(engine.paths, connection);
-      process.stdout.write(`${await countParked(engine.paths)} parked\n`);
+      if (options.number !== undefined) await setParkTarget(engine.paths, options.number);
+      const waiting = await refill(engine.paths, engine.connect);
+      process.stdout.write(`${waiting} of ${await parkTarget(engine.paths)} parked\n`);
     });
 }

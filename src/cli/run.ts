@@ -2,6 +2,7 @@ import { Command } from 'commander';
 import { KilnError } from '../errors.ts';
 import { run } from '../run/run.ts';
 import { type Attachment, attach, attachTerminal } from './attach.ts';
+import { replaceParked } from './background.ts';
 import { openEngine } from './engine.ts';
 import { printError } from './errors.ts';
 import { commandStatus, exitStatus, KILN_FAILED } from './exit-status.ts';
@@ -79,6 +80,7 @@ export async function runCommand(
     process.exitCode = exitStatus(error);
   } finally {
     attachment?.detach();
+    await replaceParked(engine.paths);
   }
 }
 

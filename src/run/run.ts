@@ -70,6 +70,8 @@ export async function run(
   hooks.signal?.throwIfAborted();
   await using image = await timeline.measure('image', () => takeImage(engine, request));
   const user = commandUser(image.manifest, request.user);
+  const env = { ...image.manifest.environment, ...request.env };
+  const workdir = request.workdir ?? image.manifest.workdir;
   const policy = await commandPolicy(engine, request, user);
   const sandbox = await timeline.measure('sandbox', () => enter(engine, request, image, user));
   let kept = false;
@@ -79,8 +81,8 @@ export async function run(
     const command = await timeline.measure('start', () =>
       sandbox.spawn(request.argv, {
         policy,
-        env: { ...image.manifest.environment, ...request.env },
-        workdir: request.workdir ?? image.manifest.workdir,
+        env,
+        workdir,
         ...(hooks.terminal === undefined ? {} : { terminal: hooks.terminal }),
       }),
     );
@@ -92,10 +94,16 @@ export async function run(
     const usage = cgroups.usage(sandbox.id);
     const limitHit = whichLimit(end, usage, sandbox);
     const collection = await timeline.measure('artifacts', () =>
-      collect(request, image, sandbox, warn),
+      collect(request, workdir, sandbox, warn),
     );
     if (request.keepSeconds !== undefined) {
-      await sandbox.keep(request.keepSeconds);
+      await sandbox.keep(request.keepSeconds, {
+        user: policy.user,
+        capabilities: policy.capabilities,
+        seccomp: request.seccomp,
+        env,
+        workdir,
+      });
       kept = true;
     }
     return {
@@ -155,6 +163,7 @@ async function enter(
     user,
     caller: request.caller,
     command: request.argv,
+    outlives: request.keepSeconds !== undefined,
   });
 }
 
@@ -170,7 +179,7 @@ function whichLimit(end: CommandEnd, usage: CgroupUsage, sandbox: Sandbox): Limi
 
 async function collect(
   request: RunRequest,
-  image: LeasedImage,
+  workdir: string,
   sandbox: Sandbox,
   warn: (message: string) => void,
 ): Promise<Collection | undefined> {
@@ -180,7 +189,7 @@ async function collect(
     return await collectArtifacts({
       rootFd,
       patterns: request.artifacts,
-      workdir: request.workdir ?? image.manifest.workdir,
+      workdir,
       destination: request.resultDirectory,
       owner: request.caller,
       onWarning: (warning) => warn(`${warning.path}: ${warning.message}`),

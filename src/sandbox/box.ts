@@ -8,8 +8,10 @@ import { acquireLock, type HeldLock } from '../kernel/flock.ts';
 import type { Connection } from '../libvirt/connection.ts';
 import { LibvirtError } from '../libvirt/errors.ts';
 import type { StatePaths } from '../state/paths.ts';
+import type { Capability } from './capabilities.ts';
 import { type Channel, openChannel } from './channel.ts';
 import { type DomainOptions, domainXml } from './domain-xml.ts';
+import type { BoxFacts } from './facts.ts';
 import { allocateRange, type IdRange, releaseRange } from './id-range.ts';
 import { ensureSkeleton } from './skeleton.ts';
 
@@ -28,6 +30,18 @@ export interface BoxRecord {
   readonly command?: readonly string[];
   /** Until when a kept box lives although its owner is gone. */
   readonly keepUntil?: number;
+  /** How commands run in a kept box: whoever comes back has the same policy. */
+  readonly session?: BoxSession;
+}
+
+/** What it takes to start another command in a kept box, as the first one was started. */
+export interface BoxSession {
+  readonly user: string;
+  readonly capabilities: readonly Capability[];
+  readonly seccomp: string;
+  readonly env: Readonly<Record<string, string>>;
+  readonly workdir: string;
+  readonly facts: BoxFacts;
 }
 
 /** How long an init has to die once its socket is closed before libvirt is asked to kill it, ms. */
@@ -159,7 +173,9 @@ export class Box {
   }
 
   /** Notes in box.json what the box is used for. */
-  async describe(use: Pick<BoxRecord, 'image' | 'command' | 'keepUntil'>): Promise<void> {
+  async describe(
+    use: Pick<BoxRecord, 'image' | 'command' | 'keepUntil' | 'session'>,
+  ): Promise<void> {
     this.record = { ...this.record, ...use };
     await writeBoxRecord(this.directory, this.record);
   }

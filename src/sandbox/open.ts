@@ -1,12 +1,15 @@
+import { join } from 'node:path';
 import { KilnError } from '../errors.ts';
 import { ProcessCgroups } from '../kernel/cgroup-files.ts';
+import { tryLock } from '../kernel/flock.ts';
 import type { Connection } from '../libvirt/connection.ts';
 import type { StatePaths } from '../state/paths.ts';
-import { Box, startDomain } from './box.ts';
+import { Box, type BoxSession, boxFiles, readBoxRecord, startDomain } from './box.ts';
 import type { BindOwners } from './filesystem.ts';
 import { claimParked } from './parking.ts';
 import { Sandbox } from './sandbox.ts';
 import type { SandboxSpecification } from './specification.ts';
+import { sweepBoxes } from './sweep.ts';
 
 /** Where sandboxes live, and how to reach the libvirt that runs them. */
 export interface Engine {
@@ -19,6 +22,8 @@ export interface Engine {
 export interface SandboxUse extends BindOwners {
   /** What `kiln ps` shows. */
   readonly command?: readonly string[];
+  /** The box is to be kept: it must not die with this process. */
+  readonly outlives?: boolean;
 }
 
 /**
@@ -32,7 +37,7 @@ export async function openSandbox(
   specification: SandboxSpecification,
   use: SandboxUse,
 ): Promise<Sandbox> {
-  const box = await takeBox(engine, specification.network);
+  const box = await takeBox(engine, specification.network, use.outlives ?? false);
   try {
     await box.describe({
       ...(specification.image === undefined ? {} : { image: specification.image }),
@@ -52,15 +57,52 @@ export async function openSandbox(
   return await Sandbox.open(box, specification, use);
 }
 
-async function takeBox(engine: Engine, network: SandboxSpecification['network']): Promise<Box> {
+async function takeBox(
+  engine: Engine,
+  network: SandboxSpecification['network'],
+  outlives: boolean,
+): Promise<Box> {
   if (network === 'private') {
     const parked = await claimParked(engine.paths, engine.connect);
     if (parked !== undefined) return parked;
   }
   const connection = await engine.connect();
+  // What others left is cleaned up beside our own work, which does not depend on it.
+  sweepBoxes(engine.paths, engine.connect).catch(() => undefined);
   const started = await startDomain(engine.paths, connection, engine.paths.boxes, {
     network,
-    autodestroy: true,
+    autodestroy: !outlives,
   });
   return await Box.own(engine.paths, started, engine.connect);
+}
+
+/**
+ * Comes back to a box that was kept. It is destroyed on close, unless it is kept again.
+ * Throws E_NO_BOX, E_BOX_BUSY, E_INIT_SILENT.
+ */
+export async function reopenSandbox(
+  engine: Engine,
+  id: string,
+): Promise<{ sandbox: Sandbox; session: BoxSession; keepUntil: number }> {
+  const directory = join(engine.paths.boxes, id);
+  const record = await readBoxRecord(directory);
+  const { session, keepUntil } = record ?? {};
+  if (record === undefined || session === undefined || keepUntil === undefined) {
+    throw new KilnError('E_NO_BOX', `there is no kept sandbox ${id}`, {
+      hint: '`kiln ps` lists them; `kiln run --keep` keeps one',
+    });
+  }
+  const lock = await tryLock(boxFiles.lock(directory));
+  if (lock === undefined) {
+    throw new KilnError('E_BOX_BUSY', `somebody else is in sandbox ${id}`, {
+      hint: 'wait until they have left it',
+    });
+  }
+  try {
+    const box = await Box.own(engine.paths, { directory, record, lock }, engine.connect);
+    return { sandbox: Sandbox.reopen(box, session), session, keepUntil };
+  } catch (error) {
+    await lock.release();
+    throw error;
+  }
 }

@@ -1,10 +1,10 @@
-import { readdir, rename } from 'node:fs/promises';
+import { readdir, readFile, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { tryLock } from '../kernel/flock.ts';
 import { hasErrno } from '../kernel/libc.ts';
 import type { Connection } from '../libvirt/connection.ts';
 import type { StatePaths } from '../state/paths.ts';
-import { Box, boxFiles, readBoxRecord, startDomain } from './box.ts';
+import { Box, boxFiles, ensureBoxDirectories, readBoxRecord, startDomain } from './box.ts';
 import { ensureSkeleton } from './skeleton.ts';
 
 /**
@@ -48,8 +48,48 @@ export async function countParked(paths: StatePaths): Promise<number> {
   return (await readdir(paths.parked).catch(() => [])).length;
 }
 
+/** Where the number of boxes that are to wait is kept. */
+function targetFile(paths: StatePaths): string {
+  return join(paths.run, 'park-target');
+}
+
+/** How many boxes are to wait; 0 unless somebody has asked for parking since the boot. */
+export async function parkTarget(paths: StatePaths): Promise<number> {
+  return Number(await readFile(targetFile(paths), 'utf8').catch(() => '0')) || 0;
+}
+
+/** Asks for `count` waiting boxes; {@link refill} starts them. */
+export async function setParkTarget(paths: StatePaths, count: number): Promise<void> {
+  await ensureBoxDirectories(paths);
+  await writeFile(targetFile(paths), String(count));
+}
+
+/**
+ * Starts boxes until as many wait as are asked for, unless another process is doing so. Returns how
+ * many wait. `progress` is told after each.
+ */
+export async function refill(
+  paths: StatePaths,
+  connect: () => Promise<Connection>,
+  progress?: (waiting: number) => void,
+): Promise<number> {
+  await ensureBoxDirectories(paths);
+  const lock = await tryLock(join(paths.run, 'refill.lock'));
+  if (lock === undefined) return countParked(paths);
+  try {
+    for (;;) {
+      const waiting = await countParked(paths);
+      if (waiting >= (await parkTarget(paths))) return waiting;
+      await park(paths, await connect());
+      progress?.(waiting + 1);
+    }
+  } finally {
+    await lock.release();
+  }
+}
+
 /** Starts one box and leaves it waiting. It is seen by claims only once it is whole. */
-export async function park(paths: StatePaths, connection: Connection): Promise<void> {
+async function park(paths: StatePaths, connection: Connection): Promise<void> {
   const started = await startDomain(paths, connection, paths.boxes, {
     network: 'private',
     autodestroy: false,

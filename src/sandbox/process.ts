@@ -30,6 +30,9 @@ export type HostStdio =
   | { readonly stdin: number; readonly stdout: number; readonly stderr: number }
   | { readonly terminal: number };
 
+/** How a command ended, as the init tells it. */
+export type ExitedAnswer = Extract<Answer, { type: 'exited' }>;
+
 interface SandboxProcessEvents {
   spawn: [];
   /** The command has ended; output may still be on its way. */
@@ -73,6 +76,7 @@ export class SandboxProcess extends EventEmitter<SandboxProcessEvents> {
     argv: readonly string[],
     stdio: HostStdio,
     facts: CommandFacts,
+    ended: Promise<ExitedAnswer>,
   ) {
     super();
     this.#channel = channel;
@@ -100,8 +104,10 @@ export class SandboxProcess extends EventEmitter<SandboxProcessEvents> {
       );
     }
     this.stdio = [this.stdin, this.stdout, this.stderr];
-    channel.on('answer', this.#onAnswer);
-    channel.once('end', this.#onEnd);
+    ended.then(
+      (answer) => this.#onExited(answer),
+      (error: Error) => this.#onGone(error),
+    );
     process.nextTick(() => this.emit('spawn'));
   }
 
@@ -138,27 +144,24 @@ export class SandboxProcess extends EventEmitter<SandboxProcessEvents> {
     return stream;
   }
 
-  readonly #onAnswer = (answer: Answer): void => {
-    if (answer.type !== 'exited' || answer.id !== this.#id) return;
+  #onExited(answer: ExitedAnswer): void {
     const { status, userMicroseconds, systemMicroseconds, peakRssBytes } = answer;
     this.usage = { userMicroseconds, systemMicroseconds, peakRssBytes };
     const signal = status & 0x7f;
     if (signal === 0) this.exitCode = (status >> 8) & 0xff;
     else this.signalCode = signalNames.get(signal) ?? 'SIGKILL';
     this.#finish();
-  };
+  }
 
-  readonly #onEnd = (error: Error | undefined): void => {
+  #onGone(error: Error): void {
     // The box is gone, and so was everything in it: killed.
     this.signalCode = 'SIGKILL';
-    if (error !== undefined) this.emit('error', error);
+    if (error.cause !== undefined) this.emit('error', error);
     this.#finish();
-  };
+  }
 
   #finish(): void {
     this.#ended = true;
-    this.#channel.off('answer', this.#onAnswer);
-    this.#channel.off('end', this.#onEnd);
     this.stdin.destroy();
     this.emit('exit', this.exitCode, this.signalCode);
     this.#closeWhenDone();

@@ -3,7 +3,7 @@ import { constants } from 'node:os';
 import { KilnError } from '../errors.ts';
 import { createPipe } from '../kernel/pipe.ts';
 import { closeDescriptor, receiveDescriptor, unixSocketPair } from '../kernel/unix-socket.ts';
-import type { Box } from './box.ts';
+import type { Box, BoxSession } from './box.ts';
 import { capabilityMask } from './capabilities.ts';
 import { type BoxFacts, type CommandFacts, readBoxFacts, readCommandFacts } from './facts.ts';
 import { type BindOwners, planFilesystem } from './filesystem.ts';
@@ -105,6 +105,12 @@ export class Sandbox implements AsyncDisposable {
         ...(options.terminal === undefined ? {} : { terminal: options.terminal }),
         umask: options.umask ?? 0o022,
       });
+      // Listening before it starts: its end may come together with the news of its start.
+      const ended = this.#box.channel.wait((answer) => {
+        if (answer.type === 'failed' && answer.id === id) throw execFailed(answer, argv);
+        return answer.type === 'exited' && answer.id === id ? answer : undefined;
+      });
+      ended.catch(() => undefined);
       this.#box.channel.send(message, stdio.guest);
       const started = await this.#box.channel.wait((answer) => {
         if (answer.type === 'failed' && answer.id === id) throw execFailed(answer, argv);
@@ -112,7 +118,7 @@ export class Sandbox implements AsyncDisposable {
       });
       const facts = this.#verify(started.facts, capabilities, policy.seccomp !== undefined);
       const host = stdio.host();
-      return new SandboxProcess(this.#box.channel, id, started.pid, argv, host, facts);
+      return new SandboxProcess(this.#box.channel, id, started.pid, argv, host, facts, ended);
     } catch (error) {
       stdio.abandon();
       throw error;
@@ -145,13 +151,21 @@ export class Sandbox implements AsyncDisposable {
   }
 
   /**
-   * Lets go of the box, which lives on for `seconds` or until somebody destroys it: `kiln shell ID`
-   * and {@link reattach} come back to it.
+   * Lets go of the box, which lives on for `seconds` or until somebody destroys it;
+   * {@link reopen} comes back to it.
    */
-  async keep(seconds: number): Promise<void> {
+  async keep(seconds: number, session: Omit<BoxSession, 'facts'>): Promise<void> {
+    await this.#box.describe({
+      keepUntil: Date.now() + seconds * 1000,
+      session: { ...session, facts: this.facts },
+    });
     this.#box.channel.send(encodeKeep(seconds));
-    await this.#box.describe({ keepUntil: Date.now() + seconds * 1000 });
     await this.#box.abandon();
+  }
+
+  /** A kept box, as {@link keep} left it. */
+  static reopen(box: Box, session: BoxSession): Sandbox {
+    return new Sandbox(box, session.facts);
   }
 
   async close(): Promise<void> {

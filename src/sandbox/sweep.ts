@@ -15,30 +15,25 @@ import {
 /** A parked box older than this is destroyed: whoever parked it is not in a hurry any more, ms. */
 const PARKED_LIFETIME = 30 * 60_000;
 
-/** What a sweep found and destroyed. */
-export interface SweepReport {
-  readonly boxes: readonly string[];
-  readonly domains: readonly string[];
-}
-
 /**
  * Destroys what nobody owns: boxes whose owner died, kept ones whose time is over, parked ones that
- * are too old, and domains without a box. Boxes in use are not disturbed. Safe to run at any time,
- * by several processes.
+ * are too old (all of them with `parkedToo`). Returns their ids. Boxes in use are not disturbed.
+ * Safe to run at any time, by several processes.
  */
 export async function sweepBoxes(
   paths: StatePaths,
   connect: () => Promise<Connection>,
-  now = Date.now(),
-): Promise<SweepReport> {
+  options: { readonly parkedToo?: boolean } = {},
+): Promise<string[]> {
+  const now = Date.now();
   for (const id of await readdir(paths.parked).catch(() => [])) {
-    await retireParked(paths, id, now);
+    await retireParked(paths, id, options.parkedToo === true ? Number.POSITIVE_INFINITY : now);
   }
   const swept: string[] = [];
   for (const id of await readdir(paths.boxes).catch(() => [])) {
     if (await sweepBox(paths, id, connect, now)) swept.push(id);
   }
-  return { boxes: swept, domains: [] };
+  return swept;
 }
 
 /** Takes an old parked box out of the reach of claims; the sweep below finds it without an owner. */
