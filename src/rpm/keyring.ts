@@ -25,7 +25,10 @@ export class Keyring {
   }
 
   /** The key a signature names: by fingerprint where it gives one, else by key id. */
-  find({ fingerprint, keyId }: SignaturePacket): KeyMatch | undefined {
+  find({
+    fingerprint,
+    keyId,
+  }: Pick<SignaturePacket, 'fingerprint' | 'keyId'>): KeyMatch | undefined {
     for (const key of this.#keys) {
       for (const part of key.getKeys()) {
         const same =

@@ -1,0 +1,132 @@
+import { Command } from 'commander';
+import { formatDependency } from '../../rpm/dependency.ts';
+import { formatEvr } from '../../rpm/evr.ts';
+import { showName } from '../../rpm/filename.ts';
+import type { RpmPackage, RpmScript } from '../../rpm/package.ts';
+import { octalMode, queryJson } from '../../rpm/query-json.ts';
+import { printError } from '../errors.ts';
+import { printTable } from '../table.ts';
+import { collect, errorJson, readAll, readKeyrings } from './read-all.ts';
+
+interface QueryOptions {
+  readonly files?: boolean;
+  readonly deps?: boolean;
+  readonly scripts?: boolean;
+  readonly json?: boolean;
+  readonly keyring?: readonly string[];
+}
+
+/** `kiln rpm query`. */
+export function queryCommand(): Command {
+  return new Command('query')
+    .description('Show what .rpm files say of themselves. Only their headers are read.')
+    .argument('<file...>', '.rpm files')
+    .option('-l, --files', 'list the files in them')
+    .option('--deps', 'list what they require, provide and so on')
+    .option('--scripts', 'show their scriptlets and triggers')
+    .option('--keyring <file>', 'check signatures with these OpenPGP keys (repeatable)', collect)
+    .option('--json', 'one object a file, with everything')
+    .addHelpText(
+      'after',
+      `
+Exit status: 0; 1 if a file could not be read.
+
+Examples:
+  kiln rpm query *.rpm
+  kiln rpm query --files bash-5.2.37-2.x86_64.rpm
+  kiln rpm query --json *.rpm | jq -r 'select(.requires[] == "/bin/sh") | .name'`,
+    )
+    .action(query);
+}
+
+async function query(files: readonly string[], options: QueryOptions): Promise<void> {
+  const results = await readAll(files, { keys: readKeyrings(options.keyring ?? []) });
+  const packages: RpmPackage[] = [];
+  for (const { file, package: rpm, error } of results) {
+    if (options.json === true) {
+      const json = error === undefined ? queryJson(file, rpm) : errorJson(file, error);
+      process.stdout.write(`${JSON.stringify(json)}\n`);
+    }
+    if (error !== undefined) {
+      process.exitCode = 1;
+      if (options.json !== true) printError(error);
+    } else {
+      packages.push(rpm);
+    }
+  }
+  if (options.json === true) return;
+  if (options.files === true) printFiles(packages);
+  if (options.deps === true) printDependencies(packages);
+  if (options.scripts === true) printScripts(packages);
+  if (!(options.files || options.deps || options.scripts)) printPackages(packages);
+}
+
+function printPackages(packages: readonly RpmPackage[]): void {
+  printTable(
+    ['NAME', 'VERSION', 'ARCH', 'INSTALLED', 'PAYLOAD', 'SIGNATURE', 'SUMMARY'],
+    packages.map((rpm) => [
+      showName(rpm.name),
+      showName(formatEvr(rpm)),
+      showName(rpm.arch),
+      formatSize(rpm.installedSize),
+      rpm.payload.compressor,
+      rpm.signatures.map(({ keyId, status }) => `${keyId} ${status}`).join(', ') || 'none',
+      showName(rpm.summary),
+    ]),
+  );
+}
+
+function printFiles(packages: readonly RpmPackage[]): void {
+  printTable(
+    ['TYPE', 'MODE', 'OWNER', 'GROUP', 'SIZE', 'FLAGS', 'CAPABILITIES', 'PATH'],
+    packages.flatMap(({ files }) =>
+      files.map((file) => [
+        file.type,
+        octalMode(file.mode),
+        showName(file.owner),
+        showName(file.group),
+        String(file.size),
+        file.flags.join(','),
+        file.caps ?? '',
+        showName(file.path) + (file.linkTarget === null ? '' : ` -> ${showName(file.linkTarget)}`),
+      ]),
+    ),
+  );
+}
+
+function printDependencies(packages: readonly RpmPackage[]): void {
+  printTable(
+    ['PACKAGE', 'KIND', 'CAPABILITY'],
+    packages.flatMap(({ name, dependencies }) =>
+      Object.entries(dependencies).flatMap(([kind, list]) =>
+        list.map((dependency) => [showName(name), kind, showName(formatDependency(dependency))]),
+      ),
+    ),
+  );
+}
+
+function printScripts(packages: readonly RpmPackage[]): void {
+  const print = (rpm: RpmPackage, title: string, script: RpmScript) => {
+    const program = script.interpreter.map(showName).join(' ');
+    process.stdout.write(`# ${showName(rpm.name)} ${title} (${program})\n`);
+    const lines = script.body.split('\n').map(showName);
+    process.stdout.write(`${lines.join('\n')}\n\n`);
+  };
+  for (const rpm of packages) {
+    for (const scriptlet of rpm.scriptlets) print(rpm, scriptlet.kind, scriptlet);
+    for (const trigger of rpm.triggers) {
+      const on = trigger.conditions.map(formatDependency).map(showName).join(', ');
+      print(rpm, `${trigger.kind} -- ${on}`, trigger);
+    }
+    for (const trigger of rpm.fileTriggers) {
+      const kind = trigger.scope === 'transaction' ? `trans${trigger.kind}` : trigger.kind;
+      print(rpm, `${kind} -- ${trigger.prefixes.map(showName).join(' ')}`, trigger);
+    }
+  }
+}
+
+function formatSize(bytes: number): string {
+  const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
+  const power = bytes < 1 ? 0 : Math.min(Math.floor(Math.log2(bytes) / 10), units.length - 1);
+  return `${(bytes / 1024 ** power).toFixed(power === 0 ? 0 : 1)} ${units[power]}`;
+}

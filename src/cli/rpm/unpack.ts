@@ -1,0 +1,82 @@
+import { mkdirSync } from 'node:fs';
+import { resolve } from 'node:path';
+import { Command } from 'commander';
+import { formatEvr } from '../../rpm/evr.ts';
+import { showName } from '../../rpm/filename.ts';
+import { type UnpackResult, unpackRpms } from '../../rpm/unpack.ts';
+import { printError } from '../errors.ts';
+import { parseSize } from '../values.ts';
+import { collect, errorJson, readKeyrings } from './read-all.ts';
+
+interface UnpackCommandOptions {
+  readonly directory: string;
+  readonly keyring?: readonly string[];
+  readonly maxSize?: number;
+  readonly json?: boolean;
+}
+
+/** `kiln rpm unpack`. */
+export function unpackCommand(): Command {
+  return new Command('unpack')
+    .description(
+      'Write the files of .rpm packages into a directory: verified, with modes, times, links and ' +
+        'capabilities, owned by root. No script runs. The packages are read in a process that ' +
+        'sees nothing but the directory. Needs root.',
+    )
+    .argument('<file...>', '.rpm files')
+    .option('-C, --directory <dir>', 'where to write; made if it is not there', '.')
+    .option('--keyring <file>', 'refuse packages these keys did not sign (repeatable)', collect)
+    .option('--max-size <size>', 'refuse packages that unpack to more', parseSize)
+    .option('--json', 'one object a file')
+    .addHelpText(
+      'after',
+      `
+Exit status: 0; 1 if a package was refused or broken: nothing of that one is left.
+
+Examples:
+  kiln rpm unpack -C /tmp/bash bash-5.2.37-2.x86_64.rpm
+  kiln rpm unpack -C root --keyring RPM-GPG-KEY-vendor *.rpm`,
+    )
+    .action(unpack);
+}
+
+async function unpack(files: readonly string[], options: UnpackCommandOptions): Promise<void> {
+  const keys = readKeyrings(options.keyring ?? []);
+  const root = resolve(options.directory);
+  mkdirSync(root, { recursive: true });
+  const results = unpackRpms(
+    files.map((file) => ({ file, into: '.' })),
+    {
+      root,
+      keys,
+      policy: keys.length > 0 ? 'require' : 'allow-unsigned',
+      ...(options.maxSize === undefined ? {} : { unpackedSize: options.maxSize }),
+      // Packages share directories: one after the other, so that one can be taken back alone.
+      concurrency: 1,
+    },
+  );
+  for await (const result of results) {
+    if ('error' in result) process.exitCode = 1;
+    if (options.json === true) process.stdout.write(`${JSON.stringify(toJson(result))}\n`);
+    else print(result);
+  }
+}
+
+function toJson(result: UnpackResult) {
+  if ('error' in result) return errorJson(result.job.file, result.error);
+  const { name, epoch, version, release, arch, files, installedSize } = result.package;
+  const { warnings } = result;
+  const nevra = { name, epoch, version, release, arch };
+  return { file: result.job.file, ...nevra, files: files.length, installedSize, warnings };
+}
+
+function print(result: UnpackResult): void {
+  if ('error' in result) {
+    printError(result.error);
+    return;
+  }
+  const { name, arch, files } = result.package;
+  const nevra = showName(`${name}-${formatEvr(result.package)}.${arch}`);
+  process.stdout.write(`${nevra}: ${files.length} files\n`);
+  for (const warning of result.warnings) process.stderr.write(`kiln: ${nevra}: ${warning}\n`);
+}

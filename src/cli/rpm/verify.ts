@@ -1,0 +1,92 @@
+import { Command } from 'commander';
+import { digestFaults } from '../../rpm/digests.ts';
+import { showName } from '../../rpm/filename.ts';
+import type { RpmPackage, RpmSignature } from '../../rpm/package.ts';
+import type { ReadResult } from '../../rpm/read.ts';
+import { signatureVerdict } from '../../rpm/signatures.ts';
+import { printError } from '../errors.ts';
+import { printTable } from '../table.ts';
+import { collect, errorJson, readAll, readKeyrings } from './read-all.ts';
+
+/** The exit status for each verdict; that of several files is the highest. */
+const STATUS = { trusted: 0, untrusted: 1, broken: 2 } as const;
+
+interface Judged {
+  readonly result: ReadResult;
+  readonly verdict: keyof typeof STATUS;
+  /** Why it is broken. */
+  readonly faults: readonly string[];
+}
+
+/** `kiln rpm verify`. */
+export function verifyCommand(): Command {
+  return new Command('verify')
+    .description('Check every digest and signature of .rpm files, payload included.')
+    .argument('<file...>', '.rpm files')
+    .option('--keyring <file>', 'OpenPGP public keys to trust, armored (repeatable)', collect)
+    .option('--json', 'one object a file')
+    .addHelpText(
+      'after',
+      `
+Exit status: 0 whole and signed by a key of the keyring; 1 whole, but unsigned or signed by an
+unknown key; 2 broken, or not what was signed. Of several files the highest.
+
+Examples:
+  kiln rpm verify --keyring /etc/pki/rpm-gpg/RPM-GPG-KEY-fedora-42-x86_64 *.rpm
+  kiln rpm verify --json *.rpm | jq -r 'select(.verdict == "broken") | .file'`,
+    )
+    .action(verify);
+}
+
+async function verify(
+  files: readonly string[],
+  options: { readonly keyring?: readonly string[]; readonly json?: boolean },
+): Promise<void> {
+  const keys = readKeyrings(options.keyring ?? []);
+  const judged = (await readAll(files, { keys, depth: 'all' })).map(judge);
+  process.exitCode = Math.max(...judged.map(({ verdict }) => STATUS[verdict]));
+  if (options.json === true) {
+    for (const one of judged) process.stdout.write(`${JSON.stringify(toJson(one))}\n`);
+    return;
+  }
+  printTable(
+    ['FILE', 'VERDICT', 'DIGESTS', 'SIGNATURES'],
+    judged.map(({ result, verdict }) => [
+      showName(result.file),
+      verdict,
+      result.package === undefined ? '' : digestSummary(result.package),
+      result.package?.signatures.map(signatureSummary).join('; ') || 'none',
+    ]),
+  );
+  for (const { result, faults } of judged) {
+    if (result.error !== undefined) printError(result.error);
+    for (const fault of faults) process.stderr.write(`kiln: ${showName(result.file)}: ${fault}\n`);
+  }
+}
+
+function judge(result: ReadResult): Judged {
+  if (result.error !== undefined) return { result, verdict: 'broken', faults: [] };
+  const faults = digestFaults(result.package.digests);
+  for (const { status, keyId, reason } of result.package.signatures) {
+    if (status === 'bad') faults.push(`its signature by key ${keyId} is wrong: ${reason}`);
+  }
+  const verdict = faults.length > 0 ? 'broken' : signatureVerdict(result.package.signatures);
+  return { result, verdict, faults };
+}
+
+function toJson({ result, verdict, faults }: Judged) {
+  if (result.error !== undefined) return { ...errorJson(result.file, result.error), verdict };
+  const { name, epoch, version, release, arch, digests, signatures } = result.package;
+  const nevra = { name, epoch, version, release, arch };
+  return { file: result.file, verdict, faults, ...nevra, digests, signatures };
+}
+
+function digestSummary({ digests }: RpmPackage): string {
+  const checked = digests.filter(({ status }) => status !== 'unchecked');
+  const good = checked.filter(({ status }) => status === 'ok');
+  return `${good.length} of ${checked.length} ok`;
+}
+
+function signatureSummary({ keyId, algorithm, status, signer }: RpmSignature): string {
+  return `${algorithm} ${keyId} ${status}${signer === null ? '' : ` (${showName(signer)})`}`;
+}
