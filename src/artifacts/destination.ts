@@ -10,6 +10,7 @@ import {
   symlinkat,
   unlinkat,
 } from '../kernel/at.ts';
+import { makingFilesAs } from '../kernel/file-identity.ts';
 import { hasErrno, SyscallError } from '../kernel/libc.ts';
 import { type ByteString, toBytes } from './names.ts';
 
@@ -26,6 +27,8 @@ export interface DestinationOptions {
   /** RESOLVE_ flags that keep a path below `root` inside it. */
   readonly resolve: number;
   readonly owner: Owner;
+  /** Entries must be born as the owner's: in a file system of another user namespace. */
+  readonly makeAsOwner?: boolean;
   /** Whether what is there gives way; existing directories are then kept as they are. */
   readonly replace: boolean;
   /** The error for a destination that cannot be written. */
@@ -159,7 +162,7 @@ export class Destination {
 
   #attempt<Result>(path: ByteString, act: () => Result): Result {
     try {
-      return act();
+      return this.#options.makeAsOwner === true ? makingFilesAs(this.#options.owner, act) : act();
     } catch (error) {
       throw this.failure(path, error);
     }

@@ -60,6 +60,11 @@ export class Warnings {
     });
   }
 
+  /** Those kept so far, in order. */
+  get all(): readonly ArtifactWarning[] {
+    return this.#kept;
+  }
+
   /** All warnings in order; call once, at the end. */
   finish(): readonly ArtifactWarning[] {
     if (this.#dropped > 0) {
