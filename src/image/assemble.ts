@@ -5,7 +5,6 @@ import { setTimes, unlinkat } from '../kernel/at.ts';
 import { hasErrno } from '../kernel/libc.ts';
 import type { ScriptletPolicy } from '../recipe/load-image-recipe.ts';
 import { encodeName } from '../rpm/filename.ts';
-import type { RpmPackage } from '../rpm/package.ts';
 import type { Engine } from '../sandbox/open.ts';
 import type { OnImageProgress } from './progress.ts';
 import type { TransactionKind } from './store/manifest.ts';
@@ -23,16 +22,22 @@ import { restoreCapabilities, settleOwners } from './tree/settle.ts';
 /** File conflicts that a message lists. */
 const SHOWN_PROBLEMS = 20;
 
-/** A tree of packages to make. */
-export interface AssembleOptions {
+/** What making a tree takes, whatever it is made of. */
+export interface TreeOptions {
   readonly engine: Engine;
-  /** In installation order. */
-  readonly packages: readonly StoredPackage[];
   readonly scriptlets: ScriptletPolicy;
+  /** Gets the package files, in the same order: only rpm itself needs them. */
+  readonly fetchFiles: () => Promise<readonly string[]>;
   /** A folder of the store's file system for what is half made. */
   readonly work: string;
   readonly onProgress?: OnImageProgress | undefined;
   readonly signal?: AbortSignal | undefined;
+}
+
+/** A tree of packages to make. */
+export interface AssembleOptions extends TreeOptions {
+  /** In installation order. */
+  readonly packages: readonly StoredPackage[];
 }
 
 /** A tree that is made. */
@@ -43,6 +48,8 @@ export interface AssembledTree {
   readonly warnings: readonly string[];
   /** Digests of the packages whose store inodes it has links to. */
   readonly linked: readonly string[];
+  /** What is as old as the image: when its newest package was built, seconds since 1970. */
+  readonly epoch: number;
   /** Bytes of all files, and of those that are not links to the package store. */
   readonly bytes: number;
   readonly ownBytes: number;
@@ -82,7 +89,7 @@ interface Parts {
 }
 
 function withoutScripts({ options, plan, composed, composition }: Parts): AssembledTree {
-  const warnings = settleOwners(composed, composition.deferred);
+  const warnings = [...composition.warnings, ...settleOwners(composed, composition.deferred)];
   setDirectoryTimes(plan, composed);
   return {
     path: composed,
@@ -90,6 +97,7 @@ function withoutScripts({ options, plan, composed, composition }: Parts): Assemb
     exactReasons: [],
     warnings,
     linked: options.packages.map((stored) => stored.digest),
+    epoch: newest(options.packages),
     bytes: composition.bytes,
     ownBytes: composition.copiedBytes,
   };
@@ -101,7 +109,7 @@ async function fast(
 ): Promise<AssembledTree> {
   const { engine, packages, scriptlets, signal, onProgress } = options;
   const work = subdirectory(options.work, 'transaction');
-  const clamp = clampTimes(packages.map((stored) => stored.package));
+  const clamp = clampTimes(newest(packages));
   const { upper, warnings } = await runFastTransaction({
     engine,
     tree: composed,
@@ -114,7 +122,7 @@ async function fast(
     signal,
     onStep: (label) => onProgress?.({ kind: 'script', label }),
   });
-  removeMountPoints(upper, plan);
+  removeMountPoints(upper, (name) => plan.find(`/${name}`) !== undefined);
   const trash = openSync(subdirectory(options.work, 'displaced'), constants.O_DIRECTORY);
   try {
     const merge = mergeOverlay(upper, composed, trash, clamp);
@@ -124,8 +132,9 @@ async function fast(
       path: composed,
       transaction: 'fast',
       exactReasons: [],
-      warnings,
+      warnings: [...composition.warnings, ...warnings],
       linked: packages.map((stored) => stored.digest),
+      epoch: newest(packages),
       bytes: composition.bytes + merge.bytes,
       ownBytes: composition.copiedBytes + merge.bytes,
     };
@@ -143,13 +152,13 @@ async function exact(
   if (rpm === undefined) throw rpmMissing(reasons);
   onProgress?.({ kind: 'exact', reasons });
   const work = subdirectory(options.work, 'transaction');
-  const clamp = clampTimes(packages.map((stored) => stored.package));
+  const clamp = clampTimes(newest(packages));
   const { root, warnings } = await installIntoEmptyRoot({
     engine,
     tree: composed,
     rpm,
     work,
-    packages: packages.map((stored) => stored.file),
+    packages: await options.fetchFiles(),
     hasDev: plan.find('/dev') !== undefined,
     // rpm cannot be told to watch each script.
     timeout: scriptlets.timeout * (packages.length + 1),
@@ -165,17 +174,21 @@ async function exact(
     exactReasons: reasons,
     warnings,
     linked: [],
+    epoch: newest(packages),
     bytes,
     ownBytes: bytes,
   };
 }
 
 /** What packages bring, they bring with its time; what scripts make is as old as the newest package. */
-export function clampTimes(packages: readonly RpmPackage[]): ClampTimes {
-  const newest = packages.reduce((time, of) => Math.max(time, of.buildTime ?? 0), 0);
+export function clampTimes(epoch: number): ClampTimes {
   const second = 1_000_000_000n;
   // Some file systems keep times by the tick: a second of room.
-  return { after: (BigInt(Date.now()) / 1000n - 1n) * second, to: BigInt(newest) * second };
+  return { after: (BigInt(Date.now()) / 1000n - 1n) * second, to: BigInt(epoch) * second };
+}
+
+function newest(packages: readonly StoredPackage[]): number {
+  return packages.reduce((time, stored) => Math.max(time, stored.package.buildTime ?? 0), 0);
 }
 
 /** Making and removing entries changed the times of directories: they get what their package says. */
@@ -202,12 +215,12 @@ function setDirectoryTimes(plan: TreePlan, tree: string): void {
   }
 }
 
-/** A box needs these; where no package brings them, they are no part of the image. */
-function removeMountPoints(upper: string, plan: TreePlan): void {
+/** A box needs these; where the tree below has none, they are no part of the image. */
+export function removeMountPoints(upper: string, exists: (name: string) => boolean): void {
   const root = openSync(upper, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW);
   try {
     for (const name of ['proc', 'dev']) {
-      if (plan.find(`/${name}`) !== undefined) continue;
+      if (exists(name)) continue;
       try {
         unlinkat(root, name, { directory: true });
       } catch (error) {

@@ -14,7 +14,7 @@ import { type ImageContents, readContents } from './store/contents.ts';
 import { currentMoment } from './store/durability.ts';
 import { type LeasedImage, leaseImage, publishImage, sweepImages } from './store/images.ts';
 import { type ImageManifest, imageFiles } from './store/manifest.ts';
-import { obtainPackages } from './store/packages.ts';
+import { type FetchPackages, obtainPackages } from './store/packages.ts';
 import {
   ensureStore,
   lockFile,
@@ -39,6 +39,7 @@ export interface ImageRequest {
   /** Its packages; with a base, those that come on top of the base's. */
   readonly lock: Lock;
   readonly settings: ImageSettings;
+  readonly fetch: FetchPackages;
   /** Id of an image to start from; it must have rpm. */
   readonly base?: string | undefined;
   readonly onProgress?: OnImageProgress | undefined;
@@ -89,23 +90,26 @@ async function make(request: ImageRequest, inputs: ImageInputs, id: string): Pro
   const { engine, settings, lock, onProgress, signal } = request;
   await using work = await openWorkDirectory(engine.paths);
   await using base = request.base === undefined ? undefined : await leaseBase(request);
-  const packages = await obtainPackages(engine.paths, lock, { onProgress, signal });
   const parts = {
     engine,
-    packages,
     scriptlets: settings.scriptlets,
+    fetchFiles: () => request.fetch(lock.packages),
     work: work.path,
     onProgress,
     signal,
   };
   const tree =
-    base === undefined ? await assembleTree(parts) : await extendTree({ ...parts, base });
-  const earlier =
-    base === undefined ? [] : (await readContents(engine.paths, inputs.base!)).packages;
+    base === undefined
+      ? await assembleTree({
+          ...parts,
+          packages: await obtainPackages(engine.paths, lock, request),
+        })
+      : await extendTree({ ...parts, base });
+  const below = base && (await readContents(engine.paths, base.manifest.id));
   const contents: ImageContents = {
     inputs,
-    packages: [...earlier, ...lock.packages],
-    linked: tree.linked,
+    packages: [...(below?.packages ?? []), ...lock.packages],
+    linked: [...(below?.linked ?? []), ...tree.linked],
     exactReasons: tree.exactReasons,
   };
   const root = openSync(tree.path, constants.O_RDONLY | constants.O_DIRECTORY);
@@ -162,6 +166,7 @@ function manifestOf(
     packageCount: contents.packages.length,
     bytes: Math.round(tree.bytes),
     ownBytes: Math.round(tree.ownBytes),
+    epoch: tree.epoch,
     transaction: tree.transaction,
     warnings: tree.warnings,
     created: Date.now(),

@@ -1,6 +1,6 @@
-import { closeSync, constants, mkdirSync, openSync } from 'node:fs';
+import { closeSync, constants, lstatSync, mkdirSync, openSync } from 'node:fs';
 import { join } from 'node:path';
-import { type AssembledTree, type AssembleOptions, clampTimes } from './assemble.ts';
+import { type AssembledTree, clampTimes, removeMountPoints, type TreeOptions } from './assemble.ts';
 import type { LeasedImage } from './store/images.ts';
 import { installOnTop, rpmMissing } from './transaction/exact.ts';
 import { cloneTree } from './tree/clone.ts';
@@ -13,26 +13,32 @@ import { openInTree } from './tree/path.ts';
  * @throws KilnError E_SCRIPTLET, E_RPM_MISSING.
  */
 export async function extendTree(
-  options: AssembleOptions & { readonly base: LeasedImage },
+  options: TreeOptions & { readonly base: LeasedImage },
 ): Promise<AssembledTree> {
-  const { engine, base, packages, scriptlets, work, signal } = options;
+  const { engine, base, scriptlets, work, signal } = options;
+  const { epoch } = base.manifest;
   const rpm = findInstalledRpm(base.tree);
   if (rpm === undefined) throw rpmMissing([`${base.manifest.name} is extended`]);
   const inner = join(work, 'transaction');
   mkdirSync(inner, { mode: 0o700 });
-  const clamp = clampTimes(packages.map((stored) => stored.package));
+  const packages = await options.fetchFiles();
+  const clamp = clampTimes(epoch);
   const { upper, warnings } = await installOnTop({
     engine,
     tree: base.tree,
     rpm,
     work: inner,
-    packages: packages.map((stored) => stored.file),
+    packages,
     timeout: scriptlets.timeout * (packages.length + 1),
     noScripts: scriptlets.mode === 'none',
     signal,
   });
   const path = join(work, 'extended');
   cloneTree(base.tree, path);
+  removeMountPoints(
+    upper,
+    (name) => lstatSync(join(base.tree, name), { throwIfNoEntry: false }) !== undefined,
+  );
   const displaced = join(work, 'displaced');
   mkdirSync(displaced);
   const trash = openSync(displaced, constants.O_RDONLY | constants.O_DIRECTORY);
@@ -44,6 +50,7 @@ export async function extendTree(
       exactReasons: [`it extends ${base.manifest.id}`],
       warnings,
       linked: [],
+      epoch,
       bytes: base.manifest.bytes + bytes,
       ownBytes: bytes,
     };

@@ -31,6 +31,7 @@ const call = {
     'long syscall(long number, int dirfd, const void *path, const void *how, size_t size)',
   ),
   mkdirat: libc.func('int mkdirat(int dirfd, const void *path, unsigned int mode)'),
+  mkfifoat: libc.func('int mkfifoat(int dirfd, const void *path, unsigned int mode)'),
   linkat: libc.func(
     'int linkat(int from, const void *oldpath, int to, const void *newpath, int flags)',
   ),
@@ -101,6 +102,11 @@ export function openDirectory(dirfd: number, name: Buffer | string): number {
 
 export function mkdirat(dirfd: number, name: Buffer | string, mode: number): void {
   checked('mkdirat', call.mkdirat(dirfd, cString(name), mode), name.toString());
+}
+
+/** Makes a fifo; the process's umask takes its bits from `mode`. */
+export function mkfifoat(dirfd: number, name: Buffer | string, mode: number): void {
+  checked('mkfifoat', call.mkfifoat(dirfd, cString(name), mode), name.toString());
 }
 
 /** Gives the entry `oldName` a second name; a symbolic link is linked itself, not followed. */

@@ -33,6 +33,8 @@ export interface ImageManifest {
   readonly bytes: number;
   /** Bytes that only this image holds: what it does not share with the package store. */
   readonly ownBytes: number;
+  /** Newest build time of its packages, seconds since 1970: what scriptlets made is that old. */
+  readonly epoch: number;
   readonly transaction: TransactionKind;
   /** What scriptlets complained about, one line each. */
   readonly warnings: readonly string[];

@@ -1,14 +1,221 @@
+import {
+  closeSync,
+  lstatSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  readSync,
+  renameSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { KilnError } from '../../errors.ts';
+import { withLock } from '../../kernel/flock.ts';
+import { hasErrno } from '../../kernel/libc.ts';
+import type { Lock, LockedPackage, LockedRepository } from '../../repository/lock.ts';
 import type { RpmPackage } from '../../rpm/package.ts';
-import type { UnpackedTree } from '../tree/compose.ts';
+import { type Unpacked, unpackRpms } from '../../rpm/unpack.ts';
+import type { StatePaths } from '../../state/paths.ts';
+import type { OnImageProgress } from '../progress.ts';
+import { currentMoment, isDurable, type Moment } from './durability.ts';
+import { discard } from './trash.ts';
+import { ensureStore, lockFile, openWorkDirectory } from './work-directory.ts';
+
+/** Raised when what an entry of the store holds, or how it was unpacked, changes. */
+const ENTRY_FORMAT = 1;
 
 /** A verified, unpacked package of the store. */
 export interface StoredPackage {
   /** `sha256:…` of the package file. */
   readonly digest: string;
   readonly package: RpmPackage;
-  readonly tree: UnpackedTree;
+  /** Its files, root's all of them, where their paths say. Never to be written to. */
+  readonly tree: string;
   /** A file that holds lead, signature and header, for `rpm --justdb`. */
   readonly header: string;
-  /** The package file. */
+  /** What could not be unpacked (devices), as sentences. */
+  readonly warnings: readonly string[];
+}
+
+/** Gets package files onto this machine; the result has their paths, in the same order. */
+export type FetchPackages = (packages: readonly LockedPackage[]) => Promise<readonly string[]>;
+
+export interface ObtainOptions {
+  readonly fetch: FetchPackages;
+  readonly onProgress?: OnImageProgress | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** An entry's own file (package.json). */
+interface Entry {
+  readonly format: number;
+  readonly made: Moment;
+  readonly package: RpmPackage;
+  readonly warnings: readonly string[];
+}
+
+/**
+ * The packages of a lock, unpacked, in its order. What the store does not have yet is fetched,
+ * verified and unpacked.
+ * @throws KilnError of the repositories; E_RPM_… for a package that is refused.
+ */
+export async function obtainPackages(
+  paths: StatePaths,
+  lock: Lock,
+  options: ObtainOptions,
+): Promise<StoredPackage[]> {
+  await ensureStore(paths);
+  const missing = lock.packages.filter((wanted) => readEntry(paths, wanted) === undefined);
+  if (missing.length > 0) await addPackages(paths, lock, missing, options);
+  return lock.packages.map((wanted) => {
+    const stored = readEntry(paths, wanted);
+    if (stored === undefined) {
+      throw new KilnError('E_STORE', `${wanted.nevra} was deleted while it was needed`, {
+        hint: 'try again',
+      });
+    }
+    const now = new Date();
+    utimesSync(entryFile(packageDirectory(paths, wanted.digest)), now, now);
+    return stored;
+  });
+}
+
+/** The folder of a package in the store, named by its digest. */
+export function packageDirectory(paths: StatePaths, digest: string): string {
+  return join(paths.packages, digest.replace(/^sha256:/, '').replace(':', '-'));
+}
+
+/** The file of an entry that says what it is; its mtime is the last use. */
+export function entryFile(directory: string): string {
+  return join(directory, 'package.json');
+}
+
+function readEntry(paths: StatePaths, { digest }: LockedPackage): StoredPackage | undefined {
+  const directory = packageDirectory(paths, digest);
+  let entry: Entry;
+  try {
+    entry = JSON.parse(readFileSync(entryFile(directory), 'utf8')) as Entry;
+  } catch (error) {
+    if (hasErrno(error, 'ENOENT') || error instanceof SyntaxError) return undefined;
+    throw error;
+  }
+  if (entry.format !== ENTRY_FORMAT || !isDurable(paths, entry.made)) return undefined;
+  return {
+    digest,
+    package: entry.package,
+    tree: join(directory, 'tree'),
+    header: join(directory, 'header.rpm'),
+    warnings: entry.warnings,
+  };
+}
+
+async function addPackages(
+  paths: StatePaths,
+  lock: Lock,
+  missing: readonly LockedPackage[],
+  options: ObtainOptions,
+): Promise<void> {
+  const files = await options.fetch(missing);
+  // One at a time: two builds that want the same packages do not unpack them twice.
+  await withLock(
+    lockFile(paths, 'unpack'),
+    async () => {
+      const wanted = missing
+        .map((locked, index): Wanted => ({ locked, file: files[index]! }))
+        .filter(({ locked }) => readEntry(paths, locked) === undefined);
+      let done = 0;
+      const onDone = () =>
+        options.onProgress?.({ kind: 'unpack', done: ++done, count: wanted.length });
+      for (const repository of lock.repositories) {
+        const part = wanted.filter(({ locked }) => locked.repository === repository.id);
+        if (part.length > 0) await unpackPart(paths, repository, part, onDone, options.signal);
+      }
+    },
+    { signal: options.signal },
+  );
+}
+
+interface Wanted {
+  readonly locked: LockedPackage;
   readonly file: string;
+}
+
+/**
+ * Unpacks packages that are trusted alike: whatever one of them does to the child that unpacks it,
+ * it can only reach the others.
+ */
+async function unpackPart(
+  paths: StatePaths,
+  repository: LockedRepository,
+  wanted: readonly Wanted[],
+  onDone: () => void,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  await using work = await openWorkDirectory(paths);
+  const root = join(work.path, 'unpacked');
+  mkdirSync(root, { mode: 0o755 });
+  const jobs = wanted.map(({ file }, index) => ({ file, into: String(index) }));
+  const results: Unpacked[] = [];
+  const keys = await Promise.all(repository.gpgkey.map((path) => readFile(path, 'utf8')));
+  const policy = repository.gpgcheck ? 'require' : 'allow-unsigned';
+  for await (const result of unpackRpms(jobs, { root, keys, policy, signal })) {
+    if ('error' in result) throw result.error;
+    results.push(result);
+    onDone();
+  }
+  // The children are dead: nobody but us touches the trees any more.
+  for (const result of results) {
+    const { locked, file } = wanted[Number(result.job.into)]!;
+    checkIdentity(locked, result.package);
+    const directory = join(work.path, `entry-${result.job.into}`);
+    mkdirSync(directory, { mode: 0o700 });
+    const tree = join(directory, 'tree');
+    renameSync(join(root, result.job.into), tree);
+    if (!lstatSync(tree).isDirectory()) throw new TypeError(`${tree} is no directory`);
+    copyHeader(file, join(directory, 'header.rpm'), result.package.headerRange.end);
+    const entry: Entry = {
+      format: ENTRY_FORMAT,
+      made: currentMoment(),
+      package: result.package,
+      warnings: result.warnings,
+    };
+    writeFileSync(entryFile(directory), JSON.stringify(entry));
+    const target = packageDirectory(paths, locked.digest);
+    await discard(paths, target);
+    renameSync(directory, target);
+  }
+}
+
+/** The lock says what a digest is the package of; a repository cannot pass off another one for it. */
+function checkIdentity(locked: LockedPackage, found: RpmPackage): void {
+  const same =
+    found.name === locked.name &&
+    (found.epoch ?? 0) === locked.epoch &&
+    found.version === locked.version &&
+    found.release === locked.release &&
+    found.arch === locked.arch;
+  if (same) return;
+  throw new KilnError(
+    'E_LOCK_MISMATCH',
+    `the file of ${locked.nevra} holds ${found.name}-${found.version}-${found.release}.${found.arch}`,
+    { hint: 'make the lock anew: its repository is inconsistent' },
+  );
+}
+
+/** The first `end` bytes: everything but the payload. */
+function copyHeader(from: string, to: string, end: number): void {
+  const bytes = Buffer.alloc(end);
+  const fd = openSync(from, 'r');
+  try {
+    for (let at = 0; at < end; ) {
+      const count = readSync(fd, bytes, at, end - at, at);
+      if (count === 0) throw new KilnError('E_STORE', `${from} has become shorter`);
+      at += count;
+    }
+  } finally {
+    closeSync(fd);
+  }
+  writeFileSync(to, bytes);
 }

@@ -11,8 +11,10 @@ import {
   type FileTimes,
   linkat,
   mkdirat,
+  mkfifoat,
   openat2,
   openDirectory,
+  openPath,
   RESOLVE_BENEATH,
   RESOLVE_NO_SYMLINKS,
   setTimes,
@@ -27,14 +29,6 @@ import type { PlannedDirectory, PlannedLeaf, TreePlan } from './plan.ts';
 const NANOSECONDS = 1_000_000_000n;
 const PERMISSIONS = 0o7777;
 const SET_ID_BITS = 0o6000;
-
-/** Where an unpacked package lies, and where in it a file of the package is. */
-export interface UnpackedTree {
-  /** The folder that stands for the package's `/`. */
-  readonly root: string;
-  /** Folder (relative to `root`, no link on the way) that holds the file. */
-  directoryOf(file: RpmFile): string;
-}
 
 /** A path whose owner is known by name only until the image has users. */
 export interface DeferredOwner {
@@ -55,19 +49,22 @@ export interface Composition {
   readonly bytes: number;
   /** Of the files that are copies. */
   readonly copiedBytes: number;
+  /** What could not be made. */
+  readonly warnings: readonly string[];
   /** In plan order. For now these belong to root and have no set-id bits. */
   readonly deferred: readonly DeferredOwner[];
 }
 
 /**
- * Makes the planned tree in the new folder `destination`. Files are hard links to the package
+ * Makes the planned tree in the new folder `destination`; `treeOf` tells where a package is
+ * unpacked. Files are hard links to the package
  * store; what will need another owner than the store's inode has, or has too many links already
  * (EMLINK), is a copy of its own.
  */
 export function composeTree(
   plan: TreePlan,
   destination: string,
-  treeOf: (of: RpmPackage) => UnpackedTree,
+  treeOf: (of: RpmPackage) => string,
 ): Composition {
   mkdirSync(destination, { mode: 0o755 });
   const composer = new Composer(treeOf);
@@ -95,14 +92,15 @@ class Composer implements Composition {
   copied = 0;
   bytes = 0;
   copiedBytes = 0;
+  readonly warnings: string[] = [];
   readonly deferred: DeferredOwner[] = [];
-  readonly #treeOf: (of: RpmPackage) => UnpackedTree;
+  readonly #treeOf: (of: RpmPackage) => string;
   readonly #roots = new Map<RpmPackage, number>();
   /** A copy that stands for an inode of the store: its further hard links are links to the copy. */
   readonly #copies = new Map<string, Copy>();
   readonly #kept: number[] = [];
 
-  constructor(treeOf: (of: RpmPackage) => UnpackedTree) {
+  constructor(treeOf: (of: RpmPackage) => string) {
     this.#treeOf = treeOf;
   }
 
@@ -141,15 +139,16 @@ class Composer implements Composition {
 
   #place(leaf: PlannedLeaf, name: Buffer, target: number, sources: Map<string, number>): void {
     const { package: from, file } = leaf.owner;
+    if (file.type !== 'file' && file.type !== 'symlink') {
+      this.#special(leaf, name, target);
+      return;
+    }
     const source = this.#source(from, file, sources);
     const sourceName = encodeName(file.path.slice(file.path.lastIndexOf('/') + 1));
     const bytes = file.type === 'file' ? file.size / file.nlink : 0;
     this.bytes += bytes;
-    // A fifo has no content to share: the overlay of the transaction makes it anew when it is chowned.
-    const mayLink = !needsOwner(file) || file.type === 'fifo';
-    if (mayLink && this.#link(source, sourceName, target, name)) {
+    if (!needsOwner(file) && this.#link(source, sourceName, target, name)) {
       this.linked++;
-      if (needsOwner(file)) this.deferred.push({ path: leaf.path, ...leaf.owner });
       return;
     }
     const capability = this.#copy(file, from, source, sourceName, target, name);
@@ -158,6 +157,24 @@ class Composer implements Composition {
     if (!needsOwner(file)) return;
     const caps = capability === undefined ? {} : { capability };
     this.deferred.push({ path: leaf.path, ...leaf.owner, ...caps });
+  }
+
+  /** Unpacking leaves these out. A fifo can be made; of devices and sockets a box has its own. */
+  #special(leaf: PlannedLeaf, name: Buffer, target: number): void {
+    const { file } = leaf.owner;
+    if (file.type !== 'fifo') {
+      this.warnings.push(`${file.path} is a ${file.type}: left out`);
+      return;
+    }
+    mkfifoat(target, name, 0o600);
+    const made = openPath(target, name);
+    try {
+      // An O_PATH descriptor has no fchmod; the umask does not count this way either.
+      chmodSync(`/proc/self/fd/${made}`, file.mode & 0o777);
+    } finally {
+      closeSync(made);
+    }
+    if (needsOwner(file)) this.deferred.push({ path: leaf.path, ...leaf.owner });
   }
 
   #link(source: number, sourceName: Buffer, target: number, name: Buffer): boolean {
@@ -206,13 +223,13 @@ class Composer implements Composition {
   /** The open folder of the unpacked package that holds `file`. */
   #source(from: RpmPackage, file: RpmFile, sources: Map<string, number>): number {
     const tree = this.#treeOf(from);
-    const directory = tree.directoryOf(file);
-    const key = `${tree.root}${directory}`;
+    const directory = file.path.slice(1, Math.max(1, file.path.lastIndexOf('/')));
+    const key = `${tree}/${directory}`;
     const known = sources.get(key);
     if (known !== undefined) return known;
     let root = this.#roots.get(from);
     if (root === undefined) {
-      root = openSync(tree.root, constants.O_RDONLY | constants.O_DIRECTORY);
+      root = openSync(tree, constants.O_RDONLY | constants.O_DIRECTORY);
       this.#roots.set(from, root);
     }
     // No link is followed: whatever went wrong while unpacking, nothing outside gets in.
