@@ -1,6 +1,6 @@
 import type { StatePaths } from '../state/paths.ts';
 import { type Connection, openConnection } from './connection.ts';
-import { ensureEmbeddedDaemon } from './embedded/daemon.ts';
+import { type EmbeddedOptions, ensureEmbeddedDaemon } from './embedded/daemon.ts';
 import { embeddedFiles } from './embedded/files.ts';
 import { LibvirtError } from './errors.ts';
 
@@ -40,7 +40,7 @@ export function pickEngine(paths: StatePaths, env: NodeJS.ProcessEnv): Engine {
 }
 
 /** From where and to what {@link connect} connects. */
-export interface ConnectOptions {
+export interface ConnectOptions extends EmbeddedOptions {
   readonly paths: StatePaths;
   readonly env?: NodeJS.ProcessEnv;
 }
@@ -52,10 +52,11 @@ export interface ConnectOptions {
  * @throws LibvirtError E_LIBVIRT_MISSING, E_LIBVIRT_CONNECT, E_LIBVIRT_START, and those of
  *   {@link pickEngine}
  */
-export function connect({ paths, env = process.env }: ConnectOptions): Promise<Connection> {
+export function connect(options: ConnectOptions): Promise<Connection> {
+  const { paths, env = process.env } = options;
   const engine = pickEngine(paths, env);
   if (engine.kind === 'system') return openConnection(engine.uri);
   return openConnection(engine.uri, async () => {
-    await ensureEmbeddedDaemon(paths);
+    await ensureEmbeddedDaemon(paths, options);
   });
 }

@@ -75,6 +75,22 @@ export async function readState(
 }
 
 /**
+ * A daemon killed while it started a domain lists that domain as shut off for the rest of its days,
+ * although it was never defined, and undefines nothing that was not: so it is defined first.
+ * Whether that works is not checked; another caller may be at it too.
+ */
+async function forgetRemnant(library: Libvirt, native: Pointer): Promise<void> {
+  if ((await runAsync(library.virDomainIsPersistent, native)) !== 0) return;
+  const text = await runAsync(library.virDomainGetXMLDesc, native, 0);
+  if (text === null) return;
+  const connection = library.virDomainGetConnect(native);
+  const defined = await runAsync(library.virDomainDefineXML, connection, takeString(text));
+  if (defined === null) return;
+  await runAsync(library.virDomainUndefine, defined);
+  library.virDomainFree(defined);
+}
+
+/**
  * A domain, known by its uuid. It holds no native handle: each call looks the domain up (one
  * round trip, about 0.1 ms), so there is nothing to free and nothing to use after it was freed.
  * Every method throws LibvirtError, E_LIBVIRT_NO_DOMAIN where the domain is gone.
@@ -164,11 +180,13 @@ export class Domain {
     try {
       return await this.#use('destroy', async (library, native, failure) => {
         if ((await runAsync(library.virDomainDestroy, native)) === 0) return true;
-        throw failure(`destroy domain ${this.name}`);
+        const error = failure(`destroy domain ${this.name}`);
+        if (error.libvirt?.code !== VIR_ERR.OPERATION_INVALID) throw error;
+        await forgetRemnant(library, native);
+        return false;
       });
     } catch (error) {
-      const code = error instanceof LibvirtError ? error.libvirt?.code : undefined;
-      if (code === VIR_ERR.NO_DOMAIN || code === VIR_ERR.OPERATION_INVALID) return false;
+      if (error instanceof LibvirtError && error.code === 'E_LIBVIRT_NO_DOMAIN') return false;
       throw error;
     }
   }

@@ -29,6 +29,8 @@ export interface Libvirt {
   readonly virNetworkGetUUIDString: Native<[Pointer, Uint8Array], number>;
   readonly virNetworkIsActive: Native<[Pointer], number>;
   readonly virNetworkFree: Native<[Pointer], number>;
+  /** The connection the domain was found on; not counted, not to be closed. */
+  readonly virDomainGetConnect: Native<[Pointer], Pointer>;
   readonly virDomainGetName: Native<[Pointer], string | null>;
   readonly virDomainGetUUIDString: Native<[Pointer, Uint8Array], number>;
   readonly virDomainGetID: Native<[Pointer], number>;
@@ -44,6 +46,7 @@ export interface Libvirt {
   readonly virDomainCreateXML: Native<[Pointer, string, number], Nullable>;
   readonly virDomainDefineXML: Native<[Pointer, string], Nullable>;
   readonly virDomainCreateWithFlags: Native<[Pointer, number], number>;
+  readonly virDomainIsPersistent: Native<[Pointer], number>;
   readonly virDomainUndefine: Native<[Pointer], number>;
   readonly virDomainDestroy: Native<[Pointer], number>;
   readonly virDomainFree: Native<[Pointer], number>;
@@ -73,6 +76,7 @@ const DECLARATIONS: Readonly<Record<keyof Libvirt, string>> = {
   virNetworkGetUUIDString: 'int virNetworkGetUUIDString(void *net, void *buf)',
   virNetworkIsActive: 'int virNetworkIsActive(void *net)',
   virNetworkFree: 'int virNetworkFree(void *net)',
+  virDomainGetConnect: 'void *virDomainGetConnect(void *dom)',
   virDomainGetName: 'const char *virDomainGetName(void *dom)',
   virDomainGetUUIDString: 'int virDomainGetUUIDString(void *dom, void *buf)',
   virDomainGetID: 'uint virDomainGetID(void *dom)',
@@ -86,6 +90,7 @@ const DECLARATIONS: Readonly<Record<keyof Libvirt, string>> = {
   virDomainCreateXML: 'void *virDomainCreateXML(void *conn, const char *xml, uint flags)',
   virDomainDefineXML: 'void *virDomainDefineXML(void *conn, const char *xml)',
   virDomainCreateWithFlags: 'int virDomainCreateWithFlags(void *dom, uint flags)',
+  virDomainIsPersistent: 'int virDomainIsPersistent(void *dom)',
   virDomainUndefine: 'int virDomainUndefine(void *dom)',
   virDomainDestroy: 'int virDomainDestroy(void *dom)',
   virDomainFree: 'int virDomainFree(void *dom)',

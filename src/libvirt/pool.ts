@@ -16,6 +16,9 @@ import {
  */
 const CONCURRENT_CALLS = Math.max(1, (Number(process.env.UV_THREADPOOL_SIZE) || 4) - 1);
 
+/** A daemon that was just seen running may end, idle, before it is connected to: once, not thrice. */
+const OPEN_ATTEMPTS = 3;
+
 /** Tells why a native call failed: returns the error to throw. Valid until the lease ends. */
 export type Failure = (what: string) => LibvirtError;
 
@@ -26,7 +29,7 @@ export type Work<Result> = (
   failure: Failure,
 ) => Promise<Result>;
 
-/** Makes a server reachable: called when a connection could not be opened, before one more try. */
+/** Makes a server reachable: called when a connection could not be opened, before another try. */
 export type Reviver = () => Promise<void>;
 
 let running = 0;
@@ -75,7 +78,7 @@ export class ConnectionPool {
    * @throws LibvirtError E_LIBVIRT_CLOSED, E_LIBVIRT_CONNECT, E_LIBVIRT_LOST, and what `work` throws
    */
   run<Result>(work: Work<Result>, repeatable = true): Promise<Result> {
-    const lease = this.#run(work, repeatable);
+    const lease = this.#closed ? Promise.reject(this.#refusal()) : this.#run(work, repeatable);
     this.#leases.add(lease);
     const forget = (): void => void this.#leases.delete(lease);
     lease.then(forget, forget);
@@ -83,12 +86,10 @@ export class ConnectionPool {
   }
 
   async #run<Result>(work: Work<Result>, repeatable: boolean): Promise<Result> {
-    this.#assertOpen();
     const library = await loadLibvirt();
     await takeTurn();
     try {
       for (let attempt = 1; ; attempt++) {
-        this.#assertOpen();
         const connection = await this.#take(library, !repeatable);
         try {
           return await work(library, connection, (what) =>
@@ -110,9 +111,8 @@ export class ConnectionPool {
     }
   }
 
-  #assertOpen(): void {
-    if (!this.#closed) return;
-    throw new LibvirtError('E_LIBVIRT_CLOSED', `the connection to ${this.uri} is closed`);
+  #refusal(): LibvirtError {
+    return new LibvirtError('E_LIBVIRT_CLOSED', `the connection to ${this.uri} is closed`);
   }
 
   /** An idle connection, or a new one. With `verify` an idle one has answered a moment ago. */
@@ -124,12 +124,15 @@ export class ConnectionPool {
       if (alive) return idle;
       await runAsync(library.virConnectClose, idle);
     }
-    const first = await runAsync(library.virConnectOpen, this.uri);
-    if (first !== null) return first;
-    if (this.#revive !== undefined) await this.#revive();
-    // The reason of the failure stayed on the pool's thread: the second try is made on this one.
-    const second = library.virConnectOpen(this.uri);
-    if (second !== null) return second;
+    for (let attempt = 0; attempt < OPEN_ATTEMPTS; attempt++) {
+      const opened = await runAsync(library.virConnectOpen, this.uri);
+      if (opened !== null) return opened;
+      if (this.#revive === undefined) break;
+      await this.#revive();
+    }
+    // The reasons of those failures stayed on the pool's threads: the last try is made on this one.
+    const last = library.virConnectOpen(this.uri);
+    if (last !== null) return last;
     const reason = lastError(library);
     throw new LibvirtError(
       'E_LIBVIRT_CONNECT',

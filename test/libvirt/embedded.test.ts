@@ -1,0 +1,293 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdir, open, readFile, readlink, stat, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:net';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import test from 'ava';
+import { connect } from '../../src/libvirt/connect.ts';
+import { openConnection } from '../../src/libvirt/connection.ts';
+import { embeddedDaemonStatus, ensureEmbeddedDaemon } from '../../src/libvirt/embedded/daemon.ts';
+import { LibvirtError } from '../../src/libvirt/errors.ts';
+import type { LifecycleEvent } from '../../src/libvirt/lifecycle.ts';
+import { type PrivateState, privateState, processesWith, WAITING } from './private-state.ts';
+
+const CHILD = join(import.meta.dirname, 'fixture-child.ts');
+
+function child(state: PrivateState, ...words: string[]): ChildProcess {
+  return spawn(process.execPath, [CHILD, ...words], {
+    env: state.env,
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+}
+
+async function firstLine(process: ChildProcess): Promise<string> {
+  let text = '';
+  for await (const chunk of process.stdout ?? []) {
+    text += chunk;
+    if (text.includes('\n')) break;
+  }
+  return text.trim();
+}
+
+/** Waits until `condition` holds; false after `within` milliseconds. */
+async function becomes(condition: () => Promise<boolean>, within = 10_000): Promise<boolean> {
+  const until = performance.now() + within;
+  while (!(await condition())) {
+    if (performance.now() > until) return false;
+    await sleep(20);
+  }
+  return true;
+}
+
+async function gone(pid: number): Promise<boolean> {
+  return becomes(async () => (await stat(`/proc/${pid}`).catch(() => undefined)) === undefined);
+}
+
+test('a domain lives in the kernel, in virsh and in the daemon’s own cgroup, then is gone', async (t) => {
+  const state = await privateState(t);
+  {
+    await using connection = await connect({ paths: state.paths, env: state.env });
+    const domain = await connection.createDomain(state.xml('whole', WAITING));
+    const id = await domain.id();
+    t.is((await state.virsh('domid', 'whole')).trim(), String(id));
+    t.is((await state.virsh('domuuid', 'whole')).trim(), domain.uuid);
+    t.is((await state.virsh('list', '--name')).trim(), 'whole');
+
+    // The controller and, in namespaces of its own, the init.
+    const [init] = (await readFile(`/proc/${id}/task/${id}/children`, 'latin1')).split(' ');
+    t.regex(await readFile(`/proc/${init}/cmdline`, 'latin1'), /^\/bin\/sh\0-c\0trap/);
+    for (const kind of ['mnt', 'pid', 'net', 'ipc', 'uts']) {
+      t.not(await readlink(`/proc/${init}/ns/${kind}`), await readlink(`/proc/self/ns/${kind}`));
+    }
+    const cgroups = await readFile(`/proc/${init}/cgroup`, 'latin1');
+    t.regex(cgroups, new RegExp(`/${state.files.name}[^/]*/machine/lxc-\\d+-whole`));
+    t.notRegex(cgroups, new RegExp(`memory:/(?!.*${state.files.name})`));
+
+    const { pid } = await embeddedDaemonStatus(state.paths);
+    t.not(await readlink(`/proc/${pid}/ns/mnt`), await readlink('/proc/self/ns/mnt'));
+    t.not(await readlink(`/proc/${pid}/ns/cgroup`), await readlink('/proc/self/ns/cgroup'));
+    t.is((await stat(state.files.run)).mode & 0o777, 0o700);
+    t.is((await stat(state.files.socket)).mode & 0o777, 0o700);
+
+    t.true(await domain.destroy());
+    t.false(await domain.destroy());
+    t.is(await state.virsh('list', '--all', '--name').then((text) => text.trim()), '');
+    t.true(await gone(Number(init)));
+  }
+  t.deepEqual(await state.cleared(), []);
+});
+
+test('descriptors reach the init, events the listener, reasons the caller', async (t) => {
+  const state = await privateState(t);
+  {
+    await using connection = await connect({ paths: state.paths, env: state.env });
+    const events: LifecycleEvent[] = [];
+    using _listening = await connection.onLifecycle({ onEvent: (event) => events.push(event) });
+
+    const path = join(state.paths.libvirt, 'passed');
+    await using file = await open(path, 'w');
+    const domain = await connection.createDomain(
+      state.xml('passing', 'echo $(ls /proc/self/fd) >&3; sleep 1'),
+      { files: [file.fd] },
+    );
+    t.true(await becomes(async () => events.length === 2));
+    t.deepEqual(
+      events.map(({ name, uuid, kind }) => [name, uuid, kind]),
+      [
+        ['passing', domain.uuid, 'started'],
+        ['passing', domain.uuid, 'stopped'],
+      ],
+    );
+    // 0 to 2, the one passed, and ls's own of the directory it lists: nothing else leaked in.
+    t.is(await readFile(path, 'utf8'), '0 1 2 3 4\n');
+
+    const xml = state.xml('passing', WAITING);
+    const wrong = await t.throwsAsync(
+      connection.createDomain(xml.replace('<init>/bin/sh</init>', '<init>/no/such</init>')),
+      { instanceOf: LibvirtError },
+    );
+    t.regex(wrong?.message ?? '', /\/no\/such/);
+    t.is(wrong?.libvirt?.level, 2);
+    const unknown = await t.throwsAsync(
+      connection.createDomain(xml.replace("type='exe'", '').replace('>exe<', '>pony<')),
+      { instanceOf: LibvirtError },
+    );
+    t.regex(unknown?.message ?? '', /pony/);
+    await connection.createDomain(xml);
+    await t.throwsAsync(connection.createDomain(xml), { message: /passing/ });
+  }
+  t.deepEqual(await state.cleared(), []);
+});
+
+test('a domain with autodestroy ends with its maker, killed or not; the others stay', async (t) => {
+  const state = await privateState(t);
+  {
+    await using connection = await connect({ paths: state.paths, env: state.env });
+    const stays = await connection.createDomain(state.xml('stays', WAITING));
+    const maker = child(state, 'autodestroy', state.xml('goes', WAITING));
+    const id = Number(await firstLine(maker));
+    t.true(id > 1);
+    const goes = await connection.lookupByName('goes');
+    t.is(await goes.id(), id);
+    maker.kill('SIGKILL');
+    t.true(await gone(id));
+    await t.throwsAsync(
+      async () => {
+        while (true) await goes.state();
+      },
+      { code: 'E_LIBVIRT_NO_DOMAIN' },
+    );
+    t.is(await stays.state(), 'running');
+
+    const short = await openConnection(state.files.uri);
+    const ends = await short.createDomain(state.xml('ends', WAITING), { autodestroy: true });
+    const ending = Number(await ends.id());
+    await short.close();
+    t.true(await gone(ending));
+  }
+  t.deepEqual(await state.cleared(), []);
+});
+
+test('ten processes at once start one daemon, which outlives them', async (t) => {
+  const state = await privateState(t);
+  const children = Array.from({ length: 10 }, () => child(state, 'connect'));
+  const pids = new Set(await Promise.all(children.map(firstLine)));
+  t.is(pids.size, 1);
+  await Promise.all(
+    children.map(({ exitCode }, index) => exitCode ?? once(children[index]!, 'exit')),
+  );
+  const daemons = await processesWith(state.files.config);
+  t.deepEqual(daemons.map(String), [...pids]);
+  t.is((await embeddedDaemonStatus(state.paths)).pid, daemons[0]);
+  t.deepEqual(await state.cleared(), []);
+});
+
+test('after kill -9 of the daemon the next call works and finds the domain running', async (t) => {
+  const state = await privateState(t);
+  {
+    await using connection = await connect({ paths: state.paths, env: state.env });
+    let lost = 0;
+    using _listening = await connection.onLifecycle({
+      onEvent: () => undefined,
+      onLost: () => {
+        lost++;
+      },
+    });
+    const domain = await connection.createDomain(state.xml('survivor', WAITING));
+    const id = await domain.id();
+    const first = await embeddedDaemonStatus(state.paths);
+    process.kill(first.pid ?? 0, 'SIGKILL');
+    t.true(await gone(first.pid ?? 0));
+    t.false((await embeddedDaemonStatus(state.paths)).running);
+
+    const [survivor] = await connection.listDomains();
+    t.like(survivor, { name: 'survivor', uuid: domain.uuid, id, state: 'running' });
+    t.is((await state.virsh('domid', 'survivor')).trim(), String(id));
+    t.is(lost, 1);
+    const second = await embeddedDaemonStatus(state.paths);
+    t.not(second.pid, first.pid);
+
+    // In the same cgroup as before, where new ones go too; all can be ended.
+    const other = await connection.createDomain(state.xml('newcomer', WAITING));
+    for (const one of [domain, other]) {
+      const cgroup = await readFile(`/proc/${await one.id()}/cgroup`, 'latin1');
+      t.regex(cgroup, new RegExp(`${state.files.name}[^/]*/machine/lxc-\\d+-${one.name}`));
+      t.true(await one.destroy());
+    }
+    t.true(await gone(Number(id)));
+
+    // A create on a connection that broke unnoticed is made on a new one.
+    process.kill(second.pid ?? 0, 'SIGKILL');
+    t.true(await gone(second.pid ?? 0));
+    t.is((await connection.createDomain(state.xml('later', WAITING))).name, 'later');
+  }
+  t.deepEqual(await state.cleared(), []);
+});
+
+test('a daemon killed in the middle of calls fails them or answers, and never hangs', async (t) => {
+  const state = await privateState(t);
+  {
+    await using connection = await connect({ paths: state.paths, env: state.env });
+    const { pid } = await embeddedDaemonStatus(state.paths);
+    const creates = Array.from({ length: 16 }, (_, index) =>
+      connection.createDomain(state.xml(`cut-${index}`, WAITING)).then(
+        () => 'made',
+        (error: unknown) => (error instanceof LibvirtError ? error.code : String(error)),
+      ),
+    );
+    // The controller runs: the daemon waits for its domain to come up.
+    t.true(await becomes(async () => (await processesWith('cut-')).length > 0));
+    process.kill(pid ?? 0, 'SIGKILL');
+    const outcomes = await Promise.all(creates);
+    t.deepEqual(
+      outcomes.filter((outcome) => outcome !== 'made' && !outcome.startsWith('E_LIBVIRT')),
+      [],
+    );
+    t.true(outcomes.includes('E_LIBVIRT_LOST'), outcomes.join(' '));
+    // Half-made ones are listed as shut off: libvirt's doing. Everything can be ended.
+    for (const { name, state: now } of await connection.listDomains()) {
+      const domain = await connection.lookupByName(name);
+      t.is(await domain.destroy(), now === 'running');
+    }
+    t.deepEqual(await connection.listDomains(), []);
+    t.is((await state.virsh('list', '--all', '--name')).trim(), '');
+  }
+  t.deepEqual(await state.cleared(), []);
+});
+
+test('an idle daemon ends by itself, one with a domain stays', async (t) => {
+  const state = await privateState(t);
+  const options = { paths: state.paths, env: state.env, idle: 1 };
+  const connection = await connect(options);
+  const domain = await connection.createDomain(state.xml('parked', WAITING));
+  const { pid } = await embeddedDaemonStatus(state.paths);
+  await connection.close();
+  await t.throwsAsync(domain.state(), { code: 'E_LIBVIRT_CLOSED' });
+  await sleep(2500);
+  t.is((await embeddedDaemonStatus(state.paths)).pid, pid);
+  {
+    await using again = await connect(options);
+    await (await again.lookupByName('parked')).destroy();
+    t.is((await embeddedDaemonStatus(state.paths)).pid, pid);
+  }
+  t.true(await gone(pid ?? 0));
+  t.false((await embeddedDaemonStatus(state.paths)).running);
+  t.deepEqual(await state.cleared(), []);
+});
+
+test('a stale socket and a pid file that names a stranger are replaced, the stranger lives', async (t) => {
+  const state = await privateState(t);
+  await mkdir(state.files.run, { recursive: true, mode: 0o700 });
+  const stranger = spawn('/bin/sleep', ['100']);
+  await writeFile(state.files.pid, `${stranger.pid}\n`);
+  const listener = createServer().listen(state.files.socket);
+  await once(listener, 'listening');
+  // Closing would remove the file: a killed process leaves it, as this copy does.
+  const left = spawn('/bin/sh', ['-c', `ln '${state.files.socket}' '${state.files.socket}.left'`]);
+  await once(left, 'exit');
+  listener.close();
+  await once(listener, 'close');
+  const back = spawn('/bin/mv', [`${state.files.socket}.left`, state.files.socket]);
+  await once(back, 'exit');
+  t.true((await stat(state.files.socket)).isSocket());
+
+  const daemon = await ensureEmbeddedDaemon(state.paths);
+  t.true(daemon.started);
+  t.is((await state.virsh('list', '--name')).trim(), '');
+  t.is(stranger.exitCode, null);
+  t.is(stranger.signalCode, null);
+  stranger.kill();
+  t.false((await ensureEmbeddedDaemon(state.paths)).started);
+  t.deepEqual(await state.cleared(), []);
+});
+
+test('a daemon that cannot start says why, with the end of its log', async (t) => {
+  const state = await privateState(t);
+  await mkdir(state.paths.libvirt, { recursive: true });
+  // A file where a directory is bound from.
+  await writeFile(join(state.paths.libvirt, 'lib'), '');
+  const error = await t.throwsAsync(ensureEmbeddedDaemon(state.paths));
+  t.regex(String(error), /EEXIST|E_LIBVIRT_START|ended with status/);
+  t.deepEqual(await state.cleared(), []);
+});

@@ -1,0 +1,42 @@
+import test from 'ava';
+import { pickEngine } from '../../src/libvirt/connect.ts';
+import { statePaths } from '../../src/state/paths.ts';
+
+const paths = statePaths({ KILN_STATE: '/var/tmp/kiln-engine-test' });
+
+test('without KILN_URI the engine is the embedded one of this state directory', (t) => {
+  for (const env of [{}, { KILN_URI: '' }]) {
+    const engine = pickEngine(paths, env);
+    t.is(engine.kind, 'embedded');
+    t.is(engine.uri, `lxc+unix:///system?socket=${paths.run}/libvirt/libvirt-sock`);
+  }
+});
+
+test('KILN_URI names a local libvirt', (t) => {
+  for (const uri of ['lxc:///system', 'lxc:///', 'lxc+unix:///system?socket=/run/x/libvirt-sock']) {
+    t.deepEqual(pickEngine(paths, { KILN_URI: uri }), { kind: 'system', uri });
+  }
+});
+
+test('a remote libvirt is refused', (t) => {
+  for (const uri of [
+    'lxc+ssh://host/system',
+    'lxc+ssh:///system',
+    'lxc+tcp://127.0.0.1/system',
+    'lxc+tls://host/',
+    'lxc://host/system',
+    'lxc+libssh2://root@host/system',
+    'lxc+ext:///system?command=nc',
+  ]) {
+    t.throws(() => pickEngine(paths, { KILN_URI: uri }), {
+      code: 'E_LIBVIRT_REMOTE',
+      message: /remote libvirt/,
+    });
+  }
+});
+
+test('another driver than lxc is refused', (t) => {
+  for (const uri of ['qemu:///system', 'test:///default', 'xen:///', 'nonsense', '/run/libvirt']) {
+    t.throws(() => pickEngine(paths, { KILN_URI: uri }), { code: 'E_LIBVIRT_URI' });
+  }
+});

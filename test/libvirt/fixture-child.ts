@@ -1,0 +1,19 @@
+// A kiln of its own, for tests that need several processes or one that dies.
+//   connect            connects to the engine, prints the daemon's pid, closes
+//   autodestroy XML    starts a domain that ends with this process, prints its id, waits
+import { connect } from '../../src/libvirt/connect.ts';
+import { embeddedDaemonStatus } from '../../src/libvirt/embedded/daemon.ts';
+import { statePaths } from '../../src/state/paths.ts';
+
+const [task, xml] = process.argv.slice(2);
+const paths = statePaths();
+const connection = await connect({ paths });
+if (task === 'autodestroy') {
+  const domain = await connection.createDomain(xml ?? '', { autodestroy: true });
+  console.log(await domain.id());
+  setInterval(() => undefined, 1000);
+} else {
+  await connection.listDomains();
+  console.log((await embeddedDaemonStatus(paths)).pid);
+  await connection.close();
+}
