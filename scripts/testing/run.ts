@@ -83,6 +83,8 @@ const temporary = mkdtempSync(join(tmpdir(), 'kiln-test-'));
 chmodSync(temporary, 0o711);
 // Where a test that names no state of its own keeps it: never in the machine's.
 mkdirSync(join(temporary, 'state'));
+// Where tools that turn on Node's compile cache (npm, tsc) have it: theirs, not a test's.
+mkdirSync(join(temporary, 'node-compile-cache'));
 const before = hostThings(temporary);
 const times = mkdtempSync(join(tmpdir(), 'kiln-times-'));
 try {

@@ -91,4 +91,5 @@ test('everything that is wrong with a run counts as failed and is named', async 
   }
   t.is(run.last, '2 passed, 7 failed', run.out);
   t.is(run.exitCode, 1);
+  process.kill(Number(/left behind: process (\d+): sleep 25/.exec(run.out)?.[1]));
 });
