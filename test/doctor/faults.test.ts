@@ -24,6 +24,10 @@ interface Fault {
   readonly says: RegExp;
 }
 
+/** Makes /etc the namespace's own: what is written there is seen by nobody else. */
+const privateEtc = `mkdir $D/upper $D/work
+  mount -t overlay -o lowerdir=/etc,upperdir=$D/upper,workdir=$D/work o /etc`;
+
 const faults: readonly Fault[] = [
   {
     title: 'a user who is not root',
@@ -202,18 +206,30 @@ const faults: readonly Fault[] = [
   {
     title: 'an account with an id of the block',
     check: 'id-ranges',
-    setup: `(cat /etc/passwd; echo mallory:x:1879150000:100::/:/bin/sh) > $D/passwd
-      mount --bind $D/passwd /etc/passwd`,
+    setup: `${privateEtc}; echo mallory:x:1879150000:100::/:/bin/sh >> /etc/passwd`,
     status: 'fail',
     says: /belong to mallory \(\/etc\/passwd\)/,
   },
   {
     title: 'a user who was given ids of the block',
     check: 'id-ranges',
-    setup: `echo alice:1879000000:65536 > $D/subuid
-      [ -e /etc/subgid ] || : > /etc/subgid; mount --bind $D/subuid /etc/subgid`,
+    setup: `${privateEtc}; echo alice:1879000000:65536 >> /etc/subgid`,
     status: 'warn',
     says: /alice \(\/etc\/subgid\) may use ids/,
+  },
+  {
+    title: 'a block of its own that is too small',
+    check: 'id-ranges',
+    setup: `${privateEtc}; echo kiln:3000000:100 >> /etc/subuid`,
+    status: 'fail',
+    says: /too small: kiln:3000000:100.*at least 131072/s,
+  },
+  {
+    title: 'a block of its own',
+    check: 'id-ranges',
+    setup: `${privateEtc}; echo kiln:3000000:655360 >> /etc/subuid`,
+    status: 'ok',
+    says: /3000000 to 3655359, room for 9 boxes/,
   },
   {
     title: 'SELinux, enforcing',
@@ -251,6 +267,26 @@ const faults: readonly Fault[] = [
     env: { KILN_URI: 'lxc:///system' },
     status: 'fail',
     says: /lxc:\/\/\/system/,
+  },
+  {
+    title: 'no libvirtd, wherever it is looked for',
+    check: 'libvirt',
+    setup: `mount -t tmpfs tmpfs /run; mkdir $D/upper $D/work
+      mount -t overlay -o lowerdir=/usr/sbin,upperdir=$D/upper,workdir=$D/work o /usr/sbin
+      rm /usr/sbin/libvirtd`,
+    status: 'fail',
+    says: /no libvirtd.*install libvirt-daemon/s,
+  },
+  {
+    title: 'a libvirt without its LXC driver',
+    check: 'libvirt',
+    setup: `mount -t tmpfs tmpfs /run; mkdir $D/upper $D/work
+      for lib in /usr/lib/*/libvirt /usr/lib64/libvirt; do
+        [ ! -e $lib/connection-driver/libvirt_driver_lxc.so ] || break; done
+      mount -t overlay -o lowerdir=$lib,upperdir=$D/upper,workdir=$D/work o $lib
+      rm $lib/connection-driver/libvirt_driver_lxc.so`,
+    status: 'fail',
+    says: /LXC driver is not installed.*install .*libvirt-daemon-driver-lxc/s,
   },
 ];
 

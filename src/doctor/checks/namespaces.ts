@@ -36,12 +36,21 @@ export const namespaces: Check = {
       return fail(
         `unshare: ${reason(made.stderr || made.shortMessage)}`,
         'namespaces cannot be made here',
-        'leave the container that forbids it, or let it: sysctl -w kernel.unprivileged_userns_clone=1',
+        'leave the container whose seccomp profile, capabilities or security module forbids it',
       );
     }
+    if (await restrictsOthers()) limits.push('root alone may make user namespaces');
     return ok(['all kinds can be made', ...limits].join(', '));
   },
 };
+
+/** Ubuntu's and Debian's switches against users other than root; kiln is root. */
+async function restrictsOthers(): Promise<boolean> {
+  const value = (name: string) => readFile(`/proc/sys/kernel/${name}`, 'utf8').catch(() => '');
+  const apparmor = await value('apparmor_restrict_unprivileged_userns');
+  const debian = await value('unprivileged_userns_clone');
+  return apparmor.trim() === '1' || debian.trim() === '0';
+}
 
 function tooFew(kind: string, limit: number, status: 'warn' | 'fail'): Finding {
   const name = `user.max_${kind}_namespaces`;
