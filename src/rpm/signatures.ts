@@ -86,12 +86,29 @@ async function verify(
   if (packet.type !== 0) return bad(`it signs something of type ${packet.type}, not a document`);
   // openpgp has no version 3, and would need a whole payload in memory.
   if (packet.version === 3 || found.scope === 'header+payload') {
+    const invalid = await whyInvalid(match, packet);
+    if (invalid !== undefined) return bad(invalid);
     return verifyRsa(packet, match.part, (use) => {
       use(sections.header.bytes);
       if (found.scope === 'header+payload') eachChunk(fd, sections.headerEnd, use);
     });
   }
   return await verifyWithLibrary(found.bytes, sections.header.bytes, packet, match);
+}
+
+/** Why a key must not be used: revoked, expired when it signed, a subkey nobody vouches for. */
+async function whyInvalid(match: KeyMatch, packet: SignaturePacket): Promise<string | undefined> {
+  try {
+    await match.key.getSigningKey(match.part.getKeyID(), timeOf(packet));
+    return undefined;
+  } catch (error) {
+    return error instanceof Error ? error.message : String(error);
+  }
+}
+
+/** Keys expire, packages stay: a key must have been good when it signed. */
+function timeOf({ created }: SignaturePacket): Date {
+  return created === null ? new Date() : new Date(created * 1000);
 }
 
 async function verifyWithLibrary(
@@ -106,8 +123,7 @@ async function verifyWithLibrary(
       message: await openpgp.createMessage({ binary: signed }),
       signature: await openpgp.readSignature({ binarySignature: bytes }),
       verificationKeys: match.key,
-      // Keys expire, packages stay: the key must have been good when it signed.
-      date: packet.created === null ? new Date() : new Date(packet.created * 1000),
+      date: timeOf(packet),
     });
     const [first] = result.signatures;
     if (first === undefined) return unsupported(`openpgp cannot read ${packet.algorithm}`);
