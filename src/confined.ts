@@ -6,8 +6,12 @@ import { serveConfined } from './confine/child.ts';
 import type { TaskTable } from './confine/task.ts';
 
 const tasks: TaskTable = {
+  'repository-index': () => import('./repository/index-task.ts'),
+  'repository-signature': () => import('./repository/signature-task.ts'),
   'rpm-read': () => import('./rpm/read-task.ts'),
   'rpm-unpack': () => import('./rpm/unpack-task.ts'),
+  'solver-convert': () => import('./solver/convert-task.ts'),
+  'solver-solve': () => import('./solver/solve-task.ts'),
 };
 
 await serveConfined(tasks);

@@ -16,13 +16,12 @@ export type RepositoryProgress =
       readonly item: string;
       readonly reason: string;
     }
-  /** Packages that are on this machine so far. Bytes count what had to be downloaded. */
+  /** Packages that are on this machine so far. Bytes count what came over the network. */
   | {
       readonly kind: 'packages';
       readonly done: number;
       readonly count: number;
       readonly receivedBytes: number;
-      readonly totalBytes: number;
     }
   /** Metadata is turned into the solver's own form, which happens once for each new repomd.xml. */
   | { readonly kind: 'load'; readonly repository: string };

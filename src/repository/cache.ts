@@ -1,0 +1,121 @@
+import { createHash, randomUUID } from 'node:crypto';
+import { createReadStream } from 'node:fs';
+import { mkdir, open, rename, rm, stat, utimes } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { pipeline } from 'node:stream/promises';
+import { hasErrno } from '../kernel/libc.ts';
+import type { StatePaths } from '../state/paths.ts';
+
+/**
+ * The names in the download cache. Several processes share it without a lock: what is there under
+ * its digest is whole (it was renamed to that name), and the same whoever made it.
+ *
+ *     objects/sha256/ab/ab…   downloads, named by their digest
+ *     partial/sha256-ab…      a download under way; whoever writes it holds its flock
+ *     repositories/ID-…/      what is known of a repository, and its lock
+ *     solv/…                  metadata in libsolv's form, named by repomd.xml's digest
+ */
+export class Cache {
+  readonly root: string;
+
+  constructor(paths: Pick<StatePaths, 'cache'>) {
+    this.root = paths.cache;
+  }
+
+  /** Where the file with this digest (`sha256:…`) is, or would be. */
+  object(digest: string): string {
+    const [algorithm = '', hex = ''] = digest.split(':');
+    return join(this.root, 'objects', algorithm, hex.slice(0, 2), hex);
+  }
+
+  partial(digest: string): string {
+    return join(this.root, 'partial', digest.replace(':', '-'));
+  }
+
+  repository(key: string): string {
+    return join(this.root, 'repositories', key);
+  }
+
+  solv(name: string): string {
+    return join(this.root, 'solv', name);
+  }
+
+  /**
+   * The path of a cached file whose content has this digest, or undefined. A damaged one is
+   * deleted. Its time of last use is set to now.
+   */
+  async find(digest: string, size?: number): Promise<string | undefined> {
+    const path = this.object(digest);
+    if (await hasContent(path, digest, size)) {
+      const now = new Date();
+      await utimes(path, now, now).catch(() => {});
+      return path;
+    }
+    await rm(path, { force: true });
+    return undefined;
+  }
+}
+
+/**
+ * Whether the file at `path` has this content. Every use is checked: reading at 1.7 GB/s costs
+ * less than an fsync for each file, and finds what the disk lost, too.
+ */
+export async function hasContent(path: string, digest: string, size?: number): Promise<boolean> {
+  try {
+    if (size !== undefined && (await stat(path)).size !== size) return false;
+    return (await digestFile(path, digest.split(':')[0] ?? '')) === digest;
+  } catch (error) {
+    if (hasErrno(error, 'ENOENT')) return false;
+    throw error;
+  }
+}
+
+/** The digest of a file's content, written `sha256:…`. */
+export async function digestFile(path: string, algorithm: string): Promise<string> {
+  const hash = createHash(algorithm);
+  await pipeline(createReadStream(path, { highWaterMark: 1 << 20 }), hash);
+  return `${algorithm}:${hash.digest('hex')}`;
+}
+
+/**
+ * Writes a file so that its name never stands for half of it: other processes see the old content
+ * or the new one, after a power cut, too.
+ */
+export async function writeWhole(path: string, content: string | Buffer): Promise<void> {
+  await using temporary = await createTemporary(path);
+  await temporary.handle.writeFile(content);
+  await temporary.commit();
+}
+
+/** A file that gets its name when it is whole. */
+export interface TemporaryFile extends AsyncDisposable {
+  readonly handle: Awaited<ReturnType<typeof open>>;
+  /** Gives it its name, on disk as well; a file of that name is replaced. */
+  commit(): Promise<void>;
+}
+
+/** Makes a file beside `path` that is deleted unless it is committed. */
+export async function createTemporary(path: string): Promise<TemporaryFile> {
+  await mkdir(dirname(path), { recursive: true });
+  const name = `${path}.${process.pid}.${randomUUID()}.tmp`;
+  const handle = await open(name, 'wx+', 0o600);
+  let committed = false;
+  return {
+    handle,
+    async commit() {
+      await handle.sync();
+      await rename(name, path);
+      committed = true;
+    },
+    async [Symbol.asyncDispose]() {
+      await handle.close();
+      if (!committed) await rm(name, { force: true });
+    },
+  };
+}
+
+/** Gives the finished file `from` the name `to`. If that exists already it is the same. */
+export async function publish(from: string, to: string): Promise<void> {
+  await mkdir(dirname(to), { recursive: true });
+  await rename(from, to);
+}

@@ -1,0 +1,135 @@
+import { stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { KilnError } from '../errors.ts';
+import { hasContent } from './cache.ts';
+import { type DownloadContext, downloadObject } from './download.ts';
+import { findMirrors } from './find-mirrors.ts';
+import { MAX_PACKAGE } from './limits.ts';
+import { checkLocation } from './location.ts';
+import type { Lock, LockedPackage, LockedRepository } from './lock.ts';
+import { Mirrors } from './mirrors.ts';
+import { downloadContext, type OpenOptions } from './open.ts';
+import { mapParallel } from './parallel.ts';
+import { readState, stateDirectory } from './state.ts';
+
+/** A list of mirrors older than this is asked for anew, milliseconds. */
+const MIRRORS_AGE = 2 * 24 * 3600 * 1000;
+
+/**
+ * Brings every package of a lock onto this machine.
+ * @returns the path of each file by its digest. A file of a local repository stays where it is, all
+ * others are in the cache. The content has the locked digest; its signature is not checked here.
+ * @throws KilnError E_DOWNLOAD, E_PACKAGE_CHANGED (a local file is not the locked one),
+ * E_REPOSITORY_METADATA, E_CACHE_WRITE
+ */
+export async function fetchPackages(
+  lock: Lock,
+  options: Omit<OpenOptions, 'refresh'>,
+): Promise<Map<string, string>> {
+  const context = downloadContext(options);
+  const repositories = new Map(lock.repositories.map((entry) => [entry.id, entry]));
+  const mirrors = new Map<string, Promise<Mirrors>>();
+  const progress = new PackagesProgress(lock, context);
+  const fetchOne = async (entry: LockedPackage, signal: AbortSignal) => {
+    const repository = repositories.get(entry.repository);
+    if (repository === undefined) throw new TypeError(`no repository ${entry.repository}`);
+    const path =
+      repository.source.kind === 'directory'
+        ? await localPackage(repository.source.path, entry)
+        : await remotePackage(repository, entry, mirrors, progress.watch(entry, signal));
+    progress.finished();
+    return [entry.digest, path] as const;
+  };
+  // One file, even if two names of a lock mean it.
+  const entries = [...new Map(lock.packages.map((entry) => [entry.digest, entry])).values()];
+  const { parallel } = context.transfer;
+  return new Map(await mapParallel(entries, parallel, context.signal, fetchOne));
+}
+
+async function localPackage(directory: string, entry: LockedPackage): Promise<string> {
+  checkLocation(entry.location, entry.repository);
+  const path = join(directory, entry.location);
+  if (await hasContent(path, entry.digest, entry.size)) return path;
+  const found = await stat(path).catch(() => undefined);
+  throw new KilnError(
+    'E_PACKAGE_CHANGED',
+    `repository ${entry.repository}: ${path} ${found === undefined ? 'is missing' : `is not the locked ${entry.nevra}`}`,
+    {
+      hint: 'make the metadata (createrepo_c) and the lock anew if the folder was changed on purpose',
+      details: { nevra: entry.nevra, digest: entry.digest },
+    },
+  );
+}
+
+async function remotePackage(
+  repository: LockedRepository,
+  entry: LockedPackage,
+  mirrors: Map<string, Promise<Mirrors>>,
+  context: DownloadContext,
+): Promise<string> {
+  const { digest, size, location, nevra } = entry;
+  const cached = await context.cache.find(digest, size);
+  if (cached !== undefined) return cached;
+  const item = { repository: repository.id, item: nevra, maxSize: MAX_PACKAGE, digest, size };
+  if (/^https?:\/\//.test(location)) {
+    const single = new Mirrors([location]);
+    return await downloadObject(context, { ...item, mirrors: single, location: '' });
+  }
+  checkLocation(location, repository.id);
+  let found = mirrors.get(repository.id);
+  if (found === undefined) {
+    found = packageMirrors(repository, context);
+    mirrors.set(repository.id, found);
+  }
+  return await downloadObject(context, { ...item, mirrors: await found, location });
+}
+
+async function packageMirrors(
+  repository: LockedRepository,
+  context: DownloadContext,
+): Promise<Mirrors> {
+  const { id, source } = repository;
+  if (source.kind === 'directory') throw new TypeError('a directory has no mirrors');
+  if (source.kind === 'baseurl') return new Mirrors(source.urls);
+  const state = await readState(stateDirectory(context.cache, repository));
+  const usable = state !== undefined && Date.now() - state.checkedAt < MIRRORS_AGE;
+  return new Mirrors(usable ? state.mirrors : (await findMirrors(id, source, context)).mirrors);
+}
+
+/** Sums what the downloads of one call report. */
+class PackagesProgress {
+  readonly #context: DownloadContext;
+  readonly #count: number;
+  readonly #received = new Map<string, number>();
+  #done = 0;
+
+  constructor(lock: Lock, context: DownloadContext) {
+    this.#context = context;
+    this.#count = new Set(lock.packages.map(({ digest }) => digest)).size;
+  }
+
+  /** A context for the download of one package. */
+  watch(entry: LockedPackage, signal: AbortSignal): DownloadContext {
+    const { onProgress } = this.#context;
+    if (onProgress === undefined) return { ...this.#context, signal };
+    return {
+      ...this.#context,
+      signal,
+      onProgress: (progress) => {
+        if (progress.kind === 'download') this.#received.set(entry.digest, progress.received);
+        onProgress(progress);
+      },
+    };
+  }
+
+  finished(): void {
+    this.#done++;
+    const receivedBytes = [...this.#received.values()].reduce((sum, bytes) => sum + bytes, 0);
+    this.#context.onProgress?.({
+      kind: 'packages',
+      done: this.#done,
+      count: this.#count,
+      receivedBytes,
+    });
+  }
+}

@@ -1,0 +1,108 @@
+import * as http from 'node:http';
+import * as https from 'node:https';
+import { KilnError } from '../errors.ts';
+import type { TransferOptions } from './transfer-options.ts';
+
+const MAX_REDIRECTS = 10;
+
+/** One try that failed, and what follows from it. */
+export class TransferError extends KilnError {
+  /** Whether the same URL may work later. */
+  readonly transient: boolean;
+  /** The server's wish: do not come back before so many milliseconds. */
+  readonly retryAfter: number | undefined;
+
+  constructor(
+    message: string,
+    options: { transient: boolean; retryAfter?: number | undefined; cause?: unknown },
+  ) {
+    super('E_DOWNLOAD', message, options.cause === undefined ? {} : { cause: options.cause });
+    this.transient = options.transient;
+    this.retryAfter = options.retryAfter;
+  }
+}
+
+export interface GetOptions {
+  readonly headers: Readonly<Record<string, string>>;
+  readonly transfer: TransferOptions;
+  readonly signal: AbortSignal | undefined;
+  /**
+   * Whether https may lead to http. Fine where the content's digest is known beforehand; mirrors
+   * do it.
+   */
+  readonly allowPlain: boolean;
+}
+
+// The proxy comes from http_proxy, https_proxy and no_proxy. Compression is not asked for and not
+// undone: what a repository lists has the digest of the bytes on the wire.
+const agentOptions = { keepAlive: true, maxSockets: 16, proxyEnv: process.env };
+const agents = {
+  'http:': { request: http.request, agent: new http.Agent(agentOptions) },
+  'https:': { request: https.request, agent: new https.Agent(agentOptions) },
+} as const;
+
+/**
+ * GETs `url`, following redirects, up to the end of the answer's head. The caller reads or destroys
+ * the body.
+ * @throws TransferError for anything but 200, 206, 304 and 416; the signal's reason.
+ */
+export async function get(url: string, options: GetOptions): Promise<http.IncomingMessage> {
+  let current = new URL(url);
+  for (let redirects = 0; ; redirects++) {
+    const answer = await ask(current, options);
+    const status = answer.statusCode ?? 0;
+    if (status === 200 || status === 206 || status === 304 || status === 416) return answer;
+    const target = answer.headers.location;
+    answer.destroy();
+    if (![301, 302, 303, 307, 308].includes(status) || target === undefined) {
+      throw new TransferError(`${status} ${answer.statusMessage ?? ''}`.trim(), {
+        transient: status >= 500 || status === 408 || status === 425 || status === 429,
+        retryAfter: retryAfter(answer.headers['retry-after']),
+      });
+    }
+    if (redirects >= MAX_REDIRECTS) {
+      throw new TransferError('it redirects in circles', { transient: false });
+    }
+    current = redirect(current, target, options.allowPlain);
+  }
+}
+
+function redirect(from: URL, target: string, allowPlain: boolean): URL {
+  const to = URL.parse(target, from.href);
+  if (to === null || (to.protocol !== 'http:' && to.protocol !== 'https:')) {
+    throw new TransferError(`it redirects to ${target}`, { transient: false });
+  }
+  if (from.protocol === 'https:' && to.protocol === 'http:' && !allowPlain) {
+    throw new TransferError(`it redirects to ${to.href}, which is not encrypted`, {
+      transient: false,
+    });
+  }
+  return to;
+}
+
+function ask(url: URL, options: GetOptions): Promise<http.IncomingMessage> {
+  const { request, agent } = agents[url.protocol as 'http:' | 'https:'];
+  const { promise, resolve, reject } = Promise.withResolvers<http.IncomingMessage>();
+  const headers = { 'user-agent': 'kiln', 'accept-encoding': 'identity', ...options.headers };
+  const sent = request(url, { agent, headers, ...(options.signal && { signal: options.signal }) });
+  const timer = setTimeout(() => {
+    sent.destroy(new Error(`no answer within ${options.transfer.answerTimeout} ms`));
+  }, options.transfer.answerTimeout);
+  sent.on('response', resolve);
+  sent.on('error', (cause) => {
+    if (options.signal?.aborted) reject(options.signal.reason);
+    else reject(new TransferError(reason(cause), { transient: true, cause }));
+  });
+  sent.end();
+  return promise.finally(() => clearTimeout(timer));
+}
+
+/** Node's connection errors to several addresses have no message of their own. */
+export function reason(error: unknown): string {
+  if (error instanceof AggregateError) return error.errors.map(reason).join('; ');
+  return error instanceof Error && error.message !== '' ? error.message : String(error);
+}
+
+function retryAfter(header: string | undefined): number | undefined {
+  return header !== undefined && /^\d{1,5}$/.test(header) ? Number(header) * 1000 : undefined;
+}

@@ -1,0 +1,17 @@
+/** Confined task `repository-index`: reads the small XML files that say what a repository is. */
+import { z } from 'zod';
+import type { ConfinedTask } from '../confine/task.ts';
+import { parseMetalink } from './metalink.ts';
+import { parseRepomd } from './repomd.ts';
+
+export const indexInputSchema = z.strictObject({
+  kind: z.enum(['metalink', 'repomd']),
+  text: z.string(),
+});
+
+export const task: ConfinedTask = {
+  run(input, { emit }) {
+    const { kind, text } = indexInputSchema.parse(input);
+    emit(kind === 'metalink' ? parseMetalink(text) : parseRepomd(text));
+  },
+};

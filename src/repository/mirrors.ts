@@ -1,0 +1,125 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { KilnError } from '../errors.ts';
+import { TransferError } from './http.ts';
+import { locationUrl } from './location.ts';
+import type { TransferOptions } from './transfer-options.ts';
+
+const MAX_PAUSE = 30_000;
+/** How often a mirror that gave a broken file may be asked for that file again. */
+const MAX_BROKEN = 2;
+
+/** The places one repository can be had from. Remembers which of them failed. */
+export class Mirrors {
+  /** Folders' URLs, best first. */
+  readonly bases: readonly string[];
+  readonly #failures = new Map<string, number>();
+
+  constructor(bases: readonly string[]) {
+    this.bases = bases;
+  }
+
+  /** The best base not in `except`: least failures first, then in the given order. */
+  best(except: ReadonlySet<string>): string | undefined {
+    let best: string | undefined;
+    for (const base of this.bases) {
+      if (except.has(base)) continue;
+      if (best === undefined || this.failures(base) < this.failures(best)) best = base;
+    }
+    return best;
+  }
+
+  failures(base: string): number {
+    return this.#failures.get(base) ?? 0;
+  }
+
+  failed(base: string): void {
+    this.#failures.set(base, this.failures(base) + 1);
+  }
+}
+
+export interface MirrorRequest {
+  readonly mirrors: Mirrors;
+  /** Below each mirror's folder; '' for the base itself. */
+  readonly location: string;
+  readonly repository: string;
+  /** What messages call the file. */
+  readonly item: string;
+  readonly transfer: TransferOptions;
+  readonly signal: AbortSignal | undefined;
+  readonly onRetry: (reason: string) => void;
+}
+
+/**
+ * Tries `attempt` with one mirror after the other until it succeeds. A mirror that has not got the
+ * file is not asked for it again; one that is merely in trouble is, after a pause.
+ * @throws KilnError E_DOWNLOAD with every try in `details.attempts`; what `attempt` throws if it is
+ * no TransferError.
+ */
+export async function tryMirrors<Result>(
+  request: MirrorRequest,
+  attempt: (url: string) => Promise<Result>,
+): Promise<Result> {
+  const { mirrors, transfer } = request;
+  const hopeless = new Set<string>();
+  const lastRound = new Map<string, number>();
+  const attempts: { url: string; reason: string }[] = [];
+  while (attempts.length < transfer.attempts) {
+    const base = mirrors.best(hopeless);
+    if (base === undefined) break;
+    const before = lastRound.get(base) ?? 0;
+    if (before > 0) await pause(request, before, attempts.length);
+    const url = request.location === '' ? base : locationUrl(base, request.location);
+    try {
+      return await attempt(url);
+    } catch (error) {
+      request.signal?.throwIfAborted();
+      if (!(error instanceof TransferError)) throw error;
+      attempts.push({ url, reason: error.message });
+      request.onRetry(`${new URL(url).host}: ${error.message}`);
+      mirrors.failed(base);
+      lastRound.set(base, before + 1);
+      if (!error.transient && before + 1 >= (error instanceof BrokenFileError ? MAX_BROKEN : 1)) {
+        hopeless.add(base);
+      }
+      if (error.retryAfter !== undefined && mirrors.bases.length === 1) {
+        await sleep(Math.min(error.retryAfter, MAX_PAUSE), undefined, { signal: request.signal });
+      }
+    }
+  }
+  throw downloadError(request, attempts);
+}
+
+/** A file that came whole but is not the one that was asked for. */
+export class BrokenFileError extends TransferError {
+  constructor(message: string) {
+    super(message, { transient: false });
+  }
+}
+
+async function pause(request: MirrorRequest, times: number, tries: number): Promise<void> {
+  if (tries === 0) return;
+  const longest = Math.min(request.transfer.backoff * 2 ** (times - 1), MAX_PAUSE);
+  // Half of it by chance, so that many kilns do not come back in step.
+  const milliseconds = longest * (0.5 + Math.random() / 2);
+  await sleep(milliseconds, undefined, { signal: request.signal }).catch(() =>
+    request.signal?.throwIfAborted(),
+  );
+}
+
+function downloadError(
+  request: MirrorRequest,
+  attempts: readonly { url: string; reason: string }[],
+): KilnError {
+  const { repository, item } = request;
+  const last = attempts.at(-1);
+  const tries = attempts.map(({ url, reason }) => `  ${url}: ${reason}`).join('\n');
+  return new KilnError(
+    'E_DOWNLOAD',
+    `repository ${repository}: ${item} cannot be downloaded` +
+      (last === undefined ? ': there is no mirror' : ` (${attempts.length} tries)\n${tries}`),
+    {
+      hint: 'see whether the URL is right and the server up; what is already cached can be used offline',
+      details: { repository, item, attempts },
+    },
+  );
+}

@@ -1,0 +1,31 @@
+/**
+ * Runs `work` for every item, `limit` at a time. After the first failure no more is started and
+ * what runs is told through its signal; the failure is thrown when all of it has ended.
+ */
+export async function mapParallel<Item, Result>(
+  items: readonly Item[],
+  limit: number,
+  signal: AbortSignal | undefined,
+  work: (item: Item, signal: AbortSignal) => Promise<Result>,
+): Promise<Result[]> {
+  const stop = new AbortController();
+  const combined = AbortSignal.any([stop.signal, ...(signal === undefined ? [] : [signal])]);
+  const results: Result[] = [];
+  const queue = items.entries();
+  const worker = async () => {
+    for (const [index, item] of queue) {
+      combined.throwIfAborted();
+      try {
+        results[index] = await work(item, combined);
+      } catch (error) {
+        stop.abort(error);
+        throw error;
+      }
+    }
+  };
+  const workers = Array.from({ length: Math.min(limit, items.length) }, worker);
+  await Promise.allSettled(workers);
+  // Whoever failed first aborted the others, whose own errors follow from it.
+  combined.throwIfAborted();
+  return results;
+}

@@ -1,0 +1,217 @@
+import { createHash } from 'node:crypto';
+import { mkdir, open } from 'node:fs/promises';
+import { join } from 'node:path';
+import { KilnError } from '../errors.ts';
+import { withLock } from '../kernel/flock.ts';
+import { hasErrno } from '../kernel/libc.ts';
+import type { Repository } from './configuration.ts';
+import { type DownloadContext, downloadFile } from './download.ts';
+import { findMirrors } from './find-mirrors.ts';
+import { readKeys } from './keys.ts';
+import { MAX_REPOMD, MAX_SIGNATURE } from './limits.ts';
+import { BrokenFileError, Mirrors } from './mirrors.ts';
+import { readRepomd } from './parse-index.ts';
+import {
+  type RepositoryIndex,
+  type RepositoryState,
+  readState,
+  stateDirectory,
+  writeState,
+} from './state.ts';
+import { verifyRepomd } from './verify-repomd.ts';
+
+/**
+ * `auto`: ask the server if what is here is older than `metadata_expire`. `always`: ask it now.
+ * `never`: use what is here, offline.
+ */
+export type RefreshMode = 'auto' | 'always' | 'never';
+
+const REPOMD = 'repodata/repomd.xml';
+
+/** A repository whose repomd.xml is known, and current as far as `refresh` asked for it. */
+export interface RefreshedRepository {
+  readonly index: RepositoryIndex;
+  /** Undefined for a local directory. */
+  readonly mirrors: Mirrors | undefined;
+}
+
+/**
+ * Brings what is known of a repository up to date. One process at a time does so for one
+ * repository; the others wait and use its result.
+ * @throws KilnError E_DOWNLOAD, E_REPOSITORY_METADATA, E_REPOSITORY_SIGNATURE, E_KEY_MISSING,
+ * E_REPOSITORY_OFFLINE, E_REPOSITORY_MISSING
+ */
+export async function refreshRepository(
+  repository: Repository,
+  mode: RefreshMode,
+  context: DownloadContext,
+): Promise<RefreshedRepository> {
+  const directory = stateDirectory(context.cache, repository);
+  await mkdir(directory, { recursive: true });
+  const asked = Date.now();
+  const run = async () => {
+    const state = await readState(directory);
+    if (repository.source.kind === 'directory') {
+      return await refreshLocal(repository, repository.source.path, directory, state, context);
+    }
+    const wanted = mode === 'auto' ? repository.metadataExpire * 1000 : Number.POSITIVE_INFINITY;
+    const age = asked - (state?.checkedAt ?? Number.NEGATIVE_INFINITY);
+    // Somebody refreshed it while we waited for the lock: that is as good as doing it now.
+    const fresh = mode === 'always' ? age <= 0 : age < wanted;
+    if (state?.index !== undefined && fresh) {
+      return { index: state.index, mirrors: new Mirrors(state.mirrors) };
+    }
+    if (mode === 'never') throw offline(repository);
+    return await refreshRemote(repository, directory, state, context);
+  };
+  return await withLock(join(directory, 'lock'), run, { signal: context.signal });
+}
+
+function offline(repository: Repository): KilnError {
+  return new KilnError(
+    'E_REPOSITORY_OFFLINE',
+    `repository ${repository.id} has not been fetched yet, and nothing may be fetched now`,
+    { hint: 'run once without --offline' },
+  );
+}
+
+async function refreshLocal(
+  repository: Repository,
+  path: string,
+  directory: string,
+  state: RepositoryState | undefined,
+  context: DownloadContext,
+): Promise<RefreshedRepository> {
+  const content = await readLocal(repository, join(path, REPOMD), MAX_REPOMD);
+  if (state?.index?.digest === digestOf(content, 'sha256')) {
+    return { index: state.index, mirrors: undefined };
+  }
+  if (repository.repoGpgcheck) {
+    const signature = await readLocal(repository, join(path, `${REPOMD}.asc`), MAX_SIGNATURE);
+    await verify(repository, content, signature, context);
+  }
+  const index = await indexOf(repository, content, context);
+  await writeState(directory, {
+    format: 1,
+    checkedAt: Date.now(),
+    mirrors: [],
+    allowed: [],
+    index,
+  });
+  return { index, mirrors: undefined };
+}
+
+async function refreshRemote(
+  repository: Repository,
+  directory: string,
+  state: RepositoryState | undefined,
+  context: DownloadContext,
+): Promise<RefreshedRepository> {
+  const { id, source } = repository;
+  if (source.kind === 'directory') throw new TypeError('a directory is not remote');
+  const { mirrors: bases, allowed } = await findMirrors(id, source, context);
+  const mirrors = new Mirrors(bases);
+  const found = { format: 1 as const, mirrors: [...bases], allowed: [...allowed] };
+  const before = state?.index;
+  const done = async (index: RepositoryIndex): Promise<RefreshedRepository> => {
+    await writeState(directory, { ...found, checkedAt: Date.now(), index });
+    return { index, mirrors };
+  };
+  const [newest] = allowed;
+  if (before !== undefined && newest !== undefined && hasDigest(before, newest)) {
+    return await done(before);
+  }
+  const item = {
+    repository: id,
+    mirrors,
+    location: REPOMD,
+    item: 'repomd.xml',
+    maxSize: MAX_REPOMD,
+  };
+  // With a metalink it is known that there is a newer one; another mirror's ETag must not hide it.
+  const known = allowed.length === 0 ? before : undefined;
+  const answer = await downloadFile(context, item, known, (content) => {
+    if (allowed.length === 0) return;
+    const good = allowed.some((digest) => digestOf(content, digest.split(':')[0] ?? '') === digest);
+    if (!good) throw new BrokenFileError('repomd.xml is none of those that the metalink names');
+  });
+  if (answer === undefined) {
+    if (before === undefined) throw new TypeError('unchanged since nothing');
+    return await done(before);
+  }
+  if (before?.digest !== digestOf(answer.content, 'sha256') && repository.repoGpgcheck) {
+    const location = `${REPOMD}.asc`;
+    const asc = { ...item, location, item: 'repomd.xml.asc', maxSize: MAX_SIGNATURE };
+    const signature = await downloadFile(context, asc, undefined, () => {});
+    await verify(repository, answer.content, signature?.content ?? Buffer.alloc(0), context);
+  }
+  const index = await indexOf(repository, answer.content, context);
+  const { etag, lastModified } = answer;
+  return await done({
+    ...index,
+    ...(etag === undefined ? {} : { etag }),
+    ...(lastModified === undefined ? {} : { lastModified }),
+  });
+}
+
+async function verify(
+  repository: Repository,
+  content: Buffer,
+  signature: Buffer,
+  context: DownloadContext,
+): Promise<void> {
+  const keys = await readKeys(repository);
+  await verifyRepomd(repository.id, content, signature, keys, context.signal);
+}
+
+async function indexOf(
+  repository: Repository,
+  content: Buffer,
+  context: DownloadContext,
+): Promise<RepositoryIndex> {
+  const repomd = await readRepomd(content, context.signal).catch((cause: unknown) => {
+    if (!(cause instanceof KilnError)) throw cause;
+    throw new KilnError(cause.code, `repository ${repository.id}: ${cause.message}`, { cause });
+  });
+  return {
+    digest: digestOf(content, 'sha256'),
+    otherDigests: [digestOf(content, 'sha512')],
+    repomd,
+  };
+}
+
+function hasDigest(index: RepositoryIndex, digest: string): boolean {
+  return index.digest === digest || index.otherDigests.includes(digest);
+}
+
+function digestOf(content: Buffer, algorithm: string): string {
+  return `${algorithm}:${createHash(algorithm).update(content).digest('hex')}`;
+}
+
+async function readLocal(repository: Repository, path: string, limit: number): Promise<Buffer> {
+  try {
+    await using file = await open(path);
+    const buffer = Buffer.alloc(limit + 1);
+    let length = 0;
+    for (;;) {
+      const { bytesRead } = await file.read(buffer, length, buffer.length - length);
+      if (bytesRead === 0) break;
+      length += bytesRead;
+    }
+    if (length <= limit) return buffer.subarray(0, length);
+  } catch (cause) {
+    if (!hasErrno(cause, 'ENOENT', 'ENOTDIR', 'EACCES', 'EISDIR')) throw cause;
+    throw new KilnError(
+      'E_REPOSITORY_MISSING',
+      `repository ${repository.id}: there is no ${path}`,
+      {
+        cause,
+        hint: 'make the metadata with `createrepo_c FOLDER`, or change the path',
+      },
+    );
+  }
+  throw new KilnError(
+    'E_REPOSITORY_METADATA',
+    `repository ${repository.id}: ${path} is longer than ${limit} bytes`,
+  );
+}

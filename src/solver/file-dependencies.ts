@@ -1,0 +1,92 @@
+import { collectIds } from './id-queue.ts';
+import { readPool, readRelation } from './layout.ts';
+import type { Id } from './libsolv.ts';
+import type { Pool } from './pool.ts';
+
+/** solver.h: the job's argument is a dependency, and means its providers. */
+const SOLVER_SOLVABLE_PROVIDES = 0x03;
+
+/**
+ * Whether primary metadata lists a file of this path (createrepo_c's filter); all others are in
+ * filelists only.
+ */
+export function isPrimaryFile(path: string): boolean {
+  return path.startsWith('/etc/') || path.includes('bin/') || path === '/usr/lib/sendmail';
+}
+
+/** The first path in `text` (a request or a problem) that only filelists could know. */
+export function unlistedPath(text: string): string | undefined {
+  const paths = text.match(/(?<![\w/.:])\/[^\s(),]+/g) ?? [];
+  return paths.find((path) => !isPrimaryFile(path));
+}
+
+/**
+ * Says why a solution that was found without filelists might be another one with them, or
+ * undefined if it would not. That is so if a package which could have been chosen (it provides
+ * something that the solution needs) was not, because a file it requires is not in primary
+ * metadata; or if a chosen one conflicts with such a file.
+ */
+export function missedFiles(pool: Pool, solution: readonly Id[]): string | undefined {
+  const chosen = new Set(solution);
+  const paths = new DependencyPaths(pool);
+  const seen = new Set<Id>();
+  for (const solvable of solution) {
+    const conflict = paths.find(pool.array(solvable, 'solvable:conflicts'));
+    if (conflict !== undefined) return `${pool.nevra(solvable)} conflicts with ${conflict}`;
+    for (const dependency of pool.array(solvable, 'solvable:requires')) {
+      if (seen.has(dependency)) continue;
+      seen.add(dependency);
+      for (const candidate of providers(pool, dependency)) {
+        if (chosen.has(candidate)) continue;
+        chosen.add(candidate);
+        const needed = paths.find(pool.array(candidate, 'solvable:requires'));
+        if (needed !== undefined) return `${pool.nevra(candidate)} requires ${needed}`;
+      }
+    }
+  }
+  return undefined;
+}
+
+function providers(pool: Pool, dependency: Id): Id[] {
+  const { jobSolvables } = pool.library.pool;
+  return collectIds((queue) =>
+    jobSolvables(pool.address, queue, SOLVER_SOLVABLE_PROVIDES, dependency),
+  );
+}
+
+/** Finds the paths in dependencies that only filelists could provide. Asks once for each id. */
+class DependencyPaths {
+  readonly #pool: Pool;
+  readonly #known = new Map<Id, string | undefined>();
+
+  constructor(pool: Pool) {
+    this.#pool = pool;
+  }
+
+  find(dependencies: readonly Id[]): string | undefined {
+    for (const dependency of dependencies) {
+      const path = this.#path(dependency, 0);
+      if (path !== undefined) return path;
+    }
+    return undefined;
+  }
+
+  #path(dependency: Id, depth: number): string | undefined {
+    if (depth > 100) return undefined;
+    if (this.#known.has(dependency)) return this.#known.get(dependency);
+    const path = this.#lookUp(dependency, depth);
+    this.#known.set(dependency, path);
+    return path;
+  }
+
+  #lookUp(dependency: Id, depth: number): string | undefined {
+    const pool = this.#pool;
+    const relation = readRelation(readPool(pool.address), dependency);
+    if (relation !== undefined) {
+      return this.#path(relation.name, depth + 1) ?? this.#path(relation.evr, depth + 1);
+    }
+    const text = pool.library.pool.idToString(pool.address, dependency);
+    const unlisted = text.startsWith('/') && !isPrimaryFile(text);
+    return unlisted && providers(pool, dependency).length === 0 ? text : undefined;
+  }
+}

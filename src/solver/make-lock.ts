@@ -1,0 +1,66 @@
+import { KilnError } from '../errors.ts';
+import { MAX_PACKAGE } from '../repository/limits.ts';
+import { checkLocation, locationUrl } from '../repository/location.ts';
+import { type Lock, type LockedPackage, lockFormat, lockSchema } from '../repository/lock.ts';
+import type { RepositorySet } from '../repository/open.ts';
+import type { SolvedPackage } from './solve-input.ts';
+
+/**
+ * The lock for a solution. What the solver's child said is checked here: it read untrusted bytes.
+ * @throws KilnError E_REPOSITORY_METADATA for a package that cannot be locked.
+ */
+export function makeLock(
+  set: RepositorySet,
+  request: {
+    readonly arch: string;
+    readonly install: readonly string[];
+    readonly requires?: readonly string[] | undefined;
+  },
+  packages: readonly SolvedPackage[],
+): Lock {
+  const locked = packages.map(lockPackage);
+  const used = new Set(locked.map(({ repository }) => repository));
+  const repositories = set.members
+    .map(({ repository }) => repository)
+    .filter(({ id }) => used.has(id))
+    .map(({ id, source, gpgcheck, gpgkey }) => ({ id, source, gpgcheck, gpgkey }));
+  return lockSchema.parse({
+    format: lockFormat,
+    arch: request.arch,
+    requested: [...request.install, ...(request.requires ?? [])],
+    repositories,
+    packages: locked,
+  });
+}
+
+function lockPackage(found: SolvedPackage): LockedPackage {
+  const { nevra, name, arch, digest, size, repository } = found;
+  const { epoch, version, release } = splitEvr(found.evr);
+  if (!/^sha(256|384|512):[0-9a-f]+$/.test(digest)) {
+    throw broken(found, `it has the checksum type '${digest.split(':')[0]}', sha256 is the least`);
+  }
+  if (size <= 0 || size > MAX_PACKAGE) throw broken(found, `it has ${size} bytes`);
+  let { location } = found;
+  checkLocation(location, repository);
+  if (found.base !== '') {
+    if (!/^https?:\/\//.test(found.base) || !URL.canParse(found.base)) {
+      throw broken(found, `it is at '${found.base}'`);
+    }
+    location = locationUrl(found.base, location);
+  }
+  return { nevra, name, epoch, version, release, arch, digest, size, location, repository };
+}
+
+/** libsolv writes `[epoch:]version-release` and leaves epoch 0 out. */
+function splitEvr(evr: string): { epoch: number; version: string; release: string } {
+  const match = /^(?:(\d+):)?([^:-]+)-([^:-]+)$/.exec(evr);
+  if (match === null) {
+    throw new KilnError('E_REPOSITORY_METADATA', `'${evr}' is no version of a package`);
+  }
+  const [, epoch = '0', version = '', release = ''] = match;
+  return { epoch: Number(epoch), version, release };
+}
+
+function broken({ nevra, repository }: SolvedPackage, why: string): KilnError {
+  return new KilnError('E_REPOSITORY_METADATA', `${nevra} of repository ${repository}: ${why}`);
+}

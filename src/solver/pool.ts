@@ -1,0 +1,228 @@
+import { KilnError } from '../errors.ts';
+import { collectIds } from './id-queue.ts';
+import {
+  checkLayout,
+  readPool,
+  repoRange,
+  setConsidered,
+  setRepoPriority,
+  solvableAddress,
+  solvableRepo,
+} from './layout.ts';
+import {
+  DISTTYPE_RPM,
+  type Id,
+  type Libsolv,
+  loadLibsolv,
+  POOL_FLAG_WHATPROVIDESWITHDISABLED,
+  type Pointer,
+} from './libsolv.ts';
+
+/** pool.h's REL_GT, REL_EQ, REL_LT. */
+const RELATION_FLAGS = { '>': 1, '=': 2, '<': 4 } as const;
+
+/** The names of packages that stand for what was requested begin so; no real name has a space. */
+export const REQUEST_PREFIX = 'this request:';
+
+/** A repository inside a {@link Pool}. */
+export interface PoolRepository {
+  readonly id: string;
+  readonly address: Pointer;
+}
+
+/** What is known of one package. */
+export interface PoolPackage {
+  readonly nevra: string;
+  readonly name: string;
+  /** `[epoch:]version-release` */
+  readonly evr: string;
+  readonly arch: string;
+  /** `sha256:…`, or whatever algorithm the metadata has. */
+  readonly digest: string;
+  readonly size: number;
+  /** Relative to the repository, or to `base` where that is not ''. */
+  readonly location: string;
+  /** `xml:base` of the location, or ''. */
+  readonly base: string;
+  readonly repository: string;
+}
+
+/**
+ * All packages of all repositories. Made once in a child that ends afterwards, so nothing is ever
+ * freed.
+ */
+export class Pool {
+  readonly address: Pointer;
+  readonly library: Libsolv;
+  readonly #repositories: PoolRepository[] = [];
+  /** Memory that libsolv has the address of. */
+  readonly #kept: Buffer[] = [];
+  #considered: Buffer | undefined;
+
+  constructor(arch: string, multilib: boolean) {
+    this.library = loadLibsolv();
+    const { pool } = this.library;
+    this.address = pool.create();
+    // Debian's libsolv would compare versions as dpkg does.
+    pool.setDistributionType(this.address, DISTTYPE_RPM);
+    checkLayout(this.library, this.address);
+    pool.setFlag(this.address, POOL_FLAG_WHATPROVIDESWITHDISABLED, 1);
+    const policy = multilib ? undefined : nativePolicy(arch);
+    if (policy === undefined) pool.setArch(this.address, arch);
+    else pool.setArchPolicy(this.address, policy);
+  }
+
+  /** In the order in which they were added. */
+  get repositories(): readonly PoolRepository[] {
+    return this.#repositories;
+  }
+
+  addRepository(id: string, priority = 99, cost = 1000): PoolRepository {
+    const repository = { id, address: this.library.repo.create(this.address, id) };
+    setRepoPriority(repository.address, -priority, -cost);
+    this.#repositories.push(repository);
+    return repository;
+  }
+
+  /** Loads what {@link saveRepository} or {@link saveExtension} wrote; false if it is damaged. */
+  load(repository: PoolRepository, fd: number, flags = 0): boolean {
+    const stream = this.library.fdopen(fd, 'r');
+    if (stream === null) return false;
+    // Not closed: big parts are read when they are needed.
+    return this.library.repo.addSolv(repository.address, stream, flags) === 0;
+  }
+
+  /** Must follow the last change to repositories and precede every question. */
+  prepare(): void {
+    this.library.pool.addFileProvides(this.address);
+    this.library.pool.createWhatProvides(this.address);
+  }
+
+  /**
+   * Adds a package that requires `dependency` (a name, a condition, a file or a rich dependency):
+   * to install it is to ask for the dependency.
+   * @throws KilnError E_SOLVER_REQUEST if it cannot be read.
+   */
+  addRequest(repository: PoolRepository, dependency: string): Id {
+    const { pool, repo } = this.library;
+    const parsed = this.#parseDependency(dependency);
+    if (parsed === 0) {
+      throw new KilnError('E_SOLVER_REQUEST', `'${dependency}' is no dependency rpm understands`, {
+        hint: 'rich dependencies look like (a or (b >= 2 and c))',
+      });
+    }
+    const solvable = repo.addSolvable(repository.address);
+    const set = (key: string, value: string) =>
+      repo.setId(
+        repository.address,
+        solvable,
+        this.id(key),
+        pool.stringToId(this.address, value, 1),
+      );
+    set('solvable:name', `${REQUEST_PREFIX} ${dependency}`);
+    set('solvable:arch', 'noarch');
+    set('solvable:evr', '0');
+    repo.addDependency(repository.address, solvable, this.id('solvable:requires'), parsed, 0);
+    return solvable;
+  }
+
+  /** 0 for what is no dependency. */
+  #parseDependency(text: string): Id {
+    if (text.startsWith('(')) return this.library.parseRichDependency(this.address, text);
+    const match = /^(\S+)(?:\s+(<=|>=|<|>|=)\s+(\S+))?$/.exec(text.trim());
+    if (match === null) return 0;
+    const [, name = '', operator, version] = match;
+    if (operator === undefined || version === undefined) return this.id(name);
+    const flags = [...operator].reduce((sum, sign) => sum | RELATION_FLAGS[sign as '<'], 0);
+    const { pool } = this.library;
+    return pool.relationToId(this.address, this.id(name), this.id(version), flags, 1);
+  }
+
+  /** The number of a string; every known one has the same number in every pool. */
+  id(text: string): Id {
+    return this.library.pool.stringToId(this.address, text, 1);
+  }
+
+  /** Whether any metadata mentions this name. */
+  knows(name: string): boolean {
+    return this.library.pool.stringToId(this.address, name, 0) !== 0;
+  }
+
+  /** Packages `name` selects, by selection.h's flags. */
+  select(name: string, flags: number): { readonly jobs: Id[]; readonly solvables: Id[] } {
+    const { pool } = this.library;
+    let solvables: Id[] = [];
+    const jobs = collectIds((queue) => {
+      if (pool.select(this.address, queue, name, flags) === 0) return;
+      solvables = collectIds((found) => pool.selectedSolvables(this.address, queue, found));
+    });
+    return { jobs, solvables };
+  }
+
+  /** Takes packages out of the game; problems then call them disabled. */
+  disable(solvables: Iterable<Id>): void {
+    if (this.#considered === undefined) {
+      this.#considered = Buffer.alloc(Math.ceil(readPool(this.address).nsolvables / 8) + 1, 0xff);
+      this.#kept.push(this.#considered, setConsidered(this.address, this.#considered));
+    }
+    for (const id of solvables) {
+      const byte = this.#considered[id >> 3] ?? 0;
+      this.#considered[id >> 3] = byte & ~(1 << (id & 7));
+    }
+  }
+
+  /** Every package of `repository`. */
+  *members(repository: PoolRepository): Generator<Id> {
+    const fields = readPool(this.address);
+    const { start, end } = repoRange(repository.address);
+    for (let id = start; id < end; id++) {
+      if (solvableRepo(fields, id) === repository.address) yield id;
+    }
+  }
+
+  /** The ids a package has under `key`, e.g. `solvable:requires`. */
+  array(solvable: Id, key: string): Id[] {
+    const { pool } = this.library;
+    return collectIds((queue) => pool.lookupArray(this.address, solvable, this.id(key), queue));
+  }
+
+  nevra(solvable: Id): string {
+    const address = solvableAddress(readPool(this.address), solvable);
+    return this.library.pool.solvableToString(this.address, address);
+  }
+
+  describe(solvable: Id): PoolPackage {
+    const { pool } = this.library;
+    const fields = readPool(this.address);
+    const text = (key: string) =>
+      pool.idToString(this.address, pool.lookupId(this.address, solvable, this.id(key)));
+    const type: [Id] = [0];
+    const key = this.id('solvable:checksum');
+    const sum = pool.lookupChecksum(this.address, solvable, key, type) ?? '';
+    const algorithm = pool.idToString(this.address, type[0]).replace('repokey:type:', '');
+    const owner = solvableRepo(fields, solvable);
+    const address = solvableAddress(fields, solvable);
+    return {
+      nevra: pool.solvableToString(this.address, address),
+      name: text('solvable:name'),
+      evr: text('solvable:evr'),
+      arch: text('solvable:arch'),
+      digest: `${algorithm}:${sum}`,
+      size: Number(pool.lookupNumber(this.address, solvable, this.id('solvable:downloadsize'), 0)),
+      location: pool.location(address, null) ?? '',
+      base: pool.lookupString(this.address, solvable, this.id('solvable:mediabase')) ?? '',
+      repository: this.#repositories.find((known) => known.address === owner)?.id ?? '',
+    };
+  }
+}
+
+/** Only packages made for this architecture (and noarch), where libsolv would add a 32-bit one. */
+function nativePolicy(arch: string): string | undefined {
+  const level = /^x86_64(?:_v([2-4]))?$/.exec(arch);
+  if (level === null) return undefined;
+  const names = ['x86_64'];
+  for (let version = 2; version <= Number(level[1] ?? 1); version++) {
+    names.unshift(`x86_64_v${version}`);
+  }
+  return names.join(':');
+}

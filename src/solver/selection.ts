@@ -1,0 +1,104 @@
+import type { Id } from './libsolv.ts';
+import type { Pool, PoolRepository } from './pool.ts';
+
+/** selection.h */
+const NAME = 1 << 0;
+const PROVIDES = 1 << 1;
+const FILELIST = 1 << 2;
+const CANON = 1 << 3;
+const DOTARCH = 1 << 4;
+const REL = 1 << 5;
+const GLOB = 1 << 9;
+const NOCASE = 1 << 11;
+const WITH_DISABLED = 1 << 16;
+const WITH_BADARCH = 1 << 17;
+
+/** solver.h */
+const SOLVER_SOLVABLE = 0x01;
+const SOLVER_INSTALL = 0x0100;
+const SOLVER_WEAK = 0x010000;
+const SOLVER_FORCEBEST = 0x100000;
+
+/** Pairs of numbers, as libsolv's job queue has them. */
+export type Jobs = Id[];
+
+/** A name is meant before what provides it, and that before a file of that name: dnf's order. */
+const STEPS = [NAME | CANON | DOTARCH | REL | GLOB, PROVIDES | REL | GLOB] as const;
+const FILE_STEPS = [FILELIST | GLOB, PROVIDES | GLOB] as const;
+
+/**
+ * Jobs that install what `spec` names: a name, name-version, NEVRA, glob, condition
+ * (`foo >= 2`), capability or path. Undefined if nothing is called so.
+ */
+export function installJobs(pool: Pool, spec: string): Jobs | undefined {
+  for (const step of steps(spec)) {
+    const { jobs, solvables } = pool.select(spec, step);
+    if (solvables.length === 0) continue;
+    return jobs.map((value, index) =>
+      // The newest that is asked for, or a problem: never an older one in silence.
+      index % 2 === 0 ? value | SOLVER_INSTALL | SOLVER_FORCEBEST : value,
+    );
+  }
+  return undefined;
+}
+
+/** Jobs that install one package of this very name, or undefined if there is none. */
+export function memberJobs(pool: Pool, name: string): Jobs | undefined {
+  const { jobs, solvables } = pool.select(name, NAME | DOTARCH);
+  if (solvables.length === 0) return undefined;
+  return jobs.map((value, index) => (index % 2 === 0 ? value | SOLVER_INSTALL : value));
+}
+
+/** The job that installs one package; `weak`: unless something else stands in the way. */
+export function packageJob(solvable: Id, weak: boolean): Jobs {
+  return [SOLVER_INSTALL | SOLVER_SOLVABLE | (weak ? SOLVER_WEAK : 0), solvable];
+}
+
+/** Packages of exactly this NEVRA. */
+export function findNevra(pool: Pool, nevra: string): Id[] {
+  const { solvables } = pool.select(nevra, CANON);
+  return solvables.filter((solvable) => pool.nevra(solvable) === nevra);
+}
+
+/** What `spec` would have named were it not excluded, as NEVRAs. */
+export function excludedMatches(pool: Pool, spec: string): string[] {
+  const solvables = steps(spec).flatMap(
+    (step) => pool.select(spec, step | WITH_DISABLED).solvables,
+  );
+  return [...new Set(solvables)].slice(0, 10).map((solvable) => pool.nevra(solvable));
+}
+
+/** Names that look like a misspelt `spec`. */
+export function similarNames(pool: Pool, spec: string): string[] {
+  const tries = [spec, `*${spec.replace(/[*?[\]]/g, '')}*`];
+  const solvables = tries.flatMap((text) => pool.select(text, NAME | GLOB | NOCASE).solvables);
+  const names = solvables.map((solvable) => pool.describe(solvable).name);
+  return [...new Set(names)].sort((a, b) => a.length - b.length).slice(0, 5);
+}
+
+/** Applies a repository's own `includepkgs` and `excludepkgs`. */
+export function applyFilters(
+  pool: Pool,
+  repository: PoolRepository,
+  filters: { readonly includepkgs: readonly string[]; readonly excludepkgs: readonly string[] },
+): void {
+  if (filters.includepkgs.length === 0 && filters.excludepkgs.length === 0) return;
+  const members = new Set(pool.members(repository));
+  const matches = (patterns: readonly string[]) =>
+    patterns.flatMap((pattern) => namedSolvables(pool, pattern)).filter((id) => members.has(id));
+  if (filters.includepkgs.length > 0) {
+    const included = new Set(matches(filters.includepkgs));
+    pool.disable([...members].filter((id) => !included.has(id)));
+  }
+  pool.disable(matches(filters.excludepkgs));
+}
+
+/** Packages (excluded ones, too) whose name, name.arch or NEVRA matches the glob `pattern`. */
+export function namedSolvables(pool: Pool, pattern: string): Id[] {
+  const flags = NAME | CANON | DOTARCH | GLOB | WITH_DISABLED | WITH_BADARCH;
+  return pool.select(pattern, flags).solvables;
+}
+
+function steps(spec: string): readonly number[] {
+  return spec.startsWith('/') ? FILE_STEPS : STEPS;
+}
