@@ -162,7 +162,8 @@ export class SandboxProcess extends EventEmitter<SandboxProcessEvents> {
 
   #finish(): void {
     this.#ended = true;
-    this.stdin.destroy();
+    // A terminal is one stream for both ways: its last output is still to be read.
+    if (this.stdin !== (this.stdout as Readable | Writable)) this.stdin.destroy();
     this.emit('exit', this.exitCode, this.signalCode);
     this.#closeWhenDone();
   }

@@ -50,6 +50,7 @@ async function makeSkeleton(paths: StatePaths, source: string, target: string): 
   await mkdir(half, { recursive: true });
   // Mapped ids must be able to pass: none of this is secret.
   for (const directory of [paths.root, paths.skeleton, half]) await chmod(directory, 0o755);
+  await requirePassable(paths.root);
   for (const point of MOUNT_POINTS) await mkdir(join(half, point), { recursive: true });
   await copyFile(source, join(half, INIT_PATH));
   await chmod(join(half, INIT_PATH), 0o755);
@@ -61,4 +62,20 @@ async function makeSkeleton(paths: StatePaths, source: string, target: string): 
     if (!(await stat(join(target, INIT_PATH)).catch(() => undefined))) throw error;
   }
   return target;
+}
+
+/** Refuses a state directory that a box's mapped root could not enter on the way to its skeleton. */
+async function requirePassable(directory: string): Promise<void> {
+  for (let path = directory; ; path = dirname(path)) {
+    if (((await stat(path)).mode & 0o001) === 0) {
+      throw new KilnError(
+        'E_STATE_PRIVATE',
+        `${path} lets nobody pass, but sandboxes start below it`,
+        {
+          hint: `chmod o+x ${path}, or set KILN_STATE to another directory`,
+        },
+      );
+    }
+    if (path === dirname(path)) return;
+  }
 }

@@ -1,0 +1,287 @@
+import { createHash, randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import { mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import anyTest, { type TestFn } from 'ava';
+import { execa } from 'execa';
+import { embeddedFiles } from '../../src/libvirt/embedded/files.ts';
+import { type BusyboxState, busyboxState, IMAGE } from '../support/busybox-state.ts';
+
+const test = anyTest as TestFn<{ state: BusyboxState }>;
+let state: BusyboxState;
+
+/** How many processes, zombies aside, run with the ids of a box. */
+async function processesOf(base: number): Promise<number> {
+  const { stdout } = await execa('ps', ['-o', 'uid=,stat=', '-e']);
+  return stdout.split('\n').filter((line) => {
+    const [uid = '', state = ''] = line.trim().split(/\s+/);
+    return Number(uid) >= base && Number(uid) < base + 65536 && !state.startsWith('Z');
+  }).length;
+}
+
+test.before(async () => {
+  state = await busyboxState();
+});
+test.after.always(async () => {
+  await state[Symbol.asyncDispose]();
+});
+
+const run = (args: readonly string[], options = {}) =>
+  state.kiln(['run', '-r', IMAGE.slice(0, 12), ...args], options);
+const sh = (script: string, args: readonly string[] = [], options = {}) =>
+  run([...args, '--', 'sh', '-c', script], options);
+
+test.serial(
+  'the exit status is the command’s own, or says what kept it from having one',
+  async (t) => {
+    t.is((await sh('exit 7')).exitCode, 7);
+    t.is((await sh('kill -TERM $$')).exitCode, 128 + 15);
+    t.is((await sh('kill -KILL $$')).exitCode, 128 + 9);
+    const missing = await run(['--', 'no-such-command']);
+    t.is(missing.exitCode, 127);
+    t.regex(String(missing.stderr), /no-such-command: not found in the image/);
+    t.is((await run(['--', '/etc/passwd'])).exitCode, 126);
+    t.is((await state.kiln(['run', '-r', 'feedbeef', '--', 'true'])).exitCode, 125);
+    t.is((await run(['--memory', 'lots', '--', 'true'])).exitCode, 125);
+    t.is((await run(['--workdir', '/nowhere', '--', 'true'])).exitCode, 125);
+  },
+);
+
+test.serial('stdin, stdout and stderr are apart, binary-safe and whole', async (t) => {
+  const input = randomBytes(48 << 20);
+  const result = await sh('cat; echo only-stderr >&2', [], {
+    stdin: 'pipe',
+    input,
+    encoding: 'buffer',
+    maxBuffer: 1 << 28,
+    stripFinalNewline: false,
+  });
+  const digest = (bytes: Uint8Array) => createHash('sha256').update(bytes).digest('hex');
+  t.is(digest(result.stdout as unknown as Uint8Array), digest(input));
+  t.is(Buffer.from(result.stderr as unknown as Uint8Array).toString(), 'only-stderr\n');
+});
+
+test.serial('a reader that goes away ends the command', async (t) => {
+  const result = await execa('sh', ['-c', `"$KILN" run -r ${IMAGE} -- yes | head -n 1`], {
+    env: { ...state.env, KILN: join(import.meta.dirname, '../../bin/kiln') },
+    timeout: 20_000,
+    reject: false,
+  });
+  t.is(result.stdout, 'y');
+  t.false(result.timedOut);
+});
+
+test.serial('who runs, and with what: an unprivileged user, nothing of the host', async (t) => {
+  const { stdout } = await sh(
+    'id; hostname; echo $FROM_IMAGE $HOME; ls /; ls /dev; cat /proc/self/net/dev; ps; ls /sys; test -e /sys/fs/cgroup || echo no-cgroup',
+  );
+  const text = String(stdout);
+  t.regex(text, /^uid=1000\(build\) gid=1000\(build\) groups=50\(extra\)/);
+  t.regex(text, /^yes \/home\/build$/m);
+  t.regex(text, /^no-cgroup$/m);
+  t.regex(text, /^ +lo:/m);
+  t.notRegex(text, /eth0|libvirtd|\.oldroot|kiln-init\n.*kiln-init/);
+});
+
+test.serial('capabilities, no_new_privs and seccomp are in force, for root too', async (t) => {
+  const status = 'cat /proc/self/status';
+  const user = String((await sh(status)).stdout);
+  t.regex(user, /CapBnd:\t0+$/m);
+  t.regex(user, /NoNewPrivs:\t1/);
+  t.regex(user, /Seccomp:\t2/);
+  const root = String((await sh(status, ['--user', 'root'])).stdout);
+  t.regex(root, /CapEff:\t00000000800405fb$/m);
+  t.regex(root, /Uid:\t0/);
+  for (const attempt of ['mount -t tmpfs none /tmp', 'unshare -U true', 'mknod /tmp/x b 8 0']) {
+    t.not((await sh(attempt, ['--user', 'root'])).exitCode, 0, attempt);
+  }
+});
+
+test.serial(
+  'the command descends from a domain that virsh lists, in namespaces of its own',
+  async (t) => {
+    const command = sh('echo started; exec sleep 60', [], { buffer: false });
+    await once(command.stdout as NodeJS.ReadableStream, 'data');
+    const { uri } = embeddedFiles(state.paths);
+    const { stdout: names } = await execa('virsh', ['-c', uri, 'list', '--name']);
+    const [id] = await readdir(state.paths.boxes);
+    t.true(names.split('\n').some((name) => name.endsWith(`-${id}`)));
+    const record = JSON.parse(
+      await readFile(join(state.paths.boxes, String(id), 'box.json'), 'utf8'),
+    );
+    const { stdout: pids } = await execa('ps', ['-o', 'pid=,uid=,comm=', '-e']);
+    const line = pids.split('\n').find((text) => text.includes(` ${record.range.base + 1000} `));
+    t.truthy(line, 'the command runs as a mapped id');
+    const pid = String(line).trim().split(/\s+/)[0];
+    const cgroups = await readFile(`/proc/${pid}/cgroup`, 'utf8');
+    t.true(cgroups.includes(String(id)), cgroups);
+    for (const name of ['cgroup', 'ipc', 'mnt', 'net', 'pid', 'user', 'uts']) {
+      const [theirs, ours] = await Promise.all(
+        [pid, 'self'].map(async (of) => (await stat(`/proc/${of}/ns/${name}`)).ino),
+      );
+      t.not(theirs, ours, name);
+    }
+    command.kill('SIGINT');
+    t.is((await command).exitCode, 130);
+  },
+);
+
+test.serial('limits are kept, and named when hit', async (t) => {
+  const out = await sh('sleep 60', ['--timeout', '1s']);
+  t.is(out.exitCode, 124);
+  t.regex(String(out.stderr), /--timeout/);
+  const stall = await sh('echo x; sleep 60', ['--stall-timeout', '1']);
+  t.is(stall.exitCode, 124);
+  t.regex(String(stall.stderr), /--stall-timeout/);
+  const memory = await sh('dd if=/dev/zero of=/tmp/x bs=1M count=200', ['--memory', '64M']);
+  t.is(memory.exitCode, 137);
+  t.regex(String(memory.stderr), /--memory/);
+  const disk = await sh('dd if=/dev/zero of=/tmp/x bs=1M count=200', ['--disk', '8M']);
+  t.not(disk.exitCode, 0);
+  t.regex(String(disk.stderr), /--disk/);
+  const pids = await sh('for i in $(seq 30); do sleep 5 & done; wait', ['--pids', '8']);
+  t.not(pids.exitCode, 0);
+  t.regex(String(pids.stderr), /--pids/);
+});
+
+test.serial('a bind belongs to the caller outside and to the command’s user inside', async (t) => {
+  const directory = join(state.paths.root, 'bound');
+  await mkdir(directory);
+  await writeFile(join(directory, 'given'), 'given');
+  const { stdout, exitCode } = await sh('cat given; stat -c %u given; echo made > made', [
+    '--bind',
+    `${directory}:/work`,
+    '--workdir',
+    '/work',
+  ]);
+  t.is(exitCode, 0);
+  t.is(stdout, 'given1000');
+  t.is(await readFile(join(directory, 'made'), 'utf8'), 'made\n');
+  t.is((await stat(join(directory, 'made'))).uid, process.getuid?.() ?? -1);
+  const readonly = await sh('echo x > /work/other', [
+    '--user',
+    'root',
+    '--bind',
+    `${directory}:/work:ro`,
+  ]);
+  t.not(readonly.exitCode, 0);
+  t.deepEqual((await readdir(directory)).sort(), ['given', 'made']);
+});
+
+test.serial('artifacts come out, links do not lead out', async (t) => {
+  const results = join(state.paths.root, 'results');
+  const { exitCode } = await sh(
+    'mkdir /tmp/o; echo hello > /tmp/o/a.txt; ln -s /etc/passwd /tmp/o/l.txt',
+    ['--artifact', '/tmp/o/*.txt', '--resultdir', results],
+  );
+  t.is(exitCode, 0);
+  t.is(await readFile(join(results, 'a.txt'), 'utf8'), 'hello\n');
+  t.false((await readdir(results)).includes('l.txt'));
+  const missing = await sh('true', ['--artifact', '/tmp/nothing', '--resultdir', results]);
+  t.is(missing.exitCode, 125);
+});
+
+test.serial('nothing is left: processes in the background, mounts, folders, ranges', async (t) => {
+  const mounts = await readFile('/proc/self/mountinfo', 'utf8');
+  t.is((await sh('(sleep 300; touch /tmp/late) & echo done')).stdout, 'done');
+  t.is(await readFile('/proc/self/mountinfo', 'utf8'), mounts);
+  t.deepEqual(await readdir(state.paths.boxes), []);
+});
+
+test.serial('^C reaches the command; twice ends it whatever it does', async (t) => {
+  const polite = sh('trap "echo got; exit 3" INT; echo up; while true; do sleep 0.1; done', [], {
+    buffer: true,
+  });
+  await once(polite.stdout as NodeJS.ReadableStream, 'data');
+  polite.kill('SIGINT');
+  const ended = await polite;
+  t.is(ended.exitCode, 3);
+  t.regex(String(ended.stdout), /got/);
+  const stubborn = sh('trap "" INT; echo up; while true; do sleep 0.1; done');
+  await once(stubborn.stdout as NodeJS.ReadableStream, 'data');
+  stubborn.kill('SIGINT');
+  await sleep(200);
+  stubborn.kill('SIGINT');
+  t.is((await stubborn).exitCode, 137);
+});
+
+test.serial('kill -9 of kiln ends the box; the next run cleans up its folder', async (t) => {
+  const command = execa(
+    process.execPath,
+    [
+      join(import.meta.dirname, '../../src/cli/main.ts'),
+      'run',
+      '-r',
+      IMAGE,
+      '--',
+      'sh',
+      '-c',
+      'echo up; sleep 300',
+    ],
+    {
+      env: state.env,
+      reject: false,
+      stdin: 'ignore',
+    },
+  );
+  await once(command.stdout as NodeJS.ReadableStream, 'data');
+  const [id] = await readdir(state.paths.boxes);
+  const record = JSON.parse(
+    await readFile(join(state.paths.boxes, String(id), 'box.json'), 'utf8'),
+  );
+  command.kill('SIGKILL');
+  await command;
+  for (let i = 0; i < 50 && (await processesOf(record.range.base)) > 0; i++) await sleep(100);
+  t.is(await processesOf(record.range.base), 0, 'processes with the ids of the box');
+  t.is((await sh('true')).exitCode, 0);
+  t.false((await readdir(state.paths.boxes)).includes(String(id)));
+});
+
+test.serial('ten at once do not disturb each other', async (t) => {
+  const results = await Promise.all(
+    Array.from({ length: 10 }, (_, i) => sh(`echo ${i}; id -u; exit ${i}`)),
+  );
+  results.forEach((result, i) => {
+    t.is(result.exitCode, i, String(result.stderr));
+    t.is(result.stdout, `${i}\n1000`);
+  });
+  t.deepEqual(await readdir(state.paths.boxes), []);
+});
+
+test.serial('a kept box is entered again as it was left, then destroyed', async (t) => {
+  t.is((await sh('echo state > /tmp/f', ['--keep', '5m'])).exitCode, 0);
+  const boxes = JSON.parse(String((await state.kiln(['ps', '--json'])).stdout));
+  t.is(boxes.length, 1);
+  t.is(boxes[0].state, 'kept');
+  const shell = await state.kiln(['shell', boxes[0].id], {
+    stdin: 'pipe',
+    input: 'cat /tmp/f; id -u; exit 4\n',
+  });
+  t.is(shell.stdout, 'state\n1000');
+  t.is(shell.exitCode, 4);
+  t.is((await state.kiln(['kill', boxes[0].id])).exitCode, 0);
+  t.is((await state.kiln(['ps', '--json'])).stdout, '[]');
+});
+
+test.serial('parked boxes are claimed once each, and replaced', async (t) => {
+  t.is((await state.kiln(['park', '-n', '2'])).stdout, '2 of 2 parked');
+  const before = await readdir(state.paths.parked);
+  t.is((await sh('true')).exitCode, 0);
+  for (let i = 0; i < 100 && (await readdir(state.paths.parked)).length < 2; i++) await sleep(100);
+  const after = await readdir(state.paths.parked);
+  t.is(after.length, 2);
+  t.is(after.filter((id) => before.includes(id)).length, 1);
+  t.is((await state.kiln(['park', '--none'])).exitCode, 0);
+  t.deepEqual(await readdir(state.paths.parked), []);
+});
+
+test.serial('a terminal: size, job control, control characters', async (t) => {
+  const kiln = `${join(import.meta.dirname, '../../bin/kiln')} run -r ${IMAGE} --tty -- sh -c 'tty; stty size; echo done'`;
+  const script = `sleep 5 | script -qec "stty rows 33 cols 99; $COMMAND" /dev/null`;
+  const { stdout } = await execa('sh', ['-c', script], {
+    env: { ...state.env, COMMAND: kiln },
+    timeout: 30_000,
+  });
+  t.regex(stdout, /\/dev\/pts\/0\r?\n33 99\r?\ndone/);
+});

@@ -1,0 +1,97 @@
+import { chmod, cp, mkdir, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises';
+import { tmpdir, uptime } from 'node:os';
+import { join } from 'node:path';
+import { execa, type Options, type ResultPromise } from 'execa';
+import { IMAGE_FORMAT } from '../../src/image/key.ts';
+import { type StatePaths, statePaths } from '../../src/state/paths.ts';
+
+const APPLETS =
+  'sh cat cp dd echo env false find grep head hostname id kill ln ls mkdir mknod mount nproc ps rm seq sha256sum sleep stat stty tail test touch tr true tty umount unshare uname wc yes';
+
+export const IMAGE = 'b'.repeat(64);
+
+const root = { name: 'root', uid: 0, gid: 0, home: '/root', shell: '/bin/sh' };
+const build = { name: 'build', uid: 1000, gid: 1000, home: '/home/build', shell: '/bin/sh' };
+
+/** A state directory of its own with one image in it: static busybox and two users. */
+export interface BusyboxState extends AsyncDisposable {
+  readonly paths: StatePaths;
+  readonly env: NodeJS.ProcessEnv;
+  /** Runs `kiln` from source on this state. Never rejects; a run that hangs is killed after 60 s. */
+  kiln(args: readonly string[], options?: Options): ResultPromise;
+}
+
+export const KILN = join(import.meta.dirname, '../../bin/kiln');
+
+/** Makes the state; disposing of it ends its libvirtd and removes everything. */
+export async function busyboxState(): Promise<BusyboxState> {
+  const directory = await mkdtemp(join(tmpdir(), 'kiln-test-'));
+  await chmod(directory, 0o755);
+  const env = { ...process.env, KILN_STATE: directory, KILN_FROM_SOURCE: '1' };
+  const paths = statePaths(env);
+  const image = join(paths.images, IMAGE);
+  const tree = join(image, 'tree');
+  for (const name of [
+    'bin',
+    'dev',
+    'etc',
+    'proc',
+    'run',
+    'sys',
+    'tmp',
+    'var/tmp',
+    'root',
+    'home/build',
+  ]) {
+    await mkdir(join(tree, name), { recursive: true });
+  }
+  await cp('/bin/busybox', join(tree, 'bin/busybox'));
+  for (const applet of APPLETS.split(' ')) await symlink('busybox', join(tree, 'bin', applet));
+  await writeFile(
+    join(tree, 'etc/passwd'),
+    'root:x:0:0::/root:/bin/sh\nbuild:x:1000:1000::/home/build:/bin/sh\n',
+  );
+  await writeFile(join(tree, 'etc/group'), 'root:x:0:\nbuild:x:1000:\nextra:x:50:build\n');
+  await writeFile(join(image, 'lease'), '');
+  const boot = (await readFile('/proc/sys/kernel/random/boot_id', 'utf8')).trim();
+  await writeFile(
+    join(image, 'image.json'),
+    JSON.stringify({
+      format: IMAGE_FORMAT,
+      id: IMAGE,
+      name: 'busybox',
+      description: '',
+      arch: 'x86_64',
+      environment: { PATH: '/bin', FROM_IMAGE: 'yes' },
+      user: build,
+      workdir: '/',
+      accounts: [root, build],
+      packageCount: 0,
+      bytes: 0,
+      ownBytes: 0,
+      transaction: 'none',
+      warnings: [],
+      created: Date.now(),
+      made: { boot, uptime: uptime() },
+    }),
+  );
+  return {
+    paths,
+    env,
+    kiln: (args, options = {}) =>
+      execa(KILN, args, {
+        env,
+        reject: false,
+        stdin: 'ignore',
+        timeout: 60_000,
+        killSignal: 'SIGKILL',
+        ...options,
+      }) as ResultPromise,
+    [Symbol.asyncDispose]: async () => {
+      const { stopEmbeddedDaemon } = await import('../../src/libvirt/embedded/daemon.ts');
+      await stopEmbeddedDaemon(paths);
+      await rm(directory, { recursive: true, force: true });
+      await rm(paths.run, { recursive: true, force: true });
+    },
+  };
+}
