@@ -4,8 +4,8 @@
  * behind, unlocked, and the next collection into the same result directory removes it.
  */
 import { randomUUID } from 'node:crypto';
-import { closeSync, constants, fchownSync, fstatSync, readdirSync } from 'node:fs';
-import { mkdir, open, readdir, rm } from 'node:fs/promises';
+import { closeSync, constants, fstatSync, readdirSync } from 'node:fs';
+import { open, readdir, rm } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { KilnError } from '../errors.ts';
 import { mkdirat, openDirectory, openPath, renameat, unlinkat } from '../kernel/at.ts';
@@ -13,6 +13,7 @@ import { tryLockDescriptor } from '../kernel/flock.ts';
 import { hasErrno } from '../kernel/libc.ts';
 import type { Owner } from './destination.ts';
 import { fromBytes, joinBytes, quoteName } from './names.ts';
+import { makeResultDirectory, unusableResultDirectory } from './result-directory.ts';
 import { descriptorPath } from './source.ts';
 
 const PREFIX = '.kiln-collecting-';
@@ -40,8 +41,7 @@ export interface Staging extends AsyncDisposable {
 export async function openStaging(destination: string, owner: Owner): Promise<Staging> {
   const path = resolve(destination);
   try {
-    const first = await mkdir(path, { recursive: true, mode: 0o755 });
-    if (first !== undefined) await ownNewDirectories(first, path, owner);
+    await makeResultDirectory(path, owner);
     await removeDeadStaging(path);
     return await startStaging(path);
   } catch (error) {
@@ -73,21 +73,7 @@ export async function removeDeadStaging(destination: string): Promise<void> {
 
 function unusable(path: string, cause: unknown): unknown {
   if (cause instanceof KilnError && cause.code === 'E_RESULTDIR') return cause;
-  return new KilnError('E_RESULTDIR', `the result directory ${path} cannot be used`, {
-    hint: 'name a directory that can be written, with room for the artifacts',
-    cause,
-  });
-}
-
-async function ownNewDirectories(first: string, last: string, owner: Owner): Promise<void> {
-  for (let path = last; path.length >= first.length; path = resolve(path, '..')) {
-    const handle = await open(path, constants.O_RDONLY | constants.O_DIRECTORY);
-    try {
-      fchownSync(handle.fd, owner.uid, owner.gid);
-    } finally {
-      await handle.close();
-    }
-  }
+  return unusableResultDirectory(path, cause);
 }
 
 async function startStaging(destination: string): Promise<Staging> {

@@ -1,4 +1,5 @@
 import { Command, CommanderError } from 'commander';
+import { KILN_VERSION } from '../state/version.ts';
 import { printError } from './errors.ts';
 import { exitStatus } from './exit-status.ts';
 
@@ -54,7 +55,7 @@ Examples:
 function overview(): Command {
   const program = new Command('kiln')
     .description('Run one command or one build in a sealed libvirt-lxc box made of RPM payloads.')
-    .version('0.1.0')
+    .version(KILN_VERSION)
     .addHelpText('after', EXAMPLES);
   for (const entry of commands) program.command(entry.name).description(entry.summary);
   return program;

@@ -1,12 +1,15 @@
 import { Command } from 'commander';
 import { KilnError } from '../errors.ts';
-import { run } from '../run/run.ts';
+import { resultOfFailure, resultOfRun } from '../run/result.ts';
+import { type RunHooks, run } from '../run/run.ts';
+import { Timeline } from '../run/timeline.ts';
 import { type Attachment, attach, attachTerminal } from './attach.ts';
 import { replaceParked } from './background.ts';
 import { openEngine } from './engine.ts';
 import { printError } from './errors.ts';
 import { commandStatus, exitStatus, KILN_FAILED } from './exit-status.ts';
 import { pickImage } from './pick-image.ts';
+import { reportResult } from './report-result.ts';
 import { addSandboxOptions, runRequest, type SandboxOptions } from './sandbox-options.ts';
 
 interface RunOptions extends SandboxOptions {
@@ -51,19 +54,22 @@ export async function runCommand(
   const request = runRequest(options, image, argv, it);
   const terminal = options.tty === true ? terminalSize() : undefined;
   let attachment: Attachment | undefined;
+  const timeline = new Timeline();
+  const finish = reportResult.bind(undefined, request, options.json === true);
   const interrupted = new AbortController();
   const interrupt = () => interrupted.abort(new KilnError('E_INTERRUPTED', 'interrupted'));
   process.once('SIGINT', interrupt).once('SIGTERM', interrupt).once('SIGHUP', interrupt);
   try {
-    const report = await run(engine, request, {
+    const hooks: RunHooks = {
       signal: interrupted.signal,
       ...(terminal === undefined ? {} : { terminal }),
       started: (started, kill) => {
         process.off('SIGINT', interrupt).off('SIGTERM', interrupt).off('SIGHUP', interrupt);
         attachment = (terminal === undefined ? attach : attachTerminal)(started, kill);
       },
-      warning: (message) => process.stderr.write(`kiln: warning: ${message}\n`),
-    });
+      warning: ({ message }) => process.stderr.write(`kiln: warning: ${message}\n`),
+    };
+    const report = await run(engine, request, hooks, timeline);
     if (report.limitHit !== null)
       process.stderr.write(`kiln: ${limitText(report.limitHit, options)}\n`);
     process.exitCode = commandStatus(report.end);
@@ -74,10 +80,12 @@ export async function runCommand(
     if (options.keep !== undefined) {
       process.stderr.write(`kiln: kept as ${report.box}: kiln shell ${report.box}\n`);
     }
-    if (options.json === true) process.stderr.write(`${JSON.stringify(report)}\n`);
+    await finish((context) => resultOfRun(context, report));
   } catch (error) {
     printError(error);
     process.exitCode = exitStatus(error);
+    const { started, phases, current: phase } = timeline;
+    await finish((context) => resultOfFailure(context, { error, started, phases, phase }));
   } finally {
     attachment?.detach();
     await replaceParked(engine.paths);

@@ -59,7 +59,11 @@ export function parseBind(text: string): { source: string; target: string; reado
 export function parseCopyIn(text: string): { source: string; target: string } {
   const colon = text.lastIndexOf(':');
   if (colon <= 0) throw new InvalidArgumentError('write it as SRC:DST.');
-  return { source: resolve(text.slice(0, colon)), target: absoluteTarget(text.slice(colon + 1)) };
+  // Not resolved: a slash or `/.` at the end of either has a meaning.
+  const source = text.slice(0, colon);
+  const target = text.slice(colon + 1);
+  absoluteTarget(target);
+  return { source: source.startsWith('/') ? source : `${process.cwd()}/${source}`, target };
 }
 
 /** `DST[:SIZE]`. */

@@ -24,6 +24,8 @@ export interface CgroupLimits {
 /** What has been used; undefined where the kernel does not tell. */
 export interface CgroupUsage {
   readonly cpuMicroseconds?: number;
+  readonly cpuUserMicroseconds?: number;
+  readonly cpuSystemMicroseconds?: number;
   readonly peakMemoryBytes?: number;
   /** How often the kernel killed because of the memory limit. */
   readonly oomKills?: number;
@@ -70,13 +72,16 @@ export class ProcessCgroups {
   usage(id: string): CgroupUsage {
     const pids = this.#pidsGroup(id) ?? this.#group('pids')?.path;
     const memory = this.#group('memory');
+    const cpuacct = this.#group('cpuacct')?.path;
     const read = (path: string | undefined, name: string) =>
       path === undefined ? undefined : readText(join(path, name));
     const usage: { -readonly [Key in keyof CgroupUsage]: number | undefined } =
       memory?.version === 2
         ? this.#usageV2(memory.path)
         : {
-            cpuMicroseconds: scaled(read(this.#group('cpuacct')?.path, 'cpuacct.usage'), 1e-3),
+            cpuMicroseconds: scaled(read(cpuacct, 'cpuacct.usage'), 1e-3),
+            cpuUserMicroseconds: scaled(read(cpuacct, 'cpuacct.usage_user'), 1e-3),
+            cpuSystemMicroseconds: scaled(read(cpuacct, 'cpuacct.usage_sys'), 1e-3),
             peakMemoryBytes: scaled(read(memory?.path, 'memory.max_usage_in_bytes'), 1),
             oomKills: word(read(memory?.path, 'memory.oom_control'), 'oom_kill'),
             ...blkio(read(this.#group('blkio')?.path, 'blkio.throttle.io_service_bytes')),
@@ -88,10 +93,13 @@ export class ProcessCgroups {
 
   #usageV2(path: string) {
     const io = readText(join(path, 'io.stat')) ?? '';
+    const cpu = readText(join(path, 'cpu.stat'));
     const sum = (key: string) =>
       [...io.matchAll(new RegExp(`${key}=(\\d+)`, 'g'))].reduce((n, m) => n + Number(m[1]), 0);
     return {
-      cpuMicroseconds: word(readText(join(path, 'cpu.stat')), 'usage_usec'),
+      cpuMicroseconds: word(cpu, 'usage_usec'),
+      cpuUserMicroseconds: word(cpu, 'user_usec'),
+      cpuSystemMicroseconds: word(cpu, 'system_usec'),
       peakMemoryBytes: scaled(readText(join(path, 'memory.peak')), 1),
       oomKills: word(readText(join(path, 'memory.events')), 'oom_kill'),
       readBytes: sum('rbytes'),

@@ -1,5 +1,7 @@
 import { closeSync } from 'node:fs';
 import { type Collection, collectArtifacts, missingArtifacts } from '../artifacts/collect.ts';
+import { copyIn } from '../artifacts/copy-in.ts';
+import type { ArtifactWarning } from '../artifacts/warning.ts';
 import { KilnError } from '../errors.ts';
 import { type LeasedImage, leaseImage } from '../image/store/images.ts';
 import { type CgroupUsage, ProcessCgroups } from '../kernel/cgroup-files.ts';
@@ -25,7 +27,7 @@ export interface RunHooks {
   /** Aborts what comes before the start; afterwards signals go to the command. */
   readonly signal?: AbortSignal;
   /** Something the caller should know that stops nothing. */
-  readonly warning: (message: string) => void;
+  readonly warning: (warning: ArtifactWarning) => void;
   readonly terminal?: { readonly rows: number; readonly columns: number };
 }
 
@@ -44,27 +46,28 @@ export interface RunReport {
   /** Measured inside the box. */
   readonly measured: BoxFacts & CommandFacts;
   readonly collection: Collection | undefined;
-  /** The command went well, but what it was for did not come out. */
+  /** What it was for did not come out, or not all of it. */
   readonly failure: KilnError | undefined;
-  readonly warnings: readonly string[];
+  readonly warnings: readonly ArtifactWarning[];
 }
 
 /**
  * Runs one command in a box of its own and leaves nothing behind: takes the image, opens the
  * sandbox, starts the command, waits for it within its limits, ends everything, collects the
  * artifacts. Throws the errors of each of these steps, and the signal's reason; the box is gone
- * then as well.
+ * then as well, and `timeline` tells what was done when. What goes wrong with the artifacts is the
+ * report's `failure`: the command has ended by then.
  */
 export async function run(
   engine: Engine,
   request: RunRequest,
   hooks: RunHooks,
+  timeline: Timeline = new Timeline(),
 ): Promise<RunReport> {
-  const timeline = new Timeline();
-  const warnings: string[] = [];
-  const warn = (message: string) => {
-    warnings.push(message);
-    hooks.warning(message);
+  const warnings: ArtifactWarning[] = [];
+  const warn = (warning: ArtifactWarning) => {
+    warnings.push(warning);
+    hooks.warning(warning);
   };
 
   hooks.signal?.throwIfAborted();
@@ -78,6 +81,9 @@ export async function run(
   try {
     hooks.signal?.throwIfAborted();
     const cgroups = await ProcessCgroups.of(sandbox.initPid);
+    if (request.copyIn.length > 0) {
+      await timeline.measure('copy-in', () => fill(request, user, sandbox, warn, hooks.signal));
+    }
     const command = await timeline.measure('start', () =>
       sandbox.spawn(request.argv, {
         policy,
@@ -93,7 +99,7 @@ export async function run(
     );
     const usage = cgroups.usage(sandbox.id);
     const limitHit = whichLimit(end, usage, sandbox);
-    const collection = await timeline.measure('artifacts', () =>
+    const { collection, failure } = await timeline.measure('artifacts', () =>
       collect(request, workdir, sandbox, warn),
     );
     if (request.keepSeconds !== undefined) {
@@ -116,7 +122,7 @@ export async function run(
       usage,
       measured: { ...sandbox.facts, ...command.facts },
       collection,
-      failure: collection === undefined ? undefined : missingArtifacts(collection),
+      failure,
       warnings,
     };
   } finally {
@@ -167,6 +173,29 @@ async function enter(
   });
 }
 
+/** Puts files of the host into the box; they are the command's user's. */
+async function fill(
+  request: RunRequest,
+  user: CommandUser,
+  sandbox: Sandbox,
+  warn: (warning: ArtifactWarning) => void,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  const [, base] = sandbox.facts.uidMap;
+  const rootFd = sandbox.openRoot();
+  try {
+    await copyIn({
+      rootFd,
+      items: request.copyIn,
+      owner: { uid: base + user.uid, gid: base + user.gid },
+      onWarning: warn,
+      ...(signal === undefined ? {} : { signal }),
+    });
+  } finally {
+    closeSync(rootFd);
+  }
+}
+
 /** Which limit was hit, from what the kernel counted; the time limits are ours. */
 function whichLimit(end: CommandEnd, usage: CgroupUsage, sandbox: Sandbox): LimitHit | null {
   if (end.timeLimit !== null) return end.timeLimit;
@@ -181,19 +210,24 @@ async function collect(
   request: RunRequest,
   workdir: string,
   sandbox: Sandbox,
-  warn: (message: string) => void,
-): Promise<Collection | undefined> {
-  if (request.resultDirectory === undefined || request.artifacts.length === 0) return undefined;
+  warn: (warning: ArtifactWarning) => void,
+): Promise<Pick<RunReport, 'collection' | 'failure'>> {
+  const none = { collection: undefined, failure: undefined };
+  if (request.resultDirectory === undefined || request.artifacts.length === 0) return none;
   const rootFd = sandbox.openRoot();
   try {
-    return await collectArtifacts({
+    const collection = await collectArtifacts({
       rootFd,
       patterns: request.artifacts,
       workdir,
       destination: request.resultDirectory,
       owner: request.caller,
-      onWarning: (warning) => warn(`${warning.path}: ${warning.message}`),
+      onWarning: warn,
     });
+    return { collection, failure: missingArtifacts(collection) };
+  } catch (error) {
+    if (error instanceof KilnError) return { ...none, failure: error };
+    throw error;
   } finally {
     closeSync(rootFd);
   }

@@ -11,6 +11,7 @@ const layers: readonly (readonly string[])[] = [
   ['confine'],
   ['rpm', 'repository', 'solver', 'libvirt'],
   ['sandbox', 'image', 'artifacts', 'recipe'],
+  ['result'],
   ['run', 'build', 'service', 'doctor'],
   ['index.ts', 'confined.ts'],
   ['cli'],

@@ -1,0 +1,28 @@
+import type { Result } from '../result/schema.ts';
+import { writeResult } from '../result/write.ts';
+import type { RunRequest } from '../run/request.ts';
+import type { ResultContext } from '../run/result.ts';
+import { KILN_VERSION } from '../state/version.ts';
+import { printError } from './errors.ts';
+import { KILN_FAILED } from './exit-status.ts';
+
+/**
+ * Writes result.json into the result directory, if there is one, and prints it as one line on
+ * stderr for `--json`. One that cannot be written is a failure of kiln, unless there is one already.
+ */
+export async function reportResult(
+  request: RunRequest,
+  json: boolean,
+  describe: (context: ResultContext) => Result,
+): Promise<void> {
+  try {
+    const exitStatus = Number(process.exitCode ?? 0);
+    const result = describe({ request, version: KILN_VERSION, exitStatus });
+    if (json) process.stderr.write(`${JSON.stringify(result)}\n`);
+    if (request.resultDirectory === undefined) return;
+    await writeResult(request.resultDirectory, result, request.caller);
+  } catch (error) {
+    printError(error);
+    if (!process.exitCode) process.exitCode = KILN_FAILED;
+  }
+}

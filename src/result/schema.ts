@@ -1,0 +1,133 @@
+/**
+ * result.json: what came of a job, for machines. docs/result.md explains it, and
+ * docs/result.schema.json is this schema as JSON Schema.
+ *
+ * Within one `version` fields are only ever added; a reader must ignore those it does not know.
+ */
+import { z } from 'zod';
+import { RESULT_VERSION } from './version.ts';
+
+const count = z.int().min(0);
+const milliseconds = z.number().min(0);
+const sha256 = z.string().regex(/^[0-9a-f]{64}$/);
+
+const phase = z
+  .object({
+    name: z.string().describe('what went on: image, sandbox, start, command, artifacts, …'),
+    startMs: milliseconds.describe('from the beginning of the job'),
+    durationMs: milliseconds,
+  })
+  .describe('one part of the job; a failed one is here, too');
+
+const exit = z.union([
+  z.object({ code: z.int().min(0).max(255) }).describe('the command ended with this status'),
+  z.object({ signal: z.string().regex(/^SIG/) }).describe('a signal ended the command'),
+]);
+
+const failure = z
+  .object({
+    code: z.string().regex(/^E_/).describe('stable, to match on'),
+    message: z.string(),
+    phase: z.string().describe('the phase it happened in'),
+    hint: z.string().optional().describe('what to do next'),
+    causes: z.array(z.string()).describe('why, from the nearest cause to the first'),
+    details: z.record(z.string(), z.unknown()).optional().describe('facts that depend on the code'),
+    lastLines: z.array(z.string()).describe('the end of the log of what failed, oldest first'),
+  })
+  .describe('kiln itself could not do what was asked');
+
+const mount = z.object({ path: z.string(), type: z.string(), options: z.array(z.string()) });
+
+const policy = z
+  .object({
+    namespaces: z.array(z.string()).describe('those that are not the host’s'),
+    uidMap: z
+      .tuple([z.int(), z.int(), z.int()])
+      .describe('first id in the box, first id on the host, how many'),
+    interfaces: z.array(z.string()).describe('network interfaces in the box'),
+    mounts: z.array(mount),
+    uid: count,
+    gid: count,
+    groups: z.array(count),
+    noNewPrivileges: z.boolean(),
+    seccomp: z.enum(['none', 'strict', 'filter']),
+    capabilities: z.object({
+      bounding: z.array(z.string()),
+      effective: z.array(z.string()),
+    }),
+  })
+  .describe('what was measured inside the box before the command started, not what was planned');
+
+const resources = z
+  .object({
+    cpuUserMs: milliseconds.optional(),
+    cpuSystemMs: milliseconds.optional(),
+    cpuMs: milliseconds.optional().describe('user and system together'),
+    peakMemoryBytes: count.optional().describe('page cache and tmpfs included'),
+    oomKills: count.optional().describe('processes killed for the memory limit'),
+    peakPids: count.optional(),
+    forksRefused: count.optional().describe('for the limit of processes'),
+    readBytes: count.optional().describe('from block devices'),
+    writtenBytes: count
+      .optional()
+      .describe('to block devices; on cgroup v1 without what the kernel writes back later'),
+  })
+  .describe('of all processes of the box; a number the kernel does not give is absent');
+
+const artifact = z.object({
+  path: z.string().describe('below the result directory; U+FFFD stands for what is not UTF-8'),
+  pathBytes: z.base64().optional().describe('the exact path, only where it is not UTF-8'),
+  source: z.string().describe('where it was in the box'),
+  type: z.enum(['file', 'directory', 'symlink']),
+  size: count.describe('bytes, holes included; 0 for a directory'),
+  sha256: sha256.optional().describe('of a file'),
+  target: z.string().optional().describe('of a symbolic link'),
+  targetBytes: z.base64().optional(),
+  mode: z.string().regex(/^0[0-7]{3,4}$/),
+  mtime: z.iso.datetime(),
+  hardLinkTo: z.string().optional().describe('path of the artifact it is a hard link to'),
+  changed: z.literal(true).optional().describe('it changed while being read'),
+});
+
+const warning = z.object({
+  code: z.string().describe('stable, to match on'),
+  message: z.string(),
+  path: z.string().optional().describe('the file it is about, in the box'),
+  pathBytes: z.base64().optional(),
+});
+
+/** The whole of result.json. */
+export const resultSchema = z
+  .object({
+    version: z.literal(RESULT_VERSION),
+    kiln: z.string().describe('version of kiln'),
+    id: z.string().nullable().describe('of the box; null when there was none'),
+    startedAt: z.iso.datetime(),
+    durationMs: milliseconds,
+    exitStatus: z.int().min(0).max(255).describe('what kiln exited with'),
+    exit: exit.nullable().describe('how the command ended; null when it did not start'),
+    limitHit: z
+      .enum(['timeout', 'stall', 'memory', 'pids', 'disk'])
+      .nullable()
+      .describe('the limit that ended the command or got in its way'),
+    failure: failure.nullable(),
+    request: z
+      .record(z.string(), z.unknown())
+      .describe('what was asked for; of environment variables only the names'),
+    planDigest: sha256.describe('same request, same image: same digest'),
+    image: z.object({ id: z.string(), name: z.string() }).nullable(),
+    policy: policy.nullable().describe('null when no box was measured'),
+    phases: z.array(phase).describe('in the order in which they ended'),
+    resources,
+    artifacts: z.array(artifact).describe('sorted by path'),
+    warnings: z.array(warning),
+  })
+  .meta({ title: 'kiln result', $id: 'https://kiln.invalid/result.schema.json' });
+
+/** What came of a job. */
+export type Result = z.output<typeof resultSchema>;
+
+/** The schema for others, as JSON Schema 2020-12. */
+export function resultJsonSchema(): unknown {
+  return z.toJSONSchema(resultSchema, { io: 'input', target: 'draft-2020-12' });
+}

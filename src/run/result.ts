@@ -1,0 +1,145 @@
+import { KilnError } from '../errors.ts';
+import type { CgroupUsage } from '../kernel/cgroup-files.ts';
+import { digestOf } from '../result/digest.ts';
+import type { Result } from '../result/schema.ts';
+import { RESULT_VERSION } from '../result/version.ts';
+import type { RunRequest } from './request.ts';
+import type { RunReport } from './run.ts';
+import type { Phase } from './timeline.ts';
+
+/** What every result has, however the run went. */
+export interface ResultContext {
+  readonly request: RunRequest;
+  /** Version of kiln. */
+  readonly version: string;
+  /** What kiln will exit with. */
+  readonly exitStatus: number;
+}
+
+/** How far a run came that kiln could not bring to its end. */
+export interface FailedRun {
+  readonly error: unknown;
+  readonly started: Date;
+  readonly phases: readonly Phase[];
+  /** The phase that failed. */
+  readonly phase: string;
+  /** The end of the log of what failed. */
+  readonly lastLines?: readonly string[];
+}
+
+/** result.json for a command that was started and ended, well or not. */
+export function resultOfRun(context: ResultContext, report: RunReport): Result {
+  const { end } = report;
+  return {
+    ...common(context, report),
+    id: report.box,
+    exit: end.signal === null ? { code: end.exitCode ?? 0 } : { signal: end.signal },
+    limitHit: report.limitHit,
+    failure: report.failure === undefined ? null : failureOf(report.failure, 'artifacts'),
+    image: { ...report.image },
+    policy: measuredPolicy(report.measured),
+    resources: resourcesOf(report.usage),
+    artifacts: [...(report.collection?.artifacts ?? [])],
+    warnings: [...report.warnings],
+  };
+}
+
+/** result.json for a run that kiln could not bring to its end. */
+export function resultOfFailure(context: ResultContext, failed: FailedRun): Result {
+  return {
+    ...common(context, failed),
+    id: null,
+    exit: null,
+    limitHit: null,
+    failure: failureOf(failed.error, failed.phase, failed.lastLines),
+    image: null,
+    policy: null,
+    resources: {},
+    artifacts: [],
+    warnings: [],
+  };
+}
+
+function common(
+  { request, version, exitStatus }: ResultContext,
+  { started, phases }: { readonly started: Date; readonly phases: readonly Phase[] },
+) {
+  const end = Math.max(0, ...phases.map((phase) => phase.start + phase.duration));
+  return {
+    version: RESULT_VERSION,
+    kiln: version,
+    startedAt: started.toISOString(),
+    durationMs: Math.round(end * 1000) / 1000,
+    exitStatus,
+    // Values of the environment may be secrets; result.json is often shown around.
+    request: { ...request, env: Object.keys(request.env) },
+    planDigest: digestOf(request),
+    phases: phases.map(({ name, start, duration }) => ({
+      name,
+      startMs: start,
+      durationMs: duration,
+    })),
+  } as const;
+}
+
+/** A copy with exactly the fields that the schema has. */
+function measuredPolicy(measured: RunReport['measured']): Result['policy'] {
+  const { namespaces, uidMap, interfaces, mounts, uid, gid, groups } = measured;
+  return {
+    namespaces: [...namespaces],
+    uidMap: [...uidMap],
+    interfaces: [...interfaces],
+    mounts: mounts.map((mount) => ({ ...mount, options: [...mount.options] })),
+    uid,
+    gid,
+    groups: [...groups],
+    noNewPrivileges: measured.noNewPrivileges,
+    seccomp: measured.seccomp,
+    capabilities: {
+      bounding: [...measured.capabilities.bounding],
+      effective: [...measured.capabilities.effective],
+    },
+  };
+}
+
+function failureOf(
+  error: unknown,
+  phase: string,
+  lastLines: readonly string[] = [],
+): Result['failure'] {
+  const known = error instanceof KilnError ? error : undefined;
+  const causes: string[] = [];
+  for (
+    let cause = error instanceof Error ? error.cause : undefined;
+    cause instanceof Error && causes.length < 20;
+    cause = cause.cause
+  ) {
+    causes.push(cause.message);
+  }
+  return {
+    code: known?.code ?? 'E_INTERNAL',
+    message: error instanceof Error ? error.message : String(error),
+    phase,
+    causes,
+    lastLines: [...lastLines],
+    ...(known?.hint === undefined ? {} : { hint: known.hint }),
+    ...(known?.details === undefined ? {} : { details: { ...known.details } }),
+  };
+}
+
+function resourcesOf(usage: CgroupUsage): Result['resources'] {
+  const milliseconds = (microseconds: number | undefined) =>
+    microseconds === undefined ? undefined : microseconds / 1000;
+  const all = {
+    cpuMs: milliseconds(usage.cpuMicroseconds),
+    cpuUserMs: milliseconds(usage.cpuUserMicroseconds),
+    cpuSystemMs: milliseconds(usage.cpuSystemMicroseconds),
+    peakMemoryBytes: usage.peakMemoryBytes,
+    oomKills: usage.oomKills,
+    peakPids: usage.peakPids,
+    forksRefused: usage.pidsRefused,
+    readBytes: usage.readBytes,
+    writtenBytes: usage.writtenBytes,
+  };
+  return Object.fromEntries(Object.entries(all).filter(([, value]) => value !== undefined));
+}
