@@ -37,6 +37,9 @@ export function readSections(fd: number): RpmSections {
   if (!stat.isFile()) throw rpmError('E_RPM_FORMAT', 'it is not a regular file');
   const reader = new StartOfFile(fd, stat.size);
 
+  if (!reader.bytes(0, LEAD_MAGIC.length, 'lead').equals(LEAD_MAGIC)) {
+    throw rpmError('E_RPM_FORMAT', 'it is no RPM package (wrong first bytes)');
+  }
   checkLead(reader.bytes(0, LEAD_SIZE, 'lead'));
   const what = 'signature header';
   const intro = reader.bytes(LEAD_SIZE, INTRO_SIZE, what);
@@ -66,9 +69,6 @@ export function readSections(fd: number): RpmSections {
 }
 
 function checkLead(lead: Buffer): void {
-  if (!lead.subarray(0, LEAD_MAGIC.length).equals(LEAD_MAGIC)) {
-    throw rpmError('E_RPM_FORMAT', 'it is no RPM package (wrong first bytes)');
-  }
   const major = lead.readUInt8(4);
   if (major !== 3 && major !== 4) {
     throw rpmError('E_RPM_UNSUPPORTED', `its lead has version ${major}; kiln reads 3 and 4`);
