@@ -91,7 +91,7 @@ test('descriptors reach the init, events the listener, reasons the caller', asyn
       state.xml('passing', 'echo $(ls /proc/self/fd) >&3; sleep 1'),
       { files: [file.fd] },
     );
-    t.true(await becomes(async () => events.length === 2));
+    t.true(await becomes(async () => events.length === 2), JSON.stringify(events));
     t.deepEqual(
       events.map(({ name, uuid, kind }) => [name, uuid, kind]),
       [

@@ -1,5 +1,5 @@
 import { execFile } from 'node:child_process';
-import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, symlink } from 'node:fs/promises';
+import { copyFile, glob, mkdir, mkdtemp, readdir, readFile, rm, symlink } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { promisify } from 'node:util';
@@ -38,9 +38,13 @@ export async function processesWith(text: string): Promise<number[]> {
   return pids.filter((_, index) => found[index]).map(Number);
 }
 
+/** Cgroups called `name` at the top of any hierarchy, or two levels below. */
 async function cgroupsNamed(name: string): Promise<string[]> {
-  const { stdout } = await run('find', ['/sys/fs/cgroup', '-maxdepth', '3', '-name', `*${name}*`]);
-  return stdout.split('\n').filter((line) => line !== '');
+  const found: string[] = [];
+  for await (const path of glob(['', '*/', '*/*/'].map((up) => `/sys/fs/cgroup/${up}${name}*`))) {
+    found.push(path);
+  }
+  return found;
 }
 
 async function makeRoot(root: string): Promise<void> {

@@ -1,4 +1,4 @@
-import { mkdir, readdir, readFile, rmdir, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, readlink, rmdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../../errors.ts';
@@ -92,9 +92,17 @@ async function subtree(path: string): Promise<string[]> {
   return [...below.flat(), path];
 }
 
-/** The processes in the domains' cgroups: controllers and everything in boxes. Host pids. */
-export async function domainProcesses(home: CgroupHome): Promise<number[]> {
-  return processesBelow(home.joined.map((path) => join(path, DOMAINS)));
+/**
+ * The controllers (`libvirt_lxc`) of running domains; host pids. What runs in a box is told apart by
+ * its user namespace, which it cannot fake: it must not pass its cgroup namespace for ours.
+ */
+export async function controllerProcesses(home: CgroupHome): Promise<number[]> {
+  const pids = await processesBelow(home.joined.map((path) => join(path, DOMAINS)));
+  const userNamespace = (pid: number | string): Promise<string> =>
+    readlink(`/proc/${pid}/ns/user`).catch(() => '');
+  const ours = await userNamespace('self');
+  const theirs = await Promise.all(pids.map(userNamespace));
+  return pids.filter((_, index) => theirs[index] === ours);
 }
 
 async function processesBelow(tops: readonly string[]): Promise<number[]> {

@@ -11,8 +11,8 @@ import { homeOf, type Launched, launch } from './launch.ts';
 /** Without client and running domain for this many seconds, the daemon ends by itself. */
 const IDLE_SECONDS = 120;
 
-/** How long a start may take: far beyond the 60 ms it needs, for machines that swap. */
-const START_MS = 30_000;
+/** How long a start may take: far beyond the 150 ms it needs, for machines that swap. */
+const START_MS = 15_000;
 
 /** How long a daemon that was asked to end may take before it is killed. */
 const STOP_MS = 5000;

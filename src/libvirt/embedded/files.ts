@@ -19,6 +19,8 @@ export interface EmbeddedFiles {
   readonly log: string;
   /** The directories that libvirtd sees in place of the system's: [private, system]. */
   readonly binds: readonly (readonly [string, string])[];
+  /** An empty directory, mounted where the system bus is. */
+  readonly noBus: string;
   /** libvirt writes one log a domain here, NAME.log, and never deletes it. */
   readonly domainLogs: string;
   readonly uri: string;
@@ -47,6 +49,7 @@ export function embeddedFiles(paths: StatePaths): EmbeddedFiles {
       [join(paths.libvirt, 'etc'), '/etc/libvirt'],
       [join(paths.libvirt, 'cache'), '/var/cache/libvirt'],
     ],
+    noBus: join(run, 'no-bus'),
     domainLogs: join(logs, 'lxc'),
     uri: `lxc+unix:///system?socket=${socket}`,
   };
