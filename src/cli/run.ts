@@ -51,7 +51,10 @@ export async function runCommand(
 ): Promise<void> {
   await using engine = openEngine();
   const image = await pickImage(engine.paths, options.image);
-  const request = runRequest(options, image, argv, it);
+  const { TERM } = process.env;
+  const env =
+    options.tty === true && TERM ? [['TERM', TERM] as const, ...options.env] : options.env;
+  const request = runRequest({ ...options, env }, image, argv, it);
   const terminal = options.tty === true ? terminalSize() : undefined;
   let attachment: Attachment | undefined;
   const timeline = new Timeline();

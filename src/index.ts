@@ -1,0 +1,13 @@
+/** The library: everything else in src is internal and may change. */
+export { KilnError } from './errors.ts';
+export {
+  type CommandOptions,
+  Kiln,
+  type KilnOptions,
+  type OpenOptions,
+  type OpenSandbox,
+  openKiln,
+} from './kiln.ts';
+export type { RunRequest } from './run/request.ts';
+export type { RunHooks, RunReport } from './run/run.ts';
+export type { SandboxProcess } from './sandbox/process.ts';

@@ -1,0 +1,144 @@
+import { KilnError } from './errors.ts';
+import { type ListedImage, leaseImage, listImages } from './image/store/images.ts';
+import { connect } from './libvirt/connect.ts';
+import type { Connection } from './libvirt/connection.ts';
+import { callerIds, type RunRequest } from './run/request.ts';
+import { type RunHooks, type RunReport, run } from './run/run.ts';
+import { commandUser } from './run/user.ts';
+import { type Capability, ROOT_CAPABILITIES } from './sandbox/capabilities.ts';
+import { type Engine, openSandbox } from './sandbox/open.ts';
+import type { SandboxProcess } from './sandbox/process.ts';
+import type { Sandbox } from './sandbox/sandbox.ts';
+import { seccompFilter } from './sandbox/seccomp/profile.ts';
+import { type SandboxSpecification, sandboxSpecification } from './sandbox/specification.ts';
+import { type StatePaths, statePaths } from './state/paths.ts';
+
+/** Which state directory and which libvirt; the environment says so (`KILN_STATE`, `KILN_URI`). */
+export interface KilnOptions {
+  readonly env?: NodeJS.ProcessEnv;
+}
+
+/** A sandbox to open: only `image` (an id from {@link Kiln.images}) is needed. */
+export interface OpenOptions extends Partial<Omit<SandboxSpecification, 'root' | 'image'>> {
+  readonly image: string;
+  /** NAME|UID[:GID]; the image's user when missing. */
+  readonly user?: string;
+  readonly capAdd?: readonly Capability[];
+  /** A shipped profile or the path of one; `default` when missing. */
+  readonly seccomp?: string;
+}
+
+/** What a command is started with, beyond its arguments. */
+export interface CommandOptions {
+  /** On top of the image's environment. */
+  readonly env?: Readonly<Record<string, string>>;
+  readonly cwd?: string;
+  readonly terminal?: { readonly rows: number; readonly columns: number };
+}
+
+/** An open sandbox. `await using` it, or call `close()`: nothing of it is left then. */
+export interface OpenSandbox extends AsyncDisposable {
+  readonly id: string;
+  /** What the init measured in the box before anything ran. */
+  readonly facts: Sandbox['facts'];
+  /** Starts a command: like child_process.spawn(), but resolves when it has been exec'd. */
+  spawn(
+    command: string,
+    args?: readonly string[],
+    options?: CommandOptions,
+  ): Promise<SandboxProcess>;
+  /** Ends all commands; the sandbox stays. */
+  killAll(): Promise<void>;
+  close(): Promise<void>;
+}
+
+/** kiln as a library. The command line is only a caller of it. */
+export class Kiln implements AsyncDisposable {
+  readonly paths: StatePaths;
+  readonly #engine: Engine;
+  #connection: Promise<Connection> | undefined;
+
+  constructor(env: NodeJS.ProcessEnv) {
+    this.paths = statePaths(env);
+    const paths = this.paths;
+    this.#engine = {
+      paths,
+      connect: () => {
+        this.#connection ??= connect({ paths, env });
+        return this.#connection;
+      },
+    };
+  }
+
+  /** Paths and the connection to libvirt, which is made when first needed. */
+  get engine(): Engine {
+    return this.#engine;
+  }
+
+  /** The images of the store, the one used last first. */
+  images(): Promise<ListedImage[]> {
+    return listImages(this.paths);
+  }
+
+  /** Runs one command in a sandbox of its own; see {@link run}. */
+  run(request: RunRequest, hooks: RunHooks): Promise<RunReport> {
+    return run(this.#engine, request, hooks);
+  }
+
+  /**
+   * Opens a sandbox for any number of commands.
+   * Throws E_IMAGE_MISSING, E_NO_USER and what opening a sandbox throws.
+   */
+  async open(options: OpenOptions): Promise<OpenSandbox> {
+    const { image: id, user: wanted, capAdd = [], seccomp: profile = 'default', ...rest } = options;
+    const image = await leaseImage(this.paths, id);
+    if (image === undefined) {
+      throw new KilnError('E_IMAGE_MISSING', `there is no image ${id}`, {
+        hint: '`kiln image ls` lists them',
+      });
+    }
+    try {
+      const user = commandUser(image.manifest, wanted);
+      const basic = user.uid === 0 ? ROOT_CAPABILITIES : [];
+      const capabilities = [...new Set([...basic, ...capAdd])];
+      const seccomp = await seccompFilter(this.paths, profile, capabilities);
+      const specification = sandboxSpecification({ ...rest, root: image.tree, image: id });
+      const use = { user, caller: callerIds() };
+      const sandbox = await openSandbox(this.#engine, specification, use);
+      const policy = { user: user.spec, capabilities, seccomp };
+      const { environment, workdir } = image.manifest;
+      const close = () => sandbox.close();
+      return {
+        id: sandbox.id,
+        facts: sandbox.facts,
+        spawn: (command, args = [], { env, cwd, terminal } = {}) =>
+          sandbox.spawn([command, ...args], {
+            policy,
+            env: { ...environment, ...env },
+            workdir: cwd ?? workdir,
+            ...(terminal === undefined ? {} : { terminal }),
+          }),
+        killAll: () => sandbox.killAll(),
+        close,
+        [Symbol.asyncDispose]: close,
+      };
+    } finally {
+      // The box itself holds the image from here on.
+      await image[Symbol.asyncDispose]();
+    }
+  }
+
+  /** Ends the connection to libvirt. Sandboxes that are open are no longer yours to rely on. */
+  async close(): Promise<void> {
+    await (await this.#connection?.catch(() => undefined))?.close();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+}
+
+/** Opens kiln: nothing is started yet. */
+export function openKiln(options: KilnOptions = {}): Kiln {
+  return new Kiln(options.env ?? process.env);
+}

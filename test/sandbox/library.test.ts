@@ -1,0 +1,41 @@
+import { once } from 'node:events';
+import { readdir } from 'node:fs/promises';
+import { text } from 'node:stream/consumers';
+import test from 'ava';
+import { openKiln } from '../../src/index.ts';
+import { busyboxState, IMAGE } from '../support/busybox-state.ts';
+
+test('a sandbox runs any number of commands, shaped as child processes, and is gone after its scope', async (t) => {
+  await using state = await busyboxState();
+  await using kiln = openKiln({ env: state.env });
+  t.deepEqual(
+    (await kiln.images()).map(({ manifest }) => manifest.id),
+    [IMAGE],
+  );
+  {
+    await using sandbox = await kiln.open({ image: IMAGE });
+    const first = await sandbox.spawn('sh', ['-c', 'cat > /tmp/f; echo $X; exit 3'], {
+      env: { X: 'ex' },
+    });
+    first.stdin.end('from stdin');
+    const [out] = await Promise.all([text(first.stdout), once(first, 'close')]);
+    t.is(out, 'ex\n');
+    t.is(first.exitCode, 3);
+    const second = await sandbox.spawn('cat', ['f'], { cwd: '/tmp' });
+    const [content] = await Promise.all([text(second.stdout), once(second, 'close')]);
+    t.is(content, 'from stdin');
+    t.deepEqual(second.facts.capabilities.bounding, []);
+    const sleeper = await sandbox.spawn('sleep', ['100']);
+    t.true(sleeper.kill('SIGTERM'));
+    t.deepEqual(await once(sleeper, 'exit'), [null, 'SIGTERM']);
+    await t.throwsAsync(sandbox.spawn('nothing-here'), { code: 'E_COMMAND_NOT_FOUND' });
+    const parallel = await Promise.all(
+      Array.from({ length: 8 }, async (_, i) => {
+        const command = await sandbox.spawn('echo', [String(i)]);
+        return (await text(command.stdout)).trim();
+      }),
+    );
+    t.deepEqual(parallel, ['0', '1', '2', '3', '4', '5', '6', '7']);
+  }
+  t.deepEqual(await readdir(state.paths.boxes), []);
+});
