@@ -1,4 +1,4 @@
-import { execa } from 'execa';
+import { open, readFile } from 'node:fs/promises';
 
 /** The mount that a path is on. */
 export interface MountPoint {
@@ -9,18 +9,22 @@ export interface MountPoint {
   readonly options: readonly string[];
 }
 
-/** Asks findmnt(8), which knows about mounts on top of each other, for the mount `path` is on. */
+/**
+ * The mount that `path` is on, also where several are stacked on one mount point: the kernel tells
+ * the mount of an open descriptor by its id (proc_pid_fdinfo(5), proc_pid_mountinfo(5)).
+ */
 export async function mountOf(path: string): Promise<MountPoint> {
-  const { stdout } = await execa(
-    'findmnt',
-    ['--json', '--first-only', '--output', 'TARGET,FSTYPE,OPTIONS', '--target', path],
-    { env: { PATH: '/usr/bin:/bin' }, stdin: 'ignore' },
-  );
-  const [found] = (
-    JSON.parse(stdout) as {
-      filesystems: Array<{ target: string; fstype: string; options: string }>;
-    }
-  ).filesystems;
-  if (found === undefined) throw new Error(`findmnt knows no mount for ${path}`);
-  return { path: found.target, type: found.fstype, options: found.options.split(',') };
+  await using file = await open(path);
+  const info = await readFile(`/proc/self/fdinfo/${file.fd}`, 'utf8');
+  const id = /^mnt_id:\s*(\d+)$/m.exec(info)?.[1];
+  const mounts = (await readFile('/proc/self/mountinfo', 'utf8')).split('\n');
+  const line = mounts.find((candidate) => candidate.startsWith(`${id} `));
+  // 36 35 98:0 /root /mount/point rw,noatime shared:1 - type source rw,superoptions
+  const [own = '', fileSystem = ''] = (line ?? '').split(' - ');
+  const [, , , , mountPoint, options = ''] = own.split(' ');
+  const [type, , superOptions = ''] = fileSystem.split(' ');
+  if (mountPoint === undefined || type === undefined) {
+    throw new Error(`${path} is on mount ${id}, which /proc/self/mountinfo does not list`);
+  }
+  return { path: mountPoint, type, options: [...options.split(','), ...superOptions.split(',')] };
 }

@@ -32,7 +32,11 @@ const faults: readonly Fault[] = [
   {
     title: 'a user who is not root',
     check: 'privileges',
-    under: ['setpriv', '--reuid=65534', '--regid=65534', '--clear-groups'],
+    // One capability is left, to reach a checkout in a folder that only root may pass.
+    under: [
+      ...['setpriv', '--reuid=65534', '--regid=65534', '--clear-groups'],
+      ...['--inh-caps=+dac_read_search', '--ambient-caps=+dac_read_search'],
+    ],
     status: 'fail',
     says: /uid 65534.*as root/s,
   },
