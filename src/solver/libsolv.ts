@@ -136,6 +136,14 @@ function bindPool(library: Library) {
       solvable: Pointer,
       media: null,
     ) => string | null,
+    /** Packages of which a dependency of kind `key` means `solvable`. */
+    whatMatches: library.func(
+      'void pool_whatmatchessolvable(void *pool, int key, int solvable, void *queue, int marker)',
+    ) as (pool: Pointer, key: Id, solvable: Id, queue: Buffer, marker: Id) => void,
+    internSolvables: library.func('int pool_queuetowhatprovides(void *pool, void *queue)') as (
+      pool: Pointer,
+      queue: Buffer,
+    ) => Id,
     /** The packages a job of these flags (select part) is about. */
     jobSolvables: library.func(
       'void pool_job2solvables(void *pool, void *queue, int how, int what)',

@@ -1,5 +1,5 @@
 import { KilnError } from '../errors.ts';
-import { collectIds } from './id-queue.ts';
+import { collectIds, IdQueue } from './id-queue.ts';
 import {
   checkLayout,
   readPool,
@@ -171,6 +171,18 @@ export class Pool {
     }
   }
 
+  /** Whether nothing excluded this package. */
+  isEnabled(solvable: Id): boolean {
+    const bits = this.#considered;
+    return bits === undefined || ((bits[solvable >> 3] ?? 0) & (1 << (solvable & 7))) !== 0;
+  }
+
+  /** What a job that means one of these packages has for its second number. */
+  oneOf(solvables: readonly Id[]): Id {
+    using queue = new IdQueue(solvables);
+    return this.library.pool.internSolvables(this.address, queue.raw);
+  }
+
   /** Every package of `repository`. */
   *members(repository: PoolRepository): Generator<Id> {
     const fields = readPool(this.address);
@@ -184,6 +196,22 @@ export class Pool {
   array(solvable: Id, key: string): Id[] {
     const { pool } = this.library;
     return collectIds((queue) => pool.lookupArray(this.address, solvable, this.id(key), queue));
+  }
+
+  name(solvable: Id): string {
+    const { pool } = this.library;
+    const id = pool.lookupId(this.address, solvable, this.id('solvable:name'));
+    return pool.idToString(this.address, id);
+  }
+
+  /** The packages of another name that obsolete this one. */
+  obsoleting(solvable: Id): Id[] {
+    const { pool } = this.library;
+    const name = this.name(solvable);
+    const key = this.id('solvable:obsoletes');
+    return collectIds((queue) => pool.whatMatches(this.address, key, solvable, queue, 0)).filter(
+      (other) => this.name(other) !== name,
+    );
   }
 
   nevra(solvable: Id): string {

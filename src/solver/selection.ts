@@ -15,6 +15,7 @@ const WITH_BADARCH = 1 << 17;
 
 /** solver.h */
 const SOLVER_SOLVABLE = 0x01;
+const SOLVER_SOLVABLE_ONE_OF = 0x04;
 const SOLVER_INSTALL = 0x0100;
 const SOLVER_WEAK = 0x010000;
 const SOLVER_FORCEBEST = 0x100000;
@@ -34,12 +35,40 @@ export function installJobs(pool: Pool, spec: string): Jobs | undefined {
   for (const step of steps(spec)) {
     const { jobs, solvables } = pool.select(spec, step);
     if (solvables.length === 0) continue;
+    const renamed = renamedJobs(pool, spec, solvables);
+    if (renamed !== undefined) return renamed;
     return jobs.map((value, index) =>
       // The newest that is asked for, or a problem: never an older one in silence.
       index % 2 === 0 ? value | SOLVER_INSTALL | SOLVER_FORCEBEST : value,
     );
   }
-  return undefined;
+  return hasWildcard(spec) ? nevraGlobJobs(pool, spec) : undefined;
+}
+
+/**
+ * A name that another package obsoletes means that one as well, as for dnf; undefined where there
+ * is none. The solver prefers the one that obsoletes.
+ */
+function renamedJobs(pool: Pool, name: string, solvables: readonly Id[]): Jobs | undefined {
+  if (solvables.some((solvable) => pool.name(solvable) !== name)) return undefined;
+  const obsoleting = solvables.flatMap((solvable) => pool.obsoleting(solvable));
+  const enabled = obsoleting.filter((solvable) => pool.isEnabled(solvable));
+  if (enabled.length === 0) return undefined;
+  const all = [...new Set([...solvables, ...enabled])];
+  return [SOLVER_INSTALL | SOLVER_SOLVABLE_ONE_OF | SOLVER_FORCEBEST, pool.oneOf(all)];
+}
+
+/** Jobs that install the best package of each name of which a NEVRA matches the glob. */
+function nevraGlobJobs(pool: Pool, glob: string): Jobs | undefined {
+  const byName = new Map<string, Id[]>();
+  for (const solvable of matchingNevras(pool, glob)) {
+    if (!pool.isEnabled(solvable)) continue;
+    const name = pool.name(solvable);
+    byName.set(name, [...(byName.get(name) ?? []), solvable]);
+  }
+  const how = SOLVER_INSTALL | SOLVER_SOLVABLE_ONE_OF | SOLVER_FORCEBEST;
+  const jobs = [...byName.values()].flatMap((solvables) => [how, pool.oneOf(solvables)]);
+  return jobs.length === 0 ? undefined : jobs;
 }
 
 /** Jobs that install one package of this very name, or undefined if there is none. */
@@ -72,7 +101,7 @@ export function excludedMatches(pool: Pool, spec: string): string[] {
 export function similarNames(pool: Pool, spec: string): string[] {
   const tries = [spec, `*${spec.replace(/[*?[\]]/g, '')}*`];
   const solvables = tries.flatMap((text) => pool.select(text, NAME | GLOB | NOCASE).solvables);
-  const names = solvables.map((solvable) => pool.describe(solvable).name);
+  const names = solvables.map((solvable) => pool.name(solvable));
   return [...new Set(names)].sort((a, b) => a.length - b.length).slice(0, 5);
 }
 
@@ -96,7 +125,42 @@ export function applyFilters(
 /** Packages (excluded ones, too) whose name, name.arch or NEVRA matches the glob `pattern`. */
 export function namedSolvables(pool: Pool, pattern: string): Id[] {
   const flags = NAME | CANON | DOTARCH | GLOB | WITH_DISABLED | WITH_BADARCH;
-  return pool.select(pattern, flags).solvables;
+  const { solvables } = pool.select(pattern, flags);
+  return hasWildcard(pattern) ? [...solvables, ...matchingNevras(pool, pattern)] : solvables;
+}
+
+function hasWildcard(spec: string): boolean {
+  return /[*?[]/.test(spec);
+}
+
+/**
+ * Packages of which name-version, name-version-release or the whole NEVRA matches; libsolv's own
+ * globs know names only.
+ */
+function matchingNevras(pool: Pool, glob: string): Id[] {
+  if (!/[-:]/.test(glob)) return [];
+  const expression = globExpression(glob);
+  const found: Id[] = [];
+  for (const solvable of pool.repositories.flatMap((member) => [...pool.members(member)])) {
+    const nevra = pool.nevra(solvable);
+    const withoutArch = nevra.slice(0, nevra.lastIndexOf('.'));
+    const withoutRelease = withoutArch.slice(0, withoutArch.lastIndexOf('-'));
+    if ([nevra, withoutArch, withoutRelease].some((text) => expression.test(text))) {
+      found.push(solvable);
+    }
+  }
+  return found;
+}
+
+/** fnmatch(3)'s notation as a regular expression. */
+function globExpression(glob: string): RegExp {
+  const source = glob.replace(/\[(!|\^)?([^\]]+)\]|[*?]|[^*?[]+|\[/g, (part, not, set) => {
+    if (set !== undefined) return `[${not ? '^' : ''}${set.replace(/[\\\]^]/g, '\\$&')}]`;
+    if (part === '*') return '.*';
+    if (part === '?') return '.';
+    return part.replace(/[\\^$.|+(){}]/g, '\\$&').replaceAll('[', '\\[');
+  });
+  return new RegExp(`^${source}$`, 's');
 }
 
 function steps(spec: string): readonly number[] {

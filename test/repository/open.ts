@@ -1,0 +1,50 @@
+/** Short ways to the functions under test. */
+import {
+  type Repository,
+  type RepositoryInput,
+  repositorySchema,
+  resolveRepository,
+} from '../../src/repository/configuration.ts';
+import type { Lock } from '../../src/repository/lock.ts';
+import { type OpenOptions, openRepositories } from '../../src/repository/open.ts';
+import { type SolveRequest, solve } from '../../src/solver/solve.ts';
+
+/** Impatient, so that tests of failures are short. */
+export const impatient = {
+  answerTimeout: 2000,
+  idleTimeout: 400,
+  minimumRate: 1000,
+  rateWindow: 400,
+  attempts: 4,
+  backoff: 10,
+};
+
+/** A repository as a recipe would name it. */
+export function repository(input: RepositoryInput): Repository {
+  return resolveRepository(repositorySchema.parse(input), {
+    arch: 'x86_64',
+    releasever: '1',
+    baseDirectory: '/',
+  });
+}
+
+/** Opens repositories with a cache in `cache` and solves. */
+export async function lockOf(
+  repositories: readonly Repository[],
+  cache: string,
+  request: Partial<SolveRequest> & Pick<SolveRequest, 'install'>,
+  options: Partial<OpenOptions> = {},
+): Promise<Lock> {
+  const set = await openRepositories(repositories, {
+    paths: { cache },
+    transfer: impatient,
+    ...options,
+  });
+  const { lock } = await solve(set, { arch: 'x86_64', ...request });
+  return lock;
+}
+
+/** NEVRAs of a lock, sorted. */
+export function nevras(lock: Lock): string[] {
+  return lock.packages.map(({ nevra }) => nevra).sort();
+}

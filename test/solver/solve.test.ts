@@ -1,0 +1,296 @@
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import anyTest, { type TestFn } from 'ava';
+import type { KilnError } from '../../src/errors.ts';
+import { lockOf, nevras, repository } from '../repository/open.ts';
+import { buildPackages, createRepository, type PackageSpec } from '../repository/rpm-repository.ts';
+import { dnfSolution } from './dnf.ts';
+
+interface Context {
+  readonly directory: string;
+  /** The repositories' folders. */
+  readonly main: string;
+  readonly extra: string;
+  readonly cache: string;
+}
+const test = anyTest as TestFn<Context>;
+
+const MAIN: readonly PackageSpec[] = [
+  { name: 'app', version: '2.0', requires: ['libx >= 2', '/usr/bin/tool', 'app-data = 2.0'] },
+  { name: 'app', version: '1.0', requires: ['libx'] },
+  { name: 'app-data', version: '2.0', recommends: ['docs'] },
+  { name: 'libx', version: '2.1', provides: ['libx.so.2()(64bit)'], arch: 'x86_64' },
+  { name: 'libx', version: '1.9', provides: ['libx.so.1()(64bit)'], arch: 'x86_64' },
+  { name: 'tool', files: { '/usr/bin/tool': '#!/bin/sh' } },
+  { name: 'docs', files: { '/usr/share/doc/docs/readme': 'read me' } },
+  // Needs a file that only filelists know.
+  { name: 'reader', version: '2', requires: ['/usr/share/doc/docs/readme'] },
+  { name: 'reader', version: '1' },
+  { name: 'wants-reader', requires: ['reader'] },
+  { name: 'rich', requires: ['(red or blue)', '(green if tool)', 'tool'] },
+  { name: 'blue', conflicts: ['red'] },
+  { name: 'red', requires: ['nothing-has-this'] },
+  { name: 'green' },
+  { name: 'needs-red', requires: ['red'] },
+  { name: 'left', conflicts: ['right'] },
+  { name: 'right' },
+  { name: 'epochal', version: '1', epoch: 3 },
+  { name: 'epochal', version: '9' },
+  { name: 'tilde', version: '1.0~rc1' },
+  { name: 'tilde', version: '1.0' },
+  { name: 'new-name', version: '5', obsoletes: ['old-name < 5'], provides: ['old-name = 5'] },
+  { name: 'old-name', version: '4' },
+  { name: 'perl-Foo', provides: ['perl(Foo) = 1.5', 'perl(Foo::Bar)'] },
+  { name: 'first', requires: ['second'] },
+  { name: 'second', requires: ['third'] },
+  { name: 'third' },
+];
+
+const COMPS = `<?xml version="1.0" encoding="UTF-8"?>
+<!DOCTYPE comps PUBLIC "-//Red Hat, Inc.//DTD Comps info//EN" "comps.dtd">
+<comps>
+  <group><id>buildsys-build</id><name>Buildsystem building group</name><name xml:lang="de">Bauen</name>
+    <packagelist>
+      <packagereq type="mandatory">tool</packagereq>
+      <packagereq type="default">docs</packagereq>
+      <packagereq type="optional">blue</packagereq>
+      <packagereq type="conditional" requires="tool">green</packagereq>
+      <packagereq type="conditional" requires="app">epochal</packagereq>
+      <packagereq type="mandatory">not-on-this-architecture</packagereq>
+    </packagelist>
+  </group>
+  <environment><id>everything</id><name>Everything</name>
+    <grouplist><groupid>buildsys-build</groupid></grouplist></environment>
+</comps>`;
+
+test.before(async (t) => {
+  const directory = await mkdtemp(join(tmpdir(), 'kiln-solve-'));
+  const main = join(directory, 'main');
+  const extra = join(directory, 'extra');
+  await buildPackages(main, MAIN);
+  await buildPackages(extra, [
+    { name: 'tool', version: '7', files: { '/usr/bin/tool': 'newer' } },
+    { name: 'extra-only' },
+  ]);
+  const comps = join(directory, 'comps.xml');
+  await writeFile(comps, COMPS);
+  await createRepository(main, '--groupfile', comps, '--general-compress-type=zstd');
+  await createRepository(extra, '--general-compress-type=xz');
+  const cache = join(directory, 'cache');
+  await mkdir(cache);
+  Object.assign(t.context, { directory, main, extra, cache });
+});
+
+test.after.always((t) => rm(t.context.directory, { recursive: true, force: true }));
+
+const specs: Record<string, readonly string[]> = {
+  'a name, its dependencies, a file in /usr/bin': ['app'],
+  'name-version': ['app-1.0'],
+  'a whole NEVRA': ['libx-1.9-1.x86_64'],
+  'name.arch': ['libx.x86_64'],
+  'a glob': ['app*'],
+  'a capability': ['perl(Foo)'],
+  'a path of primary metadata': ['/usr/bin/tool'],
+  'a path that only filelists have': ['/usr/share/doc/docs/readme'],
+  'a dependency on such a path': ['wants-reader'],
+  'a rich dependency of a package': ['rich'],
+  epochs: ['epochal'],
+  'a version with a tilde': ['tilde'],
+  'what obsoletes a name': ['old-name'],
+  'several at once': ['app', 'rich', 'reader', 'first'],
+};
+for (const [title, install] of Object.entries(specs)) {
+  test(`dnf chooses the same packages: ${title}`, async (t) => {
+    const { main, cache } = t.context;
+    const expected = await dnfSolution([main], install);
+    t.truthy(expected);
+    const lock = await lockOf([repository({ id: 'main', directory: main })], cache, { install });
+    t.deepEqual(nevras(lock), expected);
+  });
+}
+
+test('dnf chooses the same with recommended packages', async (t) => {
+  const { main, cache } = t.context;
+  const expected = await dnfSolution([main], ['app'], { weak: true });
+  t.true(expected?.some((nevra) => nevra.startsWith('docs-')));
+  const repositories = [repository({ id: 'main', directory: main })];
+  t.deepEqual(
+    nevras(await lockOf(repositories, cache, { install: ['app'], recommends: true })),
+    expected,
+  );
+});
+
+test('dnf chooses the same from two repositories', async (t) => {
+  const { main, extra, cache } = t.context;
+  const expected = await dnfSolution([main, extra], ['tool', 'extra-only']);
+  t.deepEqual(expected, ['extra-only-1-1.noarch', 'tool-7-1.noarch']);
+  const both = [
+    repository({ id: 'main', directory: main }),
+    repository({ id: 'extra', directory: extra }),
+  ];
+  const lock = await lockOf(both, cache, { install: ['tool', 'extra-only'] });
+  t.deepEqual(nevras(lock), expected);
+  t.deepEqual(
+    lock.repositories.map(({ id }) => id),
+    ['extra'],
+  );
+});
+
+test('a preferred repository wins over a newer version', async (t) => {
+  const { main, extra, cache } = t.context;
+  const both = [
+    repository({ id: 'main', directory: main, priority: 10 }),
+    repository({ id: 'extra', directory: extra }),
+  ];
+  t.deepEqual(nevras(await lockOf(both, cache, { install: ['tool'] })), ['tool-1-1.noarch']);
+});
+
+test('excludes hold for the whole and for one repository', async (t) => {
+  const { main, extra, cache } = t.context;
+  const expected = await dnfSolution([main], ['app'], { exclude: ['app-2*'] });
+  const one = [repository({ id: 'main', directory: main })];
+  t.deepEqual(
+    nevras(await lockOf(one, cache, { install: ['app'], exclude: ['app-2*'] })),
+    expected,
+  );
+  const both = [
+    repository({ id: 'main', directory: main }),
+    repository({ id: 'extra', directory: extra, excludepkgs: ['tool'] }),
+  ];
+  t.deepEqual(nevras(await lockOf(both, cache, { install: ['tool'] })), ['tool-1-1.noarch']);
+  const only = [
+    repository({ id: 'main', directory: main, includepkgs: ['docs', 'lib*'] }),
+    repository({ id: 'extra', directory: extra }),
+  ];
+  t.deepEqual(nevras(await lockOf(only, cache, { install: ['tool', 'libx'] })), [
+    'libx-2.1-1.x86_64',
+    'tool-7-1.noarch',
+  ]);
+});
+
+test('what is asked for and excluded is called so', async (t) => {
+  const { main, cache } = t.context;
+  const error = await t.throwsAsync<KilnError>(
+    lockOf([repository({ id: 'main', directory: main })], cache, {
+      install: ['needs-red'],
+      exclude: ['red'],
+    }),
+  );
+  t.is(error?.code, 'E_SOLVER_PROBLEM');
+  t.regex(error?.message ?? '', /red-1-1\.noarch/);
+});
+
+test('groups: mandatory, default and met conditions; optional on demand; absent members are named', async (t) => {
+  const { main, cache } = t.context;
+  const repositories = [repository({ id: 'main', directory: main })];
+  const expected = ['docs-1-1.noarch', 'green-1-1.noarch', 'tool-1-1.noarch'];
+  for (const name of ['@buildsys-build', '@Buildsystem building group', '@^everything']) {
+    t.deepEqual(nevras(await lockOf(repositories, cache, { install: [name] })), expected, name);
+  }
+  const all = await lockOf(repositories, cache, {
+    install: ['@buildsys-build'],
+    groupTypes: ['mandatory', 'optional'],
+  });
+  t.deepEqual(nevras(all), ['blue-1-1.noarch', 'tool-1-1.noarch']);
+  const withApp = await lockOf(repositories, cache, { install: ['@buildsys-build', 'app'] });
+  t.true(nevras(withApp).includes('epochal-3:1-1.noarch'));
+});
+
+test('an unknown group names those there are', async (t) => {
+  const { main, cache } = t.context;
+  const error = await t.throwsAsync<KilnError>(
+    lockOf([repository({ id: 'main', directory: main })], cache, { install: ['@build'] }),
+  );
+  t.is(error?.code, 'E_SOLVER_NO_MATCH');
+  t.regex(error?.hint ?? '', /buildsys-build/);
+});
+
+test('rich dependencies and conditions can be asked for', async (t) => {
+  const { main, cache } = t.context;
+  const repositories = [repository({ id: 'main', directory: main })];
+  const one = await lockOf(repositories, cache, { install: ['(red or blue)'] });
+  t.deepEqual(nevras(one), ['blue-1-1.noarch']);
+  const two = await lockOf(repositories, cache, {
+    install: ['third'],
+    requires: ['perl(Foo) >= 1.2', '/usr/bin/tool', '(green if tool)', 'libx < 2'],
+  });
+  t.deepEqual(nevras(two), [
+    'green-1-1.noarch',
+    'libx-1.9-1.x86_64',
+    'perl-Foo-1-1.noarch',
+    'third-1-1.noarch',
+    'tool-1-1.noarch',
+  ]);
+  t.is(
+    await t
+      .throwsAsync<KilnError>(lockOf(repositories, cache, { install: ['(red or'] }))
+      .then((e) => e?.code),
+    'E_SOLVER_REQUEST',
+  );
+});
+
+test('problems are told in words, all of them', async (t) => {
+  const { main, cache } = t.context;
+  const repositories = [repository({ id: 'main', directory: main })];
+  const install = ['left', 'right', 'needs-red'];
+  t.is(await dnfSolution([main], install), undefined);
+  const error = await t.throwsAsync<KilnError>(lockOf(repositories, cache, { install }));
+  t.is(error?.code, 'E_SOLVER_PROBLEM');
+  t.regex(error?.message ?? '', /left-1-1\.noarch conflicts with right/);
+  t.regex(error?.message ?? '', /nothing provides nothing-has-this needed by red-1-1\.noarch/);
+  t.is((error?.details?.problems as string[][] | undefined)?.length, 2);
+});
+
+test('names that nobody has are all told, with what was perhaps meant', async (t) => {
+  const { main, cache } = t.context;
+  const repositories = [repository({ id: 'main', directory: main })];
+  const error = await t.throwsAsync<KilnError>(
+    lockOf(repositories, cache, { install: ['app', 'TOOL', 'perl-Fooo'] }),
+  );
+  t.is(error?.code, 'E_SOLVER_NO_MATCH');
+  t.deepEqual(error?.details?.names, ['TOOL', 'perl-Fooo']);
+  t.regex(error?.message ?? '', /TOOL \(did you mean tool\?\)/);
+});
+
+test('packages come in an order in which each finds what it requires', async (t) => {
+  const { main, cache } = t.context;
+  const lock = await lockOf([repository({ id: 'main', directory: main })], cache, {
+    install: ['first', 'app'],
+  });
+  const order = lock.packages.map(({ name }) => name);
+  t.true(order.indexOf('third') < order.indexOf('second'));
+  t.true(order.indexOf('second') < order.indexOf('first'));
+  t.true(order.indexOf('libx') < order.indexOf('app'));
+  t.true(order.indexOf('tool') < order.indexOf('app'));
+});
+
+test('a lock holds what rpm and sha256sum say of its files', async (t) => {
+  const { main, cache } = t.context;
+  const lock = await lockOf([repository({ id: 'main', directory: main })], cache, {
+    install: ['epochal', 'libx'],
+  });
+  const { execa } = await import('execa');
+  for (const entry of lock.packages) {
+    const path = join(main, entry.location);
+    const format = '%{NAME} %{EPOCHNUM} %{VERSION} %{RELEASE} %{ARCH}';
+    const { stdout } = await execa('rpm', ['-qp', '--qf', format, path]);
+    t.is([entry.name, entry.epoch, entry.version, entry.release, entry.arch].join(' '), stdout);
+    t.is(entry.digest, `sha256:${(await execa('sha256sum', [path])).stdout.slice(0, 64)}`);
+    t.is(entry.size, Number((await execa('stat', ['-c', '%s', path])).stdout));
+  }
+});
+
+test('an earlier lock is kept to wherever that is possible', async (t) => {
+  const { main, cache } = t.context;
+  const repositories = [repository({ id: 'main', directory: main })];
+  const old = await lockOf(repositories, cache, { install: ['app-1.0', 'libx-1.9'] });
+  const grown = await lockOf(repositories, cache, {
+    install: ['app', 'third'].slice(1),
+    keep: old,
+  });
+  t.deepEqual(nevras(grown), ['app-1.0-1.noarch', 'libx-1.9-1.x86_64', 'third-1-1.noarch']);
+  const forced = await lockOf(repositories, cache, { install: ['app-2.0'], keep: old });
+  t.true(nevras(forced).includes('app-2.0-1.noarch'));
+  t.true(nevras(forced).includes('libx-2.1-1.x86_64'));
+});
