@@ -128,7 +128,8 @@ export function content(file: TestFile): Buffer {
   return file.data ?? Buffer.from(file.target ?? '');
 }
 
-function honestArchive(files: readonly TestFile[]): Buffer {
+/** The archive that a truthful packager would make of these files. */
+export function honestArchive(files: readonly TestFile[]): Buffer {
   return Buffer.concat([
     ...files.map((file) =>
       cpioEntry(

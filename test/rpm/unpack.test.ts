@@ -1,0 +1,179 @@
+import { existsSync, mkdirSync, readdirSync, readFileSync, statSync } from 'node:fs';
+import { basename, join } from 'node:path';
+import test, { type ExecutionContext } from 'ava';
+import { execa } from 'execa';
+import { readRpm } from '../../src/rpm/read.ts';
+import { type Unpacked, type UnpackOptions, unpackRpms } from '../../src/rpm/unpack.ts';
+import { fixture, keyFile, kiln, packages, put, scratch } from './fixtures.ts';
+import { buildRpm, cpioTrailer, honestArchive, strippedEntry } from './rpm-builder.ts';
+import { lookAt, type Seen } from './tree.ts';
+
+/** Unpacks files, each into a directory of its number; fails the test when one fails. */
+async function unpack(
+  t: ExecutionContext,
+  files: readonly string[],
+  options: Partial<UnpackOptions> = {},
+) {
+  const root = options.root ?? scratch(t);
+  const jobs = files.map((file, i) => ({ file, into: String(i) }));
+  const done: Unpacked[] = [];
+  for await (const result of unpackRpms(jobs, { policy: 'allow-unsigned', ...options, root })) {
+    if ('error' in result) throw result.error;
+    done[Number(result.job.into)] = result;
+  }
+  return { root, done, tree: (i: number) => join(root, String(i)) };
+}
+
+/**
+ * Without what rpm cannot be asked to leave alone: it gives files to users by name, and what it
+ * writes into a directory changes the time it has just given it.
+ */
+function comparable(tree: Record<string, Seen>) {
+  return Object.fromEntries(
+    Object.entries(tree).map(([path, { uid: _uid, gid: _gid, mtime, ...rest }]) => [
+      path,
+      { ...rest, mtime: rest.mode.startsWith('4') ? 'directory' : mtime },
+    ]),
+  );
+}
+
+test('every binary package gives the tree that rpm itself installs', async (t) => {
+  const binary = packages.filter((path) => !path.endsWith('.src.rpm'));
+  const { done, tree } = await unpack(t, binary);
+  for (const [i, file] of binary.entries()) {
+    const root = scratch(t);
+    const loose = ['--nodeps', '--noscripts', '--notriggers', '--nosignature', '--ignorearch'];
+    await execa('rpm', ['--root', root, ...loose, '-i', file], { stdin: 'ignore' });
+    const owned = new Set(done[i]!.package.files.map(({ path }) => path.slice(1)));
+    const expected = withoutRpmsOwn(lookAt(root), owned);
+    const actual = lookAt(tree(i));
+    t.deepEqual(comparable(actual), comparable(expected), basename(file));
+    for (const { path, type, mtime } of done[i]!.package.files) {
+      if (type === 'directory') t.is(actual[path.slice(1)]?.mtime, mtime, path);
+    }
+  }
+});
+
+/** Takes out rpm's database and the accounts it makes for sysusers.d, with their directories. */
+function withoutRpmsOwn(tree: Record<string, Seen>, owned: ReadonlySet<string>) {
+  const own =
+    /^(var\/lib\/rpm(\/|$)|usr\/lib\/sysimage(\/|$)|etc\/(passwd|group|shadow|gshadow)-?$|etc\/\.pwd\.lock$)/;
+  const paths = Object.keys(tree).filter((path) => owned.has(path) || !own.test(path));
+  const emptied = (path: string) =>
+    ['var', 'var/lib', 'etc', 'usr/lib'].includes(path) &&
+    !paths.some((other) => other !== 'var/lib' && other.startsWith(`${path}/`));
+  return Object.fromEntries(
+    paths.filter((path) => owned.has(path) || !emptied(path)).map((path) => [path, tree[path]!]),
+  );
+}
+
+test('every source package gives the files that rpm itself installs', async (t) => {
+  const source = packages.filter((path) => path.endsWith('.src.rpm'));
+  const { tree } = await unpack(t, source);
+  for (const [i, file] of source.entries()) {
+    const into = scratch(t);
+    const defines = ['_sourcedir', '_specdir'].flatMap((name) => ['--define', `${name} ${into}`]);
+    await execa('rpm', ['--dbpath', into, '--nosignature', ...defines, '-i', file]);
+    const plain = (directory: string) =>
+      Object.entries(lookAt(directory)).map(([path, { mode, mtime, content }]) => ({
+        ...{ path, mode, mtime, content },
+      }));
+    t.deepEqual(plain(tree(i)), plain(into), basename(file));
+  }
+});
+
+test('files belong to root, or to the ids given for names', async (t) => {
+  const file = fixture('RPMS-v6-rpm-file-attrs');
+  const path = 'opt/rpm-file-attrs/different-owner-and-group';
+  const owners = { users: { jane: 1234 }, groups: { bob: 5678 } };
+  const { tree } = await unpack(t, [file]);
+  const mapped = await unpack(t, [file], { owners });
+  const plain = statSync(join(tree(0), path));
+  t.deepEqual([plain.uid, plain.gid], [0, 0]);
+  const { uid, gid, mode } = statSync(join(mapped.tree(0), path));
+  t.deepEqual([uid, gid, mode & 0o7777], [1234, 5678, 0o655]);
+});
+
+test('ghosts are not made; set-id bits and capabilities are', async (t) => {
+  const data = Buffer.from('#!/bin/sh\n');
+  const files = [
+    { path: '/usr', mode: 0o042755 },
+    { path: '/usr/su', mode: 0o106755, data },
+    { path: '/usr/ping', mode: 0o100755, data, caps: 'cap_net_raw,cap_net_admin=ep' },
+  ];
+  const ghost = { path: '/usr/log', mode: 0o100644, flags: 1 << 6 };
+  const archive = honestArchive(files);
+  const file = put(scratch(t), 'modes.rpm', buildRpm({ files: [...files, ghost], archive }));
+  const { tree } = await unpack(t, [file]);
+  t.is(statSync(join(tree(0), 'usr')).mode & 0o7777, 0o2755);
+  t.is(statSync(join(tree(0), 'usr/su')).mode & 0o7777, 0o6755);
+  t.false(existsSync(join(tree(0), 'usr/log')));
+  const { stdout } = await execa('getcap', [join(tree(0), 'usr/ping')]);
+  t.regex(stdout, / cap_net_admin,cap_net_raw=ep$/);
+});
+
+test('names that are no UTF-8 are written as they are', async (t) => {
+  const name = Buffer.from('2f6164ff0a78', 'hex');
+  const files = [{ path: name, mode: 0o100644, data: Buffer.from('x') }];
+  const { tree } = await unpack(t, [put(scratch(t), 'bytes.rpm', buildRpm({ files }))]);
+  const [made] = readdirSync(tree(0), { encoding: 'buffer' });
+  t.is(made?.toString('hex'), name.subarray(1).toString('hex'));
+});
+
+test('the stripped form with a size beyond 4 GiB is read, and its size believed', async (t) => {
+  const data = Buffer.from('small');
+  const file = { path: '/a', mode: 0o100644, data };
+  const stripped = Buffer.concat([strippedEntry(0, data), cpioTrailer]);
+  const good = put(scratch(t), 'stripped.rpm', buildRpm({ files: [file], archive: stripped }));
+  const { tree } = await unpack(t, [good]);
+  t.is(readFileSync(join(tree(0), 'a'), 'utf8'), 'small');
+  const huge = { ...file, claim: { size: 5 * 1024 ** 3 } };
+  const bad = put(scratch(t), 'huge.rpm', buildRpm({ files: [huge], archive: stripped }));
+  t.is((await readRpm(bad)).files[0]?.size, 5 * 1024 ** 3);
+  await t.throwsAsync(unpack(t, [bad]), { code: 'E_RPM_FORMAT' });
+});
+
+test('a package unpacks beside others, and what is in the way stops it', async (t) => {
+  const directory = scratch(t);
+  const [one, two] = [fixture('payload-test-0.1-w9.gzdio'), fixture('zero-epoch')];
+  const first = await kiln('rpm', 'unpack', '-C', directory, one, two);
+  t.is(first.exitCode, 0, first.stderr);
+  const before = lookAt(directory);
+  const again = await kiln('rpm', 'unpack', '-C', directory, '--json', one);
+  t.is(again.exitCode, 1);
+  t.regex(JSON.parse(again.stdout).error.message, /already in the destination/);
+  t.deepEqual(lookAt(directory), before);
+});
+
+test('with a keyring, only what its keys signed is unpacked', async (t) => {
+  const directory = scratch(t);
+  const [trusted, unsigned] = [fixture('v4-signed-rpm-basic-with-rsa4096'), fixture('one-epoch')];
+  const other = fixture('v4-signed-rpm-basic-with-ed25519');
+  const key = keyFile('v4-rsa4096');
+  const run = (file: string, into: string) =>
+    kiln('rpm', 'unpack', '--keyring', key, '-C', join(directory, into), file);
+  t.is((await run(trusted, 'a')).exitCode, 0);
+  const refused = await run(other, 'b');
+  t.is(refused.exitCode, 1);
+  t.regex(
+    refused.stderr,
+    /with-ed25519.*signed by 522e846427933839 \(EdDSA\/SHA512\), not by a key/,
+  );
+  t.deepEqual(readdirSync(join(directory, 'b')), []);
+  t.regex((await run(unsigned, 'c')).stderr, /it is not signed/);
+});
+
+test('an aborted unpack ends at once, and its children with it', async (t) => {
+  const root = scratch(t);
+  const controller = new AbortController();
+  const jobs = packages.map((file, i) => ({ file, into: String(i) }));
+  const run = async () => {
+    const options: UnpackOptions = { root, policy: 'allow-unsigned', signal: controller.signal };
+    for await (const _ of unpackRpms(jobs, options)) controller.abort(new Error('enough'));
+  };
+  await t.throwsAsync(run, { message: 'enough' });
+  const later = readdirSync(root).length;
+  mkdirSync(join(root, 'mark'));
+  await new Promise((resolve) => setTimeout(resolve, 300));
+  t.is(readdirSync(root).length, later + 1);
+});
