@@ -14,7 +14,7 @@ import { type ImageContents, readContents } from './store/contents.ts';
 import { currentMoment } from './store/durability.ts';
 import { type LeasedImage, leaseImage, publishImage, sweepImages } from './store/images.ts';
 import { type ImageManifest, imageFiles } from './store/manifest.ts';
-import { type FetchPackages, obtainPackages } from './store/packages.ts';
+import { fetchFiles, obtainPackages } from './store/packages.ts';
 import {
   ensureStore,
   lockFile,
@@ -39,7 +39,6 @@ export interface ImageRequest {
   /** Its packages; with a base, those that come on top of the base's. */
   readonly lock: Lock;
   readonly settings: ImageSettings;
-  readonly fetch: FetchPackages;
   /** Id of an image to start from; it must have rpm. */
   readonly base?: string | undefined;
   readonly onProgress?: OnImageProgress | undefined;
@@ -93,7 +92,7 @@ async function make(request: ImageRequest, inputs: ImageInputs, id: string): Pro
   const parts = {
     engine,
     scriptlets: settings.scriptlets,
-    fetchFiles: () => request.fetch(lock.packages),
+    fetchFiles: () => fetchFiles(engine.paths, lock, request),
     work: work.path,
     onProgress,
     signal,

@@ -11,7 +11,7 @@ import {
   type RecipeUser,
 } from './image-recipe.ts';
 import { RecipeError } from './problem.ts';
-import { expandVariables } from './variables.ts';
+import { expandVariables, type RecipeVariables } from './variables.ts';
 
 /** How deep `extends` may go; more is a mistake. */
 const MAX_DEPTH = 16;
@@ -47,8 +47,8 @@ export interface ScriptletPolicy {
 
 /** What {@link loadImageRecipe} needs to know of the machine. */
 export interface LoadOptions {
-  /** Stands for `${KILN_STATE}`. */
-  readonly stateDirectory: string;
+  /** What `${KILN_STATE}` and the like stand for. */
+  readonly variables: Omit<RecipeVariables, 'recipe_dir'>;
   /** The architecture of recipes that name none, as rpm calls it. */
   readonly arch: string;
   /** Finds what `extends` names when it is no path; undefined when there is none. */
@@ -179,7 +179,7 @@ async function readPart(
   const document = new RecipeDocument(file, await readText(file));
   const value = document.value();
   if (value === undefined) return { document, recipe: undefined };
-  const variables = { KILN_STATE: options.stateDirectory, recipe_dir: dirname(file) };
+  const variables = { ...options.variables, recipe_dir: dirname(file) };
   const expanded = expandStrings(value, [], (text, at) => {
     const { text: result, unknown } = expandVariables(text, variables);
     for (const { name, hint } of unknown) {

@@ -8,6 +8,8 @@ import { suggest } from './suggest.ts';
 export interface RecipeVariables {
   /** The state directory, absolute. */
   readonly KILN_STATE: string;
+  /** Where the fixture repositories lie, absolute: `KILN_FIXTURES`, or `fixtures` in the state directory. */
+  readonly KILN_FIXTURES: string;
   /** The folder of the recipe that says so, absolute. */
   readonly recipe_dir: string;
 }

@@ -11,7 +11,7 @@ async function folder(files: Record<string, string>) {
   for (const [name, text] of Object.entries(files)) await writeFile(join(path, name), text);
   const load = (name: string) =>
     loadImageRecipe(join(path, name), {
-      stateDirectory: '/state',
+      variables: { KILN_STATE: '/state', KILN_FIXTURES: '/fixtures' },
       arch: 'x86_64',
       findByName: async (wanted) =>
         files[`${wanted}.yaml`] === undefined ? undefined : join(path, `${wanted}.yaml`),

@@ -14,6 +14,7 @@ import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
 import { withLock } from '../../kernel/flock.ts';
 import { hasErrno } from '../../kernel/libc.ts';
+import { fetchPackages } from '../../repository/fetch-packages.ts';
 import type { Lock, LockedPackage, LockedRepository } from '../../repository/lock.ts';
 import type { RpmPackage } from '../../rpm/package.ts';
 import { type Unpacked, unpackRpms } from '../../rpm/unpack.ts';
@@ -39,11 +40,7 @@ export interface StoredPackage {
   readonly warnings: readonly string[];
 }
 
-/** Gets package files onto this machine; the result has their paths, in the same order. */
-export type FetchPackages = (packages: readonly LockedPackage[]) => Promise<readonly string[]>;
-
 export interface ObtainOptions {
-  readonly fetch: FetchPackages;
   readonly onProgress?: OnImageProgress | undefined;
   readonly signal?: AbortSignal | undefined;
 }
@@ -111,13 +108,23 @@ function readEntry(paths: StatePaths, { digest }: LockedPackage): StoredPackage 
   };
 }
 
+/** The package files of a lock, fetched if need be, in its order. */
+export async function fetchFiles(
+  paths: StatePaths,
+  lock: Lock,
+  { onProgress, signal }: ObtainOptions,
+): Promise<string[]> {
+  const files = await fetchPackages(lock, { paths, onProgress, signal });
+  return lock.packages.map((wanted) => files.get(wanted.digest)!);
+}
+
 async function addPackages(
   paths: StatePaths,
   lock: Lock,
   missing: readonly LockedPackage[],
   options: ObtainOptions,
 ): Promise<void> {
-  const files = await options.fetch(missing);
+  const files = await fetchFiles(paths, { ...lock, packages: [...missing] }, options);
   // One at a time: two builds that want the same packages do not unpack them twice.
   await withLock(
     lockFile(paths, 'unpack'),

@@ -1,0 +1,83 @@
+import { existsSync, statSync } from 'node:fs';
+import { readdir } from 'node:fs/promises';
+import { basename, join, resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { KilnError } from '../errors.ts';
+import { suggest } from '../recipe/suggest.ts';
+import type { StatePaths } from '../state/paths.ts';
+import { findImage } from './store/images.ts';
+
+/** What a person means by IMAGE. */
+export type NamedImage =
+  | { readonly kind: 'image'; readonly id: string }
+  | { readonly kind: 'recipe'; readonly path: string }
+  | { readonly kind: 'lock'; readonly path: string };
+
+/** Recipes that come with kiln. */
+function ownRecipes(): string {
+  const here = import.meta.url;
+  return fileURLToPath(
+    new URL(here.endsWith('.ts') ? '../../recipes/images' : '../recipes/images', here),
+  );
+}
+
+/** Folders in which recipes are found by name, nearest first. */
+function recipeFolders(cwd: string): string[] {
+  return [join(cwd, 'recipes', 'images'), cwd, ownRecipes()];
+}
+
+/**
+ * Finds out what IMAGE on a command line is: a path to a recipe (`.yaml`) or a lock (`.json`), a
+ * recipe's name (in ./recipes/images, here, or kiln's own), or an image's id or its beginning.
+ * @throws KilnError E_IMAGE_MISSING, E_IMAGE_AMBIGUOUS.
+ */
+export async function resolveImage(
+  paths: StatePaths,
+  name: string,
+  cwd: string = process.cwd(),
+): Promise<NamedImage> {
+  const path = resolve(cwd, name);
+  if (/\.ya?ml$/.test(name)) return { kind: 'recipe', path: existing(path, name) };
+  if (name.endsWith('.json')) return { kind: 'lock', path: existing(path, name) };
+  if (name.includes('/')) {
+    throw new KilnError('E_IMAGE_MISSING', `${name} is neither a recipe nor a lock`, {
+      hint: 'recipes end in .yaml, locks in .json',
+    });
+  }
+  const recipe = findRecipe(name, cwd);
+  if (recipe !== undefined) return { kind: 'recipe', path: recipe };
+  const id = await findImage(paths, name);
+  if (id !== undefined) return { kind: 'image', id };
+  const known = await recipeNames(cwd);
+  const near = suggest(name, known);
+  throw new KilnError('E_IMAGE_MISSING', `there is no image and no recipe called ${name}`, {
+    hint:
+      near === undefined
+        ? `recipes: ${known.join(', ')}; \`kiln image ls\` lists images`
+        : `did you mean ${near}? \`kiln image ls\` lists images`,
+  });
+}
+
+/** The path of the recipe of this name. */
+export function findRecipe(name: string, cwd: string = process.cwd()): string | undefined {
+  if (basename(name) !== name) return undefined;
+  return recipeFolders(cwd)
+    .map((folder) => join(folder, `${name}.yaml`))
+    .find((path) => statSync(path, { throwIfNoEntry: false })?.isFile());
+}
+
+/** Names of the recipes that are found by name. */
+async function recipeNames(cwd: string): Promise<string[]> {
+  const lists = await Promise.all(
+    recipeFolders(cwd)
+      .filter((folder) => folder !== cwd)
+      .map((folder) => readdir(folder).catch(() => [])),
+  );
+  const names = lists.flat().filter((name) => name.endsWith('.yaml'));
+  return [...new Set(names.map((name) => name.replace(/\.yaml$/, '')))].sort();
+}
+
+function existing(path: string, name: string): string {
+  if (existsSync(path)) return path;
+  throw new KilnError('E_IMAGE_MISSING', `there is no file ${name}`);
+}

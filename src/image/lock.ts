@@ -1,0 +1,114 @@
+import { createHash } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
+import { z } from 'zod';
+import { KilnError } from '../errors.ts';
+import type { LoadedImageRecipe } from '../recipe/load-image-recipe.ts';
+import { lockSchema } from '../repository/lock.ts';
+import type { ImageSettings } from './build.ts';
+import { canonicalJson } from './key.ts';
+
+const KIND = 'kiln-image-lock';
+
+const settingsSchema = z.strictObject({
+  name: z.string(),
+  description: z.string(),
+  user: z.string(),
+  workdir: z.string().nullable(),
+  environment: z.record(z.string(), z.string()),
+  users: z.array(
+    z.strictObject({
+      name: z.string(),
+      uid: z.int(),
+      gid: z.int().optional(),
+      comment: z.string(),
+      home: z.string().optional(),
+      shell: z.string(),
+      groups: z.array(z.string()),
+    }),
+  ),
+  scriptlets: z.strictObject({
+    mode: z.enum(['auto', 'exact', 'none']),
+    timeout: z.number().positive(),
+  }),
+  files: z.array(
+    z.strictObject({
+      path: z.string().startsWith('/'),
+      mode: z.int().min(0).max(0o7777),
+      owner: z.string(),
+      group: z.string(),
+      content: z.base64().describe('In base64'),
+    }),
+  ),
+});
+
+/**
+ * A whole image, pinned: the packages by digest, and everything else a recipe says. Building from
+ * it needs neither the recipe nor a solver.
+ */
+export const imageLockSchema = z.strictObject({
+  kind: z.literal(KIND),
+  format: z.literal(1),
+  /** Digest of what the recipe asked for: another one means that the lock is out of date. */
+  asked: z.string(),
+  image: settingsSchema,
+  packages: lockSchema,
+});
+
+export type ImageLock = z.output<typeof imageLockSchema>;
+
+/** Digest (sha256, hex) of what a recipe wants installed. Where its repositories are does not count. */
+export function askedDigest(recipe: LoadedImageRecipe): string {
+  const { arch, packages, groups, exclude, recommends } = recipe;
+  const repositories = recipe.repositories.map(({ id }) => id);
+  const asked = canonicalJson({ arch, packages, groups, exclude, recommends, repositories });
+  return createHash('sha256').update(asked).digest('hex');
+}
+
+/** The text of a lock file. Equal images give equal bytes. */
+export function serializeImageLock(
+  settings: ImageSettings,
+  packages: ImageLock['packages'],
+  asked: string,
+): string {
+  const files = settings.files.map((file) => ({
+    ...file,
+    content: file.content.toString('base64'),
+  }));
+  const image = { ...settings, files };
+  // Parsing rebuilds every object in the schema's own order of keys.
+  const lock = imageLockSchema.parse({ kind: KIND, format: 1, asked, image, packages });
+  return `${JSON.stringify(lock, undefined, 2)}\n`;
+}
+
+/** @throws KilnError E_LOCK_INVALID, E_LOCK_READ. */
+export async function readImageLock(path: string): Promise<ImageLock> {
+  let text: string;
+  try {
+    text = await readFile(path, 'utf8');
+  } catch (cause) {
+    throw new KilnError('E_LOCK_READ', `cannot read the lock ${path}`, { cause });
+  }
+  const hint = 'make it anew with `kiln image lock`';
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch (cause) {
+    throw new KilnError('E_LOCK_INVALID', `${path} is no lock: it is not JSON`, { cause, hint });
+  }
+  const result = imageLockSchema.safeParse(value);
+  if (result.success) return result.data;
+  throw new KilnError(
+    'E_LOCK_INVALID',
+    `${path} is no image lock kiln can read:\n${z.prettifyError(result.error)}`,
+    { hint, cause: result.error },
+  );
+}
+
+/** What a lock says about an image apart from its packages. */
+export function lockedSettings(lock: ImageLock): ImageSettings {
+  const files = lock.image.files.map((file) => ({
+    ...file,
+    content: Buffer.from(file.content, 'base64'),
+  }));
+  return { ...lock.image, files };
+}

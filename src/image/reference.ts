@@ -1,0 +1,63 @@
+/**
+ * Which image a recipe or a lock last became: so that `kiln run` neither parses nor solves while
+ * nothing has changed.
+ */
+import { createHash } from 'node:crypto';
+import { readFileSync, statSync } from 'node:fs';
+import { mkdir, rename, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { StatePaths } from '../state/paths.ts';
+
+/** A file as it was: any change to it shows in one of these. */
+export interface Fingerprint {
+  readonly path: string;
+  /** Null: there was no such file. */
+  readonly stat: string | null;
+}
+
+interface Reference {
+  readonly image: string;
+  readonly files: readonly Fingerprint[];
+}
+
+/** The image that `path` became, if all files that went into it are what they were. */
+export function readReference(paths: StatePaths, path: string): string | undefined {
+  let reference: Reference;
+  try {
+    reference = JSON.parse(readFileSync(referenceFile(paths, path), 'utf8')) as Reference;
+  } catch {
+    return undefined;
+  }
+  const same = reference.files.every((file) => fingerprint(file.path).stat === file.stat);
+  return same ? reference.image : undefined;
+}
+
+/** Notes that `path` became `image`, in which `files` (or their absence) had a part. */
+export async function writeReference(
+  paths: StatePaths,
+  path: string,
+  image: string,
+  files: readonly Fingerprint[],
+): Promise<void> {
+  const reference: Reference = { image, files };
+  await mkdir(referenceDirectory(paths), { recursive: true, mode: 0o700 });
+  const file = referenceFile(paths, path);
+  const temporary = `${file}.${process.pid}`;
+  await writeFile(temporary, JSON.stringify(reference));
+  await rename(temporary, file);
+}
+
+/** A file as it is now. */
+export function fingerprint(path: string): Fingerprint {
+  const stat = statSync(path, { bigint: true, throwIfNoEntry: false });
+  return { path, stat: stat ? `${stat.dev}:${stat.ino}:${stat.size}:${stat.mtimeNs}` : null };
+}
+
+function referenceDirectory(paths: StatePaths): string {
+  return join(paths.store, 'references');
+}
+
+function referenceFile(paths: StatePaths, path: string): string {
+  const name = createHash('sha256').update(path).digest('hex').slice(0, 32);
+  return join(referenceDirectory(paths), `${name}.json`);
+}
