@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import anyTest, { type TestFn } from 'ava';
 import { execa } from 'execa';
 import { embeddedFiles } from '../../src/libvirt/embedded/files.ts';
-import { type BusyboxState, busyboxState, IMAGE } from '../support/busybox-state.ts';
+import { type BusyboxState, busyboxState, IMAGE, PATIENCE } from '../support/busybox-state.ts';
 
 const test = anyTest as TestFn<{ state: BusyboxState }>;
 let state: BusyboxState;
@@ -65,7 +65,7 @@ test.serial('stdin, stdout and stderr are apart, binary-safe and whole', async (
 test.serial('a reader that goes away ends the command', async (t) => {
   const result = await execa('sh', ['-c', `"$KILN" run -r ${IMAGE} -- yes | head -n 1`], {
     env: { ...state.env, KILN: join(import.meta.dirname, '../../bin/kiln') },
-    timeout: 20_000,
+    timeout: 20_000 * PATIENCE,
     reject: false,
   });
   t.is(result.stdout, 'y');
@@ -103,7 +103,7 @@ test.serial(
   async (t) => {
     const command = sh('echo started; exec sleep 60', [], { buffer: false });
     await once(command.stdout as NodeJS.ReadableStream, 'data');
-    const { uri } = embeddedFiles(state.paths);
+    const uri = process.env.KILN_URI || embeddedFiles(state.paths).uri;
     const { stdout: names } = await execa('virsh', ['-c', uri, 'list', '--name']);
     const [id] = await readdir(state.paths.boxes);
     t.true(names.split('\n').some((name) => name.endsWith(`-${id}`)));
@@ -232,7 +232,8 @@ test.serial('kill -9 of kiln ends the box; the next run cleans up its folder', a
   );
   command.kill('SIGKILL');
   await command;
-  for (let i = 0; i < 50 && (await processesOf(record.range.base)) > 0; i++) await sleep(100);
+  for (let i = 0; i < 50 * PATIENCE && (await processesOf(record.range.base)) > 0; i++)
+    await sleep(100);
   t.is(await processesOf(record.range.base), 0, 'processes with the ids of the box');
   t.is((await sh('true')).exitCode, 0);
   t.false((await readdir(state.paths.boxes)).includes(String(id)));
@@ -268,7 +269,10 @@ test.serial('parked boxes are claimed once each, and replaced', async (t) => {
   t.is((await state.kiln(['park', '-n', '2'])).stdout, '2 of 2 parked');
   const before = await readdir(state.paths.parked);
   t.is((await sh('true')).exitCode, 0);
-  for (let i = 0; i < 100 && (await readdir(state.paths.parked)).length < 2; i++) await sleep(100);
+  for (let i = 0; i < 100 * PATIENCE; i++) {
+    if ((await readdir(state.paths.parked)).length === 2) break;
+    await sleep(100);
+  }
   const after = await readdir(state.paths.parked);
   t.is(after.length, 2);
   t.is(after.filter((id) => before.includes(id)).length, 1);
@@ -278,10 +282,10 @@ test.serial('parked boxes are claimed once each, and replaced', async (t) => {
 
 test.serial('a terminal: size, job control, control characters', async (t) => {
   const kiln = `${join(import.meta.dirname, '../../bin/kiln')} run -r ${IMAGE} --tty -- sh -c 'tty; stty size; echo done'`;
-  const script = `sleep 5 | script -qec "stty rows 33 cols 99; $COMMAND" /dev/null`;
+  const script = `sleep ${5 * PATIENCE} | script -qec "stty rows 33 cols 99; $COMMAND" /dev/null`;
   const { stdout } = await execa('sh', ['-c', script], {
     env: { ...state.env, COMMAND: kiln },
-    timeout: 30_000,
+    timeout: 30_000 * PATIENCE,
   });
   t.regex(stdout, /\/dev\/pts\/0\r?\n33 99\r?\ndone/);
 });
