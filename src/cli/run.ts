@@ -1,7 +1,7 @@
 import { Command } from 'commander';
 import { KilnError } from '../errors.ts';
 import { resultOfFailure, resultOfRun } from '../run/result.ts';
-import { type RunHooks, run } from '../run/run.ts';
+import { type RunHooks, type RunReport, run } from '../run/run.ts';
 import { Timeline } from '../run/timeline.ts';
 import { type Attachment, attach, attachTerminal } from './attach.ts';
 import { replaceParked } from './background.ts';
@@ -50,48 +50,68 @@ export async function runCommand(
   it: Command,
 ): Promise<void> {
   await using engine = openEngine();
-  const image = await pickImage(engine.paths, options.image);
   const { TERM } = process.env;
   const env =
     options.tty === true && TERM ? [['TERM', TERM] as const, ...options.env] : options.env;
-  const request = runRequest({ ...options, env }, image, argv, it);
+  let request = runRequest({ ...options, env }, options.image ?? '', argv, it);
   const terminal = options.tty === true ? terminalSize() : undefined;
   let attachment: Attachment | undefined;
   const timeline = new Timeline();
-  const finish = reportResult.bind(undefined, request, options.json === true);
-  const interrupted = new AbortController();
-  const interrupt = () => interrupted.abort(new KilnError('E_INTERRUPTED', 'interrupted'));
-  process.once('SIGINT', interrupt).once('SIGTERM', interrupt).once('SIGHUP', interrupt);
+  const json = options.json === true;
+  const interruption = listenForInterruption();
   try {
+    await using image = await pickImage(engine, options.image, interruption.signal);
+    request = { ...request, image: image.manifest.id };
     const hooks: RunHooks = {
-      signal: interrupted.signal,
+      signal: interruption.signal,
       ...(terminal === undefined ? {} : { terminal }),
       started: (started, kill) => {
-        process.off('SIGINT', interrupt).off('SIGTERM', interrupt).off('SIGHUP', interrupt);
+        interruption[Symbol.dispose]();
         attachment = (terminal === undefined ? attach : attachTerminal)(started, kill);
       },
       warning: ({ message }) => process.stderr.write(`kiln: warning: ${message}\n`),
     };
     const report = await run(engine, request, hooks, timeline);
-    if (report.limitHit !== null)
-      process.stderr.write(`kiln: ${limitText(report.limitHit, options)}\n`);
-    process.exitCode = commandStatus(report.end);
-    if (report.failure !== undefined) {
-      printError(report.failure);
-      if (process.exitCode === 0) process.exitCode = KILN_FAILED;
-    }
-    if (options.keep !== undefined) {
-      process.stderr.write(`kiln: kept as ${report.box}: kiln shell ${report.box}\n`);
-    }
-    await finish((context) => resultOfRun(context, report));
+    announce(report, options);
+    await reportResult(request, json, (context) => resultOfRun(context, report));
   } catch (error) {
     printError(error);
     process.exitCode = exitStatus(error);
     const { started, phases, current: phase } = timeline;
-    await finish((context) => resultOfFailure(context, { error, started, phases, phase }));
+    const failure = { error, started, phases, phase };
+    await reportResult(request, json, (context) => resultOfFailure(context, failure));
   } finally {
     attachment?.detach();
     await replaceParked(engine.paths);
+  }
+}
+
+/** Until the command has started, a signal means kiln itself. */
+function listenForInterruption(): Disposable & { readonly signal: AbortSignal } {
+  const controller = new AbortController();
+  const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
+  const interrupt = () => controller.abort(new KilnError('E_INTERRUPTED', 'interrupted'));
+  for (const signal of signals) process.once(signal, interrupt);
+  return {
+    signal: controller.signal,
+    [Symbol.dispose]: () => {
+      for (const signal of signals) process.off(signal, interrupt);
+    },
+  };
+}
+
+/** Sets the exit status, and says on stderr what it does not. */
+function announce(report: RunReport, options: RunOptions): void {
+  if (report.limitHit !== null) {
+    process.stderr.write(`kiln: ${limitText(report.limitHit, options)}\n`);
+  }
+  process.exitCode = commandStatus(report.end);
+  if (report.failure !== undefined) {
+    printError(report.failure);
+    if (process.exitCode === 0) process.exitCode = KILN_FAILED;
+  }
+  if (options.keep !== undefined) {
+    process.stderr.write(`kiln: kept as ${report.box}: kiln shell ${report.box}\n`);
   }
 }
 
