@@ -13,11 +13,14 @@ export const IMAGE = 'b'.repeat(64);
 const root = { name: 'root', uid: 0, gid: 0, home: '/root', shell: '/bin/sh' };
 const build = { name: 'build', uid: 1000, gid: 1000, home: '/home/build', shell: '/bin/sh' };
 
+/** How much slower than usual this host is allowed to be: an emulated one sets it. */
+export const PATIENCE = Number(process.env.KILN_TEST_PATIENCE ?? 1);
+
 /** A state directory of its own with one image in it: static busybox and two users. */
 export interface BusyboxState extends AsyncDisposable {
   readonly paths: StatePaths;
   readonly env: NodeJS.ProcessEnv;
-  /** Runs `kiln` from source on this state. Never rejects; a run that hangs is killed after 60 s. */
+  /** Runs `kiln` on this state, from source unless KILN_FROM_SOURCE says otherwise. Never rejects; a run that hangs is killed after 60 s. */
   kiln(args: readonly string[], options?: Options): ResultPromise;
 }
 
@@ -27,7 +30,11 @@ export const KILN = join(import.meta.dirname, '../../bin/kiln');
 export async function busyboxState(): Promise<BusyboxState> {
   const directory = await mkdtemp(join(tmpdir(), 'kiln-test-'));
   await chmod(directory, 0o755);
-  const env = { ...process.env, KILN_STATE: directory, KILN_FROM_SOURCE: '1' };
+  const env = {
+    ...process.env,
+    KILN_STATE: directory,
+    KILN_FROM_SOURCE: process.env.KILN_FROM_SOURCE ?? '1',
+  };
   const paths = statePaths(env);
   const image = join(paths.images, IMAGE);
   const tree = join(image, 'tree');
@@ -83,7 +90,7 @@ export async function busyboxState(): Promise<BusyboxState> {
         env,
         reject: false,
         stdin: 'ignore',
-        timeout: 60_000,
+        timeout: 60_000 * PATIENCE,
         killSignal: 'SIGKILL',
         ...options,
       }) as ResultPromise,

@@ -1,0 +1,39 @@
+import assert from 'node:assert/strict';
+import { rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { execa } from 'execa';
+import { stopEmbeddedDaemon } from '../../src/libvirt/embedded/daemon.ts';
+import { statePaths } from '../../src/state/paths.ts';
+
+const top = join(import.meta.dirname, '../..');
+
+/**
+ * The image debian-build is made in a new state directory, and hello.c compiled in it as
+ * scripts/quickstart does; the program's own output is the witness.
+ */
+export async function checkImage(directory: string): Promise<void> {
+  const env = { ...process.env, KILN_STATE: directory };
+  const kiln = execa({ env, stdin: 'ignore', cwd: top, all: true });
+  const out = join(directory, 'out');
+  try {
+    await kiln('bin/kiln', ['image', 'build', 'debian-build']);
+    const { stdout: version } = await kiln('bin/kiln', [
+      ...['run', '-r', 'debian-build', '--', 'gcc', '--version'],
+    ]);
+    assert.match(version, /^gcc /);
+    await kiln('bin/kiln', [
+      ...['run', '-r', 'debian-build', '--bind', `${top}/recipes/examples/hello:/src:ro`],
+      ...['--workdir', '/tmp', '--artifact', 'hello', '--resultdir', out],
+      ...['--', 'gcc', '-O2', '-Wall', '-o', 'hello', '/src/hello.c'],
+    ]);
+    const hello = await kiln('bin/kiln', [
+      ...['run', '-r', 'debian-build', '--bind', `${out}/hello:/opt/hello:ro`, '--', '/opt/hello'],
+    ]);
+    assert.match(hello.stdout, /[Hh]ello/);
+  } finally {
+    const paths = statePaths(env);
+    await stopEmbeddedDaemon(paths);
+    await rm(directory, { recursive: true, force: true });
+    await rm(paths.run, { recursive: true, force: true });
+  }
+}

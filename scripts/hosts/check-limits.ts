@@ -1,0 +1,39 @@
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { readFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { execa } from 'execa';
+import { type BusyboxState, IMAGE } from '../../test/support/busybox-state.ts';
+
+const ROOT = '/sys/fs/cgroup';
+
+/** The content of `file` in the nearest cgroup, from `path` up, that has a limit in it. */
+async function limitAbove(path: string, file: string): Promise<string | undefined> {
+  for (let group = path; group.startsWith(ROOT); group = dirname(group)) {
+    const text = (await readFile(join(group, file), 'utf8').catch(() => 'max')).trim();
+    if (!text.startsWith('max')) return text;
+  }
+  return undefined;
+}
+
+/** The files of the kernel say what `kiln run --memory --cpus --pids` asked for. */
+export async function checkLimits(state: BusyboxState): Promise<void> {
+  const limits = ['--memory', '100M', '--cpus', '0.5', '--pids', '50'];
+  const command = state.kiln(
+    ['run', '-r', IMAGE, ...limits, '--', 'sh', '-c', 'echo up; exec sleep 98765'],
+    { buffer: false },
+  );
+  await once(command.stdout as NodeJS.ReadableStream, 'data');
+  const { stdout } = await execa('ps', ['-e', '-o', 'pid=,args=']);
+  const line = stdout.split('\n').find((text) => /^\s*\d+ sleep 98765$/.test(text));
+  const pid = line?.trim().split(' ')[0];
+  assert.ok(pid, `the command is among the processes:\n${stdout}`);
+  const cgroup = (await readFile(`/proc/${pid}/cgroup`, 'utf8')).trim().slice('0::'.length);
+  const path = join(ROOT, cgroup);
+  assert.equal(await limitAbove(path, 'memory.max'), String(100 * 2 ** 20), `memory of ${cgroup}`);
+  assert.equal(await limitAbove(path, 'memory.swap.max'), '0', `swap of ${cgroup}`);
+  assert.equal(await limitAbove(path, 'cpu.max'), '50000 100000', `cpu of ${cgroup}`);
+  assert.equal(await limitAbove(path, 'pids.max'), '50', `pids of ${cgroup}`);
+  command.kill('SIGINT');
+  assert.equal((await command).exitCode, 130);
+}

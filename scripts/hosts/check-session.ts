@@ -1,0 +1,30 @@
+import assert from 'node:assert/strict';
+import { execa } from 'execa';
+import { type BusyboxState, IMAGE, KILN } from '../../test/support/busybox-state.ts';
+
+/**
+ * A unit, such as a CI job's or an ssh session's, keeps a box and ends, with everything in its
+ * cgroup: the box is there still, and with it the libvirtd that it needs.
+ */
+export async function checkSession(state: BusyboxState): Promise<void> {
+  const variables = ['KILN_STATE', 'KILN_URI', 'KILN_FROM_SOURCE', 'KILN_NODE'];
+  const run = await execa(
+    'systemd-run',
+    [
+      '--wait',
+      '--pipe',
+      '--collect',
+      '--quiet',
+      '--property=KillMode=control-group',
+      ...variables.map((name) => `--setenv=${name}=${state.env[name] ?? ''}`),
+      ...[KILN, 'run', '-r', IMAGE, '--keep', '1h', '--', 'sh', '-c', 'echo kept > /tmp/f'],
+    ],
+    { reject: false, stdin: 'ignore' },
+  );
+  assert.equal(run.exitCode, 0, run.stderr);
+  const [box] = JSON.parse(String((await state.kiln(['ps', '--json'])).stdout));
+  assert.equal(box?.state, 'kept');
+  const shell = await state.kiln(['shell', box.id], { stdin: 'pipe', input: 'cat /tmp/f\n' });
+  assert.equal(shell.stdout, 'kept', String(shell.stderr));
+  assert.equal((await state.kiln(['kill', box.id])).exitCode, 0);
+}

@@ -1,0 +1,113 @@
+/**
+ * Runs on a host of scripts/test-hosts: the end-to-end tests and what only a real systemd host can
+ * show, with each engine. Writes TAP to results/tap.txt and, for whoever watches, to the second
+ * serial line.
+ */
+import { appendFileSync, createWriteStream } from 'node:fs';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { execa } from 'execa';
+import { busyboxState } from '../../test/support/busybox-state.ts';
+import { hostThings, leftovers } from '../testing/leftovers.ts';
+import { TapReader } from '../testing/tap.ts';
+import { checkImage } from './check-image.ts';
+import { checkLimits } from './check-limits.ts';
+import { checkSession } from './check-session.ts';
+
+const RESULTS = '/srv/results';
+const LIVE = '/dev/ttyS1';
+
+/** Emulated: what takes a second elsewhere may take many here. */
+const PATIENCE = '20';
+
+const engines: Readonly<Record<string, string>> = { embedded: '', system: 'lxc:///system' };
+
+const { values } = parseArgs({
+  options: { engine: { type: 'string' }, match: { type: 'string' } },
+});
+const live = createWriteStream(LIVE);
+live.on('error', () => undefined);
+let count = 0;
+
+function print(text: string): void {
+  appendFileSync(join(RESULTS, 'tap.txt'), `${text}\n`);
+  live.write(`${text}\n`);
+}
+
+function result(passed: boolean, name: string): void {
+  count++;
+  print(`${passed ? 'ok' : 'not ok'} ${count} - ${name}`);
+}
+
+/** One test: passed if it does not throw. */
+async function check(name: string, work: () => Promise<void>): Promise<void> {
+  try {
+    await work();
+    result(true, name);
+  } catch (error) {
+    result(false, name);
+    const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
+    print(text.replace(/^/gm, '    '));
+  }
+}
+
+/** Runs ava's end-to-end tests and takes over their results. */
+async function runTests(engine: string): Promise<void> {
+  const reader = new TapReader();
+  const match = values.match === undefined ? [] : [`--match=${values.match}`];
+  const ava = execa(
+    process.execPath,
+    [
+      'node_modules/ava/entrypoints/cli.js',
+      '--tap',
+      '--timeout=60m',
+      ...match,
+      'test/e2e/run.test.ts',
+    ],
+    { stdin: 'ignore', stderr: 'inherit', buffer: false, reject: false },
+  );
+  for await (const line of ava) {
+    const test = reader.line(line);
+    if (test !== undefined) result(test.outcome === 'passed', `${engine}: ${test.name}`);
+    else print(`    ${line}`);
+  }
+  await ava;
+  if (reader.planned === undefined) result(false, `${engine}: ava came to its end`);
+}
+
+async function onEngine(engine: string, uri: string): Promise<void> {
+  process.env.KILN_URI = uri;
+  const before = hostThings('/tmp');
+  await check(`${engine}: kiln doctor finds nothing to mend`, async () => {
+    const { stdout, exitCode } = await execa('bin/kiln', ['doctor'], { reject: false });
+    print(stdout.replace(/^/gm, '    '));
+    if (exitCode !== 0) throw new Error(`kiln doctor ended with status ${exitCode}`);
+  });
+  if (values.match === undefined) {
+    await using state = await busyboxState();
+    await check(`${engine}: limits are in force in the cgroups of the box`, () =>
+      checkLimits(state),
+    );
+    await check(`${engine}: a kept box outlives the unit that started it`, () =>
+      checkSession(state),
+    );
+  }
+  await runTests(engine);
+  if (values.match === undefined) {
+    await check(`${engine}: an image from the fixture repository compiles a program`, () =>
+      checkImage(`/var/lib/kiln-${engine}`),
+    );
+  }
+  await check(`${engine}: nothing is left behind`, async () => {
+    const left = await leftovers(before, '/tmp/kiln-');
+    if (left.length > 0) throw new Error(left.join('\n'));
+  });
+}
+
+process.env.KILN_FROM_SOURCE = '';
+process.env.KILN_TEST_PATIENCE = PATIENCE;
+for (const [engine, uri] of Object.entries(engines)) {
+  if (values.engine === undefined || values.engine === engine) await onEngine(engine, uri);
+}
+print(`1..${count}`);
+live.end();

