@@ -1,0 +1,94 @@
+import { mkdir, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { text } from 'node:stream/consumers';
+import test from 'ava';
+import { planFromRecipe } from '../../src/image/open.ts';
+import { readContents } from '../../src/image/store/contents.ts';
+import type { LeasedImage } from '../../src/image/store/images.ts';
+import { obtainPackages } from '../../src/image/store/packages.ts';
+import { openSandbox } from '../../src/sandbox/open.ts';
+import { sandboxSpecification } from '../../src/sandbox/specification.ts';
+import { rpmIn } from '../fixtures/roots.ts';
+import { debianRepository, type ImageState, imageState } from './image-state.ts';
+import { differences, snapshotTree } from './tree-snapshot.ts';
+
+let state: ImageState;
+let image: LeasedImage;
+let storeBefore: Map<string, string>;
+
+test.before(async (t) => {
+  t.timeout(300_000);
+  state = await imageState();
+  const recipe = await state.recipe('debian-build', 'groups: [buildsys-build]');
+  const { paths } = state.engine;
+  await obtainPackages(paths, (await planFromRecipe(paths, recipe, {})).lock, {});
+  storeBefore = snapshotTree(paths.packages);
+  image = await state.open(recipe);
+});
+test.after.always(() => state[Symbol.asyncDispose]());
+
+/** Where the tree may differ from rpm's, and why. */
+const EXCEPTIONS: Readonly<Record<string, string>> = {
+  '/var/cache/ldconfig/aux-cache': 'ldconfig notes inode numbers and times in it',
+  '/var/lib/rpm/rpmdb.sqlite': 'holds the time of the installation',
+  '/var/lib/rpm/rpmdb.sqlite-shm': 'shared memory of the processes that had the database open',
+  '/var/lib/rpm/rpmdb.sqlite-wal': 'write-ahead log of the same',
+};
+
+test.serial('the tree is what rpm makes of the same packages', async (t) => {
+  t.timeout(300_000);
+  t.is(image.manifest.transaction, 'fast');
+  t.deepEqual(image.manifest.warnings, []);
+  const { directory } = await debianRepository();
+  const { packages } = await readContents(state.engine.paths, image.manifest.id);
+  t.true(packages.length > 180);
+  const root = join(state.directory, 'oracle');
+  await mkdir(root);
+  const files = packages.map((entry) => join(directory, entry.location));
+  const installed = await rpmIn(root, ['--nosignature', '-i', ...files]);
+  t.is(installed.exitCode, 0, String(installed.stderr));
+  const found = differences(snapshotTree(root), snapshotTree(image.tree));
+  for (const path of Object.keys(EXCEPTIONS)) found.delete(path);
+  t.deepEqual([...found], []);
+
+  // Both databases tell the same about every file of every package.
+  const query = ['-qa', '--qf', '%{NEVRA} %{FILESTATES} [%{FILENAMES}|%{FILESTATES:fstate}\n]'];
+  const lines = async (at: string) =>
+    String((await rpmIn(at, query)).stdout)
+      .split('\n')
+      .sort();
+  t.deepEqual(await lines(image.tree), await lines(root));
+});
+
+/** A command in the image as `kiln run` runs it, with nothing but the image. */
+async function inImage(command: readonly string[]) {
+  await using sandbox = await openSandbox(
+    state.engine,
+    sandboxSpecification({ root: image.tree, image: image.manifest.id, privateTmp: false }),
+    { user: { uid: 0, gid: 0 }, caller: { uid: 0, gid: 0 } },
+  );
+  const child = await sandbox.spawn(command, { policy: { user: 'root', capabilities: [] } });
+  const [stdout, stderr] = await Promise.all([text(child.stdout), text(child.stderr)]);
+  return { stdout, stderr };
+}
+
+test.serial('rpm -Va, run inside, finds every file as its package says', async (t) => {
+  t.timeout(120_000);
+  const { stdout, stderr } = await inImage(['rpm', '-Va']);
+  t.is(stderr, '');
+  // A box has a /proc of its own there.
+  t.is(stdout.replace(/^\.M\.\.\.UG\.\. {4}\/proc\n/, ''), '');
+});
+
+test.serial('building and using images leaves the package store as it was', (t) => {
+  t.true(storeBefore.size > 13_000);
+  const now = snapshotTree(state.engine.paths.packages);
+  t.deepEqual([...differences(storeBefore, now)], []);
+});
+
+test.serial('the image holds hard links to the store, not copies', async (t) => {
+  t.true(image.manifest.bytes > 400e6);
+  t.true(image.manifest.ownBytes < image.manifest.bytes / 20, `${image.manifest.ownBytes}`);
+  const gcc = await stat(join(image.tree, 'usr/bin/x86_64-linux-gnu-gcc-14'));
+  t.true(gcc.nlink >= 2);
+});
