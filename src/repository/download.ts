@@ -49,18 +49,23 @@ export async function downloadObject(
     return meanwhile;
   }
   const resume: ResumeState = {};
-  await tryMirrors(mirrorRequest(context, item), async (url) => {
-    const have = await usable(partial, item.size);
-    if (have !== item.size) {
-      await receiveFile(url, partial, have, resume, {
-        ...receiveOptions(context, item, item.size),
-        headers: {},
-        allowPlain: true,
-      });
-    }
-    if (await hasContent(partial, item.digest, item.size)) return;
+  const options = {
+    ...receiveOptions(context, item, item.size),
+    headers: {},
+    allowPlain: true,
+  };
+  const complete = async (url: string, have: number) => {
+    if (have !== item.size) await receiveFile(url, partial, have, resume, options);
+    if (await hasContent(partial, item.digest, item.size)) return true;
     await truncate(partial);
     resume.validator = undefined;
+    return false;
+  };
+  await tryMirrors(mirrorRequest(context, item), async (url) => {
+    const have = await usable(partial, item.size);
+    if (await complete(url, have)) return;
+    // What was here already may be what is wrong: that is not this mirror's fault.
+    if (have > 0 && (await complete(url, 0))) return;
     const [algorithm] = item.digest.split(':');
     throw new BrokenFileError(`its ${algorithm} is not the one it should have`);
   });

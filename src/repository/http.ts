@@ -1,6 +1,7 @@
 import * as http from 'node:http';
 import * as https from 'node:https';
 import { KilnError } from '../errors.ts';
+import { Arrivals } from './arrivals.ts';
 import type { TransferOptions } from './transfer-options.ts';
 
 const MAX_REDIRECTS = 10;
@@ -33,6 +34,14 @@ export interface GetOptions {
   readonly allowPlain: boolean;
 }
 
+/** The head of an answer, and its body as it arrives: read it or dispose of it. */
+export interface Answer {
+  readonly status: number;
+  readonly statusText: string;
+  readonly headers: http.IncomingHttpHeaders;
+  readonly body: Arrivals;
+}
+
 // The proxy comes from http_proxy, https_proxy and no_proxy. Compression is not asked for and not
 // undone: what a repository lists has the digest of the bytes on the wire.
 const agentOptions = { keepAlive: true, maxSockets: 16, proxyEnv: process.env };
@@ -46,16 +55,16 @@ const agents = {
  * the body.
  * @throws TransferError for anything but 200, 206, 304 and 416; the signal's reason.
  */
-export async function get(url: string, options: GetOptions): Promise<http.IncomingMessage> {
+export async function get(url: string, options: GetOptions): Promise<Answer> {
   let current = new URL(url);
   for (let redirects = 0; ; redirects++) {
     const answer = await ask(current, options);
-    const status = answer.statusCode ?? 0;
+    const { status } = answer;
     if (status === 200 || status === 206 || status === 304 || status === 416) return answer;
     const target = answer.headers.location;
-    answer.destroy();
+    answer.body[Symbol.dispose]();
     if (![301, 302, 303, 307, 308].includes(status) || target === undefined) {
-      throw new TransferError(`${status} ${answer.statusMessage ?? ''}`.trim(), {
+      throw new TransferError(`${status} ${answer.statusText}`.trim(), {
         transient: status >= 500 || status === 408 || status === 425 || status === 429,
         retryAfter: retryAfter(answer.headers['retry-after']),
       });
@@ -80,15 +89,22 @@ function redirect(from: URL, target: string, allowPlain: boolean): URL {
   return to;
 }
 
-function ask(url: URL, options: GetOptions): Promise<http.IncomingMessage> {
+function ask(url: URL, options: GetOptions): Promise<Answer> {
   const { request, agent } = agents[url.protocol as 'http:' | 'https:'];
-  const { promise, resolve, reject } = Promise.withResolvers<http.IncomingMessage>();
+  const { promise, resolve, reject } = Promise.withResolvers<Answer>();
   const headers = { 'user-agent': 'kiln', 'accept-encoding': 'identity', ...options.headers };
   const sent = request(url, { agent, headers, ...(options.signal && { signal: options.signal }) });
   const timer = setTimeout(() => {
     sent.destroy(new Error(`no answer within ${options.transfer.answerTimeout} ms`));
   }, options.transfer.answerTimeout);
-  sent.on('response', resolve);
+  sent.on('response', (message) => {
+    resolve({
+      status: message.statusCode ?? 0,
+      statusText: message.statusMessage ?? '',
+      headers: message.headers,
+      body: new Arrivals(message),
+    });
+  });
   sent.on('error', (cause) => {
     if (options.signal?.aborted) reject(options.signal.reason);
     else reject(new TransferError(reason(cause), { transient: true, cause }));

@@ -1,9 +1,7 @@
-import { createWriteStream } from 'node:fs';
-import { truncate } from 'node:fs/promises';
-import type { IncomingMessage } from 'node:http';
-import { pipeline } from 'node:stream/promises';
+import { open, truncate } from 'node:fs/promises';
+import type { IncomingHttpHeaders } from 'node:http';
 import { KilnError } from '../errors.ts';
-import { type GetOptions, get, reason, TransferError } from './http.ts';
+import { type Answer, type GetOptions, get, reason, TransferError } from './http.ts';
 import { BrokenFileError } from './mirrors.ts';
 import { watchStall } from './stall.ts';
 
@@ -24,13 +22,13 @@ export interface ReceiveOptions extends GetOptions {
 export async function receiveBuffer(
   url: string,
   options: ReceiveOptions,
-): Promise<{ readonly content: Buffer; readonly headers: IncomingMessage['headers'] } | undefined> {
+): Promise<{ readonly content: Buffer; readonly headers: IncomingHttpHeaders } | undefined> {
   const answer = await get(url, options);
-  if (answer.statusCode === 304) {
-    answer.destroy();
+  if (answer.status === 304) {
+    answer.body[Symbol.dispose]();
     return undefined;
   }
-  if (answer.statusCode !== 200) throw unexpected(answer);
+  if (answer.status !== 200) throw unexpected(answer);
   const chunks: Buffer[] = [];
   for await (const chunk of watched(answer, 0, options)) chunks.push(chunk);
   return { content: Buffer.concat(chunks), headers: answer.headers };
@@ -61,56 +59,60 @@ export async function receiveFile(
     if (resume.validator?.url === url) headers['if-range'] = resume.validator.etag;
   }
   const answer = await get(url, { ...options, headers });
-  if (answer.statusCode === 416) {
-    answer.destroy();
+  if (answer.status === 416) {
+    answer.body[Symbol.dispose]();
     await truncate(path);
     throw new TransferError('it has less of the file than is here already', { transient: true });
   }
   const start = bodyStart(answer, have);
   const { etag } = answer.headers;
   resume.validator = etag?.startsWith('"') ? { url, etag } : undefined;
-  await truncate(path, start).catch(cacheError);
-  const file = createWriteStream(path, { flags: 'r+', start });
-  let fromFile: unknown;
-  file.once('error', (error) => {
-    fromFile = error;
-  });
   try {
-    await pipeline(watched(answer, start, options), file);
+    await using file = await open(path, 'r+');
+    await file.truncate(start);
+    let position = start;
+    for await (const chunk of watched(answer, start, options)) {
+      await file.writev([chunk], position);
+      position += chunk.length;
+    }
   } catch (error) {
-    if (fromFile !== undefined && fromFile === error) cacheError(error);
-    throw error;
+    answer.body[Symbol.dispose]();
+    if (error instanceof KilnError || options.signal?.aborted) throw error;
+    throw new KilnError('E_CACHE_WRITE', `the cache cannot be written: ${reason(error)}`, {
+      cause: error,
+      hint: 'make room on the disk that holds KILN_STATE (`kiln gc`)',
+    });
   }
 }
 
 /** Where in the file the answer's body belongs. */
-function bodyStart(answer: IncomingMessage, have: number): number {
-  if (answer.statusCode === 200) return 0;
+function bodyStart(answer: Answer, have: number): number {
+  if (answer.status === 200) return 0;
   const range = /^bytes (\d+)-\d+\/(?:\d+|\*)$/.exec(answer.headers['content-range'] ?? '');
-  if (answer.statusCode === 206 && range !== null && Number(range[1]) === have) return have;
+  if (answer.status === 206 && range !== null && Number(range[1]) === have) return have;
   throw unexpected(answer);
 }
 
-function unexpected(answer: IncomingMessage): TransferError {
-  answer.destroy();
-  return new TransferError(`the server answered ${answer.statusCode} out of place`, {
+function unexpected(answer: Answer): TransferError {
+  answer.body[Symbol.dispose]();
+  return new TransferError(`the server answered ${answer.status} out of place`, {
     transient: false,
   });
 }
 
 /** The body's chunks, with everything that can go wrong on the way turned into a TransferError. */
 async function* watched(
-  answer: IncomingMessage,
+  answer: Answer,
   start: number,
   options: ReceiveOptions,
 ): AsyncGenerator<Buffer> {
   const { size, maxSize, signal } = options;
   const limit = Math.min(size ?? maxSize, maxSize);
   checkAnnounced(answer, start, limit);
-  using watch = watchStall(options.transfer, (why) => answer.destroy(new Error(why)));
+  using watch = watchStall(options.transfer, (why) => answer.body.fail(new Error(why)));
   let received = start;
   try {
-    for await (const chunk of answer as AsyncIterable<Buffer>) {
+    for await (const chunk of answer.body) {
       received += chunk.length;
       watch.received(chunk.length);
       if (received > limit) throw tooLong(limit);
@@ -129,20 +131,13 @@ async function* watched(
   throw new BrokenFileError(`it has ${received} bytes instead of ${size}`);
 }
 
-function checkAnnounced(answer: IncomingMessage, start: number, limit: number): void {
+function checkAnnounced(answer: Answer, start: number, limit: number): void {
   const announced = answer.headers['content-length'];
   if (announced === undefined || start + Number(announced) <= limit) return;
-  answer.destroy();
+  answer.body[Symbol.dispose]();
   throw tooLong(limit);
 }
 
 function tooLong(limit: number): BrokenFileError {
   return new BrokenFileError(`it is longer than the ${limit} bytes it may have`);
-}
-
-function cacheError(cause: unknown): never {
-  throw new KilnError('E_CACHE_WRITE', `the cache cannot be written: ${reason(cause)}`, {
-    cause,
-    hint: 'make room on the disk that holds KILN_STATE (`kiln gc`)',
-  });
 }

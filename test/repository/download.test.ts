@@ -1,0 +1,323 @@
+import { createHash } from 'node:crypto';
+import { mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import test, { type ExecutionContext } from 'ava';
+import type { KilnError } from '../../src/errors.ts';
+import { fetchPackages } from '../../src/repository/fetch-packages.ts';
+import type { Lock } from '../../src/repository/lock.ts';
+import type { RepositoryProgress } from '../../src/repository/progress.ts';
+import { MirrorServer } from './mirror-server.ts';
+import { impatient } from './open.ts';
+import { temporaryDirectory } from './rpm-repository.ts';
+
+/** Any bytes do: what a download is checked against is its digest. */
+const CONTENT = Buffer.from(Array.from({ length: 300_000 }, (_, index) => (index * 7919) >> 3));
+const DIGEST = createHash('sha256').update(CONTENT).digest('hex');
+
+interface Scene extends AsyncDisposable {
+  readonly server: MirrorServer;
+  readonly cache: string;
+  readonly root: string;
+  readonly events: RepositoryProgress[];
+  fetch(lock?: Lock, signal?: AbortSignal): Promise<string>;
+}
+
+async function scene(t: ExecutionContext): Promise<Scene> {
+  const directory = await temporaryDirectory(t);
+  const root = join(directory, 'www');
+  const cache = join(directory, 'cache');
+  await mkdir(join(root, 'repo'), { recursive: true });
+  await writeFile(join(root, 'repo', 'thing.rpm'), CONTENT);
+  const server = await MirrorServer.start(root);
+  const events: RepositoryProgress[] = [];
+  return {
+    server,
+    cache,
+    root,
+    events,
+    async fetch(lock = lockFor([`${server.url}repo/`]), signal) {
+      const onProgress = (event: RepositoryProgress) => events.push(event);
+      const options = { paths: { cache }, transfer: impatient, onProgress };
+      const files = await fetchPackages(lock, signal ? { ...options, signal } : options);
+      return files.get(`sha256:${DIGEST}`) ?? '';
+    },
+    [Symbol.asyncDispose]: () => server[Symbol.asyncDispose](),
+  };
+}
+
+function lockFor(urls: string[], overrides: Partial<Lock['packages'][number]> = {}): Lock {
+  return {
+    format: 1,
+    arch: 'noarch',
+    requested: ['thing'],
+    repositories: [{ id: 'repo', source: { kind: 'baseurl', urls }, gpgcheck: false, gpgkey: [] }],
+    packages: [
+      {
+        nevra: 'thing-1-1.noarch',
+        name: 'thing',
+        epoch: 0,
+        version: '1',
+        release: '1',
+        arch: 'noarch',
+        digest: `sha256:${DIGEST}`,
+        size: CONTENT.length,
+        location: 'thing.rpm',
+        repository: 'repo',
+        ...overrides,
+      },
+    ],
+  };
+}
+
+async function isWhole(t: ExecutionContext, path: string): Promise<void> {
+  t.true((await readFile(path)).equals(CONTENT));
+}
+
+test('a package is downloaded once', async (t) => {
+  await using it = await scene(t);
+  const path = await it.fetch();
+  await isWhole(t, path);
+  t.true(path.startsWith(it.cache));
+  t.is(await it.fetch(), path);
+  t.deepEqual(it.server.served(), ['/repo/thing.rpm']);
+  t.deepEqual(it.events.filter(({ kind }) => kind === 'packages').at(-1), {
+    kind: 'packages',
+    done: 1,
+    count: 1,
+    receivedBytes: 0,
+  });
+});
+
+test('a cached file that was damaged is downloaded again', async (t) => {
+  await using it = await scene(t);
+  const path = await it.fetch();
+  const damaged = Buffer.from(CONTENT);
+  damaged[1000] = (damaged[1000] ?? 0) ^ 1;
+  await writeFile(path, damaged);
+  await isWhole(t, await it.fetch());
+  t.is(it.server.served().length, 2);
+});
+
+test('a connection that breaks is resumed where it broke', async (t) => {
+  await using it = await scene(t);
+  let first = true;
+  it.server.misbehave = (_, response) => {
+    if (!first) return false;
+    first = false;
+    response.writeHead(200, { 'content-length': CONTENT.length, etag: '"x"' });
+    response.write(CONTENT.subarray(0, 100_000), () => response.destroy());
+    return true;
+  };
+  await isWhole(t, await it.fetch());
+  t.is(it.server.requests[1]?.headers.range, 'bytes=100000-');
+  t.is(it.server.requests[1]?.headers['if-range'], '"x"');
+  t.true(it.events.some(({ kind }) => kind === 'retry'));
+});
+
+test('what a killed process left is resumed, and a wrong beginning is thrown away', async (t) => {
+  await using it = await scene(t);
+  const partial = join(it.cache, 'partial', `sha256-${DIGEST}`);
+  await mkdir(join(it.cache, 'partial'), { recursive: true });
+  await writeFile(partial, CONTENT.subarray(0, 250_000));
+  const path = await it.fetch();
+  await isWhole(t, path);
+  t.is(it.server.requests[0]?.headers.range, 'bytes=250000-');
+  t.deepEqual(await readdir(join(it.cache, 'partial')), []);
+
+  await rm(path);
+  await writeFile(partial, Buffer.alloc(250_000, 1));
+  await isWhole(t, await it.fetch());
+  t.is(it.server.requests.at(-1)?.headers.range, undefined);
+
+  await rm(path);
+  await writeFile(partial, CONTENT);
+  const before = it.server.requests.length;
+  await isWhole(t, await it.fetch());
+  t.is(it.server.requests.length, before);
+});
+
+test('a server without ranges is no obstacle', async (t) => {
+  await using it = await scene(t);
+  let tries = 0;
+  it.server.misbehave = (_, response) => {
+    response.writeHead(200, { 'content-length': CONTENT.length });
+    if (tries++ === 0) response.write(CONTENT.subarray(0, 99), () => response.destroy());
+    else response.end(CONTENT);
+    return true;
+  };
+  await isWhole(t, await it.fetch());
+});
+
+test('a range that is not the one asked for is not believed', async (t) => {
+  await using it = await scene(t);
+  await mkdir(join(it.cache, 'partial'), { recursive: true });
+  await writeFile(join(it.cache, 'partial', `sha256-${DIGEST}`), CONTENT.subarray(0, 1000));
+  it.server.misbehave = (request, response) => {
+    if (request.headers.range === undefined) return false;
+    response.writeHead(206, { 'content-range': `bytes 5-9/${CONTENT.length}` }).end('12345');
+    return true;
+  };
+  const error = await t.throwsAsync<KilnError>(it.fetch());
+  t.is(error?.code, 'E_DOWNLOAD');
+});
+
+test('a mirror that stalls, one that crawls, one that never answers: the next one is taken', async (t) => {
+  await using it = await scene(t);
+  it.server.misbehave = (request, response) => {
+    const mirror = request.url?.split('/')[1];
+    if (mirror === 'silent') return true;
+    if (mirror !== 'stall' && mirror !== 'crawl') return false;
+    response.writeHead(200, { 'content-length': CONTENT.length });
+    response.write(CONTENT.subarray(0, 100));
+    if (mirror === 'crawl') {
+      const timer = setInterval(() => response.write('x'), 20);
+      response.on('close', () => clearInterval(timer));
+    }
+    return true;
+  };
+  const urls = ['stall', 'crawl', 'silent', 'repo'].map((name) => `${it.server.url}${name}/`);
+  await isWhole(t, await it.fetch(lockFor(urls)));
+  const reasons = it.events.flatMap((event) => (event.kind === 'retry' ? [event.reason] : []));
+  t.is(reasons.length, 3);
+  t.regex(reasons[0] ?? '', /stalled: nothing came/);
+  t.regex(reasons[1] ?? '', /stalled: \d+ bytes\/s/);
+  t.regex(reasons[2] ?? '', /no answer within 2000 ms/);
+});
+
+test('a mirror in trouble is asked again, after what Retry-After says', async (t) => {
+  await using it = await scene(t);
+  let tries = 0;
+  it.server.misbehave = (_, response) => {
+    if (tries++ >= 2) return false;
+    response.writeHead(503, { 'retry-after': '0' }).end();
+    return true;
+  };
+  await isWhole(t, await it.fetch());
+  t.deepEqual(
+    it.server.requests.map(({ status }) => status),
+    [503, 503, 200],
+  );
+});
+
+test('a mirror without the file is asked once, and all tries are told', async (t) => {
+  await using it = await scene(t);
+  const urls = ['nowhere', 'not-here-either'].map((name) => `${it.server.url}${name}`);
+  const error = await t.throwsAsync<KilnError>(it.fetch(lockFor(urls)));
+  t.is(error?.code, 'E_DOWNLOAD');
+  t.regex(error?.message ?? '', /repository repo: thing-1-1\.noarch.*2 tries/s);
+  t.regex(error?.message ?? '', /nowhere\/thing\.rpm: 404 Not Found/);
+  t.is(it.server.requests.length, 2);
+});
+
+test('a file with another content is refused, and another mirror is asked', async (t) => {
+  await using it = await scene(t);
+  await mkdir(join(it.root, 'bad'));
+  const other = Buffer.from(CONTENT);
+  other[0] = 255;
+  await writeFile(join(it.root, 'bad', 'thing.rpm'), other);
+  await isWhole(t, await it.fetch(lockFor([`${it.server.url}bad`, `${it.server.url}repo`])));
+
+  const alone = await scene(t);
+  await using _alone = alone;
+  await writeFile(join(alone.root, 'repo', 'thing.rpm'), other);
+  const error = await t.throwsAsync<KilnError>(alone.fetch());
+  t.is(error?.code, 'E_DOWNLOAD');
+  t.regex(error?.message ?? '', /its sha256 is not the one it should have/);
+  t.deepEqual(await readdir(alone.cache), ['partial']);
+});
+
+test('no more than the announced size is taken', async (t) => {
+  await using it = await scene(t);
+  it.server.misbehave = (request, response) => {
+    if (request.url?.startsWith('/endless')) {
+      response.writeHead(200);
+      const more = () => {
+        while (response.write(Buffer.alloc(65_536)));
+        response.once('drain', more);
+      };
+      more();
+      return true;
+    }
+    response.writeHead(200, { 'content-length': 2 ** 45 }).flushHeaders();
+    return true;
+  };
+  const urls = [`${it.server.url}endless`, `${it.server.url}huge`];
+  const error = await t.throwsAsync<KilnError>(it.fetch(lockFor(urls)));
+  t.regex(error?.message ?? '', /longer than the 300000 bytes/);
+  const partial = join(it.cache, 'partial', `sha256-${DIGEST}`);
+  t.true((await stat(partial)).size <= CONTENT.length);
+});
+
+test('redirects are followed, not for ever and not to other protocols', async (t) => {
+  await using it = await scene(t);
+  let target = '/repo/thing.rpm';
+  it.server.misbehave = (request, response) => {
+    if (request.url?.startsWith('/repo/')) return false;
+    response.writeHead(302, { location: target }).end();
+    return true;
+  };
+  const lock = lockFor([`${it.server.url}away`]);
+  await isWhole(t, await it.fetch(lock));
+  for (const bad of ['/away/thing.rpm', 'file:///etc/passwd', 'ftp://127.0.0.1/x']) {
+    target = bad;
+    await rm(it.cache, { recursive: true });
+    const error = await t.throwsAsync<KilnError>(it.fetch(lock));
+    t.regex(error?.message ?? '', /redirects/, bad);
+  }
+});
+
+test('a place outside the repository is refused', async (t) => {
+  await using it = await scene(t);
+  for (const location of [
+    '../secret.rpm',
+    '/etc/passwd',
+    'a/%2e%2e/b',
+    'file:///etc/passwd',
+    'x?y',
+  ]) {
+    const lock = lockFor([`${it.server.url}repo`], { location });
+    t.is((await t.throwsAsync<KilnError>(it.fetch(lock)))?.code, 'E_REPOSITORY_METADATA', location);
+  }
+  t.is(it.server.requests.length, 0);
+});
+
+test('an absolute URL in the lock is used as it is', async (t) => {
+  await using it = await scene(t);
+  const lock = lockFor(['http://127.0.0.1:1/'], { location: `${it.server.url}repo/thing.rpm` });
+  await isWhole(t, await it.fetch(lock));
+});
+
+test('abort ends a download at once with the reason', async (t) => {
+  await using it = await scene(t);
+  it.server.misbehave = () => true;
+  const abort = new AbortController();
+  const fetched = it.fetch(undefined, abort.signal);
+  setTimeout(() => abort.abort(new Error('enough')), 50);
+  await t.throwsAsync(fetched, { message: 'enough' });
+});
+
+test('the proxy of the environment is used', async (t) => {
+  await using it = await scene(t);
+  const script = `
+    import { fetchPackages } from ${JSON.stringify(new URL('../../src/repository/fetch-packages.ts', import.meta.url).href)};
+    await fetchPackages(JSON.parse(process.argv[1]), { paths: { cache: process.argv[2] } });`;
+  const { execa } = await import('execa');
+  const lock = JSON.stringify(lockFor(['http://mirror.example.invalid/repo']));
+  await execa(process.execPath, ['--input-type=module', '-e', script, lock, it.cache], {
+    env: { http_proxy: it.server.url, no_proxy: '' },
+  });
+  t.deepEqual(it.server.served(), ['/repo/thing.rpm']);
+  t.is(it.server.requests[0]?.headers.host, 'mirror.example.invalid');
+});
+
+test('local packages are used where they are', async (t) => {
+  await using it = await scene(t);
+  const lock = lockFor(['http://127.0.0.1:1/']);
+  const directory = join(it.root, 'repo');
+  lock.repositories[0]!.source = { kind: 'directory', path: directory };
+  t.is(await it.fetch(lock), join(directory, 'thing.rpm'));
+  await writeFile(join(directory, 'thing.rpm'), 'changed');
+  const error = await t.throwsAsync<KilnError>(it.fetch(lock));
+  t.is(error?.code, 'E_PACKAGE_CHANGED');
+  t.deepEqual(await readdir(join(it.cache)).catch(() => []), []);
+});
