@@ -23,7 +23,7 @@ const commands: readonly CommandEntry[] = [
   },
   {
     name: 'image',
-    summary: 'build, lock, list, show, remove, export and import images',
+    summary: 'build, lock, list, show and remove images',
     load: () => import('./image.ts'),
   },
   {

@@ -1,0 +1,38 @@
+import { Command } from 'commander';
+import { collectGarbage } from '../image/store/gc.ts';
+import { sweepBoxes, sweepDomains } from '../sandbox/sweep.ts';
+import { openEngine } from './engine.ts';
+import { parseSize, parseTime } from './values.ts';
+
+const EXAMPLES = `
+Without limits only what is broken or abandoned goes. What is in use never does.
+
+Examples:
+  kiln gc
+  kiln gc --max-age 4w --max-size 20G`;
+
+/** `kiln gc`. */
+export function command(): Command {
+  return new Command('gc')
+    .description('Remove abandoned sandboxes, half-made images, and what limits do not let stay.')
+    .option('--max-age <time>', 'images not used for this long, as 4w', parseTime)
+    .option('--max-size <size>', 'images beyond this in all, least recently used first', parseSize)
+    .option('--json', 'the report as JSON')
+    .addHelpText('after', EXAMPLES)
+    .action(async (options: { maxAge?: number; maxSize?: number; json?: boolean }) => {
+      await using engine = openEngine();
+      const boxes = await sweepBoxes(engine.paths, engine.connect);
+      const domains = await sweepDomains(engine.paths, await engine.connect());
+      const { maxAge, maxSize } = options;
+      const store = await collectGarbage(engine.paths, {
+        ...(maxAge === undefined ? {} : { maxAge }),
+        ...(maxSize === undefined ? {} : { maxSize }),
+      });
+      const report = { boxes, domains, ...store };
+      process.stdout.write(
+        options.json === true
+          ? `${JSON.stringify(report)}\n`
+          : `removed ${boxes.length} sandboxes, ${domains.length} domains, ${store.images.length} images, ${store.packages} packages; deleted ${store.trees} trees\n`,
+      );
+    });
+}

@@ -1,0 +1,158 @@
+import { writeFile } from 'node:fs/promises';
+import { Command } from 'commander';
+import { KilnError } from '../errors.ts';
+import { resolveImage } from '../image/find.ts';
+import { askedDigest, serializeImageLock } from '../image/lock.ts';
+import { buildNamed, lockPathOf, openImage, planFromRecipe } from '../image/open.ts';
+import { readContents } from '../image/store/contents.ts';
+import { findImage, listImages, removeImage } from '../image/store/images.ts';
+import { readManifest } from '../image/store/manifest.ts';
+import { openEngine } from './engine.ts';
+import { imageProgress } from './image-progress.ts';
+import { printTable } from './table.ts';
+
+const EXAMPLES = `
+IMAGE is a recipe’s name or path (.yaml), a lock (.json), or an image’s id or its beginning.
+
+Examples:
+  kiln image build debian-build
+  kiln image lock recipes/images/debian-build.yaml   # then: kiln image build …/debian-build.lock.json
+  kiln image ls
+  kiln image show debian-build
+  kiln image rm 3fa9c1d2`;
+
+interface JsonOption {
+  readonly json?: boolean;
+}
+
+/** `kiln image`. */
+export function command(): Command {
+  const it = new Command('image')
+    .description('Build, lock, list, show and remove images.')
+    .addHelpText('after', EXAMPLES);
+  it.command('build')
+    .description('Build an image, unless it is there already; print its id.')
+    .argument('<image>', 'a recipe or a lock')
+    .option('--update', 'with fresh metadata, and without the lock beside the recipe')
+    .option('--json', 'print its manifest')
+    .action(build);
+  it.command('lock')
+    .description('Solve a recipe and write its lock, by which it is built without a solver.')
+    .argument('<recipe>')
+    .option('-o, --output <file>', 'where to; beside the recipe by default')
+    .action(lock);
+  it.command('ls')
+    .description('List images, the one used last first.')
+    .option('--json', 'one JSON array')
+    .action(list);
+  it.command('show')
+    .description('Show what an image is and what it is made of.')
+    .argument('<image>')
+    .action(show);
+  it.command('rm')
+    .description('Remove images that are not in use.')
+    .argument('<id...>')
+    .action(remove);
+  it.command('schema')
+    .description('Print the JSON Schema of image recipes.')
+    .action(async () => {
+      const { imageRecipeJsonSchema } = await import('../recipe/image-recipe.ts');
+      process.stdout.write(`${JSON.stringify(imageRecipeJsonSchema(), undefined, 2)}\n`);
+    });
+  return it;
+}
+
+async function build(name: string, options: JsonOption & { update?: boolean }): Promise<void> {
+  await using engine = openEngine();
+  const named = await resolveImage(engine.paths, name);
+  const { image, started } = await (async () => {
+    using progress = imageProgress();
+    const started = performance.now();
+    const wanted = { update: options.update === true, onProgress: progress.report };
+    const image =
+      named.kind === 'image'
+        ? await openImage(engine, name, wanted)
+        : await buildNamed(engine, named, wanted);
+    return { image, started };
+  })();
+  await using leased = image;
+  const { manifest } = leased;
+  for (const warning of manifest.warnings) process.stderr.write(`kiln: warning: ${warning}\n`);
+  const seconds = ((performance.now() - started) / 1000).toFixed(1);
+  process.stderr.write(
+    `kiln: ${manifest.name}: ${manifest.packageCount} packages, ${size(manifest.bytes)}, ready after ${seconds} s\n`,
+  );
+  process.stdout.write(`${options.json === true ? JSON.stringify(manifest) : manifest.id}\n`);
+}
+
+async function lock(name: string, options: { output?: string }): Promise<void> {
+  await using engine = openEngine();
+  const named = await resolveImage(engine.paths, name);
+  if (named.kind !== 'recipe') {
+    throw new KilnError('E_ARGUMENT', `${name} is not a recipe, and only recipes are locked`);
+  }
+  const plan = await (async () => {
+    using progress = imageProgress();
+    const wanted = { update: true, onProgress: progress.report };
+    return await planFromRecipe(engine.paths, named.path, wanted);
+  })();
+  const file = options.output ?? lockPathOf(named.path);
+  await writeFile(file, serializeImageLock(plan.settings, plan.lock, askedDigest(plan.recipe)));
+  for (const warning of plan.warnings) process.stderr.write(`kiln: warning: ${warning}\n`);
+  process.stdout.write(`${file}\n`);
+}
+
+async function list(options: JsonOption): Promise<void> {
+  await using engine = openEngine();
+  const images = await listImages(engine.paths);
+  if (options.json === true) {
+    const rows = images.map(({ manifest, ...rest }) => ({ ...manifest, ...rest }));
+    process.stdout.write(`${JSON.stringify(rows)}\n`);
+    return;
+  }
+  printTable(
+    ['ID', 'NAME', 'PACKAGES', 'SIZE', 'OWN', 'LAST USE', ''],
+    images.map(({ manifest, lastUse, inUse }) => [
+      manifest.id.slice(0, 12),
+      manifest.name,
+      String(manifest.packageCount),
+      size(manifest.bytes),
+      size(manifest.ownBytes),
+      new Date(lastUse).toISOString().slice(0, 16).replace('T', ' '),
+      inUse ? 'in use' : '',
+    ]),
+  );
+}
+
+async function show(name: string): Promise<void> {
+  await using engine = openEngine();
+  const images = await listImages(engine.paths);
+  // A recipe's name shows what it last became; nothing is built to be shown.
+  const id =
+    (await findImage(engine.paths, name)) ??
+    images.find(({ manifest }) => manifest.name === name)?.manifest.id;
+  const manifest = id === undefined ? undefined : readManifest(engine.paths, id);
+  if (manifest === undefined) {
+    throw new KilnError('E_IMAGE_MISSING', `there is no image ${name}`, {
+      hint: '`kiln image ls` lists them; `kiln image build` makes one',
+    });
+  }
+  const { packages, exactReasons } = await readContents(engine.paths, manifest.id);
+  process.stdout.write(
+    `${JSON.stringify({ ...manifest, exactReasons, packages }, undefined, 2)}\n`,
+  );
+}
+
+async function remove(ids: string[]): Promise<void> {
+  await using engine = openEngine();
+  for (const prefix of ids) {
+    const id = (await findImage(engine.paths, prefix)) ?? prefix;
+    await removeImage(engine.paths, id);
+    process.stdout.write(`${id}\n`);
+  }
+}
+
+function size(bytes: number): string {
+  const mebibytes = bytes / 2 ** 20;
+  return mebibytes < 1024 ? `${mebibytes.toFixed(1)}M` : `${(mebibytes / 1024).toFixed(1)}G`;
+}
