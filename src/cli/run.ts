@@ -77,7 +77,7 @@ export async function runCommand(
   } catch (error) {
     printError(error);
     process.exitCode = exitStatus(error);
-    const { started, phases, current: phase } = timeline;
+    const { started, phases, current, failed: phase = current } = timeline;
     const failure = { error, started, phases, phase };
     await reportResult(request, json, (context) => resultOfFailure(context, failure));
   } finally {

@@ -73,13 +73,19 @@ function common(
     exitStatus,
     // Values of the environment may be secrets; result.json is often shown around.
     request: { ...request, env: Object.keys(request.env) },
-    planDigest: digestOf(request),
+    planDigest: digestOf(planOf(request)),
     phases: phases.map(({ name, start, duration }) => ({
       name,
       startMs: start,
       durationMs: duration,
     })),
   } as const;
+}
+
+/** The part of a request that decides what happens in the box, not where things go afterwards. */
+function planOf(request: RunRequest): Partial<RunRequest> {
+  const { resultDirectory: _directory, caller: _caller, keepSeconds: _keep, ...plan } = request;
+  return plan;
 }
 
 /** A copy with exactly the fields that the schema has. */

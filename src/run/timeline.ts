@@ -10,6 +10,8 @@ export class Timeline {
   readonly started = new Date();
   readonly phases: Phase[] = [];
   current = 'plan';
+  /** The first phase that failed. */
+  failed: string | undefined;
   readonly #zero = performance.now();
 
   /** Runs `work` as the phase `name`; it is noted even when it fails. */
@@ -18,6 +20,9 @@ export class Timeline {
     const start = performance.now();
     try {
       return await work();
+    } catch (error) {
+      this.failed ??= name;
+      throw error;
     } finally {
       this.phases.push({
         name,

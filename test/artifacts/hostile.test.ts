@@ -1,0 +1,180 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import test, { type ExecutionContext } from 'ava';
+import type { Artifact } from '../../src/artifacts/manifest.ts';
+import { BASE, bashIn, type SandboxTree, sandboxTree } from './sandbox-tree.ts';
+
+/** Number of renameat2(2), which swaps two names at once. */
+const RENAMEAT2 = process.arch === 'arm64' ? 276 : 316;
+
+/** A process that goes on changing the tree until the test is over. */
+function racer(t: ExecutionContext, tree: SandboxTree, script: string): ChildProcess {
+  const child = spawn('bash', ['-c', script], { cwd: tree.root, stdio: 'ignore' });
+  t.teardown(() => child.kill('SIGKILL'));
+  return child;
+}
+
+function digests(artifacts: readonly Artifact[]): string {
+  const files = artifacts.filter((a) => a.type === 'file');
+  return files
+    .map((a) => `${a.sha256}  ./${a.path}\n`)
+    .sort()
+    .join('');
+}
+
+test.serial('links swapped in while the tree is walked lead nowhere', async (t) => {
+  const tree = sandboxTree(t);
+  tree.bash(`mkdir -p ../secret out/d out/keep; echo SECRET > ../secret/f; echo SECRET > ../secret/g
+    echo public > out/d/f; echo public > out/g`);
+  const secret = join(tree.root, '../secret');
+  // Atomic swaps, as fast as one process can: a directory and a file for a link to the secret.
+  const child = spawn(
+    'perl',
+    [
+      '-e',
+      `
+    chdir "${tree.root}/out"; symlink "${secret}", "../ld"; symlink "${secret}/g", "../lg";
+    my ($n, $x, $d, $ld, $g, $lg) = (${RENAMEAT2}, 2, 'd', '../ld', 'g', '../lg');
+    while (1) {
+      syscall($n, -100, $d, -100, $ld, $x); syscall($n, -100, $g, -100, $lg, $x);
+      select undef, undef, undef, 0.0001;
+    }`,
+    ],
+    { stdio: 'ignore' },
+  );
+  t.teardown(() => child.kill('SIGKILL'));
+  await sleep(100);
+  let [asFile, inside] = [0, 0];
+  for (let round = 0; round < 60; round += 1) {
+    const destination = `${tree.out}/${round}`;
+    const { artifacts } = await tree.collect(['out', 'out/**/f'], { destination });
+    asFile += artifacts.filter((a) => a.path === 'out/g').length;
+    inside += artifacts.filter((a) => a.path === 'out/d/f').length;
+  }
+  t.is(bashIn(tree.out, 'grep -rl SECRET . || true'), '');
+  t.is(bashIn(tree.out, 'find . -type l'), '');
+  // Both states were met, else nothing was tested.
+  t.true(asFile > 0 && asFile < 60, `${asFile}`);
+  t.true(inside > 0 && inside < 60, `${inside}`);
+});
+
+test.serial(
+  'a file that grows while it is read is told, and its digest is that of the copy',
+  async (t) => {
+    const tree = sandboxTree(t);
+    tree.bash('head -c 32M /dev/urandom > log; echo quiet > quiet');
+    racer(t, tree, 'while :; do echo line >> log; done');
+    await sleep(50);
+    const { artifacts, warnings } = await tree.collect(['*']);
+    t.deepEqual(
+      warnings.map((w) => `${w.code} ${w.path}`),
+      ['changed /log'],
+    );
+    t.deepEqual(
+      artifacts.map((a) => [a.path, a.changed]),
+      [
+        ['log', true],
+        ['quiet', undefined],
+      ],
+    );
+    t.is(digests(artifacts), bashIn(tree.out, 'find . -type f -exec sha256sum {} + | sort'));
+  },
+);
+
+test.serial('a file that shrinks while it is read is told', async (t) => {
+  const tree = sandboxTree(t);
+  tree.bash('head -c 60M /dev/zero | tr "\\0" x > big');
+  racer(t, tree, 'while :; do truncate -s 1M big; truncate -s 60M big; done');
+  await sleep(50);
+  const { artifacts, warnings } = await tree.collect(['big']);
+  t.deepEqual(
+    warnings.map((w) => w.code),
+    ['changed'],
+  );
+  t.is(artifacts[0]?.changed, true);
+  t.is(digests(artifacts), bashIn(tree.out, 'find . -type f -exec sha256sum {} +'));
+  t.is(bashIn(tree.out, 'stat -c %s big'), `${artifacts[0]?.size}\n`);
+});
+
+test.serial('files that vanish meanwhile are told, the others come out', async (t) => {
+  const tree = sandboxTree(t);
+  tree.bash(`mkdir out; touch out/{1..3000}; touch out/stays`);
+  let vanished = 0;
+  for (let round = 0; round < 20 && vanished === 0; round += 1) {
+    tree.bash('touch out/{1..3000}');
+    const child = racer(t, tree, 'rm -f out/[1-9]*');
+    const { artifacts, warnings } = await tree.collect(['out']);
+    const told = warnings.filter((w) => w.code === 'vanished').length;
+    vanished += told;
+    t.true(artifacts.some((a) => a.path === 'out/stays'));
+    t.true(warnings.every((w) => w.code === 'vanished' || w.code === 'more'));
+    if (child.exitCode === null) await once(child, 'exit');
+  }
+  t.true(vanished > 0);
+});
+
+test.serial(
+  'a tree of ten thousand levels is refused, and the result directory stays as it was',
+  async (t) => {
+    const tree = sandboxTree(t);
+    tree.bash(
+      `perl -e 'for (1..10000) { mkdir "d"; chdir "d" or die } open F, ">", "x"'; mkdir ../out; echo old > ../out/d`,
+    );
+    t.teardown(() => bashIn(tree.root, 'rm -rf d'));
+    for (const pattern of ['d', '**/x', 'd/**']) {
+      await t.throwsAsync(tree.collect([pattern]), { code: 'E_ARTIFACT_LIMIT' }, pattern);
+    }
+    t.is(bashIn(tree.out, 'ls -A; cat d'), 'd\nold\n');
+  },
+);
+
+test.serial('a path that would be longer than any program can use is refused', async (t) => {
+  const tree = sandboxTree(t);
+  tree.bash(`perl -e 'for (1..20) { my $n = "n" x 250; mkdir $n; chdir $n or die }'`);
+  await t.throwsAsync(tree.collect(['*']), { code: 'E_ARTIFACT_LIMIT', message: /4\d\d\d bytes/ });
+});
+
+test.serial('limits end a collection at once, and nothing is left of it', async (t) => {
+  const tree = sandboxTree(t);
+  tree.bash(`mkdir many; cd many; seq 6000 | xargs touch; cd ..; truncate -s 8T huge
+    head -c 3M /dev/urandom > data; mkdir -p wide/{1..200}`);
+  const cases: [string, object, RegExp][] = [
+    ['huge', {}, /bytes, holes included/],
+    ['many', { limits: { entries: 5000 } }, /5000 files and directories/],
+    ['many/*', { limits: { visited: 3000 } }, /3000 directory entries/],
+    ['**/none', { limits: { visited: 100 } }, /100 directory entries/],
+    ['data', { limits: { bytes: 2 ** 20 } }, /1048576 bytes/],
+  ];
+  for (const [pattern, more, message] of cases) {
+    await t.throwsAsync(
+      tree.collect([pattern], more),
+      { code: 'E_ARTIFACT_LIMIT', message },
+      pattern,
+    );
+  }
+  t.is(bashIn(tree.out, 'ls -A'), '');
+  t.is((await tree.collect(['data'])).artifacts.length, 1);
+});
+
+test.serial('a million warnings are not kept', async (t) => {
+  const tree = sandboxTree(t);
+  tree.bash(`mkdir out; cd out; seq 1000 | xargs mkfifo`);
+  const told: string[] = [];
+  const { warnings } = await tree.collect(['out'], { onWarning: (w) => told.push(w.code) });
+  t.is(warnings.length, 201);
+  t.deepEqual(warnings.at(-1), { code: 'more', message: '800 more warnings are not listed' });
+  t.is(told.length, 201);
+});
+
+test.serial('names that would confuse a terminal are quoted', async (t) => {
+  const tree = sandboxTree(t);
+  tree.bash(`mkdir out; mkfifo $'out/\\e[2Jx\\n\\xc2\\x9b\\xff'; chown -R ${BASE}:${BASE} out`);
+  const { warnings } = await tree.collect(['out']);
+  t.is(warnings[0]?.message, String.raw`"/out/\u001b[2Jx\n\u009b${'\ufffd'}" is a fifo: skipped`);
+  t.is(
+    Buffer.from(warnings[0]?.pathBytes ?? '', 'base64').toString('latin1'),
+    '/out/\x1b[2Jx\n\xc2\x9b\xff',
+  );
+});

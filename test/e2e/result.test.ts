@@ -1,0 +1,109 @@
+import { execFileSync } from 'node:child_process';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { Ajv2020 } from 'ajv/dist/2020.js';
+import test, { type ExecutionContext } from 'ava';
+import type { Result } from '../../src/result/schema.ts';
+import { type BusyboxState, busyboxState, IMAGE } from '../support/busybox-state.ts';
+
+const schema = readFileSync(join(import.meta.dirname, '../../docs/result.schema.json'), 'utf8');
+const validate = new Ajv2020({ strict: false, validateFormats: false }).compile(JSON.parse(schema));
+
+let state: BusyboxState;
+test.before(async () => {
+  state = await busyboxState();
+});
+test.after.always(async () => {
+  await state[Symbol.asyncDispose]();
+});
+
+/** Runs a shell script in a box; gives what kiln said and the result.json it wrote. */
+async function run(t: ExecutionContext, script: string, options: readonly string[] = []) {
+  const directory = join(state.paths.root, t.title.replace(/\W+/g, '-'));
+  const name = IMAGE.slice(0, 12);
+  const more = ['--resultdir', directory, ...options, '--', 'sh', '-c', script];
+  const { exitCode, stderr, stdout } = await state.kiln(['run', '-r', name, ...more]);
+  const result = JSON.parse(readFileSync(join(directory, 'result.json'), 'utf8')) as Result;
+  t.true(validate(result), JSON.stringify(validate.errors));
+  t.is(exitCode, result.exitStatus, String(stderr));
+  return { directory, exitCode, stdout: String(stdout), stderr: String(stderr), result };
+}
+
+test.serial('files go in and come out, and result.json says what happened', async (t) => {
+  const input = join(state.paths.root, 'input');
+  writeFileSync(input, 'from the host\n');
+  const script = `set -e; id -u; stat -c %u /tmp/in/input; mkdir -p o/d; cp /tmp/in/input o/copy
+    ln -s copy o/link; ln -s /etc/passwd o/out; ln o/copy o/d/twin; echo x > o/d/x; chmod 750 o/d
+    i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done`;
+  const { directory, stdout, result } = await run(t, script, [
+    '--copy-in',
+    `${input}:/tmp/in/`,
+    '--workdir',
+    '/tmp',
+    '--artifact',
+    'o',
+    '--env',
+    'SECRET=hush',
+  ]);
+  t.is(stdout, '1000\n1000');
+  t.deepEqual(result.exit, { code: 0 });
+  t.is(result.failure, null);
+  t.deepEqual(result.image, { id: IMAGE, name: 'busybox' });
+  t.like(result.policy, {
+    uid: 1000,
+    noNewPrivileges: true,
+    seccomp: 'filter',
+    interfaces: ['lo'],
+  });
+  t.deepEqual(result.request.env, ['SECRET']);
+  t.deepEqual(
+    result.artifacts.map((a) => a.path),
+    ['o', 'o/copy', 'o/d', 'o/d/twin', 'o/d/x', 'o/link'],
+  );
+  const sums = result.artifacts.filter((a) => a.sha256).map((a) => `${a.sha256}  ${a.path}\n`);
+  execFileSync('sha256sum', ['-c', '--strict', '--quiet'], {
+    cwd: directory,
+    input: sums.join(''),
+  });
+  t.deepEqual(
+    result.warnings.map((w) => w.code),
+    ['link-outside'],
+  );
+  const names = result.phases.map((phase) => phase.name);
+  t.deepEqual(names, ['image', 'sandbox', 'copy-in', 'start', 'command', 'artifacts', 'destroy']);
+  t.true((result.resources.cpuMs ?? 0) > 5);
+  t.true((result.resources.peakMemoryBytes ?? 0) > 100_000);
+});
+
+test.serial('the command’s own failure is not kiln’s', async (t) => {
+  const { result } = await run(t, 'exit 7');
+  t.like(result, { exit: { code: 7 }, exitStatus: 7, failure: null, limitHit: null });
+});
+
+test.serial(
+  'a missing artifact is a failure, a second one beside that of the command',
+  async (t) => {
+    const well = await run(t, 'true', ['--artifact', '/tmp/*.rpm']);
+    t.like(well.result, { exit: { code: 0 }, exitStatus: 125 });
+    t.like(well.result.failure, { code: 'E_ARTIFACT_MISSING', phase: 'artifacts' });
+    const badly = await run(t, 'exit 3', ['--artifact', '/tmp/*.rpm']);
+    t.like(badly.result, { exit: { code: 3 }, exitStatus: 3 });
+    t.is(badly.result.failure?.code, 'E_ARTIFACT_MISSING');
+  },
+);
+
+test.serial('the limit that was hit is named', async (t) => {
+  const { result } = await run(t, 'tail /dev/zero', ['--memory', '48M']);
+  t.is(result.limitHit, 'memory');
+  t.true((result.resources.oomKills ?? 0) > 0);
+  t.true((result.resources.peakMemoryBytes ?? 0) > 40 * 2 ** 20);
+  t.true((result.resources.peakMemoryBytes ?? 0) <= 48 * 2 ** 20);
+});
+
+test.serial('what kiln could not do is told with its phase', async (t) => {
+  const missing = await run(t, 'true', ['--copy-in', '/no/such/file:/tmp/']);
+  t.is(missing.exitCode, 125);
+  t.like(missing.result, { exit: null, policy: null });
+  t.like(missing.result.failure, { code: 'E_COPY_IN', phase: 'copy-in' });
+  t.truthy(missing.result.failure?.hint);
+});

@@ -1,0 +1,141 @@
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { Ajv2020 } from 'ajv/dist/2020.js';
+import test from 'ava';
+import { KilnError } from '../../src/errors.ts';
+import { digestOf } from '../../src/result/digest.ts';
+import { type Result, resultJsonSchema } from '../../src/result/schema.ts';
+import { writeResult } from '../../src/result/write.ts';
+import type { RunRequest } from '../../src/run/request.ts';
+import { resultOfFailure } from '../../src/run/result.ts';
+import { KILN_VERSION } from '../../src/state/version.ts';
+
+const top = join(import.meta.dirname, '../..');
+const published = readFileSync(join(top, 'docs/result.schema.json'), 'utf8');
+const validate = new Ajv2020({ strict: false, validateFormats: false }).compile(
+  JSON.parse(published),
+);
+
+const request: RunRequest = {
+  image: 'i'.repeat(64),
+  argv: ['make'],
+  env: { TOKEN: 'hush' },
+  capAdd: [],
+  seccomp: 'default',
+  network: 'private',
+  binds: [],
+  tmpfs: [],
+  limits: {},
+  time: {},
+  copyIn: [],
+  artifacts: ['*.o'],
+  caller: { uid: 0, gid: 0 },
+};
+
+function failed(error: unknown): Result {
+  return resultOfFailure(
+    { request, version: KILN_VERSION, exitStatus: 125 },
+    {
+      error,
+      started: new Date('2026-01-02T03:04:05.678Z'),
+      phases: [{ name: 'image', start: 0.5, duration: 12 }],
+      phase: 'image',
+      lastLines: ['the end'],
+    },
+  );
+}
+
+function temporary(t: { teardown(after: () => void): void }): string {
+  const directory = mkdtempSync(join(tmpdir(), 'kiln-result-'));
+  t.teardown(() => rmSync(directory, { recursive: true, force: true }));
+  return directory;
+}
+
+test('docs/result.schema.json is the schema in force', (t) => {
+  const now = JSON.parse(JSON.stringify(resultJsonSchema()));
+  t.deepEqual(JSON.parse(published), now, 'run: node scripts/write-result-schema.ts');
+});
+
+test('the example in docs/result.md is valid, and has every field', (t) => {
+  const page = readFileSync(join(top, 'docs/result.md'), 'utf8');
+  const example = JSON.parse(/```json\n([^`]*)```/.exec(page)?.[1] ?? '') as Result;
+  t.true(validate(example), JSON.stringify(validate.errors));
+  t.deepEqual(Object.keys(example).sort(), [...JSON.parse(published).required].sort());
+});
+
+test('a failure says what failed, where, why and what to do', (t) => {
+  const cause = new Error('no route', { cause: new Error('cable unplugged') });
+  const error = new KilnError('E_FETCH', 'cannot fetch x', { cause, hint: 'try later' });
+  const result = failed(error);
+  t.true(validate(JSON.parse(JSON.stringify(result))), JSON.stringify(validate.errors));
+  t.deepEqual(result.failure, {
+    code: 'E_FETCH',
+    message: 'cannot fetch x',
+    phase: 'image',
+    hint: 'try later',
+    causes: ['no route', 'cable unplugged'],
+    lastLines: ['the end'],
+  });
+  t.is(failed(new TypeError('oops')).failure?.code, 'E_INTERNAL');
+  t.is(result.durationMs, 12.5);
+});
+
+test('values of the environment stay secret', (t) => {
+  const text = JSON.stringify(failed(new Error('x')));
+  t.false(text.includes('hush'));
+  t.true(text.includes('TOKEN'));
+});
+
+test('the plan digest tells plans apart, not the order or the place of the results', (t) => {
+  const digest = (more: Partial<RunRequest>) =>
+    resultOfFailure(
+      { request: { ...request, ...more }, version: KILN_VERSION, exitStatus: 0 },
+      { error: new Error('x'), started: new Date(), phases: [], phase: 'plan' },
+    ).planDigest;
+  t.is(digest({}), digest({ resultDirectory: '/elsewhere', caller: { uid: 1, gid: 1 } }));
+  t.not(digest({}), digest({ argv: ['make', 'all'] }));
+  t.not(digest({}), digest({ env: { TOKEN: 'other' } }));
+  t.is(
+    digestOf({ a: 1, b: { c: [1, 2], d: null } }),
+    digestOf({ b: { d: null, c: [1, 2] }, a: 1 }),
+  );
+  t.not(digestOf([1, 2]), digestOf([2, 1]));
+  const oracle = execFileSync('sha256sum', { input: '{"a":1,"b":2}', encoding: 'utf8' });
+  t.is(digestOf({ b: 2, a: 1 }), oracle.slice(0, 64));
+});
+
+test('readers see a whole result.json, the old or the new, while it is replaced', async (t) => {
+  const directory = join(temporary(t), 'new/results');
+  const owner = { uid: 4321, gid: 8765 };
+  const path = await writeResult(directory, failed(new Error('0')), owner);
+  t.is(path, join(directory, 'result.json'));
+  let done = false;
+  const seen = new Set<string>();
+  const reading = (async () => {
+    while (!done) {
+      const result = JSON.parse(readFileSync(path, 'utf8')) as Result;
+      seen.add(result.failure?.message ?? '');
+      await new Promise((turn) => setImmediate(turn));
+    }
+  })();
+  for (let round = 1; round <= 30; round += 1) {
+    await writeResult(directory, failed(new Error(String(round))), owner);
+  }
+  done = true;
+  await reading;
+  t.true(seen.size > 1, `${seen.size}`);
+  const stats = statSync(path);
+  t.deepEqual([stats.uid, stats.gid, stats.mode & 0o7777], [4321, 8765, 0o644]);
+  t.deepEqual(readdirSync(directory), ['result.json']);
+});
+
+test('a result that cannot be written is E_RESULTDIR', async (t) => {
+  const writing = writeResult('/proc/nowhere', failed(new Error('x')), { uid: 0, gid: 0 });
+  await t.throwsAsync(writing, { code: 'E_RESULTDIR', message: /\/proc\/nowhere/ });
+});
+
+test('the version is that of package.json', (t) => {
+  t.is(KILN_VERSION, JSON.parse(readFileSync(join(top, 'package.json'), 'utf8')).version);
+});
