@@ -4,12 +4,13 @@
  */
 import { mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../errors.ts';
 import { type CgroupHierarchy, cgroupHierarchies } from './cgroup.ts';
 import { hasErrno } from './libc.ts';
 
 /** A controller that kiln limits or reads. `cpuacct` is v1's account of what `cpu` limits. */
-type Controller = 'memory' | 'cpu' | 'cpuacct' | 'pids' | 'blkio' | 'io';
+type Controller = 'memory' | 'cpu' | 'cpuacct' | 'pids';
 
 /** What a process and its kin may use; undefined is left as it is. */
 export interface CgroupLimits {
@@ -41,6 +42,10 @@ const CPU_PERIOD = 100_000;
 
 /** The folder, in the v1 pids hierarchy, of groups that libvirt does not make. */
 const PIDS_PARENT = 'kiln';
+
+/** How long to wait for killed processes to leave a group, and how often to look. */
+const REMOVE_MS = 2000;
+const REMOVE_PAUSE_MS = 10;
 
 /** The cgroups of one process, looked up once. */
 export class ProcessCgroups {
@@ -84,7 +89,7 @@ export class ProcessCgroups {
             cpuSystemMicroseconds: scaled(read(cpuacct, 'cpuacct.usage_sys'), 1e-3),
             peakMemoryBytes: scaled(read(memory?.path, 'memory.max_usage_in_bytes'), 1),
             oomKills: word(read(memory?.path, 'memory.oom_control'), 'oom_kill'),
-            ...blkio(read(this.#group('blkio')?.path, 'blkio.throttle.io_service_bytes')),
+            ...ioOfProcesses(read(memory?.path, 'cgroup.procs')),
           };
     usage.peakPids = scaled(read(pids, 'pids.peak'), 1);
     usage.pidsRefused = word(read(pids, 'pids.events'), 'max');
@@ -186,14 +191,24 @@ export class ProcessCgroups {
   }
 }
 
-/** Removes the pids group that a limit made; fine when there is none. Its processes must be dead. */
+/** Removes the pids group that a limit made; fine when there is none. Its processes must be dying. */
 export async function removePidsGroup(id: string): Promise<void> {
   for (const { path, version, controllers } of await cgroupHierarchies()) {
     if (version !== 1 || !controllers.includes('pids')) continue;
+    await removeGroup(join(path, PIDS_PARENT, id));
+  }
+}
+
+/** A group is busy until the last of its killed processes has left. */
+async function removeGroup(path: string): Promise<void> {
+  for (let left = REMOVE_MS; ; left -= REMOVE_PAUSE_MS) {
     try {
-      rmdirSync(join(path, PIDS_PARENT, id));
+      rmdirSync(path);
+      return;
     } catch (error) {
-      if (!hasErrno(error, 'ENOENT')) throw error;
+      if (hasErrno(error, 'ENOENT')) return;
+      if (!hasErrno(error, 'EBUSY') || left <= 0) throw error;
+      await sleep(REMOVE_PAUSE_MS);
     }
   }
 }
@@ -233,13 +248,21 @@ function word(text: string | undefined, name: string): number | undefined {
   return match === null ? undefined : Number(match[1]);
 }
 
-/** v1's lines `8:0 Read 4096`. */
-function blkio(text: string | undefined) {
-  if (text === undefined) return {};
-  const sum = (kind: string) =>
-    [...text.matchAll(new RegExp(`^\\d+:\\d+ ${kind} (\\d+)$`, 'gm'))].reduce(
-      (total, match) => total + Number(match[1]),
-      0,
-    );
-  return { readBytes: sum('Read'), writtenBytes: sum('Write') };
+/**
+ * What living processes, and their dead and reaped children, read from and wrote to block devices.
+ * v1's own account, blkio.throttle.io_service_bytes, stays 0 (measured on 6.18) as long as
+ * nobody throttles the disk, and does not know of buffered writes.
+ */
+function ioOfProcesses(pids: string | undefined) {
+  let told = false;
+  const io = { readBytes: 0, writtenBytes: 0 };
+  for (const pid of pids?.split('\n') ?? []) {
+    const text = readText(`/proc/${pid}/io`)?.replaceAll(':', '');
+    const read = word(text, 'read_bytes');
+    if (pid === '' || read === undefined) continue;
+    told = true;
+    io.readBytes += read;
+    io.writtenBytes += word(text, 'write_bytes') ?? 0;
+  }
+  return told ? io : {};
 }

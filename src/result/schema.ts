@@ -70,7 +70,7 @@ const resources = z
     readBytes: count.optional().describe('from block devices'),
     writtenBytes: count
       .optional()
-      .describe('to block devices; on cgroup v1 without what the kernel writes back later'),
+      .describe('to block devices: on cgroup v1 when made dirty, on v2 when written back'),
   })
   .describe('of all processes of the box; a number the kernel does not give is absent');
 

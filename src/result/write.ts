@@ -7,7 +7,7 @@ import { openat2 } from '../kernel/at.ts';
 import type { Result } from './schema.ts';
 
 /** The file's name in a result directory. */
-export const RESULT_FILE = 'result.json';
+const RESULT_FILE = 'result.json';
 
 const NEW_FILE = {
   flags: constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW,

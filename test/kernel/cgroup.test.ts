@@ -1,43 +1,156 @@
-import { execFile } from 'node:child_process';
-import { promisify } from 'node:util';
-import test from 'ava';
-import { cgroupHierarchies, cgroupMode, parseCgroupMounts } from '../../src/kernel/cgroup.ts';
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import test, { type ExecutionContext } from 'ava';
+import { parseCgroupMounts } from '../../src/kernel/cgroup.ts';
+import { ProcessCgroups, removePidsGroup } from '../../src/kernel/cgroup-files.ts';
 
-const V1 =
-  '36 30 0:30 / /sys/fs/cgroup/cpu,cpuacct rw,nosuid shared:14 - cgroup cgroup rw,cpu,cpuacct';
-const NAMED =
-  '31 30 0:26 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,release_agent=/x,name=systemd';
-const V2 = '24 23 0:25 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate';
-const OTHER = '25 23 0:26 / /sys/fs/pstore rw - pstore pstore rw';
+const V1_FIXTURE = `31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
+33 31 0:30 / /sys/fs/cgroup/cpu,cpuacct rw,relatime shared:9 - cgroup cgroup rw,cpu,cpuacct
+40 31 0:37 / /sys/fs/cgroup/systemd rw,relatime - cgroup cgroup rw,xattr,release_agent=/x,name=systemd
+41 31 0:38 / /sys/fs/cgroup/uni\\040fied rw,relatime - cgroup2 cgroup2 rw,nsdelegate
+`;
 
-test('reads hierarchies and their controllers out of mountinfo', (t) => {
-  t.deepEqual(parseCgroupMounts([V1, NAMED, OTHER, ''].join('\n')), [
+/** Where a controller of this machine is, from /proc/cgroups and the usual mounts: not our parser. */
+function rootOf(controller: string): { path: string; version: 1 | 2 } {
+  const v1 = `/sys/fs/cgroup/${controller}`;
+  return existsSync(`${v1}/cgroup.procs`)
+    ? { path: v1, version: 1 }
+    : { path: '/sys/fs/cgroup', version: 2 };
+}
+
+/**
+ * A shell that waits for a line before it runs `script`, in groups of its own as libvirt makes them
+ * for a domain; the groups are gone after the test.
+ */
+async function waitingShell(t: ExecutionContext, script: string) {
+  const name = `kiln-test-${process.pid}-${Math.random().toString(36).slice(2)}`;
+  const child = spawn('bash', ['-c', `read; ${script}`], { stdio: ['pipe', 'pipe', 'ignore'] });
+  const pid = child.pid ?? 0;
+  const directories = new Set<string>();
+  for (const controller of ['memory', 'cpu', 'cpuacct', 'blkio', 'io']) {
+    const { path, version } = rootOf(controller);
+    if (version === 2) {
+      const wanted = '+memory +cpu +io +pids';
+      writeFileSync(join(path, 'cgroup.subtree_control'), wanted);
+    } else if (!existsSync(path)) continue;
+    directories.add(join(path, name));
+  }
+  for (const directory of directories) {
+    mkdirSync(directory);
+    writeFileSync(join(directory, 'cgroup.procs'), String(pid));
+  }
+  t.teardown(async () => {
+    child.kill('SIGKILL');
+    await removePidsGroup(name);
+    for (const directory of directories) await removeGroup(directory);
+  });
+  return { child, pid, name, cgroups: await ProcessCgroups.of(pid) };
+}
+
+async function removeGroup(directory: string): Promise<void> {
+  for (let tries = 0; tries < 100; tries += 1) {
+    try {
+      rmdirSync(directory);
+      return;
+    } catch {
+      await sleep(20);
+    }
+  }
+}
+
+/** Lets the shell go on and waits for its end. */
+async function finish(child: ChildProcess) {
+  const ended = once(child, 'exit');
+  let output = '';
+  child.stdout?.on('data', (chunk) => {
+    output += chunk;
+  });
+  child.stdin?.write('\n');
+  const [code, signal] = await ended;
+  return { code: code as number | null, signal: signal as string | null, output };
+}
+
+test('mountinfo is read for v1, v2, combined and named hierarchies, escapes included', (t) => {
+  t.deepEqual(parseCgroupMounts(V1_FIXTURE), [
     { path: '/sys/fs/cgroup/cpu,cpuacct', version: 1, controllers: ['cpu', 'cpuacct'] },
     { path: '/sys/fs/cgroup/systemd', version: 1, controllers: ['name=systemd'] },
-  ]);
-  t.deepEqual(parseCgroupMounts('1 2 0:1 / /a\\040b rw - cgroup2 none rw'), [
-    { path: '/a b', version: 2, controllers: [] },
+    { path: '/sys/fs/cgroup/uni fied', version: 2, controllers: [] },
   ]);
 });
 
-test('names the four layouts', (t) => {
-  const mode = (...lines: string[]) => cgroupMode(parseCgroupMounts(lines.join('\n')));
-  t.is(mode(V2), 'unified');
-  t.is(mode(V1), 'legacy');
-  t.is(mode(V1, NAMED, V2), 'hybrid');
-  t.is(mode(NAMED, V2), 'unified');
-  t.is(mode(OTHER), 'none');
-});
-
-test('sees the hierarchies of this machine as findmnt does', async (t) => {
-  const { stdout } = await promisify(execFile)('findmnt', [
-    '--noheadings',
-    '--raw',
-    '--types=cgroup,cgroup2',
-    '--output=TARGET,FSTYPE',
-  ]);
-  const seen = (await cgroupHierarchies()).map(
-    ({ path, version }) => `${path} ${version === 1 ? 'cgroup' : 'cgroup2'}`,
+test('a memory limit kills what goes beyond it, and the kill is counted', async (t) => {
+  const { child, pid, name, cgroups } = await waitingShell(t, 'tail /dev/zero; echo $?');
+  cgroups.limit(pid, name, { memory: 40 * 2 ** 20 });
+  const { output } = await finish(child);
+  t.is(output, '137\n');
+  const usage = cgroups.usage(name);
+  t.true((usage.oomKills ?? 0) >= 1);
+  t.true(
+    (usage.peakMemoryBytes ?? 0) > 30 * 2 ** 20 && (usage.peakMemoryBytes ?? 0) <= 40 * 2 ** 20,
   );
-  t.deepEqual(seen.sort(), stdout.trim().split('\n').sort());
+});
+
+test('without a limit nothing is killed, and processor time is what times says', async (t) => {
+  const script = 'for ((i = 0; i < 400000; i++)); do :; done; times';
+  const { child, name, cgroups } = await waitingShell(t, script);
+  const before = cgroups.usage(name).cpuMicroseconds ?? 0;
+  const { output } = await finish(child);
+  const usage = cgroups.usage(name);
+  const [user = 0, system = 0] = [...output.split('\n')[0]!.matchAll(/(\d+)m([\d.]+)s/g)].map(
+    ([, minutes, seconds]) => Number(minutes) * 60 + Number(seconds),
+  );
+  const used = ((usage.cpuMicroseconds ?? 0) - before) / 1e6;
+  t.true(Math.abs(used - user - system) < 0.1 + used * 0.2, `${used} ${output}`);
+  const parts = (usage.cpuUserMicroseconds ?? 0) + (usage.cpuSystemMicroseconds ?? 0);
+  t.true(Math.abs(parts / 1e6 - used) < 0.1 + used * 0.2, `${parts} ${used}`);
+  t.is(usage.oomKills, 0);
+});
+
+test('a processor limit slows down', async (t) => {
+  const script = 'for ((i = 0; i < 150000; i++)); do :; done';
+  const { child, pid, name, cgroups } = await waitingShell(t, script);
+  cgroups.limit(pid, name, { cpus: 0.25 });
+  const started = performance.now();
+  await finish(child);
+  const took = performance.now() - started;
+  const used = (cgroups.usage(name).cpuMicroseconds ?? 0) / 1000;
+  // A quarter of the time, but for the first period.
+  t.true(took > used * 2.5, `${took} ms for ${used} ms`);
+});
+
+test('a limit of processes refuses forks, and counts them', async (t) => {
+  const script = 'for i in {1..20}; do sleep 1 & done; wait; exit 0';
+  const { child, pid, name, cgroups } = await waitingShell(t, script);
+  cgroups.limit(pid, name, { pids: 8 });
+  const group = readFileSync(`/proc/${pid}/cgroup`, 'utf8');
+  t.true(group.includes(name), group);
+  await finish(child);
+  const usage = cgroups.usage(name);
+  t.true((usage.pidsRefused ?? 0) > 0);
+  t.is(usage.peakPids, 8);
+  await removePidsGroup(name);
+  t.false(existsSync(join(rootOf('pids').path, 'kiln', name)));
+  await t.notThrowsAsync(removePidsGroup(name));
+});
+
+test('what is read from and written to disk is counted', async (t) => {
+  const { child, name, cgroups } = await waitingShell(
+    t,
+    `f=$(mktemp -p /var/tmp); head -c 3M /dev/urandom > $f; sync $f
+     dd if=$f of=/dev/null iflag=direct bs=1M status=none; rm $f; echo done; read`,
+  );
+  child.stdin?.write('\n');
+  await once(child.stdout!, 'data');
+  const { readBytes = 0, writtenBytes = 0 } = cgroups.usage(name);
+  const about = (bytes: number) => bytes >= 3 * 2 ** 20 && bytes < 16 * 2 ** 20;
+  t.true(about(readBytes) && about(writtenBytes), `${readBytes} ${writtenBytes}`);
+});
+
+test('a limit that cannot be had is an error, not a wish', async (t) => {
+  const { pid, name, cgroups } = await waitingShell(t, 'true');
+  t.throws(() => cgroups.limit(pid, name, { memory: -5 }), { code: 'E_LIMIT' });
+  await t.throwsAsync(ProcessCgroups.of(0x7ffffff0));
 });
