@@ -3,7 +3,7 @@
  * and kept below .cache/hosts, named by what goes into it; never written to afterwards.
  */
 import { createHash } from 'node:crypto';
-import { mkdir, readdir, readFile, rename, rm, stat, truncate } from 'node:fs/promises';
+import { mkdir, readdir, readFile, readlink, rename, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { execa } from 'execa';
 
@@ -117,39 +117,29 @@ export async function ensureHostDisk(top: string, cache: string): Promise<HostDi
 }
 
 async function makeDisk(folder: string, packages: readonly string[]): Promise<void> {
-  const inFolder = execa({
-    cwd: folder,
-    stdio: ['ignore', 'inherit', 'inherit'],
-    // mke2fs reads names in the archive by the locale's rules.
-    env: { LC_ALL: 'C.UTF-8' },
-  });
+  const inFolder = execa({ cwd: folder, stdio: ['ignore', 'inherit', 'inherit'] });
   await inFolder('mmdebstrap', [
     '--variant=minbase',
     `--include=${packages.join(',')}`,
     `--customize-hook=sh -c '${customize.replaceAll("'", "'\\''")}' customize "$1"`,
     '--quiet',
+    '--mode=root',
+    '--format=directory',
     SUITE,
-    'root.tar',
+    'tree',
   ]);
-  await inFolder('tar', [
-    '-xf',
-    'root.tar',
-    '--wildcards',
-    '--transform=s,.*/\\(vmlinuz\\|initrd.img\\)-.*,\\1,',
-    './boot/vmlinuz-*',
-    './boot/initrd.img-*',
-  ]);
-  await inFolder('mke2fs', [
-    '-q',
-    '-t',
-    'ext4',
-    '-d',
-    'root.tar',
-    'disk.img',
-    String(DISK_BYTES / 1024),
-  ]);
-  await truncate(join(folder, 'disk.img'), DISK_BYTES);
-  await rm(join(folder, 'root.tar'));
+  // What the boot loader of a real host would load; Debian links the newest at the root.
+  for (const name of ['vmlinuz', 'initrd.img']) {
+    await inFolder('cp', ['-L', await realpathBelow(join(folder, 'tree'), name), name]);
+  }
+  // Not from an archive: mke2fs 1.47 refuses those with names that are not ASCII.
+  await inFolder('mke2fs', ['-q', '-t', 'ext4', '-d', 'tree', 'disk.img', `${DISK_BYTES / 1024}k`]);
+  await rm(join(folder, 'tree'), { recursive: true });
+}
+
+/** The file that the link `name` at the top of `root` names, relative or not. */
+async function realpathBelow(root: string, name: string): Promise<string> {
+  return join(root, await readlink(join(root, name)));
 }
 
 /** Deletes the disks of former package lists, but for the youngest. */

@@ -19,11 +19,19 @@ async function limitAbove(path: string, file: string): Promise<string | undefine
 /** The files of the kernel say what `kiln run --memory --cpus --pids` asked for. */
 export async function checkLimits(state: BusyboxState): Promise<void> {
   const limits = ['--memory', '100M', '--cpus', '0.5', '--pids', '50'];
-  const command = state.kiln(
-    ['run', '-r', IMAGE, ...limits, '--', 'sh', '-c', 'echo up; exec sleep 98765'],
-    { buffer: false },
-  );
-  await once(command.stdout as NodeJS.ReadableStream, 'data');
+  const command = state.kiln([
+    'run',
+    '-r',
+    IMAGE,
+    ...limits,
+    '--',
+    'sh',
+    '-c',
+    'echo up; exec sleep 98765',
+  ]);
+  const up = once(command.stdout as NodeJS.ReadableStream, 'data');
+  const early = await Promise.race([command, up.then(() => undefined)]);
+  assert.equal(early, undefined, `it ended at once: ${early?.stderr}`);
   const { stdout } = await execa('ps', ['-e', '-o', 'pid=,args=']);
   const line = stdout.split('\n').find((text) => /^\s*\d+ sleep 98765$/.test(text));
   const pid = line?.trim().split(' ')[0];

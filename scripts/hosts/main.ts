@@ -4,7 +4,7 @@
  *
  * Arguments: `--engine embedded|system` for one engine only, `--match PATTERN` for ava.
  */
-import { mkdir, readFile, rm } from 'node:fs/promises';
+import { mkdir, readFile, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { execa } from 'execa';
 import { acquireLock } from '../../src/kernel/flock.ts';
@@ -57,7 +57,7 @@ try {
   process.stdout.write('==> booting host A (emulated: about ten times slower than this machine)\n');
   const poweredOff = await runMachine(host, job, folder);
   await readResults(job, cache);
-  await execa('cp', [join(folder, 'console.log'), results]);
+  await rename(join(folder, 'console.log'), join(results, 'console.log'));
   process.exitCode = (await report(poweredOff)) ? 0 : 1;
 } finally {
   await rm(folder, { recursive: true, force: true });

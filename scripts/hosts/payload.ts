@@ -99,9 +99,9 @@ async function copyFixtures(source: string, target: string): Promise<void> {
   }
 }
 
-/** Reads the results from the disk of a machine that is off, without mounting it. */
-export async function readResults(disk: string, target: string): Promise<void> {
-  await rm(target, { recursive: true, force: true });
-  await mkdir(target, { recursive: true });
-  await execa('debugfs', ['-R', `rdump /results ${target}`, disk]);
+/** Replaces the folder `results` below `parent` with the disk's, without mounting it; its machine is off. */
+export async function readResults(disk: string, parent: string): Promise<void> {
+  await rm(join(parent, 'results'), { recursive: true, force: true });
+  await mkdir(parent, { recursive: true });
+  await execa('debugfs', ['-R', `rdump /results ${parent}`, disk]);
 }
