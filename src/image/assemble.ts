@@ -12,7 +12,6 @@ import type { StoredPackage } from './store/packages.ts';
 import { reasonsForExact } from './transaction/choose.ts';
 import { installIntoEmptyRoot, rpmMissing } from './transaction/exact.ts';
 import { findRpm, runFastTransaction } from './transaction/fast.ts';
-import { planTransaction } from './transaction/plan.ts';
 import { type Composition, composeTree } from './tree/compose.ts';
 import { type ClampTimes, cleanUpperTree, mergeOverlay } from './tree/merge-overlay.ts';
 import { openInTree } from './tree/path.ts';
@@ -70,15 +69,11 @@ export async function assembleTree(options: AssembleOptions): Promise<AssembledT
   const composition = composeTree(plan, composed, (of) => byPackage.get(of)!.tree);
   const parts = { options, plan, composed, composition };
   if (scriptlets.mode === 'none') return withoutScripts(parts);
-  const steps = planTransaction(
-    packages.map((stored) => stored.package),
-    plan.shared,
-  );
   const reasons =
     scriptlets.mode === 'exact'
       ? ['the recipe asks for it']
-      : reasonsForExact([...byPackage.keys()], steps, composition.deferred, plan);
-  return reasons.length === 0 ? await fast(parts, steps) : await exact(parts, reasons);
+      : reasonsForExact([...byPackage.keys()], composition.deferred, plan);
+  return reasons.length === 0 ? await fast(parts) : await exact(parts, reasons);
 }
 
 interface Parts {
@@ -103,10 +98,7 @@ function withoutScripts({ options, plan, composed, composition }: Parts): Assemb
   };
 }
 
-async function fast(
-  { options, plan, composed, composition }: Parts,
-  steps: Parameters<typeof runFastTransaction>[0]['steps'],
-): Promise<AssembledTree> {
+async function fast({ options, plan, composed, composition }: Parts): Promise<AssembledTree> {
   const { engine, packages, scriptlets, signal, onProgress } = options;
   const work = subdirectory(options.work, 'transaction');
   const clamp = clampTimes(newest(packages));
@@ -115,8 +107,7 @@ async function fast(
     tree: composed,
     plan,
     work,
-    steps,
-    headers: packages.map((stored) => stored.header),
+    packages,
     deferred: composition.deferred,
     timeout: scriptlets.timeout,
     signal,

@@ -45,13 +45,6 @@ export interface ImageRequest {
   readonly signal?: AbortSignal | undefined;
 }
 
-/** The id that the image of this request has or will have. */
-export function requestedImageId(
-  request: Pick<ImageRequest, 'lock' | 'settings' | 'base'>,
-): string {
-  return imageId(inputsOf(request));
-}
-
 /**
  * The image of a request, taken into use; made first if there is none. Whoever asks for an image
  * that somebody else is making waits for that one.

@@ -9,7 +9,7 @@ import type { LoadedImageRecipe, ScriptletPolicy } from '../recipe/load-image-re
 export const IMAGE_FORMAT = 1;
 
 /** An extra file of an image, with its content known by digest. */
-export interface ImageFile {
+interface ImageFile {
   readonly path: string;
   /** Of the content, sha256 in hex. */
   readonly digest: string;
@@ -33,12 +33,6 @@ export interface ImageInputs {
   readonly workdir: string | null;
   readonly scriptlets: ScriptletPolicy['mode'];
 }
-
-/** The parts of a recipe that decide what an image is, apart from its packages. */
-export type RecipeSettings = Pick<
-  LoadedImageRecipe,
-  'arch' | 'users' | 'environment' | 'user' | 'workdir' | 'scriptlets'
->;
 
 /** The id of the image that these inputs make: sha256 in hex. */
 export function imageId(inputs: ImageInputs): string {

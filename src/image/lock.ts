@@ -45,7 +45,7 @@ const settingsSchema = z.strictObject({
  * A whole image, pinned: the packages by digest, and everything else a recipe says. Building from
  * it needs neither the recipe nor a solver.
  */
-export const imageLockSchema = z.strictObject({
+const imageLockSchema = z.strictObject({
   kind: z.literal(KIND),
   format: z.literal(1),
   /** Digest of what the recipe asked for: another one means that the lock is out of date. */

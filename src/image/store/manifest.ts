@@ -29,9 +29,9 @@ export interface ImageManifest {
   /** Every user of the image's /etc/passwd. */
   readonly accounts: readonly Account[];
   readonly packageCount: number;
-  /** Bytes of all files, as `du --apparent-size` counts them. */
+  /** Bytes of all files. */
   readonly bytes: number;
-  /** Bytes that only this image holds: what it does not share with the package store. */
+  /** Bytes on disk that only this image holds: what it does not share with the package store. */
   readonly ownBytes: number;
   /** Newest build time of its packages, seconds since 1970: what scriptlets made is that old. */
   readonly epoch: number;

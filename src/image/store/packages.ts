@@ -85,7 +85,7 @@ export function packageDirectory(paths: StatePaths, digest: string): string {
 }
 
 /** The file of an entry that says what it is; its mtime is the last use. */
-export function entryFile(directory: string): string {
+function entryFile(directory: string): string {
   return join(directory, 'package.json');
 }
 

@@ -1,12 +1,11 @@
 import type { RpmPackage } from '../../rpm/package.ts';
 import type { DeferredOwner } from '../tree/compose.ts';
 import type { TreePlan } from '../tree/plan.ts';
-import type { TransactionStep } from './plan.ts';
+import { sysusersLines } from './sysusers.ts';
 
 /** Why the payloads-first way would not, or might not, give what rpm gives. Empty: it does. */
 export function reasonsForExact(
   packages: readonly RpmPackage[],
-  steps: readonly TransactionStep[],
   deferred: readonly DeferredOwner[],
   plan: TreePlan,
 ): string[] {
@@ -28,7 +27,8 @@ export function reasonsForExact(
       reasons.push(`${label} has a %triggerprein scriptlet`);
     }
   }
-  const needsShell = deferred.length > 0 || steps.some((step) => step.kind === 'sysusers');
+  const needsShell =
+    deferred.length > 0 || packages.some((added) => sysusersLines(added).length > 0);
   const tools = needsShell ? ['/bin/sh', '/usr/bin/chown', '/usr/bin/chgrp', '/usr/bin/chmod'] : [];
   for (const tool of tools) {
     if (plan.find(tool) === undefined) reasons.push(`owners must be set, and there is no ${tool}`);

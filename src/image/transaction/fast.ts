@@ -1,11 +1,13 @@
 import { join } from 'node:path';
 import type { RpmPackage } from '../../rpm/package.ts';
 import type { Engine } from '../../sandbox/open.ts';
+import type { StoredPackage } from '../store/packages.ts';
 import type { DeferredOwner } from '../tree/compose.ts';
+import { nevra } from '../tree/file-conflict.ts';
 import type { TreePlan } from '../tree/plan.ts';
 import { TransactionBox } from './box.ts';
 import { ControlDirectory } from './control.ts';
-import type { TransactionStep } from './plan.ts';
+import { planTransaction } from './plan.ts';
 import { failure, runSteps } from './run-steps.ts';
 
 /** What {@link runFastTransaction} needs. */
@@ -16,9 +18,7 @@ export interface FastTransaction {
   readonly plan: TreePlan;
   /** An empty folder for what happens. */
   readonly work: string;
-  readonly steps: readonly TransactionStep[];
-  /** Files that hold each package's lead, signature and header, in installation order. */
-  readonly headers: readonly string[];
+  readonly packages: readonly StoredPackage[];
   readonly deferred: readonly DeferredOwner[];
   /** For each script, seconds. */
   readonly timeout: number;
@@ -39,15 +39,17 @@ export async function runFastTransaction(
   const control = new ControlDirectory(join(work, 'control'));
   const scratch = join(work, 'scratch');
   const rpm = findRpm(plan);
-  const headers = rpm === undefined ? [] : options.headers.map((file) => control.addFile(file));
   await using box = await TransactionBox.open(engine, { tree, scratch, control: control.path });
+  let order = options.packages.map((stored) => stored.package);
   if (rpm !== undefined) {
     options.onStep?.('rpm database');
+    const headers = options.packages.map((stored) => control.addFile(stored.header));
     const argv = [rpm, ...JUST_DATABASE, ...headers];
     const result = await box.run({ argv, timeout: DATABASE_TIMEOUT, signal });
     if (result.status !== 0) throw failure('writing the rpm database', result);
+    order = installationOrder(order, result.output);
   }
-  const warnings = await runSteps(options.steps, {
+  const warnings = await runSteps(planTransaction(order, plan.shared), {
     box,
     control,
     rpm,
@@ -68,11 +70,10 @@ export function findRpm(plan: TreePlan): string | undefined {
 /** Seconds; some thousand packages take a few. */
 const DATABASE_TIMEOUT = 600;
 
-/** Headers without payloads: everything about them has been verified before. */
+/** Headers without payloads: everything about them has been verified before. Users come later. */
 const JUST_DATABASE = [
-  '-i',
+  '-iv',
   '--justdb',
-  '--noorder',
   '--nodeps',
   '--noverify',
   '--nodigest',
@@ -80,7 +81,20 @@ const JUST_DATABASE = [
   '--ignorearch',
   '--ignoreos',
   '--ignoresize',
+  '--define',
+  '__systemd_sysusers %{nil}',
 ];
+
+/**
+ * The order in which rpm has put packages into its database, which it tells with `-v`: that is the
+ * order it would have installed them in, and the lock's may be another one.
+ */
+function installationOrder(packages: readonly RpmPackage[], output: string): RpmPackage[] {
+  const place = new Map(output.split('\n').map((line, index) => [line.trim(), index]));
+  const placed = packages.map((of) => ({ of, at: place.get(nevra(of)) }));
+  if (placed.some(({ at }) => at === undefined)) return [...packages];
+  return placed.sort((a, b) => a.at! - b.at!).map(({ of }) => of);
+}
 
 /** The packages whose files say which users and groups there are. */
 function accountsFrom(plan: TreePlan): RpmPackage[] {

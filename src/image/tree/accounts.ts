@@ -53,7 +53,7 @@ export function readGroups(root: number): Group[] {
 }
 
 /** The text of a file of the tree, followed inside it; undefined if there is none or it is no plain file. */
-export function readTreeFile(root: number, path: string): string | undefined {
+function readTreeFile(root: number, path: string): string | undefined {
   const fd = openInTree(root, path, constants.O_RDONLY);
   if (fd === undefined) return undefined;
   try {

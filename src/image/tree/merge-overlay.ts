@@ -22,6 +22,9 @@ import { getXattr, listXattrs, removeXattr, setXattr } from '../../kernel/xattr.
 /** Deeper than PATH_MAX allows: whoever made such a tree does not mean well. */
 const MAX_DEPTH = 2048;
 
+/** Bytes of a block as stat(2) counts them. */
+const BLOCK = 512;
+
 /** Overlayfs's own marks: `user.` for mounts with `userxattr`, which a user namespace needs. */
 const MARKS = ['user.overlay.', 'trusted.overlay.'];
 
@@ -31,7 +34,7 @@ export interface Merge {
   readonly changed: number;
   /** Entries that are gone from the tree. */
   readonly removed: number;
-  /** Of all files that came into the tree. */
+  /** On disk, of all files that came into the tree. */
   readonly bytes: number;
 }
 
@@ -167,7 +170,7 @@ class Merger implements Merge {
   #entry(directory: number, name: Buffer, stat: BigIntStats): void {
     if (stat.isFile()) {
       withFile(directory, name, clearMarks);
-      this.bytes += Number(stat.size);
+      this.bytes += Number(stat.blocks) * BLOCK;
     }
     const times = clampTimes(stat, this.#clamp);
     if (times !== undefined) setTimes(directory, times, name);
