@@ -11,6 +11,7 @@ const tasks: TaskTable = {
   'rpm-read': () => import('./rpm/read-task.ts'),
   'rpm-unpack': () => import('./rpm/unpack-task.ts'),
   'solver-convert': () => import('./solver/convert-task.ts'),
+  'solver-order': () => import('./solver/order-task.ts'),
   'solver-solve': () => import('./solver/solve-task.ts'),
 };
 

@@ -1,7 +1,8 @@
+import { createHash } from 'node:crypto';
 import { mkdir, rm, stat, truncate } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { acquireLock } from '../kernel/flock.ts';
-import { type Cache, hasContent, publish } from './cache.ts';
+import { type Cache, digestFile, hasContent, publish } from './cache.ts';
 import { BrokenFileError, type MirrorRequest, type Mirrors, tryMirrors } from './mirrors.ts';
 import type { OnProgress } from './progress.ts';
 import { type ResumeState, receiveBuffer, receiveFile } from './receive.ts';
@@ -79,6 +80,30 @@ async function usable(path: string, size: number | undefined): Promise<number> {
   if (size === undefined || have <= size) return have;
   await truncate(path);
   return 0;
+}
+
+/**
+ * Gets a file of which nothing is known but its URL into the cache, from the beginning, and gives
+ * its path there.
+ * @throws KilnError E_DOWNLOAD, E_CACHE_WRITE; the signal's reason
+ */
+export async function downloadUnknown(
+  context: DownloadContext,
+  item: DownloadItem,
+  url: string,
+): Promise<string> {
+  const { cache } = context;
+  const name = createHash('sha256').update(url).digest('hex');
+  const partial = cache.partial(`url:${name}`);
+  await mkdir(dirname(partial), { recursive: true });
+  await using _held = await acquireLock(partial, { signal: context.signal });
+  await tryMirrors(mirrorRequest(context, item), async (from) => {
+    const options = receiveOptions(context, item, undefined);
+    await receiveFile(from, partial, 0, {}, { ...options, headers: {}, allowPlain: false });
+  });
+  const target = cache.object(await digestFile(partial, 'sha256'));
+  await publish(partial, target);
+  return target;
 }
 
 /** A small file and how its server tells it from a later one. */

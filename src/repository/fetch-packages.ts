@@ -1,11 +1,12 @@
 import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { KilnError } from '../errors.ts';
 import { hasContent } from './cache.ts';
 import { type DownloadContext, downloadObject } from './download.ts';
 import { findMirrors } from './find-mirrors.ts';
 import { MAX_PACKAGE } from './limits.ts';
-import { checkLocation } from './location.ts';
+import { checkLocation, locationUrl } from './location.ts';
 import type { Lock, LockedPackage, LockedRepository } from './lock.ts';
 import { Mirrors } from './mirrors.ts';
 import { downloadContext, type OpenOptions } from './open.ts';
@@ -33,10 +34,11 @@ export async function fetchPackages(
   const fetchOne = async (entry: LockedPackage, signal: AbortSignal) => {
     const repository = repositories.get(entry.repository);
     if (repository === undefined) throw new TypeError(`no repository ${entry.repository}`);
+    const local = localPath(repository, entry);
     const path =
-      repository.source.kind === 'directory'
-        ? await localPackage(repository.source.path, entry)
-        : await remotePackage(repository, entry, mirrors, progress.watch(entry, signal));
+      local === undefined
+        ? await remotePackage(repository, entry, mirrors, progress.watch(entry, signal))
+        : await localPackage(local, entry);
     progress.finished();
     return [entry.digest, path] as const;
   };
@@ -46,9 +48,43 @@ export async function fetchPackages(
   return new Map(await mapParallel(entries, parallel, context.signal, fetchOne));
 }
 
-async function localPackage(directory: string, entry: LockedPackage): Promise<string> {
+/**
+ * A URL for each remote package of a lock, by digest: at the best mirror where there are several.
+ * @throws KilnError E_DOWNLOAD, E_REPOSITORY_METADATA
+ */
+export async function packageUrls(
+  lock: Lock,
+  options: Omit<OpenOptions, 'refresh'>,
+): Promise<Map<string, string>> {
+  const context = downloadContext(options);
+  const bases = new Map<string, string>();
+  for (const repository of lock.repositories) {
+    if (repository.source.kind === 'directory') continue;
+    const [base] = (await packageMirrors(repository, context)).bases;
+    if (base !== undefined) bases.set(repository.id, base);
+  }
+  const urls = new Map<string, string>();
+  for (const { digest, location, repository } of lock.packages) {
+    const base = bases.get(repository);
+    if (isAbsoluteUrl(location)) urls.set(digest, location);
+    else if (base !== undefined) urls.set(digest, locationUrl(base, location));
+  }
+  return urls;
+}
+
+function isAbsoluteUrl(location: string): boolean {
+  return /^(https?|file):\/\//.test(location);
+}
+
+/** Where a package lies that needs no download. */
+function localPath({ source }: LockedRepository, entry: LockedPackage): string | undefined {
+  if (entry.location.startsWith('file://')) return fileURLToPath(entry.location);
+  if (source.kind !== 'directory' || isAbsoluteUrl(entry.location)) return undefined;
   checkLocation(entry.location, entry.repository);
-  const path = join(directory, entry.location);
+  return join(source.path, entry.location);
+}
+
+async function localPackage(path: string, entry: LockedPackage): Promise<string> {
   if (await hasContent(path, entry.digest, entry.size)) return path;
   const found = await stat(path).catch(() => undefined);
   throw new KilnError(
@@ -71,7 +107,7 @@ async function remotePackage(
   const cached = await context.cache.find(digest, size);
   if (cached !== undefined) return cached;
   const item = { repository: repository.id, item: nevra, maxSize: MAX_PACKAGE, digest, size };
-  if (/^https?:\/\//.test(location)) {
+  if (isAbsoluteUrl(location)) {
     const single = new Mirrors([location]);
     return await downloadObject(context, { ...item, mirrors: single, location: '' });
   }

@@ -1,6 +1,6 @@
 import { z } from 'zod';
 
-export const COMPRESSIONS = ['none', 'gzip', 'xz', 'zstd'] as const;
+const COMPRESSIONS = ['none', 'gzip', 'xz', 'zstd'] as const;
 export type Compression = (typeof COMPRESSIONS)[number];
 
 /** A metadata file as repomd.xml describes it. Digests are written `sha256:HEX`. */

@@ -14,8 +14,18 @@ export function watchStall(
   let lastByte = performance.now();
   let windowStart = lastByte;
   let windowBytes = 0;
+  const period = Math.max(10, Math.min(options.idleTimeout, options.rateWindow) / 8);
+  let lastCheck = lastByte;
   const check = () => {
     const now = performance.now();
+    const late = now - lastCheck > 3 * period;
+    lastCheck = now;
+    if (late) {
+      // This process, not the server, did not get on (a busy or suspended machine).
+      lastByte = windowStart = now;
+      windowBytes = 0;
+      return;
+    }
     if (now - lastByte > options.idleTimeout) {
       onStall(`it stalled: nothing came for ${seconds(now - lastByte)} s`);
       return;
@@ -29,7 +39,6 @@ export function watchStall(
     windowStart = now;
     windowBytes = 0;
   };
-  const period = Math.max(10, Math.min(options.idleTimeout, options.rateWindow) / 8);
   const timer = setInterval(check, period);
   return {
     received(bytes) {

@@ -10,7 +10,7 @@ const SOLVER_SOLVABLE_PROVIDES = 0x03;
  * Whether primary metadata lists a file of this path (createrepo_c's filter); all others are in
  * filelists only.
  */
-export function isPrimaryFile(path: string): boolean {
+function isPrimaryFile(path: string): boolean {
   return path.startsWith('/etc/') || path.includes('bin/') || path === '/usr/lib/sendmail';
 }
 

@@ -173,7 +173,7 @@ export function transactionSteps(transaction: Pointer): Id[] {
 }
 
 /** A copy of `count` ids in libsolv's memory. */
-export function readIds(address: Pointer, count: number): Id[] {
+function readIds(address: Pointer, count: number): Id[] {
   if (count === 0) return [];
   return Array.from(new Int32Array(koffi.view(address, count * 4)));
 }

@@ -8,6 +8,7 @@ import type { OnProgress } from '../repository/progress.ts';
 import { type ConvertedPart, dropConverted, ensureConverted, readGroups } from './converted.ts';
 import { defaultGroupTypes, expandGroups, type GroupPackageType } from './groups.ts';
 import { makeLock } from './make-lock.ts';
+import { problemText } from './problem-text.ts';
 import { type SolveInput, type SolveOutput, solveOutputSchema } from './solve-input.ts';
 
 /** What {@link solve} is asked for. */
@@ -179,11 +180,7 @@ async function runSolver(
 function solverError(answer: Exclude<SolveOutput, { kind: 'solved' }>): KilnError {
   switch (answer.kind) {
     case 'problems': {
-      const text = answer.problems
-        .map((lines) =>
-          lines.map((line, index) => `${index === 0 ? '  - ' : '    '}${line}`).join('\n'),
-        )
-        .join('\n');
+      const text = problemText(answer.problems);
       return new KilnError(
         'E_SOLVER_PROBLEM',
         `these packages cannot be installed together:\n${text}`,

@@ -9,14 +9,16 @@ import type { Lock } from '../../src/repository/lock.ts';
 import { type OpenOptions, openRepositories } from '../../src/repository/open.ts';
 import { type SolveRequest, solve } from '../../src/solver/solve.ts';
 
-/** Impatient, so that tests of failures are short. */
-export const impatient = {
-  answerTimeout: 2000,
+/** Few tries and short pauses, so that tests of failures are short; waits for a busy machine. */
+export const impatient = { attempts: 4, backoff: 10 };
+
+/** Gives up on a server soon. */
+export const veryImpatient = {
+  ...impatient,
+  answerTimeout: 2500,
   idleTimeout: 400,
   minimumRate: 1000,
   rateWindow: 400,
-  attempts: 4,
-  backoff: 10,
 };
 
 /** A repository as a recipe would name it. */

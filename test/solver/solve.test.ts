@@ -101,7 +101,7 @@ const specs: Record<string, readonly string[]> = {
   'several at once': ['app', 'rich', 'reader', 'first'],
 };
 for (const [title, install] of Object.entries(specs)) {
-  test(`dnf chooses the same packages: ${title}`, async (t) => {
+  test.serial(`dnf chooses the same packages: ${title}`, async (t) => {
     const { main, cache } = t.context;
     const expected = await dnfSolution([main], install);
     t.truthy(expected);
@@ -110,7 +110,7 @@ for (const [title, install] of Object.entries(specs)) {
   });
 }
 
-test('dnf chooses the same with recommended packages', async (t) => {
+test.serial('dnf chooses the same with recommended packages', async (t) => {
   const { main, cache } = t.context;
   const expected = await dnfSolution([main], ['app'], { weak: true });
   t.true(expected?.some((nevra) => nevra.startsWith('docs-')));
@@ -121,7 +121,7 @@ test('dnf chooses the same with recommended packages', async (t) => {
   );
 });
 
-test('dnf chooses the same from two repositories', async (t) => {
+test.serial('dnf chooses the same from two repositories', async (t) => {
   const { main, extra, cache } = t.context;
   const expected = await dnfSolution([main, extra], ['tool', 'extra-only']);
   t.deepEqual(expected, ['extra-only-1-1.noarch', 'tool-7-1.noarch']);
@@ -137,7 +137,7 @@ test('dnf chooses the same from two repositories', async (t) => {
   );
 });
 
-test('a preferred repository wins over a newer version', async (t) => {
+test.serial('a preferred repository wins over a newer version', async (t) => {
   const { main, extra, cache } = t.context;
   const both = [
     repository({ id: 'main', directory: main, priority: 10 }),
@@ -146,7 +146,7 @@ test('a preferred repository wins over a newer version', async (t) => {
   t.deepEqual(nevras(await lockOf(both, cache, { install: ['tool'] })), ['tool-1-1.noarch']);
 });
 
-test('excludes hold for the whole and for one repository', async (t) => {
+test.serial('excludes hold for the whole and for one repository', async (t) => {
   const { main, extra, cache } = t.context;
   const expected = await dnfSolution([main], ['app'], { exclude: ['app-2*'] });
   const one = [repository({ id: 'main', directory: main })];
@@ -169,7 +169,7 @@ test('excludes hold for the whole and for one repository', async (t) => {
   ]);
 });
 
-test('what is asked for and excluded is called so', async (t) => {
+test.serial('what is asked for and excluded is called so', async (t) => {
   const { main, cache } = t.context;
   const error = await t.throwsAsync<KilnError>(
     lockOf([repository({ id: 'main', directory: main })], cache, {
@@ -181,23 +181,26 @@ test('what is asked for and excluded is called so', async (t) => {
   t.regex(error?.message ?? '', /red-1-1\.noarch/);
 });
 
-test('groups: mandatory, default and met conditions; optional on demand; absent members are named', async (t) => {
-  const { main, cache } = t.context;
-  const repositories = [repository({ id: 'main', directory: main })];
-  const expected = ['docs-1-1.noarch', 'green-1-1.noarch', 'tool-1-1.noarch'];
-  for (const name of ['@buildsys-build', '@Buildsystem building group', '@^everything']) {
-    t.deepEqual(nevras(await lockOf(repositories, cache, { install: [name] })), expected, name);
-  }
-  const all = await lockOf(repositories, cache, {
-    install: ['@buildsys-build'],
-    groupTypes: ['mandatory', 'optional'],
-  });
-  t.deepEqual(nevras(all), ['blue-1-1.noarch', 'tool-1-1.noarch']);
-  const withApp = await lockOf(repositories, cache, { install: ['@buildsys-build', 'app'] });
-  t.true(nevras(withApp).includes('epochal-3:1-1.noarch'));
-});
+test.serial(
+  'groups: mandatory, default and met conditions; optional on demand; absent members are named',
+  async (t) => {
+    const { main, cache } = t.context;
+    const repositories = [repository({ id: 'main', directory: main })];
+    const expected = ['docs-1-1.noarch', 'green-1-1.noarch', 'tool-1-1.noarch'];
+    for (const name of ['@buildsys-build', '@Buildsystem building group', '@^everything']) {
+      t.deepEqual(nevras(await lockOf(repositories, cache, { install: [name] })), expected, name);
+    }
+    const all = await lockOf(repositories, cache, {
+      install: ['@buildsys-build'],
+      groupTypes: ['mandatory', 'optional'],
+    });
+    t.deepEqual(nevras(all), ['blue-1-1.noarch', 'tool-1-1.noarch']);
+    const withApp = await lockOf(repositories, cache, { install: ['@buildsys-build', 'app'] });
+    t.true(nevras(withApp).includes('epochal-3:1-1.noarch'));
+  },
+);
 
-test('an unknown group names those there are', async (t) => {
+test.serial('an unknown group names those there are', async (t) => {
   const { main, cache } = t.context;
   const error = await t.throwsAsync<KilnError>(
     lockOf([repository({ id: 'main', directory: main })], cache, { install: ['@build'] }),
@@ -206,7 +209,7 @@ test('an unknown group names those there are', async (t) => {
   t.regex(error?.hint ?? '', /buildsys-build/);
 });
 
-test('rich dependencies and conditions can be asked for', async (t) => {
+test.serial('rich dependencies and conditions can be asked for', async (t) => {
   const { main, cache } = t.context;
   const repositories = [repository({ id: 'main', directory: main })];
   const one = await lockOf(repositories, cache, { install: ['(red or blue)'] });
@@ -230,7 +233,7 @@ test('rich dependencies and conditions can be asked for', async (t) => {
   );
 });
 
-test('problems are told in words, all of them', async (t) => {
+test.serial('problems are told in words, all of them', async (t) => {
   const { main, cache } = t.context;
   const repositories = [repository({ id: 'main', directory: main })];
   const install = ['left', 'right', 'needs-red'];
@@ -242,7 +245,7 @@ test('problems are told in words, all of them', async (t) => {
   t.is((error?.details?.problems as string[][] | undefined)?.length, 2);
 });
 
-test('names that nobody has are all told, with what was perhaps meant', async (t) => {
+test.serial('names that nobody has are all told, with what was perhaps meant', async (t) => {
   const { main, cache } = t.context;
   const repositories = [repository({ id: 'main', directory: main })];
   const error = await t.throwsAsync<KilnError>(
@@ -253,7 +256,7 @@ test('names that nobody has are all told, with what was perhaps meant', async (t
   t.regex(error?.message ?? '', /TOOL \(did you mean tool\?\)/);
 });
 
-test('packages come in an order in which each finds what it requires', async (t) => {
+test.serial('packages come in an order in which each finds what it requires', async (t) => {
   const { main, cache } = t.context;
   const lock = await lockOf([repository({ id: 'main', directory: main })], cache, {
     install: ['first', 'app'],
@@ -265,7 +268,7 @@ test('packages come in an order in which each finds what it requires', async (t)
   t.true(order.indexOf('tool') < order.indexOf('app'));
 });
 
-test('a lock holds what rpm and sha256sum say of its files', async (t) => {
+test.serial('a lock holds what rpm and sha256sum say of its files', async (t) => {
   const { main, cache } = t.context;
   const lock = await lockOf([repository({ id: 'main', directory: main })], cache, {
     install: ['epochal', 'libx'],
@@ -281,7 +284,7 @@ test('a lock holds what rpm and sha256sum say of its files', async (t) => {
   }
 });
 
-test('an earlier lock is kept to wherever that is possible', async (t) => {
+test.serial('an earlier lock is kept to wherever that is possible', async (t) => {
   const { main, cache } = t.context;
   const repositories = [repository({ id: 'main', directory: main })];
   const old = await lockOf(repositories, cache, { install: ['app-1.0', 'libx-1.9'] });

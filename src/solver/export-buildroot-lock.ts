@@ -1,0 +1,73 @@
+import { pathToFileURL } from 'node:url';
+import { KilnError } from '../errors.ts';
+import {
+  type BuildrootLock,
+  type BuildrootRpm,
+  buildrootLockVersion,
+} from '../repository/buildroot-lock.ts';
+import { packageUrls } from '../repository/fetch-packages.ts';
+import type { Lock, LockedPackage } from '../repository/lock.ts';
+import type { OpenOptions } from '../repository/open.ts';
+import type { RpmPackage } from '../rpm/package.ts';
+import { readRpms } from '../rpm/read.ts';
+import { sigmd5 } from './sigmd5.ts';
+
+/**
+ * Writes a lock as mock's buildroot_lock.json. It lacks mock's `bootstrap`, for kiln has none.
+ * @param files the packages' paths by digest, as `fetchPackages` gives them: the format wants what
+ * only their headers say.
+ * @throws KilnError E_RPM_…; E_DOWNLOAD if the mirrors of a repository cannot be found out.
+ */
+export async function exportBuildrootLock(
+  lock: Lock,
+  files: ReadonlyMap<string, string>,
+  options: Omit<OpenOptions, 'refresh'>,
+): Promise<BuildrootLock> {
+  const urls = await packageUrls(lock, options);
+  const paths = lock.packages.map(({ digest }) => files.get(digest) ?? '');
+  const rpms: BuildrootRpm[] = [];
+  for await (const result of readRpms(paths, { signal: options.signal })) {
+    if (result.error !== undefined) throw result.error;
+    const entry = lock.packages[result.index];
+    if (entry !== undefined) rpms.push(describe(entry, result.package, urls, result.file));
+  }
+  // mock sorts by name and architecture.
+  rpms.sort((a, b) => compare(`${a.name} ${a.arch}`, `${b.name} ${b.arch}`));
+  const { arch } = lock;
+  return {
+    version: buildrootLockVersion,
+    buildroot: { rpms },
+    config: { target_arch: arch, legal_host_arches: [arch] },
+  };
+}
+
+function describe(
+  entry: LockedPackage,
+  found: RpmPackage,
+  urls: ReadonlyMap<string, string>,
+  path: string,
+): BuildrootRpm {
+  const { name, arch, version, release, epoch, license } = found;
+  const md5 = sigmd5(found);
+  if (md5 === '') {
+    throw new KilnError('E_LOCK_EXPORT', `${entry.nevra} has no MD5 of header and payload`, {
+      hint: "packages of RPM's format 6 have none; a buildroot lock cannot name them",
+    });
+  }
+  const [signature] = found.signatures;
+  return {
+    name,
+    arch,
+    version,
+    release,
+    epoch: epoch === null ? null : String(epoch),
+    license,
+    sigmd5: md5,
+    signature: signature === undefined ? null : signature.keyId.slice(-8),
+    url: urls.get(entry.digest) ?? pathToFileURL(path).href,
+  };
+}
+
+function compare(a: string, b: string): number {
+  return a < b ? -1 : a > b ? 1 : 0;
+}

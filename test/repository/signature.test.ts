@@ -1,0 +1,121 @@
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import anyTest, { type TestFn } from 'ava';
+import { execa } from 'execa';
+import type { KilnError } from '../../src/errors.ts';
+import { MirrorServer } from './mirror-server.ts';
+import { lockOf, nevras, repository } from './open.ts';
+import { buildPackages, createRepository } from './rpm-repository.ts';
+
+interface Context {
+  readonly directory: string;
+  readonly rpms: string;
+  /** Signs repomd.xml with gpg, as a distribution does. */
+  readonly sign: (user: string, ...options: string[]) => Promise<void>;
+}
+const test = anyTest as TestFn<Context>;
+
+test.before(async (t) => {
+  const directory = await mkdtemp(join(tmpdir(), 'kiln-signed-'));
+  const rpms = join(directory, 'rpms');
+  await buildPackages(rpms, [{ name: 'one' }]);
+  await createRepository(rpms);
+  const home = join(directory, 'gnupg');
+  await execa('install', ['-d', '-m', '0700', home]);
+  const gpg = (...options: string[]) =>
+    execa('gpg', [
+      '--homedir',
+      home,
+      '--batch',
+      '--yes',
+      '--pinentry-mode',
+      'loopback',
+      '--passphrase',
+      '',
+      ...options,
+    ]);
+  for (const user of ['good', 'other']) {
+    await gpg(
+      '--quick-generate-key',
+      `${user} <${user}@example.org>`,
+      user === 'good' ? 'rsa3072' : 'ed25519',
+      'sign',
+      'never',
+    );
+    await gpg('--armor', '--output', join(directory, `${user}.asc`), '--export', user);
+  }
+  const repomd = join(rpms, 'repodata/repomd.xml');
+  const sign = async (user: string, ...options: string[]) => {
+    await gpg(
+      '--local-user',
+      user,
+      '--detach-sign',
+      ...options,
+      '--output',
+      `${repomd}.asc`,
+      repomd,
+    );
+  };
+  Object.assign(t.context, { directory, rpms, sign });
+});
+
+test.after.always(async (t) => {
+  await execa('gpgconf', ['--homedir', join(t.context.directory, 'gnupg'), '--kill', 'all'], {
+    reject: false,
+  });
+  await rm(t.context.directory, { recursive: true, force: true });
+});
+
+function attempt({ directory, rpms }: Context, cache: string, keys = ['good.asc']) {
+  const gpgkey = keys.map((key) => join(directory, key));
+  const config = repository({ id: 'signed', directory: rpms, repo_gpgcheck: true, gpgkey });
+  return lockOf([config], join(directory, cache), { install: ['one'] });
+}
+
+test.serial('a repomd.xml that a trusted key signed, armored or binary', async (t) => {
+  await t.context.sign('good', '--armor');
+  t.deepEqual(nevras(await attempt(t.context, 'armored')), ['one-1-1.noarch']);
+  await t.context.sign('good');
+  t.deepEqual(nevras(await attempt(t.context, 'binary')), ['one-1-1.noarch']);
+  await t.context.sign('other', '--armor');
+  t.deepEqual(nevras(await attempt(t.context, 'both', ['good.asc', 'other.asc'])), [
+    'one-1-1.noarch',
+  ]);
+});
+
+test.serial('signed by another key, by none, or changed since', async (t) => {
+  const refused = async (cache: string, message: RegExp) => {
+    const error = await t.throwsAsync<KilnError>(attempt(t.context, cache));
+    t.is(error?.code, 'E_REPOSITORY_SIGNATURE');
+    t.regex(error?.message ?? '', message);
+  };
+  await t.context.sign('other', '--armor');
+  await refused('other', /key [0-9a-f]{16} is not among the trusted ones/);
+  const repomd = join(t.context.rpms, 'repodata/repomd.xml');
+  await writeFile(`${repomd}.asc`, 'no signature');
+  await refused('none', /repomd\.xml/);
+  await t.context.sign('good', '--armor');
+  const content = await readFile(repomd, 'utf8');
+  await writeFile(repomd, `${content}\n`);
+  await refused('changed', /is not signed by a trusted key/);
+  await rm(`${repomd}.asc`);
+  const error = await t.throwsAsync<KilnError>(attempt(t.context, 'missing'));
+  t.is(error?.code, 'E_REPOSITORY_MISSING');
+  await writeFile(repomd, content);
+});
+
+test.serial('the signature is fetched from the mirror as well', async (t) => {
+  const { directory, rpms, sign } = t.context;
+  await sign('good', '--armor');
+  await using server = await MirrorServer.start(rpms);
+  const config = repository({
+    id: 'signed',
+    baseurl: server.url,
+    repo_gpgcheck: true,
+    gpgkey: join(directory, 'good.asc'),
+  });
+  const cache = join(directory, 'remote');
+  t.deepEqual(nevras(await lockOf([config], cache, { install: ['one'] })), ['one-1-1.noarch']);
+  t.true(server.served().includes('/repodata/repomd.xml.asc'));
+});
