@@ -7,6 +7,7 @@ import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../errors.ts';
 import { type CgroupHierarchy, cgroupHierarchies } from './cgroup.ts';
+import { type CgroupUsage, readText, readUsage } from './cgroup-usage.ts';
 import { hasErrno } from './libc.ts';
 
 /** A controller that kiln limits or reads. `cpuacct` is v1's account of what `cpu` limits. */
@@ -20,21 +21,6 @@ export interface CgroupLimits {
   readonly cpus?: number;
   /** Processes and threads. */
   readonly pids?: number;
-}
-
-/** What has been used; undefined where the kernel does not tell. */
-export interface CgroupUsage {
-  readonly cpuMicroseconds?: number;
-  readonly cpuUserMicroseconds?: number;
-  readonly cpuSystemMicroseconds?: number;
-  readonly peakMemoryBytes?: number;
-  /** How often the kernel killed because of the memory limit. */
-  readonly oomKills?: number;
-  readonly peakPids?: number;
-  /** How often a fork was refused because of the pids limit. */
-  readonly pidsRefused?: number;
-  readonly readBytes?: number;
-  readonly writtenBytes?: number;
 }
 
 /** The period of cpu bandwidth control, microseconds: the kernel's default. */
@@ -74,42 +60,15 @@ export class ProcessCgroups {
     if (limits.pids !== undefined) this.#limitPids(pid, id, limits.pids);
   }
 
+  /** @param id as it was given to {@link limit} */
   usage(id: string): CgroupUsage {
-    const pids = this.#pidsGroup(id) ?? this.#group('pids')?.path;
     const memory = this.#group('memory');
-    const cpuacct = this.#group('cpuacct')?.path;
-    const read = (path: string | undefined, name: string) =>
-      path === undefined ? undefined : readText(join(path, name));
-    const usage: { -readonly [Key in keyof CgroupUsage]: number | undefined } =
-      memory?.version === 2
-        ? this.#usageV2(memory.path)
-        : {
-            cpuMicroseconds: scaled(read(cpuacct, 'cpuacct.usage'), 1e-3),
-            cpuUserMicroseconds: scaled(read(cpuacct, 'cpuacct.usage_user'), 1e-3),
-            cpuSystemMicroseconds: scaled(read(cpuacct, 'cpuacct.usage_sys'), 1e-3),
-            peakMemoryBytes: scaled(read(memory?.path, 'memory.max_usage_in_bytes'), 1),
-            oomKills: word(read(memory?.path, 'memory.oom_control'), 'oom_kill'),
-            ...ioOfProcesses(read(memory?.path, 'cgroup.procs')),
-          };
-    usage.peakPids = scaled(read(pids, 'pids.peak'), 1);
-    usage.pidsRefused = word(read(pids, 'pids.events'), 'max');
-    return Object.fromEntries(Object.entries(usage).filter(([, value]) => value !== undefined));
-  }
-
-  #usageV2(path: string) {
-    const io = readText(join(path, 'io.stat')) ?? '';
-    const cpu = readText(join(path, 'cpu.stat'));
-    const sum = (key: string) =>
-      [...io.matchAll(new RegExp(`${key}=(\\d+)`, 'g'))].reduce((n, m) => n + Number(m[1]), 0);
-    return {
-      cpuMicroseconds: word(cpu, 'usage_usec'),
-      cpuUserMicroseconds: word(cpu, 'user_usec'),
-      cpuSystemMicroseconds: word(cpu, 'system_usec'),
-      peakMemoryBytes: scaled(readText(join(path, 'memory.peak')), 1),
-      oomKills: word(readText(join(path, 'memory.events')), 'oom_kill'),
-      readBytes: sum('rbytes'),
-      writtenBytes: sum('wbytes'),
-    };
+    return readUsage({
+      version: memory?.version ?? 1,
+      memory: memory?.path,
+      cpuacct: this.#group('cpuacct')?.path,
+      pids: this.#pidsGroup(id) ?? this.#group('pids')?.path,
+    });
   }
 
   #limitMemory(bytes: number): void {
@@ -213,14 +172,6 @@ async function removeGroup(path: string): Promise<void> {
   }
 }
 
-function readText(path: string): string | undefined {
-  try {
-    return readFileSync(path, 'utf8');
-  } catch {
-    return undefined;
-  }
-}
-
 function write(directory: string, name: string, value: number | string): void {
   try {
     writeFileSync(join(directory, name), String(value));
@@ -235,34 +186,4 @@ function tryWrite(directory: string, name: string, value: number): void {
   } catch {
     // Not every kernel has it: no swap accounting, for one.
   }
-}
-
-function scaled(text: string | undefined, factor: number): number | undefined {
-  const value = Number(text);
-  return text === undefined || Number.isNaN(value) ? undefined : Math.round(value * factor);
-}
-
-/** The number after `name` in text of lines `name number`. */
-function word(text: string | undefined, name: string): number | undefined {
-  const match = new RegExp(`^${name} (\\d+)$`, 'm').exec(text ?? '');
-  return match === null ? undefined : Number(match[1]);
-}
-
-/**
- * What living processes, and their dead and reaped children, read from and wrote to block devices.
- * v1's own account, blkio.throttle.io_service_bytes, stays 0 (measured on 6.18) as long as
- * nobody throttles the disk, and does not know of buffered writes.
- */
-function ioOfProcesses(pids: string | undefined) {
-  let told = false;
-  const io = { readBytes: 0, writtenBytes: 0 };
-  for (const pid of pids?.split('\n') ?? []) {
-    const text = readText(`/proc/${pid}/io`)?.replaceAll(':', '');
-    const read = word(text, 'read_bytes');
-    if (pid === '' || read === undefined) continue;
-    told = true;
-    io.readBytes += read;
-    io.writtenBytes += word(text, 'write_bytes') ?? 0;
-  }
-  return told ? io : {};
 }

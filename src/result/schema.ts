@@ -97,7 +97,7 @@ const warning = z.object({
 });
 
 /** The whole of result.json. */
-export const resultSchema = z
+const resultSchema = z
   .object({
     version: z.literal(RESULT_VERSION),
     kiln: z.string().describe('version of kiln'),

@@ -1,5 +1,5 @@
 import { KilnError } from '../errors.ts';
-import type { CgroupUsage } from '../kernel/cgroup-files.ts';
+import type { CgroupUsage } from '../kernel/cgroup-usage.ts';
 import { digestOf } from '../result/digest.ts';
 import type { Result } from '../result/schema.ts';
 import { RESULT_VERSION } from '../result/version.ts';

@@ -4,7 +4,8 @@ import { copyIn } from '../artifacts/copy-in.ts';
 import type { ArtifactWarning } from '../artifacts/warning.ts';
 import { KilnError } from '../errors.ts';
 import { type LeasedImage, leaseImage } from '../image/store/images.ts';
-import { type CgroupUsage, ProcessCgroups } from '../kernel/cgroup-files.ts';
+import { ProcessCgroups } from '../kernel/cgroup-files.ts';
+import type { CgroupUsage } from '../kernel/cgroup-usage.ts';
 import { ROOT_CAPABILITIES } from '../sandbox/capabilities.ts';
 import type { BoxFacts, CommandFacts } from '../sandbox/facts.ts';
 import { type Engine, openSandbox } from '../sandbox/open.ts';
@@ -32,7 +33,7 @@ export interface RunHooks {
 }
 
 /** Which limit ended the command or got in its way. */
-export type LimitHit = 'timeout' | 'stall' | 'memory' | 'pids' | 'disk';
+type LimitHit = 'timeout' | 'stall' | 'memory' | 'pids' | 'disk';
 
 /** What came of a run. */
 export interface RunReport {
