@@ -17,7 +17,7 @@ export interface CopyLimits {
 
 const GIB = 2 ** 30;
 
-export const DEFAULT_LIMITS: CopyLimits = {
+const DEFAULT_LIMITS: CopyLimits = {
   entries: 200_000,
   visited: 2_000_000,
   bytes: 64 * GIB,

@@ -53,7 +53,7 @@ export async function openStaging(destination: string, owner: Owner): Promise<St
  * Removes what collections that died left in `destination`; those still going on are left alone.
  * For a collector of garbage that remembers result directories.
  */
-export async function removeDeadStaging(destination: string): Promise<void> {
+async function removeDeadStaging(destination: string): Promise<void> {
   for (const name of await readdir(destination)) {
     if (!name.startsWith(PREFIX)) continue;
     const path = join(destination, name);

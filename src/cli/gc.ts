@@ -1,4 +1,5 @@
-import { Command } from 'commander';
+import { Command, Option } from 'commander';
+import { syncStore } from '../image/store/durability.ts';
 import { collectGarbage } from '../image/store/gc.ts';
 import { sweepBoxes, sweepDomains } from '../sandbox/sweep.ts';
 import { openEngine } from './engine.ts';
@@ -11,6 +12,13 @@ Examples:
   kiln gc
   kiln gc --max-age 4w --max-size 20G`;
 
+interface GcOptions {
+  readonly maxAge?: number;
+  readonly maxSize?: number;
+  readonly json?: boolean;
+  readonly syncOnly?: boolean;
+}
+
 /** `kiln gc`. */
 export function command(): Command {
   return new Command('gc')
@@ -18,9 +26,14 @@ export function command(): Command {
     .option('--max-age <time>', 'images not used for this long, as 4w', parseTime)
     .option('--max-size <size>', 'images beyond this in all, least recently used first', parseSize)
     .option('--json', 'the report as JSON')
+    .addOption(new Option('--sync-only', 'only write the store to the disk').hideHelp())
     .addHelpText('after', EXAMPLES)
-    .action(async (options: { maxAge?: number; maxSize?: number; json?: boolean }) => {
+    .action(async (options: GcOptions) => {
       await using engine = openEngine();
+      if (options.syncOnly === true) {
+        await syncStore(engine.paths);
+        return;
+      }
       const boxes = await sweepBoxes(engine.paths, engine.connect);
       const domains = await sweepDomains(engine.paths, await engine.connect());
       const { maxAge, maxSize } = options;

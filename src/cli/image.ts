@@ -7,6 +7,7 @@ import { buildNamed, lockPathOf, openImage, planFromRecipe } from '../image/open
 import { readContents } from '../image/store/contents.ts';
 import { findImage, listImages, removeImage } from '../image/store/images.ts';
 import { readManifest } from '../image/store/manifest.ts';
+import { syncNewImage } from './background.ts';
 import { openEngine } from './engine.ts';
 import { imageProgress } from './image-progress.ts';
 import { printTable } from './table.ts';
@@ -65,20 +66,19 @@ export function command(): Command {
 async function build(name: string, options: JsonOption & { update?: boolean }): Promise<void> {
   await using engine = openEngine();
   const named = await resolveImage(engine.paths, name);
-  const { image, started } = await (async () => {
+  const started = Date.now();
+  const image = await (async () => {
     using progress = imageProgress();
-    const started = performance.now();
     const wanted = { update: options.update === true, onProgress: progress.report };
-    const image =
-      named.kind === 'image'
-        ? await openImage(engine, name, wanted)
-        : await buildNamed(engine, named, wanted);
-    return { image, started };
+    return named.kind === 'image'
+      ? await openImage(engine, name, wanted)
+      : await buildNamed(engine, named, wanted);
   })();
   await using leased = image;
   const { manifest } = leased;
+  syncNewImage(manifest, started);
   for (const warning of manifest.warnings) process.stderr.write(`kiln: warning: ${warning}\n`);
-  const seconds = ((performance.now() - started) / 1000).toFixed(1);
+  const seconds = ((Date.now() - started) / 1000).toFixed(1);
   process.stderr.write(
     `kiln: ${manifest.name}: ${manifest.packageCount} packages, ${size(manifest.bytes)}, ready after ${seconds} s\n`,
   );

@@ -2,6 +2,7 @@ import { KilnError } from '../errors.ts';
 import { openImage } from '../image/open.ts';
 import { type LeasedImage, leaseImage, listImages } from '../image/store/images.ts';
 import type { Engine } from '../sandbox/open.ts';
+import { syncNewImage } from './background.ts';
 import { imageProgress } from './image-progress.ts';
 
 /**
@@ -16,7 +17,10 @@ export async function pickImage(
 ): Promise<LeasedImage> {
   if (wanted !== undefined) {
     using progress = imageProgress();
-    return await openImage(engine, wanted, { onProgress: progress.report, signal });
+    const started = Date.now();
+    const image = await openImage(engine, wanted, { onProgress: progress.report, signal });
+    syncNewImage(image.manifest, started);
+    return image;
   }
   const images = await listImages(engine.paths);
   const only = images[0];

@@ -2,7 +2,7 @@ import type { StatePaths } from '../state/paths.ts';
 import type { Host } from './host.ts';
 
 /** `fail`: no job can run. `warn`: something kiln offers will not work, or soon will not. */
-export type Status = 'ok' | 'warn' | 'fail';
+type Status = 'ok' | 'warn' | 'fail';
 
 /** What a check looks at: nothing of a check's own reads the environment. */
 export interface CheckContext {

@@ -4,7 +4,7 @@ import { execa } from 'execa';
 import { packageRoot } from '../state/package-root.ts';
 
 /** The families of package managers that host-packages.txt has a column for. */
-export type Family = 'debian' | 'fedora' | 'suse';
+type Family = 'debian' | 'fedora' | 'suse';
 
 const COLUMNS: readonly Family[] = ['debian', 'fedora', 'suse'];
 
@@ -26,7 +26,7 @@ const FAMILY_WORDS: Readonly<Record<string, Family>> = {
 };
 
 /** A row of scripts/host-packages.txt that this host does not meet. */
-export interface MissingNeed {
+interface MissingNeed {
   /** As written there, without the kind: a command, a library, a file. */
   readonly what: string;
   /** The package that brings it here; undefined where this family has none. */
@@ -60,10 +60,7 @@ export async function readHost(env: NodeJS.ProcessEnv): Promise<Host> {
 }
 
 /** Where the command `name` is, by PATH. */
-export async function findCommand(
-  name: string,
-  env: NodeJS.ProcessEnv,
-): Promise<string | undefined> {
+async function findCommand(name: string, env: NodeJS.ProcessEnv): Promise<string | undefined> {
   for (const folder of (env.PATH ?? '').split(':')) {
     const path = join(folder, name);
     if (folder.startsWith('/') && (await isExecutable(path))) return path;

@@ -24,7 +24,7 @@ const names = new Map<number, string>(
 );
 
 /** The symbol of an errno of this platform. */
-export function errnoName(errno: number): string {
+function errnoName(errno: number): string {
   return names.get(errno) ?? `errno ${errno}`;
 }
 

@@ -26,8 +26,7 @@ export const MOUNT_ATTR_RDONLY = 0x1;
 export const MOUNT_ATTR_NOSUID = 0x2;
 export const MOUNT_ATTR_NODEV = 0x4;
 export const MOUNT_ATTR_NOEXEC = 0x8;
-export const MOUNT_ATTR_IDMAP = 0x100000;
-export const MOUNT_ATTR_NOSYMFOLLOW = 0x200000;
+const MOUNT_ATTR_IDMAP = 0x100000;
 
 const openTree = libc.func('long syscall(long number, int dirfd, const char *path, int flags)');
 const mountSetattr = libc.func(

@@ -131,7 +131,6 @@ export const imageRecipeSchema = z
   .describe('A kiln image: packages from RPM repositories, plus files and users');
 
 /** What a recipe's author writes. */
-export type ImageRecipeInput = z.input<typeof imageRecipeSchema>;
 /** One recipe file that passed the schema. */
 export type ImageRecipe = z.output<typeof imageRecipeSchema>;
 export type RecipeFile = ImageRecipe['files'][number];

@@ -31,7 +31,7 @@ export class RecipeError extends KilnError {
 }
 
 /** `file:line:column: path: message (hint)`, the form editors and CI systems link. */
-export function formatProblem(problem: RecipeProblem): string {
+function formatProblem(problem: RecipeProblem): string {
   const place = problem.line === 0 ? '' : `:${problem.line}:${problem.column}`;
   const path = problem.path === '' ? '' : `${problem.path}: `;
   const hint = problem.hint === undefined ? '' : ` (${problem.hint})`;

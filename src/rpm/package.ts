@@ -152,7 +152,7 @@ export interface RpmPayload {
 }
 
 /** `missing`: the header has none of this kind; `unsupported`: an algorithm this Node has not. */
-export type RpmDigestStatus = 'ok' | 'bad' | 'missing' | 'unsupported' | 'unchecked';
+type RpmDigestStatus = 'ok' | 'bad' | 'missing' | 'unsupported' | 'unchecked';
 
 export interface RpmDigest {
   /** What is hashed. `archive`: the payload after decompression. */
@@ -166,7 +166,7 @@ export interface RpmDigest {
 }
 
 /** `nokey`: no key of the keyring made it; `unsupported`: this version of OpenPGP cannot be checked. */
-export type RpmSignatureStatus = 'ok' | 'bad' | 'nokey' | 'unsupported' | 'unchecked';
+type RpmSignatureStatus = 'ok' | 'bad' | 'nokey' | 'unsupported' | 'unchecked';
 
 export interface RpmSignature {
   readonly scope: 'header' | 'header+payload';

@@ -174,6 +174,6 @@ function readSubpackets(area: Buffer, found: Issuer): void {
 }
 
 /** RFC 9580, 5.5.4: the end of a version 4 fingerprint, the beginning of a longer one. */
-export function keyIdOf(fingerprint: string): string {
+function keyIdOf(fingerprint: string): string {
   return fingerprint.length === 40 ? fingerprint.slice(-16) : fingerprint.slice(0, 16);
 }

@@ -69,7 +69,7 @@ export async function readBoxRecord(directory: string): Promise<BoxRecord | unde
 }
 
 /** Replaces box.json as a whole. */
-export async function writeBoxRecord(directory: string, record: BoxRecord): Promise<void> {
+async function writeBoxRecord(directory: string, record: BoxRecord): Promise<void> {
   const temporary = `${boxFiles.record(directory)}.new`;
   await writeFile(temporary, JSON.stringify(record));
   await rename(temporary, boxFiles.record(directory));

@@ -3,7 +3,7 @@ import { KilnError } from '../errors.ts';
 import { type Capability, capabilityNames } from './capabilities.ts';
 
 /** A mount as the box sees it. */
-export interface MeasuredMount {
+interface MeasuredMount {
   readonly path: string;
   readonly type: string;
   readonly options: readonly string[];

@@ -8,7 +8,7 @@ import { type BoxRecord, boxFiles, readBoxRecord } from './box.ts';
  * `running`: its owner lives. `kept`: it waits for somebody to come back. `parked`: it waits for a
  * claim. `abandoned`: its owner died; the next sweep destroys it.
  */
-export type BoxState = 'running' | 'kept' | 'parked' | 'abandoned';
+type BoxState = 'running' | 'kept' | 'parked' | 'abandoned';
 
 /** A box, as `kiln ps` shows it. */
 export interface ListedBox {

@@ -44,7 +44,7 @@ export async function claimParked(
 }
 
 /** How many boxes wait. */
-export async function countParked(paths: StatePaths): Promise<number> {
+async function countParked(paths: StatePaths): Promise<number> {
   return (await readdir(paths.parked).catch(() => [])).length;
 }
 

@@ -58,7 +58,7 @@ export interface CommandPolicy {
 }
 
 /** Bytes of a tmpfs when nobody says otherwise. */
-export const DEFAULT_DISK = 8 * 2 ** 30;
+const DEFAULT_DISK = 8 * 2 ** 30;
 
 /** A specification with the defaults of `kiln run`: nothing shared, nothing reachable. */
 export function sandboxSpecification(

@@ -13,7 +13,7 @@ const layers: readonly (readonly string[])[] = [
   ['sandbox', 'image', 'artifacts', 'recipe'],
   ['result'],
   ['run', 'build', 'service', 'doctor'],
-  ['index.ts', 'confined.ts'],
+  ['kiln.ts', 'index.ts', 'confined.ts'],
   ['cli'],
 ];
 

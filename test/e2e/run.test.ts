@@ -151,19 +151,19 @@ test.serial('a bind belongs to the caller outside and to the command’s user in
   await writeFile(join(directory, 'given'), 'given');
   const { stdout, exitCode } = await sh('cat given; stat -c %u given; echo made > made', [
     '--bind',
-    `${directory}:/work`,
+    `${directory}:/mnt/w`,
     '--workdir',
-    '/work',
+    '/mnt/w',
   ]);
   t.is(exitCode, 0);
   t.is(stdout, 'given1000');
   t.is(await readFile(join(directory, 'made'), 'utf8'), 'made\n');
   t.is((await stat(join(directory, 'made'))).uid, process.getuid?.() ?? -1);
-  const readonly = await sh('echo x > /work/other', [
+  const readonly = await sh('echo x > /mnt/w/other', [
     '--user',
     'root',
     '--bind',
-    `${directory}:/work:ro`,
+    `${directory}:/mnt/w:ro`,
   ]);
   t.not(readonly.exitCode, 0);
   t.deepEqual((await readdir(directory)).sort(), ['given', 'made']);

@@ -22,7 +22,7 @@ export interface PlannedFile extends RpmFile {
   readonly ghost: boolean;
 }
 
-export interface LinkGroup {
+interface LinkGroup {
   readonly members: PlannedFile[];
 }
 
