@@ -5,6 +5,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 /** How long boxes and daemons that are being torn down may take to be gone. */
 const GRACE_MS = 10_000;
 
+/** Id ranges in use, a file each; the folder itself belongs to the host and stays. */
+const RANGES = '/run/kiln/ranges';
+
 /** What of kiln's is on a host and would be there still after its makers are gone. */
 export interface HostThings {
   readonly mounts: ReadonlySet<string>;
@@ -18,8 +21,8 @@ export function hostThings(folder: string): HostThings {
   return {
     mounts: new Set(mountPoints().filter((path) => path.includes('kiln'))),
     cgroups: new Set(kilnCgroups('/sys/fs/cgroup', 6)),
-    runDirectories: new Set(list('/run/kiln').map((name) => join('/run/kiln', name))),
-    temporaryFiles: new Set(list(folder).map((name) => join(folder, name))),
+    runDirectories: new Set(['/run/kiln', RANGES].flatMap(entriesOf)),
+    temporaryFiles: new Set(entriesOf(folder)),
   };
 }
 
@@ -96,6 +99,12 @@ function readdirSafe(folder: string): string[] {
   } catch {
     return [];
   }
+}
+
+function entriesOf(folder: string): string[] {
+  return list(folder)
+    .map((name) => join(folder, name))
+    .filter((path) => path !== RANGES);
 }
 
 function list(folder: string): string[] {

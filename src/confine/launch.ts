@@ -11,6 +11,7 @@ import {
 } from '../kernel/mount.ts';
 import { createUserNamespace } from '../kernel/user-namespace.ts';
 import { confinedEntry } from './entry.ts';
+import { passageTo } from './passage.ts';
 import { USER_NAMESPACE_FD } from './task.ts';
 
 /**
@@ -58,7 +59,8 @@ export function launchConfined(options: LaunchOptions): ChildProcess {
       const set = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
       setMountAttributes(destination, { set, userNamespace });
     }
-    return spawn('nsenter', confinedArguments(options.entry ?? confinedEntry()), {
+    const [program = 'nsenter', ...args] = confinedCommand(options.entry ?? confinedEntry());
+    return spawn(program, args, {
       env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin' },
       cwd: '/',
       stdio: ['pipe', 'ignore', 'pipe', 'pipe', userNamespace, destination, ...options.fds],
@@ -81,7 +83,8 @@ function idMapping() {
     : { inside: 0, outside: uid, count: 1 };
 }
 
-function confinedArguments(entry: string): string[] {
+function confinedCommand(path: string): string[] {
+  const { prefix, node: program, entry } = passageTo(path);
   const keepCredentials = process.geteuid?.() === 0 ? [] : ['--preserve-credentials'];
   const enter = [`--user=/proc/self/fd/${USER_NAMESPACE_FD}`, ...keepCredentials, '--'];
   const bounding = ['-all', ...CAPABILITIES.map((name) => `+${name}`)].join(',');
@@ -94,10 +97,10 @@ function confinedArguments(entry: string): string[] {
     ...['--fork', '--kill-child=KILL', '--'],
   ];
   const node = [
-    process.execPath,
+    program,
     `--max-old-space-size=${HEAP_MB}`,
     '--disable-warning=ExperimentalWarning',
     entry,
   ];
-  return [...enter, ...restrict, ...isolate, ...node];
+  return [...prefix, 'nsenter', ...enter, ...restrict, ...isolate, ...node];
 }
