@@ -14,7 +14,7 @@ import { type ImageContents, readContents } from './store/contents.ts';
 import { currentMoment } from './store/durability.ts';
 import { type LeasedImage, leaseImage, publishImage, sweepImages } from './store/images.ts';
 import { type ImageManifest, imageFiles } from './store/manifest.ts';
-import { fetchFiles, obtainPackages } from './store/packages.ts';
+import { fetchFiles, obtainPackages, packagesLock } from './store/packages.ts';
 import {
   ensureStore,
   lockFile,
@@ -80,6 +80,7 @@ export async function ensureImage(request: ImageRequest): Promise<LeasedImage> {
 
 async function make(request: ImageRequest, inputs: ImageInputs, id: string): Promise<void> {
   const { engine, settings, lock, onProgress, signal } = request;
+  await using _packages = await acquireLock(packagesLock(engine.paths), { shared: true, signal });
   await using work = await openWorkDirectory(engine.paths);
   await using base = request.base === undefined ? undefined : await leaseBase(request);
   const parts = {

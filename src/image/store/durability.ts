@@ -36,7 +36,7 @@ export function isDurable(paths: StatePaths, made: Moment): boolean {
 }
 
 /** Whether the disk is known to have all that was written until `made`. */
-export function isSynced(paths: StatePaths, made: Moment): boolean {
+function isSynced(paths: StatePaths, made: Moment): boolean {
   return readSyncPoints(paths).some(
     (point) => point.boot === made.boot && point.uptime >= made.uptime,
   );

@@ -49,7 +49,7 @@ const HARMLESS: readonly RegExp[] = [
 ];
 
 /** Whether a %pre does nothing but make users and groups; where in doubt, it does not. */
-export function onlyAddsAccounts(body: string): boolean {
+function onlyAddsAccounts(body: string): boolean {
   const commands = body
     .replace(/\\\n/g, ' ')
     .replace(/(^|\s)#.*$/gm, '')
