@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import type { RecipeUser } from '../recipe/image-recipe.ts';
-import type { ScriptletPolicy, ScriptletPolicy } from '../recipe/load-image-recipe.ts';
+import type { ScriptletPolicy } from '../recipe/load-image-recipe.ts';
 
 /**
  * Raised whenever the same inputs would be made into another tree than before, so that images of
