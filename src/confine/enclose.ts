@@ -67,7 +67,6 @@ export function enclose(request: ConfinedRequest): void {
     const root = openSync(MOUNT_POINT, constants.O_RDONLY | constants.O_DIRECTORY);
     changeRoot(root);
     closeSync(root);
-    closeSync(DESTINATION_FD);
   }
   process.umask(0);
   setNoNewPrivileges();

@@ -46,7 +46,10 @@ export interface FlatError {
   readonly causes: readonly string[];
 }
 
-/** Descriptors of the child. 0 is the request, 1 is /dev/null, 2 the log. */
+/**
+ * Descriptors of the child. 0 is the request, 1 is /dev/null, 2 the log. Without a destination its
+ * number is not open, and may be one of Node's own.
+ */
 export const REPLY_FD = 3;
 export const USER_NAMESPACE_FD = 4;
 export const DESTINATION_FD = 5;
