@@ -38,7 +38,7 @@ function encodeValue(value: Value): { bytes: Buffer; count: number } {
 }
 
 /** A header with an immutable region over all of it. */
-export function encodeHeader(regionTag: number, values: readonly Value[]): Buffer {
+function encodeHeader(regionTag: number, values: readonly Value[]): Buffer {
   const index: Buffer[] = [];
   const store: Buffer[] = [];
   let length = 0;
@@ -124,7 +124,7 @@ export function strippedEntry(index: number, data: Buffer): Buffer {
   return Buffer.concat([Buffer.from(head), pad(head.length), data, pad(data.length)]);
 }
 
-export function content(file: TestFile): Buffer {
+function content(file: TestFile): Buffer {
   return file.data ?? Buffer.from(file.target ?? '');
 }
 
