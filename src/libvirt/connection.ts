@@ -1,6 +1,7 @@
 import { Domain, type DomainSummary, identify, readState } from './domain.ts';
 import { LibvirtError } from './errors.ts';
-import { consumeArray, type Libvirt, type Pointer, runAsync, takeString } from './library.ts';
+import type { Libvirt, Pointer } from './functions.ts';
+import { consumeArray, runAsync, takeString } from './library.ts';
 import { LifecycleChannel, type LifecycleListener } from './lifecycle.ts';
 import { ConnectionPool, type Reviver } from './pool.ts';
 
@@ -101,11 +102,6 @@ export class Connection {
       );
       return summaries.filter((summary) => summary !== undefined);
     });
-  }
-
-  /** Resolves when the server answers. @throws LibvirtError E_LIBVIRT_CONNECT */
-  async ping(): Promise<void> {
-    await this.version();
   }
 
   /** The version of the daemon's libvirt, as in `11.3.0`. */

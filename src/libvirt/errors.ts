@@ -18,13 +18,9 @@ export interface VirError {
 
 /** virErrorNumber values that kiln acts on (libvirt/virterror.h; the list only ever grows). */
 export const VIR_ERR = {
-  INTERNAL_ERROR: 1,
-  INVALID_ARG: 8,
   XML_ERROR: 27,
   DOM_EXIST: 28,
   XML_DETAIL: 35,
-  SYSTEM_ERROR: 38,
-  RPC: 39,
   NO_DOMAIN: 42,
   OPERATION_INVALID: 55,
   CONFIG_UNSUPPORTED: 67,
@@ -40,11 +36,11 @@ const CODES: ReadonlyMap<number, string> = new Map([
 ]);
 
 /**
- * A failure in libvirt or on the way to it. Codes: `E_LIBVIRT_XML`, `E_LIBVIRT_NO_DOMAIN`,
- * `E_LIBVIRT_DOMAIN_EXISTS`, `E_LIBVIRT_OPERATION_INVALID`, `E_LIBVIRT_UNSUPPORTED`,
- * `E_LIBVIRT_CONNECT` (no connection), `E_LIBVIRT_LOST` (it broke in the middle),
- * `E_LIBVIRT_CLOSED` (used after close), `E_LIBVIRT_MISSING` (no libvirt on this machine),
- * `E_LIBVIRT_REMOTE` (a remote URI), and `E_LIBVIRT` for everything else.
+ * A failure in libvirt or on the way to it. Codes: those above for what libvirt says; `E_LIBVIRT_URI`
+ * and `E_LIBVIRT_REMOTE` (a URI kiln does not take), `E_LIBVIRT_MISSING` (not installed),
+ * `E_LIBVIRT_START`, `E_LIBVIRT_STOP` (the embedded daemon), `E_LIBVIRT_CONNECT` (no connection),
+ * `E_LIBVIRT_LOST` (it broke in the middle of a call), `E_LIBVIRT_CLOSED` (used after close),
+ * `E_LIBVIRT_LEAK` (a bug of kiln's, found on close), and `E_LIBVIRT` for everything else.
  */
 export class LibvirtError extends KilnError {
   /** libvirt's own account; undefined where kiln itself refused the call. */

@@ -1,5 +1,5 @@
 import koffi from 'koffi';
-import type { Libvirt, Pointer } from './library.ts';
+import type { Libvirt, Pointer } from './functions.ts';
 
 /**
  * libvirt's event loop (virEventRegisterImpl, libvirt/libvirt-event.h) on top of Node's: descriptors

@@ -2,7 +2,8 @@ import koffi from 'koffi';
 import { identify } from './domain.ts';
 import { failedCall, LibvirtError } from './errors.ts';
 import { joinEventLoop } from './event-loop.ts';
-import { type Libvirt, lastError, type Pointer } from './library.ts';
+import type { Libvirt, Pointer } from './functions.ts';
+import { lastError } from './library.ts';
 
 /** virDomainEventType by its number (libvirt/libvirt-domain.h). */
 const KINDS = [

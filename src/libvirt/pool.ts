@@ -1,12 +1,6 @@
 import { failedCall, LibvirtError } from './errors.ts';
-import {
-  connectionError,
-  type Libvirt,
-  lastError,
-  loadLibvirt,
-  type Pointer,
-  runAsync,
-} from './library.ts';
+import type { Libvirt, Pointer } from './functions.ts';
+import { connectionError, lastError, loadLibvirt, runAsync } from './library.ts';
 
 /**
  * How many libvirt calls one process has under way. Each blocks a thread of libuv's pool for as
@@ -153,6 +147,14 @@ export class ConnectionPool {
     if (this.#idle.length === 0) return;
     const library = await loadLibvirt();
     const connections = this.#idle.splice(0);
-    await Promise.all(connections.map((one) => runAsync(library.virConnectClose, one)));
+    const left = await Promise.all(
+      connections.map((one) => runAsync(library.virConnectClose, one)),
+    );
+    // Every native object counts as a use of its connection: this one was never freed.
+    if (left.some((uses) => uses > 0)) {
+      throw new LibvirtError('E_LIBVIRT_LEAK', `a native object outlived its call to ${this.uri}`, {
+        hint: 'this is a bug in kiln: please report it with what you did',
+      });
+    }
   }
 }

@@ -7,6 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
 import { connect } from '../../src/libvirt/connect.ts';
 import { openConnection } from '../../src/libvirt/connection.ts';
+import type { Domain } from '../../src/libvirt/domain.ts';
 import { embeddedDaemonStatus, ensureEmbeddedDaemon } from '../../src/libvirt/embedded/daemon.ts';
 import { LibvirtError } from '../../src/libvirt/errors.ts';
 import type { LifecycleEvent } from '../../src/libvirt/lifecycle.ts';
@@ -28,6 +29,14 @@ async function firstLine(process: ChildProcess): Promise<string> {
     if (text.includes('\n')) break;
   }
   return text.trim();
+}
+
+/** kill -9 of the daemon, as a crash; its pid. */
+async function crash(state: PrivateState): Promise<number> {
+  const { pid } = await embeddedDaemonStatus(state.paths);
+  if (pid === undefined) throw new Error('no daemon runs');
+  process.kill(pid, 'SIGKILL');
+  return pid;
 }
 
 /** Waits until `condition` holds; false after `within` milliseconds. */
@@ -87,20 +96,29 @@ test('descriptors reach the init, events the listener, reasons the caller', asyn
 
     const path = join(state.paths.libvirt, 'passed');
     await using file = await open(path, 'w');
-    const domain = await connection.createDomain(
-      state.xml('passing', 'echo $(ls /proc/self/fd) >&3; sleep 1'),
-      { files: [file.fd] },
-    );
-    t.true(await becomes(async () => events.length === 2), JSON.stringify(events));
+    const start = async (name: string): Promise<Domain> => {
+      const made = await connection.createDomain(
+        state.xml(name, 'echo $(ls /proc/self/fd) >&3; sleep 1'),
+        { files: [file.fd] },
+      );
+      if (await made.isWatched()) return made;
+      // libvirt's race, see there: try another.
+      await made.destroy();
+      return start(`${name}-again`);
+    };
+    const domain = await start(`passing-${process.pid}`);
+    const ours = () => events.filter(({ uuid }) => uuid === domain.uuid);
+    t.true(await becomes(async () => ours().length === 2), JSON.stringify(events));
     t.deepEqual(
-      events.map(({ name, uuid, kind }) => [name, uuid, kind]),
+      ours().map(({ name, kind }) => [name, kind]),
       [
-        ['passing', domain.uuid, 'started'],
-        ['passing', domain.uuid, 'stopped'],
+        [domain.name, 'started'],
+        [domain.name, 'stopped'],
       ],
     );
+    t.false(await domain.isWatched());
     // 0 to 2, the one passed, and ls's own of the directory it lists: nothing else leaked in.
-    t.is(await readFile(path, 'utf8'), '0 1 2 3 4\n');
+    t.regex(await readFile(path, 'utf8'), /^(0 1 2 3 4\n)+$/);
 
     const xml = state.xml('passing', WAITING);
     const wrong = await t.throwsAsync(
@@ -176,17 +194,15 @@ test('after kill -9 of the daemon the next call works and finds the domain runni
     });
     const domain = await connection.createDomain(state.xml('survivor', WAITING));
     const id = await domain.id();
-    const first = await embeddedDaemonStatus(state.paths);
-    process.kill(first.pid ?? 0, 'SIGKILL');
-    t.true(await gone(first.pid ?? 0));
+    const first = await crash(state);
+    t.true(await gone(first));
     t.false((await embeddedDaemonStatus(state.paths)).running);
 
     const [survivor] = await connection.listDomains();
     t.like(survivor, { name: 'survivor', uuid: domain.uuid, id, state: 'running' });
     t.is((await state.virsh('domid', 'survivor')).trim(), String(id));
     t.is(lost, 1);
-    const second = await embeddedDaemonStatus(state.paths);
-    t.not(second.pid, first.pid);
+    t.not((await embeddedDaemonStatus(state.paths)).pid, first);
 
     // In the same cgroup as before, where new ones go too; all can be ended.
     const other = await connection.createDomain(state.xml('newcomer', WAITING));
@@ -198,53 +214,59 @@ test('after kill -9 of the daemon the next call works and finds the domain runni
     t.true(await gone(Number(id)));
 
     // A create on a connection that broke unnoticed is made on a new one.
-    process.kill(second.pid ?? 0, 'SIGKILL');
-    t.true(await gone(second.pid ?? 0));
+    t.true(await gone(await crash(state)));
     t.is((await connection.createDomain(state.xml('later', WAITING))).name, 'later');
   }
   t.deepEqual(await state.cleared(), []);
 });
 
-test('a daemon killed in the middle of calls fails them or answers, and never hangs', async (t) => {
-  const state = await privateState(t);
-  {
-    await using connection = await connect({ paths: state.paths, env: state.env });
-    const { pid } = await embeddedDaemonStatus(state.paths);
-    const creates = Array.from({ length: 16 }, (_, index) =>
-      connection.createDomain(state.xml(`cut-${index}`, WAITING)).then(
-        () => 'made',
-        (error: unknown) => (error instanceof LibvirtError ? error.code : String(error)),
-      ),
-    );
-    // The controller runs: the daemon waits for its domain to come up.
-    t.true(await becomes(async () => (await processesWith('cut-')).length > 0));
-    process.kill(pid ?? 0, 'SIGKILL');
-    const outcomes = await Promise.all(creates);
-    t.deepEqual(
-      outcomes.filter((outcome) => outcome !== 'made' && !outcome.startsWith('E_LIBVIRT')),
-      [],
-    );
-    t.true(outcomes.includes('E_LIBVIRT_LOST'), outcomes.join(' '));
-    // Half-made ones are listed as shut off: libvirt's doing. Everything can be ended.
-    for (const { name, state: now } of await connection.listDomains()) {
-      const domain = await connection.lookupByName(name);
-      t.is(await domain.destroy(), now === 'running');
+// Alone, so that the process's share of libvirt calls is its own: three are under way at once.
+test.serial(
+  'a daemon killed in the middle of calls fails them or answers, and never hangs',
+  async (t) => {
+    const state = await privateState(t);
+    {
+      await using connection = await connect({ paths: state.paths, env: state.env });
+      const codes = new Set<string>();
+      // Which step a create is at is chance: a kill between two of them is healed and goes unnoticed.
+      for (let round = 1; round <= 5 && !codes.has('E_LIBVIRT_LOST'); round++) {
+        const creates = Array.from({ length: 16 }, (_, index) =>
+          connection.createDomain(state.xml(`cut-${round}-${index}`, WAITING)).then(
+            () => 'made',
+            (error: unknown) => (error instanceof LibvirtError ? error.code : String(error)),
+          ),
+        );
+        await Promise.race(creates);
+        await crash(state);
+        for (const outcome of await Promise.all(creates)) codes.add(outcome);
+      }
+      t.true(codes.delete('E_LIBVIRT_LOST'));
+      codes.delete('made');
+      t.deepEqual(
+        [...codes].filter((code) => !code.startsWith('E_LIBVIRT')),
+        [],
+      );
+      // Half-made ones are listed as shut off: libvirt's doing. Everything can be ended.
+      for (const { name, state: now } of await connection.listDomains()) {
+        const domain = await connection.lookupByName(name);
+        t.is(await domain.destroy(), now === 'running');
+      }
+      t.deepEqual(await connection.listDomains(), []);
+      t.is((await state.virsh('list', '--all', '--name')).trim(), '');
     }
-    t.deepEqual(await connection.listDomains(), []);
-    t.is((await state.virsh('list', '--all', '--name')).trim(), '');
-  }
-  t.deepEqual(await state.cleared(), []);
-});
+    t.deepEqual(await state.cleared(), []);
+  },
+);
 
 test('an idle daemon ends by itself, one with a domain stays', async (t) => {
   const state = await privateState(t);
-  const options = { paths: state.paths, env: state.env, idle: 1 };
+  const options = { paths: state.paths, env: state.env, idle: 2 };
   const connection = await connect(options);
   const domain = await connection.createDomain(state.xml('parked', WAITING));
   const { pid } = await embeddedDaemonStatus(state.paths);
   await connection.close();
   await t.throwsAsync(domain.state(), { code: 'E_LIBVIRT_CLOSED' });
-  await sleep(2500);
+  await sleep(4500);
   t.is((await embeddedDaemonStatus(state.paths)).pid, pid);
   {
     await using again = await connect(options);

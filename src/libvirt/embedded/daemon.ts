@@ -14,6 +14,8 @@ const IDLE_SECONDS = 120;
 /** How long a start may take: far beyond the 150 ms it needs, for machines that swap. */
 const START_MS = 15_000;
 
+const START_ATTEMPTS = 3;
+
 /** How long a daemon that was asked to end may take before it is killed. */
 const STOP_MS = 5000;
 
@@ -51,9 +53,14 @@ export async function ensureEmbeddedDaemon(
   return withLock(files.lock, async () => {
     const other = await reach(files);
     if (other !== undefined) return { ...other, started: false };
-    await endRemains(files);
-    const launched = await launch(files, options.idle ?? IDLE_SECONDS);
-    return { ...(await ready(files, launched)), started: true };
+    for (let attempt = 1; ; attempt++) {
+      await endRemains(files);
+      const launched = await launch(files, options.idle ?? IDLE_SECONDS);
+      const result = await ready(files, launched);
+      if (typeof result === 'object') return { ...result, started: true };
+      // Status 0: on a machine this busy it ended, idle, before it was looked at.
+      if (result !== 0 || attempt === START_ATTEMPTS) throw await failedStart(files, result);
+    }
   });
 }
 
@@ -166,22 +173,28 @@ async function endRemains(files: EmbeddedFiles): Promise<void> {
   await rm(files.pid, { force: true });
 }
 
-/** Waits until a daemon that was just launched takes connections. */
-async function ready(files: EmbeddedFiles, launched: Launched): Promise<Found> {
+/** The daemon that was just launched, once it takes connections; else its status or undefined. */
+async function ready(
+  files: EmbeddedFiles,
+  launched: Launched,
+): Promise<Found | number | undefined> {
   const until = performance.now() + START_MS;
-  for (let pause = 1; ; pause = Math.min(pause * 1.3, 50)) {
+  for (let pause = 1; performance.now() < until; pause = Math.min(pause * 1.3, 50)) {
     const found = await reach(files);
     if (found !== undefined) return found;
     const code = launched.exitCode();
-    if (code !== undefined || performance.now() > until) {
-      const why = code === undefined ? 'does not answer' : `ended with status ${code}`;
-      throw new LibvirtError('E_LIBVIRT_START', `the embedded libvirtd ${why}`, {
-        cause: new Error(await lastLines(files.log)),
-        hint: `look into ${files.log}; kiln doctor tells what is missing`,
-      });
-    }
+    if (code !== undefined) return code;
     await sleep(pause);
   }
+  return undefined;
+}
+
+async function failedStart(files: EmbeddedFiles, code: number | undefined): Promise<LibvirtError> {
+  const why = code === undefined ? 'does not answer' : `ended with status ${code}`;
+  return new LibvirtError('E_LIBVIRT_START', `the embedded libvirtd ${why}`, {
+    cause: new Error(await lastLines(files.log)),
+    hint: `look into ${files.log}; kiln doctor tells what is missing`,
+  });
 }
 
 async function lastLines(path: string): Promise<string> {
