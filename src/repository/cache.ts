@@ -13,6 +13,7 @@ import type { StatePaths } from '../state/paths.ts';
  *     objects/sha256/ab/ab…   downloads, named by their digest
  *     partial/sha256-ab…      a download under way; whoever writes it holds its flock
  *     repositories/ID-…/      what is known of a repository, and its lock
+ *     solutions/…             the solver's answers, named by the question and the content
  *     solv/…                  metadata in libsolv's form, named by repomd.xml's digest
  */
 export class Cache {
@@ -38,6 +39,10 @@ export class Cache {
 
   solv(name: string): string {
     return join(this.root, 'solv', name);
+  }
+
+  solution(name: string): string {
+    return join(this.root, 'solutions', `${name}.json`);
   }
 
   /**

@@ -11,7 +11,8 @@ import { createPipe } from '../kernel/pipe.ts';
 import { CompsParser } from '../repository/comps.ts';
 import { type MetadataFile, metadataFileSchema } from '../repository/metadata-file.ts';
 import { readMetadata } from '../repository/read-metadata.ts';
-import { loadLibsolv, type Pointer, REPO_EXTEND_SOLVABLES, REPO_LOCALPOOL } from './libsolv.ts';
+import { loadLibsolv, REPO_EXTEND_SOLVABLES, REPO_LOCALPOOL } from './libsolv.ts';
+import type { Pointer } from './libsolv-types.ts';
 import { Pool } from './pool.ts';
 
 /**

@@ -1,6 +1,6 @@
 import { collectIds } from './id-queue.ts';
 import { readPool, readRelation } from './layout.ts';
-import type { Id } from './libsolv.ts';
+import type { Id } from './libsolv-types.ts';
 import type { Pool } from './pool.ts';
 
 /** solver.h: the job's argument is a dependency, and means its providers. */

@@ -1,5 +1,6 @@
 import { QUEUE_SIZE, readQueue } from './layout.ts';
-import { type Id, type Libsolv, loadLibsolv } from './libsolv.ts';
+import { type Libsolv, loadLibsolv } from './libsolv.ts';
+import type { Id } from './libsolv-types.ts';
 
 /** libsolv's growing array of ids. It owns memory of libsolv's until it is disposed of. */
 export class IdQueue implements Disposable {

@@ -4,7 +4,8 @@
  */
 import koffi from 'koffi';
 import { KilnError } from '../errors.ts';
-import { DISTTYPE_RPM, type Id, type Libsolv, type Pointer } from './libsolv.ts';
+import { DISTTYPE_RPM, type Libsolv } from './libsolv.ts';
+import type { Id, Pointer } from './libsolv-types.ts';
 
 const queueType = koffi.struct({
   elements: 'void *',

@@ -2,18 +2,11 @@
  * The calls of libsolv that kiln makes. A wrong pointer ends the process, so this module is loaded
  * in confined children only. Sources: the headers of libsolv 0.7 (pool.h, repo.h, solver.h, …).
  */
-import koffi, { type KoffiFunc } from 'koffi';
+import koffi from 'koffi';
 import { KilnError } from '../errors.ts';
 import { libc } from '../kernel/libc.ts';
-
-/** The address of something libsolv allocated; never dereferenced outside this folder. */
-export type Pointer = bigint & { readonly __pointer?: never };
-
-/**
- * An integer that stands for a string, a relation (negative) or a package, depending on where it is
- * used. 0 is none.
- */
-export type Id = number;
+import { bindRepo, bindRpm } from './libsolv-repo.ts';
+import type { Id, Library, Pointer } from './libsolv-types.ts';
 
 /** pool.h */
 export const DISTTYPE_RPM = 0;
@@ -66,8 +59,6 @@ function bind() {
     fflush: libc.func('int fflush(void *stream)') as (stream: Pointer) => number,
   };
 }
-
-type Library = ReturnType<typeof koffi.load>;
 
 function bindPool(library: Library) {
   return {
@@ -155,67 +146,6 @@ function bindPool(library: Library) {
     selectedSolvables: library.func(
       'void selection_solvables(void *pool, void *selection, void *solvables)',
     ) as (pool: Pointer, selection: Buffer, solvables: Buffer) => void,
-  };
-}
-
-function bindRepo(library: Library, extension: Library) {
-  type AddFile = (repo: Pointer, stream: Pointer, flags: number) => number;
-  type AddMetadata = (
-    repo: Pointer,
-    stream: Pointer,
-    language: string | null,
-    flags: number,
-  ) => number;
-  return {
-    create: library.func('void *repo_create(void *pool, const char *name)') as (
-      pool: Pointer,
-      name: string,
-    ) => Pointer,
-    /** Takes long: call it with `.async` while another part of the child feeds the stream. */
-    addMetadata: extension.func(
-      'int repo_add_rpmmd(void *repo, void *stream, const char *language, int flags)',
-    ) as KoffiFunc<AddMetadata>,
-    addSolv: library.func('int repo_add_solv(void *repo, void *stream, int flags)') as AddFile,
-    write: library.func('int repo_write(void *repo, void *stream)') as (
-      repo: Pointer,
-      stream: Pointer,
-    ) => number,
-    lastData: library.func('void *repo_last_repodata(void *repo)') as (repo: Pointer) => Pointer,
-    writeData: library.func('int repodata_write(void *data, void *stream)') as (
-      data: Pointer,
-      stream: Pointer,
-    ) => number,
-    addSolvable: library.func('int repo_add_solvable(void *repo)') as (repo: Pointer) => Id,
-    setId: library.func('void repo_set_id(void *repo, int solvable, int key, int id)') as (
-      repo: Pointer,
-      solvable: Id,
-      key: Id,
-      id: Id,
-    ) => void,
-    addDependency: library.func(
-      'void repo_add_deparray(void *repo, int solvable, int key, int dep, int marker)',
-    ) as (repo: Pointer, solvable: Id, key: Id, dependency: Id, marker: Id) => void,
-    internalize: library.func('void repo_internalize(void *repo)') as (repo: Pointer) => void,
-  };
-}
-
-function bindRpm(extension: Library) {
-  return {
-    createState: extension.func('void *rpm_state_create(void *pool, const char *root)') as (
-      pool: Pointer,
-      root: null,
-    ) => Pointer,
-    /** The handle is valid until the next call. */
-    readFile: extension.func('void *rpm_byfp(void *state, void *stream, const char *name)') as (
-      state: Pointer,
-      stream: Pointer,
-      name: string,
-    ) => Pointer | null,
-    addHandle: extension.func('int repo_add_rpm_handle(void *repo, void *handle, int flags)') as (
-      repo: Pointer,
-      handle: Pointer,
-      flags: number,
-    ) => Id,
   };
 }
 

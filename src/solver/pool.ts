@@ -1,4 +1,6 @@
 import { KilnError } from '../errors.ts';
+import { nativePolicy } from './arch-policy.ts';
+import { parseDependency } from './dependency.ts';
 import { collectIds, IdQueue } from './id-queue.ts';
 import {
   checkLayout,
@@ -11,15 +13,11 @@ import {
 } from './layout.ts';
 import {
   DISTTYPE_RPM,
-  type Id,
   type Libsolv,
   loadLibsolv,
   POOL_FLAG_WHATPROVIDESWITHDISABLED,
-  type Pointer,
 } from './libsolv.ts';
-
-/** pool.h's REL_GT, REL_EQ, REL_LT. */
-const RELATION_FLAGS = { '>': 1, '=': 2, '<': 4 } as const;
+import type { Id, Pointer } from './libsolv-types.ts';
 
 /** The names of packages that stand for what was requested begin so; no real name has a space. */
 export const REQUEST_PREFIX = 'this request:';
@@ -118,7 +116,7 @@ export class Pool {
    */
   addRequest(repository: PoolRepository, dependency: string): Id {
     const { pool, repo } = this.library;
-    const parsed = this.#parseDependency(dependency);
+    const parsed = parseDependency(this.library, this.address, dependency);
     if (parsed === 0) {
       throw new KilnError('E_SOLVER_REQUEST', `'${dependency}' is no dependency rpm understands`, {
         hint: 'rich dependencies look like (a or (b >= 2 and c))',
@@ -137,18 +135,6 @@ export class Pool {
     set('solvable:evr', '0');
     repo.addDependency(repository.address, solvable, this.id('solvable:requires'), parsed, 0);
     return solvable;
-  }
-
-  /** 0 for what is no dependency. */
-  #parseDependency(text: string): Id {
-    if (text.startsWith('(')) return this.library.parseRichDependency(this.address, text);
-    const match = /^(\S+)(?:\s+(<=|>=|<|>|=)\s+(\S+))?$/.exec(text.trim());
-    if (match === null) return 0;
-    const [, name = '', operator, version] = match;
-    if (operator === undefined || version === undefined) return this.id(name);
-    const flags = [...operator].reduce((sum, sign) => sum | RELATION_FLAGS[sign as '<'], 0);
-    const { pool } = this.library;
-    return pool.relationToId(this.address, this.id(name), this.id(version), flags, 1);
   }
 
   /** The number of a string; every known one has the same number in every pool. */
@@ -255,15 +241,4 @@ export class Pool {
       repository: this.#repositories.find((known) => known.address === owner)?.id ?? '',
     };
   }
-}
-
-/** Only packages made for this architecture (and noarch), where libsolv would add a 32-bit one. */
-function nativePolicy(arch: string): string | undefined {
-  const level = /^x86_64(?:_v([2-4]))?$/.exec(arch);
-  if (level === null) return undefined;
-  const names = ['x86_64'];
-  for (let version = 2; version <= Number(level[1] ?? 1); version++) {
-    names.unshift(`x86_64_v${version}`);
-  }
-  return names.join(':');
 }

@@ -1,5 +1,5 @@
 import { collectIds } from './id-queue.ts';
-import type { Pointer } from './libsolv.ts';
+import type { Pointer } from './libsolv-types.ts';
 import type { Pool } from './pool.ts';
 
 /** A problem may rest on thousands of rules; a person reads the first few. */

@@ -1,4 +1,4 @@
-import type { Id } from './libsolv.ts';
+import type { Id } from './libsolv-types.ts';
 import type { Pool, PoolRepository } from './pool.ts';
 
 /** selection.h */

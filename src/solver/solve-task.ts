@@ -3,13 +3,8 @@ import type { ConfinedTask, TaskContext } from '../confine/task.ts';
 import { missedFiles, unlistedPath } from './file-dependencies.ts';
 import { IdQueue } from './id-queue.ts';
 import { transactionSteps } from './layout.ts';
-import {
-  type Id,
-  loadLibsolv,
-  type Pointer,
-  REPO_EXTEND_SOLVABLES,
-  REPO_LOCALPOOL,
-} from './libsolv.ts';
+import { loadLibsolv, REPO_EXTEND_SOLVABLES, REPO_LOCALPOOL } from './libsolv.ts';
+import type { Id, Pointer } from './libsolv-types.ts';
 import { Pool, type PoolRepository, REQUEST_PREFIX } from './pool.ts';
 import { describeProblems } from './problems.ts';
 import {

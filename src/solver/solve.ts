@@ -8,8 +8,9 @@ import type { OnProgress } from '../repository/progress.ts';
 import { type ConvertedPart, dropConverted, ensureConverted, readGroups } from './converted.ts';
 import { defaultGroupTypes, expandGroups, type GroupPackageType } from './groups.ts';
 import { makeLock } from './make-lock.ts';
-import { problemText } from './problem-text.ts';
+import { readSolution, solutionPath, writeSolution } from './solution-cache.ts';
 import { type SolveInput, type SolveOutput, solveOutputSchema } from './solve-input.ts';
+import { solverError } from './solver-error.ts';
 
 /** What {@link solve} is asked for. */
 export interface SolveRequest {
@@ -57,6 +58,21 @@ export async function solve(set: RepositorySet, request: SolveRequest): Promise<
     signal: request.signal ?? set.context.signal,
     onProgress: request.onProgress ?? set.context.onProgress,
   };
+  const { signal: _, onProgress: __, ...question } = request;
+  const path = solutionPath(set, question);
+  const known = await readSolution(path);
+  if (known !== undefined) return known;
+  const solution = await solveAnew(set, request, context);
+  // The repositories may have been renewed on the way: that is another question.
+  if (solutionPath(set, question) === path) await writeSolution(path, solution);
+  return solution;
+}
+
+async function solveAnew(
+  set: RepositorySet,
+  request: SolveRequest,
+  context: DownloadContext,
+): Promise<Solution> {
   const primaries = await convertAll(set, 'primary', context);
   const groups = request.install.filter((spec) => spec.startsWith('@'));
   const known =
@@ -175,38 +191,4 @@ async function runSolver(
   });
   for await (const answer of answers) return answer;
   throw new KilnError('E_SOLVER_PROBLEM', 'the solver gave no answer');
-}
-
-function solverError(answer: Exclude<SolveOutput, { kind: 'solved' }>): KilnError {
-  switch (answer.kind) {
-    case 'problems': {
-      const text = problemText(answer.problems);
-      return new KilnError(
-        'E_SOLVER_PROBLEM',
-        `these packages cannot be installed together:\n${text}`,
-        {
-          hint: 'change the packages, the excludes or the repositories',
-          details: { problems: answer.problems },
-        },
-      );
-    }
-    case 'unknown': {
-      const text = answer.names.map((entry) => `  ${entry.name}${unknownNote(entry)}`).join('\n');
-      return new KilnError('E_SOLVER_NO_MATCH', `no repository has:\n${text}`, {
-        hint: 'look for the right name, or add the repository that has it',
-        details: { names: answer.names.map(({ name }) => name) },
-      });
-    }
-    case 'incomplete':
-    case 'damaged':
-      return new KilnError('E_SOLVER_CACHE', 'the converted metadata in the cache is damaged', {
-        hint: 'delete the cache folder of KILN_STATE; it is made again',
-        details: { ...answer },
-      });
-  }
-}
-
-function unknownNote({ excluded, similar }: { excluded: string[]; similar: string[] }): string {
-  if (excluded.length > 0) return ` (excluded by the configuration: ${excluded.join(', ')})`;
-  return similar.length > 0 ? ` (did you mean ${similar.join(', ')}?)` : '';
 }

@@ -215,7 +215,10 @@ test.serial('converted metadata that was damaged is made anew', async (t) => {
   const content = await readFile(path);
   for (const damage of [content.subarray(0, content.length / 2), Buffer.from('no solv file')]) {
     await writeFile(path, damage);
-    t.deepEqual(nevras(await lockOf([config], cache, { install: ['one'] })), ['one-1-1.noarch']);
+    // Another question each time, or the earlier answer would do.
+    const exclude = [`nothing-${damage.length}`];
+    const lock = await lockOf([config], cache, { install: ['one'], exclude });
+    t.deepEqual(nevras(lock), ['one-1-1.noarch']);
     t.is((await readFile(path)).length, content.length);
   }
 });

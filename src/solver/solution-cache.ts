@@ -1,0 +1,47 @@
+import { createHash } from 'node:crypto';
+import { readFile, utimes } from 'node:fs/promises';
+import { z } from 'zod';
+import { hasErrno } from '../kernel/libc.ts';
+import { writeWhole } from '../repository/cache.ts';
+import { type Lock, lockSchema } from '../repository/lock.ts';
+import type { RepositorySet } from '../repository/open.ts';
+
+/** Raised when equal questions may have another answer: new flags, another way to choose. */
+const FORMAT = 1;
+
+const solutionSchema = z.strictObject({ lock: lockSchema, warnings: z.array(z.string()) });
+
+/** An answer of the solver. */
+export interface CachedSolution {
+  readonly lock: Lock;
+  readonly warnings: readonly string[];
+}
+
+/**
+ * Where the answer to a question is kept: named by everything it depends on, the repositories'
+ * content (repomd.xml's digest) among it.
+ * @param question what is asked, plain data.
+ */
+export function solutionPath(set: RepositorySet, question: unknown): string {
+  const content = set.members.map(({ index, repository }) => [index.digest, repository]);
+  const text = JSON.stringify([FORMAT, content, question]);
+  const name = createHash('sha256').update(text).digest('hex');
+  return set.context.cache.solution(name);
+}
+
+/** The kept answer, or undefined. */
+export async function readSolution(path: string): Promise<CachedSolution | undefined> {
+  try {
+    const found = solutionSchema.safeParse(JSON.parse(await readFile(path, 'utf8'))).data;
+    const now = new Date();
+    if (found !== undefined) await utimes(path, now, now);
+    return found;
+  } catch (error) {
+    if (error instanceof SyntaxError || hasErrno(error, 'ENOENT')) return undefined;
+    throw error;
+  }
+}
+
+export async function writeSolution(path: string, solution: CachedSolution): Promise<void> {
+  await writeWhole(path, JSON.stringify(solution));
+}
