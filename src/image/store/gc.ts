@@ -1,17 +1,17 @@
-import { readdir, stat } from 'node:fs/promises';
+import { readdir, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
 import { tryLock } from '../../kernel/flock.ts';
 import type { StatePaths } from '../../state/paths.ts';
 import { readContents } from './contents.ts';
-import { listImages, removeImage, sweepImages } from './images.ts';
-import { packageDirectory } from './packages.ts';
+import { type ListedImage, listImages, removeImage, sweepImages } from './images.ts';
+import { entryFile, packageDirectory, packagesLock } from './packages.ts';
 import { discard, emptyTrash } from './trash.ts';
-import { ensureStore, lockFile, sweepWorkDirectories } from './work-directory.ts';
+import { ensureStore, sweepWorkDirectories } from './work-directory.ts';
 
 /** What may stay. */
 export interface GcLimits {
-  /** Bytes of all images, each counted with what it shares; undefined is no limit. */
+  /** Bytes of all images and unpacked packages together; undefined is no limit. */
   readonly maxSize?: number;
   /** Milliseconds since the last use; undefined is no limit. */
   readonly maxAge?: number;
@@ -28,69 +28,124 @@ export interface GcReport {
 }
 
 /**
- * Removes images beyond the limits, the one used last longest ago first, never one in use; then
- * unpacked packages that no image is left for; then everything thrown away earlier.
+ * Throws away what is broken or was left half made; then what has not been used for too long; then,
+ * least recently used first, packages that no image has links to and images, until the rest is
+ * small enough. Never what is in use. What was thrown away is deleted.
  */
 export async function collectGarbage(paths: StatePaths, limits: GcLimits): Promise<GcReport> {
   await ensureStore(paths);
   await sweepWorkDirectories(paths);
   await sweepImages(paths);
-  const images = await removeImages(paths, limits);
-  const packages =
-    limits.maxAge === undefined && limits.maxSize === undefined ? 0 : await removePackages(paths);
-  return { images, packages, trees: await emptyTrash(paths) };
+  // Whoever makes an image holds this lock: its packages have no image yet that would keep them.
+  await using lock = await tryLock(packagesLock(paths));
+  const packages = lock === undefined ? [] : await listPackages(paths);
+  const collector = new Collector(paths, limits, packages, await listImages(paths));
+  await collector.collect();
+  const { images, packages: count } = collector.removed;
+  return { images, packages: count, trees: await emptyTrash(paths) };
 }
 
-async function removeImages(paths: StatePaths, limits: GcLimits): Promise<string[]> {
-  const removed: string[] = [];
-  let kept = 0;
-  for (const { manifest, lastUse, inUse } of await listImages(paths)) {
-    const old = limits.maxAge !== undefined && Date.now() - lastUse > limits.maxAge;
-    const large = limits.maxSize !== undefined && kept + manifest.bytes > limits.maxSize;
-    if (inUse || (!old && !large)) {
-      kept += manifest.bytes;
-      continue;
-    }
-    try {
-      await removeImage(paths, manifest.id);
-      removed.push(manifest.id);
-    } catch (error) {
-      // Somebody has just taken it into use, or removed it.
-      if (!(error instanceof KilnError)) throw error;
-      kept += manifest.bytes;
-    }
-  }
-  return removed;
+/** An unpacked package as garbage collection sees it. */
+interface ListedPackage {
+  readonly directory: string;
+  readonly bytes: number;
+  /** Milliseconds since 1970. */
+  readonly lastUse: number;
 }
 
-/** A package's tree is only worth its space while an image may be built of it again. */
-async function removePackages(paths: StatePaths): Promise<number> {
-  const needed = new Set<string>();
-  for (const { manifest } of await listImages(paths)) {
-    const { linked } = await readContents(paths, manifest.id);
-    for (const digest of linked) needed.add(packageDirectory(paths, digest));
-  }
-  let count = 0;
-  for (const name of await readdir(paths.packages).catch(() => [])) {
+/** Least recently used first. */
+async function listPackages(paths: StatePaths): Promise<ListedPackage[]> {
+  const listed: ListedPackage[] = [];
+  for (const name of await readdir(paths.packages)) {
     const directory = join(paths.packages, name);
-    if (needed.has(directory)) continue;
-    // A build that is under way may be about to use it: it was made or used a moment ago.
-    const { ctimeMs } = await stat(directory).catch(() => ({ ctimeMs: Date.now() }));
-    if (Date.now() - ctimeMs < 3_600_000 && (await buildUnderWay(paths))) continue;
-    await discard(paths, directory);
-    count++;
+    const file = entryFile(directory);
+    const [text, used] = await Promise.all([
+      readFile(file, 'utf8').catch(() => '{}'),
+      stat(file).catch(() => undefined),
+    ]);
+    const entry = JSON.parse(text) as { package?: { installedSize?: number } };
+    listed.push({
+      directory,
+      bytes: entry.package?.installedSize ?? 0,
+      lastUse: used?.mtimeMs ?? 0,
+    });
   }
-  return count;
+  return listed.sort((a, b) => a.lastUse - b.lastUse);
 }
 
-async function buildUnderWay(paths: StatePaths): Promise<boolean> {
-  const locks = (await readdir(join(paths.store, 'locks')).catch(() => [])).filter((name) =>
-    name.startsWith('image-'),
-  );
-  for (const name of locks) {
-    const lock = await tryLock(lockFile(paths, name)).catch(() => undefined);
-    if (lock === undefined) return true;
-    await lock.release();
+class Collector {
+  readonly removed = { images: [] as string[], packages: 0 };
+  readonly #paths: StatePaths;
+  readonly #limits: GcLimits;
+  #packages: readonly ListedPackage[];
+  /** Least recently used first. */
+  #images: readonly ListedImage[];
+
+  constructor(
+    paths: StatePaths,
+    limits: GcLimits,
+    packages: readonly ListedPackage[],
+    images: readonly ListedImage[],
+  ) {
+    this.#paths = paths;
+    this.#limits = limits;
+    this.#packages = packages;
+    this.#images = [...images].reverse();
   }
-  return false;
+
+  async collect(): Promise<void> {
+    const { maxAge = Number.POSITIVE_INFINITY, maxSize = Number.POSITIVE_INFINITY } = this.#limits;
+    const oldest = Date.now() - maxAge;
+    for (const image of this.#images) if (image.lastUse < oldest) await this.#removeImage(image);
+    for (const unused of await this.#unusedPackages()) {
+      if (unused.lastUse < oldest) await this.#removePackage(unused);
+    }
+    await this.#shrink(maxSize);
+  }
+
+  async #shrink(maxSize: number): Promise<void> {
+    const stubborn = new Set<ListedImage>();
+    while (this.#size() > maxSize) {
+      for (const unused of await this.#unusedPackages()) {
+        if (this.#size() > maxSize) await this.#removePackage(unused);
+      }
+      const next = this.#images.find((image) => !stubborn.has(image));
+      if (next === undefined || this.#size() <= maxSize) return;
+      if (!(await this.#removeImage(next))) stubborn.add(next);
+    }
+  }
+
+  #size(): number {
+    const own = this.#images.reduce((sum, { manifest }) => sum + manifest.ownBytes, 0);
+    return this.#packages.reduce((sum, { bytes }) => sum + bytes, own);
+  }
+
+  /** Packages that share nothing with an image: only they give space back. */
+  async #unusedPackages(): Promise<ListedPackage[]> {
+    const used = new Set<string>();
+    for (const { manifest } of this.#images) {
+      const { linked } = await readContents(this.#paths, manifest.id);
+      for (const digest of linked) used.add(packageDirectory(this.#paths, digest));
+    }
+    return this.#packages.filter(({ directory }) => !used.has(directory));
+  }
+
+  async #removePackage(unused: ListedPackage): Promise<void> {
+    await discard(this.#paths, unused.directory);
+    this.#packages = this.#packages.filter((other) => other !== unused);
+    this.removed.packages++;
+  }
+
+  /** False if it is in use. */
+  async #removeImage(image: ListedImage): Promise<boolean> {
+    try {
+      await removeImage(this.#paths, image.manifest.id);
+    } catch (error) {
+      if (error instanceof KilnError && error.code === 'E_IMAGE_IN_USE') return false;
+      if (!(error instanceof KilnError && error.code === 'E_IMAGE_MISSING')) throw error;
+    }
+    this.#images = this.#images.filter((other) => other !== image);
+    this.removed.images.push(image.manifest.id);
+    return true;
+  }
 }

@@ -84,8 +84,16 @@ export function packageDirectory(paths: StatePaths, digest: string): string {
   return join(paths.packages, digest.replace(/^sha256:/, '').replace(':', '-'));
 }
 
+/**
+ * The lock that keeps packages from being collected: shared for whoever makes an image of them,
+ * exclusive for garbage collection.
+ */
+export function packagesLock(paths: StatePaths): string {
+  return lockFile(paths, 'packages');
+}
+
 /** The file of an entry that says what it is; its mtime is the last use. */
-function entryFile(directory: string): string {
+export function entryFile(directory: string): string {
   return join(directory, 'package.json');
 }
 

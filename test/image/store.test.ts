@@ -1,0 +1,229 @@
+import { spawn } from 'node:child_process';
+import { mkdirSync, readdirSync, utimesSync, writeFileSync } from 'node:fs';
+import { readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import test from 'ava';
+import { KilnError } from '../../src/errors.ts';
+import { readContents } from '../../src/image/store/contents.ts';
+import { syncStore } from '../../src/image/store/durability.ts';
+import { collectGarbage } from '../../src/image/store/gc.ts';
+import {
+  findImage,
+  type LeasedImage,
+  leaseImage,
+  listImages,
+  removeImage,
+} from '../../src/image/store/images.ts';
+import { imageDirectory, imageFiles, readManifest } from '../../src/image/store/manifest.ts';
+import { packageDirectory } from '../../src/image/store/packages.ts';
+import { type ImageState, imageState } from './image-state.ts';
+import { differences, snapshotTree } from './tree-snapshot.ts';
+
+// Packages without scriptlets make images within a second, and need no sandbox.
+const SMALL = 'packages: [base-files, base-passwd]\nscriptlets: { mode: none }';
+
+async function withState(task: (state: ImageState) => Promise<void>): Promise<void> {
+  await using state = await imageState();
+  await task(state);
+}
+
+/** An image nobody has in use, different from others by its name. */
+async function build(state: ImageState, name: string, yaml = SMALL): Promise<string> {
+  const recipe = await state.recipe(
+    name,
+    `${yaml}\nfiles: [{ path: /etc/name, content: ${name} }]`,
+  );
+  const { stdout, stderr, exitCode } = await state.kiln(['image', 'build', recipe]);
+  if (exitCode !== 0) throw new Error(String(stderr));
+  return String(stdout).trim();
+}
+
+test('two builds of one image at once are one build, and both get it', (t) =>
+  withState(async (state) => {
+    const recipe = await state.recipe('twice', SMALL);
+    const results = await Promise.all([1, 2, 3].map(() => state.kiln(['image', 'build', recipe])));
+    for (const { exitCode, stderr } of results) t.is(exitCode, 0, String(stderr));
+    t.is(new Set(results.map(({ stdout }) => stdout)).size, 1);
+    const built = results.filter(({ stderr }) => String(stderr).includes('composing a tree'));
+    t.is(built.length, 1);
+    t.deepEqual(await readdir(join(state.engine.paths.store, 'work')), []);
+  }));
+
+test('a build that is killed anywhere leaves nothing that the next one trips over', (t) =>
+  withState(async (state) => {
+    const { paths } = state.engine;
+    const recipe = await state.recipe(
+      'killed',
+      'packages: [base-files, libc6, perl-base]\nscriptlets: { mode: none }',
+    );
+    const reference = await build(
+      state,
+      'reference',
+      'packages: [base-files, libc6, perl-base]\nscriptlets: { mode: none }',
+    );
+    const moments = ['unpacking', 'composing', 'later'];
+    for (const moment of moments) {
+      await collectGarbage(paths, { maxSize: 0 });
+      t.deepEqual(await listImages(paths), []);
+      const child = spawn(process.execPath, ['bin/kiln', 'image', 'build', recipe], {
+        env: state.env,
+        stdio: ['ignore', 'ignore', 'pipe'],
+      });
+      let log = '';
+      for await (const chunk of child.stderr) {
+        log += chunk;
+        if (log.includes(moment)) child.kill('SIGKILL');
+        else if (moment === 'later' && log.includes('composing')) {
+          await sleep(20);
+          child.kill('SIGKILL');
+        }
+      }
+      const { exitCode, stderr, stdout } = await state.kiln(['image', 'build', recipe]);
+      t.is(exitCode, 0, String(stderr));
+      const image = (await leaseImage(paths, String(stdout).trim()))!;
+      t.not(image.manifest.id, reference);
+      t.true(snapshotTree(image.tree).has('/usr/bin/perl'));
+      await image[Symbol.asyncDispose]();
+      t.deepEqual(await readdir(join(paths.store, 'work')), [], moment);
+    }
+  }));
+
+test('an image in use is not removed: by a process, or by a box that outlives it', (t) =>
+  withState(async (state) => {
+    const { paths } = state.engine;
+    const id = await build(state, 'used');
+    const lease = (await leaseImage(paths, id))!;
+    const refused = await state.kiln(['image', 'rm', id.slice(0, 12)]);
+    t.is(refused.exitCode, 125);
+    t.regex(String(refused.stderr), /is in use by a running command/);
+    t.true((await listImages(paths))[0]!.inUse);
+    t.deepEqual((await collectGarbage(paths, { maxSize: 0, maxAge: 0 })).images, []);
+    await lease[Symbol.asyncDispose]();
+
+    const box = join(paths.boxes, 'abc');
+    mkdirSync(box, { recursive: true });
+    writeFileSync(join(box, 'box.json'), JSON.stringify({ id: 'abc', image: id }));
+    await t.throwsAsync(removeImage(paths, id), { instanceOf: KilnError, message: /the box abc/ });
+    await rm(box, { recursive: true });
+
+    t.is((await state.kiln(['image', 'rm', id.slice(0, 12)])).exitCode, 0);
+    t.deepEqual(await listImages(paths), []);
+    t.is(await leaseImage(paths, id), undefined);
+  }));
+
+test('garbage collection takes the least recently used first, and packages nobody needs', (t) =>
+  withState(async (state) => {
+    const { paths } = state.engine;
+    const ids: string[] = [];
+    for (const name of ['first', 'second', 'third']) ids.push(await build(state, name));
+    const libc = await build(state, 'libc', 'packages: [libc6]\nscriptlets: { mode: none }');
+    const [first, second, third] = ids as [string, string, string];
+    const hours = (id: string, ago: number) => {
+      const at = new Date(Date.now() - ago * 3_600_000);
+      utimesSync(imageFiles.lease(imageDirectory(paths, id)), at, at);
+    };
+    hours(first, 30);
+    hours(second, 20);
+    hours(third, 10);
+    hours(libc, 40);
+    const order = (await listImages(paths)).map(({ manifest }) => manifest.id);
+    t.deepEqual(order, [third, second, first, libc]);
+
+    const { packages } = await readContents(paths, libc);
+    const gone = packageDirectory(paths, packages.find(({ name }) => name === 'libc6')!.digest);
+    const kept = packageDirectory(
+      paths,
+      packages.find(({ name }) => name === 'base-files')!.digest,
+    );
+    const old = new Date(Date.now() - 40 * 3_600_000);
+    utimesSync(join(gone, 'package.json'), old, old);
+
+    const aged = await collectGarbage(paths, { maxAge: 25 * 3_600_000 });
+    t.deepEqual([...aged.images].sort(), [first, libc].sort());
+    t.is(aged.packages, 1);
+    const left = readdirSync(paths.packages);
+    t.false(left.includes(gone.split('/').at(-1)!));
+    t.true(left.includes(kept.split('/').at(-1)!));
+
+    // All but one byte fits: a package without an image goes before any image.
+    const size = async () => {
+      const images = await listImages(paths);
+      const own = images.reduce((sum, { manifest }) => sum + manifest.ownBytes, 0);
+      return own + (await packageBytes(paths.packages));
+    };
+    const shrunk = await collectGarbage(paths, { maxSize: (await size()) - 1 });
+    t.deepEqual(shrunk.images, []);
+    t.true(shrunk.packages >= 1);
+    while ((await collectGarbage(paths, { maxSize: (await size()) - 1 })).images.length === 0);
+    t.deepEqual(
+      (await listImages(paths)).map(({ manifest }) => manifest.id),
+      [third],
+    );
+    t.deepEqual(await readdir(paths.trash), []);
+
+    const emptied = await collectGarbage(paths, { maxSize: 0 });
+    t.deepEqual(emptied.images, [third]);
+    t.deepEqual(await readdir(paths.packages), []);
+  }));
+
+async function packageBytes(directory: string): Promise<number> {
+  let sum = 0;
+  for (const name of await readdir(directory)) {
+    const text = await readFile(join(directory, name, 'package.json'), 'utf8');
+    sum += JSON.parse(text).package.installedSize;
+  }
+  return sum;
+}
+
+test('after a crash of the machine only what had reached the disk is used', (t) =>
+  withState(async (state) => {
+    const { paths } = state.engine;
+    const id = await build(state, 'crash');
+    const file = imageFiles.manifest(imageDirectory(paths, id));
+    const manifest = JSON.parse(await readFile(file, 'utf8'));
+    const otherBoot = { ...manifest.made, boot: '00000000-0000-0000-0000-000000000000' };
+    await rm(join(paths.store, 'sync-points.json'), { force: true });
+    t.not(readManifest(paths, id), undefined);
+
+    await writeFile(file, JSON.stringify({ ...manifest, made: otherBoot }));
+    t.is(readManifest(paths, id), undefined);
+    t.is(await leaseImage(paths, id), undefined);
+
+    // What that boot had synced after the image was made is good.
+    await writeFile(
+      join(paths.store, 'sync-points.json'),
+      JSON.stringify([{ ...otherBoot, uptime: otherBoot.uptime + 1 }]),
+    );
+    t.not(readManifest(paths, id), undefined);
+    await syncStore(paths);
+    t.not(readManifest(paths, id), undefined);
+
+    await writeFile(
+      join(paths.store, 'sync-points.json'),
+      JSON.stringify([{ ...otherBoot, uptime: otherBoot.uptime - 1 }]),
+    );
+    await collectGarbage(paths, {});
+    t.deepEqual(await readdir(paths.images), []);
+  }));
+
+test('one set of inputs, one id: content and owner count, the recipe’s name does not', (t) =>
+  withState(async (state) => {
+    const { paths } = state.engine;
+    const yaml = (content: string) => `${SMALL}\nfiles: [{ path: /etc/x, content: ${content} }]`;
+    const open = async (name: string, content: string) =>
+      await state.open(await state.recipe(name, yaml(content)));
+    const a: LeasedImage = await open('a', 'one');
+    const b = await open('b', 'one');
+    const c = await open('c', 'two');
+    t.is(a.manifest.id, b.manifest.id);
+    t.not(a.manifest.id, c.manifest.id);
+    t.is(await findImage(paths, a.manifest.id.slice(0, 10)), a.manifest.id);
+    t.is(await readFile(join(c.tree, 'etc/x'), 'utf8'), 'two');
+    // Two builds of one lock give one tree.
+    const before = snapshotTree(c.tree);
+    await c[Symbol.asyncDispose]();
+    await removeImage(paths, c.manifest.id);
+    const again = await open('c', 'two');
+    t.deepEqual([...differences(before, snapshotTree(again.tree))], []);
+  }));
