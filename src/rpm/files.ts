@@ -29,6 +29,17 @@ const TYPES = new Map<number, RpmFileType>([
   [constants.S_IFSOCK, 'socket'],
 ]);
 
+/** @throws KilnError E_RPM_FORMAT for a mode that is of no type. */
+export function fileTypeOf(mode: number): RpmFileType {
+  const type = TYPES.get(mode & constants.S_IFMT);
+  if (type !== undefined) return type;
+  throw rpmError('E_RPM_FORMAT', `the header is broken: a file has the mode ${mode}`);
+}
+
+export function isFileFlag(name: string): name is RpmFileFlag {
+  return FLAGS.some(([flag]) => flag === name);
+}
+
 /** Hash algorithms by their OpenPGP number (RFC 9580, 9.5), named as node:crypto names them. */
 const HASHES: Readonly<Record<number, string>> = {
   1: 'md5',
@@ -90,10 +101,7 @@ export function readFiles(header: RpmHeader, signature: RpmHeader): RpmFile[] {
   const linkCounts = countLinks(paths.length, inodes, devices, flags);
   return paths.map((path, i) => {
     const mode = modes?.[i] ?? 0;
-    const type = TYPES.get(mode & constants.S_IFMT);
-    if (type === undefined) {
-      throw rpmError('E_RPM_FORMAT', `the header is broken: a file has the mode ${mode}`);
-    }
+    const type = fileTypeOf(mode);
     const device = devices?.[i] ?? 0;
     const inode = inodes?.[i] ?? 0;
     return {

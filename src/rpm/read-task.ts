@@ -5,6 +5,7 @@ import type { ConfinedTask } from '../confine/task.ts';
 import type { DigestDepth } from './digests.ts';
 import { inspectPackage } from './inspect.ts';
 import { type Keyring, loadKeyring } from './keyring.ts';
+import { toWire } from './wire.ts';
 
 export interface ReadTaskInput {
   readonly depth: DigestDepth;
@@ -25,7 +26,7 @@ export const task: ConfinedTask = {
     const { depth } = input as ReadTaskInput;
     for (const [index, fd] of fds.entries()) {
       try {
-        emit({ index, package: await inspectPackage(fd, keyring, depth) });
+        emit({ index, package: toWire(await inspectPackage(fd, keyring, depth)) });
       } catch (error) {
         emit({ index, error: flattenError(error) });
       } finally {

@@ -94,7 +94,7 @@ async function* readBatch(
       }
     }
     if (fds.length === 0) return;
-    const { rpmPackageSchema } = await import('./schema.ts');
+    const { fromWire } = await import('./unwire.ts');
     const input: ReadTaskInput = { depth: options.depth ?? 'header', keys: options.keys ?? [] };
     yield* runConfined<ReadResult>({
       task: 'rpm-read',
@@ -108,7 +108,7 @@ async function* readBatch(
         if (message.error !== undefined) {
           return { ...item, error: aboutFile(item.file, rebuildError(message.error)) };
         }
-        return { ...item, package: rpmPackageSchema.parse(message.package) };
+        return { ...item, package: fromWire(message.package) };
       },
     });
   } finally {

@@ -14,6 +14,7 @@ import { planUnpack, type UnpackLimits } from './payload/plan.ts';
 import { type OwnerMap, PackageWriter } from './payload/writer.ts';
 import { readSections } from './sections.ts';
 import { checkSignatures } from './signatures.ts';
+import { toWire } from './wire.ts';
 
 export interface UnpackTaskInput {
   /** One directory for each descriptor, relative to the root; `.` for the root itself. */
@@ -41,7 +42,8 @@ export const task: ConfinedTask = {
     for (const [index, fd] of fds.entries()) {
       const onProgress = (bytes: number) => emit({ index, progress: bytes });
       try {
-        emit({ index, ...(await unpack(fd, options.into[index]!, options, onProgress)) });
+        const done = await unpack(fd, options.into[index]!, options, onProgress);
+        emit({ index, package: toWire(done.package), warnings: done.warnings });
       } catch (error) {
         emit({ index, error: flattenError(error) });
       } finally {

@@ -141,7 +141,7 @@ async function* unpackBatch(
       }
     }
     if (fds.length === 0) return;
-    const { rpmPackageSchema } = await import('./schema.ts');
+    const { fromWire } = await import('./unwire.ts');
     const limits: UnpackLimits = { unpackedSize: options.unpackedSize ?? DEFAULT_UNPACKED_SIZE };
     const input: UnpackTaskInput = {
       into: opened.map((job) => job.into),
@@ -169,7 +169,7 @@ async function* unpackBatch(
           return { job, error: aboutFile(job.file, rebuildError(message.error)) };
         }
         const warnings = (message.warnings as unknown[]).map(String);
-        return { job, package: rpmPackageSchema.parse(message.package), warnings };
+        return { job, package: fromWire(message.package), warnings };
       },
     });
     for await (const result of results) if (result !== undefined) yield result;

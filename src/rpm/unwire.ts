@@ -1,0 +1,93 @@
+/**
+ * Takes a package from a confined child, which has read hostile bytes: everything is checked.
+ * Only the parent loads this: zod takes longer to load than a package to read.
+ */
+import { z } from 'zod';
+import { fileTypeOf, isFileFlag } from './files.ts';
+import type { RpmFile, RpmFileFlag, RpmPackage } from './package.ts';
+import { packageShape } from './schema.ts';
+import type { Column, Columns, NumberColumn } from './wire.ts';
+
+const columnsSchema = z.record(z.string(), z.array(z.unknown()));
+const packageSchema = z.strictObject({ ...packageShape, files: columnsSchema });
+
+/** Checks and rebuilds what `toWire` made. @throws for anything else. */
+export function fromWire(value: unknown): RpmPackage {
+  const { files, ...rest } = packageSchema.parse(value);
+  return { ...rest, files: rebuildFiles(files as Partial<Columns>) };
+}
+
+function rebuildFiles(columns: Partial<Columns>): RpmFile[] {
+  const count = columns.path?.length ?? 0;
+  const numbers = (column: NumberColumn) =>
+    checked<number>(columns, column, count, (v) => Number.isSafeInteger(v) && (v as number) >= 0);
+  const texts = (column: Column) =>
+    checked<string>(columns, column, count, (v) => typeof v === 'string');
+
+  const path = texts('path');
+  const owner = texts('owner');
+  const group = texts('group');
+  const lang = texts('lang');
+  const digest = texts('digest');
+  const linkTarget = texts('linkTarget');
+  const caps = texts('caps');
+  const imaSignature = texts('imaSignature');
+  const flags = texts('flags');
+  const mode = numbers('mode');
+  const size = numbers('size');
+  const mtime = numbers('mtime');
+  const verifyFlags = numbers('verifyFlags');
+  const device = numbers('device');
+  const inode = numbers('inode');
+  const nlink = numbers('nlink');
+  const rdev = numbers('rdev');
+  return path.map((name, i) => {
+    const type = fileTypeOf(mode[i]!);
+    return {
+      path: name,
+      type,
+      mode: mode[i]!,
+      owner: owner[i]!,
+      group: group[i]!,
+      size: size[i]!,
+      mtime: mtime[i]!,
+      digest: digest[i]! || null,
+      linkTarget: type === 'symlink' ? linkTarget[i]! : null,
+      flags: flagList(flags[i]!),
+      verifyFlags: verifyFlags[i]!,
+      caps: caps[i]! || null,
+      device: device[i]!,
+      inode: inode[i]!,
+      nlink: nlink[i]!,
+      rdev: rdev[i]!,
+      lang: lang[i]!,
+      imaSignature: imaSignature[i]! || null,
+    };
+  });
+}
+
+function checked<Value>(
+  columns: Partial<Columns>,
+  name: Column,
+  count: number,
+  isRight: (value: unknown) => boolean,
+): readonly Value[] {
+  const column = columns[name];
+  if (column?.length === count && column.every(isRight)) return column as readonly Value[];
+  throw new TypeError(`the column '${name}' of the files is not what it should be`);
+}
+
+/** Every list that occurs is checked once. */
+const flagLists = new Map<string, readonly RpmFileFlag[]>([['', []]]);
+
+function flagList(text: string): readonly RpmFileFlag[] {
+  let list = flagLists.get(text);
+  if (list === undefined) {
+    const names = text.split(' ');
+    if (!names.every(isFileFlag)) throw new TypeError('a file has an unknown flag');
+    list = names;
+    // There are 2^11 lists at most; a child that sends others has been stopped above.
+    flagLists.set(text, list);
+  }
+  return list;
+}
