@@ -213,6 +213,7 @@ int main(void) {
   sigaction(SIGTERM, &action, NULL);
   signal(SIGPIPE, SIG_IGN);
 
+  if (mounts_seal_skeleton() != 0) _exit(100);
   int listener = listen_for_runner();
   int control = accept_runner(listener);
   struct message setup;

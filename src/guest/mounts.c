@@ -135,6 +135,11 @@ static int mount_scratch(const struct message *setup, const struct field *field)
   return result;
 }
 
+int mounts_seal_skeleton(void) {
+  struct mount_attr attributes = {.attr_set = MOUNT_ATTR_RDONLY};
+  return (int)syscall(SYS_mount_setattr, AT_FDCWD, "/", 0, &attributes, sizeof attributes);
+}
+
 int mounts_prepare(const struct message *setup, struct failure *failure) {
   if (mount(NULL, "/", NULL, 0x4000 /* MS_REC */ | (1 << 18) /* MS_PRIVATE */, NULL) != 0)
     return fail(failure, "make mounts private", NULL);

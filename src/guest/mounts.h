@@ -11,6 +11,8 @@ struct failure {
   char detail[512];
 };
 
+// First of all: makes the skeleton read-only, keeping the flags of the mount it is on.
+int mounts_seal_skeleton(void);
 // In libvirt's init, before the nested pid namespace: lower, scratch, overlay, device nodes.
 int mounts_prepare(const struct message *setup, struct failure *failure);
 // In the nested init: fresh /proc, pivot into the image, /dev, private tmpfs, then what the

@@ -35,7 +35,9 @@ function networkXml(network: DomainOptions['network']): { features: string; devi
 
 /**
  * The domain of a generic box (libvirt's formatdomain and drvlxc pages). Memory is the host's: the
- * box's own limit is written to its cgroup at the claim.
+ * box's own limit is written to its cgroup at the claim. The skeleton is not `readonly` here but made
+ * so by the init: libvirt's remount drops nosuid and nodev of the file system it lies on, which a
+ * user namespace may not, and fails where KILN_STATE is on such a one (a tmpfs, a hardened /var).
  */
 export function domainXml(options: DomainOptions): string {
   const { features, devices } = networkXml(options.network);
@@ -51,7 +53,7 @@ export function domainXml(options: DomainOptions): string {
   <features>${features}</features>
   <on_poweroff>destroy</on_poweroff><on_reboot>destroy</on_reboot><on_crash>destroy</on_crash>
   <devices>
-    <filesystem type='mount'><source dir='${escapeXml(options.skeleton)}'/><target dir='/'/><readonly/></filesystem>
+    <filesystem type='mount'><source dir='${escapeXml(options.skeleton)}'/><target dir='/'/></filesystem>
     <filesystem type='mount'><source dir='${escapeXml(options.socketDirectory)}'/><target dir='/.kiln'/></filesystem>
     ${devices}
     <console type='pty'/>

@@ -26,9 +26,9 @@ export interface BusyboxState extends AsyncDisposable {
 
 export const KILN = join(import.meta.dirname, '../../bin/kiln');
 
-/** Makes the state; disposing of it ends its libvirtd and removes everything. */
-export async function busyboxState(): Promise<BusyboxState> {
-  const directory = await mkdtemp(join(tmpdir(), 'kiln-test-'));
+/** Makes the state below `parent`; disposing of it ends its libvirtd and removes everything. */
+export async function busyboxState(parent = tmpdir()): Promise<BusyboxState> {
+  const directory = await mkdtemp(join(parent, 'kiln-test-'));
   await chmod(directory, 0o755);
   const env = {
     ...process.env,
