@@ -1,6 +1,7 @@
 import { Command, Option } from 'commander';
 import { syncStore } from '../image/store/durability.ts';
 import { collectGarbage } from '../image/store/gc.ts';
+import { pruneCache } from '../repository/prune.ts';
 import { sweepBoxes, sweepDomains } from '../sandbox/sweep.ts';
 import { openEngine } from './engine.ts';
 import { parseSize, parseTime } from './values.ts';
@@ -37,15 +38,17 @@ export function command(): Command {
       const boxes = await sweepBoxes(engine.paths, engine.connect);
       const domains = await sweepDomains(engine.paths, await engine.connect());
       const { maxAge, maxSize } = options;
-      const store = await collectGarbage(engine.paths, {
+      const limits = {
         ...(maxAge === undefined ? {} : { maxAge }),
         ...(maxSize === undefined ? {} : { maxSize }),
-      });
-      const report = { boxes, domains, ...store };
+      };
+      const store = await collectGarbage(engine.paths, limits);
+      const downloads = await pruneCache(engine.paths, limits);
+      const report = { boxes, domains, ...store, downloads };
       process.stdout.write(
         options.json === true
           ? `${JSON.stringify(report)}\n`
-          : `removed ${boxes.length} sandboxes, ${domains.length} domains, ${store.images.length} images, ${store.packages} packages; deleted ${store.trees} trees\n`,
+          : `removed ${boxes.length} sandboxes, ${domains.length} domains, ${store.images.length} images, ${store.packages} packages, ${downloads.files} downloads; deleted ${store.trees} trees\n`,
       );
     });
 }

@@ -1,4 +1,4 @@
-import { mkdir, open, readFile, rm } from 'node:fs/promises';
+import { mkdir, open, readFile, rm, utimes } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { z } from 'zod';
 import { runConfined } from '../confine/run.ts';
@@ -48,7 +48,11 @@ export async function ensureConverted(
   context: DownloadContext,
 ): Promise<string> {
   const path = convertedPath(member, part, context);
-  if (await exists(path)) return path;
+  if (await exists(path)) {
+    const now = new Date();
+    await utimes(path, now, now).catch(() => {});
+    return path;
+  }
   await mkdir(dirname(path), { recursive: true });
   const make = async () => {
     if (await exists(path)) return;

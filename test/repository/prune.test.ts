@@ -1,0 +1,46 @@
+import { mkdir, readdir, stat, utimes, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import test from 'ava';
+import { acquireLock } from '../../src/kernel/flock.ts';
+import { pruneCache } from '../../src/repository/prune.ts';
+import { temporaryDirectory } from './rpm-repository.ts';
+
+const HOUR = 3600_000;
+
+test('old files go, then the least recently used; recent ones and running downloads stay', async (t) => {
+  const cache = await temporaryDirectory(t);
+  const make = async (path: string, hours: number, bytes = 1000) => {
+    await mkdir(dirname(join(cache, path)), { recursive: true });
+    await writeFile(join(cache, path), Buffer.alloc(bytes));
+    const used = new Date(Date.now() - hours * HOUR);
+    await utimes(join(cache, path), used, used);
+  };
+  await make('objects/sha256/aa/ancient', 1000);
+  await make('objects/sha256/bb/old', 50);
+  await make('objects/sha256/cc/newer', 20);
+  await make('objects/sha256/dd/now', 0, 5000);
+  await make('solv/x.solv.1.2.tmp', 30);
+  await make('solv/y.solv.1.2.tmp', 2);
+  await make('solv/x.solv.lock', 2000, 0);
+  await make('partial/sha256-abandoned', 30);
+  await make('partial/sha256-running', 30);
+  await make('partial/sha256-young', 3);
+  await using _held = await acquireLock(join(cache, 'partial/sha256-running'));
+  const removed = await pruneCache({ cache }, { maxSize: 7500, maxAge: 500 * HOUR });
+  const entries = await readdir(cache, { recursive: true });
+  const left: string[] = [];
+  for (const entry of entries) if ((await stat(join(cache, entry))).isFile()) left.push(entry);
+  t.deepEqual(left.sort(), [
+    'objects/sha256/cc/newer',
+    'objects/sha256/dd/now',
+    'partial/sha256-running',
+    'partial/sha256-young',
+    'solv/x.solv.lock',
+    'solv/y.solv.1.2.tmp',
+  ]);
+  t.deepEqual(removed, { files: 4, bytes: 4000 });
+  t.deepEqual(await pruneCache({ cache: join(cache, 'none') }, { maxSize: 0, maxAge: 0 }), {
+    files: 0,
+    bytes: 0,
+  });
+});
