@@ -67,7 +67,7 @@ export class ProcessCgroups {
       version: memory?.version ?? 1,
       memory: memory?.path,
       cpuacct: this.#group('cpuacct')?.path,
-      pids: this.#pidsGroup(id) ?? this.#group('pids')?.path,
+      pids: this.#pidsGroup(id) ?? this.#nearest('pids', 'pids.events', 'pids.events')?.path,
     });
   }
 
@@ -129,16 +129,25 @@ export class ProcessCgroups {
 
   /**
    * The nearest group, from the process's own up, that has the controller's file: a leaf on v2 may
-   * lack the controller that its parent, the domain's group, has.
+   * lack the controller that its parent, the domain's group, has. (systemd-machined's scope has
+   * `pids`, which libvirt does not pass on to its group below.)
    */
-  #need(controller: Controller, v2File: string, v1File: string): { version: 1 | 2; path: string } {
+  #nearest(
+    controller: Controller,
+    v2File: string,
+    v1File: string,
+  ): { version: 1 | 2; path: string } | undefined {
     const group = this.#group(controller);
-    if (group !== undefined) {
-      const file = group.version === 2 ? v2File : v1File;
-      for (const path of [group.path, dirname(group.path)]) {
-        if (readText(join(path, file)) !== undefined) return { version: group.version, path };
-      }
-    }
+    if (group === undefined) return undefined;
+    const file = group.version === 2 ? v2File : v1File;
+    return [group.path, dirname(group.path)]
+      .filter((path) => readText(join(path, file)) !== undefined)
+      .map((path) => ({ version: group.version, path }))[0];
+  }
+
+  #need(controller: Controller, v2File: string, v1File: string): { version: 1 | 2; path: string } {
+    const found = this.#nearest(controller, v2File, v1File);
+    if (found !== undefined) return found;
     throw new KilnError(
       'E_LIMIT',
       `no ${controller} limit can be set: the box has no such cgroup`,
