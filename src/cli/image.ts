@@ -10,6 +10,7 @@ import { readManifest } from '../image/store/manifest.ts';
 import { syncNewImage } from './background.ts';
 import { openEngine } from './engine.ts';
 import { imageProgress } from './image-progress.ts';
+import { addTransferCommands } from './image-transfer.ts';
 import { printTable } from './table.ts';
 
 const EXAMPLES = `
@@ -20,7 +21,9 @@ Examples:
   kiln image lock recipes/images/debian-build.yaml   # then: kiln image build …/debian-build.lock.json
   kiln image ls
   kiln image show debian-build
-  kiln image rm 3fa9c1d2`;
+  kiln image rm 3fa9c1d2
+  kiln image export debian-build -o debian-build.tar.zst
+  kiln image import oci-folder --name from-elsewhere`;
 
 interface JsonOption {
   readonly json?: boolean;
@@ -29,7 +32,7 @@ interface JsonOption {
 /** `kiln image`. */
 export function command(): Command {
   const it = new Command('image')
-    .description('Build, lock, list, show and remove images.')
+    .description('Build, lock, list, show, remove, export and import images.')
     .addHelpText('after', EXAMPLES);
   it.command('build')
     .description('Build an image, unless it is there already; print its id.')
@@ -54,6 +57,7 @@ export function command(): Command {
     .description('Remove images that are not in use.')
     .argument('<id...>')
     .action(remove);
+  addTransferCommands(it);
   it.command('schema')
     .description('Print the JSON Schema of image recipes.')
     .action(async () => {

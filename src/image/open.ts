@@ -8,6 +8,7 @@ import { openRepositories } from '../repository/open.ts';
 import type { Engine } from '../sandbox/open.ts';
 import { solve } from '../solver/solve.ts';
 import type { StatePaths } from '../state/paths.ts';
+import { hostArchitecture } from './architecture.ts';
 import { ensureImage, type ImageSettings } from './build.ts';
 import { findRecipe, type NamedImage, resolveImage } from './find.ts';
 import { askedDigest, lockedSettings, readImageLock } from './lock.ts';
@@ -177,15 +178,4 @@ async function readSource(file: LoadedImageRecipe['files'][number]): Promise<Fil
     });
   }
   return { path, mode, owner, group, content };
-}
-
-/** This machine's architecture as rpm calls it. */
-function hostArchitecture(): string {
-  const names: Readonly<Record<string, string>> = {
-    x64: 'x86_64',
-    arm64: 'aarch64',
-    ppc64: 'ppc64le',
-    ia32: 'i686',
-  };
-  return names[process.arch] ?? process.arch;
 }

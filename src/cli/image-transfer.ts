@@ -1,0 +1,104 @@
+import { createWriteStream } from 'node:fs';
+import { rename, rm } from 'node:fs/promises';
+import { type Command, Option } from 'commander';
+import { KilnError } from '../errors.ts';
+import { hostArchitecture } from '../image/architecture.ts';
+import { type Compression, exportOci, exportTar } from '../image/archive/export.ts';
+import { importImage } from '../image/archive/import.ts';
+import { openImage } from '../image/open.ts';
+import { syncNewImage } from './background.ts';
+import { openEngine } from './engine.ts';
+import { imageProgress } from './image-progress.ts';
+
+const EXPORT_EXAMPLES = `
+A name that ends in .tar, .tar.gz or .tar.zst is a tar archive of the root directory, “-” the same
+on stdout; any other is the folder of an OCI layout, which skopeo, podman and buildah read.
+
+Examples:
+  kiln image export debian-build -o debian-build.tar.zst
+  kiln image export debian-build -o layout && skopeo inspect oci:layout
+  kiln image export debian-build -o - | tar -tf - | less`;
+
+const IMPORT_EXAMPLES = `
+Examples:
+  skopeo copy docker://registry.example/fedora:44 oci:fedora && kiln image import fedora
+  kiln image import rootfs.tar.xz.unpacked.tar --name mine`;
+
+/** Adds `export` and `import` to `kiln image`. */
+export function addTransferCommands(image: Command): void {
+  image
+    .command('export')
+    .description('Write an image as a tar archive or an OCI layout.')
+    .argument('<image>')
+    .requiredOption('-o, --output <path>', 'the archive, the layout’s folder, or - for stdout')
+    .addOption(
+      new Option(
+        '--compress <how>',
+        'as the name of the output says, for a layout gzip, by default',
+      ).choices(['none', 'gzip', 'zstd']),
+    )
+    .addHelpText('after', EXPORT_EXAMPLES)
+    .action(exportImage);
+  image
+    .command('import')
+    .description('Make an image of an OCI layout, or of a tar archive (plain, gzip or zstd).')
+    .argument('<path>')
+    .option('--name <name>', 'what to call it')
+    .option('--json', 'print its manifest')
+    .addHelpText('after', IMPORT_EXAMPLES)
+    .action(importPath);
+}
+
+async function exportImage(
+  name: string,
+  options: { readonly output: string; readonly compress?: Compression },
+): Promise<void> {
+  await using engine = openEngine();
+  const progress = imageProgress();
+  await using image = await openImage(engine, name, { onProgress: progress.report });
+  progress[Symbol.dispose]();
+  const { output } = options;
+  const named = /\.tar(?:\.(gz|zst))?$/.exec(output);
+  if (output === '-') {
+    warn(await exportTar(image, process.stdout, options.compress ?? 'none'));
+    return;
+  }
+  if (named === null) {
+    warn(await exportOci(image, output, options.compress ?? 'gzip'));
+    return;
+  }
+  const byName: Compression = named[1] === 'gz' ? 'gzip' : named[1] === 'zst' ? 'zstd' : 'none';
+  // Nobody takes half an archive for a whole one.
+  const temporary = `${output}.part`;
+  try {
+    const file = createWriteStream(temporary);
+    warn(await exportTar(image, file, options.compress ?? byName));
+    await rename(temporary, output);
+  } catch (cause) {
+    await rm(temporary, { force: true });
+    if (cause instanceof KilnError) throw cause;
+    throw new KilnError('E_EXPORT', `cannot write ${output}`, { cause });
+  }
+}
+
+function warn(skipped: readonly string[]): void {
+  for (const path of skipped) {
+    process.stderr.write(`kiln: warning: /${path} is a device or a socket: left out\n`);
+  }
+}
+
+async function importPath(
+  path: string,
+  options: { readonly name?: string; readonly json?: boolean },
+): Promise<void> {
+  await using engine = openEngine();
+  const started = Date.now();
+  await using image = await importImage(engine.paths, path, {
+    arch: hostArchitecture(),
+    ...(options.name === undefined ? {} : { name: options.name }),
+  });
+  const { manifest } = image;
+  syncNewImage(manifest, started);
+  for (const warning of manifest.warnings) process.stderr.write(`kiln: warning: ${warning}\n`);
+  process.stdout.write(`${options.json === true ? JSON.stringify(manifest) : manifest.id}\n`);
+}

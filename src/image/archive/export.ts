@@ -1,0 +1,165 @@
+import { createHash, type Hash } from 'node:crypto';
+import { closeSync, constants, createWriteStream, openSync } from 'node:fs';
+import { mkdir, readdir, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { type Readable, Transform, type Writable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import { createGzip, createZstdCompress } from 'node:zlib';
+import { KilnError } from '../../errors.ts';
+import type { LeasedImage } from '../store/images.ts';
+import type { ImageManifest } from '../store/manifest.ts';
+import { readGroups } from '../tree/accounts.ts';
+import { MediaType, toOciArchitecture } from './oci.ts';
+import { type OwnerNames, packTree } from './pack-tree.ts';
+
+/** How an archive or a layer is compressed. */
+export type Compression = 'none' | 'gzip' | 'zstd';
+
+const CHUNK = 1024 * 1024;
+
+/** Writes an image's tree as one tar archive. @returns paths that no archive can hold. */
+export async function exportTar(
+  image: LeasedImage,
+  to: Writable,
+  compression: Compression,
+): Promise<readonly string[]> {
+  const { stream, skipped } = await packTree(image.tree, ownerNames(image));
+  await pipeline([stream, ...compressors(compression), to]);
+  return skipped;
+}
+
+/**
+ * Writes an image as an OCI layout with one layer, in the new or empty folder `directory`; skopeo,
+ * podman and buildah read it as `oci:DIRECTORY`.
+ * @returns paths that no archive can hold.
+ * @throws KilnError E_EXPORT when the folder is not empty.
+ */
+export async function exportOci(
+  image: LeasedImage,
+  directory: string,
+  compression: Compression,
+): Promise<readonly string[]> {
+  await mkdir(directory, { recursive: true });
+  if ((await readdir(directory)).length > 0) {
+    throw new KilnError('E_EXPORT', `${directory} is not empty`, {
+      hint: 'name a folder that does not exist yet',
+    });
+  }
+  const blobs = join(directory, 'blobs', 'sha256');
+  await mkdir(blobs, { recursive: true });
+  const { stream, skipped } = await packTree(image.tree, ownerNames(image));
+  const layer = await writeLayer(blobs, stream, compression);
+  const config = await writeJson(blobs, MediaType.config, ociConfig(image.manifest, layer.diffId));
+  const manifest = await writeJson(blobs, MediaType.manifest, {
+    schemaVersion: 2,
+    mediaType: MediaType.manifest,
+    config,
+    layers: [layer.descriptor],
+  });
+  const index = {
+    schemaVersion: 2,
+    mediaType: MediaType.index,
+    manifests: [
+      {
+        ...manifest,
+        platform: { architecture: toOciArchitecture(image.manifest.arch), os: 'linux' },
+        annotations: { 'org.opencontainers.image.ref.name': 'latest' },
+      },
+    ],
+  };
+  await writeFile(join(directory, 'index.json'), JSON.stringify(index));
+  // The file that makes a folder a layout comes last: half a one is none.
+  await writeFile(join(directory, 'oci-layout'), '{"imageLayoutVersion":"1.0.0"}');
+  return skipped;
+}
+
+interface Descriptor {
+  readonly mediaType: string;
+  readonly digest: string;
+  readonly size: number;
+}
+
+async function writeLayer(
+  blobs: string,
+  stream: Readable,
+  compression: Compression,
+): Promise<{ readonly descriptor: Descriptor; readonly diffId: string }> {
+  const plain = createHash('sha256');
+  const packed = createHash('sha256');
+  const temporary = join(blobs, 'layer');
+  try {
+    await pipeline([
+      stream,
+      hashing(plain),
+      ...compressors(compression),
+      hashing(packed),
+      createWriteStream(temporary, { highWaterMark: CHUNK }),
+    ]);
+    const { size } = await stat(temporary);
+    const digest = packed.digest('hex');
+    await rename(temporary, join(blobs, digest));
+    const suffix = compression === 'none' ? '' : `+${compression}`;
+    const descriptor = {
+      mediaType: `${MediaType.layer}${suffix}`,
+      digest: `sha256:${digest}`,
+      size,
+    };
+    return { descriptor, diffId: `sha256:${plain.digest('hex')}` };
+  } finally {
+    await rm(temporary, { force: true });
+  }
+}
+
+async function writeJson(blobs: string, mediaType: string, value: unknown): Promise<Descriptor> {
+  const bytes = Buffer.from(JSON.stringify(value));
+  const digest = createHash('sha256').update(bytes).digest('hex');
+  await writeFile(join(blobs, digest), bytes);
+  return { mediaType, digest: `sha256:${digest}`, size: bytes.length };
+}
+
+function ociConfig(manifest: ImageManifest, diffId: string): unknown {
+  const created = new Date(manifest.epoch * 1000).toISOString();
+  return {
+    created,
+    architecture: toOciArchitecture(manifest.arch),
+    os: 'linux',
+    config: {
+      User: manifest.user.name,
+      Env: Object.entries(manifest.environment).map(([name, value]) => `${name}=${value}`),
+      WorkingDir: manifest.workdir,
+      Labels: {
+        'org.opencontainers.image.title': manifest.name,
+        'org.opencontainers.image.description': manifest.description,
+      },
+    },
+    rootfs: { type: 'layers', diff_ids: [diffId] },
+    history: [{ created, created_by: `kiln image ${manifest.id.slice(0, 12)}` }],
+  };
+}
+
+function compressors(compression: Compression): Transform[] {
+  if (compression === 'gzip') return [createGzip({ chunkSize: CHUNK })];
+  return compression === 'zstd' ? [createZstdCompress({ chunkSize: CHUNK })] : [];
+}
+
+function hashing(hash: Hash): Transform {
+  return new Transform({
+    highWaterMark: CHUNK,
+    transform(piece: Buffer, _encoding, done) {
+      hash.update(piece);
+      done(null, piece);
+    },
+  });
+}
+
+function ownerNames(image: LeasedImage): OwnerNames {
+  const root = openSync(image.tree, constants.O_RDONLY | constants.O_DIRECTORY);
+  try {
+    return {
+      users: new Map(image.manifest.accounts.map(({ uid, name }) => [uid, name])),
+      groups: new Map(readGroups(root).map(({ gid, name }) => [gid, name])),
+    };
+  } finally {
+    closeSync(root);
+  }
+}

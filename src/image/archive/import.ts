@@ -1,0 +1,235 @@
+import { createHash } from 'node:crypto';
+import {
+  closeSync,
+  constants,
+  existsSync,
+  fstatSync,
+  mkdirSync,
+  openSync,
+  readSync,
+  writeFileSync,
+} from 'node:fs';
+import { basename, join } from 'node:path';
+import { z } from 'zod';
+import { runConfined } from '../../confine/run.ts';
+import { KilnError } from '../../errors.ts';
+import { withLock } from '../../kernel/flock.ts';
+import type { StatePaths } from '../../state/paths.ts';
+import { canonicalJson, IMAGE_FORMAT } from '../key.ts';
+import type { ImageContents } from '../store/contents.ts';
+import { currentMoment } from '../store/durability.ts';
+import { type LeasedImage, leaseImage, publishImage } from '../store/images.ts';
+import { type ImageManifest, imageFiles } from '../store/manifest.ts';
+import { ensureStore, lockFile, openWorkDirectory } from '../store/work-directory.ts';
+import { type Account, ROOT_ACCOUNT, readAccounts } from '../tree/accounts.ts';
+import { blobPath, fromOciArchitecture, type OciConfig, readOciLayout } from './oci.ts';
+import type { UnpackLayersInput, UnpackLayersOutput } from './unpack-task.ts';
+
+const PIECE = 1024 * 1024;
+
+export interface ImportOptions {
+  /** What people call it; the file's name unless given. */
+  readonly name?: string;
+  /** This machine's architecture as rpm calls it: of several images the one for it is taken. */
+  readonly arch: string;
+  /** Bytes it may unpack to. */
+  readonly maxBytes?: number;
+  readonly signal?: AbortSignal | undefined;
+}
+
+const DEFAULT_MAX_BYTES = 256 * 2 ** 30;
+const MAX_ENTRIES = 20_000_000;
+
+const outputSchema = z.strictObject({
+  bytes: z.number().min(0),
+  entries: z.int().min(0),
+  warnings: z.array(z.string().max(10_000)).max(100),
+}) satisfies z.ZodType<UnpackLayersOutput>;
+
+/** An archive that is open, and of which the content is known. */
+interface Layer {
+  readonly fd: number;
+  /** sha256 of the file, hex. */
+  readonly digest: string;
+}
+
+/**
+ * Makes an image of an OCI layout (a folder) or of a tar archive of a root directory, plain or
+ * compressed with gzip or zstd. What is in it is unpacked in a confined child.
+ * @throws KilnError E_OCI, E_ARCHIVE, E_ARCHIVE_HOSTILE, E_IMAGE_USER.
+ */
+export async function importImage(
+  paths: StatePaths,
+  source: string,
+  options: ImportOptions,
+): Promise<LeasedImage> {
+  await ensureStore(paths);
+  const layers: Layer[] = [];
+  try {
+    const config = existsSync(join(source, 'oci-layout'))
+      ? await openOci(source, options, layers)
+      : openTar(source, options, layers);
+    const imported = { layers: layers.map(({ digest }) => digest), config: config.config ?? {} };
+    const key = canonicalJson({ format: IMAGE_FORMAT, imported });
+    const id = createHash('sha256').update(key).digest('hex');
+    return await withLock(
+      lockFile(paths, `image-${id}`),
+      async () =>
+        (await leaseImage(paths, id)) ?? (await unpack(paths, id, source, config, layers, options)),
+      { signal: options.signal },
+    );
+  } finally {
+    for (const { fd } of layers) closeSync(fd);
+  }
+}
+
+async function openOci(
+  directory: string,
+  options: ImportOptions,
+  layers: Layer[],
+): Promise<OciConfig> {
+  const image = await readOciLayout(directory, options.arch);
+  for (const descriptor of image.layers) {
+    const layer = openLayer(blobPath(directory, descriptor));
+    layers.push(layer);
+    if (`sha256:${layer.digest}` !== descriptor.digest) {
+      throw new KilnError('E_OCI', `the layer ${descriptor.digest} of ${directory} is damaged`, {
+        hint: 'copy the image again',
+      });
+    }
+  }
+  return image.config;
+}
+
+function openTar(source: string, options: ImportOptions, layers: Layer[]): OciConfig {
+  layers.push(openLayer(source));
+  return { architecture: options.arch };
+}
+
+function openLayer(path: string): Layer {
+  let fd: number;
+  try {
+    // O_NONBLOCK: a fifo must not hang us.
+    fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
+  } catch (cause) {
+    throw new KilnError('E_ARCHIVE', `cannot read ${path}`, { cause });
+  }
+  if (!fstatSync(fd).isFile()) {
+    closeSync(fd);
+    throw new KilnError('E_ARCHIVE', `${path} is neither an archive nor an OCI layout`);
+  }
+  return { fd, digest: digestOf(fd) };
+}
+
+function digestOf(fd: number): string {
+  const hash = createHash('sha256');
+  const piece = Buffer.allocUnsafe(PIECE);
+  for (let at = 0; ; ) {
+    const count = readSync(fd, piece, 0, PIECE, at);
+    if (count === 0) return hash.digest('hex');
+    hash.update(piece.subarray(0, count));
+    at += count;
+  }
+}
+
+async function unpack(
+  paths: StatePaths,
+  id: string,
+  source: string,
+  config: OciConfig,
+  layers: readonly Layer[],
+  options: ImportOptions,
+): Promise<LeasedImage> {
+  await using work = await openWorkDirectory(paths);
+  const directory = join(work.path, 'image');
+  const tree = imageFiles.tree(directory);
+  mkdirSync(tree, { recursive: true, mode: 0o755 });
+  const input: UnpackLayersInput = {
+    maxBytes: options.maxBytes ?? DEFAULT_MAX_BYTES,
+    maxEntries: MAX_ENTRIES,
+  };
+  let output: UnpackLayersOutput | undefined;
+  const messages = runConfined({
+    task: 'image-unpack',
+    input,
+    fds: layers.map(({ fd }) => fd),
+    destination: tree,
+    validate: (value) => outputSchema.parse(value),
+    signal: options.signal,
+  });
+  for await (const message of messages) output = message;
+  if (output === undefined) throw new KilnError('E_ARCHIVE', `${source} could not be unpacked`);
+  const manifest = manifestOf(id, tree, config, output, nameOf(source, config, options));
+  const contents: ImageContents = { inputs: null, packages: [], linked: [], exactReasons: [] };
+  writeFileSync(imageFiles.contents(directory), JSON.stringify(contents));
+  writeFileSync(imageFiles.lease(directory), '', { mode: 0o600 });
+  writeFileSync(imageFiles.manifest(directory), JSON.stringify(manifest));
+  await publishImage(paths, id, directory);
+  const leased = await leaseImage(paths, id);
+  if (leased !== undefined) return leased;
+  throw new KilnError('E_IMAGE_MISSING', `image ${id} was deleted as soon as it was made`);
+}
+
+function manifestOf(
+  id: string,
+  tree: string,
+  { architecture, config }: OciConfig,
+  { bytes, warnings }: UnpackLayersOutput,
+  name: string,
+): ImageManifest {
+  const accounts = accountsOf(tree);
+  const labels = config?.Labels ?? {};
+  const user = userOf(config?.User ?? '', accounts);
+  return {
+    format: IMAGE_FORMAT,
+    id,
+    name,
+    description: labels['org.opencontainers.image.description'] ?? '',
+    arch: fromOciArchitecture(architecture),
+    environment: environmentOf(config?.Env ?? []),
+    user,
+    workdir: config?.WorkingDir?.startsWith('/') ? config.WorkingDir : user.home,
+    accounts,
+    packageCount: 0,
+    bytes,
+    ownBytes: bytes,
+    epoch: 0,
+    transaction: 'imported',
+    warnings,
+    created: Date.now(),
+    made: currentMoment(),
+  };
+}
+
+function nameOf(source: string, { config }: OciConfig, options: ImportOptions): string {
+  return options.name ?? (config?.Labels?.['org.opencontainers.image.title'] || basename(source));
+}
+
+function accountsOf(tree: string): Account[] {
+  const root = openSync(tree, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW);
+  try {
+    return readAccounts(root);
+  } finally {
+    closeSync(root);
+  }
+}
+
+function environmentOf(entries: readonly string[]): Record<string, string> {
+  const pairs = entries.map((entry) => /^([A-Za-z_][A-Za-z0-9_]*)=([^\0]*)$/s.exec(entry));
+  return Object.fromEntries(pairs.flatMap((pair) => (pair ? [[pair[1]!, pair[2]!]] : [])));
+}
+
+/** OCI's User: NAME or UID, with :GROUP or :GID; a number need not be in /etc/passwd. */
+function userOf(text: string, accounts: readonly Account[]): Account {
+  const [wanted = '', group] = text.split(':');
+  if (wanted === '') return accounts.find(({ uid }) => uid === 0) ?? ROOT_ACCOUNT;
+  const account = accounts.find(({ name, uid }) => name === wanted || String(uid) === wanted);
+  const gid = group !== undefined && /^\d{1,5}$/.test(group) ? Number(group) : undefined;
+  if (account !== undefined) return gid === undefined ? account : { ...account, gid };
+  if (wanted === 'root') return ROOT_ACCOUNT;
+  if (!/^\d{1,5}$/.test(wanted) || Number(wanted) > 65535) {
+    throw new KilnError('E_IMAGE_USER', `the image has no user ${wanted} to run commands as`);
+  }
+  const uid = Number(wanted);
+  return { name: wanted, uid, gid: gid ?? 0, home: '/', shell: '/bin/sh' };
+}

@@ -1,0 +1,246 @@
+import {
+  chmodSync,
+  closeSync,
+  constants,
+  fchmodSync,
+  fchownSync,
+  lchownSync,
+  linkSync,
+  lstatSync,
+  lutimesSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  rmSync,
+  type Stats,
+  symlinkSync,
+  unlinkSync,
+  utimesSync,
+  writeSync,
+} from 'node:fs';
+import { basename, dirname, join } from 'node:path';
+import type { Header } from 'tar-stream';
+import { KilnError } from '../../errors.ts';
+import { setXattr } from '../../kernel/xattr.ts';
+import { type PaxRecords, XATTR_PREFIX } from './pax.ts';
+import type { UnpackLayersInput, UnpackLayersOutput } from './unpack-task.ts';
+
+/** The only extended attribute that is part of what a file may do. */
+const CAPABILITY = 'security.capability';
+
+/** OCI image specification, layer.md: a name that deletes, and one that empties its folder. */
+const WHITEOUT = '.wh.';
+const OPAQUE = '.wh..wh..opq';
+
+const PERMISSIONS = 0o7777;
+/** A box maps ids up to here. */
+const MAX_ID = 65535;
+const MAX_WARNINGS = 20;
+
+/** One entry while its data comes. */
+export interface EntryTarget {
+  write(piece: Buffer): void;
+  end(): void;
+}
+
+const NOTHING: EntryTarget = { write: () => {}, end: () => {} };
+
+/**
+ * Applies tar entries to the root directory of this process, which is the image's: links lead
+ * nowhere else. Names are latin1 strings for bytes, as Node's 'latin1' has them.
+ */
+export class LayerWriter {
+  readonly #limits: UnpackLayersInput;
+  readonly #warnings: string[] = [];
+  #bytes = 0;
+  #entries = 0;
+  /** What this layer has made: its own opaque markers must not delete it. */
+  #layer = new Set<string>();
+  /** Times of directories, set last: writing into them changes them. */
+  readonly #times = new Map<string, Date>();
+
+  constructor(limits: UnpackLayersInput) {
+    this.#limits = limits;
+  }
+
+  beginLayer(): void {
+    this.#layer = new Set();
+  }
+
+  /** Makes an entry. `pax` is its extended header as bytes. */
+  begin(header: Header, pax: PaxRecords | undefined): EntryTarget {
+    this.#count();
+    const name = pax?.get('path')?.toString('latin1') ?? header.name;
+    const path = this.#normal(name);
+    if (path === '/') return this.#root(header);
+    const base = basename(path);
+    if (base.startsWith(WHITEOUT)) return this.#whiteout(path, base);
+    this.#makeParents(path);
+    this.#layer.add(path);
+    const present = find(path);
+    if (header.type === 'directory') return this.#directory(path, header, present);
+    if (present !== undefined) this.#replace(path, present, header);
+    switch (header.type) {
+      case 'file':
+      case 'contiguous-file':
+        return this.#file(path, header, pax?.get(`${XATTR_PREFIX}${CAPABILITY}`));
+      case 'symlink':
+        return this.#symlink(path, header, pax);
+      case 'link': {
+        const target = pax?.get('linkpath')?.toString('latin1') ?? header.linkname ?? '';
+        linkSync(bytes(this.#normal(target)), bytes(path));
+        return NOTHING;
+      }
+      default:
+        this.#warn(`${path} is a ${header.type ?? 'strange entry'}: left out`);
+        return NOTHING;
+    }
+  }
+
+  finish(): void {
+    for (const [path, time] of this.#times) {
+      if (find(path)?.isDirectory()) utimesSync(bytes(path), time, time);
+    }
+  }
+
+  summary(): UnpackLayersOutput {
+    return { bytes: this.#bytes, entries: this.#entries, warnings: this.#warnings };
+  }
+
+  #count(): void {
+    if (++this.#entries <= this.#limits.maxEntries) return;
+    throw hostile(`it has more than ${this.#limits.maxEntries} entries`);
+  }
+
+  /** An absolute path without `.` and `..`. */
+  #normal(name: string): string {
+    const parts = name.split('/').filter((part) => part !== '' && part !== '.');
+    if (parts.includes('..') || name.includes('\0')) throw hostile(`it has the name ${name}`);
+    return `/${parts.join('/')}`;
+  }
+
+  #root(header: Header): EntryTarget {
+    if (header.type !== 'directory') throw hostile('it makes / something else than a directory');
+    return this.#directory('/', header, lstatSync('/'));
+  }
+
+  #whiteout(path: string, base: string): EntryTarget {
+    const folder = dirname(path);
+    if (base === OPAQUE) {
+      const inside = find(folder)?.isDirectory() ? readdirSync(bytes(folder), 'latin1') : [];
+      for (const name of inside) {
+        const child = join(folder, name);
+        if (!this.#layer.has(child)) rmSync(bytes(child), { recursive: true, force: true });
+      }
+      return NOTHING;
+    }
+    const target = join(folder, base.slice(WHITEOUT.length));
+    if (target === folder || basename(target) === '..') throw hostile(`it has the name ${path}`);
+    if (!this.#layer.has(target)) remove(target);
+    return NOTHING;
+  }
+
+  #makeParents(path: string): void {
+    const folder = dirname(path);
+    if (folder === '/' || isDirectory(folder)) return;
+    this.#makeParents(folder);
+    const present = find(folder);
+    // A link to a folder serves as one; whatever else is in the way, this layer replaces it.
+    if (present !== undefined) remove(folder);
+    mkdirSync(bytes(folder), 0o755);
+  }
+
+  #replace(path: string, present: Stats, header: Header): void {
+    // A hard link to itself, as some archives have it for the second name of a pair.
+    if (header.type === 'link' && header.linkname !== undefined) {
+      if (this.#normal(header.linkname ?? '') === path) return;
+    }
+    if (present.isDirectory()) remove(path);
+    else unlinkSync(bytes(path));
+  }
+
+  #directory(path: string, header: Header, present: Stats | undefined): EntryTarget {
+    if (present !== undefined && !present.isDirectory()) {
+      remove(path);
+      mkdirSync(bytes(path), 0o700);
+    } else if (present === undefined) {
+      mkdirSync(bytes(path), 0o700);
+    }
+    const { uid, gid } = owner(header);
+    lchownSync(bytes(path), uid, gid);
+    chmodSync(bytes(path), (header.mode ?? 0o755) & PERMISSIONS);
+    this.#times.set(path, header.mtime ?? new Date(0));
+    return NOTHING;
+  }
+
+  #file(path: string, header: Header, capability: Buffer | undefined): EntryTarget {
+    const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
+    const fd = openSync(bytes(path), flags, 0o600);
+    const add = (size: number) => {
+      this.#bytes += size;
+      if (this.#bytes > this.#limits.maxBytes) {
+        throw hostile(`it unpacks to more than ${this.#limits.maxBytes} bytes`);
+      }
+    };
+    return {
+      write: (piece) => {
+        add(piece.length);
+        for (let at = 0; at < piece.length; ) at += writeSync(fd, piece, at);
+      },
+      end: () => {
+        const { uid, gid } = owner(header);
+        fchownSync(fd, uid, gid);
+        fchmodSync(fd, (header.mode ?? 0o644) & PERMISSIONS);
+        if (capability !== undefined) setXattr(fd, CAPABILITY, capability);
+        closeSync(fd);
+        const time = header.mtime ?? new Date(0);
+        utimesSync(bytes(path), time, time);
+      },
+    };
+  }
+
+  #symlink(path: string, header: Header, pax: PaxRecords | undefined): EntryTarget {
+    const target = pax?.get('linkpath') ?? Buffer.from(header.linkname ?? '', 'latin1');
+    symlinkSync(target, bytes(path));
+    const { uid, gid } = owner(header);
+    lchownSync(bytes(path), uid, gid);
+    const time = header.mtime ?? new Date(0);
+    lutimesSync(bytes(path), time, time);
+    return NOTHING;
+  }
+
+  #warn(text: string): void {
+    if (this.#warnings.length < MAX_WARNINGS) this.#warnings.push(text);
+  }
+}
+
+function bytes(path: string): Buffer {
+  return Buffer.from(path, 'latin1');
+}
+
+function find(path: string): Stats | undefined {
+  return lstatSync(bytes(path), { throwIfNoEntry: false });
+}
+
+/** Whether there is a directory, or a link to one. */
+function isDirectory(path: string): boolean {
+  try {
+    closeSync(openSync(bytes(path), constants.O_RDONLY | constants.O_DIRECTORY));
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function remove(path: string): void {
+  rmSync(bytes(path), { recursive: true, force: true });
+}
+
+function owner({ uid = 0, gid = 0 }: Header): { uid: number; gid: number } {
+  if (uid <= MAX_ID && gid <= MAX_ID) return { uid, gid };
+  throw hostile(`it has an owner that no sandbox has room for: ${uid}:${gid}`);
+}
+
+function hostile(what: string): KilnError {
+  return new KilnError('E_ARCHIVE_HOSTILE', `the archive is refused: ${what}`);
+}

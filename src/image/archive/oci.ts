@@ -1,0 +1,114 @@
+import { readFile, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { z } from 'zod';
+import { KilnError } from '../../errors.ts';
+
+/**
+ * OCI image layout (image-layout.md, manifest.md and config.md of the image specification 1.1), as
+ * far as kiln writes and reads it. Foreign JSON may have more keys everywhere.
+ */
+
+export const MediaType = {
+  index: 'application/vnd.oci.image.index.v1+json',
+  manifest: 'application/vnd.oci.image.manifest.v1+json',
+  config: 'application/vnd.oci.image.config.v1+json',
+  layer: 'application/vnd.oci.image.layer.v1.tar',
+} as const;
+
+/** Bytes of any JSON file of a layout. */
+const JSON_LIMIT = 4 * 1024 * 1024;
+
+const descriptorSchema = z.object({
+  mediaType: z.string(),
+  digest: z.string().regex(/^sha256:[0-9a-f]{64}$/, 'only sha256 digests are read'),
+  size: z.int().min(0),
+  platform: z.object({ architecture: z.string() }).optional(),
+});
+
+const indexSchema = z.object({ manifests: z.array(descriptorSchema).min(1) });
+
+const manifestSchema = z.object({
+  config: descriptorSchema,
+  layers: z.array(descriptorSchema).max(500),
+});
+
+const configSchema = z.object({
+  architecture: z.string(),
+  config: z
+    .object({
+      User: z.string().optional(),
+      Env: z.array(z.string()).nullish(),
+      WorkingDir: z.string().optional(),
+      Labels: z.record(z.string(), z.string()).nullish(),
+    })
+    .optional(),
+});
+
+export type OciDescriptor = z.output<typeof descriptorSchema>;
+export type OciConfig = z.output<typeof configSchema>;
+
+/** rpm's names for architectures and OCI's (GOARCH). */
+const ARCHITECTURES: readonly (readonly [string, string])[] = [
+  ['x86_64', 'amd64'],
+  ['aarch64', 'arm64'],
+  ['ppc64le', 'ppc64le'],
+  ['s390x', 's390x'],
+  ['riscv64', 'riscv64'],
+  ['i686', '386'],
+];
+
+/** OCI's name for an architecture; `noarch` and what is unknown stay as they are. */
+export function toOciArchitecture(arch: string): string {
+  return ARCHITECTURES.find(([rpm]) => rpm === arch)?.[1] ?? arch;
+}
+
+/** rpm's name for an architecture. */
+export function fromOciArchitecture(arch: string): string {
+  return ARCHITECTURES.find(([, oci]) => oci === arch)?.[0] ?? arch;
+}
+
+/** What a layout's image is: its config, and its layers, lowest first. */
+export interface OciImage {
+  readonly config: OciConfig;
+  readonly layers: readonly OciDescriptor[];
+}
+
+/**
+ * Reads a layout. With several images, the one for this architecture is meant.
+ * @throws KilnError E_OCI
+ */
+export async function readOciLayout(directory: string, arch: string): Promise<OciImage> {
+  const index = await readJson(join(directory, 'index.json'), indexSchema);
+  const wanted = toOciArchitecture(arch);
+  const fitting = index.manifests.filter(
+    ({ platform }) => platform === undefined || platform.architecture === wanted,
+  );
+  const descriptor = fitting.find(({ mediaType }) => mediaType === MediaType.manifest);
+  if (descriptor === undefined) {
+    throw new KilnError('E_OCI', `${directory} holds no image for ${wanted}`, {
+      hint: '`skopeo copy --override-arch` makes a layout with one',
+    });
+  }
+  const manifest = await readJson(blobPath(directory, descriptor), manifestSchema);
+  const config = await readJson(blobPath(directory, manifest.config), configSchema);
+  return { config, layers: manifest.layers };
+}
+
+/** The file of a layout that holds what a descriptor names. */
+export function blobPath(directory: string, descriptor: Pick<OciDescriptor, 'digest'>): string {
+  return join(directory, 'blobs', ...descriptor.digest.split(':'));
+}
+
+async function readJson<Schema extends z.ZodType>(
+  path: string,
+  schema: Schema,
+): Promise<z.output<Schema>> {
+  try {
+    const { size } = await stat(path);
+    if (size > JSON_LIMIT) throw new Error(`it is larger than ${JSON_LIMIT} bytes`);
+    return schema.parse(JSON.parse(await readFile(path, 'utf8')));
+  } catch (cause) {
+    const why = cause instanceof z.ZodError ? new Error(z.prettifyError(cause)) : cause;
+    throw new KilnError('E_OCI', `${path} is not what an OCI layout has there`, { cause: why });
+  }
+}

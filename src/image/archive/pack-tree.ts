@@ -1,0 +1,184 @@
+import { once } from 'node:events';
+import {
+  type BigIntStats,
+  closeSync,
+  constants,
+  createReadStream,
+  fstatSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+} from 'node:fs';
+import type { Readable } from 'node:stream';
+import type { Pack } from 'tar-stream';
+import { openDirectory, openPath, readlinkat } from '../../kernel/at.ts';
+import { getXattr } from '../../kernel/xattr.ts';
+import { encodePaxHeader, XATTR_PREFIX } from './pax.ts';
+
+const CAPABILITY = 'security.capability';
+const PERMISSIONS = 0o7777;
+/** Files up to this size (bytes) are read at once. */
+const SMALL = 256 * 1024;
+/** What a ustar header has room for: longer names and links need an extended header. */
+const NAME_LIMIT = 99;
+
+/** Names of owners for an archive's headers; ids without one have none there. */
+export interface OwnerNames {
+  readonly users: ReadonlyMap<number, string>;
+  readonly groups: ReadonlyMap<number, string>;
+}
+
+/**
+ * Writes a tree as a tar archive (pax format): owners, modes, times in seconds, hard links, and
+ * file capabilities as GNU tar and podman keep them. Entries are in the order of their names, so
+ * that equal trees give equal archives. Devices and sockets are left out.
+ *
+ * @returns the archive, and what was left out, which is known at its end.
+ */
+export async function packTree(
+  tree: string,
+  owners: OwnerNames,
+): Promise<{ readonly stream: Readable; readonly skipped: string[] }> {
+  const { pack } = await import('tar-stream');
+  const archive = pack();
+  const packer = new TreePacker(archive, owners);
+  packer.pack(tree).then(
+    () => archive.finalize(),
+    (error) => archive.destroy(error instanceof Error ? error : new Error(String(error))),
+  );
+  return { stream: archive as unknown as Readable, skipped: packer.skipped };
+}
+
+class TreePacker {
+  readonly skipped: string[] = [];
+  readonly #archive: Pack;
+  readonly #owners: OwnerNames;
+  /** Names of inodes that have more than one, once the first has been written. */
+  readonly #links = new Map<string, Buffer>();
+
+  constructor(archive: Pack, owners: OwnerNames) {
+    this.#archive = archive;
+    this.#owners = owners;
+  }
+
+  async pack(tree: string): Promise<void> {
+    const root = openSync(tree, constants.O_RDONLY | constants.O_DIRECTORY);
+    try {
+      await this.#entry(Buffer.from('./'), fstatSync(root, { bigint: true }), {
+        type: 'directory',
+      });
+      await this.#children(root, Buffer.alloc(0));
+    } finally {
+      closeSync(root);
+    }
+  }
+
+  async #children(directory: number, prefix: Buffer): Promise<void> {
+    const names = readdirSync(`/proc/self/fd/${directory}`, { encoding: 'buffer' });
+    for (const name of names.sort(Buffer.compare)) {
+      const path = Buffer.concat([prefix, name]);
+      const entry = openPath(directory, name);
+      try {
+        const stat = fstatSync(entry, { bigint: true });
+        if (stat.isDirectory()) {
+          const inside = Buffer.concat([path, Buffer.from('/')]);
+          await this.#entry(inside, stat, { type: 'directory' });
+          const inner = openDirectory(directory, name);
+          try {
+            await this.#children(inner, inside);
+          } finally {
+            closeSync(inner);
+          }
+        } else {
+          await this.#leaf(path, stat, directory, name, entry);
+        }
+      } finally {
+        closeSync(entry);
+      }
+    }
+  }
+
+  async #leaf(
+    path: Buffer,
+    stat: BigIntStats,
+    directory: number,
+    name: Buffer,
+    entry: number,
+  ): Promise<void> {
+    const inode = `${stat.dev}:${stat.ino}`;
+    const first = stat.nlink > 1n ? this.#links.get(inode) : undefined;
+    if (first !== undefined) {
+      await this.#entry(path, stat, { type: 'link', target: first });
+      return;
+    }
+    if (stat.nlink > 1n) this.#links.set(inode, path);
+    if (stat.isSymbolicLink()) {
+      await this.#entry(path, stat, { type: 'symlink', target: readlinkat(directory, name) });
+    } else if (stat.isFIFO()) {
+      await this.#entry(path, stat, { type: 'fifo' });
+    } else if (stat.isFile()) {
+      const file = openSync(`/proc/self/fd/${entry}`, constants.O_RDONLY);
+      try {
+        const capability = getXattr(file, CAPABILITY);
+        await this.#entry(path, stat, { type: 'file', file, capability });
+      } finally {
+        closeSync(file);
+      }
+    } else {
+      this.skipped.push(path.toString());
+    }
+  }
+
+  async #entry(path: Buffer, stat: BigIntStats, what: EntryKind): Promise<void> {
+    const records = new Map<string, Buffer>();
+    if (!fits(path)) records.set('path', path);
+    if (what.target !== undefined && !fits(what.target)) records.set('linkpath', what.target);
+    if (what.capability !== undefined) records.set(`${XATTR_PREFIX}${CAPABILITY}`, what.capability);
+    if (records.size > 0) this.#archive.push(encodePaxHeader(records));
+    const size = what.type === 'file' ? Number(stat.size) : 0;
+    const header = {
+      name: fits(path) ? path.toString() : 'see-pax-header',
+      mode: Number(stat.mode) & PERMISSIONS,
+      uid: Number(stat.uid),
+      gid: Number(stat.gid),
+      uname: this.#owners.users.get(Number(stat.uid)) ?? '',
+      gname: this.#owners.groups.get(Number(stat.gid)) ?? '',
+      mtime: new Date(Number(stat.mtimeNs / 1_000_000_000n) * 1000),
+      type: what.type,
+      size,
+      ...(what.target === undefined
+        ? {}
+        : { linkname: fits(what.target) ? what.target.toString() : 'see-pax-header' }),
+    };
+    await new Promise<void>((resolve, reject) => {
+      const sink = this.#archive.entry(header, (error) => (error ? reject(error) : resolve()));
+      // The callback has told already.
+      sink.on('error', () => {});
+      if (what.file === undefined) sink.end(undefined);
+      else this.#content(what.file, size, sink).catch(reject);
+    });
+  }
+
+  async #content(file: number, size: number, sink: ReturnType<Pack['entry']>): Promise<void> {
+    if (size <= SMALL) {
+      if (size > 0) sink.write(readFileSync(file));
+      sink.end(undefined);
+      return;
+    }
+    const source = createReadStream('', { fd: file, autoClose: false, highWaterMark: 1024 * 1024 });
+    for await (const piece of source) if (!sink.write(piece)) await once(sink, 'drain');
+    sink.end(undefined);
+  }
+}
+
+interface EntryKind {
+  readonly type: 'file' | 'directory' | 'symlink' | 'link' | 'fifo';
+  readonly target?: Buffer;
+  readonly file?: number;
+  readonly capability?: Buffer | undefined;
+}
+
+/** Whether a plain header can hold the name: short, and ASCII only. */
+function fits(name: Buffer): boolean {
+  return name.length <= NAME_LIMIT && name.every((byte) => byte < 0x80);
+}

@@ -1,0 +1,103 @@
+/** The confined side of importing: unpacks layers, lowest first. Its root is the image's root. */
+import { readSync } from 'node:fs';
+import { pipeline, Readable } from 'node:stream';
+import { createGunzip, createZstdDecompress } from 'node:zlib';
+import type { Extract, extract as extractType, Header } from 'tar-stream';
+import type { ConfinedTask } from '../../confine/task.ts';
+import { KilnError } from '../../errors.ts';
+import { LayerWriter } from './layer-writer.ts';
+import { PaxTap } from './pax-tap.ts';
+
+export interface UnpackLayersInput {
+  /** Bytes that all layers may unpack to. */
+  readonly maxBytes: number;
+  /** Entries that all layers may have. */
+  readonly maxEntries: number;
+}
+
+/** What the task says once everything is unpacked. */
+export interface UnpackLayersOutput {
+  readonly bytes: number;
+  readonly entries: number;
+  /** What was left out, as sentences; the first ones. */
+  readonly warnings: readonly string[];
+}
+
+const PIECE = 1024 * 1024;
+
+let extract: typeof extractType;
+
+export const task: ConfinedTask = {
+  async prepare() {
+    ({ extract } = await import('tar-stream'));
+  },
+
+  async run(input, { fds, emit }) {
+    const writer = new LayerWriter(input as UnpackLayersInput);
+    for (const fd of fds) {
+      writer.beginLayer();
+      await unpackLayer(fd, writer);
+    }
+    writer.finish();
+    emit(writer.summary() satisfies UnpackLayersOutput);
+  },
+};
+
+async function unpackLayer(fd: number, writer: LayerWriter): Promise<void> {
+  const tap = new PaxTap();
+  // Names are bytes: latin1 keeps every one of them. (The option is missing in the types.)
+  const archive = extract({ filenameEncoding: 'latin1' } as Parameters<typeof extract>[0]);
+  try {
+    await Promise.all([feed(decompressed(fd), archive, tap), takeEntries(archive, tap, writer)]);
+  } catch (cause) {
+    archive.destroy(cause instanceof Error ? cause : null);
+    if (cause instanceof KilnError) throw cause;
+    throw new KilnError('E_ARCHIVE', 'the archive is damaged, or is no tar archive', { cause });
+  }
+}
+
+async function feed(source: AsyncIterable<Buffer>, archive: Extract, tap: PaxTap): Promise<void> {
+  for await (const piece of source) {
+    if (archive.destroyed) return;
+    tap.push(piece);
+    if (archive.write(piece)) continue;
+    await new Promise<void>((resolve) => {
+      archive.once('drain', resolve);
+      archive.once('close', resolve);
+    });
+  }
+  archive.end(undefined);
+}
+
+async function takeEntries(archive: Extract, tap: PaxTap, writer: LayerWriter): Promise<void> {
+  for await (const entry of archive) {
+    const { byteOffset } = entry.header as Header & { readonly byteOffset: number };
+    const target = writer.begin(entry.header, tap.take(byteOffset));
+    for await (const piece of entry) target.write(piece as Buffer);
+    target.end();
+  }
+}
+
+/** The file's bytes, unpacked if it begins as gzip or zstd does. */
+function decompressed(fd: number): AsyncIterable<Buffer> {
+  const source = Readable.from(pieces(fd));
+  const magic = Buffer.alloc(4);
+  readSync(fd, magic, 0, 4, 0);
+  const gzip = magic.readUInt16BE(0) === 0x1f8b;
+  if (!gzip && magic.readUInt32LE(0) !== 0xfd2fb528) return source;
+  const decoder = gzip
+    ? createGunzip({ chunkSize: PIECE })
+    : createZstdDecompress({ chunkSize: PIECE });
+  // Errors of either side reach whoever reads the decoder.
+  return pipeline(source, decoder, () => {});
+}
+
+function* pieces(fd: number): Generator<Buffer> {
+  for (let at = 0; ; ) {
+    const piece = Buffer.allocUnsafe(PIECE);
+    const count = readSync(fd, piece, 0, PIECE, at);
+    if (count === 0) return;
+    yield piece.subarray(0, count);
+    at += count;
+  }
+}
