@@ -87,31 +87,33 @@ mkdirSync(join(temporary, 'state'));
 mkdirSync(join(temporary, 'node-compile-cache'));
 const before = hostThings(temporary);
 const times = mkdtempSync(join(tmpdir(), 'kiln-times-'));
-try {
-  for (const step of steps) {
-    if (!(await runStep(step, top))) problems.push(`${step.title} failed`);
-  }
-  process.stdout.write('==> tests (ava)\n');
-  const reader = await runTests(process.argv.slice(2), {
-    TMPDIR: temporary,
-    KILN_STATE: join(temporary, 'state'),
-    KILN_FIXTURES: fixtures,
-    KILN_TEST_TIMES: times,
-  });
-  const list = readSkipList(top);
-  problems.push(...skipProblems(reader.results, list));
-  const left = await leftovers(before, temporary);
-  problems.push(...left.map((thing) => `left behind: ${thing}`));
-
-  printSlowest(times);
-  printSkips(reader, list);
-  if (problems.length > 0) process.stdout.write('\nBeside the tests themselves:\n');
-  for (const problem of problems) process.stdout.write(`  ${problem}\n`);
-  process.stdout.write(`\n${((performance.now() - started) / 1000).toFixed(0)} s in all\n`);
-  const failed = reader.count('failed') + problems.length;
-  process.stdout.write(`${reader.count('passed')} passed, ${failed} failed\n`);
-  process.exitCode = failed === 0 ? 0 : 1;
-} finally {
+process.once('exit', () => {
   rmSync(times, { recursive: true, force: true });
   rmSync(temporary, { recursive: true, force: true });
+});
+// execa ends the step or the tests that are running when this process exits.
+process.once('SIGINT', () => process.exit(130)).once('SIGTERM', () => process.exit(143));
+
+for (const step of steps) {
+  if (!(await runStep(step, top))) problems.push(`${step.title} failed`);
 }
+process.stdout.write('==> tests (ava)\n');
+const reader = await runTests(process.argv.slice(2), {
+  TMPDIR: temporary,
+  KILN_STATE: join(temporary, 'state'),
+  KILN_FIXTURES: fixtures,
+  KILN_TEST_TIMES: times,
+});
+const list = readSkipList(top);
+problems.push(...skipProblems(reader.results, list));
+const left = await leftovers(before, temporary);
+problems.push(...left.map((thing) => `left behind: ${thing}`));
+
+printSlowest(times);
+printSkips(reader, list);
+if (problems.length > 0) process.stdout.write('\nBeside the tests themselves:\n');
+for (const problem of problems) process.stdout.write(`  ${problem}\n`);
+process.stdout.write(`\n${((performance.now() - started) / 1000).toFixed(0)} s in all\n`);
+const failed = reader.count('failed') + problems.length;
+process.stdout.write(`${reader.count('passed')} passed, ${failed} failed\n`);
+process.exitCode = failed === 0 ? 0 : 1;
