@@ -15,9 +15,9 @@ import { passageTo } from './passage.ts';
 import { USER_NAMESPACE_FD } from './task.ts';
 
 /**
- * Ids of confined children on the host: the last 65536 before 2^31 - 2^28, far above what
- * /etc/subuid and systemd hand out (524288 and 1879048191 are the ends of systemd's own ranges).
- * Children share it: each has its own user and pid namespace and none lives long.
+ * Ids of confined children on the host: 0x70000000 and the next 65536, which systemd's UIDS-GIDS
+ * document leaves unused and sandbox/id-range.ts keeps for us. Children share them: each has its
+ * own user and pid namespace and none lives long.
  */
 const ID_BASE = 1879048192;
 const ID_COUNT = 65536;

@@ -71,7 +71,11 @@ async function unpack(
   const plan = planUnpack(description, limits);
 
   if (into !== '.') mkdirSync(into, 0o755);
-  const writer = new PackageWriter(plan, into, description.fileDigestAlgorithm, owners);
+  const writer = new PackageWriter(plan, into, {
+    algorithm: description.fileDigestAlgorithm,
+    owners,
+    unpackedSize: limits.unpackedSize,
+  });
   try {
     const parser = new CpioParser(writer);
     let reported = 0;

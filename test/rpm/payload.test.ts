@@ -1,13 +1,15 @@
+import { hash } from 'node:crypto';
 import { chmodSync, linkSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { zstdCompressSync } from 'node:zlib';
 import { fc } from '@fast-check/ava';
 import test, { type ExecutionContext } from 'ava';
 import { execa } from 'execa';
 import { CpioParser, type CpioVisitor } from '../../src/rpm/payload/cpio.ts';
 import { readRpm } from '../../src/rpm/read.ts';
 import { unpackRpms } from '../../src/rpm/unpack.ts';
-import { scratch } from './fixtures.ts';
-import { cpioEntry, cpioTrailer } from './rpm-builder.ts';
+import { put, scratch } from './fixtures.ts';
+import { buildRpm, cpioEntry, cpioTrailer, honestArchive, type TestRpm } from './rpm-builder.ts';
 import { lookAt } from './tree.ts';
 
 /** Packs a tree with rpmbuild; returns the package's path. */
@@ -192,4 +194,44 @@ test('an archive means the same in pieces of any size', (t) => {
     }),
     { numRuns: 50 },
   );
+});
+
+async function unpackBuilt(t: ExecutionContext, rpm: TestRpm) {
+  const root = scratch(t);
+  const jobs = [{ file: put(root, 'test.rpm', buildRpm(rpm)), into: 'x' }];
+  const options = { root, policy: 'allow-unsigned', unpackedSize: 1024 * 1024 } as const;
+  for await (const result of unpackRpms(jobs, options)) if ('error' in result) throw result.error;
+  return lookAt(join(root, 'x'));
+}
+
+test('a payload of many zstd frames is read to its end', async (t) => {
+  const files = [{ path: '/a', mode: 0o100644, data: Buffer.alloc(300000, 'abc') }];
+  const archive = honestArchive(files);
+  const skippable = Buffer.from('502a4d1804000000aabbccdd', 'hex');
+  const frames = [
+    archive.subarray(0, 1000),
+    archive.subarray(1000, 200000),
+    archive.subarray(200000),
+  ];
+  const payload = Buffer.concat(frames.flatMap((part) => [skippable, zstdCompressSync(part)]));
+  const seen = await unpackBuilt(t, { files, compressor: 'zstd', payload });
+  t.is(seen.a?.content, hash('sha256', files[0]!.data, 'hex'));
+});
+
+test('hard links may all carry the content, or differ in it: then they are files', async (t) => {
+  const file = (path: string, text: string) => ({
+    ...{ path, mode: 0o100644, data: Buffer.from(text), inode: 7 },
+  });
+  const files = [file('/a', 'same'), file('/b', 'same'), file('/c', 'other')];
+  const seen = await unpackBuilt(t, { files });
+  t.deepEqual(
+    Object.entries(seen).map(([path, { content }]) => [path, content]),
+    files.map(({ path, data }) => [path.slice(1), hash('sha256', data, 'hex')]),
+  );
+});
+
+test('links that repeat their content do not get around the limit on size', async (t) => {
+  const data = Buffer.alloc(600 * 1024);
+  const files = ['/a', '/b'].map((path) => ({ path, mode: 0o100644, data, inode: 7 }));
+  await t.throwsAsync(unpackBuilt(t, { files }), { code: 'E_RPM_HOSTILE', message: /more than/ });
 });

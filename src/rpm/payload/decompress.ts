@@ -19,7 +19,7 @@ const ZSTD_WINDOW_LOG = 27;
  */
 export async function* decompressPayload(
   fd: number,
-  { compressor, start }: Pick<RpmPayload, 'compressor' | 'start'>,
+  { compressor, start, size }: Pick<RpmPayload, 'compressor' | 'start' | 'size'>,
 ): AsyncGenerator<Buffer, void, undefined> {
   const input = compressedPieces(fd, start);
   switch (compressor) {
@@ -29,11 +29,9 @@ export async function* decompressPayload(
     case 'gzip':
       yield* through(input, createGunzip({ chunkSize: PIECE }));
       break;
-    case 'zstd': {
-      const params = { [constants.ZSTD_d_windowLogMax]: ZSTD_WINDOW_LOG };
-      yield* through(input, createZstdDecompress({ chunkSize: PIECE, params }));
+    case 'zstd':
+      yield* decompressZstd(fd, start, start + size);
       break;
-    }
     default:
       yield* decodeNative(compressor, input);
   }
@@ -47,6 +45,17 @@ function* compressedPieces(fd: number, start: number): Generator<Buffer> {
     if (count === 0) return;
     yield piece.subarray(0, count);
     at += count;
+  }
+}
+
+/** Node's decoder takes one frame of what it is given at once; pzstd writes many. */
+async function* decompressZstd(fd: number, start: number, end: number): AsyncGenerator<Buffer> {
+  const params = { [constants.ZSTD_d_windowLogMax]: ZSTD_WINDOW_LOG };
+  for (let at = start; at < end; ) {
+    const decoder = createZstdDecompress({ chunkSize: PIECE, params });
+    yield* through(compressedPieces(fd, at), decoder);
+    if (decoder.bytesWritten === 0) return;
+    at += decoder.bytesWritten;
   }
 }
 

@@ -17,13 +17,9 @@ export interface UnpackLimits {
 export interface PlannedFile extends RpmFile {
   /** The path without its leading slash; `''` for the root itself. */
   readonly relative: string;
-  /** Files that are the same inode, in header order, this one among them; undefined for one alone. */
-  readonly links: LinkGroup | undefined;
+  /** All files that are the same inode, in header order, this one among them; else undefined. */
+  readonly links: readonly PlannedFile[] | undefined;
   readonly ghost: boolean;
-}
-
-interface LinkGroup {
-  readonly members: PlannedFile[];
 }
 
 export interface UnpackPlan {
@@ -44,33 +40,45 @@ const FEATURES = new Set([
 /** @throws KilnError E_RPM_HOSTILE, E_RPM_UNSUPPORTED. */
 export function planUnpack(rpm: RpmDescription, limits: UnpackLimits): UnpackPlan {
   checkFeatures(rpm);
-  const groups = new Map<string, LinkGroup>();
   const byPath = new Map<string, PlannedFile>();
-  let total = 0;
+  const groups = new Map<string, PlannedFile[]>();
   const files = rpm.files.map((file) => {
+    const relative = relativePath(file.path, rpm.isSource);
     const ghost = file.flags.includes('ghost');
-    const planned: PlannedFile = {
-      ...file,
-      relative: relativePath(file.path, rpm.isSource),
-      links: file.nlink > 1 && !ghost ? groupOf(groups, file) : undefined,
-      ghost,
-    };
-    if (byPath.has(planned.relative)) {
+    const links = file.nlink > 1 && !ghost ? groupOf(groups, file) : undefined;
+    const planned: PlannedFile = { ...file, relative, links, ghost };
+    links?.push(planned);
+    if (byPath.has(relative)) {
       throw rpmError('E_RPM_HOSTILE', `it has ${showName(file.path)} twice`);
     }
-    byPath.set(planned.relative, planned);
-    planned.links?.members.push(planned);
-    const counts = file.type === 'file' && !ghost && (planned.links?.members.length ?? 1) === 1;
-    if (counts) total += file.size;
+    byPath.set(relative, planned);
     return planned;
   });
-  if (total > limits.unpackedSize) {
-    throw rpmError('E_RPM_HOSTILE', `it would unpack to ${total} bytes`, {
-      hint: `at most ${limits.unpackedSize} bytes are allowed for one package`,
-    });
-  }
+  checkSize(files, limits);
   checkParents(files, byPath);
   return { files, byPath };
+}
+
+/** Files with one inode are links; those whose content differs come from a careless builder. */
+function groupOf(groups: Map<string, PlannedFile[]>, file: RpmFile): PlannedFile[] {
+  const { device, inode, size, digest } = file;
+  const key = [device, inode, size, digest].join(':');
+  const group = groups.get(key) ?? [];
+  groups.set(key, group);
+  return group;
+}
+
+function checkSize(files: readonly PlannedFile[], { unpackedSize }: UnpackLimits): void {
+  let total = 0;
+  for (const file of files) {
+    const later = file.links !== undefined && file.links[0] !== file;
+    if (file.type === 'file' && !file.ghost && !later) total += file.size;
+  }
+  if (total > unpackedSize) {
+    throw rpmError('E_RPM_HOSTILE', `it would unpack to ${total} bytes`, {
+      hint: `at most ${unpackedSize} bytes are allowed for one package`,
+    });
+  }
 }
 
 function checkFeatures({ dependencies }: RpmDescription): void {
@@ -80,16 +88,6 @@ function checkFeatures({ dependencies }: RpmDescription): void {
       throw rpmError('E_RPM_UNSUPPORTED', `it needs ${name}, which kiln does not have`);
     }
   }
-}
-
-function groupOf(groups: Map<string, LinkGroup>, { device, inode }: RpmFile): LinkGroup {
-  const key = `${device}:${inode}`;
-  let group = groups.get(key);
-  if (group === undefined) {
-    group = { members: [] };
-    groups.set(key, group);
-  }
-  return group;
 }
 
 /** Absolute and normal, or in a source package a bare name. */

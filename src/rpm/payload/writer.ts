@@ -35,6 +35,14 @@ export interface OwnerMap {
   readonly groups: Readonly<Record<string, number>>;
 }
 
+export interface WriterOptions {
+  /** What the header's digests of files are made with. */
+  readonly algorithm: string;
+  readonly owners?: OwnerMap | undefined;
+  /** Bytes of content to write at most. */
+  readonly unpackedSize: number;
+}
+
 export class PackageWriter implements CpioVisitor {
   /** What was left out and why, for a person. */
   readonly warnings: string[] = [];
@@ -44,17 +52,22 @@ export class PackageWriter implements CpioVisitor {
   readonly #prefix: string;
   readonly #algorithm: string;
   readonly #owners: OwnerMap | undefined;
+  readonly #limit: number;
   readonly #seen = new Set<PlannedFile>();
+  /** Regular files that came with content of their own. */
+  readonly #written = new Set<PlannedFile>();
   readonly #directories = new Set<string>();
   readonly #made: { readonly path: string | Buffer; readonly directory: boolean }[] = [];
-  /** Which member of a group of hard links has the content. */
+  /** Which member of a group of hard links came with the content: rpm's last one, or several. */
   readonly #carriers = new Map<PlannedFile['links'], PlannedFile>();
   #target: FileTarget | undefined;
   #link: { readonly file: PlannedFile; readonly pieces: Buffer[] } | undefined;
 
   /** @param into An existing directory, without a slash at the end; `.` for the working directory. */
-  constructor(plan: UnpackPlan, into: string, algorithm: string, owners?: OwnerMap) {
+  constructor(plan: UnpackPlan, into: string, options: WriterOptions) {
+    const { algorithm, owners, unpackedSize } = options;
     this.#plan = plan;
+    this.#limit = unpackedSize;
     this.#prefix = `${into}/`;
     this.#algorithm = algorithm;
     this.#owners = owners;
@@ -86,6 +99,9 @@ export class PackageWriter implements CpioVisitor {
 
   data(piece: Buffer): void {
     this.written += piece.length;
+    if (this.written > this.#limit) {
+      throw rpmError('E_RPM_HOSTILE', `it unpacks to more than ${this.#limit} bytes`);
+    }
     this.#target?.write(piece);
     this.#link?.pieces.push(Buffer.from(piece));
   }
@@ -155,13 +171,11 @@ export class PackageWriter implements CpioVisitor {
   #beginFile(file: PlannedFile, size: number): void {
     this.#ensureParent(file.relative);
     if (file.links !== undefined) {
-      const carries = size > 0 || (file.size === 0 && file === file.links.members.at(-1));
+      const carries = size > 0 || (file.size === 0 && file === file.links.at(-1));
       if (!carries) return;
-      if (this.#carriers.has(file.links)) {
-        throw rpmError('E_RPM_FORMAT', `the content of ${showName(file.path)} is there twice`);
-      }
-      this.#carriers.set(file.links, file);
+      if (!this.#carriers.has(file.links)) this.#carriers.set(file.links, file);
     }
+    this.#written.add(file);
     const path = this.#path(file.relative);
     this.#target = exclusively(
       file,
@@ -188,7 +202,7 @@ export class PackageWriter implements CpioVisitor {
 
   #hardLink(file: PlannedFile): void {
     const carrier = this.#carriers.get(file.links);
-    if (carrier === file) return;
+    if (this.#written.has(file)) return;
     if (carrier === undefined) {
       throw rpmError('E_RPM_FORMAT', `its payload lacks the content of ${showName(file.path)}`);
     }
@@ -226,7 +240,7 @@ export class PackageWriter implements CpioVisitor {
 
 /** How many bytes of data follow an entry; what the archive says must be what the header says. */
 function dataSize(entry: CpioEntry, file: PlannedFile): number {
-  const last = file.links === undefined || file === file.links.members.at(-1);
+  const last = file.links === undefined || file === file.links.at(-1);
   const expected =
     (file.type === 'file' && last) || file.type === 'symlink' ? contentSize(file) : 0;
   if (entry.kind === 'stripped') return file.ghost ? 0 : expected;
