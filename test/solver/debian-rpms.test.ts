@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import test from 'ava';
 import { ensureDebianRpms } from '../../fixtures/debian-rpms/ensure.ts';
 import { lockOf, nevras, repository } from '../repository/open.ts';
-import { dnfSolution } from './dnf.ts';
+import { askDnf } from './dnf.ts';
 
 test('a whole build root: dnf chooses the same packages, and the answer is kept', async (t) => {
   const { directory, keyPath } = await ensureDebianRpms();
@@ -14,7 +14,7 @@ test('a whole build root: dnf chooses the same packages, and the answer is kept'
   const install = ['buildsys-build'];
   const lock = await lockOf([config], cache, { install });
   t.true(lock.packages.length > 150);
-  t.deepEqual(nevras(lock), await dnfSolution([directory], install));
+  t.deepEqual([nevras(lock)], await askDnf([{ directories: [directory], install }]));
   const order = lock.packages.map(({ name }) => name);
   t.true(order.indexOf('base-files') < order.indexOf('libc6'));
   t.true(order.indexOf('libc6') < order.indexOf('bash'));
