@@ -145,6 +145,7 @@ function manifestOf(
   root: number,
 ): ImageManifest {
   const accounts = readAccounts(root);
+  const written = settings.files.reduce((sum, file) => sum + file.content.length, 0);
   const user = accountOf(settings.user, accounts);
   return {
     format: IMAGE_FORMAT,
@@ -157,8 +158,8 @@ function manifestOf(
     workdir: settings.workdir ?? user.home,
     accounts,
     packageCount: contents.packages.length,
-    bytes: Math.round(tree.bytes),
-    ownBytes: Math.round(tree.ownBytes),
+    bytes: Math.round(tree.bytes) + written,
+    ownBytes: Math.round(tree.ownBytes) + written,
     epoch: tree.epoch,
     transaction: tree.transaction,
     warnings: tree.warnings,

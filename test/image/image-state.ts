@@ -84,7 +84,8 @@ export async function imageState(): Promise<ImageState> {
       for (const lease of leases) await lease[Symbol.asyncDispose]();
       await (await connection?.catch(() => undefined))?.close();
       await stopEmbeddedDaemon(paths);
-      await rm(directory, { recursive: true, force: true });
+      // A build leaves a process behind that writes the store to the disk.
+      await rm(directory, { recursive: true, force: true, maxRetries: 50, retryDelay: 100 });
       await rm(paths.run, { recursive: true, force: true });
     },
   };
