@@ -74,7 +74,7 @@ export async function tryMirrors<Result>(
     } catch (error) {
       request.signal?.throwIfAborted();
       if (!(error instanceof TransferError)) throw error;
-      attempts.push({ url, reason: error.message });
+      attempts.push({ url: withoutCredentials(url), reason: error.message });
       request.onRetry(`${new URL(url).host}: ${error.message}`);
       mirrors.failed(base);
       lastRound.set(base, before + 1);
@@ -87,6 +87,14 @@ export async function tryMirrors<Result>(
     }
   }
   throw downloadError(request, attempts);
+}
+
+/** Messages and logs are read by many. */
+function withoutCredentials(url: string): string {
+  const parsed = new URL(url);
+  parsed.username = '';
+  parsed.password = '';
+  return parsed.href;
 }
 
 /** A file that came whole but is not the one that was asked for. */

@@ -316,3 +316,86 @@ test('local packages are used where they are', async (t) => {
   t.is(error?.code, 'E_PACKAGE_CHANGED');
   t.deepEqual(await readdir(join(it.cache)).catch(() => []), []);
 });
+
+test('no more files at once than parallel says', async (t) => {
+  await using it = await scene(t);
+  let now = 0;
+  let most = 0;
+  it.server.misbehave = (request, response) => {
+    most = Math.max(most, ++now);
+    response.on('close', () => now--);
+    setTimeout(() => response.end(request.url), 30);
+    return true;
+  };
+  const lock = lockFor([it.server.url]);
+  const [entry] = lock.packages;
+  lock.packages = Array.from({ length: 12 }, (_, index) => {
+    const location = `file-${10 + index}`;
+    const digest = createHash('sha256').update(`/${location}`).digest('hex');
+    return { ...entry!, size: 8, location, digest: `sha256:${digest}` };
+  });
+  await it.fetch(lock, { transfer: { ...impatient, parallel: 3 } });
+  t.is(it.server.requests.length, 12);
+  t.is(most, 3);
+});
+
+test('user and password of a URL are sent, and appear in no message', async (t) => {
+  await using it = await scene(t);
+  const url = it.server.url.replace('http://', 'http://joe:secret@');
+  await isWhole(t, await it.fetch(lockFor([`${url}repo`])));
+  const basic = Buffer.from('joe:secret').toString('base64');
+  t.is(it.server.requests[0]?.headers.authorization, `Basic ${basic}`);
+  await rm(it.cache, { recursive: true });
+  const error = await t.throwsAsync<KilnError>(it.fetch(lockFor([`${url}nowhere`])));
+  t.notRegex(JSON.stringify([error?.message, error?.details, it.events]), /secret/);
+});
+
+test('https: an unknown authority is refused; what has no digest yet never comes by plain http', async (t) => {
+  await using it = await scene(t);
+  const { execa } = await import('execa');
+  const [key, certificate] = ['key.pem', 'cert.pem'].map((name) => join(it.root, name));
+  await execa('openssl', [
+    ...[
+      'req',
+      '-x509',
+      '-newkey',
+      'ec',
+      '-pkeyopt',
+      'ec_paramgen_curve:P-256',
+      '-nodes',
+      '-days',
+      '2',
+    ],
+    ...['-subj', '/CN=localhost', '-addext', 'subjectAltName=IP:127.0.0.1'],
+    ...['-keyout', key!, '-out', certificate!],
+  ]);
+  const program = (body: string) => `
+    import { readFileSync } from 'node:fs';
+    import { createServer } from 'node:https';
+    import { fetchPackages } from ${JSON.stringify(new URL('../../src/repository/fetch-packages.ts', import.meta.url).href)};
+    import { openRepositories } from ${JSON.stringify(new URL('../../src/repository/open.ts', import.meta.url).href)};
+    const [key, cert, plain, cache, lock] = process.argv.slice(1);
+    const server = createServer({ key: readFileSync(key), cert: readFileSync(cert) }, (request, response) => {
+      response.writeHead(302, { location: plain + request.url.slice(1) }).end();
+    });
+    await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
+    const url = 'https://127.0.0.1:' + server.address().port + '/repo/';
+    const options = { paths: { cache }, transfer: { attempts: 1 } };
+    const changed = JSON.parse(lock);
+    changed.repositories[0].source.urls = [url];
+    try { ${body} } catch (error) { console.log(error.message); }
+    process.exit();`;
+  const run = async (body: string, env: Record<string, string>) => {
+    const args = [key!, certificate!, it.server.url, it.cache, JSON.stringify(lockFor(['x']))];
+    const node = ['--input-type=module', '-e', program(body), ...args];
+    return (await execa(process.execPath, node, { env })).stdout;
+  };
+  const fetching = 'console.log((await fetchPackages(changed, options)).size);';
+  t.regex(await run(fetching, { NODE_EXTRA_CA_CERTS: '' }), /self-signed certificate/);
+  const trusted = { NODE_EXTRA_CA_CERTS: certificate! };
+  t.is(await run(fetching, trusted), '1');
+  const opening = `await openRepositories([{ id: 'r', name: 'r', source: { kind: 'baseurl', urls: [url] },
+    gpgcheck: false, repoGpgcheck: false, gpgkey: [], priority: 99, cost: 1000, excludepkgs: [],
+    includepkgs: [], metadataExpire: 0 }], options);`;
+  t.regex(await run(opening, trusted), /redirects to http:.*which is not encrypted/);
+});
