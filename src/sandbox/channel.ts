@@ -6,8 +6,11 @@ import { hasErrno } from '../kernel/libc.ts';
 import { connectUnixSocket, peerPid, sendWithDescriptors } from '../kernel/unix-socket.ts';
 import { type Answer, AnswerDecoder } from './protocol.ts';
 
-/** How long an init may take from the start of its domain until it listens, milliseconds. */
-const INIT_DEADLINE = 10_000;
+/**
+ * How long an init may take from the start of its domain until it listens, milliseconds: far beyond
+ * the few it needs, for machines that are emulated, swap, or start many boxes at once.
+ */
+const INIT_DEADLINE = 60_000;
 
 interface ChannelEvents {
   answer: [Answer];
@@ -108,7 +111,7 @@ function boxGone(cause?: unknown): KilnError {
  */
 export async function openChannel(path: string): Promise<Channel> {
   const deadline = Date.now() + INIT_DEADLINE;
-  for (;;) {
+  for (let pause = 1; ; pause = Math.min(pause * 1.1, 20)) {
     try {
       return new Channel(connectUnixSocket(path));
     } catch (error) {
@@ -123,7 +126,7 @@ export async function openChannel(path: string): Promise<Channel> {
           },
         );
       }
-      await sleep(1);
+      await sleep(pause);
     }
   }
 }

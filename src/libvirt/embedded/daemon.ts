@@ -12,7 +12,7 @@ import { homeOf, type Launched, launch } from './launch.ts';
 const IDLE_SECONDS = 120;
 
 /** How long a start may take: far beyond the 150 ms it needs, for machines that swap. */
-const START_MS = 15_000;
+const START_MS = 60_000;
 
 const START_ATTEMPTS = 3;
 
