@@ -29,7 +29,8 @@ export interface ImageState extends AsyncDisposable {
 export interface FixtureRepository {
   readonly id: string;
   readonly directory: string;
-  readonly key: string;
+  /** Without one, signatures are not checked. */
+  readonly key?: string;
 }
 
 /** The Debian packages as RPMs, built if need be. */
@@ -61,7 +62,7 @@ export async function imageState(): Promise<ImageState> {
       const path = join(directory, `${name}.yaml`);
       const blocks = (repositories ?? [await debianRepository()]).map(
         ({ id, directory: folder, key }) =>
-          `  - { id: ${id}, directory: ${folder}, gpgcheck: true, gpgkey: ${key} }\n`,
+          `  - { id: ${id}, directory: ${folder}${key === undefined ? '' : `, gpgcheck: true, gpgkey: ${key}`} }\n`,
       );
       await writeFile(path, `repositories:\n${blocks.join('')}${yaml}\n`);
       return path;

@@ -4,6 +4,7 @@ import { TRANSACTION_CAPABILITIES } from '../../sandbox/capabilities.ts';
 import { type Engine, openSandbox } from '../../sandbox/open.ts';
 import type { SandboxProcess } from '../../sandbox/process.ts';
 import type { Sandbox } from '../../sandbox/sandbox.ts';
+import { seccompFilter } from '../../sandbox/seccomp/profile.ts';
 import { type CommandPolicy, sandboxSpecification } from '../../sandbox/specification.ts';
 
 /** Where the box sees the control folder: on the tmpfs that is its /dev, so that it leaves no trace. */
@@ -16,7 +17,6 @@ const OUTPUT_LIMIT = 64 * 1024;
 const SCRIPT_PATH = '/sbin:/bin:/usr/sbin:/usr/bin';
 
 const ROOT = { uid: 0, gid: 0 };
-const POLICY: CommandPolicy = { user: 'root', capabilities: TRANSACTION_CAPABILITIES };
 
 /** How a transaction's box is set up. */
 export interface TransactionBoxOptions {
@@ -51,9 +51,11 @@ export interface TransactionResult {
 /** A box in which packages' scripts run: root of its own world with the few rights they need. */
 export class TransactionBox implements AsyncDisposable {
   readonly #sandbox: Sandbox;
+  readonly #policy: CommandPolicy;
 
-  private constructor(sandbox: Sandbox) {
+  private constructor(sandbox: Sandbox, policy: CommandPolicy) {
     this.#sandbox = sandbox;
+    this.#policy = policy;
   }
 
   /** Opens a box; dispose of it before anything is done with what it wrote. */
@@ -67,7 +69,10 @@ export class TransactionBox implements AsyncDisposable {
       binds: [{ source: options.control, target: CONTROL, readonly: true }],
     });
     const use = { user: ROOT, caller: ROOT, command: ['kiln image build'] };
-    return new TransactionBox(await openSandbox(engine, specification, use));
+    const capabilities = TRANSACTION_CAPABILITIES;
+    const seccomp = await seccompFilter(engine.paths, 'default', capabilities);
+    const policy = { user: 'root', capabilities, seccomp };
+    return new TransactionBox(await openSandbox(engine, specification, use), policy);
   }
 
   /** Runs a command to its end; whatever that is, it is no exception. */
@@ -75,7 +80,7 @@ export class TransactionBox implements AsyncDisposable {
     let process: SandboxProcess;
     try {
       process = await this.#sandbox.spawn(command.argv, {
-        policy: POLICY,
+        policy: this.#policy,
         env: { PATH: SCRIPT_PATH, HOME: '/root', LANG: 'C.UTF-8' },
       });
     } catch (error) {

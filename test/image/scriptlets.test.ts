@@ -1,0 +1,148 @@
+import { existsSync } from 'node:fs';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import test from 'ava';
+import { execa } from 'execa';
+import { KilnError } from '../../src/errors.ts';
+import {
+  debianRepository,
+  type FixtureRepository,
+  type ImageState,
+  imageState,
+} from './image-state.ts';
+import { differences, snapshotTree } from './tree-snapshot.ts';
+
+let state: ImageState;
+let repositories: readonly FixtureRepository[];
+
+const BASE = 'base-files, base-passwd, dash, coreutils, grep, util-linux';
+
+/** Packages of which only the scriptlets matter, by name. */
+const SPECS: Readonly<Record<string, string>> = {
+  probe: `%post
+exec >/etc/probe 2>&1
+grep -E '^Cap(Eff|Bnd)|^NoNewPrivs|^Seccomp:' /proc/self/status
+grep -c : /proc/net/dev
+unshare --mount true && echo mounted
+mknod /tmp/device b 8 0 && echo device
+echo 1 >/proc/sys/kernel/panic && echo sysctl
+unshare -n true && echo unshared
+echo changed >>/usr/share/probe/file
+chmod 600 /usr/bin/env
+exit 0
+%files
+/usr/share/probe/file`,
+  slow: '%post\nsleep 300\n%files',
+  daemon: '%post\n(sleep 500; touch /etc/late) </dev/null >/dev/null 2>&1 &\n%files',
+  swap: `%post
+mv /etc /etc.real
+mkdir -p @OUTSIDE@
+cp -a /etc.real/passwd /etc.real/group @OUTSIDE@
+ln -s @OUTSIDE@ /etc
+rm -rf /home; ln -s ../../../../../../../../../tmp /home
+%files`,
+  noisy:
+    '%post\nfor i in 1 2 3 4 5 6 7 8 9; do cat /usr/bin/* 2>/dev/null; done\necho the end\nexit 3\n%files',
+};
+
+test.before(async (t) => {
+  t.timeout(300_000);
+  state = await imageState();
+  const directory = join(state.directory, 'repository');
+  const outside = join(state.directory, 'outside');
+  await mkdir(directory);
+  await mkdir(outside);
+  for (const [name, sections] of Object.entries(SPECS)) {
+    const spec = join(state.directory, `${name}.spec`);
+    await writeFile(
+      spec,
+      `Name: ${name}\nVersion: 1\nRelease: 1\nSummary: test\nLicense: none\nBuildArch: noarch
+Requires(post): /bin/sh
+%description
+test
+%install
+mkdir -p %{buildroot}/usr/share/probe; echo original >%{buildroot}/usr/share/probe/file
+${sections.replaceAll('@OUTSIDE@', outside)}\n`,
+    );
+    const macros = {
+      _rpmdir: directory,
+      _topdir: join(state.directory, 'top'),
+      _rpmfilename: '%%{NAME}.rpm',
+    };
+    const defines = Object.entries({ ...macros, _unpackaged_files_terminate_build: '0' });
+    const flags = defines.flatMap(([key, value]) => ['--define', `${key} ${value}`]);
+    await execa('rpmbuild', ['-bb', ...flags, spec]);
+  }
+  await execa('createrepo_c', [directory]);
+  repositories = [await debianRepository(), { id: 'scripts', directory }];
+});
+test.after.always(() => state[Symbol.asyncDispose]());
+
+const recipe = (name: string, more = '') =>
+  state.recipe(name, `packages: [${BASE}, ${name}]\n${more}`, repositories);
+
+test.serial(
+  'a scriptlet has the rights it needs and no others, and the store is out of reach',
+  async (t) => {
+    t.timeout(120_000);
+    // Unpacked before anything runs.
+    await state.open(
+      await state.recipe(
+        'plain',
+        `packages: [${BASE}, probe]\nscriptlets: { mode: none }`,
+        repositories,
+      ),
+    );
+    const before = snapshotTree(state.engine.paths.packages);
+    const image = await state.open(await recipe('probe'));
+    const lines = (await readFile(join(image.tree, 'etc/probe'), 'utf8')).split('\n');
+    // CHOWN, DAC_OVERRIDE, FOWNER, FSETID, SETGID, SETUID, SYS_CHROOT, SETFCAP: bits 0 1 3 4 6 7 18 31.
+    t.true(lines.includes('CapEff:\t00000000800400db'), lines.join('\n'));
+    t.true(lines.includes('CapBnd:\t00000000800400db'));
+    t.true(lines.includes('NoNewPrivs:\t1'));
+    t.true(lines.includes('Seccomp:\t2'));
+    // The one line of /proc/net/dev with a colon: lo.
+    t.true(lines.includes('1'));
+    t.notRegex(lines.join('\n'), /^(mounted|device|sysctl|unshared)$/m);
+    t.is(await readFile(join(image.tree, 'usr/share/probe/file'), 'utf8'), 'original\nchanged\n');
+    t.deepEqual([...differences(before, snapshotTree(state.engine.paths.packages))], []);
+  },
+);
+
+test.serial('a scriptlet that hangs is killed, and the message says which', async (t) => {
+  t.timeout(120_000);
+  const path = await recipe('slow', 'scriptlets: { timeout: 2s }');
+  const error = await t.throwsAsync(state.open(path), { instanceOf: KilnError });
+  t.is((error as KilnError).code, 'E_SCRIPTLET');
+  t.regex(error!.message, /%post\(slow-1-1\.noarch\) scriptlet took too long and was killed/);
+});
+
+test.serial('what a scriptlet leaves running ends with the transaction', async (t) => {
+  const image = await state.open(await recipe('daemon'));
+  t.false(existsSync(join(image.tree, 'etc/late')));
+  const { stdout } = await execa('ps', ['-eo', 'args']);
+  t.false(stdout.includes('sleep 500'));
+});
+
+test.serial('a tree whose folders a scriptlet has bent is written to inside only', async (t) => {
+  const path = await recipe(
+    'swap',
+    `files: [{ path: /etc/inside, content: x }, { path: /home/inside, content: x }]
+users: [{ name: build, uid: 1000, home: /home/build }]`,
+  );
+  const image = await state.open(path);
+  const outside = join(state.directory, 'outside');
+  t.false(existsSync(join(outside, 'inside')));
+  t.false(existsSync('/tmp/build') && existsSync('/tmp/inside'));
+  // Where the links lead as seen from inside.
+  t.is(await readFile(join(image.tree, outside, 'inside'), 'utf8'), 'x');
+  t.is(await readFile(join(image.tree, 'tmp/inside'), 'utf8'), 'x');
+  t.true(existsSync(join(image.tree, 'tmp/build')));
+});
+
+test.serial('of a script that fails, its own words are shown, at their end', async (t) => {
+  const image = await state.open(await recipe('noisy'));
+  t.deepEqual(image.manifest.warnings, [
+    '%post(noisy-1-1.noarch) scriptlet failed, exit status 3, arguments 1',
+  ]);
+});
