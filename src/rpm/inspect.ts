@@ -1,27 +1,41 @@
 /** One package, read and checked. Runs in the confined child. */
-import { describePackage } from './describe.ts';
+import { describeIdentity, describePackage } from './describe.ts';
 import { checkDigests, type DigestDepth, digestFaults } from './digests.ts';
 import { rpmError } from './errors.ts';
 import type { Keyring } from './keyring.ts';
-import type { RpmPackage } from './package.ts';
-import { readSections } from './sections.ts';
+import type { RpmIdentity, RpmPackage } from './package.ts';
+import { type RpmSections, readSections } from './sections.ts';
 import { checkSignatures, signatureVerdict } from './signatures.ts';
+
+/** How to look at a package. */
+export interface InspectOptions {
+  readonly depth: DigestDepth;
+  readonly keyring: Keyring | null;
+}
 
 /**
  * Reads the package that `fd` has open and checks its digests and signatures as deep as asked.
  * What is wrong with those is in the result; a file that cannot be read at all throws.
  */
-export async function inspectPackage(
-  fd: number,
-  keyring: Keyring | null,
-  depth: DigestDepth,
-): Promise<RpmPackage> {
+export async function inspectPackage(fd: number, options: InspectOptions): Promise<RpmPackage> {
   const sections = readSections(fd);
+  const checks = await check(fd, sections, options);
+  return { ...describePackage(fd, sections), ...checks };
+}
+
+/** Like {@link inspectPackage}, without the lists in the package. */
+export async function inspectIdentity(fd: number, options: InspectOptions): Promise<RpmIdentity> {
+  const sections = readSections(fd);
+  const checks = await check(fd, sections, options);
+  return { ...describeIdentity(fd, sections), ...checks };
+}
+
+async function check(fd: number, sections: RpmSections, { depth, keyring }: InspectOptions) {
   const digests = checkDigests(fd, sections, depth);
   const wrongHeader = digests.some(({ scope, status }) => scope === 'header' && status === 'bad');
   if (wrongHeader) throw rpmError('E_RPM_DIGEST', digestFaults(digests)[0]!);
   const signatures = await checkSignatures(fd, sections, keyring, depth !== 'header');
-  return { ...describePackage(fd, sections), digests, signatures };
+  return { digests, signatures };
 }
 
 /** What a package must be before anything of it is used. */

@@ -185,7 +185,8 @@ export interface RpmSignature {
   readonly signer: string | null;
 }
 
-export interface RpmPackage extends RpmEvr {
+/** What a package is, without what is in it. */
+export interface RpmIdentity extends RpmEvr {
   readonly name: string;
   /** `src` or `nosrc` for a source package, whatever the ARCH tag says. */
   readonly arch: string;
@@ -212,6 +213,11 @@ export interface RpmPackage extends RpmEvr {
   /** Byte range of the main header in the file (createrepo's `header-range`). */
   readonly headerRange: { readonly start: number; readonly end: number };
   readonly payload: RpmPayload;
+  readonly digests: readonly RpmDigest[];
+  readonly signatures: readonly RpmSignature[];
+}
+
+export interface RpmPackage extends RpmIdentity {
   readonly dependencies: Readonly<Record<RpmDependencyKind, readonly RpmDependency[]>>;
   readonly scriptlets: readonly RpmScriptlet[];
   readonly triggers: readonly RpmTrigger[];
@@ -220,6 +226,4 @@ export interface RpmPackage extends RpmEvr {
   readonly fileDigestAlgorithm: string;
   /** In header order (sorted by path in binary packages). */
   readonly files: readonly RpmFile[];
-  readonly digests: readonly RpmDigest[];
-  readonly signatures: readonly RpmSignature[];
 }

@@ -3,12 +3,14 @@ import { closeSync } from 'node:fs';
 import { flattenError } from '../confine/flat-error.ts';
 import type { ConfinedTask } from '../confine/task.ts';
 import type { DigestDepth } from './digests.ts';
-import { inspectPackage } from './inspect.ts';
+import { inspectIdentity, inspectPackage } from './inspect.ts';
 import { type Keyring, loadKeyring } from './keyring.ts';
 import { toWire } from './wire.ts';
 
 export interface ReadTaskInput {
   readonly depth: DigestDepth;
+  /** Only what the packages are, not what is in them. */
+  readonly identityOnly: boolean;
   /** Armored public keys. */
   readonly keys: readonly string[];
 }
@@ -23,10 +25,13 @@ export const task: ConfinedTask = {
   },
 
   async run(input, { fds, emit }) {
-    const { depth } = input as ReadTaskInput;
+    const { depth, identityOnly } = input as ReadTaskInput;
+    const options = { depth, keyring };
+    const look = async (fd: number) =>
+      identityOnly ? inspectIdentity(fd, options) : toWire(await inspectPackage(fd, options));
     for (const [index, fd] of fds.entries()) {
       try {
-        emit({ index, package: toWire(await inspectPackage(fd, keyring, depth)) });
+        emit({ index, package: await look(fd) });
       } catch (error) {
         emit({ index, error: flattenError(error) });
       } finally {

@@ -7,7 +7,7 @@ import { runConfined } from '../confine/run.ts';
 import { KilnError } from '../errors.ts';
 import type { DigestDepth } from './digests.ts';
 import { MAX_FDS, openFile } from './open-files.ts';
-import type { RpmPackage } from './package.ts';
+import type { RpmIdentity, RpmPackage } from './package.ts';
 import type { ReadTaskInput } from './read-task.ts';
 
 /** A child costs 50 ms, a header 0.3 ms: fewer files than this do not earn another child. */
@@ -23,8 +23,8 @@ export interface ReadOptions {
 }
 
 /** What came of one file. */
-export type ReadResult = { readonly file: string; readonly index: number } & (
-  | { readonly package: RpmPackage; readonly error?: never }
+export type ReadResult<Read = RpmPackage> = { readonly file: string; readonly index: number } & (
+  | { readonly package: Read; readonly error?: never }
   | { readonly error: KilnError; readonly package?: never }
 );
 
@@ -42,16 +42,40 @@ export async function* readRpms(
   files: readonly string[],
   options: ReadOptions = {},
 ): AsyncGenerator<ReadResult, void, undefined> {
+  const { fromWire } = await import('./unwire.ts');
+  yield* readAll(files, options, fromWire, false);
+}
+
+/** Like {@link readRpms}, but reads none of the lists in the packages: several times faster. */
+export async function* readIdentities(
+  files: readonly string[],
+  options: ReadOptions = {},
+): AsyncGenerator<ReadResult<RpmIdentity>, void, undefined> {
+  const { identitySchema } = await import('./unwire.ts');
+  yield* readAll(files, options, (value) => identitySchema.parse(value), true);
+}
+
+async function* readAll<Read>(
+  files: readonly string[],
+  options: ReadOptions,
+  take: (value: unknown) => Read,
+  identityOnly: boolean,
+): AsyncGenerator<ReadResult<Read>, void, undefined> {
   const items = files.map((file, index): Item => ({ file, index }));
+  const input: ReadTaskInput = {
+    depth: options.depth ?? 'header',
+    keys: options.keys ?? [],
+    identityOnly,
+  };
   const children = Math.min(
     options.concurrency ?? availableParallelism(),
-    Math.ceil(files.length / FILES_PER_CHILD),
+    Math.ceil(files.length / (identityOnly ? FILES_PER_CHILD * 3 : FILES_PER_CHILD)),
   );
   const share = Math.ceil(files.length / Math.max(children, 1));
   yield* mergeIterations((signal) => {
-    const parts: AsyncGenerator<ReadResult, void, undefined>[] = [];
+    const parts: AsyncGenerator<ReadResult<Read>, void, undefined>[] = [];
     for (let at = 0; at < items.length; at += share) {
-      parts.push(readInTurn(items.slice(at, at + share), options, signal));
+      parts.push(readInTurn(items.slice(at, at + share), input, take, signal));
     }
     return parts;
   }, options.signal);
@@ -66,21 +90,23 @@ export async function readRpm(file: string, options: ReadOptions = {}): Promise<
   throw new KilnError('E_CONFINE_PROTOCOL', `${file}: the confined child said nothing`);
 }
 
-async function* readInTurn(
+async function* readInTurn<Read>(
   items: readonly Item[],
-  options: ReadOptions,
+  input: ReadTaskInput,
+  take: (value: unknown) => Read,
   signal: AbortSignal,
-): AsyncGenerator<ReadResult, void, undefined> {
+): AsyncGenerator<ReadResult<Read>, void, undefined> {
   for (let at = 0; at < items.length; at += MAX_FDS) {
-    yield* readBatch(items.slice(at, at + MAX_FDS), options, signal);
+    yield* readBatch(items.slice(at, at + MAX_FDS), input, take, signal);
   }
 }
 
-async function* readBatch(
+async function* readBatch<Read>(
   items: readonly Item[],
-  options: ReadOptions,
+  input: ReadTaskInput,
+  take: (value: unknown) => Read,
   signal: AbortSignal,
-): AsyncGenerator<ReadResult, void, undefined> {
+): AsyncGenerator<ReadResult<Read>, void, undefined> {
   const opened: Item[] = [];
   const fds: number[] = [];
   try {
@@ -94,9 +120,7 @@ async function* readBatch(
       }
     }
     if (fds.length === 0) return;
-    const { fromWire } = await import('./unwire.ts');
-    const input: ReadTaskInput = { depth: options.depth ?? 'header', keys: options.keys ?? [] };
-    yield* runConfined<ReadResult>({
+    yield* runConfined<ReadResult<Read>>({
       task: 'rpm-read',
       input,
       fds,
@@ -108,7 +132,7 @@ async function* readBatch(
         if (message.error !== undefined) {
           return { ...item, error: aboutFile(item.file, rebuildError(message.error)) };
         }
-        return { ...item, package: fromWire(message.package) };
+        return { ...item, package: take(message.package) };
       },
     });
   } finally {

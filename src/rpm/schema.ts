@@ -4,7 +4,7 @@
  * compares the two.
  */
 import { z } from 'zod';
-import type { RpmPackage } from './package.ts';
+import type { RpmIdentity, RpmPackage } from './package.ts';
 
 const count = z.number().int().nonnegative();
 const text = z.string();
@@ -68,8 +68,7 @@ const signature = z.strictObject({
 
 const dependencies = z.array(dependency);
 
-/** All of a package but its files, which have a check of their own (unwire.ts). */
-export const packageShape = {
+export const identityShape = {
   name: text,
   epoch: count.nullable(),
   version: text,
@@ -100,6 +99,13 @@ export const packageShape = {
     archiveSize: count.nullable(),
     stripped: z.boolean(),
   }),
+  digests: z.array(digest),
+  signatures: z.array(signature),
+} satisfies { [Key in keyof RpmIdentity]: z.ZodType<RpmIdentity[Key]> };
+
+/** All of a package but its files, which have a check of their own (unwire.ts). */
+export const packageShape = {
+  ...identityShape,
   dependencies: z.strictObject({
     requires: dependencies,
     provides: dependencies,
@@ -115,6 +121,4 @@ export const packageShape = {
   triggers: z.array(trigger),
   fileTriggers: z.array(fileTrigger),
   fileDigestAlgorithm: text,
-  digests: z.array(digest),
-  signatures: z.array(signature),
 } satisfies { [Key in Exclude<keyof RpmPackage, 'files'>]: z.ZodType<RpmPackage[Key]> };

@@ -4,8 +4,8 @@
  */
 import { z } from 'zod';
 import { fileTypeOf, isFileFlag } from './files.ts';
-import type { RpmFile, RpmFileFlag, RpmPackage } from './package.ts';
-import { packageShape } from './schema.ts';
+import type { RpmFile, RpmFileFlag, RpmIdentity, RpmPackage } from './package.ts';
+import { identityShape, packageShape } from './schema.ts';
 import type { Column, Columns, NumberColumn } from './wire.ts';
 
 const columnsSchema = z.record(z.string(), z.array(z.unknown()));
@@ -16,6 +16,9 @@ export function fromWire(value: unknown): RpmPackage {
   const { files, ...rest } = packageSchema.parse(value);
   return { ...rest, files: rebuildFiles(files as Partial<Columns>) };
 }
+
+/** A package without its lists, which the child sends as it is. */
+export const identitySchema: z.ZodType<RpmIdentity> = z.strictObject(identityShape);
 
 function rebuildFiles(columns: Partial<Columns>): RpmFile[] {
   const count = columns.path?.length ?? 0;

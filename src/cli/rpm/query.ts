@@ -2,11 +2,12 @@ import { Command } from 'commander';
 import { formatDependency } from '../../rpm/dependency.ts';
 import { formatEvr } from '../../rpm/evr.ts';
 import { showName } from '../../rpm/filename.ts';
-import type { RpmPackage, RpmScript } from '../../rpm/package.ts';
+import type { RpmIdentity, RpmPackage, RpmScript } from '../../rpm/package.ts';
 import { octalMode, queryJson } from '../../rpm/query-json.ts';
+import { type ReadResult, readIdentities, readRpms } from '../../rpm/read.ts';
 import { printError } from '../errors.ts';
 import { printTable } from '../table.ts';
-import { collect, errorJson, readAll, readKeyrings } from './read-all.ts';
+import { collect, errorJson, inOrder, readKeyrings } from './read-all.ts';
 
 interface QueryOptions {
   readonly files?: boolean;
@@ -40,28 +41,34 @@ Examples:
 }
 
 async function query(files: readonly string[], options: QueryOptions): Promise<void> {
-  const results = await readAll(files, { keys: readKeyrings(options.keyring ?? []) });
-  const packages: RpmPackage[] = [];
-  for (const { file, package: rpm, error } of results) {
-    if (options.json === true) {
+  const reading = { keys: readKeyrings(options.keyring ?? []) };
+  if (options.json === true) {
+    for (const { file, package: rpm, error } of await inOrder(readRpms(files, reading))) {
+      if (error !== undefined) process.exitCode = 1;
       const json = error === undefined ? queryJson(file, rpm) : errorJson(file, error);
       process.stdout.write(`${JSON.stringify(json)}\n`);
     }
-    if (error !== undefined) {
-      process.exitCode = 1;
-      if (options.json !== true) printError(error);
-    } else {
-      packages.push(rpm);
-    }
+  } else if (options.files || options.deps || options.scripts) {
+    const packages = readable(await inOrder(readRpms(files, reading)));
+    if (options.files === true) printFiles(packages);
+    if (options.deps === true) printDependencies(packages);
+    if (options.scripts === true) printScripts(packages);
+  } else {
+    printPackages(readable(await inOrder(readIdentities(files, reading))));
   }
-  if (options.json === true) return;
-  if (options.files === true) printFiles(packages);
-  if (options.deps === true) printDependencies(packages);
-  if (options.scripts === true) printScripts(packages);
-  if (!(options.files || options.deps || options.scripts)) printPackages(packages);
 }
 
-function printPackages(packages: readonly RpmPackage[]): void {
+/** Those that could be read; the errors of the others are printed. */
+function readable<Read>(results: readonly ReadResult<Read>[]): Read[] {
+  return results.flatMap(({ package: read, error }) => {
+    if (error === undefined) return [read];
+    process.exitCode = 1;
+    printError(error);
+    return [];
+  });
+}
+
+function printPackages(packages: readonly RpmIdentity[]): void {
   printTable(
     ['NAME', 'VERSION', 'ARCH', 'INSTALLED', 'PAYLOAD', 'SIGNATURE', 'SUMMARY'],
     packages.map((rpm) => [

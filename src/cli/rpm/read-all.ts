@@ -1,14 +1,13 @@
 import { readFileSync } from 'node:fs';
 import { KilnError } from '../../errors.ts';
-import { type ReadOptions, type ReadResult, readRpms } from '../../rpm/read.ts';
+import type { ReadResult } from '../../rpm/read.ts';
 
-/** Reads all files, in the order they were given. */
-export async function readAll(
-  files: readonly string[],
-  options: ReadOptions,
-): Promise<ReadResult[]> {
-  const results: ReadResult[] = [];
-  for await (const result of readRpms(files, options)) results[result.index] = result;
+/** All results, in the order the files were given. */
+export async function inOrder<Read>(
+  reading: AsyncIterable<ReadResult<Read>>,
+): Promise<ReadResult<Read>[]> {
+  const results: ReadResult<Read>[] = [];
+  for await (const result of reading) results[result.index] = result;
   return results;
 }
 

@@ -2,11 +2,11 @@ import { Command } from 'commander';
 import { digestFaults } from '../../rpm/digests.ts';
 import { showName } from '../../rpm/filename.ts';
 import type { RpmPackage, RpmSignature } from '../../rpm/package.ts';
-import type { ReadResult } from '../../rpm/read.ts';
+import { type ReadResult, readRpms } from '../../rpm/read.ts';
 import { signatureVerdict } from '../../rpm/signatures.ts';
 import { printError } from '../errors.ts';
 import { printTable } from '../table.ts';
-import { collect, errorJson, readAll, readKeyrings } from './read-all.ts';
+import { collect, errorJson, inOrder, readKeyrings } from './read-all.ts';
 
 /** The exit status for each verdict; that of several files is the highest. */
 const STATUS = { trusted: 0, untrusted: 1, broken: 2 } as const;
@@ -43,7 +43,7 @@ async function verify(
   options: { readonly keyring?: readonly string[]; readonly json?: boolean },
 ): Promise<void> {
   const keys = readKeyrings(options.keyring ?? []);
-  const judged = (await readAll(files, { keys, depth: 'all' })).map(judge);
+  const judged = (await inOrder(readRpms(files, { keys, depth: 'all' }))).map(judge);
   process.exitCode = Math.max(...judged.map(({ verdict }) => STATUS[verdict]));
   if (options.json === true) {
     for (const one of judged) process.stdout.write(`${JSON.stringify(toJson(one))}\n`);
