@@ -5,6 +5,8 @@ import { locationUrl } from './location.ts';
 import type { TransferOptions } from './transfer-options.ts';
 
 const MAX_PAUSE = 30_000;
+/** Tries with all mirrors together, for each try with one of them. */
+const MIRROR_FACTOR = 3;
 /** How often a mirror that gave a broken file may be asked for that file again. */
 const MAX_BROKEN = 2;
 
@@ -63,7 +65,7 @@ export async function tryMirrors<Result>(
   const hopeless = new Set<string>();
   const lastRound = new Map<string, number>();
   const attempts: { url: string; reason: string }[] = [];
-  while (attempts.length < transfer.attempts) {
+  while (attempts.length < transfer.attempts * MIRROR_FACTOR) {
     const base = mirrors.best(hopeless);
     if (base === undefined) break;
     const before = lastRound.get(base) ?? 0;
@@ -78,9 +80,7 @@ export async function tryMirrors<Result>(
       request.onRetry(`${new URL(url).host}: ${error.message}`);
       mirrors.failed(base);
       lastRound.set(base, before + 1);
-      if (!error.transient && before + 1 >= (error instanceof BrokenFileError ? MAX_BROKEN : 1)) {
-        hopeless.add(base);
-      }
+      if (before + 1 >= patience(error, transfer)) hopeless.add(base);
       if (error.retryAfter !== undefined && mirrors.bases.length === 1) {
         await sleep(Math.min(error.retryAfter, MAX_PAUSE), undefined, { signal: request.signal });
       }
@@ -95,6 +95,12 @@ function withoutCredentials(url: string): string {
   parsed.username = '';
   parsed.password = '';
   return parsed.href;
+}
+
+/** After how many failures of this kind a mirror is not asked for the file again. */
+function patience(error: TransferError, transfer: TransferOptions): number {
+  if (error.transient) return transfer.attempts;
+  return error instanceof BrokenFileError ? Math.min(MAX_BROKEN, transfer.attempts) : 1;
 }
 
 /** A file that came whole but is not the one that was asked for. */
@@ -120,7 +126,9 @@ function downloadError(
 ): KilnError {
   const { repository, item } = request;
   const last = attempts.at(-1);
-  const tries = attempts.map(({ url, reason }) => `  ${url}: ${reason}`).join('\n');
+  const tries = [...counted(attempts.map(({ url, reason }) => `${url}: ${reason}`))]
+    .map(([text, times]) => (times === 1 ? `  ${text}` : `  ${text} (${times} times)`))
+    .join('\n');
   return new KilnError(
     'E_DOWNLOAD',
     `repository ${repository}: ${item} cannot be downloaded` +
@@ -130,4 +138,10 @@ function downloadError(
       details: { repository, item, attempts },
     },
   );
+}
+
+function counted(texts: readonly string[]): Map<string, number> {
+  const counts = new Map<string, number>();
+  for (const text of texts) counts.set(text, (counts.get(text) ?? 0) + 1);
+  return counts;
 }

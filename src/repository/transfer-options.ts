@@ -7,7 +7,7 @@ export interface TransferOptions {
   /** A transfer slower than this over a whole `rateWindow` is given up (dnf's minrate, 1000). */
   readonly minimumRate: number;
   readonly rateWindow: number;
-  /** Tries of one file in total, all mirrors together. */
+  /** Tries of one file with one mirror; all mirrors together get three times as many. */
   readonly attempts: number;
   /** Pause before a mirror is asked again; doubles each time, up to thirty seconds. */
   readonly backoff: number;
@@ -20,7 +20,7 @@ export const defaultTransfer: TransferOptions = {
   idleTimeout: 30_000,
   minimumRate: 1000,
   rateWindow: 30_000,
-  attempts: 8,
+  attempts: 5,
   backoff: 500,
   parallel: 6,
 };

@@ -1,5 +1,6 @@
 import type { Id } from './libsolv-types.ts';
 import type { Pool, PoolRepository } from './pool.ts';
+import { typos } from './typos.ts';
 
 /** selection.h */
 const NAME = 1 << 0;
@@ -19,6 +20,10 @@ const SOLVER_SOLVABLE_ONE_OF = 0x04;
 const SOLVER_INSTALL = 0x0100;
 const SOLVER_WEAK = 0x010000;
 const SOLVER_FORCEBEST = 0x100000;
+
+/** Suggestions for one misspelt name, and how far they may be from it. */
+const MAX_SIMILAR = 5;
+const MAX_TYPOS = 2;
 
 /** Pairs of numbers, as libsolv's job queue has them. */
 export type Jobs = Id[];
@@ -97,12 +102,24 @@ export function excludedMatches(pool: Pool, spec: string): string[] {
   return [...new Set(solvables)].slice(0, 10).map((solvable) => pool.nevra(solvable));
 }
 
-/** Names that look like a misspelt `spec`. */
+/** Names that look like a misspelt `spec`, the likeliest first. */
 export function similarNames(pool: Pool, spec: string): string[] {
   const tries = [spec, `*${spec.replace(/[*?[\]]/g, '')}*`];
   const solvables = tries.flatMap((text) => pool.select(text, NAME | GLOB | NOCASE).solvables);
-  const names = solvables.map((solvable) => pool.name(solvable));
-  return [...new Set(names)].sort((a, b) => a.length - b.length).slice(0, 5);
+  const containing = [...new Set(solvables.map((solvable) => pool.name(solvable)))];
+  containing.sort((a, b) => a.length - b.length);
+  if (containing.length > 0) return containing.slice(0, MAX_SIMILAR);
+  const names = new Set<string>();
+  for (const member of pool.repositories.flatMap((each) => [...pool.members(each)])) {
+    const name = pool.name(member);
+    if (Math.abs(name.length - spec.length) <= MAX_TYPOS) names.add(name);
+  }
+  return [...names]
+    .map((name) => ({ name, typos: typos(spec, name, MAX_TYPOS) }))
+    .filter((entry) => entry.typos <= MAX_TYPOS && entry.typos < spec.length / 2)
+    .sort((a, b) => a.typos - b.typos)
+    .slice(0, MAX_SIMILAR)
+    .map(({ name }) => name);
 }
 
 /** Applies a repository's own `includepkgs` and `excludepkgs`. */

@@ -257,11 +257,13 @@ test.serial('names that nobody has are all told, with what was perhaps meant', a
   const { main, cache } = t.context;
   const repositories = [repository({ id: 'main', directory: main })];
   const error = await t.throwsAsync<KilnError>(
-    lockOf(repositories, cache, { install: ['app', 'TOOL', 'perl-Fooo'] }),
+    lockOf(repositories, cache, { install: ['app', 'TOOL', 'perl-Fooo', 'thrid'] }),
   );
   t.is(error?.code, 'E_SOLVER_NO_MATCH');
-  t.deepEqual(error?.details?.names, ['TOOL', 'perl-Fooo']);
+  t.deepEqual(error?.details?.names, ['TOOL', 'perl-Fooo', 'thrid']);
   t.regex(error?.message ?? '', /TOOL \(did you mean tool\?\)/);
+  t.regex(error?.message ?? '', /perl-Fooo \(did you mean perl-Foo\?\)/);
+  t.regex(error?.message ?? '', /thrid \(did you mean third\?\)/);
 });
 
 test.serial('packages come in an order in which each finds what it requires', async (t) => {
