@@ -20,6 +20,7 @@ const OPEN_TREE_CLONE = 1;
 const OPEN_TREE_CLOEXEC = 0o2000000;
 const MOVE_MOUNT_F_EMPTY_PATH = 0x4;
 const MNT_DETACH = 2;
+const MS_PRIVATE = 1n << 18n;
 
 /** `attr_set` flags of mount_setattr. */
 export const MOUNT_ATTR_RDONLY = 0x1;
@@ -64,14 +65,18 @@ export interface MountAttributes {
   readonly recursive?: boolean;
 }
 
-/** Changes the attributes of the mount that the descriptor `mount` is. */
+/**
+ * Changes the attributes of the mount that the descriptor `mount` is, and makes it private: the
+ * clone of a shared mount, as all are under systemd, is shared with it, so that what a box mounts
+ * below a bind would appear on the host.
+ */
 export function setMountAttributes(mount: number, attributes: MountAttributes): void {
   const idmap = attributes.userNamespace === undefined ? 0 : MOUNT_ATTR_IDMAP;
   // struct mount_attr: attr_set, attr_clr, propagation, userns_fd, each 64 bits.
   const attr = BigUint64Array.of(
     BigInt(attributes.set | idmap),
     0n,
-    0n,
+    MS_PRIVATE,
     BigInt(attributes.userNamespace ?? 0),
   );
   const flags = AT_EMPTY_PATH | (attributes.recursive === true ? AT_RECURSIVE : 0);

@@ -139,11 +139,16 @@ export function planFilesystem(
     }
     for (const path of MASKED) operations.push({ op: 'mask', path });
     for (const path of READ_ONLY) operations.push({ op: 'readonly', path });
-    for (const tmpfs of specification.tmpfs) {
-      operations.push({ op: 'tmpfs', path: tmpfs.target, mode: 0o1777, bytes: tmpfs.bytes });
-    }
-    for (const bind of specification.binds) {
-      operations.push(bindOperation(bind, range, owners, descriptors));
+    // What lies above others comes first: mounted later, it would hide them.
+    const wanted = [...specification.tmpfs, ...specification.binds].sort((a, b) =>
+      a.target < b.target ? -1 : Number(a.target > b.target),
+    );
+    for (const mount of wanted) {
+      operations.push(
+        'source' in mount
+          ? bindOperation(mount, range, owners, descriptors)
+          : { op: 'tmpfs', path: mount.target, mode: 0o1777, bytes: mount.bytes },
+      );
     }
     for (const file of specification.files) operations.push({ op: 'file', ...file });
   } catch (error) {

@@ -1,20 +1,83 @@
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
 import { execa } from 'execa';
-import { busyboxState, IMAGE } from '../support/busybox-state.ts';
+import { busyboxState, IMAGE, KILN } from '../support/busybox-state.ts';
 
-test('a box starts from a state directory on a file system mounted nosuid,nodev', async (t) => {
+const packages = join(import.meta.dirname, '../../fixtures/rpms/compressors');
+
+/** Calls `work` with a new file system mounted with `options` and the propagation given. */
+async function onMount(
+  options: string,
+  propagation: 'private' | 'shared',
+  work: (directory: string) => Promise<void>,
+): Promise<void> {
   const directory = await mkdtemp(join(tmpdir(), 'kiln-mount-'));
-  await execa('mount', ['-t', 'tmpfs', '-o', 'nosuid,nodev,mode=755', 'kiln-test', directory]);
+  await execa('mount', ['-t', 'tmpfs', '-o', `${options},mode=755`, 'kiln-test', directory]);
   try {
+    await execa('mount', [`--make-${propagation}`, directory]);
+    await work(directory);
+  } finally {
+    await execa('umount', ['--recursive', directory]);
+    await rm(directory, { recursive: true });
+  }
+}
+
+// systemd mounts /tmp and /run so, and a hardened host /var.
+test('a box starts from a state directory on a file system mounted nosuid,nodev', async (t) => {
+  await onMount('nosuid,nodev', 'private', async (directory) => {
     await using state = await busyboxState(directory);
     const result = await state.kiln(['run', '-r', IMAGE, '--', 'sh', '-c', 'echo up; exit 3']);
     t.is(result.exitCode, 3, String(result.stderr));
     t.is(result.stdout, 'up');
-  } finally {
-    await execa('umount', [directory]);
-    await rm(directory, { recursive: true });
-  }
+  });
+});
+
+// systemd makes every mount of a host shared.
+test('what a box mounts on a bind from a shared mount does not appear on the host', async (t) => {
+  await onMount('rw', 'shared', async (directory) => {
+    await using state = await busyboxState(directory);
+    const bound = join(directory, 'bound');
+    await mkdir(join(bound, 'sub'), { recursive: true });
+    const command = state.kiln(
+      [
+        ...[
+          'run',
+          '-r',
+          IMAGE,
+          '--user',
+          'root',
+          '--bind',
+          `${bound}:/work`,
+          '--tmpfs',
+          '/work/sub',
+        ],
+        ...['--', 'sh', '-c', 'grep -c /work/sub /proc/mounts; echo x > /work/sub/file; read line'],
+      ],
+      { stdin: 'pipe' },
+    );
+    const seen: string[] = [];
+    for await (const line of command.iterable()) {
+      seen.push(line as string);
+      t.deepEqual(await readdir(join(bound, 'sub')), []);
+      t.notRegex(await readFile('/proc/self/mountinfo', 'utf8'), /bound\/sub/);
+      command.stdin?.end('\n');
+    }
+    t.deepEqual(seen, ['1']);
+  });
+});
+
+test('a package is unpacked below a shared mount', async (t) => {
+  await onMount('rw', 'shared', async (directory) => {
+    const target = join(directory, 'target');
+    await mkdir(target);
+    const { exitCode, stderr } = await execa(
+      KILN,
+      ['rpm', 'unpack', '-C', target, join(packages, 'payload-test-0.1-w9.gzdio.x86_64.rpm')],
+      { env: { KILN_FROM_SOURCE: '1', KILN_STATE: join(directory, 'state') }, reject: false },
+    );
+    t.is(exitCode, 0, stderr);
+    t.true((await readdir(target)).length > 0);
+  });
 });
