@@ -7,7 +7,7 @@ import { appendFileSync, createWriteStream } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { execa } from 'execa';
-import { busyboxState } from '../../test/support/busybox-state.ts';
+import { type BusyboxState, busyboxState } from '../../test/support/busybox-state.ts';
 import { hostThings, leftovers } from '../testing/leftovers.ts';
 import { TapReader } from '../testing/tap.ts';
 import { checkImage } from './check-image.ts';
@@ -63,6 +63,7 @@ async function runTests(engine: string): Promise<void> {
       '--timeout=60m',
       ...match,
       'test/e2e/run.test.ts',
+      'test/e2e/state-mount.test.ts',
     ],
     { stdin: 'ignore', stderr: 'inherit', buffer: false, reject: false },
   );
@@ -75,25 +76,33 @@ async function runTests(engine: string): Promise<void> {
   if (reader.planned === undefined) result(false, `${engine}: ava came to its end`);
 }
 
+/** A check is wanted unless `--only` names another. */
+function wanted(name: string): boolean {
+  return values.only === undefined || values.only === name;
+}
+
 async function onEngine(engine: string, uri: string): Promise<void> {
   process.env.KILN_URI = uri;
+  if (wanted('doctor')) {
+    await check(`${engine}: kiln doctor finds nothing to mend`, async () => {
+      const { stdout, exitCode } = await execa('bin/kiln', ['doctor'], { reject: false });
+      print(stdout.replace(/^/gm, '    '));
+      if (exitCode !== 0) throw new Error(`kiln doctor ended with status ${exitCode}`);
+    });
+  }
   const before = hostThings('/tmp');
-  await check(`${engine}: kiln doctor finds nothing to mend`, async () => {
-    const { stdout, exitCode } = await execa('bin/kiln', ['doctor'], { reject: false });
-    print(stdout.replace(/^/gm, '    '));
-    if (exitCode !== 0) throw new Error(`kiln doctor ended with status ${exitCode}`);
-  });
-  if (values.match === undefined) {
-    await using state = await busyboxState();
+  if (wanted('limits')) {
     await check(`${engine}: limits are in force in the cgroups of the box`, () =>
-      checkLimits(state),
-    );
-    await check(`${engine}: a kept box outlives the unit that started it`, () =>
-      checkSession(state),
+      onState(checkLimits),
     );
   }
-  await runTests(engine);
-  if (values.match === undefined) {
+  if (wanted('session')) {
+    await check(`${engine}: a kept box outlives the unit that started it`, () =>
+      onState(checkSession),
+    );
+  }
+  if (wanted('e2e')) await runTests(engine);
+  if (wanted('image')) {
     await check(`${engine}: an image from the fixture repository compiles a program`, () =>
       checkImage(`/var/lib/kiln-${engine}`),
     );
@@ -102,6 +111,11 @@ async function onEngine(engine: string, uri: string): Promise<void> {
     const left = await leftovers(before, '/tmp/kiln-');
     if (left.length > 0) throw new Error(left.join('\n'));
   });
+}
+
+async function onState(work: (state: BusyboxState) => Promise<void>): Promise<void> {
+  await using state = await busyboxState();
+  await work(state);
 }
 
 // A wait that nothing can end any more is to show as hanging, not as the end of the job.

@@ -2,7 +2,8 @@
  * What scripts/test-hosts runs: builds a host, hands it this checkout and the fixture repository,
  * boots it, lets it run job.ts, and reads the results from its disk.
  *
- * Arguments: `--engine embedded|system` for one engine only, `--match PATTERN` for ava.
+ * Arguments: `--engine embedded|system` for one engine only, `--only
+ * doctor|limits|session|e2e|image` for one check, `--match PATTERN` for ava.
  */
 import { mkdir, readFile, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
