@@ -5,6 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../errors.ts';
 import { removePidsGroup } from '../kernel/cgroup-files.ts';
 import { acquireLock, type HeldLock } from '../kernel/flock.ts';
+import { hasErrno } from '../kernel/libc.ts';
 import type { Connection } from '../libvirt/connection.ts';
 import { LibvirtError } from '../libvirt/errors.ts';
 import type { StatePaths } from '../state/paths.ts';
@@ -202,6 +203,11 @@ export class Box {
   }
 }
 
+/** Folders of boxes on their way out; what is found here belongs to nobody. */
+export function removedDirectory(paths: StatePaths): string {
+  return join(paths.run, 'removed');
+}
+
 /** Gives back what a box had whose processes are all dead. */
 export async function removeBox(
   paths: StatePaths,
@@ -212,7 +218,15 @@ export async function removeBox(
     await removePidsGroup(record.id);
     await releaseRange(paths, record.range);
   }
-  await rm(directory, { recursive: true, force: true });
+  // Out of sight first: a sweep that looks for its lock must not make one in a half-removed folder.
+  const removed = join(removedDirectory(paths), basename(directory));
+  await mkdir(removedDirectory(paths), { recursive: true, mode: 0o700 });
+  try {
+    await rename(directory, removed);
+  } catch (error) {
+    if (!hasErrno(error, 'ENOENT')) throw error;
+  }
+  await rm(removed, { recursive: true, force: true });
 }
 
 /** Asks libvirt to kill a domain; one that is gone already is fine. */

@@ -1,4 +1,4 @@
-import { readdir, rename, stat } from 'node:fs/promises';
+import { readdir, rename, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { tryLock } from '../kernel/flock.ts';
 import type { Connection } from '../libvirt/connection.ts';
@@ -10,6 +10,7 @@ import {
   domainPrefix,
   readBoxRecord,
   removeBox,
+  removedDirectory,
 } from './box.ts';
 
 /** A parked box older than this is destroyed: whoever parked it is not in a hurry any more, ms. */
@@ -29,6 +30,7 @@ export async function sweepBoxes(
   for (const id of await readdir(paths.parked).catch(() => [])) {
     await retireParked(paths, id, options.parkedToo === true ? Number.POSITIVE_INFINITY : now);
   }
+  await rm(removedDirectory(paths), { recursive: true, force: true, maxRetries: 3 });
   const swept: string[] = [];
   for (const id of await readdir(paths.boxes).catch(() => [])) {
     if (await sweepBox(paths, id, connect, now)) swept.push(id);

@@ -80,9 +80,14 @@ test('a build that is killed anywhere leaves nothing that the next one trips ove
       'packages: [base-files, libc6, perl-base]\nscriptlets: { mode: none }',
     );
     for (const moment of ['unpacking', 'composing']) {
-      await collectGarbage(paths, { maxSize: 0 });
-      t.deepEqual(await listImages(paths), []);
-      t.is(await buildAndKill(state, recipe, moment), 'SIGKILL', moment);
+      // A small image may be done before the signal arrives: then it gets another chance.
+      let signal: NodeJS.Signals | null = null;
+      for (let chance = 0; chance < 5 && signal === null; chance++) {
+        await collectGarbage(paths, { maxSize: 0 });
+        t.deepEqual(await listImages(paths), []);
+        signal = await buildAndKill(state, recipe, moment);
+      }
+      t.is(signal, 'SIGKILL', moment);
       const { exitCode, stderr, stdout } = await state.kiln(['image', 'build', recipe]);
       t.is(exitCode, 0, String(stderr));
       const image = (await leaseImage(paths, String(stdout).trim()))!;
