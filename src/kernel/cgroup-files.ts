@@ -103,7 +103,10 @@ export class ProcessCgroups {
       write(path, 'cgroup.procs', pid);
       return;
     }
-    write(this.#need('pids', 'pids.max', 'pids.max').path, 'pids.max', count);
+    const { path } = this.#need('pids', 'pids.max', 'pids.max');
+    // libvirt's controller is in the group too, with as many threads as its libraries want.
+    const others = Number(readText(join(path, 'pids.current')) ?? 1) - 1;
+    write(path, 'pids.max', others + count);
   }
 
   #pidsGroup(id: string): string | undefined {
