@@ -185,7 +185,9 @@ test.serial('artifacts come out, links do not lead out', async (t) => {
 test.serial('nothing is left: processes in the background, mounts, folders, ranges', async (t) => {
   const before = await readdir(state.paths.boxes);
   const mounts = await readFile('/proc/self/mountinfo', 'utf8');
-  t.is((await sh('(sleep 300; touch /tmp/late) & echo done')).stdout, 'done');
+  const run = await sh('(sleep 300; touch /tmp/late) & echo done');
+  t.is(run.stdout, 'done');
+  t.is(run.exitCode, 0, String(run.stderr));
   t.is(await readFile('/proc/self/mountinfo', 'utf8'), mounts);
   const after = await readdir(state.paths.boxes);
   t.deepEqual(
