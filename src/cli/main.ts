@@ -81,6 +81,11 @@ function exitByException(command: Command): void {
   for (const sub of command.commands) exitByException(sub);
 }
 
+// A reader that has seen enough (`kiln image ls | head`) is no failure; `run` has its own answer.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code !== 'EPIPE') throw error;
+});
+
 try {
   await main(process.argv.slice(2));
 } catch (error) {

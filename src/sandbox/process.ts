@@ -104,9 +104,10 @@ export class SandboxProcess extends EventEmitter<SandboxProcessEvents> {
       );
     }
     this.stdio = [this.stdin, this.stdout, this.stderr];
+    // In a later turn: a command may have ended before whoever started it could listen.
     ended.then(
-      (answer) => this.#onExited(answer),
-      (error: Error) => this.#onGone(error),
+      (answer) => setImmediate(() => this.#onExited(answer)),
+      (error: Error) => setImmediate(() => this.#onGone(error)),
     );
     process.nextTick(() => this.emit('spawn'));
   }
