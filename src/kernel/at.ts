@@ -8,11 +8,15 @@
  * unlinkat(2), utimensat(2).
  */
 import { constants } from 'node:fs';
+import koffi from 'koffi';
 import { checked, cString, libc } from './libc.ts';
 
 /** Not in Node's constants; the same number on every architecture that Node runs Linux on. */
 export const O_PATH = 0o10000000;
 const O_CLOEXEC = 0o2000000;
+
+/** How often a look-up that the kernel calls undecided (EAGAIN, openat2(2)) is tried. */
+const LOOKUP_TRIES = 1000;
 
 /** `resolve` flags of openat2, from linux/openat2.h. */
 export const RESOLVE_NO_MAGICLINKS = 0x02;
@@ -76,9 +80,12 @@ function structure(how: OpenHow): BigUint64Array {
 export function openat2(dirfd: number, path: Buffer | string, how: OpenHow): number {
   const openHow = structure(how);
   const name = cString(path);
-  const result = call.syscall(SYS_openat2, dirfd, name, openHow, openHow.byteLength);
-  if (result < 0) checked('openat2', Number(result), path.toString());
-  return Number(result);
+  for (let tries = 1; ; tries++) {
+    const result = Number(call.syscall(SYS_openat2, dirfd, name, openHow, openHow.byteLength));
+    // Any rename or mount on the machine at that moment makes a scoped look-up undecided.
+    if (result < 0 && koffi.errno() === koffi.os.errno.EAGAIN && tries < LOOKUP_TRIES) continue;
+    return checked('openat2', result, path.toString());
+  }
 }
 
 const ENTRY_ITSELF: OpenHow = { flags: O_PATH | constants.O_NOFOLLOW };

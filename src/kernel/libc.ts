@@ -19,8 +19,11 @@ export class SyscallError extends KilnError {
   }
 }
 
+// Some numbers have two names: these are the ones that are never used here.
 const names = new Map<number, string>(
-  Object.entries(koffi.os.errno).map(([name, number]) => [number, name]),
+  Object.entries(koffi.os.errno)
+    .filter(([name]) => !['EWOULDBLOCK', 'EDEADLOCK', 'ENOTSUP'].includes(name))
+    .map(([name, number]) => [number, name]),
 );
 
 /** The symbol of an errno of this platform. */

@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { chmod, mkdir, readdir, readFile } from 'node:fs/promises';
+import { chmod, mkdir, readdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
@@ -97,5 +97,7 @@ test.serial('a bind that is not there, a state directory that nobody may enter',
   });
   t.is(inside.exitCode, 125);
   t.regex(inside.stderr, /chmod o\+x/);
-  await stopEmbeddedDaemon(statePaths({ KILN_STATE: join(closed, 'state') }));
+  const paths = statePaths({ KILN_STATE: join(closed, 'state') });
+  await stopEmbeddedDaemon(paths);
+  await rm(paths.run, { recursive: true, force: true });
 });

@@ -53,7 +53,12 @@ test('what a box mounts on a bind from a shared mount does not appear on the hos
           '--tmpfs',
           '/mnt/w/sub',
         ],
-        ...['--', 'sh', '-c', 'grep -c /mnt/w/sub /proc/mounts; echo x > /mnt/w/sub/file; read line'],
+        ...[
+          '--',
+          'sh',
+          '-c',
+          'grep -c /mnt/w/sub /proc/mounts; echo x > /mnt/w/sub/file; read line',
+        ],
       ],
       { stdin: 'pipe' },
     );
