@@ -1,0 +1,92 @@
+import type { Artifact } from '../artifacts/manifest.ts';
+import type { ArtifactWarning } from '../artifacts/warning.ts';
+import type { KilnError } from '../errors.ts';
+import type { OnImageProgress } from '../image/progress.ts';
+import type { CgroupUsage } from '../kernel/cgroup-usage.ts';
+import type { CommandEnd } from '../run/supervise.ts';
+import type { Phase } from '../run/timeline.ts';
+import type { BoxFacts, CommandFacts } from '../sandbox/facts.ts';
+
+/**
+ * The parts of a build, in their order; one that is not needed does not appear. `prep`, `compile`,
+ * `install`, `check` and `package` are the parts of rpmbuild's own run, by what it prints.
+ */
+export type BuildPhase =
+  | 'input'
+  | 'image'
+  | 'srpm'
+  | 'buildrequires'
+  | 'dependencies'
+  | 'dynamic-buildrequires'
+  | 'build'
+  | 'prep'
+  | 'compile'
+  | 'install'
+  | 'check'
+  | 'package'
+  | 'collect'
+  | 'postinstall'
+  | 'sign'
+  | 'destroy';
+
+/** The log files of a result directory, by mock's names. */
+export type LogName = 'build.log' | 'root.log';
+
+/** What a caller hears of a build while it runs. All are optional. */
+export interface BuildHooks {
+  /** Ends the build: its box is destroyed, and the report's failure is the signal's reason. */
+  readonly signal?: AbortSignal;
+  readonly onPhase?: (phase: BuildPhase, event: 'start' | 'finish' | 'fail') => void;
+  /** What goes into a log, as it comes. */
+  readonly onOutput?: (log: LogName, chunk: Buffer) => void;
+  readonly onImageProgress?: OnImageProgress;
+  readonly onWarning?: (warning: ArtifactWarning) => void;
+}
+
+/** A package that a build made. */
+export interface BuiltPackage {
+  /** In the result directory. */
+  readonly file: string;
+  /** name-[epoch:]version-release.arch, `src` for the source package. */
+  readonly nevra: string;
+  readonly isSource: boolean;
+  /** Lower-case hex, of the whole file. */
+  readonly sha256: string;
+  /** Bytes. */
+  readonly size: number;
+}
+
+/** Everything that comes of a build, however it ended; see {@link buildPackage}. */
+export interface BuildReport {
+  /** name, or what the source was called when it could not be read. */
+  readonly name: string;
+  /** 0, or why not: see docs/builds.md. */
+  readonly exitStatus: number;
+  /** Undefined when all went well. */
+  readonly failure: KilnError | undefined;
+  readonly failedPhase: BuildPhase | undefined;
+  /** The lines of the right log that say what went wrong, oldest first. */
+  readonly lastLines: readonly string[];
+  readonly resultDirectory: string;
+  readonly started: Date;
+  readonly phases: readonly Phase[];
+  /** Without the source package. */
+  readonly packages: readonly BuiltPackage[];
+  readonly sourcePackage: BuiltPackage | undefined;
+  /** Static and dynamic, as the spec has them. */
+  readonly buildRequires: readonly string[];
+  /** The base, and the image the build ran in: the same where nothing was to add. */
+  readonly base: { readonly id: string; readonly name: string } | undefined;
+  readonly image: { readonly id: string; readonly name: string } | undefined;
+  /** The box the build ran in; it is there still if `kept`. */
+  readonly box: string | undefined;
+  readonly kept: boolean;
+  /** How rpmbuild ended. */
+  readonly end: CommandEnd | undefined;
+  readonly limitHit: 'timeout' | 'stall' | 'memory' | 'pids' | 'disk' | null;
+  readonly usage: CgroupUsage;
+  readonly measured: (BoxFacts & CommandFacts) | undefined;
+  /** All files that were taken out of boxes. */
+  readonly artifacts: readonly Artifact[];
+  readonly warnings: readonly ArtifactWarning[];
+}

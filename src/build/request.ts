@@ -1,0 +1,80 @@
+import type { Repository } from '../repository/configuration.ts';
+import type { SandboxLimits } from '../sandbox/specification.ts';
+
+/** Parts of a build that run in a box and can be given a network of their own. */
+export const NETWORK_PHASES = ['srpm', 'buildrequires', 'build', 'postinstall'] as const;
+export type NetworkPhase = (typeof NETWORK_PHASES)[number];
+
+/** What a package is built from. Paths are absolute, on the host. */
+export type BuildSource =
+  | { readonly kind: 'srpm'; readonly path: string }
+  | {
+      readonly kind: 'spec';
+      readonly path: string;
+      /** A directory with what the spec names as Source and Patch; the spec's own when missing. */
+      readonly sources?: string;
+    };
+
+/** A named cache that is mounted into the box and outlives it. */
+export interface CacheMount {
+  /** Letters, digits, `.`, `_`, `-`. */
+  readonly name: string;
+  /** Bytes it may hold; what was used longest ago goes when there is more. */
+  readonly bytes: number;
+}
+
+/** What ends a build before its end: for `--buildsrpm` and `--installdeps`. */
+export type BuildStop = 'srpm' | 'dependencies';
+
+/** Where rpmbuild is to start, with what is there already: its `--short-circuit`. */
+export type ShortCircuit = 'build' | 'install' | 'binary';
+
+/** Everything that decides a build: plain and serialisable. */
+export interface BuildRequest {
+  /** The base image as `-r` takes it: a recipe's name or path, an image lock, an image id. */
+  readonly image: string;
+  readonly source: BuildSource;
+  /** Where RPMs, logs and result.json go: absolute, on the host; made when missing. */
+  readonly resultDirectory: string;
+  /** Whose the files in it are, and which builds share caches. */
+  readonly caller: { readonly uid: number; readonly gid: number };
+  /** `NAME VALUE`, as rpmbuild's --define takes them. */
+  readonly defines?: readonly string[];
+  readonly with?: readonly string[];
+  readonly without?: readonly string[];
+  readonly nocheck?: boolean;
+  /** rpmbuild's --target. */
+  readonly target?: string;
+  /** Handed to rpmbuild as they are. */
+  readonly rpmbuildOptions?: readonly string[];
+  readonly shortCircuit?: ShortCircuit;
+  /** The phases that see a network: libvirt's NETWORK or, with `host`, the host's own. */
+  readonly network?: {
+    readonly use: 'host' | { readonly name: string };
+    readonly phases: readonly NetworkPhase[];
+  };
+  /** Installed beside what the package asks for; anything dnf's command line takes. */
+  readonly additionalPackages?: readonly string[];
+  /** Beside those of the base image. */
+  readonly repositories?: readonly Repository[];
+  readonly caches?: readonly CacheMount[];
+  readonly limits?: SandboxLimits;
+  /** Bytes the build may write; see SandboxSpecification. */
+  readonly disk?: number;
+  /** Milliseconds; `timeout` is for everything that runs in boxes together. */
+  readonly time?: { readonly timeout?: number; readonly stallTimeout?: number };
+  readonly hostname?: string;
+  /** Keep the box so many seconds when the build fails in it. */
+  readonly keepSeconds?: number;
+  /** Use no network on the host's side: what is not cached is an error. */
+  readonly offline?: boolean;
+  /** Ask the repositories for news even if their metadata has not expired. */
+  readonly update?: boolean;
+  /** A lock that an earlier build wrote (`lock.json`): its images are made, nothing is solved. */
+  readonly lock?: string;
+  /** Install what was built in a fresh box. */
+  readonly postinstall?: boolean;
+  /** A key id of gpg, by which finished RPMs are signed on the host. */
+  readonly signKey?: string;
+  readonly stopAfter?: BuildStop;
+}
