@@ -27,6 +27,7 @@
 #include "measure.h"
 #include "mounts.h"
 #include "protocol.h"
+#include "service.h"
 
 #define EXECUTIONS_MAX 256
 #define SOCKET_PATH "/.kiln/init.sock"
@@ -106,6 +107,10 @@ static void obey(struct message *message, int control) {
     start(message, control);
     return;
   }
+  if (message->type >= MSG_DIRECTORY) {
+    service_obey(message, control, executions, EXECUTIONS_MAX);
+    return;
+  }
   while (field_next(message, &offset, &field) > 0) {
     if (field.tag == EXEC_ID) field_u32(&field, 0, &id);
     if (field.tag == EXEC_SIGNO) field_u32(&field, 0, &signo);
@@ -137,20 +142,22 @@ static int64_t now_ms(void) {
 static void serve(int listener, int control, int signals) {
   int64_t deadline = 0;
   for (;;) {
-    struct pollfd polled[2] = {{.fd = control >= 0 ? control : listener, .events = POLLIN},
-                               {.fd = signals, .events = POLLIN}};
+    struct pollfd polled[3] = {{.fd = control >= 0 ? control : listener, .events = POLLIN},
+                               {.fd = signals, .events = POLLIN},
+                               {.fd = service_notify_fd(), .events = POLLIN}};
     int wait_ms = -1;
     if (control < 0) {
       int64_t left = deadline - now_ms();
       if (left <= 0) return;
       wait_ms = left > 1000000 ? 1000000 : (int)left;
     }
-    if (poll(polled, 2, wait_ms) < 0 && errno != EINTR) return;
+    if (poll(polled, 3, wait_ms) < 0 && errno != EINTR) return;
     if (polled[1].revents != 0) {
       struct signalfd_siginfo info;
       if (read(signals, &info, sizeof info) < 0 && errno != EINTR) return;
       reap(control, WNOHANG);
     }
+    if (polled[2].revents != 0) service_notify(control);
     if (polled[0].revents == 0) continue;
     if (control < 0) {
       control = accept_runner(listener);

@@ -275,13 +275,22 @@ static int write_file(const struct field *field, const char *path) {
   return close(fd);
 }
 
-static int new_directory(const struct field *field, const char *path) {
+int mounts_directory(const struct field *field) {
   uint32_t mode, uid, gid;
-  if (field_u32(field, 0, &mode) != 0 || field_u32(field, 4, &uid) != 0 ||
-      field_u32(field, 8, &gid) != 0 || make_directory(path, mode & 07777) != 0)
+  const char *path = field_string(field, 12);
+  if (path == NULL || path[0] != '/' || field_u32(field, 0, &mode) != 0 ||
+      field_u32(field, 4, &uid) != 0 || field_u32(field, 8, &gid) != 0) {
+    errno = EBADMSG;
     return -1;
-  if (chmod(path, mode & 07777) != 0) return -1;
-  return chown(path, uid, gid);
+  }
+  if (make_directory(path, mode & 07777) != 0) return -1;
+  int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+  if (fd < 0) return -1;
+  // The owner first: a change of owner takes set-id bits away.
+  int result = fchown(fd, uid, gid) == 0 ? fchmod(fd, mode & 07777) : -1, error = errno;
+  close(fd);
+  errno = error;
+  return result;
 }
 
 static int obey(const struct message *setup, const struct field *field, struct failure *failure) {
@@ -312,7 +321,7 @@ static int obey(const struct message *setup, const struct field *field, struct f
   case SETUP_FILE:
     return write_file(field, path) == 0 ? 0 : fail(failure, "write", path);
   default:
-    return new_directory(field, path) == 0 ? 0 : fail(failure, "make directory", path);
+    return mounts_directory(field) == 0 ? 0 : fail(failure, "make directory", path);
   }
 }
 

@@ -18,5 +18,8 @@ int mounts_prepare(const struct message *setup, struct failure *failure);
 // In the nested init: fresh /proc, pivot into the image, /dev, private tmpfs, then what the
 // request asks for. Afterwards the skeleton is unreachable.
 int mounts_enter(const struct message *setup, struct failure *failure);
+// Makes one directory of SETUP_DIRECTORY's form; an existing one gets that mode and owner. Its last
+// component is never a link: commands may be running already.
+int mounts_directory(const struct field *field);
 
 #endif

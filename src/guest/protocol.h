@@ -20,6 +20,11 @@ enum { // host to guest
   MSG_WINSIZE = 4,
   MSG_KILL_ALL = 5,
   MSG_KEEP = 6,
+  MSG_DIRECTORY = 7,     // makes directories while the box runs; DONE
+  MSG_SOCKET = 8,        // sends a new stream socket of the box's network on its descriptor; DONE
+  MSG_ADOPT = 9,         // an orphan counts as a command from here on; DONE with its session
+  MSG_KILL_SESSION = 10, // signals every process of a session; DONE with how many
+  MSG_NOTIFY_SOCKET = 11, // makes the datagram socket of sd_notify(3); DONE
 };
 
 enum { // guest to host
@@ -28,6 +33,8 @@ enum { // guest to host
   MSG_EXITED = 103,
   MSG_FAILED = 104,
   MSG_QUIET = 105,
+  MSG_DONE = 106,
+  MSG_NOTIFY = 107, // what a process of the box said on the notify socket
 };
 
 enum { // fields of MSG_SETUP, obeyed in the order they come
@@ -57,6 +64,10 @@ enum { // fields of MSG_EXEC; SIGNAL, WINSIZE use EXEC_ID and their own
   EXEC_UMASK = 10,  // u32
   EXEC_SIGNO = 11,  // u32
   EXEC_TTL = 12,    // u32 seconds, of MSG_KEEP
+  EXEC_DIRECTORY = 13, // as SETUP_DIRECTORY
+  EXEC_FAMILY = 14,    // u32: AF_INET or AF_INET6
+  EXEC_PID = 15,       // u32: a process, or the session it leads
+  EXEC_PATH = 16,      // string
 };
 
 enum { // fields of guest messages

@@ -7,6 +7,7 @@ import { removePidsGroup } from '../kernel/cgroup-files.ts';
 import { acquireLock, type HeldLock } from '../kernel/flock.ts';
 import { hasErrno } from '../kernel/libc.ts';
 import type { Connection } from '../libvirt/connection.ts';
+import { embeddedFiles } from '../libvirt/embedded/files.ts';
 import { LibvirtError } from '../libvirt/errors.ts';
 import type { StatePaths } from '../state/paths.ts';
 import type { Capability } from './capabilities.ts';
@@ -26,6 +27,8 @@ export interface BoxRecord {
   /** The skeleton it started in: a box of another version of kiln-init is not claimed. */
   readonly skeleton: string;
   readonly network: DomainOptions['network'];
+  /** False: libvirt lost sight of it at its birth and must be told of its end (`isWatched()`). */
+  readonly watched?: boolean;
   /** The image in it, once it is claimed: nobody may delete that image. */
   readonly image?: string;
   readonly command?: readonly string[];
@@ -47,6 +50,9 @@ export interface BoxSession {
 
 /** How long an init has to die once its socket is closed before libvirt is asked to kill it, ms. */
 const DEATH_DEADLINE = 3000;
+
+/** Where a system libvirtd writes a log for each domain, which it never deletes. */
+const SYSTEM_DOMAIN_LOGS = '/var/log/libvirt/lxc';
 
 /** Files of a box's folder. */
 export const boxFiles = {
@@ -122,8 +128,11 @@ export async function startDomain(
       range,
       network: options.network,
     });
-    await connection.createDomain(xml, { autodestroy: options.autodestroy });
-    return { directory, record, lock };
+    const domain = await connection.createDomain(xml, { autodestroy: options.autodestroy });
+    const watched = await domain.isWatched();
+    const seen = { ...record, watched };
+    if (!watched) await writeBoxRecord(directory, seen);
+    return { directory, record: seen, lock };
   } catch (error) {
     await releaseRange(paths, range);
     await lock.release();
@@ -195,7 +204,8 @@ export class Box {
 
   async #destroy(): Promise<void> {
     await this.channel.close();
-    if (!(await waitForDeath(this.channel.initPid, DEATH_DEADLINE))) {
+    const dead = await waitForDeath(this.channel.initPid, DEATH_DEADLINE);
+    if (!dead || this.record.watched === false) {
       await destroyDomain(await this.#connect(), this.record.domain);
     }
     await removeBox(this.#paths, this.directory, this.record);
@@ -217,6 +227,9 @@ export async function removeBox(
   if (record !== undefined) {
     await removePidsGroup(record.id);
     await releaseRange(paths, record.range);
+    for (const logs of [embeddedFiles(paths).domainLogs, SYSTEM_DOMAIN_LOGS]) {
+      await rm(join(logs, `${record.domain}.log`), { force: true });
+    }
   }
   // Out of sight first: a sweep that looks for its lock must not make one in a half-removed folder.
   const removed = join(removedDirectory(paths), basename(directory));

@@ -128,6 +128,10 @@ export function planFilesystem(
         const fd = descriptors.add(detach(specification.scratch, namespace, false));
         operations.push({ op: 'scratch', fd });
       }
+      for (const { source, target } of specification.volumes) {
+        const fd = descriptors.add(detach(source, namespace, false));
+        operations.push({ op: 'bind', fd, path: target, readonly: false, directory: true });
+      }
     } finally {
       closeSync(namespace);
     }

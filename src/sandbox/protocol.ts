@@ -9,7 +9,15 @@ import { KilnError } from '../errors.ts';
 const ANSWER_MAX = 64 << 10;
 
 const REQUEST = { setup: 1, exec: 2, signal: 3, winsize: 4, killAll: 5, keep: 6 } as const;
-const ANSWER = { ready: 101, started: 102, exited: 103, failed: 104, quiet: 105 } as const;
+const ANSWER = {
+  ready: 101,
+  started: 102,
+  exited: 103,
+  failed: 104,
+  quiet: 105,
+  done: 106,
+  notify: 107,
+} as const;
 const EXEC = {
   id: 1,
   argv: 2,
@@ -90,9 +98,14 @@ export type Answer =
       readonly peakRssBytes: number;
     }
   | { readonly type: 'failed'; readonly id: number; readonly errno: number; readonly what: string }
-  | { readonly type: 'quiet' };
+  | { readonly type: 'quiet' }
+  /** A request of control.ts was obeyed. */
+  | { readonly type: 'done'; readonly id: number; readonly value: number }
+  /** A process of the box used sd_notify(3). */
+  | { readonly type: 'notify'; readonly pid: number; readonly text: string };
 
-class FieldWriter {
+/** Builds a message of fields. */
+export class FieldWriter {
   readonly #parts: Buffer[] = [];
 
   add(tag: number, ...values: readonly Buffer[]): this {
@@ -117,7 +130,7 @@ class FieldWriter {
   }
 }
 
-function u32(value: number): Buffer {
+export function u32(value: number): Buffer {
   const buffer = Buffer.allocUnsafe(4);
   buffer.writeUInt32LE(value >>> 0, 0);
   return buffer;
@@ -129,7 +142,8 @@ function u64(value: number | bigint): Buffer {
   return buffer;
 }
 
-function text(value: string): Buffer {
+/** A string with its closing NUL. Throws E_ARGUMENT if it has one inside. */
+export function text(value: string): Buffer {
   if (value.includes('\0')) {
     throw new KilnError('E_ARGUMENT', `a NUL byte in ${JSON.stringify(value)}`);
   }
@@ -269,6 +283,10 @@ function decode(type: number, payload: Buffer): Answer {
       return { type: 'failed', id: number(1), errno: number(4), what: string(5) };
     case ANSWER.quiet:
       return { type: 'quiet' };
+    case ANSWER.done:
+      return { type: 'done', id: number(1), value: number(2) };
+    case ANSWER.notify:
+      return { type: 'notify', pid: number(2), text: string(5) };
     default:
       throw malformed(`an answer of unknown type ${type}`);
   }

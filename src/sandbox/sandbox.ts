@@ -5,6 +5,7 @@ import { createPipe } from '../kernel/pipe.ts';
 import { closeDescriptor, receiveDescriptor, unixSocketPair } from '../kernel/unix-socket.ts';
 import type { Box, BoxSession } from './box.ts';
 import { capabilityMask } from './capabilities.ts';
+import { BoxControl } from './control.ts';
 import { type BoxFacts, type CommandFacts, readBoxFacts, readCommandFacts } from './facts.ts';
 import { type BindOwners, planFilesystem } from './filesystem.ts';
 import { type HostStdio, SandboxProcess } from './process.ts';
@@ -125,6 +126,11 @@ export class Sandbox implements AsyncDisposable {
     } finally {
       for (const fd of stdio.guest) closeDescriptor(fd);
     }
+  }
+
+  /** What a supervisor of services asks of the init. */
+  control(): BoxControl {
+    return new BoxControl(this.#box.channel);
   }
 
   /** Ends every process of the box but its init, so that its files hold still. */

@@ -9,6 +9,14 @@ export interface Bind {
   readonly readonly: boolean;
 }
 
+/** A part of the box's own tree that outlives it: owners on disk are those in the box. */
+export interface Volume {
+  /** Absolute path on the host: a directory, or a detached mount's /proc/self/fd/N. */
+  readonly source: string;
+  /** Absolute path in the box. */
+  readonly target: string;
+}
+
 /** A box, described: plain, serialisable, complete. Everything that decides what is in force. */
 export interface SandboxSpecification {
   /** The image's tree: a host path, owned by real ids, never written to. */
@@ -25,6 +33,8 @@ export interface SandboxSpecification {
   readonly hostname: string;
   readonly network: 'private' | 'host' | { readonly name: string };
   readonly binds: readonly Bind[];
+  /** Mounted before the private tmpfs, which may lie in them. */
+  readonly volumes: readonly Volume[];
   readonly tmpfs: readonly { readonly target: string; readonly bytes: number }[];
   /** Small files written before the command starts; content is text. */
   readonly files: readonly {
@@ -69,6 +79,7 @@ export function sandboxSpecification(
     hostname: 'kiln',
     network: 'private',
     binds: [],
+    volumes: [],
     tmpfs: [],
     files: [],
     disk: DEFAULT_DISK,

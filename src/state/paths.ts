@@ -25,6 +25,10 @@ export interface StatePaths {
   readonly parked: string;
   /** The constant root of every box. */
   readonly skeleton: string;
+  /** One folder a service: what it is, its /etc and /var, its logs. */
+  readonly services: string;
+  /** Sockets and locks of the services' supervisors. */
+  readonly runServices: string;
   /** The embedded libvirtd's private files. */
   readonly libvirt: string;
 }
@@ -51,6 +55,8 @@ export function statePaths(env: NodeJS.ProcessEnv = process.env): StatePaths {
     boxes: join(run, 'boxes'),
     parked: join(run, 'parked'),
     skeleton: join(root, 'skeleton'),
+    services: join(root, 'services'),
+    runServices: join(run, 'services'),
     libvirt: join(root, 'libvirt'),
   };
 }

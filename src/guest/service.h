@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a supervisor of long-running services needs of the init beyond starting commands.
+#ifndef KILN_SERVICE_H
+#define KILN_SERVICE_H
+
+#include "exec.h"
+#include "protocol.h"
+
+// Obeys MSG_DIRECTORY to MSG_NOTIFY_SOCKET and answers. `slots` are the commands the init knows.
+void service_obey(struct message *message, int control, struct execution *slots, int count);
+// The notify socket, to be polled; -1 while there is none.
+int service_notify_fd(void);
+// Passes on one datagram that is waiting there.
+void service_notify(int control);
+
+#endif

@@ -1,0 +1,137 @@
+import { KilnError } from '../errors.ts';
+import { closeDescriptor, receiveDescriptor, unixSocketPair } from '../kernel/unix-socket.ts';
+import type { Channel } from './channel.ts';
+import { type ExitedAnswer, signalNumber } from './process.ts';
+import { encodeSignal, FieldWriter, text, u32 } from './protocol.ts';
+
+/** Messages of src/guest/service.c, and their fields: see src/guest/protocol.h. */
+const REQUEST = { directory: 7, socket: 8, adopt: 9, killSession: 10, notifySocket: 11 } as const;
+const FIELD = { id: 1, signal: 11, directory: 13, family: 14, pid: 15, path: 16 } as const;
+
+/** linux/socket.h */
+const FAMILY = { ipv4: 2, ipv6: 10 } as const;
+
+/** Ids of requests lie above those that a sandbox counts its commands by. */
+const FIRST_ID = 2 ** 30;
+
+/** A directory of the box; ids are the box's own. */
+export interface BoxDirectory {
+  readonly path: string;
+  readonly mode: number;
+  readonly uid: number;
+  readonly gid: number;
+}
+
+/** A process that nobody started through kiln: a daemon that left its parent. */
+export interface AdoptedProcess {
+  /** In the box. */
+  readonly pid: number;
+  readonly session: number;
+  readonly ended: Promise<ExitedAnswer>;
+  kill(signal: NodeJS.Signals): void;
+}
+
+/** What a supervisor of services asks of a box's init, beyond starting commands. */
+export class BoxControl {
+  readonly #channel: Channel;
+  #nextId = FIRST_ID;
+
+  constructor(channel: Channel) {
+    this.#channel = channel;
+  }
+
+  /** Resolves when the box is gone. */
+  get gone(): Promise<void> {
+    if (this.#channel.ended) return Promise.resolve();
+    return new Promise((resolve) => this.#channel.once('end', () => resolve()));
+  }
+
+  /** Makes directories, or gives existing ones that mode and owner. Throws E_SERVICE_BOX. */
+  async makeDirectories(directories: readonly BoxDirectory[]): Promise<void> {
+    if (directories.length === 0) return;
+    await this.#ask(REQUEST.directory, (fields) => {
+      for (const { path, mode, uid, gid } of directories) {
+        fields.add(FIELD.directory, u32(mode), u32(uid), u32(gid), text(path));
+      }
+    });
+  }
+
+  /**
+   * A new, unconnected, non-blocking stream socket of the box's network; the caller closes it.
+   * Throws E_SERVICE_BOX.
+   */
+  async socket(family: keyof typeof FAMILY): Promise<number> {
+    const [ours, theirs] = unixSocketPair();
+    try {
+      const fill = (fields: FieldWriter) => void fields.add(FIELD.family, u32(FAMILY[family]));
+      await this.#ask(REQUEST.socket, fill, [theirs]);
+      const socket = receiveDescriptor(ours);
+      if (socket === undefined) throw new KilnError('E_SERVICE_BOX', 'the init sent no socket');
+      return socket;
+    } finally {
+      closeDescriptor(ours);
+      closeDescriptor(theirs);
+    }
+  }
+
+  /** Watches an orphan of the box, by its pid there, from now on. Throws E_SERVICE_BOX. */
+  async adopt(pid: number): Promise<AdoptedProcess> {
+    const id = this.#nextId;
+    // The id that the request below takes; listening first, for it may end at once.
+    const ended = this.#channel.wait((answer) =>
+      answer.type === 'exited' && answer.id === id ? answer : undefined,
+    );
+    ended.catch(() => undefined);
+    const session = await this.#ask(REQUEST.adopt, (fields) => {
+      fields.add(FIELD.pid, u32(pid));
+    });
+    return {
+      pid,
+      session,
+      ended,
+      kill: (signal) => this.#channel.send(encodeSignal(id, signalNumber(signal))),
+    };
+  }
+
+  /** Sends a signal to every process of a session (setsid(2)); gives how many there were. */
+  killSession(session: number, signal: NodeJS.Signals): Promise<number> {
+    return this.#ask(REQUEST.killSession, (fields) => {
+      fields.add(FIELD.pid, u32(session)).add(FIELD.signal, u32(signalNumber(signal)));
+    });
+  }
+
+  /**
+   * Makes the socket that `NOTIFY_SOCKET` names, once; `heard` is told who said what.
+   * Throws E_SERVICE_BOX.
+   */
+  async listenForNotifications(
+    path: string,
+    heard: (pid: number, text: string) => void,
+  ): Promise<void> {
+    this.#channel.on('answer', (answer) => {
+      if (answer.type === 'notify') heard(answer.pid, answer.text);
+    });
+    await this.#ask(REQUEST.notifySocket, (fields) => void fields.add(FIELD.path, text(path)));
+  }
+
+  async #ask(
+    type: number,
+    fill: (fields: FieldWriter) => void,
+    fds: readonly number[] = [],
+  ): Promise<number> {
+    const id = this.#nextId++;
+    const fields = new FieldWriter().add(FIELD.id, u32(id));
+    fill(fields);
+    const answered = this.#channel.wait((answer) => {
+      if (answer.type === 'failed' && answer.id === id) {
+        throw new KilnError('E_SERVICE_BOX', `the sandbox could not ${answer.what}`, {
+          details: { errno: answer.errno },
+        });
+      }
+      return answer.type === 'done' && answer.id === id ? answer.value : undefined;
+    });
+    answered.catch(() => undefined);
+    this.#channel.send(fields.message(type), fds);
+    return await answered;
+  }
+}
