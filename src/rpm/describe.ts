@@ -4,7 +4,13 @@ import { readAllDependencies } from './dependency.ts';
 import { rpmError } from './errors.ts';
 import { fileDigestAlgorithm, readFiles } from './files.ts';
 import type { RpmHeader } from './header.ts';
-import type { RpmCompressor, RpmIdentity, RpmPackage, RpmPayload } from './package.ts';
+import type {
+  RpmChangelogEntry,
+  RpmCompressor,
+  RpmIdentity,
+  RpmPackage,
+  RpmPayload,
+} from './package.ts';
 import { readFileTriggers, readScriptlets, readTriggers } from './scripts.ts';
 import type { RpmSections } from './sections.ts';
 import { SigTag, Tag } from './tags.ts';
@@ -23,9 +29,22 @@ export function describePackage(fd: number, sections: RpmSections): RpmDescripti
     scriptlets: readScriptlets(header),
     triggers: readTriggers(header),
     fileTriggers: readFileTriggers(header),
+    changelog: readChangelog(header),
     fileDigestAlgorithm: fileDigestAlgorithm(header),
     files: readFiles(header, signature),
   };
+}
+
+/** As many entries as createrepo_c puts into repository metadata. */
+const CHANGELOG_ENTRIES = 10;
+
+function readChangelog(header: RpmHeader): RpmChangelogEntry[] {
+  const dates = header.numbers(Tag.changelogTime) ?? [];
+  const authors = header.strings(Tag.changelogName) ?? [];
+  const texts = header.strings(Tag.changelogText) ?? [];
+  return dates
+    .slice(0, CHANGELOG_ENTRIES)
+    .map((date, i) => ({ author: authors[i] ?? '', date, text: texts[i] ?? '' }));
 }
 
 /** Reads no lists: several times faster than all of a package. */

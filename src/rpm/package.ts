@@ -217,11 +217,21 @@ export interface RpmIdentity extends RpmEvr {
   readonly signatures: readonly RpmSignature[];
 }
 
+export interface RpmChangelogEntry {
+  /** Who made the change, and mostly its version: `A Person <a@example.org> - 1.2-3`. */
+  readonly author: string;
+  /** Seconds since 1970. */
+  readonly date: number;
+  readonly text: string;
+}
+
 export interface RpmPackage extends RpmIdentity {
   readonly dependencies: Readonly<Record<RpmDependencyKind, readonly RpmDependency[]>>;
   readonly scriptlets: readonly RpmScriptlet[];
   readonly triggers: readonly RpmTrigger[];
   readonly fileTriggers: readonly RpmFileTrigger[];
+  /** The newest ten entries at most, newest first. */
+  readonly changelog: readonly RpmChangelogEntry[];
   /** `md5`, `sha256` …: the algorithm of every `RpmFile.digest`. */
   readonly fileDigestAlgorithm: string;
   /** In header order (sorted by path in binary packages). */

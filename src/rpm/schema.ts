@@ -120,5 +120,6 @@ export const packageShape = {
   scriptlets: z.array(scriptlet),
   triggers: z.array(trigger),
   fileTriggers: z.array(fileTrigger),
+  changelog: z.array(z.strictObject({ author: text, date: count, text })),
   fileDigestAlgorithm: text,
 } satisfies { [Key in Exclude<keyof RpmPackage, 'files'>]: z.ZodType<RpmPackage[Key]> };

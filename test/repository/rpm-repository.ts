@@ -17,6 +17,8 @@ export interface PackageSpec {
   readonly provides?: readonly string[];
   readonly conflicts?: readonly string[];
   readonly obsoletes?: readonly string[];
+  /** As in a spec file; the packages of one batch share it. */
+  readonly changelog?: string;
   /** Paths, with their content. */
   readonly files?: Readonly<Record<string, string>>;
 }
@@ -84,7 +86,9 @@ Fixture
 %install
 ${batch.flatMap(({ files = {} }) => Object.entries(files).map(([path, content]) => `mkdir -p "$(dirname '%{buildroot}${path}')"; printf %s '${content}' > '%{buildroot}${path}'`)).join('\n')}
 `;
-  return head + batch.map(packageText).join('\n');
+  const changes = batch.flatMap(({ changelog = [] }) => changelog);
+  const tail = changes.length === 0 ? '' : `\n%changelog\n${changes.join('\n')}\n`;
+  return head + batch.map(packageText).join('\n') + tail;
 }
 
 function packageText(spec: PackageSpec): string {

@@ -1,0 +1,140 @@
+/**
+ * A local repository that is published as a whole: readers see the packages of one moment.
+ *
+ *     pool/SHA256.rpm, .json    every package once, and what its header says
+ *     snapshots/ID/             links to packages, and repodata/; never changes
+ *     current                   link to the newest snapshot
+ *     lock                      held by whoever publishes
+ */
+import { createHash, randomUUID } from 'node:crypto';
+import { existsSync } from 'node:fs';
+import { link, mkdir, open, readdir, rename, rm, symlink, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { KilnError } from '../../errors.ts';
+import { acquireLock, tryLock, withLock } from '../../kernel/flock.ts';
+import { addToPool, type PooledPackage, pooledFile, prunePool } from './pool.ts';
+import { writeRepodata } from './repodata.ts';
+
+/** One state of a repository, in use: it stays as it is until this is disposed of. */
+export interface Snapshot extends AsyncDisposable {
+  /** Digest of what is in it. */
+  readonly id: string;
+  /** Absolute; holds repodata/ and the packages. */
+  readonly path: string;
+  /** Sorted by location. */
+  readonly packages: readonly PooledPackage[];
+}
+
+const LEASE = '.lease';
+
+/**
+ * Makes `files` the content of the local repository in `directory` (made if missing): what was in
+ * it before and is not named now is not in it any more. The change is one rename; whoever uses an
+ * older snapshot keeps it. Snapshots that nobody uses are deleted.
+ *
+ * Headers are read in a confined child, once for each package. Equal packages give equal bytes.
+ *
+ * @param directory absolute
+ * @param files paths of binary or source packages; their order does not matter
+ * @throws KilnError E_RPM_FORMAT, E_RPM_DIGEST, E_REPOSITORY_COLLISION (two different packages of
+ *   one name, version and architecture); the signal's reason
+ */
+export async function publishRepository(
+  directory: string,
+  files: readonly string[],
+  signal?: AbortSignal,
+): Promise<Snapshot> {
+  const snapshots = join(directory, 'snapshots');
+  await mkdir(snapshots, { recursive: true, mode: 0o755 });
+  return await withLock(
+    join(directory, 'lock'),
+    async () => {
+      const pool = join(directory, 'pool');
+      const packages = distinct(await addToPool(pool, files, signal));
+      const id = snapshotId(packages);
+      const path = join(snapshots, id);
+      await make(pool, path, packages);
+      // Leased before it can become a stale one.
+      const lease = await acquireLock(join(path, LEASE), { shared: true, signal });
+      await point(directory, id);
+      await sweep(snapshots, id);
+      await prunePool(pool, new Set(packages.map(({ sha256 }) => sha256)));
+      const release = () => lease.release();
+      return { id, path, packages, [Symbol.asyncDispose]: release };
+    },
+    { signal },
+  );
+}
+
+/** One of each; two that cannot lie side by side are an error. */
+function distinct(packages: readonly PooledPackage[]): PooledPackage[] {
+  const byLocation = new Map<string, PooledPackage>();
+  for (const entry of packages) {
+    const other = byLocation.get(entry.location);
+    if (other !== undefined && other.sha256 !== entry.sha256) {
+      throw new KilnError(
+        'E_REPOSITORY_COLLISION',
+        `two different packages are called ${entry.location}`,
+        { hint: 'give one of them another release', details: { location: entry.location } },
+      );
+    }
+    byLocation.set(entry.location, entry);
+  }
+  return [...byLocation.values()].sort((a, b) => (a.location < b.location ? -1 : 1));
+}
+
+function snapshotId(packages: readonly PooledPackage[]): string {
+  const hash = createHash('sha256');
+  for (const { format, sha256 } of packages) hash.update(`${format} ${sha256}\n`);
+  return hash.digest('hex');
+}
+
+/** Puts a snapshot together beside its place; one that is there is whole, and the same. */
+async function make(pool: string, path: string, packages: readonly PooledPackage[]): Promise<void> {
+  if (existsSync(path)) return;
+  const temporary = `${path}.${randomUUID()}.tmp`;
+  await mkdir(temporary, { mode: 0o755 });
+  try {
+    for (const { sha256, location } of packages) {
+      await link(pooledFile(pool, sha256), join(temporary, location));
+    }
+    const revision = Math.max(0, ...packages.map(({ buildTime }) => buildTime ?? 0));
+    const elements = packages.map((entry) => entry.elements);
+    await writeRepodata(temporary, elements, revision);
+    await writeFile(join(temporary, LEASE), '', { mode: 0o600 });
+    await syncDirectory(temporary);
+    await rename(temporary, path);
+    await syncDirectory(dirname(path));
+  } finally {
+    await rm(temporary, { recursive: true, force: true });
+  }
+}
+
+async function syncDirectory(path: string): Promise<void> {
+  await using handle = await open(path, 'r');
+  await handle.sync();
+}
+
+async function point(directory: string, id: string): Promise<void> {
+  const temporary = join(directory, 'current.tmp');
+  await rm(temporary, { force: true });
+  await symlink(join('snapshots', id), temporary);
+  await rename(temporary, join(directory, 'current'));
+}
+
+/** Deletes snapshots that nobody uses, and what killed publishers left. */
+async function sweep(snapshots: string, current: string): Promise<void> {
+  for (const name of await readdir(snapshots)) {
+    if (name === current) continue;
+    const path = join(snapshots, name);
+    if (name.endsWith('.tmp')) {
+      await rm(path, { recursive: true, force: true });
+      continue;
+    }
+    await using lease = await tryLock(join(path, LEASE));
+    if (lease === undefined) continue;
+    const away = `${path}.${randomUUID()}.tmp`;
+    await rename(path, away);
+    await rm(away, { recursive: true, force: true });
+  }
+}
