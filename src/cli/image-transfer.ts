@@ -6,6 +6,7 @@ import { hostArchitecture } from '../image/architecture.ts';
 import { type Compression, exportOci, exportTar } from '../image/archive/export.ts';
 import { importImage } from '../image/archive/import.ts';
 import { openImage } from '../image/open.ts';
+import { hasErrno } from '../kernel/libc.ts';
 import { syncNewImage } from './background.ts';
 import { openEngine } from './engine.ts';
 import { imageProgress } from './image-progress.ts';
@@ -22,7 +23,7 @@ Examples:
 const IMPORT_EXAMPLES = `
 Examples:
   skopeo copy docker://registry.example/fedora:44 oci:fedora && kiln image import fedora
-  kiln image import rootfs.tar.xz.unpacked.tar --name mine`;
+  xz -d rootfs.tar.xz && kiln image import rootfs.tar --name mine && kiln run -r mine -- id`;
 
 /** Adds `export` and `import` to `kiln image`. */
 export function addTransferCommands(image: Command): void {
@@ -60,7 +61,12 @@ async function exportImage(
   const { output } = options;
   const named = /\.tar(?:\.(gz|zst))?$/.exec(output);
   if (output === '-') {
-    warn(await exportTar(image, process.stdout, options.compress ?? 'none'));
+    try {
+      warn(await exportTar(image, process.stdout, options.compress ?? 'none'));
+    } catch (error) {
+      // A reader that has seen enough (`| head`) is no failure.
+      if (!hasErrno(error, 'EPIPE')) throw error;
+    }
     return;
   }
   if (named === null) {

@@ -1,12 +1,13 @@
 import { writeFile } from 'node:fs/promises';
 import { Command } from 'commander';
 import { KilnError } from '../errors.ts';
-import { resolveImage } from '../image/find.ts';
+import { findStoredImage, resolveImage } from '../image/find.ts';
 import { askedDigest, serializeImageLock } from '../image/lock.ts';
 import { buildNamed, lockPathOf, openImage, planFromRecipe } from '../image/open.ts';
 import { readContents } from '../image/store/contents.ts';
-import { findImage, listImages, removeImage } from '../image/store/images.ts';
+import { findImage, imagesNamed, listImages, removeImage } from '../image/store/images.ts';
 import { readManifest } from '../image/store/manifest.ts';
+import type { StatePaths } from '../state/paths.ts';
 import { syncNewImage } from './background.ts';
 import { openEngine } from './engine.ts';
 import { imageProgress } from './image-progress.ts';
@@ -14,7 +15,7 @@ import { addTransferCommands } from './image-transfer.ts';
 import { printTable } from './table.ts';
 
 const EXAMPLES = `
-IMAGE is a recipe’s name or path (.yaml), a lock (.json), or an image’s id or its beginning.
+IMAGE is a recipe’s name or path (.yaml), a lock (.json), or an image’s id, its beginning, or name.
 
 Examples:
   kiln image build debian-build
@@ -130,11 +131,8 @@ async function list(options: JsonOption): Promise<void> {
 
 async function show(name: string): Promise<void> {
   await using engine = openEngine();
-  const images = await listImages(engine.paths);
   // A recipe's name shows what it last became; nothing is built to be shown.
-  const id =
-    (await findImage(engine.paths, name)) ??
-    images.find(({ manifest }) => manifest.name === name)?.manifest.id;
+  const id = await findStoredImage(engine.paths, name);
   const manifest = id === undefined ? undefined : readManifest(engine.paths, id);
   if (manifest === undefined) {
     throw new KilnError('E_IMAGE_MISSING', `there is no image ${name}`, {
@@ -149,11 +147,24 @@ async function show(name: string): Promise<void> {
 
 async function remove(ids: string[]): Promise<void> {
   await using engine = openEngine();
-  for (const prefix of ids) {
-    const id = (await findImage(engine.paths, prefix)) ?? prefix;
+  for (const wanted of ids) {
+    const id = await imageToRemove(engine.paths, wanted);
     await removeImage(engine.paths, id);
     process.stdout.write(`${id}\n`);
   }
+}
+
+/** An id; a name only if it is one image's: what is deleted is never guessed. */
+async function imageToRemove(paths: StatePaths, wanted: string): Promise<string> {
+  const id = await findImage(paths, wanted);
+  if (id !== undefined) return id;
+  const named = await imagesNamed(paths, wanted);
+  if (named.length > 1) {
+    throw new KilnError('E_IMAGE_AMBIGUOUS', `${named.length} images are called ${wanted}`, {
+      hint: `give an id: ${named.map((manifest) => manifest.id.slice(0, 12)).join(', ')}`,
+    });
+  }
+  return named[0]?.id ?? wanted;
 }
 
 function size(bytes: number): string {

@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url';
 import { KilnError } from '../errors.ts';
 import { suggest } from '../recipe/suggest.ts';
 import type { StatePaths } from '../state/paths.ts';
-import { findImage } from './store/images.ts';
+import { findImage, imagesNamed } from './store/images.ts';
 
 /** What a person means by IMAGE. */
 export type NamedImage =
@@ -28,7 +28,8 @@ function recipeFolders(cwd: string): string[] {
 
 /**
  * Finds out what IMAGE on a command line is: a path to a recipe (`.yaml`) or a lock (`.json`), a
- * recipe's name (in ./recipes/images, here, or kiln's own), or an image's id or its beginning.
+ * recipe's name (in ./recipes/images, here, or kiln's own), or an image's id, its beginning, or its
+ * name.
  * @throws KilnError E_IMAGE_MISSING, E_IMAGE_AMBIGUOUS.
  */
 export async function resolveImage(
@@ -46,7 +47,7 @@ export async function resolveImage(
   }
   const recipe = findRecipe(name, cwd);
   if (recipe !== undefined) return { kind: 'recipe', path: recipe };
-  const id = await findImage(paths, name);
+  const id = await findStoredImage(paths, name);
   if (id !== undefined) return { kind: 'image', id };
   const known = await recipeNames(cwd);
   const near = suggest(name, known);
@@ -56,6 +57,18 @@ export async function resolveImage(
         ? `recipes: ${known.join(', ')}; \`kiln image ls\` lists images`
         : `did you mean ${near}? \`kiln image ls\` lists images`,
   });
+}
+
+/**
+ * The id of the image in the store that `name` (an id, its beginning, or a name, which means the
+ * newest image of that name) means, if there is one.
+ * @throws KilnError E_IMAGE_AMBIGUOUS.
+ */
+export async function findStoredImage(
+  paths: StatePaths,
+  name: string,
+): Promise<string | undefined> {
+  return (await findImage(paths, name)) ?? (await imagesNamed(paths, name))[0]?.id;
 }
 
 /** The path of the recipe of this name. */

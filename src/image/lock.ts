@@ -45,7 +45,7 @@ const settingsSchema = z.strictObject({
  * A whole image, pinned: the packages by digest, and everything else a recipe says. Building from
  * it needs neither the recipe nor a solver.
  */
-const imageLockSchema = z.strictObject({
+export const imageLockSchema = z.strictObject({
   kind: z.literal(KIND),
   format: z.literal(1),
   /** Digest of what the recipe asked for: another one means that the lock is out of date. */
@@ -70,14 +70,22 @@ export function serializeImageLock(
   packages: ImageLock['packages'],
   asked: string,
 ): string {
+  return `${JSON.stringify(imageLock(settings, packages, asked), undefined, 2)}\n`;
+}
+
+/** A lock as it is written. */
+export function imageLock(
+  settings: ImageSettings,
+  packages: ImageLock['packages'],
+  asked: string,
+): ImageLock {
   const files = settings.files.map((file) => ({
     ...file,
     content: file.content.toString('base64'),
   }));
   const image = { ...settings, files };
   // Parsing rebuilds every object in the schema's own order of keys.
-  const lock = imageLockSchema.parse({ kind: KIND, format: 1, asked, image, packages });
-  return `${JSON.stringify(lock, undefined, 2)}\n`;
+  return imageLockSchema.parse({ kind: KIND, format: 1, asked, image, packages });
 }
 
 /** @throws KilnError E_LOCK_INVALID, E_LOCK_READ. */

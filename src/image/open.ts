@@ -121,7 +121,8 @@ export function lockPathOf(recipePath: string): string {
   return recipePath.replace(/\.ya?ml$/, '.lock.json');
 }
 
-async function readRecipe(paths: StatePaths, path: string): Promise<LoadedImageRecipe> {
+/** Reads an image recipe with the variables that recipes may use. @throws RecipeError, E_RECIPE_READ */
+export async function readRecipe(paths: StatePaths, path: string): Promise<LoadedImageRecipe> {
   return await loadImageRecipe(path, {
     variables: {
       KILN_STATE: paths.root,
@@ -153,7 +154,8 @@ async function solveRecipe(
   });
 }
 
-async function settingsOf(recipe: LoadedImageRecipe): Promise<ImageSettings> {
+/** What a recipe says of its image apart from packages; its files are read. @throws E_RECIPE_READ */
+export async function settingsOf(recipe: LoadedImageRecipe): Promise<ImageSettings> {
   const { name, description, users, environment, user, workdir, scriptlets } = recipe;
   const files = await Promise.all(recipe.files.map(readSource));
   return { name, description, users, environment, user, workdir, scriptlets, files };

@@ -124,13 +124,14 @@ export const imageRecipeSchema = z
       )
       .default({})
       .describe('Of every command that runs in the image'),
-    user: accountName.optional().describe('Who runs commands; root unless given'),
+    user: accountName
+      .optional()
+      .describe('Who runs commands; unless given the first of `users`, or root'),
     workdir: absolutePath.optional().describe("Where commands start; the user's home unless given"),
     scriptlets: scriptletsSchema.optional(),
   })
   .describe('A kiln image: packages from RPM repositories, plus files and users');
 
-/** What a recipe's author writes. */
 /** One recipe file that passed the schema. */
 export type ImageRecipe = z.output<typeof imageRecipeSchema>;
 export type RecipeFile = ImageRecipe['files'][number];

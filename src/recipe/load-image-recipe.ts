@@ -113,7 +113,7 @@ export async function loadImageRecipe(
     ),
     users: merged.users,
     environment: merged.environment,
-    user: merged.user ?? 'root',
+    user: merged.user ?? merged.users[0]?.name ?? 'root',
     workdir: merged.workdir ?? null,
     scriptlets: {
       mode: merged.scriptlets?.mode ?? 'auto',

@@ -183,7 +183,9 @@ test.serial('artifacts come out, links do not lead out', async (t) => {
 });
 
 test.serial('nothing is left: processes in the background, mounts, folders, ranges', async (t) => {
+  const { domainLogs } = embeddedFiles(state.paths);
   const before = await readdir(state.paths.boxes);
+  const logs = await readdir(domainLogs);
   const mounts = await readFile('/proc/self/mountinfo', 'utf8');
   const run = await sh('(sleep 300; touch /tmp/late) & echo done');
   t.is(run.stdout, 'done');
@@ -194,6 +196,8 @@ test.serial('nothing is left: processes in the background, mounts, folders, rang
     after.filter((id) => !before.includes(id)),
     [],
   );
+  const left = (await readdir(domainLogs)).filter((name) => !logs.includes(name));
+  t.deepEqual(left, [], 'libvirt keeps no log of it');
 });
 
 test.serial('^C reaches the command; twice ends it whatever it does', async (t) => {

@@ -123,6 +123,22 @@ test.serial('an archive GNU tar made is imported as it is', async (t) => {
   const tree = join(state.engine.paths.images, id, 'tree');
   t.deepEqual([...differences(snapshotTree(image.tree), snapshotTree(tree))], []);
   t.true((await kiln('ls')).includes('theirs'));
+  t.is(JSON.parse(await kiln('show', 'theirs')).id, id);
+  t.is((await kiln('build', 'theirs')).trim(), id, 'a name is as good as an id');
+  t.is((await kiln('rm', 'theirs')).trim(), id);
+  t.false((await kiln('ls')).includes('theirs'));
+});
+
+test.serial('whoever reads only the beginning of an archive gets no error', async (t) => {
+  const { stdout, stderr } = await execa(
+    'bash',
+    ['-c', '"$KILN" image export "$ID" -o - | head -c 2'],
+    {
+      env: { ...state.env, KILN: 'bin/kiln', ID: image.manifest.id },
+    },
+  );
+  t.is(stdout, './');
+  t.is(stderr, '');
 });
 
 test.serial('an export that cannot be written leaves nothing that looks whole', async (t) => {

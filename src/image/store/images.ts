@@ -79,6 +79,15 @@ export async function findImage(paths: StatePaths, prefix: string): Promise<stri
   return found[0];
 }
 
+/** The usable images of this name, the newest first. */
+export async function imagesNamed(paths: StatePaths, name: string): Promise<ImageManifest[]> {
+  const manifests = (await imageIds(paths)).map((id) => readManifest(paths, id));
+  return manifests
+    .filter((manifest) => manifest !== undefined)
+    .filter((manifest) => manifest.name === name)
+    .sort((a, b) => b.created - a.created);
+}
+
 /**
  * Deletes an image. Its tree goes to the trash.
  * @throws KilnError E_IMAGE_IN_USE; E_IMAGE_MISSING.

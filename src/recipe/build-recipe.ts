@@ -1,0 +1,227 @@
+/**
+ * The schema of build recipes: one for the YAML ones and for what a TypeScript one exports. They
+ * differ in the steps alone: in TypeScript a step may be a function.
+ */
+import { z } from 'zod';
+import { sizeInBytes, timeInMilliseconds } from './quantity.ts';
+
+const noNul = /^[^\0]*$/;
+const absolutePath = z
+  .string()
+  .max(4095)
+  .regex(/^\/(?!.*(?:^|\/)\.\.(?:\/|$))[^\0]*$/, 'an absolute path without ..');
+
+const boxPath = z
+  .string()
+  .min(1)
+  .max(4095)
+  .regex(noNul, 'no NUL byte')
+  .describe('Absolute, or relative to the working directory of the recipe');
+
+const size = z.union([z.number(), z.string()]).transform((value, context) => {
+  const bytes = sizeInBytes(String(value));
+  if (bytes !== undefined && bytes > 0) return bytes;
+  context.addIssue({ code: 'custom', message: `"${value}" is no size, as 512M or 2G` });
+  return z.NEVER;
+});
+
+const time = z.union([z.number(), z.string()]).transform((value, context) => {
+  const milliseconds = timeInMilliseconds(String(value));
+  if (milliseconds !== undefined && milliseconds > 0) return milliseconds;
+  context.addIssue({ code: 'custom', message: `"${value}" is no duration, as 90s, 10m or 1h` });
+  return z.NEVER;
+});
+
+const environment = z.record(
+  z.string().regex(/^[A-Za-z_][A-Za-z0-9_]*$/, 'letters, digits and _ only'),
+  z.string().regex(noNul, 'no NUL byte'),
+);
+
+const user = z
+  .string()
+  .regex(/^[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}(?::\d{1,5})?$/, 'NAME, UID or UID:GID');
+
+const sha256 = z.string().regex(/^[0-9a-f]{64}$/, '64 hexadecimal digits, in lower case');
+
+/** What becomes of a source in the box: a name of one component. */
+const sourceName = z
+  .string()
+  .max(255)
+  .regex(/^(?!\.{1,2}$)[^/\0\n]+$/, 'a file name without a slash');
+
+const url = z
+  .string()
+  .max(4096)
+  .refine((text) => {
+    const parsed = URL.parse(text);
+    return parsed !== null && ['http:', 'https:'].includes(parsed.protocol);
+  }, 'an http or https URL');
+
+const source = z
+  .strictObject({
+    url: z
+      .union([url, z.array(url).min(1).max(16)])
+      .optional()
+      .describe('Where it is fetched from before the build; a list is tried in its order'),
+    file: z
+      .string()
+      .min(1)
+      .max(4095)
+      .regex(noNul, 'no NUL byte')
+      .optional()
+      .describe('A file beside the recipe or below'),
+    sha256: sha256.optional().describe('Its digest; only a file beside the recipe may go without'),
+    name: sourceName.optional().describe('What it is called in /sources; as in the URL by default'),
+    'max-size': size.optional().describe('Bytes it may have; 4G by default'),
+  })
+  .superRefine((value, context) => {
+    if (value.url !== undefined && value.file !== undefined) {
+      context.addIssue({ code: 'custom', message: 'url and file exclude each other' });
+    }
+    if (value.file === undefined && value.sha256 === undefined) {
+      context.addIssue({
+        code: 'custom',
+        message: 'sha256 is missing: without it nobody knows what will be built',
+      });
+    }
+    if (value.url === undefined && value.file === undefined && value.name === undefined) {
+      context.addIssue({
+        code: 'custom',
+        message: 'one of url, file and name is needed (name alone: the file comes by --sources)',
+      });
+    }
+  });
+
+const bind = z.strictObject({
+  source: absolutePath.describe('On the host'),
+  target: absolutePath,
+  readonly: z.boolean().default(false),
+});
+
+const sandbox = z.strictObject({
+  user: user.optional().describe("Who runs the steps; the image's user by default"),
+  workdir: absolutePath.optional().describe("Where steps start; the image's by default"),
+  hostname: z
+    .string()
+    .regex(/^[A-Za-z0-9][A-Za-z0-9.-]{0,62}$/, 'letters, digits, . and - only')
+    .optional(),
+  env: environment.default({}),
+  network: z
+    .string()
+    .regex(/^[A-Za-z0-9_.-]{1,64}$/, 'private, host, or the name of a libvirt network')
+    .default('private')
+    .describe('private (none but lo), the name of a libvirt network, or host (needs --allow-host)'),
+  profile: z
+    .string()
+    .regex(/^[a-z][a-z-]{0,31}$/, 'the name of a profile that comes with kiln')
+    .optional()
+    .describe('Which system calls are allowed: the default, or nested for sandboxes inside'),
+  memory: size.optional(),
+  cpus: z.number().positive().optional(),
+  pids: z.int().positive().optional(),
+  disk: size.optional().describe('What each private file system may hold; 8G by default'),
+  timeout: time.optional().describe('For all steps together'),
+  'stall-timeout': time.optional().describe('For each step: without any output'),
+  tmpfs: z
+    .array(z.strictObject({ target: absolutePath, size: size.optional() }))
+    .max(64)
+    .default([]),
+  bind: z.array(bind).max(64).default([]).describe('Parts of the host; needs --allow-host'),
+});
+
+/** A step without what it runs. */
+const stepShape = {
+  name: z
+    .string()
+    .min(1)
+    .max(80)
+    .regex(/^[^\p{Cc}]*$/u, 'no control character')
+    .optional()
+    .describe('What messages and result.json call it'),
+  workdir: boxPath.optional(),
+  env: environment.default({}),
+  user: user.optional().describe('Instead of the user of the recipe; root for container root'),
+  timeout: time.optional(),
+};
+
+const script = z
+  .string()
+  .min(1)
+  .max(256 * 1024)
+  .regex(noNul, 'no NUL byte')
+  .describe('For bash -euo pipefail, or sh -eu where the image has no bash');
+
+function recipe<Run extends z.ZodType>(run: Run) {
+  return z
+    .strictObject({
+      description: z.string().max(1000).optional().describe('One line for people'),
+      image: z
+        .string()
+        .min(1)
+        .max(4095)
+        .describe('As -r of kiln run takes it; a path is relative to the recipe'),
+      sandbox: sandbox.default(() => sandbox.parse({})),
+      sources: z.array(source).max(1000).default([]).describe('Files that lie in /sources'),
+      steps: z
+        .array(z.union([run, z.strictObject({ ...stepShape, run })]))
+        .min(1)
+        .max(1000),
+      artifacts: z
+        .array(z.string().min(1).max(4095).regex(noNul, 'no NUL byte'))
+        .max(1000)
+        .default([])
+        .describe('Patterns of what is taken out; see docs/artifacts.md'),
+    })
+    .describe('A kiln build: an image, sources, steps that run in a box, artifacts');
+}
+
+/** A YAML recipe: every step is a shell script. */
+export const buildRecipeSchema = recipe(script);
+
+/** Stands for a function on its way out of the process that has it. */
+const functionMark = z.strictObject({ function: z.literal(true) });
+
+/** What a TypeScript recipe exports, its functions replaced by marks. */
+export const scriptRecipeSchema = recipe(z.union([script, functionMark]));
+
+/** A recipe that passed the schema: sizes are bytes, times milliseconds. */
+export type BuildRecipe = z.output<typeof scriptRecipeSchema>;
+/** What an author writes, with scripts as steps. */
+export type BuildRecipeInput = z.input<typeof buildRecipeSchema>;
+export type RecipeSource = BuildRecipe['sources'][number];
+export type RecipeSandbox = BuildRecipe['sandbox'];
+
+/** One step in the form that needs no telling apart. */
+export interface RecipeStep {
+  readonly name: string;
+  /** A shell script; undefined: the function that the recipe has at this place. */
+  readonly script: string | undefined;
+  readonly workdir: string | undefined;
+  readonly env: Readonly<Record<string, string>>;
+  readonly user: string | undefined;
+  /** Milliseconds. */
+  readonly timeout: number | undefined;
+}
+
+/** The steps of a recipe, each with a name. */
+export function stepsOf({ steps }: BuildRecipe): RecipeStep[] {
+  return steps.map((step, index) => {
+    const whole =
+      typeof step === 'string' || 'function' in step ? { run: step, env: {} } : step;
+    const { run, env } = whole;
+    const { name, workdir, user: who, timeout } = 'name' in whole ? whole : {};
+    return {
+      name: name ?? `step ${index + 1}`,
+      script: typeof run === 'string' ? run : undefined,
+      workdir,
+      env,
+      user: who,
+      timeout,
+    };
+  });
+}
+
+/** The JSON Schema (draft 2020-12) of YAML build recipes, for editors. */
+export function buildRecipeJsonSchema(): unknown {
+  return z.toJSONSchema(buildRecipeSchema, { io: 'input', unrepresentable: 'any' });
+}
