@@ -59,12 +59,19 @@ export async function runCommand(
   const timeline = new Timeline();
   const json = options.json === true;
   const interruption = listenForInterruption();
+  let box: string | undefined;
+  let used: RunReport['image'] | undefined;
   try {
     await using image = await pickImage(engine, options.image, interruption.signal);
-    request = { ...request, image: image.manifest.id };
+    const { id, name } = image.manifest;
+    used = { id, name };
+    request = { ...request, image: id };
     const hooks: RunHooks = {
       signal: interruption.signal,
       ...(terminal === undefined ? {} : { terminal }),
+      entered: (id) => {
+        box = id;
+      },
       started: (started, kill) => {
         interruption[Symbol.dispose]();
         attachment = (terminal === undefined ? attach : attachTerminal)(started, kill);
@@ -78,7 +85,7 @@ export async function runCommand(
     printError(error);
     process.exitCode = exitStatus(error);
     const { started, phases, current, failed: phase = current } = timeline;
-    const failure = { error, started, phases, phase };
+    const failure = { error, started, phases, phase, box, image: used };
     await reportResult(request, json, (context) => resultOfFailure(context, failure));
   } finally {
     attachment?.detach();

@@ -188,7 +188,11 @@ function write(directory: string, name: string, value: number | string): void {
   try {
     writeFileSync(join(directory, name), String(value));
   } catch (cause) {
-    throw new KilnError('E_LIMIT', `${name} cannot be set to ${value}`, { cause });
+    throw new KilnError('E_LIMIT', `${name} cannot be set to ${value}`, {
+      cause,
+      // The kernel's word for a limit below what the box's init has in use already.
+      ...(hasErrno(cause, 'EBUSY') ? { hint: 'that is less than an empty sandbox takes' } : {}),
+    });
   }
 }
 

@@ -27,7 +27,7 @@ const names = new Map<number, string>(
 );
 
 /** The symbol of an errno of this platform. */
-function errnoName(errno: number): string {
+export function errnoName(errno: number): string {
   return names.get(errno) ?? `errno ${errno}`;
 }
 

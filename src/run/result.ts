@@ -21,6 +21,9 @@ export interface FailedRun {
   readonly error: unknown;
   readonly started: Date;
   readonly phases: readonly Phase[];
+  /** The box, if it came to one. */
+  readonly box?: string | undefined;
+  readonly image?: RunReport['image'] | undefined;
   /** The phase that failed. */
   readonly phase: string;
   /** The end of the log of what failed. */
@@ -48,11 +51,11 @@ export function resultOfRun(context: ResultContext, report: RunReport): Result {
 export function resultOfFailure(context: ResultContext, failed: FailedRun): Result {
   return {
     ...common(context, failed),
-    id: null,
+    id: failed.box ?? null,
     exit: null,
     limitHit: null,
     failure: failureOf(failed.error, failed.phase, failed.lastLines),
-    image: null,
+    image: failed.image ?? null,
     policy: null,
     resources: {},
     artifacts: [],

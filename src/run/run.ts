@@ -25,6 +25,8 @@ export interface RunHooks {
    * everything in the box at once.
    */
   readonly started: (command: SandboxProcess, kill: () => void) => void;
+  /** The box is there; nothing runs in it yet. */
+  readonly entered?: (box: string) => void;
   /** Aborts what comes before the start; afterwards signals go to the command. */
   readonly signal?: AbortSignal;
   /** Something the caller should know that stops nothing. */
@@ -80,6 +82,7 @@ export async function run(
   const sandbox = await timeline.measure('sandbox', () => enter(engine, request, image, user));
   let kept = false;
   try {
+    hooks.entered?.(sandbox.id);
     hooks.signal?.throwIfAborted();
     const cgroups = await ProcessCgroups.of(sandbox.initPid);
     if (request.copyIn.length > 0) {

@@ -1,6 +1,7 @@
 import { openSync, statfsSync } from 'node:fs';
-import { constants } from 'node:os';
+
 import { KilnError } from '../errors.ts';
+import { errnoName } from '../kernel/libc.ts';
 import { createPipe } from '../kernel/pipe.ts';
 import { closeDescriptor, receiveDescriptor, unixSocketPair } from '../kernel/unix-socket.ts';
 import type { Box, BoxSession } from './box.ts';
@@ -139,10 +140,10 @@ export class Sandbox implements AsyncDisposable {
     await this.#box.channel.wait((answer) => (answer.type === 'quiet' ? true : undefined));
   }
 
-  /** Whether one of the box's private file systems has no room left. */
-  diskIsFull(): boolean {
+  /** Whether one of the box's private file systems, or one at `more`, has no room left. */
+  diskIsFull(more: readonly string[] = []): boolean {
     const root = `/proc/${this.#box.channel.initPid}/root`;
-    return ['/', '/tmp', '/dev/shm'].some((path) => {
+    return ['/', '/tmp', '/dev/shm', ...more].some((path) => {
       try {
         return statfsSync(root + path).bavail === 0;
       } catch {
@@ -228,18 +229,21 @@ function environment(options: SpawnOptions): string[] {
 
 type Failed = Extract<Answer, { type: 'failed' }>;
 
-const errnoNames = new Map(Object.entries(constants.errno).map(([name, number]) => [number, name]));
+const TOO_FEW_PROCESSES =
+  'give more --pids: beside the command’s own processes the box’s init counts, too';
 
 function setupFailed(answer: Failed): KilnError {
-  const errno = errnoNames.get(answer.errno) ?? String(answer.errno);
+  const errno = errnoName(answer.errno);
   return new KilnError('E_SETUP', `the sandbox could not ${answer.what}: ${errno}`, {
-    hint: '`kiln doctor` tells whether this host lacks something',
+    hint: isForkRefused(answer)
+      ? TOO_FEW_PROCESSES
+      : '`kiln doctor` tells whether this host lacks something',
     details: { errno },
   });
 }
 
 function execFailed(answer: Failed, argv: readonly string[]): KilnError {
-  const errno = errnoNames.get(answer.errno) ?? String(answer.errno);
+  const errno = errnoName(answer.errno);
   const command = argv[0] ?? '';
   const details = { errno, command };
   if (answer.what.startsWith('exec')) {
@@ -264,5 +268,13 @@ function execFailed(answer: Failed, argv: readonly string[]): KilnError {
       details,
     });
   }
-  return new KilnError('E_EXEC', `cannot start ${command}: ${answer.what}: ${errno}`, { details });
+  return new KilnError('E_EXEC', `cannot start ${command}: ${answer.what}: ${errno}`, {
+    details,
+    ...(isForkRefused(answer) ? { hint: TOO_FEW_PROCESSES } : {}),
+  });
+}
+
+/** Of all that an init does, only fork(2) is refused with EAGAIN, and for the limit of processes. */
+function isForkRefused(answer: Failed): boolean {
+  return answer.what === 'fork' && errnoName(answer.errno) === 'EAGAIN';
 }

@@ -103,7 +103,10 @@ test.serial('the limit that was hit is named', async (t) => {
 test.serial('what kiln could not do is told with its phase', async (t) => {
   const missing = await run(t, 'true', ['--copy-in', '/no/such/file:/tmp/']);
   t.is(missing.exitCode, 125);
-  t.like(missing.result, { exit: null, policy: null });
+  t.like(missing.result, { exit: null, policy: null, image: { id: IMAGE } });
+  t.regex(missing.result.id ?? '', /^[0-9a-f]{10}$/);
   t.like(missing.result.failure, { code: 'E_COPY_IN', phase: 'copy-in' });
   t.truthy(missing.result.failure?.hint);
+  const cramped = await run(t, 'true', ['--pids', '1']);
+  t.regex(cramped.result.failure?.hint ?? '', /--pids/);
 });
