@@ -24,8 +24,16 @@ interface GcOptions {
 export function command(): Command {
   return new Command('gc')
     .description('Remove abandoned sandboxes, half-made images, and what limits do not let stay.')
-    .option('--max-age <time>', 'images not used for this long, as 4w', parseTime)
-    .option('--max-size <size>', 'images beyond this in all, least recently used first', parseSize)
+    .option(
+      '--max-age <time>',
+      'images, packages and downloads not used, and kept sandboxes made, before this, as 4w',
+      parseTime,
+    )
+    .option(
+      '--max-size <size>',
+      'images, packages and downloads beyond this, least recently used first',
+      parseSize,
+    )
     .option('--json', 'the report as JSON')
     .addOption(new Option('--sync-only', 'only write the store to the disk').hideHelp())
     .addHelpText('after', EXAMPLES)
@@ -35,9 +43,10 @@ export function command(): Command {
         await syncStore(engine.paths);
         return;
       }
-      const boxes = await sweepBoxes(engine.paths, engine.connect);
-      const domains = await sweepDomains(engine.paths, await engine.connect());
       const { maxAge, maxSize } = options;
+      const kept = maxAge === undefined ? {} : { keptMaxAge: maxAge };
+      const boxes = await sweepBoxes(engine.paths, engine.connect, kept);
+      const domains = await sweepDomains(engine.paths, await engine.connect());
       const limits = {
         ...(maxAge === undefined ? {} : { maxAge }),
         ...(maxSize === undefined ? {} : { maxSize }),

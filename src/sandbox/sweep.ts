@@ -17,23 +17,24 @@ import {
 const PARKED_LIFETIME = 30 * 60_000;
 
 /**
- * Destroys what nobody owns: boxes whose owner died, kept ones whose time is over, parked ones that
- * are too old (all of them with `parkedToo`). Returns their ids. Boxes in use are not disturbed.
+ * Destroys what nobody owns: boxes whose owner died, kept ones whose time is over or that are older
+ * than `keptMaxAge` (milliseconds), parked ones that are too old (all of them with `parkedToo`). Returns their ids. Boxes in use are not disturbed.
  * Safe to run at any time, by several processes.
  */
 export async function sweepBoxes(
   paths: StatePaths,
   connect: () => Promise<Connection>,
-  options: { readonly parkedToo?: boolean } = {},
+  options: { readonly parkedToo?: boolean; readonly keptMaxAge?: number } = {},
 ): Promise<string[]> {
   const now = Date.now();
+  const keptSince = now - (options.keptMaxAge ?? Number.POSITIVE_INFINITY);
   for (const id of await readdir(paths.parked).catch(() => [])) {
     await retireParked(paths, id, options.parkedToo === true ? Number.POSITIVE_INFINITY : now);
   }
   await rm(removedDirectory(paths), { recursive: true, force: true, maxRetries: 3 });
   const swept: string[] = [];
   for (const id of await readdir(paths.boxes).catch(() => [])) {
-    if (await sweepBox(paths, id, connect, now)) swept.push(id);
+    if (await sweepBox(paths, id, connect, now, keptSince)) swept.push(id);
   }
   return swept;
 }
@@ -51,13 +52,14 @@ async function sweepBox(
   id: string,
   connect: () => Promise<Connection>,
   now: number,
+  keptSince: number,
 ): Promise<boolean> {
   const directory = join(paths.boxes, id);
   const lock = await tryLock(boxFiles.lock(directory)).catch(() => undefined);
   if (lock === undefined) return false;
   try {
     const record = await readBoxRecord(directory);
-    if (record?.keepUntil !== undefined && record.keepUntil > now) return false;
+    if (record !== undefined && isKept(record, now) && record.created >= keptSince) return false;
     // A folder is made just before its lock is taken: leave its maker that moment.
     if (record === undefined && now - (await stat(directory)).ctimeMs < 5000) return false;
     await destroyBox(paths, directory, record, connect);
@@ -65,6 +67,10 @@ async function sweepBox(
   } finally {
     await lock.release();
   }
+}
+
+function isKept({ keepUntil }: BoxRecord, now: number): boolean {
+  return keepUntil !== undefined && keepUntil > now;
 }
 
 /** Kills a box that is not ours to talk to, through libvirt, and removes what it had. */

@@ -5,7 +5,9 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import anyTest, { type TestFn } from 'ava';
 import { execa } from 'execa';
+import { openKiln } from '../../src/kiln.ts';
 import { embeddedFiles } from '../../src/libvirt/embedded/files.ts';
+import { sweepBoxes } from '../../src/sandbox/sweep.ts';
 import { type BusyboxState, busyboxState, IMAGE, PATIENCE } from '../support/busybox-state.ts';
 
 const test = anyTest as TestFn<{ state: BusyboxState }>;
@@ -273,6 +275,18 @@ test.serial('a kept box is entered again as it was left, then destroyed', async 
   t.is(shell.stdout, 'state\n1000');
   t.is(shell.exitCode, 4);
   t.is((await state.kiln(['kill', boxes[0].id])).exitCode, 0);
+  t.is((await state.kiln(['ps', '--json'])).stdout, '[]');
+  await sh('true', ['--keep', '5m']);
+  const kiln = openKiln({ env: { ...process.env, ...state.env } });
+  try {
+    const sweep = (keptMaxAge: number) =>
+      sweepBoxes(state.paths, kiln.engine.connect, { keptMaxAge });
+    t.deepEqual(await sweep(3_600_000), []);
+    await sleep(20);
+    t.is((await sweep(10)).length, 1);
+  } finally {
+    await kiln.close();
+  }
   t.is((await state.kiln(['ps', '--json'])).stdout, '[]');
 });
 
