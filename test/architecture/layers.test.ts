@@ -13,6 +13,7 @@ const layers: readonly (readonly string[])[] = [
   ['sandbox', 'image', 'artifacts', 'recipe'],
   ['result'],
   ['run', 'build', 'service', 'doctor'],
+  ['mock'],
   ['kiln.ts', 'index.ts', 'confined.ts'],
   ['cli'],
 ];

@@ -1,0 +1,55 @@
+import { configError } from './problem.ts';
+import type { Templates } from './template.ts';
+import { asText, type ConfigOptions, isDict, isList } from './values.ts';
+
+/** Architectures a machine runs beside its own: their processors are its own. */
+const ALSO_RUNS: Readonly<Record<string, readonly string[]>> = {
+  x86_64: ['i386', 'i486', 'i586', 'i686', 'x86_64_v2', 'x86_64_v3'],
+  ppc64: ['ppc'],
+  s390x: ['s390'],
+};
+
+/** dnf's `$basearch` where it differs from the architecture. */
+const BASEARCH: Readonly<Record<string, string>> = {
+  i486: 'i386',
+  i586: 'i386',
+  i686: 'i386',
+  armv7hl: 'armhfp',
+};
+
+/** For which architecture a configuration builds. */
+export interface TargetArchitecture {
+  /** As rpm calls it. */
+  readonly arch: string;
+  /** What `$basearch` stands for. */
+  readonly repositoryArch: string;
+}
+
+/**
+ * The architecture to build for: one that this machine runs itself.
+ * @throws KilnError E_MOCK_CONFIG for others, as mock with `legal_host_arches`.
+ */
+export function targetArchitecture(
+  options: ConfigOptions,
+  templates: Templates,
+  host: string,
+): TargetArchitecture {
+  const arch = asText(templates.value('target_arch'));
+  const place = options.placeOf('target_arch');
+  const legal = templates.value('legal_host_arches');
+  const refused = isList(legal) && !legal.map(asText).includes(host);
+  if (refused || (arch !== host && !(ALSO_RUNS[host] ?? []).includes(arch))) {
+    const listed = isList(legal)
+      ? `, its legal_host_arches are ${legal.map(asText).join(', ')}`
+      : '';
+    throw configError(`cannot build for ${arch} on ${host}${listed}`, place, {
+      hint: `use a machine that runs ${arch}: kiln emulates no processor (--forcearch)`,
+    });
+  }
+  const map = templates.value('repo_arch_map');
+  const said = templates.value('repo_arch') ?? (isDict(map) ? map.get(arch) : undefined);
+  return {
+    arch: arch === 'i386' ? 'i686' : arch,
+    repositoryArch: said ? asText(said) : (BASEARCH[arch] ?? arch),
+  };
+}

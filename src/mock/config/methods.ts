@@ -1,0 +1,95 @@
+import { equal, TEXT_LIMIT } from './operators.ts';
+import type { Place } from './problem.ts';
+import {
+  asText,
+  type ConfigDict,
+  ConfigOptions,
+  type ConfigValue,
+  isDict,
+  isList,
+} from './values.ts';
+
+/** Methods after which an option is not what it was. */
+export const CHANGING = new Set([
+  'append',
+  'extend',
+  'insert',
+  'remove',
+  'update',
+  'setdefault',
+  'pop',
+]);
+
+/** Undefined: there is no such method, or not with these arguments. */
+type MethodResult = { readonly value: ConfigValue } | undefined;
+
+/** A method of str. */
+export function textMethod(
+  text: string,
+  method: string,
+  values: readonly ConfigValue[],
+): MethodResult {
+  const [first, second] = values;
+  if (values.length === 0) {
+    if (method === 'strip') return { value: text.trim() };
+    if (method === 'lower') return { value: text.toLowerCase() };
+    if (method === 'upper') return { value: text.toUpperCase() };
+    if (method === 'split') return { value: text.split(/\s+/).filter(Boolean) };
+  }
+  if (method === 'split' && typeof first === 'string' && first !== '') {
+    return { value: text.split(first) };
+  }
+  if (method === 'join' && isList(first)) return { value: first.map(asText).join(text) };
+  if (method === 'startswith' && typeof first === 'string')
+    return { value: text.startsWith(first) };
+  if (method === 'endswith' && typeof first === 'string') return { value: text.endsWith(first) };
+  if (method === 'replace' && typeof first === 'string' && typeof second === 'string') {
+    return { value: text.split(first).join(second).slice(0, TEXT_LIMIT) };
+  }
+  return undefined;
+}
+
+/** A method of list; it changes the list. */
+export function listMethod(
+  list: ConfigValue[],
+  method: string,
+  values: readonly ConfigValue[],
+): MethodResult {
+  const [first, second] = values;
+  if (method === 'append' && values.length === 1) list.push(first);
+  else if (method === 'extend' && isList(first)) list.push(...first);
+  else if (method === 'insert' && typeof first === 'number') list.splice(first, 0, second);
+  else if (method === 'remove' && values.length === 1) {
+    const at = list.findIndex((item) => equal(item, first));
+    if (at !== -1) list.splice(at, 1);
+  } else return undefined;
+  return { value: null };
+}
+
+/** A method of dict; it changes the dict. */
+export function dictMethod(
+  owner: ConfigOptions | ConfigDict,
+  method: string,
+  values: readonly ConfigValue[],
+  place: Place,
+): MethodResult {
+  const [first, second = null] = values;
+  const set = (key: string, value: ConfigValue) =>
+    owner instanceof ConfigOptions ? owner.set(key, value, place) : owner.set(key, value);
+  if (method === 'update' && isDict(first)) {
+    for (const [key, value] of first) set(key, value);
+    return { value: null };
+  }
+  if (typeof first !== 'string') return undefined;
+  if (method === 'get') return { value: owner.has(first) ? owner.get(first) : second };
+  if (method === 'setdefault') {
+    if (!owner.has(first)) set(first, second);
+    return { value: owner.get(first) };
+  }
+  if (method === 'pop') {
+    const value = owner.has(first) ? owner.get(first) : second;
+    owner.delete(first);
+    return { value };
+  }
+  return undefined;
+}

@@ -1,0 +1,196 @@
+import type { z } from 'zod';
+import type { imageRecipeSchema } from '../../recipe/image-recipe.ts';
+import { targetArchitecture } from './architecture.ts';
+import { parseDnfConf } from './dnf-conf.ts';
+import { leftOut } from './left-out.ts';
+import type { LoadedConfig } from './load.ts';
+import { macroFile } from './macros.ts';
+import { type ConfigWarning, configError } from './problem.ts';
+import { type RepositorySwitch, readRepositories } from './repositories.ts';
+import { readSetupCommand, sortWords } from './setup-command.ts';
+import { Templates } from './template.ts';
+import { asText, type ConfigOptions, type ConfigValue, isDict, isList, isTrue } from './values.ts';
+
+/** An image recipe as a person would write it. */
+type RecipeInput = z.input<typeof imageRecipeSchema>;
+
+/** Variables of mock's environment that say how a session looks, not how a build works. */
+const SESSION = new Set(['TERM', 'PROMPT_COMMAND', 'PS1', 'HOSTNAME']);
+
+/** What a configuration comes to. */
+export interface ConfigMeaning {
+  /** mock's name of the root. */
+  readonly root: string;
+  /** The image that its roots are made on. */
+  readonly recipe: RecipeInput;
+  /** Who builds; everything else is done as root. */
+  readonly user: string;
+  readonly resultDirectory: string;
+  readonly network: boolean;
+  readonly hostname: string | undefined;
+  /** Seconds for rpmbuild; 0 is no limit. */
+  readonly rpmbuildTimeout: number;
+  readonly clean: boolean;
+  readonly cleanupOnSuccess: boolean;
+  readonly cleanupOnFailure: boolean;
+  readonly check: boolean;
+  readonly postInstall: boolean;
+  readonly rpmbuildOptions: string;
+  /** rpmbuild's --target, where it is not the image's architecture. */
+  readonly target: string | undefined;
+  /** Bytes of the ccache that builds share; undefined when it is off. */
+  readonly ccache: string | undefined;
+  readonly warnings: readonly ConfigWarning[];
+}
+
+/** What of the command line has a part in it. */
+export interface MeaningSettings {
+  /** This machine's architecture, as rpm calls it. */
+  readonly host: string;
+  readonly switches: readonly RepositorySwitch[];
+}
+
+/**
+ * What a configuration means, in kiln's own terms.
+ * @throws KilnError E_MOCK_CONFIG for what cannot be had and would change the build.
+ */
+export function configMeaning(config: LoadedConfig, settings: MeaningSettings): ConfigMeaning {
+  const { options } = config;
+  const templates = new Templates(options);
+  const warnings = [...config.warnings, ...leftOut(options, templates)];
+  const text = (name: string) => asText(templates.value(name) ?? '');
+  const user = text('chrootuser');
+  const target = text('rpmbuild_arch');
+  const { arch } = targetArchitecture(options, templates, settings.host);
+  return {
+    root: rootName(text('root'), options),
+    recipe: recipeOf(config, templates, settings, warnings),
+    user,
+    resultDirectory: text('resultdir'),
+    network: isTrue(templates.value('rpmbuild_networking')),
+    hostname: isTrue(templates.value('hostname')) ? text('hostname') : undefined,
+    rpmbuildTimeout: number(templates.value('rpmbuild_timeout')),
+    clean: isTrue(templates.value('clean')),
+    cleanupOnSuccess: isTrue(templates.value('cleanup_on_success')),
+    cleanupOnFailure: isTrue(templates.value('cleanup_on_failure')),
+    check: isTrue(templates.value('check')),
+    postInstall: isTrue(templates.value('post_install')),
+    rpmbuildOptions: isTrue(templates.value('rpmbuild_opts')) ? text('rpmbuild_opts') : '',
+    target: templates.value('rpmbuild_arch') === null || target === arch ? undefined : target,
+    ccache: ccacheSize(templates),
+    warnings,
+  };
+}
+
+/** A root's name becomes the name of a folder. */
+function rootName(name: string, options: ConfigOptions): string {
+  if (/^[A-Za-z0-9_][A-Za-z0-9_.+@:~-]{0,199}$/.test(name)) return name;
+  throw configError(`${JSON.stringify(name)} is no name for a root`, options.placeOf('root'), {
+    hint: 'letters, digits and _ . + - @ : ~ only',
+  });
+}
+
+function number(value: ConfigValue): number {
+  const read = Number(value ?? 0);
+  return Number.isFinite(read) && read > 0 ? read : 0;
+}
+
+function ccacheSize(templates: Templates): string | undefined {
+  const conf = templates.value('plugin_conf');
+  if (!isDict(conf) || !isTrue(conf.get('ccache_enable'))) return undefined;
+  const settings = conf.get('ccache_opts');
+  return asText((isDict(settings) ? settings.get('max_cache_size') : undefined) ?? '4G');
+}
+
+function recipeOf(
+  config: LoadedConfig,
+  templates: Templates,
+  settings: MeaningSettings,
+  warnings: ConfigWarning[],
+): RecipeInput {
+  const { options } = config;
+  const { arch, repositoryArch } = targetArchitecture(options, templates, settings.host);
+  const setup = readSetupCommand(
+    templates.value('chroot_setup_cmd'),
+    options.placeOf('chroot_setup_cmd'),
+  );
+  const more = sortWords(words(templates.value('chroot_additional_packages')));
+  const place = options.placeOf('dnf.conf');
+  const conf = parseDnfConf(asText(templates.value('dnf.conf') ?? ''));
+  for (const line of conf.unknown) {
+    warnings.push({ message: `dnf.conf: \`${line}\` is left out: it is no option`, place });
+  }
+  const repositories = readRepositories(conf, {
+    variables: dnfVariables(templates, arch, repositoryArch),
+    switches: settings.switches,
+    place,
+    warn: (message) => warnings.push({ message, place }),
+  });
+  if (repositories.length === 0) {
+    throw configError(`${config.name} has no repository that is enabled`, place, {
+      hint: "config_opts['dnf.conf'] has a section for each one",
+    });
+  }
+  const user = asText(templates.value('chrootuser'));
+  const home = asText(templates.value('chroothome'));
+  const uid = Number(templates.value('chrootuid'));
+  return {
+    description: asText(templates.value('description') ?? ''),
+    arch,
+    repositories,
+    packages: [...setup.packages, ...more.packages],
+    groups: [...setup.groups, ...more.groups],
+    ...(conf.main.get('install_weak_deps') === '1' ? { recommends: true } : {}),
+    users: [{ name: user, uid, home, shell: '/bin/bash' }],
+    // As with mock, commands are root's unless --unpriv says otherwise.
+    user: 'root',
+    workdir: home,
+    environment: environment(templates),
+    files: files(options, templates),
+  };
+}
+
+function words(value: ConfigValue): string[] {
+  return isList(value)
+    ? value.flatMap(words)
+    : asText(value ?? '')
+        .split(/\s+/)
+        .filter(Boolean);
+}
+
+function dnfVariables(
+  templates: Templates,
+  arch: string,
+  repositoryArch: string,
+): Map<string, string> {
+  const variables = new Map([
+    ['arch', arch],
+    ['basearch', repositoryArch],
+  ]);
+  const releasever = templates.value('releasever');
+  if (isTrue(releasever)) variables.set('releasever', asText(releasever));
+  const own = templates.value('dnf_vars');
+  if (isDict(own)) for (const [name, value] of own) variables.set(name, asText(value));
+  return variables;
+}
+
+function environment(templates: Templates): Record<string, string> {
+  const value = templates.value('environment');
+  if (!isDict(value)) return {};
+  const pairs = [...value].filter(([name, item]) => !SESSION.has(name) && item !== null);
+  return Object.fromEntries(pairs.map(([name, item]) => [name, asText(item)]));
+}
+
+function files(options: ConfigOptions, templates: Templates): RecipeInput['files'] {
+  const wanted = templates.value('files');
+  const written = isDict(wanted)
+    ? [...wanted].map(([path, content]) => ({
+        path: path.startsWith('/') ? path : `/${path}`,
+        content: asText(content),
+      }))
+    : [];
+  const macros = macroFile(templates.value('macros'), options.placeOf('macros'));
+  return macros === undefined
+    ? written
+    : [...written, { path: '/etc/rpm/macros.mock', content: macros }];
+}

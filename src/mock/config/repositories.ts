@@ -1,0 +1,151 @@
+import { stripVTControlCharacters } from 'node:util';
+import type { RepositoryInput } from '../../repository/configuration.ts';
+import { booleanOption, type DnfConf, type DnfSection, listOption } from './dnf-conf.ts';
+import { configError, type Place } from './problem.ts';
+
+/** What {@link readRepositories} needs beside the dnf.conf. */
+export interface RepositorySettings {
+  /** What `$releasever`, `$basearch`, `$arch` and the configuration's own dnf_vars stand for. */
+  readonly variables: ReadonlyMap<string, string>;
+  /** `--enablerepo` and `--disablerepo`, in their order; globs as dnf takes them. */
+  readonly switches: readonly RepositorySwitch[];
+  readonly place: Place | undefined;
+  readonly warn: (message: string) => void;
+}
+
+export interface RepositorySwitch {
+  readonly pattern: string;
+  readonly enabled: boolean;
+}
+
+/** Options that change nothing here: about downloading, logging, or what kiln always does. */
+const WITHOUT_EFFECT = new Set(
+  `name enabled type cachedir keepcache debuglevel errorlevel logfile reposdir retries obsoletes
+  assumeyes syslog_ident syslog_device mdpolicy best protected_packages user_agent
+  module_platform_id failovermethod countme timeout minrate throttle bandwidth ip_resolve
+  max_parallel_downloads deltarpm deltarpm_percentage zchunk fastestmirror skip_if_unavailable
+  enablegroups exactarch plugins strict bugtracker_url distroverpkg metadata_timer_sync
+  mirrorlist_expire http_caching clean_requirements_on_remove installonly_limit installonlypkgs
+  tsflags diskspacecheck history_record color color_list_installed_older group_package_types
+  persistdir varsdir log_size log_rotate sslverify`.split(/\s+/),
+);
+
+/** Options that are read below. */
+const READ = new Set(
+  `baseurl metalink mirrorlist gpgcheck repo_gpgcheck gpgkey priority cost exclude excludepkgs
+  includepkgs metadata_expire install_weak_deps module_hotfixes`.split(/\s+/),
+);
+
+/**
+ * The repositories of a dnf.conf that are enabled, as an image recipe has them. What changes which
+ * packages are taken and cannot be had is an error, the rest a warning.
+ * @throws KilnError E_MOCK_CONFIG
+ */
+export function readRepositories(conf: DnfConf, settings: RepositorySettings): RepositoryInput[] {
+  warnOfOptions('main', conf.main, settings);
+  const repositories: RepositoryInput[] = [];
+  for (const [id, section] of conf.repositories) {
+    if (!isEnabled(id, section, settings)) continue;
+    warnOfOptions(id, section, settings);
+    repositories.push(readRepository(id, section, conf.main, settings));
+  }
+  const ids = [...conf.repositories.keys()];
+  for (const { pattern, enabled } of settings.switches) {
+    if (ids.some((id) => matchesGlob(id, pattern))) continue;
+    throw configError(
+      `no repository is called ${pattern} (--${enabled ? 'enable' : 'disable'}repo)`,
+      settings.place,
+      { hint: `there are: ${ids.join(', ')}` },
+    );
+  }
+  return repositories;
+}
+
+function isEnabled(id: string, section: DnfSection, settings: RepositorySettings): boolean {
+  const said = booleanOption(section.get('enabled')) ?? true;
+  return settings.switches.reduce(
+    (enabled, { pattern, enabled: wanted }) => (matchesGlob(id, pattern) ? wanted : enabled),
+    said,
+  );
+}
+
+function matchesGlob(id: string, pattern: string): boolean {
+  const escaped = pattern.replace(/[.+^${}()|[\]\\]/g, '\\$&');
+  return new RegExp(`^${escaped.replace(/\*/g, '.*').replace(/\?/g, '.')}$`).test(id);
+}
+
+function readRepository(
+  id: string,
+  section: DnfSection,
+  main: DnfSection,
+  settings: RepositorySettings,
+): RepositoryInput {
+  const fill = (text: string) => fillVariables(text, id, settings);
+  const option = (name: string) => {
+    const value = section.get(name) ?? main.get(name);
+    return value === undefined || value === '' ? undefined : value;
+  };
+  const [metalink, mirrorlist] = ['metalink', 'mirrorlist'].map((name) => section.get(name));
+  const urls = listOption(section.get('baseurl')).map(fill);
+  const source = metalink
+    ? { metalink: fill(metalink) }
+    : mirrorlist
+      ? { mirrorlist: fill(mirrorlist) }
+      : { baseurl: urls.map((url) => (url.startsWith('/') ? `file://${url}` : url)) };
+  const exclude = [...lists(main, EXCLUDES), ...lists(section, EXCLUDES)].map(fill);
+  const include = lists(section, ['includepkgs']).map(fill);
+  const keys = listOption(option('gpgkey')).map(fill);
+  const priority = integer(option('priority'));
+  const cost = integer(option('cost'));
+  const expire = metadataExpire(option('metadata_expire'));
+  return {
+    id,
+    ...(section.get('name') ? { name: stripVTControlCharacters(fill(section.get('name')!)) } : {}),
+    ...source,
+    gpgcheck: booleanOption(option('gpgcheck')) ?? false,
+    repo_gpgcheck: booleanOption(option('repo_gpgcheck')) ?? false,
+    ...(keys.length > 0 ? { gpgkey: keys } : {}),
+    ...(priority === undefined ? {} : { priority }),
+    ...(cost === undefined ? {} : { cost }),
+    ...(exclude.length > 0 ? { excludepkgs: exclude } : {}),
+    ...(include.length > 0 ? { includepkgs: include } : {}),
+    ...(expire === undefined ? {} : { metadata_expire: expire }),
+  };
+}
+
+const EXCLUDES = ['exclude', 'excludepkgs'];
+
+function lists(section: DnfSection, names: readonly string[]): string[] {
+  return names.flatMap((name) => listOption(section.get(name)));
+}
+
+function integer(value: string | undefined): number | undefined {
+  return value !== undefined && /^\d+$/.test(value) ? Number(value) : undefined;
+}
+
+/** dnf: seconds, or with a unit; `-1` and `never` are never. Ten years will do. */
+function metadataExpire(value: string | undefined): number | string | undefined {
+  if (value === undefined) return undefined;
+  if (value === '-1' || value === 'never') return 10 * 365 * 24 * 3600;
+  return /^\d+$/.test(value) ? Number(value) : value;
+}
+
+function fillVariables(text: string, id: string, settings: RepositorySettings): string {
+  return text.replace(/\$(?:\{(\w+)\}|(\w+))/g, (whole, braced?: string, bare?: string) => {
+    const value = settings.variables.get(braced ?? bare ?? '');
+    if (value !== undefined) return value;
+    throw configError(`repository ${id}: ${whole} has no value`, settings.place, {
+      hint: "config_opts['dnf_vars'] gives names a value, config_opts['releasever'] $releasever",
+    });
+  });
+}
+
+function warnOfOptions(id: string, section: DnfSection, settings: RepositorySettings): void {
+  for (const [name, value] of section) {
+    if (READ.has(name) || WITHOUT_EFFECT.has(name) || value === '') continue;
+    settings.warn(`[${id}] ${name}=${value} is left out: kiln does not know this option of dnf`);
+  }
+  if (booleanOption(section.get('skip_if_unavailable')) === true) {
+    settings.warn(`[${id}] skip_if_unavailable is left out: what is configured must be there`);
+  }
+}

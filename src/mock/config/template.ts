@@ -1,0 +1,112 @@
+import { Environment, Interpreter, parse, tokenize } from '@huggingface/jinja';
+import { configError } from './problem.ts';
+import { asText, type ConfigOptions, type ConfigValue, isDict, isList } from './values.ts';
+
+/** How often the result of a template may be a template again. */
+const MAX_PASSES = 8;
+
+/**
+ * The values of a configuration with the Jinja templates in them filled in, as mock does when it
+ * uses an option: templates see all options, whose values are filled in before.
+ *
+ * The interpreter walks the template's tree and compiles nothing; a template sees plain values only.
+ */
+export class Templates {
+  readonly #options: ConfigOptions;
+  readonly #done = new Map<string, ConfigValue>();
+  readonly #active: string[] = [];
+
+  constructor(options: ConfigOptions) {
+    this.#options = options;
+  }
+
+  /**
+   * An option's value, filled in.
+   * @throws KilnError E_MOCK_CONFIG for a template that cannot be understood, or needs itself.
+   */
+  value(name: string): ConfigValue {
+    if (this.#done.has(name)) return this.#done.get(name);
+    if (this.#active.includes(name)) {
+      const cycle = [...this.#active.slice(this.#active.indexOf(name)), name].join(' → ');
+      throw configError(`the template of ${name} needs itself: ${cycle}`, this.#place(name));
+    }
+    this.#active.push(name);
+    try {
+      const value = this.#fill(this.#options.get(name), name);
+      this.#done.set(name, value);
+      return value;
+    } finally {
+      this.#active.pop();
+    }
+  }
+
+  #fill(value: ConfigValue, name: string): ConfigValue {
+    if (typeof value === 'string') return this.#render(value, name);
+    if (isList(value)) return value.map((item) => this.#fill(item, name));
+    if (isDict(value)) {
+      return new Map([...value].map(([key, item]) => [key, this.#fill(item, name)]));
+    }
+    return value;
+  }
+
+  #render(text: string, name: string): string {
+    let result = text;
+    for (let pass = 0; /\{[{%#]/.test(result); pass++) {
+      if (pass === MAX_PASSES) {
+        throw configError(`the template of ${name} has no end`, this.#place(name));
+      }
+      const next = this.#once(result, name);
+      if (next === result) return result;
+      result = next;
+    }
+    return result;
+  }
+
+  #once(template: string, name: string): string {
+    const environment = new Environment();
+    const constants = {
+      true: true,
+      false: false,
+      none: null,
+      True: true,
+      False: false,
+      None: null,
+    };
+    for (const [key, value] of Object.entries(constants)) environment.set(key, value);
+    for (const key of this.#namesIn(template)) {
+      // An option that stands in its own template is text that was meant to stay.
+      if (this.#active.includes(key)) continue;
+      const value = plain(this.value(key));
+      if (value !== undefined) environment.set(key, value);
+    }
+    try {
+      const program = parse(tokenize(template, { lstrip_blocks: false, trim_blocks: false }));
+      return asText(new Interpreter(environment).run(program).value as ConfigValue);
+    } catch (cause) {
+      if (cause instanceof Error && cause.name === 'KilnError') throw cause;
+      const what = cause instanceof Error ? cause.message : String(cause);
+      throw configError(`the template in ${name} is not understood: ${what}`, this.#place(name), {
+        cause,
+        hint: 'kiln knows the common part of Jinja: values, filters, if, for, set, macro',
+      });
+    }
+  }
+
+  /** Options whose names stand in a template's tags. */
+  #namesIn(template: string): Set<string> {
+    const tags = template.match(/\{\{[\s\S]*?\}\}|\{%[\s\S]*?%\}/g) ?? [];
+    const words = tags.join(' ').match(/[A-Za-z_]\w*/g) ?? [];
+    return new Set(words.filter((word) => this.#options.has(word)));
+  }
+
+  #place(name: string) {
+    return this.#options.placeOf(name);
+  }
+}
+
+/** A value as the interpreter takes it. */
+function plain(value: ConfigValue): unknown {
+  if (isList(value)) return value.map(plain);
+  if (isDict(value)) return Object.fromEntries([...value].map(([key, item]) => [key, plain(item)]));
+  return value;
+}

@@ -1,0 +1,124 @@
+import { configError } from './problem.ts';
+import { unescapeText } from './string-literal.ts';
+
+/** A lexical unit of a configuration file. */
+export interface Token {
+  /** `format` is an f-string, its value not yet unescaped; `newline` ends a statement. */
+  readonly kind: 'name' | 'number' | 'string' | 'format' | 'operator' | 'newline' | 'end';
+  readonly text: string;
+  /** Counted from 1. */
+  readonly line: number;
+  /** Characters before it in its line: how deep a statement is indented. */
+  readonly column: number;
+  /** Of f-strings: whether backslashes mean themselves. */
+  readonly raw?: boolean;
+}
+
+/** Bytes of one configuration file: mock's largest have 20 KB. */
+export const CONFIG_SIZE_LIMIT = 1024 * 1024;
+
+const STRING = /([rRbBuUfF]{0,2})('''|"""|'|")/y;
+const NUMBER = /0[xX][0-9a-fA-F]+|0[oO]?[0-7]+|\d+(?:\.\d*)?(?:[eE][+-]?\d+)?/y;
+const NAME = /[A-Za-z_]\w*/y;
+const OPERATOR = /\+=|\*\*|==|!=|<=|>=|[-+*/%=<>()[\]{},:.;]/y;
+const COMMENT = /#[^\n]*/y;
+const BLANK = /(?:[ \t\f\r]|\\\r?\n)+/y;
+
+/**
+ * Splits the text of a configuration file into tokens, by Python's rules. Line ends inside of
+ * brackets do not end a statement.
+ * @throws KilnError E_MOCK_CONFIG for what is no Python at all.
+ */
+export function tokenize(text: string, file: string): Token[] {
+  return new Tokenizer(text, file).run();
+}
+
+class Tokenizer {
+  readonly #text: string;
+  readonly #file: string;
+  readonly #tokens: Token[] = [];
+  #at = 0;
+  #line = 1;
+  #lineStart = 0;
+  #brackets = 0;
+
+  constructor(text: string, file: string) {
+    this.#text = text.startsWith('\ufeff') ? text.slice(1) : text;
+    this.#file = file;
+  }
+
+  run(): Token[] {
+    while (this.#at < this.#text.length) this.#step();
+    this.#push('newline', '');
+    this.#push('end', '');
+    return this.#tokens;
+  }
+
+  #step(): void {
+    const skipped = this.#match(BLANK) ?? this.#match(COMMENT);
+    if (skipped !== undefined) this.#advance(skipped[0]);
+    else if (this.#text[this.#at] === '\n') {
+      if (this.#brackets === 0) this.#push('newline', '');
+      this.#advance('\n');
+    } else if (this.#match(STRING) !== undefined) this.#string();
+    else this.#word();
+  }
+
+  #word(): void {
+    for (const [kind, pattern] of [
+      ['number', NUMBER],
+      ['name', NAME],
+      ['operator', OPERATOR],
+    ] as const) {
+      const found = this.#match(pattern);
+      if (found === undefined) continue;
+      this.#push(kind, found[0]);
+      if ('([{'.includes(found[0])) this.#brackets++;
+      if (')]}'.includes(found[0])) this.#brackets = Math.max(0, this.#brackets - 1);
+      this.#advance(found[0]);
+      return;
+    }
+    throw this.#error(`unexpected ${JSON.stringify(this.#text[this.#at])}`);
+  }
+
+  #string(): void {
+    const [opening, prefix = '', quote = ''] = this.#match(STRING)!;
+    const start = this.#at + opening.length;
+    let end = start;
+    for (; !this.#text.startsWith(quote, end); end++) {
+      if (end >= this.#text.length || (quote.length === 1 && this.#text[end] === '\n')) {
+        throw this.#error(`the string that starts here has no end (${quote})`);
+      }
+      if (this.#text[end] === '\\') end++;
+    }
+    const body = this.#text.slice(start, end);
+    const kinds = prefix.toLowerCase();
+    const raw = kinds.includes('r');
+    if (kinds.includes('f')) this.#push('format', body, raw);
+    else this.#push('string', raw ? body : unescapeText(body));
+    this.#advance(this.#text.slice(this.#at, end + quote.length));
+  }
+
+  #push(kind: Token['kind'], text: string, raw?: boolean): void {
+    const column = this.#at - this.#lineStart;
+    this.#tokens.push({ kind, text, line: this.#line, column, ...(raw === true ? { raw } : {}) });
+  }
+
+  #match(pattern: RegExp): RegExpExecArray | undefined {
+    pattern.lastIndex = this.#at;
+    return pattern.exec(this.#text) ?? undefined;
+  }
+
+  #advance(text: string): void {
+    const end = this.#at + text.length;
+    for (let at = text.indexOf('\n'); at !== -1; at = text.indexOf('\n', at + 1)) {
+      this.#line++;
+      this.#lineStart = this.#at + at + 1;
+    }
+    this.#at = end;
+  }
+
+  #error(message: string) {
+    return configError(message, { file: this.#file, line: this.#line });
+  }
+}
