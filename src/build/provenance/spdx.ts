@@ -1,0 +1,181 @@
+import { createHash } from 'node:crypto';
+import { spdxLicense } from './license.ts';
+import { fullVersion, type PackageVersion, rpmPurl } from './purl.ts';
+
+/** The name of the SBOM in a result directory. */
+export const SBOM_FILE = 'sbom.spdx.json';
+
+/** A package that a build made, for its SBOM: what the header says. */
+export interface SbomPackage extends PackageVersion {
+  readonly file: string;
+  /** 64 hex digits. */
+  readonly sha256: string;
+  readonly isSource: boolean;
+  readonly summary: string;
+  readonly license: string;
+  readonly vendor: string;
+  readonly url: string;
+}
+
+/** A package of the build root; `digest` is `sha256:…`, `sha384:…` or `sha512:…`. */
+export interface RootPackage extends PackageVersion {
+  readonly digest: string;
+}
+
+/** What an SBOM is made of. */
+export interface SbomInput {
+  /** Name of the document: what was built. */
+  readonly name: string;
+  readonly created: Date;
+  /** Version of kiln. */
+  readonly kiln: string;
+  readonly built: readonly SbomPackage[];
+  /** The image it was built in. */
+  readonly root: { readonly name: string; readonly id: string };
+  readonly rootPackages: readonly RootPackage[];
+}
+
+const NOTHING = 'NOASSERTION';
+const ROOT_ID = 'SPDXRef-BuildRoot';
+
+/**
+ * An SPDX 2.3 document in JSON of the packages a build made and of the build root they were made
+ * in. Equal input gives equal bytes. Source: the SPDX 2.3 specification, and its JSON schema.
+ */
+export function spdxDocument(input: SbomInput): string {
+  const built = input.built
+    .map((entry) => ({ entry, id: builtId(entry) }))
+    .sort((a, b) => compare(a.id, b.id));
+  const root = input.rootPackages
+    .map((entry) => ({ entry, id: rootId(entry) }))
+    .sort((a, b) => compare(a.id, b.id));
+  const licenses = new Map(
+    built.flatMap(({ entry }) => {
+      const { extracted } = spdxLicense(entry.license);
+      return extracted === undefined ? [] : [[extracted.licenseId, extracted] as const];
+    }),
+  );
+  const content = {
+    spdxVersion: 'SPDX-2.3',
+    dataLicense: 'CC0-1.0',
+    SPDXID: 'SPDXRef-DOCUMENT',
+    name: input.name,
+    creationInfo: {
+      created: `${input.created.toISOString().slice(0, 19)}Z`,
+      creators: [`Tool: kiln-${input.kiln}`],
+    },
+    packages: [
+      ...built.map(({ entry, id }) => builtPackage(entry, id)),
+      rootImage(input),
+      ...root.map(({ entry, id }) => rootPackage(entry, id)),
+    ],
+    ...(licenses.size === 0
+      ? {}
+      : {
+          hasExtractedLicensingInfos: [...licenses.values()].sort((a, b) =>
+            compare(a.licenseId, b.licenseId),
+          ),
+        }),
+    relationships: relationships(built, root),
+  };
+  // A name of its own for every document, and the same for the same one.
+  const digest = createHash('sha256').update(JSON.stringify(content)).digest('hex');
+  const documentNamespace = `https://kiln.invalid/spdx/${encodeURIComponent(input.name)}-${digest}`;
+  return `${JSON.stringify({ ...content, documentNamespace }, undefined, 2)}\n`;
+}
+
+interface Identified<Entry> {
+  readonly entry: Entry;
+  readonly id: string;
+}
+
+function relationships(
+  built: readonly Identified<SbomPackage>[],
+  root: readonly Identified<RootPackage>[],
+) {
+  const relate = (spdxElementId: string, relationshipType: string, relatedSpdxElement: string) => ({
+    spdxElementId,
+    relationshipType,
+    relatedSpdxElement,
+  });
+  const sources = built.filter(({ entry }) => entry.isSource);
+  const binaries = built.filter(({ entry }) => !entry.isSource);
+  return [
+    ...built.map(({ id }) => relate('SPDXRef-DOCUMENT', 'DESCRIBES', id)),
+    ...binaries.flatMap(({ id }) =>
+      sources.map((source) => relate(id, 'GENERATED_FROM', source.id)),
+    ),
+    ...binaries.map(({ id }) => relate(ROOT_ID, 'BUILD_DEPENDENCY_OF', id)),
+    ...root.map(({ id }) => relate(ROOT_ID, 'CONTAINS', id)),
+  ];
+}
+
+function builtPackage(entry: SbomPackage, id: string) {
+  return {
+    SPDXID: id,
+    ...common(entry),
+    packageFileName: entry.file.toWellFormed(),
+    ...(entry.vendor === '' ? {} : { supplier: `Organization: ${entry.vendor.toWellFormed()}` }),
+    ...(isUrl(entry.url) ? { homepage: entry.url } : {}),
+    ...(entry.summary === '' ? {} : { summary: entry.summary.toWellFormed() }),
+    checksums: [{ algorithm: 'SHA256', checksumValue: entry.sha256 }],
+    licenseDeclared: spdxLicense(entry.license).expression,
+    primaryPackagePurpose: entry.isSource ? 'SOURCE' : 'INSTALL',
+  };
+}
+
+function rootPackage(entry: RootPackage, id: string) {
+  const [algorithm = '', checksumValue = ''] = entry.digest.split(':');
+  return {
+    SPDXID: id,
+    ...common(entry),
+    checksums: [{ algorithm: algorithm.toUpperCase(), checksumValue }],
+    primaryPackagePurpose: 'INSTALL',
+  };
+}
+
+function common(entry: PackageVersion) {
+  return {
+    name: entry.name.toWellFormed(),
+    versionInfo: fullVersion(entry).toWellFormed(),
+    downloadLocation: NOTHING,
+    filesAnalyzed: false,
+    externalRefs: [
+      {
+        referenceCategory: 'PACKAGE-MANAGER',
+        referenceType: 'purl',
+        referenceLocator: rpmPurl(entry),
+      },
+    ],
+  };
+}
+
+function rootImage({ root }: SbomInput) {
+  return {
+    SPDXID: ROOT_ID,
+    name: root.name,
+    versionInfo: root.id,
+    downloadLocation: NOTHING,
+    filesAnalyzed: false,
+    comment: 'The image in which the packages were built',
+    primaryPackagePurpose: 'CONTAINER',
+  };
+}
+
+/** Letters, digits, `.` and `-` only (SPDX 2.3, 7.2). */
+function builtId({ file, sha256 }: SbomPackage): string {
+  return `SPDXRef-Built-${file.replace(/[^A-Za-z0-9.-]/g, '-')}-${sha256.slice(0, 12)}`;
+}
+
+function rootId({ name, arch, digest }: RootPackage): string {
+  const short = digest.slice(digest.indexOf(':') + 1).slice(0, 12);
+  return `SPDXRef-Root-${`${name}-${arch}`.replace(/[^A-Za-z0-9.-]/g, '-')}-${short}`;
+}
+
+function isUrl(text: string): boolean {
+  return /^https?:\/\/\S+$/.test(text) && URL.canParse(text);
+}
+
+function compare(a: string, b: string): number {
+  return a < b ? -1 : Number(a > b);
+}
