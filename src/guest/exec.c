@@ -4,10 +4,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <grp.h>
-#include <linux/capability.h>
 #include <linux/filter.h>
-#include <linux/seccomp.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,14 +15,16 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
+#include "confine.h"
+#include "filter.h"
 #include "measure.h"
 #include "users.h"
 
 #define STRINGS_MAX 65536u
 #define RLIMITS_MAX 16
+#define START_MS 30000 // a filter that refuses what a start needs would wait for ever
 
 static char *argv_strings[STRINGS_MAX + 1];
 static char *env_strings[STRINGS_MAX + 4]; // HOME, USER, LOGNAME may be added
@@ -33,8 +33,7 @@ struct command {
   uint32_t id;
   unsigned argc, envc;
   const char *cwd, *user;
-  uint64_t capabilities;
-  struct sock_fprog seccomp;
+  struct confinement confinement;
   struct {
     uint32_t resource;
     struct rlimit limit;
@@ -55,6 +54,15 @@ static int parse_rlimit(const struct field *field, struct command *command) {
   return 0;
 }
 
+static int parse_filter(const struct field *field, struct sock_fprog *filter) {
+  if (field->length == 0 || field->length % sizeof(struct sock_filter) != 0 ||
+      field->length / sizeof(struct sock_filter) > BPF_MAXINSNS)
+    return -1;
+  filter->len = (unsigned short)(field->length / sizeof(struct sock_filter));
+  filter->filter = (struct sock_filter *)field->data;
+  return 0;
+}
+
 static int parse_field(const struct field *field, struct command *command) {
   const char *string = field_string(field, 0);
   switch (field->tag) {
@@ -69,14 +77,10 @@ static int parse_field(const struct field *field, struct command *command) {
     return 0;
   case EXEC_CWD: command->cwd = string; return string == NULL ? -1 : 0;
   case EXEC_USER: command->user = string; return string == NULL ? -1 : 0;
-  case EXEC_CAPS: return field_u64(field, 0, &command->capabilities);
-  case EXEC_SECCOMP:
-    if (field->length == 0 || field->length % sizeof(struct sock_filter) != 0 ||
-        field->length / sizeof(struct sock_filter) > BPF_MAXINSNS)
-      return -1;
-    command->seccomp.len = (unsigned short)(field->length / sizeof(struct sock_filter));
-    command->seccomp.filter = (struct sock_filter *)field->data;
-    return 0;
+  case EXEC_CAPS: return field_u64(field, 0, &command->confinement.capabilities);
+  case EXEC_SECCOMP: return parse_filter(field, &command->confinement.filter);
+  case EXEC_VERDICTS: return parse_filter(field, &command->confinement.verdicts);
+  case EXEC_LANDLOCK: return field_u32(field, 0, &command->confinement.landlock);
   case EXEC_RLIMIT: return parse_rlimit(field, command);
   case EXEC_TTY:
     if (field->length != 4) return -1;
@@ -152,103 +156,102 @@ static int open_terminal(const struct command *command, const struct user *user,
   return sendmsg(socket_fd, &msg, MSG_NOSIGNAL) == 1 ? 0 : -1;
 }
 
-// Reports to the nested init through the close-on-exec pipe, then dies.
+// What the child tells the nested init through a close-on-exec socket.
 struct report {
-  int error;
-  char what[32];
+  enum { REPORT_ERROR, REPORT_LISTENER, REPORT_FACTS } kind;
+  int number; // errno, or the listener's descriptor
+  char text[4096]; // what failed, or facts
 };
 
-static void die(int pipe_fd, const char *what) {
-  struct report report = {.error = errno};
-  snprintf(report.what, sizeof report.what, "%s", what);
-  if (write(pipe_fd, &report, sizeof report) < 0) _exit(126);
+static _Noreturn void die(int socket_fd, const char *what) {
+  struct report report = {.kind = REPORT_ERROR, .number = errno};
+  snprintf(report.text, sizeof report.text, "%s", what);
+  if (write(socket_fd, &report, sizeof report) < 0) _exit(126);
   _exit(127);
 }
 
-// Leaves exactly the named capabilities: in force for container root, ambient for other users, who
-// have none unless the request says so.
-static int drop_privileges(const struct command *command, const struct user *user) {
-  uint64_t keep = command->capabilities;
-  for (int cap = 0; prctl(PR_CAPBSET_READ, cap, 0, 0, 0) >= 0; cap++)
-    if (!(keep >> cap & 1) && prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) != 0) return -1;
-  if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) != 0) return -1;
-  if (keep != 0 && prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) != 0) return -1;
-  if (setgroups((size_t)user->ngroups, user->groups) != 0 ||
-      setresgid(user->gid, user->gid, user->gid) != 0 ||
-      setresuid(user->uid, user->uid, user->uid) != 0)
-    return -1;
-  uint64_t inherit = user->uid == 0 ? 0 : keep;
-  struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
-  struct __user_cap_data_struct data[2] = {
-      {(uint32_t)keep, (uint32_t)keep, (uint32_t)inherit},
-      {(uint32_t)(keep >> 32), (uint32_t)(keep >> 32), (uint32_t)(inherit >> 32)}};
-  if (syscall(SYS_capset, &header, data) != 0) return -1;
-  for (int cap = 0; cap < 64; cap++)
-    if (inherit >> cap & 1 && prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, cap, 0, 0) != 0) return -1;
-  return 0;
+// Last of all: what comes after must be allowed by the filter. Where it asks, the init must have the
+// listener before anything is asked.
+static void load_filter(struct confinement *confinement, int socket_fd) {
+  if (confinement->filter.len == 0) return;
+  int listener = filter_load(&confinement->filter, confinement->verdicts.len > 0);
+  if (listener < 0) die(socket_fd, "seccomp");
+  if (confinement->verdicts.len == 0 || listener == 0) return;
+  static struct report report = {.kind = REPORT_LISTENER};
+  report.number = listener;
+  char go;
+  if (write(socket_fd, &report, sizeof report) < 0 || read(socket_fd, &go, 1) != 1) _exit(127);
 }
 
 static _Noreturn void become_command(struct command *command, const struct user *user, int fds[3],
-                                     int pipe_fd) {
+                                     int socket_fd) {
   sigset_t none;
   sigemptyset(&none);
   sigprocmask(SIG_SETMASK, &none, NULL);
   for (int s = 1; s < NSIG; s++) signal(s, SIG_DFL);
-  if (setsid() < 0) die(pipe_fd, "setsid");
-  if (command->tty && ioctl(fds[0], TIOCSCTTY, 0) != 0) die(pipe_fd, "take the terminal");
+  if (setsid() < 0) die(socket_fd, "setsid");
+  if (command->tty && ioctl(fds[0], TIOCSCTTY, 0) != 0) die(socket_fd, "take the terminal");
   for (int i = 0; i < 3; i++)
-    if (dup2(fds[i], i) != i) die(pipe_fd, "dup2");
+    if (dup2(fds[i], i) != i) die(socket_fd, "dup2");
   umask(command->umask);
 
   // The box goes first when memory is short, never its init.
   prctl(PR_SET_DUMPABLE, 1, 0, 0, 0); // else the file is not ours to write
   int score = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
-  if (score >= 0 && write(score, "500", 3) != 3) die(pipe_fd, "oom_score_adj");
+  if (score >= 0 && write(score, "500", 3) != 3) die(socket_fd, "oom_score_adj");
   int status = open("/proc/self/status", O_RDONLY | O_CLOEXEC);
   prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 
   for (unsigned i = 0; i < command->rlimit_count; i++)
     if (setrlimit((int)command->rlimits[i].resource, &command->rlimits[i].limit) != 0)
-      die(pipe_fd, "setrlimit");
-  if (drop_privileges(command, user) != 0) die(pipe_fd, "drop privileges");
-  if (chdir(command->cwd) != 0) die(pipe_fd, "chdir");
-  if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) die(pipe_fd, "no_new_privs");
-  if (command->seccomp.len > 0 &&
-      prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &command->seccomp, 0, 0) != 0)
-    die(pipe_fd, "seccomp");
+      die(socket_fd, "setrlimit");
+  int landlock_abi;
+  const char *failed = confine(&command->confinement, user, command->cwd, &landlock_abi);
+  if (failed != NULL) die(socket_fd, failed);
+  load_filter(&command->confinement, socket_fd);
 
-  static char facts[4096];
-  struct report fine = {0};
-  measure_process(status, facts, sizeof facts);
-  if (write(pipe_fd, &fine, sizeof fine) < 0 || write(pipe_fd, facts, sizeof facts) < 0)
-    die(pipe_fd, "report");
+  static struct report facts = {.kind = REPORT_FACTS};
+  measure_process(status, landlock_abi, facts.text, sizeof facts.text);
+  if (write(socket_fd, &facts, sizeof facts) < 0) die(socket_fd, "report");
   environ = env_strings;
   execvp(argv_strings[0], argv_strings);
-  die(pipe_fd, "exec");
-  _exit(127);
+  die(socket_fd, "exec");
 }
 
-// Reads until the command has been exec'd (end of file) or has reported an error.
-static void read_report(int fd, struct report *report, char *facts, size_t size) {
-  unsigned char bytes[sizeof(struct report) * 2 + 4096];
-  size_t length = 0;
-  ssize_t n;
-  while (length < sizeof bytes && (n = read(fd, bytes + length, sizeof bytes - length)) != 0) {
-    if (n > 0) length += (size_t)n;
-    else if (errno != EINTR) break;
+// Reads one report while answering for the filter the child may have by now. 1, or 0 at the end.
+static int next_report(int fd, struct report *report) {
+  for (;;) {
+    struct pollfd polled[2] = {{.fd = fd, .events = POLLIN},
+                               {.fd = filter_fd(), .events = POLLIN}};
+    int ready = poll(polled, 2, START_MS);
+    if (ready < 0 && errno == EINTR) continue;
+    if (ready <= 0) return 0;
+    if (polled[1].revents != 0) filter_answer();
+    if (polled[0].revents == 0) continue;
+    ssize_t n = read(fd, report, sizeof *report);
+    if (n < 0 && errno == EINTR) continue;
+    return n == sizeof *report;
   }
-  memset(report, 0, sizeof *report);
-  facts[0] = 0;
-  if (length < sizeof *report) {
-    report->error = ECHILD; // killed before it could exec
-    snprintf(report->what, sizeof report->what, "start");
-    return;
+}
+
+// Until the command has been exec'd (end of file) or has reported an error, which `out` is then.
+static int hear_start(int fd, pid_t pid, const struct command *command, struct report *out) {
+  static struct report report;
+  *out = (struct report){.kind = REPORT_ERROR, .number = ECHILD, .text = "start"};
+  while (next_report(fd, &report)) {
+    if (report.kind == REPORT_LISTENER) {
+      char go = filter_take(pid, report.number, &command->confinement.verdicts, command->id) == 0;
+      if (!go) {
+        *out = (struct report){.kind = REPORT_ERROR, .number = errno, .text = "seccomp listener"};
+        return -1;
+      }
+      if (write(fd, &go, 1) != 1) return -1;
+      continue;
+    }
+    *out = report;
+    if (report.kind == REPORT_ERROR) return -1;
   }
-  memcpy(report, bytes, sizeof *report);
-  if (report->error != 0 || length < sizeof *report + size) return;
-  memcpy(facts, bytes + sizeof *report, size);
-  facts[size - 1] = 0;
-  if (length == sizeof *report * 2 + size) memcpy(report, bytes + sizeof *report + size, sizeof *report);
+  return out->kind == REPORT_FACTS ? 0 : -1;
 }
 
 static int refuse(int control, uint32_t id, int error, const char *what, const char *detail) {
@@ -286,32 +289,32 @@ int exec_start(struct message *request, int control, struct execution *out) {
     }
   }
 
-  int pipe_fds[2];
-  pid_t pid = pipe2(pipe_fds, O_CLOEXEC) == 0 ? fork() : -1;
-  if (pid == 0) become_command(&command, &user, fds, pipe_fds[1]);
+  int ends[2];
+  pid_t pid = socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) == 0 ? fork() : -1;
+  if (pid == 0) become_command(&command, &user, fds, ends[1]);
   int fork_error = errno;
   if (slave >= 0) close(slave);
   else
     for (int i = 0; i < 3; i++) close(fds[i]);
   if (pid < 0) return refuse(control, command.id, fork_error, "fork", NULL);
-  close(pipe_fds[1]);
+  close(ends[1]);
 
-  static char facts[4096];
-  struct report report;
-  read_report(pipe_fds[0], &report, facts, sizeof facts);
-  close(pipe_fds[0]);
-  if (report.error != 0) {
+  static struct report report;
+  int failed = hear_start(ends[0], pid, &command, &report);
+  close(ends[0]);
+  if (failed) {
+    kill(pid, SIGKILL); // it may still wait for us
     if (master >= 0) close(master);
-    const char *detail = strcmp(report.what, "exec") == 0    ? argv_strings[0]
-                         : strcmp(report.what, "chdir") == 0 ? command.cwd
+    const char *detail = strcmp(report.text, "exec") == 0    ? argv_strings[0]
+                         : strcmp(report.text, "chdir") == 0 ? command.cwd
                                                              : NULL;
-    return refuse(control, command.id, report.error, report.what, detail);
+    return refuse(control, command.id, report.number, report.text, detail);
   }
   *out = (struct execution){.id = command.id, .pid = pid, .tty = master};
   answer_begin(MSG_STARTED);
   answer_u32(OUT_ID, command.id);
   answer_u32(OUT_PID, (uint32_t)pid);
-  answer_bytes(OUT_FACTS, facts, strlen(facts));
+  answer_bytes(OUT_FACTS, report.text, strlen(report.text));
   answer_send(control);
   return 0;
 }

@@ -7,6 +7,8 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/keyctl.h>
+#include <linux/sched.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -24,6 +26,9 @@
 #include <unistd.h>
 
 #include "exec.h"
+#include "faults.h"
+#include "filter.h"
+#include "landlock.h"
 #include "measure.h"
 #include "mounts.h"
 #include "protocol.h"
@@ -74,6 +79,9 @@ static void report_exit(int control, struct execution *execution, int status,
   answer_u64(OUT_STIME,
              (uint64_t)usage->ru_stime.tv_sec * 1000000u + (uint64_t)usage->ru_stime.tv_usec);
   answer_u64(OUT_MAXRSS, (uint64_t)usage->ru_maxrss * 1024u);
+  const struct refused *refused;
+  uint32_t kinds = filter_refused(execution->id, &refused);
+  if (kinds > 0) answer_bytes(OUT_REFUSED, refused, kinds * sizeof *refused);
   answer_send(control);
 }
 
@@ -142,16 +150,18 @@ static int64_t now_ms(void) {
 static void serve(int listener, int control, int signals) {
   int64_t deadline = 0;
   for (;;) {
-    struct pollfd polled[3] = {{.fd = control >= 0 ? control : listener, .events = POLLIN},
+    struct pollfd polled[4] = {{.fd = control >= 0 ? control : listener, .events = POLLIN},
                                {.fd = signals, .events = POLLIN},
-                               {.fd = service_notify_fd(), .events = POLLIN}};
+                               {.fd = service_notify_fd(), .events = POLLIN},
+                               {.fd = filter_fd(), .events = POLLIN}};
     int wait_ms = -1;
     if (control < 0) {
       int64_t left = deadline - now_ms();
       if (left <= 0) return;
       wait_ms = left > 1000000 ? 1000000 : (int)left;
     }
-    if (poll(polled, 3, wait_ms) < 0 && errno != EINTR) return;
+    if (poll(polled, 4, wait_ms) < 0 && errno != EINTR) return;
+    if (polled[3].revents != 0) filter_answer();
     if (polled[1].revents != 0) {
       struct signalfd_siginfo info;
       if (read(signals, &info, sizeof info) < 0 && errno != EINTR) return;
@@ -178,15 +188,6 @@ static void serve(int listener, int control, int signals) {
   }
 }
 
-static int wants_network(const struct message *setup) {
-  struct field field;
-  size_t offset = 0;
-  uint32_t value = 0;
-  while (field_next(setup, &offset, &field) > 0)
-    if (field.tag == SETUP_NETWORK) field_u32(&field, 0, &value);
-  return value != 0;
-}
-
 static _Noreturn void nested_init(struct message *setup, int listener, int control) {
   signal(SIGTERM, SIG_DFL); // of no effect from inside: we are pid 1 there
   struct failure failure;
@@ -195,8 +196,8 @@ static _Noreturn void nested_init(struct message *setup, int listener, int contr
     _exit(1);
   }
   static char facts[48 << 10];
-  const char *problem;
-  if (measure_box(wants_network(setup), facts, sizeof facts, &problem) != 0) {
+  const char *problem = "landlock: nothing to measure against";
+  if (landlock_prepare() != 0 || measure_box(setup, facts, sizeof facts, &problem) != 0) {
     answer_failed(control, 0, EPERM, "prove the box closed:", problem);
     _exit(1);
   }
@@ -226,15 +227,25 @@ int main(void) {
   struct message setup;
   struct failure failure;
   if (message_receive(control, &setup) <= 0 || setup.type != MSG_SETUP) _exit(103);
-  if (unshare(CLONE_NEWCGROUP) != 0) {
+  // A fresh one: else the keys of whoever started libvirt are in reach.
+  if (syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL) < 0 && errno != ENOSYS) {
+    answer_failed(control, 0, errno, "join a new session keyring", NULL);
+    _exit(107);
+  }
+  if (!fault("cgroup-namespace") && unshare(CLONE_NEWCGROUP) != 0) {
     answer_failed(control, 0, errno, "unshare the cgroup namespace", NULL);
     _exit(104);
+  }
+  // For the nested init on; a kernel without it says EINVAL, and kiln knows whether it has one.
+  if (!fault("time-namespace") && unshare(CLONE_NEWTIME) != 0 && errno != EINVAL) {
+    answer_failed(control, 0, errno, "unshare the time namespace", NULL);
+    _exit(108);
   }
   if (mounts_prepare(&setup, &failure) != 0) {
     answer_failed(control, 0, errno, failure.what, failure.detail);
     _exit(105);
   }
-  if (unshare(CLONE_NEWPID) != 0) {
+  if (!fault("pid-namespace") && unshare(CLONE_NEWPID) != 0) {
     answer_failed(control, 0, errno, "unshare the pid namespace", NULL);
     _exit(106);
   }

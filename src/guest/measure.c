@@ -2,12 +2,16 @@
 #define _GNU_SOURCE
 #include "measure.h"
 
+#include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 static char text[64 << 10];
@@ -44,7 +48,12 @@ static int measure_ids(char *facts, size_t size) {
       sscanf(text, "%u %u %u", &inside, &outside, &count) != 3)
     return -1;
   add(facts, size, "uid_map=%u %u %u\n", inside, outside, count);
-  return inside == 0 && outside == 0 ? -1 : 0; // container root must not be the host's root
+  if (inside == 0 && outside == 0) return -1; // container root must not be the host's root
+  if (load_path("/proc/self/gid_map") != 0 ||
+      sscanf(text, "%u %u %u", &inside, &outside, &count) != 3)
+    return -1;
+  add(facts, size, "gid_map=%u %u %u\n", inside, outside, count);
+  return inside == 0 && outside == 0 ? -1 : 0;
 }
 
 static int measure_network(int expected, char *facts, size_t size) {
@@ -60,6 +69,16 @@ static int measure_network(int expected, char *facts, size_t size) {
     if (strcmp(line, "lo") != 0) foreign = 1;
   }
   return foreign && !expected ? -1 : 0;
+}
+
+// A mask is /dev/null or an empty directory that cannot be written to.
+static int is_masked(const char *path) {
+  struct stat st;
+  struct statvfs fs;
+  if (stat(path, &st) != 0) return errno == ENOENT;
+  if (S_ISCHR(st.st_mode)) return st.st_rdev == makedev(1, 3);
+  return S_ISDIR(st.st_mode) && st.st_nlink == 2 && statvfs(path, &fs) == 0 &&
+         (fs.f_flag & ST_RDONLY);
 }
 
 // No mount may show the host's cgroup tree, its devices or its /sys: only types we mount or were
@@ -79,8 +98,94 @@ static int measure_mounts(char *facts, size_t size) {
     add(facts, size, "mount=%s %s %s\n", type, options, point);
     for (size_t i = 0; i < sizeof forbidden / sizeof *forbidden; i++)
       if (strcmp(type, forbidden[i]) == 0) result = -1;
+    // Device nodes are mounts of their own: is_ours looks at them.
+    if (strstr(options, "nosuid") == NULL) result = -1;
+    if (strstr(options, "nodev") == NULL && strncmp(point, "/dev/", 5) != 0 &&
+        !(strncmp(point, "/proc/", 6) == 0 && is_masked(point)))
+      result = -1;
   }
   return result;
+}
+
+static int is_readonly(const char *path) {
+  struct statvfs fs;
+  return statvfs(path, &fs) == 0 ? (fs.f_flag & ST_RDONLY) != 0 : errno == ENOENT;
+}
+
+static int limits_namespaces(uint32_t most) {
+  unsigned found;
+  return load_path("/proc/sys/user/max_user_namespaces") != 0 ||
+         (sscanf(text, "%u", &found) == 1 && found <= most);
+}
+
+// Everything the setup message asked for by path or by number.
+static const char *measure_setup(const struct message *setup, char *facts, size_t size) {
+  struct field field;
+  size_t offset = 0;
+  while (field_next(setup, &offset, &field) > 0) {
+    const char *path = field_string(&field, 0);
+    uint32_t number;
+    if (field.tag == SETUP_MASK) {
+      if (!is_masked(path)) return "masked paths: one shows what it should hide";
+      add(facts, size, "mask=%s\n", path);
+    } else if (field.tag == SETUP_READONLY) {
+      if (!is_readonly(path)) return "read-only paths: one can be written to";
+      add(facts, size, "readonly=%s\n", path);
+    } else if (field.tag == SETUP_NAMESPACES && field_u32(&field, 0, &number) == 0) {
+      if (!limits_namespaces(number)) return "namespace limit: the box could make more namespaces";
+      add(facts, size, "namespace_limit=%u\n", number);
+    }
+  }
+  return NULL;
+}
+
+static int is_ours(const char *name, dev_t device) {
+  static const struct {
+    const char *name;
+    unsigned major, minor;
+  } ours[] = {{"null", 1, 3},    {"zero", 1, 5}, {"full", 1, 7}, {"random", 1, 8},
+              {"urandom", 1, 9}, {"tty", 5, 0}};
+  for (size_t i = 0; i < sizeof ours / sizeof *ours; i++)
+    if (strcmp(ours[i].name, name) == 0) return device == makedev(ours[i].major, ours[i].minor);
+  return 0;
+}
+
+static int measure_devices(char *facts, size_t size) {
+  DIR *directory = opendir("/dev");
+  if (directory == NULL) return -1;
+  int result = 0;
+  struct dirent *entry;
+  while ((entry = readdir(directory)) != NULL) {
+    struct stat st;
+    if (fstatat(dirfd(directory), entry->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0 ||
+        !(S_ISCHR(st.st_mode) || S_ISBLK(st.st_mode)))
+      continue;
+    if (!is_ours(entry->d_name, st.st_rdev) || S_ISBLK(st.st_mode)) result = -1;
+    add(facts, size, "device=%s\n", entry->d_name);
+  }
+  closedir(directory);
+  return result;
+}
+
+// In a fresh /proc of a fresh pid namespace there is nobody but us.
+static int is_alone(void) {
+  DIR *directory = opendir("/proc");
+  if (directory == NULL) return 0;
+  int processes = 0;
+  struct dirent *entry;
+  while ((entry = readdir(directory)) != NULL)
+    if (entry->d_name[0] >= '1' && entry->d_name[0] <= '9') processes++;
+  closedir(directory);
+  return processes == 1;
+}
+
+static int wants_network(const struct message *setup) {
+  struct field field;
+  size_t offset = 0;
+  uint32_t value = 0;
+  while (field_next(setup, &offset, &field) > 0)
+    if (field.tag == SETUP_NETWORK) field_u32(&field, 0, &value);
+  return value != 0;
 }
 
 static void measure_namespaces(char *facts, size_t size) {
@@ -95,23 +200,37 @@ static void measure_namespaces(char *facts, size_t size) {
   }
 }
 
-int measure_box(int network_expected, char *facts, size_t size, const char **problem) {
+int measure_box(const struct message *setup, char *facts, size_t size, const char **problem) {
   measure_namespaces(facts, size);
   *problem = "user namespace: container root is the host's root";
   if (measure_ids(facts, size) != 0) return -1;
   *problem = "network: an interface that was not asked for is in the box";
-  if (measure_network(network_expected, facts, size) != 0) return -1;
-  *problem = "pid namespace: the init is not pid 1 of a nested one";
-  if (getpid() != 1) return -1;
-  *problem = "mounts: a file system of the host's (cgroup, sysfs, devices) is visible";
+  if (measure_network(wants_network(setup), facts, size) != 0) return -1;
+  *problem = "pid namespace: the init is not pid 1 of a nested one, and alone there";
+  if (getpid() != 1 || !is_alone()) return -1;
+  *problem = "mounts: one is the host's (cgroup, sysfs, devices), or takes setuid or devices";
   if (measure_mounts(facts, size) != 0) return -1;
-  *problem = NULL;
-  return 0;
+  *problem = "devices: one that is not on the list is in /dev";
+  if (measure_devices(facts, size) != 0) return -1;
+  *problem = measure_setup(setup, facts, size);
+  return *problem == NULL ? 0 : -1;
 }
 
-void measure_process(int status_fd, char *facts, size_t size) {
+// What the command would inherit beside stdin, stdout, stderr.
+static int open_descriptors(void) {
+  int count = 0;
+  for (int fd = 3; fd < 1024; fd++) {
+    int flags = fcntl(fd, F_GETFD);
+    if (flags >= 0 && !(flags & FD_CLOEXEC)) count++;
+  }
+  return count;
+}
+
+void measure_process(int status_fd, int landlock_abi, char *facts, size_t size) {
   static const char *const wanted[] = {"Uid:",    "Gid:",    "Groups:", "CapInh:",     "CapPrm:",
-                                       "CapEff:", "CapBnd:", "CapAmb:", "NoNewPrivs:", "Seccomp:"};
+                                       "CapEff:", "CapBnd:", "CapAmb:", "NoNewPrivs:", "Seccomp:",
+                                       "Seccomp_filters:"};
+  add(facts, size, "landlock=%d\ndescriptors=%d\n", landlock_abi, open_descriptors());
   if (lseek(status_fd, 0, SEEK_SET) != 0 || load(status_fd) != 0) return;
   char *rest = text, *line;
   while ((line = strsep(&rest, "\n")) != NULL)

@@ -5,11 +5,13 @@
 
 #include <stddef.h>
 
+#include "protocol.h"
+
 // Appends lines NAME=VALUE about the box to `facts`. 0, or -1 with `*problem` naming the first
-// layer that does not hold.
-int measure_box(int network_expected, char *facts, size_t size, const char **problem);
+// layer of what `setup` asked for that does not hold.
+int measure_box(const struct message *setup, char *facts, size_t size, const char **problem);
 // What can be told of a process that has dropped everything: lines of its /proc/self/status.
 // `status_fd` was opened before seccomp closed the way.
-void measure_process(int status_fd, char *facts, size_t size);
+void measure_process(int status_fd, int landlock_abi, char *facts, size_t size);
 
 #endif

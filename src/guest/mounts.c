@@ -13,6 +13,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "faults.h"
+
 // glibc's <sys/mount.h> clashes with <linux/mount.h>: only what is needed of it.
 int mount(const char *, const char *, const char *, unsigned long, const void *);
 int umount2(const char *, int);
@@ -179,7 +181,7 @@ int mounts_prepare(const struct message *setup, struct failure *failure) {
       chown("/scratch/upper", lower.st_uid, lower.st_gid) != 0 ||
       (mkdir("/scratch/work", 0700) != 0 && errno != EEXIST))
     return fail(failure, "make upper directory", NULL);
-  if (mount("overlay", "/newroot", "overlay", 0x2 | 0x4 /* MS_NOSUID | MS_NODEV */,
+  if (mount("overlay", "/newroot", "overlay", fault("nosuid") ? 0 : 0x2 | 0x4 /* MS_NOSUID | MS_NODEV */,
             "lowerdir=/lower,upperdir=/scratch/upper,workdir=/scratch/work,userxattr") != 0)
     return fail(failure, "mount overlay", NULL);
   return 0;
@@ -198,6 +200,8 @@ static int make_dev(struct failure *failure) {
     snprintf(path, sizeof path, "/dev/%s", device_names[i]);
     if (make_file(path) != 0 || attach_at(device_fds[i], path) != 0)
       return fail(failure, "attach device", path);
+    if (fault("devices") && i == 0 && (make_file("/dev/mem") != 0 || mount(path, "/dev/mem", NULL, 0x1000, NULL) != 0))
+      return fail(failure, "attach device", "/dev/mem");
     close(device_fds[i]);
   }
   const char *pts_options[] = {"newinstance", NULL, "ptmxmode", "0666", "mode", "0620", "gid", "5",
@@ -220,7 +224,7 @@ static int is_directory(const char *path) {
 }
 
 static int mask(const char *path) {
-  if (access(path, F_OK) != 0) return 0;
+  if (access(path, F_OK) != 0 || fault("mask")) return 0;
   int fd = is_directory(path)
                ? detached_tmpfs(0555, 4096, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV)
                : clone_tree("/dev/null");
@@ -231,7 +235,7 @@ static int mask(const char *path) {
 }
 
 static int make_readonly(const char *path) {
-  if (access(path, F_OK) != 0) return 0;
+  if (access(path, F_OK) != 0 || fault("readonly")) return 0;
   int fd = clone_tree(path);
   if (fd < 0) return -1;
   struct mount_attr attributes = {.attr_set = MOUNT_ATTR_RDONLY};
@@ -257,13 +261,20 @@ static int bind_mount(const struct message *setup, const struct field *field, co
   return 0;
 }
 
-static int write_file(const struct field *field, const char *path) {
-  uint32_t mode;
-  size_t start = 4 + strlen(path) + 1;
-  if (field_u32(field, 0, &mode) != 0 || make_parents(path) != 0) return -1;
+// `owned`: ids come after the mode.
+static int write_file(const struct field *field, const char *path, int owned) {
+  uint32_t mode, uid = 0, gid = 0;
+  size_t start = (owned ? 12 : 4) + strlen(path) + 1;
+  if (field_u32(field, 0, &mode) != 0 || make_parents(path) != 0 ||
+      (owned && (field_u32(field, 4, &uid) != 0 || field_u32(field, 8, &gid) != 0)))
+    return -1;
   unlink(path);
   int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode & 0777);
   if (fd < 0) return -1;
+  if (owned && fchown(fd, uid, gid) != 0) {
+    close(fd);
+    return -1;
+  }
   for (size_t at = start; at < field->length;) {
     ssize_t n = write(fd, field->data + at, field->length - at);
     if (n < 0) {
@@ -293,13 +304,35 @@ int mounts_directory(const struct field *field) {
   return result;
 }
 
+// More than these cannot be made in the box, whoever asks: limits of its user namespace
+// (namespaces(7)). What exists already stays.
+static int limit_namespaces(const struct field *field, struct failure *failure) {
+  static const char *const kinds[] = {"cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts"};
+  uint32_t most;
+  if (field_u32(field, 0, &most) != 0) {
+    errno = EBADMSG;
+    return fail(failure, "read setup message", NULL);
+  }
+  for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+    char path[64];
+    snprintf(path, sizeof path, "/proc/sys/user/max_%s_namespaces", kinds[i]);
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd < 0 && errno == ENOENT) continue; // a kind that this kernel does not have
+    if (fd < 0 || dprintf(fd, "%u", most) < 0) return fail(failure, "limit", path);
+    close(fd);
+  }
+  return 0;
+}
+
 static int obey(const struct message *setup, const struct field *field, struct failure *failure) {
   static const size_t path_at[] = {
       [SETUP_TMPFS] = 12, [SETUP_BIND] = 12,     [SETUP_MASK] = 0,
-      [SETUP_READONLY] = 0, [SETUP_FILE] = 4, [SETUP_DIRECTORY] = 12};
+      [SETUP_READONLY] = 0, [SETUP_FILE] = 4, [SETUP_DIRECTORY] = 12, [SETUP_OWNED_FILE] = 12};
   if (field->tag < SETUP_TMPFS) return 0;
+  if (field->tag == SETUP_NAMESPACES)
+    return fault("namespace-limit") ? 0 : limit_namespaces(field, failure);
   const char *path =
-      field->tag > SETUP_DIRECTORY ? NULL : field_string(field, path_at[field->tag]);
+      field->tag > SETUP_OWNED_FILE ? NULL : field_string(field, path_at[field->tag]);
   if (path == NULL || path[0] != '/') {
     errno = EBADMSG;
     return fail(failure, "read setup message", NULL);
@@ -319,7 +352,10 @@ static int obey(const struct message *setup, const struct field *field, struct f
   case SETUP_READONLY:
     return make_readonly(path) == 0 ? 0 : fail(failure, "make read-only", path);
   case SETUP_FILE:
-    return write_file(field, path) == 0 ? 0 : fail(failure, "write", path);
+  case SETUP_OWNED_FILE:
+    return write_file(field, path, field->tag == SETUP_OWNED_FILE) == 0
+               ? 0
+               : fail(failure, "write", path);
   default:
     return mounts_directory(field) == 0 ? 0 : fail(failure, "make directory", path);
   }
@@ -330,7 +366,7 @@ int mounts_enter(const struct message *setup, struct failure *failure) {
   const char *no_options[] = {NULL};
   int proc = detached("proc", MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC, no_options);
   if (proc < 0) return fail(failure, "make a fresh /proc", NULL);
-  if (pivot() != 0) return fail(failure, "pivot into the image", NULL);
+  if (!fault("pivot") && pivot() != 0) return fail(failure, "pivot into the image", NULL);
   if (make_directory("/proc", 0555) != 0 || attach_at(proc, "/proc") != 0)
     return fail(failure, "mount", "/proc");
   close(proc);

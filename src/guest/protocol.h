@@ -49,6 +49,8 @@ enum { // fields of MSG_SETUP, obeyed in the order they come
   SETUP_READONLY = 9,      // path
   SETUP_FILE = 10,         // u32 mode, path, NUL, content
   SETUP_DIRECTORY = 11,    // u32 mode, u32 uid, u32 gid, path
+  SETUP_NAMESPACES = 12,   // u32: how many namespaces of each kind the box may make
+  SETUP_OWNED_FILE = 13,   // u32 mode, u32 uid, u32 gid, path, NUL, content
 };
 
 enum { // fields of MSG_EXEC; SIGNAL, WINSIZE use EXEC_ID and their own
@@ -68,6 +70,8 @@ enum { // fields of MSG_EXEC; SIGNAL, WINSIZE use EXEC_ID and their own
   EXEC_FAMILY = 14,    // u32: AF_INET or AF_INET6
   EXEC_PID = 15,       // u32: a process, or the session it leads
   EXEC_PATH = 16,      // string
+  EXEC_LANDLOCK = 17,  // u32: bits of landlock.h
+  EXEC_VERDICTS = 18,  // struct sock_filter[]: what to answer where EXEC_SECCOMP asks the init
 };
 
 enum { // fields of guest messages
@@ -80,6 +84,7 @@ enum { // fields of guest messages
   OUT_UTIME = 7,   // u64 microseconds
   OUT_STIME = 8,   // u64 microseconds
   OUT_MAXRSS = 9,  // u64 bytes
+  OUT_REFUSED = 10, // struct refused[] of filter.h
 };
 
 struct field {

@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+// Takes from a process that is about to become a command what the request does not name.
+#ifndef KILN_CONFINE_H
+#define KILN_CONFINE_H
+
+#include <linux/filter.h>
+#include <stdint.h>
+
+#include "users.h"
+
+struct confinement {
+  uint64_t capabilities;
+  struct sock_fprog filter;   // seccomp; no filter when its length is 0
+  struct sock_fprog verdicts; // what to answer where the filter asks the init
+  uint32_t landlock;          // bits of landlock.h
+};
+
+// All but the filter of system calls, which comes last. NULL, or what failed (errno).
+const char *confine(const struct confinement *wanted, const struct user *user, const char *cwd,
+                    int *landlock_abi);
+
+#endif

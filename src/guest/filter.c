@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: Apache-2.0
+#define _GNU_SOURCE
+#include "filter.h"
+
+#include <errno.h>
+#include <linux/seccomp.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "faults.h"
+
+#ifndef SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV // Linux 5.19
+#define SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV (1UL << 5)
+#endif
+
+int filter_load(struct sock_fprog *enforced, int asking) {
+  if (fault("seccomp")) return 0;
+  if (!asking) return prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, enforced, 0, 0);
+  return (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER,
+                      SECCOMP_FILTER_FLAG_NEW_LISTENER | SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV,
+                      enforced);
+}
+
+struct filter {
+  uint32_t id;
+  int listener; // 0: a free place
+  struct sock_fprog verdicts;
+  struct refused refused[REFUSED_MAX];
+  uint32_t kinds;
+};
+
+#define FILTERS_MAX 512 // a command that has ended keeps its own while its children live
+
+static struct filter filters[FILTERS_MAX];
+static struct sock_filter programs[FILTERS_MAX][BPF_MAXINSNS]; // untouched pages cost nothing
+static int waiting = -1;
+
+int filter_fd(void) { return waiting; }
+
+static struct filter *free_place(void) {
+  for (int i = 0; i < FILTERS_MAX; i++)
+    if (filters[i].listener == 0) return &filters[i];
+  errno = EAGAIN;
+  return NULL;
+}
+
+int filter_take(int pid, int number, const struct sock_fprog *verdicts, uint32_t id) {
+  struct filter *filter = free_place();
+  if (filter == NULL) return -1;
+  if (waiting < 0 && (waiting = epoll_create1(EPOLL_CLOEXEC)) < 0) return -1;
+  int process = (int)syscall(SYS_pidfd_open, pid, 0);
+  if (process < 0) return -1;
+  int listener = (int)syscall(SYS_pidfd_getfd, process, number, 0), error = errno;
+  close(process);
+  struct epoll_event event = {.events = EPOLLIN, .data.ptr = filter};
+  if (listener >= 0 && epoll_ctl(waiting, EPOLL_CTL_ADD, listener, &event) != 0) {
+    error = errno;
+    close(listener);
+    listener = -1;
+  }
+  if (listener < 0) {
+    errno = error;
+    return -1;
+  }
+  for (int i = 0; i < FILTERS_MAX; i++)
+    if (filters[i].id == id) filters[i].id = 0; // of a runner before this one; answered all the same
+  struct sock_filter *program = programs[filter - filters];
+  memcpy(program, verdicts->filter, verdicts->len * sizeof *program);
+  *filter = (struct filter){.id = id, .listener = listener, .verdicts = {verdicts->len, program}};
+  return 0;
+}
+
+uint32_t filter_refused(uint32_t id, const struct refused **out) {
+  for (int i = 0; i < FILTERS_MAX; i++)
+    if (filters[i].id == id) {
+      *out = filters[i].refused;
+      return filters[i].kinds;
+    }
+  return 0;
+}
+
+// The classic BPF that a filter may use (seccomp(2), linux/filter.h), on data the kernel gave us.
+// Whatever it does not know is refused as if the call did not exist.
+static uint32_t verdict(const struct sock_fprog *program, const struct seccomp_data *data) {
+  const uint32_t unknown = SECCOMP_RET_ERRNO | ENOSYS;
+  uint32_t a = 0, x = 0, memory[BPF_MEMWORDS] = {0};
+  for (unsigned pc = 0; pc < program->len; pc++) {
+    const struct sock_filter *f = &program->filter[pc];
+    uint32_t operand = BPF_SRC(f->code) == BPF_X ? x : f->k;
+    switch (BPF_CLASS(f->code)) {
+    case BPF_LD:
+      if (BPF_MODE(f->code) == BPF_IMM) a = f->k;
+      else if (BPF_MODE(f->code) == BPF_MEM && f->k < BPF_MEMWORDS) a = memory[f->k];
+      else if (BPF_MODE(f->code) == BPF_ABS && f->k <= sizeof *data - 4)
+        memcpy(&a, (const char *)data + f->k, 4);
+      else return unknown;
+      break;
+    case BPF_ALU:
+      if (BPF_OP(f->code) == BPF_AND) a &= operand;
+      else if (BPF_OP(f->code) == BPF_OR) a |= operand;
+      else return unknown;
+      break;
+    case BPF_JMP: {
+      int yes;
+      if (BPF_OP(f->code) == BPF_JA) {
+        if (f->k >= program->len - pc) return unknown;
+        pc += f->k;
+        break;
+      }
+      if (BPF_OP(f->code) == BPF_JEQ) yes = a == operand;
+      else if (BPF_OP(f->code) == BPF_JGT) yes = a > operand;
+      else if (BPF_OP(f->code) == BPF_JGE) yes = a >= operand;
+      else if (BPF_OP(f->code) == BPF_JSET) yes = (a & operand) != 0;
+      else return unknown;
+      pc += yes ? f->jt : f->jf;
+      break;
+    }
+    case BPF_ST:
+      if (f->k < BPF_MEMWORDS) memory[f->k] = a;
+      break;
+    case BPF_MISC:
+      if (BPF_MISCOP(f->code) == BPF_TAX) x = a;
+      else a = x;
+      break;
+    case BPF_RET: return BPF_RVAL(f->code) == BPF_A ? a : f->k;
+    default: return unknown;
+    }
+  }
+  return unknown;
+}
+
+static void count(struct filter *filter, const struct seccomp_data *data, uint32_t action) {
+  for (uint32_t i = 0; i < filter->kinds; i++) {
+    struct refused *known = &filter->refused[i];
+    if (known->number == data->nr && known->architecture == data->arch && known->action == action) {
+      if (known->count < UINT32_MAX) known->count++;
+      return;
+    }
+  }
+  if (filter->kinds < REFUSED_MAX)
+    filter->refused[filter->kinds++] = (struct refused){data->arch, data->nr, action, 1};
+}
+
+static void answer(struct filter *filter) {
+  // Kernels may have longer structures than our headers (SECCOMP_GET_NOTIF_SIZES).
+  union {
+    struct seccomp_notif question;
+    char room[512];
+  } in;
+  union {
+    struct seccomp_notif_resp answer;
+    char room[512];
+  } out;
+  memset(&in, 0, sizeof in);
+  memset(&out, 0, sizeof out);
+  if (ioctl(filter->listener, SECCOMP_IOCTL_NOTIF_RECV, &in) != 0) return;
+  uint32_t action = verdict(&filter->verdicts, &in.question.data);
+  uint32_t kind = action & SECCOMP_RET_ACTION_FULL;
+  count(filter, &in.question.data, action);
+  if (kind == SECCOMP_RET_KILL_PROCESS || kind == SECCOMP_RET_KILL_THREAD) {
+    if (in.question.pid > 0) kill((pid_t)in.question.pid, SIGKILL);
+    return;
+  }
+  out.answer.id = in.question.id;
+  // Never "go on": the arguments could have changed since the kernel asked.
+  out.answer.error = kind == SECCOMP_RET_ERRNO ? -(int32_t)(action & SECCOMP_RET_DATA) : -ENOSYS;
+  ioctl(filter->listener, SECCOMP_IOCTL_NOTIF_SEND, &out);
+}
+
+void filter_answer(void) {
+  struct epoll_event events[16];
+  int n = epoll_wait(waiting, events, 16, 0);
+  for (int i = 0; i < n; i++) {
+    struct filter *filter = events[i].data.ptr;
+    if (events[i].events & EPOLLIN) {
+      answer(filter);
+    } else { // the last process that had the filter is gone
+      close(filter->listener);
+      filter->listener = 0;
+    }
+  }
+}
