@@ -14,6 +14,7 @@ import type { BoxFacts, CommandFacts } from '../sandbox/facts.ts';
 export type BuildPhase =
   | 'input'
   | 'image'
+  | 'sandbox'
   | 'srpm'
   | 'buildrequires'
   | 'dependencies'

@@ -11,7 +11,7 @@ export type BuildSource =
   | {
       readonly kind: 'spec';
       readonly path: string;
-      /** A directory with what the spec names as Source and Patch; the spec's own when missing. */
+      /** A directory with what the spec names as Source and Patch. */
       readonly sources?: string;
     };
 

@@ -1,32 +1,8 @@
-import type { ImageProgress } from '../image/progress.ts';
+import { describeProgress, type ImageProgress } from '../image/progress.ts';
 
 /** Shows on stderr what making an image is busy with; disposing of it ends the line. */
 export interface ProgressLine extends Disposable {
   readonly report: (progress: ImageProgress) => void;
-}
-
-/** What one step is, without its counts: a log gets each of these once. */
-function stage(progress: ImageProgress): string {
-  switch (progress.kind) {
-    case 'download':
-      return `downloading ${progress.item} from ${progress.repository}`;
-    case 'retry':
-      return `trying again: ${progress.item} from ${progress.repository}: ${progress.reason}`;
-    case 'packages':
-      return `fetching ${progress.count} packages`;
-    case 'load':
-      return `reading the metadata of ${progress.repository}`;
-    case 'wait':
-      return `waiting for another kiln that makes image ${progress.image.slice(0, 12)}`;
-    case 'unpack':
-      return `unpacking ${progress.count} packages`;
-    case 'compose':
-      return `composing a tree of ${progress.packages} packages`;
-    case 'script':
-      return `running ${progress.label}`;
-    case 'exact':
-      return `installing with the image’s own rpm: ${progress.reasons.join(', ')}`;
-  }
 }
 
 function counts(progress: ImageProgress): string {
@@ -42,7 +18,7 @@ export function imageProgress(to: NodeJS.WriteStream = process.stderr): Progress
   const seen = new Set<string>();
   let shown = 0;
   const report = (progress: ImageProgress): void => {
-    const text = stage(progress);
+    const text = describeProgress(progress);
     if (to.isTTY) {
       const line = `kiln: ${text}${counts(progress)}`.slice(0, (to.columns ?? 80) - 1);
       to.write(`\r${line.padEnd(shown)}`);

@@ -22,6 +22,11 @@ const commands: readonly CommandEntry[] = [
     load: () => import('./shell.ts'),
   },
   {
+    name: 'build',
+    summary: 'build an RPM package from source',
+    load: () => import('./build.ts'),
+  },
+  {
     name: 'image',
     summary: 'build, lock, list, show and remove images',
     load: () => import('./image.ts'),

@@ -1,5 +1,4 @@
 import { Command } from 'commander';
-import { KilnError } from '../errors.ts';
 import { resultOfFailure, resultOfRun } from '../run/result.ts';
 import { type RunHooks, type RunReport, run } from '../run/run.ts';
 import { Timeline } from '../run/timeline.ts';
@@ -8,6 +7,7 @@ import { replaceParked } from './background.ts';
 import { openEngine } from './engine.ts';
 import { printError } from './errors.ts';
 import { commandStatus, exitStatus, KILN_FAILED } from './exit-status.ts';
+import { listenForInterruption } from './interruption.ts';
 import { pickImage } from './pick-image.ts';
 import { reportResult } from './report-result.ts';
 import { addSandboxOptions, runRequest, type SandboxOptions } from './sandbox-options.ts';
@@ -58,6 +58,7 @@ export async function runCommand(
   let attachment: Attachment | undefined;
   const timeline = new Timeline();
   const json = options.json === true;
+  // Until the command has started, a signal means kiln itself.
   const interruption = listenForInterruption();
   let box: string | undefined;
   let used: RunReport['image'] | undefined;
@@ -91,20 +92,6 @@ export async function runCommand(
     attachment?.detach();
     await replaceParked(engine.paths);
   }
-}
-
-/** Until the command has started, a signal means kiln itself. */
-function listenForInterruption(): Disposable & { readonly signal: AbortSignal } {
-  const controller = new AbortController();
-  const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
-  const interrupt = () => controller.abort(new KilnError('E_INTERRUPTED', 'interrupted'));
-  for (const signal of signals) process.once(signal, interrupt);
-  return {
-    signal: controller.signal,
-    [Symbol.dispose]: () => {
-      for (const signal of signals) process.off(signal, interrupt);
-    },
-  };
 }
 
 /** Sets the exit status, and says on stderr what it does not. */

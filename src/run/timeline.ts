@@ -14,6 +14,15 @@ export class Timeline {
   failed: string | undefined;
   readonly #zero = performance.now();
 
+  /** Notes a part that began at `from` (of performance.now()) and ends now. */
+  note(name: string, from: number): void {
+    this.phases.push({
+      name,
+      start: rounded(from - this.#zero),
+      duration: rounded(performance.now() - from),
+    });
+  }
+
   /** Runs `work` as the phase `name`; it is noted even when it fails. */
   async measure<Result>(name: string, work: () => Promise<Result>): Promise<Result> {
     this.current = name;
@@ -24,11 +33,7 @@ export class Timeline {
       this.failed ??= name;
       throw error;
     } finally {
-      this.phases.push({
-        name,
-        start: rounded(start - this.#zero),
-        duration: rounded(performance.now() - start),
-      });
+      this.note(name, start);
     }
   }
 }

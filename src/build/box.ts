@@ -1,0 +1,224 @@
+import { closeSync } from 'node:fs';
+import { copyIn } from '../artifacts/copy-in.ts';
+import type { ArtifactWarning } from '../artifacts/warning.ts';
+import type { LeasedImage } from '../image/store/images.ts';
+import { ProcessCgroups } from '../kernel/cgroup-files.ts';
+import type { CgroupUsage } from '../kernel/cgroup-usage.ts';
+import { type CommandEnd, supervise } from '../run/supervise.ts';
+import { type CommandUser, commandUser } from '../run/user.ts';
+import type { BoxFacts, CommandFacts } from '../sandbox/facts.ts';
+import { type Engine, openSandbox } from '../sandbox/open.ts';
+import type { Sandbox } from '../sandbox/sandbox.ts';
+import { seccompFilter } from '../sandbox/seccomp/profile.ts';
+import {
+  type Bind,
+  type CommandPolicy,
+  type SandboxSpecification,
+  sandboxSpecification,
+} from '../sandbox/specification.ts';
+import type { BuildRequest } from './request.ts';
+import { BUILD_HOME, rpmMacros, TOP_DIRECTORY } from './rpmbuild.ts';
+import { Tail } from './tail.ts';
+
+/** Who builds where the image has nobody but root: mock's user. */
+const BUILDER = '1000:1000';
+
+/** Bytes a build may write when nobody says otherwise. */
+const DEFAULT_DISK = 8 * 2 ** 30;
+
+/** Name of the seccomp profile of every phase that runs a package's code. */
+const SECCOMP = 'default';
+
+/** How a box for a build is set up. */
+export interface BuildBoxOptions {
+  readonly engine: Engine;
+  readonly request: BuildRequest;
+  readonly image: LeasedImage;
+  readonly network: SandboxSpecification['network'];
+  readonly binds: readonly Bind[];
+  /** On top of the image's environment. */
+  readonly env: Readonly<Record<string, string>>;
+  /** Where rpm's folders are; {@link TOP_DIRECTORY} when missing. */
+  readonly topDirectory?: string | undefined;
+}
+
+/** How one command in the box is run. */
+export interface BuildCommand {
+  /** What it writes, as it comes. */
+  readonly onOutput: (chunk: Buffer) => void;
+  /** Milliseconds. */
+  readonly timeout?: number | undefined;
+  readonly stallTimeout?: number | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** How a command ended, and the end of what it wrote. */
+export interface BuildCommandEnd extends CommandEnd {
+  readonly lines: readonly string[];
+}
+
+/**
+ * A box in which packages are built: an unprivileged user, a private home with rpm's folders, no
+ * capability, no network unless asked for. Every command ends with all processes that it left.
+ */
+export class BuildBox {
+  readonly #sandbox: Sandbox;
+  readonly #user: CommandUser;
+  readonly #policy: CommandPolicy;
+  readonly #cgroups: ProcessCgroups;
+  readonly env: Readonly<Record<string, string>>;
+  readonly topDirectory: string;
+  /** Measured when the last command was started. */
+  measured: (BoxFacts & CommandFacts) | undefined;
+
+  private constructor(
+    sandbox: Sandbox,
+    user: CommandUser,
+    policy: CommandPolicy,
+    cgroups: ProcessCgroups,
+    env: Readonly<Record<string, string>>,
+    topDirectory: string,
+  ) {
+    this.#sandbox = sandbox;
+    this.#user = user;
+    this.#policy = policy;
+    this.#cgroups = cgroups;
+    this.env = env;
+    this.topDirectory = topDirectory;
+  }
+
+  /** Throws what opening a sandbox throws; nothing is left then. */
+  static async open(options: BuildBoxOptions): Promise<BuildBox> {
+    const { engine, request, image, topDirectory = TOP_DIRECTORY } = options;
+    const { manifest } = image;
+    const user = commandUser(manifest, manifest.user.uid === 0 ? BUILDER : undefined);
+    const disk = request.disk ?? DEFAULT_DISK;
+    const hostname = request.hostname ?? 'kiln';
+    const specification = sandboxSpecification({
+      root: image.tree,
+      image: manifest.id,
+      hostname,
+      network: options.network,
+      binds: options.binds,
+      tmpfs: [{ target: BUILD_HOME, bytes: disk }],
+      files: [
+        {
+          path: `${BUILD_HOME}/.rpmmacros`,
+          mode: 0o644,
+          content: rpmMacros(topDirectory, hostname),
+        },
+      ],
+      disk,
+      limits: request.limits ?? {},
+    });
+    const seccomp = await seccompFilter(engine.paths, SECCOMP, []);
+    const sandbox = await openSandbox(engine, specification, {
+      user,
+      caller: request.caller,
+      command: ['kiln build', request.source.path],
+      outlives: request.keepSeconds !== undefined,
+    });
+    try {
+      const cgroups = await ProcessCgroups.of(sandbox.initPid);
+      const env = { ...manifest.environment, ...options.env, HOME: BUILD_HOME };
+      const policy = { user: user.spec, capabilities: [], seccomp };
+      return new BuildBox(sandbox, user, policy, cgroups, env, topDirectory);
+    } catch (error) {
+      await sandbox.close();
+      throw error;
+    }
+  }
+
+  get id(): string {
+    return this.#sandbox.id;
+  }
+
+  /** Puts files of the host into the box; they are the build user's. */
+  async fill(
+    items: readonly { readonly source: string; readonly target: string }[],
+    warn: (warning: ArtifactWarning) => void,
+    signal: AbortSignal | undefined,
+  ): Promise<void> {
+    const [, base] = this.#sandbox.facts.uidMap;
+    const rootFd = this.#sandbox.openRoot();
+    try {
+      await copyIn({
+        rootFd,
+        items,
+        owner: { uid: base + this.#user.uid, gid: base + this.#user.gid },
+        onWarning: warn,
+        ...(signal === undefined ? {} : { signal }),
+      });
+    } finally {
+      closeSync(rootFd);
+    }
+  }
+
+  /** Runs a command to its end, whatever that is. Throws what starting throws; the signal's reason. */
+  async run(argv: readonly string[], command: BuildCommand): Promise<BuildCommandEnd> {
+    const { signal, onOutput } = command;
+    signal?.throwIfAborted();
+    const process = await this.#sandbox.spawn(argv, {
+      policy: this.#policy,
+      env: this.env,
+      workdir: BUILD_HOME,
+    });
+    this.measured = { ...this.#sandbox.facts, ...process.facts };
+    const kill = () => this.#sandbox.killAll();
+    const abort = () => void kill().catch(() => undefined);
+    signal?.addEventListener('abort', abort, { once: true });
+    const tail = new Tail();
+    const take = (chunk: Buffer) => {
+      tail.push(chunk);
+      onOutput(chunk);
+    };
+    process.stdout.on('data', take);
+    process.stderr.on('data', take);
+    process.stdin.end();
+    try {
+      const { timeout, stallTimeout } = command;
+      const end = await supervise(
+        process,
+        {
+          ...(timeout === undefined ? {} : { timeout }),
+          ...(stallTimeout === undefined ? {} : { stallTimeout }),
+        },
+        kill,
+      );
+      signal?.throwIfAborted();
+      return { ...end, lines: tail.lines() };
+    } finally {
+      signal?.removeEventListener('abort', abort);
+    }
+  }
+
+  /** Of all processes the box has had. */
+  usage(): CgroupUsage {
+    return this.#cgroups.usage(this.#sandbox.id);
+  }
+
+  /** Whether the box's private file systems, the build's own among them, have no room left. */
+  diskIsFull(): boolean {
+    return this.#sandbox.diskIsFull([BUILD_HOME]);
+  }
+
+  /** A descriptor of the box's root directory; the caller closes it. The tree is hostile. */
+  openRoot(): number {
+    return this.#sandbox.openRoot();
+  }
+
+  /** Lets go of the box; `kiln shell` finds it in `workdir` with this box's policy. */
+  async keep(seconds: number, workdir: string): Promise<void> {
+    await this.#sandbox.keep(seconds, {
+      user: this.#policy.user,
+      capabilities: this.#policy.capabilities,
+      seccomp: SECCOMP,
+      env: this.env,
+      workdir,
+    });
+  }
+
+  async close(): Promise<void> {
+    await this.#sandbox.close();
+  }
+}

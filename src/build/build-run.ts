@@ -1,0 +1,99 @@
+import type { ArtifactWarning } from '../artifacts/warning.ts';
+import { describeProgress, type ImageProgress } from '../image/progress.ts';
+import { Timeline } from '../run/timeline.ts';
+import type { Engine } from '../sandbox/open.ts';
+import type { BuildCommand } from './box.ts';
+import type { BuildHooks, BuildPhase, LogName } from './report.ts';
+import type { BuildRequest } from './request.ts';
+import type { ResultFiles } from './result-files.ts';
+
+/** What all parts of one build share: its logs, its clock, who listens. */
+export class BuildRun {
+  readonly engine: Engine;
+  readonly request: BuildRequest;
+  readonly hooks: BuildHooks;
+  readonly timeline = new Timeline();
+  readonly warnings: ArtifactWarning[] = [];
+  readonly signal: AbortSignal;
+  /** The box that was kept for whoever wants to look into it. */
+  kept: string | undefined;
+  /** The phase that failed: the innermost. */
+  failedPhase: BuildPhase | undefined;
+  #files: ResultFiles | undefined;
+  readonly #broken = new AbortController();
+  readonly #said = new Set<string>();
+  #deadline: number | undefined;
+
+  constructor(engine: Engine, request: BuildRequest, hooks: BuildHooks) {
+    this.engine = engine;
+    this.request = request;
+    this.hooks = hooks;
+    const signals = [this.#broken.signal, ...(hooks.signal === undefined ? [] : [hooks.signal])];
+    this.signal = AbortSignal.any(signals);
+  }
+
+  /** From here on there are logs. */
+  logTo(files: ResultFiles): void {
+    this.#files = files;
+  }
+
+  /** Runs a part of the build: state.log and whoever listens hear of it, and its time is taken. */
+  async phase<Result>(name: BuildPhase, work: () => Promise<Result>): Promise<Result> {
+    this.signal.throwIfAborted();
+    this.#files?.state('Start', name);
+    this.hooks.onPhase?.(name, 'start');
+    try {
+      const result = await this.timeline.measure(name, work);
+      this.#files?.state('Finish', name);
+      this.hooks.onPhase?.(name, 'finish');
+      return result;
+    } catch (error) {
+      this.failedPhase ??= name;
+      this.hooks.onPhase?.(name, 'fail');
+      this.#files?.state('Failed', name);
+      throw error;
+    }
+  }
+
+  /** How a command runs whose output goes into `log`, within what is left of the time. */
+  command(log: LogName): BuildCommand {
+    const { timeout, stallTimeout } = this.request.time ?? {};
+    this.#deadline ??= timeout === undefined ? undefined : performance.now() + timeout;
+    const left = this.#deadline && Math.max(1, this.#deadline - performance.now());
+    return {
+      onOutput: (chunk) => this.output(log, chunk),
+      timeout: left,
+      stallTimeout,
+      signal: this.signal,
+    };
+  }
+
+  /** Adds to a log. One that cannot be written any more ends the build. */
+  output(log: LogName, chunk: Buffer): void {
+    try {
+      this.#files?.append(log, chunk);
+    } catch (error) {
+      this.#broken.abort(error);
+    }
+    this.hooks.onOutput?.(log, chunk);
+  }
+
+  /** A line of root.log. */
+  say(text: string): void {
+    this.output('root.log', Buffer.from(`${text}\n`));
+  }
+
+  /** What making images is busy with goes into root.log, each kind of step once. */
+  readonly onProgress = (progress: ImageProgress): void => {
+    this.hooks.onImageProgress?.(progress);
+    const text = describeProgress(progress);
+    if (this.#said.has(text)) return;
+    this.#said.add(text);
+    this.say(text);
+  };
+
+  readonly warn = (warning: ArtifactWarning): void => {
+    this.warnings.push(warning);
+    this.hooks.onWarning?.(warning);
+  };
+}

@@ -1,0 +1,126 @@
+import { closeSync, constants, fstatSync } from 'node:fs';
+import { Budget } from '../artifacts/budget.ts';
+import { type Collection, collectArtifacts } from '../artifacts/collect.ts';
+import { listDirectory } from '../artifacts/source.ts';
+import { KilnError } from '../errors.ts';
+import { openInTree } from '../image/tree/path.ts';
+import { openPath } from '../kernel/at.ts';
+import type { RpmIdentity } from '../rpm/package.ts';
+import { readIdentities } from '../rpm/read.ts';
+import type { BuildBox } from './box.ts';
+import type { BuildRun } from './build-run.ts';
+import type { BuiltPackage } from './report.ts';
+
+/** More packages than any spec makes; each costs a line in result.json. */
+const MAX_PACKAGES = 20_000;
+
+/** What came out of a box. */
+export interface CollectedPackages {
+  readonly packages: readonly BuiltPackage[];
+  readonly sourcePackage: BuiltPackage | undefined;
+  readonly collection: Collection;
+}
+
+/** One package file in a box. */
+interface Found {
+  /** Without a folder. */
+  readonly file: string;
+  readonly identity: RpmIdentity;
+}
+
+/**
+ * Copies the packages that a build made into the result directory. Before that each is read in a
+ * confined child; nothing that is no package comes out. All processes of the box must be dead.
+ * @throws KilnError E_BUILD_OUTPUT, and what {@link collectArtifacts} throws.
+ */
+export async function collectPackages(run: BuildRun, box: BuildBox): Promise<CollectedPackages> {
+  const { request, signal, warn } = run;
+  const rootFd = box.openRoot();
+  try {
+    const found: Found[] = [];
+    const folders: string[] = [];
+    for (const folder of [`${box.topDirectory}/RPMS`, `${box.topDirectory}/SRPMS`]) {
+      const inFolder = await packagesIn(rootFd, folder, run);
+      if (inFolder.length > 0) folders.push(folder);
+      found.push(...inFolder);
+    }
+    if (found.length > MAX_PACKAGES) {
+      throw new KilnError('E_BUILD_OUTPUT', `it made ${found.length} packages`, {
+        hint: `${MAX_PACKAGES} are the most that kiln takes`,
+      });
+    }
+    const collection = await collectArtifacts({
+      rootFd,
+      patterns: folders.map((folder) => `${folder}/*.rpm`),
+      workdir: '/',
+      destination: request.resultDirectory,
+      owner: request.caller,
+      signal,
+      onWarning: warn,
+    });
+    const built = found.map((entry) => describe(entry, collection));
+    return {
+      packages: built.filter(({ isSource }) => !isSource).sort(byFile),
+      sourcePackage: built.find(({ isSource }) => isSource),
+      collection,
+    };
+  } finally {
+    closeSync(rootFd);
+  }
+}
+
+/** The packages in one folder of the box; a link or device that is called like one is left out. */
+async function packagesIn(rootFd: number, path: string, run: BuildRun): Promise<Found[]> {
+  const folder = openInTree(rootFd, path, constants.O_RDONLY | constants.O_DIRECTORY);
+  if (folder === undefined) return [];
+  try {
+    const budget = new Budget(undefined, run.signal);
+    const names = listDirectory(folder, budget).filter((name) => name.toString().endsWith('.rpm'));
+    const files = names.filter((name) => isFile(folder, name, path)).map((name) => name.toString());
+    const paths = files.map((name) => `/proc/self/fd/${folder}/${name}`);
+    const found: Found[] = [];
+    for await (const result of readIdentities(paths, { signal: run.signal })) {
+      const file = files[result.index] ?? '';
+      if (result.error !== undefined) throw notAPackage(file, result.error);
+      found.push({ file, identity: result.package });
+    }
+    return found;
+  } finally {
+    closeSync(folder);
+  }
+}
+
+function isFile(folder: number, name: Buffer, path: string): boolean {
+  const fd = openPath(folder, name);
+  try {
+    const stats = fstatSync(fd);
+    if (stats.isDirectory()) throw notAPackage(`${path}/${name}`, new Error('it is a directory'));
+    return stats.isFile();
+  } finally {
+    closeSync(fd);
+  }
+}
+
+function notAPackage(name: string, cause: Error): KilnError {
+  return new KilnError('E_BUILD_OUTPUT', `the build made ${name}, and that is no package`, {
+    cause,
+    hint: 'only rpmbuild may write to RPMS and SRPMS; look for what else does in the spec',
+  });
+}
+
+function describe({ file, identity }: Found, collection: Collection): BuiltPackage {
+  const { name, epoch, version, release, arch, isSource } = identity;
+  const artifact = collection.artifacts.find(({ path }) => path === file);
+  const evr = `${epoch === null || epoch === 0 ? '' : `${epoch}:`}${version}-${release}`;
+  return {
+    file,
+    nevra: `${name}-${evr}.${arch}`,
+    isSource,
+    sha256: artifact?.sha256 ?? '',
+    size: artifact?.size ?? 0,
+  };
+}
+
+function byFile(a: BuiltPackage, b: BuiltPackage): number {
+  return a.file < b.file ? -1 : Number(a.file > b.file);
+}

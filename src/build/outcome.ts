@@ -1,0 +1,65 @@
+import { KilnError } from '../errors.ts';
+import type { CgroupUsage } from '../kernel/cgroup-usage.ts';
+import type { BuildBox, BuildCommandEnd } from './box.ts';
+import { relevantLines } from './relevant-lines.ts';
+import type { BuildReport } from './report.ts';
+
+/** Which limit was hit, by what the kernel counted; the limits of time are ours. */
+export function whichLimit(
+  end: BuildCommandEnd,
+  usage: CgroupUsage,
+  box: BuildBox,
+): BuildReport['limitHit'] {
+  if (end.timeLimit !== null) return end.timeLimit;
+  if (end.exitCode === 0) return null;
+  if ((usage.oomKills ?? 0) > 0) return 'memory';
+  if ((usage.pidsRefused ?? 0) > 0) return 'pids';
+  return box.diskIsFull() ? 'disk' : null;
+}
+
+const LIMITS: Readonly<Record<NonNullable<BuildReport['limitHit']>, readonly [string, string]>> = {
+  timeout: ['it ran out of time', 'give it more with --timeout'],
+  stall: ['it wrote nothing for too long', 'give it more time with --stall-timeout'],
+  memory: ['it ran out of memory', 'give it more with --memory'],
+  pids: ['it started too many processes', 'allow it more with --pids'],
+  disk: ['it filled its file system', 'give it more room with --disk'],
+};
+
+/** A command of a build that failed, with the lines of its log that tell why. */
+export class BuildFailure extends KilnError {
+  readonly end: BuildCommandEnd;
+  readonly limitHit: BuildReport['limitHit'];
+  /** Oldest first. */
+  readonly lastLines: readonly string[];
+
+  constructor(
+    code: string,
+    what: string,
+    end: BuildCommandEnd,
+    limitHit: BuildReport['limitHit'],
+    hint?: string,
+  ) {
+    const limit = limitHit === null ? undefined : LIMITS[limitHit];
+    const advice = limit?.[1] ?? hint;
+    super(code, `${what}: ${limit?.[0] ?? howItEnded(end)}`, {
+      ...(advice === undefined ? {} : { hint: advice }),
+      details: { exitCode: end.exitCode, signal: end.signal, limitHit },
+    });
+    this.end = end;
+    this.limitHit = limitHit;
+    this.lastLines = relevantLines(end.lines);
+  }
+}
+
+function howItEnded({ exitCode, signal }: BuildCommandEnd): string {
+  return signal === null ? `exit status ${exitCode}` : `killed by ${signal}`;
+}
+
+/** The section of a spec that rpmbuild says failed, such as `%build`. */
+export function failedSection(lines: readonly string[]): string | undefined {
+  for (const line of lines.toReversed()) {
+    const match = /Bad exit status from \S+ \((%\w+)\)/.exec(line);
+    if (match !== null) return match[1];
+  }
+  return undefined;
+}

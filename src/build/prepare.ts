@@ -1,0 +1,209 @@
+import { KilnError } from '../errors.ts';
+import type { LeasedImage } from '../image/store/images.ts';
+import type { RepositorySet } from '../repository/open.ts';
+import type { Bind, SandboxSpecification } from '../sandbox/specification.ts';
+import type { BuildBase } from './base.ts';
+import { BuildBox } from './box.ts';
+import type { BuildRun } from './build-run.ts';
+import { type BuildInput, inputFiles } from './input.ts';
+import { leaveBox } from './keep.ts';
+import { keepRequires, knownRequires, knownRequiresPath } from './known-requires.ts';
+import { buildRepositories, type Layer, openLayer, solveLayer } from './layer.ts';
+import { dynamicRequires, makeSrpm } from './srpm.ts';
+
+/** Rounds of installing what was asked for and asking again; more never come to rest. */
+const MAX_ROUNDS = 20;
+
+/** A box with the source package made in it, in the image that has everything it requires. */
+export interface PreparedBuild {
+  readonly box: BuildBox;
+  readonly image: LeasedImage;
+  readonly layer: Layer;
+  /** What the spec requires, statically and dynamically. */
+  readonly requires: readonly string[];
+  /** Ends the use of the image, and the box; after a failure in the box it may be kept. */
+  close(failure?: unknown): Promise<void>;
+}
+
+/** How boxes are opened. */
+export interface PrepareOptions {
+  readonly base: BuildBase;
+  readonly input: BuildInput;
+  readonly binds: readonly Bind[];
+  readonly env: Readonly<Record<string, string>>;
+  readonly topDirectory?: string | undefined;
+  /** Nothing is solved: this is what comes on top. */
+  readonly layer?: Layer | undefined;
+  /** End with the source package made in the base. */
+  readonly sourceOnly: boolean;
+}
+
+/**
+ * Makes the source package in the base image, asks it what it requires, and goes on in the image
+ * that has that, until nothing new is asked for. Where the answer is known from an earlier build,
+ * the first image is the right one.
+ * @throws KilnError E_BUILD_SRPM, E_BUILD_SPEC, E_BUILD_FAILED, E_BUILD_LOOP, and what solving and
+ * making images throws.
+ */
+export async function prepareBuild(run: BuildRun, options: PrepareOptions): Promise<PreparedBuild> {
+  const rounds = new Rounds(run, options);
+  try {
+    return await rounds.settle();
+  } catch (error) {
+    await rounds.abandon(error);
+    throw error;
+  }
+}
+
+class Rounds {
+  readonly #run: BuildRun;
+  readonly #options: PrepareOptions;
+  #box: BuildBox | undefined;
+  #image: LeasedImage | undefined;
+  #layer: Layer = { lock: null, whole: false, warnings: [] };
+  #repositories: RepositorySet | undefined;
+  readonly #answers = new Map<string, Layer>();
+
+  constructor(run: BuildRun, options: PrepareOptions) {
+    this.#run = run;
+    this.#options = options;
+  }
+
+  async settle(): Promise<PreparedBuild> {
+    const { engine, request } = this.#run;
+    const { base, input } = this.#options;
+    const path = knownRequiresPath(engine.paths, input, request, base.image.manifest.id);
+    const known = this.#options.sourceOnly ? undefined : await knownRequires(path);
+    await this.#enter(await this.#firstLayer(known));
+    const seen = new Set<string>();
+    for (let round = 0; round < MAX_ROUNDS; round++) {
+      const asked = await makeSrpm(this.#run, this.#opened());
+      if (this.#options.sourceOnly) return this.#prepared(asked.requires);
+      for (const name of asked.requires) seen.add(name);
+      let next = await this.#solved([...seen]);
+      if (asked.dynamic && this.#isHere(next)) {
+        const dynamic = await dynamicRequires(this.#run, this.#opened());
+        for (const name of dynamic) seen.add(name);
+        next = await this.#solved([...seen]);
+      }
+      if (this.#isHere(next)) {
+        await keepRequires(path, [...seen]);
+        return this.#prepared([...seen]);
+      }
+      await this.#enter(next);
+    }
+    throw new KilnError('E_BUILD_LOOP', `it asks for more after ${MAX_ROUNDS} rounds`, {
+      hint: 'its %generate_buildrequires never comes to rest; build.log shows what it asks for',
+    });
+  }
+
+  /** Ends the box there is; after a failure in it, it may be kept. */
+  async abandon(failure?: unknown): Promise<void> {
+    if (this.#box !== undefined) await leaveBox(this.#run, this.#box, failure);
+    await this.#image?.[Symbol.asyncDispose]();
+  }
+
+  async #firstLayer(known: readonly string[] | undefined): Promise<Layer> {
+    if (this.#options.layer !== undefined) return this.#options.layer;
+    const additional = this.#run.request.additionalPackages ?? [];
+    if (this.#options.sourceOnly || (known === undefined && additional.length === 0)) {
+      return this.#layer;
+    }
+    // A guess that cannot be had any more is no failure.
+    const guess = known && (await this.#solved(known).catch(() => undefined));
+    return guess ?? (await this.#solved([]));
+  }
+
+  async #solved(requires: readonly string[]): Promise<Layer> {
+    if (this.#options.layer !== undefined) return this.#options.layer;
+    const additionalPackages = this.#run.request.additionalPackages ?? [];
+    const wanted = [...requires].sort();
+    const key = JSON.stringify(wanted);
+    const before = this.#answers.get(key);
+    if (before !== undefined) return before;
+    const layer =
+      wanted.length + additionalPackages.length === 0
+        ? { lock: null, whole: false, warnings: [] }
+        : await this.#run.phase('dependencies', async () => {
+            const context = this.#context();
+            this.#repositories ??= await buildRepositories(context, this.#run.request);
+            return await solveLayer(this.#repositories, context, {
+              requires: wanted,
+              additionalPackages,
+            });
+          });
+    this.#answers.set(key, layer);
+    return layer;
+  }
+
+  #context() {
+    const { engine, onProgress, signal } = this.#run;
+    return { engine, base: this.#options.base, onProgress, signal };
+  }
+
+  #isHere(layer: Layer): boolean {
+    return JSON.stringify(digests(layer)) === JSON.stringify(digests(this.#layer));
+  }
+
+  async #enter(layer: Layer): Promise<void> {
+    await this.abandon();
+    this.#box = undefined;
+    const run = this.#run;
+    for (const warning of layer.warnings) run.say(`warning: ${warning}`);
+    const image = await run.phase('image', async () => {
+      for (const { nevra } of layer.lock?.packages ?? []) run.say(`installing ${nevra}`);
+      return await openLayer(this.#context(), layer);
+    });
+    this.#image = image;
+    this.#layer = layer;
+    this.#box = await run.phase('sandbox', async () => {
+      const { binds, env, topDirectory } = this.#options;
+      const { engine, request } = run;
+      const network = networkOf(request);
+      const box = await BuildBox.open({
+        engine,
+        request,
+        image,
+        network,
+        binds,
+        env,
+        topDirectory,
+      });
+      try {
+        await box.fill(inputFiles(request, box.topDirectory), run.warn, run.signal);
+      } catch (error) {
+        await box.close();
+        throw error;
+      }
+      return box;
+    });
+  }
+
+  #opened(): BuildBox {
+    if (this.#box === undefined) throw new TypeError('no box is open');
+    return this.#box;
+  }
+
+  #prepared(requires: readonly string[]): PreparedBuild {
+    const box = this.#opened();
+    const image = this.#image!;
+    return {
+      box,
+      image,
+      layer: this.#layer,
+      requires,
+      close: async (failure) => {
+        await leaveBox(this.#run, box, failure);
+        await image[Symbol.asyncDispose]();
+      },
+    };
+  }
+}
+
+function digests({ lock, whole }: Layer) {
+  return [whole, lock?.packages.map(({ digest }) => digest) ?? []];
+}
+
+function networkOf({ network }: BuildRun['request']): SandboxSpecification['network'] {
+  return network === undefined || network.phases.length === 0 ? 'private' : network.use;
+}

@@ -1,0 +1,122 @@
+import {
+  closeSync,
+  constants,
+  fchownSync,
+  openSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
+import { join, resolve } from 'node:path';
+import type { Owner } from '../artifacts/destination.ts';
+import { makeResultDirectory, unusableResultDirectory } from '../artifacts/result-directory.ts';
+import type { BuildPhase, LogName } from './report.ts';
+
+/** Bytes of one log; a build that talks without end must not fill the host's disk. */
+const LOG_LIMIT = 512 * 2 ** 20;
+
+/** Files of an earlier build in the same directory that would belie this one. */
+const STALE = ['result.json', 'lock.json', 'buildroot_lock.json', 'installed_pkgs.log'];
+
+const FLAGS = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
+
+interface OpenLog {
+  readonly fd: number;
+  written: number;
+}
+
+/**
+ * The logs of a result directory, by mock's names. They are written while the build goes on, so
+ * that one can look on; everything else appears whole.
+ */
+export class ResultFiles implements Disposable {
+  /** Absolute. */
+  readonly directory: string;
+  readonly #owner: Owner;
+  readonly #logs = new Map<LogName | 'state.log', OpenLog>();
+
+  private constructor(directory: string, owner: Owner) {
+    this.directory = directory;
+    this.#owner = owner;
+  }
+
+  /** Makes the directory if missing, and empty logs in it. @throws KilnError E_RESULTDIR */
+  static async open(path: string, owner: Owner): Promise<ResultFiles> {
+    const directory = resolve(path);
+    const files = new ResultFiles(directory, owner);
+    try {
+      await makeResultDirectory(directory, owner);
+      for (const name of STALE) rmSync(join(directory, name), { force: true });
+      for (const name of ['build.log', 'root.log', 'state.log'] as const) {
+        rmSync(join(directory, name), { force: true });
+        files.#logs.set(name, { fd: files.#create(name), written: 0 });
+      }
+    } catch (cause) {
+      files[Symbol.dispose]();
+      throw unusableResultDirectory(directory, cause);
+    }
+    return files;
+  }
+
+  /** @throws KilnError E_RESULTDIR when there is no room any more. */
+  append(name: LogName, chunk: Buffer): void {
+    this.#append(name, chunk);
+  }
+
+  /** A line of state.log: `2026-11-24 18:16:54,678 - Start: build`. */
+  state(event: 'Start' | 'Finish' | 'Failed', phase: BuildPhase): void {
+    const time = new Date().toISOString().replace('T', ' ').replace('.', ',').replace('Z', '');
+    this.#append('state.log', Buffer.from(`${time} - ${event}: ${phase}\n`));
+  }
+
+  /** Puts a whole file into the directory, in place of what has its name. @throws E_RESULTDIR */
+  write(name: string, content: string): void {
+    const temporary = `.${name}.${process.pid}`;
+    try {
+      rmSync(join(this.directory, temporary), { force: true });
+      const fd = this.#create(temporary);
+      try {
+        writeFileSync(fd, content);
+      } finally {
+        closeSync(fd);
+      }
+      renameSync(join(this.directory, temporary), join(this.directory, name));
+    } catch (cause) {
+      rmSync(join(this.directory, temporary), { force: true });
+      throw unusableResultDirectory(this.directory, cause);
+    }
+  }
+
+  #create(name: string): number {
+    const fd = openSync(join(this.directory, name), FLAGS, 0o644);
+    fchownSync(fd, this.#owner.uid, this.#owner.gid);
+    return fd;
+  }
+
+  #append(name: LogName | 'state.log', chunk: Buffer): void {
+    const log = this.#logs.get(name);
+    if (log === undefined || log.written > LOG_LIMIT) return;
+    try {
+      writeAll(log.fd, chunk);
+      log.written += chunk.length;
+      if (log.written > LOG_LIMIT) {
+        writeAll(
+          log.fd,
+          Buffer.from(`\n[kiln: ${name} ends here: it is ${LOG_LIMIT} bytes long]\n`),
+        );
+      }
+    } catch (cause) {
+      throw unusableResultDirectory(this.directory, cause);
+    }
+  }
+
+  [Symbol.dispose](): void {
+    for (const { fd } of this.#logs.values()) closeSync(fd);
+    this.#logs.clear();
+  }
+}
+
+function writeAll(fd: number, chunk: Buffer): void {
+  for (let at = 0; at < chunk.length; ) at += writeSync(fd, chunk, at);
+}

@@ -1,0 +1,92 @@
+import type { BuildRequest } from './request.ts';
+
+/** The build user's home, as mock has it. It is a file system of its own. */
+export const BUILD_HOME = '/builddir';
+
+/** rpm's %_topdir in a box, as mock has it. */
+export const TOP_DIRECTORY = `${BUILD_HOME}/build`;
+
+/** Exit status of rpmbuild when BuildRequires are not met (RPMRC_MISSINGBUILDREQUIRES). */
+export const MISSING_BUILDREQUIRES = 11;
+
+/**
+ * ~/.rpmmacros of a box: whoever enters a kept one builds as kiln did. RPMs come out flat in RPMS/,
+ * as in mock.
+ */
+export function rpmMacros(top: string, hostname: string): string {
+  return [
+    `%_topdir ${top}`,
+    '%_rpmfilename %%{NAME}-%%{VERSION}-%%{RELEASE}.%%{ARCH}.rpm',
+    // rpmbuild would ask a resolver, and a box has none.
+    `%_buildhost ${hostname}`,
+    '',
+  ].join('\n');
+}
+
+/** Options that decide what a spec means: every call of rpmbuild for one build has the same. */
+export function specOptions(request: BuildRequest): string[] {
+  return [
+    ...(request.target === undefined ? [] : ['--target', request.target]),
+    ...(request.defines ?? []).flatMap((define) => ['--define', define]),
+    ...(request.with ?? []).flatMap((name) => ['--with', name]),
+    ...(request.without ?? []).flatMap((name) => ['--without', name]),
+    ...(request.nocheck === true ? ['--nocheck'] : []),
+    ...(request.rpmbuildOptions ?? []),
+  ];
+}
+
+/** What a box is asked to run: a script for the image's own shell, and its arguments. */
+function shell(name: string, script: string, ...parameters: readonly string[]): string[] {
+  // One stream for both outputs: what rpmbuild says stays beside what it is about.
+  return ['/bin/sh', '-c', `exec 2>&1; cd "$1" && shift && ${script}`, name, ...parameters];
+}
+
+/** Unpacks the source package in `originals` into SPECS and SOURCES. */
+export function unpackSource(top: string): string[] {
+  return shell('unpack', 'rpm -i --nodeps originals/*.rpm', top);
+}
+
+/** Makes the source package, with the macros of the image. */
+export function makeSourcePackage(top: string, options: readonly string[]): string[] {
+  return shell('srpm', 'exec rpmbuild "$@" -bs --nodeps SPECS/*.spec', top, ...options);
+}
+
+/** Prints what the source package requires, one requirement a line. */
+export function querySource(top: string): string[] {
+  return shell('requires', 'exec rpm -qp --nosignature --requires SRPMS/*src.rpm', top);
+}
+
+/** Has the spec generate its dynamic BuildRequires: rpmbuild's -br. */
+export function generateBuildRequires(top: string, options: readonly string[]): string[] {
+  return shell('buildrequires', 'exec rpmbuild "$@" -br SPECS/*.spec', top, ...options);
+}
+
+/** Prints what {@link generateBuildRequires} found, and removes the package it is in. */
+export function queryGenerated(top: string): string[] {
+  const script =
+    'rpm -qp --nosignature --requires SRPMS/*.buildreqs.nosrc.rpm && rm SRPMS/*.buildreqs.nosrc.rpm';
+  return shell('requires', script, top);
+}
+
+const SHORT_CIRCUIT = { build: '-bc', install: '-bi', binary: '-bb' } as const;
+
+/** Makes the binary packages. */
+export function buildPackages(
+  top: string,
+  options: readonly string[],
+  shortCircuit: BuildRequest['shortCircuit'],
+): string[] {
+  const stage =
+    shortCircuit === undefined ? ['-bb'] : [SHORT_CIRCUIT[shortCircuit], '--short-circuit'];
+  return shell('build', 'exec rpmbuild "$@" SPECS/*.spec', top, ...options, ...stage);
+}
+
+/** Without requirements on rpm itself: the image's rpm answers those. */
+export function withoutRpmlib(requires: readonly string[]): string[] {
+  return requires.filter((line) => !line.startsWith('rpmlib('));
+}
+
+/** Whether these are requirements of a spec that has %generate_buildrequires. */
+export function isDynamic(requires: readonly string[]): boolean {
+  return requires.some((line) => line.startsWith('rpmlib(DynamicBuildRequires)'));
+}

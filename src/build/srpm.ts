@@ -1,0 +1,118 @@
+import type { BuildBox, BuildCommandEnd } from './box.ts';
+import type { BuildRun } from './build-run.ts';
+import { BuildFailure, failedSection, whichLimit } from './outcome.ts';
+import type { LogName } from './report.ts';
+import {
+  generateBuildRequires,
+  isDynamic,
+  MISSING_BUILDREQUIRES,
+  makeSourcePackage,
+  queryGenerated,
+  querySource,
+  specOptions,
+  unpackSource,
+  withoutRpmlib,
+} from './rpmbuild.ts';
+
+/** What a source package asks for. */
+export interface SourceRequires {
+  readonly requires: readonly string[];
+  /** The spec has %generate_buildrequires. */
+  readonly dynamic: boolean;
+}
+
+/** How far a package's answer is read, in lines: no spec has that many BuildRequires. */
+const MAX_REQUIRES = 20_000;
+
+/**
+ * Makes the source package in a box with the macros of its image.
+ * @throws BuildFailure E_BUILD_SRPM for a source package that cannot be unpacked, E_BUILD_SPEC for
+ * a spec that rpmbuild does not take.
+ */
+export async function makeSrpm(run: BuildRun, box: BuildBox): Promise<SourceRequires> {
+  const { request } = run;
+  const { topDirectory } = box;
+  await run.phase('srpm', async () => {
+    if (request.source.kind === 'srpm') {
+      const end = await execute(run, box, unpackSource(topDirectory), 'build.log');
+      if (end.exitCode !== 0)
+        throw failure(box, 'E_BUILD_SRPM', 'the source package cannot be unpacked', end);
+    }
+    const end = await execute(
+      run,
+      box,
+      makeSourcePackage(topDirectory, specOptions(request)),
+      'build.log',
+    );
+    if (end.exitCode !== 0) {
+      const hint =
+        request.source.kind === 'spec' && request.source.sources === undefined
+          ? 'if a Source or Patch is missing, name its directory with --sources'
+          : undefined;
+      throw failure(box, 'E_BUILD_SPEC', 'rpmbuild cannot make the source package', end, hint);
+    }
+  });
+  return await run.phase('buildrequires', async () => {
+    const lines = await query(run, box, querySource(topDirectory));
+    return { requires: withoutRpmlib(lines), dynamic: isDynamic(lines) };
+  });
+}
+
+/**
+ * Runs %prep and %generate_buildrequires and returns what they ask for, if any of it is missing.
+ * @throws BuildFailure E_BUILD_FAILED when one of them fails.
+ */
+export async function dynamicRequires(run: BuildRun, box: BuildBox): Promise<string[]> {
+  return await run.phase('dynamic-buildrequires', async () => {
+    const { topDirectory } = box;
+    const argv = generateBuildRequires(topDirectory, specOptions(run.request));
+    const end = await execute(run, box, argv, 'build.log');
+    // rpmbuild writes down what is required only where something is missing.
+    if (end.exitCode === 0) return [];
+    if (end.exitCode !== MISSING_BUILDREQUIRES) {
+      const section = failedSection(end.lines) ?? '%generate_buildrequires';
+      throw failure(box, 'E_BUILD_FAILED', `${section} failed`, end);
+    }
+    return withoutRpmlib(await query(run, box, queryGenerated(topDirectory)));
+  });
+}
+
+/** Runs a command whose output is an answer: lines. */
+async function query(run: BuildRun, box: BuildBox, argv: readonly string[]): Promise<string[]> {
+  const chunks: Buffer[] = [];
+  let size = 0;
+  const command = run.command('build.log');
+  const end = await box.run(argv, {
+    ...command,
+    onOutput: (chunk) => {
+      size += chunk.length;
+      if (size < MAX_REQUIRES * 200) chunks.push(chunk);
+    },
+  });
+  if (end.exitCode !== 0)
+    throw failure(box, 'E_BUILD_SRPM', 'rpm cannot read the source package', end);
+  const lines = Buffer.concat(chunks).toString('utf8').split('\n');
+  // rpm warns of what it does not like beside what it was asked.
+  return lines
+    .filter((line) => line !== '' && !/^(warning|error): /.test(line))
+    .slice(0, MAX_REQUIRES);
+}
+
+async function execute(
+  run: BuildRun,
+  box: BuildBox,
+  argv: readonly string[],
+  log: LogName,
+): Promise<BuildCommandEnd> {
+  return await box.run(argv, run.command(log));
+}
+
+function failure(
+  box: BuildBox,
+  code: string,
+  what: string,
+  end: BuildCommandEnd,
+  hint?: string,
+): BuildFailure {
+  return new BuildFailure(code, what, end, whichLimit(end, box.usage(), box), hint);
+}

@@ -1,0 +1,181 @@
+import { resolve } from 'node:path';
+import { type Command, InvalidArgumentError, Option } from 'commander';
+import { addedRepository } from '../build/add-repository.ts';
+import {
+  type BuildRequest,
+  type BuildSource,
+  NETWORK_PHASES,
+  type NetworkPhase,
+  type ShortCircuit,
+} from '../build/request.ts';
+import { hostArchitecture } from '../image/architecture.ts';
+import { callerIds } from '../run/request.ts';
+import { parseCount, parseCpus, parseSize, parseTime } from './values.ts';
+
+/** The options of `build`, as commander gives them. */
+export interface BuildOptions {
+  readonly image?: string;
+  readonly spec?: string;
+  readonly sources?: string;
+  readonly resultdir: string;
+  readonly define: readonly string[];
+  readonly with: readonly string[];
+  readonly without: readonly string[];
+  readonly nocheck?: boolean;
+  readonly target?: string;
+  readonly rpmbuildOpts: readonly string[];
+  readonly shortCircuit?: ShortCircuit;
+  readonly enableNetwork?: true | readonly NetworkPhase[];
+  readonly network: string;
+  readonly additionalPackage: readonly string[];
+  readonly addrepo: readonly string[];
+  readonly memory?: number;
+  readonly cpus?: number;
+  readonly pids?: number;
+  readonly disk?: number;
+  readonly timeout?: number;
+  readonly stallTimeout?: number;
+  readonly keep?: number | true;
+  readonly offline?: boolean;
+  readonly update?: boolean;
+  readonly json?: boolean;
+  readonly quiet?: boolean;
+}
+
+/** How long a kept box lives when nobody says, seconds. */
+const KEEP_SECONDS = 3600;
+
+function repeated(flags: string, description: string) {
+  return new Option(flags, description)
+    .argParser((text: string, before: string[] | undefined) => [...(before ?? []), text])
+    .default([] as string[], 'none');
+}
+
+function parsePhases(text: string): NetworkPhase[] {
+  return text.split(',').map((name) => {
+    const found = NETWORK_PHASES.find((phase) => phase === name);
+    if (found !== undefined) return found;
+    throw new InvalidArgumentError(`there are the phases ${NETWORK_PHASES.join(', ')}.`);
+  });
+}
+
+/** `--rpmbuild-opts` is one string, as mock has it: split at spaces, quotes hold together. */
+function parseWords(text: string, before: string[] | undefined): string[] {
+  const words = text.match(/(?:[^\s"']+|"[^"]*"|'[^']*')+/g) ?? [];
+  return [...(before ?? []), ...words.map((word) => word.replace(/["']/g, ''))];
+}
+
+/** Adds the options of a build: mock's names where mock has them. */
+export function addBuildOptions(command: Command): Command {
+  const options = [
+    new Option('-r, --image <image>', 'a recipe’s name or path, a lock, or an image id').env(
+      'KILN_IMAGE',
+    ),
+    new Option('--spec <file>', 'build from this spec file'),
+    new Option('--sources <dir>', 'the files that the spec names as Source and Patch'),
+    new Option('--resultdir <dir>', 'where packages and logs go').default('result'),
+    repeated('-D, --define <name value>', 'define a macro'),
+    repeated('--with <condition>', 'turn a condition of the spec on'),
+    repeated('--without <condition>', 'turn a condition of the spec off'),
+    new Option('--nocheck', 'leave %check out'),
+    new Option('--target <arch>', 'rpmbuild’s --target'),
+    new Option('--rpmbuild-opts <options>', 'more options for rpmbuild')
+      .argParser(parseWords)
+      .default([] as string[], 'none'),
+    new Option('--short-circuit <stage>', 'start rpmbuild there').choices([
+      'build',
+      'install',
+      'binary',
+    ]),
+    new Option(
+      '--enable-network [phases]',
+      `give the build a network, or only these of its phases: ${NETWORK_PHASES.join(', ')}`,
+    ).argParser(parsePhases),
+    new Option('--network <network>', 'which: host, or a libvirt network’s name').default('host'),
+    repeated('--additional-package <package>', 'install this, too'),
+    repeated('--addrepo <repository>', 'a folder or URL to take packages from, too'),
+    new Option('--memory <size>', 'limit, as 2G; what the build writes counts').argParser(
+      parseSize,
+    ),
+    new Option('--cpus <number>', 'processors’ worth of time, as 1.5').argParser(parseCpus),
+    new Option('--pids <number>', 'processes and threads').argParser(parseCount),
+    new Option('--disk <size>', 'what it may write (8G)').argParser(parseSize),
+    new Option('--timeout <time>', 'end it after this time, as 2h').argParser(parseTime),
+    new Option('--stall-timeout <time>', 'end it after this time without output').argParser(
+      parseTime,
+    ),
+    new Option('--keep [ttl]', 'if it fails, keep its sandbox an hour or this time').argParser(
+      parseTime,
+    ),
+    new Option('--offline', 'download nothing'),
+    new Option('--update', 'make the image anew if its repositories have news'),
+    new Option('-q, --quiet', 'do not show the build’s output'),
+  ];
+  for (const option of options) command.addOption(option);
+  return command;
+}
+
+/** The request that a command line makes. */
+export function buildRequest(
+  srpm: string | undefined,
+  options: BuildOptions,
+  command: Command,
+): BuildRequest {
+  const { image } = options;
+  if (image === undefined) {
+    return command.error('kiln: say which image to build in: -r IMAGE, or KILN_IMAGE');
+  }
+  const keep = options.keep === true ? KEEP_SECONDS : options.keep && options.keep / 1000;
+  const phases = options.enableNetwork === true ? NETWORK_PHASES : options.enableNetwork;
+  const { network } = options;
+  return {
+    image,
+    source: source(srpm, options, command),
+    resultDirectory: resolve(options.resultdir),
+    caller: callerIds(),
+    defines: options.define,
+    with: options.with,
+    without: options.without,
+    nocheck: options.nocheck === true,
+    ...given('target', options.target),
+    rpmbuildOptions: options.rpmbuildOpts,
+    ...given('shortCircuit', options.shortCircuit),
+    ...given(
+      'network',
+      phases && { use: network === 'host' ? ('host' as const) : { name: network }, phases },
+    ),
+    additionalPackages: options.additionalPackage,
+    repositories: options.addrepo.map((text, index) =>
+      addedRepository(text, index, hostArchitecture()),
+    ),
+    limits: {
+      ...given('memory', options.memory),
+      ...given('cpus', options.cpus),
+      ...given('pids', options.pids),
+    },
+    ...given('disk', options.disk),
+    time: { ...given('timeout', options.timeout), ...given('stallTimeout', options.stallTimeout) },
+    ...given('keepSeconds', keep),
+    offline: options.offline === true,
+    update: options.update === true,
+  };
+}
+
+function source(
+  srpm: string | undefined,
+  { spec, sources }: BuildOptions,
+  command: Command,
+): BuildSource {
+  if (srpm !== undefined && spec === undefined) return { kind: 'srpm', path: resolve(srpm) };
+  if (spec === undefined || srpm !== undefined) {
+    return command.error('kiln: give a source package, or a spec with --spec');
+  }
+  return { kind: 'spec', path: resolve(spec), ...given('sources', sources && resolve(sources)) };
+}
+
+function given<Name extends string, Value>(
+  name: Name,
+  value: Value | undefined | '',
+): { [Key in Name]?: Value } {
+  return value === undefined || value === '' ? {} : ({ [name]: value } as { [Key in Name]: Value });
+}
