@@ -49,6 +49,9 @@ await step('running it in another sandbox', async () => {
   await show`${kiln} run -r debian-build --bind ${program}:/opt/hello:ro -- /opt/hello`;
 });
 
+// What works here must work when it is pasted into another shell.
+const state = process.env.KILN_STATE;
+const command = state === undefined ? kiln : `KILN_STATE=${state} ${kiln}`;
 process.stdout.write(`
 kiln works. It took ${secondsSince(begun)} s.
 
@@ -56,7 +59,7 @@ The program that was compiled:  ${program}
 How it was made (result.json):  ${result}/result.json
 
 Three commands to try next:
-  ${kiln} run -r debian-build -- gcc --version
-  ${kiln} shell -r debian-build
-  ${kiln} run -r debian-build --bind ${source}:/src:ro -- sh -c 'cd /src && cat hello.c; id; ls -l /proc/self/ns'
+  ${command} run -r debian-build -- gcc --version
+  ${command} shell -r debian-build
+  ${command} run -r debian-build --bind ${source}:/src:ro -- sh -c 'cd /src && cat hello.c; id; ls -l /proc/self/ns'
 `);
