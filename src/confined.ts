@@ -7,6 +7,7 @@ import type { TaskTable } from './confine/task.ts';
 
 const tasks: TaskTable = {
   'image-unpack': () => import('./image/archive/unpack-task.ts'),
+  'recipe-script': () => import('./build/recipe/script-task.ts'),
   'repository-index': () => import('./repository/index-task.ts'),
   'repository-signature': () => import('./repository/signature-task.ts'),
   'rpm-read': () => import('./rpm/read-task.ts'),

@@ -1,27 +1,20 @@
 import { resolve } from 'node:path';
 import { InvalidArgumentError } from 'commander';
-import { parseDuration } from '../repository/duration.ts';
-
-const UNITS = 'KMGT';
+import { sizeInBytes, timeInMilliseconds } from '../recipe/quantity.ts';
 
 /** Bytes of `512M`, `2G`, `1.5GiB`, `4096`: powers of 1024. */
 export function parseSize(text: string): number {
-  const match = /^(\d+(?:\.\d+)?)([KMGT])?(?:i?B)?$/i.exec(text);
-  if (match === null) throw new InvalidArgumentError('not a size: write it as 512M or 2G.');
-  const power = match[2] === undefined ? 0 : UNITS.indexOf(match[2].toUpperCase()) + 1;
-  return Math.round(Number(match[1]) * 1024 ** power);
+  const bytes = sizeInBytes(text);
+  if (bytes === undefined) throw new InvalidArgumentError('not a size: write it as 512M or 2G.');
+  return bytes;
 }
 
 /** Milliseconds of `90s`, `10m`, `1h`, `500ms`; a plain number is seconds. */
 export function parseTime(text: string): number {
-  const milliseconds = /^(\d+)ms$/.exec(text);
-  if (milliseconds !== null) return Number(milliseconds[1]);
-  const fraction = /^(\d*\.\d+)s?$/.exec(text);
-  if (fraction !== null) return Math.round(Number(fraction[1]) * 1000);
-  const seconds = parseDuration(text);
-  if (seconds === undefined)
+  const milliseconds = timeInMilliseconds(text);
+  if (milliseconds === undefined)
     throw new InvalidArgumentError('not a duration: write it as 90s or 10m.');
-  return seconds * 1000;
+  return milliseconds;
 }
 
 /** A positive whole number. */

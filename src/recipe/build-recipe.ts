@@ -206,8 +206,7 @@ export interface RecipeStep {
 /** The steps of a recipe, each with a name. */
 export function stepsOf({ steps }: BuildRecipe): RecipeStep[] {
   return steps.map((step, index) => {
-    const whole =
-      typeof step === 'string' || 'function' in step ? { run: step, env: {} } : step;
+    const whole = typeof step === 'string' || 'function' in step ? { run: step, env: {} } : step;
     const { run, env } = whole;
     const { name, workdir, user: who, timeout } = 'name' in whole ? whole : {};
     return {

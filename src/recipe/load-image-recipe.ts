@@ -1,9 +1,8 @@
-import { constants } from 'node:fs';
-import { open, realpath } from 'node:fs/promises';
+import { realpath } from 'node:fs/promises';
 import { basename, dirname, isAbsolute, join, resolve } from 'node:path';
 import { KilnError } from '../errors.ts';
 import { type Repository, resolveRepository } from '../repository/configuration.ts';
-import { RECIPE_SIZE_LIMIT, RecipeDocument } from './document.ts';
+import { RecipeDocument } from './document.ts';
 import {
   type ImageRecipe,
   imageRecipeSchema,
@@ -11,7 +10,10 @@ import {
   type RecipeUser,
 } from './image-recipe.ts';
 import { RecipeError } from './problem.ts';
+import { readRecipeText } from './read-text.ts';
 import { expandVariables, type RecipeVariables } from './variables.ts';
+
+const MISSING = 'check the path; `kiln image ls` lists images, recipes/images holds the recipes';
 
 /** How deep `extends` may go; more is a mistake. */
 const MAX_DEPTH = 16;
@@ -176,7 +178,7 @@ async function readPart(
   file: string,
   options: LoadOptions,
 ): Promise<{ document: RecipeDocument; recipe: ImageRecipe | undefined }> {
-  const document = new RecipeDocument(file, await readText(file));
+  const document = new RecipeDocument(file, await readRecipeText(file, MISSING));
   const value = document.value();
   if (value === undefined) return { document, recipe: undefined };
   const variables = { ...options.variables, recipe_dir: dirname(file) };
@@ -210,21 +212,6 @@ function expandStrings(
       expandStrings(entry, [...path, key], change),
     ]),
   );
-}
-
-async function readText(file: string): Promise<string> {
-  try {
-    // O_NONBLOCK: a fifo that somebody put there must not hang us.
-    await using handle = await open(file, constants.O_RDONLY | constants.O_NONBLOCK);
-    const { size } = await handle.stat();
-    if (size > RECIPE_SIZE_LIMIT) throw new Error(`it is larger than ${RECIPE_SIZE_LIMIT} bytes`);
-    return await handle.readFile('utf8');
-  } catch (cause) {
-    throw new KilnError('E_RECIPE_READ', `cannot read the recipe ${file}`, {
-      cause,
-      hint: 'check the path; `kiln image ls` lists images, recipes/images holds the recipes',
-    });
-  }
 }
 
 /** Lists are joined, maps are merged, of single values the last one given counts. */

@@ -14,16 +14,19 @@ export interface RecipeProblem {
   readonly hint?: string;
 }
 
+const IMAGE_HINT =
+  'docs/recipes.md describes every key; `kiln image schema` prints the JSON Schema for editors';
+
 /** A recipe that cannot be used: all its problems at once (`E_RECIPE`). */
 export class RecipeError extends KilnError {
   readonly problems: readonly RecipeProblem[];
 
-  constructor(file: string, problems: readonly RecipeProblem[]) {
+  constructor(file: string, problems: readonly RecipeProblem[], hint: string = IMAGE_HINT) {
     const count = problems.length === 1 ? 'a problem' : `${problems.length} problems`;
     const ordered = [...problems].sort((a, b) => (a.file === b.file ? a.line - b.line : 0));
     const lines = ordered.map((problem) => `  ${formatProblem(problem)}`);
     super('E_RECIPE', `recipe ${file} has ${count}:\n${lines.join('\n')}`, {
-      hint: 'docs/recipes.md describes every key; `kiln image schema` prints the JSON Schema for editors',
+      hint,
       details: { problems: ordered },
     });
     this.problems = ordered;

@@ -1,0 +1,170 @@
+/** The box of a recipe: its commands, who runs them, and what they wrote last. */
+import { closeSync } from 'node:fs';
+import { posix } from 'node:path';
+import { copyIn } from '../../artifacts/copy-in.ts';
+import type { ArtifactWarning } from '../../artifacts/warning.ts';
+import { KilnError } from '../../errors.ts';
+import type { ImageManifest } from '../../image/store/manifest.ts';
+import { ProcessCgroups } from '../../kernel/cgroup-files.ts';
+import type { CgroupUsage } from '../../kernel/cgroup-usage.ts';
+import type { RunRequest } from '../../run/request.ts';
+import { commandUser } from '../../run/user.ts';
+import { ROOT_CAPABILITIES } from '../../sandbox/capabilities.ts';
+import type { BoxFacts, CommandFacts } from '../../sandbox/facts.ts';
+import type { Engine } from '../../sandbox/open.ts';
+import type { SandboxProcess } from '../../sandbox/process.ts';
+import type { Sandbox } from '../../sandbox/sandbox.ts';
+import { seccompFilter } from '../../sandbox/seccomp/profile.ts';
+import type { CommandPolicy } from '../../sandbox/specification.ts';
+import { Tail } from '../tail.ts';
+import type { BoxShell } from './script-protocol.ts';
+import type { ReadySource } from './sources.ts';
+
+/** Where sources lie in the box. */
+export const SOURCES = '/sources';
+
+/** Prints the path of the shell that steps are for. */
+const FIND_SHELL = 'command -v bash || command -v sh';
+
+/** A command that has been started in the box. */
+export interface BoxCommand {
+  readonly process: SandboxProcess;
+  /** The end of what it wrote, both streams together, oldest first. */
+  readonly tail: Tail;
+}
+
+/** How a command is started. */
+export interface BoxCommandOptions {
+  readonly argv: readonly string[];
+  readonly env: Readonly<Record<string, string>>;
+  /** Absolute, or relative to the recipe's working directory. */
+  readonly workdir: string | undefined;
+  /** Instead of the recipe's. */
+  readonly user: string | undefined;
+}
+
+export class RecipeBox {
+  /** The recipe's working directory. */
+  readonly workdir: string;
+  /** Measured when its first command was started. */
+  measured: (BoxFacts & CommandFacts) | undefined;
+  readonly #engine: Engine;
+  readonly #request: RunRequest;
+  readonly #manifest: ImageManifest;
+  readonly #sandbox: Sandbox;
+  readonly #cgroups: ProcessCgroups;
+  readonly #policies = new Map<string | undefined, CommandPolicy>();
+
+  private constructor(
+    engine: Engine,
+    request: RunRequest,
+    manifest: ImageManifest,
+    sandbox: Sandbox,
+    cgroups: ProcessCgroups,
+  ) {
+    this.#engine = engine;
+    this.#request = request;
+    this.#manifest = manifest;
+    this.#sandbox = sandbox;
+    this.#cgroups = cgroups;
+    this.workdir = request.workdir ?? manifest.workdir;
+  }
+
+  /** Takes over an open sandbox; closing it stays the caller's. */
+  static async of(
+    engine: Engine,
+    request: RunRequest,
+    manifest: ImageManifest,
+    sandbox: Sandbox,
+  ): Promise<RecipeBox> {
+    const cgroups = await ProcessCgroups.of(sandbox.initPid);
+    return new RecipeBox(engine, request, manifest, sandbox, cgroups);
+  }
+
+  /** Puts the sources into the box; they are the recipe's user's. */
+  async fill(
+    sources: readonly ReadySource[],
+    warn: (warning: ArtifactWarning) => void,
+    signal: AbortSignal,
+  ): Promise<void> {
+    const [, base] = this.#sandbox.facts.uidMap;
+    const { uid, gid } = commandUser(this.#manifest, this.#request.user);
+    const rootFd = this.#sandbox.openRoot();
+    try {
+      await copyIn({
+        rootFd,
+        items: sources.map(({ path, name }) => ({ source: path, target: `${SOURCES}/${name}` })),
+        owner: { uid: base + uid, gid: base + gid },
+        onWarning: warn,
+        signal,
+      });
+    } finally {
+      closeSync(rootFd);
+    }
+  }
+
+  /** The image's bash, or its sh. Throws E_RECIPE_SHELL. */
+  async findShell(): Promise<BoxShell> {
+    const options = { env: {}, workdir: '/', user: undefined };
+    const { process, tail } = await this.start({ ...options, argv: ['sh', '-c', FIND_SHELL] });
+    process.stdin.end();
+    process.stdout.resume();
+    process.stderr.resume();
+    await new Promise((resolve) => process.once('close', resolve));
+    const path = tail.lines()[0] ?? '';
+    if (!path.startsWith('/')) {
+      throw new KilnError('E_RECIPE_SHELL', `image ${this.#manifest.name} has no shell`);
+    }
+    return { path, prefix: path.endsWith('bash') ? 'set -euo pipefail;' : 'set -eu;' };
+  }
+
+  /** Starts a command. Nobody reads its output yet. Throws what {@link Sandbox.spawn} throws. */
+  async start({ argv, env, workdir, user }: BoxCommandOptions): Promise<BoxCommand> {
+    const process = await this.#sandbox.spawn(argv, {
+      policy: await this.#policy(user ?? this.#request.user),
+      env: { ...this.environment, ...env },
+      workdir: posix.resolve(this.workdir, workdir ?? '.'),
+    });
+    this.measured ??= { ...this.#sandbox.facts, ...process.facts };
+    const tail = new Tail();
+    const take = (chunk: Buffer) => tail.push(chunk);
+    // Listening starts the flow; whoever relays the output listens in this turn as well.
+    process.stdout.on('data', take);
+    process.stderr.on('data', take);
+    return { process, tail };
+  }
+
+  /** Of a command for which nothing else is said. */
+  get environment(): Readonly<Record<string, string>> {
+    return { ...this.#manifest.environment, ...this.#request.env };
+  }
+
+  /** Ends every process; the files stay. */
+  async killAll(): Promise<void> {
+    await this.#sandbox.killAll();
+  }
+
+  /** Lets go of the box; `kiln shell` comes back to it, as the recipe's user. */
+  async keep(seconds: number): Promise<void> {
+    const { user, capabilities } = await this.#policy(this.#request.user);
+    const { seccomp } = this.#request;
+    const { environment: env, workdir } = this;
+    await this.#sandbox.keep(seconds, { user, capabilities, seccomp, env, workdir });
+  }
+
+  usage(): CgroupUsage {
+    return this.#cgroups.usage(this.#sandbox.id);
+  }
+
+  async #policy(wanted: string | undefined): Promise<CommandPolicy> {
+    const known = this.#policies.get(wanted);
+    if (known !== undefined) return known;
+    const user = commandUser(this.#manifest, wanted);
+    const capabilities = user.uid === 0 ? ROOT_CAPABILITIES : [];
+    const { paths } = this.#engine;
+    const seccomp = await seccompFilter(paths, this.#request.seccomp, capabilities);
+    const policy = { user: user.spec, capabilities, seccomp };
+    this.#policies.set(wanted, policy);
+    return policy;
+  }
+}

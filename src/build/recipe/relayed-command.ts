@@ -1,0 +1,116 @@
+/** One command of a TypeScript recipe, on kiln's side: what it writes goes to the recipe. */
+import type { Readable, Writable } from 'node:stream';
+import { KilnError } from '../../errors.ts';
+import { CHUNK_BYTES, type ParentMessage } from './script-protocol.ts';
+
+/** What is used of a command, wherever it runs. */
+export interface CommandProcess {
+  readonly stdin: Writable;
+  readonly stdout: Readable;
+  readonly stderr: Readable;
+  kill(signal: number): boolean;
+  once(
+    event: 'exit',
+    listener: (code: number | null, signal: NodeJS.Signals | null) => void,
+  ): unknown;
+  once(event: 'close', listener: () => void): unknown;
+  once(event: 'error', listener: (error: Error) => void): unknown;
+}
+
+/** The way to the recipe. */
+export interface RecipePipe {
+  /** False when there is much under way: stop sending until it has drained. */
+  send(message: ParentMessage): boolean;
+  whenWritable(then: () => void): void;
+}
+
+/** Relays between a command and the recipe that asked for it. */
+export class RelayedCommand {
+  /** Resolves when the command has ended and all its output is sent; never rejects. */
+  readonly over: Promise<void>;
+  readonly #id: number;
+  readonly #pipe: RecipePipe;
+  readonly #started: Promise<CommandProcess>;
+  #feeding = false;
+  #process: CommandProcess | undefined;
+
+  constructor(id: number, started: Promise<CommandProcess>, pipe: RecipePipe) {
+    this.#id = id;
+    this.#pipe = pipe;
+    this.#started = started;
+    started.catch(() => undefined);
+    this.over = this.#relay();
+  }
+
+  /** Gives the command input; one piece at a time, the next when the recipe has heard `drained`. */
+  feed(data: Buffer): void {
+    if (this.#feeding) {
+      throw new KilnError('E_CONFINE_PROTOCOL', 'the recipe sends input before the last is taken');
+    }
+    this.#feeding = true;
+    const done = () => {
+      this.#feeding = false;
+      this.#pipe.send({ type: 'drained', id: this.#id });
+    };
+    // Whether it took it or is gone: there is nothing to wait for any more.
+    this.#started.then(
+      ({ stdin }) => (stdin.destroyed ? done() : void stdin.write(data, done)),
+      () => undefined,
+    );
+  }
+
+  endInput(): void {
+    this.#started.then(
+      ({ stdin }) => stdin.end(),
+      () => undefined,
+    );
+  }
+
+  kill(signal: number): void {
+    this.#started.then(
+      (command) => command.kill(signal),
+      () => undefined,
+    );
+  }
+
+  /** Lets go of the streams; whoever owns the command ends it. */
+  abandon(): void {
+    this.#process?.stdin.destroy();
+    this.#process?.stdout.destroy();
+    this.#process?.stderr.destroy();
+  }
+
+  async #relay(): Promise<void> {
+    const id = this.#id;
+    try {
+      const command = await this.#started;
+      this.#process = command;
+      this.#pipe.send({ type: 'started', id });
+      this.#forward('stdout', command.stdout);
+      this.#forward('stderr', command.stderr);
+      await new Promise<void>((resolve, reject) => {
+        command.once('error', reject);
+        command.once('exit', (code, signal) => this.#pipe.send({ type: 'exit', id, code, signal }));
+        command.once('close', resolve);
+      });
+    } catch (error) {
+      const message = error instanceof Error ? error.message : String(error);
+      this.#pipe.send({ type: 'failed', id, message });
+    }
+  }
+
+  #forward(stream: 'stdout' | 'stderr', source: Readable): void {
+    const id = this.#id;
+    source.on('data', (chunk: Buffer) => {
+      let writable = true;
+      for (let at = 0; at < chunk.length; at += CHUNK_BYTES) {
+        const data = chunk.subarray(at, at + CHUNK_BYTES).toString('base64');
+        writable = this.#pipe.send({ type: 'output', id, stream, data });
+      }
+      if (writable) return;
+      source.pause();
+      this.#pipe.whenWritable(() => source.resume());
+    });
+    source.once('close', () => this.#pipe.send({ type: 'output', id, stream, data: null }));
+  }
+}

@@ -1,0 +1,175 @@
+/** The confined child's side of a command that runs elsewhere: in the box, or on the host. */
+import { EventEmitter } from 'node:events';
+import { constants } from 'node:os';
+import { Readable, Writable } from 'node:stream';
+import { CHUNK_BYTES, type ChildMessage, type ParentMessage } from './script-protocol.ts';
+
+const signalNumbers: Readonly<Record<string, number>> = constants.signals;
+
+/**
+ * Numbers of commands start here. zx signals process groups by `pid` when a command is aborted;
+ * no process of the child can have such a number (PID_MAX_LIMIT is 2^22).
+ */
+const FIRST_ID = 10_000_000;
+
+interface RemoteEvents {
+  spawn: [];
+  exit: [code: number | null, signal: NodeJS.Signals | null];
+  close: [code: number | null, signal: NodeJS.Signals | null];
+  error: [error: Error];
+}
+
+/** A command shaped as node:child_process has it; `pid` is a number of kiln's own. */
+export class RemoteProcess extends EventEmitter<RemoteEvents> {
+  readonly pid: number;
+  readonly stdin: Writable;
+  readonly stdout: Readable;
+  readonly stderr: Readable;
+  exitCode: number | null = null;
+  signalCode: NodeJS.Signals | null = null;
+  killed = false;
+  readonly #send: (message: ChildMessage) => void;
+  #accepted: (() => void) | undefined;
+  #ended = false;
+  #open = 2;
+
+  constructor(pid: number, send: (message: ChildMessage) => void) {
+    super();
+    this.pid = pid;
+    this.#send = send;
+    this.stdin = new Writable({
+      // One chunk under way at a time: kiln says when the command has taken it.
+      write: (chunk: Buffer, _encoding, callback) => this.#write(chunk, callback),
+      final: (callback) => {
+        if (!this.#ended) send({ type: 'stdin-end', id: pid });
+        callback();
+      },
+    });
+    this.stdout = this.#output();
+    this.stderr = this.#output();
+  }
+
+  kill(signal: NodeJS.Signals | number = 'SIGTERM'): boolean {
+    if (this.#ended) return false;
+    const number = typeof signal === 'number' ? signal : signalNumbers[signal];
+    if (number === undefined) throw new TypeError(`unknown signal ${signal}`);
+    this.#send({ type: 'kill', id: this.pid, signal: number });
+    this.killed = true;
+    return true;
+  }
+
+  ref(): void {}
+  unref(): void {}
+
+  /** What kiln tells of this command. */
+  receive(message: Exclude<ParentMessage, { type: 'step' | 'quit' }>): void {
+    switch (message.type) {
+      case 'started':
+        this.emit('spawn');
+        break;
+      case 'failed':
+        this.#finish(null, null);
+        this.emit('error', new Error(message.message));
+        this.stdout.push(null);
+        this.stderr.push(null);
+        break;
+      case 'output':
+        this[message.stream].push(
+          message.data === null ? null : Buffer.from(message.data, 'base64'),
+        );
+        break;
+      case 'drained':
+        this.#accept();
+        break;
+      case 'exit':
+        this.#finish(message.code, message.signal);
+        this.emit('exit', message.code, message.signal);
+        this.#closeWhenDone();
+        break;
+    }
+  }
+
+  #write(chunk: Buffer, callback: () => void): void {
+    // Who has ended reads no more; as with a pipe whose reader does not care.
+    if (this.#ended || chunk.length === 0) {
+      callback();
+      return;
+    }
+    const part = chunk.subarray(0, CHUNK_BYTES);
+    this.#accepted = () => this.#write(chunk.subarray(part.length), callback);
+    this.#send({ type: 'stdin', id: this.pid, data: part.toString('base64') });
+  }
+
+  #accept(): void {
+    const accepted = this.#accepted;
+    this.#accepted = undefined;
+    accepted?.();
+  }
+
+  #finish(code: number | null, signal: NodeJS.Signals | null): void {
+    this.#ended = true;
+    this.exitCode = code;
+    this.signalCode = signal;
+    this.#accept();
+  }
+
+  #output(): Readable {
+    // kiln sends no faster than we read its pipe; what a recipe does not read waits here.
+    const stream = new Readable({ read: () => undefined });
+    stream.once('close', () => {
+      this.#open--;
+      this.#closeWhenDone();
+    });
+    return stream;
+  }
+
+  #closeWhenDone(): void {
+    if (this.#ended && this.#open === 0) {
+      this.#open = -1;
+      this.emit('close', this.exitCode, this.signalCode);
+    }
+  }
+}
+
+/** The commands of a recipe that have not ended. */
+export class RemoteProcesses {
+  readonly #running = new Map<number, RemoteProcess>();
+  readonly #send: (message: ChildMessage) => void;
+  #next = FIRST_ID;
+
+  constructor(send: (message: ChildMessage) => void) {
+    this.#send = send;
+  }
+
+  /** As child_process.spawn(): `shell` is a shell's path, `args` are words of its command line. */
+  spawn(
+    where: 'box' | 'host',
+    file: string,
+    args: readonly string[],
+    options: { cwd?: string | URL; env?: NodeJS.ProcessEnv; shell?: string | boolean },
+  ): RemoteProcess {
+    const pid = this.#next++;
+    const remote = new RemoteProcess(pid, this.#send);
+    const words = [file, ...args];
+    const shell = options.shell === true ? 'sh' : options.shell || undefined;
+    const argv = shell === undefined ? words : [shell, '-c', words.join(' ')];
+    const env = Object.entries(options.env ?? {}).flatMap(([name, value]) =>
+      value === undefined ? [] : [[name, String(value)] as const],
+    );
+    this.#running.set(pid, remote);
+    remote.once('close', () => this.#running.delete(pid));
+    this.#send({
+      type: 'spawn',
+      id: pid,
+      where,
+      argv,
+      cwd: String(options.cwd ?? ''),
+      env: Object.fromEntries(env),
+    });
+    return remote;
+  }
+
+  find(pid: number): RemoteProcess | undefined {
+    return this.#running.get(pid);
+  }
+}

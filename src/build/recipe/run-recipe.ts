@@ -1,0 +1,282 @@
+import { closeSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { type Collection, collectArtifacts, missingArtifacts } from '../../artifacts/collect.ts';
+import type { ArtifactWarning } from '../../artifacts/warning.ts';
+import { KilnError } from '../../errors.ts';
+import { openImage } from '../../image/open.ts';
+import type { LeasedImage } from '../../image/store/images.ts';
+import { type BuildRecipe, stepsOf } from '../../recipe/build-recipe.ts';
+import { checkScriptRecipe, loadBuildRecipe } from '../../recipe/load-build-recipe.ts';
+import type { CommandEnd, TimeLimits } from '../../run/supervise.ts';
+import { Timeline } from '../../run/timeline.ts';
+import { commandUser } from '../../run/user.ts';
+import { type Engine, openSandbox } from '../../sandbox/open.ts';
+import type { Sandbox } from '../../sandbox/sandbox.ts';
+import { sandboxSpecification } from '../../sandbox/specification.ts';
+import { isScript } from './find.ts';
+import { boxRequest } from './plan.ts';
+import { RecipeBox } from './recipe-box.ts';
+import type { FailedStep, RecipeHooks, RecipeReport, RecipeRequest } from './request.ts';
+import { ScriptSession } from './script-session.ts';
+import { readySources } from './sources.ts';
+import { runStep } from './steps.ts';
+
+/**
+ * Builds what a recipe describes, in one box, and leaves nothing behind: gets and checks the
+ * sources, takes the image, runs the steps, collects the artifacts. A step that fails is no
+ * exception: the report's `failedStep` and `end` say so. `timeline` tells what was done when.
+ *
+ * Throws RecipeError (E_RECIPE), E_RECIPE_READ, E_RECIPE_SCRIPT, E_HOST_NOT_ALLOWED, what
+ * {@link readySources} and openImage throw, what opening a sandbox throws; the signal's reason.
+ */
+export async function runRecipe(
+  engine: Engine,
+  request: RecipeRequest,
+  hooks: RecipeHooks,
+  timeline: Timeline = new Timeline(),
+): Promise<RecipeReport> {
+  const signal = hooks.signal ?? new AbortController().signal;
+  signal.throwIfAborted();
+  await using loaded = await timeline.measure('recipe', () => load(request, hooks, signal));
+  const { recipe, session } = loaded;
+  const sources = await timeline.measure('sources', () =>
+    readySources(recipe.sources, {
+      paths: engine.paths,
+      folder: dirname(request.path),
+      offered: request.sources,
+      offline: request.offline ?? false,
+      signal,
+      onProgress: hooks.onSourceProgress,
+    }),
+  );
+  const name = imageName(request, recipe);
+  await using image = await timeline.measure('image', () =>
+    openImage(engine, name, { signal, onProgress: hooks.onImageProgress }),
+  );
+  const run = boxRequest(request, recipe, sources, image.manifest.id);
+  const sandbox = await timeline.measure('sandbox', () => enter(engine, request, run, image));
+  let kept = false;
+  try {
+    signal.throwIfAborted();
+    const warnings: ArtifactWarning[] = [];
+    const warn = (warning: ArtifactWarning) => {
+      warnings.push(warning);
+      hooks.onWarning(warning);
+    };
+    const box = await RecipeBox.of(engine, run, image.manifest, sandbox);
+    if (sources.length > 0) {
+      await timeline.measure('copy-in', () => box.fill(sources, warn, signal));
+    }
+    const work = new Work(run.time, recipe, box, session, hooks, signal, request.caller);
+    const { end, failedStep } = await work.run(timeline);
+    const usage = box.usage();
+    const limitHit = whichLimit(end, box, sandbox);
+    const { collection, failure } = await timeline.measure('artifacts', () =>
+      collect(request, recipe, box.workdir, sandbox, warn, failedStep !== undefined),
+    );
+    if (request.keepSeconds !== undefined && failedStep !== undefined) {
+      await box.keep(request.keepSeconds);
+      kept = true;
+    }
+    if (box.measured === undefined) throw new KilnError('E_INTERNAL', 'no command was measured');
+    return {
+      box: sandbox.id,
+      image: { id: image.manifest.id, name: image.manifest.name },
+      started: timeline.started,
+      phases: timeline.phases,
+      end,
+      limitHit,
+      usage,
+      measured: box.measured,
+      collection,
+      failure: failedStep?.error ?? failure,
+      warnings,
+      recipe,
+      sources,
+      failedStep,
+      kept,
+      request: run,
+    };
+  } finally {
+    if (!kept) await timeline.measure('destroy', () => sandbox.close());
+  }
+}
+
+interface LoadedRecipe extends AsyncDisposable {
+  readonly recipe: BuildRecipe;
+  /** Of a recipe that is a program. */
+  readonly session: ScriptSession | undefined;
+}
+
+async function load(
+  { path, parameters = {}, allowHost = false }: RecipeRequest,
+  hooks: RecipeHooks,
+  signal: AbortSignal,
+): Promise<LoadedRecipe> {
+  if (!isScript(path)) {
+    const recipe = await loadBuildRecipe(path);
+    return { recipe, session: undefined, [Symbol.asyncDispose]: async () => undefined };
+  }
+  const session = new ScriptSession({
+    path,
+    parameters,
+    hostCwd: allowHost ? dirname(path) : undefined,
+    signal,
+    onLog: hooks.onOutput,
+  });
+  try {
+    const recipe = checkScriptRecipe(path, await session.recipe);
+    return { recipe, session, [Symbol.asyncDispose]: () => session[Symbol.asyncDispose]() };
+  } catch (error) {
+    await session[Symbol.asyncDispose]();
+    throw error;
+  }
+}
+
+/** The image as the command line would name it; a path is relative to the recipe. */
+function imageName({ image, path }: RecipeRequest, recipe: BuildRecipe): string {
+  if (image !== undefined) return image;
+  const name = recipe.image;
+  return name.startsWith('.') ? join(dirname(path), name) : name;
+}
+
+async function enter(
+  engine: Engine,
+  { path, keepSeconds }: RecipeRequest,
+  run: RecipeReport['request'],
+  image: LeasedImage,
+): Promise<Sandbox> {
+  const specification = sandboxSpecification({
+    root: image.tree,
+    image: image.manifest.id,
+    network: run.network,
+    binds: run.binds,
+    tmpfs: run.tmpfs,
+    limits: run.limits,
+    ...(run.hostname === undefined ? {} : { hostname: run.hostname }),
+    ...(run.disk === undefined ? {} : { disk: run.disk }),
+  });
+  return await openSandbox(engine, specification, {
+    user: commandUser(image.manifest, run.user),
+    caller: run.caller,
+    command: ['kiln build', path],
+    outlives: keepSeconds !== undefined,
+  });
+}
+
+/** The steps of one recipe. */
+class Work {
+  readonly #time: TimeLimits;
+  readonly #recipe: BuildRecipe;
+  readonly #box: RecipeBox;
+  readonly #session: ScriptSession | undefined;
+  readonly #hooks: RecipeHooks;
+  readonly #signal: AbortSignal;
+  readonly #caller: RecipeRequest['caller'];
+
+  constructor(
+    time: TimeLimits,
+    recipe: BuildRecipe,
+    box: RecipeBox,
+    session: ScriptSession | undefined,
+    hooks: RecipeHooks,
+    signal: AbortSignal,
+    caller: RecipeRequest['caller'],
+  ) {
+    this.#time = time;
+    this.#recipe = recipe;
+    this.#box = box;
+    this.#session = session;
+    this.#hooks = hooks;
+    this.#signal = signal;
+    this.#caller = caller;
+  }
+
+  /** Runs the steps up to the first that fails. */
+  async run(
+    timeline: Timeline,
+  ): Promise<{ readonly end: CommandEnd; readonly failedStep: FailedStep | undefined }> {
+    const { onOutput, onStep } = this.#hooks;
+    const shell = await this.#box.findShell();
+    const context = {
+      box: this.#box,
+      shell,
+      session: this.#session,
+      onOutput,
+      signal: this.#signal,
+      caller: this.#caller,
+    };
+    const steps = stepsOf(this.#recipe);
+    const begun = performance.now();
+    for (const [index, step] of steps.entries()) {
+      const { name } = step;
+      const event = { name, number: index + 1, count: steps.length };
+      onStep?.({ ...event, event: 'start' });
+      const start = performance.now();
+      const limits = this.#limits(step.timeout, performance.now() - begun);
+      const { failure, ...end } = await timeline.measure(`step ${name}`, () =>
+        runStep(step, index, limits, context),
+      );
+      const milliseconds = performance.now() - start;
+      onStep?.({ ...event, event: failure === undefined ? 'finish' : 'fail', milliseconds });
+      if (failure !== undefined) return { end, failedStep: failure };
+    }
+    const end = { exitCode: 0, signal: null, timeLimit: null };
+    return { end, failedStep: undefined };
+  }
+
+  /** What a step may take: its own time-out, and what is left of that for all. */
+  #limits(own: number | undefined, spent: number): TimeLimits {
+    const { timeout, stallTimeout } = this.#time;
+    const left = timeout === undefined ? undefined : Math.max(1, timeout - spent);
+    const shortest = Math.min(own ?? Number.POSITIVE_INFINITY, left ?? Number.POSITIVE_INFINITY);
+    return {
+      ...(Number.isFinite(shortest) ? { timeout: shortest } : {}),
+      ...(stallTimeout === undefined ? {} : { stallTimeout }),
+    };
+  }
+}
+
+/** Which limit was hit, from what the kernel counted; the time limits are ours. */
+function whichLimit(end: CommandEnd, box: RecipeBox, sandbox: Sandbox): RecipeReport['limitHit'] {
+  if (end.timeLimit !== null) return end.timeLimit;
+  const usage = box.usage();
+  if ((usage.oomKills ?? 0) > 0) return 'memory';
+  const failed = end.exitCode !== 0;
+  if (failed && (usage.pidsRefused ?? 0) > 0) return 'pids';
+  if (failed && sandbox.diskIsFull()) return 'disk';
+  return null;
+}
+
+/** After a failure, what there is of the artifacts is taken out, and none is missed. */
+async function collect(
+  { resultDirectory, caller }: RecipeRequest,
+  { artifacts }: BuildRecipe,
+  workdir: string,
+  sandbox: Sandbox,
+  warn: (warning: ArtifactWarning) => void,
+  failed: boolean,
+): Promise<{
+  readonly collection: Collection | undefined;
+  readonly failure: KilnError | undefined;
+}> {
+  const none = { collection: undefined, failure: undefined };
+  if (resultDirectory === undefined || artifacts.length === 0) return none;
+  const rootFd = sandbox.openRoot();
+  try {
+    const collection = await collectArtifacts({
+      rootFd,
+      patterns: artifacts,
+      workdir,
+      destination: resultDirectory,
+      owner: caller,
+      onWarning: warn,
+    });
+    return { collection, failure: failed ? undefined : missingArtifacts(collection) };
+  } catch (error) {
+    if (error instanceof KilnError) return { ...none, failure: error };
+    throw error;
+  } finally {
+    closeSync(rootFd);
+  }
+}

@@ -1,0 +1,220 @@
+/**
+ * The confined child that a TypeScript recipe runs in. It has no file, no network and no way to
+ * start a program: zx's `$` asks kiln to start it, in the box or, where the caller allows that, on
+ * the host.
+ */
+import { readSync } from 'node:fs';
+import { Socket } from 'node:net';
+import { resolve } from 'node:path';
+import { Writable } from 'node:stream';
+import { FrameDecoder } from '../../confine/frame.ts';
+import type { ConfinedTask } from '../../confine/task.ts';
+import { defineRecipe, hostShell } from './api.ts';
+import { RECIPE_SCHEME, serveModules } from './recipe-modules.ts';
+import { RemoteProcesses } from './remote-process.ts';
+import {
+  ANSWERS_FD_INDEX,
+  type BoxShell,
+  CHUNK_BYTES,
+  type ChildMessage,
+  type FileAnswer,
+  MESSAGES_FD_INDEX,
+  type ParentMessage,
+  type ScriptInput,
+  type StepFailure,
+} from './script-protocol.ts';
+
+type Zx = typeof import('zx');
+type StepMessage = Extract<ParentMessage, { type: 'step' }>;
+
+let zx: Zx | undefined;
+
+/** Everything of the host that has to be read is read here, before the child shuts itself in. */
+async function prepare(): Promise<void> {
+  zx = await import('zx');
+}
+
+async function run(input: unknown, { fds, emit }: Parameters<ConfinedTask['run']>[1]) {
+  if (zx === undefined) throw new Error('run comes after prepare');
+  const { entry, parameters, hostCwd } = input as ScriptInput;
+  const send = (message: ChildMessage) => emit(message);
+  const processes = new RemoteProcesses(send);
+  redirectOutput(send);
+  const box = new BoxShellState(zx, processes);
+  const kiln = {
+    defineRecipe,
+    parameters: Object.freeze({ ...parameters }),
+    $host: hostCwd === undefined ? hostShell(notAllowed) : box.hostShell(hostCwd),
+  };
+  serveModules(fileReader(send, fds[ANSWERS_FD_INDEX]!), { zx, 'zx/core': zx, kiln });
+  const steps = await loadSteps(entry, send);
+  await serve(fds[MESSAGES_FD_INDEX]!, processes, async (message) => {
+    const step = steps[message.index];
+    if (step === undefined) throw new Error(`the recipe has no function at step ${message.index}`);
+    send({ type: 'step-done', ...(await outcome(zx!, () => box.enter(message, step))) });
+  });
+}
+
+export const task: ConfinedTask = { prepare, run };
+
+function notAllowed(): never {
+  throw new Error('$host is not allowed: kiln build --allow-host allows it');
+}
+
+/** zx, told to do its work in the box. */
+class BoxShellState {
+  readonly #zx: Zx;
+  readonly #processes: RemoteProcesses;
+  #cwd = '/';
+
+  constructor(loaded: Zx, processes: RemoteProcesses) {
+    this.#zx = loaded;
+    this.#processes = processes;
+    const { $ } = loaded;
+    $.spawn = this.#spawn('box');
+    $.spawnSync = () => {
+      throw new Error('a command in a box cannot be waited for synchronously: use await $`…`');
+    };
+    $.kill = async (pid, signal = 'SIGTERM') => {
+      processes.find(Number(pid))?.kill(signal);
+    };
+    $.quote = loaded.quote;
+    $.verbose = true;
+    // cd() and within() of zx keep the directory of the box here; the box checks that it is there.
+    process.cwd = () => this.#cwd;
+    process.chdir = (directory) => {
+      this.#cwd = resolve(this.#cwd, directory);
+    };
+  }
+
+  /** Runs a step with `$` and `cd` as its message says; what it changes of them ends with it. */
+  enter(message: StepMessage, step: () => unknown): unknown {
+    return this.#zx.within(() => {
+      const { $, cd } = this.#zx;
+      const { path, prefix }: BoxShell = message.shell;
+      Object.assign($, { shell: path, prefix, env: { ...message.env }, verbose: false });
+      cd(message.workdir);
+      $.verbose = true;
+      return step();
+    });
+  }
+
+  hostShell(cwd: string) {
+    const options = {
+      spawn: this.#spawn('host'),
+      cwd,
+      env: {},
+      shell: '/bin/sh',
+      prefix: 'set -eu;',
+    };
+    return this.#zx.$(options);
+  }
+
+  #spawn(where: 'box' | 'host'): Zx['$']['spawn'] {
+    const spawn = (
+      ...given: Parameters<RemoteProcesses['spawn']> extends [unknown, ...infer Rest] ? Rest : never
+    ) => this.#processes.spawn(where, ...given);
+    return spawn as unknown as Zx['$']['spawn'];
+  }
+}
+
+/** What the recipe prints goes into the build's log. */
+function redirectOutput(send: (message: ChildMessage) => void): void {
+  for (const name of ['stdout', 'stderr'] as const) {
+    const stream = new Writable({
+      decodeStrings: true,
+      write: (chunk: Buffer, _encoding, callback) => {
+        for (let at = 0; at < chunk.length; at += CHUNK_BYTES) {
+          const data = chunk.subarray(at, at + CHUNK_BYTES).toString('base64');
+          send({ type: 'log', data });
+        }
+        callback();
+      },
+    });
+    Object.defineProperty(process, name, { value: stream, configurable: true });
+  }
+}
+
+/** Asks kiln for a file of the recipe's folder, and waits. */
+function fileReader(send: (message: ChildMessage) => void, fd: number) {
+  return (path: string): string => {
+    send({ type: 'read', path });
+    const decoder = new FrameDecoder();
+    const chunk = Buffer.alloc(CHUNK_BYTES);
+    for (;;) {
+      const length = readSync(fd, chunk);
+      if (length === 0) throw new Error('kiln is gone');
+      const [answer] = decoder.push(Buffer.from(chunk.subarray(0, length)));
+      if (answer === undefined) continue;
+      const file = answer as FileAnswer;
+      if ('problem' in file) throw new Error(file.problem);
+      return file.content;
+    }
+  };
+}
+
+/** Loads the recipe, tells kiln what it is, and keeps the functions that it has as steps. */
+async function loadSteps(
+  entry: string,
+  send: (message: ChildMessage) => void,
+): Promise<((() => unknown) | undefined)[]> {
+  const url = `${RECIPE_SCHEME}///${encodeURIComponent(entry)}`;
+  const module: { default?: unknown } = await import(url);
+  const steps: ((() => unknown) | undefined)[] = [];
+  const value = module.default;
+  if (typeof value !== 'object' || value === null) {
+    send({ type: 'recipe', value: value ?? null });
+    return steps;
+  }
+  const recipe: Record<string, unknown> = { ...value };
+  if (Array.isArray(recipe.steps)) {
+    recipe.steps = recipe.steps.map((step: unknown, index) => {
+      if (typeof step === 'function') {
+        steps[index] = step as () => unknown;
+        return { ...(step.name === '' ? {} : { name: step.name }), run: { function: true } };
+      }
+      if (typeof step !== 'object' || step === null) return step;
+      const { run: body } = step as { run?: unknown };
+      if (typeof body !== 'function') return step;
+      steps[index] = body as () => unknown;
+      return { ...step, run: { function: true } };
+    });
+  }
+  send({ type: 'recipe', value: recipe });
+  return steps;
+}
+
+/** Obeys kiln until it is told to quit or kiln is gone. */
+async function serve(
+  fd: number,
+  processes: RemoteProcesses,
+  onStep: (message: StepMessage) => Promise<void>,
+): Promise<void> {
+  const decoder = new FrameDecoder();
+  for await (const chunk of new Socket({ fd, readable: true, writable: false })) {
+    for (const value of decoder.push(chunk as Buffer)) {
+      const message = value as ParentMessage;
+      if (message.type === 'quit') return;
+      if (message.type === 'step') void onStep(message);
+      else processes.find(message.id)?.receive(message);
+    }
+  }
+}
+
+async function outcome(loaded: Zx, work: () => unknown): Promise<{ failure?: StepFailure }> {
+  try {
+    await work();
+    return {};
+  } catch (error) {
+    const cut = (text: string) => text.slice(0, 8000);
+    if (error instanceof loaded.ProcessOutput) {
+      const { exitCode, signal, message } = error;
+      return { failure: { message: cut(message), exitCode, signal, isCommand: true } };
+    }
+    if (!(error instanceof Error)) {
+      return { failure: { message: cut(String(error)), isCommand: false } };
+    }
+    const { message, stack = message } = error;
+    return { failure: { message: cut(message), stack: cut(stack), isCommand: false } };
+  }
+}

@@ -1,0 +1,231 @@
+/** The sources of a recipe: on this machine, and what their digests say, before anything runs. */
+import { randomUUID } from 'node:crypto';
+import { closeSync, createReadStream, createWriteStream, fstatSync } from 'node:fs';
+import { mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import type { Readable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import { KilnError } from '../../errors.ts';
+import type { RecipeSource } from '../../recipe/build-recipe.ts';
+import { Cache, digestFile } from '../../repository/cache.ts';
+import { downloadObject } from '../../repository/download.ts';
+import { Mirrors } from '../../repository/mirrors.ts';
+import type { OnProgress } from '../../repository/progress.ts';
+import { defaultTransfer } from '../../repository/transfer-options.ts';
+import type { StatePaths } from '../../state/paths.ts';
+import { openBeneath } from './recipe-files.ts';
+
+/** Bytes a source may have when the recipe does not say. */
+const MAX_SOURCE = 4 * 2 ** 30;
+/** Files of `--sources DIR` that are looked at. */
+const MAX_OFFERED = 2000;
+
+/** A source that is here: `path` is its copy in kiln's cache, which nobody else writes to. */
+export interface ReadySource {
+  /** What it is called in the box. */
+  readonly name: string;
+  readonly path: string;
+  /** Lower-case hex. */
+  readonly sha256: string;
+  readonly bytes: number;
+  readonly from: 'cache' | 'download' | 'folder' | 'recipe';
+}
+
+export interface SourceOptions {
+  readonly paths: StatePaths;
+  /** The recipe's folder, absolute. */
+  readonly folder: string;
+  /** Files found in it by their digest need no download. */
+  readonly offered: string | undefined;
+  readonly offline: boolean;
+  readonly signal: AbortSignal;
+  readonly onProgress: OnProgress | undefined;
+}
+
+/**
+ * Gets every source and checks it.
+ * @throws KilnError E_SOURCE (two of one name, too large), E_SOURCE_DIGEST, E_SOURCE_MISSING,
+ * E_RECIPE_READ, E_DOWNLOAD; the signal's reason.
+ */
+export async function readySources(
+  sources: readonly RecipeSource[],
+  options: SourceOptions,
+): Promise<ReadySource[]> {
+  const cache = new Cache(options.paths);
+  const ready: ReadySource[] = [];
+  const names = new Set<string>();
+  for (const source of sources) {
+    options.signal.throwIfAborted();
+    const name = source.name ?? nameOf(source);
+    if (names.has(name)) {
+      throw new KilnError('E_SOURCE', `two sources are called ${name}`, {
+        hint: 'give one of them another `name`',
+      });
+    }
+    names.add(name);
+    const found =
+      source.file === undefined
+        ? await fetched(name, source, cache, options)
+        : await copied(source.file, source, cache, options);
+    const bytes = (await stat(found.path)).size;
+    if (bytes > limitOf(source)) throw tooLarge(name, source);
+    ready.push({ name, bytes, ...found });
+  }
+  return ready;
+}
+
+function limitOf(source: RecipeSource): number {
+  return source['max-size'] ?? MAX_SOURCE;
+}
+
+function nameOf(source: RecipeSource): string {
+  if (source.file !== undefined) return basename(source.file);
+  const first = [source.url ?? ''].flat()[0] ?? '';
+  const path = URL.parse(first)?.pathname ?? '';
+  const name = decodeURIComponent(basename(path));
+  if (name !== '' && name !== '.' && name !== '..' && !/[/\0\n]/.test(name)) return name;
+  throw new KilnError('E_SOURCE', `the URL ${first} does not say what the file is called`, {
+    hint: 'give the source a `name`',
+  });
+}
+
+type Found = Pick<ReadySource, 'path' | 'sha256' | 'from'>;
+
+async function fetched(
+  name: string,
+  source: RecipeSource,
+  cache: Cache,
+  options: SourceOptions,
+): Promise<Found> {
+  const sha256 = source.sha256 ?? '';
+  const digest = `sha256:${sha256}`;
+  const cached = await cache.find(digest);
+  if (cached !== undefined) return { path: cached, sha256, from: 'cache' };
+  const offered = await findOffered(name, sha256, source, cache, options);
+  if (offered !== undefined) return { path: offered, sha256, from: 'folder' };
+  const urls = [source.url ?? []].flat();
+  if (urls.length === 0 || options.offline) {
+    const why =
+      urls.length === 0 ? 'the recipe has no URL for it' : 'downloads are off (--offline)';
+    throw new KilnError('E_SOURCE_MISSING', `source ${name} is not here, and ${why}`, {
+      hint: `put it into a folder and name that with --sources; its sha256 is ${sha256}`,
+    });
+  }
+  const path = await downloadObject(
+    {
+      cache,
+      transfer: defaultTransfer,
+      signal: options.signal,
+      onProgress: options.onProgress,
+    },
+    {
+      repository: 'sources',
+      mirrors: new Mirrors(urls),
+      location: '',
+      item: name,
+      maxSize: limitOf(source),
+      digest,
+      size: undefined,
+    },
+  );
+  return { path, sha256, from: 'download' };
+}
+
+/** Looks among the files of `--sources` for the right name first, then for the right content. */
+async function findOffered(
+  name: string,
+  sha256: string,
+  source: RecipeSource,
+  cache: Cache,
+  { offered, signal }: SourceOptions,
+): Promise<string | undefined> {
+  if (offered === undefined) return undefined;
+  let entries: string[];
+  try {
+    entries = await readdir(offered);
+  } catch (cause) {
+    throw new KilnError('E_SOURCE_MISSING', `cannot read the folder ${offered}`, { cause });
+  }
+  entries.sort((a, b) => Number(b === name) - Number(a === name));
+  for (const entry of entries.slice(0, MAX_OFFERED)) {
+    signal.throwIfAborted();
+    const path = join(offered, entry);
+    const info = await stat(path).catch(() => undefined);
+    if (!info?.isFile() || info.size > limitOf(source)) continue;
+    const found = await digestFile(path, 'sha256');
+    if (found === `sha256:${sha256}`) {
+      // By what was read into the cache, not by the file: somebody may change that meanwhile.
+      return (await keep(createReadStream(path), name, { ...source, sha256 }, cache)).path;
+    }
+    if (entry === name) throw wrongDigest(name, sha256, found.slice('sha256:'.length), path);
+  }
+  return undefined;
+}
+
+async function copied(
+  file: string,
+  source: RecipeSource,
+  cache: Cache,
+  { folder }: SourceOptions,
+): Promise<Found> {
+  const fd = openBeneath(folder, file);
+  try {
+    if (!fstatSync(fd).isFile()) throw new KilnError('E_SOURCE', `source ${file} is no file`);
+    const stream = createReadStream('', { fd, autoClose: false });
+    return { ...(await keep(stream, file, source, cache)), from: 'recipe' };
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** Copies a stream into the cache under its digest, and checks that it is the one wanted. */
+async function keep(
+  stream: Readable,
+  name: string,
+  source: RecipeSource,
+  cache: Cache,
+): Promise<{ path: string; sha256: string }> {
+  const temporary = join(cache.root, 'partial', `source-${process.pid}-${randomUUID()}`);
+  await mkdir(dirname(temporary), { recursive: true });
+  const limit = limitOf(source);
+  let received = 0;
+  try {
+    await pipeline(
+      stream,
+      async function* (chunks: AsyncIterable<Buffer>) {
+        for await (const chunk of chunks) {
+          received += chunk.length;
+          if (received > limit) throw tooLarge(name, source);
+          yield chunk;
+        }
+      },
+      createWriteStream(temporary, { flags: 'wx', mode: 0o600 }),
+    );
+    const sha256 = (await digestFile(temporary, 'sha256')).slice('sha256:'.length);
+    if (source.sha256 !== undefined && source.sha256 !== sha256) {
+      throw wrongDigest(name, source.sha256, sha256, name);
+    }
+    const path = cache.object(`sha256:${sha256}`);
+    await mkdir(dirname(path), { recursive: true });
+    await using handle = await open(temporary);
+    await handle.sync();
+    await rename(temporary, path);
+    return { path, sha256 };
+  } finally {
+    await rm(temporary, { force: true });
+  }
+}
+
+function tooLarge(name: string, source: RecipeSource): KilnError {
+  return new KilnError('E_SOURCE', `source ${name} is larger than ${limitOf(source)} bytes`, {
+    hint: 'raise its `max-size` in the recipe',
+  });
+}
+
+function wrongDigest(name: string, wanted: string, found: string, path: string): KilnError {
+  return new KilnError(
+    'E_SOURCE_DIGEST',
+    `source ${name} is not the one the recipe names: ${path} has the sha256 ${found}, not ${wanted}`,
+    { hint: 'get the right file, or, if the new one is trusted, change the recipe' },
+  );
+}

@@ -1,0 +1,167 @@
+import { resolve } from 'node:path';
+import { type Command, InvalidArgumentError, Option } from 'commander';
+import { findBuildRecipe } from '../build/recipe/find.ts';
+import type { RecipeReport, RecipeRequest } from '../build/recipe/request.ts';
+import { resultOfFailedRecipe, resultOfRecipe } from '../build/recipe/result.ts';
+import { runRecipe } from '../build/recipe/run-recipe.ts';
+import type { Result } from '../result/schema.ts';
+import { writeResult } from '../result/write.ts';
+import { callerIds } from '../run/request.ts';
+import { Timeline } from '../run/timeline.ts';
+import { KILN_VERSION } from '../state/version.ts';
+import { replaceParked } from './background.ts';
+import { openEngine } from './engine.ts';
+import { printError } from './errors.ts';
+import { commandStatus, exitStatus, KILN_FAILED } from './exit-status.ts';
+import { listenForInterruption } from './interruption.ts';
+import { RecipeOutput } from './recipe-output.ts';
+import { parseBind } from './values.ts';
+
+/** Options that only recipes have. */
+export interface RecipeOptions {
+  readonly param: readonly (readonly [string, string])[];
+  readonly allowHost?: boolean;
+  readonly bind: readonly ReturnType<typeof parseBind>[];
+  readonly schema?: boolean;
+}
+
+/** Options of `kiln build` that recipes share with packages. */
+export interface SharedOptions {
+  readonly image?: string;
+  readonly sources?: string;
+  readonly resultdir: string;
+  readonly memory?: number;
+  readonly cpus?: number;
+  readonly pids?: number;
+  readonly disk?: number;
+  readonly timeout?: number;
+  readonly stallTimeout?: number;
+  readonly keep?: number | true;
+  readonly offline?: boolean;
+  readonly json?: boolean;
+  readonly quiet?: boolean;
+}
+
+/** How long a kept box lives when nobody says, seconds. */
+const KEEP_SECONDS = 3600;
+
+/** For `kiln build --help`. */
+export const RECIPE_EXAMPLES = `
+A recipe’s exit status is that of the step that failed. 124: out of time. 125: kiln failed.
+
+Recipes:
+  kiln build recipes/builds/hello.yaml --resultdir out
+  kiln build hello --sources ~/tarballs --offline   # one of recipes/builds; nothing is downloaded
+  kiln build ./release.ts --param version=1.2
+  kiln build --schema                               # the JSON Schema of YAML recipes`;
+
+/** Adds the options that only recipes have. */
+export function addRecipeOptions(command: Command): Command {
+  const options = [
+    new Option('--param <name=value>', 'recipes: what a TypeScript one finds in `parameters`')
+      .argParser((text: string, before: (readonly [string, string])[] | undefined) => [
+        ...(before ?? []),
+        parseParameter(text),
+      ])
+      .default([] as (readonly [string, string])[], 'none'),
+    new Option('--bind <src:dst[:ro]>', 'recipes: show a file or folder of the host')
+      .argParser((text: string, before: ReturnType<typeof parseBind>[] | undefined) => [
+        ...(before ?? []),
+        parseBind(text),
+      ])
+      .default([] as ReturnType<typeof parseBind>[], 'none'),
+    new Option('--allow-host', 'recipes: allow $host, binds and the host’s network'),
+    new Option('--schema', 'print the JSON Schema of YAML recipes, and do nothing else'),
+  ];
+  for (const option of options) command.addOption(option);
+  return command;
+}
+
+function parseParameter(text: string): [string, string] {
+  const equals = text.indexOf('=');
+  if (equals < 1) throw new InvalidArgumentError('write it as NAME=VALUE.');
+  return [text.slice(0, equals), text.slice(equals + 1)];
+}
+
+/** Prints the schema of YAML recipes. */
+export async function printRecipeSchema(): Promise<void> {
+  const { buildRecipeJsonSchema } = await import('../recipe/build-recipe.ts');
+  process.stdout.write(`${JSON.stringify(buildRecipeJsonSchema(), undefined, 2)}\n`);
+}
+
+/** Builds the recipe that `name` means, and sets kiln's exit status. */
+export async function buildRecipe(
+  name: string,
+  options: SharedOptions & RecipeOptions,
+): Promise<void> {
+  const path = await findBuildRecipe(name);
+  const request = recipeRequest(path, options);
+  await using engine = openEngine();
+  using interruption = listenForInterruption();
+  using output = new RecipeOutput(path, options.quiet === true);
+  const timeline = new Timeline();
+  const json = options.json === true;
+  try {
+    const hooks = { ...output.hooks, signal: interruption.signal };
+    const report = await runRecipe(engine, request, hooks, timeline);
+    process.exitCode = recipeStatus(report);
+    output.finish(report);
+    await publish(request, json, resultOfRecipe(report, KILN_VERSION, Number(process.exitCode)));
+  } catch (error) {
+    output.interrupt();
+    printError(error);
+    process.exitCode = exitStatus(error);
+    const status = Number(process.exitCode);
+    await publish(
+      request,
+      json,
+      resultOfFailedRecipe(request, KILN_VERSION, status, error, timeline),
+    );
+  } finally {
+    await replaceParked(engine.paths);
+  }
+}
+
+function recipeRequest(path: string, options: SharedOptions & RecipeOptions): RecipeRequest {
+  const { image, sources, memory, cpus, pids, disk, timeout, stallTimeout } = options;
+  const keepSeconds = options.keep === true ? KEEP_SECONDS : options.keep && options.keep / 1000;
+  return {
+    path,
+    ...(image === undefined ? {} : { image }),
+    parameters: Object.fromEntries(options.param),
+    allowHost: options.allowHost === true,
+    ...(sources === undefined ? {} : { sources: resolve(sources) }),
+    offline: options.offline === true,
+    binds: options.bind,
+    limits: {
+      ...(memory === undefined ? {} : { memory }),
+      ...(cpus === undefined ? {} : { cpus }),
+      ...(pids === undefined ? {} : { pids }),
+    },
+    ...(disk === undefined ? {} : { disk }),
+    time: {
+      ...(timeout === undefined ? {} : { timeout }),
+      ...(stallTimeout === undefined ? {} : { stallTimeout }),
+    },
+    resultDirectory: resolve(options.resultdir),
+    ...(keepSeconds === undefined ? {} : { keepSeconds }),
+    caller: callerIds(),
+  };
+}
+
+/** That of the step that failed; where the steps went well and kiln did not, kiln's own. */
+function recipeStatus({ end, failure }: RecipeReport): number {
+  const status = commandStatus(end);
+  return status === 0 && failure !== undefined ? KILN_FAILED : status;
+}
+
+async function publish(request: RecipeRequest, json: boolean, result: Result): Promise<void> {
+  try {
+    if (json) process.stderr.write(`${JSON.stringify(result)}\n`);
+    if (request.resultDirectory === undefined) return;
+    await writeResult(request.resultDirectory, result, request.caller);
+  } catch (error) {
+    printError(error);
+    if (!process.exitCode) process.exitCode = KILN_FAILED;
+  }
+}
