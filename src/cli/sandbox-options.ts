@@ -33,6 +33,7 @@ export interface SandboxOptions {
   readonly timeout?: number;
   readonly stallTimeout?: number;
   readonly capAdd: readonly Capability[];
+  readonly profile: 'default' | 'nested';
   readonly seccomp: string;
   readonly artifact: readonly string[];
   readonly resultdir?: string;
@@ -78,6 +79,9 @@ export function addSandboxOptions(command: Command): Command {
       parseTime,
     ),
     repeated('--cap-add <capability>', 'allow a capability more', parseCapability),
+    new Option('--profile <profile>', 'nested: other sandboxes can be made in it')
+      .choices(['default', 'nested'])
+      .default('default'),
     new Option('--seccomp <profile>', 'default, or a JSON file in podman’s format').default(
       'default',
     ),
@@ -110,6 +114,7 @@ export function runRequest(
   if (options.artifact.length > 0 && options.resultdir === undefined) {
     command.error('kiln: --artifact needs --resultdir DIR, where the files go');
   }
+  const nested = options.profile === 'nested';
   const keep = options.keep === true ? KEEP_SECONDS : options.keep && options.keep / 1000;
   return {
     image,
@@ -118,7 +123,8 @@ export function runRequest(
     ...optional('workdir', options.workdir),
     ...optional('user', options.user),
     capAdd: options.capAdd,
-    seccomp: options.seccomp,
+    seccomp: nested && options.seccomp === 'default' ? 'nested' : options.seccomp,
+    ...(nested ? { nested } : {}),
     network: network(options, command),
     binds: options.bind,
     tmpfs: options.tmpfs,

@@ -17,6 +17,8 @@ export interface RunRequest {
   readonly capAdd: readonly Capability[];
   /** Name of a shipped profile, or path of a JSON file. */
   readonly seccomp: string;
+  /** The box is for other sandboxes; see SandboxSpecification. */
+  readonly nested?: boolean;
   readonly network: SandboxSpecification['network'];
   readonly binds: readonly Bind[];
   readonly tmpfs: SandboxSpecification['tmpfs'];

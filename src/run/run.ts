@@ -166,6 +166,7 @@ async function enter(
     binds: request.binds,
     tmpfs: request.tmpfs,
     limits: request.limits,
+    nested: request.nested === true,
     ...(request.hostname === undefined ? {} : { hostname: request.hostname }),
     ...(request.disk === undefined ? {} : { disk: request.disk }),
   });

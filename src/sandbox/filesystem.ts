@@ -141,8 +141,10 @@ export function planFilesystem(
       : PRIVATE_TMPFS.slice(-1)) {
       operations.push({ op: 'tmpfs', path, mode, bytes });
     }
-    for (const path of MASKED) operations.push({ op: 'mask', path });
-    for (const path of READ_ONLY) operations.push({ op: 'readonly', path });
+    if (!specification.nested) {
+      for (const path of MASKED) operations.push({ op: 'mask', path });
+      for (const path of READ_ONLY) operations.push({ op: 'readonly', path });
+    }
     // What lies above others comes first: mounted later, it would hide them.
     const wanted = [...specification.tmpfs, ...specification.binds].sort((a, b) =>
       a.target < b.target ? -1 : Number(a.target > b.target),

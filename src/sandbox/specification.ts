@@ -45,6 +45,11 @@ export interface SandboxSpecification {
   /** Bytes each tmpfs may hold: upper, /tmp, /var/tmp, /run, /dev/shm. */
   readonly disk: number;
   readonly limits: SandboxLimits;
+  /**
+   * Sandboxes are made in this one: its /proc is whole, for the kernel lets nobody mount a fresh one
+   * below a user namespace that sees parts of its own covered.
+   */
+  readonly nested: boolean;
 }
 
 /** What a box may use; undefined is no limit of its own. */
@@ -84,6 +89,7 @@ export function sandboxSpecification(
     files: [],
     disk: DEFAULT_DISK,
     limits: {},
+    nested: false,
     ...wanted,
   };
 }

@@ -5,9 +5,13 @@ import { KilnError } from '../../errors.ts';
 import type { StatePaths } from '../../state/paths.ts';
 import type { Capability } from '../capabilities.ts';
 import defaultProfile from './default.json' with { type: 'json' };
+import { nestedProfile } from './nested.ts';
 
 /** Names of the profiles that come with kiln. */
-const SHIPPED: Readonly<Record<string, unknown>> = { default: defaultProfile };
+const SHIPPED: Readonly<Record<string, unknown>> = {
+  default: defaultProfile,
+  nested: nestedProfile(defaultProfile),
+};
 
 async function load(nameOrPath: string): Promise<string> {
   const shipped = SHIPPED[nameOrPath];
