@@ -1,5 +1,4 @@
 import { resolve } from 'node:path';
-import { type Command, InvalidArgumentError, Option } from 'commander';
 import { findBuildRecipe } from '../build/recipe/find.ts';
 import type { RecipeReport, RecipeRequest } from '../build/recipe/request.ts';
 import { resultOfFailedRecipe, resultOfRecipe } from '../build/recipe/result.ts';
@@ -10,20 +9,12 @@ import { callerIds } from '../run/request.ts';
 import { Timeline } from '../run/timeline.ts';
 import { KILN_VERSION } from '../state/version.ts';
 import { replaceParked } from './background.ts';
+import type { RecipeOptions } from './build-recipe-options.ts';
 import { openEngine } from './engine.ts';
 import { printError } from './errors.ts';
 import { commandStatus, exitStatus, KILN_FAILED } from './exit-status.ts';
 import { listenForInterruption } from './interruption.ts';
 import { RecipeOutput } from './recipe-output.ts';
-import { parseBind } from './values.ts';
-
-/** Options that only recipes have. */
-export interface RecipeOptions {
-  readonly param: readonly (readonly [string, string])[];
-  readonly allowHost?: boolean;
-  readonly bind: readonly ReturnType<typeof parseBind>[];
-  readonly schema?: boolean;
-}
 
 /** Options of `kiln build` that recipes share with packages. */
 export interface SharedOptions {
@@ -44,44 +35,6 @@ export interface SharedOptions {
 
 /** How long a kept box lives when nobody says, seconds. */
 const KEEP_SECONDS = 3600;
-
-/** For `kiln build --help`. */
-export const RECIPE_EXAMPLES = `
-A recipe’s exit status is that of the step that failed. 124: out of time. 125: kiln failed.
-
-Recipes:
-  kiln build recipes/builds/hello.yaml --resultdir out
-  kiln build hello --sources ~/tarballs --offline   # one of recipes/builds; nothing is downloaded
-  kiln build ./release.ts --param version=1.2
-  kiln build --schema                               # the JSON Schema of YAML recipes`;
-
-/** Adds the options that only recipes have. */
-export function addRecipeOptions(command: Command): Command {
-  const options = [
-    new Option('--param <name=value>', 'recipes: what a TypeScript one finds in `parameters`')
-      .argParser((text: string, before: (readonly [string, string])[] | undefined) => [
-        ...(before ?? []),
-        parseParameter(text),
-      ])
-      .default([] as (readonly [string, string])[], 'none'),
-    new Option('--bind <src:dst[:ro]>', 'recipes: show a file or folder of the host')
-      .argParser((text: string, before: ReturnType<typeof parseBind>[] | undefined) => [
-        ...(before ?? []),
-        parseBind(text),
-      ])
-      .default([] as ReturnType<typeof parseBind>[], 'none'),
-    new Option('--allow-host', 'recipes: allow $host, binds and the host’s network'),
-    new Option('--schema', 'print the JSON Schema of YAML recipes, and do nothing else'),
-  ];
-  for (const option of options) command.addOption(option);
-  return command;
-}
-
-function parseParameter(text: string): [string, string] {
-  const equals = text.indexOf('=');
-  if (equals < 1) throw new InvalidArgumentError('write it as NAME=VALUE.');
-  return [text.slice(0, equals), text.slice(equals + 1)];
-}
 
 /** Prints the schema of YAML recipes. */
 export async function printRecipeSchema(): Promise<void> {

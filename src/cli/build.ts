@@ -3,6 +3,7 @@ import { buildPackage } from '../build/build.ts';
 import type { BuildRequest } from '../build/request.ts';
 import { addBuildOptions, type BuildOptions, buildRequest } from './build-options.ts';
 import { BuildOutput } from './build-output.ts';
+import { addRecipeOptions, RECIPE_EXAMPLES, type RecipeOptions } from './build-recipe-options.ts';
 import { openEngine } from './engine.ts';
 import { listenForInterruption } from './interruption.ts';
 
@@ -21,15 +22,28 @@ Examples:
 /** `kiln build`. */
 export function command(): Command {
   const it = new Command('build')
-    .description('Build an RPM package from its source in a sandbox that is gone afterwards.')
-    .usage('[options] (SRPM | --spec SPEC [--sources DIR])')
-    .argument('[srpm]', 'a source package');
-  return addBuildOptions(it)
+    .description('Build a package or a recipe in a sandbox that is gone afterwards.')
+    .usage('[options] (SRPM | --spec SPEC [--sources DIR] | RECIPE)')
+    .argument('[source]', 'a source package; a recipe’s name or path (.yaml, .ts)');
+  addRecipeOptions(addBuildOptions(it));
+  return it
     .addOption(new Option('--json', 'print the result as JSON on stderr’s last line'))
-    .addHelpText('after', EXAMPLES)
-    .action((srpm: string | undefined, options: BuildOptions) =>
-      run(buildRequest(srpm, options, it), options),
-    );
+    .addHelpText('after', EXAMPLES + RECIPE_EXAMPLES)
+    .action(async (source: string | undefined, options: BuildOptions & RecipeOptions) => {
+      if (options.schema === true || isRecipe(source)) {
+        const { buildRecipe, printRecipeSchema } = await import('./build-recipe.ts');
+        // KILN_IMAGE is for what names no image itself.
+        const given = it.getOptionValueSource('image') === 'cli';
+        const { image: _default, ...others } = options;
+        const wanted = given ? options : others;
+        await (options.schema === true ? printRecipeSchema() : buildRecipe(source ?? '', wanted));
+      } else await run(buildRequest(source, options, it), options);
+    });
+}
+
+/** A source package says so in its name; what has neither is the name or path of a recipe. */
+function isRecipe(source: string | undefined): boolean {
+  return source !== undefined && !/\.(?:rpm|spec)$/.test(source);
 }
 
 async function run(request: BuildRequest, options: BuildOptions): Promise<void> {

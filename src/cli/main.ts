@@ -23,7 +23,7 @@ const commands: readonly CommandEntry[] = [
   },
   {
     name: 'build',
-    summary: 'build an RPM package from source',
+    summary: 'build an RPM package, or what a recipe describes',
     load: () => import('./build.ts'),
   },
   {
