@@ -1,5 +1,6 @@
 /** Errors across the pipe: flattened in the child, rebuilt in the parent, which believes nothing. */
 import { KilnError } from '../errors.ts';
+import { DISK_FULL, isDiskFull } from '../kernel/disk-full.ts';
 import type { FlatError } from './task.ts';
 
 /** A message that a person reads has no use for more characters. */
@@ -17,6 +18,9 @@ export function flattenError(error: unknown): FlatError {
     causes.push(cause.message);
   }
   if (!(error instanceof KilnError)) {
+    if (isDiskFull(error)) {
+      return { code: DISK_FULL, message: 'no space left on the device', causes };
+    }
     const message = error instanceof Error ? (error.stack ?? error.message) : String(error);
     return { code: 'E_INTERNAL', message, causes };
   }

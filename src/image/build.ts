@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import { closeSync, constants, mkdirSync, openSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { KilnError } from '../errors.ts';
+import { namingFullDisk } from '../kernel/disk-full.ts';
 import { acquireLock, tryLock } from '../kernel/flock.ts';
 import type { LoadedImageRecipe } from '../recipe/load-image-recipe.ts';
 import type { Lock } from '../repository/lock.ts';
@@ -48,13 +49,13 @@ export interface ImageRequest {
 /**
  * The image of a request, taken into use; made first if there is none. Whoever asks for an image
  * that somebody else is making waits for that one.
- * @throws KilnError of the repositories, E_FILE_CONFLICT, E_SCRIPTLET, E_RPM_MISSING, E_IMAGE_USER.
+ * @throws KilnError of the repositories, E_DISK_FULL, E_FILE_CONFLICT, E_SCRIPTLET, E_RPM_MISSING, E_IMAGE_USER.
  */
 export async function ensureImage(request: ImageRequest): Promise<LeasedImage> {
   const { engine, onProgress, signal } = request;
   const { paths } = engine;
   const inputs = inputsOf(request);
-  const id = imageId(inputs);
+  const id = requestedImage(request);
   const ready = await leaseImage(paths, id);
   if (ready !== undefined) return ready;
   await ensureStore(paths);
@@ -73,9 +74,16 @@ export async function ensureImage(request: ImageRequest): Promise<LeasedImage> {
     const made = await leaseImage(paths, id);
     if (made !== undefined) return made;
     throw new KilnError('E_IMAGE_MISSING', `image ${id} was deleted as soon as it was made`);
+  } catch (error) {
+    throw namingFullDisk(error, paths.store);
   } finally {
     await lock.release();
   }
+}
+
+/** The id of the image that a request means, whether there is one or not. */
+export function requestedImage(request: Pick<ImageRequest, 'lock' | 'settings' | 'base'>): string {
+  return imageId(inputsOf(request));
 }
 
 async function make(request: ImageRequest, inputs: ImageInputs, id: string): Promise<void> {

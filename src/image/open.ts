@@ -20,6 +20,8 @@ import type { FileToWrite } from './tree/customize.ts';
 export interface OpenImageOptions {
   /** Solve anew, with fresh metadata, and without the lock that lies beside the recipe. */
   readonly update?: boolean;
+  /** Solve with the metadata that is here, and ask no server. */
+  readonly offline?: boolean;
   readonly onProgress?: OnImageProgress | undefined;
   readonly signal?: AbortSignal | undefined;
 }
@@ -136,11 +138,11 @@ export async function readRecipe(paths: StatePaths, path: string): Promise<Loade
 async function solveRecipe(
   paths: StatePaths,
   recipe: LoadedImageRecipe,
-  { update, onProgress, signal }: OpenImageOptions,
+  { update, offline, onProgress, signal }: OpenImageOptions,
 ): Promise<{ readonly lock: Lock; readonly warnings: readonly string[] }> {
   const set = await openRepositories(recipe.repositories, {
     paths,
-    refresh: update === true ? 'always' : 'auto',
+    refresh: offline === true ? 'never' : update === true ? 'always' : 'auto',
     onProgress,
     signal,
   });

@@ -1,9 +1,11 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdirSync, readdirSync, utimesSync, writeFileSync } from 'node:fs';
-import { readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
+import { execa } from 'execa';
 import { KilnError } from '../../src/errors.ts';
 import { readContents } from '../../src/image/store/contents.ts';
 import { syncStore } from '../../src/image/store/durability.ts';
@@ -49,6 +51,40 @@ test('two builds of one image at once are one build, and both get it', (t) =>
     t.is(built.length, 1);
     t.deepEqual(await readdir(join(state.engine.paths.store, 'work')), []);
   }));
+
+test('a disk that fills is named, and what was begun goes on when there is room', async (t) => {
+  t.timeout(120_000);
+  const disk = await mkdtemp(join(tmpdir(), 'kiln-full-'));
+  await execa('mount', ['-t', 'tmpfs', '-o', 'size=1m,mode=711', 'tmpfs', disk]);
+  t.teardown(async () => {
+    await execa('umount', ['--lazy', disk]);
+    await rm(disk, { recursive: true });
+  });
+  await withState(async (state) => {
+    const recipe = await state.recipe(
+      'full',
+      'packages: [tzdata, perl-base]\nscriptlets: { mode: none }',
+    );
+    const build = () =>
+      state.kiln(['image', 'build', recipe], {
+        env: { ...state.env, KILN_STATE: join(disk, 's') },
+      });
+    // The package cache, the metadata, the unpacked packages and the tree: each is where it ends once.
+    for (const size of ['1m', '2m', '4m', '8m', '12m']) {
+      await execa('mount', ['-o', `remount,size=${size}`, disk]);
+      const full = await build();
+      t.is(full.exitCode, 125, size);
+      t.regex(String(full.stderr), /no room is left|ENOSPC|no space left/, size);
+      t.notRegex(String(full.stderr), /internal error|\n +at /, size);
+    }
+    await execa('mount', ['-o', 'remount,size=200m', disk]);
+    const built = await build();
+    t.is(built.exitCode, 0, String(built.stderr));
+    const tree = imageFiles.tree(join(disk, 's/store/images', String(built.stdout).trim()));
+    t.true(readdirSync(join(tree, 'usr/share/zoneinfo')).includes('Europe'));
+    t.deepEqual(await readdir(join(disk, 's/store/work')), []);
+  });
+});
 
 /** Builds a recipe and kills the build `delay` ms after its log says `moment`. */
 async function buildAndKill(

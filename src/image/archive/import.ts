@@ -13,6 +13,7 @@ import { basename, join } from 'node:path';
 import { z } from 'zod';
 import { runConfined } from '../../confine/run.ts';
 import { KilnError } from '../../errors.ts';
+import { namingFullDisk } from '../../kernel/disk-full.ts';
 import { withLock } from '../../kernel/flock.ts';
 import type { StatePaths } from '../../state/paths.ts';
 import { canonicalJson, IMAGE_FORMAT } from '../key.ts';
@@ -56,7 +57,7 @@ interface Layer {
 /**
  * Makes an image of an OCI layout (a folder) or of a tar archive of a root directory, plain or
  * compressed with gzip or zstd. What is in it is unpacked in a confined child.
- * @throws KilnError E_OCI, E_ARCHIVE, E_ARCHIVE_HOSTILE, E_IMAGE_USER.
+ * @throws KilnError E_OCI, E_DISK_FULL, E_ARCHIVE, E_ARCHIVE_HOSTILE, E_IMAGE_USER.
  */
 export async function importImage(
   paths: StatePaths,
@@ -78,6 +79,8 @@ export async function importImage(
         (await leaseImage(paths, id)) ?? (await unpack(paths, id, source, config, layers, options)),
       { signal: options.signal },
     );
+  } catch (error) {
+    throw namingFullDisk(error, paths.store);
   } finally {
     for (const { fd } of layers) closeSync(fd);
   }

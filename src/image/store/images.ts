@@ -49,7 +49,7 @@ export async function leaseImage(paths: StatePaths, id: string): Promise<LeasedI
 
 /** All usable images, the one used last first. */
 export async function listImages(paths: StatePaths): Promise<ListedImage[]> {
-  const boxed = await boxedImages(paths);
+  const held = await heldImages(paths);
   const images: ListedImage[] = [];
   for (const id of await imageIds(paths)) {
     const manifest = readManifest(paths, id);
@@ -59,7 +59,7 @@ export async function listImages(paths: StatePaths): Promise<ListedImage[]> {
       (lease) => lease.mtimeMs,
       () => manifest.created,
     );
-    images.push({ manifest, lastUse, inUse: boxed.has(id) || (await isLeased(directory)) });
+    images.push({ manifest, lastUse, inUse: held.has(id) || (await isLeased(directory)) });
   }
   return images.sort((a, b) => b.lastUse - a.lastUse);
 }
@@ -104,8 +104,8 @@ export async function removeImage(paths: StatePaths, id: string): Promise<void> 
   }
   try {
     // Whoever puts an image into a box holds a lease until the box says so itself.
-    const box = (await boxedImages(paths)).get(id);
-    if (box !== undefined) throw inUse(id, `the box ${box}`);
+    const holder = (await heldImages(paths)).get(id);
+    if (holder !== undefined) throw inUse(id, holder);
     await discard(paths, directory);
   } finally {
     await lock.release();
@@ -131,14 +131,18 @@ export async function publishImage(paths: StatePaths, id: string, made: string):
   await rename(made, directory);
 }
 
-/** Ids of the images that boxes have in use, and one such box of each. */
-async function boxedImages(paths: StatePaths): Promise<Map<string, string>> {
+/** Ids of the images that boxes have in use or roots are made on, and one such user of each. */
+async function heldImages(paths: StatePaths): Promise<Map<string, string>> {
   const images = new Map<string, string>();
-  for (const box of await readdir(paths.boxes).catch(() => [])) {
-    const text = await readFile(join(paths.boxes, box, 'box.json'), 'utf8').catch(() => '{}');
-    const { image } = JSON.parse(text) as { image?: string };
-    if (image !== undefined) images.set(image, box);
-  }
+  const note = async (folder: string, file: string, what: string) => {
+    for (const name of await readdir(folder).catch(() => [])) {
+      const text = await readFile(join(folder, name, file), 'utf8').catch(() => '{}');
+      const { image } = JSON.parse(text) as { image?: string };
+      if (image !== undefined) images.set(image, `${what} ${name}`);
+    }
+  };
+  await note(paths.roots, 'root.json', 'the root');
+  await note(paths.boxes, 'box.json', 'the box');
   return images;
 }
 
@@ -174,7 +178,7 @@ async function lockLease(
 
 function inUse(id: string, by: string): KilnError {
   return new KilnError('E_IMAGE_IN_USE', `image ${id.slice(0, 12)} is in use by ${by}`, {
-    hint: '`kiln ps` shows what runs; try again when it is over',
+    hint: '`kiln ps` shows what runs; try again when it is over. `kiln-mock --clean` removes a root',
     details: { image: id },
   });
 }

@@ -2,6 +2,7 @@ import {
   closeSync,
   constants,
   copyFileSync,
+  type Dirent,
   fchmodSync,
   fchownSync,
   fstatSync,
@@ -28,13 +29,28 @@ import { getXattr, listXattrs, setXattr } from '../../kernel/xattr.ts';
  * else are hard links (or copies, where an inode has as many links as it may have).
  */
 export function cloneTree(source: string, destination: string): void {
+  makeTree(source, destination, linkEntry);
+}
+
+/**
+ * Makes `destination` a copy of `source` that shares no inode with it (blocks it does, where the
+ * file system can). Sockets, fifos and devices are left out. Nobody may change `source` meanwhile.
+ */
+export function copyTree(source: string, destination: string): void {
+  makeTree(source, destination, copyEntry);
+}
+
+/** Makes the entry `name` of `to` what it is in `from`; directories are not given to it. */
+type MakeEntry = (from: number, to: number, name: Buffer, entry: Dirent<Buffer>) => void;
+
+function makeTree(source: string, destination: string, make: MakeEntry): void {
   mkdirSync(destination, { mode: 0o700 });
   const flags = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW;
   const from = openSync(source, flags);
   try {
     const to = openSync(destination, flags);
     try {
-      cloneDirectory(from, to);
+      makeDirectory(from, to, make);
     } finally {
       closeSync(to);
     }
@@ -43,7 +59,7 @@ export function cloneTree(source: string, destination: string): void {
   }
 }
 
-function cloneDirectory(from: number, to: number): void {
+function makeDirectory(from: number, to: number, make: MakeEntry): void {
   const entries = readdirSync(`/proc/self/fd/${from}`, { encoding: 'buffer', withFileTypes: true });
   for (const entry of entries) {
     const name = entry.name;
@@ -53,7 +69,7 @@ function cloneDirectory(from: number, to: number): void {
       try {
         const made = openDirectory(to, name);
         try {
-          cloneDirectory(inner, made);
+          makeDirectory(inner, made, make);
         } finally {
           closeSync(made);
         }
@@ -62,15 +78,23 @@ function cloneDirectory(from: number, to: number): void {
       }
       continue;
     }
-    try {
-      linkat(from, name, to, name);
-    } catch (error) {
-      if (!hasErrno(error, 'EMLINK')) throw error;
-      if (entry.isSymbolicLink()) copyLink(from, to, name);
-      else copyPlainFile(from, to, name);
-    }
+    make(from, to, name, entry);
   }
   copyDirectoryMetadata(from, to);
+}
+
+function linkEntry(from: number, to: number, name: Buffer, entry: Dirent<Buffer>): void {
+  try {
+    linkat(from, name, to, name);
+  } catch (error) {
+    if (!hasErrno(error, 'EMLINK')) throw error;
+    copyEntry(from, to, name, entry);
+  }
+}
+
+function copyEntry(from: number, to: number, name: Buffer, entry: Dirent<Buffer>): void {
+  if (entry.isSymbolicLink()) copyLink(from, to, name);
+  else if (entry.isFile()) copyPlainFile(from, to, name);
 }
 
 function copyDirectoryMetadata(from: number, to: number): void {
