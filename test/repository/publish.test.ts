@@ -34,7 +34,7 @@ async function builtPackages(t: ExecutionContext) {
   const directory = await temporaryDirectory(t);
   const rpms = join(directory, 'rpms');
   await buildPackages(rpms, PACKAGES);
-  const files = (await readdir(rpms)).map((name) => join(rpms, name));
+  const files = (await readdir(rpms)).map((name) => ({ path: join(rpms, name) }));
   return { directory, rpms, files, published: join(directory, 'published') };
 }
 
@@ -105,7 +105,7 @@ test.serial('a snapshot in use stays as it is; one that nobody uses goes', async
   const { rpms, files, published } = await builtPackages(t);
   const old = await publishRepository(published, files);
   const before = await readFile(join(old.path, 'repodata/repomd.xml'), 'utf8');
-  const [first = ''] = files;
+  const [first = ''] = files.map(({ path }) => path);
   const bytes = await readFile(first);
   // The builder's own file may be written to, or go: the repository has a copy.
   await writeFile(first, 'no package any more');
@@ -148,11 +148,12 @@ test.serial(
   async (t) => {
     const { files, published } = await builtPackages(t);
     const script = `const { publishRepository } = await import('${join(import.meta.dirname, '../../src/repository/publish/snapshot.ts')}');
-    await publishRepository(process.argv[1], process.argv.slice(2));`;
+    await publishRepository(process.argv[1], process.argv.slice(2).map((path) => ({ path })));`;
+    const paths = files.map(({ path }) => path);
     for (const delay of [150, 250, 350, 450]) {
       const run = execa(
         process.execPath,
-        ['--input-type=module', '-e', script, published, ...files],
+        ['--input-type=module', '-e', script, published, ...paths],
         {
           reject: false,
         },
@@ -176,22 +177,26 @@ test.serial(
 
 test.serial('refused: no package, a damaged one, two of one name', async (t) => {
   const { directory, files, published } = await builtPackages(t);
-  const [first = ''] = files;
+  const [first = ''] = files.map(({ path }) => path);
   const junk = join(directory, 'junk.rpm');
   await writeFile(junk, 'junk');
-  const nothing = await t.throwsAsync<KilnError>(publishRepository(published, [...files, junk]));
+  const nothing = await t.throwsAsync<KilnError>(
+    publishRepository(published, [...files, { path: junk }]),
+  );
   t.is(nothing?.code, 'E_RPM_FORMAT');
   t.true(nothing?.message.startsWith(`${junk}: `), nothing?.message);
   const damaged = join(directory, 'damaged.rpm');
   const bytes = await readFile(first);
   bytes.write('Mixture', bytes.indexOf('Fixture'));
   await writeFile(damaged, bytes);
-  const broken = await t.throwsAsync<KilnError>(publishRepository(published, [damaged]));
+  const broken = await t.throwsAsync<KilnError>(publishRepository(published, [{ path: damaged }]));
   t.regex(broken?.code ?? '', /^E_RPM_/);
   const again = join(directory, 'again.rpm');
   await cp(first, again);
   await appendFile(again, 'x');
-  const twice = await t.throwsAsync<KilnError>(publishRepository(published, [first, again]));
+  const twice = await t.throwsAsync<KilnError>(
+    publishRepository(published, [{ path: first }, { path: again }]),
+  );
   t.regex(twice?.code ?? '', /^E_REPOSITORY_COLLISION|E_RPM_DIGEST$/);
   t.deepEqual(await readdir(published).then((names) => names.includes('current')), false);
 });

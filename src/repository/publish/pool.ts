@@ -32,7 +32,13 @@ const pooledSchema = z.strictObject({
   buildTime: z.int().min(0).nullable(),
   /** The file's name in a snapshot. */
   location: text,
-  provides: z.array(z.strictObject({ name: text, operator: text, version: text })),
+  provides: z.array(
+    z.strictObject({
+      name: text,
+      operator: z.enum(['', '<', '<=', '=', '>=', '>', '<>', '<>=']),
+      version: text,
+    }),
+  ),
   elements: z.strictObject({ primary: text, filelists: text, other: text }),
 });
 
@@ -47,22 +53,24 @@ export function pooledFile(pool: string, sha256: string): string {
 /**
  * Takes packages into the pool; the header of one that is there already is not read again.
  *
- * @param files paths of .rpm files; they are copied, so that what happens to them later does not matter
+ * @param files they are copied, so that what happens to them later does not matter; one whose
+ *   sha256 is given and in the pool is not read
  * @returns what the pool has of each file, in order; the same file twice is the same package
  * @throws KilnError E_RPM_FORMAT, E_RPM_DIGEST of the first file that is no good package
  */
 export async function addToPool(
   pool: string,
-  files: readonly string[],
+  files: readonly { readonly path: string; readonly sha256?: string }[],
   signal?: AbortSignal,
 ): Promise<PooledPackage[]> {
   await mkdir(pool, { recursive: true, mode: 0o755 });
   const digests: string[] = [];
   const fresh: string[] = [];
   const known = new Map<string, PooledPackage>();
-  for (const file of files) {
+  for (const { path, sha256: claimed } of files) {
     signal?.throwIfAborted();
-    const sha256 = await copyIn(pool, file);
+    const sha256 =
+      claimed !== undefined && (await hasFile(pool, claimed)) ? claimed : await copyIn(pool, path);
     digests.push(sha256);
     if (known.has(sha256) || fresh.includes(sha256)) continue;
     const pooled = await readPooled(pool, sha256);
@@ -73,8 +81,9 @@ export async function addToPool(
   const paths = fresh.map((sha256) => pooledFile(pool, sha256));
   for await (const { index, package: rpm, error } of readRpms(paths, { depth: 'header', signal })) {
     const sha256 = fresh[index]!;
-    if (error !== undefined) throw renamed(error, paths[index]!, files[digests.indexOf(sha256)]!);
-    const pooled = describe(rpm, sha256, files[digests.indexOf(sha256)]!);
+    if (error !== undefined)
+      throw renamed(error, paths[index]!, files[digests.indexOf(sha256)]!.path);
+    const pooled = describe(rpm, sha256, files[digests.indexOf(sha256)]!.path);
     await writeWhole(entryFile(pool, sha256), JSON.stringify(pooled));
     known.set(sha256, pooled);
   }
@@ -98,6 +107,10 @@ function entryFile(pool: string, sha256: string): string {
   return join(pool, `${sha256}.json`);
 }
 
+async function hasFile(pool: string, sha256: string): Promise<boolean> {
+  return (await stat(pooledFile(pool, sha256)).catch(() => undefined)) !== undefined;
+}
+
 /** Copies a file to where its content belongs, unless that is there; returns its sha256. */
 async function copyIn(pool: string, file: string): Promise<string> {
   const { fd } = openFile(file);
@@ -105,7 +118,7 @@ async function copyIn(pool: string, file: string): Promise<string> {
   try {
     const from = `/proc/self/fd/${fd}`;
     const before = hexOf(await digestFile(from, 'sha256'));
-    if (await stat(pooledFile(pool, before)).catch(() => undefined)) return before;
+    if (await hasFile(pool, before)) return before;
     await copyFile(from, temporary, constants.COPYFILE_EXCL | constants.COPYFILE_FICLONE);
     await using copy = await open(temporary, 'r');
     await copy.chmod(0o644);

@@ -23,6 +23,22 @@ export interface Snapshot extends AsyncDisposable {
   readonly path: string;
   /** Sorted by location. */
   readonly packages: readonly PooledPackage[];
+  /** The same once more, to be disposed of by itself. */
+  share(): Promise<Snapshot>;
+}
+
+/** A package to publish. */
+export interface RepositoryFile {
+  readonly path: string;
+  /** Hex, where it is known: a file that is in the repository already is not read again then. */
+  readonly sha256?: string;
+}
+
+/** How to publish. */
+export interface PublishOptions {
+  /** Ids of snapshots that stay even if nobody has them in use. */
+  readonly keep?: ReadonlySet<string>;
+  readonly signal?: AbortSignal | undefined;
 }
 
 const LEASE = '.lease';
@@ -35,14 +51,14 @@ const LEASE = '.lease';
  * Headers are read in a confined child, once for each package. Equal packages give equal bytes.
  *
  * @param directory absolute
- * @param files paths of binary or source packages; their order does not matter
+ * @param files binary or source packages; their order does not matter
  * @throws KilnError E_RPM_FORMAT, E_RPM_DIGEST, E_REPOSITORY_COLLISION (two different packages of
  *   one name, version and architecture); the signal's reason
  */
 export async function publishRepository(
   directory: string,
-  files: readonly string[],
-  signal?: AbortSignal,
+  files: readonly RepositoryFile[],
+  { keep = new Set(), signal }: PublishOptions = {},
 ): Promise<Snapshot> {
   const snapshots = join(directory, 'snapshots');
   await mkdir(snapshots, { recursive: true, mode: 0o755 });
@@ -55,15 +71,29 @@ export async function publishRepository(
       const path = join(snapshots, id);
       await make(pool, path, packages);
       // Leased before it can become a stale one.
-      const lease = await acquireLock(join(path, LEASE), { shared: true, signal });
+      const snapshot = await lease(id, path, packages);
       await point(directory, id);
-      await sweep(snapshots, id);
+      await sweep(snapshots, new Set([...keep, id]));
       await prunePool(pool, new Set(packages.map(({ sha256 }) => sha256)));
-      const release = () => lease.release();
-      return { id, path, packages, [Symbol.asyncDispose]: release };
+      return snapshot;
     },
     { signal },
   );
+}
+
+async function lease(
+  id: string,
+  path: string,
+  packages: readonly PooledPackage[],
+): Promise<Snapshot> {
+  const held = await acquireLock(join(path, LEASE), { shared: true });
+  return {
+    id,
+    path,
+    packages,
+    share: () => lease(id, path, packages),
+    [Symbol.asyncDispose]: () => held.release(),
+  };
 }
 
 /** One of each; two that cannot lie side by side are an error. */
@@ -123,16 +153,16 @@ async function point(directory: string, id: string): Promise<void> {
 }
 
 /** Deletes snapshots that nobody uses, and what killed publishers left. */
-async function sweep(snapshots: string, current: string): Promise<void> {
+async function sweep(snapshots: string, keep: ReadonlySet<string>): Promise<void> {
   for (const name of await readdir(snapshots)) {
-    if (name === current) continue;
+    if (keep.has(name)) continue;
     const path = join(snapshots, name);
     if (name.endsWith('.tmp')) {
       await rm(path, { recursive: true, force: true });
       continue;
     }
-    await using lease = await tryLock(join(path, LEASE));
-    if (lease === undefined) continue;
+    await using unused = await tryLock(join(path, LEASE));
+    if (unused === undefined) continue;
     const away = `${path}.${randomUUID()}.tmp`;
     await rename(path, away);
     await rm(away, { recursive: true, force: true });

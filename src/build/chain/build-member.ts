@@ -1,0 +1,133 @@
+/** One package of a chain: built, or found to be built from the same already. */
+import { readdir, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Owner } from '../../artifacts/destination.ts';
+import { writeText } from '../../artifacts/write-text.ts';
+import { KilnError } from '../../errors.ts';
+import { hasErrno } from '../../kernel/libc.ts';
+import type { Engine } from '../../sandbox/open.ts';
+import type { BuildBase } from '../base.ts';
+import { buildPackage } from '../build.ts';
+import type { BuildHooks, BuildReport } from '../report.ts';
+import type { BuildRequest } from '../request.ts';
+import { plannedRoot, usedRoot } from './freshness.ts';
+import type { Member } from './member.ts';
+import { type MemberRecord, packagesAreThere, type Records } from './records.ts';
+import type { Results, ResultsInUse } from './results.ts';
+
+/** What all members of a chain are built with. */
+export interface MemberContext {
+  readonly engine: Engine;
+  readonly base: BuildBase;
+  readonly records: Records;
+  readonly results: Results;
+  /** Digest of the options. */
+  readonly options: string;
+}
+
+/** What came of it. */
+export type MemberOutcome =
+  | { readonly kind: 'unchanged'; readonly record: MemberRecord }
+  | { readonly kind: 'built'; readonly record: MemberRecord; readonly report: BuildReport }
+  | { readonly kind: 'failed'; readonly report: BuildReport; readonly failure: KilnError };
+
+/** How one member is to be built. */
+export interface MemberBuild {
+  readonly member: Member;
+  readonly request: BuildRequest;
+  readonly results: ResultsInUse;
+  readonly hooks: BuildHooks;
+  /** Called when it has to be built. */
+  readonly onStart: () => void;
+}
+
+/** The record of an earlier build of this very source, with these options. */
+export async function usableRecord(
+  { records, options }: Pick<MemberContext, 'records' | 'options'>,
+  member: Member,
+): Promise<MemberRecord | undefined> {
+  const record = await records.built(member.name);
+  return record?.source === member.sha256 && record.options === options ? record : undefined;
+}
+
+/**
+ * Builds a member, unless what it would be built from is what it was built from, and its packages
+ * are there. Its packages are part of the results then.
+ */
+export async function buildMember(
+  context: MemberContext,
+  build: MemberBuild,
+): Promise<MemberOutcome> {
+  const { member, request, hooks } = build;
+  const { records, results } = context;
+  const known = await usableRecord(context, member);
+  if (known !== undefined && (await isCurrent(context, build, known))) {
+    await results.add(member.name, located(request, known), hooks.signal);
+    return { kind: 'unchanged', record: known };
+  }
+  build.onStart();
+  await records.forgetBuilt(member.name);
+  await clearAway(request.resultDirectory);
+  const report = await buildPackage(context.engine, request, hooks);
+  if (report.failure !== undefined) {
+    await mark(request, 'fail');
+    return { kind: 'failed', report, failure: report.failure };
+  }
+  const root = await usedRoot(context.engine, report);
+  const record: MemberRecord = {
+    format: 1,
+    source: member.sha256,
+    options: context.options,
+    root: root.digest,
+    requires: [...report.buildRequires],
+    uses: results.membersOf(root.packages),
+    snapshot: build.results.snapshot,
+    packages: report.packages.map(({ file, sha256 }) => ({ file, sha256 })),
+    durationMs: Math.max(0, ...report.phases.map((phase) => phase.start + phase.duration)),
+  };
+  await results.add(member.name, located(request, record), hooks.signal);
+  await mark(request, 'success');
+  await records.keepBuilt(member.name, record);
+  return { kind: 'built', record, report };
+}
+
+async function isCurrent(
+  { engine, base }: MemberContext,
+  { request, hooks }: MemberBuild,
+  record: MemberRecord,
+): Promise<boolean> {
+  if (!(await packagesAreThere(request.resultDirectory, record))) return false;
+  try {
+    const root = await plannedRoot(engine, base, request, record.requires, hooks.signal);
+    return root.digest === record.root;
+  } catch (error) {
+    // What cannot be solved any more has changed; the build will say how.
+    if (error instanceof KilnError && !hooks.signal?.aborted) return false;
+    throw error;
+  }
+}
+
+function located({ resultDirectory }: BuildRequest, { packages }: MemberRecord) {
+  return packages.map(({ file, sha256 }) => ({ path: join(resultDirectory, file), sha256 }));
+}
+
+const MARKS: readonly string[] = ['success', 'fail'];
+
+/** Takes away what would pass for a result of the build that begins. */
+async function clearAway(directory: string): Promise<void> {
+  try {
+    for (const name of await readdir(directory)) {
+      if (name.endsWith('.rpm') || MARKS.includes(name)) {
+        await rm(join(directory, name), { force: true });
+      }
+    }
+  } catch (error) {
+    if (!hasErrno(error, 'ENOENT')) throw error;
+  }
+}
+
+/** As mock marks the packages of a chain. */
+async function mark(request: BuildRequest, name: 'success' | 'fail'): Promise<void> {
+  const owner: Owner = request.caller;
+  await writeText(request.resultDirectory, name, '', owner);
+}

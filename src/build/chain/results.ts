@@ -1,0 +1,182 @@
+import { join } from 'node:path';
+import type { Repository } from '../../repository/configuration.ts';
+import type { PooledPackage } from '../../repository/publish/pool.ts';
+import {
+  publishRepository,
+  type RepositoryFile,
+  type Snapshot,
+} from '../../repository/publish/snapshot.ts';
+import { compareEvr } from '../../rpm/evr.ts';
+import { type Capability, parseCapabilities, provides } from './capability.ts';
+
+/** The id of a chain's own repository in its members' locks. */
+const REPOSITORY_ID = 'kiln-chain';
+
+/** A package that a member of this chain made. */
+interface ResultPackage extends PooledPackage {
+  readonly member: string;
+}
+
+/** The results that a build is given; they stay as they are until this is disposed of. */
+export interface ResultsInUse extends AsyncDisposable {
+  readonly generation: number;
+  readonly snapshot: string | null;
+  /** Undefined while there are no results. */
+  readonly repository: Repository | undefined;
+}
+
+/**
+ * What a chain has made so far, as a repository: each result is at once there for the next build,
+ * and nobody sees half of it.
+ */
+export class Results implements AsyncDisposable {
+  readonly #directory: string;
+  readonly #keep: ReadonlySet<string>;
+  readonly #files = new Map<string, readonly RepositoryFile[]>();
+  /** The generation in which a member's packages became what they are. */
+  readonly #since = new Map<string, number>();
+  #packages: readonly ResultPackage[] = [];
+  #snapshot: Snapshot | undefined;
+  #turn: Promise<unknown> = Promise.resolve();
+  #generation = 0;
+
+  /**
+   * @param directory of the repository; made when first needed
+   * @param keep snapshots that locks of earlier builds name
+   */
+  constructor(directory: string, keep: ReadonlySet<string>) {
+    this.#directory = directory;
+    this.#keep = keep;
+  }
+
+  /** Where `dnf` and people find the newest snapshot. */
+  get current(): string {
+    return join(this.#directory, 'current');
+  }
+
+  /** Counts publications: what was built in an earlier one did not see the newer results. */
+  get generation(): number {
+    return this.#generation;
+  }
+
+  /**
+   * Makes the packages of a member, in place of those it had, part of the repository.
+   * @throws what {@link publishRepository} throws; nothing has changed then
+   */
+  add(member: string, files: readonly RepositoryFile[], signal?: AbortSignal): Promise<void> {
+    return this.#inTurn(async () => {
+      const all = new Map(this.#files).set(member, files);
+      const keep = this.#keep;
+      const snapshot = await publishRepository(this.#directory, [...all.values()].flat(), {
+        keep,
+        signal,
+      });
+      const changed = snapshot.id !== this.#snapshot?.id;
+      await this.#snapshot?.[Symbol.asyncDispose]();
+      this.#snapshot = snapshot;
+      this.#files.set(member, files);
+      const owners = new Map(
+        [...all].flatMap(([name, made]) => made.map(({ sha256 }) => [sha256, name] as const)),
+      );
+      this.#packages = snapshot.packages.map((entry) => ({
+        ...entry,
+        member: owners.get(entry.sha256) ?? '',
+      }));
+      if (!changed) return;
+      this.#generation++;
+      this.#since.set(member, this.#generation);
+    });
+  }
+
+  /** Takes the newest results into use. */
+  use(): Promise<ResultsInUse> {
+    return this.#inTurn(async () => {
+      const snapshot = await this.#snapshot?.share();
+      const release = async () => snapshot?.[Symbol.asyncDispose]();
+      return {
+        generation: this.#generation,
+        snapshot: snapshot?.id ?? null,
+        repository: snapshot && repositoryOf(snapshot.path),
+        [Symbol.asyncDispose]: release,
+      };
+    });
+  }
+
+  /** Whether there is something newer than `generation` that one of `requires` asks for. */
+  hasNewer(generation: number, requires: readonly string[], member: string): boolean {
+    const wanted = requires.flatMap(parseCapabilities);
+    return this.#packages.some(
+      (entry) =>
+        entry.member !== member &&
+        (this.#since.get(entry.member) ?? 0) > generation &&
+        entry.provides.some((one) => wanted.some((required) => provides(one, required))),
+    );
+  }
+
+  /** What a member's packages really provide, once it is built. */
+  providesOf(member: string): Capability[] | undefined {
+    if (!this.#files.has(member)) return undefined;
+    const own = this.#packages.filter((entry) => entry.member === member);
+    return own.flatMap((entry) => entry.provides);
+  }
+
+  /** The members whose packages have one of these digests (`sha256:…`). */
+  membersOf(digests: ReadonlySet<string>): string[] {
+    const used = this.#packages.filter(({ sha256 }) => digests.has(`sha256:${sha256}`));
+    return [...new Set(used.map(({ member }) => member))].sort();
+  }
+
+  /**
+   * The packages that meet one of `requires`, the newest for each, as install requests: what the
+   * chain has made is what its members are built with, whatever else is to be had.
+   */
+  chosenFor(requires: readonly string[], member: string): string[] {
+    const chosen = requires
+      .filter((text) => !text.startsWith('('))
+      .map((text) => {
+        const [required] = parseCapabilities(text);
+        if (required === undefined) return undefined;
+        const fitting = this.#packages.filter(
+          (entry) =>
+            entry.member !== member && entry.provides.some((one) => provides(one, required)),
+        );
+        return fitting.sort((a, b) => compareEvr(b, a))[0];
+      });
+    return [
+      ...new Set(chosen.flatMap((entry) => (entry === undefined ? [] : nevra(entry)))),
+    ].sort();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#turn;
+    await this.#snapshot?.[Symbol.asyncDispose]();
+  }
+
+  /** One after another: a snapshot that is being replaced must not be taken into use. */
+  async #inTurn<Result>(work: () => Promise<Result>): Promise<Result> {
+    const result = this.#turn.then(work);
+    this.#turn = result.catch(() => undefined);
+    return await result;
+  }
+}
+
+function nevra({ name, epoch, version, release, arch }: PooledPackage): string {
+  return `${name}-${epoch === null ? '' : `${epoch}:`}${version}-${release}.${arch}`;
+}
+
+/** As mock has it: of equal versions the chain's own is taken. */
+function repositoryOf(path: string): Repository {
+  return {
+    id: REPOSITORY_ID,
+    name: 'results of this chain',
+    source: { kind: 'directory', path },
+    gpgcheck: false,
+    repoGpgcheck: false,
+    gpgkey: [],
+    priority: 99,
+    cost: 1,
+    excludepkgs: [],
+    includepkgs: [],
+    metadataExpire: 0,
+  };
+}
