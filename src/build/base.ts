@@ -1,4 +1,4 @@
-import type { ImageSettings } from '../image/build.ts';
+import { ensureImage, type ImageSettings, requestedImage } from '../image/build.ts';
 import { resolveImage } from '../image/find.ts';
 import {
   askedDigest,
@@ -10,7 +10,7 @@ import {
 import { openImage, readRecipe, settingsOf } from '../image/open.ts';
 import type { OnImageProgress } from '../image/progress.ts';
 import { readContents } from '../image/store/contents.ts';
-import type { LeasedImage } from '../image/store/images.ts';
+import { type LeasedImage, leaseImage } from '../image/store/images.ts';
 import type { LoadedImageRecipe } from '../recipe/load-image-recipe.ts';
 import type { Repository } from '../repository/configuration.ts';
 import {
@@ -20,6 +20,7 @@ import {
   lockFormat,
 } from '../repository/lock.ts';
 import type { Engine } from '../sandbox/open.ts';
+import { assertCached } from './offline.ts';
 
 /** The image that a build starts from, and what is needed to put more packages on top of it. */
 export interface BuildBase extends AsyncDisposable {
@@ -39,6 +40,7 @@ export interface BuildBase extends AsyncDisposable {
 /** How to come by it. */
 export interface OpenBaseOptions {
   readonly update: boolean;
+  readonly offline?: boolean | undefined;
   readonly onProgress?: OnImageProgress | undefined;
   readonly signal?: AbortSignal | undefined;
 }
@@ -53,7 +55,8 @@ export async function openBase(
   options: OpenBaseOptions,
 ): Promise<BuildBase> {
   const named = await resolveImage(engine.paths, name);
-  const image = await openImage(engine, name, options);
+  const { update, offline = false, onProgress, signal } = options;
+  const image = await openImage(engine, name, { update, offline, onProgress, signal });
   try {
     const { packages } = await readContents(engine.paths, image.manifest.id);
     const dispose = { [Symbol.asyncDispose]: () => image[Symbol.asyncDispose]() };
@@ -69,6 +72,27 @@ export async function openBase(
     await image[Symbol.asyncDispose]();
     throw error;
   }
+}
+
+/**
+ * Takes the image of a lock into use, as {@link openBase} does.
+ * @throws KilnError E_BUILD_OFFLINE, and what {@link ensureImage} throws.
+ */
+export async function openLockedBase(
+  engine: Engine,
+  lock: ImageLock,
+  { offline, onProgress, signal }: OpenBaseOptions,
+): Promise<BuildBase> {
+  const request = { lock: lock.packages, settings: lockedSettings(lock) };
+  const ready = await leaseImage(engine.paths, requestedImage(request));
+  if (ready === undefined && offline === true) assertCached(engine.paths, lock.packages);
+  const image = ready ?? (await ensureImage({ engine, ...request, onProgress, signal }));
+  return {
+    image,
+    packages: lock.packages.packages,
+    ...fromLock(lock),
+    [Symbol.asyncDispose]: () => image[Symbol.asyncDispose](),
+  };
 }
 
 type Described = Omit<BuildBase, 'image' | 'packages' | keyof AsyncDisposable>;

@@ -1,9 +1,8 @@
-import type { ArtifactWarning } from '../artifacts/warning.ts';
 import { describeProgress, type ImageProgress } from '../image/progress.ts';
 import { Timeline } from '../run/timeline.ts';
 import type { Engine } from '../sandbox/open.ts';
 import type { BuildCommand } from './box.ts';
-import type { BuildHooks, BuildPhase, LogName } from './report.ts';
+import type { BuildHooks, BuildPhase, BuildWarning, LogName } from './report.ts';
 import type { BuildRequest } from './request.ts';
 import type { ResultFiles } from './result-files.ts';
 
@@ -13,7 +12,7 @@ export class BuildRun {
   readonly request: BuildRequest;
   readonly hooks: BuildHooks;
   readonly timeline = new Timeline();
-  readonly warnings: ArtifactWarning[] = [];
+  readonly warnings: BuildWarning[] = [];
   readonly signal: AbortSignal;
   /** The box that was kept for whoever wants to look into it. */
   kept: string | undefined;
@@ -30,6 +29,11 @@ export class BuildRun {
     this.hooks = hooks;
     const signals = [this.#broken.signal, ...(hooks.signal === undefined ? [] : [hooks.signal])];
     this.signal = AbortSignal.any(signals);
+  }
+
+  /** Puts a whole file into the result directory. @throws KilnError E_RESULTDIR */
+  write(name: string, content: string): void {
+    this.#files?.write(name, content);
   }
 
   /** From here on there are logs. */
@@ -92,7 +96,7 @@ export class BuildRun {
     this.say(text);
   };
 
-  readonly warn = (warning: ArtifactWarning): void => {
+  readonly warn = (warning: BuildWarning): void => {
     this.warnings.push(warning);
     this.hooks.onWarning?.(warning);
   };

@@ -1,24 +1,28 @@
 import type { Artifact } from '../artifacts/manifest.ts';
 import { KilnError } from '../errors.ts';
 import type { CgroupUsage } from '../kernel/cgroup-usage.ts';
+import { writeResult } from '../result/write.ts';
 import type { Engine } from '../sandbox/open.ts';
-import { type BuildBase, openBase } from './base.ts';
+import { type BuildBase, openBase, openLockedBase } from './base.ts';
 import type { BuildCommandEnd } from './box.ts';
 import { BuildRun } from './build-run.ts';
 import { type CollectedPackages, collectPackages } from './collect.ts';
 import { buildStatus } from './exit-status.ts';
-import { type BuildInput, readInput } from './input.ts';
+import { readInput } from './input.ts';
+import { readBuildLock } from './lock.ts';
 import { BuildFailure, failedSection, whichLimit } from './outcome.ts';
 import { type PreparedBuild, prepareBuild } from './prepare.ts';
 import type { BuildHooks, BuildPhase, BuildReport } from './report.ts';
 import type { BuildRequest } from './request.ts';
+import { resultOfBuild } from './result.ts';
 import { ResultFiles } from './result-files.ts';
+import { writeHardware, writeInstalled, writeLocks } from './root-files.ts';
 import { buildPackages, specOptions } from './rpmbuild.ts';
 import { Stages } from './stages.ts';
 
 /** What is known of a build so far: whatever ends it, the report has that much. */
 interface Progress {
-  input?: BuildInput;
+  name?: string;
   base?: BuildBase;
   prepared?: PreparedBuild;
   collected?: CollectedPackages;
@@ -46,19 +50,41 @@ export async function buildPackage(
   } catch (error) {
     failure = error;
   }
-  return report(run, progress, failure);
+  return await finish(report(run, progress, failure), request);
+}
+
+/** Writes result.json: the last thing that a build does. */
+async function finish(report: BuildReport, request: BuildRequest): Promise<BuildReport> {
+  if (report.failure?.code === 'E_RESULTDIR') return report;
+  try {
+    await writeResult(request.resultDirectory, resultOfBuild(request, report), request.caller);
+    return report;
+  } catch (error) {
+    if (report.failure !== undefined) return report;
+    const failure = asKilnError(error);
+    return { ...report, failure, failedPhase: 'collect', exitStatus: buildStatus(failure) };
+  }
 }
 
 async function build(run: BuildRun, progress: Progress): Promise<void> {
   const { engine, request, signal, onProgress } = run;
-  const [input, base] = await both(
-    run.phase('input', () => readInput(request.source, signal)),
-    run.phase('image', () =>
-      openBase(engine, request.image, { update: request.update ?? false, onProgress, signal }),
-    ),
-    (late) => late[Symbol.asyncDispose](),
+  const input = await run.phase('input', () => readInput(request.source, signal));
+  input.name.then(
+    (name) => {
+      progress.name = name;
+    },
+    () => {
+      run.failedPhase ??= 'input';
+    },
   );
-  progress.input = input;
+  const lock = request.lock === undefined ? undefined : await readBuildLock(request.lock);
+  const { update = false, offline } = request;
+  const options = { update, offline, onProgress, signal };
+  const base = await run.phase('image', () =>
+    lock === undefined
+      ? openBase(engine, request.image, options)
+      : openLockedBase(engine, lock.image, options),
+  );
   progress.base = base;
   try {
     const prepared = await prepareBuild(run, {
@@ -66,11 +92,16 @@ async function build(run: BuildRun, progress: Progress): Promise<void> {
       input,
       binds: [],
       env: {},
+      layer: lock && { lock: lock.layer, whole: false, warnings: [] },
       sourceOnly: request.stopAfter === 'srpm',
     });
     progress.prepared = prepared;
     try {
+      await writeInstalled(run, prepared);
+      const described = Promise.all([writeHardware(run), writeLocks(run, base, prepared)]);
+      described.catch(() => undefined);
       if (request.stopAfter === undefined) await rpmbuild(run, progress, prepared);
+      await described;
       progress.collected = await run.phase('collect', () => collectPackages(run, prepared.box));
       checkOutput(request, progress.collected);
     } catch (error) {
@@ -85,28 +116,18 @@ async function build(run: BuildRun, progress: Progress): Promise<void> {
   }
 }
 
-/** Both, at the same time; if only the first fails, the second's result is disposed of. */
-async function both<First, Second>(
-  first: Promise<First>,
-  second: Promise<Second>,
-  dispose: (second: Second) => PromiseLike<void>,
-): Promise<[First, Second]> {
-  const [a, b] = await Promise.allSettled([first, second]);
-  if (a.status === 'rejected') {
-    if (b.status === 'fulfilled') await dispose(b.value);
-    throw a.reason;
-  }
-  if (b.status === 'rejected') throw b.reason;
-  return [a.value, b.value];
-}
-
 async function rpmbuild(run: BuildRun, progress: Progress, prepared: PreparedBuild): Promise<void> {
   const { request, hooks, timeline } = run;
   const { box } = prepared;
   await run.phase('build', async () => {
     const stages = new Stages(timeline, hooks.onPhase);
     const command = run.command('build.log');
-    const argv = buildPackages(box.topDirectory, specOptions(request), request.shortCircuit);
+    const argv = buildPackages(
+      box.topDirectory,
+      specOptions(request),
+      request.shortCircuit,
+      prepared.prepDone,
+    );
     const end = await box.run(argv, {
       ...command,
       onOutput: (chunk) => {
@@ -136,11 +157,11 @@ function checkOutput(request: BuildRequest, { packages }: CollectedPackages): vo
 
 function report(run: BuildRun, progress: Progress, error: unknown): BuildReport {
   const { request, timeline, warnings } = run;
-  const { input, base, prepared, collected, end } = progress;
+  const { name, base, prepared, collected, end } = progress;
   const failure = error === undefined ? undefined : asKilnError(error);
   const failedPhase: BuildPhase | undefined = failure && (run.failedPhase ?? 'input');
   return {
-    name: input?.name ?? request.source.path.replace(/^.*\//, ''),
+    name: name ?? request.source.path.replace(/^.*\//, ''),
     exitStatus: buildStatus(failure),
     failure,
     failedPhase,

@@ -23,6 +23,8 @@ export interface CollectedPackages {
 
 /** One package file in a box. */
 interface Found {
+  /** In the box. */
+  readonly folder: string;
   /** Without a folder. */
   readonly file: string;
   readonly identity: RpmIdentity;
@@ -37,13 +39,8 @@ export async function collectPackages(run: BuildRun, box: BuildBox): Promise<Col
   const { request, signal, warn } = run;
   const rootFd = box.openRoot();
   try {
-    const found: Found[] = [];
-    const folders: string[] = [];
-    for (const folder of [`${box.topDirectory}/RPMS`, `${box.topDirectory}/SRPMS`]) {
-      const inFolder = await packagesIn(rootFd, folder, run);
-      if (inFolder.length > 0) folders.push(folder);
-      found.push(...inFolder);
-    }
+    const folders = [`${box.topDirectory}/RPMS`, `${box.topDirectory}/SRPMS`];
+    const found = await findPackages(rootFd, folders, run);
     if (found.length > MAX_PACKAGES) {
       throw new KilnError('E_BUILD_OUTPUT', `it made ${found.length} packages`, {
         hint: `${MAX_PACKAGES} are the most that kiln takes`,
@@ -51,7 +48,9 @@ export async function collectPackages(run: BuildRun, box: BuildBox): Promise<Col
     }
     const collection = await collectArtifacts({
       rootFd,
-      patterns: folders.map((folder) => `${folder}/*.rpm`),
+      patterns: folders
+        .filter((folder) => found.some((entry) => entry.folder === folder))
+        .map((folder) => `${folder}/*.rpm`),
       workdir: '/',
       destination: request.resultDirectory,
       owner: request.caller,
@@ -69,24 +68,36 @@ export async function collectPackages(run: BuildRun, box: BuildBox): Promise<Col
   }
 }
 
-/** The packages in one folder of the box; a link or device that is called like one is left out. */
-async function packagesIn(rootFd: number, path: string, run: BuildRun): Promise<Found[]> {
-  const folder = openInTree(rootFd, path, constants.O_RDONLY | constants.O_DIRECTORY);
-  if (folder === undefined) return [];
+/** The packages in these folders of the box; a link or device that is called like one is left out. */
+async function findPackages(
+  rootFd: number,
+  folders: readonly string[],
+  run: BuildRun,
+): Promise<Found[]> {
+  const budget = new Budget(undefined, run.signal);
+  const fds: number[] = [];
   try {
-    const budget = new Budget(undefined, run.signal);
-    const names = listDirectory(folder, budget).filter((name) => name.toString().endsWith('.rpm'));
-    const files = names.filter((name) => isFile(folder, name, path)).map((name) => name.toString());
-    const paths = files.map((name) => `/proc/self/fd/${folder}/${name}`);
+    const files: { readonly folder: string; readonly file: string; readonly path: string }[] = [];
+    for (const folder of folders) {
+      const fd = openInTree(rootFd, folder, constants.O_RDONLY | constants.O_DIRECTORY);
+      if (fd === undefined) continue;
+      fds.push(fd);
+      for (const name of listDirectory(fd, budget)) {
+        const file = name.toString();
+        if (!file.endsWith('.rpm') || !isFile(fd, name, folder)) continue;
+        files.push({ folder, file, path: `/proc/self/fd/${fd}/${file}` });
+      }
+    }
     const found: Found[] = [];
+    const paths = files.map(({ path }) => path);
     for await (const result of readIdentities(paths, { signal: run.signal })) {
-      const file = files[result.index] ?? '';
+      const { folder, file } = files[result.index]!;
       if (result.error !== undefined) throw notAPackage(file, result.error);
-      found.push({ file, identity: result.package });
+      found.push({ folder, file, identity: result.package });
     }
     return found;
   } finally {
-    closeSync(folder);
+    for (const fd of fds) closeSync(fd);
   }
 }
 

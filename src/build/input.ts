@@ -7,24 +7,24 @@ import { TOP_DIRECTORY } from './rpmbuild.ts';
 
 /** What is built, as far as the host can tell. */
 export interface BuildInput {
-  /** The package's name; of a spec: the file's, without `.spec`. */
-  readonly name: string;
   /** For {@link knownRequires}: equal for equal source packages. Undefined for a spec. */
   readonly digest: string | undefined;
+  /** The package's name; of a spec: the file's, without `.spec`. Rejects with E_BUILD_SOURCE. */
+  readonly name: Promise<string>;
 }
 
 /**
- * Looks at the source of a build. A source package's header is read in a confined child.
- * @throws KilnError E_BUILD_SOURCE: missing, unreadable, no source package.
+ * Looks at the source of a build. A source package's header is read in a confined child, which
+ * takes its time: `name` comes later.
+ * @throws KilnError E_BUILD_SOURCE: missing, unreadable; by `name`: no source package.
  */
 export async function readInput(source: BuildSource, signal: AbortSignal): Promise<BuildInput> {
-  if (source.kind === 'spec') return await readSpec(source);
+  if (source.kind === 'spec') return { digest: undefined, name: specName(source) };
   await regular(source.path, 'source package');
-  const [digest, name] = await Promise.all([
-    digestFile(source.path, 'sha256'),
-    sourceName(source.path, signal),
-  ]);
-  return { name, digest };
+  const name = sourceName(source.path, signal);
+  // Whoever awaits it hears of a failure; nobody may come to that.
+  name.catch(() => undefined);
+  return { digest: await digestFile(source.path, 'sha256'), name };
 }
 
 async function sourceName(path: string, signal: AbortSignal): Promise<string> {
@@ -43,7 +43,7 @@ async function sourceName(path: string, signal: AbortSignal): Promise<string> {
   throw new TypeError('no answer about a file');
 }
 
-async function readSpec(source: BuildSource & { kind: 'spec' }): Promise<BuildInput> {
+async function specName(source: BuildSource & { kind: 'spec' }): Promise<string> {
   await regular(source.path, 'spec file');
   const found = await stat(source.sources ?? '.').catch(() => undefined);
   if (source.sources !== undefined && found?.isDirectory() !== true) {
@@ -52,7 +52,7 @@ async function readSpec(source: BuildSource & { kind: 'spec' }): Promise<BuildIn
     });
   }
   const file = source.path.slice(source.path.lastIndexOf('/') + 1);
-  return { name: file.replace(/\.spec$/, ''), digest: undefined };
+  return file.replace(/\.spec$/, '');
 }
 
 async function regular(path: string, what: string): Promise<void> {

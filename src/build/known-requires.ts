@@ -1,9 +1,3 @@
-/**
- * What a source package turned out to require the last time, so that its build can start in the
- * right image at once. It is a guess: what the package says in the box decides.
- */
-import { randomUUID } from 'node:crypto';
-import { mkdir, readdir, readFile, rename, rm, stat, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { digestOf } from '../result/digest.ts';
@@ -11,64 +5,38 @@ import type { StatePaths } from '../state/paths.ts';
 import type { BuildInput } from './input.ts';
 import type { BuildRequest } from './request.ts';
 import { specOptions } from './rpmbuild.ts';
+import { SmallCache } from './small-cache.ts';
 
 const schema = z.array(z.string().max(65536)).max(100_000);
 
-/** So many are kept; a file has some hundred bytes. */
+/** So many are kept; each has some hundred bytes. */
 const KEPT = 4000;
 
-/** Where the answer for this input is kept; undefined for what is not known by a digest. */
-export function knownRequiresPath(
-  paths: StatePaths,
-  input: BuildInput,
-  request: BuildRequest,
-  baseImage: string,
-): string | undefined {
-  if (input.digest === undefined) return undefined;
-  const name = digestOf([input.digest, baseImage, specOptions(request)]);
-  return join(paths.cache, 'requires', `${name}.json`);
-}
+/**
+ * What a source package turned out to require the last time, so that its build can start in the
+ * right image at once. It is a guess: what the package says in the box decides.
+ */
+export class KnownRequires {
+  readonly #cache: SmallCache;
+  /** Undefined for what is not known by a digest. */
+  readonly #name: string | undefined;
 
-/** Undefined when there is no answer, or none that can be read. */
-export async function knownRequires(path: string | undefined): Promise<string[] | undefined> {
-  if (path === undefined) return undefined;
-  try {
-    const known = schema.parse(JSON.parse(await readFile(path, 'utf8')));
-    const now = new Date();
-    await utimes(path, now, now);
-    return known;
-  } catch {
-    return undefined;
+  constructor(paths: StatePaths, input: BuildInput, request: BuildRequest, baseImage: string) {
+    this.#cache = new SmallCache(join(paths.cache, 'requires'), KEPT);
+    this.#name = input.digest && digestOf([input.digest, baseImage, specOptions(request)]);
   }
-}
 
-/** Keeps an answer. One that cannot be kept is no harm. */
-export async function keepRequires(
-  path: string | undefined,
-  requires: readonly string[],
-): Promise<void> {
-  if (path === undefined) return;
-  const directory = join(path, '..');
-  const temporary = `${path}.${randomUUID()}.tmp`;
-  try {
-    await mkdir(directory, { recursive: true });
-    await writeFile(temporary, JSON.stringify(requires));
-    await rename(temporary, path);
-    await prune(directory);
-  } catch {
-    await rm(temporary, { force: true }).catch(() => undefined);
+  async read(): Promise<string[] | undefined> {
+    const text = this.#name && (await this.#cache.read(this.#name));
+    if (!text) return undefined;
+    try {
+      return schema.parse(JSON.parse(text));
+    } catch {
+      return undefined;
+    }
   }
-}
 
-async function prune(directory: string): Promise<void> {
-  const names = await readdir(directory);
-  if (names.length <= KEPT) return;
-  const dated = await Promise.all(
-    names.map(async (name) => {
-      const path = join(directory, name);
-      return { path, used: (await stat(path).catch(() => undefined))?.mtimeMs ?? 0 };
-    }),
-  );
-  dated.sort((a, b) => a.used - b.used);
-  for (const { path } of dated.slice(0, names.length - KEPT / 2)) await rm(path, { force: true });
+  async keep(requires: readonly string[]): Promise<void> {
+    if (this.#name !== undefined) await this.#cache.write(this.#name, JSON.stringify(requires));
+  }
 }

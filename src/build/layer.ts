@@ -1,5 +1,5 @@
 import { KilnError } from '../errors.ts';
-import { ensureImage } from '../image/build.ts';
+import { ensureImage, requestedImage } from '../image/build.ts';
 import type { OnImageProgress } from '../image/progress.ts';
 import { type LeasedImage, leaseImage } from '../image/store/images.ts';
 import type { Lock } from '../repository/lock.ts';
@@ -8,6 +8,7 @@ import type { RefreshMode } from '../repository/refresh.ts';
 import type { Engine } from '../sandbox/open.ts';
 import { solve } from '../solver/solve.ts';
 import type { BuildBase } from './base.ts';
+import { assertCached } from './offline.ts';
 import type { BuildRequest } from './request.ts';
 
 /** What decides the image a build runs in, beyond its base. */
@@ -30,6 +31,7 @@ export interface Layer {
 export interface LayerContext {
   readonly engine: Engine;
   readonly base: BuildBase;
+  readonly offline?: boolean | undefined;
   readonly onProgress?: OnImageProgress | undefined;
   readonly signal?: AbortSignal | undefined;
 }
@@ -127,12 +129,15 @@ export async function openLayer(context: LayerContext, layer: Layer): Promise<Le
   const settings = whole
     ? base.settings
     : { ...base.settings, users: [], files: [], user: base.image.manifest.user.name };
-  return await ensureImage({
-    engine,
+  const request = {
     lock,
     settings: { ...settings, name: `${base.image.manifest.name}+${lock.packages.length}` },
     ...(whole ? {} : { base: id }),
-    onProgress,
-    signal,
-  });
+  };
+  if (context.offline === true) {
+    const lease = await leaseImage(engine.paths, requestedImage(request));
+    if (lease !== undefined) return lease;
+    assertCached(engine.paths, lock);
+  }
+  return await ensureImage({ engine, ...request, onProgress, signal });
 }

@@ -7,7 +7,7 @@ import { BuildBox } from './box.ts';
 import type { BuildRun } from './build-run.ts';
 import { type BuildInput, inputFiles } from './input.ts';
 import { leaveBox } from './keep.ts';
-import { keepRequires, knownRequires, knownRequiresPath } from './known-requires.ts';
+import { KnownRequires } from './known-requires.ts';
 import { buildRepositories, type Layer, openLayer, solveLayer } from './layer.ts';
 import { dynamicRequires, makeSrpm } from './srpm.ts';
 
@@ -19,6 +19,8 @@ export interface PreparedBuild {
   readonly box: BuildBox;
   readonly image: LeasedImage;
   readonly layer: Layer;
+  /** %prep has run in the box, for the dynamic requirements' sake. */
+  readonly prepDone: boolean;
   /** What the spec requires, statically and dynamically. */
   readonly requires: readonly string[];
   /** Ends the use of the image, and the box; after a failure in the box it may be kept. */
@@ -72,23 +74,24 @@ class Rounds {
   async settle(): Promise<PreparedBuild> {
     const { engine, request } = this.#run;
     const { base, input } = this.#options;
-    const path = knownRequiresPath(engine.paths, input, request, base.image.manifest.id);
-    const known = this.#options.sourceOnly ? undefined : await knownRequires(path);
+    const kept = new KnownRequires(engine.paths, input, request, base.image.manifest.id);
+    const known = this.#options.sourceOnly ? undefined : await kept.read();
     await this.#enter(await this.#firstLayer(known));
+    await input.name;
     const seen = new Set<string>();
     for (let round = 0; round < MAX_ROUNDS; round++) {
       const asked = await makeSrpm(this.#run, this.#opened());
-      if (this.#options.sourceOnly) return this.#prepared(asked.requires);
+      if (this.#options.sourceOnly) return this.#prepared(asked.requires, false);
       for (const name of asked.requires) seen.add(name);
       let next = await this.#solved([...seen]);
-      if (asked.dynamic && this.#isHere(next)) {
+      if (asked.dynamic && this.#hasAll(next)) {
         const dynamic = await dynamicRequires(this.#run, this.#opened());
         for (const name of dynamic) seen.add(name);
         next = await this.#solved([...seen]);
       }
       if (this.#isHere(next)) {
-        await keepRequires(path, [...seen]);
-        return this.#prepared([...seen]);
+        await kept.keep([...seen]);
+        return this.#prepared([...seen], asked.dynamic);
       }
       await this.#enter(next);
     }
@@ -137,19 +140,27 @@ class Rounds {
   }
 
   #context() {
-    const { engine, onProgress, signal } = this.#run;
-    return { engine, base: this.#options.base, onProgress, signal };
+    const { engine, request, onProgress, signal } = this.#run;
+    const offline = request.offline === true;
+    return { engine, base: this.#options.base, offline, onProgress, signal };
   }
 
   #isHere(layer: Layer): boolean {
     return JSON.stringify(digests(layer)) === JSON.stringify(digests(this.#layer));
   }
 
+  /** Whether the box has what `layer` has; it may have more, if it was guessed. */
+  #hasAll(layer: Layer): boolean {
+    const here = new Set(this.#layer.lock?.packages.map(({ digest }) => digest));
+    const wanted = layer.lock?.packages ?? [];
+    return layer.whole === this.#layer.whole && wanted.every(({ digest }) => here.has(digest));
+  }
+
   async #enter(layer: Layer): Promise<void> {
     await this.abandon();
     this.#box = undefined;
     const run = this.#run;
-    for (const warning of layer.warnings) run.say(`warning: ${warning}`);
+    for (const message of layer.warnings) run.warn({ code: 'solver', message });
     const image = await run.phase('image', async () => {
       for (const { nevra } of layer.lock?.packages ?? []) run.say(`installing ${nevra}`);
       return await openLayer(this.#context(), layer);
@@ -184,13 +195,14 @@ class Rounds {
     return this.#box;
   }
 
-  #prepared(requires: readonly string[]): PreparedBuild {
+  #prepared(requires: readonly string[], prepDone: boolean): PreparedBuild {
     const box = this.#opened();
     const image = this.#image!;
     return {
       box,
       image,
       layer: this.#layer,
+      prepDone,
       requires,
       close: async (failure) => {
         await leaveBox(this.#run, box, failure);

@@ -33,6 +33,18 @@ export type BuildPhase =
 /** The log files of a result directory, by mock's names. */
 export type LogName = 'build.log' | 'root.log';
 
+/** Something that stops nothing; `code` is stable. */
+export type BuildWarning =
+  | ArtifactWarning
+  | {
+      readonly code:
+        | 'solver'
+        /** lock.json: where the base image's packages came from is not known. */
+        | 'no-lock'
+        | 'no-buildroot-lock';
+      readonly message: string;
+    };
+
 /** What a caller hears of a build while it runs. All are optional. */
 export interface BuildHooks {
   /** Ends the build: its box is destroyed, and the report's failure is the signal's reason. */
@@ -41,7 +53,7 @@ export interface BuildHooks {
   /** What goes into a log, as it comes. */
   readonly onOutput?: (log: LogName, chunk: Buffer) => void;
   readonly onImageProgress?: OnImageProgress;
-  readonly onWarning?: (warning: ArtifactWarning) => void;
+  readonly onWarning?: (warning: BuildWarning) => void;
 }
 
 /** A package that a build made. */
@@ -89,5 +101,5 @@ export interface BuildReport {
   readonly measured: (BoxFacts & CommandFacts) | undefined;
   /** All files that were taken out of boxes. */
   readonly artifacts: readonly Artifact[];
-  readonly warnings: readonly ArtifactWarning[];
+  readonly warnings: readonly BuildWarning[];
 }

@@ -19,6 +19,8 @@ const LOG_LIMIT = 512 * 2 ** 20;
 /** Files of an earlier build in the same directory that would belie this one. */
 const STALE = ['result.json', 'lock.json', 'buildroot_lock.json', 'installed_pkgs.log'];
 
+const LOGS = ['build.log', 'root.log', 'state.log'] as const;
+
 const FLAGS = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
 
 interface OpenLog {
@@ -42,13 +44,17 @@ export class ResultFiles implements Disposable {
   }
 
   /** Makes the directory if missing, and empty logs in it. @throws KilnError E_RESULTDIR */
-  static async open(path: string, owner: Owner): Promise<ResultFiles> {
+  static async open(
+    path: string,
+    owner: Owner,
+    logs: readonly (LogName | 'state.log')[] = LOGS,
+  ): Promise<ResultFiles> {
     const directory = resolve(path);
     const files = new ResultFiles(directory, owner);
     try {
       await makeResultDirectory(directory, owner);
       for (const name of STALE) rmSync(join(directory, name), { force: true });
-      for (const name of ['build.log', 'root.log', 'state.log'] as const) {
+      for (const name of logs) {
         rmSync(join(directory, name), { force: true });
         files.#logs.set(name, { fd: files.#create(name), written: 0 });
       }

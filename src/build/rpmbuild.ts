@@ -56,9 +56,12 @@ export function querySource(top: string): string[] {
   return shell('requires', 'exec rpm -qp --nosignature --requires SRPMS/*src.rpm', top);
 }
 
-/** Has the spec generate its dynamic BuildRequires: rpmbuild's -br. */
+/**
+ * Has the spec generate its dynamic BuildRequires: rpmbuild's -br. Without its check of what is
+ * there it always writes down what is required, and always ends with {@link MISSING_BUILDREQUIRES}.
+ */
 export function generateBuildRequires(top: string, options: readonly string[]): string[] {
-  return shell('buildrequires', 'exec rpmbuild "$@" -br SPECS/*.spec', top, ...options);
+  return shell('buildrequires', 'exec rpmbuild "$@" -br --nodeps SPECS/*.spec', top, ...options);
 }
 
 /** Prints what {@link generateBuildRequires} found, and removes the package it is in. */
@@ -70,14 +73,19 @@ export function queryGenerated(top: string): string[] {
 
 const SHORT_CIRCUIT = { build: '-bc', install: '-bi', binary: '-bb' } as const;
 
-/** Makes the binary packages. */
+/**
+ * Makes the binary packages.
+ * @param prepared %prep has run in this box already
+ */
 export function buildPackages(
   top: string,
   options: readonly string[],
   shortCircuit: BuildRequest['shortCircuit'],
+  prepared: boolean,
 ): string[] {
+  const whole = prepared ? ['-bb', '--noprep'] : ['-bb'];
   const stage =
-    shortCircuit === undefined ? ['-bb'] : [SHORT_CIRCUIT[shortCircuit], '--short-circuit'];
+    shortCircuit === undefined ? whole : [SHORT_CIRCUIT[shortCircuit], '--short-circuit'];
   return shell('build', 'exec rpmbuild "$@" SPECS/*.spec', top, ...options, ...stage);
 }
 

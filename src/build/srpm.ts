@@ -59,7 +59,7 @@ export async function makeSrpm(run: BuildRun, box: BuildBox): Promise<SourceRequ
 }
 
 /**
- * Runs %prep and %generate_buildrequires and returns what they ask for, if any of it is missing.
+ * Runs %prep and %generate_buildrequires and returns all that they ask for.
  * @throws BuildFailure E_BUILD_FAILED when one of them fails.
  */
 export async function dynamicRequires(run: BuildRun, box: BuildBox): Promise<string[]> {
@@ -67,8 +67,6 @@ export async function dynamicRequires(run: BuildRun, box: BuildBox): Promise<str
     const { topDirectory } = box;
     const argv = generateBuildRequires(topDirectory, specOptions(run.request));
     const end = await execute(run, box, argv, 'build.log');
-    // rpmbuild writes down what is required only where something is missing.
-    if (end.exitCode === 0) return [];
     if (end.exitCode !== MISSING_BUILDREQUIRES) {
       const section = failedSection(end.lines) ?? '%generate_buildrequires';
       throw failure(box, 'E_BUILD_FAILED', `${section} failed`, end);

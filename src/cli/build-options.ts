@@ -36,6 +36,7 @@ export interface BuildOptions {
   readonly timeout?: number;
   readonly stallTimeout?: number;
   readonly keep?: number | true;
+  readonly lock?: string;
   readonly offline?: boolean;
   readonly update?: boolean;
   readonly json?: boolean;
@@ -107,6 +108,7 @@ export function addBuildOptions(command: Command): Command {
     new Option('--keep [ttl]', 'if it fails, keep its sandbox an hour or this time').argParser(
       parseTime,
     ),
+    new Option('--lock <file>', 'build in the very image of an earlier build, by its lock.json'),
     new Option('--offline', 'download nothing'),
     new Option('--update', 'make the image anew if its repositories have news'),
     new Option('-q, --quiet', 'do not show the build’s output'),
@@ -122,14 +124,15 @@ export function buildRequest(
   command: Command,
 ): BuildRequest {
   const { image } = options;
-  if (image === undefined) {
+  if (image === undefined && options.lock === undefined) {
     return command.error('kiln: say which image to build in: -r IMAGE, or KILN_IMAGE');
   }
   const keep = options.keep === true ? KEEP_SECONDS : options.keep && options.keep / 1000;
   const phases = options.enableNetwork === true ? NETWORK_PHASES : options.enableNetwork;
   const { network } = options;
   return {
-    image,
+    image: image ?? '',
+    ...given('lock', options.lock && resolve(options.lock)),
     source: source(srpm, options, command),
     resultDirectory: resolve(options.resultdir),
     caller: callerIds(),

@@ -1,6 +1,7 @@
 import { Command, Option } from 'commander';
 import { buildPackage } from '../build/build.ts';
 import type { BuildRequest } from '../build/request.ts';
+import { resultOfBuild } from '../build/result.ts';
 import { addBuildOptions, type BuildOptions, buildRequest } from './build-options.ts';
 import { BuildOutput } from './build-output.ts';
 import { addRecipeOptions, RECIPE_EXAMPLES, type RecipeOptions } from './build-recipe-options.ts';
@@ -55,5 +56,8 @@ async function run(request: BuildRequest, options: BuildOptions): Promise<void> 
     signal: interruption.signal,
   });
   output.finish(report);
+  if (options.json === true) {
+    process.stderr.write(`${JSON.stringify(resultOfBuild(request, report))}\n`);
+  }
   process.exitCode = report.exitStatus;
 }

@@ -96,6 +96,28 @@ const warning = z.object({
   pathBytes: z.base64().optional(),
 });
 
+const builtPackage = z.object({
+  file: z.string().describe('in the result directory'),
+  nevra: z.string().describe('name-[epoch:]version-release.arch, epoch 0 left out'),
+  sha256,
+  size: count.describe('bytes'),
+});
+
+const build = z
+  .object({
+    name: z.string().describe('of the source package'),
+    base: z.object({ id: z.string(), name: z.string() }).nullable(),
+    buildRequires: z.array(z.string()).describe('static and dynamic, as the spec has them'),
+    packages: z.array(builtPackage),
+    sourcePackage: builtPackage.nullable(),
+    kept: z.boolean().describe('the box is still there: kiln shell ID'),
+    differences: z
+      .array(z.object({ package: z.string(), what: z.string(), path: z.string().optional() }))
+      .optional()
+      .describe('what a second build gave that the first did not: of --verify'),
+  })
+  .describe('of kiln build: what was made of a source package');
+
 /** The whole of result.json. */
 const resultSchema = z
   .object({
@@ -121,6 +143,7 @@ const resultSchema = z
     resources,
     artifacts: z.array(artifact).describe('sorted by path'),
     warnings: z.array(warning),
+    build: build.optional(),
   })
   .meta({ title: 'kiln result', $id: 'https://kiln.invalid/result.schema.json' });
 

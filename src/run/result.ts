@@ -92,7 +92,7 @@ function planOf(request: RunRequest): Partial<RunRequest> {
 }
 
 /** A copy with exactly the fields that the schema has. */
-function measuredPolicy(measured: RunReport['measured']): Result['policy'] {
+export function measuredPolicy(measured: RunReport['measured']): Result['policy'] {
   const { namespaces, uidMap, interfaces, mounts, uid, gid, groups } = measured;
   return {
     namespaces: [...namespaces],
@@ -111,7 +111,8 @@ function measuredPolicy(measured: RunReport['measured']): Result['policy'] {
   };
 }
 
-function failureOf(
+/** An error as result.json has it. */
+export function failureOf(
   error: unknown,
   phase: string,
   lastLines: readonly string[] = [],
@@ -136,7 +137,8 @@ function failureOf(
   };
 }
 
-function resourcesOf(usage: CgroupUsage): Result['resources'] {
+/** Times in milliseconds; what the kernel does not tell is left out. */
+export function resourcesOf(usage: CgroupUsage): Result['resources'] {
   const milliseconds = (microseconds: number | undefined) =>
     microseconds === undefined ? undefined : microseconds / 1000;
   const all = {

@@ -1,0 +1,94 @@
+import { readFile } from 'node:fs/promises';
+import { z } from 'zod';
+import { KilnError } from '../errors.ts';
+import { type ImageLock, imageLock, imageLockSchema } from '../image/lock.ts';
+import { type Lock, lockSchema } from '../repository/lock.ts';
+import type { BuildBase } from './base.ts';
+import type { Layer } from './layer.ts';
+
+const KIND = 'kiln-build-lock';
+
+/**
+ * The image a build ran in, pinned: the base, and what came on top of it for this package. A build
+ * from it needs no solver and no metadata, and runs in an image of the same id.
+ */
+const buildLockSchema = z.strictObject({
+  kind: z.literal(KIND),
+  format: z.literal(1),
+  image: imageLockSchema,
+  /** What the source package required. */
+  buildRequires: z.array(z.string()),
+  layer: lockSchema.nullable().describe('packages on top of the image'),
+});
+
+export type BuildLock = z.output<typeof buildLockSchema>;
+
+/**
+ * The lock of a build; undefined where it is not known which repositories the base came from.
+ * Equal locks give equal bytes.
+ */
+export function serializeBuildLock(
+  base: BuildBase,
+  layer: Layer,
+  buildRequires: readonly string[],
+): string | undefined {
+  const image = lockedImage(base, layer);
+  if (image === undefined) return undefined;
+  const lock = buildLockSchema.parse({
+    kind: KIND,
+    format: 1,
+    image,
+    buildRequires: [...buildRequires].sort(),
+    layer: layer.whole ? null : layer.lock,
+  });
+  return `${JSON.stringify(lock, undefined, 1)}\n`;
+}
+
+function lockedImage(base: BuildBase, { whole, lock }: Layer): ImageLock | undefined {
+  if (!whole || lock === null) return base.lock;
+  return imageLock(base.settings, lock, base.lock?.asked ?? '');
+}
+
+/** All packages of the image that a build runs in, in the order of installation. */
+export function rootPackages(base: BuildBase, { whole, lock }: Layer): Lock['packages'] {
+  if (lock === null) return [...base.packages];
+  return whole ? lock.packages : [...base.packages, ...lock.packages];
+}
+
+/** The same as one lock, for formats that know no layers. */
+export function rootLock(base: BuildBase, layer: Layer): Lock | undefined {
+  const below = base.lock?.packages;
+  const { lock, whole } = layer;
+  if (lock === null) return below;
+  if (whole) return lock;
+  if (below === undefined) return undefined;
+  const ids = new Set(below.repositories.map(({ id }) => id));
+  const added = lock.repositories.filter(({ id }) => !ids.has(id));
+  return {
+    ...below,
+    requested: [...below.requested, ...lock.requested],
+    repositories: [...below.repositories, ...added],
+    packages: rootPackages(base, layer),
+  };
+}
+
+/** @throws KilnError E_LOCK_INVALID, E_LOCK_READ. */
+export async function readBuildLock(path: string): Promise<BuildLock> {
+  let text: string;
+  try {
+    text = await readFile(path, 'utf8');
+  } catch (cause) {
+    throw new KilnError('E_LOCK_READ', `cannot read the lock ${path}`, { cause });
+  }
+  const hint = 'take the lock.json of a result directory of `kiln build`';
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch (cause) {
+    throw new KilnError('E_LOCK_INVALID', `${path} is no lock: it is not JSON`, { cause, hint });
+  }
+  const result = buildLockSchema.safeParse(value);
+  if (result.success) return result.data;
+  const message = `${path} is no lock of a build that kiln can read:\n${z.prettifyError(result.error)}`;
+  throw new KilnError('E_LOCK_INVALID', message, { hint, cause: result.error });
+}

@@ -1,0 +1,60 @@
+import { digestOf } from '../result/digest.ts';
+import type { Result } from '../result/schema.ts';
+import { RESULT_VERSION } from '../result/version.ts';
+import { failureOf, measuredPolicy, resourcesOf } from '../run/result.ts';
+import { KILN_VERSION } from '../state/version.ts';
+import type { BuildReport, BuiltPackage } from './report.ts';
+import type { BuildRequest } from './request.ts';
+
+/** result.json of a build, however it ended. */
+export function resultOfBuild(request: BuildRequest, report: BuildReport): Result {
+  const { failure, failedPhase, end, image, measured } = report;
+  const last = Math.max(0, ...report.phases.map((phase) => phase.start + phase.duration));
+  return {
+    version: RESULT_VERSION,
+    kiln: KILN_VERSION,
+    id: report.box ?? null,
+    startedAt: report.started.toISOString(),
+    durationMs: Math.round(last * 1000) / 1000,
+    exitStatus: report.exitStatus,
+    exit: exitOf(end),
+    limitHit: report.limitHit,
+    failure:
+      failure === undefined ? null : failureOf(failure, failedPhase ?? 'input', report.lastLines),
+    request: { ...request },
+    planDigest: digestOf([planOf(request), image?.id]),
+    image: image === undefined ? null : { ...image },
+    policy: measured === undefined ? null : measuredPolicy(measured),
+    phases: report.phases.map(({ name, start, duration }) => ({
+      name,
+      startMs: start,
+      durationMs: duration,
+    })),
+    resources: resourcesOf(report.usage),
+    artifacts: [...report.artifacts],
+    warnings: [...report.warnings],
+    build: {
+      name: report.name,
+      base: report.base === undefined ? null : { ...report.base },
+      buildRequires: [...report.buildRequires],
+      packages: report.packages.map(packageOf),
+      sourcePackage: report.sourcePackage === undefined ? null : packageOf(report.sourcePackage),
+      kept: report.kept,
+    },
+  };
+}
+
+function exitOf(end: BuildReport['end']): Result['exit'] {
+  if (end === undefined) return null;
+  return end.signal === null ? { code: end.exitCode ?? 0 } : { signal: end.signal };
+}
+
+function packageOf({ file, nevra, sha256, size }: BuiltPackage) {
+  return { file, nevra, sha256, size };
+}
+
+/** The part of a request that decides what comes out, not where it goes. */
+function planOf(request: BuildRequest): Partial<BuildRequest> {
+  const { resultDirectory: _directory, caller: _caller, keepSeconds: _keep, ...plan } = request;
+  return plan;
+}
