@@ -2,6 +2,7 @@ import { Command, Option } from 'commander';
 import { buildPackage } from '../build/build.ts';
 import type { BuildRequest } from '../build/request.ts';
 import { resultOfBuild } from '../build/result.ts';
+import { addChainOptions, CHAIN_EXAMPLES, type ChainOptions } from './build-chain-options.ts';
 import { addBuildOptions, type BuildOptions, buildRequest } from './build-options.ts';
 import { BuildOutput } from './build-output.ts';
 import { addRecipeOptions, RECIPE_EXAMPLES, type RecipeOptions } from './build-recipe-options.ts';
@@ -24,13 +25,20 @@ Examples:
 export function command(): Command {
   const it = new Command('build')
     .description('Build a package or a recipe in a sandbox that is gone afterwards.')
-    .usage('[options] (SRPM | --spec SPEC [--sources DIR] | RECIPE)')
-    .argument('[source]', 'a source package; a recipe’s name or path (.yaml, .ts)');
-  addRecipeOptions(addBuildOptions(it));
+    .usage('[options] (SRPM | --spec SPEC [--sources DIR] | RECIPE | --chain SRPM…)')
+    .argument('[source...]', 'a source package; a recipe’s name or path (.yaml, .ts)');
+  addChainOptions(addRecipeOptions(addBuildOptions(it)));
   return it
     .addOption(new Option('--json', 'print the result as JSON on stderr’s last line'))
-    .addHelpText('after', EXAMPLES + RECIPE_EXAMPLES)
-    .action(async (source: string | undefined, options: BuildOptions & RecipeOptions) => {
+    .addHelpText('after', EXAMPLES + RECIPE_EXAMPLES + CHAIN_EXAMPLES)
+    .action(async (sources: string[], options: BuildOptions & RecipeOptions & ChainOptions) => {
+      if (options.chain === true) {
+        const { runChain } = await import('./build-chain.ts');
+        await runChain(sources, options, it);
+        return;
+      }
+      const [source] = sources;
+      if (sources.length > 1) it.error('kiln: several sources are a chain: say --chain');
       if (options.schema === true || isRecipe(source)) {
         const { buildRecipe, printRecipeSchema } = await import('./build-recipe.ts');
         // KILN_IMAGE is for what names no image itself.

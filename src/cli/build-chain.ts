@@ -1,0 +1,108 @@
+import { relative, resolve } from 'node:path';
+import type { Command } from 'commander';
+import { writeText } from '../artifacts/write-text.ts';
+import { buildChain } from '../build/chain/chain.ts';
+import { chainJson } from '../build/chain/json.ts';
+import type { ChainMemberReport, ChainReport, ChainRequest } from '../build/chain/request.ts';
+import type { ChainOptions } from './build-chain-options.ts';
+import { type BuildOptions, buildRequest } from './build-options.ts';
+import { openEngine } from './engine.ts';
+import { printError } from './errors.ts';
+import { imageProgress, type ProgressLine } from './image-progress.ts';
+import { listenForInterruption } from './interruption.ts';
+import { printTable } from './table.ts';
+
+/** The name of the report in the result directory. */
+const CHAIN_FILE = 'chain.json';
+
+/** Builds source packages as a chain, shows how it goes, and sets kiln's exit status. */
+export async function runChain(
+  sources: readonly string[],
+  options: BuildOptions & ChainOptions,
+  command: Command,
+): Promise<void> {
+  const request = chainRequest(sources, options, command);
+  await using engine = openEngine();
+  using interruption = listenForInterruption();
+  using progress = imageProgress();
+  const say = (text: string) => {
+    progress[Symbol.dispose]();
+    process.stderr.write(`kiln: ${text}\n`);
+  };
+  say(`chain of ${request.sources.length} packages, ${request.jobs} at a time`);
+  const report = await buildChain(engine, request, {
+    signal: interruption.signal,
+    onImageProgress: progress.report,
+    onMember: (member) => tell(member, say),
+    buildHooks: () => hooksFor(progress),
+  });
+  finish(report);
+  const json = chainJson(request, report);
+  const { caller } = request.build;
+  const text = `${JSON.stringify(json, undefined, 2)}\n`;
+  await writeText(request.resultDirectory, CHAIN_FILE, text, caller);
+  if (options.json === true) process.stderr.write(`${JSON.stringify(json)}\n`);
+  process.exitCode = report.exitStatus;
+}
+
+function chainRequest(
+  sources: readonly string[],
+  options: BuildOptions & ChainOptions,
+  command: Command,
+): ChainRequest {
+  const [first] = sources;
+  if (first === undefined) return command.error('kiln: a chain needs source packages');
+  if (options.spec !== undefined) {
+    return command.error('kiln: a chain is built of source packages, not of --spec');
+  }
+  const { source: _, resultDirectory, ...build } = buildRequest(first, options, command);
+  return {
+    sources: sources.map((path) => resolve(path)),
+    resultDirectory,
+    build,
+    jobs: options.jobs,
+    continue: options.continue === true,
+    recurse: options.recurse === true,
+  };
+}
+
+function hooksFor(progress: ProgressLine) {
+  return {
+    onImageProgress: progress.report,
+    onPhase: () => progress[Symbol.dispose](),
+  };
+}
+
+/** One line for each thing that happens. */
+function tell(member: ChainMemberReport, say: (text: string) => void): void {
+  const { name, state, reason, durationMs, report } = member;
+  if (state === 'failed') {
+    for (const line of report?.lastLines ?? []) process.stderr.write(`  | ${line}\n`);
+  }
+  const time = state === 'built' ? ` in ${seconds(durationMs)}` : '';
+  say(`${name}: ${state}${time}${reason === undefined ? '' : `: ${reason}`}`);
+  if (state !== 'failed' || report === undefined) return;
+  const logs = ['build.log', 'root.log'].map((log) => `${member.resultDirectory}/${log}`);
+  process.stderr.write(`  see ${logs.join(', ')}\n`);
+  if (report.kept) say(`kept as ${report.box}: kiln shell ${report.box}`);
+}
+
+/** The table of what came of it, and where it is. */
+function finish({ members, repository, failure }: ChainReport): void {
+  const rows = members.map((member) => [
+    member.name,
+    member.state,
+    member.state === 'built' ? seconds(member.durationMs) : '',
+    String(member.packages.length),
+    member.needs.map((need) => need.member).join(' '),
+  ]);
+  printTable(['PACKAGE', 'STATE', 'TIME', 'RPMS', 'NEEDS'], rows);
+  if (failure !== undefined) printError(failure);
+  if (members.some(({ packages }) => packages.length > 0)) {
+    process.stderr.write(`kiln: repository: ${relative('', repository) || repository}\n`);
+  }
+}
+
+function seconds(ms: number): string {
+  return `${(ms / 1000).toFixed(1)} s`;
+}
