@@ -36,6 +36,11 @@ const commands: readonly CommandEntry[] = [
     summary: 'query, verify and unpack RPM files',
     load: () => import('./rpm.ts'),
   },
+  {
+    name: 'service',
+    summary: 'long-running services on images',
+    load: () => import('./service.ts'),
+  },
   { name: 'ps', summary: 'list sandboxes', load: () => import('./ps.ts') },
   { name: 'kill', summary: 'destroy sandboxes', load: () => import('./kill.ts') },
   { name: 'park', summary: 'start sandboxes ahead', load: () => import('./park.ts') },
@@ -63,6 +68,7 @@ function overview(): Command {
     .version(KILN_VERSION)
     .addHelpText('after', EXAMPLES);
   for (const entry of commands) program.command(entry.name).description(entry.summary);
+  program.command('mock').description('mock’s own command line, also as kiln-mock');
   return program;
 }
 
@@ -92,7 +98,10 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => {
 });
 
 try {
-  await main(process.argv.slice(2));
+  const argv = process.argv.slice(2);
+  // bin/kiln-mock: a command line that is read by mock's rules.
+  if (argv[0] === 'mock') await (await import('./mock/main.ts')).main(argv.slice(1));
+  else await main(argv);
 } catch (error) {
   if (!(error instanceof CommanderError)) printError(error);
   process.exitCode = exitStatus(error);

@@ -71,6 +71,15 @@ export class ProcessCgroups {
     });
   }
 
+  /** Bytes the group of the process holds right now, page cache included; undefined where the kernel does not tell. */
+  memoryBytes(): number | undefined {
+    const group = this.#nearest('memory', 'memory.current', 'memory.usage_in_bytes');
+    if (group === undefined) return undefined;
+    const file = group.version === 2 ? 'memory.current' : 'memory.usage_in_bytes';
+    const bytes = Number(readText(join(group.path, file)));
+    return Number.isNaN(bytes) ? undefined : bytes;
+  }
+
   #limitMemory(bytes: number): void {
     const group = this.#need('memory', 'memory.max', 'memory.limit_in_bytes');
     if (group.version === 2) {

@@ -1,5 +1,5 @@
 import { constants } from 'node:fs';
-import { openat2, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS } from '../../kernel/at.ts';
+import { O_PATH, openat2, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS } from '../../kernel/at.ts';
 import { hasErrno } from '../../kernel/libc.ts';
 
 /**
@@ -8,9 +8,10 @@ import { hasErrno } from '../../kernel/libc.ts';
  */
 export function openInTree(root: number, path: Buffer | string, flags: number): number | undefined {
   try {
-    // O_NONBLOCK: a fifo must not hang us.
+    // A fifo must not hang us; with O_PATH nothing is opened, and the kernel takes no such flag.
+    const unblocked = (flags & O_PATH) === 0 ? flags | constants.O_NONBLOCK : flags;
     return openat2(root, path, {
-      flags: flags | constants.O_NONBLOCK,
+      flags: unblocked,
       resolve: RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS,
     });
   } catch (error) {

@@ -1,0 +1,49 @@
+import { Command } from 'commander';
+import { createCommand } from './service/create.ts';
+import { connectCommand, executeCommand } from './service/execute.ts';
+import {
+  deleteCommand,
+  reloadCommand,
+  restartCommand,
+  startCommand,
+  stopCommand,
+  superviseCommand,
+} from './service/life.ts';
+import { listCommand } from './service/list.ts';
+import { logsCommand } from './service/logs.ts';
+
+const EXAMPLES = `
+Examples:
+  kiln service create -r debian-apache -u apache2.service --publish 8081:80 apache1
+  kiln service start apache1; curl http://127.0.0.1:8081/
+  kiln service list
+  kiln service execute apache1 -- apachectl -S
+  kiln service connect apache1                  a shell in it
+  kiln service logs -f apache1
+  kiln service reload --unit apache2.service    all services that run it
+  kiln service stop apache1; kiln service delete apache1
+
+“kiln service COMMAND --help” tells more; docs/services.md explains.`;
+
+/** `kiln service`. */
+export function command(): Command {
+  const it = new Command('service')
+    .description('Run long-lived services, each in a sandbox of its own on a shared image.')
+    .enablePositionalOptions()
+    .addHelpText('after', EXAMPLES);
+  const commands = [
+    createCommand(),
+    deleteCommand(),
+    listCommand(),
+    startCommand(),
+    stopCommand(),
+    restartCommand(),
+    reloadCommand(),
+    connectCommand(),
+    executeCommand(),
+    logsCommand(),
+  ];
+  for (const command of commands) it.addCommand(command);
+  it.addCommand(superviseCommand(), { hidden: true });
+  return it;
+}

@@ -1,0 +1,147 @@
+import type { Socket } from 'node:net';
+import type { ReadStream } from 'node:tty';
+import { Command } from 'commander';
+import type { ExecuteAnswer, ExecuteRequest } from '../../service/execute.ts';
+import { encodeFrame, FRAME, onFrames, sendMessage } from '../../service/frames.ts';
+import { readService } from '../../service/store.ts';
+import { connectSupervisor, unwired } from '../../service/supervisor-client.ts';
+import { openEngine } from '../engine.ts';
+import { commandStatus } from '../exit-status.ts';
+import { parseEnvironment } from '../values.ts';
+import { commandWords, repeated } from './create.ts';
+import { notRunning } from './life.ts';
+
+const SHELL = ['/bin/sh', '-c', 'if command -v bash >/dev/null; then exec bash -l; fi; exec sh -l'];
+
+interface ExecuteOptions {
+  readonly user?: string;
+  readonly workdir?: string;
+  readonly env: readonly (readonly [string, string])[];
+  readonly tty?: boolean;
+}
+
+function withOptions(command: Command): Command {
+  return command
+    .option('--user <user>', 'NAME, UID or UID:GID; root of the sandbox when missing')
+    .option('--workdir <dir>', 'where it starts')
+    .addOption(repeated('--env <name=value>', 'set a variable', parseEnvironment));
+}
+
+/** `kiln service execute`. */
+export function executeCommand(): Command {
+  const it = new Command('execute')
+    .alias('exec')
+    .description('Run a command in a service that runs; its exit status is kiln’s.')
+    .usage('[options] NAME [--] COMMAND [ARGUMENT…]')
+    .argument('<name>')
+    .argument('<command...>')
+    .option('-t, --tty', 'give it a terminal')
+    .passThroughOptions()
+    .addHelpText(
+      'after',
+      '\nExamples:\n  kiln service execute apache1 -- ip addr\n  kiln service execute db -- mariadb -e "show databases"',
+    );
+  return withOptions(it).action((name: string, argv: string[], options: ExecuteOptions) =>
+    execute(name, commandWords(argv), options),
+  );
+}
+
+/** `kiln service connect`. */
+export function connectCommand(): Command {
+  const it = new Command('connect')
+    .description('A shell in a service that runs.')
+    .argument('<name>');
+  return withOptions(it).action((name: string, options: ExecuteOptions) => {
+    const tty = process.stdin.isTTY === true && process.stdout.isTTY === true;
+    return execute(name, SHELL, { ...options, tty });
+  });
+}
+
+async function execute(
+  name: string,
+  argv: readonly string[],
+  options: ExecuteOptions,
+): Promise<void> {
+  await using engine = openEngine();
+  const { files } = await readService(engine.paths, name);
+  const socket = await connectSupervisor(files);
+  if (socket === undefined) throw notRunning(name);
+  const { TERM } = process.env;
+  const env = { ...(options.tty && TERM ? { TERM } : {}), ...Object.fromEntries(options.env) };
+  const command: ExecuteRequest = {
+    argv,
+    env,
+    ...(options.user === undefined ? {} : { user: options.user }),
+    ...(options.workdir === undefined ? {} : { workdir: options.workdir }),
+    ...(options.tty === true ? { terminal: windowSize() } : {}),
+  };
+  const detach = forward(socket, options.tty === true);
+  try {
+    const ended = converse(socket);
+    sendMessage(socket, { do: 'execute', command });
+    const { exitCode, signal } = await ended;
+    process.exitCode = commandStatus({ exitCode, signal, timeLimit: null });
+  } finally {
+    detach();
+    socket.destroy();
+  }
+}
+
+type Ended = Extract<ExecuteAnswer, { exitCode: unknown }>;
+
+/** Copies output and waits for the end. */
+function converse(socket: Socket): Promise<Ended> {
+  return new Promise((resolve, reject) => {
+    onFrames(socket, ({ kind, body }) => {
+      if (kind === FRAME.data) show(socket, process.stdout, body);
+      else if (kind === FRAME.errorData) show(socket, process.stderr, body);
+      else if (kind === FRAME.message) {
+        const answer = JSON.parse(body.toString('utf8')) as ExecuteAnswer;
+        if ('error' in answer) reject(unwired(answer.error));
+        else if ('exitCode' in answer) resolve(answer);
+        else pumpInput(socket);
+      }
+    });
+    socket.on('error', reject);
+    // The service was stopped meanwhile, and the command with it.
+    socket.once('close', () => resolve({ exitCode: null, signal: 'SIGKILL' }));
+  });
+}
+
+function show(socket: Socket, to: NodeJS.WriteStream, body: Buffer): void {
+  if (to.write(body)) return;
+  socket.pause();
+  to.once('drain', () => socket.resume());
+}
+
+function pumpInput(socket: Socket): void {
+  process.stdin.on('data', (chunk: Buffer) => {
+    if (socket.write(encodeFrame(FRAME.data, chunk))) return;
+    process.stdin.pause();
+    socket.once('drain', () => process.stdin.resume());
+  });
+  process.stdin.once('end', () => socket.write(encodeFrame(FRAME.end, Buffer.alloc(0))));
+}
+
+function windowSize(): { rows: number; columns: number } {
+  return { rows: process.stdout.rows ?? 24, columns: process.stdout.columns ?? 80 };
+}
+
+/** Forwards signals and window sizes; returns what ends that and gives the terminal back. */
+function forward(socket: Socket, tty: boolean): () => void {
+  const signals = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT'] as const;
+  const send = (signal: NodeJS.Signals) => sendMessage(socket, { signal }, FRAME.control);
+  for (const signal of signals) process.on(signal, send);
+  const resized = () => sendMessage(socket, windowSize(), FRAME.control);
+  const terminal = tty ? (process.stdin as ReadStream) : undefined;
+  if (terminal !== undefined) {
+    terminal.setRawMode(true);
+    process.stdout.on('resize', resized);
+  }
+  return () => {
+    for (const signal of signals) process.off(signal, send);
+    process.stdout.off('resize', resized);
+    terminal?.setRawMode(false);
+    process.stdin.destroy();
+  };
+}

@@ -1,0 +1,166 @@
+import { Command } from 'commander';
+import { KilnError } from '../../errors.ts';
+import { deleteService } from '../../service/delete.ts';
+import { listServices } from '../../service/list.ts';
+import { startInBackground } from '../../service/start.ts';
+import { isSupervised, stopService } from '../../service/stop.ts';
+import { readService } from '../../service/store.ts';
+import { supervise } from '../../service/supervise.ts';
+import { askSupervisor } from '../../service/supervisor-client.ts';
+import { unitName } from '../../service/unit/load-unit.ts';
+import { openEngine } from '../engine.ts';
+
+/** What a reload or a restart inside may take, ms. */
+const PATIENCE = 10 * 60_000;
+
+/** `kiln service start`. */
+export function startCommand(): Command {
+  return new Command('start')
+    .description('Start services and wait until they are up.')
+    .argument('<name...>')
+    .addHelpText(
+      'after',
+      '\nWhere no systemd runs, kiln supervises each itself, in the background.\n\nExamples:\n  kiln service start apache1 apache2',
+    )
+    .action((names: string[]) => forEach(names, start));
+}
+
+async function start(name: string): Promise<void> {
+  await using engine = openEngine();
+  const { files, definition } = await readService(engine.paths, name);
+  if (await isSupervised(files)) {
+    process.stdout.write(`${name} runs already\n`);
+    return;
+  }
+  const status = await startInBackground(name, files, supervisorCommand(name));
+  const ports = definition.publish.map(({ address, host, box }) => `${address}:${host} -> ${box}`);
+  const where = ports.length === 0 ? '' : `, ${ports.join(', ')}`;
+  process.stdout.write(
+    `${name} is ${status.state}${where} (supervised by kiln, process ${status.supervisorPid})\n`,
+  );
+}
+
+/** This kiln, run as a supervisor. */
+function supervisorCommand(name: string): [string, ...string[]] {
+  const main = process.argv[1];
+  if (main === undefined) throw new KilnError('E_SERVICE', 'kiln does not know its own program');
+  return [process.execPath, ...process.execArgv, main, 'service', 'supervise', name];
+}
+
+/** `kiln service stop`. */
+export function stopCommand(): Command {
+  return new Command('stop')
+    .description('Stop services: their units first, then whatever is left.')
+    .argument('<name...>')
+    .action((names: string[]) => forEach(names, stop));
+}
+
+async function stop(name: string): Promise<void> {
+  await using engine = openEngine();
+  const { files } = await readService(engine.paths, name);
+  const ran = await stopService(files);
+  process.stdout.write(`${name} ${ran ? 'is stopped' : 'did not run'}\n`);
+}
+
+/** `kiln service restart`. */
+export function restartCommand(): Command {
+  return new Command('restart')
+    .description('Stop and start services, or one unit inside them.')
+    .argument('<name...>')
+    .option('--unit <unit>', 'only this unit; the sandbox stays')
+    .action((names: string[], { unit }: { unit?: string }) =>
+      forEach(names, async (name) => {
+        if (unit !== undefined) {
+          await ask(name, { do: 'restart', unit: unitName(unit) });
+          return;
+        }
+        await stop(name);
+        await start(name);
+      }),
+    );
+}
+
+/** `kiln service reload`. */
+export function reloadCommand(): Command {
+  return new Command('reload')
+    .description('Have services read their configuration again.')
+    .argument('[name...]')
+    .option('--unit <unit>', 'this unit only; without names, in every service that runs it')
+    .addHelpText(
+      'after',
+      '\nExamples:\n  kiln service reload apache1\n  kiln service reload --unit apache2.service',
+    )
+    .action(async (names: string[], { unit }: { unit?: string }, it: Command) => {
+      if (names.length === 0 && unit === undefined) it.error('kiln: say which: names, or --unit');
+      const wanted = unit === undefined ? undefined : unitName(unit);
+      const chosen = names.length > 0 ? names : await servicesRunning(wanted ?? '');
+      await forEach(chosen, (name) =>
+        ask(name, { do: 'reload', ...(wanted === undefined ? {} : { unit: wanted }) }),
+      );
+    });
+}
+
+async function servicesRunning(unit: string): Promise<string[]> {
+  await using engine = openEngine();
+  const listed = await listServices(engine.paths);
+  return listed
+    .filter(({ status }) => status?.units.some(({ name }) => name === unit))
+    .map(({ service }) => service.name);
+}
+
+async function ask(
+  name: string,
+  request: { do: 'reload' | 'restart'; unit?: string },
+): Promise<void> {
+  await using engine = openEngine();
+  const { files } = await readService(engine.paths, name);
+  const answer = await askSupervisor<null>(files, request, PATIENCE);
+  if (answer === undefined) throw notRunning(name);
+  process.stdout.write(`${name}: ${request.do === 'reload' ? 'reloaded' : 'restarted'}\n`);
+}
+
+/** The error for a service that is asked for what only a running one can do. */
+export function notRunning(name: string): KilnError {
+  return new KilnError('E_SERVICE_STOPPED', `${name} does not run`, {
+    hint: `\`kiln service start ${name}\` starts it`,
+  });
+}
+
+/** `kiln service delete`. */
+export function deleteCommand(): Command {
+  return new Command('delete')
+    .description('Remove services that do not run, with all they have.')
+    .argument('<name...>')
+    .action((names: string[]) =>
+      forEach(names, async (name) => {
+        await using engine = openEngine();
+        await deleteService(engine.paths, name);
+        process.stdout.write(`${name} is deleted\n`);
+      }),
+    );
+}
+
+/** `kiln service supervise`: what the guardian, or a host unit, runs. */
+export function superviseCommand(): Command {
+  return new Command('supervise')
+    .description('Run a service in the foreground, until it is stopped or cannot go on.')
+    .argument('<name>')
+    .option('--echo', 'its log on standard output, too')
+    .action(async (name: string, { echo = false }: { echo?: boolean }) => {
+      await using engine = openEngine();
+      process.exitCode = await supervise(engine, name, { echo });
+    });
+}
+
+/** Does it for each, and fails at the end with the first failure, so that one does not stop the others. */
+async function forEach(
+  names: readonly string[],
+  act: (name: string) => Promise<void>,
+): Promise<void> {
+  const results = await Promise.allSettled(names.map(act));
+  const failures = results.filter((result) => result.status === 'rejected');
+  if (failures.length === 0) return;
+  const { printError } = await import('../errors.ts');
+  for (const { reason } of failures.slice(1)) printError(reason);
+  throw failures[0]?.reason;
+}

@@ -1,0 +1,62 @@
+import { Command } from 'commander';
+import { type ListedService, listServices } from '../../service/list.ts';
+import { openEngine } from '../engine.ts';
+import { printTable } from '../table.ts';
+
+/** `kiln service list`. */
+export function listCommand(): Command {
+  return new Command('list')
+    .alias('ls')
+    .description('List services, what they do and what they use.')
+    .argument('[name...]')
+    .option('--json', 'one JSON array')
+    .action(async (names: string[], options: { json?: boolean }) => {
+      await using engine = openEngine();
+      const listed = await listServices(engine.paths, names);
+      if (options.json === true) {
+        const json = listed.map(({ service: { name, definition, image, files }, ...rest }) => ({
+          name,
+          file: files.definition,
+          image,
+          definition,
+          ...rest,
+        }));
+        process.stdout.write(`${JSON.stringify(json)}\n`);
+        return;
+      }
+      printTable(
+        ['NAME', 'STATE', 'UPTIME', 'CPU', 'MEMORY', 'PIDS', 'RESTARTS', 'PORTS', 'UNITS'],
+        listed.map(row),
+      );
+    });
+}
+
+function row({ service, status, outcome }: ListedService): string[] {
+  const { name, definition } = service;
+  const units = definition.command === undefined ? definition.units : [definition.command[0] ?? ''];
+  const ports = definition.publish.map(({ host, box }) => `${host}:${box}`);
+  if (status === undefined) {
+    const state = outcome?.state === 'failed' ? 'failed' : (outcome?.state ?? 'created');
+    return [name, state, '', '', '', '', '', ports.join(' '), units.join(' ')];
+  }
+  const { usage } = status;
+  return [
+    name,
+    status.health?.state === 'unhealthy' ? 'unhealthy' : status.state,
+    duration(Date.now() - status.started),
+    usage.cpuMicroseconds === undefined ? '' : `${(usage.cpuMicroseconds / 1e6).toFixed(1)}s`,
+    usage.memoryBytes === undefined ? '' : `${(usage.memoryBytes / 2 ** 20).toFixed(0)}M`,
+    String(usage.pids ?? ''),
+    String(status.restarts),
+    ports.join(' '),
+    status.units.map((unit) => `${unit.name}:${unit.state}`).join(' '),
+  ];
+}
+
+function duration(milliseconds: number): string {
+  const seconds = Math.round(milliseconds / 1000);
+  if (seconds < 120) return `${seconds}s`;
+  if (seconds < 7200) return `${Math.round(seconds / 60)}m`;
+  if (seconds < 172_800) return `${Math.round(seconds / 3600)}h`;
+  return `${Math.round(seconds / 86_400)}d`;
+}

@@ -1,0 +1,24 @@
+import { Command, Option } from 'commander';
+import { followLog, readLog } from '../../service/logs.ts';
+import { readService } from '../../service/store.ts';
+import { openEngine } from '../engine.ts';
+import { parseCount } from '../values.ts';
+
+/** `kiln service logs`. */
+export function logsCommand(): Command {
+  return new Command('logs')
+    .description('Show what a service’s units, and kiln about it, wrote.')
+    .argument('<name>')
+    .option('-f, --follow', 'go on with what comes, until ^C')
+    .addOption(new Option('-n, --lines <number>', 'so many').argParser(parseCount).default(200))
+    .action(async (name: string, options: { follow?: boolean; lines: number }) => {
+      await using engine = openEngine();
+      const { files } = await readService(engine.paths, name);
+      for (const line of readLog(files, options.lines)) process.stdout.write(`${line}\n`);
+      if (options.follow !== true) return;
+      const interrupted = new AbortController();
+      process.once('SIGINT', () => interrupted.abort());
+      process.once('SIGTERM', () => interrupted.abort());
+      await followLog(files, (text) => process.stdout.write(text), interrupted.signal);
+    });
+}

@@ -1,0 +1,108 @@
+import { randomBytes } from 'node:crypto';
+import { closeSync, constants, openSync, writeSync } from 'node:fs';
+import { rename, rm, stat, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { KilnError } from '../errors.ts';
+import type { LeasedImage } from '../image/store/images.ts';
+import { copyTree } from '../image/tree/clone.ts';
+import { openat2, unlinkat } from '../kernel/at.ts';
+import { hasErrno } from '../kernel/libc.ts';
+import { syncFileSystem } from '../kernel/syncfs.ts';
+import type { StatePaths } from '../state/paths.ts';
+import type { ServiceFile } from './definition.ts';
+import { serviceSchema } from './definition.ts';
+import { filesIn, type InstanceFiles, instanceFiles } from './instance-files.ts';
+import { serviceUnits } from './service-units.ts';
+import {
+  checkServiceName,
+  lockServices,
+  sweepServices,
+  workDirectory,
+  writeDefinition,
+} from './store.ts';
+import { Tree } from './tree.ts';
+import type { ServiceUnit } from './unit/service-unit.ts';
+
+/** A service that was made. */
+export interface CreatedService {
+  readonly files: InstanceFiles;
+  readonly units: readonly ServiceUnit[];
+}
+
+/**
+ * Makes a service of an image: its own /etc and /var, its own machine id and host name. It appears
+ * whole or not at all. Throws E_SERVICE_NAME, E_SERVICE_EXISTS, E_UNIT, E_RECIPE.
+ */
+export async function createService(
+  paths: StatePaths,
+  name: string,
+  file: ServiceFile,
+  image: LeasedImage,
+): Promise<CreatedService> {
+  checkServiceName(name);
+  await using _lock = await lockServices(paths);
+  await refuseExisting(paths, name);
+  await sweepServices(paths);
+  const work = await workDirectory(paths, name);
+  try {
+    const files = filesIn(work, '');
+    const definition = serviceSchema.parse(file);
+    const hostname = definition.hostname ?? name;
+    const units = (() => {
+      using tree = Tree.open(image.tree);
+      return serviceUnits(tree, definition, { hostname, machineId: '' });
+    })();
+    copyTree(join(image.tree, 'etc'), files.etc);
+    copyTree(join(image.tree, 'var'), files.var);
+    giveIdentity(files.etc, hostname);
+    await writeFile(files.image, `${image.manifest.id}\n`, { mode: 0o600 });
+    await writeDefinition(files.definition, file);
+    await publishService(paths, name, work);
+    return { files: instanceFiles(paths, name), units };
+  } catch (error) {
+    await rm(work, { recursive: true, force: true });
+    throw error;
+  }
+}
+
+/** Throws E_SERVICE_EXISTS. */
+export async function refuseExisting(paths: StatePaths, name: string): Promise<void> {
+  if (!(await stat(instanceFiles(paths, name).directory).catch(() => undefined))) return;
+  throw new KilnError('E_SERVICE_EXISTS', `there is a service ${name} already`, {
+    hint: `\`kiln service delete ${name}\` removes it`,
+  });
+}
+
+/** Puts a finished folder in its place; it is on the disk before it is seen. */
+export async function publishService(paths: StatePaths, name: string, work: string): Promise<void> {
+  await syncFileSystem(work);
+  await rename(work, instanceFiles(paths, name).directory);
+}
+
+/** Gives an /etc that no box uses a machine id and a host name of its own. */
+export function giveIdentity(etc: string, hostname: string): void {
+  const directory = openSync(etc, constants.O_RDONLY | constants.O_DIRECTORY);
+  try {
+    replaceIn(directory, 'machine-id', `${randomBytes(16).toString('hex')}\n`);
+    replaceIn(directory, 'hostname', `${hostname}\n`);
+    replaceIn(directory, 'hosts', `127.0.0.1 localhost ${hostname}\n::1 localhost ${hostname}\n`);
+  } finally {
+    closeSync(directory);
+  }
+}
+
+/** Replaces whatever has that name, a link too, by a plain file of root's. */
+function replaceIn(directory: number, name: string, text: string): void {
+  try {
+    unlinkat(directory, name);
+  } catch (error) {
+    if (!hasErrno(error, 'ENOENT')) throw error;
+  }
+  const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
+  const fd = openat2(directory, name, { flags, mode: 0o644 });
+  try {
+    writeSync(fd, text);
+  } finally {
+    closeSync(fd);
+  }
+}

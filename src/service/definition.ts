@@ -1,0 +1,122 @@
+import { z } from 'zod';
+import { sizeInBytes, timeInMilliseconds } from '../recipe/quantity.ts';
+
+/** A service's name: it becomes a host name, a folder, and part of a unit's name. */
+export const SERVICE_NAME = /^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$/;
+
+const size = z.union([z.string(), z.int().positive()]).transform((value, context) => {
+  const bytes = typeof value === 'number' ? value : sizeInBytes(value);
+  if (bytes !== undefined && bytes > 0) return bytes;
+  context.addIssue({ code: 'custom', message: `"${value}" is no size, as 512M or 2G` });
+  return z.NEVER;
+});
+
+const time = z.union([z.string(), z.number().positive()]).transform((value, context) => {
+  const milliseconds = timeInMilliseconds(String(value));
+  if (milliseconds !== undefined && milliseconds > 0) return milliseconds;
+  context.addIssue({ code: 'custom', message: `"${value}" is no duration, as 5s or 10m` });
+  return z.NEVER;
+});
+
+const port = z.coerce.number().int().min(1).max(65535);
+
+/** `[ADDRESS:]PORT:PORT`: where the host listens, and the port in the box. */
+export interface PublishedPort {
+  readonly address: string;
+  readonly host: number;
+  readonly box: number;
+}
+
+/** Reads `[ADDRESS:]HOSTPORT:BOXPORT`; an IPv6 address is in brackets. Undefined if it is not that. */
+export function parsePublish(text: string): PublishedPort | undefined {
+  const match = /^(?:(\[[0-9a-fA-F:]+\]|[0-9.]+):)?(\d{1,5}):(\d{1,5})$/.exec(text);
+  const [host, box] = [port.safeParse(match?.[2]), port.safeParse(match?.[3])];
+  if (match === null || !host.success || !box.success) return undefined;
+  const address = match[1]?.replace(/[[\]]/g, '') ?? '127.0.0.1';
+  return { address, host: host.data, box: box.data };
+}
+
+const publish = z.string().transform((text, context) => {
+  const parsed = parsePublish(text);
+  if (parsed !== undefined) return parsed;
+  context.addIssue({
+    code: 'custom',
+    message: text.endsWith('/udp')
+      ? 'only TCP ports can be published'
+      : `"${text}" is not [ADDRESS:]HOSTPORT:PORT, as 8081:80`,
+  });
+  return z.NEVER;
+});
+
+const absolute = z
+  .string()
+  .regex(/^\/(?!.*(?:^|\/)\.\.(?:\/|$))[^\0]*$/, 'an absolute path without .. is needed');
+
+const mount = z.strictObject({
+  source: absolute.describe('A file or folder of the host'),
+  target: absolute.describe('Where it is seen in the service'),
+  readonly: z.boolean().default(false),
+});
+
+const health = z.strictObject({
+  command: z
+    .array(z.string())
+    .min(1)
+    .optional()
+    .describe('Run in the service; status 0 is healthy'),
+  http: z
+    .string()
+    .regex(/^:\d{1,5}(?:\/\S*)?$/, 'write it as :PORT/PATH')
+    .optional()
+    .describe('Asked for inside the service; 200 to 399 is healthy'),
+  interval: time.default(10_000),
+  timeout: time.default(5000),
+  retries: z.int().min(1).max(100).default(3).describe('So many failures in a row are too many'),
+  restart: z.boolean().default(true).describe('Restart the service then'),
+});
+
+/** service.yaml: what a person wants of a service. Everything else about it is found out. */
+export const serviceSchema = z
+  .strictObject({
+    description: z.string().max(200).default(''),
+    image: z.string().min(1).describe('A recipe’s name or path, a lock, or an image id'),
+    packages: z.array(z.string()).default([]).describe('Packages whose /etc and /var are its own'),
+    units: z.array(z.string()).default([]).describe('Units of the image that it runs'),
+    command: z.array(z.string()).min(1).optional().describe('What it runs instead of units'),
+    user: z.string().optional().describe('Who runs the command'),
+    workdir: absolute.optional(),
+    environment: z.record(z.string().regex(/^[A-Za-z_][A-Za-z0-9_]*$/), z.string()).default({}),
+    hostname: z.string().regex(SERVICE_NAME).optional(),
+    network: z.string().min(1).default('private').describe('private, or a libvirt network'),
+    publish: z.array(publish).default([]),
+    mounts: z.array(mount).default([]),
+    memory: size.optional(),
+    cpus: z.number().positive().optional(),
+    pids: z.int().positive().optional(),
+    disk: size.optional().describe('Bytes of each of its file systems in memory'),
+    capabilities: z.array(z.string()).default([]).describe('Beyond what a container’s root has'),
+    health: health.optional(),
+    autostart: z.boolean().default(false).describe('Start it with the host'),
+  })
+  .superRefine((service, context) => {
+    if ((service.command === undefined) === (service.units.length === 0)) {
+      context.addIssue({ code: 'custom', message: 'either units or a command is needed' });
+    }
+    if (service.health !== undefined && !service.health.command === !service.health.http) {
+      context.addIssue({
+        code: 'custom',
+        path: ['health'],
+        message: 'exactly one of command and http is needed',
+      });
+    }
+  });
+
+/** A service, checked. Sizes in bytes, times in milliseconds. */
+export type ServiceDefinition = z.output<typeof serviceSchema>;
+/** As it is written. */
+export type ServiceFile = z.input<typeof serviceSchema>;
+
+/** The JSON Schema of service.yaml, for editors. */
+export function serviceJsonSchema(): unknown {
+  return z.toJSONSchema(serviceSchema, { io: 'input', unrepresentable: 'any' });
+}

@@ -1,0 +1,58 @@
+import { KilnError } from '../errors.ts';
+import type { ExitStatusSet, RestartPolicy, ServiceUnit } from './unit/service-unit.ts';
+import type { ProcessEnd } from './unit-host.ts';
+
+/** How a unit ended (systemd.service(5), $SERVICE_RESULT). */
+export type UnitResult =
+  | 'success'
+  | 'exit-code'
+  | 'signal'
+  | 'core-dump'
+  | 'timeout'
+  | 'start-limit-hit';
+
+/** Signals that end a service cleanly (systemd.service(5), SuccessExitStatus=). */
+const CLEAN = new Set<NodeJS.Signals>(['SIGHUP', 'SIGINT', 'SIGTERM', 'SIGPIPE']);
+/** Signals whose default is a core dump (signal(7)). */
+const CORE = new Set<NodeJS.Signals>([
+  ...(['SIGQUIT', 'SIGILL', 'SIGTRAP', 'SIGABRT', 'SIGBUS', 'SIGFPE', 'SIGSEGV'] as const),
+  ...(['SIGXCPU', 'SIGXFSZ', 'SIGSYS'] as const),
+]);
+
+export function isKilnCode(error: unknown, ...codes: readonly string[]): error is KilnError {
+  return error instanceof KilnError && codes.includes(error.code);
+}
+
+/** `status 3`, `signal SIGKILL`: how a process ended, for people. */
+export function endText({ exitCode, signal }: ProcessEnd): string {
+  return signal === null ? `status ${exitCode}` : `signal ${signal}`;
+}
+
+function contains(set: ExitStatusSet, { exitCode, signal }: ProcessEnd): boolean {
+  return (exitCode !== null && set.has(exitCode)) || (signal !== null && set.has(signal));
+}
+
+/** What the end of a unit's main process means for the unit. */
+export function resultOf(unit: ServiceUnit, end: ProcessEnd): UnitResult {
+  if (end.exitCode === 0 || contains(unit.successExitStatus, end)) return 'success';
+  if (end.signal === null) return 'exit-code';
+  if (CLEAN.has(end.signal)) return 'success';
+  return CORE.has(end.signal) ? 'core-dump' : 'signal';
+}
+
+/** The table of systemd.service(5), Restart=. */
+const RESTARTED: Readonly<Record<RestartPolicy, readonly UnitResult[]>> = {
+  no: [],
+  always: ['success', 'exit-code', 'signal', 'core-dump', 'timeout'],
+  'on-success': ['success'],
+  'on-failure': ['exit-code', 'signal', 'core-dump', 'timeout'],
+  'on-abnormal': ['signal', 'core-dump', 'timeout'],
+  'on-abort': ['signal', 'core-dump'],
+  'on-watchdog': [],
+};
+
+/** Whether a unit that ended by itself is to be started again. */
+export function isRestarted(unit: ServiceUnit, result: UnitResult, end: ProcessEnd): boolean {
+  if (result === 'start-limit-hit' || contains(unit.restartPrevent, end)) return false;
+  return contains(unit.restartForce, end) || RESTARTED[unit.restart].includes(result);
+}

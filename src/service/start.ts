@@ -1,0 +1,98 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { closeSync, mkdirSync, openSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { KilnError } from '../errors.ts';
+import type { InstanceFiles } from './instance-files.ts';
+import { readLog } from './logs.ts';
+import { readOutcome } from './outcome.ts';
+import type { ServiceStatus } from './status.ts';
+import { askSupervisor } from './supervisor-client.ts';
+
+/**
+ * The guardian of a supervisor where no systemd is: a shell that starts it again, later and later,
+ * unless it says that it is done (0) or that starting again helps nothing (78, EX_CONFIG of
+ * sysexits.h). A shell, because it is there for as long as the service is, and takes 1 MB.
+ */
+const GUARDIAN = `n=0
+wanted=$1
+shift
+while [ -e "$wanted" ]; do
+  "$@" && exit 0
+  status=$?
+  [ "$status" = 78 ] && exit 78
+  n=$((n < 30 ? n + 1 : n)); sleep "$n"
+done`;
+
+/** How often is looked whether a supervisor listens already, ms. */
+const PAUSE = 30;
+
+/** The command that runs a service in the foreground. */
+export type SupervisorCommand = readonly [string, ...string[]];
+
+/**
+ * Starts a service's supervisor in the background and waits until its units have been started.
+ * Throws E_SERVICE_FAILED with the last lines of its log.
+ */
+export async function startInBackground(
+  name: string,
+  files: InstanceFiles,
+  command: SupervisorCommand,
+): Promise<ServiceStatus> {
+  const since = Date.now();
+  mkdirSync(files.logs, { recursive: true, mode: 0o700 });
+  mkdirSync(files.run, { recursive: true, mode: 0o700 });
+  writeFileSync(files.wanted, '');
+  const output = openSync(join(files.logs, 'supervisor.log'), 'w', 0o600);
+  const guardian = spawn('/bin/sh', ['-c', GUARDIAN, `kiln-${name}`, files.wanted, ...command], {
+    detached: true,
+    cwd: '/',
+    stdio: ['ignore', output, output],
+  });
+  closeSync(output);
+  let ended = false;
+  void once(guardian, 'exit').then(() => {
+    ended = true;
+  });
+  guardian.unref();
+  return await waitUntilStarted(name, files, since, () => ended);
+}
+
+/** Waits for a supervisor that somebody starts; `given up` tells that nobody does any more. */
+export async function waitUntilStarted(
+  name: string,
+  files: InstanceFiles,
+  since: number,
+  givenUp: () => boolean,
+): Promise<ServiceStatus> {
+  for (;;) {
+    const over = givenUp();
+    const status = await askSupervisor<ServiceStatus>(
+      files,
+      { do: 'started' },
+      Number.POSITIVE_INFINITY,
+    ).catch((error: unknown) => {
+      throw failed(name, files, error instanceof Error ? error.message : String(error), error);
+    });
+    if (status !== undefined) return status;
+    const outcome = await readOutcome(files);
+    if (outcome !== undefined && outcome.time >= since && outcome.state === 'failed') {
+      throw failed(name, files, outcome.reason);
+    }
+    if (outcome !== undefined && outcome.time >= since && outcome.state === 'finished') {
+      throw failed(name, files, 'its units are done already');
+    }
+    if (over) throw failed(name, files, 'its supervisor has ended');
+    await sleep(PAUSE);
+  }
+}
+
+function failed(name: string, files: InstanceFiles, reason: string, cause?: unknown): KilnError {
+  const tail = readLog(files, 8);
+  const said = tail.length === 0 ? '' : `\n${tail.map((line) => `  | ${line}`).join('\n')}`;
+  const hint = cause instanceof KilnError ? cause.hint : undefined;
+  return new KilnError('E_SERVICE_FAILED', `${name} did not start: ${reason}${said}`, {
+    hint: hint ?? `\`kiln service logs ${name}\` shows more`,
+  });
+}

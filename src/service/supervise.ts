@@ -1,0 +1,126 @@
+import { execFile } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdir, rm } from 'node:fs/promises';
+import type { Server } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { promisify } from 'node:util';
+import { KilnError } from '../errors.ts';
+import { tryLock } from '../kernel/flock.ts';
+import type { Engine } from '../sandbox/open.ts';
+import { Instance } from './instance.ts';
+import { LogFile } from './log-file.ts';
+import { writeOutcome } from './outcome.ts';
+import { readService, type StoredService } from './store.ts';
+import { serveSupervisor } from './supervisor-server.ts';
+
+/** Exit statuses of a supervisor. Only the last asks its guardian to start it again. */
+export const SUPERVISOR_EXIT = { done: 0, failed: 78, again: 1 } as const;
+
+/** How often is looked whether any unit is left, ms. */
+const LOOK_PAUSE = 500;
+
+export interface SuperviseOptions {
+  /** The log goes to standard output as well: systemd's journal has it then. */
+  readonly echo: boolean;
+}
+
+/**
+ * Runs a service until somebody stops it (SIGTERM, SIGINT, `kiln service stop`), its units are done
+ * or cannot go on, or its box dies. Returns one of {@link SUPERVISOR_EXIT}. The box ends with this
+ * process, however it ends. Throws E_SERVICE_RUNS, and what a start that cannot work throws.
+ */
+export async function supervise(
+  engine: Engine,
+  name: string,
+  options: SuperviseOptions,
+): Promise<number> {
+  const service = await readService(engine.paths, name);
+  await mkdir(service.files.run, { recursive: true, mode: 0o700 });
+  const lock = await tryLock(service.files.supervisorLock);
+  if (lock === undefined) {
+    throw new KilnError('E_SERVICE_RUNS', `${name} has a supervisor already`, {
+      hint: `\`kiln service stop ${name}\` ends it`,
+    });
+  }
+  using log = new LogFile(service.files.log, options);
+  try {
+    return await superviseLocked(engine, service, log);
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    log.write('kiln', `cannot start: ${reason}`);
+    await rm(service.files.wanted, { force: true });
+    await writeOutcome(service.files, 'failed', reason);
+    throw error;
+  } finally {
+    await lock.release();
+  }
+}
+
+async function superviseLocked(
+  engine: Engine,
+  service: StoredService,
+  log: LogFile,
+): Promise<number> {
+  const { name, files } = service;
+  log.write('kiln', `starting ${name}`);
+  const instance = await Instance.open(engine, service, log);
+  let server: Server | undefined;
+  try {
+    const stopped = Promise.withResolvers<'stopped'>();
+    const stop = () => stopped.resolve('stopped');
+    process.once('SIGTERM', stop);
+    process.once('SIGINT', stop);
+    const started = instance.start();
+    started.catch((error: unknown) => log.write('kiln', String(error)));
+    process.on('SIGHUP', () => reloadAll(instance, log));
+    server = await serveSupervisor(files.socket, { instance, started, stop });
+    await Promise.race([started.catch(() => undefined), stopped.promise]);
+    await notifySystemd();
+    const idle = started.then(
+      () => idleUnits(instance),
+      () => idleUnits(instance),
+    );
+    const gone = instance.gone.then(() => 'gone' as const);
+    const end = await Promise.race([stopped.promise, gone, idle]);
+    if (end === 'gone') {
+      log.write('kiln', 'the sandbox is gone');
+      return SUPERVISOR_EXIT.again;
+    }
+    const failures = instance.units
+      .filter(({ state }) => state === 'failed')
+      .map((unit) => `${unit.unit.name}: ${unit.status().reason}`);
+    log.write('kiln', `stopping ${name}`);
+    await instance.close();
+    const state = end === 'stopped' ? end : failures.length > 0 ? 'failed' : 'finished';
+    await rm(files.wanted, { force: true });
+    await writeOutcome(files, state, failures.join('; '));
+    log.write('kiln', `${name} has ${state}`);
+    return state === 'failed' ? SUPERVISOR_EXIT.failed : SUPERVISOR_EXIT.done;
+  } finally {
+    if (server !== undefined) {
+      const closed = once(server, 'close');
+      server.close();
+      await Promise.race([closed, sleep(1000, undefined, { ref: false })]);
+    }
+    await rm(files.socket, { force: true });
+    await instance.close().catch(() => undefined);
+  }
+}
+
+/** Resolves when no unit runs or will. */
+async function idleUnits(instance: Instance): Promise<'idle'> {
+  while (!instance.idle) await sleep(LOOK_PAUSE);
+  return 'idle';
+}
+
+function reloadAll(instance: Instance, log: LogFile): void {
+  for (const unit of instance.units) {
+    unit.reload().catch((error: unknown) => log.write('kiln', String(error)));
+  }
+}
+
+/** Tells the systemd whose unit this process is that the service is up. */
+async function notifySystemd(): Promise<void> {
+  if (process.env.NOTIFY_SOCKET === undefined) return;
+  await promisify(execFile)('systemd-notify', ['--ready']).catch(() => undefined);
+}

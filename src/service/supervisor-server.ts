@@ -1,0 +1,104 @@
+import { once } from 'node:events';
+import { rm } from 'node:fs/promises';
+import { createServer, type Server, type Socket } from 'node:net';
+import { KilnError } from '../errors.ts';
+import type { SandboxLimits } from '../sandbox/specification.ts';
+import { type ExecuteRequest, execute } from './execute.ts';
+import { encodeFrame, FRAME, onFrames } from './frames.ts';
+import type { Instance } from './instance.ts';
+
+/** What a client asks of a supervisor; the answer is `{ ok }` or `{ error }`. */
+export type SupervisorRequest =
+  | { readonly do: 'status' }
+  /** Answered once all units have been started, or have failed. */
+  | { readonly do: 'started' }
+  | { readonly do: 'stop' }
+  | { readonly do: 'reload' | 'restart'; readonly unit?: string }
+  | { readonly do: 'limit'; readonly limits: SandboxLimits }
+  | { readonly do: 'rotate' }
+  | { readonly do: 'execute'; readonly command: ExecuteRequest };
+
+/** What a supervisor lends to its server. */
+export interface Supervised {
+  readonly instance: Instance;
+  /** Settles when the first start has. */
+  readonly started: Promise<void>;
+  readonly stop: () => void;
+}
+
+/** A KilnError on its way through a socket. */
+export interface WiredError {
+  readonly code: string;
+  readonly message: string;
+  readonly hint?: string;
+}
+
+/** Listens for clients; only root can reach the socket, whose folder is root's. */
+export async function serveSupervisor(path: string, supervised: Supervised): Promise<Server> {
+  await rm(path, { force: true });
+  const server = createServer((client) => serve(client, supervised));
+  server.listen(path);
+  await once(server, 'listening');
+  return server;
+}
+
+function serve(client: Socket, supervised: Supervised): void {
+  client.on('error', () => client.destroy());
+  let attached: ReturnType<typeof execute> | undefined;
+  onFrames(client, ({ kind, body }) => {
+    if (attached !== undefined) {
+      attached.receive(kind, body);
+      return;
+    }
+    if (kind !== FRAME.message) return;
+    const request = JSON.parse(body.toString('utf8')) as SupervisorRequest;
+    if (request.do === 'execute') {
+      attached = execute(supervised.instance.host, request.command, client);
+      return;
+    }
+    answer(request, supervised).then(
+      (ok) => client.end(messageFrame({ ok: ok ?? null })),
+      (error: unknown) => client.end(messageFrame({ error: wired(error) })),
+    );
+  });
+}
+
+function messageFrame(message: unknown): Buffer {
+  const body = Buffer.from(JSON.stringify(message));
+  return encodeFrame(FRAME.message, body);
+}
+
+async function answer(
+  request: Exclude<SupervisorRequest, { do: 'execute' }>,
+  { instance, started, stop }: Supervised,
+): Promise<unknown> {
+  switch (request.do) {
+    case 'status':
+      return await instance.status();
+    case 'started':
+      await started;
+      return await instance.status();
+    case 'stop':
+      stop();
+      return null;
+    case 'limit':
+      return await instance.limit(request.limits);
+    case 'rotate':
+      return instance.host.log.rotate();
+    case 'reload':
+      for (const runner of instance.chosen(request.unit)) await runner.reload();
+      return null;
+    case 'restart':
+      await instance.restart(request.unit);
+      return null;
+  }
+}
+
+/** An error as it is sent. */
+export function wired(error: unknown): WiredError {
+  if (error instanceof KilnError) {
+    const { code, message, hint } = error;
+    return { code, message, ...(hint === undefined ? {} : { hint }) };
+  }
+  return { code: 'E_SERVICE', message: error instanceof Error ? error.message : String(error) };
+}

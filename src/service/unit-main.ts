@@ -1,0 +1,106 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { KilnError } from '../errors.ts';
+import { boxProcesses } from './box-processes.ts';
+import { endText } from './failure.ts';
+import type { ServiceUnit } from './unit/service-unit.ts';
+import type { RunningCommand } from './unit-command.ts';
+import type { ProcessEnd, UnitHost } from './unit-host.ts';
+
+/** The process whose end is the unit's end. */
+export interface MainProcess {
+  readonly pid: number;
+  readonly end: Promise<ProcessEnd>;
+  kill(signal: NodeJS.Signals): void;
+}
+
+/** How long a PID file may be late, and how often is looked, ms. */
+const PID_FILE_PATIENCE = 5000;
+const PAUSE = 20;
+
+/** A command that is itself the unit's main process. */
+export function commandAsMain({ pid, end, process }: RunningCommand): MainProcess {
+  return { pid, end, kill: (signal) => void process.kill(signal) };
+}
+
+/** Watches a process that no command of kiln's is. Throws E_SERVICE_BOX when it is gone. */
+export async function adoptMain(
+  host: UnitHost,
+  pid: number,
+  joined: (session: number) => void,
+): Promise<MainProcess> {
+  const { session, ended, kill } = await host.control.adopt(pid);
+  joined(session);
+  return { pid, kill, end: ended.then(endFromStatus, () => killed) };
+}
+
+const killed: ProcessEnd = { exitCode: null, signal: 'SIGKILL' };
+
+/** wait(2)'s status. */
+function endFromStatus({ status }: { readonly status: number }): ProcessEnd {
+  const number = status & 0x7f;
+  if (number === 0) return { exitCode: (status >> 8) & 0xff, signal: null };
+  return { exitCode: null, signal: signalName(number) };
+}
+
+function signalName(number: number): NodeJS.Signals {
+  const names: Readonly<Record<number, NodeJS.Signals>> = {
+    1: 'SIGHUP',
+    2: 'SIGINT',
+    3: 'SIGQUIT',
+    4: 'SIGILL',
+    5: 'SIGTRAP',
+    6: 'SIGABRT',
+    7: 'SIGBUS',
+    8: 'SIGFPE',
+    11: 'SIGSEGV',
+    13: 'SIGPIPE',
+    15: 'SIGTERM',
+    24: 'SIGXCPU',
+    25: 'SIGXFSZ',
+    31: 'SIGSYS',
+  };
+  return names[number] ?? 'SIGKILL';
+}
+
+/**
+ * Finds the daemon that the command of a Type=forking unit left behind: by its PID file, else the
+ * one new orphan of the box. Undefined when that is not unambiguous: the unit has no main process
+ * then. Throws E_UNIT_FAILED when the command failed or the PID file does not appear.
+ */
+export async function findDaemon(
+  host: UnitHost,
+  unit: ServiceUnit,
+  command: RunningCommand,
+  before: ReadonlySet<number>,
+  joined: (session: number) => void,
+): Promise<MainProcess | undefined> {
+  const end = await command.end;
+  if (end.exitCode !== 0) {
+    throw new KilnError('E_UNIT_FAILED', `${unit.name}: its start ended with ${endText(end)}`);
+  }
+  const orphans = newOrphans(host, before);
+  for (const { session } of orphans) joined(session);
+  if (unit.pidFile !== undefined) {
+    return await adoptMain(host, await pidFromFile(host, unit.pidFile), joined);
+  }
+  const [only] = orphans;
+  if (!unit.guessMainPid || only === undefined || orphans.length > 1) return undefined;
+  return await adoptMain(host, only.pid, joined);
+}
+
+function newOrphans(host: UnitHost, before: ReadonlySet<number>) {
+  return boxProcesses(host.sandbox.initPid).filter(
+    ({ pid, parent, zombie }) => parent === 1 && !zombie && !before.has(pid),
+  );
+}
+
+async function pidFromFile(host: UnitHost, path: string): Promise<number> {
+  for (const end = Date.now() + PID_FILE_PATIENCE; Date.now() < end; await sleep(PAUSE)) {
+    const pid = Number(host.tree.readText(path)?.trim());
+    const found = boxProcesses(host.sandbox.initPid).find((process) => process.pid === pid);
+    if (found !== undefined && found.parent === 1 && !found.zombie) return pid;
+  }
+  throw new KilnError('E_UNIT_FAILED', `${path} does not name a daemon that runs`, {
+    hint: 'PIDFile= must be where the daemon writes it',
+  });
+}

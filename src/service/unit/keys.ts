@@ -1,0 +1,78 @@
+/**
+ * Settings of [Unit], [Service] and [Install] (systemd.unit(5), systemd.service(5), systemd.exec(5),
+ * systemd.kill(5), systemd.resource-control(5)) by what kiln does with them.
+ */
+
+/** Obeyed; unit.ts reads them. */
+export const HONOURED: ReadonlySet<string> = new Set(
+  `Description After Before Requires Wants BindsTo Requisite PartOf
+  StartLimitIntervalSec StartLimitInterval StartLimitBurst
+  ConditionPathExists ConditionPathIsDirectory ConditionPathIsSymbolicLink ConditionFileNotEmpty
+  ConditionFileIsExecutable ConditionDirectoryNotEmpty
+  AssertPathExists AssertPathIsDirectory AssertPathIsSymbolicLink AssertFileNotEmpty
+  AssertFileIsExecutable AssertDirectoryNotEmpty
+  Type ExitType RemainAfterExit PIDFile NotifyAccess GuessMainPID
+  ExecCondition ExecStartPre ExecStart ExecStartPost ExecReload ExecStop ExecStopPost
+  Restart RestartSec SuccessExitStatus RestartPreventExitStatus RestartForceExitStatus
+  TimeoutSec TimeoutStartSec TimeoutStopSec
+  User Group Environment EnvironmentFile PassEnvironment UnsetEnvironment UMask WorkingDirectory
+  RuntimeDirectory RuntimeDirectoryMode StateDirectory StateDirectoryMode CacheDirectory
+  CacheDirectoryMode LogsDirectory LogsDirectoryMode ConfigurationDirectory ConfigurationDirectoryMode
+  CapabilityBoundingSet AmbientCapabilities
+  KillMode KillSignal SendSIGKILL SendSIGHUP FinalKillSignal RestartKillSignal ReloadSignal
+  StandardOutput StandardError StandardInput SyslogIdentifier
+  LimitCPU LimitFSIZE LimitDATA LimitSTACK LimitCORE LimitRSS LimitNOFILE LimitAS LimitNPROC
+  LimitMEMLOCK LimitLOCKS LimitSIGPENDING LimitMSGQUEUE LimitNICE LimitRTPRIO LimitRTTIME`
+    .split(/\s+/)
+    .filter(Boolean),
+);
+
+/** In force in every box, or without an object there: nothing is to be done. */
+export const GIVEN: ReadonlySet<string> = new Set(
+  `Documentation SourcePath DefaultDependencies RequiresMountsFor WantsMountsFor Conflicts
+  PropagatesReloadTo ReloadPropagatedFrom OnFailure OnSuccess JoinsNamespaceOf CollectMode
+  RefuseManualStart RefuseManualStop IgnoreOnIsolate StopWhenUnneeded
+  ConditionVirtualization ConditionCapability ConditionKernelCommandLine ConditionSecurity
+  WantedBy RequiredBy Alias Also DefaultInstance UpheldBy
+  NoNewPrivileges PrivateTmp PrivateNetwork PrivateDevices PrivateUsers PrivateIPC PrivateMounts
+  PrivatePIDs ProtectClock ProtectControlGroups ProtectHostname ProtectKernelLogs
+  ProtectKernelModules ProtectKernelTunables RestrictNamespaces RestrictSUIDSGID MountAPIVFS
+  LockPersonality RemoveIPC KeyringMode DevicePolicy DeviceAllow ProtectHome
+  RuntimeDirectoryPreserve SyslogFacility SyslogLevel SyslogLevelPrefix LogLevelMax
+  TTYPath TTYReset TTYVHangup TTYVTDisallocate IgnoreSIGPIPE OOMPolicy UtmpIdentifier UtmpMode
+  Delegate TasksAccounting CPUAccounting MemoryAccounting IOAccounting IPAccounting
+  BlockIOAccounting Slice OOMScoreAdjust`
+    .split(/\s+/)
+    .filter(Boolean),
+);
+
+/** Known to systemd; kiln does not do it, and says so. */
+export const UNSUPPORTED: ReadonlySet<string> = new Set(
+  `BusName Sockets USBFunctionDescriptors FileDescriptorStoreMax FileDescriptorStorePreserve
+  WatchdogSec WatchdogSignal RuntimeMaxSec RuntimeRandomizedExtraSec RestartMode RestartSteps
+  RestartMaxDelaySec StartLimitAction FailureAction SuccessAction RebootArgument JobTimeoutSec
+  TimeoutAbortSec TimeoutStartFailureMode TimeoutStopFailureMode OnFailureJobMode OpenFile
+  RootDirectory RootImage RootDirectoryStartOnly PermissionsStartOnly NonBlocking
+  SupplementaryGroups DynamicUser PAMName SetLoginEnvironment SecureBits
+  ProtectSystem ProtectProc ProcSubset ReadWritePaths ReadOnlyPaths InaccessiblePaths ExecPaths
+  NoExecPaths ReadWriteDirectories ReadOnlyDirectories InaccessibleDirectories TemporaryFileSystem
+  BindPaths BindReadOnlyPaths MountFlags MemoryDenyWriteExecute RestrictRealtime
+  RestrictAddressFamilies RestrictFileSystems SystemCallFilter SystemCallArchitectures
+  SystemCallErrorNumber SystemCallLog Personality SELinuxContext AppArmorProfile SmackProcessLabel
+  NetworkNamespacePath IPCNamespacePath LoadCredential LoadCredentialEncrypted SetCredential
+  ImportCredential Nice IOSchedulingClass IOSchedulingPriority CPUSchedulingPolicy
+  CPUSchedulingPriority CPUSchedulingResetOnFork CPUAffinity NUMAPolicy NUMAMask TimerSlackNSec
+  IPAddressDeny IPAddressAllow SocketBindAllow SocketBindDeny RestrictNetworkInterfaces
+  MemoryMin MemoryLow MemoryHigh MemoryMax MemorySwapMax MemoryLimit CPUQuota CPUWeight CPUShares
+  AllowedCPUs TasksMax IOWeight IODeviceWeight IOReadBandwidthMax IOWriteBandwidthMax BlockIOWeight
+  LogRateLimitIntervalSec LogRateLimitBurst LogNamespace LogExtraFields StandardInputText
+  StandardInputData CoredumpFilter MemoryKSM ConditionHost ConditionArchitecture
+  ConditionKernelVersion ConditionUser ConditionGroup ConditionEnvironment ConditionPathExistsGlob
+  ConditionPathIsMountPoint ConditionPathIsReadWrite ConditionNeedsUpdate ConditionFirstBoot
+  ConditionACPower ConditionMemory ConditionCPUs ConditionControlGroupController
+  ConditionDirectoryNotEmptyGlob ConditionCredential ConditionFirmware ConditionOSRelease
+  AssertPathExistsGlob AssertPathIsMountPoint AssertPathIsReadWrite AssertKernelVersion
+  AssertVirtualization AssertArchitecture AssertSecurity AssertCapability AssertUser AssertGroup`
+    .split(/\s+/)
+    .filter(Boolean),
+);

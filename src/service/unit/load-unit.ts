@@ -1,0 +1,144 @@
+import { KilnError } from '../../errors.ts';
+import { readAccounts, readGroups } from '../../image/tree/accounts.ts';
+import { suggest } from '../../recipe/suggest.ts';
+import type { Tree } from '../tree.ts';
+import { readUnit } from './read-unit.ts';
+import type { ServiceUnit } from './service-unit.ts';
+import { SettingList } from './setting-list.ts';
+import type { SpecifierContext } from './specifiers.ts';
+import { unitNameParts } from './specifiers.ts';
+import { type ParsedUnitFile, parseUnitFile, type UnitSetting } from './unit-file.ts';
+
+/** Where units of the system are, the first of a name counts (systemd.unit(5), "Unit file load path"). */
+const UNIT_FOLDERS = [
+  '/etc/systemd/system',
+  '/run/systemd/system',
+  '/usr/local/lib/systemd/system',
+  '/usr/lib/systemd/system',
+  '/lib/systemd/system',
+];
+
+/** What a unit's name may be (systemd.unit(5)); kiln runs services only. */
+const UNIT_NAME = /^[A-Za-z0-9:_.\\-]+(?:@[A-Za-z0-9:_.\\-]*)?\.service$/;
+
+/** What the unit's surroundings give to its specifiers. */
+export type UnitSurroundings = Pick<SpecifierContext, 'hostname' | 'machineId'>;
+
+/** `apache2` means `apache2.service`. Throws E_UNIT. */
+export function unitName(text: string): string {
+  const name = /\.[a-z]+$/.test(text) ? text : `${text}.service`;
+  if (UNIT_NAME.test(name) && name.length < 256) return name;
+  throw new KilnError('E_UNIT', `${text} is no name of a service unit`, {
+    hint: 'such as apache2.service or postgresql@17-main.service; sockets and timers are not run',
+  });
+}
+
+/** The units that a tree has, templates too. */
+export function listUnits(tree: Tree): string[] {
+  const names = UNIT_FOLDERS.flatMap((folder) => tree.list(folder));
+  return [...new Set(names.filter((name) => name.endsWith('.service')))].sort();
+}
+
+/** Reads a unit with its drop-ins from a tree. Throws E_UNIT when there is none or it is masked. */
+export function loadUnit(tree: Tree, name: string, surroundings: UnitSurroundings): ServiceUnit {
+  const fragment = findFragment(tree, name);
+  const parsed = [fragment, ...dropIns(tree, name)].map(({ path, text }) =>
+    parseUnitFile(path, text),
+  );
+  const settings = parsed.flatMap((file) => file.settings);
+  const context = { ...surroundings, unit: name, ...accountOf(tree, settings) };
+  const files = [fragment, ...dropIns(tree, name)].map(({ path }) => path);
+  const unit = readUnit(settings, context, files);
+  if (unit.commands.start.length === 0 && unit.type !== 'oneshot') {
+    throw new KilnError('E_UNIT', `${fragment.path} has no ExecStart=`);
+  }
+  return { ...unit, warnings: [...complaintsOf(parsed), ...unit.warnings] };
+}
+
+function complaintsOf(parsed: readonly ParsedUnitFile[]): string[] {
+  return parsed
+    .flatMap((file) => file.complaints)
+    .map(({ file, line, message }) => `${file}:${line}: ${message}`);
+}
+
+interface UnitText {
+  readonly path: string;
+  readonly text: string;
+}
+
+function findFragment(tree: Tree, name: string): UnitText {
+  for (const candidate of [name, templateOf(name)]) {
+    if (candidate === undefined) continue;
+    for (const folder of UNIT_FOLDERS) {
+      const path = `${folder}/${candidate}`;
+      if (isMasked(tree, path)) {
+        throw new KilnError('E_UNIT', `${name} is masked: ${path} leads to /dev/null`);
+      }
+      const text = tree.readText(path);
+      if (text !== undefined) return { path, text };
+    }
+  }
+  const known = listUnits(tree);
+  const near = suggest(name, known);
+  throw new KilnError('E_UNIT', `the image has no unit ${name}`, {
+    hint:
+      near === undefined
+        ? `it has: ${known.slice(0, 20).join(', ') || 'none'}`
+        : `did you mean ${near}?`,
+  });
+}
+
+/** Masking is a link to /dev/null, which an image's tree may not even have. */
+function isMasked(tree: Tree, path: string): boolean {
+  if (tree.stat(path)?.isCharacterDevice() === true) return true;
+  return tree.lstat(path)?.isSymbolicLink() === true && tree.stat(path) === undefined;
+}
+
+function templateOf(name: string): string | undefined {
+  const { prefix, instance, suffix } = unitNameParts(name);
+  return instance === undefined || instance === '' ? undefined : `${prefix}@.${suffix}`;
+}
+
+/**
+ * Drop-ins in order of their names, whatever folder they are in: of the type, of each prefix of a
+ * name with dashes, of the template, of the unit itself; a name in a folder that counts more wins.
+ */
+function dropIns(tree: Tree, name: string): UnitText[] {
+  const { prefix, suffix } = unitNameParts(name);
+  const dashes = [...prefix.matchAll(/-/g)].map(({ index }) => index);
+  const owners = [
+    name,
+    ...[templateOf(name)].filter((template) => template !== undefined),
+    ...dashes.reverse().map((dash) => `${prefix.slice(0, dash + 1)}.${suffix}`),
+    suffix,
+  ];
+  const found = new Map<string, UnitText>();
+  for (const owner of owners) {
+    for (const folder of UNIT_FOLDERS) {
+      const directory = `${folder}/${owner}.d`;
+      for (const file of tree.list(directory)) {
+        if (!file.endsWith('.conf') || found.has(file)) continue;
+        const text = tree.readText(`${directory}/${file}`);
+        if (text !== undefined) found.set(file, { path: `${directory}/${file}`, text });
+      }
+    }
+  }
+  return [...found].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, text]) => text);
+}
+
+/** User= and Group= as the tree's /etc/passwd and /etc/group have them, for specifiers. */
+function accountOf(
+  tree: Tree,
+  settings: readonly UnitSetting[],
+): Pick<SpecifierContext, 'user' | 'group'> {
+  const service = new SettingList(settings.filter(({ section }) => section === 'Service'));
+  const wanted = service.last('User') ?? 'root';
+  const accounts = readAccounts(tree.root);
+  const found = accounts.find(({ name, uid }) => name === wanted || String(uid) === wanted);
+  const user = found ?? { name: wanted, uid: 0, gid: 0, home: '/root' };
+  const wantedGroup = service.last('Group') ?? String(user.gid);
+  const group = readGroups(tree.root).find(
+    ({ name, gid }) => name === wantedGroup || String(gid) === wantedGroup,
+  );
+  return { user, group: group ?? { name: wantedGroup, gid: user.gid } };
+}

@@ -1,0 +1,312 @@
+import { constants } from 'node:os';
+import { parseAssignments } from './environment.ts';
+import { type ExecCommand, parseExecLine } from './exec-line.ts';
+import { GIVEN, HONOURED, UNSUPPORTED } from './keys.ts';
+import { parseResourceLimit, RESOURCE_NAMES } from './resource-limits.ts';
+import type {
+  ExecPhase,
+  ExitStatusSet,
+  RestartPolicy,
+  ServiceType,
+  ServiceUnit,
+  UnitCondition,
+  UnitDirectory,
+} from './service-unit.ts';
+import { SettingList } from './setting-list.ts';
+import { expandSpecifiers, type SpecifierContext } from './specifiers.ts';
+import { parseTimeSpan } from './time-span.ts';
+import type { UnitSetting } from './unit-file.ts';
+import { plainWords } from './words.ts';
+
+/** systemd's defaults (systemd-system.conf(5)), milliseconds. */
+const DEFAULT_TIMEOUT = 90_000;
+const DEFAULT_RESTART_DELAY = 100;
+const DEFAULT_START_LIMIT = { interval: 10_000, burst: 5 };
+
+const TYPES = ['simple', 'exec', 'forking', 'oneshot', 'notify', 'notify-reload', 'idle'] as const;
+const RESTARTS = [
+  ...['no', 'always', 'on-success', 'on-failure', 'on-abnormal', 'on-abort', 'on-watchdog'],
+] as const;
+
+const PHASES: readonly (readonly [ExecPhase, string])[] = [
+  ['condition', 'ExecCondition'],
+  ['startPre', 'ExecStartPre'],
+  ['start', 'ExecStart'],
+  ['startPost', 'ExecStartPost'],
+  ['reload', 'ExecReload'],
+  ['stop', 'ExecStop'],
+  ['stopPost', 'ExecStopPost'],
+];
+
+const DIRECTORY_KINDS = [
+  { key: 'RuntimeDirectory', base: '/run', variable: 'RUNTIME_DIRECTORY' },
+  { key: 'StateDirectory', base: '/var/lib', variable: 'STATE_DIRECTORY' },
+  { key: 'CacheDirectory', base: '/var/cache', variable: 'CACHE_DIRECTORY' },
+  { key: 'LogsDirectory', base: '/var/log', variable: 'LOGS_DIRECTORY' },
+  { key: 'ConfigurationDirectory', base: '/etc', variable: 'CONFIGURATION_DIRECTORY' },
+] as const;
+
+/**
+ * Understands the settings of a service unit. What it asks for and kiln does not do is in
+ * `warnings`: nothing is ignored silently. Never throws: a unit that cannot work has no ExecStart.
+ */
+export function readUnit(
+  settings: readonly UnitSetting[],
+  context: SpecifierContext,
+  files: readonly string[],
+): ServiceUnit {
+  return new Reader(settings, context).read(files);
+}
+
+class Reader {
+  readonly #warnings: string[] = [];
+  readonly #settings: readonly UnitSetting[];
+  readonly #service: SettingList;
+  readonly #unit: SettingList;
+  readonly #context: SpecifierContext;
+
+  constructor(settings: readonly UnitSetting[], context: SpecifierContext) {
+    this.#settings = settings;
+    this.#context = context;
+    this.#service = new SettingList(settings.filter(({ section }) => section === 'Service'));
+    this.#unit = new SettingList(settings.filter(({ section }) => section === 'Unit'));
+  }
+
+  read(files: readonly string[]): ServiceUnit {
+    this.#nameUnknown();
+    const service = this.#service;
+    const commands = this.#commands();
+    const type = this.#type(commands.start.length);
+    const timeout = service.last('TimeoutSec');
+    const unit: Omit<ServiceUnit, 'warnings'> = {
+      name: this.#context.unit,
+      description: this.#expand(this.#unit.last('Description') ?? ''),
+      type,
+      commands,
+      user: this.#text('User'),
+      group: this.#text('Group'),
+      environment: service
+        .all('Environment')
+        .flatMap((value) => parseAssignments(this.#expand(value))),
+      environmentFiles: service
+        .all('EnvironmentFile')
+        .map((value) => optionalPath(this.#expand(value))),
+      unsetEnvironment: service.all('UnsetEnvironment').flatMap(plainWords),
+      workingDirectory: this.#workingDirectory(),
+      umask: Number.parseInt(service.last('UMask') ?? '0022', 8) & 0o777,
+      directories: this.#directories(),
+      limits: this.#limits(),
+      boundingSet: this.#boundingSet(),
+      ambient: service.all('AmbientCapabilities').flatMap(plainWords).map(withoutPrefix),
+      pidFile: this.#pidFile(),
+      notifyAccess: this.#notifyAccess(type),
+      remainAfterExit: service.boolean('RemainAfterExit', false),
+      guessMainPid: service.boolean('GuessMainPID', true),
+      restart: this.#restart(),
+      restartDelay: this.#span(service.last('RestartSec'), DEFAULT_RESTART_DELAY),
+      startLimit: this.#startLimit(),
+      successExitStatus: exitStatusSet(service.all('SuccessExitStatus')),
+      restartPrevent: exitStatusSet(service.all('RestartPreventExitStatus')),
+      restartForce: exitStatusSet(service.all('RestartForceExitStatus')),
+      startTimeout: this.#timeout(
+        service.last('TimeoutStartSec') ?? timeout,
+        type === 'oneshot' ? Number.POSITIVE_INFINITY : DEFAULT_TIMEOUT,
+      ),
+      stopTimeout: this.#timeout(service.last('TimeoutStopSec') ?? timeout, DEFAULT_TIMEOUT),
+      killMode: this.#killMode(),
+      killSignal: this.#signal('KillSignal', 'SIGTERM'),
+      reloadSignal: this.#signal('ReloadSignal', 'SIGHUP'),
+      sendKill: service.boolean('SendSIGKILL', true),
+      sendHangup: service.boolean('SendSIGHUP', false),
+      discardOutput: service.last('StandardOutput') === 'null',
+      conditions: this.#conditions(),
+      after: this.#unit.all('After').flatMap(plainWords),
+      before: this.#unit.all('Before').flatMap(plainWords),
+      requires: this.#unit.all('Requires', 'BindsTo', 'Requisite').flatMap(plainWords),
+      wants: this.#unit.all('Wants').flatMap(plainWords),
+      files,
+    };
+    return { ...unit, warnings: this.#warnings };
+  }
+
+  #expand(text: string): string {
+    return expandSpecifiers(text, this.#context);
+  }
+
+  #text(key: string): string | undefined {
+    const value = this.#service.last(key);
+    return value === undefined ? undefined : this.#expand(value);
+  }
+
+  /** Keys that are obeyed, given or unsupported say so; others are somebody's mistake. */
+  #nameUnknown(): void {
+    const unsupported = new Set<string>();
+    for (const { section, key, value, file, line } of this.#settings) {
+      if (section.startsWith('X-') || key.startsWith('X-')) continue;
+      if (!['Unit', 'Service', 'Install'].includes(section)) {
+        this.#warnings.push(`${file}:${line}: section [${section}] means nothing for a service`);
+      } else if (UNSUPPORTED.has(key)) {
+        if (value !== '') unsupported.add(key);
+      } else if (!HONOURED.has(key) && !GIVEN.has(key)) {
+        this.#warnings.push(`${file}:${line}: unknown setting ${key}=`);
+      }
+    }
+    if (unsupported.size > 0) this.#warnings.push(`not done: ${[...unsupported].join('=, ')}=`);
+  }
+
+  #commands(): Record<ExecPhase, ExecCommand[]> {
+    const read = (key: string): ExecCommand[] =>
+      this.#service.all(key).flatMap((value) => {
+        const commands = parseExecLine(value, this.#context);
+        if (commands === undefined) this.#warnings.push(`${key}= is no command line: ${value}`);
+        if (commands?.some((command) => command.renamed)) {
+          this.#warnings.push(`${key}=: the prefix @ is not done: argv[0] is the path`);
+        }
+        return commands ?? [];
+      });
+    const entries = PHASES.map(([phase, key]) => [phase, read(key)] as const);
+    return Object.fromEntries(entries) as Record<ExecPhase, ExecCommand[]>;
+  }
+
+  #type(starts: number): ServiceType {
+    const wanted = this.#service.last('Type');
+    const found = TYPES.find((type) => type === wanted);
+    if (found !== undefined) return found;
+    if (wanted !== undefined) this.#warnings.push(`Type=${wanted} is not done: run as simple`);
+    return wanted === undefined && starts === 0 ? 'oneshot' : 'simple';
+  }
+
+  #restart(): RestartPolicy {
+    const wanted = this.#service.last('Restart') ?? 'no';
+    const found = RESTARTS.find((policy) => policy === wanted);
+    if (found !== undefined) return found as RestartPolicy;
+    this.#warnings.push(`Restart=${wanted} is no policy: never restarted`);
+    return 'no';
+  }
+
+  #span(text: string | undefined, fallback: number): number {
+    if (text === undefined) return fallback;
+    const span = parseTimeSpan(text);
+    if (span === undefined) this.#warnings.push(`${text} is no time span`);
+    return span ?? fallback;
+  }
+
+  /** Zero is no time-out, as in every systemd. */
+  #timeout(text: string | undefined, fallback: number): number {
+    return this.#span(text, fallback) || Number.POSITIVE_INFINITY;
+  }
+
+  #startLimit(): ServiceUnit['startLimit'] {
+    const both = (...keys: string[]) => this.#unit.last(...keys) ?? this.#service.last(...keys);
+    const interval = both('StartLimitIntervalSec', 'StartLimitInterval');
+    return {
+      interval: this.#span(interval, DEFAULT_START_LIMIT.interval),
+      burst: Number(both('StartLimitBurst') ?? DEFAULT_START_LIMIT.burst),
+    };
+  }
+
+  #workingDirectory(): ServiceUnit['workingDirectory'] {
+    const value = this.#text('WorkingDirectory');
+    if (value === undefined) return undefined;
+    const { path, optional } = optionalPath(value);
+    return { path: path === '~' ? this.#context.user.home : path, optional };
+  }
+
+  #directories(): UnitDirectory[] {
+    return DIRECTORY_KINDS.flatMap(({ key, base, variable }) => {
+      const mode = Number.parseInt(this.#service.last(`${key}Mode`) ?? '0755', 8) & 0o7777;
+      const rootOwned = key === 'ConfigurationDirectory';
+      return this.#service
+        .all(key)
+        .flatMap((value) => plainWords(this.#expand(value)))
+        .map((word) => word.split(':')[0] ?? '')
+        .filter((path) => /^[^/]/.test(path) && !path.split('/').includes('..'))
+        .map((path) => ({ path: `${base}/${path}`, mode, variable, rootOwned }));
+    });
+  }
+
+  #limits(): ServiceUnit['limits'] {
+    return RESOURCE_NAMES.flatMap((name) => {
+      const value = this.#service.last(`Limit${name}`);
+      if (value === undefined) return [];
+      const limit = parseResourceLimit(name, value);
+      if (limit === undefined) this.#warnings.push(`Limit${name}=${value} is no limit`);
+      return limit === undefined ? [] : [limit];
+    });
+  }
+
+  #boundingSet(): ServiceUnit['boundingSet'] {
+    if (!this.#service.has('CapabilityBoundingSet')) return undefined;
+    const words = this.#service.all('CapabilityBoundingSet').flatMap(plainWords);
+    const inverted = words[0]?.startsWith('~') ?? false;
+    return { names: words.map((word) => withoutPrefix(word.replace(/^~/, ''))), inverted };
+  }
+
+  #pidFile(): string | undefined {
+    const path = this.#text('PIDFile');
+    return path === undefined || path.startsWith('/') ? path : `/run/${path}`;
+  }
+
+  #notifyAccess(type: ServiceType): ServiceUnit['notifyAccess'] {
+    const wanted = this.#service.last('NotifyAccess');
+    const known = (['none', 'main', 'exec', 'all'] as const).find((access) => access === wanted);
+    const fallback = type.startsWith('notify') ? 'main' : 'none';
+    return known === undefined || (known === 'none' && fallback === 'main') ? fallback : known;
+  }
+
+  #killMode(): ServiceUnit['killMode'] {
+    const wanted = this.#service.last('KillMode') ?? 'control-group';
+    const modes = ['control-group', 'mixed', 'process', 'none'] as const;
+    return modes.find((mode) => mode === wanted) ?? 'control-group';
+  }
+
+  #signal(key: string, fallback: NodeJS.Signals): NodeJS.Signals {
+    const value = this.#service.last(key);
+    if (value === undefined) return fallback;
+    const found = signalOf(value);
+    if (found === undefined) this.#warnings.push(`${key}=${value} is no signal`);
+    return found ?? fallback;
+  }
+
+  #conditions(): UnitCondition[] {
+    const kinds = ['PathExists', 'PathIsDirectory', 'PathIsSymbolicLink'];
+    kinds.push('FileNotEmpty', 'FileIsExecutable', 'DirectoryNotEmpty');
+    return ['Condition', 'Assert'].flatMap((prefix) =>
+      kinds.flatMap((kind) =>
+        this.#unit.all(`${prefix}${kind}`).map((value): UnitCondition => {
+          const [, marks = '', path = ''] = /^([|!]*)\s*(.*)$/.exec(this.#expand(value)) ?? [];
+          if (marks.includes('|')) {
+            this.#warnings.push(`${prefix}${kind}=${value}: | is not done, all must hold`);
+          }
+          const negated = marks.includes('!');
+          return { kind, path, negated, assertion: prefix === 'Assert' };
+        }),
+      ),
+    );
+  }
+}
+
+function optionalPath(value: string): { path: string; optional: boolean } {
+  return value.startsWith('-')
+    ? { path: value.slice(1), optional: true }
+    : { path: value, optional: false };
+}
+
+function withoutPrefix(capability: string): string {
+  return capability.toUpperCase().replace(/^CAP_/, '');
+}
+
+function signalOf(text: string): NodeJS.Signals | undefined {
+  const signals: Readonly<Record<string, number>> = constants.signals;
+  const name = /^\d+$/.test(text)
+    ? Object.keys(signals).find((key) => signals[key] === Number(text))
+    : `SIG${text.toUpperCase().replace(/^SIG/, '')}`;
+  return name !== undefined && name in signals ? (name as NodeJS.Signals) : undefined;
+}
+
+function exitStatusSet(values: readonly string[]): ExitStatusSet {
+  const words = values.flatMap(plainWords);
+  return new Set(
+    words.map((word) => (/^\d+$/.test(word) ? Number(word) : (signalOf(word) ?? word))),
+  );
+}
