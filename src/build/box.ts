@@ -100,7 +100,11 @@ export class BuildBox {
       hostname,
       network: options.network,
       binds: options.binds,
-      tmpfs: [{ target: BUILD_HOME, bytes: disk }],
+      tmpfs: [
+        { target: BUILD_HOME, bytes: disk },
+        // Folders on the way to a bind are root's: what lies beside a cache is to be the build's.
+        ...(options.binds.length > 0 ? [{ target: `${BUILD_HOME}/.cache`, bytes: disk }] : []),
+      ],
       files: [
         {
           path: `${BUILD_HOME}/.rpmmacros`,

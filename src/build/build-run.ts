@@ -1,3 +1,4 @@
+import type { KilnError } from '../errors.ts';
 import { describeProgress, type ImageProgress } from '../image/progress.ts';
 import { Timeline } from '../run/timeline.ts';
 import type { Engine } from '../sandbox/open.ts';
@@ -80,6 +81,11 @@ export class BuildRun {
       this.#broken.abort(error);
     }
     this.hooks.onOutput?.(log, chunk);
+  }
+
+  /** Ends the build with this failure. */
+  abort(failure: KilnError): void {
+    this.#broken.abort(failure);
   }
 
   /** A line of root.log. */

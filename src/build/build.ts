@@ -6,6 +6,7 @@ import type { Engine } from '../sandbox/open.ts';
 import { type BuildBase, openBase, openLockedBase } from './base.ts';
 import type { BuildCommandEnd } from './box.ts';
 import { BuildRun } from './build-run.ts';
+import { Caches } from './caches.ts';
 import { type CollectedPackages, collectPackages } from './collect.ts';
 import { buildStatus } from './exit-status.ts';
 import { readInput } from './input.ts';
@@ -86,12 +87,13 @@ async function build(run: BuildRun, progress: Progress): Promise<void> {
       : openLockedBase(engine, lock.image, options),
   );
   progress.base = base;
+  await using caches = await Caches.open(run);
   try {
     const prepared = await prepareBuild(run, {
       base,
       input,
-      binds: [],
-      env: {},
+      binds: caches.binds,
+      env: caches.environment(base.image.manifest.environment),
       layer: lock && { lock: lock.layer, whole: false, warnings: [] },
       sourceOnly: request.stopAfter === 'srpm',
     });
@@ -102,8 +104,10 @@ async function build(run: BuildRun, progress: Progress): Promise<void> {
       described.catch(() => undefined);
       if (request.stopAfter === undefined) await rpmbuild(run, progress, prepared);
       await described;
-      progress.collected = await run.phase('collect', () => collectPackages(run, prepared.box));
-      checkOutput(request, progress.collected);
+      await run.phase('collect', async () => {
+        progress.collected = await collectPackages(run, prepared.box);
+        checkOutput(request, progress.collected);
+      });
     } catch (error) {
       progress.usage = prepared.box.usage();
       await prepared.close(error);
@@ -138,10 +142,11 @@ async function rpmbuild(run: BuildRun, progress: Progress, prepared: PreparedBui
     progress.end = end;
     const failed = end.exitCode !== 0;
     const limit = whichLimit(end, box.usage(), box);
+    const { section } = stages;
     if (failed) run.failedPhase = stages.current ?? 'build';
     stages.end(failed);
     if (!failed && limit === null) return;
-    const what = failedSection(end.lines) ?? 'rpmbuild';
+    const what = failedSection(end.lines) ?? section ?? 'rpmbuild';
     throw new BuildFailure('E_BUILD_FAILED', `${what} failed`, end, limit);
   });
 }

@@ -1,7 +1,7 @@
 import { KilnError } from '../errors.ts';
 import type { LeasedImage } from '../image/store/images.ts';
 import type { RepositorySet } from '../repository/open.ts';
-import type { Bind, SandboxSpecification } from '../sandbox/specification.ts';
+import type { Bind } from '../sandbox/specification.ts';
 import type { BuildBase } from './base.ts';
 import { BuildBox } from './box.ts';
 import type { BuildRun } from './build-run.ts';
@@ -9,6 +9,7 @@ import { type BuildInput, inputFiles } from './input.ts';
 import { leaveBox } from './keep.ts';
 import { KnownRequires } from './known-requires.ts';
 import { buildRepositories, type Layer, openLayer, solveLayer } from './layer.ts';
+import { type NetworkPhase, networkIn } from './request.ts';
 import { dynamicRequires, makeSrpm } from './srpm.ts';
 
 /** Rounds of installing what was asked for and asking again; more never come to rest. */
@@ -76,7 +77,7 @@ class Rounds {
     const { base, input } = this.#options;
     const kept = new KnownRequires(engine.paths, input, request, base.image.manifest.id);
     const known = this.#options.sourceOnly ? undefined : await kept.read();
-    await this.#enter(await this.#firstLayer(known));
+    await this.#enter(await this.#firstLayer(known), 'buildrequires');
     await input.name;
     const seen = new Set<string>();
     for (let round = 0; round < MAX_ROUNDS; round++) {
@@ -91,9 +92,12 @@ class Rounds {
       }
       if (this.#isHere(next)) {
         await kept.keep([...seen]);
-        return this.#prepared([...seen], asked.dynamic);
+        if (this.#sameNetwork()) return this.#prepared([...seen], asked.dynamic);
+        await this.#enter(next, 'build');
+        await makeSrpm(this.#run, this.#opened());
+        return this.#prepared([...seen], false);
       }
-      await this.#enter(next);
+      await this.#enter(next, 'buildrequires');
     }
     throw new KilnError('E_BUILD_LOOP', `it asks for more after ${MAX_ROUNDS} rounds`, {
       hint: 'its %generate_buildrequires never comes to rest; build.log shows what it asks for',
@@ -145,6 +149,12 @@ class Rounds {
     return { engine, base: this.#options.base, offline, onProgress, signal };
   }
 
+  /** Whether the box is closed as it is to be for the build itself. */
+  #sameNetwork(): boolean {
+    const { request } = this.#run;
+    return networkIn(request, 'buildrequires') === networkIn(request, 'build');
+  }
+
   #isHere(layer: Layer): boolean {
     return JSON.stringify(digests(layer)) === JSON.stringify(digests(this.#layer));
   }
@@ -156,7 +166,7 @@ class Rounds {
     return layer.whole === this.#layer.whole && wanted.every(({ digest }) => here.has(digest));
   }
 
-  async #enter(layer: Layer): Promise<void> {
+  async #enter(layer: Layer, phase: NetworkPhase): Promise<void> {
     await this.abandon();
     this.#box = undefined;
     const run = this.#run;
@@ -170,12 +180,11 @@ class Rounds {
     this.#box = await run.phase('sandbox', async () => {
       const { binds, env, topDirectory } = this.#options;
       const { engine, request } = run;
-      const network = networkOf(request);
       const box = await BuildBox.open({
         engine,
         request,
         image,
-        network,
+        network: networkIn(request, phase),
         binds,
         env,
         topDirectory,
@@ -214,8 +223,4 @@ class Rounds {
 
 function digests({ lock, whole }: Layer) {
   return [whole, lock?.packages.map(({ digest }) => digest) ?? []];
-}
-
-function networkOf({ network }: BuildRun['request']): SandboxSpecification['network'] {
-  return network === undefined || network.phases.length === 0 ? 'private' : network.use;
 }

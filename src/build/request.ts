@@ -1,8 +1,11 @@
 import type { Repository } from '../repository/configuration.ts';
-import type { SandboxLimits } from '../sandbox/specification.ts';
+import type { SandboxLimits, SandboxSpecification } from '../sandbox/specification.ts';
 
-/** Parts of a build that run in a box and can be given a network of their own. */
-export const NETWORK_PHASES = ['srpm', 'buildrequires', 'build', 'postinstall'] as const;
+/**
+ * Parts of a build that can be given a network, or not, by themselves: making the source package
+ * and finding out what it requires; rpmbuild's own run; installing what was built.
+ */
+export const NETWORK_PHASES = ['buildrequires', 'build', 'postinstall'] as const;
 export type NetworkPhase = (typeof NETWORK_PHASES)[number];
 
 /** What a package is built from. Paths are absolute, on the host. */
@@ -77,4 +80,12 @@ export interface BuildRequest {
   /** A key id of gpg, by which finished RPMs are signed on the host. */
   readonly signKey?: string;
   readonly stopAfter?: BuildStop;
+}
+
+/** The network that a part of a build sees. */
+export function networkIn(
+  { network }: BuildRequest,
+  phase: NetworkPhase,
+): SandboxSpecification['network'] {
+  return network?.phases.includes(phase) === true ? network.use : 'private';
 }

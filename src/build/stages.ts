@@ -20,6 +20,8 @@ export class Stages {
   readonly #timeline: Timeline;
   readonly #onPhase: BuildHooks['onPhase'];
   #current: BuildPhase | undefined;
+  /** The section of the spec that runs, such as `%build`. */
+  section: string | undefined;
   #since = 0;
   #line = '';
 
@@ -45,8 +47,13 @@ export class Stages {
 
   #look(line: string): void {
     const section = /^Executing\(%(\w+)\): /.exec(line)?.[1];
-    if (section !== undefined) this.#enter(SECTIONS[section]);
-    else if (line.startsWith('Processing files: ')) this.#enter('package');
+    if (section !== undefined) {
+      this.section = `%${section}`;
+      this.#enter(SECTIONS[section]);
+    } else if (line.startsWith('Processing files: ')) {
+      this.section = undefined;
+      this.#enter('package');
+    }
   }
 
   #enter(phase: BuildPhase | undefined): void {

@@ -4,6 +4,7 @@ import { addedRepository } from '../build/add-repository.ts';
 import {
   type BuildRequest,
   type BuildSource,
+  type CacheMount,
   NETWORK_PHASES,
   type NetworkPhase,
   type ShortCircuit,
@@ -29,6 +30,7 @@ export interface BuildOptions {
   readonly network: string;
   readonly additionalPackage: readonly string[];
   readonly addrepo: readonly string[];
+  readonly cache: readonly CacheMount[];
   readonly memory?: number;
   readonly cpus?: number;
   readonly pids?: number;
@@ -42,6 +44,9 @@ export interface BuildOptions {
   readonly json?: boolean;
   readonly quiet?: boolean;
 }
+
+/** Bytes of a cache when nobody says: ccache's own default. */
+const CACHE_BYTES = 5 * 2 ** 30;
 
 /** How long a kept box lives when nobody says, seconds. */
 const KEEP_SECONDS = 3600;
@@ -58,6 +63,12 @@ function parsePhases(text: string): NetworkPhase[] {
     if (found !== undefined) return found;
     throw new InvalidArgumentError(`there are the phases ${NETWORK_PHASES.join(', ')}.`);
   });
+}
+
+function parseCaches(text: string, before: CacheMount[] | undefined): CacheMount[] {
+  const [name = '', size, ...more] = text.split(':');
+  if (name === '' || more.length > 0) throw new InvalidArgumentError('write it as NAME[:SIZE].');
+  return [...(before ?? []), { name, bytes: size === undefined ? CACHE_BYTES : parseSize(size) }];
 }
 
 /** `--rpmbuild-opts` is one string, as mock has it: split at spaces, quotes hold together. */
@@ -95,6 +106,9 @@ export function addBuildOptions(command: Command): Command {
     new Option('--network <network>', 'which: host, or a libvirt network’s name').default('host'),
     repeated('--additional-package <package>', 'install this, too'),
     repeated('--addrepo <repository>', 'a folder or URL to take packages from, too'),
+    new Option('--cache <name[:size]>', 'a folder below ~/.cache that later builds find again (5G)')
+      .argParser(parseCaches)
+      .default([] as CacheMount[], 'none'),
     new Option('--memory <size>', 'limit, as 2G; what the build writes counts').argParser(
       parseSize,
     ),
@@ -151,6 +165,7 @@ export function buildRequest(
     repositories: options.addrepo.map((text, index) =>
       addedRepository(text, index, hostArchitecture()),
     ),
+    caches: options.cache,
     limits: {
       ...given('memory', options.memory),
       ...given('cpus', options.cpus),
@@ -164,11 +179,11 @@ export function buildRequest(
   };
 }
 
-function source(
-  srpm: string | undefined,
-  { spec, sources }: BuildOptions,
-  command: Command,
-): BuildSource {
+function source(srpm: string | undefined, options: BuildOptions, command: Command): BuildSource {
+  const { spec, sources } = options;
+  if (srpm?.endsWith('.spec') && spec === undefined) {
+    return source(undefined, { ...options, spec: srpm }, command);
+  }
   if (srpm !== undefined && spec === undefined) return { kind: 'srpm', path: resolve(srpm) };
   if (spec === undefined || srpm !== undefined) {
     return command.error('kiln: give a source package, or a spec with --spec');
