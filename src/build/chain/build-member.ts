@@ -5,6 +5,7 @@ import type { Owner } from '../../artifacts/destination.ts';
 import { writeText } from '../../artifacts/write-text.ts';
 import { KilnError } from '../../errors.ts';
 import { hasErrno } from '../../kernel/libc.ts';
+import type { RepositoryFile } from '../../repository/publish/snapshot.ts';
 import type { Engine } from '../../sandbox/open.ts';
 import type { BuildBase } from '../base.ts';
 import { buildPackage } from '../build.ts';
@@ -62,11 +63,12 @@ export async function buildMember(
   const { records, results } = context;
   const known = await usableRecord(context, member);
   if (known !== undefined && (await isCurrent(context, build, known))) {
-    await results.add(member.name, located(request, known), hooks.signal);
+    await results.add([[member.name, packageFiles(request.resultDirectory, known)]], hooks.signal);
     return { kind: 'unchanged', record: known };
   }
   build.onStart();
   await records.forgetBuilt(member.name);
+  await results.remove([member.name], hooks.signal);
   await clearAway(request.resultDirectory);
   const report = await buildPackage(context.engine, request, hooks);
   if (report.failure !== undefined) {
@@ -85,7 +87,8 @@ export async function buildMember(
     packages: report.packages.map(({ file, sha256 }) => ({ file, sha256 })),
     durationMs: Math.max(0, ...report.phases.map((phase) => phase.start + phase.duration)),
   };
-  await results.add(member.name, located(request, record), hooks.signal);
+  results.retain(record.snapshot);
+  await results.add([[member.name, packageFiles(request.resultDirectory, record)]], hooks.signal);
   await mark(request, 'success');
   await records.keepBuilt(member.name, record);
   return { kind: 'built', record, report };
@@ -107,8 +110,9 @@ async function isCurrent(
   }
 }
 
-function located({ resultDirectory }: BuildRequest, { packages }: MemberRecord) {
-  return packages.map(({ file, sha256 }) => ({ path: join(resultDirectory, file), sha256 }));
+/** The packages that a record names, for the repository. */
+export function packageFiles(directory: string, { packages }: MemberRecord): RepositoryFile[] {
+  return packages.map(({ file, sha256 }) => ({ path: join(directory, file), sha256 }));
 }
 
 const MARKS: readonly string[] = ['success', 'fail'];

@@ -2,16 +2,17 @@ import { join } from 'node:path';
 import { makeResultDirectory, unusableResultDirectory } from '../../artifacts/result-directory.ts';
 import { KilnError } from '../../errors.ts';
 import { tryLock } from '../../kernel/flock.ts';
+import type { RepositoryFile } from '../../repository/publish/snapshot.ts';
 import { digestOf } from '../../result/digest.ts';
 import type { Engine } from '../../sandbox/open.ts';
 import { type BuildBase, openBase } from '../base.ts';
 import type { BuildRequest } from '../request.ts';
 import { specOptions } from '../rpmbuild.ts';
-import { usableRecord } from './build-member.ts';
+import { packageFiles, usableRecord } from './build-member.ts';
 import { optionsDigest } from './freshness.ts';
 import { cycleError, findCycles } from './graph.ts';
 import { type Member, readMembers } from './member.ts';
-import { type MemberRecord, Records } from './records.ts';
+import { type MemberRecord, packagesAreThere, Records } from './records.ts';
 import type { ChainHooks, ChainReport, ChainRequest } from './request.ts';
 import { Results } from './results.ts';
 import { ChainRun } from './run.ts';
@@ -50,11 +51,13 @@ export async function buildChain(
   }
   const snapshots = [...known.values()].flatMap(({ snapshot }) => snapshot ?? []);
   const repository = join(request.resultDirectory, 'repository');
-  await using results = new Results(repository, new Set(snapshots));
+  await using results = new Results(repository, snapshots);
+  await recall(results, request, members, known, signal);
   const run = new ChainRun({ engine, base, records, results, options }, request, scans, hooks);
   for (const [name, record] of known) run.remember(name, record);
   refuseCycles(run, request);
   await run.run();
+  await results.remove(run.lost());
   const interrupted = signal?.aborted ? asInterruption(signal.reason) : undefined;
   return {
     members: run.reports(),
@@ -63,6 +66,28 @@ export async function buildChain(
     failure: interrupted,
     durationMs: performance.now() - started,
   };
+}
+
+/**
+ * Begins with all results of an earlier chain, if it made every one of these packages: mostly there
+ * is little to do then, and everything is found unchanged at once. What has to be built again is
+ * taken out first.
+ */
+async function recall(
+  results: Results,
+  { resultDirectory }: ChainRequest,
+  members: readonly Member[],
+  known: ReadonlyMap<string, MemberRecord>,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  const files: [string, RepositoryFile[]][] = [];
+  for (const { name } of members) {
+    const record = known.get(name);
+    const directory = join(resultDirectory, name);
+    if (record === undefined || !(await packagesAreThere(directory, record))) return;
+    files.push([name, packageFiles(directory, record)]);
+  }
+  await results.add(files, signal);
 }
 
 /** As a shell has it for SIGINT. */

@@ -31,8 +31,8 @@ export interface ResultsInUse extends AsyncDisposable {
  */
 export class Results implements AsyncDisposable {
   readonly #directory: string;
-  readonly #keep: ReadonlySet<string>;
-  readonly #files = new Map<string, readonly RepositoryFile[]>();
+  readonly #keep: Set<string>;
+  #files: ReadonlyMap<string, readonly RepositoryFile[]> = new Map();
   /** The generation in which a member's packages became what they are. */
   readonly #since = new Map<string, number>();
   #packages: readonly ResultPackage[] = [];
@@ -44,9 +44,9 @@ export class Results implements AsyncDisposable {
    * @param directory of the repository; made when first needed
    * @param keep snapshots that locks of earlier builds name
    */
-  constructor(directory: string, keep: ReadonlySet<string>) {
+  constructor(directory: string, keep: Iterable<string>) {
     this.#directory = directory;
-    this.#keep = keep;
+    this.#keep = new Set(keep);
   }
 
   /** Where `dnf` and people find the newest snapshot. */
@@ -60,32 +60,52 @@ export class Results implements AsyncDisposable {
   }
 
   /**
-   * Makes the packages of a member, in place of those it had, part of the repository.
+   * Makes the packages of members, in place of those they had, part of the repository.
    * @throws what {@link publishRepository} throws; nothing has changed then
    */
-  add(member: string, files: readonly RepositoryFile[], signal?: AbortSignal): Promise<void> {
+  add(
+    added: Iterable<readonly [member: string, files: readonly RepositoryFile[]]>,
+    signal?: AbortSignal,
+  ): Promise<void> {
+    return this.#inTurn(() => this.#publish(new Map([...this.#files, ...added]), signal));
+  }
+
+  /** Takes the packages of members out: they are not what these would be made of now. */
+  remove(members: readonly string[], signal?: AbortSignal): Promise<void> {
     return this.#inTurn(async () => {
-      const all = new Map(this.#files).set(member, files);
-      const keep = this.#keep;
-      const snapshot = await publishRepository(this.#directory, [...all.values()].flat(), {
-        keep,
-        signal,
-      });
-      const changed = snapshot.id !== this.#snapshot?.id;
-      await this.#snapshot?.[Symbol.asyncDispose]();
-      this.#snapshot = snapshot;
-      this.#files.set(member, files);
-      const owners = new Map(
-        [...all].flatMap(([name, made]) => made.map(({ sha256 }) => [sha256, name] as const)),
-      );
-      this.#packages = snapshot.packages.map((entry) => ({
-        ...entry,
-        member: owners.get(entry.sha256) ?? '',
-      }));
-      if (!changed) return;
-      this.#generation++;
-      this.#since.set(member, this.#generation);
+      const left = [...this.#files].filter(([name]) => !members.includes(name));
+      if (left.length < this.#files.size) await this.#publish(new Map(left), signal);
     });
+  }
+
+  /** Has a snapshot stay, which a lock names. */
+  retain(snapshot: string | null): void {
+    if (snapshot !== null) this.#keep.add(snapshot);
+  }
+
+  async #publish(
+    files: ReadonlyMap<string, readonly RepositoryFile[]>,
+    signal: AbortSignal | undefined,
+  ): Promise<void> {
+    const changed = [...files].filter(
+      ([name, all]) => digests(all) !== digests(this.#files.get(name) ?? []),
+    );
+    if (changed.length === 0 && files.size === this.#files.size) return;
+    const keep = this.#keep;
+    const all = [...files.values()].flat();
+    const snapshot = await publishRepository(this.#directory, all, { keep, signal });
+    await this.#snapshot?.[Symbol.asyncDispose]();
+    this.#snapshot = snapshot;
+    this.#files = files;
+    const owners = new Map(
+      [...files].flatMap(([name, made]) => made.map(({ sha256 }) => [sha256, name] as const)),
+    );
+    this.#packages = snapshot.packages.map((entry) => ({
+      ...entry,
+      member: owners.get(entry.sha256) ?? '',
+    }));
+    this.#generation++;
+    for (const [name] of changed) this.#since.set(name, this.#generation);
   }
 
   /** Takes the newest results into use. */
@@ -158,6 +178,10 @@ export class Results implements AsyncDisposable {
     this.#turn = result.catch(() => undefined);
     return await result;
   }
+}
+
+function digests(files: readonly RepositoryFile[]): string {
+  return files.map(({ sha256 }) => sha256).join();
 }
 
 function nevra({ name, epoch, version, release, arch }: PooledPackage): string {

@@ -74,6 +74,11 @@ export class ChainRun {
     return this.#members.map((progress) => progress.describe(edges));
   }
 
+  /** Members whose packages are not there, or not what they should be made of. */
+  lost(): string[] {
+    return this.#members.filter(({ isDone }) => !isDone).map(({ name }) => name);
+  }
+
   /** Of the first member that failed, in the caller's order; 0 when all are there. */
   get exitStatus(): number {
     return this.#members.find(({ exitStatus }) => exitStatus !== 0)?.exitStatus ?? 0;
