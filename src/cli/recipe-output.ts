@@ -48,7 +48,9 @@ export class RecipeOutput implements Disposable {
         process.stderr.write(`  | ${line}\n`);
       }
     }
-    if (limitHit !== null) process.stderr.write(`kiln: it came upon its limit of ${limitHit}\n`);
+    if (limitHit !== null && limitHit !== 'timeout' && limitHit !== 'stall') {
+      process.stderr.write(`kiln: the limit of ${limitHit} was reached\n`);
+    }
     if (failure !== undefined) printError(failure);
     const { resultDirectory } = report.request;
     for (const { path, type } of collection?.artifacts ?? []) {
@@ -64,11 +66,11 @@ export class RecipeOutput implements Disposable {
 
   #step({ name, number, count, event, milliseconds = 0 }: StepEvent): void {
     this.interrupt();
-    if (event === 'start') process.stderr.write(`kiln: ${number}/${count} ${name}\n`);
+    const title = name === String(number) ? '' : `: ${name}`;
+    const step = `kiln: step ${number} of ${count}${title}`;
+    if (event === 'start') process.stderr.write(`${step}\n`);
     else if (this.#quiet) {
-      process.stderr.write(
-        `kiln: ${number}/${count} ${name}: ${(milliseconds / 1000).toFixed(1)} s\n`,
-      );
+      process.stderr.write(`${step}: ${event}, ${(milliseconds / 1000).toFixed(1)} s\n`);
     }
   }
 

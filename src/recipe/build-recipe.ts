@@ -210,7 +210,7 @@ export function stepsOf({ steps }: BuildRecipe): RecipeStep[] {
     const { run, env } = whole;
     const { name, workdir, user: who, timeout } = 'name' in whole ? whole : {};
     return {
-      name: name ?? `step ${index + 1}`,
+      name: name ?? String(index + 1),
       script: typeof run === 'string' ? run : undefined,
       workdir,
       env,

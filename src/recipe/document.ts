@@ -93,8 +93,11 @@ export class RecipeDocument {
       return;
     }
     if (issue.code === 'invalid_union' && issue.errors.length > 0) {
-      // The branch with the fewest complaints is the one the author had in mind.
-      const nearest = [...issue.errors].sort((a, b) => a.length - b.length)[0]!;
+      // The branch with the fewest complaints is the one the author had in mind, unless it is for
+      // another kind of value altogether.
+      const nearest = [...issue.errors].sort(
+        (a, b) => Number(isOtherKind(a)) - Number(isOtherKind(b)) || a.length - b.length,
+      )[0]!;
       for (const inner of nearest) this.#reportIssue(schema, inner, path);
       return;
     }
@@ -139,6 +142,10 @@ export class RecipeDocument {
     const node = this.#document.getIn(path, true);
     return isNode(node) ? node : undefined;
   }
+}
+
+function isOtherKind(issues: readonly z.core.$ZodIssue[]): boolean {
+  return issues.some(({ code, path }) => code === 'invalid_type' && path.length === 0);
 }
 
 function listOf(keys: readonly string[]): string {

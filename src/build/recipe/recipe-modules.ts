@@ -41,12 +41,23 @@ export function serveModules(read: (path: string) => string, provided: ProvidedM
       const path = decodeURIComponent(new URL(url).pathname).replace(/^\/+/, '');
       const text = read(path);
       if (path.endsWith('.json')) return { format: 'json', source: text, shortCircuit: true };
-      const source = /\.m?ts$/.test(path) ? stripTypeScriptTypes(text) : text;
+      const source = /\.m?ts$/.test(path) ? withoutTypes(path, text) : text;
       return { format: 'module', source, shortCircuit: true };
     },
   });
   // Compiles what strips types while memory may still be mapped freely.
   stripTypeScriptTypes('0');
+}
+
+/** Throws a SyntaxError that says in which file and line it is. */
+function withoutTypes(path: string, text: string): string {
+  try {
+    return stripTypeScriptTypes(text);
+  } catch (error) {
+    // Node has line and code in the stack's head, and no file.
+    const stack = error instanceof Error ? (error.stack ?? error.message) : String(error);
+    throw new SyntaxError(`${path}${stack.split('\n    at ')[0]}`, { cause: error });
+  }
 }
 
 function providedSource(name: string, provided: ProvidedModules): string {

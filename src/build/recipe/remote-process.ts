@@ -58,6 +58,11 @@ export class RemoteProcess extends EventEmitter<RemoteEvents> {
     return true;
   }
 
+  /** As child_process does it for the `signal` it was given. */
+  abort(reason: unknown): void {
+    if (this.kill()) this.emit('error', new Error('The operation was aborted', { cause: reason }));
+  }
+
   ref(): void {}
   unref(): void {}
 
@@ -131,6 +136,14 @@ export class RemoteProcess extends EventEmitter<RemoteEvents> {
   }
 }
 
+/** What zx sets of child_process's SpawnOptions. */
+interface RemoteSpawnOptions {
+  readonly cwd?: string | URL;
+  readonly env?: NodeJS.ProcessEnv;
+  readonly shell?: string | boolean;
+  readonly signal?: AbortSignal;
+}
+
 /** The commands of a recipe that have not ended. */
 export class RemoteProcesses {
   readonly #running = new Map<number, RemoteProcess>();
@@ -146,7 +159,7 @@ export class RemoteProcesses {
     where: 'box' | 'host',
     file: string,
     args: readonly string[],
-    options: { cwd?: string | URL; env?: NodeJS.ProcessEnv; shell?: string | boolean },
+    options: RemoteSpawnOptions,
   ): RemoteProcess {
     const pid = this.#next++;
     const remote = new RemoteProcess(pid, this.#send);
@@ -156,8 +169,14 @@ export class RemoteProcesses {
     const env = Object.entries(options.env ?? {}).flatMap(([name, value]) =>
       value === undefined ? [] : [[name, String(value)] as const],
     );
+    const { signal } = options;
+    const abort = () => remote.abort(signal?.reason);
+    signal?.addEventListener('abort', abort, { once: true });
     this.#running.set(pid, remote);
-    remote.once('close', () => this.#running.delete(pid));
+    remote.once('close', () => {
+      this.#running.delete(pid);
+      signal?.removeEventListener('abort', abort);
+    });
     this.#send({
       type: 'spawn',
       id: pid,

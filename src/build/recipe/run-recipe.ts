@@ -13,6 +13,7 @@ import { commandUser } from '../../run/user.ts';
 import { type Engine, openSandbox } from '../../sandbox/open.ts';
 import type { Sandbox } from '../../sandbox/sandbox.ts';
 import { sandboxSpecification } from '../../sandbox/specification.ts';
+import { ResultFiles } from '../result-files.ts';
 import { isScript } from './find.ts';
 import { boxRequest } from './plan.ts';
 import { RecipeBox } from './recipe-box.ts';
@@ -35,9 +36,23 @@ export async function runRecipe(
   hooks: RecipeHooks,
   timeline: Timeline = new Timeline(),
 ): Promise<RecipeReport> {
-  const signal = hooks.signal ?? new AbortController().signal;
-  signal.throwIfAborted();
-  await using loaded = await timeline.measure('recipe', () => load(request, hooks, signal));
+  hooks.signal?.throwIfAborted();
+  const { resultDirectory, caller } = request;
+  using files =
+    resultDirectory === undefined
+      ? undefined
+      : await ResultFiles.open(resultDirectory, caller, ['build.log']);
+  const unwritable = new AbortController();
+  const signal = AbortSignal.any([...(hooks.signal ? [hooks.signal] : []), unwritable.signal]);
+  const onOutput = (chunk: Buffer) => {
+    hooks.onOutput(chunk);
+    try {
+      files?.append('build.log', chunk);
+    } catch (error) {
+      unwritable.abort(error);
+    }
+  };
+  await using loaded = await timeline.measure('recipe', () => load(request, onOutput, signal));
   const { recipe, session } = loaded;
   const sources = await timeline.measure('sources', () =>
     readySources(recipe.sources, {
@@ -67,7 +82,7 @@ export async function runRecipe(
     if (sources.length > 0) {
       await timeline.measure('copy-in', () => box.fill(sources, warn, signal));
     }
-    const work = new Work(run.time, recipe, box, session, hooks, signal, request.caller);
+    const work = new Work(run.time, recipe, box, session, { ...hooks, onOutput }, signal, caller);
     const { end, failedStep } = await work.run(timeline);
     const usage = box.usage();
     const limitHit = whichLimit(end, box, sandbox);
@@ -110,7 +125,7 @@ interface LoadedRecipe extends AsyncDisposable {
 
 async function load(
   { path, parameters = {}, allowHost = false }: RecipeRequest,
-  hooks: RecipeHooks,
+  onLog: (chunk: Buffer) => void,
   signal: AbortSignal,
 ): Promise<LoadedRecipe> {
   if (!isScript(path)) {
@@ -122,7 +137,7 @@ async function load(
     parameters,
     hostCwd: allowHost ? dirname(path) : undefined,
     signal,
-    onLog: hooks.onOutput,
+    onLog,
   });
   try {
     const recipe = checkScriptRecipe(path, await session.recipe);

@@ -9,6 +9,7 @@ import { resolve } from 'node:path';
 import { Writable } from 'node:stream';
 import { FrameDecoder } from '../../confine/frame.ts';
 import type { ConfinedTask } from '../../confine/task.ts';
+import { KilnError } from '../../errors.ts';
 import { defineRecipe, hostShell } from './api.ts';
 import { RECIPE_SCHEME, serveModules } from './recipe-modules.ts';
 import { RemoteProcesses } from './remote-process.ts';
@@ -159,7 +160,7 @@ async function loadSteps(
   send: (message: ChildMessage) => void,
 ): Promise<((() => unknown) | undefined)[]> {
   const url = `${RECIPE_SCHEME}///${encodeURIComponent(entry)}`;
-  const module: { default?: unknown } = await import(url);
+  const module: { default?: unknown } = await importRecipe(url);
   const steps: ((() => unknown) | undefined)[] = [];
   const value = module.default;
   if (typeof value !== 'object' || value === null) {
@@ -182,6 +183,28 @@ async function loadSteps(
   }
   send({ type: 'recipe', value: recipe });
   return steps;
+}
+
+/** Throws KilnError E_RECIPE_SCRIPT with what the recipe's author needs to know. */
+async function importRecipe(url: string): Promise<{ default?: unknown }> {
+  try {
+    return await import(url);
+  } catch (cause) {
+    throw new KilnError('E_RECIPE_SCRIPT', `the recipe cannot be loaded: ${describe(cause)}`, {
+      hint: 'docs/recipes.md says what a TypeScript recipe may import and do',
+    });
+  }
+}
+
+/** An error with the lines of its stack that are the recipe's. */
+function describe(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  const { message, stack = '' } = error;
+  // V8 puts the place of a syntax error before everything else.
+  const [head = ''] = stack.split('\n    at ');
+  const lines = stack.split('\n').filter((line) => /^ {4}at .*kiln-recipe:/.test(line));
+  const text = error instanceof SyntaxError && head.includes(RECIPE_SCHEME) ? head : message;
+  return [text, ...lines].join('\n').replaceAll(`${RECIPE_SCHEME}///`, '').slice(0, 8000);
 }
 
 /** Obeys kiln until it is told to quit or kiln is gone. */
@@ -214,7 +237,8 @@ async function outcome(loaded: Zx, work: () => unknown): Promise<{ failure?: Ste
     if (!(error instanceof Error)) {
       return { failure: { message: cut(String(error)), isCommand: false } };
     }
-    const { message, stack = message } = error;
-    return { failure: { message: cut(message), stack: cut(stack), isCommand: false } };
+    return {
+      failure: { message: cut(error.message), stack: describe(error), isCommand: false },
+    };
   }
 }
