@@ -80,7 +80,7 @@ export function findRecipe(name: string, cwd: string = process.cwd()): string | 
 }
 
 /** Names of the recipes that are found by name. */
-async function recipeNames(cwd: string): Promise<string[]> {
+export async function recipeNames(cwd: string): Promise<string[]> {
   const lists = await Promise.all(
     recipeFolders(cwd)
       .filter((folder) => folder !== cwd)

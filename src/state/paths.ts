@@ -15,6 +15,8 @@ export interface StatePaths {
   readonly packages: string;
   /** Images, one folder each, named by image id. */
   readonly images: string;
+  /** kiln-mock's persistent roots, one folder each. Below `store`: what is thrown away goes to `trash`. */
+  readonly roots: string;
   /** The folder that holds `packages` and `images`: one file system, one mount. */
   readonly store: string;
   /** Trees on their way out: renamed here, deleted late (ext4 scans freshly deleted inodes). */
@@ -51,6 +53,7 @@ export function statePaths(env: NodeJS.ProcessEnv = process.env): StatePaths {
     store,
     packages: join(store, 'packages'),
     images: join(store, 'images'),
+    roots: join(store, 'roots'),
     trash: join(store, 'trash'),
     boxes: join(run, 'boxes'),
     parked: join(run, 'parked'),

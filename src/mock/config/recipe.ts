@@ -142,8 +142,7 @@ function recipeOf(
     groups: [...setup.groups, ...more.groups],
     ...(conf.main.get('install_weak_deps') === '1' ? { recommends: true } : {}),
     users: [{ name: user, uid, home, shell: '/bin/bash' }],
-    // As with mock, commands are root's unless --unpriv says otherwise.
-    user: 'root',
+    user,
     workdir: home,
     environment: environment(templates),
     files: files(options, templates),

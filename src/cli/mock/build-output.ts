@@ -1,0 +1,51 @@
+import type { BuildHooks, BuildReport } from '../../build/report.ts';
+import { describeProgress } from '../../image/progress.ts';
+import { MOCK_STATUS, mockStatus } from './exit-status.ts';
+import type { MockLog } from './log.ts';
+import type { MockSession } from './session.ts';
+
+/** Phases of a build that mock has a name for. */
+const STATES: Readonly<Record<string, string>> = {
+  srpm: 'build setup for',
+  build: 'rpmbuild',
+};
+
+/** Tells of a build in mock's words. */
+export function buildHooks({ log, signal }: MockSession, what: string): BuildHooks {
+  return {
+    signal,
+    onPhase: (phase, event) => {
+      const state = STATES[phase];
+      if (state === undefined) return;
+      if (event === 'start') log.start(`${state} ${what}`);
+      else log.finish(`${state} ${what}`);
+    },
+    onOutput: (_, chunk) => log.output(chunk),
+    onImageProgress: (progress) => log.output(`${describeProgress(progress)}\n`),
+    onWarning: ({ message }) => log.warning(message),
+  };
+}
+
+/** Says how a build ended, and gives mock's exit status for it. */
+export function finishBuild(log: MockLog, report: BuildReport, what: string, root: string): number {
+  const seconds = Math.round((Date.now() - report.started.getTime()) / 1000);
+  const time = `${Math.floor(seconds / 60)} minutes ${seconds % 60} seconds`;
+  const { failure, resultDirectory } = report;
+  if (failure === undefined) {
+    log.info(`Done(${what}) Config(${root}) ${time}`);
+    log.info(`Results and/or logs in: ${resultDirectory}`);
+    return 0;
+  }
+  log.error(`Exception(${what}) Config(${root}) ${time}`);
+  log.info(`Results and/or logs in: ${resultDirectory}`);
+  log.failure(failure);
+  for (const line of report.lastLines) log.error(`  ${line}`);
+  return statusOf(report);
+}
+
+function statusOf({ failure, limitHit, end }: BuildReport): number {
+  if (limitHit === 'timeout' || limitHit === 'stall') return MOCK_STATUS.timeout;
+  // rpmbuild's own status, as mock hands it on.
+  if (failure?.code === 'E_BUILD_FAILED') return end?.exitCode || MOCK_STATUS.build;
+  return mockStatus(failure);
+}

@@ -1,0 +1,132 @@
+import { parseArgs } from 'node:util';
+import { KilnError } from '../../errors.ts';
+import { suggest } from '../../recipe/suggest.ts';
+import { MODES, type Mode, OPTIONS } from './option-table.ts';
+
+/** A command line of mock's, read. */
+export interface CommandLine {
+  readonly mode: Mode;
+  readonly args: readonly string[];
+  /** Whether a flag was given. */
+  has(flag: string): boolean;
+  /** An option's value: the last one given. */
+  value(name: string): string | undefined;
+  /** All values of an option, in their order. */
+  values(name: string): readonly string[];
+  /** Options and their values in the order they were given. */
+  readonly given: readonly { readonly name: string; readonly value: string | undefined }[];
+}
+
+/** Commands without dashes, as very old callers write them. */
+const BARE_MODES = new Set([
+  'chroot',
+  'shell',
+  'rebuild',
+  'install',
+  'installdeps',
+  'remove',
+  'init',
+  'clean',
+]);
+
+/** A mistake in the command line (mock: exit status 5). */
+export function usageError(message: string, hint?: string): KilnError {
+  return new KilnError('E_MOCK_USAGE', message, {
+    hint: hint ?? '`kiln-mock --help` lists all options',
+  });
+}
+
+/**
+ * Reads mock's command line by its rules: options and arguments in any order, up to `--`; long
+ * options may be abbreviated; of several modes the last one counts.
+ * @throws KilnError E_MOCK_USAGE
+ */
+export function parseCommandLine(argv: readonly string[]): CommandLine {
+  const options = Object.fromEntries(
+    [...OPTIONS].map(([name, { short, value }]) => [
+      name,
+      {
+        type: value === undefined ? ('boolean' as const) : ('string' as const),
+        multiple: true,
+        ...(short === undefined ? {} : { short }),
+      },
+    ]),
+  );
+  const args = completeNames(argv);
+  // Not strict: mock takes a value that begins with a dash, node's own checks would refuse it.
+  const { tokens } = parseArgs({ args, options, strict: false, tokens: true });
+  const given: { name: string; value: string | undefined }[] = [];
+  const positionals: string[] = [];
+  let mode: Mode | undefined;
+  for (const token of tokens) {
+    if (token.kind === 'positional') positionals.push(token.value);
+    if (token.kind !== 'option') continue;
+    const { name, value, rawName } = token;
+    const entry = OPTIONS.get(name);
+    if (entry === undefined) throw unknownOption(rawName);
+    check(rawName, name, value);
+    given.push({ name, value });
+    mode = entry.mode ?? (name === 'scrub' ? 'clean' : mode);
+  }
+  const [first] = positionals;
+  if (mode === undefined && first !== undefined && BARE_MODES.has(first)) {
+    mode = MODES.find((known) => known === first);
+    positionals.shift();
+  }
+  return {
+    mode: mode ?? 'rebuild',
+    args: positionals,
+    given,
+    has: (flag) => given.some(({ name }) => name === flag),
+    value: (wanted) => given.findLast(({ name }) => name === wanted)?.value,
+    values: (wanted) => given.filter(({ name }) => name === wanted).map(({ value }) => value ?? ''),
+  };
+}
+
+function check(rawName: string, name: string, value: string | undefined): void {
+  const { value: metavar, choices, refused } = OPTIONS.get(name)!;
+  if (metavar !== undefined && value === undefined) {
+    throw usageError(`${rawName} needs a value: ${rawName} ${metavar}`);
+  }
+  if (metavar === undefined && value !== undefined) {
+    throw usageError(`${rawName} takes no value, and was given ${JSON.stringify(value)}`);
+  }
+  if (refused !== undefined) throw usageError(`${rawName} is nothing that kiln does`, refused);
+  if (choices !== undefined && value !== undefined && !choices.includes(value)) {
+    throw usageError(`${rawName} ${value}: it takes ${choices.join(', ')}`);
+  }
+}
+
+/** Writes abbreviated long options out, up to `--`. */
+function completeNames(argv: readonly string[]): string[] {
+  const end = argv.indexOf('--');
+  return argv.map((argument, index) => {
+    const match = /^--([^=]+)(=.*)?$/s.exec(argument);
+    if (match?.[1] === undefined || (end !== -1 && index > end)) return argument;
+    // The value of the option before it, whatever it looks like.
+    if (index > 0 && takesValue(argv[index - 1] ?? '')) return argument;
+    const [, name, rest = ''] = match;
+    if (OPTIONS.has(name)) return argument;
+    const candidates = [...OPTIONS.keys()].filter((option) => option.startsWith(name));
+    if (candidates.length === 1) return `--${candidates[0]}${rest}`;
+    if (candidates.length === 0) return argument;
+    throw usageError(`--${name} may be ${candidates.map((it) => `--${it}`).join(', ')}`);
+  });
+}
+
+function takesValue(argument: string): boolean {
+  const long = /^--([^=]+)$/.exec(argument)?.[1];
+  if (long !== undefined) return OPTIONS.get(long)?.value !== undefined;
+  const letter = /^-([A-Za-z])$/.exec(argument)?.[1];
+  return [...OPTIONS.values()].some(
+    ({ short, value }) => short === letter && letter !== undefined && value !== undefined,
+  );
+}
+
+function unknownOption(rawName: string): KilnError {
+  const near = suggest(rawName.replace(/^-+/, ''), OPTIONS.keys());
+  return usageError(
+    `there is no option ${rawName}`,
+    near === undefined ? undefined : `did you mean --${near}?`,
+  );
+}

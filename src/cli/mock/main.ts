@@ -1,0 +1,82 @@
+import { KILN_VERSION } from '../../state/version.ts';
+import { openEngine } from '../engine.ts';
+import { listenForInterruption } from '../interruption.ts';
+import { type CommandLine, parseCommandLine } from './command-line.ts';
+import { mockStatus } from './exit-status.ts';
+import { helpText } from './help.ts';
+import { MockLog, type Verbosity } from './log.ts';
+import type { Mode } from './option-table.ts';
+import type { MockSession } from './session.ts';
+
+type Run = (session: MockSession) => Promise<number>;
+
+/** What does each mode; loaded when it is called for. */
+const RUNS: Readonly<Record<Mode, () => Promise<Run>>> = {
+  rebuild: async () => (await import('./modes/build.ts')).rebuild,
+  buildsrpm: async () => (await import('./modes/build.ts')).buildsrpm,
+  chain: async () => (await import('./modes/chain.ts')).chain,
+  init: async () => (await import('./modes/roots.ts')).init,
+  clean: async () => (await import('./modes/roots.ts')).clean,
+  orphanskill: async () => (await import('./modes/roots.ts')).orphanskill,
+  shell: async () => (await import('./modes/commands.ts')).shell,
+  chroot: async () => (await import('./modes/commands.ts')).chroot,
+  install: async () => (await import('./modes/packages.ts')).install,
+  installdeps: async () => (await import('./modes/install-deps.ts')).installdeps,
+  remove: async () => (await import('./modes/packages.ts')).remove,
+  update: async () => (await import('./modes/packages.ts')).update,
+  copyin: async () => (await import('./modes/copy.ts')).copyin,
+  copyout: async () => (await import('./modes/copy.ts')).copyout,
+  'list-chroots': async () => (await import('./modes/information.ts')).listChroots,
+  'debug-config': async () => {
+    const { debugConfig } = await import('./modes/information.ts');
+    return (session) => debugConfig(session, false);
+  },
+  'debug-config-expanded': async () => {
+    const { debugConfig } = await import('./modes/information.ts');
+    return (session) => debugConfig(session, true);
+  },
+};
+
+/** Modes whose answer is for other programs: nothing is said beside it. */
+const SILENT: ReadonlySet<Mode> = new Set([
+  'list-chroots',
+  'debug-config',
+  'debug-config-expanded',
+]);
+
+/** `kiln-mock`: runs one command line of mock's and sets the exit status as mock does. */
+export async function main(argv: readonly string[]): Promise<void> {
+  let log = new MockLog('normal');
+  try {
+    const line = parseCommandLine(argv);
+    if (line.has('help')) {
+      process.stdout.write(helpText());
+      return;
+    }
+    if (line.has('version')) {
+      process.stdout.write(`kiln-mock ${KILN_VERSION}\n`);
+      return;
+    }
+    log = new MockLog(verbosity(line));
+    process.exitCode = await run(line, log);
+  } catch (error) {
+    log.failure(error);
+    process.exitCode = mockStatus(error);
+  }
+}
+
+async function run(line: CommandLine, log: MockLog): Promise<number> {
+  const act = await RUNS[line.mode]();
+  await using engine = openEngine();
+  using interruption = listenForInterruption();
+  const session: MockSession = { engine, line, log, signal: interruption.signal };
+  if (SILENT.has(line.mode)) return await act(session);
+  log.info(`kiln-mock version ${KILN_VERSION} starting...`);
+  return await log.state('run', () => act(session));
+}
+
+function verbosity(line: CommandLine): Verbosity {
+  const said = line.given.findLast(({ name }) => name === 'verbose' || name === 'quiet');
+  if (said === undefined) return 'normal';
+  return said.name === 'verbose' ? 'verbose' : 'quiet';
+}

@@ -1,0 +1,143 @@
+import { existsSync } from 'node:fs';
+import { mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { basename, join } from 'node:path';
+import { buildPackage } from '../../../build/build.ts';
+import type { Chroot } from '../../../mock/chroot.ts';
+import { localRepository } from '../../../mock/local-repository.ts';
+import { publishRepository, type Snapshot } from '../../../repository/publish/snapshot.ts';
+import { buildHooks, finishBuild } from '../build-output.ts';
+import { mockBuildRequest } from '../build-request.ts';
+import { usageError } from '../command-line.ts';
+import { argumentError, MOCK_STATUS } from '../exit-status.ts';
+import { hostPath, lockRoot, type MockSession, openBaseImage, sessionChroot } from '../session.ts';
+
+/** Marks in a package's result directory, as mock has them. */
+const MARKS = { done: 'success', failed: 'fail' } as const;
+
+/**
+ * `--chain SRPM…`: one after the other, in the order given, each with what the ones before made.
+ * `kiln build --chain` finds the order itself and builds in parallel; this is what mock does.
+ */
+export async function chain(session: MockSession): Promise<number> {
+  const { line, log } = session;
+  if (line.args.length === 0) throw argumentError('You must specify an SRPM file with --chain');
+  if (line.value('resultdir') !== undefined) {
+    throw usageError("The --chain mode doesn't support --resultdir, use --localrepo instead");
+  }
+  for (const srpm of line.args) {
+    if (existsSync(hostPath(srpm))) continue;
+    throw argumentError(
+      `No such file or directory: ${srpm}`,
+      'a package at a URL: download it first',
+    );
+  }
+  const chroot = await sessionChroot(session);
+  await using root = await lockRoot(session, chroot);
+  await log.state('clean chroot', () => root.remove());
+  await using _image = await log.state('chroot init', () => openBaseImage(session, chroot));
+  const written = line.value('localrepo');
+  const localrepo =
+    written === undefined ? await mkdtemp(join(tmpdir(), 'kiln-mock-chain-')) : hostPath(written);
+  const results = join(localrepo, 'results', chroot.config);
+  await mkdir(results, { recursive: true });
+  log.info(`results dir: ${results}`);
+  await using run = new ChainRun(session, chroot, results);
+  return await run.all();
+}
+
+class ChainRun implements AsyncDisposable {
+  readonly #session: MockSession;
+  readonly #chroot: Chroot;
+  readonly #results: string;
+  #snapshot: Snapshot | undefined;
+
+  constructor(session: MockSession, chroot: Chroot, results: string) {
+    this.#session = session;
+    this.#chroot = chroot;
+    this.#results = results;
+  }
+
+  async all(): Promise<number> {
+    const { line, log } = this.#session;
+    const recurse = line.has('recurse');
+    const goOn = recurse || line.has('continue');
+    await this.#publish();
+    let left: readonly string[] = line.args;
+    for (let progress = true; progress && left.length > 0; ) {
+      const failed: string[] = [];
+      for (const [index, srpm] of left.entries()) {
+        if (await this.#one(srpm)) continue;
+        failed.push(srpm);
+        if (!goOn) {
+          failed.push(...left.slice(index + 1));
+          break;
+        }
+      }
+      progress = recurse && failed.length < left.length;
+      if (progress && failed.length > 0) log.info(`Trying to rebuild ${failed.length} failed pkgs`);
+      left = failed;
+    }
+    const { length } = line.args;
+    log.info(`Results out to: ${this.#results}`);
+    if (left.length === 0) {
+      log.info(`Success building ${length} out of ${length}`);
+      return 0;
+    }
+    log.error(`Success building ${length - left.length} out of ${length}`);
+    log.error(`Failed to build in chain mode:\n${left.map((it) => `  ${it}`).join('\n')}`);
+    return MOCK_STATUS.chain;
+  }
+
+  /** Builds one; whether that went well. */
+  async #one(srpm: string): Promise<boolean> {
+    const { engine, log, signal } = this.#session;
+    const what = basename(srpm);
+    const directory = join(this.#results, what.replace(/(\.src|\.nosrc)?\.rpm$/, ''));
+    if (existsSync(join(directory, MARKS.done))) {
+      log.info(`Skipping ${what}: it was built before`);
+      return true;
+    }
+    log.info(`Start build: ${srpm}`);
+    const source = { kind: 'srpm', path: hostPath(srpm) } as const;
+    const request = mockBuildRequest(this.#session, this.#chroot, source, directory);
+    const own = localRepository('kiln-mock-chain', this.#snapshot!.path);
+    const report = await log.state(`build phase for ${what}`, () =>
+      buildPackage(
+        engine,
+        { ...request, repositories: [...(request.repositories ?? []), own] },
+        buildHooks(this.#session, what),
+      ),
+    );
+    const done = finishBuild(log, report, what, this.#chroot.root) === 0;
+    signal.throwIfAborted();
+    await mkdir(directory, { recursive: true });
+    await rm(join(directory, done ? MARKS.failed : MARKS.done), { force: true });
+    await writeFile(join(directory, done ? MARKS.done : MARKS.failed), '');
+    if (done) await this.#publish();
+    return done;
+  }
+
+  /** Makes a repository of all binary packages that are there, in place of the one before. */
+  async #publish(): Promise<void> {
+    const files: { path: string }[] = [];
+    for (const name of await readdir(this.#results)) {
+      const directory = join(this.#results, name);
+      if (!existsSync(join(directory, MARKS.done))) continue;
+      for (const file of await readdir(directory)) {
+        if (file.endsWith('.rpm') && !file.endsWith('src.rpm')) {
+          files.push({ path: join(directory, file) });
+        }
+      }
+    }
+    const { signal } = this.#session;
+    const repository = join(this.#results, 'repository');
+    const snapshot = await publishRepository(repository, files, { signal });
+    await this.#snapshot?.[Symbol.asyncDispose]();
+    this.#snapshot = snapshot;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#snapshot?.[Symbol.asyncDispose]();
+  }
+}

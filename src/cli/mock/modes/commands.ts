@@ -1,0 +1,94 @@
+import { once } from 'node:events';
+import type { Chroot } from '../../../mock/chroot.ts';
+import { RootBox } from '../../../mock/root/box.ts';
+import type { MockRoot } from '../../../mock/root/root.ts';
+import type { SandboxProcess } from '../../../sandbox/process.ts';
+import { attach, attachTerminal } from '../../attach.ts';
+import { argumentError, commandStatus } from '../exit-status.ts';
+import { type MockSession, withRoot } from '../session.ts';
+
+/** Runs a command line in the image's best shell; without one, an interactive shell. */
+const SHELL = [
+  '/bin/sh',
+  '-c',
+  'shell=sh; command -v bash >/dev/null 2>&1 && shell=bash; if [ $# -gt 0 ]; then exec $shell -lc "$1"; fi; exec $shell -l',
+  'sh',
+];
+
+/** `--shell`: a shell, or a command line for one; its arguments are joined. */
+export async function shell(session: MockSession): Promise<number> {
+  const { line, log } = session;
+  const commandLine = line.args.length === 0 ? [] : [line.args.join(' ')];
+  const tty = process.stdin.isTTY === true && process.stdout.isTTY === true;
+  return await withRoot(session, async (root, chroot) => {
+    log.start('shell');
+    const status = await inBox(
+      session,
+      root,
+      chroot,
+      [...SHELL, ...commandLine],
+      tty,
+      (it, kill) => (tty ? attachTerminal : attach)(it, kill).detach,
+    );
+    log.finish('shell');
+    return status;
+  });
+}
+
+/** `--chroot`: one argument goes through a shell, several are a command as it is. No stdin. */
+export async function chroot(session: MockSession): Promise<number> {
+  const { line, log, signal } = session;
+  const [only] = line.args;
+  if (only === undefined) {
+    throw argumentError('You must specify a command to run with --chroot');
+  }
+  const argv = line.args.length === 1 ? [...SHELL, only] : line.args;
+  return await withRoot(session, async (root, config) => {
+    log.info(`Running in chroot: ${JSON.stringify(line.args)}`);
+    log.start('chroot');
+    const status = await inBox(session, root, config, argv, false, (command, kill) => {
+      command.stdin.end();
+      command.stdout.pipe(process.stdout, { end: false });
+      command.stderr.pipe(process.stderr, { end: false });
+      signal.addEventListener('abort', kill, { once: true });
+      return () => signal.removeEventListener('abort', kill);
+    });
+    signal.throwIfAborted();
+    if (status !== 0) log.error(`Command failed: \n # ${line.args.join(' ')}`);
+    log.finish('chroot');
+    return status;
+  });
+}
+
+/** Runs a command to its end and gives its status; `connect` returns what ends the connection. */
+async function inBox(
+  { line }: MockSession,
+  root: MockRoot,
+  chroot: Chroot,
+  argv: readonly string[],
+  tty: boolean,
+  connect: (command: SandboxProcess, kill: () => void) => () => void,
+): Promise<number> {
+  const { TERM } = process.env;
+  await root.note({ pristine: false });
+  await using box = await RootBox.open(root, {
+    network: chroot.network || line.has('enable-network'),
+    hostname: chroot.hostname,
+    command: ['kiln-mock', ...argv.slice(-3)],
+  });
+  const command = await box.spawn(argv, {
+    user: line.has('unpriv') ? chroot.user : undefined,
+    workdir: line.value('cwd'),
+    env: { PS1: '<mock-chroot> \\s-\\v\\$ ', ...(tty && TERM ? { TERM } : {}) },
+    ...(tty
+      ? { terminal: { rows: process.stdout.rows ?? 24, columns: process.stdout.columns ?? 80 } }
+      : {}),
+  });
+  const kill = () => void box.killAll().catch(() => undefined);
+  const disconnect = connect(command, kill);
+  // What the command left running may hold its output open: it goes first.
+  command.once('exit', kill);
+  await once(command, 'close');
+  disconnect();
+  return commandStatus({ exitCode: command.exitCode, signal: command.signalCode });
+}

@@ -1,0 +1,115 @@
+import { closeSync, constants, lstatSync, statSync } from 'node:fs';
+import { mkdtemp, readdir, rename, rm } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import { collectArtifacts, missingArtifacts } from '../../../artifacts/collect.ts';
+import { copyIn } from '../../../artifacts/copy-in.ts';
+import type { ArtifactWarning } from '../../../artifacts/warning.ts';
+import { openInTree } from '../../../image/tree/path.ts';
+import { RootBox } from '../../../mock/root/box.ts';
+import { callerIds } from '../../../run/request.ts';
+import { argumentError } from '../exit-status.ts';
+import { hostPath, type MockSession, withRoot } from '../session.ts';
+
+/** `--copyin SOURCE… DESTINATION` */
+export async function copyin(session: MockSession): Promise<number> {
+  const { line, log, signal } = session;
+  const { sources, destination } = operands(line.args, 'copyin');
+  for (const source of sources) {
+    if (lstatSync(hostPath(source), { throwIfNoEntry: false }) === undefined) {
+      throw argumentError(`No such file or directory: ${source}`);
+    }
+  }
+  return await withRoot(session, async (root) => {
+    await root.note({ pristine: false });
+    await using box = await RootBox.open(root, { command: ['kiln-mock', '--copyin'] });
+    await box.withRoot(async (rootFd, { base }) => {
+      const into = isDirectoryIn(rootFd, destination);
+      if (sources.length > 1 && !into) {
+        throw argumentError(`multiple source files and ${destination} is not a directory!`);
+      }
+      for (const source of sources) {
+        const target = into ? join(destination, basename(hostPath(source))) : destination;
+        const isTree = statSync(hostPath(source)).isDirectory();
+        if (isTree && existsIn(rootFd, target)) {
+          throw argumentError(`Destination ${target} already exists!`);
+        }
+        log.info(`copying ${source} to ${destination}`);
+      }
+      await copyIn({
+        rootFd,
+        items: sources.map((source) => ({ source: hostPath(source), target: destination })),
+        owner: { uid: base, gid: base },
+        onWarning: (warning) => warn(session, warning),
+        signal,
+      });
+    });
+    return 0;
+  });
+}
+
+/** `--copyout SOURCE… DESTINATION`; sources may be globs, `~` is the build user's home. */
+export async function copyout(session: MockSession): Promise<number> {
+  const { line, log, signal } = session;
+  const { sources, destination } = operands(line.args, 'copyout');
+  const target = hostPath(destination);
+  const isDirectory = statSync(target, { throwIfNoEntry: false })?.isDirectory() ?? false;
+  return await withRoot(session, async (root) => {
+    const home = root.image.manifest.user.home;
+    await using box = await RootBox.open(root, { command: ['kiln-mock', '--copyout'] });
+    // What may not be a directory is collected beside its place.
+    const staging = isDirectory
+      ? target
+      : await mkdtemp(join(dirname(target), '.kiln-copyout-')).catch((cause: unknown) => {
+          throw argumentError(`cannot write to ${dirname(target)}: ${String(cause)}`);
+        });
+    try {
+      const collection = await box.withRoot((rootFd) =>
+        collectArtifacts({
+          rootFd,
+          patterns: sources.map((source) => source.replace(/^~(?=\/|$)/, home)),
+          workdir: '/',
+          destination: staging,
+          owner: callerIds(),
+          onWarning: (warning) => warn(session, warning),
+          signal,
+        }),
+      );
+      const failure = missingArtifacts(collection);
+      if (failure !== undefined) throw argumentError(`${failure.message.trim()} not found`);
+      for (const source of sources) log.info(`copying ${source} to ${destination}`);
+      if (!isDirectory) {
+        const names = await readdir(staging);
+        if (names.length !== 1) {
+          throw argumentError(`multiple source files and ${destination} is not a directory!`);
+        }
+        await rename(join(staging, names[0]!), target);
+      }
+    } finally {
+      if (!isDirectory) await rm(staging, { recursive: true, force: true });
+    }
+    return 0;
+  });
+}
+
+function operands(args: readonly string[], mode: string) {
+  const destination = args.at(-1);
+  if (args.length < 2 || destination === undefined) {
+    throw argumentError(`Must have source and destinations for ${mode}`);
+  }
+  return { sources: args.slice(0, -1), destination };
+}
+
+function isDirectoryIn(rootFd: number, path: string): boolean {
+  return existsIn(rootFd, path, constants.O_DIRECTORY);
+}
+
+function existsIn(rootFd: number, path: string, flags = 0): boolean {
+  const fd = openInTree(rootFd, path, constants.O_RDONLY | constants.O_NONBLOCK | flags);
+  if (fd === undefined) return false;
+  closeSync(fd);
+  return true;
+}
+
+function warn({ log }: MockSession, { message }: ArtifactWarning): void {
+  log.warning(message);
+}

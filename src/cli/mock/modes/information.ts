@@ -1,0 +1,71 @@
+import { readdir } from 'node:fs/promises';
+import { homedir } from 'node:os';
+import { basename, join } from 'node:path';
+import { hostArchitecture } from '../../../image/architecture.ts';
+import { recipeNames } from '../../../image/find.ts';
+import { loadChrootConfig, openChroot } from '../../../mock/chroot.ts';
+import { description, expandAll, loadConfig, SYSTEM_CONFIG } from '../../../mock/config/load.ts';
+import { asLiteral, type ConfigValue } from '../../../mock/config/values.ts';
+import { chrootRequest, type MockSession } from '../session.ts';
+
+/** Characters of a name's column, as mock has it. */
+const COLUMN = 34;
+
+/** Files of a configuration directory that are no configuration of a chroot. */
+const NO_CHROOTS = new Set(['site-defaults.cfg', 'chroot-aliases.cfg']);
+
+/** `--list-chroots`: configurations, and kiln's own recipes. */
+export async function listChroots(session: MockSession): Promise<number> {
+  const directory = session.line.value('configdir') ?? SYSTEM_CONFIG;
+  const lines = [entry('config name', 'description'), 'Global configs:'];
+  lines.push(...(await describeAll(session, directory, directory)));
+  lines.push('Custom configs:');
+  lines.push(...(await describeAll(session, join(homedir(), '.config', 'mock'), directory)));
+  lines.push('kiln recipes:');
+  for (const name of await recipeNames(process.cwd())) lines.push(entry(name, ''));
+  process.stdout.write(`${lines.join('\n')}\n`);
+  return 0;
+}
+
+async function describeAll(
+  { engine }: MockSession,
+  folder: string,
+  directory: string,
+): Promise<string[]> {
+  const names = (await readdir(folder).catch(() => [])).sort();
+  return names
+    .filter((name) => name.endsWith('.cfg') && !NO_CHROOTS.has(name))
+    .map((name) => {
+      const settings = { paths: engine.paths, directory, arch: hostArchitecture() };
+      const label = basename(name, '.cfg');
+      try {
+        return entry(label, description(loadConfig(join(folder, name), settings)));
+      } catch {
+        return entry(label, 'error during parsing the config file');
+      }
+    });
+}
+
+function entry(name: string, text: string): string {
+  return `${name.padEnd(COLUMN)} ${text}`.trimEnd();
+}
+
+/** `--debug-config`: every option as it was written, or with `expanded` as it is used. */
+export async function debugConfig(session: MockSession, expanded: boolean): Promise<number> {
+  const request = chrootRequest(session);
+  const config = loadChrootConfig(session.engine.paths, request);
+  let options: ReadonlyMap<string, ConfigValue>;
+  if (config === undefined) {
+    const { warnings: _, ...chroot } = await openChroot(session.engine.paths, request);
+    options = new Map(Object.entries(chroot));
+  } else {
+    options = expanded
+      ? expandAll(config.options)
+      : new Map(config.options.names().map((name) => [name, config.options.get(name)]));
+  }
+  const lines = [...options.keys()]
+    .sort()
+    .map((name) => `config_opts[${asLiteral(name)}] = ${asLiteral(options.get(name))}\n`);
+  process.stdout.write(lines.join(''));
+  return 0;
+}

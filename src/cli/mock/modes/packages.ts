@@ -1,0 +1,94 @@
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Chroot } from '../../../mock/chroot.ts';
+import { mockDirectory } from '../../../mock/config/defaults.ts';
+import { localRepository } from '../../../mock/local-repository.ts';
+import { type InstallRequest, installPackages } from '../../../mock/root/install.ts';
+import { removePackages } from '../../../mock/root/remove.ts';
+import type { MockRoot } from '../../../mock/root/root.ts';
+import { publishRepository } from '../../../repository/publish/snapshot.ts';
+import { argumentError } from '../exit-status.ts';
+import { hostPath, type MockSession, packageSources, withRoot } from '../session.ts';
+
+/** `--install PACKAGE…`: by name, or as files. */
+export async function install(session: MockSession): Promise<number> {
+  const { line } = session;
+  if (line.args.length === 0) throw argumentError('You must specify a package list to install.');
+  return await withRoot(session, async (root, chroot) => {
+    await installArguments(session, root, chroot, line.args);
+    return 0;
+  });
+}
+
+/** Installs what a command line names into a root. */
+export async function installArguments(
+  session: MockSession,
+  root: MockRoot,
+  chroot: Chroot,
+  args: readonly string[],
+  requires: readonly string[] = [],
+): Promise<void> {
+  const { log, signal, engine } = session;
+  const sources = await packageSources(session, chroot);
+  const files = args.filter(isPackageFile).map(hostPath);
+  await using local =
+    files.length === 0
+      ? undefined
+      : await publishRepository(
+          join(mockDirectory(engine.paths), 'local', chroot.root),
+          files.map((path) => ({ path })),
+          { signal },
+        );
+  const repositories =
+    local === undefined
+      ? sources.repositories
+      : [...sources.repositories, localRepository('kiln-mock-local', local.path)];
+  const names = local?.packages.map(({ location }) => location.replace(/\.rpm$/, '')) ?? [];
+  await log.state('install', () =>
+    installPackages(root, {
+      ...common(session),
+      sources: { ...sources, repositories },
+      install: [...args.filter((arg) => !isPackageFile(arg)), ...names],
+      requires,
+    }),
+  );
+}
+
+/** `--update [PACKAGE…]` */
+export async function update(session: MockSession): Promise<number> {
+  const { line, log } = session;
+  return await withRoot(session, async (root, chroot) => {
+    const sources = await packageSources(session, chroot);
+    const refresh = line.has('offline') ? 'never' : 'always';
+    await log.state('update', () =>
+      installPackages(root, {
+        ...common(session),
+        sources: { ...sources, refresh },
+        install: [],
+        renew: line.args.length === 0 ? 'all' : line.args,
+      }),
+    );
+    return 0;
+  });
+}
+
+/** `--remove PACKAGE…`, with what needs them. */
+export async function remove(session: MockSession): Promise<number> {
+  const { line, log, signal } = session;
+  const packages = line.args;
+  if (packages.length === 0) throw argumentError('You must specify a package list to remove.');
+  return await withRoot(session, async (root) => {
+    await log.state('remove', () =>
+      removePackages(root, { packages, signal, log: (text) => log.output(text) }),
+    );
+    return 0;
+  });
+}
+
+function common({ log, signal }: MockSession): Pick<InstallRequest, 'signal' | 'log'> {
+  return { signal, log: (text) => log.output(text) };
+}
+
+function isPackageFile(argument: string): boolean {
+  return argument.endsWith('.rpm') && existsSync(hostPath(argument));
+}

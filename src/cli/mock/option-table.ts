@@ -1,0 +1,207 @@
+/** mock's command line, from mock(1): one entry an option. */
+
+/** Which of the things mock does. */
+export const MODES = [
+  'rebuild',
+  'buildsrpm',
+  'chain',
+  'init',
+  'clean',
+  'shell',
+  'chroot',
+  'install',
+  'installdeps',
+  'remove',
+  'update',
+  'copyin',
+  'copyout',
+  'orphanskill',
+  'list-chroots',
+  'debug-config',
+  'debug-config-expanded',
+] as const;
+export type Mode = (typeof MODES)[number];
+
+/** What `--scrub` takes. */
+export const SCRUB_CHOICES = [
+  'all',
+  'chroot',
+  'cache',
+  'root-cache',
+  'c-cache',
+  'yum-cache',
+  'dnf-cache',
+  'lvm',
+  'overlayfs',
+  'bootstrap',
+] as const;
+
+export interface OptionEntry {
+  /** One letter. */
+  readonly short?: string;
+  /** What its value is called; an option without one is a flag. */
+  readonly value?: string;
+  readonly choices?: readonly string[];
+  /** For people; without it the option is taken and not shown. */
+  readonly help?: string;
+  /** It chooses what to do. */
+  readonly mode?: Mode;
+  /** Taken for mock's sake: kiln does that in its own way, or always. */
+  readonly noEffect?: true;
+  /** What to do instead of an option that is refused. */
+  readonly refused?: string;
+}
+
+const SNAPSHOTS = 'kiln has no snapshots: name roots with --uniqueext';
+const PACKAGE_MANAGER = 'no package manager runs: use --install, --remove and --update';
+const SCM = 'get the sources first, then give --spec and --sources';
+
+const modes: Record<string, OptionEntry> = {
+  rebuild: {
+    mode: 'rebuild',
+    help: 'build SRPMs (the default); with --spec and --sources, a spec',
+  },
+  buildsrpm: { mode: 'buildsrpm', help: 'make an SRPM of --spec and --sources' },
+  chain: { mode: 'chain', help: 'build SRPMs, each with what came of the ones before' },
+  init: { mode: 'init', help: 'make the root anew, build nothing' },
+  clean: { mode: 'clean', help: 'remove the root' },
+  scrub: {
+    value: 'WHAT',
+    choices: SCRUB_CHOICES,
+    help: 'remove the root (chroot, all); caches are kiln’s own and stay',
+  },
+  shell: { mode: 'shell', help: 'a shell in the root, or the command line given to one' },
+  chroot: {
+    mode: 'chroot',
+    help: 'run a command in the root: one argument through a shell, several as they are',
+  },
+  install: { short: 'i', mode: 'install', help: 'install packages (names or files) into the root' },
+  installdeps: { mode: 'installdeps', help: 'install what SRPMs, specs or RPMs require' },
+  update: { mode: 'update', help: 'update packages of the root, all if none is named' },
+  remove: { mode: 'remove', help: 'remove packages from the root' },
+  copyin: { mode: 'copyin', help: 'copy files into the root: SOURCE… DESTINATION' },
+  copyout: { mode: 'copyout', help: 'copy files out of the root: SOURCE… DESTINATION' },
+  orphanskill: { mode: 'orphanskill', help: 'end what a killed kiln-mock left running' },
+  'list-chroots': { mode: 'list-chroots', help: 'list configurations and recipes' },
+  'debug-config': { mode: 'debug-config', help: 'print all options of the configuration' },
+  'debug-config-expanded': {
+    mode: 'debug-config-expanded',
+    help: 'the same with their templates filled in',
+  },
+};
+
+const building: Record<string, OptionEntry> = {
+  define: { short: 'D', value: 'MACRO EXPR', help: 'define an rpm macro' },
+  with: { value: 'OPTION', help: 'enable a conditional of the spec' },
+  without: { value: 'OPTION', help: 'disable a conditional of the spec' },
+  nocheck: { help: 'skip %check' },
+  target: { value: 'ARCH', help: 'rpmbuild’s --target' },
+  spec: { value: 'FILE', help: 'the spec, for --buildsrpm and --rebuild' },
+  sources: { value: 'PATH', help: 'its sources: a file, or a directory of files' },
+  resultdir: { value: 'DIR', help: 'where results go' },
+  'rpmbuild-opts': { value: 'OPTIONS', help: 'further options for rpmbuild' },
+  rpmbuild_timeout: { value: 'SECONDS', help: 'end rpmbuild after this long' },
+  'short-circuit': {
+    value: 'STAGE',
+    choices: ['prep', 'build', 'install', 'binary'],
+    help: 'go on in the root from build, install or binary; implies --no-clean',
+  },
+  'additional-package': { value: 'PACKAGE', help: 'install it beside what the package requires' },
+  postinstall: { help: 'install what was built, too' },
+  'enable-network': { help: 'the host’s network for builds and commands' },
+  continue: { short: 'c', help: 'chain: go on after a failure' },
+  recurse: { help: 'chain: try again what failed, as long as something works' },
+  localrepo: { value: 'DIR', help: 'chain: where results and their repository go' },
+};
+
+const root: Record<string, OptionEntry> = {
+  root: {
+    short: 'r',
+    value: 'CONFIG',
+    help: 'a configuration (NAME or FILE.cfg), or a kiln recipe',
+  },
+  configdir: { value: 'DIR', help: 'where configurations are, /etc/mock unless given' },
+  'config-opts': { value: 'KEY=VALUE', help: 'override an option of the configuration' },
+  uniqueext: { value: 'TEXT', help: 'a root of its own, beside others of this configuration' },
+  addrepo: { short: 'a', value: 'URL', help: 'a further repository' },
+  enablerepo: { value: 'REPO', help: 'use a repository that the configuration disables' },
+  disablerepo: { value: 'REPO', help: 'do not use a repository' },
+  offline: { help: 'use what was downloaded before, ask nobody' },
+  'no-clean': { short: 'n', help: 'build in the root as it is' },
+  'cleanup-after': { help: 'remove the root after the build' },
+  'no-cleanup-after': { short: 'N', help: 'keep the root after the build' },
+  unpriv: { help: '--shell, --chroot: as the build user instead of root' },
+  cwd: { value: 'DIR', help: '--shell, --chroot: start there' },
+  arch: { value: 'ARCH', help: 'the architecture; one that this machine runs' },
+  verbose: { short: 'v', help: 'show logs while they are written' },
+  quiet: { short: 'q', help: 'only warnings and errors' },
+  help: { short: 'h', help: 'this text' },
+  version: { help: 'the version' },
+};
+
+const withoutEffect = [
+  'bootstrap-chroot',
+  'no-bootstrap-chroot',
+  'use-bootstrap-image',
+  'no-bootstrap-image',
+  'old-chroot',
+  'new-chroot',
+  'cache-alterations',
+  'trace',
+  'yum',
+  'dnf',
+  'dnf4',
+  'dnf5',
+];
+
+const valuesWithoutEffect: Record<string, OptionEntry> = {
+  isolation: { value: 'HOW', choices: ['auto', 'simple', 'nspawn'], noEffect: true },
+  tmp_prefix: { value: 'TEXT', noEffect: true },
+  'enable-plugin': { value: 'NAME', noEffect: true },
+  'disable-plugin': { value: 'NAME', noEffect: true },
+  'plugin-option': { value: 'PLUGIN:KEY=VALUE', noEffect: true },
+};
+
+const refused: Record<string, OptionEntry> = {
+  forcearch: { value: 'ARCH', refused: 'use a machine of that architecture: none is emulated' },
+  'print-root-path': {
+    short: 'p',
+    refused: 'a root is mounted in a sandbox only: use --copyin, --copyout and --chroot',
+  },
+  rootdir: { value: 'DIR', refused: 'roots are kept in KILN_STATE: set that instead' },
+  'macro-file': { value: 'FILE', refused: 'give each macro with -D, or in the configuration' },
+  'symlink-dereference': { refused: 'copy the sources to a directory without links first' },
+  'calculate-build-dependencies': {
+    value: 'SRPM',
+    refused: 'kiln build writes buildroot_lock.json beside each result',
+  },
+  'hermetic-build': { value: 'LOCK', refused: 'use kiln build --lock lock.json --offline' },
+  'pm-cmd': { refused: PACKAGE_MANAGER },
+  'yum-cmd': { refused: PACKAGE_MANAGER },
+  'dnf-cmd': { refused: PACKAGE_MANAGER },
+  snapshot: { refused: SNAPSHOTS },
+  'remove-snapshot': { refused: SNAPSHOTS },
+  'rollback-to': { refused: SNAPSHOTS },
+  'list-snapshots': { short: 'l', refused: SNAPSHOTS },
+  mount: { refused: 'nothing stays mounted between commands' },
+  umount: { refused: 'nothing stays mounted between commands' },
+  'scm-enable': { refused: SCM },
+  'scm-option': { value: 'KEY=VALUE', refused: SCM },
+  'buildroot-image': { value: 'IMAGE', refused: 'kiln makes build roots of packages' },
+};
+
+/** Groups of options, as `--help` shows them. */
+export const OPTION_GROUPS: readonly (readonly [string, Readonly<Record<string, OptionEntry>>])[] =
+  [
+    ['What to do', modes],
+    ['Builds', building],
+    ['Roots and configuration', root],
+  ];
+
+/** All options by their long names. */
+export const OPTIONS: ReadonlyMap<string, OptionEntry> = new Map([
+  ...OPTION_GROUPS.flatMap(([, entries]) => Object.entries(entries)),
+  ...withoutEffect.map((name): [string, OptionEntry] => [name, { noEffect: true }]),
+  ...Object.entries(valuesWithoutEffect),
+  ...Object.entries(refused),
+]);

@@ -1,0 +1,122 @@
+import { homedir } from 'node:os';
+import { resolve } from 'node:path';
+import { addedRepository } from '../../build/add-repository.ts';
+import { resolveImage } from '../../image/find.ts';
+import { buildNamed, openImage, readRecipe } from '../../image/open.ts';
+import { describeProgress, type OnImageProgress } from '../../image/progress.ts';
+import type { LeasedImage } from '../../image/store/images.ts';
+import { type Chroot, type ChrootRequest, openChroot } from '../../mock/chroot.ts';
+import { formatPlace } from '../../mock/config/problem.ts';
+import type { PackageSources } from '../../mock/root/install.ts';
+import { MockRoot } from '../../mock/root/root.ts';
+import type { Repository } from '../../repository/configuration.ts';
+import type { CliEngine } from '../engine.ts';
+import type { CommandLine } from './command-line.ts';
+import type { MockLog } from './log.ts';
+
+/** One call of kiln-mock. */
+export interface MockSession {
+  readonly engine: CliEngine;
+  readonly line: CommandLine;
+  readonly log: MockLog;
+  readonly signal: AbortSignal;
+}
+
+/** A path of the command line; `~` is the caller's home, as mock has it. */
+export function hostPath(text: string): string {
+  return resolve(text.replace(/^~(?=\/|$)/, homedir()));
+}
+
+/** What `-r` and the options about configurations say. */
+export function chrootRequest({ line }: Pick<MockSession, 'line'>): ChrootRequest {
+  const resultDirectory = line.value('resultdir');
+  return {
+    name: line.value('root') ?? 'default',
+    configDirectory: line.value('configdir'),
+    overrides: line.values('config-opts'),
+    uniqueext: line.value('uniqueext'),
+    resultDirectory: resultDirectory?.replace(/^~(?=\/|$)/, homedir()),
+    arch: line.value('arch'),
+    target: line.value('target'),
+    switches: line.given.flatMap(({ name, value = '' }) =>
+      name === 'enablerepo' || name === 'disablerepo'
+        ? value.split(',').map((pattern) => ({ pattern, enabled: name === 'enablerepo' }))
+        : [],
+    ),
+  };
+}
+
+/** The chroot that is meant; what of its configuration is left out is said. */
+export async function sessionChroot(session: MockSession): Promise<Chroot> {
+  const chroot = await openChroot(session.engine.paths, chrootRequest(session));
+  for (const { message, place } of chroot.warnings) {
+    session.log.warning(place === undefined ? message : `${formatPlace(place)}: ${message}`);
+  }
+  return chroot;
+}
+
+/** Takes the root of a chroot for this process; it need not be there yet. */
+export async function lockRoot(session: MockSession, chroot: Chroot): Promise<MockRoot> {
+  return await MockRoot.lock(session.engine, chroot.root);
+}
+
+/** Opens the root that is there, or makes it. */
+export async function initRoot(
+  session: MockSession,
+  chroot: Chroot,
+  root: MockRoot,
+): Promise<MockRoot> {
+  const { log } = session;
+  const opened = await root.open((reason) => log.warning(reason));
+  if (opened !== undefined) return opened;
+  return await log.state('chroot init', async () =>
+    root.make(await openBaseImage(session, chroot)),
+  );
+}
+
+/**
+ * Takes the image of a chroot into use. As mock does, unless it is offline: its packages are those
+ * that the repositories have now.
+ */
+export async function openBaseImage(
+  { engine, line, signal, log }: MockSession,
+  chroot: Chroot,
+): Promise<LeasedImage> {
+  const onProgress: OnImageProgress = (progress) => log.output(`${describeProgress(progress)}\n`);
+  const options = { signal, onProgress };
+  const named = await resolveImage(engine.paths, chroot.recipe);
+  return line.has('offline') || named.kind === 'image'
+    ? await openImage(engine, chroot.recipe, options)
+    : await buildNamed(engine, named, options);
+}
+
+/** Opens the root of the session, made if need be, and does `act` with it. */
+export async function withRoot<Result>(
+  session: MockSession,
+  act: (root: MockRoot, chroot: Chroot) => Promise<Result>,
+): Promise<Result> {
+  const chroot = await sessionChroot(session);
+  await using root = await lockRoot(session, chroot);
+  return await act(await initRoot(session, chroot, root), chroot);
+}
+
+/** The repositories of `--addrepo`. */
+export function addedRepositories({ line }: MockSession, arch: string): Repository[] {
+  return line.values('addrepo').map((text, index) => addedRepository(text, index, arch));
+}
+
+/** Where the packages of a root come from. */
+export async function packageSources(
+  session: MockSession,
+  chroot: Chroot,
+): Promise<PackageSources> {
+  const recipe = await readRecipe(session.engine.paths, chroot.recipe);
+  const { arch, repositories, exclude, recommends } = recipe;
+  return {
+    arch,
+    repositories: [...repositories, ...addedRepositories(session, arch)],
+    exclude,
+    recommends,
+    refresh: session.line.has('offline') ? 'never' : 'auto',
+  };
+}

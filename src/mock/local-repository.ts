@@ -1,0 +1,18 @@
+import type { Repository } from '../repository/configuration.ts';
+
+/** A repository of packages that kiln-mock itself published: they are taken before any others. */
+export function localRepository(id: string, path: string): Repository {
+  return {
+    id,
+    name: id,
+    source: { kind: 'directory', path },
+    gpgcheck: false,
+    repoGpgcheck: false,
+    gpgkey: [],
+    priority: 1,
+    cost: 1,
+    excludepkgs: [],
+    includepkgs: [],
+    metadataExpire: 0,
+  };
+}

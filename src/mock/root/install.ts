@@ -1,0 +1,139 @@
+import { KilnError } from '../../errors.ts';
+import type { OnImageProgress } from '../../image/progress.ts';
+import { fetchFiles } from '../../image/store/packages.ts';
+import type { Repository } from '../../repository/configuration.ts';
+import type { Lock, LockedPackage } from '../../repository/lock.ts';
+import { openRepositories } from '../../repository/open.ts';
+import type { RefreshMode } from '../../repository/refresh.ts';
+import { solve } from '../../solver/solve.ts';
+import { type InstalledPackage, installedPackages } from './installed.ts';
+import type { MockRoot } from './root.ts';
+import { changing, type PackageSession, rpmFailed, withPackages } from './transaction.ts';
+
+/** Where packages come from, and what is never installed. */
+export interface PackageSources {
+  readonly arch: string;
+  readonly repositories: readonly Repository[];
+  readonly exclude: readonly string[];
+  readonly recommends: boolean;
+  readonly refresh: RefreshMode;
+}
+
+/** What is to be in the root. */
+export interface InstallRequest {
+  readonly sources: PackageSources;
+  /** As on dnf's command line: names, NEVRAs, globs, capabilities, paths, `@group`. */
+  readonly install: readonly string[];
+  /** Dependencies to be met, as in BuildRequires. */
+  readonly requires?: readonly string[];
+  /** Take the newest of these, by name; `all`: of everything. What is there stays otherwise. */
+  readonly renew?: readonly string[] | 'all';
+  readonly signal?: AbortSignal | undefined;
+  readonly onProgress?: OnImageProgress | undefined;
+  /** For people: what is installed, what rpm says. */
+  readonly log: (text: string) => void;
+}
+
+/** The solver chose the packages and the files were verified; what rpm itself checks are the dependencies. */
+const UPGRADE = [
+  '-U',
+  '--oldpackage',
+  '--noverify',
+  '--nodigest',
+  '--nosignature',
+  '--ignorearch',
+  '--ignoreos',
+  '--ignoresize',
+];
+
+/**
+ * Installs packages into a root, with what they need: solved on the host, fetched and verified as
+ * for an image, and installed by the root's own rpm in a box.
+ * @returns what was installed, in order.
+ * @throws KilnError of the solver and the repositories; E_MOCK_PACKAGES when rpm fails.
+ */
+export async function installPackages(
+  root: MockRoot,
+  request: InstallRequest,
+): Promise<readonly LockedPackage[]> {
+  const { signal, log } = request;
+  const onOutput = (chunk: Buffer) => log(chunk.toString('utf8'));
+  return await withPackages(root, { signal, onOutput }, async (session) => {
+    const installed = await installedPackages(session.box, signal);
+    const lock = await solveFor(root, request, installed);
+    const there = new Set(installed.map(({ nevra }) => nevra));
+    const missing = lock.packages.filter(({ nevra }) => !there.has(nevra));
+    if (missing.length === 0) {
+      log('Nothing to do.\n');
+      return [];
+    }
+    for (const { nevra, repository } of missing) log(`Installing ${nevra} (${repository})\n`);
+    await upgrade(root, session, { ...lock, packages: missing }, request);
+    await root.setPackages(lock.packages);
+    return missing;
+  });
+}
+
+async function upgrade(
+  root: MockRoot,
+  session: PackageSession,
+  lock: Lock,
+  { signal, onProgress }: InstallRequest,
+): Promise<void> {
+  const files = await fetchFiles(root.engine.paths, lock, { onProgress, signal });
+  const lent = files.map((file) => session.lend(file));
+  await changing(root, async () => {
+    const result = await session.rpm([...UPGRADE, ...lent]);
+    if (result.exitCode !== 0) {
+      // A scriptlet that fails late fails rpm as well, with the package installed all the same.
+      const left = await installedPackages(session.box, signal);
+      const there = new Set(left.map(({ nevra }) => nevra));
+      if (!lock.packages.every(({ nevra }) => there.has(nevra))) {
+        await root.note({ changing: false });
+        throw rpmFailed('the packages cannot be installed', result);
+      }
+    }
+  });
+}
+
+/** What is installed stays installed, as dnf sees to it; the rest is what was asked for. */
+async function solveFor(
+  root: MockRoot,
+  request: InstallRequest,
+  installed: readonly InstalledPackage[],
+): Promise<Lock> {
+  const { sources, signal, onProgress, renew = [] } = request;
+  const { paths } = root.engine;
+  const { arch, exclude, recommends, refresh } = sources;
+  const set = await openRepositories(sources.repositories, { paths, refresh, onProgress, signal });
+  const known = await root.packages();
+  const kept = renew === 'all' ? [] : known.filter(({ name }) => !renew.includes(name));
+  const keep: Lock = { format: 1, arch, requested: [], repositories: [], packages: kept };
+  let names = [...new Set(installed.map(({ name }) => name))];
+  const ask = () =>
+    solve(set, {
+      arch,
+      install: [...names, ...request.install],
+      requires: request.requires,
+      exclude,
+      recommends,
+      keep,
+      signal,
+      onProgress,
+    });
+  try {
+    return (await ask()).lock;
+  } catch (error) {
+    // What is installed and in no repository any more stays, and cannot be asked for.
+    const gone = unknownNames(error).filter((name) => names.includes(name));
+    if (gone.length === 0 || unknownNames(error).some((name) => !gone.includes(name))) throw error;
+    names = names.filter((name) => !gone.includes(name));
+    return (await ask()).lock;
+  }
+}
+
+function unknownNames(error: unknown): string[] {
+  if (!(error instanceof KilnError) || error.code !== 'E_SOLVER_NO_MATCH') return [];
+  const names = error.details?.names;
+  return Array.isArray(names) ? names.map(String) : [];
+}

@@ -1,0 +1,68 @@
+import { readFile, rename, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Moment } from '../../image/store/durability.ts';
+import type { LockedPackage } from '../../repository/lock.ts';
+import type { StatePaths } from '../../state/paths.ts';
+
+/** Raised when a root of an older kiln cannot be used any more. */
+export const ROOT_FORMAT = 1;
+
+/** root.json: what is known of a root without looking into it. */
+export interface RootRecord {
+  readonly format: typeof ROOT_FORMAT;
+  /** Id of the image it is made on; nobody may delete that image while the root is there. */
+  readonly image: string;
+  /** When it was last changed: what the disk may not have after a crash is not trusted. */
+  readonly changed: Moment;
+  /** A box may be using it: set before one is opened, cleared when it is gone. */
+  readonly inUse: boolean;
+  /** Packages are being changed: one that is found like this is not whole. */
+  readonly changing: boolean;
+  /** Nothing but its image is in it. */
+  readonly pristine: boolean;
+}
+
+/** Files of a root's folder. */
+export const rootFiles = {
+  record: (directory: string) => join(directory, 'root.json'),
+  /** Which packages were put into it, as repositories know them. */
+  packages: (directory: string) => join(directory, 'packages.json'),
+  /** The overlay's upper and work directories. */
+  scratch: (directory: string) => join(directory, 'scratch'),
+};
+
+/** The folder of a root. Its lock lies elsewhere, so that the folder can be thrown away. */
+export function rootDirectory(paths: StatePaths, name: string): string {
+  return join(paths.roots, name);
+}
+
+/** Reads root.json; undefined when there is none, or none of this format. */
+export async function readRootRecord(directory: string): Promise<RootRecord | undefined> {
+  const text = await readFile(rootFiles.record(directory), 'utf8').catch(() => undefined);
+  if (text === undefined) return undefined;
+  const record = JSON.parse(text) as RootRecord;
+  return record.format === ROOT_FORMAT ? record : undefined;
+}
+
+/** Replaces root.json as a whole. */
+export async function writeRootRecord(directory: string, record: RootRecord): Promise<void> {
+  await replace(rootFiles.record(directory), JSON.stringify(record));
+}
+
+/** The packages of a root as repositories know them, what was put in last at the end. */
+export async function readRootPackages(directory: string): Promise<LockedPackage[]> {
+  const text = await readFile(rootFiles.packages(directory), 'utf8');
+  return JSON.parse(text) as LockedPackage[];
+}
+
+export async function writeRootPackages(
+  directory: string,
+  packages: readonly LockedPackage[],
+): Promise<void> {
+  await replace(rootFiles.packages(directory), JSON.stringify(packages));
+}
+
+async function replace(file: string, text: string): Promise<void> {
+  await writeFile(`${file}.new`, text, { mode: 0o600 });
+  await rename(`${file}.new`, file);
+}

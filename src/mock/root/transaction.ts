@@ -1,0 +1,73 @@
+import { join } from 'node:path';
+import { KilnError } from '../../errors.ts';
+import { openWorkDirectory } from '../../image/store/work-directory.ts';
+import { CONTROL } from '../../image/transaction/box.ts';
+import { ControlDirectory } from '../../image/transaction/control.ts';
+import type { Captured } from './box.ts';
+import { RootBox } from './box.ts';
+import type { MockRoot } from './root.ts';
+
+/** What a change of packages works with. */
+export interface PackageSession {
+  readonly box: RootBox;
+  /** Lends a file of the host's to the box; returns its path there. */
+  readonly lend: (file: string) => string;
+  /** Runs the root's own rpm with the rights of packages' scripts. */
+  readonly rpm: (argv: readonly string[]) => Promise<Captured>;
+}
+
+export interface SessionOptions {
+  readonly signal?: AbortSignal | undefined;
+  /** What rpm writes, as it comes. */
+  readonly onOutput: (chunk: Buffer) => void;
+}
+
+/**
+ * Opens a box on a root in which its packages can be changed, and does `act` in it. No network, and
+ * of the host only the packages that are lent.
+ */
+export async function withPackages<Result>(
+  root: MockRoot,
+  options: SessionOptions,
+  act: (session: PackageSession) => Promise<Result>,
+): Promise<Result> {
+  await using work = await openWorkDirectory(root.engine.paths);
+  const control = new ControlDirectory(join(work.path, 'control'));
+  await using box = await RootBox.open(root, {
+    hostname: 'localhost',
+    binds: [{ source: control.path, target: CONTROL, readonly: true }],
+    command: ['kiln-mock', 'rpm', root.name],
+  });
+  return await act({
+    box,
+    lend: (file) => control.addFile(file),
+    rpm: (argv) =>
+      box.capture(['rpm', '--define', '__transaction_unshare %{nil}', ...argv], {
+        transaction: true,
+        signal: options.signal,
+        onOutput: options.onOutput,
+      }),
+  });
+}
+
+/**
+ * Does something that changes the root's packages: if it is killed on the way, the root is known
+ * not to be whole. A failure of rpm's own leaves the root as rpm leaves it, which is whole.
+ */
+export async function changing<Result>(
+  root: MockRoot,
+  act: () => Promise<Result>,
+): Promise<Result> {
+  await root.note({ changing: true, pristine: false });
+  const result = await act();
+  await root.note({ changing: false });
+  return result;
+}
+
+/** The error for an rpm that failed. */
+export function rpmFailed(what: string, { output, exitCode, signal }: Captured): KilnError {
+  const lines = output.split('\n').filter((line) => line.trim() !== '');
+  const end = signal === null ? `exit status ${exitCode}` : `killed by ${signal}`;
+  const shown = lines.slice(-20).map((line) => `\n  ${line}`);
+  return new KilnError('E_MOCK_PACKAGES', `${what}: rpm ended with ${end}:${shown.join('')}`);
+}
