@@ -7,7 +7,7 @@ import type { CgroupUsage } from '../kernel/cgroup-usage.ts';
 import { type CommandEnd, supervise } from '../run/supervise.ts';
 import { type CommandUser, commandUser } from '../run/user.ts';
 import type { BoxFacts, CommandFacts } from '../sandbox/facts.ts';
-import { type Engine, openSandbox } from '../sandbox/open.ts';
+import { type Engine, openSandbox, reopenSandbox } from '../sandbox/open.ts';
 import type { Sandbox } from '../sandbox/sandbox.ts';
 import { seccompFilter } from '../sandbox/seccomp/profile.ts';
 import {
@@ -131,6 +131,20 @@ export class BuildBox {
       await sandbox.close();
       throw error;
     }
+  }
+
+  /**
+   * Comes back to a box that a build was kept in.
+   * Throws E_NO_BOX, E_BOX_BUSY, E_INIT_SILENT.
+   */
+  static async reopen(engine: Engine, id: string, topDirectory: string): Promise<BuildBox> {
+    const { sandbox, session } = await reopenSandbox(engine, id);
+    const cgroups = await ProcessCgroups.of(sandbox.initPid);
+    const { user, capabilities, env } = session;
+    const seccomp = await seccompFilter(engine.paths, session.seccomp, capabilities);
+    const [uid = 0, gid = 0] = user.split(':').map(Number);
+    const policy = { user, capabilities, seccomp };
+    return new BuildBox(sandbox, { spec: user, uid, gid }, policy, cgroups, env, topDirectory);
   }
 
   get id(): string {

@@ -2,6 +2,7 @@ import { closeSync, constants, readdirSync } from 'node:fs';
 import { openInTree } from '../image/tree/path.ts';
 import type { BuildBox } from './box.ts';
 import type { BuildRun } from './build-run.ts';
+import { rememberBuild } from './kept-build.ts';
 import { BuildFailure } from './outcome.ts';
 
 /** Directories beside the sources that rpmbuild makes in a package's build directory. */
@@ -14,6 +15,11 @@ export async function leaveBox(run: BuildRun, box: BuildBox, failure: unknown): 
     await run.phase('destroy', () => box.close()).catch(() => box.close());
     return;
   }
+  await rememberBuild(run.engine.paths, box.id, {
+    request: run.request,
+    failedPhase: run.failedPhase ?? 'build',
+    topDirectory: box.topDirectory,
+  });
   await box.keep(keepSeconds, buildDirectory(box));
   run.kept = box.id;
 }

@@ -6,6 +6,7 @@ import type { CgroupUsage } from '../kernel/cgroup-usage.ts';
 import type { CommandEnd } from '../run/supervise.ts';
 import type { Phase } from '../run/timeline.ts';
 import type { BoxFacts, CommandFacts } from '../sandbox/facts.ts';
+import type { BuildRequest } from './request.ts';
 
 /**
  * The parts of a build, in their order; one that is not needed does not appear. `prep`, `compile`,
@@ -80,6 +81,8 @@ export interface BuildReport {
   readonly failedPhase: BuildPhase | undefined;
   /** The lines of the right log that say what went wrong, oldest first. */
   readonly lastLines: readonly string[];
+  /** What was asked for. */
+  readonly request: BuildRequest;
   readonly resultDirectory: string;
   readonly started: Date;
   readonly phases: readonly Phase[];

@@ -7,8 +7,8 @@ import type { BuildReport, BuiltPackage } from './report.ts';
 import type { BuildRequest } from './request.ts';
 
 /** result.json of a build, however it ended. */
-export function resultOfBuild(request: BuildRequest, report: BuildReport): Result {
-  const { failure, failedPhase, end, image, measured } = report;
+export function resultOfBuild(report: BuildReport): Result {
+  const { request, failure, failedPhase, end, image, measured } = report;
   const last = Math.max(0, ...report.phases.map((phase) => phase.start + phase.duration));
   return {
     version: RESULT_VERSION,

@@ -48,7 +48,12 @@ export function unpackSource(top: string): string[] {
 
 /** Makes the source package, with the macros of the image. */
 export function makeSourcePackage(top: string, options: readonly string[]): string[] {
-  return shell('srpm', 'exec rpmbuild "$@" -bs --nodeps SPECS/*.spec', top, ...options);
+  return shell(
+    'srpm',
+    'rm -f SRPMS/*.rpm && exec rpmbuild "$@" -bs --nodeps SPECS/*.spec',
+    top,
+    ...options,
+  );
 }
 
 /** Prints what the source package requires, one requirement a line. */

@@ -28,12 +28,17 @@ const MAX_REQUIRES = 20_000;
  * Makes the source package in a box with the macros of its image.
  * @throws BuildFailure E_BUILD_SRPM for a source package that cannot be unpacked, E_BUILD_SPEC for
  * a spec that rpmbuild does not take.
+ * @param options `unpack`: SPECS and SOURCES are to be filled from the source package
  */
-export async function makeSrpm(run: BuildRun, box: BuildBox): Promise<SourceRequires> {
+export async function makeSrpm(
+  run: BuildRun,
+  box: BuildBox,
+  { unpack } = { unpack: run.request.source.kind === 'srpm' },
+): Promise<SourceRequires> {
   const { request } = run;
   const { topDirectory } = box;
   await run.phase('srpm', async () => {
-    if (request.source.kind === 'srpm') {
+    if (unpack) {
       const end = await execute(run, box, unpackSource(topDirectory), 'build.log');
       if (end.exitCode !== 0)
         throw failure(box, 'E_BUILD_SRPM', 'the source package cannot be unpacked', end);

@@ -39,6 +39,7 @@ export interface BuildOptions {
   readonly stallTimeout?: number;
   readonly keep?: number | true;
   readonly lock?: string;
+  readonly resume?: string;
   readonly offline?: boolean;
   readonly update?: boolean;
   readonly json?: boolean;
@@ -123,12 +124,32 @@ export function addBuildOptions(command: Command): Command {
       parseTime,
     ),
     new Option('--lock <file>', 'build in the very image of an earlier build, by its lock.json'),
+    new Option('--resume <id>', 'go on with a build in the sandbox that it was kept in'),
     new Option('--offline', 'download nothing'),
     new Option('--update', 'make the image anew if its repositories have news'),
     new Option('-q, --quiet', 'do not show the build’s output'),
   ];
   for (const option of options) command.addOption(option);
   return command;
+}
+
+/** What a command line changes of the request of a build that is resumed. */
+export function resumedRequest(options: BuildOptions, command: Command): Partial<BuildRequest> {
+  const { shortCircuit, nocheck, timeout, stallTimeout } = options;
+  const isGiven = command.getOptionValueSource('resultdir') === 'cli';
+  return {
+    ...given('resultDirectory', isGiven ? resolve(options.resultdir) : undefined),
+    ...given('shortCircuit', shortCircuit),
+    ...given('nocheck', nocheck),
+    ...given('keepSeconds', keepSeconds(options)),
+    ...(timeout === undefined && stallTimeout === undefined
+      ? {}
+      : { time: { ...given('timeout', timeout), ...given('stallTimeout', stallTimeout) } }),
+  };
+}
+
+function keepSeconds({ keep }: BuildOptions): number | undefined {
+  return keep === true ? KEEP_SECONDS : keep && keep / 1000;
 }
 
 /** The request that a command line makes. */
@@ -141,7 +162,6 @@ export function buildRequest(
   if (image === undefined && options.lock === undefined) {
     return command.error('kiln: say which image to build in: -r IMAGE, or KILN_IMAGE');
   }
-  const keep = options.keep === true ? KEEP_SECONDS : options.keep && options.keep / 1000;
   const phases = options.enableNetwork === true ? NETWORK_PHASES : options.enableNetwork;
   const { network } = options;
   return {
@@ -173,7 +193,7 @@ export function buildRequest(
     },
     ...given('disk', options.disk),
     time: { ...given('timeout', options.timeout), ...given('stallTimeout', options.stallTimeout) },
-    ...given('keepSeconds', keep),
+    ...given('keepSeconds', keepSeconds(options)),
     offline: options.offline === true,
     update: options.update === true,
   };

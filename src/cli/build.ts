@@ -1,9 +1,14 @@
 import { Command, Option } from 'commander';
 import { buildPackage } from '../build/build.ts';
-import type { BuildRequest } from '../build/request.ts';
 import { resultOfBuild } from '../build/result.ts';
+import { resumeBuild } from '../build/resume.ts';
 import { addChainOptions, CHAIN_EXAMPLES, type ChainOptions } from './build-chain-options.ts';
-import { addBuildOptions, type BuildOptions, buildRequest } from './build-options.ts';
+import {
+  addBuildOptions,
+  type BuildOptions,
+  buildRequest,
+  resumedRequest,
+} from './build-options.ts';
 import { BuildOutput } from './build-output.ts';
 import { addRecipeOptions, RECIPE_EXAMPLES, type RecipeOptions } from './build-recipe-options.ts';
 import { openEngine } from './engine.ts';
@@ -46,7 +51,7 @@ export function command(): Command {
         const { image: _default, ...others } = options;
         const wanted = given ? options : others;
         await (options.schema === true ? printRecipeSchema() : buildRecipe(source ?? '', wanted));
-      } else await run(buildRequest(source, options, it), options);
+      } else await build(source, options, it);
     });
 }
 
@@ -55,17 +60,22 @@ function isRecipe(source: string | undefined): boolean {
   return source !== undefined && !/\.(?:rpm|spec)$/.test(source);
 }
 
-async function run(request: BuildRequest, options: BuildOptions): Promise<void> {
+async function build(
+  source: string | undefined,
+  options: BuildOptions,
+  it: Command,
+): Promise<void> {
   await using engine = openEngine();
   using interruption = listenForInterruption();
   const output = new BuildOutput(options.quiet === true);
-  const report = await buildPackage(engine, request, {
-    ...output.hooks,
-    signal: interruption.signal,
-  });
+  const hooks = { ...output.hooks, signal: interruption.signal };
+  const report =
+    options.resume === undefined
+      ? await buildPackage(engine, buildRequest(source, options, it), hooks)
+      : await resumeBuild(engine, options.resume, resumedRequest(options, it), hooks);
   output.finish(report);
   if (options.json === true) {
-    process.stderr.write(`${JSON.stringify(resultOfBuild(request, report))}\n`);
+    process.stderr.write(`${JSON.stringify(resultOfBuild(report))}\n`);
   }
   process.exitCode = report.exitStatus;
 }

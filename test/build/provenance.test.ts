@@ -41,35 +41,37 @@ async function built(t: ExecutionContext) {
     packages.push({ file, nevra: file.replace(/\.rpm$/, ''), isSource: false, sha256, size: 1 });
   }
   await writeFile(join(directory, 'build.log'), 'made it\n');
+  const request: AttestInput['request'] = {
+    image: '/home/somebody/recipes/build-root.yaml',
+    source: { kind: 'srpm', path: '/home/somebody/tool-2-1.src.rpm' },
+    resultDirectory: directory,
+    caller: { uid: 0, gid: 0 },
+    defines: ['dist .k1'],
+    repositories: [
+      {
+        id: 'more',
+        name: 'more',
+        source: { kind: 'baseurl', urls: ['https://user:secret@example.org/more'] },
+        gpgcheck: true,
+        repoGpgcheck: false,
+        gpgkey: ['/etc/key'],
+        priority: 99,
+        cost: 1000,
+        excludepkgs: [],
+        includepkgs: [],
+        metadataExpire: 0,
+      },
+    ],
+  };
   const input: AttestInput = {
-    request: {
-      image: '/home/somebody/recipes/build-root.yaml',
-      source: { kind: 'srpm', path: '/home/somebody/tool-2-1.src.rpm' },
-      resultDirectory: directory,
-      caller: { uid: 0, gid: 0 },
-      defines: ['dist .k1'],
-      repositories: [
-        {
-          id: 'more',
-          name: 'more',
-          source: { kind: 'baseurl', urls: ['https://user:secret@example.org/more'] },
-          gpgcheck: true,
-          repoGpgcheck: false,
-          gpgkey: ['/etc/key'],
-          priority: 99,
-          cost: 1000,
-          excludepkgs: [],
-          includepkgs: [],
-          metadataExpire: 0,
-        },
-      ],
-    },
+    request,
     report: {
       name: 'tool',
       exitStatus: 0,
       failure: undefined,
       failedPhase: undefined,
       lastLines: [],
+      request,
       resultDirectory: directory,
       started: new Date('2026-11-24T10:00:00Z'),
       phases: [{ name: 'build', start: 1000, duration: 2500 }],

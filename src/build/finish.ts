@@ -1,0 +1,80 @@
+import { KilnError } from '../errors.ts';
+import type { CgroupUsage } from '../kernel/cgroup-usage.ts';
+import { writeResult } from '../result/write.ts';
+import type { BuildBox, BuildCommandEnd } from './box.ts';
+import type { BuildRun } from './build-run.ts';
+import type { CollectedPackages } from './collect.ts';
+import { buildStatus } from './exit-status.ts';
+import { BuildFailure } from './outcome.ts';
+import type { BuildPhase, BuildReport } from './report.ts';
+import { resultOfBuild } from './result.ts';
+
+/** What is known of a build so far: whatever ends it, the report has that much. */
+export interface Progress {
+  name?: string;
+  base?: BuildReport['base'];
+  image?: BuildReport['image'];
+  requires?: readonly string[];
+  box?: BuildBox;
+  collected?: CollectedPackages;
+  end?: BuildCommandEnd;
+  usage?: CgroupUsage;
+}
+
+/** Ends a build: makes its report of what is known and of what ended it, and writes result.json. */
+export async function finish(
+  run: BuildRun,
+  progress: Progress,
+  error: unknown,
+): Promise<BuildReport> {
+  const { request } = run;
+  const report = describe(run, progress, error);
+  if (report.failure?.code === 'E_RESULTDIR') return report;
+  try {
+    await writeResult(request.resultDirectory, resultOfBuild(report), request.caller);
+    return report;
+  } catch (cause) {
+    if (report.failure !== undefined) return report;
+    const failure = asKilnError(cause);
+    return { ...report, failure, failedPhase: 'collect', exitStatus: buildStatus(failure) };
+  }
+}
+
+function describe(run: BuildRun, progress: Progress, error: unknown): BuildReport {
+  const { request, timeline, warnings } = run;
+  const { name, base, image, box, collected, end } = progress;
+  const failure = error === undefined ? undefined : asKilnError(error);
+  const failedPhase: BuildPhase | undefined = failure && (run.failedPhase ?? 'input');
+  return {
+    name: name ?? request.source.path.replace(/^.*\//, ''),
+    exitStatus: buildStatus(failure),
+    failure,
+    failedPhase,
+    lastLines: failure instanceof BuildFailure ? failure.lastLines : [],
+    request,
+    resultDirectory: request.resultDirectory,
+    started: timeline.started,
+    phases: timeline.phases,
+    packages: collected?.packages ?? [],
+    sourcePackage: collected?.sourcePackage,
+    buildRequires: progress.requires ?? [],
+    base,
+    image,
+    box: run.kept ?? box?.id,
+    kept: run.kept !== undefined,
+    end,
+    limitHit: failure instanceof BuildFailure ? failure.limitHit : null,
+    usage: progress.usage ?? {},
+    measured: box?.measured,
+    artifacts: collected?.collection.artifacts ?? [],
+    warnings,
+  };
+}
+
+function asKilnError(error: unknown): KilnError {
+  if (error instanceof KilnError) return error;
+  return new KilnError('E_INTERNAL', error instanceof Error ? error.message : String(error), {
+    cause: error,
+    hint: 'this is a mistake in kiln: please report it with result.json',
+  });
+}

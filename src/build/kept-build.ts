@@ -1,0 +1,39 @@
+import { readFile, rename, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { KilnError } from '../errors.ts';
+import type { StatePaths } from '../state/paths.ts';
+import type { BuildPhase } from './report.ts';
+import type { BuildRequest } from './request.ts';
+
+/** What is kept beside a box that a build failed in. It goes with the box. */
+export interface KeptBuild {
+  readonly request: BuildRequest;
+  readonly failedPhase: BuildPhase;
+  readonly topDirectory: string;
+}
+
+function keptFile(paths: StatePaths, box: string): string {
+  return join(paths.boxes, box, 'build.json');
+}
+
+/** Notes how a build can go on in the box it failed in. */
+export async function rememberBuild(
+  paths: StatePaths,
+  box: string,
+  kept: KeptBuild,
+): Promise<void> {
+  const file = keptFile(paths, box);
+  await writeFile(`${file}.new`, JSON.stringify(kept), { mode: 0o600 });
+  await rename(`${file}.new`, file);
+}
+
+/** How a build can go on in the box `box`. @throws KilnError E_NO_BOX */
+export async function readKept(paths: StatePaths, box: string): Promise<KeptBuild> {
+  const text = /^[0-9a-f]+$/.test(box)
+    ? await readFile(keptFile(paths, box), 'utf8').catch(() => undefined)
+    : undefined;
+  if (text !== undefined) return JSON.parse(text) as KeptBuild;
+  throw new KilnError('E_NO_BOX', `no build was kept as ${box}`, {
+    hint: '`kiln ps` lists what is kept; `kiln build --keep` keeps the box of a build that fails',
+  });
+}

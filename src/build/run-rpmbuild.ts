@@ -1,0 +1,66 @@
+import { KilnError } from '../errors.ts';
+import type { BuildBox } from './box.ts';
+import type { BuildRun } from './build-run.ts';
+import { collectPackages } from './collect.ts';
+import type { Progress } from './finish.ts';
+import { BuildFailure, failedSection, whichLimit } from './outcome.ts';
+import { buildPackages, specOptions } from './rpmbuild.ts';
+import { Stages } from './stages.ts';
+
+/**
+ * Has rpmbuild make the binary packages in a box that has everything it needs.
+ * @param prepDone %prep has run in this box already
+ * @throws BuildFailure E_BUILD_FAILED
+ */
+export async function runRpmbuild(
+  run: BuildRun,
+  progress: Progress,
+  box: BuildBox,
+  prepDone: boolean,
+): Promise<void> {
+  const { request, hooks, timeline } = run;
+  await run.phase('build', async () => {
+    const stages = new Stages(timeline, hooks.onPhase);
+    const command = run.command('build.log');
+    const options = specOptions(request);
+    const argv = buildPackages(box.topDirectory, options, request.shortCircuit, prepDone);
+    const end = await box.run(argv, {
+      ...command,
+      onOutput: (chunk) => {
+        command.onOutput(chunk);
+        stages.push(chunk);
+      },
+    });
+    progress.end = end;
+    const failed = end.exitCode !== 0;
+    const limit = whichLimit(end, box.usage(), box);
+    const { section } = stages;
+    if (failed) run.failedPhase = stages.current ?? 'build';
+    stages.end(failed);
+    if (!failed && limit === null) return;
+    const what = failedSection(end.lines) ?? section ?? 'rpmbuild';
+    throw new BuildFailure('E_BUILD_FAILED', `${what} failed`, end, limit);
+  });
+}
+
+/**
+ * Takes what was made out of the box. A build without packages is a mistake in the spec, unless it
+ * was not to get that far.
+ * @throws KilnError E_BUILD_OUTPUT, and what {@link collectPackages} throws.
+ */
+export async function takePackages(
+  run: BuildRun,
+  progress: Progress,
+  box: BuildBox,
+): Promise<void> {
+  const { shortCircuit, stopAfter } = run.request;
+  await run.phase('collect', async () => {
+    const collected = await collectPackages(run, box);
+    progress.collected = collected;
+    const whole = shortCircuit === undefined || shortCircuit === 'binary';
+    if (collected.packages.length > 0 || stopAfter !== undefined || !whole) return;
+    throw new KilnError('E_BUILD_OUTPUT', 'rpmbuild went well, and made no package', {
+      hint: 'a spec makes a package for each %files that it has',
+    });
+  });
+}
