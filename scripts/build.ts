@@ -8,7 +8,7 @@
 import { cp, mkdir, readdir, rename, rm, stat, utimes } from 'node:fs/promises';
 import { join } from 'node:path';
 import { execa } from 'execa';
-import { type InputOptions, rolldown } from 'rolldown';
+import { type InputOptions, type Plugin, rolldown } from 'rolldown';
 
 const top = join(import.meta.dirname, '..');
 const dist = join(top, 'dist');
@@ -17,7 +17,7 @@ const dist = join(top, 'dist');
 const CHUNK_GRACE_MS = 24 * 3600 * 1000;
 
 /** The name of a chunk; a pattern, since one build leaves another's behind for a while. */
-const CHUNK = /-[A-Za-z0-9_-]{8}\.js$/;
+const CHUNK = /-[A-Za-z0-9_-]{8}\.c?js$/;
 
 /** The bundles: file in dist, without ending, and where it starts. */
 const entries: Readonly<Record<string, string>> = {
@@ -27,7 +27,45 @@ const entries: Readonly<Record<string, string>> = {
 };
 
 /** Packages that load files of their own (native code) and so stay in node_modules. */
-const external = ['koffi', 'node-liblzma', 'rolldown', /^node:/];
+const external = ['node-liblzma', 'rolldown', /^node:/];
+
+/**
+ * All that `kiln run` needs in a parked box, in one file: each file more costs a start half a
+ * millisecond. What it needs only sometimes is imported lazily, and stays out.
+ */
+const HOT_PATH = { name: 'core', test: /\/src\/cli\/run\.ts$/, priority: 1 };
+
+/** What the confined child starts with: without the command line's part. */
+const CONFINED = { name: 'base', test: /\/src\/confine\/child\.ts$/, priority: 2 };
+
+/**
+ * koffi's own loader takes ten milliseconds to find out which of its libraries fits this system;
+ * the one that fits nearly always is tried first, which takes one.
+ */
+const quickKoffi: Plugin = {
+  name: 'quick-koffi',
+  resolveId: {
+    order: 'pre',
+    handler: (source) => (source === 'koffi' ? { id: '\0koffi' } : null),
+  },
+  load: (id) =>
+    id === '\0koffi'
+      ? `import { createRequire } from 'node:module';
+         import { join } from 'node:path';
+         function load() {
+           const target = \`linux_\${process.arch}\`;
+           const library = \`@koromix/koffi-linux-\${process.arch}/\${target}/koffi.node\`;
+           const native = { exports: {} };
+           try {
+             process.dlopen(native, join(import.meta.dirname, '../node_modules', library));
+             return native.exports;
+           } catch {
+             return createRequire(import.meta.url)('koffi');
+           }
+         }
+         export default load();`
+      : null,
+};
 
 /** Times of last change, in milliseconds, of every file and folder below `paths`. */
 async function* changeTimes(paths: readonly string[]): AsyncGenerator<number> {
@@ -41,12 +79,17 @@ async function* changeTimes(paths: readonly string[]): AsyncGenerator<number> {
   }
 }
 
-/** Is `target` there and newer than everything below `sources`? */
-async function upToDate(target: string, sources: readonly string[]): Promise<boolean> {
-  const made = await stat(target).then(
+/** When a file was changed last, milliseconds since 1970; 0 if there is none. */
+async function modified(path: string): Promise<number> {
+  return await stat(path).then(
     (info) => info.mtimeMs,
     () => 0,
   );
+}
+
+/** Is `target` there and newer than everything below `sources`? */
+async function upToDate(target: string, sources: readonly string[]): Promise<boolean> {
+  const made = await modified(target);
   if (made === 0) return false;
   for await (const changed of changeTimes(sources)) {
     if (changed > made) return false;
@@ -71,18 +114,23 @@ async function moveIntoDist(from: string, chunks: ReadonlySet<string>): Promise<
   for (const name of names) await rename(join(from, name), join(dist, name));
 }
 
-/** Deletes chunks that the present build does not have and that have been unused for long. */
-async function sweepChunks(current: ReadonlySet<string>): Promise<void> {
+/**
+ * Deletes chunks that have been replaced for long. One that this build has just replaced is dated
+ * now: the build before, begun at `before` (milliseconds since 1970), may itself be old.
+ */
+async function sweepChunks(current: ReadonlySet<string>, before: number): Promise<void> {
+  const now = new Date();
   for (const name of await readdir(dist)) {
     if (!CHUNK.test(name) || current.has(name)) continue;
     const { mtimeMs } = await stat(join(dist, name));
-    if (Date.now() - mtimeMs > CHUNK_GRACE_MS) await rm(join(dist, name));
+    if (mtimeMs >= before) await utimes(join(dist, name), now, now);
+    else if (now.getTime() - mtimeMs > CHUNK_GRACE_MS) await rm(join(dist, name));
   }
 }
 
 async function buildBundles(): Promise<boolean> {
-  const target = join(dist, 'kiln.js');
-  const sources = ['src', 'package-lock.json', 'scripts/build.ts', 'scripts/kiln-entry.js'];
+  const target = join(dist, 'kiln.cjs');
+  const sources = ['src', 'package-lock.json', 'scripts/build.ts', 'scripts/kiln-entry.cjs'];
   if (
     await upToDate(
       target,
@@ -92,10 +140,12 @@ async function buildBundles(): Promise<boolean> {
     return false;
   // What changes while we bundle must count as newer than the bundle.
   const started = new Date();
+  const before = await modified(target);
   const options: InputOptions = {
     input: await existingEntries(),
     platform: 'node',
     external,
+    plugins: [quickKoffi],
     cwd: top,
     logLevel: 'warn',
   };
@@ -104,18 +154,27 @@ async function buildBundles(): Promise<boolean> {
     await using bundle = await rolldown(options);
     const { output } = await bundle.write({
       dir: temporary,
-      format: 'esm',
-      entryFileNames: '[name].js',
+      // Not ESM: loading a module of Node's costs twice as much there.
+      format: 'cjs',
+      entryFileNames: '[name].cjs',
       // All in one folder: whatever chunk a module ends up in, `./` is dist/ and `../` the package.
-      chunkFileNames: '[name]-[hash:8].js',
+      chunkFileNames: '[name]-[hash:8].cjs',
+      codeSplitting: { groups: [HOT_PATH, CONFINED] },
+      comments: { legal: true, jsdoc: false, annotation: false },
+      // V8 reads pure ASCII twice as fast as UTF-8.
+      minify: {
+        compress: false,
+        mangle: false,
+        codegen: { removeWhitespace: false, asciiOnly: true },
+      },
     });
     const chunks = new Set(output.map((file) => file.fileName).filter((name) => CHUNK.test(name)));
     await moveIntoDist(temporary, chunks);
     // The entry comes last: whoever finds it finds all that it loads.
-    await cp(join(top, 'scripts/kiln-entry.js'), join(temporary, 'kiln.js'));
-    await utimes(join(temporary, 'kiln.js'), started, started);
-    await rename(join(temporary, 'kiln.js'), target);
-    await sweepChunks(chunks);
+    await cp(join(top, 'scripts/kiln-entry.cjs'), join(temporary, 'kiln.cjs'));
+    await utimes(join(temporary, 'kiln.cjs'), started, started);
+    await rename(join(temporary, 'kiln.cjs'), target);
+    await sweepChunks(chunks, before);
   } finally {
     await rm(temporary, { recursive: true, force: true });
   }

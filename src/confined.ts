@@ -17,6 +17,6 @@ const tasks: TaskTable = {
   'solver-solve': () => import('./solver/solve-task.ts'),
 };
 
-await serveConfined(tasks);
-// Whatever a task left behind (timers, handles) must not keep the child alive.
-process.exit();
+// Whatever a task left behind (timers, handles) must not keep the child alive. Not awaited: the
+// bundle is CommonJS, which starts faster and has no top-level await.
+serveConfined(tasks).then(() => process.exit());

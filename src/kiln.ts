@@ -1,6 +1,5 @@
 import { KilnError } from './errors.ts';
 import { type ListedImage, leaseImage, listImages } from './image/store/images.ts';
-import { connect } from './libvirt/connect.ts';
 import type { Connection } from './libvirt/connection.ts';
 import { callerIds, type RunRequest } from './run/request.ts';
 import { type RunHooks, type RunReport, run } from './run/run.ts';
@@ -64,7 +63,10 @@ export class Kiln implements AsyncDisposable {
     this.#engine = {
       paths,
       connect: () => {
-        this.#connection ??= connect({ paths, env });
+        // A run in a parked box needs no libvirt.
+        this.#connection ??= import('./libvirt/connect.ts').then(({ connect }) =>
+          connect({ paths, env }),
+        );
         return this.#connection;
       },
     };

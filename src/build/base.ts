@@ -7,7 +7,8 @@ import {
   lockedSettings,
   readImageLock,
 } from '../image/lock.ts';
-import { openImage, readRecipe, settingsOf } from '../image/open.ts';
+import { openImage } from '../image/open.ts';
+import { readRecipe, settingsOf } from '../image/plan.ts';
 import type { OnImageProgress } from '../image/progress.ts';
 import { readContents } from '../image/store/contents.ts';
 import { type LeasedImage, leaseImage } from '../image/store/images.ts';

@@ -97,12 +97,14 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   if (error.code !== 'EPIPE') throw error;
 });
 
-try {
-  const argv = process.argv.slice(2);
-  // bin/kiln-mock: a command line that is read by mock's rules.
+/** bin/kiln-mock has a command line that is read by mock's rules. */
+async function dispatch(argv: readonly string[]): Promise<void> {
   if (argv[0] === 'mock') await (await import('./mock/main.ts')).main(argv.slice(1));
   else await main(argv);
-} catch (error) {
+}
+
+// Not awaited: the bundle is CommonJS, which starts faster and has no top-level await.
+dispatch(process.argv.slice(2)).catch((error: unknown) => {
   if (!(error instanceof CommanderError)) printError(error);
   process.exitCode = exitStatus(error);
-}
+});

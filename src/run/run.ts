@@ -1,6 +1,5 @@
 import { closeSync } from 'node:fs';
-import { type Collection, collectArtifacts, missingArtifacts } from '../artifacts/collect.ts';
-import { copyIn } from '../artifacts/copy-in.ts';
+import type { Collection } from '../artifacts/collect.ts';
 import type { ArtifactWarning } from '../artifacts/warning.ts';
 import { KilnError } from '../errors.ts';
 import { type LeasedImage, leaseImage } from '../image/store/images.ts';
@@ -186,6 +185,7 @@ async function fill(
   warn: (warning: ArtifactWarning) => void,
   signal: AbortSignal | undefined,
 ): Promise<void> {
+  const { copyIn } = await import('../artifacts/copy-in.ts');
   const [, base] = sandbox.facts.uidMap;
   const rootFd = sandbox.openRoot();
   try {
@@ -219,6 +219,7 @@ async function collect(
 ): Promise<Pick<RunReport, 'collection' | 'failure'>> {
   const none = { collection: undefined, failure: undefined };
   if (request.resultDirectory === undefined || request.artifacts.length === 0) return none;
+  const { collectArtifacts, missingArtifacts } = await import('../artifacts/collect.ts');
   const rootFd = sandbox.openRoot();
   try {
     const collection = await collectArtifacts({

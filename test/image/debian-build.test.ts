@@ -2,7 +2,7 @@ import { mkdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import test from 'ava';
-import { planFromRecipe } from '../../src/image/open.ts';
+import { planFromRecipe } from '../../src/image/plan.ts';
 import { readContents } from '../../src/image/store/contents.ts';
 import type { LeasedImage } from '../../src/image/store/images.ts';
 import { obtainPackages } from '../../src/image/store/packages.ts';

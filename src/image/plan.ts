@@ -1,0 +1,150 @@
+import { existsSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { KilnError } from '../errors.ts';
+import { type LoadedImageRecipe, loadImageRecipe } from '../recipe/load-image-recipe.ts';
+import type { Lock } from '../repository/lock.ts';
+import { openRepositories } from '../repository/open.ts';
+import type { Engine } from '../sandbox/open.ts';
+import { solve } from '../solver/solve.ts';
+import type { StatePaths } from '../state/paths.ts';
+import { hostArchitecture } from './architecture.ts';
+import { ensureImage, type ImageSettings } from './build.ts';
+import { findRecipe, type NamedImage } from './find.ts';
+import { askedDigest, lockedSettings, readImageLock } from './lock.ts';
+import type { OpenImageOptions } from './open.ts';
+import { fingerprint, writeReference } from './reference.ts';
+import type { LeasedImage } from './store/images.ts';
+import type { FileToWrite } from './tree/customize.ts';
+
+/** Megabytes a `source` file of a recipe may have: it is held in memory. */
+const SOURCE_LIMIT_MB = 64;
+
+/**
+ * Makes the image of a recipe or a lock what its repositories say now: solves even where a
+ * current image is known, unless there is a lock.
+ */
+export async function buildNamed(
+  engine: Engine,
+  named: Exclude<NamedImage, { kind: 'image' }>,
+  options: OpenImageOptions = {},
+): Promise<LeasedImage> {
+  const plan =
+    named.kind === 'lock'
+      ? await planFromLock(named.path)
+      : await planFromRecipe(engine.paths, named.path, options);
+  const prints = plan.sources.map(fingerprint);
+  const image = await ensureImage({ engine, ...plan, ...options });
+  await writeReference(engine.paths, named.path, image.manifest.id, prints);
+  return image;
+}
+
+/** Everything {@link ensureImage} needs, and the files it came from. */
+export interface ImagePlan {
+  readonly lock: Lock;
+  readonly settings: ImageSettings;
+  readonly sources: readonly string[];
+  /** For people. */
+  readonly warnings: readonly string[];
+}
+
+async function planFromLock(path: string): Promise<ImagePlan> {
+  const lock = await readImageLock(path);
+  return { lock: lock.packages, settings: lockedSettings(lock), sources: [path], warnings: [] };
+}
+
+/**
+ * What a recipe means: solved, or as the lock beside it says.
+ * @throws KilnError E_LOCK_STALE when that lock is for another version of the recipe.
+ */
+export async function planFromRecipe(
+  paths: StatePaths,
+  path: string,
+  options: OpenImageOptions,
+): Promise<ImagePlan & { readonly recipe: LoadedImageRecipe }> {
+  const recipe = await readRecipe(paths, path);
+  const settings = await settingsOf(recipe);
+  const lockPath = lockPathOf(path);
+  const sources = [
+    ...recipe.sources,
+    lockPath,
+    ...recipe.files.flatMap((file) => (file.source === undefined ? [] : [file.source])),
+  ];
+  if (options.update !== true && existsSync(lockPath)) {
+    const lock = await readImageLock(lockPath);
+    if (lock.asked !== askedDigest(recipe)) {
+      throw new KilnError('E_LOCK_STALE', `${lockPath} is not for ${path} as it is now`, {
+        hint: '`kiln image lock` makes it anew, `--update` goes without it',
+      });
+    }
+    return { recipe, settings, sources, lock: lock.packages, warnings: [] };
+  }
+  const { lock, warnings } = await solveRecipe(paths, recipe, options);
+  return { recipe, settings, sources, lock, warnings };
+}
+
+/** Where the lock of a recipe lies: beside it. */
+export function lockPathOf(recipePath: string): string {
+  return recipePath.replace(/\.ya?ml$/, '.lock.json');
+}
+
+/** Reads an image recipe with the variables that recipes may use. @throws RecipeError, E_RECIPE_READ */
+export async function readRecipe(paths: StatePaths, path: string): Promise<LoadedImageRecipe> {
+  return await loadImageRecipe(path, {
+    variables: {
+      KILN_STATE: paths.root,
+      KILN_FIXTURES: process.env.KILN_FIXTURES ?? join(paths.root, 'fixtures'),
+    },
+    arch: hostArchitecture(),
+    findByName: async (name) => findRecipe(name),
+  });
+}
+
+async function solveRecipe(
+  paths: StatePaths,
+  recipe: LoadedImageRecipe,
+  { update, offline, onProgress, signal }: OpenImageOptions,
+): Promise<{ readonly lock: Lock; readonly warnings: readonly string[] }> {
+  const set = await openRepositories(recipe.repositories, {
+    paths,
+    refresh: offline === true ? 'never' : update === true ? 'always' : 'auto',
+    onProgress,
+    signal,
+  });
+  return await solve(set, {
+    arch: recipe.arch,
+    install: [...recipe.packages, ...recipe.groups.map((group) => `@${group}`)],
+    exclude: recipe.exclude,
+    recommends: recipe.recommends,
+    signal,
+    onProgress,
+  });
+}
+
+/** What a recipe says of its image apart from packages; its files are read. @throws E_RECIPE_READ */
+export async function settingsOf(recipe: LoadedImageRecipe): Promise<ImageSettings> {
+  const { name, description, users, environment, user, workdir, scriptlets } = recipe;
+  const files = await Promise.all(recipe.files.map(readSource));
+  return { name, description, users, environment, user, workdir, scriptlets, files };
+}
+
+async function readSource(file: LoadedImageRecipe['files'][number]): Promise<FileToWrite> {
+  const { path, mode, owner, group } = file;
+  if (file.source === undefined) {
+    return { path, mode, owner, group, content: Buffer.from(file.content ?? '') };
+  }
+  let content: Buffer;
+  try {
+    content = await readFile(file.source);
+  } catch (cause) {
+    throw new KilnError('E_RECIPE_READ', `cannot read ${file.source}, the source of ${path}`, {
+      cause,
+    });
+  }
+  if (content.length > SOURCE_LIMIT_MB * 1024 * 1024) {
+    throw new KilnError('E_RECIPE_READ', `${file.source} is larger than ${SOURCE_LIMIT_MB} MB`, {
+      hint: 'make a package of it',
+    });
+  }
+  return { path, mode, owner, group, content };
+}
