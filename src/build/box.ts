@@ -100,8 +100,9 @@ export class BuildBox {
       hostname,
       network: options.network,
       binds: options.binds,
+      ...(request.scratch === undefined ? {} : { scratch: request.scratch.path }),
       tmpfs: [
-        { target: BUILD_HOME, bytes: disk },
+        ...(request.scratch === undefined ? [{ target: BUILD_HOME, bytes: disk }] : []),
         // Folders on the way to a bind are root's: what lies beside a cache is to be the build's.
         ...(options.binds.length > 0 ? [{ target: `${BUILD_HOME}/.cache`, bytes: disk }] : []),
       ],

@@ -55,7 +55,10 @@ async function build(run: BuildRun, progress: Progress): Promise<void> {
     input,
     binds: caches.binds,
     env: caches.environment(base.image.manifest.environment),
-    layer: lock && { lock: lock.layer, whole: false, warnings: [] },
+    layer:
+      lock === undefined && request.scratch?.fresh !== false
+        ? undefined
+        : { lock: lock?.layer ?? null, whole: false, warnings: [] },
     sourceOnly: request.stopAfter === 'srpm',
   });
   const { box, image, requires } = prepared;

@@ -1,5 +1,7 @@
+import { join } from 'node:path';
 import { KilnError } from '../errors.ts';
 import type { LeasedImage } from '../image/store/images.ts';
+import { discard } from '../image/store/trash.ts';
 import type { RepositorySet } from '../repository/open.ts';
 import type { Bind } from '../sandbox/specification.ts';
 import type { BuildBase } from './base.ts';
@@ -171,6 +173,12 @@ class Rounds {
     this.#box = undefined;
     const run = this.#run;
     for (const message of layer.warnings) run.warn({ code: 'solver', message });
+    const { scratch } = run.request;
+    if (scratch?.fresh === true) {
+      for (const name of ['upper', 'work']) {
+        await discard(run.engine.paths, join(scratch.path, name));
+      }
+    }
     const image = await run.phase('image', async () => {
       for (const { nevra } of layer.lock?.packages ?? []) run.say(`installing ${nevra}`);
       return await openLayer(this.#context(), layer);

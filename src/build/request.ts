@@ -32,6 +32,14 @@ export type BuildStop = 'srpm' | 'dependencies';
 /** Where rpmbuild is to start, with what is there already: its `--short-circuit`. */
 export type ShortCircuit = 'build' | 'install' | 'binary';
 
+/** An overlay that outlives the build's box: kiln-mock's roots. */
+export interface KeptScratch {
+  /** On the host, absolute: its `upper` has what is written, the build user's home with it. */
+  readonly path: string;
+  /** Empty to begin with. Otherwise what is there has all that the package requires: nothing is solved. */
+  readonly fresh: boolean;
+}
+
 /** Everything that decides a build: plain and serialisable. */
 export interface BuildRequest {
   /** The base image as `-r` takes it: a recipe's name or path, an image lock, an image id. */
@@ -80,6 +88,8 @@ export interface BuildRequest {
   /** A key id of gpg, by which finished RPMs are signed on the host. */
   readonly signKey?: string;
   readonly stopAfter?: BuildStop;
+  /** Where the box's own files stay; without it they are gone with the box. */
+  readonly scratch?: KeptScratch;
 }
 
 /** The network that a part of a build sees. */
