@@ -2,7 +2,7 @@ import { basename, join, resolve } from 'node:path';
 import { KilnError } from '../errors.ts';
 import { hostArchitecture } from '../image/architecture.ts';
 import { resolveImage } from '../image/find.ts';
-import { readRecipe } from '../image/open.ts';
+import { readRecipe } from '../image/plan.ts';
 import type { StatePaths } from '../state/paths.ts';
 import { mockDirectory } from './config/defaults.ts';
 import { findConfig, type LoadedConfig, loadConfig, SYSTEM_CONFIG } from './config/load.ts';
