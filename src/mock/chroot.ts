@@ -113,6 +113,7 @@ async function fromRecipe(paths: StatePaths, request: ChrootRequest): Promise<Ch
     recipe: named.path,
     root,
     user: recipe.user === 'root' ? '1000:1000' : recipe.user,
+    basedir: mockDirectory(paths),
     resultDirectory: request.resultDirectory ?? join(mockDirectory(paths), root, 'result'),
     network: false,
     hostname: undefined,

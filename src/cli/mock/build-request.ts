@@ -1,4 +1,4 @@
-import { isAbsolute, join, resolve } from 'node:path';
+import { isAbsolute, resolve } from 'node:path';
 import {
   type BuildRequest,
   type BuildSource,
@@ -7,7 +7,6 @@ import {
 } from '../../build/request.ts';
 import { hostArchitecture } from '../../image/architecture.ts';
 import type { Chroot } from '../../mock/chroot.ts';
-import { mockDirectory } from '../../mock/config/defaults.ts';
 import { shellWords } from '../../mock/shell-words.ts';
 import { callerIds } from '../../run/request.ts';
 import { parseSize } from '../values.ts';
@@ -86,10 +85,22 @@ export function resultDirectoryOf(chroot: Chroot): string {
 }
 
 /**
- * Whether results lie in the root's own folder, as they do unless somebody says otherwise: mock
- * then leaves the root as the build left it.
+ * What becomes of the root after a build. As with mock, one whose results lie in its own folder, as
+ * they do unless somebody says otherwise, stays as the build left it.
  */
-export function resultsLieInRoot({ engine }: MockSession, chroot: Chroot): boolean {
-  const own = join(mockDirectory(engine.paths), chroot.root);
-  return `${resultDirectoryOf(chroot)}/`.startsWith(`${own}/`);
+export function cleanup(
+  { line }: MockSession,
+  chroot: Chroot,
+): { readonly onSuccess: boolean; readonly onFailure: boolean } {
+  const said = line.given.findLast(({ name }) => /^(?:no-)?cleanup-after$/.test(name));
+  if (said !== undefined) {
+    const all = said.name === 'cleanup-after';
+    return { onSuccess: all, onFailure: all };
+  }
+  const own = resolve(chroot.basedir, chroot.root);
+  const inside = `${resultDirectoryOf(chroot)}/`.startsWith(`${own}/`);
+  return {
+    onSuccess: !inside && chroot.cleanupOnSuccess,
+    onFailure: !inside && chroot.cleanupOnFailure,
+  };
 }

@@ -25,6 +25,8 @@ export interface ConfigMeaning {
   readonly recipe: RecipeInput;
   /** Who builds; everything else is done as root. */
   readonly user: string;
+  /** mock's folder of roots: results in it belong to a root. */
+  readonly basedir: string;
   readonly resultDirectory: string;
   readonly network: boolean;
   readonly hostname: string | undefined;
@@ -66,6 +68,7 @@ export function configMeaning(config: LoadedConfig, settings: MeaningSettings): 
     root: rootName(text('root'), options),
     recipe: recipeOf(config, templates, settings, warnings),
     user,
+    basedir: text('basedir'),
     resultDirectory: text('resultdir'),
     network: isTrue(templates.value('rpmbuild_networking')),
     hostname: isTrue(templates.value('hostname')) ? text('hostname') : undefined,

@@ -11,7 +11,6 @@ import type { SandboxProcess } from '../../sandbox/process.ts';
 import type { Sandbox } from '../../sandbox/sandbox.ts';
 import { seccompFilter } from '../../sandbox/seccomp/profile.ts';
 import { type Bind, sandboxSpecification } from '../../sandbox/specification.ts';
-import { rootFiles } from './record.ts';
 import type { MockRoot } from './root.ts';
 
 /** How a box on a root is set up. */
@@ -59,13 +58,13 @@ export class RootBox implements AsyncDisposable {
 
   /** Throws what opening a sandbox throws. */
   static async open(root: MockRoot, options: RootBoxOptions): Promise<RootBox> {
-    const { image, directory, engine } = root;
+    const { image, engine } = root;
     await root.note({ inUse: true });
     const owner = { uid: 0, gid: 0 };
     const specification = sandboxSpecification({
       root: image.tree,
       image: image.manifest.id,
-      scratch: rootFiles.scratch(directory),
+      scratch: root.scratch,
       // A root's /tmp and /var/tmp are its own, and stay.
       privateTmp: false,
       network: options.network === true ? 'host' : 'private',

@@ -83,6 +83,7 @@ export class MockRoot implements AsyncDisposable {
    * thrown away; `because` says why.
    */
   async open(because: (reason: string) => void): Promise<this | undefined> {
+    if (this.#image !== undefined) return this;
     const { paths } = this.engine;
     const record = await readRootRecord(this.directory);
     if (record === undefined) {
@@ -149,6 +150,25 @@ export class MockRoot implements AsyncDisposable {
   async note(change: Partial<Omit<RootRecord, 'format' | 'image'>>): Promise<void> {
     this.#record = { ...this.record, ...change, changed: currentMoment() };
     await writeRootRecord(this.directory, this.#record);
+  }
+
+  /** Where boxes keep what they write: the overlay's upper and work directories. */
+  get scratch(): string {
+    return rootFiles.scratch(this.directory);
+  }
+
+  /** Puts the root on another image, which what is in it was written on top of. */
+  async rebase(id: string): Promise<void> {
+    const { paths } = this.engine;
+    const image = await leaseImage(paths, id);
+    if (image === undefined) {
+      throw new KilnError('E_IMAGE_MISSING', `image ${id} is gone, the root was made on it`);
+    }
+    await this.#image?.[Symbol.asyncDispose]();
+    this.#image = image;
+    this.#record = { ...this.record, image: id };
+    await this.setPackages((await readContents(paths, id)).packages);
+    await this.note({});
   }
 
   packages(): Promise<LockedPackage[]> {

@@ -1,17 +1,13 @@
 import { existsSync, statSync } from 'node:fs';
 import { copyFile, mkdir } from 'node:fs/promises';
 import { basename, join } from 'node:path';
-import { buildPackage } from '../../../build/build.ts';
-import type { BuildReport } from '../../../build/report.ts';
 import type { BuildRequest, BuildSource } from '../../../build/request.ts';
 import { openWorkDirectory } from '../../../image/store/work-directory.ts';
-import type { Chroot } from '../../../mock/chroot.ts';
-import type { MockRoot } from '../../../mock/root/root.ts';
-import { buildHooks, finishBuild } from '../build-output.ts';
-import { mockBuildRequest, resultDirectoryOf } from '../build-request.ts';
+import { finishBuild } from '../build-output.ts';
 import { usageError } from '../command-line.ts';
 import { argumentError } from '../exit-status.ts';
-import { hostPath, lockRoot, type MockSession, openBaseImage, sessionChroot } from '../session.ts';
+import { buildInRoot } from '../rooted-build.ts';
+import { hostPath, lockRoot, type MockSession, sessionChroot } from '../session.ts';
 
 /** `--rebuild SRPM…`, or with `--spec` and `--sources`. */
 export async function rebuild(session: MockSession): Promise<number> {
@@ -51,31 +47,11 @@ async function buildAll(
   for (const source of sources.list) {
     const what = basename(source.path);
     log.info(`Start(${what})  Config(${chroot.root})`);
-    const report = await buildOne(session, chroot, root, source, more);
+    const report = await buildInRoot(session, chroot, root, source, more);
     const status = finishBuild(log, report, what, chroot.root);
     if (status !== 0) return status;
   }
   return 0;
-}
-
-async function buildOne(
-  session: MockSession,
-  chroot: Chroot,
-  root: MockRoot,
-  source: BuildSource,
-  more: Partial<BuildRequest>,
-): Promise<BuildReport> {
-  const { log, engine } = session;
-  const what = basename(source.path);
-  const request = {
-    ...mockBuildRequest(session, chroot, source, resultDirectoryOf(chroot)),
-    ...more,
-  };
-  await log.state('clean chroot', () => root.remove());
-  await using _image = await log.state('chroot init', () => openBaseImage(session, chroot));
-  return await log.state(`build phase for ${what}`, () =>
-    buildPackage(engine, request, buildHooks(session, what)),
-  );
 }
 
 interface BuildSources extends AsyncDisposable {

@@ -1,0 +1,106 @@
+import { basename } from 'node:path';
+import { buildPackage } from '../../build/build.ts';
+import type { BuildReport } from '../../build/report.ts';
+import type { BuildRequest, BuildSource } from '../../build/request.ts';
+import { BUILD_HOME } from '../../build/rpmbuild.ts';
+import type { Chroot } from '../../mock/chroot.ts';
+import { RootBox } from '../../mock/root/box.ts';
+import type { MockRoot } from '../../mock/root/root.ts';
+import { buildHooks } from './build-output.ts';
+import { cleanup, mockBuildRequest, resultDirectoryOf } from './build-request.ts';
+import { buildRequires, installRequirements } from './requirements.ts';
+import { type MockSession, openBaseImage } from './session.ts';
+
+/**
+ * Builds a package as mock does with its root: made anew unless `--no-clean`, left as the build left
+ * it, or removed. A root that nobody is to see afterwards is never made: such a build has a box of
+ * its own.
+ */
+export async function buildInRoot(
+  session: MockSession,
+  chroot: Chroot,
+  root: MockRoot,
+  source: BuildSource,
+  more: Partial<BuildRequest>,
+): Promise<BuildReport> {
+  const { log, line } = session;
+  const clean = chroot.clean && !line.has('no-clean') && line.value('short-circuit') === undefined;
+  const after = cleanup(session, chroot);
+  const request = {
+    ...mockBuildRequest(session, chroot, source, resultDirectoryOf(chroot)),
+    ...more,
+  };
+  const opened = clean ? undefined : await root.open((reason) => log.warning(reason));
+  let report: BuildReport;
+  if (opened === undefined || opened.record.pristine) {
+    if (clean) await log.state('clean chroot', () => root.remove());
+    report = await buildFresh(session, chroot, root, request, after.onSuccess && after.onFailure);
+  } else report = await buildThere(session, chroot, root, request);
+  const remove = report.failure === undefined ? after.onSuccess : after.onFailure;
+  if (!remove) return report;
+  const option = report.failure === undefined ? 'cleanup_on_success' : 'cleanup_on_failure';
+  log.info(`Cleaning up build root ('${option}=True')`);
+  await log.state('clean chroot', () => root.remove());
+  return report;
+}
+
+/** Builds where nothing was before. */
+async function buildFresh(
+  session: MockSession,
+  chroot: Chroot,
+  root: MockRoot,
+  request: BuildRequest,
+  temporary: boolean,
+): Promise<BuildReport> {
+  const { log } = session;
+  const image = await log.state('chroot init', () => openBaseImage(session, chroot));
+  // The build's home is in the root then, and must be the build user's.
+  const keepable = image.manifest.user.home === BUILD_HOME;
+  if (temporary || !keepable) {
+    await using _ = image;
+    if (!temporary) {
+      log.warning(`the root is not kept: ${BUILD_HOME} is not the home of the image's user`);
+    }
+    return await build(session, request);
+  }
+  await root.make(image);
+  // What is half built is no root.
+  await root.note({ changing: true, inUse: true, pristine: false });
+  const report = await build(session, {
+    ...request,
+    scratch: { path: root.scratch, fresh: true },
+  });
+  if (report.image !== undefined) await root.rebase(report.image.id);
+  await root.note({ changing: false, inUse: false });
+  return report;
+}
+
+/** Builds in a root that has something in it already; what is required is installed first. */
+async function buildThere(
+  session: MockSession,
+  chroot: Chroot,
+  root: MockRoot,
+  request: BuildRequest,
+): Promise<BuildReport> {
+  const requires = await buildRequires(session, chroot, request.source);
+  await installRequirements(session, root, chroot, requires);
+  if (request.shortCircuit === undefined) {
+    await using box = await RootBox.open(root, { command: ['kiln-mock', 'clean', BUILD_HOME] });
+    await box.capture(['rm', '-rf', `${BUILD_HOME}/build`]);
+  }
+  await root.note({ inUse: true });
+  const report = await build(session, {
+    ...request,
+    image: root.image.manifest.id,
+    scratch: { path: root.scratch, fresh: false },
+  });
+  await root.note({ inUse: false });
+  return report;
+}
+
+async function build(session: MockSession, request: BuildRequest): Promise<BuildReport> {
+  const what = basename(request.source.path);
+  return await session.log.state(`build phase for ${what}`, () =>
+    buildPackage(session.engine, request, buildHooks(session, what)),
+  );
+}
