@@ -1,5 +1,6 @@
 import { Command, CommanderError } from 'commander';
 import { KILN_VERSION } from '../state/version.ts';
+import { span } from '../trace/trace.ts';
 import { printError } from './errors.ts';
 import { exitStatus } from './exit-status.ts';
 
@@ -76,12 +77,14 @@ async function main(argv: readonly string[]): Promise<void> {
   const name = argv[0];
   const entry = commands.find((candidate) => candidate.name === name);
   // Positional options: what follows a sandboxed command's name is that command's own.
+  const loading = span('load the command');
   const program =
     entry === undefined
       ? overview()
       : new Command('kiln')
           .enablePositionalOptions()
           .addCommand((await entry.load()).command().summary(entry.summary));
+  loading[Symbol.dispose]();
   exitByException(program);
   if (argv.length === 0) program.help();
   await program.parseAsync([...argv], { from: 'user' });

@@ -3,6 +3,7 @@ import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import type { Readable } from 'node:stream';
 import { KilnError } from '../errors.ts';
+import { span } from '../trace/trace.ts';
 import { rebuildError } from './flat-error.ts';
 import { encodeFrame, FrameDecoder } from './frame.ts';
 import { launchConfined } from './launch.ts';
@@ -40,6 +41,7 @@ export async function* runConfined<Output>(
   options: ConfinedOptions<Output>,
 ): AsyncGenerator<Output, void, undefined> {
   options.signal?.throwIfAborted();
+  using _ = span(`confined: ${options.task}`);
   const limits = { ...defaultLimits, ...options.limits };
   const fds = options.fds ?? [];
   const child = launchConfined({ destination: options.destination, fds, entry: options.entry });

@@ -29,6 +29,7 @@
 #include "faults.h"
 #include "filter.h"
 #include "landlock.h"
+#include "marks.h"
 #include "measure.h"
 #include "mounts.h"
 #include "protocol.h"
@@ -195,12 +196,15 @@ static _Noreturn void nested_init(struct message *setup, int listener, int contr
     answer_failed(control, 0, errno, failure.what, failure.detail);
     _exit(1);
   }
+  mark("enter");
   static char facts[48 << 10];
   const char *problem = "landlock: nothing to measure against";
   if (landlock_prepare() != 0 || measure_box(setup, facts, sizeof facts, &problem) != 0) {
     answer_failed(control, 0, EPERM, "prove the box closed:", problem);
     _exit(1);
   }
+  mark("measure");
+  marks_append(facts, sizeof facts);
   message_close_fds(setup);
   sigset_t mask;
   sigemptyset(&mask);
@@ -227,6 +231,7 @@ int main(void) {
   struct message setup;
   struct failure failure;
   if (message_receive(control, &setup) <= 0 || setup.type != MSG_SETUP) _exit(103);
+  marks_begin();
   // A fresh one: else the keys of whoever started libvirt are in reach.
   if (syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL) < 0 && errno != ENOSYS) {
     answer_failed(control, 0, errno, "join a new session keyring", NULL);
@@ -245,6 +250,7 @@ int main(void) {
     answer_failed(control, 0, errno, failure.what, failure.detail);
     _exit(105);
   }
+  mark("prepare");
   if (!fault("pid-namespace") && unshare(CLONE_NEWPID) != 0) {
     answer_failed(control, 0, errno, "unshare the pid namespace", NULL);
     _exit(106);

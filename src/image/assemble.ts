@@ -6,6 +6,7 @@ import { hasErrno } from '../kernel/libc.ts';
 import type { ScriptletPolicy } from '../recipe/load-image-recipe.ts';
 import { encodeName } from '../rpm/filename.ts';
 import type { Engine } from '../sandbox/open.ts';
+import { span } from '../trace/trace.ts';
 import type { OnImageProgress } from './progress.ts';
 import type { TransactionKind } from './store/manifest.ts';
 import type { StoredPackage } from './store/packages.ts';
@@ -59,6 +60,7 @@ export interface AssembledTree {
  * @throws KilnError E_FILE_CONFLICT, E_SCRIPTLET, E_RPM_MISSING.
  */
 export async function assembleTree(options: AssembleOptions): Promise<AssembledTree> {
+  using _ = span('assemble the tree');
   const { packages, scriptlets, work, onProgress } = options;
   const plan = new TreePlan();
   for (const { package: added } of packages) plan.add(added);

@@ -7,6 +7,7 @@ import { acquireLock, tryLock } from '../kernel/flock.ts';
 import type { LoadedImageRecipe } from '../recipe/load-image-recipe.ts';
 import type { Lock } from '../repository/lock.ts';
 import type { Engine } from '../sandbox/open.ts';
+import { span } from '../trace/trace.ts';
 import { type AssembledTree, assembleTree } from './assemble.ts';
 import { extendTree } from './extend.ts';
 import { IMAGE_FORMAT, type ImageInputs, imageId } from './key.ts';
@@ -87,6 +88,7 @@ export function requestedImage(request: Pick<ImageRequest, 'lock' | 'settings' |
 }
 
 async function make(request: ImageRequest, inputs: ImageInputs, id: string): Promise<void> {
+  using _ = span('make an image');
   const { engine, settings, lock, onProgress, signal } = request;
   await using _packages = await acquireLock(packagesLock(engine.paths), { shared: true, signal });
   await using work = await openWorkDirectory(engine.paths);

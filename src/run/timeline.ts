@@ -1,3 +1,5 @@
+import { trace } from '../trace/trace.ts';
+
 /** A named part of a run. Times in milliseconds; `start` counts from the beginning of the run. */
 export interface Phase {
   readonly name: string;
@@ -16,6 +18,7 @@ export class Timeline {
 
   /** Notes a part that began at `from` (of performance.now()) and ends now. */
   note(name: string, from: number): void {
+    trace(name, from, performance.now());
     this.phases.push({
       name,
       start: rounded(from - this.#zero),

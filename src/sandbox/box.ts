@@ -10,6 +10,7 @@ import type { Connection } from '../libvirt/connection.ts';
 import { embeddedFiles } from '../libvirt/embedded/files.ts';
 import { LibvirtError } from '../libvirt/errors.ts';
 import type { StatePaths } from '../state/paths.ts';
+import { span } from '../trace/trace.ts';
 import type { Capability } from './capabilities.ts';
 import { type Channel, openChannel } from './channel.ts';
 import { type DomainOptions, domainXml } from './domain-xml.ts';
@@ -100,6 +101,7 @@ export async function startDomain(
   parent: string,
   options: { readonly network: DomainOptions['network']; readonly autodestroy: boolean },
 ): Promise<{ directory: string; record: BoxRecord; lock: HeldLock }> {
+  using _ = span('start a domain');
   await ensureBoxDirectories(paths);
   const skeleton = await ensureSkeleton(paths);
   const id = randomBytes(5).toString('hex');
@@ -177,6 +179,7 @@ export class Box {
     started: { directory: string; record: BoxRecord; lock: HeldLock },
     connect: () => Promise<Connection>,
   ): Promise<Box> {
+    using _ = span('connect to the init');
     const { directory, record, lock } = started;
     const channel = await openChannel(boxFiles.socket(directory));
     return new Box(paths, directory, record, channel, lock, connect);
@@ -204,12 +207,18 @@ export class Box {
 
   async #destroy(): Promise<void> {
     await this.channel.close();
-    const dead = await waitForDeath(this.channel.initPid, DEATH_DEADLINE);
+    const dead = await this.#awaitDeath();
     if (!dead || this.record.watched === false) {
       await destroyDomain(await this.#connect(), this.record.domain);
     }
+    using _ = span('remove the box');
     await removeBox(this.#paths, this.directory, this.record);
     await this.#lock.release();
+  }
+
+  async #awaitDeath(): Promise<boolean> {
+    using _ = span('wait for the init’s death');
+    return await waitForDeath(this.channel.initPid, DEATH_DEADLINE);
   }
 }
 

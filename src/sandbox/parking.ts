@@ -4,6 +4,7 @@ import { tryLock } from '../kernel/flock.ts';
 import { hasErrno } from '../kernel/libc.ts';
 import type { Connection } from '../libvirt/connection.ts';
 import type { StatePaths } from '../state/paths.ts';
+import { span } from '../trace/trace.ts';
 import { Box, boxFiles, ensureBoxDirectories, readBoxRecord, startDomain } from './box.ts';
 import { ensureSkeleton } from './skeleton.ts';
 
@@ -15,6 +16,7 @@ export async function claimParked(
   paths: StatePaths,
   connect: () => Promise<Connection>,
 ): Promise<Box | undefined> {
+  using _ = span('claim a parked box');
   const waiting = await readdir(paths.parked).catch(() => []);
   if (waiting.length === 0) return undefined;
   const skeleton = await ensureSkeleton(paths);
@@ -90,6 +92,7 @@ export async function refill(
 
 /** Starts one box and leaves it waiting. It is seen by claims only once it is whole. */
 async function park(paths: StatePaths, connection: Connection): Promise<void> {
+  using _ = span('park a box');
   const started = await startDomain(paths, connection, paths.boxes, {
     network: 'private',
     autodestroy: false,

@@ -4,6 +4,7 @@ import { KilnError } from '../errors.ts';
 import { errnoName } from '../kernel/libc.ts';
 import { createPipe } from '../kernel/pipe.ts';
 import { closeDescriptor, receiveDescriptor, unixSocketPair } from '../kernel/unix-socket.ts';
+import { span, traceBox } from '../trace/trace.ts';
 import type { Box, BoxSession } from './box.ts';
 import { capabilityMask } from './capabilities.ts';
 import { BoxControl } from './control.ts';
@@ -59,12 +60,14 @@ export class Sandbox implements AsyncDisposable {
     owners: BindOwners,
   ): Promise<Sandbox> {
     try {
+      using _ = span('fill the box');
       using plan = planFilesystem(specification, box.range, owners);
       box.channel.send(encodeSetup(plan.operations), plan.fds);
       const facts = await box.channel.wait((answer) => {
         if (answer.type === 'failed') throw setupFailed(answer);
         return answer.type === 'ready' ? answer.facts : undefined;
       });
+      traceBox(box.channel.initPid, facts);
       return new Sandbox(
         box,
         readBoxFacts(facts, specification.network === 'host' ? 'host' : 'own'),
@@ -118,6 +121,7 @@ export class Sandbox implements AsyncDisposable {
         if (answer.type === 'failed' && answer.id === id) throw execFailed(answer, argv);
         return answer.type === 'started' && answer.id === id ? answer : undefined;
       });
+      traceBox(this.#box.channel.initPid, started.facts);
       const facts = this.#verify(started.facts, capabilities, policy.seccomp !== undefined);
       const host = stdio.host();
       return new SandboxProcess(this.#box.channel, id, started.pid, argv, host, facts, ended);

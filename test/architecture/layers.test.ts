@@ -7,7 +7,7 @@ const source = join(import.meta.dirname, '../../src');
 /** The folders of src, lowest layer first: a module imports from its own layer and those below. */
 const layers: readonly (readonly string[])[] = [
   ['errors.ts'],
-  ['kernel', 'state'],
+  ['kernel', 'state', 'trace'],
   ['confine'],
   ['rpm', 'repository', 'solver', 'libvirt'],
   ['sandbox', 'image', 'artifacts', 'recipe'],
