@@ -1,29 +1,15 @@
 /**
- * Host A: a disk with a Debian under systemd, cgroup v2, AppArmor and a system libvirtd. Made once
- * and kept below .cache/hosts, named by what goes into it; never written to afterwards.
+ * The disks of hosts: a Debian under systemd, cgroup v2, a security module and a system libvirtd.
+ * Made once and kept below .cache/hosts, named by what goes into it; never written to afterwards.
  */
 import { createHash } from 'node:crypto';
 import { mkdir, readdir, readFile, readlink, rename, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { execa } from 'execa';
+import type { HostKind } from './kinds.ts';
 
-/** The release that host A runs. */
+/** The release that hosts run. */
 const SUITE = 'trixie';
-
-/** What makes it a host such as users have, beside what kiln itself needs. */
-const SYSTEM = [
-  'linux-image-cloud-amd64',
-  'initramfs-tools',
-  'systemd-sysv',
-  // systemd-machined: libvirt puts domains into scopes of its making where it runs.
-  'systemd-container',
-  'dbus',
-  'udev',
-  'kmod',
-  'apparmor',
-  'libvirt-daemon-system',
-  'iproute2',
-];
 
 /** What the tests that run there need. */
 const TESTS = ['busybox-static', 'procps'];
@@ -51,72 +37,45 @@ async function kilnPackages(top: string): Promise<string[]> {
     .map(([, , debian]) => String(debian));
 }
 
-/**
- * What the disk is given beyond packages. The job is whatever script lies on the second disk; the
- * machine powers off after it, however it ended.
- */
-const customize = `set -eu
-root=$1
-echo host-a >"$root/etc/hostname"
-printf '127.0.0.1 localhost host-a\\n' >"$root/etc/hosts"
-printf '/dev/vda / ext4 errors=remount-ro 0 1\\nLABEL=kiln-job /srv ext4 defaults 0 2\\n' >"$root/etc/fstab"
-cat >"$root/etc/systemd/system/kiln-job.service" <<'UNIT'
-[Unit]
-Description=The job of kiln's test-hosts
-After=multi-user.target libvirtd.socket
-RequiresMountsFor=/srv
-SuccessAction=poweroff
-FailureAction=poweroff
-
-[Service]
-Type=oneshot
-TimeoutStartSec=infinity
-ExecStart=/bin/sh /srv/job.sh
-StandardOutput=append:/srv/results/job.log
-StandardError=append:/srv/results/job.log
-UNIT
-cat >"$root/etc/systemd/system/kiln-job.target" <<'UNIT'
-[Unit]
-Description=Host A with its job
-Requires=multi-user.target
-Wants=kiln-job.service
-After=multi-user.target
-AllowIsolate=yes
-UNIT
-ln -sf /etc/systemd/system/kiln-job.target "$root/etc/systemd/system/default.target"
-ln -sf /dev/null "$root/etc/systemd/system/serial-getty@ttyS0.service"
-ln -sf /dev/null "$root/etc/systemd/system/apt-daily.timer"
-ln -sf /dev/null "$root/etc/systemd/system/apt-daily-upgrade.timer"
-`;
-
-/** Makes host A's disk unless it is there. */
-export async function ensureHostDisk(top: string, cache: string): Promise<HostDisk> {
-  const packages = [...new Set([...SYSTEM, ...TESTS, ...(await kilnPackages(top))])].sort();
+/** Makes a host's disk unless it is there. */
+export async function ensureHostDisk(
+  kind: HostKind,
+  top: string,
+  cache: string,
+): Promise<HostDisk> {
+  const { customize, name, title } = kind;
+  const packages = [...new Set([...kind.packages, ...TESTS, ...(await kilnPackages(top))])].sort();
   const key = createHash('sha256')
     .update(JSON.stringify([SUITE, packages, customize, DISK_BYTES]))
     .digest('hex')
     .slice(0, 16);
-  const folder = join(cache, `a-${key}`);
+  const folder = join(cache, `${name}-${key}`);
   const host = {
     disk: join(folder, 'disk.img'),
     kernel: join(folder, 'vmlinuz'),
     initrd: join(folder, 'initrd.img'),
   };
   if (await stat(folder).catch(() => undefined)) return host;
-  process.stdout.write(`==> host A: ${packages.length} packages and what they need (mmdebstrap)\n`);
-  const half = join(cache, `.a-${key}.${process.pid}`);
+  process.stdout.write(
+    `==> ${title}: ${packages.length} packages and what they need (mmdebstrap)\n`,
+  );
+  const half = join(cache, `.${name}-${key}.${process.pid}`);
   await mkdir(half, { recursive: true });
   try {
-    await makeDisk(half, packages);
+    await makeDisk(half, packages, customize);
     await rename(half, folder);
   } finally {
     await rm(half, { recursive: true, force: true });
   }
-  await pruneDisks(cache, folder);
+  await pruneDisks(cache, name, folder);
   return host;
 }
 
-async function makeDisk(folder: string, packages: readonly string[]): Promise<void> {
+async function makeDisk(
+  folder: string,
+  packages: readonly string[],
+  customize: string,
+): Promise<void> {
   const inFolder = execa({ cwd: folder, stdio: ['ignore', 'inherit', 'inherit'] });
   await inFolder('mmdebstrap', [
     '--variant=minbase',
@@ -142,10 +101,10 @@ async function realpathBelow(root: string, name: string): Promise<string> {
   return join(root, await readlink(join(root, name)));
 }
 
-/** Deletes the disks of former package lists, but for the youngest. */
-async function pruneDisks(cache: string, current: string): Promise<void> {
+/** Deletes a kind's disks of former package lists, but for the youngest. */
+async function pruneDisks(cache: string, kind: string, current: string): Promise<void> {
   const former = (await readdir(cache))
-    .filter((name) => name.startsWith('a-'))
+    .filter((name) => name.startsWith(`${kind}-`))
     .map((name) => join(cache, name))
     .filter((path) => path !== current);
   const ages = await Promise.all(

@@ -23,7 +23,12 @@ const PATIENCE = '20';
 const engines: Readonly<Record<string, string>> = { embedded: '', system: 'lxc:///system' };
 
 const { values } = parseArgs({
-  options: { engine: { type: 'string' }, only: { type: 'string' }, match: { type: 'string' } },
+  options: {
+    host: { type: 'string', default: 'a' },
+    engine: { type: 'string' },
+    only: { type: 'string' },
+    match: { type: 'string' },
+  },
 });
 const live = createWriteStream(LIVE);
 live.on('error', () => undefined);

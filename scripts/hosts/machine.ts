@@ -12,10 +12,16 @@ const LIMIT_MS = 2 * 3600 * 1000;
  * Software emulation, since /dev/kvm is absent or useless on many build machines; KILN_HOSTS_ACCEL
  * names another accelerator. Changes to the host's own disk are thrown away.
  *
+ * @param boot added to the kernel's command line
  * @param folder for console.log, the first serial line
  * @returns whether it powered off by itself
  */
-export async function runMachine(host: HostDisk, job: string, folder: string): Promise<boolean> {
+export async function runMachine(
+  host: HostDisk,
+  boot: string,
+  job: string,
+  folder: string,
+): Promise<boolean> {
   const accel = process.env.KILN_HOSTS_ACCEL ?? 'tcg,thread=multi,tb-size=512';
   const { failed } = await execa(
     'setpriv',
@@ -25,7 +31,7 @@ export async function runMachine(host: HostDisk, job: string, folder: string): P
       'qemu-system-x86_64',
       ...['-machine', 'q35', '-accel', accel, '-cpu', 'max', '-smp', '2', '-m', '4096'],
       ...['-kernel', host.kernel, '-initrd', host.initrd],
-      ...['-append', 'root=/dev/vda rw console=ttyS0'],
+      ...['-append', `root=/dev/vda rw console=ttyS0 ${boot}`],
       ...['-drive', `file=${host.disk},format=raw,if=virtio,snapshot=on`],
       ...['-drive', `file=${job},format=raw,if=virtio,cache=unsafe`],
       ...['-serial', `file:${join(folder, 'console.log')}`, '-serial', 'stdio'],

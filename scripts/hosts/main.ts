@@ -1,27 +1,43 @@
 /**
- * What scripts/test-hosts runs: builds a host, hands it this checkout and the fixture repository,
- * boots it, lets it run job.ts, and reads the results from its disk.
+ * What scripts/test-hosts runs, for each kind of host: builds it, hands it this checkout and the
+ * fixture repository, boots it, lets it run job.ts, and reads the results from its disk.
  *
- * Arguments: `--engine embedded|system` for one engine only, `--only
- * doctor|limits|session|e2e|image` for one check, `--match PATTERN` for ava.
+ * Arguments: `--host a|b` for one host only, `--engine embedded|system` for one engine, `--only
+ * doctor|labels|limits|session|e2e|escape|image` for one check, `--match PATTERN` for ava.
  */
 import { mkdir, readFile, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { parseArgs } from 'node:util';
 import { execa } from 'execa';
 import { acquireLock } from '../../src/kernel/flock.ts';
 import { TapReader } from '../testing/tap.ts';
 import { ensureHostDisk } from './base.ts';
+import { type HostKind, hostKinds } from './kinds.ts';
 import { runMachine } from './machine.ts';
 import { makePayload, readResults } from './payload.ts';
 
 const top = join(import.meta.dirname, '../..');
 const cache = join(top, '.cache/hosts');
-const results = join(cache, 'results');
 const folder = join(cache, 'machine');
 const fixtures = process.env.KILN_FIXTURES ?? join(top, '.cache/fixtures');
 
-/** Whether the whole job was done, and what came of it. */
-async function report(poweredOff: boolean): Promise<boolean> {
+const { values } = parseArgs({
+  options: {
+    host: { type: 'string' },
+    engine: { type: 'string' },
+    only: { type: 'string' },
+    match: { type: 'string' },
+  },
+});
+
+/** How many results a host had. */
+interface Counts {
+  readonly passed: number;
+  readonly failed: number;
+}
+
+/** What came of a host's job; what is missing from it counts as failed. */
+async function count(results: string, poweredOff: boolean): Promise<Counts> {
   const text = await readFile(join(results, 'tap.txt'), 'utf8').catch(() => '');
   const reader = new TapReader();
   for (const line of text.split('\n')) reader.line(line);
@@ -36,30 +52,46 @@ async function report(poweredOff: boolean): Promise<boolean> {
   if (reader.planned !== undefined && reader.planned !== reader.results.length) {
     problem(`${reader.results.length} of ${reader.planned} results came back`);
   }
-  const passed = reader.count('passed');
-  process.stdout.write(`${passed} passed, ${failed} failed\n`);
-  return failed === 0 && passed > 0;
+  return { passed: reader.count('passed'), failed };
+}
+
+/** Everything for one host. Its results stay in `.cache/hosts/results-NAME`. */
+async function testHost(kind: HostKind): Promise<Counts> {
+  await rm(folder, { recursive: true, force: true });
+  await mkdir(folder, { recursive: true });
+  try {
+    const host = await ensureHostDisk(kind, top, cache);
+    process.stdout.write('==> the disk with this checkout\n');
+    const { host: _host, ...forJob } = values;
+    const words = Object.entries(forJob).map(([name, value]) => `--${name}=${value}`);
+    const job = await makePayload(top, folder, fixtures, [...words, `--host=${kind.name}`]);
+    process.stdout.write(
+      `==> booting ${kind.title}, emulated: about ten times slower than this machine\n`,
+    );
+    const poweredOff = await runMachine(host, kind.boot, job, folder);
+    const results = join(cache, `results-${kind.name}`);
+    await readResults(job, results);
+    await rename(join(folder, 'console.log'), join(results, 'console.log'));
+    return await count(results, poweredOff);
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
 }
 
 await mkdir(cache, { recursive: true });
 await using _one = await acquireLock(join(cache, 'lock'));
-await rm(folder, { recursive: true, force: true });
-await mkdir(folder, { recursive: true });
-try {
-  const host = await ensureHostDisk(top, cache);
-  process.stdout.write('==> the fixture repository\n');
-  await execa({ cwd: top, stdio: ['ignore', 'inherit', 'inherit'] })(
-    process.execPath,
-    ['fixtures/debian-rpms/main.ts'],
-    { env: { KILN_FIXTURES: fixtures } },
-  );
-  process.stdout.write('==> the disk with this checkout\n');
-  const job = await makePayload(top, folder, fixtures, process.argv.slice(2));
-  process.stdout.write('==> booting host A (emulated: about ten times slower than this machine)\n');
-  const poweredOff = await runMachine(host, job, folder);
-  await readResults(job, cache);
-  await rename(join(folder, 'console.log'), join(results, 'console.log'));
-  process.exitCode = (await report(poweredOff)) ? 0 : 1;
-} finally {
-  await rm(folder, { recursive: true, force: true });
+process.stdout.write('==> the fixture repository\n');
+await execa({ cwd: top, stdio: ['ignore', 'inherit', 'inherit'] })(
+  process.execPath,
+  ['fixtures/debian-rpms/main.ts'],
+  { env: { KILN_FIXTURES: fixtures } },
+);
+const wanted = hostKinds.filter(({ name }) => values.host === undefined || values.host === name);
+let [passed, failed] = [0, wanted.length === 0 ? 1 : 0];
+for (const kind of wanted) {
+  const counts = await testHost(kind);
+  passed += counts.passed;
+  failed += counts.failed;
 }
+process.stdout.write(`${passed} passed, ${failed} failed\n`);
+process.exitCode = failed === 0 && passed > 0 ? 0 : 1;

@@ -1,5 +1,5 @@
 /** The second disk: the checkout as it is, built, with the fixture repository; results come back on it. */
-import { cp, mkdir, readdir, rm, stat, symlink, writeFile } from 'node:fs/promises';
+import { cp, mkdir, readdir, rename, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { execa } from 'execa';
 
@@ -99,9 +99,15 @@ async function copyFixtures(source: string, target: string): Promise<void> {
   }
 }
 
-/** Replaces the folder `results` below `parent` with the disk's, without mounting it; its machine is off. */
-export async function readResults(disk: string, parent: string): Promise<void> {
-  await rm(join(parent, 'results'), { recursive: true, force: true });
-  await mkdir(parent, { recursive: true });
-  await execa('debugfs', ['-R', `rdump /results ${parent}`, disk]);
+/** Puts the disk's results in place of the folder `target`, without mounting it; its machine is off. */
+export async function readResults(disk: string, target: string): Promise<void> {
+  const half = `${target}.${process.pid}`;
+  await mkdir(half, { recursive: true });
+  try {
+    await execa('debugfs', ['-R', `rdump /results ${half}`, disk]);
+    await rm(target, { recursive: true, force: true });
+    await rename(join(half, 'results'), target);
+  } finally {
+    await rm(half, { recursive: true, force: true });
+  }
 }

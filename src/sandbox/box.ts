@@ -13,6 +13,7 @@ import type { StatePaths } from '../state/paths.ts';
 import { span } from '../trace/trace.ts';
 import type { Capability } from './capabilities.ts';
 import { type Channel, openChannel } from './channel.ts';
+import type { Owner } from './claim.ts';
 import { type DomainOptions, domainXml } from './domain-xml.ts';
 import type { BoxFacts } from './facts.ts';
 import { allocateRange, type IdRange, releaseRange } from './id-range.ts';
@@ -70,6 +71,12 @@ export function domainPrefix(paths: StatePaths): string {
   return `kiln-${basename(paths.run)}-`;
 }
 
+/** Where a box lives, for what it has claimed: it may be parked, and be taken from there. */
+function boxOwner(paths: StatePaths, id: string): Owner {
+  const claimed = join(paths.boxes, id);
+  return [claimed, join(paths.parked, id), claimed];
+}
+
 /** Reads box.json; undefined when there is none (its maker died early, or it is gone already). */
 export async function readBoxRecord(directory: string): Promise<BoxRecord | undefined> {
   const text = await readFile(boxFiles.record(directory), 'utf8').catch(() => undefined);
@@ -108,7 +115,8 @@ export async function startDomain(
   const directory = join(parent, id);
   await mkdir(directory, { mode: 0o711 });
   const lock = await acquireLock(boxFiles.lock(directory));
-  const range = await allocateRange(paths, directory);
+  const owner = boxOwner(paths, id);
+  const range = await allocateRange(paths, owner);
   try {
     const record: BoxRecord = {
       id,
@@ -136,7 +144,7 @@ export async function startDomain(
     if (!watched) await writeBoxRecord(directory, seen);
     return { directory, record: seen, lock };
   } catch (error) {
-    await releaseRange(paths, range);
+    await releaseRange(paths, range, owner);
     await lock.release();
     await rm(directory, { recursive: true, force: true });
     throw error;
@@ -235,7 +243,7 @@ export async function removeBox(
 ): Promise<void> {
   if (record !== undefined) {
     await removePidsGroup(record.id);
-    await releaseRange(paths, record.range);
+    await releaseRange(paths, record.range, boxOwner(paths, record.id));
     for (const logs of [embeddedFiles(paths).domainLogs, SYSTEM_DOMAIN_LOGS]) {
       await rm(join(logs, `${record.domain}.log`), { force: true });
     }

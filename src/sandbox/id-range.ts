@@ -1,8 +1,8 @@
-import { mkdir, open, readdir, readFile, rm, stat } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { KilnError } from '../errors.ts';
-import { hasErrno } from '../kernel/libc.ts';
 import type { StatePaths } from '../state/paths.ts';
+import { claim, ensureClaims, type Owner, releaseClaim } from './claim.ts';
 
 /** Ids in one range: what a distribution's images use (uid 65534 is nobody). */
 export const RANGE_SIZE = 65536;
@@ -39,46 +39,24 @@ function rangeDirectory(paths: StatePaths): string {
 }
 
 /**
- * Takes an id range that no other live box of this host has, for the box that lives in `boxDirectory`
- * (which must exist: a range whose box is gone counts as free). Throws E_NO_RANGE.
- *
- * The claim is a file made with O_EXCL whose content names the box.
+ * Takes an id range that no other live box of this host has. Throws E_NO_RANGE.
+ * @param owner where the box lives, see {@link Owner}
  */
-export async function allocateRange(paths: StatePaths, boxDirectory: string): Promise<IdRange> {
+export async function allocateRange(paths: StatePaths, owner: Owner): Promise<IdRange> {
   const directory = rangeDirectory(paths);
-  await mkdir(directory, { recursive: true, mode: 0o755 });
+  await ensureClaims(directory);
   const block = await idBlock();
   const total = Math.floor(block.count / RANGE_SIZE);
-  const taken = new Set(await readdir(directory));
   for (let index = 1; index < total; index++) {
-    const name = String(block.start + index * RANGE_SIZE);
-    if (taken.has(name) && !(await reclaim(join(directory, name)))) continue;
-    try {
-      await using file = await open(join(directory, name), 'wx', 0o600);
-      await file.writeFile(boxDirectory);
-      return { base: Number(name), count: RANGE_SIZE };
-    } catch (error) {
-      if (!hasErrno(error, 'EEXIST')) throw error;
-    }
+    const base = block.start + index * RANGE_SIZE;
+    if (await claim(directory, String(base), owner)) return { base, count: RANGE_SIZE };
   }
   throw new KilnError('E_NO_RANGE', `all ${total - 1} id ranges are taken by live boxes`, {
     hint: 'see `kiln ps`; `kiln gc` destroys what nobody owns any more',
   });
 }
 
-/** Frees a range whose maker died before its box existed, or whose box is gone. */
-async function reclaim(file: string): Promise<boolean> {
-  const owner = await readFile(file, 'utf8').catch(() => undefined);
-  if (owner === undefined) return true;
-  // An empty file is being written right now; give it time before calling it abandoned.
-  const age = Date.now() - (await stat(file).catch(() => ({ mtimeMs: 0 }))).mtimeMs;
-  if (owner === '' && age < 10_000) return false;
-  if (owner !== '' && (await stat(owner).catch(() => undefined))) return false;
-  await rm(file, { force: true });
-  return true;
-}
-
 /** Gives a range back. Only when no process with its ids is left. */
-export async function releaseRange(paths: StatePaths, range: IdRange): Promise<void> {
-  await rm(join(rangeDirectory(paths), String(range.base)), { force: true });
+export async function releaseRange(paths: StatePaths, range: IdRange, owner: Owner): Promise<void> {
+  await releaseClaim(rangeDirectory(paths), String(range.base), owner);
 }

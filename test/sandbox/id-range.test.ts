@@ -1,4 +1,4 @@
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, rename, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
@@ -21,7 +21,7 @@ test('many processes at once never get the same range', async (t) => {
   const source = `
     import { allocateRange } from '${join(import.meta.dirname, '../../src/sandbox/id-range.ts')}';
     const paths = JSON.parse(process.argv[1]);
-    for (let i = 0; i < 5; i++) console.log((await allocateRange(paths, paths.hostRun)).base);`;
+    for (let i = 0; i < 5; i++) console.log((await allocateRange(paths, [paths.hostRun])).base);`;
   const children = Array.from({ length: 6 }, () =>
     execa(process.execPath, ['--input-type=module', '-e', source, JSON.stringify(paths)]),
   );
@@ -36,14 +36,43 @@ test('many processes at once never get the same range', async (t) => {
 
 test('a range is free again when it is released, or when its box is gone', async (t) => {
   await using paths = await privatePaths();
-  const box = join(paths.hostRun, 'box');
+  const [box, parked, other] = ['box', 'parked', 'other'].map((name) =>
+    join(paths.hostRun, name),
+  ) as [string, string, string];
   await mkdir(box);
-  const first = await allocateRange(paths, box);
-  t.not((await allocateRange(paths, paths.hostRun)).base, first.base);
-  await rm(box, { recursive: true });
-  t.is((await allocateRange(paths, paths.hostRun)).base, first.base);
-  await releaseRange(paths, first);
-  t.is((await allocateRange(paths, paths.hostRun)).base, first.base);
+  await mkdir(other);
+  const first = await allocateRange(paths, [box, parked, box]);
+  const second = await allocateRange(paths, [other]);
+  t.not(second.base, first.base);
+  await rename(box, parked);
+  const third = await allocateRange(paths, [other]);
+  t.not(third.base, first.base, 'a parked box is alive');
+  await rm(parked, { recursive: true });
+  t.is((await allocateRange(paths, [other])).base, first.base);
+  await releaseRange(paths, first, [box, parked, box]);
+  t.not((await allocateRange(paths, [other])).base, first.base, 'it is somebody else’s by now');
+  await releaseRange(paths, second, [other]);
+  t.is((await allocateRange(paths, [other])).base, second.base);
+});
+
+test('what dead boxes had is given to one of many that find it at once', async (t) => {
+  await using paths = await privatePaths();
+  const ranges = join(paths.hostRun, 'ranges');
+  await mkdir(ranges);
+  for (let index = 1; index <= 60; index++) {
+    const base = String(0x7000_0000 + index * RANGE_SIZE);
+    await writeFile(join(ranges, base), join(paths.hostRun, 'gone'));
+  }
+  const source = `
+    import { allocateRange } from '${join(import.meta.dirname, '../../src/sandbox/id-range.ts')}';
+    const paths = JSON.parse(process.argv[1]);
+    const all = Array.from({ length: 10 }, () => allocateRange(paths, [paths.hostRun]));
+    for (const range of all) console.log((await range).base);`;
+  const children = Array.from({ length: 6 }, () =>
+    execa(process.execPath, ['--input-type=module', '-e', source, JSON.stringify(paths)]),
+  );
+  const bases = (await Promise.all(children)).flatMap(({ stdout }) => stdout.split('\n'));
+  t.is(new Set(bases).size, 60);
 });
 
 test('the block is the administrator’s to set', async (t) => {

@@ -1,0 +1,83 @@
+import { mkdir, open, readFile, rm, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { tryLockDescriptor } from '../kernel/flock.ts';
+import { hasErrno } from '../kernel/libc.ts';
+
+/** How long the maker of a claim may take to write its owner into it, ms. */
+const WRITING = 10_000;
+
+/** How often the lock is asked for again, ms. */
+const POLL = 2;
+
+/**
+ * Whoever has a claim lives where one of these directories is; none of them: the claim counts as
+ * free. They are looked at in this order, so that one that moves is not missed: a parked box is
+ * `boxes/ID`, then `parked/ID`, then `boxes/ID`.
+ */
+export type Owner = readonly string[];
+
+/**
+ * Claims `name` for `owner`, one of whose directories must exist. False when a living owner has it.
+ * The claim is a file of that name in `directory`, made with O_EXCL, whose content names the owner.
+ */
+export async function claim(directory: string, name: string, owner: Owner): Promise<boolean> {
+  const path = join(directory, name);
+  for (;;) {
+    try {
+      await using file = await open(path, 'wx', 0o600);
+      await file.writeFile(owner.join('\n'));
+      return true;
+    } catch (error) {
+      if (!hasErrno(error, 'EEXIST')) throw error;
+    }
+    const owned = await ownerOf(path);
+    if (owned === 'living') return false;
+    if (owned === 'gone') await locked(directory, () => removeAbandoned(path));
+  }
+}
+
+/** Makes the folder that claims are in. */
+export async function ensureClaims(directory: string): Promise<void> {
+  await mkdir(directory, { recursive: true, mode: 0o755 });
+}
+
+/** Gives a claim back, if it is that owner's. */
+export async function releaseClaim(directory: string, name: string, owner: Owner): Promise<void> {
+  const path = join(directory, name);
+  await locked(directory, async () => {
+    const found = await readFile(path, 'utf8').catch(() => undefined);
+    if (found === owner.join('\n')) await rm(path, { force: true });
+  }).catch((error) => {
+    if (!hasErrno(error, 'ENOENT')) throw error;
+  });
+}
+
+/**
+ * Claims are made by anybody at any time, but removed by one process at a time: else one that has
+ * found an abandoned claim would remove what another has made in its place.
+ */
+async function locked(directory: string, work: () => Promise<void>): Promise<void> {
+  await using folder = await open(directory, 'r');
+  while (!tryLockDescriptor(folder.fd)) await sleep(POLL);
+  await work();
+}
+
+async function removeAbandoned(path: string): Promise<void> {
+  if ((await ownerOf(path)) === 'gone') await rm(path, { force: true });
+}
+
+/** Whether a claim's owner lives; `gone` when its maker died before it wrote one. */
+async function ownerOf(path: string): Promise<'living' | 'gone' | 'no claim'> {
+  const owner = await readFile(path, 'utf8').catch(() => undefined);
+  if (owner === undefined) return 'no claim';
+  if (owner === '') {
+    // Being written right now; give it time before calling it abandoned.
+    const { mtimeMs } = await stat(path).catch(() => ({ mtimeMs: Date.now() }));
+    return Date.now() - mtimeMs > WRITING ? 'gone' : 'living';
+  }
+  for (const home of owner.split('\n')) {
+    if (await stat(home).catch(() => undefined)) return 'living';
+  }
+  return 'gone';
+}
