@@ -4,11 +4,11 @@ import type { Connection } from './libvirt/connection.ts';
 import { callerIds, type RunRequest } from './run/request.ts';
 import { type RunHooks, type RunReport, run } from './run/run.ts';
 import { commandUser } from './run/user.ts';
-import { type Capability, ROOT_CAPABILITIES } from './sandbox/capabilities.ts';
+import type { Capability } from './sandbox/capabilities.ts';
 import { type Engine, openSandbox } from './sandbox/open.ts';
+import { commandPolicy } from './sandbox/policy.ts';
 import type { SandboxProcess } from './sandbox/process.ts';
 import type { Sandbox } from './sandbox/sandbox.ts';
-import { seccompFilter } from './sandbox/seccomp/profile.ts';
 import { type SandboxSpecification, sandboxSpecification } from './sandbox/specification.ts';
 import { type StatePaths, statePaths } from './state/paths.ts';
 
@@ -101,13 +101,17 @@ export class Kiln implements AsyncDisposable {
     }
     try {
       const user = commandUser(image.manifest, wanted);
-      const basic = user.uid === 0 ? ROOT_CAPABILITIES : [];
-      const capabilities = [...new Set([...basic, ...capAdd])];
-      const seccomp = await seccompFilter(this.paths, profile, capabilities);
+      const { network, allowMissing } = rest;
+      const policy = await commandPolicy(this.paths, {
+        user,
+        capAdd,
+        seccomp: profile,
+        ...(network === undefined ? {} : { network }),
+        ...(allowMissing === undefined ? {} : { allowMissing }),
+      });
       const specification = sandboxSpecification({ ...rest, root: image.tree, image: id });
       const use = { user, caller: callerIds() };
       const sandbox = await openSandbox(this.#engine, specification, use);
-      const policy = { user: user.spec, capabilities, seccomp };
       const { environment, workdir } = image.manifest;
       const close = () => sandbox.close();
       return {

@@ -1,4 +1,5 @@
 import { Command } from 'commander';
+import { describeRefusal } from '../run/refusal.ts';
 import { resultOfFailure, resultOfRun } from '../run/result.ts';
 import { type RunHooks, type RunReport, run } from '../run/run.ts';
 import { Timeline } from '../run/timeline.ts';
@@ -7,6 +8,7 @@ import { replaceParked } from './background.ts';
 import { openEngine } from './engine.ts';
 import { printError } from './errors.ts';
 import { commandStatus, exitStatus, KILN_FAILED } from './exit-status.ts';
+import { printLayers } from './explain.ts';
 import { listenForInterruption } from './interruption.ts';
 import { pickImage } from './pick-image.ts';
 import { reportResult } from './report-result.ts';
@@ -15,6 +17,7 @@ import { addSandboxOptions, runRequest, type SandboxOptions } from './sandbox-op
 interface RunOptions extends SandboxOptions {
   readonly json?: boolean;
   readonly tty?: boolean;
+  readonly explain?: boolean;
 }
 
 const EXAMPLES = `
@@ -27,6 +30,8 @@ Examples:
   kiln run -r debian-build --bind .:/work --workdir /work --memory 2G --timeout 10m -- make
   kiln run -r debian-build --copy-in hello.c:/tmp/hello.c --workdir /tmp \\
       --artifact hello --resultdir out -- gcc -o hello hello.c
+  kiln run -r debian-build --secret token=./token -- sh -c 'wc -c /run/secrets/token'
+  kiln run -r debian-build --seccomp strict --explain -- true
   kiln run -r debian-build --tty -- vi`;
 
 /** `kiln run`. */
@@ -39,6 +44,7 @@ export function command(): Command {
   return addSandboxOptions(it)
     .option('--json', 'print the result as JSON on stderr’s last line; see docs/result.md')
     .option('-t, --tty', 'give it a terminal: colours, line editing, window size')
+    .option('--explain', 'print what would stand around the command, and run nothing')
     .addHelpText('after', EXAMPLES)
     .action((argv: string[], options: RunOptions) => runCommand(argv, options, it));
 }
@@ -67,6 +73,10 @@ export async function runCommand(
     const { id, name } = image.manifest;
     used = { id, name };
     request = { ...request, image: id };
+    if (options.explain === true) {
+      printLayers(request, image.manifest, json);
+      return;
+    }
     const hooks: RunHooks = {
       signal: interruption.signal,
       ...(terminal === undefined ? {} : { terminal }),
@@ -103,6 +113,12 @@ function announce(report: RunReport, options: RunOptions): void {
   if (report.failure !== undefined) {
     printError(report.failure);
     if (process.exitCode === 0) process.exitCode = KILN_FAILED;
+  }
+  const { refused = [] } = report;
+  if (process.exitCode !== 0 && refused.length > 0) {
+    const calls = refused.map(describeRefusal);
+    const text = calls.map(({ syscall, action }) => `${syscall} (${action})`).join(', ');
+    process.stderr.write(`kiln: refused system calls, which may be why: ${text}\n`);
   }
   if (options.keep !== undefined) {
     process.stderr.write(`kiln: kept as ${report.box}: kiln shell ${report.box}\n`);

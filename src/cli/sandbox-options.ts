@@ -2,6 +2,7 @@ import { resolve } from 'node:path';
 import { type Command, Option } from 'commander';
 import { callerIds, type RunRequest } from '../run/request.ts';
 import { type Capability, parseCapability } from '../sandbox/capabilities.ts';
+import { OPTIONAL_LAYERS, type OptionalLayer, parseLayer } from '../sandbox/layers.ts';
 import type { SandboxSpecification } from '../sandbox/specification.ts';
 import {
   parseBind,
@@ -9,6 +10,7 @@ import {
   parseCount,
   parseCpus,
   parseEnvironment,
+  parseSecret,
   parseSize,
   parseTime,
   parseTmpfs,
@@ -35,6 +37,8 @@ export interface SandboxOptions {
   readonly capAdd: readonly Capability[];
   readonly profile: 'default' | 'nested';
   readonly seccomp: string;
+  readonly secret: readonly ReturnType<typeof parseSecret>[];
+  readonly allowMissing: readonly OptionalLayer[];
   readonly artifact: readonly string[];
   readonly resultdir?: string;
   readonly keep?: number | true;
@@ -82,8 +86,19 @@ export function addSandboxOptions(command: Command): Command {
     new Option('--profile <profile>', 'nested: other sandboxes can be made in it')
       .choices(['default', 'nested'])
       .default('default'),
-    new Option('--seccomp <profile>', 'default, or a JSON file in podman’s format').default(
-      'default',
+    new Option(
+      '--seccomp <profile>',
+      'default, build (tracing allowed), strict, or a JSON file in podman’s format',
+    ).default('default'),
+    repeated(
+      '--secret <name=file>',
+      'show a file as /run/secrets/NAME, to the command’s user only',
+      parseSecret,
+    ),
+    repeated(
+      '--allow-missing <layer>',
+      `go on without it where this host cannot give it: ${OPTIONAL_LAYERS.join(', ')}`,
+      parseLayer,
     ),
     repeated('--artifact <glob>', 'copy these files out afterwards', (text) => text),
     new Option('--resultdir <dir>', 'where artifacts and result.json go'),
@@ -125,6 +140,11 @@ export function runRequest(
     capAdd: options.capAdd,
     seccomp: nested && options.seccomp === 'default' ? 'nested' : options.seccomp,
     ...(nested ? { nested } : {}),
+    ...optional('secrets', options.secret.length === 0 ? undefined : options.secret),
+    ...optional(
+      'allowMissing',
+      options.allowMissing.length === 0 ? undefined : options.allowMissing,
+    ),
     network: network(options, command),
     binds: options.bind,
     tmpfs: options.tmpfs,

@@ -39,7 +39,12 @@ async function enterKept(id: string, tty: boolean): Promise<void> {
   try {
     const seccomp = await seccompFilter(engine.paths, session.seccomp, session.capabilities);
     const command = await sandbox.spawn(SHELL, {
-      policy: { user: session.user, capabilities: session.capabilities, seccomp },
+      policy: {
+        user: session.user,
+        capabilities: session.capabilities,
+        seccomp,
+        ...(session.landlock === undefined ? {} : { landlock: session.landlock }),
+      },
       env: { ...session.env, ...(process.env.TERM && tty ? { TERM: process.env.TERM } : {}) },
       workdir: session.workdir,
       ...(tty ? { terminal: { rows: process.stdout.rows, columns: process.stdout.columns } } : {}),

@@ -76,6 +76,15 @@ export function parseEnvironment(text: string): [string, string] {
   return [name, equals < 0 ? (process.env[name] ?? '') : text.slice(equals + 1)];
 }
 
+/** `NAME=FILE` of --secret; FILE is relative to the working directory. */
+export function parseSecret(text: string): { name: string; file: string } {
+  const [, name = '', file = ''] = /^([\w.-]+)=(.+)$/.exec(text) ?? [];
+  if (file === '' || name.startsWith('.')) {
+    throw new InvalidArgumentError('write it as NAME=FILE.');
+  }
+  return { name, file: resolve(file) };
+}
+
 function absoluteTarget(path: string): string {
   if (!path.startsWith('/') || path.split('/').includes('..')) {
     throw new InvalidArgumentError(`${path || 'the target'} is not an absolute path without “..”.`);

@@ -126,13 +126,13 @@ static const char *measure_setup(const struct message *setup, char *facts, size_
     const char *path = field_string(&field, 0);
     uint32_t number;
     if (field.tag == SETUP_MASK) {
-      if (!is_masked(path)) return "masked paths: one shows what it should hide";
+      if (!is_masked(path)) return "masked-paths: one shows what it should hide";
       add(facts, size, "mask=%s\n", path);
     } else if (field.tag == SETUP_READONLY) {
-      if (!is_readonly(path)) return "read-only paths: one can be written to";
+      if (!is_readonly(path)) return "read-only-paths: one can be written to";
       add(facts, size, "readonly=%s\n", path);
     } else if (field.tag == SETUP_NAMESPACES && field_u32(&field, 0, &number) == 0) {
-      if (!limits_namespaces(number)) return "namespace limit: the box could make more namespaces";
+      if (!limits_namespaces(number)) return "namespace-limit: the box could make more namespaces";
       add(facts, size, "namespace_limit=%u\n", number);
     }
   }
@@ -202,11 +202,11 @@ static void measure_namespaces(char *facts, size_t size) {
 
 int measure_box(const struct message *setup, char *facts, size_t size, const char **problem) {
   measure_namespaces(facts, size);
-  *problem = "user namespace: container root is the host's root";
+  *problem = "user-namespace: container root is the host's root";
   if (measure_ids(facts, size) != 0) return -1;
   *problem = "network: an interface that was not asked for is in the box";
   if (measure_network(wants_network(setup), facts, size) != 0) return -1;
-  *problem = "pid namespace: the init is not pid 1 of a nested one, and alone there";
+  *problem = "pid-namespace: the init is not pid 1 of a nested one, and alone there";
   if (getpid() != 1 || !is_alone()) return -1;
   *problem = "mounts: one is the host's (cgroup, sysfs, devices), or takes setuid or devices";
   if (measure_mounts(facts, size) != 0) return -1;

@@ -305,9 +305,9 @@ int mounts_directory(const struct field *field) {
 }
 
 // More than these cannot be made in the box, whoever asks: limits of its user namespace
-// (namespaces(7)). What exists already stays.
+// (namespaces(7)). What exists already stays. Not of mount namespaces: each detached mount is one.
 static int limit_namespaces(const struct field *field, struct failure *failure) {
-  static const char *const kinds[] = {"cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts"};
+  static const char *const kinds[] = {"cgroup", "ipc", "net", "pid", "time", "user", "uts"};
   uint32_t most;
   if (field_u32(field, 0, &most) != 0) {
     errno = EBADMSG;

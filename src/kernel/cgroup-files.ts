@@ -71,6 +71,33 @@ export class ProcessCgroups {
     });
   }
 
+  /**
+   * The limits that are in force, as the kernel's files have them now; what is unlimited is left
+   * out. @param id as it was given to {@link limit}
+   */
+  limits(id: string): CgroupLimits {
+    const text = (group: { path: string } | undefined, name: string) =>
+      group === undefined ? undefined : readText(join(group.path, name))?.trim();
+    const memory = this.#nearest('memory', 'memory.max', 'memory.limit_in_bytes');
+    const cpu = this.#nearest('cpu', 'cpu.max', 'cpu.cfs_quota_us');
+    const pids = this.#pidsGroup(id) ?? this.#nearest('pids', 'pids.max', 'pids.max')?.path;
+    const bytes = Number(
+      text(memory, memory?.version === 2 ? 'memory.max' : 'memory.limit_in_bytes'),
+    );
+    const [quota, period] =
+      cpu?.version === 2
+        ? (text(cpu, 'cpu.max') ?? '').split(' ').map(Number)
+        : [Number(text(cpu, 'cpu.cfs_quota_us')), Number(text(cpu, 'cpu.cfs_period_us'))];
+    const most = Number(pids === undefined ? undefined : readText(join(pids, 'pids.max')));
+    const share = (quota ?? 0) / (period ?? 0);
+    return {
+      // v1 has the most pages there can be for no limit.
+      ...(bytes > 0 && bytes < 2 ** 60 ? { memory: bytes } : {}),
+      ...(share > 0 && Number.isFinite(share) ? { cpus: share } : {}),
+      ...(most > 0 ? { pids: most } : {}),
+    };
+  }
+
   /** Bytes the group of the process holds right now, page cache included; undefined where the kernel does not tell. */
   memoryBytes(): number | undefined {
     const group = this.#nearest('memory', 'memory.current', 'memory.usage_in_bytes');

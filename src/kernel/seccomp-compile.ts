@@ -29,6 +29,9 @@ const COMPARISONS = {
   SCMP_CMP_MASKED_EQ: 7,
 } as const;
 
+/** Asks whoever holds the filter's listener (seccomp_unotify(2)). Not for profiles to say. */
+const ASK = 0x7fc00000;
+
 export type FilterAction = keyof typeof ACTIONS;
 export type FilterComparison = keyof typeof COMPARISONS;
 /** The names of all actions and comparisons, for schemas. */
@@ -56,10 +59,25 @@ const OPTIMIZE_BINARY_TREE = 2;
 /** What libseccomp calls a system call it does not know at all. */
 const NR_SCMP_ERROR = -1;
 const EEXIST = 17;
+const ENOSYS = 38;
 const EACCES = 13;
 
 function actionNumber(action: FilterAction, errno: number): number {
   return action === 'SCMP_ACT_ERRNO' ? ACTIONS[action] | (errno & 0xffff) : ACTIONS[action];
+}
+
+const REFUSALS: readonly FilterAction[] = [
+  'SCMP_ACT_ERRNO',
+  'SCMP_ACT_KILL',
+  'SCMP_ACT_KILL_THREAD',
+  'SCMP_ACT_KILL_PROCESS',
+];
+
+/** The same, but asking where the profile refuses, save where a rule says there is no such call. */
+function askingNumber(action: FilterAction, errno: number, isRule: boolean): number {
+  if (!REFUSALS.includes(action)) return actionNumber(action, errno);
+  const absent = isRule && action === 'SCMP_ACT_ERRNO' && errno === ENOSYS;
+  return absent ? actionNumber(action, errno) : ASK;
 }
 
 /** struct scmp_arg_cmp { unsigned arg; enum op; uint64_t a, b; } */
@@ -77,15 +95,21 @@ function argumentBytes(args: FilterRule['args']): Buffer {
 /**
  * The filter as struct sock_filter[]. Calls of other ABIs of this machine (`architectures`, in
  * libseccomp's names such as `x86`) are filtered by the same rules. Unknown names are left out.
- * @throws KilnError E_SECCOMP, SyscallError
+ * `asking`: instead of refusing a call, the filter asks its listener; a rule that answers ENOSYS is
+ * left alone, for it is there to be answered fast (clone3).
+ * @throws KilnError E_SECCOMP (for `asking` also where libseccomp or the kernel cannot), SyscallError
  */
 export function compileFilter(
   fallback: { readonly action: FilterAction; readonly errno: number },
   rules: readonly FilterRule[],
   architectures: readonly string[],
+  asking = false,
 ): Buffer {
   const seccomp = library();
-  const context = seccomp.init(actionNumber(fallback.action, fallback.errno));
+  const number = (action: FilterAction, errno: number, isRule = true) =>
+    asking ? askingNumber(action, errno, isRule) : actionNumber(action, errno);
+  const fallbackNumber = number(fallback.action, fallback.errno, false);
+  const context = seccomp.init(fallbackNumber);
   if (context === null) throw new KilnError('E_SECCOMP', 'libseccomp cannot make a filter');
   const done = (call: string, result: number, ...accepted: readonly number[]) => {
     if (result < 0 && !accepted.includes(-result)) throw new SyscallError(call, -result);
@@ -98,13 +122,13 @@ export function compileFilter(
     }
     for (const rule of rules) {
       const args = argumentBytes(rule.args);
-      const action = actionNumber(rule.action, rule.errno);
+      const action = number(rule.action, rule.errno);
       // A rule that says what the default does is refused (EACCES), and of no use.
-      if (action === actionNumber(fallback.action, fallback.errno)) continue;
+      if (action === fallbackNumber) continue;
       for (const name of rule.names) {
-        const number = seccomp.resolve(name);
-        if (number === NR_SCMP_ERROR) continue;
-        const result = seccomp.ruleAdd(context, action, number, rule.args.length, args);
+        const call = seccomp.resolve(name);
+        if (call === NR_SCMP_ERROR) continue;
+        const result = seccomp.ruleAdd(context, action, call, rule.args.length, args);
         done(`seccomp_rule_add ${name}`, result, EEXIST, EACCES);
       }
     }
@@ -112,6 +136,11 @@ export function compileFilter(
   } finally {
     seccomp.release(context);
   }
+}
+
+/** The name of a call: `architecture` is an AUDIT_ARCH_ number, as the kernel tells it. */
+export function systemCallName(architecture: number, number: number): string {
+  return library().resolveNumber(architecture, number) ?? `system call ${number}`;
 }
 
 function exported(write: (fd: number) => void): Buffer {

@@ -64,6 +64,9 @@ export function library() {
     init: lib.func('void *seccomp_init(uint32_t action)'),
     attrSet: lib.func('int seccomp_attr_set(void *context, int attribute, uint32_t value)'),
     resolve: lib.func('int seccomp_syscall_resolve_name(const char *name)'),
+    resolveNumber: lib.func(
+      'str seccomp_syscall_resolve_num_arch(uint32_t architecture, int number)',
+    ) as (architecture: number, number: number) => string | null,
     ruleAdd: lib.func(
       'int seccomp_rule_add_array(void *context, uint32_t action, int number, unsigned int count, void *arguments)',
     ),

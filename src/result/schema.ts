@@ -38,19 +38,49 @@ const failure = z
 
 const mount = z.object({ path: z.string(), type: z.string(), options: z.array(z.string()) });
 
+const limits = z
+  .object({
+    memory: count.optional().describe('bytes'),
+    cpus: z.number().optional().describe('processors’ worth of time'),
+    pids: count.optional().describe('processes and threads'),
+  })
+  .describe('as the files of the box’s cgroups have them; what is absent is unlimited');
+
+const refusedCall = z
+  .object({
+    syscall: z.string(),
+    action: z.string().describe('the errno it got, or KILL'),
+    count: z.int().min(1),
+  })
+  .describe('a kind of system call that the seccomp filter refused');
+
 const policy = z
   .object({
     namespaces: z.array(z.string()).describe('those that are not the host’s'),
     uidMap: z
       .tuple([z.int(), z.int(), z.int()])
       .describe('first id in the box, first id on the host, how many'),
+    gidMap: z.tuple([z.int(), z.int(), z.int()]).optional(),
     interfaces: z.array(z.string()).describe('network interfaces in the box'),
     mounts: z.array(mount),
+    masked: z.array(z.string()).optional().describe('paths that show nothing'),
+    readOnlyPaths: z.array(z.string()).optional().describe('the kernel’s, not to be written to'),
+    devices: z.array(z.string()).optional().describe('device nodes in /dev'),
+    namespaceLimit: count
+      .nullable()
+      .optional()
+      .describe('how many namespaces of a kind can be made; null is no limit'),
     uid: count,
     gid: count,
     groups: z.array(count),
     noNewPrivileges: z.boolean(),
     seccomp: z.enum(['none', 'strict', 'filter']),
+    landlock: z
+      .object({ abi: z.int().min(1), walls: z.array(z.string()) })
+      .nullable()
+      .optional()
+      .describe('tried before the command started; null is none'),
+    limits: limits.optional(),
     capabilities: z.object({
       bounding: z.array(z.string()),
       effective: z.array(z.string()),
@@ -139,6 +169,10 @@ const resultSchema = z
     planDigest: sha256.describe('same request, same image: same digest'),
     image: z.object({ id: z.string(), name: z.string() }).nullable(),
     policy: policy.nullable().describe('null when no box was measured'),
+    refusedCalls: z
+      .array(refusedCall)
+      .optional()
+      .describe('to the command and its children; 32 kinds at most, absent when nobody counted'),
     phases: z.array(phase).describe('in the order in which they ended'),
     resources,
     artifacts: z.array(artifact).describe('sorted by path'),

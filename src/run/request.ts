@@ -1,4 +1,5 @@
 import type { Capability } from '../sandbox/capabilities.ts';
+import type { OptionalLayer } from '../sandbox/layers.ts';
 import type { Bind, SandboxLimits, SandboxSpecification } from '../sandbox/specification.ts';
 import type { TimeLimits } from './supervise.ts';
 
@@ -29,6 +30,10 @@ export interface RunRequest {
   readonly time: TimeLimits;
   readonly copyIn: readonly { readonly source: string; readonly target: string }[];
   readonly artifacts: readonly string[];
+  /** Files of the host that only the command's user finds, in /run/secrets. */
+  readonly secrets?: readonly { readonly name: string; readonly file: string }[];
+  /** Layers that need not be there where this host cannot give them. */
+  readonly allowMissing?: readonly OptionalLayer[];
   /** Where artifacts and result.json go, absolute on the host. */
   readonly resultDirectory?: string;
   /** Keep the box so many seconds after the command. */

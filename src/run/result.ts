@@ -3,6 +3,7 @@ import type { CgroupUsage } from '../kernel/cgroup-usage.ts';
 import { digestOf } from '../result/digest.ts';
 import type { Result } from '../result/schema.ts';
 import { RESULT_VERSION } from '../result/version.ts';
+import { describeRefusal } from './refusal.ts';
 import type { RunRequest } from './request.ts';
 import type { RunReport } from './run.ts';
 import type { Phase } from './timeline.ts';
@@ -41,6 +42,7 @@ export function resultOfRun(context: ResultContext, report: RunReport): Result {
     failure: report.failure === undefined ? null : failureOf(report.failure, 'artifacts'),
     image: { ...report.image },
     policy: measuredPolicy(report.measured),
+    ...(report.refused === undefined ? {} : { refusedCalls: report.refused.map(describeRefusal) }),
     resources: resourcesOf(report.usage),
     artifacts: [...(report.collection?.artifacts ?? [])],
     warnings: [...report.warnings],
@@ -75,7 +77,11 @@ function common(
     durationMs: Math.round(end * 1000) / 1000,
     exitStatus,
     // Values of the environment may be secrets; result.json is often shown around.
-    request: { ...request, env: Object.keys(request.env) },
+    request: {
+      ...request,
+      env: Object.keys(request.env),
+      ...(request.secrets === undefined ? {} : { secrets: secretNames(request) }),
+    },
     planDigest: digestOf(planOf(request)),
     phases: phases.map(({ name, start, duration }) => ({
       name,
@@ -88,7 +94,13 @@ function common(
 /** The part of a request that decides what happens in the box, not where things go afterwards. */
 function planOf(request: RunRequest): Partial<RunRequest> {
   const { resultDirectory: _directory, caller: _caller, keepSeconds: _keep, ...plan } = request;
-  return plan;
+  // Where secrets lie on the host is nobody's business.
+  if (plan.secrets === undefined) return plan;
+  return { ...plan, secrets: secretNames(plan).map((name) => ({ name, file: '' })) };
+}
+
+function secretNames({ secrets = [] }: Pick<RunRequest, 'secrets'>): string[] {
+  return secrets.map(({ name }) => name);
 }
 
 /** A copy with exactly the fields that the schema has. */
@@ -97,13 +109,23 @@ export function measuredPolicy(measured: RunReport['measured']): Result['policy'
   return {
     namespaces: [...namespaces],
     uidMap: [...uidMap],
+    gidMap: [...measured.gidMap],
     interfaces: [...interfaces],
+    masked: [...measured.masked],
+    readOnlyPaths: [...measured.readonlyPaths],
+    devices: [...measured.devices],
+    namespaceLimit: measured.namespaceLimit,
     mounts: mounts.map((mount) => ({ ...mount, options: [...mount.options] })),
     uid,
     gid,
     groups: [...groups],
     noNewPrivileges: measured.noNewPrivileges,
     seccomp: measured.seccomp,
+    landlock:
+      measured.landlock === null
+        ? null
+        : { abi: measured.landlock.abi, walls: [...measured.landlock.walls] },
+    ...(measured.limits === undefined ? {} : { limits: { ...measured.limits } }),
     capabilities: {
       bounding: [...measured.capabilities.bounding],
       effective: [...measured.capabilities.effective],

@@ -3,16 +3,17 @@ import type { Collection } from '../artifacts/collect.ts';
 import type { ArtifactWarning } from '../artifacts/warning.ts';
 import { KilnError } from '../errors.ts';
 import { type LeasedImage, leaseImage } from '../image/store/images.ts';
-import { ProcessCgroups } from '../kernel/cgroup-files.ts';
+import { type CgroupLimits, ProcessCgroups } from '../kernel/cgroup-files.ts';
 import type { CgroupUsage } from '../kernel/cgroup-usage.ts';
-import { ROOT_CAPABILITIES } from '../sandbox/capabilities.ts';
 import type { BoxFacts, CommandFacts } from '../sandbox/facts.ts';
 import { type Engine, openSandbox } from '../sandbox/open.ts';
+import { commandPolicy } from '../sandbox/policy.ts';
 import type { SandboxProcess } from '../sandbox/process.ts';
+import type { RefusedCall } from '../sandbox/protocol.ts';
 import type { Sandbox } from '../sandbox/sandbox.ts';
-import { seccompFilter } from '../sandbox/seccomp/profile.ts';
-import { type CommandPolicy, sandboxSpecification } from '../sandbox/specification.ts';
+import { sandboxSpecification } from '../sandbox/specification.ts';
 import type { RunRequest } from './request.ts';
+import { readSecrets } from './secrets.ts';
 import { type CommandEnd, supervise } from './supervise.ts';
 import { type Phase, Timeline } from './timeline.ts';
 import { type CommandUser, commandUser } from './user.ts';
@@ -46,7 +47,9 @@ export interface RunReport {
   readonly limitHit: LimitHit | null;
   readonly usage: CgroupUsage;
   /** Measured inside the box. */
-  readonly measured: BoxFacts & CommandFacts;
+  readonly measured: BoxFacts & CommandFacts & { readonly limits?: CgroupLimits };
+  /** System calls that the filter refused. */
+  readonly refused?: readonly RefusedCall[];
   readonly collection: Collection | undefined;
   /** What it was for did not come out, or not all of it. */
   readonly failure: KilnError | undefined;
@@ -77,7 +80,7 @@ export async function run(
   const user = commandUser(image.manifest, request.user);
   const env = { ...image.manifest.environment, ...request.env };
   const workdir = request.workdir ?? image.manifest.workdir;
-  const policy = await commandPolicy(engine, request, user);
+  const policy = await commandPolicy(engine.paths, { ...request, user });
   const sandbox = await timeline.measure('sandbox', () => enter(engine, request, image, user));
   let kept = false;
   try {
@@ -110,6 +113,7 @@ export async function run(
         user: policy.user,
         capabilities: policy.capabilities,
         seccomp: request.seccomp,
+        ...(policy.landlock === undefined ? {} : { landlock: policy.landlock }),
         env,
         workdir,
       });
@@ -123,7 +127,8 @@ export async function run(
       end,
       limitHit,
       usage,
-      measured: { ...sandbox.facts, ...command.facts },
+      measured: { ...sandbox.facts, ...command.facts, limits: cgroups.limits(sandbox.id) },
+      refused: command.refused,
       collection,
       failure,
       warnings,
@@ -141,17 +146,6 @@ async function takeImage(engine: Engine, request: RunRequest): Promise<LeasedIma
   });
 }
 
-async function commandPolicy(
-  engine: Engine,
-  request: RunRequest,
-  user: CommandUser,
-): Promise<CommandPolicy> {
-  const basic = user.uid === 0 ? ROOT_CAPABILITIES : [];
-  const capabilities = [...new Set([...basic, ...request.capAdd])];
-  const seccomp = await seccompFilter(engine.paths, request.seccomp, capabilities);
-  return { user: user.spec, capabilities, seccomp };
-}
-
 async function enter(
   engine: Engine,
   request: RunRequest,
@@ -165,6 +159,8 @@ async function enter(
     binds: request.binds,
     tmpfs: request.tmpfs,
     limits: request.limits,
+    secrets: await readSecrets(request.secrets),
+    ...(request.allowMissing === undefined ? {} : { allowMissing: request.allowMissing }),
     nested: request.nested === true,
     ...(request.hostname === undefined ? {} : { hostname: request.hostname }),
     ...(request.disk === undefined ? {} : { disk: request.disk }),

@@ -17,6 +17,7 @@ import type { Owner } from './claim.ts';
 import { type DomainOptions, domainXml } from './domain-xml.ts';
 import type { BoxFacts } from './facts.ts';
 import { allocateRange, type IdRange, releaseRange } from './id-range.ts';
+import type { LandlockWall } from './protocol.ts';
 import { ensureSkeleton } from './skeleton.ts';
 
 /** box.json: what is known of a box without asking libvirt. Times are milliseconds since the epoch. */
@@ -45,6 +46,7 @@ export interface BoxSession {
   readonly user: string;
   readonly capabilities: readonly Capability[];
   readonly seccomp: string;
+  readonly landlock?: readonly LandlockWall[];
   readonly env: Readonly<Record<string, string>>;
   readonly workdir: string;
   readonly facts: BoxFacts;

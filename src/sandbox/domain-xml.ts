@@ -33,9 +33,12 @@ function networkXml(network: DomainOptions['network']): { features: string; devi
   };
 }
 
+/** What a box without a limit of its own may have of the host's memory: not the last of it. */
+const MEMORY_SHARE = 0.9;
+
 /**
- * The domain of a generic box (libvirt's formatdomain and drvlxc pages). Memory is the host's: the
- * box's own limit is written to its cgroup at the claim. The skeleton is not `readonly` here but made
+ * The domain of a generic box (libvirt's formatdomain and drvlxc pages). A box's own limit of memory
+ * is written to its cgroup at the claim. The skeleton is not `readonly` here but made
  * so by the init: libvirt's remount drops nosuid and nodev of the file system it lies on, which a
  * user namespace may not, and fails where KILN_STATE is on such a one (a tmpfs, a hardened /var).
  */
@@ -46,7 +49,7 @@ export function domainXml(options: DomainOptions): string {
   return `<domain type='lxc'>
   <name>${escapeXml(options.name)}</name>
   <uuid>${escapeXml(options.uuid)}</uuid>
-  <memory unit='b'>${totalmem()}</memory>
+  <memory unit='b'>${Math.floor(totalmem() * MEMORY_SHARE)}</memory>
   <vcpu>1</vcpu>
   <os><type>exe</type><init>${INIT_PATH}</init></os>
   <idmap><uid ${map}/><gid ${map}/></idmap>

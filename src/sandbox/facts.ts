@@ -1,6 +1,9 @@
 import { readlinkSync } from 'node:fs';
-import { KilnError } from '../errors.ts';
+import type { KilnError } from '../errors.ts';
 import { type Capability, capabilityNames } from './capabilities.ts';
+import type { IdRange } from './id-range.ts';
+import { layerMissing } from './layers.ts';
+import type { LandlockWall, SetupOperation } from './protocol.ts';
 
 /** A mount as the box sees it. */
 interface MeasuredMount {
@@ -15,8 +18,17 @@ export interface BoxFacts {
   readonly namespaces: readonly string[];
   /** First id inside, first id outside, count. */
   readonly uidMap: readonly [number, number, number];
+  readonly gidMap: readonly [number, number, number];
   readonly interfaces: readonly string[];
   readonly mounts: readonly MeasuredMount[];
+  /** Paths that show nothing. */
+  readonly masked: readonly string[];
+  /** Paths of the host's kernel that cannot be written to. */
+  readonly readonlyPaths: readonly string[];
+  /** Names in /dev. */
+  readonly devices: readonly string[];
+  /** How many namespaces of each kind the box may still make; null where nothing limits them. */
+  readonly namespaceLimit: number | null;
 }
 
 /** What was in force on a command when it was about to start, read from its /proc/self/status. */
@@ -27,6 +39,8 @@ export interface CommandFacts {
   readonly noNewPrivileges: boolean;
   /** `filter`, `strict` or `none`. */
   readonly seccomp: 'none' | 'strict' | 'filter';
+  /** Landlock's walls, tried; null without Landlock. */
+  readonly landlock: { readonly abi: number; readonly walls: readonly LandlockWall[] } | null;
   readonly capabilities: {
     readonly bounding: readonly Capability[];
     readonly effective: readonly Capability[];
@@ -50,48 +64,92 @@ function parseLines(facts: string): Map<string, string[]> {
 }
 
 function notMeasured(layer: string, found: string): KilnError {
-  return new KilnError('E_LAYER_MISSING', `the sandbox is not closed: ${layer} (${found})`, {
-    hint: '`kiln doctor` tells what this host lacks; the command was not trusted to a box that leaks',
-    details: { layer },
-  });
+  return layerMissing(layer, found);
+}
+
+/** What a box was to be, for {@link readBoxFacts} to compare it with. */
+export interface BoxPlan {
+  readonly network: 'own' | 'host';
+  readonly range: IdRange;
+  readonly operations: readonly SetupOperation[];
+  /** A time namespace is wanted, too. */
+  readonly time: boolean;
 }
 
 /**
- * Reads the facts of a `ready` answer and compares them with the host. Throws E_LAYER_MISSING when
- * a namespace is the host's.
+ * Reads the facts of a `ready` answer and compares them with the host and the plan. Throws
+ * E_LAYER_MISSING when a namespace is the host's, ids are not those of the box, or something that
+ * was to be hidden or closed is not on the init's list of what it found hidden and closed.
  */
-export function readBoxFacts(text: string, network: 'own' | 'host'): BoxFacts {
+export function readBoxFacts(text: string, plan: BoxPlan): BoxFacts {
   const lines = parseLines(text);
+  const all = (name: string) => lines.get(name) ?? [];
   const namespaces: string[] = [];
-  for (const link of lines.get('ns') ?? []) {
+  for (const link of all('ns')) {
     const name = link.slice(0, link.indexOf(':'));
     if (readlinkSync(`/proc/self/ns/${name}`) !== link) namespaces.push(name);
   }
-  for (const name of network === 'own' ? [...REQUIRED, 'net'] : REQUIRED) {
-    if (!namespaces.includes(name)) throw notMeasured(`${name} namespace`, 'it is the host’s');
+  const required = [
+    ...REQUIRED,
+    ...(plan.network === 'own' ? ['net'] : []),
+    ...(plan.time ? ['time'] : []),
+  ];
+  for (const name of required) {
+    if (!namespaces.includes(name)) throw notMeasured(`${name}-namespace`, 'it is the host’s');
   }
-  const map = (lines.get('uid_map')?.[0] ?? '').split(' ').map(Number);
-  const [inside, outside, count] = map;
-  if (inside !== 0 || !outside || !count) throw notMeasured('user namespace', map.join(' '));
-  return {
-    namespaces,
-    uidMap: [inside, outside, count],
-    interfaces: lines.get('interface') ?? [],
-    mounts: (lines.get('mount') ?? []).map((line) => {
-      const [type = '', options = '', ...path] = line.split(' ');
-      return { path: path.join(' '), type, options: options.split(',') };
-    }),
+  const map = (name: string): [number, number, number] => {
+    const [inside = -1, outside = -1, count = -1] = (all(name)[0] ?? '').split(' ').map(Number);
+    if (inside !== 0 || outside !== plan.range.base || count !== plan.range.count) {
+      throw notMeasured('user-namespace', `${name} is ${inside} ${outside} ${count}`);
+    }
+    return [inside, outside, count];
   };
+  const mounts = all('mount').map((line) => {
+    const [type = '', options = '', ...path] = line.split(' ');
+    return { path: path.join(' '), type, options: options.split(',') };
+  });
+  const limit = all('namespace_limit')[0];
+  const facts: BoxFacts = {
+    namespaces,
+    uidMap: map('uid_map'),
+    gidMap: map('gid_map'),
+    interfaces: all('interface'),
+    mounts,
+    masked: all('mask'),
+    readonlyPaths: all('readonly'),
+    devices: all('device'),
+    namespaceLimit: limit === undefined ? null : Number(limit),
+  };
+  comparePlan(facts, plan.operations);
+  return facts;
+}
+
+function comparePlan(facts: BoxFacts, operations: readonly SetupOperation[]): void {
+  for (const operation of operations) {
+    if (operation.op === 'mask' && !facts.masked.includes(operation.path)) {
+      throw notMeasured('masked-paths', operation.path);
+    }
+    if (operation.op === 'readonly' && !facts.readonlyPaths.includes(operation.path)) {
+      throw notMeasured('read-only-paths', operation.path);
+    }
+    if (operation.op === 'namespaces' && facts.namespaceLimit !== operation.most) {
+      throw notMeasured('namespace-limit', String(facts.namespaceLimit));
+    }
+  }
+}
+
+/** What a command was to have and not to have. */
+export interface CommandPlan {
+  readonly capabilities: bigint;
+  readonly seccomp: boolean;
+  readonly landlock: readonly LandlockWall[];
 }
 
 /**
  * Reads the facts of a `started` answer. Throws E_LAYER_MISSING when something that was to be
  * dropped is still there.
  */
-export function readCommandFacts(
-  text: string,
-  expected: { readonly capabilities: bigint; readonly seccomp: boolean },
-): CommandFacts {
+export function readCommandFacts(text: string, expected: CommandPlan): CommandFacts {
   const lines = parseLines(text);
   const first = (name: string) => lines.get(name)?.[0] ?? '';
   const mask = (name: string) => {
@@ -100,18 +158,26 @@ export function readCommandFacts(
   };
   const bounding = mask('CapBnd');
   const effective = mask('CapEff');
-  if ((bounding & ~expected.capabilities) !== 0n || (effective & ~bounding) !== 0n) {
-    throw notMeasured('capabilities', `bounding set ${first('CapBnd')}`);
+  for (const name of ['CapBnd', 'CapPrm', 'CapEff', 'CapInh', 'CapAmb']) {
+    if ((mask(name) & ~expected.capabilities) !== 0n) {
+      throw notMeasured('capabilities', `${name} is ${first(name)}`);
+    }
   }
   if (first('NoNewPrivs') !== '1') throw notMeasured('no_new_privs', first('NoNewPrivs'));
   const seccomp = (['none', 'strict', 'filter'] as const)[Number(first('Seccomp'))] ?? 'none';
   if (expected.seccomp && seccomp !== 'filter') throw notMeasured('seccomp', seccomp);
+  const abi = Number(first('landlock'));
+  if (expected.landlock.length > 0 && !(abi >= 1)) throw notMeasured('landlock', 'not in force');
+  if (first('descriptors') !== '0') {
+    throw notMeasured('descriptors', `${first('descriptors')} beside stdin, stdout and stderr`);
+  }
   return {
     uid: Number(first('Uid').split('\t')[0]),
     gid: Number(first('Gid').split('\t')[0]),
     groups: first('Groups').split(' ').filter(Boolean).map(Number),
     noNewPrivileges: true,
     seccomp,
+    landlock: abi >= 1 ? { abi, walls: expected.landlock } : null,
     capabilities: {
       bounding: capabilityNames(bounding),
       effective: capabilityNames(effective),

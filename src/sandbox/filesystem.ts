@@ -13,21 +13,52 @@ import type { IdRange } from './id-range.ts';
 import type { SetupOperation } from './protocol.ts';
 import type { Bind, SandboxSpecification } from './specification.ts';
 
-/** Hidden because they tell about, or act on, the whole host: podman's and runc's list. */
+/**
+ * Hidden because they tell about, or act on, the whole host: podman's and runc's list, and what tells
+ * the kernel's addresses, the host's disks, memory and locks, or its command line (which may hold
+ * passwords), or lets anybody make the kernel work (pressure).
+ */
 const MASKED = [
   '/proc/acpi',
   '/proc/asound',
+  '/proc/cmdline',
+  '/proc/diskstats',
   '/proc/interrupts',
+  '/proc/iomem',
+  '/proc/ioports',
+  '/proc/kallsyms',
   '/proc/kcore',
+  '/proc/key-users',
   '/proc/keys',
+  '/proc/kmsg',
+  '/proc/kpagecgroup',
+  '/proc/kpagecount',
+  '/proc/kpageflags',
   '/proc/latency_stats',
+  '/proc/locks',
+  '/proc/modules',
+  '/proc/mtrr',
+  '/proc/pagetypeinfo',
+  '/proc/partitions',
+  '/proc/pressure',
   '/proc/sched_debug',
   '/proc/scsi',
+  '/proc/slabinfo',
+  '/proc/swaps',
   '/proc/timer_list',
   '/proc/timer_stats',
+  '/proc/vmallocinfo',
 ];
 
-const READ_ONLY = ['/proc/bus', '/proc/fs', '/proc/irq', '/proc/sys', '/proc/sysrq-trigger'];
+const READ_ONLY = [
+  '/proc/bus',
+  '/proc/driver',
+  '/proc/fs',
+  '/proc/irq',
+  '/proc/sys',
+  '/proc/sysrq-trigger',
+  '/proc/tty',
+];
 
 /** tmpfs that every box has: private, and gone with it. Mode, and share of the disk limit. */
 const PRIVATE_TMPFS = [
@@ -98,6 +129,26 @@ function bindOperation(
   }
 }
 
+/** Where secrets lie in a box, as with podman and Docker. */
+export const SECRETS = '/run/secrets';
+
+/** A file system of its own, closed once it is filled. */
+function secretOperations(
+  { secrets }: SandboxSpecification,
+  { user: { uid, gid } }: BindOwners,
+): SetupOperation[] {
+  if (secrets.length === 0) return [];
+  return [
+    { op: 'tmpfs', path: SECRETS, mode: 0o500, bytes: 1 << 20 },
+    ...secrets.map(({ name, content }) => {
+      const path = `${SECRETS}/${name}`;
+      return { op: 'owned-file', path, mode: 0o400, uid, gid, content } as const;
+    }),
+    { op: 'directory', path: SECRETS, mode: 0o500, uid, gid },
+    { op: 'readonly', path: SECRETS },
+  ];
+}
+
 function statBind(bind: Bind) {
   try {
     return statSync(bind.source);
@@ -136,6 +187,10 @@ export function planFilesystem(
       closeSync(namespace);
     }
     if (specification.network !== 'private') operations.push({ op: 'network' });
+    // Before /proc/sys is read-only.
+    if (specification.namespaces !== null && !specification.nested) {
+      operations.push({ op: 'namespaces', most: specification.namespaces });
+    }
     for (const { path, mode } of specification.privateTmp
       ? PRIVATE_TMPFS
       : PRIVATE_TMPFS.slice(-1)) {
@@ -157,6 +212,7 @@ export function planFilesystem(
       );
     }
     for (const file of specification.files) operations.push({ op: 'file', ...file });
+    operations.push(...secretOperations(specification, owners));
   } catch (error) {
     descriptors[Symbol.dispose]();
     throw error;

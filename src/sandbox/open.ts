@@ -1,11 +1,11 @@
 import { join } from 'node:path';
 import { KilnError } from '../errors.ts';
-import { ProcessCgroups } from '../kernel/cgroup-files.ts';
 import { tryLock } from '../kernel/flock.ts';
 import type { Connection } from '../libvirt/connection.ts';
 import type { StatePaths } from '../state/paths.ts';
 import { Box, type BoxSession, boxFiles, readBoxRecord, startDomain } from './box.ts';
 import type { BindOwners } from './filesystem.ts';
+import { limitBox } from './limits.ts';
 import { claimParked } from './parking.ts';
 import { Sandbox } from './sandbox.ts';
 import type { SandboxSpecification } from './specification.ts';
@@ -30,7 +30,7 @@ export interface SandboxUse extends BindOwners {
  * Takes a parked box that fits, or starts one, and puts the image and everything else into it.
  * Dispose of the result, or `close()` it: nothing is left then.
  *
- * Throws E_LIMIT, E_SETUP, E_LAYER_MISSING, E_BIND, E_IDMAP, E_NO_RANGE, LibvirtError.
+ * Throws E_SETUP, E_LAYER_MISSING, E_BIND, E_IDMAP, E_NO_RANGE, LibvirtError.
  */
 export async function openSandbox(
   engine: Engine,
@@ -48,8 +48,7 @@ export async function openSandbox(
     throw new KilnError('E_STATE', `cannot write to ${box.directory}`, { cause: error });
   }
   try {
-    const cgroups = await ProcessCgroups.of(box.channel.initPid);
-    cgroups.limit(box.channel.initPid, box.id, specification.limits);
+    await limitBox(box, specification.limits, specification.allowMissing);
   } catch (error) {
     await box.destroy();
     throw error;

@@ -5,7 +5,7 @@ import { Readable, type Writable } from 'node:stream';
 import { ReadStream } from 'node:tty';
 import type { Channel } from './channel.ts';
 import type { CommandFacts } from './facts.ts';
-import { type Answer, encodeSignal, encodeWindowSize } from './protocol.ts';
+import { type Answer, encodeSignal, encodeWindowSize, type RefusedCall } from './protocol.ts';
 
 const signalNumbers: Readonly<Record<string, number>> = constants.signals;
 
@@ -63,6 +63,8 @@ export class SandboxProcess extends EventEmitter<SandboxProcessEvents> {
   signalCode: NodeJS.Signals | null = null;
   killed = false;
   usage: CommandUsage | undefined;
+  /** System calls that its filter refused, to it and its children, known once it has ended. */
+  refused: readonly RefusedCall[] = [];
 
   readonly #channel: Channel;
   readonly #id: number;
@@ -147,6 +149,7 @@ export class SandboxProcess extends EventEmitter<SandboxProcessEvents> {
 
   #onExited(answer: ExitedAnswer): void {
     const { status, userMicroseconds, systemMicroseconds, peakRssBytes } = answer;
+    this.refused = answer.refused;
     this.usage = { userMicroseconds, systemMicroseconds, peakRssBytes };
     const signal = status & 0x7f;
     if (signal === 0) this.exitCode = (status >> 8) & 0xff;

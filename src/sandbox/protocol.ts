@@ -31,7 +31,15 @@ const EXEC = {
   umask: 10,
   signal: 11,
   ttl: 12,
+  landlock: 17,
+  verdicts: 18,
 } as const;
+
+/** Bits of EXEC_LANDLOCK. */
+const LANDLOCK = { files: 1, 'no-tcp': 2, 'abstract-sockets': 4 } as const;
+
+/** A wall of landlock(7): see src/guest/landlock.h. */
+export type LandlockWall = keyof typeof LANDLOCK;
 
 /** One step of building the box's file system, in order. Paths are absolute, inside the box. */
 export type SetupOperation =
@@ -59,6 +67,16 @@ export type SetupOperation =
       readonly mode: number;
       readonly uid: number;
       readonly gid: number;
+    }
+  /** How many namespaces of each kind the box may still make. */
+  | { readonly op: 'namespaces'; readonly most: number }
+  | {
+      readonly op: 'owned-file';
+      readonly path: string;
+      readonly mode: number;
+      readonly uid: number;
+      readonly gid: number;
+      readonly content: Buffer;
     };
 
 /** A resource limit of setrlimit(2). `Infinity` is RLIM_INFINITY. */
@@ -79,9 +97,22 @@ export interface ExecRequest {
   readonly capabilities: bigint;
   /** struct sock_filter[], or nothing for no filter. */
   readonly seccomp?: Buffer;
+  /** Where `seccomp` asks: struct sock_filter[] with the answers. */
+  readonly verdicts?: Buffer;
+  readonly landlock?: readonly LandlockWall[];
   readonly limits: readonly ResourceLimit[];
   readonly terminal?: { readonly rows: number; readonly columns: number };
   readonly umask: number;
+}
+
+/** A kind of system call that the filter refused, as the init counted it. */
+export interface RefusedCall {
+  /** AUDIT_ARCH_… of linux/audit.h */
+  readonly architecture: number;
+  readonly number: number;
+  /** SECCOMP_RET_… with its data */
+  readonly action: number;
+  readonly count: number;
 }
 
 /** What the init answers. `facts` are lines NAME=VALUE. */
@@ -96,6 +127,7 @@ export type Answer =
       readonly userMicroseconds: number;
       readonly systemMicroseconds: number;
       readonly peakRssBytes: number;
+      readonly refused: readonly RefusedCall[];
     }
   | { readonly type: 'failed'; readonly id: number; readonly errno: number; readonly what: string }
   | { readonly type: 'quiet' }
@@ -170,7 +202,10 @@ export function encodeSetup(operations: readonly SetupOperation[]): Buffer {
     else if (o.op === 'readonly') fields.add(9, text(o.path));
     else if (o.op === 'file') {
       fields.add(10, u32(o.mode), text(o.path), Buffer.from(o.content));
-    } else fields.add(11, u32(o.mode), u32(o.uid), u32(o.gid), text(o.path));
+    } else if (o.op === 'directory') {
+      fields.add(11, u32(o.mode), u32(o.uid), u32(o.gid), text(o.path));
+    } else if (o.op === 'namespaces') fields.add(12, u32(o.most));
+    else fields.add(13, u32(o.mode), u32(o.uid), u32(o.gid), text(o.path), o.content);
   }
   return fields.message(REQUEST.setup);
 }
@@ -184,6 +219,9 @@ export function encodeExec(request: ExecRequest): Buffer {
   fields.add(EXEC.user, text(request.user));
   fields.add(EXEC.capabilities, u64(request.capabilities));
   if (request.seccomp !== undefined) fields.add(EXEC.seccomp, request.seccomp);
+  if (request.verdicts !== undefined) fields.add(EXEC.verdicts, request.verdicts);
+  const walls = (request.landlock ?? []).reduce((bits, wall) => bits | LANDLOCK[wall], 0);
+  if (walls !== 0) fields.add(EXEC.landlock, u32(walls));
   for (const { resource, soft, hard } of request.limits) {
     fields.add(EXEC.rlimit, u32(resource), u64(soft), u64(hard));
   }
@@ -278,6 +316,7 @@ function decode(type: number, payload: Buffer): Answer {
         userMicroseconds: number(7),
         systemMicroseconds: number(8),
         peakRssBytes: number(9),
+        refused: refusedCalls(fields.get(10) ?? Buffer.alloc(0)),
       };
     case ANSWER.failed:
       return { type: 'failed', id: number(1), errno: number(4), what: string(5) };
@@ -290,4 +329,15 @@ function decode(type: number, payload: Buffer): Answer {
     default:
       throw malformed(`an answer of unknown type ${type}`);
   }
+}
+
+/** struct refused[] of src/guest/filter.h. */
+function refusedCalls(bytes: Buffer): RefusedCall[] {
+  if (bytes.length % 16 !== 0) throw malformed('a cut list of refused calls');
+  return Array.from({ length: bytes.length / 16 }, (_, i) => ({
+    architecture: bytes.readUInt32LE(16 * i),
+    number: bytes.readInt32LE(16 * i + 4),
+    action: bytes.readUInt32LE(16 * i + 8),
+    count: bytes.readUInt32LE(16 * i + 12),
+  }));
 }

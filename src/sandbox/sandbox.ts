@@ -8,8 +8,10 @@ import { span, traceBox } from '../trace/trace.ts';
 import type { Box, BoxSession } from './box.ts';
 import { capabilityMask } from './capabilities.ts';
 import { BoxControl } from './control.ts';
-import { type BoxFacts, type CommandFacts, readBoxFacts, readCommandFacts } from './facts.ts';
+import { type BoxFacts, readBoxFacts, readCommandFacts } from './facts.ts';
 import { type BindOwners, planFilesystem } from './filesystem.ts';
+import { landlockWalls } from './landlock.ts';
+import { allowedMissing, layerMissing, requireLayer } from './layers.ts';
 import { type HostStdio, SandboxProcess } from './process.ts';
 import {
   type Answer,
@@ -32,6 +34,12 @@ export interface SpawnOptions {
   readonly limits?: readonly ResourceLimit[];
   readonly umask?: number;
 }
+
+/**
+ * No core dumps (RLIMIT_CORE): with a `|` in core_pattern(5), a program of the host's reads them, as
+ * the host's root. 1 and not 0, which such a program gets to see all the same.
+ */
+const NO_CORE: ResourceLimit = { resource: 4, soft: 1, hard: 1 };
 
 const DEFAULT_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 
@@ -68,9 +76,15 @@ export class Sandbox implements AsyncDisposable {
         return answer.type === 'ready' ? answer.facts : undefined;
       });
       traceBox(box.channel.initPid, facts);
+      const { network, allowMissing } = specification;
       return new Sandbox(
         box,
-        readBoxFacts(facts, specification.network === 'host' ? 'host' : 'own'),
+        readBoxFacts(facts, {
+          network: network === 'host' ? 'host' : 'own',
+          range: box.range,
+          operations: plan.operations,
+          time: requireLayer('time-namespace', allowMissing),
+        }),
       );
     } catch (error) {
       await box.destroy();
@@ -96,6 +110,14 @@ export class Sandbox implements AsyncDisposable {
     const id = this.#nextId++;
     const { policy } = options;
     const capabilities = capabilityMask(policy.capabilities);
+    const { plain, asking } = policy.seccomp ?? {};
+    const landlock =
+      policy.landlock ??
+      landlockWalls({
+        capabilities: policy.capabilities,
+        ...(policy.seccomp === undefined ? {} : { seccomp: policy.seccomp.name }),
+        allowMissing: allowedMissing(),
+      });
     const stdio = options.terminal === undefined ? this.#pipes() : this.#terminal();
     try {
       const message = encodeExec({
@@ -105,8 +127,10 @@ export class Sandbox implements AsyncDisposable {
         workdir: options.workdir ?? '/',
         user: policy.user,
         capabilities,
-        ...(policy.seccomp === undefined ? {} : { seccomp: policy.seccomp }),
-        limits: options.limits ?? [],
+        ...(plain === undefined ? {} : { seccomp: asking ?? plain }),
+        ...(asking === undefined || plain === undefined ? {} : { verdicts: plain }),
+        landlock,
+        limits: options.limits ?? [NO_CORE],
         ...(options.terminal === undefined ? {} : { terminal: options.terminal }),
         umask: options.umask ?? 0o022,
       });
@@ -122,7 +146,8 @@ export class Sandbox implements AsyncDisposable {
         return answer.type === 'started' && answer.id === id ? answer : undefined;
       });
       traceBox(this.#box.channel.initPid, started.facts);
-      const facts = this.#verify(started.facts, capabilities, policy.seccomp !== undefined);
+      const seccomp = plain !== undefined;
+      const facts = readCommandFacts(started.facts, { capabilities, seccomp, landlock });
       const host = stdio.host();
       return new SandboxProcess(this.#box.channel, id, started.pid, argv, host, facts, ended);
     } catch (error) {
@@ -185,10 +210,6 @@ export class Sandbox implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
-  }
-
-  #verify(text: string, capabilities: bigint, seccomp: boolean): CommandFacts {
-    return readCommandFacts(text, { capabilities, seccomp });
   }
 
   #pipes(): Stdio {
@@ -272,6 +293,7 @@ function execFailed(answer: Failed, argv: readonly string[]): KilnError {
       details,
     });
   }
+  if (answer.what === 'landlock') return layerMissing('landlock', `not in force (${errno})`);
   return new KilnError('E_EXEC', `cannot start ${command}: ${answer.what}: ${errno}`, {
     details,
     ...(isForkRefused(answer) ? { hint: TOO_FEW_PROCESSES } : {}),

@@ -1,4 +1,7 @@
 import type { Capability } from './capabilities.ts';
+import { allowedMissing, type OptionalLayer } from './layers.ts';
+import type { LandlockWall } from './protocol.ts';
+import type { SeccompFilter } from './seccomp/profile.ts';
 
 /** A part of the host that the box sees. Its owner on the host is the command's user in the box. */
 export interface Bind {
@@ -42,6 +45,12 @@ export interface SandboxSpecification {
     readonly mode: number;
     readonly content: string;
   }[];
+  /** Files in /run/secrets that only the command's user can read. */
+  readonly secrets: readonly Secret[];
+  /** How many namespaces of each kind commands may make; null leaves it to their capabilities. */
+  readonly namespaces: number | null;
+  /** Layers that need not be there where the host cannot give them. */
+  readonly allowMissing: readonly OptionalLayer[];
   /** Bytes each tmpfs may hold: upper, /tmp, /var/tmp, /run, /dev/shm. */
   readonly disk: number;
   readonly limits: SandboxLimits;
@@ -50,6 +59,13 @@ export interface SandboxSpecification {
    * below a user namespace that sees parts of its own covered.
    */
   readonly nested: boolean;
+}
+
+/** Something that is neither logged nor stored. */
+export interface Secret {
+  /** Its name in /run/secrets. */
+  readonly name: string;
+  readonly content: Buffer;
 }
 
 /** What a box may use; undefined is no limit of its own. */
@@ -68,8 +84,9 @@ export interface CommandPolicy {
   readonly user: string;
   /** The bounding set; container root has it in force, other users have no capability. */
   readonly capabilities: readonly Capability[];
-  /** A compiled seccomp filter: struct sock_filter[]. */
-  readonly seccomp?: Buffer;
+  readonly seccomp?: SeccompFilter;
+  /** See landlockWalls(); when missing, `files` is what every command gets. */
+  readonly landlock?: readonly LandlockWall[];
 }
 
 /** Bytes of a tmpfs when nobody says otherwise. */
@@ -87,6 +104,9 @@ export function sandboxSpecification(
     volumes: [],
     tmpfs: [],
     files: [],
+    secrets: [],
+    namespaces: 0,
+    allowMissing: allowedMissing(),
     disk: DEFAULT_DISK,
     limits: {},
     nested: false,

@@ -62,13 +62,13 @@ function libraryName(architecture: string): string {
 
 /**
  * Compiles the text of a profile for a command with these capabilities. `source` names it in errors.
- * Throws E_SECCOMP_PROFILE, E_SECCOMP.
+ * `asking` is missing where this host cannot ask. Throws E_SECCOMP_PROFILE, E_SECCOMP.
  */
 export function compileProfile(
   text: string,
   source: string,
   capabilities: readonly Capability[],
-): Buffer {
+): { readonly plain: Buffer; readonly asking?: Buffer } {
   const profile = parse(text, source);
   const { go, scmp } = native();
   const held = new Set<string>(capabilities.map((name) => `CAP_${name}`));
@@ -88,11 +88,15 @@ export function compileProfile(
     profile.archMap?.find(({ architecture }) => architecture === scmp)?.subArchitectures ??
     profile.architectures ??
     [];
-  return compileFilter(
-    { action: profile.defaultAction, errno: profile.defaultErrnoRet ?? EPERM },
-    rules,
-    others.map(libraryName),
-  );
+  const fallback = { action: profile.defaultAction, errno: profile.defaultErrnoRet ?? EPERM };
+  const architectures = others.map(libraryName);
+  const plain = compileFilter(fallback, rules, architectures);
+  try {
+    return { plain, asking: compileFilter(fallback, rules, architectures, true) };
+  } catch {
+    // Before libseccomp 2.5: refusals are as sure, but nobody can say which there were.
+    return { plain };
+  }
 }
 
 function parse(text: string, source: string): Profile {

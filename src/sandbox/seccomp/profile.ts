@@ -4,14 +4,28 @@ import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
 import type { StatePaths } from '../../state/paths.ts';
 import type { Capability } from '../capabilities.ts';
+import buildProfile from './build.json' with { type: 'json' };
 import defaultProfile from './default.json' with { type: 'json' };
 import { nestedProfile } from './nested.ts';
+import strictProfile from './strict.json' with { type: 'json' };
 
-/** Names of the profiles that come with kiln. */
+/** The profiles that come with kiln, by name. docs/security.md says what each is for. */
 const SHIPPED: Readonly<Record<string, unknown>> = {
   default: defaultProfile,
+  build: buildProfile,
   nested: nestedProfile(defaultProfile),
+  strict: strictProfile,
 };
+
+/** A compiled profile: struct sock_filter[] each. */
+export interface SeccompFilter {
+  /** The profile's name, or the path of its file. */
+  readonly name: string;
+  /** The profile as it is written. */
+  readonly plain: Buffer;
+  /** The same, asking the init at each refusal, so that refusals can be counted and named. */
+  readonly asking?: Buffer;
+}
 
 async function load(nameOrPath: string): Promise<string> {
   const shipped = SHIPPED[nameOrPath];
@@ -28,7 +42,7 @@ async function load(nameOrPath: string): Promise<string> {
 
 /**
  * The filter of a profile (a shipped name, or a JSON file in the OCI runtimes' format) for a command
- * with these capabilities: struct sock_filter[]. Compiled once, then kept below `paths.cache`.
+ * with these capabilities. Compiled once, then kept below `paths.cache`.
  *
  * Throws E_SECCOMP_PROFILE, E_SECCOMP.
  */
@@ -36,21 +50,38 @@ export async function seccompFilter(
   paths: StatePaths,
   nameOrPath: string,
   capabilities: readonly Capability[],
-): Promise<Buffer> {
+): Promise<SeccompFilter> {
   const text = await load(nameOrPath);
   const key = createHash('sha256')
-    .update(JSON.stringify([text, process.arch, [...capabilities].sort()]))
+    .update(JSON.stringify([CACHE_FORMAT, text, process.arch, [...capabilities].sort()]))
     .digest('hex');
   const directory = join(paths.cache, 'seccomp');
   const file = join(directory, `${key.slice(0, 32)}.bpf`);
   const cached = await readFile(file).catch(() => undefined);
-  if (cached !== undefined && cached.length > 0 && cached.length % 8 === 0) return cached;
+  if (cached !== undefined) return { name: nameOrPath, ...unpack(cached) };
   // Late: the schema library costs more than everything else on the way.
   const { compileProfile } = await import('./compile-profile.ts');
   const filter = compileProfile(text, nameOrPath, capabilities);
   await mkdir(directory, { recursive: true, mode: 0o700 });
   const temporary = `${file}.${process.pid}`;
-  await writeFile(temporary, filter);
+  await writeFile(temporary, pack(filter));
   await rename(temporary, file);
-  return filter;
+  return { name: nameOrPath, ...filter };
+}
+
+const CACHE_FORMAT = 2;
+
+type Programs = Omit<SeccompFilter, 'name'>;
+
+/** The length of `plain` (u32), `plain`, `asking`. */
+function pack({ plain, asking = Buffer.alloc(0) }: Programs): Buffer {
+  const head = Buffer.alloc(4);
+  head.writeUInt32LE(plain.length);
+  return Buffer.concat([head, plain, asking]);
+}
+
+function unpack(bytes: Buffer): Programs {
+  const end = 4 + bytes.readUInt32LE(0);
+  const asking = bytes.subarray(end);
+  return { plain: bytes.subarray(4, end), ...(asking.length === 0 ? {} : { asking }) };
 }

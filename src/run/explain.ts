@@ -1,0 +1,118 @@
+import type { ImageManifest } from '../image/store/manifest.ts';
+import { landlockAbi } from '../kernel/landlock.ts';
+import { landlockWalls } from '../sandbox/landlock.ts';
+import { allowedMissing, type OptionalLayer, whyUnavailable } from '../sandbox/layers.ts';
+import { DEFAULT_PIDS } from '../sandbox/limits.ts';
+import { userCapabilities } from '../sandbox/policy.ts';
+import { sandboxSpecification } from '../sandbox/specification.ts';
+import type { RunRequest } from './request.ts';
+import { commandUser } from './user.ts';
+
+/** One layer around a command, as planned. What is in force is measured later: result.json. */
+export interface PlannedLayer {
+  readonly layer: string;
+  /** `on`; `off` because the request says so; `missing` because this host cannot give it. */
+  readonly state: 'on' | 'off' | 'missing';
+  readonly detail: string;
+}
+
+/** What would stand around the command of a request. Throws E_NO_USER. */
+export function explainLayers(request: RunRequest, image: ImageManifest): PlannedLayer[] {
+  const user = commandUser(image, request.user);
+  const capabilities = userCapabilities(user.uid, request.capAdd);
+  const allowMissing = [...(request.allowMissing ?? []), ...allowedMissing()];
+  const { disk } = sandboxSpecification({
+    root: image.id,
+    ...(request.disk === undefined ? {} : { disk: request.disk }),
+  });
+  const { memory, cpus, pids } = request.limits;
+  const writable = request.binds.filter((bind) => !bind.readonly).map((bind) => bind.target);
+  return [
+    on('user-namespace', 'root of the box is nobody on the host; 65536 ids no other box has'),
+    on('user', `${user.spec} (uid ${user.uid})`),
+    on('mount-namespace', 'the image read-only below an overlay; nothing of the host but binds'),
+    on('pid-namespace', 'nested: the init that watches cannot be traced, nor seen its parent'),
+    on('ipc, uts, cgroup-namespace', 'own'),
+    optional('time-namespace', 'own', allowMissing),
+    networkLayer(request),
+    on('files', `nosuid, nodev everywhere; written to: memory, ${size(disk)} a file system`),
+    writable.length === 0 ? on('binds', 'none writable') : off('binds', `writable: ${writable}`),
+    request.nested === true
+      ? off(
+          'proc',
+          'nothing masked: else no /proc can be mounted in it (--profile nested); no /sys',
+        )
+      : on('proc', 'what tells of the host is masked, what acts on it is read-only; no /sys'),
+    on('devices', 'null, zero, full, random, urandom, tty, pts, shm'),
+    request.nested === true
+      ? off('namespace-limit', 'namespaces can be made in it (--profile nested)')
+      : on('namespace-limit', 'no new namespaces'),
+    on('capabilities', capabilities.length === 0 ? 'none' : capabilities.join(', ')),
+    on('no_new_privs', 'setuid programs and file capabilities give nothing'),
+    on('seccomp', `profile ${request.seccomp}; refused calls are counted by name`),
+    landlockLayer(request, capabilities, allowMissing),
+    on('descriptors', 'stdin, stdout, stderr'),
+    on('core dumps', 'none'),
+    limit('memory-limit', memory === undefined ? undefined : size(memory), '90 % of the host’s'),
+    limit('cpu-limit', cpus?.toString(), undefined),
+    limit('pids-limit', pids?.toString(), String(DEFAULT_PIDS)),
+    limit('time-limit', milliseconds(request.time.timeout), undefined),
+    on('end', 'when kiln ends, everything in the box does'),
+  ];
+}
+
+function on(layer: string, detail: string): PlannedLayer {
+  return { layer, state: 'on', detail };
+}
+
+function off(layer: string, detail: string): PlannedLayer {
+  return { layer, state: 'off', detail };
+}
+
+function optional(
+  layer: OptionalLayer,
+  detail: string,
+  allowMissing: readonly OptionalLayer[],
+): PlannedLayer {
+  const why = whyUnavailable(layer);
+  if (why === undefined) return on(layer, detail);
+  const then = allowMissing.includes(layer)
+    ? 'allowed'
+    : `refused without --allow-missing ${layer}`;
+  return { layer, state: 'missing', detail: `${why}: ${then}` };
+}
+
+function networkLayer({ network }: RunRequest): PlannedLayer {
+  if (network === 'private') return on('net-namespace', 'own, with nothing but lo');
+  if (network === 'host') return off('net-namespace', 'the host’s, as asked for');
+  return on('net-namespace', `own, on libvirt’s network ${network.name}`);
+}
+
+function landlockLayer(
+  request: RunRequest,
+  capabilities: RunRequest['capAdd'],
+  allowMissing: readonly OptionalLayer[],
+): PlannedLayer {
+  if (capabilities.includes('SYS_ADMIN') || request.seccomp === 'nested') {
+    return off('landlock', 'mounts were asked for: behind Landlock nothing can be mounted');
+  }
+  if (whyUnavailable('landlock') !== undefined) return optional('landlock', '', allowMissing);
+  const { seccomp, network } = request;
+  // Where a wall is missing, the plan says so; the run itself would be refused.
+  const walls = landlockWalls({ capabilities, seccomp, network, allowMissing: ['landlock'] });
+  return on('landlock', `${walls.join(', ')} (ABI ${landlockAbi()})`);
+}
+
+function limit(layer: string, asked: string | undefined, usual: string | undefined): PlannedLayer {
+  if (asked !== undefined) return on(layer, asked);
+  return usual === undefined ? off(layer, 'none') : on(layer, `${usual} (default)`);
+}
+
+function size(bytes: number): string {
+  const power = Math.min(3, Math.floor(Math.log2(Math.max(bytes, 1)) / 10));
+  return `${Math.round((bytes / 1024 ** power) * 10) / 10} ${['B', 'KiB', 'MiB', 'GiB'][power]}`;
+}
+
+function milliseconds(value: number | undefined): string | undefined {
+  return value === undefined ? undefined : `${value / 1000} s`;
+}

@@ -1,0 +1,33 @@
+import { KilnError } from '../errors.ts';
+import { ProcessCgroups } from '../kernel/cgroup-files.ts';
+import type { Box } from './box.ts';
+import { layerMissing, type OptionalLayer } from './layers.ts';
+import type { SandboxLimits } from './specification.ts';
+
+/** Processes and threads of a box that nobody gave a limit: a fork bomb must not be the host's. */
+export const DEFAULT_PIDS = 8192;
+
+/**
+ * Puts limits on a box that waits. Throws E_LAYER_MISSING for one that was asked for and cannot be
+ * had; the default one is left out where the host has no such controller.
+ */
+export async function limitBox(
+  { id, channel: { initPid } }: Box,
+  limits: SandboxLimits,
+  allowMissing: readonly OptionalLayer[],
+): Promise<void> {
+  const cgroups = await ProcessCgroups.of(initPid);
+  const put = (layer: OptionalLayer, limit: SandboxLimits, asked = true) => {
+    try {
+      cgroups.limit(initPid, id, limit);
+    } catch (error) {
+      if (!asked || allowMissing.includes(layer)) return;
+      const why = error instanceof KilnError ? error.message : 'it cannot be set';
+      throw layerMissing(layer, why, error);
+    }
+  };
+  const { memory, cpus, pids } = limits;
+  if (memory !== undefined) put('memory-limit', { memory });
+  if (cpus !== undefined) put('cpu-limit', { cpus });
+  put('pids-limit', { pids: pids ?? DEFAULT_PIDS }, pids !== undefined);
+}
