@@ -4,6 +4,8 @@ import { writeText } from '../artifacts/write-text.ts';
 import { buildChain } from '../build/chain/chain.ts';
 import { chainJson } from '../build/chain/json.ts';
 import type { ChainMemberReport, ChainReport, ChainRequest } from '../build/chain/request.ts';
+import { buildStatus } from '../build/exit-status.ts';
+import { replaceParked } from './background.ts';
 import type { ChainOptions } from './build-chain-options.ts';
 import { type BuildOptions, buildRequest } from './build-options.ts';
 import { openEngine } from './engine.ts';
@@ -30,19 +32,25 @@ export async function runChain(
     process.stderr.write(`kiln: ${text}\n`);
   };
   say(`chain of ${request.sources.length} packages, ${request.jobs} at a time`);
-  const report = await buildChain(engine, request, {
-    signal: interruption.signal,
-    onImageProgress: progress.report,
-    onMember: (member) => tell(member, say),
-    buildHooks: () => hooksFor(progress),
-  });
-  finish(report);
-  const json = chainJson(request, report);
-  const { caller } = request.build;
-  const text = `${JSON.stringify(json, undefined, 2)}\n`;
-  await writeText(request.resultDirectory, CHAIN_FILE, text, caller);
-  if (options.json === true) process.stderr.write(`${JSON.stringify(json)}\n`);
-  process.exitCode = report.exitStatus;
+  try {
+    const report = await buildChain(engine, request, {
+      signal: interruption.signal,
+      onImageProgress: progress.report,
+      onMember: (member) => tell(member, say),
+      buildHooks: () => hooksFor(progress),
+    });
+    finish(report);
+    const json = chainJson(request, report);
+    const text = `${JSON.stringify(json, undefined, 2)}\n`;
+    await writeText(request.resultDirectory, CHAIN_FILE, text, request.build.caller);
+    if (options.json === true) process.stderr.write(`${JSON.stringify(json)}\n`);
+    process.exitCode = report.exitStatus;
+  } catch (error) {
+    printError(error);
+    process.exitCode = buildStatus(error);
+  } finally {
+    await replaceParked(engine.paths);
+  }
 }
 
 function chainRequest(

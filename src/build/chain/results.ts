@@ -122,12 +122,15 @@ export class Results implements AsyncDisposable {
     });
   }
 
-  /** Whether there is something newer than `generation` that one of `requires` asks for. */
-  hasNewer(generation: number, requires: readonly string[], member: string): boolean {
+  /**
+   * Whether there is something newer than `generation` that one of `requires` asks for.
+   * @param except members whose packages do not count
+   */
+  hasNewer(generation: number, requires: readonly string[], except: ReadonlySet<string>): boolean {
     const wanted = requires.flatMap(parseCapabilities);
     return this.#packages.some(
       (entry) =>
-        entry.member !== member &&
+        !except.has(entry.member) &&
         (this.#since.get(entry.member) ?? 0) > generation &&
         entry.provides.some((one) => wanted.some((required) => provides(one, required))),
     );

@@ -149,16 +149,25 @@ export class ChainRun {
       }
       return false;
     }
-    const { results } = this.#context;
-    const outdated = this.#members.filter(
-      ({ isDone, again, doneIn, requires, name }) =>
-        isDone && !again && results.hasNewer(doneIn, requires, name),
-    );
+    const cycles = findCycles(this.edges());
+    const outdated = this.#members.filter((progress) => this.#isOutdated(progress, cycles));
     for (const progress of outdated) {
       progress.again = true;
       this.#change(progress, 'waiting', 'what it requires was built after it');
     }
     return failing.length > 0 || outdated.length > 0;
+  }
+
+  /**
+   * Whether there is something newer that it asks for. In a cycle there always is: there it is
+   * enough to be built with any of the others' results.
+   */
+  #isOutdated(progress: Progress, cycles: readonly (readonly string[])[]): boolean {
+    const { name, uses, requires, doneIn, isDone, again } = progress;
+    if (!isDone || again) return false;
+    const cycle = cycles.find((members) => members.includes(name)) ?? [];
+    const settled = new Set([name, ...cycle.filter((member) => uses.includes(member))]);
+    return this.#context.results.hasNewer(doneIn, requires, settled);
   }
 
   async #process(progress: Progress): Promise<void> {

@@ -1,0 +1,238 @@
+/** Chains of real packages, built by rpmbuild in boxes. */
+import { readdir, readFile, stat, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import test, { type ExecutionContext } from 'ava';
+import { execa } from 'execa';
+import { type ImageState, imageState } from '../image/image-state.ts';
+import { type SourceSpec, sourcePackage } from './source-packages.ts';
+
+const RECIPE = fileURLToPath(new URL('../../recipes/images/debian-build.yaml', import.meta.url));
+
+let state: ImageState;
+test.before(async () => {
+  state = await imageState();
+});
+test.after.always(async () => {
+  await state?.[Symbol.asyncDispose]();
+});
+
+/** What is looked at in chain.json. */
+interface Chain {
+  readonly exitStatus: number;
+  readonly members: readonly {
+    readonly name: string;
+    readonly state: string;
+    readonly reason: string | null;
+    readonly needs: readonly { readonly member: string }[];
+    readonly failure: { readonly code: string } | null;
+    readonly lastLines: readonly string[];
+  }[];
+}
+
+/** A folder for source packages and results of one test. */
+function workshop(name: string) {
+  const directory = join(state.directory, name);
+  const out = join(directory, 'out');
+  return {
+    out,
+    make: (spec: SourceSpec) => sourcePackage(join(directory, 'srpms'), spec),
+    run: (sources: readonly string[], ...options: readonly string[]) =>
+      state.kiln(['build', '--chain', '-r', RECIPE, '--resultdir', out, ...options, ...sources]),
+    report: async () => JSON.parse(await readFile(join(out, 'chain.json'), 'utf8')) as Chain,
+  };
+}
+
+function states({ members }: Chain): Record<string, string> {
+  return Object.fromEntries(members.map(({ name, state: its }) => [name, its]));
+}
+
+/** What a package was built with, from the package itself. */
+async function madeWith(out: string, name: string): Promise<string> {
+  const rpm = join(out, `${name}-1-1`, `${name}-devel-1-1.noarch.rpm`);
+  const script = 'rpm2cpio "$1" | cpio -i --quiet --to-stdout "./usr/share/chain/$2"';
+  return (await execa('sh', ['-c', script, 'sh', rpm, name])).stdout;
+}
+
+async function inRepository(out: string): Promise<string[]> {
+  const { stdout } = await execa('dnf', [
+    ...['--quiet', '--setopt=reposdir=/dev/null', `--setopt=cachedir=${out}/.dnf`],
+    ...[`--repofrompath=it,file://${out}/repository/current`, '--repo=it'],
+    ...['repoquery', '--available', '--queryformat', '%{name}\\n'],
+  ]);
+  return stdout
+    .split('\n')
+    .filter((line) => line !== '')
+    .sort();
+}
+
+async function nothingIsLeft(t: ExecutionContext): Promise<void> {
+  const { stdout } = await state.kiln(['ps', '--json']);
+  t.deepEqual(JSON.parse(String(stdout)), []);
+}
+
+test.serial('library, user, user: in the wrong order, in parallel, once', async (t) => {
+  const { out, make, run, report } = workshop('plain');
+  const liba = await make({ name: 'liba' });
+  const rest = [
+    await make({ name: 'app', buildRequires: ['libb-devel', 'liba-devel >= 1'] }),
+    await make({ name: 'libb', buildRequires: ['liba-devel'] }),
+    await make({ name: 'other' }),
+  ];
+  const first = await run([...rest, liba], '-j', '2');
+  t.is(first.exitCode, 0, String(first.stderr));
+  const all = ['app-1-1', 'libb-1-1', 'other-1-1', 'liba-1-1'];
+  t.deepEqual(states(await report()), Object.fromEntries(all.map((name) => [name, 'built'])));
+  t.is(await madeWith(out, 'app'), 'app-1 (liba-1libb-1 (liba-1))');
+  const packages = ['app', 'liba', 'libb', 'other'].flatMap((name) => [name, `${name}-devel`]);
+  t.deepEqual(await inRepository(out), packages);
+  for (const name of all) t.true((await readdir(join(out, name))).includes('success'), name);
+  await nothingIsLeft(t);
+
+  const times = async () =>
+    await Promise.all(all.map(async (name) => (await stat(join(out, name, 'build.log'))).mtimeMs));
+  const before = await times();
+  const second = await run([liba, ...rest], '-j', '2');
+  t.is(second.exitCode, 0, String(second.stderr));
+  t.deepEqual(new Set(Object.values(states(await report()))), new Set(['unchanged']));
+  t.deepEqual(await times(), before);
+
+  // Another source of the same name: it and what was built with it, not the others.
+  const changed = await make({ name: 'liba', build: 'echo changed' });
+  const third = await run([...rest, changed]);
+  t.is(third.exitCode, 0, String(third.stderr));
+  const built = { 'app-1-1': 'built', 'libb-1-1': 'built', 'liba-1-1': 'built' };
+  t.deepEqual(states(await report()), { ...built, 'other-1-1': 'unchanged' });
+
+  // A package that somebody tampered with is not what was built.
+  await writeFile(join(out, 'other-1-1', 'other-1-1.noarch.rpm'), 'no package');
+  await run([...rest, changed]);
+  t.is(states(await report())['other-1-1'], 'built');
+  t.is(states(await report())['app-1-1'], 'unchanged');
+
+  // A member's lock leads to the very results it was built with.
+  const again = await state.kiln([
+    ...['build', '--lock', join(out, 'libb-1-1/lock.json'), '--offline'],
+    ...['--resultdir', join(out, 'again'), rest[1] ?? ''],
+  ]);
+  t.is(again.exitCode, 0, String(again.stderr));
+});
+
+test.serial('what nobody could know before: it waits until somebody has made it', async (t) => {
+  const { out, make, run, report } = workshop('late');
+  // A package that only comes to be in %build (rpm 4.20's dynamic specs).
+  const lines = ['package late', 'Summary: Fixture', 'Provides: late(thing) = 7'];
+  const sections = ['description late', 'Fixture.', 'files late'];
+  const text = [...lines, ...sections].join('\\n').replace(/(package|description|files)/g, '%%s$1');
+  const dynamic = `printf '${text}\\n' % % % > %{specpartsdir}/late.specpart`;
+  const user = await make({ name: 'user', buildRequires: ['late(thing) >= 7'] });
+  const maker = await make({ name: 'maker', build: dynamic });
+  const first = await run([user, maker], '-j', '2');
+  t.is(first.exitCode, 0, String(first.stderr));
+  t.regex(String(first.stderr), /user-1-1: waiting: to be tried again/);
+  t.deepEqual(states(await report()), { 'user-1-1': 'built', 'maker-1-1': 'built' });
+  t.true((await inRepository(out)).includes('maker-late'));
+  const second = await run([user, maker], '-j', '2');
+  t.notRegex(String(second.stderr), /waiting/);
+  t.deepEqual(states(await report()), { 'user-1-1': 'unchanged', 'maker-1-1': 'unchanged' });
+});
+
+test.serial('a failure stops the chain; with --continue only what depends on it', async (t) => {
+  const { out, make, run, report } = workshop('failing');
+  const sources = [
+    await make({ name: 'bad', build: 'echo the reason is 42; exit 3' }),
+    await make({ name: 'needsbad', buildRequires: ['bad-devel'] }),
+    await make({ name: 'nobody', buildRequires: ['not-to-be-had'] }),
+    await make({ name: 'good' }),
+  ];
+  const stopped = await run(sources, '-j', '1');
+  t.is(stopped.exitCode, 1);
+  t.regex(String(stopped.stderr), /the reason is 42/);
+  const skipped = { 'needsbad-1-1': 'skipped', 'nobody-1-1': 'skipped', 'good-1-1': 'skipped' };
+  t.deepEqual(states(await report()), { 'bad-1-1': 'failed', ...skipped });
+  t.true((await readdir(join(out, 'bad-1-1'))).includes('fail'));
+
+  const went = await run(sources, '-j', '2', '--continue');
+  t.is(went.exitCode, 1);
+  const chain = await report();
+  const rest = { 'nobody-1-1': 'failed', 'good-1-1': 'built' };
+  t.deepEqual(states(chain), { 'bad-1-1': 'failed', 'needsbad-1-1': 'skipped', ...rest });
+  t.regex(chain.members[1]?.reason ?? '', /bad-devel of bad-1-1/);
+  t.is(chain.members[0]?.failure?.code, 'E_BUILD_FAILED');
+  t.is(chain.members[2]?.failure?.code, 'E_SOLVER_PROBLEM');
+  t.deepEqual(await inRepository(out), ['good', 'good-devel']);
+  await nothingIsLeft(t);
+});
+
+test.serial('packages that need each other', async (t) => {
+  const { out, make, run, report } = workshop('cycle');
+  const sources = [
+    await make({ name: 'hen', buildRequires: ['egg-devel'] }),
+    await make({ name: 'egg', buildRequires: ['hen-devel'] }),
+    await make({ name: 'farmer', buildRequires: ['hen-devel'] }),
+    await make({ name: 'good' }),
+  ];
+  const refused = await run(sources);
+  t.is(refused.exitCode, 4);
+  t.regex(String(refused.stderr), /hen-1-1 needs egg-devel of egg-1-1/);
+  t.regex(String(refused.stderr), /egg-1-1 needs hen-devel of hen-1-1/);
+  t.notRegex(String(refused.stderr), /farmer-1-1 needs/);
+
+  t.is((await run(sources, '--continue')).exitCode, 4);
+  const lost = { 'hen-1-1': 'failed', 'egg-1-1': 'failed', 'farmer-1-1': 'skipped' };
+  t.deepEqual(states(await report()), { ...lost, 'good-1-1': 'built' });
+
+  // With an egg from elsewhere there is a hen, then an egg of our own, then a hen of that.
+  const [hen = '', egg = '', ,] = sources;
+  const elsewhere = join(out, '../elsewhere');
+  const seed = await make({ name: 'egg', version: '0' });
+  const seeded = await state.kiln([
+    ...['build', '-q', '-r', RECIPE, '--resultdir', elsewhere, seed],
+  ]);
+  t.is(seeded.exitCode, 0, String(seeded.stderr));
+  await execa('createrepo_c', ['--quiet', elsewhere]);
+  const hatched = await run([hen, egg], '--recurse', '--addrepo', elsewhere);
+  t.is(hatched.exitCode, 0, String(hatched.stderr));
+  t.is(await madeWith(out, 'egg'), 'egg-1 (hen-1 (egg-0))');
+  t.is(await madeWith(out, 'hen'), 'hen-1 (egg-1 (hen-1 (egg-0)))');
+});
+
+test.serial('killed in the middle, it goes on where it was', async (t) => {
+  const { out, make, run, report } = workshop('killed');
+  const sources = [
+    await make({ name: 'one' }),
+    await make({ name: 'two', buildRequires: ['one-devel'], build: 'sleep 3' }),
+    await make({ name: 'three', buildRequires: ['two-devel'] }),
+  ];
+  const running = run(sources, '-j', '2');
+  let said = '';
+  await new Promise<void>((resolve) => {
+    running.stderr?.on('data', (chunk: Buffer) => {
+      said += chunk.toString();
+      if (/two-1-1: building/.test(said)) resolve();
+    });
+    running.finally(resolve);
+  });
+  const busy = await state.kiln(['build', '--chain', '-r', RECIPE, '--resultdir', out, ...sources]);
+  t.is(busy.exitCode, 125);
+  t.regex(String(busy.stderr), /another chain works in/);
+  running.kill('SIGKILL');
+  await running;
+  const rest = await run(sources, '-j', '2');
+  t.is(rest.exitCode, 0, String(rest.stderr));
+  const built = { 'two-1-1': 'built', 'three-1-1': 'built' };
+  t.deepEqual(states(await report()), { 'one-1-1': 'unchanged', ...built });
+  t.is(await madeWith(out, 'three'), 'three-1 (one-1two-1 (one-1))'.replace('one-1two', 'two'));
+  await nothingIsLeft(t);
+});
+
+test.serial('what is no chain', async (t) => {
+  const { make, run } = workshop('wrong');
+  const good = await make({ name: 'good' });
+  const missing = await run([good, '/nowhere.src.rpm']);
+  t.is(missing.exitCode, 3);
+  t.regex(String(missing.stderr), /nowhere\.src\.rpm is not a source package/);
+  const several = await state.kiln(['build', '-r', RECIPE, good, good]);
+  t.not(several.exitCode, 0);
+  t.regex(String(several.stderr), /--chain/);
+});
