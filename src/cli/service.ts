@@ -1,6 +1,14 @@
 import { Command } from 'commander';
+import {
+  cloneCommand,
+  logrotateCommand,
+  schemaCommand,
+  setCommand,
+  upgradeCommand,
+} from './service/change.ts';
 import { createCommand } from './service/create.ts';
 import { connectCommand, executeCommand } from './service/execute.ts';
+import { installCommand, uninstallCommand } from './service/install.ts';
 import {
   deleteCommand,
   reloadCommand,
@@ -33,6 +41,7 @@ export function command(): Command {
     .addHelpText('after', EXAMPLES);
   const commands = [
     createCommand(),
+    cloneCommand(),
     deleteCommand(),
     listCommand(),
     startCommand(),
@@ -42,6 +51,12 @@ export function command(): Command {
     connectCommand(),
     executeCommand(),
     logsCommand(),
+    setCommand(),
+    upgradeCommand(),
+    logrotateCommand(),
+    installCommand(),
+    uninstallCommand(),
+    schemaCommand(),
   ];
   for (const command of commands) it.addCommand(command);
   it.addCommand(superviseCommand(), { hidden: true });

@@ -92,11 +92,14 @@ class Descriptors implements Disposable {
   }
 }
 
+/** What every mount from outside has, also one that the box may write to. */
+const WRITABLE = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV;
+
 /** A detached, nosuid, nodev copy of the mount at `path`, its owners mapped by `userNamespace`. */
 function detach(path: string, userNamespace: number, readonly: boolean): number {
   const fd = cloneMount(path);
   try {
-    const set = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | (readonly ? MOUNT_ATTR_RDONLY : 0);
+    const set = WRITABLE | (readonly ? MOUNT_ATTR_RDONLY : 0);
     setMountAttributes(fd, { set, userNamespace });
     return fd;
   } catch (error) {
@@ -180,7 +183,11 @@ export function planFilesystem(
         operations.push({ op: 'scratch', fd });
       }
       for (const { source, target } of specification.volumes) {
-        const fd = descriptors.add(detach(source, namespace, false));
+        const mount = typeof source === 'number' ? source : detach(source, namespace, false);
+        const fd = descriptors.add(mount);
+        if (typeof source === 'number') {
+          setMountAttributes(mount, { set: WRITABLE, userNamespace: namespace });
+        }
         operations.push({ op: 'bind', fd, path: target, readonly: false, directory: true });
       }
     } finally {
@@ -198,7 +205,9 @@ export function planFilesystem(
     }
     if (!specification.nested) {
       for (const path of MASKED) operations.push({ op: 'mask', path });
-      for (const path of READ_ONLY) operations.push({ op: 'readonly', path });
+      for (const path of [...READ_ONLY, ...specification.readonlyPaths]) {
+        operations.push({ op: 'readonly', path });
+      }
     }
     // What lies above others comes first: mounted later, it would hide them.
     const wanted = [...specification.tmpfs, ...specification.binds].sort((a, b) =>

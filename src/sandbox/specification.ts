@@ -14,8 +14,8 @@ export interface Bind {
 
 /** A part of the box's own tree that outlives it: owners on disk are those in the box. */
 export interface Volume {
-  /** Absolute path on the host: a directory, or a detached mount's /proc/self/fd/N. */
-  readonly source: string;
+  /** A directory of the host's, or the descriptor of a detached mount, which is taken over. */
+  readonly source: string | number;
   /** Absolute path in the box. */
   readonly target: string;
 }
@@ -38,6 +38,8 @@ export interface SandboxSpecification {
   readonly binds: readonly Bind[];
   /** Mounted before the private tmpfs, which may lie in them. */
   readonly volumes: readonly Volume[];
+  /** Parts of the tree that nobody in the box can write to, as /usr. */
+  readonly readonlyPaths: readonly string[];
   readonly tmpfs: readonly { readonly target: string; readonly bytes: number }[];
   /** Small files written before the command starts; content is text. */
   readonly files: readonly {
@@ -102,6 +104,7 @@ export function sandboxSpecification(
     network: 'private',
     binds: [],
     volumes: [],
+    readonlyPaths: [],
     tmpfs: [],
     files: [],
     secrets: [],

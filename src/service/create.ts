@@ -12,6 +12,8 @@ import type { StatePaths } from '../state/paths.ts';
 import type { ServiceFile } from './definition.ts';
 import { serviceSchema } from './definition.ts';
 import { filesIn, type InstanceFiles, instanceFiles } from './instance-files.ts';
+import { mergeTrees } from './merge-trees.ts';
+import { type OwnedPaths, ownersOf } from './owned-paths.ts';
 import { serviceUnits } from './service-units.ts';
 import {
   checkServiceName,
@@ -21,12 +23,24 @@ import {
   writeDefinition,
 } from './store.ts';
 import { Tree } from './tree.ts';
+import { treeEntries } from './tree-entries.ts';
 import type { ServiceUnit } from './unit/service-unit.ts';
+import { moveVarToImage } from './var-volume.ts';
 
 /** A service that was made. */
 export interface CreatedService {
   readonly files: InstanceFiles;
   readonly units: readonly ServiceUnit[];
+  /** The packages that the units belong to, and what of /etc and /var is theirs. */
+  readonly owners: readonly OwnedPaths[];
+}
+
+/** How a service's private directories begin. */
+export interface CreateOptions {
+  /** With the files that the image has in the owners' /var; else their folders are there, empty. */
+  readonly copy: boolean;
+  /** Bytes of an ext4 image that holds /var, instead of a directory. */
+  readonly imageSize?: number;
 }
 
 /**
@@ -38,6 +52,7 @@ export async function createService(
   name: string,
   file: ServiceFile,
   image: LeasedImage,
+  options: CreateOptions,
 ): Promise<CreatedService> {
   checkServiceName(name);
   await using _lock = await lockServices(paths);
@@ -54,15 +69,32 @@ export async function createService(
     })();
     copyTree(join(image.tree, 'etc'), files.etc);
     copyTree(join(image.tree, 'var'), files.var);
+    const unitFiles = units.flatMap((unit) => unit.files);
+    const owners = await ownersOf(paths, image.manifest.id, unitFiles, definition.packages);
+    if (!options.copy) emptyOwned(files.var, owners);
+    if (options.imageSize !== undefined) await moveVarToImage(files, options.imageSize);
     giveIdentity(files.etc, hostname);
     await writeFile(files.image, `${image.manifest.id}\n`, { mode: 0o600 });
     await writeDefinition(files.definition, file);
     await publishService(paths, name, work);
-    return { files: instanceFiles(paths, name), units };
+    return { files: instanceFiles(paths, name), units, owners };
   } catch (error) {
     await rm(work, { recursive: true, force: true });
     throw error;
   }
+}
+
+/** Takes the files out of the folders below /var that the owners have to themselves. */
+function emptyOwned(varDirectory: string, owners: readonly OwnedPaths[]): void {
+  const own = owners
+    .flatMap((owner) => owner.paths)
+    .filter((path) => path.startsWith('/var/'))
+    .map((path) => path.slice('/var/'.length));
+  const removed = [...treeEntries(varDirectory)].filter(
+    ([path, { kind }]) => kind === 'file' && own.some((top) => path.startsWith(`${top}/`)),
+  );
+  const actions = removed.map(([path]) => ({ do: 'remove', path }) as const);
+  mergeTrees(varDirectory, varDirectory, actions, new Map());
 }
 
 /** Throws E_SERVICE_EXISTS. */

@@ -13,6 +13,8 @@ export interface InstanceFiles {
   /** Its private directories, owners as in the box. */
   readonly etc: string;
   readonly var: string;
+  /** Instead of `var` where the service has a fixed size: an ext4 file system. */
+  readonly varImage: string;
   readonly logs: string;
   readonly log: string;
   /** What lives no longer than a boot. */
@@ -40,6 +42,7 @@ export function filesIn(directory: string, run: string): InstanceFiles {
     outcome: join(directory, 'outcome.json'),
     etc: join(directory, 'etc'),
     var: join(directory, 'var'),
+    varImage: join(directory, 'var.ext4'),
     logs,
     log: join(logs, 'service.log'),
     run,

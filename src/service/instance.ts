@@ -18,6 +18,7 @@ import { Tree } from './tree.ts';
 import { NOTIFY_SOCKET } from './unit-command.ts';
 import { namedCapabilities, type UnitHost } from './unit-host.ts';
 import { UnitRunner } from './unit-runner.ts';
+import { varVolume } from './var-volume.ts';
 
 /** A service that runs: its box, its units, its ports. Its supervisor has exactly one. */
 export class Instance {
@@ -244,8 +245,9 @@ async function openBox(
     network: network === 'private' ? 'private' : { name: network },
     volumes: [
       { source: files.etc, target: '/etc' },
-      { source: files.var, target: '/var' },
+      { source: varVolume(files), target: '/var' },
     ],
+    readonlyPaths: ['/usr'],
     binds: mounts,
     limits: {
       ...(memory === undefined ? {} : { memory }),

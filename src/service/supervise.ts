@@ -10,6 +10,7 @@ import type { Engine } from '../sandbox/open.ts';
 import { Instance } from './instance.ts';
 import { LogFile } from './log-file.ts';
 import { writeOutcome } from './outcome.ts';
+import { undoAbandonedUpgrade } from './previous.ts';
 import { readService, type StoredService } from './store.ts';
 import { serveSupervisor } from './supervisor-server.ts';
 
@@ -62,6 +63,10 @@ async function superviseLocked(
   log: LogFile,
 ): Promise<number> {
   const { name, files } = service;
+  if (await undoAbandonedUpgrade(files)) {
+    log.write('kiln', 'an upgrade was interrupted: back to what was before');
+    return await superviseLocked(engine, await readService(engine.paths, name), log);
+  }
   log.write('kiln', `starting ${name}`);
   const instance = await Instance.open(engine, service, log);
   let server: Server | undefined;

@@ -2,6 +2,7 @@ import { resolve } from 'node:path';
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { createService } from '../../service/create.ts';
 import { parsePublish, type ServiceFile } from '../../service/definition.ts';
+import { readOldSandbox } from '../../service/old-sandbox-file.ts';
 import { openEngine } from '../engine.ts';
 import { pickImage } from '../pick-image.ts';
 import { parseBind, parseCount, parseCpus, parseEnvironment, parseSize } from '../values.ts';
@@ -14,6 +15,11 @@ interface CreateOptions {
   readonly env: readonly (readonly [string, string])[];
   readonly network: string;
   readonly user?: string;
+  readonly package: readonly string[];
+  readonly copy?: boolean;
+  readonly imageSize?: number;
+  readonly from?: string;
+  readonly health?: string;
   readonly memory?: number;
   readonly cpus?: number;
   readonly pids?: number;
@@ -29,11 +35,6 @@ export function repeated<Value>(
   return new Option(flags, description)
     .argParser((text: string, before: Value[] | undefined) => [...(before ?? []), parse(text)])
     .default([] as Value[], 'none');
-}
-
-/** The words of a command: a `--` that sets it off from kiln's own options is none of them. */
-export function commandWords(words: readonly string[]): readonly string[] {
-  return words[0] === '--' ? words.slice(1) : words;
 }
 
 /** Keeps the text: it is what goes into service.yaml. */
@@ -55,7 +56,7 @@ export function createCommand(): Command {
       'Make a service: units of an image, or a command, with an /etc and /var of its own.',
     )
     .usage('-r IMAGE {-u UNIT… NAME | NAME -- COMMAND…}')
-    .argument('<name>', 'small letters, digits and dashes')
+    .argument('[name]', 'small letters, digits and dashes')
     .argument('[command...]', 'what it runs instead of units')
     .addOption(
       new Option('-r, --image <image>', 'a recipe’s name or path, a lock, or an image id').env(
@@ -70,40 +71,86 @@ export function createCommand(): Command {
     .addOption(repeated('--env <name=value>', 'set a variable', parseEnvironment))
     .option('-N, --network <network>', 'private (only lo), or a libvirt network', 'private')
     .option('--user <user>', 'who runs the command')
+    .addOption(
+      repeated(
+        '-P, --package <package>',
+        'a package whose /etc and /var are its own, too',
+        (t) => t,
+      ),
+    )
+    .option('-C, --copy', 'with the files that the image has in the packages’ /var')
+    .addOption(
+      new Option('-i, --image-size <size>', '/var in an ext4 image of this size').argParser(
+        parseSize,
+      ),
+    )
+    .option('--health <check>', 'a command in the service, or :PORT/PATH to be asked for by HTTP')
+    .option('--from <file>', 'read a .sandbox file of virt-sandbox-service')
     .addOption(new Option('--memory <size>', 'limit, as 512M').argParser(parseSize))
     .addOption(new Option('--cpus <number>', 'processors’ worth of time').argParser(parseCpus))
     .addOption(new Option('--pids <number>', 'processes and threads').argParser(parseCount))
     .option('--json', 'what was made, as JSON')
-    .passThroughOptions()
     .addHelpText('after', EXAMPLES)
     .action(create);
 }
 
-async function create(name: string, words: string[], options: CreateOptions): Promise<void> {
-  const argv = [...commandWords(words)];
+async function create(
+  givenName: string | undefined,
+  argv: string[],
+  options: CreateOptions,
+  it: Command,
+): Promise<void> {
+  const old = options.from === undefined ? undefined : await readOldSandbox(options.from);
+  const name = givenName ?? old?.name ?? it.error('kiln: give the service a name');
+  for (const warning of old?.warnings ?? [])
+    process.stderr.write(`kiln: ${options.from}: ${warning}\n`);
   await using engine = openEngine();
   await using image = await pickImage(engine, options.image, new AbortController().signal);
   const imageName = options.image ?? image.manifest.id;
   const file: ServiceFile = {
+    // A path must mean the same when a supervisor reads it elsewhere.
     image: /[/]|\.ya?ml$|\.json$/.test(imageName) ? resolve(imageName) : imageName,
-    ...(options.unit.length === 0 ? {} : { units: [...options.unit] }),
-    ...(argv.length === 0 ? {} : { command: argv }),
-    ...(options.user === undefined ? {} : { user: options.user }),
-    ...(options.env.length === 0 ? {} : { environment: Object.fromEntries(options.env) }),
-    ...(options.network === 'private' ? {} : { network: options.network }),
-    ...(options.publish.length === 0 ? {} : { publish: [...options.publish] }),
-    ...(options.mount.length === 0 ? {} : { mounts: [...options.mount] }),
-    ...(options.memory === undefined ? {} : { memory: options.memory }),
-    ...(options.cpus === undefined ? {} : { cpus: options.cpus }),
-    ...(options.pids === undefined ? {} : { pids: options.pids }),
+    ...old?.file,
+    ...settings(options, argv),
   };
-  const { files, units } = await createService(engine.paths, name, file, image);
+  const begin = {
+    copy: options.copy ?? false,
+    ...(options.imageSize === undefined ? {} : { imageSize: options.imageSize }),
+  };
+  const { files, units, owners } = await createService(engine.paths, name, file, image, begin);
   if (options.json === true) {
-    process.stdout.write(`${JSON.stringify({ name, file: files.definition, units })}\n`);
+    process.stdout.write(`${JSON.stringify({ name, file: files.definition, units, owners })}\n`);
     return;
   }
   for (const unit of units) {
     for (const warning of unit.warnings) process.stderr.write(`kiln: ${unit.name}: ${warning}\n`);
   }
   process.stdout.write(`${name}: ${files.definition}\n`);
+  for (const { package: owner, paths } of owners) {
+    process.stdout.write(`  ${owner}: ${paths.join(', ') || 'nothing below /etc or /var'}\n`);
+  }
+}
+
+/** What of service.yaml the options say. */
+function settings(options: CreateOptions, argv: string[]): Partial<ServiceFile> {
+  const { unit, user, env, network, publish, mount, memory, cpus, pids, health } = options;
+  return {
+    ...(options.package.length === 0 ? {} : { packages: [...options.package] }),
+    ...(unit.length === 0 ? {} : { units: [...unit] }),
+    ...(argv.length === 0 ? {} : { command: argv }),
+    ...(user === undefined ? {} : { user }),
+    ...(env.length === 0 ? {} : { environment: Object.fromEntries(env) }),
+    ...(network === 'private' ? {} : { network }),
+    ...(publish.length === 0 ? {} : { publish: [...publish] }),
+    ...(mount.length === 0 ? {} : { mounts: [...mount] }),
+    ...(memory === undefined ? {} : { memory }),
+    ...(cpus === undefined ? {} : { cpus }),
+    ...(pids === undefined ? {} : { pids }),
+    ...(health === undefined ? {} : { health: healthCheck(health) }),
+  };
+}
+
+/** `:80/path` is HTTP; anything else a command line for the service's shell. */
+export function healthCheck(text: string): NonNullable<ServiceFile['health']> {
+  return /^:\d/.test(text) ? { http: text } : { command: ['/bin/sh', '-c', text] };
 }

@@ -8,7 +8,7 @@ import { connectSupervisor, unwired } from '../../service/supervisor-client.ts';
 import { openEngine } from '../engine.ts';
 import { commandStatus } from '../exit-status.ts';
 import { parseEnvironment } from '../values.ts';
-import { commandWords, repeated } from './create.ts';
+import { repeated } from './create.ts';
 import { notRunning } from './life.ts';
 
 const SHELL = ['/bin/sh', '-c', 'if command -v bash >/dev/null; then exec bash -l; fi; exec sh -l'];
@@ -36,13 +36,12 @@ export function executeCommand(): Command {
     .argument('<name>')
     .argument('<command...>')
     .option('-t, --tty', 'give it a terminal')
-    .passThroughOptions()
     .addHelpText(
       'after',
       '\nExamples:\n  kiln service execute apache1 -- ip addr\n  kiln service execute db -- mariadb -e "show databases"',
     );
   return withOptions(it).action((name: string, argv: string[], options: ExecuteOptions) =>
-    execute(name, commandWords(argv), options),
+    execute(name, argv, options),
   );
 }
 

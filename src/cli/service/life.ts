@@ -1,13 +1,20 @@
+import { join, resolve } from 'node:path';
 import { Command } from 'commander';
 import { KilnError } from '../../errors.ts';
+import { hasSystemd } from '../../libvirt/embedded/systemd.ts';
 import { deleteService } from '../../service/delete.ts';
+import { hostUnitName, type KilnInvocation, stateEnvironment } from '../../service/host-units.ts';
+import { ensureHostUnit, systemctl } from '../../service/install-host-units.ts';
 import { listServices } from '../../service/list.ts';
-import { startInBackground } from '../../service/start.ts';
+import { startInBackground, waitUntilStarted } from '../../service/start.ts';
+import type { ServiceStatus } from '../../service/status.ts';
 import { isSupervised, stopService } from '../../service/stop.ts';
 import { readService } from '../../service/store.ts';
 import { supervise } from '../../service/supervise.ts';
 import { askSupervisor } from '../../service/supervisor-client.ts';
 import { unitName } from '../../service/unit/load-unit.ts';
+import { packageRoot } from '../../state/package-root.ts';
+import type { StatePaths } from '../../state/paths.ts';
 import { openEngine } from '../engine.ts';
 
 /** What a reload or a restart inside may take, ms. */
@@ -32,19 +39,42 @@ async function start(name: string): Promise<void> {
     process.stdout.write(`${name} runs already\n`);
     return;
   }
-  const status = await startInBackground(name, files, supervisorCommand(name));
+  const status = await startSupervisor(engine.paths, name);
   const ports = definition.publish.map(({ address, host, box }) => `${address}:${host} -> ${box}`);
   const where = ports.length === 0 ? '' : `, ${ports.join(', ')}`;
-  process.stdout.write(
-    `${name} is ${status.state}${where} (supervised by kiln, process ${status.supervisorPid})\n`,
-  );
+  const by = hasSystemd() ? hostUnitName(name) : `kiln, process ${status.supervisorPid}`;
+  process.stdout.write(`${name} is ${status.state}${where} (supervised by ${by})\n`);
 }
 
-/** This kiln, run as a supervisor. */
-function supervisorCommand(name: string): [string, ...string[]] {
+/** Starts a service under the host's systemd, or in the background where none runs. */
+export async function startSupervisor(paths: StatePaths, name: string): Promise<ServiceStatus> {
+  const service = await readService(paths, name);
+  if (await ensureHostUnit(service, hostInvocation(paths))) {
+    const since = Date.now();
+    const unit = hostUnitName(name);
+    let over = false;
+    // Its start waits for the service's, which is told better by the service itself.
+    void systemctl('restart', unit)
+      .catch(() => undefined)
+      .then(() => {
+        over = true;
+      });
+    return await waitUntilStarted(name, service.files, since, () => over);
+  }
+  const command = [...kilnCommand(), 'service', 'supervise', name] as const;
+  return await startInBackground(name, service.files, command);
+}
+
+/** This kiln, run as it runs now. */
+function kilnCommand(): [string, ...string[]] {
   const main = process.argv[1];
   if (main === undefined) throw new KilnError('E_SERVICE', 'kiln does not know its own program');
-  return [process.execPath, ...process.execArgv, main, 'service', 'supervise', name];
+  return [process.execPath, ...process.execArgv, resolve(main)];
+}
+
+/** How the host's own units call kiln: by the program that finds the rest, now and after an update. */
+export function hostInvocation(paths: StatePaths): KilnInvocation {
+  return { command: [join(packageRoot(), 'bin/kiln')], env: stateEnvironment(paths) };
 }
 
 /** `kiln service stop`. */

@@ -97,6 +97,21 @@ function copyEntry(from: number, to: number, name: Buffer, entry: Dirent<Buffer>
   else if (entry.isFile()) copyPlainFile(from, to, name);
 }
 
+/**
+ * Copies one plain file or link, with owner, mode, times and attributes, under a new name that must
+ * be free. Other kinds of entries are left out.
+ */
+export function copyEntryAt(from: number, name: Buffer, to: number, as: Buffer): void {
+  const entry = openPath(from, name);
+  try {
+    const stat = fstatSync(entry);
+    if (stat.isSymbolicLink()) copyLink(from, to, name, as);
+    else if (stat.isFile()) copyPlainFile(from, to, name, as);
+  } finally {
+    closeSync(entry);
+  }
+}
+
 function copyDirectoryMetadata(from: number, to: number): void {
   const stat = fstatSync(from, { bigint: true });
   fchownSync(to, Number(stat.uid), Number(stat.gid));
@@ -105,22 +120,22 @@ function copyDirectoryMetadata(from: number, to: number): void {
   setTimes(to, stat);
 }
 
-function copyLink(from: number, to: number, name: Buffer): void {
+function copyLink(from: number, to: number, name: Buffer, as: Buffer = name): void {
   const entry = openPath(from, name);
   try {
     const stat = fstatSync(entry, { bigint: true });
-    symlinkat(readlinkat(from, name), to, name);
-    lchownat(to, name, Number(stat.uid), Number(stat.gid));
-    setTimes(to, stat, name);
+    symlinkat(readlinkat(from, name), to, as);
+    lchownat(to, as, Number(stat.uid), Number(stat.gid));
+    setTimes(to, stat, as);
   } finally {
     closeSync(entry);
   }
 }
 
-function copyPlainFile(from: number, to: number, name: Buffer): void {
+function copyPlainFile(from: number, to: number, name: Buffer, as: Buffer = name): void {
   const input = openat2(from, name, { flags: constants.O_RDONLY | constants.O_NOFOLLOW });
   try {
-    const output = openat2(to, name, {
+    const output = openat2(to, as, {
       flags: constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL,
       mode: 0o600,
     });

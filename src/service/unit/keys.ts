@@ -35,7 +35,7 @@ export const GIVEN: ReadonlySet<string> = new Set(
   ConditionVirtualization ConditionCapability ConditionKernelCommandLine ConditionSecurity
   WantedBy RequiredBy Alias Also DefaultInstance UpheldBy
   NoNewPrivileges PrivateTmp PrivateNetwork PrivateDevices PrivateUsers PrivateIPC PrivateMounts
-  PrivatePIDs ProtectClock ProtectControlGroups ProtectHostname ProtectKernelLogs
+  PrivatePIDs ProtectClock RestrictRealtime ProtectControlGroups ProtectHostname ProtectKernelLogs
   ProtectKernelModules ProtectKernelTunables RestrictNamespaces RestrictSUIDSGID MountAPIVFS
   LockPersonality RemoveIPC KeyringMode DevicePolicy DeviceAllow ProtectHome
   RuntimeDirectoryPreserve SyslogFacility SyslogLevel SyslogLevelPrefix LogLevelMax
@@ -56,7 +56,7 @@ export const UNSUPPORTED: ReadonlySet<string> = new Set(
   SupplementaryGroups DynamicUser PAMName SetLoginEnvironment SecureBits
   ProtectSystem ProtectProc ProcSubset ReadWritePaths ReadOnlyPaths InaccessiblePaths ExecPaths
   NoExecPaths ReadWriteDirectories ReadOnlyDirectories InaccessibleDirectories TemporaryFileSystem
-  BindPaths BindReadOnlyPaths MountFlags MemoryDenyWriteExecute RestrictRealtime
+  BindPaths BindReadOnlyPaths MountFlags MemoryDenyWriteExecute
   RestrictAddressFamilies RestrictFileSystems SystemCallFilter SystemCallArchitectures
   SystemCallErrorNumber SystemCallLog Personality SELinuxContext AppArmorProfile SmackProcessLabel
   NetworkNamespacePath IPCNamespacePath LoadCredential LoadCredentialEncrypted SetCredential

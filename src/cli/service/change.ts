@@ -1,0 +1,162 @@
+import { Command, Option } from 'commander';
+import { openImage } from '../../image/open.ts';
+import { cloneService } from '../../service/clone.ts';
+import { changeService } from '../../service/configuration.ts';
+import { type ServiceFile, serviceJsonSchema } from '../../service/definition.ts';
+import { listServices } from '../../service/list.ts';
+import { logrotate } from '../../service/logrotate.ts';
+import { readService } from '../../service/store.ts';
+import { upgradeService } from '../../service/upgrade.ts';
+import { syncNewImage } from '../background.ts';
+import { openEngine } from '../engine.ts';
+import { imageProgress } from '../image-progress.ts';
+import { parseCount, parseCpus, parseSize } from '../values.ts';
+import { healthCheck, publishText, repeated } from './create.ts';
+import { startSupervisor } from './life.ts';
+
+/** `kiln service clone`. */
+export function cloneCommand(): Command {
+  return new Command('clone')
+    .description('Make a service like one that does not run, with copies of its /etc and /var.')
+    .argument('<from>')
+    .argument('<name>')
+    .addOption(
+      repeated(
+        '-p, --publish <[addr:]port:port>',
+        'ports of the clone; else it has none',
+        publishText,
+      ),
+    )
+    .addHelpText('after', '\nExamples:\n  kiln service clone apache1 apache2 --publish 8082:80')
+    .action(async (from: string, name: string, options: { publish: string[] }) => {
+      await using engine = openEngine();
+      await cloneService(engine.paths, from, name, options);
+      const { files, definition } = await readService(engine.paths, name);
+      process.stdout.write(`${name}: ${files.definition}\n`);
+      const { definition: model } = await readService(engine.paths, from);
+      if (definition.publish.length === 0 && model.publish.length > 0) {
+        process.stderr.write(
+          `kiln: ${name} publishes no port: \`kiln service set ${name} --publish PORT:PORT\`\n`,
+        );
+      }
+    });
+}
+
+interface SetOptions {
+  readonly memory?: number;
+  readonly cpus?: number;
+  readonly pids?: number;
+  readonly publish: readonly string[];
+  readonly health?: string;
+  readonly unset: readonly string[];
+}
+
+/** `kiln service set`. */
+export function setCommand(): Command {
+  return new Command('set')
+    .description('Change settings of a service; limits on a running one at once.')
+    .argument('<name>')
+    .addOption(new Option('--memory <size>', 'as 512M').argParser(parseSize))
+    .addOption(new Option('--cpus <number>', 'processors’ worth of time').argParser(parseCpus))
+    .addOption(new Option('--pids <number>', 'processes and threads').argParser(parseCount))
+    .addOption(
+      repeated(
+        '-p, --publish <[addr:]port:port>',
+        'all its ports, instead of those before',
+        publishText,
+      ),
+    )
+    .option('--health <check>', 'a command in the service, or :PORT/PATH to be asked for by HTTP')
+    .addOption(repeated('--unset <setting>', 'take a setting away, as memory', (text) => text))
+    .addHelpText('after', '\nExamples:\n  kiln service set apache1 --memory 256M --cpus 0.5')
+    .action(async (name: string, options: SetOptions) => {
+      await using engine = openEngine();
+      const { memory, cpus, pids, publish, health, unset } = options;
+      const changes: { [Key in keyof ServiceFile]?: ServiceFile[Key] | null } = {
+        ...Object.fromEntries(unset.map((key) => [key, null])),
+        ...(memory === undefined ? {} : { memory }),
+        ...(cpus === undefined ? {} : { cpus }),
+        ...(pids === undefined ? {} : { pids }),
+        ...(publish.length === 0 ? {} : { publish: [...publish] }),
+        ...(health === undefined ? {} : { health: healthCheck(health) }),
+      };
+      const report = await changeService(await readService(engine.paths, name), changes);
+      if (report.inForce.length > 0)
+        process.stdout.write(`in force: ${report.inForce.join(', ')}\n`);
+      if (report.atRestart.length > 0) {
+        process.stdout.write(
+          `after \`kiln service restart ${name}\`: ${report.atRestart.join(', ')}\n`,
+        );
+      }
+    });
+}
+
+/** `kiln service logrotate`. */
+export function logrotateCommand(): Command {
+  return new Command('logrotate')
+    .description('Run the image’s own logrotate in services that run, and reload their units.')
+    .argument('[name...]', 'all that run, without any')
+    .option('--force', 'rotate although it is not time')
+    .option('--quiet', 'say only what failed')
+    .action(async (names: string[], options: { force?: boolean; quiet?: boolean }) => {
+      await using engine = openEngine();
+      const listed = await listServices(engine.paths, names);
+      const chosen =
+        names.length > 0 ? listed : listed.filter(({ status }) => status !== undefined);
+      for (const { service } of chosen) {
+        const { exitCode, output, reloaded } = await logrotate(
+          service.name,
+          service.files,
+          options,
+        );
+        if (options.quiet !== true || exitCode !== 0) process.stderr.write(output);
+        if (exitCode !== 0) process.exitCode = 1;
+        if (options.quiet === true) continue;
+        const units = reloaded.length === 0 ? '' : `, reloaded ${reloaded.join(', ')}`;
+        process.stdout.write(`${service.name}: ${exitCode === 0 ? 'rotated' : 'failed'}${units}\n`);
+      }
+    });
+}
+
+/** `kiln service upgrade`. */
+export function upgradeCommand(): Command {
+  return new Command('upgrade')
+    .description('Move services to a new image; back, if they are not healthy on it.')
+    .argument('<name...>')
+    .option('--to <image>', 'a recipe, a lock or an image id; else its own recipe, solved anew')
+    .addHelpText(
+      'after',
+      '\nChanges in /etc are kept as rpm keeps them: .rpmnew and .rpmsave files are named. The data in\n/var is copied first, and comes back if the service is not healthy.\n\nExamples:\n  kiln service upgrade apache1\n  kiln service upgrade db --to debian-mariadb.lock.json',
+    )
+    .action(async (names: string[], { to }: { to?: string }) => {
+      for (const name of names) await upgrade(name, to);
+    });
+}
+
+async function upgrade(name: string, to: string | undefined): Promise<void> {
+  await using engine = openEngine();
+  const { definition } = await readService(engine.paths, name);
+  await using image = await (async () => {
+    using progress = imageProgress();
+    const started = Date.now();
+    const wanted = { update: to === undefined, onProgress: progress.report };
+    const made = await openImage(engine, to ?? definition.image, wanted);
+    syncNewImage(made.manifest, started);
+    return made;
+  })();
+  const report = await upgradeService(engine.paths, name, image, () =>
+    startSupervisor(engine.paths, name),
+  );
+  for (const note of report.notes) process.stderr.write(`kiln: /etc/${note}\n`);
+  const [from, now] = [report.from.slice(0, 12), report.to.slice(0, 12)];
+  process.stdout.write(
+    report.changed ? `${name}: ${from} -> ${now}\n` : `${name} is current: ${now}\n`,
+  );
+}
+
+/** `kiln service schema`. */
+export function schemaCommand(): Command {
+  return new Command('schema').description('Print the JSON Schema of service.yaml.').action(() => {
+    process.stdout.write(`${JSON.stringify(serviceJsonSchema(), undefined, 2)}\n`);
+  });
+}

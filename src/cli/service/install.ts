@@ -1,0 +1,76 @@
+import { writeFile } from 'node:fs/promises';
+import { Command } from 'commander';
+import { KilnError } from '../../errors.ts';
+import { hasSystemd } from '../../libvirt/embedded/systemd.ts';
+import { cronFile, hostUnitName } from '../../service/host-units.ts';
+import {
+  removeHostUnit,
+  systemctl,
+  UNIT_FOLDER,
+  writeHostUnits,
+} from '../../service/install-host-units.ts';
+import { readService } from '../../service/store.ts';
+import { openEngine } from '../engine.ts';
+import { hostInvocation } from './life.ts';
+
+interface InstallOptions {
+  readonly directory?: string;
+  readonly enable?: boolean;
+  readonly cron?: string;
+}
+
+/** `kiln service install`. */
+export function installCommand(): Command {
+  return new Command('install')
+    .description(
+      'Write the host’s systemd units of services: start with the host, journal, reload.',
+    )
+    .argument('[name...]')
+    .option('--directory <dir>', 'write them here instead, and tell nobody')
+    .option('--enable', 'start the services with the host, and logrotate daily')
+    .option('--cron <file>', 'write a cron file for logrotate instead of units')
+    .addHelpText(
+      'after',
+      '\nExamples:\n  kiln service install --enable apache1 apache2\n  systemctl reload apache2.service       reloads both, if the host has such a unit\n  systemctl stop kiln-services.target    stops all\n  kiln service install --cron /etc/cron.d/kiln',
+    )
+    .action(install);
+}
+
+async function install(names: string[], options: InstallOptions): Promise<void> {
+  await using engine = openEngine();
+  const invocation = hostInvocation(engine.paths);
+  if (options.cron !== undefined) {
+    await writeFile(options.cron, cronFile(invocation).text);
+    process.stdout.write(`${options.cron}\n`);
+    return;
+  }
+  if (options.directory === undefined && !hasSystemd()) {
+    throw new KilnError('E_NO_SYSTEMD', 'no systemd runs this host', {
+      hint: '`kiln service start` supervises by itself; --directory writes the units elsewhere',
+    });
+  }
+  const services = await Promise.all(names.map((name) => readService(engine.paths, name)));
+  const folder = options.directory ?? UNIT_FOLDER.persistent;
+  for (const path of await writeHostUnits(services, invocation, folder)) {
+    process.stdout.write(`${path}\n`);
+  }
+  if (options.directory !== undefined) return;
+  await systemctl('daemon-reload');
+  if (options.enable !== true) return;
+  await systemctl('enable', 'kiln-logrotate.timer', ...names.map(hostUnitName));
+  await systemctl('start', 'kiln-logrotate.timer');
+}
+
+/** `kiln service uninstall`. */
+export function uninstallCommand(): Command {
+  return new Command('uninstall')
+    .description('Have the host’s systemd forget services; the services stay.')
+    .argument('<name...>')
+    .action(async (names: string[]) => {
+      for (const name of names) {
+        if (hasSystemd()) await systemctl('disable', hostUnitName(name));
+        await removeHostUnit(name, UNIT_FOLDER.persistent);
+      }
+      if (hasSystemd()) await systemctl('daemon-reload');
+    });
+}

@@ -1,0 +1,144 @@
+import type { StatePaths } from '../state/paths.ts';
+import type { StoredService } from './store.ts';
+import { unitName } from './unit/load-unit.ts';
+
+/** A file for the host's systemd or cron, by its name in its folder. */
+export interface HostFile {
+  readonly name: string;
+  readonly text: string;
+}
+
+/** How kiln is called from outside of a shell, and what it needs to find its state. */
+export interface KilnInvocation {
+  readonly command: readonly string[];
+  readonly env: Readonly<Record<string, string>>;
+}
+
+/** The host's unit of a service. */
+export function hostUnitName(service: string): string {
+  return `kiln@${service}.service`;
+}
+
+/** Quoted for a command line in a unit (systemd.service(5)): `%` and `$` mean nothing in it. */
+function quoted(word: string): string {
+  const escaped = word.replace(/[\\"]/g, '\\$&').replaceAll('%', '%%').replaceAll('$', '$$$$');
+  return /^[\w@%+=:,./-]+$/.test(escaped) ? escaped : `"${escaped}"`;
+}
+
+/**
+ * The template that all services share. The supervisor is the unit's main process; the box itself
+ * belongs to libvirt and dies with the supervisor's connection.
+ */
+export function templateUnit({ command, env }: KilnInvocation): HostFile {
+  const kiln = command.map(quoted).join(' ');
+  const environment = Object.entries(env).map(
+    ([name, value]) =>
+      `Environment="${`${name}=${value}`.replace(/[\\"]/g, '\\$&').replaceAll('%', '%%')}"`,
+  );
+  return {
+    name: 'kiln@.service',
+    text: `# Written by \`kiln service install\`.
+[Unit]
+Description=kiln service %i
+After=network.target local-fs.target libvirtd.service virtlxcd.service
+PartOf=kiln-services.target
+StartLimitIntervalSec=60
+StartLimitBurst=10
+
+[Service]
+Type=notify
+NotifyAccess=all
+${environment.join('\n')}
+ExecStart=${kiln} service supervise --echo %i
+ExecReload=${kiln} service reload %i
+Restart=on-failure
+RestartSec=1
+# sysexits.h: the service's own configuration or start is at fault; the log says what.
+RestartPreventExitStatus=78
+# The supervisor stops the units in order; TimeoutStopSec= of theirs is the bound.
+KillMode=mixed
+KillSignal=SIGTERM
+TimeoutStartSec=infinity
+TimeoutStopSec=infinity
+SyslogIdentifier=kiln-%i
+
+[Install]
+WantedBy=multi-user.target kiln-services.target
+`,
+  };
+}
+
+/** What is particular to one service: reloading a unit of the host's reloads the one in the box. */
+export function serviceDropIn({ name, definition }: StoredService): HostFile {
+  const units = definition.units.map(unitName);
+  const description = definition.description.replaceAll('%', '%%').replace(/[\r\n]+/g, ' ');
+  return {
+    name: `${hostUnitName(name)}.d/kiln.conf`,
+    text: `# Written by \`kiln service install\`.
+[Unit]
+${description === '' ? '' : `Description=kiln service %i: ${description}\n`}${units.map((unit) => `ReloadPropagatedFrom=${unit}\n`).join('')}`,
+  };
+}
+
+/** Starts and stops all services at once, and the daily logrotate in each. */
+export function sharedUnits({ command, env }: KilnInvocation): HostFile[] {
+  const kiln = command.map(quoted).join(' ');
+  const environment = Object.entries(env).map(
+    ([name, value]) => `Environment="${name}=${value}"\n`,
+  );
+  return [
+    {
+      name: 'kiln-services.target',
+      text: `# Written by \`kiln service install\`.
+[Unit]
+Description=All kiln services
+`,
+    },
+    {
+      name: 'kiln-logrotate.service',
+      text: `# Written by \`kiln service install\`.
+[Unit]
+Description=Rotate the logs in kiln services
+
+[Service]
+Type=oneshot
+${environment.join('')}ExecStart=${kiln} service logrotate
+`,
+    },
+    {
+      name: 'kiln-logrotate.timer',
+      text: `# Written by \`kiln service install\`.
+[Unit]
+Description=Rotate the logs in kiln services every day
+
+[Timer]
+OnCalendar=daily
+RandomizedDelaySec=1h
+Persistent=true
+
+[Install]
+WantedBy=timers.target
+`,
+    },
+  ];
+}
+
+/** For hosts without systemd: crontab(5) of /etc/cron.d. */
+export function cronFile({ command, env }: KilnInvocation): HostFile {
+  const shell = (word: string) =>
+    /^[\w@+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`;
+  const line = [
+    ...Object.entries(env).map(([name, value]) => `${name}=${shell(value)}`),
+    ...command.map(shell),
+    'service logrotate --quiet',
+  ].join(' ');
+  return {
+    name: 'kiln',
+    text: `# Written by \`kiln service install --cron\`: the logs in kiln services, every day.\n17 3 * * * root ${line.replaceAll('%', '\\%')}\n`,
+  };
+}
+
+/** The state directory, where it is not the usual one. */
+export function stateEnvironment(paths: StatePaths): Record<string, string> {
+  return paths.root === '/var/lib/kiln' ? {} : { KILN_STATE: paths.root };
+}

@@ -1,0 +1,77 @@
+import { execFile } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { mkdir, rename, rm, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { promisify } from 'node:util';
+import { KilnError } from '../errors.ts';
+import { hasSystemd } from '../libvirt/embedded/systemd.ts';
+import {
+  type HostFile,
+  hostUnitName,
+  type KilnInvocation,
+  serviceDropIn,
+  sharedUnits,
+  templateUnit,
+} from './host-units.ts';
+import type { StoredService } from './store.ts';
+
+const run = promisify(execFile);
+
+/** Where an administrator's units are, and where those are that a reboot takes away. */
+export const UNIT_FOLDER = {
+  persistent: '/etc/systemd/system',
+  runtime: '/run/systemd/system',
+} as const;
+
+/** Writes the host's units of services into `folder`. Returns the paths. */
+export async function writeHostUnits(
+  services: readonly StoredService[],
+  invocation: KilnInvocation,
+  folder: string,
+): Promise<string[]> {
+  const files: HostFile[] = [
+    templateUnit(invocation),
+    ...sharedUnits(invocation),
+    ...services.map(serviceDropIn),
+  ];
+  for (const { name, text } of files) {
+    const path = join(folder, name);
+    await mkdir(dirname(path), { recursive: true });
+    await writeFile(`${path}.new`, text);
+    await rename(`${path}.new`, path);
+  }
+  return files.map(({ name }) => join(folder, name));
+}
+
+/** Removes what is particular to a service; the template stays for others. */
+export async function removeHostUnit(service: string, folder: string): Promise<void> {
+  await rm(join(folder, `${hostUnitName(service)}.d`), { recursive: true, force: true });
+}
+
+/** Has the host's systemd do something. Throws E_SYSTEMD. */
+export async function systemctl(...args: readonly string[]): Promise<string> {
+  try {
+    return (await run('systemctl', [...args])).stdout;
+  } catch (cause) {
+    throw new KilnError('E_SYSTEMD', `systemctl ${args.join(' ')} failed`, {
+      cause,
+      hint: 'systemctl status and journalctl -u tell more',
+    });
+  }
+}
+
+/**
+ * Has the host's systemd know a service: if nobody installed its unit, one that lasts until the
+ * reboot. False where no systemd runs.
+ */
+export async function ensureHostUnit(
+  service: StoredService,
+  invocation: KilnInvocation,
+): Promise<boolean> {
+  if (!hasSystemd()) return false;
+  if (!existsSync(join(UNIT_FOLDER.persistent, 'kiln@.service'))) {
+    await writeHostUnits([service], invocation, UNIT_FOLDER.runtime);
+    await systemctl('daemon-reload');
+  }
+  return true;
+}

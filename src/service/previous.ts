@@ -1,0 +1,74 @@
+import { existsSync } from 'node:fs';
+import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { copyTree } from '../image/tree/clone.ts';
+import { tryLock } from '../kernel/flock.ts';
+import { syncFileSystem } from '../kernel/syncfs.ts';
+import type { InstanceFiles } from './instance-files.ts';
+import { replaceFile } from './store.ts';
+import { copyVar, replaceVar } from './var-volume.ts';
+
+/**
+ * A service as it was before an upgrade: its /etc, its /var and its image. As long as it is there,
+ * the upgrade is not over; if nobody holds the lock, whoever made the upgrade died, and the service
+ * goes back.
+ */
+export function previousDirectory(files: InstanceFiles): string {
+  return join(files.directory, 'previous');
+}
+
+function varIn(directory: string): { readonly var: string; readonly varImage: string } {
+  return { var: join(directory, 'var'), varImage: join(directory, 'var.ext4') };
+}
+
+/** Held during an upgrade. */
+export function upgradeLock(files: InstanceFiles): string {
+  return join(files.directory, 'upgrade.lock');
+}
+
+/** Keeps a copy of a service that does not run, whole or not at all. */
+export async function keepPrevious(files: InstanceFiles): Promise<void> {
+  const previous = previousDirectory(files);
+  const half = `${previous}.half`;
+  await rm(half, { recursive: true, force: true });
+  await mkdir(half, { mode: 0o700 });
+  copyTree(files.etc, join(half, 'etc'));
+  copyVar(files, varIn(half));
+  await writeFile(join(half, 'image'), await readFile(files.image));
+  await syncFileSystem(half);
+  await rename(half, previous);
+}
+
+/** The upgrade holds: the copy goes. */
+export async function forgetPrevious(files: InstanceFiles): Promise<void> {
+  const previous = previousDirectory(files);
+  const gone = `${previous}.gone`;
+  await rm(gone, { recursive: true, force: true });
+  await rename(previous, gone);
+  await rm(gone, { recursive: true, force: true });
+}
+
+/** Makes a service that does not run what it was before. May be interrupted and done again. */
+export async function restorePrevious(files: InstanceFiles): Promise<void> {
+  const previous = previousDirectory(files);
+  const kept = join(previous, 'etc');
+  if (existsSync(kept)) {
+    const failed = `${files.etc}.failed`;
+    await rm(failed, { recursive: true, force: true });
+    if (existsSync(files.etc)) await rename(files.etc, failed);
+    await rename(kept, files.etc);
+    await rm(failed, { recursive: true, force: true });
+  }
+  await replaceVar(varIn(previous), files);
+  await replaceFile(files.image, await readFile(join(previous, 'image'), 'utf8'));
+  await rm(previous, { recursive: true, force: true });
+}
+
+/** Undoes an upgrade whose maker died. True if there was one. The service must not run. */
+export async function undoAbandonedUpgrade(files: InstanceFiles): Promise<boolean> {
+  if (!existsSync(previousDirectory(files))) return false;
+  await using lock = await tryLock(upgradeLock(files));
+  if (lock === undefined || !existsSync(previousDirectory(files))) return false;
+  await restorePrevious(files);
+  return true;
+}

@@ -1,0 +1,128 @@
+import { existsSync } from 'node:fs';
+import { rename, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { KilnError } from '../errors.ts';
+import { type LeasedImage, leaseImage } from '../image/store/images.ts';
+import { copyTree } from '../image/tree/clone.ts';
+import { acquireLock } from '../kernel/flock.ts';
+import type { StatePaths } from '../state/paths.ts';
+import { planMerge } from './merge-plan.ts';
+import { mergeTrees } from './merge-trees.ts';
+import { replacedConfiguration } from './owned-paths.ts';
+import { forgetPrevious, keepPrevious, restorePrevious, upgradeLock } from './previous.ts';
+import type { ServiceStatus } from './status.ts';
+import { isSupervised, stopService } from './stop.ts';
+import { readService, replaceFile } from './store.ts';
+import { askSupervisor } from './supervisor-client.ts';
+import { treeEntries } from './tree-entries.ts';
+
+/** How long a service has to become healthy on its new image, beyond what its checks take, ms. */
+const SETTLE = 2000;
+const LOOK_PAUSE = 200;
+
+/** What an upgrade did. */
+export interface UpgradeReport {
+  readonly from: string;
+  readonly to: string;
+  /** False when its image was current already. */
+  readonly changed: boolean;
+  /** What a person should look at: .rpmnew and .rpmsave files. */
+  readonly notes: readonly string[];
+}
+
+/**
+ * Moves a service to another image: its changes in /etc are merged, its /var gets what is new in the
+ * image's, it is restarted if it ran. When it does not come up, or is not healthy, it goes back to
+ * what it was, data included. `start` starts it in the background.
+ * Throws E_UPGRADE_ROLLED_BACK with the reason.
+ */
+export async function upgradeService(
+  paths: StatePaths,
+  name: string,
+  image: LeasedImage,
+  start: () => Promise<ServiceStatus>,
+): Promise<UpgradeReport> {
+  const service = await readService(paths, name);
+  const { files } = service;
+  const report = { from: service.image, to: image.manifest.id };
+  if (service.image === image.manifest.id) return { ...report, changed: false, notes: [] };
+  await using _lock = await acquireLock(upgradeLock(files));
+  const ran = await isSupervised(files);
+  if (ran) await stopService(files);
+  await keepPrevious(files);
+  try {
+    const notes = await moveToImage(paths, name, image);
+    if (ran) {
+      await start();
+      await waitUntilHealthy(paths, name);
+    }
+    await forgetPrevious(files);
+    return { ...report, changed: true, notes };
+  } catch (cause) {
+    await stopService(files);
+    await restorePrevious(files);
+    if (ran) await start();
+    throw new KilnError('E_UPGRADE_ROLLED_BACK', `${name} is back on its old image`, {
+      cause,
+      hint: `\`kiln service logs ${name}\` shows what it said on the new one`,
+    });
+  }
+}
+
+/** Merges /etc and /var and notes the image. What it does is undone by {@link restorePrevious}. */
+async function moveToImage(paths: StatePaths, name: string, image: LeasedImage): Promise<string[]> {
+  const { files, image: oldId } = await readService(paths, name);
+  await using old = await leaseImage(paths, oldId);
+  const merged = `${files.etc}.merged`;
+  await rm(merged, { recursive: true, force: true });
+  copyTree(files.etc, merged);
+  const newEtc = join(image.tree, 'etc');
+  const theirs = treeEntries(newEtc);
+  const mine = treeEntries(merged);
+  // Without the old image nobody knows what was changed: whatever differs is taken for a change.
+  const base = old === undefined ? new Map() : treeEntries(join(old.tree, 'etc'));
+  const replaced = await replacedConfiguration(paths, image.manifest.id);
+  const notes = mergeTrees(newEtc, merged, planMerge(base, mine, theirs, replaced), theirs);
+  await rm(files.etc, { recursive: true, force: true });
+  await rename(merged, files.etc);
+  if (existsSync(files.varImage))
+    notes.push('/var is an image: what the new one adds there is not added');
+  else addToVar(join(image.tree, 'var'), files.var, old && join(old.tree, 'var'));
+  await replaceFile(files.image, `${image.manifest.id}\n`);
+  return notes;
+}
+
+/** Adds what the new image's /var has and the old one's had not; data is nobody's to merge. */
+function addToVar(source: string, target: string, old: string | undefined): void {
+  const theirs = treeEntries(source);
+  const base = old === undefined ? new Map() : treeEntries(old);
+  const mine = treeEntries(target);
+  const added = [...theirs.keys()].filter((path) => !base.has(path) && !mine.has(path)).sort();
+  mergeTrees(
+    source,
+    target,
+    added.map((path) => ({ do: 'take', path })),
+    theirs,
+  );
+}
+
+/** Throws E_UNHEALTHY when the service is not running, or its health check fails, in time. */
+async function waitUntilHealthy(paths: StatePaths, name: string): Promise<void> {
+  const { files, definition } = await readService(paths, name);
+  const { health } = definition;
+  const checks = health === undefined ? 0 : health.retries * (health.interval + health.timeout);
+  const end = Date.now() + SETTLE + checks;
+  for (let since = Date.now(); ; await sleep(LOOK_PAUSE)) {
+    const status = await askSupervisor<ServiceStatus>(files, { do: 'status' });
+    const state = status?.state ?? 'failed';
+    const problem = status?.health?.text ?? '';
+    if (state === 'failed' || status?.health?.state === 'unhealthy' || Date.now() > end) {
+      throw new KilnError('E_UNHEALTHY', `${name} is ${state}${problem && `: ${problem}`}`);
+    }
+    const fine =
+      state === 'running' && (health === undefined || status?.health?.state === 'healthy');
+    if (!fine) since = Date.now();
+    if (Date.now() - since >= SETTLE / 2) return;
+  }
+}

@@ -1,0 +1,37 @@
+import { constants, copyFileSync, existsSync } from 'node:fs';
+import { rename, rm } from 'node:fs/promises';
+import { copyTree } from '../image/tree/clone.ts';
+import type { InstanceFiles } from './instance-files.ts';
+import { makeExt4Image, openExt4Image } from './loop-image.ts';
+
+/** The part of a service's files that is its /var: a directory, or an image of a fixed size. */
+type VarFiles = Pick<InstanceFiles, 'var' | 'varImage'>;
+
+/** What a box gets as /var: the directory, or a mount of the image, which the box takes over. */
+export function varVolume(files: VarFiles): string | number {
+  return existsSync(files.varImage) ? openExt4Image(files.varImage).fd : files.var;
+}
+
+/** Copies a service's /var as it is kept; blocks are shared where the file system can. */
+export function copyVar(from: VarFiles, to: VarFiles): void {
+  if (!existsSync(from.varImage)) copyTree(from.var, to.var);
+  else copyFileSync(from.varImage, to.varImage, constants.COPYFILE_FICLONE);
+}
+
+/** Puts the directory into an image of so many bytes. Throws E_IMAGE_SIZE. */
+export async function moveVarToImage(files: VarFiles, bytes: number): Promise<void> {
+  await makeExt4Image(files.varImage, files.var, bytes);
+  await rm(files.var, { recursive: true, force: true });
+}
+
+/** Replaces a service's /var by another; may be interrupted and done again. */
+export async function replaceVar(from: VarFiles, to: VarFiles): Promise<void> {
+  for (const kind of ['var', 'varImage'] as const) {
+    if (!existsSync(from[kind])) continue;
+    const failed = `${to[kind]}.failed`;
+    await rm(failed, { recursive: true, force: true });
+    if (existsSync(to[kind])) await rename(to[kind], failed);
+    await rename(from[kind], to[kind]);
+    await rm(failed, { recursive: true, force: true });
+  }
+}
