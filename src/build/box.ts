@@ -6,6 +6,7 @@ import { ProcessCgroups } from '../kernel/cgroup-files.ts';
 import type { CgroupUsage } from '../kernel/cgroup-usage.ts';
 import { type CommandEnd, supervise } from '../run/supervise.ts';
 import { type CommandUser, commandUser } from '../run/user.ts';
+import { TRANSACTION_CAPABILITIES } from '../sandbox/capabilities.ts';
 import type { BoxFacts, CommandFacts } from '../sandbox/facts.ts';
 import { type Engine, openSandbox, reopenSandbox } from '../sandbox/open.ts';
 import type { Sandbox } from '../sandbox/sandbox.ts';
@@ -38,6 +39,8 @@ export interface BuildBoxOptions {
   readonly binds: readonly Bind[];
   /** On top of the image's environment. */
   readonly env: Readonly<Record<string, string>>;
+  /** Packages are installed in it: by its root, with the rights that scriptlets have. */
+  readonly installer?: boolean;
   /** Where rpm's folders are; {@link TOP_DIRECTORY} when missing. */
   readonly topDirectory?: string | undefined;
 }
@@ -91,7 +94,9 @@ export class BuildBox {
   static async open(options: BuildBoxOptions): Promise<BuildBox> {
     const { engine, request, image, topDirectory = TOP_DIRECTORY } = options;
     const { manifest } = image;
-    const user = commandUser(manifest, manifest.user.uid === 0 ? BUILDER : undefined);
+    const builder = manifest.user.uid === 0 ? BUILDER : undefined;
+    const user = commandUser(manifest, options.installer === true ? '0:0' : builder);
+    const capabilities = options.installer === true ? TRANSACTION_CAPABILITIES : [];
     const disk = request.disk ?? DEFAULT_DISK;
     const hostname = request.hostname ?? 'kiln';
     const specification = sandboxSpecification({
@@ -116,17 +121,17 @@ export class BuildBox {
       disk,
       limits: request.limits ?? {},
     });
-    const seccomp = await seccompFilter(engine.paths, SECCOMP, []);
+    const seccomp = await seccompFilter(engine.paths, SECCOMP, capabilities);
     const sandbox = await openSandbox(engine, specification, {
       user,
       caller: request.caller,
       command: ['kiln build', request.source.path],
-      outlives: request.keepSeconds !== undefined,
+      outlives: request.keepSeconds !== undefined && options.installer !== true,
     });
     try {
       const cgroups = await ProcessCgroups.of(sandbox.initPid);
       const env = { ...manifest.environment, ...options.env, HOME: BUILD_HOME };
-      const policy = { user: user.spec, capabilities: [], seccomp };
+      const policy = { user: user.spec, capabilities, seccomp };
       return new BuildBox(sandbox, user, policy, cgroups, env, topDirectory);
     } catch (error) {
       await sandbox.close();

@@ -15,6 +15,8 @@ export class BuildRun {
   readonly timeline = new Timeline();
   readonly warnings: BuildWarning[] = [];
   readonly signal: AbortSignal;
+  /** Of the source package, once it is known. */
+  name: string | undefined;
   /** The box that was kept for whoever wants to look into it. */
   kept: string | undefined;
   /** The phase that failed: the innermost. */

@@ -5,6 +5,7 @@ import { Caches } from './caches.ts';
 import { finish, type Progress } from './finish.ts';
 import { readInput } from './input.ts';
 import { readBuildLock } from './lock.ts';
+import { checkInstall } from './postinstall.ts';
 import { type PreparedBuild, prepareBuild } from './prepare.ts';
 import type { BuildHooks, BuildReport } from './report.ts';
 import type { BuildRequest } from './request.ts';
@@ -41,6 +42,7 @@ async function build(run: BuildRun, progress: Progress): Promise<void> {
   input.name.then(
     (name) => {
       progress.name = name;
+      run.name = name;
     },
     () => {
       run.failedPhase ??= 'input';
@@ -74,6 +76,9 @@ async function build(run: BuildRun, progress: Progress): Promise<void> {
   }
   progress.usage = box.usage();
   await prepared.close();
+  if (request.postinstall === true && progress.collected !== undefined) {
+    await checkInstall(run, base, progress.collected.packages);
+  }
 }
 
 function takeBase(run: BuildRun, lock: Parameters<typeof openLockedBase>[1] | undefined) {

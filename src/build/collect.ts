@@ -121,6 +121,7 @@ function notAPackage(name: string, cause: Error): KilnError {
 
 function describe({ file, identity }: Found, collection: Collection): BuiltPackage {
   const { name, epoch, version, release, arch, isSource } = identity;
+  const { summary, license, vendor, url } = identity;
   const artifact = collection.artifacts.find(({ path }) => path === file);
   const evr = `${epoch === null || epoch === 0 ? '' : `${epoch}:`}${version}-${release}`;
   return {
@@ -129,6 +130,7 @@ function describe({ file, identity }: Found, collection: Collection): BuiltPacka
     isSource,
     sha256: artifact?.sha256 ?? '',
     size: artifact?.size ?? 0,
+    identity: { name, epoch, version, release, arch, summary, license, vendor, url },
   };
 }
 

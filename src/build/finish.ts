@@ -6,6 +6,7 @@ import type { BuildRun } from './build-run.ts';
 import type { CollectedPackages } from './collect.ts';
 import { buildStatus } from './exit-status.ts';
 import { BuildFailure } from './outcome.ts';
+import { writeProvenance } from './provenance/write.ts';
 import type { BuildPhase, BuildReport } from './report.ts';
 import { resultOfBuild } from './result.ts';
 
@@ -32,6 +33,8 @@ export async function finish(
   if (report.failure?.code === 'E_RESULTDIR') return report;
   try {
     await writeResult(request.resultDirectory, resultOfBuild(report), request.caller);
+    const whole = report.failure === undefined && request.stopAfter === undefined;
+    if (whole) await writeProvenance(run.engine, report);
     return report;
   } catch (cause) {
     if (report.failure !== undefined) return report;

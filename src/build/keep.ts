@@ -17,6 +17,7 @@ export async function leaveBox(run: BuildRun, box: BuildBox, failure: unknown): 
   }
   await rememberBuild(run.engine.paths, box.id, {
     request: run.request,
+    name: run.name ?? run.request.source.path.replace(/^.*\//, ''),
     failedPhase: run.failedPhase ?? 'build',
     topDirectory: box.topDirectory,
   });

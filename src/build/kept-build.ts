@@ -8,6 +8,8 @@ import type { BuildRequest } from './request.ts';
 /** What is kept beside a box that a build failed in. It goes with the box. */
 export interface KeptBuild {
   readonly request: BuildRequest;
+  /** Of the source package. */
+  readonly name: string;
   readonly failedPhase: BuildPhase;
   readonly topDirectory: string;
 }

@@ -3,6 +3,7 @@ import type { ArtifactWarning } from '../artifacts/warning.ts';
 import type { KilnError } from '../errors.ts';
 import type { OnImageProgress } from '../image/progress.ts';
 import type { CgroupUsage } from '../kernel/cgroup-usage.ts';
+import type { RpmIdentity } from '../rpm/package.ts';
 import type { CommandEnd } from '../run/supervise.ts';
 import type { Phase } from '../run/timeline.ts';
 import type { BoxFacts, CommandFacts } from '../sandbox/facts.ts';
@@ -57,6 +58,12 @@ export interface BuildHooks {
   readonly onWarning?: (warning: BuildWarning) => void;
 }
 
+/** What the header of a package that was built says: for its SBOM. */
+export type BuiltIdentity = Pick<
+  RpmIdentity,
+  ('name' | 'epoch' | 'version' | 'release' | 'arch') | ('summary' | 'license' | 'vendor' | 'url')
+>;
+
 /** A package that a build made. */
 export interface BuiltPackage {
   /** In the result directory. */
@@ -68,6 +75,7 @@ export interface BuiltPackage {
   readonly sha256: string;
   /** Bytes. */
   readonly size: number;
+  readonly identity: BuiltIdentity;
 }
 
 /** Everything that comes of a build, however it ended; see {@link buildPackage}. */

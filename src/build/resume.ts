@@ -38,9 +38,10 @@ export async function resumeBuild(
   const kept = await readKept(engine.paths, box);
   const request: BuildRequest = { ...kept.request, ...overrides };
   const run = new BuildRun(engine, request, hooks);
+  run.name = kept.name;
   const progress: Progress = {
     ...(await imageOf(engine.paths, box)),
-    name: kept.request.source.path.replace(/^.*\//, ''),
+    name: kept.name,
   };
   let failure: unknown;
   try {

@@ -40,6 +40,7 @@ export interface BuildOptions {
   readonly keep?: number | true;
   readonly lock?: string;
   readonly resume?: string;
+  readonly postinstall?: boolean;
   readonly offline?: boolean;
   readonly update?: boolean;
   readonly json?: boolean;
@@ -124,6 +125,7 @@ export function addBuildOptions(command: Command): Command {
       parseTime,
     ),
     new Option('--lock <file>', 'build in the very image of an earlier build, by its lock.json'),
+    new Option('--postinstall', 'install what was built in a fresh sandbox'),
     new Option('--resume <id>', 'go on with a build in the sandbox that it was kept in'),
     new Option('--offline', 'download nothing'),
     new Option('--update', 'make the image anew if its repositories have news'),
@@ -194,6 +196,7 @@ export function buildRequest(
     ...given('disk', options.disk),
     time: { ...given('timeout', options.timeout), ...given('stallTimeout', options.stallTimeout) },
     ...given('keepSeconds', keepSeconds(options)),
+    postinstall: options.postinstall === true,
     offline: options.offline === true,
     update: options.update === true,
   };

@@ -1,0 +1,102 @@
+import { join } from 'node:path';
+import { KilnError } from '../errors.ts';
+import { formatDependency } from '../rpm/dependency.ts';
+import type { RpmPackage } from '../rpm/package.ts';
+import { readRpms } from '../rpm/read.ts';
+import type { BuildBase } from './base.ts';
+import { BuildBox } from './box.ts';
+import type { BuildRun } from './build-run.ts';
+import { buildRepositories, openLayer, solveLayer } from './layer.ts';
+import { BuildFailure, whichLimit } from './outcome.ts';
+import type { BuiltPackage } from './report.ts';
+import { networkIn } from './request.ts';
+import { BUILD_HOME } from './rpmbuild.ts';
+
+/** Where the new packages are in the box. */
+const PACKAGES = `${BUILD_HOME}/packages`;
+
+/**
+ * Installs what was built, all of it at once, in a fresh box: on top of the base image and of what
+ * the packages require, by the image's own rpm, which judges dependencies, conflicts and scriptlets.
+ * @throws BuildFailure E_BUILD_POSTINSTALL; E_SOLVER_PROBLEM and what making images throws.
+ */
+export async function checkInstall(
+  run: BuildRun,
+  base: BuildBase,
+  built: readonly BuiltPackage[],
+): Promise<void> {
+  const { engine, request, onProgress, signal } = run;
+  const context = { engine, base, offline: request.offline, onProgress, signal };
+  await run.phase('postinstall', async () => {
+    const paths = built.map(({ file }) => join(request.resultDirectory, file));
+    const requires = await neededFromOthers(paths, signal);
+    const set = await buildRepositories(context, request);
+    const layer = await solveLayer(set, context, { requires, additionalPackages: [] }).catch(
+      (error: unknown) => {
+        if (!(error instanceof KilnError && error.code === 'E_SOLVER_PROBLEM')) throw error;
+        throw new KilnError('E_BUILD_POSTINSTALL', 'what was built requires what nobody has', {
+          cause: error,
+          hint: 'give the repository that has it with --addrepo',
+        });
+      },
+    );
+    await using image = await openLayer(context, layer);
+    const box = await BuildBox.open({
+      engine,
+      request,
+      image,
+      network: networkIn(request, 'postinstall'),
+      binds: [],
+      env: {},
+      installer: true,
+    });
+    try {
+      const items = paths.map((source) => ({ source, target: `${PACKAGES}/` }));
+      await box.fill(items, run.warn, signal);
+      const end = await box.run(installCommand(), run.command('root.log'));
+      if (end.exitCode === 0) return;
+      const limit = whichLimit(end, box.usage(), box);
+      throw new BuildFailure(
+        'E_BUILD_POSTINSTALL',
+        'what was built cannot be installed',
+        end,
+        limit,
+        'root.log has all that rpm said',
+      );
+    } finally {
+      await box.close();
+    }
+  });
+}
+
+/** rpm fails late for a scriptlet: what it then says is a warning or an error of its own. */
+function installCommand(): string[] {
+  const script = `exec 2>&1; cd ${PACKAGES} && exec rpm -Uv --replacepkgs --oldpackage --nosignature --define '__transaction_unshare %{nil}' *.rpm`;
+  return ['/bin/sh', '-c', script];
+}
+
+/** What the packages require that none of them provides. rpm has the last word on that. */
+async function neededFromOthers(paths: readonly string[], signal: AbortSignal): Promise<string[]> {
+  const packages: RpmPackage[] = [];
+  for await (const result of readRpms(paths, { signal })) {
+    if (result.error !== undefined) throw result.error;
+    packages.push(result.package);
+  }
+  const provided = new Set(
+    packages.flatMap(({ dependencies, files }) => [
+      ...dependencies.provides.map(({ name }) => name),
+      ...files.map(({ path }) => path),
+    ]),
+  );
+  const needed = packages
+    .flatMap(({ dependencies }) => dependencies.requires)
+    .filter(({ name }) => !name.startsWith('rpmlib(') && !provided.has(name))
+    .filter(({ name }) => !mentions(name, provided))
+    .map(formatDependency);
+  return [...new Set(needed)].sort();
+}
+
+/** Whether a rich dependency is about something that was built: the solver does not know that. */
+function mentions(name: string, provided: ReadonlySet<string>): boolean {
+  return name.startsWith('(') && name.split(/[\s()]+/).some((word) => provided.has(word));
+}

@@ -1,0 +1,266 @@
+import { readdir, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { Ajv2020 } from 'ajv/dist/2020.js';
+import test from 'ava';
+import { execa } from 'execa';
+import { buildPackage } from '../../../src/build/build.ts';
+import type { BuildReport } from '../../../src/build/report.ts';
+import { removeImage } from '../../../src/image/store/images.ts';
+import { resultJsonSchema } from '../../../src/result/schema.ts';
+import {
+  type BuildState,
+  buildState,
+  leftovers,
+  resultFile,
+  sourcePackage,
+} from './build-state.ts';
+
+let state: BuildState;
+
+test.before(async (t) => {
+  t.timeout(300_000);
+  state = await buildState();
+});
+test.after.always(() => state[Symbol.asyncDispose]());
+
+const HELLO = {
+  name: 'hello',
+  preamble: 'BuildRequires: tool-a, gcc',
+  sources: { 'hello.c': '#include <stdio.h>\nint main(void) { puts("hi"); return 0; }\n' },
+  build: 'id; cat /proc/net/dev; tool-a; gcc $CFLAGS -o hello %{SOURCE0}',
+  install: 'mkdir -p %{buildroot}/usr/bin; cp hello %{buildroot}/usr/bin',
+  check: 'test "$(./hello)" = hi',
+  files: '/usr/bin/hello\n/usr/share/hello',
+};
+
+function passed(t: { is(a: unknown, b: unknown, m?: string): void }, report: BuildReport) {
+  const { failure, lastLines } = report;
+  t.is(report.exitStatus, 0, `${failure?.message}\n${failure?.stack}\n${lastLines.join('\n')}`);
+}
+
+/** rpm's own word about a package. */
+async function query(report: BuildReport, file: string, format: string): Promise<string> {
+  const path = join(report.resultDirectory, file);
+  return (await execa('rpm', ['-qp', '--nosignature', '--qf', format, path])).stdout;
+}
+
+test.serial(
+  'a source package becomes packages, in a layer that has what it requires',
+  async (t) => {
+    t.timeout(300_000);
+    const phases: string[] = [];
+    const report = await state.build(
+      HELLO,
+      {},
+      {
+        onPhase: (phase, event) => phases.push(`${event} ${phase}`),
+      },
+    );
+    passed(t, report);
+    const arch = (await execa('rpm', ['--eval', '%_arch'])).stdout;
+    t.deepEqual((await readdir(report.resultDirectory)).sort(), [
+      'build.log',
+      'buildroot_lock.json',
+      'hello-1-1.src.rpm',
+      `hello-1-1.${arch}.rpm`,
+      'hw_info.log',
+      'installed_pkgs.log',
+      'lock.json',
+      'result.json',
+      'root.log',
+      'state.log',
+    ]);
+    t.is(
+      await query(report, `hello-1-1.${arch}.rpm`, '[%{FILENAMES} ]'),
+      '/usr/bin/hello /usr/share/hello ',
+    );
+    t.is(
+      await query(report, 'hello-1-1.src.rpm', '[%{REQUIRENAME} ]').then((s) =>
+        s.includes('tool-a'),
+      ),
+      true,
+    );
+    const log = await resultFile(report, 'build.log');
+    t.regex(log, /^uid=1000\(build\)/m);
+    t.regex(log, /^tool-a says hello$/m);
+    const interfaces = [...log.matchAll(/^ *(\w+): +\d+/gm)].map(([, name]) => name);
+    t.deepEqual(interfaces, ['lo']);
+    t.regex(
+      await resultFile(report, 'installed_pkgs.log'),
+      /^tool-a-1-1\.noarch \d+ \d+ \w* installed$/m,
+    );
+    t.regex(await resultFile(report, 'root.log'), /^installing tool-a-1-1\.noarch$/m);
+    t.regex(await resultFile(report, 'state.log'), /^\S+ \S+,\d{3} - Start: build$/m);
+    t.true(phases.indexOf('start compile') < phases.indexOf('start check'));
+    t.deepEqual(report.buildRequires, ['gcc', 'tool-a']);
+    t.not(report.image?.id, report.base?.id);
+    t.deepEqual(await leftovers(state), []);
+
+    const result = JSON.parse(await resultFile(report, 'result.json'));
+    const validate = new Ajv2020({ strict: false, validateFormats: false }).compile(
+      resultJsonSchema() as object,
+    );
+    t.true(validate(result), JSON.stringify(validate.errors));
+    const names = result.phases.map(({ name }: { name: string }) => name);
+    for (const name of ['srpm', 'dependencies', 'build', 'compile', 'check', 'collect']) {
+      t.true(names.includes(name), name);
+    }
+    t.deepEqual(result.policy.capabilities, { bounding: [], effective: [] });
+    const { stdout } = await execa('sha256sum', [`hello-1-1.${arch}.rpm`], {
+      cwd: report.resultDirectory,
+    });
+    t.is(result.build.packages[0].sha256, stdout.slice(0, 64));
+  },
+);
+
+test.serial('nothing to add: the build runs in the base itself', async (t) => {
+  const report = await state.build({ name: 'plain', preamble: 'BuildRequires: gcc' });
+  passed(t, report);
+  t.is(report.image?.id, report.base?.id);
+});
+
+test.serial('dynamic requirements are met in rounds, and known the next time', async (t) => {
+  // tool-b is asked for only once tool-a is there.
+  const parts = {
+    name: 'dynamic',
+    prep: 'echo prepared >> prepared',
+    buildrequires: 'echo tool-a\nif command -v tool-a >/dev/null; then echo tool-b; fi',
+    build: 'tool-a && tool-b',
+    install: 'cp prepared %{buildroot}/usr/share/dynamic',
+  };
+  const path = await sourcePackage(await state.fresh(), parts);
+  const boxes = (report: BuildReport) =>
+    report.phases.filter(({ name }) => name === 'sandbox').length;
+  const first = await buildPackage(state.images.engine, await state.request(path));
+  passed(t, first);
+  t.deepEqual([...first.buildRequires].sort(), ['tool-a', 'tool-b']);
+  t.is(boxes(first), 3);
+  const second = await buildPackage(state.images.engine, await state.request(path));
+  passed(t, second);
+  t.is(boxes(second), 1);
+  t.is(second.image?.id, first.image?.id);
+  t.deepEqual([...second.buildRequires].sort(), ['tool-a', 'tool-b']);
+});
+
+test.serial('options reach rpmbuild, as macros of the image do', async (t) => {
+  const parts = {
+    name: 'options',
+    preamble: '%bcond_with extra\n%bcond_without usual',
+    build:
+      'echo extra=%{with extra} usual=%{with usual} mine=%{?mine} shell=%{_buildshell} %{?more}',
+    check: 'echo CHECKED',
+  };
+  const report = await state.build(parts, {
+    defines: ['mine some value'],
+    with: ['extra'],
+    without: ['usual'],
+    nocheck: true,
+    rpmbuildOptions: ['--define', 'more and more'],
+    target: 'noarch',
+  });
+  passed(t, report);
+  const log = await resultFile(report, 'build.log');
+  t.regex(log, /^extra=1 usual=0 mine=some value shell=\/bin\/bash and more$/m);
+  t.notRegex(log, /^CHECKED$/m);
+  t.deepEqual(
+    report.packages.map(({ file }) => file),
+    ['options-1-1.noarch.rpm'],
+  );
+});
+
+test.serial('from a spec and its sources', async (t) => {
+  const directory = await state.fresh();
+  const { writeFile } = await import('node:fs/promises');
+  const { specText } = await import('./build-state.ts');
+  await writeFile(join(directory, 'hello.spec'), specText(HELLO));
+  await writeFile(join(directory, 'hello.c'), HELLO.sources['hello.c']);
+  const result = await state.fresh();
+  const { exitCode, stderr, stdout } = await state.images.kiln([
+    'build',
+    '-r',
+    state.recipe,
+    '--spec',
+    join(directory, 'hello.spec'),
+    '--sources',
+    directory,
+    '--resultdir',
+    result,
+  ]);
+  t.is(exitCode, 0, String(stderr));
+  t.regex(String(stdout), /^Executing\(%build\)/m);
+  t.regex(String(stderr), /^kiln: check$/m);
+  t.true((await readdir(result)).includes('hello-1-1.src.rpm'));
+});
+
+test.serial('additional packages, and repositories that are added', async (t) => {
+  const missing = await state.build(
+    { name: 'extra', build: 'tool-c' },
+    { additionalPackages: ['tool-c'] },
+  );
+  passed(t, missing);
+  t.regex(await resultFile(missing, 'build.log'), /^tool-c says hello$/m);
+});
+
+test.serial('a lock brings the same image back, without a solver and offline', async (t) => {
+  const path = await sourcePackage(await state.fresh(), HELLO);
+  const first = await buildPackage(state.images.engine, await state.request(path));
+  passed(t, first);
+  await removeImage(state.images.engine.paths, first.image?.id ?? '');
+  const lock = join(first.resultDirectory, 'lock.json');
+  const request = await state.request(path, { image: '', lock, offline: true });
+  const second = await buildPackage(state.images.engine, request);
+  passed(t, second);
+  t.is(second.image?.id, first.image?.id);
+  t.false(second.phases.some(({ name }) => name === 'dependencies'));
+  t.is(await resultFile(second, 'lock.json'), await readFile(lock, 'utf8'));
+  const buildroot = JSON.parse(await resultFile(second, 'buildroot_lock.json'));
+  const names = buildroot.buildroot.rpms.map(({ name }: { name: string }) => name);
+  t.true(names.includes('tool-a'));
+  const installed = (await resultFile(second, 'installed_pkgs.log')).trim().split('\n');
+  t.is(names.length, installed.length);
+});
+
+test.serial('eight builds at once make one image, and the same as one after another', async (t) => {
+  t.timeout(300_000);
+  const { paths } = state.images.engine;
+  const before = new Set(await readdir(paths.images));
+  const parts = {
+    ...HELLO,
+    name: 'crowd',
+    preamble: 'BuildRequires: tool-b, tool-c, gcc',
+    build: HELLO.build.replace('tool-a', 'tool-b'),
+    files: '/usr/bin/hello\n/usr/share/crowd',
+  };
+  const path = await sourcePackage(await state.fresh(), parts);
+  const reports = await Promise.all(
+    Array.from({ length: 8 }, async () =>
+      buildPackage(state.images.engine, await state.request(path)),
+    ),
+  );
+  for (const report of reports) passed(t, report);
+  const made = (await readdir(paths.images)).filter((id) => !before.has(id));
+  t.deepEqual(made, [reports[0]?.image?.id]);
+  t.deepEqual(await leftovers(state), []);
+});
+
+test.serial('what was built is installed in a fresh box', async (t) => {
+  const good = await state.build(
+    { name: 'good', preamble: 'BuildArch: noarch\nRequires: tool-c', sections: '%post\ntool-c' },
+    { postinstall: true },
+  );
+  passed(t, good);
+  t.regex(await resultFile(good, 'root.log'), /^tool-c says hello$/m);
+  const unmet = await state.build(
+    { name: 'unmet', preamble: 'BuildArch: noarch\nRequires: nobody-has-this' },
+    { postinstall: true },
+  );
+  t.is(unmet.failure?.code, 'E_BUILD_POSTINSTALL');
+  t.is(unmet.exitStatus, 5);
+  const broken = await state.build(
+    { name: 'broken', preamble: 'BuildArch: noarch', sections: '%pre\necho no way\nexit 3' },
+    { postinstall: true },
+  );
+  t.is(broken.failure?.code, 'E_BUILD_POSTINSTALL');
+  t.true(broken.lastLines.includes('no way'));
+  t.deepEqual(await leftovers(state), []);
+});
