@@ -40,7 +40,8 @@ class Tokenizer {
   #at = 0;
   #line = 1;
   #lineStart = 0;
-  #brackets = 0;
+  /** The lines of brackets that are open. */
+  readonly #brackets: number[] = [];
 
   constructor(text: string, file: string) {
     this.#text = text.startsWith('\ufeff') ? text.slice(1) : text;
@@ -49,6 +50,13 @@ class Tokenizer {
 
   run(): Token[] {
     while (this.#at < this.#text.length) this.#step();
+    const open = this.#brackets.at(-1);
+    if (open !== undefined) {
+      throw configError('a bracket that is opened here is never closed', {
+        file: this.#file,
+        line: open,
+      });
+    }
     this.#push('newline', '');
     this.#push('end', '');
     return this.#tokens;
@@ -58,7 +66,7 @@ class Tokenizer {
     const skipped = this.#match(BLANK) ?? this.#match(COMMENT);
     if (skipped !== undefined) this.#advance(skipped[0]);
     else if (this.#text[this.#at] === '\n') {
-      if (this.#brackets === 0) this.#push('newline', '');
+      if (this.#brackets.length === 0) this.#push('newline', '');
       this.#advance('\n');
     } else if (this.#match(STRING) !== undefined) this.#string();
     else this.#word();
@@ -73,8 +81,8 @@ class Tokenizer {
       const found = this.#match(pattern);
       if (found === undefined) continue;
       this.#push(kind, found[0]);
-      if ('([{'.includes(found[0])) this.#brackets++;
-      if (')]}'.includes(found[0])) this.#brackets = Math.max(0, this.#brackets - 1);
+      if ('([{'.includes(found[0])) this.#brackets.push(this.#line);
+      if (')]}'.includes(found[0])) this.#brackets.pop();
       this.#advance(found[0]);
       return;
     }
