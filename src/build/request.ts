@@ -90,6 +90,17 @@ export interface BuildRequest {
   readonly stopAfter?: BuildStop;
   /** Where the box's own files stay; without it they are gone with the box. */
   readonly scratch?: KeptScratch;
+  readonly provenance?: ProvenanceOptions;
+}
+
+/** What the provenance in the result directory is to be. */
+export interface ProvenanceOptions {
+  /** Path of the private key (PEM) that signs it. */
+  readonly key?: string;
+  /** URI of who runs this builder; without one the provenance claims none. */
+  readonly builder?: string;
+  /** Stands in for all times, seconds since 1970: the same build then gives the same bytes. */
+  readonly sourceDateEpoch?: number;
 }
 
 /** The network that a part of a build sees. */
