@@ -7,6 +7,7 @@ import { readInput } from './input.ts';
 import { readBuildLock } from './lock.ts';
 import { checkInstall } from './postinstall.ts';
 import { type PreparedBuild, prepareBuild } from './prepare.ts';
+import { signingKey } from './provenance/write.ts';
 import type { BuildHooks, BuildReport } from './report.ts';
 import type { BuildRequest } from './request.ts';
 import { ResultFiles } from './result-files.ts';
@@ -29,6 +30,8 @@ export async function buildPackage(
   try {
     using files = await ResultFiles.open(request.resultDirectory, request.caller);
     run.logTo(files);
+    // A key that cannot sign is to be known before hours of building.
+    await signingKey(request);
     await build(run, progress);
   } catch (error) {
     failure = error;

@@ -11,13 +11,20 @@ import {
 import { join, resolve } from 'node:path';
 import type { Owner } from '../artifacts/destination.ts';
 import { makeResultDirectory, unusableResultDirectory } from '../artifacts/result-directory.ts';
+import { CHECKSUMS_FILE } from './provenance/checksums.ts';
+import { ENVELOPE_FILE } from './provenance/envelope.ts';
+import { SBOM_FILE } from './provenance/spdx.ts';
+import { STATEMENT_FILE } from './provenance/statement.ts';
 import type { BuildPhase, LogName } from './report.ts';
 
 /** Bytes of one log; a build that talks without end must not fill the host's disk. */
 const LOG_LIMIT = 512 * 2 ** 20;
 
 /** Files of an earlier build in the same directory that would belie this one. */
-const STALE = ['result.json', 'lock.json', 'buildroot_lock.json', 'installed_pkgs.log'];
+const STALE = [
+  ...['result.json', 'lock.json', 'buildroot_lock.json', 'installed_pkgs.log'],
+  ...[SBOM_FILE, STATEMENT_FILE, ENVELOPE_FILE, CHECKSUMS_FILE],
+];
 
 const LOGS = ['build.log', 'root.log', 'state.log'] as const;
 

@@ -41,6 +41,8 @@ export interface BuildOptions {
   readonly lock?: string;
   readonly resume?: string;
   readonly postinstall?: boolean;
+  readonly provenanceKey?: string;
+  readonly builderId?: string;
   readonly offline?: boolean;
   readonly update?: boolean;
   readonly json?: boolean;
@@ -127,6 +129,10 @@ export function addBuildOptions(command: Command): Command {
     new Option('--lock <file>', 'build in the very image of an earlier build, by its lock.json'),
     new Option('--postinstall', 'install what was built in a fresh sandbox'),
     new Option('--resume <id>', 'go on with a build in the sandbox that it was kept in'),
+    new Option('--provenance-key <file>', 'sign the provenance with this private key (PEM)'),
+    new Option('--builder-id <uri>', 'who runs this builder, for the provenance').env(
+      'KILN_BUILDER_ID',
+    ),
     new Option('--offline', 'download nothing'),
     new Option('--update', 'make the image anew if its repositories have news'),
     new Option('-q, --quiet', 'do not show the build’s output'),
@@ -197,6 +203,11 @@ export function buildRequest(
     time: { ...given('timeout', options.timeout), ...given('stallTimeout', options.stallTimeout) },
     ...given('keepSeconds', keepSeconds(options)),
     postinstall: options.postinstall === true,
+    provenance: {
+      ...given('key', options.provenanceKey && resolve(options.provenanceKey)),
+      ...given('builder', options.builderId),
+      ...given('sourceDateEpoch', sourceDateEpoch(process.env)),
+    },
     offline: options.offline === true,
     update: options.update === true,
   };

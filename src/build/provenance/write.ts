@@ -7,9 +7,10 @@ import { digestFile } from '../../repository/cache.ts';
 import type { Engine } from '../../sandbox/open.ts';
 import { KILN_VERSION } from '../../state/version.ts';
 import type { BuildReport } from '../report.ts';
+import type { BuildRequest } from '../request.ts';
 import { attestBuild } from './attest.ts';
 import { CHECKSUMS_FILE, checksumManifest, digestFiles } from './checksums.ts';
-import { readSigningKey } from './signing-key.ts';
+import { readSigningKey, type SigningKey } from './signing-key.ts';
 
 /** What a build leaves beside its packages, as far as it is there. */
 const BYPRODUCTS = [
@@ -25,7 +26,8 @@ const BYPRODUCTS = [
 export async function writeProvenance(engine: Engine, report: BuildReport): Promise<void> {
   const { image, resultDirectory, request, packages, sourcePackage } = report;
   if (image === undefined) return;
-  const { key, builder, sourceDateEpoch } = request.provenance ?? {};
+  const { builder, sourceDateEpoch } = request.provenance ?? {};
+  const key = await signingKey(request);
   const { packages: root } = await readContents(engine.paths, image.id);
   const there = BYPRODUCTS.filter((name) => existsSync(join(resultDirectory, name)));
   const byproducts = await digestFiles(
@@ -40,7 +42,7 @@ export async function writeProvenance(engine: Engine, report: BuildReport): Prom
     sources: [{ name: basename(source), sha256 }],
     byproducts,
     kiln: KILN_VERSION,
-    ...(key === undefined ? {} : { key: await readSigningKey(key) }),
+    key,
     ...(builder === undefined ? {} : { builder }),
     ...(sourceDateEpoch === undefined ? {} : { sourceDateEpoch }),
   });
@@ -52,6 +54,11 @@ export async function writeProvenance(engine: Engine, report: BuildReport): Prom
   ]);
   const files = [...attestations, { name: CHECKSUMS_FILE, content: manifest }];
   await writeTexts(resultDirectory, files, request.caller);
+}
+
+/** The key that a request names. @throws KilnError E_PROVENANCE_KEY */
+export async function signingKey({ provenance }: BuildRequest): Promise<SigningKey | undefined> {
+  return provenance?.key === undefined ? undefined : await readSigningKey(provenance.key);
 }
 
 function digestOf(content: string | Buffer): string {
