@@ -160,6 +160,11 @@ function keepSeconds({ keep }: BuildOptions): number | undefined {
   return keep === true ? KEEP_SECONDS : keep && keep / 1000;
 }
 
+/** As reproducible-builds.org specifies it: whole seconds since 1970. */
+function sourceDateEpoch({ SOURCE_DATE_EPOCH }: NodeJS.ProcessEnv): number | undefined {
+  return /^\d{1,12}$/.test(SOURCE_DATE_EPOCH ?? '') ? Number(SOURCE_DATE_EPOCH) : undefined;
+}
+
 /** The request that a command line makes. */
 export function buildRequest(
   srpm: string | undefined,
