@@ -86,7 +86,16 @@ test.serial('library, user, user: in the wrong order, in parallel, once', async 
   t.is(await madeWith(out, 'app'), 'app-1 (liba-1libb-1 (liba-1))');
   const packages = ['app', 'liba', 'libb', 'other'].flatMap((name) => [name, `${name}-devel`]);
   t.deepEqual(await inRepository(out), packages);
-  for (const name of all) t.true((await readdir(join(out, name))).includes('success'), name);
+  for (const name of all) {
+    const directory = join(out, name);
+    t.true((await readdir(directory)).includes('success'), name);
+    await execa('sha256sum', ['--strict', '--quiet', '-c', 'SHA256SUMS'], { cwd: directory });
+  }
+  const inputs = '.predicate.buildDefinition.resolvedDependencies[].name';
+  const { stdout: from } = await execa('jq', ['-r', inputs, join(out, 'app-1-1/provenance.json')]);
+  for (const name of ['app-1-1.src.rpm', 'liba-devel-1-1.noarch', 'libb-devel-1-1.noarch']) {
+    t.true(from.split('\n').includes(name), `${name} in what app was made of`);
+  }
   await nothingIsLeft(t);
 
   const times = async () =>

@@ -72,7 +72,7 @@ export async function buildMember(
   await clearAway(request.resultDirectory);
   const report = await buildPackage(context.engine, request, hooks);
   if (report.failure !== undefined) {
-    await mark(request, 'fail');
+    if (!hooks.signal?.aborted) await mark(request, 'fail');
     return { kind: 'failed', report, failure: report.failure };
   }
   const root = await usedRoot(context.engine, report);
