@@ -1,4 +1,4 @@
-import { copyFile, rm, writeFile } from 'node:fs/promises';
+import { copyFile, rm } from 'node:fs/promises';
 import { copyTree } from '../image/tree/clone.ts';
 import type { StatePaths } from '../state/paths.ts';
 import { giveIdentity, publishService, refuseExisting } from './create.ts';
@@ -11,6 +11,7 @@ import {
   readService,
   sweepServices,
   workDirectory,
+  writeImageId,
 } from './store.ts';
 import { copyVar } from './var-volume.ts';
 
@@ -44,7 +45,7 @@ export async function cloneService(
     copyTree(model.files.etc, files.etc);
     copyVar(model.files, files);
     giveIdentity(files.etc, name);
-    await writeFile(files.image, `${model.image}\n`, { mode: 0o600 });
+    await writeImageId(files.image, model.image);
     await copyFile(model.files.definition, files.definition);
     await changeDefinition(files.definition, (document) => {
       document.delete('hostname');

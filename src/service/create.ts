@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { closeSync, constants, openSync, writeSync } from 'node:fs';
-import { rename, rm, stat, writeFile } from 'node:fs/promises';
+import { rename, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { KilnError } from '../errors.ts';
 import type { LeasedImage } from '../image/store/images.ts';
@@ -21,6 +21,7 @@ import {
   sweepServices,
   workDirectory,
   writeDefinition,
+  writeImageId,
 } from './store.ts';
 import { Tree } from './tree.ts';
 import { treeEntries } from './tree-entries.ts';
@@ -74,7 +75,7 @@ export async function createService(
     if (!options.copy) emptyOwned(files.var, owners);
     if (options.imageSize !== undefined) await moveVarToImage(files, options.imageSize);
     giveIdentity(files.etc, hostname);
-    await writeFile(files.image, `${image.manifest.id}\n`, { mode: 0o600 });
+    await writeImageId(files.image, image.manifest.id);
     await writeDefinition(files.definition, file);
     await publishService(paths, name, work);
     return { files: instanceFiles(paths, name), units, owners };

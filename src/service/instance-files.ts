@@ -6,7 +6,7 @@ export interface InstanceFiles {
   readonly directory: string;
   /** What a person wants of it. */
   readonly definition: string;
-  /** The id of its image, one line: that image is not collected. */
+  /** `{ image }`, the id of its image: that image is not collected. */
   readonly image: string;
   /** What came of its last run, see outcome.ts. */
   readonly outcome: string;
@@ -38,7 +38,7 @@ export function filesIn(directory: string, run: string): InstanceFiles {
   return {
     directory,
     definition: join(directory, 'service.yaml'),
-    image: join(directory, 'image'),
+    image: join(directory, 'image.json'),
     outcome: join(directory, 'outcome.json'),
     etc: join(directory, 'etc'),
     var: join(directory, 'var'),

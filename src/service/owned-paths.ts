@@ -6,7 +6,7 @@ import type { StatePaths } from '../state/paths.ts';
 
 /** The packages of an image, as far as the store has them; none for an imported image. */
 async function* imagePackages(paths: StatePaths, image: string): AsyncGenerator<RpmPackage> {
-  const { packages } = await readContents(paths, image);
+  const { packages } = await readContents(paths, image).catch(() => ({ packages: [] }));
   for (const { digest } of packages) {
     const file = entryFile(packageDirectory(paths, digest));
     const text = await readFile(file, 'utf8').catch(() => undefined);

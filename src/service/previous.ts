@@ -34,7 +34,7 @@ export async function keepPrevious(files: InstanceFiles): Promise<void> {
   await mkdir(half, { mode: 0o700 });
   copyTree(files.etc, join(half, 'etc'));
   copyVar(files, varIn(half));
-  await writeFile(join(half, 'image'), await readFile(files.image));
+  await writeFile(join(half, 'image.json'), await readFile(files.image));
   await syncFileSystem(half);
   await rename(half, previous);
 }
@@ -60,7 +60,7 @@ export async function restorePrevious(files: InstanceFiles): Promise<void> {
     await rm(failed, { recursive: true, force: true });
   }
   await replaceVar(varIn(previous), files);
-  await replaceFile(files.image, await readFile(join(previous, 'image'), 'utf8'));
+  await replaceFile(files.image, await readFile(join(previous, 'image.json'), 'utf8'));
   await rm(previous, { recursive: true, force: true });
 }
 

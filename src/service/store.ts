@@ -46,8 +46,22 @@ export async function readService(paths: StatePaths, name: string): Promise<Stor
     name,
     files,
     definition: await readDefinition(files.definition),
-    image: (await readFile(files.image, 'utf8')).trim(),
+    image: await readImageId(files.image),
   };
+}
+
+/** The image of a service, as image.json has it. Throws E_SERVICE_READ. */
+async function readImageId(path: string): Promise<string> {
+  try {
+    return (JSON.parse(await readFile(path, 'utf8')) as { image: string }).image;
+  } catch (cause) {
+    throw new KilnError('E_SERVICE_READ', `cannot read ${path}`, { cause });
+  }
+}
+
+/** Notes the image of a service, as a whole or not at all. */
+export async function writeImageId(path: string, image: string): Promise<void> {
+  await replaceFile(path, `${JSON.stringify({ image })}\n`);
 }
 
 async function noService(paths: StatePaths, name: string): Promise<KilnError> {

@@ -13,7 +13,7 @@ import { replacedConfiguration } from './owned-paths.ts';
 import { forgetPrevious, keepPrevious, restorePrevious, upgradeLock } from './previous.ts';
 import type { ServiceStatus } from './status.ts';
 import { isSupervised, stopService } from './stop.ts';
-import { readService, replaceFile } from './store.ts';
+import { readService, writeImageId } from './store.ts';
 import { askSupervisor } from './supervisor-client.ts';
 import { treeEntries } from './tree-entries.ts';
 
@@ -89,7 +89,7 @@ async function moveToImage(paths: StatePaths, name: string, image: LeasedImage):
   if (existsSync(files.varImage))
     notes.push('/var is an image: what the new one adds there is not added');
   else addToVar(join(image.tree, 'var'), files.var, old && join(old.tree, 'var'));
-  await replaceFile(files.image, `${image.manifest.id}\n`);
+  await writeImageId(files.image, image.manifest.id);
   return notes;
 }
 

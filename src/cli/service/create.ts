@@ -13,7 +13,7 @@ interface CreateOptions {
   readonly publish: readonly string[];
   readonly mount: readonly ReturnType<typeof parseBind>[];
   readonly env: readonly (readonly [string, string])[];
-  readonly network: string;
+  readonly network?: string;
   readonly user?: string;
   readonly package: readonly string[];
   readonly copy?: boolean;
@@ -69,7 +69,7 @@ export function createCommand(): Command {
     )
     .addOption(repeated('-m, --mount <src:dst[:ro]>', 'show a folder of the host', parseBind))
     .addOption(repeated('--env <name=value>', 'set a variable', parseEnvironment))
-    .option('-N, --network <network>', 'private (only lo), or a libvirt network', 'private')
+    .option('-N, --network <network>', 'private (only lo, the default), or a libvirt network')
     .option('--user <user>', 'who runs the command')
     .addOption(
       repeated(
@@ -140,7 +140,7 @@ function settings(options: CreateOptions, argv: string[]): Partial<ServiceFile> 
     ...(argv.length === 0 ? {} : { command: argv }),
     ...(user === undefined ? {} : { user }),
     ...(env.length === 0 ? {} : { environment: Object.fromEntries(env) }),
-    ...(network === 'private' ? {} : { network }),
+    ...(network === undefined ? {} : { network }),
     ...(publish.length === 0 ? {} : { publish: [...publish] }),
     ...(mount.length === 0 ? {} : { mounts: [...mount] }),
     ...(memory === undefined ? {} : { memory }),

@@ -131,7 +131,7 @@ export async function publishImage(paths: StatePaths, id: string, made: string):
   await rename(made, directory);
 }
 
-/** Ids of the images that boxes have in use or roots are made on, and one such user of each. */
+/** Ids of the images that boxes have in use, or roots or services are made of, and one such user of each. */
 async function heldImages(paths: StatePaths): Promise<Map<string, string>> {
   const images = new Map<string, string>();
   const note = async (folder: string, file: string, what: string) => {
@@ -143,6 +143,7 @@ async function heldImages(paths: StatePaths): Promise<Map<string, string>> {
   };
   await note(paths.roots, 'root.json', 'the root');
   await note(paths.boxes, 'box.json', 'the box');
+  await note(paths.services, 'image.json', 'the service');
   return images;
 }
 

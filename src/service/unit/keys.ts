@@ -70,7 +70,7 @@ export const UNSUPPORTED: ReadonlySet<string> = new Set(
   ConditionKernelVersion ConditionUser ConditionGroup ConditionEnvironment ConditionPathExistsGlob
   ConditionPathIsMountPoint ConditionPathIsReadWrite ConditionNeedsUpdate ConditionFirstBoot
   ConditionACPower ConditionMemory ConditionCPUs ConditionControlGroupController
-  ConditionDirectoryNotEmptyGlob ConditionCredential ConditionFirmware ConditionOSRelease
+  ConditionCredential ConditionFirmware ConditionOSRelease
   AssertPathExistsGlob AssertPathIsMountPoint AssertPathIsReadWrite AssertKernelVersion
   AssertVirtualization AssertArchitecture AssertSecurity AssertCapability AssertUser AssertGroup`
     .split(/\s+/)

@@ -1,0 +1,321 @@
+import { once } from 'node:events';
+import { appendFile, readFile, stat, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:net';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import test from 'ava';
+import { execa } from 'execa';
+import type { ServiceStatus } from '../../src/service/status.ts';
+import {
+  type BusyboxState,
+  busyboxState,
+  IMAGE,
+  KILN,
+  PATIENCE,
+} from '../support/busybox-state.ts';
+
+let state: BusyboxState;
+
+test.before(async () => {
+  state = await busyboxState();
+});
+
+test.after.always(async () => {
+  const { stdout } = await service('list', '--json');
+  const names = (JSON.parse(String(stdout)) as { name: string }[]).map(({ name }) => name);
+  if (names.length > 0) await service('stop', ...names);
+  await state[Symbol.asyncDispose]();
+});
+
+const service = (...args: readonly string[]) => state.kiln(['service', ...args]);
+
+/** A free TCP port of the host's loopback. */
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const address = server.address();
+  server.close();
+  await once(server, 'close');
+  return typeof address === 'object' && address !== null ? address.port : 0;
+}
+
+async function statusOf(name: string): Promise<ServiceStatus | undefined> {
+  const { stdout } = await service('list', '--json', name);
+  const [listed] = JSON.parse(String(stdout)) as { status?: ServiceStatus }[];
+  return listed?.status;
+}
+
+/** Waits until `look` gives something. */
+async function eventually<Found>(look: () => Promise<Found | undefined | false>): Promise<Found> {
+  for (const end = Date.now() + 30_000 * PATIENCE; ; await sleep(200)) {
+    const found = await look();
+    if (found !== undefined && found !== false) return found;
+    if (Date.now() > end) throw new Error('it did not happen in time');
+  }
+}
+
+async function create(name: string, options: readonly string[], ...command: readonly string[]) {
+  const made = await service('create', '-r', IMAGE, ...options, name, '--', ...command);
+  if (made.exitCode !== 0) throw new Error(String(made.stderr));
+}
+
+const HTTPD = ['/bin/busybox', 'httpd', '-f', '-p', '80', '-h', '/var/www'];
+
+test.serial('a command is served through a published port, with data of its own', async (t) => {
+  const ports = { one: await freePort(), two: await freePort() };
+  for (const name of ['one', 'two'] as const) {
+    await create(name, ['--user', 'root', '-p', `${ports[name]}:80`], ...HTTPD);
+    const { directory } = (await import('../../src/service/instance-files.ts')).instanceFiles(
+      state.paths,
+      name,
+    );
+    await execa('mkdir', ['-p', join(directory, 'var/www')]);
+    await writeFile(join(directory, 'var/www/index.html'), `this is ${name}\n`);
+  }
+  const started = await service('start', 'one', 'two');
+  t.is(started.exitCode, 0, String(started.stderr));
+  t.regex(String(started.stdout), /supervised by kiln/);
+  for (const name of ['one', 'two'] as const) {
+    const { stdout } = await execa('curl', ['-s', `http://127.0.0.1:${ports[name]}/`]);
+    t.is(stdout, `this is ${name}`);
+  }
+  // Nothing listens on any interface but the one that was asked for.
+  const { stdout: listening } = await execa(
+    'curl',
+    [
+      '-s',
+      '-o',
+      '/dev/null',
+      '-w',
+      '%{http_code}',
+      '--max-time',
+      '2',
+      `http://127.0.0.2:${ports.one}/`,
+    ],
+    { reject: false },
+  );
+  t.is(listening, '000');
+  const ids = await Promise.all(
+    ['one', 'two'].map(
+      async (name) =>
+        (await service('execute', name, '--', 'cat', '/etc/machine-id', '/etc/hostname')).stdout,
+    ),
+  );
+  t.regex(String(ids[0]), /^[0-9a-f]{32}\none$/);
+  t.not(ids[0], ids[1]);
+});
+
+test.serial('what it reports is what the kernel says', async (t) => {
+  const status = (await statusOf('one'))!;
+  t.is(status.state, 'running');
+  const domains = await execa('virsh', ['-q', '-c', uri(), 'list', '--name']);
+  t.true(domains.stdout.split('\n').includes(status.domain));
+  // The main process, by the pid namespace of the box's init's children.
+  const comm = await readFile(
+    `/proc/${status.initPid}/root/proc/${status.units[0]?.mainPid}/cmdline`,
+    'utf8',
+  );
+  t.true(comm.startsWith('/bin/busybox\0httpd'));
+  t.true((status.usage.memoryBytes ?? 0) > 0);
+  // Neither /etc nor /var is a mount of the host.
+  t.false((await readFile('/proc/self/mountinfo', 'utf8')).includes(state.paths.services));
+});
+
+const uri = () => `lxc+unix:///system?socket=${join(state.paths.run, 'libvirt/libvirt-sock')}`;
+
+test.serial('a command runs in a service, with its input, output and status', async (t) => {
+  const piped = await state.kiln(['service', 'execute', 'one', '--', 'tr', 'a-z', 'A-Z'], {
+    input: 'loud\n',
+    stdin: 'pipe',
+  });
+  t.is(piped.stdout, 'LOUD');
+  const failing = await service('execute', 'one', '--', 'sh', '-c', 'echo err >&2; exit 7');
+  t.is(failing.exitCode, 7);
+  t.is(failing.stderr, 'err');
+  t.is((await service('execute', 'one', '--', 'sh', '-c', 'kill -9 $$')).exitCode, 137);
+  t.is((await service('execute', 'one', '--', 'nonesuch')).exitCode, 127);
+  const user = await service(
+    'execute',
+    'one',
+    '--user',
+    'build',
+    '--workdir',
+    '/tmp',
+    '--',
+    'sh',
+    '-c',
+    'id -u; pwd',
+  );
+  t.is(user.stdout, '1000\n/tmp');
+  const big = await service(
+    'execute',
+    'one',
+    '--',
+    'sh',
+    '-c',
+    'yes | head -c 3000000 | sha256sum',
+  );
+  const { stdout } = await execa('sh', ['-c', 'yes | head -c 3000000 | sha256sum']);
+  t.is(big.stdout, stdout);
+});
+
+test.serial('a terminal has a size', async (t) => {
+  const { stdout } = await execa(
+    'script',
+    ['-qec', `stty rows 33 cols 77; ${KILN} service connect one`, '/dev/null'],
+    { env: state.env, input: 'stty size; tty; exit 5\n', reject: false, timeout: 60_000 },
+  );
+  t.true(stdout.includes('33 77'), stdout);
+  t.regex(stdout, /\/dev\/pts\/\d/);
+});
+
+test.serial(
+  '/usr and the image are nobody’s to write, and one service cannot reach another',
+  async (t) => {
+    const other = (await statusOf('two'))!;
+    const attempts = [
+      'touch /bin/x && rm /bin/x; touch /usr/x',
+      `ls ${state.paths.services}`,
+      `cat /proc/${other.initPid}/environ`,
+      `kill -9 ${other.initPid}`,
+      `kill -9 ${other.supervisorPid}`,
+      'mknod /var/disk b 7 0',
+      'mount -t tmpfs none /var',
+      'unshare -U true',
+      'ls /sys/fs/cgroup/cgroup.procs',
+    ];
+    const script = attempts.map((attempt) => `(${attempt}) >/dev/null 2>&1; echo $?`).join('\n');
+    const { stdout: statuses } = await service('execute', 'one', '--', 'sh', '-c', script);
+    const answers = String(statuses).split('\n');
+    attempts.forEach((attempt, index) => {
+      t.regex(answers[index] ?? '', /^[1-9]/, attempt);
+    });
+    // There is nothing beside lo, so that the other’s port is out of reach at any address.
+    const { stdout } = await service('execute', 'one', '--', 'sh', '-c', 'grep -c : /proc/net/dev');
+    t.is(stdout, '1');
+    t.is((await statusOf('two'))?.initPid, other.initPid);
+  },
+);
+
+test.serial('limits change on a running service, in its file and in the kernel', async (t) => {
+  t.is(
+    (await service('set', 'one', '--memory', '64M', '--pids', '40')).stdout,
+    'in force: memory, pids',
+  );
+  const text = await readFile(join(state.paths.services, 'one/service.yaml'), 'utf8');
+  t.regex(text, /^memory: 67108864$/m);
+  const eaten = await service(
+    'execute',
+    'one',
+    '--',
+    'sh',
+    '-c',
+    'head -c 200m /dev/zero | tail -c 150m > /dev/null',
+  );
+  t.not(eaten.exitCode, 0);
+  t.true(((await statusOf('one'))?.usage.oomKills ?? 0) > 0);
+  t.is((await service('set', 'one', '--cpus', 'many')).exitCode, 125);
+  t.is((await service('set', 'one', '--unset', 'memory', '--unset', 'pids')).exitCode, 0);
+});
+
+test.serial('a killed command comes back, and so does a killed supervisor', async (t) => {
+  const before = (await eventually(() => statusOf('one')))!;
+  await service('execute', 'one', '--', 'kill', '-9', String(before.units[0]?.mainPid));
+  const after = await eventually(async () => {
+    const status = await statusOf('one');
+    return status?.units[0]?.state === 'active' && status.units[0].restarts > 0 && status;
+  });
+  t.is(after.supervisorPid, before.supervisorPid);
+  process.kill(after.supervisorPid, 'SIGKILL');
+  const again = await eventually(async () => {
+    const status = await statusOf('one');
+    return status?.state === 'running' && status.supervisorPid !== after.supervisorPid && status;
+  });
+  t.not(again.box, after.box);
+  const port = again.publish[0]?.host;
+  t.is((await execa('curl', ['-s', `http://127.0.0.1:${port}/`])).stdout, 'this is one');
+  await t.throwsAsync(
+    stat(`/proc/${after.initPid}`),
+    undefined,
+    'the box of the dead supervisor is gone',
+  );
+});
+
+test.serial('a libvirtd that dies takes nothing with it', async (t) => {
+  const before = (await statusOf('one'))!;
+  const pid = Number(await readFile(join(state.paths.run, 'libvirt/libvirtd.pid'), 'utf8'));
+  process.kill(pid, 'SIGKILL');
+  await sleep(500);
+  const after = (await statusOf('one'))!;
+  t.is(after.box, before.box);
+  t.is(
+    (await execa('curl', ['-s', `http://127.0.0.1:${after.publish[0]?.host}/`])).stdout,
+    'this is one',
+  );
+  // The next daemon takes the domain over, and it is ended as usual.
+  t.is((await service('stop', 'one')).exitCode, 0);
+  t.is((await service('start', 'one')).exitCode, 0);
+});
+
+test.serial('a service that cannot run says why, and is not tried forever', async (t) => {
+  await create('broken', [], 'sh', '-c', 'echo no configuration >&2; exit 3');
+  const begun = Date.now();
+  await service('start', 'broken');
+  const failed = await eventually(async () => {
+    const { stdout } = await service('list', '--json', 'broken');
+    const [listed] = JSON.parse(String(stdout));
+    return listed.status === undefined && listed.outcome?.state === 'failed' && listed.outcome;
+  });
+  t.regex(failed.reason, /command\.service/);
+  t.true(Date.now() - begun < 60_000 * PATIENCE);
+  t.regex(String((await service('logs', 'broken')).stdout), /command\[\d+\]: no configuration/);
+  await create('missing', [], '/nonesuch');
+  const started = await service('start', 'missing');
+  t.is(started.exitCode, 125);
+  t.regex(String(started.stderr), /\/nonesuch: not found in the image/);
+});
+
+test.serial('files that people write are checked, with the place of a mistake', async (t) => {
+  const file = join(state.paths.services, 'broken/service.yaml');
+  await appendFile(file, 'pubilsh: [8080:80]\nmemory: lots\n');
+  const { stderr, exitCode } = await service('start', 'broken');
+  t.is(exitCode, 125);
+  t.regex(String(stderr), /service\.yaml:\d+:1: pubilsh: unknown key \(did you mean "publish"\?\)/);
+  t.regex(String(stderr), /service\.yaml:\d+:9: memory: "lots" is no size/);
+  t.is((await service('create', '-r', IMAGE, 'Bad Name', '--', 'true')).exitCode, 125);
+  t.is((await service('create', '-r', IMAGE, '-u', 'web.service', 'nounit')).exitCode, 125);
+});
+
+test.serial('clone: the same data, another identity; refused while it runs', async (t) => {
+  t.regex(String((await service('clone', 'one', 'three')).stderr), /E_|runs/);
+  await service('stop', 'one');
+  const port = await freePort();
+  t.is((await service('clone', 'one', 'three', '-p', `${port}:80`)).exitCode, 0);
+  t.is((await service('start', 'one', 'three')).exitCode, 0);
+  t.is((await execa('curl', ['-s', `http://127.0.0.1:${port}/`])).stdout, 'this is one');
+  await service('execute', 'three', '--', 'sh', '-c', 'echo changed > /var/www/index.html');
+  t.is((await service('execute', 'one', '--', 'cat', '/var/www/index.html')).stdout, 'this is one');
+  const id = await service('execute', 'three', '--', 'cat', '/etc/machine-id', '/etc/hostname');
+  const original = await service('execute', 'one', '--', 'cat', '/etc/machine-id');
+  t.regex(String(id.stdout), /\nthree$/);
+  t.false(String(id.stdout).startsWith(String(original.stdout)));
+});
+
+test.serial('stopped means gone; deleted means everything', async (t) => {
+  const { initPid, domain } = (await statusOf('three'))!;
+  t.regex(String((await service('delete', 'three')).stderr), /three runs/);
+  t.is((await service('stop', 'three')).exitCode, 0);
+  await t.throwsAsync(stat(`/proc/${initPid}`));
+  const domains = await execa('virsh', ['-q', '-c', uri(), 'list', '--all', '--name']);
+  t.false(domains.stdout.split('\n').includes(domain));
+  t.is((await service('delete', 'three', 'broken', 'missing')).exitCode, 0);
+  await t.throwsAsync(stat(join(state.paths.services, 'three')));
+  t.regex(String((await service('start', 'three')).stderr), /no service three/);
+});
+
+test.serial('an image in use by a service that is stopped is not collected', async (t) => {
+  await service('stop', 'one', 'two');
+  const { stderr, exitCode } = await state.kiln(['image', 'rm', IMAGE]);
+  t.is(exitCode, 125, String(stderr));
+  t.regex(String(stderr), /in use by the service (?:one|two)/);
+});
