@@ -2,6 +2,7 @@ import { resolve } from 'node:path';
 import { type Command, Option } from 'commander';
 import { callerIds, type RunRequest } from '../run/request.ts';
 import { type Capability, parseCapability } from '../sandbox/capabilities.ts';
+import { type LabelRequest, parseLabelRequest } from '../sandbox/labels/request.ts';
 import { OPTIONAL_LAYERS, type OptionalLayer, parseLayer } from '../sandbox/layers.ts';
 import type { SandboxSpecification } from '../sandbox/specification.ts';
 import {
@@ -37,6 +38,7 @@ export interface SandboxOptions {
   readonly capAdd: readonly Capability[];
   readonly profile: 'default' | 'nested';
   readonly seccomp: string;
+  readonly label?: LabelRequest;
   readonly secret: readonly ReturnType<typeof parseSecret>[];
   readonly allowMissing: readonly OptionalLayer[];
   readonly artifact: readonly string[];
@@ -60,7 +62,11 @@ export function addSandboxOptions(command: Command): Command {
     new Option('-r, --image <image>', 'a recipe’s name or path, a lock, or an image id').env(
       'KILN_IMAGE',
     ),
-    repeated('--bind <src:dst[:ro]>', 'show a file or folder of the host', parseBind),
+    repeated(
+      '--bind <src:dst[:ro]>',
+      'show a file or folder of the host; with z or Z SELinux may, too: see docs/security.md',
+      parseBind,
+    ),
     repeated('--tmpfs <dst[:size]>', 'an empty file system in memory', parseTmpfs),
     repeated('--copy-in <src:dst>', 'copy a file or folder in before the start', parseCopyIn),
     repeated('--env <name=value>', 'set a variable; NAME alone takes kiln’s own', parseEnvironment),
@@ -90,6 +96,10 @@ export function addSandboxOptions(command: Command): Command {
       '--seccomp <profile>',
       'default, build (tracing allowed), strict, or a JSON file in podman’s format',
     ).default('default'),
+    new Option(
+      '--label <label>',
+      'SELinux, AppArmor: dynamic[:LABEL], static:LABEL, inherit or none; default: what the host has',
+    ).argParser(parseLabelRequest),
     repeated(
       '--secret <name=file>',
       'show a file as /run/secrets/NAME, to the command’s user only',
@@ -140,6 +150,7 @@ export function runRequest(
     capAdd: options.capAdd,
     seccomp: nested && options.seccomp === 'default' ? 'nested' : options.seccomp,
     ...(nested ? { nested } : {}),
+    ...optional('label', options.label),
     ...optional('secrets', options.secret.length === 0 ? undefined : options.secret),
     ...optional(
       'allowMissing',

@@ -1,6 +1,7 @@
 import { resolve } from 'node:path';
 import { InvalidArgumentError } from 'commander';
 import { sizeInBytes, timeInMilliseconds } from '../recipe/quantity.ts';
+import type { Bind } from '../sandbox/specification.ts';
 
 /** Bytes of `512M`, `2G`, `1.5GiB`, `4096`: powers of 1024. */
 export function parseSize(text: string): number {
@@ -32,19 +33,25 @@ export function parseCpus(text: string): number {
 }
 
 /** `SRC:DST[:ro|rw]`; SRC is relative to the working directory, DST absolute in the box. */
-export function parseBind(text: string): { source: string; target: string; readonly: boolean } {
+export function parseBind(text: string): Bind {
   const [source, target, mode = 'rw', ...more] = text.split(':');
-  if (!source || more.length > 0) throw new InvalidArgumentError('write it as SRC:DST[:ro|rw].');
+  if (!source || more.length > 0)
+    throw new InvalidArgumentError('write it as SRC:DST[:ro|rw][,z|Z].');
   const options = mode.split(',');
-  const unknown = options.find((option) => option !== 'ro' && option !== 'rw');
+  const unknown = options.find((option) => !['ro', 'rw', 'z', 'Z'].includes(option));
   if (unknown !== undefined) {
-    throw new InvalidArgumentError(`unknown option ${unknown}: there are ro and rw.`);
+    throw new InvalidArgumentError(`unknown option ${unknown}: there are ro, rw, z and Z.`);
   }
   const absolute = resolve(source);
   return {
     source: absolute,
     target: absoluteTarget(target ?? absolute),
     readonly: options.includes('ro'),
+    ...(options.includes('Z')
+      ? { relabel: 'private' }
+      : options.includes('z')
+        ? { relabel: 'shared' }
+        : {}),
   };
 }
 

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "faults.h"
+#include "label.h"
 #include "landlock.h"
 
 // Leaves exactly the named capabilities: in force for container root, ambient for other users, who
@@ -45,6 +46,7 @@ const char *confine(const struct confinement *wanted, const struct user *user, c
     return "close descriptors";
   if (drop_privileges(wanted->capabilities, user) != 0) return "drop privileges";
   if (chdir(cwd) != 0) return "chdir";
+  if (label_enter() != 0) return "take on the label";
   if (!fault("no_new_privs") && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return "no_new_privs";
   if (wanted->landlock != 0 && (*landlock_abi = landlock_enter(rules, wanted->landlock)) < 0)
     return "landlock";

@@ -19,6 +19,7 @@
 
 #include "confine.h"
 #include "filter.h"
+#include "label.h"
 #include "marks.h"
 #include "measure.h"
 #include "users.h"
@@ -216,6 +217,7 @@ static _Noreturn void become_command(struct command *command, const struct user 
   static struct report facts = {.kind = REPORT_FACTS};
   measure_process(status, landlock_abi, facts.text, sizeof facts.text);
   marks_append(facts.text, sizeof facts.text);
+  label_measure("label", facts.text, sizeof facts.text);
   if (write(socket_fd, &facts, sizeof facts) < 0) die(socket_fd, "report");
   environ = env_strings;
   execvp(argv_strings[0], argv_strings);

@@ -28,6 +28,7 @@
 #include "exec.h"
 #include "faults.h"
 #include "filter.h"
+#include "label.h"
 #include "landlock.h"
 #include "marks.h"
 #include "measure.h"
@@ -205,6 +206,7 @@ static _Noreturn void nested_init(struct message *setup, int listener, int contr
   }
   mark("measure");
   marks_append(facts, sizeof facts);
+  label_measure("init_label", facts, sizeof facts);
   message_close_fds(setup);
   sigset_t mask;
   sigemptyset(&mask);
@@ -245,6 +247,10 @@ int main(void) {
   if (!fault("time-namespace") && unshare(CLONE_NEWTIME) != 0 && errno != EINVAL) {
     answer_failed(control, 0, errno, "unshare the time namespace", NULL);
     _exit(108);
+  }
+  if (label_setup(&setup) != 0) {
+    answer_failed(control, 0, errno, "take on the init's label", NULL);
+    _exit(109);
   }
   if (mounts_prepare(&setup, &failure) != 0) {
     answer_failed(control, 0, errno, failure.what, failure.detail);

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "faults.h"
+#include "label.h"
 
 // glibc's <sys/mount.h> clashes with <linux/mount.h>: only what is needed of it.
 int mount(const char *, const char *, const char *, unsigned long, const void *);
@@ -57,6 +58,10 @@ static int detached(const char *type, unsigned attributes, const char *const opt
     result = options[i + 1] == NULL
                  ? (int)syscall(SYS_fsconfig, fs, FSCONFIG_SET_FLAG, options[i], NULL, 0)
                  : (int)syscall(SYS_fsconfig, fs, FSCONFIG_SET_STRING, options[i], options[i + 1], 0);
+  // Else its files would have the policy's label for all of that type, which other boxes have, too.
+  const char *context = strcmp(type, "proc") == 0 ? NULL : label_files();
+  if (result == 0 && context != NULL)
+    result = (int)syscall(SYS_fsconfig, fs, FSCONFIG_SET_STRING, "context", context, 0);
   if (result == 0) result = (int)syscall(SYS_fsconfig, fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0);
   if (result == 0) result = (int)syscall(SYS_fsmount, fs, FSMOUNT_CLOEXEC, attributes);
   int error = errno;
@@ -181,8 +186,13 @@ int mounts_prepare(const struct message *setup, struct failure *failure) {
       chown("/scratch/upper", lower.st_uid, lower.st_gid) != 0 ||
       (mkdir("/scratch/work", 0700) != 0 && errno != EEXIST))
     return fail(failure, "make upper directory", NULL);
+  char options[2048] =
+      "lowerdir=/lower,upperdir=/scratch/upper,workdir=/scratch/work,userxattr";
+  if (label_files() != NULL)
+    snprintf(options + strlen(options), sizeof options - strlen(options), ",context=\"%s\"",
+             label_files());
   if (mount("overlay", "/newroot", "overlay", fault("nosuid") ? 0 : 0x2 | 0x4 /* MS_NOSUID | MS_NODEV */,
-            "lowerdir=/lower,upperdir=/scratch/upper,workdir=/scratch/work,userxattr") != 0)
+            options) != 0)
     return fail(failure, "mount overlay", NULL);
   return 0;
 }
@@ -328,7 +338,7 @@ static int obey(const struct message *setup, const struct field *field, struct f
   static const size_t path_at[] = {
       [SETUP_TMPFS] = 12, [SETUP_BIND] = 12,     [SETUP_MASK] = 0,
       [SETUP_READONLY] = 0, [SETUP_FILE] = 4, [SETUP_DIRECTORY] = 12, [SETUP_OWNED_FILE] = 12};
-  if (field->tag < SETUP_TMPFS) return 0;
+  if (field->tag < SETUP_TMPFS || field->tag == SETUP_LABEL) return 0;
   if (field->tag == SETUP_NAMESPACES)
     return fault("namespace-limit") ? 0 : limit_namespaces(field, failure);
   const char *path =

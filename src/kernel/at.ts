@@ -19,6 +19,7 @@ const O_CLOEXEC = 0o2000000;
 const LOOKUP_TRIES = 1000;
 
 /** `resolve` flags of openat2, from linux/openat2.h. */
+export const RESOLVE_NO_XDEV = 0x01;
 export const RESOLVE_NO_MAGICLINKS = 0x02;
 export const RESOLVE_NO_SYMLINKS = 0x04;
 export const RESOLVE_BENEATH = 0x08;

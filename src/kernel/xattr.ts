@@ -8,6 +8,12 @@ import { checked, cString, hasErrno, libc } from './libc.ts';
 const XATTR_MAX = 65536;
 
 const call = {
+  getxattr: libc.func(
+    'long getxattr(const char *path, const void *name, void *value, size_t size)',
+  ),
+  setxattr: libc.func(
+    'int setxattr(const char *path, const void *name, const void *value, size_t size, int flags)',
+  ),
   fgetxattr: libc.func('long fgetxattr(int fd, const void *name, void *value, size_t size)'),
   fsetxattr: libc.func(
     'int fsetxattr(int fd, const void *name, const void *value, size_t size, int flags)',
@@ -34,6 +40,26 @@ export function getXattr(fd: number, name: string): Buffer | undefined {
 /** Sets or replaces an attribute. */
 export function setXattr(fd: number, name: string, value: Buffer): void {
   checked('fsetxattr', call.fsetxattr(fd, cString(name), value, value.length, 0), name);
+}
+
+/**
+ * Like {@link getXattr}, for descriptors with O_PATH, too, on which the kernel allows neither call:
+ * through the link in /proc that names exactly what the descriptor does, a symbolic link itself.
+ */
+export function getXattrOf(fd: number, name: string): Buffer | undefined {
+  try {
+    const read = call.getxattr(`/proc/self/fd/${fd}`, cString(name), scratch, scratch.length);
+    return Buffer.from(scratch.subarray(0, checked('getxattr', Number(read), name)));
+  } catch (error) {
+    if (hasErrno(error, 'ENODATA', 'EOPNOTSUPP')) return undefined;
+    throw error;
+  }
+}
+
+/** Like {@link setXattr}, for descriptors with O_PATH, too. */
+export function setXattrOf(fd: number, name: string, value: Buffer): void {
+  const result = call.setxattr(`/proc/self/fd/${fd}`, cString(name), value, value.length, 0);
+  checked('setxattr', result, name);
 }
 
 /** Removes an attribute that is there. */

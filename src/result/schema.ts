@@ -54,6 +54,11 @@ const refusedCall = z
   })
   .describe('a kind of system call that the seccomp filter refused');
 
+const label = z
+  .object({ module: z.enum(['selinux', 'apparmor']), label: z.string(), enforcing: z.boolean() })
+  .nullable()
+  .optional();
+
 const policy = z
   .object({
     namespaces: z.array(z.string()).describe('those that are not the host’s'),
@@ -75,6 +80,8 @@ const policy = z
     groups: z.array(count),
     noNewPrivileges: z.boolean(),
     seccomp: z.enum(['none', 'strict', 'filter']),
+    label: label.describe('a context, or a profile’s name; null on a host with neither'),
+    initLabel: label.describe('of the box’s init'),
     landlock: z
       .object({ abi: z.int().min(1), walls: z.array(z.string()) })
       .nullable()

@@ -1,5 +1,7 @@
 import type { ImageManifest } from '../image/store/manifest.ts';
 import { landlockAbi } from '../kernel/landlock.ts';
+import { securityModule, selinuxEnforces } from '../sandbox/labels/module.ts';
+import type { LabelRequest } from '../sandbox/labels/request.ts';
 import { landlockWalls } from '../sandbox/landlock.ts';
 import { allowedMissing, type OptionalLayer, whyUnavailable } from '../sandbox/layers.ts';
 import { DEFAULT_PIDS } from '../sandbox/limits.ts';
@@ -50,6 +52,7 @@ export function explainLayers(request: RunRequest, image: ImageManifest): Planne
     on('capabilities', capabilities.length === 0 ? 'none' : capabilities.join(', ')),
     on('no_new_privs', 'setuid programs and file capabilities give nothing'),
     on('seccomp', `profile ${request.seccomp}; refused calls are counted by name`),
+    labelLayer(request.label ?? { kind: 'auto' }),
     landlockLayer(request, capabilities, allowMissing),
     on('descriptors', 'stdin, stdout, stderr'),
     on('core dumps', 'none'),
@@ -86,6 +89,17 @@ function networkLayer({ network }: RunRequest): PlannedLayer {
   if (network === 'private') return on('net-namespace', 'own, with nothing but lo');
   if (network === 'host') return off('net-namespace', 'the host’s, as asked for');
   return on('net-namespace', `own, on libvirt’s network ${network.name}`);
+}
+
+function labelLayer(label: LabelRequest): PlannedLayer {
+  const module = securityModule();
+  if (module === undefined) return off('label', 'this host has neither SELinux nor AppArmor');
+  if (label.kind === 'none') return off('label', `no label of kiln’s for ${module} (--label none)`);
+  if (label.kind === 'static') return on('label', `${module}: ${label.label}`);
+  if (label.kind === 'inherit') return on('label', `${module}: this process’s own`);
+  if (module === 'apparmor') return on('label', 'apparmor: kiln’s profile for commands');
+  const force = selinuxEnforces() ? '' : '; SELinux only logs on this host';
+  return on('label', `selinux: a pair of categories of its own${force}`);
 }
 
 function landlockLayer(

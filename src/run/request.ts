@@ -1,4 +1,5 @@
 import type { Capability } from '../sandbox/capabilities.ts';
+import type { LabelRequest } from '../sandbox/labels/request.ts';
 import type { OptionalLayer } from '../sandbox/layers.ts';
 import type { Bind, SandboxLimits, SandboxSpecification } from '../sandbox/specification.ts';
 import type { TimeLimits } from './supervise.ts';
@@ -20,6 +21,8 @@ export interface RunRequest {
   readonly seccomp: string;
   /** The box is for other sandboxes; see SandboxSpecification. */
   readonly nested?: boolean;
+  /** SELinux' or AppArmor's; `auto` when missing. */
+  readonly label?: LabelRequest;
   readonly network: SandboxSpecification['network'];
   readonly binds: readonly Bind[];
   readonly tmpfs: SandboxSpecification['tmpfs'];

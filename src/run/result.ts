@@ -121,6 +121,8 @@ export function measuredPolicy(measured: RunReport['measured']): Result['policy'
     groups: [...groups],
     noNewPrivileges: measured.noNewPrivileges,
     seccomp: measured.seccomp,
+    label: measured.label === null ? null : { ...measured.label },
+    initLabel: measured.initLabel === null ? null : { ...measured.initLabel },
     landlock:
       measured.landlock === null
         ? null

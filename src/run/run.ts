@@ -162,6 +162,7 @@ async function enter(
     secrets: await readSecrets(request.secrets),
     ...(request.allowMissing === undefined ? {} : { allowMissing: request.allowMissing }),
     nested: request.nested === true,
+    ...(request.label === undefined ? {} : { label: request.label }),
     ...(request.hostname === undefined ? {} : { hostname: request.hostname }),
     ...(request.disk === undefined ? {} : { disk: request.disk }),
   });

@@ -17,6 +17,10 @@ import type { Owner } from './claim.ts';
 import { type DomainOptions, domainXml } from './domain-xml.ts';
 import type { BoxFacts } from './facts.ts';
 import { allocateRange, type IdRange, releaseRange } from './id-range.ts';
+import { type BoxLabels, planLabels, releaseLabels } from './labels/labels.ts';
+import { labelFile } from './labels/relabel.ts';
+import type { LabelRequest } from './labels/request.ts';
+import { ensureStoreContext } from './labels/store.ts';
 import type { LandlockWall } from './protocol.ts';
 import { ensureSkeleton } from './skeleton.ts';
 
@@ -30,6 +34,8 @@ export interface BoxRecord {
   /** The skeleton it started in: a box of another version of kiln-init is not claimed. */
   readonly skeleton: string;
   readonly network: DomainOptions['network'];
+  /** What SELinux or AppArmor hold it by; absent where neither does. */
+  readonly labels?: BoxLabels;
   /** False: libvirt lost sight of it at its birth and must be told of its end (`isWatched()`). */
   readonly watched?: boolean;
   /** The image in it, once it is claimed: nobody may delete that image. */
@@ -108,10 +114,15 @@ export async function startDomain(
   paths: StatePaths,
   connection: Connection,
   parent: string,
-  options: { readonly network: DomainOptions['network']; readonly autodestroy: boolean },
+  options: {
+    readonly network: DomainOptions['network'];
+    readonly label: LabelRequest;
+    readonly autodestroy: boolean;
+  },
 ): Promise<{ directory: string; record: BoxRecord; lock: HeldLock }> {
   using _ = span('start a domain');
   await ensureBoxDirectories(paths);
+  await ensureStoreContext(paths);
   const skeleton = await ensureSkeleton(paths);
   const id = randomBytes(5).toString('hex');
   const directory = join(parent, id);
@@ -119,7 +130,9 @@ export async function startDomain(
   const lock = await acquireLock(boxFiles.lock(directory));
   const owner = boxOwner(paths, id);
   const range = await allocateRange(paths, owner);
+  let labels: BoxLabels | undefined;
   try {
+    labels = await planLabels(paths, options.label, owner);
     const record: BoxRecord = {
       id,
       domain: `${domainPrefix(paths)}${id}`,
@@ -127,11 +140,13 @@ export async function startDomain(
       created: Date.now(),
       skeleton,
       network: options.network,
+      ...(labels === undefined ? {} : { labels }),
     };
     await writeBoxRecord(directory, record);
     const socketDirectory = boxFiles.socketDirectory(directory);
     await mkdir(socketDirectory, { mode: 0o700 });
     await chown(socketDirectory, range.base, range.base);
+    if (labels?.files !== undefined) labelFile(socketDirectory, labels.files);
     const xml = domainXml({
       name: record.domain,
       uuid: randomUUID(),
@@ -139,6 +154,7 @@ export async function startDomain(
       socketDirectory,
       range,
       network: options.network,
+      ...(labels?.module === 'selinux' ? { context: labels.init } : {}),
     });
     const domain = await connection.createDomain(xml, { autodestroy: options.autodestroy });
     const watched = await domain.isWatched();
@@ -147,6 +163,7 @@ export async function startDomain(
     return { directory, record: seen, lock };
   } catch (error) {
     await releaseRange(paths, range, owner);
+    await releaseLabels(paths, labels, owner);
     await lock.release();
     await rm(directory, { recursive: true, force: true });
     throw error;
@@ -197,7 +214,7 @@ export class Box {
 
   /** Notes in box.json what the box is used for. */
   async describe(
-    use: Pick<BoxRecord, 'image' | 'command' | 'keepUntil' | 'session'>,
+    use: Pick<BoxRecord, 'image' | 'command' | 'keepUntil' | 'labels' | 'session'>,
   ): Promise<void> {
     this.record = { ...this.record, ...use };
     await writeBoxRecord(this.directory, this.record);
@@ -245,7 +262,9 @@ export async function removeBox(
 ): Promise<void> {
   if (record !== undefined) {
     await removePidsGroup(record.id);
-    await releaseRange(paths, record.range, boxOwner(paths, record.id));
+    const owner = boxOwner(paths, record.id);
+    await releaseRange(paths, record.range, owner);
+    await releaseLabels(paths, record.labels, owner);
     for (const logs of [embeddedFiles(paths).domainLogs, SYSTEM_DOMAIN_LOGS]) {
       await rm(join(logs, `${record.domain}.log`), { force: true });
     }

@@ -13,6 +13,8 @@ export interface DomainOptions {
   readonly range: IdRange;
   /** `private`: an empty network namespace; else the name of a libvirt network, or the host's. */
   readonly network: 'private' | 'host' | { readonly name: string };
+  /** SELinux: the init's context. */
+  readonly context?: string;
 }
 
 function escapeXml(text: string): string {
@@ -35,6 +37,16 @@ function networkXml(network: DomainOptions['network']): { features: string; devi
 
 /** What a box without a limit of its own may have of the host's memory: not the last of it. */
 const MEMORY_SHARE = 0.9;
+
+/**
+ * kiln labels files itself: libvirt would give the skeleton, which all boxes share, one box's label.
+ * Without a context nothing is said: `type='none'` is refused where libvirt has no such driver.
+ */
+function labelXml(context: string | undefined): string {
+  if (context === undefined) return '';
+  const label = `<label>${escapeXml(context)}</label>`;
+  return `<seclabel type='static' model='selinux' relabel='no'>${label}</seclabel>`;
+}
 
 /**
  * The domain of a generic box (libvirt's formatdomain and drvlxc pages). A box's own limit of memory
@@ -61,5 +73,6 @@ export function domainXml(options: DomainOptions): string {
     ${devices}
     <console type='pty'/>
   </devices>
+  ${labelXml(options.context)}
 </domain>`;
 }

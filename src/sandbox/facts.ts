@@ -2,6 +2,8 @@ import { readlinkSync } from 'node:fs';
 import type { KilnError } from '../errors.ts';
 import { type Capability, capabilityNames } from './capabilities.ts';
 import type { IdRange } from './id-range.ts';
+import type { BoxLabels } from './labels/labels.ts';
+import { type MeasuredLabel, measuredLabel } from './labels/measure.ts';
 import { layerMissing } from './layers.ts';
 import type { LandlockWall, SetupOperation } from './protocol.ts';
 
@@ -29,6 +31,8 @@ export interface BoxFacts {
   readonly devices: readonly string[];
   /** How many namespaces of each kind the box may still make; null where nothing limits them. */
   readonly namespaceLimit: number | null;
+  /** The init's; null on a host without SELinux and AppArmor. */
+  readonly initLabel: MeasuredLabel | null;
 }
 
 /** What was in force on a command when it was about to start, read from its /proc/self/status. */
@@ -39,6 +43,8 @@ export interface CommandFacts {
   readonly noNewPrivileges: boolean;
   /** `filter`, `strict` or `none`. */
   readonly seccomp: 'none' | 'strict' | 'filter';
+  /** SELinux' or AppArmor's; null on a host without either. */
+  readonly label: MeasuredLabel | null;
   /** Landlock's walls, tried; null without Landlock. */
   readonly landlock: { readonly abi: number; readonly walls: readonly LandlockWall[] } | null;
   readonly capabilities: {
@@ -74,6 +80,7 @@ export interface BoxPlan {
   readonly operations: readonly SetupOperation[];
   /** A time namespace is wanted, too. */
   readonly time: boolean;
+  readonly labels: BoxLabels | undefined;
 }
 
 /**
@@ -119,6 +126,7 @@ export function readBoxFacts(text: string, plan: BoxPlan): BoxFacts {
     readonlyPaths: all('readonly'),
     devices: all('device'),
     namespaceLimit: limit === undefined ? null : Number(limit),
+    initLabel: measuredLabel(all('init_label')[0], planned(plan.labels, 'init')),
   };
   comparePlan(facts, plan.operations);
   return facts;
@@ -138,11 +146,17 @@ function comparePlan(facts: BoxFacts, operations: readonly SetupOperation[]): vo
   }
 }
 
+/** The label that the init, or a command, was to have. */
+function planned(labels: BoxLabels | undefined, whose: 'init' | 'command') {
+  return labels && { module: labels.module, label: labels[whose] };
+}
+
 /** What a command was to have and not to have. */
 export interface CommandPlan {
   readonly capabilities: bigint;
   readonly seccomp: boolean;
   readonly landlock: readonly LandlockWall[];
+  readonly labels: BoxLabels | undefined;
 }
 
 /**
@@ -177,6 +191,7 @@ export function readCommandFacts(text: string, expected: CommandPlan): CommandFa
     groups: first('Groups').split(' ').filter(Boolean).map(Number),
     noNewPrivileges: true,
     seccomp,
+    label: measuredLabel(lines.get('label')?.[0], planned(expected.labels, 'command')),
     landlock: abi >= 1 ? { abi, walls: expected.landlock } : null,
     capabilities: {
       bounding: capabilityNames(bounding),

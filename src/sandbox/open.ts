@@ -5,6 +5,7 @@ import type { Connection } from '../libvirt/connection.ts';
 import type { StatePaths } from '../state/paths.ts';
 import { Box, type BoxSession, boxFiles, readBoxRecord, startDomain } from './box.ts';
 import type { BindOwners } from './filesystem.ts';
+import { claimedLabels } from './labels/labels.ts';
 import { limitBox } from './limits.ts';
 import { claimParked } from './parking.ts';
 import { Sandbox } from './sandbox.ts';
@@ -37,11 +38,13 @@ export async function openSandbox(
   specification: SandboxSpecification,
   use: SandboxUse,
 ): Promise<Sandbox> {
-  const box = await takeBox(engine, specification.network, use.outlives ?? false);
+  const box = await takeBox(engine, specification, use.outlives ?? false);
   try {
+    const { labels } = box.record;
     await box.describe({
       ...(specification.image === undefined ? {} : { image: specification.image }),
       ...(use.command === undefined ? {} : { command: use.command }),
+      ...(labels === undefined ? {} : { labels: claimedLabels(labels, specification.nested) }),
     });
   } catch (error) {
     await box.destroy();
@@ -58,10 +61,11 @@ export async function openSandbox(
 
 async function takeBox(
   engine: Engine,
-  network: SandboxSpecification['network'],
+  { network, label }: Pick<SandboxSpecification, 'network' | 'label'>,
   outlives: boolean,
 ): Promise<Box> {
-  if (network === 'private') {
+  // A parked box has the label that is usual on this host.
+  if (network === 'private' && label.kind === 'auto') {
     const parked = await claimParked(engine.paths, engine.connect);
     if (parked !== undefined) return parked;
   }
@@ -70,6 +74,7 @@ async function takeBox(
   sweepBoxes(engine.paths, engine.connect).catch(() => undefined);
   const started = await startDomain(engine.paths, connection, engine.paths.boxes, {
     network,
+    label,
     autodestroy: !outlives,
   });
   return await Box.own(engine.paths, started, engine.connect);

@@ -95,6 +95,7 @@ async function park(paths: StatePaths, connection: Connection): Promise<void> {
   using _ = span('park a box');
   const started = await startDomain(paths, connection, paths.boxes, {
     network: 'private',
+    label: { kind: 'auto' },
     autodestroy: false,
   });
   await rename(started.directory, join(paths.parked, started.record.id));

@@ -41,6 +41,9 @@ const LANDLOCK = { files: 1, 'no-tcp': 2, 'abstract-sockets': 4 } as const;
 /** A wall of landlock(7): see src/guest/landlock.h. */
 export type LandlockWall = keyof typeof LANDLOCK;
 
+/** See src/guest/label.h. */
+const LABEL_MODULE = { selinux: 1, apparmor: 2 } as const;
+
 /** One step of building the box's file system, in order. Paths are absolute, inside the box. */
 export type SetupOperation =
   | { readonly op: 'hostname'; readonly name: string }
@@ -67,6 +70,14 @@ export type SetupOperation =
       readonly mode: number;
       readonly uid: number;
       readonly gid: number;
+    }
+  /** Mandatory access control: the init's label, each command's, and that of the box's files. */
+  | {
+      readonly op: 'label';
+      readonly module: 'selinux' | 'apparmor';
+      readonly init: string;
+      readonly command: string;
+      readonly files: string;
     }
   /** How many namespaces of each kind the box may still make. */
   | { readonly op: 'namespaces'; readonly most: number }
@@ -205,7 +216,10 @@ export function encodeSetup(operations: readonly SetupOperation[]): Buffer {
     } else if (o.op === 'directory') {
       fields.add(11, u32(o.mode), u32(o.uid), u32(o.gid), text(o.path));
     } else if (o.op === 'namespaces') fields.add(12, u32(o.most));
-    else fields.add(13, u32(o.mode), u32(o.uid), u32(o.gid), text(o.path), o.content);
+    else if (o.op === 'label') {
+      const labels = [o.init, o.command, o.files].map(text);
+      fields.add(14, u32(LABEL_MODULE[o.module]), ...labels);
+    } else fields.add(13, u32(o.mode), u32(o.uid), u32(o.gid), text(o.path), o.content);
   }
   return fields.message(REQUEST.setup);
 }

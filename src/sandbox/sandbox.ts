@@ -10,6 +10,7 @@ import { capabilityMask } from './capabilities.ts';
 import { BoxControl } from './control.ts';
 import { type BoxFacts, readBoxFacts, readCommandFacts } from './facts.ts';
 import { type BindOwners, planFilesystem } from './filesystem.ts';
+import { labelOperation, relabelSources } from './labels/sources.ts';
 import { landlockWalls } from './landlock.ts';
 import { allowedMissing, layerMissing, requireLayer } from './layers.ts';
 import { type HostStdio, SandboxProcess } from './process.ts';
@@ -69,8 +70,10 @@ export class Sandbox implements AsyncDisposable {
   ): Promise<Sandbox> {
     try {
       using _ = span('fill the box');
+      await relabelSources(specification, box.record.labels);
       using plan = planFilesystem(specification, box.range, owners);
-      box.channel.send(encodeSetup(plan.operations), plan.fds);
+      const label = labelOperation(box.record.labels);
+      box.channel.send(encodeSetup([...label, ...plan.operations]), plan.fds);
       const facts = await box.channel.wait((answer) => {
         if (answer.type === 'failed') throw setupFailed(answer);
         return answer.type === 'ready' ? answer.facts : undefined;
@@ -84,6 +87,7 @@ export class Sandbox implements AsyncDisposable {
           range: box.range,
           operations: plan.operations,
           time: requireLayer('time-namespace', allowMissing),
+          labels: box.record.labels,
         }),
       );
     } catch (error) {
@@ -147,7 +151,12 @@ export class Sandbox implements AsyncDisposable {
       });
       traceBox(this.#box.channel.initPid, started.facts);
       const seccomp = plain !== undefined;
-      const facts = readCommandFacts(started.facts, { capabilities, seccomp, landlock });
+      const facts = readCommandFacts(started.facts, {
+        capabilities,
+        seccomp,
+        landlock,
+        labels: this.#box.record.labels,
+      });
       const host = stdio.host();
       return new SandboxProcess(this.#box.channel, id, started.pid, argv, host, facts, ended);
     } catch (error) {

@@ -1,4 +1,5 @@
 import type { Capability } from './capabilities.ts';
+import type { LabelRequest } from './labels/request.ts';
 import { allowedMissing, type OptionalLayer } from './layers.ts';
 import type { LandlockWall } from './protocol.ts';
 import type { SeccompFilter } from './seccomp/profile.ts';
@@ -10,6 +11,11 @@ export interface Bind {
   /** Absolute path in the box. */
   readonly target: string;
   readonly readonly: boolean;
+  /**
+   * SELinux: gives the host's files the label of all boxes (`shared`, podman's `z`) or of this one
+   * alone (`private`, `Z`). They keep it.
+   */
+  readonly relabel?: 'shared' | 'private';
 }
 
 /** A part of the box's own tree that outlives it: owners on disk are those in the box. */
@@ -51,6 +57,8 @@ export interface SandboxSpecification {
   readonly secrets: readonly Secret[];
   /** How many namespaces of each kind commands may make; null leaves it to their capabilities. */
   readonly namespaces: number | null;
+  /** SELinux' or AppArmor's; see {@link LabelRequest}. */
+  readonly label: LabelRequest;
   /** Layers that need not be there where the host cannot give them. */
   readonly allowMissing: readonly OptionalLayer[];
   /** Bytes each tmpfs may hold: upper, /tmp, /var/tmp, /run, /dev/shm. */
@@ -113,6 +121,7 @@ export function sandboxSpecification(
     disk: DEFAULT_DISK,
     limits: {},
     nested: false,
+    label: { kind: 'auto' },
     ...wanted,
   };
 }

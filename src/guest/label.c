@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+#define _GNU_SOURCE
+#include "label.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "faults.h"
+
+#define LABEL_MAX 1024
+
+static struct {
+  uint32_t model;
+  char init[LABEL_MAX], command[LABEL_MAX], files[LABEL_MAX];
+} labels;
+
+static int attribute(const char *name, int flags) {
+  // Where several modules are active, `attr/current` is the first one's.
+  char path[64];
+  snprintf(path, sizeof path, "/proc/self/attr/apparmor/%s", name);
+  int fd = labels.model == LABEL_APPARMOR ? open(path, flags | O_CLOEXEC) : -1;
+  if (fd >= 0) return fd;
+  snprintf(path, sizeof path, "/proc/self/attr/%s", name);
+  return open(path, flags | O_CLOEXEC);
+}
+
+// selinux(8): the context itself; apparmor: a command of aa_change_profile(2).
+static int become(const char *label) {
+  char text[LABEL_MAX + 16];
+  snprintf(text, sizeof text, "%s%s", labels.model == LABEL_APPARMOR ? "changeprofile " : "", label);
+  int fd = attribute("current", O_WRONLY);
+  if (fd < 0) return -1;
+  ssize_t written = write(fd, text, strlen(text));
+  int error = errno;
+  close(fd);
+  errno = error;
+  return written == (ssize_t)strlen(text) ? 0 : -1;
+}
+
+static int copy(char *out, const struct field *field, size_t *at) {
+  const char *string = field_string(field, *at);
+  if (string == NULL || strlen(string) >= LABEL_MAX) {
+    errno = EBADMSG;
+    return -1;
+  }
+  strcpy(out, string);
+  *at += strlen(string) + 1;
+  return 0;
+}
+
+int label_setup(const struct message *setup) {
+  struct field field;
+  size_t offset = 0, at = 4;
+  while (field_next(setup, &offset, &field) > 0) {
+    if (field.tag != SETUP_LABEL) continue;
+    if (field_u32(&field, 0, &labels.model) != 0 || copy(labels.init, &field, &at) != 0 ||
+        copy(labels.command, &field, &at) != 0 || copy(labels.files, &field, &at) != 0)
+      return -1;
+    return labels.model == LABEL_APPARMOR ? become(labels.init) : 0;
+  }
+  return 0;
+}
+
+const char *label_files(void) { return labels.files[0] == 0 ? NULL : labels.files; }
+
+int label_enter(void) {
+  if (labels.command[0] == 0 || fault("label")) return 0;
+  return become(labels.command);
+}
+
+void label_measure(const char *name, char *facts, size_t size) {
+  char label[LABEL_MAX];
+  int fd = attribute("current", O_RDONLY);
+  if (fd < 0) return;
+  ssize_t length = read(fd, label, sizeof label - 1);
+  close(fd);
+  if (length <= 0) return;
+  label[length] = 0;
+  label[strcspn(label, "\n")] = 0;
+  size_t used = strlen(facts);
+  snprintf(facts + used, size - used, "%s=%s\n", name, label);
+}

@@ -1,0 +1,129 @@
+import { KilnError } from '../../errors.ts';
+import type { StatePaths } from '../../state/paths.ts';
+import type { Owner } from '../claim.ts';
+import { ensureProfiles } from './apparmor.ts';
+import { allocatePair, claimPair, type Pair, pairOf, releasePair } from './mcs.ts';
+import { ownLabel, type SecurityModule, securityModule, selinuxEnforces } from './module.ts';
+import type { LabelRequest } from './request.ts';
+import { atLevel, fileContext, levelOf, processContext, requireContext } from './selinux.ts';
+
+/** The labels of one box: plain and serialisable. */
+export interface BoxLabels {
+  readonly module: SecurityModule;
+  /** The init's. */
+  readonly init: string;
+  /** Each command's. */
+  readonly command: string;
+  /** Each command's in a box for other sandboxes, should it become one. */
+  readonly nested: string;
+  /** SELinux: of every file that is the box's own, and of binds with `Z`. */
+  readonly files?: string;
+  /** The categories that are this box's alone. */
+  readonly pair?: Pair;
+}
+
+/** A label was asked for that the host cannot give. */
+function missing(what: string, hint: string): KilnError {
+  return new KilnError('E_LAYER_MISSING', what, { hint, details: { layer: 'label' } });
+}
+
+/**
+ * Decides the labels of a box that lives at `owner`, and claims what must be its alone; undefined
+ * when it has none. Throws E_LAYER_MISSING when what was asked for cannot be in force, E_NO_MCS.
+ */
+export async function planLabels(
+  paths: StatePaths,
+  request: LabelRequest,
+  owner: Owner,
+): Promise<BoxLabels | undefined> {
+  if (request.kind === 'none') return undefined;
+  const module = securityModule();
+  if (module === undefined) {
+    if (request.kind === 'auto') return undefined;
+    throw missing(
+      `--label ${request.kind}: this host has neither SELinux nor AppArmor`,
+      'leave the option away to have what the host has; `kiln doctor` tells what that is',
+    );
+  }
+  if (module === 'apparmor') return await apparmorLabels(request);
+  if (request.kind !== 'auto' && !selinuxEnforces()) {
+    throw missing(
+      `--label ${request.kind}: SELinux only logs on this host`,
+      'setenforce 1, or leave the option away to have labels that hold nobody back',
+    );
+  }
+  return await selinuxLabels(paths, request, owner);
+}
+
+async function selinuxLabels(
+  paths: StatePaths,
+  request: Exclude<LabelRequest, { kind: 'none' }>,
+  owner: Owner,
+): Promise<BoxLabels> {
+  if (request.kind === 'inherit') {
+    const own = ownLabel('selinux') ?? '';
+    // A range `low-high`: files are at one level.
+    const files = fileContext(levelOf(own).split('-')[0] ?? 's0');
+    return { module: 'selinux', init: own, command: own, nested: own, files };
+  }
+  if (request.kind === 'static') {
+    const level = levelOf(request.label);
+    requireContext(request.label);
+    const pair = pairOf(request.label);
+    // Somebody may have it already: that is what was asked for.
+    const claimed = pair !== undefined && (await claimPair(paths, pair, owner));
+    return {
+      module: 'selinux',
+      init: atLevel(processContext('init', ''), level),
+      command: request.label,
+      nested: request.label,
+      files: fileContext(level),
+      ...(claimed ? { pair } : {}),
+    };
+  }
+  const base = request.kind === 'dynamic' ? request.label : undefined;
+  requireContext(processContext('init', 'c0,c1'));
+  if (base !== undefined) requireContext(base);
+  const pair = await allocatePair(paths, owner);
+  const of = (type: 'command' | 'nested') =>
+    base === undefined ? processContext(type, pair) : atLevel(base, `s0:${pair}`);
+  return {
+    module: 'selinux',
+    init: processContext('init', pair),
+    command: of('command'),
+    nested: of('nested'),
+    files: fileContext(`s0:${pair}`),
+    pair,
+  };
+}
+
+async function apparmorLabels(
+  request: Exclude<LabelRequest, { kind: 'none' }>,
+): Promise<BoxLabels> {
+  if (request.kind === 'dynamic' && request.label !== undefined) {
+    throw missing(
+      `--label dynamic:${request.label}: AppArmor has no categories to add to it`,
+      'on this host: auto, dynamic, static:PROFILE, inherit, none',
+    );
+  }
+  if (request.kind === 'inherit') {
+    const own = ownLabel('apparmor') ?? 'unconfined';
+    return { module: 'apparmor', init: own, command: own, nested: own };
+  }
+  const profiles = await ensureProfiles(request.kind === 'static' ? request.label : undefined);
+  return { module: 'apparmor', ...profiles };
+}
+
+/** The labels of a box that is claimed: from here on it is known what it is for. */
+export function claimedLabels(labels: BoxLabels, nested: boolean): BoxLabels {
+  return nested ? { ...labels, command: labels.nested } : labels;
+}
+
+/** Gives back what a box's labels had claimed. Only when none of its processes is left. */
+export async function releaseLabels(
+  paths: StatePaths,
+  labels: BoxLabels | undefined,
+  owner: Owner,
+): Promise<void> {
+  if (labels?.pair !== undefined) await releasePair(paths, labels.pair, owner);
+}

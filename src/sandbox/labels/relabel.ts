@@ -1,0 +1,170 @@
+import { closeSync, constants, fstatSync, opendirSync, realpathSync } from 'node:fs';
+import { homedir } from 'node:os';
+import { setImmediate as breathe } from 'node:timers/promises';
+import { KilnError } from '../../errors.ts';
+import {
+  O_PATH,
+  openat2,
+  openPath,
+  RESOLVE_BENEATH,
+  RESOLVE_NO_MAGICLINKS,
+  RESOLVE_NO_SYMLINKS,
+  RESOLVE_NO_XDEV,
+} from '../../kernel/at.ts';
+import { hasErrno } from '../../kernel/libc.ts';
+import { getXattrOf, setXattrOf } from '../../kernel/xattr.ts';
+
+/** Where SELinux keeps a file's context: a string with its NUL (libselinux, setfilecon(3)). */
+const ATTRIBUTE = 'security.selinux';
+
+/** fcntl.h: relative to the working directory. */
+const AT_FDCWD = -100;
+
+/** More files than that are no folder that somebody meant to show to a box. */
+const MOST_FILES = 2_000_000;
+
+/** Other work gets its turn after so many files. */
+const BATCH = 500;
+
+/** To relabel one of these is to break the host; podman refuses the same. */
+const SYSTEM_DIRECTORIES = new Set(
+  '/ /bin /boot /dev /etc /home /lib /lib32 /lib64 /libx32 /media /mnt /opt /proc /root /run /sbin /srv /sys /tmp /usr /usr/bin /usr/lib /usr/lib64 /usr/sbin /var /var/lib /var/log /var/tmp'.split(
+    ' ',
+  ),
+);
+
+const BELOW = {
+  flags: constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW,
+  resolve: RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV,
+};
+
+/** The context of what `fd` (O_PATH or not) names; undefined when it has none. */
+function contextOf(fd: number): string | undefined {
+  return getXattrOf(fd, ATTRIBUTE)?.toString('latin1').replace(/\0$/, '');
+}
+
+/** Gives what `fd` (O_PATH or not) names a context, unless it has it. */
+function setContext(fd: number, context: string): void {
+  if (contextOf(fd) !== context) setXattrOf(fd, ATTRIBUTE, Buffer.from(`${context}\0`));
+}
+
+/** Opens a path, without following a link at its end, or a descriptor once more. */
+function openPlace(place: string | number): number {
+  const flags = O_PATH | constants.O_NOFOLLOW;
+  if (typeof place === 'number') return openat2(place, '.', { flags });
+  return openat2(AT_FDCWD, place, { flags });
+}
+
+/** Gives one file or directory a context. Throws a SyscallError. */
+export function labelFile(path: string, context: string): void {
+  const fd = openPlace(path);
+  try {
+    setContext(fd, context);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/**
+ * Gives `place` (a path, or the descriptor of a directory) and everything below it a context, without
+ * following links and without leaving its file system; the place itself comes last, so that {@link hasContext} is true of whole trees only.
+ * Throws E_RELABEL.
+ */
+export async function relabelTree(place: string | number, context: string): Promise<void> {
+  try {
+    const root = openPlace(place);
+    try {
+      if (fstatSync(root).isDirectory()) await relabelBelow(root, context);
+      setContext(root, context);
+    } finally {
+      closeSync(root);
+    }
+  } catch (error) {
+    if (error instanceof KilnError && error.code === 'E_RELABEL') throw error;
+    throw new KilnError('E_RELABEL', `cannot give ${place} the context ${context}`, {
+      cause: error,
+      hint: 'its file system must keep labels of its own: not NFS, not one mounted with context=',
+    });
+  }
+}
+
+async function relabelBelow(root: number, context: string): Promise<void> {
+  const directories: Buffer[] = [Buffer.from('.')];
+  let count = 0;
+  for (let path = directories.pop(); path !== undefined; path = directories.pop()) {
+    let fd: number;
+    try {
+      fd = openat2(root, path, BELOW);
+    } catch (error) {
+      // Gone meanwhile, or another file system.
+      if (hasErrno(error, 'ENOENT', 'ENOTDIR', 'ELOOP', 'EXDEV')) continue;
+      throw error;
+    }
+    try {
+      for (const name of namesIn(fd)) {
+        if (++count > MOST_FILES) throw tooMany();
+        if (labelEntry(fd, name, context)) directories.push(joinBytes(path, name));
+        if (count % BATCH === 0) await breathe();
+      }
+    } finally {
+      closeSync(fd);
+    }
+  }
+}
+
+/** Labels one entry of a directory; true when it is a directory itself. */
+function labelEntry(directory: number, name: Buffer, context: string): boolean {
+  let fd: number;
+  try {
+    fd = openPath(directory, name);
+  } catch (error) {
+    if (hasErrno(error, 'ENOENT')) return false;
+    throw error;
+  }
+  try {
+    setContext(fd, context);
+    return fstatSync(fd).isDirectory();
+  } finally {
+    closeSync(fd);
+  }
+}
+
+function* namesIn(fd: number): Generator<Buffer> {
+  const directory = opendirSync(`/proc/self/fd/${fd}`, { encoding: 'buffer' as BufferEncoding });
+  try {
+    for (let entry = directory.readSync(); entry !== null; entry = directory.readSync()) {
+      yield entry.name as unknown as Buffer;
+    }
+  } finally {
+    directory.closeSync();
+  }
+}
+
+function joinBytes(path: Buffer, name: Buffer): Buffer {
+  return Buffer.concat([path, Buffer.from('/'), name]);
+}
+
+function tooMany(): KilnError {
+  return new KilnError('E_RELABEL', `more than ${MOST_FILES} files would get another label`, {
+    hint: 'bind a smaller folder, or label it yourself (semanage fcontext, restorecon)',
+  });
+}
+
+/** Whether `path` has exactly this context. */
+export function hasContext(path: string, context: string): boolean {
+  const fd = openPlace(path);
+  try {
+    return contextOf(fd) === context;
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** Throws E_RELABEL for folders that the host itself needs as they are. */
+export function refuseSystemDirectory(path: string): void {
+  const real = realpathSync(path);
+  if (!SYSTEM_DIRECTORIES.has(real) && real !== homedir()) return;
+  throw new KilnError('E_RELABEL', `${path} is not relabelled: the host needs it as it is`, {
+    hint: 'bind a folder below it, or leave z and Z away',
+  });
+}
