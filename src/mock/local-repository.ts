@@ -1,6 +1,6 @@
 import type { Repository } from '../repository/configuration.ts';
 
-/** A repository of packages that kiln-mock itself published: they are taken before any others. */
+/** A repository of packages that kiln-mock itself published: of equals they are taken first. */
 export function localRepository(id: string, path: string): Repository {
   return {
     id,
@@ -9,7 +9,7 @@ export function localRepository(id: string, path: string): Repository {
     gpgcheck: false,
     repoGpgcheck: false,
     gpgkey: [],
-    priority: 1,
+    priority: 99,
     cost: 1,
     excludepkgs: [],
     includepkgs: [],

@@ -115,7 +115,8 @@ export async function packageSources(
   const { arch, repositories, exclude, recommends } = recipe;
   return {
     arch,
-    repositories: [...repositories, ...addedRepositories(session, arch)],
+    repositories,
+    added: addedRepositories(session, arch),
     exclude,
     recommends,
     refresh: session.line.has('offline') ? 'never' : 'auto',

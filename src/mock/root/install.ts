@@ -7,6 +7,7 @@ import { openRepositories } from '../../repository/open.ts';
 import type { RefreshMode } from '../../repository/refresh.ts';
 import { solve } from '../../solver/solve.ts';
 import { type InstalledPackage, installedPackages } from './installed.ts';
+import { addOwnPackages, ownRepository } from './local-packages.ts';
 import type { MockRoot } from './root.ts';
 import { changing, type PackageSession, rpmFailed, withPackages } from './transaction.ts';
 
@@ -14,6 +15,8 @@ import { changing, type PackageSession, rpmFailed, withPackages } from './transa
 export interface PackageSources {
   readonly arch: string;
   readonly repositories: readonly Repository[];
+  /** `--addrepo`: what comes from these is kept with the root, a later call may not name them. */
+  readonly added: readonly Repository[];
   readonly exclude: readonly string[];
   readonly recommends: boolean;
   readonly refresh: RefreshMode;
@@ -78,9 +81,12 @@ async function upgrade(
   root: MockRoot,
   session: PackageSession,
   lock: Lock,
-  { signal, onProgress }: InstallRequest,
+  { signal, onProgress, sources }: InstallRequest,
 ): Promise<void> {
   const files = await fetchFiles(root.engine.paths, lock, { onProgress, signal });
+  const added = new Set(sources.added.map(({ id }) => id));
+  const foreign = files.filter((_, index) => added.has(lock.packages[index]!.repository));
+  if (foreign.length > 0) await addOwnPackages(root, foreign, signal);
   const lent = files.map((file) => session.lend(file));
   await changing(root, async () => {
     const result = await session.rpm([...UPGRADE, ...lent]);
@@ -96,7 +102,10 @@ async function upgrade(
   });
 }
 
-/** What is installed stays installed, as dnf sees to it; the rest is what was asked for. */
+/**
+ * What is installed stays as it is, as dnf sees to it, unless something new needs another version;
+ * the rest is what was asked for.
+ */
 async function solveFor(
   root: MockRoot,
   request: InstallRequest,
@@ -105,30 +114,41 @@ async function solveFor(
   const { sources, signal, onProgress, renew = [] } = request;
   const { paths } = root.engine;
   const { arch, exclude, recommends, refresh } = sources;
-  const set = await openRepositories(sources.repositories, { paths, refresh, onProgress, signal });
-  const known = await root.packages();
-  const kept = renew === 'all' ? [] : known.filter(({ name }) => !renew.includes(name));
-  const keep: Lock = { format: 1, arch, requested: [], repositories: [], packages: kept };
-  let names = [...new Set(installed.map(({ name }) => name))];
-  const ask = () =>
-    solve(set, {
-      arch,
-      install: [...names, ...request.install],
-      requires: request.requires,
-      exclude,
-      recommends,
-      keep,
-      signal,
-      onProgress,
-    });
+  const own = ownRepository(root);
+  const repositories = [...sources.repositories, ...sources.added, ...(own ? [own] : [])];
+  const set = await openRepositories(repositories, { paths, refresh, onProgress, signal });
+  const stays = ({ name }: { name: string }) => renew !== 'all' && !renew.includes(name);
+  const packages = (await root.packages()).filter(stays);
+  const keep: Lock = { format: 1, arch, requested: [], repositories: [], packages };
+  const ask = async (there: readonly string[]) => {
+    const install = [...there, ...request.install];
+    const { requires } = request;
+    const question = { arch, install, requires, exclude, recommends, keep, signal, onProgress };
+    return (await solve(set, question)).lock;
+  };
+  const exact = installed.map((it) => (stays(it) ? it.nevra : it.name));
   try {
-    return (await ask()).lock;
+    return await askWhatIsKnown(ask, exact);
   } catch (error) {
-    // What is installed and in no repository any more stays, and cannot be asked for.
-    const gone = unknownNames(error).filter((name) => names.includes(name));
-    if (gone.length === 0 || unknownNames(error).some((name) => !gone.includes(name))) throw error;
-    names = names.filter((name) => !gone.includes(name));
-    return (await ask()).lock;
+    if (!(error instanceof KilnError) || error.code !== 'E_SOLVER_PROBLEM') throw error;
+    return await askWhatIsKnown(
+      ask,
+      installed.map(({ name }) => name),
+    );
+  }
+}
+
+/** What is installed and in no repository any more stays, and cannot be asked for. */
+async function askWhatIsKnown(
+  ask: (there: readonly string[]) => Promise<Lock>,
+  there: readonly string[],
+): Promise<Lock> {
+  try {
+    return await ask([...new Set(there)]);
+  } catch (error) {
+    const unknown = unknownNames(error);
+    if (unknown.length === 0 || !unknown.every((name) => there.includes(name))) throw error;
+    return await ask([...new Set(there)].filter((name) => !unknown.includes(name)));
   }
 }
 

@@ -1,12 +1,10 @@
 import { existsSync } from 'node:fs';
-import { join } from 'node:path';
 import type { Chroot } from '../../../mock/chroot.ts';
-import { mockDirectory } from '../../../mock/config/defaults.ts';
-import { localRepository } from '../../../mock/local-repository.ts';
 import { type InstallRequest, installPackages } from '../../../mock/root/install.ts';
+import { addOwnPackages } from '../../../mock/root/local-packages.ts';
 import { removePackages } from '../../../mock/root/remove.ts';
 import type { MockRoot } from '../../../mock/root/root.ts';
-import { publishRepository } from '../../../repository/publish/snapshot.ts';
+import { digestFile } from '../../../repository/cache.ts';
 import { argumentError } from '../exit-status.ts';
 import { hostPath, type MockSession, packageSources, withRoot } from '../session.ts';
 
@@ -28,26 +26,18 @@ export async function installArguments(
   args: readonly string[],
   requires: readonly string[] = [],
 ): Promise<void> {
-  const { log, signal, engine } = session;
+  const { log, signal } = session;
   const sources = await packageSources(session, chroot);
   const files = args.filter(isPackageFile).map(hostPath);
-  await using local =
-    files.length === 0
-      ? undefined
-      : await publishRepository(
-          join(mockDirectory(engine.paths), 'local', chroot.root),
-          files.map((path) => ({ path })),
-          { signal },
-        );
-  const repositories =
-    local === undefined
-      ? sources.repositories
-      : [...sources.repositories, localRepository('kiln-mock-local', local.path)];
-  const names = local?.packages.map(({ location }) => location.replace(/\.rpm$/, '')) ?? [];
+  const digests = await Promise.all(files.map((file) => digestFile(file, 'sha256')));
+  const own = files.length === 0 ? [] : await addOwnPackages(root, files, signal);
+  const names = own
+    .filter(({ sha256 }) => digests.includes(`sha256:${sha256}`))
+    .map(({ location }) => location.replace(/\.rpm$/, ''));
   await log.state('install', () =>
     installPackages(root, {
       ...common(session),
-      sources: { ...sources, repositories },
+      sources,
       install: [...args.filter((arg) => !isPackageFile(arg)), ...names],
       requires,
     }),

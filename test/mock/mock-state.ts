@@ -1,0 +1,72 @@
+import { mkdir, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { execa } from 'execa';
+import { debianRepository, type ImageState, imageState } from '../image/image-state.ts';
+
+/** A state directory with a configuration directory of mock's beside it. */
+export interface MockState extends ImageState {
+  /** Holds `demo.cfg`: the fixture packages' build root. */
+  readonly configs: string;
+  /** Runs `kiln-mock -q --configdir … -r demo ARGS`; never rejects. */
+  mock(args: readonly string[], options?: CallOptions): Promise<MockResult>;
+}
+
+export interface CallOptions {
+  readonly input?: string;
+  /** Instead of `-q`. */
+  readonly verbosity?: '-v' | '-q';
+}
+
+export interface MockResult {
+  readonly exitCode: number | undefined;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+export const KILN_MOCK = join(import.meta.dirname, '../../bin/kiln-mock');
+
+/** Makes the state; disposing of it ends its libvirtd and removes everything. */
+export async function mockState(): Promise<MockState> {
+  const state = await imageState();
+  const configs = join(state.directory, 'etc-mock');
+  await mkdir(join(configs, 'templates'), { recursive: true });
+  const { directory, key } = await debianRepository();
+  await writeFile(
+    join(configs, 'demo.cfg'),
+    "config_opts['target_arch'] = 'x86_64'\ninclude('templates/demo.tpl')\n",
+  );
+  await writeFile(
+    join(configs, 'templates/demo.tpl'),
+    `config_opts['root'] = 'demo-{{ target_arch }}'
+config_opts['description'] = 'Demo of {{ target_arch }}'
+config_opts['chroot_setup_cmd'] = 'install @buildsys-build'
+config_opts['macros']['%_buildshell'] = '/bin/bash'
+config_opts['macros']['%demo'] = 'of {{ root }}'
+config_opts['environment']['DEMO'] = 'two words'
+config_opts['files']['etc/motd'] = 'welcome'
+config_opts['plugin_conf']['chroot_scan_enable'] = True
+config_opts['dnf.conf'] = """
+[main]
+gpgcheck=1
+[debian]
+name=Debian
+baseurl=file://${directory}
+gpgkey=file://${key}
+"""
+`,
+  );
+  const mock = async (args: readonly string[], options: CallOptions = {}) => {
+    const { input, verbosity = '-q' } = options;
+    const all = [verbosity, '--configdir', configs, '-r', 'demo', ...args];
+    const { exitCode, stdout, stderr } = await execa(KILN_MOCK, all, {
+      cwd: state.directory,
+      env: { ...state.env, HOME: state.directory },
+      reject: false,
+      ...(input === undefined ? { stdin: 'ignore' } : { input }),
+      timeout: 240_000,
+      killSignal: 'SIGKILL',
+    });
+    return { exitCode, stdout, stderr };
+  };
+  return { ...state, configs, mock };
+}

@@ -1,0 +1,292 @@
+import { once } from 'node:events';
+import { mkdir, readdir, readFile, stat, symlink, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import test, { type ExecutionContext } from 'ava';
+import { execa } from 'execa';
+import { KILN_MOCK, type MockResult, type MockState, mockState } from './mock-state.ts';
+
+let state: MockState;
+
+test.before(async () => {
+  state = await mockState();
+});
+test.after.always(async () => {
+  await state[Symbol.asyncDispose]();
+});
+
+/** What a command in the root wrote; it must go well. */
+async function inRoot(t: ExecutionContext, script: string, ...more: string[]): Promise<string> {
+  const { exitCode, stdout, stderr } = await state.mock([...more, '--chroot', script]);
+  t.is(exitCode, 0, stderr);
+  return stdout;
+}
+
+function ends(t: ExecutionContext, result: MockResult, status: number, words: RegExp): void {
+  t.is(result.exitCode, status, result.stderr);
+  t.regex(result.stderr, words);
+}
+
+/** A binary package, made by rpmbuild on this host. */
+async function binaryPackage(spec: string): Promise<string> {
+  const top = join(state.directory, 'rpmbuild');
+  await mkdir(top, { recursive: true });
+  const path = join(top, 'x.spec');
+  await writeFile(path, `Summary: x\nLicense: MIT\nBuildArch: noarch\n${spec}`);
+  const { stdout } = await execa('rpmbuild', ['-bb', '--define', `_topdir ${top}`, path]);
+  return /Wrote: (\S+\.noarch\.rpm)/.exec(stdout)![1]!;
+}
+
+function simple(name: string, version: number, more = ''): Promise<string> {
+  return binaryPackage(
+    `Name: ${name}\nVersion: ${version}\nRelease: 1\n${more}\n%description\nx\n%install\n` +
+      `mkdir -p %{buildroot}/usr/share\necho ${version} > %{buildroot}/usr/share/${name}\n` +
+      `%files\n/usr/share/${name}\n`,
+  );
+}
+
+test.serial('a root is what the configuration says; what is left out is named', async (t) => {
+  const made = await state.mock(['--init']);
+  t.is(made.exitCode, 0, made.stderr);
+  t.regex(made.stderr, /WARNING: \S+demo\.tpl:8: the plugin chroot_scan is left out/);
+  const script =
+    'cat /etc/motd; echo; rpm --eval "%demo %_buildshell"; echo $DEMO; id -un; stat -c %U /builddir; cat /proc/net/dev';
+  const lines = (await inRoot(t, script)).split('\n');
+  t.deepEqual(lines.slice(0, 5), [
+    'welcome',
+    'of demo-x86_64 /bin/bash',
+    'two words',
+    'root',
+    'mockbuild',
+  ]);
+  // No network but the box's own.
+  t.deepEqual(
+    lines.slice(7).map((line) => line.split(':')[0]?.trim()),
+    ['lo'],
+  );
+  t.is(await inRoot(t, 'id -un; pwd', '--unpriv', '--cwd', '/tmp'), 'mockbuild\n/tmp');
+});
+
+test.serial(
+  'commands: statuses, one argument and several, what stays, and what is ended',
+  async (t) => {
+    t.is((await state.mock(['--shell'], { input: 'exit 5\n' })).exitCode, 5);
+    t.is((await state.mock(['--shell', 'exit 6'])).exitCode, 6);
+    t.is((await state.mock(['--chroot', '--', 'bash', '-c', 'exit 5'])).exitCode, 5);
+    t.is((await state.mock(['--chroot', 'kill -TERM $$'])).exitCode, 143);
+    ends(t, await state.mock(['--chroot', 'no-such-command']), 127, /ERROR: Command failed/);
+    await inRoot(t, 'touch /var/tmp/{foo,bar}');
+    t.is((await state.mock(['--chroot', 'touch', '/var/tmp/{a,b}'])).exitCode, 0);
+    t.is(await inRoot(t, 'ls /var/tmp'), 'bar\nfoo\n{a,b}');
+    // Standard output and error are the command's own.
+    const both = await state.mock(['--chroot', 'echo out; echo err >&2']);
+    t.is(both.stdout, 'out');
+    t.true(both.stderr.endsWith('err'));
+    // What it leaves in the background is ended, and sees no process but its own.
+    const marker = `sleep 86400.${process.pid}`;
+    t.is(await inRoot(t, `${marker} </dev/null & sleep 0.1; echo done`), 'done');
+    t.is((await execa('pgrep', ['-f', marker], { reject: false })).stdout, '');
+    t.true(Number(await inRoot(t, 'ls -d /proc/[0-9]* | wc -l')) < 8);
+  },
+);
+
+test.serial('files go in and out, and no link leads out of the root', async (t) => {
+  const file = join(state.directory, 'in.txt');
+  await writeFile(file, 'content');
+  ends(
+    t,
+    await state.mock(['--copyin', `${file}-missing`, '/tmp']),
+    50,
+    /No such file or directory/,
+  );
+  ends(t, await state.mock(['--copyin', file, file, '/tmp/nowhere']), 50, /is not a directory!/);
+  ends(t, await state.mock(['--copyin', file]), 50, /Must have source and destinations/);
+  t.is((await state.mock(['--copyin', file, '/etc/in.txt'])).exitCode, 0);
+  t.is(await inRoot(t, 'cat /etc/in.txt; stat -c " %U" /etc/in.txt'), 'content root');
+  const tree = join(state.directory, 'tree');
+  await mkdir(join(tree, 'sub'), { recursive: true });
+  await writeFile(join(tree, 'sub/file'), 'deep');
+  t.is((await state.mock(['--copyin', tree, '/opt'])).exitCode, 0);
+  ends(
+    t,
+    await state.mock(['--copyin', tree, '/opt']),
+    50,
+    /Destination \/opt\/tree already exists!/,
+  );
+  t.is(await inRoot(t, 'cat /opt/tree/sub/file'), 'deep');
+
+  // The root is the host's in nobody's eyes: links of it stay in it.
+  await inRoot(
+    t,
+    `ln -s / /slash; ln -s ${state.directory} /host; mkdir -p /out; echo 1 > /out/a; echo 2 > /out/b`,
+  );
+  await state.mock(['--copyin', file, '/host/planted']);
+  t.false((await readdir(state.directory)).includes('planted'));
+  const out = join(state.directory, 'out');
+  await mkdir(out);
+  t.is((await state.mock(['--copyout', '/out/*', out])).exitCode, 0);
+  t.deepEqual((await readdir(out)).sort(), ['a', 'b']);
+  t.is((await state.mock(['--copyout', '/slash/etc/in.txt', join(out, 'renamed')])).exitCode, 0);
+  t.is(await readFile(join(out, 'renamed'), 'utf8'), 'content');
+  ends(t, await state.mock(['--copyout', '/out/*', join(out, 'one')]), 50, /is not a directory!/);
+  ends(t, await state.mock(['--copyout', '/missing', out]), 50, /not found/);
+  t.deepEqual((await readdir(out)).sort(), ['a', 'b', 'renamed']);
+});
+
+test.serial('packages are installed, updated and removed by the root’s own rpm', async (t) => {
+  const repository = join(state.directory, 'repository');
+  await mkdir(repository);
+  const publish = async (file: string) => {
+    await execa('cp', [file, repository]);
+    await execa('createrepo_c', ['-q', repository]);
+  };
+  const add = ['--addrepo', repository];
+  await publish(await simple('leaf', 1));
+  await publish(await simple('top', 1, 'Requires: leaf >= 1'));
+  t.is((await state.mock([...add, '--install', 'top'])).exitCode, 0);
+  t.is(await inRoot(t, 'rpm -q leaf top'), 'leaf-1-1.noarch\ntop-1-1.noarch');
+  const before = await inRoot(t, 'rpm -qa | sort');
+
+  await publish(await simple('leaf', 2));
+  t.is((await state.mock([...add, '--install', 'top'])).exitCode, 0);
+  t.is(await inRoot(t, 'rpm -q leaf'), 'leaf-1-1.noarch');
+  t.is((await state.mock([...add, '--update'])).exitCode, 0);
+  t.is(await inRoot(t, 'rpm -q leaf; cat /usr/share/leaf'), 'leaf-2-1.noarch\n2');
+
+  // A file, with what it needs; and one whose needs nobody meets.
+  t.is((await state.mock(['--install', await simple('filed', 1, 'Requires: leaf')])).exitCode, 0);
+  t.is(await inRoot(t, 'rpm -V filed leaf top && rpm -q filed'), 'filed-1-1.noarch');
+  const unmet = await simple('unmet', 1, 'Requires: nobody-has-this');
+  ends(t, await state.mock(['--install', unmet]), 30, /nobody-has-this/);
+  ends(t, await state.mock(['--install', 'nobody-is-called-this']), 30, /nobody-is-called-this/);
+  ends(t, await state.mock(['--install']), 50, /You must specify a package list/);
+
+  // What needs it goes with it, and nothing else does.
+  t.is((await state.mock(['--remove', 'leaf'])).exitCode, 0);
+  const expected = before.split('\n').filter((line) => !/^(leaf|top)-/.test(line));
+  t.is(await inRoot(t, 'rpm -qa | sort'), expected.join('\n'));
+  ends(t, await state.mock(['--remove', 'leaf']), 30, /leaf is not installed/);
+  ends(t, await state.mock(['--remove', 'rpm']), 30, /rpm would be removed/);
+
+  // A scriptlet that fails keeps its package out, and the root stays as it was.
+  const failing = await simple('failing', 1, '%pre\nexit 1');
+  ends(t, await state.mock(['--install', failing]), 30, /prein/i);
+  t.is((await state.mock(['--chroot', 'rpm -q failing'])).exitCode, 1);
+  t.is(await inRoot(t, 'rpm -qa | sort'), expected.join('\n'));
+});
+
+test.serial(
+  'one at a time; --uniqueext is another root; the image cannot be removed under it',
+  async (t) => {
+    const holder = execa(KILN_MOCK, ['-q', '--configdir', state.configs, '-r', 'demo', '--shell'], {
+      env: { ...state.env, HOME: state.directory },
+      reject: false,
+    });
+    holder.stdin.write('echo ready; read line; exit 3\n');
+    await once(holder.stdout, 'data');
+    ends(t, await state.mock(['--chroot', 'true']), 60, /Build root is locked by another process/);
+    const [other] = await Promise.all([
+      state.mock(['--uniqueext', 'other', '--chroot', 'ls /var/tmp; hostname']),
+    ]);
+    t.is(other.stdout, 'mock');
+    holder.stdin.end('\n');
+    t.is((await holder).exitCode, 3);
+
+    const id = (JSON.parse(await rootFile('demo-x86_64', 'root.json')) as { image: string }).image;
+    const removed = await state.kiln(['image', 'rm', id]);
+    t.not(removed.exitCode, 0);
+    t.regex(String(removed.stderr), /in use by the root demo-x86_64/);
+    t.is((await state.mock(['--uniqueext', 'other', '--clean'])).exitCode, 0);
+    t.deepEqual(await readdir(state.engine.paths.roots), ['demo-x86_64']);
+  },
+);
+
+function rootFile(root: string, file: string): Promise<string> {
+  return readFile(join(state.engine.paths.roots, root, file), 'utf8');
+}
+
+test.serial(
+  'killed: the root is there after a command, and made anew after half a transaction',
+  async (t) => {
+    await inRoot(t, 'echo kept > /kept');
+    const start = (...args: string[]) =>
+      execa(
+        process.execPath,
+        [
+          join(import.meta.dirname, '../../src/cli/main.ts'),
+          'mock',
+          '-v',
+          '--configdir',
+          state.configs,
+          '-r',
+          'demo',
+          ...args,
+        ],
+        {
+          env: { ...state.env, HOME: state.directory },
+          reject: false,
+          stdin: 'ignore',
+        },
+      );
+    const shell = start('--chroot', 'echo ready; sleep 3600');
+    await once(shell.stdout, 'data');
+    shell.kill('SIGKILL');
+    await shell;
+    t.is(await inRoot(t, 'cat /kept; ps ax | grep -c "[s]leep 3600"; true'), 'kept\n0');
+
+    const slow = await simple('slow', 1, '%pre\nsleep 3600');
+    const install = start('--install', slow);
+    for (
+      let seen = '';
+      !seen.includes('"changing":true');
+      seen = await rootFile('demo-x86_64', 'root.json')
+    ) {
+      await sleep(50);
+    }
+    install.kill('SIGKILL');
+    await install;
+    const next = await state.mock(['--chroot', 'ls /kept; rpm -q slow']);
+    t.regex(next.stderr, /made anew: its packages were being changed when kiln was killed/);
+    t.is(next.stdout, 'package slow is not installed');
+  },
+);
+
+test.serial('--clean and --scrub remove it; --init makes it anew', async (t) => {
+  await inRoot(t, 'touch /kept');
+  t.is((await state.mock(['--init', '--no-clean'])).exitCode, 0);
+  t.is(await inRoot(t, 'ls /kept'), '/kept');
+  t.is((await state.mock(['--init'])).exitCode, 0);
+  t.is((await state.mock(['--chroot', 'ls /kept'])).exitCode, 2);
+  for (const args of [['--clean'], ['--scrub', 'bootstrap', '--scrub=all']]) {
+    await inRoot(t, 'touch /kept');
+    t.is((await state.mock(args)).exitCode, 0);
+    t.deepEqual(await readdir(state.engine.paths.roots), []);
+  }
+  t.is((await state.mock(['--orphanskill'])).exitCode, 0);
+});
+
+test.serial('configurations are listed and shown, and what there is not is said', async (t) => {
+  await writeFile(join(state.configs, 'broken.cfg'), 'if True: pass\n');
+  await symlink('demo.cfg', join(state.configs, 'default.cfg'));
+  const list = (await state.mock(['--list-chroots'])).stdout;
+  t.regex(list, /^config name {24}description$/m);
+  t.regex(list, /^demo {31}Demo of x86_64$/m);
+  t.regex(list, /^broken {29}error during parsing the config file$/m);
+  t.regex(list, /^debian-build$/m);
+  const debug = (await state.mock(['--debug-config'])).stdout;
+  t.true(debug.includes("config_opts['root'] = 'demo-{{ target_arch }}'\n"));
+  const expanded = (await state.mock(['--debug-config-expanded', '--uniqueext', 'u'])).stdout;
+  t.true(expanded.includes("config_opts['root'] = 'demo-x86_64-u'\n"));
+  // Python reads what is shown.
+  const python = 'import sys; config_opts = {}; exec(sys.stdin.read()); print(config_opts["root"])';
+  t.is((await execa('python3', ['-c', python], { input: expanded })).stdout, 'demo-x86_64-u');
+  ends(
+    t,
+    await state.mock(['-r', 'nowhere', '--init']),
+    3,
+    /Could not find required config file: \S+nowhere\.cfg/,
+  );
+  ends(t, await state.mock(['-r', 'broken', '--init']), 3, /broken\.cfg:1: `if` is not understood/);
+  ends(t, await state.mock(['--initt']), 5, /no option --initt/);
+  t.is((await stat(KILN_MOCK)).mode & 0o111, 0o111);
+});
