@@ -1,0 +1,305 @@
+import { readdir, readFile, stat, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import test from 'ava';
+import { execa } from 'execa';
+import { buildPackage } from '../../../src/build/build.ts';
+import type { BuildRequest } from '../../../src/build/request.ts';
+import { KilnError } from '../../../src/errors.ts';
+import { PATIENCE } from '../../support/busybox-state.ts';
+import {
+  type BuildState,
+  buildState,
+  leftovers,
+  resultFile,
+  type SpecParts,
+  sourcePackage,
+} from './build-state.ts';
+
+let state: BuildState;
+
+test.before(async (t) => {
+  t.timeout(300_000);
+  state = await buildState();
+});
+test.after.always(() => state[Symbol.asyncDispose]());
+test.afterEach.always(async (t) => {
+  t.deepEqual(await leftovers(state), []);
+});
+
+interface Case {
+  readonly what: string;
+  readonly parts: SpecParts;
+  readonly wanted?: Partial<BuildRequest>;
+  readonly status: number;
+  readonly code: string;
+  readonly phase: string;
+  /** One of the last lines. */
+  readonly line?: RegExp;
+  readonly message?: RegExp;
+  readonly limit?: string;
+}
+
+const MINUTE = 60_000;
+
+const cases: readonly Case[] = [
+  {
+    what: 'a spec with a syntax error',
+    parts: { name: 'syntax', preamble: 'Nonsense: yes' },
+    status: 3,
+    code: 'E_BUILD_SPEC',
+    phase: 'srpm',
+    line: /^error: line \d+: Unknown tag: Nonsense: yes/,
+  },
+  {
+    what: 'a requirement that nobody provides',
+    parts: { name: 'unmet', preamble: 'BuildRequires: nobody-has-this > 3' },
+    status: 4,
+    code: 'E_SOLVER_PROBLEM',
+    phase: 'dependencies',
+    message: /nothing provides nobody-has-this > 3/,
+  },
+  {
+    what: '%prep',
+    parts: { name: 'prep', prep: 'echo unpacking; exit 7' },
+    status: 1,
+    code: 'E_BUILD_FAILED',
+    phase: 'prep',
+    line: /^unpacking$/,
+    message: /^%prep failed: exit status 1$/,
+  },
+  {
+    what: '%generate_buildrequires',
+    parts: { name: 'generate', buildrequires: 'echo cannot find out >&2; exit 1' },
+    status: 1,
+    code: 'E_BUILD_FAILED',
+    phase: 'dynamic-buildrequires',
+    line: /^cannot find out$/,
+    message: /^%generate_buildrequires failed/,
+  },
+  {
+    what: 'the compiler',
+    parts: {
+      name: 'compiler',
+      build:
+        'for i in $(seq 300); do echo chatter $i; done\necho "int f(){return x;}" > a.c; gcc -c a.c; ',
+    },
+    status: 1,
+    code: 'E_BUILD_FAILED',
+    phase: 'compile',
+    line: /^a\.c:1:16: error: .x. undeclared/,
+    message: /^%build failed: exit status 1$/,
+  },
+  {
+    what: '%install',
+    parts: { name: 'install', install: 'cp /nowhere/at/all .' },
+    status: 1,
+    code: 'E_BUILD_FAILED',
+    phase: 'install',
+    line: /No such file or directory/,
+  },
+  {
+    what: '%check',
+    parts: { name: 'check', check: 'echo "FAILED: 1 of 3"; false' },
+    status: 1,
+    code: 'E_BUILD_FAILED',
+    phase: 'check',
+    line: /^FAILED: 1 of 3$/,
+  },
+  {
+    what: 'a file that is listed and not there',
+    parts: { name: 'files', files: '/usr/share/absent' },
+    status: 1,
+    code: 'E_BUILD_FAILED',
+    phase: 'package',
+    line: /File not found: .*\/usr\/share\/absent/,
+  },
+  {
+    what: 'no package at all',
+    parts: { name: 'nothing', files: false },
+    status: 1,
+    code: 'E_BUILD_OUTPUT',
+    phase: 'collect',
+    message: /made no package/,
+  },
+  {
+    what: 'forks without end',
+    parts: { name: 'forks', build: 'f() { f | f & }; f; sleep 600' },
+    wanted: { limits: { pids: 80 }, time: { timeout: 3000 * PATIENCE } },
+    status: 124,
+    code: 'E_BUILD_FAILED',
+    phase: 'compile',
+    limit: 'timeout',
+  },
+  {
+    what: 'never a word',
+    parts: { name: 'silent', build: 'sleep 600' },
+    wanted: { time: { stallTimeout: 2000 * PATIENCE } },
+    status: 124,
+    code: 'E_BUILD_FAILED',
+    phase: 'compile',
+    limit: 'stall',
+    message: /^%build failed: it wrote nothing for too long$/,
+  },
+  {
+    what: 'a full disk',
+    parts: { name: 'disk', build: 'dd if=/dev/zero of=big bs=1M count=500' },
+    wanted: { disk: 64 * 2 ** 20 },
+    status: 1,
+    code: 'E_BUILD_FAILED',
+    phase: 'compile',
+    limit: 'disk',
+    line: /No space left on device/,
+  },
+  {
+    what: 'memory',
+    parts: { name: 'memory', build: `perl -e '$x = "a" x (1 << 30); print length $x'` },
+    wanted: { limits: { memory: 256 * 2 ** 20 } },
+    status: 1,
+    code: 'E_BUILD_FAILED',
+    phase: 'compile',
+    limit: 'memory',
+  },
+];
+
+for (const { what, parts, wanted, status, code, phase, line, message, limit } of cases) {
+  test.serial(`fails: ${what}`, async (t) => {
+    t.timeout(3 * MINUTE * PATIENCE);
+    // A spec that rpmbuild refuses cannot be packed by it, either.
+    const report =
+      code === 'E_BUILD_SPEC' ? await buildSpec(parts, wanted) : await state.build(parts, wanted);
+    t.is(report.failure?.code, code, report.failure?.stack);
+    t.is(report.exitStatus, status);
+    t.is(report.failedPhase, phase as typeof report.failedPhase);
+    t.is(report.limitHit, (limit ?? null) as typeof report.limitHit);
+    if (line !== undefined) {
+      t.true(
+        report.lastLines.some((text) => line.test(text)),
+        report.lastLines.join('\n'),
+      );
+    }
+    t.true(report.lastLines.length <= 15);
+    if (message !== undefined) t.regex(report.failure?.message ?? '', message);
+    const result = JSON.parse(await resultFile(report, 'result.json'));
+    t.is(result.failure.code, code);
+    t.is(result.exitStatus, status);
+    t.deepEqual(result.failure.lastLines, report.lastLines);
+    t.deepEqual(report.packages, []);
+  });
+}
+
+async function buildSpec(parts: SpecParts, wanted?: Partial<BuildRequest>) {
+  const { specText } = await import('./build-state.ts');
+  const path = join(await state.fresh(), `${parts.name}.spec`);
+  await writeFile(path, specText(parts));
+  const source = { kind: 'spec' as const, path };
+  return await buildPackage(state.images.engine, await state.request(path, { ...wanted, source }));
+}
+
+test.serial('what is no source package is refused', async (t) => {
+  const directory = await state.fresh();
+  const text = join(directory, 'text.src.rpm');
+  await writeFile(text, 'this is not a package\n'.repeat(100));
+  const binary = join(state.tools, 'noarch', 'tool-a-1-1.noarch.rpm');
+  const whole = await sourcePackage(directory, { name: 'cut' });
+  const cut = join(directory, 'cut.src.rpm');
+  await writeFile(cut, (await readFile(whole)).subarray(0, (await stat(whole)).size - 50));
+  for (const [path, code] of [
+    [text, 'E_BUILD_SOURCE'],
+    [binary, 'E_BUILD_SOURCE'],
+    [join(directory, 'absent.src.rpm'), 'E_BUILD_SOURCE'],
+    [directory, 'E_BUILD_SOURCE'],
+    [cut, 'E_BUILD_SRPM'],
+  ] as const) {
+    const report = await buildPackage(state.images.engine, await state.request(path));
+    t.is(report.failure?.code, code, path);
+    t.is(report.exitStatus, 3, path);
+  }
+});
+
+test.serial('a result directory that cannot be written', async (t) => {
+  const path = await sourcePackage(await state.fresh(), { name: 'plain' });
+  const file = join(await state.fresh(), 'file');
+  await writeFile(file, '');
+  for (const resultDirectory of ['/proc/doesnotwork', join(file, 'below')]) {
+    const request = await state.request(path, { resultDirectory });
+    const report = await buildPackage(state.images.engine, request);
+    t.is(report.failure?.code, 'E_RESULTDIR');
+    t.is(report.exitStatus, 125);
+  }
+});
+
+test.serial('links, pipes and directories among the packages', async (t) => {
+  const secret = join(await state.fresh(), 'secret');
+  await writeFile(secret, 'secret');
+  const there = '/builddir/build/RPMS';
+  const links = await state.build({
+    name: 'links',
+    install: `ln -s ${secret} ${there}/evil.rpm; ln -s /etc/shadow ${there}/shadow.rpm; mkfifo ${there}/pipe.rpm`,
+  });
+  t.is(links.exitStatus, 0, links.failure?.message);
+  const files = await readdir(links.resultDirectory);
+  for (const name of ['evil.rpm', 'shadow.rpm', 'pipe.rpm']) t.false(files.includes(name));
+  t.deepEqual(links.warnings.map(({ code }) => code).sort(), [
+    'link-outside',
+    'link-outside',
+    'special-file',
+  ]);
+  const away = await state.build({ name: 'away', install: `rm -r ${there}; ln -s /etc ${there}` });
+  t.not(away.exitStatus, 0);
+  const folder = await state.build({ name: 'folder', install: `mkdir ${there}/folder.rpm` });
+  t.is(folder.failure?.code, 'E_BUILD_OUTPUT');
+  const junk = await state.build({ name: 'junk', install: `echo junk > ${there}/junk.rpm` });
+  t.is(junk.failure?.code, 'E_BUILD_OUTPUT');
+  t.is(junk.exitStatus, 1);
+  t.false((await readdir(junk.resultDirectory)).includes('junk.rpm'));
+});
+
+test.serial('ten thousand packages', async (t) => {
+  t.timeout(5 * MINUTE * PATIENCE);
+  const report = await state.build({
+    name: 'many',
+    install: `perl -e 'for (1..10000) { link "/builddir/build/originals/many-1-1.src.rpm", "/builddir/build/RPMS/many-$_.rpm" or die $! }'`,
+  });
+  t.is(report.exitStatus, 0, report.failure?.message);
+  const files = (await readdir(report.resultDirectory)).filter((name) =>
+    /^many-\d+\.rpm$/.test(name),
+  );
+  t.is(files.length, 10_000);
+  const flood = await state.build({
+    name: 'flood',
+    install: `perl -e 'for (1..30000) { link "/builddir/build/originals/flood-1-1.src.rpm", "/builddir/build/RPMS/many-$_.rpm" or die $! }'`,
+  });
+  t.is(flood.failure?.code, 'E_BUILD_OUTPUT');
+  t.false((await readdir(flood.resultDirectory)).some((name) => name.endsWith('.rpm')));
+});
+
+test.serial('a background process of the build ends with it', async (t) => {
+  const marker = `kiln-left-${process.pid}`;
+  const report = await state.build({
+    name: 'daemon',
+    build: `setsid sh -c 'exec -a ${marker} sleep 500' >/dev/null 2>&1 &\nsleep 0.1`,
+  });
+  t.is(report.exitStatus, 0, report.failure?.message);
+  const { stdout } = await execa('ps', ['-eo', 'args']);
+  t.false(stdout.includes(marker));
+});
+
+test.serial('an interrupted build ends at once and says so', async (t) => {
+  const controller = new AbortController();
+  const started = performance.now();
+  const report = await state.build(
+    { name: 'hang', build: 'sleep 600' },
+    {},
+    {
+      signal: controller.signal,
+      onPhase: (phase, event) => {
+        if (phase === 'compile' && event === 'start') {
+          controller.abort(new KilnError('E_INTERRUPTED', 'interrupted'));
+        }
+      },
+    },
+  );
+  t.is(report.exitStatus, 130);
+  t.is(report.failure?.code, 'E_INTERRUPTED');
+  t.true(performance.now() - started < MINUTE * PATIENCE);
+});
