@@ -112,10 +112,9 @@ const sandbox = z.strictObject({
     .default('private')
     .describe('private (none but lo), the name of a libvirt network, or host (needs --allow-host)'),
   profile: z
-    .string()
-    .regex(/^[a-z][a-z-]{0,31}$/, 'the name of a profile that comes with kiln')
-    .optional()
-    .describe('Which system calls are allowed: the default, or nested for sandboxes inside'),
+    .enum(['default', 'nested'])
+    .default('default')
+    .describe('What the box lets its commands do; nested: make sandboxes inside'),
   memory: size.optional(),
   cpus: z.number().positive().optional(),
   pids: z.int().positive().optional(),

@@ -23,8 +23,10 @@ import type { ReadySource } from './sources.ts';
 /** Where sources lie in the box. */
 export const SOURCES = '/sources';
 
-/** Prints the path of the shell that steps are for. */
-const FIND_SHELL = 'command -v bash || command -v sh';
+/** Prints the path of the shell that steps are for: `command -v` of some shells has no path. */
+const FIND_SHELL = `IFS=:; for name in bash sh; do for directory in $PATH; do
+  test -x "$directory/$name" && echo "$directory/$name" && exit
+done; done`;
 
 /** A command that has been started in the box. */
 export interface BoxCommand {

@@ -168,6 +168,7 @@ async function enter(
     binds: run.binds,
     tmpfs: run.tmpfs,
     limits: run.limits,
+    nested: run.nested === true,
     ...(run.hostname === undefined ? {} : { hostname: run.hostname }),
     ...(run.disk === undefined ? {} : { disk: run.disk }),
   });

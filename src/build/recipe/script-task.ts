@@ -33,6 +33,8 @@ let zx: Zx | undefined;
 /** Everything of the host that has to be read is read here, before the child shuts itself in. */
 async function prepare(): Promise<void> {
   zx = await import('zx');
+  // A log is no terminal: spinner() then only does the work.
+  process.env.CI = 'true';
 }
 
 async function run(input: unknown, { fds, emit }: Parameters<ConfinedTask['run']>[1]) {

@@ -171,7 +171,8 @@ async function copied(
   const fd = openBeneath(folder, file);
   try {
     if (!fstatSync(fd).isFile()) throw new KilnError('E_SOURCE', `source ${file} is no file`);
-    const stream = createReadStream('', { fd, autoClose: false });
+    // A descriptor of its own, which ends with the stream.
+    const stream = createReadStream(`/proc/self/fd/${fd}`);
     return { ...(await keep(stream, file, source, cache)), from: 'recipe' };
   } finally {
     closeSync(fd);

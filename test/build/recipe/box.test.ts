@@ -1,0 +1,277 @@
+import { createHash } from 'node:crypto';
+import { once } from 'node:events';
+import { mkdir, readFile, symlink, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import test from 'ava';
+import { execa } from 'execa';
+import { BUSYBOX, openWorkshop, type Workshop } from './workshop.ts';
+
+let workshop: Workshop;
+
+test.before(async () => {
+  workshop = await openWorkshop();
+});
+test.after.always(async () => {
+  await workshop[Symbol.asyncDispose]();
+});
+
+const sha256 = (text: string) => createHash('sha256').update(text).digest('hex');
+
+test.serial(
+  'steps share one box; sources, variables, users and artifacts are as written',
+  async (t) => {
+    const built = await workshop.build({
+      'it.yaml': `
+image: ${BUSYBOX}
+sandbox:
+  workdir: /home/build
+  user: root
+  env: { COLOUR: red, SHAPE: round }
+sources:
+  - file: patches/one.patch
+    name: renamed
+steps:
+  - cat /sources/renamed > copy
+  - name: second
+    env: { COLOUR: blue }
+    run: echo "$COLOUR $SHAPE $FROM_IMAGE" > colours; id -u > uid
+  - name: third
+    user: build
+    workdir: /tmp
+    run: pwd; id -u; false || true
+artifacts: [copy, colours, uid]
+`,
+      'patches/one.patch': 'a source\n',
+    });
+    t.is(built.exitCode, 0, built.stderr);
+    t.is(built.stdout, '/tmp\n1000');
+    const read = (name: string) => readFile(join(built.resultDirectory, name), 'utf8');
+    t.is(await read('copy'), 'a source\n');
+    t.is(await read('colours'), 'blue round yes\n');
+    t.is(await read('uid'), '0\n');
+    t.is(await read('build.log'), '/tmp\n1000\n');
+    const names = built.result!.phases.map(({ name }) => name);
+    t.deepEqual(names, [
+      ...[
+        'recipe',
+        'sources',
+        'image',
+        'sandbox',
+        'copy-in',
+        'step 1',
+        'step second',
+        'step third',
+      ],
+      ...['artifacts', 'destroy'],
+    ]);
+    const { stdout: digest } = await execa('sha256sum', [join(built.resultDirectory, 'copy')]);
+    const copy = built.result!.artifacts.find(({ path }) => path === 'copy');
+    t.is(String(digest).slice(0, 64), copy?.sha256 ?? '');
+    t.true(built.result!.policy?.noNewPrivileges);
+    // Values of variables may be secrets.
+    t.false(JSON.stringify(built.result).includes('round'));
+  },
+);
+
+test.serial(
+  'a step that fails is named with its command and last lines; later ones do not run',
+  async (t) => {
+    const built = await workshop.build({
+      'it.yaml': `
+image: ${BUSYBOX}
+sandbox: { workdir: /tmp }
+steps:
+  - echo early > early
+  - name: breaks
+    run: |
+      echo compiling
+      echo 'x.c:1: error: no such thing' >&2
+      cat /nowhere
+      echo not reached
+  - name: later
+    run: echo later
+artifacts: [early, never]
+`,
+    });
+    t.is(built.exitCode, 1);
+    t.notRegex(built.stdout, /not reached|later/);
+    t.regex(built.stderr, /\$ cat \/nowhere/);
+    t.regex(built.stderr, /\| x\.c:1: error: no such thing/);
+    t.regex(built.stderr, /step breaks failed: exit status 1/);
+    const { failure, exit, exitStatus } = built.result!;
+    t.deepEqual([failure?.code, failure?.phase, exitStatus], ['E_STEP_FAILED', 'step breaks', 1]);
+    t.deepEqual(exit, { code: 1 });
+    t.true(failure!.lastLines.includes('x.c:1: error: no such thing'));
+    // What there is of the artifacts is worth having, and none is missed.
+    t.is(await readFile(join(built.resultDirectory, 'early'), 'utf8'), 'early\n');
+    t.is((await workshop.build({ 'it.yaml': `image: ${BUSYBOX}\nsteps: [exit 42]` })).exitCode, 42);
+    const missing = `image: ${BUSYBOX}\nsteps: ['true']\nartifacts: [/tmp/never]`;
+    const unmet = await workshop.build({ 'it.yaml': missing });
+    t.is(unmet.exitCode, 125);
+    t.is(unmet.result?.failure?.code, 'E_ARTIFACT_MISSING');
+  },
+);
+
+test.serial('sources come from where they are, and only with the right digest', async (t) => {
+  const content = 'upstream\n';
+  let asked = 0;
+  const server = createServer((request, response) => {
+    asked++;
+    if (request.url !== '/pool/up.txt') response.writeHead(404).end();
+    else response.end(content);
+  }).listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const base = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+  const recipe = (sha: string, url = `[${base}/gone/up.txt, ${base}/pool/up.txt]`) => ({
+    'it.yaml': `image: ${BUSYBOX}\nsources:\n  - {url: ${url}, sha256: ${sha}}\nsteps: [cat /sources/up.txt]`,
+  });
+  try {
+    const offline = await workshop.build(recipe(sha256(content)), ['--offline']);
+    t.is(offline.exitCode, 125);
+    t.is(offline.result?.failure?.code, 'E_SOURCE_MISSING');
+    t.is(asked, 0);
+    const wrong = await workshop.build(recipe(sha256('something else')));
+    t.is(wrong.exitCode, 125);
+    t.is(wrong.result?.failure?.code, 'E_DOWNLOAD');
+    asked = 0;
+    const fetched = await workshop.build(recipe(sha256(content)));
+    t.is(fetched.exitCode, 0, fetched.stderr);
+    t.is(fetched.stdout, 'upstream');
+    t.is(asked, 2);
+    const cached = await workshop.build(recipe(sha256(content)), ['--offline']);
+    t.is(cached.stdout, 'upstream');
+    t.is(asked, 2);
+  } finally {
+    server.close();
+  }
+});
+
+test.serial(
+  '--sources offers files by their digest; one of the right name must be right',
+  async (t) => {
+    const folder = await workshop.folder({ 'other-name.bin': 'offered\n', 'named.txt': 'wrong\n' });
+    const recipe = (name: string) => ({
+      'it.yaml': `image: ${BUSYBOX}\nsources:\n  - {name: ${name}, sha256: ${sha256('offered\n')}}\nsteps: [cat /sources/*]`,
+    });
+    const refused = await workshop.build(recipe('named.txt'), ['--sources', folder]);
+    t.is(refused.result?.failure?.code, 'E_SOURCE_DIGEST');
+    const built = await workshop.build(recipe('x.bin'), ['--sources', folder]);
+    t.is(built.stdout, 'offered', built.stderr);
+  },
+);
+
+test.serial('a recipe has what lies in its folder, and nothing else of the host', async (t) => {
+  const folder = await workshop.folder({ 'secret.txt': 'secret\n' });
+  const recipe = (rest: string) => `image: ${BUSYBOX}\nsteps: ['cat /sources/* /host/*']\n${rest}`;
+  for (const file of ['../x', '/etc/passwd', 'link/secret.txt', 'a/../../x']) {
+    const path = await workshop.folder({ 'it.yaml': recipe(`sources: [{file: ${file}}]`) });
+    await symlink(folder, join(path, 'link'));
+    const run = await workshop.state.kiln(['build', join(path, 'it.yaml'), '--resultdir', path]);
+    t.is(run.exitCode, 125, file);
+    t.regex(String(run.stderr), /the recipe cannot have/, file);
+  }
+  const bind = { 'it.yaml': recipe(`sandbox: {bind: [{source: ${folder}, target: /host}]}`) };
+  const refused = await workshop.build(bind);
+  t.is(refused.result?.failure?.code, 'E_HOST_NOT_ALLOWED');
+  t.true(refused.stderr.includes(folder), refused.stderr);
+  t.regex((await workshop.build(bind, ['--allow-host'])).stdout, /secret/);
+  const network = await workshop.build({ 'it.yaml': recipe('sandbox: {network: host}') });
+  t.is(network.result?.failure?.code, 'E_HOST_NOT_ALLOWED');
+});
+
+test.serial(
+  'limits of time end a step and everything it left; ^C and kill -9 leave nothing',
+  async (t) => {
+    const time = await workshop.build({
+      'it.yaml': `image: ${BUSYBOX}\nsteps:\n  - {name: slow, timeout: 500ms, run: 'sleep 300 & sleep 300'}`,
+    });
+    t.is(time.exitCode, 124);
+    t.is(time.result?.limitHit, 'timeout');
+    const stall = await workshop.build({
+      'it.yaml': `image: ${BUSYBOX}\nsandbox: {stall-timeout: 700ms}\nsteps: ['for i in 1 2 3; do echo $i; sleep 0.4; done; sleep 300']`,
+    });
+    t.is(stall.exitCode, 124);
+    t.is(stall.result?.limitHit, 'stall');
+    t.regex(stall.stdout, /3$/);
+    const whole = await workshop.build({
+      'it.yaml': `image: ${BUSYBOX}\nsandbox: {timeout: 1s}\nsteps: [sleep 0.6, sleep 0.6, sleep 300]`,
+    });
+    t.is(whole.exitCode, 124);
+
+    for (const signal of ['SIGINT', 'SIGKILL'] as const) {
+      const path = await workshop.folder({
+        'it.yaml': `image: ${BUSYBOX}\nsteps: [echo started; sleep 300]`,
+      });
+      const run = workshop.state.kiln(['build', join(path, 'it.yaml'), '--resultdir', path]);
+      await once(run.stdout!, 'data');
+      run.kill(signal);
+      const ended = await run;
+      if (signal === 'SIGINT') t.is(ended.exitCode, 130);
+      await workshop.state.kiln(['gc']);
+      const { stdout } = await workshop.state.kiln(['ps', '--json']);
+      t.deepEqual(JSON.parse(String(stdout)), [], signal);
+      await sleep(100);
+      const { stdout: processes } = await execa('ps', ['-eo', 'args']);
+      t.false(processes.split('\n').includes('sleep 300'), signal);
+    }
+  },
+);
+
+test.serial(
+  'a result directory that cannot be written is told before anything is built',
+  async (t) => {
+    const folder = await workshop.folder({
+      'it.yaml': `image: ${BUSYBOX}\nsteps: [echo ran]`,
+      out: '',
+    });
+    const run = await workshop.state.kiln([
+      'build',
+      join(folder, 'it.yaml'),
+      '--resultdir',
+      join(folder, 'out'),
+    ]);
+    t.is(run.exitCode, 125);
+    t.is(String(run.stdout), '');
+    t.regex(String(run.stderr), /result directory/);
+  },
+);
+
+test.serial('--keep keeps the box of a step that failed, files and all', async (t) => {
+  const built = await workshop.build(
+    {
+      'it.yaml': `image: ${BUSYBOX}\nsandbox: {workdir: /tmp, env: {WHO: me}}\nsteps: [echo here > file; false]`,
+    },
+    ['--keep=5m', '--json'],
+  );
+  const id = /kept as (\w+)/.exec(built.stderr)?.[1] ?? '';
+  t.is(JSON.parse(built.stderr.trim().split('\n').at(-1) ?? '').id, id);
+  const shell = await workshop.state.kiln(['shell', id], {
+    stdin: 'pipe',
+    input: 'pwd; cat file; echo $WHO\n',
+  });
+  t.is(String(shell.stdout), '/tmp\nhere\nme', String(shell.stderr));
+  await workshop.state.kiln(['kill', id]);
+});
+
+test.serial('a source is bounded, and is a file', async (t) => {
+  const files = { 'it.yaml': '', big: 'x'.repeat(2000) };
+  const recipe = (source: string) => `image: ${BUSYBOX}\nsources: [${source}]\nsteps: ['true']`;
+  const big = await workshop.build({ ...files, 'it.yaml': recipe('{file: big, max-size: 1000}') });
+  t.is(big.result?.failure?.code, 'E_SOURCE');
+  const path = await workshop.folder({ 'it.yaml': recipe('{file: pipe}') });
+  await mkdir(join(path, 'directory'));
+  await execa('mkfifo', [join(path, 'pipe')]);
+  const fifo = await workshop.state.kiln(['build', join(path, 'it.yaml'), '--resultdir', path]);
+  t.regex(String(fifo.stderr), /is no file/);
+  await writeFile(join(path, 'it.yaml'), recipe('{file: directory}'));
+  const directory = await workshop.state.kiln([
+    'build',
+    join(path, 'it.yaml'),
+    '--resultdir',
+    path,
+  ]);
+  t.regex(String(directory.stderr), /is no file/);
+});

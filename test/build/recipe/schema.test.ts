@@ -1,0 +1,96 @@
+import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { Ajv2020 } from 'ajv/dist/2020.js';
+import test from 'ava';
+import { parse } from 'yaml';
+import { buildRecipeJsonSchema, stepsOf } from '../../../src/recipe/build-recipe.ts';
+import { checkScriptRecipe, loadBuildRecipe } from '../../../src/recipe/load-build-recipe.ts';
+import { RecipeError } from '../../../src/recipe/problem.ts';
+
+const recipes = join(import.meta.dirname, '../../../recipes/builds');
+
+async function load(text: string) {
+  const folder = await mkdtemp(join(tmpdir(), 'kiln-recipe-'));
+  try {
+    const file = join(folder, 'it.yaml');
+    await writeFile(file, text);
+    return await loadBuildRecipe(file);
+  } finally {
+    await rm(folder, { recursive: true });
+  }
+}
+
+test('all problems are reported at once, each with its place and a hint', async (t) => {
+  const text = `image: debian-build
+sandbx: {}
+sandbox:
+  memory: lots
+  network: ../x
+sources:
+  - url: ftp://x/y
+    sha256: ${'a'.repeat(64)}
+  - url: http://x/y
+  - file: x
+    url: http://x/y
+    sha256: ABC
+steps:
+  - name: a
+    rn: 'true'
+  - 5
+artifacts: x
+`;
+  const error = await t.throwsAsync(load(text), { instanceOf: RecipeError });
+  const found = error!.problems.map(
+    ({ line, column, path, message, hint }) => `${line}:${column} ${path}: ${message} | ${hint}`,
+  );
+  const expected = [
+    /^2:1 sandbx: unknown key \| did you mean "sandbox"\?/,
+    /^4:11 sandbox\.memory: "lots" is no size/,
+    /^5:12 sandbox\.network: private, host, or/,
+    /^7:10 sources\[0\]\.url: an http or https URL/,
+    /^9:5 sources\[1\]: sha256 is missing/,
+    /^10:5 sources\[2\]: url and file exclude each other/,
+    /^12:13 sources\[2\]\.sha256: 64 hexadecimal digits/,
+    /^14:5 steps\[0\]\.run: is missing/,
+    /^15:5 steps\[0\]\.rn: unknown key \| did you mean "run"\?/,
+    /^16:5 steps\[1\]: must be a string, not a number/,
+    /^17:12 artifacts: must be a list, not a string/,
+  ];
+  for (const [index, pattern] of expected.entries()) t.regex(found[index] ?? '', pattern);
+  t.is(found.length, expected.length, found.join('\n'));
+});
+
+test('what a program exports goes through the same schema, functions as marks', (t) => {
+  const recipe = checkScriptRecipe('x.ts', {
+    image: 'i',
+    sandbox: { memory: '1M', timeout: '2m' },
+    steps: ['true', { name: 'two', run: { function: true }, timeout: 5 }],
+  });
+  t.is(recipe.sandbox.memory, 2 ** 20);
+  t.is(recipe.sandbox.timeout, 120_000);
+  const [first, second] = stepsOf(recipe);
+  t.deepEqual([first?.name, first?.script], ['1', 'true']);
+  t.deepEqual([second?.name, second?.script, second?.timeout], ['two', undefined, 5000]);
+  t.throws(() => checkScriptRecipe('x.ts', { steps: [] }), { code: 'E_RECIPE' });
+  t.throws(() => checkScriptRecipe('x.ts', undefined), { message: /default export/ });
+});
+
+test('the JSON Schema takes the recipes that come with kiln, and not what kiln refuses', async (t) => {
+  const validate = new Ajv2020({ strict: false }).compile(buildRecipeJsonSchema() as object);
+  const names = (await readdir(recipes)).filter((name) => name.endsWith('.yaml'));
+  t.true(names.length >= 4);
+  for (const name of names) {
+    const text = await readFile(join(recipes, name), 'utf8');
+    t.true(validate(parse(text)), `${name}: ${JSON.stringify(validate.errors)}`);
+    await t.notThrowsAsync(loadBuildRecipe(join(recipes, name)));
+  }
+  for (const bad of [
+    { image: 'x', steps: [] },
+    { image: 'x', steps: [{ rn: 'x' }] },
+    { image: 'x', steps: ['x'], sandbx: {} },
+    { steps: ['x'] },
+  ]) {
+    t.false(validate(bad), JSON.stringify(bad));
+  }
+});

@@ -1,0 +1,255 @@
+import { existsSync } from 'node:fs';
+import { readFile, readlink } from 'node:fs/promises';
+import { hostname } from 'node:os';
+import { setTimeout as sleep } from 'node:timers/promises';
+import test from 'ava';
+import { execa } from 'execa';
+import { BUSYBOX, openWorkshop, type Workshop } from './workshop.ts';
+
+let workshop: Workshop;
+
+test.before(async () => {
+  workshop = await openWorkshop();
+});
+test.after.always(async () => {
+  await workshop[Symbol.asyncDispose]();
+});
+
+/** The last in the line of a process's children whose command line matches; '' when there is none. */
+async function youngestDescendant(parent: number, pattern: RegExp): Promise<string> {
+  const { stdout } = await execa('ps', ['-eo', 'ppid=,pid=,args=']);
+  const rows = stdout.split('\n').map((line) => /^\s*(\d+)\s+(\d+)\s+(.*)$/.exec(line) ?? []);
+  let found = '';
+  for (let next: string | undefined = String(parent); next !== undefined; ) {
+    const row = rows.find(([, ppid, , args = '']) => ppid === next && pattern.test(args));
+    next = row?.[2];
+    found = next ?? found;
+  }
+  return found;
+}
+
+/** A recipe whose one step is a function with this body. */
+const recipe = (body: string, more = '') => `
+import { defineRecipe, parameters, $host } from 'kiln';
+import { $, cd, within, retry, spinner, sleep } from 'zx';
+export default defineRecipe({ image: '${BUSYBOX}', sandbox: { workdir: '/tmp' }, ${more}
+  steps: [async function work() { ${body} }] });`;
+
+test.serial(
+  'zx’s $, cd, within, retry and spinner do in the box what they do elsewhere',
+  async (t) => {
+    const built = await workshop.build(
+      {
+        'it.ts': recipe(`
+      const text = async (p: any) => String(await p.quiet()).trim();
+      console.log('pid namespace', await text($\`ls -l /proc/self/ns/pid\`));
+      console.log('host', await text($\`hostname\`));
+      console.log('quoted', await text($\`echo \${'a b $HOME \\'; exit 3'}\`));
+      await $\`mkdir deep\`;
+      await within(async () => { cd('deep'); console.log('inside', await text($\`pwd\`)); });
+      console.log('outside', await text($\`pwd\`));
+      let tries = 0;
+      await retry(3, async () => { tries++; await $\`test \${tries} -eq 3\`.quiet(); });
+      console.log('tries', tries);
+      console.log('spun', await spinner('waiting', () => text($\`echo round\`)));
+      console.log('piped', await text($\`echo hello\`.pipe($\`tr a-z A-Z\`)));
+      console.log('counted', await text($({ input: 'x'.repeat(3_000_000) })\`wc -c\`));
+      console.log('read', (await $\`yes | head -c 5000000\`.quiet()).stdout.length);
+      console.log('environment', await text($({ env: { A: 'b' } })\`env | grep ^A=\`));
+      console.log('status', await $\`exit 7\`.nothrow().exitCode);
+      const parallel = await Promise.all([1, 2, 3].map((n) => text($\`sleep 0.2; echo \${n}\`)));
+      console.log('parallel', parallel.join());
+      console.log('parameter', parameters.greeting);
+    `),
+      },
+      ['--param', 'greeting=hello=you'],
+    );
+    t.is(built.exitCode, 0, built.stderr);
+    const said = Object.fromEntries(
+      built.stdout.split('\n').map((line) => {
+        const at = line.lastIndexOf('  ') > 0 ? line.lastIndexOf('  ') : line.indexOf(' ');
+        return /^pid namespace/.test(line)
+          ? ['namespace', line]
+          : [line.slice(0, at), line.slice(at + 1)];
+      }),
+    );
+    t.false(said.namespace?.includes(await readlink('/proc/self/ns/pid')), said.namespace);
+    t.is(said.host, 'kiln');
+    t.not(said.host, hostname());
+    t.is(said.quoted, "a b $HOME '; exit 3");
+    t.is(said.inside, '/tmp/deep');
+    t.is(said.outside, '/tmp');
+    t.is(said.tries, '3');
+    t.is(said.spun, 'round');
+    t.is(said.piped, 'HELLO');
+    t.is(said.counted, '3000000');
+    t.is(said.read, '5000000');
+    t.is(said.environment, 'A=b');
+    t.is(said.status, '7');
+    t.is(said.parallel, '1,2,3');
+    t.is(said.parameter, 'hello=you');
+  },
+);
+
+test.serial('commands can be signalled, timed out and aborted', async (t) => {
+  const built = await workshop.build({
+    'it.ts': recipe(`
+      const killed = $\`sleep 100\`.nothrow();
+      await sleep(200);
+      await killed.kill('SIGKILL');
+      console.log('killed', (await killed).signal);
+      console.log('late', (await $\`sleep 100\`.nothrow().timeout('300ms')).signal);
+      const controller = new AbortController();
+      setTimeout(() => controller.abort(), 200);
+      console.log('aborted', (await $({ signal: controller.signal })\`sleep 100\`.nothrow()).signal);
+      console.log('nowhere', (await $({ cwd: '/nowhere' })\`true\`.nothrow()).message.split('\\n')[0]);
+    `),
+  });
+  t.is(built.exitCode, 0, built.stderr);
+  t.regex(built.stdout, /^killed SIGKILL$/m);
+  t.regex(built.stdout, /^late SIGTERM$/m);
+  t.regex(built.stdout, /^aborted SIGTERM$/m);
+  t.regex(built.stdout, /^nowhere cannot enter \/nowhere: ENOENT$/m);
+});
+
+test.serial(
+  'what a recipe fails with is told: a command, an error, a time-out, its own end',
+  async (t) => {
+    const command = await workshop.build({
+      'it.ts': recipe("await $`echo 'x.c:1: error' >&2; exit 9`.quiet();"),
+    });
+    t.is(command.exitCode, 9);
+    t.regex(command.stderr, /\$ echo 'x\.c:1: error' >&2; exit 9/);
+    t.regex(command.stderr, /\| x\.c:1: error/);
+    t.deepEqual(command.result!.failure?.lastLines, ['x.c:1: error']);
+    t.is(command.result!.failure?.phase, 'step work');
+
+    const thrown = await workshop.build({
+      'it.ts': `import { fail } from './lib/help.ts';\n${recipe('await $`true`;\n fail();')}`,
+      'lib/help.ts': '\nexport function fail(): never {\n  throw new Error("not today");\n}\n',
+    });
+    t.is(thrown.exitCode, 1);
+    t.regex(thrown.stderr, /step work failed: not today/);
+    t.regex(thrown.stderr, /at fail \(lib\/help\.ts:3:\d+\)/);
+
+    const time = { more: "sandbox: { timeout: '1s' }," };
+    const hanging = await workshop.build({
+      'it.ts': recipe('await $`sleep 300`;', time.more).replace(
+        "sandbox: { workdir: '/tmp' }, ",
+        '',
+      ),
+    });
+    t.is(hanging.exitCode, 124);
+    t.is(hanging.result?.limitHit, 'timeout');
+    const spinning = await workshop.build({
+      'it.ts': recipe('for (;;);', time.more).replace("sandbox: { workdir: '/tmp' }, ", ''),
+    });
+    t.is(spinning.exitCode, 124, spinning.stderr);
+    const gone = await workshop.build({ 'it.ts': recipe('process.exit(0);') });
+    t.is(gone.exitCode, 125);
+    t.is(gone.result?.failure?.code, 'E_RECIPE_SCRIPT');
+  },
+);
+
+test.serial('a program that cannot be loaded says where and why', async (t) => {
+  const cases: readonly (readonly [string, RegExp])[] = [
+    ['const x: number = ;', /it\.ts:1\n[\s\S]*Expression expected/],
+    ["import 'lodash';", /a recipe cannot import 'lodash': only zx/],
+    ["import '../other.ts';", /the recipe cannot have other\.ts/],
+    ["import './link.ts';", /the recipe cannot have link\.ts/],
+    ['throw new Error("at once");', /cannot be loaded: at once\n.*it\.ts:1/],
+    ['export const a = 1;', /must have a default export/],
+    ["export default { image: 'x', stps: [] };", /stps: unknown key \(did you mean "steps"\?\)/],
+  ];
+  for (const [text, message] of cases) {
+    const built = await workshop.build({ 'it.ts': text });
+    t.is(built.exitCode, 125, text);
+    t.regex(built.stderr, message);
+  }
+});
+
+test.serial(
+  'a recipe is shut in: no files, no network, no programs, nothing of kiln',
+  async (t) => {
+    const built = await workshop.build({
+      'it.ts': `
+import fs from 'node:fs';
+import { execSync } from 'node:child_process';
+import net from 'node:net';
+import { Worker } from 'node:worker_threads';
+const attempt = async (name: string, action: () => unknown) => {
+  try { console.log(name, 'worked', await action()); }
+  catch (error: any) { console.log(name, 'failed', error.code ?? error.message); }
+};
+await attempt('passwd', () => fs.readFileSync('/etc/passwd', 'utf8'));
+await attempt('proc', () => fs.readFileSync('/proc/self/status', 'utf8'));
+await attempt('root', () => fs.readdirSync('/').join());
+await attempt('write', () => fs.writeFileSync('/x', 'y'));
+await attempt('exec', () => execSync('id').toString());
+await attempt('connect', () => new Promise((resolve, reject) =>
+  net.connect(1, '127.0.0.1').on('connect', resolve).on('error', reject)));
+await attempt('listen', () => new Promise((resolve, reject) =>
+  net.createServer().listen(0, () => resolve(1)).on('error', reject)));
+await attempt('kill', () => process.kill(-1, 0));
+await attempt('ids', () => process.setuid!(0));
+await attempt('import', () => import('file:///etc/hostname'));
+console.log('environment', Object.keys(process.env).join());
+console.log('ids', process.getuid!(), fs.readdirSync('/').length);
+${recipe('try { await $host`id`; } catch (error: any) { console.log("host", error.message); }')}`,
+    });
+    t.is(built.exitCode, 0, built.stderr);
+    for (const name of ['passwd', 'proc', 'write', 'exec', 'connect', 'listen', 'ids', 'import']) {
+      t.regex(built.stdout, new RegExp(`^${name} failed`, 'm'), built.stdout);
+    }
+    t.regex(built.stdout, /^root worked $/m);
+    t.regex(built.stdout, /^environment PATH,CI$/m);
+    t.regex(built.stdout, /^host \$host is not allowed: kiln build --allow-host allows it$/m);
+  },
+);
+
+test.serial(
+  'the kernel says so, too: the recipe’s process has a filter, ids and namespaces of its own',
+  async (t) => {
+    const folder = await workshop.folder({
+      'it.ts': recipe('await $`echo up; sleep 5`.quiet(); '),
+    });
+    const run = workshop.state.kiln(['build', `${folder}/it.ts`, '--resultdir', folder]);
+    let status = '';
+    let pid = '';
+    for (let tries = 0; tries < 200 && !/^Seccomp:\s+2$/m.test(status); tries++) {
+      await sleep(50);
+      pid = await youngestDescendant(run.pid ?? 0, /max-old-space/);
+      status = await readFile(`/proc/${pid}/status`, 'utf8').catch(() => '');
+    }
+    t.regex(status, /^Seccomp:\s+2$/m);
+    t.regex(status, /^NoNewPrivs:\s+1$/m);
+    t.notRegex(status, /^Uid:\s+0\b/m);
+    for (const kind of ['user', 'mnt', 'pid', 'net', 'ipc', 'uts']) {
+      t.not(
+        await readlink(`/proc/${pid}/ns/${kind}`),
+        await readlink(`/proc/self/ns/${kind}`),
+        kind,
+      );
+    }
+    run.kill('SIGINT');
+    t.is((await run).exitCode, 130);
+    // The kernel may take a moment to bury it.
+    for (let tries = 0; tries < 100 && existsSync(`/proc/${pid}`); tries++) await sleep(50);
+    t.false(existsSync(`/proc/${pid}`));
+  },
+);
+
+test.serial('$host runs on the host, in the recipe’s folder, as who called sudo', async (t) => {
+  const files = {
+    'it.ts': recipe('console.log("said", String(await $host`hostname; id -u; pwd`.quiet()));'),
+  };
+  const folder = await workshop.folder(files);
+  const env = { ...workshop.state.env, SUDO_UID: '65534', SUDO_GID: '65534' };
+  const run = await workshop.state.kiln(
+    ['build', `${folder}/it.ts`, '--allow-host', '--resultdir', `${folder}/out`],
+    { env },
+  );
+  t.is(run.exitCode, 0, String(run.stderr));
+  const { stdout: name } = await execa('hostname');
+  t.true(String(run.stdout).includes(`said ${name}\n65534\n${folder}`), String(run.stdout));
+});
