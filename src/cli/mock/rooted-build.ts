@@ -31,17 +31,25 @@ export async function buildInRoot(
     ...more,
   };
   const opened = clean ? undefined : await root.open((reason) => log.warning(reason));
-  let report: BuildReport;
-  if (opened === undefined || opened.record.pristine) {
-    if (clean) await log.state('clean chroot', () => root.remove());
-    report = await buildFresh(session, chroot, root, request, after.onSuccess && after.onFailure);
-  } else report = await buildThere(session, chroot, root, request);
-  const remove = report.failure === undefined ? after.onSuccess : after.onFailure;
-  if (!remove) return report;
-  const option = report.failure === undefined ? 'cleanup_on_success' : 'cleanup_on_failure';
-  log.info(`Cleaning up build root ('${option}=True')`);
-  await log.state('clean chroot', () => root.remove());
-  return report;
+  if (opened !== undefined && !opened.record.pristine) {
+    return await buildThere(session, chroot, root, request);
+  }
+  if (clean) await log.state('clean chroot', () => root.remove());
+  return await buildFresh(session, chroot, root, request, after.onSuccess && after.onFailure);
+}
+
+/** Removes the root after a build, where that is to be. */
+export async function cleanAfter(
+  session: MockSession,
+  chroot: Chroot,
+  root: MockRoot,
+  succeeded: boolean,
+): Promise<void> {
+  const { onSuccess, onFailure } = cleanup(session, chroot);
+  if (!(succeeded ? onSuccess : onFailure)) return;
+  const option = succeeded ? 'cleanup_on_success' : 'cleanup_on_failure';
+  session.log.info(`Cleaning up build root ('${option}=True')`);
+  await session.log.state('clean chroot', () => root.remove());
 }
 
 /** Builds where nothing was before. */

@@ -6,7 +6,7 @@ import { openWorkDirectory } from '../../../image/store/work-directory.ts';
 import { finishBuild } from '../build-output.ts';
 import { usageError } from '../command-line.ts';
 import { argumentError } from '../exit-status.ts';
-import { buildInRoot } from '../rooted-build.ts';
+import { buildInRoot, cleanAfter } from '../rooted-build.ts';
 import { hostPath, lockRoot, type MockSession, sessionChroot } from '../session.ts';
 
 /** `--rebuild SRPM…`, or with `--spec` and `--sources`. */
@@ -49,6 +49,7 @@ async function buildAll(
     log.info(`Start(${what})  Config(${chroot.root})`);
     const report = await buildInRoot(session, chroot, root, source, more);
     const status = finishBuild(log, report, what, chroot.root);
+    await cleanAfter(session, chroot, root, status === 0);
     if (status !== 0) return status;
   }
   return 0;

@@ -1,0 +1,349 @@
+import { existsSync } from 'node:fs';
+import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
+import { basename, join } from 'node:path';
+import test, { type ExecutionContext } from 'ava';
+import { execa } from 'execa';
+import { type SourceSpec, sourcePackage } from '../build/source-packages.ts';
+import { type MockResult, type MockState, mockState } from './mock-state.ts';
+
+let state: MockState;
+
+test.before(async () => {
+  state = await mockState();
+});
+test.after.always(async () => {
+  await state[Symbol.asyncDispose]();
+});
+
+function srpm(spec: SourceSpec): Promise<string> {
+  return sourcePackage(join(state.directory, 'srpms'), spec);
+}
+
+function results(name: string): string {
+  return join(state.directory, 'results', name);
+}
+
+function ends(t: ExecutionContext, result: MockResult, status: number, words: RegExp): void {
+  t.is(result.exitCode, status, result.stderr);
+  t.regex(result.stderr, words);
+}
+
+/** What rpm on this host says of a package file. */
+async function query(file: string, format: string): Promise<string> {
+  return (await execa('rpm', ['-qp', '--nosignature', '--qf', format, file])).stdout;
+}
+
+test.serial(
+  '--rebuild: mock’s words on stderr, mock’s names in the result directory',
+  async (t) => {
+    const good = await srpm({ name: 'good', build: 'echo to build.log; echo "$0 $(id -un)"' });
+    const out = results('good');
+    const result = await state.mock(['--rebuild', good, '--resultdir', out], { verbosity: '-v' });
+    t.is(result.exitCode, 0, result.stderr);
+    t.is(result.stdout, '');
+    const words = [
+      'Start: run',
+      'INFO: Start(good-1-1.src.rpm)  Config(demo-x86_64)',
+      'Start: clean chroot',
+      'Finish: clean chroot',
+      'Start: chroot init',
+      'Finish: chroot init',
+      'Start: build phase for good-1-1.src.rpm',
+      'Start: rpmbuild good-1-1.src.rpm',
+      'to build.log',
+      'Finish: rpmbuild good-1-1.src.rpm',
+      'Finish: build phase for good-1-1.src.rpm',
+      'INFO: Done(good-1-1.src.rpm) Config(demo-x86_64) 0 minutes',
+      `INFO: Results and/or logs in: ${out}`,
+      "INFO: Cleaning up build root ('cleanup_on_success=True')",
+      'Finish: run',
+    ];
+    let from = 0;
+    for (const word of words) {
+      const at = result.stderr.indexOf(word, from);
+      t.true(at >= 0, `${word} is missing, or at another place, in\n${result.stderr}`);
+      from = Math.max(from, at);
+    }
+    const names = await readdir(out);
+    for (const name of [
+      'build.log',
+      'root.log',
+      'state.log',
+      'hw_info.log',
+      'installed_pkgs.log',
+      'good-1-1.noarch.rpm',
+      'good-devel-1-1.noarch.rpm',
+      'good-1-1.src.rpm',
+    ]) {
+      t.true(names.includes(name), `${name} of ${names.join(', ')}`);
+    }
+    t.is(await query(join(out, 'good-1-1.noarch.rpm'), '%{nevra}'), 'good-1-1.noarch');
+    // The host's user and shell have no part in it.
+    t.regex(await readFile(join(out, 'build.log'), 'utf8'), /^\/\S+ mockbuild$/m);
+    // The results lie elsewhere: nothing is left of the root.
+    t.deepEqual(await readdir(state.engine.paths.roots).catch(() => []), []);
+  },
+);
+
+test.serial('a package that does not build, and what else can go wrong', async (t) => {
+  const bad = await srpm({ name: 'bad', build: 'echo the compiler is cross >&2; exit 1' });
+  const failed = await state.mock(['--rebuild', bad, '--resultdir', results('bad')]);
+  ends(t, failed, 1, /ERROR: %build failed[\s\S]*the compiler is cross/);
+  const needs = await srpm({ name: 'needs', buildRequires: ['nobody-provides-this'] });
+  ends(t, await state.mock([needs, '--resultdir', results('needs')]), 30, /nobody-provides-this/);
+  const slow = await srpm({ name: 'slow', build: 'sleep 3600' });
+  const timed = ['--rpmbuild_timeout', '2', '--resultdir', results('slow'), slow];
+  ends(t, await state.mock(timed), 11, /it ran out of time/);
+  const noSrpm = join(state.directory, 'no.src.rpm');
+  await writeFile(noSrpm, 'this is no package');
+  ends(t, await state.mock([noSrpm, '--resultdir', results('no')]), 40, /not a source package/);
+  ends(
+    t,
+    await state.mock(['--rebuild', bad, '--resultdir', '/proc/doesnotwork']),
+    70,
+    /\/proc\/doesnotwork/,
+  );
+  ends(t, await state.mock(['--rebuild']), 50, /No package specified/);
+  ends(t, await state.mock([bad, slow]), 5, /Must specify --resultdir/);
+  ends(t, await state.mock(['-D', 'nothing', bad]), 5, /Bad option for '--define'/);
+  ends(t, await state.mock(['--buildsrpm', '--spec', 'x']), 5, /both --spec and --sources/);
+  ends(
+    t,
+    await state.mock(['--buildsrpm', '--spec', 'x', '--sources', '.']),
+    5,
+    /specfile does not exist/,
+  );
+});
+
+const SPEC = `Name: spec
+Version: 1
+Release: 1
+Summary: x
+License: MIT
+BuildArch: noarch
+Source0: source.txt
+%bcond_with extra
+%description
+%{who} %{demo}
+%build
+%install
+mkdir -p %{buildroot}/usr/share
+cp %{SOURCE0} %{buildroot}/usr/share/spec
+%if %{with extra}
+echo extra >> %{buildroot}/usr/share/spec
+%endif
+%check
+exit 7
+%files
+/usr/share/spec
+`;
+
+test.serial('--buildsrpm, and --rebuild of a spec with options', async (t) => {
+  const sources = join(state.directory, 'sources');
+  await mkdir(sources);
+  await writeFile(join(sources, 'source.txt'), 'from the host\n');
+  const spec = join(state.directory, 'spec.spec');
+  await writeFile(spec, SPEC);
+  const out = results('srpm');
+  const made = await state.mock([
+    '--buildsrpm',
+    '--spec',
+    spec,
+    '--sources',
+    join(sources, 'source.txt'),
+    '--resultdir',
+    out,
+  ]);
+  t.is(made.exitCode, 0, made.stderr);
+  t.is(await query(join(out, 'spec-1-1.src.rpm'), '%{name} %{sourcepackage}'), 'spec 1');
+  t.false((await readdir(out)).includes('spec-1-1.noarch.rpm'));
+
+  const options = [
+    '--nocheck',
+    '--with',
+    'extra',
+    '-D',
+    '%who nobody',
+    '--resultdir',
+    results('spec'),
+  ];
+  const built = await state.mock(['--rebuild', '--spec', spec, '--sources', sources, ...options]);
+  t.is(built.exitCode, 0, built.stderr);
+  const rpm = join(results('spec'), 'spec-1-1.noarch.rpm');
+  t.is((await query(rpm, '%{description}')).trim(), 'nobody of demo-x86_64');
+  const { stdout } = await execa('sh', [
+    '-c',
+    'rpm2cpio "$1" | cpio -i --quiet --to-stdout',
+    'sh',
+    rpm,
+  ]);
+  t.is(stdout, 'from the host\nextra');
+  const checked = await state.mock([
+    '--spec',
+    spec,
+    '--sources',
+    sources,
+    '--resultdir',
+    results('check'),
+  ]);
+  ends(t, checked, 1, /ERROR: %check failed/);
+});
+
+test.serial(
+  'as Koji calls it: --init, then builds that do not clean; the root stays',
+  async (t) => {
+    const good = await srpm({ name: 'good' });
+    t.is((await state.mock(['--init'])).exitCode, 0);
+    const built = await state.mock(['--no-clean', '--target', 'noarch', '--rebuild', good]);
+    t.is(built.exitCode, 0, built.stderr);
+    const out = join(state.engine.paths.root, 'mock/demo-x86_64/result');
+    t.true((await readdir(out)).includes('good-1-1.noarch.rpm'));
+    const left = await state.mock([
+      '--chroot',
+      'ls /builddir/build/RPMS; stat -c %U /builddir/build',
+    ]);
+    t.is(left.stdout, 'good-1-1.noarch.rpm\ngood-devel-1-1.noarch.rpm\nmockbuild');
+  },
+);
+
+test.serial(
+  '-N: the root is as the build left it, with what it required; --short-circuit goes on',
+  async (t) => {
+    const dependency = await srpm({ name: 'dependency' });
+    const repository = results('dependency');
+    t.is((await state.mock(['--resultdir', repository, dependency])).exitCode, 0);
+    await execa('createrepo_c', ['-q', repository]);
+    const add = ['--addrepo', repository, '--resultdir', results('stepwise')];
+    const stepwise = await srpm({
+      name: 'stepwise',
+      buildRequires: ['dependency-devel'],
+      build: 'echo once >> count',
+      sections: '%check\ntest -f ../../../retry\ncat count',
+    });
+    const failed = await state.mock([...add, '-N', stepwise]);
+    ends(t, failed, 1, /%check failed/);
+    const look = await state.mock([
+      '--chroot',
+      'rpm -q dependency-devel; find /builddir -name count | xargs cat',
+    ]);
+    t.is(look.stdout, 'dependency-devel-1-1.noarch\nonce');
+    // Nothing of it was compiled again.
+    await state.mock([
+      '--chroot',
+      'touch /builddir/build/retry /builddir/retry; cd /builddir/build/BUILD/*/; pwd',
+    ]);
+    const circuit = await state.mock([
+      ...add,
+      '--short-circuit',
+      'install',
+      '--nocheck',
+      '-N',
+      stepwise,
+    ]);
+    t.is(circuit.exitCode, 0, circuit.stderr);
+    const again = await state.mock(['--chroot', 'find /builddir -name count | xargs cat']);
+    t.is(again.stdout, 'once');
+    // In a root that was changed, a build has what is there and what it requires.
+    await state.mock(['--chroot', 'echo changed > /etc/changed; rpm -e dependency-devel']);
+    const there = await srpm({
+      name: 'there',
+      buildRequires: ['dependency-devel'],
+      build: 'cat /etc/changed; rpm -q dependency-devel',
+    });
+    const built = await state.mock([
+      '-n',
+      '--cleanup-after',
+      '--addrepo',
+      repository,
+      '--resultdir',
+      results('there'),
+      there,
+    ]);
+    t.is(built.exitCode, 0, built.stderr);
+    t.regex(
+      await readFile(join(results('there'), 'build.log'), 'utf8'),
+      /^changed\n\+ .*\ndependency-devel-1-1.noarch$/m,
+    );
+    t.deepEqual(await readdir(state.engine.paths.roots), []);
+  },
+);
+
+test.serial('--installdeps: of source packages and specs, into the root', async (t) => {
+  const repository = results('dependency');
+  const wants = await srpm({ name: 'wants', buildRequires: ['dependency-devel >= 1'] });
+  const result = await state.mock(['--addrepo', repository, '--installdeps', wants]);
+  t.is(result.exitCode, 0, result.stderr);
+  t.is(
+    (await state.mock(['--chroot', 'rpm -q dependency-devel'])).stdout,
+    'dependency-devel-1-1.noarch',
+  );
+  const spec = join(state.directory, 'deps.spec');
+  await writeFile(
+    spec,
+    'Name: deps\nVersion: 1\nRelease: 1\nSummary: x\nLicense: MIT\nBuildRequires: dependency\n%description\n',
+  );
+  t.is((await state.mock(['--addrepo', repository, '--installdeps', spec])).exitCode, 0);
+  t.is((await state.mock(['--chroot', 'rpm -q dependency'])).stdout, 'dependency-1-1.noarch');
+  t.is((await state.mock(['--clean'])).exitCode, 0);
+});
+
+test.serial('--chain: in the order given; --recurse comes back to what failed', async (t) => {
+  const a = await srpm({ name: 'cha', buildRequires: ['chb-devel'] });
+  const b = await srpm({ name: 'chb', buildRequires: ['chc-devel'] });
+  const c = await srpm({ name: 'chc' });
+  const localrepo = join(state.directory, 'localrepo');
+  const chain = (...more: string[]) => state.mock(['--chain', '--localrepo', localrepo, ...more]);
+  ends(t, await chain(a, b, c), 4, /Success building 0 out of 3/);
+  const folder = join(localrepo, 'results/demo');
+  t.true(existsSync(join(folder, 'cha-1-1/fail')));
+  t.false(existsSync(join(folder, 'chc-1-1')));
+  const result = await chain('--recurse', a, b, c);
+  t.is(result.exitCode, 0, result.stderr);
+  for (const file of [a, b, c]) {
+    const directory = join(folder, basename(file, '.src.rpm'));
+    t.true(existsSync(join(directory, 'success')));
+    t.false(existsSync(join(directory, 'fail')));
+  }
+  // Each was built with what came of the one before, by its own word.
+  const rpm = join(folder, 'cha-1-1/cha-devel-1-1.noarch.rpm');
+  const { stdout } = await execa('sh', [
+    '-c',
+    'rpm2cpio "$1" | cpio -i --quiet --to-stdout',
+    'sh',
+    rpm,
+  ]);
+  t.is(stdout, 'cha-1 (chb-1 (chc-1))');
+  ends(t, await chain('--resultdir', 'x', a), 5, /use --localrepo instead/);
+  ends(t, await chain('missing.src.rpm'), 50, /No such file/);
+});
+
+test.serial(
+  'two builds of one configuration at once, each with its --uniqueext, as Copr has them',
+  async (t) => {
+    const good = await srpm({ name: 'good' });
+    const both = await Promise.all(
+      ['1', '2'].map((uniqueext) =>
+        state.mock([
+          '--rebuild',
+          good,
+          '--resultdir',
+          results(uniqueext),
+          '--uniqueext',
+          uniqueext,
+        ]),
+      ),
+    );
+    t.deepEqual(
+      both.map(({ exitCode }) => exitCode),
+      [0, 0],
+      both.map(({ stderr }) => stderr).join('\n'),
+    );
+    const [one, two] = await Promise.all(
+      ['1', '2'].map((name) =>
+        query(join(results(name), 'good-1-1.noarch.rpm'), '[%{filenames} %{filedigests}\n]'),
+      ),
+    );
+    t.regex(one ?? '', /^\/usr\/share\/good\/main [0-9a-f]{64}$/m);
+    t.is(one, two);
+  },
+);
