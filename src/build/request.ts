@@ -33,7 +33,7 @@ export type BuildStop = 'srpm' | 'dependencies';
 export type ShortCircuit = 'build' | 'install' | 'binary';
 
 /** An overlay that outlives the build's box: kiln-mock's roots. */
-export interface KeptScratch {
+interface KeptScratch {
   /** On the host, absolute: its `upper` has what is written, the build user's home with it. */
   readonly path: string;
   /** Empty to begin with. Otherwise what is there has all that the package requires: nothing is solved. */

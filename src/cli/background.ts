@@ -25,3 +25,8 @@ export async function replaceParked(paths: StatePaths): Promise<void> {
 export function syncNewImage(manifest: ImageManifest, since: number): void {
   if (manifest.created >= since) startInBackground('gc', '--sync-only');
 }
+
+/** Writes what was changed in the store to the disk: until that is done, it is good for this boot only. */
+export function syncChanges(): void {
+  startInBackground('gc', '--sync-only');
+}

@@ -1,6 +1,7 @@
 import { Command, Option } from 'commander';
 import { syncStore } from '../image/store/durability.ts';
 import { collectGarbage } from '../image/store/gc.ts';
+import { pruneRoots } from '../mock/root/prune.ts';
 import { pruneCache } from '../repository/prune.ts';
 import { sweepBoxes, sweepDomains } from '../sandbox/sweep.ts';
 import { openEngine } from './engine.ts';
@@ -51,13 +52,14 @@ export function command(): Command {
         ...(maxAge === undefined ? {} : { maxAge }),
         ...(maxSize === undefined ? {} : { maxSize }),
       };
+      const roots = maxAge === undefined ? [] : await pruneRoots(engine, maxAge);
       const store = await collectGarbage(engine.paths, limits);
       const downloads = await pruneCache(engine.paths, limits);
-      const report = { boxes, domains, ...store, downloads };
+      const report = { boxes, domains, roots, ...store, downloads };
       process.stdout.write(
         options.json === true
           ? `${JSON.stringify(report)}\n`
-          : `removed ${boxes.length} sandboxes, ${domains.length} domains, ${store.images.length} images, ${store.packages} packages, ${downloads.files} downloads; deleted ${store.trees} trees\n`,
+          : `removed ${boxes.length} sandboxes, ${domains.length} domains, ${roots.length} roots, ${store.images.length} images, ${store.packages} packages, ${downloads.files} downloads; deleted ${store.trees} trees\n`,
       );
     });
 }

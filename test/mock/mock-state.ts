@@ -11,7 +11,7 @@ export interface MockState extends ImageState {
   mock(args: readonly string[], options?: CallOptions): Promise<MockResult>;
 }
 
-export interface CallOptions {
+interface CallOptions {
   readonly input?: string;
   /** Instead of `-q`. */
   readonly verbosity?: '-v' | '-q';

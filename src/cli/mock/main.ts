@@ -1,4 +1,5 @@
 import { KILN_VERSION } from '../../state/version.ts';
+import { syncChanges } from '../background.ts';
 import { openEngine } from '../engine.ts';
 import { listenForInterruption } from '../interruption.ts';
 import { type CommandLine, parseCommandLine } from './command-line.ts';
@@ -44,6 +45,19 @@ const SILENT: ReadonlySet<Mode> = new Set([
   'debug-config-expanded',
 ]);
 
+/** Modes that leave something in a root. */
+const CHANGING: ReadonlySet<Mode> = new Set([
+  'init',
+  'shell',
+  'chroot',
+  'install',
+  'installdeps',
+  'remove',
+  'update',
+  'copyin',
+  'rebuild',
+]);
+
 /** `kiln-mock`: runs one command line of mock's and sets the exit status as mock does. */
 export async function main(argv: readonly string[]): Promise<void> {
   let log = new MockLog('normal');
@@ -72,7 +86,9 @@ async function run(line: CommandLine, log: MockLog): Promise<number> {
   const session: MockSession = { engine, line, log, signal: interruption.signal };
   if (SILENT.has(line.mode)) return await act(session);
   log.info(`kiln-mock version ${KILN_VERSION} starting...`);
-  return await log.state('run', () => act(session));
+  const status = await log.state('run', () => act(session));
+  if (CHANGING.has(line.mode)) syncChanges();
+  return status;
 }
 
 function verbosity(line: CommandLine): Verbosity {

@@ -23,7 +23,7 @@ export const MODES = [
 export type Mode = (typeof MODES)[number];
 
 /** What `--scrub` takes. */
-export const SCRUB_CHOICES = [
+const SCRUB_CHOICES = [
   'all',
   'chroot',
   'cache',

@@ -5,6 +5,7 @@ import type { BuildRequest, BuildSource } from '../../build/request.ts';
 import { BUILD_HOME } from '../../build/rpmbuild.ts';
 import type { Chroot } from '../../mock/chroot.ts';
 import { RootBox } from '../../mock/root/box.ts';
+import { guardDisk } from '../../mock/root/disk-guard.ts';
 import type { MockRoot } from '../../mock/root/root.ts';
 import { buildHooks } from './build-output.ts';
 import { cleanup, mockBuildRequest, resultDirectoryOf } from './build-request.ts';
@@ -108,7 +109,9 @@ async function buildThere(
 
 async function build(session: MockSession, request: BuildRequest): Promise<BuildReport> {
   const what = basename(request.source.path);
+  using disk = guardDisk(session.engine.paths.store);
+  const signal = AbortSignal.any([session.signal, disk.signal]);
   return await session.log.state(`build phase for ${what}`, () =>
-    buildPackage(session.engine, request, buildHooks(session, what)),
+    buildPackage(session.engine, request, { ...buildHooks(session, what), signal }),
   );
 }

@@ -98,7 +98,7 @@ function defaults(basedir: string, arch: string): Record<string, ConfigValue> {
 }
 
 /** mock's plugins (mockbuild.config.PLUGIN_LIST); `bootstrap` is only scrubbed. */
-export const PLUGINS = [
+const PLUGINS = [
   'tmpfs',
   'root_cache',
   'yum_cache',

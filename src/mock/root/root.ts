@@ -2,7 +2,7 @@
  * Persistent roots, as mock has them: an image, and an overlay's upper directory that is kept by
  * name. What it holds belongs to the ids that files have in the box; each box maps them anew.
  */
-import { mkdir, readdir, rename } from 'node:fs/promises';
+import { mkdir, rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
 import { readContents } from '../../image/store/contents.ts';
@@ -189,9 +189,4 @@ export class MockRoot implements AsyncDisposable {
     this.#image = undefined;
     await this.#lock.release();
   }
-}
-
-/** Names of the roots that are there. */
-export async function listRoots(engine: Engine): Promise<string[]> {
-  return (await readdir(engine.paths.roots).catch(() => [])).sort();
 }

@@ -1,6 +1,7 @@
 import { once } from 'node:events';
 import type { Chroot } from '../../../mock/chroot.ts';
 import { RootBox } from '../../../mock/root/box.ts';
+import { guardDisk } from '../../../mock/root/disk-guard.ts';
 import type { MockRoot } from '../../../mock/root/root.ts';
 import type { SandboxProcess } from '../../../sandbox/process.ts';
 import { attach, attachTerminal } from '../../attach.ts';
@@ -85,10 +86,13 @@ async function inBox(
       : {}),
   });
   const kill = () => void box.killAll().catch(() => undefined);
+  using disk = guardDisk(root.directory);
+  disk.signal.addEventListener('abort', kill, { once: true });
   const disconnect = connect(command, kill);
   // What the command left running may hold its output open: it goes first.
   command.once('exit', kill);
   await once(command, 'close');
   disconnect();
+  disk.signal.throwIfAborted();
   return commandStatus({ exitCode: command.exitCode, signal: command.signalCode });
 }
