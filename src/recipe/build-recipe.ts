@@ -112,9 +112,11 @@ const sandbox = z.strictObject({
     .default('private')
     .describe('private (none but lo), the name of a libvirt network, or host (needs --allow-host)'),
   profile: z
-    .enum(['default', 'nested'])
+    .enum(['default', 'build', 'strict', 'nested'])
     .default('default')
-    .describe('What the box lets its commands do; nested: make sandboxes inside'),
+    .describe(
+      'What the box lets its commands do: build: trace, strict: less, nested: make sandboxes',
+    ),
   memory: size.optional(),
   cpus: z.number().positive().optional(),
   pids: z.int().positive().optional(),

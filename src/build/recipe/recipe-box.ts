@@ -9,12 +9,11 @@ import { ProcessCgroups } from '../../kernel/cgroup-files.ts';
 import type { CgroupUsage } from '../../kernel/cgroup-usage.ts';
 import type { RunRequest } from '../../run/request.ts';
 import { commandUser } from '../../run/user.ts';
-import { ROOT_CAPABILITIES } from '../../sandbox/capabilities.ts';
 import type { BoxFacts, CommandFacts } from '../../sandbox/facts.ts';
 import type { Engine } from '../../sandbox/open.ts';
+import { commandPolicy } from '../../sandbox/policy.ts';
 import type { SandboxProcess } from '../../sandbox/process.ts';
 import type { Sandbox } from '../../sandbox/sandbox.ts';
-import { seccompFilter } from '../../sandbox/seccomp/profile.ts';
 import type { CommandPolicy } from '../../sandbox/specification.ts';
 import { Tail } from '../tail.ts';
 import type { BoxShell } from './script-protocol.ts';
@@ -148,10 +147,18 @@ export class RecipeBox {
 
   /** Lets go of the box; `kiln shell` comes back to it, as the recipe's user. */
   async keep(seconds: number): Promise<void> {
-    const { user, capabilities } = await this.#policy(this.#request.user);
+    const { user, capabilities, landlock } = await this.#policy(this.#request.user);
     const { seccomp } = this.#request;
     const { environment: env, workdir } = this;
-    await this.#sandbox.keep(seconds, { user, capabilities, seccomp, env, workdir });
+    await this.#sandbox.keep(seconds, {
+      ...{ user, capabilities, seccomp, env, workdir },
+      ...(landlock === undefined ? {} : { landlock }),
+    });
+  }
+
+  /** As the kernel has them. */
+  limits(): ReturnType<ProcessCgroups['limits']> {
+    return this.#cgroups.limits(this.#sandbox.id);
   }
 
   usage(): CgroupUsage {
@@ -162,10 +169,7 @@ export class RecipeBox {
     const known = this.#policies.get(wanted);
     if (known !== undefined) return known;
     const user = commandUser(this.#manifest, wanted);
-    const capabilities = user.uid === 0 ? ROOT_CAPABILITIES : [];
-    const { paths } = this.#engine;
-    const seccomp = await seccompFilter(paths, this.#request.seccomp, capabilities);
-    const policy = { user: user.spec, capabilities, seccomp };
+    const policy = await commandPolicy(this.#engine.paths, { ...this.#request, user });
     this.#policies.set(wanted, policy);
     return policy;
   }

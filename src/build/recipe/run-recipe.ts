@@ -102,7 +102,7 @@ export async function runRecipe(
       end,
       limitHit,
       usage,
-      measured: box.measured,
+      measured: { ...box.measured, limits: box.limits() },
       collection,
       failure: failedStep?.error ?? failure,
       warnings,
