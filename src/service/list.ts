@@ -1,4 +1,6 @@
+import { KilnError } from '../errors.ts';
 import type { StatePaths } from '../state/paths.ts';
+import { instanceFiles } from './instance-files.ts';
 import { type Outcome, readOutcome } from './outcome.ts';
 import type { ServiceStatus } from './status.ts';
 import { readService, type StoredService, serviceNames } from './store.ts';
@@ -6,14 +8,17 @@ import { askSupervisor } from './supervisor-client.ts';
 
 /** A service and what it does at the moment. */
 export interface ListedService {
-  readonly service: StoredService;
+  readonly name: string;
+  /** Undefined when its file is broken: see `problem`. */
+  readonly service: StoredService | undefined;
+  readonly problem: KilnError | undefined;
   /** Undefined when it does not run. */
   readonly status: ServiceStatus | undefined;
   /** How it last ended. */
   readonly outcome: Outcome | undefined;
 }
 
-/** All services, or those named, in order of their names. Throws what reading one throws. */
+/** All services, or those named, in order of their names. Throws E_NO_SERVICE for one that is named. */
 export async function listServices(
   paths: StatePaths,
   names?: readonly string[],
@@ -21,12 +26,25 @@ export async function listServices(
   const wanted = names === undefined || names.length === 0 ? await serviceNames(paths) : names;
   return await Promise.all(
     wanted.map(async (name) => {
-      const service = await readService(paths, name);
+      const files = instanceFiles(paths, name);
+      const { service, problem } = await readOrComplain(paths, name);
       const [status, outcome] = await Promise.all([
-        askSupervisor<ServiceStatus>(service.files, { do: 'status' }).catch(() => undefined),
-        readOutcome(service.files),
+        askSupervisor<ServiceStatus>(files, { do: 'status' }).catch(() => undefined),
+        readOutcome(files),
       ]);
-      return { service, status, outcome };
+      return { name, service, problem, status, outcome };
     }),
   );
+}
+
+async function readOrComplain(
+  paths: StatePaths,
+  name: string,
+): Promise<Pick<ListedService, 'service' | 'problem'>> {
+  try {
+    return { service: await readService(paths, name), problem: undefined };
+  } catch (error) {
+    if (!(error instanceof KilnError) || error.code === 'E_NO_SERVICE') throw error;
+    return { service: undefined, problem: error };
+  }
 }

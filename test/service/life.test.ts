@@ -1,6 +1,4 @@
-import { once } from 'node:events';
 import { appendFile, readFile, stat, writeFile } from 'node:fs/promises';
-import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
@@ -13,6 +11,7 @@ import {
   KILN,
   PATIENCE,
 } from '../support/busybox-state.ts';
+import { freePort } from './free-port.ts';
 
 let state: BusyboxState;
 
@@ -28,16 +27,6 @@ test.after.always(async () => {
 });
 
 const service = (...args: readonly string[]) => state.kiln(['service', ...args]);
-
-/** A free TCP port of the host's loopback. */
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const address = server.address();
-  server.close();
-  await once(server, 'close');
-  return typeof address === 'object' && address !== null ? address.port : 0;
-}
 
 async function statusOf(name: string): Promise<ServiceStatus | undefined> {
   const { stdout } = await service('list', '--json', name);

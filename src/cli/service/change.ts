@@ -3,6 +3,7 @@ import { openImage } from '../../image/open.ts';
 import { cloneService } from '../../service/clone.ts';
 import { changeService } from '../../service/configuration.ts';
 import { type ServiceFile, serviceJsonSchema } from '../../service/definition.ts';
+import { instanceFiles } from '../../service/instance-files.ts';
 import { listServices } from '../../service/list.ts';
 import { logrotate } from '../../service/logrotate.ts';
 import { readService } from '../../service/store.ts';
@@ -103,17 +104,14 @@ export function logrotateCommand(): Command {
       const listed = await listServices(engine.paths, names);
       const chosen =
         names.length > 0 ? listed : listed.filter(({ status }) => status !== undefined);
-      for (const { service } of chosen) {
-        const { exitCode, output, reloaded } = await logrotate(
-          service.name,
-          service.files,
-          options,
-        );
+      for (const { name } of chosen) {
+        const files = instanceFiles(engine.paths, name);
+        const { exitCode, output, reloaded } = await logrotate(name, files, options);
         if (options.quiet !== true || exitCode !== 0) process.stderr.write(output);
         if (exitCode !== 0) process.exitCode = 1;
         if (options.quiet === true) continue;
         const units = reloaded.length === 0 ? '' : `, reloaded ${reloaded.join(', ')}`;
-        process.stdout.write(`${service.name}: ${exitCode === 0 ? 'rotated' : 'failed'}${units}\n`);
+        process.stdout.write(`${name}: ${exitCode === 0 ? 'rotated' : 'failed'}${units}\n`);
       }
     });
 }

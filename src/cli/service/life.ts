@@ -135,7 +135,7 @@ async function servicesRunning(unit: string): Promise<string[]> {
   const listed = await listServices(engine.paths);
   return listed
     .filter(({ status }) => status?.units.some(({ name }) => name === unit))
-    .map(({ service }) => service.name);
+    .map(({ name }) => name);
 }
 
 async function ask(

@@ -1,4 +1,5 @@
 import { Command } from 'commander';
+import { instanceFiles } from '../../service/instance-files.ts';
 import { type ListedService, listServices } from '../../service/list.ts';
 import { openEngine } from '../engine.ts';
 import { printTable } from '../table.ts';
@@ -14,12 +15,14 @@ export function listCommand(): Command {
       await using engine = openEngine();
       const listed = await listServices(engine.paths, names);
       if (options.json === true) {
-        const json = listed.map(({ service: { name, definition, image, files }, ...rest }) => ({
+        const json = listed.map(({ name, service, problem, status, outcome }) => ({
           name,
-          file: files.definition,
-          image,
-          definition,
-          ...rest,
+          file: instanceFiles(engine.paths, name).definition,
+          image: service?.image,
+          definition: service?.definition,
+          problem: problem?.message,
+          status,
+          outcome,
         }));
         process.stdout.write(`${JSON.stringify(json)}\n`);
         return;
@@ -31,8 +34,9 @@ export function listCommand(): Command {
     });
 }
 
-function row({ service, status, outcome }: ListedService): string[] {
-  const { name, definition } = service;
+function row({ name, service, status, outcome, problem }: ListedService): string[] {
+  if (service === undefined) return [name, `broken: ${problem?.message.split('\n')[0]}`];
+  const { definition } = service;
   const units = definition.command === undefined ? definition.units : [definition.command[0] ?? ''];
   const ports = definition.publish.map(({ host, box }) => `${host}:${box}`);
   if (status === undefined) {
