@@ -63,6 +63,9 @@ function chainRequest(
   if (options.spec !== undefined) {
     return command.error('kiln: a chain is built of source packages, not of --spec');
   }
+  if (options.lock !== undefined || options.resume !== undefined) {
+    return command.error('kiln: --lock and --resume are for one package: leave --chain out');
+  }
   const { source: _, resultDirectory, ...build } = buildRequest(first, options, command);
   return {
     sources: sources.map((path) => resolve(path)),

@@ -50,6 +50,7 @@ export function findCycles(edges: Edges): string[][] {
   const index = new Map<string, number>();
   const low = new Map<string, number>();
   const stack: string[] = [];
+  const onStack = new Set<string>();
   for (const root of edges.keys()) {
     if (index.has(root)) continue;
     const work = [{ name: root, next: [...(edges.get(root)?.keys() ?? [])] }];
@@ -59,12 +60,13 @@ export function findCycles(edges: Edges): string[][] {
         index.set(name, index.size);
         low.set(name, index.get(name)!);
         stack.push(name);
+        onStack.add(name);
       }
       const target = next.pop();
       if (target !== undefined) {
         if (!index.has(target)) {
           work.push({ name: target, next: [...(edges.get(target)?.keys() ?? [])] });
-        } else if (stack.includes(target)) {
+        } else if (onStack.has(target)) {
           low.set(name, Math.min(low.get(name)!, index.get(target)!));
         }
         continue;
@@ -73,7 +75,8 @@ export function findCycles(edges: Edges): string[][] {
       const parent = work.at(-1)?.name;
       if (parent !== undefined) low.set(parent, Math.min(low.get(parent)!, low.get(name)!));
       if (low.get(name) !== index.get(name)) continue;
-      const component = stack.splice(stack.indexOf(name));
+      const component = stack.splice(stack.lastIndexOf(name));
+      for (const member of component) onStack.delete(member);
       if (component.length > 1) cycles.push(component);
     }
   }

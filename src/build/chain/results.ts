@@ -39,6 +39,7 @@ export class Results implements AsyncDisposable {
   #snapshot: Snapshot | undefined;
   #turn: Promise<unknown> = Promise.resolve();
   #generation = 0;
+  #revision = 0;
 
   /**
    * @param directory of the repository; made when first needed
@@ -54,7 +55,12 @@ export class Results implements AsyncDisposable {
     return join(this.#directory, 'current');
   }
 
-  /** Counts publications: what was built in an earlier one did not see the newer results. */
+  /** Changes with every change of what there is. */
+  get revision(): number {
+    return this.#revision;
+  }
+
+  /** Goes up when there is something new: what was built in an earlier one did not see it. */
   get generation(): number {
     return this.#generation;
   }
@@ -104,6 +110,9 @@ export class Results implements AsyncDisposable {
       ...entry,
       member: owners.get(entry.sha256) ?? '',
     }));
+    this.#revision++;
+    // What is taken out mends nothing that failed without it.
+    if (changed.length === 0) return;
     this.#generation++;
     for (const [name] of changed) this.#since.set(name, this.#generation);
   }

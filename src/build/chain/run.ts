@@ -3,8 +3,9 @@ import { KilnError } from '../../errors.ts';
 import { buildStatus } from '../exit-status.ts';
 import type { BuildRequest } from '../request.ts';
 import { buildMember, type MemberContext, type MemberOutcome } from './build-member.ts';
-import { type Edges, edgesOf, findCycles, withoutCycles } from './graph.ts';
+import type { Edges } from './graph.ts';
 import type { Member } from './member.ts';
+import { Order } from './order.ts';
 import { Progress } from './progress.ts';
 import type { MemberRecord } from './records.ts';
 import type { ChainHooks, ChainMemberReport, ChainRequest, MemberState } from './request.ts';
@@ -20,6 +21,8 @@ export class ChainRun {
   readonly #request: ChainRequest;
   readonly #hooks: ChainHooks;
   readonly #members: readonly Progress[];
+  readonly #byName: ReadonlyMap<string, Progress>;
+  readonly #order: Order;
   readonly #running = new Map<Progress, Promise<void>>();
   #stopped = false;
 
@@ -35,11 +38,14 @@ export class ChainRun {
     this.#members = [...scans].map(
       ([member, scan]) => new Progress(member, scan, request.resultDirectory),
     );
+    this.#order = new Order(this.#members, context.results);
+    this.#byName = new Map(this.#members.map((progress) => [progress.name, progress]));
   }
 
   /** Tells what an earlier chain found: who used whose packages, and what specs generate. */
   remember(name: string, record: MemberRecord): void {
     this.#find(name)?.remember(record);
+    this.#order.learn();
   }
 
   /** These cannot be built at all. */
@@ -51,13 +57,7 @@ export class ChainRun {
 
   /** Who needs whom, by what is known by now. */
   edges(): Edges {
-    const nodes = this.#members.map(({ name, requires, scan }) => ({
-      name,
-      requires,
-      // Once it is built there is no need to guess.
-      provides: this.#context.results.providesOf(name) ?? scan.provides,
-    }));
-    return edgesOf(nodes);
+    return this.#order.edges();
   }
 
   /** Builds all that can be built; ends when nothing more can. */
@@ -84,27 +84,11 @@ export class ChainRun {
     return this.#members.find(({ exitStatus }) => exitStatus !== 0)?.exitStatus ?? 0;
   }
 
-  /** Whom each member that is not done waits for. */
-  #pending(): Edges {
-    const edges = this.edges();
-    const open = new Map<string, Map<string, readonly string[]>>();
-    const left = this.#members.filter(({ isDone }) => !isDone);
-    for (const { name, uses } of left) {
-      const used = uses.map((target) => [target, []] as const);
-      const needs = new Map([...used, ...(edges.get(name) ?? [])]);
-      for (const target of needs.keys()) {
-        if (!left.some((progress) => progress.name === target)) needs.delete(target);
-      }
-      open.set(name, needs);
-    }
-    return withoutCycles(open, findCycles(open));
-  }
-
   #start(): void {
     if (this.#hooks.signal?.aborted) this.#stopped = true;
     if (this.#stopped) return;
     this.#skipLost();
-    const pending = this.#pending();
+    const pending = this.#order.pending();
     for (const progress of this.#members) {
       if (this.#running.size >= this.#request.jobs) return;
       if (progress.state !== 'waiting' || this.#running.has(progress)) continue;
@@ -119,7 +103,7 @@ export class ChainRun {
   #skipLost(): void {
     for (let changed = true; changed; ) {
       changed = false;
-      const pending = this.#pending();
+      const pending = this.#order.pending();
       for (const progress of this.#members) {
         if (progress.state !== 'waiting') continue;
         const needs = [...(pending.get(progress.name) ?? [])];
@@ -149,8 +133,9 @@ export class ChainRun {
       }
       return false;
     }
-    const cycles = findCycles(this.edges());
-    const outdated = this.#members.filter((progress) => this.#isOutdated(progress, cycles));
+    const outdated = this.#members.filter(
+      (progress) => progress.isDone && !progress.again && this.#order.isOutdated(progress),
+    );
     for (const progress of outdated) {
       progress.again = true;
       this.#change(progress, 'waiting', 'what it requires was built after it');
@@ -158,24 +143,10 @@ export class ChainRun {
     return failing.length > 0 || outdated.length > 0;
   }
 
-  /**
-   * Whether there is something newer that it asks for. In a cycle there always is: there it is
-   * enough to be built with any of the others' results.
-   */
-  #isOutdated(progress: Progress, cycles: readonly (readonly string[])[]): boolean {
-    const { name, uses, requires, doneIn, isDone, again } = progress;
-    if (!isDone || again) return false;
-    const cycle = cycles.find((members) => members.includes(name)) ?? [];
-    const settled = new Set([name, ...cycle.filter((member) => uses.includes(member))]);
-    return this.#context.results.hasNewer(doneIn, requires, settled);
-  }
-
   async #process(progress: Progress): Promise<void> {
-    const { results } = this.#context;
     const { signal, buildHooks } = this.#hooks;
-    await using inUse = await results.use();
-    const { generation } = inUse;
     try {
+      await using inUse = await this.#context.results.use();
       const outcome = await buildMember(this.#context, {
         member: progress.member,
         request: this.#requestFor(progress, inUse),
@@ -183,7 +154,7 @@ export class ChainRun {
         hooks: { ...buildHooks?.(progress.name), ...(signal === undefined ? {} : { signal }) },
         onStart: () => this.#change(progress, 'building', undefined),
       });
-      this.#conclude(progress, outcome, generation);
+      this.#conclude(progress, outcome, inUse.generation);
     } catch (error) {
       const failure = asKilnError(error, progress.name);
       this.#fail(progress, failure, buildStatus(failure));
@@ -222,6 +193,7 @@ export class ChainRun {
     }
     const report = outcome.kind === 'built' ? outcome.report : progress.report;
     progress.finish(outcome.record, generation, report);
+    this.#order.learn();
     this.#change(progress, outcome.kind, undefined);
   }
 
@@ -238,7 +210,7 @@ export class ChainRun {
   }
 
   #find(name: string): Progress | undefined {
-    return this.#members.find((progress) => progress.name === name);
+    return this.#byName.get(name);
   }
 }
 

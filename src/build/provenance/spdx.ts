@@ -18,7 +18,7 @@ export interface SbomPackage extends PackageVersion {
 }
 
 /** A package of the build root; `digest` is `sha256:…`, `sha384:…` or `sha512:…`. */
-export interface RootPackage extends PackageVersion {
+interface RootPackage extends PackageVersion {
   readonly digest: string;
 }
 
