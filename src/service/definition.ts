@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { sizeInBytes, timeInMilliseconds } from '../recipe/quantity.ts';
+import { parseLabelRequest } from '../sandbox/labels/request.ts';
 
 /** A service's name: it becomes a host name, a folder, and part of a unit's name. */
 export const SERVICE_NAME = /^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$/;
@@ -46,6 +47,15 @@ const publish = z.string().transform((text, context) => {
       : `"${text}" is not [ADDRESS:]HOSTPORT:PORT, as 8081:80`,
   });
   return z.NEVER;
+});
+
+const label = z.string().transform((text, context) => {
+  try {
+    return parseLabelRequest(text);
+  } catch (error) {
+    context.addIssue({ code: 'custom', message: error instanceof Error ? error.message : '' });
+    return z.NEVER;
+  }
 });
 
 const absolute = z
@@ -95,8 +105,10 @@ export const serviceSchema = z
     pids: z.int().positive().optional(),
     disk: size.optional().describe('Bytes of each of its file systems in memory'),
     capabilities: z.array(z.string()).default([]).describe('Beyond what a container’s root has'),
+    label: label
+      .optional()
+      .describe('SELinux or AppArmor: auto, dynamic[:LABEL], static:LABEL, none'),
     health: health.optional(),
-    autostart: z.boolean().default(false).describe('Start it with the host'),
   })
   .superRefine((service, context) => {
     if ((service.command === undefined) === (service.units.length === 0)) {

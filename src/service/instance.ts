@@ -237,7 +237,7 @@ async function openBox(
   { name, files, definition }: StoredService,
   image: LeasedImage,
 ): Promise<Sandbox> {
-  const { network, hostname, mounts, disk, memory, cpus, pids, user } = definition;
+  const { network, hostname, mounts, disk, memory, cpus, pids, user, label } = definition;
   const specification = sandboxSpecification({
     root: image.tree,
     image: image.manifest.id,
@@ -255,6 +255,7 @@ async function openBox(
       ...(pids === undefined ? {} : { pids }),
     },
     ...(disk === undefined ? {} : { disk }),
+    ...(label === undefined ? {} : { label }),
   });
   const owner = { uid: Number(user) || 0, gid: Number(user) || 0 };
   return await openSandbox(engine, specification, {

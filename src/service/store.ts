@@ -83,6 +83,13 @@ export async function readDefinition(path: string): Promise<ServiceDefinition> {
   return checked;
 }
 
+/** Reads a definition as it is written, checked, for a service to be made of it. Throws as {@link readDefinition}. */
+export async function readServiceFile(path: string): Promise<ServiceFile> {
+  await readDefinition(path);
+  const { parse } = await import('yaml');
+  return parse(await readBounded(path)) as ServiceFile;
+}
+
 async function readBounded(path: string): Promise<string> {
   try {
     await using file = await open(path, 'r');

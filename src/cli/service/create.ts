@@ -3,6 +3,7 @@ import { Command, InvalidArgumentError, Option } from 'commander';
 import { createService } from '../../service/create.ts';
 import { parsePublish, type ServiceFile } from '../../service/definition.ts';
 import { readOldSandbox } from '../../service/old-sandbox-file.ts';
+import { readServiceFile } from '../../service/store.ts';
 import { openEngine } from '../engine.ts';
 import { pickImage } from '../pick-image.ts';
 import { parseBind, parseCount, parseCpus, parseEnvironment, parseSize } from '../values.ts';
@@ -19,6 +20,8 @@ interface CreateOptions {
   readonly copy?: boolean;
   readonly imageSize?: number;
   readonly from?: string;
+  readonly file?: string;
+  readonly label?: string;
   readonly health?: string;
   readonly memory?: number;
   readonly cpus?: number;
@@ -47,6 +50,7 @@ const EXAMPLES = `
 Examples:
   kiln service create -r debian-apache -u apache2.service --publish 8081:80 apache1
   kiln service create -r debian-mariadb -u mariadb -m /srv/backup:/backup --memory 1G db
+  kiln service create --file recipes/services/postgresql.yaml pg
   kiln service create -r debian-minimal --user nobody ticker -- sh -c 'while date; do sleep 9; done'`;
 
 /** `kiln service create`. */
@@ -85,6 +89,11 @@ export function createCommand(): Command {
       ),
     )
     .option('--health <check>', 'a command in the service, or :PORT/PATH to be asked for by HTTP')
+    .option(
+      '-s, --label <label>',
+      'auto, dynamic[:LABEL], static:LABEL or none, as `kiln run` has it',
+    )
+    .option('--file <file>', 'a service file to begin with, as recipes/services/apache.yaml')
     .option('--from <file>', 'read a .sandbox file of virt-sandbox-service')
     .addOption(new Option('--memory <size>', 'limit, as 512M').argParser(parseSize))
     .addOption(new Option('--cpus <number>', 'processors’ worth of time').argParser(parseCpus))
@@ -104,10 +113,13 @@ async function create(
   const name = givenName ?? old?.name ?? it.error('kiln: give the service a name');
   for (const warning of old?.warnings ?? [])
     process.stderr.write(`kiln: ${options.from}: ${warning}\n`);
+  const model = options.file === undefined ? undefined : await readServiceFile(options.file);
   await using engine = openEngine();
-  await using image = await pickImage(engine, options.image, new AbortController().signal);
-  const imageName = options.image ?? image.manifest.id;
+  const wanted = options.image ?? model?.image;
+  await using image = await pickImage(engine, wanted, new AbortController().signal);
+  const imageName = wanted ?? image.manifest.id;
   const file: ServiceFile = {
+    ...model,
     // A path must mean the same when a supervisor reads it elsewhere.
     image: /[/]|\.ya?ml$|\.json$/.test(imageName) ? resolve(imageName) : imageName,
     ...old?.file,
@@ -133,7 +145,7 @@ async function create(
 
 /** What of service.yaml the options say. */
 function settings(options: CreateOptions, argv: string[]): Partial<ServiceFile> {
-  const { unit, user, env, network, publish, mount, memory, cpus, pids, health } = options;
+  const { unit, user, env, network, publish, mount, memory, cpus, pids, health, label } = options;
   return {
     ...(options.package.length === 0 ? {} : { packages: [...options.package] }),
     ...(unit.length === 0 ? {} : { units: [...unit] }),
@@ -146,6 +158,7 @@ function settings(options: CreateOptions, argv: string[]): Partial<ServiceFile> 
     ...(memory === undefined ? {} : { memory }),
     ...(cpus === undefined ? {} : { cpus }),
     ...(pids === undefined ? {} : { pids }),
+    ...(label === undefined ? {} : { label }),
     ...(health === undefined ? {} : { health: healthCheck(health) }),
   };
 }
