@@ -15,7 +15,7 @@ A recipe’s exit status is that of the step that failed. 124: out of time. 125:
 
 Recipes:
   kiln build recipes/builds/hello.yaml --resultdir out
-  kiln build hello --sources ~/tarballs --offline   # one of recipes/builds; nothing is downloaded
+  kiln build zlib --sources ~/tarballs --offline    # one of recipes/builds; nothing is downloaded
   kiln build ./release.ts --param version=1.2
   kiln build --schema                               # the JSON Schema of YAML recipes`;
 
