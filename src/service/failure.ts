@@ -56,3 +56,26 @@ export function isRestarted(unit: ServiceUnit, result: UnitResult, end: ProcessE
   if (result === 'start-limit-hit' || contains(unit.restartPrevent, end)) return false;
   return contains(unit.restartForce, end) || RESTARTED[unit.restart].includes(result);
 }
+
+/** A main process that ended before its unit was ready. */
+export class StartEnded extends KilnError {
+  readonly end: ProcessEnd;
+
+  constructor(message: string, end: ProcessEnd) {
+    super('E_UNIT_FAILED', message, { hint: '`kiln service logs` shows what it said' });
+    this.end = end;
+  }
+}
+
+/** What a start that failed means for the unit. */
+export function resultOfStart(error: unknown): UnitResult {
+  if (error instanceof StartEnded && error.end.signal !== null) return 'signal';
+  const code = error instanceof KilnError ? error.code : '';
+  if (code === 'E_UNIT_LIMIT') return 'start-limit-hit';
+  return code === 'E_UNIT_TIMEOUT' ? 'timeout' : 'exit-code';
+}
+
+/** An error's message, for the log. */
+export function reasonOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

@@ -1,15 +1,13 @@
-import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../errors.ts';
-import { type LeasedImage, leaseImage } from '../image/store/images.ts';
 import { ProcessCgroups } from '../kernel/cgroup-files.ts';
 import { domainPrefix } from '../sandbox/box.ts';
-import { type Engine, openSandbox } from '../sandbox/open.ts';
-import type { Sandbox } from '../sandbox/sandbox.ts';
-import { type SandboxLimits, sandboxSpecification } from '../sandbox/specification.ts';
+import type { Engine } from '../sandbox/open.ts';
+import type { SandboxLimits } from '../sandbox/specification.ts';
 import { boxProcesses } from './box-processes.ts';
-import { checkHealth, type HealthCheck } from './health.ts';
+import { HealthWatch } from './health-watch.ts';
 import type { LogFile } from './log-file.ts';
 import { type Publication, publishPort } from './publish.ts';
+import { openServiceBox, serviceImage } from './service-box.ts';
 import { serviceUnits } from './service-units.ts';
 import type { ServiceState, ServiceStatus } from './status.ts';
 import type { StoredService } from './store.ts';
@@ -18,7 +16,6 @@ import { Tree } from './tree.ts';
 import { NOTIFY_SOCKET } from './unit-command.ts';
 import { namedCapabilities, type UnitHost } from './unit-host.ts';
 import { UnitRunner } from './unit-runner.ts';
-import { varVolume } from './var-volume.ts';
 
 /** A service that runs: its box, its units, its ports. Its supervisor has exactly one. */
 export class Instance {
@@ -27,11 +24,10 @@ export class Instance {
   readonly #host: UnitHost;
   readonly #runners: readonly UnitRunner[];
   readonly #started = Date.now();
-  readonly #stopHealth = new AbortController();
   #publications: Publication[] = [];
   #phase: 'starting' | 'up' | 'stopping' = 'starting';
   #restarting = 0;
-  #health: { state: 'unknown' | 'healthy' | 'unhealthy'; text: string } | null = null;
+  #health: HealthWatch | undefined;
 
   private constructor(engine: Engine, service: StoredService, host: UnitHost) {
     this.#engine = engine;
@@ -50,8 +46,8 @@ export class Instance {
 
   /** Opens the box of a service; no unit runs yet. Throws E_UNIT, E_IMAGE_MISSING, and what opening a box throws. */
   static async open(engine: Engine, service: StoredService, log: LogFile): Promise<Instance> {
-    await using image = await imageOf(engine, service);
-    const sandbox = await openBox(engine, service, image);
+    await using image = await serviceImage(engine, service);
+    const sandbox = await openServiceBox(engine, service, image);
     const tree = new Tree(sandbox.openRoot());
     try {
       const host: UnitHost = {
@@ -109,14 +105,16 @@ export class Instance {
     }
     if (this.#phase === 'starting') this.#phase = 'up';
     const { health } = this.#service.definition;
-    if (health !== undefined) this.#watchHealth(health).catch(() => undefined);
+    if (health !== undefined) {
+      this.#health = new HealthWatch(this.#host, health, () => this.restart(undefined));
+    }
     if (failures.length > 0) throw failures[0];
   }
 
   /** Stops ports and units, in reverse order, and ends the box. */
   async close(): Promise<void> {
     this.#phase = 'stopping';
-    this.#stopHealth.abort();
+    this.#health?.stop();
     for (const publication of this.#publications) await publication[Symbol.asyncDispose]();
     this.#publications = [];
     for (const runner of [...this.#runners].reverse()) {
@@ -174,7 +172,7 @@ export class Instance {
       initPid: sandbox.initPid,
       started: this.#started,
       restarts: units.reduce((sum, unit) => sum + unit.restarts, 0),
-      health: this.#health,
+      health: this.#health?.health ?? null,
       units,
       publish: this.#publications.map(({ port }) => port),
       usage: await this.#usage(),
@@ -186,7 +184,7 @@ export class Instance {
     const states = this.#runners.map((runner) => runner.state);
     if (states.every((state) => state === 'failed')) return 'failed';
     const fine = states.every((state) => ['active', 'reloading', 'inactive'].includes(state));
-    return fine && this.#health?.state !== 'unhealthy' ? 'running' : 'degraded';
+    return fine && this.#health?.health.state !== 'unhealthy' ? 'running' : 'degraded';
   }
 
   async #usage(): Promise<ServiceStatus['usage']> {
@@ -202,67 +200,4 @@ export class Instance {
     };
     return Object.fromEntries(Object.entries(all).filter(([, value]) => value !== undefined));
   }
-
-  async #watchHealth(check: HealthCheck): Promise<void> {
-    const { signal } = this.#stopHealth;
-    this.#health = { state: 'unknown', text: '' };
-    for (let failures = 0; !signal.aborted; ) {
-      const problem = await checkHealth(this.#host, check);
-      if (signal.aborted) return;
-      failures = problem === undefined ? 0 : failures + 1;
-      if (problem === undefined) this.#health = { state: 'healthy', text: '' };
-      else if (failures >= check.retries) {
-        this.#health = { state: 'unhealthy', text: problem };
-        this.#host.log.write('kiln', `unhealthy: ${problem}`);
-        if (check.restart) {
-          await this.restart(undefined).catch(() => undefined);
-          failures = 0;
-        }
-      }
-      await sleep(check.interval, undefined, { signal });
-    }
-  }
-}
-
-async function imageOf(engine: Engine, service: StoredService): Promise<LeasedImage> {
-  const image = await leaseImage(engine.paths, service.image);
-  if (image !== undefined) return image;
-  throw new KilnError('E_IMAGE_MISSING', `the image of ${service.name} is gone: ${service.image}`, {
-    hint: `\`kiln service upgrade ${service.name}\` makes it anew from ${service.definition.image}`,
-  });
-}
-
-async function openBox(
-  engine: Engine,
-  { name, files, definition }: StoredService,
-  image: LeasedImage,
-): Promise<Sandbox> {
-  const { network, hostname, mounts, disk, memory, cpus, pids, user, label } = definition;
-  const specification = sandboxSpecification({
-    root: image.tree,
-    image: image.manifest.id,
-    hostname: hostname ?? name,
-    network: network === 'private' ? 'private' : { name: network },
-    volumes: [
-      { source: files.etc, target: '/etc' },
-      { source: varVolume(files), target: '/var' },
-    ],
-    readonlyPaths: ['/usr'],
-    binds: mounts,
-    limits: {
-      ...(memory === undefined ? {} : { memory }),
-      ...(cpus === undefined ? {} : { cpus }),
-      ...(pids === undefined ? {} : { pids }),
-    },
-    ...(disk === undefined ? {} : { disk }),
-    ...(label === undefined ? {} : { label }),
-  });
-  const owner = { uid: Number(user) || 0, gid: Number(user) || 0 };
-  return await openSandbox(engine, specification, {
-    user: owner,
-    caller: { uid: 0, gid: 0 },
-    command: ['service', name],
-    // It ends with its supervisor's connection; a libvirtd that restarts does not end it.
-    outlives: true,
-  });
 }

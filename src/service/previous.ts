@@ -13,7 +13,7 @@ import { copyVar, replaceVar } from './var-volume.ts';
  * the upgrade is not over; if nobody holds the lock, whoever made the upgrade died, and the service
  * goes back.
  */
-export function previousDirectory(files: InstanceFiles): string {
+function previousDirectory(files: InstanceFiles): string {
   return join(files.directory, 'previous');
 }
 

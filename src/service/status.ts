@@ -28,6 +28,12 @@ export interface UnitStatus {
 /** `starting`, `running` (all units are), `degraded` (some are), `stopping`, `failed`. */
 export type ServiceState = 'starting' | 'running' | 'degraded' | 'stopping' | 'failed';
 
+/** What the last health checks came to; `text` says what is wrong. */
+export interface ServiceHealth {
+  readonly state: 'unknown' | 'healthy' | 'unhealthy';
+  readonly text: string;
+}
+
 /** What a supervisor tells of its service. */
 export interface ServiceStatus {
   readonly name: string;
@@ -41,17 +47,14 @@ export interface ServiceStatus {
   readonly started: number;
   /** Restarts of all units, and of the box as a whole. */
   readonly restarts: number;
-  readonly health: {
-    readonly state: 'unknown' | 'healthy' | 'unhealthy';
-    readonly text: string;
-  } | null;
+  readonly health: ServiceHealth | null;
   readonly units: readonly UnitStatus[];
   readonly publish: readonly PublishedPort[];
   readonly usage: ServiceUsage;
 }
 
 /** Undefined where the kernel does not tell. */
-export interface ServiceUsage {
+interface ServiceUsage {
   readonly cpuMicroseconds?: number;
   readonly memoryBytes?: number;
   readonly peakMemoryBytes?: number;

@@ -15,7 +15,7 @@ import { readService, type StoredService } from './store.ts';
 import { serveSupervisor } from './supervisor-server.ts';
 
 /** Exit statuses of a supervisor. Only the last asks its guardian to start it again. */
-export const SUPERVISOR_EXIT = { done: 0, failed: 78, again: 1 } as const;
+const SUPERVISOR_EXIT = { done: 0, failed: 78, again: 1 } as const;
 
 /** How often is looked whether any unit is left, ms. */
 const LOOK_PAUSE = 500;
@@ -27,7 +27,7 @@ export interface SuperviseOptions {
 
 /**
  * Runs a service until somebody stops it (SIGTERM, SIGINT, `kiln service stop`), its units are done
- * or cannot go on, or its box dies. Returns one of {@link SUPERVISOR_EXIT}. The box ends with this
+ * or cannot go on, or its box dies. Returns its exit status: 0 done, 78 it cannot go on, 1 it is to be started again. The box ends with this
  * process, however it ends. Throws E_SERVICE_RUNS, and what a start that cannot work throws.
  */
 export async function supervise(

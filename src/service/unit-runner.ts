@@ -1,7 +1,17 @@
 import { KilnError } from '../errors.ts';
 import { boxProcesses } from './box-processes.ts';
-import { endText, isRestarted, resultOf, type UnitResult } from './failure.ts';
+import { within } from './deadline.ts';
+import {
+  endText,
+  isRestarted,
+  reasonOf,
+  resultOf,
+  resultOfStart,
+  StartEnded,
+  type UnitResult,
+} from './failure.ts';
 import type { UnitState, UnitStatus } from './status.ts';
+import { terminate } from './terminate.ts';
 import type { ExecPhase, ServiceUnit } from './unit/service-unit.ts';
 import { type RunningCommand, runCommand, startCommand } from './unit-command.ts';
 import type { ProcessEnd, UnitHost } from './unit-host.ts';
@@ -11,8 +21,6 @@ import { failedCondition, makeUnitDirectories } from './unit-start.ts';
 
 /** How often is looked whether a unit without a main process still has any, ms. */
 const WATCH_PAUSE = 1000;
-/** What SIGKILL needs, ms. */
-const KILL_PATIENCE = 5000;
 
 const ENDED_WELL: ProcessEnd = { exitCode: 0, signal: null };
 
@@ -306,66 +314,12 @@ export class UnitRunner {
     }
   }
 
-  /** Ends whatever the unit still has, as systemd.kill(5) says. */
   async #terminate(): Promise<void> {
     clearInterval(this.#watch);
-    const { killMode, killSignal, sendHangup, sendKill, stopTimeout } = this.unit;
-    if (killMode === 'none') return;
-    if (killMode === 'control-group') await this.#processes.signal(killSignal);
-    else this.#main?.kill(killSignal);
-    if (sendHangup) await this.#processes.signal('SIGHUP');
-    if (killMode === 'control-group') {
-      if ((await this.#processes.gone(stopTimeout)) || !sendKill) return;
-    } else {
-      if (this.#main !== undefined)
-        await within(this.#main.end, stopTimeout).catch(() => undefined);
-      if (killMode === 'process') return;
-    }
-    await this.#processes.signal('SIGKILL');
-    await this.#processes.gone(KILL_PATIENCE);
+    await terminate(this.unit, this.#processes, this.#main);
   }
 
   #complain(error: unknown): void {
     this.#host.log.write('kiln', `${this.unit.name}: ${reasonOf(error)}`);
-  }
-}
-
-/** A main process that ended before its unit was ready. */
-class StartEnded extends KilnError {
-  readonly end: ProcessEnd;
-
-  constructor(message: string, end: ProcessEnd) {
-    super('E_UNIT_FAILED', message, { hint: '`kiln service logs` shows what it said' });
-    this.end = end;
-  }
-}
-
-function resultOfStart(error: unknown): UnitResult {
-  if (error instanceof StartEnded && error.end.signal !== null) return 'signal';
-  const code = error instanceof KilnError ? error.code : '';
-  if (code === 'E_UNIT_LIMIT') return 'start-limit-hit';
-  return code === 'E_UNIT_TIMEOUT' ? 'timeout' : 'exit-code';
-}
-
-function reasonOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
-}
-
-/** The outcome of `work`, or E_UNIT_TIMEOUT after so many milliseconds. */
-async function within<Result>(work: Promise<Result>, milliseconds: number): Promise<Result> {
-  if (milliseconds === Number.POSITIVE_INFINITY) return await work;
-  let timer: NodeJS.Timeout | undefined;
-  const over = new Promise<never>((_, reject) => {
-    timer = setTimeout(
-      () => reject(new KilnError('E_UNIT_TIMEOUT', `out of time after ${milliseconds / 1000} s`)),
-      milliseconds,
-    );
-  });
-  // What comes after the time is over is nobody's any more.
-  work.catch(() => undefined);
-  try {
-    return await Promise.race([work, over]);
-  } finally {
-    clearTimeout(timer);
   }
 }

@@ -1,7 +1,7 @@
 import type { Socket } from 'node:net';
 import type { ReadStream } from 'node:tty';
 import { Command } from 'commander';
-import type { ExecuteAnswer, ExecuteRequest } from '../../service/execute.ts';
+import type { ExecuteAnswer, ExecuteControl, ExecuteRequest } from '../../service/execute.ts';
 import { encodeFrame, FRAME, onFrames, sendMessage } from '../../service/frames.ts';
 import { readService } from '../../service/store.ts';
 import { connectSupervisor, unwired } from '../../service/supervisor-client.ts';
@@ -129,9 +129,10 @@ function windowSize(): { rows: number; columns: number } {
 /** Forwards signals and window sizes; returns what ends that and gives the terminal back. */
 function forward(socket: Socket, tty: boolean): () => void {
   const signals = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT'] as const;
-  const send = (signal: NodeJS.Signals) => sendMessage(socket, { signal }, FRAME.control);
+  const tell = (control: ExecuteControl) => sendMessage(socket, control, FRAME.control);
+  const send = (signal: NodeJS.Signals) => tell({ signal });
   for (const signal of signals) process.on(signal, send);
-  const resized = () => sendMessage(socket, windowSize(), FRAME.control);
+  const resized = () => tell(windowSize());
   const terminal = tty ? (process.stdin as ReadStream) : undefined;
   if (terminal !== undefined) {
     terminal.setRawMode(true);

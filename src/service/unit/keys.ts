@@ -11,15 +11,15 @@ export const HONOURED: ReadonlySet<string> = new Set(
   ConditionFileIsExecutable ConditionDirectoryNotEmpty
   AssertPathExists AssertPathIsDirectory AssertPathIsSymbolicLink AssertFileNotEmpty
   AssertFileIsExecutable AssertDirectoryNotEmpty
-  Type ExitType RemainAfterExit PIDFile NotifyAccess GuessMainPID
+  Type RemainAfterExit PIDFile NotifyAccess GuessMainPID
   ExecCondition ExecStartPre ExecStart ExecStartPost ExecReload ExecStop ExecStopPost
   Restart RestartSec SuccessExitStatus RestartPreventExitStatus RestartForceExitStatus
   TimeoutSec TimeoutStartSec TimeoutStopSec
-  User Group Environment EnvironmentFile PassEnvironment UnsetEnvironment UMask WorkingDirectory
+  User Group Environment EnvironmentFile UnsetEnvironment UMask WorkingDirectory
   RuntimeDirectory RuntimeDirectoryMode StateDirectory StateDirectoryMode CacheDirectory
   CacheDirectoryMode LogsDirectory LogsDirectoryMode ConfigurationDirectory ConfigurationDirectoryMode
   CapabilityBoundingSet AmbientCapabilities
-  KillMode KillSignal SendSIGKILL SendSIGHUP FinalKillSignal RestartKillSignal ReloadSignal
+  KillMode KillSignal SendSIGKILL SendSIGHUP ReloadSignal
   StandardOutput StandardError StandardInput SyslogIdentifier
   LimitCPU LimitFSIZE LimitDATA LimitSTACK LimitCORE LimitRSS LimitNOFILE LimitAS LimitNPROC
   LimitMEMLOCK LimitLOCKS LimitSIGPENDING LimitMSGQUEUE LimitNICE LimitRTPRIO LimitRTTIME`
@@ -48,7 +48,7 @@ export const GIVEN: ReadonlySet<string> = new Set(
 
 /** Known to systemd; kiln does not do it, and says so. */
 export const UNSUPPORTED: ReadonlySet<string> = new Set(
-  `BusName Sockets USBFunctionDescriptors FileDescriptorStoreMax FileDescriptorStorePreserve
+  `ExitType PassEnvironment FinalKillSignal RestartKillSignal BusName Sockets USBFunctionDescriptors FileDescriptorStoreMax FileDescriptorStorePreserve
   WatchdogSec WatchdogSignal RuntimeMaxSec RuntimeRandomizedExtraSec RestartMode RestartSteps
   RestartMaxDelaySec StartLimitAction FailureAction SuccessAction RebootArgument JobTimeoutSec
   TimeoutAbortSec TimeoutStartFailureMode TimeoutStopFailureMode OnFailureJobMode OpenFile

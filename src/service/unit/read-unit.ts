@@ -1,21 +1,15 @@
-import { constants } from 'node:os';
 import { parseAssignments } from './environment.ts';
 import { type ExecCommand, parseExecLine } from './exec-line.ts';
-import { GIVEN, HONOURED, UNSUPPORTED } from './keys.ts';
+import { readConditions } from './read-conditions.ts';
+import { readDirectories } from './read-directories.ts';
 import { parseResourceLimit, RESOURCE_NAMES } from './resource-limits.ts';
-import type {
-  ExecPhase,
-  ExitStatusSet,
-  RestartPolicy,
-  ServiceType,
-  ServiceUnit,
-  UnitCondition,
-  UnitDirectory,
-} from './service-unit.ts';
+import type { ExecPhase, RestartPolicy, ServiceType, ServiceUnit } from './service-unit.ts';
 import { SettingList } from './setting-list.ts';
 import { expandSpecifiers, type SpecifierContext } from './specifiers.ts';
 import { parseTimeSpan } from './time-span.ts';
+import { undoneSettings } from './undone-settings.ts';
 import type { UnitSetting } from './unit-file.ts';
+import { exitStatusSet, optionalPath, signalOf, withoutPrefix } from './values.ts';
 import { plainWords } from './words.ts';
 
 /** systemd's defaults (systemd-system.conf(5)), milliseconds. */
@@ -37,14 +31,6 @@ const PHASES: readonly (readonly [ExecPhase, string])[] = [
   ['stop', 'ExecStop'],
   ['stopPost', 'ExecStopPost'],
 ];
-
-const DIRECTORY_KINDS = [
-  { key: 'RuntimeDirectory', base: '/run', variable: 'RUNTIME_DIRECTORY' },
-  { key: 'StateDirectory', base: '/var/lib', variable: 'STATE_DIRECTORY' },
-  { key: 'CacheDirectory', base: '/var/cache', variable: 'CACHE_DIRECTORY' },
-  { key: 'LogsDirectory', base: '/var/log', variable: 'LOGS_DIRECTORY' },
-  { key: 'ConfigurationDirectory', base: '/etc', variable: 'CONFIGURATION_DIRECTORY' },
-] as const;
 
 /**
  * Understands the settings of a service unit. What it asks for and kiln does not do is in
@@ -73,7 +59,7 @@ class Reader {
   }
 
   read(files: readonly string[]): ServiceUnit {
-    this.#nameUnknown();
+    this.#warnings.push(...undoneSettings(this.#settings));
     const service = this.#service;
     const commands = this.#commands();
     const type = this.#type(commands.start.length);
@@ -94,7 +80,7 @@ class Reader {
       unsetEnvironment: service.all('UnsetEnvironment').flatMap(plainWords),
       workingDirectory: this.#workingDirectory(),
       umask: Number.parseInt(service.last('UMask') ?? '0022', 8) & 0o777,
-      directories: this.#directories(),
+      directories: readDirectories(service, (text) => this.#expand(text)),
       limits: this.#limits(),
       boundingSet: this.#boundingSet(),
       ambient: service.all('AmbientCapabilities').flatMap(plainWords).map(withoutPrefix),
@@ -119,7 +105,7 @@ class Reader {
       sendKill: service.boolean('SendSIGKILL', true),
       sendHangup: service.boolean('SendSIGHUP', false),
       discardOutput: service.last('StandardOutput') === 'null',
-      conditions: this.#conditions(),
+      conditions: readConditions(this.#unit, (text) => this.#expand(text), this.#warnings),
       after: this.#unit.all('After').flatMap(plainWords),
       before: this.#unit.all('Before').flatMap(plainWords),
       requires: this.#unit.all('Requires', 'BindsTo', 'Requisite').flatMap(plainWords),
@@ -136,22 +122,6 @@ class Reader {
   #text(key: string): string | undefined {
     const value = this.#service.last(key);
     return value === undefined ? undefined : this.#expand(value);
-  }
-
-  /** Keys that are obeyed, given or unsupported say so; others are somebody's mistake. */
-  #nameUnknown(): void {
-    const unsupported = new Set<string>();
-    for (const { section, key, value, file, line } of this.#settings) {
-      if (section.startsWith('X-') || key.startsWith('X-')) continue;
-      if (!['Unit', 'Service', 'Install'].includes(section)) {
-        this.#warnings.push(`${file}:${line}: section [${section}] means nothing for a service`);
-      } else if (UNSUPPORTED.has(key)) {
-        if (value !== '') unsupported.add(key);
-      } else if (!HONOURED.has(key) && !GIVEN.has(key)) {
-        this.#warnings.push(`${file}:${line}: unknown setting ${key}=`);
-      }
-    }
-    if (unsupported.size > 0) this.#warnings.push(`not done: ${[...unsupported].join('=, ')}=`);
   }
 
   #commands(): Record<ExecPhase, ExecCommand[]> {
@@ -212,19 +182,6 @@ class Reader {
     return { path: path === '~' ? this.#context.user.home : path, optional };
   }
 
-  #directories(): UnitDirectory[] {
-    return DIRECTORY_KINDS.flatMap(({ key, base, variable }) => {
-      const mode = Number.parseInt(this.#service.last(`${key}Mode`) ?? '0755', 8) & 0o7777;
-      const rootOwned = key === 'ConfigurationDirectory';
-      return this.#service
-        .all(key)
-        .flatMap((value) => plainWords(this.#expand(value)))
-        .map((word) => word.split(':')[0] ?? '')
-        .filter((path) => /^[^/]/.test(path) && !path.split('/').includes('..'))
-        .map((path) => ({ path: `${base}/${path}`, mode, variable, rootOwned }));
-    });
-  }
-
   #limits(): ServiceUnit['limits'] {
     return RESOURCE_NAMES.flatMap((name) => {
       const value = this.#service.last(`Limit${name}`);
@@ -267,46 +224,4 @@ class Reader {
     if (found === undefined) this.#warnings.push(`${key}=${value} is no signal`);
     return found ?? fallback;
   }
-
-  #conditions(): UnitCondition[] {
-    const kinds = ['PathExists', 'PathIsDirectory', 'PathIsSymbolicLink'];
-    kinds.push('FileNotEmpty', 'FileIsExecutable', 'DirectoryNotEmpty');
-    return ['Condition', 'Assert'].flatMap((prefix) =>
-      kinds.flatMap((kind) =>
-        this.#unit.all(`${prefix}${kind}`).map((value): UnitCondition => {
-          const [, marks = '', path = ''] = /^([|!]*)\s*(.*)$/.exec(this.#expand(value)) ?? [];
-          if (marks.includes('|')) {
-            this.#warnings.push(`${prefix}${kind}=${value}: | is not done, all must hold`);
-          }
-          const negated = marks.includes('!');
-          return { kind, path, negated, assertion: prefix === 'Assert' };
-        }),
-      ),
-    );
-  }
-}
-
-function optionalPath(value: string): { path: string; optional: boolean } {
-  return value.startsWith('-')
-    ? { path: value.slice(1), optional: true }
-    : { path: value, optional: false };
-}
-
-function withoutPrefix(capability: string): string {
-  return capability.toUpperCase().replace(/^CAP_/, '');
-}
-
-function signalOf(text: string): NodeJS.Signals | undefined {
-  const signals: Readonly<Record<string, number>> = constants.signals;
-  const name = /^\d+$/.test(text)
-    ? Object.keys(signals).find((key) => signals[key] === Number(text))
-    : `SIG${text.toUpperCase().replace(/^SIG/, '')}`;
-  return name !== undefined && name in signals ? (name as NodeJS.Signals) : undefined;
-}
-
-function exitStatusSet(values: readonly string[]): ExitStatusSet {
-  const words = values.flatMap(plainWords);
-  return new Set(
-    words.map((word) => (/^\d+$/.test(word) ? Number(word) : (signalOf(word) ?? word))),
-  );
 }

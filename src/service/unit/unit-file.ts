@@ -9,7 +9,7 @@ export interface UnitSetting {
 }
 
 /** What could not be read of a unit file. */
-export interface UnitComplaint {
+interface UnitComplaint {
   readonly file: string;
   readonly line: number;
   readonly message: string;
