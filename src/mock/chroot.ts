@@ -107,6 +107,9 @@ async function fromRecipe(paths: StatePaths, request: ChrootRequest): Promise<Ch
     throw configError(`${name} is a recipe of kiln's: there are no options to change in it`);
   }
   const recipe = await readRecipe(paths, named.path);
+  if (request.arch !== undefined && request.arch !== recipe.arch) {
+    throw configError(`${name} is for ${recipe.arch}, not for ${request.arch} (--arch)`);
+  }
   const root = uniqueext === undefined ? recipe.name : `${recipe.name}-${uniqueext}`;
   return {
     config: basename(named.path, '.yaml'),

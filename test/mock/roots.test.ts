@@ -263,6 +263,14 @@ test.serial('--clean and --scrub remove it; --init makes it anew', async (t) => 
     t.deepEqual(await readdir(state.engine.paths.roots), []);
   }
   t.is((await state.mock(['--orphanskill'])).exitCode, 0);
+  await inRoot(t, 'true', '--uniqueext', 'old');
+  const gc = async (age: string) => {
+    const { stdout } = await state.kiln(['gc', '--json', '--max-age', age]);
+    return (JSON.parse(String(stdout)) as { roots: string[] }).roots;
+  };
+  t.deepEqual(await gc('1h'), []);
+  await sleep(1100);
+  t.deepEqual(await gc('1s'), ['demo-x86_64-old']);
 });
 
 test.serial('configurations are listed and shown, and what there is not is said', async (t) => {

@@ -27,7 +27,7 @@ const WITHOUT_EFFECT = new Set(
   enablegroups exactarch plugins strict bugtracker_url distroverpkg metadata_timer_sync
   mirrorlist_expire http_caching clean_requirements_on_remove installonly_limit installonlypkgs
   tsflags diskspacecheck history_record color color_list_installed_older group_package_types
-  persistdir varsdir log_size log_rotate sslverify`.split(/\s+/),
+  system_cachedir persistdir varsdir log_size log_rotate sslverify`.split(/\s+/),
 );
 
 /** Options that are read below. */
