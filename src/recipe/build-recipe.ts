@@ -190,7 +190,6 @@ export type BuildRecipe = z.output<typeof scriptRecipeSchema>;
 /** What an author writes, with scripts as steps. */
 export type BuildRecipeInput = z.input<typeof buildRecipeSchema>;
 export type RecipeSource = BuildRecipe['sources'][number];
-export type RecipeSandbox = BuildRecipe['sandbox'];
 
 /** One step in the form that needs no telling apart. */
 export interface RecipeStep {

@@ -10,7 +10,7 @@ const ENDINGS = ['.ts', '.mts', '.js', '.mjs', '.yaml', '.yml'] as const;
 const SCRIPT = /\.m?[tj]s$/;
 
 /** Is this file name one of a recipe, and not of a source package or a spec? */
-export function isRecipeName(name: string): boolean {
+function isRecipeName(name: string): boolean {
   return ENDINGS.some((ending) => name.endsWith(ending));
 }
 

@@ -20,7 +20,7 @@ import type { BoxShell } from './script-protocol.ts';
 import type { ReadySource } from './sources.ts';
 
 /** Where sources lie in the box. */
-export const SOURCES = '/sources';
+const SOURCES = '/sources';
 
 /** Prints the path of the shell that steps are for: `command -v` of some shells has no path. */
 const FIND_SHELL = `IFS=:; for name in bash sh; do for directory in $PATH; do

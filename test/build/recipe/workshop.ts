@@ -8,7 +8,7 @@ import { type BusyboxState, busyboxState, IMAGE } from '../../support/busybox-st
 export const BUSYBOX = IMAGE.slice(0, 12);
 
 /** How a build went. */
-export interface BuildOutcome {
+interface BuildOutcome {
   readonly exitCode: number | undefined;
   readonly stdout: string;
   readonly stderr: string;
