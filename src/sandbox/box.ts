@@ -20,6 +20,7 @@ import { allocateRange, type IdRange, releaseRange } from './id-range.ts';
 import { type BoxLabels, planLabels, releaseLabels } from './labels/labels.ts';
 import { labelFile } from './labels/relabel.ts';
 import type { LabelRequest } from './labels/request.ts';
+import { lowerOwnRange } from './labels/runner.ts';
 import { ensureStoreContext } from './labels/store.ts';
 import type { LandlockWall } from './protocol.ts';
 import { ensureSkeleton } from './skeleton.ts';
@@ -208,6 +209,7 @@ export class Box {
   ): Promise<Box> {
     using _ = span('connect to the init');
     const { directory, record, lock } = started;
+    lowerOwnRange();
     const channel = await openChannel(boxFiles.socket(directory));
     return new Box(paths, directory, record, channel, lock, connect);
   }
