@@ -1,6 +1,7 @@
 import { closeSync, constants, fstatSync } from 'node:fs';
 import { Budget } from '../artifacts/budget.ts';
 import { type Collection, collectArtifacts } from '../artifacts/collect.ts';
+import type { Artifact } from '../artifacts/manifest.ts';
 import { listDirectory } from '../artifacts/source.ts';
 import { KilnError } from '../errors.ts';
 import { openInTree } from '../image/tree/path.ts';
@@ -41,11 +42,6 @@ export async function collectPackages(run: BuildRun, box: BuildBox): Promise<Col
   try {
     const folders = [`${box.topDirectory}/RPMS`, `${box.topDirectory}/SRPMS`];
     const found = await findPackages(rootFd, folders, run);
-    if (found.length > MAX_PACKAGES) {
-      throw new KilnError('E_BUILD_OUTPUT', `it made ${found.length} packages`, {
-        hint: `${MAX_PACKAGES} are the most that kiln takes`,
-      });
-    }
     const collection = await collectArtifacts({
       rootFd,
       patterns: folders
@@ -57,7 +53,8 @@ export async function collectPackages(run: BuildRun, box: BuildBox): Promise<Col
       signal,
       onWarning: warn,
     });
-    const built = found.map((entry) => describe(entry, collection));
+    const artifacts = new Map(collection.artifacts.map((artifact) => [artifact.path, artifact]));
+    const built = found.map((entry) => describe(entry, artifacts.get(entry.file)));
     return {
       packages: built.filter(({ isSource }) => !isSource).sort(byFile),
       sourcePackage: built.find(({ isSource }) => isSource),
@@ -87,6 +84,11 @@ async function findPackages(
         if (!file.endsWith('.rpm') || !isFile(fd, name, folder)) continue;
         files.push({ folder, file, path: `/proc/self/fd/${fd}/${file}` });
       }
+    }
+    if (files.length > MAX_PACKAGES) {
+      throw new KilnError('E_BUILD_OUTPUT', `the build made ${files.length} packages`, {
+        hint: `${MAX_PACKAGES} are the most that kiln takes`,
+      });
     }
     const found: Found[] = [];
     const paths = files.map(({ path }) => path);
@@ -119,10 +121,9 @@ function notAPackage(name: string, cause: Error): KilnError {
   });
 }
 
-function describe({ file, identity }: Found, collection: Collection): BuiltPackage {
+function describe({ file, identity }: Found, artifact: Artifact | undefined): BuiltPackage {
   const { name, epoch, version, release, arch, isSource } = identity;
   const { summary, license, vendor, url } = identity;
-  const artifact = collection.artifacts.find(({ path }) => path === file);
   const evr = `${epoch === null || epoch === 0 ? '' : `${epoch}:`}${version}-${release}`;
   return {
     file,

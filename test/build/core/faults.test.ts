@@ -1,0 +1,197 @@
+import { mkdir, readdir, readFile, stat, utimes, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import test from 'ava';
+import { execa } from 'execa';
+import { buildPackage } from '../../../src/build/build.ts';
+import { thinOut } from '../../../src/build/cache-tree.ts';
+import { resumeBuild } from '../../../src/build/resume.ts';
+import { sweepBoxes } from '../../../src/sandbox/sweep.ts';
+import { PATIENCE } from '../../support/busybox-state.ts';
+import {
+  type BuildState,
+  buildState,
+  leftovers,
+  resultFile,
+  sourcePackage,
+} from './build-state.ts';
+
+const MAIN = join(import.meta.dirname, '../../../src/cli/main.ts');
+const MINUTE = 60_000;
+
+let state: BuildState;
+
+test.before(async (t) => {
+  t.timeout(300_000);
+  state = await buildState();
+});
+test.after.always(() => state[Symbol.asyncDispose]());
+
+/** kiln as one process, so that a signal reaches it and not its shell wrapper. */
+function kiln(args: readonly string[]) {
+  return execa(process.execPath, [MAIN, ...args], {
+    env: state.images.env,
+    reject: false,
+    stdin: 'ignore',
+    timeout: 4 * MINUTE,
+  });
+}
+
+/** Every part takes a moment, and the layer is made anew, so that each can be hit. */
+const SLOW = {
+  name: 'slow',
+  preamble: 'BuildRequires: tool-a',
+  prep: 'sleep 0.2',
+  build: 'sleep 0.2',
+  install: 'sleep 0.2',
+  check: 'sleep 0.2',
+};
+
+for (const phase of ['image', 'sandbox', 'srpm', 'build', 'collect', 'destroy']) {
+  test.serial(`kill -9 in the phase ${phase}: the next build cleans up and works`, async (t) => {
+    t.timeout(4 * MINUTE * PATIENCE);
+    const path = await sourcePackage(await state.fresh(), SLOW);
+    const resultdir = await state.fresh();
+    const args = ['build', '-q', '-r', state.recipe, '--resultdir', resultdir, path];
+    const victim = kiln(args);
+    await phaseStarted(resultdir, phase);
+    victim.kill('SIGKILL');
+    await victim;
+    const again = await kiln(args);
+    t.is(again.exitCode, 0, again.stderr);
+    const result = JSON.parse(await readFile(join(resultdir, 'result.json'), 'utf8'));
+    t.is(result.build.packages.length, 1);
+    t.deepEqual(
+      (await readdir(resultdir)).filter((name) => name.startsWith('.')),
+      [],
+    );
+    const { paths, connect } = state.images.engine;
+    await sweepBoxes(paths, connect);
+    t.deepEqual(await leftovers(state), []);
+  });
+}
+
+/** Waits until state.log tells that a phase has begun. */
+async function phaseStarted(resultdir: string, phase: string): Promise<void> {
+  for (const end = Date.now() + 2 * MINUTE; Date.now() < end; await sleep(2)) {
+    const log = await readFile(join(resultdir, 'state.log'), 'utf8').catch(() => '');
+    if (log.includes(` - Start: ${phase}\n`)) return;
+  }
+  throw new Error(`the phase ${phase} never began`);
+}
+
+test.serial('a failed build is kept, entered, mended and resumed', async (t) => {
+  t.timeout(2 * MINUTE * PATIENCE);
+  const failed = await state.build(
+    { name: 'broken', prep: 'echo made by prep > prepared', build: 'test -e mended' },
+    { keepSeconds: 300 },
+  );
+  t.is(failed.exitStatus, 1);
+  t.true(failed.kept);
+  const id = failed.box ?? '';
+  const shell = await execa(process.execPath, [MAIN, 'shell', id], {
+    env: state.images.env,
+    input: 'id -un; pwd; cat prepared; grep CapBnd /proc/self/status; touch mended',
+    reject: false,
+  });
+  t.is(shell.exitCode, 0, shell.stderr);
+  t.deepEqual(shell.stdout.split('\n'), [
+    'build',
+    '/builddir/build/BUILD/broken-1-build',
+    'made by prep',
+    'CapBnd:\t0000000000000000',
+  ]);
+  const resultDirectory = await state.fresh();
+  const resumed = await resumeBuild(state.images.engine, id, { resultDirectory });
+  t.is(resumed.exitStatus, 0, resumed.failure?.stack);
+  t.is(resumed.packages.length, 1);
+  t.notRegex(await resultFile(resumed, 'build.log'), /Executing\(%prep\)/);
+  t.deepEqual(await leftovers(state), []);
+  const gone = await t.throwsAsync(resumeBuild(state.images.engine, id, {}));
+  t.is((gone as { code?: string }).code, 'E_NO_BOX');
+});
+
+test.serial('a build that goes well is not kept', async (t) => {
+  const report = await state.build({ name: 'fine' }, { keepSeconds: 300 });
+  t.is(report.exitStatus, 0, report.failure?.stack);
+  t.false(report.kept);
+  t.deepEqual(await leftovers(state), []);
+});
+
+test.serial('a cache is found again by the same caller, and by nobody else', async (t) => {
+  const parts = {
+    name: 'cached',
+    build:
+      'cat ~/.cache/thing/count || echo none; echo x >> ~/.cache/thing/count; touch ~/.cache/own',
+  };
+  const caches = [{ name: 'thing', bytes: 2 ** 20 }];
+  const seen = async (caller: { uid: number; gid: number }) => {
+    const report = await state.build(parts, { caches, caller });
+    t.is(report.exitStatus, 0, report.failure?.stack);
+    const log = await resultFile(report, 'build.log');
+    return log.split('\n').filter((line) => line === 'x' || line === 'none');
+  };
+  t.deepEqual(await seen({ uid: 0, gid: 0 }), ['none']);
+  t.deepEqual(await seen({ uid: 0, gid: 0 }), ['x']);
+  t.deepEqual(await seen({ uid: 1234, gid: 1234 }), ['none']);
+});
+
+test.serial('a cache is brought back to its size', async (t) => {
+  const caches = [{ name: 'small', bytes: 2 ** 20 }];
+  const report = await state.build(
+    {
+      name: 'filler',
+      build:
+        'cd ~/.cache/small; for i in $(seq 30); do dd if=/dev/zero of=$i bs=100k count=1 2>/dev/null; done',
+    },
+    { caches },
+  );
+  t.is(report.exitStatus, 0, report.failure?.stack);
+  const folder = join(state.images.engine.paths.cache, 'builds', '0', 'small');
+  const { stdout } = await execa('du', ['-s', '--block-size=1', folder]);
+  t.true(Number(stdout.split('\t')[0]) <= 2 ** 20 + 4096, stdout);
+});
+
+test('what was used longest ago goes first, and no link is followed', async (t) => {
+  const cache = await state.fresh();
+  const outside = join(await state.fresh(), 'outside');
+  await writeFile(outside, Buffer.alloc(50_000));
+  await mkdir(join(cache, 'sub'));
+  for (const [name, age] of [
+    ['old', 300],
+    ['sub/older', 500],
+    ['new', 10],
+  ] as const) {
+    const path = join(cache, name);
+    await writeFile(path, Buffer.alloc(8192, name));
+    const time = Date.now() / 1000 - age;
+    await utimes(path, time, time);
+  }
+  await execa('ln', ['-s', outside, join(cache, 'link')]);
+  await execa('ln', ['-s', '..', join(cache, 'sub', 'up')]);
+  await thinOut(cache, 16_384);
+  t.deepEqual((await readdir(cache)).filter((name) => name !== 'link').sort(), [
+    'new',
+    'old',
+    'sub',
+  ]);
+  await thinOut(cache, 8192);
+  t.true((await readdir(cache)).includes('new'));
+  t.false((await readdir(cache)).includes('old'));
+  t.is((await stat(outside)).size, 50_000);
+});
+
+test.serial('two builds of one result directory do not mix halves', async (t) => {
+  t.timeout(2 * MINUTE * PATIENCE);
+  const resultDirectory = await state.fresh();
+  const path = await sourcePackage(await state.fresh(), { name: 'twice' });
+  const reports = await Promise.all(
+    [1, 2].map(async () =>
+      buildPackage(state.images.engine, await state.request(path, { resultDirectory })),
+    ),
+  );
+  for (const report of reports) t.is(report.exitStatus, 0, report.failure?.stack);
+  const rpms = (await readdir(resultDirectory)).filter((name) => name.endsWith('.rpm'));
+  t.is(rpms.length, 2);
+  for (const name of rpms) await execa('rpm', ['-K', '--nosignature', join(resultDirectory, name)]);
+});
