@@ -1,4 +1,5 @@
-import type { SandboxProcess } from '../sandbox/process.ts';
+import { canRelayTo } from '../kernel/relay.ts';
+import type { RelayedOutput, SandboxProcess } from '../sandbox/process.ts';
 
 /** What forwards to a command until it is detached. */
 export interface Attachment {
@@ -9,6 +10,14 @@ export interface Attachment {
 const TWICE = 3000;
 
 const FORWARDED = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT', 'SIGUSR1', 'SIGUSR2'] as const;
+
+/** Which of kiln's own outputs need not pass through it: pipes and files. */
+export function relayableOutput(): RelayedOutput {
+  return {
+    ...(canRelayTo(1) ? { stdout: 1 } : {}),
+    ...(canRelayTo(2) ? { stderr: 2 } : {}),
+  };
+}
 
 /**
  * Connects kiln's own stdin, stdout and stderr to a command's, and forwards signals to it. A second

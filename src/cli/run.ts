@@ -3,7 +3,7 @@ import { describeRefusal } from '../run/refusal.ts';
 import { resultOfFailure, resultOfRun } from '../run/result.ts';
 import { type RunHooks, type RunReport, run } from '../run/run.ts';
 import { Timeline } from '../run/timeline.ts';
-import { type Attachment, attach, attachTerminal } from './attach.ts';
+import { type Attachment, attach, attachTerminal, relayableOutput } from './attach.ts';
 import { replaceParked } from './background.ts';
 import { openEngine } from './engine.ts';
 import { printError } from './errors.ts';
@@ -79,7 +79,7 @@ export async function runCommand(
     }
     const hooks: RunHooks = {
       signal: interruption.signal,
-      ...(terminal === undefined ? {} : { terminal }),
+      ...(terminal === undefined ? { relay: relayableOutput() } : { terminal }),
       entered: (id) => {
         box = id;
       },

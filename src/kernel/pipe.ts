@@ -24,7 +24,12 @@ export function createPipe(owner: number): Pipe {
   const pair = new Int32Array(2);
   checked('pipe2', pipe2(pair, O_CLOEXEC));
   const [read, write] = [pair[0] as number, pair[1] as number];
-  fcntl(write, F_SETPIPE_SZ, 'int', PIPE_BYTES); // refused over the user's limit: then 64 KiB
+  growPipe(write);
   fchownSync(write, owner, owner);
   return { read, write };
+}
+
+/** Gives a pipe room for 1 MiB; over the user's limit it keeps what it has, 64 KiB at first. */
+export function growPipe(fd: number): void {
+  fcntl(fd, F_SETPIPE_SZ, 'int', PIPE_BYTES);
 }

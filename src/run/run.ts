@@ -8,7 +8,7 @@ import type { CgroupUsage } from '../kernel/cgroup-usage.ts';
 import type { BoxFacts, CommandFacts } from '../sandbox/facts.ts';
 import { type Engine, openSandbox } from '../sandbox/open.ts';
 import { commandPolicy } from '../sandbox/policy.ts';
-import type { SandboxProcess } from '../sandbox/process.ts';
+import type { RelayedOutput, SandboxProcess } from '../sandbox/process.ts';
 import type { RefusedCall } from '../sandbox/protocol.ts';
 import type { Sandbox } from '../sandbox/sandbox.ts';
 import { sandboxSpecification } from '../sandbox/specification.ts';
@@ -32,6 +32,8 @@ export interface RunHooks {
   /** Something the caller should know that stops nothing. */
   readonly warning: (warning: ArtifactWarning) => void;
   readonly terminal?: { readonly rows: number; readonly columns: number };
+  /** Descriptors that output goes to without being read on the way: for pipes and files. */
+  readonly relay?: RelayedOutput;
 }
 
 /** Which limit ended the command or got in its way. */
@@ -96,6 +98,7 @@ export async function run(
         env,
         workdir,
         ...(hooks.terminal === undefined ? {} : { terminal: hooks.terminal }),
+        ...(hooks.relay === undefined ? {} : { relay: hooks.relay }),
       }),
     );
     const kill = () => void sandbox.killAll().catch(() => undefined);

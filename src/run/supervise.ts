@@ -64,8 +64,10 @@ function watchOutput(
   const alive = () => void timer.refresh();
   const streams: readonly Readable[] = [command.stdout, command.stderr];
   for (const stream of streams) stream.on('data', alive);
+  command.on('relayed', alive);
   return () => {
     clearTimeout(timer);
     for (const stream of streams) stream.off('data', alive);
+    command.off('relayed', alive);
   };
 }

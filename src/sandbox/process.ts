@@ -3,6 +3,8 @@ import { Socket } from 'node:net';
 import { constants } from 'node:os';
 import { Readable, type Writable } from 'node:stream';
 import { ReadStream } from 'node:tty';
+import { KilnError } from '../errors.ts';
+import { relay } from '../kernel/relay.ts';
 import type { Channel } from './channel.ts';
 import type { CommandFacts } from './facts.ts';
 import { type Answer, encodeSignal, encodeWindowSize, type RefusedCall } from './protocol.ts';
@@ -25,6 +27,12 @@ export interface CommandUsage {
   readonly peakRssBytes: number;
 }
 
+/** Descriptors of the caller's that output goes to without being read on the way. */
+export interface RelayedOutput {
+  readonly stdout?: number;
+  readonly stderr?: number;
+}
+
 /** The host's ends of a command's stdio: three pipes, or the master of its terminal. */
 export type HostStdio =
   | { readonly stdin: number; readonly stdout: number; readonly stderr: number }
@@ -40,6 +48,8 @@ interface SandboxProcessEvents {
   /** The command has ended and all its output has been read. */
   close: [code: number | null, signal: NodeJS.Signals | null];
   error: [error: Error];
+  /** Output has been passed on that is not read here; see {@link RelayedOutput}. */
+  relayed: [];
 }
 
 /**
@@ -49,7 +59,7 @@ interface SandboxProcessEvents {
 export class SandboxProcess extends EventEmitter<SandboxProcessEvents> {
   readonly pid: number;
   readonly stdin: Writable;
-  /** With a terminal, everything the command writes. */
+  /** With a terminal, everything the command writes. Empty where it is relayed. */
   readonly stdout: Readable;
   /** Empty with a terminal. */
   readonly stderr: Readable;
@@ -78,6 +88,7 @@ export class SandboxProcess extends EventEmitter<SandboxProcessEvents> {
     argv: readonly string[],
     stdio: HostStdio,
     facts: CommandFacts,
+    relayed: RelayedOutput,
     ended: Promise<ExitedAnswer>,
   ) {
     super();
@@ -98,12 +109,9 @@ export class SandboxProcess extends EventEmitter<SandboxProcessEvents> {
       this.stdin = new Socket({ fd: stdio.stdin, readable: false, writable: true });
       // The command need not read what it is given.
       this.stdin.on('error', () => this.stdin.destroy());
-      this.stdout = this.#counted(
-        new Socket({ fd: stdio.stdout, readable: true, writable: false }),
-      );
-      this.stderr = this.#counted(
-        new Socket({ fd: stdio.stderr, readable: true, writable: false }),
-      );
+      this.stdout = this.#output(stdio.stdout, relayed.stdout);
+      this.stderr = this.#output(stdio.stderr, relayed.stderr);
+      this.#relay(stdio, relayed);
     }
     this.stdio = [this.stdin, this.stdout, this.stderr];
     // In a later turn: a command may have ended before whoever started it could listen.
@@ -136,6 +144,26 @@ export class SandboxProcess extends EventEmitter<SandboxProcessEvents> {
   ref(): void {}
   unref(): void {
     this.#channel.unref();
+  }
+
+  #output(fd: number, relayedTo: number | undefined): Readable {
+    if (relayedTo !== undefined) return Readable.from([]);
+    return this.#counted(new Socket({ fd, readable: true, writable: false }));
+  }
+
+  #relay(from: { readonly stdout: number; readonly stderr: number }, to: RelayedOutput): void {
+    const lanes = (['stdout', 'stderr'] as const).flatMap((name) => {
+      const target = to[name];
+      return target === undefined ? [] : [{ from: from[name], to: target }];
+    });
+    if (lanes.length === 0) return;
+    this.#openStreams++;
+    const end = (cause?: unknown) => {
+      this.#openStreams--;
+      if (cause !== undefined) this.emit('error', outputFailed(cause));
+      this.#closeWhenDone();
+    };
+    relay(lanes, () => this.emit('relayed')).then(() => end(), end);
   }
 
   #counted<Stream extends Readable>(stream: Stream): Stream {
@@ -178,4 +206,11 @@ export class SandboxProcess extends EventEmitter<SandboxProcessEvents> {
       this.emit('close', this.exitCode, this.signalCode);
     }
   }
+}
+
+function outputFailed(cause: unknown): KilnError {
+  return new KilnError('E_OUTPUT', 'the command’s output cannot be passed on', {
+    cause,
+    hint: 'is the disk full that it is redirected to?',
+  });
 }

@@ -13,7 +13,7 @@ import { type BindOwners, planFilesystem } from './filesystem.ts';
 import { labelOperation, relabelSources } from './labels/sources.ts';
 import { landlockWalls } from './landlock.ts';
 import { allowedMissing, layerMissing, requireLayer } from './layers.ts';
-import { type HostStdio, SandboxProcess } from './process.ts';
+import { type HostStdio, type RelayedOutput, SandboxProcess } from './process.ts';
 import {
   type Answer,
   encodeExec,
@@ -32,6 +32,8 @@ export interface SpawnOptions {
   readonly workdir?: string;
   /** A terminal of the box instead of three pipes. */
   readonly terminal?: { readonly rows: number; readonly columns: number };
+  /** Where output goes without being read on the way; the command's streams are empty then. */
+  readonly relay?: RelayedOutput;
   readonly limits?: readonly ResourceLimit[];
   readonly umask?: number;
 }
@@ -158,7 +160,16 @@ export class Sandbox implements AsyncDisposable {
         labels: this.#box.record.labels,
       });
       const host = stdio.host();
-      return new SandboxProcess(this.#box.channel, id, started.pid, argv, host, facts, ended);
+      return new SandboxProcess(
+        this.#box.channel,
+        id,
+        started.pid,
+        argv,
+        host,
+        facts,
+        options.relay ?? {},
+        ended,
+      );
     } catch (error) {
       stdio.abandon();
       throw error;

@@ -64,6 +64,26 @@ test.serial('stdin, stdout and stderr are apart, binary-safe and whole', async (
   t.is(Buffer.from(result.stderr as unknown as Uint8Array).toString(), 'only-stderr\n');
 });
 
+test.serial('output into files and pipes is whole, and counts against a stall', async (t) => {
+  const kiln = join(import.meta.dirname, '../../bin/kiln');
+  const run = `"${kiln}" run --stall-timeout 2s -r ${IMAGE} -- sh -c`;
+  const file = join(state.paths.root, 'output');
+  // Three seconds of little pauses: none is a stall.
+  const script = 'for i in 1 2 3 4 5 6; do sleep 0.5; echo $i; done; seq 400000; seq 300000 >&2';
+  const both = await execa('sh', ['-c', `${run} '${script}' 2>${file}.err | sha256sum`], {
+    env: state.env,
+  });
+  const expected = await execa('sh', ['-c', '(seq 6; seq 400000) | sha256sum']);
+  t.is(both.stdout, expected.stdout);
+  t.is(await readFile(`${file}.err`, 'utf8'), `${(await execa('seq', ['300000'])).stdout}\n`);
+  const stalled = await execa('sh', ['-c', `${run} 'echo a; sleep 60' >${file}`], {
+    env: state.env,
+    reject: false,
+  });
+  t.is(stalled.exitCode, 124);
+  t.is(await readFile(file, 'utf8'), 'a\n');
+});
+
 test.serial('a reader that goes away ends the command', async (t) => {
   const result = await execa('sh', ['-c', `"$KILN" run -r ${IMAGE} -- yes | head -n 1`], {
     env: { ...state.env, KILN: join(import.meta.dirname, '../../bin/kiln') },
