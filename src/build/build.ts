@@ -59,7 +59,11 @@ async function build(run: BuildRun, progress: Progress): Promise<void> {
     base,
     input,
     binds: caches.binds,
-    env: caches.environment(base.image.manifest.environment),
+    env: {
+      ...caches.environment(base.image.manifest.environment),
+      ...environmentOf(request),
+    },
+    topDirectory: request.surroundings?.topDirectory,
     layer:
       lock === undefined && request.scratch?.fresh !== false
         ? undefined
@@ -82,6 +86,17 @@ async function build(run: BuildRun, progress: Progress): Promise<void> {
   if (request.postinstall === true && progress.collected !== undefined) {
     await checkInstall(run, base, progress.collected.packages);
   }
+}
+
+/** Processors and time zone, as far as the request says something about them. */
+function environmentOf({ surroundings, limits }: BuildRequest): Record<string, string> {
+  const { cpus } = limits ?? {};
+  const processors = surroundings?.processors ?? (cpus && Math.ceil(cpus));
+  return {
+    // A limit on time is nothing that a build can see, and it would start a job for each processor.
+    ...(processors === undefined ? {} : { RPM_BUILD_NCPUS: String(processors) }),
+    ...(surroundings === undefined ? {} : { TZ: surroundings.timeZone }),
+  };
 }
 
 function takeBase(run: BuildRun, lock: Parameters<typeof openLockedBase>[1] | undefined) {

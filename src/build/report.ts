@@ -29,6 +29,7 @@ export type BuildPhase =
   | 'package'
   | 'collect'
   | 'postinstall'
+  | 'verify'
   | 'sign'
   | 'destroy';
 
@@ -78,6 +79,16 @@ export interface BuiltPackage {
   readonly identity: BuiltIdentity;
 }
 
+/** Something that is not the same in two builds of one package. */
+export interface Difference {
+  /** name-version-release.arch */
+  readonly package: string;
+  /** What differs, in words. */
+  readonly what: string;
+  /** The file it is about; without one it is about the package. */
+  readonly path?: string;
+}
+
 /** Everything that comes of a build, however it ended; see {@link buildPackage}. */
 export interface BuildReport {
   /** name, or what the source was called when it could not be read. */
@@ -113,4 +124,6 @@ export interface BuildReport {
   /** All files that were taken out of boxes. */
   readonly artifacts: readonly Artifact[];
   readonly warnings: readonly BuildWarning[];
+  /** What a second build gave that this one did not; only of {@link verifyBuild}. */
+  readonly differences?: readonly Difference[];
 }

@@ -85,12 +85,22 @@ export interface BuildRequest {
   readonly lock?: string;
   /** Install what was built in a fresh box. */
   readonly postinstall?: boolean;
-  /** A key id of gpg, by which finished RPMs are signed on the host. */
-  readonly signKey?: string;
+  /** What a build should not depend on; for {@link verifyBuild} to change. */
+  readonly surroundings?: Surroundings;
   readonly stopAfter?: BuildStop;
   /** Where the box's own files stay; without it they are gone with the box. */
   readonly scratch?: KeptScratch;
   readonly provenance?: ProvenanceOptions;
+}
+
+/** What surrounds a build in its box. */
+export interface Surroundings {
+  /** rpm's %_topdir. */
+  readonly topDirectory: string;
+  /** How many the build is told to use (RPM_BUILD_NCPUS). */
+  readonly processors: number;
+  /** TZ. */
+  readonly timeZone: string;
 }
 
 /** What the provenance in the result directory is to be. */

@@ -40,6 +40,9 @@ export function resultOfBuild(report: BuildReport): Result {
       packages: report.packages.map(packageOf),
       sourcePackage: report.sourcePackage === undefined ? null : packageOf(report.sourcePackage),
       kept: report.kept,
+      ...(report.differences === undefined
+        ? {}
+        : { differences: report.differences.map((difference) => ({ ...difference })) }),
     },
   };
 }

@@ -41,6 +41,7 @@ export interface BuildOptions {
   readonly lock?: string;
   readonly resume?: string;
   readonly postinstall?: boolean;
+  readonly verify?: boolean;
   readonly provenanceKey?: string;
   readonly builderId?: string;
   readonly offline?: boolean;
@@ -127,6 +128,7 @@ export function addBuildOptions(command: Command): Command {
       parseTime,
     ),
     new Option('--lock <file>', 'build in the very image of an earlier build, by its lock.json'),
+    new Option('--verify', 'build twice, in other surroundings, and compare'),
     new Option('--postinstall', 'install what was built in a fresh sandbox'),
     new Option('--resume <id>', 'go on with a build in the sandbox that it was kept in'),
     new Option('--provenance-key <file>', 'sign the provenance with this private key (PEM)'),

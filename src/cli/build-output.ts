@@ -5,6 +5,9 @@ import { imageProgress } from './image-progress.ts';
 /** Parts that are worth a line while they go on; the others are over at once. */
 const TOLD = new Set(['prep', 'compile', 'install', 'check', 'package', 'dynamic-buildrequires']);
 
+/** Differences of two builds that are shown; result.json has them all. */
+const DIFFERENCES = 30;
+
 /** Shows a build on the terminal: its log on stdout, everything of kiln's own on stderr. */
 export class BuildOutput {
   readonly hooks: BuildHooks;
@@ -32,6 +35,10 @@ export class BuildOutput {
       process.stderr.write(`kiln: ${report.name}: failed in ${failedPhase}\n`);
       printError(failure);
     }
+    for (const { package: name, path, what } of report.differences?.slice(0, DIFFERENCES) ?? []) {
+      process.stderr.write(`  | ${[name, path, what].filter(Boolean).join(': ')}\n`);
+    }
+    if (report.differences?.length === 0) process.stderr.write('kiln: both builds are the same\n');
     const made = sourcePackage === undefined ? packages : [sourcePackage, ...packages];
     for (const { file } of made) process.stderr.write(`kiln: ${resultDirectory}/${file}\n`);
     if (report.kept)

@@ -2,6 +2,7 @@ import { Command, Option } from 'commander';
 import { buildPackage } from '../build/build.ts';
 import { resultOfBuild } from '../build/result.ts';
 import { resumeBuild } from '../build/resume.ts';
+import { verifyBuild } from '../build/verify.ts';
 import { addChainOptions, CHAIN_EXAMPLES, type ChainOptions } from './build-chain-options.ts';
 import {
   addBuildOptions,
@@ -71,7 +72,11 @@ async function build(
   const hooks = { ...output.hooks, signal: interruption.signal };
   const report =
     options.resume === undefined
-      ? await buildPackage(engine, buildRequest(source, options, it), hooks)
+      ? await (options.verify === true ? verifyBuild : buildPackage)(
+          engine,
+          buildRequest(source, options, it),
+          hooks,
+        )
       : await resumeBuild(engine, options.resume, resumedRequest(options, it), hooks);
   output.finish(report);
   if (options.json === true) {

@@ -11,10 +11,10 @@ import type { ChainRequest } from './request.ts';
 /** Digest of the options that can change what comes out of a build. */
 export function optionsDigest({ build }: Pick<ChainRequest, 'build'>): string {
   const { defines, with: having, without, nocheck, target, rpmbuildOptions } = build;
-  const { shortCircuit, network, additionalPackages, signKey, hostname } = build;
+  const { shortCircuit, network, additionalPackages, hostname } = build;
   return digestOf([
     ...[defines, having, without, nocheck, target, rpmbuildOptions],
-    ...[shortCircuit, network, additionalPackages, signKey, hostname],
+    ...[shortCircuit, network, additionalPackages, hostname],
   ]);
 }
 

@@ -1,0 +1,93 @@
+import { availableParallelism } from 'node:os';
+import { join } from 'node:path';
+import { KilnError } from '../errors.ts';
+import { openWorkDirectory } from '../image/store/work-directory.ts';
+import { writeResult } from '../result/write.ts';
+import type { Engine } from '../sandbox/open.ts';
+import { buildPackage } from './build.ts';
+import { comparePackages } from './compare.ts';
+import { buildStatus } from './exit-status.ts';
+import { writeProvenance } from './provenance/write.ts';
+import type { BuildHooks, BuildReport } from './report.ts';
+import type { BuildRequest } from './request.ts';
+import { resultOfBuild } from './result.ts';
+import { BUILD_HOME } from './rpmbuild.ts';
+
+/** How the second build's surroundings differ from the first's. */
+const OTHERWISE = {
+  hostname: 'another-host',
+  surroundings: {
+    topDirectory: `${BUILD_HOME}/another/build/directory`,
+    // One processor where there are more, else two.
+    processors: availableParallelism() > 1 ? 1 : 2,
+    timeZone: 'Pacific/Kiritimati',
+  },
+} as const;
+
+/**
+ * Builds a package, then builds it once more in a fresh box of the same image, with another host
+ * name, build directory, time zone, number of processors, and later in time; and compares what the
+ * two made. The result directory is the first build's. If they differ, that is the report's failure
+ * (E_BUILD_DIFFERS); its `differences` are set whenever both were built.
+ */
+export async function verifyBuild(
+  engine: Engine,
+  request: BuildRequest,
+  hooks: BuildHooks = {},
+): Promise<BuildReport> {
+  const first = await buildPackage(engine, request, hooks);
+  if (first.failure !== undefined || request.stopAfter !== undefined) return first;
+  let report: BuildReport;
+  try {
+    report = await buildAgain(engine, first, hooks);
+    await writeResult(request.resultDirectory, resultOfBuild(report), request.caller);
+    await writeProvenance(engine, report);
+  } catch (error) {
+    if (!(error instanceof KilnError)) throw error;
+    report = failed(first, error);
+  }
+  return report;
+}
+
+async function buildAgain(
+  engine: Engine,
+  first: BuildReport,
+  hooks: BuildHooks,
+): Promise<BuildReport> {
+  const { request, resultDirectory } = first;
+  await using work = await openWorkDirectory(engine.paths);
+  const { keepSeconds: _keep, provenance: _provenance, ...same } = request;
+  const second = await buildPackage(
+    engine,
+    {
+      ...same,
+      ...OTHERWISE,
+      // A base that is known by its id only has no lock; it is the same one by its id.
+      ...(first.warnings.some(({ code }) => code === 'no-lock')
+        ? {}
+        : { lock: join(resultDirectory, 'lock.json') }),
+      resultDirectory: join(work.path, 'second'),
+      postinstall: false,
+    },
+    hooks,
+  );
+  if (second.failure !== undefined) {
+    const hint = `it was built with ${JSON.stringify(OTHERWISE)}`;
+    const message = 'it was built once, and could not be built again';
+    const failure = new KilnError('E_BUILD_DIFFERS', message, { cause: second.failure, hint });
+    return { ...failed(first, failure), lastLines: second.lastLines };
+  }
+  const paths = (report: BuildReport) =>
+    report.packages.map(({ file }) => join(report.resultDirectory, file));
+  const differences = await comparePackages(paths(first), paths(second), hooks.signal);
+  if (differences.length === 0) return { ...first, differences };
+  const failure = new KilnError('E_BUILD_DIFFERS', 'two builds of it are not the same', {
+    hint: 'result.json lists what differs under build.differences',
+    details: { differences: differences.length },
+  });
+  return { ...failed(first, failure), differences };
+}
+
+function failed(first: BuildReport, failure: KilnError): BuildReport {
+  return { ...first, failure, failedPhase: 'verify', exitStatus: buildStatus(failure) };
+}
