@@ -10,6 +10,7 @@ import { commandPolicy } from './sandbox/policy.ts';
 import type { SandboxProcess } from './sandbox/process.ts';
 import type { Sandbox } from './sandbox/sandbox.ts';
 import { type SandboxSpecification, sandboxSpecification } from './sandbox/specification.ts';
+import { type ListedService, listServices } from './service/list.ts';
 import { type StatePaths, statePaths } from './state/paths.ts';
 
 /** Which state directory and which libvirt; the environment says so (`KILN_STATE`, `KILN_URI`). */
@@ -80,6 +81,11 @@ export class Kiln implements AsyncDisposable {
   /** The images of the store, the one used last first. */
   images(): Promise<ListedImage[]> {
     return listImages(this.paths);
+  }
+
+  /** The services (all, or those named) and what they do at the moment. */
+  services(names?: readonly string[]): Promise<ListedService[]> {
+    return listServices(this.paths, names);
   }
 
   /** Runs one command in a sandbox of its own; see {@link run}. */

@@ -44,7 +44,7 @@ export class Instance {
     this.#runners = units.map((unit) => new UnitRunner(host, unit, () => undefined));
   }
 
-  /** Opens the box of a service; no unit runs yet. Throws E_UNIT, E_IMAGE_MISSING, and what opening a box throws. */
+  /** Opens the box of a service and its ports; no unit runs yet. Throws E_UNIT, E_IMAGE_MISSING, E_PUBLISH, and what opening a box throws. */
   static async open(engine: Engine, service: StoredService, log: LogFile): Promise<Instance> {
     await using image = await serviceImage(engine, service);
     const sandbox = await openServiceBox(engine, service, image);
@@ -84,6 +84,10 @@ export class Instance {
 
   async #prepare(): Promise<void> {
     const { control, tree, log } = this.#host;
+    // A port that somebody else has is found before anything runs.
+    for (const port of this.#service.definition.publish) {
+      this.#publications.push(await publishPort(control, port));
+    }
     const plan = tmpfilesPlan(tree);
     const own = { path: '/run/kiln', mode: 0o755, uid: 0, gid: 0 };
     await control.makeDirectories([own, ...plan.directories]);
@@ -93,15 +97,12 @@ export class Instance {
     });
   }
 
-  /** Starts the units in order and opens the ports. A unit that fails does not stop the others. Throws the first failure. */
+  /** Starts the units in order. A unit that fails does not stop the others. Throws the first failure. */
   async start(): Promise<void> {
     const failures: unknown[] = [];
     for (const runner of this.#runners) {
       if (this.#phase === 'stopping') return;
       await runner.start().catch((error) => failures.push(error));
-    }
-    for (const port of this.#service.definition.publish) {
-      this.#publications.push(await publishPort(this.#host.control, port));
     }
     if (this.#phase === 'starting') this.#phase = 'up';
     const { health } = this.#service.definition;

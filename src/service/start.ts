@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { closeSync, mkdirSync, openSync, writeFileSync } from 'node:fs';
+import { closeSync, mkdirSync, openSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../errors.ts';
@@ -8,6 +8,7 @@ import type { InstanceFiles } from './instance-files.ts';
 import { readLog } from './logs.ts';
 import { readOutcome } from './outcome.ts';
 import type { ServiceStatus } from './status.ts';
+import { isSupervised } from './stop.ts';
 import { askSupervisor } from './supervisor-client.ts';
 
 /**
@@ -56,7 +57,13 @@ export async function startInBackground(
     ended = true;
   });
   guardian.unref();
-  return await waitUntilStarted(name, files, since, () => ended);
+  try {
+    return await waitUntilStarted(name, files, since, () => ended);
+  } catch (error) {
+    // Units that failed may be tried again; a supervisor that could not start is not.
+    if (!(await isSupervised(files))) rmSync(files.wanted, { force: true });
+    throw error;
+  }
 }
 
 /** Waits for a supervisor that somebody starts; `given up` tells that nobody does any more. */

@@ -5,9 +5,11 @@ import type { Server } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { KilnError } from '../errors.ts';
-import { tryLock } from '../kernel/flock.ts';
+import { type HeldLock, tryLock } from '../kernel/flock.ts';
 import type { Engine } from '../sandbox/open.ts';
+import { isKilnCode, reasonOf } from './failure.ts';
 import { Instance } from './instance.ts';
+import { instanceFiles } from './instance-files.ts';
 import { LogFile } from './log-file.ts';
 import { writeOutcome } from './outcome.ts';
 import { undoAbandonedUpgrade } from './previous.ts';
@@ -17,10 +19,18 @@ import { serveSupervisor } from './supervisor-server.ts';
 /** Exit statuses of a supervisor. Only the last asks its guardian to start it again. */
 const SUPERVISOR_EXIT = { done: 0, failed: 78, again: 1 } as const;
 
+/** Errors that somebody has to mend first. */
+const LASTING = [
+  ...['E_UNIT', 'E_RECIPE', 'E_ARGUMENT', 'E_IMAGE_MISSING', 'E_NO_SERVICE', 'E_PUBLISH'],
+  ...['E_SERVICE_NAME', 'E_SERVICE_RUNS', 'E_SERVICE_READ'],
+];
+
 /** How often is looked whether any unit is left, ms. */
 const LOOK_PAUSE = 500;
 
 export interface SuperviseOptions {
+  /** Told why a service cannot be started, when starting it again would not help. */
+  readonly onFailure: (error: KilnError) => void;
   /** The log goes to standard output as well: systemd's journal has it then. */
   readonly echo: boolean;
 }
@@ -28,33 +38,41 @@ export interface SuperviseOptions {
 /**
  * Runs a service until somebody stops it (SIGTERM, SIGINT, `kiln service stop`), its units are done
  * or cannot go on, or its box dies. Returns its exit status: 0 done, 78 it cannot go on, 1 it is to be started again. The box ends with this
- * process, however it ends. Throws E_SERVICE_RUNS, and what a start that cannot work throws.
+ * process, however it ends. Throws what may be over when it is tried again.
  */
 export async function supervise(
   engine: Engine,
   name: string,
   options: SuperviseOptions,
 ): Promise<number> {
-  const service = await readService(engine.paths, name);
-  await mkdir(service.files.run, { recursive: true, mode: 0o700 });
-  const lock = await tryLock(service.files.supervisorLock);
-  if (lock === undefined) {
-    throw new KilnError('E_SERVICE_RUNS', `${name} has a supervisor already`, {
-      hint: `\`kiln service stop ${name}\` ends it`,
-    });
-  }
-  using log = new LogFile(service.files.log, options);
+  const files = instanceFiles(engine.paths, name);
   try {
-    return await superviseLocked(engine, service, log);
+    const service = await readService(engine.paths, name);
+    await mkdir(files.run, { recursive: true, mode: 0o700 });
+    await using _lock = await lockSupervisor(service);
+    using log = new LogFile(files.log, options);
+    try {
+      return await superviseLocked(engine, service, log);
+    } catch (error) {
+      const reason = reasonOf(error);
+      log.write('kiln', `cannot start: ${reason}`);
+      await writeOutcome(files, 'failed', reason);
+      throw error;
+    }
   } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error);
-    log.write('kiln', `cannot start: ${reason}`);
-    await rm(service.files.wanted, { force: true });
-    await writeOutcome(service.files, 'failed', reason);
-    throw error;
-  } finally {
-    await lock.release();
+    if (!isKilnCode(error, ...LASTING)) throw error;
+    options.onFailure(error);
+    await rm(files.wanted, { force: true });
+    return SUPERVISOR_EXIT.failed;
   }
+}
+
+async function lockSupervisor({ name, files }: StoredService): Promise<HeldLock> {
+  const lock = await tryLock(files.supervisorLock);
+  if (lock !== undefined) return lock;
+  throw new KilnError('E_SERVICE_RUNS', `${name} has a supervisor already`, {
+    hint: `\`kiln service stop ${name}\` ends it`,
+  });
 }
 
 async function superviseLocked(

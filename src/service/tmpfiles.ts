@@ -15,6 +15,9 @@ const VOLATILE = /^\/(?:run|tmp|var\/tmp)\//;
 /** What a booted systemd keeps there: nothing for a service. */
 const SYSTEMD = /^\/run\/(?:systemd|credstore|log|user|nologin|shm)/;
 
+/** More than any image has; a tree may be hostile. */
+const DIRECTORIES_MAX = 1000;
+
 /** What tmpfiles.d asks for that lies in the box's empty file systems. */
 export interface TmpfilesPlan {
   readonly directories: readonly BoxDirectory[];
@@ -45,7 +48,7 @@ export function tmpfilesPlan(tree: Tree): TmpfilesPlan {
       if (!'rRxX'.includes(kind)) undone.push(`${file}: ${line}`);
       continue;
     }
-    if (directories.has(path)) continue;
+    if (directories.has(path) || directories.size === DIRECTORIES_MAX) continue;
     const uid = idOf(user, accounts.find(({ name }) => name === user)?.uid);
     const gid = idOf(group, groups.find(({ name }) => name === group)?.gid);
     const bits = Number.parseInt(mode.replace(/^[~:]+/, ''), 8);

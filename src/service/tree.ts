@@ -11,7 +11,10 @@ import { openInTree } from '../image/tree/path.ts';
 import { O_PATH } from '../kernel/at.ts';
 
 /** Files that are read as a whole may be so large, bytes: units, environment files, pid files. */
-const TEXT_LIMIT = 1024 * 1024;
+const TEXT_LIMIT = 256 * 1024;
+
+/** Of a folder with more entries than this, only the first are seen. */
+const LIST_LIMIT = 4096;
 
 /** A hostile directory tree, read as somebody whose root it is would: no link leads out of it. */
 export class Tree implements Disposable {
@@ -31,7 +34,7 @@ export class Tree implements Disposable {
     return this.#root;
   }
 
-  /** The text of a plain file; undefined if it is none, does not exist, or is larger than 1 MiB. */
+  /** The text of a plain file; undefined if it is none, does not exist, or is larger than 256 KiB. */
   readText(path: string): string | undefined {
     return this.#with(path, constants.O_RDONLY, (fd, stats) => {
       if (!stats.isFile() || stats.size > TEXT_LIMIT) return undefined;
@@ -58,7 +61,7 @@ export class Tree implements Disposable {
   list(path: string): string[] {
     const flags = constants.O_RDONLY | constants.O_DIRECTORY;
     const names = this.#with(path, flags, (fd) => readdirSync(`/proc/self/fd/${fd}`));
-    return (names ?? []).sort();
+    return (names ?? []).sort().slice(0, LIST_LIMIT);
   }
 
   [Symbol.dispose](): void {

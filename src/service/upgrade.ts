@@ -15,6 +15,7 @@ import type { ServiceStatus } from './status.ts';
 import { isSupervised, stopService } from './stop.ts';
 import { readService, writeImageId } from './store.ts';
 import { askSupervisor } from './supervisor-client.ts';
+import { Tree } from './tree.ts';
 import { treeEntries } from './tree-entries.ts';
 
 /** How long a service has to become healthy on its new image, beyond what its checks take, ms. */
@@ -97,14 +98,13 @@ async function moveToImage(paths: StatePaths, name: string, image: LeasedImage):
 function addToVar(source: string, target: string, old: string | undefined): void {
   const theirs = treeEntries(source);
   const base = old === undefined ? new Map() : treeEntries(old);
-  const mine = treeEntries(target);
-  const added = [...theirs.keys()].filter((path) => !base.has(path) && !mine.has(path)).sort();
-  mergeTrees(
-    source,
-    target,
-    added.map((path) => ({ do: 'take', path })),
-    theirs,
+  // The data itself is not read: it may be large.
+  using mine = Tree.open(target);
+  const added = [...theirs.keys()].filter(
+    (path) => !base.has(path) && mine.lstat(path) === undefined,
   );
+  const actions = added.sort().map((path) => ({ do: 'take', path }) as const);
+  mergeTrees(source, target, actions, theirs);
 }
 
 /** Throws E_UNHEALTHY when the service is not running, or its health check fails, in time. */

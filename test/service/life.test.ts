@@ -262,6 +262,13 @@ test.serial('a service that cannot run says why, and is not tried forever', asyn
   const started = await service('start', 'missing');
   t.is(started.exitCode, 125);
   t.regex(String(started.stderr), /\/nonesuch: not found in the image/);
+  const port = (await statusOf('two'))?.publish[0]?.host;
+  await create('taken', ['-p', `${port}:80`], 'sleep', '1000');
+  const refused = await service('start', 'taken');
+  t.is(refused.exitCode, 125);
+  t.regex(String(refused.stderr), new RegExp(`cannot listen on 127.0.0.1 port ${port}`));
+  // Nobody goes on trying.
+  t.is((await service('delete', 'taken')).exitCode, 0);
 });
 
 test.serial('files that people write are checked, with the place of a mistake', async (t) => {

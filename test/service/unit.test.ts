@@ -125,6 +125,9 @@ test('command lines: quotes, escapes, prefixes, specifiers, variables (systemd.s
   const [command] = parseExecLine('-+/bin/false x', context) ?? [];
   t.like(command, { path: '/bin/false', ignoreFailure: true, privileged: true });
   t.is(parseExecLine('/bin/echo "open', context), undefined);
+  // Ten thousand references to a megabyte are refused before they are ten gigabytes.
+  const [greedy] = parseExecLine(`/bin/echo ${'x$'.concat('{A}y').repeat(10_000)}`, context) ?? [];
+  t.throws(() => commandArguments(greedy!, { A: 'a'.repeat(2 ** 20) }), { code: 'E_UNIT' });
 });
 
 test('environment files are read as a shell would set them', async (t) => {

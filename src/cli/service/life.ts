@@ -16,6 +16,7 @@ import { unitName } from '../../service/unit/load-unit.ts';
 import { packageRoot } from '../../state/package-root.ts';
 import type { StatePaths } from '../../state/paths.ts';
 import { openEngine } from '../engine.ts';
+import { printError } from '../errors.ts';
 
 /** What a reload or a restart inside may take, ms. */
 const PATIENCE = 10 * 60_000;
@@ -181,7 +182,7 @@ export function superviseCommand(): Command {
     .option('--echo', 'its log on standard output, too')
     .action(async (name: string, { echo = false }: { echo?: boolean }) => {
       await using engine = openEngine();
-      process.exitCode = await supervise(engine, name, { echo });
+      process.exitCode = await supervise(engine, name, { echo, onFailure: printError });
     });
 }
 
@@ -193,7 +194,6 @@ async function forEach(
   const results = await Promise.allSettled(names.map(act));
   const failures = results.filter((result) => result.status === 'rejected');
   if (failures.length === 0) return;
-  const { printError } = await import('../errors.ts');
   for (const { reason } of failures.slice(1)) printError(reason);
   throw failures[0]?.reason;
 }

@@ -1,5 +1,9 @@
+import { KilnError } from '../../errors.ts';
 import { expandSpecifiers, type SpecifierContext } from './specifiers.ts';
-import { splitWords } from './words.ts';
+import { plainWords, splitWords } from './words.ts';
+
+/** What variables may add to a command's arguments: the kernel takes no more (2 MiB). */
+const ARGUMENTS_MAX = 2 * 2 ** 20;
 
 /** A word of a command line. Variables are replaced when it is run, by {@link commandArguments}. */
 interface ArgumentWord {
@@ -61,7 +65,8 @@ function readCommand(words: readonly ArgumentWord[]): ExecCommand | undefined {
 
 /**
  * The arguments of a command, its path first: a word that is `$NAME` becomes the words of its value
- * (none if it has none), `${NAME}` anywhere its value, `$$` a dollar sign.
+ * (none if it has none), `${NAME}` anywhere its value, `$$` a dollar sign. Throws E_UNIT when that is
+ * too much.
  */
 export function commandArguments(
   command: ExecCommand,
@@ -69,12 +74,22 @@ export function commandArguments(
 ): string[] {
   const { path, words, literal } = command;
   if (literal) return [path, ...words.map((word) => word.text)];
+  // A few words with many references to a long variable would be larger than the host's memory.
+  let left = ARGUMENTS_MAX;
+  const taken = (text: string): string => {
+    left -= text.length;
+    if (left >= 0) return text;
+    throw new KilnError(
+      'E_UNIT',
+      `the arguments of ${path} are longer than ${ARGUMENTS_MAX} bytes`,
+    );
+  };
   const expanded = words.flatMap(({ text }) => {
     const name = /^\$([A-Za-z_][A-Za-z0-9_]*)$/.exec(text)?.[1];
-    if (name !== undefined) return (splitWords(environment[name] ?? '') ?? []).map((w) => w.text);
+    if (name !== undefined) return plainWords(taken(environment[name] ?? ''));
     return [
       text.replace(/\$\$|\$\{([A-Za-z_][A-Za-z0-9_]*)\}/g, (whole, braced: string | undefined) =>
-        braced === undefined ? (whole === '$$' ? '$' : whole) : (environment[braced] ?? ''),
+        braced === undefined ? (whole === '$$' ? '$' : whole) : taken(environment[braced] ?? ''),
       ),
     ];
   });

@@ -21,6 +21,9 @@ const UNIT_FOLDERS = [
 /** What a unit's name may be (systemd.unit(5)); kiln runs services only. */
 const UNIT_NAME = /^[A-Za-z0-9:_.\\-]+(?:@[A-Za-z0-9:_.\\-]*)?\.service$/;
 
+/** More than anybody writes; a tree may be hostile. */
+const DROP_INS_MAX = 100;
+
 /** What the unit's surroundings give to its specifiers. */
 export type UnitSurroundings = Pick<SpecifierContext, 'hostname' | 'machineId'>;
 
@@ -42,12 +45,11 @@ export function listUnits(tree: Tree): string[] {
 /** Reads a unit with its drop-ins from a tree. Throws E_UNIT when there is none or it is masked. */
 export function loadUnit(tree: Tree, name: string, surroundings: UnitSurroundings): ServiceUnit {
   const fragment = findFragment(tree, name);
-  const parsed = [fragment, ...dropIns(tree, name)].map(({ path, text }) =>
-    parseUnitFile(path, text),
-  );
+  const texts = [fragment, ...dropIns(tree, name)];
+  const parsed = texts.map(({ path, text }) => parseUnitFile(path, text));
   const settings = parsed.flatMap((file) => file.settings);
   const context = { ...surroundings, unit: name, ...accountOf(tree, settings) };
-  const files = [fragment, ...dropIns(tree, name)].map(({ path }) => path);
+  const files = texts.map(({ path }) => path);
   const unit = readUnit(settings, context, files);
   if (unit.commands.start.length === 0 && unit.type !== 'oneshot') {
     throw new KilnError('E_UNIT', `${fragment.path} has no ExecStart=`);
@@ -118,6 +120,9 @@ function dropIns(tree: Tree, name: string): UnitText[] {
       const directory = `${folder}/${owner}.d`;
       for (const file of tree.list(directory)) {
         if (!file.endsWith('.conf') || found.has(file)) continue;
+        if (found.size === DROP_INS_MAX) {
+          throw new KilnError('E_UNIT', `${name} has more than ${DROP_INS_MAX} drop-ins`);
+        }
         const text = tree.readText(`${directory}/${file}`);
         if (text !== undefined) found.set(file, { path: `${directory}/${file}`, text });
       }

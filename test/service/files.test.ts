@@ -1,0 +1,189 @@
+import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fc, testProp } from '@fast-check/ava';
+import { Ajv2020 } from 'ajv/dist/2020.js';
+import test from 'ava';
+import { parse } from 'yaml';
+import { parsePublish, serviceJsonSchema } from '../../src/service/definition.ts';
+import { cronFile, templateUnit } from '../../src/service/host-units.ts';
+import { mergeAccounts, planMerge } from '../../src/service/merge-plan.ts';
+import { readOldSandbox } from '../../src/service/old-sandbox-file.ts';
+import { readDefinition } from '../../src/service/store.ts';
+import type { TreeEntry } from '../../src/service/tree-entries.ts';
+import { parseEnvironmentFile } from '../../src/service/unit/environment.ts';
+import { commandArguments, parseExecLine } from '../../src/service/unit/exec-line.ts';
+import { readUnit } from '../../src/service/unit/read-unit.ts';
+import { parseUnitFile } from '../../src/service/unit/unit-file.ts';
+
+const context = {
+  hostname: 'h',
+  machineId: 'm',
+  unit: 'a@b.service',
+  user: { name: 'root', uid: 0, home: '/root' },
+  group: { name: 'root', gid: 0 },
+};
+
+test('the services that come with kiln are right, for kiln and for an editor', async (t) => {
+  const folder = join(import.meta.dirname, '../../recipes/services');
+  const validate = new Ajv2020({ strict: false }).compile(serviceJsonSchema() as object);
+  const names = (await readdir(folder)).filter((name) => name.endsWith('.yaml'));
+  t.true(names.length >= 4);
+  for (const name of names) {
+    t.true((await readDefinition(join(folder, name))).units.length > 0);
+    t.true(
+      validate(parse(await readFile(join(folder, name), 'utf8'))),
+      JSON.stringify(validate.errors),
+    );
+  }
+  t.false(validate({ image: 'x', unitz: ['a'] }));
+});
+
+test('an old file of virt-sandbox-service is understood, and what is lost is named', async (t) => {
+  const directory = await mkdtemp(join(tmpdir(), 'kiln-old-'));
+  try {
+    const path = join(directory, 'web.sandbox');
+    // As GVirSandboxConfig writes it.
+    await writeFile(
+      path,
+      `[core]
+name=web
+root=/
+arch=x86_64
+shell=false
+
+[identity]
+uid=33
+gid=33
+
+[command]
+argv.0=/usr/bin/server
+argv.1=--title=a\\sb
+
+[mount.0]
+type=GVirSandboxConfigMountHostBind
+target=/etc
+source=/var/lib/libvirt/filesystems/web/etc
+
+[mount.1]
+type=GVirSandboxConfigMountHostBind
+target=/srv/data
+source=/srv/web
+
+[mount.2]
+type=GVirSandboxConfigMountRam
+target=/mnt/ram
+usage=1024
+
+[network.0]
+dhcp=true
+source=default
+
+[security]
+label=system_u:system_r:svirt_lxc_net_t:s0
+dynamic=true
+`,
+    );
+    const { name, file, warnings } = await readOldSandbox(path);
+    t.is(name, 'web');
+    t.deepEqual(file, {
+      command: ['/usr/bin/server', '--title=a b'],
+      user: '33',
+      mounts: [{ source: '/srv/web', target: '/srv/data' }],
+      network: 'default',
+    });
+    t.true(warnings.some((warning) => warning.includes('/mnt/ram')));
+    t.true(warnings.some((warning) => warning.includes('label')));
+    await writeFile(path, 'image: not-old\n');
+    await t.throwsAsync(readOldSandbox(path), { code: 'E_OLD_SANDBOX' });
+  } finally {
+    await rm(directory, { recursive: true });
+  }
+});
+
+test('ports are published as people write them', (t) => {
+  t.deepEqual(parsePublish('8081:80'), { address: '127.0.0.1', host: 8081, box: 80 });
+  t.deepEqual(parsePublish('0.0.0.0:1:2'), { address: '0.0.0.0', host: 1, box: 2 });
+  t.deepEqual(parsePublish('[::1]:1:2'), { address: '::1', host: 1, box: 2 });
+  for (const text of ['80', '0:80', '80:70000', 'a:b', '53:53/udp', '1:2:3:4']) {
+    t.is(parsePublish(text), undefined, text);
+  }
+});
+
+test('a merge does to each file of /etc what rpm does', (t) => {
+  const tree = (files: Readonly<Record<string, string>>): Map<string, TreeEntry> =>
+    new Map(Object.entries(files).map(([path, identity]) => [path, { kind: 'file', identity }]));
+  const base = tree({
+    same: '1',
+    upstream: '1',
+    mine: '1',
+    both: '1',
+    forced: '1',
+    gone: '1',
+    'gone-mine': '1',
+    alike: '1',
+    deleted: '1',
+    'machine-id': '1',
+  });
+  const mine = tree({
+    same: '1',
+    upstream: '1',
+    mine: '2',
+    both: '2',
+    forced: '2',
+    gone: '1',
+    'gone-mine': '2',
+    alike: '3',
+    own: '1',
+    'machine-id': '2',
+  });
+  const theirs = tree({
+    same: '1',
+    upstream: '3',
+    mine: '1',
+    both: '3',
+    forced: '3',
+    alike: '3',
+    deleted: '3',
+    fresh: '1',
+    'machine-id': '3',
+  });
+  t.deepEqual(planMerge(base, mine, theirs, new Set(['forced'])), [
+    { do: 'rpmnew', path: 'both' },
+    { do: 'take', path: 'deleted' },
+    { do: 'rpmsave', path: 'forced' },
+    { do: 'take', path: 'fresh' },
+    { do: 'remove', path: 'gone' },
+    { do: 'rpmsave', path: 'gone-mine' },
+    { do: 'take', path: 'upstream' },
+  ]);
+  t.is(mergeAccounts('root:x\nme:x:1\n', 'root:y\nnew:x:2\n'), 'root:x\nme:x:1\nnew:x:2\n');
+});
+
+test('host files keep words with spaces and signs of percentage whole', (t) => {
+  const invocation = { command: ['/opt/my kiln/bin/kiln'], env: { KILN_STATE: '/srv/100% kiln' } };
+  t.regex(
+    templateUnit(invocation).text,
+    /^ExecStart="\/opt\/my kiln\/bin\/kiln" service supervise/m,
+  );
+  t.regex(templateUnit(invocation).text, /^Environment="KILN_STATE=\/srv\/100%% kiln"$/m);
+  t.regex(
+    cronFile(invocation).text,
+    /KILN_STATE='\/srv\/100\\% kiln' '\/opt\/my kiln\/bin\/kiln' service/,
+  );
+});
+
+testProp(
+  'whatever a unit file holds, it is read without an exception',
+  [fc.string({ unit: 'binary', maxLength: 400 })],
+  (t, text) => {
+    const { settings } = parseUnitFile(
+      'f',
+      `[Service]\n${text}\nExecStart=${text}\n[Unit]\n${text}`,
+    );
+    t.truthy(readUnit(settings, context, []));
+    parseEnvironmentFile(text);
+    for (const command of parseExecLine(text, context) ?? [])
+      commandArguments(command, { A: text });
+  },
+);
