@@ -1,0 +1,65 @@
+import { join } from 'node:path';
+import test from 'ava';
+import { execa } from 'execa';
+import { verifyBuild } from '../../../src/build/verify.ts';
+import {
+  type BuildState,
+  buildState,
+  leftovers,
+  resultFile,
+  sourcePackage,
+} from './build-state.ts';
+
+let state: BuildState;
+
+test.before(async (t) => {
+  t.timeout(300_000);
+  state = await buildState();
+});
+test.after.always(() => state[Symbol.asyncDispose]());
+
+test.serial('a build that depends on nothing around it is the same twice', async (t) => {
+  const parts = {
+    name: 'steady',
+    preamble: 'BuildRequires: tool-a',
+    install: 'tool-a > %{buildroot}/usr/share/steady/said',
+  };
+  const path = await sourcePackage(await state.fresh(), parts);
+  const report = await verifyBuild(state.images.engine, await state.request(path));
+  t.is(report.exitStatus, 0, report.failure?.stack);
+  t.deepEqual(report.differences, []);
+  t.deepEqual(await leftovers(state), []);
+});
+
+test.serial('what differs is told file by file', async (t) => {
+  const to = '%{buildroot}/usr/share/shaky';
+  const parts = {
+    name: 'shaky',
+    install: `hostname > ${to}/host; pwd > ${to}/folder; date +%%Z > ${to}/zone; echo %{_smp_build_ncpus} > ${to}/jobs; date +%%s%%N > ${to}/time; echo same > ${to}/same; touch ${to}/only-$(hostname); ln -s $(pwd) ${to}/link`,
+    sections: '%post\necho built in %{_builddir}',
+  };
+  const path = await sourcePackage(await state.fresh(), parts);
+  const report = await verifyBuild(state.images.engine, await state.request(path));
+  t.is(report.failure?.code, 'E_BUILD_DIFFERS', report.failure?.stack);
+  t.is(report.exitStatus, 5);
+  const told = (report.differences ?? []).map(({ path: file, what }) => `${file ?? ''} ${what}`);
+  const folder = '/usr/share/shaky';
+  for (const name of ['host', 'folder', 'zone', 'jobs', 'time']) {
+    t.true(
+      told.some((line) => line.startsWith(`${folder}/${name} content`)),
+      told.join('\n'),
+    );
+  }
+  t.true(told.some((line) => line.startsWith(`${folder}/link`) && line.endsWith('linkTarget')));
+  t.true(told.includes(`${folder}/only-kiln only the first build has it`));
+  t.true(told.includes(`${folder}/only-another-host only the second build has it`));
+  t.true(told.includes(' scriptlets'));
+  t.false(told.some((line) => line.includes('/same ')));
+  const result = JSON.parse(await resultFile(report, 'result.json'));
+  t.is(result.build.differences.length, told.length);
+  // The manifest is of the result.json that is there.
+  await execa('sha256sum', ['-c', '--quiet', join(report.resultDirectory, 'SHA256SUMS')], {
+    cwd: report.resultDirectory,
+  });
+  t.deepEqual(await leftovers(state), []);
+});
