@@ -303,9 +303,13 @@ test.serial('--installdeps: of source packages and specs, into the root', async 
   const spec = join(state.directory, 'deps.spec');
   await writeFile(
     spec,
-    'Name: deps\nVersion: 1\nRelease: 1\nSummary: x\nLicense: MIT\nBuildRequires: dependency\n%description\n',
+    'Name: deps\nVersion: 1\nRelease: 1\nSummary: x\nLicense: MIT\nSource0: not-there.tar.gz\nBuildRequires: %{wanted}\n%description\n',
   );
-  t.is((await state.mock(['--addrepo', repository, '--installdeps', spec])).exitCode, 0);
+  t.is(
+    (await state.mock(['--addrepo', repository, '-D', 'wanted dependency', '--installdeps', spec]))
+      .exitCode,
+    0,
+  );
   t.is((await state.mock(['--chroot', 'rpm -q dependency'])).stdout, 'dependency-1-1.noarch');
   t.is((await state.mock(['--clean'])).exitCode, 0);
 });

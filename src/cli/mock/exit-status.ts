@@ -34,6 +34,7 @@ const BY_CODE: Readonly<Record<string, number>> = {
   E_MOCK_USAGE: MOCK_STATUS.usage,
   E_MOCK_CONFIG: MOCK_STATUS.config,
   E_MOCK_ARGUMENT: MOCK_STATUS.arguments,
+  E_ARGUMENT: MOCK_STATUS.arguments,
   E_MOCK_ROOT_LOCKED: MOCK_STATUS.locked,
   E_MOCK_ROOT_NAME: MOCK_STATUS.config,
   E_MOCK_PACKAGES: MOCK_STATUS.packages,

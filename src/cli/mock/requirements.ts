@@ -1,9 +1,12 @@
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { buildPackage } from '../../build/build.ts';
 import type { BuildSource } from '../../build/request.ts';
+import { specOptions } from '../../build/rpmbuild.ts';
+import { KilnError } from '../../errors.ts';
 import type { Chroot } from '../../mock/chroot.ts';
+import { RootBox } from '../../mock/root/box.ts';
 import type { MockRoot } from '../../mock/root/root.ts';
 import { buildHooks } from './build-output.ts';
 import { mockBuildRequest } from './build-request.ts';
@@ -40,4 +43,35 @@ export async function buildRequires(
   } finally {
     await rm(directory, { recursive: true, force: true });
   }
+}
+
+/** Reads a spec that comes on stdin; rpmspec wants a file. */
+const QUERY =
+  'spec=$(mktemp) && cat > "$spec" && rpmspec -q --buildrequires "$@" "$spec"; status=$?; rm -f "$spec"; exit $status';
+
+/**
+ * What a spec asks for, without its sources, as the root's own rpm reads it: as the build user,
+ * since a spec is a program.
+ */
+export async function specRequires(
+  session: MockSession,
+  root: MockRoot,
+  chroot: Chroot,
+  path: string,
+): Promise<readonly string[]> {
+  const input = await readFile(path).catch((cause: unknown) => {
+    throw new KilnError('E_MOCK_ARGUMENT', `cannot read ${path}`, { cause });
+  });
+  const request = mockBuildRequest(session, chroot, { kind: 'spec', path }, '/');
+  await using box = await RootBox.open(root, { command: ['kiln-mock', 'rpmspec'] });
+  const result = await box.capture(['/bin/sh', '-c', QUERY, 'sh', ...specOptions(request)], {
+    user: chroot.user,
+    env: { TMPDIR: '/tmp' },
+    input,
+    signal: session.signal,
+  });
+  if (result.exitCode !== 0) {
+    throw new KilnError('E_BUILD_SPEC', `${path} cannot be read: ${result.output.trim()}`);
+  }
+  return result.stdout.split('\n').filter((line) => line !== '');
 }

@@ -1,6 +1,6 @@
-import { configError } from './problem.ts';
 import { unescapeText } from './string-literal.ts';
 import type { BinaryOperator, Expression, Statement } from './syntax.ts';
+import { TokenCursor } from './token-cursor.ts';
 import { type Token, tokenize } from './tokens.ts';
 
 /** Nested deeper than this is no configuration that a person wrote. */
@@ -37,61 +37,53 @@ export function parse(text: string, file: string): Statement[] {
   return new Parser(tokenize(text, file), file).statements();
 }
 
-class Parser {
-  readonly #tokens: readonly Token[];
-  readonly #file: string;
-  #at = 0;
+class Parser extends TokenCursor {
   #depth = 0;
-
-  constructor(tokens: readonly Token[], file: string) {
-    this.#tokens = tokens;
-    this.#file = file;
-  }
 
   statements(): Statement[] {
     const statements: Statement[] = [];
     for (;;) {
-      while (this.#peek().kind === 'newline' || this.#is(';')) this.#at++;
-      if (this.#peek().kind === 'end') return statements;
-      if (this.#peek().column > 0 && this.#tokens[this.#at - 1]?.kind !== 'operator') {
-        throw this.#error('indented statements are not understood');
+      while (this.peek().kind === 'newline' || this.is(';')) this.at++;
+      if (this.peek().kind === 'end') return statements;
+      if (this.peek().column > 0 && this.tokens[this.at - 1]?.kind !== 'operator') {
+        throw this.error('indented statements are not understood');
       }
       const statement = this.#statement();
       if (statement !== undefined) statements.push(statement);
-      if (this.#peek().kind !== 'newline' && !this.#is(';')) throw this.#unexpected();
+      if (this.peek().kind !== 'newline' && !this.is(';')) throw this.unexpected();
     }
   }
 
   /** A single expression: what stands in braces in an f-string. */
   whole(): Expression {
     const expression = this.#expression();
-    if (this.#peek().kind !== 'newline') throw this.#unexpected();
+    if (this.peek().kind !== 'newline') throw this.unexpected();
     return expression;
   }
 
   #statement(): Statement | undefined {
-    const { kind, text, line } = this.#peek();
+    const { kind, text, line } = this.peek();
     if (kind === 'name' && CONTROL.has(text)) {
-      throw this.#error(`\`${text}\` is not understood: kiln reads configurations, it runs none`, {
+      throw this.error(`\`${text}\` is not understood: kiln reads configurations, it runs none`, {
         hint: 'write the values that it comes to, or use a Jinja template in the value',
       });
     }
     if (kind === 'name' && (text === 'import' || text === 'from')) {
       const words: string[] = [];
-      for (; this.#peek().kind !== 'newline'; this.#at++) words.push(this.#peek().text);
+      for (; this.peek().kind !== 'newline'; this.at++) words.push(this.peek().text);
       return { kind: 'import', text: words.join(' '), line };
     }
     if (kind === 'name' && text === 'pass') {
-      this.#at++;
+      this.at++;
       return undefined;
     }
     if (kind === 'name' && text === 'del') {
-      this.#at++;
+      this.at++;
       return { kind: 'delete', target: this.#target(this.#expression()), line };
     }
     const expression = this.#expression();
     for (const operator of ['=', '+=']) {
-      if (!this.#take(operator)) continue;
+      if (!this.take(operator)) continue;
       const value = this.#expression();
       const target = this.#target(expression);
       return { kind: 'assign', target, value, add: operator === '+=', line };
@@ -101,16 +93,16 @@ class Parser {
 
   #target(expression: Expression): Expression {
     if (['name', 'item', 'attribute'].includes(expression.kind)) return expression;
-    throw this.#error('only names and items can be assigned to');
+    throw this.error('only names and items can be assigned to');
   }
 
   #expression(): Expression {
-    if (++this.#depth > MAX_DEPTH) throw this.#error('this is nested too deeply');
+    if (++this.#depth > MAX_DEPTH) throw this.error('this is nested too deeply');
     try {
       const then = this.#binary(0);
-      if (!this.#take('if')) return then;
+      if (!this.take('if')) return then;
       const condition = this.#binary(0);
-      if (!this.#take('else')) throw this.#unexpected();
+      if (!this.take('else')) throw this.unexpected();
       return { kind: 'choice', condition, then, otherwise: this.#expression() };
     } finally {
       this.#depth--;
@@ -125,19 +117,19 @@ class Parser {
     for (;;) {
       const operator = this.#operatorAt(level);
       if (operator === undefined) return left;
-      const { line } = this.#peek();
-      this.#at += operator === 'not in' ? 2 : 1;
+      const { line } = this.peek();
+      this.at += operator === 'not in' ? 2 : 1;
       left = { kind: 'binary', operator, left, right: this.#binary(level + 1), line };
       if (level === 3 && this.#operatorAt(3) !== undefined) {
-        throw this.#error('chained comparisons are not understood');
+        throw this.error('chained comparisons are not understood');
       }
     }
   }
 
   #operatorAt(level: number): BinaryOperator | undefined {
-    const { kind, text } = this.#peek();
+    const { kind, text } = this.peek();
     if (kind !== 'name' && kind !== 'operator') return undefined;
-    const next = this.#tokens[this.#at + 1]?.text;
+    const next = this.tokens[this.at + 1]?.text;
     const operator = text === 'not' && next === 'in' ? 'not in' : text;
     const here = [
       operator === 'or',
@@ -150,21 +142,21 @@ class Parser {
   }
 
   #negation(): Expression {
-    if (this.#is('not')) {
-      this.#at++;
+    if (this.is('not')) {
+      this.at++;
       return { kind: 'not', of: this.#nested(() => this.#negation()) };
     }
     return this.#binary(3);
   }
 
   #unary(): Expression {
-    const { line } = this.#peek();
-    if (this.#take('-')) return { kind: 'negative', of: this.#nested(() => this.#unary()), line };
+    const { line } = this.peek();
+    if (this.take('-')) return { kind: 'negative', of: this.#nested(() => this.#unary()), line };
     return this.#trailers(this.#atom());
   }
 
   #nested(parse: () => Expression): Expression {
-    if (++this.#depth > MAX_DEPTH) throw this.#error('this is nested too deeply');
+    if (++this.#depth > MAX_DEPTH) throw this.error('this is nested too deeply');
     const result = parse();
     this.#depth--;
     return result;
@@ -173,26 +165,26 @@ class Parser {
   #trailers(start: Expression): Expression {
     let it = start;
     for (;;) {
-      const { line } = this.#peek();
-      if (this.#take('[')) {
+      const { line } = this.peek();
+      if (this.take('[')) {
         it = { kind: 'item', of: it, key: this.#expression(), line };
-        this.#expect(']');
-      } else if (this.#take('.')) {
-        const name = this.#peek();
-        if (name.kind !== 'name') throw this.#unexpected();
-        this.#at++;
+        this.expect(']');
+      } else if (this.take('.')) {
+        const name = this.peek();
+        if (name.kind !== 'name') throw this.unexpected();
+        this.at++;
         it = { kind: 'attribute', of: it, name: name.text, line };
-      } else if (this.#take('(')) {
+      } else if (this.take('(')) {
         it = { kind: 'call', callee: it, arguments: this.#list(')'), line };
       } else return it;
     }
   }
 
   #atom(): Expression {
-    const token = this.#peek();
+    const token = this.peek();
     const { kind, text, line } = token;
     if (kind === 'string' || kind === 'format') return this.#strings();
-    this.#at++;
+    this.at++;
     if (kind === 'number') return { kind: 'constant', value: this.#number(text) };
     if (kind === 'name') {
       if (text === 'True' || text === 'False') return { kind: 'constant', value: text === 'True' };
@@ -202,8 +194,8 @@ class Parser {
     if (text === '[' && kind === 'operator') return { kind: 'list', items: this.#list(']') };
     if (text === '(' && kind === 'operator') return this.#parenthesis();
     if (text === '{' && kind === 'operator') return this.#dict(line);
-    this.#at--;
-    throw this.#unexpected();
+    this.at--;
+    throw this.unexpected();
   }
 
   #number(text: string): number {
@@ -212,20 +204,20 @@ class Parser {
 
   /** `(a)` is a, `(a,)` and `()` are tuples, which count as lists. */
   #parenthesis(): Expression {
-    if (this.#take(')')) return { kind: 'list', items: [] };
+    if (this.take(')')) return { kind: 'list', items: [] };
     const first = this.#expression();
-    if (this.#take(')')) return first;
-    if (!this.#take(',')) throw this.#unexpected();
+    if (this.take(')')) return first;
+    if (!this.take(',')) throw this.unexpected();
     return { kind: 'list', items: [first, ...this.#list(')')] };
   }
 
   /** Expressions up to `closing`, which is taken. */
   #list(closing: string): Expression[] {
     const items: Expression[] = [];
-    while (!this.#take(closing)) {
+    while (!this.take(closing)) {
       items.push(this.#expression());
-      if (this.#take(',')) continue;
-      this.#expect(closing);
+      if (this.take(',')) continue;
+      this.expect(closing);
       break;
     }
     return items;
@@ -233,12 +225,12 @@ class Parser {
 
   #dict(line: number): Expression {
     const entries: [Expression, Expression][] = [];
-    while (!this.#take('}')) {
+    while (!this.take('}')) {
       const key = this.#expression();
-      this.#expect(':');
+      this.expect(':');
       entries.push([key, this.#expression()]);
-      if (this.#take(',')) continue;
-      this.#expect('}');
+      if (this.take(',')) continue;
+      this.expect('}');
       break;
     }
     return { kind: 'dict', entries, line };
@@ -248,11 +240,11 @@ class Parser {
   #strings(): Expression {
     const parts: Expression[] = [];
     for (;;) {
-      const token = this.#peek();
+      const token = this.peek();
       if (token.kind === 'string') parts.push({ kind: 'constant', value: token.text });
       else if (token.kind === 'format') parts.push(...this.#formatString(token));
       else break;
-      this.#at++;
+      this.at++;
     }
     const [only] = parts;
     return parts.length === 1 && only?.kind === 'constant' ? only : { kind: 'join', parts };
@@ -271,40 +263,11 @@ class Parser {
       else if (inner === undefined) plain += piece;
       else {
         endText();
-        const tokens = tokenize(inner, this.#file).map((t) => ({ ...t, line: token.line }));
-        parts.push(new Parser(tokens, this.#file).whole());
+        const tokens = tokenize(inner, this.file).map((t) => ({ ...t, line: token.line }));
+        parts.push(new Parser(tokens, this.file).whole());
       }
     }
     endText();
     return parts;
-  }
-
-  #peek(): Token {
-    return this.#tokens[this.#at] ?? this.#tokens.at(-1)!;
-  }
-
-  #is(text: string): boolean {
-    const token = this.#peek();
-    return (token.kind === 'operator' || token.kind === 'name') && token.text === text;
-  }
-
-  #take(text: string): boolean {
-    if (!this.#is(text)) return false;
-    this.#at++;
-    return true;
-  }
-
-  #expect(text: string): void {
-    if (!this.#take(text)) throw this.#unexpected(` where ${text} was expected`);
-  }
-
-  #unexpected(more = '') {
-    const { kind, text } = this.#peek();
-    const what = kind === 'newline' || kind === 'end' ? 'the end of the line' : `\`${text}\``;
-    return this.#error(`${what} is not understood${more}`);
-  }
-
-  #error(message: string, more: { readonly hint?: string } = {}) {
-    return configError(message, { file: this.#file, line: this.#peek().line }, more);
   }
 }

@@ -1,8 +1,7 @@
 import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { mkdir, rename, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, rename, rm, stat, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { stringify } from 'yaml';
 import type { StatePaths } from '../../state/paths.ts';
 import { mockDirectory } from './defaults.ts';
 import type { ConfigMeaning } from './recipe.ts';
@@ -16,15 +15,34 @@ export async function writeRecipe(
   paths: Pick<StatePaths, 'root'>,
   { root, recipe }: Pick<ConfigMeaning, 'root' | 'recipe'>,
 ): Promise<string> {
-  // Literal dollars: a recipe's own variables are written ${NAME}.
-  const text = stringify(recipe, { lineWidth: 0 });
+  // JSON is YAML, too.
+  const text = JSON.stringify(recipe, undefined, 2);
   const digest = createHash('sha256').update(text).digest('hex').slice(0, 16);
-  const directory = join(mockDirectory(paths), 'recipes', digest);
+  const directory = join(recipesDirectory(paths), digest);
   const path = join(directory, `${root}.yaml`);
-  if (existsSync(path)) return path;
+  if (existsSync(path)) {
+    // When it was last used; the file's own time says whether its image is current.
+    const now = new Date();
+    await utimes(directory, now, now);
+    return path;
+  }
   await mkdir(directory, { recursive: true, mode: 0o755 });
   const temporary = `${path}.${process.pid}`;
   await writeFile(temporary, text, { mode: 0o600 });
   await rename(temporary, path);
   return path;
+}
+
+function recipesDirectory(paths: Pick<StatePaths, 'root'>): string {
+  return join(mockDirectory(paths), 'recipes');
+}
+
+/** Removes recipes that no call has used for `maxAge` milliseconds. */
+export async function pruneRecipes(paths: Pick<StatePaths, 'root'>, maxAge: number): Promise<void> {
+  const directory = recipesDirectory(paths);
+  for (const name of await readdir(directory).catch(() => [])) {
+    const used = await stat(join(directory, name)).catch(() => undefined);
+    if (used === undefined || Date.now() - used.mtimeMs < maxAge) continue;
+    await rm(join(directory, name), { recursive: true, force: true });
+  }
 }

@@ -93,6 +93,8 @@ export class RootBox implements AsyncDisposable {
   async capture(
     argv: readonly string[],
     command: RootCommand & {
+      /** Standard input. */
+      readonly input?: Buffer;
       readonly signal?: AbortSignal | undefined;
       readonly onOutput?: (chunk: Buffer) => void;
     } = {},
@@ -108,7 +110,7 @@ export class RootBox implements AsyncDisposable {
     };
     process.stdout.on('data', (chunk: Buffer) => take(chunk, stdout, output));
     process.stderr.on('data', (chunk: Buffer) => take(chunk, output));
-    process.stdin.end();
+    process.stdin.end(command.input);
     const kill = () => this.killAll();
     const abort = () => void kill().catch(() => undefined);
     command.signal?.addEventListener('abort', abort, { once: true });

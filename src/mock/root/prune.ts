@@ -1,14 +1,16 @@
 import { readdir, stat } from 'node:fs/promises';
 import { KilnError } from '../../errors.ts';
 import type { Engine } from '../../sandbox/open.ts';
+import { pruneRecipes } from '../config/write-recipe.ts';
 import { rootDirectory, rootFiles } from './record.ts';
 import { MockRoot } from './root.ts';
 
 /**
- * Removes roots that nobody has used for `maxAge` milliseconds; those in use stay.
- * @returns their names.
+ * Removes roots, and recipes of configurations, that nobody has used for `maxAge` milliseconds; those in use stay.
+ * @returns the names of the roots.
  */
 export async function pruneRoots(engine: Engine, maxAge: number): Promise<string[]> {
+  await pruneRecipes(engine.paths, maxAge);
   const removed: string[] = [];
   for (const name of await readdir(engine.paths.roots).catch(() => [])) {
     const record = rootFiles.record(rootDirectory(engine.paths, name));

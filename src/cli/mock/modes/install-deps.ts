@@ -1,7 +1,8 @@
 import type { Chroot } from '../../../mock/chroot.ts';
+import type { MockRoot } from '../../../mock/root/root.ts';
 import { readRpm } from '../../../rpm/read.ts';
 import { argumentError } from '../exit-status.ts';
-import { buildRequires, installRequirements } from '../requirements.ts';
+import { buildRequires, installRequirements, specRequires } from '../requirements.ts';
 import { hostPath, type MockSession, withRoot } from '../session.ts';
 
 /** `--installdeps (SRPM | SPEC | RPM)…`: what they require goes into the root. */
@@ -12,7 +13,9 @@ export async function installdeps(session: MockSession): Promise<number> {
   }
   return await withRoot(session, async (root, chroot) => {
     const requires: string[] = [];
-    for (const file of line.args) requires.push(...(await requirements(session, chroot, file)));
+    for (const file of line.args) {
+      requires.push(...(await requirements(session, root, chroot, file)));
+    }
     await installRequirements(session, root, chroot, requires);
     return 0;
   });
@@ -20,11 +23,12 @@ export async function installdeps(session: MockSession): Promise<number> {
 
 async function requirements(
   session: MockSession,
+  root: MockRoot,
   chroot: Chroot,
   file: string,
 ): Promise<readonly string[]> {
   const path = hostPath(file);
-  if (file.endsWith('.spec')) return await buildRequires(session, chroot, { kind: 'spec', path });
+  if (file.endsWith('.spec')) return await specRequires(session, root, chroot, path);
   if (file.endsWith('.src.rpm'))
     return await buildRequires(session, chroot, { kind: 'srpm', path });
   const { dependencies } = await readRpm(path);
