@@ -1,5 +1,6 @@
 /** SBOM, provenance and checksums, against sha256sum, openssl, jq and rpm. */
-import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
+import { cp, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { execa } from 'execa';
@@ -27,21 +28,38 @@ const locked = (name: string, more: Partial<LockedPackage> = {}): LockedPackage 
   ...more,
 });
 
+/** What SPDX 2.3's JSON schema allows in a package, of what kiln has a use for. */
+const PACKAGE_KEYS = [
+  ...['SPDXID', 'name', 'versionInfo', 'packageFileName', 'supplier', 'downloadLocation'],
+  ...['filesAnalyzed', 'checksums', 'homepage', 'licenseDeclared', 'summary', 'comment'],
+  ...['externalRefs', 'primaryPackagePurpose'],
+];
+
 const ROOT = [locked('zlib+'), locked('gcc', { epoch: 2 }), locked('bash', { version: '5~rc1' })];
 
-async function built(t: ExecutionContext) {
-  const directory = join(await temporaryDirectory(t), 'result');
-  await buildPackages(directory, [
+/** Two packages by rpmbuild, and what a build's report says of them. */
+let rpms: string;
+let packages: readonly BuiltPackage[];
+test.before(async () => {
+  rpms = await mkdtemp(join(tmpdir(), 'kiln-provenance-'));
+  await buildPackages(rpms, [
     { name: 'tool', version: '2', epoch: 1, files: { '/usr/bin/tool': 'x' } },
     { name: 'tool-doc', version: '2' },
   ]);
-  const packages: BuiltPackage[] = [];
-  for (const file of await readdir(directory)) {
-    const { stdout } = await execa('sha256sum', [join(directory, file)]);
-    const sha256 = stdout.slice(0, 64);
-    const identity = await readRpm(join(directory, file));
-    packages.push({ file, nevra: file, isSource: false, sha256, size: 1, identity });
+  const built: BuiltPackage[] = [];
+  for (const file of await readdir(rpms)) {
+    const path = join(rpms, file);
+    const sha256 = (await execa('sha256sum', [path])).stdout.slice(0, 64);
+    const identity = await readRpm(path);
+    built.push({ file, nevra: file, isSource: false, sha256, size: 1, identity });
   }
+  packages = built;
+});
+test.after.always(() => rm(rpms, { recursive: true, force: true }));
+
+async function built(t: ExecutionContext) {
+  const directory = join(await temporaryDirectory(t), 'result');
+  await cp(rpms, directory, { recursive: true });
   await writeFile(join(directory, 'build.log'), 'made it\n');
   const request: BuildReport['request'] = {
     image: '/home/somebody/recipes/build-root.yaml',
@@ -165,6 +183,11 @@ test('the SBOM says what rpm says of each package, and names the whole build roo
     '[.packages[] | .name and .SPDXID and .downloadLocation and .filesAnalyzed == false] | all',
     '[.packages[].SPDXID] | (unique | length) == length and all(test("^SPDXRef-[A-Za-z0-9.-]+$"))',
     '([.packages[].SPDXID] + [.SPDXID]) as $ids | [.relationships[] | .spdxElementId, .relatedSpdxElement] | all(. as $id | $ids | index($id) != null)',
+    '[.packages[] | keys - $allowed] | all(. == [])'.replace(
+      '$allowed',
+      JSON.stringify(PACKAGE_KEYS),
+    ),
+    '[.packages[] | .primaryPackagePurpose] - ["CONTAINER", "INSTALL", "SOURCE"] == []',
     '[.relationships[] | select(.relationshipType == "DESCRIBES")] | length == 2',
     '[.relationships[] | select(.relationshipType == "CONTAINS")] | length == 3',
   ];
