@@ -41,8 +41,8 @@ const char *confine(const struct confinement *wanted, const struct user *user, c
   *landlock_abi = 0;
   int rules = -1;
   if (wanted->landlock != 0 && (rules = landlock_rules(wanted->landlock)) < 0) return "landlock";
-  if (!fault("descriptors") &&
-      syscall(SYS_close_range, 3, ~0U, CLOSE_RANGE_CLOEXEC) != 0)
+  if (syscall(SYS_close_range, 3, ~0U, CLOSE_RANGE_CLOEXEC) != 0 ||
+      (fault("descriptors") && dup(0) < 0))
     return "close descriptors";
   if (drop_privileges(wanted->capabilities, user) != 0) return "drop privileges";
   if (chdir(cwd) != 0) return "chdir";

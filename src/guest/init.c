@@ -239,7 +239,7 @@ int main(void) {
     answer_failed(control, 0, errno, "join a new session keyring", NULL);
     _exit(107);
   }
-  if (!fault("cgroup-namespace") && unshare(CLONE_NEWCGROUP) != 0) {
+  if (!fault("cgroup-namespace") && !fault("cgroup-unchecked") && unshare(CLONE_NEWCGROUP) != 0) {
     answer_failed(control, 0, errno, "unshare the cgroup namespace", NULL);
     _exit(104);
   }

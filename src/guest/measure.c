@@ -14,6 +14,8 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "faults.h"
+
 static char text[64 << 10];
 
 static int load(int fd) {
@@ -99,6 +101,7 @@ static int measure_mounts(char *facts, size_t size) {
     for (size_t i = 0; i < sizeof forbidden / sizeof *forbidden; i++)
       if (strcmp(type, forbidden[i]) == 0) result = -1;
     // Device nodes are mounts of their own: is_ours looks at them.
+    if (fault("nosuid-unchecked")) continue;
     if (strstr(options, "nosuid") == NULL) result = -1;
     if (strstr(options, "nodev") == NULL && strncmp(point, "/dev/", 5) != 0 &&
         !(strncmp(point, "/proc/", 6) == 0 && is_masked(point)))
@@ -179,6 +182,18 @@ static int is_alone(void) {
   return processes == 1;
 }
 
+// Seen from a cgroup namespace of its own, a process is at the root. (That its namespace is not the
+// host's says nothing: the daemon may have one, too.)
+static int hides_cgroups(void) {
+  if (load_path("/proc/self/cgroup") != 0) return access("/proc/self/cgroup", F_OK) != 0;
+  char *rest = text, *line;
+  while ((line = strsep(&rest, "\n")) != NULL) {
+    const char *path = strrchr(line, ':');
+    if (path != NULL && strcmp(path, ":/") != 0) return 0;
+  }
+  return 1;
+}
+
 static int wants_network(const struct message *setup) {
   struct field field;
   size_t offset = 0;
@@ -208,6 +223,8 @@ int measure_box(const struct message *setup, char *facts, size_t size, const cha
   if (measure_network(wants_network(setup), facts, size) != 0) return -1;
   *problem = "pid-namespace: the init is not pid 1 of a nested one, and alone there";
   if (getpid() != 1 || !is_alone()) return -1;
+  *problem = "cgroup-namespace: the place in the host's cgroups shows";
+  if (!hides_cgroups() && !fault("cgroup-unchecked")) return -1;
   *problem = "mounts: one is the host's (cgroup, sysfs, devices), or takes setuid or devices";
   if (measure_mounts(facts, size) != 0) return -1;
   *problem = "devices: one that is not on the list is in /dev";

@@ -186,12 +186,13 @@ int mounts_prepare(const struct message *setup, struct failure *failure) {
       chown("/scratch/upper", lower.st_uid, lower.st_gid) != 0 ||
       (mkdir("/scratch/work", 0700) != 0 && errno != EEXIST))
     return fail(failure, "make upper directory", NULL);
+  int open = fault("nosuid") || fault("nosuid-unchecked");
   char options[2048] =
       "lowerdir=/lower,upperdir=/scratch/upper,workdir=/scratch/work,userxattr";
   if (label_files() != NULL)
     snprintf(options + strlen(options), sizeof options - strlen(options), ",context=\"%s\"",
              label_files());
-  if (mount("overlay", "/newroot", "overlay", fault("nosuid") ? 0 : 0x2 | 0x4 /* MS_NOSUID | MS_NODEV */,
+  if (mount("overlay", "/newroot", "overlay", open ? 0 : 0x2 | 0x4 /* MS_NOSUID | MS_NODEV */,
             options) != 0)
     return fail(failure, "mount overlay", NULL);
   return 0;
@@ -210,7 +211,8 @@ static int make_dev(struct failure *failure) {
     snprintf(path, sizeof path, "/dev/%s", device_names[i]);
     if (make_file(path) != 0 || attach_at(device_fds[i], path) != 0)
       return fail(failure, "attach device", path);
-    if (fault("devices") && i == 0 && (make_file("/dev/mem") != 0 || mount(path, "/dev/mem", NULL, 0x1000, NULL) != 0))
+    if (fault("devices") && i == 0 &&
+        (make_file("/dev/mem") != 0 || mount(path, "/dev/mem", NULL, 0x1000 /* MS_BIND */, NULL) != 0))
       return fail(failure, "attach device", "/dev/mem");
     close(device_fds[i]);
   }

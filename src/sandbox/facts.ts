@@ -153,6 +153,8 @@ function planned(labels: BoxLabels | undefined, whose: 'init' | 'command') {
 
 /** What a command was to have and not to have. */
 export interface CommandPlan {
+  /** As {@link CommandPolicy} has it: only a number can be compared. */
+  readonly user: string;
   readonly capabilities: bigint;
   readonly seccomp: boolean;
   readonly landlock: readonly LandlockWall[];
@@ -176,6 +178,11 @@ export function readCommandFacts(text: string, expected: CommandPlan): CommandFa
     if ((mask(name) & ~expected.capabilities) !== 0n) {
       throw notMeasured('capabilities', `${name} is ${first(name)}`);
     }
+  }
+  const wanted = expected.user === 'root' ? '0' : expected.user.split(':')[0];
+  const uids = first('Uid').split('\t');
+  if (/^\d+$/.test(wanted ?? '') && uids.some((uid) => uid !== wanted)) {
+    throw notMeasured('user', `uids are ${uids.join(' ')}`);
   }
   if (first('NoNewPrivs') !== '1') throw notMeasured('no_new_privs', first('NoNewPrivs'));
   const seccomp = (['none', 'strict', 'filter'] as const)[Number(first('Seccomp'))] ?? 'none';

@@ -133,7 +133,7 @@ function bindOperation(
 }
 
 /** Where secrets lie in a box, as with podman and Docker. */
-export const SECRETS = '/run/secrets';
+const SECRETS = '/run/secrets';
 
 /** A file system of its own, closed once it is filled. */
 function secretOperations(

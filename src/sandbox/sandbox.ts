@@ -154,6 +154,7 @@ export class Sandbox implements AsyncDisposable {
       traceBox(this.#box.channel.initPid, started.facts);
       const seccomp = plain !== undefined;
       const facts = readCommandFacts(started.facts, {
+        user: policy.user,
         capabilities,
         seccomp,
         landlock,
@@ -277,7 +278,14 @@ type Failed = Extract<Answer, { type: 'failed' }>;
 const TOO_FEW_PROCESSES =
   'give more --pids: beside the command’s own processes the box’s init counts, too';
 
+/** What the init says of a layer that it found missing: `prove the box closed: LAYER: what`. */
+const UNPROVEN = 'prove the box closed: ';
+
 function setupFailed(answer: Failed): KilnError {
+  if (answer.what.startsWith(UNPROVEN)) {
+    const [layer = '', ...found] = answer.what.slice(UNPROVEN.length).split(': ');
+    return layerMissing(layer, found.join(': '));
+  }
   const errno = errnoName(answer.errno);
   return new KilnError('E_SETUP', `the sandbox could not ${answer.what}: ${errno}`, {
     hint: isForkRefused(answer)

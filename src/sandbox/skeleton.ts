@@ -7,9 +7,12 @@ import type { StatePaths } from '../state/paths.ts';
 
 /**
  * Mount points of the skeleton. `.oldroot`: libvirt pivots there and cannot make it itself as a
- * mapped user. `.kiln`: the folder with the init's socket. The rest: libvirt's and the init's own.
+ * mapped user. `.kiln`: the folder with the init's socket. `sys/fs/cgroup`: with the host's network
+ * a mapped user cannot mount a /sys that has it. The rest: libvirt's and the init's own.
  */
-const MOUNT_POINTS = ['.oldroot', '.kiln', 'lower', 'scratch', 'newroot', 'dev', 'proc', 'sys'];
+const MOUNT_POINTS = [
+  ...['.oldroot', '.kiln', 'lower', 'scratch', 'newroot', 'dev', 'proc', 'sys/fs/cgroup'],
+];
 
 /** Where the build puts the guest init, seen from source and from the bundle. */
 const INIT_CANDIDATES = ['../../dist/kiln-init', './kiln-init'];

@@ -1,0 +1,184 @@
+import { closeSync, constants, openSync } from 'node:fs';
+import { mkdir, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { text } from 'node:stream/consumers';
+import { isDeepStrictEqual } from 'node:util';
+import test, { type ExecutionContext } from 'ava';
+import { execa } from 'execa';
+import { openKiln } from '../../src/index.ts';
+import type { OpenOptions } from '../../src/kiln.ts';
+import { BareBox } from '../support/bare-box.ts';
+import { type BusyboxState, busyboxState, IMAGE } from '../support/busybox-state.ts';
+import { type Attempt, attempts, type Without } from './attempts.ts';
+import {
+  type HostServers,
+  hostServers,
+  installProbe,
+  type Outcome,
+  readOutcomes,
+  runWithout,
+} from './setup.ts';
+
+let state: BusyboxState;
+let servers: HostServers;
+let tree: string;
+/** What was stopped how, by who and verb: compared with what happens without the layer. */
+const stopped = new Map<string, Outcome>();
+
+test.before(async (t) => {
+  t.timeout(120_000);
+  state = await busyboxState();
+  servers = await hostServers();
+  tree = await installProbe(state);
+});
+test.after.always(async () => {
+  await servers[Symbol.asyncDispose]();
+  await state[Symbol.asyncDispose]();
+});
+
+/** Tries everything in a sandbox as anybody opens one. */
+async function tryAll(t: ExecutionContext, user: 'user' | 'root'): Promise<void> {
+  const mine = attempts.filter(({ as = user }) => as === user);
+  await using kiln = openKiln({ env: state.env });
+  await using sandbox = await kiln.open({ image: IMAGE, ...(user === 'root' ? { user } : {}) });
+  const command = await sandbox.spawn('/bin/probe', verbs(mine), { env: servers.environment });
+  const outcomes = readOutcomes(await text(command.stdout));
+  for (const { verb, tries, layer } of mine) {
+    const outcome = outcomes.get(verb);
+    t.is(
+      outcome?.outcome,
+      'stopped',
+      `${verb} as ${user} (${tries}) should be stopped by ${layer}`,
+    );
+    if (outcome !== undefined) stopped.set(`${user} ${verb}`, outcome);
+  }
+}
+
+const verbs = (some: readonly Attempt[]) => some.map(({ verb }) => verb);
+
+test.serial('no attempt of an unprivileged command gets through', (t) => tryAll(t, 'user'));
+
+test.serial('no attempt of container root gets through', (t) => tryAll(t, 'root'));
+
+/** One verb in a sandbox opened with these options. */
+async function tryOne(verb: string, options: Partial<OpenOptions>): Promise<Outcome | undefined> {
+  await using kiln = openKiln({ env: state.env });
+  await using sandbox = await kiln.open({ image: IMAGE, ...options });
+  const command = await sandbox.spawn('/bin/probe', [verb], { env: servers.environment });
+  return readOutcomes(await text(command.stdout)).get(verb);
+}
+
+test.serial('bombs stay in the box, and are no bombs without the limit', async (t) => {
+  const bombs: readonly (readonly [string, Partial<OpenOptions>])[] = [
+    ['fork-bomb', { limits: { pids: 40 } }],
+    ['memory-bomb', { limits: { memory: 64 << 20 } }],
+    ['disk-bomb', { disk: 16 << 20 }],
+    ['inode-bomb', { limits: { memory: 24 << 20 } }],
+  ];
+  for (const [verb, options] of bombs) {
+    // The kernel may kill the whole box for its memory: then nobody is left to tell.
+    t.not((await tryOne(verb, options))?.outcome, 'through', verb);
+    t.is((await tryOne(verb, {}))?.outcome, 'through', `${verb} cannot fail`);
+  }
+  t.is((await tryOne('descriptor-bomb', {}))?.outcome, 'stopped');
+});
+
+test.serial('strict: no TCP, and what only an attack calls kills and is named', async (t) => {
+  t.is((await tryOne('own-loopback', {}))?.outcome, 'through');
+  t.is((await tryOne('own-loopback', { seccomp: 'strict' }))?.outcome, 'stopped');
+  const result = await state.kiln([
+    ...['run', '-r', IMAGE, '--user', 'root', '--seccomp', 'strict', '--json', '--'],
+    ...['/bin/probe', 'mount-tmpfs', 'init-module'],
+  ]);
+  t.is(result.stdout, 'mount-tmpfs\tstopped\tkilled\ninit-module\tstopped\tkilled');
+  const json = JSON.parse(String(result.stderr).split('\n').at(-1) ?? '');
+  for (const syscall of ['mount', 'init_module']) {
+    t.true(
+      json.refusedCalls.some((call: object) =>
+        isDeepStrictEqual(call, { syscall, action: 'KILL', count: 1 }),
+      ),
+      syscall,
+    );
+  }
+});
+
+test.serial('build: own children can be traced, the init cannot', async (t) => {
+  t.deepEqual(await tryOne('trace-child', {}), { outcome: 'stopped', how: 'ENOSYS' });
+  t.is((await tryOne('trace-child', { seccomp: 'build' }))?.outcome, 'through');
+  const user = { user: 'root', capAdd: ['SYS_PTRACE' as const] };
+  t.is((await tryOne('trace-init', { seccomp: 'build', ...user }))?.outcome, 'stopped');
+});
+
+test.serial('with the host’s network, its abstract sockets stay closed', async (t) => {
+  const network = 'host';
+  t.deepEqual(await tryOne('abstract-socket', { network }), { outcome: 'stopped', how: 'EPERM' });
+  t.is((await tryOne('host-loopback', { network }))?.outcome, 'through');
+});
+
+test.serial('a folder of the host’s that leaks in opens nothing, thanks to Landlock', async (t) => {
+  const folder = join(state.paths.root, 'leaked');
+  await mkdir(folder);
+  await writeFile(join(folder, 'secret'), 'x');
+  await using box = await BareBox.open(state, tree);
+  const stdin = openSync(folder, constants.O_RDONLY | constants.O_DIRECTORY);
+  try {
+    for (const [landlock, outcome] of [[['files'], 'stopped'] as const, [[], 'through'] as const]) {
+      const command = { user: '0', capabilities: [], landlock, stdin };
+      const printed = await box.run(['/bin/probe', 'leaked-folder'], command);
+      t.is(readOutcomes(printed).get('leaked-folder')?.outcome, outcome);
+    }
+  } finally {
+    closeSync(stdin);
+  }
+});
+
+test.serial('an exit status cannot be forged', async (t) => {
+  const result = await state.kiln([
+    ...['run', '-r', IMAGE, '--user', 'root', '--', 'sh', '-c'],
+    // Signals that an init waits for, other processes' ends, and bytes on whatever is open.
+    'for i in 1 2 3 4 5 6 7 8 9; do kill -CHLD 1; kill -TERM 1; kill -HUP 1; (exit 0) & done; ' +
+      'for fd in 3 4 5 6 7 8 9; do echo x 2>/dev/null >/proc/1/fd/$fd; done; wait; exit 42',
+  ]);
+  t.is(result.exitCode, 42, String(result.stderr));
+});
+
+test.serial('what container root changes in its image is changed for it alone', async (t) => {
+  const digest = async () =>
+    (await execa('sh', ['-c', 'find . -type f -exec sha256sum {} + | sort'], { cwd: tree })).stdout;
+  const before = await digest();
+  const result = await state.kiln([
+    ...['run', '-r', IMAGE, '--user', 'root', '--', 'sh', '-c'],
+    'echo root2::0:0::/:/bin/sh >> /etc/passwd; rm /bin/busybox; touch /new; ls -a / >/dev/null; test -e /new',
+  ]);
+  t.not(result.exitCode, 125, String(result.stderr));
+  t.is(await digest(), before);
+});
+
+/** Faulty inits last: they stay in the state. */
+const lacks: readonly Without[] = [
+  ...(['seccomp', 'rights', 'walls', 'proc', 'bare', 'network', 'user', 'limits'] as const),
+  ...(['new-privileges', 'cgroup-namespace'] as const),
+];
+
+for (const without of lacks) {
+  test.serial(`without its layer an attempt gets further: ${without}`, async (t) => {
+    const some = attempts.filter((attempt) => attempt.without === without);
+    t.true(some.length > 0);
+    const outcomes = await runWithout(state, tree, without, some, servers.environment);
+    for (const { verb, as = 'root' } of some) {
+      const before = stopped.get(`${as} ${verb}`);
+      const after = outcomes.get(verb);
+      t.truthy(after, verb);
+      t.notDeepEqual(after, before, `${verb} cannot fail: ${JSON.stringify(after)}`);
+    }
+  });
+}
+
+test('there are five attempts and more at each layer that has attempts of its own', (t) => {
+  const count = (layer: string) => attempts.filter((attempt) => attempt.layer === layer).length;
+  for (const layer of ['namespaces', 'files', 'ids', 'capabilities', 'seccomp', 'network']) {
+    t.true(count(layer) >= 5, layer);
+  }
+  t.true(attempts.length >= 60);
+  t.true(attempts.filter(({ without }) => without !== undefined).length >= 40);
+});

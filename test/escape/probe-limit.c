@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+// Bombs, of a size that does no harm where nothing stops them.
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "probe.h"
+
+static enum outcome fork_bomb(void) {
+  enum outcome result = THROUGH;
+  pid_t children[150];
+  int count = 0, error = 0;
+  for (; count < 150; count++) {
+    children[count] = fork();
+    if (children[count] == 0) {
+      pause();
+      _exit(0);
+    }
+    if (children[count] < 0) {
+      error = errno;
+      result = STOPPED;
+      break;
+    }
+  }
+  for (int i = 0; i < count; i++) kill(children[i], SIGKILL);
+  while (wait(NULL) > 0) continue;
+  errno = error;
+  return result;
+}
+static enum outcome memory_bomb(void) {
+  size_t size = 160u << 20;
+  char *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) return STOPPED;
+  for (size_t at = 0; at < size; at += 4096) memory[at] = 1;
+  return THROUGH;
+}
+static enum outcome disk_bomb(void) {
+  static char block[1 << 20];
+  int fd = open("/tmp/bomb", O_CREAT | O_WRONLY | O_TRUNC, 0600);
+  memset(block, 1, sizeof block);
+  enum outcome result = fd < 0 ? STOPPED : THROUGH;
+  for (int i = 0; i < 40 && result == THROUGH; i++)
+    result = by_result(write(fd, block, sizeof block));
+  int error = errno;
+  unlink("/tmp/bomb");
+  errno = error;
+  return result;
+}
+static enum outcome inode_bomb(void) {
+  if (mkdir("/dev/shm/inodes", 0700) != 0 || chdir("/dev/shm/inodes") != 0) return STOPPED;
+  for (int i = 0; i < 40000; i++) {
+    char name[16];
+    snprintf(name, sizeof name, "%d", i);
+    int fd = open(name, O_CREAT | O_WRONLY, 0600);
+    if (fd < 0) return STOPPED;
+    close(fd);
+  }
+  return THROUGH;
+}
+static enum outcome descriptor_bomb(void) {
+  for (int i = 0; i < 2000000; i++)
+    if (open("/dev/null", O_RDONLY) < 0) return STOPPED;
+  return THROUGH;
+}
+
+const struct verb limit_verbs[] = {
+    {"fork-bomb", fork_bomb},   {"memory-bomb", memory_bomb},         {"disk-bomb", disk_bomb},
+    {"inode-bomb", inode_bomb}, {"descriptor-bomb", descriptor_bomb}, {NULL, NULL},
+};

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+// Sockets of all kinds. Who listens on the host, and where, comes in the environment.
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <linux/netlink.h>
+#include <net/if.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "probe.h"
+
+#ifndef AF_VSOCK
+#define AF_VSOCK 40
+#endif
+
+static enum outcome vsock(void) { return by_result(socket(AF_VSOCK, SOCK_STREAM, 0)); }
+static enum outcome packet(void) { return by_result(socket(AF_PACKET, SOCK_RAW, 0)); }
+static enum outcome raw_ip(void) { return by_result(socket(AF_INET, SOCK_RAW, IPPROTO_ICMP)); }
+static enum outcome crypto(void) {
+  int result = socket(AF_ALG, SOCK_SEQPACKET, 0);
+  return result < 0 && errno == EAFNOSUPPORT ? THROUGH : by_result(result); // it was looked for
+}
+static enum outcome bluetooth(void) {
+  int result = socket(AF_BLUETOOTH, SOCK_RAW, 1);
+  return result < 0 && errno == EAFNOSUPPORT ? THROUGH : by_result(result);
+}
+static enum outcome audit(void) {
+  return by_result(socket(AF_NETLINK, SOCK_RAW, 9 /* NETLINK_AUDIT */));
+}
+static enum outcome change_interface(void) {
+  struct ifreq request = {.ifr_name = "lo"};
+  int fd = socket(AF_INET, SOCK_DGRAM, 0);
+  if (fd < 0 || ioctl(fd, SIOCGIFFLAGS, &request) != 0) return STOPPED;
+  return by_result(ioctl(fd, SIOCSIFFLAGS, &request));
+}
+static enum outcome low_port(void) {
+  int fd = socket(AF_INET, SOCK_STREAM, 0);
+  struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(80)};
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  return fd < 0 ? STOPPED : by_result(bind(fd, (struct sockaddr *)&address, sizeof address));
+}
+static enum outcome host_loopback(void) {
+  const char *port = getenv("PROBE_PORT");
+  if (port == NULL) return ABSENT;
+  int fd = socket(AF_INET, SOCK_STREAM, 0);
+  struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(port))};
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  return fd < 0 ? STOPPED : by_result(connect(fd, (struct sockaddr *)&address, sizeof address));
+}
+static enum outcome own_loopback(void) {
+  int fd = socket(AF_INET, SOCK_STREAM, 0);
+  struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(1)};
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  if (fd < 0) return STOPPED;
+  int result = connect(fd, (struct sockaddr *)&address, sizeof address);
+  return result != 0 && errno == ECONNREFUSED ? THROUGH : by_result(result); // it was knocked at
+}
+static enum outcome abstract_socket(void) {
+  const char *name = getenv("PROBE_ABSTRACT");
+  if (name == NULL) return ABSENT;
+  int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+  struct sockaddr_un address = {.sun_family = AF_UNIX};
+  strncpy(address.sun_path + 1, name, sizeof address.sun_path - 2);
+  socklen_t length = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + strlen(name));
+  return fd < 0 ? STOPPED : by_result(connect(fd, (struct sockaddr *)&address, length));
+}
+static enum outcome other_interfaces(void) {
+  struct if_nameindex *all = if_nameindex();
+  if (all == NULL) return STOPPED;
+  errno = ENODEV;
+  for (struct if_nameindex *it = all; it->if_index != 0; it++)
+    if (strcmp(it->if_name, "lo") != 0) return THROUGH;
+  return STOPPED;
+}
+static enum outcome out_of_here(void) {
+  int fd = socket(AF_INET, SOCK_DGRAM, 0);
+  struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(53)};
+  address.sin_addr.s_addr = htonl(0xc0000201); // 192.0.2.1: connecting only looks for a route
+  return fd < 0 ? STOPPED : by_result(connect(fd, (struct sockaddr *)&address, sizeof address));
+}
+
+const struct verb network_verbs[] = {
+    {"vsock", vsock},
+    {"packet-socket", packet},
+    {"raw-socket", raw_ip},
+    {"crypto-socket", crypto},
+    {"bluetooth-socket", bluetooth},
+    {"audit-socket", audit},
+    {"change-interface", change_interface},
+    {"low-port", low_port},
+    {"host-loopback", host_loopback},
+    {"own-loopback", own_loopback},
+    {"abstract-socket", abstract_socket},
+    {"other-interfaces", other_interfaces},
+    {"route-out", out_of_here},
+    {NULL, NULL},
+};

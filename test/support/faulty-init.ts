@@ -1,0 +1,35 @@
+import { copyFile, readdir, rename, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { execa } from 'execa';
+import { ensureSkeleton, INIT_PATH } from '../../src/sandbox/skeleton.ts';
+import type { StatePaths } from '../../src/state/paths.ts';
+
+const guest = join(import.meta.dirname, '../../src/guest');
+
+/**
+ * Puts an init that can leave out layers into the skeleton of a state directory: compiled from the
+ * same sources, with KILN_FAULTS. Boxes of that state started from now on have it.
+ */
+export async function installFaultyInit(paths: StatePaths): Promise<FaultyInit> {
+  const skeleton = await ensureSkeleton(paths);
+  const sources = (await readdir(guest)).filter((name) => name.endsWith('.c'));
+  const faults = join(import.meta.dirname, 'faults.c');
+  const built = join(paths.root, 'faulty-init');
+  await execa({ cwd: guest })('cc', [
+    ...['-std=c17', '-O1', '-static', '-DKILN_FAULTS', '-I.', '-o', built],
+    ...sources,
+    faults,
+  ]);
+  // Not written in place: a box may run the one that is there.
+  await copyFile(built, `${skeleton}${INIT_PATH}.new`);
+  await rename(`${skeleton}${INIT_PATH}.new`, join(skeleton, INIT_PATH));
+  return {
+    leaveOut: (...layers) =>
+      writeFile(join(skeleton, 'faults'), layers.map((layer) => `${layer}\n`).join('')),
+  };
+}
+
+export interface FaultyInit {
+  /** What the boxes that start from now on do without. */
+  leaveOut(...layers: readonly string[]): Promise<void>;
+}
