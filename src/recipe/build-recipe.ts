@@ -143,6 +143,7 @@ const stepShape = {
   env: environment.default({}),
   user: user.optional().describe('Instead of the user of the recipe; root for container root'),
   timeout: time.optional(),
+  network: z.boolean().default(false).describe("Whether it may use the box's network"),
 };
 
 const script = z
@@ -173,6 +174,15 @@ function recipe<Run extends z.ZodType>(run: Run) {
         .default([])
         .describe('Patterns of what is taken out; see docs/artifacts.md'),
     })
+    .superRefine((value, context) => {
+      if (value.sandbox.network !== 'private') return;
+      for (const [index, step] of value.steps.entries()) {
+        if (typeof step !== 'object' || step === null || !('network' in step) || !step.network)
+          continue;
+        const message = 'the box has no network: sandbox.network says which it is to have';
+        context.addIssue({ code: 'custom', message, path: ['steps', index, 'network'] });
+      }
+    })
     .describe('A kiln build: an image, sources, steps that run in a box, artifacts');
 }
 
@@ -201,14 +211,16 @@ export interface RecipeStep {
   readonly user: string | undefined;
   /** Milliseconds. */
   readonly timeout: number | undefined;
+  /** Whether it may use the network of the box. */
+  readonly network: boolean;
 }
 
 /** The steps of a recipe, each with a name. */
 export function stepsOf({ steps }: BuildRecipe): RecipeStep[] {
   return steps.map((step, index) => {
-    const whole = typeof step === 'string' || 'function' in step ? { run: step, env: {} } : step;
-    const { run, env } = whole;
-    const { name, workdir, user: who, timeout } = 'name' in whole ? whole : {};
+    const isMap = typeof step === 'object' && 'run' in step;
+    const run = isMap ? step.run : step;
+    const { name, workdir, env = {}, user: who, timeout, network = false } = isMap ? step : {};
     return {
       name: name ?? String(index + 1),
       script: typeof run === 'string' ? run : undefined,
@@ -216,6 +228,7 @@ export function stepsOf({ steps }: BuildRecipe): RecipeStep[] {
       env,
       user: who,
       timeout,
+      network,
     };
   });
 }

@@ -14,6 +14,7 @@ import type { Engine } from '../../sandbox/open.ts';
 import { commandPolicy } from '../../sandbox/policy.ts';
 import type { SandboxProcess } from '../../sandbox/process.ts';
 import type { Sandbox } from '../../sandbox/sandbox.ts';
+import { seccompFilter } from '../../sandbox/seccomp/profile.ts';
 import type { CommandPolicy } from '../../sandbox/specification.ts';
 import { Tail } from '../tail.ts';
 import type { BoxShell } from './script-protocol.ts';
@@ -42,6 +43,8 @@ export interface BoxCommandOptions {
   readonly workdir: string | undefined;
   /** Instead of the recipe's. */
   readonly user: string | undefined;
+  /** Whether it may use the network of the box, if that has one. */
+  readonly network: boolean;
 }
 
 export class RecipeBox {
@@ -54,7 +57,7 @@ export class RecipeBox {
   readonly #manifest: ImageManifest;
   readonly #sandbox: Sandbox;
   readonly #cgroups: ProcessCgroups;
-  readonly #policies = new Map<string | undefined, CommandPolicy>();
+  readonly #policies = new Map<string, CommandPolicy>();
 
   private constructor(
     engine: Engine,
@@ -106,7 +109,7 @@ export class RecipeBox {
 
   /** The image's bash, or its sh. Throws E_RECIPE_SHELL. */
   async findShell(): Promise<BoxShell> {
-    const options = { env: {}, workdir: '/', user: undefined };
+    const options = { env: {}, workdir: '/', user: undefined, network: false };
     const { process, tail } = await this.start({ ...options, argv: ['sh', '-c', FIND_SHELL] });
     process.stdin.end();
     process.stdout.resume();
@@ -120,9 +123,9 @@ export class RecipeBox {
   }
 
   /** Starts a command. Nobody reads its output yet. Throws what {@link Sandbox.spawn} throws. */
-  async start({ argv, env, workdir, user }: BoxCommandOptions): Promise<BoxCommand> {
+  async start({ argv, env, workdir, user, network }: BoxCommandOptions): Promise<BoxCommand> {
     const process = await this.#sandbox.spawn(argv, {
-      policy: await this.#policy(user ?? this.#request.user),
+      policy: await this.#policy(user ?? this.#request.user, network),
       env: { ...this.environment, ...env },
       workdir: posix.resolve(this.workdir, workdir ?? '.'),
     });
@@ -147,8 +150,11 @@ export class RecipeBox {
 
   /** Lets go of the box; `kiln shell` comes back to it, as the recipe's user. */
   async keep(seconds: number): Promise<void> {
-    const { user, capabilities, landlock } = await this.#policy(this.#request.user);
-    const { seccomp } = this.#request;
+    const { user, capabilities, landlock } = await this.#policy(this.#request.user, false);
+    const seccomp =
+      this.#request.network === 'private'
+        ? this.#request.seccomp
+        : `${this.#request.seccomp}-offline`;
     const { environment: env, workdir } = this;
     await this.#sandbox.keep(seconds, {
       ...{ user, capabilities, seccomp, env, workdir },
@@ -165,12 +171,23 @@ export class RecipeBox {
     return this.#cgroups.usage(this.#sandbox.id);
   }
 
-  async #policy(wanted: string | undefined): Promise<CommandPolicy> {
-    const known = this.#policies.get(wanted);
+  async #policy(wanted: string | undefined, online: boolean): Promise<CommandPolicy> {
+    const key = JSON.stringify([wanted, online]);
+    const known = this.#policies.get(key);
     if (known !== undefined) return known;
+    const { paths } = this.#engine;
     const user = commandUser(this.#manifest, wanted);
-    const policy = await commandPolicy(this.#engine.paths, { ...this.#request, user });
-    this.#policies.set(wanted, policy);
-    return policy;
+    const policy = await commandPolicy(paths, { ...this.#request, user });
+    const { seccomp, network } = this.#request;
+    // In a box without a network there is nothing to keep from.
+    const offline = network !== 'private' && !online;
+    const made = offline
+      ? {
+          ...policy,
+          seccomp: await seccompFilter(paths, `${seccomp}-offline`, policy.capabilities),
+        }
+      : policy;
+    this.#policies.set(key, made);
+    return made;
   }
 }

@@ -62,10 +62,12 @@ async function runScript(
   { box, shell, onOutput }: StepContext,
 ): Promise<StepEnd> {
   const { process, tail } = await box.start({
-    argv: [shell.path, '-c', `${shell.prefix}\n${script}`],
+    // One pipe for both streams: in a log, an error belongs after what led to it.
+    argv: [shell.path, '-c', `${shell.prefix} exec 2>&1\n${script}`],
     env: step.env,
     workdir: step.workdir,
     user: step.user,
+    network: step.network,
   });
   process.stdin.end();
   process.stdout.on('data', onOutput);
@@ -94,10 +96,11 @@ async function runFunction(
   if (session === undefined) throw new KilnError('E_INTERNAL', 'a function without its recipe');
   using clock = new StepClock(limits, () => box.killAll());
   let failed: FailedCommand | undefined;
+  const userAndNetwork = { user: step.user, network: step.network };
   const start = async (message: SpawnMessage) => {
     if (message.where === 'host') return startOnHost(message, context.caller);
     const { argv, env, cwd } = message;
-    const { process, tail } = await box.start({ argv, env, workdir: cwd, user: step.user });
+    const { process, tail } = await box.start({ argv, env, workdir: cwd, ...userAndNetwork });
     clock.watch(process);
     process.once('exit', (exitCode, signal) => {
       if (exitCode === 0) return;

@@ -7,6 +7,7 @@ import type { Capability } from '../capabilities.ts';
 import buildProfile from './build.json' with { type: 'json' };
 import defaultProfile from './default.json' with { type: 'json' };
 import { nestedProfile } from './nested.ts';
+import { offlineProfile } from './offline.ts';
 import strictProfile from './strict.json' with { type: 'json' };
 
 /** The profiles that come with kiln, by name. docs/security.md says what each is for. */
@@ -15,6 +16,10 @@ const SHIPPED: Readonly<Record<string, unknown>> = {
   build: buildProfile,
   nested: nestedProfile(defaultProfile),
   strict: strictProfile,
+  'default-offline': offlineProfile(defaultProfile),
+  'build-offline': offlineProfile(buildProfile),
+  'nested-offline': offlineProfile(nestedProfile(defaultProfile)),
+  'strict-offline': strictProfile,
 };
 
 /** A compiled profile: struct sock_filter[] each. */

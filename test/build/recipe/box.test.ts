@@ -38,8 +38,7 @@ steps:
   - name: second
     env: { COLOUR: blue }
     run: echo "$COLOUR $SHAPE $FROM_IMAGE" > colours; id -u > uid
-  - name: third
-    user: build
+  - user: build
     workdir: /tmp
     run: pwd; id -u; false || true
 artifacts: [copy, colours, uid]
@@ -55,16 +54,7 @@ artifacts: [copy, colours, uid]
     t.is(await read('build.log'), '/tmp\n1000\n');
     const names = built.result!.phases.map(({ name }) => name);
     t.deepEqual(names, [
-      ...[
-        'recipe',
-        'sources',
-        'image',
-        'sandbox',
-        'copy-in',
-        'step 1',
-        'step second',
-        'step third',
-      ],
+      ...['recipe', 'sources', 'image', 'sandbox', 'copy-in', 'step 1', 'step second', 'step 3'],
       ...['artifacts', 'destroy'],
     ]);
     const { stdout: digest } = await execa('sha256sum', [join(built.resultDirectory, 'copy')]);
@@ -254,6 +244,49 @@ test.serial('--keep keeps the box of a step that failed, files and all', async (
   });
   t.is(String(shell.stdout), '/tmp\nhere\nme', String(shell.stderr));
   await workshop.state.kiln(['kill', id]);
+});
+
+test.serial('only steps that ask for it have the network of the box', async (t) => {
+  const server = createServer((_request, response) => response.end('from outside\n')).listen(
+    0,
+    '127.0.0.1',
+  );
+  await once(server, 'listening');
+  const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/`;
+  const get = `busybox wget -q -O - ${url}`;
+  try {
+    const recipe = (profile: string) => ({
+      'it.yaml': `
+image: ${BUSYBOX}
+sandbox: { network: host, profile: ${profile} }
+steps:
+  - '${get} || echo none'
+  - { network: true, run: ${get} }
+  - { run: '${get} || echo none', user: root }
+`,
+    });
+    for (const profile of ['default', 'build', 'nested']) {
+      const built = await workshop.build(recipe(profile), ['--allow-host']);
+      t.is(built.stdout.replaceAll(/^wget.*\n/gm, ''), 'none\nfrom outside\nnone', built.stderr);
+      t.regex(built.stdout, /wget: socket: /);
+    }
+    const script = await workshop.build(
+      {
+        'it.mjs': `import { $ } from 'zx';
+const get = async () => console.log(String(await $\`${get} || echo none\`.quiet()).trim());
+export default { image: '${BUSYBOX}', sandbox: { network: 'host' },
+  steps: [{ run: get }, { run: get, network: true }] };`,
+      },
+      ['--allow-host'],
+    );
+    t.regex(script.stdout, /\nnone\n[\s\S]*\nfrom outside$/, script.stderr);
+  } finally {
+    server.close();
+  }
+  const without = await workshop.build({
+    'it.yaml': `image: ${BUSYBOX}\nsteps:\n  - {network: true, run: 'true'}`,
+  });
+  t.regex(without.stderr, /it\.yaml:3:15: steps\[0\]\.network: the box has no network/);
 });
 
 test.serial('a source is bounded, and is a file', async (t) => {
