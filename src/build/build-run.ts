@@ -1,4 +1,3 @@
-import type { KilnError } from '../errors.ts';
 import { describeProgress, type ImageProgress } from '../image/progress.ts';
 import { Timeline } from '../run/timeline.ts';
 import type { Engine } from '../sandbox/open.ts';
@@ -86,7 +85,7 @@ export class BuildRun {
   }
 
   /** Ends the build with this failure. */
-  abort(failure: KilnError): void {
+  abort(failure: unknown): void {
     this.#broken.abort(failure);
   }
 

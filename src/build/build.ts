@@ -3,7 +3,7 @@ import { type BuildBase, openBase, openLockedBase } from './base.ts';
 import { BuildRun } from './build-run.ts';
 import { Caches } from './caches.ts';
 import { finish, type Progress } from './finish.ts';
-import { readInput } from './input.ts';
+import { type BuildInput, readInput } from './input.ts';
 import { readBuildLock } from './lock.ts';
 import { checkInstall } from './postinstall.ts';
 import { type PreparedBuild, prepareBuild } from './prepare.ts';
@@ -40,19 +40,11 @@ export async function buildPackage(
 }
 
 async function build(run: BuildRun, progress: Progress): Promise<void> {
-  const { request, signal } = run;
-  const input = await run.phase('input', () => readInput(request.source, signal));
-  input.name.then(
-    (name) => {
-      progress.name = name;
-      run.name = name;
-    },
-    () => {
-      run.failedPhase ??= 'input';
-    },
-  );
+  const { request } = run;
   const lock = request.lock === undefined ? undefined : await readBuildLock(request.lock);
-  await using base = await run.phase('image', () => takeBase(run, lock?.image));
+  const taken = run.phase('image', () => takeBase(run, lock?.image));
+  const input = await lookAtInput(run, progress, taken);
+  await using base = await taken;
   progress.base = { id: base.image.manifest.id, name: base.image.manifest.name };
   await using caches = await Caches.open(run);
   const prepared = await prepareBuild(run, {
@@ -85,6 +77,35 @@ async function build(run: BuildRun, progress: Progress): Promise<void> {
   await prepared.close();
   if (request.postinstall === true && progress.collected !== undefined) {
     await checkInstall(run, base, progress.collected.packages);
+  }
+}
+
+/** Looks at the source while the base image is made ready; if it is none, that is given up. */
+async function lookAtInput(
+  run: BuildRun,
+  progress: Progress,
+  base: Promise<BuildBase>,
+): Promise<BuildInput> {
+  const { request, signal } = run;
+  try {
+    const input = await run.phase('input', () => readInput(request.source, signal));
+    input.name.then(
+      (name) => {
+        progress.name = name;
+        run.name = name;
+      },
+      () => {
+        run.failedPhase ??= 'input';
+      },
+    );
+    return input;
+  } catch (error) {
+    run.abort(error);
+    await base.then(
+      (late) => late[Symbol.asyncDispose](),
+      () => undefined,
+    );
+    throw error;
   }
 }
 

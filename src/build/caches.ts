@@ -10,7 +10,7 @@ import type { CacheMount } from './request.ts';
 import { BUILD_HOME } from './rpmbuild.ts';
 
 /** Where a box sees its caches: where programs look for theirs (XDG Base Directory). */
-export const CACHE_HOME = `${BUILD_HOME}/.cache`;
+const CACHE_HOME = `${BUILD_HOME}/.cache`;
 
 /** Where distributions put ccache's own gcc and cc. */
 const CCACHE_PATHS = ['/usr/lib64/ccache', '/usr/lib/ccache'];

@@ -2,7 +2,7 @@ import { KilnError } from '../errors.ts';
 import { BuildFailure } from './outcome.ts';
 
 /** What `kiln build` exits with, beside 0; docs/builds.md lists them. */
-export const BUILD_STATUS = {
+const BUILD_STATUS = {
   /** The package does not build: a section of the spec failed, or a limit stopped it. */
   failed: 1,
   /** What was to be built is no source package, or no spec that rpmbuild takes. */

@@ -50,7 +50,7 @@ function lockedImage(base: BuildBase, { whole, lock }: Layer): ImageLock | undef
 }
 
 /** All packages of the image that a build runs in, in the order of installation. */
-export function rootPackages(base: BuildBase, { whole, lock }: Layer): Lock['packages'] {
+function rootPackages(base: BuildBase, { whole, lock }: Layer): Lock['packages'] {
   if (lock === null) return [...base.packages];
   return whole ? lock.packages : [...base.packages, ...lock.packages];
 }

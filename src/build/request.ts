@@ -27,7 +27,7 @@ export interface CacheMount {
 }
 
 /** What ends a build before its end: for `--buildsrpm` and `--installdeps`. */
-export type BuildStop = 'srpm' | 'dependencies';
+type BuildStop = 'srpm' | 'dependencies';
 
 /** Where rpmbuild is to start, with what is there already: its `--short-circuit`. */
 export type ShortCircuit = 'build' | 'install' | 'binary';
@@ -94,7 +94,7 @@ export interface BuildRequest {
 }
 
 /** What surrounds a build in its box. */
-export interface Surroundings {
+interface Surroundings {
   /** rpm's %_topdir. */
   readonly topDirectory: string;
   /** How many the build is told to use (RPM_BUILD_NCPUS). */
