@@ -300,6 +300,19 @@ test.serial('--installdeps: of source packages and specs, into the root', async 
     (await state.mock(['--chroot', 'rpm -q dependency-devel'])).stdout,
     'dependency-devel-1-1.noarch',
   );
+  const calculated = await state.mock([
+    '--addrepo',
+    repository,
+    '--calculate-build-dependencies',
+    wants,
+    '--resultdir',
+    results('calculated'),
+  ]);
+  t.is(calculated.exitCode, 0, calculated.stderr);
+  const lock = await readFile(join(results('calculated'), 'buildroot_lock.json'), 'utf8');
+  const { buildroot } = JSON.parse(lock) as { buildroot: { rpms: { name: string }[] } };
+  t.true(buildroot.rpms.some(({ name }) => name === 'dependency-devel'));
+  t.false((await readdir(results('calculated'))).includes('wants-1-1.noarch.rpm'));
   const spec = join(state.directory, 'deps.spec');
   await writeFile(
     spec,

@@ -16,6 +16,8 @@ const RUNS: Readonly<Record<Mode, () => Promise<Run>>> = {
   rebuild: async () => (await import('./modes/build.ts')).rebuild,
   buildsrpm: async () => (await import('./modes/build.ts')).buildsrpm,
   chain: async () => (await import('./modes/chain.ts')).chain,
+  'calculate-build-dependencies': async () =>
+    (await import('./modes/build.ts')).calculateDependencies,
   init: async () => (await import('./modes/roots.ts')).init,
   clean: async () => (await import('./modes/roots.ts')).clean,
   orphanskill: async () => (await import('./modes/roots.ts')).orphanskill,

@@ -5,6 +5,7 @@ export const MODES = [
   'rebuild',
   'buildsrpm',
   'chain',
+  'calculate-build-dependencies',
   'init',
   'clean',
   'shell',
@@ -63,6 +64,10 @@ const modes: Record<string, OptionEntry> = {
   },
   buildsrpm: { mode: 'buildsrpm', help: 'make an SRPM of --spec and --sources' },
   chain: { mode: 'chain', help: 'build SRPMs, each with what came of the ones before' },
+  'calculate-build-dependencies': {
+    mode: 'calculate-build-dependencies',
+    help: 'only find out what an SRPM is built with: buildroot_lock.json',
+  },
   init: { mode: 'init', help: 'make the root anew, build nothing' },
   clean: { mode: 'clean', help: 'remove the root' },
   scrub: {
@@ -171,10 +176,6 @@ const refused: Record<string, OptionEntry> = {
   rootdir: { value: 'DIR', refused: 'roots are kept in KILN_STATE: set that instead' },
   'macro-file': { value: 'FILE', refused: 'give each macro with -D, or in the configuration' },
   'symlink-dereference': { refused: 'copy the sources to a directory without links first' },
-  'calculate-build-dependencies': {
-    value: 'SRPM',
-    refused: 'kiln build writes buildroot_lock.json beside each result',
-  },
   'hermetic-build': { value: 'LOCK', refused: 'use kiln build --lock lock.json --offline' },
   'pm-cmd': { refused: PACKAGE_MANAGER },
   'yum-cmd': { refused: PACKAGE_MANAGER },

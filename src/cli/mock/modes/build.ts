@@ -35,6 +35,14 @@ export async function buildsrpm(session: MockSession): Promise<number> {
   return await buildAll(session, [], { stopAfter: 'srpm' });
 }
 
+/** `--calculate-build-dependencies SRPM`: the locks of its build root, and no build. */
+export async function calculateDependencies(session: MockSession): Promise<number> {
+  if (session.line.args.length !== 1) {
+    throw argumentError('--calculate-build-dependencies needs one SRPM');
+  }
+  return await buildAll(session, session.line.args, { stopAfter: 'dependencies' });
+}
+
 async function buildAll(
   session: MockSession,
   srpms: readonly string[],
