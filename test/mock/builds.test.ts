@@ -409,3 +409,30 @@ best=1
     t.is((await copr('--scrub', 'bootstrap', '--scrub', 'chroot', '--quiet')).exitCode, 0);
   },
 );
+
+test.serial(
+  'killed in a build: nothing is left, and the next call makes the root anew',
+  async (t) => {
+    const slow = await srpm({ name: 'slow', build: 'sleep 3600' });
+    const main = join(import.meta.dirname, '../../src/cli/main.ts');
+    for (const moment of ['Start: chroot init', 'Start: rpmbuild']) {
+      const build = execa(
+        process.execPath,
+        [main, 'mock', '--configdir', state.configs, '-r', 'demo', slow],
+        { env: { ...state.env, HOME: state.directory }, reject: false, stdin: 'ignore' },
+      );
+      for await (const line of build.iterable({ from: 'stderr' })) {
+        if (line.startsWith(moment)) build.kill('SIGKILL');
+      }
+      await build;
+      const next = await state.mock(['--chroot', 'ls /builddir; pgrep sleep; true']);
+      t.is(next.exitCode, 0, next.stderr);
+      t.is(next.stdout, '');
+      t.is(
+        /it was being changed when kiln was killed/.test(next.stderr),
+        moment.endsWith('rpmbuild'),
+      );
+      t.deepEqual(await readdir(state.engine.paths.boxes), []);
+    }
+  },
+);

@@ -246,7 +246,7 @@ test.serial(
     install.kill('SIGKILL');
     await install;
     const next = await state.mock(['--chroot', 'ls /kept; rpm -q slow']);
-    t.regex(next.stderr, /made anew: its packages were being changed when kiln was killed/);
+    t.regex(next.stderr, /made anew: it was being changed when kiln was killed/);
     t.is(next.stdout, 'package slow is not installed');
   },
 );

@@ -96,7 +96,7 @@ export class MockRoot implements AsyncDisposable {
       image === undefined
         ? 'its image is gone'
         : record.changing
-          ? 'its packages were being changed when kiln was killed'
+          ? 'it was being changed when kiln was killed'
           : isDurable(paths, record.changed)
             ? undefined
             : 'the machine was started anew before all of it was on the disk';
