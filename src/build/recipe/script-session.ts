@@ -161,14 +161,16 @@ export class ScriptSession implements AsyncDisposable {
     if (this.#commands.has(id)) {
       throw new KilnError('E_CONFINE_PROTOCOL', `the recipe starts command ${id} twice`);
     }
+    // The recipe's process may send what it likes: what it may do is decided here.
     const problem =
-      start === undefined
-        ? 'commands can be run in steps only'
+      message.where === 'host' && this.#options.hostCwd === undefined
+        ? '$host is not allowed: kiln build --allow-host allows it'
         : this.#commands.size >= MAX_COMMANDS
           ? `more than ${MAX_COMMANDS} commands at once`
           : undefined;
     if (start === undefined || problem !== undefined) {
-      this.#send({ type: 'failed', id, message: problem ?? '' });
+      const why = problem ?? 'commands can be run in steps only';
+      this.#send({ type: 'failed', id, message: why });
       return;
     }
     const command = new RelayedCommand(id, start(message), {

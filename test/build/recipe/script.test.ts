@@ -207,6 +207,34 @@ ${recipe('try { await $host`id`; } catch (error: any) { console.log("host", erro
   },
 );
 
+test.serial('a recipe that forges messages to kiln gets nothing by it', async (t) => {
+  const folder = await workshop.folder({ 'secret.txt': 'secret' });
+  const forged = (message: string) => `
+import fs from 'node:fs';
+const body = Buffer.from(JSON.stringify({ type: 'message', value: ${message} }));
+const head = Buffer.alloc(4);
+head.writeUInt32LE(body.length);
+const forge = () => fs.writeSync(3, Buffer.concat([head, body]));
+${recipe('forge(); await $`sleep 1`.quiet();')}`;
+  const touch = {
+    'it.ts': forged(`{ type: 'spawn', id: 5, where: 'host', cwd: '/', env: {},
+      argv: ['touch', '${folder}/touched'] }`),
+  };
+  const host = await workshop.build(touch);
+  t.is(host.exitCode, 0, host.stderr);
+  t.false(existsSync(`${folder}/touched`));
+  // The message is as kiln wants it: with the caller's word it does what it says.
+  await workshop.build(touch, ['--allow-host']);
+  t.true(existsSync(`${folder}/touched`));
+  const read = await workshop.build({ 'it.ts': forged(`{ type: 'read', path: '../secret.txt' }`) });
+  t.is(read.exitCode, 0, read.stderr);
+  for (const broken of [`{ type: 'spawn', id: 'x' }`, `{ type: 'nothing' }`, '7']) {
+    const built = await workshop.build({ 'it.ts': forged(broken) });
+    t.is(built.exitCode, 125, broken);
+    t.is(built.result?.failure?.code, 'E_CONFINE_PROTOCOL', broken);
+  }
+});
+
 test.serial(
   'the kernel says so, too: the recipe’s process has a filter, ids and namespaces of its own',
   async (t) => {
