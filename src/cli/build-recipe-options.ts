@@ -11,13 +11,15 @@ export interface RecipeOptions {
 
 /** For `kiln build --help`. */
 export const RECIPE_EXAMPLES = `
+
 A recipe’s exit status is that of the step that failed. 124: out of time. 125: kiln failed.
 
 Recipes:
   kiln build recipes/builds/hello.yaml --resultdir out
   kiln build zlib --sources ~/tarballs --offline    # one of recipes/builds; nothing is downloaded
   kiln build ./release.ts --param version=1.2
-  kiln build --schema                               # the JSON Schema of YAML recipes`;
+  kiln build --schema                               # the JSON Schema of YAML recipes
+`;
 
 /** Adds the options that only recipes have. */
 export function addRecipeOptions(command: Command): Command {
