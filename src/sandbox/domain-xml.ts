@@ -1,7 +1,21 @@
+import { isIP, isIPv6 } from 'node:net';
 import { totalmem } from 'node:os';
 import { KilnError } from '../errors.ts';
 import type { IdRange } from './id-range.ts';
 import { INIT_PATH } from './skeleton.ts';
+
+/** An interface on a libvirt network. libvirt itself gives it its address, before the box's init runs. */
+export interface LibvirtNetwork {
+  readonly name: string;
+  /** `192.168.122.7/24`, or IPv6; without one somebody in the box has to ask for it. */
+  readonly address?: string;
+  /** Where everything else is reached. */
+  readonly gateway?: string;
+  /** A rule set of libvirt's nwfilter. */
+  readonly filter?: string;
+  /** Other isolated interfaces of the bridge cannot be reached. */
+  readonly isolated?: boolean;
+}
 
 /** What a generic box needs from libvirt; everything else is done at the claim. */
 export interface DomainOptions {
@@ -12,7 +26,7 @@ export interface DomainOptions {
   readonly socketDirectory: string;
   readonly range: IdRange;
   /** `private`: an empty network namespace; else the name of a libvirt network, or the host's. */
-  readonly network: 'private' | 'host' | { readonly name: string };
+  readonly network: 'private' | 'host' | LibvirtNetwork;
   /** SELinux: the init's context. */
   readonly context?: string;
 }
@@ -29,10 +43,29 @@ function networkXml(network: DomainOptions['network']): { features: string; devi
       hint: '`virsh net-list` shows the names',
     });
   }
-  return {
-    features: '<privnet/>',
-    devices: `<interface type='network'><source network='${escapeXml(network.name)}'/></interface>`,
-  };
+  return { features: '<privnet/>', devices: interfaceXml(network) };
+}
+
+function interfaceXml({ name, address, gateway, filter, isolated }: LibvirtNetwork): string {
+  const [ip = '', prefix] = address?.split('/') ?? [];
+  const family = isIPv6(ip) ? 'ipv6' : 'ipv4';
+  if (address !== undefined && (isIP(ip) === 0 || !/^\d{1,3}$/.test(prefix ?? ''))) {
+    throw new KilnError('E_ARGUMENT', `not an address with its prefix: ${address}`, {
+      hint: 'write it as 192.168.122.7/24',
+    });
+  }
+  const any = family === 'ipv6' ? '::' : '0.0.0.0';
+  return [
+    `<interface type='network'><source network='${escapeXml(name)}'/>`,
+    address && `<ip address='${ip}' family='${family}' prefix='${prefix}'/>`,
+    gateway &&
+      `<route family='${family}' address='${any}' prefix='0' gateway='${escapeXml(gateway)}'/>`,
+    filter && `<filterref filter='${escapeXml(filter)}'/>`,
+    isolated === true && "<port isolated='yes'/>",
+    '</interface>',
+  ]
+    .filter(Boolean)
+    .join('');
 }
 
 /** What a box without a limit of its own may have of the host's memory: not the last of it. */

@@ -1,4 +1,5 @@
 import type { Capability } from './capabilities.ts';
+import type { LibvirtNetwork } from './domain-xml.ts';
 import type { LabelRequest } from './labels/request.ts';
 import { allowedMissing, type OptionalLayer } from './layers.ts';
 import type { LandlockWall } from './protocol.ts';
@@ -40,7 +41,7 @@ export interface SandboxSpecification {
   /** /tmp, /var/tmp and /run are a private, empty tmpfs. A transaction writes to the image's own. */
   readonly privateTmp: boolean;
   readonly hostname: string;
-  readonly network: 'private' | 'host' | { readonly name: string };
+  readonly network: 'private' | 'host' | LibvirtNetwork;
   readonly binds: readonly Bind[];
   /** Mounted before the private tmpfs, which may lie in them. */
   readonly volumes: readonly Volume[];

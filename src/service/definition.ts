@@ -68,6 +68,36 @@ const mount = z.strictObject({
   readonly: z.boolean().default(false),
 });
 
+const libvirtName = z.string().regex(/^[\w.-]+$/, 'the name of a libvirt network is needed');
+const ip = z.union([z.ipv4(), z.ipv6()]);
+
+const network = z.union([
+  libvirtName.transform((name) => ({ name, peers: false })),
+  z.strictObject({
+    name: libvirtName.describe('A libvirt network; `virsh net-list` shows them'),
+    address: z.union([z.cidrv4(), z.cidrv6()]).optional().describe('As 192.168.122.7/24'),
+    gateway: ip.optional(),
+    filter: z
+      .string()
+      .regex(/^[\w.-]+$/)
+      .optional()
+      .describe('A rule set of nwfilter'),
+    peers: z.boolean().default(false).describe('Other services of the network may reach it'),
+  }),
+]);
+
+/** `NAME[,address=IP/PREFIX][,gateway=IP][,filter=NAME][,peers]`, as service.yaml has it. Undefined if it is not that. */
+export function parseNetwork(text: string): ServiceFile['network'] | undefined {
+  const [name = '', ...options] = text.split(',');
+  if (options.length === 0) return libvirtName.safeParse(name).success ? name : undefined;
+  const pairs = options.map((option) => {
+    const [key = '', value] = option.split('=', 2);
+    return [key, key === 'peers' && value === undefined ? true : value] as const;
+  });
+  const parsed = network.safeParse({ name, ...Object.fromEntries(pairs) });
+  return parsed.success ? (parsed.data as ServiceFile['network']) : undefined;
+}
+
 const health = z.strictObject({
   command: z
     .array(z.string())
@@ -97,7 +127,7 @@ export const serviceSchema = z
     workdir: absolute.optional(),
     environment: z.record(z.string().regex(/^[A-Za-z_][A-Za-z0-9_]*$/), z.string()).default({}),
     hostname: z.string().regex(SERVICE_NAME).optional(),
-    network: z.string().min(1).default('private').describe('private, or a libvirt network'),
+    network: z.union([z.literal('private'), network]).default('private'),
     publish: z.array(publish).default([]),
     mounts: z.array(mount).default([]),
     memory: size.optional(),

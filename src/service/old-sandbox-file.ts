@@ -70,11 +70,8 @@ function translate(sections: ReadonlyMap<string, ReadonlyMap<string, string>>): 
     command.push(get('command', `argv.${index}`) ?? '');
   }
   const networks = [...sections.keys()].filter((section) => /^network\.\d+$/.test(section));
-  const network = get('network.0', 'source');
+  const network = oldNetwork(get, warnings);
   if (networks.length > 1) warnings.push('only its first network is kept');
-  if ([...sections.keys()].some((section) => /^network\.\d+\.(?:address|route)/.test(section))) {
-    warnings.push('its fixed addresses and routes are left out');
-  }
   if (get('security', 'label') !== undefined) warnings.push('its security label is left out');
   const target = get('service', 'bootTarget');
   if (target !== undefined) {
@@ -90,5 +87,28 @@ function translate(sections: ReadonlyMap<string, ReadonlyMap<string, string>>): 
       ...(mounts.length === 0 ? {} : { mounts }),
       ...(network === undefined ? {} : { network }),
     },
+  };
+}
+
+/** The first network, with its first address and the gateway of its first route. */
+function oldNetwork(
+  get: (section: string, key: string) => string | undefined,
+  warnings: string[],
+): ServiceFile['network'] | undefined {
+  const name = get('network.0', 'source');
+  if (name === undefined) return undefined;
+  const address = get('network.0.address.0', 'primary');
+  if (address === undefined) {
+    if (get('network.0', 'dhcp') !== 'false')
+      warnings.push('nothing in the box asks for an address by DHCP');
+    return name;
+  }
+  if (get('network.0.address.1', 'primary') !== undefined)
+    warnings.push('only its first address is kept');
+  const gateway = get('network.0.route.0', 'gateway');
+  return {
+    name,
+    address: `${address}/${get('network.0.address.0', 'prefix') ?? 24}`,
+    ...(gateway === undefined ? {} : { gateway }),
   };
 }

@@ -1,10 +1,16 @@
 import { KilnError } from '../errors.ts';
 import { type LeasedImage, leaseImage } from '../image/store/images.ts';
+import type { LibvirtNetwork } from '../sandbox/domain-xml.ts';
 import { type Engine, openSandbox } from '../sandbox/open.ts';
 import type { Sandbox } from '../sandbox/sandbox.ts';
 import { sandboxSpecification } from '../sandbox/specification.ts';
+import type { ServiceDefinition } from './definition.ts';
 import type { StoredService } from './store.ts';
 import { varVolume } from './var-volume.ts';
+
+type ServiceNetwork = ServiceDefinition['network'];
+
+const NO_OPTIONS = { address: undefined, gateway: undefined, filter: undefined };
 
 /** Takes a service's image into use. Throws E_IMAGE_MISSING. */
 export async function serviceImage(engine: Engine, service: StoredService): Promise<LeasedImage> {
@@ -26,7 +32,7 @@ export async function openServiceBox(
     root: image.tree,
     image: image.manifest.id,
     hostname: hostname ?? name,
-    network: network === 'private' ? 'private' : { name: network },
+    network: network === 'private' ? 'private' : boxNetwork(network),
     volumes: [
       { source: files.etc, target: '/etc' },
       { source: varVolume(files), target: '/var' },
@@ -49,4 +55,16 @@ export async function openServiceBox(
     // It ends with its supervisor's connection; a libvirtd that restarts does not end it.
     outlives: true,
   });
+}
+
+/** Unless its peers are allowed, nothing of the same network reaches a service but its host. */
+function boxNetwork({ peers, ...network }: Exclude<ServiceNetwork, 'private'>): LibvirtNetwork {
+  const { name, address, gateway, filter } = { ...NO_OPTIONS, ...network };
+  return {
+    name,
+    isolated: !peers,
+    ...(address === undefined ? {} : { address }),
+    ...(gateway === undefined ? {} : { gateway }),
+    ...(filter === undefined ? {} : { filter }),
+  };
 }

@@ -37,7 +37,7 @@ async function statusOf(name: string): Promise<ServiceStatus | undefined> {
 /** Waits until `look` gives something. */
 async function eventually<Found>(look: () => Promise<Found | undefined | false>): Promise<Found> {
   for (const end = Date.now() + 30_000 * PATIENCE; ; await sleep(200)) {
-    const found = await look();
+    const found = await look().catch(() => undefined);
     if (found !== undefined && found !== false) return found;
     if (Date.now() > end) throw new Error('it did not happen in time');
   }
@@ -296,6 +296,70 @@ test.serial('clone: the same data, another identity; refused while it runs', asy
   t.regex(String(id.stdout), /\nthree$/);
   t.false(String(id.stdout).startsWith(String(original.stdout)));
 });
+
+test.serial(
+  'on a libvirt network: its own address, the host reaches it, its peers only when allowed',
+  async (t) => {
+    const virsh = (...args: string[]) => execa('virsh', ['-q', '-c', uri(), ...args]);
+    const bridge = `kt${process.pid}`;
+    const third = (process.pid % 250) + 1;
+    const file = join(state.paths.root, 'network.xml');
+    // A network that brings no firewall and no DHCP: what is tested is the service's own.
+    await writeFile(
+      file,
+      `<network><name>peers</name><forward mode='open'/><bridge name='${bridge}'/>
+       <ip address='10.97.${third}.1' prefix='24'/></network>`,
+    );
+    await virsh('net-create', file);
+    try {
+      const address = (last: number) => `10.97.${third}.${last}`;
+      for (const last of [5, 6]) {
+        const network = `peers,address=${address(last)}/24,gateway=${address(1)}`;
+        await create(`net${last}`, ['--user', 'root', '-N', network], ...HTTPD.with(-1, '/etc'));
+      }
+      t.is((await service('start', 'net5', 'net6')).exitCode, 0);
+      const routes = await service('execute', 'net5', '--', 'cat', '/proc/net/route');
+      t.regex(String(routes.stdout), /^eth0\s+00000000/m, String(routes.stderr));
+      const host = await execa('curl', [
+        '-s',
+        '-o',
+        '/dev/null',
+        '-w',
+        '%{http_code}',
+        `http://${address(5)}/`,
+      ]);
+      t.is(host.stdout, '404');
+      const peer = () =>
+        service(
+          'execute',
+          'net5',
+          '--',
+          'busybox',
+          'timeout',
+          '5',
+          'busybox',
+          'wget',
+          '-O',
+          '-',
+          `http://${address(6)}/`,
+        );
+      t.is((await peer()).exitCode, 143, 'nobody answers until the time is over');
+      await service('stop', 'net5', 'net6');
+      for (const last of [5, 6]) {
+        const path = join(state.paths.services, `net${last}/service.yaml`);
+        await writeFile(
+          path,
+          (await readFile(path, 'utf8')).replace('peers: false', 'peers: true'),
+        );
+      }
+      t.is((await service('start', 'net5', 'net6')).exitCode, 0);
+      t.regex(String((await peer()).stderr), /404/);
+    } finally {
+      await service('stop', 'net5', 'net6');
+      await virsh('net-destroy', 'peers');
+    }
+  },
+);
 
 test.serial('stopped means gone; deleted means everything', async (t) => {
   const { initPid, domain } = (await statusOf('three'))!;

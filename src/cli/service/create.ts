@@ -1,7 +1,7 @@
 import { resolve } from 'node:path';
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { createService } from '../../service/create.ts';
-import { parsePublish, type ServiceFile } from '../../service/definition.ts';
+import { parseNetwork, parsePublish, type ServiceFile } from '../../service/definition.ts';
 import { readOldSandbox } from '../../service/old-sandbox-file.ts';
 import { readServiceFile } from '../../service/store.ts';
 import { openEngine } from '../engine.ts';
@@ -14,7 +14,7 @@ interface CreateOptions {
   readonly publish: readonly string[];
   readonly mount: readonly ReturnType<typeof parseBind>[];
   readonly env: readonly (readonly [string, string])[];
-  readonly network?: string;
+  readonly network?: NonNullable<ServiceFile['network']>;
   readonly user?: string;
   readonly package: readonly string[];
   readonly copy?: boolean;
@@ -38,6 +38,14 @@ export function repeated<Value>(
   return new Option(flags, description)
     .argParser((text: string, before: Value[] | undefined) => [...(before ?? []), parse(text)])
     .default([] as Value[], 'none');
+}
+
+function networkOption(text: string): NonNullable<ServiceFile['network']> {
+  const network = parseNetwork(text);
+  if (network !== undefined) return network;
+  throw new InvalidArgumentError(
+    'write it as NAME,address=192.168.122.7/24,gateway=192.168.122.1.',
+  );
 }
 
 /** Keeps the text: it is what goes into service.yaml. */
@@ -73,7 +81,12 @@ export function createCommand(): Command {
     )
     .addOption(repeated('-m, --mount <src:dst[:ro]>', 'show a folder of the host', parseBind))
     .addOption(repeated('--env <name=value>', 'set a variable', parseEnvironment))
-    .option('-N, --network <network>', 'private (only lo, the default), or a libvirt network')
+    .addOption(
+      new Option(
+        '-N, --network <name[,address=IP/PREFIX][,gateway=IP][,filter=NAME][,peers]>',
+        'an interface on a libvirt network, besides lo',
+      ).argParser(networkOption),
+    )
     .option('--user <user>', 'who runs the command')
     .addOption(
       repeated(
