@@ -1,5 +1,4 @@
 import { readFile } from 'node:fs/promises';
-import { execa } from 'execa';
 import { KilnError } from '../../errors.ts';
 import { type ProfileSet, profileSet } from './apparmor-profile.ts';
 
@@ -33,6 +32,8 @@ export async function ensureProfiles(label?: string): Promise<Omit<ProfileSet, '
 
 /** Makes the kernel take profiles. Two at once do the same thing twice. */
 async function load(text: string): Promise<void> {
+  // Late: every run comes past here, few have anything to load.
+  const { execa } = await import('execa');
   try {
     await execa('apparmor_parser', ['--replace', '--quiet'], {
       input: text,

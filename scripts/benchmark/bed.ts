@@ -1,0 +1,73 @@
+/** The place a benchmark is made in: a state of its own on a tmpfs, with an image and parked boxes. */
+import { mkdir, mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { type Kiln, openKiln } from '../../src/kiln.ts';
+import { stopEmbeddedDaemon } from '../../src/libvirt/embedded/daemon.ts';
+import { refill, setParkTarget } from '../../src/sandbox/parking.ts';
+import { sweepBoxes } from '../../src/sandbox/sweep.ts';
+import { execute } from './measure.ts';
+
+export const top = join(import.meta.dirname, '../..');
+
+/** The bundle, run by this very Node: what users run. */
+export const KILN = [process.execPath, join(top, 'dist/kiln.cjs')] as const;
+
+export interface Bed extends AsyncDisposable {
+  readonly env: NodeJS.ProcessEnv;
+  /** Empty, on the same file system as the state. */
+  readonly scratch: string;
+  readonly kiln: Kiln;
+  /** Id and tree of the image that things run in. */
+  readonly image: string;
+  readonly tree: string;
+  readonly recipe: string;
+  /** The RPM files that image is made of. */
+  readonly rpms: string;
+  park(count: number): Promise<void>;
+}
+
+/** Makes it; disposing of it ends its libvirtd and unmounts it. */
+export async function makeBed(recipe: string): Promise<Bed> {
+  const directory = await mkdtemp(join(tmpdir(), 'kiln-bench-'));
+  await execute(['mount', '-t', 'tmpfs', '-o', 'mode=755,size=90%', 'kiln-bench', directory]);
+  const state = join(directory, 'state');
+  const scratch = join(directory, 'scratch');
+  await mkdir(state, { mode: 0o755 });
+  await mkdir(scratch, { mode: 0o755 });
+  const env: NodeJS.ProcessEnv = { ...process.env, KILN_STATE: state };
+  env.KILN_FIXTURES ??= '/var/lib/kiln/fixtures';
+  const kiln = openKiln({ env });
+  const end = async () => {
+    await setParkTarget(kiln.paths, 0);
+    await sweepBoxes(kiln.paths, kiln.engine.connect, { parkedToo: true });
+    await kiln.close();
+    await stopEmbeddedDaemon(kiln.paths);
+    await execute(['umount', '-l', directory]);
+    await rm(directory, { recursive: true, force: true });
+    await rm(kiln.paths.run, { recursive: true, force: true });
+  };
+  try {
+    await execute([...KILN, 'image', 'build', recipe], env);
+    const [made] = await kiln.images();
+    const image = made?.manifest.id ?? '';
+    return {
+      env,
+      scratch,
+      kiln,
+      image,
+      recipe,
+      tree: join(kiln.paths.images, image, 'tree'),
+      rpms: join(env.KILN_FIXTURES, 'debian-rpms/build'),
+      park: async (count) => {
+        await setParkTarget(kiln.paths, count);
+        while ((await refill(kiln.paths, kiln.engine.connect)) < count) await sleep(20);
+      },
+      [Symbol.asyncDispose]: end,
+    };
+  } catch (error) {
+    await end();
+    throw error;
+  }
+}

@@ -1,0 +1,95 @@
+/** scripts/bench: measures the rows of docs/performance.md, each side in turn with the other. */
+
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { cpus, release, totalmem } from 'node:os';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { makeBed, top } from './bed.ts';
+import { checkLayers } from './layers.ts';
+import { interleave } from './measure.ts';
+import { markdownTable, type Outcome, outcomeOf, svgPlot } from './report.ts';
+import { rows } from './rows.ts';
+
+const USAGE = `usage: scripts/bench [--only ROW[,ROW…]] [--quick] [--recipe NAME] [--list]
+
+Measures kiln against its peers, both in turn, and writes bench/results.json, bench/results.svg and
+the table in docs/performance.md. --quick: few runs, nothing written.
+
+rows: ${rows.map((row) => row.id).join(', ')}`;
+
+const { values } = parseArgs({
+  options: {
+    only: { type: 'string' },
+    quick: { type: 'boolean', default: false },
+    recipe: { type: 'string', default: 'debian-build' },
+    list: { type: 'boolean', default: false },
+    help: { type: 'boolean', default: false },
+  },
+});
+
+const RUNS = { full: { quick: 5, whole: 21 }, slow: { quick: 2, whole: 7 } } as const;
+const BEGIN = '<!-- scripts/bench writes from here -->';
+const END = '<!-- to here -->';
+
+async function measureAll(only: ReadonlySet<string> | undefined): Promise<Outcome[]> {
+  await using bed = await makeBed(values.recipe);
+  await bed.park(2);
+  const layers = await checkLayers(bed);
+  process.stdout.write(`in force in the measured process: ${JSON.stringify(layers)}\n`);
+  const outcomes: Outcome[] = [];
+  for (const row of rows) {
+    if (only !== undefined && !only.has(row.id)) continue;
+    const runs = RUNS[row.slow === true ? 'slow' : 'full'][values.quick ? 'quick' : 'whole'];
+    try {
+      const outcome = outcomeOf(row, await interleave(await row.sides(bed), runs));
+      outcomes.push(outcome);
+      process.stdout.write(`${markdownTable([outcome]).split('\n').at(-1)}\n`);
+    } catch (error) {
+      process.stdout.write(`${row.id}: ${(error as Error).message}\n`);
+      process.exitCode = 1;
+    }
+  }
+  return outcomes;
+}
+
+async function write(outcomes: readonly Outcome[]): Promise<void> {
+  const directory = join(top, 'bench');
+  await mkdir(directory, { recursive: true });
+  const file = join(directory, 'results.json');
+  const before = await readFile(file, 'utf8').then(
+    (text) => (JSON.parse(text) as { outcomes: Outcome[] }).outcomes,
+    () => [],
+  );
+  // A row that was not measured now keeps what it had.
+  const all = rows.flatMap(({ id }) => {
+    const found = outcomes.find((one) => one.id === id) ?? before.find((one) => one.id === id);
+    return found === undefined ? [] : [found];
+  });
+  const machine = {
+    cpu: cpus()[0]?.model,
+    cores: cpus().length,
+    memory: totalmem(),
+    kernel: release(),
+    node: process.version,
+  };
+  const at = new Date().toISOString();
+  await writeFile(file, `${JSON.stringify({ at, machine, outcomes: all }, null, 2)}\n`);
+  await writeFile(join(directory, 'results.svg'), svgPlot(all));
+  const page = join(top, 'docs/performance.md');
+  const text = await readFile(page, 'utf8');
+  const [start, end] = [text.indexOf(BEGIN) + BEGIN.length, text.indexOf(END)];
+  const where = `${machine.cores} cores of ${machine.cpu}, Linux ${machine.kernel}, Node ${machine.node}; ${at.slice(0, 10)}; median (min–max)`;
+  await writeFile(
+    page,
+    `${text.slice(0, start)}\n\n${markdownTable(all)}\n\n${where}\n\n${text.slice(end)}`,
+  );
+}
+
+if (values.help) process.stdout.write(`${USAGE}\n`);
+else if (values.list) process.stdout.write(`${rows.map((row) => row.id).join('\n')}\n`);
+else {
+  const outcomes = await measureAll(
+    values.only === undefined ? undefined : new Set(values.only.split(',')),
+  );
+  if (!values.quick && outcomes.length > 0) await write(outcomes);
+}

@@ -1,0 +1,74 @@
+/** Times the sides of a row in turn, so that a machine that slows down slows all of them. */
+import { spawn } from 'node:child_process';
+
+/** One way of doing the row's work; the number it gives is its own measure, in milliseconds. */
+export interface Side {
+  readonly name: string;
+  /** Not timed: brings back what the last run has used up. */
+  readonly before?: () => Promise<void>;
+  /** Does it once. What it returns replaces the wall-clock time. */
+  readonly run: () => Promise<number | undefined>;
+}
+
+/** Of one side, milliseconds. */
+export interface Figures {
+  readonly name: string;
+  readonly runs: number;
+  readonly min: number;
+  readonly median: number;
+  readonly p95: number;
+  readonly max: number;
+}
+
+/** Runs every side once unmeasured, then all of them in turn, `runs` times. */
+export async function interleave(sides: readonly Side[], runs: number): Promise<Figures[]> {
+  const times: number[][] = sides.map(() => []);
+  for (let round = 0; round <= runs; round++) {
+    for (const [index, side] of sides.entries()) {
+      await side.before?.();
+      const start = performance.now();
+      const own = await side.run();
+      const time = own ?? performance.now() - start;
+      if (round > 0) times[index]?.push(time);
+    }
+  }
+  return sides.map(({ name }, index) => figures(name, times[index] ?? []));
+}
+
+export function figures(name: string, times: readonly number[]): Figures {
+  const sorted = [...times].sort((a, b) => a - b);
+  const at = (part: number) =>
+    sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * part))];
+  const rounded = (value = Number.NaN) => Math.round(value * 1000) / 1000;
+  return {
+    name,
+    runs: sorted.length,
+    min: rounded(sorted[0]),
+    median: rounded(at(0.5)),
+    p95: rounded(at(0.95)),
+    max: rounded(sorted.at(-1)),
+  };
+}
+
+/** Runs a program to its end. Throws when it fails: a time of something that failed is none. */
+export async function execute(
+  argv: readonly string[],
+  env: NodeJS.ProcessEnv = process.env,
+): Promise<undefined> {
+  const [program = '', ...args] = argv;
+  const child = spawn(program, args, { env, stdio: ['ignore', 'ignore', 'pipe'] });
+  let log = '';
+  child.stderr.on('data', (chunk: Buffer) => {
+    log = (log + chunk.toString()).slice(-2000);
+  });
+  const status = await new Promise<number | null>((resolve, reject) => {
+    child.once('error', reject);
+    child.once('close', resolve);
+  });
+  if (status !== 0) throw new Error(`${argv.join(' ')}: exit status ${status}\n${log}`);
+}
+
+/** A side that is a shell command. */
+export function shell(name: string, script: string, env?: NodeJS.ProcessEnv): Side {
+  return { name, run: () => execute(['sh', '-c', script], env) };
+}

@@ -1,0 +1,81 @@
+/** Says what was measured: a Markdown table and an SVG plot. */
+import type { Figures } from './measure.ts';
+import type { Goal } from './rows.ts';
+
+export interface Outcome {
+  readonly id: string;
+  readonly title: string;
+  readonly goal: Goal;
+  /** What the goal is about: a ratio, or milliseconds. */
+  readonly value: number;
+  readonly met: boolean;
+  readonly sides: readonly Figures[];
+}
+
+export function outcomeOf(
+  row: { readonly id: string; readonly title: string; readonly goal: Goal },
+  sides: readonly Figures[],
+): Outcome {
+  const [ours, peer] = sides.map((side) => side.median);
+  const value = row.goal.kind === 'ratio' ? (ours ?? 0) / (peer ?? 0) : (ours ?? 0) - (peer ?? 0);
+  const { id, title, goal } = row;
+  return { id, title, goal, value: Math.round(value * 1000) / 1000, met: value <= goal.max, sides };
+}
+
+function time(milliseconds: number): string {
+  return milliseconds < 1000
+    ? `${milliseconds.toFixed(milliseconds < 10 ? 2 : 0)} ms`
+    : `${(milliseconds / 1000).toFixed(2)} s`;
+}
+
+const side = (figures: Figures | undefined) =>
+  figures === undefined
+    ? ''
+    : `${figures.name}: ${time(figures.median)} (${time(figures.min)}–${time(figures.max)})`;
+
+function amount({ kind }: Goal, value: number): string {
+  return kind === 'ratio' ? `${value.toFixed(2)} ×` : `+${value.toFixed(0)} ms`;
+}
+
+/** Median (min–max) of both sides, the ratio or difference of the medians, the goal. */
+export function markdownTable(outcomes: readonly Outcome[]): string {
+  const lines = outcomes.map(({ title, goal, value, met, sides: [ours, peer] }) =>
+    [
+      '',
+      title,
+      side(ours),
+      side(peer),
+      amount(goal, value),
+      `≤ ${amount(goal, goal.max)}`,
+      met ? 'met' : '**missed**',
+      '',
+    ].join(' | '),
+  );
+  const head = [
+    '| what | kiln | held against | measured | goal | |',
+    '| --- | --- | --- | --- | --- | --- |',
+  ];
+  return [...head, ...lines.map((line) => line.trim())].join('\n');
+}
+
+/** One bar a row: how much of its goal it uses up; the line is the goal. */
+export function svgPlot(outcomes: readonly Outcome[]): string {
+  const [left, width, height] = [330, 420, 24];
+  const scale = (part: number) => Math.min(part, 3) * (width / 3);
+  const bars = outcomes.map(({ id, goal, value, met }, index) => {
+    const y = 30 + index * height;
+    const part = Math.max(0, value / goal.max);
+    return `<text x="${left - 8}" y="${y + 14}" text-anchor="end">${id}</text>
+<rect x="${left}" y="${y}" width="${scale(part).toFixed(1)}" height="16" fill="${met ? '#4a8' : '#c54'}"/>
+<text x="${(left + scale(part) + 6).toFixed(1)}" y="${y + 13}">${amount(goal, value).replace('×', '&#215;')}</text>`;
+  });
+  const bottom = 30 + outcomes.length * height;
+  const goalX = left + scale(1);
+  return `<svg xmlns="http://www.w3.org/2000/svg" width="${left + width + 90}" height="${bottom + 10}" font-family="sans-serif" font-size="13">
+<rect width="100%" height="100%" fill="white"/>
+<text x="${goalX}" y="16" text-anchor="middle">the goal</text>
+<line x1="${goalX}" x2="${goalX}" y1="22" y2="${bottom}" stroke="#333" stroke-dasharray="4 3"/>
+${bars.join('\n')}
+</svg>
+`;
+}

@@ -1,0 +1,85 @@
+/**
+ * Guards the ratios of docs/performance.md against big steps back: margins are several times the
+ * goals, for machines that are busy with other tests. scripts/bench measures.
+ */
+import { spawnSync } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import anyTest, { type TestFn } from 'ava';
+import { execa } from 'execa';
+import { execute, interleave, type Side, shell } from '../../scripts/benchmark/measure.ts';
+import { type BusyboxState, busyboxState, IMAGE, PATIENCE } from '../support/busybox-state.ts';
+
+const test = anyTest as TestFn;
+const top = join(import.meta.dirname, '../..');
+const bundle = join(top, 'dist/kiln.cjs');
+const node: Side = { name: 'node -e 0', run: () => execute([process.execPath, '-e', '0']) };
+
+let state: BusyboxState;
+
+test.before(async () => {
+  await execa(process.execPath, [join(top, 'scripts/build.ts')]);
+  state = await busyboxState();
+});
+test.after.always(async () => {
+  await state?.[Symbol.asyncDispose]();
+});
+
+const kiln = (...args: readonly string[]): Side => ({
+  name: `kiln ${args.join(' ')}`,
+  run: () => execute([process.execPath, bundle, ...args], state.env),
+});
+
+/** The fastest runs by each other: what else the machine does makes none faster. */
+async function ratio(ours: Side, peer: Side, runs: number): Promise<number> {
+  const [a, b] = await interleave([ours, peer], runs);
+  return (a?.min ?? Number.NaN) / (b?.min ?? Number.NaN);
+}
+
+test.serial('the bundle starts in little more than an empty Node', async (t) => {
+  t.true(existsSync(bundle));
+  const measured = await ratio(kiln('ps'), node, 12);
+  t.true(measured < 3.5 * PATIENCE, `kiln ps takes ${measured.toFixed(2)} times node -e 0`);
+});
+
+test.serial('a start loads neither recipes, the solver nor the schemas', (t) => {
+  // The first run of a state compiles the seccomp filter.
+  spawnSync(process.execPath, [bundle, 'run', '-r', IMAGE, '--', 'true'], { env: state.env });
+  const { stderr } = spawnSync(
+    'strace',
+    ['-f', '-e', 'trace=openat', process.execPath, bundle, 'run', '-r', IMAGE, '--', 'true'],
+    {
+      env: state.env,
+      encoding: 'utf8',
+      maxBuffer: 1 << 28,
+    },
+  );
+  const chunks = new Set([...stderr.matchAll(/dist\/([\w-]+\.cjs)"/g)].map(([, name]) => name));
+  t.true(chunks.size > 0 && chunks.size <= 12, [...chunks].join(' '));
+  for (const name of chunks) t.notRegex(String(name), /^(schemas|plan|solve|openpgp)-/);
+});
+
+test.serial('a run in a parked box costs a few starts of Node', async (t) => {
+  const park = () => execute([process.execPath, bundle, 'park', '-n', '2'], state.env);
+  const run = {
+    ...kiln('run', '-r', IMAGE, '--', 'true'),
+    before: async () => void (await park()),
+  };
+  const measured = await ratio(run, node, 8);
+  await execute([process.execPath, bundle, 'park', '--none'], state.env);
+  t.true(measured < 8 * PATIENCE, `kiln run takes ${measured.toFixed(2)} times node -e 0`);
+});
+
+test.serial('a gigabyte through the box costs about what the bare pipe does', async (t) => {
+  const script = 'dd if=/dev/zero bs=1M count=1024';
+  const measured = await ratio(
+    shell(
+      'kiln',
+      `${process.execPath} ${bundle} run -r ${IMAGE} -- ${script} 2>/dev/null | cat >/dev/null`,
+      state.env,
+    ),
+    shell('pipe', `${script} 2>/dev/null | cat >/dev/null`),
+    4,
+  );
+  t.true(measured < 5 * PATIENCE, `${measured.toFixed(2)} times the bare pipe`);
+});
