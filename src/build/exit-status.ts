@@ -26,6 +26,7 @@ const BY_CODE: Readonly<Record<string, number>> = {
   E_BUILD_SRPM: BUILD_STATUS.source,
   E_CHAIN_DUPLICATE: BUILD_STATUS.source,
   E_BUILD_SPEC: BUILD_STATUS.source,
+  E_BUILD_REQUIRES: BUILD_STATUS.requires,
   E_SOLVER_PROBLEM: BUILD_STATUS.requires,
   E_CHAIN_CYCLE: BUILD_STATUS.requires,
   E_SOLVER_NO_MATCH: BUILD_STATUS.requires,

@@ -4,7 +4,7 @@ import type { BuildRun } from './build-run.ts';
 import { collectPackages } from './collect.ts';
 import type { Progress } from './finish.ts';
 import { BuildFailure, failedSection, whichLimit } from './outcome.ts';
-import { buildPackages, specOptions } from './rpmbuild.ts';
+import { buildPackages, MISSING_BUILDREQUIRES, specOptions } from './rpmbuild.ts';
 import { Stages } from './stages.ts';
 
 /**
@@ -38,6 +38,12 @@ export async function runRpmbuild(
     if (failed) run.failedPhase = stages.current ?? 'build';
     stages.end(failed);
     if (!failed && limit === null) return;
+    if (end.exitCode === MISSING_BUILDREQUIRES && limit === null) {
+      run.failedPhase = 'build';
+      const hint = 'the lines above name it; a lock is good only for what it was made for';
+      const what = 'the image lacks what the package requires';
+      throw new BuildFailure('E_BUILD_REQUIRES', what, end, limit, hint);
+    }
     const what = failedSection(end.lines) ?? section ?? 'rpmbuild';
     throw new BuildFailure('E_BUILD_FAILED', `${what} failed`, end, limit);
   });

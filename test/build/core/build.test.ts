@@ -59,6 +59,7 @@ test.serial(
     passed(t, report);
     const arch = (await execa('rpm', ['--eval', '%_arch'])).stdout;
     t.deepEqual((await readdir(report.resultDirectory)).sort(), [
+      'SHA256SUMS',
       'build.log',
       'buildroot_lock.json',
       'hello-1-1.src.rpm',
@@ -66,8 +67,10 @@ test.serial(
       'hw_info.log',
       'installed_pkgs.log',
       'lock.json',
+      'provenance.json',
       'result.json',
       'root.log',
+      'sbom.spdx.json',
       'state.log',
     ]);
     t.is(
@@ -213,6 +216,17 @@ test.serial('a lock brings the same image back, without a solver and offline', a
   t.is(second.image?.id, first.image?.id);
   t.false(second.phases.some(({ name }) => name === 'dependencies'));
   t.is(await resultFile(second, 'lock.json'), await readFile(lock, 'utf8'));
+  const other = await sourcePackage(await state.fresh(), {
+    name: 'other',
+    preamble: 'BuildRequires: tool-b',
+  });
+  const lacking = await buildPackage(
+    state.images.engine,
+    await state.request(other, { image: '', lock }),
+  );
+  t.is(lacking.failure?.code, 'E_BUILD_REQUIRES');
+  t.is(lacking.exitStatus, 4);
+  t.true(lacking.lastLines.some((line) => line.includes('tool-b is needed by other-1-1')));
   const buildroot = JSON.parse(await resultFile(second, 'buildroot_lock.json'));
   const names = buildroot.buildroot.rpms.map(({ name }: { name: string }) => name);
   t.true(names.includes('tool-a'));
@@ -263,4 +277,27 @@ test.serial('what was built is installed in a fresh box', async (t) => {
   t.is(broken.failure?.code, 'E_BUILD_POSTINSTALL');
   t.true(broken.lastLines.includes('no way'));
   t.deepEqual(await leftovers(state), []);
+});
+
+test.serial('a phase has a network only where it was given one', async (t) => {
+  const parts = {
+    name: 'network',
+    buildrequires: 'echo asking: $(grep -c : /proc/net/dev) >&2; echo bash',
+    build: 'echo building: $(grep -c : /proc/net/dev)',
+  };
+  const host = (await readFile('/proc/net/dev', 'utf8'))
+    .split('\n')
+    .filter((line) => line.includes(':'));
+  const found = async (phases: readonly ('buildrequires' | 'build')[]) => {
+    const report = await state.build(parts, { network: { use: 'host', phases } });
+    passed(t, report);
+    const log = await resultFile(report, 'build.log');
+    return ['asking', 'building'].map(
+      (what) => new RegExp(`^${what}: (\\d+)$`, 'm').exec(log)?.[1],
+    );
+  };
+  const [all, none] = [String(host.length), '1'];
+  t.deepEqual(await found([]), [none, none]);
+  t.deepEqual(await found(['buildrequires']), [all, none]);
+  t.deepEqual(await found(['build']), [none, all]);
 });
