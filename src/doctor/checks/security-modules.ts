@@ -1,38 +1,57 @@
-import { readFile } from 'node:fs/promises';
-import { type Check, ok, warn } from '../check.ts';
+import { execa } from 'execa';
+import {
+  ownLabel,
+  type SecurityModule,
+  securityModule,
+  selinuxEnforces,
+} from '../../sandbox/labels/module.ts';
+import { isValidContext, policyModule, processContext } from '../../sandbox/labels/selinux.ts';
+import { type Check, type Finding, fail, ok, warn } from '../check.ts';
 
-/** Which security modules watch over this host, and whether they let kiln work. */
+/** Which security module this host has, and whether sandboxes get a label of it. */
 export const securityModules: Check = {
   name: 'security-modules',
   async run() {
-    const enforcing = await readFile('/sys/fs/selinux/enforce', 'utf8').catch(() => undefined);
-    if (enforcing?.trim() === '1') {
-      return warn(
-        'SELinux, enforcing',
-        'a policy may forbid what libvirt_lxc does; nobody has run kiln under every policy',
-        'if a run fails, see what was denied: ausearch -m avc -ts recent',
-      );
-    }
-    const modules = (await readFile('/sys/kernel/security/lsm', 'utf8').catch(() => '')).trim();
-    const apparmor = await readFile('/sys/module/apparmor/parameters/enabled', 'utf8').catch(
-      () => '',
-    );
-    const own = (await readFile('/proc/self/attr/current', 'utf8').catch(() => ''))
-      .replaceAll('\0', '')
-      .trim();
-    const confined = apparmor.startsWith('Y') && own !== '' && own !== 'unconfined';
-    if (confined) {
-      return warn(
-        `AppArmor, kiln runs under the profile ${own}`,
-        'a profile may forbid mounts and namespaces',
-        'run kiln outside of that profile',
-      );
-    }
-    const parts = [
-      enforcing === undefined ? undefined : 'SELinux, permissive',
-      apparmor.startsWith('Y') ? 'AppArmor, kiln unconfined' : undefined,
-    ].filter((part) => part !== undefined);
-    const named = parts.length > 0 ? parts.join('; ') : 'neither SELinux nor AppArmor';
-    return ok(modules === '' ? named : `${named} (${modules})`);
+    const module = securityModule();
+    if (module === undefined) return ok('neither SELinux nor AppArmor: sandboxes have no label');
+    const own = ownLabel(module) ?? 'unknown';
+    return module === 'selinux' ? selinux(own) : await apparmor(module, own);
   },
 };
+
+function selinux(own: string): Finding {
+  const found = `SELinux, ${selinuxEnforces() ? 'enforcing' : 'permissive'}; kiln is ${own}`;
+  if (!isValidContext(processContext('init', 'c0,c1'))) {
+    return fail(
+      `${found}; no policy module of kiln`,
+      'sandboxes get no label, and without --label none they are refused',
+      `semodule -i ${policyModule()}`,
+    );
+  }
+  if (!selinuxEnforces()) {
+    return warn(
+      `${found}; kiln’s policy module is loaded`,
+      'what a label does not allow is only logged',
+      'setenforce 1, and SELINUX=enforcing in /etc/selinux/config',
+    );
+  }
+  return ok(`${found}; kiln’s policy module is loaded`);
+}
+
+async function apparmor(module: SecurityModule, own: string): Promise<Finding> {
+  if (own !== 'unconfined') {
+    return warn(
+      `AppArmor, kiln runs under the profile ${own}`,
+      'a profile may forbid mounts and namespaces',
+      'run kiln outside of that profile',
+    );
+  }
+  const parser = await execa('apparmor_parser', ['--version'], { reject: false });
+  const version = /version ([\d.]+)/.exec(parser.stdout ?? '')?.[1];
+  if (version !== undefined) return ok(`AppArmor, kiln unconfined; apparmor_parser ${version}`);
+  return fail(
+    `${module}, but no apparmor_parser`,
+    'kiln’s profiles cannot be loaded, and without --label none sandboxes are refused',
+    'install the package apparmor',
+  );
+}

@@ -51,7 +51,7 @@ export function policyModule(): string {
 /** Whether the policy that is loaded knows a context. The kernel answers by taking it, or not. */
 export function isValidContext(context: string): boolean {
   try {
-    writeFileSync('/sys/fs/selinux/context', context);
+    writeFileSync('/sys/fs/selinux/context', context, { flag: 'r+' });
     return true;
   } catch {
     return false;
