@@ -60,7 +60,7 @@ export interface BuildHooks {
 }
 
 /** What the header of a package that was built says: for its SBOM. */
-export type BuiltIdentity = Pick<
+type BuiltIdentity = Pick<
   RpmIdentity,
   ('name' | 'epoch' | 'version' | 'release' | 'arch') | ('summary' | 'license' | 'vendor' | 'url')
 >;
