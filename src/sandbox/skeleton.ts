@@ -14,6 +14,9 @@ const MOUNT_POINTS = [
   ...['.oldroot', '.kiln', 'lower', 'scratch', 'newroot', 'dev', 'proc', 'sys/fs/cgroup'],
 ];
 
+/** Names the list above: another version of kiln makes a skeleton of its own. */
+const LAYOUT = createHash('sha256').update(MOUNT_POINTS.join('\n')).digest('hex').slice(0, 8);
+
 /** Where the build puts the guest init, seen from source and from the bundle. */
 const INIT_CANDIDATES = ['../../dist/kiln-init', './kiln-init'];
 
@@ -38,8 +41,8 @@ async function findInit(): Promise<string> {
 export async function ensureSkeleton(paths: StatePaths): Promise<string> {
   const source = await findInit();
   const { size, mtimeMs } = await stat(source);
-  // The content names the skeleton; size and time spare the reading of an unchanged init.
-  const quick = join(paths.skeleton, `${size}-${Math.floor(mtimeMs)}`);
+  // Size and time of the init stand for its content, which would have to be read.
+  const quick = join(paths.skeleton, `${size}-${Math.floor(mtimeMs)}-${LAYOUT}`);
   if (await stat(join(quick, INIT_PATH)).catch(() => undefined)) return quick;
   return makeSkeleton(paths, source, quick);
 }
