@@ -10,7 +10,7 @@ import { commandPolicy } from './sandbox/policy.ts';
 import type { SandboxProcess } from './sandbox/process.ts';
 import type { Sandbox } from './sandbox/sandbox.ts';
 import { type SandboxSpecification, sandboxSpecification } from './sandbox/specification.ts';
-import { type ListedService, listServices } from './service/list.ts';
+import type { ListedService } from './service/list.ts';
 import { type StatePaths, statePaths } from './state/paths.ts';
 
 /** Which state directory and which libvirt; the environment says so (`KILN_STATE`, `KILN_URI`). */
@@ -84,8 +84,10 @@ export class Kiln implements AsyncDisposable {
   }
 
   /** The services (all, or those named) and what they do at the moment. */
-  services(names?: readonly string[]): Promise<ListedService[]> {
-    return listServices(this.paths, names);
+  async services(names?: readonly string[]): Promise<ListedService[]> {
+    // Late: the schemas of services cost more than a run does.
+    const { listServices } = await import('./service/list.ts');
+    return await listServices(this.paths, names);
   }
 
   /** Runs one command in a sandbox of its own; see {@link run}. */

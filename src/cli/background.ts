@@ -1,6 +1,7 @@
 import { spawn } from 'node:child_process';
+import { freemem } from 'node:os';
 import type { ImageManifest } from '../image/store/manifest.ts';
-import { parkTarget } from '../sandbox/parking.ts';
+import { countParked, parkTarget, setParkTarget } from '../sandbox/parking.ts';
 import type { StatePaths } from '../state/paths.ts';
 
 /** Runs a kiln command that goes on after this one has ended. */
@@ -13,9 +14,27 @@ function startInBackground(...args: readonly string[]): void {
   }).unref();
 }
 
-/** Replaces a parked box that was claimed, when boxes are to be parked. */
+/** What must stay free beside parked boxes, and what one of them is reckoned at, bytes. */
+const SPARE_MEMORY = 512 << 20;
+const BOX_MEMORY = 32 << 20;
+
+/** How many boxes `KILN_PARK` asks for; none where memory is short. */
+function wantedParked(): number {
+  const count = Number(process.env.KILN_PARK ?? 0);
+  if (!Number.isInteger(count) || count <= 0) return 0;
+  return freemem() > SPARE_MEMORY + count * BOX_MEMORY ? count : 0;
+}
+
+/**
+ * Replaces a parked box that was claimed, when boxes are to be parked: because `kiln park` was told
+ * so, or the environment says so.
+ */
 export async function replaceParked(paths: StatePaths): Promise<void> {
-  if ((await parkTarget(paths)) > 0) startInBackground('park');
+  const target = await parkTarget(paths);
+  const wanted = target > 0 ? target : wantedParked();
+  if (wanted === 0 || (await countParked(paths)) >= wanted) return;
+  if (target === 0) await setParkTarget(paths, wanted);
+  startInBackground('park');
 }
 
 /**

@@ -16,7 +16,10 @@ export function command(): Command {
       parseCount,
     )
     .option('--none', 'destroy those that wait, and start no more')
-    .addHelpText('after', '\nExamples:\n  kiln park -n 4\n  kiln ps\n  kiln park --none')
+    .addHelpText(
+      'after',
+      '\nExamples:\n  kiln park -n 4\n  kiln ps\n  kiln park --none\n\nKILN_PARK=2 in the environment of `kiln run` parks two after a run, where memory allows.',
+    )
     .action(async (options: { number?: number; none?: boolean }) => {
       await using engine = openEngine();
       if (options.none === true) {

@@ -46,7 +46,7 @@ export async function claimParked(
 }
 
 /** How many boxes wait. */
-async function countParked(paths: StatePaths): Promise<number> {
+export async function countParked(paths: StatePaths): Promise<number> {
   return (await readdir(paths.parked).catch(() => [])).length;
 }
 

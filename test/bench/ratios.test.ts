@@ -66,7 +66,7 @@ test.serial('the bundle starts in little more than an empty Node', async (t) => 
   t.true(existsSync(bundle));
   const measured = await ratio(kiln('ps'), node, 5);
   t.log(measured.toFixed(2));
-  t.true(measured < 4.5 * PATIENCE, `kiln ps takes ${measured.toFixed(2)} times node -e 0`);
+  t.true(measured < 3.5 * PATIENCE, `kiln ps takes ${measured.toFixed(2)} times node -e 0`);
 });
 
 test.serial('a start loads neither recipes, the solver nor the schemas', (t) => {

@@ -310,6 +310,20 @@ test.serial('a kept box is entered again as it was left, then destroyed', async 
   t.is((await state.kiln(['ps', '--json'])).stdout, '[]');
 });
 
+test.serial('KILN_PARK has a run leave a box waiting for the next', async (t) => {
+  const env = { ...state.env, KILN_PARK: '1' };
+  t.is((await sh('true', [], { env })).exitCode, 0);
+  const waiting = () => readdir(state.paths.parked).catch(() => []);
+  for (let i = 0; i < 100 * PATIENCE && (await waiting()).length === 0; i++) await sleep(100);
+  const [parked] = await waiting();
+  t.is((await waiting()).length, 1);
+  // The next one takes it: its id is the box's.
+  const next = await sh('true', ['--json'], { env });
+  t.is(JSON.parse(String(next.stderr).trim().split('\n').at(-1) ?? '').id, parked);
+  await state.kiln(['park', '--none']);
+  t.deepEqual(await waiting(), []);
+});
+
 test.serial('parked boxes are claimed once each, and replaced', async (t) => {
   t.is((await state.kiln(['park', '-n', '2'])).stdout, '2 of 2 parked');
   const before = await readdir(state.paths.parked);
