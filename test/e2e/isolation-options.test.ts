@@ -1,0 +1,107 @@
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import test from 'ava';
+import { execa } from 'execa';
+import { type BusyboxState, busyboxState, IMAGE } from '../support/busybox-state.ts';
+
+let state: BusyboxState;
+test.before(async () => {
+  state = await busyboxState();
+});
+test.after.always(async () => {
+  await state[Symbol.asyncDispose]();
+});
+
+const run = (...args: readonly string[]) => state.kiln(['run', '-r', IMAGE, ...args]);
+const resultOf = (stderr: unknown) => JSON.parse(String(stderr).split('\n').at(-1) ?? '');
+
+test.serial('a secret is the command’s user’s, and nowhere else', async (t) => {
+  const value = 'hush-4711-hush';
+  const file = join(state.paths.root, 'the-token');
+  writeFileSync(file, value);
+  const script =
+    'stat -c "%a %u" /run/secrets /run/secrets/token; cat /run/secrets/token; ' +
+    'echo x 2>/dev/null >/run/secrets/token || echo " closed"; sleep 1';
+  const results = join(state.paths.root, 'results');
+  const secret = `--secret=token=${file}`;
+  const going = run(secret, '--json', '--resultdir', results, '--', 'sh', '-c', script);
+  // While it runs: nobody finds it in a command line or an environment.
+  const seen: string[] = [];
+  const watch = setInterval(() => {
+    for (const pid of readdirSync('/proc').filter((name) => /^\d+$/.test(name))) {
+      for (const name of ['cmdline', 'environ']) {
+        try {
+          if (readFileSync(`/proc/${pid}/${name}`).includes(value)) seen.push(`${pid} ${name}`);
+        } catch {
+          // It has ended.
+        }
+      }
+    }
+  }, 250);
+  const result = await going;
+  clearInterval(watch);
+  t.is(result.stdout, `500 1000\n400 1000\n${value} closed`);
+  t.deepEqual(seen, []);
+  const { request } = resultOf(result.stderr);
+  t.deepEqual(request.secrets, ['token']);
+  t.false(String(result.stderr).includes(file));
+  // grep: nowhere below the state directory but in the file itself.
+  const found = await execa('grep', ['-rl', value, state.paths.root, state.paths.run], {
+    reject: false,
+  });
+  t.is(found.stdout, file);
+  const other = await run(
+    secret,
+    '--user',
+    '1234:1234',
+    '--',
+    'sh',
+    '-c',
+    'id -u; cat /run/secrets/token',
+  );
+  t.is(other.stdout, `1234\n${value}`);
+  const big = await run('--secret', 'x=/dev/zero', '--', 'true');
+  t.is(big.exitCode, 125);
+  t.regex(String(big.stderr), /longer than/);
+});
+
+test.serial('--explain says what is planned and runs nothing', async (t) => {
+  const usual = await run('--explain', '--json', '--', 'no-such-command');
+  t.is(usual.exitCode, 0, String(usual.stderr));
+  const planned = new Map<string, { state: string; detail: string }>(
+    JSON.parse(String(usual.stdout)).planned.map((it: { layer: string }) => [it.layer, it]),
+  );
+  for (const layer of ['seccomp', 'landlock', 'capabilities', 'pids-limit', 'net-namespace']) {
+    t.is(planned.get(layer)?.state, 'on', layer);
+  }
+  const less = await run(
+    ...['--network', 'host', '--allow-host-network', '--cap-add', 'SYS_ADMIN', '--explain'],
+    ...['--', 'true'],
+  );
+  t.regex(String(less.stdout), /^net-namespace +off/m);
+  t.regex(String(less.stdout), /^landlock +off/m);
+  t.regex(String(less.stdout), /^capabilities +on +SYS_ADMIN$/m);
+});
+
+test.serial('what was measured and what was refused is in the result', async (t) => {
+  const { stderr, exitCode } = await run('--json', '--pids', '77', '--', 'unshare', '-U', 'true');
+  t.is(exitCode, 1);
+  const { policy, refusedCalls } = resultOf(stderr);
+  t.deepEqual(refusedCalls, [{ syscall: 'unshare', action: 'EPERM', count: 1 }]);
+  t.regex(String(stderr), /refused system calls.*unshare \(EPERM\)/);
+  t.is(policy.limits.pids, 77);
+  t.true(policy.namespaces.includes('time'));
+  t.is(policy.namespaceLimit, 0);
+  t.deepEqual(policy.landlock.walls, ['files']);
+  t.deepEqual(policy.devices.sort(), ['full', 'null', 'random', 'tty', 'urandom', 'zero']);
+  t.deepEqual(policy.gidMap, policy.uidMap);
+});
+
+test.serial('only layers that a host may lack can be allowed to be missing', async (t) => {
+  const wrong = await run('--allow-missing', 'seccomp', '--', 'true');
+  t.is(wrong.exitCode, 125);
+  t.regex(String(wrong.stderr), /landlock, time-namespace/);
+  // What is there is used all the same.
+  const right = await run('--allow-missing', 'landlock', '--json', '--', 'true');
+  t.deepEqual(resultOf(right.stderr).policy.landlock.walls, ['files']);
+});
