@@ -226,7 +226,7 @@ test.serial('an upgrade that is not healthy goes back, data included', async (t)
   await writeFile(file, text);
   const { image } = (await statusOf('shop'))!;
   const upgraded = await service('upgrade', 'shop', '--to', recipe);
-  t.is(upgraded.exitCode, 78);
+  t.is(upgraded.exitCode, 125);
   t.regex(upgraded.stderr, /back on its old image\n.*(?:unhealthy|HTTP status 503)/s);
   t.is((await statusOf('shop'))?.image, image);
   t.is(await get(ports.shop), 'the shop');
@@ -402,7 +402,7 @@ test.serial(
     await appendFile(instanceFiles(paths, 'blog').definition, 'units: nonsense\n');
     t.is(
       (await execa(KILN, ['service', 'supervise', 'blog'], { env, reject: false })).exitCode,
-      125,
+      78,
     );
   },
 );
