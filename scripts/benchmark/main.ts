@@ -1,7 +1,7 @@
 /** scripts/bench: measures the rows of docs/performance.md, each side in turn with the other. */
 
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
-import { cpus, release, totalmem } from 'node:os';
+import { cpus, loadavg, release, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { makeBed, top } from './bed.ts';
@@ -10,7 +10,7 @@ import { interleave } from './measure.ts';
 import { markdownTable, type Outcome, outcomeOf, svgPlot } from './report.ts';
 import { rows } from './rows.ts';
 
-const USAGE = `usage: scripts/bench [--only ROW[,ROW…]] [--quick] [--recipe NAME] [--list]
+const USAGE = `usage: scripts/bench [--only ROW[,ROW…]] [--quick] [--runs N] [--recipe NAME] [--list]
 
 Measures kiln against its peers, both in turn, and writes bench/results.json, bench/results.svg and
 the table in docs/performance.md. --quick: few runs, nothing written.
@@ -22,6 +22,7 @@ const { values } = parseArgs({
     only: { type: 'string' },
     quick: { type: 'boolean', default: false },
     recipe: { type: 'string', default: 'debian-build' },
+    runs: { type: 'string' },
     list: { type: 'boolean', default: false },
     help: { type: 'boolean', default: false },
   },
@@ -39,7 +40,8 @@ async function measureAll(only: ReadonlySet<string> | undefined): Promise<Outcom
   const outcomes: Outcome[] = [];
   for (const row of rows) {
     if (only !== undefined && !only.has(row.id)) continue;
-    const runs = RUNS[row.slow === true ? 'slow' : 'full'][values.quick ? 'quick' : 'whole'];
+    const usual = RUNS[row.slow === true ? 'slow' : 'full'][values.quick ? 'quick' : 'whole'];
+    const runs = Number(values.runs ?? usual);
     try {
       const outcome = outcomeOf(row, await interleave(await row.sides(bed), runs));
       outcomes.push(outcome);
@@ -78,7 +80,7 @@ async function write(outcomes: readonly Outcome[]): Promise<void> {
   const page = join(top, 'docs/performance.md');
   const text = await readFile(page, 'utf8');
   const [start, end] = [text.indexOf(BEGIN) + BEGIN.length, text.indexOf(END)];
-  const where = `${machine.cores} cores of ${machine.cpu}, Linux ${machine.kernel}, Node ${machine.node}; ${at.slice(0, 10)}; median (min–max)`;
+  const where = `${machine.cores} cores of ${machine.cpu}, Linux ${machine.kernel}, Node ${machine.node}; ${at.slice(0, 10)}; load ${loadavg()[0]?.toFixed(1)}; median (min–max, runs)`;
   await writeFile(
     page,
     `${text.slice(0, start)}\n\n${markdownTable(all)}\n\n${where}\n\n${text.slice(end)}`,

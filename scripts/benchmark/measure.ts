@@ -35,7 +35,7 @@ export async function interleave(sides: readonly Side[], runs: number): Promise<
   return sides.map(({ name }, index) => figures(name, times[index] ?? []));
 }
 
-export function figures(name: string, times: readonly number[]): Figures {
+function figures(name: string, times: readonly number[]): Figures {
   const sorted = [...times].sort((a, b) => a - b);
   const at = (part: number) =>
     sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * part))];

@@ -31,7 +31,7 @@ function time(milliseconds: number): string {
 const side = (figures: Figures | undefined) =>
   figures === undefined
     ? ''
-    : `${figures.name}: ${time(figures.median)} (${time(figures.min)}–${time(figures.max)})`;
+    : `${figures.name}: ${time(figures.median)} (${time(figures.min)}–${time(figures.max)}, n=${figures.runs})`;
 
 function amount({ kind }: Goal, value: number): string {
   return kind === 'ratio' ? `${value.toFixed(2)} ×` : `+${value.toFixed(0)} ms`;

@@ -1,7 +1,6 @@
 /** The rows of the table in docs/performance.md: what kiln does, what it is held against, the goal. */
 import { mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { execa } from 'execa';
 import type { RunRequest } from '../../src/run/request.ts';
 import { type Bed, KILN } from './bed.ts';
 import { execute, type Side, shell } from './measure.ts';
@@ -41,7 +40,7 @@ function request(bed: Bed, argv: readonly string[]): RunRequest {
 }
 
 /** Runs in this process; the time until the result is there, the box's removal included. */
-export async function runInLibrary(bed: Bed, ...argv: readonly string[]): Promise<undefined> {
+async function runInLibrary(bed: Bed, ...argv: readonly string[]): Promise<undefined> {
   const report = await bed.kiln.run(request(bed, argv), {
     started: (command) => {
       command.stdin.end();
@@ -127,17 +126,15 @@ async function thousandPackages(bed: Bed): Promise<string> {
   return directory;
 }
 
-/** The files of the packages of the bed's image. */
-async function packageFiles(bed: Bed): Promise<string> {
-  const { stdout } = await execa(KILN[0], [KILN[1], 'image', 'show', bed.image, '--json'], {
-    env: bed.env,
-  });
-  const digests = new Set(
-    [...stdout.matchAll(/"location"\s*:\s*"([^"]+\.rpm)"/g)].map((m) => m[1]),
-  );
-  const names = (await readdir(bed.rpms)).filter((name) => name.endsWith('.rpm'));
-  const used = names.filter((name) => [...digests].some((path) => path?.endsWith(name)));
-  return (used.length > 0 ? used : names).map((name) => join(bed.rpms, name)).join('\n');
+/** Writes the names of the RPM files that the bed's image is made of, a line each. */
+async function listPackages(bed: Bed): Promise<string> {
+  const contents = JSON.parse(await readFile(join(bed.tree, '../contents.json'), 'utf8')) as {
+    packages: Array<{ location: string }>;
+  };
+  const list = join(bed.scratch, 'packages');
+  const files = contents.packages.map(({ location }) => join(bed.rpms, location));
+  await writeFile(list, `${files.join('\n')}\n`);
+  return list;
 }
 
 const MAKE_SMALL =
@@ -264,10 +261,8 @@ export const rows: readonly Row[] = [
     title: 'cold image from local RPMs, digests, scriptlets, rpmdb',
     goal: { kind: 'ratio', max: 1.8 },
     sides: async (bed) => {
-      const list = join(bed.scratch, 'packages');
-      await writeFile(list, await packageFiles(bed));
+      const list = await listPackages(bed);
       const root = join(bed.scratch, 'root');
-      const recipe = bed.recipe;
       return [
         {
           name: 'kiln image build',
@@ -276,7 +271,7 @@ export const rows: readonly Row[] = [
             await rm(bed.kiln.paths.packages, { recursive: true, force: true });
             await rm(bed.kiln.paths.trash, { recursive: true, force: true });
           },
-          run: () => execute([...KILN, 'image', 'build', recipe], bed.env),
+          run: () => execute([...KILN, 'image', 'build', bed.recipe], bed.env),
         },
         {
           ...shell('bsdtar, two processes', `xargs -P2 -n1 bsdtar -C ${root} -xf < ${list}`),
@@ -296,8 +291,7 @@ export const rows: readonly Row[] = [
     title: 'image whose packages are in the store',
     goal: { kind: 'ratio', max: 0.25 },
     sides: async (bed) => {
-      const list = join(bed.scratch, 'packages');
-      await writeFile(list, await packageFiles(bed));
+      const list = await listPackages(bed);
       const root = join(bed.scratch, 'rpmroot');
       return [
         {

@@ -17,11 +17,6 @@ const NOTHING: Disposable = { [Symbol.dispose]: () => undefined };
 let events: string[] = [];
 let begun = false;
 
-/** Whether somebody asked for a trace. */
-export function isTracing(): boolean {
-  return file !== undefined;
-}
-
 /** A phase that lasts until it is disposed of: `using _ = span('name')`. */
 export function span(name: string): Disposable {
   if (file === undefined) return NOTHING;
