@@ -78,6 +78,26 @@ const attacks: Record<string, Attack> = {
     code: 'E_RPM_FORMAT',
     message: /points elsewhere/,
   },
+  'a link to nowhere': {
+    rpm: buildRpm({ files: [plain('/a', { mode: SYMLINK, target: '' })] }),
+    code: 'E_RPM_HOSTILE',
+    message: /target of its link \/a has 0 bytes/,
+  },
+  'a link whose target no file system takes': {
+    rpm: buildRpm({ files: [plain('/a', { mode: SYMLINK, target: 't'.repeat(4096) })] }),
+    code: 'E_RPM_HOSTILE',
+    message: /target of its link \/a has 4096 bytes/,
+  },
+  'a name that no file system takes': {
+    rpm: buildRpm({ files: [plain(`/${'n'.repeat(256)}`)] }),
+    code: 'E_RPM_HOSTILE',
+    message: /has too long a name/,
+  },
+  'a path that no file system takes': {
+    rpm: buildRpm({ files: [plain(`/${'d/'.repeat(2100)}f`)] }),
+    code: 'E_RPM_HOSTILE',
+    message: /has too long a name/,
+  },
   'the same path twice': {
     rpm: buildRpm({ files: [plain('/a'), plain('/a')] }),
     code: 'E_RPM_HOSTILE',

@@ -5,7 +5,7 @@
 
 import type { RpmDescription } from '../describe.ts';
 import { rpmError } from '../errors.ts';
-import { showName } from '../filename.ts';
+import { encodeName, showName } from '../filename.ts';
 import type { RpmFile } from '../package.ts';
 
 /** Bounds on what one package may write. */
@@ -37,6 +37,13 @@ const FEATURES = new Set([
   ...['VersionedDependencies', 'ShortCircuited'],
 ]);
 
+/** NAME_MAX of linux/limits.h, bytes. */
+const NAME_MAX = 255;
+
+/** PATH_MAX of linux/limits.h without its NUL, and for paths with room for where they go, bytes. */
+const TARGET_MAX = 4095;
+const PATH_MAX = TARGET_MAX - 95;
+
 /** @throws KilnError E_RPM_HOSTILE, E_RPM_UNSUPPORTED. */
 export function planUnpack(rpm: RpmDescription, limits: UnpackLimits): UnpackPlan {
   checkFeatures(rpm);
@@ -45,6 +52,7 @@ export function planUnpack(rpm: RpmDescription, limits: UnpackLimits): UnpackPla
   const files = rpm.files.map((file) => {
     const relative = relativePath(file.path, rpm.isSource);
     const ghost = file.flags.includes('ghost');
+    if (file.type === 'symlink' && !ghost) checkTarget(file);
     const links = file.nlink > 1 && !ghost ? groupOf(groups, file) : undefined;
     const planned: PlannedFile = { ...file, relative, links, ghost };
     links?.push(planned);
@@ -100,7 +108,22 @@ function relativePath(path: string, isSource: boolean): string {
   if (absolute === isSource || parts.some(wrong) || (isSource && parts.length > 1)) {
     throw rpmError('E_RPM_HOSTILE', `its file ${showName(path)} is not at a plain path`);
   }
+  if (isLonger(relative, PATH_MAX) || parts.some((part) => isLonger(part, NAME_MAX))) {
+    throw rpmError('E_RPM_HOSTILE', `its file ${showName(path.slice(0, 80))}… has too long a name`);
+  }
   return relative;
+}
+
+function isLonger(name: string, bytes: number): boolean {
+  // A character has four bytes at most: most names need not be encoded to tell.
+  return name.length * 4 > bytes && encodeName(name).length > bytes;
+}
+
+/** No file system takes others; better said before half of the package is there. */
+function checkTarget({ path, linkTarget }: RpmFile): void {
+  const length = encodeName(linkTarget ?? '').length;
+  if (length > 0 && length <= TARGET_MAX) return;
+  throw rpmError('E_RPM_HOSTILE', `the target of its link ${showName(path)} has ${length} bytes`);
 }
 
 /** Whatever has files below it must be a directory: no file is written through a link. */
