@@ -133,6 +133,8 @@ export const serviceSchema = z
     memory: size.optional(),
     cpus: z.number().positive().optional(),
     pids: z.int().positive().optional(),
+    'io-read': size.optional().describe('Bytes a second from each disk it reaches'),
+    'io-write': size.optional().describe('Bytes a second to each disk it reaches'),
     disk: size.optional().describe('Bytes of each of its file systems in memory'),
     capabilities: z.array(z.string()).default([]).describe('Beyond what a container’s root has'),
     label: label

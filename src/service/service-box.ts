@@ -28,6 +28,7 @@ export async function openServiceBox(
   image: LeasedImage,
 ): Promise<Sandbox> {
   const { network, hostname, mounts, disk, memory, cpus, pids, user, label } = definition;
+  const { 'io-read': ioRead, 'io-write': ioWrite } = definition;
   const specification = sandboxSpecification({
     root: image.tree,
     image: image.manifest.id,
@@ -43,6 +44,8 @@ export async function openServiceBox(
       ...(memory === undefined ? {} : { memory }),
       ...(cpus === undefined ? {} : { cpus }),
       ...(pids === undefined ? {} : { pids }),
+      ...(ioRead === undefined ? {} : { ioRead }),
+      ...(ioWrite === undefined ? {} : { ioWrite }),
     },
     ...(disk === undefined ? {} : { disk }),
     ...(label === undefined ? {} : { label }),

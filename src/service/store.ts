@@ -37,11 +37,17 @@ export async function serviceNames(paths: StatePaths): Promise<string[]> {
   return names.filter((name) => SERVICE_NAME.test(name)).sort();
 }
 
-/** Reads a service. Throws E_NO_SERVICE, E_RECIPE with the place of each mistake. */
-export async function readService(paths: StatePaths, name: string): Promise<StoredService> {
+/** Where a service is kept, even if its file is broken. Throws E_SERVICE_NAME, E_NO_SERVICE. */
+export async function serviceFiles(paths: StatePaths, name: string): Promise<InstanceFiles> {
   checkServiceName(name);
   const files = instanceFiles(paths, name);
   if (!(await stat(files.directory).catch(() => undefined))) throw await noService(paths, name);
+  return files;
+}
+
+/** Reads a service. Throws E_NO_SERVICE, E_RECIPE with the place of each mistake. */
+export async function readService(paths: StatePaths, name: string): Promise<StoredService> {
+  const files = await serviceFiles(paths, name);
   return {
     name,
     files,

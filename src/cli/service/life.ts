@@ -9,7 +9,7 @@ import { listServices } from '../../service/list.ts';
 import { startInBackground, waitUntilStarted } from '../../service/start.ts';
 import type { ServiceStatus } from '../../service/status.ts';
 import { isSupervised, stopService } from '../../service/stop.ts';
-import { readService } from '../../service/store.ts';
+import { readService, serviceFiles } from '../../service/store.ts';
 import { supervise } from '../../service/supervise.ts';
 import { askSupervisor } from '../../service/supervisor-client.ts';
 import { unitName } from '../../service/unit/load-unit.ts';
@@ -91,8 +91,7 @@ export function stopCommand(): Command {
 
 async function stop(name: string): Promise<void> {
   await using engine = openEngine();
-  const { files } = await readService(engine.paths, name);
-  const ran = await stopService(files);
+  const ran = await stopService(await serviceFiles(engine.paths, name));
   process.stdout.write(`${name} ${ran ? 'is stopped' : 'did not run'}\n`);
 }
 
