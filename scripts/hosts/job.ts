@@ -11,6 +11,7 @@ import { type BusyboxState, busyboxState } from '../../test/support/busybox-stat
 import { hostThings, leftovers } from '../testing/leftovers.ts';
 import { TapReader } from '../testing/tap.ts';
 import { checkImage } from './check-image.ts';
+import { checkLabels, loadPolicy } from './check-labels.ts';
 import { checkLimits } from './check-limits.ts';
 import { checkSession } from './check-session.ts';
 
@@ -56,20 +57,13 @@ async function check(name: string, work: () => Promise<void>): Promise<void> {
   }
 }
 
-/** Runs ava's end-to-end tests and takes over their results. */
-async function runTests(engine: string): Promise<void> {
+/** Runs test files with ava and takes over their results. */
+async function runTests(engine: string, files: readonly string[]): Promise<void> {
   const reader = new TapReader();
   const match = values.match === undefined ? [] : [`--match=${values.match}`];
   const ava = execa(
     process.execPath,
-    [
-      'node_modules/ava/entrypoints/cli.js',
-      '--tap',
-      '--timeout=60m',
-      ...match,
-      'test/e2e/run.test.ts',
-      'test/e2e/state-mount.test.ts',
-    ],
+    ['node_modules/ava/entrypoints/cli.js', '--tap', '--timeout=60m', ...match, ...files],
     { stdin: 'ignore', stderr: 'inherit', buffer: false, reject: false },
   );
   for await (const line of ava) {
@@ -106,7 +100,15 @@ async function onEngine(engine: string, uri: string): Promise<void> {
       onState(checkSession),
     );
   }
-  if (wanted('e2e')) await runTests(engine);
+  if (wanted('labels')) {
+    await check(`${engine}: a box has the host’s labels, and keeps others out`, () =>
+      onState(checkLabels),
+    );
+  }
+  if (wanted('e2e')) {
+    await runTests(engine, ['test/e2e/run.test.ts', 'test/e2e/state-mount.test.ts']);
+  }
+  if (wanted('escape')) await runTests(engine, ['test/escape/escape.test.ts']);
   if (wanted('image')) {
     await check(`${engine}: an image from the fixture repository compiles a program`, () =>
       checkImage(`/var/lib/kiln-${engine}`),
@@ -127,6 +129,7 @@ async function onState(work: (state: BusyboxState) => Promise<void>): Promise<vo
 const alive = setInterval(() => undefined, 1 << 30);
 process.env.KILN_FROM_SOURCE = '';
 process.env.KILN_TEST_PATIENCE = PATIENCE;
+if (values.host === 'b') await check('kiln’s policy module is loaded', loadPolicy);
 for (const [engine, uri] of Object.entries(engines)) {
   if (values.engine === undefined || values.engine === engine) await onEngine(engine, uri);
 }

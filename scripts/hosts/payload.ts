@@ -27,6 +27,7 @@ cd /srv/kiln
 node scripts/hosts/job.ts ${words}
 echo "job.ts ended with status $?"
 journalctl -b --no-pager >/srv/results/journal.txt
+[ ! -e /var/log/audit/audit.log ] || cp /var/log/audit/audit.log /srv/results/audit.txt
 dmesg >/srv/results/dmesg.txt
 `;
 }

@@ -1,6 +1,7 @@
 import { mkdir } from 'node:fs/promises';
 import { KilnError } from '../../errors.ts';
 import { TRANSACTION_CAPABILITIES } from '../../sandbox/capabilities.ts';
+import { labelForImages } from '../../sandbox/labels/store.ts';
 import { type Engine, openSandbox } from '../../sandbox/open.ts';
 import type { SandboxProcess } from '../../sandbox/process.ts';
 import type { Sandbox } from '../../sandbox/sandbox.ts';
@@ -52,10 +53,12 @@ export interface TransactionResult {
 export class TransactionBox implements AsyncDisposable {
   readonly #sandbox: Sandbox;
   readonly #policy: CommandPolicy;
+  readonly #scratch: string;
 
-  private constructor(sandbox: Sandbox, policy: CommandPolicy) {
+  private constructor(sandbox: Sandbox, policy: CommandPolicy, scratch: string) {
     this.#sandbox = sandbox;
     this.#policy = policy;
+    this.#scratch = scratch;
   }
 
   /** Opens a box; dispose of it before anything is done with what it wrote. */
@@ -72,7 +75,8 @@ export class TransactionBox implements AsyncDisposable {
     const capabilities = TRANSACTION_CAPABILITIES;
     const seccomp = await seccompFilter(engine.paths, 'default', capabilities);
     const policy = { user: 'root', capabilities, seccomp };
-    return new TransactionBox(await openSandbox(engine, specification, use), policy);
+    const sandbox = await openSandbox(engine, specification, use);
+    return new TransactionBox(sandbox, policy, options.scratch);
   }
 
   /** Runs a command to its end; whatever that is, it is no exception. */
@@ -92,6 +96,8 @@ export class TransactionBox implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#sandbox.killAll();
     await this.#sandbox.close();
+    // What it wrote becomes part of an image, and is this box's alone until then.
+    await labelForImages(this.#scratch);
   }
 }
 
