@@ -2,7 +2,7 @@ import { Command, CommanderError } from 'commander';
 import { KILN_VERSION } from '../state/version.ts';
 import { span } from '../trace/trace.ts';
 import { printError } from './errors.ts';
-import { exitStatus } from './exit-status.ts';
+import { exitStatus, KILN_FAILED } from './exit-status.ts';
 
 /** One command: its module is imported only when it is called, so that start-up stays short. */
 interface CommandEntry {
@@ -106,8 +106,23 @@ async function dispatch(argv: readonly string[]): Promise<void> {
   else await main(argv);
 }
 
-// Not awaited: the bundle is CommonJS, which starts faster and has no top-level await.
-dispatch(process.argv.slice(2)).catch((error: unknown) => {
-  if (!(error instanceof CommanderError)) printError(error);
-  process.exitCode = exitStatus(error);
+// Node ends with status 0 once nothing can happen any more, even with work that has not come to an
+// end. That must not look like success.
+let settled = false;
+process.on('beforeExit', () => {
+  if (settled) return;
+  process.stderr.write(
+    'kiln: internal error: it stopped before its work was done; please report it\n',
+  );
+  process.exitCode = KILN_FAILED;
 });
+
+// Not awaited: the bundle is CommonJS, which starts faster and has no top-level await.
+dispatch(process.argv.slice(2))
+  .catch((error: unknown) => {
+    if (!(error instanceof CommanderError)) printError(error);
+    process.exitCode = exitStatus(error);
+  })
+  .finally(() => {
+    settled = true;
+  });

@@ -1,0 +1,74 @@
+/** scripts/crash-test: see docs/testing.md. */
+import { createHash } from 'node:crypto';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { buildState, sourcePackage } from '../../test/build/core/build-state.ts';
+import { snapshotTree } from '../../test/image/tree-snapshot.ts';
+import { crash, describeTally } from './campaign.ts';
+import { buildJob, type Ground, imageJob, kiln, runJob } from './jobs.ts';
+
+const USAGE = `usage: scripts/crash-test [--count N] [--minutes N]
+
+Kills kiln, its libvirtd, a box's controller or its init with SIGKILL at random moments of kiln run,
+kiln build and kiln image build, while other runs go on, and looks for anything left or half made.
+Exit status 1 if there is any. --count: kills (500). --minutes: end sooner.`;
+
+const { values } = parseArgs({
+  options: {
+    count: { type: 'string', default: '500' },
+    minutes: { type: 'string' },
+    help: { type: 'boolean', default: false },
+  },
+});
+
+/** Small, and with scriptlets: the account of the user is made by one. */
+const SMALL =
+  'packages: [base-files, base-passwd, bash, coreutils, dash]\nenvironment: { PATH: /usr/bin }';
+
+async function main(): Promise<number> {
+  await using state = await buildState();
+  const { engine, env } = state.images;
+  const ground: Ground = {
+    ...{ paths: engine.paths, env, directory: state.directory, image: state.recipe },
+  };
+  const stop = new AbortController();
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => stop.abort());
+  const source = await sourcePackage(state.directory, {
+    ...{ name: 'victim', preamble: 'BuildRequires: tool-a', prep: 'sleep 0.1', build: 'tool-a' },
+    install: 'echo x > %{buildroot}/usr/share/victim/x',
+  });
+  const first = await kiln(ground, [
+    'build',
+    '-q',
+    '-r',
+    state.recipe,
+    '--resultdir',
+    join(state.directory, 'first'),
+    source,
+  ]);
+  process.stdout.write(`the first build: status ${first.exitCode} ${first.stderr}\n`);
+  const recipe = await state.images.recipe('small', SMALL);
+  const snapshot = (tree: string) =>
+    createHash('sha256')
+      .update(JSON.stringify([...snapshotTree(tree)]))
+      .digest('hex');
+  const jobs = [
+    await runJob(ground, false),
+    await runJob(ground, true),
+    buildJob(ground, source),
+    await imageJob(ground, recipe, snapshot),
+  ];
+  const minutes = values.minutes === undefined ? undefined : Number(values.minutes);
+  const tally = await crash(ground, jobs, {
+    kills: Number(values.count),
+    every: 20,
+    ...(minutes === undefined ? {} : { deadline: Date.now() + minutes * 60_000 }),
+    say: (line) => process.stdout.write(`${line}\n`),
+    signal: stop.signal,
+  });
+  process.stdout.write(`${describeTally(tally)}\n`);
+  return tally.wrong.length === 0 ? 0 : 1;
+}
+
+if (values.help) process.stdout.write(`${USAGE}\n`);
+else process.exitCode = await main();

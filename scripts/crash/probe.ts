@@ -1,0 +1,48 @@
+/**
+ * Loaded before kiln by `node --import`: writes the phase it is in to the file CRASH_PHASES, a line
+ * each, before the phase begins. A phase waits a few milliseconds before its work and after it, so
+ * that somebody who watches can hit those that are over in less.
+ */
+import { appendFileSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Timeline } from '../../src/run/timeline.ts';
+
+const file = process.env.CRASH_PHASES ?? '';
+
+/** Wait at either end of a phase, at most, ms. */
+const PAD = 12;
+
+const pad = () => sleep(Math.random() * PAD);
+const enter = (phase: string) => appendFileSync(file, `${phase}\n`);
+
+const measure = Timeline.prototype.measure;
+Timeline.prototype.measure = function measureSlowly<Result>(
+  this: Timeline,
+  name: string,
+  work: () => Promise<Result>,
+): Promise<Result> {
+  enter(name);
+  return measure.call(this, name, async () => {
+    await pad();
+    try {
+      return await work();
+    } finally {
+      // Whoever gets a process must listen to it at once, as with node:child_process.
+      if (name !== 'start') await pad();
+    }
+  }) as Promise<Result>;
+};
+
+/** What `kiln image build` prints when it begins something, and the name of that. */
+const STEPS = [
+  [/^kiln: reading the metadata/, 'metadata'],
+  [/^kiln: fetching/, 'fetch'],
+  [/^kiln: unpacking/, 'unpack'],
+  [/^kiln: composing/, 'compose'],
+] as const;
+
+const write = process.stderr.write.bind(process.stderr);
+process.stderr.write = ((chunk: string | Uint8Array, ...rest: []) => {
+  for (const [pattern, name] of STEPS) if (pattern.test(String(chunk))) enter(name);
+  return write(chunk, ...rest);
+}) as typeof process.stderr.write;

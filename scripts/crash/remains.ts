@@ -1,0 +1,132 @@
+/** What killed kilns have left of themselves, looked for with other eyes than kiln's own. */
+import { globSync, readdirSync, readFileSync } from 'node:fs';
+import { basename, join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { execa } from 'execa';
+import { embeddedFiles } from '../../src/libvirt/embedded/files.ts';
+import { domainPrefix } from '../../src/sandbox/box.ts';
+import type { StatePaths } from '../../src/state/paths.ts';
+import { processes } from './processes.ts';
+
+/** How long things that are on their way out may take, ms. */
+const GRACE = 15_000;
+
+/** Those who may be there: ids of boxes and pids of their runners. */
+export interface Living {
+  readonly boxes: readonly string[];
+  readonly runners: readonly number[];
+}
+
+/** Waits until nothing is left but the living; gives what is left after that, a line each. */
+export async function remains(
+  paths: StatePaths,
+  living: Living,
+  resultDirectories: readonly string[],
+): Promise<string[]> {
+  for (const end = Date.now() + GRACE; ; await sleep(300)) {
+    const found = [
+      ...boxDirectories(paths, living),
+      ...(await domains(paths, living)),
+      ...cgroups(paths, living),
+      ...strayProcesses(paths, living),
+      ...mounts(paths),
+      ...ranges(paths, living),
+      ...halfMade(paths),
+      ...staging(resultDirectories),
+    ];
+    if (found.length === 0 || Date.now() > end) return found;
+  }
+}
+
+function list(directory: string): string[] {
+  try {
+    return readdirSync(directory);
+  } catch {
+    return [];
+  }
+}
+
+function boxDirectories(paths: StatePaths, { boxes }: Living): string[] {
+  const all = [
+    ...list(paths.boxes),
+    ...list(paths.parked).map((id) => `parked ${id}`),
+    ...list(join(paths.run, 'removed')).map((id) => `removed ${id}`),
+  ];
+  return all.filter((id) => !boxes.includes(id)).map((id) => `directory of a box: ${id}`);
+}
+
+async function domains(paths: StatePaths, { boxes }: Living): Promise<string[]> {
+  const options = ['-q', '-c', embeddedFiles(paths).uri, 'list', '--all', '--name'];
+  const { stdout } = await execa('virsh', options, { reject: false, timeout: 10_000 });
+  const names = (stdout ?? '').split('\n').filter((name) => name.trim() !== '');
+  const known = boxes.map((id) => `${domainPrefix(paths)}${id}`);
+  return names.filter((name) => !known.includes(name)).map((name) => `domain ${name}`);
+}
+
+/** Of boxes: `lxc-PID-NAME.libvirt-lxc`, and what v1's pids controller has by their ids. */
+function cgroups(paths: StatePaths, { boxes }: Living): string[] {
+  const prefix = domainPrefix(paths);
+  return globSync(`/sys/fs/cgroup/**/*lxc-*${prefix.slice(0, 12)}*`)
+    .filter((path) => !boxes.some((id) => basename(path).includes(id.slice(0, 6))))
+    .map((path) => `cgroup ${path}`);
+}
+
+/** Whatever was started with this state directory, or is in a cgroup of its boxes. */
+function strayProcesses(paths: StatePaths, { boxes, runners }: Living): string[] {
+  const all = processes();
+  const name = embeddedFiles(paths).name;
+  const kept = new Set([process.pid, ...runners]);
+  // A runner's children are the runner's.
+  for (const { pid, parent } of all) if (kept.has(parent)) kept.add(pid);
+  return all
+    .filter(({ cgroup, environment, command }) => {
+      if (command.includes(embeddedFiles(paths).config)) return false;
+      const inBox = cgroup.includes(`/${name}/`) && cgroup.includes('lxc-');
+      const ours = environment.includes(`KILN_STATE=${paths.root}\0`);
+      return (inBox || ours) && !boxes.some((id) => cgroup.includes(id) || command.includes(id));
+    })
+    .filter(({ pid, command }) => !kept.has(pid) && !/\/virsh|^virsh/.test(command))
+    .map(({ pid, command }) => `process ${pid}: ${command.slice(0, 120)}`);
+}
+
+function mounts(paths: StatePaths): string[] {
+  return readFileSync('/proc/self/mountinfo', 'utf8')
+    .split('\n')
+    .filter((line) => line.includes(paths.root) || line.includes(paths.run))
+    .map((line) => `mount ${line}`);
+}
+
+/** Claims of id ranges that name a box of this state directory. */
+function ranges(paths: StatePaths, { boxes }: Living): string[] {
+  const directory = join(paths.hostRun, 'ranges');
+  return list(directory).flatMap((name) => {
+    let owner: string;
+    try {
+      owner = readFileSync(join(directory, name), 'utf8');
+    } catch {
+      return [];
+    }
+    if (!owner.includes(`${paths.run}/`)) return [];
+    return boxes.some((id) => owner.includes(id))
+      ? []
+      : [`id range ${name}: ${owner.split('\n')[0]}`];
+  });
+}
+
+function halfMade(paths: StatePaths): string[] {
+  return [
+    ...list(join(paths.store, 'work')).map((name) => `store/work/${name}`),
+    ...list(paths.trash).map((name) => `store/trash/${name}`),
+    ...list(join(paths.store, 'locks'))
+      .filter((name) => name.startsWith('work-'))
+      .map((name) => `store/locks/${name}`),
+  ];
+}
+
+function staging(directories: readonly string[]): string[] {
+  return directories.flatMap((directory) =>
+    list(directory)
+      .filter((name) => name.startsWith('.'))
+      .map((name) => `${directory}/${name}`),
+  );
+}

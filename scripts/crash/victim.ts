@@ -1,0 +1,115 @@
+/** One kiln that is started, and something of it killed at a random moment. */
+import { readFileSync } from 'node:fs';
+import { rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { execa } from 'execa';
+import { embeddedFiles } from '../../src/libvirt/embedded/files.ts';
+import { domainPrefix } from '../../src/sandbox/box.ts';
+import type { StatePaths } from '../../src/state/paths.ts';
+import { controllers, initOf, signal } from './processes.ts';
+
+export const TARGETS = ['runner', 'libvirtd', 'libvirt_lxc', 'init'] as const;
+
+/** What is killed. */
+export type Target = (typeof TARGETS)[number];
+
+/** What came of a kill. */
+export interface Kill {
+  /** The phase that the runner was in; undefined: it had ended before. */
+  readonly phase: string | undefined;
+  /** What was killed: the runner where the wanted one was not there yet, or any more. */
+  readonly target: Target;
+  /** The runner's end, where it was not the one to be killed. */
+  readonly end?: { readonly exitCode: number | undefined; readonly stderr: string };
+  /** The runner did not come to its end in time, and was killed after all. */
+  readonly hung: boolean;
+}
+
+/** A command line of kiln's to be killed in a phase. */
+export interface VictimOptions {
+  readonly paths: StatePaths;
+  readonly env: NodeJS.ProcessEnv;
+  readonly args: readonly string[];
+  /** The phase to wait for. */
+  readonly phase: string;
+  /** The kill comes up to so many milliseconds after that phase began. */
+  readonly within: number;
+  readonly target: Target;
+}
+
+const MAIN = join(import.meta.dirname, '../../src/cli/main.ts');
+const PROBE = join(import.meta.dirname, 'probe.ts');
+
+/** How long a runner may take to end after something else of its was killed, ms. */
+const END = 90_000;
+
+/** Starts a kiln and kills. The runner is stopped for the moment of the kill: so its phase is known. */
+export async function killOne(options: VictimOptions): Promise<Kill> {
+  const { paths, env, args, target } = options;
+  const phases = join(paths.root, `phases-${process.pid}`);
+  await rm(phases, { force: true });
+  const before = controllers(domainPrefix(paths));
+  const running = execa(process.execPath, ['--import', PROBE, MAIN, ...args], {
+    env: { ...env, CRASH_PHASES: phases },
+    reject: false,
+    stdin: 'ignore',
+  });
+  let ended = false;
+  const end = running.finally(() => {
+    ended = true;
+  });
+  while (!ended && !phasesIn(phases).includes(options.phase)) await sleep(2);
+  await sleep(Math.random() * options.within);
+  const { pid } = running;
+  if (ended || pid === undefined || !signal(pid, 'SIGSTOP')) {
+    await end;
+    return { phase: undefined, target, hung: false };
+  }
+  const seen = phasesIn(phases);
+  const box = [...controllers(domainPrefix(paths))].find(([id]) => !before.has(id))?.[1];
+  // Scriptlets run in a box, and nothing else in an image's making does.
+  const current = seen.at(-1) ?? 'start of kiln';
+  const phase = current === 'compose' && box !== undefined ? 'scriptlets' : current;
+  const victim = pidOf(target, paths, box);
+  if (victim === undefined || !signal(victim, 'SIGKILL')) {
+    signal(pid, 'SIGKILL');
+    await end;
+    return { phase, target: 'runner', hung: false };
+  }
+  signal(pid, 'SIGCONT');
+  const late = setTimeout(() => signal(pid, 'SIGKILL'), END);
+  const { exitCode, stderr, signal: by } = await end;
+  clearTimeout(late);
+  if (target === 'runner') return { phase, target, hung: false };
+  return {
+    phase,
+    target,
+    end: { exitCode, stderr: String(stderr) },
+    hung: by === 'SIGKILL',
+  };
+}
+
+function phasesIn(file: string): string[] {
+  try {
+    return readFileSync(file, 'utf8').trim().split('\n');
+  } catch {
+    return [];
+  }
+}
+
+function pidOf(
+  target: Target,
+  paths: StatePaths,
+  controller: number | undefined,
+): number | undefined {
+  if (target === 'libvirt_lxc') return controller;
+  if (target === 'init') return controller === undefined ? undefined : initOf(controller);
+  if (target === 'runner') return undefined;
+  try {
+    const pid = Number(readFileSync(embeddedFiles(paths).pid, 'utf8'));
+    return pid > 1 ? pid : undefined;
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,40 @@
+import { chmod, mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import test from 'ava';
+import { execa } from 'execa';
+import { crash, describeTally } from '../../scripts/crash/campaign.ts';
+import { runJob } from '../../scripts/crash/jobs.ts';
+import { busyboxState, IMAGE } from '../support/busybox-state.ts';
+
+test('kiln, libvirtd, controller and init killed in every phase of a run: nothing is left', async (t) => {
+  t.timeout(280_000);
+  await using state = await busyboxState();
+  const directory = await mkdtemp(join(tmpdir(), 'kiln-crash-'));
+  t.teardown(() => rm(directory, { recursive: true, force: true }));
+  await chmod(directory, 0o755);
+  const ground = { paths: state.paths, env: state.env, directory, image: IMAGE };
+  const tally = await crash(ground, [await runJob(ground, false)], {
+    ...{ kills: 14, every: 14 },
+    say: (line) => t.log(line),
+  });
+  t.deepEqual(tally.wrong, [], describeTally(tally));
+  t.true(tally.kills >= 14);
+  for (const [target, count] of tally.targets) t.true(count > 0, target);
+  t.true([...tally.phases.values()].filter((count) => count > 0).length >= 5, describeTally(tally));
+});
+
+test('work that stops without an end is no success', async (t) => {
+  const stuck = `data:text/javascript,import{Timeline}from${JSON.stringify(
+    new URL('../../src/run/timeline.ts', import.meta.url).href,
+  )};Timeline.prototype.measure=()=>new Promise(()=>{})`;
+  await using state = await busyboxState();
+  const main = join(import.meta.dirname, '../../src/cli/main.ts');
+  const { exitCode, stderr } = await execa(
+    process.execPath,
+    ['--import', stuck, main, 'run', '-r', IMAGE, '--', 'true'],
+    { env: state.env, reject: false, stdin: 'ignore' },
+  );
+  t.is(exitCode, 125);
+  t.regex(stderr, /stopped before its work was done/);
+});

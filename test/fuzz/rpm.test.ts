@@ -1,0 +1,21 @@
+import { join } from 'node:path';
+import test from 'ava';
+import { execa } from 'execa';
+
+const FUZZ = join(import.meta.dirname, '../../scripts/fuzzing/main.ts');
+
+test('mutated packages: none crashes, hangs, leaves or escapes; many come to their payload', async (t) => {
+  t.timeout(180_000);
+  const first = String(Math.floor(Math.random() * 2 ** 30));
+  const { exitCode, stdout } = await execa(
+    process.execPath,
+    [FUZZ, '--count', '1500', '--first', first],
+    { reject: false },
+  );
+  t.is(exitCode, 0, stdout);
+  const count = (stage: string) =>
+    Number(new RegExp(`^ +${stage} +(\\d+)`, 'm').exec(stdout)?.[1] ?? 0);
+  t.regex(stdout, /^1500 mutants in \d+ s, 750 of them resealed$/m);
+  t.true(count('archive') + count('whole') > 300, stdout);
+  t.true(count('digests') > 100, stdout);
+});
