@@ -11,6 +11,7 @@ const tasks: TaskTable = {
   'repository-index': () => import('./repository/index-task.ts'),
   'repository-signature': () => import('./repository/signature-task.ts'),
   'rpm-read': () => import('./rpm/read-task.ts'),
+  'rpm-sign': () => import('./rpm/sign-task.ts'),
   'rpm-unpack': () => import('./rpm/unpack-task.ts'),
   'solver-convert': () => import('./solver/convert-task.ts'),
   'solver-order': () => import('./solver/order-task.ts'),

@@ -1,4 +1,5 @@
 import { describeProgress, type ImageProgress } from '../image/progress.ts';
+import type { PackageSigner } from '../rpm/signing-key.ts';
 import { Timeline } from '../run/timeline.ts';
 import type { Engine } from '../sandbox/open.ts';
 import type { BuildCommand } from './box.ts';
@@ -16,6 +17,8 @@ export class BuildRun {
   readonly signal: AbortSignal;
   /** Of the source package, once it is known. */
   name: string | undefined;
+  /** Signs what is built, if it is to be signed. */
+  signer: PackageSigner | undefined;
   /** The box that was kept for whoever wants to look into it. */
   kept: string | undefined;
   /** The phase that failed: the innermost. */

@@ -13,6 +13,7 @@ import type { BuildRequest } from './request.ts';
 import { ResultFiles } from './result-files.ts';
 import { writeHardware, writeInstalled, writeLocks } from './root-files.ts';
 import { runRpmbuild, takePackages } from './run-rpmbuild.ts';
+import { packageSigner, signCollected } from './sign.ts';
 
 /**
  * Builds one package in a box of its own, and leaves nothing behind but its result directory: logs
@@ -32,6 +33,7 @@ export async function buildPackage(
     run.logTo(files);
     // A key that cannot sign is to be known before hours of building.
     await signingKey(request);
+    run.signer = await packageSigner(request);
     await build(run, progress);
   } catch (error) {
     failure = error;
@@ -78,6 +80,7 @@ async function build(run: BuildRun, progress: Progress): Promise<void> {
   if (request.postinstall === true && progress.collected !== undefined) {
     await checkInstall(run, base, progress.collected.packages);
   }
+  await signCollected(run, progress);
 }
 
 /** Looks at the source while the base image is made ready; if it is none, that is given up. */

@@ -1,4 +1,5 @@
 import type { Repository } from '../repository/configuration.ts';
+import type { SigningKeyFiles } from '../rpm/signing-key.ts';
 import type { SandboxLimits, SandboxSpecification } from '../sandbox/specification.ts';
 
 /**
@@ -91,6 +92,8 @@ export interface BuildRequest {
   /** Where the box's own files stay; without it they are gone with the box. */
   readonly scratch?: KeptScratch;
   readonly provenance?: ProvenanceOptions;
+  /** Sign the packages with this key; KILN_SIGN_PASSPHRASE opens it where no file does. */
+  readonly signing?: SigningKeyFiles;
 }
 
 /** What surrounds a build in its box. */

@@ -12,6 +12,7 @@ import type { BuildHooks, BuildPhase, BuildReport } from './report.ts';
 import type { BuildRequest } from './request.ts';
 import { ResultFiles } from './result-files.ts';
 import { runRpmbuild, takePackages } from './run-rpmbuild.ts';
+import { packageSigner, signCollected } from './sign.ts';
 import { makeSrpm } from './srpm.ts';
 
 /** Phases that come before the sources are unpacked and patched. */
@@ -47,6 +48,7 @@ export async function resumeBuild(
   try {
     using files = await ResultFiles.open(request.resultDirectory, request.caller);
     run.logTo(files);
+    run.signer = await packageSigner(request);
     await goOn(run, progress, box, kept);
   } catch (error) {
     failure = error;
@@ -71,6 +73,7 @@ async function goOn(run: BuildRun, progress: Progress, id: string, kept: KeptBui
   }
   progress.usage = box.usage();
   await leaveBox(run, box, undefined);
+  await signCollected(run, progress);
 }
 
 async function imageOf(paths: StatePaths, box: string): Promise<Pick<Progress, 'image'>> {

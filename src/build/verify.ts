@@ -56,7 +56,7 @@ async function buildAgain(
 ): Promise<BuildReport> {
   const { request, resultDirectory } = first;
   await using work = await openWorkDirectory(engine.paths);
-  const { keepSeconds: _keep, provenance: _provenance, ...same } = request;
+  const { keepSeconds: _keep, provenance: _provenance, signing: _signing, ...same } = request;
   const second = await buildPackage(
     engine,
     {

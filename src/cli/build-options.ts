@@ -11,7 +11,7 @@ import {
 } from '../build/request.ts';
 import { hostArchitecture } from '../image/architecture.ts';
 import { callerIds } from '../run/request.ts';
-import { parseCount, parseCpus, parseSize, parseTime } from './values.ts';
+import { parseCount, parseCpus, parseRate, parseSize, parseTime } from './values.ts';
 
 /** The options of `build`, as commander gives them. */
 export interface BuildOptions {
@@ -34,6 +34,8 @@ export interface BuildOptions {
   readonly memory?: number;
   readonly cpus?: number;
   readonly pids?: number;
+  readonly ioRead?: number;
+  readonly ioWrite?: number;
   readonly disk?: number;
   readonly timeout?: number;
   readonly stallTimeout?: number;
@@ -43,6 +45,8 @@ export interface BuildOptions {
   readonly postinstall?: boolean;
   readonly verify?: boolean;
   readonly provenanceKey?: string;
+  readonly signKey?: string;
+  readonly signPassphraseFile?: string;
   readonly builderId?: string;
   readonly offline?: boolean;
   readonly update?: boolean;
@@ -119,6 +123,13 @@ export function addBuildOptions(command: Command): Command {
     ),
     new Option('--cpus <number>', 'processors’ worth of time, as 1.5').argParser(parseCpus),
     new Option('--pids <number>', 'processes and threads').argParser(parseCount),
+    new Option('--io-read <rate>', 'read from each disk a second at most, as 10M').argParser(
+      parseRate,
+    ),
+    new Option(
+      '--io-write <rate>',
+      'written to each disk a second at most; docs/sandboxes.md: what it cannot slow down',
+    ).argParser(parseRate),
     new Option('--disk <size>', 'what it may write (8G)').argParser(parseSize),
     new Option('--timeout <time>', 'end it after this time, as 2h').argParser(parseTime),
     new Option('--stall-timeout <time>', 'end it after this time without output').argParser(
@@ -132,6 +143,11 @@ export function addBuildOptions(command: Command): Command {
     new Option('--postinstall', 'install what was built in a fresh sandbox'),
     new Option('--resume <id>', 'go on with a build in the sandbox that it was kept in'),
     new Option('--provenance-key <file>', 'sign the provenance with this private key (PEM)'),
+    new Option('--sign-key <file>', 'sign the packages with this OpenPGP secret key (armored)'),
+    new Option(
+      '--sign-passphrase-file <file>',
+      'its passphrase, if not in the environment as KILN_SIGN_PASSPHRASE',
+    ),
     new Option('--builder-id <uri>', 'who runs this builder, for the provenance').env(
       'KILN_BUILDER_ID',
     ),
@@ -152,10 +168,23 @@ export function resumedRequest(options: BuildOptions, command: Command): Partial
     ...given('shortCircuit', shortCircuit),
     ...given('nocheck', nocheck),
     ...given('keepSeconds', keepSeconds(options)),
+    ...given('signing', signing(options, command)),
     ...(timeout === undefined && stallTimeout === undefined
       ? {}
       : { time: { ...given('timeout', timeout), ...given('stallTimeout', stallTimeout) } }),
   };
+}
+
+function signing(options: BuildOptions, command: Command): BuildRequest['signing'] {
+  const { signKey, signPassphraseFile } = options;
+  if (signKey !== undefined) {
+    return {
+      key: resolve(signKey),
+      ...given('passphraseFile', signPassphraseFile && resolve(signPassphraseFile)),
+    };
+  }
+  if (signPassphraseFile === undefined) return undefined;
+  return command.error('kiln: --sign-passphrase-file is for the key of --sign-key: name it');
 }
 
 function keepSeconds({ keep }: BuildOptions): number | undefined {
@@ -205,6 +234,8 @@ export function buildRequest(
       ...given('memory', options.memory),
       ...given('cpus', options.cpus),
       ...given('pids', options.pids),
+      ...given('ioRead', options.ioRead),
+      ...given('ioWrite', options.ioWrite),
     },
     ...given('disk', options.disk),
     time: { ...given('timeout', options.timeout), ...given('stallTimeout', options.stallTimeout) },
@@ -215,6 +246,7 @@ export function buildRequest(
       ...given('builder', options.builderId),
       ...given('sourceDateEpoch', sourceDateEpoch(process.env)),
     },
+    ...given('signing', signing(options, command)),
     offline: options.offline === true,
     update: options.update === true,
   };

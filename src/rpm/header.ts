@@ -8,13 +8,13 @@ import { SigTag } from './tags.ts';
 
 /** 8e ad e8, version 1, four reserved bytes; then the number of entries and the store's length. */
 export const INTRO_SIZE = 16;
-const MAGIC = Buffer.from('8eade80100000000', 'hex');
-const ENTRY_SIZE = 16;
+export const MAGIC = Buffer.from('8eade80100000000', 'hex');
+export const ENTRY_SIZE = 16;
 
-const Type = { int8: 2, int16: 3, int32: 4, int64: 5, string: 6, bin: 7, array: 8, i18n: 9 };
+export const Type = { int8: 2, int16: 3, int32: 4, int64: 5, string: 6, bin: 7, array: 8, i18n: 9 };
 
 /** Bytes an element takes and is aligned to, by type number; 0 where elements have no fixed size. */
-const ELEMENT_SIZE = [0, 1, 1, 2, 4, 8, 0, 1, 0, 0];
+export const ELEMENT_SIZE = [0, 1, 1, 2, 4, 8, 0, 1, 0, 0];
 
 /** How large a header may be: rpm's own limits for the two kinds. */
 export interface HeaderLimits {
@@ -34,6 +34,14 @@ interface Entry {
   readonly type: number;
   readonly offset: number;
   readonly count: number;
+}
+
+/** A tag's data as it is in the store. */
+export interface RawEntry {
+  readonly tag: number;
+  readonly type: number;
+  readonly count: number;
+  readonly data: Buffer;
 }
 
 /** @throws KilnError E_RPM_FORMAT: no header here, or one beyond the limits. */
@@ -131,6 +139,17 @@ export class RpmHeader {
   binary(tag: number): Buffer | undefined {
     const entry = this.#entry(tag, Type.bin);
     return entry && this.#store.subarray(entry.offset, entry.offset + entry.count);
+  }
+
+  /** All tags as they are, in the order of the index. */
+  rawEntries(): RawEntry[] {
+    return Array.from(this.#entries, ([tag, { type, offset, count }]) => {
+      let end = offset + count * (ELEMENT_SIZE[type] ?? 0);
+      if (ELEMENT_SIZE[type] === 0) {
+        for (let left = count; left > 0; left -= 1) end = this.#stringEnd(tag, end) + 1;
+      }
+      return { tag, type, count, data: this.#store.subarray(offset, end) };
+    });
   }
 
   #number(tag: number, type: number, at: number): number {

@@ -7,14 +7,14 @@ import { rpmError } from './errors.ts';
 import { type HeaderLimits, INTRO_SIZE, RpmHeader, readIntro } from './header.ts';
 import { SigTag, Tag } from './tags.ts';
 
-const LEAD_SIZE = 96;
+export const LEAD_SIZE = 96;
 const LEAD_MAGIC = Buffer.from('edabeedb', 'hex');
 /** `signature_type` of a lead that a signature header follows; the only kind since 1997. */
 const HEADER_SIGNATURE = 5;
 
 /** rpm's limits (lib/header.cc, lib/signature.cc). */
 const SIGNATURE_LIMITS: HeaderLimits = { entries: 32, store: 64 * 1024 * 1024 };
-const HEADER_LIMITS: HeaderLimits = { entries: 0xffff, store: 256 * 1024 * 1024 };
+export const HEADER_LIMITS: HeaderLimits = { entries: 0xffff, store: 256 * 1024 * 1024 };
 
 /** What one read gets at first: all of most packages' headers. */
 const FIRST_READ = 64 * 1024;

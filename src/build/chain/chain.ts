@@ -8,6 +8,7 @@ import type { Engine } from '../../sandbox/open.ts';
 import { type BuildBase, openBase } from '../base.ts';
 import type { BuildRequest } from '../request.ts';
 import { specOptions } from '../rpmbuild.ts';
+import { packageSigner } from '../sign.ts';
 import { packageFiles, usableRecord } from './build-member.ts';
 import { optionsDigest } from './freshness.ts';
 import { cycleError, findCycles } from './graph.ts';
@@ -24,8 +25,8 @@ import { type Scan, scanMembers } from './scan.ts';
  * was; what would be built from the very same as before is not built again.
  *
  * What becomes of each package is in the report.
- * @throws KilnError E_BUILD_SOURCE, E_CHAIN_DUPLICATE, E_CHAIN_CYCLE, E_CHAIN_BUSY, E_RESULTDIR, and
- * what opening the base image throws: then nothing was built
+ * @throws KilnError E_SIGN_KEY, E_BUILD_SOURCE, E_CHAIN_DUPLICATE, E_CHAIN_CYCLE, E_CHAIN_BUSY,
+ * E_RESULTDIR, and what opening the base image throws: then nothing was built
  */
 export async function buildChain(
   engine: Engine,
@@ -34,6 +35,7 @@ export async function buildChain(
 ): Promise<ChainReport> {
   const started = performance.now();
   const { signal } = hooks;
+  const signer = await packageSigner(request.build);
   const members = await readMembers(request.sources, signal);
   const records = await openRecords(request);
   await using _lock = await lockChain(records, request);
@@ -43,7 +45,7 @@ export async function buildChain(
     signal,
   });
   const scans = await scanAll(engine, base, request, members, records, signal);
-  const options = optionsDigest(request);
+  const options = optionsDigest(request, signer?.fingerprint);
   const known = new Map<string, MemberRecord>();
   for (const member of members) {
     const record = await usableRecord({ records, options }, member);

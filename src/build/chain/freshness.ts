@@ -8,13 +8,20 @@ import type { BuildReport } from '../report.ts';
 import type { BuildRequest } from '../request.ts';
 import type { ChainRequest } from './request.ts';
 
-/** Digest of the options that can change what comes out of a build. */
-export function optionsDigest({ build }: Pick<ChainRequest, 'build'>): string {
+/**
+ * Digest of the options that can change what comes out of a build.
+ * @param signer fingerprint of the key that signs the packages
+ */
+export function optionsDigest(
+  { build }: Pick<ChainRequest, 'build'>,
+  signer: string | undefined,
+): string {
   const { defines, with: having, without, nocheck, target, rpmbuildOptions } = build;
   const { shortCircuit, network, additionalPackages, hostname } = build;
   return digestOf([
     ...[defines, having, without, nocheck, target, rpmbuildOptions],
     ...[shortCircuit, network, additionalPackages, hostname],
+    ...(signer === undefined ? [] : [signer]),
   ]);
 }
 

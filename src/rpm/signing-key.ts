@@ -1,0 +1,125 @@
+/** The OpenPGP secret key that signs packages: read and tried before anything is built. */
+import { readFile } from 'node:fs/promises';
+import type { PrivateKey } from 'openpgp';
+import { KilnError } from '../errors.ts';
+import type { HeaderSignature } from './signature-header.ts';
+import { parseSignaturePacket } from './signature-packet.ts';
+
+/** Where a key and what opens it are; neither is in a command line or a result. */
+export interface SigningKeyFiles {
+  /** Path of an armored secret key, as `gpg --armor --export-secret-keys` writes it. */
+  readonly key: string;
+  /** Path of a file whose first line is the passphrase. */
+  readonly passphraseFile?: string;
+}
+
+/** Signs packages. */
+export interface PackageSigner {
+  /** Of the key or subkey that signs, lower-case hex. */
+  readonly fingerprint: string;
+  /** A detached signature over the bytes. */
+  sign(bytes: Buffer): Promise<HeaderSignature>;
+}
+
+/** More than any key with all its signatures has, bytes. */
+const MAX_KEY = 4 * 1024 * 1024;
+
+/**
+ * Reads a secret key and signs something with it: who gets a signer can sign.
+ * @param passphrase Used where `files` names no file with one.
+ * @throws KilnError E_SIGN_KEY: it cannot be read, is no secret key, is locked with another
+ * passphrase, or cannot sign now
+ */
+export async function openSigningKey(
+  files: SigningKeyFiles,
+  passphrase: string | undefined,
+): Promise<PackageSigner> {
+  const armored = await readText(files.key, 'the signing key');
+  const secret =
+    files.passphraseFile === undefined
+      ? passphrase
+      : (await readText(files.passphraseFile, 'the passphrase file')).replace(/\r?\n.*$/s, '');
+  // 50 ms to load: only for who signs.
+  const openpgp = await import('openpgp');
+  const key = await unlock(openpgp, await readKey(openpgp, files.key, armored), files.key, secret);
+  // A signature is for the bytes alone: no salt, which older rpms would have to skip.
+  const config = { nonDeterministicSignaturesViaNotation: false };
+  const sign = async (bytes: Buffer): Promise<HeaderSignature> => {
+    const signed = await openpgp.sign({
+      message: await openpgp.createMessage({ binary: bytes }),
+      signingKeys: key,
+      detached: true,
+      format: 'binary',
+      config,
+    });
+    const packet = Buffer.from(signed as Uint8Array);
+    const { version, keyAlgorithm } = parseSignaturePacket(packet);
+    return { bytes: packet, version, keyAlgorithm };
+  };
+  try {
+    const part = await key.getSigningKey();
+    await sign(Buffer.alloc(0));
+    return { fingerprint: part.getFingerprint(), sign };
+  } catch (cause) {
+    throw new KilnError('E_SIGN_KEY', `${files.key} cannot sign: ${messageOf(cause)}`, {
+      cause,
+      hint: 'it may have expired or be revoked, be too short (RSA: 2048 bits), or not be for signing',
+    });
+  }
+}
+
+async function readText(path: string, what: string): Promise<string> {
+  try {
+    const bytes = await readFile(path);
+    if (bytes.length > MAX_KEY) throw new Error(`it has ${bytes.length} bytes`);
+    return bytes.toString('utf8');
+  } catch (cause) {
+    throw new KilnError('E_SIGN_KEY', `${what} ${path} cannot be read: ${messageOf(cause)}`, {
+      cause,
+    });
+  }
+}
+
+type Library = typeof import('openpgp');
+
+async function readKey(openpgp: Library, path: string, armoredKeys: string): Promise<PrivateKey> {
+  const hint = '`gpg --armor --export-secret-keys KEYID` writes one';
+  let keys: PrivateKey[];
+  try {
+    keys = await openpgp.readPrivateKeys({ armoredKeys });
+  } catch (cause) {
+    throw new KilnError('E_SIGN_KEY', `${path} is no armored OpenPGP secret key`, { cause, hint });
+  }
+  const [key, ...more] = keys;
+  if (key === undefined) {
+    throw new KilnError('E_SIGN_KEY', `${path} holds no OpenPGP secret key`, { hint });
+  }
+  if (more.length > 0) {
+    throw new KilnError('E_SIGN_KEY', `${path} holds ${keys.length} secret keys, not one`, {
+      hint,
+    });
+  }
+  return key;
+}
+
+async function unlock(
+  openpgp: Library,
+  privateKey: PrivateKey,
+  path: string,
+  passphrase: string | undefined,
+): Promise<PrivateKey> {
+  if (privateKey.isDecrypted()) return privateKey;
+  const hint = 'KILN_SIGN_PASSPHRASE, or a file named with --sign-passphrase-file, must hold it';
+  if (passphrase === undefined || passphrase === '') {
+    throw new KilnError('E_SIGN_KEY', `${path} is locked with a passphrase`, { hint });
+  }
+  try {
+    return await openpgp.decryptKey({ privateKey, passphrase });
+  } catch (cause) {
+    throw new KilnError('E_SIGN_KEY', `the passphrase does not open ${path}`, { cause, hint });
+  }
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

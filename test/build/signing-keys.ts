@@ -1,0 +1,75 @@
+/** OpenPGP keys that gpg makes, for tests. */
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { execa } from 'execa';
+
+/** A key pair as armored files. */
+export interface KeyPair {
+  readonly secret: string;
+  readonly public: string;
+  /** Lower-case hex. */
+  readonly fingerprint: string;
+}
+
+/**
+ * Has gpg make a key that only signs.
+ * @param directory for the files
+ * @param algorithm as gpg's --quick-gen-key takes it
+ */
+export async function makeKey(
+  directory: string,
+  algorithm: string,
+  passphrase = '',
+): Promise<KeyPair> {
+  // gpg's agent has a socket there: the path must be short.
+  const home = await mkdtemp(join(tmpdir(), 'kg-'));
+  const gpg = async (...args: readonly string[]) =>
+    await execa('gpg', [
+      ...['--batch', '--quiet', '--homedir', home, '--pinentry-mode', 'loopback'],
+      ...['--passphrase', passphrase, ...args],
+    ]);
+  try {
+    const name = `kiln ${algorithm}`;
+    await gpg('--quick-gen-key', name, algorithm, 'sign', 'never');
+    const paths = {
+      secret: join(directory, `${algorithm}.secret.asc`),
+      public: join(directory, `${algorithm}.public.asc`),
+    };
+    await gpg('--armor', '--output', paths.secret, '--export-secret-keys', name);
+    await gpg('--armor', '--output', paths.public, '--export', name);
+    const { stdout } = await gpg('--with-colons', '--list-keys', name);
+    const fingerprint = /^fpr:+([0-9A-F]+):/m.exec(stdout)?.[1]?.toLowerCase() ?? '';
+    return { ...paths, fingerprint };
+  } finally {
+    await execa('gpgconf', ['--homedir', home, '--kill', 'all'], { reject: false });
+    await rm(home, { recursive: true, force: true });
+  }
+}
+
+/** What `rpmkeys -Kv` says of a package, with these public keys only. */
+export async function rpmkeys(
+  directory: string,
+  file: string,
+  keys: readonly string[],
+): Promise<{ readonly ok: boolean; readonly text: string }> {
+  const database = await mkdtemp(join(directory, 'rpmdb-'));
+  const options = ['--dbpath', database];
+  for (const key of keys) await execa('rpmkeys', [...options, '--import', key]);
+  const check = await execa('rpmkeys', [...options, '-Kv', file], {
+    reject: false,
+    env: { LC_ALL: 'C' },
+  });
+  return { ok: check.exitCode === 0, text: check.stdout };
+}
+
+/** The payload, unpacked by rpm's own tool. */
+export async function payloadOf(file: string): Promise<Buffer> {
+  const { stdout } = await execa('rpm2cpio', [file], { encoding: 'buffer' });
+  return Buffer.from(stdout);
+}
+
+/** A secret key with one letter of its armor changed, as text. */
+export async function damaged(path: string): Promise<string> {
+  return (await readFile(path, 'utf8')).replace(/^(\S{20})\S/m, '$1!');
+}
