@@ -12,7 +12,14 @@ import type { HostKind } from './kinds.ts';
 const SUITE = 'trixie';
 
 /** What the tests that run there need. */
-const TESTS = ['busybox-static', 'procps'];
+const TESTS = [
+  'busybox-static',
+  'procps',
+  // test/escape compiles its probe.
+  'gcc',
+  'libc6-dev',
+  'libcap2-bin',
+];
 
 /** Bytes of the root file system; sparse, so that only what is in it takes room. */
 const DISK_BYTES = 12 * 2 ** 30;
