@@ -24,6 +24,8 @@ export interface SharedOptions {
   readonly memory?: number;
   readonly cpus?: number;
   readonly pids?: number;
+  readonly ioRead?: number;
+  readonly ioWrite?: number;
   readonly disk?: number;
   readonly timeout?: number;
   readonly stallTimeout?: number;
@@ -76,7 +78,8 @@ export async function buildRecipe(
 }
 
 function recipeRequest(path: string, options: SharedOptions & RecipeOptions): RecipeRequest {
-  const { image, sources, memory, cpus, pids, disk, timeout, stallTimeout } = options;
+  const { image, sources, memory, cpus, pids, ioRead, ioWrite, disk, timeout, stallTimeout } =
+    options;
   const keepSeconds = options.keep === true ? KEEP_SECONDS : options.keep && options.keep / 1000;
   return {
     path,
@@ -90,6 +93,8 @@ function recipeRequest(path: string, options: SharedOptions & RecipeOptions): Re
       ...(memory === undefined ? {} : { memory }),
       ...(cpus === undefined ? {} : { cpus }),
       ...(pids === undefined ? {} : { pids }),
+      ...(ioRead === undefined ? {} : { ioRead }),
+      ...(ioWrite === undefined ? {} : { ioWrite }),
     },
     ...(disk === undefined ? {} : { disk }),
     time: {

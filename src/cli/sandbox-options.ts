@@ -11,6 +11,7 @@ import {
   parseCount,
   parseCpus,
   parseEnvironment,
+  parseRate,
   parseSecret,
   parseSize,
   parseTime,
@@ -32,6 +33,8 @@ export interface SandboxOptions {
   readonly memory?: number;
   readonly cpus?: number;
   readonly pids?: number;
+  readonly ioRead?: number;
+  readonly ioWrite?: number;
   readonly disk?: number;
   readonly timeout?: number;
   readonly stallTimeout?: number;
@@ -83,6 +86,13 @@ export function addSandboxOptions(command: Command): Command {
     ),
     new Option('--cpus <number>', 'processors’ worth of time, as 1.5').argParser(parseCpus),
     new Option('--pids <number>', 'processes and threads').argParser(parseCount),
+    new Option('--io-read <rate>', 'read from each disk a second at most, as 10M').argParser(
+      parseRate,
+    ),
+    new Option(
+      '--io-write <rate>',
+      'written to each disk a second at most; docs/sandboxes.md: what it cannot slow down',
+    ).argParser(parseRate),
     new Option('--disk <size>', 'what it may write in all (8G)').argParser(parseSize),
     new Option('--timeout <time>', 'end it after this time, as 10m').argParser(parseTime),
     new Option('--stall-timeout <time>', 'end it after this time without output').argParser(
@@ -164,6 +174,8 @@ export function runRequest(
       ...optional('memory', options.memory),
       ...optional('cpus', options.cpus),
       ...optional('pids', options.pids),
+      ...optional('ioRead', options.ioRead),
+      ...optional('ioWrite', options.ioWrite),
     },
     ...optional('disk', options.disk),
     time: {

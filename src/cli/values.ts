@@ -10,6 +10,14 @@ export function parseSize(text: string): number {
   return bytes;
 }
 
+/** Bytes per second of `10M`: as sizes are written, and not 0. */
+export function parseRate(text: string): number {
+  const bytes = sizeInBytes(text);
+  if (bytes === undefined || bytes === 0)
+    throw new InvalidArgumentError('not a rate: write bytes per second as 10M or 512K.');
+  return bytes;
+}
+
 /** Milliseconds of `90s`, `10m`, `1h`, `500ms`; a plain number is seconds. */
 export function parseTime(text: string): number {
   const milliseconds = timeInMilliseconds(text);

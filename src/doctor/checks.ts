@@ -5,6 +5,7 @@ import { guestInit } from './checks/guest-init.ts';
 import { idMappedMounts } from './checks/id-mapped-mounts.ts';
 import { idRanges } from './checks/id-ranges.ts';
 import { kernel } from './checks/kernel.ts';
+import { landlock } from './checks/landlock.ts';
 import { libvirt } from './checks/libvirt.ts';
 import { namespaces } from './checks/namespaces.ts';
 import { openat2Call } from './checks/openat2.ts';
@@ -21,6 +22,7 @@ const CHECKS: readonly Check[] = [
   packages,
   guestInit,
   kernel,
+  landlock,
   namespaces,
   openat2Call,
   stateDirectory,

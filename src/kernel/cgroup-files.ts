@@ -7,11 +7,12 @@ import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../errors.ts';
 import { type CgroupHierarchy, cgroupHierarchies } from './cgroup.ts';
+import { type IoLimit, ioLimitFile, ioLimitLines, parseIoLimits } from './cgroup-io.ts';
 import { type CgroupUsage, readText, readUsage } from './cgroup-usage.ts';
 import { hasErrno } from './libc.ts';
 
-/** A controller that kiln limits or reads. `cpuacct` is v1's account of what `cpu` limits. */
-type Controller = 'memory' | 'cpu' | 'cpuacct' | 'pids';
+/** A controller that kiln limits or reads. `cpuacct` is v1's account of what `cpu` limits, `blkio` its name of `io`. */
+type Controller = 'memory' | 'cpu' | 'cpuacct' | 'pids' | 'io' | 'blkio';
 
 /** What a process and its kin may use; undefined is left as it is. */
 export interface CgroupLimits {
@@ -21,6 +22,8 @@ export interface CgroupLimits {
   readonly cpus?: number;
   /** Processes and threads. */
   readonly pids?: number;
+  /** Of each disk by itself. */
+  readonly io?: IoLimit[];
 }
 
 /** The period of cpu bandwidth control, microseconds: the kernel's default. */
@@ -58,6 +61,7 @@ export class ProcessCgroups {
     if (limits.memory !== undefined) this.#limitMemory(limits.memory);
     if (limits.cpus !== undefined) this.#limitCpu(Math.round(limits.cpus * CPU_PERIOD));
     if (limits.pids !== undefined) this.#limitPids(pid, id, limits.pids);
+    for (const limit of limits.io ?? []) this.#limitIo(limit);
   }
 
   /** @param id as it was given to {@link limit} */
@@ -90,11 +94,14 @@ export class ProcessCgroups {
         : [Number(text(cpu, 'cpu.cfs_quota_us')), Number(text(cpu, 'cpu.cfs_period_us'))];
     const most = Number(pids === undefined ? undefined : readText(join(pids, 'pids.max')));
     const share = (quota ?? 0) / (period ?? 0);
+    const io = this.#nearest(this.#ioController(), ioLimitFile(2), ioLimitFile(1));
+    const disks = io === undefined ? [] : parseIoLimits(io.version, (file) => text(io, file));
     return {
       // v1 has the most pages there can be for no limit.
       ...(bytes > 0 && bytes < 2 ** 60 ? { memory: bytes } : {}),
       ...(share > 0 && Number.isFinite(share) ? { cpus: share } : {}),
       ...(most > 0 ? { pids: most } : {}),
+      ...(disks.length > 0 ? { io: disks } : {}),
     };
   }
 
@@ -143,6 +150,15 @@ export class ProcessCgroups {
     // libvirt's controller is in the group too, with as many threads as its libraries want.
     const others = Number(readText(join(path, 'pids.current')) ?? 1) - 1;
     write(path, 'pids.max', others + count);
+  }
+
+  #limitIo(limit: IoLimit): void {
+    const group = this.#need(this.#ioController(), ioLimitFile(2), ioLimitFile(1));
+    for (const { file, line } of ioLimitLines(group.version, limit)) write(group.path, file, line);
+  }
+
+  #ioController(): Controller {
+    return this.#hierarchy('blkio') === undefined ? 'io' : 'blkio';
   }
 
   #pidsGroup(id: string): string | undefined {

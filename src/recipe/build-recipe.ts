@@ -120,6 +120,8 @@ const sandbox = z.strictObject({
   memory: size.optional(),
   cpus: z.number().positive().optional(),
   pids: z.int().positive().optional(),
+  'io-read': size.optional().describe('Bytes a second from each disk it reaches'),
+  'io-write': size.optional().describe('Bytes a second to each disk it reaches'),
   disk: size.optional().describe('What each private file system may hold; 8G by default'),
   timeout: time.optional().describe('For all steps together'),
   'stall-timeout': time.optional().describe('For each step: without any output'),

@@ -43,6 +43,16 @@ const limits = z
     memory: count.optional().describe('bytes'),
     cpus: z.number().optional().describe('processors’ worth of time'),
     pids: count.optional().describe('processes and threads'),
+    io: z
+      .array(
+        z.object({
+          device: z.string().describe('MAJOR:MINOR of a whole disk'),
+          read: count.optional(),
+          write: count.optional(),
+        }),
+      )
+      .optional()
+      .describe('bytes per second, for each disk that the box reaches'),
   })
   .describe('as the files of the box’s cgroups have them; what is absent is unlimited');
 

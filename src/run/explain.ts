@@ -27,7 +27,7 @@ export function explainLayers(request: RunRequest, image: ImageManifest): Planne
     root: image.id,
     ...(request.disk === undefined ? {} : { disk: request.disk }),
   });
-  const { memory, cpus, pids } = request.limits;
+  const { memory, cpus, pids, ioRead, ioWrite } = request.limits;
   const writable = request.binds.filter((bind) => !bind.readonly).map((bind) => bind.target);
   return [
     on('user-namespace', 'root of the box is nobody on the host; 65536 ids no other box has'),
@@ -59,6 +59,7 @@ export function explainLayers(request: RunRequest, image: ImageManifest): Planne
     limit('memory-limit', memory === undefined ? undefined : size(memory), '90 % of the host’s'),
     limit('cpu-limit', cpus?.toString(), undefined),
     limit('pids-limit', pids?.toString(), String(DEFAULT_PIDS)),
+    limit('io-limit', rates(ioRead, ioWrite), undefined),
     limit('time-limit', milliseconds(request.time.timeout), undefined),
     on('end', 'when kiln ends, everything in the box does'),
   ];
@@ -125,6 +126,14 @@ function limit(layer: string, asked: string | undefined, usual: string | undefin
 function size(bytes: number): string {
   const power = Math.min(3, Math.floor(Math.log2(Math.max(bytes, 1)) / 10));
   return `${Math.round((bytes / 1024 ** power) * 10) / 10} ${['B', 'KiB', 'MiB', 'GiB'][power]}`;
+}
+
+function rates(read: number | undefined, write: number | undefined): string | undefined {
+  const parts = [
+    ...(read === undefined ? [] : [`read ${size(read)}/s`]),
+    ...(write === undefined ? [] : [`written ${size(write)}/s`]),
+  ];
+  return parts.length === 0 ? undefined : `${parts.join(', ')}, of each disk it reaches`;
 }
 
 function milliseconds(value: number | undefined): string | undefined {

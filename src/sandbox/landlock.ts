@@ -5,7 +5,7 @@ import type { LandlockWall } from './protocol.ts';
 import type { SandboxSpecification } from './specification.ts';
 
 /** The first ABI that can do it (landlock(7)). */
-const FIRST_ABI: Readonly<Record<LandlockWall, number>> = {
+export const FIRST_ABI: Readonly<Record<LandlockWall, number>> = {
   files: 1,
   'no-tcp': 4,
   'abstract-sockets': 6,

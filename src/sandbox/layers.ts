@@ -12,6 +12,7 @@ export const OPTIONAL_LAYERS = [
   'memory-limit',
   'cpu-limit',
   'pids-limit',
+  'io-limit',
 ] as const;
 
 export type OptionalLayer = (typeof OPTIONAL_LAYERS)[number];

@@ -1,8 +1,9 @@
 import { KilnError } from '../errors.ts';
-import { ProcessCgroups } from '../kernel/cgroup-files.ts';
+import { type CgroupLimits, ProcessCgroups } from '../kernel/cgroup-files.ts';
 import type { Box } from './box.ts';
+import { disksOf } from './disks.ts';
 import { layerMissing, type OptionalLayer } from './layers.ts';
-import type { SandboxLimits } from './specification.ts';
+import type { SandboxSpecification } from './specification.ts';
 
 /** Processes and threads of a box that nobody gave a limit: a fork bomb must not be the host's. */
 export const DEFAULT_PIDS = 8192;
@@ -13,21 +14,29 @@ export const DEFAULT_PIDS = 8192;
  */
 export async function limitBox(
   { id, channel: { initPid } }: Box,
-  limits: SandboxLimits,
-  allowMissing: readonly OptionalLayer[],
+  specification: SandboxSpecification,
 ): Promise<void> {
+  const { limits, allowMissing } = specification;
   const cgroups = await ProcessCgroups.of(initPid);
-  const put = (layer: OptionalLayer, limit: SandboxLimits, asked = true) => {
+  const put = (layer: OptionalLayer, limit: () => CgroupLimits, asked = true) => {
     try {
-      cgroups.limit(initPid, id, limit);
+      cgroups.limit(initPid, id, limit());
     } catch (error) {
       if (!asked || allowMissing.includes(layer)) return;
       const why = error instanceof KilnError ? error.message : 'it cannot be set';
       throw layerMissing(layer, why, error);
     }
   };
-  const { memory, cpus, pids } = limits;
-  if (memory !== undefined) put('memory-limit', { memory });
-  if (cpus !== undefined) put('cpu-limit', { cpus });
-  put('pids-limit', { pids: pids ?? DEFAULT_PIDS }, pids !== undefined);
+  const { memory, cpus, pids, ioRead: read, ioWrite: write } = limits;
+  if (memory !== undefined) put('memory-limit', () => ({ memory }));
+  if (cpus !== undefined) put('cpu-limit', () => ({ cpus }));
+  put('pids-limit', () => ({ pids: pids ?? DEFAULT_PIDS }), pids !== undefined);
+  if (read === undefined && write === undefined) return;
+  const rates = {
+    ...(read === undefined ? {} : { read }),
+    ...(write === undefined ? {} : { write }),
+  };
+  put('io-limit', () => ({
+    io: disksOf(specification).map((device) => ({ device, ...rates })),
+  }));
 }

@@ -51,7 +51,7 @@ export async function openSandbox(
     throw new KilnError('E_STATE', `cannot write to ${box.directory}`, { cause: error });
   }
   try {
-    await limitBox(box, specification.limits, specification.allowMissing);
+    await limitBox(box, specification);
   } catch (error) {
     await box.destroy();
     throw error;

@@ -87,6 +87,10 @@ export interface SandboxLimits {
   readonly cpus?: number;
   /** Processes and threads. */
   readonly pids?: number;
+  /** Bytes per second that are read from each disk it reaches. */
+  readonly ioRead?: number;
+  /** Bytes per second that are written to each disk it reaches. */
+  readonly ioWrite?: number;
 }
 
 /** Who a command runs as, and what it may do. */

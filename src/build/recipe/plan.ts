@@ -21,6 +21,8 @@ export function boxRequest(
   const stallTimeout = request.time?.stallTimeout ?? sandbox['stall-timeout'];
   const disk = request.disk ?? sandbox.disk;
   const { memory, cpus, pids } = { ...defined(sandbox), ...defined(request.limits ?? {}) };
+  const ioRead = request.limits?.ioRead ?? sandbox['io-read'];
+  const ioWrite = request.limits?.ioWrite ?? sandbox['io-write'];
   return {
     image,
     argv: ['kiln build', request.path],
@@ -32,7 +34,7 @@ export function boxRequest(
     network: networkOf(sandbox.network),
     binds: [...sandbox.bind, ...(request.binds ?? [])],
     tmpfs: sandbox.tmpfs.map(({ target, size = 0 }) => ({ target, bytes: size })),
-    limits: defined({ memory, cpus, pids }),
+    limits: defined({ memory, cpus, pids, ioRead, ioWrite }),
     ...defined({ disk }),
     time: defined({ timeout, stallTimeout }),
     copyIn: [],

@@ -11,7 +11,7 @@ import { upgradeService } from '../../service/upgrade.ts';
 import { syncNewImage } from '../background.ts';
 import { openEngine } from '../engine.ts';
 import { imageProgress } from '../image-progress.ts';
-import { parseCount, parseCpus, parseSize } from '../values.ts';
+import { parseCount, parseCpus, parseRate, parseSize } from '../values.ts';
 import { healthCheck, publishText, repeated } from './create.ts';
 import { startSupervisor } from './life.ts';
 
@@ -47,6 +47,8 @@ interface SetOptions {
   readonly memory?: number;
   readonly cpus?: number;
   readonly pids?: number;
+  readonly ioRead?: number;
+  readonly ioWrite?: number;
   readonly publish: readonly string[];
   readonly health?: string;
   readonly unset: readonly string[];
@@ -60,6 +62,8 @@ export function setCommand(): Command {
     .addOption(new Option('--memory <size>', 'as 512M').argParser(parseSize))
     .addOption(new Option('--cpus <number>', 'processors’ worth of time').argParser(parseCpus))
     .addOption(new Option('--pids <number>', 'processes and threads').argParser(parseCount))
+    .addOption(new Option('--io-read <rate>', 'from each disk a second').argParser(parseRate))
+    .addOption(new Option('--io-write <rate>', 'to each disk a second').argParser(parseRate))
     .addOption(
       repeated(
         '-p, --publish <[addr:]port:port>',
@@ -72,12 +76,14 @@ export function setCommand(): Command {
     .addHelpText('after', '\nExamples:\n  kiln service set apache1 --memory 256M --cpus 0.5')
     .action(async (name: string, options: SetOptions) => {
       await using engine = openEngine();
-      const { memory, cpus, pids, publish, health, unset } = options;
+      const { memory, cpus, pids, ioRead, ioWrite, publish, health, unset } = options;
       const changes: { [Key in keyof ServiceFile]?: ServiceFile[Key] | null } = {
         ...Object.fromEntries(unset.map((key) => [key, null])),
         ...(memory === undefined ? {} : { memory }),
         ...(cpus === undefined ? {} : { cpus }),
         ...(pids === undefined ? {} : { pids }),
+        ...(ioRead === undefined ? {} : { 'io-read': ioRead }),
+        ...(ioWrite === undefined ? {} : { 'io-write': ioWrite }),
         ...(publish.length === 0 ? {} : { publish: [...publish] }),
         ...(health === undefined ? {} : { health: healthCheck(health) }),
       };

@@ -6,7 +6,14 @@ import { readOldSandbox } from '../../service/old-sandbox-file.ts';
 import { readServiceFile } from '../../service/store.ts';
 import { openEngine } from '../engine.ts';
 import { pickImage } from '../pick-image.ts';
-import { parseBind, parseCount, parseCpus, parseEnvironment, parseSize } from '../values.ts';
+import {
+  parseBind,
+  parseCount,
+  parseCpus,
+  parseEnvironment,
+  parseRate,
+  parseSize,
+} from '../values.ts';
 
 interface CreateOptions {
   readonly image?: string;
@@ -26,6 +33,8 @@ interface CreateOptions {
   readonly memory?: number;
   readonly cpus?: number;
   readonly pids?: number;
+  readonly ioRead?: number;
+  readonly ioWrite?: number;
   readonly json?: boolean;
 }
 
@@ -111,6 +120,8 @@ export function createCommand(): Command {
     .addOption(new Option('--memory <size>', 'limit, as 512M').argParser(parseSize))
     .addOption(new Option('--cpus <number>', 'processors’ worth of time').argParser(parseCpus))
     .addOption(new Option('--pids <number>', 'processes and threads').argParser(parseCount))
+    .addOption(new Option('--io-read <rate>', 'from each disk a second').argParser(parseRate))
+    .addOption(new Option('--io-write <rate>', 'to each disk a second').argParser(parseRate))
     .option('--json', 'what was made, as JSON')
     .addHelpText('after', EXAMPLES)
     .action(create);
@@ -159,6 +170,7 @@ async function create(
 /** What of service.yaml the options say. */
 function settings(options: CreateOptions, argv: string[]): Partial<ServiceFile> {
   const { unit, user, env, network, publish, mount, memory, cpus, pids, health, label } = options;
+  const { ioRead, ioWrite } = options;
   return {
     ...(options.package.length === 0 ? {} : { packages: [...options.package] }),
     ...(unit.length === 0 ? {} : { units: [...unit] }),
@@ -171,6 +183,8 @@ function settings(options: CreateOptions, argv: string[]): Partial<ServiceFile> 
     ...(memory === undefined ? {} : { memory }),
     ...(cpus === undefined ? {} : { cpus }),
     ...(pids === undefined ? {} : { pids }),
+    ...(ioRead === undefined ? {} : { 'io-read': ioRead }),
+    ...(ioWrite === undefined ? {} : { 'io-write': ioWrite }),
     ...(label === undefined ? {} : { label }),
     ...(health === undefined ? {} : { health: healthCheck(health) }),
   };

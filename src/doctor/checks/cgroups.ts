@@ -13,7 +13,7 @@ const LIMITS: Readonly<Record<string, string>> = {
   memory: '--memory',
   cpu: '--cpus',
   pids: '--pids',
-  io: 'the use of io in result.json',
+  io: '--io-read, --io-write',
 };
 
 /** libvirt's LXC driver refuses to start a domain without these on cgroup v1 (vircgroup.c). */

@@ -1,0 +1,120 @@
+import { chmodSync, mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import test from 'ava';
+import { execa, type Options } from 'execa';
+import { type BusyboxState, busyboxState, IMAGE, KILN } from '../support/busybox-state.ts';
+
+let state: BusyboxState;
+let data: string;
+test.before(async () => {
+  // Not /tmp, which is in memory on many hosts.
+  state = await busyboxState('/var/tmp');
+  data = join(state.paths.root, 'data');
+  mkdirSync(data);
+  chmodSync(data, 0o777);
+  writeFileSync(join(data, 'in'), Buffer.alloc(3 * 2 ** 20, 'x'), { flush: true });
+});
+test.after.always(async () => {
+  await state[Symbol.asyncDispose]();
+});
+
+const run = (args: readonly string[], script: string, options?: Options) =>
+  state.kiln(
+    [
+      ...['run', '-r', IMAGE, '--json', '--user', 'root', '--bind', `${data}:/data`],
+      ...[...args, '--', 'sh', '-c', script],
+    ],
+    options,
+  );
+const resultOf = (stderr: unknown) => JSON.parse(String(stderr).split('\n').at(-1) ?? '');
+
+const WRITE = 'dd if=/dev/zero of=/data/out bs=256k count=12 oflag=direct';
+const READ = 'dd if=/data/in of=/dev/null bs=256k iflag=direct';
+
+/** Runs a command in a box; how long it took there, in seconds, and the limits in the result. */
+async function timed(args: readonly string[], command: string) {
+  const clock = (name: string) => `read ${name} rest < /proc/uptime`;
+  const script = `${clock('from')}; ${command} 2>/dev/null || exit 9; ${clock('to')}; echo $from $to`;
+  const { stdout, stderr, exitCode } = await run(args, script);
+  if (exitCode !== 0) throw new Error(String(stderr));
+  const [from = 0, to = 0] = String(stdout).split(' ').map(Number);
+  return { seconds: to - from, io: resultOf(stderr).policy.limits.io };
+}
+
+/** The number of the whole disk that the data is on, as the tools of the host know it. */
+async function disk(): Promise<string> {
+  const source = (await execa('findmnt', ['-nvo', 'SOURCE', '-T', data])).stdout;
+  const lsblk = async (column: string, device: string) =>
+    (await execa('lsblk', ['-ndo', column, device])).stdout.trim();
+  const isPart = (await lsblk('TYPE', source)) === 'part';
+  return await lsblk('MAJ:MIN', isPart ? `/dev/${await lsblk('PKNAME', source)}` : source);
+}
+
+test.serial('--io-write slows down what is written to a disk, and nothing else', async (t) => {
+  const free = await timed([], WRITE);
+  t.is(free.io, undefined);
+  const limited = await timed(['--io-write', '1M'], WRITE);
+  // 3 MB; a first moment's worth is let through at once.
+  t.true(limited.seconds >= 2, `${limited.seconds} s`);
+  t.true(free.seconds < limited.seconds, `${free.seconds} s`);
+  t.deepEqual(limited.io, [{ device: await disk(), write: 2 ** 20 }]);
+  const reading = await timed(['--io-write', '1M'], READ);
+  t.true(reading.seconds < limited.seconds, `${reading.seconds} s`);
+});
+
+test.serial('--io-read slows down what is read; the kernel has what the result says', async (t) => {
+  const rates = ['--io-read', '1048577', '--io-write', '9999999'];
+  const box = run(rates, `${READ} 2>/dev/null; echo read; head -n 1`, { stdin: 'pipe' });
+  const started = performance.now();
+  const [line] = await new Promise<[string]>((resolve) => {
+    box.stdout?.once('data', (chunk) => resolve([String(chunk)]));
+  });
+  t.is(line, 'read\n');
+  // Not by our own parser: the kernel's files, wherever the box's group is.
+  const device = await disk();
+  const names = ['io.max', 'blkio.throttle.read_bps_device', 'blkio.throttle.write_bps_device'];
+  const found = await execa(
+    'grep',
+    ['-rhsE', ...names.map((name) => `--include=${name}`), '=?(1048577|9999999)', '/sys/fs/cgroup'],
+    { reject: false },
+  );
+  box.stdin?.end('\n');
+  const { stderr, exitCode } = await box;
+  t.is(exitCode, 0, String(stderr));
+  const shown = found.stdout.split('\n').sort();
+  const v1 = [`${device} 1048577`, `${device} 9999999`];
+  const v2 = [`${device} rbps=1048577 wbps=9999999 riops=max wiops=max`];
+  t.deepEqual(shown, shown.length === 1 ? v2 : v1);
+  const result = resultOf(stderr);
+  t.deepEqual(result.policy.limits.io, [{ device, read: 1048577, write: 9999999 }]);
+  const phase = result.phases.find(({ name }: { name: string }) => name === 'command');
+  t.true(phase.durationMs >= 2000, `${phase.durationMs} of ${performance.now() - started} ms`);
+  const free = await timed([], READ);
+  t.true(free.seconds * 1000 < phase.durationMs, `${free.seconds} s`);
+});
+
+test.serial('a file system that hides its disk is refused, and so is no rate', async (t) => {
+  const script = `set -e; cd "$1"; mkdir all over; mount -t tmpfs tmpfs all; mkdir all/l all/u all/w
+    mount -t overlay -o lowerdir=all/l,upperdir=all/u,workdir=all/w o over; shift; exec "$@"`;
+  const hidden = await execa(
+    'unshare',
+    [
+      ...['--mount', 'sh', '-c', script, 'sh', data, KILN, 'run', '-r', IMAGE],
+      ...['--bind', `${data}/over:/over`, '--io-write', '1M', '--', 'true'],
+    ],
+    { env: state.env, reject: false, stdin: 'ignore' },
+  );
+  t.is(hidden.exitCode, 125, hidden.stderr);
+  t.regex(hidden.stderr, /io-limit: .*data\/over is on overlay.*--allow-missing io-limit/s);
+  const zero = await run(['--io-write', '0'], 'true');
+  t.is(zero.exitCode, 125);
+  t.regex(String(zero.stderr), /not a rate/);
+});
+
+test.serial('--explain has the plan', async (t) => {
+  const { stdout } = await run(['--io-read', '10M', '--explain'], 'true');
+  const { planned } = JSON.parse(String(stdout));
+  const layer = planned.find((it: { layer: string }) => it.layer === 'io-limit');
+  t.is(layer.state, 'on');
+  t.regex(layer.detail, /read 10 MiB\/s/);
+});
