@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { KilnError } from '../errors.ts';
 import { openWorkDirectory } from '../image/store/work-directory.ts';
 import { writeResult } from '../result/write.ts';
+import type { PackageSigner } from '../rpm/signing-key.ts';
 import type { Engine } from '../sandbox/open.ts';
 import { buildPackage } from './build.ts';
 import { comparePackages } from './compare.ts';
@@ -12,6 +13,7 @@ import type { BuildHooks, BuildReport } from './report.ts';
 import type { BuildRequest } from './request.ts';
 import { resultOfBuild } from './result.ts';
 import { BUILD_HOME } from './rpmbuild.ts';
+import { packageSigner, signReport } from './sign.ts';
 
 /** How the second build's surroundings differ from the first's. */
 const OTHERWISE = {
@@ -35,11 +37,20 @@ export async function verifyBuild(
   request: BuildRequest,
   hooks: BuildHooks = {},
 ): Promise<BuildReport> {
-  const first = await buildPackage(engine, request, hooks);
+  let signer: PackageSigner | undefined;
+  try {
+    signer = await packageSigner(request);
+  } catch {
+    // This fails with the same, and says so where builds do.
+    return await buildPackage(engine, request, hooks);
+  }
+  const { signing: _signing, ...unsigned } = request;
+  const first = { ...(await buildPackage(engine, unsigned, hooks)), request };
   if (first.failure !== undefined || request.stopAfter !== undefined) return first;
   let report: BuildReport;
   try {
     report = await buildAgain(engine, first, hooks);
+    if (report.failure === undefined) report = await sign(report, signer, hooks);
     await writeResult(request.resultDirectory, resultOfBuild(report), request.caller);
     await writeProvenance(engine, report);
   } catch (error) {
@@ -47,6 +58,21 @@ export async function verifyBuild(
     report = failed(first, error);
   }
   return report;
+}
+
+/** Only what was built twice alike is signed. */
+async function sign(
+  report: BuildReport,
+  signer: PackageSigner | undefined,
+  hooks: BuildHooks,
+): Promise<BuildReport> {
+  if (signer === undefined) return report;
+  try {
+    return await signReport(report, signer, hooks);
+  } catch (error) {
+    if (!(error instanceof KilnError)) throw error;
+    return { ...failed(report, error), failedPhase: 'sign' };
+  }
 }
 
 async function buildAgain(

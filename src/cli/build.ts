@@ -24,6 +24,7 @@ Examples:
   kiln build -r debian-build hello-2.12-1.src.rpm
   kiln build -r debian-build --spec hello.spec --sources . --resultdir out
   kiln build -r debian-build --with tests -D 'vendor Me' --cache ccache:2G hello-2.12-1.src.rpm
+  kiln build -r debian-build --sign-key sign.asc hello-2.12-1.src.rpm
   kiln build -r debian-build --keep hello-2.12-1.src.rpm; kiln shell 3fa9c1d2e4
   kiln build --lock out/lock.json --offline hello-2.12-1.src.rpm`;
 

@@ -5,6 +5,7 @@ import { fileURLToPath } from 'node:url';
 import test, { type ExecutionContext } from 'ava';
 import { execa, type ResultPromise } from 'execa';
 import { type ImageState, imageState } from '../image/image-state.ts';
+import { makeKey, rpmkeys } from './signing-keys.ts';
 import { type SourceSpec, sourcePackage } from './source-packages.ts';
 
 const RECIPE = fileURLToPath(new URL('../../recipes/images/debian-build.yaml', import.meta.url));
@@ -134,6 +135,37 @@ test.serial('library, user, user: in the wrong order, in parallel, once', async 
     ...['--resultdir', join(out, 'again'), rest[1] ?? ''],
   ]);
   t.is(again.exitCode, 0, String(again.stderr));
+});
+
+test.serial('what a chain makes is signed, and made anew for another key', async (t) => {
+  const { out, make, run, report } = workshop('signed');
+  const source = await make({ name: 'vouched' });
+  const made = join(out, 'vouched-1-1', 'vouched-1-1.noarch.rpm');
+  const [first, second] = [
+    await makeKey(state.directory, 'ed25519'),
+    await makeKey(state.directory, 'rsa2048'),
+  ];
+  for (const [key, expected] of [
+    [first, 'built'],
+    [first, 'unchanged'],
+    [second, 'built'],
+  ] as const) {
+    const ran = await run([source], '--sign-key', key.secret);
+    t.is(ran.exitCode, 0, String(ran.stderr));
+    t.deepEqual(states(await report()), { 'vouched-1-1': expected });
+    const { ok, text } = await rpmkeys(state.directory, made, [key.public]);
+    t.true(ok, text);
+    t.regex(text, /Header V4/);
+  }
+  const published = await execa('find', [
+    `${out}/repository/current/`,
+    '-name',
+    'vouched-1-1*.rpm',
+  ]);
+  t.true((await rpmkeys(state.directory, published.stdout.trim(), [second.public])).ok);
+  const none = await run([source], '--sign-key', '/etc/passwd');
+  t.is(none.exitCode, 125);
+  t.regex(String(none.stderr), /E_SIGN_KEY|no armored OpenPGP secret key/);
 });
 
 test.serial('what nobody could know before: it waits until somebody has made it', async (t) => {

@@ -1,4 +1,4 @@
-import { readdir, readFile } from 'node:fs/promises';
+import { readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Ajv2020 } from 'ajv/dist/2020.js';
 import test from 'ava';
@@ -7,6 +7,7 @@ import { buildPackage } from '../../../src/build/build.ts';
 import type { BuildReport } from '../../../src/build/report.ts';
 import { removeImage } from '../../../src/image/store/images.ts';
 import { resultJsonSchema } from '../../../src/result/schema.ts';
+import { makeKey, rpmkeys } from '../signing-keys.ts';
 import {
   type BuildState,
   buildState,
@@ -276,6 +277,39 @@ test.serial('what was built is installed in a fresh box', async (t) => {
   );
   t.is(broken.failure?.code, 'E_BUILD_POSTINSTALL');
   t.true(broken.lastLines.includes('no way'));
+  t.deepEqual(await leftovers(state), []);
+});
+
+test.serial('packages are signed before anything is said of them', async (t) => {
+  const parts = { name: 'signed', preamble: 'BuildArch: noarch' };
+  const directory = await state.fresh();
+  const key = await makeKey(directory, 'rsa2048', 'a secret');
+  const passphraseFile = join(directory, 'passphrase');
+  await writeFile(passphraseFile, 'not it\n');
+  const signing = { key: key.secret, passphraseFile };
+  const refused = await state.build(parts, { signing });
+  t.is(refused.failure?.code, 'E_SIGN_KEY');
+  t.deepEqual(refused.phases, []);
+
+  await writeFile(passphraseFile, 'a secret\n');
+  const report = await state.build(parts, { signing, postinstall: true });
+  passed(t, report);
+  for (const file of ['signed-1-1.noarch.rpm', 'signed-1-1.src.rpm']) {
+    const { ok, text } = await rpmkeys(directory, join(report.resultDirectory, file), [key.public]);
+    t.true(ok, text);
+    t.regex(text, /Header V4 RSA/);
+  }
+  const check = ['--strict', '--quiet', '-c', 'SHA256SUMS'];
+  await execa('sha256sum', check, { cwd: report.resultDirectory });
+  const result = JSON.parse(await resultFile(report, 'result.json'));
+  const names = result.phases.map(({ name }: { name: string }) => name);
+  t.deepEqual(names.slice(-2), ['postinstall', 'sign']);
+  for (const { path, sha256 } of result.artifacts) {
+    const { stdout } = await execa('sha256sum', [join(report.resultDirectory, path)]);
+    t.is(stdout.slice(0, 64), sha256, path);
+  }
+  const text = JSON.stringify(result) + (await resultFile(report, 'provenance.json'));
+  t.false(text.includes('a secret'));
   t.deepEqual(await leftovers(state), []);
 });
 

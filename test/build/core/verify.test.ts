@@ -2,6 +2,7 @@ import { join } from 'node:path';
 import test from 'ava';
 import { execa } from 'execa';
 import { verifyBuild } from '../../../src/build/verify.ts';
+import { makeKey, rpmkeys } from '../signing-keys.ts';
 import {
   type BuildState,
   buildState,
@@ -25,9 +26,20 @@ test.serial('a build that depends on nothing around it is the same twice', async
     install: 'tool-a > %{buildroot}/usr/share/steady/said',
   };
   const path = await sourcePackage(await state.fresh(), parts);
-  const report = await verifyBuild(state.images.engine, await state.request(path));
+  const keys = await state.fresh();
+  const key = await makeKey(keys, 'ed25519');
+  const signing = { key: key.secret };
+  const report = await verifyBuild(state.images.engine, await state.request(path, { signing }));
   t.is(report.exitStatus, 0, report.failure?.stack);
   t.deepEqual(report.differences, []);
+  const directory = report.resultDirectory;
+  for (const { file } of [...report.packages, report.sourcePackage!]) {
+    const { ok, text } = await rpmkeys(keys, join(directory, file), [key.public]);
+    t.true(ok, text);
+    t.regex(text, /Header V4 EdDSA/);
+  }
+  t.is(report.phases.at(-1)?.name, 'sign');
+  await execa('sha256sum', ['-c', '--quiet', 'SHA256SUMS'], { cwd: directory });
   t.deepEqual(await leftovers(state), []);
 });
 
@@ -39,8 +51,13 @@ test.serial('what differs is told file by file', async (t) => {
     sections: '%post\necho built in %{_builddir}',
   };
   const path = await sourcePackage(await state.fresh(), parts);
-  const report = await verifyBuild(state.images.engine, await state.request(path));
+  const keys = await state.fresh();
+  const key = await makeKey(keys, 'ed25519');
+  const signing = { key: key.secret };
+  const report = await verifyBuild(state.images.engine, await state.request(path, { signing }));
   t.is(report.failure?.code, 'E_BUILD_DIFFERS', report.failure?.stack);
+  const unsigned = join(report.resultDirectory, report.packages[0]!.file);
+  t.notRegex((await rpmkeys(keys, unsigned, [key.public])).text, /Signature/);
   t.is(report.exitStatus, 5);
   const told = (report.differences ?? []).map(({ path: file, what }) => `${file ?? ''} ${what}`);
   const folder = '/usr/share/shaky';
