@@ -2,6 +2,9 @@ import { readdir, rename, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { tryLock } from '../kernel/flock.ts';
 import type { Connection } from '../libvirt/connection.ts';
+import { removeDomainGroups } from '../libvirt/embedded/cgroups.ts';
+import { embeddedFiles } from '../libvirt/embedded/files.ts';
+import { homeOf } from '../libvirt/embedded/launch.ts';
 import type { StatePaths } from '../state/paths.ts';
 import {
   type BoxRecord,
@@ -84,18 +87,25 @@ export async function destroyBox(
   await removeBox(paths, directory, record);
 }
 
-/** Destroys the domains of this state directory that have no box: their folder was deleted by hand. */
+/**
+ * Destroys the domains of this state directory that have no box: their folder was deleted by hand.
+ * Removes the cgroups of those that are gone.
+ */
 export async function sweepDomains(paths: StatePaths, connection: Connection): Promise<string[]> {
   const prefix = domainPrefix(paths);
+  const hasBox = async (name: string) => {
+    const id = name.slice(prefix.length);
+    const folders = [join(paths.boxes, id), join(paths.parked, id), join(paths.boxes, id)];
+    for (const folder of folders) if (await stat(folder).catch(() => undefined)) return true;
+    return false;
+  };
   const destroyed: string[] = [];
   for (const { name } of await connection.listDomains()) {
-    if (!name.startsWith(prefix)) continue;
-    const id = name.slice(prefix.length);
-    const folders = [join(paths.boxes, id), join(paths.parked, id)];
-    const known = await Promise.all(folders.map((f) => stat(f).then(Boolean, () => false)));
-    if (known.includes(true)) continue;
+    if (!name.startsWith(prefix) || (await hasBox(name))) continue;
     await destroyDomain(connection, name);
     destroyed.push(name);
   }
+  const home = await homeOf(embeddedFiles(paths));
+  await removeDomainGroups(home, async (name) => !name.startsWith(prefix) || (await hasBox(name)));
   return destroyed;
 }

@@ -114,6 +114,28 @@ async function processesBelow(tops: readonly string[]): Promise<number[]> {
   return [...new Set(pids.map(Number))];
 }
 
+/** What libvirt calls the cgroup of a domain that no systemd-machined keeps: vircgroup.c. */
+const DOMAIN_GROUP = /^lxc-\d+-(.+)\.libvirt-lxc$/;
+
+/**
+ * Removes the empty cgroups of domains that do not exist: libvirtd leaves them behind when their
+ * controller is killed. One with a process in it the kernel does not let go.
+ */
+export async function removeDomainGroups(
+  home: CgroupHome,
+  exists: (domain: string) => Promise<boolean>,
+): Promise<void> {
+  for (const parent of home.joined.map((path) => join(path, DOMAINS))) {
+    for (const name of await readdir(parent).catch(() => [])) {
+      const domain = DOMAIN_GROUP.exec(name)?.[1];
+      if (domain === undefined || (await exists(domain))) continue;
+      for (const path of await subtree(join(parent, name))) {
+        await rmdir(path).catch(() => undefined);
+      }
+    }
+  }
+}
+
 /**
  * Kills whatever is left in the cgroups and removes them.
  * @returns false where something in them could not be killed within five seconds
