@@ -71,7 +71,7 @@ export function svgPlot(outcomes: readonly Outcome[]): string {
   });
   const bottom = 30 + outcomes.length * height;
   const goalX = left + scale(1);
-  return `<svg xmlns="http://www.w3.org/2000/svg" width="${left + width + 90}" height="${bottom + 10}" font-family="sans-serif" font-size="13">
+  return `<svg xmlns="http://www.w3.org/2000/svg" width="${left + width + 90}" height="${bottom + 10}" font-family="sans-serif" font-size="13" role="img" aria-label="kiln against its peers, each row by its goal">
 <rect width="100%" height="100%" fill="white"/>
 <text x="${goalX}" y="16" text-anchor="middle">the goal</text>
 <line x1="${goalX}" x2="${goalX}" y1="22" y2="${bottom}" stroke="#333" stroke-dasharray="4 3"/>

@@ -20,7 +20,7 @@ export interface Bind {
 }
 
 /** A part of the box's own tree that outlives it: owners on disk are those in the box. */
-export interface Volume {
+interface Volume {
   /** A directory of the host's, or the descriptor of a detached mount, which is taken over. */
   readonly source: string | number;
   /** Absolute path in the box. */
