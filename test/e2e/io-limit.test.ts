@@ -50,6 +50,16 @@ async function disk(): Promise<string> {
   return await lsblk('MAJ:MIN', isPart ? `/dev/${await lsblk('PKNAME', source)}` : source);
 }
 
+/** Lines of the kernel's files of limits, of whatever group, that have one of these rates. */
+async function inKernel(rates: string): Promise<string[]> {
+  const names = ['io.max', 'blkio.throttle.read_bps_device', 'blkio.throttle.write_bps_device'];
+  const files = names.map((name) => `--include=${name}`);
+  const found = await execa('grep', ['-rhsE', ...files, `[ =](${rates})`, '/sys/fs/cgroup'], {
+    reject: false,
+  });
+  return found.stdout.split('\n').sort();
+}
+
 test.serial('--io-write slows down what is written to a disk, and nothing else', async (t) => {
   const free = await timed([], WRITE);
   t.is(free.io, undefined);
@@ -70,18 +80,11 @@ test.serial('--io-read slows down what is read; the kernel has what the result s
     box.stdout?.once('data', (chunk) => resolve([String(chunk)]));
   });
   t.is(line, 'read\n');
-  // Not by our own parser: the kernel's files, wherever the box's group is.
   const device = await disk();
-  const names = ['io.max', 'blkio.throttle.read_bps_device', 'blkio.throttle.write_bps_device'];
-  const found = await execa(
-    'grep',
-    ['-rhsE', ...names.map((name) => `--include=${name}`), '=?(1048577|9999999)', '/sys/fs/cgroup'],
-    { reject: false },
-  );
+  const shown = await inKernel('1048577|9999999');
   box.stdin?.end('\n');
   const { stderr, exitCode } = await box;
   t.is(exitCode, 0, String(stderr));
-  const shown = found.stdout.split('\n').sort();
   const v1 = [`${device} 1048577`, `${device} 9999999`];
   const v2 = [`${device} rbps=1048577 wbps=9999999 riops=max wiops=max`];
   t.deepEqual(shown, shown.length === 1 ? v2 : v1);
@@ -117,4 +120,31 @@ test.serial('--explain has the plan', async (t) => {
   const layer = planned.find((it: { layer: string }) => it.layer === 'io-limit');
   t.is(layer.state, 'on');
   t.regex(layer.detail, /read 10 MiB\/s/);
+});
+
+test.serial('a build recipe has such limits; the command line goes first', async (t) => {
+  const recipe = join(state.paths.root, 'it.yaml');
+  writeFileSync(
+    recipe,
+    `image: ${IMAGE}\nsandbox: { io-read: 2M, io-write: 3M }\nsteps: ["true"]\n`,
+  );
+  const out = join(state.paths.root, 'out');
+  const args = ['build', recipe, '--resultdir', out, '--io-write', '1M', '--json'];
+  const { stderr, exitCode } = await state.kiln(args);
+  t.is(exitCode, 0, String(stderr));
+  const { policy } = resultOf(stderr);
+  t.deepEqual(policy.limits.io, [{ device: await disk(), read: 2 ** 21, write: 2 ** 20 }]);
+});
+
+test.serial('a service is limited from its start', async (t) => {
+  const service = async (...args: readonly string[]) => {
+    const { exitCode, stderr } = await state.kiln(['service', ...args]);
+    t.is(exitCode, 0, String(stderr));
+  };
+  await service('create', 'slow', '-r', IMAGE, '--io-read', '1048579', '--', 'sleep', '99');
+  await service('start', 'slow');
+  const shown = await inKernel('1048579');
+  await service('stop', 'slow');
+  t.is(shown.length, 1);
+  t.regex(shown[0] ?? '', new RegExp(`^${await disk()} (rbps=)?1048579( |$)`));
 });
