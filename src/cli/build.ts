@@ -47,6 +47,9 @@ export function command(): Command {
       const [source] = sources;
       if (sources.length > 1) it.error('kiln: several sources are a chain: say --chain');
       if (options.schema === true || isRecipe(source)) {
+        if (options.signKey !== undefined) {
+          it.error('kiln: --sign-key is for packages: a recipe’s artifacts are not signed');
+        }
         const { buildRecipe, printRecipeSchema } = await import('./build-recipe.ts');
         // KILN_IMAGE is for what names no image itself.
         const given = it.getOptionValueSource('image') === 'cli';

@@ -133,6 +133,20 @@ test('a byte of a signed header, signature or payload that differs is not OK', a
   }
 });
 
+test('a subkey signs where the main key is kept elsewhere', async (t) => {
+  const { directory, packages, owner } = await collected(t, [UNSIGNED]);
+  const key = await makeKey(keyDirectory, 'ed25519', 'a secret', 'rsa2048');
+  const passphraseFile = join(keyDirectory, 'passphrase');
+  const subkey = (await packageSigner({ signing: { key: key.secret, passphraseFile } }))!;
+  t.is(subkey.fingerprint, key.fingerprint);
+  await signPackages({ directory, owner, packages, signer: subkey });
+  const path = join(directory, packages[0]!.file);
+  const { ok, text } = await rpmkeys(directory, path, [key.public]);
+  t.true(ok, text);
+  t.regex(text, /Header V4 RSA/);
+  t.is((await kiln('rpm', 'verify', '--keyring', key.public, path)).exitCode, 0);
+});
+
 test('signing again replaces the signature, whoever made it', async (t) => {
   const { directory, packages, owner } = await collected(t, [SIGNED]);
   const path = join(directory, packages[0]!.file);

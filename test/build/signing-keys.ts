@@ -16,11 +16,13 @@ export interface KeyPair {
  * Has gpg make a key that only signs.
  * @param directory for the files
  * @param algorithm as gpg's --quick-gen-key takes it
+ * @param subkey the algorithm of a subkey that signs instead: the main key's secret is left out
  */
 export async function makeKey(
   directory: string,
   algorithm: string,
   passphrase = '',
+  subkey?: string,
 ): Promise<KeyPair> {
   // gpg's agent has a socket there: the path must be short.
   const home = await mkdtemp(join(tmpdir(), 'kg-'));
@@ -30,17 +32,29 @@ export async function makeKey(
       ...['--passphrase', passphrase, ...args],
     ]);
   try {
-    const name = `kiln ${algorithm}`;
-    await gpg('--quick-gen-key', name, algorithm, 'sign', 'never');
-    const paths = {
-      secret: join(directory, `${algorithm}.secret.asc`),
-      public: join(directory, `${algorithm}.public.asc`),
+    const name = `kiln ${algorithm} ${subkey ?? ''}`.trim();
+    const fingerprint = async () => {
+      const { stdout } = await gpg('--with-colons', '--list-keys', name);
+      return (
+        stdout
+          .match(/(?<=^fpr:+)[0-9A-F]+/gm)
+          ?.at(-1)
+          ?.toLowerCase() ?? ''
+      );
     };
-    await gpg('--armor', '--output', paths.secret, '--export-secret-keys', name);
+    await gpg('--quick-gen-key', name, algorithm, subkey === undefined ? 'sign' : 'cert', 'never');
+    if (subkey !== undefined) {
+      await gpg('--quick-add-key', await fingerprint(), subkey, 'sign', 'never');
+    }
+    const file = name.replaceAll(' ', '-');
+    const paths = {
+      secret: join(directory, `${file}.secret.asc`),
+      public: join(directory, `${file}.public.asc`),
+    };
+    const secret = subkey === undefined ? '--export-secret-keys' : '--export-secret-subkeys';
+    await gpg('--armor', '--output', paths.secret, secret, name);
     await gpg('--armor', '--output', paths.public, '--export', name);
-    const { stdout } = await gpg('--with-colons', '--list-keys', name);
-    const fingerprint = /^fpr:+([0-9A-F]+):/m.exec(stdout)?.[1]?.toLowerCase() ?? '';
-    return { ...paths, fingerprint };
+    return { ...paths, fingerprint: await fingerprint() };
   } finally {
     await execa('gpgconf', ['--homedir', home, '--kill', 'all'], { reject: false });
     await rm(home, { recursive: true, force: true });
