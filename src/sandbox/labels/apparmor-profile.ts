@@ -40,9 +40,11 @@ function commandRules(name: string, more: string): string {
   signal (send, receive) peer=${name},
   signal (receive) peer=unconfined,
   signal (receive) peer=@{init},
+  signal (receive) peer=libvirtd,
   ptrace (trace, read, tracedby, readby) peer=${name},
   ptrace (readby) peer=unconfined,
-  ptrace (readby) peer=@{init},
+  # It takes the listener of a command's seccomp filter (pidfd_getfd(2)).
+  ptrace (readby, tracedby) peer=@{init},
 ${more}${KNOBS}
 }`;
 }
@@ -52,7 +54,9 @@ ${more}${KNOBS}
  * no more than its capabilities, which are those of the box's user namespace.
  */
 function initRules(name: string, targets: readonly string[]): string {
-  const changes = targets.map((target) => `  change_profile -> ${target},`).join('\n');
+  const changes = targets
+    .map((target) => `  change_profile -> ${target},\n  ptrace (read, trace) peer=${target},`)
+    .join('\n');
   return `profile ${name} flags=(attach_disconnected,mediate_deleted) {
   file,
   network,
@@ -63,7 +67,6 @@ function initRules(name: string, targets: readonly string[]): string {
   umount,
   pivot_root,
   signal,
-  ptrace (read),
 ${changes}
   deny @{PROC}/sys/kernel/core_pattern w,
   deny @{PROC}/sys/kernel/modprobe w,
