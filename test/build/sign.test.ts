@@ -174,9 +174,36 @@ test('rpm 6 packages have their signature where rpm 6 looks for it', async (t) =
     signatures.map(({ status, algorithm }) => [status, algorithm.split('/')[0]]),
     [['ok', 'EdDSA']],
   );
+  // rpm 4.20 checks the digests only: it does not know the tag. gpg judges the signature itself.
   const check = await rpmkeys(directory, path, [keys.ed25519.public]);
   t.true(check.ok, check.text);
+  const bytes = await readFile(path);
+  const files = ['key', 'signature', 'header'].map((name) => join(directory, name));
+  await execa('gpg', ['--dearmor', '--output', files[0]!, keys.ed25519.public]);
+  const { signature, header } = openpgpParts(bytes);
+  await writeFile(files[1]!, Buffer.from(signature, 'base64'));
+  await writeFile(files[2]!, header);
+  const gpgv = ['--keyring', files[0]!, files[1]!, files[2]!];
+  t.regex((await execa('gpgv', gpgv)).stderr, /Good signature/);
+  await writeFile(files[2]!, Buffer.concat([header, Buffer.of(0)]));
+  await t.throwsAsync(execa('gpgv', gpgv));
 });
+
+/** The one string of tag 278 and the main header, straight from the bytes. */
+function openpgpParts(bytes: Buffer): { signature: string; header: Buffer } {
+  const sizeAt = (at: number) => [bytes.readUInt32BE(at + 8), bytes.readUInt32BE(at + 12)] as const;
+  const [count, length] = sizeAt(96);
+  const store = 96 + 16 + count * 16;
+  const start = 96 + Math.ceil((16 + count * 16 + length) / 8) * 8;
+  const [tags, size] = sizeAt(start);
+  for (let at = 96 + 16; at < store; at += 16) {
+    if (bytes.readUInt32BE(at) !== 278) continue;
+    const from = store + bytes.readUInt32BE(at + 8);
+    const signature = bytes.toString('latin1', from, bytes.indexOf(0, from));
+    return { signature, header: bytes.subarray(start, start + 16 + tags * 16 + size) };
+  }
+  throw new Error('no tag 278');
+}
 
 test('only what was collected is signed, and nothing unless all is', async (t) => {
   const { directory, packages, owner } = await collected(t, [UNSIGNED, SOURCE]);
