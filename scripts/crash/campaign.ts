@@ -113,7 +113,7 @@ async function killAndMend(
     tally.targets.set(kill.target, (tally.targets.get(kill.target) ?? 0) + 1);
     tally.kills++;
   }
-  if (kill.hung) report(['the runner did not end']);
+  if (kill.hung !== undefined) report([`the runner did not end: ${kill.hung}`]);
   report(await job.check(kill.end?.exitCode === 0));
   // The next command: it works, and it is right.
   const next = await kiln(ground, job.args);

@@ -22,8 +22,8 @@ export interface Kill {
   readonly target: Target;
   /** The runner's end, where it was not the one to be killed. */
   readonly end?: { readonly exitCode: number | undefined; readonly stderr: string };
-  /** The runner did not come to its end in time, and was killed after all. */
-  readonly hung: boolean;
+  /** The phase in which the runner hung, until it was killed after all. */
+  readonly hung?: string;
 }
 
 /** A command line of kiln's to be killed in a phase. */
@@ -42,7 +42,7 @@ const MAIN = join(import.meta.dirname, '../../src/cli/main.ts');
 const PROBE = join(import.meta.dirname, 'probe.ts');
 
 /** How long a runner may take to end after something else of its was killed, ms. */
-const END = 90_000;
+const END = 180_000;
 
 /** Starts a kiln and kills. The runner is stopped for the moment of the kill: so its phase is known. */
 export async function killOne(options: VictimOptions): Promise<Kill> {
@@ -64,7 +64,7 @@ export async function killOne(options: VictimOptions): Promise<Kill> {
   const { pid } = running;
   if (ended || pid === undefined || !signal(pid, 'SIGSTOP')) {
     await end;
-    return { phase: undefined, target, hung: false };
+    return { phase: undefined, target };
   }
   const seen = phasesIn(phases);
   const box = [...controllers(domainPrefix(paths))].find(([id]) => !before.has(id))?.[1];
@@ -75,18 +75,18 @@ export async function killOne(options: VictimOptions): Promise<Kill> {
   if (victim === undefined || !signal(victim, 'SIGKILL')) {
     signal(pid, 'SIGKILL');
     await end;
-    return { phase, target: 'runner', hung: false };
+    return { phase, target: 'runner' };
   }
   signal(pid, 'SIGCONT');
   const late = setTimeout(() => signal(pid, 'SIGKILL'), END);
   const { exitCode, stderr, signal: by } = await end;
   clearTimeout(late);
-  if (target === 'runner') return { phase, target, hung: false };
+  if (target === 'runner') return { phase, target };
   return {
     phase,
     target,
     end: { exitCode, stderr: String(stderr) },
-    hung: by === 'SIGKILL',
+    ...(by === 'SIGKILL' ? { hung: phasesIn(phases).at(-1) ?? 'start of kiln' } : {}),
   };
 }
 

@@ -231,6 +231,14 @@ export class BuildBox {
     return this.#sandbox.openRoot();
   }
 
+  /**
+   * Throws E_BOX_GONE unless the box lives: with its init its mounts go, and what is read of its tree
+   * then is empty, not an error.
+   */
+  async confirmAlive(): Promise<void> {
+    await this.#sandbox.killAll();
+  }
+
   /** Lets go of the box; `kiln shell` finds it in `workdir` with this box's policy. */
   async keep(seconds: number, workdir: string): Promise<void> {
     await this.#sandbox.keep(seconds, {

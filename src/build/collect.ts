@@ -34,7 +34,7 @@ interface Found {
 /**
  * Copies the packages that a build made into the result directory. Before that each is read in a
  * confined child; nothing that is no package comes out. All processes of the box must be dead.
- * @throws KilnError E_BUILD_OUTPUT, and what {@link collectArtifacts} throws.
+ * @throws KilnError E_BUILD_OUTPUT, E_BOX_GONE, and what {@link collectArtifacts} throws.
  */
 export async function collectPackages(run: BuildRun, box: BuildBox): Promise<CollectedPackages> {
   const { request, signal, warn } = run;
@@ -53,6 +53,7 @@ export async function collectPackages(run: BuildRun, box: BuildBox): Promise<Col
       signal,
       onWarning: warn,
     });
+    await box.confirmAlive();
     const artifacts = new Map(collection.artifacts.map((artifact) => [artifact.path, artifact]));
     const built = found.map((entry) => describe(entry, artifacts.get(entry.file)));
     return {

@@ -230,6 +230,8 @@ async function collect(
       owner: request.caller,
       onWarning: warn,
     });
+    // With a box's init its mounts go: what was read of its tree since then is not what was there.
+    await sandbox.killAll();
     return { collection, failure: missingArtifacts(collection) };
   } catch (error) {
     if (error instanceof KilnError) return { ...none, failure: error };
