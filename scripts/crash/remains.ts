@@ -115,7 +115,7 @@ function ranges(paths: StatePaths, { boxes }: Living): string[] {
 
 function halfMade(paths: StatePaths): string[] {
   return [
-    ...list(join(paths.store, 'work')).map((name) => `store/work/${name}`),
+    ...list(join(paths.store, 'work')).map((name) => `half made in the store: ${name}`),
     ...list(paths.trash).map((name) => `store/trash/${name}`),
     ...list(join(paths.store, 'locks'))
       .filter((name) => name.startsWith('work-'))
