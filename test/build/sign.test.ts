@@ -90,7 +90,7 @@ for (const [name, algorithm] of [
         ),
       );
       const { stdout } = await execa('rpm', [
-        ...['-qp', '--dbpath', '/nonexistent', '--qf', `%{${tag}:pgpsig}`, path],
+        ...['-qp', '--dbpath', join(keyDirectory, 'rpmdb'), '--qf', `%{${tag}:pgpsig}`, path],
       ]);
       t.regex(stdout, new RegExp(`^${algorithm}/.*${id}$`));
       const verify = await kiln('rpm', 'verify', '--keyring', keys[name].public, path);
@@ -115,7 +115,7 @@ test('a byte of a signed header, signature or payload that differs is not OK', a
   await signPackages({ directory, owner, packages, signer: await signer('rsa2048') });
   const bytes = await readFile(join(directory, packages[0]!.file));
   const { stdout } = await execa('rpm', [
-    ...['-qp', '--dbpath', '/nonexistent', '--qf', '%{RSAHEADER}'],
+    ...['-qp', '--dbpath', join(keyDirectory, 'rpmdb'), '--qf', '%{RSAHEADER}'],
     join(directory, packages[0]!.file),
   ]);
   const places = {
