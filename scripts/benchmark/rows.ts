@@ -2,7 +2,7 @@
 import { mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { RunRequest } from '../../src/run/request.ts';
-import { type Bed, KILN } from './bed.ts';
+import { type Bed, KILN, top } from './bed.ts';
 import { execute, type Side, shell } from './measure.ts';
 
 /** `ratio`: the first side's median by the second's. `extra`: their difference, milliseconds. */
@@ -111,6 +111,33 @@ function artifacts(bed: Bed, make: string): readonly [Side, Side] {
   ];
 }
 
+/** A build against rpmbuild alone in the same image: the source package lies in the same place. */
+async function build(bed: Bed): Promise<readonly [Side, Side]> {
+  const sources = join(top, 'recipes/builds/noarch-rpm');
+  const made = join(bed.scratch, 'made');
+  const spec = ['--spec', join(sources, 'greet.spec'), '--sources', sources];
+  await execute([...KILN, 'build', '-q', '-r', bed.recipe, ...spec, '--resultdir', made], bed.env);
+  const srpm = join(made, (await readdir(made)).find((name) => name.endsWith('.src.rpm')) ?? '');
+  const results = join(bed.scratch, 'results');
+  const script = 'rpmbuild --rebuild /tmp/it.src.rpm';
+  return [
+    parked(bed, {
+      name: 'kiln build',
+      run: () =>
+        execute([...KILN, 'build', '-q', '-r', bed.recipe, '--resultdir', results, srpm], bed.env),
+    }),
+    parked(bed, {
+      name: 'rpmbuild --rebuild in the same image',
+      run: async () => {
+        const options = ['--copy-in', `${srpm}:/tmp/it.src.rpm`, '--resultdir', results];
+        const argv = ['--', 'sh', '-c', script];
+        await execute([...KILN, 'run', '-r', bed.image, ...options, ...argv], bed.env);
+        return await phase(results, 'command');
+      },
+    }),
+  ];
+}
+
 async function thousandPackages(bed: Bed): Promise<string> {
   const directory = join(bed.scratch, 'thousand');
   await rm(directory, { recursive: true, force: true });
@@ -212,6 +239,12 @@ export const rows: readonly Row[] = [
       },
     ],
     slow: true,
+  },
+  {
+    id: 'build',
+    title: 'a source package built, what it requires known, beyond rpmbuild',
+    goal: { kind: 'extra', max: 300 },
+    sides: build,
   },
   {
     id: 'stdout',
