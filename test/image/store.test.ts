@@ -227,6 +227,10 @@ test('garbage collection takes the least recently used first, and packages nobod
     t.false(left.includes(gone.split('/').at(-1)!));
     t.true(left.includes(kept.split('/').at(-1)!));
 
+    // An image of which nothing is known stops no clearing up.
+    await rm(imageFiles.contents(imageDirectory(paths, third)));
+    t.deepEqual((await collectGarbage(paths, { maxAge: 25 * 3_600_000 })).images, []);
+
     // All but one byte fits: a package without an image goes before any image.
     const size = async () => {
       const images = await listImages(paths);

@@ -124,10 +124,21 @@ class Collector {
   async #unusedPackages(): Promise<ListedPackage[]> {
     const used = new Set<string>();
     for (const { manifest } of this.#images) {
-      const { linked } = await readContents(this.#paths, manifest.id);
-      for (const digest of linked) used.add(packageDirectory(this.#paths, digest));
+      for (const digest of await this.#linked(manifest.id)) {
+        used.add(packageDirectory(this.#paths, digest));
+      }
     }
     return this.#packages.filter(({ directory }) => !used.has(directory));
+  }
+
+  /** Of an image that was removed meanwhile, or is damaged, nothing is known: its files are its own. */
+  async #linked(id: string): Promise<readonly string[]> {
+    try {
+      return (await readContents(this.#paths, id)).linked;
+    } catch (error) {
+      if (error instanceof KilnError && error.code === 'E_IMAGE_MISSING') return [];
+      throw error;
+    }
   }
 
   async #removePackage(unused: ListedPackage): Promise<void> {
