@@ -1,6 +1,7 @@
 /**
  * What scripts/test runs once Node is there: build, checks, fixtures, all tests, and a look for
- * what they left behind. Arguments go to ava (file patterns, `--match`). Ends with one line,
+ * what they left behind. `--long` also takes the tests that are too long for every change
+ * (test/support/long.ts); other arguments go to ava (file patterns, `--match`). Ends with one line,
  * `N passed, N failed`, where everything that is wrong with a run counts as failed.
  */
 import { chmodSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
@@ -98,12 +99,17 @@ for (const step of steps) {
   if (!(await runStep(step, top))) problems.push(`${step.title} failed`);
 }
 process.stdout.write('==> tests (ava)\n');
-const reader = await runTests(process.argv.slice(2), {
-  TMPDIR: temporary,
-  KILN_STATE: join(temporary, 'state'),
-  KILN_FIXTURES: fixtures,
-  KILN_TEST_TIMES: times,
-});
+const options = process.argv.slice(2);
+const reader = await runTests(
+  options.filter((option) => option !== '--long'),
+  {
+    ...(options.includes('--long') ? { KILN_TEST_LONG: '1' } : {}),
+    TMPDIR: temporary,
+    KILN_STATE: join(temporary, 'state'),
+    KILN_FIXTURES: fixtures,
+    KILN_TEST_TIMES: times,
+  },
+);
 const list = readSkipList(top);
 problems.push(...skipProblems(reader.results, list));
 const left = await leftovers(before, temporary);

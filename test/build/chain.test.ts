@@ -5,6 +5,7 @@ import { fileURLToPath } from 'node:url';
 import test, { type ExecutionContext } from 'ava';
 import { execa, type ResultPromise } from 'execa';
 import { type ImageState, imageState } from '../image/image-state.ts';
+import { long } from '../support/long.ts';
 import { makeKey, rpmkeys } from './signing-keys.ts';
 import { type SourceSpec, sourcePackage } from './source-packages.ts';
 
@@ -137,7 +138,7 @@ test.serial('library, user, user: in the wrong order, in parallel, once', async 
   t.is(again.exitCode, 0, String(again.stderr));
 });
 
-test.serial('what a chain makes is signed, and made anew for another key', async (t) => {
+long('what a chain makes is signed, and made anew for another key', async (t) => {
   const { out, make, run, report } = workshop('signed');
   const source = await make({ name: 'vouched' });
   const made = join(out, 'vouched-1-1', 'vouched-1-1.noarch.rpm');
@@ -168,7 +169,7 @@ test.serial('what a chain makes is signed, and made anew for another key', async
   t.regex(String(none.stderr), /E_SIGN_KEY|no armored OpenPGP secret key/);
 });
 
-test.serial('what nobody could know before: it waits until somebody has made it', async (t) => {
+long('what nobody could know before: it waits until somebody has made it', async (t) => {
   const { out, make, run, report } = workshop('late');
   // A package that only comes to be in %build (rpm 4.20's dynamic specs).
   const lines = ['package late', 'Summary: Fixture', 'Provides: late(thing) = 7'];
@@ -218,7 +219,7 @@ test.serial('a failure stops the chain; with --continue only what depends on it'
   await nothingIsLeft(t);
 });
 
-test.serial('packages that need each other', async (t) => {
+long('packages that need each other', async (t) => {
   const { out, make, run, report } = workshop('cycle');
   const sources = [
     await make({ name: 'hen', buildRequires: ['egg-devel'] }),
@@ -251,7 +252,7 @@ test.serial('packages that need each other', async (t) => {
   t.is(await madeWith(out, 'hen'), 'hen-1 (egg-1 (hen-1 (egg-0)))');
 });
 
-test.serial('killed in the middle, it goes on where it was', async (t) => {
+long('killed in the middle, it goes on where it was', async (t) => {
   const { out, make, run, report } = workshop('killed');
   const sources = [
     await make({ name: 'one' }),

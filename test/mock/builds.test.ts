@@ -5,6 +5,7 @@ import test, { type ExecutionContext } from 'ava';
 import { execa } from 'execa';
 import { type SourceSpec, sourcePackage } from '../build/source-packages.ts';
 import { debianRepository } from '../image/image-state.ts';
+import { long } from '../support/long.ts';
 import { type MockResult, type MockState, mockState } from './mock-state.ts';
 
 let state: MockState;
@@ -229,7 +230,7 @@ config_opts['macros']['%vendor'] = 'Koji'
   },
 );
 
-test.serial(
+long(
   '-N: the root is as the build left it, with what it required; --short-circuit goes on',
   async (t) => {
     const dependency = await srpm({ name: 'dependency' });
@@ -291,7 +292,7 @@ test.serial(
   },
 );
 
-test.serial('--installdeps: of source packages and specs, into the root', async (t) => {
+long('--installdeps: of source packages and specs, into the root', async (t) => {
   const repository = results('dependency');
   const wants = await srpm({ name: 'wants', buildRequires: ['dependency-devel >= 1'] });
   const result = await state.mock(['--addrepo', repository, '--installdeps', wants]);
@@ -327,7 +328,7 @@ test.serial('--installdeps: of source packages and specs, into the root', async 
   t.is((await state.mock(['--clean'])).exitCode, 0);
 });
 
-test.serial('--chain: in the order given; --recurse comes back to what failed', async (t) => {
+long('--chain: in the order given; --recurse comes back to what failed', async (t) => {
   const a = await srpm({ name: 'cha', buildRequires: ['chb-devel'] });
   const b = await srpm({ name: 'chb', buildRequires: ['chc-devel'] });
   const c = await srpm({ name: 'chc' });
@@ -357,7 +358,7 @@ test.serial('--chain: in the order given; --recurse comes back to what failed', 
   ends(t, await chain('missing.src.rpm'), 50, /No such file/);
 });
 
-test.serial(
+long(
   'two builds of one configuration at once, each with its --uniqueext, as Copr has them',
   async (t) => {
     // What an earlier build made is a repository of these.
@@ -410,29 +411,26 @@ best=1
   },
 );
 
-test.serial(
-  'killed in a build: nothing is left, and the next call makes the root anew',
-  async (t) => {
-    const slow = await srpm({ name: 'slow', build: 'sleep 3600' });
-    const main = join(import.meta.dirname, '../../src/cli/main.ts');
-    for (const moment of ['Start: chroot init', 'Start: rpmbuild']) {
-      const build = execa(
-        process.execPath,
-        [main, 'mock', '--configdir', state.configs, '-r', 'demo', slow],
-        { env: { ...state.env, HOME: state.directory }, reject: false, stdin: 'ignore' },
-      );
-      for await (const line of build.iterable({ from: 'stderr' })) {
-        if (line.startsWith(moment)) build.kill('SIGKILL');
-      }
-      await build;
-      const next = await state.mock(['--chroot', 'ls /builddir; pgrep sleep; true']);
-      t.is(next.exitCode, 0, next.stderr);
-      t.is(next.stdout, '');
-      t.is(
-        /it was being changed when kiln was killed/.test(next.stderr),
-        moment.endsWith('rpmbuild'),
-      );
-      t.deepEqual(await readdir(state.engine.paths.boxes), []);
+long('killed in a build: nothing is left, and the next call makes the root anew', async (t) => {
+  const slow = await srpm({ name: 'slow', build: 'sleep 3600' });
+  const main = join(import.meta.dirname, '../../src/cli/main.ts');
+  for (const moment of ['Start: chroot init', 'Start: rpmbuild']) {
+    const build = execa(
+      process.execPath,
+      [main, 'mock', '--configdir', state.configs, '-r', 'demo', slow],
+      { env: { ...state.env, HOME: state.directory }, reject: false, stdin: 'ignore' },
+    );
+    for await (const line of build.iterable({ from: 'stderr' })) {
+      if (line.startsWith(moment)) build.kill('SIGKILL');
     }
-  },
-);
+    await build;
+    const next = await state.mock(['--chroot', 'ls /builddir; pgrep sleep; true']);
+    t.is(next.exitCode, 0, next.stderr);
+    t.is(next.stdout, '');
+    t.is(
+      /it was being changed when kiln was killed/.test(next.stderr),
+      moment.endsWith('rpmbuild'),
+    );
+    t.deepEqual(await readdir(state.engine.paths.boxes), []);
+  }
+});

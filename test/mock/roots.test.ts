@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
 import { execa } from 'execa';
+import { long } from '../support/long.ts';
 import { KILN_MOCK, type MockResult, type MockState, mockState } from './mock-state.ts';
 
 let state: MockState;
@@ -205,7 +206,7 @@ function rootFile(root: string, file: string): Promise<string> {
   return readFile(join(state.engine.paths.roots, root, file), 'utf8');
 }
 
-test.serial(
+long(
   'killed: the root is there after a command, and made anew after half a transaction',
   async (t) => {
     await inRoot(t, 'echo kept > /kept');

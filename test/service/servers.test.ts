@@ -14,6 +14,7 @@ import { instanceFiles } from '../../src/service/instance-files.ts';
 import type { ServiceStatus } from '../../src/service/status.ts';
 import { type StatePaths, statePaths } from '../../src/state/paths.ts';
 import { KILN, PATIENCE } from '../support/busybox-state.ts';
+import { long } from '../support/long.ts';
 import { freePort } from './free-port.ts';
 
 let directory: string;
@@ -232,7 +233,7 @@ test.serial('an upgrade that is not healthy goes back, data included', async (t)
   t.is(await get(ports.shop), 'the shop');
 });
 
-test.serial('an upgrade whose maker was killed is undone by the next start', async (t) => {
+long('an upgrade whose maker was killed is undone by the next start', async (t) => {
   await service('stop', 'shop');
   const { keepPrevious } = await import('../../src/service/previous.ts');
   const files = instanceFiles(paths, 'shop');
@@ -299,59 +300,54 @@ test.serial(
   },
 );
 
-test.serial(
-  'MariaDB: its data outlives restart, kill -9 of the server and of everything',
-  async (t) => {
-    const made = await service(
-      'create',
-      '-r',
-      'debian-mariadb',
-      '-u',
-      'mariadb',
-      '--memory',
-      '1G',
-      'db',
-    );
-    t.is(made.exitCode, 0, made.stderr);
-    const started = await service('start', 'db');
-    t.is(started.exitCode, 0, started.stderr);
-    const sql = (text: string) => inside('db', 'mariadb', '-BNe', text);
-    await sql(
-      'create database shop; create table shop.t (a int primary key, b blob) engine=innodb',
-    );
-    await sql(
-      'use shop; insert into t select seq, repeat(char(65 + seq % 26), 5000) from seq_1_to_500',
-    );
-    const sum = () => sql('select count(*), md5(group_concat(md5(b) order by a)) from shop.t');
-    const expected = await sum();
-    const digests = Array.from({ length: 500 }, (_, i) =>
-      createHash('md5')
-        .update(String.fromCharCode(65 + ((i + 1) % 26)).repeat(5000))
-        .digest('hex'),
-    );
-    t.true(expected.startsWith('500\t'));
-    const limit = Number(await sql('select @@group_concat_max_len'));
-    t.true(limit >= digests.join(',').length);
-    t.is(expected.split('\t')[1], createHash('md5').update(digests.join(',')).digest('hex'));
+long('MariaDB: its data outlives restart, kill -9 of the server and of everything', async (t) => {
+  const made = await service(
+    'create',
+    '-r',
+    'debian-mariadb',
+    '-u',
+    'mariadb',
+    '--memory',
+    '1G',
+    'db',
+  );
+  t.is(made.exitCode, 0, made.stderr);
+  const started = await service('start', 'db');
+  t.is(started.exitCode, 0, started.stderr);
+  const sql = (text: string) => inside('db', 'mariadb', '-BNe', text);
+  await sql('create database shop; create table shop.t (a int primary key, b blob) engine=innodb');
+  await sql(
+    'use shop; insert into t select seq, repeat(char(65 + seq % 26), 5000) from seq_1_to_500',
+  );
+  const sum = () => sql('select count(*), md5(group_concat(md5(b) order by a)) from shop.t');
+  const expected = await sum();
+  const digests = Array.from({ length: 500 }, (_, i) =>
+    createHash('md5')
+      .update(String.fromCharCode(65 + ((i + 1) % 26)).repeat(5000))
+      .digest('hex'),
+  );
+  t.true(expected.startsWith('500\t'));
+  const limit = Number(await sql('select @@group_concat_max_len'));
+  t.true(limit >= digests.join(',').length);
+  t.is(expected.split('\t')[1], createHash('md5').update(digests.join(',')).digest('hex'));
 
-    t.is((await service('restart', 'db')).exitCode, 0);
-    t.is(await sum(), expected);
+  t.is((await service('restart', 'db')).exitCode, 0);
+  t.is(await sum(), expected);
 
-    const unit = (await statusOf('db'))!.units[0]!;
-    await inside('db', 'kill', '-9', String(unit.mainPid));
-    await eventually(
-      async () => (await statusOf('db'))?.units[0]?.restarts === 1 && (await sum()) === expected,
-    );
+  const unit = (await statusOf('db'))!.units[0]!;
+  await inside('db', 'kill', '-9', String(unit.mainPid));
+  await eventually(
+    async () => (await statusOf('db'))?.units[0]?.restarts === 1 && (await sum()) === expected,
+  );
 
-    const status = (await statusOf('db'))!;
-    process.kill(status.initPid, 'SIGKILL');
-    await eventually(async () => {
-      const now = await statusOf('db');
-      return now !== undefined && now.initPid !== status.initPid && (await sum()) === expected;
-    });
-    t.is(await sum(), expected);
-  },
-);
+  const status = (await statusOf('db'))!;
+  process.kill(status.initPid, 'SIGKILL');
+  await eventually(async () => {
+    const now = await statusOf('db');
+    return now !== undefined && now.initPid !== status.initPid && (await sum()) === expected;
+  });
+  t.is(await sum(), expected);
+});
 
 test.serial(
   'the host’s units are right for systemd, and name what is to be propagated',

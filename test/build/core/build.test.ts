@@ -7,6 +7,7 @@ import { buildPackage } from '../../../src/build/build.ts';
 import type { BuildReport } from '../../../src/build/report.ts';
 import { removeImage } from '../../../src/image/store/images.ts';
 import { resultJsonSchema } from '../../../src/result/schema.ts';
+import { long } from '../../support/long.ts';
 import { makeKey, rpmkeys } from '../signing-keys.ts';
 import {
   type BuildState,
@@ -235,7 +236,7 @@ test.serial('a lock brings the same image back, without a solver and offline', a
   t.is(names.length, installed.length);
 });
 
-test.serial('eight builds at once make one image, and the same as one after another', async (t) => {
+long('eight builds at once make one image, and the same as one after another', async (t) => {
   t.timeout(300_000);
   const { paths } = state.images.engine;
   const before = new Set(await readdir(paths.images));
@@ -280,7 +281,7 @@ test.serial('what was built is installed in a fresh box', async (t) => {
   t.deepEqual(await leftovers(state), []);
 });
 
-test.serial('packages are signed before anything is said of them', async (t) => {
+long('packages are signed before anything is said of them', async (t) => {
   const parts = { name: 'signed', preamble: 'BuildArch: noarch' };
   const directory = await state.fresh();
   const key = await makeKey(directory, 'rsa2048', 'a secret');

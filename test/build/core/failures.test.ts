@@ -6,6 +6,7 @@ import { buildPackage } from '../../../src/build/build.ts';
 import type { BuildRequest } from '../../../src/build/request.ts';
 import { KilnError } from '../../../src/errors.ts';
 import { PATIENCE } from '../../support/busybox-state.ts';
+import { long } from '../../support/long.ts';
 import {
   type BuildState,
   buildState,
@@ -254,7 +255,7 @@ test.serial('links, pipes and directories among the packages', async (t) => {
   t.false((await readdir(junk.resultDirectory)).includes('junk.rpm'));
 });
 
-test.serial('ten thousand packages', async (t) => {
+long('ten thousand packages', async (t) => {
   t.timeout(5 * MINUTE * PATIENCE);
   const report = await state.build({
     name: 'many',

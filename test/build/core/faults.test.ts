@@ -8,6 +8,7 @@ import { thinOut } from '../../../src/build/cache-tree.ts';
 import { resumeBuild } from '../../../src/build/resume.ts';
 import { sweepBoxes } from '../../../src/sandbox/sweep.ts';
 import { PATIENCE } from '../../support/busybox-state.ts';
+import { long } from '../../support/long.ts';
 import {
   type BuildState,
   buildState,
@@ -48,7 +49,8 @@ const SLOW = {
 };
 
 for (const phase of ['image', 'sandbox', 'srpm', 'build', 'collect', 'destroy']) {
-  test.serial(`kill -9 in the phase ${phase}: the next build cleans up and works`, async (t) => {
+  const killed: typeof long = ['build', 'collect'].includes(phase) ? test.serial : long;
+  killed(`kill -9 in the phase ${phase}: the next build cleans up and works`, async (t) => {
     t.timeout(4 * MINUTE * PATIENCE);
     const path = await sourcePackage(await state.fresh(), SLOW);
     const resultdir = await state.fresh();

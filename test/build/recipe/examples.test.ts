@@ -10,6 +10,7 @@ import { stopEmbeddedDaemon } from '../../../src/libvirt/embedded/daemon.ts';
 import type { Result } from '../../../src/result/schema.ts';
 import { statePaths } from '../../../src/state/paths.ts';
 import { KILN } from '../../support/busybox-state.ts';
+import { long } from '../../support/long.ts';
 
 let directory: string;
 let env: NodeJS.ProcessEnv;
@@ -55,7 +56,7 @@ async function build(t: ExecutionContext, name: string, ...args: readonly string
   return { run, out, result, log: await readFile(join(out, 'build.log'), 'utf8') };
 }
 
-test.serial('hello.yaml makes GNU hello, and its tests pass in the box', async (t) => {
+long('hello.yaml makes GNU hello, and its tests pass in the box', async (t) => {
   const { out, log } = await build(t, 'hello.yaml');
   // The host is a Debian as well: its own loader runs what was made in the box.
   t.is((await execa(join(out, 'hello'))).stdout, 'Hello, world!');
@@ -71,7 +72,7 @@ test.serial('hello.ts makes the same program, and has it greet', async (t) => {
   t.notRegex(log, /^# PASS/m);
 });
 
-test.serial('zlib.yaml makes a zlib that compresses what gzip reads', async (t) => {
+long('zlib.yaml makes a zlib that compresses what gzip reads', async (t) => {
   const { out } = await build(t, 'zlib.yaml');
   const program = join(out, 'try');
   const code = `#include <zlib.h>
@@ -108,7 +109,7 @@ test.serial('node-package.ts installs, tests and packs without a network', async
   t.deepEqual(stdout.split('\n').sort(), ['package/nap.js', 'package/package.json']);
 });
 
-test.serial('debian-package.yaml makes a .deb that dpkg takes', async (t) => {
+long('debian-package.yaml makes a .deb that dpkg takes', async (t) => {
   const { out } = await build(t, 'debian-package.yaml');
   const deb = join(out, 'hello-kiln_2.10-1_amd64.deb');
   const fields = await execa('dpkg-deb', ['--field', deb, 'Package', 'Version', 'Depends']);
