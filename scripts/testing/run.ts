@@ -105,6 +105,8 @@ const reader = await runTests(
   {
     ...(options.includes('--long') ? { KILN_TEST_LONG: '1' } : {}),
     TMPDIR: temporary,
+    // The bundle, built above: what users run, and faster.
+    KILN_FROM_SOURCE: '',
     KILN_STATE: join(temporary, 'state'),
     KILN_FIXTURES: fixtures,
     KILN_TEST_TIMES: times,

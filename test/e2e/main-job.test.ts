@@ -21,7 +21,7 @@ test.before(async () => {
     ...process.env,
     KILN_STATE: directory,
     KILN_FIXTURES: fixturesRoot(),
-    KILN_FROM_SOURCE: '1',
+    KILN_FROM_SOURCE: process.env.KILN_FROM_SOURCE ?? '1',
   };
 });
 

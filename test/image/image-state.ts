@@ -43,7 +43,8 @@ export async function debianRepository(): Promise<FixtureRepository> {
 export async function imageState(): Promise<ImageState> {
   const directory = await mkdtemp(join(tmpdir(), 'kiln-image-'));
   await chmod(directory, 0o711);
-  const env = { ...process.env, KILN_STATE: join(directory, 'state'), KILN_FROM_SOURCE: '1' };
+  const { KILN_FROM_SOURCE = '1' } = process.env;
+  const env = { ...process.env, KILN_STATE: join(directory, 'state'), KILN_FROM_SOURCE };
   const paths = statePaths(env);
   let connection: Promise<Connection> | undefined;
   const engine: Engine = {

@@ -40,7 +40,7 @@ export function put(directory: string, name: string, bytes: Buffer): string {
 export async function kiln(...args: readonly string[]) {
   return await execa(join(top, 'bin/kiln'), args, {
     reject: false,
-    env: { KILN_FROM_SOURCE: '1', KILN_NODE: process.execPath },
+    env: { KILN_FROM_SOURCE: process.env.KILN_FROM_SOURCE ?? '1', KILN_NODE: process.execPath },
     maxBuffer: 256 * 1024 * 1024,
   });
 }
