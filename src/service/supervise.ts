@@ -88,6 +88,7 @@ async function superviseLocked(
   log.write('kiln', `starting ${name}`);
   const instance = await Instance.open(engine, service, log);
   let server: Server | undefined;
+  const over = new AbortController();
   try {
     const stopped = Promise.withResolvers<'stopped'>();
     const stop = () => stopped.resolve('stopped');
@@ -100,8 +101,8 @@ async function superviseLocked(
     await Promise.race([started.catch(() => undefined), stopped.promise]);
     await notifySystemd();
     const idle = started.then(
-      () => idleUnits(instance),
-      () => idleUnits(instance),
+      () => idleUnits(instance, over.signal),
+      () => idleUnits(instance, over.signal),
     );
     const gone = instance.gone.then(() => 'gone' as const);
     const end = await Promise.race([stopped.promise, gone, idle]);
@@ -120,6 +121,7 @@ async function superviseLocked(
     log.write('kiln', `${name} has ${state}`);
     return state === 'failed' ? SUPERVISOR_EXIT.failed : SUPERVISOR_EXIT.done;
   } finally {
+    over.abort();
     if (server !== undefined) {
       const closed = once(server, 'close');
       server.close();
@@ -131,8 +133,11 @@ async function superviseLocked(
 }
 
 /** Resolves when no unit runs or will. */
-async function idleUnits(instance: Instance): Promise<'idle'> {
-  while (!instance.idle) await sleep(LOOK_PAUSE);
+async function idleUnits(instance: Instance, over: AbortSignal): Promise<'idle'> {
+  // Units that were cut short never are: looking on would keep the process alive.
+  while (!instance.idle && !over.aborted) {
+    await sleep(LOOK_PAUSE, undefined, { signal: over }).catch(() => undefined);
+  }
   return 'idle';
 }
 

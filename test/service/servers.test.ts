@@ -353,10 +353,10 @@ test.serial(
   'the host’s units are right for systemd, and name what is to be propagated',
   async (t) => {
     const folder = join(directory, 'units');
-    t.is((await service('install', '--directory', folder, 'shop', 'db')).exitCode, 0);
+    t.is((await service('install', '--directory', folder, 'shop', 'cache')).exitCode, 0);
     const units = [
       'kiln@shop.service',
-      'kiln@db.service',
+      'kiln@cache.service',
       'kiln-logrotate.timer',
       'kiln-services.target',
     ];
