@@ -4,7 +4,7 @@ import { basename, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { execa } from 'execa';
 import { embeddedFiles } from '../../src/libvirt/embedded/files.ts';
-import { domainPrefix } from '../../src/sandbox/box.ts';
+import { domainPrefix } from '../../src/sandbox/box-record.ts';
 import type { StatePaths } from '../../src/state/paths.ts';
 import { processes } from './processes.ts';
 

@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import { readManifest } from '../image/store/manifest.ts';
-import { readBoxRecord } from '../sandbox/box.ts';
+import { readBoxRecord } from '../sandbox/box-record.ts';
 import type { Engine } from '../sandbox/open.ts';
 import type { StatePaths } from '../state/paths.ts';
 import { BuildBox } from './box.ts';

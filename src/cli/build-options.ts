@@ -11,10 +11,11 @@ import {
 } from '../build/request.ts';
 import { hostArchitecture } from '../image/architecture.ts';
 import { callerIds } from '../run/request.ts';
-import { parseCount, parseCpus, parseRate, parseSize, parseTime } from './values.ts';
+import { type LimitValues, limitOptions } from './limit-options.ts';
+import { parseSize, parseTime } from './values.ts';
 
 /** The options of `build`, as commander gives them. */
-export interface BuildOptions {
+export interface BuildOptions extends LimitValues {
   readonly image?: string;
   readonly spec?: string;
   readonly sources?: string;
@@ -31,14 +32,6 @@ export interface BuildOptions {
   readonly additionalPackage: readonly string[];
   readonly addrepo: readonly string[];
   readonly cache: readonly CacheMount[];
-  readonly memory?: number;
-  readonly cpus?: number;
-  readonly pids?: number;
-  readonly ioRead?: number;
-  readonly ioWrite?: number;
-  readonly disk?: number;
-  readonly timeout?: number;
-  readonly stallTimeout?: number;
   readonly keep?: number | true;
   readonly lock?: string;
   readonly resume?: string;
@@ -118,23 +111,7 @@ export function addBuildOptions(command: Command): Command {
     new Option('--cache <name[:size]>', 'a folder below ~/.cache that later builds find again (5G)')
       .argParser(parseCaches)
       .default([] as CacheMount[], 'none'),
-    new Option('--memory <size>', 'limit, as 2G; what the build writes counts').argParser(
-      parseSize,
-    ),
-    new Option('--cpus <number>', 'processors’ worth of time, as 1.5').argParser(parseCpus),
-    new Option('--pids <number>', 'processes and threads').argParser(parseCount),
-    new Option('--io-read <rate>', 'read from each disk a second at most, as 10M').argParser(
-      parseRate,
-    ),
-    new Option(
-      '--io-write <rate>',
-      'written to each disk a second at most; docs/sandboxes.md: what it cannot slow down',
-    ).argParser(parseRate),
-    new Option('--disk <size>', 'what it may write (8G)').argParser(parseSize),
-    new Option('--timeout <time>', 'end it after this time, as 2h').argParser(parseTime),
-    new Option('--stall-timeout <time>', 'end it after this time without output').argParser(
-      parseTime,
-    ),
+    ...limitOptions(),
     new Option('--keep [ttl]', 'if it fails, keep its sandbox an hour or this time').argParser(
       parseTime,
     ),

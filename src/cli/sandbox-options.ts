@@ -5,21 +5,18 @@ import { type Capability, parseCapability } from '../sandbox/capabilities.ts';
 import { type LabelRequest, parseLabelRequest } from '../sandbox/labels/request.ts';
 import { OPTIONAL_LAYERS, type OptionalLayer, parseLayer } from '../sandbox/layers.ts';
 import type { SandboxSpecification } from '../sandbox/specification.ts';
+import { type LimitValues, limitOptions } from './limit-options.ts';
 import {
   parseBind,
   parseCopyIn,
-  parseCount,
-  parseCpus,
   parseEnvironment,
-  parseRate,
   parseSecret,
-  parseSize,
   parseTime,
   parseTmpfs,
 } from './values.ts';
 
 /** The options of `run` and `shell`, as commander gives them. */
-export interface SandboxOptions {
+export interface SandboxOptions extends LimitValues {
   readonly image?: string;
   readonly bind: readonly ReturnType<typeof parseBind>[];
   readonly tmpfs: readonly ReturnType<typeof parseTmpfs>[];
@@ -30,14 +27,6 @@ export interface SandboxOptions {
   readonly hostname?: string;
   readonly network: string;
   readonly allowHostNetwork?: boolean;
-  readonly memory?: number;
-  readonly cpus?: number;
-  readonly pids?: number;
-  readonly ioRead?: number;
-  readonly ioWrite?: number;
-  readonly disk?: number;
-  readonly timeout?: number;
-  readonly stallTimeout?: number;
   readonly capAdd: readonly Capability[];
   readonly profile: 'default' | 'nested';
   readonly seccomp: string;
@@ -81,23 +70,7 @@ export function addSandboxOptions(command: Command): Command {
       'private (only lo), host, or a libvirt network’s name',
     ).default('private'),
     new Option('--allow-host-network', 'confirm --network host: no isolation of the network'),
-    new Option('--memory <size>', 'limit, as 512M; what it writes to /tmp counts').argParser(
-      parseSize,
-    ),
-    new Option('--cpus <number>', 'processors’ worth of time, as 1.5').argParser(parseCpus),
-    new Option('--pids <number>', 'processes and threads').argParser(parseCount),
-    new Option('--io-read <rate>', 'read from each disk a second at most, as 10M').argParser(
-      parseRate,
-    ),
-    new Option(
-      '--io-write <rate>',
-      'written to each disk a second at most; docs/sandboxes.md: what it cannot slow down',
-    ).argParser(parseRate),
-    new Option('--disk <size>', 'what it may write in all (8G)').argParser(parseSize),
-    new Option('--timeout <time>', 'end it after this time, as 10m').argParser(parseTime),
-    new Option('--stall-timeout <time>', 'end it after this time without output').argParser(
-      parseTime,
-    ),
+    ...limitOptions(),
     repeated('--cap-add <capability>', 'allow a capability more', parseCapability),
     new Option('--profile <profile>', 'nested: other sandboxes can be made in it')
       .choices(['default', 'nested'])

@@ -1,5 +1,5 @@
 import { randomBytes, randomUUID } from 'node:crypto';
-import { chmod, chown, mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { chmod, chown, mkdir, readFile, rename, rm } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../errors.ts';
@@ -11,53 +11,17 @@ import { embeddedFiles } from '../libvirt/embedded/files.ts';
 import { LibvirtError } from '../libvirt/errors.ts';
 import type { StatePaths } from '../state/paths.ts';
 import { span } from '../trace/trace.ts';
-import type { Capability } from './capabilities.ts';
+import { type BoxRecord, boxFiles, domainPrefix, writeBoxRecord } from './box-record.ts';
 import { type Channel, openChannel } from './channel.ts';
 import type { Owner } from './claim.ts';
 import { type DomainOptions, domainXml } from './domain-xml.ts';
-import type { BoxFacts } from './facts.ts';
 import { allocateRange, type IdRange, releaseRange } from './id-range.ts';
 import { type BoxLabels, planLabels, releaseLabels } from './labels/labels.ts';
 import { labelFile } from './labels/relabel.ts';
 import type { LabelRequest } from './labels/request.ts';
 import { lowerOwnRange } from './labels/runner.ts';
 import { ensureStoreContext } from './labels/store.ts';
-import type { LandlockWall } from './protocol.ts';
 import { ensureSkeleton } from './skeleton.ts';
-
-/** box.json: what is known of a box without asking libvirt. Times are milliseconds since the epoch. */
-export interface BoxRecord {
-  readonly id: string;
-  /** The domain's name, as `virsh list` shows it. */
-  readonly domain: string;
-  readonly range: IdRange;
-  readonly created: number;
-  /** The skeleton it started in: a box of another version of kiln-init is not claimed. */
-  readonly skeleton: string;
-  readonly network: DomainOptions['network'];
-  /** What SELinux or AppArmor hold it by; absent where neither does. */
-  readonly labels?: BoxLabels;
-  /** False: libvirt lost sight of it at its birth and must be told of its end (`isWatched()`). */
-  readonly watched?: boolean;
-  /** The image in it, once it is claimed: nobody may delete that image. */
-  readonly image?: string;
-  readonly command?: readonly string[];
-  /** Until when a kept box lives although its owner is gone. */
-  readonly keepUntil?: number;
-  /** How commands run in a kept box: whoever comes back has the same policy. */
-  readonly session?: BoxSession;
-}
-
-/** What it takes to start another command in a kept box, as the first one was started. */
-export interface BoxSession {
-  readonly user: string;
-  readonly capabilities: readonly Capability[];
-  readonly seccomp: string;
-  readonly landlock?: readonly LandlockWall[];
-  readonly env: Readonly<Record<string, string>>;
-  readonly workdir: string;
-  readonly facts: BoxFacts;
-}
 
 /** How long an init has to die once its socket is closed before libvirt is asked to kill it, ms. */
 const DEATH_DEADLINE = 3000;
@@ -65,38 +29,10 @@ const DEATH_DEADLINE = 3000;
 /** Where a system libvirtd writes a log for each domain, which it never deletes. */
 const SYSTEM_DOMAIN_LOGS = '/var/log/libvirt/lxc';
 
-/** Files of a box's folder. */
-export const boxFiles = {
-  record: (directory: string) => join(directory, 'box.json'),
-  /** Locked for as long as the box's owner lives. */
-  lock: (directory: string) => join(directory, 'owner.lock'),
-  /** Belongs to the box's root, the only folder it sees of the host before it is claimed. */
-  socketDirectory: (directory: string) => join(directory, 'init'),
-  socket: (directory: string) => join(directory, 'init', 'init.sock'),
-};
-
-/** The prefix of the names of this state directory's domains. */
-export function domainPrefix(paths: StatePaths): string {
-  return `kiln-${basename(paths.run)}-`;
-}
-
 /** Where a box lives, for what it has claimed: it may be parked, and be taken from there. */
 function boxOwner(paths: StatePaths, id: string): Owner {
   const claimed = join(paths.boxes, id);
   return [claimed, join(paths.parked, id), claimed];
-}
-
-/** Reads box.json; undefined when there is none (its maker died early, or it is gone already). */
-export async function readBoxRecord(directory: string): Promise<BoxRecord | undefined> {
-  const text = await readFile(boxFiles.record(directory), 'utf8').catch(() => undefined);
-  return text === undefined ? undefined : (JSON.parse(text) as BoxRecord);
-}
-
-/** Replaces box.json as a whole. */
-async function writeBoxRecord(directory: string, record: BoxRecord): Promise<void> {
-  const temporary = `${boxFiles.record(directory)}.new`;
-  await writeFile(temporary, JSON.stringify(record));
-  await rename(temporary, boxFiles.record(directory));
 }
 
 /** Makes the folders that boxes live in: passable for mapped ids, readable for root only. */

@@ -2,7 +2,7 @@ import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { tryLock } from '../kernel/flock.ts';
 import type { StatePaths } from '../state/paths.ts';
-import { type BoxRecord, boxFiles, readBoxRecord } from './box.ts';
+import { type BoxRecord, boxFiles, readBoxRecord } from './box-record.ts';
 
 /**
  * `running`: its owner lives. `kept`: it waits for somebody to come back. `parked`: it waits for a

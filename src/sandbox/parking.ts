@@ -5,7 +5,8 @@ import { hasErrno } from '../kernel/libc.ts';
 import type { Connection } from '../libvirt/connection.ts';
 import type { StatePaths } from '../state/paths.ts';
 import { span } from '../trace/trace.ts';
-import { Box, boxFiles, ensureBoxDirectories, readBoxRecord, startDomain } from './box.ts';
+import { Box, ensureBoxDirectories, startDomain } from './box.ts';
+import { boxFiles, readBoxRecord } from './box-record.ts';
 import { ensureSkeleton } from './skeleton.ts';
 
 /**

@@ -6,15 +6,8 @@ import { removeDomainGroups } from '../libvirt/embedded/cgroups.ts';
 import { embeddedFiles } from '../libvirt/embedded/files.ts';
 import { homeOf } from '../libvirt/embedded/launch.ts';
 import type { StatePaths } from '../state/paths.ts';
-import {
-  type BoxRecord,
-  boxFiles,
-  destroyDomain,
-  domainPrefix,
-  readBoxRecord,
-  removeBox,
-  removedDirectory,
-} from './box.ts';
+import { destroyDomain, removeBox, removedDirectory } from './box.ts';
+import { type BoxRecord, boxFiles, domainPrefix, readBoxRecord } from './box-record.ts';
 
 /** A parked box older than this is destroyed: whoever parked it is not in a hurry any more, ms. */
 const PARKED_LIFETIME = 30 * 60_000;

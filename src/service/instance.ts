@@ -1,6 +1,6 @@
 import { KilnError } from '../errors.ts';
 import { ProcessCgroups } from '../kernel/cgroup-files.ts';
-import { domainPrefix } from '../sandbox/box.ts';
+import { domainPrefix } from '../sandbox/box-record.ts';
 import type { Engine } from '../sandbox/open.ts';
 import type { SandboxLimits } from '../sandbox/specification.ts';
 import { boxProcesses } from './box-processes.ts';

@@ -1,0 +1,71 @@
+import { readFile, rename, writeFile } from 'node:fs/promises';
+import { basename, join } from 'node:path';
+import type { StatePaths } from '../state/paths.ts';
+import type { Capability } from './capabilities.ts';
+import type { DomainOptions } from './domain-xml.ts';
+import type { BoxFacts } from './facts.ts';
+import type { IdRange } from './id-range.ts';
+import type { BoxLabels } from './labels/labels.ts';
+import type { LandlockWall } from './protocol.ts';
+
+/** box.json: what is known of a box without asking libvirt. Times are milliseconds since the epoch. */
+export interface BoxRecord {
+  readonly id: string;
+  /** The domain's name, as `virsh list` shows it. */
+  readonly domain: string;
+  readonly range: IdRange;
+  readonly created: number;
+  /** The skeleton it started in: a box of another version of kiln-init is not claimed. */
+  readonly skeleton: string;
+  readonly network: DomainOptions['network'];
+  /** What SELinux or AppArmor hold it by; absent where neither does. */
+  readonly labels?: BoxLabels;
+  /** False: libvirt lost sight of it at its birth and must be told of its end (`isWatched()`). */
+  readonly watched?: boolean;
+  /** The image in it, once it is claimed: nobody may delete that image. */
+  readonly image?: string;
+  readonly command?: readonly string[];
+  /** Until when a kept box lives although its owner is gone. */
+  readonly keepUntil?: number;
+  /** How commands run in a kept box: whoever comes back has the same policy. */
+  readonly session?: BoxSession;
+}
+
+/** What it takes to start another command in a kept box, as the first one was started. */
+export interface BoxSession {
+  readonly user: string;
+  readonly capabilities: readonly Capability[];
+  readonly seccomp: string;
+  readonly landlock?: readonly LandlockWall[];
+  readonly env: Readonly<Record<string, string>>;
+  readonly workdir: string;
+  readonly facts: BoxFacts;
+}
+
+/** Files of a box's folder. */
+export const boxFiles = {
+  record: (directory: string) => join(directory, 'box.json'),
+  /** Locked for as long as the box's owner lives. */
+  lock: (directory: string) => join(directory, 'owner.lock'),
+  /** Belongs to the box's root, the only folder it sees of the host before it is claimed. */
+  socketDirectory: (directory: string) => join(directory, 'init'),
+  socket: (directory: string) => join(directory, 'init', 'init.sock'),
+};
+
+/** The prefix of the names of this state directory's domains. */
+export function domainPrefix(paths: StatePaths): string {
+  return `kiln-${basename(paths.run)}-`;
+}
+
+/** Reads box.json; undefined when there is none (its maker died early, or it is gone already). */
+export async function readBoxRecord(directory: string): Promise<BoxRecord | undefined> {
+  const text = await readFile(boxFiles.record(directory), 'utf8').catch(() => undefined);
+  return text === undefined ? undefined : (JSON.parse(text) as BoxRecord);
+}
+
+/** Replaces box.json as a whole. */
+export async function writeBoxRecord(directory: string, record: BoxRecord): Promise<void> {
+  const temporary = `${boxFiles.record(directory)}.new`;
+  await writeFile(temporary, JSON.stringify(record));
+  await rename(temporary, boxFiles.record(directory));
+}
