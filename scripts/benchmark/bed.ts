@@ -2,7 +2,6 @@
 import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { type Kiln, openKiln } from '../../src/kiln.ts';
 import { stopEmbeddedDaemon } from '../../src/libvirt/embedded/daemon.ts';
 import { refill, setParkTarget } from '../../src/sandbox/parking.ts';
@@ -62,7 +61,7 @@ export async function makeBed(recipe: string): Promise<Bed> {
       rpms: join(env.KILN_FIXTURES, 'debian-rpms/build'),
       park: async (count) => {
         await setParkTarget(kiln.paths, count);
-        while ((await refill(kiln.paths, kiln.engine.connect)) < count) await sleep(20);
+        await refill(kiln.paths, kiln.engine.connect, { wait: true });
       },
       [Symbol.asyncDispose]: end,
     };

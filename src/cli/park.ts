@@ -28,7 +28,9 @@ export function command(): Command {
         return;
       }
       if (options.number !== undefined) await setParkTarget(engine.paths, options.number);
-      const waiting = await refill(engine.paths, engine.connect);
+      // Somebody who asks for a number is to see it reached.
+      const wait = options.number !== undefined;
+      const waiting = await refill(engine.paths, engine.connect, { wait });
       process.stdout.write(`${waiting} of ${await parkTarget(engine.paths)} parked\n`);
     });
 }

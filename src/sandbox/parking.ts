@@ -1,6 +1,6 @@
 import { readdir, readFile, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { tryLock } from '../kernel/flock.ts';
+import { acquireLock, tryLock } from '../kernel/flock.ts';
 import { hasErrno } from '../kernel/libc.ts';
 import type { Connection } from '../libvirt/connection.ts';
 import type { StatePaths } from '../state/paths.ts';
@@ -68,27 +68,31 @@ export async function setParkTarget(paths: StatePaths, count: number): Promise<v
 }
 
 /**
- * Starts boxes until as many wait as are asked for, unless another process is doing so. Returns how
- * many wait. `progress` is told after each.
+ * Starts boxes until as many wait as are asked for. While another process is doing so, that is left
+ * to it, or with `wait` waited for. Returns how many wait.
  */
 export async function refill(
   paths: StatePaths,
   connect: () => Promise<Connection>,
-  progress?: (waiting: number) => void,
+  options: { readonly wait?: boolean } = {},
 ): Promise<number> {
   await ensureBoxDirectories(paths);
-  const lock = await tryLock(join(paths.run, 'refill.lock'));
-  if (lock === undefined) return countParked(paths);
-  try {
-    for (;;) {
-      const waiting = await countParked(paths);
-      if (waiting >= (await parkTarget(paths))) return waiting;
-      await park(paths, await connect());
-      progress?.(waiting + 1);
+  const path = join(paths.run, 'refill.lock');
+  let lock = options.wait === true ? await acquireLock(path) : await tryLock(path);
+  while (lock !== undefined) {
+    try {
+      while (await fewerWait(paths)) await park(paths, await connect());
+    } finally {
+      await lock.release();
     }
-  } finally {
-    await lock.release();
+    // Whoever left its box to this process may have done so after the last look.
+    lock = (await fewerWait(paths)) ? await tryLock(path) : undefined;
   }
+  return countParked(paths);
+}
+
+async function fewerWait(paths: StatePaths): Promise<boolean> {
+  return (await countParked(paths)) < (await parkTarget(paths));
 }
 
 /** Starts one box and leaves it waiting. It is seen by claims only once it is whole. */
