@@ -8,6 +8,7 @@ import { mkdir, open, rename } from 'node:fs/promises';
 import { uptime } from 'node:os';
 import { join } from 'node:path';
 import { withLock } from '../../kernel/flock.ts';
+import { hasErrno } from '../../kernel/libc.ts';
 import { syncFileSystem } from '../../kernel/syncfs.ts';
 import type { StatePaths } from '../../state/paths.ts';
 
@@ -42,11 +43,18 @@ function isSynced(paths: StatePaths, made: Moment): boolean {
   );
 }
 
-/** Writes the store to the disk and notes that. */
+/** Writes the store to the disk and notes that; a store that is removed meanwhile stays removed. */
 export async function syncStore(paths: StatePaths): Promise<void> {
   const started = currentMoment();
   await syncFileSystem(paths.store);
-  await mkdir(join(paths.store, 'locks'), { recursive: true, mode: 0o700 });
+  const locks = join(paths.store, 'locks');
+  try {
+    // Not recursive: this runs in the background, and would bring back a state that is gone.
+    await mkdir(locks, { mode: 0o700 });
+  } catch (error) {
+    if (hasErrno(error, 'ENOENT')) return;
+    if (!hasErrno(error, 'EEXIST')) throw error;
+  }
   await withLock(join(paths.store, 'locks', 'sync'), async () => {
     const others = readSyncPoints(paths).filter((point) => point.boot !== started.boot);
     const points = [...others, started].slice(-REMEMBERED_BOOTS);
