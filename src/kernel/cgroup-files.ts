@@ -141,7 +141,7 @@ export class ProcessCgroups {
     const hierarchy = this.#hierarchy('pids');
     if (hierarchy?.version === 1) {
       const path = join(hierarchy.path, PIDS_PARENT, id);
-      mkdirSync(path, { recursive: true });
+      makeGroup(path);
       write(path, 'pids.max', count);
       write(path, 'cgroup.procs', pid);
       return;
@@ -214,11 +214,32 @@ export class ProcessCgroups {
   }
 }
 
-/** Removes the pids group that a limit made; fine when there is none. Its processes must be dying. */
+/**
+ * Removes the pids group that a limit made, and the folder of all of them after the last one; fine
+ * when there is none. Its processes must be dying.
+ */
 export async function removePidsGroup(id: string): Promise<void> {
   for (const { path, version, controllers } of await cgroupHierarchies()) {
     if (version !== 1 || !controllers.includes('pids')) continue;
     await removeGroup(join(path, PIDS_PARENT, id));
+    try {
+      rmdirSync(join(path, PIDS_PARENT));
+    } catch (error) {
+      // Others are in it, or removed it first.
+      if (!hasErrno(error, 'ENOENT', 'EBUSY', 'ENOTEMPTY')) throw error;
+    }
+  }
+}
+
+/** Makes a group and its parent, which whoever removes the last group in it may remove meanwhile. */
+function makeGroup(path: string): void {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      mkdirSync(path, { recursive: true });
+      return;
+    } catch (error) {
+      if (!hasErrno(error, 'ENOENT') || attempt === 10) throw error;
+    }
   }
 }
 
