@@ -18,5 +18,5 @@ export {
   openKiln,
 } from './kiln.ts';
 export type { RunRequest } from './run/request.ts';
-export type { RunHooks, RunReport } from './run/run.ts';
+export type { FinishedRun, RunHooks, RunReport } from './run/run.ts';
 export type { SandboxProcess } from './sandbox/process.ts';

@@ -2,7 +2,7 @@ import { KilnError } from './errors.ts';
 import { type ListedImage, leaseImage, listImages } from './image/store/images.ts';
 import type { Connection } from './libvirt/connection.ts';
 import { callerIds, type RunRequest } from './run/request.ts';
-import { type RunHooks, type RunReport, run } from './run/run.ts';
+import { type FinishedRun, type RunHooks, run } from './run/run.ts';
 import { commandUser } from './run/user.ts';
 import type { Capability } from './sandbox/capabilities.ts';
 import { type Engine, openSandbox } from './sandbox/open.ts';
@@ -57,6 +57,8 @@ export class Kiln implements AsyncDisposable {
   readonly paths: StatePaths;
   readonly #engine: Engine;
   #connection: Promise<Connection> | undefined;
+  /** Boxes of runs that are over, being removed, and those that could not be. */
+  readonly #removals = new Set<Promise<void>>();
 
   constructor(env: NodeJS.ProcessEnv) {
     this.paths = statePaths(env);
@@ -91,8 +93,15 @@ export class Kiln implements AsyncDisposable {
   }
 
   /** Runs one command in a sandbox of its own; see {@link run}. */
-  run(request: RunRequest, hooks: RunHooks): Promise<RunReport> {
-    return run(this.#engine, request, hooks);
+  async run(request: RunRequest, hooks: RunHooks): Promise<FinishedRun> {
+    const report = await run(this.#engine, request, hooks);
+    const { removed } = report;
+    this.#removals.add(removed);
+    removed.then(
+      () => this.#removals.delete(removed),
+      () => undefined,
+    );
+    return report;
   }
 
   /**
@@ -142,9 +151,15 @@ export class Kiln implements AsyncDisposable {
     }
   }
 
-  /** Ends the connection to libvirt. Sandboxes that are open are no longer yours to rely on. */
+  /**
+   * Waits until what {@link run} used is removed, and ends the connection to libvirt. Sandboxes that
+   * are open are no longer yours to rely on. Throws E_DESTROY if a box could not be removed.
+   */
   async close(): Promise<void> {
+    const removals = await Promise.allSettled(this.#removals);
     await (await this.#connection?.catch(() => undefined))?.close();
+    const failed = removals.find((one) => one.status === 'rejected');
+    if (failed !== undefined) throw failed.reason;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -129,7 +129,7 @@ export class BuildBox {
       outlives: request.keepSeconds !== undefined && options.installer !== true,
     });
     try {
-      const cgroups = await ProcessCgroups.of(sandbox.initPid);
+      const cgroups = ProcessCgroups.of(sandbox.initPid);
       const env = { ...manifest.environment, ...options.env, HOME: BUILD_HOME };
       const policy = { user: user.spec, capabilities, seccomp };
       return new BuildBox(sandbox, user, policy, cgroups, env, topDirectory);
@@ -145,7 +145,7 @@ export class BuildBox {
    */
   static async reopen(engine: Engine, id: string, topDirectory: string): Promise<BuildBox> {
     const { sandbox, session } = await reopenSandbox(engine, id);
-    const cgroups = await ProcessCgroups.of(sandbox.initPid);
+    const cgroups = ProcessCgroups.of(sandbox.initPid);
     const { user, capabilities, env } = session;
     const seccomp = await seccompFilter(engine.paths, session.seccomp, capabilities);
     const [uid = 0, gid = 0] = user.split(':').map(Number);

@@ -77,7 +77,7 @@ async function goOn(run: BuildRun, progress: Progress, id: string, kept: KeptBui
 }
 
 async function imageOf(paths: StatePaths, box: string): Promise<Pick<Progress, 'image'>> {
-  const id = (await readBoxRecord(join(paths.boxes, box)))?.image;
+  const id = readBoxRecord(join(paths.boxes, box))?.image;
   if (id === undefined) return {};
   return { image: { id, name: readManifest(paths, id)?.name ?? '' } };
 }

@@ -30,9 +30,9 @@ function wantedParked(): number {
  * so, or the environment says so.
  */
 export async function replaceParked(paths: StatePaths): Promise<void> {
-  const target = await parkTarget(paths);
+  const target = parkTarget(paths);
   const wanted = target > 0 ? target : wantedParked();
-  if (wanted === 0 || (await countParked(paths)) >= wanted) return;
+  if (wanted === 0 || countParked(paths) >= wanted) return;
   if (target === 0) await setParkTarget(paths, wanted);
   startInBackground('park');
 }

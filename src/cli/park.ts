@@ -31,6 +31,6 @@ export function command(): Command {
       // Somebody who asks for a number is to see it reached.
       const wait = options.number !== undefined;
       const waiting = await refill(engine.paths, engine.connect, { wait });
-      process.stdout.write(`${waiting} of ${await parkTarget(engine.paths)} parked\n`);
+      process.stdout.write(`${waiting} of ${parkTarget(engine.paths)} parked\n`);
     });
 }

@@ -91,6 +91,7 @@ export async function runCommand(
     };
     const report = await run(engine, request, hooks, timeline);
     announce(report, options);
+    await report.removed;
     await reportResult(request, json, (context) => resultOfRun(context, report));
   } catch (error) {
     printError(error);

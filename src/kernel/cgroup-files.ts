@@ -36,6 +36,14 @@ const PIDS_PARENT = 'kiln';
 const REMOVE_MS = 2000;
 const REMOVE_PAUSE_MS = 10;
 
+let hierarchies: readonly CgroupHierarchy[] | undefined;
+
+/** They stay where they are for as long as a process lives; a host's table of mounts can be long. */
+function knownHierarchies(): readonly CgroupHierarchy[] {
+  hierarchies ??= cgroupHierarchies();
+  return hierarchies;
+}
+
 /** The cgroups of one process, looked up once. */
 export class ProcessCgroups {
   readonly #hierarchies: readonly CgroupHierarchy[];
@@ -47,9 +55,21 @@ export class ProcessCgroups {
   }
 
   /** @throws the error of reading /proc/PID/cgroup when the process is gone */
-  static async of(pid: number): Promise<ProcessCgroups> {
+  static of(pid: number): ProcessCgroups {
     const lines = readFileSync(`/proc/${pid}/cgroup`, 'utf8').trim().split('\n');
-    return new ProcessCgroups(await cgroupHierarchies(), lines);
+    return new ProcessCgroups(knownHierarchies(), lines);
+  }
+
+  /**
+   * Does beforehand what a limit of processes would have to do first: on v1, makes the group for
+   * `id` and moves the process there, which takes the kernel milliseconds.
+   * {@link removePidsGroup} it when all is over.
+   */
+  prepare(pid: number, id: string): void {
+    const path = this.#pidsGroup(id);
+    if (path === undefined || this.#group('pids')?.path === path) return;
+    makeGroup(path);
+    write(path, 'cgroup.procs', pid);
   }
 
   /**
@@ -138,12 +158,10 @@ export class ProcessCgroups {
   }
 
   #limitPids(pid: number, id: string, count: number): void {
-    const hierarchy = this.#hierarchy('pids');
-    if (hierarchy?.version === 1) {
-      const path = join(hierarchy.path, PIDS_PARENT, id);
-      makeGroup(path);
-      write(path, 'pids.max', count);
-      write(path, 'cgroup.procs', pid);
+    const own = this.#pidsGroup(id);
+    if (own !== undefined) {
+      this.prepare(pid, id);
+      write(own, 'pids.max', count);
       return;
     }
     const { path } = this.#need('pids', 'pids.max', 'pids.max');
@@ -161,6 +179,7 @@ export class ProcessCgroups {
     return this.#hierarchy('blkio') === undefined ? 'io' : 'blkio';
   }
 
+  /** The group that kiln makes for `id`, on v1. */
   #pidsGroup(id: string): string | undefined {
     const hierarchy = this.#hierarchy('pids');
     if (hierarchy?.version !== 1) return undefined;
@@ -219,7 +238,7 @@ export class ProcessCgroups {
  * when there is none. Its processes must be dying.
  */
 export async function removePidsGroup(id: string): Promise<void> {
-  for (const { path, version, controllers } of await cgroupHierarchies()) {
+  for (const { path, version, controllers } of knownHierarchies()) {
     if (version !== 1 || !controllers.includes('pids')) continue;
     await removeGroup(join(path, PIDS_PARENT, id));
     try {

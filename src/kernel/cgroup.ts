@@ -1,4 +1,4 @@
-import { readFile } from 'node:fs/promises';
+import { readFileSync } from 'node:fs';
 
 /** One mounted cgroup hierarchy. */
 export interface CgroupHierarchy {
@@ -43,15 +43,21 @@ export function parseCgroupMounts(mountinfo: string): CgroupHierarchy[] {
 }
 
 /** The cgroup hierarchies that this process sees mounted. */
-export async function cgroupHierarchies(): Promise<CgroupHierarchy[]> {
-  const mounts = parseCgroupMounts(await readFile('/proc/self/mountinfo', 'utf8'));
-  return Promise.all(
-    mounts.map(async (mount) => {
-      if (mount.version === 1) return mount;
-      const text = await readFile(`${mount.path}/cgroup.controllers`, 'utf8').catch(() => '');
-      return { ...mount, controllers: text.split(/\s+/).filter((word) => word !== '') };
-    }),
-  );
+export function cgroupHierarchies(): CgroupHierarchy[] {
+  const mounts = parseCgroupMounts(readFileSync('/proc/self/mountinfo', 'utf8'));
+  return mounts.map((mount) => {
+    if (mount.version === 1) return mount;
+    const text = controllersOf(mount.path);
+    return { ...mount, controllers: text.split(/\s+/).filter((word) => word !== '') };
+  });
+}
+
+function controllersOf(path: string): string {
+  try {
+    return readFileSync(`${path}/cgroup.controllers`, 'utf8');
+  } catch {
+    return '';
+  }
 }
 
 /** What the mounted hierarchies amount to. */

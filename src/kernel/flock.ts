@@ -1,4 +1,4 @@
-import { constants, type FileHandle, open, stat } from 'node:fs/promises';
+import { closeSync, constants, fstatSync, openSync, statSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { getSystemErrorName } from 'node:util';
 import koffi from 'koffi';
@@ -51,18 +51,20 @@ export async function tryLock(
   path: string,
   options: Pick<LockOptions, 'shared'> = {},
 ): Promise<HeldLock | undefined> {
-  const handle = await open(path, constants.O_RDWR | constants.O_CREAT, 0o600);
+  const fd = openSync(path, constants.O_RDWR | constants.O_CREAT, 0o600);
+  let held = false;
   try {
-    if (lockNow(handle.fd, path, options.shared ?? false) && (await isStill(handle, path))) {
-      const release = () => handle.close();
-      return { release, [Symbol.asyncDispose]: release };
-    }
-  } catch (error) {
-    await handle.close();
-    throw error;
+    held = lockNow(fd, path, options.shared ?? false) && isStill(fd, path);
+  } finally {
+    if (!held) closeSync(fd);
   }
-  await handle.close();
-  return undefined;
+  if (!held) return undefined;
+  const release = async () => {
+    if (!held) return;
+    held = false;
+    closeSync(fd);
+  };
+  return { release, [Symbol.asyncDispose]: release };
 }
 
 /**
@@ -83,12 +85,10 @@ export async function withLock<Result>(
   return await task();
 }
 
-/** Whether `path` names the very file that `handle` has open: a lock on a deleted file guards nothing. */
-async function isStill(handle: FileHandle, path: string): Promise<boolean> {
-  const [mine, named] = await Promise.all([
-    handle.stat({ bigint: true }),
-    stat(path, { bigint: true }).catch(() => undefined),
-  ]);
+/** Whether `path` names the very file that `fd` has open: a lock on a deleted file guards nothing. */
+function isStill(fd: number, path: string): boolean {
+  const mine = fstatSync(fd, { bigint: true });
+  const named = statSync(path, { bigint: true, throwIfNoEntry: false });
   return named !== undefined && mine.ino === named.ino && mine.dev === named.dev;
 }
 

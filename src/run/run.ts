@@ -58,10 +58,19 @@ export interface RunReport {
   readonly warnings: readonly ArtifactWarning[];
 }
 
+/** A run whose result is known. */
+export interface FinishedRun extends RunReport {
+  /**
+   * Resolves once nothing of the box is left (a kept one: at once). The result is known before:
+   * whoever wants it need not wait for the kernel to take the box apart.
+   */
+  readonly removed: Promise<void>;
+}
+
 /**
  * Runs one command in a box of its own and leaves nothing behind: takes the image, opens the
  * sandbox, starts the command, waits for it within its limits, ends everything, collects the
- * artifacts. Throws the errors of each of these steps, and the signal's reason; the box is gone
+ * artifacts; the box is on its way out then, see {@link FinishedRun.removed}. Throws the errors of each of these steps, and the signal's reason; the box is gone
  * then as well, and `timeline` tells what was done when. What goes wrong with the artifacts is the
  * report's `failure`: the command has ended by then.
  */
@@ -70,7 +79,7 @@ export async function run(
   request: RunRequest,
   hooks: RunHooks,
   timeline: Timeline = new Timeline(),
-): Promise<RunReport> {
+): Promise<FinishedRun> {
   const warnings: ArtifactWarning[] = [];
   const warn = (warning: ArtifactWarning) => {
     warnings.push(warning);
@@ -84,11 +93,11 @@ export async function run(
   const workdir = request.workdir ?? image.manifest.workdir;
   const policy = await commandPolicy(engine.paths, { ...request, user });
   const sandbox = await timeline.measure('sandbox', () => enter(engine, request, image, user));
-  let kept = false;
+  let removed: Promise<void> | undefined;
   try {
     hooks.entered?.(sandbox.id);
     hooks.signal?.throwIfAborted();
-    const cgroups = await ProcessCgroups.of(sandbox.initPid);
+    const cgroups = ProcessCgroups.of(sandbox.initPid);
     if (request.copyIn.length > 0) {
       await timeline.measure('copy-in', () => fill(request, user, sandbox, warn, hooks.signal));
     }
@@ -120,9 +129,9 @@ export async function run(
         env,
         workdir,
       });
-      kept = true;
+      removed = Promise.resolve();
     }
-    return {
+    const report = {
       box: sandbox.id,
       image: { id: image.manifest.id, name: image.manifest.name },
       started: timeline.started,
@@ -136,8 +145,10 @@ export async function run(
       failure,
       warnings,
     };
+    removed ??= timeline.measure('destroy', () => sandbox.close());
+    return { ...report, removed };
   } finally {
-    if (!kept) await timeline.measure('destroy', () => sandbox.close());
+    if (removed === undefined) await timeline.measure('destroy', () => sandbox.close());
   }
 }
 

@@ -1,4 +1,4 @@
-import { readFile, rename, writeFile } from 'node:fs/promises';
+import { readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import type { StatePaths } from '../state/paths.ts';
 import type { Capability } from './capabilities.ts';
@@ -58,14 +58,19 @@ export function domainPrefix(paths: StatePaths): string {
 }
 
 /** Reads box.json; undefined when there is none (its maker died early, or it is gone already). */
-export async function readBoxRecord(directory: string): Promise<BoxRecord | undefined> {
-  const text = await readFile(boxFiles.record(directory), 'utf8').catch(() => undefined);
-  return text === undefined ? undefined : (JSON.parse(text) as BoxRecord);
+export function readBoxRecord(directory: string): BoxRecord | undefined {
+  let text: string;
+  try {
+    text = readFileSync(boxFiles.record(directory), 'utf8');
+  } catch {
+    return undefined;
+  }
+  return JSON.parse(text) as BoxRecord;
 }
 
 /** Replaces box.json as a whole. */
-export async function writeBoxRecord(directory: string, record: BoxRecord): Promise<void> {
+export function writeBoxRecord(directory: string, record: BoxRecord): void {
   const temporary = `${boxFiles.record(directory)}.new`;
-  await writeFile(temporary, JSON.stringify(record));
-  await rename(temporary, boxFiles.record(directory));
+  writeFileSync(temporary, JSON.stringify(record));
+  renameSync(temporary, boxFiles.record(directory));
 }

@@ -1,5 +1,6 @@
 import { randomBytes, randomUUID } from 'node:crypto';
-import { chmod, chown, mkdir, readFile, rename, rm } from 'node:fs/promises';
+import { chmodSync, chownSync, mkdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
+import { rm } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../errors.ts';
@@ -7,6 +8,7 @@ import { removePidsGroup } from '../kernel/cgroup-files.ts';
 import { acquireLock, type HeldLock } from '../kernel/flock.ts';
 import { hasErrno } from '../kernel/libc.ts';
 import type { Connection } from '../libvirt/connection.ts';
+import type { Domain } from '../libvirt/domain.ts';
 import { embeddedFiles } from '../libvirt/embedded/files.ts';
 import { LibvirtError } from '../libvirt/errors.ts';
 import type { StatePaths } from '../state/paths.ts';
@@ -36,10 +38,10 @@ function boxOwner(paths: StatePaths, id: string): Owner {
 }
 
 /** Makes the folders that boxes live in: passable for mapped ids, readable for root only. */
-export async function ensureBoxDirectories(paths: StatePaths): Promise<void> {
+export function ensureBoxDirectories(paths: StatePaths): void {
   for (const directory of [paths.hostRun, paths.run, paths.boxes, paths.parked]) {
-    await mkdir(directory, { recursive: true });
-    await chmod(directory, 0o711);
+    mkdirSync(directory, { recursive: true });
+    chmodSync(directory, 0o711);
   }
 }
 
@@ -56,14 +58,14 @@ export async function startDomain(
     readonly label: LabelRequest;
     readonly autodestroy: boolean;
   },
-): Promise<{ directory: string; record: BoxRecord; lock: HeldLock }> {
+): Promise<{ directory: string; record: BoxRecord; lock: HeldLock; domain: Domain }> {
   using _ = span('start a domain');
-  await ensureBoxDirectories(paths);
+  ensureBoxDirectories(paths);
   await ensureStoreContext(paths);
   const skeleton = await ensureSkeleton(paths);
   const id = randomBytes(5).toString('hex');
   const directory = join(parent, id);
-  await mkdir(directory, { mode: 0o711 });
+  mkdirSync(directory, { mode: 0o711 });
   const lock = await acquireLock(boxFiles.lock(directory));
   const owner = boxOwner(paths, id);
   const range = await allocateRange(paths, owner);
@@ -79,10 +81,10 @@ export async function startDomain(
       network: options.network,
       ...(labels === undefined ? {} : { labels }),
     };
-    await writeBoxRecord(directory, record);
+    writeBoxRecord(directory, record);
     const socketDirectory = boxFiles.socketDirectory(directory);
-    await mkdir(socketDirectory, { mode: 0o700 });
-    await chown(socketDirectory, range.base, range.base);
+    mkdirSync(socketDirectory, { mode: 0o700 });
+    chownSync(socketDirectory, range.base, range.base);
     if (labels?.files !== undefined) labelFile(socketDirectory, labels.files);
     const xml = domainXml({
       name: record.domain,
@@ -96,8 +98,8 @@ export async function startDomain(
     const domain = await connection.createDomain(xml, { autodestroy: options.autodestroy });
     const watched = await domain.isWatched();
     const seen = { ...record, watched };
-    if (!watched) await writeBoxRecord(directory, seen);
-    return { directory, record: seen, lock };
+    if (!watched) writeBoxRecord(directory, seen);
+    return { directory, record: seen, lock, domain };
   } catch (error) {
     await releaseRange(paths, range, owner);
     await releaseLabels(paths, labels, owner);
@@ -155,7 +157,7 @@ export class Box {
     use: Pick<BoxRecord, 'image' | 'command' | 'keepUntil' | 'labels' | 'session'>,
   ): Promise<void> {
     this.record = { ...this.record, ...use };
-    await writeBoxRecord(this.directory, this.record);
+    writeBoxRecord(this.directory, this.record);
   }
 
   /** Leaves the box to itself: its owner lets go, it lives until its time is over. */
@@ -204,18 +206,18 @@ export async function removeBox(
     await releaseRange(paths, record.range, owner);
     await releaseLabels(paths, record.labels, owner);
     for (const logs of [embeddedFiles(paths).domainLogs, SYSTEM_DOMAIN_LOGS]) {
-      await rm(join(logs, `${record.domain}.log`), { force: true });
+      rmSync(join(logs, `${record.domain}.log`), { force: true });
     }
   }
   // Out of sight first: a sweep that looks for its lock must not make one in a half-removed folder.
   const removed = join(removedDirectory(paths), basename(directory));
-  await mkdir(removedDirectory(paths), { recursive: true, mode: 0o700 });
+  mkdirSync(removedDirectory(paths), { recursive: true, mode: 0o700 });
   try {
-    await rename(directory, removed);
+    renameSync(directory, removed);
   } catch (error) {
     if (!hasErrno(error, 'ENOENT')) throw error;
   }
-  await rm(removed, { recursive: true, force: true });
+  rmSync(removed, { recursive: true, force: true });
 }
 
 /** Asks libvirt to kill a domain; one that is gone already is fine. */
@@ -235,8 +237,16 @@ export async function destroyDomain(connection: Connection, name: string): Promi
  */
 async function waitForDeath(pid: number, deadline: number): Promise<boolean> {
   for (const end = Date.now() + deadline; Date.now() < end; await sleep(1)) {
-    const stat = await readFile(`/proc/${pid}/stat`, 'latin1').catch(() => undefined);
-    if (stat === undefined || stat.slice(stat.lastIndexOf(')') + 2).startsWith('Z')) return true;
+    if (isDead(pid)) return true;
   }
   return false;
+}
+
+function isDead(pid: number): boolean {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
+    return stat.slice(stat.lastIndexOf(')') + 2).startsWith('Z');
+  } catch {
+    return true;
+  }
 }

@@ -1,4 +1,12 @@
-import { mkdir, open, readFile, rm, stat } from 'node:fs/promises';
+import {
+  closeSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { tryLockDescriptor } from '../kernel/flock.ts';
@@ -25,59 +33,76 @@ export async function claim(directory: string, name: string, owner: Owner): Prom
   const path = join(directory, name);
   for (;;) {
     try {
-      await using file = await open(path, 'wx', 0o600);
-      await file.writeFile(owner.join('\n'));
+      writeFileSync(path, owner.join('\n'), { flag: 'wx', mode: 0o600 });
       return true;
     } catch (error) {
       if (!hasErrno(error, 'EEXIST')) throw error;
     }
-    const owned = await ownerOf(path);
+    const owned = ownerOf(path);
     if (owned === 'living') return false;
     if (owned === 'gone') await locked(directory, () => removeAbandoned(path));
   }
 }
 
 /** Makes the folder that claims are in. */
-export async function ensureClaims(directory: string): Promise<void> {
-  await mkdir(directory, { recursive: true, mode: 0o755 });
+export function ensureClaims(directory: string): void {
+  mkdirSync(directory, { recursive: true, mode: 0o755 });
 }
 
 /** Gives a claim back, if it is that owner's. */
 export async function releaseClaim(directory: string, name: string, owner: Owner): Promise<void> {
   const path = join(directory, name);
-  await locked(directory, async () => {
-    const found = await readFile(path, 'utf8').catch(() => undefined);
-    if (found === owner.join('\n')) await rm(path, { force: true });
-  }).catch((error) => {
+  try {
+    await locked(directory, () => {
+      if (read(path) === owner.join('\n')) rmSync(path, { force: true });
+    });
+  } catch (error) {
     if (!hasErrno(error, 'ENOENT')) throw error;
-  });
+  }
 }
 
 /**
  * Claims are made by anybody at any time, but removed by one process at a time: else one that has
  * found an abandoned claim would remove what another has made in its place.
  */
-async function locked(directory: string, work: () => Promise<void>): Promise<void> {
-  await using folder = await open(directory, 'r');
-  while (!tryLockDescriptor(folder.fd)) await sleep(POLL);
-  await work();
+async function locked(directory: string, work: () => void): Promise<void> {
+  const folder = openSync(directory, 'r');
+  try {
+    while (!tryLockDescriptor(folder)) await sleep(POLL);
+    work();
+  } finally {
+    closeSync(folder);
+  }
 }
 
-async function removeAbandoned(path: string): Promise<void> {
-  if ((await ownerOf(path)) === 'gone') await rm(path, { force: true });
+function removeAbandoned(path: string): void {
+  if (ownerOf(path) === 'gone') rmSync(path, { force: true });
 }
 
 /** Whether a claim's owner lives; `gone` when its maker died before it wrote one. */
-async function ownerOf(path: string): Promise<'living' | 'gone' | 'no claim'> {
-  const owner = await readFile(path, 'utf8').catch(() => undefined);
+function ownerOf(path: string): 'living' | 'gone' | 'no claim' {
+  const owner = read(path);
   if (owner === undefined) return 'no claim';
   if (owner === '') {
     // Being written right now; give it time before calling it abandoned.
-    const { mtimeMs } = await stat(path).catch(() => ({ mtimeMs: Date.now() }));
+    const { mtimeMs } = statSync(path, { throwIfNoEntry: false }) ?? { mtimeMs: Date.now() };
     return Date.now() - mtimeMs > WRITING ? 'gone' : 'living';
   }
-  for (const home of owner.split('\n')) {
-    if (await stat(home).catch(() => undefined)) return 'living';
+  return owner.split('\n').some(exists) ? 'living' : 'gone';
+}
+
+function exists(path: string): boolean {
+  try {
+    return statSync(path, { throwIfNoEntry: false }) !== undefined;
+  } catch {
+    return false;
   }
-  return 'gone';
+}
+
+function read(path: string): string | undefined {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch {
+    return undefined;
+  }
 }

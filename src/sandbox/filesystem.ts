@@ -1,4 +1,4 @@
-import { closeSync, statSync } from 'node:fs';
+import { closeSync, constants, openSync, statSync } from 'node:fs';
 import { KilnError } from '../errors.ts';
 import {
   cloneMount,
@@ -111,25 +111,18 @@ function detach(path: string, userNamespace: number, readonly: boolean): number 
   }
 }
 
-function bindOperation(
-  bind: Bind,
-  range: IdRange,
-  owners: BindOwners,
-  descriptors: Descriptors,
-): SetupOperation {
+function bindOperation(bind: Bind, namespace: number, descriptors: Descriptors): SetupOperation {
   const directory = statBind(bind).isDirectory();
-  const { user, caller } = owners;
-  // Only the caller's own ids cross the border; everybody else is nobody in the box.
-  const namespace = createUserNamespace(
+  const fd = descriptors.add(detach(bind.source, namespace, bind.readonly));
+  return { op: 'bind', fd, path: bind.target, readonly: bind.readonly, directory };
+}
+
+/** Only the caller's own ids cross the border of a bind; everybody else is nobody in the box. */
+function bindNamespace(range: IdRange, { user, caller }: BindOwners): number {
+  return createUserNamespace(
     [{ inside: caller.uid, outside: range.base + user.uid, count: 1 }],
     [{ inside: caller.gid, outside: range.base + user.gid, count: 1 }],
   );
-  try {
-    const fd = descriptors.add(detach(bind.source, namespace, bind.readonly));
-    return { op: 'bind', fd, path: bind.target, readonly: bind.readonly, directory };
-  } finally {
-    closeSync(namespace);
-  }
 }
 
 /** Where secrets lie in a box, as with podman and Docker. */
@@ -163,17 +156,18 @@ function statBind(bind: Bind) {
 /**
  * What the box's init has to mount, in order, and the detached mounts it needs for that. Dispose of
  * it when the message has been sent. Nothing here appears in the host's mount table.
+ * @param initPid the box's init: files of the image get the ids of its user namespace
  */
 export function planFilesystem(
   specification: SandboxSpecification,
-  range: IdRange,
+  { range, initPid }: { readonly range: IdRange; readonly initPid: number },
   owners: BindOwners,
 ): SetupPlan {
   const descriptors = new Descriptors();
   const operations: SetupOperation[] = [{ op: 'hostname', name: specification.hostname }];
   const bytes = specification.disk;
   try {
-    const namespace = createUserNamespace([{ inside: 0, outside: range.base, count: range.count }]);
+    const namespace = openSync(`/proc/${initPid}/ns/user`, constants.O_RDONLY);
     try {
       const lower = descriptors.add(detach(specification.root, namespace, true));
       operations.push({ op: 'lower', fd: lower });
@@ -213,12 +207,17 @@ export function planFilesystem(
     const wanted = [...specification.tmpfs, ...specification.binds].sort((a, b) =>
       a.target < b.target ? -1 : Number(a.target > b.target),
     );
-    for (const mount of wanted) {
-      operations.push(
-        'source' in mount
-          ? bindOperation(mount, range, owners, descriptors)
-          : { op: 'tmpfs', path: mount.target, mode: 0o1777, bytes: mount.bytes },
-      );
+    const binds = specification.binds.length > 0 ? bindNamespace(range, owners) : -1;
+    try {
+      for (const mount of wanted) {
+        operations.push(
+          'source' in mount
+            ? bindOperation(mount, binds, descriptors)
+            : { op: 'tmpfs', path: mount.target, mode: 0o1777, bytes: mount.bytes },
+        );
+      }
+    } finally {
+      if (binds >= 0) closeSync(binds);
     }
     for (const file of specification.files) operations.push({ op: 'file', ...file });
     operations.push(...secretOperations(specification, owners));

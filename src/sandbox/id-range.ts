@@ -44,7 +44,7 @@ function rangeDirectory(paths: StatePaths): string {
  */
 export async function allocateRange(paths: StatePaths, owner: Owner): Promise<IdRange> {
   const directory = rangeDirectory(paths);
-  await ensureClaims(directory);
+  ensureClaims(directory);
   const block = await idBlock();
   const total = Math.floor(block.count / RANGE_SIZE);
   for (let index = 1; index < total; index++) {

@@ -17,7 +17,7 @@ export async function limitBox(
   specification: SandboxSpecification,
 ): Promise<void> {
   const { limits, allowMissing } = specification;
-  const cgroups = await ProcessCgroups.of(initPid);
+  const cgroups = ProcessCgroups.of(initPid);
   const put = (layer: OptionalLayer, limit: () => CgroupLimits, asked = true) => {
     try {
       cgroups.limit(initPid, id, limit());

@@ -24,7 +24,7 @@ export async function listBoxes(paths: StatePaths): Promise<ListedBox[]> {
   for (const parent of [paths.boxes, paths.parked]) {
     for (const id of await readdir(parent).catch(() => [])) {
       const directory = join(parent, id);
-      const record = await readBoxRecord(directory);
+      const record = readBoxRecord(directory);
       if (record === undefined) continue;
       const state = parent === paths.parked ? 'parked' : await stateOf(directory, record);
       boxes.push({ id, state, directory, record });

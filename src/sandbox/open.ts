@@ -90,7 +90,7 @@ export async function reopenSandbox(
   id: string,
 ): Promise<{ sandbox: Sandbox; session: BoxSession; keepUntil: number }> {
   const directory = join(engine.paths.boxes, id);
-  const record = await readBoxRecord(directory);
+  const record = readBoxRecord(directory);
   const { session, keepUntil } = record ?? {};
   if (record === undefined || session === undefined || keepUntil === undefined) {
     throw new KilnError('E_NO_BOX', `there is no kept sandbox ${id}`, {

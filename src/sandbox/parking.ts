@@ -1,5 +1,7 @@
-import { readdir, readFile, rename, writeFile } from 'node:fs/promises';
+import { readdirSync, readFileSync, renameSync } from 'node:fs';
+import { rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { ProcessCgroups } from '../kernel/cgroup-files.ts';
 import { acquireLock, tryLock } from '../kernel/flock.ts';
 import { hasErrno } from '../kernel/libc.ts';
 import type { Connection } from '../libvirt/connection.ts';
@@ -7,6 +9,7 @@ import type { StatePaths } from '../state/paths.ts';
 import { span } from '../trace/trace.ts';
 import { Box, ensureBoxDirectories, startDomain } from './box.ts';
 import { boxFiles, readBoxRecord } from './box-record.ts';
+import { initPidOf } from './init-pid.ts';
 import { ensureSkeleton } from './skeleton.ts';
 
 /**
@@ -18,19 +21,19 @@ export async function claimParked(
   connect: () => Promise<Connection>,
 ): Promise<Box | undefined> {
   using _ = span('claim a parked box');
-  const waiting = await readdir(paths.parked).catch(() => []);
+  const waiting = parkedIds(paths);
   if (waiting.length === 0) return undefined;
   const skeleton = await ensureSkeleton(paths);
   for (const id of waiting) {
     const directory = join(paths.boxes, id);
     try {
-      await rename(join(paths.parked, id), directory);
+      renameSync(join(paths.parked, id), directory);
     } catch (error) {
       if (hasErrno(error, 'ENOENT')) continue; // somebody else has it
       throw error;
     }
     const lock = await tryLock(boxFiles.lock(directory));
-    const record = await readBoxRecord(directory);
+    const record = readBoxRecord(directory);
     // Without a lock it is the sweeper's already; both others are the sweeper's as soon as we let go.
     if (lock === undefined) continue;
     if (record?.skeleton !== skeleton) {
@@ -47,8 +50,16 @@ export async function claimParked(
 }
 
 /** How many boxes wait. */
-export async function countParked(paths: StatePaths): Promise<number> {
-  return (await readdir(paths.parked).catch(() => [])).length;
+export function countParked(paths: StatePaths): number {
+  return parkedIds(paths).length;
+}
+
+function parkedIds(paths: StatePaths): string[] {
+  try {
+    return readdirSync(paths.parked);
+  } catch {
+    return [];
+  }
 }
 
 /** Where the number of boxes that are to wait is kept. */
@@ -57,13 +68,17 @@ function targetFile(paths: StatePaths): string {
 }
 
 /** How many boxes are to wait; 0 unless somebody has asked for parking since the boot. */
-export async function parkTarget(paths: StatePaths): Promise<number> {
-  return Number(await readFile(targetFile(paths), 'utf8').catch(() => '0')) || 0;
+export function parkTarget(paths: StatePaths): number {
+  try {
+    return Number(readFileSync(targetFile(paths), 'utf8')) || 0;
+  } catch {
+    return 0;
+  }
 }
 
 /** Asks for `count` waiting boxes; {@link refill} starts them. */
 export async function setParkTarget(paths: StatePaths, count: number): Promise<void> {
-  await ensureBoxDirectories(paths);
+  ensureBoxDirectories(paths);
   await writeFile(targetFile(paths), String(count));
 }
 
@@ -76,23 +91,23 @@ export async function refill(
   connect: () => Promise<Connection>,
   options: { readonly wait?: boolean } = {},
 ): Promise<number> {
-  await ensureBoxDirectories(paths);
+  ensureBoxDirectories(paths);
   const path = join(paths.run, 'refill.lock');
   let lock = options.wait === true ? await acquireLock(path) : await tryLock(path);
   while (lock !== undefined) {
     try {
-      while (await fewerWait(paths)) await park(paths, await connect());
+      while (fewerWait(paths)) await park(paths, await connect());
     } finally {
       await lock.release();
     }
     // Whoever left its box to this process may have done so after the last look.
-    lock = (await fewerWait(paths)) ? await tryLock(path) : undefined;
+    lock = fewerWait(paths) ? await tryLock(path) : undefined;
   }
   return countParked(paths);
 }
 
-async function fewerWait(paths: StatePaths): Promise<boolean> {
-  return (await countParked(paths)) < (await parkTarget(paths));
+function fewerWait(paths: StatePaths): boolean {
+  return countParked(paths) < parkTarget(paths);
 }
 
 /** Starts one box and leaves it waiting. It is seen by claims only once it is whole. */
@@ -103,6 +118,9 @@ async function park(paths: StatePaths, connection: Connection): Promise<void> {
     label: { kind: 'auto' },
     autodestroy: false,
   });
-  await rename(started.directory, join(paths.parked, started.record.id));
+  const { id } = started.record;
+  const initPid = await initPidOf(started.domain);
+  if (initPid !== undefined) ProcessCgroups.of(initPid).prepare(initPid, id);
+  await rename(started.directory, join(paths.parked, id));
   await started.lock.release();
 }

@@ -74,7 +74,11 @@ export class Sandbox implements AsyncDisposable {
     try {
       using _ = span('fill the box');
       await relabelSources(specification, box.record.labels);
-      using plan = planFilesystem(specification, box.range, owners);
+      using plan = planFilesystem(
+        specification,
+        { range: box.range, initPid: box.channel.initPid },
+        owners,
+      );
       const label = labelOperation(box.record.labels);
       box.channel.send(encodeSetup([...label, ...plan.operations]), plan.fds);
       const facts = await box.channel.wait((answer) => {

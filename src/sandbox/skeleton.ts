@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import { type Stats, statSync } from 'node:fs';
 import { chmod, copyFile, mkdir, readFile, rename, rm, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -23,11 +24,12 @@ const INIT_CANDIDATES = ['../../dist/kiln-init', './kiln-init'];
 /** Path of the init inside the skeleton. */
 export const INIT_PATH = '/kiln-init';
 
-async function findInit(): Promise<string> {
+function findInit(): { readonly path: string; readonly stat: Stats } {
   const here = dirname(fileURLToPath(import.meta.url));
   for (const candidate of INIT_CANDIDATES) {
     const path = join(here, candidate);
-    if (await stat(path).catch(() => undefined)) return path;
+    const found = statSync(path, { throwIfNoEntry: false });
+    if (found !== undefined) return { path, stat: found };
   }
   throw new KilnError('E_NO_GUEST_INIT', 'the guest init has not been compiled', {
     hint: 'run `npm run build` (it needs a C compiler and a static C library)',
@@ -39,12 +41,12 @@ async function findInit(): Promise<string> {
  * all boxes. Returns its path. Throws E_NO_GUEST_INIT when kiln was not built.
  */
 export async function ensureSkeleton(paths: StatePaths): Promise<string> {
-  const source = await findInit();
-  const { size, mtimeMs } = await stat(source);
+  const source = findInit();
+  const { size, mtimeMs } = source.stat;
   // Size and time of the init stand for its content, which would have to be read.
   const quick = join(paths.skeleton, `${size}-${Math.floor(mtimeMs)}-${LAYOUT}`);
-  if (await stat(join(quick, INIT_PATH)).catch(() => undefined)) return quick;
-  return makeSkeleton(paths, source, quick);
+  if (statSync(join(quick, INIT_PATH), { throwIfNoEntry: false }) !== undefined) return quick;
+  return makeSkeleton(paths, source.path, quick);
 }
 
 async function makeSkeleton(paths: StatePaths, source: string, target: string): Promise<string> {

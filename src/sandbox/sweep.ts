@@ -38,7 +38,7 @@ export async function sweepBoxes(
 /** Takes an old parked box out of the reach of claims; the sweep below finds it without an owner. */
 async function retireParked(paths: StatePaths, id: string, now: number): Promise<void> {
   const directory = join(paths.parked, id);
-  const record = await readBoxRecord(directory);
+  const record = readBoxRecord(directory);
   if (record !== undefined && now - record.created < PARKED_LIFETIME) return;
   await rename(directory, join(paths.boxes, id)).catch(() => undefined);
 }
@@ -54,7 +54,7 @@ async function sweepBox(
   const lock = await tryLock(boxFiles.lock(directory)).catch(() => undefined);
   if (lock === undefined) return false;
   try {
-    const record = await readBoxRecord(directory);
+    const record = readBoxRecord(directory);
     if (record !== undefined && isKept(record, now) && record.created >= keptSince) return false;
     // A folder is made just before its lock is taken: leave its maker that moment.
     if (record === undefined && now - (await stat(directory)).ctimeMs < 5000) return false;

@@ -156,7 +156,7 @@ export class Instance {
   /** Sets limits of the running box. Throws E_LIMIT. */
   async limit(limits: SandboxLimits): Promise<void> {
     const { sandbox } = this.#host;
-    const cgroups = await ProcessCgroups.of(sandbox.initPid);
+    const cgroups = ProcessCgroups.of(sandbox.initPid);
     cgroups.limit(sandbox.initPid, sandbox.id, limits);
   }
 
@@ -190,7 +190,7 @@ export class Instance {
 
   async #usage(): Promise<ServiceStatus['usage']> {
     const { sandbox } = this.#host;
-    const cgroups = await ProcessCgroups.of(sandbox.initPid);
+    const cgroups = ProcessCgroups.of(sandbox.initPid);
     const { cpuMicroseconds, peakMemoryBytes, oomKills } = cgroups.usage(sandbox.id);
     const all = {
       cpuMicroseconds,

@@ -49,7 +49,7 @@ async function waitingShell(t: ExecutionContext, script: string) {
     await removePidsGroup(name);
     for (const directory of directories) await removeGroup(directory);
   });
-  return { child, pid, name, cgroups: await ProcessCgroups.of(pid) };
+  return { child, pid, name, cgroups: ProcessCgroups.of(pid) };
 }
 
 async function removeGroup(directory: string): Promise<void> {
@@ -84,7 +84,10 @@ test('mountinfo is read for v1, v2, combined and named hierarchies, escapes incl
 });
 
 test('a memory limit kills what goes beyond it, and the kill is counted', async (t) => {
-  const { child, pid, name, cgroups } = await waitingShell(t, 'tail /dev/zero; echo $?');
+  // The shell is to tell of it: while the kernel takes tail's memory back, it would be next.
+  const spare = 'echo -1000 >/proc/$$/oom_score_adj';
+  const grow = '(echo 0 >/proc/$BASHPID/oom_score_adj; exec tail /dev/zero)';
+  const { child, pid, name, cgroups } = await waitingShell(t, `${spare}; ${grow}; echo $?`);
   cgroups.limit(pid, name, { memory: 40 * 2 ** 20 });
   const { output } = await finish(child);
   t.is(output, '137\n');
@@ -151,8 +154,19 @@ test('what is read from and written to disk is counted', async (t) => {
   t.true(about(readBytes) && about(writtenBytes), `${readBytes} ${writtenBytes}`);
 });
 
+test('a process that is in its group of processes already is limited there', async (t) => {
+  const { child, pid, name, cgroups } = await waitingShell(t, 'exit 0');
+  cgroups.prepare(pid, name);
+  const before = readFileSync(`/proc/${pid}/cgroup`, 'utf8');
+  const prepared = ProcessCgroups.of(pid);
+  prepared.limit(pid, name, { pids: 8 });
+  t.is(readFileSync(`/proc/${pid}/cgroup`, 'utf8'), before);
+  t.is(prepared.limits(name).pids, 8);
+  await finish(child);
+});
+
 test('a limit that cannot be had is an error, not a wish', async (t) => {
   const { pid, name, cgroups } = await waitingShell(t, 'true');
   t.throws(() => cgroups.limit(pid, name, { memory: -5 }), { code: 'E_LIMIT' });
-  await t.throwsAsync(ProcessCgroups.of(0x7ffffff0));
+  t.throws(() => ProcessCgroups.of(0x7ffffff0));
 });

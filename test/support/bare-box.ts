@@ -80,7 +80,11 @@ export class BareBox implements AsyncDisposable {
     const box = await Box.own(paths, started, async () => connection);
     const ids = { uid: 0, gid: 0 };
     const specification = sandboxSpecification({ root: tree, network });
-    using plan = planFilesystem(specification, box.range, { user: ids, caller: ids });
+    using plan = planFilesystem(
+      specification,
+      { range: box.range, initPid: box.channel.initPid },
+      { user: ids, caller: ids },
+    );
     const operations = plan.operations.filter(({ op }) => !without.includes(op));
     box.channel.send(encodeSetup(operations), plan.fds);
     await box.channel.wait((answer) => {

@@ -81,7 +81,7 @@ export class RecipeBox {
     manifest: ImageManifest,
     sandbox: Sandbox,
   ): Promise<RecipeBox> {
-    const cgroups = await ProcessCgroups.of(sandbox.initPid);
+    const cgroups = ProcessCgroups.of(sandbox.initPid);
     return new RecipeBox(engine, request, manifest, sandbox, cgroups);
   }
 

@@ -23,7 +23,7 @@ const V1_MUST = ['cpuacct', 'devices', 'memory'];
 export const cgroups: Check = {
   name: 'cgroups',
   async run(context) {
-    const hierarchies = await cgroupHierarchies();
+    const hierarchies = cgroupHierarchies();
     const mode = cgroupMode(hierarchies);
     if (mode === 'none') {
       return fail(

@@ -1,4 +1,5 @@
-import { readdir, readFile, rename, stat, utimes } from 'node:fs/promises';
+import { utimesSync } from 'node:fs';
+import { readdir, readFile, rename, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
 import { acquireLock, type HeldLock, tryLock } from '../../kernel/flock.ts';
@@ -39,7 +40,7 @@ export async function leaseImage(paths: StatePaths, id: string): Promise<LeasedI
     return undefined;
   }
   const now = new Date();
-  await utimes(imageFiles.lease(directory), now, now);
+  utimesSync(imageFiles.lease(directory), now, now);
   return {
     manifest,
     tree: imageFiles.tree(directory),

@@ -36,7 +36,7 @@ export interface CgroupHome {
  * @throws KilnError E_NO_CGROUPS
  */
 export async function cgroupHome(name: string, unit: string | undefined): Promise<CgroupHome> {
-  const hierarchies = await cgroupHierarchies();
+  const hierarchies = cgroupHierarchies();
   const mode = cgroupMode(hierarchies);
   if (mode === 'none') {
     throw new KilnError('E_NO_CGROUPS', 'no cgroup hierarchy is mounted', {

@@ -34,7 +34,7 @@ function randomPair(): Pair {
  */
 export async function allocatePair(paths: StatePaths, owner: Owner): Promise<Pair> {
   const directory = pairDirectory(paths);
-  await ensureClaims(directory);
+  ensureClaims(directory);
   const seen = await pairsOfProcesses();
   for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
     const pair = randomPair();
@@ -52,7 +52,7 @@ export async function allocatePair(paths: StatePaths, owner: Owner): Promise<Pai
  */
 export async function claimPair(paths: StatePaths, pair: Pair, owner: Owner): Promise<boolean> {
   const directory = pairDirectory(paths);
-  await ensureClaims(directory);
+  ensureClaims(directory);
   return await claim(directory, pair, owner);
 }
 

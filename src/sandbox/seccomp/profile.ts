@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import { readFileSync } from 'node:fs';
 import { mkdir, readFile, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
@@ -45,6 +46,9 @@ async function load(nameOrPath: string): Promise<string> {
   }
 }
 
+/** Filters of shipped profiles that this process has got already, by name and capabilities. */
+const known = new Map<string, SeccompFilter>();
+
 /**
  * The filter of a profile (a shipped name, or a JSON file in the OCI runtimes' format) for a command
  * with these capabilities. Compiled once, then kept below `paths.cache`.
@@ -56,13 +60,27 @@ export async function seccompFilter(
   nameOrPath: string,
   capabilities: readonly Capability[],
 ): Promise<SeccompFilter> {
+  const name = [nameOrPath, ...capabilities].join(' ');
+  const before = known.get(name);
+  if (before !== undefined) return before;
+  const filter = await findFilter(paths, nameOrPath, capabilities);
+  // A file of the user's may change.
+  if (SHIPPED[nameOrPath] !== undefined) known.set(name, filter);
+  return filter;
+}
+
+async function findFilter(
+  paths: StatePaths,
+  nameOrPath: string,
+  capabilities: readonly Capability[],
+): Promise<SeccompFilter> {
   const text = await load(nameOrPath);
   const key = createHash('sha256')
     .update(JSON.stringify([CACHE_FORMAT, text, process.arch, [...capabilities].sort()]))
     .digest('hex');
   const directory = join(paths.cache, 'seccomp');
   const file = join(directory, `${key.slice(0, 32)}.bpf`);
-  const cached = await readFile(file).catch(() => undefined);
+  const cached = readIfThere(file);
   if (cached !== undefined) return { name: nameOrPath, ...unpack(cached) };
   // Late: the schema library costs more than everything else on the way.
   const { compileProfile } = await import('./compile-profile.ts');
@@ -72,6 +90,14 @@ export async function seccompFilter(
   await writeFile(temporary, pack(filter));
   await rename(temporary, file);
   return { name: nameOrPath, ...filter };
+}
+
+function readIfThere(file: string): Buffer | undefined {
+  try {
+    return readFileSync(file);
+  } catch {
+    return undefined;
+  }
 }
 
 const CACHE_FORMAT = 2;
