@@ -36,7 +36,7 @@ export async function makeBed(recipe: string): Promise<Bed> {
   await mkdir(state, { mode: 0o755 });
   await mkdir(scratch, { mode: 0o755 });
   const env: NodeJS.ProcessEnv = { ...process.env, KILN_STATE: state };
-  env.KILN_FIXTURES ??= '/var/lib/kiln/fixtures';
+  env.KILN_FIXTURES ??= join(top, '.cache/fixtures');
   const kiln = openKiln({ env });
   const end = async () => {
     await setParkTarget(kiln.paths, 0);

@@ -44,10 +44,15 @@ function figures(name: string, times: readonly number[]): Figures {
     name,
     runs: sorted.length,
     min: rounded(sorted[0]),
-    median: rounded(at(0.5)),
+    median: rounded(median(sorted)),
     p95: rounded(at(0.95)),
     max: rounded(sorted.at(-1)),
   };
+}
+
+function median(sorted: readonly number[]): number | undefined {
+  const [below, above] = [sorted[(sorted.length - 1) >> 1], sorted[sorted.length >> 1]];
+  return below === undefined || above === undefined ? undefined : (below + above) / 2;
 }
 
 /** Runs a program to its end. Throws when it fails: a time of something that failed is none. */

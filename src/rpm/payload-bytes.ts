@@ -3,12 +3,15 @@ import { readSync } from 'node:fs';
 
 const CHUNK = 1024 * 1024;
 
+let memory: Buffer | undefined;
+
 /**
  * Calls `use` with each piece of the file from `start` to its end. The piece is valid only during
  * the call.
  */
 export function eachChunk(fd: number, start: number, use: (piece: Buffer) => void): void {
-  const chunk = Buffer.allocUnsafe(CHUNK);
+  memory ??= Buffer.allocUnsafeSlow(CHUNK);
+  const chunk = memory;
   for (let at = start; ; ) {
     const count = readSync(fd, chunk, 0, CHUNK, at);
     if (count === 0) return;

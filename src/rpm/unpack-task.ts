@@ -12,6 +12,7 @@ import { decompressPayload } from './payload/decompress.ts';
 import { loadNativeCodecs } from './payload/native-codec.ts';
 import { planUnpack, type UnpackLimits } from './payload/plan.ts';
 import { type OwnerMap, PackageWriter } from './payload/writer.ts';
+import { loadZstd } from './payload/zstd.ts';
 import { readSections } from './sections.ts';
 import { checkSignatures } from './signatures.ts';
 import { toWire } from './wire.ts';
@@ -33,6 +34,7 @@ let keyring: Keyring | null = null;
 export const task: ConfinedTask = {
   async prepare(input) {
     loadNativeCodecs();
+    loadZstd();
     const { keys } = input as UnpackTaskInput;
     if (keys.length > 0) keyring = await loadKeyring(keys);
   },
