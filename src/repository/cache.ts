@@ -1,8 +1,6 @@
 import { createHash, randomUUID } from 'node:crypto';
-import { createReadStream } from 'node:fs';
 import { mkdir, open, rename, rm, stat, utimes } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { pipeline } from 'node:stream/promises';
 import { hasErrno } from '../kernel/libc.ts';
 import type { StatePaths } from '../state/paths.ts';
 
@@ -75,11 +73,26 @@ export async function hasContent(path: string, digest: string, size?: number): P
   }
 }
 
+/** Bytes read at a time. */
+const PIECE = 1024 * 1024;
+
+/** Read into again and again: new memory for every piece keeps V8 busy with freeing it. */
+const idle: Buffer[] = [];
+
 /** The digest of a file's content, written `sha256:…`. */
 export async function digestFile(path: string, algorithm: string): Promise<string> {
   const hash = createHash(algorithm);
-  await pipeline(createReadStream(path, { highWaterMark: 1 << 20 }), hash);
-  return `${algorithm}:${hash.digest('hex')}`;
+  await using file = await open(path);
+  const piece = idle.pop() ?? Buffer.allocUnsafeSlow(PIECE);
+  try {
+    for (;;) {
+      const { bytesRead } = await file.read(piece, 0, PIECE, null);
+      if (bytesRead === 0) return `${algorithm}:${hash.digest('hex')}`;
+      hash.update(piece.subarray(0, bytesRead));
+    }
+  } finally {
+    idle.push(piece);
+  }
 }
 
 /**
