@@ -188,14 +188,10 @@ function newest(packages: readonly StoredPackage[]): number {
 function setDirectoryTimes(plan: TreePlan, tree: string): void {
   const root = openSync(tree, constants.O_RDONLY | constants.O_DIRECTORY);
   try {
-    for (const node of plan.nodes()) {
-      if (node.kind !== 'directory' || node.owner === null) continue;
-      const time = BigInt(node.owner.file.mtime) * 1_000_000_000n;
-      const fd = openInTree(
-        root,
-        encodeName(node.path),
-        constants.O_RDONLY | constants.O_DIRECTORY,
-      );
+    for (const { path, owner } of plan.directories()) {
+      if (owner === null) continue;
+      const time = BigInt(owner.file.mtime) * 1_000_000_000n;
+      const fd = openInTree(root, encodeName(path), constants.O_RDONLY | constants.O_DIRECTORY);
       if (fd === undefined) continue;
       try {
         setTimes(fd, { atimeNs: time, mtimeNs: time });

@@ -85,7 +85,7 @@ export function openat2(dirfd: number, path: Buffer | string, how: OpenHow): num
     const result = Number(call.syscall(SYS_openat2, dirfd, name, openHow, openHow.byteLength));
     // Any rename or mount on the machine at that moment makes a scoped look-up undecided.
     if (result < 0 && koffi.errno() === koffi.os.errno.EAGAIN && tries < LOOKUP_TRIES) continue;
-    return checked('openat2', result, path.toString());
+    return checked('openat2', result, path);
   }
 }
 
@@ -108,12 +108,12 @@ export function openDirectory(dirfd: number, name: Buffer | string): number {
 }
 
 export function mkdirat(dirfd: number, name: Buffer | string, mode: number): void {
-  checked('mkdirat', call.mkdirat(dirfd, cString(name), mode), name.toString());
+  checked('mkdirat', call.mkdirat(dirfd, cString(name), mode), name);
 }
 
 /** Makes a fifo; the process's umask takes its bits from `mode`. */
 export function mkfifoat(dirfd: number, name: Buffer | string, mode: number): void {
-  checked('mkfifoat', call.mkfifoat(dirfd, cString(name), mode), name.toString());
+  checked('mkfifoat', call.mkfifoat(dirfd, cString(name), mode), name);
 }
 
 /** Gives the entry `oldName` a second name; a symbolic link is linked itself, not followed. */
@@ -123,22 +123,20 @@ export function linkat(
   to: number,
   newName: Buffer | string,
 ): void {
-  checked(
-    'linkat',
-    call.linkat(from, cString(oldName), to, cString(newName), 0),
-    newName.toString(),
-  );
+  const name = cString(newName);
+  const old = oldName === newName ? name : cString(oldName);
+  checked('linkat', call.linkat(from, old, to, name, 0), newName);
 }
 
 export function symlinkat(target: Buffer | string, dirfd: number, name: Buffer | string): void {
-  checked('symlinkat', call.symlinkat(cString(target), dirfd, cString(name)), name.toString());
+  checked('symlinkat', call.symlinkat(cString(target), dirfd, cString(name)), name);
 }
 
 /** A symbolic link's target. An empty `name` reads the link that `dirfd` itself is (O_PATH). */
 export function readlinkat(dirfd: number, name: Buffer | string): Buffer {
   const target = Buffer.allocUnsafe(PATH_MAX);
   const result = call.readlinkat(dirfd, cString(name), target, target.length);
-  const length = checked('readlinkat', Number(result), name.toString());
+  const length = checked('readlinkat', Number(result), name);
   return target.subarray(0, length);
 }
 
@@ -150,7 +148,7 @@ export function renameat(
   newName: Buffer | string,
 ): void {
   const result = call.renameat(from, cString(oldName), to, cString(newName));
-  checked('renameat', result, newName.toString());
+  checked('renameat', result, newName);
 }
 
 export function unlinkat(
@@ -159,13 +157,13 @@ export function unlinkat(
   options: { readonly directory?: boolean } = {},
 ): void {
   const flags = options.directory === true ? AT_REMOVEDIR : 0;
-  checked('unlinkat', call.unlinkat(dirfd, cString(name), flags), name.toString());
+  checked('unlinkat', call.unlinkat(dirfd, cString(name), flags), name);
 }
 
 /** Sets the owner of an entry itself (a link is not followed). */
 export function lchownat(dirfd: number, name: Buffer | string, uid: number, gid: number): void {
   const result = call.fchownat(dirfd, cString(name), uid, gid, AT_SYMLINK_NOFOLLOW);
-  checked('fchownat', result, name.toString());
+  checked('fchownat', result, name);
 }
 
 /** Access and modification time in nanoseconds since 1970; Node's own calls round them. */
@@ -181,7 +179,7 @@ export function setTimes(fd: number, times: FileTimes, name?: Buffer | string): 
   writeTimespec(spec, 2, times.mtimeNs);
   const path = name === undefined ? null : cString(name);
   const flags = name === undefined ? 0 : AT_SYMLINK_NOFOLLOW;
-  checked('utimensat', call.utimensat(fd, path, spec, flags), name?.toString());
+  checked('utimensat', call.utimensat(fd, path, spec, flags), name);
 }
 
 /** struct timespec {time_t, long}, both 64 bits wide; nanoseconds are never negative. */

@@ -32,8 +32,9 @@ export function errnoName(errno: number): string {
 }
 
 /** Gives the result back, or throws what errno says when it is negative. */
-export function checked(call: string, result: number, subject?: string): number {
-  if (result < 0) throw new SyscallError(call, koffi.errno(), subject);
+export function checked(call: string, result: number, subject?: Buffer | string): number {
+  // Only now: making text of a name takes as long as most calls.
+  if (result < 0) throw new SyscallError(call, koffi.errno(), subject?.toString());
   return result;
 }
 

@@ -64,10 +64,11 @@ export async function obtainPackages(
   options: ObtainOptions,
 ): Promise<StoredPackage[]> {
   await ensureStore(paths);
-  const missing = lock.packages.filter((wanted) => readEntry(paths, wanted) === undefined);
+  const present = lock.packages.map((wanted) => readEntry(paths, wanted));
+  const missing = lock.packages.filter((_, index) => present[index] === undefined);
   if (missing.length > 0) await addPackages(paths, lock, missing, options);
-  return lock.packages.map((wanted) => {
-    const stored = readEntry(paths, wanted);
+  return lock.packages.map((wanted, index) => {
+    const stored = present[index] ?? readEntry(paths, wanted);
     if (stored === undefined) {
       throw new KilnError('E_STORE', `${wanted.nevra} was deleted while it was needed`, {
         hint: 'try again',

@@ -37,8 +37,9 @@ export async function emptyTrash(
     if (signal?.aborted) break;
     const path = join(paths.trash, name);
     const entry = await stat(path).catch(() => undefined);
-    // A rename sets the change time: that is when it was thrown away.
-    if (entry === undefined || Date.now() - entry.ctimeMs < minimumAge * 1000) continue;
+    if (entry === undefined) continue;
+    // A rename sets the change time: that is when it was thrown away. Its clock is finer than ours.
+    if (Math.ceil(Date.now() - entry.ctimeMs) < minimumAge * 1000) continue;
     await rm(path, { recursive: true, force: true });
     deleted++;
     if (pause > 0) await sleep(pause);

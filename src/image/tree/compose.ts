@@ -12,6 +12,7 @@ import {
   linkat,
   mkdirat,
   mkfifoat,
+  type OpenHow,
   openat2,
   openDirectory,
   openPath,
@@ -86,6 +87,15 @@ interface Copy {
   readonly capability: Buffer | undefined;
 }
 
+/** The open folders of packages that make up one folder: its name in the package, and descriptor. */
+type Sources = Map<RpmPackage, readonly { readonly directory: string; readonly fd: number }[]>;
+
+/** No link is followed: whatever went wrong while unpacking, nothing outside gets in. */
+const INSIDE: OpenHow = {
+  flags: constants.O_RDONLY | constants.O_DIRECTORY,
+  resolve: RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
+};
+
 class Composer implements Composition {
   directories = 1;
   linked = 0;
@@ -109,7 +119,7 @@ class Composer implements Composition {
     if (needsOwner(planned.owner?.file)) {
       this.deferred.push({ path: planned.path, ...planned.owner! });
     }
-    const sources = new Map<string, number>();
+    const sources: Sources = new Map();
     try {
       for (const [name, child] of planned.children) {
         const bytes = encodeName(name);
@@ -128,7 +138,7 @@ class Composer implements Composition {
         }
       }
     } finally {
-      for (const source of sources.values()) closeSync(source);
+      for (const opened of sources.values()) for (const { fd } of opened) closeSync(fd);
     }
   }
 
@@ -137,21 +147,20 @@ class Composer implements Composition {
     for (const directory of this.#kept) closeSync(directory);
   }
 
-  #place(leaf: PlannedLeaf, name: Buffer, target: number, sources: Map<string, number>): void {
+  #place(leaf: PlannedLeaf, name: Buffer, target: number, sources: Sources): void {
     const { package: from, file } = leaf.owner;
     if (file.type !== 'file' && file.type !== 'symlink') {
       this.#special(leaf, name, target);
       return;
     }
     const source = this.#source(from, file, sources);
-    const sourceName = encodeName(file.path.slice(file.path.lastIndexOf('/') + 1));
     const bytes = file.type === 'file' ? file.size / file.nlink : 0;
     this.bytes += bytes;
-    if (!needsOwner(file) && this.#link(source, sourceName, target, name)) {
+    if (!needsOwner(file) && this.#link(source, target, name)) {
       this.linked++;
       return;
     }
-    const capability = this.#copy(file, from, source, sourceName, target, name);
+    const capability = this.#copy(file, from, source, target, name);
     this.copied++;
     this.copiedBytes += bytes;
     if (!needsOwner(file)) return;
@@ -177,9 +186,10 @@ class Composer implements Composition {
     if (needsOwner(file)) this.deferred.push({ path: leaf.path, ...leaf.owner });
   }
 
-  #link(source: number, sourceName: Buffer, target: number, name: Buffer): boolean {
+  /** Unpacked and composed, a file has the same name: the last part of its path. */
+  #link(source: number, target: number, name: Buffer): boolean {
     try {
-      linkat(source, sourceName, target, name);
+      linkat(source, name, target, name);
       return true;
     } catch (error) {
       // ext4 has at most 65,000 links to an inode.
@@ -192,7 +202,6 @@ class Composer implements Composition {
     file: RpmFile,
     from: RpmPackage,
     source: number,
-    sourceName: Buffer,
     target: number,
     name: Buffer,
   ): Buffer | undefined {
@@ -211,7 +220,7 @@ class Composer implements Composition {
       linkat(twin.directory, twin.name, target, name);
       return twin.capability;
     }
-    const capability = copyFile(source, sourceName, target, name, file, times);
+    const capability = copyFile(source, target, name, file, times);
     if (file.nlink > 1) {
       const directory = openDirectory(target, '.');
       this.#kept.push(directory);
@@ -221,37 +230,35 @@ class Composer implements Composition {
   }
 
   /** The open folder of the unpacked package that holds `file`. */
-  #source(from: RpmPackage, file: RpmFile, sources: Map<string, number>): number {
-    const tree = this.#treeOf(from);
-    const directory = file.path.slice(1, Math.max(1, file.path.lastIndexOf('/')));
-    const key = `${tree}/${directory}`;
-    const known = sources.get(key);
-    if (known !== undefined) return known;
+  #source(from: RpmPackage, file: RpmFile, sources: Sources): number {
+    const end = Math.max(1, file.path.lastIndexOf('/'));
+    const known = sources.get(from);
+    // A package rarely comes to a folder by two names (/lib and /usr/lib).
+    const found = known?.find(
+      ({ directory }) => directory.length === end - 1 && file.path.startsWith(directory, 1),
+    );
+    if (found !== undefined) return found.fd;
     let root = this.#roots.get(from);
     if (root === undefined) {
-      root = openSync(tree, constants.O_RDONLY | constants.O_DIRECTORY);
+      root = openSync(this.#treeOf(from), constants.O_RDONLY | constants.O_DIRECTORY);
       this.#roots.set(from, root);
     }
-    // No link is followed: whatever went wrong while unpacking, nothing outside gets in.
-    const opened = openat2(root, encodeName(directory === '' ? '.' : directory), {
-      flags: constants.O_RDONLY | constants.O_DIRECTORY,
-      resolve: RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
-    });
-    sources.set(key, opened);
-    return opened;
+    const directory = file.path.slice(1, end);
+    const fd = openat2(root, encodeName(directory === '' ? '.' : directory), INSIDE);
+    sources.set(from, [...(known ?? []), { directory, fd }]);
+    return fd;
   }
 }
 
 /** Returns the file's capabilities, which the copy has too. */
 function copyFile(
   source: number,
-  sourceName: Buffer,
   target: number,
   name: Buffer,
   file: RpmFile,
   times: FileTimes,
 ): Buffer | undefined {
-  const input = openat2(source, sourceName, { flags: constants.O_RDONLY | constants.O_NOFOLLOW });
+  const input = openat2(source, name, { flags: constants.O_RDONLY | constants.O_NOFOLLOW });
   try {
     const output = openat2(target, name, {
       flags: constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL,

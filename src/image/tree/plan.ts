@@ -48,12 +48,13 @@ export class TreePlan {
     return name === '' ? holder : holder?.children.get(name);
   }
 
-  /** All nodes, each directory before what it holds. */
-  *nodes(from: PlannedDirectory = this.root): Generator<PlannedNode> {
-    for (const child of from.children.values()) {
-      yield child;
-      if (child.kind === 'directory') yield* this.nodes(child);
+  /** All directories, each before those in it. */
+  directories(): PlannedDirectory[] {
+    const found = [this.root];
+    for (const { children } of found) {
+      for (const child of children.values()) if (child.kind === 'directory') found.push(child);
     }
+    return found;
   }
 
   #addFile(owner: OwnedFile): void {
