@@ -94,10 +94,11 @@ export function profileSet(target?: string): ProfileSet {
     .update(build('i', 'c', 'n'))
     .digest('hex')
     .slice(0, 8);
+  // Debian's profile of libvirtd lets it signal and trace `libvirt-*`, and it is to destroy boxes.
   const names = {
-    init: `kiln-init-${digest}`,
-    command: `kiln-box-${digest}`,
-    nested: `kiln-nested-${digest}`,
+    init: `libvirt-kiln-init-${digest}`,
+    command: `libvirt-kiln-box-${digest}`,
+    nested: `libvirt-kiln-nested-${digest}`,
   };
   return { ...names, text: build(names.init, names.command, names.nested) };
 }
