@@ -12,6 +12,7 @@
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -234,6 +235,12 @@ int main(void) {
   struct failure failure;
   if (message_receive(control, &setup) <= 0 || setup.type != MSG_SETUP) _exit(103);
   marks_begin();
+  if (setup.refused) {
+    char number[16];
+    snprintf(number, sizeof number, "%u", setup.nfds);
+    answer_failed(control, 0, setup.nfds == FDS_MAX ? EMFILE : EACCES, "receive descriptor", number);
+    _exit(110);
+  }
   // A fresh one: else the keys of whoever started libvirt are in reach.
   if (syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL) < 0 && errno != ENOSYS) {
     answer_failed(control, 0, errno, "join a new session keyring", NULL);

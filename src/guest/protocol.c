@@ -39,6 +39,7 @@ int message_receive(int fd, struct message *out) {
                        .msg_control = control.bytes,
                        .msg_controllen = sizeof control.bytes};
   out->nfds = 0;
+  out->refused = 0;
   ssize_t n;
   do n = recvmsg(fd, &msg, MSG_CMSG_CLOEXEC);
   while (n < 0 && errno == EINTR);
@@ -51,10 +52,8 @@ int message_receive(int fd, struct message *out) {
       out->nfds++;
     }
   }
-  if (msg.msg_flags & MSG_CTRUNC) {
-    errno = EMSGSIZE;
-    return -1;
-  }
+  // The kernel stops at the first that a security module keeps back: it is number `nfds`.
+  out->refused = (msg.msg_flags & MSG_CTRUNC) != 0;
   if ((size_t)n < sizeof head) {
     int more = read_whole(fd, (unsigned char *)head + n, sizeof head - (size_t)n);
     if (more <= 0) return more;

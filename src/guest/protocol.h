@@ -100,6 +100,7 @@ struct message {
   unsigned char *payload;
   int fds[FDS_MAX];
   unsigned nfds;
+  int refused; // there were more descriptors, and the kernel did not let us have them
 };
 
 // Reads one whole message into the static buffer. 1 = message, 0 = end of file, -1 = error (errno).

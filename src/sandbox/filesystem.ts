@@ -72,6 +72,8 @@ const PRIVATE_TMPFS = [
 export interface SetupPlan extends Disposable {
   readonly operations: readonly SetupOperation[];
   readonly fds: readonly number[];
+  /** What each descriptor is of, for who reads an error. */
+  readonly sources: readonly string[];
 }
 
 /** The ids of the command, and of whoever started kiln: binds map the one to the other. */
@@ -82,8 +84,10 @@ export interface BindOwners {
 
 class Descriptors implements Disposable {
   readonly fds: number[] = [];
+  readonly sources: string[] = [];
 
-  add(fd: number): number {
+  add(fd: number, source: string): number {
+    this.sources.push(source);
     return this.fds.push(fd) - 1;
   }
 
@@ -113,7 +117,7 @@ function detach(path: string, userNamespace: number, readonly: boolean): number 
 
 function bindOperation(bind: Bind, namespace: number, descriptors: Descriptors): SetupOperation {
   const directory = statBind(bind).isDirectory();
-  const fd = descriptors.add(detach(bind.source, namespace, bind.readonly));
+  const fd = descriptors.add(detach(bind.source, namespace, bind.readonly), bind.source);
   return { op: 'bind', fd, path: bind.target, readonly: bind.readonly, directory };
 }
 
@@ -169,16 +173,20 @@ export function planFilesystem(
   try {
     const namespace = openSync(`/proc/${initPid}/ns/user`, constants.O_RDONLY);
     try {
-      const lower = descriptors.add(detach(specification.root, namespace, true));
+      const lower = descriptors.add(
+        detach(specification.root, namespace, true),
+        specification.root,
+      );
       operations.push({ op: 'lower', fd: lower });
       if (specification.scratch === undefined) operations.push({ op: 'scratch-tmpfs', bytes });
       else {
-        const fd = descriptors.add(detach(specification.scratch, namespace, false));
+        const { scratch } = specification;
+        const fd = descriptors.add(detach(scratch, namespace, false), scratch);
         operations.push({ op: 'scratch', fd });
       }
       for (const { source, target } of specification.volumes) {
         const mount = typeof source === 'number' ? source : detach(source, namespace, false);
-        const fd = descriptors.add(mount);
+        const fd = descriptors.add(mount, typeof source === 'number' ? target : source);
         if (typeof source === 'number') {
           setMountAttributes(mount, { set: WRITABLE, userNamespace: namespace });
         }
@@ -228,6 +236,7 @@ export function planFilesystem(
   return {
     operations,
     fds: descriptors.fds,
+    sources: descriptors.sources,
     [Symbol.dispose]: () => descriptors[Symbol.dispose](),
   };
 }

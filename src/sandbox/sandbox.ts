@@ -1,7 +1,6 @@
 import { openSync, statfsSync } from 'node:fs';
 
 import { KilnError } from '../errors.ts';
-import { errnoName } from '../kernel/libc.ts';
 import { createPipe } from '../kernel/pipe.ts';
 import { closeDescriptor, receiveDescriptor, unixSocketPair } from '../kernel/unix-socket.ts';
 import { span, traceBox } from '../trace/trace.ts';
@@ -10,13 +9,13 @@ import type { BoxSession } from './box-record.ts';
 import { capabilityMask } from './capabilities.ts';
 import { BoxControl } from './control.ts';
 import { type BoxFacts, readBoxFacts, readCommandFacts } from './facts.ts';
+import { execFailed, setupFailed } from './failures.ts';
 import { type BindOwners, planFilesystem } from './filesystem.ts';
 import { labelOperation, relabelSources } from './labels/sources.ts';
 import { landlockWalls } from './landlock.ts';
-import { allowedMissing, layerMissing, requireLayer } from './layers.ts';
+import { allowedMissing, requireLayer } from './layers.ts';
 import { type HostStdio, type RelayedOutput, SandboxProcess } from './process.ts';
 import {
-  type Answer,
   encodeExec,
   encodeKeep,
   encodeKillAll,
@@ -82,7 +81,11 @@ export class Sandbox implements AsyncDisposable {
       const label = labelOperation(box.record.labels);
       box.channel.send(encodeSetup([...label, ...plan.operations]), plan.fds);
       const facts = await box.channel.wait((answer) => {
-        if (answer.type === 'failed') throw setupFailed(answer);
+        if (answer.type === 'failed') {
+          const { binds } = specification;
+          const { labels } = box.record;
+          throw setupFailed(answer, { sources: plan.sources, binds, labels });
+        }
         return answer.type === 'ready' ? answer.facts : undefined;
       });
       traceBox(box.channel.initPid, facts);
@@ -276,64 +279,4 @@ interface Stdio {
 function environment(options: SpawnOptions): string[] {
   const variables = { PATH: DEFAULT_PATH, container: 'kiln', ...options.env };
   return Object.entries(variables).map(([name, value]) => `${name}=${value}`);
-}
-
-type Failed = Extract<Answer, { type: 'failed' }>;
-
-const TOO_FEW_PROCESSES =
-  'give more --pids: beside the command’s own processes the box’s init counts, too';
-
-/** What the init says of a layer that it found missing: `prove the box closed: LAYER: what`. */
-const UNPROVEN = 'prove the box closed: ';
-
-function setupFailed(answer: Failed): KilnError {
-  if (answer.what.startsWith(UNPROVEN)) {
-    const [layer = '', ...found] = answer.what.slice(UNPROVEN.length).split(': ');
-    return layerMissing(layer, found.join(': '));
-  }
-  const errno = errnoName(answer.errno);
-  return new KilnError('E_SETUP', `the sandbox could not ${answer.what}: ${errno}`, {
-    hint: isForkRefused(answer)
-      ? TOO_FEW_PROCESSES
-      : '`kiln doctor` tells whether this host lacks something',
-    details: { errno },
-  });
-}
-
-function execFailed(answer: Failed, argv: readonly string[]): KilnError {
-  const errno = errnoName(answer.errno);
-  const command = argv[0] ?? '';
-  const details = { errno, command };
-  if (answer.what.startsWith('exec')) {
-    if (errno === 'ENOENT') {
-      return new KilnError('E_COMMAND_NOT_FOUND', `${command}: not found in the image`, {
-        details,
-        hint: 'add the package that has it to the image recipe, or give its whole path',
-      });
-    }
-    return new KilnError('E_COMMAND_NOT_EXECUTABLE', `${command}: cannot be executed: ${errno}`, {
-      details,
-    });
-  }
-  if (answer.what.startsWith('find user')) {
-    return new KilnError('E_NO_USER', `the image has no ${answer.what.slice(5)}`, {
-      details,
-      hint: 'see /etc/passwd of the image, or give a numeric id',
-    });
-  }
-  if (answer.what.startsWith('chdir')) {
-    return new KilnError('E_WORKDIR', `cannot enter ${answer.what.slice(6)}: ${errno}`, {
-      details,
-    });
-  }
-  if (answer.what === 'landlock') return layerMissing('landlock', `not in force (${errno})`);
-  return new KilnError('E_EXEC', `cannot start ${command}: ${answer.what}: ${errno}`, {
-    details,
-    ...(isForkRefused(answer) ? { hint: TOO_FEW_PROCESSES } : {}),
-  });
-}
-
-/** Of all that an init does, only fork(2) is refused with EAGAIN, and for the limit of processes. */
-function isForkRefused(answer: Failed): boolean {
-  return answer.what === 'fork' && errnoName(answer.errno) === 'EAGAIN';
 }

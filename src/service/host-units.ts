@@ -25,16 +25,19 @@ function quoted(word: string): string {
   return /^[\w@%+=:,./-]+$/.test(escaped) ? escaped : `"${escaped}"`;
 }
 
+function environmentLines(env: KilnInvocation['env']): string {
+  return Object.entries(env)
+    .map(([name, value]) => `${name}=${value}`.replace(/[\\"]/g, '\\$&').replaceAll('%', '%%'))
+    .map((setting) => `Environment="${setting}"\n`)
+    .join('');
+}
+
 /**
  * The template that all services share. The supervisor is the unit's main process; the box itself
  * belongs to libvirt and dies with the supervisor's connection.
  */
 export function templateUnit({ command, env }: KilnInvocation): HostFile {
   const kiln = command.map(quoted).join(' ');
-  const environment = Object.entries(env).map(
-    ([name, value]) =>
-      `Environment="${`${name}=${value}`.replace(/[\\"]/g, '\\$&').replaceAll('%', '%%')}"`,
-  );
   return {
     name: 'kiln@.service',
     text: `# Written by \`kiln service install\`.
@@ -48,8 +51,7 @@ StartLimitBurst=10
 [Service]
 Type=notify
 NotifyAccess=all
-${environment.join('\n')}
-ExecStart=${kiln} service supervise --echo %i
+${environmentLines(env)}ExecStart=${kiln} service supervise --echo %i
 ExecReload=${kiln} service reload %i
 Restart=on-failure
 RestartSec=1
@@ -83,9 +85,6 @@ ${description === '' ? '' : `Description=kiln service %i: ${description}\n`}${un
 /** Starts and stops all services at once, and the daily logrotate in each. */
 export function sharedUnits({ command, env }: KilnInvocation): HostFile[] {
   const kiln = command.map(quoted).join(' ');
-  const environment = Object.entries(env).map(
-    ([name, value]) => `Environment="${name}=${value}"\n`,
-  );
   return [
     {
       name: 'kiln-services.target',
@@ -102,7 +101,7 @@ Description=Rotate the logs in kiln services
 
 [Service]
 Type=oneshot
-${environment.join('')}ExecStart=${kiln} service logrotate
+${environmentLines(env)}ExecStart=${kiln} service logrotate
 `,
     },
     {
@@ -138,7 +137,17 @@ export function cronFile({ command, env }: KilnInvocation): HostFile {
   };
 }
 
-/** The state directory, where it is not the usual one. */
-export function stateEnvironment(paths: StatePaths): Record<string, string> {
-  return paths.root === '/var/lib/kiln' ? {} : { KILN_STATE: paths.root };
+/**
+ * What a unit of the host's needs to find the same state, the same libvirt and the same Node: it has
+ * nothing of the environment of whoever wrote it.
+ */
+export function hostEnvironment(
+  paths: StatePaths,
+  { KILN_URI = '' }: NodeJS.ProcessEnv,
+): Record<string, string> {
+  return {
+    ...(paths.root === '/var/lib/kiln' ? {} : { KILN_STATE: paths.root }),
+    ...(KILN_URI === '' ? {} : { KILN_URI }),
+    KILN_NODE: process.execPath,
+  };
 }

@@ -105,3 +105,17 @@ test.serial('only layers that a host may lack can be allowed to be missing', asy
   const right = await run('--allow-missing', 'landlock', '--json', '--', 'true');
   t.deepEqual(resultOf(right.stderr).policy.landlock.walls, ['files']);
 });
+
+test.serial(
+  'more binds than a box can take are refused, and the first that is too many is named',
+  async (t) => {
+    const binds = (count: number) =>
+      Array.from({ length: count }, (_, n) => `--bind=/tmp:/d/${String(n).padStart(3, '0')}:ro`);
+    const most = await run(...binds(63), '--', 'sh', '-c', 'ls /d | wc -l');
+    t.is(most.stdout, '63', String(most.stderr));
+    const refused = await run(...binds(64), '--json', '--', 'true');
+    t.is(refused.exitCode, 125);
+    t.regex(String(refused.stderr), /"code": *"E_BIND"/);
+    t.regex(String(refused.stderr), /cannot bind \/tmp: a sandbox takes 64 mounts at most/);
+  },
+);

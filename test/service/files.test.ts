@@ -6,7 +6,12 @@ import { Ajv2020 } from 'ajv/dist/2020.js';
 import test from 'ava';
 import { parse } from 'yaml';
 import { parsePublish, serviceJsonSchema } from '../../src/service/definition.ts';
-import { cronFile, templateUnit } from '../../src/service/host-units.ts';
+import {
+  cronFile,
+  hostEnvironment,
+  sharedUnits,
+  templateUnit,
+} from '../../src/service/host-units.ts';
 import { mergeAccounts, planMerge } from '../../src/service/merge-plan.ts';
 import { readOldSandbox } from '../../src/service/old-sandbox-file.ts';
 import { readDefinition } from '../../src/service/store.ts';
@@ -15,6 +20,7 @@ import { parseEnvironmentFile } from '../../src/service/unit/environment.ts';
 import { commandArguments, parseExecLine } from '../../src/service/unit/exec-line.ts';
 import { readUnit } from '../../src/service/unit/read-unit.ts';
 import { parseUnitFile } from '../../src/service/unit/unit-file.ts';
+import { statePaths } from '../../src/state/paths.ts';
 
 const context = {
   hostname: 'h',
@@ -171,6 +177,17 @@ test('host files keep words with spaces and signs of percentage whole', (t) => {
     cronFile(invocation).text,
     /KILN_STATE='\/srv\/100\\% kiln' '\/opt\/my kiln\/bin\/kiln' service/,
   );
+  const rotate = sharedUnits(invocation).find(({ name }) => name === 'kiln-logrotate.service');
+  t.regex(rotate?.text ?? '', /^Environment="KILN_STATE=\/srv\/100%% kiln"$/m);
+});
+
+test('the host’s units find the state, the libvirt and the Node of whoever wrote them', (t) => {
+  const KILN_NODE = process.execPath;
+  const paths = statePaths({ KILN_STATE: '/srv/kiln' });
+  const env = { KILN_URI: 'lxc:///system', HOME: '/root' };
+  const found = { KILN_STATE: '/srv/kiln', KILN_URI: 'lxc:///system', KILN_NODE };
+  t.deepEqual(hostEnvironment(paths, env), found);
+  t.deepEqual(hostEnvironment(statePaths({}), {}), { KILN_NODE });
 });
 
 testProp(

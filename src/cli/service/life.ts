@@ -3,7 +3,7 @@ import { Command } from 'commander';
 import { KilnError } from '../../errors.ts';
 import { hasSystemd } from '../../libvirt/embedded/systemd.ts';
 import { deleteService } from '../../service/delete.ts';
-import { hostUnitName, type KilnInvocation, stateEnvironment } from '../../service/host-units.ts';
+import { hostEnvironment, hostUnitName, type KilnInvocation } from '../../service/host-units.ts';
 import { ensureHostUnit, systemctl } from '../../service/install-host-units.ts';
 import { listServices } from '../../service/list.ts';
 import { startInBackground, waitUntilStarted } from '../../service/start.ts';
@@ -78,7 +78,7 @@ function kilnCommand(): [string, ...string[]] {
 
 /** How the host's own units call kiln: by the program that finds the rest, now and after an update. */
 export function hostInvocation(paths: StatePaths): KilnInvocation {
-  return { command: [join(packageRoot(), 'bin/kiln')], env: stateEnvironment(paths) };
+  return { command: [join(packageRoot(), 'bin/kiln')], env: hostEnvironment(paths, process.env) };
 }
 
 /** `kiln service stop`. */

@@ -43,6 +43,16 @@ function contextOf(fd: number): string | undefined {
   return getXattrOf(fd, ATTRIBUTE)?.toString('latin1').replace(/\0$/, '');
 }
 
+/** The context of the file that `path` leads to; undefined when it has none. */
+export function contextAt(path: string): string | undefined {
+  const fd = openPlace(realpathSync(path));
+  try {
+    return contextOf(fd);
+  } finally {
+    closeSync(fd);
+  }
+}
+
 /** Gives what `fd` (O_PATH or not) names a context, unless it has it. */
 function setContext(fd: number, context: string): void {
   if (contextOf(fd) !== context) setXattrOf(fd, ATTRIBUTE, Buffer.from(`${context}\0`));

@@ -1,0 +1,122 @@
+/** What an init's refusals mean for whoever asked. */
+import { KilnError } from '../errors.ts';
+import { errnoName } from '../kernel/libc.ts';
+import type { BoxLabels } from './labels/labels.ts';
+import { contextAt } from './labels/relabel.ts';
+import { layerMissing } from './layers.ts';
+import type { Answer } from './protocol.ts';
+import type { Bind } from './specification.ts';
+
+/** What a box was to get. */
+export interface SetupContent {
+  /** What each descriptor is of. */
+  readonly sources: readonly string[];
+  readonly binds: readonly Bind[];
+  readonly labels: BoxLabels | undefined;
+}
+
+type Failed = Extract<Answer, { type: 'failed' }>;
+
+const TOO_FEW_PROCESSES =
+  'give more --pids: beside the command’s own processes the box’s init counts, too';
+
+/** What the init says of a layer that it found missing: `prove the box closed: LAYER: what`. */
+const UNPROVEN = 'prove the box closed: ';
+
+/** What it says of the first descriptor that the kernel did not give it: `receive descriptor N`. */
+const KEPT_BACK = 'receive descriptor ';
+
+/** The error for a box that could not be filled. */
+export function setupFailed(answer: Failed, content: SetupContent): KilnError {
+  if (answer.what.startsWith(UNPROVEN)) {
+    const [layer = '', ...found] = answer.what.slice(UNPROVEN.length).split(': ');
+    return layerMissing(layer, found.join(': '));
+  }
+  const errno = errnoName(answer.errno);
+  if (answer.what.startsWith(KEPT_BACK)) {
+    return keptBack(Number(answer.what.slice(KEPT_BACK.length)), errno, content);
+  }
+  return new KilnError('E_SETUP', `the sandbox could not ${answer.what}: ${errno}`, {
+    hint: isForkRefused(answer)
+      ? TOO_FEW_PROCESSES
+      : '`kiln doctor` tells whether this host lacks something',
+    details: { errno },
+  });
+}
+
+function keptBack(index: number, errno: string, content: SetupContent): KilnError {
+  const { sources, binds, labels } = content;
+  const source = sources[index] ?? 'a file';
+  const details = { errno, source };
+  if (errno === 'EMFILE') {
+    return new KilnError(
+      'E_BIND',
+      `cannot bind ${source}: a sandbox takes ${index} mounts at most`,
+      {
+        hint: 'bind a folder that they are all in',
+        details,
+      },
+    );
+  }
+  if (labels?.module !== 'selinux') {
+    return new KilnError(
+      'E_BIND',
+      `this host’s security module keeps ${source} out of the sandbox`,
+      {
+        hint: '`journalctl -k` shows what it denied',
+        details,
+      },
+    );
+  }
+  const context = contextAt(source) ?? 'without a label';
+  const bound = binds.some((bind) => bind.source === source);
+  return new KilnError(
+    'E_BIND',
+    `SELinux keeps ${source} out of the sandbox: ${labels.init} may not use ${context}`,
+    {
+      hint: bound
+        ? 'let kiln label it: `--bind SRC:DST:Z` for this sandbox alone, `:z` for all of them'
+        : '`ausearch -m avc -ts recent` shows what it denied, `kiln doctor` whether the policy is whole',
+      details: { ...details, context, init: labels.init },
+    },
+  );
+}
+
+/** The error for a command that could not be started. */
+export function execFailed(answer: Failed, argv: readonly string[]): KilnError {
+  const errno = errnoName(answer.errno);
+  const command = argv[0] ?? '';
+  const details = { errno, command };
+  if (answer.what.startsWith('exec')) {
+    if (errno === 'ENOENT') {
+      return new KilnError('E_COMMAND_NOT_FOUND', `${command}: not found in the image`, {
+        details,
+        hint: 'add the package that has it to the image recipe, or give its whole path',
+      });
+    }
+    return new KilnError('E_COMMAND_NOT_EXECUTABLE', `${command}: cannot be executed: ${errno}`, {
+      details,
+    });
+  }
+  if (answer.what.startsWith('find user')) {
+    return new KilnError('E_NO_USER', `the image has no ${answer.what.slice(5)}`, {
+      details,
+      hint: 'see /etc/passwd of the image, or give a numeric id',
+    });
+  }
+  if (answer.what.startsWith('chdir')) {
+    return new KilnError('E_WORKDIR', `cannot enter ${answer.what.slice(6)}: ${errno}`, {
+      details,
+    });
+  }
+  if (answer.what === 'landlock') return layerMissing('landlock', `not in force (${errno})`);
+  return new KilnError('E_EXEC', `cannot start ${command}: ${answer.what}: ${errno}`, {
+    details,
+    ...(isForkRefused(answer) ? { hint: TOO_FEW_PROCESSES } : {}),
+  });
+}
+
+/** Of all that an init does, only fork(2) is refused with EAGAIN, and for the limit of processes. */
+function isForkRefused(answer: Failed): boolean {
+  return answer.what === 'fork' && errnoName(answer.errno) === 'EAGAIN';
+}
