@@ -23,6 +23,7 @@ const CHUNK = /-[A-Za-z0-9_-]{8}\.c?js$/;
 const entries: Readonly<Record<string, string>> = {
   'kiln-main': 'src/cli/main.ts',
   confined: 'src/confined.ts',
+  'egress-proxy': 'src/egress-proxy.ts',
   index: 'src/index.ts',
 };
 

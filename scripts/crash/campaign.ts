@@ -1,6 +1,7 @@
 /** The campaign: jobs are killed one after the other while bystanders run, and all is looked over. */
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { Aim } from './aim.ts';
 import { type Bystander, startBystander } from './bystander.ts';
 import { type Ground, type Job, kiln } from './jobs.ts';
 import { remains } from './remains.ts';
@@ -8,9 +9,8 @@ import { killOne, TARGETS, type Target } from './victim.ts';
 
 /** What a campaign has seen. */
 export interface Tally {
-  /** Kills by job and phase, as `run: sandbox`. */
-  readonly phases: Map<string, number>;
-  readonly targets: Map<Target, number>;
+  /** Kills by job and phase, as `run: sandbox`, and by what was killed. */
+  readonly phases: Map<string, Map<Target, number>>;
   kills: number;
   /** Runs that had ended before they could be killed. */
   missed: number;
@@ -24,6 +24,11 @@ export interface Tally {
 /** How long a campaign goes on and what it says meanwhile. */
 export interface CampaignOptions {
   readonly kills: number;
+  /** No end before each phase had so many. */
+  readonly each?: number;
+  /** Only these, where given. */
+  readonly phase?: string;
+  readonly target?: Target;
   /** After so many kills everything is looked over. */
   readonly every: number;
   /** Milliseconds since 1970 at which it ends, however many kills there were. */
@@ -35,6 +40,8 @@ export interface CampaignOptions {
 /** Folders without a record are left alone by sweeps for five seconds: their makers may be at work. */
 const UNRECORDED = 5500;
 
+const HEADS = [...TARGETS, 'all'];
+
 /** Bystanders at a time. */
 const BYSTANDERS = 2;
 
@@ -44,19 +51,16 @@ export async function crash(
   jobs: readonly Job[],
   options: CampaignOptions,
 ): Promise<Tally> {
+  const aim = new Aim(jobs, options.phase);
   const tally: Tally = {
-    phases: new Map(
-      jobs.flatMap(({ name, phases }) => Object.keys(phases).map((it) => [`${name}: ${it}`, 0])),
-    ),
-    targets: new Map(TARGETS.map((target) => [target, 0])),
-    kills: 0,
-    missed: 0,
-    looks: 0,
-    bystanders: 0,
-    wrong: [],
+    phases: new Map(aim.points.map((point) => [point.key, new Map()])),
+    ...{ kills: 0, missed: 0, looks: 0, bystanders: 0, wrong: [] },
   };
+  const enough = () =>
+    tally.kills >= options.kills &&
+    aim.points.every(({ key }) => count(tally, key) >= (options.each ?? 0));
   const goesOn = () =>
-    tally.kills < options.kills &&
+    !enough() &&
     options.signal?.aborted !== true &&
     Date.now() < (options.deadline ?? Number.POSITIVE_INFINITY);
   let rounds = 0;
@@ -67,7 +71,7 @@ export async function crash(
       bystanders.push(await startBystander(ground.paths, ground.env, ground.image, directory));
     }
     const until = tally.kills + options.every;
-    while (goesOn() && tally.kills < until) await killAndMend(ground, jobs, tally, options.say);
+    while (goesOn() && tally.kills < until) await killAndMend(ground, aim, tally, options);
     await lookOver(ground, jobs, tally, bystanders);
     rounds++;
     options.say(`${tally.kills} kills, ${tally.wrong.length} wrong`);
@@ -75,42 +79,39 @@ export async function crash(
   return tally;
 }
 
-/** Whichever phase has had the fewest kills, of any job. */
-function rarest(jobs: readonly Job[], tally: Tally): { job: Job; phase: string } {
-  const all = jobs.flatMap((job) => Object.keys(job.phases).map((phase) => ({ job, phase })));
-  const count = ({ job, phase }: { job: Job; phase: string }) =>
-    (tally.phases.get(`${job.name}: ${phase}`) ?? 0) + Math.random() * 0.9;
-  return all.map((it) => ({ it, n: count(it) })).sort((a, b) => a.n - b.n)[0]!.it;
+/** How many kills there were in a phase. */
+function count(tally: Tally, key: string): number {
+  return [...(tally.phases.get(key)?.values() ?? [])].reduce((sum, n) => sum + n, 0);
 }
 
 async function killAndMend(
   ground: Ground,
-  jobs: readonly Job[],
+  aim: Aim,
   tally: Tally,
-  say: (line: string) => void,
+  options: CampaignOptions,
 ): Promise<void> {
-  const { job, phase } = rarest(jobs, tally);
-  const target = TARGETS[tally.kills % TARGETS.length] ?? 'runner';
+  const { job, phase, key, target, within } = aim.next((it) => count(tally, it));
   await job.prepare();
   const kill = await killOne({
-    ...{ paths: ground.paths, env: ground.env, args: job.args, target },
+    ...{ paths: ground.paths, env: ground.env, args: job.args, within },
+    target: options.target ?? target,
     // A box is there some time after its maker has begun to compose the image.
     phase: phase === 'scriptlets' ? 'compose' : phase,
-    within: (job.phases[phase] ?? 0) + (phase === 'scriptlets' ? (job.phases.compose ?? 0) : 0),
   });
-  const where = `kill ${tally.kills} (${kill.target} in ${job.name}: ${kill.phase})`;
+  aim.learn(job, kill.took);
+  const where = `kill ${tally.kills} (${kill.target} in ${job.name}: ${kill.phase}, meant: ${key})`;
   const report = (problems: readonly string[]) => {
     for (const problem of problems) {
       tally.wrong.push(`${where}: ${problem}`);
-      say(`WRONG ${where}: ${problem}`);
+      options.say(`WRONG ${where}: ${problem}`);
     }
   };
   if (kill.phase === undefined) {
     tally.missed++;
   } else {
-    const key = `${job.name}: ${kill.phase}`;
-    tally.phases.set(key, (tally.phases.get(key) ?? 0) + 1);
-    tally.targets.set(kill.target, (tally.targets.get(kill.target) ?? 0) + 1);
+    const found = `${job.name}: ${kill.phase}`;
+    const targets = tally.phases.get(found) ?? new Map<Target, number>();
+    tally.phases.set(found, targets.set(kill.target, (targets.get(kill.target) ?? 0) + 1));
     tally.kills++;
   }
   if (kill.hung !== undefined) report([`the runner did not end: ${kill.hung}`]);
@@ -149,18 +150,29 @@ async function lookOver(
 
 /** The tally, for people. */
 export function describeTally(tally: Tally): string {
-  const bar = (count: number) => '#'.repeat(Math.min(60, count));
-  const rows = [...tally.phases]
-    .sort(([a], [b]) => a.localeCompare(b))
-    .map(([name, count]) => `  ${name.padEnd(30)} ${String(count).padStart(4)} ${bar(count)}`);
+  const row = (name: string, targets: ReadonlyMap<Target, number>) => {
+    const counts = TARGETS.map((target) => targets.get(target) ?? 0);
+    const all = counts.reduce((sum, n) => sum + n, 0);
+    const columns = [...counts, all].map((n, i) => String(n).padStart(HEADS[i]?.length ?? 0));
+    return `  ${name.padEnd(30)} ${columns.join('  ')} ${'#'.repeat(Math.min(60, all))}`;
+  };
   return [
     `${tally.kills} kills, ${tally.missed} runs over too soon, ${tally.bystanders} bystanders, ${tally.looks} times looked over`,
-    ...[...tally.targets].map(
-      ([name, count]) => `  ${name.padEnd(30)} ${String(count).padStart(4)}`,
-    ),
-    'by phase:',
-    ...rows,
+    `  ${'killed in'.padEnd(30)} ${HEADS.join('  ')}`,
+    ...[...tally.phases]
+      .sort(([a], [b]) => a.localeCompare(b))
+      .map(([name, targets]) => row(name, targets)),
+    row('all', targetsOf(tally)),
     `wrong: ${tally.wrong.length}`,
     ...tally.wrong.map((line) => `  ${line}`),
   ].join('\n');
+}
+
+/** How often each was killed, in whatever phase. */
+export function targetsOf(tally: Tally): ReadonlyMap<Target, number> {
+  const sum = new Map<Target, number>(TARGETS.map((target) => [target, 0]));
+  for (const targets of tally.phases.values()) {
+    for (const [target, n] of targets) sum.set(target, (sum.get(target) ?? 0) + n);
+  }
+  return sum;
 }

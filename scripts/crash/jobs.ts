@@ -29,7 +29,7 @@ export interface Job {
   check(whole: boolean): Promise<string[]>;
 }
 
-const MAIN = join(import.meta.dirname, '../../src/cli/main.ts');
+const KILN = join(import.meta.dirname, '../../bin/kiln');
 
 /** How a kiln ended. */
 export interface Finished {
@@ -40,7 +40,7 @@ export interface Finished {
 
 /** Runs kiln to its end, undisturbed. */
 export async function kiln(ground: Ground, args: readonly string[]): Promise<Finished> {
-  const { exitCode, stdout, stderr } = await execa(process.execPath, [MAIN, ...args], {
+  const { exitCode, stdout, stderr } = await execa(KILN, args, {
     env: ground.env,
     reject: false,
     stdin: 'ignore',

@@ -1,6 +1,6 @@
 /**
  * Loaded before kiln by `node --import`: writes the phase it is in to the file CRASH_PHASES, a line
- * each, before the phase begins. A phase waits a few milliseconds before its work and after it, so
+ * each, with the time in milliseconds, before the phase begins. A phase waits a few milliseconds before its work and after it, so
  * that somebody who watches can hit those that are over in less.
  */
 import { appendFileSync } from 'node:fs';
@@ -13,7 +13,8 @@ const file = process.env.CRASH_PHASES ?? '';
 const PAD = 12;
 
 const pad = () => sleep(Math.random() * PAD);
-const enter = (phase: string) => appendFileSync(file, `${phase}\n`);
+const enter = (phase: string) => appendFileSync(file, `${performance.now()} ${phase}\n`);
+process.once('exit', () => enter('end'));
 
 const measure = Timeline.prototype.measure;
 Timeline.prototype.measure = function measureSlowly<Result>(

@@ -24,6 +24,8 @@ export interface Kill {
   readonly end?: { readonly exitCode: number | undefined; readonly stderr: string };
   /** The phase in which the runner hung, until it was killed after all. */
   readonly hung?: string;
+  /** How long the phases took that were over before the kill, ms. */
+  readonly took: ReadonlyMap<string, number>;
 }
 
 /** A command line of kiln's to be killed in a phase. */
@@ -44,6 +46,9 @@ const PROBE = join(import.meta.dirname, 'probe.ts');
 /** How long a runner may take to end after something else of its was killed, ms. */
 const END = 180_000;
 
+/** What the probe calls the end of the process. */
+const OVER = 'end';
+
 /** Starts a kiln and kills. The runner is stopped for the moment of the kill: so its phase is known. */
 export async function killOne(options: VictimOptions): Promise<Kill> {
   const { paths, env, args, target } = options;
@@ -59,43 +64,66 @@ export async function killOne(options: VictimOptions): Promise<Kill> {
   const end = running.finally(() => {
     ended = true;
   });
-  while (!ended && !phasesIn(phases).includes(options.phase)) await sleep(2);
+  while (!ended && !phasesIn(phases).some(({ name }) => name === options.phase)) await sleep(2);
   await sleep(Math.random() * options.within);
   const { pid } = running;
-  if (ended || pid === undefined || !signal(pid, 'SIGSTOP')) {
-    await end;
-    return { phase: undefined, target };
-  }
+  const stopped = !ended && pid !== undefined && signal(pid, 'SIGSTOP');
   const seen = phasesIn(phases);
+  const took = durations(seen);
+  const current = seen.at(-1)?.name ?? 'start of kiln';
+  if (!stopped || current === OVER) {
+    if (stopped) signal(pid, 'SIGCONT');
+    await end;
+    return { phase: undefined, target, took };
+  }
   const box = [...controllers(domainPrefix(paths))].find(([id]) => !before.has(id))?.[1];
   // Scriptlets run in a box, and nothing else in an image's making does.
-  const current = seen.at(-1) ?? 'start of kiln';
   const phase = current === 'compose' && box !== undefined ? 'scriptlets' : current;
   const victim = pidOf(target, paths, box);
   if (victim === undefined || !signal(victim, 'SIGKILL')) {
     signal(pid, 'SIGKILL');
     await end;
-    return { phase, target: 'runner' };
+    return { phase, target: 'runner', took };
   }
   signal(pid, 'SIGCONT');
   const late = setTimeout(() => signal(pid, 'SIGKILL'), END);
   const { exitCode, stderr, signal: by } = await end;
   clearTimeout(late);
-  if (target === 'runner') return { phase, target };
   return {
-    phase,
-    target,
+    ...{ phase, target, took },
     end: { exitCode, stderr: String(stderr) },
-    ...(by === 'SIGKILL' ? { hung: phasesIn(phases).at(-1) ?? 'start of kiln' } : {}),
+    ...(by === 'SIGKILL' ? { hung: phasesIn(phases).at(-1)?.name ?? 'start of kiln' } : {}),
   };
 }
 
-function phasesIn(file: string): string[] {
+/** A phase and when it began, by the clock of the process. */
+interface SeenPhase {
+  readonly name: string;
+  readonly began: number;
+}
+
+/** How long each lasted but the last, which goes on. */
+function durations(seen: readonly SeenPhase[]): ReadonlyMap<string, number> {
+  return new Map(
+    seen.slice(0, -1).map(({ name, began }, i) => [name, (seen[i + 1]?.began ?? began) - began]),
+  );
+}
+
+function phasesIn(file: string): SeenPhase[] {
+  let text: string;
   try {
-    return readFileSync(file, 'utf8').trim().split('\n');
+    text = readFileSync(file, 'utf8');
   } catch {
     return [];
   }
+  // What follows the last line's end is a line being written.
+  return text
+    .split('\n')
+    .slice(0, -1)
+    .map((line) => {
+      const [began, ...name] = line.split(' ');
+      return { name: name.join(' '), began: Number(began) };
+    });
 }
 
 function pidOf(

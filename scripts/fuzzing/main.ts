@@ -40,6 +40,7 @@ interface Report {
   hangs: number;
   crashes: number;
   readonly stages: Map<string, number>;
+  readonly resealedStages: Map<string, number>;
   readonly codes: Map<string, number>;
   readonly wrong: string[];
 }
@@ -63,6 +64,7 @@ function take(report: Report, batch: Batch): void {
   report.done += batch.done;
   report.resealed += batch.resealed;
   add(report.stages, batch.stages);
+  add(report.resealedStages, batch.resealedStages);
   add(report.codes, batch.codes);
   report.wrong.push(...batch.wrong);
 }
@@ -125,15 +127,22 @@ function say(line: string): void {
 }
 
 function describeReport(report: Report, seconds: number): string {
-  const percent = (count: number) => `${((100 * count) / Math.max(1, report.done)).toFixed(1)} %`;
-  const row = (name: string, count: number) =>
-    `  ${name.padEnd(20)} ${String(count).padStart(8)} ${percent(count).padStart(7)} ${'#'.repeat(Math.round((60 * count) / Math.max(1, report.done)))}`;
+  const row = (name: string, count: number, all: number) => {
+    const share = count / Math.max(1, all);
+    return `  ${name.padEnd(20)} ${String(count).padStart(8)} ${(100 * share).toFixed(1).padStart(5)} % ${'#'.repeat(Math.round(60 * share))}`;
+  };
+  const stages = (counts: ReadonlyMap<string, number>, all: number) =>
+    STAGES.map((stage) => row(stage, counts.get(stage) ?? 0, all));
   return [
     `${report.done} mutants in ${seconds.toFixed(0)} s, ${report.resealed} of them resealed`,
     'came to their end in:',
-    ...STAGES.map((stage) => row(stage, report.stages.get(stage) ?? 0)),
+    ...stages(report.stages, report.done),
+    'those resealed:',
+    ...stages(report.resealedStages, report.resealed),
     'with:',
-    ...[...report.codes].sort((a, b) => b[1] - a[1]).map(([code, count]) => row(code, count)),
+    ...[...report.codes]
+      .sort((a, b) => b[1] - a[1])
+      .map(([code, count]) => row(code, count, report.done)),
     `crashes: ${report.crashes}, hangs: ${report.hangs}, wrong in all: ${report.wrong.length}`,
     ...report.wrong.map((line) => `  ${line}`),
   ].join('\n');
@@ -150,7 +159,7 @@ async function main(): Promise<number> {
       : setTimeout(() => stop.abort(), Number(values.minutes) * 60_000);
   const report: Report = {
     ...{ done: 0, resealed: 0, hangs: 0, crashes: 0 },
-    ...{ stages: new Map(), codes: new Map(), wrong: [] },
+    ...{ stages: new Map(), resealedStages: new Map(), codes: new Map(), wrong: [] },
   };
   const started = performance.now();
   say(`corpus: ${corpus.length} packages; seeds ${first} to ${first + count}`);

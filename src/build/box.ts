@@ -1,6 +1,8 @@
 import { closeSync } from 'node:fs';
 import { copyIn } from '../artifacts/copy-in.ts';
 import type { ArtifactWarning } from '../artifacts/warning.ts';
+import type { EgressLog } from '../egress/log.ts';
+import { type Egress, openEgress } from '../egress/open.ts';
 import type { LeasedImage } from '../image/store/images.ts';
 import { ProcessCgroups } from '../kernel/cgroup-files.ts';
 import type { CgroupUsage } from '../kernel/cgroup-usage.ts';
@@ -36,6 +38,8 @@ export interface BuildBoxOptions {
   readonly request: BuildRequest;
   readonly image: LeasedImage;
   readonly network: SandboxSpecification['network'];
+  /** Hosts that its commands reach by a proxy, and where is noted what they asked for. */
+  readonly egress?: BuildEgress | undefined;
   readonly binds: readonly Bind[];
   /** On top of the image's environment. */
   readonly env: Readonly<Record<string, string>>;
@@ -43,6 +47,12 @@ export interface BuildBoxOptions {
   readonly installer?: boolean;
   /** Where rpm's folders are; {@link TOP_DIRECTORY} when missing. */
   readonly topDirectory?: string | undefined;
+}
+
+/** See {@link BuildBoxOptions}. */
+export interface BuildEgress {
+  readonly hosts: readonly string[];
+  readonly log: EgressLog;
 }
 
 /** How one command in the box is run. */
@@ -71,6 +81,7 @@ export class BuildBox {
   readonly #cgroups: ProcessCgroups;
   readonly env: Readonly<Record<string, string>>;
   readonly topDirectory: string;
+  readonly #egress: WayOut | undefined;
   /** Measured when the last command was started. */
   measured: (BoxFacts & CommandFacts) | undefined;
 
@@ -81,6 +92,7 @@ export class BuildBox {
     cgroups: ProcessCgroups,
     env: Readonly<Record<string, string>>,
     topDirectory: string,
+    egress?: WayOut,
   ) {
     this.#sandbox = sandbox;
     this.#user = user;
@@ -88,6 +100,7 @@ export class BuildBox {
     this.#cgroups = cgroups;
     this.env = env;
     this.topDirectory = topDirectory;
+    this.#egress = egress;
   }
 
   /** Throws what opening a sandbox throws; nothing is left then. */
@@ -132,7 +145,8 @@ export class BuildBox {
       const cgroups = ProcessCgroups.of(sandbox.initPid);
       const env = { ...manifest.environment, ...options.env, HOME: BUILD_HOME };
       const policy = { user: user.spec, capabilities, seccomp };
-      return new BuildBox(sandbox, user, policy, cgroups, env, topDirectory);
+      const egress = await wayOut(sandbox, options.egress);
+      return new BuildBox(sandbox, user, policy, cgroups, env, topDirectory, egress);
     } catch (error) {
       await sandbox.close();
       throw error;
@@ -184,7 +198,7 @@ export class BuildBox {
     signal?.throwIfAborted();
     const process = await this.#sandbox.spawn(argv, {
       policy: this.#policy,
-      env: this.env,
+      env: { ...this.#egress?.environment, ...this.env },
       workdir: BUILD_HOME,
     });
     this.measured = { ...this.#sandbox.facts, ...process.facts };
@@ -241,6 +255,7 @@ export class BuildBox {
 
   /** Lets go of the box; `kiln shell` finds it in `workdir` with this box's policy. */
   async keep(seconds: number, workdir: string): Promise<void> {
+    await this.#egress?.[Symbol.asyncDispose]();
     await this.#sandbox.keep(seconds, {
       user: this.#policy.user,
       capabilities: this.#policy.capabilities,
@@ -251,6 +266,32 @@ export class BuildBox {
   }
 
   async close(): Promise<void> {
-    await this.#sandbox.close();
+    try {
+      await this.#egress?.[Symbol.asyncDispose]();
+    } finally {
+      await this.#sandbox.close();
+    }
   }
+}
+
+type WayOut = AsyncDisposable & Pick<Egress, 'environment'>;
+
+async function wayOut(
+  sandbox: Sandbox,
+  wanted: BuildEgress | undefined,
+): Promise<WayOut | undefined> {
+  if (wanted === undefined) return undefined;
+  const { hosts, log } = wanted;
+  const { environment, close } = await openEgress(sandbox, hosts);
+  let closed: Promise<void> | undefined;
+  const note = async () => {
+    for (const entry of await close()) log.add(entry);
+  };
+  return {
+    environment,
+    [Symbol.asyncDispose]: () => {
+      closed ??= note();
+      return closed;
+    },
+  };
 }

@@ -1,10 +1,11 @@
+import { EgressLog } from '../egress/log.ts';
 import { describeProgress, type ImageProgress } from '../image/progress.ts';
 import type { PackageSigner } from '../rpm/signing-key.ts';
 import { Timeline } from '../run/timeline.ts';
 import type { Engine } from '../sandbox/open.ts';
-import type { BuildCommand } from './box.ts';
+import type { BuildCommand, BuildEgress } from './box.ts';
 import type { BuildHooks, BuildPhase, BuildWarning, LogName } from './report.ts';
-import type { BuildRequest } from './request.ts';
+import { type BuildRequest, egressIn, type NetworkPhase } from './request.ts';
 import type { ResultFiles } from './result-files.ts';
 
 /** What all parts of one build share: its logs, its clock, who listens. */
@@ -23,6 +24,8 @@ export class BuildRun {
   kept: string | undefined;
   /** The phase that failed: the innermost. */
   failedPhase: BuildPhase | undefined;
+  /** What its boxes asked the proxy for. */
+  readonly egressLog = new EgressLog();
   #files: ResultFiles | undefined;
   readonly #broken = new AbortController();
   readonly #said = new Set<string>();
@@ -62,6 +65,12 @@ export class BuildRun {
       this.#files?.state('Failed', name);
       throw error;
     }
+  }
+
+  /** The hosts that a phase reaches by a proxy, if there is one. */
+  egress(phase: NetworkPhase): BuildEgress | undefined {
+    const hosts = egressIn(this.request, phase);
+    return hosts && { hosts, log: this.egressLog };
   }
 
   /** How a command runs whose output goes into `log`, within what is left of the time. */

@@ -71,6 +71,7 @@ function describe(run: BuildRun, progress: Progress, error: unknown): BuildRepor
     measured: box?.measured,
     artifacts: collected?.collection.artifacts ?? [],
     warnings,
+    egress: run.egressLog.entries(),
   };
 }
 

@@ -46,6 +46,7 @@ export async function checkInstall(
       request,
       image,
       network: networkIn(request, 'postinstall'),
+      egress: run.egress('postinstall'),
       binds: [],
       env: {},
       installer: true,

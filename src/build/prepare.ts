@@ -11,7 +11,7 @@ import { type BuildInput, inputFiles } from './input.ts';
 import { leaveBox } from './keep.ts';
 import { KnownRequires } from './known-requires.ts';
 import { buildRepositories, type Layer, openLayer, solveLayer } from './layer.ts';
-import { type NetworkPhase, networkIn } from './request.ts';
+import { egressIn, type NetworkPhase, networkIn } from './request.ts';
 import { dynamicRequires, makeSrpm } from './srpm.ts';
 
 /** Rounds of installing what was asked for and asking again; more never come to rest. */
@@ -154,7 +154,9 @@ class Rounds {
   /** Whether the box is closed as it is to be for the build itself. */
   #sameNetwork(): boolean {
     const { request } = this.#run;
-    return networkIn(request, 'buildrequires') === networkIn(request, 'build');
+    const inPhase = (phase: NetworkPhase) => [networkIn(request, phase), egressIn(request, phase)];
+    const [before, after] = [inPhase('buildrequires'), inPhase('build')];
+    return before.every((part, index) => part === after[index]);
   }
 
   #isHere(layer: Layer): boolean {
@@ -193,6 +195,7 @@ class Rounds {
         request,
         image,
         network: networkIn(request, phase),
+        egress: run.egress(phase),
         binds,
         env,
         topDirectory,

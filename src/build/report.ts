@@ -1,5 +1,6 @@
 import type { Artifact } from '../artifacts/manifest.ts';
 import type { ArtifactWarning } from '../artifacts/warning.ts';
+import type { EgressEntry } from '../egress/log.ts';
 import type { KilnError } from '../errors.ts';
 import type { OnImageProgress } from '../image/progress.ts';
 import type { CgroupUsage } from '../kernel/cgroup-usage.ts';
@@ -124,6 +125,8 @@ export interface BuildReport {
   /** All files that were taken out of boxes. */
   readonly artifacts: readonly Artifact[];
   readonly warnings: readonly BuildWarning[];
+  /** What was asked of the proxy; nothing where there was none. */
+  readonly egress: readonly EgressEntry[];
   /** What a second build gave that this one did not; only of {@link verifyBuild}. */
   readonly differences?: readonly Difference[];
 }

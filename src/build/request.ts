@@ -60,9 +60,12 @@ export interface BuildRequest {
   /** Handed to rpmbuild as they are. */
   readonly rpmbuildOptions?: readonly string[];
   readonly shortCircuit?: ShortCircuit;
-  /** The phases that see a network: libvirt's NETWORK or, with `host`, the host's own. */
+  /**
+   * The phases that see a network: libvirt's NETWORK or, with `host`, the host's own, or that reach
+   * the hosts of a list by a proxy.
+   */
   readonly network?: {
-    readonly use: 'host' | { readonly name: string };
+    readonly use: 'host' | { readonly name: string } | { readonly egress: readonly string[] };
     readonly phases: readonly NetworkPhase[];
   };
   /** Installed beside what the package asks for; anything dnf's command line takes. */
@@ -121,5 +124,15 @@ export function networkIn(
   { network }: BuildRequest,
   phase: NetworkPhase,
 ): SandboxSpecification['network'] {
-  return network?.phases.includes(phase) === true ? network.use : 'private';
+  if (network?.phases.includes(phase) !== true) return 'private';
+  return network.use === 'host' || 'name' in network.use ? network.use : 'private';
+}
+
+/** The hosts that a part of a build reaches by a proxy, if there is one. */
+export function egressIn(
+  { network }: BuildRequest,
+  phase: NetworkPhase,
+): readonly string[] | undefined {
+  if (network?.phases.includes(phase) !== true || network.use === 'host') return undefined;
+  return 'egress' in network.use ? network.use.egress : undefined;
 }

@@ -25,6 +25,7 @@ export function resultOfBuild(report: BuildReport): Result {
     planDigest: digestOf([planOf(request), image?.id]),
     image: image === undefined ? null : { ...image },
     policy: measured === undefined ? null : measuredPolicy(measured),
+    ...(report.egress.length === 0 ? {} : { egress: [...report.egress] }),
     phases: report.phases.map(({ name, start, duration }) => ({
       name,
       startMs: start,

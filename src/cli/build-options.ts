@@ -12,7 +12,7 @@ import {
 import { hostArchitecture } from '../image/architecture.ts';
 import { callerIds } from '../run/request.ts';
 import { type LimitValues, limitOptions } from './limit-options.ts';
-import { parseSize, parseTime } from './values.ts';
+import { parseEgress, parseSize, parseTime } from './values.ts';
 
 /** The options of `build`, as commander gives them. */
 export interface BuildOptions extends LimitValues {
@@ -29,6 +29,7 @@ export interface BuildOptions extends LimitValues {
   readonly shortCircuit?: ShortCircuit;
   readonly enableNetwork?: true | readonly NetworkPhase[];
   readonly network: string;
+  readonly egress: readonly string[];
   readonly additionalPackage: readonly string[];
   readonly addrepo: readonly string[];
   readonly cache: readonly CacheMount[];
@@ -106,6 +107,9 @@ export function addBuildOptions(command: Command): Command {
       `give the build a network, or only these of its phases: ${NETWORK_PHASES.join(', ')}`,
     ).argParser(parsePhases),
     new Option('--network <network>', 'which: host, or a libvirt network’s name').default('host'),
+    new Option('--egress <host[:port]>', 'those phases reach only this host, by an HTTP proxy')
+      .argParser((text: string, before: string[]) => [...before, parseEgress(text)])
+      .default([] as string[], 'none'),
     repeated('--additional-package <package>', 'install this, too'),
     repeated('--addrepo <repository>', 'a folder or URL to take packages from, too'),
     new Option('--cache <name[:size]>', 'a folder below ~/.cache that later builds find again (5G)')
@@ -173,6 +177,14 @@ function sourceDateEpoch({ SOURCE_DATE_EPOCH }: NodeJS.ProcessEnv): number | und
   return /^\d{1,12}$/.test(SOURCE_DATE_EPOCH ?? '') ? Number(SOURCE_DATE_EPOCH) : undefined;
 }
 
+function networkUse({
+  network,
+  egress,
+}: BuildOptions): NonNullable<BuildRequest['network']>['use'] {
+  if (egress.length > 0) return { egress };
+  return network === 'host' ? network : { name: network };
+}
+
 /** The request that a command line makes. */
 export function buildRequest(
   srpm: string | undefined,
@@ -184,7 +196,9 @@ export function buildRequest(
     return command.error('kiln: say which image to build in: -r IMAGE, or KILN_IMAGE');
   }
   const phases = options.enableNetwork === true ? NETWORK_PHASES : options.enableNetwork;
-  const { network } = options;
+  if (options.egress.length > 0 && phases === undefined) {
+    return command.error('kiln: --egress is for the phases of --enable-network: name them');
+  }
   return {
     image: image ?? '',
     ...given('lock', options.lock && resolve(options.lock)),
@@ -198,10 +212,7 @@ export function buildRequest(
     ...given('target', options.target),
     rpmbuildOptions: options.rpmbuildOpts,
     ...given('shortCircuit', options.shortCircuit),
-    ...given(
-      'network',
-      phases && { use: network === 'host' ? ('host' as const) : { name: network }, phases },
-    ),
+    ...given('network', phases && { use: networkUse(options), phases }),
     additionalPackages: options.additionalPackage,
     repositories: options.addrepo.map((text, index) =>
       addedRepository(text, index, hostArchitecture()),

@@ -9,6 +9,7 @@ import { type LimitValues, limitOptions } from './limit-options.ts';
 import {
   parseBind,
   parseCopyIn,
+  parseEgress,
   parseEnvironment,
   parseSecret,
   parseTime,
@@ -27,6 +28,7 @@ export interface SandboxOptions extends LimitValues {
   readonly hostname?: string;
   readonly network: string;
   readonly allowHostNetwork?: boolean;
+  readonly egress: readonly string[];
   readonly capAdd: readonly Capability[];
   readonly profile: 'default' | 'nested';
   readonly seccomp: string;
@@ -69,6 +71,11 @@ export function addSandboxOptions(command: Command): Command {
       '--network <network>',
       'private (only lo), host, or a libvirt network’s name',
     ).default('private'),
+    repeated(
+      '--egress <host[:port]>',
+      'let it reach this host by an HTTP proxy; *.HOST for all below it; see docs/sandboxes.md',
+      parseEgress,
+    ),
     new Option('--allow-host-network', 'confirm --network host: no isolation of the network'),
     ...limitOptions(),
     repeated('--cap-add <capability>', 'allow a capability more', parseCapability),
@@ -140,6 +147,7 @@ export function runRequest(
       options.allowMissing.length === 0 ? undefined : options.allowMissing,
     ),
     network: network(options, command),
+    ...optional('egress', options.egress.length === 0 ? undefined : options.egress),
     binds: options.bind,
     tmpfs: options.tmpfs,
     ...optional('hostname', options.hostname),

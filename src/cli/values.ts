@@ -1,5 +1,6 @@
 import { resolve } from 'node:path';
 import { InvalidArgumentError } from 'commander';
+import { parseEgressRule } from '../egress/rule.ts';
 import { sizeInBytes, timeInMilliseconds } from '../recipe/quantity.ts';
 import type { Bind } from '../sandbox/specification.ts';
 
@@ -105,4 +106,10 @@ function absoluteTarget(path: string): string {
     throw new InvalidArgumentError(`${path || 'the target'} is not an absolute path without “..”.`);
   }
   return path;
+}
+
+/** `HOST[:PORT]` or `*.HOST[:PORT]`: checked, and kept as it is written. */
+export function parseEgress(text: string): string {
+  if (parseEgressRule(text) !== undefined) return text;
+  throw new InvalidArgumentError('not a host: write it as HOST, HOST:PORT or *.HOST.');
 }

@@ -1,12 +1,17 @@
 /**
- * Connecting a socket that somebody else made, in whatever network it belongs to.
- * Sources: connect(2), ip(7), ipv6(7).
+ * Connecting a socket that somebody else made, in whatever network it belongs to, or listening on it.
+ * Sources: connect(2), bind(2), listen(2), ip(7), ipv6(7).
  */
 import { checked, hasErrno, libc } from './libc.ts';
 
 const AF_INET = 2;
 const AF_INET6 = 10;
 
+/** Connections that wait to be accepted. */
+const BACKLOG = 128;
+
+const bind = libc.func('int bind(int fd, const void *address, unsigned int length)');
+const listen = libc.func('int listen(int fd, int backlog)');
 const connect = libc.func('int connect(int fd, const void *address, unsigned int length)');
 
 /**
@@ -14,14 +19,27 @@ const connect = libc.func('int connect(int fd, const void *address, unsigned int
  * outcome shows at the first read or write. Throws a SyscallError when it fails at once.
  */
 export function connectLoopback(fd: number, family: 'ipv4' | 'ipv6', port: number): void {
-  const address = Buffer.alloc(family === 'ipv4' ? 16 : 28);
-  address.writeUInt16LE(family === 'ipv4' ? AF_INET : AF_INET6, 0);
-  address.writeUInt16BE(port, 2);
-  if (family === 'ipv4') address.set([127, 0, 0, 1], 4);
-  else address[23] = 1; // sin6_addr starts at 8
+  const address = loopback(family, port);
   try {
     checked('connect', connect(fd, address, address.length), `port ${port}`);
   } catch (error) {
     if (!hasErrno(error, 'EINPROGRESS')) throw error;
   }
+}
+
+/** Has an IPv4 stream socket take connections to `port` of its own network's loopback. */
+export function listenLoopback(fd: number, port: number): void {
+  const address = loopback('ipv4', port);
+  checked('bind', bind(fd, address, address.length), `port ${port}`);
+  checked('listen', listen(fd, BACKLOG), `port ${port}`);
+}
+
+/** struct sockaddr_in or sockaddr_in6. */
+function loopback(family: 'ipv4' | 'ipv6', port: number): Buffer {
+  const address = Buffer.alloc(family === 'ipv4' ? 16 : 28);
+  address.writeUInt16LE(family === 'ipv4' ? AF_INET : AF_INET6, 0);
+  address.writeUInt16BE(port, 2);
+  if (family === 'ipv4') address.set([127, 0, 0, 1], 4);
+  else address[23] = 1; // sin6_addr starts at 8
+  return address;
 }

@@ -4,7 +4,10 @@
  */
 import { checked, libc } from './libc.ts';
 
+const PR_SET_PDEATHSIG = 1;
 const PR_SET_NO_NEW_PRIVS = 38;
+
+const SIGKILL = 9;
 
 /** RLIMIT_ numbers; the same on x86-64 and arm64. */
 const RLIMIT = { cpu: 0, fsize: 1, data: 2, core: 4, nproc: 6, nofile: 7 } as const;
@@ -25,4 +28,9 @@ export function limitResource(resource: ResourceLimit, value: number): void {
 /** No program this thread starts can have more rights than it has. */
 export function setNoNewPrivileges(): void {
   checked('prctl', prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 'no_new_privs');
+}
+
+/** The kernel kills this process when its parent ends. Forgotten when ids change (prctl(2)). */
+export function dieWithParent(): void {
+  checked('prctl', prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0), 'parent death signal');
 }

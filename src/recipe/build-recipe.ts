@@ -111,6 +111,14 @@ const sandbox = z.strictObject({
     .regex(/^[A-Za-z0-9_.-]{1,64}$/, 'private, host, or the name of a libvirt network')
     .default('private')
     .describe('private (none but lo), the name of a libvirt network, or host (needs --allow-host)'),
+  egress: z
+    .array(z.string().max(300))
+    .min(1)
+    .max(1000)
+    .optional()
+    .describe(
+      'Hosts that steps with `network: true` reach by an HTTP proxy: HOST, HOST:PORT, *.HOST; needs --allow-host for addresses that are not public',
+    ),
   profile: z
     .enum(['default', 'build', 'strict', 'nested'])
     .default('default')
@@ -177,11 +185,12 @@ function recipe<Run extends z.ZodType>(run: Run) {
         .describe('Patterns of what is taken out; see docs/artifacts.md'),
     })
     .superRefine((value, context) => {
-      if (value.sandbox.network !== 'private') return;
+      if (value.sandbox.network !== 'private' || value.sandbox.egress !== undefined) return;
       for (const [index, step] of value.steps.entries()) {
         if (typeof step !== 'object' || step === null || !('network' in step) || !step.network)
           continue;
-        const message = 'the box has no network: sandbox.network says which it is to have';
+        const message =
+          'the box has no network: sandbox.network or sandbox.egress says which it is to have';
         context.addIssue({ code: 'custom', message, path: ['steps', index, 'network'] });
       }
     })

@@ -105,6 +105,17 @@ const policy = z
   })
   .describe('what was measured inside the box before the command started, not what was planned');
 
+const egress = z
+  .object({
+    host: z.string(),
+    port: count,
+    refused: z.string().optional().describe('why it was not given; absent: it was'),
+    count: count.describe('connections'),
+    sentBytes: count,
+    receivedBytes: count,
+  })
+  .describe('a host that the command asked the proxy for');
+
 const resources = z
   .object({
     cpuUserMs: milliseconds.optional(),
@@ -190,6 +201,10 @@ const resultSchema = z
       .array(refusedCall)
       .optional()
       .describe('to the command and its children; 32 kinds at most, absent when nobody counted'),
+    egress: z
+      .array(egress)
+      .optional()
+      .describe('of --egress: at most 200 hosts, the others together; absent: there was no proxy'),
     phases: z.array(phase).describe('in the order in which they ended'),
     resources,
     artifacts: z.array(artifact).describe('sorted by path'),

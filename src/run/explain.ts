@@ -86,7 +86,10 @@ function optional(
   return { layer, state: 'missing', detail: `${why}: ${then}` };
 }
 
-function networkLayer({ network }: RunRequest): PlannedLayer {
+function networkLayer({ network, egress }: RunRequest): PlannedLayer {
+  if (egress !== undefined) {
+    return on('net-namespace', `own, with nothing but lo; a proxy to ${egress.join(', ')}`);
+  }
   if (network === 'private') return on('net-namespace', 'own, with nothing but lo');
   if (network === 'host') return off('net-namespace', 'the host’s, as asked for');
   return on('net-namespace', `own, on libvirt’s network ${network.name}`);

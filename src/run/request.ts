@@ -24,6 +24,11 @@ export interface RunRequest {
   /** SELinux' or AppArmor's; `auto` when missing. */
   readonly label?: LabelRequest;
   readonly network: SandboxSpecification['network'];
+  /**
+   * Hosts that the command reaches by an HTTP proxy of kiln's, as `HOST[:PORT]` or `*.HOST`: for a
+   * box whose network is private.
+   */
+  readonly egress?: readonly string[];
   readonly binds: readonly Bind[];
   readonly tmpfs: SandboxSpecification['tmpfs'];
   readonly hostname?: string;

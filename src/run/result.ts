@@ -43,6 +43,7 @@ export function resultOfRun(context: ResultContext, report: RunReport): Result {
     image: { ...report.image },
     policy: measuredPolicy(report.measured),
     ...(report.refused === undefined ? {} : { refusedCalls: report.refused.map(describeRefusal) }),
+    ...(report.egress === undefined ? {} : { egress: [...report.egress] }),
     resources: resourcesOf(report.usage),
     artifacts: [...(report.collection?.artifacts ?? [])],
     warnings: [...report.warnings],

@@ -1,6 +1,9 @@
 import { closeSync } from 'node:fs';
 import type { Collection } from '../artifacts/collect.ts';
 import type { ArtifactWarning } from '../artifacts/warning.ts';
+import type { EgressEntry } from '../egress/log.ts';
+import type { Egress } from '../egress/open.ts';
+import { checkEgress } from '../egress/rule.ts';
 import { KilnError } from '../errors.ts';
 import { type LeasedImage, leaseImage } from '../image/store/images.ts';
 import { type CgroupLimits, ProcessCgroups } from '../kernel/cgroup-files.ts';
@@ -52,6 +55,8 @@ export interface RunReport {
   readonly measured: BoxFacts & CommandFacts & { readonly limits?: CgroupLimits };
   /** System calls that the filter refused. */
   readonly refused?: readonly RefusedCall[];
+  /** What it asked the proxy for, where there was one. */
+  readonly egress?: readonly EgressEntry[];
   readonly collection: Collection | undefined;
   /** What it was for did not come out, or not all of it. */
   readonly failure: KilnError | undefined;
@@ -87,9 +92,9 @@ export async function run(
   };
 
   hooks.signal?.throwIfAborted();
+  checkEgress(request);
   await using image = await timeline.measure('image', () => takeImage(engine, request));
   const user = commandUser(image.manifest, request.user);
-  const env = { ...image.manifest.environment, ...request.env };
   const workdir = request.workdir ?? image.manifest.workdir;
   const policy = await commandPolicy(engine.paths, { ...request, user });
   const sandbox = await timeline.measure('sandbox', () => enter(engine, request, image, user));
@@ -101,6 +106,8 @@ export async function run(
     if (request.copyIn.length > 0) {
       await timeline.measure('copy-in', () => fill(request, user, sandbox, warn, hooks.signal));
     }
+    await using egress = await wayOut(request, sandbox);
+    const env = { ...image.manifest.environment, ...egress?.environment, ...request.env };
     const command = await timeline.measure('start', () =>
       sandbox.spawn(request.argv, {
         policy,
@@ -115,6 +122,7 @@ export async function run(
     const end = await timeline.measure('command', () =>
       supervise(command, request.time, () => sandbox.killAll()),
     );
+    const asked = await egress?.close();
     const usage = cgroups.usage(sandbox.id);
     const limitHit = whichLimit(end, usage, sandbox);
     const { collection, failure } = await timeline.measure('artifacts', () =>
@@ -126,7 +134,7 @@ export async function run(
         capabilities: policy.capabilities,
         seccomp: request.seccomp,
         ...(policy.landlock === undefined ? {} : { landlock: policy.landlock }),
-        env,
+        env: { ...image.manifest.environment, ...request.env },
         workdir,
       });
       removed = Promise.resolve();
@@ -141,6 +149,7 @@ export async function run(
       usage,
       measured: { ...sandbox.facts, ...command.facts, limits: cgroups.limits(sandbox.id) },
       refused: command.refused,
+      ...(asked === undefined ? {} : { egress: asked }),
       collection,
       failure,
       warnings,
@@ -186,6 +195,13 @@ async function enter(
     command: request.argv,
     outlives: request.keepSeconds !== undefined,
   });
+}
+
+/** The proxy, where there is a list of hosts. Loaded late: few runs have one. */
+async function wayOut({ egress }: RunRequest, sandbox: Sandbox): Promise<Egress | undefined> {
+  if (egress === undefined) return undefined;
+  const { openEgress } = await import('../egress/open.ts');
+  return await openEgress(sandbox, egress);
 }
 
 /** Puts files of the host into the box; they are the command's user's. */

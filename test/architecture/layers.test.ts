@@ -11,10 +11,11 @@ const layers: readonly (readonly string[])[] = [
   ['confine'],
   ['rpm', 'repository', 'solver', 'libvirt'],
   ['sandbox', 'image', 'artifacts', 'recipe'],
+  ['egress'],
   ['result'],
   ['run', 'build', 'service', 'doctor'],
   ['mock'],
-  ['kiln.ts', 'index.ts', 'confined.ts'],
+  ['kiln.ts', 'index.ts', 'confined.ts', 'egress-proxy.ts'],
   ['cli'],
 ];
 

@@ -107,6 +107,7 @@ async function built(t: ExecutionContext) {
       measured: undefined,
       artifacts: [],
       warnings: [],
+      egress: [],
     },
     root: ROOT,
     sources: [{ name: 'tool-2-1.src.rpm', sha256: 'c'.repeat(64) }],

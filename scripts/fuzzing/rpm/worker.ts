@@ -53,6 +53,8 @@ export interface Batch {
   readonly resealed: number;
   /** How many came to an end in each stage. */
   readonly stages: Partial<Record<Stage, number>>;
+  /** The same of those resealed. */
+  readonly resealedStages: Partial<Record<Stage, number>>;
   readonly codes: Record<string, number>;
   /** What must never be: lines with the seed. */
   readonly wrong: readonly string[];
@@ -137,6 +139,7 @@ async function main(): Promise<void> {
   const end = Number(first) + Number(count);
   for (let from = Number(first); from < end; from += BATCH) {
     const stages: Partial<Record<Stage, number>> = {};
+    const resealedStages: Partial<Record<Stage, number>> = {};
     const codes: Record<string, number> = {};
     const wrong: string[] = [];
     let resealed = 0;
@@ -161,11 +164,13 @@ async function main(): Promise<void> {
         if (left.length > 0) wrong.push(`seed ${seed}: left behind: ${left.slice(0, 5)}`);
       }
       stages[stage] = (stages[stage] ?? 0) + 1;
+      if (mutant.resealed) resealedStages[stage] = (resealedStages[stage] ?? 0) + 1;
       rmSync(DESTINATION, { recursive: true, force: true });
     }
     if (outside() !== untouched)
       wrong.push(`seeds ${from} to ${last}: something was written outside`);
-    const batch: Batch = { done: last - from, resealed, stages, codes, wrong };
+    const done = last - from;
+    const batch: Batch = { done, resealed, stages, resealedStages, codes, wrong };
     process.stdout.write(`${JSON.stringify(batch)}\n`);
   }
 }

@@ -1,3 +1,6 @@
+import { isIP } from 'node:net';
+import { isPublicAddress } from '../../egress/address.ts';
+import { parseEgressRules } from '../../egress/rule.ts';
 import { KilnError } from '../../errors.ts';
 import type { BuildRecipe } from '../../recipe/build-recipe.ts';
 import type { SandboxSpecification } from '../../sandbox/specification.ts';
@@ -32,6 +35,7 @@ export function boxRequest(
     seccomp: sandbox.profile,
     ...(sandbox.profile === 'nested' ? { nested: true } : {}),
     network: networkOf(sandbox.network),
+    ...defined({ egress: sandbox.egress }),
     binds: [...sandbox.bind, ...(request.binds ?? [])],
     tmpfs: sandbox.tmpfs.map(({ target, size = 0 }) => ({ target, bytes: size })),
     limits: defined({ memory, cpus, pids, ioRead, ioWrite }),
@@ -57,6 +61,9 @@ export function boxRequest(
 function refuseHost(path: string, { sandbox }: BuildRecipe): void {
   const wanted = [
     ...(sandbox.network === 'host' ? ["the host's network"] : []),
+    ...parseEgressRules(sandbox.egress ?? [])
+      .filter(({ host }) => isIP(host) !== 0 && !isPublicAddress(host))
+      .map(({ host, ports }) => `${host} port ${ports.join(' and ')}`),
     ...sandbox.bind.map(({ source }) => source),
   ];
   if (wanted.length === 0) return;

@@ -3,6 +3,8 @@ import { closeSync } from 'node:fs';
 import { posix } from 'node:path';
 import { copyIn } from '../../artifacts/copy-in.ts';
 import type { ArtifactWarning } from '../../artifacts/warning.ts';
+import type { EgressEntry } from '../../egress/log.ts';
+import { type Egress, openEgress } from '../../egress/open.ts';
 import { KilnError } from '../../errors.ts';
 import type { ImageManifest } from '../../image/store/manifest.ts';
 import { ProcessCgroups } from '../../kernel/cgroup-files.ts';
@@ -47,7 +49,7 @@ export interface BoxCommandOptions {
   readonly network: boolean;
 }
 
-export class RecipeBox {
+export class RecipeBox implements AsyncDisposable {
   /** The recipe's working directory. */
   readonly workdir: string;
   /** Measured when its first command was started. */
@@ -57,6 +59,7 @@ export class RecipeBox {
   readonly #manifest: ImageManifest;
   readonly #sandbox: Sandbox;
   readonly #cgroups: ProcessCgroups;
+  readonly #egress: Egress | undefined;
   readonly #policies = new Map<string, CommandPolicy>();
 
   private constructor(
@@ -65,12 +68,14 @@ export class RecipeBox {
     manifest: ImageManifest,
     sandbox: Sandbox,
     cgroups: ProcessCgroups,
+    egress: Egress | undefined,
   ) {
     this.#engine = engine;
     this.#request = request;
     this.#manifest = manifest;
     this.#sandbox = sandbox;
     this.#cgroups = cgroups;
+    this.#egress = egress;
     this.workdir = request.workdir ?? manifest.workdir;
   }
 
@@ -82,7 +87,9 @@ export class RecipeBox {
     sandbox: Sandbox,
   ): Promise<RecipeBox> {
     const cgroups = ProcessCgroups.of(sandbox.initPid);
-    return new RecipeBox(engine, request, manifest, sandbox, cgroups);
+    const { egress: hosts } = request;
+    const egress = hosts === undefined ? undefined : await openEgress(sandbox, hosts);
+    return new RecipeBox(engine, request, manifest, sandbox, cgroups, egress);
   }
 
   /** Puts the sources into the box; they are the recipe's user's. */
@@ -126,7 +133,12 @@ export class RecipeBox {
   async start({ argv, env, workdir, user, network }: BoxCommandOptions): Promise<BoxCommand> {
     const process = await this.#sandbox.spawn(argv, {
       policy: await this.#policy(user ?? this.#request.user, network),
-      env: { ...this.environment, ...env },
+      env: {
+        ...this.#manifest.environment,
+        ...(network ? this.#egress?.environment : {}),
+        ...this.#request.env,
+        ...env,
+      },
       workdir: posix.resolve(this.workdir, workdir ?? '.'),
     });
     this.measured ??= { ...this.#sandbox.facts, ...process.facts };
@@ -151,15 +163,26 @@ export class RecipeBox {
   /** Lets go of the box; `kiln shell` comes back to it, as the recipe's user. */
   async keep(seconds: number): Promise<void> {
     const { user, capabilities, landlock } = await this.#policy(this.#request.user, false);
-    const seccomp =
-      this.#request.network === 'private'
-        ? this.#request.seccomp
-        : `${this.#request.seccomp}-offline`;
+    const seccomp = this.#hasNetwork() ? `${this.#request.seccomp}-offline` : this.#request.seccomp;
     const { environment: env, workdir } = this;
     await this.#sandbox.keep(seconds, {
       ...{ user, capabilities, seccomp, env, workdir },
       ...(landlock === undefined ? {} : { landlock }),
     });
+  }
+
+  /** Ends the way out to the hosts of a list, if there is one; gives what was asked for. */
+  async closeEgress(): Promise<readonly EgressEntry[] | undefined> {
+    return await this.#egress?.close();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#egress?.[Symbol.asyncDispose]();
+  }
+
+  /** Whether steps can be given a network. */
+  #hasNetwork(): boolean {
+    return this.#request.network !== 'private' || this.#egress !== undefined;
   }
 
   /** As the kernel has them. */
@@ -178,9 +201,9 @@ export class RecipeBox {
     const { paths } = this.#engine;
     const user = commandUser(this.#manifest, wanted);
     const policy = await commandPolicy(paths, { ...this.#request, user });
-    const { seccomp, network } = this.#request;
+    const { seccomp } = this.#request;
     // In a box without a network there is nothing to keep from.
-    const offline = network !== 'private' && !online;
+    const offline = this.#hasNetwork() && !online;
     const made = offline
       ? {
           ...policy,

@@ -2,6 +2,7 @@ import { closeSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { type Collection, collectArtifacts, missingArtifacts } from '../../artifacts/collect.ts';
 import type { ArtifactWarning } from '../../artifacts/warning.ts';
+import { checkEgress } from '../../egress/rule.ts';
 import { KilnError } from '../../errors.ts';
 import { openImage } from '../../image/open.ts';
 import type { LeasedImage } from '../../image/store/images.ts';
@@ -69,6 +70,7 @@ export async function runRecipe(
     openImage(engine, name, { signal, onProgress: hooks.onImageProgress }),
   );
   const run = boxRequest(request, recipe, sources, image.manifest.id);
+  checkEgress(run);
   const sandbox = await timeline.measure('sandbox', () => enter(engine, request, run, image));
   let kept = false;
   try {
@@ -78,12 +80,13 @@ export async function runRecipe(
       warnings.push(warning);
       hooks.onWarning(warning);
     };
-    const box = await RecipeBox.of(engine, run, image.manifest, sandbox);
+    await using box = await RecipeBox.of(engine, run, image.manifest, sandbox);
     if (sources.length > 0) {
       await timeline.measure('copy-in', () => box.fill(sources, warn, signal));
     }
     const work = new Work(run.time, recipe, box, session, { ...hooks, onOutput }, signal, caller);
     const { end, failedStep } = await work.run(timeline);
+    const egress = await box.closeEgress();
     const usage = box.usage();
     const limitHit = whichLimit(end, box, sandbox);
     const { collection, failure } = await timeline.measure('artifacts', () =>
@@ -109,6 +112,7 @@ export async function runRecipe(
       recipe,
       sources,
       failedStep,
+      ...(egress === undefined ? {} : { egress }),
       kept,
       request: run,
     };

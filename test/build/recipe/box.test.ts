@@ -289,6 +289,48 @@ export default { image: '${BUSYBOX}', sandbox: { network: 'host' },
   t.regex(without.stderr, /it\.yaml:3:15: steps\[0\]\.network: the box has no network/);
 });
 
+test.serial('a list of hosts: only steps that ask for it have the proxy', async (t) => {
+  const server = createServer((_request, response) => response.end('from outside\n')).listen(
+    0,
+    '127.0.0.1',
+  );
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  const get = (host: string) => `busybox wget -q -O - http://${host}:${port}/ 2>&1`;
+  const recipe = {
+    'it.yaml': `
+image: ${BUSYBOX}
+sandbox: { egress: ['127.0.0.1:${port}'] }
+steps:
+  - 'echo "\${http_proxy:-no proxy}"; http_proxy=http://127.0.0.1:3128 ${get('127.0.0.1')} || echo none'
+  - { network: true, run: '${get('127.0.0.1')}; ${get('127.0.0.2')} || echo refused' }
+`,
+  };
+  try {
+    const built = await workshop.build(recipe, ['--allow-host', '--json']);
+    const lines = built.stdout.split('\n');
+    t.is(lines[0], 'no proxy', built.stderr);
+    t.regex(lines[1] ?? '', /wget: socket: /);
+    t.is(lines[2], 'none');
+    t.is(lines[3], 'from outside');
+    t.regex(lines[4] ?? '', /403/);
+    t.is(lines[5], 'refused');
+    const { egress } = JSON.parse(built.stderr.trim().split('\n').at(-1) ?? '');
+    t.deepEqual(
+      egress.map((it: { host: string; refused?: string }) => [it.host, it.refused]),
+      [
+        ['127.0.0.1', undefined],
+        ['127.0.0.2', 'not on the list'],
+      ],
+    );
+    const refused = await workshop.build(recipe);
+    t.is(refused.result?.failure?.code, 'E_HOST_NOT_ALLOWED');
+    t.regex(refused.stderr, new RegExp(`127\\.0\\.0\\.1 port ${port}`));
+  } finally {
+    server.close();
+  }
+});
+
 test.serial('a source is bounded, and is a file', async (t) => {
   const files = { 'it.yaml': '', big: 'x'.repeat(2000) };
   const recipe = (source: string) => `image: ${BUSYBOX}\nsources: [${source}]\nsteps: ['true']`;

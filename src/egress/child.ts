@@ -1,0 +1,67 @@
+/**
+ * The proxy's process. It sees what a hostile box sends, so it gives up everything but the network:
+ * ids that own nothing, no capability, no new program, no look at other processes.
+ */
+import { once } from 'node:events';
+import { constants as os } from 'node:os';
+import { dieWithParent, limitResource, setNoNewPrivileges } from '../kernel/process.ts';
+import { refuseSystemCalls } from '../kernel/seccomp.ts';
+import { EgressLog } from './log.ts';
+import { egressProxy } from './proxy.ts';
+import { parseEgressRules } from './rule.ts';
+
+/** The last of the ids that are kept for confined children (src/confine/launch.ts). */
+const NOBODY = 1879048192 + 65533;
+
+/** Where the listening socket is. */
+const LISTENER_FD = 3;
+
+const REFUSED = [
+  ...['execve', 'execveat', 'fork', 'vfork', 'ptrace', 'process_vm_readv', 'process_vm_writev'],
+  ...['kill', 'tkill', 'pidfd_open', 'pidfd_getfd', 'kcmp', 'unshare', 'setns', 'mount', 'umount2'],
+  ...['pivot_root', 'chroot', 'open_tree', 'move_mount', 'fsopen', 'fsmount', 'mount_setattr'],
+  ...['bpf', 'perf_event_open', 'userfaultfd', 'keyctl', 'add_key', 'request_key', 'syslog'],
+  ...['open_by_handle_at', 'name_to_handle_at', 'io_uring_setup', 'io_uring_register'],
+  ...['truncate', 'mkdir', 'mkdirat', 'mknod', 'mknodat', 'unlink', 'unlinkat', 'rename'],
+  ...['renameat', 'renameat2', 'link', 'linkat', 'symlink', 'symlinkat', 'chmod', 'fchmodat'],
+  ...['setuid', 'setgid', 'setreuid', 'setregid', 'setresuid', 'setresgid', 'setgroups', 'capset'],
+];
+
+/** Takes the list from stdin, a JSON array of its rules in a line; says `ready`; serves until stdin ends. */
+export async function serveEgress(): Promise<void> {
+  enclose();
+  // Those of the terminal are for the command; this one ends with kiln.
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT'] as const) {
+    process.on(signal, () => undefined);
+  }
+  let text = '';
+  for await (const chunk of process.stdin.iterator({ destroyOnReturn: false })) {
+    text += chunk;
+    if (text.endsWith('\n')) break;
+  }
+  const log = new EgressLog();
+  const { server, close } = egressProxy(parseEgressRules(JSON.parse(text) as string[]), log);
+  server.listen({ fd: LISTENER_FD });
+  await once(server, 'listening');
+  process.stdout.write('ready\n');
+  process.stdin.resume();
+  await once(process.stdin, 'end');
+  close();
+  // Connections that end now are counted with what went over them.
+  await new Promise((resolve) => setImmediate(resolve));
+  process.stdout.write(`${JSON.stringify(log.entries())}\n`);
+}
+
+function enclose(): void {
+  const filter = refuseSystemCalls([{ errno: os.errno.EPERM, names: REFUSED }]);
+  limitResource('core', 0);
+  limitResource('fsize', 0);
+  limitResource('nofile', 1024);
+  process.setgroups?.([]);
+  process.setgid?.(NOBODY);
+  process.setuid?.(NOBODY);
+  // After the change of ids, which would undo it.
+  dieWithParent();
+  setNoNewPrivileges();
+  filter.apply();
+}

@@ -1,0 +1,154 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { createInterface } from 'node:readline';
+import type { Readable, Writable } from 'node:stream';
+import { fileURLToPath } from 'node:url';
+import { KilnError } from '../errors.ts';
+import { listenLoopback } from '../kernel/inet-socket.ts';
+import { closeDescriptor } from '../kernel/unix-socket.ts';
+import type { Sandbox } from '../sandbox/sandbox.ts';
+import { type EgressEntry, EgressLog, MAX_ENTRIES } from './log.ts';
+
+/** Where the proxy is in the box: on its loopback, which nothing else uses before it. */
+const PORT = 3128;
+
+/** How long the proxy may take to start, and to end, ms. */
+const PATIENCE = 30_000;
+
+/** Characters of a line of the proxy's that are read: so many entries with the longest names. */
+const MAX_LINE = 1 << 20;
+
+/** A way out of a box, to the hosts of a list. */
+export interface Egress extends AsyncDisposable {
+  /** What tells programs of it. */
+  readonly environment: Readonly<Record<string, string>>;
+  /** Closes it; gives what was asked for. */
+  close(): Promise<readonly EgressEntry[]>;
+}
+
+/**
+ * Opens a way out of a box that has no network: a socket that the box's init made listens on the
+ * box's loopback, and a process of the host, without rights, accepts there and is an HTTP proxy.
+ * Throws E_EGRESS.
+ */
+export async function openEgress(sandbox: Sandbox, rules: readonly string[]): Promise<Egress> {
+  const fd = await sandbox.control().socket('ipv4');
+  try {
+    listenLoopback(fd, PORT);
+    return await start(fd, rules);
+  } catch (cause) {
+    throw new KilnError('E_EGRESS', 'cannot open the way out of the box', { cause });
+  } finally {
+    closeDescriptor(fd);
+  }
+}
+
+async function start(listener: number, rules: readonly string[]): Promise<Egress> {
+  const options = ['--max-old-space-size=256', '--disable-warning=ExperimentalWarning'];
+  const child = spawn(process.execPath, [...options, entry()], {
+    env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin' },
+    cwd: '/',
+    stdio: ['pipe', 'pipe', 'pipe', listener],
+  });
+  const { stdin, stdout, stderr } = child as ChildProcess & {
+    readonly stdin: Writable;
+    readonly stdout: Readable;
+    readonly stderr: Readable;
+  };
+  let errors = '';
+  stderr.on('data', (chunk: Buffer) => {
+    errors = (errors + chunk.toString('latin1')).slice(-4096);
+  });
+  stdin.on('error', () => undefined);
+  const ended = once(child, 'exit');
+  const lines = linesOf(stdout);
+  stdin.write(`${JSON.stringify(rules)}\n`);
+  const line = async () => {
+    const timer = setTimeout(() => child.kill('SIGKILL'), PATIENCE);
+    try {
+      return await lines.next();
+    } finally {
+      clearTimeout(timer);
+    }
+  };
+  if ((await line()) !== 'ready') {
+    child.kill('SIGKILL');
+    await ended;
+    throw new Error(`the proxy did not start: ${errors}`);
+  }
+  let closed: Promise<readonly EgressEntry[]> | undefined;
+  const close = async () => {
+    stdin.end();
+    const report = await line();
+    child.kill('SIGKILL');
+    await ended;
+    return readEntries(report);
+  };
+  const egress = {
+    environment: proxyEnvironment(),
+    close: () => {
+      closed ??= close();
+      return closed;
+    },
+    [Symbol.asyncDispose]: async () => void (await egress.close()),
+  };
+  return egress;
+}
+
+function entry(): string {
+  const here = import.meta.url;
+  const path = here.endsWith('.ts') ? '../egress-proxy.ts' : './egress-proxy.cjs';
+  return fileURLToPath(new URL(path, here));
+}
+
+/** Lines of a stream, undefined at its end or where one is too long. */
+function linesOf(stream: Readable) {
+  const reader = createInterface({ input: stream })[Symbol.asyncIterator]();
+  return {
+    async next(): Promise<string | undefined> {
+      const { value, done } = await reader.next();
+      return done === true || value.length > MAX_LINE ? undefined : value;
+    },
+  };
+}
+
+/** As programs read them: in lower case; some know only the upper one, which curl does not for HTTP. */
+function proxyEnvironment(): Record<string, string> {
+  const proxy = `http://127.0.0.1:${PORT}`;
+  const none = 'localhost,127.0.0.1,::1';
+  return {
+    ...{ http_proxy: proxy, https_proxy: proxy, no_proxy: none },
+    ...{ HTTP_PROXY: proxy, HTTPS_PROXY: proxy, NO_PROXY: none },
+  };
+}
+
+/** The proxy's report. It has met the box: nothing of it is believed that does not look right. */
+function readEntries(line: string | undefined): EgressEntry[] {
+  let value: unknown;
+  try {
+    value = JSON.parse(line ?? '');
+  } catch {
+    throw new KilnError('E_EGRESS', 'the proxy ended without a report', {
+      hint: 'the command may have brought it down',
+    });
+  }
+  const log = new EgressLog();
+  for (const item of Array.isArray(value) ? value.slice(0, MAX_ENTRIES + 2) : []) {
+    const { host, port, refused, count, sentBytes, receivedBytes } = item as EgressEntry;
+    const number = (it: unknown) => (Number.isSafeInteger(it) && Number(it) >= 0 ? Number(it) : 0);
+    log.add({
+      host: printable(host),
+      port: number(port),
+      ...(refused === undefined ? {} : { refused: printable(refused) }),
+      ...{ count: number(count), sentBytes: number(sentBytes) },
+      receivedBytes: number(receivedBytes),
+    });
+  }
+  return log.entries();
+}
+
+function printable(text: unknown): string {
+  return String(text)
+    .slice(0, 255)
+    .replace(/[^\x20-\x7e]/g, '?');
+}

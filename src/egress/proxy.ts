@@ -1,0 +1,166 @@
+/**
+ * An HTTP proxy that connects to hosts of a list only: CONNECT, and plain requests with an absolute
+ * URL. What comes in is hostile; see child.ts for where this runs.
+ */
+import {
+  createServer,
+  request as httpRequest,
+  type IncomingHttpHeaders,
+  type IncomingMessage,
+  type Server,
+  type ServerResponse,
+} from 'node:http';
+import type { Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
+import { connectListed, Refusal } from './connect.ts';
+import type { EgressLog } from './log.ts';
+import type { EgressRule } from './rule.ts';
+
+/** Connections of the box at a time. */
+const MAX_CONNECTIONS = 256;
+
+/** How long a connection may be silent, ms. */
+const IDLE_MS = 10 * 60_000;
+
+/** How long a request's head may take, ms. */
+const HEAD_MS = 30_000;
+
+/** Of one connection and no further (RFC 9110, 7.6.1), beside those that Connection names. */
+const HOP_BY_HOP = [
+  ...['connection', 'keep-alive', 'proxy-connection', 'proxy-authenticate'],
+  ...['proxy-authorization', 'te', 'trailer', 'transfer-encoding', 'upgrade'],
+];
+
+/** The list, and what is kept of connections. */
+interface Way {
+  readonly rules: readonly EgressRule[];
+  readonly log: EgressLog;
+  /** Those to servers. */
+  readonly open: Set<Socket>;
+}
+
+/** Makes the proxy; it does not listen yet. `close` ends all connections. */
+export function egressProxy(
+  rules: readonly EgressRule[],
+  log: EgressLog,
+): { readonly server: Server; close(): void } {
+  const way: Way = { rules, log, open: new Set() };
+  const server = createServer({ headersTimeout: HEAD_MS }, (request, response) => {
+    forward(way, request, response).catch((error) => answer(response, error));
+  });
+  server.maxConnections = MAX_CONNECTIONS;
+  server.on('connect', (request: IncomingMessage, client: Duplex, head: Buffer) => {
+    client.on('error', () => client.destroy());
+    tunnel(way, request, client, head).catch((error) => {
+      const { status, message } = refusalOf(error);
+      client.end(`HTTP/1.1 ${status} kiln\r\nConnection: close\r\n\r\nkiln: ${message}\n`);
+    });
+  });
+  server.on('connection', (socket) => socket.setTimeout(IDLE_MS, () => socket.destroy()));
+  return {
+    server,
+    close: () => {
+      server.close();
+      server.closeAllConnections();
+      for (const socket of way.open) socket.destroy();
+    },
+  };
+}
+
+async function tunnel(
+  way: Way,
+  request: IncomingMessage,
+  client: Duplex,
+  head: Buffer,
+): Promise<void> {
+  const [, host = '', port = '0'] = /^(\[[^\]]*\]|[^:]*):(\d{1,5})$/.exec(request.url ?? '') ?? [];
+  const server = await reach(way, host, Number(port));
+  server.once('close', () => client.destroy());
+  client.once('close', () => server.destroy());
+  client.write('HTTP/1.1 200 kiln\r\n\r\n');
+  server.write(head);
+  client.pipe(server);
+  server.pipe(client);
+}
+
+async function forward(
+  way: Way,
+  request: IncomingMessage,
+  response: ServerResponse,
+): Promise<void> {
+  const url = URL.parse(request.url ?? '');
+  if (url?.protocol !== 'http:' || !/^http:/i.test(request.url ?? '')) {
+    throw new Refusal(400, 'not a request for a proxy');
+  }
+  const server = await reach(way, url.hostname, Number(url.port || 80));
+  const { method } = request;
+  const outgoing = httpRequest({
+    createConnection: () => server,
+    ...(method === undefined ? {} : { method }),
+    path: `${url.pathname}${url.search}`,
+    setHost: false,
+    headers: {
+      ...endToEnd(request.headers),
+      host: url.host,
+      connection: 'close',
+      ...(request.headers['transfer-encoding'] === undefined
+        ? {}
+        : { 'transfer-encoding': 'chunked' }),
+    },
+  });
+  outgoing.once('error', () => answer(response, new Refusal(502, 'gave no answer')));
+  outgoing.once('response', (incoming) => {
+    response.writeHead(incoming.statusCode ?? 502, endToEnd(incoming.headers));
+    incoming.once('error', () => response.destroy());
+    incoming.pipe(response);
+  });
+  response.once('close', () => server.destroy());
+  request.pipe(outgoing);
+}
+
+async function reach({ rules, log, open }: Way, host: string, port: number): Promise<Socket> {
+  const nothing = { sentBytes: 0, receivedBytes: 0 };
+  const name = host.slice(0, 255).replace(/[^\x21-\x7e]/g, '?');
+  try {
+    const server = await connectListed(rules, host, port);
+    server.setTimeout(IDLE_MS, () => server.destroy());
+    server.on('error', () => server.destroy());
+    // Now, for whoever is interested while it goes on, and what went over it when it is over.
+    log.add({ host: name, port, ...nothing });
+    open.add(server);
+    server.once('close', () => {
+      open.delete(server);
+      const { bytesWritten, bytesRead } = server;
+      log.add({ host: name, port, count: 0, sentBytes: bytesWritten, receivedBytes: bytesRead });
+    });
+    return server;
+  } catch (error) {
+    const { status, message } = refusalOf(error);
+    log.add({ host: name, port, refused: message, ...nothing });
+    throw new Refusal(status, `${name}:${port}: ${message} (--egress)`);
+  }
+}
+
+function refusalOf(error: unknown): Refusal {
+  return error instanceof Refusal ? error : new Refusal(502, 'the proxy failed');
+}
+
+function answer(response: ServerResponse, error: unknown): void {
+  if (response.headersSent) {
+    response.destroy();
+    return;
+  }
+  const { status, message } = refusalOf(error);
+  response.writeHead(status, { connection: 'close', 'content-type': 'text/plain' });
+  response.end(`kiln: ${message}\n`);
+}
+
+function endToEnd(headers: IncomingHttpHeaders): IncomingHttpHeaders {
+  const named = (headers.connection ?? '').toLowerCase().split(/[\s,]+/);
+  return Object.fromEntries(
+    Object.entries(headers).filter(
+      ([name]) =>
+        !HOP_BY_HOP.includes(name) && (name === 'content-length' || !named.includes(name)),
+    ),
+  );
+}

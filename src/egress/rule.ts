@@ -1,0 +1,95 @@
+import { isIP } from 'node:net';
+import { domainToASCII } from 'node:url';
+import { KilnError } from '../errors.ts';
+import type { SandboxSpecification } from '../sandbox/specification.ts';
+
+/** Ports of a rule that names none: HTTP's and HTTPS'. */
+const USUAL_PORTS: readonly number[] = [80, 443];
+
+/** One line of an allow-list. */
+export interface EgressRule {
+  /** A name in lower case, or an address. */
+  readonly host: string;
+  /** Names below `host`, and not itself: it was written `*.host`. */
+  readonly below: boolean;
+  readonly ports: readonly number[];
+}
+
+/** What names are written with; domainToASCII() takes a URL's host and drops what follows one. */
+const NAME = /^[a-z0-9_.\-\u0080-\uffff]+$/;
+
+const LABEL = /^[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?$/;
+
+/** What some take for a number of an IPv4 address: 127.1, 0x7f000001. No name ends like that. */
+const NUMBER = /^(?:\d+|0x[0-9a-f]*)$/;
+
+/** A host as rules have it, or undefined where it is neither a name nor an address. */
+export function canonicalHost(text: string): string | undefined {
+  const bare = /^\[(.+)\]$/.exec(text)?.[1] ?? text;
+  // Not with a zone (fe80::1%eth0): that is one of this host's links.
+  if (isIP(bare) !== 0) return bare.includes('%') ? undefined : bare.toLowerCase();
+  const lower = text.toLowerCase().replace(/\.$/, '');
+  if (!NAME.test(lower)) return undefined;
+  const name = domainToASCII(lower);
+  const labels = name.split('.');
+  if (name.length > 253 || !labels.every((label) => LABEL.test(label))) return undefined;
+  return NUMBER.test(labels.at(-1) ?? '') ? undefined : name;
+}
+
+/**
+ * `HOST[:PORT]`: a name, `*.NAME` for all names below it, an address, `[ADDRESS]` of IPv6.
+ * Undefined for anything else.
+ */
+export function parseEgressRule(text: string): EgressRule | undefined {
+  const bare = isIP(text) === 6;
+  const [, pattern = '', digits] = bare
+    ? [text, text]
+    : (/^(\[[^\]]*\]|[^:]*)(?::(\d{1,5}))?$/.exec(text) ?? []);
+  const below = pattern.startsWith('*.');
+  const host = canonicalHost(below ? pattern.slice(2) : pattern);
+  const port = digits === undefined ? undefined : Number(digits);
+  if (host === undefined || (below && isIP(host) !== 0)) return undefined;
+  if (port !== undefined && (port < 1 || port > 65535)) return undefined;
+  return { host, below, ports: port === undefined ? USUAL_PORTS : [port] };
+}
+
+/** The rules of an allow-list. Throws E_EGRESS with the first that is none. */
+export function parseEgressRules(texts: readonly string[]): EgressRule[] {
+  return texts.map((text) => {
+    const rule = parseEgressRule(text);
+    if (rule !== undefined) return rule;
+    throw new KilnError('E_EGRESS', `not a host to allow: ${JSON.stringify(text)}`, {
+      hint: 'write it as HOST, HOST:PORT or *.HOST; a host is a name or an address',
+    });
+  });
+}
+
+/** Whether the list has that host, as {@link canonicalHost} gave it, with that port. */
+export function isListed(rules: readonly EgressRule[], host: string, port: number): boolean {
+  return rules.some(
+    (rule) =>
+      rule.ports.includes(port) &&
+      (rule.below ? host.endsWith(`.${rule.host}`) : host === rule.host),
+  );
+}
+
+/**
+ * Checks an allow-list and what goes with it. Throws E_EGRESS.
+ */
+export function checkEgress(request: {
+  readonly egress?: readonly string[];
+  readonly network: SandboxSpecification['network'];
+  readonly seccomp: string;
+}): void {
+  const { egress, network, seccomp } = request;
+  if (egress === undefined) return;
+  parseEgressRules(egress);
+  if (network !== 'private') {
+    throw new KilnError('E_EGRESS', 'a box with a network of its own needs no way out by a proxy', {
+      hint: 'leave out the network, or the list of hosts',
+    });
+  }
+  if (seccomp === 'strict') {
+    throw new KilnError('E_EGRESS', 'the strict profile allows no network: no proxy can be asked');
+  }
+}
