@@ -44,7 +44,8 @@ export class Aim {
     this.#tries.set(point.key, turn + 1);
     return {
       ...point,
-      target: TARGETS[turn % TARGETS.length] ?? 'runner',
+      // From phase to phase another is the first, so that a short campaign has had them all.
+      target: TARGETS[(turn + this.points.indexOf(point)) % TARGETS.length] ?? 'runner',
       within: this.#lengths.get(point.key) ?? 0,
     };
   }

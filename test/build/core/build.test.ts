@@ -1,4 +1,7 @@
+import { once } from 'node:events';
 import { readdir, readFile, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { Ajv2020 } from 'ajv/dist/2020.js';
 import test from 'ava';
@@ -335,4 +338,30 @@ test.serial('a phase has a network only where it was given one', async (t) => {
   t.deepEqual(await found([]), [none, none]);
   t.deepEqual(await found(['buildrequires']), [all, none]);
   t.deepEqual(await found(['build']), [none, all]);
+});
+
+test.serial('a phase reaches the hosts of a list, the next one does not', async (t) => {
+  const server = createServer((_request, response) => response.end('from outside\n'));
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const host = `127.0.0.1:${(server.address() as AddressInfo).port}`;
+  const get = `bash -c 'exec 3<>/dev/tcp/127.0.0.1/3128 && printf "GET http://${host}/ HTTP/1.1\\r\\nHost: a\\r\\nConnection: close\\r\\n\\r\\n" >&3 && grep outside <&3' || echo nothing`;
+  try {
+    const parts = {
+      name: 'egress',
+      buildrequires: `(echo "asking: $(${get})") >&2; echo bash`,
+      build: `echo "building: $(${get})"`,
+    };
+    const network = { use: { egress: [host] }, phases: ['buildrequires'] } as const;
+    const report = await state.build(parts, { network });
+    passed(t, report);
+    const log = await resultFile(report, 'build.log');
+    t.regex(log, /^asking: from outside$/m);
+    t.regex(log, /^building: nothing$/m);
+    const { egress } = JSON.parse(await resultFile(report, 'result.json'));
+    t.is(egress[0].host, '127.0.0.1');
+    t.is(egress.length, 1);
+  } finally {
+    server.close();
+  }
 });
