@@ -309,8 +309,8 @@ export const attempts: readonly Attempt[] = [
   { verb: 'x32-getpid', tries: 'the x32 ABI', layer: 'seccomp', without: 'seccomp' },
   // Landlock
   {
-    verb: 'make-whiteout',
-    tries: 'a device node that needs no right',
+    verb: 'make-disk',
+    tries: 'a device node of a disk',
     layer: 'landlock',
     without: 'walls',
   },

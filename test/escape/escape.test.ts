@@ -8,7 +8,7 @@ import { execa } from 'execa';
 import { openKiln } from '../../src/index.ts';
 import type { OpenOptions } from '../../src/kiln.ts';
 import { BareBox } from '../support/bare-box.ts';
-import { type BusyboxState, busyboxState, IMAGE } from '../support/busybox-state.ts';
+import { type BusyboxState, busyboxState, IMAGE, PATIENCE } from '../support/busybox-state.ts';
 import { type Attempt, attempts, type Without } from './attempts.ts';
 import {
   type HostServers,
@@ -26,7 +26,7 @@ let tree: string;
 const stopped = new Map<string, Outcome>();
 
 test.before(async (t) => {
-  t.timeout(120_000);
+  t.timeout(120_000 * PATIENCE);
   state = await busyboxState();
   servers = await hostServers();
   tree = await installProbe(state);

@@ -39,9 +39,10 @@ static enum outcome make_memory_device(void) {
   return by_result(mknod("/tmp/mem", S_IFCHR | 0600, makedev(1, 1)));
 }
 // Needs no right at all: what overlayfs takes for a deleted file.
-static enum outcome make_whiteout(void) {
-  unlink("/dev/shm/whiteout");
-  return by_result(mknod("/dev/shm/whiteout", S_IFCHR | 0600, makedev(0, 0)));
+// Not of 0:0, a whiteout: for Linux 6.12.118 and newer that is a file, and no device.
+static enum outcome make_disk(void) {
+  unlink("/dev/shm/disk");
+  return by_result(mknod("/dev/shm/disk", S_IFBLK | 0600, makedev(8, 0)));
 }
 static enum outcome unmask(void) {
   if (umount2("/proc/kallsyms", DETACH) != 0) return STOPPED;
@@ -142,7 +143,7 @@ const struct verb file_verbs[] = {
     {"mount-cgroups", mount_cgroups},
     {"mount-disk", mount_disk},
     {"make-memory-device", make_memory_device},
-    {"make-whiteout", make_whiteout},
+    {"make-disk", make_disk},
     {"unmask", unmask},
     {"remount-sysctl", remount_sysctl},
     {"copy-tree", copy_tree},
