@@ -25,6 +25,8 @@ export interface Bed extends AsyncDisposable {
   /** The RPM files that image is made of. */
   readonly rpms: string;
   park(count: number): Promise<void>;
+  /** Ends the boxes that wait, and starts no more. */
+  parkNone(): Promise<void>;
 }
 
 /** Makes it; disposing of it ends its libvirtd and unmounts it. */
@@ -38,9 +40,12 @@ export async function makeBed(recipe: string): Promise<Bed> {
   const env: NodeJS.ProcessEnv = { ...process.env, KILN_STATE: state };
   env.KILN_FIXTURES ??= join(top, '.cache/fixtures');
   const kiln = openKiln({ env });
-  const end = async () => {
+  const parkNone = async () => {
     await setParkTarget(kiln.paths, 0);
     await sweepBoxes(kiln.paths, kiln.engine.connect, { parkedToo: true });
+  };
+  const end = async () => {
+    await parkNone();
     await kiln.close();
     await stopEmbeddedDaemon(kiln.paths);
     await execute(['umount', '-l', directory]);
@@ -63,6 +68,7 @@ export async function makeBed(recipe: string): Promise<Bed> {
         await setParkTarget(kiln.paths, count);
         await refill(kiln.paths, kiln.engine.connect, { wait: true });
       },
+      parkNone,
       [Symbol.asyncDispose]: end,
     };
   } catch (error) {

@@ -41,9 +41,10 @@ async function measureAll(only: ReadonlySet<string> | undefined): Promise<Outcom
   for (const row of rows) {
     if (only !== undefined && !only.has(row.id)) continue;
     const usual = RUNS[row.slow === true ? 'slow' : 'full'][values.quick ? 'quick' : 'whole'];
-    const runs = Number(values.runs ?? usual);
+    const runs = row.once === true ? 1 : Number(values.runs ?? usual);
     try {
-      const outcome = outcomeOf(row, await interleave(await row.sides(bed), runs));
+      const sides = await row.sides(bed);
+      const outcome = outcomeOf(row, await interleave(sides, runs, row.once === true ? 0 : 1));
       outcomes.push(outcome);
       process.stdout.write(`${markdownTable([outcome]).split('\n').at(-1)}\n`);
     } catch (error) {

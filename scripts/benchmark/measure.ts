@@ -1,16 +1,16 @@
 /** Times the sides of a row in turn, so that a machine that slows down slows all of them. */
 import { spawn } from 'node:child_process';
 
-/** One way of doing the row's work; the number it gives is its own measure, in milliseconds. */
+/** One way of doing the row's work; the number it gives is its own measure. */
 export interface Side {
   readonly name: string;
   /** Not timed: brings back what the last run has used up. */
   readonly before?: () => Promise<void>;
-  /** Does it once. What it returns replaces the wall-clock time. */
+  /** Does it once. What it returns, milliseconds or MB, replaces the wall-clock time. */
   readonly run: () => Promise<number | undefined>;
 }
 
-/** Of one side, milliseconds. */
+/** Of one side, in milliseconds (of memory: MB). */
 export interface Figures {
   readonly name: string;
   readonly runs: number;
@@ -20,10 +20,14 @@ export interface Figures {
   readonly max: number;
 }
 
-/** Runs every side once unmeasured, then all of them in turn, `runs` times. */
-export async function interleave(sides: readonly Side[], runs: number): Promise<Figures[]> {
+/** Runs every side `warmUps` times unmeasured, then all of them in turn, `runs` times. */
+export async function interleave(
+  sides: readonly Side[],
+  runs: number,
+  warmUps = 1,
+): Promise<Figures[]> {
   const times: number[][] = sides.map(() => []);
-  for (let round = 0; round <= runs; round++) {
+  for (let round = 1 - warmUps; round <= runs; round++) {
     for (const [index, side] of sides.entries()) {
       await side.before?.();
       const start = performance.now();

@@ -1,12 +1,12 @@
 /** Says what was measured: a Markdown table and an SVG plot. */
 import type { Figures } from './measure.ts';
-import type { Goal } from './rows.ts';
+import type { Goal } from './row.ts';
 
 export interface Outcome {
   readonly id: string;
   readonly title: string;
   readonly goal: Goal;
-  /** What the goal is about: a ratio, or milliseconds. */
+  /** What the goal is about: a ratio, milliseconds, or MB. */
   readonly value: number;
   readonly met: boolean;
   readonly sides: readonly Figures[];
@@ -17,7 +17,9 @@ export function outcomeOf(
   sides: readonly Figures[],
 ): Outcome {
   const [ours, peer] = sides.map((side) => side.median);
-  const value = row.goal.kind === 'ratio' ? (ours ?? 0) / (peer ?? 0) : (ours ?? 0) - (peer ?? 0);
+  // A side that measured nothing must not look like a goal that is met.
+  const [a, b] = [ours ?? Number.NaN, peer ?? Number.NaN];
+  const value = { ratio: a / b, extra: a - b, time: a, memory: a }[row.goal.kind];
   const { id, title, goal } = row;
   return { id, title, goal, value: Math.round(value * 1000) / 1000, met: value <= goal.max, sides };
 }
@@ -28,13 +30,17 @@ function time(milliseconds: number): string {
     : `${(milliseconds / 1000).toFixed(2)} s`;
 }
 
-const side = (figures: Figures | undefined) =>
-  figures === undefined
-    ? ''
-    : `${figures.name}: ${time(figures.median)} (${time(figures.min)}–${time(figures.max)}, n=${figures.runs})`;
+function side({ kind }: Goal, figures: Figures | undefined): string {
+  if (figures === undefined) return '';
+  const { name, median, min, max, runs } = figures;
+  const shown = kind === 'memory' ? (value: number) => `${value.toFixed(1)} MB` : time;
+  return `${name}: ${shown(median)} (${shown(min)}–${shown(max)}, n=${runs})`;
+}
 
 function amount({ kind }: Goal, value: number): string {
-  return kind === 'ratio' ? `${value.toFixed(2)} ×` : `+${value.toFixed(0)} ms`;
+  if (kind === 'ratio') return `${value.toFixed(2)} ×`;
+  if (kind === 'memory') return `${value.toFixed(1)} MB`;
+  return `${kind === 'extra' ? '+' : ''}${value.toFixed(0)} ms`;
 }
 
 /** Median (min–max) of both sides, the ratio or difference of the medians, the goal. */
@@ -43,8 +49,8 @@ export function markdownTable(outcomes: readonly Outcome[]): string {
     [
       '',
       title,
-      side(ours),
-      side(peer),
+      side(goal, ours),
+      side(goal, peer),
       amount(goal, value),
       `≤ ${amount(goal, goal.max)}`,
       met ? 'met' : '**missed**',

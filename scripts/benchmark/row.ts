@@ -1,0 +1,75 @@
+/** What a row of docs/performance.md is made of, and what several of them do. */
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { RunRequest } from '../../src/run/request.ts';
+import { type Bed, KILN } from './bed.ts';
+import { execute, type Side } from './measure.ts';
+
+/**
+ * `ratio`: the first side's median by the second's. `extra`: their difference, milliseconds. `time`
+ * (milliseconds) and `memory` (MB): the first side's median, by itself.
+ */
+export interface Goal {
+  readonly kind: 'ratio' | 'extra' | 'time' | 'memory';
+  readonly max: number;
+}
+
+export interface Row {
+  readonly id: string;
+  readonly title: string;
+  readonly goal: Goal;
+  /** kiln first, then what it is held against. */
+  readonly sides: (bed: Bed) => readonly Side[] | Promise<readonly Side[]>;
+  /** Seconds a run: such rows are run less often. */
+  readonly slow?: boolean;
+  /** Its sides do their work many times themselves, and cannot take turns: they are run once. */
+  readonly once?: boolean;
+}
+
+export function request(bed: Bed, argv: readonly string[]): RunRequest {
+  return {
+    image: bed.image,
+    argv,
+    env: {},
+    capAdd: [],
+    seccomp: 'default',
+    network: 'private',
+    binds: [],
+    tmpfs: [],
+    limits: {},
+    time: {},
+    copyIn: [],
+    artifacts: [],
+    caller: { uid: 0, gid: 0 },
+  } as RunRequest;
+}
+
+/** Runs in this process; the time until the result is there, the box's removal included. */
+export async function runInLibrary(bed: Bed, ...argv: readonly string[]): Promise<undefined> {
+  const report = await bed.kiln.run(request(bed, argv), {
+    started: (command) => {
+      command.stdin.end();
+      command.stdout.resume();
+      command.stderr.resume();
+    },
+    warning: () => undefined,
+  });
+  if (report.end.exitCode !== 0) throw new Error(`exit code ${report.end.exitCode}`);
+}
+
+export const kilnRun = (bed: Bed, ...args: readonly string[]): Side => ({
+  name: 'kiln run',
+  run: () => execute([...KILN, 'run', '-r', bed.image, ...args], bed.env),
+});
+
+export const parked = (bed: Bed, side: Side): Side => ({ ...side, before: () => bed.park(2) });
+
+export const node: Side = { name: 'node -e 0', run: () => execute([process.execPath, '-e', '0']) };
+
+/** Milliseconds that a phase took, from result.json. */
+export async function phase(directory: string, name: string): Promise<number> {
+  const result = JSON.parse(await readFile(join(directory, 'result.json'), 'utf8')) as {
+    phases: Array<{ name: string; durationMs: number }>;
+  };
+  return result.phases.find((one) => one.name === name)?.durationMs ?? Number.NaN;
+}
