@@ -26,7 +26,7 @@ export interface Row {
   readonly once?: boolean;
 }
 
-export function request(bed: Bed, argv: readonly string[]): RunRequest {
+function request(bed: Bed, argv: readonly string[]): RunRequest {
   return {
     image: bed.image,
     argv,
