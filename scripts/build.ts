@@ -68,6 +68,27 @@ const quickKoffi: Plugin = {
       : null,
 };
 
+/** Modules of Node's that take milliseconds to load and that a run in a parked box can do without. */
+const LAZY_BUILTINS = ['node:child_process', 'node:crypto', 'node:fs/promises', 'node:tty'];
+
+/** Loads those where they are used, not where a chunk begins. */
+const lazyBuiltins: Plugin = {
+  name: 'lazy-builtins',
+  renderChunk: (code) =>
+    LAZY_BUILTINS.reduce((text, builtin) => {
+      const name = builtin.replace(/[:/]/g, '_');
+      const call = `require("${builtin}")`;
+      const declaration = new RegExp(
+        `^let ${name} = require\\("${builtin}"\\);\\n(${name} = .*\\n)?`,
+        'm',
+      );
+      if (!declaration.test(text)) return text;
+      return text
+        .replace(declaration, '')
+        .replace(new RegExp(`\\b${name}\\.(default\\.)?`, 'g'), `${call}.`);
+    }, code),
+};
+
 /** Times of last change, in milliseconds, of every file and folder below `paths`. */
 async function* changeTimes(paths: readonly string[]): AsyncGenerator<number> {
   for (const path of paths) {
@@ -146,7 +167,7 @@ async function buildBundles(): Promise<boolean> {
     input: await existingEntries(),
     platform: 'node',
     external,
-    plugins: [quickKoffi],
+    plugins: [quickKoffi, lazyBuiltins],
     cwd: top,
     logLevel: 'warn',
   };

@@ -15,6 +15,7 @@ export async function reportResult(
   json: boolean,
   describe: (context: ResultContext) => Result,
 ): Promise<void> {
+  if (!json && request.resultDirectory === undefined) return;
   try {
     const exitStatus = Number(process.exitCode ?? 0);
     const result = describe({ request, version: KILN_VERSION, exitStatus });

@@ -2,10 +2,10 @@
  * Which image a recipe or a lock last became: so that `kiln run` neither parses nor solves while
  * nothing has changed.
  */
-import { createHash } from 'node:crypto';
 import { readFileSync, statSync } from 'node:fs';
 import { mkdir, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { shortHash } from '../kernel/short-hash.ts';
 import type { StatePaths } from '../state/paths.ts';
 
 /** A file as it was: any change to it shows in one of these. */
@@ -16,6 +16,8 @@ export interface Fingerprint {
 }
 
 interface Reference {
+  /** What became the image: the names of two such files may be the same. */
+  readonly path: string;
   readonly image: string;
   readonly files: readonly Fingerprint[];
 }
@@ -28,6 +30,7 @@ export function readReference(paths: StatePaths, path: string): string | undefin
   } catch {
     return undefined;
   }
+  if (reference.path !== path) return undefined;
   const same = reference.files.every((file) => fingerprint(file.path).stat === file.stat);
   return same ? reference.image : undefined;
 }
@@ -39,7 +42,7 @@ export async function writeReference(
   image: string,
   files: readonly Fingerprint[],
 ): Promise<void> {
-  const reference: Reference = { image, files };
+  const reference: Reference = { path, image, files };
   await mkdir(referenceDirectory(paths), { recursive: true, mode: 0o700 });
   const file = referenceFile(paths, path);
   const temporary = `${file}.${process.pid}`;
@@ -58,6 +61,5 @@ function referenceDirectory(paths: StatePaths): string {
 }
 
 function referenceFile(paths: StatePaths, path: string): string {
-  const name = createHash('sha256').update(path).digest('hex').slice(0, 32);
-  return join(referenceDirectory(paths), `${name}.json`);
+  return join(referenceDirectory(paths), `${shortHash(path)}.json`);
 }

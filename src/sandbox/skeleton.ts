@@ -4,6 +4,7 @@ import { chmod, copyFile, mkdir, readFile, rename, rm, stat } from 'node:fs/prom
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { KilnError } from '../errors.ts';
+import { shortHash } from '../kernel/short-hash.ts';
 import type { StatePaths } from '../state/paths.ts';
 
 /**
@@ -16,7 +17,7 @@ const MOUNT_POINTS = [
 ];
 
 /** Names the list above: another version of kiln makes a skeleton of its own. */
-const LAYOUT = createHash('sha256').update(MOUNT_POINTS.join('\n')).digest('hex').slice(0, 8);
+const LAYOUT = shortHash(MOUNT_POINTS.join('\n'));
 
 /** Where the build puts the guest init, seen from source and from the bundle. */
 const INIT_CANDIDATES = ['../../dist/kiln-init', './kiln-init'];

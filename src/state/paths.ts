@@ -1,5 +1,5 @@
-import { createHash } from 'node:crypto';
 import { isAbsolute, join, resolve } from 'node:path';
+import { shortHash } from '../kernel/short-hash.ts';
 
 /** Where kiln keeps everything it keeps. All paths are absolute. */
 export interface StatePaths {
@@ -42,8 +42,7 @@ export interface StatePaths {
 export function statePaths(env: NodeJS.ProcessEnv = process.env): StatePaths {
   const configured = env.KILN_STATE ?? '/var/lib/kiln';
   const root = isAbsolute(configured) ? resolve(configured) : resolve(process.cwd(), configured);
-  const hash = createHash('sha256').update(root).digest('hex').slice(0, 8);
-  const run = join('/run/kiln', hash);
+  const run = join('/run/kiln', shortHash(root));
   const store = join(root, 'store');
   return {
     root,

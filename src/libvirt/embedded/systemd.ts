@@ -3,8 +3,6 @@ import { existsSync } from 'node:fs';
 import { promisify } from 'node:util';
 import type { EmbeddedFiles } from './files.ts';
 
-const run = promisify(execFile);
-
 /** systemd runs this machine (sd_booted(3)). */
 export function hasSystemd(): boolean {
   return existsSync('/run/systemd/system');
@@ -26,6 +24,7 @@ export async function asUnit(
   start: readonly string[],
 ): Promise<string[]> {
   const { name } = unitOf(files);
+  const run = promisify(execFile);
   // A unit whose daemon was killed stays loaded as long as boxes run in it.
   const loaded = await run('systemctl', ['show', '--property=LoadState', '--value', name]);
   if (loaded.stdout.trim() === 'loaded') return ['systemctl', 'start', name];

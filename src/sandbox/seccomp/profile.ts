@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import { mkdir, readFile, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
+import { shortHash } from '../../kernel/short-hash.ts';
 import type { StatePaths } from '../../state/paths.ts';
 import type { Capability } from '../capabilities.ts';
 import buildProfile from './build.json' with { type: 'json' };
@@ -75,11 +76,8 @@ async function findFilter(
   capabilities: readonly Capability[],
 ): Promise<SeccompFilter> {
   const text = await load(nameOrPath);
-  const key = createHash('sha256')
-    .update(JSON.stringify([CACHE_FORMAT, text, process.arch, [...capabilities].sort()]))
-    .digest('hex');
   const directory = join(paths.cache, 'seccomp');
-  const file = join(directory, `${key.slice(0, 32)}.bpf`);
+  const file = join(directory, cacheName(nameOrPath, text, capabilities));
   const cached = readIfThere(file);
   if (cached !== undefined) return { name: nameOrPath, ...unpack(cached) };
   // Late: the schema library costs more than everything else on the way.
@@ -90,6 +88,13 @@ async function findFilter(
   await writeFile(temporary, pack(filter));
   await rename(temporary, file);
   return { name: nameOrPath, ...filter };
+}
+
+/** The name of a compiled profile: the digest of all that goes in. */
+function cacheName(nameOrPath: string, text: string, capabilities: readonly Capability[]): string {
+  const inputs = JSON.stringify([CACHE_FORMAT, text, process.arch, [...capabilities].sort()]);
+  if (SHIPPED[nameOrPath] !== undefined) return `${nameOrPath}-${shortHash(inputs)}.bpf`;
+  return `${createHash('sha256').update(inputs).digest('hex').slice(0, 32)}.bpf`;
 }
 
 function readIfThere(file: string): Buffer | undefined {
