@@ -17,6 +17,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "boot.h"
 #include "confine.h"
 #include "filter.h"
 #include "label.h"
@@ -36,6 +37,7 @@ struct command {
   unsigned argc, envc;
   const char *cwd, *user;
   struct confinement confinement;
+  struct boot boot;
   struct {
     uint32_t resource;
     struct rlimit limit;
@@ -90,6 +92,7 @@ static int parse_field(const struct field *field, struct command *command) {
     memcpy(&command->size.ws_row, field->data, 2);
     memcpy(&command->size.ws_col, field->data + 2, 2);
     return 0;
+  case EXEC_BOOT: return boot_field(field, &command->boot);
   case EXEC_UMASK: return field_u32(field, 0, &command->umask);
   default: return -1;
   }
@@ -186,7 +189,8 @@ static void load_filter(struct confinement *confinement, int socket_fd) {
 }
 
 static _Noreturn void become_command(struct command *command, const struct user *user, int fds[3],
-                                     int socket_fd) {
+                                     int master, int socket_fd) {
+  static struct report facts = {.kind = REPORT_FACTS};
   mark("fork");
   sigset_t none;
   sigemptyset(&none);
@@ -196,6 +200,10 @@ static _Noreturn void become_command(struct command *command, const struct user 
   if (command->tty && ioctl(fds[0], TIOCSCTTY, 0) != 0) die(socket_fd, "take the terminal");
   for (int i = 0; i < 3; i++)
     if (dup2(fds[i], i) != i) die(socket_fd, "dup2");
+  if (command->boot.count > 0) {
+    const char *failed = boot_prepare(&command->boot, master, facts.text, sizeof facts.text);
+    if (failed != NULL) die(socket_fd, failed);
+  }
   umask(command->umask);
 
   // The box goes first when memory is short, never its init.
@@ -214,7 +222,6 @@ static _Noreturn void become_command(struct command *command, const struct user 
   mark("confine"); // the last: a filter need not allow a look at the clock
   load_filter(&command->confinement, socket_fd);
 
-  static struct report facts = {.kind = REPORT_FACTS};
   measure_process(status, landlock_abi, facts.text, sizeof facts.text);
   marks_append(facts.text, sizeof facts.text);
   label_measure("label", facts.text, sizeof facts.text);
@@ -297,10 +304,10 @@ int exec_start(struct message *request, int control, struct execution *out) {
   }
 
   int ends[2];
-  pid_t pid = socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) == 0 ? fork() : -1;
-  if (pid == 0) become_command(&command, &user, fds, ends[1]);
+  pid_t pid = socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) == 0 ? boot_fork(&command.boot) : -1;
+  if (pid == 0) become_command(&command, &user, fds, master, ends[1]);
   int fork_error = errno;
-  if (slave >= 0) close(slave);
+  if (slave >= 0) boot_hold(&command.boot, slave);
   else
     for (int i = 0; i < 3; i++) close(fds[i]);
   if (pid < 0) return refuse(control, command.id, fork_error, "fork", NULL);

@@ -74,7 +74,7 @@ static int measure_network(int expected, char *facts, size_t size) {
 }
 
 // A mask is /dev/null or an empty directory that cannot be written to.
-static int is_masked(const char *path) {
+int measure_masked(const char *path) {
   struct stat st;
   struct statvfs fs;
   if (stat(path, &st) != 0) return errno == ENOENT;
@@ -104,13 +104,13 @@ static int measure_mounts(char *facts, size_t size) {
     if (fault("nosuid-unchecked")) continue;
     if (strstr(options, "nosuid") == NULL) result = -1;
     if (strstr(options, "nodev") == NULL && strncmp(point, "/dev/", 5) != 0 &&
-        !(strncmp(point, "/proc/", 6) == 0 && is_masked(point)))
+        !(strncmp(point, "/proc/", 6) == 0 && measure_masked(point)))
       result = -1;
   }
   return result;
 }
 
-static int is_readonly(const char *path) {
+int measure_readonly(const char *path) {
   struct statvfs fs;
   return statvfs(path, &fs) == 0 ? (fs.f_flag & ST_RDONLY) != 0 : errno == ENOENT;
 }
@@ -129,10 +129,10 @@ static const char *measure_setup(const struct message *setup, char *facts, size_
     const char *path = field_string(&field, 0);
     uint32_t number;
     if (field.tag == SETUP_MASK) {
-      if (!is_masked(path)) return "masked-paths: one shows what it should hide";
+      if (!measure_masked(path)) return "masked-paths: one shows what it should hide";
       add(facts, size, "mask=%s\n", path);
     } else if (field.tag == SETUP_READONLY) {
-      if (!is_readonly(path)) return "read-only-paths: one can be written to";
+      if (!measure_readonly(path)) return "read-only-paths: one can be written to";
       add(facts, size, "readonly=%s\n", path);
     } else if (field.tag == SETUP_NAMESPACES && field_u32(&field, 0, &number) == 0) {
       if (!limits_namespaces(number)) return "namespace-limit: the box could make more namespaces";
@@ -184,7 +184,7 @@ static int is_alone(void) {
 
 // Seen from a cgroup namespace of its own, a process is at the root. (That its namespace is not the
 // host's says nothing: the daemon may have one, too.)
-static int hides_cgroups(void) {
+int measure_hidden_cgroups(void) {
   if (load_path("/proc/self/cgroup") != 0) return access("/proc/self/cgroup", F_OK) != 0;
   char *rest = text, *line;
   while ((line = strsep(&rest, "\n")) != NULL) {
@@ -224,7 +224,7 @@ int measure_box(const struct message *setup, char *facts, size_t size, const cha
   *problem = "pid-namespace: the init is not pid 1 of a nested one, and alone there";
   if (getpid() != 1 || !is_alone()) return -1;
   *problem = "cgroup-namespace: the place in the host's cgroups shows";
-  if (!hides_cgroups() && !fault("cgroup-unchecked")) return -1;
+  if (!measure_hidden_cgroups() && !fault("cgroup-unchecked")) return -1;
   *problem = "mounts: one is the host's (cgroup, sysfs, devices), or takes setuid or devices";
   if (measure_mounts(facts, size) != 0) return -1;
   *problem = "devices: one that is not on the list is in /dev";

@@ -14,4 +14,9 @@ int measure_box(const struct message *setup, char *facts, size_t size, const cha
 // `status_fd` was opened before seccomp closed the way.
 void measure_process(int status_fd, int landlock_abi, char *facts, size_t size);
 
+// Of what was made later, for boot.h: 1 when it holds.
+int measure_masked(const char *path);
+int measure_readonly(const char *path);
+int measure_hidden_cgroups(void);
+
 #endif

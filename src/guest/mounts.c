@@ -59,7 +59,8 @@ static int detached(const char *type, unsigned attributes, const char *const opt
                  ? (int)syscall(SYS_fsconfig, fs, FSCONFIG_SET_FLAG, options[i], NULL, 0)
                  : (int)syscall(SYS_fsconfig, fs, FSCONFIG_SET_STRING, options[i], options[i + 1], 0);
   // Else its files would have the policy's label for all of that type, which other boxes have, too.
-  const char *context = strcmp(type, "proc") == 0 ? NULL : label_files();
+  const char *context =
+      strcmp(type, "proc") == 0 || strcmp(type, "cgroup2") == 0 ? NULL : label_files();
   if (result == 0 && context != NULL)
     result = (int)syscall(SYS_fsconfig, fs, FSCONFIG_SET_STRING, "context", context, 0);
   if (result == 0) result = (int)syscall(SYS_fsconfig, fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0);
@@ -108,11 +109,30 @@ static int make_file(const char *path) {
   return 0;
 }
 
-static int mount_new_tmpfs(const char *path, uint32_t mode, uint64_t bytes) {
+int mounts_tmpfs(const char *path, uint32_t mode, uint64_t bytes) {
   int fd = detached_tmpfs(mode, bytes, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
   if (fd < 0 || make_directory(path, 0755) != 0) return -1;
   int result = attach_at(fd, path);
   close(fd);
+  return result;
+}
+
+int mounts_new(const char *type, const char *path) {
+  const char *no_options[] = {NULL};
+  int fd = detached(type, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC, no_options);
+  if (fd < 0) return -1;
+  int result = attach_at(fd, path), error = errno;
+  close(fd);
+  errno = error;
+  return result;
+}
+
+int mounts_copy(const char *from, const char *to) {
+  int fd = clone_tree(from);
+  if (fd < 0) return -1;
+  int result = make_file(to) == 0 ? attach_at(fd, to) : -1, error = errno;
+  close(fd);
+  errno = error;
   return result;
 }
 
@@ -205,7 +225,7 @@ static int pivot(void) {
 }
 
 static int make_dev(struct failure *failure) {
-  if (mount_new_tmpfs("/dev", 0755, 1 << 20) != 0) return fail(failure, "mount", "/dev");
+  if (mounts_tmpfs("/dev", 0755, 1 << 20) != 0) return fail(failure, "mount", "/dev");
   for (size_t i = 0; i < DEVICES; i++) {
     char path[32];
     snprintf(path, sizeof path, "/dev/%s", device_names[i]);
@@ -235,7 +255,7 @@ static int is_directory(const char *path) {
   return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
 }
 
-static int mask(const char *path) {
+int mounts_mask(const char *path) {
   if (access(path, F_OK) != 0 || fault("mask")) return 0;
   int fd = is_directory(path)
                ? detached_tmpfs(0555, 4096, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV)
@@ -246,7 +266,7 @@ static int mask(const char *path) {
   return result;
 }
 
-static int make_readonly(const char *path) {
+int mounts_readonly(const char *path) {
   if (access(path, F_OK) != 0 || fault("readonly")) return 0;
   int fd = clone_tree(path);
   if (fd < 0) return -1;
@@ -354,15 +374,15 @@ static int obey(const struct message *setup, const struct field *field, struct f
   switch (field->tag) {
   case SETUP_TMPFS:
     if (field_u32(field, 0, &mode) != 0 || field_u64(field, 4, &bytes) != 0 ||
-        mount_new_tmpfs(path, mode, bytes) != 0)
+        mounts_tmpfs(path, mode, bytes) != 0)
       return fail(failure, "mount tmpfs on", path);
     return 0;
   case SETUP_BIND:
     return bind_mount(setup, field, path) == 0 ? 0 : fail(failure, "bind", path);
   case SETUP_MASK:
-    return mask(path) == 0 ? 0 : fail(failure, "mask", path);
+    return mounts_mask(path) == 0 ? 0 : fail(failure, "mask", path);
   case SETUP_READONLY:
-    return make_readonly(path) == 0 ? 0 : fail(failure, "make read-only", path);
+    return mounts_readonly(path) == 0 ? 0 : fail(failure, "make read-only", path);
   case SETUP_FILE:
   case SETUP_OWNED_FILE:
     return write_file(field, path, field->tag == SETUP_OWNED_FILE) == 0

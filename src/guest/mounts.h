@@ -22,4 +22,11 @@ int mounts_enter(const struct message *setup, struct failure *failure);
 // component is never a link: commands may be running already.
 int mounts_directory(const struct field *field);
 
+// The steps of that, for whoever has to do them later: boot.h.
+int mounts_tmpfs(const char *path, uint32_t mode, uint64_t bytes);
+int mounts_new(const char *type, const char *path); // without options; nosuid, nodev, noexec
+int mounts_copy(const char *from, const char *to);  // a file's mount on another name
+int mounts_mask(const char *path);
+int mounts_readonly(const char *path);
+
 #endif

@@ -25,6 +25,8 @@ enum { // host to guest
   MSG_ADOPT = 9,         // an orphan counts as a command from here on; DONE with its session
   MSG_KILL_SESSION = 10, // signals every process of a session; DONE with how many
   MSG_NOTIFY_SOCKET = 11, // makes the datagram socket of sd_notify(3); DONE
+  MSG_DHCP_SOCKET = 12,   // sends a datagram socket of an interface, for DHCP; DONE
+  MSG_ADDRESS = 13,       // gives an interface an address; DONE
 };
 
 enum { // guest to host
@@ -73,6 +75,8 @@ enum { // fields of MSG_EXEC; SIGNAL, WINSIZE use EXEC_ID and their own
   EXEC_PATH = 16,      // string
   EXEC_LANDLOCK = 17,  // u32: bits of landlock.h
   EXEC_VERDICTS = 18,  // struct sock_filter[]: what to answer where EXEC_SECCOMP asks the init
+  EXEC_BOOT = 19,      // u32 read-only (else masked), path of /proc: the command is a system's pid 1
+  EXEC_ADDRESS = 20,   // u32 address, mask, gateway or 0, each as network.h has it
 };
 
 enum { // fields of guest messages

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "mounts.h"
+#include "network.h"
 
 #define NOTIFY_TEXT_MAX 4096
 #define NOTIFY_PER_SECOND 100
@@ -24,7 +25,8 @@ static int notify_fd = -1;
 
 struct request {
   uint32_t id, family, pid, signo;
-  const char *path;
+  const char *path; // of a file, or the name of an interface
+  struct network_address address;
 };
 
 static void done(int control, uint32_t id, uint32_t value) {
@@ -43,13 +45,17 @@ static int make_directories(const struct message *message) {
 }
 
 // The runner connects it: connecting here would let a service whose backlog is full hold up the init.
-static int hand_over_socket(const struct message *message, const struct request *request) {
+static int make_socket(const struct request *request) {
+  return socket((int)request->family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+}
+
+static int hand_over(const struct message *message, int made) {
+  if (made < 0) return -1;
   if (message->nfds != 1) {
+    close(made);
     errno = EBADMSG;
     return -1;
   }
-  int made = socket((int)request->family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-  if (made < 0) return -1;
   union {
     struct cmsghdr header;
     char bytes[CMSG_SPACE(sizeof(int))];
@@ -138,6 +144,8 @@ void service_obey(struct message *message, int control, struct execution *slots,
     if (field.tag == EXEC_FAMILY) field_u32(&field, 0, &request.family);
     if (field.tag == EXEC_PID) field_u32(&field, 0, &request.pid);
     if (field.tag == EXEC_SIGNO) field_u32(&field, 0, &request.signo);
+    if (field.tag == EXEC_ADDRESS && field.length == sizeof request.address)
+      memcpy(&request.address, field.data, sizeof request.address);
     if (field.tag == EXEC_PATH) request.path = field_string(&field, 0);
   }
   int result = -1;
@@ -146,7 +154,7 @@ void service_obey(struct message *message, int control, struct execution *slots,
     result = make_directories(message);
     what = "make directories";
   } else if (message->type == MSG_SOCKET) {
-    result = hand_over_socket(message, &request);
+    result = hand_over(message, make_socket(&request));
     what = "make a socket";
   } else if (message->type == MSG_ADOPT) {
     result = adopt(&request, slots, count);
@@ -157,6 +165,12 @@ void service_obey(struct message *message, int control, struct execution *slots,
   } else if (message->type == MSG_NOTIFY_SOCKET) {
     result = make_notify_socket(request.path);
     what = "make the notify socket";
+  } else if (message->type == MSG_DHCP_SOCKET) {
+    result = hand_over(message, network_dhcp_socket(request.path));
+    what = "make a socket for DHCP";
+  } else if (message->type == MSG_ADDRESS) {
+    result = network_set_address(request.path, &request.address);
+    what = "set an address";
   }
   if (result < 0) answer_failed(control, request.id, errno, what, NULL);
   else done(control, request.id, (uint32_t)result);

@@ -6,7 +6,8 @@ import { mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../errors.ts';
-import { type CgroupHierarchy, cgroupHierarchies } from './cgroup.ts';
+import { type CgroupHierarchy, knownHierarchies } from './cgroup.ts';
+import { DELEGATED_GROUP } from './cgroup-delegation.ts';
 import { type IoLimit, ioLimitFile, ioLimitLines, parseIoLimits } from './cgroup-io.ts';
 import { type CgroupUsage, readText, readUsage } from './cgroup-usage.ts';
 import { hasErrno } from './libc.ts';
@@ -36,14 +37,6 @@ const PIDS_PARENT = 'kiln';
 const REMOVE_MS = 2000;
 const REMOVE_PAUSE_MS = 10;
 
-let hierarchies: readonly CgroupHierarchy[] | undefined;
-
-/** They stay where they are for as long as a process lives; a host's table of mounts can be long. */
-function knownHierarchies(): readonly CgroupHierarchy[] {
-  hierarchies ??= cgroupHierarchies();
-  return hierarchies;
-}
-
 /** The cgroups of one process, looked up once. */
 export class ProcessCgroups {
   readonly #hierarchies: readonly CgroupHierarchy[];
@@ -56,7 +49,9 @@ export class ProcessCgroups {
 
   /** @throws the error of reading /proc/PID/cgroup when the process is gone */
   static of(pid: number): ProcessCgroups {
-    const lines = readFileSync(`/proc/${pid}/cgroup`, 'utf8').trim().split('\n');
+    // What is delegated to a box has neither limits nor accounts: the group above it has.
+    const text = readFileSync(`/proc/${pid}/cgroup`, 'utf8').trim();
+    const lines = text.split('\n').map((line) => line.split(`/${DELEGATED_GROUP}`)[0] ?? '');
     return new ProcessCgroups(knownHierarchies(), lines);
   }
 

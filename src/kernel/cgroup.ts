@@ -60,6 +60,14 @@ function controllersOf(path: string): string {
   }
 }
 
+let known: readonly CgroupHierarchy[] | undefined;
+
+/** The same, looked up once: they stay while a process lives, and a host's table of mounts can be long. */
+export function knownHierarchies(): readonly CgroupHierarchy[] {
+  known ??= cgroupHierarchies();
+  return known;
+}
+
 /** What the mounted hierarchies amount to. */
 export function cgroupMode(hierarchies: readonly CgroupHierarchy[]): CgroupMode {
   const v2 = hierarchies.some(({ version }) => version === 2);

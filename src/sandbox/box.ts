@@ -4,6 +4,7 @@ import { rm } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../errors.ts';
+import { removeDelegatedCgroup } from '../kernel/cgroup-delegation.ts';
 import { removePidsGroup } from '../kernel/cgroup-files.ts';
 import { acquireLock, type HeldLock } from '../kernel/flock.ts';
 import { hasErrno } from '../kernel/libc.ts';
@@ -202,6 +203,7 @@ export async function removeBox(
 ): Promise<void> {
   if (record !== undefined) {
     await removePidsGroup(record.id);
+    await removeDelegatedCgroup(record.id);
     const owner = boxOwner(paths, record.id);
     await releaseRange(paths, record.range, owner);
     await releaseLabels(paths, record.labels, owner);

@@ -75,6 +75,12 @@ export const ROOT_CAPABILITIES: readonly Capability[] = [
   'SYS_CHROOT',
 ];
 
+/**
+ * What a systemd that boots in a box has beyond root's: mounts, namespaces, its cgroups, and the end
+ * of its own pid namespace (reboot(2)); all of it in the box's user namespace only.
+ */
+export const BOOT_CAPABILITIES: readonly Capability[] = ['SYS_ADMIN', 'SYS_BOOT'];
+
 /** Reads `CAP_NET_ADMIN`, `net_admin`, …. Throws E_ARGUMENT for an unknown name. */
 export function parseCapability(text: string): Capability {
   const name = text.toUpperCase().replace(/^CAP_/, '');

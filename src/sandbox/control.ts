@@ -1,12 +1,29 @@
 import { KilnError } from '../errors.ts';
+import { errnoName } from '../kernel/libc.ts';
 import { closeDescriptor, receiveDescriptor, unixSocketPair } from '../kernel/unix-socket.ts';
 import type { Channel } from './channel.ts';
 import { type ExitedAnswer, signalNumber } from './process.ts';
 import { encodeSignal, FieldWriter, text, u32 } from './protocol.ts';
 
 /** Messages of src/guest/service.c, and their fields: see src/guest/protocol.h. */
-const REQUEST = { directory: 7, socket: 8, adopt: 9, killSession: 10, notifySocket: 11 } as const;
-const FIELD = { id: 1, signal: 11, directory: 13, family: 14, pid: 15, path: 16 } as const;
+const REQUEST = {
+  directory: 7,
+  socket: 8,
+  adopt: 9,
+  killSession: 10,
+  notifySocket: 11,
+  dhcpSocket: 12,
+  address: 13,
+} as const;
+const FIELD = {
+  id: 1,
+  signal: 11,
+  directory: 13,
+  family: 14,
+  pid: 15,
+  path: 16,
+  address: 20,
+} as const;
 
 /** linux/socket.h */
 const FAMILY = { ipv4: 2, ipv6: 10 } as const;
@@ -20,6 +37,13 @@ export interface BoxDirectory {
   readonly mode: number;
   readonly uid: number;
   readonly gid: number;
+}
+
+/** An interface's address, IPv4 and dotted. */
+export interface BoxAddress {
+  readonly address: string;
+  readonly mask: string;
+  readonly gateway?: string;
 }
 
 /** A process that nobody started through kiln: a daemon that left its parent. */
@@ -60,11 +84,33 @@ export class BoxControl {
    * A new, unconnected, non-blocking stream socket of the box's network; the caller closes it.
    * Throws E_SERVICE_BOX.
    */
-  async socket(family: keyof typeof FAMILY): Promise<number> {
+  socket(family: keyof typeof FAMILY): Promise<number> {
+    const fill = (fields: FieldWriter) => void fields.add(FIELD.family, u32(FAMILY[family]));
+    return this.#socket(REQUEST.socket, fill);
+  }
+
+  /**
+   * A datagram socket of one of the box's interfaces, on the port of DHCP clients; the caller closes
+   * it. Throws E_SERVICE_BOX.
+   */
+  dhcpSocket(name: string): Promise<number> {
+    return this.#socket(REQUEST.dhcpSocket, (fields) => void fields.add(FIELD.path, text(name)));
+  }
+
+  /** Gives an interface an address instead of any it has, and a default route. Throws E_SERVICE_BOX. */
+  async setAddress(name: string, { address, mask, gateway }: BoxAddress): Promise<void> {
+    const parts = [address, mask, gateway ?? '0.0.0.0'].map((dotted) =>
+      Buffer.from(dotted.split('.').map(Number)),
+    );
+    await this.#ask(REQUEST.address, (fields) => {
+      fields.add(FIELD.path, text(name)).add(FIELD.address, ...parts);
+    });
+  }
+
+  async #socket(type: number, fill: (fields: FieldWriter) => void): Promise<number> {
     const [ours, theirs] = unixSocketPair();
     try {
-      const fill = (fields: FieldWriter) => void fields.add(FIELD.family, u32(FAMILY[family]));
-      await this.#ask(REQUEST.socket, fill, [theirs]);
+      await this.#ask(type, fill, [theirs]);
       const socket = receiveDescriptor(ours);
       if (socket === undefined) throw new KilnError('E_SERVICE_BOX', 'the init sent no socket');
       return socket;
@@ -124,8 +170,9 @@ export class BoxControl {
     fill(fields);
     const answered = this.#channel.wait((answer) => {
       if (answer.type === 'failed' && answer.id === id) {
-        throw new KilnError('E_SERVICE_BOX', `the sandbox could not ${answer.what}`, {
-          details: { errno: answer.errno },
+        const errno = errnoName(answer.errno);
+        throw new KilnError('E_SERVICE_BOX', `the sandbox could not ${answer.what}: ${errno}`, {
+          details: { errno },
         });
       }
       return answer.type === 'done' && answer.id === id ? answer.value : undefined;

@@ -7,7 +7,9 @@ import { INIT_PATH } from './skeleton.ts';
 /** An interface on a libvirt network. libvirt itself gives it its address, before the box's init runs. */
 export interface LibvirtNetwork {
   readonly name: string;
-  /** `192.168.122.7/24`, or IPv6; without one somebody in the box has to ask for it. */
+  /** `52:54:00:12:34:56`; without one libvirt makes one up at each start. */
+  readonly mac?: string;
+  /** `192.168.122.7/24`, or IPv6; without one somebody has to ask for it. */
   readonly address?: string;
   /** Where everything else is reached. */
   readonly gateway?: string;
@@ -46,7 +48,7 @@ function networkXml(network: DomainOptions['network']): { features: string; devi
   return { features: '<privnet/>', devices: interfaceXml(network) };
 }
 
-function interfaceXml({ name, address, gateway, filter, isolated }: LibvirtNetwork): string {
+function interfaceXml({ name, mac, address, gateway, filter, isolated }: LibvirtNetwork): string {
   const [ip = '', prefix] = address?.split('/') ?? [];
   const family = isIPv6(ip) ? 'ipv6' : 'ipv4';
   if (address !== undefined && (isIP(ip) === 0 || !/^\d{1,3}$/.test(prefix ?? ''))) {
@@ -57,6 +59,7 @@ function interfaceXml({ name, address, gateway, filter, isolated }: LibvirtNetwo
   const any = family === 'ipv6' ? '::' : '0.0.0.0';
   return [
     `<interface type='network'><source network='${escapeXml(name)}'/>`,
+    mac && `<mac address='${escapeXml(mac)}'/>`,
     address && `<ip address='${ip}' family='${family}' prefix='${prefix}'/>`,
     gateway &&
       `<route family='${family}' address='${any}' prefix='0' gateway='${escapeXml(gateway)}'/>`,

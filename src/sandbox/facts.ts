@@ -5,7 +5,7 @@ import type { IdRange } from './id-range.ts';
 import type { BoxLabels } from './labels/labels.ts';
 import { type MeasuredLabel, measuredLabel } from './labels/measure.ts';
 import { layerMissing } from './layers.ts';
-import type { LandlockWall, SetupOperation } from './protocol.ts';
+import type { LandlockWall, ProcRule, SetupOperation } from './protocol.ts';
 
 /** A mount as the box sees it. */
 interface MeasuredMount {
@@ -159,6 +159,8 @@ export interface CommandPlan {
   readonly seccomp: boolean;
   readonly landlock: readonly LandlockWall[];
   readonly labels: BoxLabels | undefined;
+  /** How the /proc of its own is closed that a system has. */
+  readonly boot: readonly ProcRule[];
 }
 
 /**
@@ -191,6 +193,9 @@ export function readCommandFacts(text: string, expected: CommandPlan): CommandFa
   if (expected.landlock.length > 0 && !(abi >= 1)) throw notMeasured('landlock', 'not in force');
   if (first('descriptors') !== '0') {
     throw notMeasured('descriptors', `${first('descriptors')} beside stdin, stdout and stderr`);
+  }
+  for (const { path, rule } of expected.boot) {
+    if (!lines.get(rule)?.includes(path)) throw notMeasured('boot', `${path} is not closed`);
   }
   return {
     uid: Number(first('Uid').split('\t')[0]),

@@ -10,7 +10,7 @@ import {
 import { closeDescriptor } from '../kernel/unix-socket.ts';
 import { createUserNamespace } from '../kernel/user-namespace.ts';
 import type { IdRange } from './id-range.ts';
-import type { SetupOperation } from './protocol.ts';
+import type { ProcRule, SetupOperation } from './protocol.ts';
 import type { Bind, SandboxSpecification } from './specification.ts';
 
 /**
@@ -58,6 +58,12 @@ const READ_ONLY = [
   '/proc/sys',
   '/proc/sysrq-trigger',
   '/proc/tty',
+];
+
+/** How every /proc of a box is closed. */
+export const PROC_RULES: readonly ProcRule[] = [
+  ...MASKED.map((path) => ({ path, rule: 'mask' }) as const),
+  ...READ_ONLY.map((path) => ({ path, rule: 'readonly' }) as const),
 ];
 
 /** tmpfs that every box has: private, and gone with it. Mode, and share of the disk limit. */
@@ -206,10 +212,8 @@ export function planFilesystem(
       operations.push({ op: 'tmpfs', path, mode, bytes });
     }
     if (!specification.nested) {
-      for (const path of MASKED) operations.push({ op: 'mask', path });
-      for (const path of [...READ_ONLY, ...specification.readonlyPaths]) {
-        operations.push({ op: 'readonly', path });
-      }
+      for (const { path, rule } of PROC_RULES) operations.push({ op: rule, path });
+      for (const path of specification.readonlyPaths) operations.push({ op: 'readonly', path });
     }
     // What lies above others comes first: mounted later, it would hide them.
     const wanted = [...specification.tmpfs, ...specification.binds].sort((a, b) =>

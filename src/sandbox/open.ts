@@ -1,5 +1,6 @@
 import { join } from 'node:path';
 import { KilnError } from '../errors.ts';
+import { delegateCgroup } from '../kernel/cgroup-delegation.ts';
 import { tryLock } from '../kernel/flock.ts';
 import type { Connection } from '../libvirt/connection.ts';
 import type { StatePaths } from '../state/paths.ts';
@@ -42,10 +43,11 @@ export async function openSandbox(
   const box = await takeBox(engine, specification, use.outlives ?? false);
   try {
     const { labels } = box.record;
+    const mounts = specification.nested || specification.boot;
     await box.describe({
       ...(specification.image === undefined ? {} : { image: specification.image }),
       ...(use.command === undefined ? {} : { command: use.command }),
-      ...(labels === undefined ? {} : { labels: claimedLabels(labels, specification.nested) }),
+      ...(labels === undefined ? {} : { labels: claimedLabels(labels, mounts) }),
     });
   } catch (error) {
     await box.destroy();
@@ -53,6 +55,7 @@ export async function openSandbox(
   }
   try {
     await limitBox(box, specification);
+    if (specification.boot) delegateCgroup(box.channel.initPid, box.id, box.range.base);
   } catch (error) {
     await box.destroy();
     throw error;

@@ -33,6 +33,7 @@ const EXEC = {
   ttl: 12,
   landlock: 17,
   verdicts: 18,
+  boot: 19,
 } as const;
 
 /** Bits of EXEC_LANDLOCK. */
@@ -114,6 +115,14 @@ export interface ExecRequest {
   readonly limits: readonly ResourceLimit[];
   readonly terminal?: { readonly rows: number; readonly columns: number };
   readonly umask: number;
+  /** The command is a system's pid 1, whose /proc is closed like this. */
+  readonly boot?: readonly ProcRule[];
+}
+
+/** A path of /proc that a system in the box gets to see neither or cannot write to. */
+export interface ProcRule {
+  readonly path: string;
+  readonly rule: 'mask' | 'readonly';
 }
 
 /** A kind of system call that the filter refused, as the init counted it. */
@@ -241,6 +250,9 @@ export function encodeExec(request: ExecRequest): Buffer {
   }
   if (request.terminal !== undefined) fields.add(EXEC.tty, size(request.terminal));
   fields.add(EXEC.umask, u32(request.umask));
+  for (const { path, rule } of request.boot ?? []) {
+    fields.add(EXEC.boot, flag(rule === 'readonly'), text(path));
+  }
   return fields.message(REQUEST.exec);
 }
 

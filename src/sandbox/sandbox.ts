@@ -10,7 +10,7 @@ import { capabilityMask } from './capabilities.ts';
 import { BoxControl } from './control.ts';
 import { type BoxFacts, readBoxFacts, readCommandFacts } from './facts.ts';
 import { execFailed, setupFailed } from './failures.ts';
-import { type BindOwners, planFilesystem } from './filesystem.ts';
+import { type BindOwners, PROC_RULES, planFilesystem } from './filesystem.ts';
 import { labelOperation, relabelSources } from './labels/sources.ts';
 import { landlockWalls } from './landlock.ts';
 import { allowedMissing, requireLayer } from './layers.ts';
@@ -36,6 +36,8 @@ export interface SpawnOptions {
   readonly relay?: RelayedOutput;
   readonly limits?: readonly ResourceLimit[];
   readonly umask?: number;
+  /** It is pid 1 of a system of its own: see src/guest/boot.h. */
+  readonly boot?: true;
 }
 
 /**
@@ -123,6 +125,7 @@ export class Sandbox implements AsyncDisposable {
   async spawn(argv: readonly string[], options: SpawnOptions): Promise<SandboxProcess> {
     const id = this.#nextId++;
     const { policy } = options;
+    const boot = options.boot === true ? PROC_RULES : [];
     const capabilities = capabilityMask(policy.capabilities);
     const { plain, asking } = policy.seccomp ?? {};
     const landlock =
@@ -147,6 +150,7 @@ export class Sandbox implements AsyncDisposable {
         limits: options.limits ?? [NO_CORE],
         ...(options.terminal === undefined ? {} : { terminal: options.terminal }),
         umask: options.umask ?? 0o022,
+        boot,
       });
       // Listening before it starts: its end may come together with the news of its start.
       const ended = this.#box.channel.wait((answer) => {
@@ -167,6 +171,7 @@ export class Sandbox implements AsyncDisposable {
         seccomp,
         landlock,
         labels: this.#box.record.labels,
+        boot,
       });
       const host = stdio.host();
       return new SandboxProcess(

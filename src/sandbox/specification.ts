@@ -70,6 +70,11 @@ export interface SandboxSpecification {
    * below a user namespace that sees parts of its own covered.
    */
   readonly nested: boolean;
+  /**
+   * Its command is a systemd: it gets a cgroup tree of its own, and may mount and make namespaces,
+   * but no user namespace.
+   */
+  readonly boot: boolean;
 }
 
 /** Something that is neither logged nor stored. */
@@ -126,6 +131,7 @@ export function sandboxSpecification(
     disk: DEFAULT_DISK,
     limits: {},
     nested: false,
+    boot: false,
     label: { kind: 'auto' },
     ...wanted,
   };

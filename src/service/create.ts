@@ -1,19 +1,19 @@
 import { randomBytes } from 'node:crypto';
-import { closeSync, constants, openSync, writeSync } from 'node:fs';
+import { closeSync, constants, openSync } from 'node:fs';
 import { rename, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { KilnError } from '../errors.ts';
 import type { LeasedImage } from '../image/store/images.ts';
 import { copyTree } from '../image/tree/clone.ts';
-import { openat2, unlinkat } from '../kernel/at.ts';
-import { hasErrno } from '../kernel/libc.ts';
 import { syncFileSystem } from '../kernel/syncfs.ts';
 import type { StatePaths } from '../state/paths.ts';
+import { bootCommand } from './boot/system-files.ts';
 import type { ServiceFile } from './definition.ts';
 import { serviceSchema } from './definition.ts';
 import { filesIn, type InstanceFiles, instanceFiles } from './instance-files.ts';
 import { mergeTrees } from './merge-trees.ts';
 import { type OwnedPaths, ownersOf } from './owned-paths.ts';
+import { replaceFileIn } from './replace-file.ts';
 import { serviceUnits } from './service-units.ts';
 import {
   checkServiceName,
@@ -46,7 +46,7 @@ export interface CreateOptions {
 
 /**
  * Makes a service of an image: its own /etc and /var, its own machine id and host name. It appears
- * whole or not at all. Throws E_SERVICE_NAME, E_SERVICE_EXISTS, E_UNIT, E_RECIPE.
+ * whole or not at all. Throws E_SERVICE_NAME, E_SERVICE_EXISTS, E_UNIT, E_NO_SYSTEMD, E_RECIPE.
  */
 export async function createService(
   paths: StatePaths,
@@ -66,6 +66,7 @@ export async function createService(
     const hostname = definition.hostname ?? name;
     const units = (() => {
       using tree = Tree.open(image.tree);
+      if (definition.boot) bootCommand(tree);
       return serviceUnits(tree, definition, { hostname, machineId: '' });
     })();
     copyTree(join(image.tree, 'etc'), files.etc);
@@ -116,26 +117,14 @@ export async function publishService(paths: StatePaths, name: string, work: stri
 export function giveIdentity(etc: string, hostname: string): void {
   const directory = openSync(etc, constants.O_RDONLY | constants.O_DIRECTORY);
   try {
-    replaceIn(directory, 'machine-id', `${randomBytes(16).toString('hex')}\n`);
-    replaceIn(directory, 'hostname', `${hostname}\n`);
-    replaceIn(directory, 'hosts', `127.0.0.1 localhost ${hostname}\n::1 localhost ${hostname}\n`);
+    replaceFileIn(directory, 'machine-id', `${randomBytes(16).toString('hex')}\n`);
+    replaceFileIn(directory, 'hostname', `${hostname}\n`);
+    replaceFileIn(
+      directory,
+      'hosts',
+      `127.0.0.1 localhost ${hostname}\n::1 localhost ${hostname}\n`,
+    );
   } finally {
     closeSync(directory);
-  }
-}
-
-/** Replaces whatever has that name, a link too, by a plain file of root's. */
-function replaceIn(directory: number, name: string, text: string): void {
-  try {
-    unlinkat(directory, name);
-  } catch (error) {
-    if (!hasErrno(error, 'ENOENT')) throw error;
-  }
-  const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
-  const fd = openat2(directory, name, { flags, mode: 0o644 });
-  try {
-    writeSync(fd, text);
-  } finally {
-    closeSync(fd);
   }
 }

@@ -71,28 +71,47 @@ const mount = z.strictObject({
 const libvirtName = z.string().regex(/^[\w.-]+$/, 'the name of a libvirt network is needed');
 const ip = z.union([z.ipv4(), z.ipv6()]);
 
-const network = z.union([
-  libvirtName.transform((name) => ({ name, peers: false })),
-  z.strictObject({
+const networkOptions = z
+  .strictObject({
     name: libvirtName.describe('A libvirt network; `virsh net-list` shows them'),
+    dhcp: z
+      .boolean()
+      .optional()
+      .describe('The network gives it an IPv4 address: true where none is given here'),
     address: z.union([z.cidrv4(), z.cidrv6()]).optional().describe('As 192.168.122.7/24'),
     gateway: ip.optional(),
+    mac: z.mac().optional().describe('As 52:54:00:12:34:56; else one of its own, always the same'),
     filter: z
       .string()
       .regex(/^[\w.-]+$/)
       .optional()
       .describe('A rule set of nwfilter'),
     peers: z.boolean().default(false).describe('Other services of the network may reach it'),
-  }),
+  })
+  .refine(
+    ({ dhcp, address, gateway }) => dhcp !== true || (address ?? gateway) === undefined,
+    'either dhcp, or an address and a gateway',
+  )
+  .transform((options) => ({ ...options, dhcp: options.dhcp ?? options.address === undefined }));
+
+/** A service's interface on a libvirt network. */
+export type ServiceNetwork = z.output<typeof networkOptions>;
+
+const network = z.union([
+  libvirtName.transform((name): ServiceNetwork => ({ name, dhcp: true, peers: false })),
+  networkOptions,
 ]);
 
-/** `NAME[,address=IP/PREFIX][,gateway=IP][,filter=NAME][,peers]`, as service.yaml has it. Undefined if it is not that. */
+/** Options of a network that need no value. */
+const FLAGS = ['dhcp', 'peers'];
+
+/** `NAME[,dhcp][,address=IP/PREFIX][,gateway=IP][,mac=MAC][,filter=NAME][,peers]`, as service.yaml has it. Undefined if it is not that. */
 export function parseNetwork(text: string): ServiceFile['network'] | undefined {
   const [name = '', ...options] = text.split(',');
   if (options.length === 0) return libvirtName.safeParse(name).success ? name : undefined;
   const pairs = options.map((option) => {
     const [key = '', value] = option.split('=', 2);
-    return [key, key === 'peers' && value === undefined ? true : value] as const;
+    return [key, value ?? (FLAGS.includes(key) ? true : value)] as const;
   });
   const parsed = network.safeParse({ name, ...Object.fromEntries(pairs) });
   return parsed.success ? (parsed.data as ServiceFile['network']) : undefined;
@@ -122,6 +141,12 @@ export const serviceSchema = z
     image: z.string().min(1).describe('A recipe’s name or path, a lock, or an image id'),
     packages: z.array(z.string()).default([]).describe('Packages whose /etc and /var are its own'),
     units: z.array(z.string()).default([]).describe('Units of the image that it runs'),
+    boot: z
+      .boolean()
+      .default(false)
+      .describe(
+        'A systemd boots in it and runs the units; without any, what the image has enabled',
+      ),
     command: z.array(z.string()).min(1).optional().describe('What it runs instead of units'),
     user: z.string().optional().describe('Who runs the command'),
     workdir: absolute.optional(),
@@ -143,7 +168,13 @@ export const serviceSchema = z
     health: health.optional(),
   })
   .superRefine((service, context) => {
-    if ((service.command === undefined) === (service.units.length === 0)) {
+    if (service.boot && service.command !== undefined) {
+      context.addIssue({
+        code: 'custom',
+        path: ['boot'],
+        message: 'a systemd runs units, no command',
+      });
+    } else if (!service.boot && (service.command === undefined) === (service.units.length === 0)) {
       context.addIssue({ code: 'custom', message: 'either units or a command is needed' });
     }
     if (service.health !== undefined && !service.health.command === !service.health.http) {

@@ -4,27 +4,30 @@ import { domainPrefix } from '../sandbox/box-record.ts';
 import type { Engine } from '../sandbox/open.ts';
 import type { SandboxLimits } from '../sandbox/specification.ts';
 import { boxProcesses } from './box-processes.ts';
+import { type LeasedAddress, leaseAddress } from './dhcp/leased-address.ts';
 import { HealthWatch } from './health-watch.ts';
 import type { LogFile } from './log-file.ts';
+import { networkMac } from './network-mac.ts';
 import { type Publication, publishPort } from './publish.ts';
+import type { RunningUnit, UnitManager } from './running-unit.ts';
 import { openServiceBox, serviceImage } from './service-box.ts';
-import { serviceUnits } from './service-units.ts';
+import { unitManager } from './service-units.ts';
 import type { ServiceState, ServiceStatus } from './status.ts';
 import type { StoredService } from './store.ts';
 import { tmpfilesPlan } from './tmpfiles.ts';
 import { Tree } from './tree.ts';
 import { NOTIFY_SOCKET } from './unit-command.ts';
 import { namedCapabilities, type UnitHost } from './unit-host.ts';
-import { UnitRunner } from './unit-runner.ts';
 
 /** A service that runs: its box, its units, its ports. Its supervisor has exactly one. */
 export class Instance {
   readonly #engine: Engine;
   readonly #service: StoredService;
   readonly #host: UnitHost;
-  readonly #runners: readonly UnitRunner[];
+  readonly #manager: UnitManager;
   readonly #started = Date.now();
   #publications: Publication[] = [];
+  #lease: LeasedAddress | undefined;
   #phase: 'starting' | 'up' | 'stopping' = 'starting';
   #restarting = 0;
   #health: HealthWatch | undefined;
@@ -33,15 +36,7 @@ export class Instance {
     this.#engine = engine;
     this.#service = service;
     this.#host = host;
-    const surroundings = {
-      hostname: service.definition.hostname ?? service.name,
-      machineId: host.tree.readText('/etc/machine-id')?.trim() ?? '',
-    };
-    const units = serviceUnits(host.tree, service.definition, surroundings);
-    for (const unit of units) {
-      for (const warning of unit.warnings) host.log.write('kiln', `${unit.name}: ${warning}`);
-    }
-    this.#runners = units.map((unit) => new UnitRunner(host, unit, () => undefined));
+    this.#manager = unitManager(host, service);
   }
 
   /** Opens the box of a service and its ports; no unit runs yet. Throws E_UNIT, E_IMAGE_MISSING, E_PUBLISH, and what opening a box throws. */
@@ -69,17 +64,28 @@ export class Instance {
     }
   }
 
-  get units(): readonly UnitRunner[] {
-    return this.#runners;
+  get units(): readonly RunningUnit[] {
+    return this.#manager.units;
   }
 
   get host(): UnitHost {
     return this.#host;
   }
 
-  /** Resolves when the box is gone, whoever ended it. */
+  /** What has failed for good, and why. */
+  get failures(): string[] {
+    const { failure } = this.#manager;
+    const units = this.units.filter(({ state }) => state === 'failed');
+    return [
+      ...(failure === undefined ? [] : [failure]),
+      ...units.map((unit) => `${unit.name}: ${unit.status().reason}`),
+    ];
+  }
+
+  /** Resolves when the box is gone, whoever ended it, or of no use any more. */
   get gone(): Promise<void> {
-    return this.#host.control.gone;
+    const lost = this.#lease === undefined ? [] : [this.#lease.lost];
+    return Promise.race([this.#host.control.gone, this.#manager.lost, ...lost]);
   }
 
   async #prepare(): Promise<void> {
@@ -88,60 +94,75 @@ export class Instance {
     for (const port of this.#service.definition.publish) {
       this.#publications.push(await publishPort(control, port));
     }
-    const plan = tmpfilesPlan(tree);
+    await this.#askForAddress();
+    // A systemd in the box does that itself.
+    const plan = this.#service.definition.boot ? undefined : tmpfilesPlan(tree);
     const own = { path: '/run/kiln', mode: 0o755, uid: 0, gid: 0 };
-    await control.makeDirectories([own, ...plan.directories]);
-    for (const line of plan.undone) log.write('kiln', `tmpfiles.d: not done: ${line}`);
+    await control.makeDirectories([own, ...(plan?.directories ?? [])]);
+    for (const line of plan?.undone ?? []) log.write('kiln', `tmpfiles.d: not done: ${line}`);
     await control.listenForNotifications(NOTIFY_SOCKET, (pid, text) => {
-      for (const runner of this.#runners) runner.notified(pid, text);
+      this.#manager.notified(pid, text);
     });
+  }
+
+  /** Before anything runs, for what runs may look for its address once. */
+  async #askForAddress(): Promise<void> {
+    const { name, definition, files } = this.#service;
+    const { network, hostname = name } = definition;
+    if (network === 'private' || !network.dhcp) return;
+    const request = { mac: networkMac(network, files), hostname, etc: files.etc };
+    this.#lease = await leaseAddress(this.#host, request);
   }
 
   /** Starts the units in order. A unit that fails does not stop the others. Throws the first failure. */
   async start(): Promise<void> {
-    const failures: unknown[] = [];
-    for (const runner of this.#runners) {
-      if (this.#phase === 'stopping') return;
-      await runner.start().catch((error) => failures.push(error));
+    try {
+      await this.#manager.start();
+    } finally {
+      if (this.#phase === 'starting') {
+        this.#phase = 'up';
+        this.#watchHealth();
+      }
     }
-    if (this.#phase === 'starting') this.#phase = 'up';
+  }
+
+  #watchHealth(): void {
     const { health } = this.#service.definition;
-    if (health !== undefined) {
-      this.#health = new HealthWatch(this.#host, health, () => this.restart(undefined));
-    }
-    if (failures.length > 0) throw failures[0];
+    if (health === undefined) return;
+    this.#health = new HealthWatch(this.#host, health, () => this.restart(undefined));
   }
 
   /** Stops ports and units, in reverse order, and ends the box. */
   async close(): Promise<void> {
     this.#phase = 'stopping';
     this.#health?.stop();
+    this.#lease?.close();
+    this.#lease = undefined;
     for (const publication of this.#publications) await publication[Symbol.asyncDispose]();
     this.#publications = [];
-    for (const runner of [...this.#runners].reverse()) {
-      await runner.stop().catch((error) => this.#host.log.write('kiln', String(error)));
-    }
+    await this.#manager.stop();
     this.#host.tree[Symbol.dispose]();
     await this.#host.sandbox.close();
   }
 
   /** The unit of that name, or all. Throws E_UNIT. */
-  chosen(name: string | undefined): readonly UnitRunner[] {
-    if (name === undefined) return this.#runners;
-    const found = this.#runners.filter(({ unit }) => unit.name === name);
+  chosen(name: string | undefined): readonly RunningUnit[] {
+    if (name === undefined) return this.units;
+    const found = this.units.filter((unit) => unit.name === name);
     if (found.length > 0) return found;
     throw new KilnError('E_UNIT', `${this.#service.name} does not run ${name}`, {
-      hint: `it runs ${this.#runners.map(({ unit }) => unit.name).join(', ')}`,
+      hint: `it runs ${this.units.map((unit) => unit.name).join(', ')}`,
     });
   }
 
   /** Stops a unit or all, and starts them again. Throws the first failure. */
   async restart(name: string | undefined): Promise<void> {
-    const runners = this.chosen(name);
+    const units = name === undefined ? [] : this.chosen(name);
     this.#restarting++;
     try {
-      for (const runner of [...runners].reverse()) await runner.stop();
-      for (const runner of runners) await runner.start();
+      if (name === undefined) await this.#manager.restart();
+      for (const unit of units) await unit.stop();
+      for (const unit of units) await unit.start();
     } finally {
       this.#restarting--;
     }
@@ -150,7 +171,7 @@ export class Instance {
   /** Nothing runs, and nothing will by itself. */
   get idle(): boolean {
     if (this.#restarting > 0 || this.#phase === 'starting') return false;
-    return this.#runners.every(({ state }) => state === 'failed' || state === 'inactive');
+    return this.#manager.idle;
   }
 
   /** Sets limits of the running box. Throws E_LIMIT. */
@@ -162,7 +183,8 @@ export class Instance {
 
   async status(): Promise<ServiceStatus> {
     const { sandbox } = this.#host;
-    const units = this.#runners.map((runner) => runner.status());
+    await this.#manager.refresh();
+    const units = this.units.map((unit) => unit.status());
     return {
       name: this.#service.name,
       state: this.#state(),
@@ -176,14 +198,21 @@ export class Instance {
       health: this.#health?.health ?? null,
       units,
       publish: this.#publications.map(({ port }) => port),
+      address: this.#address,
       usage: await this.#usage(),
     };
   }
 
+  get #address(): string | null {
+    const { network } = this.#service.definition;
+    if (network === 'private') return null;
+    return this.#lease?.address ?? network.address?.split('/')[0] ?? null;
+  }
+
   #state(): ServiceState {
     if (this.#phase !== 'up') return this.#phase === 'starting' ? 'starting' : 'stopping';
-    const states = this.#runners.map((runner) => runner.state);
-    if (states.every((state) => state === 'failed')) return 'failed';
+    const states = this.units.map((unit) => unit.state);
+    if (states.length > 0 && states.every((state) => state === 'failed')) return 'failed';
     const fine = states.every((state) => ['active', 'reloading', 'inactive'].includes(state));
     return fine && this.#health?.health.state !== 'unhealthy' ? 'running' : 'degraded';
   }

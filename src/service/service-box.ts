@@ -4,13 +4,15 @@ import type { LibvirtNetwork } from '../sandbox/domain-xml.ts';
 import { type Engine, openSandbox } from '../sandbox/open.ts';
 import type { Sandbox } from '../sandbox/sandbox.ts';
 import { sandboxSpecification } from '../sandbox/specification.ts';
-import type { ServiceDefinition } from './definition.ts';
+import { systemFiles } from './boot/system-files.ts';
+import type { ServiceNetwork } from './definition.ts';
+import { networkMac } from './network-mac.ts';
 import type { StoredService } from './store.ts';
+import { unitName } from './unit/load-unit.ts';
 import { varVolume } from './var-volume.ts';
 
-type ServiceNetwork = ServiceDefinition['network'];
-
-const NO_OPTIONS = { address: undefined, gateway: undefined, filter: undefined };
+/** Of each kind, for what units of a booted service ask for: PrivateTmp=, PrivateNetwork= and so on. */
+const BOOT_NAMESPACES = 256;
 
 /** Takes a service's image into use. Throws E_IMAGE_MISSING. */
 export async function serviceImage(engine: Engine, service: StoredService): Promise<LeasedImage> {
@@ -27,18 +29,21 @@ export async function openServiceBox(
   { name, files, definition }: StoredService,
   image: LeasedImage,
 ): Promise<Sandbox> {
-  const { network, hostname, mounts, disk, memory, cpus, pids, user, label } = definition;
+  const { boot, network, hostname, mounts, disk, memory, cpus, pids, user, label } = definition;
   const { 'io-read': ioRead, 'io-write': ioWrite } = definition;
   const specification = sandboxSpecification({
     root: image.tree,
     image: image.manifest.id,
     hostname: hostname ?? name,
-    network: network === 'private' ? 'private' : boxNetwork(network),
+    network: network === 'private' ? 'private' : boxNetwork(network, networkMac(network, files)),
     volumes: [
       { source: files.etc, target: '/etc' },
       { source: varVolume(files), target: '/var' },
     ],
     readonlyPaths: ['/usr'],
+    ...(boot
+      ? { boot, namespaces: BOOT_NAMESPACES, files: systemFiles(definition.units.map(unitName)) }
+      : {}),
     binds: mounts,
     limits: {
       ...(memory === undefined ? {} : { memory }),
@@ -61,10 +66,11 @@ export async function openServiceBox(
 }
 
 /** Unless its peers are allowed, nothing of the same network reaches a service but its host. */
-function boxNetwork({ peers, ...network }: Exclude<ServiceNetwork, 'private'>): LibvirtNetwork {
-  const { name, address, gateway, filter } = { ...NO_OPTIONS, ...network };
+function boxNetwork(network: ServiceNetwork, mac: string): LibvirtNetwork {
+  const { name, peers, address, gateway, filter } = network;
   return {
     name,
+    mac,
     isolated: !peers,
     ...(address === undefined ? {} : { address }),
     ...(gateway === undefined ? {} : { gateway }),

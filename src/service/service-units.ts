@@ -1,8 +1,13 @@
+import { BootedSystem } from './boot/booted-system.ts';
 import type { ServiceDefinition } from './definition.ts';
+import { KilnUnits } from './kiln-units.ts';
+import type { UnitManager } from './running-unit.ts';
+import type { StoredService } from './store.ts';
 import type { Tree } from './tree.ts';
 import { listUnits, loadUnit, type UnitSurroundings, unitName } from './unit/load-unit.ts';
 import { readUnit } from './unit/read-unit.ts';
 import type { ServiceUnit } from './unit/service-unit.ts';
+import type { UnitHost } from './unit-host.ts';
 import { startOrder } from './unit-order.ts';
 
 /** The unit that a service with a command instead of units has. */
@@ -28,6 +33,16 @@ export function serviceUnits(
     wanted.push(...unit.requires.filter((other) => known.has(other)));
   }
   return startOrder([...units.values()]);
+}
+
+/** Who runs the units of a service: kiln, or a systemd that boots in the box. Throws E_UNIT. */
+export function unitManager(host: UnitHost, { name, definition }: StoredService): UnitManager {
+  if (definition.boot) return new BootedSystem(host, definition.units.map(unitName));
+  const surroundings = {
+    hostname: definition.hostname ?? name,
+    machineId: host.tree.readText('/etc/machine-id')?.trim() ?? '',
+  };
+  return new KilnUnits(host, serviceUnits(host.tree, definition, surroundings));
 }
 
 /** A command as a unit: started again when it fails. */

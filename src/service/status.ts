@@ -50,6 +50,8 @@ export interface ServiceStatus {
   readonly health: ServiceHealth | null;
   readonly units: readonly UnitStatus[];
   readonly publish: readonly PublishedPort[];
+  /** On its network, fixed or given by it; null where it has none. */
+  readonly address: string | null;
   readonly usage: ServiceUsage;
 }
 

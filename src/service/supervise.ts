@@ -22,7 +22,7 @@ const SUPERVISOR_EXIT = { done: 0, failed: 78, again: 1 } as const;
 /** Errors that somebody has to mend first. */
 const LASTING = [
   ...['E_UNIT', 'E_RECIPE', 'E_ARGUMENT', 'E_IMAGE_MISSING', 'E_NO_SERVICE', 'E_PUBLISH'],
-  ...['E_SERVICE_NAME', 'E_SERVICE_RUNS', 'E_SERVICE_READ'],
+  ...['E_SERVICE_NAME', 'E_SERVICE_RUNS', 'E_SERVICE_READ', 'E_NO_CGROUP2'],
 ];
 
 /** How often is looked whether any unit is left, ms. */
@@ -110,9 +110,7 @@ async function superviseLocked(
       log.write('kiln', 'the sandbox is gone');
       return SUPERVISOR_EXIT.again;
     }
-    const failures = instance.units
-      .filter(({ state }) => state === 'failed')
-      .map((unit) => `${unit.unit.name}: ${unit.status().reason}`);
+    const { failures } = instance;
     log.write('kiln', `stopping ${name}`);
     await instance.close();
     const state = end === 'stopped' ? end : failures.length > 0 ? 'failed' : 'finished';

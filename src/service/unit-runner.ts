@@ -10,6 +10,7 @@ import {
   StartEnded,
   type UnitResult,
 } from './failure.ts';
+import type { RunningUnit } from './running-unit.ts';
 import type { UnitState, UnitStatus } from './status.ts';
 import { terminate } from './terminate.ts';
 import type { ExecPhase, ServiceUnit } from './unit/service-unit.ts';
@@ -25,7 +26,7 @@ const WATCH_PAUSE = 1000;
 const ENDED_WELL: ProcessEnd = { exitCode: 0, signal: null };
 
 /** One unit of a running service, as systemd would have it. */
-export class UnitRunner {
+export class UnitRunner implements RunningUnit {
   readonly unit: ServiceUnit;
   readonly #host: UnitHost;
   readonly #processes: UnitProcesses;
@@ -50,6 +51,10 @@ export class UnitRunner {
     this.unit = unit;
     this.#processes = new UnitProcesses(host);
     this.#changed = changed;
+  }
+
+  get name(): string {
+    return this.unit.name;
   }
 
   get state(): UnitState {

@@ -24,6 +24,7 @@ interface CreateOptions {
   readonly network?: NonNullable<ServiceFile['network']>;
   readonly user?: string;
   readonly package: readonly string[];
+  readonly boot?: boolean;
   readonly copy?: boolean;
   readonly imageSize?: number;
   readonly from?: string;
@@ -53,7 +54,7 @@ function networkOption(text: string): NonNullable<ServiceFile['network']> {
   const network = parseNetwork(text);
   if (network !== undefined) return network;
   throw new InvalidArgumentError(
-    'write it as NAME,address=192.168.122.7/24,gateway=192.168.122.1.',
+    'write it as NAME,dhcp or NAME,address=192.168.122.7/24,gateway=192.168.122.1.',
   );
 }
 
@@ -68,6 +69,7 @@ Examples:
   kiln service create -r debian-apache -u apache2.service --publish 8081:80 apache1
   kiln service create -r debian-mariadb -u mariadb -m /srv/backup:/backup --memory 1G db
   kiln service create --file recipes/services/postgresql.yaml pg
+  kiln service create --boot -r debian-systemd -u apache2.service --publish 8081:80 whole
   kiln service create -r debian-minimal --user nobody ticker -- sh -c 'while date; do sleep 9; done'`;
 
 /** `kiln service create`. */
@@ -85,6 +87,7 @@ export function createCommand(): Command {
       ),
     )
     .addOption(repeated('-u, --unit <unit>', 'a unit of the image, as apache2.service', (t) => t))
+    .option('--boot', 'boot the image’s systemd, which runs the units')
     .addOption(
       repeated('-p, --publish <[addr:]port:port>', 'a port of the host that leads in', publishText),
     )
@@ -92,8 +95,8 @@ export function createCommand(): Command {
     .addOption(repeated('--env <name=value>', 'set a variable', parseEnvironment))
     .addOption(
       new Option(
-        '-N, --network <name[,address=IP/PREFIX][,gateway=IP][,filter=NAME][,peers]>',
-        'an interface on a libvirt network, besides lo',
+        '-N, --network <name[,option…]>',
+        'an interface on a libvirt network, besides lo: dhcp, or address=IP/PREFIX and gateway=IP; mac=MAC, filter=NAME, peers',
       ).argParser(networkOption),
     )
     .option('--user <user>', 'who runs the command')
@@ -158,7 +161,8 @@ async function create(
     process.stdout.write(`${JSON.stringify({ name, file: files.definition, units, owners })}\n`);
     return;
   }
-  for (const unit of units) {
+  // A systemd in the box does all of it.
+  for (const unit of options.boot === true || model?.boot === true ? [] : units) {
     for (const warning of unit.warnings) process.stderr.write(`kiln: ${unit.name}: ${warning}\n`);
   }
   process.stdout.write(`${name}: ${files.definition}\n`);
@@ -174,6 +178,7 @@ function settings(options: CreateOptions, argv: string[]): Partial<ServiceFile> 
   return {
     ...(options.package.length === 0 ? {} : { packages: [...options.package] }),
     ...(unit.length === 0 ? {} : { units: [...unit] }),
+    ...(options.boot === true ? { boot: true } : {}),
     ...(argv.length === 0 ? {} : { command: argv }),
     ...(user === undefined ? {} : { user }),
     ...(env.length === 0 ? {} : { environment: Object.fromEntries(env) }),

@@ -42,7 +42,8 @@ async function start(name: string): Promise<void> {
   }
   const status = await startSupervisor(engine.paths, name);
   const ports = definition.publish.map(({ address, host, box }) => `${address}:${host} -> ${box}`);
-  const where = ports.length === 0 ? '' : `, ${ports.join(', ')}`;
+  const places = [status.address ?? [], ports].flat();
+  const where = places.length === 0 ? '' : `, ${places.join(', ')}`;
   const by = hasSystemd() ? hostUnitName(name) : `kiln, process ${status.supervisorPid}`;
   process.stdout.write(`${name} is ${status.state}${where} (supervised by ${by})\n`);
 }

@@ -52,7 +52,7 @@ function row({ name, service, status, outcome, problem }: ListedService): string
     usage.memoryBytes === undefined ? '' : `${(usage.memoryBytes / 2 ** 20).toFixed(0)}M`,
     String(usage.pids ?? ''),
     String(status.restarts),
-    ports.join(' '),
+    [status.address ?? [], ports].flat().join(' '),
     status.units.map((unit) => `${unit.name}:${unit.state}`).join(' '),
   ];
 }

@@ -6,6 +6,7 @@ import { KilnError } from '../../errors.ts';
 import { shortHash } from '../../kernel/short-hash.ts';
 import type { StatePaths } from '../../state/paths.ts';
 import type { Capability } from '../capabilities.ts';
+import { bootProfile } from './boot.ts';
 import buildProfile from './build.json' with { type: 'json' };
 import defaultProfile from './default.json' with { type: 'json' };
 import { nestedProfile } from './nested.ts';
@@ -18,6 +19,7 @@ const SHIPPED: Readonly<Record<string, () => unknown>> = {
   build: () => buildProfile,
   nested: () => nestedProfile(defaultProfile),
   strict: () => strictProfile,
+  boot: () => bootProfile(defaultProfile),
   'default-offline': () => offlineProfile(defaultProfile),
   'build-offline': () => offlineProfile(buildProfile),
   'nested-offline': () => offlineProfile(nestedProfile(defaultProfile)),

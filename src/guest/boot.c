@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+#define _GNU_SOURCE
+#include "boot.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/mount.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "measure.h"
+#include "mounts.h"
+
+#define CGROUPS "/sys/fs/cgroup"
+
+static int booted = -1; // pidfd of the pid 1 that was started here
+
+int boot_field(const struct field *field, struct boot *boot) {
+  const char *path = field_string(field, 4);
+  if (path == NULL || path[0] != '/' || boot->count == BOOT_PATHS_MAX ||
+      field_u32(field, 0, &boot->paths[boot->count].readonly) != 0)
+    return -1;
+  boot->paths[boot->count++].path = path;
+  return 0;
+}
+
+static int pidfd_of(pid_t pid) { return (int)syscall(SYS_pidfd_open, pid, 0); }
+
+pid_t boot_fork(const struct boot *boot) {
+  if (boot->count == 0 && booted < 0) return fork();
+  int own = pidfd_of(getpid());
+  if (own < 0) return -1;
+  int there = boot->count > 0 ? unshare(CLONE_NEWPID) : setns(booted, CLONE_NEWPID);
+  // One whose pid 1 has ended takes nobody in.
+  pid_t pid = there == 0 ? fork() : -1;
+  if (pid == 0) return 0;
+  int error = errno;
+  // Nothing that is forked from here on may land there by mistake.
+  if (setns(own, CLONE_NEWPID) != 0) _exit(1);
+  close(own);
+  if (pid > 0 && boot->count > 0) {
+    close(booted);
+    booted = pidfd_of(pid);
+  }
+  errno = error;
+  return pid;
+}
+
+void boot_hold(const struct boot *boot, int slave) {
+  static int console = -1;
+  close(boot->count > 0 ? console : slave);
+  if (boot->count > 0) console = slave;
+}
+
+static int make_cgroups(void) {
+  if (mounts_tmpfs("/sys", 0555, 1 << 16) != 0 || mkdir("/sys/fs", 0555) != 0 ||
+      mkdir(CGROUPS, 0555) != 0 || mounts_new("cgroup2", CGROUPS) != 0)
+    return -1;
+  struct mount_attr attributes = {.attr_set = MOUNT_ATTR_RDONLY};
+  return (int)syscall(SYS_mount_setattr, AT_FDCWD, "/sys", 0, &attributes, sizeof attributes);
+}
+
+static int make_console(int terminal) {
+  char path[32];
+  int number;
+  if (ioctl(terminal, TIOCGPTN, &number) != 0) return -1;
+  snprintf(path, sizeof path, "/dev/pts/%d", number);
+  return mounts_copy(path, "/dev/console");
+}
+
+// The host's real root has no type; and what another namespace's root is, shows as `/..`.
+static int is_delegated(void) {
+  return access(CGROUPS "/cgroup.type", F_OK) == 0 && measure_hidden_cgroups();
+}
+
+const char *boot_prepare(const struct boot *boot, int terminal, char *facts, size_t size) {
+  if (mounts_new("proc", "/proc") != 0) return "mount a /proc for the system";
+  for (unsigned i = 0; i < boot->count; i++) {
+    const char *path = boot->paths[i].path;
+    uint32_t readonly = boot->paths[i].readonly;
+    if ((readonly ? mounts_readonly(path) : mounts_mask(path)) != 0)
+      return "close /proc for the system";
+    if (!(readonly ? measure_readonly(path) : measure_masked(path)))
+      return "boot: the system’s /proc shows what it should hide";
+    size_t used = strlen(facts);
+    snprintf(facts + used, size - used, "%s=%s\n", readonly ? "readonly" : "mask", path);
+  }
+  if (make_cgroups() != 0) return "mount cgroups for the system";
+  if (!is_delegated()) return "boot: the cgroup tree is the host’s";
+  if (terminal >= 0 && make_console(terminal) != 0) return "make a console for the system";
+  return NULL;
+}

@@ -1,0 +1,147 @@
+import { KilnError } from '../../errors.ts';
+import { BOOT_CAPABILITIES, ROOT_CAPABILITIES } from '../../sandbox/capabilities.ts';
+import type { SandboxProcess } from '../../sandbox/process.ts';
+import { seccompFilter } from '../../sandbox/seccomp/profile.ts';
+import { within } from '../deadline.ts';
+import { endText, isKilnCode, reasonOf } from '../failure.ts';
+import { LineSplitter } from '../log-file.ts';
+import type { RunningUnit, UnitManager } from '../running-unit.ts';
+import { NOTIFY_SOCKET } from '../unit-command.ts';
+import { endOf, type ProcessEnd, type UnitHost } from '../unit-host.ts';
+import { BootedUnit, refreshUnits } from './booted-unit.ts';
+import { bootCommand } from './system-files.ts';
+
+/** A unit that hangs is given up by systemd after 90 s, and units wait for one another, ms. */
+const BOOT_PATIENCE = 5 * 60_000;
+const SHUTDOWN_PATIENCE = 2 * 60_000;
+
+/** SIGRTMIN+n of the C library: what asks a systemd to end (systemd(1), "Signals"). */
+const SIGRTMIN = 34;
+const HALT = SIGRTMIN + 3;
+const REBOOT = SIGRTMIN + 5;
+
+/** A systemd that boots in the box and runs the units there. */
+export class BootedSystem implements UnitManager {
+  readonly #host: UnitHost;
+  readonly #units: readonly BootedUnit[];
+  readonly #ready = Promise.withResolvers<void>();
+  readonly #lost = Promise.withResolvers<void>();
+  #process: SandboxProcess | undefined;
+  #end: Promise<ProcessEnd> | undefined;
+  #up = false;
+  #ended = false;
+  #stopping = false;
+  #failure: string | undefined;
+
+  constructor(host: UnitHost, units: readonly string[]) {
+    this.#host = host;
+    this.#units = units.map((name) => new BootedUnit(host, name));
+  }
+
+  get units(): readonly RunningUnit[] {
+    return this.#units;
+  }
+
+  get idle(): boolean {
+    return this.#ended;
+  }
+
+  get failure(): string | undefined {
+    return this.#failure;
+  }
+
+  get lost(): Promise<void> {
+    return this.#lost.promise;
+  }
+
+  async start(): Promise<void> {
+    try {
+      await this.#boot();
+    } catch (error) {
+      // It may come up yet; one that has ended would only do so again.
+      this.#failure = reasonOf(error);
+      if (this.#process === undefined) this.#ended = true;
+      throw error;
+    }
+    await this.refresh();
+    const failed = this.#units.find(({ state }) => state === 'failed' || state === 'inactive');
+    if (failed === undefined || failed.reason === '') return;
+    throw new KilnError('E_UNIT_FAILED', `${failed.name} has failed: ${failed.reason}`, {
+      hint: '`kiln service logs` shows what it said',
+    });
+  }
+
+  async #boot(): Promise<void> {
+    const { log, environment } = this.#host;
+    const capabilities = [...this.#host.capabilities, ...ROOT_CAPABILITIES];
+    // Without SYS_ADMIN here: with it a profile allows what a system can do without, bpf(2) for one.
+    const seccomp = await seccompFilter(this.#host.paths, 'boot', [...capabilities, 'SYS_BOOT']);
+    const started = await this.#host.sandbox.spawn(bootCommand(this.#host.tree), {
+      policy: {
+        user: '0:0',
+        capabilities: [...new Set([...capabilities, ...BOOT_CAPABILITIES])],
+        seccomp,
+      },
+      env: { ...environment, NOTIFY_SOCKET },
+      terminal: { rows: 24, columns: 200 },
+      limits: [],
+      boot: true,
+    });
+    this.#process = started;
+    const lines = new LineSplitter((line) => log.write('console', line));
+    started.stdout.on('data', (chunk: Buffer) => lines.push(chunk));
+    this.#end = endOf(started);
+    const ended = this.#end.then((end) => this.#onEnd(end));
+    await within(Promise.race([this.#ready.promise, ended.then(failedBoot)]), BOOT_PATIENCE).catch(
+      (error) => {
+        throw isKilnCode(error, 'E_UNIT_TIMEOUT') ? notBooted(error) : error;
+      },
+    );
+    this.#up = true;
+  }
+
+  async stop(): Promise<void> {
+    this.#stopping = true;
+    if (this.#process === undefined || this.#end === undefined || this.#ended) return;
+    this.#process.kill(HALT);
+    await within(this.#end, SHUTDOWN_PATIENCE).catch(() => undefined);
+  }
+
+  /** Reboots: the box is made anew. */
+  async restart(): Promise<void> {
+    this.#process?.kill(REBOOT);
+    if (this.#end !== undefined) await within(this.#end, SHUTDOWN_PATIENCE);
+  }
+
+  async refresh(): Promise<void> {
+    if (this.#ended) return;
+    // One that is busy or on its way out keeps its last state.
+    await refreshUnits(this.#host, this.#units).catch(() => undefined);
+  }
+
+  notified(pid: number, text: string): void {
+    if (pid === this.#process?.pid && text.split('\n').includes('READY=1')) this.#ready.resolve();
+  }
+
+  #onEnd(end: ProcessEnd): ProcessEnd {
+    this.#ended = true;
+    this.#host.log.write('kiln', `systemd ended with ${endText(end)}`);
+    // The kernel's answer to a pid namespace that halts is SIGINT, to one that reboots SIGHUP
+    // (reboot(2)); anything else was not meant.
+    if (this.#up && !this.#stopping && end.signal !== 'SIGINT') this.#lost.resolve();
+    return end;
+  }
+}
+
+function failedBoot(end: ProcessEnd): never {
+  throw new KilnError('E_BOOT', `systemd ended with ${endText(end)} before it was up`, {
+    hint: '`kiln service logs` shows what it said',
+  });
+}
+
+function notBooted(cause: unknown): KilnError {
+  return new KilnError('E_BOOT', `systemd was not up after ${BOOT_PATIENCE / 1000} s`, {
+    cause,
+    hint: '`kiln service logs` shows what it waited for',
+  });
+}

@@ -1,0 +1,112 @@
+import { KilnError } from '../../errors.ts';
+import type { RunningUnit } from '../running-unit.ts';
+import type { UnitState, UnitStatus } from '../status.ts';
+import type { UnitHost } from '../unit-host.ts';
+import { systemctl } from './systemctl.ts';
+
+/** How long systemctl waits for a unit: its own time-outs are shorter, ms. */
+const JOB_PATIENCE = 10 * 60_000;
+const LOOK_PATIENCE = 10_000;
+
+/** What systemd calls a state, as kiln does (systemctl(1), org.freedesktop.systemd1(5)). */
+const STATES: Readonly<Record<string, UnitState>> = {
+  active: 'active',
+  reloading: 'reloading',
+  refreshing: 'reloading',
+  inactive: 'inactive',
+  failed: 'failed',
+  activating: 'activating',
+  deactivating: 'deactivating',
+};
+
+const PROPERTIES = [
+  ...['Id', 'Description', 'ActiveState', 'SubState', 'MainPID', 'NRestarts', 'Result'],
+  ...['StatusText', 'CanReload', 'LoadState', 'StateChangeTimestampMonotonic'],
+];
+
+/** A unit that the systemd of the box runs. */
+export class BootedUnit implements RunningUnit {
+  readonly name: string;
+  readonly #host: UnitHost;
+  #properties: ReadonlyMap<string, string> = new Map();
+  #since = Date.now();
+
+  constructor(host: UnitHost, name: string) {
+    this.#host = host;
+    this.name = name;
+  }
+
+  get state(): UnitState {
+    if (this.#get('SubState').startsWith('auto-restart')) return 'restarting';
+    return STATES[this.#get('ActiveState')] ?? 'inactive';
+  }
+
+  status(): UnitStatus {
+    const pid = Number(this.#get('MainPID'));
+    return {
+      name: this.name,
+      description: this.#get('Description'),
+      state: this.state,
+      mainPid: pid > 0 ? pid : null,
+      since: this.#since,
+      restarts: Number(this.#get('NRestarts')) || 0,
+      reason: this.reason,
+      text: this.#get('StatusText').slice(0, 200),
+      warnings: [],
+    };
+  }
+
+  /** Why it is not active, in systemd's words. */
+  get reason(): string {
+    if (this.#get('LoadState') !== 'loaded') return this.#get('LoadState');
+    const result = this.#get('Result');
+    return result === 'success' ? '' : result;
+  }
+
+  async start(): Promise<void> {
+    await systemctl(this.#host, ['start', this.name], JOB_PATIENCE);
+  }
+
+  async stop(): Promise<void> {
+    await systemctl(this.#host, ['stop', this.name], JOB_PATIENCE);
+  }
+
+  async reload(): Promise<void> {
+    await refreshUnits(this.#host, [this]);
+    if (this.#get('CanReload') === 'no' && this.state === 'active') {
+      throw new KilnError('E_NO_RELOAD', `${this.name} has no ExecReload=`, {
+        hint: '`kiln service restart` starts it anew',
+      });
+    }
+    await systemctl(this.#host, ['reload', this.name], JOB_PATIENCE);
+  }
+
+  /** Takes over what systemctl show said. */
+  take(properties: ReadonlyMap<string, string>): void {
+    const key = 'StateChangeTimestampMonotonic';
+    if (properties.get(key) !== this.#get(key)) this.#since = Date.now();
+    this.#properties = properties;
+  }
+
+  #get(name: string): string {
+    return this.#properties.get(name) ?? '';
+  }
+}
+
+/** Asks the systemd of the box for the states of units. Throws what running systemctl throws. */
+export async function refreshUnits(host: UnitHost, units: readonly BootedUnit[]): Promise<void> {
+  if (units.length === 0) return;
+  const names = units.map(({ name }) => name);
+  const argv = ['show', '--property', PROPERTIES.join(','), '--', ...names];
+  const paragraphs = (await systemctl(host, argv, LOOK_PATIENCE)).split('\n\n');
+  units.forEach((unit, index) => {
+    unit.take(
+      new Map(
+        (paragraphs[index] ?? '').split('\n').map((line) => {
+          const equals = line.indexOf('=');
+          return [line.slice(0, equals), line.slice(equals + 1)] as const;
+        }),
+      ),
+    );
+  });
+}

@@ -1,0 +1,43 @@
+import { KilnError } from '../../errors.ts';
+import type { SandboxSpecification } from '../../sandbox/specification.ts';
+import type { Tree } from '../tree.ts';
+
+/** What a booted service reaches: the units that were asked for, or what the image has enabled. */
+const TARGET = 'kiln.target';
+
+const PROGRAMS = ['/usr/lib/systemd/systemd', '/lib/systemd/systemd'];
+
+/** Files of the box that make its systemd start these units and nothing else. */
+export function systemFiles(units: readonly string[]): SandboxSpecification['files'] {
+  const wanted = units.length === 0 ? ['multi-user.target'] : units;
+  const content = `# Made by kiln: what this service is to run.
+[Unit]
+Description=The units of this service
+Requires=basic.target
+After=basic.target ${wanted.join(' ')}
+Wants=${wanted.join(' ')}
+`;
+  return [{ path: `/run/systemd/system/${TARGET}`, mode: 0o644, content }];
+}
+
+/**
+ * The command that boots a tree. In a container systemd takes the arguments of pid 1 for the
+ * kernel's, too. Throws E_NO_SYSTEMD.
+ */
+export function bootCommand(tree: Tree): string[] {
+  const program = PROGRAMS.find((path) => tree.stat(path)?.isFile() === true);
+  if (program === undefined) {
+    throw new KilnError('E_NO_SYSTEMD', 'the image has no systemd to boot', {
+      hint: 'add the package systemd to its recipe, or leave `boot` away: kiln runs units itself',
+    });
+  }
+  return [
+    program,
+    `systemd.unit=${TARGET}`,
+    // The journal is what kiln's log gets; pid 1's own progress would be there twice.
+    'systemd.journald.forward_to_console=1',
+    'systemd.show_status=0',
+    // Nobody can log in there.
+    'systemd.mask=console-getty.service',
+  ];
+}

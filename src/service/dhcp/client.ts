@@ -1,0 +1,134 @@
+import { randomInt } from 'node:crypto';
+import { createSocket, type Socket } from 'node:dgram';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { KilnError } from '../../errors.ts';
+import { DHCP, type DhcpAnswer, type DhcpRequest, decodeDhcp, encodeDhcp } from './message.ts';
+
+const SERVER_PORT = 67;
+const EVERYBODY = '255.255.255.255';
+
+/** A bridge with STP passes nothing on for the first half minute, ms. */
+const PATIENCE = 60_000;
+/** Between repetitions, ms: doubled each time (RFC 2131, 4.1). */
+const FIRST_PAUSE = 500;
+const LONGEST_PAUSE = 8000;
+/** A server that wants its leases renewed more often than this waits, ms. */
+const LEAST_RENEWAL = 1000;
+/** Longer than a timer can be set to, ms. */
+const LONGEST_SLEEP = 2 ** 31 - 1;
+
+/** What a client is known by. */
+export interface DhcpIdentity {
+  /** Six bytes of an Ethernet address. */
+  readonly hardware: Buffer;
+  readonly hostname: string;
+}
+
+/** A DHCP client on a socket that is bound to one interface, which may be in another network namespace. */
+export class DhcpClient {
+  readonly #socket: Socket;
+  readonly #identity: DhcpIdentity;
+  readonly #over = new AbortController();
+
+  /** Takes over the descriptor of the socket. */
+  constructor(fd: number, identity: DhcpIdentity) {
+    this.#identity = identity;
+    this.#socket = createSocket('udp4');
+    // An interface that is gone: nobody answers.
+    this.#socket.on('error', () => undefined);
+    this.#socket.bind({ fd });
+    this.#socket.unref();
+  }
+
+  /** Asks for an address until somebody gives one. Throws E_NO_LEASE. */
+  async lease(): Promise<DhcpAnswer> {
+    const deadline = Date.now() + PATIENCE;
+    while (Date.now() < deadline) {
+      const offer = await this.#ask(
+        { type: DHCP.discover },
+        EVERYBODY,
+        deadline,
+        ({ type, lease }) => type === DHCP.offer && lease > 0,
+      );
+      if (offer === undefined) break;
+      const { address: requested, server } = offer;
+      const answer = await this.#ask(
+        { type: DHCP.request, requested, server },
+        EVERYBODY,
+        Math.min(deadline, Date.now() + 4 * FIRST_PAUSE),
+        ({ type }) => type === DHCP.ack || type === DHCP.nak,
+      );
+      if (answer?.type === DHCP.ack && answer.lease > 0) return answer;
+    }
+    throw new KilnError('E_NO_LEASE', `nobody gave an address within ${PATIENCE / 1000} s`, {
+      hint: 'has the network DHCP? `virsh net-dumpxml NAME` shows it; address= gives a fixed one',
+    });
+  }
+
+  /** Renews a lease for as long as it can be; gives each new one to `renewed`. Resolves when it is over. */
+  async keep(first: DhcpAnswer, renewed: (lease: DhcpAnswer) => Promise<void>): Promise<void> {
+    for (let lease = first; ; ) {
+      const begun = Date.now();
+      await this.#sleep(Math.max(lease.renewal * 1000, LEAST_RENEWAL));
+      const next =
+        (await this.#renew(lease, lease.server, begun + lease.rebinding * 1000)) ??
+        (await this.#renew(lease, EVERYBODY, begun + lease.lease * 1000));
+      if (next === undefined || this.#over.signal.aborted) return;
+      await renewed(next);
+      lease = next;
+    }
+  }
+
+  close(): void {
+    this.#over.abort();
+    this.#socket.close();
+  }
+
+  async #renew(lease: DhcpAnswer, to: string, deadline: number): Promise<DhcpAnswer | undefined> {
+    const answer = await this.#ask(
+      { type: DHCP.request, current: lease.address },
+      to,
+      deadline,
+      ({ type }) => type === DHCP.ack || type === DHCP.nak,
+    );
+    return answer?.type === DHCP.ack && answer.lease > 0 ? answer : undefined;
+  }
+
+  /** Sends a request again and again until an answer is taken; undefined when the time is over. */
+  async #ask(
+    request: Omit<DhcpRequest, 'transaction' | 'hardware' | 'hostname'>,
+    to: string,
+    deadline: number,
+    take: (answer: DhcpAnswer) => boolean,
+  ): Promise<DhcpAnswer | undefined> {
+    const transaction = randomInt(2 ** 32);
+    const message = encodeDhcp({ ...request, ...this.#identity, transaction });
+    const answered = Promise.withResolvers<DhcpAnswer>();
+    const hear = (bytes: Buffer) => {
+      const answer = decodeDhcp(bytes, this.#identity.hardware);
+      if (answer?.transaction === transaction && take(answer)) answered.resolve(answer);
+    };
+    this.#socket.on('message', hear);
+    try {
+      let pause = FIRST_PAUSE;
+      while (Date.now() < deadline && !this.#over.signal.aborted) {
+        // One that cannot be sent now, for the bridge is not up, may be in a moment.
+        this.#socket.send(message, SERVER_PORT, to, () => undefined);
+        const wait = this.#sleep(Math.min(pause, deadline - Date.now()));
+        const answer = await Promise.race([answered.promise, wait]);
+        if (answer !== undefined) return answer;
+        pause = Math.min(pause * 2, LONGEST_PAUSE);
+      }
+      return undefined;
+    } finally {
+      this.#socket.off('message', hear);
+    }
+  }
+
+  /** Cut short by {@link close}. */
+  async #sleep(milliseconds: number): Promise<undefined> {
+    const signal = this.#over.signal;
+    const time = Math.min(milliseconds, LONGEST_SLEEP);
+    await sleep(time, undefined, { signal, ref: false }).catch(() => undefined);
+  }
+}

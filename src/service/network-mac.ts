@@ -1,0 +1,27 @@
+import { createHash } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import { hostname } from 'node:os';
+import type { ServiceNetwork } from './definition.ts';
+import type { InstanceFiles } from './instance-files.ts';
+
+/** The prefix of virtual machines' interfaces, as libvirt and qemu use it. */
+const PREFIX = ['52', '54', '00'];
+
+/**
+ * The Ethernet address of a service's interface: the same at each start, since that is what a network
+ * knows it by, and another one on another host.
+ */
+export function networkMac({ mac }: ServiceNetwork, { directory }: InstanceFiles): string {
+  if (mac !== undefined) return mac;
+  const identity = [hostMachineId(), hostname(), directory].join('\n');
+  const bytes = createHash('sha256').update(identity).digest().subarray(0, 3);
+  return [...PREFIX, ...Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0'))].join(':');
+}
+
+function hostMachineId(): string {
+  try {
+    return readFileSync('/etc/machine-id', 'utf8');
+  } catch {
+    return '';
+  }
+}

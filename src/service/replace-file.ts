@@ -1,0 +1,19 @@
+import { closeSync, constants, writeSync } from 'node:fs';
+import { openat2, unlinkat } from '../kernel/at.ts';
+import { hasErrno } from '../kernel/libc.ts';
+
+/** Replaces whatever has that name in a directory, a link too, by a plain file of root's. */
+export function replaceFileIn(directory: number, name: string, text: string): void {
+  try {
+    unlinkat(directory, name);
+  } catch (error) {
+    if (!hasErrno(error, 'ENOENT')) throw error;
+  }
+  const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
+  const fd = openat2(directory, name, { flags, mode: 0o644 });
+  try {
+    writeSync(fd, text);
+  } finally {
+    closeSync(fd);
+  }
+}

@@ -1,0 +1,225 @@
+import { existsSync } from 'node:fs';
+import { chmod, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import test from 'ava';
+import { execa } from 'execa';
+import { ensureDebianRpms } from '../../fixtures/debian-rpms/ensure.ts';
+import { fixturesRoot } from '../../fixtures/debian-rpms/layout.ts';
+import { cgroupHierarchies } from '../../src/kernel/cgroup.ts';
+import { stopEmbeddedDaemon } from '../../src/libvirt/embedded/daemon.ts';
+import { instanceFiles } from '../../src/service/instance-files.ts';
+import type { ServiceStatus } from '../../src/service/status.ts';
+import { type StatePaths, statePaths } from '../../src/state/paths.ts';
+import { KILN, PATIENCE } from '../support/busybox-state.ts';
+import { freePort } from './free-port.ts';
+
+let directory: string;
+let env: NodeJS.ProcessEnv;
+let paths: StatePaths;
+let port: number;
+
+test.before(async () => {
+  await ensureDebianRpms('extras');
+  directory = await mkdtemp(join(tmpdir(), 'kiln-boot-'));
+  await chmod(directory, 0o755);
+  env = {
+    ...process.env,
+    KILN_STATE: directory,
+    KILN_FIXTURES: fixturesRoot(),
+    KILN_FROM_SOURCE: process.env.KILN_FROM_SOURCE ?? '1',
+  };
+  paths = statePaths(env);
+  port = await freePort();
+});
+
+test.after.always(async () => {
+  const { stdout } = await service('list', '--json');
+  const names = (JSON.parse(stdout) as { name: string }[]).map(({ name }) => name);
+  if (names.length > 0) await service('stop', ...names);
+  await stopEmbeddedDaemon(paths);
+  await rm(paths.run, { recursive: true, force: true });
+  await rm(directory, { recursive: true, force: true });
+});
+
+const service = (...args: readonly string[]) =>
+  execa(KILN, ['service', ...args], {
+    env,
+    reject: false,
+    stdin: 'ignore',
+    timeout: 200_000 * PATIENCE,
+  });
+
+async function inside(...command: readonly string[]): Promise<string> {
+  const { stdout, stderr, exitCode } = await service('execute', 'whole', '--', ...command);
+  if (exitCode !== 0) throw new Error(`${command.join(' ')}: ${stdout}${stderr}`);
+  return stdout;
+}
+
+async function statusOf(name: string): Promise<ServiceStatus | undefined> {
+  const { stdout } = await service('list', '--json', name);
+  return (JSON.parse(stdout) as { status?: ServiceStatus }[])[0]?.status;
+}
+
+async function eventually<Found>(look: () => Promise<Found | undefined | false>): Promise<Found> {
+  for (const end = Date.now() + 60_000 * PATIENCE; ; await sleep(200)) {
+    const found = await look().catch(() => undefined);
+    if (found !== undefined && found !== false) return found;
+    if (Date.now() > end) throw new Error('it did not happen in time');
+  }
+}
+
+const answer = async () =>
+  (await execa('curl', ['-s', '-o', '/dev/null', '-w', '%{http_code}', `http://127.0.0.1:${port}`]))
+    .stdout;
+
+test.serial(
+  'a systemd boots in the box, runs the unit that was asked for, and says so',
+  async (t) => {
+    const made = await service(
+      ...['create', '--boot', '-r', 'debian-systemd', '-u', 'apache2.service', '-C'],
+      ...['-p', `${port}:80`, 'whole'],
+    );
+    t.is(made.exitCode, 0, made.stderr);
+    const started = await service('start', 'whole');
+    t.is(started.exitCode, 0, started.stderr);
+    t.is(await answer(), '200');
+    // What kiln reports is what the box's own tools say.
+    t.is(await inside('systemctl', 'is-system-running'), 'running');
+    t.is(await inside('cat', '/proc/1/comm'), 'systemd');
+    const main = await inside('systemctl', 'show', '--value', '-p', 'MainPID', 'apache2.service');
+    const status = (await statusOf('whole'))!;
+    t.is(status.state, 'running');
+    t.deepEqual(
+      status.units.map(({ name, state, mainPid }) => [name, state, String(mainPid)]),
+      [['apache2.service', 'active', main]],
+    );
+    // Its journal is kiln's log.
+    t.regex((await service('logs', 'whole')).stdout, /console: .*Started apache2\.service/);
+  },
+);
+
+test.serial('its cgroups are its own, and on the host below the box’s', async (t) => {
+  const { initPid, box } = (await statusOf('whole'))!;
+  const unified = cgroupHierarchies().find(({ version }) => version === 2)!;
+  const lines = (await readFile(`/proc/${initPid}/cgroup`, 'utf8')).split('\n');
+  const group = lines.find((line) => line.startsWith('0::'))!.slice(3);
+  t.true(group.includes(box) || group.endsWith('kiln-boot'), group);
+  const [, base] = /^\s*0\s+(\d+)/.exec(await readFile(`/proc/${initPid}/uid_map`, 'utf8')) ?? [];
+  t.is((await stat(join(unified.path, group))).uid, Number(base));
+  t.true(existsSync(join(unified.path, group, 'system.slice/apache2.service/cgroup.procs')));
+  // No controller: a system in a box cannot undo the box's limits, nor has it any of its own.
+  t.is((await readFile(join(unified.path, group, 'cgroup.controllers'), 'utf8')).trim(), '');
+  t.not((await stat(join(unified.path, group, '..'))).uid, Number(base));
+});
+
+/** Run by the systemd itself, with all that it has: each must fail, but the first. */
+const ATTEMPTS = [
+  // The control: it may mount.
+  'mount -t tmpfs none /mnt',
+  'unshare --user true',
+  'unshare --user --map-root-user true',
+  'mount -t sysfs none /mnt',
+  'mount -t cgroup -o none,name=mine none /mnt',
+  'mkdir /sys/fs/cgroup/../../../sys/fs/escape',
+  'echo 1 > /sys/fs/cgroup/../cgroup.procs',
+  'echo +memory > /sys/fs/cgroup/cgroup.subtree_control',
+  'echo x > /proc/sys/kernel/core_pattern',
+  'umount /proc/sys; mount -o remount,rw /proc; echo x > /proc/sys/kernel/core_pattern',
+  'umount /proc/kcore; head -c 1 /proc/kcore | grep -q .',
+  'echo b > /proc/sysrq-trigger',
+  'mknod /root/disk b 7 0',
+  'mknod /root/mem c 1 1 && head -c 1 /root/mem',
+  'umount -l /usr; mount -o remount,rw /usr && touch /usr/lib/x && false',
+  'swapoff -a && swapon /dev/null',
+  'dmesg',
+  'ps ax | grep -q [k]iln-init',
+  'ls /.kiln',
+];
+
+test.serial('a root of the booted system stays in the box', async (t) => {
+  const { etc } = instanceFiles(paths, 'whole');
+  const script = ATTEMPTS.map((attempt) => `(${attempt}) >/dev/null 2>&1; echo $?`).join('\n');
+  await writeFile(join(etc, 'attempts.sh'), `${script}\n`);
+  await writeFile(
+    join(etc, 'systemd/system/attempts.service'),
+    `[Service]\nType=oneshot\nExecStart=/bin/sh /etc/attempts.sh\nStandardOutput=file:/var/log/attempts\n`,
+  );
+  await inside('systemctl', 'daemon-reload');
+  await inside('systemctl', 'start', 'attempts.service');
+  const statuses = (await inside('cat', '/var/log/attempts')).split('\n');
+  t.is(statuses.length, ATTEMPTS.length);
+  t.is(statuses[0], '0', 'it can mount');
+  for (const [index, attempt] of ATTEMPTS.entries()) {
+    if (index > 0) t.not(statuses[index], '0', attempt);
+  }
+  // What it did to itself, if anything, the image has not seen.
+  const { image } = (await statusOf('whole'))!;
+  t.false(existsSync(join(paths.images, image, 'tree/usr/lib/x')));
+  // Commands that are run in it have not even that.
+  t.not((await service('execute', 'whole', '--', 'mount', '-t', 'tmpfs', 'x', '/mnt')).exitCode, 0);
+});
+
+test.serial('units are reloaded, restarted and come back as systemd has it', async (t) => {
+  const before = (await statusOf('whole'))!;
+  t.is((await service('reload', '--unit', 'apache2.service')).stdout, 'whole: reloaded');
+  t.is((await statusOf('whole'))?.units[0]?.mainPid, before.units[0]?.mainPid);
+  t.regex((await service('logs', 'whole')).stdout, /Reloaded apache2\.service/);
+  t.is((await service('restart', '--unit', 'apache2.service', 'whole')).exitCode, 0);
+  const restarted = (await statusOf('whole'))!;
+  t.not(restarted.units[0]?.mainPid, before.units[0]?.mainPid);
+  // apache2.service has Restart=on-abort.
+  await inside('systemctl', 'kill', '-s', 'KILL', 'apache2.service');
+  await eventually(async () => {
+    const [unit] = (await statusOf('whole'))?.units ?? [];
+    return unit?.state === 'active' && unit.restarts === 1;
+  });
+  t.is(await answer(), '200');
+  t.is((await statusOf('whole'))?.box, before.box);
+});
+
+test.serial('it reboots into a new box, and powers off for good; nothing is left', async (t) => {
+  const before = (await statusOf('whole'))!;
+  await inside('touch', '/var/lib/stays');
+  await service('execute', 'whole', '--', 'systemctl', 'reboot');
+  const after = await eventually(async () => {
+    const status = await statusOf('whole');
+    return status?.state === 'running' && status.box !== before.box && status;
+  });
+  t.false(existsSync(`/proc/${before.initPid}`));
+  t.is(await answer(), '200');
+  await inside('test', '-e', '/var/lib/stays');
+  await service('execute', 'whole', '--', 'systemctl', 'poweroff');
+  await eventually(async () => (await statusOf('whole')) === undefined);
+  await eventually(async () => !existsSync(`/proc/${after.initPid}`));
+  const { stdout } = await service('list', '--json', 'whole');
+  t.is(JSON.parse(stdout)[0].outcome.state, 'finished');
+  const { stdout: left } = await execa('find', ['/sys/fs/cgroup', '-name', `*${after.box}*`]);
+  t.is(left, '');
+  // A stop is a shutdown: units are told.
+  t.is((await service('start', 'whole')).exitCode, 0);
+  t.is((await service('stop', 'whole')).exitCode, 0);
+  const log = (await service('logs', 'whole')).stdout;
+  t.regex(log.slice(log.lastIndexOf('kiln: stopping whole')), /systemd ended with signal SIGINT/);
+});
+
+test.serial('without a systemd in the image, or cgroups on the host, it says so', async (t) => {
+  const refused = await service('create', '--boot', '-r', 'debian-minimal', 'half');
+  t.is(refused.exitCode, 125);
+  t.regex(refused.stderr, /E_NO_SYSTEMD|no systemd to boot/);
+  const command = await service('create', '--boot', '-r', 'debian-systemd', 'half', '--', 'true');
+  t.regex(command.stderr, /a systemd runs units, no command/);
+  const hierarchies = cgroupHierarchies();
+  if (hierarchies.every(({ version }) => version === 2)) return;
+  // A host as if it had cgroup v1 only.
+  const unified = hierarchies.filter(({ version }) => version === 2).map(({ path }) => path);
+  const script = `umount ${unified.join(' ')}; exec "$@"`;
+  const without = await execa(
+    'unshare',
+    ['--mount', 'sh', '-c', script, 'sh', KILN, 'service', 'start', 'whole'],
+    { env, reject: false, stdin: 'ignore', timeout: 100_000 * PATIENCE },
+  );
+  t.is(without.exitCode, 125);
+  t.regex(without.stderr, /no unified cgroup hierarchy/);
+});
