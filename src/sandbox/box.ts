@@ -222,12 +222,21 @@ export async function removeBox(
   rmSync(removed, { recursive: true, force: true });
 }
 
-/** Asks libvirt to kill a domain; one that is gone already is fine. */
+/**
+ * Asks libvirt to kill a domain; one that is gone already is fine. systemd-machined, where it runs,
+ * may take a domain's cgroup away in the middle of libvirt's own work, which then fails, although
+ * the domain is gone soon: that is waited for.
+ */
 export async function destroyDomain(connection: Connection, name: string): Promise<void> {
-  try {
-    await (await connection.lookupByName(name)).destroy();
-  } catch (error) {
-    if (!(error instanceof LibvirtError && error.code === 'E_LIBVIRT_NO_DOMAIN')) {
+  for (const end = Date.now() + DEATH_DEADLINE * 2; ; await sleep(100)) {
+    try {
+      await (await connection.lookupByName(name)).destroy();
+      return;
+    } catch (error) {
+      if (error instanceof LibvirtError) {
+        if (error.code === 'E_LIBVIRT_NO_DOMAIN') return;
+        if (error.libvirt !== undefined && Date.now() < end) continue;
+      }
       throw new KilnError('E_DESTROY', `cannot destroy domain ${name}`, { cause: error });
     }
   }
