@@ -5,7 +5,7 @@ import { setTimes, unlinkat } from '../kernel/at.ts';
 import { hasErrno } from '../kernel/libc.ts';
 import type { ScriptletPolicy } from '../recipe/load-image-recipe.ts';
 import { encodeName } from '../rpm/filename.ts';
-import type { Engine } from '../sandbox/open.ts';
+import { type Engine, ReservedBox } from '../sandbox/open.ts';
 import { span } from '../trace/trace.ts';
 import type { OnImageProgress } from './progress.ts';
 import type { TransactionKind } from './store/manifest.ts';
@@ -65,11 +65,13 @@ export async function assembleTree(options: AssembleOptions): Promise<AssembledT
   const plan = new TreePlan();
   for (const { package: added } of packages) plan.add(added);
   if (plan.problems.length > 0) throw conflictError(plan.problems);
+  // It starts while the tree is composed.
+  await using reserved = scriptlets.mode === 'none' ? undefined : new ReservedBox(options.engine);
   const byPackage = new Map(packages.map((stored) => [stored.package, stored]));
   onProgress?.({ kind: 'compose', packages: packages.length });
   const composed = join(work, 'composed');
-  const composition = composeTree(plan, composed, (of) => byPackage.get(of)!.tree);
-  const parts = { options, plan, composed, composition };
+  const composition = await composeTree(plan, composed, (of) => byPackage.get(of)!.tree);
+  const parts = { options, plan, composed, composition, reserved };
   if (scriptlets.mode === 'none') return withoutScripts(parts);
   const reasons =
     scriptlets.mode === 'exact'
@@ -83,6 +85,7 @@ interface Parts {
   readonly plan: TreePlan;
   readonly composed: string;
   readonly composition: Composition;
+  readonly reserved: ReservedBox | undefined;
 }
 
 function withoutScripts({ options, plan, composed, composition }: Parts): AssembledTree {
@@ -100,7 +103,8 @@ function withoutScripts({ options, plan, composed, composition }: Parts): Assemb
   };
 }
 
-async function fast({ options, plan, composed, composition }: Parts): Promise<AssembledTree> {
+async function fast(parts: Parts): Promise<AssembledTree> {
+  const { options, plan, composed, composition, reserved } = parts;
   const { engine, packages, scriptlets, signal, onProgress } = options;
   const work = subdirectory(options.work, 'transaction');
   const clamp = clampTimes(newest(packages));
@@ -109,6 +113,7 @@ async function fast({ options, plan, composed, composition }: Parts): Promise<As
     tree: composed,
     plan,
     work,
+    reserved,
     packages,
     deferred: composition.deferred,
     timeout: scriptlets.timeout,
@@ -137,7 +142,7 @@ async function fast({ options, plan, composed, composition }: Parts): Promise<As
 }
 
 async function exact(
-  { options, plan, composed }: Parts,
+  { options, plan, composed, reserved }: Parts,
   reasons: readonly string[],
 ): Promise<AssembledTree> {
   const { engine, packages, scriptlets, signal, onProgress } = options;
@@ -151,6 +156,7 @@ async function exact(
     tree: composed,
     rpm,
     work,
+    reserved,
     packages: await options.fetchFiles(),
     hasDev: plan.find('/dev') !== undefined,
     // rpm cannot be told to watch each script.

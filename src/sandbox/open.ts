@@ -27,6 +27,32 @@ export interface SandboxUse extends BindOwners {
   readonly command?: readonly string[];
   /** The box is to be kept: it must not die with this process. */
   readonly outlives?: boolean;
+  /** A box taken before, for a sandbox with the usual network and label that dies with this process. */
+  readonly reserved?: ReservedBox | undefined;
+}
+
+/** A box that is being started before it is known what goes into it. Disposing of it destroys it. */
+export class ReservedBox implements AsyncDisposable {
+  #box: Promise<Box> | undefined;
+
+  constructor(engine: Engine) {
+    this.#box = takeBox(engine, { network: 'private', label: { kind: 'auto' } }, false);
+    // Whoever takes it gets to know why there is none.
+    this.#box.catch(() => undefined);
+  }
+
+  /** The box, which is the caller's from here on. */
+  take(): Promise<Box> {
+    const box = this.#box;
+    if (box === undefined) throw new TypeError('the box has been taken already');
+    this.#box = undefined;
+    return box;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    const box = await this.#box?.catch(() => undefined);
+    await box?.destroy();
+  }
 }
 
 /**
@@ -40,7 +66,7 @@ export async function openSandbox(
   specification: SandboxSpecification,
   use: SandboxUse,
 ): Promise<Sandbox> {
-  const box = await takeBox(engine, specification, use.outlives ?? false);
+  const box = await (use.reserved?.take() ?? takeBox(engine, specification, use.outlives ?? false));
   try {
     const { labels } = box.record;
     const mounts = specification.nested || specification.boot;

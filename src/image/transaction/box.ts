@@ -2,7 +2,7 @@ import { mkdir } from 'node:fs/promises';
 import { KilnError } from '../../errors.ts';
 import { TRANSACTION_CAPABILITIES } from '../../sandbox/capabilities.ts';
 import { labelForImages } from '../../sandbox/labels/store.ts';
-import { type Engine, openSandbox } from '../../sandbox/open.ts';
+import { type Engine, openSandbox, type ReservedBox } from '../../sandbox/open.ts';
 import type { SandboxProcess } from '../../sandbox/process.ts';
 import type { Sandbox } from '../../sandbox/sandbox.ts';
 import { seccompFilter } from '../../sandbox/seccomp/profile.ts';
@@ -27,6 +27,7 @@ export interface TransactionBoxOptions {
   readonly scratch: string;
   /** A folder of the host that the box sees at {@link CONTROL}, read-only. */
   readonly control: string;
+  readonly reserved?: ReservedBox | undefined;
 }
 
 /** One command in a transaction's box. It runs as root with no network. */
@@ -71,7 +72,8 @@ export class TransactionBox implements AsyncDisposable {
       hostname: 'localhost',
       binds: [{ source: options.control, target: CONTROL, readonly: true }],
     });
-    const use = { user: ROOT, caller: ROOT, command: ['kiln image build'] };
+    const { reserved } = options;
+    const use = { user: ROOT, caller: ROOT, command: ['kiln image build'], reserved };
     const capabilities = TRANSACTION_CAPABILITIES;
     const seccomp = await seccompFilter(engine.paths, 'default', capabilities);
     const policy = { user: 'root', capabilities, seccomp };

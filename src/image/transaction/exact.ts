@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
 import { openDirectory, unlinkat } from '../../kernel/at.ts';
 import { hasErrno } from '../../kernel/libc.ts';
-import type { Engine } from '../../sandbox/open.ts';
+import type { Engine, ReservedBox } from '../../sandbox/open.ts';
 import { TransactionBox } from './box.ts';
 import { ControlDirectory } from './control.ts';
 import { failure } from './run-steps.ts';
@@ -17,6 +17,7 @@ export interface ExactTransaction {
   readonly rpm: string;
   /** An empty folder for what happens. */
   readonly work: string;
+  readonly reserved?: ReservedBox | undefined;
   /** Whole package files. */
   readonly packages: readonly string[];
   /** For everything, seconds. */
@@ -93,13 +94,14 @@ export async function installOnTop(
 }
 
 async function runRpm(options: ExactTransaction, more: readonly string[]): Promise<string[]> {
-  const { engine, tree, rpm, work, timeout, signal } = options;
+  const { engine, tree, rpm, work, reserved, timeout, signal } = options;
   const control = new ControlDirectory(join(work, 'control'));
   const files = options.packages.map((file) => control.addFile(file));
   await using box = await TransactionBox.open(engine, {
     tree,
     scratch: join(work, 'scratch'),
     control: control.path,
+    reserved,
   });
   const result = await box.run({ argv: [rpm, ...more, ...INSTALL, ...files], timeout, signal });
   const lines = result.output.split('\n');

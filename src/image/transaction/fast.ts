@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import type { RpmPackage } from '../../rpm/package.ts';
-import type { Engine } from '../../sandbox/open.ts';
+import type { Engine, ReservedBox } from '../../sandbox/open.ts';
 import type { StoredPackage } from '../store/packages.ts';
 import type { DeferredOwner } from '../tree/compose.ts';
 import { nevra } from '../tree/file-conflict.ts';
@@ -18,6 +18,7 @@ export interface FastTransaction {
   readonly plan: TreePlan;
   /** An empty folder for what happens. */
   readonly work: string;
+  readonly reserved: ReservedBox | undefined;
   readonly packages: readonly StoredPackage[];
   readonly deferred: readonly DeferredOwner[];
   /** For each script, seconds. */
@@ -35,11 +36,16 @@ export interface FastTransaction {
 export async function runFastTransaction(
   options: FastTransaction,
 ): Promise<{ readonly upper: string; readonly warnings: readonly string[] }> {
-  const { engine, tree, plan, work, signal } = options;
+  const { engine, tree, plan, work, reserved, signal } = options;
   const control = new ControlDirectory(join(work, 'control'));
   const scratch = join(work, 'scratch');
   const rpm = findRpm(plan);
-  await using box = await TransactionBox.open(engine, { tree, scratch, control: control.path });
+  await using box = await TransactionBox.open(engine, {
+    tree,
+    scratch,
+    control: control.path,
+    reserved,
+  });
   let order = options.packages.map((stored) => stored.package);
   if (rpm !== undefined) {
     options.onStep?.('rpm database');

@@ -7,6 +7,7 @@ import {
   mkdirSync,
   openSync,
 } from 'node:fs';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import {
   type FileTimes,
   linkat,
@@ -25,7 +26,11 @@ import { hasErrno } from '../../kernel/libc.ts';
 import { getXattr, setXattr } from '../../kernel/xattr.ts';
 import { encodeName } from '../../rpm/filename.ts';
 import type { RpmFile, RpmPackage } from '../../rpm/package.ts';
+import { span } from '../../trace/trace.ts';
 import type { PlannedDirectory, PlannedLeaf, TreePlan } from './plan.ts';
+
+/** Work goes on for so long, milliseconds, before others (a box that starts, a signal) get their turn. */
+const TURN_MS = 1;
 
 const NANOSECONDS = 1_000_000_000n;
 const PERMISSIONS = 0o7777;
@@ -62,16 +67,17 @@ export interface Composition {
  * store; what will need another owner than the store's inode has, or has too many links already
  * (EMLINK), is a copy of its own.
  */
-export function composeTree(
+export async function composeTree(
   plan: TreePlan,
   destination: string,
   treeOf: (of: RpmPackage) => string,
-): Composition {
+): Promise<Composition> {
+  using _ = span('compose the tree');
   mkdirSync(destination, { mode: 0o755 });
   const composer = new Composer(treeOf);
   const root = openSync(destination, constants.O_RDONLY | constants.O_DIRECTORY);
   try {
-    composer.fill(plan.root, root);
+    await composer.fill(plan.root, root);
   } finally {
     closeSync(root);
     composer.close();
@@ -109,13 +115,18 @@ class Composer implements Composition {
   /** A copy that stands for an inode of the store: its further hard links are links to the copy. */
   readonly #copies = new Map<string, Copy>();
   readonly #kept: number[] = [];
+  #turnEnds = 0;
 
   constructor(treeOf: (of: RpmPackage) => string) {
     this.#treeOf = treeOf;
   }
 
   /** Makes everything below `planned` in the open directory `target`. */
-  fill(planned: PlannedDirectory, target: number): void {
+  async fill(planned: PlannedDirectory, target: number): Promise<void> {
+    if (performance.now() >= this.#turnEnds) {
+      await nextTurn();
+      this.#turnEnds = performance.now() + TURN_MS;
+    }
     if (needsOwner(planned.owner?.file)) {
       this.deferred.push({ path: planned.path, ...planned.owner! });
     }
@@ -131,7 +142,7 @@ class Composer implements Composition {
         this.directories++;
         const inner = openDirectory(target, bytes);
         try {
-          this.fill(child, inner);
+          await this.fill(child, inner);
           fchmodSync(inner, directoryMode(child));
         } finally {
           closeSync(inner);

@@ -1,0 +1,45 @@
+import { readdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { text } from 'node:stream/consumers';
+import test from 'ava';
+import { execa } from 'execa';
+import { openKiln } from '../../src/index.ts';
+import { domainPrefix } from '../../src/sandbox/box-record.ts';
+import { openSandbox, ReservedBox } from '../../src/sandbox/open.ts';
+import { sandboxSpecification } from '../../src/sandbox/specification.ts';
+import type { StatePaths } from '../../src/state/paths.ts';
+import { busyboxState, IMAGE } from '../support/busybox-state.ts';
+
+/** libvirt's processes for boxes of this state. */
+async function controllers(paths: StatePaths): Promise<string[]> {
+  const argv = ['-f', `libvirt_lxc.*${domainPrefix(paths)}`];
+  const { stdout } = await execa('pgrep', argv, { reject: false });
+  return stdout.split('\n').filter(Boolean);
+}
+
+test('a reserved box becomes the next sandbox, and one that nobody takes is destroyed', async (t) => {
+  await using state = await busyboxState();
+  await using kiln = openKiln({ env: state.env });
+  const { engine, paths } = kiln;
+  const user = { uid: 0, gid: 0 };
+  const root = join(paths.images, IMAGE, 'tree');
+  {
+    await using reserved = new ReservedBox(engine);
+    await using sandbox = await openSandbox(engine, sandboxSpecification({ root }), {
+      user,
+      caller: user,
+      reserved,
+    });
+    t.is((await controllers(paths)).length, 1);
+    const child = await sandbox.spawn(['echo', 'here'], {
+      policy: { user: 'root', capabilities: [] },
+    });
+    t.is(await text(child.stdout), 'here\n');
+    t.throws(() => reserved.take(), { instanceOf: TypeError });
+  }
+  {
+    await using _ = new ReservedBox(engine);
+  }
+  t.deepEqual(await readdir(paths.boxes), []);
+  t.deepEqual(await controllers(paths), []);
+});
