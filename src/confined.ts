@@ -20,4 +20,4 @@ const tasks: TaskTable = {
 
 // Whatever a task left behind (timers, handles) must not keep the child alive. Not awaited: the
 // bundle is CommonJS, which starts faster and has no top-level await.
-serveConfined(tasks).then(() => process.exit());
+serveConfined(tasks, process.argv[2]).then(() => process.exit());

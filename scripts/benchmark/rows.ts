@@ -1,5 +1,6 @@
 /** The rows of the table in docs/performance.md: what kiln does, what it is held against, the goal. */
 import type { Row } from './row.ts';
+import { buildRows } from './rows/builds.ts';
 import { growthRows } from './rows/growth.ts';
 import { imageRows } from './rows/images.ts';
 import { memoryRows } from './rows/memory.ts';
@@ -9,6 +10,7 @@ import { runRows } from './rows/run.ts';
 
 export const rows: readonly Row[] = [
   ...runRows,
+  ...buildRows,
   ...resultRows,
   ...packageRows,
   ...imageRows,

@@ -1,41 +1,37 @@
-import { ensureImage, type ImageSettings, requestedImage } from '../image/build.ts';
-import { resolveImage } from '../image/find.ts';
-import {
-  askedDigest,
-  type ImageLock,
-  imageLock,
-  lockedSettings,
-  readImageLock,
-} from '../image/lock.ts';
+import { join } from 'node:path';
+import type { ImageSettings } from '../image/build.ts';
+import { type NamedImage, resolveImage } from '../image/find.ts';
+import type { ImageLock } from '../image/lock.ts';
 import { openImage } from '../image/open.ts';
-import { readRecipe, settingsOf } from '../image/plan.ts';
 import type { OnImageProgress } from '../image/progress.ts';
+import { currentReference } from '../image/reference.ts';
 import { readContents } from '../image/store/contents.ts';
 import { type LeasedImage, leaseImage } from '../image/store/images.ts';
-import type { LoadedImageRecipe } from '../recipe/load-image-recipe.ts';
 import type { Repository } from '../repository/configuration.ts';
-import {
-  type Lock,
-  type LockedPackage,
-  type LockedRepository,
-  lockFormat,
-} from '../repository/lock.ts';
+import type { LockedPackage } from '../repository/lock.ts';
+import { digestOf } from '../result/digest.ts';
 import type { Engine } from '../sandbox/open.ts';
+import { KILN_VERSION } from '../state/version.ts';
 import { assertCached } from './offline.ts';
+import { SmallCache } from './small-cache.ts';
 
-/** The image that a build starts from, and what is needed to put more packages on top of it. */
-export interface BuildBase extends AsyncDisposable {
-  readonly image: LeasedImage;
+/** What an image was made from: what is needed to put more packages on top of it. */
+export interface BaseDescription {
   /** Empty for an image that is known by its id only. */
   readonly repositories: readonly Repository[];
   /** What was asked for to make it: names, groups. */
   readonly install: readonly string[];
   readonly exclude: readonly string[];
   readonly recommends: boolean;
-  readonly packages: readonly LockedPackage[];
   readonly settings: ImageSettings;
   /** The image as a lock; undefined where it is not known which repositories it came from. */
-  readonly lock: ImageLock | undefined;
+  readonly lock?: ImageLock | undefined;
+}
+
+/** The image that a build starts from. */
+export interface BuildBase extends BaseDescription, AsyncDisposable {
+  readonly image: LeasedImage;
+  readonly packages: readonly LockedPackage[];
 }
 
 /** How to come by it. */
@@ -45,6 +41,15 @@ export interface OpenBaseOptions {
   readonly onProgress?: OnImageProgress | undefined;
   readonly signal?: AbortSignal | undefined;
 }
+
+/** Descriptions that are kept, of some 100 KB each. */
+const KEPT = 100;
+
+/** Of a description that is kept. */
+const FORMAT = 1;
+
+/** Bytes of files in a description that is kept. */
+const MAX_FILES = 2 ** 20;
 
 /**
  * Takes the base image of a build into use; it is made if need be.
@@ -60,15 +65,13 @@ export async function openBase(
   const image = await openImage(engine, name, { update, offline, onProgress, signal });
   try {
     const { packages } = await readContents(engine.paths, image.manifest.id);
-    const dispose = { [Symbol.asyncDispose]: () => image[Symbol.asyncDispose]() };
-    if (named.kind === 'recipe') {
-      const recipe = await readRecipe(engine.paths, named.path);
-      return { image, packages, ...(await fromRecipe(recipe, packages)), ...dispose };
-    }
-    if (named.kind === 'lock') {
-      return { image, packages, ...fromLock(await readImageLock(named.path)), ...dispose };
-    }
-    return { image, packages, ...fromImage(image, packages), ...dispose };
+    const description = await describe(engine, named, image, packages);
+    return {
+      image,
+      packages,
+      ...description,
+      [Symbol.asyncDispose]: () => image[Symbol.asyncDispose](),
+    };
   } catch (error) {
     await image[Symbol.asyncDispose]();
     throw error;
@@ -84,6 +87,9 @@ export async function openLockedBase(
   lock: ImageLock,
   { offline, onProgress, signal }: OpenBaseOptions,
 ): Promise<BuildBase> {
+  const [{ ensureImage, requestedImage }, { lockedSettings }, { describeLock }] = await Promise.all(
+    [import('../image/build.ts'), import('../image/lock.ts'), import('./describe-base.ts')],
+  );
   const request = { lock: lock.packages, settings: lockedSettings(lock) };
   const ready = await leaseImage(engine.paths, requestedImage(request));
   if (ready === undefined && offline === true) assertCached(engine.paths, lock.packages);
@@ -91,110 +97,49 @@ export async function openLockedBase(
   return {
     image,
     packages: lock.packages.packages,
-    ...fromLock(lock),
+    ...describeLock(lock),
     [Symbol.asyncDispose]: () => image[Symbol.asyncDispose](),
   };
 }
 
-type Described = Omit<BuildBase, 'image' | 'packages' | keyof AsyncDisposable>;
-
-async function fromRecipe(
-  recipe: LoadedImageRecipe,
+/**
+ * Describes an image. A recipe or lock that is what it was is not parsed again: that takes longer
+ * than opening a box.
+ */
+async function describe(
+  { paths }: Engine,
+  named: NamedImage,
+  image: LeasedImage,
   packages: readonly LockedPackage[],
-): Promise<Described> {
-  const settings = await settingsOf(recipe);
-  const { repositories, exclude, recommends } = recipe;
-  const install = [...recipe.packages, ...recipe.groups.map((group) => `@${group}`)];
-  const lock = lockOf(recipe.arch, install, packages, repositories);
-  return {
-    repositories,
-    install,
-    exclude,
-    recommends,
-    settings,
-    lock: lock && imageLock(settings, lock, askedDigest(recipe)),
-  };
+): Promise<BaseDescription> {
+  const from = () => import('./describe-base.ts');
+  if (named.kind === 'image') return (await from()).describeImage(image, packages);
+  const cache = new SmallCache(join(paths.cache, 'bases'), KEPT);
+  const reference = currentReference(paths, named.path);
+  const { id } = image.manifest;
+  const { KILN_FIXTURES } = process.env;
+  const key =
+    reference && digestOf([FORMAT, KILN_VERSION, paths.root, KILN_FIXTURES, id, reference]);
+  const known = key && (await cache.read(key));
+  if (known) return parseDescription(known);
+  const { describeLock, describeRecipe } = await from();
+  const { readImageLock } = await import('../image/lock.ts');
+  const { readRecipe } = await import('../image/plan.ts');
+  const description =
+    named.kind === 'lock'
+      ? describeLock(await readImageLock(named.path))
+      : await describeRecipe(await readRecipe(paths, named.path), packages);
+  const bytes = description.settings.files.reduce((sum, { content }) => sum + content.length, 0);
+  if (key && bytes <= MAX_FILES) await cache.write(key, JSON.stringify(description));
+  return description;
 }
 
-function fromLock(lock: ImageLock): Described {
-  return {
-    repositories: lock.packages.repositories.map(unlockedRepository),
-    install: lock.packages.requested,
-    exclude: [],
-    recommends: false,
-    settings: lockedSettings(lock),
-    lock,
-  };
-}
-
-/** An image by its id: where its packages came from is not known. */
-function fromImage(image: LeasedImage, packages: readonly LockedPackage[]): Described {
-  const { name, description, environment, user, workdir } = image.manifest;
-  return {
-    repositories: [],
-    install: packages.map(({ nevra }) => nevra),
-    exclude: [],
-    recommends: false,
-    settings: {
-      name,
-      description,
-      environment,
-      user: user.name,
-      workdir,
-      users: [],
-      files: [],
-      scriptlets: { mode: 'auto', timeout: 300 },
-    },
-    lock: undefined,
-  };
-}
-
-/** The packages of an image as a lock again; undefined if a repository is missing. */
-function lockOf(
-  arch: string,
-  requested: readonly string[],
-  packages: readonly LockedPackage[],
-  repositories: readonly Repository[],
-): Lock | undefined {
-  const used = new Set(packages.map(({ repository }) => repository));
-  const known: LockedRepository[] = repositories
-    .filter(({ id }) => used.has(id))
-    .map(({ id, source, gpgcheck, gpgkey }) => lockedRepository({ id, source, gpgcheck, gpgkey }));
-  if (known.length < used.size) return undefined;
-  return {
-    format: lockFormat,
-    arch,
-    requested: [...requested],
-    repositories: known,
-    packages: [...packages],
-  };
-}
-
-function lockedRepository(
-  repository: Pick<Repository, 'id' | 'source' | 'gpgcheck' | 'gpgkey'>,
-): LockedRepository {
-  const { id, source, gpgcheck, gpgkey } = repository;
-  return {
-    id,
-    source: source.kind === 'baseurl' ? { kind: 'baseurl', urls: [...source.urls] } : source,
-    gpgcheck,
-    gpgkey: [...gpgkey],
-  };
-}
-
-/** A repository of a lock, to be solved from once more; what a lock does not say is dnf's default. */
-function unlockedRepository({ id, source, gpgcheck, gpgkey }: LockedRepository): Repository {
-  return {
-    id,
-    name: id,
-    source,
-    gpgcheck,
-    repoGpgcheck: false,
-    gpgkey,
-    priority: 99,
-    cost: 1000,
-    excludepkgs: [],
-    includepkgs: [],
-    metadataExpire: 6 * 3600,
-  };
+/** JSON has a buffer as its bytes. */
+function parseDescription(text: string): BaseDescription {
+  const description = JSON.parse(text) as BaseDescription;
+  const files = description.settings.files.map((file) => ({
+    ...file,
+    content: Buffer.from(file.content),
+  }));
+  return { ...description, settings: { ...description.settings, files } };
 }

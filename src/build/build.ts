@@ -91,7 +91,10 @@ async function lookAtInput(
 ): Promise<BuildInput> {
   const { request, signal } = run;
   try {
-    const input = await run.phase('input', () => readInput(request.source, signal));
+    const input = await run.phase('input', () =>
+      readInput(request.source, run.engine.paths, signal),
+    );
+    progress.sourceDigest = input.digest;
     input.name.then(
       (name) => {
         progress.name = name;
@@ -140,10 +143,24 @@ async function inBox(
 ): Promise<void> {
   const { box, prepDone } = prepared;
   await writeInstalled(run, prepared);
-  const described = Promise.all([writeHardware(run), writeLocks(run, base, prepared)]);
-  // It is awaited below, unless something else fails first.
-  described.catch(() => undefined);
-  if (run.request.stopAfter === undefined) await runRpmbuild(run, progress, box, prepDone);
-  await described;
+  const building =
+    run.request.stopAfter === undefined ? runRpmbuild(run, progress, box, prepDone) : undefined;
+  const describing = describeRoot(run, base, prepared);
+  const ends = await Promise.allSettled([building, describing]);
+  for (const end of ends) if (end.status === 'rejected') throw end.reason;
   await takePackages(run, progress, box);
+}
+
+/** Writes what is known of the root already, while rpmbuild works; if that fails, so does the build. */
+async function describeRoot(
+  run: BuildRun,
+  base: BuildBase,
+  prepared: PreparedBuild,
+): Promise<void> {
+  try {
+    await Promise.all([writeHardware(run), writeLocks(run, base, prepared)]);
+  } catch (error) {
+    run.abort(error);
+    throw error;
+  }
 }

@@ -13,6 +13,7 @@ import { resultOfBuild } from './result.ts';
 /** What is known of a build so far: whatever ends it, the report has that much. */
 export interface Progress {
   name?: string;
+  sourceDigest?: string;
   base?: BuildReport['base'];
   image?: BuildReport['image'];
   requires?: readonly string[];
@@ -29,6 +30,7 @@ export async function finish(
   error: unknown,
 ): Promise<BuildReport> {
   const { request } = run;
+  await run.reader?.[Symbol.asyncDispose]();
   const report = describe(run, progress, error);
   if (report.failure?.code === 'E_RESULTDIR') return report;
   try {
@@ -57,6 +59,7 @@ function describe(run: BuildRun, progress: Progress, error: unknown): BuildRepor
     request,
     resultDirectory: request.resultDirectory,
     started: timeline.started,
+    sourceDigest: progress.sourceDigest,
     phases: timeline.phases,
     packages: collected?.packages ?? [],
     sourcePackage: collected?.sourcePackage,

@@ -1,30 +1,59 @@
 import { stat } from 'node:fs/promises';
+import { join } from 'node:path';
 import { KilnError } from '../errors.ts';
 import { digestFile } from '../repository/cache.ts';
 import { readIdentities } from '../rpm/read.ts';
+import type { StatePaths } from '../state/paths.ts';
 import type { BuildRequest, BuildSource } from './request.ts';
 import { TOP_DIRECTORY } from './rpmbuild.ts';
+import { SmallCache } from './small-cache.ts';
+
+/** Names of source packages that are kept; each is a file of a few bytes. */
+const KEPT = 4000;
 
 /** What is built, as far as the host can tell. */
 export interface BuildInput {
-  /** For {@link knownRequires}: equal for equal source packages. Undefined for a spec. */
-  readonly digest: string | undefined;
+  /** `sha256:…` of the source package or the spec, as it was when the build began. */
+  readonly digest: string;
   /** The package's name; of a spec: the file's, without `.spec`. Rejects with E_BUILD_SOURCE. */
   readonly name: Promise<string>;
 }
 
 /**
  * Looks at the source of a build. A source package's header is read in a confined child, which
- * takes its time: `name` comes later.
+ * takes its time: `name` comes later, unless the same file was read before.
  * @throws KilnError E_BUILD_SOURCE: missing, unreadable; by `name`: no source package.
  */
-export async function readInput(source: BuildSource, signal: AbortSignal): Promise<BuildInput> {
-  if (source.kind === 'spec') return { digest: undefined, name: specName(source) };
-  await regular(source.path, 'source package');
-  const name = sourceName(source.path, signal);
+export async function readInput(
+  source: BuildSource,
+  paths: StatePaths,
+  signal: AbortSignal,
+): Promise<BuildInput> {
+  const { path } = source;
+  await regular(path, source.kind === 'spec' ? 'spec file' : 'source package');
+  if (source.kind === 'spec') {
+    await sourcesOf(source.sources);
+    return { digest: await digestFile(path, 'sha256'), name: Promise.resolve(specName(path)) };
+  }
+  const digest = await digestFile(path, 'sha256');
+  const cache = new SmallCache(join(paths.cache, 'names'), KEPT);
+  const name = nameOf(path, cache, digest.replace(':', '-'), signal);
   // Whoever awaits it hears of a failure; nobody may come to that.
   name.catch(() => undefined);
-  return { digest: await digestFile(source.path, 'sha256'), name };
+  return { digest, name };
+}
+
+async function nameOf(
+  path: string,
+  cache: SmallCache,
+  key: string,
+  signal: AbortSignal,
+): Promise<string> {
+  const known = await cache.read(key);
+  if (known) return known;
+  const name = await sourceName(path, signal);
+  await cache.write(key, name);
+  return name;
 }
 
 async function sourceName(path: string, signal: AbortSignal): Promise<string> {
@@ -43,16 +72,17 @@ async function sourceName(path: string, signal: AbortSignal): Promise<string> {
   throw new TypeError('no answer about a file');
 }
 
-async function specName(source: BuildSource & { kind: 'spec' }): Promise<string> {
-  await regular(source.path, 'spec file');
-  const found = await stat(source.sources ?? '.').catch(() => undefined);
-  if (source.sources !== undefined && found?.isDirectory() !== true) {
-    throw new KilnError('E_BUILD_SOURCE', `there is no directory ${source.sources}`, {
-      hint: '--sources names the directory with the files that the spec lists as Source and Patch',
-    });
-  }
-  const file = source.path.slice(source.path.lastIndexOf('/') + 1);
-  return file.replace(/\.spec$/, '');
+async function sourcesOf(sources: string | undefined): Promise<void> {
+  if (sources === undefined) return;
+  const found = await stat(sources).catch(() => undefined);
+  if (found?.isDirectory()) return;
+  throw new KilnError('E_BUILD_SOURCE', `there is no directory ${sources}`, {
+    hint: '--sources names the directory with the files that the spec lists as Source and Patch',
+  });
+}
+
+function specName(path: string): string {
+  return path.slice(path.lastIndexOf('/') + 1).replace(/\.spec$/, '');
 }
 
 async function regular(path: string, what: string): Promise<void> {

@@ -2,7 +2,7 @@ import { readFile } from 'node:fs/promises';
 import { z } from 'zod';
 import { KilnError } from '../errors.ts';
 import { type ImageLock, imageLock, imageLockSchema } from '../image/lock.ts';
-import { type Lock, lockSchema } from '../repository/lock.ts';
+import { lockSchema } from '../repository/lock.ts';
 import type { BuildBase } from './base.ts';
 import type { Layer } from './layer.ts';
 
@@ -47,29 +47,6 @@ export function serializeBuildLock(
 function lockedImage(base: BuildBase, { whole, lock }: Layer): ImageLock | undefined {
   if (!whole || lock === null) return base.lock;
   return imageLock(base.settings, lock, base.lock?.asked ?? '');
-}
-
-/** All packages of the image that a build runs in, in the order of installation. */
-function rootPackages(base: BuildBase, { whole, lock }: Layer): Lock['packages'] {
-  if (lock === null) return [...base.packages];
-  return whole ? lock.packages : [...base.packages, ...lock.packages];
-}
-
-/** The same as one lock, for formats that know no layers. */
-export function rootLock(base: BuildBase, layer: Layer): Lock | undefined {
-  const below = base.lock?.packages;
-  const { lock, whole } = layer;
-  if (lock === null) return below;
-  if (whole) return lock;
-  if (below === undefined) return undefined;
-  const ids = new Set(below.repositories.map(({ id }) => id));
-  const added = lock.repositories.filter(({ id }) => !ids.has(id));
-  return {
-    ...below,
-    requested: [...below.requested, ...lock.requested],
-    repositories: [...below.repositories, ...added],
-    packages: rootPackages(base, layer),
-  };
 }
 
 /** @throws KilnError E_LOCK_INVALID, E_LOCK_READ. */

@@ -105,6 +105,8 @@ export interface BuildReport {
   readonly request: BuildRequest;
   readonly resultDirectory: string;
   readonly started: Date;
+  /** `sha256:…` of the source package or spec; undefined if it was not read for this build. */
+  readonly sourceDigest: string | undefined;
   readonly phases: readonly Phase[];
   /** Without the source package. */
   readonly packages: readonly BuiltPackage[];

@@ -2,11 +2,10 @@
 import { readFile, statfs } from 'node:fs/promises';
 import { arch, cpus, freemem, release, totalmem } from 'node:os';
 import { join } from 'node:path';
-import { fetchPackages } from '../repository/fetch-packages.ts';
-import { exportBuildrootLock } from '../solver/export-buildroot-lock.ts';
+import type { Lock } from '../repository/lock.ts';
 import type { BuildBase } from './base.ts';
 import type { BuildRun } from './build-run.ts';
-import { rootLock, serializeBuildLock } from './lock.ts';
+import { serializeBuildLock } from './lock.ts';
 import type { PreparedBuild } from './prepare.ts';
 import { SmallCache } from './small-cache.ts';
 
@@ -50,15 +49,8 @@ export async function writeLocks(
     return;
   }
   run.write('lock.json', lock);
-  const cache = rootCache(run);
-  const name = `${image.manifest.id}.buildroot`;
   try {
-    let text = await cache.read(name);
-    if (text === undefined) {
-      text = await buildrootLock(run, base, layer);
-      await cache.write(name, text);
-    }
-    run.write('buildroot_lock.json', text);
+    run.write('buildroot_lock.json', await buildrootLock(run, base, image, layer));
   } catch (error) {
     run.signal.throwIfAborted();
     const why = error instanceof Error ? error.message : String(error);
@@ -66,17 +58,26 @@ export async function writeLocks(
   }
 }
 
+/** An image never changes, and its base's packages are in most others. */
 async function buildrootLock(
   run: BuildRun,
   base: BuildBase,
-  layer: PreparedBuild['layer'],
+  image: PreparedBuild['image'],
+  { lock, whole }: PreparedBuild['layer'],
 ): Promise<string> {
-  const lock = rootLock(base, layer);
-  if (lock === undefined) throw new TypeError('a base with a lock has a root with one');
-  const { signal } = run;
-  const options = { paths: run.engine.paths, signal };
-  const files = await fetchPackages(lock, options);
-  return `${JSON.stringify(await exportBuildrootLock(lock, files, options), undefined, 4)}\n`;
+  const cache = rootCache(run);
+  const textOf = async (id: string, packages: Lock, below?: string) => {
+    const known = await cache.read(`${id}.buildroot`);
+    if (known !== undefined) return known;
+    const { describeBuildroot } = await import('./buildroot.ts');
+    const text = await describeBuildroot(run, packages, below);
+    await cache.write(`${id}.buildroot`, text);
+    return text;
+  };
+  const below = base.lock?.packages;
+  if (below === undefined) throw new TypeError('a base with a lock has a root with one');
+  if (lock === null || whole) return await textOf(image.manifest.id, lock ?? below);
+  return await textOf(image.manifest.id, lock, await textOf(base.image.manifest.id, below));
 }
 
 function rootCache(run: BuildRun): SmallCache {

@@ -3,6 +3,7 @@ import { buildPackage } from '../build/build.ts';
 import { resultOfBuild } from '../build/result.ts';
 import { resumeBuild } from '../build/resume.ts';
 import { verifyBuild } from '../build/verify.ts';
+import { replaceParked } from './background.ts';
 import { addChainOptions, CHAIN_EXAMPLES, type ChainOptions } from './build-chain-options.ts';
 import {
   addBuildOptions,
@@ -87,4 +88,5 @@ async function build(
     process.stderr.write(`${JSON.stringify(resultOfBuild(report))}\n`);
   }
   process.exitCode = report.exitStatus;
+  await replaceParked(engine.paths);
 }

@@ -18,7 +18,7 @@ export function command(): Command {
     .option('--none', 'destroy those that wait, and start no more')
     .addHelpText(
       'after',
-      '\nExamples:\n  kiln park -n 4\n  kiln ps\n  kiln park --none\n\nKILN_PARK=2 in the environment of `kiln run` parks two after a run, where memory allows.',
+      '\nExamples:\n  kiln park -n 4\n  kiln ps\n  kiln park --none\n\nKILN_PARK=2 in the environment of `kiln run` and `kiln build` parks two after them, where memory allows.',
     )
     .action(async (options: { number?: number; none?: boolean }) => {
       await using engine = openEngine();

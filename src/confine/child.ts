@@ -1,6 +1,7 @@
 /** The confined child's main: one request in, messages out, end. */
-import { readFileSync, writeSync } from 'node:fs';
+import { closeSync, readFileSync, writeSync } from 'node:fs';
 import { KilnError } from '../errors.ts';
+import { receiveDescriptor } from '../kernel/unix-socket.ts';
 import { enclose } from './enclose.ts';
 import { flattenError } from './flat-error.ts';
 import { encodeFrame, FrameDecoder } from './frame.ts';
@@ -15,9 +16,11 @@ import {
 /**
  * Reads the request from descriptor 0, loads the task it names, shuts the process in, runs it.
  * Nothing is done for a parent that died before it sent the whole request.
+ * @param ahead the task that will be asked for, to be loaded while nothing else is to do
  */
-export async function serveConfined(tasks: TaskTable): Promise<void> {
+export async function serveConfined(tasks: TaskTable, ahead?: string): Promise<void> {
   reply({ type: 'ready' });
+  if (ahead !== undefined && Object.hasOwn(tasks, ahead)) await tasks[ahead]?.();
   const request = readRequest();
   if (request === undefined) return;
   try {
@@ -27,8 +30,8 @@ export async function serveConfined(tasks: TaskTable): Promise<void> {
     }
     const { task } = await load();
     await task.prepare?.(request.input);
+    const fds = takeDescriptors(request);
     enclose(request);
-    const fds = Array.from({ length: request.fdCount }, (_, index) => FIRST_FD + index);
     const emit = (value: unknown) => reply({ type: 'message', value });
     await task.run(request.input, { fds, emit });
     reply({ type: 'done' });
@@ -40,6 +43,17 @@ export async function serveConfined(tasks: TaskTable): Promise<void> {
 function readRequest(): ConfinedRequest | undefined {
   const [request] = new FrameDecoder().push(readFileSync(0));
   return request as ConfinedRequest | undefined;
+}
+
+function takeDescriptors({ fdCount, fdsFollow }: ConfinedRequest): number[] {
+  if (!fdsFollow) return Array.from({ length: fdCount }, (_, index) => FIRST_FD + index);
+  const fds = Array.from({ length: fdCount }, () => {
+    const fd = receiveDescriptor(FIRST_FD);
+    if (fd === undefined) throw new KilnError('E_CONFINE_PROTOCOL', 'a descriptor did not come');
+    return fd;
+  });
+  closeSync(FIRST_FD);
+  return fds;
 }
 
 /** The pipe is a blocking one: a slow parent slows the child down. */

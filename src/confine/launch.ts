@@ -1,6 +1,8 @@
 /** Starts the confined child: a Node in namespaces of its own, mapped to ids that nobody else has. */
 import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { closeSync } from 'node:fs';
+import type { Readable } from 'node:stream';
 import { KilnError } from '../errors.ts';
 import {
   cloneMount,
@@ -39,6 +41,8 @@ export interface LaunchOptions {
   readonly fds: readonly number[];
   /** The program to run, for a table of tasks other than src/confined.ts. */
   readonly entry?: string | undefined;
+  /** A task that the child is to load before it is asked for it. */
+  readonly ahead?: string | undefined;
 }
 
 /**
@@ -59,7 +63,9 @@ export function launchConfined(options: LaunchOptions): ChildProcess {
       const set = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
       setMountAttributes(destination, { set, userNamespace });
     }
-    const [program = 'nsenter', ...args] = confinedCommand(options.entry ?? confinedEntry());
+    const { entry = confinedEntry(), ahead } = options;
+    const command = [...confinedCommand(entry), ...(ahead === undefined ? [] : [ahead])];
+    const [program = 'nsenter', ...args] = command;
     return spawn(program, args, {
       env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin' },
       cwd: '/',
@@ -103,4 +109,15 @@ function confinedCommand(path: string): string[] {
     entry,
   ];
   return [...prefix, 'nsenter', ...enter, ...restrict, ...isolate, ...node];
+}
+
+/** Kills what is left of the child and waits until nothing of it holds the reply pipe. */
+export async function stopConfined(child: ChildProcess): Promise<void> {
+  if (child.pid === undefined) return;
+  child.kill('SIGKILL');
+  const pipe = child.stdio[3] as Readable;
+  pipe.resume();
+  if (!pipe.closed) await once(pipe, 'close');
+  child.stderr?.destroy();
+  if (child.exitCode === null && child.signalCode === null) await once(child, 'exit');
 }

@@ -6,7 +6,8 @@ import { KilnError } from '../errors.ts';
 import { span } from '../trace/trace.ts';
 import { rebuildError } from './flat-error.ts';
 import { encodeFrame, FrameDecoder } from './frame.ts';
-import { launchConfined } from './launch.ts';
+import { launchConfined, stopConfined } from './launch.ts';
+import type { Standby } from './standby.ts';
 import { type ConfinedLimits, type ConfinedRequest, defaultLimits } from './task.ts';
 
 /** Bytes of the child's stderr kept for an error message. */
@@ -27,6 +28,8 @@ export interface ConfinedOptions<Output> {
   readonly signal?: AbortSignal | undefined;
   /** A program that calls serveConfined with its own tasks; default src/confined.ts. */
   readonly entry?: string;
+  /** A child that waits for this task already, unless it has been used; not with a destination. */
+  readonly standby?: Standby | undefined;
 }
 
 /**
@@ -44,21 +47,29 @@ export async function* runConfined<Output>(
   using _ = span(`confined: ${options.task}`);
   const limits = { ...defaultLimits, ...options.limits };
   const fds = options.fds ?? [];
-  const child = launchConfined({ destination: options.destination, fds, entry: options.entry });
+  const waiting = options.destination === undefined ? options.standby?.take() : undefined;
+  const child =
+    waiting?.child ??
+    launchConfined({ destination: options.destination, fds, entry: options.entry });
   const request: ConfinedRequest = {
     task: options.task,
     input: options.input,
     fdCount: fds.length,
+    fdsFollow: waiting !== undefined,
     destination: options.destination !== undefined,
     limits,
   };
   const watch = watchChild(child, limits.wallMs, options.signal);
   let finished = false;
+  let over = false;
   try {
     for await (const reply of replies(child)) {
       switch (reply.type) {
         case 'ready':
-          child.stdin?.end(encodeFrame(request));
+          child.stdin?.end(encodeFrame(request), () => {
+            // Not before: the child takes nothing else until it has seen the request's end.
+            if (!over) waiting?.hand(fds);
+          });
           break;
         case 'message':
           yield checkedMessage(options, reply.value);
@@ -75,7 +86,8 @@ export async function* runConfined<Output>(
     }
     throw watch.reason() ?? (await diedError(child, options.task, watch.log()));
   } finally {
-    await stop(child);
+    over = true;
+    await stopConfined(child);
     watch.end();
   }
 }
@@ -131,17 +143,6 @@ function watchChild(child: ChildProcess, wallMs: number, signal: AbortSignal | u
       signal?.removeEventListener('abort', onAbort);
     },
   };
-}
-
-/** Kills what is left of the child and waits until nothing of it holds the reply pipe. */
-async function stop(child: ChildProcess): Promise<void> {
-  if (child.pid === undefined) return;
-  child.kill('SIGKILL');
-  const pipe = child.stdio[3] as Readable;
-  pipe.resume();
-  if (!pipe.closed) await once(pipe, 'close');
-  child.stderr?.destroy();
-  if (child.exitCode === null && child.signalCode === null) await once(child, 'exit');
 }
 
 async function diedError(child: ChildProcess, task: string, log: string): Promise<KilnError> {

@@ -25,6 +25,8 @@ export interface ConfinedRequest {
   readonly input: unknown;
   /** Descriptors handed over, numbered from {@link FIRST_FD}. */
   readonly fdCount: number;
+  /** They come through the socket {@link FIRST_FD} instead: the child was started before they were. */
+  readonly fdsFollow: boolean;
   /** {@link DESTINATION_FD} is a mount that becomes the root. */
   readonly destination: boolean;
   readonly limits: ConfinedLimits;

@@ -15,7 +15,8 @@ export interface Fingerprint {
   readonly stat: string | null;
 }
 
-interface Reference {
+/** Which image a file became, and all files that had a part in it. */
+export interface Reference {
   /** What became the image: the names of two such files may be the same. */
   readonly path: string;
   readonly image: string;
@@ -24,6 +25,11 @@ interface Reference {
 
 /** The image that `path` became, if all files that went into it are what they were. */
 export function readReference(paths: StatePaths, path: string): string | undefined {
+  return currentReference(paths, path)?.image;
+}
+
+/** Equal as long as `path` is known to mean the same: the same files, unchanged, the same image. */
+export function currentReference(paths: StatePaths, path: string): Reference | undefined {
   let reference: Reference;
   try {
     reference = JSON.parse(readFileSync(referenceFile(paths, path), 'utf8')) as Reference;
@@ -32,7 +38,7 @@ export function readReference(paths: StatePaths, path: string): string | undefin
   }
   if (reference.path !== path) return undefined;
   const same = reference.files.every((file) => fingerprint(file.path).stat === file.stat);
-  return same ? reference.image : undefined;
+  return same ? reference : undefined;
 }
 
 /** Notes that `path` became `image`, in which `files` (or their absence) had a part. */

@@ -4,6 +4,7 @@ import { availableParallelism } from 'node:os';
 import { rebuildError } from '../confine/flat-error.ts';
 import { mergeIterations } from '../confine/merge.ts';
 import { runConfined } from '../confine/run.ts';
+import { Standby } from '../confine/standby.ts';
 import { KilnError } from '../errors.ts';
 import type { DigestDepth } from './digests.ts';
 import { MAX_FDS, openFile } from './open-files.ts';
@@ -20,6 +21,8 @@ export interface ReadOptions {
   readonly keys?: readonly string[];
   readonly concurrency?: number;
   readonly signal?: AbortSignal | undefined;
+  /** What {@link standbyReader} started: for the first files. */
+  readonly standby?: Standby | undefined;
 }
 
 /** What came of one file. */
@@ -27,6 +30,11 @@ export type ReadResult<Read = RpmPackage> = { readonly file: string; readonly in
   | { readonly package: Read; readonly error?: never }
   | { readonly error: KilnError; readonly package?: never }
 );
+
+/** The confined child of {@link ReadOptions}' `standby`: for files that will be there soon. */
+export function standbyReader(): Standby {
+  return Standby.start('rpm-read');
+}
 
 interface Item {
   readonly file: string;
@@ -61,6 +69,7 @@ async function* readAll<Read>(
   take: (value: unknown) => Read,
   identityOnly: boolean,
 ): AsyncGenerator<ReadResult<Read>, void, undefined> {
+  const { standby } = options;
   const items = files.map((file, index): Item => ({ file, index }));
   const input: ReadTaskInput = {
     depth: options.depth ?? 'header',
@@ -75,7 +84,7 @@ async function* readAll<Read>(
   yield* mergeIterations((signal) => {
     const parts: AsyncGenerator<ReadResult<Read>, void, undefined>[] = [];
     for (let at = 0; at < items.length; at += share) {
-      parts.push(readInTurn(items.slice(at, at + share), input, take, signal));
+      parts.push(readInTurn(items.slice(at, at + share), input, take, { signal, standby }));
     }
     return parts;
   }, options.signal);
@@ -94,10 +103,10 @@ async function* readInTurn<Read>(
   items: readonly Item[],
   input: ReadTaskInput,
   take: (value: unknown) => Read,
-  signal: AbortSignal,
+  how: Pick<ReadOptions, 'signal' | 'standby'>,
 ): AsyncGenerator<ReadResult<Read>, void, undefined> {
   for (let at = 0; at < items.length; at += MAX_FDS) {
-    yield* readBatch(items.slice(at, at + MAX_FDS), input, take, signal);
+    yield* readBatch(items.slice(at, at + MAX_FDS), input, take, how);
   }
 }
 
@@ -105,7 +114,7 @@ async function* readBatch<Read>(
   items: readonly Item[],
   input: ReadTaskInput,
   take: (value: unknown) => Read,
-  signal: AbortSignal,
+  how: Pick<ReadOptions, 'signal' | 'standby'>,
 ): AsyncGenerator<ReadResult<Read>, void, undefined> {
   const opened: Item[] = [];
   const fds: number[] = [];
@@ -124,7 +133,7 @@ async function* readBatch<Read>(
       task: 'rpm-read',
       input,
       fds,
-      signal,
+      ...how,
       validate: (value) => {
         const message = value as { index?: unknown; package?: unknown; error?: unknown };
         const item = opened[Number(message.index)];

@@ -16,16 +16,18 @@ import { sigmd5 } from './sigmd5.ts';
  * Writes a lock as mock's buildroot_lock.json. It lacks mock's `bootstrap`, for kiln has none.
  * @param files the packages' paths by digest, as `fetchPackages` gives them: the format wants what
  * only their headers say.
+ * @param others packages that are not in `lock`, from an earlier one
  * @throws KilnError E_RPM_…; E_DOWNLOAD if the mirrors of a repository cannot be found out.
  */
 export async function exportBuildrootLock(
   lock: Lock,
   files: ReadonlyMap<string, string>,
   options: Omit<OpenOptions, 'refresh'>,
+  others: readonly BuildrootRpm[] = [],
 ): Promise<BuildrootLock> {
   const urls = await packageUrls(lock, options);
   const paths = lock.packages.map(({ digest }) => files.get(digest) ?? '');
-  const rpms: BuildrootRpm[] = [];
+  const rpms: BuildrootRpm[] = [...others];
   for await (const result of readRpms(paths, { signal: options.signal })) {
     if (result.error !== undefined) throw result.error;
     const entry = lock.packages[result.index];

@@ -92,6 +92,7 @@ async function built(t: ExecutionContext) {
       lastLines: [],
       request,
       resultDirectory: directory,
+      sourceDigest: undefined,
       started: new Date('2026-11-24T10:00:00Z'),
       phases: [{ name: 'build', start: 1000, duration: 2500 }],
       packages,

@@ -1,9 +1,9 @@
 /** What comes out of a box: artifacts and packages. */
-import { mkdir, readdir, rm, stat } from 'node:fs/promises';
+import { mkdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { type Bed, KILN, top } from '../bed.ts';
+import { type Bed, KILN } from '../bed.ts';
 import { execute, type Side } from '../measure.ts';
-import { parked, phase, type Row } from '../row.ts';
+import { phase, type Row } from '../row.ts';
 
 /** What a command left in the box's /tmp/out, collected by kiln and copied by cp -a: on one tmpfs. */
 function artifacts(bed: Bed, make: string): readonly [Side, Side] {
@@ -37,43 +37,10 @@ function artifacts(bed: Bed, make: string): readonly [Side, Side] {
   ];
 }
 
-/** A build against rpmbuild alone in the same image: the source package lies in the same place. */
-async function build(bed: Bed): Promise<readonly [Side, Side]> {
-  const sources = join(top, 'recipes/builds/noarch-rpm');
-  const made = join(bed.scratch, 'made');
-  const spec = ['--spec', join(sources, 'greet.spec'), '--sources', sources];
-  await execute([...KILN, 'build', '-q', '-r', bed.recipe, ...spec, '--resultdir', made], bed.env);
-  const srpm = join(made, (await readdir(made)).find((name) => name.endsWith('.src.rpm')) ?? '');
-  const results = join(bed.scratch, 'results');
-  const script = 'rpmbuild --rebuild /tmp/it.src.rpm';
-  return [
-    parked(bed, {
-      name: 'kiln build',
-      run: () =>
-        execute([...KILN, 'build', '-q', '-r', bed.recipe, '--resultdir', results, srpm], bed.env),
-    }),
-    parked(bed, {
-      name: 'rpmbuild --rebuild in the same image',
-      run: async () => {
-        const options = ['--copy-in', `${srpm}:/tmp/it.src.rpm`, '--resultdir', results];
-        const argv = ['--', 'sh', '-c', script];
-        await execute([...KILN, 'run', '-r', bed.image, ...options, ...argv], bed.env);
-        return await phase(results, 'command');
-      },
-    }),
-  ];
-}
-
 const MAKE_SMALL =
   'for i in $(seq 100); do mkdir $i; for j in $(seq 100); do echo $i/$j > $i/$j; done; done';
 
 export const resultRows: readonly Row[] = [
-  {
-    id: 'build',
-    title: 'a source package built, what it requires known, beyond rpmbuild',
-    goal: { kind: 'extra', max: 300 },
-    sides: build,
-  },
   {
     id: 'artifacts-large',
     title: 'artifacts, 1 GB in one file',

@@ -35,11 +35,11 @@ export async function writeProvenance(engine: Engine, report: BuildReport): Prom
     there.map((path) => ({ path })),
   );
   const { path: source } = request.source;
-  const sha256 = (await digestFile(source, 'sha256')).slice('sha256:'.length);
+  const digest = report.sourceDigest ?? (await digestFile(source, 'sha256'));
   const attestations = attestBuild({
     report,
     root,
-    sources: [{ name: basename(source), sha256 }],
+    sources: [{ name: basename(source), sha256: digest.slice('sha256:'.length) }],
     byproducts,
     kiln: KILN_VERSION,
     key,

@@ -10,6 +10,7 @@ import { buildPackage } from '../../../src/build/build.ts';
 import type { BuildReport } from '../../../src/build/report.ts';
 import { removeImage } from '../../../src/image/store/images.ts';
 import { resultJsonSchema } from '../../../src/result/schema.ts';
+import { debianRepository } from '../../image/image-state.ts';
 import { long } from '../../support/long.ts';
 import { makeKey, rpmkeys } from '../signing-keys.ts';
 import {
@@ -237,6 +238,26 @@ test.serial('a lock brings the same image back, without a solver and offline', a
   t.true(names.includes('tool-a'));
   const installed = (await resultFile(second, 'installed_pkgs.log')).trim().split('\n');
   t.is(names.length, installed.length);
+});
+
+test.serial('a base that was not changed is not read again, one that was is', async (t) => {
+  const { images } = state;
+  const repositories = [await debianRepository(), { id: 'tools', directory: state.tools }];
+  const yaml = 'groups: [buildsys-build]\nfiles: [{ path: /etc/marked, content: "1" }]';
+  const path = await sourcePackage(await state.fresh(), { name: 'based' });
+  const built = async (text: string) => {
+    const image = await images.recipe('based', text, repositories);
+    const report = await buildPackage(images.engine, await state.request(path, { image }));
+    passed(t, report);
+    return await resultFile(report, 'lock.json');
+  };
+  const first = await built(yaml);
+  // The file is written anew with the same words: that is no reason for another answer.
+  t.is(await built(yaml), first);
+  const marked = JSON.parse(await built(yaml.replace('"1"', '"2"'))).image.image.files;
+  t.is(Buffer.from(marked[0].content, 'base64').toString(), '2');
+  const before = JSON.parse(first).image.image.files;
+  t.is(Buffer.from(before[0].content, 'base64').toString(), '1');
 });
 
 long('eight builds at once make one image, and the same as one after another', async (t) => {
