@@ -83,9 +83,11 @@ const lazyBuiltins: Plugin = {
         'm',
       );
       if (!declaration.test(text)) return text;
-      return text
+      const lazy = text
         .replace(declaration, '')
         .replace(new RegExp(`\\b${name}\\.(default\\.)?`, 'g'), `${call}.`);
+      // openpgp also asks whether there is such a module at all.
+      return new RegExp(`\\b${name}\\b`).test(lazy) ? text : lazy;
     }, code),
 };
 

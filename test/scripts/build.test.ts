@@ -1,0 +1,34 @@
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import test from 'ava';
+import { execa } from 'execa';
+
+const top = join(import.meta.dirname, '../..');
+const dist = join(top, 'dist');
+
+/** The chunks that a file of the bundle loads, now or later, with those that they load. */
+async function chunksOf(file: string, found = new Set<string>()): Promise<Set<string>> {
+  const text = await readFile(join(dist, file), 'utf8');
+  for (const [, name = ''] of text.matchAll(/require\("\.\/([\w.-]+\.cjs)"\)/g)) {
+    if (found.has(name)) continue;
+    found.add(name);
+    await chunksOf(name, found);
+  }
+  return found;
+}
+
+test('every chunk of the bundle can be loaded, those that are rarely needed, too', async (t) => {
+  await execa(process.execPath, [join(top, 'scripts/build.ts')]);
+  const entries = ['kiln-main.cjs', 'confined.cjs', 'index.cjs'];
+  const chunks = new Set<string>();
+  for (const entry of entries) for (const chunk of await chunksOf(entry)) chunks.add(chunk);
+  t.true([...chunks].some((name) => name.startsWith('openpgp-')));
+  const files = [...chunks]
+    .filter((name) => !entries.includes(name))
+    .map((name) => join(dist, name));
+  const load = 'for (const file of process.argv.slice(1)) require(file)';
+  const { exitCode, stderr } = await execa(process.execPath, ['-e', load, ...files], {
+    reject: false,
+  });
+  t.is(exitCode, 0, stderr);
+});
