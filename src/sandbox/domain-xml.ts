@@ -15,6 +15,8 @@ export interface LibvirtNetwork {
   readonly gateway?: string;
   /** A rule set of libvirt's nwfilter. */
   readonly filter?: string;
+  /** Values for the rule set's variables. */
+  readonly filterParameters?: Readonly<Record<string, readonly string[]>>;
   /** Other isolated interfaces of the bridge cannot be reached. */
   readonly isolated?: boolean;
 }
@@ -48,7 +50,8 @@ function networkXml(network: DomainOptions['network']): { features: string; devi
   return { features: '<privnet/>', devices: interfaceXml(network) };
 }
 
-function interfaceXml({ name, mac, address, gateway, filter, isolated }: LibvirtNetwork): string {
+function interfaceXml(network: LibvirtNetwork): string {
+  const { name, mac, address, gateway, isolated } = network;
   const [ip = '', prefix] = address?.split('/') ?? [];
   const family = isIPv6(ip) ? 'ipv6' : 'ipv4';
   if (address !== undefined && (isIP(ip) === 0 || !/^\d{1,3}$/.test(prefix ?? ''))) {
@@ -63,12 +66,20 @@ function interfaceXml({ name, mac, address, gateway, filter, isolated }: Libvirt
     address && `<ip address='${ip}' family='${family}' prefix='${prefix}'/>`,
     gateway &&
       `<route family='${family}' address='${any}' prefix='0' gateway='${escapeXml(gateway)}'/>`,
-    filter && `<filterref filter='${escapeXml(filter)}'/>`,
+    filterXml(network),
     isolated === true && "<port isolated='yes'/>",
     '</interface>',
   ]
     .filter(Boolean)
     .join('');
+}
+
+function filterXml({ filter, filterParameters = {} }: LibvirtNetwork): string {
+  if (filter === undefined) return '';
+  const parameters = Object.entries(filterParameters).flatMap(([name, values]) =>
+    values.map((value) => `<parameter name='${escapeXml(name)}' value='${escapeXml(value)}'/>`),
+  );
+  return `<filterref filter='${escapeXml(filter)}'>${parameters.join('')}</filterref>`;
 }
 
 /** What a box without a limit of its own may have of the host's memory: not the last of it. */

@@ -71,6 +71,9 @@ const mount = z.strictObject({
 const libvirtName = z.string().regex(/^[\w.-]+$/, 'the name of a libvirt network is needed');
 const ip = z.union([z.ipv4(), z.ipv6()]);
 
+/** What nwfilter takes for a value (libvirt's formatnwfilter page). */
+const filterValue = z.string().regex(/^[\w.:/-]+$/);
+
 const networkOptions = z
   .strictObject({
     name: libvirtName.describe('A libvirt network; `virsh net-list` shows them'),
@@ -86,11 +89,19 @@ const networkOptions = z
       .regex(/^[\w.-]+$/)
       .optional()
       .describe('A rule set of nwfilter'),
+    'filter-parameters': z
+      .record(z.string().regex(/^\w+$/), z.union([filterValue, z.array(filterValue)]))
+      .optional()
+      .describe('Values of its variables; a list where a variable has several'),
     peers: z.boolean().default(false).describe('Other services of the network may reach it'),
   })
   .refine(
     ({ dhcp, address, gateway }) => dhcp !== true || (address ?? gateway) === undefined,
     'either dhcp, or an address and a gateway',
+  )
+  .refine(
+    (options) => options.filter !== undefined || options['filter-parameters'] === undefined,
+    'filter-parameters are of a filter',
   )
   .transform((options) => ({ ...options, dhcp: options.dhcp ?? options.address === undefined }));
 
@@ -105,15 +116,22 @@ const network = z.union([
 /** Options of a network that need no value. */
 const FLAGS = ['dhcp', 'peers'];
 
-/** `NAME[,dhcp][,address=IP/PREFIX][,gateway=IP][,mac=MAC][,filter=NAME][,peers]`, as service.yaml has it. Undefined if it is not that. */
+/** `NAME[,dhcp][,address=IP/PREFIX][,gateway=IP][,mac=MAC][,filter=NAME[,filter.VARIABLE=VALUE…]][,peers]`, as service.yaml has it. Undefined if it is not that. */
 export function parseNetwork(text: string): ServiceFile['network'] | undefined {
   const [name = '', ...options] = text.split(',');
   if (options.length === 0) return libvirtName.safeParse(name).success ? name : undefined;
-  const pairs = options.map((option) => {
-    const [key = '', value] = option.split('=', 2);
-    return [key, value ?? (FLAGS.includes(key) ? true : value)] as const;
-  });
-  const parsed = network.safeParse({ name, ...Object.fromEntries(pairs) });
+  const given: Record<string, unknown> = { name };
+  const parameters: Record<string, string[]> = {};
+  for (const option of options) {
+    const equals = option.indexOf('=');
+    const key = equals < 0 ? option : option.slice(0, equals);
+    const value = equals < 0 ? FLAGS.includes(key) : option.slice(equals + 1);
+    const [, variable] = /^filter\.(.+)$/.exec(key) ?? [];
+    if (variable === undefined) given[key] = value;
+    else parameters[variable] = [...(parameters[variable] ?? []), String(value)];
+  }
+  if (Object.keys(parameters).length > 0) given['filter-parameters'] = parameters;
+  const parsed = networkOptions.safeParse(given);
   return parsed.success ? (parsed.data as ServiceFile['network']) : undefined;
 }
 

@@ -7,6 +7,8 @@ export interface Outcome {
   /** `stopped`: somebody wanted it. `finished`: its units are done. `failed`: they cannot go on. */
   readonly state: 'stopped' | 'finished' | 'failed';
   readonly reason: string;
+  /** What to do about it, where that is known. */
+  readonly hint?: string;
   /** Milliseconds since 1970. */
   readonly time: number;
 }
@@ -15,9 +17,10 @@ export async function writeOutcome(
   files: InstanceFiles,
   state: Outcome['state'],
   reason: string,
+  hint?: string,
 ): Promise<void> {
-  const outcome: Outcome = { state, reason, time: Date.now() };
-  await replaceFile(files.outcome, `${JSON.stringify(outcome)}\n`);
+  const outcome = { state, reason, ...(hint === undefined ? {} : { hint }), time: Date.now() };
+  await replaceFile(files.outcome, `${JSON.stringify(outcome satisfies Outcome)}\n`);
 }
 
 /** Undefined when it has never ended. */

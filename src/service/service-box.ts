@@ -6,6 +6,7 @@ import type { Sandbox } from '../sandbox/sandbox.ts';
 import { sandboxSpecification } from '../sandbox/specification.ts';
 import { systemFiles } from './boot/system-files.ts';
 import type { ServiceNetwork } from './definition.ts';
+import { withNetworkHint } from './network-failure.ts';
 import { networkMac } from './network-mac.ts';
 import type { StoredService } from './store.ts';
 import { unitName } from './unit/load-unit.ts';
@@ -56,24 +57,31 @@ export async function openServiceBox(
     ...(label === undefined ? {} : { label }),
   });
   const owner = { uid: Number(user) || 0, gid: Number(user) || 0 };
-  return await openSandbox(engine, specification, {
-    user: owner,
-    caller: { uid: 0, gid: 0 },
-    command: ['service', name],
-    // It ends with its supervisor's connection; a libvirtd that restarts does not end it.
-    outlives: true,
-  });
+  try {
+    return await openSandbox(engine, specification, {
+      user: owner,
+      caller: { uid: 0, gid: 0 },
+      command: ['service', name],
+      // It ends with its supervisor's connection; a libvirtd that restarts does not end it.
+      outlives: true,
+    });
+  } catch (error) {
+    throw withNetworkHint(error);
+  }
 }
 
 /** Unless its peers are allowed, nothing of the same network reaches a service but its host. */
 function boxNetwork(network: ServiceNetwork, mac: string): LibvirtNetwork {
-  const { name, peers, address, gateway, filter } = network;
+  const { name, peers, address, gateway, filter, 'filter-parameters': given = {} } = network;
+  const filterParameters = Object.fromEntries(
+    Object.entries(given).map(([variable, value]) => [variable, [value].flat()]),
+  );
   return {
     name,
     mac,
     isolated: !peers,
     ...(address === undefined ? {} : { address }),
     ...(gateway === undefined ? {} : { gateway }),
-    ...(filter === undefined ? {} : { filter }),
+    ...(filter === undefined ? {} : { filter, filterParameters }),
   };
 }

@@ -80,12 +80,13 @@ export async function waitUntilStarted(
       { do: 'started' },
       Number.POSITIVE_INFINITY,
     ).catch((error: unknown) => {
-      throw failed(name, files, error instanceof Error ? error.message : String(error), error);
+      const hint = error instanceof KilnError ? error.hint : undefined;
+      throw failed(name, files, error instanceof Error ? error.message : String(error), hint);
     });
     if (status !== undefined) return status;
     const outcome = await readOutcome(files);
     if (outcome !== undefined && outcome.time >= since && outcome.state === 'failed') {
-      throw failed(name, files, outcome.reason);
+      throw failed(name, files, outcome.reason, outcome.hint);
     }
     if (outcome !== undefined && outcome.time >= since && outcome.state === 'finished') {
       throw failed(name, files, 'its units are done already');
@@ -95,10 +96,16 @@ export async function waitUntilStarted(
   }
 }
 
-function failed(name: string, files: InstanceFiles, reason: string, cause?: unknown): KilnError {
-  const tail = readLog(files, 8);
+function failed(name: string, files: InstanceFiles, reason: string, hint?: string): KilnError {
+  // Of this start, not of the run before.
+  const lines = readLog(files, 8);
+  const tail = lines.slice(
+    Math.max(
+      0,
+      lines.findLastIndex((line) => line.endsWith(`kiln: starting ${name}`)),
+    ),
+  );
   const said = tail.length === 0 ? '' : `\n${tail.map((line) => `  | ${line}`).join('\n')}`;
-  const hint = cause instanceof KilnError ? cause.hint : undefined;
   return new KilnError('E_SERVICE_FAILED', `${name} did not start: ${reason}${said}`, {
     hint: hint ?? `\`kiln service logs ${name}\` shows more`,
   });

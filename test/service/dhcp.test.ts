@@ -53,6 +53,18 @@ async function statusOf(name: string): Promise<ServiceStatus | undefined> {
   return (JSON.parse(String(stdout)) as { status?: ServiceStatus }[])[0]?.status;
 }
 
+/** The chains of rules that interfaces of this host have. */
+async function chains(): Promise<string[]> {
+  const { stdout } = await execa('iptables', ['-S']);
+  return stdout.split('\n').filter((line) => /^-N F[IO]-vnet/.test(line));
+}
+
+async function eventually(holds: () => Promise<boolean>): Promise<void> {
+  for (const end = Date.now() + 30_000; !(await holds()); await sleep(200)) {
+    if (Date.now() > end) throw new Error('it did not happen in time');
+  }
+}
+
 const HTTPD = ['/bin/busybox', 'httpd', '-f', '-p', '80', '-h', '/etc'];
 
 test.serial('a service has its address from the network, and the name that it gave', async (t) => {
@@ -118,6 +130,56 @@ test.serial('an address and DHCP together are refused', async (t) => {
   t.is(exitCode, 125);
   t.regex(String(stderr), /NAME,dhcp or NAME,address=/);
 });
+
+test.serial(
+  'rules of nwfilter let one port through, and no other; what is missing is named',
+  async (t) => {
+    const file = join(state.paths.root, 'filter.xml');
+    // DHCP has to pass, too.
+    await writeFile(
+      file,
+      `<filter name='one-port'>
+       <rule action='accept' direction='in' priority='100'><tcp dstportstart='$PORT'/></rule>
+       <rule action='accept' direction='inout' priority='200'><udp/></rule>
+       <rule action='drop' direction='in' priority='500'><tcp/></rule>
+     </filter>`,
+    );
+    t.is((await virsh('nwfilter-define', file)).exitCode, 0);
+    const status = async (where: string) =>
+      (
+        await execa(
+          'curl',
+          ['-s', '-o', '/dev/null', '-w', '%{http_code}', '--max-time', '5', `http://${where}/`],
+          { reject: false },
+        )
+      ).stdout;
+    const both = 'busybox httpd -p 81 -h /etc; exec busybox httpd -f -p 80 -h /etc';
+    const create = (name: string, network: string) =>
+      service(
+        ...['create', '-r', IMAGE, '--user', 'root', '-N', network, name, '--', 'sh', '-c', both],
+      );
+    await create('open', 'lan');
+    t.is((await create('closed', 'lan,filter=one-port,filter.PORT=80')).exitCode, 0);
+    t.is((await service('start', 'open')).exitCode, 0);
+    const before = new Set(await chains());
+    const started = await service('start', 'closed');
+    t.is(started.exitCode, 0, String(started.stderr));
+    const [open, closed] = [(await statusOf('open'))?.address, (await statusOf('closed'))?.address];
+    t.deepEqual([await status(`${open}:80`), await status(`${open}:81`)], ['404', '404']);
+    t.deepEqual([await status(`${closed}:80`), await status(`${closed}:81`)], ['404', '000']);
+    t.true((await chains()).length > before.size);
+    await service('stop', 'open', 'closed');
+    // Nothing of it stays on the host.
+    await eventually(async () => (await chains()).every((chain) => before.has(chain)));
+    await create('lost', 'lan,filter=nonesuch');
+    const refused = await service('start', 'lost');
+    t.is(refused.exitCode, 125);
+    t.regex(String(refused.stderr), /'nonesuch' is missing.*virsh nwfilter-list/s);
+    const nowhere = await create('nowhere', 'nonesuch');
+    t.is(nowhere.exitCode, 0);
+    t.regex(String((await service('start', 'nowhere')).stderr), /virsh net-list/);
+  },
+);
 
 test('answers that are cut, forged or not for us are nobody’s', (t) => {
   const hardware = Buffer.from('525400123456', 'hex');

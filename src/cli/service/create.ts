@@ -96,7 +96,7 @@ export function createCommand(): Command {
     .addOption(
       new Option(
         '-N, --network <name[,option…]>',
-        'an interface on a libvirt network, besides lo: dhcp, or address=IP/PREFIX and gateway=IP; mac=MAC, filter=NAME, peers',
+        'an interface on a libvirt network, besides lo: dhcp, or address=IP/PREFIX and gateway=IP; mac=MAC, filter=NAME,filter.VARIABLE=VALUE, peers',
       ).argParser(networkOption),
     )
     .option('--user <user>', 'who runs the command')

@@ -19,7 +19,11 @@ const DRIVER_FOLDERS = [
 ];
 
 /** `network` is for boxes with `--network NAME`. */
-const DRIVERS = ['libvirt_driver_lxc.so', 'libvirt_driver_network.so'];
+const DRIVERS = [
+  'libvirt_driver_lxc.so',
+  'libvirt_driver_network.so',
+  'libvirt_driver_nwfilter.so',
+];
 
 /** The environment of the daemon: nothing of the caller's gets into it. */
 const ENVIRONMENT = {
