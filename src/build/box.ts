@@ -1,4 +1,5 @@
 import { closeSync } from 'node:fs';
+import { chown, mkdir, rm } from 'node:fs/promises';
 import { copyIn } from '../artifacts/copy-in.ts';
 import type { ArtifactWarning } from '../artifacts/warning.ts';
 import type { EgressLog } from '../egress/log.ts';
@@ -112,6 +113,9 @@ export class BuildBox {
     const capabilities = options.installer === true ? TRANSACTION_CAPABILITIES : [];
     const disk = request.disk ?? DEFAULT_DISK;
     const hostname = request.hostname ?? 'kiln';
+    const home = request.surroundings?.home;
+    if (home !== undefined) await makeHome(home, user);
+    const inMemory = request.scratch === undefined && home === undefined;
     const specification = sandboxSpecification({
       root: image.tree,
       image: manifest.id,
@@ -119,8 +123,9 @@ export class BuildBox {
       network: options.network,
       binds: options.binds,
       ...(request.scratch === undefined ? {} : { scratch: request.scratch.path }),
+      volumes: home === undefined ? [] : [{ source: home, target: BUILD_HOME }],
       tmpfs: [
-        ...(request.scratch === undefined ? [{ target: BUILD_HOME, bytes: disk }] : []),
+        ...(inMemory ? [{ target: BUILD_HOME, bytes: disk }] : []),
         // Folders on the way to a bind are root's: what lies beside a cache is to be the build's.
         ...(options.binds.length > 0 ? [{ target: `${BUILD_HOME}/.cache`, bytes: disk }] : []),
       ],
@@ -294,4 +299,11 @@ async function wayOut(
       return closed;
     },
   };
+}
+
+/** Owners in a volume are those in the box. Each box starts with an empty home. */
+async function makeHome(path: string, { uid, gid }: CommandUser): Promise<void> {
+  await rm(path, { recursive: true, force: true });
+  await mkdir(path, { mode: 0o755 });
+  await chown(path, uid, gid);
 }

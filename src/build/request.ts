@@ -107,6 +107,11 @@ interface Surroundings {
   readonly processors: number;
   /** TZ. */
   readonly timeZone: string;
+  /**
+   * A directory of the host's, made here, that is the build user's home: a disk lists directories in
+   * another order than memory does. Whoever asks for it watches the disk and throws it away.
+   */
+  readonly home: string;
 }
 
 /** What the provenance in the result directory is to be. */

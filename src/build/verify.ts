@@ -1,10 +1,12 @@
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../errors.ts';
 import { openWorkDirectory } from '../image/store/work-directory.ts';
 import { writeResult } from '../result/write.ts';
 import type { PackageSigner } from '../rpm/signing-key.ts';
 import type { Engine } from '../sandbox/open.ts';
+import { guardDisk } from '../state/disk-guard.ts';
 import { buildPackage } from './build.ts';
 import { comparePackages } from './compare.ts';
 import { buildStatus } from './exit-status.ts';
@@ -22,14 +24,15 @@ const OTHERWISE = {
     topDirectory: `${BUILD_HOME}/another/build/directory`,
     // One processor where there are more, else two.
     processors: availableParallelism() > 1 ? 1 : 2,
+    // 14 hours ahead of UTC: for most of a day, it is tomorrow there.
     timeZone: 'Pacific/Kiritimati',
   },
 } as const;
 
 /**
  * Builds a package, then builds it once more in a fresh box of the same image, with another host
- * name, build directory, time zone, number of processors, and later in time; and compares what the
- * two made. The result directory is the first build's. If they differ, that is the report's failure
+ * name, build directory, file system below it, time zone, number of processors, and in another
+ * second; and compares what the two made. The result directory is the first build's. If they differ, that is the report's failure
  * (E_BUILD_DIFFERS); its `differences` are set whenever both were built.
  */
 export async function verifyBuild(
@@ -82,12 +85,17 @@ async function buildAgain(
 ): Promise<BuildReport> {
   const { request, resultDirectory } = first;
   await using work = await openWorkDirectory(engine.paths);
+  // Its home is on the disk, which has no quota.
+  using disk = guardDisk(work.path);
+  const signals = [disk.signal, ...(hooks.signal === undefined ? [] : [hooks.signal])];
+  await anotherSecond();
   const { keepSeconds: _keep, provenance: _provenance, signing: _signing, ...same } = request;
   const second = await buildPackage(
     engine,
     {
       ...same,
       ...OTHERWISE,
+      surroundings: { ...OTHERWISE.surroundings, home: join(work.path, 'home') },
       // A base that is known by its id only has no lock; it is the same one by its id.
       ...(first.warnings.some(({ code }) => code === 'no-lock')
         ? {}
@@ -95,7 +103,7 @@ async function buildAgain(
       resultDirectory: join(work.path, 'second'),
       postinstall: false,
     },
-    hooks,
+    { ...hooks, signal: AbortSignal.any(signals) },
   );
   if (second.failure !== undefined) {
     const hint = `it was built with ${JSON.stringify(OTHERWISE)}`;
@@ -112,6 +120,11 @@ async function buildAgain(
     details: { differences: differences.length },
   });
   return { ...failed(first, failure), differences };
+}
+
+/** A clock that is read in the second build, to the second, never shows what it did in the first. */
+async function anotherSecond(): Promise<void> {
+  await sleep(1000 - (Date.now() % 1000));
 }
 
 function failed(first: BuildReport, failure: KilnError): BuildReport {

@@ -52,7 +52,7 @@ const BY_CODE: Readonly<Record<string, number>> = {
   E_DOWNLOAD: MOCK_STATUS.packages,
   E_KEY_MISSING: MOCK_STATUS.packages,
   E_COPY_IN: MOCK_STATUS.arguments,
-  E_MOCK_DISK: MOCK_STATUS.root,
+  E_DISK_LOW: MOCK_STATUS.root,
   E_NO_USER: MOCK_STATUS.root,
   E_WORKDIR: MOCK_STATUS.root,
 };

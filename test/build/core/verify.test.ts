@@ -47,7 +47,7 @@ test.serial('what differs is told file by file', async (t) => {
   const to = '%{buildroot}/usr/share/shaky';
   const parts = {
     name: 'shaky',
-    install: `hostname > ${to}/host; pwd > ${to}/folder; date +%%Z > ${to}/zone; echo %{_smp_build_ncpus} > ${to}/jobs; date +%%s%%N > ${to}/time; echo same > ${to}/same; touch ${to}/only-$(hostname); ln -s $(pwd) ${to}/link`,
+    install: `hostname > ${to}/host; pwd > ${to}/folder; date +%%Z > ${to}/zone; echo %{_smp_build_ncpus} > ${to}/jobs; date +%%s%%N > ${to}/time; date +%%s > ${to}/second; mkdir names; (cd names; touch $(seq -f entry-%%g 200); find . > ${to}/order; stat -fc %%T . > ${to}/files); echo same > ${to}/same; touch ${to}/only-$(hostname); ln -s $(pwd) ${to}/link`,
     sections: '%post\necho built in %{_builddir}',
   };
   const path = await sourcePackage(await state.fresh(), parts);
@@ -61,7 +61,7 @@ test.serial('what differs is told file by file', async (t) => {
   t.is(report.exitStatus, 5);
   const told = (report.differences ?? []).map(({ path: file, what }) => `${file ?? ''} ${what}`);
   const folder = '/usr/share/shaky';
-  for (const name of ['host', 'folder', 'zone', 'jobs', 'time']) {
+  for (const name of ['host', 'folder', 'zone', 'jobs', 'time', 'second', 'order', 'files']) {
     t.true(
       told.some((line) => line.startsWith(`${folder}/${name} content`)),
       told.join('\n'),

@@ -1,9 +1,9 @@
 import { once } from 'node:events';
 import type { Chroot } from '../../../mock/chroot.ts';
 import { RootBox } from '../../../mock/root/box.ts';
-import { guardDisk } from '../../../mock/root/disk-guard.ts';
 import type { MockRoot } from '../../../mock/root/root.ts';
 import type { SandboxProcess } from '../../../sandbox/process.ts';
+import { guardDisk } from '../../../state/disk-guard.ts';
 import { attach, attachTerminal } from '../../attach.ts';
 import { argumentError, commandStatus } from '../exit-status.ts';
 import { type MockSession, withRoot } from '../session.ts';

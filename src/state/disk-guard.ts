@@ -1,7 +1,7 @@
 import { statfsSync } from 'node:fs';
-import { KilnError } from '../../errors.ts';
+import { KilnError } from '../errors.ts';
 
-/** A root lies on the host's disk, which has no quota for it: so much of that is never taken. */
+/** What a box writes to the host's disk has no quota: so much of that is never taken. */
 const RESERVE_BYTES = 2 * 2 ** 30;
 /** Of a small disk less is kept free. */
 const RESERVE_SHARE = 0.05;
@@ -15,8 +15,8 @@ export interface DiskGuard extends Disposable {
 }
 
 /**
- * Watches the disk that a root lies on while something writes to it. The signal's reason is
- * E_MOCK_DISK. `reserve`: bytes that stay free.
+ * Watches the disk that `path` lies on while a box writes to it. The signal's reason is
+ * E_DISK_LOW. `reserve`: bytes that stay free.
  */
 export function guardDisk(path: string, reserve?: number): DiskGuard {
   const controller = new AbortController();
@@ -26,9 +26,13 @@ export function guardDisk(path: string, reserve?: number): DiskGuard {
     if (bavail * bsize >= kept) return;
     clearInterval(timer);
     controller.abort(
-      new KilnError('E_MOCK_DISK', `the disk that ${path} lies on is nearly full: it was ended`, {
-        hint: '`kiln gc --max-size` gives room back, `kiln-mock --clean` removes a root',
-      }),
+      new KilnError(
+        'E_DISK_LOW',
+        `the disk that ${path} lies on is nearly full: what wrote to it was ended`,
+        {
+          hint: '`kiln gc --max-size` gives room back, `kiln-mock --clean` removes a root',
+        },
+      ),
     );
   };
   const timer = setInterval(look, INTERVAL);

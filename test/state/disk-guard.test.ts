@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import test from 'ava';
 import { execa } from 'execa';
 import { KilnError } from '../../src/errors.ts';
-import { guardDisk } from '../../src/mock/root/disk-guard.ts';
+import { guardDisk } from '../../src/state/disk-guard.ts';
 
 test('what writes to a root is ended before the disk is full', async (t) => {
   const directory = await mkdtemp(join(tmpdir(), 'kiln-disk-'));
@@ -28,5 +28,5 @@ test('what writes to a root is ended before the disk is full', async (t) => {
   await writeFile(join(directory, 'more'), Buffer.alloc(6 * 2 ** 20));
   await aborted;
   t.true(guard.signal.reason instanceof KilnError);
-  t.is((guard.signal.reason as KilnError).code, 'E_MOCK_DISK');
+  t.is((guard.signal.reason as KilnError).code, 'E_DISK_LOW');
 });
