@@ -1,5 +1,6 @@
 import { closeSync, constants, lstatSync, mkdirSync, openSync } from 'node:fs';
 import { join } from 'node:path';
+import { ReservedBox } from '../sandbox/open.ts';
 import { type AssembledTree, clampTimes, removeMountPoints, type TreeOptions } from './assemble.ts';
 import type { LeasedImage } from './store/images.ts';
 import { installOnTop, rpmMissing } from './transaction/exact.ts';
@@ -21,20 +22,22 @@ export async function extendTree(
   if (rpm === undefined) throw rpmMissing([`${base.manifest.name} is extended`]);
   const inner = join(work, 'transaction');
   mkdirSync(inner, { mode: 0o700 });
+  await using reserved = new ReservedBox(engine);
   const packages = await options.fetchFiles();
+  const path = join(work, 'extended');
   const clamp = clampTimes(epoch);
   const { upper, warnings } = await installOnTop({
     engine,
     tree: base.tree,
     rpm,
     work: inner,
+    reserved,
     packages,
     timeout: scriptlets.timeout * (packages.length + 1),
     noScripts: scriptlets.mode === 'none',
     signal,
+    meanwhile: () => cloneTree(base.tree, path),
   });
-  const path = join(work, 'extended');
-  cloneTree(base.tree, path);
   removeMountPoints(
     upper,
     (name) => lstatSync(join(base.tree, name), { throwIfNoEntry: false }) !== undefined,

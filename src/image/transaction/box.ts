@@ -38,6 +38,8 @@ export interface TransactionCommand {
   /** Seconds. */
   readonly timeout: number;
   readonly signal?: AbortSignal | undefined;
+  /** Work that needs nothing of the command: it is done while that runs. */
+  readonly meanwhile?: (() => void) | undefined;
 }
 
 /** How a command ended. */
@@ -92,7 +94,11 @@ export class TransactionBox implements AsyncDisposable {
     } catch (error) {
       return startFailure(error);
     }
-    return await watch(process, command);
+    const ended = watch(process, command);
+    // A failure of the other work goes first; the box takes the command with it.
+    ended.catch(() => undefined);
+    command.meanwhile?.();
+    return await ended;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

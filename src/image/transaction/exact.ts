@@ -18,6 +18,8 @@ export interface ExactTransaction {
   /** An empty folder for what happens. */
   readonly work: string;
   readonly reserved?: ReservedBox | undefined;
+  /** Done while rpm runs. */
+  readonly meanwhile?: () => void;
   /** Whole package files. */
   readonly packages: readonly string[];
   /** For everything, seconds. */
@@ -94,7 +96,7 @@ export async function installOnTop(
 }
 
 async function runRpm(options: ExactTransaction, more: readonly string[]): Promise<string[]> {
-  const { engine, tree, rpm, work, reserved, timeout, signal } = options;
+  const { engine, tree, rpm, work, reserved, timeout, signal, meanwhile } = options;
   const control = new ControlDirectory(join(work, 'control'));
   const files = options.packages.map((file) => control.addFile(file));
   await using box = await TransactionBox.open(engine, {
@@ -103,7 +105,8 @@ async function runRpm(options: ExactTransaction, more: readonly string[]): Promi
     control: control.path,
     reserved,
   });
-  const result = await box.run({ argv: [rpm, ...more, ...INSTALL, ...files], timeout, signal });
+  const argv = [rpm, ...more, ...INSTALL, ...files];
+  const result = await box.run({ argv, timeout, signal, meanwhile });
   const lines = result.output.split('\n');
   // rpm also fails when a scriptlet failed too late to keep a package from being installed.
   const installed = result.killedBy === null && !lines.some((line) => line.startsWith('error: '));
