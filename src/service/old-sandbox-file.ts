@@ -75,7 +75,9 @@ function translate(sections: ReadonlyMap<string, ReadonlyMap<string, string>>): 
   if (get('security', 'label') !== undefined) warnings.push('its security label is left out');
   const target = get('service', 'bootTarget');
   if (target !== undefined) {
-    warnings.push(`it booted a systemd into ${target}: name the units that it is to run`);
+    warnings.push(
+      `it booted a systemd into ${target}: name the units that it is to run (-u), or boot one (--boot)`,
+    );
   }
   const user = get('identity', 'uid');
   return {
@@ -97,17 +99,17 @@ function oldNetwork(
 ): ServiceFile['network'] | undefined {
   const name = get('network.0', 'source');
   if (name === undefined) return undefined;
+  const mac = get('network.0', 'mac');
+  const own = { name, ...(mac === undefined ? {} : { mac }) };
   const address = get('network.0.address.0', 'primary');
   if (address === undefined) {
-    if (get('network.0', 'dhcp') !== 'false')
-      warnings.push('nothing in the box asks for an address by DHCP');
-    return name;
+    return get('network.0', 'dhcp') === 'false' ? { ...own, dhcp: false } : own;
   }
   if (get('network.0.address.1', 'primary') !== undefined)
     warnings.push('only its first address is kept');
   const gateway = get('network.0.route.0', 'gateway');
   return {
-    name,
+    ...own,
     address: `${address}/${get('network.0.address.0', 'prefix') ?? 24}`,
     ...(gateway === undefined ? {} : { gateway }),
   };

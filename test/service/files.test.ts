@@ -84,6 +84,7 @@ usage=1024
 [network.0]
 dhcp=true
 source=default
+mac=52:54:00:12:34:56
 
 [security]
 label=system_u:system_r:svirt_lxc_net_t:s0
@@ -96,7 +97,7 @@ dynamic=true
       command: ['/usr/bin/server', '--title=a b'],
       user: '33',
       mounts: [{ source: '/srv/web', target: '/srv/data' }],
-      network: 'default',
+      network: { name: 'default', mac: '52:54:00:12:34:56' },
     });
     t.true(warnings.some((warning) => warning.includes('/mnt/ram')));
     t.true(warnings.some((warning) => warning.includes('label')));
