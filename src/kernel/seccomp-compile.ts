@@ -1,13 +1,15 @@
 /**
  * Compiles a filter to the program that prctl(PR_SET_SECCOMP) takes, without putting it in force.
- * Sources: seccomp_rule_add(3), seccomp_export_bpf(3), seccomp_attr_set(3), seccomp.h.
+ * Sources: seccomp_rule_add(3), seccomp_export_bpf(3), seccomp_attr_set(3), memfd_create(2), seccomp.h.
  */
-import { closeSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { closeSync, fstatSync, readSync } from 'node:fs';
 import { KilnError } from '../errors.ts';
-import { SyscallError } from './libc.ts';
+import { checked, cString, libc, SyscallError } from './libc.ts';
 import { library } from './seccomp.ts';
+
+const MFD_CLOEXEC = 1;
+
+const memfdCreate = libc.func('int memfd_create(const void *name, unsigned int flags)');
 
 const ACTIONS = {
   SCMP_ACT_KILL: 0x00000000,
@@ -143,18 +145,15 @@ export function systemCallName(architecture: number, number: number): string {
   return library().resolveNumber(architecture, number) ?? `system call ${number}`;
 }
 
+/** What is written to a file that has no name: a process that is killed leaves none. */
 function exported(write: (fd: number) => void): Buffer {
-  const directory = mkdtempSync(join(tmpdir(), 'kiln-seccomp-'));
+  const fd = checked('memfd_create', memfdCreate(cString('kiln-seccomp'), MFD_CLOEXEC));
   try {
-    const path = join(directory, 'filter');
-    const fd = openSync(path, 'w');
-    try {
-      write(fd);
-    } finally {
-      closeSync(fd);
-    }
-    return readFileSync(path);
+    write(fd);
+    const bytes = Buffer.alloc(fstatSync(fd).size);
+    readSync(fd, bytes, 0, bytes.length, 0);
+    return bytes;
   } finally {
-    rmSync(directory, { recursive: true });
+    closeSync(fd);
   }
 }

@@ -1,10 +1,10 @@
-import { mkdtemp, readFile, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { basename, join } from 'node:path';
+import { readFile } from 'node:fs/promises';
+import { basename } from 'node:path';
 import { buildPackage } from '../../build/build.ts';
 import type { BuildSource } from '../../build/request.ts';
 import { specOptions } from '../../build/rpmbuild.ts';
 import { KilnError } from '../../errors.ts';
+import { openWorkDirectory } from '../../image/store/work-directory.ts';
 import type { Chroot } from '../../mock/chroot.ts';
 import { RootBox } from '../../mock/root/box.ts';
 import type { MockRoot } from '../../mock/root/root.ts';
@@ -30,19 +30,15 @@ export async function buildRequires(
   chroot: Chroot,
   source: BuildSource,
 ): Promise<readonly string[]> {
-  const directory = await mkdtemp(join(tmpdir(), 'kiln-mock-'));
-  try {
-    const request = mockBuildRequest(session, chroot, source, directory);
-    const { failure, buildRequires: requires } = await buildPackage(
-      session.engine,
-      { ...request, stopAfter: 'dependencies' },
-      buildHooks(session, basename(source.path)),
-    );
-    if (failure !== undefined) throw failure;
-    return requires;
-  } finally {
-    await rm(directory, { recursive: true, force: true });
-  }
+  await using work = await openWorkDirectory(session.engine.paths);
+  const request = mockBuildRequest(session, chroot, source, work.path);
+  const { failure, buildRequires: requires } = await buildPackage(
+    session.engine,
+    { ...request, stopAfter: 'dependencies' },
+    buildHooks(session, basename(source.path)),
+  );
+  if (failure !== undefined) throw failure;
+  return requires;
 }
 
 /** Reads a spec that comes on stdin; rpmspec wants a file. */

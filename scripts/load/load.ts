@@ -1,0 +1,169 @@
+/** The whole load test: measures before and after each part, and judges. */
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { execa } from 'execa';
+import { type Kiln, openKiln } from '../../src/kiln.ts';
+import type { StatePaths } from '../../src/state/paths.ts';
+import { allAtOnce, oneByOne } from './boxes.ts';
+import { type Counts, measure } from './measure.ts';
+import { makeMess } from './week.ts';
+
+/** How much of what. */
+export interface LoadOptions {
+  readonly atOnce: number;
+  readonly oneByOne: number;
+  /** Remains of each kind. */
+  readonly week: number;
+  readonly say: (line: string) => void;
+}
+
+/** What came of it. */
+export interface LoadReport {
+  /** In the order in which they were taken. */
+  readonly columns: readonly { readonly name: string; readonly counts: Counts }[];
+  /** What is wrong, a line each. */
+  readonly wrong: readonly string[];
+}
+
+/** Where it works: a state directory of its own, with an image. */
+export interface LoadGround {
+  readonly paths: StatePaths;
+  readonly env: NodeJS.ProcessEnv;
+  readonly image: string;
+}
+
+const KILN = join(import.meta.dirname, '../../src/cli/main.ts');
+
+/** Boxes before the first measurement: libraries are loaded, pools filled, caches written. */
+const WARM_UP = 10;
+
+/** What memory may grow by whatever was done: allocators keep what they had at their peak. */
+const SLACK = 16 << 20;
+
+/** What it may grow by for each box of a sequence, where a leak would show. Bytes. */
+const SLACK_PER_BOX = 4 << 10;
+
+/** How long what is being taken down may take, ms. */
+const GRACE = 30_000;
+
+const MEMORY = ['memory here', 'memory of libvirtd'] as const;
+const LIVELY = [...MEMORY, 'threads of libvirtd', 'bytes on disk'] as const;
+
+/** Runs it. */
+export async function load(ground: LoadGround, options: LoadOptions): Promise<LoadReport> {
+  const { paths, image } = ground;
+  const temporary = join(paths.root, 'tmp');
+  mkdirSync(temporary);
+  const env = { ...ground.env, TMPDIR: temporary };
+  process.env.TMPDIR = temporary;
+  const { say } = options;
+  const wrong: string[] = [];
+  const columns: { name: string; counts: Counts }[] = [];
+  const take = async (name: string, settled?: Counts) => {
+    const counts = await settle(paths, temporary, settled);
+    columns.push({ name, counts });
+    say(name);
+    return counts;
+  };
+  await using kiln = openKiln({ env });
+  wrong.push(...(await allAtOnce(kiln, image, options.atOnce, async () => undefined)));
+  wrong.push(...(await oneByOne(kiln, image, WARM_UP)));
+  const before = await take('before');
+  wrong.push(
+    ...(await allAtOnce(kiln, image, options.atOnce, async () => {
+      columns.push({
+        name: `${options.atOnce} at once`,
+        counts: await measure(paths, temporary),
+      });
+    })),
+  );
+  const after = await take('after them', before);
+  wrong.push(...judge('boxes at once', before, after, 0));
+  const began = performance.now();
+  wrong.push(...(await oneByOne(kiln, image, options.oneByOne)));
+  say(`${options.oneByOne} boxes in ${((performance.now() - began) / 1000).toFixed(0)} s`);
+  const sequence = await take(`after ${options.oneByOne}`, before);
+  wrong.push(...judge('boxes one by one', before, sequence, options.oneByOne));
+  if (options.week > 0) {
+    wrong.push(...(await week({ paths, env, image }, options.week, kiln, columns, temporary)));
+    // A new daemon: what it takes is to be compared with nothing.
+    const end = await take('after gc', before);
+    wrong.push(...judge('the week', before, end, 0));
+  }
+  return { columns, wrong };
+}
+
+async function week(
+  ground: LoadGround,
+  count: number,
+  kiln: Kiln,
+  columns: { name: string; counts: Counts }[],
+  temporary: string,
+): Promise<string[]> {
+  await makeMess({ ...ground, count });
+  const mess = await measure(ground.paths, temporary);
+  columns.push({ name: 'a bad week', counts: mess });
+  const gc = await execa(process.execPath, [KILN, 'gc'], { env: ground.env, reject: false });
+  const wrong = gc.exitCode === 0 ? [] : [`kiln gc: ${gc.stderr}`];
+  // What cannot be seen to be there cannot be seen to go.
+  if (mess['files in /run'] < count || mess['files on disk'] < 3 * count) {
+    wrong.push('the week left less than it should have');
+  }
+  return [...wrong, ...(await oneByOne(kiln, ground.image, 1))];
+}
+
+/** Measures; again while something is there that was not, until it has had its time. */
+async function settle(paths: StatePaths, temporary: string, wanted?: Counts): Promise<Counts> {
+  for (const end = Date.now() + GRACE; ; await sleep(500)) {
+    const now = await measure(paths, temporary);
+    const left = wanted === undefined ? now.domains > 0 : grown(wanted, now).length > 0;
+    if (!left || Date.now() > end) return now;
+  }
+}
+
+/** What there is more of than there was, apart from memory and threads. */
+function grown(before: Counts, after: Counts): (keyof Counts)[] {
+  const names = Object.keys(before) as (keyof Counts)[];
+  return names.filter(
+    (name) => !(LIVELY as readonly string[]).includes(name) && after[name] > before[name],
+  );
+}
+
+function judge(what: string, before: Counts, after: Counts, boxes: number): string[] {
+  const line = (name: keyof Counts) =>
+    `${what}: ${name}: ${before[name]} before, ${after[name]} after`;
+  const slack = SLACK + boxes * SLACK_PER_BOX;
+  const fat = MEMORY.filter((name) => after[name] > before[name] + slack);
+  const disk = after['bytes on disk'] > before['bytes on disk'] + (1 << 20);
+  const threads = after['threads of libvirtd'] > 2 * before['threads of libvirtd'];
+  return [
+    ...[...grown(before, after), ...fat].map(line),
+    ...(disk ? [line('bytes on disk')] : []),
+    ...(threads ? [line('threads of libvirtd')] : []),
+  ];
+}
+
+/** The report as a table. */
+export function describeLoad({ columns, wrong }: LoadReport): string {
+  const names = Object.keys(columns[0]?.counts ?? {}) as (keyof Counts)[];
+  const show = (name: keyof Counts, value: number) =>
+    /memory|bytes/.test(name) ? `${(value / 2 ** 20).toFixed(1)} MiB` : String(value);
+  const width = Math.max(11, ...columns.map(({ name }) => name.length)) + 2;
+  const row = (head: string, cells: readonly string[]) =>
+    head.padEnd(24) + cells.map((cell) => cell.padStart(width)).join('');
+  return [
+    row(
+      '',
+      columns.map(({ name }) => name),
+    ),
+    ...names.map((name) =>
+      row(
+        name,
+        columns.map(({ counts }) => show(name, counts[name])),
+      ),
+    ),
+    `wrong: ${wrong.length}`,
+    ...wrong.map((text) => `  ${text}`),
+  ].join('\n');
+}
