@@ -74,7 +74,7 @@ export async function crash(
     while (goesOn() && tally.kills < until) await killAndMend(ground, aim, tally, options);
     await lookOver(ground, jobs, tally, bystanders);
     rounds++;
-    options.say(`${tally.kills} kills, ${tally.wrong.length} wrong`);
+    options.say(describeTally(tally));
   }
   return tally;
 }
@@ -91,7 +91,7 @@ async function killAndMend(
   options: CampaignOptions,
 ): Promise<void> {
   const { job, phase, key, target, within } = aim.next((it) => count(tally, it));
-  await job.prepare();
+  await job.prepare(phase);
   const kill = await killOne({
     ...{ paths: ground.paths, env: ground.env, args: job.args, within },
     target: options.target ?? target,

@@ -21,8 +21,8 @@ export interface Job {
   readonly name: string;
   /** Phases to kill in, with how long each about takes, ms. */
   readonly phases: Readonly<Record<string, number>>;
-  /** Makes ready what the next run starts from. */
-  prepare(): Promise<void>;
+  /** Makes ready what the next run starts from, so that it comes to that phase. */
+  prepare(phase: string): Promise<void>;
   readonly args: readonly string[];
   readonly resultDirectory?: string;
   /** What is wrong with what lies there, whether or not somebody was killed. `whole`: nobody was. */
@@ -150,7 +150,7 @@ export function buildJob(ground: Ground, source: string): Job {
   };
 }
 
-/** `kiln image build` of a recipe, from packages that are unpacked anew each third time. */
+/** `kiln image build` of a recipe. */
 export async function imageJob(
   ground: Ground,
   recipe: string,
@@ -161,15 +161,16 @@ export async function imageJob(
   const id = built.stdout.trim();
   const image = join(ground.paths.images, id);
   const reference = snapshot(join(image, 'tree'));
-  let count = 0;
   return {
     name: 'image build',
     phases: { metadata: 150, fetch: 100, unpack: 400, compose: 200, scriptlets: 500 },
     args: ['image', 'build', recipe],
-    async prepare() {
+    async prepare(phase) {
       await kiln(ground, ['image', 'rm', id]);
-      // Their unpacked trees: what is gone of them is made again.
-      if (count++ % 3 === 0) await kiln(ground, ['gc', '--max-size', '1']);
+      // Whatever is there already is not done again: packages' trees, and what repositories have.
+      if (phase !== 'compose' && phase !== 'scriptlets')
+        await kiln(ground, ['gc', '--max-size', '1']);
+      if (phase === 'metadata') await rm(ground.paths.cache, { recursive: true, force: true });
     },
     async check(whole) {
       const { stdout } = await kiln(ground, ['image', 'ls', '--json']);

@@ -43,7 +43,8 @@ async function main(): Promise<number> {
     ...{ paths: engine.paths, env, directory: state.directory, image: state.recipe },
   };
   const stop = new AbortController();
-  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => stop.abort());
+  // Not once: execa, whose children end with this process, else takes itself for the only listener.
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => stop.abort());
   const source = await sourcePackage(state.directory, {
     ...{ name: 'victim', preamble: 'BuildRequires: tool-a', prep: 'sleep 0.1', build: 'tool-a' },
     install: 'echo x > %{buildroot}/usr/share/victim/x',

@@ -69,7 +69,12 @@ export async function load(ground: LoadGround, options: LoadOptions): Promise<Lo
   await using kiln = openKiln({ env });
   wrong.push(...(await allAtOnce(kiln, image, options.atOnce, async () => undefined)));
   wrong.push(...(await oneByOne(kiln, image, WARM_UP)));
+  // The store's folders are made when it is first looked through, that of boxes on their way out by
+  // the next box.
+  await execa(process.execPath, [KILN, 'gc'], { env });
+  wrong.push(...(await oneByOne(kiln, image, 1)));
   const before = await take('before');
+  if (before.domains > 0) wrong.push(`${before.domains} domains are left of those before`);
   wrong.push(
     ...(await allAtOnce(kiln, image, options.atOnce, async () => {
       columns.push({

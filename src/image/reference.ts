@@ -2,6 +2,7 @@
  * Which image a recipe or a lock last became: so that `kiln run` neither parses nor solves while
  * nothing has changed.
  */
+import { randomUUID } from 'node:crypto';
 import { readFileSync, statSync } from 'node:fs';
 import { mkdir, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -51,7 +52,7 @@ export async function writeReference(
   const reference: Reference = { path, image, files };
   await mkdir(referenceDirectory(paths), { recursive: true, mode: 0o700 });
   const file = referenceFile(paths, path);
-  const temporary = `${file}.${process.pid}`;
+  const temporary = `${file}.${randomUUID()}`;
   await writeFile(temporary, JSON.stringify(reference));
   await rename(temporary, file);
 }

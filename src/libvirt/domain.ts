@@ -1,9 +1,9 @@
-import { readFile } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { LibvirtError, VIR_ERR } from './errors.ts';
 import type { Libvirt, Pointer } from './functions.ts';
 import { runAsync, takeString } from './library.ts';
 import type { ConnectionPool, Failure } from './pool.ts';
+import { isWatchedNow } from './watched.ts';
 
 /** virDomainState by its number (libvirt/libvirt-domain.h). */
 const STATES = [
@@ -53,14 +53,6 @@ function uuidText(buffer: Uint8Array): string {
 
 /** How long a controller may take to accept the daemon's connection; only then is it seen. */
 const WATCH_MS = 250;
-
-/** Whether a server at the unix socket `path` has a client. */
-async function isConnected(path: string): Promise<boolean> {
-  // Num RefCount Protocol Flags Type St Inode Path; state 03 is SS_CONNECTED (linux/net.h).
-  const lines = (await readFile('/proc/net/unix', 'latin1')).split('\n');
-  const words = lines.map((line) => line.split(/ +/));
-  return words.some((columns) => columns[5] === '03' && columns[7] === path);
-}
 
 /** Name, uuid and id of a native domain; no call to the server. */
 export function identify(
@@ -166,12 +158,12 @@ export class Domain {
    * libvirtd (11.3) registers a controller's socket with its event loop before it knows what the
    * messages on it mean, and hangs up on one that is early. Such a domain works, but no event tells
    * of its end, and it is listed as running, and keeps the daemon up, until {@link destroy} is
-   * called. True comes at once, false after a quarter of a second. The name must be unique on the host.
+   * called. True comes at once and may be too early: ask {@link isWatchedNow} at the end again. False
+   * comes after a quarter of a second. The name must be unique on the host.
    */
   async isWatched(): Promise<boolean> {
-    const socket = `/run/libvirt/lxc/${this.name}.sock`;
     const until = performance.now() + WATCH_MS;
-    while (!(await isConnected(socket))) {
+    while (!(await isWatchedNow(this.name))) {
       if (performance.now() > until) return false;
       await sleep(WATCH_MS / 10);
     }

@@ -1,5 +1,13 @@
 import { randomBytes, randomUUID } from 'node:crypto';
-import { chmodSync, chownSync, mkdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
+import {
+  chmodSync,
+  chownSync,
+  mkdirSync,
+  readFileSync,
+  renameSync,
+  rmdirSync,
+  rmSync,
+} from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -12,6 +20,7 @@ import type { Connection } from '../libvirt/connection.ts';
 import type { Domain } from '../libvirt/domain.ts';
 import { embeddedFiles } from '../libvirt/embedded/files.ts';
 import { LibvirtError } from '../libvirt/errors.ts';
+import { isWatchedNow } from '../libvirt/watched.ts';
 import type { StatePaths } from '../state/paths.ts';
 import { span } from '../trace/trace.ts';
 import { type BoxRecord, boxFiles, domainPrefix, writeBoxRecord } from './box-record.ts';
@@ -31,6 +40,12 @@ const DEATH_DEADLINE = 3000;
 
 /** Where a system libvirtd writes a log for each domain, which it never deletes. */
 const SYSTEM_DOMAIN_LOGS = '/var/log/libvirt/lxc';
+
+/** Where its controllers have a socket each, and folders to mount on, which are never removed. */
+const SYSTEM_DOMAIN_RUN = '/run/libvirt/lxc';
+
+/** Of a domain, in libvirt's folder on /run: empty, mounted on only in its controller's namespace. */
+const DOMAIN_FOLDERS = ['dev', 'devpts', 'fuse'];
 
 /** Where a box lives, for what it has claimed: it may be parked, and be taken from there. */
 function boxOwner(paths: StatePaths, id: string): Owner {
@@ -174,9 +189,11 @@ export class Box {
   }
 
   async #destroy(): Promise<void> {
+    // Asked while the controller lives: a daemon that hung up after the start was not seen then.
+    const watched = this.record.watched !== false && (await isWatchedNow(this.record.domain));
     await this.channel.close();
     const dead = await this.#awaitDeath();
-    if (!dead || this.record.watched === false) {
+    if (!dead || !watched) {
       await destroyDomain(await this.#connect(), this.record.domain);
     }
     using _ = span('remove the box');
@@ -195,6 +212,28 @@ export function removedDirectory(paths: StatePaths): string {
   return join(paths.run, 'removed');
 }
 
+/** Removes what libvirt leaves of a domain that is gone. */
+export function removeDomainFiles(paths: StatePaths, domain: string): void {
+  const { domainLogs, domainRun } = embeddedFiles(paths);
+  for (const logs of [domainLogs, SYSTEM_DOMAIN_LOGS]) {
+    rmSync(join(logs, `${domain}.log`), { force: true });
+  }
+  for (const run of [domainRun, SYSTEM_DOMAIN_RUN]) {
+    for (const kind of DOMAIN_FOLDERS) removeFolder(join(run, `${domain}.${kind}`));
+    // Of a controller that was killed.
+    rmSync(join(run, `${domain}.sock`), { force: true });
+  }
+}
+
+/** An empty one, or none. */
+function removeFolder(path: string): void {
+  try {
+    rmdirSync(path);
+  } catch (error) {
+    if (!hasErrno(error, 'ENOENT', 'ENOTEMPTY', 'ENOTDIR')) throw error;
+  }
+}
+
 /** Gives back what a box had whose processes are all dead. */
 export async function removeBox(
   paths: StatePaths,
@@ -207,9 +246,7 @@ export async function removeBox(
     const owner = boxOwner(paths, record.id);
     await releaseRange(paths, record.range, owner);
     await releaseLabels(paths, record.labels, owner);
-    for (const logs of [embeddedFiles(paths).domainLogs, SYSTEM_DOMAIN_LOGS]) {
-      rmSync(join(logs, `${record.domain}.log`), { force: true });
-    }
+    removeDomainFiles(paths, record.domain);
   }
   // Out of sight first: a sweep that looks for its lock must not make one in a half-removed folder.
   const removed = join(removedDirectory(paths), basename(directory));

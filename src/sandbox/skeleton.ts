@@ -37,6 +37,9 @@ function findInit(): { readonly path: string; readonly stat: Stats } {
   });
 }
 
+/** Skeletons that this process is making, by their path. */
+const making = new Map<string, Promise<string>>();
+
 /**
  * The constant, read-only root every box starts in: made once per version of the init, shared by
  * all boxes. Returns its path. Throws E_NO_GUEST_INIT when kiln was not built.
@@ -47,7 +50,14 @@ export async function ensureSkeleton(paths: StatePaths): Promise<string> {
   // Size and time of the init stand for its content, which would have to be read.
   const quick = join(paths.skeleton, `${size}-${Math.floor(mtimeMs)}-${LAYOUT}`);
   if (statSync(join(quick, INIT_PATH), { throwIfNoEntry: false }) !== undefined) return quick;
-  return makeSkeleton(paths, source.path, quick);
+  // Of several boxes that are opened at once the first makes it.
+  const made = making.get(quick) ?? makeSkeleton(paths, source.path, quick);
+  making.set(quick, made);
+  try {
+    return await made;
+  } finally {
+    making.delete(quick);
+  }
 }
 
 async function makeSkeleton(paths: StatePaths, source: string, target: string): Promise<string> {

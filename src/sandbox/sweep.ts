@@ -6,7 +6,7 @@ import { removeDomainGroups } from '../libvirt/embedded/cgroups.ts';
 import { embeddedFiles } from '../libvirt/embedded/files.ts';
 import { homeOf } from '../libvirt/embedded/launch.ts';
 import type { StatePaths } from '../state/paths.ts';
-import { destroyDomain, removeBox, removedDirectory } from './box.ts';
+import { destroyDomain, removeBox, removeDomainFiles, removedDirectory } from './box.ts';
 import { type BoxRecord, boxFiles, domainPrefix, readBoxRecord } from './box-record.ts';
 
 /** A parked box older than this is destroyed: whoever parked it is not in a hurry any more, ms. */
@@ -98,7 +98,23 @@ export async function sweepDomains(paths: StatePaths, connection: Connection): P
     await destroyDomain(connection, name);
     destroyed.push(name);
   }
+  await sweepDomainFiles(paths, hasBox);
   const home = await homeOf(embeddedFiles(paths));
   await removeDomainGroups(home, async (name) => !name.startsWith(prefix) || (await hasBox(name)));
   return destroyed;
+}
+
+/** Removes what libvirt and its controllers have left of domains on /run, where nobody waits for them. */
+async function sweepDomainFiles(
+  paths: StatePaths,
+  hasBox: (domain: string) => Promise<boolean>,
+): Promise<void> {
+  const { domainRun } = embeddedFiles(paths);
+  const prefix = domainPrefix(paths);
+  const files = await readdir(domainRun).catch(() => []);
+  const domains = new Set(files.map((name) => name.replace(/\.[a-z]+$/, '')));
+  for (const domain of domains) {
+    if (!domain.startsWith(prefix) || (await hasBox(domain))) continue;
+    removeDomainFiles(paths, domain);
+  }
 }

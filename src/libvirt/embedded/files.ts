@@ -23,6 +23,8 @@ export interface EmbeddedFiles {
   readonly noBus: string;
   /** libvirt writes one log a domain here, NAME.log, and never deletes it. */
   readonly domainLogs: string;
+  /** libvirt makes folders to mount on here for each domain, and never removes them. */
+  readonly domainRun: string;
   readonly uri: string;
 }
 
@@ -51,6 +53,7 @@ export function embeddedFiles(paths: StatePaths): EmbeddedFiles {
     ],
     noBus: join(run, 'no-bus'),
     domainLogs: join(logs, 'lxc'),
+    domainRun: join(run, 'run/lxc'),
     uri: `lxc+unix:///system?socket=${socket}`,
   };
 }

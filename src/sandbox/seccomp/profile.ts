@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto';
+import { createHash, randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { mkdir, readFile, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -86,7 +86,8 @@ async function findFilter(
   const { compileProfile } = await import('./compile-profile.ts');
   const filter = compileProfile(text, nameOrPath, capabilities);
   await mkdir(directory, { recursive: true, mode: 0o700 });
-  const temporary = `${file}.${process.pid}`;
+  // A name of its own: one process may open several boxes at once.
+  const temporary = `${file}.${randomUUID()}`;
   await writeFile(temporary, pack(filter));
   await rename(temporary, file);
   return { name: nameOrPath, ...filter };
