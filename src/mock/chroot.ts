@@ -129,6 +129,7 @@ async function fromRecipe(paths: StatePaths, request: ChrootRequest): Promise<Ch
     rpmbuildOptions: '',
     target: request.target,
     ccache: undefined,
+    sign: undefined,
     warnings: [],
   };
 }

@@ -1,8 +1,9 @@
 import { existsSync } from 'node:fs';
-import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { execa } from 'execa';
+import { makeKey, rpmkeys } from '../build/signing-keys.ts';
 import { type SourceSpec, sourcePackage } from '../build/source-packages.ts';
 import { debianRepository } from '../image/image-state.ts';
 import { long } from '../support/long.ts';
@@ -357,6 +358,45 @@ long('--chain: in the order given; --recurse comes back to what failed', async (
   ends(t, await chain('--resultdir', 'x', a), 5, /use --localrepo instead/);
   ends(t, await chain('missing.src.rpm'), 50, /No such file/);
 });
+
+test.serial(
+  'the plugin sign: with the key of the caller’s gpg, and none goes unsigned',
+  async (t) => {
+    const good = await srpm({ name: 'good' });
+    const key = await makeKey(state.directory, 'ed25519');
+    // gpg's agent has a socket there: the path must be short.
+    const home = await mkdtemp('/tmp/kg-');
+    t.teardown(async () => {
+      await execa('gpgconf', ['--homedir', home, '--kill', 'all'], { reject: false });
+      await rm(home, { recursive: true, force: true });
+    });
+    await execa('gpg', ['--batch', '--quiet', '--homedir', home, '--import', key.secret]);
+    const config = join(state.directory, 'signed.cfg');
+    const signed = async (opts: string, out: string) => {
+      const text = `include('demo.cfg')
+config_opts['plugin_conf']['sign_enable'] = True
+config_opts['plugin_conf']['sign_opts'] = {'cmd': 'rpmsign', 'opts': '${opts}'}
+`;
+      await writeFile(config, text);
+      return await state.mock(['--rebuild', good, '--resultdir', results(out), '-r', config]);
+    };
+    const define = `-D "%%_gpg_path ${home}"`;
+    const done = await signed(`--addsign %(rpms)s -D "%%_gpg_name kiln" ${define}`, 'signed');
+    t.is(done.exitCode, 0, done.stderr);
+    t.notRegex(done.stderr, /left out: .*sign|plugin sign/);
+    for (const file of (await readdir(results('signed'))).filter((it) => it.endsWith('.rpm'))) {
+      const { ok, text } = await rpmkeys(state.directory, join(results('signed'), file), [
+        key.public,
+      ]);
+      t.true(ok, text);
+      t.regex(text, /Header V4 EdDSA/);
+    }
+    const unknown = await signed(`--addsign %(rpms)s --key-id nobody ${define}`, 'unsigned');
+    t.not(unknown.exitCode, 0);
+    t.regex(unknown.stderr, /gpg has no secret key called nobody/);
+    t.false(existsSync(results('unsigned')), 'it is said before anything is built');
+  },
+);
 
 long(
   'two builds of one configuration at once, each with its --uniqueext, as Copr has them',

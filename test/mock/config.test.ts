@@ -234,7 +234,7 @@ config_opts['rpmbuild_networking'] = True
 config_opts['rpmbuild_timeout'] = 86400
 config_opts['plugin_conf']['ccache_enable'] = True
 config_opts['plugin_conf']['ccache_opts']['max_cache_size'] = '2G'
-config_opts['plugin_conf']['sign_enable'] = True
+config_opts['plugin_conf']['sign_enable'] = True; config_opts['plugin_conf']['sign_opts'] = {'cmd': 'sign-server', 'opts': '%(rpms)s'}
 config_opts['plugin_conf']['bind_mount_opts']['dirs'].append(('/srv', '/srv'))
 config_opts['module_enable'] = ['ruby:3']
 config_opts['misspelt_optoin'] = 1

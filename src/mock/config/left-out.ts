@@ -1,4 +1,5 @@
 import type { ConfigWarning } from './problem.ts';
+import { signPlugin } from './sign.ts';
 import type { Templates } from './template.ts';
 import { type ConfigOptions, isDict, isList, isTrue } from './values.ts';
 
@@ -94,6 +95,7 @@ function activePlugins(templates: Templates): string[] {
   for (const [key, enabled] of conf) {
     const name = /^(.*)_enable$/.exec(key)?.[1];
     if (name === undefined || OWN_WAY.has(name) || !isTrue(enabled)) continue;
+    if (name === 'sign' && signPlugin(templates) !== 'other') continue;
     const settings = conf.get(`${name}_opts`);
     // Enabled by default, they only do something when directories are named.
     if (name === 'mount' || name === 'bind_mount') {

@@ -8,6 +8,7 @@ import { macroFile } from './macros.ts';
 import { type ConfigWarning, configError } from './problem.ts';
 import { type RepositorySwitch, readRepositories } from './repositories.ts';
 import { readSetupCommand, sortWords } from './setup-command.ts';
+import { type SignPlugin, signPlugin } from './sign.ts';
 import { Templates } from './template.ts';
 import { asText, type ConfigOptions, type ConfigValue, isDict, isList, isTrue } from './values.ts';
 
@@ -42,6 +43,8 @@ export interface ConfigMeaning {
   readonly target: string | undefined;
   /** Bytes of the ccache that builds share; undefined when it is off. */
   readonly ccache: string | undefined;
+  /** The key that what is built is signed with; undefined: it is not. */
+  readonly sign: SignPlugin | undefined;
   readonly warnings: readonly ConfigWarning[];
 }
 
@@ -63,6 +66,7 @@ export function configMeaning(config: LoadedConfig, settings: MeaningSettings): 
   const text = (name: string) => asText(templates.value(name) ?? '');
   const user = text('chrootuser');
   const target = text('rpmbuild_arch');
+  const sign = signPlugin(templates);
   const { arch } = targetArchitecture(options, templates, settings.host);
   return {
     root: rootName(text('root'), options),
@@ -81,6 +85,7 @@ export function configMeaning(config: LoadedConfig, settings: MeaningSettings): 
     rpmbuildOptions: isTrue(templates.value('rpmbuild_opts')) ? text('rpmbuild_opts') : '',
     target: templates.value('rpmbuild_arch') === null || target === arch ? undefined : target,
     ccache: ccacheSize(templates),
+    sign: sign === 'other' ? undefined : sign,
     warnings,
   };
 }

@@ -8,6 +8,7 @@ import { usageError } from '../command-line.ts';
 import { argumentError } from '../exit-status.ts';
 import { buildInRoot, cleanAfter } from '../rooted-build.ts';
 import { hostPath, lockRoot, type MockSession, sessionChroot } from '../session.ts';
+import { hostKey } from '../signing.ts';
 
 /** `--rebuild SRPM…`, or with `--spec` and `--sources`. */
 export async function rebuild(session: MockSession): Promise<number> {
@@ -52,10 +53,14 @@ async function buildAll(
   const chroot = await sessionChroot(session);
   await using root = await lockRoot(session, chroot);
   await using sources = await buildSources(session, srpms);
+  using key = await hostKey(chroot.sign);
   for (const source of sources.list) {
     const what = basename(source.path);
     log.info(`Start(${what})  Config(${chroot.root})`);
-    const report = await buildInRoot(session, chroot, root, source, more);
+    const report = await buildInRoot(session, chroot, root, source, {
+      ...more,
+      ...key.request,
+    });
     const status = finishBuild(log, report, what, chroot.root);
     await cleanAfter(session, chroot, root, status === 0);
     if (status !== 0) return status;

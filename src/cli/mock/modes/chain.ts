@@ -11,6 +11,7 @@ import { mockBuildRequest } from '../build-request.ts';
 import { usageError } from '../command-line.ts';
 import { argumentError, MOCK_STATUS } from '../exit-status.ts';
 import { hostPath, lockRoot, type MockSession, openBaseImage, sessionChroot } from '../session.ts';
+import { type HostKey, hostKey } from '../signing.ts';
 
 /** Marks in a package's result directory, as mock has them. */
 const MARKS = { done: 'success', failed: 'fail' } as const;
@@ -42,7 +43,8 @@ export async function chain(session: MockSession): Promise<number> {
   const results = join(localrepo, 'results', chroot.config);
   await mkdir(results, { recursive: true });
   log.info(`results dir: ${results}`);
-  await using run = new ChainRun(session, chroot, results);
+  using key = await hostKey(chroot.sign);
+  await using run = new ChainRun(session, chroot, results, key);
   return await run.all();
 }
 
@@ -50,12 +52,14 @@ class ChainRun implements AsyncDisposable {
   readonly #session: MockSession;
   readonly #chroot: Chroot;
   readonly #results: string;
+  readonly #key: HostKey;
   #snapshot: Snapshot | undefined;
 
-  constructor(session: MockSession, chroot: Chroot, results: string) {
+  constructor(session: MockSession, chroot: Chroot, results: string, key: HostKey) {
     this.#session = session;
     this.#chroot = chroot;
     this.#results = results;
+    this.#key = key;
   }
 
   async all(): Promise<number> {
@@ -105,7 +109,7 @@ class ChainRun implements AsyncDisposable {
     const report = await log.state(`build phase for ${what}`, () =>
       buildPackage(
         engine,
-        { ...request, repositories: [...(request.repositories ?? []), own] },
+        { ...request, ...this.#key.request, repositories: [...(request.repositories ?? []), own] },
         buildHooks(this.#session, what),
       ),
     );

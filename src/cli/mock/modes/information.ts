@@ -56,7 +56,7 @@ export async function debugConfig(session: MockSession, expanded: boolean): Prom
   const config = loadChrootConfig(session.engine.paths, request);
   let options: ReadonlyMap<string, ConfigValue>;
   if (config === undefined) {
-    const { warnings: _, ...chroot } = await openChroot(session.engine.paths, request);
+    const { warnings: _, sign: __, ...chroot } = await openChroot(session.engine.paths, request);
     options = new Map(Object.entries(chroot));
   } else {
     options = expanded
