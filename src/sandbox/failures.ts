@@ -23,6 +23,9 @@ const TOO_FEW_PROCESSES =
 /** What the init says of a layer that it found missing: `prove the box closed: LAYER: what`. */
 const UNPROVEN = 'prove the box closed: ';
 
+/** What it says of a system’s own /proc and cgroups that are not closed: see src/guest/boot.c. */
+const UNBOOTED = 'boot: ';
+
 /** What it says of the first descriptor that the kernel did not give it: `receive descriptor N`. */
 const KEPT_BACK = 'receive descriptor ';
 
@@ -108,6 +111,9 @@ export function execFailed(answer: Failed, argv: readonly string[]): KilnError {
     return new KilnError('E_WORKDIR', `cannot enter ${answer.what.slice(6)}: ${errno}`, {
       details,
     });
+  }
+  if (answer.what.startsWith(UNBOOTED)) {
+    return layerMissing('boot', answer.what.slice(UNBOOTED.length));
   }
   if (answer.what === 'landlock') return layerMissing('landlock', `not in force (${errno})`);
   return new KilnError('E_EXEC', `cannot start ${command}: ${answer.what}: ${errno}`, {

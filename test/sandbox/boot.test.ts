@@ -1,0 +1,73 @@
+import { once } from 'node:events';
+import { join } from 'node:path';
+import { text } from 'node:stream/consumers';
+import test from 'ava';
+import { cgroupHierarchies } from '../../src/kernel/cgroup.ts';
+import { connect } from '../../src/libvirt/connect.ts';
+import { ROOT_CAPABILITIES } from '../../src/sandbox/capabilities.ts';
+import { type Engine, openSandbox } from '../../src/sandbox/open.ts';
+import type { SandboxProcess } from '../../src/sandbox/process.ts';
+import type { Sandbox } from '../../src/sandbox/sandbox.ts';
+import { sandboxSpecification } from '../../src/sandbox/specification.ts';
+import { type BusyboxState, busyboxState, IMAGE } from '../support/busybox-state.ts';
+
+let state: BusyboxState;
+let engine: Engine;
+
+test.before(async () => {
+  state = await busyboxState();
+  const { paths, env } = state;
+  engine = { paths, connect: () => connect({ paths, env }) };
+});
+test.after.always(async () => {
+  await state[Symbol.asyncDispose]();
+});
+
+/** A box whose command is, or is not, to be a system's pid 1. */
+function open(boot: boolean): Promise<Sandbox> {
+  const root = join(state.paths.images, IMAGE, 'tree');
+  const ids = { uid: 0, gid: 0 };
+  const specification = sandboxSpecification({ root, boot, namespaces: 16 });
+  return openSandbox(engine, specification, { user: ids, caller: ids });
+}
+
+const POLICY = { user: '0:0', capabilities: ROOT_CAPABILITIES };
+
+async function output(command: SandboxProcess): Promise<string> {
+  command.stdin.end();
+  const [said] = await Promise.all([text(command.stdout), once(command, 'close')]);
+  return said.trim();
+}
+
+test.serial('it is pid 1 of its own, and what is started later is beside it', async (t) => {
+  await using sandbox = await open(true);
+  const script = 'echo up; while true; do sleep 1; done';
+  const system = await sandbox.spawn(['sh', '-c', script], { policy: POLICY, boot: true });
+  await once(system.stdout, 'data');
+  const look = 'cat /proc/1/cmdline; echo " $PPID"; ls -d /proc/[0-9]* | wc -l; ls /sys/fs/cgroup';
+  const seen = await output(await sandbox.spawn(['sh', '-c', look], { policy: POLICY }));
+  const [first = '', processes, ...groups] = seen.split('\n');
+  t.is(first, `sh\0-c\0${script}\0 0`);
+  // sh, its sleep, and the three that look: the box's init is not among them.
+  t.true(Number(processes) <= 5, processes);
+  t.true(groups.includes('cgroup.procs'), groups.join(' '));
+  t.false(groups.includes('memory.max'));
+  // With it everything ends, and nobody is let in any more.
+  const other = await sandbox.spawn(['sleep', '1000'], { policy: POLICY });
+  system.kill('SIGKILL');
+  await once(other, 'exit');
+  t.is(other.signalCode, 'SIGKILL');
+  await t.throwsAsync(sandbox.spawn(['true'], { policy: POLICY }), { code: 'E_EXEC' });
+});
+
+test.serial('without a cgroup of its own it is not started', async (t) => {
+  if (cgroupHierarchies().every(({ version }) => version === 2)) {
+    t.pass('there every box has one, which it cannot write to');
+    return;
+  }
+  await using sandbox = await open(false);
+  await t.throwsAsync(sandbox.spawn(['true'], { policy: POLICY, boot: true }), {
+    code: 'E_LAYER_MISSING',
+    message: /cgroup tree is the host/,
+  });
+});
