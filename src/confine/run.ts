@@ -13,13 +13,18 @@ import { type ConfinedLimits, type ConfinedRequest, defaultLimits } from './task
 /** Bytes of the child's stderr kept for an error message. */
 const MAX_LOG = 8192;
 
+type Validate<Output> = (value: unknown) => Output;
+
 export interface ConfinedOptions<Output> {
   /** A name of the table in src/confined.ts. */
   readonly task: string;
   /** JSON for the task. */
   readonly input: unknown;
-  /** Turns a message of the child, which is untrusted, into an Output or throws. */
-  readonly validate: (value: unknown) => Output;
+  /**
+   * Turns a message of the child, which is untrusted, into an Output or throws. May be a promise:
+   * what takes long to load is loaded while the child starts.
+   */
+  readonly validate: Validate<Output> | Promise<Validate<Output>>;
   /** An existing directory that becomes the child's root; files get the owners the child gives. */
   readonly destination?: string | undefined;
   /** Open files for the child; they stay open here. */
@@ -72,7 +77,7 @@ export async function* runConfined<Output>(
           });
           break;
         case 'message':
-          yield checkedMessage(options, reply.value);
+          yield checkedMessage(options.task, await options.validate, reply.value);
           break;
         case 'failed':
           throw rebuildError(reply.error);
@@ -106,12 +111,12 @@ async function* replies(child: ChildProcess): AsyncGenerator<Record<string, unkn
   }
 }
 
-function checkedMessage<Output>(options: ConfinedOptions<Output>, value: unknown): Output {
+function checkedMessage<Output>(task: string, validate: Validate<Output>, value: unknown): Output {
   try {
-    return options.validate(value);
+    return validate(value);
   } catch (cause) {
     if (cause instanceof KilnError) throw cause;
-    const message = `the confined child for '${options.task}' sent what it must not send`;
+    const message = `the confined child for '${task}' sent what it must not send`;
     throw new KilnError('E_CONFINE_PROTOCOL', message, { cause });
   }
 }

@@ -50,8 +50,8 @@ export async function* readRpms(
   files: readonly string[],
   options: ReadOptions = {},
 ): AsyncGenerator<ReadResult, void, undefined> {
-  const { fromWire } = await import('./unwire.ts');
-  yield* readAll(files, options, fromWire, false);
+  const take = import('./unwire.ts').then(({ fromWire }) => fromWire);
+  yield* readAll(files, options, take, false);
 }
 
 /** Like {@link readRpms}, but reads none of the lists in the packages: several times faster. */
@@ -59,14 +59,21 @@ export async function* readIdentities(
   files: readonly string[],
   options: ReadOptions = {},
 ): AsyncGenerator<ReadResult<RpmIdentity>, void, undefined> {
-  const { identitySchema } = await import('./unwire.ts');
-  yield* readAll(files, options, (value) => identitySchema.parse(value), true);
+  const take = import('./unwire.ts').then(
+    ({ identitySchema }) =>
+      (value: unknown) =>
+        identitySchema.parse(value),
+  );
+  yield* readAll(files, options, take, true);
 }
+
+/** Checks what a child sent; it takes long to load, which is done while children start. */
+type Take<Read> = Promise<(value: unknown) => Read>;
 
 async function* readAll<Read>(
   files: readonly string[],
   options: ReadOptions,
-  take: (value: unknown) => Read,
+  take: Take<Read>,
   identityOnly: boolean,
 ): AsyncGenerator<ReadResult<Read>, void, undefined> {
   const { standby } = options;
@@ -102,7 +109,7 @@ export async function readRpm(file: string, options: ReadOptions = {}): Promise<
 async function* readInTurn<Read>(
   items: readonly Item[],
   input: ReadTaskInput,
-  take: (value: unknown) => Read,
+  take: Take<Read>,
   how: Pick<ReadOptions, 'signal' | 'standby'>,
 ): AsyncGenerator<ReadResult<Read>, void, undefined> {
   for (let at = 0; at < items.length; at += MAX_FDS) {
@@ -113,7 +120,7 @@ async function* readInTurn<Read>(
 async function* readBatch<Read>(
   items: readonly Item[],
   input: ReadTaskInput,
-  take: (value: unknown) => Read,
+  take: Take<Read>,
   how: Pick<ReadOptions, 'signal' | 'standby'>,
 ): AsyncGenerator<ReadResult<Read>, void, undefined> {
   const opened: Item[] = [];
@@ -134,15 +141,15 @@ async function* readBatch<Read>(
       input,
       fds,
       ...how,
-      validate: (value) => {
+      validate: take.then((check) => (value) => {
         const message = value as { index?: unknown; package?: unknown; error?: unknown };
         const item = opened[Number(message.index)];
         if (item === undefined) throw new TypeError(`there is no file ${message.index}`);
         if (message.error !== undefined) {
           return { ...item, error: aboutFile(item.file, rebuildError(message.error)) };
         }
-        return { ...item, package: take(message.package) };
-      },
+        return { ...item, package: check(message.package) };
+      }),
     });
   } finally {
     for (const fd of fds) closeSync(fd);

@@ -141,7 +141,6 @@ async function* unpackBatch(
       }
     }
     if (fds.length === 0) return;
-    const { fromWire } = await import('./unwire.ts');
     const limits: UnpackLimits = { unpackedSize: options.unpackedSize ?? DEFAULT_UNPACKED_SIZE };
     const input: UnpackTaskInput = {
       into: opened.map((job) => job.into),
@@ -157,7 +156,8 @@ async function* unpackBatch(
       signal,
       destination: options.root,
       limits: options.limits ?? {},
-      validate: (value) => {
+      // Loaded while the child starts.
+      validate: import('./unwire.ts').then(({ fromWire }) => (value) => {
         const message = value as Record<string, unknown>;
         const job = opened[Number(message.index)];
         if (job === undefined) throw new TypeError(`there is no job ${message.index}`);
@@ -170,7 +170,7 @@ async function* unpackBatch(
         }
         const warnings = (message.warnings as unknown[]).map(String);
         return { job, package: fromWire(message.package), warnings };
-      },
+      }),
     });
     for await (const result of results) if (result !== undefined) yield result;
   } finally {
