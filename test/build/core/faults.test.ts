@@ -73,6 +73,39 @@ for (const phase of ['image', 'sandbox', 'srpm', 'build', 'collect', 'destroy'])
   });
 }
 
+long('kill -9 in a build, and again while that is cleaned up: the next one finishes', async (t) => {
+  t.timeout(8 * MINUTE * PATIENCE);
+  const path = await sourcePackage(await state.fresh(), { ...SLOW, build: 'sleep 600' });
+  const begun = async () => {
+    const resultdir = await state.fresh();
+    const args = ['build', '-q', '-r', state.recipe, '--resultdir', resultdir, path];
+    const victim = kiln(args);
+    await phaseStarted(resultdir, 'build');
+    victim.kill('SIGKILL');
+    await victim;
+  };
+  let interrupted = 0;
+  // The clean-up of the one before takes `whole`: it is killed in each quarter of that.
+  let whole = 0;
+  for (const part of [1, 0.25, 0.5, 0.75, 0.95]) {
+    await begun();
+    const from = Date.now();
+    const cleaner = kiln(['gc']);
+    const timer = whole > 0 && setTimeout(() => cleaner.kill('SIGKILL'), whole * part);
+    const { signal, exitCode, stderr } = await cleaner;
+    if (timer !== false) clearTimeout(timer);
+    if (signal === 'SIGKILL') interrupted++;
+    else t.is(exitCode, 0, stderr);
+    whole ||= Date.now() - from;
+    const last = await kiln(['gc']);
+    t.is(last.exitCode, 0, last.stderr);
+    t.deepEqual(await leftovers(state), [], `killed after ${part} of ${whole} ms`);
+  }
+  t.true(interrupted > 0, 'no clean-up was hit');
+  const good = await state.build({ name: 'after' });
+  t.is(good.exitStatus, 0, good.failure?.stack);
+});
+
 /** Waits until state.log tells that a phase has begun. */
 async function phaseStarted(resultdir: string, phase: string): Promise<void> {
   for (const end = Date.now() + 2 * MINUTE; Date.now() < end; await sleep(2)) {
