@@ -28,7 +28,7 @@ const { values } = parseArgs({
     host: { type: 'string', default: 'a' },
     engine: { type: 'string' },
     only: { type: 'string' },
-    match: { type: 'string' },
+    match: { type: 'string', multiple: true, default: [] },
   },
 });
 const live = createWriteStream(LIVE);
@@ -60,7 +60,7 @@ async function check(name: string, work: () => Promise<void>): Promise<void> {
 /** Runs test files with ava and takes over their results. */
 async function runTests(engine: string, files: readonly string[]): Promise<void> {
   const reader = new TapReader();
-  const match = values.match === undefined ? [] : [`--match=${values.match}`];
+  const match = values.match.map((pattern) => `--match=${pattern}`);
   const ava = execa(
     process.execPath,
     ['node_modules/ava/entrypoints/cli.js', '--tap', '--timeout=60m', ...match, ...files],
@@ -75,9 +75,9 @@ async function runTests(engine: string, files: readonly string[]): Promise<void>
   if (reader.planned === undefined) result(false, `${engine}: ava came to its end`);
 }
 
-/** A check is wanted unless `--only` names another. */
+/** A check is wanted unless `--only` names others. */
 function wanted(name: string): boolean {
-  return values.only === undefined || values.only === name;
+  return values.only === undefined || values.only.split(',').includes(name);
 }
 
 async function onEngine(engine: string, uri: string): Promise<void> {

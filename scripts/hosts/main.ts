@@ -3,7 +3,8 @@
  * fixture repository, boots it, lets it run job.ts, and reads the results from its disk.
  *
  * Arguments: `--host a|b` for one host only, `--engine embedded|system` for one engine, `--only
- * doctor|labels|limits|session|e2e|escape|image` for one check, `--match PATTERN` for ava.
+ * doctor|labels|limits|session|e2e|escape|image` for some checks, with commas between, `--match
+ * PATTERN` for ava, once or more.
  */
 import { mkdir, readFile, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -26,7 +27,7 @@ const { values } = parseArgs({
     host: { type: 'string' },
     engine: { type: 'string' },
     only: { type: 'string' },
-    match: { type: 'string' },
+    match: { type: 'string', multiple: true, default: [] },
   },
 });
 
@@ -62,8 +63,13 @@ async function testHost(kind: HostKind): Promise<Counts> {
   try {
     const host = await ensureHostDisk(kind, top, cache);
     process.stdout.write('==> the disk with this checkout\n');
-    const { host: _host, ...forJob } = values;
-    const words = Object.entries(forJob).map(([name, value]) => `--${name}=${value}`);
+    const { engine, only, match } = values;
+    const words = [
+      ...Object.entries({ engine, only })
+        .filter(([, value]) => value !== undefined)
+        .map(([name, value]) => `--${name}=${value}`),
+      ...match.map((pattern) => `--match=${pattern}`),
+    ];
     const job = await makePayload(top, folder, fixtures, [...words, `--host=${kind.name}`]);
     process.stdout.write(
       `==> booting ${kind.title}, emulated: about ten times slower than this machine\n`,
