@@ -11,14 +11,14 @@ import { long } from '../support/long.ts';
 
 let state: BusyboxState;
 const third = (process.pid % 250) + 1;
-const address = (last: number) => `10.96.${third}.${last}`;
+const address = (last: number, second = 96) => `10.${second}.${third}.${last}`;
 
 test.before(async () => {
   state = await busyboxState();
   // Starts the daemon that the network is defined in.
   const { exitCode, stderr } = await state.kiln(['run', '-r', IMAGE.slice(0, 12), '--', 'true']);
   if (exitCode !== 0) throw new Error(String(stderr));
-  await network('lan', 1, `<dhcp><range start='${address(50)}' end='${address(60)}'/></dhcp>`);
+  await network('lan', 96, `<dhcp><range start='${address(50)}' end='${address(60)}'/></dhcp>`);
 });
 
 test.after.always(async () => {
@@ -36,13 +36,13 @@ const virsh = (...args: readonly string[]) => {
 };
 
 /** A network whose addresses libvirt's own dnsmasq gives, without a firewall. */
-async function network(name: string, last: number, dhcp: string): Promise<void> {
+async function network(name: string, second: number, dhcp: string): Promise<void> {
   const file = join(state.paths.root, `${name}.xml`);
   await writeFile(
     file,
     `<network><name>${name}</name><forward mode='open'/>
-     <bridge name='kd${last}-${process.pid}' stp='off' delay='0'/>
-     <ip address='${address(last)}' netmask='255.255.255.0'>${dhcp}</ip></network>`,
+     <bridge name='kd${second}-${process.pid}' stp='off' delay='0'/>
+     <ip address='${address(1, second)}' netmask='255.255.255.0'>${dhcp}</ip></network>`,
   );
   const { exitCode, stderr } = await virsh('net-create', file);
   if (exitCode !== 0) throw new Error(stderr);
@@ -199,8 +199,8 @@ test('answers that are cut, forged or not for us are nobody’s', (t) => {
 });
 
 long('a lease is renewed before it ends', async (t) => {
-  const range = `<range start='${address(150)}' end='${address(160)}'><lease expiry='2' unit='minutes'/></range>`;
-  await network('short', 2, `<dhcp>${range}</dhcp>`);
+  const range = `<range start='${address(150, 95)}' end='${address(160, 95)}'><lease expiry='2' unit='minutes'/></range>`;
+  await network('short', 95, `<dhcp>${range}</dhcp>`);
   try {
     await service('create', '-r', IMAGE, '--user', 'root', '-N', 'short', 'brief', '--', ...HTTPD);
     t.is((await service('start', 'brief')).exitCode, 0);
@@ -218,7 +218,7 @@ long('a lease is renewed before it ends', async (t) => {
 });
 
 long('a network without DHCP is named', async (t) => {
-  await network('silent', 3, '');
+  await network('silent', 94, '');
   try {
     await service('create', '-r', IMAGE, '--user', 'root', '-N', 'silent', 'mute', '--', ...HTTPD);
     const { exitCode, stderr } = await service('start', 'mute');
