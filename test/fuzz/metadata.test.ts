@@ -1,0 +1,106 @@
+import { createHash } from 'node:crypto';
+import { closeSync, openSync, writeFileSync } from 'node:fs';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import test from 'ava';
+import fc from 'fast-check';
+import { runConfined } from '../../src/confine/run.ts';
+import { KilnError } from '../../src/errors.ts';
+import { parseRepomd, repomdSchema } from '../../src/repository/repomd.ts';
+import { damagedText } from './damage.ts';
+
+/** What lengthens, closes and opens: where parsers of XML break. */
+const PIECES: readonly string[] = [
+  ...['<', '>', '/>', '</', '"', "'", '&', '&#0;', '&#x110000;', '&lt;', '&e;', '<![CDATA[', ']]>'],
+  ...['<!DOCTYPE a [<!ENTITY e "e">]>', '<!--', '-->', '<?xml version="1.1"?>', '\0', '\ufffe'],
+  ...['../', '/etc/passwd', 'http://a/', 'file:///', '-1', '1e9', '99999999999999999999', '%00'],
+  ...['sha1', 'md5', '__proto__', 'constructor', 'xmlns:rpm="a"', '\u202e', '\ud800'],
+];
+
+const DIGEST = 'a'.repeat(64);
+const REPOMD = `<?xml version="1.0" encoding="UTF-8"?>
+<repomd xmlns="http://linux.duke.edu/metadata/repo" xmlns:rpm="http://linux.duke.edu/metadata/rpm">
+  <revision>1700000000</revision>
+  <data type="primary">
+    <checksum type="sha256">${DIGEST}</checksum><open-checksum type="sha256">${DIGEST}</open-checksum>
+    <location href="repodata/primary.xml.zst"/><timestamp>1</timestamp><size>10</size><open-size>20</open-size>
+  </data>
+  <data type="filelists">
+    <checksum type="sha512">${DIGEST}${DIGEST}</checksum><location href="repodata/f.xml.gz"/><size>10</size>
+  </data>
+  <data type="group"><checksum type="sha256">${DIGEST}</checksum><location href="repodata/comps.xml"/><size>10</size></data>
+</repomd>`;
+
+test('repomd.xml: whatever it says is refused, or is what the rest of kiln may rely on', (t) => {
+  let read = 0;
+  fc.assert(
+    fc.property(fc.oneof(damagedText(REPOMD, PIECES), fc.string()), (text) => {
+      try {
+        const repomd = repomdSchema.parse(parseRepomd(text));
+        read++;
+        for (const { location, digest, size } of [
+          repomd.primary,
+          repomd.filelists,
+          repomd.group,
+        ].filter((it) => it !== undefined)) {
+          // Below the repository, by no other route; checked by a digest; bounded.
+          const { pathname, origin } = new URL(location, 'http://mirror.invalid/repo/');
+          if (origin !== 'http://mirror.invalid' || !pathname.startsWith('/repo/')) return false;
+          if (!/^sha(256|384|512):[0-9a-f]{64,128}$/.test(digest) || size > 2 ** 40) return false;
+        }
+        return true;
+      } catch (error) {
+        return error instanceof KilnError && error.code === 'E_REPOSITORY_METADATA';
+      }
+    }),
+    { numRuns: 3000, examples: [[REPOMD]] },
+  );
+  t.true(read > 100, String(read));
+});
+
+const PRIMARY = `<?xml version="1.0" encoding="UTF-8"?>
+<metadata xmlns="http://linux.duke.edu/metadata/common" xmlns:rpm="http://linux.duke.edu/metadata/rpm" packages="1">
+<package type="rpm"><name>a</name><arch>noarch</arch><version epoch="0" ver="1" rel="1"/>
+<checksum type="sha256" pkgid="YES">${DIGEST}</checksum><summary>s</summary><description>d</description>
+<packager/><url/><time file="1" build="1"/><size package="1" installed="2" archive="3"/>
+<location href="a-1-1.noarch.rpm"/><format><rpm:license>MIT</rpm:license><rpm:group>g</rpm:group>
+<rpm:header-range start="1" end="2"/><rpm:provides><rpm:entry name="a" flags="EQ" epoch="0" ver="1" rel="1"/></rpm:provides>
+<rpm:requires><rpm:entry name="(b if c)"/><rpm:entry name="d" flags="GE" ver="2" pre="1"/></rpm:requires>
+<file type="dir">/a</file></format></package></metadata>`;
+
+test('primary.xml: libsolv reads it in its child, or it is refused; the child does not crash', async (t) => {
+  t.timeout(240_000);
+  const directory = await mkdtemp(join(tmpdir(), 'kiln-fuzz-primary-'));
+  t.teardown(() => rm(directory, { recursive: true }));
+  let read = 0;
+  await fc.assert(
+    fc.asyncProperty(damagedText(PRIMARY, PIECES), async (text) => {
+      const [source, target] = [join(directory, 'primary.xml'), join(directory, 'out')];
+      writeFileSync(source, text);
+      writeFileSync(target, '');
+      const fds = [openSync(target, 'r+'), openSync(source, 'r')];
+      const digest = `sha256:${createHash('sha256').update(text).digest('hex')}`;
+      const primary = {
+        ...{ type: 'primary', location: 'primary.xml', compression: 'none', digest },
+        size: Buffer.byteLength(text),
+      };
+      try {
+        const task = runConfined({
+          ...{ task: 'solver-convert', input: { kind: 'primary', primary }, fds },
+          validate: (value) => value,
+          limits: { wallMs: 20_000, cpuSeconds: 10 },
+        });
+        for await (const _ of task) read++;
+        return true;
+      } catch (error) {
+        if (error instanceof KilnError && /^E_(SOLVER|REPOSITORY)/.test(error.code)) return true;
+        throw new Error(`${text}`, { cause: error });
+      } finally {
+        fds.forEach(closeSync);
+      }
+    }),
+    { numRuns: 25, examples: [[PRIMARY]] },
+  );
+  t.true(read > 2, String(read));
+});
