@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { buildState, sourcePackage } from '../../test/build/core/build-state.ts';
+import { debianRepository } from '../../test/image/image-state.ts';
 import { snapshotTree } from '../../test/image/tree-snapshot.ts';
 import { crash, describeTally } from './campaign.ts';
 import { buildJob, type Ground, imageJob, kiln, runJob } from './jobs.ts';
@@ -26,9 +27,12 @@ const { values } = parseArgs({
   },
 });
 
-/** Small, and with scriptlets: the account of the user is made by one. */
+/**
+ * Small, and with scriptlets: the account of the user is made by one. The tools are in no other
+ * image, so they are thrown away between runs, and are fetched and unpacked again.
+ */
 const SMALL =
-  'packages: [base-files, base-passwd, bash, coreutils, dash]\nenvironment: { PATH: /usr/bin }';
+  'packages: [base-files, base-passwd, bash, coreutils, dash, tool-b, tool-c]\nenvironment: { PATH: /usr/bin }';
 
 async function main(): Promise<number> {
   const target = TARGETS.find((name) => name === values.target);
@@ -59,7 +63,10 @@ async function main(): Promise<number> {
     source,
   ]);
   process.stdout.write(`the first build: status ${first.exitCode} ${first.stderr}\n`);
-  const recipe = await state.images.recipe('small', SMALL);
+  const recipe = await state.images.recipe('small', SMALL, [
+    await debianRepository(),
+    { id: 'tools', directory: state.tools },
+  ]);
   const snapshot = (tree: string) =>
     createHash('sha256')
       .update(JSON.stringify([...snapshotTree(tree)]))

@@ -75,13 +75,13 @@ function halfMade({ paths, count }: Week): void {
     utimesSync(path, lastWeek, lastWeek);
   };
   for (let i = 0; i < count; i++) {
-    const name = `dead${i}`.padEnd(16, '0');
+    const name = `dead${String(i).padStart(12, '0')}`;
     folder(join(paths.store, 'work', name));
     mkdirSync(join(paths.store, 'locks'), { recursive: true });
     writeFileSync(join(paths.store, 'locks', `work-${name}`), '');
     folder(join(paths.trash, name));
     folder(join(paths.images, String(i).padStart(64, 'd')));
-    const box = join(paths.boxes, `dead${i}`.padEnd(10, '0'));
+    const box = join(paths.boxes, `dead${String(i).padStart(6, '0')}`);
     mkdirSync(box);
     utimesSync(box, lastWeek, lastWeek);
   }
