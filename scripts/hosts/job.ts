@@ -1,9 +1,9 @@
 /**
  * Runs on a host of scripts/test-hosts: the end-to-end tests and what only a real systemd host can
  * show, with each engine. Writes TAP to results/tap.txt and, for whoever watches, to the second
- * serial line.
+ * serial line. It may ask for a reboot (see payload.ts), and goes on after it with `--booted`.
  */
-import { appendFileSync, createWriteStream } from 'node:fs';
+import { appendFileSync, createWriteStream, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { execa } from 'execa';
@@ -13,9 +13,13 @@ import { TapReader } from '../testing/tap.ts';
 import { checkImage } from './check-image.ts';
 import { checkLabels, loadPolicy } from './check-labels.ts';
 import { checkLimits } from './check-limits.ts';
+import { checkBoot, checkServices, leaveServices } from './check-services.ts';
 import { checkSession } from './check-session.ts';
 
 const RESULTS = '/srv/results';
+
+/** Whoever finds it reboots the host when the job has ended. */
+const REBOOT = '/srv/reboot';
 const LIVE = '/dev/ttyS1';
 
 /** Emulated: what takes a second elsewhere may take many here. */
@@ -29,6 +33,7 @@ const { values } = parseArgs({
     engine: { type: 'string' },
     only: { type: 'string' },
     match: { type: 'string', multiple: true, default: [] },
+    booted: { type: 'boolean', default: false },
   },
 });
 const live = createWriteStream(LIVE);
@@ -114,6 +119,9 @@ async function onEngine(engine: string, uri: string): Promise<void> {
       checkImage(`/var/lib/kiln-${engine}`),
     );
   }
+  if (wanted('services') && values.host === 'a') {
+    await check(`${engine}: services run under the host’s systemd`, checkServices);
+  }
   await check(`${engine}: nothing is left behind`, async () => {
     const left = await leftovers(before, '/tmp/kiln-');
     if (left.length > 0) throw new Error(left.join('\n'));
@@ -125,14 +133,32 @@ async function onState(work: (state: BusyboxState) => Promise<void>): Promise<vo
   await work(state);
 }
 
+/** The results of before the host was booted again count, too. */
+function resultsSoFar(): number {
+  const reader = new TapReader();
+  for (const line of readFileSync(join(RESULTS, 'tap.txt'), 'utf8').split('\n')) reader.line(line);
+  return reader.results.length;
+}
+
 // A wait that nothing can end any more is to show as hanging, not as the end of the job.
 const alive = setInterval(() => undefined, 1 << 30);
 process.env.KILN_FROM_SOURCE = '';
 process.env.KILN_TEST_PATIENCE = PATIENCE;
-if (values.host === 'b') await check('kiln’s policy module is loaded', loadPolicy);
-for (const [engine, uri] of Object.entries(engines)) {
-  if (values.engine === undefined || values.engine === engine) await onEngine(engine, uri);
+let over = true;
+if (values.booted) {
+  count = resultsSoFar();
+  await check('the services come up with the host', checkBoot);
+} else {
+  if (values.host === 'b') await check('kiln’s policy module is loaded', loadPolicy);
+  for (const [engine, uri] of Object.entries(engines)) {
+    if (values.engine === undefined || values.engine === engine) await onEngine(engine, uri);
+  }
+  if (wanted('services') && values.host === 'a') {
+    over = false;
+    await check('services are left for the host to start', leaveServices);
+    writeFileSync(REBOOT, '');
+  }
 }
 clearInterval(alive);
-print(`1..${count}`);
+if (over) print(`1..${count}`);
 live.end();

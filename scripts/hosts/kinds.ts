@@ -27,7 +27,7 @@ const COMMON = [
 
 /**
  * The job is whatever script lies on the second disk; the machine powers off after it, however it
- * ended.
+ * ended, unless it has left /srv/reboot: then the machine boots, and runs it again.
  */
 function jobSetup(host: string, options: string, service: string): string {
   return `set -eu
@@ -40,8 +40,6 @@ cat >"$root/etc/systemd/system/kiln-job.service" <<'UNIT'
 Description=The job of kiln's test-hosts
 After=multi-user.target libvirtd.socket
 RequiresMountsFor=/srv
-SuccessAction=poweroff
-FailureAction=poweroff
 
 [Service]
 Type=oneshot
@@ -49,6 +47,7 @@ TimeoutStartSec=infinity
 ExecStart=/bin/sh /srv/job.sh
 StandardOutput=append:/srv/results/job.log
 StandardError=append:/srv/results/job.log
+ExecStopPost=/bin/sh -c 'if rm /srv/reboot 2>/dev/null; then systemctl --no-block reboot; else systemctl --no-block poweroff; fi'
 ${service}UNIT
 cat >"$root/etc/systemd/system/kiln-job.target" <<'UNIT'
 [Unit]

@@ -9,6 +9,8 @@ const LIMIT_MS = 2 * 3600 * 1000;
 /**
  * Boots `host` with the job's disk, and passes on what the job says on its second serial line.
  *
+ * It may boot more than once: changes to the disks stay until it is off.
+ *
  * Software emulation, since /dev/kvm is absent or useless on many build machines; KILN_HOSTS_ACCEL
  * names another accelerator. Changes to the host's own disk are thrown away.
  *
@@ -35,7 +37,7 @@ export async function runMachine(
       ...['-drive', `file=${host.disk},format=raw,if=virtio,snapshot=on`],
       ...['-drive', `file=${job},format=raw,if=virtio,cache=unsafe`],
       ...['-serial', `file:${join(folder, 'console.log')}`, '-serial', 'stdio'],
-      ...['-display', 'none', '-monitor', 'none', '-nic', 'none', '-no-reboot'],
+      ...['-display', 'none', '-monitor', 'none', '-nic', 'none'],
     ],
     // qemu keeps the throw-away changes there: gone with the folder.
     {

