@@ -156,8 +156,18 @@ export class Kiln implements AsyncDisposable {
    * are open are no longer yours to rely on. Throws E_DESTROY if a box could not be removed.
    */
   async close(): Promise<void> {
+    await this.#end((connection) => connection.close());
+  }
+
+  /** Like {@link close}, for a process that ends now: it does not wait for libvirt's goodbye. */
+  async leave(): Promise<void> {
+    await this.#end((connection) => connection.leave());
+  }
+
+  async #end(close: (connection: Connection) => Promise<void>): Promise<void> {
     const removals = await Promise.allSettled(this.#removals);
-    await (await this.#connection?.catch(() => undefined))?.close();
+    const connection = await this.#connection?.catch(() => undefined);
+    if (connection !== undefined) await close(connection);
     const failed = removals.find((one) => one.status === 'rejected');
     if (failed !== undefined) throw failed.reason;
   }

@@ -6,5 +6,5 @@ export interface CliEngine extends Engine, AsyncDisposable {}
 
 export function openEngine(): CliEngine {
   const kiln: Kiln = openKiln();
-  return { ...kiln.engine, [Symbol.asyncDispose]: () => kiln.close() };
+  return { ...kiln.engine, [Symbol.asyncDispose]: () => kiln.leave() };
 }

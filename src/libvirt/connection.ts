@@ -169,6 +169,12 @@ export class Connection {
     this.#channel?.close();
   }
 
+  /** Like {@link close}, for a process that ends now: its end closes what is open. */
+  async leave(): Promise<void> {
+    await this.#pool.leave();
+    this.#channel?.close();
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
   }
