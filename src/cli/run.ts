@@ -55,7 +55,7 @@ export async function runCommand(
   options: RunOptions,
   it: Command,
 ): Promise<void> {
-  await using engine = openEngine();
+  await using engine = openEngine({ hurry: true });
   const { TERM } = process.env;
   const env =
     options.tty === true && TERM ? [['TERM', TERM] as const, ...options.env] : options.env;
