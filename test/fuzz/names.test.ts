@@ -132,7 +132,8 @@ test('tar: no name, link or whiteout leads out of the image; the host’s find h
       await rm(destination, { recursive: true });
       return held && stock(join(directory, 'canary')) === before;
     }),
-    { numRuns: 25 },
+    // One that is taken for sure: chance alone may make 25 that are all refused.
+    { numRuns: 25, examples: [[[{ kind: 'file', name: 'a', target: 'a' }]]] },
   );
   t.true(unpacked > 0, String(unpacked));
 });
