@@ -14,21 +14,14 @@ import { openEngine } from './engine.ts';
 import { printError } from './errors.ts';
 import { commandStatus, exitStatus, KILN_FAILED } from './exit-status.ts';
 import { listenForInterruption } from './interruption.ts';
+import type { LimitValues } from './limit-options.ts';
 import { RecipeOutput } from './recipe-output.ts';
 
 /** Options of `kiln build` that recipes share with packages. */
-export interface SharedOptions {
+export interface SharedOptions extends LimitValues {
   readonly image?: string;
   readonly sources?: string;
   readonly resultdir: string;
-  readonly memory?: number;
-  readonly cpus?: number;
-  readonly pids?: number;
-  readonly ioRead?: number;
-  readonly ioWrite?: number;
-  readonly disk?: number;
-  readonly timeout?: number;
-  readonly stallTimeout?: number;
   readonly keep?: number | true;
   readonly offline?: boolean;
   readonly json?: boolean;
