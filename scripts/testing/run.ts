@@ -15,6 +15,7 @@ import { TapReader } from './tap.ts';
 
 const top = join(import.meta.dirname, '../..');
 const SLOWEST_SHOWN = 10;
+const FAILURE_LINES = 16;
 
 /** Built once and kept: tests find it by KILN_FIXTURES. */
 const fixtures = process.env.KILN_FIXTURES ?? join(top, '.cache/fixtures');
@@ -76,6 +77,16 @@ function printSkips(reader: TapReader, list: SkipList): void {
   }
 }
 
+/** Repeats what failed, since the end of a long log is what is kept and looked at. */
+function printFailures(reader: TapReader): void {
+  const failures = reader.results.filter(({ outcome }) => outcome === 'failed');
+  if (failures.length > 0) process.stdout.write('\nFailed:\n');
+  for (const { name, details } of failures) {
+    const shown = details.slice(0, FAILURE_LINES).map((line) => `  ${line}\n`);
+    process.stdout.write(`  ${name}\n${shown.join('')}`);
+  }
+}
+
 const problems: string[] = [];
 const started = performance.now();
 // One folder for everything temporary: what is in it at the end was left behind.
@@ -119,6 +130,7 @@ problems.push(...left.map((thing) => `left behind: ${thing}`));
 
 printSlowest(times);
 printSkips(reader, list);
+printFailures(reader);
 if (problems.length > 0) process.stdout.write('\nBeside the tests themselves:\n');
 for (const problem of problems) process.stdout.write(`  ${problem}\n`);
 process.stdout.write(`\n${((performance.now() - started) / 1000).toFixed(0)} s in all\n`);

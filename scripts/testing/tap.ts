@@ -3,9 +3,12 @@ export interface TestResult {
   /** As ava prints it: the file's path below test/ and the title, joined by ` › `. */
   readonly name: string;
   readonly outcome: 'passed' | 'failed' | 'skipped' | 'todo';
+  /** What ava printed below the result: of a failed test its error, in YAML. */
+  readonly details: readonly string[];
 }
 
 const RESULT = /^(not ok|ok) \d+ - (.*?)(?: # (SKIP|TODO))?$/;
+const DETAIL = /^ {2,}(?!---$|\.\.\.$)/;
 const PLAN = /^1\.\.(\d+)$/;
 
 /**
@@ -18,6 +21,7 @@ export class TapReader {
   readonly results: TestResult[] = [];
   /** The number of results announced at the end; undefined if ava never got there. */
   planned: number | undefined;
+  #details: string[] = [];
 
   /** Takes one line, without its end; returns the result it holds, if it holds one. */
   line(text: string): TestResult | undefined {
@@ -27,9 +31,14 @@ export class TapReader {
       return undefined;
     }
     const match = RESULT.exec(text);
-    if (match === null) return undefined;
+    if (match === null) {
+      if (DETAIL.test(text)) this.#details.push(text);
+      return undefined;
+    }
     const [, status, name = '', directive] = match;
-    const result: TestResult = { name, outcome: outcomeOf(status === 'ok', directive) };
+    this.#details = [];
+    const outcome = outcomeOf(status === 'ok', directive);
+    const result: TestResult = { name, outcome, details: this.#details };
     this.results.push(result);
     return result;
   }
