@@ -1,13 +1,5 @@
 import { randomBytes, randomUUID } from 'node:crypto';
-import {
-  chmodSync,
-  chownSync,
-  mkdirSync,
-  readFileSync,
-  renameSync,
-  rmdirSync,
-  rmSync,
-} from 'node:fs';
+import { chmodSync, chownSync, mkdirSync, renameSync, rmdirSync, rmSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -16,6 +8,7 @@ import { removeDelegatedCgroup } from '../kernel/cgroup-delegation.ts';
 import { removePidsGroup } from '../kernel/cgroup-files.ts';
 import { acquireLock, type HeldLock } from '../kernel/flock.ts';
 import { hasErrno } from '../kernel/libc.ts';
+import { waitForDeath } from '../kernel/process-end.ts';
 import type { Connection } from '../libvirt/connection.ts';
 import type { Domain } from '../libvirt/domain.ts';
 import { embeddedFiles } from '../libvirt/embedded/files.ts';
@@ -276,25 +269,5 @@ export async function destroyDomain(connection: Connection, name: string): Promi
       }
       throw new KilnError('E_DESTROY', `cannot destroy domain ${name}`, { cause: error });
     }
-  }
-}
-
-/**
- * Waits until a process is gone, or dead and only not reaped. Pid 1 of a pid namespace dies after
- * everything else in it has.
- */
-async function waitForDeath(pid: number, deadline: number): Promise<boolean> {
-  for (const end = Date.now() + deadline; Date.now() < end; await sleep(1)) {
-    if (isDead(pid)) return true;
-  }
-  return false;
-}
-
-function isDead(pid: number): boolean {
-  try {
-    const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
-    return stat.slice(stat.lastIndexOf(')') + 2).startsWith('Z');
-  } catch {
-    return true;
   }
 }

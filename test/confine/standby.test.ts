@@ -40,6 +40,15 @@ const nodes = () =>
     }
   });
 
+/** Those that are there once one is. Looked at twice, none may be seen: between two execs it has no name. */
+async function awaitNodes(): Promise<number[]> {
+  for (;;) {
+    const found = nodes();
+    if (found.length > 0) return found;
+    await sleep(20);
+  }
+}
+
 async function names(files: readonly string[], standby?: Standby): Promise<string[]> {
   const found: string[] = [];
   for await (const result of readIdentities(files, { standby, concurrency: 1 })) {
@@ -52,8 +61,7 @@ test.serial(
   'files that came after the child are read by it, more than go into a batch',
   async (t) => {
     await using standby = standbyReader();
-    while (nodes().length === 0) await sleep(20);
-    const waiting = nodes();
+    const waiting = await awaitNodes();
     const [a, b, broken] = ['a', 'b', 'broken'].map((name) => join(directory, `${name}.rpm`));
     writeFileSync(a!, buildRpm({ name: 'first', files: [] }));
     writeFileSync(b!, buildRpm({ name: 'second', files: [] }));
@@ -70,7 +78,7 @@ test.serial(
 
 test.serial('a child that nobody needed is gone', async (t) => {
   const standby = standbyReader();
-  while (nodes().length === 0) await sleep(20);
+  await awaitNodes();
   await standby[Symbol.asyncDispose]();
   t.deepEqual(nodes(), []);
 });

@@ -2,6 +2,7 @@ import { mkdir, readFile, rm } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { withLock } from '../../kernel/flock.ts';
+import { waitForDeath } from '../../kernel/process-end.ts';
 import type { StatePaths } from '../../state/paths.ts';
 import { LibvirtError } from '../errors.ts';
 import { clearHome } from './cgroups.ts';
@@ -135,23 +136,6 @@ async function daemonPid(files: EmbeddedFiles): Promise<number | undefined> {
   return command.split('\0').includes(files.config) ? pid : undefined;
 }
 
-function exists(pid: number): boolean {
-  try {
-    return process.kill(pid, 0);
-  } catch {
-    return false;
-  }
-}
-
-async function ended(pid: number, within: number): Promise<boolean> {
-  const until = performance.now() + within;
-  for (let pause = 1; exists(pid); pause = Math.min(pause * 2, 50)) {
-    if (performance.now() > until) return false;
-    await sleep(pause);
-  }
-  return true;
-}
-
 async function endProcess(pid: number): Promise<void> {
   for (const [signal, within] of [
     ['SIGTERM', STOP_MS],
@@ -162,7 +146,7 @@ async function endProcess(pid: number): Promise<void> {
     } catch {
       return;
     }
-    if (await ended(pid, within)) return;
+    if (await waitForDeath(pid, within)) return;
   }
   throw new LibvirtError('E_LIBVIRT_STOP', `libvirtd ${pid} cannot be killed`);
 }
@@ -170,7 +154,7 @@ async function endProcess(pid: number): Promise<void> {
 /** A daemon that takes no connections is about to end, or stuck. */
 async function endRemains(files: EmbeddedFiles): Promise<void> {
   const pid = await daemonPid(files);
-  if (pid !== undefined && !(await ended(pid, STOP_MS))) await endProcess(pid);
+  if (pid !== undefined && !(await waitForDeath(pid, STOP_MS))) await endProcess(pid);
   await rm(files.socket, { force: true });
   await rm(files.pid, { force: true });
 }

@@ -1,0 +1,32 @@
+/** Whether a process has ended, and waiting for it: of any process, not only of a child. */
+import { readFileSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+
+/** Longest pause between two looks, ms. */
+const LONGEST_PAUSE = 50;
+
+/**
+ * Whether a process is gone, or dead and only not reaped: in many containers pid 1 never reaps
+ * what it inherits (proc_pid_stat(5), state Z).
+ */
+function isDead(pid: number): boolean {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
+    return stat.slice(stat.lastIndexOf(')') + 2).startsWith('Z');
+  } catch {
+    return true;
+  }
+}
+
+/**
+ * Waits until {@link isDead}, at most `within` ms; false if it is not then. Pid 1 of a pid namespace
+ * dies after everything else in it has.
+ */
+export async function waitForDeath(pid: number, within: number): Promise<boolean> {
+  const until = performance.now() + within;
+  for (let pause = 1; !isDead(pid); pause = Math.min(pause * 1.1, LONGEST_PAUSE)) {
+    if (performance.now() > until) return false;
+    await sleep(pause);
+  }
+  return true;
+}
