@@ -61,7 +61,10 @@ test.serial('what differs is told file by file', async (t) => {
   t.is(report.exitStatus, 5);
   const told = (report.differences ?? []).map(({ path: file, what }) => `${file ?? ''} ${what}`);
   const folder = '/usr/share/shaky';
-  for (const name of ['host', 'folder', 'zone', 'jobs', 'time', 'second', 'order', 'files']) {
+  // Where the state directory lies in memory, too, there is no other file system to build on.
+  const { stdout: type } = await execa('stat', ['-fc', '%T', state.images.engine.paths.root]);
+  const files = type === 'tmpfs' ? [] : ['order', 'files'];
+  for (const name of ['host', 'folder', 'zone', 'jobs', 'time', 'second', ...files]) {
     t.true(
       told.some((line) => line.startsWith(`${folder}/${name} content`)),
       told.join('\n'),
