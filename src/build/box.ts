@@ -5,7 +5,7 @@ import type { ArtifactWarning } from '../artifacts/warning.ts';
 import type { EgressLog } from '../egress/log.ts';
 import { type Egress, openEgress } from '../egress/open.ts';
 import type { LeasedImage } from '../image/store/images.ts';
-import { ProcessCgroups } from '../kernel/cgroup-files.ts';
+import type { ProcessCgroups } from '../kernel/cgroup-files.ts';
 import type { CgroupUsage } from '../kernel/cgroup-usage.ts';
 import { type CommandEnd, supervise } from '../run/supervise.ts';
 import { type CommandUser, commandUser } from '../run/user.ts';
@@ -147,7 +147,7 @@ export class BuildBox {
       outlives: request.keepSeconds !== undefined && options.installer !== true,
     });
     try {
-      const cgroups = ProcessCgroups.of(sandbox.initPid);
+      const cgroups = sandbox.cgroups;
       const env = { ...manifest.environment, ...options.env, HOME: BUILD_HOME };
       const policy = { user: user.spec, capabilities, seccomp };
       const egress = await wayOut(sandbox, options.egress);
@@ -164,7 +164,7 @@ export class BuildBox {
    */
   static async reopen(engine: Engine, id: string, topDirectory: string): Promise<BuildBox> {
     const { sandbox, session } = await reopenSandbox(engine, id);
-    const cgroups = ProcessCgroups.of(sandbox.initPid);
+    const cgroups = sandbox.cgroups;
     const { user, capabilities, env } = session;
     const seccomp = await seccompFilter(engine.paths, session.seccomp, capabilities);
     const [uid = 0, gid = 0] = user.split(':').map(Number);

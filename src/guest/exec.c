@@ -211,6 +211,7 @@ static _Noreturn void become_command(struct command *command, const struct user 
   int score = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
   if (score >= 0 && write(score, "500", 3) != 3) die(socket_fd, "oom_score_adj");
   int status = open("/proc/self/status", O_RDONLY | O_CLOEXEC);
+  int listed = open("/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 
   for (unsigned i = 0; i < command->rlimit_count; i++)
@@ -222,7 +223,7 @@ static _Noreturn void become_command(struct command *command, const struct user 
   mark("confine"); // the last: a filter need not allow a look at the clock
   load_filter(&command->confinement, socket_fd);
 
-  measure_process(status, landlock_abi, facts.text, sizeof facts.text);
+  measure_process(status, listed, landlock_abi, facts.text, sizeof facts.text);
   marks_append(facts.text, sizeof facts.text);
   label_measure("label", facts.text, sizeof facts.text);
   if (write(socket_fd, &facts, sizeof facts) < 0) die(socket_fd, "report");

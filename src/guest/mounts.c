@@ -255,11 +255,22 @@ static int is_directory(const char *path) {
   return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
 }
 
+// An empty, read-only folder: a copy of the first one, where that is of this mount namespace.
+static int empty_folder(void) {
+  static int first = -1;
+  if (first >= 0) {
+    int copy = (int)syscall(SYS_open_tree, first, "",
+                            AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+    if (copy >= 0) return copy;
+  }
+  int fd = detached_tmpfs(0555, 4096, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
+  if (fd >= 0 && first < 0) first = fcntl(fd, F_DUPFD_CLOEXEC, 10);
+  return fd;
+}
+
 int mounts_mask(const char *path) {
   if (access(path, F_OK) != 0 || fault("mask")) return 0;
-  int fd = is_directory(path)
-               ? detached_tmpfs(0555, 4096, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV)
-               : clone_tree("/dev/null");
+  int fd = is_directory(path) ? empty_folder() : clone_tree("/dev/null");
   if (fd < 0) return -1;
   int result = attach_at(fd, path);
   close(fd);

@@ -6,7 +6,7 @@ import type { Egress } from '../egress/open.ts';
 import { checkEgress } from '../egress/rule.ts';
 import { KilnError } from '../errors.ts';
 import { type LeasedImage, leaseImage } from '../image/store/images.ts';
-import { type CgroupLimits, ProcessCgroups } from '../kernel/cgroup-files.ts';
+import type { CgroupLimits } from '../kernel/cgroup-files.ts';
 import type { CgroupUsage } from '../kernel/cgroup-usage.ts';
 import type { BoxFacts, CommandFacts } from '../sandbox/facts.ts';
 import { type Engine, openSandbox } from '../sandbox/open.ts';
@@ -102,7 +102,7 @@ export async function run(
   try {
     hooks.entered?.(sandbox.id);
     hooks.signal?.throwIfAborted();
-    const cgroups = ProcessCgroups.of(sandbox.initPid);
+    const cgroups = sandbox.cgroups;
     if (request.copyIn.length > 0) {
       await timeline.measure('copy-in', () => fill(request, user, sandbox, warn, hooks.signal));
     }

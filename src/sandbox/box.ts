@@ -5,7 +5,7 @@ import { basename, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../errors.ts';
 import { removeDelegatedCgroup } from '../kernel/cgroup-delegation.ts';
-import { removePidsGroup } from '../kernel/cgroup-files.ts';
+import { ProcessCgroups, removePidsGroup } from '../kernel/cgroup-files.ts';
 import { acquireLock, type HeldLock } from '../kernel/flock.ts';
 import { hasErrno } from '../kernel/libc.ts';
 import { waitForDeath } from '../kernel/process-end.ts';
@@ -128,6 +128,7 @@ export class Box {
   readonly #paths: StatePaths;
   readonly #lock: HeldLock;
   readonly #connect: () => Promise<Connection>;
+  #cgroups: ProcessCgroups | undefined;
   #destroyed: Promise<void> | undefined;
 
   constructor(
@@ -161,12 +162,24 @@ export class Box {
     return new Box(paths, directory, record, channel, lock, connect);
   }
 
-  /** Notes in box.json what the box is used for. */
-  async describe(
-    use: Pick<BoxRecord, 'image' | 'command' | 'keepUntil' | 'labels' | 'session'>,
-  ): Promise<void> {
+  /** The cgroups of its init, looked up once. */
+  get cgroups(): ProcessCgroups {
+    this.#cgroups ??= ProcessCgroups.of(this.channel.initPid);
+    return this.#cgroups;
+  }
+
+  /** Says what the box is used for, which {@link writeRecord} writes. */
+  describe(use: Pick<BoxRecord, 'image' | 'command' | 'keepUntil' | 'labels' | 'session'>): void {
     this.record = { ...this.record, ...use };
-    writeBoxRecord(this.directory, this.record);
+  }
+
+  /** Writes box.json. Throws E_STATE. */
+  writeRecord(): void {
+    try {
+      writeBoxRecord(this.directory, this.record);
+    } catch (error) {
+      throw new KilnError('E_STATE', `cannot write to ${this.directory}`, { cause: error });
+    }
   }
 
   /** Leaves the box to itself: its owner lets go, it lives until its time is over. */

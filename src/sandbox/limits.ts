@@ -1,5 +1,5 @@
 import { KilnError } from '../errors.ts';
-import { type CgroupLimits, ProcessCgroups } from '../kernel/cgroup-files.ts';
+import type { CgroupLimits } from '../kernel/cgroup-files.ts';
 import type { Box } from './box.ts';
 import { disksOf } from './disks.ts';
 import { layerMissing, type OptionalLayer } from './layers.ts';
@@ -13,11 +13,10 @@ export const DEFAULT_PIDS = 8192;
  * had; the default one is left out where the host has no such controller.
  */
 export async function limitBox(
-  { id, channel: { initPid } }: Box,
+  { id, cgroups, channel: { initPid } }: Box,
   specification: SandboxSpecification,
 ): Promise<void> {
   const { limits, allowMissing } = specification;
-  const cgroups = ProcessCgroups.of(initPid);
   const put = (layer: OptionalLayer, limit: () => CgroupLimits, asked = true) => {
     try {
       cgroups.limit(initPid, id, limit());

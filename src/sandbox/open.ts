@@ -67,18 +67,13 @@ export async function openSandbox(
   use: SandboxUse,
 ): Promise<Sandbox> {
   const box = await (use.reserved?.take() ?? takeBox(engine, specification, use.outlives ?? false));
-  try {
-    const { labels } = box.record;
-    const mounts = specification.nested || specification.boot;
-    await box.describe({
-      ...(specification.image === undefined ? {} : { image: specification.image }),
-      ...(use.command === undefined ? {} : { command: use.command }),
-      ...(labels === undefined ? {} : { labels: claimedLabels(labels, mounts) }),
-    });
-  } catch (error) {
-    await box.destroy();
-    throw new KilnError('E_STATE', `cannot write to ${box.directory}`, { cause: error });
-  }
+  const { labels } = box.record;
+  const mounts = specification.nested || specification.boot;
+  box.describe({
+    ...(specification.image === undefined ? {} : { image: specification.image }),
+    ...(use.command === undefined ? {} : { command: use.command }),
+    ...(labels === undefined ? {} : { labels: claimedLabels(labels, mounts) }),
+  });
   try {
     await limitBox(box, specification);
     if (specification.boot) delegateCgroup(box.channel.initPid, box.id, box.range.base);

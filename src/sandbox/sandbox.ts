@@ -1,6 +1,7 @@
 import { openSync, statfsSync } from 'node:fs';
 
 import { KilnError } from '../errors.ts';
+import type { ProcessCgroups } from '../kernel/cgroup-files.ts';
 import { createPipe } from '../kernel/pipe.ts';
 import { closeDescriptor, receiveDescriptor, unixSocketPair } from '../kernel/unix-socket.ts';
 import { span, traceBox } from '../trace/trace.ts';
@@ -65,7 +66,7 @@ export class Sandbox implements AsyncDisposable {
 
   /**
    * Puts an image and everything else a specification names into a box. Throws E_SETUP with what
-   * the init could not do, E_LAYER_MISSING when it measured a hole; the box is destroyed then.
+   * the init could not do, E_LAYER_MISSING when it measured a hole, E_STATE; the box is destroyed then.
    */
   static async open(
     box: Box,
@@ -82,6 +83,8 @@ export class Sandbox implements AsyncDisposable {
       );
       const label = labelOperation(box.record.labels);
       box.channel.send(encodeSetup([...label, ...plan.operations]), plan.fds);
+      // While the init works.
+      box.writeRecord();
       const facts = await box.channel.wait((answer) => {
         if (answer.type === 'failed') {
           const { binds } = specification;
@@ -115,6 +118,11 @@ export class Sandbox implements AsyncDisposable {
   /** The host's pid of the box's init, the root of its process tree. */
   get initPid(): number {
     return this.#box.channel.initPid;
+  }
+
+  /** Of the box: limits and accounts. */
+  get cgroups(): ProcessCgroups {
+    return this.#box.cgroups;
   }
 
   /**
@@ -225,10 +233,11 @@ export class Sandbox implements AsyncDisposable {
    * {@link reopen} comes back to it.
    */
   async keep(seconds: number, session: Omit<BoxSession, 'facts'>): Promise<void> {
-    await this.#box.describe({
+    this.#box.describe({
       keepUntil: Date.now() + seconds * 1000,
       session: { ...session, facts: this.facts },
     });
+    this.#box.writeRecord();
     this.#box.channel.send(encodeKeep(seconds));
     await this.#box.abandon();
   }

@@ -1,5 +1,4 @@
 import { KilnError } from '../errors.ts';
-import { ProcessCgroups } from '../kernel/cgroup-files.ts';
 import { domainPrefix } from '../sandbox/box-record.ts';
 import type { Engine } from '../sandbox/open.ts';
 import type { SandboxLimits } from '../sandbox/specification.ts';
@@ -177,8 +176,7 @@ export class Instance {
   /** Sets limits of the running box. Throws E_LIMIT. */
   async limit(limits: SandboxLimits): Promise<void> {
     const { sandbox } = this.#host;
-    const cgroups = ProcessCgroups.of(sandbox.initPid);
-    cgroups.limit(sandbox.initPid, sandbox.id, limits);
+    sandbox.cgroups.limit(sandbox.initPid, sandbox.id, limits);
   }
 
   async status(): Promise<ServiceStatus> {
@@ -219,7 +217,7 @@ export class Instance {
 
   async #usage(): Promise<ServiceStatus['usage']> {
     const { sandbox } = this.#host;
-    const cgroups = ProcessCgroups.of(sandbox.initPid);
+    const { cgroups } = sandbox;
     const { cpuMicroseconds, peakMemoryBytes, oomKills } = cgroups.usage(sandbox.id);
     const all = {
       cpuMicroseconds,

@@ -7,7 +7,7 @@ import type { EgressEntry } from '../../egress/log.ts';
 import { type Egress, openEgress } from '../../egress/open.ts';
 import { KilnError } from '../../errors.ts';
 import type { ImageManifest } from '../../image/store/manifest.ts';
-import { ProcessCgroups } from '../../kernel/cgroup-files.ts';
+import type { ProcessCgroups } from '../../kernel/cgroup-files.ts';
 import type { CgroupUsage } from '../../kernel/cgroup-usage.ts';
 import type { RunRequest } from '../../run/request.ts';
 import { commandUser } from '../../run/user.ts';
@@ -86,7 +86,7 @@ export class RecipeBox implements AsyncDisposable {
     manifest: ImageManifest,
     sandbox: Sandbox,
   ): Promise<RecipeBox> {
-    const cgroups = ProcessCgroups.of(sandbox.initPid);
+    const cgroups = sandbox.cgroups;
     const { egress: hosts } = request;
     const egress = hosts === undefined ? undefined : await openEgress(sandbox, hosts);
     return new RecipeBox(engine, request, manifest, sandbox, cgroups, egress);
