@@ -38,7 +38,9 @@ export class MockLog {
     for (let cause = error.cause; cause instanceof Error; cause = cause.cause) {
       this.error(`  because: ${cause.message}`);
     }
-    if (error.hint !== undefined) this.error(`  hint: ${error.hint}`);
+    // Hints name kiln's own option.
+    const hint = error.hint?.replace('--timeout', '--rpmbuild_timeout');
+    if (hint !== undefined) this.error(`  hint: ${hint}`);
   }
 
   /** Does something that has a beginning and an end in the log. */
