@@ -1,74 +1,26 @@
 import { existsSync } from 'node:fs';
-import { chmod, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
 import { execa } from 'execa';
-import { ensureDebianRpms } from '../../fixtures/debian-rpms/ensure.ts';
-import { fixturesRoot } from '../../fixtures/debian-rpms/layout.ts';
 import { cgroupHierarchies } from '../../src/kernel/cgroup.ts';
-import { stopEmbeddedDaemon } from '../../src/libvirt/embedded/daemon.ts';
 import { instanceFiles } from '../../src/service/instance-files.ts';
-import type { ServiceStatus } from '../../src/service/status.ts';
-import { type StatePaths, statePaths } from '../../src/state/paths.ts';
 import { KILN, PATIENCE } from '../support/busybox-state.ts';
 import { freePort } from './free-port.ts';
+import { eventually, type ServiceState, serviceState } from './service-state.ts';
 
-let directory: string;
-let env: NodeJS.ProcessEnv;
-let paths: StatePaths;
+let state: ServiceState;
 let port: number;
 
 test.before(async () => {
-  await ensureDebianRpms('extras');
-  directory = await mkdtemp(join(tmpdir(), 'kiln-boot-'));
-  await chmod(directory, 0o755);
-  env = {
-    ...process.env,
-    KILN_STATE: directory,
-    KILN_FIXTURES: fixturesRoot(),
-    KILN_FROM_SOURCE: process.env.KILN_FROM_SOURCE ?? '1',
-  };
-  paths = statePaths(env);
+  state = await serviceState();
   port = await freePort();
 });
+test.after.always(() => state[Symbol.asyncDispose]());
 
-test.after.always(async () => {
-  const { stdout } = await service('list', '--json');
-  const names = (JSON.parse(stdout) as { name: string }[]).map(({ name }) => name);
-  if (names.length > 0) await service('stop', ...names);
-  await stopEmbeddedDaemon(paths);
-  await rm(paths.run, { recursive: true, force: true });
-  await rm(directory, { recursive: true, force: true });
-});
-
-const service = (...args: readonly string[]) =>
-  execa(KILN, ['service', ...args], {
-    env,
-    reject: false,
-    stdin: 'ignore',
-    timeout: 200_000 * PATIENCE,
-  });
-
-async function inside(...command: readonly string[]): Promise<string> {
-  const { stdout, stderr, exitCode } = await service('execute', 'whole', '--', ...command);
-  if (exitCode !== 0) throw new Error(`${command.join(' ')}: ${stdout}${stderr}`);
-  return stdout;
-}
-
-async function statusOf(name: string): Promise<ServiceStatus | undefined> {
-  const { stdout } = await service('list', '--json', name);
-  return (JSON.parse(stdout) as { status?: ServiceStatus }[])[0]?.status;
-}
-
-async function eventually<Found>(look: () => Promise<Found | undefined | false>): Promise<Found> {
-  for (const end = Date.now() + 60_000 * PATIENCE; ; await sleep(200)) {
-    const found = await look().catch(() => undefined);
-    if (found !== undefined && found !== false) return found;
-    if (Date.now() > end) throw new Error('it did not happen in time');
-  }
-}
+const service = (...args: readonly string[]) => state.service(...args);
+const inside = (...command: readonly string[]) => state.inside('whole', ...command);
+const statusOf = (name: string) => state.statusOf(name);
 
 const answer = async () =>
   (await execa('curl', ['-s', '-o', '/dev/null', '-w', '%{http_code}', `http://127.0.0.1:${port}`]))
@@ -139,7 +91,7 @@ const ATTEMPTS = [
 ];
 
 test.serial('a root of the booted system stays in the box', async (t) => {
-  const { etc } = instanceFiles(paths, 'whole');
+  const { etc } = instanceFiles(state.paths, 'whole');
   const script = ATTEMPTS.map((attempt) => `(${attempt}) >/dev/null 2>&1; echo $?`).join('\n');
   await writeFile(join(etc, 'attempts.sh'), `${script}\n`);
   await writeFile(
@@ -156,7 +108,7 @@ test.serial('a root of the booted system stays in the box', async (t) => {
   }
   // What it did to itself, if anything, the image has not seen.
   const { image } = (await statusOf('whole'))!;
-  t.false(existsSync(join(paths.images, image, 'tree/usr/lib/x')));
+  t.false(existsSync(join(state.paths.images, image, 'tree/usr/lib/x')));
   // Commands that are run in it have not even that.
   t.not((await service('execute', 'whole', '--', 'mount', '-t', 'tmpfs', 'x', '/mnt')).exitCode, 0);
 });
@@ -218,7 +170,7 @@ test.serial('without a systemd in the image, or cgroups on the host, it says so'
   const without = await execa(
     'unshare',
     ['--mount', 'sh', '-c', script, 'sh', KILN, 'service', 'start', 'whole'],
-    { env, reject: false, stdin: 'ignore', timeout: 100_000 * PATIENCE },
+    { env: state.env, reject: false, stdin: 'ignore', timeout: 100_000 * PATIENCE },
   );
   t.is(without.exitCode, 125);
   t.regex(without.stderr, /no unified cgroup hierarchy/);

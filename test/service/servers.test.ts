@@ -1,75 +1,27 @@
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
-import { appendFile, chmod, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { appendFile, readFile, writeFile } from 'node:fs/promises';
 import { connect } from 'node:net';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
 import { execa } from 'execa';
-import { ensureDebianRpms } from '../../fixtures/debian-rpms/ensure.ts';
-import { fixturesRoot } from '../../fixtures/debian-rpms/layout.ts';
-import { stopEmbeddedDaemon } from '../../src/libvirt/embedded/daemon.ts';
 import { instanceFiles } from '../../src/service/instance-files.ts';
 import type { ServiceStatus } from '../../src/service/status.ts';
-import { type StatePaths, statePaths } from '../../src/state/paths.ts';
-import { KILN, PATIENCE } from '../support/busybox-state.ts';
+import { KILN } from '../support/busybox-state.ts';
 import { long } from '../support/long.ts';
 import { freePort } from './free-port.ts';
+import { eventually, type ServiceState, serviceState } from './service-state.ts';
 
-let directory: string;
-let env: NodeJS.ProcessEnv;
-let paths: StatePaths;
+let state: ServiceState;
 
 test.before(async () => {
-  await ensureDebianRpms('extras');
-  directory = await mkdtemp(join(tmpdir(), 'kiln-servers-'));
-  await chmod(directory, 0o755);
-  env = {
-    ...process.env,
-    KILN_STATE: directory,
-    KILN_FIXTURES: fixturesRoot(),
-    KILN_FROM_SOURCE: process.env.KILN_FROM_SOURCE ?? '1',
-  };
-  paths = statePaths(env);
+  state = await serviceState();
 });
+test.after.always(() => state[Symbol.asyncDispose]());
 
-test.after.always(async () => {
-  const { stdout } = await service('list', '--json');
-  const names = (JSON.parse(stdout) as { name: string }[]).map(({ name }) => name);
-  if (names.length > 0) await service('stop', ...names);
-  await stopEmbeddedDaemon(paths);
-  await rm(paths.run, { recursive: true, force: true });
-  await rm(directory, { recursive: true, force: true });
-});
-
-const service = (...args: readonly string[]) =>
-  execa(KILN, ['service', ...args], {
-    env,
-    reject: false,
-    stdin: 'ignore',
-    timeout: 200_000 * PATIENCE,
-  });
-
-/** Runs a command that has to succeed and gives its output. */
-async function inside(name: string, ...command: readonly string[]): Promise<string> {
-  const { stdout, stderr, exitCode } = await service('execute', name, '--', ...command);
-  if (exitCode !== 0) throw new Error(`${command.join(' ')}: ${stderr}`);
-  return stdout;
-}
-
-async function statusOf(name: string): Promise<ServiceStatus | undefined> {
-  const { stdout } = await service('list', '--json', name);
-  return (JSON.parse(stdout) as { status?: ServiceStatus }[])[0]?.status;
-}
-
-async function eventually<Found>(look: () => Promise<Found | undefined | false>): Promise<Found> {
-  for (const end = Date.now() + 60_000 * PATIENCE; ; await sleep(200)) {
-    const found = await look().catch(() => undefined);
-    if (found !== undefined && found !== false) return found;
-    if (Date.now() > end) throw new Error('it did not happen in time');
-  }
-}
+const service = (...args: readonly string[]) => state.service(...args);
+const inside = (name: string, ...command: readonly string[]) => state.inside(name, ...command);
+const statusOf = (name: string) => state.statusOf(name);
 
 const get = async (port: number, path = '/') =>
   (
@@ -176,7 +128,7 @@ test.serial('the image’s own logrotate runs in a service, and Apache writes on
 test.serial(
   'an upgrade keeps what was changed in /etc as rpm would, and all of /var',
   async (t) => {
-    const recipe = join(directory, 'next.yaml');
+    const recipe = join(state.directory, 'next.yaml');
     // What the packages’ next versions would bring: a changed file, a new one, a new account.
     await writeFile(
       recipe,
@@ -214,12 +166,12 @@ users: [{ name: extra, uid: 4711 }]
 );
 
 test.serial('an upgrade that is not healthy goes back, data included', async (t) => {
-  const recipe = join(directory, 'bad.yaml');
+  const recipe = join(state.directory, 'bad.yaml');
   await writeFile(
     recipe,
     'extends: debian-apache\nfiles: [{ path: /etc/apache2/conf-enabled/bad.conf, content: "Redirect 503 /\\n" }]\n',
   );
-  const file = instanceFiles(paths, 'shop').definition;
+  const file = instanceFiles(state.paths, 'shop').definition;
   const text = (await readFile(file, 'utf8')).replace(
     'http: :80/',
     'http: :80/\n  interval: 1s\n  retries: 2',
@@ -236,7 +188,7 @@ test.serial('an upgrade that is not healthy goes back, data included', async (t)
 long('an upgrade whose maker was killed is undone by the next start', async (t) => {
   await service('stop', 'shop');
   const { keepPrevious } = await import('../../src/service/previous.ts');
-  const files = instanceFiles(paths, 'shop');
+  const files = instanceFiles(state.paths, 'shop');
   // As it is in the middle of an upgrade: the copy is there, /etc and the image are not what they were.
   await keepPrevious(files);
   await writeFile(join(files.etc, 'apache2/apache2.conf'), 'broken');
@@ -275,7 +227,7 @@ test.serial('what a service writes is bounded by its image’s size', async (t) 
   t.regex(full.stderr, /No space left/);
   await inside('cache', 'rm', '/var/lib/redis/full');
   // On the host it is one sparse file of that size, and no mount.
-  const { stdout } = await execa('dumpe2fs', ['-h', instanceFiles(paths, 'cache').varImage]);
+  const { stdout } = await execa('dumpe2fs', ['-h', instanceFiles(state.paths, 'cache').varImage]);
   t.regex(stdout, /Block count:\s+(?:12288|49152)/);
   t.false((await readFile('/proc/self/mountinfo', 'utf8')).includes('/dev/loop'));
 });
@@ -352,7 +304,7 @@ long('MariaDB: its data outlives restart, kill -9 of the server and of everythin
 test.serial(
   'the host’s units are right for systemd, and name what is to be propagated',
   async (t) => {
-    const folder = join(directory, 'units');
+    const folder = join(state.directory, 'units');
     t.is((await service('install', '--directory', folder, 'shop', 'cache')).exitCode, 0);
     const units = [
       'kiln@shop.service',
@@ -369,12 +321,12 @@ test.serial(
     t.is(verified.stderr, '');
     const dropIn = await readFile(join(folder, 'kiln@shop.service.d/kiln.conf'), 'utf8');
     t.regex(dropIn, /^ReloadPropagatedFrom=apache2\.service$/m);
-    const cron = join(directory, 'cron');
+    const cron = join(state.directory, 'cron');
     t.is((await service('install', '--cron', cron)).exitCode, 0);
     const line = (await readFile(cron, 'utf8')).split('\n').find((text) => text.includes(' root '));
     // The command of the crontab, as cron's shell runs it.
     const ran = await execa('sh', ['-c', line?.split(' root ')[1] ?? 'false'], {
-      env,
+      env: state.env,
       reject: false,
     });
     t.is(ran.exitCode, 0, ran.stderr);
@@ -386,7 +338,7 @@ test.serial(
   async (t) => {
     await service('stop', 'blog');
     const supervisor = execa(KILN, ['service', 'supervise', '--echo', 'blog'], {
-      env,
+      env: state.env,
       reject: false,
     });
     await eventually(async () => (await get(ports.blog)) === 'the blog');
@@ -395,9 +347,10 @@ test.serial(
     t.is(exitCode, 0);
     t.regex(String(stdout), /blog has stopped/);
     t.is(await get(ports.blog), '');
-    await appendFile(instanceFiles(paths, 'blog').definition, 'units: nonsense\n');
+    await appendFile(instanceFiles(state.paths, 'blog').definition, 'units: nonsense\n');
     t.is(
-      (await execa(KILN, ['service', 'supervise', 'blog'], { env, reject: false })).exitCode,
+      (await execa(KILN, ['service', 'supervise', 'blog'], { env: state.env, reject: false }))
+        .exitCode,
       78,
     );
   },
