@@ -14,7 +14,7 @@ export interface MainProcess {
 }
 
 /** How long a PID file may be late, and how often is looked, ms. */
-const PID_FILE_PATIENCE = 5000;
+const PID_FILE_PATIENCE = 30_000;
 const PAUSE = 20;
 
 /** A command that is itself the unit's main process. */
@@ -29,8 +29,20 @@ export async function adoptMain(
   joined: (session: number) => void,
 ): Promise<MainProcess> {
   const { session, ended, kill } = await host.control.adopt(pid);
-  joined(session);
+  join({ pid, session }, joined);
   return { pid, kill, end: ended.then(endFromStatus, () => killed) };
+}
+
+/**
+ * A daemon on its own: its session, and the one that it makes (setsid(2) gives it the daemon's pid)
+ * if it has not got around to that yet. What it forks later is in that one.
+ */
+function join(
+  { pid, session }: { readonly pid: number; readonly session: number },
+  joined: (session: number) => void,
+): void {
+  joined(session);
+  joined(pid);
 }
 
 const killed: ProcessEnd = { exitCode: null, signal: 'SIGKILL' };
@@ -79,7 +91,7 @@ export async function findDaemon(
     throw new KilnError('E_UNIT_FAILED', `${unit.name}: its start ended with ${endText(end)}`);
   }
   const orphans = newOrphans(host, before);
-  for (const { session } of orphans) joined(session);
+  for (const orphan of orphans) join(orphan, joined);
   if (unit.pidFile !== undefined) {
     return await adoptMain(host, await pidFromFile(host, unit.pidFile), joined);
   }
