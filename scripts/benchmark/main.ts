@@ -41,10 +41,11 @@ async function measureAll(only: ReadonlySet<string> | undefined): Promise<Outcom
   for (const row of rows) {
     if (only !== undefined && !only.has(row.id)) continue;
     const usual = RUNS[row.slow === true ? 'slow' : 'full'][values.quick ? 'quick' : 'whole'];
-    const runs = row.once === true ? 1 : Number(values.runs ?? usual);
+    const runs = Number(values.runs ?? usual);
     try {
-      const sides = await row.sides(bed);
-      const outcome = outcomeOf(row, await interleave(sides, runs, row.once === true ? 0 : 1));
+      const figures =
+        'measure' in row ? await row.measure(bed) : await interleave(await row.sides(bed), runs);
+      const outcome = outcomeOf(row, figures);
       outcomes.push(outcome);
       process.stdout.write(`${markdownTable([outcome]).split('\n').at(-1)}\n`);
     } catch (error) {

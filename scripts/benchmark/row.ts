@@ -3,7 +3,7 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { RunRequest } from '../../src/run/request.ts';
 import { type Bed, KILN } from './bed.ts';
-import { execute, type Side } from './measure.ts';
+import { execute, type Figures, type Side } from './measure.ts';
 
 /**
  * `ratio`: the first side's median by the second's. `extra`: their difference, milliseconds. `time`
@@ -14,17 +14,22 @@ export interface Goal {
   readonly max: number;
 }
 
-export interface Row {
+export type Row = {
   readonly id: string;
   readonly title: string;
   readonly goal: Goal;
-  /** kiln first, then what it is held against. */
-  readonly sides: (bed: Bed) => readonly Side[] | Promise<readonly Side[]>;
   /** Seconds a run: such rows are run less often. */
   readonly slow?: boolean;
-  /** Its sides do their work many times themselves, and cannot take turns: they are run once. */
-  readonly once?: boolean;
-}
+} & (
+  | {
+      /** kiln first, then what it is held against: they take turns. */
+      readonly sides: (bed: Bed) => readonly Side[] | Promise<readonly Side[]>;
+    }
+  | {
+      /** Of the same, where they cannot take turns. */
+      readonly measure: (bed: Bed) => Promise<readonly Figures[]>;
+    }
+);
 
 function request(bed: Bed, argv: readonly string[]): RunRequest {
   return {
@@ -44,7 +49,7 @@ function request(bed: Bed, argv: readonly string[]): RunRequest {
   } as RunRequest;
 }
 
-/** Runs in this process; the time until the result is there, the box's removal included. */
+/** Runs in this process, until the result is there; the box is taken apart behind it. */
 export async function runInLibrary(bed: Bed, ...argv: readonly string[]): Promise<undefined> {
   const report = await bed.kiln.run(request(bed, argv), {
     started: (command) => {

@@ -4,11 +4,11 @@ import { cp, mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { OpenSandbox } from '../../../src/kiln.ts';
 import { type Bed, KILN } from '../bed.ts';
-import { execute, interleave, type Side } from '../measure.ts';
+import { execute, type Figures, interleave, type Side } from '../measure.ts';
 import { parked, type Row, runInLibrary } from '../row.ts';
 
 /** Runs of each measurement: of a claim, which is short, more. */
-const RUNS = { claim: 21, ps: 9, gc: 5 } as const;
+const RUNS = { claim: 41, ps: 21, gc: 7 } as const;
 
 const claim = (bed: Bed) => parked(bed, { name: 'claim', run: () => runInLibrary(bed, 'true') });
 
@@ -71,15 +71,11 @@ const WHAT = {
 };
 type What = keyof typeof WHAT;
 
-type Measured = Readonly<Record<What, number>>;
+type Measured = Readonly<Record<What, Figures>>;
 
 async function measure(bed: Bed): Promise<Measured> {
-  const times: Record<What, number> = { claim: 0, ps: 0, gc: 0 };
-  for (const what of Object.keys(WHAT) as What[]) {
-    const [figures] = await interleave([WHAT[what](bed)], RUNS[what]);
-    times[what] = figures?.median ?? Number.NaN;
-  }
-  return times;
+  const of = async (what: What) => (await interleave([WHAT[what](bed)], RUNS[what]))[0]!;
+  return { claim: await of('claim'), ps: await of('ps'), gc: await of('gc') };
 }
 
 /** What was measured with few and with many: once for all rows of a growth. */
@@ -116,14 +112,13 @@ export const growthRows: readonly Row[] = GROWTHS.flatMap((growth) =>
       id: `${of}-${what}`,
       title: `${TITLES[what]}, beside ${many} ${things}, by ${few}`,
       goal: { kind: 'ratio', max: MAX[what] },
-      sides: async (bed) => {
+      measure: async (bed) => {
         const [before, after] = await measureGrowth(bed, growth);
         return [
-          { name: `with ${many}`, run: async () => after[what] },
-          { name: `with ${few}`, run: async () => before[what] },
+          { ...after[what], name: `with ${many}` },
+          { ...before[what], name: `with ${few}` },
         ];
       },
-      once: true,
     };
   }),
 );
