@@ -71,7 +71,7 @@ async function build(
   options: BuildOptions,
   it: Command,
 ): Promise<void> {
-  await using engine = openEngine();
+  await using engine = openEngine({ hurry: true });
   using interruption = listenForInterruption();
   const output = new BuildOutput(options.quiet === true);
   const hooks = { ...output.hooks, signal: interruption.signal };

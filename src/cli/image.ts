@@ -70,7 +70,7 @@ export function command(): Command {
 }
 
 async function build(name: string, options: JsonOption & { update?: boolean }): Promise<void> {
-  await using engine = openEngine();
+  await using engine = openEngine({ hurry: true });
   const named = await resolveImage(engine.paths, name);
   const started = Date.now();
   const image = await (async () => {
