@@ -20,9 +20,12 @@ const Field = { pointer: 0, size: 8, position: 16 };
 
 type Size = number | bigint;
 
+/** ZSTD_reset_session_only of zstd.h: forgets the frame, keeps the memory and the parameters. */
+const RESET_SESSION = 1;
+
 interface Library {
   readonly create: () => unknown;
-  readonly free: (context: unknown) => void;
+  readonly reset: (context: unknown, what: number) => Size;
   readonly step: (context: unknown, output: Buffer, input: Buffer) => Size;
   readonly limitWindow: (context: unknown, parameter: number, log: number) => Size;
   readonly isError: (code: Size) => number;
@@ -41,13 +44,33 @@ export function loadZstd(): void {
   }
   library = {
     create: handle.func('void *ZSTD_createDCtx(void)'),
-    free: handle.func('size_t ZSTD_freeDCtx(void *context)'),
+    reset: handle.func('size_t ZSTD_DCtx_reset(void *context, int what)'),
     step: handle.func('size_t ZSTD_decompressStream(void *context, void *output, void *input)'),
     limitWindow: handle.func(
       'size_t ZSTD_DCtx_setParameter(void *context, int parameter, int value)',
     ),
     isError: handle.func('unsigned int ZSTD_isError(size_t code)'),
   };
+}
+
+/** What decoding takes, some megabytes: it is kept, for the kernel to clear it once, not for each package. */
+interface Decoder {
+  readonly context: unknown;
+  readonly window: Buffer;
+}
+
+let spare: Decoder | undefined;
+
+function takeDecoder({ create, reset, limitWindow }: Library): Decoder {
+  const kept = spare;
+  spare = undefined;
+  if (kept !== undefined) {
+    reset(kept.context, RESET_SESSION);
+    return kept;
+  }
+  const context = create();
+  limitWindow(context, WINDOW_LOG_MAX, WINDOW_LOG);
+  return { context, window: Buffer.allocUnsafeSlow(WINDOW) };
 }
 
 /**
@@ -61,11 +84,10 @@ export function* decodeZstd(input: Iterable<Buffer>): Generator<Buffer, void, un
       hint: 'install libzstd',
     });
   }
-  const { create, free, limitWindow, isError, step } = library;
-  const context = create();
+  const { isError, step } = library;
+  const decoder = takeDecoder(library);
+  const { context, window } = decoder;
   try {
-    limitWindow(context, WINDOW_LOG_MAX, WINDOW_LOG);
-    const window = Buffer.allocUnsafeSlow(WINDOW);
     const [from, to] = [Buffer.alloc(BUFFER_SIZE), Buffer.alloc(BUFFER_SIZE)];
     to.writeBigUInt64LE(koffi.address(window), Field.pointer);
     to.writeBigUInt64LE(BigInt(WINDOW), Field.size);
@@ -86,7 +108,7 @@ export function* decodeZstd(input: Iterable<Buffer>): Generator<Buffer, void, un
     // Bytes of a frame are still to come.
     if (Number(wanted) !== 0) throw damaged();
   } finally {
-    free(context);
+    spare = decoder;
   }
 }
 
