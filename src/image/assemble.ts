@@ -18,6 +18,7 @@ import { type ClampTimes, cleanUpperTree, mergeOverlay } from './tree/merge-over
 import { openInTree } from './tree/path.ts';
 import { TreePlan } from './tree/plan.ts';
 import { restoreCapabilities, settleOwners } from './tree/settle.ts';
+import { Turns } from './tree/turns.ts';
 
 /** File conflicts that a message lists. */
 const SHOWN_PROBLEMS = 20;
@@ -62,11 +63,15 @@ export interface AssembledTree {
 export async function assembleTree(options: AssembleOptions): Promise<AssembledTree> {
   using _ = span('assemble the tree');
   const { packages, scriptlets, work, onProgress } = options;
-  const plan = new TreePlan();
-  for (const { package: added } of packages) plan.add(added);
-  if (plan.problems.length > 0) throw conflictError(plan.problems);
-  // It starts while the tree is composed.
+  // It starts while the tree is planned and composed.
   await using reserved = scriptlets.mode === 'none' ? undefined : new ReservedBox(options.engine);
+  const plan = new TreePlan();
+  const turns = new Turns();
+  for (const { package: added } of packages) {
+    plan.add(added);
+    await turns.next();
+  }
+  if (plan.problems.length > 0) throw conflictError(plan.problems);
   const byPackage = new Map(packages.map((stored) => [stored.package, stored]));
   onProgress?.({ kind: 'compose', packages: packages.length });
   const composed = join(work, 'composed');

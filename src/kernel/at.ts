@@ -32,20 +32,20 @@ const PATH_MAX = 4096;
 
 const call = {
   syscall: libc.func(
-    'long syscall(long number, int dirfd, const void *path, const void *how, size_t size)',
+    'long syscall(long number, int dirfd, const char *path, const void *how, size_t size)',
   ),
-  mkdirat: libc.func('int mkdirat(int dirfd, const void *path, unsigned int mode)'),
-  mkfifoat: libc.func('int mkfifoat(int dirfd, const void *path, unsigned int mode)'),
+  mkdirat: libc.func('int mkdirat(int dirfd, const char *path, unsigned int mode)'),
+  mkfifoat: libc.func('int mkfifoat(int dirfd, const char *path, unsigned int mode)'),
   linkat: libc.func(
-    'int linkat(int from, const void *oldpath, int to, const void *newpath, int flags)',
+    'int linkat(int from, const char *oldpath, int to, const char *newpath, int flags)',
   ),
-  symlinkat: libc.func('int symlinkat(const void *target, int dirfd, const void *path)'),
-  readlinkat: libc.func('long readlinkat(int dirfd, const void *path, void *buffer, size_t size)'),
-  renameat: libc.func('int renameat(int from, const void *oldpath, int to, const void *newpath)'),
-  unlinkat: libc.func('int unlinkat(int dirfd, const void *path, int flags)'),
-  utimensat: libc.func('int utimensat(int dirfd, const void *path, const void *times, int flags)'),
+  symlinkat: libc.func('int symlinkat(const char *target, int dirfd, const char *path)'),
+  readlinkat: libc.func('long readlinkat(int dirfd, const char *path, void *buffer, size_t size)'),
+  renameat: libc.func('int renameat(int from, const char *oldpath, int to, const char *newpath)'),
+  unlinkat: libc.func('int unlinkat(int dirfd, const char *path, int flags)'),
+  utimensat: libc.func('int utimensat(int dirfd, const char *path, const void *times, int flags)'),
   fchownat: libc.func(
-    'int fchownat(int dirfd, const void *path, unsigned int uid, unsigned int gid, int flags)',
+    'int fchownat(int dirfd, const char *path, unsigned int uid, unsigned int gid, int flags)',
   ),
 };
 

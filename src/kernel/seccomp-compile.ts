@@ -9,7 +9,7 @@ import { library } from './seccomp.ts';
 
 const MFD_CLOEXEC = 1;
 
-const memfdCreate = libc.func('int memfd_create(const void *name, unsigned int flags)');
+const memfdCreate = libc.func('int memfd_create(const char *name, unsigned int flags)');
 
 const ACTIONS = {
   SCMP_ACT_KILL: 0x00000000,

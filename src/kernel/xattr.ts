@@ -9,16 +9,16 @@ const XATTR_MAX = 65536;
 
 const call = {
   getxattr: libc.func(
-    'long getxattr(const char *path, const void *name, void *value, size_t size)',
+    'long getxattr(const char *path, const char *name, void *value, size_t size)',
   ),
   setxattr: libc.func(
-    'int setxattr(const char *path, const void *name, const void *value, size_t size, int flags)',
+    'int setxattr(const char *path, const char *name, const void *value, size_t size, int flags)',
   ),
-  fgetxattr: libc.func('long fgetxattr(int fd, const void *name, void *value, size_t size)'),
+  fgetxattr: libc.func('long fgetxattr(int fd, const char *name, void *value, size_t size)'),
   fsetxattr: libc.func(
-    'int fsetxattr(int fd, const void *name, const void *value, size_t size, int flags)',
+    'int fsetxattr(int fd, const char *name, const void *value, size_t size, int flags)',
   ),
-  fremovexattr: libc.func('int fremovexattr(int fd, const void *name)'),
+  fremovexattr: libc.func('int fremovexattr(int fd, const char *name)'),
   flistxattr: libc.func('long flistxattr(int fd, void *list, size_t size)'),
 };
 

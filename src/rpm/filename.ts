@@ -47,6 +47,11 @@ export function encodeName(text: string): Buffer {
   return Buffer.concat(parts);
 }
 
+/** The same name for a system call that takes text as well: most are UTF-8, and need no bytes made of them. */
+export function callName(text: string): Buffer | string {
+  return text.isWellFormed() ? text : encodeName(text);
+}
+
 /** A name as a person can read it on a terminal: control characters and raw bytes as `\xNN`. */
 export function showName(text: string): string {
   return text.replace(/[\u0000-\u001f\u007f-\u009f]|[\ud800-\udfff]/gu, (character) => {

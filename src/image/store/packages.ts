@@ -66,9 +66,12 @@ export async function obtainPackages(
   await ensureStore(paths);
   const present = lock.packages.map((wanted) => readEntry(paths, wanted));
   const missing = lock.packages.filter((_, index) => present[index] === undefined);
-  if (missing.length > 0) await addPackages(paths, lock, missing, options);
+  const added =
+    missing.length === 0
+      ? new Map<string, StoredPackage>()
+      : await addPackages(paths, lock, missing, options);
   return lock.packages.map((wanted, index) => {
-    const stored = present[index] ?? readEntry(paths, wanted);
+    const stored = present[index] ?? added.get(wanted.digest) ?? readEntry(paths, wanted);
     if (stored === undefined) {
       throw new KilnError('E_STORE', `${wanted.nevra} was deleted while it was needed`, {
         hint: 'try again',
@@ -108,6 +111,10 @@ function readEntry(paths: StatePaths, { digest }: LockedPackage): StoredPackage 
     throw error;
   }
   if (entry.format !== ENTRY_FORMAT || !isDurable(paths, entry.made)) return undefined;
+  return storedPackage(directory, digest, entry);
+}
+
+function storedPackage(directory: string, digest: string, entry: Entry): StoredPackage {
   return {
     digest,
     package: entry.package,
@@ -127,12 +134,14 @@ export async function fetchFiles(
   return lock.packages.map((wanted) => files.get(wanted.digest)!);
 }
 
+/** Returns those that were unpacked here, by digest; others have been unpacked by somebody else. */
 async function addPackages(
   paths: StatePaths,
   lock: Lock,
   missing: readonly LockedPackage[],
   options: ObtainOptions,
-): Promise<void> {
+): Promise<ReadonlyMap<string, StoredPackage>> {
+  const added = new Map<string, StoredPackage>();
   const files = await fetchFiles(paths, { ...lock, packages: [...missing] }, options);
   // One at a time: two builds that want the same packages do not unpack them twice.
   await withLock(
@@ -146,11 +155,15 @@ async function addPackages(
         options.onProgress?.({ kind: 'unpack', done: ++done, count: wanted.length });
       for (const repository of lock.repositories) {
         const part = wanted.filter(({ locked }) => locked.repository === repository.id);
-        if (part.length > 0) await unpackPart(paths, repository, part, onDone, options.signal);
+        if (part.length === 0) continue;
+        for (const stored of await unpackPart(paths, repository, part, onDone, options.signal)) {
+          added.set(stored.digest, stored);
+        }
       }
     },
     { signal: options.signal },
   );
+  return added;
 }
 
 interface Wanted {
@@ -168,7 +181,7 @@ async function unpackPart(
   wanted: readonly Wanted[],
   onDone: () => void,
   signal: AbortSignal | undefined,
-): Promise<void> {
+): Promise<StoredPackage[]> {
   await using work = await openWorkDirectory(paths);
   const root = join(work.path, 'unpacked');
   mkdirSync(root, { mode: 0o755 });
@@ -182,6 +195,7 @@ async function unpackPart(
     onDone();
   }
   // The children are dead: nobody but us touches the trees any more.
+  const added: StoredPackage[] = [];
   for (const result of results) {
     const { locked, file } = wanted[Number(result.job.into)]!;
     checkIdentity(locked, result.package);
@@ -201,7 +215,9 @@ async function unpackPart(
     const target = packageDirectory(paths, locked.digest);
     await discard(paths, target);
     renameSync(directory, target);
+    added.push(storedPackage(target, locked.digest, entry));
   }
+  return added;
 }
 
 /** The lock says what a digest is the package of; a repository cannot pass off another one for it. */

@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
-import { mkdir, readdir, rename, rm, stat } from 'node:fs/promises';
+import { lstatSync, mkdirSync, renameSync } from 'node:fs';
+import { readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { hasErrno } from '../../kernel/libc.ts';
@@ -10,9 +11,11 @@ import type { StatePaths } from '../../state/paths.ts';
  * many costs ext4 seconds: deleting never belongs on the way to a result.)
  */
 export async function discard(paths: StatePaths, path: string): Promise<void> {
-  await mkdir(paths.trash, { recursive: true, mode: 0o700 });
+  // Called for each package of an image: a turn through Node's thread pool takes longer than these.
+  if (lstatSync(path, { throwIfNoEntry: false }) === undefined) return;
+  mkdirSync(paths.trash, { recursive: true, mode: 0o700 });
   try {
-    await rename(path, join(paths.trash, randomBytes(8).toString('hex')));
+    renameSync(path, join(paths.trash, randomBytes(8).toString('hex')));
   } catch (error) {
     if (!hasErrno(error, 'ENOENT')) throw error;
   }

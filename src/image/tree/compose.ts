@@ -7,7 +7,6 @@ import {
   mkdirSync,
   openSync,
 } from 'node:fs';
-import { setImmediate as nextTurn } from 'node:timers/promises';
 import {
   type FileTimes,
   linkat,
@@ -24,13 +23,11 @@ import {
 } from '../../kernel/at.ts';
 import { hasErrno } from '../../kernel/libc.ts';
 import { getXattr, setXattr } from '../../kernel/xattr.ts';
-import { encodeName } from '../../rpm/filename.ts';
+import { callName, encodeName } from '../../rpm/filename.ts';
 import type { RpmFile, RpmPackage } from '../../rpm/package.ts';
 import { span } from '../../trace/trace.ts';
 import type { PlannedDirectory, PlannedLeaf, TreePlan } from './plan.ts';
-
-/** Work goes on for so long, milliseconds, before others (a box that starts, a signal) get their turn. */
-const TURN_MS = 1;
+import { Turns } from './turns.ts';
 
 const NANOSECONDS = 1_000_000_000n;
 const PERMISSIONS = 0o7777;
@@ -89,7 +86,7 @@ export async function composeTree(
 
 interface Copy {
   readonly directory: number;
-  readonly name: Buffer;
+  readonly name: Buffer | string;
   readonly capability: Buffer | undefined;
 }
 
@@ -115,7 +112,7 @@ class Composer implements Composition {
   /** A copy that stands for an inode of the store: its further hard links are links to the copy. */
   readonly #copies = new Map<string, Copy>();
   readonly #kept: number[] = [];
-  #turnEnds = 0;
+  readonly #turns = new Turns();
 
   constructor(treeOf: (of: RpmPackage) => string) {
     this.#treeOf = treeOf;
@@ -123,24 +120,21 @@ class Composer implements Composition {
 
   /** Makes everything below `planned` in the open directory `target`. */
   async fill(planned: PlannedDirectory, target: number): Promise<void> {
-    if (performance.now() >= this.#turnEnds) {
-      await nextTurn();
-      this.#turnEnds = performance.now() + TURN_MS;
-    }
+    await this.#turns.next();
     if (needsOwner(planned.owner?.file)) {
       this.deferred.push({ path: planned.path, ...planned.owner! });
     }
     const sources: Sources = new Map();
     try {
       for (const [name, child] of planned.children) {
-        const bytes = encodeName(name);
+        const entry = callName(name);
         if (child.kind === 'leaf') {
-          this.#place(child, bytes, target, sources);
+          this.#place(child, entry, target, sources);
           continue;
         }
-        mkdirat(target, bytes, 0o700);
+        mkdirat(target, entry, 0o700);
         this.directories++;
-        const inner = openDirectory(target, bytes);
+        const inner = openDirectory(target, entry);
         try {
           await this.fill(child, inner);
           fchmodSync(inner, directoryMode(child));
@@ -158,7 +152,7 @@ class Composer implements Composition {
     for (const directory of this.#kept) closeSync(directory);
   }
 
-  #place(leaf: PlannedLeaf, name: Buffer, target: number, sources: Sources): void {
+  #place(leaf: PlannedLeaf, name: Buffer | string, target: number, sources: Sources): void {
     const { package: from, file } = leaf.owner;
     if (file.type !== 'file' && file.type !== 'symlink') {
       this.#special(leaf, name, target);
@@ -180,7 +174,7 @@ class Composer implements Composition {
   }
 
   /** Unpacking leaves these out. A fifo can be made; of devices and sockets a box has its own. */
-  #special(leaf: PlannedLeaf, name: Buffer, target: number): void {
+  #special(leaf: PlannedLeaf, name: Buffer | string, target: number): void {
     const { file } = leaf.owner;
     if (file.type !== 'fifo') {
       this.warnings.push(`${file.path} is a ${file.type}: left out`);
@@ -198,7 +192,7 @@ class Composer implements Composition {
   }
 
   /** Unpacked and composed, a file has the same name: the last part of its path. */
-  #link(source: number, target: number, name: Buffer): boolean {
+  #link(source: number, target: number, name: Buffer | string): boolean {
     try {
       linkat(source, name, target, name);
       return true;
@@ -214,7 +208,7 @@ class Composer implements Composition {
     from: RpmPackage,
     source: number,
     target: number,
-    name: Buffer,
+    name: Buffer | string,
   ): Buffer | undefined {
     const times = {
       atimeNs: BigInt(file.mtime) * NANOSECONDS,
@@ -255,7 +249,7 @@ class Composer implements Composition {
       this.#roots.set(from, root);
     }
     const directory = file.path.slice(1, end);
-    const fd = openat2(root, encodeName(directory === '' ? '.' : directory), INSIDE);
+    const fd = openat2(root, callName(directory === '' ? '.' : directory), INSIDE);
     sources.set(from, [...(known ?? []), { directory, fd }]);
     return fd;
   }
@@ -265,7 +259,7 @@ class Composer implements Composition {
 function copyFile(
   source: number,
   target: number,
-  name: Buffer,
+  name: Buffer | string,
   file: RpmFile,
   times: FileTimes,
 ): Buffer | undefined {
