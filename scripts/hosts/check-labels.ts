@@ -2,14 +2,11 @@ import assert from 'node:assert/strict';
 import { chmod, mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { execa } from 'execa';
-import { policyModule } from '../../src/sandbox/labels/selinux.ts';
 import { type BusyboxState, IMAGE } from '../../test/support/busybox-state.ts';
 
-/** What `kiln doctor` says on a host with SELinux. */
-export async function loadPolicy(): Promise<void> {
-  await execa('semodule', ['-i', policyModule()]);
-  assert.match((await execa('semodule', ['-l'])).stdout, /^kiln$/m);
-}
+const LABEL = 'cat /proc/self/attr/current';
+
+const READ = ['cat', '/d/f'];
 
 /** Labels are in force, seen from inside and from the host's own log. */
 export async function checkLabels(state: BusyboxState): Promise<void> {
@@ -18,13 +15,13 @@ export async function checkLabels(state: BusyboxState): Promise<void> {
   else {
     assert.equal(selinux, '1', 'this host is to enforce');
     await checkCategories(state);
+    await checkRequests(state);
   }
 }
 
 /** A mount is refused by the profile where neither seccomp nor a capability does so, and logged. */
 async function checkProfile(state: BusyboxState): Promise<void> {
-  const label = ['cat', '/proc/self/attr/current'];
-  const run = await state.kiln(['run', '-r', IMAGE, '--', ...label]);
+  const run = await state.kiln(['run', '-r', IMAGE, '--', ...LABEL.split(' ')]);
   assert.match(
     String(run.stdout),
     /^libvirt-kiln-box-[0-9a-f]{8} \(enforce\)$/,
@@ -55,14 +52,12 @@ async function checkCategories(state: BusyboxState): Promise<void> {
   await mkdir(shared);
   await chmod(shared, 0o777);
   const bind = (options: string) => ['run', '-r', IMAGE, '--bind', `${shared}:/d:${options}`, '--'];
-  const own = 'cat /proc/self/attr/current';
-  const script = `${own}; echo; echo secret > /d/f && chmod 666 /d/f && cat /d/f`;
+  const script = `${LABEL}; echo; echo secret > /d/f && chmod 666 /d/f && cat /d/f`;
   const first = await state.kiln([...bind('rw,Z'), 'sh', '-c', script]);
   assert.match(String(first.stdout), /:kiln_t:s0:c\d+,c\d+\0?\n+secret$/, String(first.stderr));
   const { stdout: context } = await execa('stat', ['-c', '%C', join(shared, 'f')]);
   assert.match(context, /:container_file_t:s0:c\d+,c\d+$/);
-  const read = ['cat', '/d/f'];
-  const second = await state.kiln([...bind('rw'), ...read]);
+  const second = await state.kiln([...bind('rw'), ...READ]);
   // The init does not even get the folder's descriptor.
   assert.equal(second.exitCode, 125);
   assert.doesNotMatch(String(second.stdout), /secret/);
@@ -71,11 +66,51 @@ async function checkCategories(state: BusyboxState): Promise<void> {
   assert.match(String(second.stderr), /hint: .*:Z.*:z/);
   await execa('setenforce', ['0']);
   try {
-    const logged = await state.kiln([...bind('rw'), ...read]);
+    const logged = await state.kiln([...bind('rw'), ...READ]);
     assert.equal(logged.stdout, 'secret', `only SELinux was in its way: ${logged.stderr}`);
   } finally {
     await execa('setenforce', ['1']);
   }
-  const everybody = await state.kiln([...bind('rw,z'), ...read]);
+  const everybody = await state.kiln([...bind('rw,z'), ...READ]);
   assert.equal(everybody.stdout, 'secret', String(everybody.stderr));
+}
+
+/** What `--label` asks for is what the kernel says of a command, and decides what it may read. */
+async function checkRequests(state: BusyboxState): Promise<void> {
+  const folder = join(state.paths.root, 'requests');
+  await mkdir(folder);
+  await chmod(folder, 0o777);
+  const run = async (label: string, bind: string, script: string) => {
+    const options = ['--label', label, '--bind', `${folder}:/d:${bind}`];
+    const done = await state.kiln(['run', '-r', IMAGE, ...options, '--', 'sh', '-c', script]);
+    return {
+      ...done,
+      stdout: String(done.stdout).replaceAll('\0', ''),
+      stderr: String(done.stderr),
+    };
+  };
+  const dynamic = await run('dynamic', 'rw,Z', LABEL);
+  assert.match(dynamic.stdout, /^system_u:system_r:kiln_t:s0:c\d+,c\d+$/, dynamic.stderr);
+  const typed = await run('dynamic:system_u:system_r:kiln_nested_t:s0', 'rw,Z', LABEL);
+  assert.match(typed.stdout, /^system_u:system_r:kiln_nested_t:s0:c\d+,c\d+$/, typed.stderr);
+  const label = 'system_u:system_r:kiln_t:s0:c7,c9';
+  const fixed = await run(`static:${label}`, 'rw,Z', `echo ours >/d/f && ${LABEL}`);
+  assert.equal(fixed.stdout, label, fixed.stderr);
+  // The same categories are the same rights; others of the same form are not.
+  const same = await run(`static:${label}`, 'rw', READ.join(' '));
+  assert.equal(same.stdout, 'ours', same.stderr);
+  const other = await run('static:system_u:system_r:kiln_t:s0:c7,c10', 'rw', READ.join(' '));
+  assert.equal(other.exitCode, 125, other.stdout);
+  assert.match(other.stderr, /SELinux keeps \S+ out of the sandbox: \S+:kiln_init_t:s0:c7,c10 may/);
+  const unknown = await run('static:system_u:system_r:no_such_t:s0', 'rw', LABEL);
+  assert.match(unknown.stderr, /SELinux’ policy knows no context \S+:no_such_t:s0/);
+  assert.equal(unknown.exitCode, 125);
+  // The policy keeps libvirt from starting anything as root's shell.
+  const inherit = await run('inherit', 'rw', LABEL);
+  assert.match(
+    inherit.stderr,
+    /--label inherit: SELinux’ policy does not let \S+:virtd_lxc_t:s0 start/,
+  );
+  assert.match(inherit.stderr, /as unconfined_u:unconfined_r:unconfined_t:s0\n/);
+  assert.equal(inherit.exitCode, 125);
 }

@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { execa } from 'execa';
 import { type BusyboxState, IMAGE, KILN } from '../../test/support/busybox-state.ts';
 
@@ -8,20 +10,23 @@ import { type BusyboxState, IMAGE, KILN } from '../../test/support/busybox-state
  */
 export async function checkSession(state: BusyboxState): Promise<void> {
   const variables = ['KILN_STATE', 'KILN_URI', 'KILN_FROM_SOURCE', 'KILN_NODE'];
+  // Not --pipe: SELinux does not let systemd take our pipes.
+  const output = join(state.paths.root, 'output');
   const run = await execa(
     'systemd-run',
     [
       '--wait',
-      '--pipe',
       '--collect',
       '--quiet',
       '--property=KillMode=control-group',
+      `--property=StandardOutput=file:${output}`,
+      `--property=StandardError=file:${output}`,
       ...variables.map((name) => `--setenv=${name}=${state.env[name] ?? ''}`),
       ...[KILN, 'run', '-r', IMAGE, '--keep', '1h', '--', 'sh', '-c', 'echo kept > /tmp/f'],
     ],
     { reject: false, stdin: 'ignore' },
   );
-  const said = `${run.stdout}\n${run.stderr}`;
+  const said = `${run.stderr}\n${await readFile(output, 'utf8').catch(String)}`;
   assert.equal(run.exitCode, 0, `${run.command} ended with ${run.exitCode}: ${said}`);
   const [box] = JSON.parse(String((await state.kiln(['ps', '--json'])).stdout));
   assert.equal(box?.state, 'kept');

@@ -11,8 +11,9 @@ import { type BusyboxState, busyboxState } from '../../test/support/busybox-stat
 import { hostThings, leftovers } from '../testing/leftovers.ts';
 import { TapReader } from '../testing/tap.ts';
 import { checkImage } from './check-image.ts';
-import { checkLabels, loadPolicy } from './check-labels.ts';
+import { checkLabels } from './check-labels.ts';
 import { checkLimits } from './check-limits.ts';
+import { checkHonesty, checkPolicy, withBarePolicy } from './check-policy.ts';
 import { checkBoot, checkServices, leaveServices } from './check-services.ts';
 import { checkSession } from './check-session.ts';
 
@@ -113,7 +114,9 @@ async function onEngine(engine: string, uri: string): Promise<void> {
   if (wanted('e2e')) {
     await runTests(engine, ['test/e2e/run.test.ts', 'test/e2e/state-mount.test.ts']);
   }
-  if (wanted('escape')) await runTests(engine, ['test/escape/escape.test.ts']);
+  if (wanted('escape')) {
+    await withBarePolicy(() => runTests(engine, ['test/escape/escape.test.ts']));
+  }
   if (wanted('image')) {
     await check(`${engine}: an image from the fixture repository compiles a program`, () =>
       checkImage(`/var/lib/kiln-${engine}`),
@@ -149,7 +152,10 @@ if (values.booted) {
   count = resultsSoFar();
   await check('the services come up with the host', checkBoot);
 } else {
-  if (values.host === 'b') await check('kiln’s policy module is loaded', loadPolicy);
+  if (values.host === 'b') await check('kiln’s policy module is loaded', checkPolicy);
+  if (values.host === 'b' && wanted('labels')) {
+    await check('kiln says so where labels hold nothing, and refuses', () => onState(checkHonesty));
+  }
   for (const [engine, uri] of Object.entries(engines)) {
     if (values.engine === undefined || values.engine === engine) await onEngine(engine, uri);
   }

@@ -8,6 +8,8 @@ export interface HostKind {
   readonly packages: readonly string[];
   /** A script for sh, given the root of the new system as $1. */
   readonly customize: string;
+  /** What its administrator does before kiln can run, for sh, in the checkout. */
+  readonly prepare: string;
   /** Added to the kernel's command line. */
   readonly boot: string;
 }
@@ -72,6 +74,7 @@ const apparmor: HostKind = {
   title: 'host A (AppArmor)',
   packages: [...COMMON, 'apparmor'],
   customize: jobSetup('host-a', 'defaults', ''),
+  prepare: '',
   boot: '',
 };
 
@@ -98,6 +101,9 @@ const selinux: HostKind = {
   )}sed -i 's/^SELINUX=.*/SELINUX=enforcing/; s/^SELINUXTYPE=.*/SELINUXTYPE=default/' "$root/etc/selinux/config"
 chroot "$root" setfiles -m -F /etc/selinux/default/contexts/files/file_contexts /
 `,
+  // Without the module, Debian's policy keeps Node from starting at all (execmem); without that type,
+  // which a program has below /opt/kiln/bin, /usr/bin or /usr/local/bin, also in a unit (init_t).
+  prepare: 'semodule -i policy/kiln.cil && chcon -t bin_t bin/kiln',
   boot: 'security=selinux selinux=1',
 };
 

@@ -76,7 +76,7 @@ async function testHost(kind: HostKind): Promise<Counts> {
       ...match.map((pattern) => `--match=${pattern}`),
     ];
     const args = [...words, `--host=${kind.name}`];
-    const job = await makePayload(top, folder, fixtures, args, needsServers(kind));
+    const job = await makePayload(top, folder, fixtures, kind.prepare, args, needsServers(kind));
     process.stdout.write(
       `==> booting ${kind.title}, emulated: about ten times slower than this machine\n`,
     );

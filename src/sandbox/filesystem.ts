@@ -1,7 +1,9 @@
 import { closeSync, constants, openSync, statSync } from 'node:fs';
 import { KilnError } from '../errors.ts';
+import { hasErrno } from '../kernel/libc.ts';
 import {
   cloneMount,
+  loadFileSystem,
   MOUNT_ATTR_NODEV,
   MOUNT_ATTR_NOSUID,
   MOUNT_ATTR_RDONLY,
@@ -127,6 +129,15 @@ function bindOperation(bind: Bind, namespace: number, descriptors: Descriptors):
   return { op: 'bind', fd, path: bind.target, readonly: bind.readonly, directory };
 }
 
+/** Without it, the init says what it lacks. */
+function loadOverlay(): void {
+  try {
+    loadFileSystem('overlay');
+  } catch (error) {
+    if (!hasErrno(error, 'ENODEV', 'EPERM', 'ENOSYS')) throw error;
+  }
+}
+
 /** Only the caller's own ids cross the border of a bind; everybody else is nobody in the box. */
 function bindNamespace(range: IdRange, { user, caller }: BindOwners): number {
   return createUserNamespace(
@@ -176,6 +187,7 @@ export function planFilesystem(
   const descriptors = new Descriptors();
   const operations: SetupOperation[] = [{ op: 'hostname', name: specification.hostname }];
   const bytes = specification.disk;
+  loadOverlay();
   try {
     const namespace = openSync(`/proc/${initPid}/ns/user`, constants.O_RDONLY);
     try {

@@ -120,6 +120,7 @@ test.serial('a folder of the host’s that leaks in opens nothing, thanks to Lan
   await mkdir(folder);
   await writeFile(join(folder, 'secret'), 'x');
   await using box = await BareBox.open(state, tree);
+  box.admit(folder);
   const stdin = openSync(folder, constants.O_RDONLY | constants.O_DIRECTORY);
   try {
     for (const [landlock, outcome] of [[['files'], 'stopped'] as const, [[], 'through'] as const]) {
@@ -148,9 +149,9 @@ test.serial('what container root changes in its image is changed for it alone', 
   const before = await digest();
   const result = await state.kiln([
     ...['run', '-r', IMAGE, '--user', 'root', '--', 'sh', '-c'],
-    'echo root2::0:0::/:/bin/sh >> /etc/passwd; rm /bin/busybox; touch /new; ls -a / >/dev/null; test -e /new',
+    'echo root2::0:0::/:/bin/sh >> /etc/passwd && rm /bin/probe && touch /new && test -e /new -a ! -e /bin/probe',
   ]);
-  t.not(result.exitCode, 125, String(result.stderr));
+  t.is(result.exitCode, 0, String(result.stderr));
   t.is(await digest(), before);
 });
 

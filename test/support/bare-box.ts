@@ -11,6 +11,10 @@ import {
   capabilityNames,
 } from '../../src/sandbox/capabilities.ts';
 import { planFilesystem } from '../../src/sandbox/filesystem.ts';
+import { securityModule } from '../../src/sandbox/labels/module.ts';
+import { labelFile } from '../../src/sandbox/labels/relabel.ts';
+import type { LabelRequest } from '../../src/sandbox/labels/request.ts';
+import { labelOperation } from '../../src/sandbox/labels/sources.ts';
 import {
   encodeExec,
   encodeSetup,
@@ -55,6 +59,12 @@ export const ALL_CAPABILITIES = capabilityNames((1n << 41n) - 1n).filter(
   (name) => !TAKEN.includes(name),
 );
 
+/** SELinux, which is no part of what such a box shows, holds its commands by nothing: bare.cil. */
+function bareLabel(): LabelRequest {
+  if (securityModule() !== 'selinux') return { kind: 'auto' };
+  return { kind: 'static', label: 'system_u:system_r:kiln_bare_t:s0:c1022,c1023' };
+}
+
 /**
  * A box that kiln's own checks have not looked at: the same domain and the same init, but asked for
  * less than kiln would ask for. It shows what a layer is good for by being without it.
@@ -75,7 +85,7 @@ export class BareBox implements AsyncDisposable {
     { without = [], network = 'private' }: BareBoxOptions = {},
   ): Promise<BareBox> {
     const connection = await connect({ paths, env });
-    const options = { network, autodestroy: true, label: { kind: 'auto' } } as const;
+    const options = { network, autodestroy: true, label: bareLabel() } as const;
     const started = await startDomain(paths, connection, paths.boxes, options);
     const box = await Box.own(paths, started, async () => connection);
     const ids = { uid: 0, gid: 0 };
@@ -86,12 +96,20 @@ export class BareBox implements AsyncDisposable {
       { user: ids, caller: ids },
     );
     const operations = plan.operations.filter(({ op }) => !without.includes(op));
-    box.channel.send(encodeSetup(operations), plan.fds);
+    const { labels } = box.record;
+    const label = labels?.module === 'selinux' ? labelOperation(labels) : [];
+    box.channel.send(encodeSetup([...label, ...operations]), plan.fds);
     await box.channel.wait((answer) => {
       if (answer.type === 'failed') throw new Error(`${answer.what}: ${answer.errno}`);
       return answer.type === 'ready' ? true : undefined;
     });
     return new BareBox(box, () => connection.close());
+  }
+
+  /** SELinux: nothing of the label of `path` on the host is in the way of this box. */
+  admit(path: string): void {
+    const { labels } = this.#box.record;
+    if (labels?.files !== undefined) labelFile(path, labels.files);
   }
 
   /** Runs a command to its end; gives what it wrote to standard output. */

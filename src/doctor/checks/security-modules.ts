@@ -24,7 +24,7 @@ function selinux(own: string): Finding {
   if (!isValidContext(processContext('init', 'c0,c1'))) {
     return fail(
       `${found}; no policy module of kiln`,
-      'sandboxes get no label, and without --label none they are refused',
+      'sandboxes are refused',
       `semodule -i ${policyModule()}`,
     );
   }

@@ -1,11 +1,19 @@
 import { KilnError } from '../../errors.ts';
 import type { StatePaths } from '../../state/paths.ts';
 import type { Owner } from '../claim.ts';
+import { mayTransition } from './access.ts';
 import { ensureProfiles } from './apparmor.ts';
 import { allocatePair, claimPair, type Pair, pairOf, releasePair } from './mcs.ts';
 import { ownLabel, type SecurityModule, securityModule, selinuxEnforces } from './module.ts';
 import type { LabelRequest } from './request.ts';
-import { atLevel, fileContext, levelOf, processContext, requireContext } from './selinux.ts';
+import {
+  atLevel,
+  CONTROLLER,
+  fileContext,
+  levelOf,
+  processContext,
+  requireContext,
+} from './selinux.ts';
 
 /** The labels of one box: plain and serialisable. */
 export interface BoxLabels {
@@ -61,9 +69,17 @@ async function selinuxLabels(
   owner: Owner,
 ): Promise<BoxLabels> {
   if (request.kind === 'inherit') {
-    const own = ownLabel('selinux') ?? '';
-    // A range `low-high`: files are at one level.
-    const files = fileContext(levelOf(own).split('-')[0] ?? 's0');
+    const whole = ownLabel('selinux') ?? '';
+    // Of a range `low-high` kiln keeps the low level (runner.ts), and files are at one level.
+    const [level = 's0'] = levelOf(whole).split('-');
+    const own = atLevel(whole, level);
+    if (selinuxEnforces() && !mayTransition(CONTROLLER, own)) {
+      throw missing(
+        `--label inherit: SELinux’ policy does not let ${CONTROLLER} start a sandbox as ${own}`,
+        'leave the option away to have kiln’s types, or name one with `static:`',
+      );
+    }
+    const files = fileContext(level);
     return { module: 'selinux', init: own, command: own, nested: own, files };
   }
   if (request.kind === 'static') {

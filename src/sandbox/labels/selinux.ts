@@ -16,6 +16,9 @@ const FILE_TYPE = 'container_file_t';
 /** What a container may read and execute, never write: podman's images have it, too. */
 const IMAGE_TYPE = 'container_ro_file_t';
 
+/** libvirt's controller of a box, which starts the init, in Debian's and Fedora's policy. */
+export const CONTROLLER = 'system_u:system_r:virtd_lxc_t:s0';
+
 /** A context of a process of the system, at the lowest level with these categories. */
 export function processContext(type: keyof typeof TYPES, pair: Pair): string {
   return `system_u:system_r:${TYPES[type]}:s0:${pair}`;
@@ -65,7 +68,7 @@ export function requireContext(context: string): void {
   throw new KilnError('E_LAYER_MISSING', `SELinux’ policy knows no context ${context}`, {
     hint: own
       ? '`seinfo -t` lists the types of the policy'
-      : `load kiln’s module: semodule -i ${policyModule()} (or do without the layer: --label none)`,
+      : `load kiln’s module: semodule -i ${policyModule()}`,
     details: { layer: 'selinux' },
   });
 }
