@@ -7,7 +7,7 @@ import type { StatePaths } from '../state/paths.ts';
 import { Box, startDomain } from './box.ts';
 import { type BoxSession, boxFiles, readBoxRecord } from './box-record.ts';
 import type { BindOwners } from './filesystem.ts';
-import { claimedLabels } from './labels/labels.ts';
+import { claimedLabels, requirePolicy } from './labels/labels.ts';
 import { limitBox } from './limits.ts';
 import { claimParked } from './parking.ts';
 import { Sandbox } from './sandbox.ts';
@@ -89,6 +89,7 @@ async function takeBox(
   { network, label }: Pick<SandboxSpecification, 'network' | 'label'>,
   outlives: boolean,
 ): Promise<Box> {
+  requirePolicy(label);
   // A parked box has the label that is usual on this host.
   if (network === 'private' && label.kind === 'auto') {
     const parked = await claimParked(engine.paths, engine.connect);

@@ -36,6 +36,15 @@ function missing(what: string, hint: string): KilnError {
 }
 
 /**
+ * Throws E_LAYER_MISSING on a host with SELinux that lacks kiln's policy module, which kiln's own
+ * libvirtd needs before any box does.
+ */
+export function requirePolicy(request: LabelRequest): void {
+  if (request.kind === 'none' || securityModule() !== 'selinux') return;
+  requireContext(processContext('init', 'c0,c1'));
+}
+
+/**
  * Decides the labels of a box that lives at `owner`, and claims what must be its alone; undefined
  * when it has none. Throws E_LAYER_MISSING when what was asked for cannot be in force, E_NO_MCS.
  */
@@ -98,7 +107,7 @@ async function selinuxLabels(
     };
   }
   const base = request.kind === 'dynamic' ? request.label : undefined;
-  requireContext(processContext('init', 'c0,c1'));
+  requirePolicy(request);
   if (base !== undefined) requireContext(base);
   const pair = await allocatePair(paths, owner);
   const of = (type: 'command' | 'nested') =>
