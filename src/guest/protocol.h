@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The wire format between kiln (src/sandbox/protocol.ts) and the guest init.
+// The wire format between kiln (src/sandbox/protocol/) and the guest init.
 //
 // A message is { u32 length, u32 type, payload[length] }; a payload is a sequence of fields
 // { u32 tag, u32 length, bytes[length] }. Integers are in host order: both ends share a kernel.

@@ -12,7 +12,7 @@ import type { BoxFacts, CommandFacts } from '../sandbox/facts.ts';
 import { type Engine, openSandbox } from '../sandbox/open.ts';
 import { commandPolicy } from '../sandbox/policy.ts';
 import type { RelayedOutput, SandboxProcess } from '../sandbox/process.ts';
-import type { RefusedCall } from '../sandbox/protocol.ts';
+import type { RefusedCall } from '../sandbox/protocol/answer.ts';
 import type { Sandbox } from '../sandbox/sandbox.ts';
 import { sandboxSpecification } from '../sandbox/specification.ts';
 import type { RunRequest } from './request.ts';

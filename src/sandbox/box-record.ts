@@ -6,7 +6,7 @@ import type { DomainOptions } from './domain-xml.ts';
 import type { BoxFacts } from './facts.ts';
 import type { IdRange } from './id-range.ts';
 import type { BoxLabels } from './labels/labels.ts';
-import type { LandlockWall } from './protocol.ts';
+import type { LandlockWall } from './protocol/exec.ts';
 
 /** box.json: what is known of a box without asking libvirt. Times are milliseconds since the epoch. */
 export interface BoxRecord {

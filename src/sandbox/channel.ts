@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../errors.ts';
 import { hasErrno } from '../kernel/libc.ts';
 import { connectUnixSocket, peerPid, sendWithDescriptors } from '../kernel/unix-socket.ts';
-import { type Answer, AnswerDecoder } from './protocol.ts';
+import { type Answer, AnswerDecoder } from './protocol/answer.ts';
 
 /**
  * How long an init may take from the start of its domain until it listens, milliseconds: far beyond

@@ -3,7 +3,8 @@ import { errnoName } from '../kernel/libc.ts';
 import { closeDescriptor, receiveDescriptor, unixSocketPair } from '../kernel/unix-socket.ts';
 import type { Channel } from './channel.ts';
 import { type ExitedAnswer, signalNumber } from './process.ts';
-import { encodeSignal, FieldWriter, text, u32 } from './protocol.ts';
+import { encodeSignal } from './protocol/exec.ts';
+import { FieldWriter, text, u32 } from './protocol/fields.ts';
 
 /** Messages of src/guest/service.c, and their fields: see src/guest/protocol.h. */
 const REQUEST = {

@@ -5,7 +5,8 @@ import type { IdRange } from './id-range.ts';
 import type { BoxLabels } from './labels/labels.ts';
 import { type MeasuredLabel, measuredLabel } from './labels/measure.ts';
 import { layerMissing } from './layers.ts';
-import type { LandlockWall, ProcRule, SetupOperation } from './protocol.ts';
+import type { LandlockWall, ProcRule } from './protocol/exec.ts';
+import type { SetupOperation } from './protocol/setup.ts';
 
 /** A mount as the box sees it. */
 interface MeasuredMount {

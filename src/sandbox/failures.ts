@@ -4,7 +4,7 @@ import { errnoName } from '../kernel/libc.ts';
 import type { BoxLabels } from './labels/labels.ts';
 import { contextAt } from './labels/relabel.ts';
 import { layerMissing } from './layers.ts';
-import type { Answer } from './protocol.ts';
+import type { Answer } from './protocol/answer.ts';
 import type { Bind } from './specification.ts';
 
 /** What a box was to get. */

@@ -12,7 +12,8 @@ import {
 import { closeDescriptor } from '../kernel/unix-socket.ts';
 import { createUserNamespace } from '../kernel/user-namespace.ts';
 import type { IdRange } from './id-range.ts';
-import type { ProcRule, SetupOperation } from './protocol.ts';
+import type { ProcRule } from './protocol/exec.ts';
+import type { SetupOperation } from './protocol/setup.ts';
 import type { Bind, SandboxSpecification } from './specification.ts';
 
 /**

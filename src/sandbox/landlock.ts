@@ -1,7 +1,7 @@
 import { landlockAbi } from '../kernel/landlock.ts';
 import type { Capability } from './capabilities.ts';
 import { layerMissing, type OptionalLayer, requireLayer } from './layers.ts';
-import type { LandlockWall } from './protocol.ts';
+import type { LandlockWall } from './protocol/exec.ts';
 import type { SandboxSpecification } from './specification.ts';
 
 /** The first ABI that can do it (landlock(7)). */

@@ -7,7 +7,8 @@ import { KilnError } from '../errors.ts';
 import { relay } from '../kernel/relay.ts';
 import type { Channel } from './channel.ts';
 import type { CommandFacts } from './facts.ts';
-import { type Answer, encodeSignal, encodeWindowSize, type RefusedCall } from './protocol.ts';
+import type { Answer, RefusedCall } from './protocol/answer.ts';
+import { encodeSignal, encodeWindowSize } from './protocol/exec.ts';
 
 const signalNumbers: Readonly<Record<string, number>> = constants.signals;
 

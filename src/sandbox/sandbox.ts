@@ -16,13 +16,8 @@ import { labelOperation, relabelSources } from './labels/sources.ts';
 import { landlockWalls } from './landlock.ts';
 import { allowedMissing, requireLayer } from './layers.ts';
 import { type HostStdio, type RelayedOutput, SandboxProcess } from './process.ts';
-import {
-  encodeExec,
-  encodeKeep,
-  encodeKillAll,
-  encodeSetup,
-  type ResourceLimit,
-} from './protocol.ts';
+import { encodeExec, encodeKeep, encodeKillAll, type ResourceLimit } from './protocol/exec.ts';
+import { encodeSetup } from './protocol/setup.ts';
 import type { CommandPolicy, SandboxSpecification } from './specification.ts';
 
 /** How a command is started in a box. */

@@ -2,7 +2,7 @@ import type { Capability } from './capabilities.ts';
 import type { LibvirtNetwork } from './domain-xml.ts';
 import type { LabelRequest } from './labels/request.ts';
 import { allowedMissing, type OptionalLayer } from './layers.ts';
-import type { LandlockWall } from './protocol.ts';
+import type { LandlockWall } from './protocol/exec.ts';
 import type { SeccompFilter } from './seccomp/profile.ts';
 
 /** A part of the host that the box sees. Its owner on the host is the command's user in the box. */

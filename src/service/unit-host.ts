@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { type Capability, parseCapability, ROOT_CAPABILITIES } from '../sandbox/capabilities.ts';
 import type { BoxControl } from '../sandbox/control.ts';
 import type { SandboxProcess } from '../sandbox/process.ts';
-import type { ResourceLimit } from '../sandbox/protocol.ts';
+import type { ResourceLimit } from '../sandbox/protocol/exec.ts';
 import type { Sandbox } from '../sandbox/sandbox.ts';
 import { seccompFilter } from '../sandbox/seccomp/profile.ts';
 import type { CommandPolicy } from '../sandbox/specification.ts';

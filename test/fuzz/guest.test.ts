@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import test from 'ava';
 import { execa } from 'execa';
 import { Random } from '../../scripts/fuzzing/random.ts';
-import { encodeExec, encodeSignal, encodeWindowSize } from '../../src/sandbox/protocol.ts';
+import { encodeExec, encodeSignal, encodeWindowSize } from '../../src/sandbox/protocol/exec.ts';
 
 const CASES = 40_000;
 

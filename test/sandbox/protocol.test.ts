@@ -1,7 +1,9 @@
 import test from 'ava';
 import fc from 'fast-check';
 import { KilnError } from '../../src/errors.ts';
-import { AnswerDecoder, encodeExec, encodeSetup } from '../../src/sandbox/protocol.ts';
+import { AnswerDecoder } from '../../src/sandbox/protocol/answer.ts';
+import { encodeExec } from '../../src/sandbox/protocol/exec.ts';
+import { encodeSetup } from '../../src/sandbox/protocol/setup.ts';
 
 function answer(type: number, fields: readonly (readonly [number, Buffer])[]): Buffer {
   const parts = fields.flatMap(([tag, value]) => {

@@ -17,11 +17,10 @@ import type { LabelRequest } from '../../src/sandbox/labels/request.ts';
 import { labelOperation } from '../../src/sandbox/labels/sources.ts';
 import {
   encodeExec,
-  encodeSetup,
   type LandlockWall,
   type ResourceLimit,
-  type SetupOperation,
-} from '../../src/sandbox/protocol.ts';
+} from '../../src/sandbox/protocol/exec.ts';
+import { encodeSetup, type SetupOperation } from '../../src/sandbox/protocol/setup.ts';
 import type { SeccompFilter } from '../../src/sandbox/seccomp/profile.ts';
 import { sandboxSpecification } from '../../src/sandbox/specification.ts';
 import type { BusyboxState } from './busybox-state.ts';

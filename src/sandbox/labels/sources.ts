@@ -1,5 +1,5 @@
 import { mkdirSync } from 'node:fs';
-import type { SetupOperation } from '../protocol.ts';
+import type { SetupOperation } from '../protocol/setup.ts';
 import type { SandboxSpecification } from '../specification.ts';
 import type { BoxLabels } from './labels.ts';
 import { refuseSystemDirectory, relabelTree } from './relabel.ts';
