@@ -1,6 +1,7 @@
 import { failedCall, LibvirtError } from './errors.ts';
 import type { Libvirt, Pointer } from './functions.ts';
 import { connectionError, lastError, loadLibvirt, runAsync } from './library.ts';
+import { endOrphans } from './orphans.ts';
 
 /**
  * How many libvirt calls one process has under way. Each blocks a thread of libuv's pool for as
@@ -9,6 +10,9 @@ import { connectionError, lastError, loadLibvirt, runAsync } from './library.ts'
  * machine gets more. Workers would need 15 ms each to start and gain nothing.
  */
 const CONCURRENT_CALLS = Math.max(1, (Number(process.env.UV_THREADPOOL_SIZE) || 4) - 1);
+
+/** How long a call may take before it is looked whether something holds it up for ever, ms. */
+const SLOW_MS = 2000;
 
 /** A daemon that was just seen running may end, idle, before it is connected to: once, not thrice. */
 const OPEN_ATTEMPTS = 3;
@@ -82,6 +86,7 @@ export class ConnectionPool {
   async #run<Result>(work: Work<Result>, repeatable: boolean): Promise<Result> {
     const library = await loadLibvirt();
     await takeTurn();
+    const slow = setInterval(endOrphans, SLOW_MS);
     try {
       for (let attempt = 1; ; attempt++) {
         const connection = await this.#take(library, !repeatable);
@@ -101,6 +106,7 @@ export class ConnectionPool {
         }
       }
     } finally {
+      clearInterval(slow);
       endTurn();
     }
   }

@@ -1,0 +1,83 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import test from 'ava';
+import { execa } from 'execa';
+import { connect } from '../../src/libvirt/connect.ts';
+import { endOrphans } from '../../src/libvirt/orphans.ts';
+import { long } from '../support/long.ts';
+import { privateState, processesWith, WAITING } from './private-state.ts';
+
+const SLEEP = 'sleep 1000; :';
+
+test('only who waits for a dead controller, in a namespace of its own, is ended', async (t) => {
+  const name = (what: string) => `kiln-orphan-${process.pid}-${what}`;
+  const asController = (what: string, command: string) =>
+    `exec -a /usr/lib/libvirt/libvirt_lxc ${command} --name ${name(what)}`;
+  const sleeper = (what: string) => asController(what, `sh -c '${SLEEP}'`);
+  const inside = 'unshare --user --map-root-user --pid --fork --kill-child=KILL';
+  const started = {
+    // Its parent is unshare, as it would be pid 1 once a controller is dead.
+    orphan: `exec ${inside} bash -c "${sleeper('orphan')}"`,
+    // Its parent is a controller.
+    child: `exec -a libvirt_lxc ${inside} bash -c "${sleeper('child')}"`,
+    controller: sleeper('controller'),
+    // Somebody else's.
+    stranger: `exec ${inside} bash -c "exec -a libvirt_lxc sh -c '${SLEEP}' --name web-${process.pid}"`,
+  };
+  const children = Object.values(started).map((script) =>
+    spawn('bash', ['-c', script], { stdio: 'ignore' }),
+  );
+  t.teardown(() => children.forEach((child) => void child.kill('SIGKILL')));
+  const [orphan] = children;
+  const ended = once(orphan!, 'exit');
+  const runs = async (what: string) => {
+    const pids = await processesWith(name(what));
+    const lines = pids.map((pid) => readFile(`/proc/${pid}/cmdline`, 'latin1').catch(() => ''));
+    return (await Promise.all(lines)).some((line) => line.startsWith('/usr/lib/libvirt/'));
+  };
+  for (const what of ['orphan', 'child', 'controller']) {
+    for (const end = Date.now() + 30_000; !(await runs(what)); await sleep(20)) {
+      if (Date.now() > end) throw new Error(`${what} did not start`);
+    }
+  }
+  t.is(endOrphans(), 1);
+  await ended;
+  t.deepEqual(
+    children.map(({ exitCode, signalCode }) => exitCode === null && signalCode === null),
+    [false, true, true, true],
+  );
+  t.is(endOrphans(), 0);
+});
+
+long('controllers killed as their containers begin: libvirtd answers on', async (t) => {
+  t.timeout(600_000);
+  const state = await privateState(t);
+  const folder = join(state.paths.root, '..');
+  const sniper = join(folder, 'sniper');
+  await execa('cc', ['-O2', '-o', sniper, join(import.meta.dirname, 'sniper.c')]);
+  await using connection = await connect({ paths: state.paths, env: state.env });
+  const prefix = `kiln-sniped-${process.pid}-`;
+  // One in eight is hit in the very moment that blocks libvirtd.
+  const shooting = execa(sniper, ['40', prefix], { reject: false, timeout: 400_000 });
+  let shots = 0;
+  shooting.stdout.on('data', (chunk: Buffer) => {
+    shots += chunk.toString().split('\n').length - 1;
+  });
+  for (let number = 0; shots < 40; number++) {
+    const began = performance.now();
+    try {
+      const domain = await connection.createDomain(state.xml(`${prefix}${number}`, WAITING));
+      await domain.destroy();
+    } catch (error) {
+      t.regex((error as Error).message, /failed to|broke/);
+    }
+    t.true(performance.now() - began < 30_000);
+  }
+  await shooting;
+  t.is((await state.virsh('list', '--name')).trim(), '');
+  t.deepEqual(await processesWith(prefix), []);
+  t.deepEqual(await state.cleared(), []);
+});
