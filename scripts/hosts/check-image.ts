@@ -22,12 +22,20 @@ export async function checkImage(directory: string): Promise<void> {
     ]);
     assert.match(version, /^gcc /);
     await kiln('bin/kiln', [
-      ...['run', '-r', 'debian-build', '--bind', `${top}/recipes/examples/hello:/src:ro`],
+      ...['run', '-r', 'debian-build', '--bind', `${top}/recipes/examples/hello:/src:ro,z`],
       ...['--workdir', '/tmp', '--artifact', 'hello', '--resultdir', out],
       ...['--', 'gcc', '-O2', '-Wall', '-o', 'hello', '/src/hello.c'],
     ]);
     const hello = await kiln('bin/kiln', [
-      ...['run', '-r', 'debian-build', '--bind', `${out}/hello:/opt/hello:ro`, '--', '/opt/hello'],
+      ...[
+        'run',
+        '-r',
+        'debian-build',
+        '--bind',
+        `${out}/hello:/opt/hello:ro,Z`,
+        '--',
+        '/opt/hello',
+      ],
     ]);
     assert.match(hello.stdout, /[Hh]ello/);
   } finally {

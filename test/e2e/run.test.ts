@@ -173,7 +173,7 @@ test.serial('a bind belongs to the caller outside and to the command’s user in
   await writeFile(join(directory, 'given'), 'given');
   const { stdout, exitCode } = await sh('cat given; stat -c %u given; echo made > made', [
     '--bind',
-    `${directory}:/mnt/w`,
+    `${directory}:/mnt/w:rw,Z`,
     '--workdir',
     '/mnt/w',
   ]);
@@ -185,7 +185,7 @@ test.serial('a bind belongs to the caller outside and to the command’s user in
     '--user',
     'root',
     '--bind',
-    `${directory}:/mnt/w:ro`,
+    `${directory}:/mnt/w:ro,Z`,
   ]);
   t.not(readonly.exitCode, 0);
   t.deepEqual((await readdir(directory)).sort(), ['given', 'made']);

@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
 import { execa } from 'execa';
+import { securityModule } from '../../src/sandbox/labels/module.ts';
 import { busyboxState, IMAGE, KILN } from '../support/busybox-state.ts';
 
 const packages = join(import.meta.dirname, '../../fixtures/rpms/compressors');
@@ -14,7 +15,10 @@ async function onMount(
   work: (directory: string) => Promise<void>,
 ): Promise<void> {
   const directory = await mkdtemp(join(tmpdir(), 'kiln-mount-'));
-  await execa('mount', ['-t', 'tmpfs', '-o', `${options},mode=755`, 'kiln-test', directory]);
+  // As systemd labels the /tmp that it mounts.
+  const label = securityModule() === 'selinux' ? ',rootcontext=system_u:object_r:tmp_t:s0' : '';
+  const all = `${options},mode=755${label}`;
+  await execa('mount', ['-t', 'tmpfs', '-o', all, 'kiln-test', directory]);
   try {
     await execa('mount', [`--make-${propagation}`, directory]);
     await work(directory);
@@ -49,7 +53,7 @@ test('what a box mounts on a bind from a shared mount does not appear on the hos
           '--user',
           'root',
           '--bind',
-          `${bound}:/mnt/w`,
+          `${bound}:/mnt/w:rw,Z`,
           '--tmpfs',
           '/mnt/w/sub',
         ],
