@@ -23,9 +23,6 @@ const RESULTS = '/srv/results';
 const REBOOT = '/srv/reboot';
 const LIVE = '/dev/ttyS1';
 
-/** Emulated: what takes a second elsewhere may take many here. */
-const PATIENCE = '20';
-
 const engines: Readonly<Record<string, string>> = { embedded: '', system: 'lxc:///system' };
 
 const { values } = parseArgs({
@@ -146,7 +143,6 @@ function resultsSoFar(): number {
 // A wait that nothing can end any more is to show as hanging, not as the end of the job.
 const alive = setInterval(() => undefined, 1 << 30);
 process.env.KILN_FROM_SOURCE = '';
-process.env.KILN_TEST_PATIENCE = PATIENCE;
 let over = true;
 if (values.booted) {
   count = resultsSoFar();
