@@ -37,7 +37,9 @@ let library: Library | undefined;
 export function loadZstd(): void {
   let handle: ReturnType<typeof koffi.load>;
   try {
-    handle = koffi.load('libzstd.so.1');
+    // Deep: Node exports a zstd of its own, which would answer the library's calls to itself, and
+    // one's structures are not those of the other's version.
+    handle = koffi.load('libzstd.so.1', { deep: true });
   } catch {
     // E_RPM_UNSUPPORTED when a package needs it.
     return;
