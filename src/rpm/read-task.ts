@@ -15,6 +15,9 @@ export interface ReadTaskInput {
   readonly keys: readonly string[];
 }
 
+/** Identities in one message: each message costs the parent as much as checking what is in it. */
+const BATCH = 32;
+
 let keyring: Keyring | null = null;
 
 export const task: ConfinedTask = {
@@ -29,14 +32,19 @@ export const task: ConfinedTask = {
     const options = { depth, keyring };
     const look = async (fd: number) =>
       identityOnly ? inspectIdentity(fd, options) : toWire(await inspectPackage(fd, options));
+    let batch: object[] = [];
     for (const [index, fd] of fds.entries()) {
       try {
-        emit({ index, package: await look(fd) });
+        batch.push({ index, package: await look(fd) });
       } catch (error) {
-        emit({ index, error: flattenError(error) });
+        batch.push({ index, error: flattenError(error) });
       } finally {
         closeSync(fd);
       }
+      if (batch.length < (identityOnly ? BATCH : 1)) continue;
+      emit(batch);
+      batch = [];
     }
+    if (batch.length > 0) emit(batch);
   },
 };

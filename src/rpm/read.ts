@@ -88,14 +88,18 @@ async function* readAll<Read>(
     Math.ceil(files.length / (identityOnly ? FILES_PER_CHILD * 3 : FILES_PER_CHILD)),
   );
   const share = Math.ceil(files.length / Math.max(children, 1));
-  yield* mergeIterations((signal) => {
-    const parts: AsyncGenerator<ReadResult<Read>, void, undefined>[] = [];
+  const batches = mergeIterations((signal) => {
+    const parts: Batches<Read>[] = [];
     for (let at = 0; at < items.length; at += share) {
       parts.push(readInTurn(items.slice(at, at + share), input, take, { signal, standby }));
     }
     return parts;
   }, options.signal);
+  for await (const batch of batches) yield* batch;
 }
+
+/** Results as children send them, several at a time. */
+type Batches<Read> = AsyncGenerator<readonly ReadResult<Read>[], void, undefined>;
 
 /** Reads one package. @throws what is wrong with it. */
 export async function readRpm(file: string, options: ReadOptions = {}): Promise<RpmPackage> {
@@ -111,7 +115,7 @@ async function* readInTurn<Read>(
   input: ReadTaskInput,
   take: Take<Read>,
   how: Pick<ReadOptions, 'signal' | 'standby'>,
-): AsyncGenerator<ReadResult<Read>, void, undefined> {
+): Batches<Read> {
   for (let at = 0; at < items.length; at += MAX_FDS) {
     yield* readBatch(items.slice(at, at + MAX_FDS), input, take, how);
   }
@@ -122,7 +126,7 @@ async function* readBatch<Read>(
   input: ReadTaskInput,
   take: Take<Read>,
   how: Pick<ReadOptions, 'signal' | 'standby'>,
-): AsyncGenerator<ReadResult<Read>, void, undefined> {
+): Batches<Read> {
   const opened: Item[] = [];
   const fds: number[] = [];
   try {
@@ -132,23 +136,26 @@ async function* readBatch<Read>(
         opened.push(item);
       } catch (error) {
         if (!(error instanceof KilnError)) throw error;
-        yield { ...item, error };
+        yield [{ ...item, error }];
       }
     }
     if (fds.length === 0) return;
-    yield* runConfined<ReadResult<Read>>({
+    yield* runConfined<readonly ReadResult<Read>[]>({
       task: 'rpm-read',
       input,
       fds,
       ...how,
-      validate: take.then((check) => (value) => {
-        const message = value as { index?: unknown; package?: unknown; error?: unknown };
-        const item = opened[Number(message.index)];
-        if (item === undefined) throw new TypeError(`there is no file ${message.index}`);
-        if (message.error !== undefined) {
-          return { ...item, error: aboutFile(item.file, rebuildError(message.error)) };
-        }
-        return { ...item, package: check(message.package) };
+      validate: take.then((check) => (values) => {
+        if (!Array.isArray(values)) throw new TypeError('it is no list');
+        return values.map((value) => {
+          const message = value as { index?: unknown; package?: unknown; error?: unknown };
+          const item = opened[Number(message.index)];
+          if (item === undefined) throw new TypeError(`there is no file ${message.index}`);
+          if (message.error !== undefined) {
+            return { ...item, error: aboutFile(item.file, rebuildError(message.error)) };
+          }
+          return { ...item, package: check(message.package) };
+        });
       }),
     });
   } finally {

@@ -1,7 +1,7 @@
 /**
  * The shape of what a confined child says about a package: it read hostile bytes, so its messages
  * are checked before anybody uses them. `RpmPackage` (package.ts) is the reference; the compiler
- * compares the two.
+ * compares the two. Keys that are not here are dropped: refusing them would take as long as all the rest.
  */
 import { z } from 'zod';
 import type { RpmIdentity, RpmPackage } from './package.ts';
@@ -9,7 +9,7 @@ import type { RpmIdentity, RpmPackage } from './package.ts';
 const count = z.number().int().nonnegative();
 const text = z.string();
 
-const dependency = z.strictObject({
+const dependency = z.object({
   name: text,
   operator: z.enum(['', '<', '<=', '=', '>=', '>', '<>', '<>=']),
   version: text,
@@ -25,7 +25,7 @@ const script = {
   critical: z.boolean(),
 };
 
-const scriptlet = z.strictObject({
+const scriptlet = z.object({
   kind: z.enum([
     ...(['pretrans', 'prein', 'postin', 'posttrans', 'preuntrans'] as const),
     ...(['preun', 'postun', 'postuntrans', 'verify'] as const),
@@ -33,13 +33,13 @@ const scriptlet = z.strictObject({
   ...script,
 });
 
-const trigger = z.strictObject({
+const trigger = z.object({
   kind: z.enum(['triggerprein', 'triggerin', 'triggerun', 'triggerpostun']),
   ...script,
   conditions: z.array(dependency),
 });
 
-const fileTrigger = z.strictObject({
+const fileTrigger = z.object({
   kind: z.enum(['filetriggerin', 'filetriggerun', 'filetriggerpostun']),
   ...script,
   scope: z.enum(['package', 'transaction']),
@@ -47,7 +47,7 @@ const fileTrigger = z.strictObject({
   prefixes: z.array(text),
 });
 
-const digest = z.strictObject({
+const digest = z.object({
   scope: z.enum(['header', 'payload', 'header+payload', 'archive']),
   algorithm: text,
   expected: text,
@@ -55,7 +55,7 @@ const digest = z.strictObject({
   status: z.enum(['ok', 'bad', 'missing', 'unsupported', 'unchecked']),
 });
 
-const signature = z.strictObject({
+const signature = z.object({
   scope: z.enum(['header', 'header+payload']),
   algorithm: text,
   version: count,
@@ -89,8 +89,8 @@ export const identityShape = {
   formatVersion: z.union([z.literal(3), z.literal(4), z.literal(6)]),
   installedSize: count,
   packageSize: count,
-  headerRange: z.strictObject({ start: count, end: count }),
-  payload: z.strictObject({
+  headerRange: z.object({ start: count, end: count }),
+  payload: z.object({
     format: text,
     compressor: z.enum(['none', 'gzip', 'bzip2', 'xz', 'lzma', 'zstd']),
     compressorFlags: text,
@@ -106,7 +106,7 @@ export const identityShape = {
 /** All of a package but its files, which have a check of their own (unwire.ts). */
 export const packageShape = {
   ...identityShape,
-  dependencies: z.strictObject({
+  dependencies: z.object({
     requires: dependencies,
     provides: dependencies,
     conflicts: dependencies,
@@ -120,6 +120,6 @@ export const packageShape = {
   scriptlets: z.array(scriptlet),
   triggers: z.array(trigger),
   fileTriggers: z.array(fileTrigger),
-  changelog: z.array(z.strictObject({ author: text, date: count, text })),
+  changelog: z.array(z.object({ author: text, date: count, text })),
   fileDigestAlgorithm: text,
 } satisfies { [Key in Exclude<keyof RpmPackage, 'files'>]: z.ZodType<RpmPackage[Key]> };

@@ -9,7 +9,7 @@ import { identityShape, packageShape } from './schema.ts';
 import type { Column, Columns, NumberColumn } from './wire.ts';
 
 const columnsSchema = z.record(z.string(), z.array(z.unknown()));
-const packageSchema = z.strictObject({ ...packageShape, files: columnsSchema });
+const packageSchema = z.object({ ...packageShape, files: columnsSchema });
 
 /** Checks and rebuilds what `toWire` made. @throws for anything else. */
 export function fromWire(value: unknown): RpmPackage {
@@ -18,7 +18,7 @@ export function fromWire(value: unknown): RpmPackage {
 }
 
 /** A package without its lists, which the child sends as it is. */
-export const identitySchema: z.ZodType<RpmIdentity> = z.strictObject(identityShape);
+export const identitySchema: z.ZodType<RpmIdentity> = z.object(identityShape);
 
 function rebuildFiles(columns: Partial<Columns>): RpmFile[] {
   const count = columns.path?.length ?? 0;
