@@ -5,7 +5,7 @@ import { setTimes, unlinkat } from '../kernel/at.ts';
 import { hasErrno } from '../kernel/libc.ts';
 import type { ScriptletPolicy } from '../recipe/load-image-recipe.ts';
 import { encodeName } from '../rpm/filename.ts';
-import { type Engine, ReservedBox } from '../sandbox/open.ts';
+import type { Engine, ReservedBox } from '../sandbox/open.ts';
 import { span } from '../trace/trace.ts';
 import type { OnImageProgress } from './progress.ts';
 import type { TransactionKind } from './store/manifest.ts';
@@ -39,6 +39,8 @@ export interface TreeOptions {
 export interface AssembleOptions extends TreeOptions {
   /** In installation order. */
   readonly packages: readonly StoredPackage[];
+  /** The box for their scriptlets; without scriptlets none. It stays the caller's. */
+  readonly reserved: ReservedBox | undefined;
 }
 
 /** A tree that is made. */
@@ -63,8 +65,6 @@ export interface AssembledTree {
 export async function assembleTree(options: AssembleOptions): Promise<AssembledTree> {
   using _ = span('assemble the tree');
   const { packages, scriptlets, work, onProgress } = options;
-  // It starts while the tree is planned and composed.
-  await using reserved = scriptlets.mode === 'none' ? undefined : new ReservedBox(options.engine);
   const plan = new TreePlan();
   const turns = new Turns();
   for (const { package: added } of packages) {
@@ -76,7 +76,7 @@ export async function assembleTree(options: AssembleOptions): Promise<AssembledT
   onProgress?.({ kind: 'compose', packages: packages.length });
   const composed = join(work, 'composed');
   const composition = await composeTree(plan, composed, (of) => byPackage.get(of)!.tree);
-  const parts = { options, plan, composed, composition, reserved };
+  const parts = { options, plan, composed, composition };
   if (scriptlets.mode === 'none') return withoutScripts(parts);
   const reasons =
     scriptlets.mode === 'exact'
@@ -90,7 +90,6 @@ interface Parts {
   readonly plan: TreePlan;
   readonly composed: string;
   readonly composition: Composition;
-  readonly reserved: ReservedBox | undefined;
 }
 
 function withoutScripts({ options, plan, composed, composition }: Parts): AssembledTree {
@@ -109,8 +108,8 @@ function withoutScripts({ options, plan, composed, composition }: Parts): Assemb
 }
 
 async function fast(parts: Parts): Promise<AssembledTree> {
-  const { options, plan, composed, composition, reserved } = parts;
-  const { engine, packages, scriptlets, signal, onProgress } = options;
+  const { options, plan, composed, composition } = parts;
+  const { engine, packages, reserved, scriptlets, signal, onProgress } = options;
   const work = subdirectory(options.work, 'transaction');
   const clamp = clampTimes(newest(packages));
   const { upper, warnings } = await runFastTransaction({
@@ -147,10 +146,10 @@ async function fast(parts: Parts): Promise<AssembledTree> {
 }
 
 async function exact(
-  { options, plan, composed, reserved }: Parts,
+  { options, plan, composed }: Parts,
   reasons: readonly string[],
 ): Promise<AssembledTree> {
-  const { engine, packages, scriptlets, signal, onProgress } = options;
+  const { engine, packages, reserved, scriptlets, signal, onProgress } = options;
   const rpm = findRpm(plan);
   if (rpm === undefined) throw rpmMissing(reasons);
   onProgress?.({ kind: 'exact', reasons });

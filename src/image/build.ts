@@ -6,9 +6,9 @@ import { namingFullDisk } from '../kernel/disk-full.ts';
 import { acquireLock, tryLock } from '../kernel/flock.ts';
 import type { LoadedImageRecipe } from '../recipe/load-image-recipe.ts';
 import type { Lock } from '../repository/lock.ts';
-import type { Engine } from '../sandbox/open.ts';
+import { type Engine, ReservedBox } from '../sandbox/open.ts';
 import { span } from '../trace/trace.ts';
-import { type AssembledTree, assembleTree } from './assemble.ts';
+import { type AssembledTree, assembleTree, type TreeOptions } from './assemble.ts';
 import { extendTree } from './extend.ts';
 import { IMAGE_FORMAT, type ImageInputs, imageId } from './key.ts';
 import type { OnImageProgress } from './progress.ts';
@@ -102,12 +102,7 @@ async function make(request: ImageRequest, inputs: ImageInputs, id: string): Pro
     signal,
   };
   const tree =
-    base === undefined
-      ? await assembleTree({
-          ...parts,
-          packages: await obtainPackages(engine.paths, lock, request),
-        })
-      : await extendTree({ ...parts, base });
+    base === undefined ? await assembleLock(parts, lock) : await extendTree({ ...parts, base });
   const below = base && (await readContents(engine.paths, base.manifest.id));
   const contents: ImageContents = {
     inputs,
@@ -123,6 +118,18 @@ async function make(request: ImageRequest, inputs: ImageInputs, id: string): Pro
   } finally {
     closeSync(root);
   }
+}
+
+/** Makes the tree of a lock's packages. Its box starts while they are unpacked, planned and composed. */
+async function assembleLock(parts: TreeOptions, lock: Lock): Promise<AssembledTree> {
+  const { engine, scriptlets, onProgress, signal } = parts;
+  await using boxes = new AsyncDisposableStack();
+  let reserved: ReservedBox | undefined;
+  const onFetched = () => {
+    if (scriptlets.mode !== 'none') reserved = boxes.use(new ReservedBox(engine));
+  };
+  const packages = await obtainPackages(engine.paths, lock, { onProgress, signal, onFetched });
+  return await assembleTree({ ...parts, packages, reserved });
 }
 
 async function leaseBase({ engine, base }: ImageRequest): Promise<LeasedImage> {

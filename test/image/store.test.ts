@@ -1,9 +1,10 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdirSync, readdirSync, utimesSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, utimesSync, writeFileSync } from 'node:fs';
 import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
 import { execa } from 'execa';
 import { KilnError } from '../../src/errors.ts';
@@ -268,7 +269,11 @@ test('after a crash of the machine only what had reached the disk is used', (t) 
     const file = imageFiles.manifest(imageDirectory(paths, id));
     const manifest = JSON.parse(await readFile(file, 'utf8'));
     const otherBoot = { ...manifest.made, boot: '00000000-0000-0000-0000-000000000000' };
-    await rm(join(paths.store, 'sync-points.json'), { force: true });
+    const syncPoints = join(paths.store, 'sync-points.json');
+    // What the command has begun in the background must not end in the midst of this.
+    const deadline = Date.now() + 20_000;
+    while (!existsSync(syncPoints) && Date.now() < deadline) await sleep(20);
+    await rm(syncPoints);
     t.not(readManifest(paths, id), undefined);
 
     await writeFile(file, JSON.stringify({ ...manifest, made: otherBoot }));
@@ -276,18 +281,12 @@ test('after a crash of the machine only what had reached the disk is used', (t) 
     t.is(await leaseImage(paths, id), undefined);
 
     // What that boot had synced after the image was made is good.
-    await writeFile(
-      join(paths.store, 'sync-points.json'),
-      JSON.stringify([{ ...otherBoot, uptime: otherBoot.uptime + 1 }]),
-    );
+    await writeFile(syncPoints, JSON.stringify([{ ...otherBoot, uptime: otherBoot.uptime + 1 }]));
     t.not(readManifest(paths, id), undefined);
     await syncStore(paths);
     t.not(readManifest(paths, id), undefined);
 
-    await writeFile(
-      join(paths.store, 'sync-points.json'),
-      JSON.stringify([{ ...otherBoot, uptime: otherBoot.uptime - 1 }]),
-    );
+    await writeFile(syncPoints, JSON.stringify([{ ...otherBoot, uptime: otherBoot.uptime - 1 }]));
     await collectGarbage(paths, {});
     t.deepEqual(await readdir(paths.images), []);
   }));

@@ -41,6 +41,8 @@ export interface StoredPackage {
 }
 
 export interface ObtainOptions {
+  /** Called once every package is on this machine: nothing is waited for any more, only worked. */
+  readonly onFetched?: (() => void) | undefined;
   readonly onProgress?: OnImageProgress | undefined;
   readonly signal?: AbortSignal | undefined;
 }
@@ -66,6 +68,7 @@ export async function obtainPackages(
   await ensureStore(paths);
   const present = lock.packages.map((wanted) => readEntry(paths, wanted));
   const missing = lock.packages.filter((_, index) => present[index] === undefined);
+  if (missing.length === 0) options.onFetched?.();
   const added =
     missing.length === 0
       ? new Map<string, StoredPackage>()
@@ -143,6 +146,7 @@ async function addPackages(
 ): Promise<ReadonlyMap<string, StoredPackage>> {
   const added = new Map<string, StoredPackage>();
   const files = await fetchFiles(paths, { ...lock, packages: [...missing] }, options);
+  options.onFetched?.();
   // One at a time: two builds that want the same packages do not unpack them twice.
   await withLock(
     lockFile(paths, 'unpack'),
