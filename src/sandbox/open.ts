@@ -31,22 +31,31 @@ export interface SandboxUse extends BindOwners {
   readonly reserved?: ReservedBox | undefined;
 }
 
+/** What a box is like that is taken before it is known who for. */
+const USUAL = { network: 'private', label: { kind: 'auto' } } as const;
+
 /** A box that is being started before it is known what goes into it. Disposing of it destroys it. */
 export class ReservedBox implements AsyncDisposable {
+  readonly #engine: Engine;
   #box: Promise<Box> | undefined;
 
   constructor(engine: Engine) {
-    this.#box = takeBox(engine, { network: 'private', label: { kind: 'auto' } }, false);
+    this.#engine = engine;
+    this.#box = takeBox(engine, USUAL, false);
     // Whoever takes it gets to know why there is none.
     this.#box.catch(() => undefined);
   }
 
-  /** The box, which is the caller's from here on. */
+  /** The box, which is the caller's from here on. If it has died while it waited, another one. */
   take(): Promise<Box> {
     const box = this.#box;
     if (box === undefined) throw new TypeError('the box has been taken already');
     this.#box = undefined;
-    return box;
+    return box.then(async (waiting) => {
+      if (!waiting.channel.ended) return waiting;
+      await waiting.destroy();
+      return await takeBox(this.#engine, USUAL, false);
+    });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

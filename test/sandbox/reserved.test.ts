@@ -1,11 +1,13 @@
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
+import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
 import { execa } from 'execa';
 import { openKiln } from '../../src/index.ts';
 import { domainPrefix } from '../../src/sandbox/box-record.ts';
 import { openSandbox, ReservedBox } from '../../src/sandbox/open.ts';
+import { refill, setParkTarget } from '../../src/sandbox/parking.ts';
 import { sandboxSpecification } from '../../src/sandbox/specification.ts';
 import type { StatePaths } from '../../src/state/paths.ts';
 import { busyboxState, IMAGE } from '../support/busybox-state.ts';
@@ -42,4 +44,28 @@ test('a reserved box becomes the next sandbox, and one that nobody takes is dest
   }
   t.deepEqual(await readdir(paths.boxes), []);
   t.deepEqual(await controllers(paths), []);
+});
+
+test('a box that dies while it waits is replaced', async (t) => {
+  await using state = await busyboxState();
+  await using kiln = openKiln({ env: state.env });
+  const { engine, paths } = kiln;
+  const user = { uid: 0, gid: 0 };
+  await setParkTarget(paths, 1);
+  await refill(paths, engine.connect, { wait: true });
+  await setParkTarget(paths, 0);
+  const [waiting] = await readdir(paths.parked);
+  await using reserved = new ReservedBox(engine);
+  while ((await readdir(paths.parked)).length > 0) await sleep(10);
+  // From the claim to the connection to its init it is milliseconds.
+  await sleep(1000);
+  for (const controller of await controllers(paths)) process.kill(Number(controller), 'SIGKILL');
+  while ((await controllers(paths)).length > 0) await sleep(10);
+  const specification = sandboxSpecification({ root: join(paths.images, IMAGE, 'tree') });
+  await using sandbox = await openSandbox(engine, specification, { user, caller: user, reserved });
+  t.not(sandbox.id, waiting);
+  const child = await sandbox.spawn(['echo', 'here'], {
+    policy: { user: 'root', capabilities: [] },
+  });
+  t.is(await text(child.stdout), 'here\n');
 });
