@@ -9,7 +9,7 @@ const LONGEST_PAUSE = 50;
  * Whether a process is gone, or dead and only not reaped: in many containers pid 1 never reaps
  * what it inherits (proc_pid_stat(5), state Z).
  */
-function isDead(pid: number): boolean {
+export function isDead(pid: number): boolean {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
     return stat.slice(stat.lastIndexOf(')') + 2).startsWith('Z');

@@ -2,6 +2,7 @@ import { join } from 'node:path';
 import { KilnError } from '../errors.ts';
 import { delegateCgroup } from '../kernel/cgroup-delegation.ts';
 import { tryLock } from '../kernel/flock.ts';
+import { isDead } from '../kernel/process-end.ts';
 import type { Connection } from '../libvirt/connection.ts';
 import type { StatePaths } from '../state/paths.ts';
 import { Box, startDomain } from './box.ts';
@@ -52,7 +53,8 @@ export class ReservedBox implements AsyncDisposable {
     if (box === undefined) throw new TypeError('the box has been taken already');
     this.#box = undefined;
     return box.then(async (waiting) => {
-      if (!waiting.channel.ended) return waiting;
+      const { ended, initPid } = waiting.channel;
+      if (!ended && !isDead(initPid)) return waiting;
       await waiting.destroy();
       return await takeBox(this.#engine, USUAL, false);
     });

@@ -5,6 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
 import { execa } from 'execa';
 import { openKiln } from '../../src/index.ts';
+import { waitForDeath } from '../../src/kernel/process-end.ts';
 import { domainPrefix } from '../../src/sandbox/box-record.ts';
 import { openSandbox, ReservedBox } from '../../src/sandbox/open.ts';
 import { refill, setParkTarget } from '../../src/sandbox/parking.ts';
@@ -59,8 +60,11 @@ test('a box that dies while it waits is replaced', async (t) => {
   while ((await readdir(paths.parked)).length > 0) await sleep(10);
   // From the claim to the connection to its init it is milliseconds.
   await sleep(1000);
-  for (const controller of await controllers(paths)) process.kill(Number(controller), 'SIGKILL');
-  while ((await controllers(paths)).length > 0) await sleep(10);
+  const { stdout } = await execa('pgrep', ['-P', (await controllers(paths)).join(',')]);
+  for (const init of stdout.split('\n').map(Number)) {
+    process.kill(init, 'SIGKILL');
+    t.true(await waitForDeath(init, 30_000));
+  }
   const specification = sandboxSpecification({ root: join(paths.images, IMAGE, 'tree') });
   await using sandbox = await openSandbox(engine, specification, { user, caller: user, reserved });
   t.not(sandbox.id, waiting);
