@@ -28,7 +28,8 @@ const { values } = parseArgs({
   },
 });
 
-const RUNS = { full: { quick: 5, whole: 21 }, slow: { quick: 2, whole: 7 } } as const;
+/** Runs a side. */
+const RUNS = { whole: 21, quick: 5, quickSlow: 2 } as const;
 const BEGIN = '<!-- scripts/bench writes from here -->';
 const END = '<!-- to here -->';
 
@@ -40,7 +41,8 @@ async function measureAll(only: ReadonlySet<string> | undefined): Promise<Outcom
   const outcomes: Outcome[] = [];
   for (const row of rows) {
     if (only !== undefined && !only.has(row.id)) continue;
-    const usual = RUNS[row.slow === true ? 'slow' : 'full'][values.quick ? 'quick' : 'whole'];
+    const quick = row.slow === true ? RUNS.quickSlow : RUNS.quick;
+    const usual = values.quick ? quick : RUNS.whole;
     const runs = Number(values.runs ?? usual);
     try {
       const figures =
