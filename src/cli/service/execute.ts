@@ -1,5 +1,4 @@
 import type { Socket } from 'node:net';
-import type { ReadStream } from 'node:tty';
 import { Command } from 'commander';
 import type { ExecuteAnswer, ExecuteControl, ExecuteRequest } from '../../service/execute.ts';
 import { encodeFrame, FRAME, onFrames, sendMessage } from '../../service/frames.ts';
@@ -74,14 +73,13 @@ async function execute(
     ...(options.workdir === undefined ? {} : { workdir: options.workdir }),
     ...(options.tty === true ? { terminal: windowSize() } : {}),
   };
-  const detach = forward(socket, options.tty === true);
   try {
+    using _forwarding = forward(socket, options.tty === true);
     const ended = converse(socket);
     sendMessage(socket, { do: 'execute', command });
     const { exitCode, signal } = await ended;
     process.exitCode = commandStatus({ exitCode, signal, timeLimit: null });
   } finally {
-    detach();
     socket.destroy();
   }
 }
@@ -126,22 +124,23 @@ function windowSize(): { rows: number; columns: number } {
   return { rows: process.stdout.rows ?? 24, columns: process.stdout.columns ?? 80 };
 }
 
-/** Forwards signals and window sizes; returns what ends that and gives the terminal back. */
-function forward(socket: Socket, tty: boolean): () => void {
+/** Forwards signals and window sizes; disposing of it ends that and gives the terminal back. */
+function forward(socket: Socket, tty: boolean): Disposable {
   const signals = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT'] as const;
   const tell = (control: ExecuteControl) => sendMessage(socket, control, FRAME.control);
   const send = (signal: NodeJS.Signals) => tell({ signal });
-  for (const signal of signals) process.on(signal, send);
   const resized = () => tell(windowSize());
-  const terminal = tty ? (process.stdin as ReadStream) : undefined;
-  if (terminal !== undefined) {
-    terminal.setRawMode(true);
-    process.stdout.on('resize', resized);
-  }
-  return () => {
-    for (const signal of signals) process.off(signal, send);
-    process.stdout.off('resize', resized);
-    terminal?.setRawMode(false);
-    process.stdin.destroy();
+  // The command may have a terminal although kiln has none: in a script, or from cron.
+  const raw = tty && process.stdin.isTTY === true;
+  if (raw) process.stdin.setRawMode(true);
+  for (const signal of signals) process.on(signal, send);
+  if (tty) process.stdout.on('resize', resized);
+  return {
+    [Symbol.dispose]: () => {
+      for (const signal of signals) process.off(signal, send);
+      process.stdout.off('resize', resized);
+      if (raw) process.stdin.setRawMode(false);
+      process.stdin.destroy();
+    },
   };
 }
