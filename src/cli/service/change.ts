@@ -3,7 +3,8 @@ import { openImage } from '../../image/open.ts';
 import { cloneService } from '../../service/clone.ts';
 import { changeService } from '../../service/configuration.ts';
 import { type ServiceFile, serviceJsonSchema } from '../../service/definition.ts';
-import { instanceFiles } from '../../service/instance-files.ts';
+import { isKilnCode } from '../../service/failure.ts';
+import { type InstanceFiles, instanceFiles } from '../../service/instance-files.ts';
 import { listServices } from '../../service/list.ts';
 import { logrotate } from '../../service/logrotate.ts';
 import { readService } from '../../service/store.ts';
@@ -13,6 +14,7 @@ import { openEngine } from '../engine.ts';
 import { imageProgress } from '../image-progress.ts';
 import { parseCount, parseCpus, parseRate, parseSize } from '../values.ts';
 import { healthCheck, publishText, repeated } from './create.ts';
+import { inTurn } from './for-each.ts';
 import { startSupervisor } from './life.ts';
 
 /** `kiln service clone`. */
@@ -105,21 +107,44 @@ export function logrotateCommand(): Command {
     .argument('[name...]', 'all that run, without any')
     .option('--force', 'rotate although it is not time')
     .option('--quiet', 'say only what failed')
-    .action(async (names: string[], options: { force?: boolean; quiet?: boolean }) => {
-      await using engine = openEngine();
-      const listed = await listServices(engine.paths, names);
-      const chosen =
-        names.length > 0 ? listed : listed.filter(({ status }) => status !== undefined);
-      for (const { name } of chosen) {
-        const files = instanceFiles(engine.paths, name);
-        const { exitCode, output, reloaded } = await logrotate(name, files, options);
-        if (options.quiet !== true || exitCode !== 0) process.stderr.write(output);
-        if (exitCode !== 0) process.exitCode = 1;
-        if (options.quiet === true) continue;
-        const units = reloaded.length === 0 ? '' : `, reloaded ${reloaded.join(', ')}`;
-        process.stdout.write(`${name}: ${exitCode === 0 ? 'rotated' : 'failed'}${units}\n`);
+    .action(rotateLogs);
+}
+
+interface LogrotateOptions {
+  readonly force?: boolean;
+  readonly quiet?: boolean;
+}
+
+async function rotateLogs(names: string[], options: LogrotateOptions): Promise<void> {
+  await using engine = openEngine();
+  const all = names.length === 0;
+  const listed = await listServices(engine.paths, names);
+  const chosen = listed.filter(({ status }) => !all || status !== undefined);
+  await inTurn(
+    chosen.map(({ name }) => name),
+    async (name) => {
+      try {
+        await rotateLogsOf(name, instanceFiles(engine.paths, name), options);
+      } catch (error) {
+        // Who asks for all means those that can, and that still run when it is their turn.
+        if (!all || !isKilnCode(error, 'E_NO_LOGROTATE', 'E_SERVICE_STOPPED')) throw error;
+        if (options.quiet !== true) process.stderr.write(`kiln: ${error.message}: left out\n`);
       }
-    });
+    },
+  );
+}
+
+async function rotateLogsOf(
+  name: string,
+  files: InstanceFiles,
+  options: LogrotateOptions,
+): Promise<void> {
+  const { exitCode, output, reloaded } = await logrotate(name, files, options);
+  if (options.quiet !== true || exitCode !== 0) process.stderr.write(output);
+  if (exitCode !== 0) process.exitCode = 1;
+  if (options.quiet === true) return;
+  const units = reloaded.length === 0 ? '' : `, reloaded ${reloaded.join(', ')}`;
+  process.stdout.write(`${name}: ${exitCode === 0 ? 'rotated' : 'failed'}${units}\n`);
 }
 
 /** `kiln service upgrade`. */
@@ -132,9 +157,9 @@ export function upgradeCommand(): Command {
       'after',
       '\nChanges in /etc are kept as rpm keeps them: .rpmnew and .rpmsave files are named. The data in\n/var is copied first, and comes back if the service is not healthy.\n\nExamples:\n  kiln service upgrade apache1\n  kiln service upgrade db --to debian-mariadb.lock.json',
     )
-    .action(async (names: string[], { to }: { to?: string }) => {
-      for (const name of names) await upgrade(name, to);
-    });
+    .action((names: string[], { to }: { to?: string }) =>
+      inTurn(names, (name) => upgrade(name, to)),
+    );
 }
 
 async function upgrade(name: string, to: string | undefined): Promise<void> {

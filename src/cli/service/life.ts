@@ -17,6 +17,7 @@ import { packageRoot } from '../../state/package-root.ts';
 import type { StatePaths } from '../../state/paths.ts';
 import { openEngine } from '../engine.ts';
 import { printError } from '../errors.ts';
+import { forEach } from './for-each.ts';
 
 /** What a reload or a restart inside may take, ms. */
 const PATIENCE = 10 * 60_000;
@@ -184,16 +185,4 @@ export function superviseCommand(): Command {
       await using engine = openEngine();
       process.exitCode = await supervise(engine, name, { echo, onFailure: printError });
     });
-}
-
-/** Does it for each, and fails at the end with the first failure, so that one does not stop the others. */
-async function forEach(
-  names: readonly string[],
-  act: (name: string) => Promise<void>,
-): Promise<void> {
-  const results = await Promise.allSettled(names.map(act));
-  const failures = results.filter((result) => result.status === 'rejected');
-  if (failures.length === 0) return;
-  for (const { reason } of failures.slice(1)) printError(reason);
-  throw failures[0]?.reason;
 }

@@ -1,0 +1,26 @@
+import { printError } from '../errors.ts';
+
+/** Does it for all at once, and fails at the end with the first failure, so that one does not stop the others. */
+export async function forEach(
+  names: readonly string[],
+  act: (name: string) => Promise<void>,
+): Promise<void> {
+  report(await Promise.allSettled(names.map(act)));
+}
+
+/** The same, one after the other. */
+export async function inTurn(
+  names: readonly string[],
+  act: (name: string) => Promise<void>,
+): Promise<void> {
+  const results: PromiseSettledResult<void>[] = [];
+  for (const name of names) results.push(...(await Promise.allSettled([act(name)])));
+  report(results);
+}
+
+function report(results: readonly PromiseSettledResult<void>[]): void {
+  const failures = results.filter((result) => result.status === 'rejected');
+  if (failures.length === 0) return;
+  for (const { reason } of failures.slice(1)) printError(reason);
+  throw failures[0]?.reason;
+}
