@@ -68,7 +68,13 @@ static enum outcome command_line(void) { return read_something("/proc/cmdline");
 static enum outcome disks(void) { return read_something("/proc/partitions"); }
 static enum outcome disk_statistics(void) { return read_something("/proc/diskstats"); }
 static enum outcome physical_memory(void) { return read_something("/proc/iomem"); }
-static enum outcome locks(void) { return read_something("/proc/locks"); }
+// A kernel lists only the locks of processes that the reader can see: one of our own is among them.
+static enum outcome locks(void) {
+  struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+  int fd = open("/tmp/locked", O_CREAT | O_RDWR, 0600);
+  if (fd < 0 || fcntl(fd, F_SETLK, &lock) != 0) return ABSENT;
+  return read_something("/proc/locks");
+}
 static enum outcome pressure(void) { return read_something("/proc/pressure/memory"); }
 static enum outcome core_pattern(void) {
   return by_result(open("/proc/sys/kernel/core_pattern", O_WRONLY));
@@ -104,17 +110,20 @@ static enum outcome cgroup_names(void) {
     if (strstr(line, "libvirt") != NULL || strstr(line, "lxc") != NULL) return THROUGH;
   return STOPPED;
 }
+// A root that another one was put over is found by `..` from that one's root.
 static enum outcome old_root(void) {
-  static const char *const paths[] = {"/.oldroot", "/.kiln", "/kiln-init", "/scratch", "/newroot"};
+  static const char *const paths[] = {"/.oldroot",      "/.kiln",        "/kiln-init",
+                                      "/scratch",       "/newroot",      "/../.kiln",
+                                      "/../kiln-init",  "/../scratch",   "/../newroot"};
   for (size_t i = 0; i < sizeof paths / sizeof *paths; i++)
     if (access(paths[i], F_OK) == 0) return THROUGH;
   return STOPPED;
 }
 static enum outcome control_socket(void) {
-  return by_result(open("/.kiln/init.sock", O_PATH)) == THROUGH ||
-                 by_result(open("/run/kiln", O_PATH)) == THROUGH
-             ? THROUGH
-             : STOPPED;
+  static const char *const paths[] = {"/.kiln/init.sock", "/../.kiln/init.sock", "/run/kiln"};
+  for (size_t i = 0; i < sizeof paths / sizeof *paths; i++)
+    if (open(paths[i], O_PATH) >= 0) return THROUGH;
+  return STOPPED;
 }
 static enum outcome host_devices(void) {
   static const char *const paths[] = {"/dev/kmsg",         "/dev/mem",     "/dev/kvm",
@@ -127,6 +136,12 @@ static enum outcome host_devices(void) {
 }
 // Standard input is a folder of somebody else's, as if it had leaked in.
 static enum outcome leaked_folder(void) { return by_result(openat(0, "secret", O_RDONLY)); }
+static enum outcome leaked_folder_parent(void) {
+  return by_result(openat(0, "..", O_RDONLY | O_DIRECTORY));
+}
+static enum outcome leaked_folder_write(void) {
+  return by_result(openat(0, "planted", O_CREAT | O_WRONLY, 0600));
+}
 static enum outcome roots_file(void) { return read_something("/root-only"); }
 static enum outcome take_file(void) { return by_result(chown("/root-only", 4242, 4242)); }
 static enum outcome give_file(void) {
@@ -135,6 +150,7 @@ static enum outcome give_file(void) {
 }
 static enum outcome overlay_attribute(void) {
   int fd = open("/tmp/attribute", O_CREAT | O_RDWR, 0600);
+  unlink("/tmp/attribute");
   return fd < 0 ? STOPPED : by_result(fsetxattr(fd, "trusted.overlay.opaque", "y", 1, 0));
 }
 
@@ -172,6 +188,8 @@ const struct verb file_verbs[] = {
     {"control-socket", control_socket},
     {"host-devices", host_devices},
     {"leaked-folder", leaked_folder},
+    {"leaked-folder-parent", leaked_folder_parent},
+    {"leaked-folder-write", leaked_folder_write},
     {"roots-file", roots_file},
     {"take-file", take_file},
     {"give-file-away", give_file},

@@ -60,6 +60,12 @@ static enum outcome own_loopback(void) {
   int result = connect(fd, (struct sockaddr *)&address, sizeof address);
   return result != 0 && errno == ECONNREFUSED ? THROUGH : by_result(result); // it was knocked at
 }
+static enum outcome listen_on(void) {
+  int fd = socket(AF_INET, SOCK_STREAM, 0);
+  struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(18080)};
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  return fd < 0 ? STOPPED : by_result(bind(fd, (struct sockaddr *)&address, sizeof address));
+}
 static enum outcome abstract_socket(void) {
   const char *name = getenv("PROBE_ABSTRACT");
   if (name == NULL) return ABSENT;
@@ -77,10 +83,12 @@ static enum outcome other_interfaces(void) {
     if (strcmp(it->if_name, "lo") != 0) return THROUGH;
   return STOPPED;
 }
+// To where the host has a route: its own address where it knows no other. Connecting only looks.
 static enum outcome out_of_here(void) {
+  const char *to = getenv("PROBE_ROUTE");
   int fd = socket(AF_INET, SOCK_DGRAM, 0);
   struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(53)};
-  address.sin_addr.s_addr = htonl(0xc0000201); // 192.0.2.1: connecting only looks for a route
+  if (to == NULL || inet_pton(AF_INET, to, &address.sin_addr) != 1) return ABSENT;
   return fd < 0 ? STOPPED : by_result(connect(fd, (struct sockaddr *)&address, sizeof address));
 }
 
@@ -95,6 +103,7 @@ const struct verb network_verbs[] = {
     {"low-port", low_port},
     {"host-loopback", host_loopback},
     {"own-loopback", own_loopback},
+    {"listen", listen_on},
     {"abstract-socket", abstract_socket},
     {"other-interfaces", other_interfaces},
     {"route-out", out_of_here},

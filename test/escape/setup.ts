@@ -1,5 +1,6 @@
 import { chmod, copyFile, readdir, writeFile } from 'node:fs/promises';
 import { createServer, type Server } from 'node:net';
+import { networkInterfaces } from 'node:os';
 import { join } from 'node:path';
 import { execa } from 'execa';
 import { ROOT_CAPABILITIES } from '../../src/sandbox/capabilities.ts';
@@ -7,7 +8,7 @@ import { type SeccompFilter, seccompFilter } from '../../src/sandbox/seccomp/pro
 import { ALL_CAPABILITIES, BareBox, type BareCommand } from '../support/bare-box.ts';
 import { type BusyboxState, IMAGE } from '../support/busybox-state.ts';
 import { installFaultyInit } from '../support/faulty-init.ts';
-import type { Attempt, Without } from './attempts.ts';
+import type { Attempt, Without } from './attempt.ts';
 
 /** What came of an attempt: see probe.h. `how` is the symbol of errno, or `killed`. */
 export interface Outcome {
@@ -46,9 +47,26 @@ export function readOutcomes(text: string): Map<string, Outcome> {
   );
 }
 
-/** Servers of the host that a sandbox must not reach; the probe finds them by its environment. */
+/** What of the host a sandbox must not reach or see; the probe finds it by its environment. */
 export interface HostServers extends AsyncDisposable {
   readonly environment: Readonly<Record<string, string>>;
+}
+
+/**
+ * An address of this host that no box has, to look for a route to: that of an interface, or one given
+ * to it where it has none, as a machine without a network.
+ */
+async function ownAddress(): Promise<{ readonly address: string } & AsyncDisposable> {
+  const all = Object.values(networkInterfaces()).flat();
+  const own = all.find((it) => it !== undefined && it.family === 'IPv4' && !it.internal);
+  if (own !== undefined) {
+    return { address: own.address, [Symbol.asyncDispose]: () => Promise.resolve() };
+  }
+  const address = '198.51.100.1'; // TEST-NET-2
+  const change = (what: 'add' | 'delete') =>
+    execa('ip', ['address', what, `${address}/32`, 'dev', 'lo'], { reject: false });
+  await change('add');
+  return { address, [Symbol.asyncDispose]: async () => void (await change('delete')) };
 }
 
 export async function hostServers(): Promise<HostServers> {
@@ -67,13 +85,20 @@ export async function hostServers(): Promise<HostServers> {
     .split('\n')
     .find((line) => line.split(/\s+/)[1] === segment)
     ?.split(/\s+/)[0];
+  const seen = `kiln-escape-seen-${process.pid}`;
+  const other = execa('sleep', ['3600'], { argv0: seen, reject: false });
+  const route = await ownAddress();
   return {
     environment: {
       PROBE_PORT: String(port),
       PROBE_ABSTRACT: abstract,
       PROBE_SHM: key ?? '',
+      PROBE_PROCESS: seen,
+      PROBE_ROUTE: route.address,
     },
     [Symbol.asyncDispose]: async () => {
+      other.kill();
+      await Promise.all([other, route[Symbol.asyncDispose]()]);
       for (const server of servers) server.close();
       await execa('ipcrm', ['-m', segment]);
     },
@@ -88,6 +113,11 @@ export async function runWithout(
   attempts: readonly Attempt[],
   environment: Readonly<Record<string, string>>,
 ): Promise<Map<string, Outcome>> {
+  const verbs = attempts.map(({ verb }) => verb);
+  if (without === 'box') {
+    const options = { env: environment, stdin: 'ignore', reject: false } as const;
+    return readOutcomes((await execa(join(tree, 'bin/probe'), verbs, options)).stdout);
+  }
   const faults = FAULTS[without];
   if (faults !== undefined) {
     const init = await installFaultyInit(state.paths);
@@ -99,20 +129,32 @@ export async function runWithout(
   });
   const user = attempts.every(({ as }) => as === 'user') && without !== 'user' ? '1000' : '0';
   const seccomp = await seccompFilter(state.paths, 'default', commandCapabilities(without, user));
-  const text = await box.run(['/bin/probe', ...attempts.map(({ verb }) => verb)], {
+  const text = await box.run(['/bin/probe', ...verbs], {
     ...bareCommand(without, user, seccomp),
-    environment: Object.entries(environment).map(([name, value]) => `${name}=${value}`),
+    environment: variables(environment),
   });
   return readOutcomes(text);
 }
 
+/** As execve(2) takes them. */
+export function variables(environment: Readonly<Record<string, string>>): string[] {
+  return Object.entries(environment).map(([name, value]) => `${name}=${value}`);
+}
+
 /** What the init of src/guest leaves out, by the names it has for it. */
 const FAULTS: Partial<Record<Without, readonly string[]>> = {
+  descriptors: ['descriptors'],
+  'old-root': ['old-root', 'mounts-unchecked'],
   'new-privileges': ['no_new_privs', 'nosuid-unchecked', 'capabilities'],
   'cgroup-namespace': ['cgroup-unchecked'],
 };
 
-const OPEN = ['mask', 'readonly', 'namespaces'] as const;
+const BEHIND_LANDLOCK: readonly Without[] = [
+  ...(['seccomp', 'proc', 'user', 'limits', 'descriptors', 'old-root'] as const),
+];
+
+/** What a box is not asked for whose /proc is as the kernel makes it, and that may make namespaces. */
+export const OPEN = ['mask', 'readonly', 'namespaces'] as const;
 
 function commandCapabilities(without: Without, user: string) {
   if (without === 'rights' || without === 'bare') return ALL_CAPABILITIES;
@@ -126,6 +168,6 @@ function bareCommand(without: Without, user: string, seccomp: SeccompFilter): Ba
     user,
     capabilities,
     ...(noFilter ? {} : { seccomp }),
-    landlock: ['seccomp', 'proc', 'user', 'limits'].includes(without) ? ['files'] : [],
+    landlock: BEHIND_LANDLOCK.includes(without) ? ['files'] : [],
   };
 }

@@ -1,0 +1,20 @@
+import type { OpenOptions } from '../../../src/kiln.ts';
+import type { Attempt } from '../attempt.ts';
+
+/** What limits stop, of what every command tries. */
+export const limitAttempts: readonly Attempt[] = [
+  {
+    verb: 'core-dump',
+    tries: 'a core dump, which the host’s root may read',
+    layer: 'limits',
+    without: 'limits',
+  },
+];
+
+/** What uses up the host, in a box with a limit; without the limit it must get through. */
+export const bombs: readonly { readonly verb: string; readonly limit: Partial<OpenOptions> }[] = [
+  { verb: 'fork-bomb', limit: { limits: { pids: 40 } } },
+  { verb: 'memory-bomb', limit: { limits: { memory: 64 << 20 } } },
+  { verb: 'disk-bomb', limit: { disk: 16 << 20 } },
+  { verb: 'inode-bomb', limit: { limits: { memory: 24 << 20 } } },
+];
