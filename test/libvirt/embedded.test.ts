@@ -53,6 +53,25 @@ async function gone(pid: number): Promise<boolean> {
   return becomes(async () => (await stat(`/proc/${pid}`).catch(() => undefined)) === undefined);
 }
 
+test('the parent of the domains’ cgroups is whole before there is a domain', async (t) => {
+  const state = await privateState(t);
+  const { pid } = await ensureEmbeddedDaemon(state.paths, { idle: 60 });
+  // As the kernel has it: the daemon’s own line of each hierarchy, below where that is mounted.
+  const mounts = await readFile('/proc/self/mounts', 'latin1');
+  const own = await readFile(`/proc/${pid}/cgroup`, 'latin1');
+  const mount = /^\S+ (\S+) cgroup \S*\bcpuset\b/m.exec(mounts)?.[1];
+  const group = /^\d+:cpuset:(.+)$/m.exec(own)?.[1];
+  if (mount === undefined || group === undefined) {
+    t.pass('cgroup v2 has no cpusets that must be filled');
+    return;
+  }
+  for (const file of ['cpuset.cpus', 'cpuset.mems']) {
+    const here = await readFile(join(mount, group, 'machine', file), 'latin1');
+    t.is(here, await readFile(join(mount, group, file), 'latin1'));
+    t.not(here.trim(), '');
+  }
+});
+
 test('a domain lives in the kernel, in virsh and in the daemon’s own cgroup, then is gone', async (t) => {
   const state = await privateState(t);
   {

@@ -59,12 +59,22 @@ export async function cgroupHome(name: string, unit: string | undefined): Promis
   };
 }
 
-/** Makes the cgroups, where systemd does not. */
+/**
+ * Makes the cgroups, where systemd does not. On v1 also the parent of the domains' cgroups: libvirt
+ * makes it in steps, and a domain that is started meanwhile inherits an empty cpuset, which takes no
+ * process (vircgroupv1.c, virCgroupV1MakeGroup).
+ */
 export async function makeHome(home: CgroupHome): Promise<void> {
   for (const path of home.joined) {
     await mkdir(path, { recursive: true });
-    if (home.version === 1) await inheritCpuset(path);
-    else await enableControllers(join(path, '..'));
+    if (home.version === 1) {
+      const domains = join(path, DOMAINS);
+      await inheritCpuset(path);
+      await mkdir(domains, { recursive: true });
+      await inheritCpuset(domains);
+    } else {
+      await enableControllers(join(path, '..'));
+    }
   }
 }
 
