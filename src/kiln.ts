@@ -118,12 +118,13 @@ export class Kiln implements AsyncDisposable {
     }
     try {
       const user = commandUser(image.manifest, wanted);
-      const { network, allowMissing } = rest;
+      const { network, nested, allowMissing } = rest;
       const policy = await commandPolicy(this.paths, {
         user,
         capAdd,
         seccomp: profile,
         ...(network === undefined ? {} : { network }),
+        ...(nested === undefined ? {} : { nested }),
         ...(allowMissing === undefined ? {} : { allowMissing }),
       });
       const specification = sandboxSpecification({ ...rest, root: image.tree, image: id });

@@ -6,6 +6,7 @@ import { landlockWalls } from '../sandbox/landlock.ts';
 import { allowedMissing, type OptionalLayer, whyUnavailable } from '../sandbox/layers.ts';
 import { DEFAULT_PIDS } from '../sandbox/limits.ts';
 import { userCapabilities } from '../sandbox/policy.ts';
+import { chosenProfile } from '../sandbox/seccomp/profile.ts';
 import { sandboxSpecification } from '../sandbox/specification.ts';
 import type { RunRequest } from './request.ts';
 import { commandUser } from './user.ts';
@@ -51,7 +52,10 @@ export function explainLayers(request: RunRequest, image: ImageManifest): Planne
       : on('namespace-limit', 'no new namespaces'),
     on('capabilities', capabilities.length === 0 ? 'none' : capabilities.join(', ')),
     on('no_new_privs', 'setuid programs and file capabilities give nothing'),
-    on('seccomp', `profile ${request.seccomp}; refused calls are counted by name`),
+    on(
+      'seccomp',
+      `profile ${chosenProfile(request.seccomp, request.nested === true)}; refused calls are counted by name`,
+    ),
     labelLayer(request.label ?? { kind: 'auto' }),
     landlockLayer(request, capabilities, allowMissing),
     on('descriptors', 'stdin, stdout, stderr'),
@@ -111,7 +115,7 @@ function landlockLayer(
   capabilities: RunRequest['capAdd'],
   allowMissing: readonly OptionalLayer[],
 ): PlannedLayer {
-  if (capabilities.includes('SYS_ADMIN') || request.seccomp === 'nested') {
+  if (capabilities.includes('SYS_ADMIN') || request.nested === true) {
     return off('landlock', 'mounts were asked for: behind Landlock nothing can be mounted');
   }
   if (whyUnavailable('landlock') !== undefined) return optional('landlock', '', allowMissing);

@@ -20,6 +20,9 @@ type Failed = Extract<Answer, { type: 'failed' }>;
 const TOO_FEW_PROCESSES =
   'give more --pids: beside the command’s own processes the box’s init counts, too';
 
+const LOW_LIMITS =
+  'the hard limit of core dumps must not be 0 where libvirtd is started: `ulimit -H -c unlimited`';
+
 /** What the init says of a layer that it found missing: `prove the box closed: LAYER: what`. */
 const UNPROVEN = 'prove the box closed: ';
 
@@ -119,6 +122,7 @@ export function execFailed(answer: Failed, argv: readonly string[]): KilnError {
   return new KilnError('E_EXEC', `cannot start ${command}: ${answer.what}: ${errno}`, {
     details,
     ...(isForkRefused(answer) ? { hint: TOO_FEW_PROCESSES } : {}),
+    ...(answer.what === 'setrlimit' ? { hint: LOW_LIMITS } : {}),
   });
 }
 

@@ -17,15 +17,17 @@ export interface LandlockUse {
   /** The name of the seccomp profile: `strict` allows no TCP. */
   readonly seccomp?: string;
   readonly network?: SandboxSpecification['network'];
+  /** Other sandboxes are to be made in the box. */
+  readonly nested?: boolean;
   readonly allowMissing: readonly OptionalLayer[];
 }
 
 /**
- * Landlock's walls around a command. None for one with SYS_ADMIN or the `nested` profile: behind
+ * Landlock's walls around a command. None for one with SYS_ADMIN or in a nested box: behind
  * Landlock nothing can be mounted, which is what they are for. Throws E_LAYER_MISSING.
  */
 export function landlockWalls(use: LandlockUse): LandlockWall[] {
-  if (use.capabilities.includes('SYS_ADMIN') || use.seccomp === 'nested') return [];
+  if (use.capabilities.includes('SYS_ADMIN') || use.nested === true) return [];
   if (!requireLayer('landlock', use.allowMissing)) return [];
   const wanted: LandlockWall[] = ['files'];
   if (use.seccomp === 'strict') wanted.push('no-tcp');

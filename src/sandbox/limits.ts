@@ -9,19 +9,19 @@ import type { SandboxSpecification } from './specification.ts';
 export const DEFAULT_PIDS = 8192;
 
 /**
- * Puts limits on a box that waits. Throws E_LAYER_MISSING for one that was asked for and cannot be
- * had; the default one is left out where the host has no such controller.
+ * Puts limits on a box that waits. Throws E_LAYER_MISSING for one that cannot be had, the default
+ * one of processes among them.
  */
 export async function limitBox(
   { id, cgroups, channel: { initPid } }: Box,
   specification: SandboxSpecification,
 ): Promise<void> {
   const { limits, allowMissing } = specification;
-  const put = (layer: OptionalLayer, limit: () => CgroupLimits, asked = true) => {
+  const put = (layer: OptionalLayer, limit: () => CgroupLimits) => {
     try {
       cgroups.limit(initPid, id, limit());
     } catch (error) {
-      if (!asked || allowMissing.includes(layer)) return;
+      if (allowMissing.includes(layer)) return;
       const why = error instanceof KilnError ? error.message : 'it cannot be set';
       throw layerMissing(layer, why, error);
     }
@@ -29,7 +29,7 @@ export async function limitBox(
   const { memory, cpus, pids, ioRead: read, ioWrite: write } = limits;
   if (memory !== undefined) put('memory-limit', () => ({ memory }));
   if (cpus !== undefined) put('cpu-limit', () => ({ cpus }));
-  put('pids-limit', () => ({ pids: pids ?? DEFAULT_PIDS }), pids !== undefined);
+  put('pids-limit', () => ({ pids: pids ?? DEFAULT_PIDS }));
   if (read === undefined && write === undefined) return;
   const rates = {
     ...(read === undefined ? {} : { read }),

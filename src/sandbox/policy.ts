@@ -2,7 +2,7 @@ import type { StatePaths } from '../state/paths.ts';
 import { type Capability, ROOT_CAPABILITIES } from './capabilities.ts';
 import { landlockWalls } from './landlock.ts';
 import { allowedMissing, type OptionalLayer } from './layers.ts';
-import { seccompFilter } from './seccomp/profile.ts';
+import { chosenProfile, seccompFilter } from './seccomp/profile.ts';
 import type { CommandPolicy, SandboxSpecification } from './specification.ts';
 
 /** What a command's policy is made of. */
@@ -14,6 +14,8 @@ export interface PolicyRequest {
   /** A shipped profile or the path of one. */
   readonly seccomp: string;
   readonly network?: SandboxSpecification['network'];
+  /** The box is for other sandboxes: with the profile `nested`, which no other box can have. */
+  readonly nested?: boolean;
   readonly allowMissing?: readonly OptionalLayer[];
 }
 
@@ -27,17 +29,18 @@ export function userCapabilities(uid: number, capAdd: readonly Capability[] = []
  */
 export async function commandPolicy(
   paths: StatePaths,
-  { user, capAdd, seccomp: profile, network, allowMissing }: PolicyRequest,
+  { user, capAdd, seccomp: profile, network, nested, allowMissing }: PolicyRequest,
 ): Promise<CommandPolicy> {
   const capabilities = userCapabilities(user.uid, capAdd);
   return {
     user: user.spec,
     capabilities,
-    seccomp: await seccompFilter(paths, profile, capabilities),
+    seccomp: await seccompFilter(paths, chosenProfile(profile, nested === true), capabilities),
     landlock: landlockWalls({
       capabilities,
       seccomp: profile,
       ...(network === undefined ? {} : { network }),
+      nested: nested === true,
       allowMissing: allowMissing ?? allowedMissing(),
     }),
   };

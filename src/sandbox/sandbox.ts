@@ -30,6 +30,7 @@ export interface SpawnOptions {
   readonly terminal?: { readonly rows: number; readonly columns: number };
   /** Where output goes without being read on the way; the command's streams are empty then. */
   readonly relay?: RelayedOutput;
+  /** Beside that of core dumps, which is the box’s. */
   readonly limits?: readonly ResourceLimit[];
   readonly umask?: number;
   /** It is pid 1 of a system of its own: see src/guest/boot.h. */
@@ -41,6 +42,10 @@ export interface SpawnOptions {
  * the host's root. 1 and not 0, which such a program gets to see all the same.
  */
 const NO_CORE: ResourceLimit = { resource: 4, soft: 1, hard: 1 };
+
+function withoutCore(limits: readonly ResourceLimit[] = []): ResourceLimit[] {
+  return [...limits.filter(({ resource }) => resource !== NO_CORE.resource), NO_CORE];
+}
 
 const DEFAULT_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 
@@ -150,7 +155,7 @@ export class Sandbox implements AsyncDisposable {
         ...(plain === undefined ? {} : { seccomp: asking ?? plain }),
         ...(asking === undefined || plain === undefined ? {} : { verdicts: plain }),
         landlock,
-        limits: options.limits ?? [NO_CORE],
+        limits: withoutCore(options.limits),
         ...(options.terminal === undefined ? {} : { terminal: options.terminal }),
         umask: options.umask ?? 0o022,
         boot,

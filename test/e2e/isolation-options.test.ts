@@ -83,6 +83,18 @@ test.serial('--explain says what is planned and runs nothing', async (t) => {
   t.regex(String(less.stdout), /^capabilities +on +SYS_ADMIN$/m);
 });
 
+test.serial('no box gets a profile of seccomp’s that is kiln’s own', async (t) => {
+  for (const name of ['nested', 'boot', 'default-offline', 'nested-offline']) {
+    for (const explain of [[], ['--explain']]) {
+      const { exitCode, stderr } = await run('--seccomp', name, ...explain, '--', 'true');
+      t.is(exitCode, 125, name);
+      t.true(String(stderr).includes(`the seccomp profile ${name} is kiln’s own\n  hint: `), name);
+    }
+  }
+  const file = await run('--seccomp', '/nonexistent.json', '--', 'true');
+  t.regex(String(file.stderr), /one of: default, build, strict$/m);
+});
+
 test.serial('what was measured and what was refused is in the result', async (t) => {
   const { stderr, exitCode } = await run('--json', '--pids', '77', '--', 'unshare', '-U', 'true');
   t.is(exitCode, 1);

@@ -207,6 +207,19 @@ test.serial('limits change on a running service, in its file and in the kernel',
   t.is((await service('set', 'one', '--unset', 'memory', '--unset', 'pids')).exitCode, 0);
 });
 
+test.serial('a service leaves no core dump, whatever it and its unit ask for', async (t) => {
+  const { stdout } = await service('list', '--json', 'one');
+  const [listed] = JSON.parse(String(stdout)) as { status: ServiceStatus }[];
+  const main = await service(
+    'execute',
+    'one',
+    '--',
+    'cat',
+    `/proc/${listed?.status.units[0]?.mainPid}/limits`,
+  );
+  t.regex(String(main.stdout), /^Max core file size +1 +1 /m);
+});
+
 test.serial('a killed command comes back, and so does a killed supervisor', async (t) => {
   const before = (await eventually(() => statusOf('one')))!;
   await service('execute', 'one', '--', 'kill', '-9', String(before.units[0]?.mainPid));

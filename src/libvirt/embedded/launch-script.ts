@@ -87,7 +87,8 @@ export function launchScript(
   libvirtd: string,
   idle: number,
 ): string {
-  const lines = ['set -eu', 'umask 022', 'cd /'];
+  // Commands get a limit of 1 for core dumps, which a box cannot raise from 0.
+  const lines = ['set -eu', 'umask 022', 'cd /', 'ulimit -H -c unlimited 2>/dev/null || :'];
   const living = running[0];
   let enter = 'unshare --cgroup';
   if (home.version === 1) {

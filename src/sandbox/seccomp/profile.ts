@@ -26,6 +26,25 @@ const SHIPPED: Readonly<Record<string, () => unknown>> = {
   'strict-offline': () => strictProfile,
 };
 
+/** Those that people choose; of the others kiln knows when they are enough. */
+const CHOSEN = ['default', 'build', 'strict'];
+
+/**
+ * The profile that somebody named for a box: one that ships for that, or a file.
+ *
+ * Throws E_SECCOMP_PROFILE for one of kiln's own, which alone would be less than `default`.
+ */
+export function chosenProfile(nameOrPath: string, nested: boolean): string {
+  if (SHIPPED[nameOrPath] === undefined || CHOSEN.includes(nameOrPath)) return nameOrPath;
+  if (nested && nameOrPath === 'nested') return nameOrPath;
+  throw new KilnError('E_SECCOMP_PROFILE', `the seccomp profile ${nameOrPath} is kiln’s own`, {
+    hint:
+      nameOrPath === 'nested'
+        ? 'it comes with --profile nested'
+        : `give a JSON file, or one of: ${CHOSEN.join(', ')}`,
+  });
+}
+
 /** A compiled profile: struct sock_filter[] each. */
 export interface SeccompFilter {
   /** The profile's name, or the path of its file. */
@@ -44,7 +63,7 @@ async function load(nameOrPath: string): Promise<string> {
   } catch (cause) {
     throw new KilnError('E_SECCOMP_PROFILE', `cannot read the seccomp profile ${nameOrPath}`, {
       cause,
-      hint: `give a JSON file, or one of: ${Object.keys(SHIPPED).join(', ')}`,
+      hint: `give a JSON file, or one of: ${CHOSEN.join(', ')}`,
     });
   }
 }

@@ -84,7 +84,6 @@ export class BootedSystem implements UnitManager {
       },
       env: { ...environment, NOTIFY_SOCKET },
       terminal: { rows: 24, columns: 200 },
-      limits: [],
       boot: true,
     });
     this.#process = started;
