@@ -12,6 +12,7 @@ import type { Sandbox } from './sandbox/sandbox.ts';
 import { type SandboxSpecification, sandboxSpecification } from './sandbox/specification.ts';
 import type { ListedService } from './service/list.ts';
 import { type StatePaths, statePaths } from './state/paths.ts';
+import { requireState } from './state/require-state.ts';
 
 /** Which state directory and which libvirt; the environment says so (`KILN_STATE`, `KILN_URI`). */
 export interface KilnOptions {
@@ -63,6 +64,7 @@ export class Kiln implements AsyncDisposable {
   constructor(env: NodeJS.ProcessEnv) {
     this.paths = statePaths(env);
     const paths = this.paths;
+    requireState(paths.root);
     this.#engine = {
       paths,
       connect: () => {

@@ -11,9 +11,10 @@ import { KilnError } from '../errors.ts';
 import { mkdirat, openDirectory, openPath, renameat, unlinkat } from '../kernel/at.ts';
 import { tryLockDescriptor } from '../kernel/flock.ts';
 import { hasErrno } from '../kernel/libc.ts';
+import { makeDirectory } from '../kernel/make-directory.ts';
 import type { Owner } from './destination.ts';
 import { fromBytes, joinBytes, quoteName } from './names.ts';
-import { makeResultDirectory, unusableResultDirectory } from './result-directory.ts';
+import { unusableResultDirectory } from './result-directory.ts';
 import { descriptorPath } from './source.ts';
 
 const PREFIX = '.kiln-collecting-';
@@ -41,7 +42,7 @@ export interface Staging extends AsyncDisposable {
 export async function openStaging(destination: string, owner: Owner): Promise<Staging> {
   const path = resolve(destination);
   try {
-    await makeResultDirectory(path, owner);
+    await makeDirectory(path, owner);
     await removeDeadStaging(path);
     return await startStaging(path);
   } catch (error) {

@@ -10,7 +10,8 @@ import {
 } from 'node:fs';
 import { join, resolve } from 'node:path';
 import type { Owner } from '../artifacts/destination.ts';
-import { makeResultDirectory, unusableResultDirectory } from '../artifacts/result-directory.ts';
+import { unusableResultDirectory } from '../artifacts/result-directory.ts';
+import { makeDirectory } from '../kernel/make-directory.ts';
 import { CHECKSUMS_FILE } from './provenance/checksums.ts';
 import { ENVELOPE_FILE } from './provenance/envelope.ts';
 import { SBOM_FILE } from './provenance/spdx.ts';
@@ -59,7 +60,7 @@ export class ResultFiles implements Disposable {
     const directory = resolve(path);
     const files = new ResultFiles(directory, owner);
     try {
-      await makeResultDirectory(directory, owner);
+      await makeDirectory(directory, owner);
       for (const name of STALE) rmSync(join(directory, name), { force: true });
       for (const name of logs) {
         rmSync(join(directory, name), { force: true });

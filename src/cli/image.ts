@@ -1,4 +1,5 @@
-import { writeFile } from 'node:fs/promises';
+import { stat, writeFile } from 'node:fs/promises';
+import { dirname, resolve } from 'node:path';
 import { Command } from 'commander';
 import { KilnError } from '../errors.ts';
 import { findStoredImage, resolveImage } from '../image/find.ts';
@@ -97,15 +98,38 @@ async function lock(name: string, options: { output?: string }): Promise<void> {
   if (named.kind !== 'recipe') {
     throw new KilnError('E_ARGUMENT', `${name} is not a recipe, and only recipes are locked`);
   }
+  const file = options.output ?? lockPathOf(named.path);
+  await checkOutput(file);
   const plan = await (async () => {
     using progress = imageProgress();
     const wanted = { update: true, onProgress: progress.report };
     return await planFromRecipe(engine.paths, named.path, wanted);
   })();
-  const file = options.output ?? lockPathOf(named.path);
-  await writeFile(file, serializeImageLock(plan.settings, plan.lock, askedDigest(plan.recipe)));
+  const text = serializeImageLock(plan.settings, plan.lock, askedDigest(plan.recipe));
+  await writeFile(file, text).catch((cause: unknown) => {
+    throw unwritable(file, cause);
+  });
   for (const warning of plan.warnings) process.stderr.write(`kiln: warning: ${warning}\n`);
   process.stdout.write(`${file}\n`);
+}
+
+/** Before anything is solved for a file that cannot be written. */
+async function checkOutput(file: string): Promise<void> {
+  const folder = dirname(resolve(file));
+  const [there, at] = await Promise.all([stat(folder), stat(file).catch(() => undefined)]).catch(
+    (cause: unknown) => {
+      throw unwritable(file, cause);
+    },
+  );
+  if (!there.isDirectory()) throw unwritable(file, new Error(`${folder} is not a directory`));
+  if (at?.isDirectory()) throw unwritable(file, new Error('it is a directory'));
+}
+
+function unwritable(file: string, cause: unknown): KilnError {
+  return new KilnError('E_ARGUMENT', `cannot write ${file}`, {
+    hint: 'name a file in a directory that is there and can be written: -o FILE',
+    cause,
+  });
 }
 
 async function list(options: JsonOption): Promise<void> {

@@ -1,6 +1,7 @@
 import { Command } from 'commander';
 import { listBoxes } from '../sandbox/list.ts';
 import { statePaths } from '../state/paths.ts';
+import { requireState } from '../state/require-state.ts';
 import { printTable } from './table.ts';
 
 /** `kiln ps`. */
@@ -10,7 +11,9 @@ export function command(): Command {
     .option('--json', 'one JSON array')
     .addHelpText('after', '\nExamples:\n  kiln ps\n  kiln ps --json | jq -r ".[].id"')
     .action(async (options: { json?: boolean }) => {
-      const boxes = await listBoxes(statePaths());
+      const paths = statePaths();
+      requireState(paths.root);
+      const boxes = await listBoxes(paths);
       if (options.json === true) {
         process.stdout.write(`${JSON.stringify(boxes)}\n`);
         return;

@@ -359,6 +359,15 @@ long('--chain: in the order given; --recurse comes back to what failed', async (
   ends(t, await chain('missing.src.rpm'), 50, /No such file/);
 });
 
+test.serial('--chain: a --localrepo where nothing can be made', async (t) => {
+  const file = await srpm({ name: 'lost' });
+  // In /proc, Node's own recursive mkdir never returns.
+  const proc = await state.mock(['--chain', '--localrepo', '/proc/kiln-test', file]);
+  ends(t, proc, 70, /\/proc\/kiln-test\/results\/demo cannot be used/);
+  const taken = await state.mock(['--chain', '--localrepo', '/etc/passwd', file]);
+  ends(t, taken, 70, /hint: name a directory that can be written/);
+});
+
 test.serial(
   'the plugin sign: with the key of the caller’s gpg, and none goes unsigned',
   async (t) => {

@@ -42,6 +42,8 @@ export async function kiln(...args: readonly string[]) {
     reject: false,
     env: { KILN_FROM_SOURCE: process.env.KILN_FROM_SOURCE ?? '1', KILN_NODE: process.execPath },
     maxBuffer: 256 * 1024 * 1024,
+    timeout: 120_000,
+    killSignal: 'SIGKILL',
   });
 }
 

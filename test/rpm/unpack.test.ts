@@ -145,6 +145,17 @@ test('a package unpacks beside others, and what is in the way stops it', async (
   t.deepEqual(lookAt(directory), before);
 });
 
+test('a directory that cannot be made is named, and nothing hangs', async (t) => {
+  const file = fixture('one-epoch');
+  // In /proc, Node's own recursive mkdir never returns.
+  for (const directory of ['/proc/kiln-test/x', '/etc/passwd']) {
+    const { exitCode, stderr } = await kiln('rpm', 'unpack', '-C', directory, file);
+    t.is(exitCode, 125);
+    t.true(stderr.startsWith(`kiln: cannot unpack into ${directory}\n`), stderr);
+    t.regex(stderr, /^ {2}hint: .*-C DIR/m);
+  }
+});
+
 test('with a keyring, only what its keys signed is unpacked', async (t) => {
   const directory = scratch(t);
   const [trusted, unsigned] = [fixture('v4-signed-rpm-basic-with-rsa4096'), fixture('one-epoch')];

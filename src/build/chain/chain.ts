@@ -1,7 +1,8 @@
 import { join } from 'node:path';
-import { makeResultDirectory, unusableResultDirectory } from '../../artifacts/result-directory.ts';
+import { unusableResultDirectory } from '../../artifacts/result-directory.ts';
 import { KilnError } from '../../errors.ts';
 import { tryLock } from '../../kernel/flock.ts';
+import { makeDirectory } from '../../kernel/make-directory.ts';
 import type { RepositoryFile } from '../../repository/publish/snapshot.ts';
 import { digestOf } from '../../result/digest.ts';
 import type { Engine } from '../../sandbox/open.ts';
@@ -102,7 +103,7 @@ function asInterruption(reason: unknown): KilnError {
 
 async function openRecords({ resultDirectory, build }: ChainRequest): Promise<Records> {
   try {
-    await makeResultDirectory(resultDirectory, build.caller);
+    await makeDirectory(resultDirectory, build.caller);
     return await Records.open(resultDirectory);
   } catch (cause) {
     throw unusableResultDirectory(resultDirectory, cause);

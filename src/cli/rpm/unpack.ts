@@ -1,6 +1,7 @@
-import { mkdirSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { Command } from 'commander';
+import { KilnError } from '../../errors.ts';
+import { makeDirectory } from '../../kernel/make-directory.ts';
 import { formatEvr } from '../../rpm/evr.ts';
 import { showName } from '../../rpm/filename.ts';
 import { type UnpackResult, unpackRpms } from '../../rpm/unpack.ts';
@@ -43,7 +44,14 @@ Examples:
 async function unpack(files: readonly string[], options: UnpackCommandOptions): Promise<void> {
   const keys = readKeyrings(options.keyring ?? []);
   const root = resolve(options.directory);
-  mkdirSync(root, { recursive: true });
+  try {
+    await makeDirectory(root);
+  } catch (cause) {
+    throw new KilnError('E_ARGUMENT', `cannot unpack into ${root}`, {
+      hint: 'name a directory that is there or can be made: -C DIR',
+      cause,
+    });
+  }
   const results = unpackRpms(
     files.map((file) => ({ file, into: '.' })),
     {

@@ -1,11 +1,12 @@
 import { createHash, type Hash } from 'node:crypto';
 import { closeSync, constants, createWriteStream, openSync } from 'node:fs';
 import { mkdir, readdir, rename, rm, stat, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { type Readable, Transform, type Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { createGzip, createZstdCompress } from 'node:zlib';
 import { KilnError } from '../../errors.ts';
+import { makeDirectory } from '../../kernel/make-directory.ts';
 import type { LeasedImage } from '../store/images.ts';
 import type { ImageManifest } from '../store/manifest.ts';
 import { readGroups } from '../tree/accounts.ts';
@@ -34,14 +35,21 @@ export async function exportTar(
  * Writes an image as an OCI layout with one layer, in the new or empty folder `directory`; skopeo,
  * podman and buildah read it as `oci:DIRECTORY`.
  * @returns paths that no archive can hold.
- * @throws KilnError E_EXPORT when the folder is not empty.
+ * @throws KilnError E_EXPORT when the folder cannot be made or is not empty.
  */
 export async function exportOci(
   image: LeasedImage,
   directory: string,
   compression: Compression,
 ): Promise<readonly string[]> {
-  await mkdir(directory, { recursive: true });
+  try {
+    await makeDirectory(resolve(directory));
+  } catch (cause) {
+    throw new KilnError('E_EXPORT', `cannot write to ${directory}`, {
+      hint: 'name a folder that does not exist yet, where one can be made',
+      cause,
+    });
+  }
   if ((await readdir(directory)).length > 0) {
     throw new KilnError('E_EXPORT', `${directory} is not empty`, {
       hint: 'name a folder that does not exist yet',

@@ -1,11 +1,14 @@
 import { existsSync } from 'node:fs';
-import { mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
+import { unusableResultDirectory } from '../../../artifacts/result-directory.ts';
 import { buildPackage } from '../../../build/build.ts';
+import { makeDirectory } from '../../../kernel/make-directory.ts';
 import type { Chroot } from '../../../mock/chroot.ts';
 import { localRepository } from '../../../mock/local-repository.ts';
 import { publishRepository, type Snapshot } from '../../../repository/publish/snapshot.ts';
+import { callerIds } from '../../../run/request.ts';
 import { buildHooks, finishBuild } from '../build-output.ts';
 import { mockBuildRequest } from '../build-request.ts';
 import { usageError } from '../command-line.ts';
@@ -34,18 +37,33 @@ export async function chain(session: MockSession): Promise<number> {
     );
   }
   const chroot = await sessionChroot(session);
+  const results = await resultsDirectory(line.value('localrepo'), chroot.config);
   await using root = await lockRoot(session, chroot);
   await log.state('clean chroot', () => root.remove());
   await using _image = await log.state('chroot init', () => openBaseImage(session, chroot));
-  const written = line.value('localrepo');
-  const localrepo =
-    written === undefined ? await mkdtemp(join(tmpdir(), 'kiln-mock-chain-')) : hostPath(written);
-  const results = join(localrepo, 'results', chroot.config);
-  await mkdir(results, { recursive: true });
   log.info(`results dir: ${results}`);
   using key = await hostKey(chroot.sign);
   await using run = new ChainRun(session, chroot, results, key);
   return await run.all();
+}
+
+/** Where the packages' result directories go, below --localrepo. @throws KilnError E_RESULTDIR */
+async function resultsDirectory(localrepo: string | undefined, config: string): Promise<string> {
+  const top =
+    localrepo === undefined
+      ? await mkdtemp(join(tmpdir(), 'kiln-mock-chain-'))
+      : hostPath(localrepo);
+  const results = join(top, 'results', config);
+  await makeResults(results);
+  return results;
+}
+
+async function makeResults(directory: string): Promise<void> {
+  try {
+    await makeDirectory(directory, callerIds());
+  } catch (cause) {
+    throw unusableResultDirectory(directory, cause);
+  }
 }
 
 class ChainRun implements AsyncDisposable {
@@ -115,7 +133,7 @@ class ChainRun implements AsyncDisposable {
     );
     const done = finishBuild(log, report, what, this.#chroot.root) === 0;
     signal.throwIfAborted();
-    await mkdir(directory, { recursive: true });
+    await makeResults(directory);
     await rm(join(directory, done ? MARKS.failed : MARKS.done), { force: true });
     await writeFile(join(directory, done ? MARKS.done : MARKS.failed), '');
     if (done) await this.#publish();
