@@ -15,8 +15,14 @@ struct confinement {
   uint32_t landlock;          // bits of landlock.h
 };
 
+// What was found of Landlock.
+struct landlock {
+  int abi;        // 0 where none was wanted
+  uint32_t walls; // bits of landlock.h, tried
+};
+
 // All but the filter of system calls, which comes last. NULL, or what failed (errno).
 const char *confine(const struct confinement *wanted, const struct user *user, const char *cwd,
-                    int *landlock_abi);
+                    struct landlock *found);
 
 #endif

@@ -217,13 +217,13 @@ static _Noreturn void become_command(struct command *command, const struct user 
   for (unsigned i = 0; i < command->rlimit_count; i++)
     if (setrlimit((int)command->rlimits[i].resource, &command->rlimits[i].limit) != 0)
       die(socket_fd, "setrlimit");
-  int landlock_abi;
-  const char *failed = confine(&command->confinement, user, command->cwd, &landlock_abi);
+  struct landlock landlock;
+  const char *failed = confine(&command->confinement, user, command->cwd, &landlock);
   if (failed != NULL) die(socket_fd, failed);
   mark("confine"); // the last: a filter need not allow a look at the clock
   load_filter(&command->confinement, socket_fd);
 
-  measure_process(status, listed, landlock_abi, facts.text, sizeof facts.text);
+  measure_process(status, listed, &landlock, facts.text, sizeof facts.text);
   marks_append(facts.text, sizeof facts.text);
   label_measure("label", facts.text, sizeof facts.text);
   if (write(socket_fd, &facts, sizeof facts) < 0) die(socket_fd, "report");

@@ -10,6 +10,7 @@
 #include <stddef.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "faults.h"
@@ -70,8 +71,9 @@ int landlock_rules(uint32_t flags) {
   }
   struct attributes attributes = {
       .files = flags & LANDLOCK_FILES ? known(version) : 0,
-      .tcp = flags & LANDLOCK_NO_TCP ? TCP_ALL : 0,
-      .scoped = flags & LANDLOCK_ABSTRACT_SOCKETS ? SCOPE_ABSTRACT : 0};
+      .tcp = flags & LANDLOCK_NO_TCP && !fault("landlock-tcp") ? TCP_ALL : 0,
+      .scoped =
+          flags & LANDLOCK_ABSTRACT_SOCKETS && !fault("landlock-sockets") ? SCOPE_ABSTRACT : 0};
   size_t size = version >= 6   ? sizeof attributes
                 : version >= 4 ? offsetof(struct attributes, scoped)
                                : offsetof(struct attributes, tcp);
@@ -105,13 +107,41 @@ static int can_connect(void) {
   return !refused;
 }
 
-int landlock_enter(int rules, uint32_t flags) {
-  int before = can_leave();
+// An abstract socket with a name that the kernel gives it. Made before the walls stand, it is
+// somebody else's to who is behind them.
+static int abstract_socket(struct sockaddr_un *address, socklen_t *length) {
+  *address = (struct sockaddr_un){.sun_family = AF_UNIX};
+  int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  *length = sizeof address->sun_family;
+  if (fd < 0 || bind(fd, (struct sockaddr *)address, *length) != 0) return fd;
+  *length = sizeof *address;
+  getsockname(fd, (struct sockaddr *)address, length);
+  return fd;
+}
+
+static int can_reach(const struct sockaddr_un *address, socklen_t length) {
+  int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  if (fd < 0) return 0;
+  int reached = connect(fd, (const struct sockaddr *)address, length) == 0;
+  close(fd);
+  return reached;
+}
+
+int landlock_enter(int rules, uint32_t flags, uint32_t *walls) {
+  struct sockaddr_un address;
+  socklen_t length;
+  int sockets = flags & LANDLOCK_ABSTRACT_SOCKETS, tcp = flags & LANDLOCK_NO_TCP;
+  int other = sockets ? abstract_socket(&address, &length) : -1;
+  // Only what could be done before shows that a wall is there.
+  int left = (flags & LANDLOCK_FILES) && can_leave(), connected = tcp && can_connect();
+  int reached = other >= 0 && can_reach(&address, length);
   if (!fault("landlock") && syscall(SYS_landlock_restrict_self, rules, 0) != 0) return -1;
   close(rules);
-  if ((!(flags & LANDLOCK_FILES) || (before && !can_leave())) &&
-      (!(flags & LANDLOCK_NO_TCP) || !can_connect()))
-    return abi();
+  *walls = (left && !can_leave() ? LANDLOCK_FILES : 0) |
+           (connected && !can_connect() ? LANDLOCK_NO_TCP : 0) |
+           (reached && !can_reach(&address, length) ? LANDLOCK_ABSTRACT_SOCKETS : 0);
+  if (other >= 0) close(other);
+  if (*walls == flags || fault("landlock-unchecked")) return abi();
   errno = EPERM;
   return -1;
 }

@@ -16,8 +16,9 @@ enum { // bits of EXEC_LANDLOCK
 int landlock_prepare(void);
 // Builds the rules: -1 (errno) when the kernel cannot do all of `flags`. Gives a descriptor.
 int landlock_rules(uint32_t flags);
-// Puts them in force for this process, which has set no_new_privs, and tries them: the ABI when what
-// was possible before is not now, else -1.
-int landlock_enter(int rules, uint32_t flags);
+// Puts them in force for this process, which has set no_new_privs, and tries each of `flags`: `walls`
+// are those behind which something is not possible now that was before. The ABI, or -1 (errno) when
+// one is not there.
+int landlock_enter(int rules, uint32_t flags, uint32_t *walls);
 
 #endif

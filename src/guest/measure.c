@@ -259,11 +259,13 @@ static int open_descriptors(int open_fd) {
   return count;
 }
 
-void measure_process(int status_fd, int open_fd, int landlock_abi, char *facts, size_t size) {
+void measure_process(int status_fd, int open_fd, const struct landlock *landlock, char *facts,
+                     size_t size) {
   static const char *const wanted[] = {"Uid:",    "Gid:",    "Groups:", "CapInh:",     "CapPrm:",
                                        "CapEff:", "CapBnd:", "CapAmb:", "NoNewPrivs:", "Seccomp:",
                                        "Seccomp_filters:"};
-  add(facts, size, "landlock=%d\ndescriptors=%d\n", landlock_abi, open_descriptors(open_fd));
+  add(facts, size, "landlock=%d\nwalls=%u\ndescriptors=%d\n", landlock->abi, landlock->walls,
+      open_descriptors(open_fd));
   if (lseek(status_fd, 0, SEEK_SET) != 0 || load(status_fd) != 0) return;
   char *rest = text, *line;
   while ((line = strsep(&rest, "\n")) != NULL)

@@ -5,6 +5,7 @@
 
 #include <stddef.h>
 
+#include "confine.h"
 #include "protocol.h"
 
 // Appends lines NAME=VALUE about the box to `facts`. 0, or -1 with `*problem` naming the first
@@ -12,7 +13,7 @@
 int measure_box(const struct message *setup, char *facts, size_t size, const char **problem);
 // What can be told of a process that has dropped everything: lines of its /proc/self/status.
 // `status_fd`, and `open_fd`, its /proc/self/fd, were opened before seccomp closed the way.
-void measure_process(int status_fd, int open_fd, int landlock_abi, char *facts, size_t size);
+void measure_process(int status_fd, int open_fd, const struct landlock *landlock, char *facts, size_t size);
 
 // Of what was made later, for boot.h: 1 when it holds.
 int measure_masked(const char *path);

@@ -5,7 +5,7 @@ import type { IdRange } from './id-range.ts';
 import type { BoxLabels } from './labels/labels.ts';
 import { type MeasuredLabel, measuredLabel } from './labels/measure.ts';
 import { layerMissing } from './layers.ts';
-import type { LandlockWall, ProcRule } from './protocol/exec.ts';
+import { decodeWalls, type LandlockWall, type ProcRule } from './protocol/exec.ts';
 import type { SetupOperation } from './protocol/setup.ts';
 
 /** A mount as the box sees it. */
@@ -46,7 +46,7 @@ export interface CommandFacts {
   readonly seccomp: 'none' | 'strict' | 'filter';
   /** SELinux' or AppArmor's; null on a host without either. */
   readonly label: MeasuredLabel | null;
-  /** Landlock's walls, tried; null without Landlock. */
+  /** Landlock's walls, each tried; null without Landlock. */
   readonly landlock: { readonly abi: number; readonly walls: readonly LandlockWall[] } | null;
   readonly capabilities: {
     readonly bounding: readonly Capability[];
@@ -191,7 +191,10 @@ export function readCommandFacts(text: string, expected: CommandPlan): CommandFa
   const seccomp = (['none', 'strict', 'filter'] as const)[Number(first('Seccomp'))] ?? 'none';
   if (expected.seccomp && seccomp !== 'filter') throw notMeasured('seccomp', seccomp);
   const abi = Number(first('landlock'));
-  if (expected.landlock.length > 0 && !(abi >= 1)) throw notMeasured('landlock', 'not in force');
+  const walls = decodeWalls(Number(first('walls')));
+  for (const wall of expected.landlock) {
+    if (!(abi >= 1 && walls.includes(wall))) throw notMeasured('landlock', `no wall: ${wall}`);
+  }
   if (first('descriptors') !== '0') {
     throw notMeasured('descriptors', `${first('descriptors')} beside stdin, stdout and stderr`);
   }
@@ -205,7 +208,7 @@ export function readCommandFacts(text: string, expected: CommandPlan): CommandFa
     noNewPrivileges: true,
     seccomp,
     label: measuredLabel(lines.get('label')?.[0], planned(expected.labels, 'command')),
-    landlock: abi >= 1 ? { abi, walls: expected.landlock } : null,
+    landlock: abi >= 1 ? { abi, walls } : null,
     capabilities: {
       bounding: capabilityNames(bounding),
       effective: capabilityNames(effective),

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import test from 'ava';
 import { KilnError } from '../../src/errors.ts';
 import { openKiln } from '../../src/index.ts';
+import type { OpenOptions } from '../../src/kiln.ts';
 import { connect } from '../../src/libvirt/connect.ts';
 import { Box, startDomain } from '../../src/sandbox/box.ts';
 import { Sandbox } from '../../src/sandbox/sandbox.ts';
@@ -25,10 +26,10 @@ test.after.always(async () => {
 });
 
 /** Opens a sandbox and runs `true` in it; gives what kiln threw. */
-async function attempt(user = 'root'): Promise<unknown> {
+async function attempt(options: Partial<OpenOptions> = {}): Promise<unknown> {
   await using kiln = openKiln({ env: state.env });
   try {
-    await using sandbox = await kiln.open({ image: IMAGE, user });
+    await using sandbox = await kiln.open({ image: IMAGE, user: 'root', ...options });
     const command = await sandbox.spawn('true');
     await once(command, 'close');
     return undefined;
@@ -37,8 +38,8 @@ async function attempt(user = 'root'): Promise<unknown> {
   }
 }
 
-/** What the init leaves out, and the layer that the error must name. */
-const faults: readonly (readonly [fault: string, layer: string])[] = [
+/** What the init leaves out, the layer that the error must name, and what to open to have it. */
+const faults: readonly (readonly [fault: string, layer: string, Partial<OpenOptions>?])[] = [
   ['pid-namespace', 'pid-namespace'],
   ['cgroup-namespace', 'cgroup-namespace'],
   ['time-namespace', 'time-namespace'],
@@ -51,28 +52,45 @@ const faults: readonly (readonly [fault: string, layer: string])[] = [
   ['no_new_privs', 'landlock'], // which cannot be had without
   ['seccomp', 'seccomp'],
   ['landlock', 'landlock'],
+  ['landlock-tcp', 'landlock', { seccomp: 'strict' }],
+  ['landlock-sockets', 'landlock', { network: 'host' }],
   ['descriptors', 'descriptors'],
 ];
 
 test.serial('with every layer there, the command starts', async (t) => {
   await init.leaveOut();
   t.is(await attempt(), undefined);
-  t.is(await attempt('build'), undefined);
+  t.is(await attempt({ user: 'build' }), undefined);
 });
 
-for (const [fault, layer] of faults) {
+for (const [fault, layer, options] of faults) {
   test.serial(`an init that leaves out ${fault} is found out, and the start refused`, async (t) => {
+    await init.leaveOut();
+    t.is(await attempt(options), undefined);
     await init.leaveOut(fault);
-    const error = await attempt();
+    const error = await attempt(options);
     t.true(error instanceof KilnError, String(error));
     t.is((error as KilnError).code, 'E_LAYER_MISSING', String(error));
     t.is((error as KilnError).details?.layer, layer);
   });
 }
 
+test.serial('kiln itself looks at each wall of Landlock, too', async (t) => {
+  for (const [fault, wall, options] of [
+    ['landlock', 'files', {}],
+    ['landlock-tcp', 'no-tcp', { seccomp: 'strict' }],
+    ['landlock-sockets', 'abstract-sockets', { network: 'host' }],
+  ] as const) {
+    await init.leaveOut(fault, 'landlock-unchecked');
+    const error = await attempt(options);
+    t.is((error as KilnError | undefined)?.code, 'E_LAYER_MISSING', String(error));
+    t.regex(String(error), new RegExp(`landlock: no wall: ${wall}$`, 'm'));
+  }
+});
+
 test.serial('an init that does not become the user is found out', async (t) => {
   await init.leaveOut('user');
-  const error = await attempt('build');
+  const error = await attempt({ user: 'build' });
   t.is((error as KilnError | undefined)?.code, 'E_LAYER_MISSING', String(error));
 });
 

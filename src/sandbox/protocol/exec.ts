@@ -29,6 +29,12 @@ const LANDLOCK = { files: 1, 'no-tcp': 2, 'abstract-sockets': 4 } as const;
 /** A wall of landlock(7): see src/guest/landlock.h. */
 export type LandlockWall = keyof typeof LANDLOCK;
 
+/** The walls of a number that the init sent. */
+export function decodeWalls(bits: number): LandlockWall[] {
+  const walls = Object.keys(LANDLOCK) as LandlockWall[];
+  return walls.filter((wall) => (bits & LANDLOCK[wall]) !== 0);
+}
+
 /** A resource limit of setrlimit(2). `Infinity` is RLIM_INFINITY. */
 export interface ResourceLimit {
   readonly resource: number;
