@@ -1,17 +1,15 @@
-import { basename, join, resolve } from 'node:path';
-import { KilnError } from '../errors.ts';
+import { resolve } from 'node:path';
 import { hostArchitecture } from '../image/architecture.ts';
-import { resolveImage } from '../image/find.ts';
-import { readRecipe } from '../image/plan.ts';
 import type { StatePaths } from '../state/paths.ts';
-import { mockDirectory } from './config/defaults.ts';
-import { findConfig, type LoadedConfig, loadConfig, SYSTEM_CONFIG } from './config/load.ts';
+import { findConfig, type LoadedConfig, loadConfig } from './config/load.ts';
 import { overrideOptions } from './config/override.ts';
+import { type PluginSwitches, switchPlugins } from './config/plugins.ts';
 import { type ConfigWarning, configError } from './config/problem.ts';
 import { type ConfigMeaning, configMeaning } from './config/recipe.ts';
 import type { RepositorySwitch } from './config/repositories.ts';
-import { asText } from './config/values.ts';
+import { asText, type ConfigOptions } from './config/values.ts';
 import { writeRecipe } from './config/write-recipe.ts';
+import { recipeChroot, recipeOptions } from './recipe-chroot.ts';
 
 /** What the command line says about which root is meant. */
 export interface ChrootRequest {
@@ -25,6 +23,7 @@ export interface ChrootRequest {
   readonly arch?: string | undefined;
   readonly target?: string | undefined;
   readonly switches: readonly RepositorySwitch[];
+  readonly plugins: PluginSwitches;
 }
 
 /** What a chroot of mock's is in kiln: an image recipe, and how to use it. */
@@ -46,18 +45,27 @@ export async function openChroot(paths: StatePaths, request: ChrootRequest): Pro
     const { recipe, ...meaning } = configMeaning(config, {
       host: hostArchitecture(),
       switches: request.switches,
+      enabledPlugins: request.plugins.enabled,
     });
     const path = await writeRecipe(paths, { root: meaning.root, recipe });
     return { ...meaning, config: config.name, recipe: path };
   }
-  return await fromRecipe(paths, request);
+  return await recipeChroot(paths, request);
+}
+
+/**
+ * What `-r NAME` means as mock's options, for `--debug-config`.
+ * @throws KilnError as {@link openChroot}
+ */
+export async function chrootOptions(
+  paths: StatePaths,
+  request: ChrootRequest,
+): Promise<ConfigOptions> {
+  return loadChrootConfig(paths, request)?.options ?? (await recipeOptions(paths, request));
 }
 
 /** The configuration that `-r NAME` means, with what the command line says; undefined if there is none. */
-export function loadChrootConfig(
-  paths: StatePaths,
-  request: ChrootRequest,
-): LoadedConfig | undefined {
+function loadChrootConfig(paths: StatePaths, request: ChrootRequest): LoadedConfig | undefined {
   const settings = {
     paths,
     directory: request.configDirectory,
@@ -73,6 +81,7 @@ export function loadChrootConfig(
   const config = loadConfig(path, settings);
   const { options } = config;
   overrideOptions(options, request.overrides);
+  switchPlugins(options, request.plugins);
   if (request.arch !== undefined) options.set('target_arch', request.arch);
   if (request.target !== undefined) options.set('rpmbuild_arch', request.target);
   if (request.resultDirectory !== undefined) options.set('resultdir', request.resultDirectory);
@@ -80,56 +89,4 @@ export function loadChrootConfig(
     options.set('root', `${asText(options.get('root'))}-${request.uniqueext}`);
   }
   return config;
-}
-
-async function fromRecipe(paths: StatePaths, request: ChrootRequest): Promise<Chroot> {
-  const { name, uniqueext, overrides, switches } = request;
-  const named = await resolveImage(paths, name).catch((cause: unknown) => {
-    const directory = request.configDirectory ?? SYSTEM_CONFIG;
-    const hint = cause instanceof KilnError ? cause.hint : undefined;
-    throw configError(
-      `Could not find required config file: ${join(directory, `${name}.cfg`)}`,
-      undefined,
-      {
-        hint:
-          name === 'default'
-            ? "say which chroot with -r; kiln's own recipes will do, such as -r debian-build"
-            : `${hint ?? ''} (neither a configuration of mock's nor a recipe of kiln's)`.trim(),
-      },
-    );
-  });
-  if (named.kind !== 'recipe') {
-    throw configError(`${name} is no recipe, and a root needs its repositories`, undefined, {
-      hint: 'name a recipe (.yaml) or a configuration (.cfg)',
-    });
-  }
-  if (overrides.length > 0 || switches.length > 0) {
-    throw configError(`${name} is a recipe of kiln's: there are no options to change in it`);
-  }
-  const recipe = await readRecipe(paths, named.path);
-  if (request.arch !== undefined && request.arch !== recipe.arch) {
-    throw configError(`${name} is for ${recipe.arch}, not for ${request.arch} (--arch)`);
-  }
-  const root = uniqueext === undefined ? recipe.name : `${recipe.name}-${uniqueext}`;
-  return {
-    config: basename(named.path, '.yaml'),
-    recipe: named.path,
-    root,
-    user: recipe.user === 'root' ? '1000:1000' : recipe.user,
-    basedir: mockDirectory(paths),
-    resultDirectory: request.resultDirectory ?? join(mockDirectory(paths), root, 'result'),
-    network: false,
-    hostname: undefined,
-    rpmbuildTimeout: 0,
-    clean: true,
-    cleanupOnSuccess: true,
-    cleanupOnFailure: true,
-    check: true,
-    postInstall: false,
-    rpmbuildOptions: '',
-    target: request.target,
-    ccache: undefined,
-    sign: undefined,
-    warnings: [],
-  };
 }

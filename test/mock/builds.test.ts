@@ -404,6 +404,14 @@ config_opts['plugin_conf']['sign_opts'] = {'cmd': 'rpmsign', 'opts': '${opts}'}
     t.not(unknown.exitCode, 0);
     t.regex(unknown.stderr, /gpg has no secret key called nobody/);
     t.false(existsSync(results('unsigned')), 'it is said before anything is built');
+    // The command line switches plugins, too: here what comes first is the key, then the package.
+    const none = join(state.directory, 'none.src.rpm');
+    await writeFile(none, 'this is no package');
+    const off = ['--disable-plugin=sign', none, '--resultdir', results('off'), '-r', config];
+    ends(t, await state.mock(off), 40, /not a source package/);
+    const opts = `--addsign %(rpms)s --key-id nobody -D "%%_gpg_path ${home}"`;
+    const on = ['--enable-plugin', 'sign', '--plugin-option', `sign:opts=${opts}`, none];
+    ends(t, await state.mock(on), 1, /gpg has no secret key called nobody/);
   },
 );
 

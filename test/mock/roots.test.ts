@@ -28,6 +28,10 @@ function ends(t: ExecutionContext, result: MockResult, status: number, words: Re
   t.regex(result.stderr, words);
 }
 
+function leftOut(plugin: string): string {
+  return `the plugin ${plugin} is left out: kiln has nothing like it`;
+}
+
 /** A binary package, made by rpmbuild on this host. */
 async function binaryPackage(spec: string): Promise<string> {
   const top = join(state.directory, 'rpmbuild');
@@ -153,6 +157,14 @@ test.serial('packages are installed, updated and removed by the root’s own rpm
   t.is(await inRoot(t, 'rpm -q leaf'), 'leaf-1-1.noarch');
   t.is((await state.mock([...add, '--update'])).exitCode, 0);
   t.is(await inRoot(t, 'rpm -q leaf; cat /usr/share/leaf'), 'leaf-2-1.noarch\n2');
+  await publish(await simple('extra', 1));
+  await publish(await simple('leaf', 3));
+
+  // As with dnf, a name of nothing that is installed is a mistake, also where a repository has it.
+  ends(t, await state.mock(['--update', 'nosuch']), 30, /nosuch is not installed/);
+  ends(t, await state.mock([...add, '--update', 'leaf', 'extra']), 30, /extra is not installed/);
+  t.is((await state.mock([...add, '--update', 'lea?', 'top.noarch'])).exitCode, 0);
+  t.is(await inRoot(t, 'rpm -q leaf'), 'leaf-3-1.noarch');
 
   // A file, with what it needs; and one whose needs nobody meets.
   t.is((await state.mock(['--install', await simple('filed', 1, 'Requires: leaf')])).exitCode, 0);
@@ -289,6 +301,40 @@ test.serial('configurations are listed and shown, and what there is not is said'
   // Python reads what is shown.
   const python = 'import sys; config_opts = {}; exec(sys.stdin.read()); print(config_opts["root"])';
   t.is((await execa('python3', ['-c', python], { input: expanded })).stdout, 'demo-x86_64-u');
+  // What the command line says of plugins is there, and what is not done of it is said.
+  const plugins = [
+    ...['--enable-plugin', 'ccache', '--plugin-option', 'ccache:max_cache_size=1G'],
+    ...['--plugin-option', 'chroot_scan:only_failed=False', '--disable-plugin=chroot_scan'],
+  ];
+  const switched = (await state.mock(['--debug-config', ...plugins])).stdout;
+  const conf =
+    'import json, sys; config_opts = {}; exec(sys.stdin.read()); print(json.dumps(config_opts["plugin_conf"]))';
+  t.like(JSON.parse((await execa('python3', ['-c', conf], { input: switched })).stdout), {
+    ccache_enable: true,
+    ccache_opts: { max_cache_size: '1G' },
+    chroot_scan_enable: false,
+    chroot_scan_opts: { only_failed: false },
+  });
+  const silent = await state.mock(['--disable-plugin', 'chroot_scan', '--clean']);
+  t.is(silent.stderr, '');
+  const procenv = ['--disable-plugin', 'chroot_scan', '--enable-plugin', 'procenv', '--clean'];
+  t.is((await state.mock(procenv)).stderr, `WARNING: ${leftOut('procenv')}`);
+  const none = await state.mock(['--enable-plugin', 'nosuch', '--clean']);
+  ends(t, none, 5, /there is no plugin nosuch[\s\S]*ccache, /);
+  ends(t, await state.mock(['--plugin-option', 'ccache', '--clean']), 5, /PLUGIN:KEY=VALUE/);
+  // A recipe of kiln's is shown by mock's names, too.
+  const names = (text: string) =>
+    [...text.matchAll(/^config_opts\['(.*?)'\] = /gm)].map(([, it]) => it);
+  const recipe = (await state.mock(['-r', 'debian-build', '--debug-config', ...plugins])).stdout;
+  t.true(recipe.includes("config_opts['root'] = 'debian-build'\n"));
+  t.true(recipe.includes("config_opts['chrootuser'] = 'build'\n"));
+  t.regex(recipe, /^config_opts\['plugin_conf'\] = .*'ccache_enable': True/m);
+  t.deepEqual(
+    names(recipe).filter((name) => !names(debug).includes(name)),
+    [],
+  );
+  const said = await state.mock(['-r', 'debian-build', '--enable-plugin', 'procenv', '--clean']);
+  t.is(said.stderr, `WARNING: ${leftOut('procenv')}`);
   ends(
     t,
     await state.mock(['-r', 'nowhere', '--init']),

@@ -127,6 +127,9 @@ const root: Record<string, OptionEntry> = {
   },
   configdir: { value: 'DIR', help: 'where configurations are, /etc/mock unless given' },
   'config-opts': { value: 'KEY=VALUE', help: 'override an option of the configuration' },
+  'enable-plugin': { value: 'NAME', help: 'switch a plugin on: ccache and sign do something' },
+  'disable-plugin': { value: 'NAME', help: 'switch a plugin off' },
+  'plugin-option': { value: 'PLUGIN:KEY=VALUE', help: 'set an option of a plugin' },
   uniqueext: { value: 'TEXT', help: 'a root of its own, beside others of this configuration' },
   addrepo: { short: 'a', value: 'URL', help: 'a further repository' },
   enablerepo: { value: 'REPO', help: 'use a repository that the configuration disables' },
@@ -162,9 +165,6 @@ const withoutEffect = [
 const valuesWithoutEffect: Record<string, OptionEntry> = {
   isolation: { value: 'HOW', choices: ['auto', 'simple', 'nspawn'], noEffect: true },
   tmp_prefix: { value: 'TEXT', noEffect: true },
-  'enable-plugin': { value: 'NAME', noEffect: true },
-  'disable-plugin': { value: 'NAME', noEffect: true },
-  'plugin-option': { value: 'PLUGIN:KEY=VALUE', noEffect: true },
 };
 
 const refused: Record<string, OptionEntry> = {

@@ -44,6 +44,11 @@ export function chrootRequest({ line }: Pick<MockSession, 'line'>): ChrootReques
         ? value.split(',').map((pattern) => ({ pattern, enabled: name === 'enablerepo' }))
         : [],
     ),
+    plugins: {
+      disabled: line.values('disable-plugin'),
+      enabled: line.values('enable-plugin'),
+      settings: line.values('plugin-option'),
+    },
   };
 }
 

@@ -67,7 +67,11 @@ const OWN_WAY = new Set([
 ]);
 
 /** What a configuration asks for that is not done: each with its place and what to do instead. */
-export function leftOut(options: ConfigOptions, templates: Templates): ConfigWarning[] {
+export function leftOut(
+  options: ConfigOptions,
+  templates: Templates,
+  enabledPlugins: readonly string[] = [],
+): ConfigWarning[] {
   const warnings: ConfigWarning[] = [];
   const warn = (message: string, name: string) => {
     warnings.push({ message, place: options.placeOf(name) });
@@ -75,9 +79,9 @@ export function leftOut(options: ConfigOptions, templates: Templates): ConfigWar
   for (const [name, instead] of Object.entries(LEFT_OUT)) {
     if (isTrue(options.get(name))) warn(`${name} is left out: ${instead}`, name);
   }
-  for (const plugin of activePlugins(templates)) {
-    warn(`the plugin ${plugin} is left out: kiln has nothing like it`, 'plugin_conf');
-  }
+  const placeOf = (plugin: string) =>
+    enabledPlugins.includes(plugin) ? undefined : options.placeOf('plugin_conf');
+  warnings.push(...leftOutPlugins(templates, placeOf));
   for (const name of options.names()) {
     if (KNOWN.has(name) || name in LEFT_OUT || options.placeOf(name) === undefined) continue;
     if (/^(?:bootstrap_|dnf\d?_|yum_|microdnf_|system_)/.test(name)) continue;
@@ -85,6 +89,17 @@ export function leftOut(options: ConfigOptions, templates: Templates): ConfigWar
       warn(`${name} is left out: it is no option of mock's`, name);
   }
   return warnings;
+}
+
+/** Enabled plugins whose work is not done; `placeOf` says where each was enabled. */
+export function leftOutPlugins(
+  templates: Templates,
+  placeOf: (plugin: string) => ConfigWarning['place'],
+): ConfigWarning[] {
+  return activePlugins(templates).map((plugin) => ({
+    message: `the plugin ${plugin} is left out: kiln has nothing like it`,
+    place: placeOf(plugin),
+  }));
 }
 
 /** Enabled plugins that would do something. */

@@ -53,6 +53,8 @@ export interface MeaningSettings {
   /** This machine's architecture, as rpm calls it. */
   readonly host: string;
   readonly switches: readonly RepositorySwitch[];
+  /** `--enable-plugin`: the configuration is not where these come from. */
+  readonly enabledPlugins?: readonly string[];
 }
 
 /**
@@ -62,7 +64,7 @@ export interface MeaningSettings {
 export function configMeaning(config: LoadedConfig, settings: MeaningSettings): ConfigMeaning {
   const { options } = config;
   const templates = new Templates(options);
-  const warnings = [...config.warnings, ...leftOut(options, templates)];
+  const warnings = [...config.warnings, ...leftOut(options, templates, settings.enabledPlugins)];
   const text = (name: string) => asText(templates.value(name) ?? '');
   const user = text('chrootuser');
   const target = text('rpmbuild_arch');
@@ -103,7 +105,8 @@ function number(value: ConfigValue): number {
   return Number.isFinite(read) && read > 0 ? read : 0;
 }
 
-function ccacheSize(templates: Templates): string | undefined {
+/** How large the cache of the ccache plugin may be; undefined where the plugin is off. */
+export function ccacheSize(templates: Templates): string | undefined {
   const conf = templates.value('plugin_conf');
   if (!isDict(conf) || !isTrue(conf.get('ccache_enable'))) return undefined;
   const settings = conf.get('ccache_opts');

@@ -1,6 +1,7 @@
 import { stripVTControlCharacters } from 'node:util';
 import type { RepositoryInput } from '../../repository/configuration.ts';
 import { booleanOption, type DnfConf, type DnfSection, listOption } from './dnf-conf.ts';
+import { matchesGlob } from './glob.ts';
 import { configError, type Place } from './problem.ts';
 
 /** What {@link readRepositories} needs beside the dnf.conf. */
@@ -67,11 +68,6 @@ function isEnabled(id: string, section: DnfSection, settings: RepositorySettings
     (enabled, { pattern, enabled: wanted }) => (matchesGlob(id, pattern) ? wanted : enabled),
     said,
   );
-}
-
-function matchesGlob(id: string, pattern: string): boolean {
-  const escaped = pattern.replace(/[.+^${}()|[\]\\]/g, '\\$&');
-  return new RegExp(`^${escaped.replace(/\*/g, '.*').replace(/\?/g, '.')}$`).test(id);
 }
 
 function readRepository(

@@ -6,6 +6,7 @@ import type { Lock, LockedPackage } from '../../repository/lock.ts';
 import { openRepositories } from '../../repository/open.ts';
 import type { RefreshMode } from '../../repository/refresh.ts';
 import { solve } from '../../solver/solve.ts';
+import { matchesGlob } from '../config/glob.ts';
 import { type InstalledPackage, installedPackages } from './installed.ts';
 import { addOwnPackages, ownRepository } from './local-packages.ts';
 import type { MockRoot } from './root.ts';
@@ -29,7 +30,10 @@ export interface InstallRequest {
   readonly install: readonly string[];
   /** Dependencies to be met, as in BuildRequires. */
   readonly requires?: readonly string[];
-  /** Take the newest of these, by name; `all`: of everything. What is there stays otherwise. */
+  /**
+   * Take the newest of these, as dnf names what is installed: names, globs, NEVRAs; `all`: of
+   * everything. What is there stays otherwise.
+   */
   readonly renew?: readonly string[] | 'all';
   readonly signal?: AbortSignal | undefined;
   readonly onProgress?: OnImageProgress | undefined;
@@ -53,7 +57,8 @@ const UPGRADE = [
  * Installs packages into a root, with what they need: solved on the host, fetched and verified as
  * for an image, and installed by the root's own rpm in a box.
  * @returns what was installed, in order.
- * @throws KilnError of the solver and the repositories; E_MOCK_PACKAGES when rpm fails.
+ * @throws KilnError of the solver and the repositories; E_MOCK_PACKAGES when rpm fails, or nothing
+ *   is installed that `renew` names.
  */
 export async function installPackages(
   root: MockRoot,
@@ -111,13 +116,14 @@ async function solveFor(
   request: InstallRequest,
   installed: readonly InstalledPackage[],
 ): Promise<Lock> {
-  const { sources, signal, onProgress, renew = [] } = request;
+  const { sources, signal, onProgress } = request;
   const { paths } = root.engine;
   const { arch, exclude, recommends, refresh } = sources;
   const own = ownRepository(root);
   const repositories = [...sources.repositories, ...sources.added, ...(own ? [own] : [])];
   const set = await openRepositories(repositories, { paths, refresh, onProgress, signal });
-  const stays = ({ name }: { name: string }) => renew !== 'all' && !renew.includes(name);
+  const renewed = namesOf(installed, request.renew ?? []);
+  const stays = ({ name }: { name: string }) => !renewed.has(name);
   const packages = (await root.packages()).filter(stays);
   const keep: Lock = { format: 1, arch, requested: [], repositories: [], packages };
   const ask = async (there: readonly string[]) => {
@@ -136,6 +142,24 @@ async function solveFor(
       installed.map(({ name }) => name),
     );
   }
+}
+
+/** Names of the installed packages that are meant. */
+function namesOf(
+  installed: readonly InstalledPackage[],
+  meant: readonly string[] | 'all',
+): ReadonlySet<string> {
+  const patterns = meant === 'all' ? ['*'] : meant;
+  const names = patterns.flatMap((pattern) => {
+    const matching = installed.filter(({ name, arch, nevra }) =>
+      [name, `${name}.${arch}`, nevra].some((text) => matchesGlob(text, pattern)),
+    );
+    if (matching.length > 0) return matching.map(({ name }) => name);
+    throw new KilnError('E_MOCK_PACKAGES', `${pattern} is not installed, so there is no update`, {
+      hint: '--install installs it',
+    });
+  });
+  return new Set(names);
 }
 
 /** What is installed and in no repository any more stays, and cannot be asked for. */

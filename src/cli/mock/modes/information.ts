@@ -3,9 +3,9 @@ import { homedir } from 'node:os';
 import { basename, join } from 'node:path';
 import { hostArchitecture } from '../../../image/architecture.ts';
 import { recipeNames } from '../../../image/find.ts';
-import { loadChrootConfig, openChroot } from '../../../mock/chroot.ts';
+import { chrootOptions } from '../../../mock/chroot.ts';
 import { description, expandAll, loadConfig, SYSTEM_CONFIG } from '../../../mock/config/load.ts';
-import { asLiteral, type ConfigValue } from '../../../mock/config/values.ts';
+import { asLiteral, type ConfigOptions } from '../../../mock/config/values.ts';
 import { chrootRequest, type MockSession } from '../session.ts';
 
 /** Characters of a name's column, as mock has it. */
@@ -53,19 +53,12 @@ function entry(name: string, text: string): string {
 /** `--debug-config`: every option as it was written, or with `expanded` as it is used. */
 export async function debugConfig(session: MockSession, expanded: boolean): Promise<number> {
   const request = chrootRequest(session);
-  const config = loadChrootConfig(session.engine.paths, request);
-  let options: ReadonlyMap<string, ConfigValue>;
-  if (config === undefined) {
-    const { warnings: _, sign: __, ...chroot } = await openChroot(session.engine.paths, request);
-    options = new Map(Object.entries(chroot));
-  } else {
-    options = expanded
-      ? expandAll(config.options)
-      : new Map(config.options.names().map((name) => [name, config.options.get(name)]));
-  }
-  const lines = [...options.keys()]
+  const options = await chrootOptions(session.engine.paths, request);
+  const values: Pick<ConfigOptions, 'get'> = expanded ? expandAll(options) : options;
+  const lines = options
+    .names()
     .sort()
-    .map((name) => `config_opts[${asLiteral(name)}] = ${asLiteral(options.get(name))}\n`);
+    .map((name) => `config_opts[${asLiteral(name)}] = ${asLiteral(values.get(name))}\n`);
   process.stdout.write(lines.join(''));
   return 0;
 }

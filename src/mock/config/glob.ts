@@ -1,0 +1,5 @@
+/** Whether a name is what `pattern` stands for, in which `*` and `?` are any text and any character. */
+export function matchesGlob(name: string, pattern: string): boolean {
+  const escaped = pattern.replace(/[.+^${}()|[\]\\]/g, '\\$&');
+  return new RegExp(`^${escaped.replace(/\*/g, '.*').replace(/\?/g, '.')}$`).test(name);
+}
