@@ -7,7 +7,8 @@ import type { ChainMemberReport, ChainReport, ChainRequest } from '../build/chai
 import { buildStatus } from '../build/exit-status.ts';
 import { replaceParked } from './background.ts';
 import type { ChainOptions } from './build-chain-options.ts';
-import { type BuildOptions, buildRequest } from './build-options.ts';
+import type { BuildOptions } from './build-options.ts';
+import { buildRequest } from './build-request.ts';
 import { openEngine } from './engine.ts';
 import { printError } from './errors.ts';
 import { imageProgress, type ProgressLine } from './image-progress.ts';
@@ -60,15 +61,13 @@ function chainRequest(
 ): ChainRequest {
   const [first] = sources;
   if (first === undefined) return command.error('kiln: a chain needs source packages');
-  if (options.spec !== undefined) {
-    return command.error('kiln: a chain is built of source packages, not of --spec');
-  }
-  if (options.lock !== undefined || options.resume !== undefined) {
-    return command.error('kiln: --lock and --resume are for one package: leave --chain out');
-  }
   const { source: _, resultDirectory, ...build } = buildRequest(first, options, command);
+  const paths = sources.map((path) => resolve(path));
+  for (const path of new Set(paths.filter((path, index) => paths.indexOf(path) !== index))) {
+    process.stderr.write(`kiln: warning: ${path} is named more than once: it is built once\n`);
+  }
   return {
-    sources: sources.map((path) => resolve(path)),
+    sources: [...new Set(paths)],
     resultDirectory,
     build,
     jobs: options.jobs,

@@ -1,8 +1,9 @@
 import { resolve } from 'node:path';
-import { findBuildRecipe } from '../build/recipe/find.ts';
+import { findBuildRecipe, isScript } from '../build/recipe/find.ts';
 import type { RecipeReport, RecipeRequest } from '../build/recipe/request.ts';
 import { resultOfFailedRecipe, resultOfRecipe } from '../build/recipe/result.ts';
 import { runRecipe } from '../build/recipe/run-recipe.ts';
+import { KilnError } from '../errors.ts';
 import type { Result } from '../result/schema.ts';
 import { writeResult } from '../result/write.ts';
 import { callerIds } from '../run/request.ts';
@@ -43,6 +44,11 @@ export async function buildRecipe(
   options: SharedOptions & RecipeOptions,
 ): Promise<void> {
   const path = await findBuildRecipe(name);
+  if (options.param.length > 0 && !isScript(path)) {
+    throw new KilnError('E_ARGUMENT', `a recipe in YAML takes no --param: ${path}`, {
+      hint: 'a TypeScript recipe finds them in `parameters`; see docs/recipes.md',
+    });
+  }
   const request = recipeRequest(path, options);
   await using engine = openEngine();
   using interruption = listenForInterruption();

@@ -5,14 +5,11 @@ import { resumeBuild } from '../build/resume.ts';
 import { verifyBuild } from '../build/verify.ts';
 import { replaceParked } from './background.ts';
 import { addChainOptions, CHAIN_EXAMPLES, type ChainOptions } from './build-chain-options.ts';
-import {
-  addBuildOptions,
-  type BuildOptions,
-  buildRequest,
-  resumedRequest,
-} from './build-options.ts';
+import { buildMode, refuseUnused } from './build-modes.ts';
+import { addBuildOptions, type BuildOptions } from './build-options.ts';
 import { BuildOutput } from './build-output.ts';
 import { addRecipeOptions, RECIPE_EXAMPLES, type RecipeOptions } from './build-recipe-options.ts';
+import { buildRequest, resumedRequest } from './build-request.ts';
 import { openEngine } from './engine.ts';
 import { listenForInterruption } from './interruption.ts';
 
@@ -40,30 +37,24 @@ export function command(): Command {
     .addOption(new Option('--json', 'print the result as JSON on stderr’s last line'))
     .addHelpText('after', EXAMPLES + RECIPE_EXAMPLES + CHAIN_EXAMPLES)
     .action(async (sources: string[], options: BuildOptions & RecipeOptions & ChainOptions) => {
-      if (options.chain === true) {
+      const [source] = sources;
+      const mode = buildMode(source, options);
+      refuseUnused(mode, it);
+      if (mode === 'chain') {
         const { runChain } = await import('./build-chain.ts');
         await runChain(sources, options, it);
         return;
       }
-      const [source] = sources;
       if (sources.length > 1) it.error('kiln: several sources are a chain: say --chain');
-      if (options.schema === true || isRecipe(source)) {
-        if (options.signKey !== undefined) {
-          it.error('kiln: --sign-key is for packages: a recipe’s artifacts are not signed');
-        }
+      if (mode === 'schema' || mode === 'recipe') {
         const { buildRecipe, printRecipeSchema } = await import('./build-recipe.ts');
         // KILN_IMAGE is for what names no image itself.
         const given = it.getOptionValueSource('image') === 'cli';
         const { image: _default, ...others } = options;
         const wanted = given ? options : others;
-        await (options.schema === true ? printRecipeSchema() : buildRecipe(source ?? '', wanted));
+        await (mode === 'schema' ? printRecipeSchema() : buildRecipe(source ?? '', wanted));
       } else await build(source, options, it);
     });
-}
-
-/** A source package says so in its name; what has neither is the name or path of a recipe. */
-function isRecipe(source: string | undefined): boolean {
-  return source !== undefined && !/\.(?:rpm|spec)$/.test(source);
 }
 
 async function build(
@@ -82,7 +73,7 @@ async function build(
           buildRequest(source, options, it),
           hooks,
         )
-      : await resumeBuild(engine, options.resume, resumedRequest(options, it), hooks);
+      : await resumeBuild(engine, options.resume, resumedRequest(source, options, it), hooks);
   output.finish(report);
   if (options.json === true) {
     process.stderr.write(`${JSON.stringify(resultOfBuild(report))}\n`);

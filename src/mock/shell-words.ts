@@ -18,7 +18,9 @@ export function shellWords(text: string): string[] {
       continue;
     }
     if (plain === "'" || plain === '"' || plain === '\\') {
-      throw new KilnError('E_MOCK_USAGE', `${piece} without its end in ${JSON.stringify(text)}`);
+      throw new KilnError('E_MOCK_USAGE', `${piece} without its end in ${JSON.stringify(text)}`, {
+        hint: 'close it, or write a backslash before it',
+      });
     }
     // In double quotes a backslash only protects what would mean something there.
     const inner = double?.replace(/\\([$`"\\\n])/g, (_, kept: string) =>

@@ -290,4 +290,7 @@ test.serial('what is no chain', async (t) => {
   const several = await state.kiln(['build', '-r', RECIPE, good, good]);
   t.not(several.exitCode, 0);
   t.regex(String(several.stderr), /--chain/);
+  const twice = await run([good, good, '/nowhere.src.rpm']);
+  t.regex(String(twice.stderr), /good-1-1\.src\.rpm is named more than once: it is built once/);
+  t.regex(String(twice.stderr), /^kiln: chain of 2 packages/m);
 });

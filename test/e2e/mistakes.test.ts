@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
+import { execa } from 'execa';
 import { type BusyboxState, busyboxState, IMAGE } from '../support/busybox-state.ts';
 
 /** What a person is told who got a command line wrong: what is wrong, and what to do. */
@@ -65,4 +66,88 @@ test.serial('a state directory that can be none is an error, not an empty one', 
   t.is(exitCode, 0);
   t.is(stdout, '[]');
   t.false(existsSync(fresh));
+});
+
+test.serial('kiln build refuses options that the build asked for would not heed', async (t) => {
+  const recipe = place('t.yaml');
+  await writeFile(recipe, 'image: busybox\nsteps: [{ run: "true" }]\n');
+  const out = ['--resultdir', place('out')];
+  const build = (...args: string[]) => ['build', ...out, ...args];
+  const cases: readonly [string[], RegExp, RegExp][] = [
+    [
+      [recipe, '--verify', '--postinstall'],
+      /a recipe takes no --verify, --postinstall/,
+      /--verify/,
+    ],
+    [[recipe, '--lock', '/nonexistent'], /a recipe takes no --lock/, /for a build by a lock$/],
+    [[recipe, '--cache', 'ccache'], /a recipe takes no --cache/, /a source package, a spec/],
+    [[recipe, '--enable-network', '--network', 'x'], /no --enable-network, --network/, /a chain/],
+    [[recipe, '-D', 'a b', '--addrepo', '/x'], /no --define, --addrepo/, /./],
+    [[recipe, '--provenance-key', '/x', '--sign-key', '/x'], /no --provenance-key, --sign-k/, /./],
+    [[recipe, '--param', 'a=b'], /a recipe in YAML takes no --param/, /TypeScript/],
+    [
+      ['x.src.rpm', '--param', 'a=b', '--bind', '/:/x'],
+      /source package takes no --param, --bind/,
+      /recipe/,
+    ],
+    [
+      ['x.src.rpm', '-j', '3', '--recurse', '-c'],
+      /takes no --jobs, --continue, --recurse/,
+      /chain/,
+    ],
+    [['x.src.rpm', '--sources', '/tmp'], /a source package takes no --sources/, /a spec/],
+    [['x.src.rpm', '--lock', '/x', '--update'], /a build by a lock takes no --update/, /./],
+    [['--chain', 'x.src.rpm', '--verify'], /a chain takes no --verify/, /a source package/],
+    [['--chain', '--spec', 'x.spec'], /a chain takes no --spec/, /a spec/],
+    [
+      ['--resume', 'abc', '--with', 'x', '--memory', '1G'],
+      /resumed takes no --with, --memory/,
+      /./,
+    ],
+    [['--schema', '--quiet'], /--schema takes no --resultdir, --quiet/, /./],
+  ];
+  for (const [args, message, hint] of cases) await refused(t, build(...args), message, { hint });
+  t.false(existsSync(place('out')));
+  // What the environment says for all builds is no mistake.
+  const env = { ...state.env, KILN_IMAGE: IMAGE, KILN_BUILDER_ID: 'https://builder.example/1' };
+  const right = await state.kiln(build(recipe), { env });
+  t.is(right.exitCode, 0, String(right.stderr));
+});
+
+test('every option of kiln build is for some kind of build', async (t) => {
+  const { command } = await import('../../src/cli/build.ts');
+  const { refuseUnused } = await import('../../src/cli/build-modes.ts');
+  for (const { long, attributeName } of command().options.map((option) => ({
+    long: option.long ?? '',
+    attributeName: option.attributeName(),
+  }))) {
+    const it = command();
+    it.setOptionValueWithSource(attributeName, 'given', 'cli');
+    const modes = ['package', 'spec', 'lock', 'resume', 'chain', 'recipe', 'schema'] as const;
+    const taking = modes.filter((mode) => {
+      try {
+        refuseUnused(mode, it);
+        return true;
+      } catch (error) {
+        t.true(String(error).includes(long), String(error));
+        return false;
+      }
+    });
+    t.true(taking.length > 0, long);
+  }
+});
+
+test('definitions and words of --rpmbuild-opts are read as a shell and rpm have them', async (t) => {
+  const { command } = await import('../../src/cli/build.ts');
+  const it = command();
+  it.action(() => undefined);
+  const opts = `--define 'a "b" c' --with\\ x "d\\"e"`;
+  await it.parseAsync(['-D', '%_x  1', '--rpmbuild-opts', opts, 'x.src.rpm'], { from: 'user' });
+  // The oracle: what a shell makes of it.
+  const { stdout } = await execa('sh', ['-c', `printf '%s\\n' ${opts}`]);
+  t.deepEqual(it.opts().rpmbuildOpts, stdout.split('\n'));
+  t.deepEqual(it.opts().define, ['_x 1']);
+  const wrong = await state.kiln(['build', '-r', IMAGE, '-D', 'nospace', 'x.src.rpm']);
+  t.is(wrong.exitCode, 125);
+  t.regex(String(wrong.stderr), /'nospace' is invalid. write it as 'NAME VALUE'/);
 });

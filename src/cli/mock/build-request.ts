@@ -1,4 +1,5 @@
 import { isAbsolute, resolve } from 'node:path';
+import { macroDefinition } from '../../build/macro-definition.ts';
 import {
   type BuildRequest,
   type BuildSource,
@@ -55,16 +56,16 @@ export function mockBuildRequest(
   };
 }
 
-/** `MACRO EXPR`, with or without the percent sign that some callers write. */
+/** `MACRO EXPR`. */
 function definition(text: string): string {
-  const match = /^\s*%?([A-Za-z_]\w*(?:\(.*?\))?)\s+([\s\S]*)$/.exec(text);
-  if (match === null) {
+  const read = macroDefinition(text);
+  if (read === undefined) {
     throw usageError(
       `Bad option for '--define' (${text}).  Use --define 'macro expr'`,
       'a macro has a name and, after a blank, what it stands for',
     );
   }
-  return `${match[1]} ${match[2]}`;
+  return read;
 }
 
 /** Milliseconds. */
