@@ -2,7 +2,7 @@
  * How many services fit on a machine: makes N idle Apache services on one image, starts them, and
  * prints what each takes.
  *
- *     node scripts/service-density.ts [N]        20 unless given; KILN_STATE says where
+ *     scripts/service-density [N]        20 unless given; KILN_STATE says where
  *
  * The services are called density-1 to density-N; they are deleted at the end.
  */
