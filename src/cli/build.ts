@@ -1,8 +1,12 @@
 import { Command, Option } from 'commander';
 import { buildPackage } from '../build/build.ts';
+import type { BuildHooks, BuildReport } from '../build/report.ts';
+import type { BuildRequest } from '../build/request.ts';
 import { resultOfBuild } from '../build/result.ts';
 import { resumeBuild } from '../build/resume.ts';
 import { verifyBuild } from '../build/verify.ts';
+import { findBox } from '../sandbox/find-box.ts';
+import type { Engine } from '../sandbox/open.ts';
 import { replaceParked } from './background.ts';
 import { addChainOptions, CHAIN_EXAMPLES, type ChainOptions } from './build-chain-options.ts';
 import { buildMode, refuseUnused } from './build-modes.ts';
@@ -57,6 +61,17 @@ export function command(): Command {
     });
 }
 
+/** `id` may be the beginning of one. */
+async function resume(
+  engine: Engine,
+  id: string,
+  overrides: Partial<BuildRequest>,
+  hooks: BuildHooks,
+): Promise<BuildReport> {
+  const box = await findBox(engine.paths, id);
+  return await resumeBuild(engine, box.id, overrides, hooks);
+}
+
 async function build(
   source: string | undefined,
   options: BuildOptions,
@@ -73,7 +88,7 @@ async function build(
           buildRequest(source, options, it),
           hooks,
         )
-      : await resumeBuild(engine, options.resume, resumedRequest(source, options, it), hooks);
+      : await resume(engine, options.resume, resumedRequest(source, options, it), hooks);
   output.finish(report);
   if (options.json === true) {
     process.stderr.write(`${JSON.stringify(resultOfBuild(report))}\n`);

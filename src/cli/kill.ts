@@ -1,5 +1,5 @@
 import { Command } from 'commander';
-import { KilnError } from '../errors.ts';
+import { findBox } from '../sandbox/find-box.ts';
 import { listBoxes } from '../sandbox/list.ts';
 import { destroyBox } from '../sandbox/sweep.ts';
 import { openEngine } from './engine.ts';
@@ -16,18 +16,10 @@ export function command(): Command {
     .action(async (ids: string[], options: { all?: boolean }, it: Command) => {
       if (ids.length === 0 && options.all !== true) it.error('kiln: say which: an id, or --all');
       await using engine = openEngine();
-      const boxes = await listBoxes(engine.paths);
       const chosen =
         options.all === true
-          ? boxes
-          : ids.map((id) => {
-              const found = boxes.filter((box) => box.id.startsWith(id));
-              if (found.length === 1 && found[0] !== undefined) return found[0];
-              const why = found.length === 0 ? 'there is none' : `${found.length} begin so`;
-              throw new KilnError('E_NO_BOX', `no sandbox ${id}: ${why}`, {
-                hint: '`kiln ps` lists them',
-              });
-            });
+          ? await listBoxes(engine.paths)
+          : await Promise.all(ids.map((id) => findBox(engine.paths, id)));
       for (const { id, directory, record } of chosen) {
         await destroyBox(engine.paths, directory, record, engine.connect);
         process.stdout.write(`${id}\n`);

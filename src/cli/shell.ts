@@ -1,5 +1,7 @@
 import { once } from 'node:events';
 import { Command } from 'commander';
+import { KilnError } from '../errors.ts';
+import { findBox } from '../sandbox/find-box.ts';
 import { reopenSandbox } from '../sandbox/open.ts';
 import { seccompFilter } from '../sandbox/seccomp/profile.ts';
 import { attach, attachTerminal } from './attach.ts';
@@ -23,19 +25,34 @@ Examples:
 export function command(): Command {
   const it = new Command('shell')
     .description('An interactive shell in a new sandbox, or in one that `run --keep` left.')
-    .argument('[id]', 'a kept sandbox, as `kiln ps` shows it');
+    .usage('[options] | ID')
+    .argument('[id]', 'a kept sandbox, as `kiln ps` shows it, or its beginning');
   return addSandboxOptions(it)
     .addHelpText('after', EXAMPLES)
     .action(async (id: string | undefined, options: SandboxOptions) => {
+      if (id !== undefined) refuseOptions(it, id);
       const tty = process.stdin.isTTY === true && process.stdout.isTTY === true;
       if (id === undefined) await runCommand(SHELL, { ...options, tty }, it);
       else await enterKept(id, tty);
     });
 }
 
+/** A kept sandbox is what it was made: whoever asks for something else is not to believe it. */
+function refuseOptions(it: Command, id: string): void {
+  const given = it.options.filter(
+    (option) => it.getOptionValueSource(option.attributeName()) === 'cli',
+  );
+  if (given.length === 0) return;
+  const names = given.map(({ long }) => long).join(', ');
+  throw new KilnError('E_ARGUMENT', `the kept sandbox ${id} takes no ${names}`, {
+    hint: 'it has the options that it was kept with; without an id, a new sandbox takes them',
+  });
+}
+
 async function enterKept(id: string, tty: boolean): Promise<void> {
   await using engine = openEngine();
-  const { sandbox, session, keepUntil } = await reopenSandbox(engine, id);
+  const box = await findBox(engine.paths, id);
+  const { sandbox, session, keepUntil } = await reopenSandbox(engine, box.id);
   try {
     const seccomp = await seccompFilter(engine.paths, session.seccomp, session.capabilities);
     const command = await sandbox.spawn(SHELL, {

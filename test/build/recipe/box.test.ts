@@ -243,6 +243,19 @@ test.serial('--keep keeps the box of a step that failed, files and all', async (
     input: 'pwd; cat file; echo $WHO\n',
   });
   t.is(String(shell.stdout), '/tmp\nhere\nme', String(shell.stderr));
+  // The beginning of an id is enough; what a new sandbox takes, a kept one has already.
+  const begun = await workshop.state.kiln(['shell', id.slice(0, 6)], {
+    stdin: 'pipe',
+    input: 'pwd',
+  });
+  t.is(String(begun.stdout), '/tmp', String(begun.stderr));
+  const other = ['-r', 'nope', '--env', 'A=B', '--memory', '1G', '--resultdir', '/x'];
+  const refused = await workshop.state.kiln(['shell', ...other, id]);
+  t.is(refused.exitCode, 125);
+  t.regex(String(refused.stderr), /takes no --image, --env, --memory, --resultdir$/m);
+  t.regex(String(refused.stderr), /^ {2}hint: .*kept with/m);
+  const none = await workshop.state.kiln(['shell', `${id}0`]);
+  t.regex(String(none.stderr), /no sandbox \w+: there is none\n {2}hint: `kiln ps`/);
   await workshop.state.kiln(['kill', id]);
 });
 
