@@ -1,11 +1,5 @@
 import { Command } from 'commander';
-import {
-  cloneCommand,
-  logrotateCommand,
-  schemaCommand,
-  setCommand,
-  upgradeCommand,
-} from './service/change.ts';
+import { cloneCommand, setCommand } from './service/change.ts';
 import { createCommand } from './service/create.ts';
 import { connectCommand, executeCommand } from './service/execute.ts';
 import { installCommand, uninstallCommand } from './service/install.ts';
@@ -19,6 +13,7 @@ import {
 } from './service/life.ts';
 import { listCommand } from './service/list.ts';
 import { logsCommand } from './service/logs.ts';
+import { logrotateCommand, schemaCommand, upgradeCommand } from './service/upkeep.ts';
 
 const EXAMPLES = `
 Examples:

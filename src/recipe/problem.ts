@@ -17,15 +17,20 @@ export interface RecipeProblem {
 const IMAGE_HINT =
   'docs/recipes.md describes every key; `kiln image schema` prints the JSON Schema for editors';
 
-/** A recipe that cannot be used: all its problems at once (`E_RECIPE`). */
+/** A recipe, or what else people write, that cannot be used: all its problems at once (`E_RECIPE`). */
 export class RecipeError extends KilnError {
   readonly problems: readonly RecipeProblem[];
 
-  constructor(file: string, problems: readonly RecipeProblem[], hint: string = IMAGE_HINT) {
+  constructor(
+    file: string,
+    problems: readonly RecipeProblem[],
+    hint: string = IMAGE_HINT,
+    kind = 'recipe',
+  ) {
     const count = problems.length === 1 ? 'a problem' : `${problems.length} problems`;
     const ordered = [...problems].sort((a, b) => (a.file === b.file ? a.line - b.line : 0));
     const lines = ordered.map((problem) => `  ${formatProblem(problem)}`);
-    super('E_RECIPE', `recipe ${file} has ${count}:\n${lines.join('\n')}`, {
+    super('E_RECIPE', `${kind} ${file} has ${count}:\n${lines.join('\n')}`, {
       hint,
       details: { problems: ordered },
     });

@@ -2,10 +2,11 @@ import { copyFile, rm } from 'node:fs/promises';
 import { copyTree } from '../image/tree/clone.ts';
 import type { StatePaths } from '../state/paths.ts';
 import { giveIdentity, publishService, refuseExisting } from './create.ts';
+import type { ServiceFile } from './definition.ts';
+import { changeDefinition } from './definition-file.ts';
 import { filesIn } from './instance-files.ts';
 import { requireStopped } from './stop.ts';
 import {
-  changeDefinition,
   checkServiceName,
   lockServices,
   readService,
@@ -16,22 +17,28 @@ import {
 import { copyVar } from './var-volume.ts';
 
 /** What is different in a clone. */
-export interface CloneChanges {
-  /** `[ADDRESS:]HOSTPORT:PORT`; without any the clone publishes nothing, since its model has the ports. */
-  readonly publish: readonly string[];
-}
+export type CloneChanges = Pick<ServiceFile, 'publish' | 'network'>;
+
+/** What only one of two services can have. */
+const UNIQUE = [
+  ['publish'],
+  ['network', 'address'],
+  ['network', 'gateway'],
+  ['network', 'mac'],
+] as const;
 
 /**
  * Makes a service like another one that does not run, with copies of its /etc and /var (blocks are
- * shared where the file system can), its own machine id and host name. It appears whole or not at
- * all. Throws E_NO_SERVICE, E_SERVICE_EXISTS, E_SERVICE_RUNS.
+ * shared where the file system can), its own machine id and host name. What only one of them can have
+ * it has not: ports, a fixed address, a MAC. It appears whole or not at all. Returns the keys of what
+ * its model has and it has not. Throws E_NO_SERVICE, E_SERVICE_EXISTS, E_SERVICE_RUNS.
  */
 export async function cloneService(
   paths: StatePaths,
   from: string,
   name: string,
   changes: CloneChanges,
-): Promise<void> {
+): Promise<string[]> {
   checkServiceName(name);
   await using _lock = await lockServices(paths);
   const model = await readService(paths, from);
@@ -47,12 +54,22 @@ export async function cloneService(
     giveIdentity(files.etc, name);
     await writeImageId(files.image, model.image);
     await copyFile(model.files.definition, files.definition);
-    await changeDefinition(files.definition, (document) => {
+    const left: string[] = [];
+    const changed = await changeDefinition(files.definition, (document) => {
       document.delete('hostname');
-      document.delete('publish');
-      if (changes.publish.length > 0) document.set('publish', [...changes.publish]);
+      // With a fixed address goes that nothing else is to give it one.
+      if (document.hasIn(['network', 'address'])) document.deleteIn(['network', 'dhcp']);
+      for (const path of UNIQUE.filter((path) => document.hasIn(path))) {
+        document.deleteIn(path);
+        if (changes[path[0]] === undefined) left.push(path.join('.'));
+      }
+      for (const key of ['publish', 'network'] as const) {
+        if (changes[key] !== undefined) document.set(key, changes[key]);
+      }
     });
+    await changed.store();
     await publishService(paths, name, work);
+    return left;
   } catch (error) {
     await rm(work, { recursive: true, force: true });
     throw error;

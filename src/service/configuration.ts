@@ -1,7 +1,9 @@
-import type { ServiceFile } from './definition.ts';
+import type { SandboxLimits } from '../sandbox/specification.ts';
+import type { ServiceDefinition, ServiceFile } from './definition.ts';
+import { changeDefinition } from './definition-file.ts';
+import type { InstanceFiles } from './instance-files.ts';
 import { isSupervised } from './stop.ts';
 import type { StoredService } from './store.ts';
-import { changeDefinition, readDefinition } from './store.ts';
 import { askSupervisor } from './supervisor-client.ts';
 
 /** Settings that are changed on a running service at once. */
@@ -14,15 +16,14 @@ export interface ChangeReport {
 }
 
 /**
- * Changes settings of a service in its file, and limits on its box if it runs. A value of null
- * removes a setting. Throws E_RECIPE for what cannot be, E_LIMIT.
+ * Changes settings of a service in its file, and limits on its box if it runs: both, or neither. A
+ * value of null removes a setting. Throws E_RECIPE for what cannot be, E_LIMIT.
  */
 export async function changeService(
-  service: StoredService,
+  { files, definition }: StoredService,
   changes: { readonly [Key in keyof ServiceFile]?: ServiceFile[Key] | null },
 ): Promise<ChangeReport> {
-  const { files } = service;
-  await changeDefinition(files.definition, (document) => {
+  const changed = await changeDefinition(files.definition, (document) => {
     for (const [key, value] of Object.entries(changes)) {
       if (value === undefined) continue;
       if (value === null) document.delete(key);
@@ -30,15 +31,38 @@ export async function changeService(
     }
   });
   const keys = Object.keys(changes);
-  if (!(await isSupervised(files))) return { inForce: [], atRestart: [] };
-  const { memory, cpus, pids } = await readDefinition(files.definition);
-  const limits = Object.fromEntries(
-    Object.entries({ memory, cpus, pids }).filter(
-      ([key, value]) => keys.includes(key) && value !== undefined,
-    ),
-  );
+  const supervised = await isSupervised(files);
   // What is taken away is not: a limit of the kernel's has no value that says "none" everywhere.
-  const live = LIVE.filter((key) => key in limits);
-  if (live.length > 0) await askSupervisor(files, { do: 'limit', limits });
-  return { inForce: live, atRestart: keys.filter((key) => !live.some((name) => name === key)) };
+  const live = LIVE.filter((key) => keys.includes(key) && changed.definition[key] !== undefined);
+  const limited =
+    supervised && live.length > 0 && (await limit(files, changed.definition, definition, live));
+  await changed.store();
+  const inForce = limited ? live : [];
+  const rest = keys.filter((key) => !inForce.some((name) => name === key));
+  return { inForce, atRestart: supervised ? rest : [] };
+}
+
+/**
+ * Sets limits of a service that runs. When one fails, the others are again what they were, unless they
+ * were none: those stay until the box ends. False when its supervisor does not listen (yet):
+ * it will read them in its file. Throws E_LIMIT.
+ */
+async function limit(
+  files: InstanceFiles,
+  wanted: ServiceDefinition,
+  before: ServiceDefinition,
+  keys: readonly (typeof LIVE)[number][],
+): Promise<boolean> {
+  const of = (definition: ServiceDefinition): SandboxLimits =>
+    Object.fromEntries(
+      keys.map((key) => [key, definition[key]]).filter(([, value]) => value !== undefined),
+    );
+  try {
+    const answer = await askSupervisor<null>(files, { do: 'limit', limits: of(wanted) });
+    return answer !== undefined;
+  } catch (error) {
+    // Of several, those before the one that failed are in force.
+    await askSupervisor(files, { do: 'limit', limits: of(before) }).catch(() => undefined);
+    throw error;
+  }
 }

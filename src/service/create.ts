@@ -9,7 +9,7 @@ import { syncFileSystem } from '../kernel/syncfs.ts';
 import type { StatePaths } from '../state/paths.ts';
 import { bootCommand } from './boot/system-files.ts';
 import type { ServiceFile } from './definition.ts';
-import { serviceSchema } from './definition.ts';
+import { checkDefinition, writeDefinition } from './definition-file.ts';
 import { filesIn, type InstanceFiles, instanceFiles } from './instance-files.ts';
 import { mergeTrees } from './merge-trees.ts';
 import { type OwnedPaths, ownersOf } from './owned-paths.ts';
@@ -20,7 +20,6 @@ import {
   lockServices,
   sweepServices,
   workDirectory,
-  writeDefinition,
   writeImageId,
 } from './store.ts';
 import { Tree } from './tree.ts';
@@ -46,7 +45,8 @@ export interface CreateOptions {
 
 /**
  * Makes a service of an image: its own /etc and /var, its own machine id and host name. It appears
- * whole or not at all. Throws E_SERVICE_NAME, E_SERVICE_EXISTS, E_UNIT, E_NO_SYSTEMD, E_RECIPE.
+ * whole or not at all. Throws E_SERVICE_NAME, E_SERVICE_EXISTS, E_UNIT, E_NO_SYSTEMD, E_RECIPE,
+ * E_NO_PACKAGE.
  */
 export async function createService(
   paths: StatePaths,
@@ -56,13 +56,13 @@ export async function createService(
   options: CreateOptions,
 ): Promise<CreatedService> {
   checkServiceName(name);
+  const definition = checkDefinition(name, file);
   await using _lock = await lockServices(paths);
   await refuseExisting(paths, name);
   await sweepServices(paths);
   const work = await workDirectory(paths, name);
   try {
     const files = filesIn(work, '');
-    const definition = serviceSchema.parse(file);
     const hostname = definition.hostname ?? name;
     const units = (() => {
       using tree = Tree.open(image.tree);

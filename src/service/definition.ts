@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { sizeInBytes, timeInMilliseconds } from '../recipe/quantity.ts';
 import { parseLabelRequest } from '../sandbox/labels/request.ts';
+import { networkSchema } from './definition-network.ts';
 
 /** A service's name: it becomes a host name, a folder, and part of a unit's name. */
 export const SERVICE_NAME = /^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$/;
@@ -66,74 +67,11 @@ const mount = z.strictObject({
   source: absolute.describe('A file or folder of the host'),
   target: absolute.describe('Where it is seen in the service'),
   readonly: z.boolean().default(false),
+  relabel: z
+    .enum(['shared', 'private'])
+    .optional()
+    .describe('SELinux: its files get the label of all boxes, or of this one alone; they keep it'),
 });
-
-const libvirtName = z.string().regex(/^[\w.-]+$/, 'the name of a libvirt network is needed');
-const ip = z.union([z.ipv4(), z.ipv6()]);
-
-/** What nwfilter takes for a value (libvirt's formatnwfilter page). */
-const filterValue = z.string().regex(/^[\w.:/-]+$/);
-
-const networkOptions = z
-  .strictObject({
-    name: libvirtName.describe('A libvirt network; `virsh net-list` shows them'),
-    dhcp: z
-      .boolean()
-      .optional()
-      .describe('The network gives it an IPv4 address: true where none is given here'),
-    address: z.union([z.cidrv4(), z.cidrv6()]).optional().describe('As 192.168.122.7/24'),
-    gateway: ip.optional(),
-    mac: z.mac().optional().describe('As 52:54:00:12:34:56; else one of its own, always the same'),
-    filter: z
-      .string()
-      .regex(/^[\w.-]+$/)
-      .optional()
-      .describe('A rule set of nwfilter'),
-    'filter-parameters': z
-      .record(z.string().regex(/^\w+$/), z.union([filterValue, z.array(filterValue)]))
-      .optional()
-      .describe('Values of its variables; a list where a variable has several'),
-    peers: z.boolean().default(false).describe('Other services of the network may reach it'),
-  })
-  .refine(
-    ({ dhcp, address, gateway }) => dhcp !== true || (address ?? gateway) === undefined,
-    'either dhcp, or an address and a gateway',
-  )
-  .refine(
-    (options) => options.filter !== undefined || options['filter-parameters'] === undefined,
-    'filter-parameters are of a filter',
-  )
-  .transform((options) => ({ ...options, dhcp: options.dhcp ?? options.address === undefined }));
-
-/** A service's interface on a libvirt network. */
-export type ServiceNetwork = z.output<typeof networkOptions>;
-
-const network = z.union([
-  libvirtName.transform((name): ServiceNetwork => ({ name, dhcp: true, peers: false })),
-  networkOptions,
-]);
-
-/** Options of a network that need no value. */
-const FLAGS = ['dhcp', 'peers'];
-
-/** `NAME[,dhcp][,address=IP/PREFIX][,gateway=IP][,mac=MAC][,filter=NAME[,filter.VARIABLE=VALUE…]][,peers]`, as service.yaml has it. Undefined if it is not that. */
-export function parseNetwork(text: string): ServiceFile['network'] | undefined {
-  const [name = '', ...options] = text.split(',');
-  if (options.length === 0) return libvirtName.safeParse(name).success ? name : undefined;
-  const given: Record<string, unknown> = { name };
-  const parameters: Record<string, string[]> = {};
-  for (const option of options) {
-    const equals = option.indexOf('=');
-    const key = equals < 0 ? option : option.slice(0, equals);
-    const value = equals < 0 ? FLAGS.includes(key) : option.slice(equals + 1);
-    const [, variable] = /^filter\.(.+)$/.exec(key) ?? [];
-    if (variable === undefined) given[key] = value;
-    else parameters[variable] = [...(parameters[variable] ?? []), String(value)];
-  }
-  if (Object.keys(parameters).length > 0) given['filter-parameters'] = parameters;
-  const parsed = networkOptions.safeParse(given);
-  return parsed.success ? (parsed.data as ServiceFile['network']) : undefined;
-}
 
 const health = z.strictObject({
   command: z
@@ -144,6 +82,7 @@ const health = z.strictObject({
   http: z
     .string()
     .regex(/^:\d{1,5}(?:\/\S*)?$/, 'write it as :PORT/PATH')
+    .refine((where) => port.safeParse(/\d+/.exec(where)?.[0]).success, 'a port is 1 to 65535')
     .optional()
     .describe('Asked for inside the service; 200 to 399 is healthy'),
   interval: time.default(10_000),
@@ -167,10 +106,10 @@ export const serviceSchema = z
       ),
     command: z.array(z.string()).min(1).optional().describe('What it runs instead of units'),
     user: z.string().optional().describe('Who runs the command'),
-    workdir: absolute.optional(),
+    workdir: absolute.optional().describe('Where the command starts'),
     environment: z.record(z.string().regex(/^[A-Za-z_][A-Za-z0-9_]*$/), z.string()).default({}),
     hostname: z.string().regex(SERVICE_NAME).optional(),
-    network: z.union([z.literal('private'), network]).default('private'),
+    network: z.union([z.literal('private'), networkSchema]).default('private'),
     publish: z.array(publish).default([]),
     mounts: z.array(mount).default([]),
     memory: size.optional(),
@@ -182,7 +121,7 @@ export const serviceSchema = z
     capabilities: z.array(z.string()).default([]).describe('Beyond what a container’s root has'),
     label: label
       .optional()
-      .describe('SELinux or AppArmor: auto, dynamic[:LABEL], static:LABEL, none'),
+      .describe('SELinux or AppArmor: auto, dynamic[:LABEL], static:LABEL, inherit, none'),
     health: health.optional(),
   })
   .superRefine((service, context) => {
@@ -194,6 +133,10 @@ export const serviceSchema = z
       });
     } else if (!service.boot && (service.command === undefined) === (service.units.length === 0)) {
       context.addIssue({ code: 'custom', message: 'either units or a command is needed' });
+    }
+    for (const key of ['user', 'workdir'] as const) {
+      if (service.command !== undefined || service[key] === undefined) continue;
+      context.addIssue({ code: 'custom', path: [key], message: `of a command: units have theirs` });
     }
     if (service.health !== undefined && !service.health.command === !service.health.http) {
       context.addIssue({

@@ -13,7 +13,7 @@ import {
   sharedUnits,
   templateUnit,
 } from './host-units.ts';
-import type { StoredService } from './store.ts';
+import { checkServiceName, type StoredService } from './store.ts';
 
 const run = promisify(execFile);
 
@@ -43,9 +43,13 @@ export async function writeHostUnits(
   return files.map(({ name }) => join(folder, name));
 }
 
-/** Removes what is particular to a service; the template stays for others. */
-export async function removeHostUnit(service: string, folder: string): Promise<void> {
-  await rm(join(folder, `${hostUnitName(service)}.d`), { recursive: true, force: true });
+/** Removes what is particular to a service; the template stays for others. False when there is nothing. */
+export async function removeHostUnit(service: string, folder: string): Promise<boolean> {
+  checkServiceName(service);
+  const own = join(folder, `${hostUnitName(service)}.d`);
+  if (!existsSync(own)) return false;
+  await rm(own, { recursive: true });
+  return true;
 }
 
 /** Has the host's systemd do something. Throws E_SYSTEMD. */

@@ -91,7 +91,7 @@ export class Instance {
     const { control, tree, log } = this.#host;
     // A port that somebody else has is found before anything runs.
     for (const port of this.#service.definition.publish) {
-      this.#publications.push(await publishPort(control, port));
+      this.#publications.push(await publishPort(this.#service.name, control, port));
     }
     await this.#askForAddress();
     // A systemd in the box does that itself.

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { hostname } from 'node:os';
-import type { ServiceNetwork } from './definition.ts';
+import type { ServiceNetwork } from './definition-network.ts';
 import type { InstanceFiles } from './instance-files.ts';
 
 /** The prefix of virtual machines' interfaces, as libvirt and qemu use it. */

@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import type { InstanceFiles } from './instance-files.ts';
-import { replaceFile } from './store.ts';
+import { replaceFile } from './replace-file.ts';
 
 /** How the last run of a service ended (outcome.json). */
 export interface Outcome {

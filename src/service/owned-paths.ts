@@ -1,6 +1,8 @@
 import { readFile } from 'node:fs/promises';
+import { KilnError } from '../errors.ts';
 import { readContents } from '../image/store/contents.ts';
 import { entryFile, packageDirectory } from '../image/store/packages.ts';
+import { suggest } from '../recipe/suggest.ts';
 import type { RpmPackage } from '../rpm/package.ts';
 import type { StatePaths } from '../state/paths.ts';
 
@@ -39,7 +41,7 @@ export interface OwnedPaths {
 
 /**
  * The packages that own one of `files` or are called one of `names`, with their private paths:
- * what virt-sandbox-service copied for each service.
+ * what virt-sandbox-service copied for each service. Throws E_NO_PACKAGE for a name that none has.
  */
 export async function ownersOf(
   paths: StatePaths,
@@ -54,6 +56,7 @@ export async function ownersOf(
   for (const { files: owned } of all) {
     for (const { path } of owned) holders.set(path, (holders.get(path) ?? 0) + 1);
   }
+  for (const name of names) requirePackage(name, all);
   const chosen = all.filter(
     ({ name, files: owned }) => names.includes(name) || owned.some(({ path }) => wanted.has(path)),
   );
@@ -65,6 +68,15 @@ export async function ownersOf(
         .filter((path) => /^\/(?:etc|var)\/./.test(path) && holders.get(path) === 1),
     ),
   }));
+}
+
+function requirePackage(name: string, all: readonly RpmPackage[]): void {
+  const known = all.map((each) => each.name);
+  if (known.includes(name)) return;
+  const near = suggest(name, known);
+  throw new KilnError('E_NO_PACKAGE', `the image has no package ${name}`, {
+    hint: near === undefined ? '`kiln image show` lists its packages' : `did you mean ${near}?`,
+  });
 }
 
 /** Those that no other of them is above of. */

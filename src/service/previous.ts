@@ -5,7 +5,7 @@ import { copyTree } from '../image/tree/clone.ts';
 import { tryLock } from '../kernel/flock.ts';
 import { syncFileSystem } from '../kernel/syncfs.ts';
 import type { InstanceFiles } from './instance-files.ts';
-import { replaceFile } from './store.ts';
+import { replaceFile } from './replace-file.ts';
 import { copyVar, replaceVar } from './var-volume.ts';
 
 /**

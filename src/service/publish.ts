@@ -19,14 +19,18 @@ export interface Publication extends AsyncDisposable {
  * that the box's init made: the box needs no interface and can reach nobody.
  * Throws E_PUBLISH.
  */
-export async function publishPort(control: BoxControl, port: PublishedPort): Promise<Publication> {
+export async function publishPort(
+  service: string,
+  control: BoxControl,
+  port: PublishedPort,
+): Promise<Publication> {
   const open = new Set<Socket>();
   const server = createServer({ allowHalfOpen: true, pauseOnConnect: true }, (client) => {
     track(open, client);
     passOn(control, port.box, client, open).catch(() => client.destroy());
   });
   server.maxConnections = MAX_CONNECTIONS;
-  await listen(server, port);
+  await listen(service, server, port);
   return {
     port,
     [Symbol.asyncDispose]: async () => {
@@ -38,14 +42,18 @@ export async function publishPort(control: BoxControl, port: PublishedPort): Pro
   };
 }
 
-async function listen(server: Server, { address, host }: PublishedPort): Promise<void> {
+async function listen(
+  service: string,
+  server: Server,
+  { address, host, box }: PublishedPort,
+): Promise<void> {
   try {
     server.listen({ host: address, port: host });
     await once(server, 'listening');
   } catch (cause) {
     throw new KilnError('E_PUBLISH', `cannot listen on ${address} port ${host}`, {
       cause,
-      hint: 'publish another port: `kiln service set NAME --publish HOST:PORT`, or end who has it',
+      hint: `publish another port: \`kiln service set ${service} --publish HOSTPORT:${box}\`, or end who has it`,
     });
   }
 }

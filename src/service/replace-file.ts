@@ -1,4 +1,5 @@
 import { closeSync, constants, writeSync } from 'node:fs';
+import { rename, writeFile } from 'node:fs/promises';
 import { openat2, unlinkat } from '../kernel/at.ts';
 import { hasErrno } from '../kernel/libc.ts';
 
@@ -16,4 +17,11 @@ export function replaceFileIn(directory: number, name: string, text: string): vo
   } finally {
     closeSync(fd);
   }
+}
+
+/** Replaces a file of kiln's own as a whole. */
+export async function replaceFile(path: string, text: string): Promise<void> {
+  const temporary = `${path}.new`;
+  await writeFile(temporary, text, { mode: 0o600, flush: true });
+  await rename(temporary, path);
 }

@@ -5,9 +5,9 @@ import { type Engine, openSandbox } from '../sandbox/open.ts';
 import type { Sandbox } from '../sandbox/sandbox.ts';
 import { sandboxSpecification } from '../sandbox/specification.ts';
 import { systemFiles } from './boot/system-files.ts';
-import type { ServiceNetwork } from './definition.ts';
-import { withNetworkHint } from './network-failure.ts';
+import type { ServiceNetwork } from './definition-network.ts';
 import { networkMac } from './network-mac.ts';
+import { withServiceHint } from './start-failure.ts';
 import type { StoredService } from './store.ts';
 import { unitName } from './unit/load-unit.ts';
 import { varVolume } from './var-volume.ts';
@@ -45,7 +45,9 @@ export async function openServiceBox(
     ...(boot
       ? { boot, namespaces: BOOT_NAMESPACES, files: systemFiles(definition.units.map(unitName)) }
       : {}),
-    binds: mounts,
+    binds: mounts.map(({ relabel, ...mount }) =>
+      relabel === undefined ? mount : { ...mount, relabel },
+    ),
     limits: {
       ...(memory === undefined ? {} : { memory }),
       ...(cpus === undefined ? {} : { cpus }),
@@ -66,7 +68,7 @@ export async function openServiceBox(
       outlives: true,
     });
   } catch (error) {
-    throw withNetworkHint(error);
+    throw withServiceHint(name, error);
   }
 }
 

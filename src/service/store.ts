@@ -1,18 +1,12 @@
-import { mkdir, open, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
-import { Document } from 'yaml';
+import { mkdir, readdir, readFile, rm, stat } from 'node:fs/promises';
 import { KilnError } from '../errors.ts';
 import { acquireLock, type HeldLock } from '../kernel/flock.ts';
-import { RECIPE_SIZE_LIMIT, RecipeDocument } from '../recipe/document.ts';
-import { RecipeError } from '../recipe/problem.ts';
 import { suggest } from '../recipe/suggest.ts';
 import type { StatePaths } from '../state/paths.ts';
-import {
-  SERVICE_NAME,
-  type ServiceDefinition,
-  type ServiceFile,
-  serviceSchema,
-} from './definition.ts';
+import { SERVICE_NAME, type ServiceDefinition } from './definition.ts';
+import { readDefinition } from './definition-file.ts';
 import { type InstanceFiles, instanceFiles } from './instance-files.ts';
+import { replaceFile } from './replace-file.ts';
 
 /** A service as it is kept. */
 export interface StoredService {
@@ -76,67 +70,6 @@ async function noService(paths: StatePaths, name: string): Promise<KilnError> {
   return new KilnError('E_NO_SERVICE', `there is no service ${name}`, {
     hint: near === undefined ? '`kiln service list` shows them' : `did you mean ${near}?`,
   });
-}
-
-/** Reads and checks a service.yaml. Throws E_SERVICE_READ, E_RECIPE. */
-export async function readDefinition(path: string): Promise<ServiceDefinition> {
-  const document = new RecipeDocument(path, await readBounded(path));
-  const value = document.value();
-  const checked = value === undefined ? undefined : document.check(serviceSchema, value);
-  if (checked === undefined || document.problems.length > 0) {
-    throw new RecipeError(path, document.problems);
-  }
-  return checked;
-}
-
-/** Reads a definition as it is written, checked, for a service to be made of it. Throws as {@link readDefinition}. */
-export async function readServiceFile(path: string): Promise<ServiceFile> {
-  await readDefinition(path);
-  const { parse } = await import('yaml');
-  return parse(await readBounded(path)) as ServiceFile;
-}
-
-async function readBounded(path: string): Promise<string> {
-  try {
-    await using file = await open(path, 'r');
-    if ((await file.stat()).size > RECIPE_SIZE_LIMIT) throw new Error('it is too large');
-    return await file.readFile('utf8');
-  } catch (cause) {
-    throw new KilnError('E_SERVICE_READ', `cannot read ${path}`, { cause });
-  }
-}
-
-const HEADER = ` A service of kiln. Edit it and restart the service; \`kiln service schema\` prints what can stand here.`;
-
-/** Writes a definition as people write one, as a whole or not at all. */
-export async function writeDefinition(path: string, file: ServiceFile): Promise<void> {
-  serviceSchema.parse(file);
-  const document = new Document(file);
-  document.commentBefore = HEADER;
-  await replaceFile(path, document.toString({ lineWidth: 0 }));
-}
-
-/** The file as it is written, with what `change` sets; comments of a person are kept. */
-export async function changeDefinition(
-  path: string,
-  change: (document: Document.Parsed) => void,
-): Promise<void> {
-  const { parseDocument } = await import('yaml');
-  const document = parseDocument(await readBounded(path));
-  change(document);
-  const text = document.toString({ lineWidth: 0 });
-  const checked = new RecipeDocument(path, text);
-  if (checked.check(serviceSchema, checked.value()) === undefined) {
-    throw new RecipeError(path, checked.problems);
-  }
-  await replaceFile(path, text);
-}
-
-/** Replaces a file as a whole. */
-export async function replaceFile(path: string, text: string): Promise<void> {
-  const temporary = `${path}.new`;
-  await writeFile(temporary, text, { mode: 0o600, flush: true });
-  await rename(temporary, path);
 }
 
 /** Folders of services that are made or on their way out; what is found here belongs to nobody. */

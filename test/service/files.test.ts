@@ -6,6 +6,7 @@ import { Ajv2020 } from 'ajv/dist/2020.js';
 import test from 'ava';
 import { parse } from 'yaml';
 import { parsePublish, serviceJsonSchema } from '../../src/service/definition.ts';
+import { readDefinition } from '../../src/service/definition-file.ts';
 import {
   cronFile,
   hostEnvironment,
@@ -14,7 +15,6 @@ import {
 } from '../../src/service/host-units.ts';
 import { mergeAccounts, planMerge } from '../../src/service/merge-plan.ts';
 import { readOldSandbox } from '../../src/service/old-sandbox-file.ts';
-import { readDefinition } from '../../src/service/store.ts';
 import type { TreeEntry } from '../../src/service/tree-entries.ts';
 import { parseEnvironmentFile } from '../../src/service/unit/environment.ts';
 import { commandArguments, parseExecLine } from '../../src/service/unit/exec-line.ts';

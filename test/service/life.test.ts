@@ -280,6 +280,7 @@ test.serial('a service that cannot run says why, and is not tried forever', asyn
   const refused = await service('start', 'taken');
   t.is(refused.exitCode, 125);
   t.regex(String(refused.stderr), new RegExp(`cannot listen on 127.0.0.1 port ${port}`));
+  t.regex(String(refused.stderr), /set taken --publish HOSTPORT:80`/);
   // Nobody goes on trying.
   t.is((await service('delete', 'taken')).exitCode, 0);
 });
@@ -291,6 +292,8 @@ test.serial('files that people write are checked, with the place of a mistake', 
   t.is(exitCode, 125);
   t.regex(String(stderr), /service\.yaml:\d+:1: pubilsh: unknown key \(did you mean "publish"\?\)/);
   t.regex(String(stderr), /service\.yaml:\d+:9: memory: "lots" is no size/);
+  t.regex(String(stderr), /^kiln: service file .* has 2 problems:/);
+  t.regex(String(stderr), /hint: docs\/services\.md .*`kiln service schema`/);
   t.is((await service('create', '-r', IMAGE, 'Bad Name', '--', 'true')).exitCode, 125);
   t.is((await service('create', '-r', IMAGE, '-u', 'web.service', 'nounit')).exitCode, 125);
 });

@@ -1,4 +1,4 @@
-import { chmod, mkdir, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import test from 'ava';
 import { type BusyboxState, busyboxState, IMAGE } from '../support/busybox-state.ts';
@@ -61,4 +61,132 @@ test.serial('one service without logrotate, or with another mistake, stops no ot
   t.is(upgraded.exitCode, 125);
   t.regex(String(upgraded.stderr), /no service nosuch/);
   t.regex(String(upgraded.stdout), /rotating is current/);
+});
+
+/** The number of processes that the kernel allows the box, whichever cgroup has it. */
+async function cgroupLimits(pid: number): Promise<string> {
+  const lines = (await readFile(`/proc/${pid}/cgroup`, 'utf8')).trim().split('\n');
+  const paths = lines.map((line) => line.split(':'));
+  const [, , path = ''] = paths.find(([, names]) => names === 'pids' || names === '') ?? [];
+  const places = ['/sys/fs/cgroup/pids', '/sys/fs/cgroup'].flatMap((root) =>
+    [path, join(path, '..')].map((folder) => join(root, folder, 'pids.max')),
+  );
+  const found = await Promise.all(places.map((file) => readFile(file, 'utf8').catch(() => '')));
+  return found.join(' ');
+}
+
+/** What `create` says to a mistake; nothing is left of the service. */
+async function refused(options: readonly string[], ...command: readonly string[]): Promise<string> {
+  const rest = command.length === 0 ? [] : ['--', ...command];
+  const { exitCode, stderr } = await service('create', '-r', IMAGE, ...options, 'wrong', ...rest);
+  if (exitCode !== 125) return `exit status ${exitCode}`;
+  const listed = await ok('list');
+  return listed.includes('wrong') ? 'it is there' : String(stderr);
+}
+
+test.serial('a mistake in what makes a service is named, not an internal error', async (t) => {
+  const command = ['sleep', '1'];
+  t.regex(await refused([]), /wrong: either units or a command is needed/);
+  t.regex(await refused(['-u', 'a.service'], ...command), /either units or a command/);
+  t.regex(await refused(['-s', 'bogus'], ...command), /not a label: "bogus"/);
+  t.regex(await refused(['--health', ':80x'], ...command), /health\.http: write it as :PORT\/PATH/);
+  t.regex(await refused(['--health', ':99999/'], ...command), /health\.http: a port is 1 to 65535/);
+  t.regex(await refused(['--boot', '--user', 'root']), /wrong: user: of a command/);
+  t.regex(await refused(['--boot', '--workdir', '/tmp']), /wrong: workdir: of a command/);
+  t.regex(await refused(['-P', 'nosuch'], ...command), /the image has no package nosuch/);
+  for (const options of [[], ['--health', ':80x']]) {
+    t.notRegex(await refused(options), /internal error|recipe|image schema/);
+  }
+});
+
+test.serial(
+  'what kiln run can, a service can: labels that are kept, host name, folder',
+  async (t) => {
+    const folder = join(state.paths.root, 'shown');
+    await mkdir(folder);
+    const options = [
+      ...['-m', `${folder}:/shown:z`, '-s', 'none', '--disk', '3M'],
+      ...['--hostname', 'called', '--workdir', '/var/tmp', '--user', 'root'],
+    ];
+    await create('given', options, 'sh', '-c', 'pwd > /shown/pwd; exec sleep 1000000');
+    const text = await readFile(join(state.paths.services, 'given/service.yaml'), 'utf8');
+    t.regex(text, /relabel: shared/);
+    for (const told of [await ok('create', '--help'), await ok('schema')]) t.regex(told, /inherit/);
+    t.regex(text, /^label: none$/m);
+    await ok('start', 'given');
+    t.is(
+      await ok('execute', 'given', '--', 'cat', '/etc/hostname', '/shown/pwd'),
+      'called\n/var/tmp',
+    );
+    // In MB, as the box's statfs(2) has it.
+    t.is(await ok('execute', 'given', '--', 'stat', '-fc', '%b*%S', '/tmp'), '768*4096');
+    await ok('set', 'given', '--disk', '6M', '--workdir', '/etc');
+    await ok('restart', 'given');
+    t.is(await ok('execute', 'given', '--', 'stat', '-fc', '%b*%S', '/tmp'), '1536*4096');
+    t.is(await ok('execute', 'given', '--', 'cat', '/shown/pwd'), '/etc');
+  },
+);
+
+test.serial('a limit that the kernel refuses is not left in the file', async (t) => {
+  const file = join(state.paths.services, 'idle/service.yaml');
+  const before = await readFile(file, 'utf8');
+  const { initPid } = JSON.parse(await ok('list', '--json', 'idle'))[0].status;
+  const limits = () => cgroupLimits(initPid);
+  const had = await limits();
+  const wrong = await service('set', 'idle', '--pids', '77', '--cpus', '0.0001');
+  t.is(wrong.exitCode, 125);
+  t.is(await readFile(file, 'utf8'), before);
+  t.is(await ok('set', 'idle', '--pids', '77'), 'in force: pids');
+  t.not(await limits(), had);
+  const set = await limits();
+  t.is((await service('set', 'idle', '--pids', '78', '--memory', '1k')).exitCode, 125);
+  t.regex(await readFile(file, 'utf8'), /^pids: 77$/m);
+  t.notRegex(await readFile(file, 'utf8'), /memory/);
+  t.is(await limits(), set);
+  // Somebody wrote it there.
+  await ok('stop', 'idle');
+  await writeFile(file, `${before}memory: 1024\n`);
+  const started = await service('start', 'idle');
+  t.regex(String(started.stderr), /hint: `kiln service set idle` changes memory/);
+  await writeFile(file, before);
+  await ok('start', 'idle');
+});
+
+test.serial('set: what is no setting, no change, or two at once is an error', async (t) => {
+  const said = async (...options: string[]) => {
+    const { exitCode, stderr } = await service('set', 'idle', ...options);
+    return `${exitCode} ${stderr}`;
+  };
+  t.regex(await said('--unset', 'memroy'), /^125 .*no setting memroy\n.*did you mean memory\?/);
+  t.regex(await said(), /^125 .*say what to change/);
+  t.regex(await said('-p', '8081:80', '--unset', 'publish'), /^125 .*publish can be set or taken/);
+  t.regex(await said('--unset', 'image'), /^125 .*image: is missing/s);
+});
+
+test.serial('a unit or a service that is not there is an error', async (t) => {
+  const reload = await service('reload', '--unit', 'comand.service');
+  t.is(reload.exitCode, 125);
+  t.regex(String(reload.stderr), /runs comand\.service\n.*did you mean command\.service\?/);
+  const uninstall = await service('uninstall', 'idel');
+  t.is(uninstall.exitCode, 125);
+  t.regex(String(uninstall.stderr), /no service idel\n.*did you mean idle\?/);
+  t.is(await ok('uninstall', 'idle'), 'idle was not installed');
+});
+
+test.serial('a clone has not what only one can have: address, gateway, MAC, ports', async (t) => {
+  const network = 'lan,address=192.168.122.7/24,gateway=192.168.122.1,mac=52:54:00:12:34:56,peers';
+  await create('net1', ['-N', network, '-p', '8081:80'], 'sleep', '1');
+  const { stderr, exitCode } = await service('clone', 'net1', 'net2');
+  t.is(exitCode, 0);
+  t.regex(String(stderr), /net1’s network\.address, network\.gateway, network\.mac/);
+  t.regex(String(stderr), /net2 publishes no port/);
+  const [listed] = JSON.parse(await ok('list', '--json', 'net2'));
+  t.deepEqual(listed.definition.network, { name: 'lan', dhcp: true, peers: true });
+  t.deepEqual(listed.definition.publish, []);
+  const own = ['-N', 'lan,address=192.168.122.8/24', '-p', '8082:80'];
+  const given = await service('clone', 'net1', 'net3', ...own);
+  t.is(`${given.exitCode}${given.stderr}`, '0');
+  const [third] = JSON.parse(await ok('list', '--json', 'net3'));
+  t.is(third.definition.network.address, '192.168.122.8/24');
+  t.is(third.definition.network.mac, undefined);
 });

@@ -1,21 +1,26 @@
-import { Command, Option } from 'commander';
-import { openImage } from '../../image/open.ts';
+import { Command } from 'commander';
+import { KilnError } from '../../errors.ts';
+import { knownKeys } from '../../recipe/schema-keys.ts';
+import { suggest } from '../../recipe/suggest.ts';
 import { cloneService } from '../../service/clone.ts';
 import { changeService } from '../../service/configuration.ts';
-import { type ServiceFile, serviceJsonSchema } from '../../service/definition.ts';
-import { isKilnCode } from '../../service/failure.ts';
-import { type InstanceFiles, instanceFiles } from '../../service/instance-files.ts';
-import { listServices } from '../../service/list.ts';
-import { logrotate } from '../../service/logrotate.ts';
+import { type ServiceFile, serviceSchema } from '../../service/definition.ts';
+import { instanceFiles } from '../../service/instance-files.ts';
 import { readService } from '../../service/store.ts';
-import { upgradeService } from '../../service/upgrade.ts';
-import { syncNewImage } from '../background.ts';
 import { openEngine } from '../engine.ts';
-import { imageProgress } from '../image-progress.ts';
-import { parseCount, parseCpus, parseRate, parseSize } from '../values.ts';
-import { healthCheck, publishText, repeated } from './create.ts';
-import { inTurn } from './for-each.ts';
-import { startSupervisor } from './life.ts';
+import {
+  addSettingOptions,
+  givenSettings,
+  networkOption,
+  publishOption,
+  repeated,
+  type SettingValues,
+} from './options.ts';
+
+interface CloneOptions {
+  readonly publish: readonly string[];
+  readonly network?: NonNullable<ServiceFile['network']>;
+}
 
 /** `kiln service clone`. */
 export function cloneCommand(): Command {
@@ -23,169 +28,76 @@ export function cloneCommand(): Command {
     .description('Make a service like one that does not run, with copies of its /etc and /var.')
     .argument('<from>')
     .argument('<name>')
+    .addOption(publishOption('ports of the clone; else it has none'))
     .addOption(
-      repeated(
-        '-p, --publish <[addr:]port:port>',
-        'ports of the clone; else it has none',
-        publishText,
-      ),
+      networkOption('its network; else that of its model, without a fixed address, gateway or MAC'),
     )
     .addHelpText('after', '\nExamples:\n  kiln service clone apache1 apache2 --publish 8082:80')
-    .action(async (from: string, name: string, options: { publish: string[] }) => {
+    .action(async (from: string, name: string, { publish, network }: CloneOptions) => {
       await using engine = openEngine();
-      await cloneService(engine.paths, from, name, options);
-      const { files, definition } = await readService(engine.paths, name);
-      process.stdout.write(`${name}: ${files.definition}\n`);
-      const { definition: model } = await readService(engine.paths, from);
-      if (definition.publish.length === 0 && model.publish.length > 0) {
+      const left = await cloneService(engine.paths, from, name, {
+        ...(publish.length === 0 ? {} : { publish: [...publish] }),
+        ...(network === undefined ? {} : { network }),
+      });
+      process.stdout.write(`${name}: ${instanceFiles(engine.paths, name).definition}\n`);
+      if (left.includes('publish')) {
         process.stderr.write(
           `kiln: ${name} publishes no port: \`kiln service set ${name} --publish PORT:PORT\`\n`,
+        );
+      }
+      const own = left.filter((key) => key !== 'publish');
+      if (own.length > 0) {
+        process.stderr.write(
+          `kiln: ${name} has not ${from}’s ${own.join(', ')}: DHCP gives it its own, or \`clone -N\`\n`,
         );
       }
     });
 }
 
-interface SetOptions {
-  readonly memory?: number;
-  readonly cpus?: number;
-  readonly pids?: number;
-  readonly ioRead?: number;
-  readonly ioWrite?: number;
-  readonly publish: readonly string[];
-  readonly health?: string;
+interface SetOptions extends SettingValues {
   readonly unset: readonly string[];
 }
 
 /** `kiln service set`. */
 export function setCommand(): Command {
-  return new Command('set')
+  const it = new Command('set')
     .description('Change settings of a service; limits on a running one at once.')
     .argument('<name>')
-    .addOption(new Option('--memory <size>', 'as 512M').argParser(parseSize))
-    .addOption(new Option('--cpus <number>', 'processors’ worth of time').argParser(parseCpus))
-    .addOption(new Option('--pids <number>', 'processes and threads').argParser(parseCount))
-    .addOption(new Option('--io-read <rate>', 'from each disk a second').argParser(parseRate))
-    .addOption(new Option('--io-write <rate>', 'to each disk a second').argParser(parseRate))
-    .addOption(
-      repeated(
-        '-p, --publish <[addr:]port:port>',
-        'all its ports, instead of those before',
-        publishText,
-      ),
-    )
-    .option('--health <check>', 'a command in the service, or :PORT/PATH to be asked for by HTTP')
+    .addOption(publishOption('all its ports, instead of those before'))
     .addOption(repeated('--unset <setting>', 'take a setting away, as memory', (text) => text))
-    .addHelpText('after', '\nExamples:\n  kiln service set apache1 --memory 256M --cpus 0.5')
-    .action(async (name: string, options: SetOptions) => {
-      await using engine = openEngine();
-      const { memory, cpus, pids, ioRead, ioWrite, publish, health, unset } = options;
-      const changes: { [Key in keyof ServiceFile]?: ServiceFile[Key] | null } = {
-        ...Object.fromEntries(unset.map((key) => [key, null])),
-        ...(memory === undefined ? {} : { memory }),
-        ...(cpus === undefined ? {} : { cpus }),
-        ...(pids === undefined ? {} : { pids }),
-        ...(ioRead === undefined ? {} : { 'io-read': ioRead }),
-        ...(ioWrite === undefined ? {} : { 'io-write': ioWrite }),
-        ...(publish.length === 0 ? {} : { publish: [...publish] }),
-        ...(health === undefined ? {} : { health: healthCheck(health) }),
-      };
-      const report = await changeService(await readService(engine.paths, name), changes);
-      if (report.inForce.length > 0)
-        process.stdout.write(`in force: ${report.inForce.join(', ')}\n`);
-      if (report.atRestart.length > 0) {
-        process.stdout.write(
-          `after \`kiln service restart ${name}\`: ${report.atRestart.join(', ')}\n`,
-        );
-      }
-    });
-}
-
-/** `kiln service logrotate`. */
-export function logrotateCommand(): Command {
-  return new Command('logrotate')
-    .description('Run the image’s own logrotate in services that run, and reload their units.')
-    .argument('[name...]', 'all that run, without any')
-    .option('--force', 'rotate although it is not time')
-    .option('--quiet', 'say only what failed')
-    .action(rotateLogs);
-}
-
-interface LogrotateOptions {
-  readonly force?: boolean;
-  readonly quiet?: boolean;
-}
-
-async function rotateLogs(names: string[], options: LogrotateOptions): Promise<void> {
-  await using engine = openEngine();
-  const all = names.length === 0;
-  const listed = await listServices(engine.paths, names);
-  const chosen = listed.filter(({ status }) => !all || status !== undefined);
-  await inTurn(
-    chosen.map(({ name }) => name),
-    async (name) => {
-      try {
-        await rotateLogsOf(name, instanceFiles(engine.paths, name), options);
-      } catch (error) {
-        // Who asks for all means those that can, and that still run when it is their turn.
-        if (!all || !isKilnCode(error, 'E_NO_LOGROTATE', 'E_SERVICE_STOPPED')) throw error;
-        if (options.quiet !== true) process.stderr.write(`kiln: ${error.message}: left out\n`);
-      }
-    },
-  );
-}
-
-async function rotateLogsOf(
-  name: string,
-  files: InstanceFiles,
-  options: LogrotateOptions,
-): Promise<void> {
-  const { exitCode, output, reloaded } = await logrotate(name, files, options);
-  if (options.quiet !== true || exitCode !== 0) process.stderr.write(output);
-  if (exitCode !== 0) process.exitCode = 1;
-  if (options.quiet === true) return;
-  const units = reloaded.length === 0 ? '' : `, reloaded ${reloaded.join(', ')}`;
-  process.stdout.write(`${name}: ${exitCode === 0 ? 'rotated' : 'failed'}${units}\n`);
-}
-
-/** `kiln service upgrade`. */
-export function upgradeCommand(): Command {
-  return new Command('upgrade')
-    .description('Move services to a new image; back, if they are not healthy on it.')
-    .argument('<name...>')
-    .option('--to <image>', 'a recipe, a lock or an image id; else its own recipe, solved anew')
     .addHelpText(
       'after',
-      '\nChanges in /etc are kept as rpm keeps them: .rpmnew and .rpmsave files are named. The data in\n/var is copied first, and comes back if the service is not healthy.\n\nExamples:\n  kiln service upgrade apache1\n  kiln service upgrade db --to debian-mariadb.lock.json',
-    )
-    .action((names: string[], { to }: { to?: string }) =>
-      inTurn(names, (name) => upgrade(name, to)),
+      '\nExamples:\n  kiln service set apache1 --memory 256M --cpus 0.5\n  kiln service set apache1 --unset health',
     );
+  return addSettingOptions(it).action(set);
 }
 
-async function upgrade(name: string, to: string | undefined): Promise<void> {
+async function set(name: string, options: SetOptions, it: Command): Promise<void> {
   await using engine = openEngine();
-  const { definition } = await readService(engine.paths, name);
-  await using image = await (async () => {
-    using progress = imageProgress();
-    const started = Date.now();
-    const wanted = { update: to === undefined, onProgress: progress.report };
-    const made = await openImage(engine, to ?? definition.image, wanted);
-    syncNewImage(made.manifest, started);
-    return made;
-  })();
-  const report = await upgradeService(engine.paths, name, image, () =>
-    startSupervisor(engine.paths, name),
-  );
-  for (const note of report.notes) process.stderr.write(`kiln: /etc/${note}\n`);
-  const [from, now] = [report.from.slice(0, 12), report.to.slice(0, 12)];
-  process.stdout.write(
-    report.changed ? `${name}: ${from} -> ${now}\n` : `${name} is current: ${now}\n`,
-  );
+  const service = await readService(engine.paths, name);
+  const given = givenSettings(options);
+  const unset = options.unset.map(settingName);
+  const both = unset.find((key) => key in given);
+  if (both !== undefined) it.error(`kiln: ${both} can be set or taken away, not both`);
+  if (Object.keys(given).length + unset.length === 0) {
+    it.error(
+      `kiln: say what to change, as --memory 256M; or edit ${service.files.definition} and restart it`,
+    );
+  }
+  const nothing = Object.fromEntries(unset.map((key) => [key, null]));
+  const { inForce, atRestart } = await changeService(service, { ...given, ...nothing });
+  if (inForce.length > 0) process.stdout.write(`in force: ${inForce.join(', ')}\n`);
+  if (atRestart.length > 0) {
+    process.stdout.write(`after \`kiln service restart ${name}\`: ${atRestart.join(', ')}\n`);
+  }
 }
 
-/** `kiln service schema`. */
-export function schemaCommand(): Command {
-  return new Command('schema').description('Print the JSON Schema of service.yaml.').action(() => {
-    process.stdout.write(`${JSON.stringify(serviceJsonSchema(), undefined, 2)}\n`);
+/** A key of service.yaml. Throws E_ARGUMENT. */
+function settingName(text: string): keyof ServiceFile {
+  const known = knownKeys(serviceSchema, []);
+  if (known.includes(text)) return text as keyof ServiceFile;
+  const near = suggest(text, known);
+  throw new KilnError('E_ARGUMENT', `there is no setting ${text}`, {
+    hint: near === undefined ? `there are ${known.join(', ')}` : `did you mean ${near}?`,
   });
 }

@@ -1,28 +1,30 @@
 import { resolve } from 'node:path';
-import { Command, InvalidArgumentError, Option } from 'commander';
+import { Command, Option } from 'commander';
 import { createService } from '../../service/create.ts';
-import { parseNetwork, parsePublish, type ServiceFile } from '../../service/definition.ts';
+import type { ServiceFile } from '../../service/definition.ts';
+import { readServiceFile } from '../../service/definition-file.ts';
 import { readOldSandbox } from '../../service/old-sandbox-file.ts';
-import { readServiceFile } from '../../service/store.ts';
 import { openEngine } from '../engine.ts';
 import { pickImage } from '../pick-image.ts';
+import { parseBind, parseEnvironment, parseSize } from '../values.ts';
 import {
-  parseBind,
-  parseCount,
-  parseCpus,
-  parseEnvironment,
-  parseRate,
-  parseSize,
-} from '../values.ts';
+  addSettingOptions,
+  givenSettings,
+  labelOption,
+  networkOption,
+  publishOption,
+  repeated,
+  type SettingValues,
+} from './options.ts';
 
-interface CreateOptions {
+interface CreateOptions extends SettingValues {
   readonly image?: string;
   readonly unit: readonly string[];
-  readonly publish: readonly string[];
   readonly mount: readonly ReturnType<typeof parseBind>[];
   readonly env: readonly (readonly [string, string])[];
   readonly network?: NonNullable<ServiceFile['network']>;
   readonly user?: string;
+  readonly hostname?: string;
   readonly package: readonly string[];
   readonly boot?: boolean;
   readonly copy?: boolean;
@@ -30,38 +32,7 @@ interface CreateOptions {
   readonly from?: string;
   readonly file?: string;
   readonly label?: string;
-  readonly health?: string;
-  readonly memory?: number;
-  readonly cpus?: number;
-  readonly pids?: number;
-  readonly ioRead?: number;
-  readonly ioWrite?: number;
   readonly json?: boolean;
-}
-
-/** An option that may be given several times; values add up. */
-export function repeated<Value>(
-  flags: string,
-  description: string,
-  parse: (text: string) => Value,
-) {
-  return new Option(flags, description)
-    .argParser((text: string, before: Value[] | undefined) => [...(before ?? []), parse(text)])
-    .default([] as Value[], 'none');
-}
-
-function networkOption(text: string): NonNullable<ServiceFile['network']> {
-  const network = parseNetwork(text);
-  if (network !== undefined) return network;
-  throw new InvalidArgumentError(
-    'write it as NAME,dhcp or NAME,address=192.168.122.7/24,gateway=192.168.122.1.',
-  );
-}
-
-/** Keeps the text: it is what goes into service.yaml. */
-export function publishText(text: string): string {
-  if (parsePublish(text) !== undefined) return text;
-  throw new InvalidArgumentError('write it as [ADDRESS:]HOSTPORT:PORT, as 8081:80; TCP only.');
 }
 
 const EXAMPLES = `
@@ -74,7 +45,7 @@ Examples:
 
 /** `kiln service create`. */
 export function createCommand(): Command {
-  return new Command('create')
+  const it = new Command('create')
     .description(
       'Make a service: units of an image, or a command, with an /etc and /var of its own.',
     )
@@ -88,17 +59,21 @@ export function createCommand(): Command {
     )
     .addOption(repeated('-u, --unit <unit>', 'a unit of the image, as apache2.service', (t) => t))
     .option('--boot', 'boot the image’s systemd, which runs the units')
+    .addOption(publishOption('a port of the host that leads in'))
     .addOption(
-      repeated('-p, --publish <[addr:]port:port>', 'a port of the host that leads in', publishText),
+      repeated(
+        '-m, --mount <src:dst[:ro]>',
+        'show a file or folder of the host; with z or Z SELinux may, too',
+        parseBind,
+      ),
     )
-    .addOption(repeated('-m, --mount <src:dst[:ro]>', 'show a folder of the host', parseBind))
     .addOption(repeated('--env <name=value>', 'set a variable', parseEnvironment))
     .addOption(
-      new Option(
-        '-N, --network <name[,option…]>',
+      networkOption(
         'an interface on a libvirt network, besides lo: dhcp, or address=IP/PREFIX and gateway=IP; mac=MAC, filter=NAME,filter.VARIABLE=VALUE, peers',
-      ).argParser(networkOption),
+      ),
     )
+    .option('--hostname <name>', 'its host name, else its own')
     .option('--user <user>', 'who runs the command')
     .addOption(
       repeated(
@@ -113,21 +88,12 @@ export function createCommand(): Command {
         parseSize,
       ),
     )
-    .option('--health <check>', 'a command in the service, or :PORT/PATH to be asked for by HTTP')
-    .option(
-      '-s, --label <label>',
-      'auto, dynamic[:LABEL], static:LABEL or none, as `kiln run` has it',
-    )
+    .addOption(labelOption())
     .option('--file <file>', 'a service file to begin with, as recipes/services/apache.yaml')
     .option('--from <file>', 'read a .sandbox file of virt-sandbox-service')
-    .addOption(new Option('--memory <size>', 'limit, as 512M').argParser(parseSize))
-    .addOption(new Option('--cpus <number>', 'processors’ worth of time').argParser(parseCpus))
-    .addOption(new Option('--pids <number>', 'processes and threads').argParser(parseCount))
-    .addOption(new Option('--io-read <rate>', 'from each disk a second').argParser(parseRate))
-    .addOption(new Option('--io-write <rate>', 'to each disk a second').argParser(parseRate))
     .option('--json', 'what was made, as JSON')
-    .addHelpText('after', EXAMPLES)
-    .action(create);
+    .addHelpText('after', EXAMPLES);
+  return addSettingOptions(it).action(create);
 }
 
 async function create(
@@ -173,29 +139,18 @@ async function create(
 
 /** What of service.yaml the options say. */
 function settings(options: CreateOptions, argv: string[]): Partial<ServiceFile> {
-  const { unit, user, env, network, publish, mount, memory, cpus, pids, health, label } = options;
-  const { ioRead, ioWrite } = options;
+  const { unit, user, hostname, env, network, mount, label } = options;
   return {
     ...(options.package.length === 0 ? {} : { packages: [...options.package] }),
     ...(unit.length === 0 ? {} : { units: [...unit] }),
     ...(options.boot === true ? { boot: true } : {}),
     ...(argv.length === 0 ? {} : { command: argv }),
     ...(user === undefined ? {} : { user }),
+    ...(hostname === undefined ? {} : { hostname }),
     ...(env.length === 0 ? {} : { environment: Object.fromEntries(env) }),
     ...(network === undefined ? {} : { network }),
-    ...(publish.length === 0 ? {} : { publish: [...publish] }),
     ...(mount.length === 0 ? {} : { mounts: [...mount] }),
-    ...(memory === undefined ? {} : { memory }),
-    ...(cpus === undefined ? {} : { cpus }),
-    ...(pids === undefined ? {} : { pids }),
-    ...(ioRead === undefined ? {} : { 'io-read': ioRead }),
-    ...(ioWrite === undefined ? {} : { 'io-write': ioWrite }),
     ...(label === undefined ? {} : { label }),
-    ...(health === undefined ? {} : { health: healthCheck(health) }),
+    ...givenSettings(options),
   };
-}
-
-/** `:80/path` is HTTP; anything else a command line for the service's shell. */
-export function healthCheck(text: string): NonNullable<ServiceFile['health']> {
-  return /^:\d/.test(text) ? { http: text } : { command: ['/bin/sh', '-c', text] };
 }

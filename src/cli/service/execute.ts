@@ -7,8 +7,8 @@ import { connectSupervisor, unwired } from '../../service/supervisor-client.ts';
 import { openEngine } from '../engine.ts';
 import { commandStatus } from '../exit-status.ts';
 import { parseEnvironment } from '../values.ts';
-import { repeated } from './create.ts';
 import { notRunning } from './life.ts';
+import { repeated } from './options.ts';
 
 const SHELL = ['/bin/sh', '-c', 'if command -v bash >/dev/null; then exec bash -l; fi; exec sh -l'];
 

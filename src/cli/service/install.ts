@@ -9,8 +9,9 @@ import {
   UNIT_FOLDER,
   writeHostUnits,
 } from '../../service/install-host-units.ts';
-import { readService } from '../../service/store.ts';
+import { readService, serviceFiles } from '../../service/store.ts';
 import { openEngine } from '../engine.ts';
+import { inTurn } from './for-each.ts';
 import { hostInvocation } from './life.ts';
 
 interface InstallOptions {
@@ -66,11 +67,18 @@ export function uninstallCommand(): Command {
   return new Command('uninstall')
     .description('Have the host’s systemd forget services; the services stay.')
     .argument('<name...>')
+    .addHelpText('after', '\nExamples:\n  kiln service uninstall apache1')
     .action(async (names: string[]) => {
-      for (const name of names) {
-        if (hasSystemd()) await systemctl('disable', hostUnitName(name));
-        await removeHostUnit(name, UNIT_FOLDER.persistent);
-      }
+      await inTurn(names, uninstall);
       if (hasSystemd()) await systemctl('daemon-reload');
     });
+}
+
+async function uninstall(name: string): Promise<void> {
+  await using engine = openEngine();
+  const known = await removeHostUnit(name, UNIT_FOLDER.persistent);
+  // A service that was deleted may have left its unit; what neither is nor was one is a mistake.
+  if (!known) await serviceFiles(engine.paths, name);
+  if (hasSystemd()) await systemctl('disable', hostUnitName(name));
+  process.stdout.write(`${name} ${known ? 'is forgotten' : 'was not installed'}\n`);
 }

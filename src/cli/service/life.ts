@@ -2,6 +2,7 @@ import { join, resolve } from 'node:path';
 import { Command } from 'commander';
 import { KilnError } from '../../errors.ts';
 import { hasSystemd } from '../../libvirt/embedded/systemd.ts';
+import { suggest } from '../../recipe/suggest.ts';
 import { deleteService } from '../../service/delete.ts';
 import { hostEnvironment, hostUnitName, type KilnInvocation } from '../../service/host-units.ts';
 import { ensureHostUnit, systemctl } from '../../service/install-host-units.ts';
@@ -135,12 +136,23 @@ export function reloadCommand(): Command {
     });
 }
 
+/** Throws E_UNIT when none does. */
 async function servicesRunning(unit: string): Promise<string[]> {
   await using engine = openEngine();
   const listed = await listServices(engine.paths);
-  return listed
-    .filter(({ status }) => status?.units.some(({ name }) => name === unit))
-    .map(({ name }) => name);
+  const running = listed.map(({ name, status }) => ({
+    name,
+    units: (status?.units ?? []).map((each) => each.name),
+  }));
+  const found = running.filter(({ units }) => units.includes(unit)).map(({ name }) => name);
+  if (found.length > 0) return found;
+  const near = suggest(
+    unit,
+    running.flatMap(({ units }) => units),
+  );
+  throw new KilnError('E_UNIT', `no service that is up runs ${unit}`, {
+    hint: near === undefined ? '`kiln service list` shows their units' : `did you mean ${near}?`,
+  });
 }
 
 async function ask(

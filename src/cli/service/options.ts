@@ -1,0 +1,95 @@
+import { type Command, InvalidArgumentError, Option } from 'commander';
+import { parseLabelRequest } from '../../sandbox/labels/request.ts';
+import { parsePublish, type ServiceFile } from '../../service/definition.ts';
+import { parseNetwork } from '../../service/definition-network.ts';
+import { parseCount, parseCpus, parseRate, parseSize } from '../values.ts';
+
+/** An option that may be given several times; values add up. */
+export function repeated<Value>(
+  flags: string,
+  description: string,
+  parse: (text: string) => Value,
+) {
+  return new Option(flags, description)
+    .argParser((text: string, before: Value[] | undefined) => [...(before ?? []), parse(text)])
+    .default([] as Value[], 'none');
+}
+
+/** `-p, --publish`; the text is kept: it is what goes into service.yaml. */
+export function publishOption(description: string): Option {
+  return repeated('-p, --publish <[addr:]port:port>', description, (text) => {
+    if (parsePublish(text) !== undefined) return text;
+    throw new InvalidArgumentError('write it as [ADDRESS:]HOSTPORT:PORT, as 8081:80; TCP only.');
+  });
+}
+
+/** `-N, --network`. */
+export function networkOption(description: string): Option {
+  return new Option('-N, --network <name[,option…]>', description).argParser((text) => {
+    const network = parseNetwork(text);
+    if (network !== undefined) return network;
+    throw new InvalidArgumentError(
+      'write it as NAME,dhcp or NAME,address=192.168.122.7/24,gateway=192.168.122.1.',
+    );
+  });
+}
+
+/** `-s, --label`; the text is kept. */
+export function labelOption(): Option {
+  const description = 'auto, dynamic[:LABEL], static:LABEL, inherit or none, as `kiln run` has it';
+  return new Option('-s, --label <label>', description).argParser((text) => {
+    parseLabelRequest(text);
+    return text;
+  });
+}
+
+/** The settings that `create` and `set` have both, as commander gives them. */
+export interface SettingValues {
+  readonly memory?: number;
+  readonly cpus?: number;
+  readonly pids?: number;
+  readonly ioRead?: number;
+  readonly ioWrite?: number;
+  readonly disk?: number;
+  readonly workdir?: string;
+  readonly health?: string;
+  readonly publish: readonly string[];
+}
+
+/** Adds their options, apart from `--publish`. */
+export function addSettingOptions(command: Command): Command {
+  return command
+    .option('--health <check>', 'a command in the service, or :PORT/PATH to be asked for by HTTP')
+    .option('--workdir <dir>', 'where its command starts')
+    .addOption(new Option('--memory <size>', 'limit, as 512M').argParser(parseSize))
+    .addOption(new Option('--cpus <number>', 'processors’ worth of time').argParser(parseCpus))
+    .addOption(new Option('--pids <number>', 'processes and threads').argParser(parseCount))
+    .addOption(new Option('--io-read <rate>', 'from each disk a second').argParser(parseRate))
+    .addOption(new Option('--io-write <rate>', 'to each disk a second').argParser(parseRate))
+    .addOption(
+      new Option('--disk <size>', 'what /tmp, /run and the like may hold, each').argParser(
+        parseSize,
+      ),
+    );
+}
+
+/** What of service.yaml they say. */
+export function givenSettings(values: SettingValues): Partial<ServiceFile> {
+  const { memory, cpus, pids, ioRead, ioWrite, disk, workdir, health, publish } = values;
+  return {
+    ...(memory === undefined ? {} : { memory }),
+    ...(cpus === undefined ? {} : { cpus }),
+    ...(pids === undefined ? {} : { pids }),
+    ...(ioRead === undefined ? {} : { 'io-read': ioRead }),
+    ...(ioWrite === undefined ? {} : { 'io-write': ioWrite }),
+    ...(disk === undefined ? {} : { disk }),
+    ...(workdir === undefined ? {} : { workdir }),
+    ...(health === undefined ? {} : { health: healthCheck(health) }),
+    ...(publish.length === 0 ? {} : { publish: [...publish] }),
+  };
+}
+
+/** `:80/path` is HTTP; anything else a command line for the service's shell. */
+function healthCheck(text: string): NonNullable<ServiceFile['health']> {
+  return /^:\d/.test(text) ? { http: text } : { command: ['/bin/sh', '-c', text] };
+}

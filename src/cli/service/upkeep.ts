@@ -1,0 +1,104 @@
+import { Command } from 'commander';
+import { openImage } from '../../image/open.ts';
+import { serviceJsonSchema } from '../../service/definition.ts';
+import { isKilnCode } from '../../service/failure.ts';
+import { type InstanceFiles, instanceFiles } from '../../service/instance-files.ts';
+import { listServices } from '../../service/list.ts';
+import { logrotate } from '../../service/logrotate.ts';
+import { readService } from '../../service/store.ts';
+import { upgradeService } from '../../service/upgrade.ts';
+import { syncNewImage } from '../background.ts';
+import { openEngine } from '../engine.ts';
+import { imageProgress } from '../image-progress.ts';
+import { inTurn } from './for-each.ts';
+import { startSupervisor } from './life.ts';
+
+/** `kiln service logrotate`. */
+export function logrotateCommand(): Command {
+  return new Command('logrotate')
+    .description('Run the image’s own logrotate in services that run, and reload their units.')
+    .argument('[name...]', 'all that run, without any')
+    .option('--force', 'rotate although it is not time')
+    .option('--quiet', 'say only what failed')
+    .action(rotateLogs);
+}
+
+interface LogrotateOptions {
+  readonly force?: boolean;
+  readonly quiet?: boolean;
+}
+
+async function rotateLogs(names: string[], options: LogrotateOptions): Promise<void> {
+  await using engine = openEngine();
+  const all = names.length === 0;
+  const listed = await listServices(engine.paths, names);
+  const chosen = listed.filter(({ status }) => !all || status !== undefined);
+  await inTurn(
+    chosen.map(({ name }) => name),
+    async (name) => {
+      try {
+        await rotateLogsOf(name, instanceFiles(engine.paths, name), options);
+      } catch (error) {
+        // Who asks for all means those that can, and that still run when it is their turn.
+        if (!all || !isKilnCode(error, 'E_NO_LOGROTATE', 'E_SERVICE_STOPPED')) throw error;
+        if (options.quiet !== true) process.stderr.write(`kiln: ${error.message}: left out\n`);
+      }
+    },
+  );
+}
+
+async function rotateLogsOf(
+  name: string,
+  files: InstanceFiles,
+  options: LogrotateOptions,
+): Promise<void> {
+  const { exitCode, output, reloaded } = await logrotate(name, files, options);
+  if (options.quiet !== true || exitCode !== 0) process.stderr.write(output);
+  if (exitCode !== 0) process.exitCode = 1;
+  if (options.quiet === true) return;
+  const units = reloaded.length === 0 ? '' : `, reloaded ${reloaded.join(', ')}`;
+  process.stdout.write(`${name}: ${exitCode === 0 ? 'rotated' : 'failed'}${units}\n`);
+}
+
+/** `kiln service upgrade`. */
+export function upgradeCommand(): Command {
+  return new Command('upgrade')
+    .description('Move services to a new image; back, if they are not healthy on it.')
+    .argument('<name...>')
+    .option('--to <image>', 'a recipe, a lock or an image id; else its own recipe, solved anew')
+    .addHelpText(
+      'after',
+      '\nChanges in /etc are kept as rpm keeps them: .rpmnew and .rpmsave files are named. The data in\n/var is copied first, and comes back if the service is not healthy.\n\nExamples:\n  kiln service upgrade apache1\n  kiln service upgrade db --to debian-mariadb.lock.json',
+    )
+    .action((names: string[], { to }: { to?: string }) =>
+      inTurn(names, (name) => upgrade(name, to)),
+    );
+}
+
+async function upgrade(name: string, to: string | undefined): Promise<void> {
+  await using engine = openEngine();
+  const { definition } = await readService(engine.paths, name);
+  await using image = await (async () => {
+    using progress = imageProgress();
+    const started = Date.now();
+    const wanted = { update: to === undefined, onProgress: progress.report };
+    const made = await openImage(engine, to ?? definition.image, wanted);
+    syncNewImage(made.manifest, started);
+    return made;
+  })();
+  const report = await upgradeService(engine.paths, name, image, () =>
+    startSupervisor(engine.paths, name),
+  );
+  for (const note of report.notes) process.stderr.write(`kiln: /etc/${note}\n`);
+  const [from, now] = [report.from.slice(0, 12), report.to.slice(0, 12)];
+  process.stdout.write(
+    report.changed ? `${name}: ${from} -> ${now}\n` : `${name} is current: ${now}\n`,
+  );
+}
+
+/** `kiln service schema`. */
+export function schemaCommand(): Command {
+  return new Command('schema').description('Print the JSON Schema of service.yaml.').action(() => {
+    process.stdout.write(`${JSON.stringify(serviceJsonSchema(), undefined, 2)}\n`);
+  });
+}
