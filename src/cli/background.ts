@@ -18,11 +18,16 @@ function startInBackground(...args: readonly string[]): void {
 const SPARE_MEMORY = 512 << 20;
 const BOX_MEMORY = 32 << 20;
 
+/** How many more boxes can wait before memory is short. */
+export function roomForParked(): number {
+  return Math.max(0, Math.floor((freemem() - SPARE_MEMORY) / BOX_MEMORY));
+}
+
 /** How many boxes `KILN_PARK` asks for; none where memory is short. */
 function wantedParked(): number {
   const count = Number(process.env.KILN_PARK ?? 0);
   if (!Number.isInteger(count) || count <= 0) return 0;
-  return freemem() > SPARE_MEMORY + count * BOX_MEMORY ? count : 0;
+  return count <= roomForParked() ? count : 0;
 }
 
 /**

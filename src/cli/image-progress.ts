@@ -1,4 +1,5 @@
 import { describeProgress, type ImageProgress } from '../image/progress.ts';
+import { ChangingLine } from './changing-line.ts';
 
 /** Shows on stderr what making an image is busy with; disposing of it ends the line. */
 export interface ProgressLine extends Disposable {
@@ -16,23 +17,16 @@ function counts(progress: ImageProgress): string {
 /** One line that changes on a terminal; one line a step in a log, where scripts go unnamed. */
 export function imageProgress(to: NodeJS.WriteStream = process.stderr): ProgressLine {
   const seen = new Set<string>();
-  let shown = 0;
+  const line = new ChangingLine(to);
   const report = (progress: ImageProgress): void => {
     const text = describeProgress(progress);
     if (to.isTTY) {
-      const line = `kiln: ${text}${counts(progress)}`.slice(0, (to.columns ?? 80) - 1);
-      to.write(`\r${line.padEnd(shown)}`);
-      shown = line.length;
+      line.show(`${text}${counts(progress)}`);
       return;
     }
     if (progress.kind === 'script' || progress.kind === 'download' || seen.has(text)) return;
     seen.add(text);
     to.write(`kiln: ${text}\n`);
   };
-  return {
-    report,
-    [Symbol.dispose]: () => {
-      if (shown > 0) to.write(`\r${' '.repeat(shown)}\r`);
-    },
-  };
+  return { report, [Symbol.dispose]: () => line[Symbol.dispose]() };
 }

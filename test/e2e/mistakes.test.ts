@@ -151,3 +151,21 @@ test('definitions and words of --rpmbuild-opts are read as a shell and rpm have 
   t.is(wrong.exitCode, 125);
   t.regex(String(wrong.stderr), /'nospace' is invalid. write it as 'NAME VALUE'/);
 });
+
+test.serial('more parked sandboxes than memory has room for are refused', async (t) => {
+  const park = ['park', '-n', '100000'];
+  await refused(t, park, /no memory for 100000 parked/, {
+    hint: /at most \d+ fit: kiln park -n \d+/,
+  });
+  const { stdout } = await state.kiln(['ps', '--json']);
+  t.is(stdout, '[]');
+  // The kernel's own word for what is free.
+  const { stdout: free } = await execa('sh', [
+    '-c',
+    "awk '/^MemAvailable/{print $2}' /proc/meminfo",
+  ]);
+  const { stderr } = await state.kiln(park);
+  const most = Number(/park -n (\d+)/.exec(String(stderr))?.[1]);
+  const wanted = (Number(free) - (512 << 10)) / (32 << 10);
+  t.true(Math.abs(most - wanted) < 0.1 * wanted + 2, `${most}, not ${wanted}`);
+});

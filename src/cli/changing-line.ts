@@ -1,0 +1,38 @@
+/** A line that changes on a terminal; disposing of it takes it away. */
+export class ChangingLine implements Disposable {
+  readonly #to: NodeJS.WriteStream;
+  #shown = 0;
+
+  constructor(to: NodeJS.WriteStream = process.stderr) {
+    this.#to = to;
+  }
+
+  show(text: string): void {
+    const line = `kiln: ${text}`.slice(0, (this.#to.columns || 80) - 1);
+    this.#to.write(`\r${line.padEnd(this.#shown)}`);
+    this.#shown = line.length;
+  }
+
+  [Symbol.dispose](): void {
+    if (this.#shown > 0) this.#to.write(`\r${' '.repeat(this.#shown)}\r`);
+  }
+}
+
+/** How often a terminal, and how often a log is told, milliseconds. */
+const TERMINAL_EVERY = 250;
+const LOG_EVERY = 5000;
+
+/** Shows on stderr how far something is, as `text` says it from time to time, until it is disposed of. */
+export function watchProgress(text: () => string): Disposable {
+  const { isTTY } = process.stderr;
+  const line = new ChangingLine();
+  const tell = () => (isTTY ? line.show(text()) : process.stderr.write(`kiln: ${text()}\n`));
+  const timer = setInterval(tell, isTTY ? TERMINAL_EVERY : LOG_EVERY);
+  timer.unref();
+  return {
+    [Symbol.dispose]: () => {
+      clearInterval(timer);
+      line[Symbol.dispose]();
+    },
+  };
+}
