@@ -38,6 +38,12 @@ export function parsePublish(text: string): PublishedPort | undefined {
   return { address, host: host.data, box: box.data };
 }
 
+/** As it is written; without the address where that is loopback's. */
+export function formatPublish({ address, host, box }: PublishedPort): string {
+  const shown = address.includes(':') ? `[${address}]` : address;
+  return address === '127.0.0.1' ? `${host}:${box}` : `${shown}:${host}:${box}`;
+}
+
 const publish = z.string().transform((text, context) => {
   const parsed = parsePublish(text);
   if (parsed !== undefined) return parsed;

@@ -5,7 +5,7 @@ import { fc, testProp } from '@fast-check/ava';
 import { Ajv2020 } from 'ajv/dist/2020.js';
 import test from 'ava';
 import { parse } from 'yaml';
-import { parsePublish, serviceJsonSchema } from '../../src/service/definition.ts';
+import { formatPublish, parsePublish, serviceJsonSchema } from '../../src/service/definition.ts';
 import { readDefinition } from '../../src/service/definition-file.ts';
 import {
   cronFile,
@@ -112,6 +112,9 @@ test('ports are published as people write them', (t) => {
   t.deepEqual(parsePublish('8081:80'), { address: '127.0.0.1', host: 8081, box: 80 });
   t.deepEqual(parsePublish('0.0.0.0:1:2'), { address: '0.0.0.0', host: 1, box: 2 });
   t.deepEqual(parsePublish('[::1]:1:2'), { address: '::1', host: 1, box: 2 });
+  for (const text of ['8081:80', '0.0.0.0:1:2', '[::1]:1:2']) {
+    t.is(formatPublish(parsePublish(text)!), text);
+  }
   for (const text of ['80', '0:80', '80:70000', 'a:b', '53:53/udp', '1:2:3:4']) {
     t.is(parsePublish(text), undefined, text);
   }

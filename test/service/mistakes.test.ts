@@ -2,6 +2,7 @@ import { chmod, mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import test from 'ava';
 import { type BusyboxState, busyboxState, IMAGE } from '../support/busybox-state.ts';
+import { freePort } from './free-port.ts';
 
 let state: BusyboxState;
 
@@ -190,3 +191,19 @@ test.serial('a clone has not what only one can have: address, gateway, MAC, port
   t.is(third.definition.network.address, '192.168.122.8/24');
   t.is(third.definition.network.mac, undefined);
 });
+
+test.serial(
+  'a list says of each port where it can be reached, and of a broken file why',
+  async (t) => {
+    const port = await freePort();
+    await create('open', ['-p', `0.0.0.0:${port}:80`, '-p', '8081:80'], 'sleep', '1000000');
+    const ports = async () => /^open +\S+.* (\S+ \S+) +\S+$/m.exec(await ok('list'))?.[1];
+    t.is(await ports(), `0.0.0.0:${port}:80 8081:80`);
+    const file = join(state.paths.services, 'open/service.yaml');
+    await writeFile(file, `${await readFile(file, 'utf8')}memory: lots\n`);
+    const { stdout, stderr } = await service('list');
+    t.regex(String(stdout), /^open +broken$/m);
+    t.regex(String(stderr), /open\/service\.yaml:\d+:9: memory: "lots" is no size/);
+    await ok('delete', 'open');
+  },
+);

@@ -1,7 +1,9 @@
 import { Command } from 'commander';
+import { formatPublish } from '../../service/definition.ts';
 import { instanceFiles } from '../../service/instance-files.ts';
 import { type ListedService, listServices } from '../../service/list.ts';
 import { openEngine } from '../engine.ts';
+import { printError } from '../errors.ts';
 import { printTable } from '../table.ts';
 
 /** `kiln service list`. */
@@ -11,6 +13,10 @@ export function listCommand(): Command {
     .description('List services, what they do and what they use.')
     .argument('[name...]')
     .option('--json', 'one JSON array')
+    .addHelpText(
+      'after',
+      '\nPORTS are [ADDRESS:]HOSTPORT:PORT, on 127.0.0.1 where no address stands.\n\nExamples:\n  kiln service list\n  kiln service list --json apache1',
+    )
     .action(async (names: string[], options: { json?: boolean }) => {
       await using engine = openEngine();
       const listed = await listServices(engine.paths, names);
@@ -31,17 +37,17 @@ export function listCommand(): Command {
         ['NAME', 'STATE', 'UPTIME', 'CPU', 'MEMORY', 'PIDS', 'RESTARTS', 'PORTS', 'UNITS'],
         listed.map(row),
       );
+      for (const { problem } of listed) if (problem !== undefined) printError(problem);
     });
 }
 
-function row({ name, service, status, outcome, problem }: ListedService): string[] {
-  if (service === undefined) return [name, `broken: ${problem?.message.split('\n')[0]}`];
-  const { definition } = service;
-  const units = definition.command === undefined ? definition.units : [definition.command[0] ?? ''];
-  const ports = definition.publish.map(({ host, box }) => `${host}:${box}`);
+function row({ name, service, status, outcome }: ListedService): string[] {
+  const { publish = [], units = [], command } = service?.definition ?? {};
+  const names = command === undefined ? units : [command[0] ?? ''];
+  const ports = publish.map(formatPublish);
   if (status === undefined) {
-    const state = outcome?.state === 'failed' ? 'failed' : (outcome?.state ?? 'created');
-    return [name, state, '', '', '', '', '', ports.join(' '), units.join(' ')];
+    const state = service === undefined ? 'broken' : (outcome?.state ?? 'created');
+    return [name, state, '', '', '', '', '', ports.join(' '), names.join(' ')];
   }
   const { usage } = status;
   return [
@@ -52,7 +58,7 @@ function row({ name, service, status, outcome, problem }: ListedService): string
     usage.memoryBytes === undefined ? '' : `${(usage.memoryBytes / 2 ** 20).toFixed(0)}M`,
     String(usage.pids ?? ''),
     String(status.restarts),
-    [status.address ?? [], ports].flat().join(' '),
+    [status.address ?? [], status.publish.map(formatPublish)].flat().join(' '),
     status.units.map((unit) => `${unit.name}:${unit.state}`).join(' '),
   ];
 }
