@@ -36,6 +36,12 @@ async function query(file: string, format: string): Promise<string> {
   return (await execa('rpm', ['-qp', '--nosignature', '--qf', format, file])).stdout;
 }
 
+/** What is in the files of a package. */
+async function content(rpm: string): Promise<string> {
+  const script = 'rpm2cpio "$1" | cpio -i --quiet --to-stdout';
+  return (await execa('sh', ['-c', script, 'sh', rpm])).stdout;
+}
+
 test.serial(
   '--rebuild: mock’s words on stderr, mock’s names in the result directory',
   async (t) => {
@@ -87,6 +93,33 @@ test.serial(
     t.deepEqual(await readdir(state.engine.paths.roots).catch(() => []), []);
   },
 );
+
+test.serial(
+  '--additional-package, --enable-network and --postinstall have a part in the build',
+  async (t) => {
+    await execa('createrepo_c', ['-q', results('good')]);
+    const asks = await srpm({
+      name: 'asks',
+      preamble: 'Requires: nobody-has-this',
+      build: 'cat /proc/net/dev',
+    });
+    const out = results('asks');
+    const result = await state.mock([
+      ...['--rebuild', asks, '--resultdir', out, '--addrepo', results('good')],
+      ...['--additional-package', 'good-devel', '--enable-network', '--postinstall'],
+    ]);
+    // It was built, and cannot be installed.
+    ends(t, result, 30, /nobody-has-this/);
+    const log = await readFile(join(out, 'build.log'), 'utf8');
+    t.deepEqual(interfaces(log), interfaces(await readFile('/proc/net/dev', 'utf8')));
+    t.is(await content(join(out, 'asks-devel-1-1.noarch.rpm')), 'asks-1 (good-1)');
+  },
+);
+
+/** Names of the interfaces in what /proc/net/dev says. */
+function interfaces(text: string): string[] {
+  return [...text.matchAll(/^ *(\S+): *\d+ +\d+ /gm)].map(([, name]) => name ?? '');
+}
 
 test.serial('a package that does not build, and what else can go wrong', async (t) => {
   const bad = await srpm({ name: 'bad', build: 'echo the compiler is cross >&2; exit 1' });
@@ -174,13 +207,7 @@ test.serial('--buildsrpm, and --rebuild of a spec with options', async (t) => {
   t.is(built.exitCode, 0, built.stderr);
   const rpm = join(results('spec'), 'spec-1-1.noarch.rpm');
   t.is((await query(rpm, '%{description}')).trim(), 'nobody of demo-x86_64');
-  const { stdout } = await execa('sh', [
-    '-c',
-    'rpm2cpio "$1" | cpio -i --quiet --to-stdout',
-    'sh',
-    rpm,
-  ]);
-  t.is(stdout, 'from the host\nextra');
+  t.is(await content(rpm), 'from the host\nextra');
   const checked = await state.mock([
     '--spec',
     spec,
@@ -348,13 +375,7 @@ long('--chain: in the order given; --recurse comes back to what failed', async (
   }
   // Each was built with what came of the one before, by its own word.
   const rpm = join(folder, 'cha-1-1/cha-devel-1-1.noarch.rpm');
-  const { stdout } = await execa('sh', [
-    '-c',
-    'rpm2cpio "$1" | cpio -i --quiet --to-stdout',
-    'sh',
-    rpm,
-  ]);
-  t.is(stdout, 'cha-1 (chb-1 (chc-1))');
+  t.is(await content(rpm), 'cha-1 (chb-1 (chc-1))');
   ends(t, await chain('--resultdir', 'x', a), 5, /use --localrepo instead/);
   ends(t, await chain('missing.src.rpm'), 50, /No such file/);
 });

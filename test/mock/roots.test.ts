@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
 import { execa } from 'execa';
+import { MirrorServer } from '../repository/mirror-server.ts';
 import { long } from '../support/long.ts';
 import { KILN_MOCK, type MockResult, type MockState, mockState } from './mock-state.ts';
 
@@ -73,6 +74,51 @@ test.serial('a root is what the configuration says; what is left out is named', 
 });
 
 test.serial(
+  '--config-opts, --enable-network, --disablerepo and --offline: by what they do to a root',
+  async (t) => {
+    const interfaces = (text: string) => [...text.matchAll(/^ *(\S+):/gm)].map(([, name]) => name);
+    const host = interfaces(await readFile('/proc/net/dev', 'utf8'));
+    const net = 'cat /proc/net/dev';
+    t.deepEqual(interfaces(await inRoot(t, net, '--enable-network')), host);
+    const said = ['--config-opts', 'rpmbuild_networking=True', '--config-opts', 'hostname=said'];
+    const [name, ...devices] = (await inRoot(t, `hostname; ${net}`, ...said)).split('\n');
+    t.is(name, 'said');
+    t.deepEqual(interfaces(devices.join('\n')), host);
+
+    // A repository that is asked each time, and counts.
+    const directory = join(state.directory, 'counts');
+    await mkdir(directory);
+    await execa('createrepo_c', ['-q', directory]);
+    await using server = await MirrorServer.start(directory);
+    const config = join(state.directory, 'counts.cfg');
+    await writeFile(
+      config,
+      `include('demo.cfg')\nconfig_opts['root'] = 'counts'
+config_opts['dnf.conf'] += '''
+[counts]
+baseurl=${server.url}
+gpgcheck=0
+metadata_expire=0
+'''
+`,
+    );
+    const init = (...more: string[]) => state.mock(['-r', config, '--init', ...more]);
+    for (const [asks, ...options] of [
+      [true],
+      [true],
+      [false, '--offline'],
+      [false, '--disablerepo', 'count?'],
+    ] as const) {
+      const { length } = server.requests;
+      const { exitCode, stderr } = await init(...options);
+      t.is(exitCode, 0, stderr);
+      t.is(server.requests.length > length, asks, options.join(' '));
+    }
+    t.is((await state.mock(['-r', config, '--clean'])).exitCode, 0);
+  },
+);
+
+test.serial(
   'commands: statuses, one argument and several, what stays, and what is ended',
   async (t) => {
     t.is((await state.mock(['--shell'], { input: 'exit 5\n' })).exitCode, 5);
@@ -134,8 +180,9 @@ test.serial('files go in and out, and no link leads out of the root', async (t) 
   t.is((await state.mock(['--copyout', '/slash/etc/in.txt', join(out, 'renamed')])).exitCode, 0);
   t.is(await readFile(join(out, 'renamed'), 'utf8'), 'content');
   ends(t, await state.mock(['--copyout', '/out/*', join(out, 'one')]), 50, /is not a directory!/);
-  ends(t, await state.mock(['--copyout', '/missing', out]), 50, /not found/);
-  t.deepEqual((await readdir(out)).sort(), ['a', 'b', 'renamed']);
+  const missing = await state.mock(['--copyout', '/missing', '/etc/in.txt', '/not/*', out]);
+  ends(t, missing, 50, /^ERROR: not found in the root: \/missing, \/not\/\*$/m);
+  t.deepEqual((await readdir(out)).sort(), ['a', 'b', 'in.txt', 'renamed']);
 });
 
 test.serial('packages are installed, updated and removed by the root’s own rpm', async (t) => {

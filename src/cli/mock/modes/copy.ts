@@ -1,7 +1,7 @@
 import { closeSync, constants, lstatSync, statSync } from 'node:fs';
 import { mkdtemp, readdir, rename, rm } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
-import { collectArtifacts, missingArtifacts } from '../../../artifacts/collect.ts';
+import { collectArtifacts } from '../../../artifacts/collect.ts';
 import { copyIn } from '../../../artifacts/copy-in.ts';
 import type { ArtifactWarning } from '../../../artifacts/warning.ts';
 import { openInTree } from '../../../image/tree/path.ts';
@@ -74,8 +74,12 @@ export async function copyout(session: MockSession): Promise<number> {
           signal,
         }),
       );
-      const failure = missingArtifacts(collection);
-      if (failure !== undefined) throw argumentError(`${failure.message.trim()} not found`);
+      if (collection.missing.length > 0) {
+        throw argumentError(
+          `not found in the root: ${collection.missing.join(', ')}`,
+          'sources are absolute paths of the root, or globs, quoted from the shell',
+        );
+      }
       for (const source of sources) log.info(`copying ${source} to ${destination}`);
       if (!isDirectory) {
         const names = await readdir(staging);
