@@ -7,7 +7,8 @@ import type { CgroupUsage } from '../kernel/cgroup-usage.ts';
 import type { RpmIdentity } from '../rpm/package.ts';
 import type { CommandEnd } from '../run/supervise.ts';
 import type { Phase } from '../run/timeline.ts';
-import type { BoxFacts, CommandFacts } from '../sandbox/facts.ts';
+import type { CommandFacts } from '../sandbox/command-facts.ts';
+import type { BoxFacts } from '../sandbox/facts.ts';
 import type { BuildRequest } from './request.ts';
 
 /**

@@ -13,6 +13,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "facts.h"
 #include "measure.h"
 #include "mounts.h"
 
@@ -87,8 +88,7 @@ const char *boot_prepare(const struct boot *boot, int terminal, char *facts, siz
       return "close /proc for the system";
     if (!(readonly ? measure_readonly(path) : measure_masked(path)))
       return "boot: the system’s /proc shows what it should hide";
-    size_t used = strlen(facts);
-    snprintf(facts + used, size - used, "%s=%s\n", readonly ? "readonly" : "mask", path);
+    facts_add(facts, size, "%s=%s\n", readonly ? "readonly" : "mask", path);
   }
   if (make_cgroups() != 0) return "mount cgroups for the system";
   if (!is_delegated()) return "boot: the cgroup tree is the host’s";

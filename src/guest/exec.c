@@ -19,10 +19,11 @@
 
 #include "boot.h"
 #include "confine.h"
+#include "faults.h"
 #include "filter.h"
 #include "label.h"
 #include "marks.h"
-#include "measure.h"
+#include "rights.h"
 #include "users.h"
 
 #define STRINGS_MAX 65536u
@@ -38,10 +39,7 @@ struct command {
   const char *cwd, *user;
   struct confinement confinement;
   struct boot boot;
-  struct {
-    uint32_t resource;
-    struct rlimit limit;
-  } rlimits[RLIMITS_MAX];
+  struct resource_limit rlimits[RLIMITS_MAX];
   unsigned rlimit_count;
   int tty;
   struct winsize size;
@@ -165,7 +163,7 @@ static int open_terminal(const struct command *command, const struct user *user,
 struct report {
   enum { REPORT_ERROR, REPORT_LISTENER, REPORT_FACTS } kind;
   int number; // errno, or the listener's descriptor
-  char text[4096]; // what failed, or facts
+  char text[8192]; // what failed, or facts
 };
 
 static _Noreturn void die(int socket_fd, const char *what) {
@@ -173,6 +171,14 @@ static _Noreturn void die(int socket_fd, const char *what) {
   snprintf(report.text, sizeof report.text, "%s", what);
   if (write(socket_fd, &report, sizeof report) < 0) _exit(126);
   _exit(127);
+}
+
+// A layer is not there: nothing is executed.
+static _Noreturn void die_open(int socket_fd, const char *layer) {
+  char what[64];
+  snprintf(what, sizeof what, "prove the command confined: %s", layer);
+  errno = EPERM;
+  die(socket_fd, what);
 }
 
 // Last of all: what comes after must be allowed by the filter. Where it asks, the init must have the
@@ -210,20 +216,24 @@ static _Noreturn void become_command(struct command *command, const struct user 
   prctl(PR_SET_DUMPABLE, 1, 0, 0, 0); // else the file is not ours to write
   int score = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
   if (score >= 0 && write(score, "500", 3) != 3) die(socket_fd, "oom_score_adj");
-  int status = open("/proc/self/status", O_RDONLY | O_CLOEXEC);
-  int listed = open("/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  struct rights_files files = rights_open();
   prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 
   for (unsigned i = 0; i < command->rlimit_count; i++)
-    if (setrlimit((int)command->rlimits[i].resource, &command->rlimits[i].limit) != 0)
+    if (!fault("rlimits") && setrlimit((int)command->rlimits[i].resource, &command->rlimits[i].limit) != 0)
       die(socket_fd, "setrlimit");
   struct landlock landlock;
   const char *failed = confine(&command->confinement, user, command->cwd, &landlock);
   if (failed != NULL) die(socket_fd, failed);
+  if (rights_limits(command->rlimits, command->rlimit_count, facts.text, sizeof facts.text) != 0 &&
+      !fault("rights-unchecked"))
+    die_open(socket_fd, "limits");
   mark("confine"); // the last: a filter need not allow a look at the clock
   load_filter(&command->confinement, socket_fd);
 
-  measure_process(status, listed, &landlock, facts.text, sizeof facts.text);
+  const char *missing = rights_measure(files, &command->confinement, user, &landlock, facts.text,
+                                       sizeof facts.text);
+  if (missing != NULL) die_open(socket_fd, missing);
   marks_append(facts.text, sizeof facts.text);
   label_measure("label", facts.text, sizeof facts.text);
   if (write(socket_fd, &facts, sizeof facts) < 0) die(socket_fd, "report");

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "facts.h"
 #include "faults.h"
 
 #define LABEL_MAX 1024
@@ -59,7 +60,7 @@ int label_setup(const struct message *setup) {
     if (field_u32(&field, 0, &labels.model) != 0 || copy(labels.init, &field, &at) != 0 ||
         copy(labels.command, &field, &at) != 0 || copy(labels.files, &field, &at) != 0)
       return -1;
-    return labels.model == LABEL_APPARMOR ? become(labels.init) : 0;
+    return labels.model == LABEL_APPARMOR && !fault("init-label") ? become(labels.init) : 0;
   }
   return 0;
 }
@@ -80,6 +81,5 @@ void label_measure(const char *name, char *facts, size_t size) {
   if (length <= 0) return;
   label[length] = 0;
   label[strcspn(label, "\n")] = 0;
-  size_t used = strlen(facts);
-  snprintf(facts + used, size - used, "%s=%s\n", name, label);
+  facts_add(facts, size, "%s=%s\n", name, label);
 }

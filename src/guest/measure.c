@@ -5,7 +5,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +14,7 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "facts.h"
 #include "faults.h"
 
 static char text[64 << 10];
@@ -36,26 +36,17 @@ static int load_path(const char *path) {
   return result;
 }
 
-__attribute__((format(printf, 3, 4))) static void add(char *facts, size_t size, const char *format,
-                                                      ...) {
-  size_t used = strlen(facts);
-  va_list arguments;
-  va_start(arguments, format);
-  vsnprintf(facts + used, size - used, format, arguments);
-  va_end(arguments);
-}
-
 static int measure_ids(char *facts, size_t size) {
   unsigned inside, outside, count;
   if (load_path("/proc/self/uid_map") != 0 ||
       sscanf(text, "%u %u %u", &inside, &outside, &count) != 3)
     return -1;
-  add(facts, size, "uid_map=%u %u %u\n", inside, outside, count);
+  facts_add(facts, size, "uid_map=%u %u %u\n", inside, outside, count);
   if (inside == 0 && outside == 0) return -1; // container root must not be the host's root
   if (load_path("/proc/self/gid_map") != 0 ||
       sscanf(text, "%u %u %u", &inside, &outside, &count) != 3)
     return -1;
-  add(facts, size, "gid_map=%u %u %u\n", inside, outside, count);
+  facts_add(facts, size, "gid_map=%u %u %u\n", inside, outside, count);
   return inside == 0 && outside == 0 ? -1 : 0;
 }
 
@@ -68,7 +59,7 @@ static int measure_network(int expected, char *facts, size_t size) {
     if (row < 2 || colon == NULL) continue;
     *colon = 0;
     while (*line == ' ') line++;
-    add(facts, size, "interface=%s\n", line);
+    facts_add(facts, size, "interface=%s\n", line);
     if (strcmp(line, "lo") != 0) foreign = 1;
   }
   return foreign && !expected ? -1 : 0;
@@ -98,7 +89,7 @@ static int measure_mounts(char *facts, size_t size) {
     if (tail == NULL || sscanf(tail, " - %63s", type) != 1 ||
         sscanf(line, "%*s %*s %*s %*s %4095s %255s", point, options) != 2)
       continue;
-    add(facts, size, "mount=%s %s %s\n", type, options, point);
+    facts_add(facts, size, "mount=%s %s %s\n", type, options, point);
     for (size_t i = 0; i < sizeof forbidden / sizeof *forbidden; i++)
       if (strcmp(type, forbidden[i]) == 0) result = -1;
     // Device nodes are mounts of their own: is_ours looks at them.
@@ -131,13 +122,20 @@ static const char *measure_setup(const struct message *setup, char *facts, size_
     uint32_t number;
     if (field.tag == SETUP_MASK) {
       if (!measure_masked(path)) return "masked-paths: one shows what it should hide";
-      add(facts, size, "mask=%s\n", path);
+      facts_add(facts, size, "mask=%s\n", path);
     } else if (field.tag == SETUP_READONLY) {
       if (!measure_readonly(path)) return "read-only-paths: one can be written to";
-      add(facts, size, "readonly=%s\n", path);
+      facts_add(facts, size, "readonly=%s\n", path);
+    } else if (field.tag == SETUP_BIND) {
+      uint32_t readonly = 1;
+      path = field_string(&field, 12);
+      field_u32(&field, 4, &readonly);
+      if (readonly && !measure_readonly(path) && !fault("binds-unchecked"))
+        return "binds: a read-only one can be written to";
+      if (readonly && measure_readonly(path)) facts_add(facts, size, "bind_readonly=%s\n", path);
     } else if (field.tag == SETUP_NAMESPACES && field_u32(&field, 0, &number) == 0) {
       if (!limits_namespaces(number)) return "namespace-limit: the box could make more namespaces";
-      add(facts, size, "namespace_limit=%u\n", number);
+      facts_add(facts, size, "namespace_limit=%u\n", number);
     }
   }
   return NULL;
@@ -165,7 +163,7 @@ static int measure_devices(char *facts, size_t size) {
         !(S_ISCHR(st.st_mode) || S_ISBLK(st.st_mode)))
       continue;
     if (!is_ours(entry->d_name, st.st_rdev) || S_ISBLK(st.st_mode)) result = -1;
-    add(facts, size, "device=%s\n", entry->d_name);
+    facts_add(facts, size, "device=%s\n", entry->d_name);
   }
   closedir(directory);
   return result;
@@ -212,7 +210,7 @@ static void measure_namespaces(char *facts, size_t size) {
     ssize_t n = readlink(path, link, sizeof link - 1);
     if (n < 0) continue;
     link[n] = 0;
-    add(facts, size, "ns=%s\n", link);
+    facts_add(facts, size, "ns=%s\n", link);
   }
 }
 
@@ -232,48 +230,4 @@ int measure_box(const struct message *setup, char *facts, size_t size, const cha
   if (measure_devices(facts, size) != 0) return -1;
   *problem = measure_setup(setup, facts, size);
   return *problem == NULL ? 0 : -1;
-}
-
-static int is_inherited(int fd) {
-  int flags = fcntl(fd, F_GETFD);
-  return flags >= 0 && !(flags & FD_CLOEXEC);
-}
-
-// What the command would inherit beside stdin, stdout, stderr.
-static int open_descriptors(int open_fd) {
-  int count = 0;
-  long got, listed = 0;
-  while ((got = syscall(SYS_getdents64, open_fd, text, sizeof text)) > 0) {
-    listed += got;
-    for (long at = 0; at < got;) {
-      const struct dirent64 *entry = (const struct dirent64 *)(text + at);
-      int fd = atoi(entry->d_name);
-      if (fd > 2 && is_inherited(fd)) count++;
-      at += entry->d_reclen;
-    }
-  }
-  if (got == 0 && listed > 0) return count;
-  // A filter without this call: one by one.
-  count = 0;
-  for (int fd = 3; fd < 1024; fd++) count += is_inherited(fd);
-  return count;
-}
-
-void measure_process(int status_fd, int open_fd, const struct landlock *landlock, char *facts,
-                     size_t size) {
-  static const char *const wanted[] = {"Uid:",    "Gid:",    "Groups:", "CapInh:",     "CapPrm:",
-                                       "CapEff:", "CapBnd:", "CapAmb:", "NoNewPrivs:", "Seccomp:",
-                                       "Seccomp_filters:"};
-  add(facts, size, "landlock=%d\nwalls=%u\ndescriptors=%d\n", landlock->abi, landlock->walls,
-      open_descriptors(open_fd));
-  if (lseek(status_fd, 0, SEEK_SET) != 0 || load(status_fd) != 0) return;
-  char *rest = text, *line;
-  while ((line = strsep(&rest, "\n")) != NULL)
-    for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++) {
-      size_t length = strlen(wanted[i]);
-      if (strncmp(line, wanted[i], length) != 0) continue;
-      const char *value = line + length;
-      while (*value == '\t' || *value == ' ') value++;
-      add(facts, size, "%.*s=%s\n", (int)length - 1, wanted[i], value);
-    }
 }

@@ -5,15 +5,11 @@
 
 #include <stddef.h>
 
-#include "confine.h"
 #include "protocol.h"
 
 // Appends lines NAME=VALUE about the box to `facts`. 0, or -1 with `*problem` naming the first
 // layer of what `setup` asked for that does not hold.
 int measure_box(const struct message *setup, char *facts, size_t size, const char **problem);
-// What can be told of a process that has dropped everything: lines of its /proc/self/status.
-// `status_fd`, and `open_fd`, its /proc/self/fd, were opened before seccomp closed the way.
-void measure_process(int status_fd, int open_fd, const struct landlock *landlock, char *facts, size_t size);
 
 // Of what was made later, for boot.h: 1 when it holds.
 int measure_masked(const char *path);

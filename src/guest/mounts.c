@@ -9,7 +9,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -289,18 +288,15 @@ int mounts_readonly(const char *path) {
 }
 
 static int bind_mount(const struct message *setup, const struct field *field, const char *path) {
-  uint32_t readonly, directory;
+  uint32_t directory;
   int fd = message_fd(setup, field, 0);
-  if (fd < 0 || field_u32(field, 4, &readonly) != 0 || field_u32(field, 8, &directory) != 0)
-    return -1;
+  if (fd < 0 || field_u32(field, 8, &directory) != 0) return -1;
   if ((directory ? make_directory(path, 0755) : make_file(path)) != 0) return -1;
   if (attach_at(fd, path) != 0) return -1;
-  struct statvfs fs;
-  if (statvfs(path, &fs) != 0) return -1;
-  if (readonly && !(fs.f_flag & ST_RDONLY)) {
-    errno = EROFS;
+  struct mount_attr writable = {.attr_clr = MOUNT_ATTR_RDONLY};
+  if (fault("bind-readonly") &&
+      syscall(SYS_mount_setattr, fd, "", AT_EMPTY_PATH, &writable, sizeof writable) != 0)
     return -1;
-  }
   return 0;
 }
 

@@ -26,6 +26,9 @@ const LOW_LIMITS =
 /** What the init says of a layer that it found missing: `prove the box closed: LAYER: what`. */
 const UNPROVEN = 'prove the box closed: ';
 
+/** The same of a command, before anything of it is executed. */
+const UNCONFINED = 'prove the command confined: ';
+
 /** What it says of a system’s own /proc and cgroups that are not closed: see src/guest/boot.c. */
 const UNBOOTED = 'boot: ';
 
@@ -117,6 +120,9 @@ export function execFailed(answer: Failed, argv: readonly string[]): KilnError {
   }
   if (answer.what.startsWith(UNBOOTED)) {
     return layerMissing('boot', answer.what.slice(UNBOOTED.length));
+  }
+  if (answer.what.startsWith(UNCONFINED)) {
+    return layerMissing(answer.what.slice(UNCONFINED.length), 'not in force on the command');
   }
   if (answer.what === 'landlock') return layerMissing('landlock', `not in force (${errno})`);
   return new KilnError('E_EXEC', `cannot start ${command}: ${answer.what}: ${errno}`, {

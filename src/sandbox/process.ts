@@ -6,7 +6,7 @@ import { ReadStream } from 'node:tty';
 import { KilnError } from '../errors.ts';
 import { relay } from '../kernel/relay.ts';
 import type { Channel } from './channel.ts';
-import type { CommandFacts } from './facts.ts';
+import type { CommandFacts } from './command-facts.ts';
 import type { Answer, RefusedCall } from './protocol/answer.ts';
 import { encodeSignal, encodeWindowSize } from './protocol/exec.ts';
 

@@ -8,8 +8,9 @@ import { span, traceBox } from '../trace/trace.ts';
 import type { Box } from './box.ts';
 import type { BoxSession } from './box-record.ts';
 import { capabilityMask } from './capabilities.ts';
+import { readCommandFacts } from './command-facts.ts';
 import { BoxControl } from './control.ts';
-import { type BoxFacts, readBoxFacts, readCommandFacts } from './facts.ts';
+import { type BoxFacts, readBoxFacts } from './facts.ts';
 import { execFailed, setupFailed } from './failures.ts';
 import { type BindOwners, PROC_RULES, planFilesystem } from './filesystem.ts';
 import { labelOperation, relabelSources } from './labels/sources.ts';
@@ -143,6 +144,7 @@ export class Sandbox implements AsyncDisposable {
         ...(policy.seccomp === undefined ? {} : { seccomp: policy.seccomp.name }),
         allowMissing: allowedMissing(),
       });
+    const limits = withoutCore(options.limits);
     const stdio = options.terminal === undefined ? this.#pipes() : this.#terminal();
     try {
       const message = encodeExec({
@@ -155,7 +157,7 @@ export class Sandbox implements AsyncDisposable {
         ...(plain === undefined ? {} : { seccomp: asking ?? plain }),
         ...(asking === undefined || plain === undefined ? {} : { verdicts: plain }),
         landlock,
-        limits: withoutCore(options.limits),
+        limits,
         ...(options.terminal === undefined ? {} : { terminal: options.terminal }),
         umask: options.umask ?? 0o022,
         boot,
@@ -178,6 +180,7 @@ export class Sandbox implements AsyncDisposable {
         capabilities,
         seccomp,
         landlock,
+        limits,
         labels: this.#box.record.labels,
         boot,
       });

@@ -143,9 +143,9 @@ export function variables(environment: Readonly<Record<string, string>>): string
 
 /** What the init of src/guest leaves out, by the names it has for it. */
 const FAULTS: Partial<Record<Without, readonly string[]>> = {
-  descriptors: ['descriptors'],
+  descriptors: ['descriptors', 'rights-unchecked'],
   'old-root': ['old-root', 'mounts-unchecked'],
-  'new-privileges': ['no_new_privs', 'nosuid-unchecked', 'capabilities'],
+  'new-privileges': ['no_new_privs', 'nosuid-unchecked', 'capabilities', 'rights-unchecked'],
   'cgroup-namespace': ['cgroup-unchecked'],
 };
 

@@ -1,4 +1,5 @@
 import { layerMissing } from '../layers.ts';
+import type { BoxLabels } from './labels.ts';
 import { type SecurityModule, securityModule, selinuxEnforces } from './module.ts';
 
 /** A label as the kernel told it of a process in the box. */
@@ -8,6 +9,11 @@ export interface MeasuredLabel {
   readonly label: string;
   /** False: what it does not allow is only logged. */
   readonly enforcing: boolean;
+}
+
+/** The label that the init of a box, or a command in it, is to have. */
+export function plannedLabel(labels: BoxLabels | undefined, whose: 'init' | 'command') {
+  return labels && { module: labels.module, label: labels[whose] };
 }
 
 /**

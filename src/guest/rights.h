@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+// Looks at a process that has dropped everything and is about to become a command.
+#ifndef KILN_RIGHTS_H
+#define KILN_RIGHTS_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/resource.h>
+
+#include "confine.h"
+
+struct resource_limit {
+  uint32_t resource;
+  struct rlimit limit;
+};
+
+// What is read of /proc, opened before seccomp closes the way to it. Close-on-exec.
+struct rights_files {
+  int status, open;
+};
+struct rights_files rights_open(void);
+
+// Appends the limits in force to `facts`: 0, or -1 when one is not what it was to be.
+int rights_limits(const struct resource_limit *limits, unsigned count, char *facts, size_t size);
+// Appends what was found to `facts`, most as lines of /proc/self/status: NULL, or the first layer of
+// `wanted` that is not in force.
+const char *rights_measure(struct rights_files files, const struct confinement *wanted,
+                           const struct user *user, const struct landlock *landlock, char *facts,
+                           size_t size);
+
+#endif
