@@ -64,15 +64,13 @@ export async function createService(
   try {
     const files = filesIn(work, '');
     const hostname = definition.hostname ?? name;
-    const units = (() => {
-      using tree = Tree.open(image.tree);
-      if (definition.boot) bootCommand(tree);
-      return serviceUnits(tree, definition, { hostname, machineId: '' });
-    })();
+    using tree = Tree.open(image.tree);
+    if (definition.boot) bootCommand(tree);
+    const units = serviceUnits(tree, definition, { hostname, machineId: '' });
     copyTree(join(image.tree, 'etc'), files.etc);
     copyTree(join(image.tree, 'var'), files.var);
-    const unitFiles = units.flatMap((unit) => unit.files);
-    const owners = await ownersOf(paths, image.manifest.id, unitFiles, definition.packages);
+    const { packages } = definition;
+    const owners = await ownersOf(paths, image.manifest.id, tree, { units, packages });
     if (!options.copy) emptyOwned(files.var, owners);
     if (options.imageSize !== undefined) await moveVarToImage(files, options.imageSize);
     giveIdentity(files.etc, hostname);

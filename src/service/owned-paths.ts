@@ -5,6 +5,9 @@ import { entryFile, packageDirectory } from '../image/store/packages.ts';
 import { suggest } from '../recipe/suggest.ts';
 import type { RpmPackage } from '../rpm/package.ts';
 import type { StatePaths } from '../state/paths.ts';
+import { declaredPaths } from './declared-paths.ts';
+import type { Tree } from './tree.ts';
+import type { ServiceUnit } from './unit/service-unit.ts';
 
 /** The packages of an image, as far as the store has them; none for an imported image. */
 async function* imagePackages(paths: StatePaths, image: string): AsyncGenerator<RpmPackage> {
@@ -39,38 +42,76 @@ export interface OwnedPaths {
   readonly paths: readonly string[];
 }
 
+/** Whose paths {@link ownersOf} looks for. */
+export interface OwnerRequest {
+  readonly units: readonly Pick<ServiceUnit, 'files' | 'directories'>[];
+  /** Packages by their names. */
+  readonly packages: readonly string[];
+}
+
 /**
- * The packages that own one of `files` or are called one of `names`, with their private paths:
- * what virt-sandbox-service copied for each service. Throws E_NO_PACKAGE for a name that none has.
+ * The packages that own the units or are named, with their private paths: what virt-sandbox-service
+ * copied for each service. Those are of their payloads, of their tmpfiles.d and sysusers.d, and of
+ * the units' StateDirectory= and its kin. Throws E_NO_PACKAGE for a name that no package has.
  */
 export async function ownersOf(
   paths: StatePaths,
   image: string,
-  files: readonly string[],
-  names: readonly string[],
+  tree: Tree,
+  { units, packages }: OwnerRequest,
 ): Promise<OwnedPaths[]> {
-  const wanted = new Set(files.flatMap((path) => [path, path.replace(/^\/lib\//, '/usr/lib/')]));
-  const all: RpmPackage[] = [];
-  for await (const each of imagePackages(paths, image)) all.push(each);
-  const holders = new Map<string, number>();
-  for (const { files: owned } of all) {
-    for (const { path } of owned) holders.set(path, (holders.get(path) ?? 0) + 1);
+  const all: Payload[] = [];
+  for await (const { name, version, release, files } of imagePackages(paths, image)) {
+    const held = new Set(files.map(({ path }) => usrPath(path)));
+    all.push({ name, title: `${name}-${version}-${release}`, held });
   }
-  for (const name of names) requirePackage(name, all);
-  const chosen = all.filter(
-    ({ name, files: owned }) => names.includes(name) || owned.some(({ path }) => wanted.has(path)),
-  );
-  return chosen.map(({ name, version, release, files: owned }) => ({
-    package: `${name}-${version}-${release}`,
-    paths: topmost(
-      owned
-        .map(({ path }) => path)
-        .filter((path) => /^\/(?:etc|var)\/./.test(path) && holders.get(path) === 1),
-    ),
-  }));
+  for (const name of packages) requirePackage(name, all);
+  const unitsOf = ({ held }: Payload) =>
+    units.filter(({ files }) => files.some((path) => held.has(usrPath(path))));
+  const chosen = all.filter((each) => packages.includes(each.name) || unitsOf(each).length > 0);
+  const holders = new Map<string, number>();
+  for (const path of all.flatMap(({ held }) => [...held])) {
+    holders.set(path, (holders.get(path) ?? 0) + 1);
+  }
+  const others = withParents(all.filter((each) => !chosen.includes(each)));
+  return chosen.map((each) => {
+    const made = unitsOf(each).flatMap(({ directories }) => directories.map(({ path }) => path));
+    const own = [
+      ...[...each.held].filter((path) => holders.get(path) === 1),
+      // Nobody but the package says so: what others have something in is not its own.
+      ...[...declaredPaths(tree, [...each.held]), ...made].filter((path) => !others.has(path)),
+    ];
+    return { package: each.title, paths: topmost(own.filter((path) => PRIVATE.test(path))) };
+  });
 }
 
-function requirePackage(name: string, all: readonly RpmPackage[]): void {
+const PRIVATE = /^\/(?:etc|var)\/./;
+
+/** A package as far as its paths go. */
+interface Payload {
+  readonly name: string;
+  readonly title: string;
+  readonly held: ReadonlySet<string>;
+}
+
+/** Where a path of a payload is since /lib is a link. */
+function usrPath(path: string): string {
+  return path.replace(/^\/lib\//, '/usr/lib/');
+}
+
+/** What packages have below /etc and /var, and the directories that it lies in. */
+function withParents(packages: readonly Payload[]): ReadonlySet<string> {
+  const found = new Set<string>();
+  for (const path of packages.flatMap(({ held }) => [...held])) {
+    if (!PRIVATE.test(path)) continue;
+    for (let at = path.length; at > 0; at = path.lastIndexOf('/', at - 1)) {
+      found.add(path.slice(0, at));
+    }
+  }
+  return found;
+}
+
+function requirePackage(name: string, all: readonly Payload[]): void {
   const known = all.map((each) => each.name);
   if (known.includes(name)) return;
   const near = suggest(name, known);

@@ -73,9 +73,12 @@ function* configurationLines(tree: Tree): Generator<{ file: string; line: string
     }
   }
   for (const [, file] of [...files].sort(([a], [b]) => (a < b ? -1 : 1))) {
-    for (const line of (tree.readText(file) ?? '').split('\n')) {
-      const content = line.trim();
-      if (content !== '' && !content.startsWith('#')) yield { file, line: content };
-    }
+    for (const line of configuredLines(tree, file)) yield { file, line };
   }
+}
+
+/** The lines of a file of tmpfiles.d or sysusers.d that say something. */
+export function configuredLines(tree: Tree, file: string): string[] {
+  const lines = (tree.readText(file) ?? '').split('\n').map((line) => line.trim());
+  return lines.filter((line) => line !== '' && !line.startsWith('#'));
 }
