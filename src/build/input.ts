@@ -89,7 +89,9 @@ async function regular(path: string, what: string): Promise<void> {
   const found = await stat(path).catch(() => undefined);
   if (found?.isFile()) return;
   const why = found === undefined ? 'it does not exist' : 'it is no file';
-  throw new KilnError('E_BUILD_SOURCE', `cannot read the ${what} ${path}: ${why}`);
+  throw new KilnError('E_BUILD_SOURCE', `cannot read the ${what} ${path}: ${why}`, {
+    hint: 'give the path of a .src.rpm, or a .spec with --sources DIR for what it names',
+  });
 }
 
 /** What to copy into a box for this source. */

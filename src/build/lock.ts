@@ -51,13 +51,13 @@ function lockedImage(base: BuildBase, { whole, lock }: Layer): ImageLock | undef
 
 /** @throws KilnError E_LOCK_INVALID, E_LOCK_READ. */
 export async function readBuildLock(path: string): Promise<BuildLock> {
+  const hint = 'take the lock.json of a result directory of `kiln build`';
   let text: string;
   try {
     text = await readFile(path, 'utf8');
   } catch (cause) {
-    throw new KilnError('E_LOCK_READ', `cannot read the lock ${path}`, { cause });
+    throw new KilnError('E_LOCK_READ', `cannot read the lock ${path}`, { hint, cause });
   }
-  const hint = 'take the lock.json of a result directory of `kiln build`';
   let value: unknown;
   try {
     value = JSON.parse(text);

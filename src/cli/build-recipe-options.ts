@@ -30,7 +30,7 @@ export function addRecipeOptions(command: Command): Command {
         parseParameter(text),
       ])
       .default([] as (readonly [string, string])[], 'none'),
-    new Option('--bind <src:dst[:ro]>', 'recipes: show a file or folder of the host')
+    new Option('--bind <src:dst[:ro|rw][,z|Z]>', 'recipes: show a file or folder of the host')
       .argParser((text: string, before: ReturnType<typeof parseBind>[] | undefined) => [
         ...(before ?? []),
         parseBind(text),

@@ -75,6 +75,9 @@ export function buildRequest(
   if (options.egress.length > 0 && phases === undefined) {
     return command.error('kiln: --egress is for the phases of --enable-network: name them');
   }
+  if (options.network === 'private') {
+    return command.error('kiln: private is the network of a build without --enable-network');
+  }
   if (command.getOptionValueSource('network') === 'cli') {
     if (phases === undefined) {
       return command.error('kiln: --network is for the phases of --enable-network: name them');

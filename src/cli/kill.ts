@@ -1,4 +1,5 @@
 import { Command } from 'commander';
+import { KilnError } from '../errors.ts';
 import { findBox } from '../sandbox/find-box.ts';
 import { listBoxes } from '../sandbox/list.ts';
 import { destroyBox } from '../sandbox/sweep.ts';
@@ -13,8 +14,12 @@ export function command(): Command {
     .argument('[id...]', 'as `kiln ps` shows them, or their beginning')
     .option('-a, --all', 'all of them, parked ones too')
     .addHelpText('after', '\nExamples:\n  kiln kill 3fa9\n  kiln kill --all')
-    .action(async (ids: string[], options: { all?: boolean }, it: Command) => {
-      if (ids.length === 0 && options.all !== true) it.error('kiln: say which: an id, or --all');
+    .action(async (ids: string[], options: { all?: boolean }) => {
+      if (ids.length === 0 && options.all !== true) {
+        throw new KilnError('E_ARGUMENT', 'say which sandbox: an id, or --all', {
+          hint: '`kiln ps` lists them',
+        });
+      }
       await using engine = openEngine();
       const chosen =
         options.all === true

@@ -3,6 +3,7 @@ import { KILN_VERSION } from '../state/version.ts';
 import { span } from '../trace/trace.ts';
 import { printError } from './errors.ts';
 import { exitStatus, KILN_FAILED } from './exit-status.ts';
+import { nameUsageErrors } from './usage-errors.ts';
 
 /** One command: its module is imported only when it is called, so that start-up stays short. */
 interface CommandEntry {
@@ -86,6 +87,7 @@ async function main(argv: readonly string[]): Promise<void> {
           .addCommand((await entry.load()).command().summary(entry.summary));
   loading[Symbol.dispose]();
   exitByException(program);
+  nameUsageErrors(program);
   if (argv.length === 0) program.help();
   await program.parseAsync([...argv], { from: 'user' });
 }

@@ -11,6 +11,7 @@ import {
   parseCopyIn,
   parseEgress,
   parseEnvironment,
+  parseHostname,
   parseSecret,
   parseTime,
   parseTmpfs,
@@ -57,7 +58,7 @@ export function addSandboxOptions(command: Command): Command {
       'KILN_IMAGE',
     ),
     repeated(
-      '--bind <src:dst[:ro]>',
+      '--bind <src:dst[:ro|rw][,z|Z]>',
       'show a file or folder of the host; with z or Z SELinux may, too: see docs/security.md',
       parseBind,
     ),
@@ -66,7 +67,7 @@ export function addSandboxOptions(command: Command): Command {
     repeated('--env <name=value>', 'set a variable; NAME alone takes kiln’s own', parseEnvironment),
     new Option('--workdir <dir>', 'where the command starts'),
     new Option('--user <user>', 'NAME, UID or UID:GID; root for container root'),
-    new Option('--hostname <name>', 'the host name it sees'),
+    new Option('--hostname <name>', 'the host name it sees').argParser(parseHostname),
     new Option(
       '--network <network>',
       'private (only lo), host, or a libvirt network’s name',

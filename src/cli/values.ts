@@ -1,7 +1,9 @@
 import { resolve } from 'node:path';
 import { InvalidArgumentError } from 'commander';
 import { parseEgressRule } from '../egress/rule.ts';
+import { HOSTNAME } from '../recipe/hostname.ts';
 import { sizeInBytes, timeInMilliseconds } from '../recipe/quantity.ts';
+import { MINIMUM_MEMORY } from '../sandbox/limits.ts';
 import type { Bind } from '../sandbox/specification.ts';
 
 /** Bytes of `512M`, `2G`, `1.5GiB`, `4096`: powers of 1024. */
@@ -9,6 +11,13 @@ export function parseSize(text: string): number {
   const bytes = sizeInBytes(text);
   if (bytes === undefined) throw new InvalidArgumentError('not a size: write it as 512M or 2G.');
   return bytes;
+}
+
+/** Bytes of a limit of memory. */
+export function parseMemory(text: string): number {
+  const bytes = parseSize(text);
+  if (bytes >= MINIMUM_MEMORY) return bytes;
+  throw new InvalidArgumentError('less than a sandbox takes: give 4M or more.');
 }
 
 /** Bytes per second of `10M`: as sizes are written, and not 0. */
@@ -33,10 +42,13 @@ export function parseCount(text: string): number {
   return Number(text);
 }
 
+/** The kernel shares out thousandths of a second of each tenth. */
+const MINIMUM_CPUS = 0.01;
+
 /** Processors' worth: `2`, `0.5`. */
 export function parseCpus(text: string): number {
-  if (!/^\d+(\.\d+)?$/.test(text) || Number(text) <= 0) {
-    throw new InvalidArgumentError('not a number of processors: write it as 2 or 0.5.');
+  if (!/^\d+(\.\d+)?$/.test(text) || Number(text) < MINIMUM_CPUS) {
+    throw new InvalidArgumentError('not a number of processors from 0.01: write it as 2 or 0.5.');
   }
   return Number(text);
 }
@@ -54,7 +66,7 @@ export function parseBind(text: string): Bind {
   const absolute = resolve(source);
   return {
     source: absolute,
-    target: absoluteTarget(target ?? absolute),
+    target: mountTarget(target ?? absolute),
     readonly: options.includes('ro'),
     ...(options.includes('Z')
       ? { relabel: 'private' }
@@ -79,7 +91,7 @@ export function parseCopyIn(text: string): { source: string; target: string } {
 export function parseTmpfs(text: string): { target: string; bytes: number } {
   const [target = '', size, ...more] = text.split(':');
   if (more.length > 0) throw new InvalidArgumentError('write it as DST[:SIZE].');
-  return { target: absoluteTarget(target), bytes: size === undefined ? 0 : parseSize(size) };
+  return { target: mountTarget(target), bytes: size === undefined ? 0 : parseSize(size) };
 }
 
 /** `NAME=VALUE`, or `NAME` for kiln's own value of it. */
@@ -92,6 +104,12 @@ export function parseEnvironment(text: string): [string, string] {
   return [name, equals < 0 ? (process.env[name] ?? '') : text.slice(equals + 1)];
 }
 
+/** A host name, as recipes take it. */
+export function parseHostname(text: string): string {
+  if (HOSTNAME.test(text)) return text;
+  throw new InvalidArgumentError('1 to 63 letters, digits, . and -, not . or - first.');
+}
+
 /** `NAME=FILE` of --secret; FILE is relative to the working directory. */
 export function parseSecret(text: string): { name: string; file: string } {
   const [, name = '', file = ''] = /^([\w.-]+)=(.+)$/.exec(text) ?? [];
@@ -99,6 +117,15 @@ export function parseSecret(text: string): { name: string; file: string } {
     throw new InvalidArgumentError('write it as NAME=FILE.');
   }
   return { name, file: resolve(file) };
+}
+
+/** Where something can be mounted: what kiln itself mounts stays as it is. */
+function mountTarget(path: string): string {
+  const place = resolve(absoluteTarget(path));
+  if (place === '/' || place === '/proc' || place.startsWith('/proc/')) {
+    throw new InvalidArgumentError(`nothing can be mounted on ${place} of a sandbox.`);
+  }
+  return path;
 }
 
 function absoluteTarget(path: string): string {

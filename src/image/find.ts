@@ -92,5 +92,7 @@ export async function recipeNames(cwd: string): Promise<string[]> {
 
 function existing(path: string, name: string): string {
   if (existsSync(path)) return path;
-  throw new KilnError('E_IMAGE_MISSING', `there is no file ${name}`);
+  throw new KilnError('E_IMAGE_MISSING', `there is no file ${name}`, {
+    hint: 'give the path of a recipe (.yaml) or a lock (.json), or a name; `kiln image ls` lists images',
+  });
 }

@@ -94,7 +94,10 @@ export async function readImageLock(path: string): Promise<ImageLock> {
   try {
     text = await readFile(path, 'utf8');
   } catch (cause) {
-    throw new KilnError('E_LOCK_READ', `cannot read the lock ${path}`, { cause });
+    throw new KilnError('E_LOCK_READ', `cannot read the lock ${path}`, {
+      hint: 'give the path of a file that `kiln image lock` wrote',
+      cause,
+    });
   }
   const hint = 'make it anew with `kiln image lock`';
   let value: unknown;

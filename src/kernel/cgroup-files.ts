@@ -278,7 +278,9 @@ function write(directory: string, name: string, value: number | string): void {
     throw new KilnError('E_LIMIT', `${name} cannot be set to ${value}`, {
       cause,
       // The kernel's word for a limit below what the box's init has in use already.
-      ...(hasErrno(cause, 'EBUSY') ? { hint: 'that is less than an empty sandbox takes' } : {}),
+      hint: hasErrno(cause, 'EBUSY')
+        ? 'that is less than an empty sandbox takes'
+        : 'the kernel takes another value: see the limits in docs/sandboxes.md',
     });
   }
 }

@@ -22,6 +22,7 @@ export const VIR_ERR = {
   DOM_EXIST: 28,
   XML_DETAIL: 35,
   NO_DOMAIN: 42,
+  NO_NETWORK: 43,
   OPERATION_INVALID: 55,
   CONFIG_UNSUPPORTED: 67,
 } as const;
@@ -30,6 +31,7 @@ const CODES: ReadonlyMap<number, string> = new Map([
   [VIR_ERR.XML_ERROR, 'E_LIBVIRT_XML'],
   [VIR_ERR.XML_DETAIL, 'E_LIBVIRT_XML'],
   [VIR_ERR.NO_DOMAIN, 'E_LIBVIRT_NO_DOMAIN'],
+  [VIR_ERR.NO_NETWORK, 'E_LIBVIRT_NO_NETWORK'],
   [VIR_ERR.DOM_EXIST, 'E_LIBVIRT_DOMAIN_EXISTS'],
   [VIR_ERR.OPERATION_INVALID, 'E_LIBVIRT_OPERATION_INVALID'],
   [VIR_ERR.CONFIG_UNSUPPORTED, 'E_LIBVIRT_UNSUPPORTED'],
@@ -57,11 +59,18 @@ export class LibvirtError extends KilnError {
   }
 }
 
-/** A LibvirtError for a call named `what` that failed with `error`. */
-export function failedCall(what: string, error: VirError | undefined): LibvirtError {
+/** A LibvirtError for a call named `what`, to the libvirt at `uri`, that failed with `error`. */
+export function failedCall(what: string, error: VirError | undefined, uri: string): LibvirtError {
   if (error === undefined) {
     return new LibvirtError('E_LIBVIRT', `libvirt failed to ${what} and gave no reason`);
   }
   const code = CODES.get(error.code) ?? 'E_LIBVIRT';
-  return new LibvirtError(code, `libvirt failed to ${what}: ${error.message}`, { libvirt: error });
+  return new LibvirtError(code, `libvirt failed to ${what}: ${error.message}`, {
+    libvirt: error,
+    ...(error.code === VIR_ERR.NO_NETWORK
+      ? {
+          hint: `\`virsh -c '${uri}' net-list\` lists what there is; docs/engine.md: how to make one`,
+        }
+      : {}),
+  });
 }

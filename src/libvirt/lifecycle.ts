@@ -98,7 +98,7 @@ export class LifecycleChannel {
         const reason = lastError(library);
         throw new LibvirtError('E_LIBVIRT_CONNECT', `cannot connect to ${uri} for events`, {
           libvirt: reason,
-          cause: failedCall('connect', reason),
+          cause: failedCall('connect', reason, uri),
         });
       }
       const id = library.virConnectDomainEventRegisterAny(
@@ -110,7 +110,7 @@ export class LifecycleChannel {
         null,
       );
       if (id < 0) {
-        const error = failedCall('register for events', lastError(library));
+        const error = failedCall('register for events', lastError(library), uri);
         library.virConnectClose(opened);
         throw error;
       }

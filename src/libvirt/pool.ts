@@ -92,7 +92,7 @@ export class ConnectionPool {
         const connection = await this.#take(library, !repeatable);
         try {
           return await work(library, connection, (what) =>
-            failedCall(what, connectionError(library, connection)),
+            failedCall(what, connectionError(library, connection), this.uri),
           );
         } catch (error) {
           if (library.virConnectIsAlive(connection) === 1) throw error;

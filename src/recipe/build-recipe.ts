@@ -3,6 +3,8 @@
  * differ in the steps alone: in TypeScript a step may be a function.
  */
 import { z } from 'zod';
+import { MINIMUM_MEMORY } from '../sandbox/limits.ts';
+import { HOSTNAME } from './hostname.ts';
 import { sizeInBytes, timeInMilliseconds } from './quantity.ts';
 
 const noNul = /^[^\0]*$/;
@@ -101,10 +103,7 @@ const bind = z.strictObject({
 const sandbox = z.strictObject({
   user: user.optional().describe("Who runs the steps; the image's user by default"),
   workdir: absolutePath.optional().describe("Where steps start; the image's by default"),
-  hostname: z
-    .string()
-    .regex(/^[A-Za-z0-9][A-Za-z0-9.-]{0,62}$/, 'letters, digits, . and - only')
-    .optional(),
+  hostname: z.string().regex(HOSTNAME, 'letters, digits, . and - only').optional(),
   env: environment.default({}),
   network: z
     .string()
@@ -125,7 +124,9 @@ const sandbox = z.strictObject({
     .describe(
       'What the box lets its commands do: build: trace, strict: less, nested: make sandboxes',
     ),
-  memory: size.optional(),
+  memory: size
+    .refine((bytes) => bytes >= MINIMUM_MEMORY, 'less than a sandbox takes: 4M or more')
+    .optional(),
   cpus: z.number().positive().optional(),
   pids: z.int().positive().optional(),
   'io-read': size.optional().describe('Bytes a second from each disk it reaches'),

@@ -7,7 +7,8 @@ export function sizeInBytes(text: string): number | undefined {
   const match = /^(\d{1,15}(?:\.\d{1,15})?)([KMGT])?(?:i?B)?$/i.exec(text);
   if (match === null) return undefined;
   const power = match[2] === undefined ? 0 : UNITS.indexOf(match[2].toUpperCase()) + 1;
-  return Math.round(Number(match[1]) * 1024 ** power);
+  const bytes = Math.round(Number(match[1]) * 1024 ** power);
+  return Number.isSafeInteger(bytes) ? bytes : undefined;
 }
 
 /** Milliseconds of `90s`, `10m`, `1h`, `500ms`; a plain number is seconds; undefined for anything else. */

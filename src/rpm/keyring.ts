@@ -4,9 +4,8 @@
  */
 import type { Key } from 'openpgp';
 import { KilnError } from '../errors.ts';
+import { ARMORED_KEY } from './armored-key.ts';
 import type { SignaturePacket } from './signature-packet.ts';
-
-const BEGIN = '-----BEGIN PGP PUBLIC KEY BLOCK-----';
 
 /** A key of the ring and the part of it (the key itself or a subkey) that made a signature. */
 export interface KeyMatch {
@@ -51,18 +50,21 @@ export async function loadKeyring(texts: readonly string[]): Promise<Keyring> {
   const openpgp = await import('openpgp');
   const keys: Key[] = [];
   for (const text of texts) {
-    const blocks = text.split(BEGIN).slice(1);
+    const blocks = text.split(ARMORED_KEY).slice(1);
     if (blocks.length === 0) {
       throw new KilnError('E_KEYRING', 'a keyring holds no armored public key', {
-        hint: `it must hold text that begins with ${BEGIN}`,
+        hint: `it must hold text that begins with ${ARMORED_KEY}`,
       });
     }
     for (const block of blocks) {
       try {
-        keys.push(...(await openpgp.readKeys({ armoredKeys: BEGIN + block })));
+        keys.push(...(await openpgp.readKeys({ armoredKeys: ARMORED_KEY + block })));
       } catch (cause) {
         if (cause instanceof Error && cause.message.includes('No key packet found')) continue;
-        throw new KilnError('E_KEYRING', 'a key of the keyring is broken', { cause });
+        throw new KilnError('E_KEYRING', 'a key of the keyring is broken', {
+          hint: 'export it anew: `gpg --armor --export KEY`',
+          cause,
+        });
       }
     }
   }

@@ -76,6 +76,7 @@ async function readText(path: string, what: string): Promise<string> {
   } catch (cause) {
     throw new KilnError('E_SIGN_KEY', `${what} ${path} cannot be read: ${messageOf(cause)}`, {
       cause,
+      hint: 'give the path of a file that whoever runs kiln may read',
     });
   }
 }

@@ -1,6 +1,9 @@
 import { KilnError } from '../errors.ts';
 import type { ImageManifest } from '../image/store/manifest.ts';
 
+/** The last id of a box's range. */
+const LAST_ID = 65535;
+
 /** Who a command runs as. */
 export interface CommandUser {
   /** As the guest init takes it: UID:GID, so that it need not look names up. */
@@ -24,12 +27,12 @@ export function commandUser(manifest: ImageManifest, wanted: string | undefined)
   if (uid !== undefined && gid !== undefined && more.length === 0) return user(uid, gid);
   const names = manifest.accounts.map((candidate) => candidate.name);
   throw new KilnError('E_NO_USER', `image ${manifest.name} has no user ${wanted}`, {
-    hint: `it has: ${names.slice(0, 20).join(', ')}; or give numbers as UID:GID`,
+    hint: `it has: ${names.slice(0, 20).join(', ')}; or give numbers up to ${LAST_ID} as UID:GID`,
   });
 }
 
 function number(text: string): number | undefined {
-  return /^\d{1,5}$/.test(text) && Number(text) < 65536 ? Number(text) : undefined;
+  return /^\d{1,5}$/.test(text) && Number(text) <= LAST_ID ? Number(text) : undefined;
 }
 
 function user(uid: number, gid: number): CommandUser {

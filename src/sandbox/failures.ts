@@ -45,12 +45,33 @@ export function setupFailed(answer: Failed, content: SetupContent): KilnError {
   if (answer.what.startsWith(KEPT_BACK)) {
     return keptBack(Number(answer.what.slice(KEPT_BACK.length)), errno, content);
   }
+  const mount = mountRefused(answer.what, errno, content.binds);
+  if (mount !== undefined) return mount;
   return new KilnError('E_SETUP', `the sandbox could not ${answer.what}: ${errno}`, {
     hint: isForkRefused(answer)
       ? TOO_FEW_PROCESSES
       : '`kiln doctor` tells whether this host lacks something',
     details: { errno },
   });
+}
+
+/** A mount that does not fit what the image has at its place. */
+function mountRefused(what: string, errno: string, binds: readonly Bind[]): KilnError | undefined {
+  if (errno !== 'EINVAL' && errno !== 'ENOTDIR') return undefined;
+  const [, target] = /^(?:bind|mount tmpfs on) (\/.*)$/.exec(what) ?? [];
+  if (target === undefined) return undefined;
+  const bind = what.startsWith('bind') ? binds.find((it) => it.target === target) : undefined;
+  const [message, hint] =
+    bind === undefined
+      ? [
+          `cannot mount a tmpfs on ${target}: there is a file in its place`,
+          '--tmpfs takes a folder, or a path that the image does not have',
+        ]
+      : [
+          `cannot bind ${bind.source} to ${target}: one is a folder, the other is not`,
+          'name another DST (--bind SRC:DST): a folder goes on a folder, a file on a file',
+        ];
+  return new KilnError('E_BIND', message, { hint, details: { errno, target } });
 }
 
 function keptBack(index: number, errno: string, content: SetupContent): KilnError {
@@ -105,6 +126,10 @@ export function execFailed(answer: Failed, argv: readonly string[]): KilnError {
     }
     return new KilnError('E_COMMAND_NOT_EXECUTABLE', `${command}: cannot be executed: ${errno}`, {
       details,
+      hint:
+        errno === 'EACCES'
+          ? 'it needs the permission (`chmod +x`); a script also runs by its interpreter: `sh FILE`'
+          : 'it must be a program for this processor, or a script that begins with #!',
     });
   }
   if (answer.what.startsWith('find user')) {
@@ -116,6 +141,7 @@ export function execFailed(answer: Failed, argv: readonly string[]): KilnError {
   if (answer.what.startsWith('chdir')) {
     return new KilnError('E_WORKDIR', `cannot enter ${answer.what.slice(6)}: ${errno}`, {
       details,
+      hint: '--workdir names a folder of the image, or one that is bound or copied into the sandbox',
     });
   }
   if (answer.what.startsWith(UNBOOTED)) {

@@ -171,7 +171,10 @@ function statBind(bind: Bind) {
   try {
     return statSync(bind.source);
   } catch (error) {
-    throw new KilnError('E_BIND', `cannot bind ${bind.source}`, { cause: error });
+    throw new KilnError('E_BIND', `cannot bind ${bind.source}`, {
+      hint: 'SRC of --bind SRC:DST is a file or folder of this host: make it first',
+      cause: error,
+    });
   }
 }
 

@@ -1,5 +1,6 @@
 import { KilnError } from '../errors.ts';
 import type { CgroupLimits } from '../kernel/cgroup-files.ts';
+import { hasErrno } from '../kernel/libc.ts';
 import type { Box } from './box.ts';
 import { disksOf } from './disks.ts';
 import { layerMissing, type OptionalLayer } from './layers.ts';
@@ -8,19 +9,36 @@ import type { SandboxSpecification } from './specification.ts';
 /** Processes and threads of a box that nobody gave a limit: a fork bomb must not be the host's. */
 export const DEFAULT_PIDS = 8192;
 
+/** Less than a box takes before anything runs in it: a typo, not a limit. Bytes. */
+export const MINIMUM_MEMORY = 4 << 20;
+
+function requireMemory(memory: number | undefined): void {
+  if (memory === undefined || memory >= MINIMUM_MEMORY) return;
+  throw new KilnError('E_LIMIT', `a memory limit of ${memory} bytes is less than a sandbox takes`, {
+    hint: 'give 4M or more, as 512M or 2G',
+  });
+}
+
+/** Whether the host has the limit and only this value of it is none: that is not for it to lack. */
+function isRefusedValue(error: unknown): boolean {
+  return error instanceof KilnError && hasErrno(error.cause, 'EINVAL', 'EBUSY', 'ERANGE');
+}
+
 /**
  * Puts limits on a box that waits. Throws E_LAYER_MISSING for one that cannot be had, the default
- * one of processes among them.
+ * one of processes among them; E_LIMIT for a value that can be none.
  */
 export async function limitBox(
   { id, cgroups, channel: { initPid } }: Box,
   specification: SandboxSpecification,
 ): Promise<void> {
   const { limits, allowMissing } = specification;
+  requireMemory(limits.memory);
   const put = (layer: OptionalLayer, limit: () => CgroupLimits) => {
     try {
       cgroups.limit(initPid, id, limit());
     } catch (error) {
+      if (isRefusedValue(error)) throw error;
       if (allowMissing.includes(layer)) return;
       const why = error instanceof KilnError ? error.message : 'it cannot be set';
       throw layerMissing(layer, why, error);

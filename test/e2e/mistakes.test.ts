@@ -3,6 +3,7 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { execa } from 'execa';
+import { openKiln } from '../../src/kiln.ts';
 import { type BusyboxState, busyboxState, IMAGE } from '../support/busybox-state.ts';
 
 /** What a person is told who got a command line wrong: what is wrong, and what to do. */
@@ -168,4 +169,79 @@ test.serial('more parked sandboxes than memory has room for are refused', async 
   const most = Number(/park -n (\d+)/.exec(String(stderr))?.[1]);
   const wanted = (Number(free) - (512 << 10)) / (32 << 10);
   t.true(Math.abs(most - wanted) < 0.1 * wanted + 2, `${most}, not ${wanted}`);
+});
+
+test.serial('options of a sandbox that cannot be', async (t) => {
+  const run = (...args: string[]) => ['run', '-r', IMAGE, ...args, '--', 'true'];
+  const cases: readonly [string[], RegExp, RegExp][] = [
+    [['--memory', '1'], /'--memory <size>'.*4M or more/, /--help/],
+    [['--cpus', '0.001'], /'--cpus <number>'.*0\.01/, /--help/],
+    [['--pids', '9999999999'], /pids\.max cannot be set/, /another value/],
+    [['--hostname', 'a b'], /'--hostname <name>'.*letters/, /--help/],
+    [['--hostname', 'a'.repeat(80)], /'--hostname <name>'.*63/, /--help/],
+    [['--bind', '/etc/passwd:/etc'], /bind \/etc\/passwd to \/etc: one is a folder/, /--bind/],
+    [['--bind', '/etc:/etc/passwd'], /bind \/etc to \/etc\/passwd: one is a folder/, /--bind/],
+    [['--bind', '/nonexistent'], /cannot bind \/nonexistent/, /--bind SRC:DST/],
+    [['--bind', '/etc:/proc'], /nothing can be mounted on \/proc/, /--help/],
+    [['--tmpfs', '/etc/passwd'], /tmpfs on \/etc\/passwd: there is a file/, /--tmpfs/],
+    [['--tmpfs', '/'], /nothing can be mounted on \//, /--help/],
+    [['--workdir', '/nope'], /cannot enter \/nope/, /--workdir/],
+    [['--network', 'nonet'], /no network .*'nonet'/, /virsh -c '.*libvirt-sock' net-list.*engine/],
+    [['--user', '99999:1'], /no user 99999:1/, /up to 65535/],
+    [['--frob'], /unknown option '--frob'/, /`kiln run --help`/],
+    [['--memry', '1G'], /unknown option '--memry'/, /did you mean --memory\?/],
+  ];
+  for (const [args, message, hint] of cases) await refused(t, run(...args), message, { hint });
+  const script = await state.kiln(['run', '-r', IMAGE, '--', '/etc/passwd']);
+  t.is(script.exitCode, 126);
+  t.regex(String(script.stderr), /cannot be executed: EACCES\n {2}hint: .*chmod \+x/);
+});
+
+test.serial('a limit whose value is at fault is none that the host lacks', async (t) => {
+  const env = { ...state.env, KILN_ALLOW_MISSING: 'pids-limit,memory-limit' };
+  const run = ['run', '-r', IMAGE, '--pids', '9999999999', '--', 'true'];
+  await refused(t, run, /pids\.max cannot be set/, { env });
+  // The library's callers and recipes have no option that is checked before.
+  await using kiln = openKiln({ env });
+  const tiny = kiln.open({ image: IMAGE, limits: { memory: 1 } });
+  await t.throwsAsync(tiny, { code: 'E_LIMIT', message: /less than a sandbox takes/ });
+});
+
+test.serial('files and names that are not there', async (t) => {
+  const build = (...args: string[]) => ['build', '--resultdir', place('none'), ...args];
+  const cases: readonly [string[], RegExp, RegExp][] = [
+    [['frobnicate'], /unknown command 'frobnicate'/, /`kiln --help`/],
+    [['image', 'lss'], /unknown command 'lss'/, /did you mean ls\?/],
+    [['kill'], /say which sandbox/, /kiln ps/],
+    [['image', 'lock', '/nope.yaml'], /no file \/nope\.yaml/, /\.yaml/],
+    [['image', 'import', '/nope'], /cannot read \/nope/, /OCI layout/],
+    [['image', 'import', '/dev/null'], /neither an archive/, /OCI layout/],
+    [['rpm', 'query', '--keyring', '/nope', '/x.rpm'], /the keyring \/nope cannot/, /--keyring/],
+    [
+      ['rpm', 'query', '--keyring', '/etc/passwd', '/x'],
+      /\/etc\/passwd holds no armored/,
+      /BEGIN PGP/,
+    ],
+    [
+      build('--enable-network', '--network', 'private', '-r', 'x', 'a.src.rpm'),
+      /private is/,
+      /--help/,
+    ],
+  ];
+  for (const [args, message, hint] of cases) await refused(t, args, message, { hint });
+  // A build has an exit status for what is wrong with its source.
+  for (const args of [['/nope.src.rpm'], ['--spec', '/nope.spec']]) {
+    const { stderr } = await state.kiln(build('-r', IMAGE, ...args));
+    t.regex(String(stderr), /it does not exist\n {2}hint: give the path of a \.src\.rpm/);
+  }
+  const lock = await state.kiln(build('--lock', '/nope.json', 'a.src.rpm'));
+  t.regex(
+    String(lock.stderr),
+    /cannot read the lock \/nope\.json\n.*\n {2}hint: take the lock\.json/,
+  );
+  const key = await state.kiln(build('-r', IMAGE, '--sign-key', '/nope', 'a.src.rpm'));
+  t.regex(
+    String(key.stderr),
+    /signing key \/nope cannot be read[^\n]*\n.*\n {2}hint: give the path/,
+  );
 });

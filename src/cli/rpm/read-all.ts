@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { KilnError } from '../../errors.ts';
+import { ARMORED_KEY } from '../../rpm/armored-key.ts';
 import type { ReadResult } from '../../rpm/read.ts';
 
 /** All results, in the order the files were given. */
@@ -14,11 +15,15 @@ export async function inOrder<Read>(
 /** The texts of the files given with --keyring. @throws KilnError E_KEYRING. */
 export function readKeyrings(files: readonly string[]): string[] {
   return files.map((file) => {
+    const hint = `--keyring names a file with armored OpenPGP keys: it begins with ${ARMORED_KEY}`;
+    let text: string;
     try {
-      return readFileSync(file, 'utf8');
+      text = readFileSync(file, 'utf8');
     } catch (cause) {
-      throw new KilnError('E_KEYRING', `the keyring ${file} cannot be read`, { cause });
+      throw new KilnError('E_KEYRING', `the keyring ${file} cannot be read`, { hint, cause });
     }
+    if (text.includes(ARMORED_KEY)) return text;
+    throw new KilnError('E_KEYRING', `the keyring ${file} holds no armored public key`, { hint });
   });
 }
 

@@ -39,6 +39,10 @@ export interface ImportOptions {
 }
 
 const DEFAULT_MAX_BYTES = 256 * 2 ** 30;
+/** For whoever named something else. */
+const IMPORTABLE =
+  'give the folder of an OCI layout (`skopeo copy … oci:FOLDER`), or a tar archive, plain or in gzip or zstd';
+
 const MAX_ENTRIES = 20_000_000;
 
 const outputSchema = z.strictObject({
@@ -115,11 +119,13 @@ function openLayer(path: string): Layer {
     // O_NONBLOCK: a fifo must not hang us.
     fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
   } catch (cause) {
-    throw new KilnError('E_ARCHIVE', `cannot read ${path}`, { cause });
+    throw new KilnError('E_ARCHIVE', `cannot read ${path}`, { hint: IMPORTABLE, cause });
   }
   if (!fstatSync(fd).isFile()) {
     closeSync(fd);
-    throw new KilnError('E_ARCHIVE', `${path} is neither an archive nor an OCI layout`);
+    throw new KilnError('E_ARCHIVE', `${path} is neither an archive nor an OCI layout`, {
+      hint: IMPORTABLE,
+    });
   }
   return { fd, digest: digestOf(fd) };
 }

@@ -1,0 +1,20 @@
+import type { Command } from 'commander';
+
+/** Has a command, and those below it, say what is wrong with a command line as kiln says all else. */
+export function nameUsageErrors(command: Command): void {
+  command.configureOutput({
+    outputError: (text, write) => {
+      const [first = '', ...more] = text.trimEnd().split('\n');
+      const [, meant] = /^\(Did you mean (.*)\?\)$/.exec(more.join(' ')) ?? [];
+      const help = `\`${nameOf(command)} --help\` tells more`;
+      write(`kiln: ${first.replace(/^(?:error|kiln): /, '')}\n`);
+      write(`  hint: ${meant === undefined ? '' : `did you mean ${meant}? `}${help}\n`);
+    },
+  });
+  for (const sub of command.commands) nameUsageErrors(sub);
+}
+
+/** As it is called: `kiln image build`. */
+function nameOf(command: Command): string {
+  return command.parent === null ? command.name() : `${nameOf(command.parent)} ${command.name()}`;
+}

@@ -1,0 +1,2 @@
+/** The first line of an armored OpenPGP public key. */
+export const ARMORED_KEY = '-----BEGIN PGP PUBLIC KEY BLOCK-----';
