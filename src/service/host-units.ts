@@ -70,16 +70,42 @@ WantedBy=multi-user.target kiln-services.target
   };
 }
 
-/** What is particular to one service: reloading a unit of the host's reloads the one in the box. */
-export function serviceDropIn({ name, definition }: StoredService): HostFile {
+/** The host's target of all services that run a unit. */
+function unitTarget(unit: string): string {
+  return `kiln-unit-${unit.replace(/\.service$/, '')}.target`;
+}
+
+/**
+ * What is particular to one service: reloading a unit of the host's reloads the one in the box, and
+ * of each of its units there is a target that starts and stops all services which run it.
+ */
+export function serviceFiles({ name, definition }: StoredService): HostFile[] {
   const units = definition.units.map(unitName);
   const description = definition.description.replaceAll('%', '%%').replace(/[\r\n]+/g, ' ');
-  return {
-    name: `${hostUnitName(name)}.d/kiln.conf`,
-    text: `# Written by \`kiln service install\`.
-[Unit]
-${description === '' ? '' : `Description=kiln service %i: ${description}\n`}${units.map((unit) => `ReloadPropagatedFrom=${unit}\n`).join('')}`,
-  };
+  const lines = [
+    ...(description === '' ? [] : [`Description=kiln service %i: ${description}`]),
+    ...units.map((unit) => `ReloadPropagatedFrom=${unit}`),
+    ...units.map((unit) => `PartOf=${unitTarget(unit)}`),
+  ];
+  const written = '# Written by `kiln service install`.\n[Unit]\n';
+  return [
+    { name: `${hostUnitName(name)}.d/kiln.conf`, text: `${written}${lines.join('\n')}\n` },
+    ...units.flatMap((unit) => [
+      {
+        name: unitTarget(unit),
+        text: `${written}Description=All kiln services that run ${unit}\n`,
+      },
+      {
+        name: memberFile(unitTarget(unit), name),
+        text: `${written}Wants=${hostUnitName(name)}\n`,
+      },
+    ]),
+  ];
+}
+
+/** The drop-in by which a service belongs to the target of a unit. */
+export function memberFile(target: string, service: string): string {
+  return `${target}.d/${service}.conf`;
 }
 
 /** Starts and stops all services at once, and the daily logrotate in each. */

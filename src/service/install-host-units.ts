@@ -1,6 +1,6 @@
 import { execFile } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { mkdir, rename, rm, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, rename, rm, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 import { KilnError } from '../errors.ts';
@@ -9,7 +9,8 @@ import {
   type HostFile,
   hostUnitName,
   type KilnInvocation,
-  serviceDropIn,
+  memberFile,
+  serviceFiles,
   sharedUnits,
   templateUnit,
 } from './host-units.ts';
@@ -32,15 +33,17 @@ export async function writeHostUnits(
   const files: HostFile[] = [
     templateUnit(invocation),
     ...sharedUnits(invocation),
-    ...services.map(serviceDropIn),
+    ...services.flatMap(serviceFiles),
   ];
+  // Units that it ran when they were written last are not its own any more.
+  for (const { name } of services) await removeHostUnit(name, folder);
   for (const { name, text } of files) {
     const path = join(folder, name);
     await mkdir(dirname(path), { recursive: true });
     await writeFile(`${path}.new`, text);
     await rename(`${path}.new`, path);
   }
-  return files.map(({ name }) => join(folder, name));
+  return [...new Set(files.map(({ name }) => join(folder, name)))];
 }
 
 /** Removes what is particular to a service; the template stays for others. False when there is nothing. */
@@ -48,6 +51,14 @@ export async function removeHostUnit(service: string, folder: string): Promise<b
   checkServiceName(service);
   const own = join(folder, `${hostUnitName(service)}.d`);
   if (!existsSync(own)) return false;
+  for (const name of await readdir(folder)) {
+    if (!/^kiln-unit-.+\.target$/.test(name)) continue;
+    await rm(join(folder, memberFile(name, service)), { force: true });
+    // A target that nobody belongs to any more.
+    if ((await readdir(join(folder, `${name}.d`)).catch(() => [])).length > 0) continue;
+    await rm(join(folder, `${name}.d`), { recursive: true, force: true });
+    await rm(join(folder, name), { force: true });
+  }
   await rm(own, { recursive: true });
   return true;
 }

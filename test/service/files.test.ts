@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { fc, testProp } from '@fast-check/ava';
 import { Ajv2020 } from 'ajv/dist/2020.js';
 import test from 'ava';
+import { execa } from 'execa';
 import { parse } from 'yaml';
 import { formatPublish, parsePublish, serviceJsonSchema } from '../../src/service/definition.ts';
 import { readDefinition } from '../../src/service/definition-file.ts';
@@ -13,8 +14,10 @@ import {
   sharedUnits,
   templateUnit,
 } from '../../src/service/host-units.ts';
+import { removeHostUnit, writeHostUnits } from '../../src/service/install-host-units.ts';
 import { mergeAccounts, planMerge } from '../../src/service/merge-plan.ts';
 import { readOldSandbox } from '../../src/service/old-sandbox-file.ts';
+import type { StoredService } from '../../src/service/store.ts';
 import type { TreeEntry } from '../../src/service/tree-entries.ts';
 import { parseEnvironmentFile } from '../../src/service/unit/environment.ts';
 import { commandArguments, parseExecLine } from '../../src/service/unit/exec-line.ts';
@@ -208,3 +211,39 @@ testProp(
       commandArguments(command, { A: text });
   },
 );
+
+test('the host’s systemd starts and stops all services that run a unit, and no other', async (t) => {
+  const folder = await mkdtemp(join(tmpdir(), 'kiln-units-'));
+  const service = (name: string, ...units: string[]) =>
+    ({ name, definition: { units, description: '' } }) as unknown as StoredService;
+  const write = (...services: StoredService[]) =>
+    writeHostUnits(services, { command: ['/bin/true'], env: {} }, folder);
+  /** What systemd itself makes of a target: what it starts, and what is stopped with it. */
+  const target = async (name: string): Promise<string> => {
+    const { stdout } = await execa(
+      'systemd-analyze',
+      ['verify', '--man=no', join(folder, `kiln-unit-${name}.target`)],
+      { env: { SYSTEMD_UNIT_PATH: `${folder}:`, SYSTEMD_LOG_LEVEL: 'debug' }, reject: false },
+    );
+    const found = stdout.matchAll(/\b(Wants|ConsistsOf): (\S+) \((?:origin|destination)-file/g);
+    return [...found]
+      .map(([, property, unit]) => `${property} ${unit}`)
+      .sort()
+      .join();
+  };
+  try {
+    await write(service('web1', 'apache2'), service('web2', 'apache2.service', 'redis@one'));
+    const [one, two] = ['kiln@web1.service', 'kiln@web2.service'];
+    t.is(await target('apache2'), `ConsistsOf ${one},ConsistsOf ${two},Wants ${one},Wants ${two}`);
+    t.is(await target('redis@one'), `ConsistsOf ${two},Wants ${two}`);
+    // A unit that a service runs no more, and a service that is gone, with the last of a target.
+    await write(service('web2', 'redis@one'));
+    t.is(await target('apache2'), `ConsistsOf ${one},Wants ${one}`);
+    t.true(await removeHostUnit('web1', folder));
+    t.false(await removeHostUnit('web1', folder));
+    const left = (await readdir(folder)).filter((name) => /apache2|web/.test(name));
+    t.deepEqual(left, ['kiln@web2.service.d']);
+  } finally {
+    await rm(folder, { recursive: true });
+  }
+});

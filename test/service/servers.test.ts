@@ -341,6 +341,7 @@ test.serial(
       'kiln@cache.service',
       'kiln-logrotate.timer',
       'kiln-services.target',
+      'kiln-unit-apache2.target',
     ];
     const verified = await execa(
       'systemd-analyze',
@@ -351,6 +352,7 @@ test.serial(
     t.is(verified.stderr, '');
     const dropIn = await readFile(join(folder, 'kiln@shop.service.d/kiln.conf'), 'utf8');
     t.regex(dropIn, /^ReloadPropagatedFrom=apache2\.service$/m);
+    t.regex(dropIn, /^PartOf=kiln-unit-apache2\.target$/m);
     const cron = join(state.directory, 'cron');
     t.is((await service('install', '--cron', cron)).exitCode, 0);
     const line = (await readFile(cron, 'utf8')).split('\n').find((text) => text.includes(' root '));

@@ -32,7 +32,7 @@ export function installCommand(): Command {
     .option('--cron <file>', 'write a cron file for logrotate instead of units')
     .addHelpText(
       'after',
-      '\nExamples:\n  kiln service install --enable apache1 apache2\n  systemctl reload apache2.service       reloads both, if the host has such a unit\n  systemctl stop kiln-services.target    stops all\n  kiln service install --cron /etc/cron.d/kiln',
+      '\nExamples:\n  kiln service install --enable apache1 apache2\n  systemctl reload apache2.service       reloads both, if the host has such a unit\n  systemctl stop kiln-services.target    stops all\n  systemctl restart kiln-unit-apache2.target    restarts those that run apache2.service\n  kiln service install --cron /etc/cron.d/kiln',
     )
     .action(install);
 }
