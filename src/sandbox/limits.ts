@@ -16,11 +16,12 @@ function requireMemory(memory: number | undefined): void {
   if (memory === undefined || memory >= MINIMUM_MEMORY) return;
   throw new KilnError('E_LIMIT', `a memory limit of ${memory} bytes is less than a sandbox takes`, {
     hint: 'give 4M or more, as 512M or 2G',
+    details: { layer: 'memory-limit' },
   });
 }
 
 /** Whether the host has the limit and only this value of it is none: that is not for it to lack. */
-function isRefusedValue(error: unknown): boolean {
+function isRefusedValue(error: unknown): error is KilnError {
   return error instanceof KilnError && hasErrno(error.cause, 'EINVAL', 'EBUSY', 'ERANGE');
 }
 
@@ -38,7 +39,10 @@ export async function limitBox(
     try {
       cgroups.limit(initPid, id, limit());
     } catch (error) {
-      if (isRefusedValue(error)) throw error;
+      if (isRefusedValue(error)) {
+        const { code, message, hint, cause } = error;
+        throw new KilnError(code, message, { ...(hint && { hint }), cause, details: { layer } });
+      }
       if (allowMissing.includes(layer)) return;
       const why = error instanceof KilnError ? error.message : 'it cannot be set';
       throw layerMissing(layer, why, error);

@@ -12,6 +12,9 @@ const HINTS: readonly (readonly [RegExp, string])[] = [
   [/[Nn]etwork not found|network .* is not active/, '`virsh net-list --all` shows the networks'],
 ];
 
+/** Errors that have the name of a layer with them. */
+const OF_LAYERS: ReadonlySet<string> = new Set(['E_LAYER_MISSING', 'E_LIMIT']);
+
 /** Which setting a layer of a box comes from. */
 const SETTINGS = new Map([
   ['memory-limit', 'memory'],
@@ -28,10 +31,11 @@ export function withServiceHint(service: string, error: unknown): unknown {
       ? error
       : new KilnError('E_NETWORK', error.message, { hint, cause: error });
   }
-  if (!(error instanceof KilnError) || error.code !== 'E_LAYER_MISSING') return error;
+  if (!(error instanceof KilnError) || !OF_LAYERS.has(error.code)) return error;
   const { code, message, cause, details = {} } = error;
   const setting = SETTINGS.get(String(details.layer));
   if (setting === undefined) return error;
-  const hint = `\`kiln service set ${service}\` changes ${setting}; \`kiln doctor\` tells what this host lacks`;
+  const more = code === 'E_LIMIT' ? error.hint : '`kiln doctor` tells what this host lacks';
+  const hint = `\`kiln service set ${service}\` changes ${setting}; ${more}`;
   return new KilnError(code, message, { hint, cause, details });
 }

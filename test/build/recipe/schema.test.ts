@@ -64,10 +64,10 @@ artifacts: x
 test('what a program exports goes through the same schema, functions as marks', (t) => {
   const recipe = checkScriptRecipe('x.ts', {
     image: 'i',
-    sandbox: { memory: '1M', timeout: '2m' },
+    sandbox: { memory: '64M', timeout: '2m' },
     steps: ['true', { name: 'two', run: { function: true }, timeout: 5 }],
   });
-  t.is(recipe.sandbox.memory, 2 ** 20);
+  t.is(recipe.sandbox.memory, 64 * 2 ** 20);
   t.is(recipe.sandbox.timeout, 120_000);
   const [first, second] = stepsOf(recipe);
   t.deepEqual([first?.name, first?.script], ['1', 'true']);
