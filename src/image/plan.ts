@@ -6,6 +6,7 @@ import { type LoadedImageRecipe, loadImageRecipe } from '../recipe/load-image-re
 import type { Lock } from '../repository/lock.ts';
 import { openRepositories } from '../repository/open.ts';
 import type { Engine } from '../sandbox/open.ts';
+import { requireInit } from '../sandbox/skeleton.ts';
 import { solve } from '../solver/solve.ts';
 import type { StatePaths } from '../state/paths.ts';
 import { hostArchitecture } from './architecture.ts';
@@ -23,12 +24,15 @@ const SOURCE_LIMIT_MB = 64;
 /**
  * Makes the image of a recipe or a lock what its repositories say now: solves even where a
  * current image is known, unless there is a lock.
+ * @throws KilnError E_NO_GUEST_INIT, before anything is fetched: scriptlets, and whatever the image is
+ * for, run in boxes
  */
 export async function buildNamed(
   engine: Engine,
   named: Exclude<NamedImage, { kind: 'image' }>,
   options: OpenImageOptions = {},
 ): Promise<LeasedImage> {
+  requireInit();
   const plan =
     named.kind === 'lock'
       ? await planFromLock(named.path)

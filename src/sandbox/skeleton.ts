@@ -33,8 +33,13 @@ function findInit(): { readonly path: string; readonly stat: Stats } {
     if (found !== undefined) return { path, stat: found };
   }
   throw new KilnError('E_NO_GUEST_INIT', 'the guest init has not been compiled', {
-    hint: 'run `npm run build` (it needs a C compiler and a static C library)',
+    hint: 'run `scripts/quickstart`, or `npm run build` where a C compiler and a static C library are',
   });
+}
+
+/** For work that ends in a box, before it begins. Throws E_NO_GUEST_INIT when kiln was not built. */
+export function requireInit(): void {
+  findInit();
 }
 
 /** Skeletons that this process is making, by their path. */

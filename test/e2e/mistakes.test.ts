@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs';
-import { mkdir, writeFile } from 'node:fs/promises';
+import { cp, mkdir, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { execa } from 'execa';
@@ -244,4 +244,29 @@ test.serial('files and names that are not there', async (t) => {
     String(key.stderr),
     /signing key \/nope cannot be read[^\n]*\n.*\n {2}hint: give the path/,
   );
+});
+
+test.serial('a checkout that was not built says so before it fetches anything', async (t) => {
+  const top = join(import.meta.dirname, '../..');
+  const checkout = place('checkout');
+  await mkdir(checkout);
+  await cp(join(top, 'src'), join(checkout, 'src'), { recursive: true });
+  for (const name of ['node_modules', 'package.json', 'recipes']) {
+    await symlink(join(top, name), join(checkout, name));
+  }
+  const env = { ...state.env, KILN_STATE: place('unbuilt') };
+  const main = join(checkout, 'src/cli/main.ts');
+  const recipe = ['image', 'build', 'debian-build'];
+  const { exitCode, stderr } = await execa(process.execPath, [main, ...recipe], {
+    env,
+    reject: false,
+    timeout: 60_000,
+  });
+  t.is(exitCode, 125);
+  t.regex(
+    stderr,
+    /^kiln: the guest init has not been compiled\n {2}hint: run `scripts\/quickstart`/m,
+  );
+  t.false(existsSync(place('unbuilt', 'store')));
+  t.false(existsSync(place('unbuilt', 'cache')));
 });
