@@ -1,16 +1,15 @@
 /** What an attempt is: see attempts.ts. */
 
-/** The layers, as docs/security.md has them. */
-type Layer =
-  | 'namespaces'
-  | 'files'
-  | 'ids'
-  | 'capabilities'
-  | 'seccomp'
-  | 'landlock'
-  | 'limits'
-  | 'network'
-  | 'host side';
+/**
+ * The layers, as docs/security.md has them. Labels are not among them: few hosts have SELinux or AppArmor,
+ * and scripts/hosts tries what is between a box and its label there (check-labels.ts).
+ */
+export const LAYERS = [
+  ...(['namespaces', 'files', 'ids', 'capabilities', 'seccomp', 'landlock', 'limits'] as const),
+  ...(['network', 'host side'] as const),
+];
+
+type Layer = (typeof LAYERS)[number];
 
 /** Ways to be without something; setup.ts makes them. */
 export type Without =

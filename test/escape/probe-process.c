@@ -162,10 +162,14 @@ static enum outcome host_shared_memory(void) {
   const char *key = getenv("PROBE_SHM");
   return key == NULL ? ABSENT : by_result(shmget((key_t)strtoul(key, NULL, 16), 1, 0));
 }
+// As if it had been typed: on the terminal of this session, and on what standard streams are.
 static enum outcome inject_terminal_input(void) {
-  int fd = open("/dev/tty", O_RDWR);
-  char byte = '\n';
-  return fd < 0 ? STOPPED : by_result(ioctl(fd, TIOCSTI, &byte));
+  static const char typed[] = "typed by the probe\n";
+  int fds[] = {open("/dev/tty", O_RDWR), 0, 1, 2};
+  enum outcome result = STOPPED;
+  for (size_t i = 0; i < sizeof fds / sizeof *fds && result == STOPPED; i++)
+    for (const char *at = typed; *at != 0; at++) result = by_result(ioctl(fds[i], TIOCSTI, at));
+  return result;
 }
 static enum outcome inherited_descriptors(void) {
   for (int fd = 3; fd < 1024; fd++) {

@@ -17,4 +17,5 @@ export const bombs: readonly { readonly verb: string; readonly limit: Partial<Op
   { verb: 'memory-bomb', limit: { limits: { memory: 64 << 20 } } },
   { verb: 'disk-bomb', limit: { disk: 16 << 20 } },
   { verb: 'inode-bomb', limit: { limits: { memory: 24 << 20 } } },
+  { verb: 'descriptor-bomb', limit: { limits: { memory: 24 << 20 } } },
 ];
