@@ -1,5 +1,5 @@
 import { closeSync, constants, existsSync, openSync } from 'node:fs';
-import { chmod, mkdir, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { isDeepStrictEqual } from 'node:util';
@@ -186,6 +186,16 @@ test('every attempt has its other half, or says why it has none', (t) => {
   for (const { verb, without, cannotBeWithout } of attempts) {
     t.true((without === undefined) !== (cannotBeWithout === undefined), verb);
   }
+});
+
+test('the comparison with other tools has every attempt, and no other', async (t) => {
+  const page = join(import.meta.dirname, '../../docs/isolation-compared.md');
+  const rows = (await readFile(page, 'utf8')).matchAll(/^\| ([\w-]+: [^|]+) \|/gm);
+  t.deepEqual(
+    Array.from(rows, ([, row]) => row),
+    attempts.map(({ verb, tries }) => `${verb}: ${tries}`),
+    'run scripts/compare-isolation',
+  );
 });
 
 test('there are five attempts and more at each layer', (t) => {
