@@ -138,6 +138,8 @@ export class ProcessCgroups {
       tryWrite(group.path, 'memory.oom.group', 0);
       return;
     }
+    // That of both must never be the lower one: it comes first on the way up, last on the way down.
+    tryWrite(group.path, 'memory.memsw.limit_in_bytes', bytes);
     write(group.path, 'memory.limit_in_bytes', bytes);
     tryWrite(group.path, 'memory.memsw.limit_in_bytes', bytes);
   }

@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { sizeInBytes, timeInMilliseconds } from '../recipe/quantity.ts';
 import { parseLabelRequest } from '../sandbox/labels/request.ts';
+import { MINIMUM_MEMORY } from '../sandbox/limits.ts';
 import { networkSchema } from './definition-network.ts';
 
 /** A service's name: it becomes a host name, a folder, and part of a unit's name. */
@@ -118,7 +119,9 @@ export const serviceSchema = z
     network: z.union([z.literal('private'), networkSchema]).default('private'),
     publish: z.array(publish).default([]),
     mounts: z.array(mount).default([]),
-    memory: size.optional(),
+    memory: size
+      .refine((bytes) => bytes >= MINIMUM_MEMORY, 'less than a sandbox takes: 4M or more')
+      .optional(),
     cpus: z.number().positive().optional(),
     pids: z.int().positive().optional(),
     'io-read': size.optional().describe('Bytes a second from each disk it reaches'),

@@ -29,7 +29,7 @@ export function withServiceHint(service: string, error: unknown): unknown {
     const hint = HINTS.find(([pattern]) => pattern.test(error.message))?.[1];
     return hint === undefined
       ? error
-      : new KilnError('E_NETWORK', error.message, { hint, cause: error });
+      : new KilnError('E_NETWORK', error.message, { hint: error.hint ?? hint, cause: error });
   }
   if (!(error instanceof KilnError) || !OF_LAYERS.has(error.code)) return error;
   const { code, message, cause, details = {} } = error;

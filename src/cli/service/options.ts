@@ -2,7 +2,7 @@ import { type Command, InvalidArgumentError, Option } from 'commander';
 import { parseLabelRequest } from '../../sandbox/labels/request.ts';
 import { parsePublish, type ServiceFile } from '../../service/definition.ts';
 import { parseNetwork } from '../../service/definition-network.ts';
-import { parseCount, parseCpus, parseRate, parseSize } from '../values.ts';
+import { parseCount, parseCpus, parseMemory, parseRate, parseSize } from '../values.ts';
 
 /** An option that may be given several times; values add up. */
 export function repeated<Value>(
@@ -61,7 +61,7 @@ export function addSettingOptions(command: Command): Command {
   return command
     .option('--health <check>', 'a command in the service, or :PORT/PATH to be asked for by HTTP')
     .option('--workdir <dir>', 'where its command starts')
-    .addOption(new Option('--memory <size>', 'limit, as 512M').argParser(parseSize))
+    .addOption(new Option('--memory <size>', 'limit, as 512M').argParser(parseMemory))
     .addOption(new Option('--cpus <number>', 'processors’ worth of time').argParser(parseCpus))
     .addOption(new Option('--pids <number>', 'processes and threads').argParser(parseCount))
     .addOption(new Option('--io-read <rate>', 'from each disk a second').argParser(parseRate))
