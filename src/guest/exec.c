@@ -233,6 +233,7 @@ static _Noreturn void become_command(struct command *command, const struct user 
 
   const char *missing = rights_measure(files, &command->confinement, user, &landlock, facts.text,
                                        sizeof facts.text);
+  if (missing == NULL) missing = label_missing();
   if (missing != NULL) die_open(socket_fd, missing);
   marks_append(facts.text, sizeof facts.text);
   label_measure("label", facts.text, sizeof facts.text);

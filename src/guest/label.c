@@ -72,14 +72,31 @@ int label_enter(void) {
   return become(labels.command);
 }
 
-void label_measure(const char *name, char *facts, size_t size) {
-  char label[LABEL_MAX];
+// Into `label`, of LABEL_MAX bytes: 0, or -1 where there is none.
+static int current(char *label) {
   int fd = attribute("current", O_RDONLY);
-  if (fd < 0) return;
-  ssize_t length = read(fd, label, sizeof label - 1);
+  if (fd < 0) return -1;
+  ssize_t length = read(fd, label, LABEL_MAX - 1);
   close(fd);
-  if (length <= 0) return;
+  if (length <= 0) return -1;
   label[length] = 0;
   label[strcspn(label, "\n")] = 0;
-  facts_add(facts, size, "%s=%s\n", name, label);
+  return 0;
+}
+
+void label_measure(const char *name, char *facts, size_t size) {
+  char label[LABEL_MAX];
+  if (current(label) == 0) facts_add(facts, size, "%s=%s\n", name, label);
+}
+
+const char *label_missing(void) {
+  char label[LABEL_MAX] = "";
+  size_t length = strlen(labels.command);
+  if (length == 0 || fault("rights-unchecked")) return NULL;
+  // AppArmor adds its mode: `NAME (enforce)`, which kiln looks at.
+  if (current(label) == 0 && strncmp(label, labels.command, length) == 0 &&
+      (label[length] == 0 ||
+       (labels.model == LABEL_APPARMOR && strncmp(label + length, " (", 2) == 0)))
+    return NULL;
+  return labels.model == LABEL_APPARMOR ? "apparmor" : "selinux";
 }

@@ -22,5 +22,7 @@ const char *label_files(void);
 int label_enter(void);
 // Appends NAME=LABEL to `facts`: this process's, as the kernel says; without one, nothing.
 void label_measure(const char *name, char *facts, size_t size);
+// In the command's process: NULL where it has the label that commands were to have, else the module.
+const char *label_missing(void);
 
 #endif

@@ -12,7 +12,13 @@ import { Box, startDomain } from '../../src/sandbox/box.ts';
 import { securityModule } from '../../src/sandbox/labels/module.ts';
 import { Sandbox } from '../../src/sandbox/sandbox.ts';
 import { sandboxSpecification } from '../../src/sandbox/specification.ts';
-import { type BusyboxState, busyboxState, IMAGE, KILN } from '../support/busybox-state.ts';
+import {
+  type BusyboxState,
+  busyboxState,
+  IMAGE,
+  KILN,
+  PATIENCE,
+} from '../support/busybox-state.ts';
 import { type FaultyInit, installFaultyInit } from '../support/faulty-init.ts';
 
 let state: BusyboxState;
@@ -20,7 +26,7 @@ let init: FaultyInit;
 let bound: string;
 
 test.before(async (t) => {
-  t.timeout(120_000);
+  t.timeout(120_000 * PATIENCE);
   state = await busyboxState();
   init = await installFaultyInit(state.paths);
   bound = join(state.paths.root, 'bound');
@@ -36,7 +42,7 @@ async function attempt(options: Partial<OpenOptions> = {}): Promise<unknown> {
   try {
     await using sandbox = await kiln.open({
       ...{ image: IMAGE, user: 'root' },
-      ...{ binds: [{ source: bound, target: '/bound', readonly: true }] },
+      ...{ binds: [{ source: bound, target: '/bound', readonly: true, relabel: 'shared' }] },
       ...options,
     });
     const command = await sandbox.spawn('true');
@@ -89,12 +95,15 @@ const commandFaults: readonly Fault[] = [
   { fault: 'landlock-sockets', options: { network: 'host' }, ...LANDLOCK },
 ];
 
-/** SELinux' label of the init is libvirt's doing, before there is an init. */
+/**
+ * Of a host that has a module: scripts/hosts runs this there. SELinux' label of the init is libvirt's
+ * doing, before there is an init.
+ */
 const labelFaults: readonly Fault[] = {
   none: [],
-  selinux: [{ fault: 'label', layer: 'selinux' }],
+  selinux: [{ fault: 'label', layer: 'selinux', ...RIGHTS }],
   apparmor: [
-    { fault: 'label', layer: 'apparmor' },
+    { fault: 'label', layer: 'apparmor', ...RIGHTS },
     { fault: 'init-label', layer: 'apparmor' },
   ],
 }[securityModule() ?? 'none'];
@@ -183,6 +192,7 @@ done
 exec "$@"`;
 
 test.serial('a limit that cannot be put on a box is found out', async (t) => {
+  t.timeout(300_000 * PATIENCE);
   await init.leaveOut();
   for (const [layer, ...option] of [
     ['memory-limit', '--memory', '64M'],
