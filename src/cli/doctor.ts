@@ -17,6 +17,10 @@ export function command(): Command {
     .argument('[check...]', 'only these checks, by the name in the second column')
     .option('--json', 'print one JSON document instead of a table')
     .option('--files', 'list the places kiln uses on this machine beside KILN_STATE')
+    .addHelpText(
+      'after',
+      '\nExamples:\n  kiln doctor\n  kiln doctor landlock\n  kiln doctor --json | jq -r ".checks[] | select(.status == \\"fail\\") | .mend"\n  kiln doctor --files',
+    )
     .action(async (names: readonly string[], options: DoctorOptions) => {
       const paths = statePaths(process.env);
       if (options.files === true) {

@@ -42,27 +42,39 @@ export function command(): Command {
     .argument('<image>', 'a recipe or a lock')
     .option('--update', 'with fresh metadata, and without the lock beside the recipe')
     .option('--json', 'print its manifest')
+    .addHelpText(
+      'after',
+      '\nExamples:\n  kiln image build debian-build\n  kiln image build --update ./mine.yaml',
+    )
     .action(build);
   it.command('lock')
     .description('Solve a recipe and write its lock, by which it is built without a solver.')
     .argument('<recipe>')
     .option('-o, --output <file>', 'where to; beside the recipe by default')
+    .addHelpText(
+      'after',
+      '\nExamples:\n  kiln image lock mine.yaml\n  kiln image build mine.lock.json',
+    )
     .action(lock);
   it.command('ls')
     .description('List images, the one used last first.')
     .option('--json', 'one JSON array')
+    .addHelpText('after', '\nExamples:\n  kiln image ls\n  kiln image ls --json | jq -r ".[].id"')
     .action(list);
   it.command('show')
     .description('Show what an image is and what it is made of.')
     .argument('<image>')
+    .addHelpText('after', '\nExamples:\n  kiln image show debian-build | jq -r ".packages[].nevra"')
     .action(show);
   it.command('rm')
     .description('Remove images that are not in use.')
     .argument('<id...>')
+    .addHelpText('after', '\nExamples:\n  kiln image rm 3fa9c1d2')
     .action(remove);
   addTransferCommands(it);
   it.command('schema')
     .description('Print the JSON Schema of image recipes.')
+    .addHelpText('after', '\nExamples:\n  kiln image schema > image.schema.json')
     .action(async () => {
       const { imageRecipeJsonSchema } = await import('../recipe/image-recipe.ts');
       process.stdout.write(`${JSON.stringify(imageRecipeJsonSchema(), undefined, 2)}\n`);

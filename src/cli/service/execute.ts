@@ -48,7 +48,11 @@ export function executeCommand(): Command {
 export function connectCommand(): Command {
   const it = new Command('connect')
     .description('A shell in a service that runs.')
-    .argument('<name>');
+    .argument('<name>')
+    .addHelpText(
+      'after',
+      '\nExamples:\n  kiln service connect apache1\n  kiln service connect --user postgres pg',
+    );
   return withOptions(it).action((name: string, options: ExecuteOptions) => {
     const tty = process.stdin.isTTY === true && process.stdout.isTTY === true;
     return execute(name, SHELL, { ...options, tty });

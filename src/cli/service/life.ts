@@ -89,6 +89,7 @@ export function stopCommand(): Command {
   return new Command('stop')
     .description('Stop services: their units first, then whatever is left.')
     .argument('<name...>')
+    .addHelpText('after', '\nExamples:\n  kiln service stop apache1 apache2')
     .action((names: string[]) => forEach(names, stop));
 }
 
@@ -104,6 +105,10 @@ export function restartCommand(): Command {
     .description('Stop and start services, or one unit inside them.')
     .argument('<name...>')
     .option('--unit <unit>', 'only this unit; the sandbox stays')
+    .addHelpText(
+      'after',
+      '\nExamples:\n  kiln service restart apache1\n  kiln service restart --unit apache2.service apache1',
+    )
     .action((names: string[], { unit }: { unit?: string }) =>
       forEach(names, async (name) => {
         if (unit !== undefined) {
@@ -178,6 +183,7 @@ export function deleteCommand(): Command {
   return new Command('delete')
     .description('Remove services that do not run, with all they have.')
     .argument('<name...>')
+    .addHelpText('after', '\nExamples:\n  kiln service stop apache1; kiln service delete apache1')
     .action((names: string[]) =>
       forEach(names, async (name) => {
         await using engine = openEngine();

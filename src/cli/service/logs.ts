@@ -11,6 +11,10 @@ export function logsCommand(): Command {
     .argument('<name>')
     .option('-f, --follow', 'go on with what comes, until ^C')
     .addOption(new Option('-n, --lines <number>', 'so many').argParser(parseCount).default(200))
+    .addHelpText(
+      'after',
+      '\nExamples:\n  kiln service logs apache1\n  kiln service logs -f -n 20 apache1',
+    )
     .action(async (name: string, options: { follow?: boolean; lines: number }) => {
       await using engine = openEngine();
       const { files } = await readService(engine.paths, name);

@@ -20,6 +20,10 @@ export function logrotateCommand(): Command {
     .argument('[name...]', 'all that run, without any')
     .option('--force', 'rotate although it is not time')
     .option('--quiet', 'say only what failed')
+    .addHelpText(
+      'after',
+      '\nExamples:\n  kiln service logrotate\n  kiln service logrotate --force apache1',
+    )
     .action(rotateLogs);
 }
 
@@ -98,7 +102,10 @@ async function upgrade(name: string, to: string | undefined): Promise<void> {
 
 /** `kiln service schema`. */
 export function schemaCommand(): Command {
-  return new Command('schema').description('Print the JSON Schema of service.yaml.').action(() => {
-    process.stdout.write(`${JSON.stringify(serviceJsonSchema(), undefined, 2)}\n`);
-  });
+  return new Command('schema')
+    .description('Print the JSON Schema of service.yaml.')
+    .addHelpText('after', '\nExamples:\n  kiln service schema > service.schema.json')
+    .action(() => {
+      process.stdout.write(`${JSON.stringify(serviceJsonSchema(), undefined, 2)}\n`);
+    });
 }

@@ -1,0 +1,80 @@
+import { readdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import test from 'ava';
+import { Command } from 'commander';
+
+/** All commands of kiln, as `src/cli` has one file for each. */
+async function kiln(): Promise<Command> {
+  const folder = join(import.meta.dirname, '../../src/cli');
+  const it = new Command('kiln').enablePositionalOptions();
+  for (const file of (await readdir(folder)).filter((name) => name.endsWith('.ts'))) {
+    // It runs what it finds on the command line.
+    if (file === 'main.ts') continue;
+    const { command } = (await import(join(folder, file))) as { command?: () => Command };
+    if (command !== undefined) it.addCommand(command());
+  }
+  return it;
+}
+
+function* leaves(command: Command): Generator<Command> {
+  if (command.commands.length === 0) yield command;
+  for (const sub of command.commands) yield* leaves(sub);
+}
+
+/** `kiln image build`. */
+const nameOf = (command: Command): string =>
+  command.parent === null ? command.name() : `${nameOf(command.parent)} ${command.name()}`;
+
+function helpOf(command: Command): string {
+  let text = '';
+  command.configureOutput({
+    writeOut: (more) => {
+      text += more;
+    },
+  });
+  command.outputHelp();
+  return text;
+}
+
+/** The calls of kiln in a help's examples, without what others make of them. */
+function exampleCalls(help: string): string[][] {
+  const [, examples = ''] = help.split('\nExamples:\n');
+  const commands = examples.split('\n').flatMap((line) => line.split(/;|\||#|&&| -- /));
+  const calls = commands.map((text) => text.trim()).filter((text) => text.startsWith('kiln '));
+  return calls.map((text) =>
+    text
+      .replace(/ {3,}.*/, '')
+      .split(/\s+/)
+      .slice(1),
+  );
+}
+
+/** The command that words call, and those of them that are its own. */
+function called(root: Command, words: readonly string[]): [Command, readonly string[]] {
+  const sub = root.commands.find((each) =>
+    [each.name(), ...each.aliases()].includes(words[0] ?? ''),
+  );
+  return sub === undefined ? [root, words] : called(sub, words.slice(1));
+}
+
+test('every command has examples, of commands and options that there are', async (t) => {
+  const root = await kiln();
+  const commands = [...leaves(root)];
+  t.true(commands.length > 30);
+  for (const command of commands) {
+    // systemd and kiln itself call it, nobody else.
+    if (command.name() === 'supervise') continue;
+    const calls = exampleCalls(helpOf(command));
+    const own = calls.filter((words) => called(root, words)[0] === command);
+    t.true(own.length > 0, `${nameOf(command)} has no example`);
+    for (const words of calls) {
+      const [target, rest] = called(root, words);
+      t.is(target.commands.length, 0, `no such command: kiln ${words.join(' ')}`);
+      for (const word of rest.filter((each) => /^--?[a-z]/i.test(each))) {
+        const [name = ''] = word.split('=');
+        const known = target.options.some(({ long, short }) => name === long || name === short);
+        t.true(known || name === '--help', `no such option: kiln ${words.join(' ')}`);
+      }
+    }
+  }
+});
