@@ -1,5 +1,6 @@
 import { KilnError } from '../errors.ts';
 import { type LeasedImage, leaseImage } from '../image/store/images.ts';
+import type { ImageManifest } from '../image/store/manifest.ts';
 import type { LibvirtNetwork } from '../sandbox/domain-xml.ts';
 import { type Engine, openSandbox } from '../sandbox/open.ts';
 import type { Sandbox } from '../sandbox/sandbox.ts';
@@ -58,10 +59,9 @@ export async function openServiceBox(
     ...(disk === undefined ? {} : { disk }),
     ...(label === undefined ? {} : { label }),
   });
-  const owner = { uid: Number(user) || 0, gid: Number(user) || 0 };
   try {
     return await openSandbox(engine, specification, {
-      user: owner,
+      user: bindOwner(image.manifest, user),
       caller: { uid: 0, gid: 0 },
       command: ['service', name],
       // It ends with its supervisor's connection; a libvirtd that restarts does not end it.
@@ -70,6 +70,14 @@ export async function openServiceBox(
   } catch (error) {
     throw withServiceHint(name, error);
   }
+}
+
+/** Who of the box has what is root's on the host: the command's user, as with `kiln run`. */
+function bindOwner({ accounts }: ImageManifest, user = 'root'): { uid: number; gid: number } {
+  const [name] = user.split(':');
+  const account = accounts.find((each) => each.name === name || String(each.uid) === name);
+  const uid = account?.uid ?? (Number(name) || 0);
+  return { uid, gid: account?.gid ?? uid };
 }
 
 /** Unless its peers are allowed, nothing of the same network reaches a service but its host. */

@@ -1,4 +1,4 @@
-import { chmod, mkdir, readFile, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import test from 'ava';
 import { changeService } from '../../src/service/configuration.ts';
@@ -105,13 +105,13 @@ test.serial('a mistake in what makes a service is named, not an internal error',
 });
 
 test.serial(
-  'what kiln run can, a service can: labels that are kept, host name, folder',
+  'what kiln run can, a service can: host name, folder, labels and owners of what is shown',
   async (t) => {
     const folder = join(state.paths.root, 'shown');
     await mkdir(folder);
     const options = [
       ...['-m', `${folder}:/shown:z`, '-s', 'none', '--disk', '3M'],
-      ...['--hostname', 'called', '--workdir', '/var/tmp', '--user', 'root'],
+      ...['--hostname', 'called', '--workdir', '/var/tmp', '--user', 'build'],
     ];
     await create('given', options, 'sh', '-c', 'pwd > /shown/pwd; exec sleep 1000000');
     const text = await readFile(join(state.paths.services, 'given/service.yaml'), 'utf8');
@@ -123,6 +123,9 @@ test.serial(
       await ok('execute', 'given', '--', 'cat', '/etc/hostname', '/shown/pwd'),
       'called\n/var/tmp',
     );
+    // The command's user has what is root's here.
+    t.is((await stat(join(folder, 'pwd'))).uid, 0);
+    t.is(await ok('execute', 'given', '--', 'stat', '-c', '%U', '/shown/pwd'), 'build');
     // In MB, as the box's statfs(2) has it.
     t.is(await ok('execute', 'given', '--', 'stat', '-fc', '%b*%S', '/tmp'), '768*4096');
     await ok('set', 'given', '--disk', '6M', '--workdir', '/etc');
