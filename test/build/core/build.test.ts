@@ -6,8 +6,10 @@ import { join } from 'node:path';
 import { Ajv2020 } from 'ajv/dist/2020.js';
 import test from 'ava';
 import { execa } from 'execa';
+import { addedRepository } from '../../../src/build/add-repository.ts';
 import { buildPackage } from '../../../src/build/build.ts';
 import type { BuildReport } from '../../../src/build/report.ts';
+import { hostArchitecture } from '../../../src/image/architecture.ts';
 import { removeImage } from '../../../src/image/store/images.ts';
 import { resultJsonSchema } from '../../../src/result/schema.ts';
 import { debianRepository } from '../../image/image-state.ts';
@@ -151,6 +153,28 @@ test.serial('dynamic requirements are met in rounds, and known the next time', a
   t.deepEqual([...second.buildRequires].sort(), ['tool-a', 'tool-b']);
 });
 
+long('a package that asks for one more each time is ended', async (t) => {
+  t.timeout(300_000);
+  const steps = await state.fresh();
+  const spec = join(steps, 'steps.spec');
+  const numbers = Array.from({ length: 24 }, (_, n) => n);
+  const sub = (n: number) => `%package -n step-${n}\nSummary: x\n%description -n step-${n}\nx\n`;
+  await writeFile(
+    spec,
+    `Name: steps\nVersion: 1\nRelease: 1\nSummary: x\nLicense: MIT\nBuildArch: noarch\n%description\nx\n${numbers.map(sub).join('')}${numbers.map((n) => `%files -n step-${n}\n`).join('')}`,
+  );
+  const top = ['--define', `_topdir ${steps}`, '--define', `_rpmdir ${steps}`];
+  await execa('rpmbuild', ['-bb', '--quiet', ...top, spec]);
+  await execa('createrepo_c', ['--quiet', steps]);
+  const report = await state.build(
+    { name: 'endless', buildrequires: "echo step-$(rpm -qa 'step-*' | wc -l)" },
+    { repositories: [addedRepository(steps, 0, hostArchitecture())] },
+  );
+  t.is(report.failure?.code, 'E_BUILD_LOOP');
+  t.is(report.exitStatus, 1);
+  t.deepEqual(await leftovers(state), []);
+});
+
 test.serial('options reach rpmbuild, as macros of the image do', async (t) => {
   const parts = {
     name: 'options',
@@ -194,8 +218,14 @@ test.serial('from a spec and its sources', async (t) => {
     directory,
     '--resultdir',
     result,
+    '--enable-network',
   ]);
   t.is(exitCode, 0, String(stderr));
+  // %build shows its network: the host's, which it was given.
+  const interfaces = (text: string) =>
+    [...text.matchAll(/^ *(\S+): *\d+ +\d+ /gm)].map(([, name]) => name);
+  const host = interfaces(await readFile('/proc/net/dev', 'utf8'));
+  t.deepEqual(interfaces(String(stdout)), host);
   t.regex(String(stdout), /^Executing\(%build\)/m);
   t.regex(String(stderr), /^kiln: check$/m);
   t.true((await readdir(result)).includes('hello-1-1.src.rpm'));
@@ -233,6 +263,21 @@ test.serial('a lock brings the same image back, without a solver and offline', a
   t.is(lacking.failure?.code, 'E_BUILD_REQUIRES');
   t.is(lacking.exitStatus, 4);
   t.true(lacking.lastLines.some((line) => line.includes('tool-b is needed by other-1-1')));
+  // A package that is in no directory of this machine, and was not downloaded either.
+  const elsewhere = JSON.parse(await readFile(lock, 'utf8'));
+  const far = elsewhere.image.packages.packages.at(-1);
+  Object.assign(far, {
+    location: `http://127.0.0.1:9/${far.location}`,
+    digest: `sha256:${'0'.repeat(64)}`,
+  });
+  await writeFile(lock, JSON.stringify(elsewhere));
+  const offline = await buildPackage(
+    state.images.engine,
+    await state.request(path, { image: '', lock, offline: true }),
+  );
+  t.is(offline.failure?.code, 'E_BUILD_OFFLINE');
+  t.regex(offline.failure?.message ?? '', /^1 packages are not on this machine/);
+  t.true(offline.failure?.message.includes(far.nevra));
   const buildroot = JSON.parse(await resultFile(second, 'buildroot_lock.json'));
   const names = buildroot.buildroot.rpms.map(({ name }: { name: string }) => name);
   t.true(names.includes('tool-a'));

@@ -137,10 +137,13 @@ test.serial('a failed build is kept, entered, mended and resumed', async (t) => 
     'CapBnd:\t0000000000000000',
   ]);
   const resultDirectory = await state.fresh();
-  const resumed = await resumeBuild(state.images.engine, id, { resultDirectory });
-  t.is(resumed.exitStatus, 0, resumed.failure?.stack);
-  t.is(resumed.packages.length, 1);
-  t.notRegex(await resultFile(resumed, 'build.log'), /Executing\(%prep\)/);
+  const resumed = await kiln(['build', '--resume', id, '--resultdir', resultDirectory]);
+  t.is(resumed.exitCode, 0, resumed.stderr);
+  const names = await readdir(resultDirectory);
+  t.is(names.filter((name) => /^broken-1-1\.(?!src)\w+\.rpm$/.test(name)).length, 1);
+  const log = await readFile(join(resultDirectory, 'build.log'), 'utf8');
+  t.regex(log, /Executing\(%build\)/);
+  t.notRegex(log, /Executing\(%prep\)/);
   t.deepEqual(await leftovers(state), []);
   const gone = await t.throwsAsync(resumeBuild(state.images.engine, id, {}));
   t.is((gone as { code?: string }).code, 'E_NO_BOX');
@@ -160,14 +163,21 @@ test.serial('a cache is found again by the same caller, and by nobody else', asy
       'cat ~/.cache/thing/count || echo none; echo x >> ~/.cache/thing/count; touch ~/.cache/own',
   };
   const caches = [{ name: 'thing', bytes: 2 ** 20 }];
+  const counts = (log: string) => log.split('\n').filter((line) => /^(?:x|none)$/.test(line));
   const seen = async (caller: { uid: number; gid: number }) => {
     const report = await state.build(parts, { caches, caller });
     t.is(report.exitStatus, 0, report.failure?.stack);
-    const log = await resultFile(report, 'build.log');
-    return log.split('\n').filter((line) => line === 'x' || line === 'none');
+    return counts(await resultFile(report, 'build.log'));
   };
   t.deepEqual(await seen({ uid: 0, gid: 0 }), ['none']);
-  t.deepEqual(await seen({ uid: 0, gid: 0 }), ['x']);
+  // The command line's is the same one.
+  const path = await sourcePackage(await state.fresh(), parts);
+  const out = await state.fresh();
+  const called = await kiln([
+    ...['build', '-r', state.recipe, '--cache', 'thing:1M', '--resultdir', out, path],
+  ]);
+  t.is(called.exitCode, 0, called.stderr);
+  t.deepEqual(counts(await readFile(join(out, 'build.log'), 'utf8')), ['x']);
   t.deepEqual(await seen({ uid: 1234, gid: 1234 }), ['none']);
 });
 
@@ -185,6 +195,21 @@ test.serial('a cache is brought back to its size', async (t) => {
   const folder = join(state.images.engine.paths.cache, 'builds', '0', 'small');
   const { stdout } = await execa('du', ['-s', '--block-size=1', folder]);
   t.true(Number(stdout.split('\t')[0]) <= 2 ** 20 + 4096, stdout);
+});
+
+long('a build that fills its cache is ended', async (t) => {
+  t.timeout(2 * MINUTE * PATIENCE);
+  const report = await state.build(
+    {
+      name: 'glutton',
+      build: 'dd if=/dev/zero of=$HOME/.cache/narrow/file bs=1M count=8; sleep 600',
+    },
+    { caches: [{ name: 'narrow', bytes: 2 ** 20 }] },
+  );
+  t.is(report.failure?.code, 'E_BUILD_CACHE_FULL');
+  t.regex(report.failure?.hint ?? '', /8388608|84\d{5}/);
+  const folder = join(state.images.engine.paths.cache, 'builds', '0', 'narrow');
+  t.true(Number((await execa('du', ['-sk', folder])).stdout.split('\t')[0]) <= 1028);
 });
 
 test('what was used longest ago goes first, and no link is followed', async (t) => {

@@ -1,0 +1,62 @@
+import { cp, readdir, readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import test from 'ava';
+import { execa } from 'execa';
+import { type BusyboxState, busyboxState, IMAGE } from '../support/busybox-state.ts';
+import { debianRepository } from './image-state.ts';
+
+let state: BusyboxState;
+
+test.before(async () => {
+  state = await busyboxState();
+});
+test.after.always(() => state[Symbol.asyncDispose]());
+
+test.serial('an id that begins like two images, and a name of two, are neither', async (t) => {
+  const other = `${IMAGE.slice(0, 20)}${'c'.repeat(44)}`;
+  const directory = join(state.paths.images, other);
+  await cp(join(state.paths.images, IMAGE), directory, { recursive: true });
+  const manifest = join(directory, 'image.json');
+  const text = await readFile(manifest, 'utf8');
+  await writeFile(manifest, text.replaceAll(IMAGE, other));
+  const shown = await state.kiln(['image', 'show', IMAGE.slice(0, 12)]);
+  t.not(shown.exitCode, 0);
+  t.regex(String(shown.stderr), /^kiln: 2 images begin with b{12}\n.*give more digits: /);
+  const removed = await state.kiln(['image', 'rm', 'busybox']);
+  t.not(removed.exitCode, 0);
+  t.regex(String(removed.stderr), /^kiln: 2 images are called busybox\n.*give an id: /);
+  t.is((await state.kiln(['image', 'rm', other.slice(0, 21)])).stdout, other);
+  t.deepEqual(await readdir(state.paths.images), [IMAGE]);
+});
+
+test.serial(
+  'image lock pins what the repository has, and is stale for another recipe',
+  async (t) => {
+    const { directory, key } = await debianRepository();
+    const recipe = join(state.paths.root, 'locked.yaml');
+    const write = (packages: string) =>
+      writeFile(
+        recipe,
+        `repositories:\n  - { id: debian, directory: ${directory}, gpgcheck: true, gpgkey: ${key} }\n` +
+          `packages: [${packages}]\nscriptlets: { mode: none }\n`,
+      );
+    await write('tzdata');
+    const locked = await state.kiln(['image', 'lock', recipe]);
+    t.is(locked.exitCode, 0, String(locked.stderr));
+    const lock = JSON.parse(await readFile(recipe.replace('.yaml', '.lock.json'), 'utf8'));
+    const pinned = lock.packages.packages.find(({ nevra }: { nevra: string }) =>
+      /^tzdata-/.test(nevra),
+    );
+    const { stdout: sum } = await execa('sha256sum', [join(directory, pinned.location)]);
+    t.is(pinned.digest, `sha256:${sum.split(' ')[0]}`);
+
+    await write('tzdata, perl-base');
+    const stale = await state.kiln(['image', 'build', recipe]);
+    t.not(stale.exitCode, 0);
+    t.regex(String(stale.stderr), /locked\.lock\.json is not for \S+locked\.yaml as it is now/);
+    t.regex(String(stale.stderr), /kiln image lock.*--update/);
+    t.is((await state.kiln(['image', 'lock', recipe])).exitCode, 0);
+    const built = await state.kiln(['image', 'build', recipe]);
+    t.is(built.exitCode, 0, String(built.stderr));
+  },
+);
