@@ -179,7 +179,7 @@ test.serial(
     t.regex(String(refused.stderr), /'nonesuch' is missing.*virsh nwfilter-list/s);
     const nowhere = await create('nowhere', 'nonesuch');
     t.is(nowhere.exitCode, 0);
-    t.regex(String((await service('start', 'nowhere')).stderr), /virsh net-list/);
+    t.regex(String((await service('start', 'nowhere')).stderr), /virsh -c '\S+' net-list/);
   },
 );
 
