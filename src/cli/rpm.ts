@@ -7,6 +7,14 @@ import { verifyCommand } from './rpm/verify.ts';
 export function command(): Command {
   return new Command('rpm')
     .description('Query, verify and unpack .rpm files, without rpm and without trusting them.')
+    .addHelpText(
+      'after',
+      `
+Examples:
+  kiln rpm query bash-5.2.37-2.x86_64.rpm
+  kiln rpm verify --keyring RPM-GPG-KEY-vendor *.rpm
+  kiln rpm unpack -C root *.rpm`,
+    )
     .addCommand(queryCommand())
     .addCommand(verifyCommand())
     .addCommand(unpackCommand());

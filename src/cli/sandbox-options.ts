@@ -51,7 +51,10 @@ function repeated<Value>(flags: string, description: string, parse: (text: strin
     .default([] as Value[], 'none');
 }
 
-/** Adds the options that say what a sandbox is: the same names as a recipe's `sandbox:` block. */
+/**
+ * Adds the options that say what a sandbox is. A recipe's `sandbox:` block has their names, as far as
+ * a recipe may say it: docs/recipes.md has what it may not.
+ */
 export function addSandboxOptions(command: Command): Command {
   const options = [
     new Option('-r, --image <image>', 'a recipe’s name or path, a lock, or an image id').env(

@@ -1,8 +1,10 @@
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import test from 'ava';
 import { execa } from 'execa';
 import { encodeName } from '../../src/rpm/filename.ts';
 import type { queryJson } from '../../src/rpm/query-json.ts';
-import { fixture, kiln, packages, put, rpm, scratch } from './fixtures.ts';
+import { fixture, keyFile, kiln, packages, put, rpm, scratch } from './fixtures.ts';
 import { buildRpm } from './rpm-builder.ts';
 
 type Query = ReturnType<typeof queryJson>;
@@ -189,6 +191,44 @@ test('a file that is missing or no package is an error for itself alone', async 
   t.is(passwd.error.code, 'E_RPM_FORMAT');
   t.is(query.file, good);
   t.regex(nope.error.message, /\/nope/);
+});
+
+test('docs/rpm.md has every field', async (t) => {
+  const page = await readFile(join(import.meta.dirname, '../../docs/rpm.md'), 'utf8');
+  const documented = new Set([...page.matchAll(/`([A-Za-z]+)`/g)].map(([, name]) => name));
+  const signed = packages.filter((file) => file.includes('/signed/'));
+  const key = ['--keyring', keyFile('v4-keyring')];
+  const lines = await Promise.all([
+    kiln('rpm', 'query', '--json', ...packages),
+    kiln('rpm', 'verify', '--json', ...key, ...signed),
+  ]);
+  const names = new Set<string>();
+  const collect = (value: unknown): void => {
+    if (Array.isArray(value)) value.forEach(collect);
+    else if (typeof value === 'object' && value !== null) {
+      for (const [name, inner] of Object.entries(value)) {
+        names.add(name);
+        if (['status', 'scope', 'verdict'].includes(name) && /^[a-z]+$/.test(String(inner))) {
+          names.add(String(inner));
+        }
+        collect(inner);
+      }
+    }
+  };
+  for (const { stdout } of lines) collect(stdout.split('\n').map((line) => JSON.parse(line)));
+  t.true(names.size > 50);
+  t.deepEqual(
+    [...names].filter((name) => !documented.has(name)),
+    [],
+  );
+});
+
+test('no table of nothing', async (t) => {
+  for (const options of [[], ['--files'], ['--deps'], ['--scripts']]) {
+    const { stdout, stderr, exitCode } = await kiln('rpm', 'query', ...options, '/nope');
+    t.deepEqual([exitCode, stdout], [1, '']);
+    t.regex(stderr, /^kiln: \/nope: cannot be read$/m);
+  }
 });
 
 test('the table names each package', async (t) => {

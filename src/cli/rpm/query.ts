@@ -69,6 +69,7 @@ function readable<Read>(results: readonly ReadResult<Read>[]): Read[] {
 }
 
 function printPackages(packages: readonly RpmIdentity[]): void {
+  if (packages.length === 0) return;
   printTable(
     ['NAME', 'VERSION', 'ARCH', 'INSTALLED', 'PAYLOAD', 'SIGNATURE', 'SUMMARY'],
     packages.map((rpm) => [
@@ -84,6 +85,7 @@ function printPackages(packages: readonly RpmIdentity[]): void {
 }
 
 function printFiles(packages: readonly RpmPackage[]): void {
+  if (packages.length === 0) return;
   printTable(
     ['TYPE', 'MODE', 'OWNER', 'GROUP', 'SIZE', 'FLAGS', 'CAPABILITIES', 'PATH'],
     packages.flatMap(({ files }) =>
@@ -102,6 +104,7 @@ function printFiles(packages: readonly RpmPackage[]): void {
 }
 
 function printDependencies(packages: readonly RpmPackage[]): void {
+  if (packages.length === 0) return;
   printTable(
     ['PACKAGE', 'KIND', 'CAPABILITY'],
     packages.flatMap(({ name, dependencies }) =>
