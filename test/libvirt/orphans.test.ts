@@ -28,9 +28,18 @@ test('only who waits for a dead controller, in a namespace of its own, is ended'
     stranger: `exec ${inside} bash -c "exec -a libvirt_lxc sh -c '${SLEEP}' --name web-${process.pid}"`,
   };
   const children = Object.values(started).map((script) =>
-    spawn('bash', ['-c', script], { stdio: 'ignore' }),
+    spawn('bash', ['-c', script], { stdio: 'ignore', detached: true }),
   );
-  t.teardown(() => children.forEach((child) => void child.kill('SIGKILL')));
+  // Each with what it started: a shell's sleep would outlive it.
+  t.teardown(() => {
+    for (const { pid } of children) {
+      try {
+        process.kill(-Number(pid), 'SIGKILL');
+      } catch {
+        // It has ended, as it should.
+      }
+    }
+  });
   const [orphan] = children;
   const ended = once(orphan!, 'exit');
   const runs = async (what: string) => {
