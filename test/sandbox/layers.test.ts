@@ -9,9 +9,10 @@ import { openKiln } from '../../src/index.ts';
 import type { OpenOptions } from '../../src/kiln.ts';
 import { connect } from '../../src/libvirt/connect.ts';
 import { Box, startDomain } from '../../src/sandbox/box.ts';
-import { securityModule } from '../../src/sandbox/labels/module.ts';
+import { securityModule, selinuxEnforces } from '../../src/sandbox/labels/module.ts';
 import { Sandbox } from '../../src/sandbox/sandbox.ts';
 import { sandboxSpecification } from '../../src/sandbox/specification.ts';
+import { destroyBox } from '../../src/sandbox/sweep.ts';
 import {
   type BusyboxState,
   busyboxState,
@@ -62,6 +63,8 @@ interface Fault {
   readonly options?: Partial<OpenOptions>;
   /** A fault of the init's measurement: with it, kiln's own comparison must find out. */
   readonly unchecked?: string;
+  /** Where SELinux enforces, its policy has the kernel refuse something before anybody measures. */
+  readonly refusedBySelinux?: true;
 }
 
 /** Of the box, found out before any command. */
@@ -86,7 +89,10 @@ const commandFaults: readonly Fault[] = [
   { fault: 'capabilities', layer: 'capabilities', ...RIGHTS },
   { fault: 'user', layer: 'user', options: { user: '1000' }, ...RIGHTS },
   // A filter or Landlock cannot be had without it, but by SYS_ADMIN.
-  { fault: 'no_new_privs', layer: 'no_new_privs', options: { capAdd: ['SYS_ADMIN'] }, ...RIGHTS },
+  {
+    ...{ fault: 'no_new_privs', layer: 'no_new_privs', options: { capAdd: ['SYS_ADMIN'] } },
+    ...{ ...RIGHTS, refusedBySelinux: true },
+  },
   { fault: 'seccomp', layer: 'seccomp', ...RIGHTS },
   { fault: 'descriptors', layer: 'descriptors', ...RIGHTS },
   { fault: 'rlimits', layer: 'limits', ...RIGHTS },
@@ -101,7 +107,7 @@ const commandFaults: readonly Fault[] = [
  */
 const labelFaults: readonly Fault[] = {
   none: [],
-  selinux: [{ fault: 'label', layer: 'selinux', ...RIGHTS }],
+  selinux: [{ fault: 'label', layer: 'selinux', ...RIGHTS, refusedBySelinux: true }],
   apparmor: [
     { fault: 'label', layer: 'apparmor', ...RIGHTS },
     { fault: 'init-label', layer: 'apparmor' },
@@ -120,13 +126,19 @@ function isFoundOut(t: ExecutionContext, error: unknown, layer: string): void {
   t.is((error as KilnError).details?.layer, layer, String(error));
 }
 
-for (const { fault, layer, options, unchecked } of [
+const enforcing = selinuxEnforces();
+
+for (const { fault, layer, options, unchecked, refusedBySelinux } of [
   ...[...boxFaults, ...commandFaults, ...labelFaults],
 ]) {
   test.serial(`an init that leaves out ${fault} is found out, and the start refused`, async (t) => {
     await init.leaveOut();
     t.is(await attempt(options), undefined, 'nothing else is in the way');
     await init.leaveOut(fault);
+    if (refusedBySelinux && enforcing) {
+      t.is(((await attempt(options)) as KilnError | undefined)?.code, 'E_EXEC');
+      return;
+    }
     isFoundOut(t, await attempt(options), layer);
     if (unchecked === undefined) return;
     await init.leaveOut(fault, unchecked);
@@ -154,6 +166,8 @@ const domains: readonly {
   readonly lacks: string;
   readonly code: string;
   readonly network?: 'host';
+  /** Where SELinux enforces, it keeps the init itself from running so. */
+  readonly selinux?: string;
   change?(xml: string): string;
 }[] = [
   { lacks: 'network', network: 'host', code: 'E_LAYER_MISSING' },
@@ -161,26 +175,35 @@ const domains: readonly {
   {
     lacks: 'user-namespace',
     code: 'E_IDMAP',
+    selinux: 'E_INIT_SILENT',
     change: (xml) => xml.replace(/<idmap>.*<\/idmap>/, ''),
   },
 ];
 
-for (const { lacks, code, change = (xml: string) => xml, network = 'private' } of domains) {
+for (const domain of domains) {
+  const { lacks, change = (xml: string) => xml, network = 'private' } = domain;
+  const code = (enforcing && domain.selinux) || domain.code;
   test.serial(`a domain without its ${lacks} is found out`, async (t) => {
+    t.timeout(120_000 * PATIENCE);
     await init.leaveOut();
     const { paths, env } = state;
-    const connection = await connect({ paths, env });
+    await using connection = await connect({ paths, env });
     const create = connection.createDomain.bind(connection);
     connection.createDomain = (xml, options) => create(change(xml), options);
     const options = { network, label: { kind: 'auto' }, autodestroy: true } as const;
     const started = await startDomain(paths, connection, paths.boxes, options);
-    const box = await Box.own(paths, started, async () => connection);
+    const owned = Box.own(paths, started, async () => connection);
+    if (code === 'E_INIT_SILENT') {
+      await t.throwsAsync(owned, { code });
+      await destroyBox(paths, started.directory, started.record, async () => connection);
+      await started.lock.release();
+      return;
+    }
     const specification = sandboxSpecification({ root: join(paths.images, IMAGE, 'tree') });
     const ids = { uid: 0, gid: 0 };
-    const opened = Sandbox.open(box, specification, { user: ids, caller: ids });
+    const opened = Sandbox.open(await owned, specification, { user: ids, caller: ids });
     const error = await t.throwsAsync(opened, { code });
     if (code === 'E_LAYER_MISSING') isFoundOut(t, error, lacks);
-    await connection.close();
   });
 }
 
