@@ -64,7 +64,7 @@ interface Fault {
   /** A fault of the init's measurement: with it, kiln's own comparison must find out. */
   readonly unchecked?: string;
   /** Where SELinux enforces, its policy has the kernel refuse something before anybody measures. */
-  readonly refusedBySelinux?: true;
+  readonly refusedBySelinux?: boolean;
 }
 
 /** Of the box, found out before any command. */
