@@ -63,8 +63,8 @@ interface Fault {
   readonly options?: Partial<OpenOptions>;
   /** A fault of the init's measurement: with it, kiln's own comparison must find out. */
   readonly unchecked?: string;
-  /** Where SELinux enforces, its policy has the kernel refuse something before anybody measures. */
-  readonly refusedBySelinux?: boolean;
+  /** Modules whose rules have the kernel refuse something before anybody measures. */
+  readonly refusedBy?: readonly string[];
 }
 
 /** Of the box, found out before any command. */
@@ -91,7 +91,7 @@ const commandFaults: readonly Fault[] = [
   // A filter or Landlock cannot be had without it, but by SYS_ADMIN.
   {
     ...{ fault: 'no_new_privs', layer: 'no_new_privs', options: { capAdd: ['SYS_ADMIN'] } },
-    ...{ ...RIGHTS, refusedBySelinux: true },
+    ...{ ...RIGHTS, refusedBy: ['selinux'] },
   },
   { fault: 'seccomp', layer: 'seccomp', ...RIGHTS },
   { fault: 'descriptors', layer: 'descriptors', ...RIGHTS },
@@ -107,9 +107,9 @@ const commandFaults: readonly Fault[] = [
  */
 const labelFaults: readonly Fault[] = {
   none: [],
-  selinux: [{ fault: 'label', layer: 'selinux', ...RIGHTS, refusedBySelinux: true }],
+  selinux: [{ fault: 'label', layer: 'selinux', ...RIGHTS, refusedBy: ['selinux'] }],
   apparmor: [
-    { fault: 'label', layer: 'apparmor', ...RIGHTS },
+    { fault: 'label', layer: 'apparmor', ...RIGHTS, refusedBy: ['apparmor'] },
     { fault: 'init-label', layer: 'apparmor' },
   ],
 }[securityModule() ?? 'none'];
@@ -127,15 +127,17 @@ function isFoundOut(t: ExecutionContext, error: unknown, layer: string): void {
 }
 
 const enforcing = selinuxEnforces();
+/** The module that refuses things on this host. */
+const refuses = securityModule() === 'selinux' && !enforcing ? '' : (securityModule() ?? '');
 
-for (const { fault, layer, options, unchecked, refusedBySelinux } of [
+for (const { fault, layer, options, unchecked, refusedBy } of [
   ...[...boxFaults, ...commandFaults, ...labelFaults],
 ]) {
   test.serial(`an init that leaves out ${fault} is found out, and the start refused`, async (t) => {
     await init.leaveOut();
     t.is(await attempt(options), undefined, 'nothing else is in the way');
     await init.leaveOut(fault);
-    if (refusedBySelinux && enforcing) {
+    if (refusedBy?.includes(refuses)) {
       t.is(((await attempt(options)) as KilnError | undefined)?.code, 'E_EXEC');
       return;
     }
