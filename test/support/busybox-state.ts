@@ -97,8 +97,9 @@ export async function busyboxState(parent = tmpdir()): Promise<BusyboxState> {
     [Symbol.asyncDispose]: async () => {
       const { stopEmbeddedDaemon } = await import('../../src/libvirt/embedded/daemon.ts');
       await stopEmbeddedDaemon(paths);
-      await rm(directory, { recursive: true, force: true });
-      await rm(paths.run, { recursive: true, force: true });
+      // A command may leave something behind that still writes, and ends by itself.
+      await rm(directory, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 });
+      await rm(paths.run, { recursive: true, force: true, maxRetries: 5, retryDelay: 100 });
     },
   };
 }
