@@ -2,6 +2,7 @@ import { type Command, InvalidArgumentError, Option } from 'commander';
 import { parseLabelRequest } from '../../sandbox/labels/request.ts';
 import { parsePublish, type ServiceFile } from '../../service/definition.ts';
 import { parseNetwork } from '../../service/definition-network.ts';
+import type { LimitValues } from '../limit-options.ts';
 import { parseCount, parseCpus, parseMemory, parseRate, parseSize } from '../values.ts';
 
 /** An option that may be given several times; values add up. */
@@ -44,13 +45,7 @@ export function labelOption(): Option {
 }
 
 /** The settings that `create` and `set` have both, as commander gives them. */
-export interface SettingValues {
-  readonly memory?: number;
-  readonly cpus?: number;
-  readonly pids?: number;
-  readonly ioRead?: number;
-  readonly ioWrite?: number;
-  readonly disk?: number;
+export interface SettingValues extends Omit<LimitValues, 'timeout' | 'stallTimeout'> {
   readonly workdir?: string;
   readonly health?: string;
   readonly publish: readonly string[];
