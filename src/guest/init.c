@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// The guest init: pid 1 of a box. It waits in a tiny, constant skeleton until a runner connects
-// and hands it an image, binds and limits; then it becomes two processes. The outer one stays
-// libvirt's init. The nested one is pid 1 of a pid namespace of its own, where commands run, so
-// that a command can neither see, signal nor trace the outer one. When the runner's socket ends,
-// so does the box.
+// The guest init: pid 1 of a box. It starts in a tiny, constant skeleton. A runner has it prepare what
+// every box has: it becomes two processes. The outer one stays libvirt's init. The nested one is pid 1
+// of a pid namespace of its own, where commands run, so that a command can neither see, signal nor
+// trace the outer one. Then the same runner, or, when the box was to wait, another one, hands it an
+// image, binds and limits. When that runner's socket ends, so does the box.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -191,24 +191,67 @@ static void serve(int listener, int control, int signals) {
   }
 }
 
-static _Noreturn void nested_init(struct message *setup, int listener, int control) {
+// The message that says what the box is for. A prepared box may have to wait for whoever claims it.
+static int await_setup(int listener, int control, int waits, struct message *setup) {
+  int more = message_receive(control, setup);
+  if (more <= 0 && waits) {
+    close(control);
+    control = accept_runner(listener);
+    more = message_receive(control, setup);
+    marks_begin();
+  }
+  if (more <= 0 || setup->type != MSG_SETUP) _exit(103);
+  if (setup->refused) {
+    char number[16];
+    snprintf(number, sizeof number, "%u", setup->nfds);
+    answer_failed(control, 0, setup->nfds == FDS_MAX ? EMFILE : EACCES, "receive descriptor", number);
+    _exit(110);
+  }
+  return control;
+}
+
+static int is_to_wait(const struct message *prepare) {
+  struct field field;
+  size_t offset = 0;
+  uint32_t waits = 0;
+  while (field_next(prepare, &offset, &field) > 0)
+    if (field.tag == SETUP_WAIT) field_u32(&field, 0, &waits);
+  return waits != 0;
+}
+
+static _Noreturn void nested_init(struct message *prepare, int listener, int control) {
   signal(SIGTERM, SIG_DFL); // of no effect from inside: we are pid 1 there
   struct failure failure;
-  if (mounts_enter(setup, &failure) != 0) {
+  if (mounts_stage(prepare, &failure) != 0) {
+    answer_failed(control, 0, errno, failure.what, failure.detail);
+    _exit(105);
+  }
+  mark("prepare");
+  answer_begin(MSG_DONE);
+  answer_u32(OUT_ID, 0);
+  answer_u32(OUT_PID, 0);
+  answer_send(control);
+  struct message setup;
+  control = await_setup(listener, control, is_to_wait(prepare), &setup);
+  if (label_setup(&setup) != 0) {
+    answer_failed(control, 0, errno, "know the labels it was prepared with", NULL);
+    _exit(109);
+  }
+  if (mounts_enter(&setup, &failure) != 0) {
     answer_failed(control, 0, errno, failure.what, failure.detail);
     _exit(1);
   }
   mark("enter");
   static char facts[48 << 10];
   const char *problem = "landlock: nothing to measure against";
-  if (landlock_prepare() != 0 || measure_box(setup, facts, sizeof facts, &problem) != 0) {
+  if (landlock_prepare() != 0 || measure_box(&setup, facts, sizeof facts, &problem) != 0) {
     answer_failed(control, 0, EPERM, "prove the box closed:", problem);
     _exit(1);
   }
   mark("measure");
   marks_append(facts, sizeof facts);
   label_measure("init_label", facts, sizeof facts);
-  message_close_fds(setup);
+  message_close_fds(&setup);
   sigset_t mask;
   sigemptyset(&mask);
   sigaddset(&mask, SIGCHLD);
@@ -231,16 +274,9 @@ int main(void) {
   if (mounts_seal_skeleton() != 0) _exit(100);
   int listener = listen_for_runner();
   int control = accept_runner(listener);
-  struct message setup;
-  struct failure failure;
-  if (message_receive(control, &setup) <= 0 || setup.type != MSG_SETUP) _exit(103);
+  struct message prepare;
+  if (message_receive(control, &prepare) <= 0 || prepare.type != MSG_PREPARE) _exit(103);
   marks_begin();
-  if (setup.refused) {
-    char number[16];
-    snprintf(number, sizeof number, "%u", setup.nfds);
-    answer_failed(control, 0, setup.nfds == FDS_MAX ? EMFILE : EACCES, "receive descriptor", number);
-    _exit(110);
-  }
   // A fresh one: else the keys of whoever started libvirt are in reach.
   if (syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL) < 0 && errno != ENOSYS) {
     answer_failed(control, 0, errno, "join a new session keyring", NULL);
@@ -255,24 +291,19 @@ int main(void) {
     answer_failed(control, 0, errno, "unshare the time namespace", NULL);
     _exit(108);
   }
-  if (label_setup(&setup) != 0) {
+  if (label_setup(&prepare) != 0) {
     answer_failed(control, 0, errno, "take on the init's label", NULL);
     _exit(109);
   }
-  if (mounts_prepare(&setup, &failure) != 0) {
-    answer_failed(control, 0, errno, failure.what, failure.detail);
-    _exit(105);
-  }
-  mark("prepare");
   if (!fault("pid-namespace") && unshare(CLONE_NEWPID) != 0) {
     answer_failed(control, 0, errno, "unshare the pid namespace", NULL);
     _exit(106);
   }
   pid_t child = fork();
-  if (child == 0) nested_init(&setup, listener, control);
+  if (child == 0) nested_init(&prepare, listener, control);
   if (child < 0) answer_failed(control, 0, errno, "fork", NULL);
   // Only the nested init holds the runner's socket and what came through it.
-  message_close_fds(&setup);
+  message_close_fds(&prepare);
   close(control);
   close(listener);
   while (child > 0 && waitpid(child, NULL, 0) < 0 && errno == EINTR) continue;

@@ -13,7 +13,7 @@
 
 #define LABEL_MAX 1024
 
-static struct {
+static struct labels {
   uint32_t model;
   char init[LABEL_MAX], command[LABEL_MAX], files[LABEL_MAX];
 } labels;
@@ -52,17 +52,29 @@ static int copy(char *out, const struct field *field, size_t *at) {
   return 0;
 }
 
-int label_setup(const struct message *setup) {
+int label_setup(const struct message *message) {
+  static int prepared;
+  static struct labels wanted;
   struct field field;
   size_t offset = 0, at = 4;
-  while (field_next(setup, &offset, &field) > 0) {
+  while (field_next(message, &offset, &field) > 0) {
     if (field.tag != SETUP_LABEL) continue;
-    if (field_u32(&field, 0, &labels.model) != 0 || copy(labels.init, &field, &at) != 0 ||
-        copy(labels.command, &field, &at) != 0 || copy(labels.files, &field, &at) != 0)
+    if (field_u32(&field, 0, &wanted.model) != 0 || copy(wanted.init, &field, &at) != 0 ||
+        copy(wanted.command, &field, &at) != 0 || copy(wanted.files, &field, &at) != 0)
       return -1;
-    return labels.model == LABEL_APPARMOR && !fault("init-label") ? become(labels.init) : 0;
+    break;
   }
-  return 0;
+  // What the init is, and what it has made, is not to be changed any more.
+  if (prepared && (wanted.model != labels.model || strcmp(wanted.init, labels.init) != 0 ||
+                   strcmp(wanted.files, labels.files) != 0)) {
+    errno = EBADMSG;
+    return -1;
+  }
+  labels = wanted;
+  int becomes = !prepared && labels.model == LABEL_APPARMOR && !fault("init-label");
+  prepared = 1;
+  memset(&wanted, 0, sizeof wanted);
+  return becomes ? become(labels.init) : 0;
 }
 
 const char *label_files(void) { return labels.files[0] == 0 ? NULL : labels.files; }

@@ -12,9 +12,10 @@ enum { // of SETUP_LABEL
   LABEL_APPARMOR = 2,
 };
 
-// Reads SETUP_LABEL, if there is one, and takes on the init's own label where libvirt has not done
-// so (AppArmor). 0, or -1 (errno).
-int label_setup(const struct message *setup);
+// Reads SETUP_LABEL, if there is one: the first time, of MSG_PREPARE, takes on the init's own label
+// where libvirt has not done so (AppArmor); then only the label of commands may be another one. 0, or
+// -1 (errno).
+int label_setup(const struct message *message);
 // The context of every file system the init makes; NULL for the policy's own choice.
 const char *label_files(void);
 // In the command's process, before no_new_privs, after which no label can be left: takes on the

@@ -22,7 +22,13 @@ int umount2(const char *, int);
 
 static const char *const device_names[] = {"null", "zero", "full", "random", "urandom", "tty"};
 #define DEVICES (sizeof device_names / sizeof *device_names)
-static int device_fds[DEVICES];
+
+#define STAGE "/stage" // in the skeleton, with folders for /proc and /dev
+
+// The fields of MSG_PREPARE that mask or close something in the staged /proc.
+static unsigned char closed[16 << 10];
+static size_t closed_length;
+static int limits = -1; // the folder of namespaces(7)' limits, which a read-only /proc/sys hides
 
 static int fail(struct failure *failure, const char *what, const char *detail) {
   failure->what = what;
@@ -166,16 +172,8 @@ int mounts_seal_skeleton(void) {
   return (int)syscall(SYS_mount_setattr, AT_FDCWD, "/", 0, &attributes, sizeof attributes);
 }
 
-int mounts_prepare(const struct message *setup, struct failure *failure) {
-  if (mount(NULL, "/", NULL, 0x4000 /* MS_REC */ | (1 << 18) /* MS_PRIVATE */, NULL) != 0)
-    return fail(failure, "make mounts private", NULL);
-  for (size_t i = 0; i < DEVICES; i++) {
-    char path[32];
-    snprintf(path, sizeof path, "/dev/%s", device_names[i]);
-    device_fds[i] = clone_tree(path);
-    if (device_fds[i] < 0) return fail(failure, "clone device", path);
-  }
-
+// The root of the box, on /newroot, and its name.
+static int make_root(const struct message *setup, struct failure *failure) {
   struct field field;
   size_t offset = 0;
   int more, has_lower = 0, has_scratch = 0;
@@ -224,27 +222,26 @@ static int pivot(void) {
 }
 
 static int make_dev(struct failure *failure) {
-  if (mounts_tmpfs("/dev", 0755, 1 << 20) != 0) return fail(failure, "mount", "/dev");
+  if (mounts_tmpfs(STAGE "/dev", 0755, 1 << 20) != 0) return fail(failure, "mount", "/dev");
   for (size_t i = 0; i < DEVICES; i++) {
-    char path[32];
-    snprintf(path, sizeof path, "/dev/%s", device_names[i]);
-    if (make_file(path) != 0 || attach_at(device_fds[i], path) != 0)
-      return fail(failure, "attach device", path);
-    if (fault("devices") && i == 0 &&
-        (make_file("/dev/mem") != 0 || mount(path, "/dev/mem", NULL, 0x1000 /* MS_BIND */, NULL) != 0))
+    char from[32], to[48];
+    snprintf(from, sizeof from, "/dev/%s", device_names[i]);
+    snprintf(to, sizeof to, STAGE "%s", from);
+    if (mounts_copy(from, to) != 0) return fail(failure, "attach device", from);
+    if (fault("devices") && i == 0 && mounts_copy(from, STAGE "/dev/mem") != 0)
       return fail(failure, "attach device", "/dev/mem");
-    close(device_fds[i]);
   }
   const char *pts_options[] = {"newinstance", NULL, "ptmxmode", "0666", "mode", "0620", "gid", "5",
                                NULL};
   int pts = detached("devpts", MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, pts_options);
-  if (pts < 0 || mkdir("/dev/pts", 0755) != 0 || attach_at(pts, "/dev/pts") != 0)
+  if (pts < 0 || mkdir(STAGE "/dev/pts", 0755) != 0 || attach_at(pts, STAGE "/dev/pts") != 0)
     return fail(failure, "mount", "/dev/pts");
   close(pts);
-  if (symlink("pts/ptmx", "/dev/ptmx") != 0 || symlink("/proc/self/fd", "/dev/fd") != 0 ||
-      symlink("/proc/self/fd/0", "/dev/stdin") != 0 ||
-      symlink("/proc/self/fd/1", "/dev/stdout") != 0 ||
-      symlink("/proc/self/fd/2", "/dev/stderr") != 0)
+  if (symlink("pts/ptmx", STAGE "/dev/ptmx") != 0 ||
+      symlink("/proc/self/fd", STAGE "/dev/fd") != 0 ||
+      symlink("/proc/self/fd/0", STAGE "/dev/stdin") != 0 ||
+      symlink("/proc/self/fd/1", STAGE "/dev/stdout") != 0 ||
+      symlink("/proc/self/fd/2", STAGE "/dev/stderr") != 0)
     return fail(failure, "make links", "/dev");
   return 0;
 }
@@ -354,8 +351,8 @@ static int limit_namespaces(const struct field *field, struct failure *failure) 
   }
   for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
     char path[64];
-    snprintf(path, sizeof path, "/proc/sys/user/max_%s_namespaces", kinds[i]);
-    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    snprintf(path, sizeof path, "max_%s_namespaces", kinds[i]);
+    int fd = openat(limits, path, O_WRONLY | O_CLOEXEC);
     if (fd < 0 && errno == ENOENT) continue; // a kind that this kernel does not have
     if (fd < 0 || dprintf(fd, "%u", most) < 0) return fail(failure, "limit", path);
     close(fd);
@@ -400,20 +397,94 @@ static int obey(const struct message *setup, const struct field *field, struct f
   }
 }
 
-int mounts_enter(const struct message *setup, struct failure *failure) {
-  // A new proc is only allowed while another one is fully visible: before libvirt's goes.
+static int fresh_proc(void) {
   const char *no_options[] = {NULL};
-  int proc = detached("proc", MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC, no_options);
+  return detached("proc", MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC, no_options);
+}
+
+// Masks and closes in the staged /proc, and keeps the fields to know them again.
+static int close_proc(const struct message *prepare, struct failure *failure) {
+  struct field field;
+  size_t offset = 0, start = 0;
+  for (; field_next(prepare, &offset, &field) > 0; start = offset) {
+    if (field.tag != SETUP_MASK && field.tag != SETUP_READONLY) continue;
+    const char *path = field_string(&field, 0);
+    char staged[256];
+    if (path == NULL || strncmp(path, "/proc/", 6) != 0 ||
+        snprintf(staged, sizeof staged, STAGE "%s", path) >= (int)sizeof staged ||
+        offset - start > sizeof closed - closed_length) {
+      errno = EBADMSG;
+      return fail(failure, "read what to prepare", NULL);
+    }
+    int mask = field.tag == SETUP_MASK;
+    if ((mask ? mounts_mask(staged) : mounts_readonly(staged)) != 0)
+      return fail(failure, mask ? "mask" : "make read-only", path);
+    memcpy(closed + closed_length, prepare->payload + start, offset - start);
+    closed_length += offset - start;
+  }
+  return 0;
+}
+
+int mounts_stage(const struct message *prepare, struct failure *failure) {
+  if (mount(NULL, "/", NULL, 0x4000 /* MS_REC */ | (1 << 18) /* MS_PRIVATE */, NULL) != 0)
+    return fail(failure, "make mounts private", NULL);
+  // A new proc is only allowed while another one is fully visible: before libvirt's goes.
+  int proc = fresh_proc();
   if (proc < 0) return fail(failure, "make a fresh /proc", NULL);
-  if (!fault("pivot") && pivot() != 0) return fail(failure, "pivot into the image", NULL);
-  if (make_directory("/proc", 0555) != 0 || attach_at(proc, "/proc") != 0)
-    return fail(failure, "mount", "/proc");
+  if (attach_at(proc, STAGE "/proc") != 0) return fail(failure, "mount", "/proc");
+  limits = openat(proc, "sys/user", O_PATH | O_DIRECTORY | O_CLOEXEC);
   close(proc);
-  if (make_dev(failure) != 0) return -1;
+  return close_proc(prepare, failure) != 0 ? -1 : make_dev(failure);
+}
+
+// Where in `setup` all that the staged /proc has closed is asked for, in the same words; -1: it is not
+// the one that is wanted.
+static ssize_t closed_in(const struct message *setup) {
+  struct field field;
+  size_t offset = 0;
+  do
+    if (setup->length - offset >= closed_length &&
+        memcmp(setup->payload + offset, closed, closed_length) == 0)
+      return (ssize_t)offset;
+  while (field_next(setup, &offset, &field) > 0);
+  return -1;
+}
+
+// On a folder of the image's, made where there is none, before the image is our root: while it is
+// being entered, `..` leads out of it. A link there is never followed. Closes `mount_fd`.
+static int attach_to_image(int mount_fd, const char *name, mode_t mode) {
+  if (mount_fd < 0) return -1;
+  int root = open("/newroot", O_PATH | O_DIRECTORY | O_CLOEXEC), target = -1;
+  if (root >= 0 && (mkdirat(root, name, mode) == 0 || errno == EEXIST))
+    target = openat(root, name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+  int result = target < 0 ? -1 : attach(mount_fd, target), error = errno;
+  close(target);
+  close(root);
+  close(mount_fd);
+  errno = error;
+  return result;
+}
+
+static int staged(const char *path) {
+  return (int)syscall(SYS_open_tree, AT_FDCWD, path, OPEN_TREE_CLOEXEC);
+}
+
+int mounts_enter(const struct message *setup, struct failure *failure) {
+  if (make_root(setup, failure) != 0) return -1;
+  ssize_t known = closed_in(setup);
+  int proc = known < 0 ? fresh_proc() : staged(STAGE "/proc");
+  if (attach_to_image(proc, "proc", 0555) != 0) return fail(failure, "mount", "/proc");
+  if (attach_to_image(staged(STAGE "/dev"), "dev", 0755) != 0) return fail(failure, "mount", "/dev");
+  if (!fault("pivot") && pivot() != 0) return fail(failure, "pivot into the image", NULL);
 
   struct field field;
   size_t offset = 0;
-  while (field_next(setup, &offset, &field) > 0)
+  for (;;) {
+    if ((ssize_t)offset == known) offset += closed_length;
+    if (field_next(setup, &offset, &field) <= 0) break;
     if (obey(setup, &field, failure) != 0) return -1;
+  }
+  if (limits >= 0) close(limits);
+  limits = -1;
   return 0;
 }

@@ -13,9 +13,10 @@ struct failure {
 
 // First of all: makes the skeleton read-only, keeping the flags of the mount it is on.
 int mounts_seal_skeleton(void);
-// In libvirt's init, before the nested pid namespace: lower, scratch, overlay, device nodes.
-int mounts_prepare(const struct message *setup, struct failure *failure);
-// In the nested init: fresh /proc, pivot into the image, /dev, private tmpfs, then what the
+// In the nested init, once, before it is known what the box is for: /proc, with what `prepare` masks
+// and closes in it, and /dev, each whole, in a place of the skeleton's.
+int mounts_stage(const struct message *prepare, struct failure *failure);
+// Then: lower, scratch, overlay, what was staged, pivot into the image, private tmpfs, then what the
 // request asks for. Afterwards the skeleton is unreachable.
 int mounts_enter(const struct message *setup, struct failure *failure);
 // Makes one directory of SETUP_DIRECTORY's form; an existing one gets that mode and owner. Its last

@@ -27,6 +27,7 @@ enum { // host to guest
   MSG_NOTIFY_SOCKET = 11, // makes the datagram socket of sd_notify(3); DONE
   MSG_DHCP_SOCKET = 12,   // sends a datagram socket of an interface, for DHCP; DONE
   MSG_ADDRESS = 13,       // gives an interface an address; DONE
+  MSG_PREPARE = 14,       // the first: makes what every box has, with fields of MSG_SETUP; DONE
 };
 
 enum { // guest to host
@@ -39,7 +40,7 @@ enum { // guest to host
   MSG_NOTIFY = 107, // what a process of the box said on the notify socket
 };
 
-enum { // fields of MSG_SETUP, obeyed in the order they come
+enum { // fields of MSG_SETUP, obeyed in the order they come; MSG_PREPARE has labels, masks, read-only
   SETUP_HOSTNAME = 1,
   SETUP_LOWER = 2,         // u32 descriptor: the image, as a detached mount
   SETUP_SCRATCH_TMPFS = 3, // u64 bytes: upper and work on a tmpfs
@@ -53,6 +54,7 @@ enum { // fields of MSG_SETUP, obeyed in the order they come
   SETUP_DIRECTORY = 11,    // u32 mode, u32 uid, u32 gid, path
   SETUP_NAMESPACES = 12,   // u32: how many namespaces of each kind the box may make
   SETUP_LABEL = 14,        // u32 model of label.h, labels of init, commands and files
+  SETUP_WAIT = 15,         // u32, of MSG_PREPARE: the box waits for another runner than this one
   SETUP_OWNED_FILE = 13,   // u32 mode, u32 uid, u32 gid, path, NUL, content
 };
 

@@ -121,6 +121,8 @@ export async function startDomain(
 /** A box that is ours: its init waits for, or has got, the one setup message. */
 export class Box {
   readonly id: string;
+  /** Its init has made what every box has; it is never moved to other cgroups again. */
+  readonly prepared: boolean;
   readonly directory: string;
   readonly range: IdRange;
   readonly channel: Channel;
@@ -138,7 +140,9 @@ export class Box {
     channel: Channel,
     lock: HeldLock,
     connect: () => Promise<Connection>,
+    prepared: boolean,
   ) {
+    this.prepared = prepared;
     this.#paths = paths;
     this.id = record.id;
     this.directory = directory;
@@ -149,17 +153,17 @@ export class Box {
     this.#connect = connect;
   }
 
-  /** Connects to the init of a box that was just started or claimed, and so owns it. */
+  /** Connects to the init of a box that was just started or, `prepared`, claimed, and so owns it. */
   static async own(
     paths: StatePaths,
-    started: { directory: string; record: BoxRecord; lock: HeldLock },
+    started: { directory: string; record: BoxRecord; lock: HeldLock; prepared?: boolean },
     connect: () => Promise<Connection>,
   ): Promise<Box> {
     using _ = span('connect to the init');
-    const { directory, record, lock } = started;
+    const { directory, record, lock, prepared = false } = started;
     lowerOwnRange();
     const channel = await openChannel(boxFiles.socket(directory));
-    return new Box(paths, directory, record, channel, lock, connect);
+    return new Box(paths, directory, record, channel, lock, connect, prepared);
   }
 
   /** The cgroups of its init, looked up once. */

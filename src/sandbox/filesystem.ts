@@ -13,7 +13,7 @@ import { closeDescriptor } from '../kernel/unix-socket.ts';
 import { createUserNamespace } from '../kernel/user-namespace.ts';
 import type { IdRange } from './id-range.ts';
 import type { ProcRule } from './protocol/exec.ts';
-import type { SetupOperation } from './protocol/setup.ts';
+import type { PrepareOperation, SetupOperation } from './protocol/setup.ts';
 import type { Bind, SandboxSpecification } from './specification.ts';
 
 /**
@@ -68,6 +68,11 @@ export const PROC_RULES: readonly ProcRule[] = [
   ...MASKED.map((path) => ({ path, rule: 'mask' }) as const),
   ...READ_ONLY.map((path) => ({ path, rule: 'readonly' }) as const),
 ];
+
+/** The same for the init, which can do it before the box has an image. */
+export function procOperations(): PrepareOperation[] {
+  return PROC_RULES.map(({ path, rule }) => ({ op: rule, path }));
+}
 
 /** tmpfs that every box has: private, and gone with it. Mode, and share of the disk limit. */
 const PRIVATE_TMPFS = [
@@ -218,7 +223,6 @@ export function planFilesystem(
       closeSync(namespace);
     }
     if (specification.network !== 'private') operations.push({ op: 'network' });
-    // Before /proc/sys is read-only.
     if (specification.namespaces !== null && !specification.nested) {
       operations.push({ op: 'namespaces', most: specification.namespaces });
     }
@@ -228,7 +232,7 @@ export function planFilesystem(
       operations.push({ op: 'tmpfs', path, mode, bytes });
     }
     if (!specification.nested) {
-      for (const { path, rule } of PROC_RULES) operations.push({ op: rule, path });
+      operations.push(...procOperations());
       for (const path of specification.readonlyPaths) operations.push({ op: 'readonly', path });
     }
     // What lies above others comes first: mounted later, it would hide them.

@@ -33,7 +33,7 @@ export interface SandboxUse extends BindOwners {
 }
 
 /** What a box is like that is taken before it is known who for. */
-const USUAL = { network: 'private', label: { kind: 'auto' } } as const;
+const USUAL = { network: 'private', label: { kind: 'auto' }, boot: false } as const;
 
 /** A box that is being started before it is known what goes into it. Disposing of it destroys it. */
 export class ReservedBox implements AsyncDisposable {
@@ -97,12 +97,13 @@ export async function openSandbox(
 
 async function takeBox(
   engine: Engine,
-  { network, label }: Pick<SandboxSpecification, 'network' | 'label'>,
+  { network, label, boot }: Pick<SandboxSpecification, 'network' | 'label' | 'boot'>,
   outlives: boolean,
 ): Promise<Box> {
   requirePolicy(label);
-  // A parked box has the label that is usual on this host.
-  if (network === 'private' && label.kind === 'auto') {
+  // A parked box has the label that is usual on this host, and knows its cgroups: for a system they
+  // would be others.
+  if (network === 'private' && label.kind === 'auto' && !boot) {
     const parked = await claimParked(engine.paths, engine.connect);
     if (parked !== undefined) return parked;
   }

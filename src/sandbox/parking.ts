@@ -1,7 +1,6 @@
 import { readdirSync, readFileSync, renameSync } from 'node:fs';
 import { rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { ProcessCgroups } from '../kernel/cgroup-files.ts';
 import { acquireLock, tryLock } from '../kernel/flock.ts';
 import { hasErrno } from '../kernel/libc.ts';
 import type { Connection } from '../libvirt/connection.ts';
@@ -9,7 +8,10 @@ import type { StatePaths } from '../state/paths.ts';
 import { span } from '../trace/trace.ts';
 import { Box, ensureBoxDirectories, startDomain } from './box.ts';
 import { boxFiles, readBoxRecord } from './box-record.ts';
-import { initPidOf } from './init-pid.ts';
+import { setupFailed } from './failures.ts';
+import { procOperations } from './filesystem.ts';
+import { labelOperation } from './labels/sources.ts';
+import { encodePrepare } from './protocol/setup.ts';
 import { ensureSkeleton } from './skeleton.ts';
 
 /**
@@ -41,7 +43,7 @@ export async function claimParked(
       continue;
     }
     try {
-      return await Box.own(paths, { directory, record, lock }, connect);
+      return await Box.own(paths, { directory, record, lock, prepared: true }, connect);
     } catch {
       await lock.release();
     }
@@ -118,9 +120,28 @@ async function park(paths: StatePaths, connection: Connection): Promise<void> {
     label: { kind: 'auto' },
     autodestroy: false,
   });
-  const { id } = started.record;
-  const initPid = await initPidOf(started.domain);
-  if (initPid !== undefined) ProcessCgroups.of(initPid).prepare(initPid, id);
-  await rename(started.directory, join(paths.parked, id));
+  const box = await Box.own(paths, started, async () => connection);
+  try {
+    await prepare(box);
+  } catch (error) {
+    await box.destroy();
+    throw error;
+  }
+  await rename(started.directory, join(paths.parked, box.id));
   await started.lock.release();
+}
+
+/** Has a box's init make what it can before anybody knows what the box is for, and leaves it to wait. */
+async function prepare({ id, record, cgroups, channel }: Box): Promise<void> {
+  // First: the init is to see itself at the root of its cgroups.
+  cgroups.prepare(channel.initPid, id);
+  const operations = [...labelOperation(record.labels), ...procOperations()];
+  channel.send(encodePrepare(operations, { waits: true }));
+  await channel.wait((answer) => {
+    if (answer.type === 'failed') {
+      throw setupFailed(answer, { sources: [], binds: [], labels: record.labels });
+    }
+    return answer.type === 'done' ? true : undefined;
+  });
+  await channel.close();
 }

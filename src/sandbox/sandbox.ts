@@ -12,13 +12,13 @@ import { readCommandFacts } from './command-facts.ts';
 import { BoxControl } from './control.ts';
 import { type BoxFacts, readBoxFacts } from './facts.ts';
 import { execFailed, setupFailed } from './failures.ts';
-import { type BindOwners, PROC_RULES, planFilesystem } from './filesystem.ts';
+import { type BindOwners, PROC_RULES, planFilesystem, procOperations } from './filesystem.ts';
 import { labelOperation, relabelSources } from './labels/sources.ts';
 import { landlockWalls } from './landlock.ts';
 import { allowedMissing, requireLayer } from './layers.ts';
 import { type HostStdio, type RelayedOutput, SandboxProcess } from './process.ts';
 import { encodeExec, encodeKeep, encodeKillAll, type ResourceLimit } from './protocol/exec.ts';
-import { encodeSetup } from './protocol/setup.ts';
+import { encodePrepare, encodeSetup } from './protocol/setup.ts';
 import type { CommandPolicy, SandboxSpecification } from './specification.ts';
 
 /** How a command is started in a box. */
@@ -76,13 +76,17 @@ export class Sandbox implements AsyncDisposable {
   ): Promise<Sandbox> {
     try {
       using _ = span('fill the box');
+      const label = labelOperation(box.record.labels);
+      if (!box.prepared) {
+        const rules = specification.nested ? [] : procOperations();
+        box.channel.send(encodePrepare([...label, ...rules], { waits: false }));
+      }
       await relabelSources(specification, box.record.labels);
       using plan = planFilesystem(
         specification,
         { range: box.range, initPid: box.channel.initPid },
         owners,
       );
-      const label = labelOperation(box.record.labels);
       box.channel.send(encodeSetup([...label, ...plan.operations]), plan.fds);
       // While the init works.
       box.writeRecord();

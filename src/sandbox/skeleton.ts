@@ -10,10 +10,12 @@ import type { StatePaths } from '../state/paths.ts';
 /**
  * Mount points of the skeleton. `.oldroot`: libvirt pivots there and cannot make it itself as a
  * mapped user. `.kiln`: the folder with the init's socket. `sys/fs/cgroup`: with the host's network
- * a mapped user cannot mount a /sys that has it. The rest: libvirt's and the init's own.
+ * a mapped user cannot mount a /sys that has it. `stage`: for what the init makes before it has an
+ * image. The rest: libvirt's and the init's own.
  */
 const MOUNT_POINTS = [
   ...['.oldroot', '.kiln', 'lower', 'scratch', 'newroot', 'dev', 'proc', 'sys/fs/cgroup'],
+  ...['stage/proc', 'stage/dev'],
 ];
 
 /** Names the list above: another version of kiln makes a skeleton of its own. */

@@ -20,7 +20,11 @@ import {
   type LandlockWall,
   type ResourceLimit,
 } from '../../src/sandbox/protocol/exec.ts';
-import { encodeSetup, type SetupOperation } from '../../src/sandbox/protocol/setup.ts';
+import {
+  encodePrepare,
+  encodeSetup,
+  type SetupOperation,
+} from '../../src/sandbox/protocol/setup.ts';
 import type { SeccompFilter } from '../../src/sandbox/seccomp/profile.ts';
 import { sandboxSpecification } from '../../src/sandbox/specification.ts';
 import type { BusyboxState } from './busybox-state.ts';
@@ -97,6 +101,7 @@ export class BareBox implements AsyncDisposable {
     const operations = plan.operations.filter(({ op }) => !without.includes(op));
     const { labels } = box.record;
     const label = labels?.module === 'selinux' ? labelOperation(labels) : [];
+    box.channel.send(encodePrepare(label, { waits: false }));
     box.channel.send(encodeSetup([...label, ...operations]), plan.fds);
     await box.channel.wait((answer) => {
       if (answer.type === 'failed') throw new Error(`${answer.what}: ${answer.errno}`);

@@ -1,5 +1,5 @@
 import { mkdirSync } from 'node:fs';
-import type { SetupOperation } from '../protocol/setup.ts';
+import type { PrepareOperation } from '../protocol/setup.ts';
 import type { SandboxSpecification } from '../specification.ts';
 import type { BoxLabels } from './labels.ts';
 import { refuseSystemDirectory, relabelTree } from './relabel.ts';
@@ -28,7 +28,7 @@ export async function relabelSources(
 }
 
 /** What the init is told of labels; nothing when there are none. */
-export function labelOperation(labels: BoxLabels | undefined): SetupOperation[] {
+export function labelOperation(labels: BoxLabels | undefined): PrepareOperation[] {
   if (labels === undefined) return [];
   const { module, init, command, files = '' } = labels;
   return [{ op: 'label', module, init, command, files }];

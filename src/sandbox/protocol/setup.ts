@@ -5,6 +5,7 @@
 import { FieldWriter, flag, text, u32, u64 } from './fields.ts';
 
 const SETUP = 1;
+const PREPARE = 14;
 
 /** See src/guest/label.h. */
 const LABEL_MODULE = { selinux: 1, apparmor: 2 } as const;
@@ -57,6 +58,26 @@ export type SetupOperation =
 
 /** MSG_SETUP; the descriptors the operations name travel with it. */
 export function encodeSetup(operations: readonly SetupOperation[]): Buffer {
+  return encode(operations).message(SETUP);
+}
+
+/** What is made in a box before it is known what it is for. */
+export type PrepareOperation = Extract<SetupOperation, { op: 'label' | 'mask' | 'readonly' }>;
+
+/**
+ * MSG_PREPARE, answered with `done`: the first message, with labels, and rules for /proc that hold if
+ * the setup has the same ones in the same order. With `waits` another runner may come with the setup.
+ */
+export function encodePrepare(
+  operations: readonly PrepareOperation[],
+  { waits }: { readonly waits: boolean },
+): Buffer {
+  const fields = encode(operations);
+  if (waits) fields.add(15, u32(1));
+  return fields.message(PREPARE);
+}
+
+function encode(operations: readonly SetupOperation[]): FieldWriter {
   const fields = new FieldWriter();
   for (const o of operations) {
     if (o.op === 'hostname') fields.add(1, text(o.name));
@@ -79,5 +100,5 @@ export function encodeSetup(operations: readonly SetupOperation[]): Buffer {
       fields.add(14, u32(LABEL_MODULE[o.module]), ...labels);
     } else fields.add(13, u32(o.mode), u32(o.uid), u32(o.gid), text(o.path), o.content);
   }
-  return fields.message(SETUP);
+  return fields;
 }
