@@ -181,17 +181,17 @@ static _Noreturn void die_open(int socket_fd, const char *layer) {
   die(socket_fd, what);
 }
 
-// Last of all: what comes after must be allowed by the filter. Where it asks, the init must have the
-// listener before anything is asked.
-static void load_filter(struct confinement *confinement, int socket_fd) {
-  if (confinement->filter.len == 0) return;
+// Last of all: what comes after must be allowed by the filter. Where it asks, the init takes the
+// listener while this process goes on; until then, what is asked waits. Whether to wait for that.
+static int load_filter(struct confinement *confinement, int socket_fd) {
+  if (confinement->filter.len == 0) return 0;
   int listener = filter_load(&confinement->filter, confinement->verdicts.len > 0);
   if (listener < 0) die(socket_fd, "seccomp");
-  if (confinement->verdicts.len == 0 || listener == 0) return;
+  if (confinement->verdicts.len == 0 || listener == 0) return 0;
   static struct report report = {.kind = REPORT_LISTENER};
   report.number = listener;
-  char go;
-  if (write(socket_fd, &report, sizeof report) < 0 || read(socket_fd, &go, 1) != 1) _exit(127);
+  if (write(socket_fd, &report, sizeof report) < 0) _exit(127);
+  return 1;
 }
 
 static _Noreturn void become_command(struct command *command, const struct user *user, int fds[3],
@@ -229,7 +229,7 @@ static _Noreturn void become_command(struct command *command, const struct user 
       !fault("rights-unchecked"))
     die_open(socket_fd, "limits");
   mark("confine"); // the last: a filter need not allow a look at the clock
-  load_filter(&command->confinement, socket_fd);
+  int waits = load_filter(&command->confinement, socket_fd);
 
   const char *missing = rights_measure(files, &command->confinement, user, &landlock, facts.text,
                                        sizeof facts.text);
@@ -238,6 +238,9 @@ static _Noreturn void become_command(struct command *command, const struct user 
   marks_append(facts.text, sizeof facts.text);
   label_measure("label", facts.text, sizeof facts.text);
   if (write(socket_fd, &facts, sizeof facts) < 0) die(socket_fd, "report");
+  // With exec the descriptor of the listener is gone: the init has it by then.
+  char go;
+  if (waits && read(socket_fd, &go, 1) != 1) _exit(127);
   environ = env_strings;
   execvp(argv_strings[0], argv_strings);
   die(socket_fd, "exec");

@@ -2,7 +2,7 @@
  * Limits and accounts of the cgroups a process is in, on v1, v2 and hybrid hosts.
  * Sources: cgroups(7), the kernel's admin-guide/cgroup-v1 and admin-guide/cgroup-v2.
  */
-import { mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../errors.ts';
@@ -212,7 +212,7 @@ export class ProcessCgroups {
     if (group === undefined) return undefined;
     const file = group.version === 2 ? v2File : v1File;
     return [group.path, dirname(group.path)]
-      .filter((path) => readText(join(path, file)) !== undefined)
+      .filter((path) => existsSync(join(path, file)))
       .map((path) => ({ version: group.version, path }))[0];
   }
 

@@ -163,7 +163,7 @@ export class Domain {
    */
   async isWatched(): Promise<boolean> {
     const until = performance.now() + WATCH_MS;
-    while (!(await isWatchedNow(this.name))) {
+    while (!isWatchedNow(this.name)) {
       if (performance.now() > until) return false;
       await sleep(WATCH_MS / 10);
     }

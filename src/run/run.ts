@@ -14,10 +14,11 @@ import { type Engine, openSandbox } from '../sandbox/open.ts';
 import { commandPolicy } from '../sandbox/policy.ts';
 import type { RelayedOutput, SandboxProcess } from '../sandbox/process.ts';
 import type { RefusedCall } from '../sandbox/protocol/answer.ts';
-import type { Sandbox } from '../sandbox/sandbox.ts';
+import type { FirstCommand, Sandbox } from '../sandbox/sandbox.ts';
 import { sandboxSpecification } from '../sandbox/specification.ts';
 import type { RunRequest } from './request.ts';
 import { readSecrets } from './secrets.ts';
+import { beginStart, endLater } from './starts-first.ts';
 import { type CommandEnd, supervise } from './supervise.ts';
 import { type Phase, Timeline } from './timeline.ts';
 import { type CommandUser, commandUser } from './user.ts';
@@ -94,11 +95,26 @@ export async function run(
 
   hooks.signal?.throwIfAborted();
   checkEgress(request);
+  using start = beginStart();
   await using image = await timeline.measure('image', () => takeImage(engine, request));
   const user = commandUser(image.manifest, request.user);
   const workdir = request.workdir ?? image.manifest.workdir;
   const policy = await commandPolicy(engine.paths, { ...request, user });
-  const sandbox = await timeline.measure('sandbox', () => enter(engine, request, image, user));
+  const command = (environment: Readonly<Record<string, string>> = {}): FirstCommand => ({
+    argv: request.argv,
+    options: {
+      policy,
+      env: { ...image.manifest.environment, ...environment, ...request.env },
+      workdir,
+      ...(hooks.terminal === undefined ? {} : { terminal: hooks.terminal }),
+      ...(hooks.relay === undefined ? {} : { relay: hooks.relay }),
+    },
+  });
+  // The proxy, which is in the box, decides on the environment.
+  const first = request.egress === undefined ? command() : undefined;
+  const sandbox = await timeline.measure('sandbox', () =>
+    enter(engine, request, image, user, first),
+  );
   let removed: Promise<void> | undefined;
   try {
     hooks.entered?.(sandbox.id);
@@ -108,21 +124,20 @@ export async function run(
       await timeline.measure('copy-in', () => fill(request, user, sandbox, warn, hooks.signal));
     }
     await using egress = await wayOut(request, sandbox);
-    const env = { ...image.manifest.environment, ...egress?.environment, ...request.env };
-    const command = await timeline.measure('start', () =>
-      sandbox.spawn(request.argv, {
-        policy,
-        env,
-        workdir,
-        ...(hooks.terminal === undefined ? {} : { terminal: hooks.terminal }),
-        ...(hooks.relay === undefined ? {} : { relay: hooks.relay }),
-      }),
-    );
+    const started = await timeline.measure('start', () => {
+      if (egress === undefined) return sandbox.spawnFirst();
+      const { argv, options } = command(egress.environment);
+      return sandbox.spawn(argv, options);
+    });
+    start[Symbol.dispose]();
     const kill = () => void sandbox.killAll().catch(() => undefined);
-    hooks.started(command, kill);
-    const end = await timeline.measure('command', () =>
-      supervise(command, request.time, () => sandbox.killAll()),
+    hooks.started(started, kill);
+    const ended = timeline.measure('command', () =>
+      supervise(started, request.time, () => sandbox.killAll()),
     );
+    // While the command runs.
+    const limits = cgroups.limits(sandbox.id);
+    const end = await ended;
     const asked = await egress?.close();
     const usage = cgroups.usage(sandbox.id);
     const limitHit = whichLimit(end, usage, sandbox);
@@ -148,14 +163,14 @@ export async function run(
       end,
       limitHit,
       usage,
-      measured: { ...sandbox.facts, ...command.facts, limits: cgroups.limits(sandbox.id) },
-      refused: command.refused,
+      measured: { ...sandbox.facts, ...started.facts, limits },
+      refused: started.refused,
       ...(asked === undefined ? {} : { egress: asked }),
       collection,
       failure,
       warnings,
     };
-    removed ??= timeline.measure('destroy', () => sandbox.close());
+    removed ??= endLater(() => timeline.measure('destroy', () => sandbox.close()));
     return { ...report, removed };
   } finally {
     if (removed === undefined) await timeline.measure('destroy', () => sandbox.close());
@@ -175,6 +190,7 @@ async function enter(
   request: RunRequest,
   image: LeasedImage,
   user: CommandUser,
+  first: FirstCommand | undefined,
 ): Promise<Sandbox> {
   const specification = sandboxSpecification({
     root: image.tree,
@@ -194,6 +210,7 @@ async function enter(
     user,
     caller: request.caller,
     command: request.argv,
+    first,
     outlives: request.keepSeconds !== undefined,
   });
 }

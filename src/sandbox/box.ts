@@ -200,7 +200,7 @@ export class Box {
 
   async #destroy(): Promise<void> {
     // Asked while the controller lives: a daemon that hung up after the start was not seen then.
-    const watched = this.record.watched !== false && (await isWatchedNow(this.record.domain));
+    const watched = this.record.watched !== false && isWatchedNow(this.record.domain);
     await this.channel.close();
     const dead = await this.#awaitDeath();
     if (!dead || !watched) {

@@ -60,7 +60,7 @@ export function readBoxFacts(text: string, plan: BoxPlan): BoxFacts {
   const namespaces: string[] = [];
   for (const link of all('ns')) {
     const name = link.slice(0, link.indexOf(':'));
-    if (readlinkSync(`/proc/self/ns/${name}`) !== link) namespaces.push(name);
+    if (ownNamespace(name) !== link) namespaces.push(name);
   }
   const required = [
     ...REQUIRED,
@@ -97,6 +97,15 @@ export function readBoxFacts(text: string, plan: BoxPlan): BoxFacts {
   };
   comparePlan(facts, plan.operations);
   return facts;
+}
+
+const own = new Map<string, string>();
+
+/** A namespace of this process, which never changes its own. Throws where the kernel has no such kind. */
+function ownNamespace(name: string): string {
+  const link = own.get(name) ?? readlinkSync(`/proc/self/ns/${name}`);
+  own.set(name, link);
+  return link;
 }
 
 function comparePlan(facts: BoxFacts, operations: readonly SetupOperation[]): void {

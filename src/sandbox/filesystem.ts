@@ -135,8 +135,12 @@ function bindOperation(bind: Bind, namespace: number, descriptors: Descriptors):
   return { op: 'bind', fd, path: bind.target, readonly: bind.readonly, directory };
 }
 
-/** Without it, the init says what it lacks. */
+let overlayAsked = false;
+
+/** Asks once for a module that the box cannot load itself. Without it, the init says what it lacks. */
 function loadOverlay(): void {
+  if (overlayAsked) return;
+  overlayAsked = true;
   try {
     loadFileSystem('overlay');
   } catch (error) {

@@ -11,7 +11,7 @@ import type { BindOwners } from './filesystem.ts';
 import { claimedLabels, requirePolicy } from './labels/labels.ts';
 import { limitBox } from './limits.ts';
 import { claimParked } from './parking.ts';
-import { Sandbox } from './sandbox.ts';
+import { type FirstCommand, Sandbox } from './sandbox.ts';
 import type { SandboxSpecification } from './specification.ts';
 import { sweepBoxes } from './sweep.ts';
 
@@ -26,6 +26,8 @@ export interface Engine {
 export interface SandboxUse extends BindOwners {
   /** What `kiln ps` shows. */
   readonly command?: readonly string[];
+  /** What {@link Sandbox.spawnFirst} is to start: its request is made while the box is filled. */
+  readonly first?: FirstCommand | undefined;
   /** The box is to be kept: it must not die with this process. */
   readonly outlives?: boolean;
   /** A box taken before, for a sandbox with the usual network and label that dies with this process. */
@@ -92,7 +94,7 @@ export async function openSandbox(
     await box.destroy();
     throw error;
   }
-  return await Sandbox.open(box, specification, use);
+  return await Sandbox.open(box, specification, use, use.first);
 }
 
 async function takeBox(

@@ -1,54 +1,25 @@
 import { openSync, statfsSync } from 'node:fs';
-
-import { KilnError } from '../errors.ts';
 import type { ProcessCgroups } from '../kernel/cgroup-files.ts';
-import { createPipe } from '../kernel/pipe.ts';
-import { closeDescriptor, receiveDescriptor, unixSocketPair } from '../kernel/unix-socket.ts';
 import { span, traceBox } from '../trace/trace.ts';
 import type { Box } from './box.ts';
 import type { BoxSession } from './box-record.ts';
-import { capabilityMask } from './capabilities.ts';
-import { readCommandFacts } from './command-facts.ts';
+import { CommandRequest, type SpawnOptions } from './command-request.ts';
 import { BoxControl } from './control.ts';
 import { type BoxFacts, readBoxFacts } from './facts.ts';
 import { execFailed, setupFailed } from './failures.ts';
-import { type BindOwners, PROC_RULES, planFilesystem, procOperations } from './filesystem.ts';
+import { type BindOwners, planFilesystem, procOperations } from './filesystem.ts';
 import { labelOperation, relabelSources } from './labels/sources.ts';
-import { landlockWalls } from './landlock.ts';
-import { allowedMissing, requireLayer } from './layers.ts';
-import { type HostStdio, type RelayedOutput, SandboxProcess } from './process.ts';
-import { encodeExec, encodeKeep, encodeKillAll, type ResourceLimit } from './protocol/exec.ts';
+import { requireLayer } from './layers.ts';
+import { SandboxProcess } from './process.ts';
+import { encodeKeep, encodeKillAll } from './protocol/exec.ts';
 import { encodePrepare, encodeSetup } from './protocol/setup.ts';
-import type { CommandPolicy, SandboxSpecification } from './specification.ts';
+import type { SandboxSpecification } from './specification.ts';
 
-/** How a command is started in a box. */
-export interface SpawnOptions {
-  readonly policy: CommandPolicy;
-  /** The whole environment; HOME, USER and LOGNAME are added from the image when missing. */
-  readonly env?: Readonly<Record<string, string>>;
-  readonly workdir?: string;
-  /** A terminal of the box instead of three pipes. */
-  readonly terminal?: { readonly rows: number; readonly columns: number };
-  /** Where output goes without being read on the way; the command's streams are empty then. */
-  readonly relay?: RelayedOutput;
-  /** Beside that of core dumps, which is the box’s. */
-  readonly limits?: readonly ResourceLimit[];
-  readonly umask?: number;
-  /** It is pid 1 of a system of its own: see src/guest/boot.h. */
-  readonly boot?: true;
+/** A command that is known before the box is there. */
+export interface FirstCommand {
+  readonly argv: readonly string[];
+  readonly options: SpawnOptions;
 }
-
-/**
- * No core dumps (RLIMIT_CORE): with a `|` in core_pattern(5), a program of the host's reads them, as
- * the host's root. 1 and not 0, which such a program gets to see all the same.
- */
-const NO_CORE: ResourceLimit = { resource: 4, soft: 1, hard: 1 };
-
-function withoutCore(limits: readonly ResourceLimit[] = []): ResourceLimit[] {
-  return [...limits.filter(({ resource }) => resource !== NO_CORE.resource), NO_CORE];
-}
-
-const DEFAULT_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 
 /**
  * A claimed box with an image in it. Commands are started with {@link spawn}; disposing of it ends
@@ -59,21 +30,27 @@ export class Sandbox implements AsyncDisposable {
   readonly facts: BoxFacts;
   readonly #box: Box;
   #nextId = 1;
+  #first: CommandRequest | undefined;
 
-  private constructor(box: Box, facts: BoxFacts) {
+  private constructor(box: Box, facts: BoxFacts, first?: CommandRequest) {
     this.#box = box;
     this.facts = facts;
+    this.#first = first;
+    if (first !== undefined) this.#nextId = first.id + 1;
   }
 
   /**
    * Puts an image and everything else a specification names into a box. Throws E_SETUP with what
    * the init could not do, E_LAYER_MISSING when it measured a hole, E_STATE; the box is destroyed then.
+   * @param first a command for {@link spawnFirst}, whose request is made while the init works
    */
   static async open(
     box: Box,
     specification: SandboxSpecification,
     owners: BindOwners,
+    first?: FirstCommand,
   ): Promise<Sandbox> {
+    let request: CommandRequest | undefined;
     try {
       using _ = span('fill the box');
       const label = labelOperation(box.record.labels);
@@ -90,6 +67,7 @@ export class Sandbox implements AsyncDisposable {
       box.channel.send(encodeSetup([...label, ...plan.operations]), plan.fds);
       // While the init works.
       box.writeRecord();
+      request = first && new CommandRequest(box, 1, first.argv, first.options);
       const facts = await box.channel.wait((answer) => {
         if (answer.type === 'failed') {
           const { binds } = specification;
@@ -109,8 +87,10 @@ export class Sandbox implements AsyncDisposable {
           time: requireLayer('time-namespace', allowMissing),
           labels: box.record.labels,
         }),
+        request,
       );
     } catch (error) {
+      request?.[Symbol.dispose]();
       await box.destroy();
       throw error;
     }
@@ -136,75 +116,44 @@ export class Sandbox implements AsyncDisposable {
    * E_LAYER_MISSING, E_BOX_GONE.
    */
   async spawn(argv: readonly string[], options: SpawnOptions): Promise<SandboxProcess> {
-    const id = this.#nextId++;
-    const { policy } = options;
-    const boot = options.boot === true ? PROC_RULES : [];
-    const capabilities = capabilityMask(policy.capabilities);
-    const { plain, asking } = policy.seccomp ?? {};
-    const landlock =
-      policy.landlock ??
-      landlockWalls({
-        capabilities: policy.capabilities,
-        ...(policy.seccomp === undefined ? {} : { seccomp: policy.seccomp.name }),
-        allowMissing: allowedMissing(),
-      });
-    const limits = withoutCore(options.limits);
-    const stdio = options.terminal === undefined ? this.#pipes() : this.#terminal();
-    try {
-      const message = encodeExec({
-        id,
-        argv,
-        environment: environment(options),
-        workdir: options.workdir ?? '/',
-        user: policy.user,
-        capabilities,
-        ...(plain === undefined ? {} : { seccomp: asking ?? plain }),
-        ...(asking === undefined || plain === undefined ? {} : { verdicts: plain }),
-        landlock,
-        limits,
-        ...(options.terminal === undefined ? {} : { terminal: options.terminal }),
-        umask: options.umask ?? 0o022,
-        boot,
-      });
-      // Listening before it starts: its end may come together with the news of its start.
-      const ended = this.#box.channel.wait((answer) => {
-        if (answer.type === 'failed' && answer.id === id) throw execFailed(answer, argv);
-        return answer.type === 'exited' && answer.id === id ? answer : undefined;
-      });
-      ended.catch(() => undefined);
-      this.#box.channel.send(message, stdio.guest);
-      const started = await this.#box.channel.wait((answer) => {
-        if (answer.type === 'failed' && answer.id === id) throw execFailed(answer, argv);
-        return answer.type === 'started' && answer.id === id ? answer : undefined;
-      });
-      traceBox(this.#box.channel.initPid, started.facts);
-      const seccomp = plain !== undefined;
-      const facts = readCommandFacts(started.facts, {
-        user: policy.user,
-        capabilities,
-        seccomp,
-        landlock,
-        limits,
-        labels: this.#box.record.labels,
-        boot,
-      });
-      const host = stdio.host();
-      return new SandboxProcess(
-        this.#box.channel,
-        id,
-        started.pid,
-        argv,
-        host,
-        facts,
-        options.relay ?? {},
-        ended,
-      );
-    } catch (error) {
-      stdio.abandon();
-      throw error;
-    } finally {
-      for (const fd of stdio.guest) closeDescriptor(fd);
-    }
+    return await this.#start(new CommandRequest(this.#box, this.#nextId++, argv, options));
+  }
+
+  /** Starts the command that {@link open} was told of; see {@link spawn}. */
+  async spawnFirst(): Promise<SandboxProcess> {
+    const first = this.#first;
+    if (first === undefined) throw new TypeError('there is no first command, or it was started');
+    this.#first = undefined;
+    return await this.#start(first);
+  }
+
+  async #start(request: CommandRequest): Promise<SandboxProcess> {
+    using _ = request;
+    const { id, argv, options } = request;
+    const { channel } = this.#box;
+    // Listening before it starts: its end may come together with the news of its start.
+    const ended = channel.wait((answer) => {
+      if (answer.type === 'failed' && answer.id === id) throw execFailed(answer, argv);
+      return answer.type === 'exited' && answer.id === id ? answer : undefined;
+    });
+    ended.catch(() => undefined);
+    channel.send(request.message, request.guest);
+    const started = await channel.wait((answer) => {
+      if (answer.type === 'failed' && answer.id === id) throw execFailed(answer, argv);
+      return answer.type === 'started' && answer.id === id ? answer : undefined;
+    });
+    traceBox(channel.initPid, started.facts);
+    const facts = request.readFacts(started.facts);
+    return new SandboxProcess(
+      channel,
+      id,
+      started.pid,
+      argv,
+      request.takeStdio(),
+      facts,
+      options.relay ?? {},
+      ended,
+    );
   }
 
   /** What a supervisor of services asks of the init. */
@@ -255,49 +204,12 @@ export class Sandbox implements AsyncDisposable {
   }
 
   async close(): Promise<void> {
+    this.#first?.[Symbol.dispose]();
+    this.#first = undefined;
     await this.#box.destroy();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
   }
-
-  #pipes(): Stdio {
-    const owner = this.#box.range.base;
-    const [stdin, stdout, stderr] = [createPipe(owner), createPipe(owner), createPipe(owner)];
-    const host = { stdin: stdin.write, stdout: stdout.read, stderr: stderr.read };
-    return {
-      guest: [stdin.read, stdout.write, stderr.write],
-      host: () => host,
-      abandon: () => Object.values(host).forEach(closeDescriptor),
-    };
-  }
-
-  #terminal(): Stdio {
-    const [ours, theirs] = unixSocketPair();
-    return {
-      guest: [theirs],
-      host: () => {
-        const terminal = receiveDescriptor(ours);
-        closeDescriptor(ours);
-        if (terminal === undefined) {
-          throw new KilnError('E_TERMINAL', 'the guest init sent no terminal');
-        }
-        return { terminal };
-      },
-      abandon: () => closeDescriptor(ours),
-    };
-  }
-}
-
-interface Stdio {
-  readonly guest: readonly number[];
-  /** The host's ends, once the command runs. */
-  host(): HostStdio;
-  abandon(): void;
-}
-
-function environment(options: SpawnOptions): string[] {
-  const variables = { PATH: DEFAULT_PATH, container: 'kiln', ...options.env };
-  return Object.entries(variables).map(([name, value]) => `${name}=${value}`);
 }

@@ -14,8 +14,18 @@ function read(path: string): string | undefined {
   }
 }
 
-/** Which of them this host has; SELinux with a policy loaded, enforcing or not. */
+let active: { readonly module: SecurityModule | undefined } | undefined;
+
+/**
+ * Which of them this host has; SELinux with a policy loaded, enforcing or not. Looked up once: it
+ * stays as long as the host runs.
+ */
 export function securityModule(): SecurityModule | undefined {
+  active ??= { module: activeModule() };
+  return active.module;
+}
+
+function activeModule(): SecurityModule | undefined {
   if (read(`${SELINUX}/enforce`) !== undefined) return 'selinux';
   return read(APPARMOR_ENABLED) === 'Y' ? 'apparmor' : undefined;
 }

@@ -1,0 +1,153 @@
+import { KilnError } from '../errors.ts';
+import { createPipe } from '../kernel/pipe.ts';
+import { closeDescriptor, receiveDescriptor, unixSocketPair } from '../kernel/unix-socket.ts';
+import type { Box } from './box.ts';
+import { capabilityMask } from './capabilities.ts';
+import { type CommandFacts, type CommandPlan, readCommandFacts } from './command-facts.ts';
+import { PROC_RULES } from './filesystem.ts';
+import { landlockWalls } from './landlock.ts';
+import { allowedMissing } from './layers.ts';
+import type { HostStdio, RelayedOutput } from './process.ts';
+import { encodeExec, type ResourceLimit } from './protocol/exec.ts';
+import type { CommandPolicy } from './specification.ts';
+
+/** How a command is started in a box. */
+export interface SpawnOptions {
+  readonly policy: CommandPolicy;
+  /** The whole environment; HOME, USER and LOGNAME are added from the image when missing. */
+  readonly env?: Readonly<Record<string, string>>;
+  readonly workdir?: string;
+  /** A terminal of the box instead of three pipes. */
+  readonly terminal?: { readonly rows: number; readonly columns: number };
+  /** Where output goes without being read on the way; the command's streams are empty then. */
+  readonly relay?: RelayedOutput;
+  /** Beside that of core dumps, which is the box’s. */
+  readonly limits?: readonly ResourceLimit[];
+  readonly umask?: number;
+  /** It is pid 1 of a system of its own: see src/guest/boot.h. */
+  readonly boot?: true;
+}
+
+/**
+ * No core dumps (RLIMIT_CORE): with a `|` in core_pattern(5), a program of the host's reads them, as
+ * the host's root. 1 and not 0, which such a program gets to see all the same.
+ */
+const NO_CORE: ResourceLimit = { resource: 4, soft: 1, hard: 1 };
+
+function withoutCore(limits: readonly ResourceLimit[] = []): ResourceLimit[] {
+  return [...limits.filter(({ resource }) => resource !== NO_CORE.resource), NO_CORE];
+}
+
+const DEFAULT_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
+
+/** A command that a box is to run, in the init's words, with its stdio: made before it is started. */
+export class CommandRequest implements Disposable {
+  readonly id: number;
+  readonly argv: readonly string[];
+  readonly message: Buffer;
+  readonly options: SpawnOptions;
+  readonly #box: Box;
+  readonly #wanted: Omit<CommandPlan, 'labels'>;
+  readonly #stdio: Stdio;
+  #host: HostStdio | undefined;
+
+  /** @param id of this box's commands, its own */
+  constructor(box: Box, id: number, argv: readonly string[], options: SpawnOptions) {
+    this.id = id;
+    this.argv = argv;
+    this.options = options;
+    this.#box = box;
+    const { policy, terminal, umask = 0o022 } = options;
+    const { user } = policy;
+    const boot = options.boot === true ? PROC_RULES : [];
+    const capabilities = capabilityMask(policy.capabilities);
+    const { plain, asking } = policy.seccomp ?? {};
+    const landlock =
+      policy.landlock ??
+      landlockWalls({
+        capabilities: policy.capabilities,
+        ...(policy.seccomp === undefined ? {} : { seccomp: policy.seccomp.name }),
+        allowMissing: allowedMissing(),
+      });
+    const limits = withoutCore(options.limits);
+    this.#wanted = { user, capabilities, seccomp: plain !== undefined, landlock, limits, boot };
+    this.message = encodeExec({
+      id,
+      argv,
+      environment: environment(options),
+      workdir: options.workdir ?? '/',
+      user,
+      capabilities,
+      ...(plain === undefined ? {} : { seccomp: asking ?? plain }),
+      ...(asking === undefined || plain === undefined ? {} : { verdicts: plain }),
+      landlock,
+      limits,
+      ...(terminal === undefined ? {} : { terminal }),
+      umask,
+      boot,
+    });
+    this.#stdio = terminal === undefined ? pipes(box.range.base) : terminalSocket();
+  }
+
+  /** The descriptors that travel with the message. */
+  get guest(): readonly number[] {
+    return this.#stdio.guest;
+  }
+
+  /** What the init measured, compared with what was asked for. Throws E_LAYER_MISSING. */
+  readFacts(text: string): CommandFacts {
+    return readCommandFacts(text, { ...this.#wanted, labels: this.#box.record.labels });
+  }
+
+  /** The host's ends of stdio, once the command runs: they are the caller's. */
+  takeStdio(): HostStdio {
+    this.#host = this.#stdio.host();
+    return this.#host;
+  }
+
+  /** Closes what is the box's, and what nobody has taken. */
+  [Symbol.dispose](): void {
+    for (const fd of this.#stdio.guest.splice(0)) closeDescriptor(fd);
+    if (this.#host === undefined) this.#stdio.abandon();
+  }
+}
+
+interface Stdio {
+  readonly guest: number[];
+  /** The host's ends, once the command runs. */
+  host(): HostStdio;
+  abandon(): void;
+}
+
+/** @param owner the box's root: the init gives them to the command's user */
+function pipes(owner: number): Stdio {
+  const [stdin, stdout, stderr] = [createPipe(owner), createPipe(owner), createPipe(owner)];
+  const host = { stdin: stdin.write, stdout: stdout.read, stderr: stderr.read };
+  return {
+    guest: [stdin.read, stdout.write, stderr.write],
+    host: () => host,
+    abandon: () => Object.values(host).forEach(closeDescriptor),
+  };
+}
+
+/** The terminal's master comes through a socket. */
+function terminalSocket(): Stdio {
+  const [ours, theirs] = unixSocketPair();
+  return {
+    guest: [theirs],
+    host: () => {
+      const terminal = receiveDescriptor(ours);
+      if (terminal === undefined) {
+        throw new KilnError('E_TERMINAL', 'the guest init sent no terminal');
+      }
+      closeDescriptor(ours);
+      return { terminal };
+    },
+    abandon: () => closeDescriptor(ours),
+  };
+}
+
+function environment(options: SpawnOptions): string[] {
+  const variables = { PATH: DEFAULT_PATH, container: 'kiln', ...options.env };
+  return Object.entries(variables).map(([name, value]) => `${name}=${value}`);
+}
