@@ -162,7 +162,7 @@ export class Box {
     using _ = span('connect to the init');
     const { directory, record, lock, prepared = false } = started;
     lowerOwnRange();
-    const channel = await openChannel(boxFiles.socket(directory));
+    const channel = await openChannel(boxFiles.socket(directory), { listens: prepared });
     return new Box(paths, directory, record, channel, lock, connect, prepared);
   }
 

@@ -107,15 +107,20 @@ function boxGone(cause?: unknown): KilnError {
 }
 
 /**
- * Connects to the init that listens at `path`, waiting until it does. Throws E_INIT_SILENT.
+ * Connects to the init that listens at `path`, waiting until it does. Throws E_INIT_SILENT; where it
+ * `listens` already and is gone, E_BOX_GONE at once.
  */
-export async function openChannel(path: string): Promise<Channel> {
+export async function openChannel(
+  path: string,
+  { listens = false }: { readonly listens?: boolean } = {},
+): Promise<Channel> {
   const deadline = Date.now() + INIT_DEADLINE;
   for (let pause = 1; ; pause = Math.min(pause * 1.1, 20)) {
     try {
       return new Channel(connectUnixSocket(path));
     } catch (error) {
       if (!hasErrno(error, 'ENOENT', 'ECONNREFUSED', 'EAGAIN')) throw error;
+      if (listens && !hasErrno(error, 'EAGAIN')) throw boxGone(error);
       if (Date.now() > deadline) {
         throw new KilnError(
           'E_INIT_SILENT',

@@ -122,7 +122,7 @@ async function takeBox(
 
 /**
  * Comes back to a box that was kept. It is destroyed on close, unless it is kept again.
- * Throws E_NO_BOX, E_BOX_BUSY, E_INIT_SILENT.
+ * Throws E_NO_BOX, E_BOX_BUSY, E_BOX_GONE.
  */
 export async function reopenSandbox(
   engine: Engine,
@@ -143,7 +143,8 @@ export async function reopenSandbox(
     });
   }
   try {
-    const box = await Box.own(engine.paths, { directory, record, lock }, engine.connect);
+    const kept = { directory, record, lock, prepared: true };
+    const box = await Box.own(engine.paths, kept, engine.connect);
     return { sandbox: Sandbox.reopen(box, session), session, keepUntil };
   } catch (error) {
     await lock.release();

@@ -1,0 +1,192 @@
+import { once } from 'node:events';
+import { existsSync, readFileSync, readlinkSync } from 'node:fs';
+import { cp, readdir, rename, rm, symlink } from 'node:fs/promises';
+import { join } from 'node:path';
+import { text } from 'node:stream/consumers';
+import test from 'ava';
+import { KilnError } from '../../src/errors.ts';
+import { openKiln } from '../../src/index.ts';
+import { waitForDeath } from '../../src/kernel/process-end.ts';
+import type { Kiln } from '../../src/kiln.ts';
+import { boxFiles } from '../../src/sandbox/box-record.ts';
+import { openChannel } from '../../src/sandbox/channel.ts';
+import { openSandbox } from '../../src/sandbox/open.ts';
+import { refill, setParkTarget } from '../../src/sandbox/parking.ts';
+import type { Sandbox } from '../../src/sandbox/sandbox.ts';
+import { ensureSkeleton } from '../../src/sandbox/skeleton.ts';
+import {
+  type SandboxSpecification,
+  sandboxSpecification,
+} from '../../src/sandbox/specification.ts';
+import { sweepBoxes } from '../../src/sandbox/sweep.ts';
+import { type BusyboxState, busyboxState, IMAGE, PATIENCE } from '../support/busybox-state.ts';
+import { installFaultyInit } from '../support/faulty-init.ts';
+
+/** Boxes that wait have much of what they need already: they must be no worse for it. */
+
+let state: BusyboxState;
+let kiln: Kiln;
+let image: string;
+
+test.before(async (t) => {
+  t.timeout(120_000 * PATIENCE);
+  state = await busyboxState();
+  kiln = openKiln({ env: state.env });
+  image = join(state.paths.images, IMAGE, 'tree');
+});
+test.after.always(async () => {
+  await noneWaits();
+  await kiln.close();
+  await state[Symbol.asyncDispose]();
+});
+async function noneWaits(): Promise<void> {
+  await setParkTarget(state.paths, 0);
+  await sweepBoxes(state.paths, kiln.engine.connect, { parkedToo: true });
+}
+
+/** Sees to it that one box waits, and gives its folder. */
+async function oneWaits(): Promise<string> {
+  await setParkTarget(state.paths, 1);
+  await refill(state.paths, kiln.engine.connect, { wait: true });
+  const [id = ''] = await readdir(state.paths.parked);
+  return join(state.paths.parked, id);
+}
+
+const ROOT = { uid: 0, gid: 0 };
+
+function open(different: Partial<SandboxSpecification> = {}): Promise<Sandbox> {
+  const specification = sandboxSpecification({ root: image, ...different });
+  return openSandbox(kiln.engine, specification, { user: ROOT, caller: ROOT });
+}
+
+async function said(sandbox: Sandbox, script: string): Promise<string> {
+  const command = await sandbox.spawn(['sh', '-c', script], {
+    policy: { user: 'root', capabilities: [] },
+  });
+  command.stdin.end();
+  command.stderr.resume();
+  const [out] = await Promise.all([text(command.stdout), once(command, 'close')]);
+  return out;
+}
+
+/** All that a command can see of its box. */
+const LOOK = `
+while read -r _ _ _ rest; do echo "mount $rest"; done < /proc/self/mountinfo
+stat -c '%n %F %a %u:%g %t,%T' /dev/* /dev/pts/* /proc/[a-z]* /proc/sys /proc/[0-9]*
+cat /proc/sys/user/max_* /proc/self/cgroup /proc/self/uid_map /proc/self/timens_offsets
+ls -l /dev/fd /dev/stdin /dev/stdout /dev/stderr /dev/ptmx | grep -o '/dev.*'
+head -c 8 /dev/zero | wc -c; echo > /dev/null && hostname; stat -c '%n %F %a %u:%g' /*; id`;
+
+/** Its lines without what is another one in every box: ids, and sizes of file systems' folders. */
+function comparable(lines: string): string[] {
+  return lines
+    .replace(/(upperdir|workdir|lowerdir)=[^, \n]*/g, '$1')
+    .replace(/^ +0 \d+ +65536$/gm, 'ids')
+    .replace(/(uid|gid)=\d+/g, '$1')
+    .split('\n')
+    .sort();
+}
+
+for (const [name, different] of [
+  ['as usual', {}],
+  ['with a limit and a name', { disk: 64 << 20, hostname: 'other', limits: { pids: 50 } }],
+  ['with a path that nobody writes to', { readonlyPaths: ['/home'], namespaces: 3 }],
+  ['for other sandboxes', { nested: true }],
+] as const) {
+  test.serial(`a box that waited is as one that did not: ${name}`, async (t) => {
+    await noneWaits();
+    const look = async () => {
+      await using sandbox = await open(different);
+      return comparable(await said(sandbox, LOOK));
+    };
+    const fresh = await look();
+    const waiting = await oneWaits();
+    t.deepEqual(await look(), fresh);
+    t.false(existsSync(waiting), 'it came from those that waited');
+    t.true(fresh.length > 100, fresh.join('\n'));
+  });
+}
+
+test.serial('the init is in another pid namespace than what it starts', async (t) => {
+  await oneWaits();
+  await using sandbox = await open();
+  const { initPid } = sandbox;
+  const children = readFileSync(`/proc/${initPid}/task/${initPid}/children`, 'latin1').trim();
+  t.regex(children, /^\d+$/);
+  const namespace = (pid: number | string) => readlinkSync(`/proc/${pid}/ns/pid`);
+  t.not(namespace(children), namespace(initPid));
+  t.is((await said(sandbox, 'echo $$')).trim(), '2');
+});
+
+for (const name of ['proc', 'dev']) {
+  test.serial(`an image whose /${name} is a link is not entered`, async (t) => {
+    const tree = join(state.paths.root, `linked-${name}`);
+    await cp(image, tree, { recursive: true, verbatimSymlinks: true });
+    await rm(join(tree, name), { recursive: true });
+    for (const target of ['/tmp', 'tmp', '..', '../..', '/stage/other', '/']) {
+      await rm(join(tree, name), { force: true });
+      await symlink(target, join(tree, name));
+      await oneWaits();
+      const error = await t.throwsAsync(open({ root: tree }), { code: 'E_SETUP' }, target);
+      t.regex(String(error), new RegExp(`mount /${name}: E(LOOP|NOTDIR)`), target);
+    }
+  });
+}
+
+test.serial('nothing lies above the root of a box that waited', async (t) => {
+  await oneWaits();
+  await using sandbox = await open();
+  const above = await said(
+    sandbox,
+    'ls -d /../stage /../lower /../../newroot /../.kiln 2>&1; ls /..',
+  );
+  t.notRegex(above.replace(/^ls: .*No such file.*\n/gm, ''), /stage|lower|newroot|kiln/);
+  t.regex(above, /^bin$/m);
+});
+
+/** An init that leaves something out before it waits. */
+for (const [fault, layer] of [
+  ['pid-namespace', 'pid-namespace'],
+  ['cgroup-namespace', 'cgroup-namespace'],
+  ['time-namespace', 'time-namespace'],
+  ['mask', 'masked-paths'],
+  ['readonly', 'read-only-paths'],
+  ['devices', 'devices'],
+] as const) {
+  test.serial(`a box that waited without ${fault} is found out when it is claimed`, async (t) => {
+    await noneWaits();
+    const init = await installFaultyInit(state.paths);
+    await init.leaveOut(fault);
+    const waiting = await oneWaits();
+    await init.leaveOut();
+    const error = await t.throwsAsync(open(), { instanceOf: KilnError });
+    t.is(error.details?.layer, layer, String(error));
+    t.false(existsSync(waiting));
+  });
+}
+
+test.serial('whoever claims a box and says nothing has ended it', async (t) => {
+  const waiting = await oneWaits();
+  const channel = await openChannel(boxFiles.socket(waiting));
+  await channel.close();
+  t.true(await waitForDeath(channel.initPid, 10_000));
+  // The next one does not take it for a box.
+  await using sandbox = await open();
+  t.regex(await said(sandbox, 'hostname'), /^kiln$/m);
+});
+
+test.serial('a box that cannot be prepared does not wait', async (t) => {
+  await noneWaits();
+  const skeleton = await ensureSkeleton(state.paths);
+  const [stage, away] = [join(skeleton, 'stage'), join(skeleton, 'away')];
+  await rename(stage, away);
+  try {
+    await t.throwsAsync(oneWaits(), { code: 'E_SETUP', message: /mount \/proc: ENOENT/ });
+    t.deepEqual(await readdir(state.paths.parked), []);
+    t.deepEqual(await readdir(state.paths.boxes), []);
+    const connection = await kiln.engine.connect();
+    t.deepEqual(await connection.listDomains(), []);
+  } finally {
+    await rename(away, stage);
+  }
+});
