@@ -69,7 +69,9 @@ const quickKoffi: Plugin = {
 };
 
 /** Modules of Node's that take milliseconds to load and that a run in a parked box can do without. */
-const LAZY_BUILTINS = ['node:child_process', 'node:crypto', 'node:fs/promises', 'node:tty'];
+const LAZY_BUILTINS = [
+  ...['node:child_process', 'node:crypto', 'node:fs/promises', 'node:timers/promises', 'node:tty'],
+];
 
 /** Loads those where they are used, not where a chunk begins. */
 const lazyBuiltins: Plugin = {

@@ -42,7 +42,7 @@ export async function makeBed(recipe: string): Promise<Bed> {
   env.KILN_FIXTURES ??= join(top, '.cache/fixtures');
   const kiln = openKiln({ env });
   const parkNone = async () => {
-    await setParkTarget(kiln.paths, 0);
+    setParkTarget(kiln.paths, 0);
     const connection = await kiln.engine.connect();
     // Until none is left: a process in the background may park one yet, and libvirtd takes 0.2 s for
     // the end of a domain, for which whoever comes next is not to pay.
@@ -72,7 +72,7 @@ export async function makeBed(recipe: string): Promise<Bed> {
       tree: join(kiln.paths.images, image, 'tree'),
       rpms: join(env.KILN_FIXTURES, 'debian-rpms/build'),
       park: async (count) => {
-        await setParkTarget(kiln.paths, count);
+        setParkTarget(kiln.paths, count);
         await refill(kiln.paths, kiln.engine.connect, { wait: true });
       },
       parkNone,

@@ -1,3 +1,4 @@
+import { fstatSync } from 'node:fs';
 import { canRelayTo } from '../kernel/relay.ts';
 import type { RelayedOutput, SandboxProcess } from '../sandbox/process.ts';
 
@@ -20,14 +21,23 @@ export function relayableOutput(): RelayedOutput {
 }
 
 /**
- * Connects kiln's own stdin, stdout and stderr to a command's, and forwards signals to it. A second
- * SIGINT or SIGTERM calls `kill`.
+ * Connects kiln's own stdin, stdout and stderr to a command's, but for those that are `relayed`, and
+ * forwards signals to it. A second SIGINT or SIGTERM calls `kill`.
  */
-export function attach(command: SandboxProcess, kill: () => void): Attachment {
+export function attach(
+  command: SandboxProcess,
+  kill: () => void,
+  relayed: RelayedOutput = {},
+): Attachment {
   const signals = forwardSignals(command, kill);
+  // Node's streams of them take milliseconds to make: only those that something flows through.
+  if (relayed.stdout === undefined) relay(command.stdout, process.stdout);
+  if (relayed.stderr === undefined) relay(command.stderr, process.stderr);
+  if (hasNoInput()) {
+    command.stdin.end();
+    return signals;
+  }
   process.stdin.pipe(command.stdin);
-  relay(command.stdout, process.stdout);
-  relay(command.stderr, process.stderr);
   return {
     detach: () => {
       signals.detach();
@@ -36,6 +46,19 @@ export function attach(command: SandboxProcess, kill: () => void): Attachment {
       process.stdin.destroy();
     },
   };
+}
+
+/** Major and minor number of /dev/null, as st_rdev has them (the kernel's devices.txt, makedev(3)). */
+const NULL_DEVICE = 0x103;
+
+/** Whether stdin is /dev/null, as services, cron and CI jobs have it. */
+function hasNoInput(): boolean {
+  try {
+    const stdin = fstatSync(0);
+    return stdin.isCharacterDevice() && stdin.rdev === NULL_DEVICE;
+  } catch {
+    return false;
+  }
 }
 
 /** The same with a terminal between: keys as they come, and the window's size. */

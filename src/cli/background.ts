@@ -34,11 +34,11 @@ function wantedParked(): number {
  * Replaces a parked box that was claimed, when boxes are to be parked: because `kiln park` was told
  * so, or the environment says so.
  */
-export async function replaceParked(paths: StatePaths): Promise<void> {
+export function replaceParked(paths: StatePaths): void {
   const target = parkTarget(paths);
   const wanted = target > 0 ? target : wantedParked();
   if (wanted === 0 || countParked(paths) >= wanted) return;
-  if (target === 0) await setParkTarget(paths, wanted);
+  if (target === 0) setParkTarget(paths, wanted);
   startInBackground('park');
 }
 

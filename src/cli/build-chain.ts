@@ -50,7 +50,7 @@ export async function runChain(
     printError(error);
     process.exitCode = buildStatus(error);
   } finally {
-    await replaceParked(engine.paths);
+    replaceParked(engine.paths);
   }
 }
 

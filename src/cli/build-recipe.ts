@@ -72,7 +72,7 @@ export async function buildRecipe(
       resultOfFailedRecipe(request, KILN_VERSION, status, error, timeline),
     );
   } finally {
-    await replaceParked(engine.paths);
+    replaceParked(engine.paths);
   }
 }
 

@@ -94,5 +94,5 @@ async function build(
     process.stderr.write(`${JSON.stringify(resultOfBuild(report))}\n`);
   }
   process.exitCode = report.exitStatus;
-  await replaceParked(engine.paths);
+  replaceParked(engine.paths);
 }

@@ -1,6 +1,7 @@
 import { Command, CommanderError } from 'commander';
 import { KILN_VERSION } from '../state/version.ts';
 import { span } from '../trace/trace.ts';
+import { tolerateClosedReader } from './closed-reader.ts';
 import { printError } from './errors.ts';
 import { exitStatus, KILN_FAILED } from './exit-status.ts';
 import { nameUsageErrors } from './usage-errors.ts';
@@ -97,13 +98,10 @@ function exitByException(command: Command): void {
   for (const sub of command.commands) exitByException(sub);
 }
 
-// A reader that has seen enough (`kiln image ls | head`) is no failure; `run` has its own answer.
-process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-  if (error.code !== 'EPIPE') throw error;
-});
-
 /** bin/kiln-mock has a command line that is read by mock's rules. */
 async function dispatch(argv: readonly string[]): Promise<void> {
+  // `run` has its own answer.
+  if (argv[0] !== 'run') tolerateClosedReader();
   if (argv[0] === 'mock') await (await import('./mock/main.ts')).main(argv.slice(1));
   else await main(argv);
 }
@@ -112,7 +110,8 @@ async function dispatch(argv: readonly string[]): Promise<void> {
 // end. That must not look like success.
 let settled = false;
 process.on('beforeExit', () => {
-  if (settled) return;
+  // Nothing is left to do: the kernel takes the process apart faster than Node does.
+  if (settled) process.exit();
   process.stderr.write(
     'kiln: internal error: it stopped before its work was done; please report it\n',
   );

@@ -29,14 +29,14 @@ export function command(): Command {
     .action(async (options: { number?: number; none?: boolean }) => {
       await using engine = openEngine();
       if (options.none === true) {
-        await setParkTarget(engine.paths, 0);
+        setParkTarget(engine.paths, 0);
         using _ = watchGoing(engine.paths);
         await sweepBoxes(engine.paths, engine.connect, { parkedToo: true });
         return;
       }
       if (options.number !== undefined) {
         requireRoom(engine.paths, options.number);
-        await setParkTarget(engine.paths, options.number);
+        setParkTarget(engine.paths, options.number);
       }
       // Somebody who asks for a number is to see it reached.
       const wait = options.number !== undefined;

@@ -77,20 +77,25 @@ export async function runCommand(
       printLayers(request, image.manifest, json);
       return;
     }
+    const relay = terminal === undefined ? relayableOutput() : undefined;
     const hooks: RunHooks = {
       signal: interruption.signal,
-      ...(terminal === undefined ? { relay: relayableOutput() } : { terminal }),
+      ...(terminal === undefined ? {} : { terminal }),
+      ...(relay === undefined ? {} : { relay }),
       entered: (id) => {
         box = id;
       },
       started: (started, kill) => {
         interruption[Symbol.dispose]();
-        attachment = (terminal === undefined ? attach : attachTerminal)(started, kill);
+        attachment =
+          relay === undefined ? attachTerminal(started, kill) : attach(started, kill, relay);
       },
       warning: ({ message }) => process.stderr.write(`kiln: warning: ${message}\n`),
     };
     const report = await run(engine, request, hooks, timeline);
     announce(report, options);
+    // Beside the removal, most of which is waiting.
+    replaceParked(engine.paths);
     await report.removed;
     await reportResult(request, json, (context) => resultOfRun(context, report));
   } catch (error) {
@@ -99,9 +104,9 @@ export async function runCommand(
     const { started, phases, current, failed: phase = current } = timeline;
     const failure = { error, started, phases, phase, box, image: used };
     await reportResult(request, json, (context) => resultOfFailure(context, failure));
+    replaceParked(engine.paths);
   } finally {
     attachment?.detach();
-    await replaceParked(engine.paths);
   }
 }
 

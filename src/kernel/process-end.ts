@@ -1,6 +1,7 @@
 /** Whether a process has ended, and waiting for it: of any process, not only of a child. */
 import { readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { monotonicMs } from './clock.ts';
 
 /** Longest pause between two looks, ms. */
 const LONGEST_PAUSE = 50;
@@ -23,9 +24,9 @@ export function isDead(pid: number): boolean {
  * dies after everything else in it has.
  */
 export async function waitForDeath(pid: number, within: number): Promise<boolean> {
-  const until = performance.now() + within;
+  const until = monotonicMs() + within;
   for (let pause = 1; !isDead(pid); pause = Math.min(pause * 1.1, LONGEST_PAUSE)) {
-    if (performance.now() > until) return false;
+    if (monotonicMs() > until) return false;
     await sleep(pause);
   }
   return true;

@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import { monotonicMs } from '../kernel/clock.ts';
 import { LibvirtError, VIR_ERR } from './errors.ts';
 import type { Libvirt, Pointer } from './functions.ts';
 import { runAsync, takeString } from './library.ts';
@@ -162,9 +163,9 @@ export class Domain {
    * comes after a quarter of a second. The name must be unique on the host.
    */
   async isWatched(): Promise<boolean> {
-    const until = performance.now() + WATCH_MS;
+    const until = monotonicMs() + WATCH_MS;
     while (!isWatchedNow(this.name)) {
-      if (performance.now() > until) return false;
+      if (monotonicMs() > until) return false;
       await sleep(WATCH_MS / 10);
     }
     return true;

@@ -1,3 +1,4 @@
+import { monotonicMs } from '../kernel/clock.ts';
 import { trace } from '../trace/trace.ts';
 
 /** A named part of a run. Times in milliseconds; `start` counts from the beginning of the run. */
@@ -14,22 +15,22 @@ export class Timeline {
   current = 'plan';
   /** The first phase that failed. */
   failed: string | undefined;
-  readonly #zero = performance.now();
+  readonly #zero = monotonicMs();
 
-  /** Notes a part that began at `from` (of performance.now()) and ends now. */
+  /** Notes a part that began at `from` (of {@link monotonicMs}) and ends now. */
   note(name: string, from: number): void {
-    trace(name, from, performance.now());
+    trace(name, from, monotonicMs());
     this.phases.push({
       name,
       start: rounded(from - this.#zero),
-      duration: rounded(performance.now() - from),
+      duration: rounded(monotonicMs() - from),
     });
   }
 
   /** Runs `work` as the phase `name`; it is noted even when it fails. */
   async measure<Result>(name: string, work: () => Promise<Result>): Promise<Result> {
     this.current = name;
-    const start = performance.now();
+    const start = monotonicMs();
     try {
       return await work();
     } catch (error) {

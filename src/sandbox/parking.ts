@@ -1,5 +1,4 @@
-import { readdirSync, readFileSync, renameSync } from 'node:fs';
-import { rename, writeFile } from 'node:fs/promises';
+import { readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { acquireLock, tryLock } from '../kernel/flock.ts';
 import { hasErrno } from '../kernel/libc.ts';
@@ -79,9 +78,9 @@ export function parkTarget(paths: StatePaths): number {
 }
 
 /** Asks for `count` waiting boxes; {@link refill} starts them. */
-export async function setParkTarget(paths: StatePaths, count: number): Promise<void> {
+export function setParkTarget(paths: StatePaths, count: number): void {
   ensureBoxDirectories(paths);
-  await writeFile(targetFile(paths), String(count));
+  writeFileSync(targetFile(paths), String(count));
 }
 
 /**
@@ -127,7 +126,7 @@ async function park(paths: StatePaths, connection: Connection): Promise<void> {
     await box.destroy();
     throw error;
   }
-  await rename(started.directory, join(paths.parked, box.id));
+  renameSync(started.directory, join(paths.parked, box.id));
   await started.lock.release();
 }
 

@@ -4,7 +4,9 @@
  * Perfetto show it. Processes append to the file when they end; `ts` and `dur` are microseconds,
  * `ts` since 1970.
  */
+
 import { appendFileSync, writeFileSync } from 'node:fs';
+import { monotonicMs } from '../kernel/clock.ts';
 
 /** Where the trace goes; undefined: there is none, and tracing costs one comparison. */
 const file = process.env.KILN_TRACE || undefined;
@@ -20,14 +22,22 @@ let begun = false;
 /** A phase that lasts until it is disposed of: `using _ = span('name')`. */
 export function span(name: string): Disposable {
   if (file === undefined) return NOTHING;
-  const start = performance.now();
-  return { [Symbol.dispose]: () => trace(name, start, performance.now()) };
+  const start = monotonicMs();
+  return { [Symbol.dispose]: () => trace(name, start, monotonicMs()) };
 }
 
-/** Notes a phase of this process; times of performance.now(). */
+/** Notes a phase of this process; times of {@link monotonicMs}. */
 export function trace(name: string, start: number, end: number): void {
   if (file === undefined) return;
-  add(name, process.pid, performance.timeOrigin + start, end - start);
+  add(name, process.pid, epoch() + start, end - start);
+}
+
+let epochMs: number | undefined;
+
+/** When the monotonic clock was 0, milliseconds since 1970. */
+function epoch(): number {
+  epochMs ??= performance.timeOrigin + performance.now() - monotonicMs();
+  return epochMs;
 }
 
 /**
@@ -56,11 +66,16 @@ function add(name: string, pid: number, start: number, duration: number): void {
 function begin(): void {
   begun = true;
   process.on('exit', () => {
-    trace('process', 0, performance.now());
+    trace('process', began(), monotonicMs());
     flush();
   });
   // From the start of the process, all of Node's own included, to the first line of ours.
-  trace('start of node', 0, performance.nodeTiming.bootstrapComplete);
+  trace('start of node', began(), began() + performance.nodeTiming.bootstrapComplete);
+}
+
+/** When this process began, by the monotonic clock. */
+function began(): number {
+  return performance.timeOrigin - epoch();
 }
 
 function flush(): void {

@@ -40,13 +40,13 @@ test.after.always(async () => {
   await state[Symbol.asyncDispose]();
 });
 async function noneWaits(): Promise<void> {
-  await setParkTarget(state.paths, 0);
+  setParkTarget(state.paths, 0);
   await sweepBoxes(state.paths, kiln.engine.connect, { parkedToo: true });
 }
 
 /** Sees to it that one box waits, and gives its folder. */
 async function oneWaits(): Promise<string> {
-  await setParkTarget(state.paths, 1);
+  setParkTarget(state.paths, 1);
   await refill(state.paths, kiln.engine.connect, { wait: true });
   const [id = ''] = await readdir(state.paths.parked);
   return join(state.paths.parked, id);

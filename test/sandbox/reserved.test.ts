@@ -52,9 +52,9 @@ test('a box that dies while it waits is replaced', async (t) => {
   await using kiln = openKiln({ env: state.env });
   const { engine, paths } = kiln;
   const user = { uid: 0, gid: 0 };
-  await setParkTarget(paths, 1);
+  setParkTarget(paths, 1);
   await refill(paths, engine.connect, { wait: true });
-  await setParkTarget(paths, 0);
+  setParkTarget(paths, 0);
   const [waiting] = await readdir(paths.parked);
   await using reserved = new ReservedBox(engine);
   while ((await readdir(paths.parked)).length > 0) await sleep(10);

@@ -1,4 +1,4 @@
-import { utimesSync } from 'node:fs';
+import { readdirSync, utimesSync } from 'node:fs';
 import { readdir, readFile, rename, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
@@ -52,7 +52,7 @@ export async function leaseImage(paths: StatePaths, id: string): Promise<LeasedI
 export async function listImages(paths: StatePaths): Promise<ListedImage[]> {
   const held = await heldImages(paths);
   const images: ListedImage[] = [];
-  for (const id of await imageIds(paths)) {
+  for (const id of imageIds(paths)) {
     const manifest = readManifest(paths, id);
     if (manifest === undefined) continue;
     const directory = imageDirectory(paths, id);
@@ -71,7 +71,7 @@ export async function listImages(paths: StatePaths): Promise<ListedImage[]> {
  */
 export async function findImage(paths: StatePaths, prefix: string): Promise<string | undefined> {
   if (!/^[0-9a-f]+$/.test(prefix) || prefix.length < SHORTEST_PREFIX) return undefined;
-  const found = (await imageIds(paths)).filter((id) => id.startsWith(prefix));
+  const found = imageIds(paths).filter((id) => id.startsWith(prefix));
   if (found.length > 1) {
     throw new KilnError('E_IMAGE_AMBIGUOUS', `${found.length} images begin with ${prefix}`, {
       hint: `give more digits: ${found.map((id) => id.slice(0, prefix.length + 6)).join(', ')}`,
@@ -82,7 +82,7 @@ export async function findImage(paths: StatePaths, prefix: string): Promise<stri
 
 /** The usable images of this name, the newest first. */
 export async function imagesNamed(paths: StatePaths, name: string): Promise<ImageManifest[]> {
-  const manifests = (await imageIds(paths)).map((id) => readManifest(paths, id));
+  const manifests = imageIds(paths).map((id) => readManifest(paths, id));
   return manifests
     .filter((manifest) => manifest !== undefined)
     .filter((manifest) => manifest.name === name)
@@ -115,7 +115,7 @@ export async function removeImage(paths: StatePaths, id: string): Promise<void> 
 
 /** Throws away images that cannot be used: unsynced ones of an earlier boot, other formats. */
 export async function sweepImages(paths: StatePaths): Promise<void> {
-  for (const id of await imageIds(paths)) {
+  for (const id of imageIds(paths)) {
     if (readManifest(paths, id) !== undefined) continue;
     const directory = imageDirectory(paths, id);
     const lock = await lockLease(directory, false, async () => undefined);
@@ -148,9 +148,12 @@ async function heldImages(paths: StatePaths): Promise<Map<string, string>> {
   return images;
 }
 
-async function imageIds(paths: StatePaths): Promise<string[]> {
-  const names = await readdir(paths.images).catch(() => []);
-  return names.filter((name) => /^[0-9a-f]{64}$/.test(name));
+function imageIds(paths: StatePaths): string[] {
+  try {
+    return readdirSync(paths.images).filter((name) => /^[0-9a-f]{64}$/.test(name));
+  } catch {
+    return [];
+  }
 }
 
 async function isLeased(directory: string): Promise<boolean> {
