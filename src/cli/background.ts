@@ -1,6 +1,6 @@
-import { spawn } from 'node:child_process';
 import { freemem } from 'node:os';
 import type { ImageManifest } from '../image/store/manifest.ts';
+import { spawnDetached } from '../kernel/spawn-detached.ts';
 import { countParked, parkTarget, setParkTarget } from '../sandbox/parking.ts';
 import type { StatePaths } from '../state/paths.ts';
 
@@ -8,10 +8,7 @@ import type { StatePaths } from '../state/paths.ts';
 function startInBackground(...args: readonly string[]): void {
   const main = process.argv[1];
   if (main === undefined) return;
-  spawn(process.execPath, [...process.execArgv, main, ...args], {
-    detached: true,
-    stdio: 'ignore',
-  }).unref();
+  spawnDetached([process.execPath, ...process.execArgv, main, ...args]);
 }
 
 /** What must stay free beside parked boxes, and what one of them is reckoned at, bytes. */

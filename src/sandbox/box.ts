@@ -1,5 +1,13 @@
 import { randomBytes, randomUUID } from 'node:crypto';
-import { chmodSync, chownSync, mkdirSync, renameSync, rmdirSync, rmSync } from 'node:fs';
+import {
+  chmodSync,
+  chownSync,
+  existsSync,
+  mkdirSync,
+  renameSync,
+  rmdirSync,
+  rmSync,
+} from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -237,6 +245,8 @@ export function removeDomainFiles(paths: StatePaths, domain: string): void {
 
 /** An empty one, or none. */
 function removeFolder(path: string): void {
+  // To look is far cheaper than an error.
+  if (!existsSync(path)) return;
   try {
     rmdirSync(path);
   } catch (error) {

@@ -1,0 +1,33 @@
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import test from 'ava';
+import { spawnDetached } from '../../src/kernel/spawn-detached.ts';
+
+test('what is started has a session, signals and stdio of its own', async (t) => {
+  const directory = await mkdtemp(join(tmpdir(), 'kiln-test-'));
+  t.teardown(() => rm(directory, { recursive: true, force: true }));
+  const [half, whole] = [join(directory, 'half'), join(directory, 'whole')];
+  process.env.KILN_SPAWN_TEST = 'passed on';
+  const script = `links=$(readlink /proc/$$/fd/0 /proc/$$/fd/1 /proc/$$/fd/2)
+    { grep SigIgn /proc/$$/status; cut -d' ' -f1,6 /proc/$$/stat
+    echo "$links"; echo "$KILN_SPAWN_TEST $1"; } > ${half}
+    mv ${half} ${whole}`;
+  spawnDetached(['/bin/sh', '-c', script, 'sh', 'an argument']);
+  let said = '';
+  for (let i = 0; i < 500 && said === ''; i++) {
+    await sleep(10);
+    said = await readFile(whole, 'utf8').catch(() => '');
+  }
+  const [ignored, ids = '', ...rest] = said.trim().split('\n');
+  t.is(ignored, 'SigIgn:\t0000000000000000');
+  const [pid, session] = ids.split(' ');
+  t.is(session, pid);
+  const nothing = Array.from({ length: 3 }, () => '/dev/null');
+  t.deepEqual(rest, [...nothing, 'passed on an argument']);
+});
+
+test('a program that is not there is an error', (t) => {
+  t.throws(() => spawnDetached(['/nonexistent']), { code: 'ENOENT' });
+});
