@@ -6,10 +6,12 @@ import { mergeIterations } from '../confine/merge.ts';
 import { runConfined } from '../confine/run.ts';
 import { Standby } from '../confine/standby.ts';
 import { KilnError } from '../errors.ts';
+import { takeIdentity } from './check.ts';
 import type { DigestDepth } from './digests.ts';
 import { MAX_FDS, openFile } from './open-files.ts';
 import type { RpmIdentity, RpmPackage } from './package.ts';
 import type { ReadTaskInput } from './read-task.ts';
+import { fromWire } from './unwire.ts';
 
 /** A child costs 50 ms, a header 0.3 ms: fewer files than this do not earn another child. */
 const FILES_PER_CHILD = 150;
@@ -50,8 +52,7 @@ export async function* readRpms(
   files: readonly string[],
   options: ReadOptions = {},
 ): AsyncGenerator<ReadResult, void, undefined> {
-  const take = import('./unwire.ts').then(({ fromWire }) => fromWire);
-  yield* readAll(files, options, take, false);
+  yield* readAll(files, options, fromWire, false);
 }
 
 /** Like {@link readRpms}, but reads none of the lists in the packages: several times faster. */
@@ -59,16 +60,11 @@ export async function* readIdentities(
   files: readonly string[],
   options: ReadOptions = {},
 ): AsyncGenerator<ReadResult<RpmIdentity>, void, undefined> {
-  const take = import('./unwire.ts').then(
-    ({ identitySchema }) =>
-      (value: unknown) =>
-        identitySchema.parse(value),
-  );
-  yield* readAll(files, options, take, true);
+  yield* readAll(files, options, takeIdentity, true);
 }
 
-/** Checks what a child sent; it takes long to load, which is done while children start. */
-type Take<Read> = Promise<(value: unknown) => Read>;
+/** Checks what a child sent. */
+type Take<Read> = (value: unknown) => Read;
 
 async function* readAll<Read>(
   files: readonly string[],
@@ -145,7 +141,7 @@ async function* readBatch<Read>(
       input,
       fds,
       ...how,
-      validate: take.then((check) => (values) => {
+      validate: (values) => {
         if (!Array.isArray(values)) throw new TypeError('it is no list');
         return values.map((value) => {
           const message = value as { index?: unknown; package?: unknown; error?: unknown };
@@ -154,9 +150,9 @@ async function* readBatch<Read>(
           if (message.error !== undefined) {
             return { ...item, error: aboutFile(item.file, rebuildError(message.error)) };
           }
-          return { ...item, package: check(message.package) };
+          return { ...item, package: take(message.package) };
         });
-      }),
+      },
     });
   } finally {
     for (const fd of fds) closeSync(fd);
