@@ -15,9 +15,6 @@ export interface ReadTaskInput {
   readonly keys: readonly string[];
 }
 
-/** Identities in one message: each message costs the parent as much as checking what is in it. */
-const BATCH = 32;
-
 let keyring: Keyring | null = null;
 
 export const task: ConfinedTask = {
@@ -27,24 +24,24 @@ export const task: ConfinedTask = {
     if (keys.length > 0) keyring = await loadKeyring(keys);
   },
 
-  async run(input, { fds, emit }) {
+  async run(input, { arriving, emit }) {
     const { depth, identityOnly } = input as ReadTaskInput;
     const options = { depth, keyring };
     const look = async (fd: number) =>
       identityOnly ? inspectIdentity(fd, options) : toWire(await inspectPackage(fd, options));
-    let batch: object[] = [];
-    for (const [index, fd] of fds.entries()) {
-      try {
-        batch.push({ index, package: await look(fd) });
-      } catch (error) {
-        batch.push({ index, error: flattenError(error) });
-      } finally {
-        closeSync(fd);
+    for (const group of arriving) {
+      const answers: object[] = [];
+      for (const { index, fd } of group) {
+        try {
+          answers.push({ index, package: await look(fd) });
+        } catch (error) {
+          answers.push({ index, error: flattenError(error) });
+        } finally {
+          closeSync(fd);
+        }
       }
-      if (batch.length < (identityOnly ? BATCH : 1)) continue;
-      emit(batch);
-      batch = [];
+      // One message a group: each costs the parent as much as checking what is in it.
+      emit(answers);
     }
-    if (batch.length > 0) emit(batch);
   },
 };

@@ -6,12 +6,12 @@ import { mergeIterations } from '../confine/merge.ts';
 import { runConfined } from '../confine/run.ts';
 import type { ConfinedLimits } from '../confine/task.ts';
 import { KilnError } from '../errors.ts';
+import { aboutFile } from './feed.ts';
 import type { SignaturePolicy } from './inspect.ts';
 import { MAX_FDS, openFile } from './open-files.ts';
 import type { RpmPackage } from './package.ts';
 import type { UnpackLimits } from './payload/plan.ts';
 import type { OwnerMap } from './payload/writer.ts';
-import { aboutFile } from './read.ts';
 import type { UnpackTaskInput } from './unpack-task.ts';
 import { fromWire } from './unwire.ts';
 
