@@ -5,6 +5,7 @@ import type { ConfinedTask } from '../confine/task.ts';
 import type { DigestDepth } from './digests.ts';
 import { inspectIdentity, inspectPackage } from './inspect.ts';
 import { type Keyring, loadKeyring } from './keyring.ts';
+import { HEADERS_MEMORY } from './sections.ts';
 import { toWire } from './wire.ts';
 
 export interface ReadTaskInput {
@@ -26,7 +27,8 @@ export const task: ConfinedTask = {
 
   async run(input, { arriving, emit }) {
     const { depth, identityOnly } = input as ReadTaskInput;
-    const options = { depth, keyring };
+    const memory = Buffer.allocUnsafeSlow(HEADERS_MEMORY);
+    const options = { depth, keyring, memory };
     const look = async (fd: number) =>
       identityOnly ? inspectIdentity(fd, options) : toWire(await inspectPackage(fd, options));
     for (const group of arriving) {
