@@ -85,16 +85,20 @@ async function* readAll<Read>(
     signal,
   );
   // From here on the children are starting: meanwhile files are opened and handed over.
-  let next = messages.next();
+  const ask = () => {
+    const step = messages.next();
+    // Seen when it is awaited, unless the caller stops before.
+    step.catch(() => undefined);
+    return step;
+  };
+  let next = ask();
   try {
     for (;;) {
-      // Seen when it is awaited, unless the caller stops before.
-      next.catch(() => undefined);
       yield* feed.more();
       const { done, value } = await next;
       if (done === true) break;
       yield* feed.more();
-      next = messages.next();
+      next = ask();
       yield* value;
     }
     feed.assertDone();
