@@ -17,6 +17,10 @@ export function printTable(
   process.stdout.write(lines.join(''));
 }
 
+const CONTROL = /[\u0000-\u001f\u007f-\u009f]/;
+
 function printable(cell: string): string {
+  // Most cells; a sequence for terminals begins with one of these as well.
+  if (!CONTROL.test(cell)) return cell;
   return stripVTControlCharacters(cell).replace(/[\u0000-\u001f\u007f]/g, ' ');
 }

@@ -23,7 +23,11 @@ export type DigestDepth =
 
 let hashes: ReadonlySet<string> | undefined;
 
-/** Not asked for before it is needed: Node takes milliseconds to load its cryptography. */
+/** Loads Node's cryptography, which takes milliseconds: where packages are read, and before they are. */
+export function loadHashes(): void {
+  isAvailable('sha256');
+}
+
 function isAvailable(algorithm: string): boolean {
   hashes ??= new Set(getHashes());
   return hashes.has(algorithm);

@@ -2,7 +2,7 @@
 import { closeSync } from 'node:fs';
 import { flattenError } from '../confine/flat-error.ts';
 import type { ConfinedTask } from '../confine/task.ts';
-import type { DigestDepth } from './digests.ts';
+import { type DigestDepth, loadHashes } from './digests.ts';
 import { inspectIdentity, inspectPackage } from './inspect.ts';
 import { type Keyring, loadKeyring } from './keyring.ts';
 import { HEADERS_MEMORY } from './sections.ts';
@@ -15,6 +15,8 @@ export interface ReadTaskInput {
   /** Armored public keys. */
   readonly keys: readonly string[];
 }
+
+loadHashes();
 
 let keyring: Keyring | null = null;
 
