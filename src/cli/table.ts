@@ -9,12 +9,18 @@ export function printTable(
   const widths = headings.map((_, column) =>
     Math.max(...all.map((row) => row[column]?.length ?? 0)),
   );
-  for (const row of all) {
+  const lines = all.map((row) => {
     const line = row.map((cell, column) => cell.padEnd(widths[column] ?? 0)).join('  ');
-    process.stdout.write(`${line.trimEnd()}\n`);
-  }
+    return `${line.trimEnd()}\n`;
+  });
+  // At once: a write for each takes longer than to make it.
+  process.stdout.write(lines.join(''));
 }
 
+const CONTROL = /[\u0000-\u001f\u007f-\u009f]/;
+
 function printable(cell: string): string {
+  // Most cells; a sequence for terminals begins with one of these as well.
+  if (!CONTROL.test(cell)) return cell;
   return stripVTControlCharacters(cell).replace(/[\u0000-\u001f\u007f]/g, ' ');
 }

@@ -1,10 +1,10 @@
 /** The confined child's main: one request in, messages out, end. */
 import { closeSync, readFileSync, writeSync } from 'node:fs';
 import { KilnError } from '../errors.ts';
-import { receiveDescriptor } from '../kernel/unix-socket.ts';
 import { enclose } from './enclose.ts';
 import { flattenError } from './flat-error.ts';
 import { encodeFrame, FrameDecoder } from './frame.ts';
+import { takeHanded } from './handout.ts';
 import {
   type ConfinedReply,
   type ConfinedRequest,
@@ -33,7 +33,8 @@ export async function serveConfined(tasks: TaskTable, ahead?: string): Promise<v
     const fds = takeDescriptors(request);
     enclose(request);
     const emit = (value: unknown) => reply({ type: 'message', value });
-    await task.run(request.input, { fds, emit });
+    const arriving = request.arriving ? takeHanded(FIRST_FD) : [];
+    await task.run(request.input, { fds, arriving, emit });
     reply({ type: 'done' });
   } catch (error) {
     reply({ type: 'failed', error: flattenError(error) });
@@ -45,13 +46,19 @@ function readRequest(): ConfinedRequest | undefined {
   return request as ConfinedRequest | undefined;
 }
 
-function takeDescriptors({ fdCount, fdsFollow }: ConfinedRequest): number[] {
+function takeDescriptors({ fdCount, fdsFollow, arriving }: ConfinedRequest): number[] {
+  if (arriving) return [];
   if (!fdsFollow) return Array.from({ length: fdCount }, (_, index) => FIRST_FD + index);
-  const fds = Array.from({ length: fdCount }, () => {
-    const fd = receiveDescriptor(FIRST_FD);
-    if (fd === undefined) throw new KilnError('E_CONFINE_PROTOCOL', 'a descriptor did not come');
-    return fd;
-  });
+  const fds: number[] = [];
+  if (fdCount > 0) {
+    for (const group of takeHanded(FIRST_FD)) {
+      fds.push(...group.map(({ fd }) => fd));
+      if (fds.length >= fdCount) break;
+    }
+  }
+  if (fds.length !== fdCount) {
+    throw new KilnError('E_CONFINE_PROTOCOL', 'a descriptor did not come');
+  }
   closeSync(FIRST_FD);
   return fds;
 }

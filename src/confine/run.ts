@@ -6,6 +6,7 @@ import { KilnError } from '../errors.ts';
 import { span } from '../trace/trace.ts';
 import { rebuildError } from './flat-error.ts';
 import { encodeFrame, FrameDecoder } from './frame.ts';
+import { type Handout, MAX_GROUP } from './handout.ts';
 import { launchConfined, stopConfined } from './launch.ts';
 import type { Standby } from './standby.ts';
 import { type ConfinedLimits, type ConfinedRequest, defaultLimits } from './task.ts';
@@ -29,6 +30,11 @@ export interface ConfinedOptions<Output> {
   readonly destination?: string | undefined;
   /** Open files for the child; they stay open here. */
   readonly fds?: readonly number[];
+  /**
+   * Instead of `fds`: files that come later, for this child or others; it is done once the handout has
+   * ended. With a `standby`, it is that one's.
+   */
+  readonly handout?: Handout | undefined;
   readonly limits?: Partial<ConfinedLimits>;
   readonly signal?: AbortSignal | undefined;
   /** A program that calls serveConfined with its own tasks; default src/confined.ts. */
@@ -51,16 +57,23 @@ export async function* runConfined<Output>(
   options.signal?.throwIfAborted();
   using _ = span(`confined: ${options.task}`);
   const limits = { ...defaultLimits, ...options.limits };
+  const { handout, task } = options;
   const fds = options.fds ?? [];
   const waiting = options.destination === undefined ? options.standby?.take() : undefined;
   const child =
     waiting?.child ??
-    launchConfined({ destination: options.destination, fds, entry: options.entry });
+    launchConfined({
+      destination: options.destination,
+      fds: handout === undefined ? fds : [handout.childEnd],
+      entry: options.entry,
+      ahead: task,
+    });
   const request: ConfinedRequest = {
-    task: options.task,
+    task,
     input: options.input,
-    fdCount: fds.length,
-    fdsFollow: waiting !== undefined,
+    fdCount: handout === undefined ? fds.length : MAX_GROUP,
+    fdsFollow: waiting !== undefined && handout === undefined,
+    arriving: handout !== undefined,
     destination: options.destination !== undefined,
     limits,
   };
@@ -73,7 +86,7 @@ export async function* runConfined<Output>(
         case 'ready':
           child.stdin?.end(encodeFrame(request), () => {
             // Not before: the child takes nothing else until it has seen the request's end.
-            if (!over) waiting?.hand(fds);
+            if (!over && request.fdsFollow) waiting?.hand(fds);
           });
           break;
         case 'message':

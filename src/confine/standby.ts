@@ -1,11 +1,8 @@
 /** A confined child that was started before its work was there: its start takes longer than most of it. */
 import type { ChildProcess } from 'node:child_process';
 import { hasErrno } from '../kernel/libc.ts';
-import { closeDescriptor, sendWithDescriptors, unixSocketPair } from '../kernel/unix-socket.ts';
+import { Handout, MAX_GROUP } from './handout.ts';
 import { launchConfined, stopConfined } from './launch.ts';
-
-/** What a descriptor comes with: it cannot travel without a byte. */
-const BYTE = Buffer.from([0]);
 
 /** A child that is used now, and is its user's to end. */
 export interface StandbyChild {
@@ -17,12 +14,12 @@ export interface StandbyChild {
 /** Waits for one task; disposing of it ends the child if nobody took it. */
 export class Standby implements AsyncDisposable {
   readonly #child: ChildProcess;
-  readonly #socket: number;
+  readonly #handout: Handout;
   #taken = false;
 
-  private constructor(child: ChildProcess, socket: number) {
+  private constructor(child: ChildProcess, handout: Handout) {
     this.#child = child;
-    this.#socket = socket;
+    this.#handout = handout;
   }
 
   /**
@@ -31,33 +28,40 @@ export class Standby implements AsyncDisposable {
    * @param entry see {@link runConfined}
    */
   static start(task: string, entry?: string): Standby {
-    const [ours, theirs] = unixSocketPair();
+    const handout = new Handout();
     try {
-      const child = launchConfined({ fds: [theirs], ahead: task, entry });
+      const child = launchConfined({ fds: [handout.childEnd], ahead: task, entry });
       // Until it is taken nobody listens, and a failure to start shows in its replies.
       child.on('error', () => undefined);
       child.stdin?.on('error', () => undefined);
-      return new Standby(child, ours);
+      return new Standby(child, handout);
     } catch (error) {
-      closeDescriptor(ours);
+      handout[Symbol.dispose]();
       throw error;
-    } finally {
-      closeDescriptor(theirs);
     }
+  }
+
+  /** Where the child takes files from, and others may as well; undefined if it was taken or died. */
+  get handout(): Handout | undefined {
+    return this.#gone ? undefined : this.#handout;
+  }
+
+  get #gone(): boolean {
+    return this.#taken || this.#child.exitCode !== null || this.#child.signalCode !== null;
   }
 
   /** The child, unless it was taken before or has died. */
   take(): StandbyChild | undefined {
-    if (this.#taken || this.#child.exitCode !== null || this.#child.signalCode !== null) {
-      return undefined;
-    }
+    if (this.#gone) return undefined;
     this.#taken = true;
     return {
       child: this.#child,
       hand: (fds) => {
-        // One at a time: what the kernel takes in one message has a limit.
+        const files = fds.map((fd, index) => ({ index, fd }));
         try {
-          for (const fd of fds) sendWithDescriptors(this.#socket, BYTE, [fd]);
+          for (let at = 0; at < files.length; at += MAX_GROUP) {
+            this.#handout.hand(files.slice(at, at + MAX_GROUP));
+          }
         } catch (error) {
           // It died, as its replies will tell.
           if (!hasErrno(error, 'EPIPE', 'ECONNRESET')) throw error;
@@ -67,7 +71,7 @@ export class Standby implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    closeDescriptor(this.#socket);
+    this.#handout[Symbol.dispose]();
     if (!this.#taken) await stopConfined(this.#child);
   }
 }

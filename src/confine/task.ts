@@ -1,5 +1,7 @@
 /** What runs in a confined child, and what it is given. Both sides of the pipe share these types. */
 
+import type { HandedFile } from './handout.ts';
+
 /** Bounds on one confined child. All are enforced by the kernel or by the parent. */
 export interface ConfinedLimits {
   /** Private writable memory, bytes (RLIMIT_DATA; Node itself takes about 150 MB of it). */
@@ -27,6 +29,8 @@ export interface ConfinedRequest {
   readonly fdCount: number;
   /** They come through the socket {@link FIRST_FD} instead: the child was started before they were. */
   readonly fdsFollow: boolean;
+  /** Any number of them comes through that socket while the task runs, `fdCount` at a time. */
+  readonly arriving: boolean;
   /** {@link DESTINATION_FD} is a mount that becomes the root. */
   readonly destination: boolean;
   readonly limits: ConfinedLimits;
@@ -60,6 +64,8 @@ export const FIRST_FD = 6;
 export interface TaskContext {
   /** Descriptors the parent opened, in its order. The task owns them. */
   readonly fds: readonly number[];
+  /** Files that the parent hands over while the task runs, in groups; none without a handout. */
+  readonly arriving: Iterable<readonly HandedFile[]>;
   /** Sends a message to the parent; blocks while the parent does not read. */
   emit(value: unknown): void;
 }

@@ -7,10 +7,14 @@ import { checked, hasErrno, libc } from './libc.ts';
 
 const AF_UNIX = 1;
 const SOCK_STREAM = 1;
+const SOCK_SEQPACKET = 5;
 const SOCK_CLOEXEC = 0o2000000;
 const SOL_SOCKET = 1;
 const SCM_RIGHTS = 1;
 const SO_PEERCRED = 17;
+const MSG_DONTWAIT = 0x40;
+const MSG_CTRUNC = 0x8;
+const MSG_TRUNC = 0x20;
 const MSG_NOSIGNAL = 0x4000;
 const MSG_CMSG_CLOEXEC = 0x40000000;
 const POLLOUT = 4;
@@ -61,8 +65,17 @@ export function peerPid(fd: number): number {
 
 /** Two connected stream sockets, close-on-exec. */
 export function unixSocketPair(): [number, number] {
+  return socketPair(SOCK_STREAM);
+}
+
+/** Two connected sockets that keep the bounds of messages, close-on-exec. */
+export function unixPacketPair(): [number, number] {
+  return socketPair(SOCK_SEQPACKET);
+}
+
+function socketPair(type: number): [number, number] {
   const pair = new Int32Array(2);
-  checked('socketpair', call.socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair));
+  checked('socketpair', call.socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, pair));
   return [pair[0] as number, pair[1] as number];
 }
 
@@ -126,11 +139,45 @@ function waitWritable(fd: number): void {
 
 /** Receives one byte and the descriptor that came with it; undefined when none did. Blocks. */
 export function receiveDescriptor(fd: number): number | undefined {
-  const control = Buffer.alloc(CMSG_HEADER + 8);
-  const { header, keep } = message(Buffer.alloc(1), control);
+  return receivePacket(fd, 1, 1)?.fds[0];
+}
+
+/**
+ * Sends `data` (not empty) with `fds`, 253 at most, as one message that is received as one or not at
+ * all. EAGAIN when there is no room for it: never waits.
+ */
+export function sendPacket(fd: number, data: Buffer, fds: readonly number[]): void {
+  const { header, keep } = message(data, rights(fds));
+  checked('sendmsg', Number(call.sendmsg(fd, header, MSG_NOSIGNAL | MSG_DONTWAIT)));
+  keep.at(0); // referenced until here
+}
+
+/** What {@link receivePacket} got. */
+export interface Packet {
+  readonly data: Buffer;
+  /** Close-on-exec. */
+  readonly fds: readonly number[];
+  /** All that was sent: neither cut off, nor a descriptor that the kernel could not pass on. */
+  readonly whole: boolean;
+}
+
+/**
+ * Receives a message of up to `size` bytes and `count` descriptors; undefined when no more can come.
+ * Waits, blocking this thread.
+ */
+export function receivePacket(fd: number, size: number, count: number): Packet | undefined {
+  const data = Buffer.alloc(size);
+  const control = Buffer.alloc(Math.ceil((CMSG_HEADER + 4 * count) / 8) * 8);
+  const { header, keep } = message(data, control);
   const received = checked('recvmsg', Number(call.recvmsg(fd, header, MSG_CMSG_CLOEXEC)));
   keep.at(0);
-  const length = Number(header.readBigUInt64LE(40));
-  if (received === 0 || length < CMSG_HEADER + 4) return undefined;
-  return control.readInt32LE(CMSG_HEADER);
+  const controlLength = Number(header.readBigUInt64LE(40));
+  if (received === 0 && controlLength === 0) return undefined;
+  const fds: number[] = [];
+  if (controlLength >= CMSG_HEADER) {
+    const end = Number(control.readBigUInt64LE(0));
+    for (let at = CMSG_HEADER; at + 4 <= end; at += 4) fds.push(control.readInt32LE(at));
+  }
+  const whole = (header.readInt32LE(48) & (MSG_CTRUNC | MSG_TRUNC)) === 0;
+  return { data: data.subarray(0, received), fds, whole };
 }

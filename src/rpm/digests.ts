@@ -21,7 +21,17 @@ export type DigestDepth =
   /** Every digest there is of header and payload. */
   | 'all';
 
-const available = new Set(getHashes());
+let hashes: ReadonlySet<string> | undefined;
+
+/** Loads Node's cryptography, which takes milliseconds: where packages are read, and before they are. */
+export function loadHashes(): void {
+  isAvailable('sha256');
+}
+
+function isAvailable(algorithm: string): boolean {
+  hashes ??= new Set(getHashes());
+  return hashes.has(algorithm);
+}
 
 /** Every digest of the package; those that `depth` leaves out are `unchecked`. */
 export function checkDigests(fd: number, sections: RpmSections, depth: DigestDepth): RpmDigest[] {
@@ -29,7 +39,7 @@ export function checkDigests(fd: number, sections: RpmSections, depth: DigestDep
   const wanted = new Set(expected.filter((digest) => isWanted(digest, expected, depth)));
   const running = new Map<Expected, Hash>();
   for (const digest of wanted) {
-    if (digest.scope === 'header' || !available.has(digest.algorithm)) continue;
+    if (digest.scope === 'header' || !isAvailable(digest.algorithm)) continue;
     const state = createHash(digest.algorithm);
     if (digest.scope === 'header+payload') state.update(sections.header.bytes);
     running.set(digest, state);
@@ -41,7 +51,7 @@ export function checkDigests(fd: number, sections: RpmSections, depth: DigestDep
   }
   return expected.map((digest): RpmDigest => {
     if (!wanted.has(digest)) return { ...digest, actual: null, status: 'unchecked' };
-    if (!available.has(digest.algorithm)) {
+    if (!isAvailable(digest.algorithm)) {
       return { ...digest, actual: null, status: 'unsupported' };
     }
     const actual =

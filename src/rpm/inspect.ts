@@ -11,6 +11,8 @@ import { checkSignatures, signatureVerdict } from './signatures.ts';
 export interface InspectOptions {
   readonly depth: DigestDepth;
   readonly keyring: Keyring | null;
+  /** See {@link readSections}. What is read of a package holds none of it. */
+  readonly memory?: Buffer;
 }
 
 /**
@@ -18,14 +20,14 @@ export interface InspectOptions {
  * What is wrong with those is in the result; a file that cannot be read at all throws.
  */
 export async function inspectPackage(fd: number, options: InspectOptions): Promise<RpmPackage> {
-  const sections = readSections(fd);
+  const sections = readSections(fd, options.memory);
   const checks = await check(fd, sections, options);
   return { ...describePackage(fd, sections), ...checks };
 }
 
 /** Like {@link inspectPackage}, without the lists in the package. */
 export async function inspectIdentity(fd: number, options: InspectOptions): Promise<RpmIdentity> {
-  const sections = readSections(fd);
+  const sections = readSections(fd, options.memory);
   const checks = await check(fd, sections, options);
   return { ...describeIdentity(fd, sections), ...checks };
 }

@@ -2,9 +2,10 @@
 import { closeSync } from 'node:fs';
 import { flattenError } from '../confine/flat-error.ts';
 import type { ConfinedTask } from '../confine/task.ts';
-import type { DigestDepth } from './digests.ts';
+import { type DigestDepth, loadHashes } from './digests.ts';
 import { inspectIdentity, inspectPackage } from './inspect.ts';
 import { type Keyring, loadKeyring } from './keyring.ts';
+import { HEADERS_MEMORY } from './sections.ts';
 import { toWire } from './wire.ts';
 
 export interface ReadTaskInput {
@@ -15,8 +16,7 @@ export interface ReadTaskInput {
   readonly keys: readonly string[];
 }
 
-/** Identities in one message: each message costs the parent as much as checking what is in it. */
-const BATCH = 32;
+loadHashes();
 
 let keyring: Keyring | null = null;
 
@@ -27,24 +27,25 @@ export const task: ConfinedTask = {
     if (keys.length > 0) keyring = await loadKeyring(keys);
   },
 
-  async run(input, { fds, emit }) {
+  async run(input, { arriving, emit }) {
     const { depth, identityOnly } = input as ReadTaskInput;
-    const options = { depth, keyring };
+    const memory = Buffer.allocUnsafeSlow(HEADERS_MEMORY);
+    const options = { depth, keyring, memory };
     const look = async (fd: number) =>
       identityOnly ? inspectIdentity(fd, options) : toWire(await inspectPackage(fd, options));
-    let batch: object[] = [];
-    for (const [index, fd] of fds.entries()) {
-      try {
-        batch.push({ index, package: await look(fd) });
-      } catch (error) {
-        batch.push({ index, error: flattenError(error) });
-      } finally {
-        closeSync(fd);
+    for (const group of arriving) {
+      const answers: object[] = [];
+      for (const { index, fd } of group) {
+        try {
+          answers.push({ index, package: await look(fd) });
+        } catch (error) {
+          answers.push({ index, error: flattenError(error) });
+        } finally {
+          closeSync(fd);
+        }
       }
-      if (batch.length < (identityOnly ? BATCH : 1)) continue;
-      emit(batch);
-      batch = [];
+      // One message a group: each costs the parent as much as checking what is in it.
+      emit(answers);
     }
-    if (batch.length > 0) emit(batch);
   },
 };

@@ -1,18 +1,25 @@
 /** Reading .rpm files: the parent's side. All parsing happens in confined children. */
-import { closeSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
-import { rebuildError } from '../confine/flat-error.ts';
+import { Handout } from '../confine/handout.ts';
 import { mergeIterations } from '../confine/merge.ts';
 import { runConfined } from '../confine/run.ts';
 import { Standby } from '../confine/standby.ts';
 import { KilnError } from '../errors.ts';
+import { takeIdentity } from './check.ts';
 import type { DigestDepth } from './digests.ts';
-import { MAX_FDS, openFile } from './open-files.ts';
+import { Feed, type ReadResult, type Take } from './feed.ts';
 import type { RpmIdentity, RpmPackage } from './package.ts';
 import type { ReadTaskInput } from './read-task.ts';
+import { fromWire } from './unwire.ts';
 
 /** A child costs 50 ms, a header 0.3 ms: fewer files than this do not earn another child. */
 const FILES_PER_CHILD = 150;
+
+/** Measured: of a thousand, a second child reads what it takes to start it, on two cores. */
+const IDENTITIES_PER_CHILD = 1000;
+
+/** Headers handed over, and answered for, at a time. Of packages that are read whole, one is. */
+const GROUP = 20;
 
 export interface ReadOptions {
   /** How much is read to check digests; default `header`. */
@@ -25,20 +32,9 @@ export interface ReadOptions {
   readonly standby?: Standby | undefined;
 }
 
-/** What came of one file. */
-export type ReadResult<Read = RpmPackage> = { readonly file: string; readonly index: number } & (
-  | { readonly package: Read; readonly error?: never }
-  | { readonly error: KilnError; readonly package?: never }
-);
-
 /** The confined child of {@link ReadOptions}' `standby`: for files that will be there soon. */
 export function standbyReader(): Standby {
   return Standby.start('rpm-read');
-}
-
-interface Item {
-  readonly file: string;
-  readonly index: number;
 }
 
 /**
@@ -50,8 +46,7 @@ export async function* readRpms(
   files: readonly string[],
   options: ReadOptions = {},
 ): AsyncGenerator<ReadResult, void, undefined> {
-  const take = import('./unwire.ts').then(({ fromWire }) => fromWire);
-  yield* readAll(files, options, take, false);
+  yield* readAll(files, options, fromWire, false);
 }
 
 /** Like {@link readRpms}, but reads none of the lists in the packages: several times faster. */
@@ -59,16 +54,8 @@ export async function* readIdentities(
   files: readonly string[],
   options: ReadOptions = {},
 ): AsyncGenerator<ReadResult<RpmIdentity>, void, undefined> {
-  const take = import('./unwire.ts').then(
-    ({ identitySchema }) =>
-      (value: unknown) =>
-        identitySchema.parse(value),
-  );
-  yield* readAll(files, options, take, true);
+  yield* readAll(files, options, takeIdentity, true);
 }
-
-/** Checks what a child sent; it takes long to load, which is done while children start. */
-type Take<Read> = Promise<(value: unknown) => Read>;
 
 async function* readAll<Read>(
   files: readonly string[],
@@ -76,30 +63,54 @@ async function* readAll<Read>(
   take: Take<Read>,
   identityOnly: boolean,
 ): AsyncGenerator<ReadResult<Read>, void, undefined> {
-  const { standby } = options;
-  const items = files.map((file, index): Item => ({ file, index }));
-  const input: ReadTaskInput = {
-    depth: options.depth ?? 'header',
-    keys: options.keys ?? [],
-    identityOnly,
-  };
+  const { standby, depth = 'header' } = options;
+  const input: ReadTaskInput = { depth, keys: options.keys ?? [], identityOnly };
   const children = Math.min(
     options.concurrency ?? availableParallelism(),
-    Math.ceil(files.length / (identityOnly ? FILES_PER_CHILD * 3 : FILES_PER_CHILD)),
+    Math.ceil(files.length / (identityOnly ? IDENTITIES_PER_CHILD : FILES_PER_CHILD)),
   );
-  const share = Math.ceil(files.length / Math.max(children, 1));
-  const batches = mergeIterations((signal) => {
-    const parts: Batches<Read>[] = [];
-    for (let at = 0; at < items.length; at += share) {
-      parts.push(readInTurn(items.slice(at, at + share), input, take, { signal, standby }));
+  if (children === 0) return;
+  const shared = standby?.handout;
+  const handout = shared ?? new Handout();
+  const feed = new Feed(files, handout, depth === 'header' ? GROUP : 1);
+  const stop = new AbortController();
+  const outer = options.signal;
+  const signal = outer === undefined ? stop.signal : AbortSignal.any([outer, stop.signal]);
+  const read = {
+    task: 'rpm-read',
+    input,
+    handout,
+    standby,
+    validate: (values: unknown) => feed.answered(values, take),
+  };
+  const messages = mergeIterations(
+    (signal) => Array.from({ length: children }, () => runConfined({ ...read, signal })),
+    signal,
+  );
+  // From here on the children are starting: meanwhile files are opened and handed over.
+  const ask = () => {
+    const step = messages.next();
+    // Seen when it is awaited, unless the caller stops before.
+    step.catch(() => undefined);
+    return step;
+  };
+  let next = ask();
+  try {
+    for (;;) {
+      yield* feed.more();
+      const { done, value } = await next;
+      if (done === true) break;
+      yield* feed.more();
+      next = ask();
+      yield* value;
     }
-    return parts;
-  }, options.signal);
-  for await (const batch of batches) yield* batch;
+    feed.assertDone();
+  } finally {
+    stop.abort();
+    await messages.return();
+    if (shared === undefined) handout[Symbol.dispose]();
+  }
 }
-
-/** Results as children send them, several at a time. */
-type Batches<Read> = AsyncGenerator<readonly ReadResult<Read>[], void, undefined>;
 
 /** Reads one package. @throws what is wrong with it. */
 export async function readRpm(file: string, options: ReadOptions = {}): Promise<RpmPackage> {
@@ -108,66 +119,4 @@ export async function readRpm(file: string, options: ReadOptions = {}): Promise<
     return result.package;
   }
   throw new KilnError('E_CONFINE_PROTOCOL', `${file}: the confined child said nothing`);
-}
-
-async function* readInTurn<Read>(
-  items: readonly Item[],
-  input: ReadTaskInput,
-  take: Take<Read>,
-  how: Pick<ReadOptions, 'signal' | 'standby'>,
-): Batches<Read> {
-  for (let at = 0; at < items.length; at += MAX_FDS) {
-    yield* readBatch(items.slice(at, at + MAX_FDS), input, take, how);
-  }
-}
-
-async function* readBatch<Read>(
-  items: readonly Item[],
-  input: ReadTaskInput,
-  take: Take<Read>,
-  how: Pick<ReadOptions, 'signal' | 'standby'>,
-): Batches<Read> {
-  const opened: Item[] = [];
-  const fds: number[] = [];
-  try {
-    for (const item of items) {
-      try {
-        fds.push(openFile(item.file).fd);
-        opened.push(item);
-      } catch (error) {
-        if (!(error instanceof KilnError)) throw error;
-        yield [{ ...item, error }];
-      }
-    }
-    if (fds.length === 0) return;
-    yield* runConfined<readonly ReadResult<Read>[]>({
-      task: 'rpm-read',
-      input,
-      fds,
-      ...how,
-      validate: take.then((check) => (values) => {
-        if (!Array.isArray(values)) throw new TypeError('it is no list');
-        return values.map((value) => {
-          const message = value as { index?: unknown; package?: unknown; error?: unknown };
-          const item = opened[Number(message.index)];
-          if (item === undefined) throw new TypeError(`there is no file ${message.index}`);
-          if (message.error !== undefined) {
-            return { ...item, error: aboutFile(item.file, rebuildError(message.error)) };
-          }
-          return { ...item, package: check(message.package) };
-        });
-      }),
-    });
-  } finally {
-    for (const fd of fds) closeSync(fd);
-  }
-}
-
-/** The same error with the file's name in front. */
-export function aboutFile(file: string, error: KilnError): KilnError {
-  return new KilnError(error.code, `${file}: ${error.message}`, {
-    ...(error.hint === undefined ? {} : { hint: error.hint }),
-    ...(error.details === undefined ? {} : { details: error.details }),
-    cause: error.cause,
-  });
 }

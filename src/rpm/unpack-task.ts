@@ -3,7 +3,7 @@ import { closeSync, mkdirSync, rmdirSync } from 'node:fs';
 import { flattenError } from '../confine/flat-error.ts';
 import type { ConfinedTask } from '../confine/task.ts';
 import { describePackage } from './describe.ts';
-import { checkDigests } from './digests.ts';
+import { checkDigests, loadHashes } from './digests.ts';
 import { assertTrusted, type SignaturePolicy } from './inspect.ts';
 import { type Keyring, loadKeyring } from './keyring.ts';
 import type { RpmPackage } from './package.ts';
@@ -28,6 +28,8 @@ export interface UnpackTaskInput {
 
 /** Bytes written between two messages about progress. */
 const PROGRESS_STEP = 8 * 1024 * 1024;
+
+loadHashes();
 
 let keyring: Keyring | null = null;
 

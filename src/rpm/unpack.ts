@@ -6,13 +6,14 @@ import { mergeIterations } from '../confine/merge.ts';
 import { runConfined } from '../confine/run.ts';
 import type { ConfinedLimits } from '../confine/task.ts';
 import { KilnError } from '../errors.ts';
+import { aboutFile } from './feed.ts';
 import type { SignaturePolicy } from './inspect.ts';
 import { MAX_FDS, openFile } from './open-files.ts';
 import type { RpmPackage } from './package.ts';
 import type { UnpackLimits } from './payload/plan.ts';
 import type { OwnerMap } from './payload/writer.ts';
-import { aboutFile } from './read.ts';
 import type { UnpackTaskInput } from './unpack-task.ts';
+import { fromWire } from './unwire.ts';
 
 export interface UnpackJob {
   /** The .rpm file. */
@@ -156,8 +157,7 @@ async function* unpackBatch(
       signal,
       destination: options.root,
       limits: options.limits ?? {},
-      // Loaded while the child starts.
-      validate: import('./unwire.ts').then(({ fromWire }) => (value) => {
+      validate: (value) => {
         const message = value as Record<string, unknown>;
         const job = opened[Number(message.index)];
         if (job === undefined) throw new TypeError(`there is no job ${message.index}`);
@@ -170,7 +170,7 @@ async function* unpackBatch(
         }
         const warnings = (message.warnings as unknown[]).map(String);
         return { job, package: fromWire(message.package), warnings };
-      }),
+      },
     });
     for await (const result of results) if (result !== undefined) yield result;
   } finally {

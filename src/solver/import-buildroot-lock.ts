@@ -10,9 +10,10 @@ import { type Lock, type LockedPackage, lockFormat, lockSchema } from '../reposi
 import { Mirrors } from '../repository/mirrors.ts';
 import { downloadContext, type OpenOptions } from '../repository/open.ts';
 import { mapParallel } from '../repository/parallel.ts';
+import { aboutFile } from '../rpm/feed.ts';
 import { assertTrusted } from '../rpm/inspect.ts';
 import type { RpmPackage } from '../rpm/package.ts';
-import { aboutFile, readRpms } from '../rpm/read.ts';
+import { readRpms } from '../rpm/read.ts';
 import { orderPackages } from './order.ts';
 import { sigmd5 } from './sigmd5.ts';
 

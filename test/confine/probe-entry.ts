@@ -3,6 +3,7 @@ import { spawnSync } from 'node:child_process';
 import {
   chmodSync,
   chownSync,
+  closeSync,
   readdirSync,
   readFileSync,
   statSync,
@@ -97,6 +98,15 @@ await serveConfined({
     emit('held');
     if (input === 'sleep') Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);
     spin();
+  }),
+  arrive: task((input, { arriving, emit }) => {
+    const { keep, slowAt } = input as { keep: boolean; slowAt: number };
+    for (const group of arriving) {
+      const slow = group.some(({ index }) => index === slowAt);
+      if (slow) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1500);
+      emit({ slow, files: group.map(({ index, fd }) => [index, readFileSync(fd, 'utf8')]) });
+      if (!keep) for (const { fd } of group) closeSync(fd);
+    }
   }),
   buffers: task((_input, { emit }) => {
     const held: Buffer[] = [];

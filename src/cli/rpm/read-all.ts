@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { KilnError } from '../../errors.ts';
 import { ARMORED_KEY } from '../../rpm/armored-key.ts';
-import type { ReadResult } from '../../rpm/read.ts';
+import type { ReadResult } from '../../rpm/feed.ts';
 
 /** All results, in the order the files were given. */
 export async function inOrder<Read>(

@@ -1,10 +1,10 @@
 /**
- * The shape of what a confined child says about a package: it read hostile bytes, so its messages
- * are checked before anybody uses them. `RpmPackage` (package.ts) is the reference; the compiler
- * compares the two. Keys that are not here are dropped: refusing them would take as long as all the rest.
+ * The shape of what a confined child says about a package, as a schema: what the checks of
+ * src/rpm/check.ts are held against. `RpmPackage` (package.ts) is the reference; the compiler
+ * compares the two. Keys that are not here are dropped.
  */
 import { z } from 'zod';
-import type { RpmIdentity, RpmPackage } from './package.ts';
+import type { RpmIdentity, RpmPackage } from '../../src/rpm/package.ts';
 
 const count = z.number().int().nonnegative();
 const text = z.string();
@@ -68,7 +68,7 @@ const signature = z.object({
 
 const dependencies = z.array(dependency);
 
-export const identityShape = {
+const identityShape = {
   name: text,
   epoch: count.nullable(),
   version: text,
@@ -104,7 +104,7 @@ export const identityShape = {
 } satisfies { [Key in keyof RpmIdentity]: z.ZodType<RpmIdentity[Key]> };
 
 /** All of a package but its files, which have a check of their own (unwire.ts). */
-export const packageShape = {
+const packageShape = {
   ...identityShape,
   dependencies: z.object({
     requires: dependencies,
@@ -123,3 +123,9 @@ export const packageShape = {
   changelog: z.array(z.object({ author: text, date: count, text })),
   fileDigestAlgorithm: text,
 } satisfies { [Key in Exclude<keyof RpmPackage, 'files'>]: z.ZodType<RpmPackage[Key]> };
+
+/** A package without its lists. */
+export const identitySchema: z.ZodType<RpmIdentity> = z.object(identityShape);
+
+/** All of a package but its files. */
+export const packageSchema: z.ZodType<Omit<RpmPackage, 'files'>> = z.object(packageShape);
