@@ -107,7 +107,7 @@ async function onEngine(engine: string, uri: string): Promise<void> {
     await check(`${engine}: a box has the host’s labels, and keeps others out`, () =>
       onState(checkLabels),
     );
-    await runTests(engine, ['test/sandbox/layers.test.ts']);
+    await runTests(engine, ['test/sandbox/layers.test.ts', 'test/sandbox/prepared.test.ts']);
   }
   if (wanted('e2e')) {
     await runTests(engine, ['test/e2e/run.test.ts', 'test/e2e/state-mount.test.ts']);
