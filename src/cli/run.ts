@@ -3,6 +3,7 @@ import { describeRefusal } from '../run/refusal.ts';
 import { resultOfFailure, resultOfRun } from '../run/result.ts';
 import { type RunHooks, type RunReport, run } from '../run/run.ts';
 import { Timeline } from '../run/timeline.ts';
+import { countParked } from '../sandbox/parking.ts';
 import { type Attachment, attach, attachTerminal, relayableOutput } from './attach.ts';
 import { replaceParked } from './background.ts';
 import { openEngine } from './engine.ts';
@@ -56,6 +57,9 @@ export async function runCommand(
   it: Command,
 ): Promise<void> {
   await using engine = openEngine({ hurry: true });
+  // libvirt takes thirty milliseconds to load and to connect to, which needs nothing of what follows.
+  // Whoever needs it gets to know why it failed.
+  if (countParked(engine.paths) === 0) engine.connect().catch(() => undefined);
   const { TERM } = process.env;
   const env =
     options.tty === true && TERM ? [['TERM', TERM] as const, ...options.env] : options.env;
