@@ -1,7 +1,7 @@
 import { closeSync, constants, mkdirSync, openSync, renameSync } from 'node:fs';
 import { join } from 'node:path';
 import { KilnError } from '../errors.ts';
-import { setTimes, unlinkat } from '../kernel/at.ts';
+import { unlinkat } from '../kernel/at.ts';
 import { hasErrno } from '../kernel/libc.ts';
 import type { ScriptletPolicy } from '../recipe/load-image-recipe.ts';
 import { encodeName } from '../rpm/filename.ts';
@@ -13,7 +13,7 @@ import type { StoredPackage } from './store/packages.ts';
 import { reasonsForExact } from './transaction/choose.ts';
 import { installIntoEmptyRoot, rpmMissing } from './transaction/exact.ts';
 import { findRpm, runFastTransaction } from './transaction/fast.ts';
-import { type Composition, composeTree } from './tree/compose.ts';
+import { type Composition, composeTree, setPackagedTime } from './tree/compose.ts';
 import { type ClampTimes, cleanUpperTree, mergeOverlay } from './tree/merge-overlay.ts';
 import { openInTree } from './tree/path.ts';
 import { TreePlan } from './tree/plan.ts';
@@ -92,9 +92,8 @@ interface Parts {
   readonly composition: Composition;
 }
 
-function withoutScripts({ options, plan, composed, composition }: Parts): AssembledTree {
+function withoutScripts({ options, composed, composition }: Parts): AssembledTree {
   const warnings = [...composition.warnings, ...settleOwners(composed, composition.deferred)];
-  setDirectoryTimes(plan, composed);
   return {
     path: composed,
     transaction: 'none',
@@ -129,7 +128,7 @@ async function fast(parts: Parts): Promise<AssembledTree> {
   try {
     const merge = mergeOverlay(upper, composed, trash, clamp);
     restoreCapabilities(composed, composition.deferred);
-    setDirectoryTimes(plan, composed);
+    setDirectoryTimes(plan, composed, merge.directories);
     return {
       path: composed,
       transaction: 'fast',
@@ -167,10 +166,10 @@ async function exact(
     timeout: scriptlets.timeout * (packages.length + 1),
     signal,
   });
-  const { bytes } = cleanUpperTree(root, clamp);
+  const { bytes, directories } = cleanUpperTree(root, clamp);
   const path = join(options.work, 'installed');
   renameSync(root, path);
-  setDirectoryTimes(plan, path);
+  setDirectoryTimes(plan, path, directories);
   return {
     path,
     transaction: 'exact',
@@ -194,17 +193,17 @@ function newest(packages: readonly StoredPackage[]): number {
   return packages.reduce((time, stored) => Math.max(time, stored.package.buildTime ?? 0), 0);
 }
 
-/** Making and removing entries changed the times of directories: they get what their package says. */
-function setDirectoryTimes(plan: TreePlan, tree: string): void {
+/** Making and removing entries changed the times of these directories: they get what their package says. */
+function setDirectoryTimes(plan: TreePlan, tree: string, changed: ReadonlySet<string>): void {
   const root = openSync(tree, constants.O_RDONLY | constants.O_DIRECTORY);
   try {
-    for (const { path, owner } of plan.directories()) {
-      if (owner === null) continue;
-      const time = BigInt(owner.file.mtime) * 1_000_000_000n;
-      const fd = openInTree(root, encodeName(path), constants.O_RDONLY | constants.O_DIRECTORY);
+    for (const planned of plan.directories()) {
+      if (!changed.has(planned.path)) continue;
+      const path = encodeName(planned.path);
+      const fd = openInTree(root, path, constants.O_RDONLY | constants.O_DIRECTORY);
       if (fd === undefined) continue;
       try {
-        setTimes(fd, { atimeNs: time, mtimeNs: time });
+        setPackagedTime(fd, planned);
       } finally {
         closeSync(fd);
       }

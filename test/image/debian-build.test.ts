@@ -72,6 +72,20 @@ async function inImage(command: readonly string[]) {
   return { stdout, stderr };
 }
 
+test.serial('folders are as old as their packages say', async (t) => {
+  const query = ['-qa', '--qf', '[%{FILEMODES:perms} %{FILEMTIMES} %{FILENAMES}\n]'];
+  const times = new Map<string, number[]>();
+  for (const line of String((await rpmIn(image.tree, query)).stdout).split('\n')) {
+    const [, time, path = ''] = /^d\S+ (\d+) (.*)$/.exec(line) ?? [];
+    if (time !== undefined) times.set(path, [...(times.get(path) ?? []), Number(time)]);
+  }
+  t.true(times.size > 1000, `${times.size}`);
+  for (const [path, wanted] of times) {
+    const { mtimeMs } = await stat(join(image.tree, path));
+    t.true(wanted.includes(mtimeMs / 1000), `${path}: ${mtimeMs / 1000}, not ${wanted}`);
+  }
+});
+
 test.serial('rpm -Va, run inside, finds every file as its package says', async (t) => {
   t.timeout(120_000);
   const { stdout, stderr } = await inImage(['rpm', '-Va']);

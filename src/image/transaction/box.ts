@@ -7,6 +7,7 @@ import type { SandboxProcess } from '../../sandbox/process.ts';
 import type { Sandbox } from '../../sandbox/sandbox.ts';
 import { seccompFilter } from '../../sandbox/seccomp/profile.ts';
 import { type CommandPolicy, sandboxSpecification } from '../../sandbox/specification.ts';
+import { span } from '../../trace/trace.ts';
 
 /** Where the box sees the control folder: on the tmpfs that is its /dev, so that it leaves no trace. */
 export const CONTROL = '/dev/.kiln';
@@ -85,6 +86,7 @@ export class TransactionBox implements AsyncDisposable {
 
   /** Runs a command to its end; whatever that is, it is no exception. */
   async run(command: TransactionCommand): Promise<TransactionResult> {
+    using _ = span(`in the box: ${command.argv[0]}`);
     let process: SandboxProcess;
     try {
       process = await this.#sandbox.spawn(command.argv, {

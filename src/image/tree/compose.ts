@@ -75,12 +75,11 @@ export async function composeTree(
   const root = openSync(destination, constants.O_RDONLY | constants.O_DIRECTORY);
   try {
     await composer.fill(plan.root, root);
+    finishDirectory(root, plan.root);
   } finally {
     closeSync(root);
     composer.close();
   }
-  // The process's umask does not count for the root either.
-  chmodSync(destination, directoryMode(plan.root));
   return composer;
 }
 
@@ -137,7 +136,7 @@ class Composer implements Composition {
         const inner = openDirectory(target, entry);
         try {
           await this.fill(child, inner);
-          fchmodSync(inner, directoryMode(child));
+          finishDirectory(inner, child);
         } finally {
           closeSync(inner);
         }
@@ -288,6 +287,19 @@ function copyFile(
 /** Whether somebody other than root shall own it: the store's inodes are root's. */
 function needsOwner(file: RpmFile | undefined): boolean {
   return file !== undefined && (file.owner !== 'root' || file.group !== 'root');
+}
+
+/** Gives a directory its mode, for which the umask does not count, and its time: it is filled. */
+function finishDirectory(directory: number, planned: PlannedDirectory): void {
+  fchmodSync(directory, directoryMode(planned));
+  setPackagedTime(directory, planned);
+}
+
+/** Gives an open directory the time its package says; without a package it keeps its own. */
+export function setPackagedTime(directory: number, { owner }: PlannedDirectory): void {
+  if (owner === null) return;
+  const time = BigInt(owner.file.mtime) * NANOSECONDS;
+  setTimes(directory, { atimeNs: time, mtimeNs: time });
 }
 
 /** A directory that no package describes is as rpm makes it. */
