@@ -1,5 +1,6 @@
 import {
   closeSync,
+  existsSync,
   lstatSync,
   mkdirSync,
   openSync,
@@ -20,6 +21,7 @@ import type { RpmPackage } from '../../rpm/package.ts';
 import { type Unpacked, unpackRpms } from '../../rpm/unpack.ts';
 import type { StatePaths } from '../../state/paths.ts';
 import type { OnImageProgress } from '../progress.ts';
+import { Turns } from '../tree/turns.ts';
 import { currentMoment, isDurable, type Moment } from './durability.ts';
 import { discard } from './trash.ts';
 import { ensureStore, lockFile, openWorkDirectory } from './work-directory.ts';
@@ -41,7 +43,7 @@ export interface StoredPackage {
 }
 
 export interface ObtainOptions {
-  /** Called once every package is on this machine: nothing is waited for any more, only worked. */
+  /** Called once, when every package is on this machine: nothing is waited for any more, only worked. */
   readonly onFetched?: (() => void) | undefined;
   readonly onProgress?: OnImageProgress | undefined;
   readonly signal?: AbortSignal | undefined;
@@ -66,13 +68,24 @@ export async function obtainPackages(
   options: ObtainOptions,
 ): Promise<StoredPackage[]> {
   await ensureStore(paths);
-  const present = lock.packages.map((wanted) => readEntry(paths, wanted));
+  let told = false;
+  const onFetched = () => {
+    if (!told) options.onFetched?.();
+    told = true;
+  };
+  // Reading them takes a while, in which others can begin.
+  if (lock.packages.every((wanted) => hasEntry(paths, wanted))) onFetched();
+  const present: (StoredPackage | undefined)[] = [];
+  const turns = new Turns();
+  for (const wanted of lock.packages) {
+    present.push(readEntry(paths, wanted));
+    await turns.next();
+  }
   const missing = lock.packages.filter((_, index) => present[index] === undefined);
-  if (missing.length === 0) options.onFetched?.();
   const added =
     missing.length === 0
       ? new Map<string, StoredPackage>()
-      : await addPackages(paths, lock, missing, options);
+      : await addPackages(paths, lock, missing, { ...options, onFetched });
   return lock.packages.map((wanted, index) => {
     const stored = present[index] ?? added.get(wanted.digest) ?? readEntry(paths, wanted);
     if (stored === undefined) {
@@ -102,6 +115,10 @@ export function packagesLock(paths: StatePaths): string {
 /** The file of an entry that says what it is; its mtime is the last use. */
 export function entryFile(directory: string): string {
   return join(directory, 'package.json');
+}
+
+function hasEntry(paths: StatePaths, { digest }: LockedPackage): boolean {
+  return existsSync(entryFile(packageDirectory(paths, digest)));
 }
 
 function readEntry(paths: StatePaths, { digest }: LockedPackage): StoredPackage | undefined {

@@ -65,6 +65,11 @@ export class TransactionBox implements AsyncDisposable {
     this.#scratch = scratch;
   }
 
+  /** Makes ready what is the same for all of them, so that none waits for it. */
+  static async prepare(engine: Engine): Promise<void> {
+    await seccompFilter(engine.paths, 'default', TRANSACTION_CAPABILITIES);
+  }
+
   /** Opens a box; dispose of it before anything is done with what it wrote. */
   static async open(engine: Engine, options: TransactionBoxOptions): Promise<TransactionBox> {
     await mkdir(options.scratch, { recursive: true });
