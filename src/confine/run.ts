@@ -35,6 +35,8 @@ export interface ConfinedOptions<Output> {
   readonly entry?: string;
   /** A child that waits for this task already, unless it has been used; not with a destination. */
   readonly standby?: Standby | undefined;
+  /** The child starts at once, but gets its request when this is fulfilled; a rejection is thrown. */
+  readonly after?: Promise<unknown> | undefined;
 }
 
 /**
@@ -55,7 +57,12 @@ export async function* runConfined<Output>(
   const waiting = options.destination === undefined ? options.standby?.take() : undefined;
   const child =
     waiting?.child ??
-    launchConfined({ destination: options.destination, fds, entry: options.entry });
+    launchConfined({
+      destination: options.destination,
+      fds,
+      entry: options.entry,
+      ...(options.after === undefined ? {} : { ahead: options.task }),
+    });
   const request: ConfinedRequest = {
     task: options.task,
     input: options.input,
@@ -71,6 +78,7 @@ export async function* runConfined<Output>(
     for await (const reply of replies(child)) {
       switch (reply.type) {
         case 'ready':
+          await options.after;
           child.stdin?.end(encodeFrame(request), () => {
             // Not before: the child takes nothing else until it has seen the request's end.
             if (!over) waiting?.hand(fds);

@@ -41,6 +41,8 @@ export interface UnpackOptions {
   readonly concurrency?: number;
   readonly limits?: Partial<ConfinedLimits>;
   readonly signal?: AbortSignal | undefined;
+  /** Children start at once and get to work when this is fulfilled; a rejection is thrown. */
+  readonly after?: Promise<unknown> | undefined;
   /** Called as content is written: bytes of this job so far. */
   readonly onProgress?: (job: UnpackJob, bytes: number) => void;
 }
@@ -155,6 +157,7 @@ async function* unpackBatch(
       fds,
       signal,
       destination: options.root,
+      after: options.after,
       limits: options.limits ?? {},
       // Loaded while the child starts.
       validate: import('./unwire.ts').then(({ fromWire }) => (value) => {

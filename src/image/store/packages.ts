@@ -15,7 +15,7 @@ import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
 import { withLock } from '../../kernel/flock.ts';
 import { hasErrno } from '../../kernel/libc.ts';
-import { fetchPackages } from '../../repository/fetch-packages.ts';
+import { fetchPackages, localPackages } from '../../repository/fetch-packages.ts';
 import type { Lock, LockedPackage, LockedRepository } from '../../repository/lock.ts';
 import type { RpmPackage } from '../../rpm/package.ts';
 import { type Unpacked, unpackRpms } from '../../rpm/unpack.ts';
@@ -162,8 +162,17 @@ async function addPackages(
   options: ObtainOptions,
 ): Promise<ReadonlyMap<string, StoredPackage>> {
   const added = new Map<string, StoredPackage>();
-  const files = await fetchFiles(paths, { ...lock, packages: [...missing] }, options);
-  options.onFetched?.();
+  const part = { ...lock, packages: [...missing] };
+  const fetched = fetchFiles(paths, part, options).then((found) => {
+    options.onFetched?.();
+    return found;
+  });
+  // Thrown where it is waited for.
+  fetched.catch(() => undefined);
+  // Of files that lie here only the content is checked: meanwhile the children start.
+  const local = localPackages(part);
+  const files =
+    local === undefined ? await fetched : missing.map(({ digest }) => local.get(digest)!);
   // One at a time: two builds that want the same packages do not unpack them twice.
   await withLock(
     lockFile(paths, 'unpack'),
@@ -177,14 +186,28 @@ async function addPackages(
       for (const repository of lock.repositories) {
         const part = wanted.filter(({ locked }) => locked.repository === repository.id);
         if (part.length === 0) continue;
-        for (const stored of await unpackPart(paths, repository, part, onDone, options.signal)) {
+        const { signal } = options;
+        for (const stored of await unpackPart(paths, repository, part, {
+          onDone,
+          fetched,
+          signal,
+        })) {
           added.set(stored.digest, stored);
         }
       }
     },
     { signal: options.signal },
   );
+  // Somebody else may have unpacked them all.
+  await fetched;
   return added;
+}
+
+interface UnpackPartOptions {
+  readonly onDone: () => void;
+  /** Nothing is unpacked before. */
+  readonly fetched: Promise<unknown>;
+  readonly signal: AbortSignal | undefined;
 }
 
 interface Wanted {
@@ -200,8 +223,7 @@ async function unpackPart(
   paths: StatePaths,
   repository: LockedRepository,
   wanted: readonly Wanted[],
-  onDone: () => void,
-  signal: AbortSignal | undefined,
+  { onDone, fetched, signal }: UnpackPartOptions,
 ): Promise<StoredPackage[]> {
   await using work = await openWorkDirectory(paths);
   const root = join(work.path, 'unpacked');
@@ -210,7 +232,9 @@ async function unpackPart(
   const results: Unpacked[] = [];
   const keys = await Promise.all(repository.gpgkey.map((path) => readFile(path, 'utf8')));
   const policy = repository.gpgcheck ? 'require' : 'allow-unsigned';
-  for await (const result of unpackRpms(jobs, { root, keys, policy, signal })) {
+  for await (const result of unpackRpms(jobs, { root, keys, policy, signal, after: fetched })) {
+    // A file that cannot be opened is missing, as the check will say.
+    await fetched;
     if ('error' in result) throw result.error;
     results.push(result);
     onDone();
