@@ -41,8 +41,8 @@ export interface UnpackOptions {
   readonly concurrency?: number;
   readonly limits?: Partial<ConfinedLimits>;
   readonly signal?: AbortSignal | undefined;
-  /** Children start at once and get to work when this is fulfilled; a rejection is thrown. */
-  readonly after?: Promise<unknown> | undefined;
+  /** Called as each child starts, which gets to work when this is fulfilled; a rejection is thrown. */
+  readonly after?: (() => Promise<unknown>) | undefined;
   /** Called as content is written: bytes of this job so far. */
   readonly onProgress?: (job: UnpackJob, bytes: number) => void;
 }

@@ -240,7 +240,7 @@ test.serial(
     const after = new Promise<void>((resolve) => {
       go = resolve;
     });
-    const looked = run('look', null, { fds: [fd], after });
+    const looked = run('look', null, { fds: [fd], after: () => after });
     // It is there, and has not read anything yet: the content is what it is when the work begins.
     await sleep(500);
     writeFileSync(file, 'late');
@@ -249,9 +249,10 @@ test.serial(
     t.deepEqual(seen.fds, ['late']);
 
     const refusal = new Error('no work');
-    const rejected = sleep(300).then(() => {
+    const rejected = async () => {
+      await sleep(300);
       throw refusal;
-    });
+    };
     t.is(await t.throwsAsync(run('look', null, { after: rejected })), refusal);
     t.deepEqual(children(), []);
   },

@@ -163,16 +163,19 @@ async function addPackages(
 ): Promise<ReadonlyMap<string, StoredPackage>> {
   const added = new Map<string, StoredPackage>();
   const part = { ...lock, packages: [...missing] };
-  const fetched = fetchFiles(paths, part, options).then((found) => {
-    options.onFetched?.();
-    return found;
-  });
-  // Thrown where it is waited for.
-  fetched.catch(() => undefined);
-  // Of files that lie here only the content is checked: meanwhile the children start.
+  let fetching: Promise<string[]> | undefined;
+  const fetched = () => {
+    fetching ??= fetchFiles(paths, part, options).then((found) => {
+      options.onFetched?.();
+      return found;
+    });
+    return fetching;
+  };
+  // Of files that lie here only the content is checked: while the children start, so that it keeps
+  // nothing from starting.
   const local = localPackages(part);
   const files =
-    local === undefined ? await fetched : missing.map(({ digest }) => local.get(digest)!);
+    local === undefined ? await fetched() : missing.map(({ digest }) => local.get(digest)!);
   // One at a time: two builds that want the same packages do not unpack them twice.
   await withLock(
     lockFile(paths, 'unpack'),
@@ -199,14 +202,14 @@ async function addPackages(
     { signal: options.signal },
   );
   // Somebody else may have unpacked them all.
-  await fetched;
+  if (fetching === undefined) options.onFetched?.();
   return added;
 }
 
 interface UnpackPartOptions {
   readonly onDone: () => void;
-  /** Nothing is unpacked before. */
-  readonly fetched: Promise<unknown>;
+  /** Checks the files; nothing is unpacked before. */
+  readonly fetched: () => Promise<unknown>;
   readonly signal: AbortSignal | undefined;
 }
 
@@ -234,7 +237,7 @@ async function unpackPart(
   const policy = repository.gpgcheck ? 'require' : 'allow-unsigned';
   for await (const result of unpackRpms(jobs, { root, keys, policy, signal, after: fetched })) {
     // A file that cannot be opened is missing, as the check will say.
-    await fetched;
+    await fetched();
     if ('error' in result) throw result.error;
     results.push(result);
     onDone();
