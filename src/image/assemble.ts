@@ -1,20 +1,23 @@
 import { closeSync, constants, mkdirSync, openSync, renameSync } from 'node:fs';
 import { join } from 'node:path';
 import { KilnError } from '../errors.ts';
-import { setTimes, unlinkat } from '../kernel/at.ts';
+import { unlinkat } from '../kernel/at.ts';
 import { hasErrno } from '../kernel/libc.ts';
 import type { ScriptletPolicy } from '../recipe/load-image-recipe.ts';
 import { encodeName } from '../rpm/filename.ts';
-import type { Engine, ReservedBox } from '../sandbox/open.ts';
+import type { RpmPackage } from '../rpm/package.ts';
+import { type Engine, ReservedBox } from '../sandbox/open.ts';
 import { span } from '../trace/trace.ts';
 import type { OnImageProgress } from './progress.ts';
 import type { TransactionKind } from './store/manifest.ts';
 import type { StoredPackage } from './store/packages.ts';
+import { TransactionBox } from './transaction/box.ts';
 import { reasonsForExact } from './transaction/choose.ts';
+import { DatabaseBeside, findRpm } from './transaction/database.ts';
 import { installIntoEmptyRoot, rpmMissing } from './transaction/exact.ts';
-import { findRpm, runFastTransaction } from './transaction/fast.ts';
-import { type Composition, composeTree } from './tree/compose.ts';
-import { type ClampTimes, cleanUpperTree, mergeOverlay } from './tree/merge-overlay.ts';
+import { runFastTransaction } from './transaction/fast.ts';
+import { type Composition, composeTree, setPackagedTime } from './tree/compose.ts';
+import { type ClampTimes, cleanUpperTree, type Merge, mergeOverlay } from './tree/merge-overlay.ts';
 import { openInTree } from './tree/path.ts';
 import { TreePlan } from './tree/plan.ts';
 import { restoreCapabilities, settleOwners } from './tree/settle.ts';
@@ -65,6 +68,8 @@ export interface AssembledTree {
 export async function assembleTree(options: AssembleOptions): Promise<AssembledTree> {
   using _ = span('assemble the tree');
   const { packages, scriptlets, work, onProgress } = options;
+  // What is wrong with it shows when it is needed.
+  if (scriptlets.mode !== 'none') TransactionBox.prepare(options.engine).catch(() => undefined);
   const plan = new TreePlan();
   const turns = new Turns();
   for (const { package: added } of packages) {
@@ -75,26 +80,27 @@ export async function assembleTree(options: AssembleOptions): Promise<AssembledT
   const byPackage = new Map(packages.map((stored) => [stored.package, stored]));
   onProgress?.({ kind: 'compose', packages: packages.length });
   const composed = join(work, 'composed');
-  const composition = await composeTree(plan, composed, (of) => byPackage.get(of)!.tree);
-  const parts = { options, plan, composed, composition };
-  if (scriptlets.mode === 'none') return withoutScripts(parts);
+  const treeOf = (of: RpmPackage) => byPackage.get(of)!.tree;
+  const parts = { options, plan, composed, compose: () => composeTree(plan, composed, treeOf) };
+  if (scriptlets.mode === 'none') return await withoutScripts(parts);
   const reasons =
     scriptlets.mode === 'exact'
       ? ['the recipe asks for it']
-      : reasonsForExact([...byPackage.keys()], composition.deferred, plan);
-  return reasons.length === 0 ? await fast(parts) : await exact(parts, reasons);
+      : reasonsForExact([...byPackage.keys()], plan);
+  return reasons.length === 0 ? await fast(parts, treeOf) : await exact(parts, reasons);
 }
 
 interface Parts {
   readonly options: AssembleOptions;
   readonly plan: TreePlan;
+  /** Where the composed tree will be, and what makes it. */
   readonly composed: string;
-  readonly composition: Composition;
+  readonly compose: () => Promise<Composition>;
 }
 
-function withoutScripts({ options, plan, composed, composition }: Parts): AssembledTree {
+async function withoutScripts({ options, composed, compose }: Parts): Promise<AssembledTree> {
+  const composition = await compose();
   const warnings = [...composition.warnings, ...settleOwners(composed, composition.deferred)];
-  setDirectoryTimes(plan, composed);
   return {
     path: composed,
     transaction: 'none',
@@ -107,11 +113,45 @@ function withoutScripts({ options, plan, composed, composition }: Parts): Assemb
   };
 }
 
-async function fast(parts: Parts): Promise<AssembledTree> {
-  const { options, plan, composed, composition } = parts;
-  const { engine, packages, reserved, scriptlets, signal, onProgress } = options;
+async function fast(parts: Parts, treeOf: (of: RpmPackage) => string): Promise<AssembledTree> {
+  const { options, plan, composed } = parts;
+  const { engine, packages, scriptlets, signal, onProgress } = options;
   const work = subdirectory(options.work, 'transaction');
   const clamp = clampTimes(newest(packages));
+  const merges: Merge[] = [];
+  const merge = (upper: string) => {
+    removeMountPoints(upper, (name) => plan.find(`/${name}`) !== undefined);
+    const displaced = subdirectory(options.work, `displaced-${merges.length}`);
+    const trash = openSync(displaced, constants.O_RDONLY | constants.O_DIRECTORY);
+    try {
+      merges.push(mergeOverlay(upper, composed, trash, clamp));
+    } finally {
+      closeSync(trash);
+    }
+  };
+  await using boxes = new AsyncDisposableStack();
+  const rpm = findRpm(plan);
+  let { reserved } = options;
+  let database: DatabaseBeside | undefined;
+  if (rpm !== undefined) {
+    const first = reserved;
+    const of = {
+      engine,
+      plan,
+      work: join(options.work, 'database'),
+      treeOf,
+      rpm,
+      packages,
+      signal,
+    };
+    database = boxes.use(await DatabaseBeside.start({ ...of, reserved: first }));
+    if (database !== undefined) onProgress?.({ kind: 'script', label: 'rpm database' });
+  }
+  const composition = await parts.compose();
+  // A core is free again: the scripts' box starts while the first one is busy.
+  if (database !== undefined) reserved = boxes.use(new ReservedBox(engine));
+  const written = await database?.written;
+  if (written !== undefined) merge(written.upper);
   const { upper, warnings } = await runFastTransaction({
     engine,
     tree: composed,
@@ -119,39 +159,36 @@ async function fast(parts: Parts): Promise<AssembledTree> {
     work,
     reserved,
     packages,
+    databaseOutput: written?.output,
     deferred: composition.deferred,
     timeout: scriptlets.timeout,
     signal,
     onStep: (label) => onProgress?.({ kind: 'script', label }),
   });
-  removeMountPoints(upper, (name) => plan.find(`/${name}`) !== undefined);
-  const trash = openSync(subdirectory(options.work, 'displaced'), constants.O_DIRECTORY);
-  try {
-    const merge = mergeOverlay(upper, composed, trash, clamp);
-    restoreCapabilities(composed, composition.deferred);
-    setDirectoryTimes(plan, composed);
-    return {
-      path: composed,
-      transaction: 'fast',
-      exactReasons: [],
-      warnings: [...composition.warnings, ...warnings],
-      linked: packages.map((stored) => stored.digest),
-      epoch: newest(packages),
-      bytes: composition.bytes + merge.bytes,
-      ownBytes: composition.copiedBytes + merge.bytes,
-    };
-  } finally {
-    closeSync(trash);
-  }
+  merge(upper);
+  restoreCapabilities(composed, composition.deferred);
+  setDirectoryTimes(plan, composed, new Set(merges.flatMap((each) => [...each.directories])));
+  const added = merges.reduce((sum, each) => sum + each.bytes, 0);
+  return {
+    path: composed,
+    transaction: 'fast',
+    exactReasons: [],
+    warnings: [...composition.warnings, ...warnings],
+    linked: packages.map((stored) => stored.digest),
+    epoch: newest(packages),
+    bytes: composition.bytes + added,
+    ownBytes: composition.copiedBytes + added,
+  };
 }
 
 async function exact(
-  { options, plan, composed }: Parts,
+  { options, plan, composed, compose }: Parts,
   reasons: readonly string[],
 ): Promise<AssembledTree> {
   const { engine, packages, reserved, scriptlets, signal, onProgress } = options;
   const rpm = findRpm(plan);
   if (rpm === undefined) throw rpmMissing(reasons);
+  await compose();
   onProgress?.({ kind: 'exact', reasons });
   const work = subdirectory(options.work, 'transaction');
   const clamp = clampTimes(newest(packages));
@@ -167,10 +204,10 @@ async function exact(
     timeout: scriptlets.timeout * (packages.length + 1),
     signal,
   });
-  const { bytes } = cleanUpperTree(root, clamp);
+  const { bytes, directories } = cleanUpperTree(root, clamp);
   const path = join(options.work, 'installed');
   renameSync(root, path);
-  setDirectoryTimes(plan, path);
+  setDirectoryTimes(plan, path, directories);
   return {
     path,
     transaction: 'exact',
@@ -194,17 +231,17 @@ function newest(packages: readonly StoredPackage[]): number {
   return packages.reduce((time, stored) => Math.max(time, stored.package.buildTime ?? 0), 0);
 }
 
-/** Making and removing entries changed the times of directories: they get what their package says. */
-function setDirectoryTimes(plan: TreePlan, tree: string): void {
+/** Making and removing entries changed the times of these directories: they get what their package says. */
+function setDirectoryTimes(plan: TreePlan, tree: string, changed: ReadonlySet<string>): void {
   const root = openSync(tree, constants.O_RDONLY | constants.O_DIRECTORY);
   try {
-    for (const { path, owner } of plan.directories()) {
-      if (owner === null) continue;
-      const time = BigInt(owner.file.mtime) * 1_000_000_000n;
-      const fd = openInTree(root, encodeName(path), constants.O_RDONLY | constants.O_DIRECTORY);
+    for (const planned of plan.directories()) {
+      if (!changed.has(planned.path)) continue;
+      const path = encodeName(planned.path);
+      const fd = openInTree(root, path, constants.O_RDONLY | constants.O_DIRECTORY);
       if (fd === undefined) continue;
       try {
-        setTimes(fd, { atimeNs: time, mtimeNs: time });
+        setPackagedTime(fd, planned);
       } finally {
         closeSync(fd);
       }

@@ -49,6 +49,22 @@ export async function fetchPackages(
 }
 
 /**
+ * Where {@link fetchPackages} will find each package of a lock, by its digest, if none of them has to
+ * come from elsewhere. What is there is not looked at.
+ */
+export function localPackages(lock: Lock): Map<string, string> | undefined {
+  const repositories = new Map(lock.repositories.map((entry) => [entry.id, entry]));
+  const paths = new Map<string, string>();
+  for (const entry of lock.packages) {
+    const repository = repositories.get(entry.repository);
+    const path = repository && localPath(repository, entry);
+    if (path === undefined) return undefined;
+    paths.set(entry.digest, path);
+  }
+  return paths;
+}
+
+/**
  * A URL for each remote package of a lock, by digest: at the best mirror where there are several.
  * @throws KilnError E_DOWNLOAD, E_REPOSITORY_METADATA
  */

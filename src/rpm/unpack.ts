@@ -42,6 +42,8 @@ export interface UnpackOptions {
   readonly concurrency?: number;
   readonly limits?: Partial<ConfinedLimits>;
   readonly signal?: AbortSignal | undefined;
+  /** Called as each child starts, which gets to work when this is fulfilled; a rejection is thrown. */
+  readonly after?: (() => Promise<unknown>) | undefined;
   /** Called as content is written: bytes of this job so far. */
   readonly onProgress?: (job: UnpackJob, bytes: number) => void;
 }
@@ -156,6 +158,7 @@ async function* unpackBatch(
       fds,
       signal,
       destination: options.root,
+      after: options.after,
       limits: options.limits ?? {},
       validate: (value) => {
         const message = value as Record<string, unknown>;

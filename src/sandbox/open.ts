@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import { KilnError } from '../errors.ts';
 import { delegateCgroup } from '../kernel/cgroup-delegation.ts';
+import { ProcessCgroups } from '../kernel/cgroup-files.ts';
 import { tryLock } from '../kernel/flock.ts';
 import { isDead } from '../kernel/process-end.ts';
 import type { Connection } from '../libvirt/connection.ts';
@@ -44,7 +45,7 @@ export class ReservedBox implements AsyncDisposable {
 
   constructor(engine: Engine) {
     this.#engine = engine;
-    this.#box = takeBox(engine, USUAL, false);
+    this.#box = takeBox(engine, USUAL, false).then(prepared);
     // Whoever takes it gets to know why there is none.
     this.#box.catch(() => undefined);
   }
@@ -66,6 +67,17 @@ export class ReservedBox implements AsyncDisposable {
     const box = await this.#box?.catch(() => undefined);
     await box?.destroy();
   }
+}
+
+/** Moves the init into the group that its limits need: that takes the kernel long, as for parked boxes. */
+function prepared(box: Box): Box {
+  try {
+    // Not the box's own, which are looked up once: the process is somewhere else after this.
+    ProcessCgroups.of(box.channel.initPid).prepare(box.channel.initPid, box.id);
+  } catch {
+    // Whoever limits the box gets to know what is wrong.
+  }
+  return box;
 }
 
 /**

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import test from 'ava';
 import { planFromRecipe } from '../../src/image/plan.ts';
+import type { ImageProgress } from '../../src/image/progress.ts';
 import { readContents } from '../../src/image/store/contents.ts';
 import type { LeasedImage } from '../../src/image/store/images.ts';
 import { obtainPackages } from '../../src/image/store/packages.ts';
@@ -15,6 +16,7 @@ import { differences, snapshotTree } from './tree-snapshot.ts';
 let state: ImageState;
 let image: LeasedImage;
 let storeBefore: Map<string, string>;
+const steps: string[] = [];
 
 test.before(async (t) => {
   t.timeout(300_000);
@@ -23,7 +25,10 @@ test.before(async (t) => {
   const { paths } = state.engine;
   await obtainPackages(paths, (await planFromRecipe(paths, recipe, {})).lock, {});
   storeBefore = snapshotTree(paths.packages);
-  image = await state.open(recipe);
+  const onProgress = (progress: ImageProgress) => {
+    if (progress.kind === 'script') steps.push(progress.label);
+  };
+  image = await state.open(recipe, { onProgress });
 });
 test.after.always(() => state[Symbol.asyncDispose]());
 
@@ -39,6 +44,9 @@ test.serial('the tree is what rpm makes of the same packages', async (t) => {
   t.timeout(300_000);
   t.is(image.manifest.transaction, 'fast');
   t.deepEqual(image.manifest.warnings, []);
+  // The database is written beside the tree: whatever is compared below is compared of that.
+  t.is(steps[0], 'rpm database');
+  t.false(steps.includes('rpm database in the whole tree'));
   const { directory } = await debianRepository();
   const { packages } = await readContents(state.engine.paths, image.manifest.id);
   t.true(packages.length > 180);
@@ -71,6 +79,20 @@ async function inImage(command: readonly string[]) {
   const [stdout, stderr] = await Promise.all([text(child.stdout), text(child.stderr)]);
   return { stdout, stderr };
 }
+
+test.serial('folders are as old as their packages say', async (t) => {
+  const query = ['-qa', '--qf', '[%{FILEMODES:perms} %{FILEMTIMES} %{FILENAMES}\n]'];
+  const times = new Map<string, number[]>();
+  for (const line of String((await rpmIn(image.tree, query)).stdout).split('\n')) {
+    const [, time, path = ''] = /^d\S+ (\d+) (.*)$/.exec(line) ?? [];
+    if (time !== undefined) times.set(path, [...(times.get(path) ?? []), Number(time)]);
+  }
+  t.true(times.size > 1000, `${times.size}`);
+  for (const [path, wanted] of times) {
+    const { mtimeMs } = await stat(join(image.tree, path));
+    t.true(wanted.includes(mtimeMs / 1000), `${path}: ${mtimeMs / 1000}, not ${wanted}`);
+  }
+});
 
 test.serial('rpm -Va, run inside, finds every file as its package says', async (t) => {
   t.timeout(120_000);

@@ -20,7 +20,7 @@ import {
 } from '../../src/image/store/images.ts';
 import { imageDirectory, imageFiles, readManifest } from '../../src/image/store/manifest.ts';
 import { packageDirectory } from '../../src/image/store/packages.ts';
-import { type ImageState, imageState } from './image-state.ts';
+import { debianRepository, type ImageState, imageState } from './image-state.ts';
 import { differences, snapshotTree } from './tree-snapshot.ts';
 
 // Packages without scriptlets make images within a second, and need no sandbox.
@@ -310,4 +310,28 @@ test('one set of inputs, one id: content and owner count, the recipe’s name do
     await removeImage(paths, c.manifest.id);
     const again = await open('c', 'two');
     t.deepEqual([...differences(before, snapshotTree(again.tree))], []);
+  }));
+
+test('a local package that is not the locked one, or is gone, is unpacked by nobody', (t) =>
+  withState(async (state) => {
+    const { directory, key } = await debianRepository();
+    const copy = join(state.directory, 'copy');
+    await execa('cp', ['-rs', directory, copy]);
+    const repository = { id: 'copy', directory: copy, ...(key === undefined ? {} : { key }) };
+    const recipe = await state.recipe('changed', SMALL, [repository]);
+    const locked = await state.kiln(['image', 'lock', recipe]);
+    t.is(locked.exitCode, 0, String(locked.stderr));
+    const name = (await readdir(copy)).find((file) => /^base-passwd-.*\.rpm$/.test(file))!;
+    const content = await readFile(join(copy, name));
+    await rm(join(copy, name));
+    for (const change of ['gone', 'other']) {
+      if (change === 'other') {
+        content[content.length - 1]! ^= 1;
+        await writeFile(join(copy, name), content);
+      }
+      const error = await t.throwsAsync<KilnError>(state.open(recipe));
+      t.is(error?.code, 'E_PACKAGE_CHANGED', `${change}: ${error}`);
+      t.deepEqual(await readdir(state.engine.paths.packages), [], change);
+      t.deepEqual(await readdir(join(state.engine.paths.store, 'work')), [], change);
+    }
   }));

@@ -1,5 +1,6 @@
 import {
   closeSync,
+  existsSync,
   lstatSync,
   mkdirSync,
   openSync,
@@ -14,12 +15,13 @@ import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
 import { withLock } from '../../kernel/flock.ts';
 import { hasErrno } from '../../kernel/libc.ts';
-import { fetchPackages } from '../../repository/fetch-packages.ts';
+import { fetchPackages, localPackages } from '../../repository/fetch-packages.ts';
 import type { Lock, LockedPackage, LockedRepository } from '../../repository/lock.ts';
 import type { RpmPackage } from '../../rpm/package.ts';
 import { type Unpacked, unpackRpms } from '../../rpm/unpack.ts';
 import type { StatePaths } from '../../state/paths.ts';
 import type { OnImageProgress } from '../progress.ts';
+import { Turns } from '../tree/turns.ts';
 import { currentMoment, isDurable, type Moment } from './durability.ts';
 import { discard } from './trash.ts';
 import { ensureStore, lockFile, openWorkDirectory } from './work-directory.ts';
@@ -41,7 +43,7 @@ export interface StoredPackage {
 }
 
 export interface ObtainOptions {
-  /** Called once every package is on this machine: nothing is waited for any more, only worked. */
+  /** Called once, when every package is on this machine: nothing is waited for any more, only worked. */
   readonly onFetched?: (() => void) | undefined;
   readonly onProgress?: OnImageProgress | undefined;
   readonly signal?: AbortSignal | undefined;
@@ -66,13 +68,24 @@ export async function obtainPackages(
   options: ObtainOptions,
 ): Promise<StoredPackage[]> {
   await ensureStore(paths);
-  const present = lock.packages.map((wanted) => readEntry(paths, wanted));
+  let told = false;
+  const onFetched = () => {
+    if (!told) options.onFetched?.();
+    told = true;
+  };
+  // Reading them takes a while, in which others can begin.
+  if (lock.packages.every((wanted) => hasEntry(paths, wanted))) onFetched();
+  const present: (StoredPackage | undefined)[] = [];
+  const turns = new Turns();
+  for (const wanted of lock.packages) {
+    present.push(readEntry(paths, wanted));
+    await turns.next();
+  }
   const missing = lock.packages.filter((_, index) => present[index] === undefined);
-  if (missing.length === 0) options.onFetched?.();
   const added =
     missing.length === 0
       ? new Map<string, StoredPackage>()
-      : await addPackages(paths, lock, missing, options);
+      : await addPackages(paths, lock, missing, { ...options, onFetched });
   return lock.packages.map((wanted, index) => {
     const stored = present[index] ?? added.get(wanted.digest) ?? readEntry(paths, wanted);
     if (stored === undefined) {
@@ -102,6 +115,10 @@ export function packagesLock(paths: StatePaths): string {
 /** The file of an entry that says what it is; its mtime is the last use. */
 export function entryFile(directory: string): string {
   return join(directory, 'package.json');
+}
+
+function hasEntry(paths: StatePaths, { digest }: LockedPackage): boolean {
+  return existsSync(entryFile(packageDirectory(paths, digest)));
 }
 
 function readEntry(paths: StatePaths, { digest }: LockedPackage): StoredPackage | undefined {
@@ -145,8 +162,20 @@ async function addPackages(
   options: ObtainOptions,
 ): Promise<ReadonlyMap<string, StoredPackage>> {
   const added = new Map<string, StoredPackage>();
-  const files = await fetchFiles(paths, { ...lock, packages: [...missing] }, options);
-  options.onFetched?.();
+  const part = { ...lock, packages: [...missing] };
+  let fetching: Promise<string[]> | undefined;
+  const fetched = () => {
+    fetching ??= fetchFiles(paths, part, options).then((found) => {
+      options.onFetched?.();
+      return found;
+    });
+    return fetching;
+  };
+  // Of files that lie here only the content is checked: while the children start, so that it keeps
+  // nothing from starting.
+  const local = localPackages(part);
+  const files =
+    local === undefined ? await fetched() : missing.map(({ digest }) => local.get(digest)!);
   // One at a time: two builds that want the same packages do not unpack them twice.
   await withLock(
     lockFile(paths, 'unpack'),
@@ -160,14 +189,28 @@ async function addPackages(
       for (const repository of lock.repositories) {
         const part = wanted.filter(({ locked }) => locked.repository === repository.id);
         if (part.length === 0) continue;
-        for (const stored of await unpackPart(paths, repository, part, onDone, options.signal)) {
+        const { signal } = options;
+        for (const stored of await unpackPart(paths, repository, part, {
+          onDone,
+          fetched,
+          signal,
+        })) {
           added.set(stored.digest, stored);
         }
       }
     },
     { signal: options.signal },
   );
+  // Somebody else may have unpacked them all.
+  if (fetching === undefined) options.onFetched?.();
   return added;
+}
+
+interface UnpackPartOptions {
+  readonly onDone: () => void;
+  /** Checks the files; nothing is unpacked before. */
+  readonly fetched: () => Promise<unknown>;
+  readonly signal: AbortSignal | undefined;
 }
 
 interface Wanted {
@@ -183,8 +226,7 @@ async function unpackPart(
   paths: StatePaths,
   repository: LockedRepository,
   wanted: readonly Wanted[],
-  onDone: () => void,
-  signal: AbortSignal | undefined,
+  { onDone, fetched, signal }: UnpackPartOptions,
 ): Promise<StoredPackage[]> {
   await using work = await openWorkDirectory(paths);
   const root = join(work.path, 'unpacked');
@@ -193,7 +235,9 @@ async function unpackPart(
   const results: Unpacked[] = [];
   const keys = await Promise.all(repository.gpgkey.map((path) => readFile(path, 'utf8')));
   const policy = repository.gpgcheck ? 'require' : 'allow-unsigned';
-  for await (const result of unpackRpms(jobs, { root, keys, policy, signal })) {
+  for await (const result of unpackRpms(jobs, { root, keys, policy, signal, after: fetched })) {
+    // A file that cannot be opened is missing, as the check will say.
+    await fetched();
     if ('error' in result) throw result.error;
     results.push(result);
     onDone();

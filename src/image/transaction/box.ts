@@ -7,6 +7,7 @@ import type { SandboxProcess } from '../../sandbox/process.ts';
 import type { Sandbox } from '../../sandbox/sandbox.ts';
 import { seccompFilter } from '../../sandbox/seccomp/profile.ts';
 import { type CommandPolicy, sandboxSpecification } from '../../sandbox/specification.ts';
+import { span } from '../../trace/trace.ts';
 
 /** Where the box sees the control folder: on the tmpfs that is its /dev, so that it leaves no trace. */
 export const CONTROL = '/dev/.kiln';
@@ -64,6 +65,11 @@ export class TransactionBox implements AsyncDisposable {
     this.#scratch = scratch;
   }
 
+  /** Makes ready what is the same for all of them, so that none waits for it. */
+  static async prepare(engine: Engine): Promise<void> {
+    await seccompFilter(engine.paths, 'default', TRANSACTION_CAPABILITIES);
+  }
+
   /** Opens a box; dispose of it before anything is done with what it wrote. */
   static async open(engine: Engine, options: TransactionBoxOptions): Promise<TransactionBox> {
     await mkdir(options.scratch, { recursive: true });
@@ -85,6 +91,7 @@ export class TransactionBox implements AsyncDisposable {
 
   /** Runs a command to its end; whatever that is, it is no exception. */
   async run(command: TransactionCommand): Promise<TransactionResult> {
+    using _ = span(`in the box: ${command.argv[0]}`);
     let process: SandboxProcess;
     try {
       process = await this.#sandbox.spawn(command.argv, {

@@ -1,14 +1,10 @@
 import type { RpmPackage } from '../../rpm/package.ts';
-import type { DeferredOwner } from '../tree/compose.ts';
+import { needsOwners } from '../tree/compose.ts';
 import type { TreePlan } from '../tree/plan.ts';
 import { sysusersLines } from './sysusers.ts';
 
 /** Why the payloads-first way would not, or might not, give what rpm gives. Empty: it does. */
-export function reasonsForExact(
-  packages: readonly RpmPackage[],
-  deferred: readonly DeferredOwner[],
-  plan: TreePlan,
-): string[] {
+export function reasonsForExact(packages: readonly RpmPackage[], plan: TreePlan): string[] {
   const reasons: string[] = [];
   for (const { name, arch, scriptlets, triggers, fileTriggers } of packages) {
     const label = `${name}.${arch}`;
@@ -28,7 +24,7 @@ export function reasonsForExact(
     }
   }
   const needsShell =
-    deferred.length > 0 || packages.some((added) => sysusersLines(added).length > 0);
+    needsOwners(plan.root) || packages.some((added) => sysusersLines(added).length > 0);
   const tools = needsShell ? ['/bin/sh', '/usr/bin/chown', '/usr/bin/chgrp', '/usr/bin/chmod'] : [];
   for (const tool of tools) {
     if (plan.find(tool) === undefined) reasons.push(`owners must be set, and there is no ${tool}`);

@@ -59,6 +59,10 @@ class Planner {
   readonly steps: TransactionStep[] = [];
   /** The database: what is installed at this moment, in the order of its record numbers. */
   readonly #installed: RpmPackage[] = [];
+  /** Those of them that have triggers at all, which few do: each package that comes asks for them. */
+  readonly #withTriggers: RpmPackage[] = [];
+  readonly #withFileTriggers: RpmPackage[] = [];
+  readonly #counts = new Map<string, number>();
   readonly #skipped: ReadonlySet<RpmFile>;
 
   constructor(skipped: ReadonlySet<RpmFile>) {
@@ -81,6 +85,9 @@ class Planner {
     this.scriptlet(added, 'prein', 1);
     this.steps.push({ kind: 'payload', package: added });
     this.#installed.push(added);
+    if (added.triggers.length > 0) this.#withTriggers.push(added);
+    if (added.fileTriggers.length > 0) this.#withFileTriggers.push(added);
+    this.#counts.set(added.name, this.#count(added.name) + 1);
     this.#fileTriggers(added, (priority) => priority >= EARLY_PRIORITY);
     this.scriptlet(added, 'postin', 0);
     this.#triggers(added, 'triggerin');
@@ -101,7 +108,7 @@ class Planner {
   /** Triggers that the package sets off, then its own that others have set off already. */
   #triggers(added: RpmPackage, kind: RpmTrigger['kind']): void {
     const instances = this.#count(added.name);
-    for (const owner of this.#installed) {
+    for (const owner of this.#withTriggers) {
       const trigger = firstTrigger(owner, added, kind);
       if (trigger !== undefined) {
         this.#run(owner, kind, trigger, [this.#count(owner.name), instances]);
@@ -123,7 +130,7 @@ class Planner {
   /** %filetriggerin: of all installed packages for this one's files, then its own for all files. */
   #fileTriggers(added: RpmPackage, wanted: (priority: number) => boolean): void {
     const instances = this.#count(added.name);
-    const fired = this.#installed
+    const fired = this.#withFileTriggers
       .flatMap((owner) => fileTriggersOf(owner, 'package').map((trigger) => ({ owner, trigger })))
       .filter(({ trigger }) => packageFires(added, trigger))
       .sort((a, b) => b.trigger.priority - a.trigger.priority);
@@ -159,7 +166,7 @@ class Planner {
   }
 
   #count(name: string): number {
-    return this.#installed.filter((installed) => installed.name === name).length;
+    return this.#counts.get(name) ?? 0;
   }
 }
 

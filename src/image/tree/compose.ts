@@ -26,7 +26,7 @@ import { getXattr, setXattr } from '../../kernel/xattr.ts';
 import { callName, encodeName } from '../../rpm/filename.ts';
 import type { RpmFile, RpmPackage } from '../../rpm/package.ts';
 import { span } from '../../trace/trace.ts';
-import type { PlannedDirectory, PlannedLeaf, TreePlan } from './plan.ts';
+import type { PlannedDirectory, PlannedLeaf, PlannedNode, TreePlan } from './plan.ts';
 import { Turns } from './turns.ts';
 
 const NANOSECONDS = 1_000_000_000n;
@@ -62,25 +62,25 @@ export interface Composition {
  * Makes the planned tree in the new folder `destination`; `treeOf` tells where a package is
  * unpacked. Files are hard links to the package
  * store; what will need another owner than the store's inode has, or has too many links already
- * (EMLINK), is a copy of its own.
+ * (EMLINK), is a copy of its own. With `wanted`, nothing else is made.
  */
 export async function composeTree(
   plan: TreePlan,
   destination: string,
   treeOf: (of: RpmPackage) => string,
+  wanted?: ReadonlySet<PlannedNode>,
 ): Promise<Composition> {
   using _ = span('compose the tree');
   mkdirSync(destination, { mode: 0o755 });
-  const composer = new Composer(treeOf);
+  const composer = new Composer(treeOf, wanted);
   const root = openSync(destination, constants.O_RDONLY | constants.O_DIRECTORY);
   try {
     await composer.fill(plan.root, root);
+    finishDirectory(root, plan.root);
   } finally {
     closeSync(root);
     composer.close();
   }
-  // The process's umask does not count for the root either.
-  chmodSync(destination, directoryMode(plan.root));
   return composer;
 }
 
@@ -108,14 +108,16 @@ class Composer implements Composition {
   readonly warnings: string[] = [];
   readonly deferred: DeferredOwner[] = [];
   readonly #treeOf: (of: RpmPackage) => string;
+  readonly #wanted: ReadonlySet<PlannedNode> | undefined;
   readonly #roots = new Map<RpmPackage, number>();
   /** A copy that stands for an inode of the store: its further hard links are links to the copy. */
   readonly #copies = new Map<string, Copy>();
   readonly #kept: number[] = [];
   readonly #turns = new Turns();
 
-  constructor(treeOf: (of: RpmPackage) => string) {
+  constructor(treeOf: (of: RpmPackage) => string, wanted: ReadonlySet<PlannedNode> | undefined) {
     this.#treeOf = treeOf;
+    this.#wanted = wanted;
   }
 
   /** Makes everything below `planned` in the open directory `target`. */
@@ -127,6 +129,7 @@ class Composer implements Composition {
     const sources: Sources = new Map();
     try {
       for (const [name, child] of planned.children) {
+        if (this.#wanted?.has(child) === false) continue;
         const entry = callName(name);
         if (child.kind === 'leaf') {
           this.#place(child, entry, target, sources);
@@ -137,7 +140,7 @@ class Composer implements Composition {
         const inner = openDirectory(target, entry);
         try {
           await this.fill(child, inner);
-          fchmodSync(inner, directoryMode(child));
+          finishDirectory(inner, child);
         } finally {
           closeSync(inner);
         }
@@ -285,9 +288,31 @@ function copyFile(
   }
 }
 
+/** Whether somebody other than root shall own anything of the plan that is made. */
+export function needsOwners({ owner, children }: PlannedDirectory): boolean {
+  if (needsOwner(owner?.file)) return true;
+  for (const child of children.values()) {
+    if (child.kind === 'directory' ? needsOwners(child) : needsOwner(child.owner.file)) return true;
+  }
+  return false;
+}
+
 /** Whether somebody other than root shall own it: the store's inodes are root's. */
-function needsOwner(file: RpmFile | undefined): boolean {
+export function needsOwner(file: RpmFile | undefined): boolean {
   return file !== undefined && (file.owner !== 'root' || file.group !== 'root');
+}
+
+/** Gives a directory its mode, for which the umask does not count, and its time: it is filled. */
+function finishDirectory(directory: number, planned: PlannedDirectory): void {
+  fchmodSync(directory, directoryMode(planned));
+  setPackagedTime(directory, planned);
+}
+
+/** Gives an open directory the time its package says; without a package it keeps its own. */
+export function setPackagedTime(directory: number, { owner }: PlannedDirectory): void {
+  if (owner === null) return;
+  const time = BigInt(owner.file.mtime) * NANOSECONDS;
+  setTimes(directory, { atimeNs: time, mtimeNs: time });
 }
 
 /** A directory that no package describes is as rpm makes it. */

@@ -18,6 +18,7 @@ import {
 } from '../../kernel/at.ts';
 import { hasErrno } from '../../kernel/libc.ts';
 import { getXattr, listXattrs, removeXattr, setXattr } from '../../kernel/xattr.ts';
+import { decodeName } from '../../rpm/filename.ts';
 
 /** Deeper than PATH_MAX allows: whoever made such a tree does not mean well. */
 const MAX_DEPTH = 2048;
@@ -36,6 +37,8 @@ export interface Merge {
   readonly removed: number;
   /** On disk, of all files that came into the tree. */
   readonly bytes: number;
+  /** Canonical paths of the directories that the transaction changed: their times are not the packages'. */
+  readonly directories: ReadonlySet<string>;
 }
 
 /**
@@ -62,7 +65,7 @@ export function mergeOverlay(upper: string, tree: string, trash: number, clamp: 
   try {
     const to = openSync(tree, flags);
     try {
-      merger.merge(from, to, 0);
+      merger.merge(from, to, '', 0);
     } finally {
       closeSync(to);
     }
@@ -73,11 +76,14 @@ export function mergeOverlay(upper: string, tree: string, trash: number, clamp: 
 }
 
 /** Frees a tree that lay in an upper directory, with nothing below it, from the overlay's marks. */
-export function cleanUpperTree(tree: string, clamp: ClampTimes): { readonly bytes: number } {
+export function cleanUpperTree(
+  tree: string,
+  clamp: ClampTimes,
+): Pick<Merge, 'bytes' | 'directories'> {
   const merger = new Merger(-1, clamp);
   const root = openSync(tree, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW);
   try {
-    merger.clean(root, 0);
+    merger.clean(root, '', 0);
   } finally {
     closeSync(root);
   }
@@ -88,6 +94,7 @@ class Merger implements Merge {
   changed = 0;
   removed = 0;
   bytes = 0;
+  readonly directories = new Set<string>();
   readonly #trash: number;
   readonly #clamp: ClampTimes;
   #serial = 0;
@@ -97,15 +104,17 @@ class Merger implements Merge {
     this.#clamp = clamp;
   }
 
-  merge(from: number, to: number, depth: number): void {
+  /** `path` is empty for the root. */
+  merge(from: number, to: number, path: string, depth: number): void {
     if (depth > MAX_DEPTH) throw new Error(`a tree deeper than ${MAX_DEPTH} directories`);
+    this.directories.add(path === '' ? '/' : path);
     for (const name of namesIn(from)) {
       const stat = entryOf(from, name)!;
       const there = entryOf(to, name);
       if (isWhiteout(stat)) {
         if (there !== undefined) this.#remove(to, name, there);
       } else if (stat.isDirectory()) {
-        this.#directory(from, to, name, there, depth);
+        this.#directory(from, to, name, there, `${path}/${decodeName(name)}`, depth);
       } else {
         if (there?.isDirectory()) this.#remove(to, name, there);
         this.#entry(from, name, stat);
@@ -121,6 +130,7 @@ class Merger implements Merge {
     to: number,
     name: Buffer,
     there: BigIntStats | undefined,
+    path: string,
     depth: number,
   ): void {
     const inner = openDirectory(from, name);
@@ -128,14 +138,14 @@ class Merger implements Merge {
       if (there?.isDirectory() && !isOpaque(inner)) {
         const target = openDirectory(to, name);
         try {
-          this.merge(inner, target, depth + 1);
+          this.merge(inner, target, path, depth + 1);
         } finally {
           closeSync(target);
         }
         return;
       }
       if (there !== undefined) this.#remove(to, name, there);
-      this.clean(inner, depth + 1);
+      this.clean(inner, path, depth + 1);
     } finally {
       closeSync(inner);
     }
@@ -144,8 +154,9 @@ class Merger implements Merge {
   }
 
   /** Frees a directory that has nothing below it in the tree from the overlay's marks. */
-  clean(directory: number, depth: number): void {
+  clean(directory: number, path: string, depth: number): void {
     if (depth > MAX_DEPTH) throw new Error(`a tree deeper than ${MAX_DEPTH} directories`);
+    this.directories.add(path === '' ? '/' : path);
     clearMarks(directory);
     for (const name of namesIn(directory)) {
       const stat = entryOf(directory, name)!;
@@ -154,7 +165,7 @@ class Merger implements Merge {
       } else if (stat.isDirectory()) {
         const inner = openDirectory(directory, name);
         try {
-          this.clean(inner, depth + 1);
+          this.clean(inner, `${path}/${decodeName(name)}`, depth + 1);
         } finally {
           closeSync(inner);
         }

@@ -33,6 +33,8 @@ export class TreePlan {
   readonly problems: string[] = [];
   /** Files that are left out because an earlier package already has the same one. */
   readonly shared = new Set<RpmFile>();
+  /** Directories by the paths they were found at: what a path leads to stays what it is. */
+  readonly #found = new Map<string, PlannedDirectory>();
 
   /** Adds a package's files. Ghosts are no files: they are left out. */
   add(added: RpmPackage): void {
@@ -96,6 +98,15 @@ export class TreePlan {
    * the way points to must be there, as it must for rpm.
    */
   #directoryAt(path: string, make: boolean): PlannedDirectory | undefined {
+    // Files of one folder come one after the other.
+    const known = this.#found.get(path);
+    if (known !== undefined) return known;
+    const found = this.#walk(path, make);
+    if (found !== undefined) this.#found.set(path, found);
+    return found;
+  }
+
+  #walk(path: string, make: boolean): PlannedDirectory | undefined {
     let at: PlannedDirectory[] = [this.root];
     const rest = path.split('/').reverse();
     // How many entries of `rest`, at its start, are still the path's own.

@@ -1,7 +1,7 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 
 /** Work goes on for so long, milliseconds, before others (a box that starts, a signal) get their turn. */
-const TURN_MS = 1;
+const TURN_MS = 0.3;
 
 /** Lets the rest of the process have turns while a lot of work is done in one go. */
 export class Turns {
