@@ -1,3 +1,4 @@
+import { monotonicMs } from '../kernel/clock.ts';
 import type { Timeline } from '../run/timeline.ts';
 import type { BuildHooks, BuildPhase } from './report.ts';
 
@@ -60,7 +61,7 @@ export class Stages {
     if (phase === undefined || phase === this.#current) return;
     this.#leave('finish');
     this.#current = phase;
-    this.#since = performance.now();
+    this.#since = monotonicMs();
     this.#onPhase?.(phase, 'start');
   }
 

@@ -32,11 +32,15 @@ function wantedParked(): number {
  * so, or the environment says so.
  */
 export function replaceParked(paths: StatePaths): void {
-  const target = parkTarget(paths);
-  const wanted = target > 0 ? target : wantedParked();
-  if (wanted === 0 || countParked(paths) >= wanted) return;
-  if (target === 0) setParkTarget(paths, wanted);
-  startInBackground('park');
+  try {
+    const target = parkTarget(paths);
+    const wanted = target > 0 ? target : wantedParked();
+    if (wanted === 0 || countParked(paths) >= wanted) return;
+    if (target === 0) setParkTarget(paths, wanted);
+    startInBackground('park');
+  } catch {
+    // The next run starts its box itself; this one's result stands.
+  }
 }
 
 /**

@@ -101,7 +101,7 @@ function exitByException(command: Command): void {
 /** bin/kiln-mock has a command line that is read by mock's rules. */
 async function dispatch(argv: readonly string[]): Promise<void> {
   // `run` has its own answer.
-  if (argv[0] !== 'run') tolerateClosedReader();
+  if (argv[0] !== 'run' || argv.includes('--help') || argv.includes('-h')) tolerateClosedReader();
   if (argv[0] === 'mock') await (await import('./mock/main.ts')).main(argv.slice(1));
   else await main(argv);
 }

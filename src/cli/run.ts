@@ -57,13 +57,15 @@ export async function runCommand(
   it: Command,
 ): Promise<void> {
   await using engine = openEngine({ hurry: true });
-  // libvirt takes thirty milliseconds to load and to connect to, which needs nothing of what follows.
-  // Whoever needs it gets to know why it failed.
-  if (countParked(engine.paths) === 0) engine.connect().catch(() => undefined);
   const { TERM } = process.env;
   const env =
     options.tty === true && TERM ? [['TERM', TERM] as const, ...options.env] : options.env;
   let request = runRequest({ ...options, env }, options.image ?? '', argv, it);
+  // libvirt takes thirty milliseconds to load and to connect to, which needs nothing of what follows.
+  // Whoever needs it gets to know why it failed.
+  if (options.explain !== true && countParked(engine.paths) === 0) {
+    engine.connect().catch(() => undefined);
+  }
   const terminal = options.tty === true ? terminalSize() : undefined;
   let attachment: Attachment | undefined;
   const timeline = new Timeline();

@@ -95,9 +95,13 @@ export async function* runConfined<Output>(
             if (!over && request.fdsFollow) waiting?.hand(fds);
           });
           break;
-        case 'message':
-          yield checkedMessage(options.task, await options.validate, reply.value);
+        case 'message': {
+          const message = checkedMessage(options.task, await options.validate, reply.value);
+          // Of files that arrive there are any number.
+          if (handout !== undefined) watch.again();
+          yield message;
           break;
+        }
         case 'failed':
           throw rebuildError(reply.error);
         case 'done':
@@ -162,6 +166,8 @@ function watchChild(child: ChildProcess, wallMs: number, signal: AbortSignal | u
   return {
     reason: () => reason,
     log: () => log,
+    /** The time begins anew. */
+    again: () => void timer.refresh(),
     end: () => {
       clearTimeout(timer);
       signal?.removeEventListener('abort', onAbort);

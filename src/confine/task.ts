@@ -10,7 +10,7 @@ export interface ConfinedLimits {
   readonly cpuSeconds: number;
   /** The longest file it may write, bytes (RLIMIT_FSIZE). */
   readonly fileSize: number;
-  /** From start to end by the clock, milliseconds. */
+  /** From start to end by the clock, milliseconds; with a handout, from one message to the next. */
   readonly wallMs: number;
 }
 

@@ -257,7 +257,8 @@ static int next_report(int fd, struct report *report) {
     if (polled[1].revents != 0) filter_answer();
     if (polled[0].revents == 0) continue;
     ssize_t n = read(fd, report, sizeof *report);
-    if (n < 0 && errno == EINTR) continue;
+    // The child ended without taking what was sent to it, perhaps after it has said why.
+    if (n < 0 && (errno == EINTR || errno == ECONNRESET)) continue;
     return n == sizeof *report;
   }
 }
@@ -265,19 +266,23 @@ static int next_report(int fd, struct report *report) {
 // Until the command has been exec'd (end of file) or has reported an error, which `out` is then.
 static int hear_start(int fd, pid_t pid, const struct command *command, struct report *out) {
   static struct report report;
+  int untaken = 0;
   *out = (struct report){.kind = REPORT_ERROR, .number = ECHILD, .text = "start"};
   while (next_report(fd, &report)) {
     if (report.kind == REPORT_LISTENER) {
-      char go = filter_take(pid, report.number, &command->confinement.verdicts, command->id) == 0;
-      if (!go) {
-        *out = (struct report){.kind = REPORT_ERROR, .number = errno, .text = "seccomp listener"};
-        return -1;
-      }
-      if (write(fd, &go, 1) != 1) return -1;
+      // Where that fails, the child may know better why, and is not let go on.
+      if (filter_take(pid, report.number, &command->confinement.verdicts, command->id) != 0)
+        untaken = errno;
+      else if (write(fd, "", 1) != 1) untaken = errno;
       continue;
     }
     *out = report;
     if (report.kind == REPORT_ERROR) return -1;
+    if (untaken) break;
+  }
+  if (untaken) {
+    *out = (struct report){.kind = REPORT_ERROR, .number = untaken, .text = "seccomp listener"};
+    return -1;
   }
   return out->kind == REPORT_FACTS ? 0 : -1;
 }

@@ -14,6 +14,7 @@
 
 #include "faults.h"
 #include "label.h"
+#include "measure.h"
 
 // glibc's <sys/mount.h> clashes with <linux/mount.h>: only what is needed of it.
 int mount(const char *, const char *, const char *, unsigned long, const void *);
@@ -469,6 +470,16 @@ static int staged(const char *path) {
   return (int)syscall(SYS_open_tree, AT_FDCWD, path, OPEN_TREE_CLOEXEC);
 }
 
+static int is_staged(size_t at, ssize_t known) {
+  return known >= 0 && at >= (size_t)known && at < (size_t)known + closed_length;
+}
+
+// What came to the kernel's /proc while the box waited (a module's folder) is still open.
+static int is_closed(const struct field *field) {
+  const char *path = field_string(field, 0);
+  return field->tag == SETUP_MASK ? measure_masked(path) : measure_readonly(path);
+}
+
 int mounts_enter(const struct message *setup, struct failure *failure) {
   if (make_root(setup, failure) != 0) return -1;
   ssize_t known = closed_in(setup);
@@ -479,11 +490,9 @@ int mounts_enter(const struct message *setup, struct failure *failure) {
 
   struct field field;
   size_t offset = 0;
-  for (;;) {
-    if ((ssize_t)offset == known) offset += closed_length;
-    if (field_next(setup, &offset, &field) <= 0) break;
-    if (obey(setup, &field, failure) != 0) return -1;
-  }
+  for (size_t start = 0; field_next(setup, &offset, &field) > 0; start = offset)
+    if (!(is_staged(start, known) && is_closed(&field)) && obey(setup, &field, failure) != 0)
+      return -1;
   if (limits >= 0) close(limits);
   limits = -1;
   return 0;

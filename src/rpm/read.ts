@@ -4,6 +4,7 @@ import { Handout } from '../confine/handout.ts';
 import { mergeIterations } from '../confine/merge.ts';
 import { runConfined } from '../confine/run.ts';
 import { Standby } from '../confine/standby.ts';
+import { defaultLimits } from '../confine/task.ts';
 import { KilnError } from '../errors.ts';
 import { takeIdentity } from './check.ts';
 import type { DigestDepth } from './digests.ts';
@@ -17,6 +18,9 @@ const FILES_PER_CHILD = 150;
 
 /** Measured: of a thousand, a second child reads what it takes to start it, on two cores. */
 const IDENTITIES_PER_CHILD = 1000;
+
+/** One child may have to read all files of a call: so many of them get the time of a child. */
+const FILES_PER_LIMIT = 500;
 
 /** Headers handed over, and answered for, at a time. Of packages that are read whole, one is. */
 const GROUP = 20;
@@ -81,6 +85,7 @@ async function* readAll<Read>(
     input,
     handout,
     standby,
+    limits: { cpuSeconds: defaultLimits.cpuSeconds * Math.ceil(files.length / FILES_PER_LIMIT) },
     validate: (values: unknown) => feed.answered(values, take),
   };
   const messages = mergeIterations(

@@ -161,7 +161,10 @@ export class Box {
     this.#connect = connect;
   }
 
-  /** Connects to the init of a box that was just started or, `prepared`, claimed, and so owns it. */
+  /**
+   * Connects to the init of a box that was just started or, `prepared`, claimed, and so owns it. If
+   * that fails, the lock is given up: the box is left to {@link sweepBoxes}.
+   */
   static async own(
     paths: StatePaths,
     started: { directory: string; record: BoxRecord; lock: HeldLock; prepared?: boolean },
@@ -170,8 +173,13 @@ export class Box {
     using _ = span('connect to the init');
     const { directory, record, lock, prepared = false } = started;
     lowerOwnRange();
-    const channel = await openChannel(boxFiles.socket(directory), { listens: prepared });
-    return new Box(paths, directory, record, channel, lock, connect, prepared);
+    try {
+      const channel = await openChannel(boxFiles.socket(directory), { listens: prepared });
+      return new Box(paths, directory, record, channel, lock, connect, prepared);
+    } catch (error) {
+      await lock.release();
+      throw error;
+    }
   }
 
   /** The cgroups of its init, looked up once. */

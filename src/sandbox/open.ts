@@ -154,12 +154,7 @@ export async function reopenSandbox(
       hint: 'wait until they have left it',
     });
   }
-  try {
-    const kept = { directory, record, lock, prepared: true };
-    const box = await Box.own(engine.paths, kept, engine.connect);
-    return { sandbox: Sandbox.reopen(box, session), session, keepUntil };
-  } catch (error) {
-    await lock.release();
-    throw error;
-  }
+  const kept = { directory, record, lock, prepared: true };
+  const box = await Box.own(engine.paths, kept, engine.connect);
+  return { sandbox: Sandbox.reopen(box, session), session, keepUntil };
 }

@@ -44,7 +44,7 @@ export async function claimParked(
     try {
       return await Box.own(paths, { directory, record, lock, prepared: true }, connect);
     } catch {
-      await lock.release();
+      // It is dead: the sweeper's.
     }
   }
   return undefined;

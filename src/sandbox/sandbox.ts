@@ -1,4 +1,5 @@
 import { openSync, statfsSync } from 'node:fs';
+import { KilnError } from '../errors.ts';
 import type { ProcessCgroups } from '../kernel/cgroup-files.ts';
 import { span, traceBox } from '../trace/trace.ts';
 import type { Box } from './box.ts';
@@ -53,29 +54,39 @@ export class Sandbox implements AsyncDisposable {
     let request: CommandRequest | undefined;
     try {
       using _ = span('fill the box');
-      const label = labelOperation(box.record.labels);
-      if (!box.prepared) {
-        const rules = specification.nested ? [] : procOperations();
-        box.channel.send(encodePrepare([...label, ...rules], { waits: false }));
-      }
-      await relabelSources(specification, box.record.labels);
+      const { labels } = box.record;
+      const label = labelOperation(labels);
+      await relabelSources(specification, labels);
       using plan = planFilesystem(
         specification,
         { range: box.range, initPid: box.channel.initPid },
         owners,
       );
-      box.channel.send(encodeSetup([...label, ...plan.operations]), plan.fds);
-      // While the init works.
-      box.writeRecord();
-      request = first && new CommandRequest(box, 1, first.argv, first.options);
-      const facts = await box.channel.wait((answer) => {
+      const { sources } = plan;
+      // Before anything is sent: an init that could not even prepare has said why when it hangs up.
+      const filled = box.channel.wait((answer) => {
         if (answer.type === 'failed') {
-          const { binds } = specification;
-          const { labels } = box.record;
-          throw setupFailed(answer, { sources: plan.sources, binds, labels });
+          throw setupFailed(answer, { sources, binds: specification.binds, labels });
         }
         return answer.type === 'ready' ? answer.facts : undefined;
       });
+      filled.catch(() => undefined);
+      const send = (message: Buffer, fds: readonly number[] = []) => {
+        try {
+          box.channel.send(message, fds);
+        } catch (error) {
+          if (!(error instanceof KilnError && error.code === 'E_BOX_GONE')) throw error;
+        }
+      };
+      if (!box.prepared) {
+        const rules = specification.nested ? [] : procOperations();
+        send(encodePrepare([...label, ...rules], { waits: false }));
+      }
+      send(encodeSetup([...label, ...plan.operations]), plan.fds);
+      // While the init works.
+      box.writeRecord();
+      request = first && new CommandRequest(box, 1, first.argv, first.options);
+      const facts = await filled;
       traceBox(box.channel.initPid, facts);
       const { network, allowMissing } = specification;
       return new Sandbox(
@@ -85,7 +96,7 @@ export class Sandbox implements AsyncDisposable {
           range: box.range,
           operations: plan.operations,
           time: requireLayer('time-namespace', allowMissing),
-          labels: box.record.labels,
+          labels,
         }),
         request,
       );

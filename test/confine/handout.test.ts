@@ -1,5 +1,6 @@
 import { closeSync, mkdtempSync, openSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
 import { Handout } from '../../src/confine/handout.ts';
 import { mergeIterations } from '../../src/confine/merge.ts';
@@ -7,6 +8,7 @@ import { runConfined } from '../../src/confine/run.ts';
 import { takeIdentity } from '../../src/rpm/check.ts';
 import { Feed } from '../../src/rpm/feed.ts';
 import { buildRpm } from '../rpm/rpm-builder.ts';
+import { PATIENCE } from '../support/busybox-state.ts';
 
 const directory = mkdtempSync('/tmp/kiln-test-handout-');
 test.after.always(() => rmSync(directory, { recursive: true }));
@@ -53,6 +55,26 @@ test('two children share what is handed over, and who is slow gets less', async 
     Array.from({ length: 200 }, (_, index) => [index, `it is ${index}`]),
   );
   t.true(seen.at(-1)?.slow, 'the slow group is the last: the other child had all the rest');
+});
+
+test('the time of a child is that from one answer to the next', async (t) => {
+  using handout = new Handout();
+  const limits = { wallMs: 1500 * PATIENCE };
+  const child = runConfined({
+    ...{ task: 'arrive', input: { keep: false, slowAt: -1 }, entry, handout, limits },
+    validate: (value) => value as Seen,
+  });
+  const first = child.next();
+  let groups = 0;
+  for (; groups < 4; groups++) {
+    handNumbers(handout, 1, 1);
+    const step = await (groups === 0 ? first : child.next());
+    t.false(step.done);
+    await sleep(600 * PATIENCE);
+  }
+  // None comes for too long.
+  await t.throwsAsync(child.next(), { code: 'E_CONFINE_TIMEOUT' });
+  handout.end();
 });
 
 test('a descriptor that the kernel could not pass on ends the child, none is passed over', async (t) => {

@@ -1,6 +1,6 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -9,7 +9,13 @@ import { execa } from 'execa';
 import { openKiln } from '../../src/kiln.ts';
 import { embeddedFiles } from '../../src/libvirt/embedded/files.ts';
 import { sweepBoxes } from '../../src/sandbox/sweep.ts';
-import { type BusyboxState, busyboxState, IMAGE, PATIENCE } from '../support/busybox-state.ts';
+import {
+  type BusyboxState,
+  busyboxState,
+  IMAGE,
+  KILN,
+  PATIENCE,
+} from '../support/busybox-state.ts';
 import { long } from '../support/long.ts';
 
 const test = anyTest as TestFn<{ state: BusyboxState }>;
@@ -122,12 +128,20 @@ test.serial('output into files and pipes is whole, and counts against a stall', 
 
 test.serial('a reader that goes away ends the command', async (t) => {
   const result = await execa('sh', ['-c', `"$KILN" run -r ${IMAGE} -- yes | head -n 1`], {
-    env: { ...state.env, KILN: join(import.meta.dirname, '../../bin/kiln') },
+    env: { ...state.env, KILN },
     timeout: 20_000 * PATIENCE,
     reject: false,
   });
   t.is(result.stdout, 'y');
   t.false(result.timedOut);
+});
+
+test.serial('a reader of help that goes away is no failure', async (t) => {
+  for (const command of ['run', 'image build']) {
+    const script = `{ "$KILN" ${command} --help; echo $? >&2; } | true`;
+    const { stderr } = await execa('sh', ['-c', script], { env: { ...state.env, KILN } });
+    t.is(stderr, '0', command);
+  }
 });
 
 test.serial('who runs, and with what: an unprivileged user, nothing of the host', async (t) => {
@@ -392,6 +406,22 @@ test.serial('KILN_PARK has a run leave a box waiting for the next', async (t) =>
   t.is(JSON.parse(String(next.stderr).trim().split('\n').at(-1) ?? '').id, parked);
   await state.kiln(['park', '--none']);
   t.deepEqual(await waiting(), []);
+});
+
+test.serial('a run whose box cannot be replaced is no worse for it', async (t) => {
+  // A folder is where the number of boxes is to be written.
+  const target = join(state.paths.run, 'park-target');
+  await rm(target, { force: true });
+  await mkdir(join(target, 'in the way'), { recursive: true });
+  try {
+    const env = { ...state.env, KILN_PARK: '1' };
+    const { exitCode, stdout, stderr } = await sh('echo done; exit 3', ['--json'], { env });
+    t.is(exitCode, 3);
+    t.is(stdout, 'done');
+    t.like(JSON.parse(String(stderr)), { exit: { code: 3 }, failure: null });
+  } finally {
+    await rm(target, { recursive: true });
+  }
 });
 
 test.serial('parked boxes are claimed once each, and replaced', async (t) => {

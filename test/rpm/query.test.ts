@@ -4,6 +4,7 @@ import test from 'ava';
 import { execa } from 'execa';
 import { encodeName } from '../../src/rpm/filename.ts';
 import type { queryJson } from '../../src/rpm/query-json.ts';
+import { KILN } from '../support/busybox-state.ts';
 import { fixture, keyFile, kiln, packages, put, rpm, scratch } from './fixtures.ts';
 import { buildRpm } from './rpm-builder.ts';
 
@@ -221,6 +222,12 @@ test('docs/rpm.md has every field', async (t) => {
     [...names].filter((name) => !documented.has(name)),
     [],
   );
+});
+
+test('output that cannot be written is a failure', async (t) => {
+  const script = '"$KILN" rpm query "$@" > /dev/full';
+  const argv = ['-c', script, 'sh', ...packages];
+  t.not((await execa('sh', argv, { env: { KILN }, reject: false })).exitCode, 0);
 });
 
 test('no table of nothing', async (t) => {

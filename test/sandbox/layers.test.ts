@@ -65,6 +65,8 @@ interface Fault {
   readonly unchecked?: string;
   /** Modules whose rules have the kernel refuse something before anybody measures. */
   readonly refusedBy?: readonly string[];
+  /** The same where the init does not measure. */
+  readonly uncheckedRefusedBy?: readonly string[];
 }
 
 /** Of the box, found out before any command. */
@@ -107,9 +109,9 @@ const commandFaults: readonly Fault[] = [
  */
 const labelFaults: readonly Fault[] = {
   none: [],
-  selinux: [{ fault: 'label', layer: 'selinux', ...RIGHTS, refusedBy: ['selinux'] }],
+  selinux: [{ fault: 'label', layer: 'selinux', ...RIGHTS, uncheckedRefusedBy: ['selinux'] }],
   apparmor: [
-    { fault: 'label', layer: 'apparmor', ...RIGHTS, refusedBy: ['apparmor'] },
+    { fault: 'label', layer: 'apparmor', ...RIGHTS, uncheckedRefusedBy: ['apparmor'] },
     { fault: 'init-label', layer: 'apparmor' },
   ],
 }[securityModule() ?? 'none'];
@@ -130,7 +132,7 @@ const enforcing = selinuxEnforces();
 /** The module that refuses things on this host. */
 const refuses = securityModule() === 'selinux' && !enforcing ? '' : (securityModule() ?? '');
 
-for (const { fault, layer, options, unchecked, refusedBy } of [
+for (const { fault, layer, options, unchecked, refusedBy, uncheckedRefusedBy } of [
   ...[...boxFaults, ...commandFaults, ...labelFaults],
 ]) {
   test.serial(`an init that leaves out ${fault} is found out, and the start refused`, async (t) => {
@@ -144,6 +146,10 @@ for (const { fault, layer, options, unchecked, refusedBy } of [
     isFoundOut(t, await attempt(options), layer);
     if (unchecked === undefined) return;
     await init.leaveOut(fault, unchecked);
+    if (uncheckedRefusedBy?.includes(refuses)) {
+      t.is(((await attempt(options)) as KilnError | undefined)?.code, 'E_EXEC');
+      return;
+    }
     isFoundOut(t, await attempt(options), layer);
   });
 }

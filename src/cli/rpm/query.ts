@@ -58,7 +58,9 @@ async function query(files: readonly string[], options: QueryOptions): Promise<v
     printPackages(readable(await inOrder(readIdentities(files, reading))));
   }
   // All is printed and the children are gone: without taking everything apart, which takes 10 ms.
-  process.stdout.write('', () => process.exit());
+  process.stdout.write('', (error) => {
+    if (!error) process.exit();
+  });
 }
 
 /** Those that could be read; the errors of the others are printed. */
