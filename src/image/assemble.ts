@@ -5,19 +5,17 @@ import { unlinkat } from '../kernel/at.ts';
 import { hasErrno } from '../kernel/libc.ts';
 import type { ScriptletPolicy } from '../recipe/load-image-recipe.ts';
 import { encodeName } from '../rpm/filename.ts';
-import type { RpmPackage } from '../rpm/package.ts';
-import { type Engine, ReservedBox } from '../sandbox/open.ts';
+import type { Engine, ReservedBox } from '../sandbox/open.ts';
 import { span } from '../trace/trace.ts';
 import type { OnImageProgress } from './progress.ts';
 import type { TransactionKind } from './store/manifest.ts';
 import type { StoredPackage } from './store/packages.ts';
 import { TransactionBox } from './transaction/box.ts';
 import { reasonsForExact } from './transaction/choose.ts';
-import { DatabaseBeside, findRpm } from './transaction/database.ts';
 import { installIntoEmptyRoot, rpmMissing } from './transaction/exact.ts';
-import { runFastTransaction } from './transaction/fast.ts';
+import { findRpm, runFastTransaction } from './transaction/fast.ts';
 import { type Composition, composeTree, setPackagedTime } from './tree/compose.ts';
-import { type ClampTimes, cleanUpperTree, type Merge, mergeOverlay } from './tree/merge-overlay.ts';
+import { type ClampTimes, cleanUpperTree, mergeOverlay } from './tree/merge-overlay.ts';
 import { openInTree } from './tree/path.ts';
 import { TreePlan } from './tree/plan.ts';
 import { restoreCapabilities, settleOwners } from './tree/settle.ts';
@@ -80,14 +78,14 @@ export async function assembleTree(options: AssembleOptions): Promise<AssembledT
   const byPackage = new Map(packages.map((stored) => [stored.package, stored]));
   onProgress?.({ kind: 'compose', packages: packages.length });
   const composed = join(work, 'composed');
-  const treeOf = (of: RpmPackage) => byPackage.get(of)!.tree;
-  const parts = { options, plan, composed, compose: () => composeTree(plan, composed, treeOf) };
+  const compose = () => composeTree(plan, composed, (of) => byPackage.get(of)!.tree);
+  const parts = { options, plan, composed, compose };
   if (scriptlets.mode === 'none') return await withoutScripts(parts);
   const reasons =
     scriptlets.mode === 'exact'
       ? ['the recipe asks for it']
       : reasonsForExact([...byPackage.keys()], plan);
-  return reasons.length === 0 ? await fast(parts, treeOf) : await exact(parts, reasons);
+  return reasons.length === 0 ? await fast(parts) : await exact(parts, reasons);
 }
 
 interface Parts {
@@ -113,45 +111,11 @@ async function withoutScripts({ options, composed, compose }: Parts): Promise<As
   };
 }
 
-async function fast(parts: Parts, treeOf: (of: RpmPackage) => string): Promise<AssembledTree> {
-  const { options, plan, composed } = parts;
-  const { engine, packages, scriptlets, signal, onProgress } = options;
+async function fast({ options, plan, composed, compose }: Parts): Promise<AssembledTree> {
+  const { engine, packages, reserved, scriptlets, signal, onProgress } = options;
   const work = subdirectory(options.work, 'transaction');
   const clamp = clampTimes(newest(packages));
-  const merges: Merge[] = [];
-  const merge = (upper: string) => {
-    removeMountPoints(upper, (name) => plan.find(`/${name}`) !== undefined);
-    const displaced = subdirectory(options.work, `displaced-${merges.length}`);
-    const trash = openSync(displaced, constants.O_RDONLY | constants.O_DIRECTORY);
-    try {
-      merges.push(mergeOverlay(upper, composed, trash, clamp));
-    } finally {
-      closeSync(trash);
-    }
-  };
-  await using boxes = new AsyncDisposableStack();
-  const rpm = findRpm(plan);
-  let { reserved } = options;
-  let database: DatabaseBeside | undefined;
-  if (rpm !== undefined) {
-    const first = reserved;
-    const of = {
-      engine,
-      plan,
-      work: join(options.work, 'database'),
-      treeOf,
-      rpm,
-      packages,
-      signal,
-    };
-    database = boxes.use(await DatabaseBeside.start({ ...of, reserved: first }));
-    if (database !== undefined) onProgress?.({ kind: 'script', label: 'rpm database' });
-  }
-  const composition = await parts.compose();
-  // A core is free again: the scripts' box starts while the first one is busy.
-  if (database !== undefined) reserved = boxes.use(new ReservedBox(engine));
-  const written = await database?.written;
-  if (written !== undefined) merge(written.upper);
+  const composition = await compose();
   const { upper, warnings } = await runFastTransaction({
     engine,
     tree: composed,
@@ -159,26 +123,30 @@ async function fast(parts: Parts, treeOf: (of: RpmPackage) => string): Promise<A
     work,
     reserved,
     packages,
-    databaseOutput: written?.output,
     deferred: composition.deferred,
     timeout: scriptlets.timeout,
     signal,
     onStep: (label) => onProgress?.({ kind: 'script', label }),
   });
-  merge(upper);
-  restoreCapabilities(composed, composition.deferred);
-  setDirectoryTimes(plan, composed, new Set(merges.flatMap((each) => [...each.directories])));
-  const added = merges.reduce((sum, each) => sum + each.bytes, 0);
-  return {
-    path: composed,
-    transaction: 'fast',
-    exactReasons: [],
-    warnings: [...composition.warnings, ...warnings],
-    linked: packages.map((stored) => stored.digest),
-    epoch: newest(packages),
-    bytes: composition.bytes + added,
-    ownBytes: composition.copiedBytes + added,
-  };
+  removeMountPoints(upper, (name) => plan.find(`/${name}`) !== undefined);
+  const trash = openSync(subdirectory(options.work, 'displaced'), constants.O_DIRECTORY);
+  try {
+    const merge = mergeOverlay(upper, composed, trash, clamp);
+    restoreCapabilities(composed, composition.deferred);
+    setDirectoryTimes(plan, composed, merge.directories);
+    return {
+      path: composed,
+      transaction: 'fast',
+      exactReasons: [],
+      warnings: [...composition.warnings, ...warnings],
+      linked: packages.map((stored) => stored.digest),
+      epoch: newest(packages),
+      bytes: composition.bytes + merge.bytes,
+      ownBytes: composition.copiedBytes + merge.bytes,
+    };
+  } finally {
+    closeSync(trash);
+  }
 }
 
 async function exact(

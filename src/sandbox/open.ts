@@ -45,7 +45,7 @@ export class ReservedBox implements AsyncDisposable {
 
   constructor(engine: Engine) {
     this.#engine = engine;
-    this.#box = takeBox(engine, USUAL, false).then(prepared);
+    this.#box = takeBox(engine, USUAL, false).then(inItsGroup);
     // Whoever takes it gets to know why there is none.
     this.#box.catch(() => undefined);
   }
@@ -70,7 +70,7 @@ export class ReservedBox implements AsyncDisposable {
 }
 
 /** Moves the init into the group that its limits need: that takes the kernel long, as for parked boxes. */
-function prepared(box: Box): Box {
+function inItsGroup(box: Box): Box {
   try {
     // Not the box's own, which are looked up once: the process is somewhere else after this.
     ProcessCgroups.of(box.channel.initPid).prepare(box.channel.initPid, box.id);

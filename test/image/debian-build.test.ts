@@ -3,7 +3,6 @@ import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import test from 'ava';
 import { planFromRecipe } from '../../src/image/plan.ts';
-import type { ImageProgress } from '../../src/image/progress.ts';
 import { readContents } from '../../src/image/store/contents.ts';
 import type { LeasedImage } from '../../src/image/store/images.ts';
 import { obtainPackages } from '../../src/image/store/packages.ts';
@@ -16,7 +15,6 @@ import { differences, snapshotTree } from './tree-snapshot.ts';
 let state: ImageState;
 let image: LeasedImage;
 let storeBefore: Map<string, string>;
-const steps: string[] = [];
 
 test.before(async (t) => {
   t.timeout(300_000);
@@ -25,10 +23,7 @@ test.before(async (t) => {
   const { paths } = state.engine;
   await obtainPackages(paths, (await planFromRecipe(paths, recipe, {})).lock, {});
   storeBefore = snapshotTree(paths.packages);
-  const onProgress = (progress: ImageProgress) => {
-    if (progress.kind === 'script') steps.push(progress.label);
-  };
-  image = await state.open(recipe, { onProgress });
+  image = await state.open(recipe);
 });
 test.after.always(() => state[Symbol.asyncDispose]());
 
@@ -44,9 +39,6 @@ test.serial('the tree is what rpm makes of the same packages', async (t) => {
   t.timeout(300_000);
   t.is(image.manifest.transaction, 'fast');
   t.deepEqual(image.manifest.warnings, []);
-  // The database is written beside the tree: whatever is compared below is compared of that.
-  t.is(steps[0], 'rpm database');
-  t.false(steps.includes('rpm database in the whole tree'));
   const { directory } = await debianRepository();
   const { packages } = await readContents(state.engine.paths, image.manifest.id);
   t.true(packages.length > 180);

@@ -3,12 +3,12 @@ import type { RpmPackage } from '../../rpm/package.ts';
 import type { Engine, ReservedBox } from '../../sandbox/open.ts';
 import type { StoredPackage } from '../store/packages.ts';
 import type { DeferredOwner } from '../tree/compose.ts';
+import { nevra } from '../tree/file-conflict.ts';
 import type { TreePlan } from '../tree/plan.ts';
 import { TransactionBox } from './box.ts';
 import { ControlDirectory } from './control.ts';
-import { findRpm, installationOrder, writeDatabase } from './database.ts';
 import { planTransaction } from './plan.ts';
-import { runSteps } from './run-steps.ts';
+import { failure, runSteps } from './run-steps.ts';
 
 /** What {@link runFastTransaction} needs. */
 export interface FastTransaction {
@@ -20,8 +20,6 @@ export interface FastTransaction {
   readonly work: string;
   readonly reserved: ReservedBox | undefined;
   readonly packages: readonly StoredPackage[];
-  /** What rpm said when it wrote the database that the tree has already; undefined if it has none. */
-  readonly databaseOutput: string | undefined;
   readonly deferred: readonly DeferredOwner[];
   /** For each script, seconds. */
   readonly timeout: number;
@@ -31,7 +29,7 @@ export interface FastTransaction {
 
 /**
  * Runs the scripts of packages whose payloads are in place already, and lets the image's own rpm
- * write its database from the headers unless that has been done.
+ * write its database from the headers.
  * @returns the overlay's upper directory, which holds the changes, and warnings.
  * @throws KilnError E_SCRIPTLET
  */
@@ -48,13 +46,15 @@ export async function runFastTransaction(
     control: control.path,
     reserved,
   });
-  let output = options.databaseOutput;
-  if (rpm !== undefined && output === undefined) {
-    options.onStep?.('rpm database in the whole tree');
-    output = await writeDatabase(box, { rpm, control, packages: options.packages, signal });
+  let order = options.packages.map((stored) => stored.package);
+  if (rpm !== undefined) {
+    options.onStep?.('rpm database');
+    const headers = options.packages.map((stored) => control.addFile(stored.header));
+    const argv = [rpm, ...JUST_DATABASE, ...headers];
+    const result = await box.run({ argv, timeout: DATABASE_TIMEOUT, signal });
+    if (result.status !== 0) throw failure('writing the rpm database', result);
+    order = installationOrder(order, result.output);
   }
-  const packages = options.packages.map((stored) => stored.package);
-  const order = output === undefined ? packages : installationOrder(packages, output);
   const warnings = await runSteps(planTransaction(order, plan.shared), {
     box,
     control,
@@ -66,6 +66,40 @@ export async function runFastTransaction(
     ...(options.onStep === undefined ? {} : { onStep: options.onStep }),
   });
   return { upper: join(scratch, 'upper'), warnings };
+}
+
+/** Path of the tree's own rpm, undefined if it has none. */
+export function findRpm(plan: TreePlan): string | undefined {
+  return ['/usr/bin/rpm', '/bin/rpm'].find((path) => plan.find(path) !== undefined);
+}
+
+/** Seconds; some thousand packages take a few. */
+const DATABASE_TIMEOUT = 600;
+
+/** Headers without payloads: everything about them has been verified before. Users come later. */
+const JUST_DATABASE = [
+  '-iv',
+  '--justdb',
+  '--nodeps',
+  '--noverify',
+  '--nodigest',
+  '--nosignature',
+  '--ignorearch',
+  '--ignoreos',
+  '--ignoresize',
+  '--define',
+  '__systemd_sysusers %{nil}',
+];
+
+/**
+ * The order in which rpm has put packages into its database, which it tells with `-v`: that is the
+ * order it would have installed them in, and the lock's may be another one.
+ */
+function installationOrder(packages: readonly RpmPackage[], output: string): RpmPackage[] {
+  const place = new Map(output.split('\n').map((line, index) => [line.trim(), index]));
+  const placed = packages.map((of) => ({ of, at: place.get(nevra(of)) }));
+  if (placed.some(({ at }) => at === undefined)) return [...packages];
+  return placed.sort((a, b) => a.at! - b.at!).map(({ of }) => of);
 }
 
 /** The packages whose files say which users and groups there are. */

@@ -26,7 +26,7 @@ import { getXattr, setXattr } from '../../kernel/xattr.ts';
 import { callName, encodeName } from '../../rpm/filename.ts';
 import type { RpmFile, RpmPackage } from '../../rpm/package.ts';
 import { span } from '../../trace/trace.ts';
-import type { PlannedDirectory, PlannedLeaf, PlannedNode, TreePlan } from './plan.ts';
+import type { PlannedDirectory, PlannedLeaf, TreePlan } from './plan.ts';
 import { Turns } from './turns.ts';
 
 const NANOSECONDS = 1_000_000_000n;
@@ -62,17 +62,16 @@ export interface Composition {
  * Makes the planned tree in the new folder `destination`; `treeOf` tells where a package is
  * unpacked. Files are hard links to the package
  * store; what will need another owner than the store's inode has, or has too many links already
- * (EMLINK), is a copy of its own. With `wanted`, nothing else is made.
+ * (EMLINK), is a copy of its own.
  */
 export async function composeTree(
   plan: TreePlan,
   destination: string,
   treeOf: (of: RpmPackage) => string,
-  wanted?: ReadonlySet<PlannedNode>,
 ): Promise<Composition> {
   using _ = span('compose the tree');
   mkdirSync(destination, { mode: 0o755 });
-  const composer = new Composer(treeOf, wanted);
+  const composer = new Composer(treeOf);
   const root = openSync(destination, constants.O_RDONLY | constants.O_DIRECTORY);
   try {
     await composer.fill(plan.root, root);
@@ -108,16 +107,14 @@ class Composer implements Composition {
   readonly warnings: string[] = [];
   readonly deferred: DeferredOwner[] = [];
   readonly #treeOf: (of: RpmPackage) => string;
-  readonly #wanted: ReadonlySet<PlannedNode> | undefined;
   readonly #roots = new Map<RpmPackage, number>();
   /** A copy that stands for an inode of the store: its further hard links are links to the copy. */
   readonly #copies = new Map<string, Copy>();
   readonly #kept: number[] = [];
   readonly #turns = new Turns();
 
-  constructor(treeOf: (of: RpmPackage) => string, wanted: ReadonlySet<PlannedNode> | undefined) {
+  constructor(treeOf: (of: RpmPackage) => string) {
     this.#treeOf = treeOf;
-    this.#wanted = wanted;
   }
 
   /** Makes everything below `planned` in the open directory `target`. */
@@ -129,7 +126,6 @@ class Composer implements Composition {
     const sources: Sources = new Map();
     try {
       for (const [name, child] of planned.children) {
-        if (this.#wanted?.has(child) === false) continue;
         const entry = callName(name);
         if (child.kind === 'leaf') {
           this.#place(child, entry, target, sources);
@@ -298,7 +294,7 @@ export function needsOwners({ owner, children }: PlannedDirectory): boolean {
 }
 
 /** Whether somebody other than root shall own it: the store's inodes are root's. */
-export function needsOwner(file: RpmFile | undefined): boolean {
+function needsOwner(file: RpmFile | undefined): boolean {
   return file !== undefined && (file.owner !== 'root' || file.group !== 'root');
 }
 
