@@ -83,6 +83,7 @@ function comparable(lines: string): string[] {
     .replace(/(upperdir|workdir|lowerdir)=[^, \n]*/g, '$1')
     .replace(/^ +0 \d+ +65536$/gm, 'ids')
     .replace(/(uid|gid)=\d+/g, '$1')
+    .replace(/\bc\d+,c\d+\b/g, 'categories')
     .split('\n')
     .sort();
 }
@@ -120,7 +121,8 @@ test.serial('the init is in another pid namespace than what it starts', async (t
 
 for (const name of ['proc', 'dev']) {
   test.serial(`an image whose /${name} is a link is not entered`, async (t) => {
-    const tree = join(state.paths.root, `linked-${name}`);
+    // Where SELinux takes it for an image's.
+    const tree = join(state.paths.images, `linked-${name}`);
     await cp(image, tree, { recursive: true, verbatimSymlinks: true });
     await rm(join(tree, name), { recursive: true });
     for (const target of ['/tmp', 'tmp', '..', '../..', '/stage/other', '/']) {
