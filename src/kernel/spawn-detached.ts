@@ -1,7 +1,6 @@
 /**
- * Starts a process that goes on by itself. Node's own spawn() takes four milliseconds for it: it
- * forks, which copies the tables of all of Node's memory, and waits for the child's exec.
- * posix_spawn(3) shares the memory until then. Constants are glibc's spawn.h, signal.h, fcntl.h.
+ * Starts a process that goes on by itself. Node's own spawn() takes four milliseconds of a run for it,
+ * with what it has to load, posix_spawn(3) one. Constants are glibc's spawn.h, signal.h, fcntl.h.
  */
 import { getSystemErrorName } from 'node:util';
 import { libc } from './libc.ts';
