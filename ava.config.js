@@ -1,7 +1,7 @@
 export default {
   extensions: ['ts'],
   files: ['test/**/*.test.ts'],
-  require: ['./scripts/testing/file-time.ts'],
+  require: ['./scripts/testing/test-file.ts'],
   timeout: '5m',
   // Two cores: more files at once only make each other's time-outs fail.
   concurrency: 2,

@@ -10,12 +10,19 @@ import { join } from 'node:path';
 import { execa } from 'execa';
 import { hostThings, leftovers } from './leftovers.ts';
 import { readSkipList, type SkipList, skipProblems } from './skips.ts';
+import { describeDescendants, killTree, StallWatch } from './stall.ts';
 import { runStep, type Step } from './steps.ts';
 import { TapReader } from './tap.ts';
 
 const top = join(import.meta.dirname, '../..');
 const SLOWEST_SHOWN = 10;
 const FAILURE_LINES = 16;
+
+/**
+ * Longest time in which no test ends, milliseconds: beyond any test's own limit. ava's own time-out is
+ * shorter, but a test that has asked for more can keep it from ever coming (ava 8, TimeoutTrigger).
+ */
+const STALL = Number(process.env.KILN_TEST_STALL ?? 660) * 1000;
 
 /** Built once and kept: tests find it by KILN_FIXTURES. */
 const fixtures = process.env.KILN_FIXTURES ?? join(top, '.cache/fixtures');
@@ -43,7 +50,15 @@ async function runTests(args: readonly string[], env: Record<string, string>): P
     buffer: false,
     reject: false,
   });
+  using watch = new StallWatch(STALL, () => {
+    const running = describeDescendants(ava.pid ?? 0);
+    problems.push(
+      [`no test has ended for ${STALL / 1000} s; what ran then:`, ...running].join('\n    '),
+    );
+    killTree(ava.pid ?? 0);
+  });
   for await (const line of ava) {
+    watch.alive();
     reader.line(line);
     if (!/^(1\.\.\d+|# (tests|pass|skip|fail) \d+)$/.test(line)) process.stdout.write(`${line}\n`);
   }
@@ -56,7 +71,7 @@ async function runTests(args: readonly string[], env: Record<string, string>): P
   return reader;
 }
 
-/** Prints the test files that took longest, from what file-time.ts wrote. */
+/** Prints the test files that took longest, from what test-file.ts wrote. */
 function printSlowest(folder: string): void {
   const times = readdirSync(folder)
     .map((name) => JSON.parse(readFileSync(join(folder, name), 'utf8')))

@@ -7,7 +7,11 @@ import { execa } from 'execa';
 const top = join(import.meta.dirname, '../..');
 
 /** What `scripts/test` does with a checkout that has these test files and nothing else to check. */
-async function runIn(files: Readonly<Record<string, string>>, skips: Record<string, string> = {}) {
+async function runIn(
+  files: Readonly<Record<string, string>>,
+  skips: Record<string, string> = {},
+  env: Readonly<Record<string, string>> = {},
+) {
   const checkout = await mkdtemp(join(tmpdir(), 'kiln-runner-'));
   try {
     const scripts = { 'check:types': 'true', 'check:lint': 'true', 'check:dead': 'true' };
@@ -32,7 +36,7 @@ async function runIn(files: Readonly<Record<string, string>>, skips: Record<stri
     const result = await execa('unshare', ['--mount', 'sh', '-c', script, ...runner], {
       cwd: checkout,
       reject: false,
-      env: { NODE_ENV: undefined },
+      env: { NODE_ENV: undefined, ...env },
     });
     return {
       exitCode: result.exitCode,
@@ -95,4 +99,23 @@ test('everything that is wrong with a run counts as failed and is named', async 
   t.is(run.last, '2 passed, 7 failed', run.out);
   t.is(run.exitCode, 1);
   process.kill(Number(/left behind: process (\d+): sleep 25/.exec(run.out)?.[1]));
+});
+
+test('a test that hangs, though ava would wait for ever, ends the run and is named', async (t) => {
+  const hangs = `import { spawn } from 'node:child_process';
+    test('hangs', async (t) => {
+      t.timeout(3600_000);
+      spawn('sleep', ['4711']);
+      process.on('SIGTERM', () => {});
+      await new Promise((resolve) => setTimeout(resolve, 3600_000));
+    });`;
+  const run = await runIn(
+    { 'hangs.test.ts': hangs, 'passes.test.ts': passes },
+    {},
+    { KILN_TEST_STALL: '8' },
+  );
+  t.regex(run.out, /no test has ended for 8 s; what ran then:\n.*\n* .*ava test\/hangs\.test\.ts/);
+  t.regex(run.out, /\d+ S \S+ sleep 4711/);
+  t.is(run.exitCode, 1);
+  t.regex(run.last ?? '', /^1 passed, [1-9]\d* failed$/, run.out);
 });
