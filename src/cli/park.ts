@@ -31,6 +31,8 @@ export function command(): Command {
       if (options.none === true) {
         setParkTarget(engine.paths, 0);
         using _ = watchGoing(engine.paths);
+        // A run's replacement that is being started would be left waiting: for its end this waits.
+        await refill(engine.paths, engine.connect, { wait: true });
         await sweepBoxes(engine.paths, engine.connect, { parkedToo: true });
         return;
       }
