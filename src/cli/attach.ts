@@ -1,6 +1,7 @@
 import { fstatSync } from 'node:fs';
 import { canRelayTo } from '../kernel/relay.ts';
-import type { RelayedOutput, SandboxProcess } from '../sandbox/process.ts';
+import type { SandboxProcess } from '../sandbox/process.ts';
+import type { RelayedOutput } from '../sandbox/streams.ts';
 
 /** What forwards to a command until it is detached. */
 export interface Attachment {

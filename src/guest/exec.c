@@ -44,6 +44,7 @@ struct command {
   int tty;
   struct winsize size;
   uint32_t umask;
+  uint32_t gated;
 };
 
 static int parse_rlimit(const struct field *field, struct command *command) {
@@ -92,6 +93,7 @@ static int parse_field(const struct field *field, struct command *command) {
     return 0;
   case EXEC_BOOT: return boot_field(field, &command->boot);
   case EXEC_UMASK: return field_u32(field, 0, &command->umask);
+  case EXEC_GATE: return field_u32(field, 0, &command->gated);
   default: return -1;
   }
 }
@@ -104,7 +106,7 @@ static int parse(const struct message *request, struct command *command) {
   while ((more = field_next(request, &offset, &field)) > 0)
     if (parse_field(&field, command) != 0) return -1;
   if (more < 0 || command->argc == 0) return -1;
-  if (request->nfds != (command->tty ? 1 : 3)) return -1;
+  if (request->nfds != (command->tty ? 1u : 3u) + (command->gated != 0)) return -1;
   argv_strings[command->argc] = NULL;
   return 0;
 }
@@ -194,10 +196,11 @@ static int load_filter(struct confinement *confinement, int socket_fd) {
   return 1;
 }
 
+// `gate` is a pipe that the runner writes to once it knows that the box is what it should be, or -1.
 static _Noreturn void become_command(struct command *command, const struct user *user, int fds[3],
-                                     int master, int socket_fd) {
+                                     int master, int gate, int socket_fd) {
   static struct report facts = {.kind = REPORT_FACTS};
-  mark("fork");
+  marks_begin();
   sigset_t none;
   sigemptyset(&none);
   sigprocmask(SIG_SETMASK, &none, NULL);
@@ -241,6 +244,11 @@ static _Noreturn void become_command(struct command *command, const struct user 
   // With exec the descriptor of the listener is gone: the init has it by then.
   char go;
   if (waits && read(socket_fd, &go, 1) != 1) _exit(127);
+  if (gate >= 0) {
+    ssize_t n = read(gate, &go, 1);
+    if (n < 0) die(socket_fd, "wait for the runner");
+    if (n == 0) _exit(127);
+  }
   environ = env_strings;
   execvp(argv_strings[0], argv_strings);
   die(socket_fd, "exec");
@@ -292,17 +300,22 @@ static int refuse(int control, uint32_t id, int error, const char *what, const c
   return -1;
 }
 
-int exec_start(struct message *request, int control, struct execution *out) {
-  static struct command command;
-  static struct user user;
-  marks_begin();
-  if (parse(request, &command) != 0)
+// The command that is being started: one at a time.
+static struct command command;
+static struct user user;
+static int start_fd; // of its process's reports
+static int master;   // of its terminal, or -1
+static pid_t pid;
+
+pid_t exec_begin(struct message *request, int control, int gated_only) {
+  if (parse(request, &command) != 0 || (gated_only && !command.gated))
     return refuse(control, command.id, EBADMSG, "read the request", NULL);
   if (user_find(command.user, &user) != 0)
     return refuse(control, command.id, errno, "find user", command.user);
   complete_environment(&command, &user);
 
-  int master = -1, slave = -1, fds[3];
+  int slave = -1, fds[3];
+  master = -1;
   if (command.tty) {
     if (open_terminal(&command, &user, request->fds[0], &master, &slave) != 0) {
       int error = errno;
@@ -322,20 +335,26 @@ int exec_start(struct message *request, int control, struct execution *out) {
       fds[i] = fcntl(request->fds[i], F_DUPFD_CLOEXEC, 10);
     }
   }
+  int gate = command.gated ? fcntl(request->fds[request->nfds - 1], F_DUPFD_CLOEXEC, 10) : -1;
 
   int ends[2];
-  pid_t pid = socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) == 0 ? boot_fork(&command.boot) : -1;
-  if (pid == 0) become_command(&command, &user, fds, master, ends[1]);
+  pid = socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) == 0 ? boot_fork(&command.boot) : -1;
+  if (pid == 0) become_command(&command, &user, fds, master, gate, ends[1]);
   int fork_error = errno;
+  if (gate >= 0) close(gate);
   if (slave >= 0) boot_hold(&command.boot, slave);
   else
     for (int i = 0; i < 3; i++) close(fds[i]);
   if (pid < 0) return refuse(control, command.id, fork_error, "fork", NULL);
   close(ends[1]);
+  start_fd = ends[0];
+  return pid;
+}
 
+int exec_finish(int control, struct execution *out) {
   static struct report report;
-  int failed = hear_start(ends[0], pid, &command, &report);
-  close(ends[0]);
+  int failed = hear_start(start_fd, pid, &command, &report);
+  close(start_fd);
   if (failed) {
     kill(pid, SIGKILL); // it may still wait for us
     if (master >= 0) close(master);

@@ -169,16 +169,19 @@ static int measure_devices(char *facts, size_t size) {
   return result;
 }
 
-// In a fresh /proc of a fresh pid namespace there is nobody but us.
-static int is_alone(void) {
+// In a fresh /proc of a fresh pid namespace there is nobody but us, pid 1, and the one that we started.
+static int is_alone(pid_t started) {
   DIR *directory = opendir("/proc");
   if (directory == NULL) return 0;
-  int processes = 0;
+  int others = 0;
   struct dirent *entry;
   while ((entry = readdir(directory)) != NULL)
-    if (entry->d_name[0] >= '1' && entry->d_name[0] <= '9') processes++;
+    if (entry->d_name[0] >= '1' && entry->d_name[0] <= '9') {
+      long pid = strtol(entry->d_name, NULL, 10);
+      if (pid != 1 && pid != started) others++;
+    }
   closedir(directory);
-  return processes == 1;
+  return others == 0;
 }
 
 // Seen from a cgroup namespace of its own, a process is at the root. (That its namespace is not the
@@ -214,14 +217,15 @@ static void measure_namespaces(char *facts, size_t size) {
   }
 }
 
-int measure_box(const struct message *setup, char *facts, size_t size, const char **problem) {
+int measure_box(const struct message *setup, pid_t first, char *facts, size_t size,
+                const char **problem) {
   measure_namespaces(facts, size);
   *problem = "user-namespace: container root is the host's root";
   if (measure_ids(facts, size) != 0) return -1;
   *problem = "network: an interface that was not asked for is in the box";
   if (measure_network(wants_network(setup), facts, size) != 0) return -1;
   *problem = "pid-namespace: the init is not pid 1 of a nested one, and alone there";
-  if (getpid() != 1 || !is_alone()) return -1;
+  if (getpid() != 1 || !is_alone(first)) return -1;
   *problem = "cgroup-namespace: the place in the host's cgroups shows";
   if (!measure_hidden_cgroups() && !fault("cgroup-unchecked")) return -1;
   *problem = "mounts: one is the host's (cgroup, sysfs, devices), or takes setuid or devices";

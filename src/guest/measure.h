@@ -4,12 +4,15 @@
 #define KILN_MEASURE_H
 
 #include <stddef.h>
+#include <sys/types.h>
 
 #include "protocol.h"
 
 // Appends lines NAME=VALUE about the box to `facts`. 0, or -1 with `*problem` naming the first
-// layer of what `setup` asked for that does not hold.
-int measure_box(const struct message *setup, char *facts, size_t size, const char **problem);
+// layer of what `setup` asked for that does not hold. `first` is the process that gets ready to be its
+// first command, or 0: nobody else is there.
+int measure_box(const struct message *setup, pid_t first, char *facts, size_t size,
+                const char **problem);
 
 // Of what was made later, for boot.h: 1 when it holds.
 int measure_masked(const char *path);

@@ -79,6 +79,7 @@ enum { // fields of MSG_EXEC; SIGNAL, WINSIZE use EXEC_ID and their own
   EXEC_VERDICTS = 18,  // struct sock_filter[]: what to answer where EXEC_SECCOMP asks the init
   EXEC_BOOT = 19,      // u32 read-only (else masked), path of /proc: the command is a system's pid 1
   EXEC_ADDRESS = 20,   // u32 address, mask, gateway or 0, each as network.h has it
+  EXEC_GATE = 21,      // u32: 1 when the last descriptor is a pipe, of which the exec waits for a byte
 };
 
 enum { // fields of guest messages
@@ -109,7 +110,8 @@ struct message {
   int refused; // there were more descriptors, and the kernel did not let us have them
 };
 
-// Reads one whole message into the static buffer. 1 = message, 0 = end of file, -1 = error (errno).
+// Reads one whole message into a static buffer, in which it stays until the next but one. 1 = message,
+// 0 = end of file, -1 = error (errno).
 int message_receive(int fd, struct message *out);
 void message_close_fds(struct message *message);
 // Walks the fields: returns 1 and fills `out` while there are more, 0 at the end, -1 if malformed.

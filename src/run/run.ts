@@ -12,10 +12,11 @@ import type { CommandFacts } from '../sandbox/command-facts.ts';
 import type { BoxFacts } from '../sandbox/facts.ts';
 import { type Engine, openSandbox } from '../sandbox/open.ts';
 import { commandPolicy } from '../sandbox/policy.ts';
-import type { RelayedOutput, SandboxProcess } from '../sandbox/process.ts';
+import type { SandboxProcess } from '../sandbox/process.ts';
 import type { RefusedCall } from '../sandbox/protocol/answer.ts';
 import type { FirstCommand, Sandbox } from '../sandbox/sandbox.ts';
 import { sandboxSpecification } from '../sandbox/specification.ts';
+import type { RelayedOutput } from '../sandbox/streams.ts';
 import type { RunRequest } from './request.ts';
 import { readSecrets } from './secrets.ts';
 import { beginStart, endLater } from './starts-first.ts';
@@ -110,8 +111,9 @@ export async function run(
       ...(hooks.relay === undefined ? {} : { relay: hooks.relay }),
     },
   });
-  // The proxy, which is in the box, decides on the environment.
-  const first = request.egress === undefined ? command() : undefined;
+  // The proxy, which is in the box, decides on the environment; files are there before the command.
+  const atOnce = request.egress === undefined && request.copyIn.length === 0;
+  const first = atOnce ? command() : undefined;
   const sandbox = await timeline.measure('sandbox', () =>
     enter(engine, request, image, user, first),
   );
@@ -124,20 +126,20 @@ export async function run(
       await timeline.measure('copy-in', () => fill(request, user, sandbox, warn, hooks.signal));
     }
     await using egress = await wayOut(request, sandbox);
-    const started = await timeline.measure('start', () => {
-      if (egress === undefined) return sandbox.spawnFirst();
-      const { argv, options } = command(egress.environment);
-      return sandbox.spawn(argv, options);
+    const starting = timeline.measure('start', () => {
+      const { argv, options } = command(egress?.environment);
+      return sandbox.takeFirst() ?? sandbox.spawn(argv, options);
     });
+    starting.catch(() => undefined);
+    // While the command starts.
+    const limits = cgroups.limits(sandbox.id);
+    const started = await starting;
     start[Symbol.dispose]();
     const kill = () => void sandbox.killAll().catch(() => undefined);
     hooks.started(started, kill);
-    const ended = timeline.measure('command', () =>
+    const end = await timeline.measure('command', () =>
       supervise(started, request.time, () => sandbox.killAll()),
     );
-    // While the command runs.
-    const limits = cgroups.limits(sandbox.id);
-    const end = await ended;
     const asked = await egress?.close();
     const usage = cgroups.usage(sandbox.id);
     const limitHit = whichLimit(end, usage, sandbox);

@@ -6,6 +6,8 @@
 /** The longest that an end is put off, ms: without pause between starts boxes must end, too. */
 const LONGEST = 100;
 
+const nextTurn = () => new Promise<void>((resolve) => setImmediate(resolve));
+
 let starting = 0;
 const waiting = new Set<() => void>();
 
@@ -22,8 +24,9 @@ export function beginStart(): Disposable {
   };
 }
 
-/** Ends a box once nothing is starting; at once when nothing is. */
+/** Ends a box once whoever waits for its result has it and nothing is starting. */
 export async function endLater(end: () => Promise<void>): Promise<void> {
+  await nextTurn();
   if (starting > 0) {
     await new Promise<void>((resolve) => {
       const resume = () => {

@@ -1,5 +1,7 @@
+import { writeSync } from 'node:fs';
 import { KilnError } from '../errors.ts';
-import { createPipe } from '../kernel/pipe.ts';
+import { hasErrno } from '../kernel/libc.ts';
+import { createPipe, createSmallPipe, type Pipe } from '../kernel/pipe.ts';
 import { closeDescriptor, receiveDescriptor, unixSocketPair } from '../kernel/unix-socket.ts';
 import type { Box } from './box.ts';
 import { capabilityMask } from './capabilities.ts';
@@ -7,9 +9,15 @@ import { type CommandFacts, type CommandPlan, readCommandFacts } from './command
 import { PROC_RULES } from './filesystem.ts';
 import { landlockWalls } from './landlock.ts';
 import { allowedMissing } from './layers.ts';
-import type { HostStdio, RelayedOutput } from './process.ts';
 import { encodeExec, type ResourceLimit } from './protocol/exec.ts';
 import type { CommandPolicy } from './specification.ts';
+import {
+  abandonStreams,
+  type CommandStreams,
+  type HostStdio,
+  openStreams,
+  type RelayedOutput,
+} from './streams.ts';
 
 /** How a command is started in a box. */
 export interface SpawnOptions {
@@ -40,19 +48,31 @@ function withoutCore(limits: readonly ResourceLimit[] = []): ResourceLimit[] {
 
 const DEFAULT_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 
-/** A command that a box is to run, in the init's words, with its stdio: made before it is started. */
+/**
+ * A command that a box is to run, in the init's words, with its stdio: made before it is started. One
+ * that is gated can be sent to an init that has not yet shown what its box is like: the command is not
+ * executed before {@link release}.
+ */
 export class CommandRequest implements Disposable {
   readonly id: number;
   readonly argv: readonly string[];
-  readonly message: Buffer;
   readonly options: SpawnOptions;
   readonly #box: Box;
+  readonly #message: Buffer;
   readonly #wanted: Omit<CommandPlan, 'labels'>;
   readonly #stdio: Stdio;
-  #host: HostStdio | undefined;
+  readonly #gate: Pipe | undefined;
+  #streams: CommandStreams | undefined;
+  #taken = false;
 
   /** @param id of this box's commands, its own */
-  constructor(box: Box, id: number, argv: readonly string[], options: SpawnOptions) {
+  constructor(
+    box: Box,
+    id: number,
+    argv: readonly string[],
+    options: SpawnOptions,
+    { gated = false }: { readonly gated?: boolean } = {},
+  ) {
     this.id = id;
     this.argv = argv;
     this.options = options;
@@ -71,7 +91,7 @@ export class CommandRequest implements Disposable {
       });
     const limits = withoutCore(options.limits);
     this.#wanted = { user, capabilities, seccomp: plain !== undefined, landlock, limits, boot };
-    this.message = encodeExec({
+    this.#message = encodeExec({
       id,
       argv,
       environment: environment(options),
@@ -85,13 +105,34 @@ export class CommandRequest implements Disposable {
       ...(terminal === undefined ? {} : { terminal }),
       umask,
       boot,
+      gated,
     });
     this.#stdio = terminal === undefined ? pipes(box.range.base) : terminalSocket();
+    if (!gated) return;
+    this.#gate = createSmallPipe();
+    this.#stdio.guest.push(this.#gate.read);
   }
 
-  /** The descriptors that travel with the message. */
-  get guest(): readonly number[] {
-    return this.#stdio.guest;
+  /** Asks the box's init to start it. Throws E_BOX_GONE. */
+  send(): void {
+    try {
+      this.#box.channel.send(this.#message, this.#stdio.guest);
+    } finally {
+      this.#closeGuestEnds();
+    }
+    // Made while the init works. A terminal's master comes with the start.
+    if (this.#stdio.host !== undefined) this.#open(this.#stdio.host);
+  }
+
+  /** The box is what it was to be: a gated command may be executed. */
+  release(): void {
+    if (this.#gate === undefined) return;
+    try {
+      writeSync(this.#gate.write, '\0');
+    } catch (error) {
+      // It has failed already, and will say why.
+      if (!hasErrno(error, 'EPIPE')) throw error;
+    }
   }
 
   /** What the init measured, compared with what was asked for. Throws E_LAYER_MISSING. */
@@ -99,23 +140,38 @@ export class CommandRequest implements Disposable {
     return readCommandFacts(text, { ...this.#wanted, labels: this.#box.record.labels });
   }
 
-  /** The host's ends of stdio, once the command runs: they are the caller's. */
-  takeStdio(): HostStdio {
-    this.#host = this.#stdio.host();
-    return this.#host;
+  /** The host's ends of stdio, once the command runs: they are the caller's. Throws E_TERMINAL. */
+  takeStreams(): CommandStreams {
+    const streams = this.#streams ?? this.#open(this.#stdio.receive());
+    this.#taken = true;
+    return streams;
   }
 
   /** Closes what is the box's, and what nobody has taken. */
   [Symbol.dispose](): void {
+    this.#closeGuestEnds();
+    if (this.#gate !== undefined) closeDescriptor(this.#gate.write);
+    if (this.#taken) return;
+    if (this.#streams !== undefined) abandonStreams(this.#streams);
+    else this.#stdio.abandon();
+  }
+
+  #open(stdio: HostStdio): CommandStreams {
+    this.#streams = openStreams(stdio, this.options.relay ?? {});
+    return this.#streams;
+  }
+
+  #closeGuestEnds(): void {
     for (const fd of this.#stdio.guest.splice(0)) closeDescriptor(fd);
-    if (this.#host === undefined) this.#stdio.abandon();
   }
 }
 
 interface Stdio {
   readonly guest: number[];
-  /** The host's ends, once the command runs. */
-  host(): HostStdio;
+  /** The host's ends, where they are there before the command runs. */
+  readonly host: HostStdio | undefined;
+  /** The host's ends, once the command runs. Throws E_TERMINAL. */
+  receive(): HostStdio;
   abandon(): void;
 }
 
@@ -125,7 +181,8 @@ function pipes(owner: number): Stdio {
   const host = { stdin: stdin.write, stdout: stdout.read, stderr: stderr.read };
   return {
     guest: [stdin.read, stdout.write, stderr.write],
-    host: () => host,
+    host,
+    receive: () => host,
     abandon: () => Object.values(host).forEach(closeDescriptor),
   };
 }
@@ -135,7 +192,8 @@ function terminalSocket(): Stdio {
   const [ours, theirs] = unixSocketPair();
   return {
     guest: [theirs],
-    host: () => {
+    host: undefined,
+    receive: () => {
       const terminal = receiveDescriptor(ours);
       if (terminal === undefined) {
         throw new KilnError('E_TERMINAL', 'the guest init sent no terminal');

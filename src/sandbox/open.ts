@@ -27,7 +27,7 @@ export interface Engine {
 export interface SandboxUse extends BindOwners {
   /** What `kiln ps` shows. */
   readonly command?: readonly string[];
-  /** What {@link Sandbox.spawnFirst} is to start: its request is made while the box is filled. */
+  /** A command to start as soon as the box is ready: see {@link Sandbox.takeFirst}. */
   readonly first?: FirstCommand | undefined;
   /** The box is to be kept: it must not die with this process. */
   readonly outlives?: boolean;

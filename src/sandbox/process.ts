@@ -1,14 +1,13 @@
 import { EventEmitter } from 'node:events';
-import { Socket } from 'node:net';
 import { constants } from 'node:os';
-import { Readable, type Writable } from 'node:stream';
-import { ReadStream } from 'node:tty';
+import type { Readable, Writable } from 'node:stream';
 import { KilnError } from '../errors.ts';
-import { relay } from '../kernel/relay.ts';
+import { type Lane, relay } from '../kernel/relay.ts';
 import type { Channel } from './channel.ts';
 import type { CommandFacts } from './command-facts.ts';
 import type { Answer, RefusedCall } from './protocol/answer.ts';
 import { encodeSignal, encodeWindowSize } from './protocol/exec.ts';
+import type { CommandStreams } from './streams.ts';
 
 const signalNumbers: Readonly<Record<string, number>> = constants.signals;
 
@@ -27,17 +26,6 @@ export interface CommandUsage {
   readonly systemMicroseconds: number;
   readonly peakRssBytes: number;
 }
-
-/** Descriptors of the caller's that output goes to without being read on the way. */
-export interface RelayedOutput {
-  readonly stdout?: number;
-  readonly stderr?: number;
-}
-
-/** The host's ends of a command's stdio: three pipes, or the master of its terminal. */
-export type HostStdio =
-  | { readonly stdin: number; readonly stdout: number; readonly stderr: number }
-  | { readonly terminal: number };
 
 /** How a command ended, as the init tells it. */
 export type ExitedAnswer = Extract<Answer, { type: 'exited' }>;
@@ -87,9 +75,8 @@ export class SandboxProcess extends EventEmitter<SandboxProcessEvents> {
     id: number,
     pid: number,
     argv: readonly string[],
-    stdio: HostStdio,
+    streams: CommandStreams,
     facts: CommandFacts,
-    relayed: RelayedOutput,
     ended: Promise<ExitedAnswer>,
   ) {
     super();
@@ -99,21 +86,11 @@ export class SandboxProcess extends EventEmitter<SandboxProcessEvents> {
     this.facts = facts;
     this.spawnfile = argv[0] ?? '';
     this.spawnargs = argv;
-    if ('terminal' in stdio) {
-      const terminal = new ReadStream(stdio.terminal);
-      // A terminal whose last user is gone answers EIO: that is its end of file.
-      terminal.on('error', () => terminal.destroy());
-      this.stdin = terminal;
-      this.stdout = this.#counted(terminal);
-      this.stderr = Readable.from([]);
-    } else {
-      this.stdin = new Socket({ fd: stdio.stdin, readable: false, writable: true });
-      // The command need not read what it is given.
-      this.stdin.on('error', () => this.stdin.destroy());
-      this.stdout = this.#output(stdio.stdout, relayed.stdout);
-      this.stderr = this.#output(stdio.stderr, relayed.stderr);
-      this.#relay(stdio, relayed);
-    }
+    this.stdin = streams.stdin;
+    this.stdout = streams.stdout;
+    this.stderr = streams.stderr;
+    for (const stream of streams.read) this.#count(stream);
+    if (streams.lanes.length > 0) this.#relay(streams.lanes);
     this.stdio = [this.stdin, this.stdout, this.stderr];
     // In a later turn: a command may have ended before whoever started it could listen.
     ended.then(
@@ -147,17 +124,7 @@ export class SandboxProcess extends EventEmitter<SandboxProcessEvents> {
     this.#channel.unref();
   }
 
-  #output(fd: number, relayedTo: number | undefined): Readable {
-    if (relayedTo !== undefined) return Readable.from([]);
-    return this.#counted(new Socket({ fd, readable: true, writable: false }));
-  }
-
-  #relay(from: { readonly stdout: number; readonly stderr: number }, to: RelayedOutput): void {
-    const lanes = (['stdout', 'stderr'] as const).flatMap((name) => {
-      const target = to[name];
-      return target === undefined ? [] : [{ from: from[name], to: target }];
-    });
-    if (lanes.length === 0) return;
+  #relay(lanes: readonly Lane[]): void {
     this.#openStreams++;
     const end = (cause?: unknown) => {
       this.#openStreams--;
@@ -167,13 +134,13 @@ export class SandboxProcess extends EventEmitter<SandboxProcessEvents> {
     relay(lanes, () => this.emit('relayed')).then(() => end(), end);
   }
 
-  #counted<Stream extends Readable>(stream: Stream): Stream {
+  #count(stream: Readable): void {
+    if (stream.closed) return;
     this.#openStreams++;
     stream.once('close', () => {
       this.#openStreams--;
       this.#closeWhenDone();
     });
-    return stream;
   }
 
   #onExited(answer: ExitedAnswer): void {

@@ -16,6 +16,9 @@ import { encodeKeep, encodeKillAll } from './protocol/exec.ts';
 import { encodePrepare, encodeSetup } from './protocol/setup.ts';
 import type { SandboxSpecification } from './specification.ts';
 
+/** The id of a command that is known before the box is there. */
+const FIRST_ID = 1;
+
 /** A command that is known before the box is there. */
 export interface FirstCommand {
   readonly argv: readonly string[];
@@ -31,19 +34,20 @@ export class Sandbox implements AsyncDisposable {
   readonly facts: BoxFacts;
   readonly #box: Box;
   #nextId = 1;
-  #first: CommandRequest | undefined;
+  #first: Promise<SandboxProcess> | undefined;
 
-  private constructor(box: Box, facts: BoxFacts, first?: CommandRequest) {
+  private constructor(box: Box, facts: BoxFacts, first?: Promise<SandboxProcess>) {
     this.#box = box;
     this.facts = facts;
     this.#first = first;
-    if (first !== undefined) this.#nextId = first.id + 1;
+    if (first !== undefined) this.#nextId = FIRST_ID + 1;
   }
 
   /**
    * Puts an image and everything else a specification names into a box. Throws E_SETUP with what
    * the init could not do, E_LAYER_MISSING when it measured a hole, E_STATE; the box is destroyed then.
-   * @param first a command for {@link spawnFirst}, whose request is made while the init works
+   * @param first a command to start at once: the init gets it ready while it is still unknown whether the
+   * box is what it was to be, and executes it only if it is; see {@link takeFirst}
    */
   static async open(
     box: Box,
@@ -52,6 +56,7 @@ export class Sandbox implements AsyncDisposable {
     first?: FirstCommand,
   ): Promise<Sandbox> {
     let request: CommandRequest | undefined;
+    let starting: Promise<SandboxProcess> | undefined;
     try {
       using _ = span('fill the box');
       const { labels } = box.record;
@@ -65,7 +70,7 @@ export class Sandbox implements AsyncDisposable {
       const { sources } = plan;
       // Before anything is sent: an init that could not even prepare has said why when it hangs up.
       const filled = box.channel.wait((answer) => {
-        if (answer.type === 'failed') {
+        if (answer.type === 'failed' && answer.id !== FIRST_ID) {
           throw setupFailed(answer, { sources, binds: specification.binds, labels });
         }
         return answer.type === 'ready' ? answer.facts : undefined;
@@ -84,24 +89,26 @@ export class Sandbox implements AsyncDisposable {
       }
       send(encodeSetup([...label, ...plan.operations]), plan.fds);
       // While the init works.
+      const { argv, options } = first ?? {};
+      if (argv !== undefined && options !== undefined) {
+        request = new CommandRequest(box, FIRST_ID, argv, options, { gated: true });
+        starting = startCommand(box, request);
+        starting.catch(() => undefined);
+      }
       box.writeRecord();
-      request = first && new CommandRequest(box, 1, first.argv, first.options);
-      const facts = await filled;
-      traceBox(box.channel.initPid, facts);
+      const text = await filled;
+      traceBox(box.channel.initPid, text);
       const { network, allowMissing } = specification;
-      return new Sandbox(
-        box,
-        readBoxFacts(facts, {
-          network: network === 'host' ? 'host' : 'own',
-          range: box.range,
-          operations: plan.operations,
-          time: requireLayer('time-namespace', allowMissing),
-          labels,
-        }),
-        request,
-      );
+      const facts = readBoxFacts(text, {
+        network: network === 'host' ? 'host' : 'own',
+        range: box.range,
+        operations: plan.operations,
+        time: requireLayer('time-namespace', allowMissing),
+        labels,
+      });
+      request?.release();
+      return new Sandbox(box, facts, starting);
     } catch (error) {
-      request?.[Symbol.dispose]();
       await box.destroy();
       throw error;
     }
@@ -127,44 +134,15 @@ export class Sandbox implements AsyncDisposable {
    * E_LAYER_MISSING, E_BOX_GONE.
    */
   async spawn(argv: readonly string[], options: SpawnOptions): Promise<SandboxProcess> {
-    return await this.#start(new CommandRequest(this.#box, this.#nextId++, argv, options));
+    const request = new CommandRequest(this.#box, this.#nextId++, argv, options);
+    return await startCommand(this.#box, request);
   }
 
-  /** Starts the command that {@link open} was told of; see {@link spawn}. */
-  async spawnFirst(): Promise<SandboxProcess> {
+  /** The command that {@link open} was told of, if it was, once; resolves and throws as {@link spawn} does. */
+  takeFirst(): Promise<SandboxProcess> | undefined {
     const first = this.#first;
-    if (first === undefined) throw new TypeError('there is no first command, or it was started');
     this.#first = undefined;
-    return await this.#start(first);
-  }
-
-  async #start(request: CommandRequest): Promise<SandboxProcess> {
-    using _ = request;
-    const { id, argv, options } = request;
-    const { channel } = this.#box;
-    // Listening before it starts: its end may come together with the news of its start.
-    const ended = channel.wait((answer) => {
-      if (answer.type === 'failed' && answer.id === id) throw execFailed(answer, argv);
-      return answer.type === 'exited' && answer.id === id ? answer : undefined;
-    });
-    ended.catch(() => undefined);
-    channel.send(request.message, request.guest);
-    const started = await channel.wait((answer) => {
-      if (answer.type === 'failed' && answer.id === id) throw execFailed(answer, argv);
-      return answer.type === 'started' && answer.id === id ? answer : undefined;
-    });
-    traceBox(channel.initPid, started.facts);
-    const facts = request.readFacts(started.facts);
-    return new SandboxProcess(
-      channel,
-      id,
-      started.pid,
-      argv,
-      request.takeStdio(),
-      facts,
-      options.relay ?? {},
-      ended,
-    );
+    return first;
   }
 
   /** What a supervisor of services asks of the init. */
@@ -215,12 +193,37 @@ export class Sandbox implements AsyncDisposable {
   }
 
   async close(): Promise<void> {
-    this.#first?.[Symbol.dispose]();
-    this.#first = undefined;
+    this.takeFirst()?.then(
+      ({ stdio }) => stdio.forEach((stream) => void stream.destroy()),
+      () => undefined,
+    );
     await this.#box.destroy();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
   }
+}
+
+/** Has the init start a command, and resolves once it has been exec'd. */
+async function startCommand(box: Box, request: CommandRequest): Promise<SandboxProcess> {
+  using _ = request;
+  const { id, argv } = request;
+  const { channel } = box;
+  // Listening before it starts: its end may come together with the news of its start.
+  const ended = channel.wait((answer) => {
+    if (answer.type === 'failed' && answer.id === id) throw execFailed(answer, argv);
+    return answer.type === 'exited' && answer.id === id ? answer : undefined;
+  });
+  ended.catch(() => undefined);
+  const started = channel.wait((answer) => {
+    if (answer.type === 'failed' && answer.id === id) throw execFailed(answer, argv);
+    return answer.type === 'started' && answer.id === id ? answer : undefined;
+  });
+  started.catch(() => undefined);
+  request.send();
+  const { pid, facts } = await started;
+  traceBox(channel.initPid, facts);
+  const measured = request.readFacts(facts);
+  return new SandboxProcess(channel, id, pid, argv, request.takeStreams(), measured, ended);
 }

@@ -1,6 +1,6 @@
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
-import { mkdir, readFile } from 'node:fs/promises';
+import { mkdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { execa } from 'execa';
@@ -153,6 +153,25 @@ for (const { fault, layer, options, unchecked, refusedBy, uncheckedRefusedBy } o
     isFoundOut(t, await attempt(options), layer);
   });
 }
+
+test.serial(
+  'a command that is sent with the box is not executed in one that is not closed',
+  async (t) => {
+    const ran = join(bound, 'ran');
+    const run = ['run', '-r', IMAGE, '--bind', `${bound}:/bound`, '--', 'touch', '/bound/ran'];
+    await init.leaveOut();
+    t.is((await state.kiln(run)).exitCode, 0);
+    t.true(existsSync(ran));
+    await rm(ran);
+    // All of them for kiln to find: the init has no opinion on these.
+    for (const fault of ['mask', 'readonly', 'namespace-limit', 'time-namespace']) {
+      await init.leaveOut(fault);
+      const refused = await state.kiln(run);
+      t.is(refused.exitCode, 125, fault);
+      t.false(existsSync(ran), fault);
+    }
+  },
+);
 
 test.serial('kiln’s own comparison names the wall of Landlock that is not there', async (t) => {
   await init.leaveOut('landlock-sockets', 'landlock-unchecked');

@@ -21,6 +21,7 @@ const EXEC = {
   landlock: 17,
   verdicts: 18,
   boot: 19,
+  gate: 21,
 } as const;
 
 /** Bits of EXEC_LANDLOCK. */
@@ -61,6 +62,8 @@ export interface ExecRequest {
   readonly umask: number;
   /** The command is a system's pid 1, whose /proc is closed like this. */
   readonly boot?: readonly ProcRule[];
+  /** The exec waits for a byte of a pipe. */
+  readonly gated?: boolean;
 }
 
 /** A path of /proc that a system in the box gets to see neither or cannot write to. */
@@ -69,7 +72,10 @@ export interface ProcRule {
   readonly rule: 'mask' | 'readonly';
 }
 
-/** MSG_EXEC; stdin, stdout, stderr (or one socket for the terminal's master) travel with it. */
+/**
+ * MSG_EXEC; stdin, stdout, stderr (or one socket for the terminal's master) travel with it, and last
+ * the reading end of the gate if there is one.
+ */
 export function encodeExec(request: ExecRequest): Buffer {
   const fields = new FieldWriter().add(EXEC.id, u32(request.id));
   for (const argument of request.argv) fields.add(EXEC.argv, text(argument));
@@ -89,6 +95,7 @@ export function encodeExec(request: ExecRequest): Buffer {
   for (const { path, rule } of request.boot ?? []) {
     fields.add(EXEC.boot, flag(rule === 'readonly'), text(path));
   }
+  if (request.gated === true) fields.add(EXEC.gate, flag(true));
   return fields.message(REQUEST.exec);
 }
 
