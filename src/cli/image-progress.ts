@@ -15,12 +15,15 @@ function counts(progress: ImageProgress): string {
 }
 
 /** One line that changes on a terminal; one line a step in a log, where scripts go unnamed. */
-export function imageProgress(to: NodeJS.WriteStream = process.stderr): ProgressLine {
+export function imageProgress(given?: NodeJS.WriteStream): ProgressLine {
   const seen = new Set<string>();
-  const line = new ChangingLine(to);
+  let line: ChangingLine | undefined;
   const report = (progress: ImageProgress): void => {
+    // Not before there is something to say: Node takes a millisecond to make the stream.
+    const to = given ?? process.stderr;
     const text = describeProgress(progress);
     if (to.isTTY) {
+      line ??= new ChangingLine(to);
       line.show(`${text}${counts(progress)}`);
       return;
     }
@@ -28,5 +31,5 @@ export function imageProgress(to: NodeJS.WriteStream = process.stderr): Progress
     seen.add(text);
     to.write(`kiln: ${text}\n`);
   };
-  return { report, [Symbol.dispose]: () => line[Symbol.dispose]() };
+  return { report, [Symbol.dispose]: () => line?.[Symbol.dispose]() };
 }

@@ -100,9 +100,9 @@ export async function runCommand(
     };
     const report = await run(engine, request, hooks, timeline);
     announce(report, options);
-    // Beside the removal, most of which is waiting.
-    replaceParked(engine.paths);
+    // Once the removal has begun, most of which is waiting.
     await report.removed;
+    replaceParked(engine.paths);
     await reportResult(request, json, (context) => resultOfRun(context, report));
   } catch (error) {
     printError(error);
