@@ -211,9 +211,8 @@ export class ProcessCgroups {
     const group = this.#group(controller);
     if (group === undefined) return undefined;
     const file = group.version === 2 ? v2File : v1File;
-    return [group.path, dirname(group.path)]
-      .filter((path) => existsSync(join(path, file)))
-      .map((path) => ({ version: group.version, path }))[0];
+    const path = [group.path, dirname(group.path)].find((path) => existsSync(join(path, file)));
+    return path === undefined ? undefined : { version: group.version, path };
   }
 
   #need(controller: Controller, v2File: string, v1File: string): { version: 1 | 2; path: string } {

@@ -102,10 +102,10 @@ function word(text: string | undefined, name: string): number | undefined {
 function ioOfProcesses(pids: string | undefined) {
   let told = false;
   const io = { readBytes: 0, writtenBytes: 0 };
-  for (const pid of pids?.split('\n') ?? []) {
+  for (const pid of pids?.trimEnd().split('\n') ?? []) {
     const text = readText(`/proc/${pid}/io`)?.replaceAll(':', '');
     const read = word(text, 'read_bytes');
-    if (pid === '' || read === undefined) continue;
+    if (read === undefined) continue;
     told = true;
     io.readBytes += read;
     io.writtenBytes += word(text, 'write_bytes') ?? 0;
