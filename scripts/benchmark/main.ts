@@ -46,7 +46,9 @@ async function measureAll(only: ReadonlySet<string> | undefined): Promise<Outcom
     const runs = Number(values.runs ?? usual);
     try {
       const figures =
-        'measure' in row ? await row.measure(bed) : await interleave(await row.sides(bed), runs);
+        'measure' in row
+          ? await row.measure(bed)
+          : await interleave(await row.sides(bed), runs, row);
       const outcome = outcomeOf(row, figures);
       outcomes.push(outcome);
       process.stdout.write(`${markdownTable([outcome]).split('\n').at(-1)}\n`);

@@ -1,5 +1,6 @@
 /** Times the sides of a row in turn, so that a machine that slows down slows all of them. */
 import { spawn } from 'node:child_process';
+import { setTimeout as sleep } from 'node:timers/promises';
 
 /** One way of doing the row's work; the number it gives is its own measure. */
 export interface Side {
@@ -20,16 +21,23 @@ export interface Figures {
   readonly max: number;
 }
 
+/**
+ * Before each run, milliseconds: what the run before has left to others is over by then, such as the end
+ * of a domain, with which libvirtd is busy for 0.2 s, or the start of a box in the background.
+ */
+const REST = 300;
+
 /** Runs every side `warmUps` times unmeasured, then all of them in turn, `runs` times. */
 export async function interleave(
   sides: readonly Side[],
   runs: number,
-  warmUps = 1,
+  { warmUps = 1, rest = REST }: { readonly warmUps?: number; readonly rest?: number } = {},
 ): Promise<Figures[]> {
   const times: number[][] = sides.map(() => []);
   for (let round = 1 - warmUps; round <= runs; round++) {
     for (const [index, side] of sides.entries()) {
       await side.before?.();
+      await sleep(rest);
       const start = performance.now();
       const own = await side.run();
       const time = own ?? performance.now() - start;

@@ -22,6 +22,8 @@ export type Row = {
   readonly slow?: boolean;
 } & (
   | {
+      /** Unmeasured runs of each side before the first; default 1. */
+      readonly warmUps?: number;
       /** kiln first, then what it is held against: they take turns. */
       readonly sides: (bed: Bed) => readonly Side[] | Promise<readonly Side[]>;
     }

@@ -22,7 +22,8 @@ const FAILURE_LINES = 16;
  * Longest time in which no test ends, milliseconds: beyond any test's own limit. ava's own time-out is
  * shorter, but a test that has asked for more can keep it from ever coming (ava 8, TimeoutTrigger).
  */
-const STALL = Number(process.env.KILN_TEST_STALL ?? 660) * 1000;
+const STALL =
+  Number(process.env.KILN_TEST_STALL || 720 * Number(process.env.KILN_TEST_PATIENCE || 1)) * 1000;
 
 /** Built once and kept: tests find it by KILN_FIXTURES. */
 const fixtures = process.env.KILN_FIXTURES ?? join(top, '.cache/fixtures');
@@ -50,12 +51,14 @@ async function runTests(args: readonly string[], env: Record<string, string>): P
     buffer: false,
     reject: false,
   });
+  const { pid } = ava;
   using watch = new StallWatch(STALL, () => {
-    const running = describeDescendants(ava.pid ?? 0);
+    if (pid === undefined) return;
+    const running = describeDescendants(pid);
     problems.push(
       [`no test has ended for ${STALL / 1000} s; what ran then:`, ...running].join('\n    '),
     );
-    killTree(ava.pid ?? 0);
+    killTree(pid);
   });
   for await (const line of ava) {
     watch.alive();

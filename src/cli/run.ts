@@ -100,8 +100,8 @@ export async function runCommand(
     };
     const report = await run(engine, request, hooks, timeline);
     announce(report, options);
-    // Once the removal has begun, most of which is waiting.
     await report.removed;
+    // Not beside the removal, which would share its processors with a new kiln.
     replaceParked(engine.paths);
     await reportResult(request, json, (context) => resultOfRun(context, report));
   } catch (error) {

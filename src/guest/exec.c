@@ -254,14 +254,15 @@ static _Noreturn void become_command(struct command *command, const struct user 
   die(socket_fd, "exec");
 }
 
-// Reads one report while answering for the filter the child may have by now. 1, or 0 at the end.
-static int next_report(int fd, struct report *report) {
+// Reads one report while answering for the filter the child may have by now. 1, 0 at the end, -1 (errno).
+static int next_report(int fd, struct report *report, int wait_ms) {
   for (;;) {
     struct pollfd polled[2] = {{.fd = fd, .events = POLLIN},
                                {.fd = filter_fd(), .events = POLLIN}};
-    int ready = poll(polled, 2, START_MS);
+    int ready = poll(polled, 2, wait_ms);
     if (ready < 0 && errno == EINTR) continue;
-    if (ready <= 0) return 0;
+    if (ready == 0) errno = ETIMEDOUT;
+    if (ready <= 0) return -1;
     if (polled[1].revents != 0) filter_answer();
     if (polled[0].revents == 0) continue;
     ssize_t n = read(fd, report, sizeof *report);
@@ -274,9 +275,9 @@ static int next_report(int fd, struct report *report) {
 // Until the command has been exec'd (end of file) or has reported an error, which `out` is then.
 static int hear_start(int fd, pid_t pid, const struct command *command, struct report *out) {
   static struct report report;
-  int untaken = 0;
+  int untaken = 0, more, wait_ms = START_MS;
   *out = (struct report){.kind = REPORT_ERROR, .number = ECHILD, .text = "start"};
-  while (next_report(fd, &report)) {
+  while ((more = next_report(fd, &report, wait_ms)) > 0) {
     if (report.kind == REPORT_LISTENER) {
       // Where that fails, the child may know better why, and is not let go on.
       if (filter_take(pid, report.number, &command->confinement.verdicts, command->id) != 0)
@@ -287,9 +288,11 @@ static int hear_start(int fd, pid_t pid, const struct command *command, struct r
     *out = report;
     if (report.kind == REPORT_ERROR) return -1;
     if (untaken) break;
+    if (command->gated) wait_ms = -1; // for the runner, as long as there is one
   }
-  if (untaken) {
-    *out = (struct report){.kind = REPORT_ERROR, .number = untaken, .text = "seccomp listener"};
+  if (untaken || more < 0) {
+    *out = (struct report){.kind = REPORT_ERROR, .number = untaken ? untaken : errno};
+    snprintf(out->text, sizeof out->text, "%s", untaken ? "seccomp listener" : "start");
     return -1;
   }
   return out->kind == REPORT_FACTS ? 0 : -1;
@@ -307,48 +310,59 @@ static int start_fd; // of its process's reports
 static int master;   // of its terminal, or -1
 static pid_t pid;
 
-pid_t exec_begin(struct message *request, int control, int gated_only) {
-  if (parse(request, &command) != 0 || (gated_only && !command.gated))
+// Takes the command's stdin, stdout and stderr out of a request. NULL, or what failed.
+static const char *take_stdio(const struct message *request, int fds[3], int *slave) {
+  if (command.tty) {
+    if (open_terminal(&command, &user, request->fds[0], &master, slave) != 0) return "open a terminal";
+    fds[0] = fds[1] = fds[2] = *slave;
+    return NULL;
+  }
+  for (int i = 0; i < 3; i++) {
+    // Else the command cannot reopen /dev/stderr: a pipe belongs to who made it.
+    struct stat st;
+    if (fstat(request->fds[i], &st) == 0 && S_ISFIFO(st.st_mode) &&
+        fchown(request->fds[i], user.uid, user.gid) != 0)
+      return "hand over stdio";
+    // Out of the way of 0, 1, 2, which dup2 is about to overwrite.
+    fds[i] = fcntl(request->fds[i], F_DUPFD_CLOEXEC, 10);
+    if (fds[i] < 0) return "hand over stdio";
+  }
+  return NULL;
+}
+
+static void close_open(int fd) {
+  if (fd >= 0) close(fd);
+}
+
+pid_t exec_begin(struct message *request, int control, int first) {
+  if (parse(request, &command) != 0 || (first && (!command.gated || command.boot.count > 0)))
     return refuse(control, command.id, EBADMSG, "read the request", NULL);
   if (user_find(command.user, &user) != 0)
     return refuse(control, command.id, errno, "find user", command.user);
   complete_environment(&command, &user);
 
-  int slave = -1, fds[3];
-  master = -1;
-  if (command.tty) {
-    if (open_terminal(&command, &user, request->fds[0], &master, &slave) != 0) {
-      int error = errno;
-      close(master);
-      close(slave);
-      return refuse(control, command.id, error, "open a terminal", NULL);
-    }
-    fds[0] = fds[1] = fds[2] = slave;
-  } else {
-    for (int i = 0; i < 3; i++) {
-      // Else the command cannot reopen /dev/stderr: a pipe belongs to who made it.
-      struct stat st;
-      if (fstat(request->fds[i], &st) == 0 && S_ISFIFO(st.st_mode) &&
-          fchown(request->fds[i], user.uid, user.gid) != 0)
-        return refuse(control, command.id, errno, "hand over stdio", NULL);
-      // Out of the way of 0, 1, 2, which dup2 is about to overwrite.
-      fds[i] = fcntl(request->fds[i], F_DUPFD_CLOEXEC, 10);
-    }
-  }
-  int gate = command.gated ? fcntl(request->fds[request->nfds - 1], F_DUPFD_CLOEXEC, 10) : -1;
-
-  int ends[2];
-  pid = socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) == 0 ? boot_fork(&command.boot) : -1;
+  int slave = -1, fds[3] = {-1, -1, -1}, gate = -1, ends[2] = {-1, -1};
+  master = pid = -1;
+  const char *failed = take_stdio(request, fds, &slave);
+  if (failed == NULL && command.gated &&
+      (gate = fcntl(request->fds[request->nfds - 1], F_DUPFD_CLOEXEC, 10)) < 0)
+    failed = "hold the command back";
+  if (failed == NULL && (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0 ||
+                         (pid = boot_fork(&command.boot)) < 0))
+    failed = "fork";
   if (pid == 0) become_command(&command, &user, fds, master, gate, ends[1]);
-  int fork_error = errno;
-  if (gate >= 0) close(gate);
-  if (slave >= 0) boot_hold(&command.boot, slave);
+  int error = errno;
+  close_open(gate);
+  close_open(ends[1]);
+  if (failed == NULL && slave >= 0) boot_hold(&command.boot, slave);
+  else if (slave >= 0) close(slave);
   else
-    for (int i = 0; i < 3; i++) close(fds[i]);
-  if (pid < 0) return refuse(control, command.id, fork_error, "fork", NULL);
-  close(ends[1]);
+    for (int i = 0; i < 3; i++) close_open(fds[i]);
   start_fd = ends[0];
-  return pid;
+  if (failed == NULL) return pid;
+  close_open(start_fd);
+  close_open(master);
+  return refuse(control, command.id, error, failed, NULL);
 }
 
 int exec_finish(int control, struct execution *out) {

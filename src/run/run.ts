@@ -31,7 +31,7 @@ export interface RunHooks {
    * everything in the box at once.
    */
   readonly started: (command: SandboxProcess, kill: () => void) => void;
-  /** The box is there; nothing runs in it yet. */
+  /** The box is there; its command may be starting. */
   readonly entered?: (box: string) => void;
   /** Aborts what comes before the start; afterwards signals go to the command. */
   readonly signal?: AbortSignal;
@@ -103,6 +103,7 @@ export async function run(
   const policy = await commandPolicy(engine.paths, { ...request, user });
   const command = (environment: Readonly<Record<string, string>> = {}): FirstCommand => ({
     argv: request.argv,
+    signal: hooks.signal,
     options: {
       policy,
       env: { ...image.manifest.environment, ...environment, ...request.env },
@@ -126,14 +127,12 @@ export async function run(
       await timeline.measure('copy-in', () => fill(request, user, sandbox, warn, hooks.signal));
     }
     await using egress = await wayOut(request, sandbox);
-    const starting = timeline.measure('start', () => {
+    // The first command is starting meanwhile.
+    const limits = cgroups.limits(sandbox.id);
+    const started = await timeline.measure('start', () => {
       const { argv, options } = command(egress?.environment);
       return sandbox.takeFirst() ?? sandbox.spawn(argv, options);
     });
-    starting.catch(() => undefined);
-    // While the command starts.
-    const limits = cgroups.limits(sandbox.id);
-    const started = await starting;
     start[Symbol.dispose]();
     const kill = () => void sandbox.killAll().catch(() => undefined);
     hooks.started(started, kill);

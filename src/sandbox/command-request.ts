@@ -46,6 +46,9 @@ function withoutCore(limits: readonly ResourceLimit[] = []): ResourceLimit[] {
   return [...limits.filter(({ resource }) => resource !== NO_CORE.resource), NO_CORE];
 }
 
+/** Bytes that fit into the buffer of any unix socket (net.core.wmem_default is 212992). */
+const SMALL = 64 << 10;
+
 const DEFAULT_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 
 /**
@@ -61,9 +64,10 @@ export class CommandRequest implements Disposable {
   readonly #message: Buffer;
   readonly #wanted: Omit<CommandPlan, 'labels'>;
   readonly #stdio: Stdio;
-  readonly #gate: Pipe | undefined;
+  #gate: Pipe | undefined;
   #streams: CommandStreams | undefined;
-  #taken = false;
+  /** Its streams are the caller's, or closed. */
+  #ended = false;
 
   /** @param id of this box's commands, its own */
   constructor(
@@ -109,8 +113,18 @@ export class CommandRequest implements Disposable {
     });
     this.#stdio = terminal === undefined ? pipes(box.range.base) : terminalSocket();
     if (!gated) return;
-    this.#gate = createSmallPipe();
-    this.#stdio.guest.push(this.#gate.read);
+    try {
+      this.#gate = createSmallPipe();
+      this.#stdio.guest.push(this.#gate.read);
+    } catch (error) {
+      this[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  /** Whether the init's socket has room for all of it, should the init be busy with something else. */
+  get isSmall(): boolean {
+    return this.#message.length <= SMALL;
   }
 
   /** Asks the box's init to start it. Throws E_BOX_GONE. */
@@ -124,7 +138,7 @@ export class CommandRequest implements Disposable {
     if (this.#stdio.host !== undefined) this.#open(this.#stdio.host);
   }
 
-  /** The box is what it was to be: a gated command may be executed. */
+  /** The box is what it was to be: a gated command may be executed, unless it has failed already. */
   release(): void {
     if (this.#gate === undefined) return;
     try {
@@ -143,7 +157,7 @@ export class CommandRequest implements Disposable {
   /** The host's ends of stdio, once the command runs: they are the caller's. Throws E_TERMINAL. */
   takeStreams(): CommandStreams {
     const streams = this.#streams ?? this.#open(this.#stdio.receive());
-    this.#taken = true;
+    this.#ended = true;
     return streams;
   }
 
@@ -151,14 +165,22 @@ export class CommandRequest implements Disposable {
   [Symbol.dispose](): void {
     this.#closeGuestEnds();
     if (this.#gate !== undefined) closeDescriptor(this.#gate.write);
-    if (this.#taken) return;
+    // Its number may be somebody else's from here on.
+    this.#gate = undefined;
+    if (this.#ended) return;
+    this.#ended = true;
     if (this.#streams !== undefined) abandonStreams(this.#streams);
     else this.#stdio.abandon();
   }
 
   #open(stdio: HostStdio): CommandStreams {
-    this.#streams = openStreams(stdio, this.options.relay ?? {});
-    return this.#streams;
+    try {
+      this.#streams = openStreams(stdio, this.options.relay ?? {});
+      return this.#streams;
+    } catch (error) {
+      if ('terminal' in stdio) closeDescriptor(stdio.terminal);
+      throw error;
+    }
   }
 
   #closeGuestEnds(): void {
@@ -177,7 +199,18 @@ interface Stdio {
 
 /** @param owner the box's root: the init gives them to the command's user */
 function pipes(owner: number): Stdio {
-  const [stdin, stdout, stderr] = [createPipe(owner), createPipe(owner), createPipe(owner)];
+  const made: Pipe[] = [];
+  const pipe = () => {
+    try {
+      const one = createPipe(owner);
+      made.push(one);
+      return one;
+    } catch (error) {
+      for (const fd of made.flatMap(({ read, write }) => [read, write])) closeDescriptor(fd);
+      throw error;
+    }
+  };
+  const [stdin, stdout, stderr] = [pipe(), pipe(), pipe()];
   const host = { stdin: stdin.write, stdout: stdout.read, stderr: stderr.read };
   return {
     guest: [stdin.read, stdout.write, stderr.write],
@@ -190,18 +223,21 @@ function pipes(owner: number): Stdio {
 /** The terminal's master comes through a socket. */
 function terminalSocket(): Stdio {
   const [ours, theirs] = unixSocketPair();
+  let open = true;
+  const close = () => {
+    if (open) closeDescriptor(ours);
+    open = false;
+  };
   return {
     guest: [theirs],
     host: undefined,
     receive: () => {
       const terminal = receiveDescriptor(ours);
-      if (terminal === undefined) {
-        throw new KilnError('E_TERMINAL', 'the guest init sent no terminal');
-      }
-      closeDescriptor(ours);
-      return { terminal };
+      close();
+      if (terminal !== undefined) return { terminal };
+      throw new KilnError('E_TERMINAL', 'the guest init sent no terminal');
     },
-    abandon: () => closeDescriptor(ours),
+    abandon: close,
   };
 }
 

@@ -23,6 +23,8 @@ const FIRST_ID = 1;
 export interface FirstCommand {
   readonly argv: readonly string[];
   readonly options: SpawnOptions;
+  /** Once it is aborted, the command is not executed any more. */
+  readonly signal?: AbortSignal | undefined;
 }
 
 /**
@@ -89,11 +91,11 @@ export class Sandbox implements AsyncDisposable {
       }
       send(encodeSetup([...label, ...plan.operations]), plan.fds);
       // While the init works.
-      const { argv, options } = first ?? {};
-      if (argv !== undefined && options !== undefined) {
+      if (first !== undefined) {
+        const { argv, options } = first;
         request = new CommandRequest(box, FIRST_ID, argv, options, { gated: true });
-        starting = startCommand(box, request);
-        starting.catch(() => undefined);
+        // One that is large would wait for the init, and all of this process with it.
+        if (request.isSmall) starting = startCommand(box, request);
       }
       box.writeRecord();
       const text = await filled;
@@ -106,9 +108,12 @@ export class Sandbox implements AsyncDisposable {
         time: requireLayer('time-namespace', allowMissing),
         labels,
       });
+      first?.signal?.throwIfAborted();
+      if (request !== undefined) starting ??= startCommand(box, request);
       request?.release();
       return new Sandbox(box, facts, starting);
     } catch (error) {
+      request?.[Symbol.dispose]();
       await box.destroy();
       throw error;
     }
@@ -194,7 +199,11 @@ export class Sandbox implements AsyncDisposable {
 
   async close(): Promise<void> {
     this.takeFirst()?.then(
-      ({ stdio }) => stdio.forEach((stream) => void stream.destroy()),
+      (command) => {
+        // Nobody is there to hear of it.
+        command.on('error', () => undefined);
+        for (const stream of command.stdio) stream.destroy();
+      },
       () => undefined,
     );
     await this.#box.destroy();
@@ -206,7 +215,14 @@ export class Sandbox implements AsyncDisposable {
 }
 
 /** Has the init start a command, and resolves once it has been exec'd. */
-async function startCommand(box: Box, request: CommandRequest): Promise<SandboxProcess> {
+function startCommand(box: Box, request: CommandRequest): Promise<SandboxProcess> {
+  const starting = awaitStart(box, request);
+  // Whoever takes it gets to know why it failed.
+  starting.catch(() => undefined);
+  return starting;
+}
+
+async function awaitStart(box: Box, request: CommandRequest): Promise<SandboxProcess> {
   using _ = request;
   const { id, argv } = request;
   const { channel } = box;

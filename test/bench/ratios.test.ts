@@ -58,7 +58,7 @@ const kiln = (...args: readonly string[]): Side =>
 
 /** The fastest runs by each other: what else the machine does makes none faster. */
 async function ratio(ours: Side, peer: Side, runs: number): Promise<number> {
-  const [a, b] = await interleave([ours, peer], runs);
+  const [a, b] = await interleave([ours, peer], runs, { rest: 0 });
   return (a?.min ?? Number.NaN) / (b?.min ?? Number.NaN);
 }
 

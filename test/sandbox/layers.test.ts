@@ -10,6 +10,8 @@ import type { OpenOptions } from '../../src/kiln.ts';
 import { connect } from '../../src/libvirt/connect.ts';
 import { Box, startDomain } from '../../src/sandbox/box.ts';
 import { securityModule, selinuxEnforces } from '../../src/sandbox/labels/module.ts';
+import { openSandbox } from '../../src/sandbox/open.ts';
+import { commandPolicy } from '../../src/sandbox/policy.ts';
 import { Sandbox } from '../../src/sandbox/sandbox.ts';
 import { sandboxSpecification } from '../../src/sandbox/specification.ts';
 import { destroyBox } from '../../src/sandbox/sweep.ts';
@@ -172,6 +174,35 @@ test.serial(
     }
   },
 );
+
+test.serial('a command that is called off while its box is filled is not executed', async (t) => {
+  await init.leaveOut();
+  await using kiln = openKiln({ env: state.env });
+  const ids = { uid: 0, gid: 0 };
+  const ran = join(bound, 'ran');
+  const start = async (signal?: AbortSignal) => {
+    const options = {
+      policy: await commandPolicy(state.paths, {
+        user: { uid: 0, spec: '0' },
+        seccomp: 'default',
+      }),
+    };
+    const specification = sandboxSpecification({
+      root: join(state.paths.images, IMAGE, 'tree'),
+      binds: [{ source: bound, target: '/bound', readonly: false, relabel: 'shared' }],
+    });
+    return await openSandbox(kiln.engine, specification, {
+      ...{ user: ids, caller: ids },
+      first: { argv: ['touch', '/bound/ran'], options, signal },
+    });
+  };
+  await t.throwsAsync(start(AbortSignal.abort()), { name: 'AbortError' });
+  t.false(existsSync(ran));
+  await using sandbox = await start();
+  await once(await sandbox.takeFirst()!, 'close');
+  t.true(existsSync(ran));
+  await rm(ran);
+});
 
 test.serial('kiln’s own comparison names the wall of Landlock that is not there', async (t) => {
   await init.leaveOut('landlock-sockets', 'landlock-unchecked');
