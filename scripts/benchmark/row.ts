@@ -24,8 +24,6 @@ export type Row = {
   | {
       /** Unmeasured runs of each side before the first; default 1. */
       readonly warmUps?: number;
-      /** Milliseconds of rest before each run, where the usual would spoil something. */
-      readonly rest?: number;
       /** kiln first, then what it is held against: they take turns. */
       readonly sides: (bed: Bed) => readonly Side[] | Promise<readonly Side[]>;
     }

@@ -2,15 +2,15 @@
  * Limits and accounts of the cgroups a process is in, on v1, v2 and hybrid hosts.
  * Sources: cgroups(7), the kernel's admin-guide/cgroup-v1 and admin-guide/cgroup-v2.
  */
-import { existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../errors.ts';
 import { type CgroupHierarchy, knownHierarchies } from './cgroup.ts';
 import { DELEGATED_GROUP } from './cgroup-delegation.ts';
 import { type IoLimit, ioLimitFile, ioLimitLines, parseIoLimits } from './cgroup-io.ts';
 import { type CgroupUsage, readText, readUsage } from './cgroup-usage.ts';
 import { hasErrno } from './libc.ts';
+import { makePidsGroup, pidsGroup } from './pids-group.ts';
 
 /** A controller that kiln limits or reads. `cpuacct` is v1's account of what `cpu` limits, `blkio` its name of `io`. */
 type Controller = 'memory' | 'cpu' | 'cpuacct' | 'pids' | 'io' | 'blkio';
@@ -29,13 +29,6 @@ export interface CgroupLimits {
 
 /** The period of cpu bandwidth control, microseconds: the kernel's default. */
 const CPU_PERIOD = 100_000;
-
-/** The folder, in the v1 pids hierarchy, of groups that libvirt does not make. */
-const PIDS_PARENT = 'kiln';
-
-/** How long to wait for killed processes to leave a group, and how often to look. */
-const REMOVE_MS = 2000;
-const REMOVE_PAUSE_MS = 10;
 
 /** The cgroups of one process, looked up once. */
 export class ProcessCgroups {
@@ -58,18 +51,18 @@ export class ProcessCgroups {
   /**
    * Does beforehand what a limit of processes would have to do first: on v1, makes the group for
    * `id` and moves the process there, which takes the kernel milliseconds.
-   * {@link removePidsGroup} it when all is over.
+   * removePidsGroup() it when all is over.
    */
   prepare(pid: number, id: string): void {
     const path = this.#pidsGroup(id);
     if (path === undefined || this.#group('pids')?.path === path) return;
-    makeGroup(path);
+    makePidsGroup(path);
     write(path, 'cgroup.procs', pid);
   }
 
   /**
    * Sets limits for the group of the process. On v1, where libvirt makes no group for pids, one is
-   * made for `id` and the process moved into it: {@link removePidsGroup} it when all is over.
+   * made for `id` and the process moved into it: removePidsGroup() it when all is over.
    * @throws KilnError E_LIMIT where one cannot be had
    */
   limit(pid: number, id: string, limits: CgroupLimits): void {
@@ -180,7 +173,7 @@ export class ProcessCgroups {
   #pidsGroup(id: string): string | undefined {
     const hierarchy = this.#hierarchy('pids');
     if (hierarchy?.version !== 1) return undefined;
-    return join(hierarchy.path, PIDS_PARENT, id);
+    return pidsGroup(hierarchy.path, id);
   }
 
   #hierarchy(controller: Controller): CgroupHierarchy | undefined {
@@ -226,49 +219,6 @@ export class ProcessCgroups {
         details: { controller },
       },
     );
-  }
-}
-
-/**
- * Removes the pids group that a limit made, and the folder of all of them after the last one; fine
- * when there is none. Its processes must be dying.
- */
-export async function removePidsGroup(id: string): Promise<void> {
-  for (const { path, version, controllers } of knownHierarchies()) {
-    if (version !== 1 || !controllers.includes('pids')) continue;
-    await removeGroup(join(path, PIDS_PARENT, id));
-    try {
-      rmdirSync(join(path, PIDS_PARENT));
-    } catch (error) {
-      // Others are in it, or removed it first.
-      if (!hasErrno(error, 'ENOENT', 'EBUSY', 'ENOTEMPTY')) throw error;
-    }
-  }
-}
-
-/** Makes a group and its parent, which whoever removes the last group in it may remove meanwhile. */
-function makeGroup(path: string): void {
-  for (let attempt = 1; ; attempt++) {
-    try {
-      mkdirSync(path, { recursive: true });
-      return;
-    } catch (error) {
-      if (!hasErrno(error, 'ENOENT') || attempt === 10) throw error;
-    }
-  }
-}
-
-/** A group is busy until the last of its killed processes has left. */
-async function removeGroup(path: string): Promise<void> {
-  for (let left = REMOVE_MS; ; left -= REMOVE_PAUSE_MS) {
-    try {
-      rmdirSync(path);
-      return;
-    } catch (error) {
-      if (hasErrno(error, 'ENOENT')) return;
-      if (!hasErrno(error, 'EBUSY') || left <= 0) throw error;
-      await sleep(REMOVE_PAUSE_MS);
-    }
   }
 }
 

@@ -130,8 +130,10 @@ export async function run(
     // The first command is starting meanwhile.
     const limits = cgroups.limits(sandbox.id);
     const started = await timeline.measure('start', () => {
+      const starting = sandbox.takeFirst();
+      if (starting !== undefined) return starting;
       const { argv, options } = command(egress?.environment);
-      return sandbox.takeFirst() ?? sandbox.spawn(argv, options);
+      return sandbox.spawn(argv, options);
     });
     start[Symbol.dispose]();
     const kill = () => void sandbox.killAll().catch(() => undefined);

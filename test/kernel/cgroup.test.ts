@@ -5,7 +5,8 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
 import { parseCgroupMounts } from '../../src/kernel/cgroup.ts';
-import { ProcessCgroups, removePidsGroup } from '../../src/kernel/cgroup-files.ts';
+import { ProcessCgroups } from '../../src/kernel/cgroup-files.ts';
+import { removePidsGroup } from '../../src/kernel/pids-group.ts';
 
 const V1_FIXTURE = `31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
 33 31 0:30 / /sys/fs/cgroup/cpu,cpuacct rw,relatime shared:9 - cgroup cgroup rw,cpu,cpuacct
