@@ -8,7 +8,7 @@
 import { cp, mkdir, readdir, rename, rm, stat, utimes } from 'node:fs/promises';
 import { join } from 'node:path';
 import { execa } from 'execa';
-import { type InputOptions, type Plugin, rolldown } from 'rolldown';
+import { type Plugin, rolldown } from 'rolldown';
 
 const top = join(import.meta.dirname, '..');
 const dist = join(top, 'dist');
@@ -26,6 +26,9 @@ const entries: Readonly<Record<string, string>> = {
   'egress-proxy': 'src/egress-proxy.ts',
   index: 'src/index.ts',
 };
+
+/** What a thread starts with: a bundle by itself, since it needs little of what the others share. */
+const threads: Readonly<Record<string, string>> = { 'link-names': 'src/link-names.ts' };
 
 /** Packages that load files of their own (native code) and so stay in node_modules. */
 const external = ['node-liblzma', 'rolldown', /^node:/];
@@ -70,7 +73,8 @@ const quickKoffi: Plugin = {
 
 /** Modules of Node's that take milliseconds to load and that a run in a parked box can do without. */
 const LAZY_BUILTINS = [
-  ...['node:child_process', 'node:crypto', 'node:fs/promises', 'node:timers/promises', 'node:tty'],
+  ...['node:child_process', 'node:crypto', 'node:fs/promises', 'node:http', 'node:https'],
+  ...['node:timers/promises', 'node:tty', 'node:zlib'],
 ];
 
 /** Loads those where they are used, not where a chunk begins. */
@@ -144,14 +148,37 @@ async function upToDate(target: string, sources: readonly string[]): Promise<boo
   return true;
 }
 
-/** Which of the entries exist in this checkout. */
-async function existingEntries(): Promise<Record<string, string>> {
-  const found: Record<string, string> = {};
-  for (const [name, path] of Object.entries(entries)) {
-    const file = join(top, path);
-    if ((await stat(file).catch(() => undefined))?.isFile()) found[name] = file;
-  }
-  return found;
+/** Bundles `input` into `directory`; returns the names of its chunks. */
+async function bundle(
+  input: Readonly<Record<string, string>>,
+  directory: string,
+  groups: readonly (typeof HOT_PATH)[],
+): Promise<Set<string>> {
+  await using made = await rolldown({
+    input,
+    platform: 'node',
+    external,
+    plugins: [quickKoffi, lazyBuiltins, plainBuiltins],
+    cwd: top,
+    logLevel: 'warn',
+  });
+  const { output } = await made.write({
+    dir: directory,
+    // Not ESM: loading a module of Node's costs twice as much there.
+    format: 'cjs',
+    entryFileNames: '[name].cjs',
+    // All in one folder: whatever chunk a module ends up in, `./` is dist/ and `../` the package.
+    chunkFileNames: '[name]-[hash:8].cjs',
+    codeSplitting: { groups: [...groups] },
+    comments: { legal: true, jsdoc: false, annotation: false },
+    // V8 reads pure ASCII twice as fast as UTF-8.
+    minify: {
+      compress: false,
+      mangle: false,
+      codegen: { removeWhitespace: false, asciiOnly: true },
+    },
+  });
+  return new Set(output.map((file) => file.fileName).filter((name) => CHUNK.test(name)));
 }
 
 /** Moves the files of `from` into dist/; chunks first, so that what an entry imports is there. */
@@ -188,34 +215,12 @@ async function buildBundles(): Promise<boolean> {
   // What changes while we bundle must count as newer than the bundle.
   const started = new Date();
   const before = await modified(target);
-  const options: InputOptions = {
-    input: await existingEntries(),
-    platform: 'node',
-    external,
-    plugins: [quickKoffi, lazyBuiltins, plainBuiltins],
-    cwd: top,
-    logLevel: 'warn',
-  };
   const temporary = join(dist, `.bundle-${process.pid}`);
   try {
-    await using bundle = await rolldown(options);
-    const { output } = await bundle.write({
-      dir: temporary,
-      // Not ESM: loading a module of Node's costs twice as much there.
-      format: 'cjs',
-      entryFileNames: '[name].cjs',
-      // All in one folder: whatever chunk a module ends up in, `./` is dist/ and `../` the package.
-      chunkFileNames: '[name]-[hash:8].cjs',
-      codeSplitting: { groups: [HOT_PATH, CONFINED] },
-      comments: { legal: true, jsdoc: false, annotation: false },
-      // V8 reads pure ASCII twice as fast as UTF-8.
-      minify: {
-        compress: false,
-        mangle: false,
-        codegen: { removeWhitespace: false, asciiOnly: true },
-      },
-    });
-    const chunks = new Set(output.map((file) => file.fileName).filter((name) => CHUNK.test(name)));
+    const chunks = new Set([
+      ...(await bundle(entries, temporary, [HOT_PATH, CONFINED])),
+      ...(await bundle(threads, temporary, [])),
+    ]);
     await moveIntoDist(temporary, chunks);
     // The entry comes last: whoever finds it finds all that it loads.
     await cp(join(top, 'scripts/kiln-entry.cjs'), join(temporary, 'kiln.cjs'));

@@ -3,8 +3,7 @@ import { rename, rm } from 'node:fs/promises';
 import { type Command, Option } from 'commander';
 import { KilnError } from '../errors.ts';
 import { hostArchitecture } from '../image/architecture.ts';
-import { type Compression, exportOci, exportTar } from '../image/archive/export.ts';
-import { importImage } from '../image/archive/import.ts';
+import type { Compression } from '../image/archive/export.ts';
 import { openImage } from '../image/open.ts';
 import { hasErrno } from '../kernel/libc.ts';
 import { syncNewImage } from './background.ts';
@@ -54,6 +53,7 @@ async function exportImage(
   name: string,
   options: { readonly output: string; readonly compress?: Compression },
 ): Promise<void> {
+  const { exportOci, exportTar } = await import('../image/archive/export.ts');
   await using engine = openEngine();
   const progress = imageProgress();
   await using image = await openImage(engine, name, { onProgress: progress.report });
@@ -97,6 +97,7 @@ async function importPath(
   path: string,
   options: { readonly name?: string; readonly json?: boolean },
 ): Promise<void> {
+  const { importImage } = await import('../image/archive/import.ts');
   await using engine = openEngine();
   const started = Date.now();
   await using image = await importImage(engine.paths, path, {

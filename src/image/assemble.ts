@@ -15,6 +15,7 @@ import { reasonsForExact } from './transaction/choose.ts';
 import { installIntoEmptyRoot, rpmMissing } from './transaction/exact.ts';
 import { findRpm, runFastTransaction } from './transaction/fast.ts';
 import { type Composition, composeTree, setPackagedTime } from './tree/compose.ts';
+import { Linker } from './tree/linker.ts';
 import { type ClampTimes, cleanUpperTree, mergeOverlay } from './tree/merge-overlay.ts';
 import { openInTree } from './tree/path.ts';
 import { TreePlan } from './tree/plan.ts';
@@ -23,6 +24,9 @@ import { Turns } from './tree/turns.ts';
 
 /** File conflicts that a message lists. */
 const SHOWN_PROBLEMS = 20;
+
+/** From here on the links take longer than a thread to start that makes half of them. */
+const MANY_FILES = 4000;
 
 /** What making a tree takes, whatever it is made of. */
 export interface TreeOptions {
@@ -68,6 +72,8 @@ export async function assembleTree(options: AssembleOptions): Promise<AssembledT
   const { packages, scriptlets, work, onProgress } = options;
   // What is wrong with it shows when it is needed.
   if (scriptlets.mode !== 'none') TransactionBox.prepare(options.engine).catch(() => undefined);
+  const count = packages.reduce((sum, stored) => sum + stored.package.files.length, 0);
+  await using linker = new Linker(count >= MANY_FILES);
   const plan = new TreePlan();
   const turns = new Turns();
   for (const { package: added } of packages) {
@@ -78,7 +84,7 @@ export async function assembleTree(options: AssembleOptions): Promise<AssembledT
   const byPackage = new Map(packages.map((stored) => [stored.package, stored]));
   onProgress?.({ kind: 'compose', packages: packages.length });
   const composed = join(work, 'composed');
-  const compose = () => composeTree(plan, composed, (of) => byPackage.get(of)!.tree);
+  const compose = () => composeTree(plan, composed, linker, (of) => byPackage.get(of)!.tree);
   const parts = { options, plan, composed, compose };
   if (scriptlets.mode === 'none') return await withoutScripts(parts);
   const reasons =

@@ -45,10 +45,17 @@ export interface Answer {
 // The proxy comes from http_proxy, https_proxy and no_proxy. Compression is not asked for and not
 // undone: what a repository lists has the digest of the bytes on the wire.
 const agentOptions = { keepAlive: true, maxSockets: 16, proxyEnv: process.env };
-const agents = {
-  'http:': { request: http.request, agent: new http.Agent(agentOptions) },
-  'https:': { request: https.request, agent: new https.Agent(agentOptions) },
+
+/** How a scheme is spoken; made when it first is, since Node takes milliseconds to load TLS. */
+const schemes = {
+  'http:': once(() => ({ request: http.request, agent: new http.Agent(agentOptions) })),
+  'https:': once(() => ({ request: https.request, agent: new https.Agent(agentOptions) })),
 } as const;
+
+function once<Made>(make: () => Made): () => Made {
+  let made: Made | undefined;
+  return () => (made ??= make());
+}
 
 /**
  * GETs `url`, following redirects, up to the end of the answer's head. The caller reads or destroys
@@ -90,7 +97,7 @@ function redirect(from: URL, target: string, allowPlain: boolean): URL {
 }
 
 function ask(url: URL, options: GetOptions): Promise<Answer> {
-  const { request, agent } = agents[url.protocol as 'http:' | 'https:'];
+  const { request, agent } = schemes[url.protocol as 'http:' | 'https:']();
   const { promise, resolve, reject } = Promise.withResolvers<Answer>();
   const headers = { 'user-agent': 'kiln', 'accept-encoding': 'identity', ...options.headers };
   const sent = request(url, { agent, headers, ...(options.signal && { signal: options.signal }) });

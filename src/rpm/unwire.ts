@@ -1,20 +1,23 @@
 /**
- * Takes a package from a confined child, which has read hostile bytes: everything is checked.
+ * Takes a package from a confined child, which has read hostile bytes, or from the store: everything is
+ * checked.
  */
 import { takeAllButFiles, takeColumns } from './check.ts';
 import { fileTypeOf, isFileFlag } from './files.ts';
 import type { RpmFile, RpmFileFlag, RpmPackage } from './package.ts';
-import type { Column, Columns, NumberColumn } from './wire.ts';
+import type { Column, ColumnValues, NumberColumn } from './wire.ts';
 
-/** Checks and rebuilds what `toWire` made. @throws for anything else. */
+type Columns = Partial<Readonly<Record<Column, ColumnValues>>>;
+
+/** Checks and rebuilds what `toWire` made. @throws TypeError for anything else. */
 export function fromWire(value: unknown): RpmPackage {
   const rest = takeAllButFiles(value);
   const columns = takeColumns((value as { readonly files?: unknown }).files);
-  return { ...rest, files: rebuildFiles(columns as Partial<Columns>) };
+  return { ...rest, files: rebuildFiles(columns) };
 }
 
-function rebuildFiles(columns: Partial<Columns>): RpmFile[] {
-  const count = columns.path?.length ?? 0;
+function rebuildFiles(columns: Columns): RpmFile[] {
+  const count = Array.isArray(columns.path) ? columns.path.length : 0;
   const numbers = (column: NumberColumn) =>
     checked<number>(columns, column, count, (v) => Number.isSafeInteger(v) && (v as number) >= 0);
   const texts = (column: Column) =>
@@ -63,13 +66,17 @@ function rebuildFiles(columns: Partial<Columns>): RpmFile[] {
 }
 
 function checked<Value>(
-  columns: Partial<Columns>,
+  columns: Columns,
   name: Column,
   count: number,
   isRight: (value: unknown) => boolean,
 ): readonly Value[] {
   const column = columns[name];
-  if (column?.length === count && column.every(isRight)) return column as readonly Value[];
+  if (!Array.isArray(column)) {
+    if (isRight(column)) return new Array<Value>(count).fill(column as Value);
+  } else if (column.length === count && column.every(isRight)) {
+    return column as readonly Value[];
+  }
   throw new TypeError(`the column '${name}' of the files is not what it should be`);
 }
 

@@ -25,15 +25,19 @@ export interface Moment {
 
 let bootId: string | undefined;
 
+function currentBoot(): string {
+  bootId ??= readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
+  return bootId;
+}
+
 /** Now. */
 export function currentMoment(): Moment {
-  bootId ??= readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
-  return { boot: bootId, uptime: uptime() };
+  return { boot: currentBoot(), uptime: uptime() };
 }
 
 /** Whether an entry made at `made` can be trusted to be whole: it is of this boot, or it was synced. */
 export function isDurable(paths: StatePaths, made: Moment): boolean {
-  return made.boot === currentMoment().boot || isSynced(paths, made);
+  return made.boot === currentBoot() || isSynced(paths, made);
 }
 
 /** Whether the disk is known to have all that was written until `made`. */

@@ -19,6 +19,8 @@ import { fetchPackages, localPackages } from '../../repository/fetch-packages.ts
 import type { Lock, LockedPackage, LockedRepository } from '../../repository/lock.ts';
 import type { RpmPackage } from '../../rpm/package.ts';
 import { type Unpacked, unpackRpms } from '../../rpm/unpack.ts';
+import { fromWire } from '../../rpm/unwire.ts';
+import { toWire } from '../../rpm/wire.ts';
 import type { StatePaths } from '../../state/paths.ts';
 import type { OnImageProgress } from '../progress.ts';
 import { Turns } from '../tree/turns.ts';
@@ -27,7 +29,7 @@ import { discard } from './trash.ts';
 import { ensureStore, lockFile, openWorkDirectory } from './work-directory.ts';
 
 /** Raised when what an entry of the store holds, or how it was unpacked, changes. */
-const ENTRY_FORMAT = 1;
+const ENTRY_FORMAT = 2;
 
 /** A verified, unpacked package of the store. */
 export interface StoredPackage {
@@ -53,7 +55,8 @@ export interface ObtainOptions {
 interface Entry {
   readonly format: number;
   readonly made: Moment;
-  readonly package: RpmPackage;
+  /** As `toWire` makes it. */
+  readonly package: object;
   readonly warnings: readonly string[];
 }
 
@@ -86,6 +89,7 @@ export async function obtainPackages(
     missing.length === 0
       ? new Map<string, StoredPackage>()
       : await addPackages(paths, lock, missing, { ...options, onFetched });
+  const now = new Date();
   return lock.packages.map((wanted, index) => {
     const stored = present[index] ?? added.get(wanted.digest) ?? readEntry(paths, wanted);
     if (stored === undefined) {
@@ -93,7 +97,6 @@ export async function obtainPackages(
         hint: 'try again',
       });
     }
-    const now = new Date();
     utimesSync(entryFile(packageDirectory(paths, wanted.digest)), now, now);
     return stored;
   });
@@ -101,7 +104,8 @@ export async function obtainPackages(
 
 /** The folder of a package in the store, named by its digest. */
 export function packageDirectory(paths: StatePaths, digest: string): string {
-  return join(paths.packages, digest.replace(/^sha256:/, '').replace(':', '-'));
+  // Not join(), which takes longer than to read the file in it.
+  return `${paths.packages}/${digest.replace(/^sha256:/, '').replace(':', '-')}`;
 }
 
 /**
@@ -114,7 +118,7 @@ export function packagesLock(paths: StatePaths): string {
 
 /** The file of an entry that says what it is; its mtime is the last use. */
 export function entryFile(directory: string): string {
-  return join(directory, 'package.json');
+  return `${directory}/package.json`;
 }
 
 function hasEntry(paths: StatePaths, { digest }: LockedPackage): boolean {
@@ -123,24 +127,35 @@ function hasEntry(paths: StatePaths, { digest }: LockedPackage): boolean {
 
 function readEntry(paths: StatePaths, { digest }: LockedPackage): StoredPackage | undefined {
   const directory = packageDirectory(paths, digest);
-  let entry: Entry;
+  let text: string;
   try {
-    entry = JSON.parse(readFileSync(entryFile(directory), 'utf8')) as Entry;
+    text = readFileSync(entryFile(directory), 'utf8');
   } catch (error) {
-    if (hasErrno(error, 'ENOENT') || error instanceof SyntaxError) return undefined;
+    if (hasErrno(error, 'ENOENT')) return undefined;
     throw error;
   }
-  if (entry.format !== ENTRY_FORMAT || !isDurable(paths, entry.made)) return undefined;
-  return storedPackage(directory, digest, entry);
+  try {
+    const entry = JSON.parse(text) as Entry;
+    if (entry.format !== ENTRY_FORMAT || !isDurable(paths, entry.made)) return undefined;
+    return storedPackage(directory, digest, fromWire(entry.package), entry.warnings);
+  } catch {
+    // It is damaged, and made anew.
+    return undefined;
+  }
 }
 
-function storedPackage(directory: string, digest: string, entry: Entry): StoredPackage {
+function storedPackage(
+  directory: string,
+  digest: string,
+  of: RpmPackage,
+  warnings: readonly string[],
+): StoredPackage {
   return {
     digest,
-    package: entry.package,
-    tree: join(directory, 'tree'),
-    header: join(directory, 'header.rpm'),
-    warnings: entry.warnings,
+    package: of,
+    tree: `${directory}/tree`,
+    header: `${directory}/header.rpm`,
+    warnings,
   };
 }
 
@@ -256,14 +271,14 @@ async function unpackPart(
     const entry: Entry = {
       format: ENTRY_FORMAT,
       made: currentMoment(),
-      package: result.package,
+      package: toWire(result.package),
       warnings: result.warnings,
     };
     writeFileSync(entryFile(directory), JSON.stringify(entry));
     const target = packageDirectory(paths, locked.digest);
     await discard(paths, target);
     renameSync(directory, target);
-    added.push(storedPackage(target, locked.digest, entry));
+    added.push(storedPackage(target, locked.digest, result.package, result.warnings));
   }
   return added;
 }

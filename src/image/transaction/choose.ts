@@ -1,5 +1,4 @@
 import type { RpmPackage } from '../../rpm/package.ts';
-import { needsOwners } from '../tree/compose.ts';
 import type { TreePlan } from '../tree/plan.ts';
 import { sysusersLines } from './sysusers.ts';
 
@@ -23,8 +22,7 @@ export function reasonsForExact(packages: readonly RpmPackage[], plan: TreePlan)
       reasons.push(`${label} has a %triggerprein scriptlet`);
     }
   }
-  const needsShell =
-    needsOwners(plan.root) || packages.some((added) => sysusersLines(added).length > 0);
+  const needsShell = plan.needsOwners || packages.some((added) => sysusersLines(added).length > 0);
   const tools = needsShell ? ['/bin/sh', '/usr/bin/chown', '/usr/bin/chgrp', '/usr/bin/chmod'] : [];
   for (const tool of tools) {
     if (plan.find(tool) === undefined) reasons.push(`owners must be set, and there is no ${tool}`);

@@ -11,7 +11,10 @@ export function sysusersLines(of: RpmPackage): string[] {
   return of.dependencies.provides
     .filter(
       ({ name, flags }) =>
-        /^(?:user|group|groupmember)\(/.test(name) && (flags & RPMSENSE_EQUAL) !== 0,
+        // Nearly all are something else, which this tells faster.
+        (name.startsWith('user') || name.startsWith('group')) &&
+        /^(?:user|group|groupmember)\(/.test(name) &&
+        (flags & RPMSENSE_EQUAL) !== 0,
     )
     .map(({ version }) => decode(version))
     .filter((line) => line !== undefined);

@@ -21,12 +21,13 @@ import {
   setTimes,
   symlinkat,
 } from '../../kernel/at.ts';
-import { hasErrno } from '../../kernel/libc.ts';
 import { getXattr, setXattr } from '../../kernel/xattr.ts';
 import { callName, encodeName } from '../../rpm/filename.ts';
 import type { RpmFile, RpmPackage } from '../../rpm/package.ts';
 import { span } from '../../trace/trace.ts';
-import type { PlannedDirectory, PlannedLeaf, TreePlan } from './plan.ts';
+import { link } from './link-jobs.ts';
+import type { Linker } from './linker.ts';
+import { needsOwner, type PlannedDirectory, type PlannedLeaf, type TreePlan } from './plan.ts';
 import { Turns } from './turns.ts';
 
 const NANOSECONDS = 1_000_000_000n;
@@ -67,17 +68,19 @@ export interface Composition {
 export async function composeTree(
   plan: TreePlan,
   destination: string,
+  linker: Linker,
   treeOf: (of: RpmPackage) => string,
 ): Promise<Composition> {
   using _ = span('compose the tree');
   mkdirSync(destination, { mode: 0o755 });
-  const composer = new Composer(treeOf);
-  const root = openSync(destination, constants.O_RDONLY | constants.O_DIRECTORY);
+  const composer = new Composer(linker, treeOf);
   try {
+    const root = openSync(destination, constants.O_RDONLY | constants.O_DIRECTORY);
     await composer.fill(plan.root, root);
-    finishDirectory(root, plan.root);
+    await composer.finish();
   } finally {
-    closeSync(root);
+    // It uses descriptors that are closed then.
+    await linker[Symbol.asyncDispose]();
     composer.close();
   }
   return composer;
@@ -91,6 +94,18 @@ interface Copy {
 
 /** The open folders of packages that make up one folder: its name in the package, and descriptor. */
 type Sources = Map<RpmPackage, readonly { readonly directory: string; readonly fd: number }[]>;
+
+/** A folder of the tree that lacks nothing but its links. */
+interface Filled {
+  readonly planned: PlannedDirectory;
+  readonly target: number;
+  readonly sources: Sources;
+  /** Names that are to be links, by the open folder that has them. */
+  readonly links: ReadonlyMap<number, readonly string[]>;
+}
+
+/** Links and folders that are asked for at once: half a millisecond's work, and as many open folders at most. */
+const BATCH = 128;
 
 /** No link is followed: whatever went wrong while unpacking, nothing outside gets in. */
 const INSIDE: OpenHow = {
@@ -111,62 +126,123 @@ class Composer implements Composition {
   /** A copy that stands for an inode of the store: its further hard links are links to the copy. */
   readonly #copies = new Map<string, Copy>();
   readonly #kept: number[] = [];
+  readonly #linker: Linker;
   readonly #turns = new Turns();
+  /** What is next for the linker, and how many links and folders that is. */
+  #batch: Filled[] = [];
+  #batched = 0;
+  readonly #linking: Promise<void>[] = [];
+  /** Directories of the tree and of packages. */
+  readonly #open = new Set<number>();
 
-  constructor(treeOf: (of: RpmPackage) => string) {
+  constructor(linker: Linker, treeOf: (of: RpmPackage) => string) {
+    this.#linker = linker;
     this.#treeOf = treeOf;
   }
 
-  /** Makes everything below `planned` in the open directory `target`. */
+  /** Makes everything below `planned` in the open directory `target`, which is closed once its links are made. */
   async fill(planned: PlannedDirectory, target: number): Promise<void> {
+    this.#open.add(target);
     await this.#turns.next();
     if (needsOwner(planned.owner?.file)) {
       this.deferred.push({ path: planned.path, ...planned.owner! });
     }
     const sources: Sources = new Map();
-    try {
-      for (const [name, child] of planned.children) {
-        const entry = callName(name);
-        if (child.kind === 'leaf') {
-          this.#place(child, entry, target, sources);
-          continue;
-        }
-        mkdirat(target, entry, 0o700);
-        this.directories++;
-        const inner = openDirectory(target, entry);
-        try {
-          await this.fill(child, inner);
-          finishDirectory(inner, child);
-        } finally {
-          closeSync(inner);
-        }
+    const links = new Map<number, string[]>();
+    for (const [name, child] of planned.children) {
+      const entry = callName(name);
+      if (child.kind === 'leaf') {
+        this.#place(child, entry, target, sources, links);
+        continue;
       }
-    } finally {
-      for (const opened of sources.values()) for (const { fd } of opened) closeSync(fd);
+      mkdirat(target, entry, 0o700);
+      this.directories++;
+      await this.fill(child, openDirectory(target, entry));
     }
+    this.#batch.push({ planned, target, sources, links });
+    this.#batched++;
+    for (const names of links.values()) this.#batched += names.length;
+    if (this.#batched >= BATCH) this.#linkBatch();
+  }
+
+  /** Waits for the last links. */
+  async finish(): Promise<void> {
+    this.#linkBatch();
+    await Promise.all(this.#linking);
   }
 
   close(): void {
+    for (const directory of this.#open) closeSync(directory);
     for (const root of this.#roots.values()) closeSync(root);
     for (const directory of this.#kept) closeSync(directory);
   }
 
-  #place(leaf: PlannedLeaf, name: Buffer | string, target: number, sources: Sources): void {
+  #linkBatch(): void {
+    const linking = this.#link(this.#batch);
+    // A failure is told at the end.
+    linking.catch(() => undefined);
+    this.#linking.push(linking);
+    this.#batch = [];
+    this.#batched = 0;
+  }
+
+  async #link(batch: readonly Filled[]): Promise<void> {
+    const jobs = batch.flatMap(({ target, links }) =>
+      [...links].map(([source, names]) => ({ source, target, names: names.join('/') })),
+    );
+    const refused = await this.#linker.link(jobs);
+    let at = 0;
+    for (const { planned, target, sources, links } of batch) {
+      for (const [source, names] of links) {
+        const copies = refused[at++]!;
+        this.linked += names.length - copies.length;
+        for (const name of copies) {
+          this.#copyLeaf(planned.children.get(name) as PlannedLeaf, source, target, name);
+        }
+      }
+      finishDirectory(target, planned);
+      for (const opened of sources.values()) for (const { fd } of opened) this.#close(fd);
+      this.#close(target);
+    }
+  }
+
+  #close(directory: number): void {
+    this.#open.delete(directory);
+    closeSync(directory);
+  }
+
+  #place(
+    leaf: PlannedLeaf,
+    name: Buffer | string,
+    target: number,
+    sources: Sources,
+    links: Map<number, string[]>,
+  ): void {
     const { package: from, file } = leaf.owner;
     if (file.type !== 'file' && file.type !== 'symlink') {
       this.#special(leaf, name, target);
       return;
     }
     const source = this.#source(from, file, sources);
-    const bytes = file.type === 'file' ? file.size / file.nlink : 0;
-    this.bytes += bytes;
-    if (!needsOwner(file) && this.#link(source, target, name)) {
+    if (file.type === 'file') this.bytes += file.size / file.nlink;
+    if (needsOwner(file)) {
+      this.#copyLeaf(leaf, source, target, name);
+    } else if (typeof name === 'string') {
+      const names = links.get(source);
+      if (names === undefined) links.set(source, [name]);
+      else names.push(name);
+    } else if (link(source, target, name)) {
       this.linked++;
-      return;
+    } else {
+      this.#copyLeaf(leaf, source, target, name);
     }
+  }
+
+  #copyLeaf(leaf: PlannedLeaf, source: number, target: number, name: Buffer | string): void {
+    const { package: from, file } = leaf.owner;
     const capability = this.#copy(file, from, source, target, name);
     this.copied++;
-    this.copiedBytes += bytes;
+    if (file.type === 'file') this.copiedBytes += file.size / file.nlink;
     if (!needsOwner(file)) return;
     const caps = capability === undefined ? {} : { capability };
     this.deferred.push({ path: leaf.path, ...leaf.owner, ...caps });
@@ -188,18 +264,6 @@ class Composer implements Composition {
       closeSync(made);
     }
     if (needsOwner(file)) this.deferred.push({ path: leaf.path, ...leaf.owner });
-  }
-
-  /** Unpacked and composed, a file has the same name: the last part of its path. */
-  #link(source: number, target: number, name: Buffer | string): boolean {
-    try {
-      linkat(source, name, target, name);
-      return true;
-    } catch (error) {
-      // ext4 has at most 65,000 links to an inode.
-      if (hasErrno(error, 'EMLINK')) return false;
-      throw error;
-    }
   }
 
   #copy(
@@ -249,6 +313,7 @@ class Composer implements Composition {
     }
     const directory = file.path.slice(1, end);
     const fd = openat2(root, callName(directory === '' ? '.' : directory), INSIDE);
+    this.#open.add(fd);
     sources.set(from, [...(known ?? []), { directory, fd }]);
     return fd;
   }
@@ -282,20 +347,6 @@ function copyFile(
   } finally {
     closeSync(input);
   }
-}
-
-/** Whether somebody other than root shall own anything of the plan that is made. */
-export function needsOwners({ owner, children }: PlannedDirectory): boolean {
-  if (needsOwner(owner?.file)) return true;
-  for (const child of children.values()) {
-    if (child.kind === 'directory' ? needsOwners(child) : needsOwner(child.owner.file)) return true;
-  }
-  return false;
-}
-
-/** Whether somebody other than root shall own it: the store's inodes are root's. */
-function needsOwner(file: RpmFile | undefined): boolean {
-  return file !== undefined && (file.owner !== 'root' || file.group !== 'root');
 }
 
 /** Gives a directory its mode, for which the umask does not count, and its time: it is filled. */

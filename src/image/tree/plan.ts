@@ -33,13 +33,30 @@ export class TreePlan {
   readonly problems: string[] = [];
   /** Files that are left out because an earlier package already has the same one. */
   readonly shared = new Set<RpmFile>();
+  /** Whether somebody other than root shall own anything of it. */
+  needsOwners = false;
   /** Directories by the paths they were found at: what a path leads to stays what it is. */
   readonly #found = new Map<string, PlannedDirectory>();
 
   /** Adds a package's files. Ghosts are no files: they are left out. */
   add(added: RpmPackage): void {
+    let folder: string | undefined;
+    let holder: PlannedDirectory | undefined;
     for (const file of added.files) {
-      if (!file.flags.includes('ghost')) this.#addFile({ package: added, file });
+      if (file.flags.includes('ghost')) continue;
+      const { path } = file;
+      const end = path.lastIndexOf('/');
+      // Files of one folder come one after the other.
+      if (folder?.length !== end || !path.startsWith(folder)) {
+        folder = path.slice(0, end);
+        holder = this.#directoryAt(folder === '' ? '/' : folder, true);
+      }
+      const owner = { package: added, file };
+      if (holder !== undefined) {
+        this.#addFile(holder, path.slice(end + 1), owner);
+      } else {
+        this.problems.push(`${nevra(added)}: ${folder}, the folder of ${path}, is no folder`);
+      }
     }
   }
 
@@ -59,15 +76,8 @@ export class TreePlan {
     return found;
   }
 
-  #addFile(owner: OwnedFile): void {
-    const [parent, name] = split(owner.file.path);
-    const holder = this.#directoryAt(parent, true);
-    if (holder === undefined) {
-      this.problems.push(
-        `${nevra(owner.package)}: ${parent}, the folder of ${owner.file.path}, is no folder`,
-      );
-      return;
-    }
+  #addFile(holder: PlannedDirectory, name: string, owner: OwnedFile): void {
+    if (needsOwner(owner.file)) this.needsOwners = true;
     if (name === '') {
       this.root.owner ??= owner;
       return;
@@ -140,9 +150,17 @@ export class TreePlan {
 }
 
 function planned(holder: PlannedDirectory, name: string, owner: OwnedFile): PlannedNode {
-  const path = join(holder.path, name);
+  // Where no link leads to it that is what the package says, of which no other text need be made.
+  const said = owner.file.path;
+  const same = said.length === holder.path.length + name.length + 1 && said.startsWith(holder.path);
+  const path = same ? said : join(holder.path, name);
   if (owner.file.type !== 'directory') return { kind: 'leaf', path, owner };
-  return { ...directory(path), owner };
+  return { kind: 'directory', path, children: new Map(), owner };
+}
+
+/** Whether somebody other than root shall own it: the store's inodes are root's. */
+export function needsOwner(file: RpmFile | undefined): boolean {
+  return file !== undefined && (file.owner !== 'root' || file.group !== 'root');
 }
 
 function directory(path: string): PlannedDirectory {
