@@ -1,8 +1,8 @@
 /** Confined task `repository-index`: reads the small XML files that say what a repository is. */
 import { z } from 'zod';
 import type { ConfinedTask } from '../confine/task.ts';
-import { parseMetalink } from './metalink.ts';
-import { parseRepomd } from './repomd.ts';
+import { parseMetalink } from './parse-metalink.ts';
+import { parseRepomd } from './parse-repomd.ts';
 
 export const indexInputSchema = z.strictObject({
   kind: z.enum(['metalink', 'repomd']),

@@ -7,7 +7,8 @@ import test from 'ava';
 import fc from 'fast-check';
 import { runConfined } from '../../src/confine/run.ts';
 import { KilnError } from '../../src/errors.ts';
-import { parseRepomd, repomdSchema } from '../../src/repository/repomd.ts';
+import { parseRepomd } from '../../src/repository/parse-repomd.ts';
+import { repomdSchema } from '../../src/repository/repomd.ts';
 import { damagedText } from './damage.ts';
 
 /** What lengthens, closes and opens: where parsers of XML break. */
