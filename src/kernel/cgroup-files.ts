@@ -3,6 +3,7 @@
  * Sources: cgroups(7), the kernel's admin-guide/cgroup-v1 and admin-guide/cgroup-v2.
  */
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { writeFile as writeFileInThread } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { KilnError } from '../errors.ts';
 import { type CgroupHierarchy, knownHierarchies } from './cgroup.ts';
@@ -50,14 +51,12 @@ export class ProcessCgroups {
 
   /**
    * Does beforehand what a limit of processes would have to do first: on v1, makes the group for
-   * `id` and moves the process there, which takes the kernel milliseconds.
-   * removePidsGroup() it when all is over.
+   * `id` and moves the process there, for which the kernel waits for all processors: ten milliseconds
+   * in which this thread can do something else. removePidsGroup() it when all is over.
    */
-  prepare(pid: number, id: string): void {
-    const path = this.#pidsGroup(id);
-    if (path === undefined || this.#group('pids')?.path === path) return;
-    makePidsGroup(path);
-    write(path, 'cgroup.procs', pid);
+  async prepare(pid: number, id: string): Promise<void> {
+    const path = this.#newPidsGroup(id);
+    if (path !== undefined) await writeFileInThread(join(path, 'cgroup.procs'), String(pid));
   }
 
   /**
@@ -150,7 +149,8 @@ export class ProcessCgroups {
   #limitPids(pid: number, id: string, count: number): void {
     const own = this.#pidsGroup(id);
     if (own !== undefined) {
-      this.prepare(pid, id);
+      const path = this.#newPidsGroup(id);
+      if (path !== undefined) write(path, 'cgroup.procs', pid);
       write(own, 'pids.max', count);
       return;
     }
@@ -167,6 +167,14 @@ export class ProcessCgroups {
 
   #ioController(): Controller {
     return this.#hierarchy('blkio') === undefined ? 'io' : 'blkio';
+  }
+
+  /** Makes the group for `id`, where there is to be one; undefined if the process is in it. */
+  #newPidsGroup(id: string): string | undefined {
+    const path = this.#pidsGroup(id);
+    if (path === undefined || this.#group('pids')?.path === path) return undefined;
+    makePidsGroup(path);
+    return path;
   }
 
   /** The group that kiln makes for `id`, on v1. */

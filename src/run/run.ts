@@ -18,8 +18,9 @@ import type { FirstCommand, Sandbox } from '../sandbox/sandbox.ts';
 import { sandboxSpecification } from '../sandbox/specification.ts';
 import type { RelayedOutput } from '../sandbox/streams.ts';
 import type { RunRequest } from './request.ts';
+import { beginRun, endLater } from './results-first.ts';
 import { readSecrets } from './secrets.ts';
-import { beginStart, endLater } from './starts-first.ts';
+
 import { type CommandEnd, supervise } from './supervise.ts';
 import { type Phase, Timeline } from './timeline.ts';
 import { type CommandUser, commandUser } from './user.ts';
@@ -96,7 +97,7 @@ export async function run(
 
   hooks.signal?.throwIfAborted();
   checkEgress(request);
-  using start = beginStart();
+  using result = beginRun();
   await using image = await timeline.measure('image', () => takeImage(engine, request));
   const user = commandUser(image.manifest, request.user);
   const workdir = request.workdir ?? image.manifest.workdir;
@@ -135,7 +136,7 @@ export async function run(
       const { argv, options } = command(egress?.environment);
       return sandbox.spawn(argv, options);
     });
-    start[Symbol.dispose]();
+    result.started();
     const kill = () => void sandbox.killAll().catch(() => undefined);
     hooks.started(started, kill);
     const end = await timeline.measure('command', () =>
@@ -173,6 +174,7 @@ export async function run(
       failure,
       warnings,
     };
+    result[Symbol.dispose]();
     removed ??= endLater(() => timeline.measure('destroy', () => sandbox.close()));
     return { ...report, removed };
   } finally {

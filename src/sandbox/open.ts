@@ -70,10 +70,10 @@ export class ReservedBox implements AsyncDisposable {
 }
 
 /** Moves the init into the group that its limits need: that takes the kernel long, as for parked boxes. */
-function inItsGroup(box: Box): Box {
+async function inItsGroup(box: Box): Promise<Box> {
   try {
     // Not the box's own, which are looked up once: the process is somewhere else after this.
-    ProcessCgroups.of(box.channel.initPid).prepare(box.channel.initPid, box.id);
+    await ProcessCgroups.of(box.channel.initPid).prepare(box.channel.initPid, box.id);
   } catch {
     // Whoever limits the box gets to know what is wrong.
   }

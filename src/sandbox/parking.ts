@@ -133,7 +133,7 @@ async function park(paths: StatePaths, connection: Connection): Promise<void> {
 /** Has a box's init make what it can before anybody knows what the box is for, and leaves it to wait. */
 async function prepare({ id, record, cgroups, channel }: Box): Promise<void> {
   // First: the init is to see itself at the root of its cgroups.
-  cgroups.prepare(channel.initPid, id);
+  await cgroups.prepare(channel.initPid, id);
   const operations = [...labelOperation(record.labels), ...procOperations()];
   channel.send(encodePrepare(operations, { waits: true }));
   await channel.wait((answer) => {
