@@ -28,7 +28,7 @@ const entries: Readonly<Record<string, string>> = {
 };
 
 /** What a thread starts with: a bundle by itself, since it needs little of what the others share. */
-const threads: Readonly<Record<string, string>> = { 'link-names': 'src/link-names.ts' };
+const threads: Readonly<Record<string, string>> = { 'finish-folders': 'src/finish-folders.ts' };
 
 /** Packages that load files of their own (native code) and so stay in node_modules. */
 const external = ['node-liblzma', 'rolldown', /^node:/];

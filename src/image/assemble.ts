@@ -1,4 +1,4 @@
-import { closeSync, constants, mkdirSync, openSync, renameSync } from 'node:fs';
+import { closeSync, constants, futimesSync, mkdirSync, openSync, renameSync } from 'node:fs';
 import { join } from 'node:path';
 import { KilnError } from '../errors.ts';
 import { unlinkat } from '../kernel/at.ts';
@@ -14,8 +14,8 @@ import { TransactionBox } from './transaction/box.ts';
 import { reasonsForExact } from './transaction/choose.ts';
 import { installIntoEmptyRoot, rpmMissing } from './transaction/exact.ts';
 import { findRpm, runFastTransaction } from './transaction/fast.ts';
-import { type Composition, composeTree, setPackagedTime } from './tree/compose.ts';
-import { Linker } from './tree/linker.ts';
+import { type Composition, composeTree, packagedTime } from './tree/compose.ts';
+import type { FolderFinisher } from './tree/folder-finisher.ts';
 import { type ClampTimes, cleanUpperTree, mergeOverlay } from './tree/merge-overlay.ts';
 import { openInTree } from './tree/path.ts';
 import { TreePlan } from './tree/plan.ts';
@@ -24,9 +24,6 @@ import { Turns } from './tree/turns.ts';
 
 /** File conflicts that a message lists. */
 const SHOWN_PROBLEMS = 20;
-
-/** From here on the links take longer than a thread to start that makes half of them. */
-const MANY_FILES = 4000;
 
 /** What making a tree takes, whatever it is made of. */
 export interface TreeOptions {
@@ -46,6 +43,8 @@ export interface AssembleOptions extends TreeOptions {
   readonly packages: readonly StoredPackage[];
   /** The box for their scriptlets; without scriptlets none. It stays the caller's. */
   readonly reserved: ReservedBox | undefined;
+  /** For the tree's folders; it stays the caller's. */
+  readonly finisher: FolderFinisher;
 }
 
 /** A tree that is made. */
@@ -69,11 +68,9 @@ export interface AssembledTree {
  */
 export async function assembleTree(options: AssembleOptions): Promise<AssembledTree> {
   using _ = span('assemble the tree');
-  const { packages, scriptlets, work, onProgress } = options;
+  const { packages, scriptlets, work, finisher, onProgress } = options;
   // What is wrong with it shows when it is needed.
   if (scriptlets.mode !== 'none') TransactionBox.prepare(options.engine).catch(() => undefined);
-  const count = packages.reduce((sum, stored) => sum + stored.package.files.length, 0);
-  await using linker = new Linker(count >= MANY_FILES);
   const plan = new TreePlan();
   const turns = new Turns();
   for (const { package: added } of packages) {
@@ -84,7 +81,7 @@ export async function assembleTree(options: AssembleOptions): Promise<AssembledT
   const byPackage = new Map(packages.map((stored) => [stored.package, stored]));
   onProgress?.({ kind: 'compose', packages: packages.length });
   const composed = join(work, 'composed');
-  const compose = () => composeTree(plan, composed, linker, (of) => byPackage.get(of)!.tree);
+  const compose = () => composeTree(plan, composed, finisher, (of) => byPackage.get(of)!.tree);
   const parts = { options, plan, composed, compose };
   if (scriptlets.mode === 'none') return await withoutScripts(parts);
   const reasons =
@@ -210,12 +207,13 @@ function setDirectoryTimes(plan: TreePlan, tree: string, changed: ReadonlySet<st
   const root = openSync(tree, constants.O_RDONLY | constants.O_DIRECTORY);
   try {
     for (const planned of plan.directories()) {
-      if (!changed.has(planned.path)) continue;
+      const time = packagedTime(planned);
+      if (time === null || !changed.has(planned.path)) continue;
       const path = encodeName(planned.path);
       const fd = openInTree(root, path, constants.O_RDONLY | constants.O_DIRECTORY);
       if (fd === undefined) continue;
       try {
-        setPackagedTime(fd, planned);
+        futimesSync(fd, time, time);
       } finally {
         closeSync(fd);
       }

@@ -26,6 +26,10 @@ import {
 } from './store/work-directory.ts';
 import { type Account, ROOT_ACCOUNT, readAccounts } from './tree/accounts.ts';
 import { customizeTree, type FileToWrite } from './tree/customize.ts';
+import { FolderFinisher } from './tree/folder-finisher.ts';
+
+/** From here on a second thread saves more than it takes to start. */
+const MANY_PACKAGES = 50;
 
 /** What an image is, apart from its packages. */
 export interface ImageSettings
@@ -126,13 +130,14 @@ async function make(request: ImageRequest, inputs: ImageInputs, id: string): Pro
 /** Makes the tree of a lock's packages. Its box starts while they are unpacked, planned and composed. */
 async function assembleLock(parts: TreeOptions, lock: Lock): Promise<AssembledTree> {
   const { engine, scriptlets, onProgress, signal } = parts;
+  await using finisher = new FolderFinisher(lock.packages.length >= MANY_PACKAGES);
   await using boxes = new AsyncDisposableStack();
   let reserved: ReservedBox | undefined;
   const onFetched = () => {
     if (scriptlets.mode !== 'none') reserved = boxes.use(new ReservedBox(engine));
   };
   const packages = await obtainPackages(engine.paths, lock, { onProgress, signal, onFetched });
-  return await assembleTree({ ...parts, packages, reserved });
+  return await assembleTree({ ...parts, packages, reserved, finisher });
 }
 
 async function leaseBase({ engine, base }: ImageRequest): Promise<LeasedImage> {

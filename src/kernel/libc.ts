@@ -7,6 +7,8 @@ export const libc = koffi.load('libc.so.6');
 /** A system call failed. `details.errno` is the number, `code` is `E_SYSCALL`. */
 export class SyscallError extends KilnError {
   readonly errno: number;
+  /** Its name. */
+  readonly call: string;
   /** The symbol of errno, as in errno(3): ENOENT, EPERM, … */
   readonly errnoName: string;
 
@@ -15,6 +17,7 @@ export class SyscallError extends KilnError {
     const on = subject === undefined ? '' : ` ${subject}`;
     super('E_SYSCALL', `${call}${on}: ${name}`, { details: { call, errno, name, subject } });
     this.errno = errno;
+    this.call = call;
     this.errnoName = name;
   }
 }

@@ -25,8 +25,8 @@ import { getXattr, setXattr } from '../../kernel/xattr.ts';
 import { callName, encodeName } from '../../rpm/filename.ts';
 import type { RpmFile, RpmPackage } from '../../rpm/package.ts';
 import { span } from '../../trace/trace.ts';
-import { link } from './link-jobs.ts';
-import type { Linker } from './linker.ts';
+import type { FolderFinisher } from './folder-finisher.ts';
+import { type FolderJob, link, setModeAndTime } from './folder-jobs.ts';
 import { needsOwner, type PlannedDirectory, type PlannedLeaf, type TreePlan } from './plan.ts';
 import { Turns } from './turns.ts';
 
@@ -68,19 +68,19 @@ export interface Composition {
 export async function composeTree(
   plan: TreePlan,
   destination: string,
-  linker: Linker,
+  finisher: FolderFinisher,
   treeOf: (of: RpmPackage) => string,
 ): Promise<Composition> {
   using _ = span('compose the tree');
   mkdirSync(destination, { mode: 0o755 });
-  const composer = new Composer(linker, treeOf);
+  const composer = new Composer(finisher, treeOf);
   try {
     const root = openSync(destination, constants.O_RDONLY | constants.O_DIRECTORY);
     await composer.fill(plan.root, root);
     await composer.finish();
   } finally {
     // It uses descriptors that are closed then.
-    await linker[Symbol.asyncDispose]();
+    await finisher[Symbol.asyncDispose]();
     composer.close();
   }
   return composer;
@@ -95,16 +95,14 @@ interface Copy {
 /** The open folders of packages that make up one folder: its name in the package, and descriptor. */
 type Sources = Map<RpmPackage, readonly { readonly directory: string; readonly fd: number }[]>;
 
-/** A folder of the tree that lacks nothing but its links. */
+/** A folder of the tree that lacks nothing but what its job says. */
 interface Filled {
   readonly planned: PlannedDirectory;
-  readonly target: number;
   readonly sources: Sources;
-  /** Names that are to be links, by the open folder that has them. */
-  readonly links: ReadonlyMap<number, readonly string[]>;
+  readonly job: FolderJob;
 }
 
-/** Links and folders that are asked for at once: half a millisecond's work, and as many open folders at most. */
+/** Links and folders that are finished at once: half a millisecond's work, and as many open folders at most. */
 const BATCH = 128;
 
 /** No link is followed: whatever went wrong while unpacking, nothing outside gets in. */
@@ -126,21 +124,21 @@ class Composer implements Composition {
   /** A copy that stands for an inode of the store: its further hard links are links to the copy. */
   readonly #copies = new Map<string, Copy>();
   readonly #kept: number[] = [];
-  readonly #linker: Linker;
+  readonly #finisher: FolderFinisher;
   readonly #turns = new Turns();
-  /** What is next for the linker, and how many links and folders that is. */
+  /** What is next for the finisher, and how many links and folders that is. */
   #batch: Filled[] = [];
   #batched = 0;
-  readonly #linking: Promise<void>[] = [];
+  readonly #finishing: Promise<void>[] = [];
   /** Directories of the tree and of packages. */
   readonly #open = new Set<number>();
 
-  constructor(linker: Linker, treeOf: (of: RpmPackage) => string) {
-    this.#linker = linker;
+  constructor(finisher: FolderFinisher, treeOf: (of: RpmPackage) => string) {
+    this.#finisher = finisher;
     this.#treeOf = treeOf;
   }
 
-  /** Makes everything below `planned` in the open directory `target`, which is closed once its links are made. */
+  /** Makes everything below `planned` in the open directory `target`, which is closed once it is finished. */
   async fill(planned: PlannedDirectory, target: number): Promise<void> {
     this.#open.add(target);
     await this.#turns.next();
@@ -159,16 +157,26 @@ class Composer implements Composition {
       this.directories++;
       await this.fill(child, openDirectory(target, entry));
     }
-    this.#batch.push({ planned, target, sources, links });
     this.#batched++;
-    for (const names of links.values()) this.#batched += names.length;
-    if (this.#batched >= BATCH) this.#linkBatch();
+    for (const names of links.values()) {
+      this.#batched += names.length;
+      this.linked += names.length;
+    }
+    const joined = [...links].map(([source, names]) => ({ source, names: names.join('/') }));
+    const job = {
+      target,
+      links: joined,
+      mode: directoryMode(planned),
+      time: packagedTime(planned),
+    };
+    this.#batch.push({ planned, sources, job });
+    if (this.#batched >= BATCH) this.#finishBatch();
   }
 
-  /** Waits for the last links. */
+  /** Waits until all folders are finished. */
   async finish(): Promise<void> {
-    this.#linkBatch();
-    await Promise.all(this.#linking);
+    this.#finishBatch();
+    await Promise.all(this.#finishing);
   }
 
   close(): void {
@@ -177,32 +185,26 @@ class Composer implements Composition {
     for (const directory of this.#kept) closeSync(directory);
   }
 
-  #linkBatch(): void {
-    const linking = this.#link(this.#batch);
+  #finishBatch(): void {
+    const finishing = this.#finishFolders(this.#batch);
     // A failure is told at the end.
-    linking.catch(() => undefined);
-    this.#linking.push(linking);
+    finishing.catch(() => undefined);
+    this.#finishing.push(finishing);
     this.#batch = [];
     this.#batched = 0;
   }
 
-  async #link(batch: readonly Filled[]): Promise<void> {
-    const jobs = batch.flatMap(({ target, links }) =>
-      [...links].map(([source, names]) => ({ source, target, names: names.join('/') })),
-    );
-    const refused = await this.#linker.link(jobs);
-    let at = 0;
-    for (const { planned, target, sources, links } of batch) {
-      for (const [source, names] of links) {
-        const copies = refused[at++]!;
-        this.linked += names.length - copies.length;
-        for (const name of copies) {
-          this.#copyLeaf(planned.children.get(name) as PlannedLeaf, source, target, name);
-        }
-      }
-      finishDirectory(target, planned);
+  async #finishFolders(folders: readonly Filled[]): Promise<void> {
+    const refused = await this.#finisher.finish(folders.map(({ job }) => job));
+    for (const { job: index, source, name } of refused) {
+      const { planned, job } = folders[index]!;
+      this.linked--;
+      this.#copyLeaf(planned.children.get(name) as PlannedLeaf, source, job.target, name);
+      setModeAndTime(job.target, job);
+    }
+    for (const { sources, job } of folders) {
       for (const opened of sources.values()) for (const { fd } of opened) this.#close(fd);
-      this.#close(target);
+      this.#close(job.target);
     }
   }
 
@@ -349,17 +351,9 @@ function copyFile(
   }
 }
 
-/** Gives a directory its mode, for which the umask does not count, and its time: it is filled. */
-function finishDirectory(directory: number, planned: PlannedDirectory): void {
-  fchmodSync(directory, directoryMode(planned));
-  setPackagedTime(directory, planned);
-}
-
-/** Gives an open directory the time its package says; without a package it keeps its own. */
-export function setPackagedTime(directory: number, { owner }: PlannedDirectory): void {
-  if (owner === null) return;
-  const time = BigInt(owner.file.mtime) * NANOSECONDS;
-  setTimes(directory, { atimeNs: time, mtimeNs: time });
+/** The time its package says, seconds since 1970; null for a directory that no package describes. */
+export function packagedTime({ owner }: PlannedDirectory): number | null {
+  return owner?.file.mtime ?? null;
 }
 
 /** A directory that no package describes is as rpm makes it. */
