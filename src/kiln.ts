@@ -69,9 +69,15 @@ export class Kiln implements AsyncDisposable {
       paths,
       connect: () => {
         // A run in a parked box needs no libvirt.
-        this.#connection ??= import('./libvirt/connect.ts').then(({ connect }) =>
-          connect({ paths, env }),
-        );
+        this.#connection ??= import('./libvirt/connect.ts').then(async ({ connect }) => {
+          try {
+            return await connect({ paths, env });
+          } catch (error) {
+            // What is wrong may be mended: whoever comes next tries anew.
+            this.#connection = undefined;
+            throw error;
+          }
+        });
         return this.#connection;
       },
     };

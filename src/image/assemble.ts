@@ -43,7 +43,7 @@ export interface AssembleOptions extends TreeOptions {
   readonly packages: readonly StoredPackage[];
   /** The box for their scriptlets; without scriptlets none. It stays the caller's. */
   readonly reserved: ReservedBox | undefined;
-  /** For the tree's folders; it stays the caller's. */
+  /** For the tree's folders; its thread ends when they are made. */
   readonly finisher: FolderFinisher;
 }
 

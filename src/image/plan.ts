@@ -6,7 +6,6 @@ import { type LoadedImageRecipe, loadImageRecipe } from '../recipe/load-image-re
 import type { Lock } from '../repository/lock.ts';
 import { openRepositories } from '../repository/open.ts';
 import type { Engine } from '../sandbox/open.ts';
-import { countParked } from '../sandbox/parking.ts';
 import { requireInit } from '../sandbox/skeleton.ts';
 import { solve } from '../solver/solve.ts';
 import type { StatePaths } from '../state/paths.ts';
@@ -15,9 +14,8 @@ import { ensureImage, type ImageSettings } from './build.ts';
 import { findRecipe, type NamedImage } from './find.ts';
 import { askedDigest, lockedSettings, readImageLock } from './lock.ts';
 import type { OpenImageOptions } from './open.ts';
-import { fingerprint, readReference, writeReference } from './reference.ts';
+import { fingerprint, writeReference } from './reference.ts';
 import type { LeasedImage } from './store/images.ts';
-import { imageDirectory } from './store/manifest.ts';
 import type { FileToWrite } from './tree/customize.ts';
 
 /** Megabytes a `source` file of a recipe may have: it is held in memory. */
@@ -35,23 +33,13 @@ export async function buildNamed(
   options: OpenImageOptions = {},
 ): Promise<LeasedImage> {
   requireInit();
-  const { paths } = engine;
-  const known = readReference(paths, named.path);
-  // libvirt takes thirty milliseconds to load and to connect to, which needs nothing of what follows.
-  // Whoever needs it gets to know why it failed.
-  if (
-    countParked(paths) === 0 &&
-    (known === undefined || !existsSync(imageDirectory(paths, known)))
-  ) {
-    engine.connect().catch(() => undefined);
-  }
   const plan =
     named.kind === 'lock'
       ? await planFromLock(named.path)
-      : await planFromRecipe(paths, named.path, options);
+      : await planFromRecipe(engine.paths, named.path, options);
   const prints = plan.sources.map(fingerprint);
   const image = await ensureImage({ engine, ...plan, ...options });
-  await writeReference(paths, named.path, image.manifest.id, prints);
+  await writeReference(engine.paths, named.path, image.manifest.id, prints);
   return image;
 }
 

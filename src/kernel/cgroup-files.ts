@@ -53,10 +53,15 @@ export class ProcessCgroups {
    * Does beforehand what a limit of processes would have to do first: on v1, makes the group for
    * `id` and moves the process there, for which the kernel waits for all processors: ten milliseconds
    * in which this thread can do something else. removePidsGroup() it when all is over.
+   * @throws KilnError E_LIMIT
    */
   async prepare(pid: number, id: string): Promise<void> {
     const path = this.#newPidsGroup(id);
-    if (path !== undefined) await writeFileInThread(join(path, 'cgroup.procs'), String(pid));
+    if (path === undefined) return;
+    const file = join(path, 'cgroup.procs');
+    await writeFileInThread(file, String(pid)).catch((cause) => {
+      throw limitError('cgroup.procs', pid, cause);
+    });
   }
 
   /**
@@ -234,14 +239,18 @@ function write(directory: string, name: string, value: number | string): void {
   try {
     writeFileSync(join(directory, name), String(value));
   } catch (cause) {
-    throw new KilnError('E_LIMIT', `${name} cannot be set to ${value}`, {
-      cause,
-      // The kernel's word for a limit below what the box's init has in use already.
-      hint: hasErrno(cause, 'EBUSY')
-        ? 'that is less than an empty sandbox takes'
-        : 'the kernel takes another value: see the limits in docs/sandboxes.md',
-    });
+    throw limitError(name, value, cause);
   }
+}
+
+function limitError(name: string, value: number | string, cause: unknown): KilnError {
+  return new KilnError('E_LIMIT', `${name} cannot be set to ${value}`, {
+    cause,
+    // The kernel's word for a limit below what the box's init has in use already.
+    hint: hasErrno(cause, 'EBUSY')
+      ? 'that is less than an empty sandbox takes'
+      : 'the kernel takes another value: see the limits in docs/sandboxes.md',
+  });
 }
 
 function tryWrite(directory: string, name: string, value: number): void {

@@ -5,11 +5,17 @@
 import { takeAllButFiles, takeColumns } from './check.ts';
 import { fileTypeOf, isFileFlag } from './files.ts';
 import type { RpmFile, RpmFileFlag, RpmPackage } from './package.ts';
-import type { Column, ColumnValues, NumberColumn } from './wire.ts';
+import {
+  COMMON_TEXT,
+  type Column,
+  type ColumnValues,
+  MOST_FILES,
+  type NumberColumn,
+} from './wire.ts';
 
 type Columns = Partial<Readonly<Record<Column, ColumnValues>>>;
 
-/** Checks and rebuilds what `toWire` made. @throws TypeError for anything else. */
+/** Checks and rebuilds what `toWire` made. @throws TypeError for anything else, or KilnError E_RPM_FORMAT */
 export function fromWire(value: unknown): RpmPackage {
   const rest = takeAllButFiles(value);
   const columns = takeColumns((value as { readonly files?: unknown }).files);
@@ -17,7 +23,11 @@ export function fromWire(value: unknown): RpmPackage {
 }
 
 function rebuildFiles(columns: Columns): RpmFile[] {
-  const count = Array.isArray(columns.path) ? columns.path.length : 0;
+  const { path: paths } = columns;
+  if (!Array.isArray(paths) || paths.length > MOST_FILES) {
+    throw new TypeError('the paths of the files are not what they should be');
+  }
+  const count = paths.length;
   const numbers = (column: NumberColumn) =>
     checked<number>(columns, column, count, (v) => Number.isSafeInteger(v) && (v as number) >= 0);
   const texts = (column: Column) =>
@@ -40,42 +50,43 @@ function rebuildFiles(columns: Columns): RpmFile[] {
   const inode = numbers('inode');
   const nlink = numbers('nlink');
   const rdev = numbers('rdev');
-  return path.map((name, i) => {
-    const type = fileTypeOf(mode[i]!);
+  return paths.map((_, i) => {
+    const type = fileTypeOf(mode(i));
     return {
-      path: name,
+      path: path(i),
       type,
-      mode: mode[i]!,
-      owner: owner[i]!,
-      group: group[i]!,
-      size: size[i]!,
-      mtime: mtime[i]!,
-      digest: digest[i]! || null,
-      linkTarget: type === 'symlink' ? linkTarget[i]! : null,
-      flags: flagList(flags[i]!),
-      verifyFlags: verifyFlags[i]!,
-      caps: caps[i]! || null,
-      device: device[i]!,
-      inode: inode[i]!,
-      nlink: nlink[i]!,
-      rdev: rdev[i]!,
-      lang: lang[i]!,
-      imaSignature: imaSignature[i]! || null,
+      mode: mode(i),
+      owner: owner(i),
+      group: group(i),
+      size: size(i),
+      mtime: mtime(i),
+      digest: digest(i) || null,
+      linkTarget: type === 'symlink' ? linkTarget(i) : null,
+      flags: flagList(flags(i)),
+      verifyFlags: verifyFlags(i),
+      caps: caps(i) || null,
+      device: device(i),
+      inode: inode(i),
+      nlink: nlink(i),
+      rdev: rdev(i),
+      lang: lang(i),
+      imaSignature: imaSignature(i) || null,
     };
   });
 }
 
+/** The value of a column for each file. */
 function checked<Value>(
   columns: Columns,
   name: Column,
   count: number,
   isRight: (value: unknown) => boolean,
-): readonly Value[] {
+): (index: number) => Value {
   const column = columns[name];
-  if (!Array.isArray(column)) {
-    if (isRight(column)) return new Array<Value>(count).fill(column as Value);
-  } else if (column.length === count && column.every(isRight)) {
-    return column as readonly Value[];
+  if (Array.isArray(column)) {
+    if (column.length === count && column.every(isRight)) return (index) => column[index] as Value;
+  } else if (isRight(column) && (typeof column !== 'string' || column.length <= COMMON_TEXT)) {
+    return () => column as Value;
   }
   throw new TypeError(`the column '${name}' of the files is not what it should be`);
 }

@@ -19,6 +19,11 @@ export type Column = (typeof TEXT)[number] | (typeof NULLABLE)[number] | NumberC
 /** A value for each file, or the one that all of them have. */
 export type ColumnValues = readonly unknown[] | string | number;
 
+/** What all files have in common is sent once only up to this length: a short message cannot stand for much. */
+export const COMMON_TEXT = 64;
+/** Files that a package may have: ten times what the largest have. */
+export const MOST_FILES = 2 ** 20;
+
 /** A package as it is sent and kept: plain JSON. */
 export function toWire({ files, ...rest }: RpmPackage): object {
   const columns: Partial<Record<Column, ColumnValues>> = {
@@ -36,5 +41,6 @@ function values<Value extends string | number>(
 ): ColumnValues {
   const all = files.map(of);
   const first = all[0];
-  return first !== undefined && all.every((value) => value === first) ? first : all;
+  const short = typeof first === 'number' || (first !== undefined && first.length <= COMMON_TEXT);
+  return short && all.every((value) => value === first) ? first : all;
 }

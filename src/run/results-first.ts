@@ -25,10 +25,13 @@ const waiting = new Set<() => void>();
 /** From now on a command is about to start. */
 export function beginRun(): NearResult {
   const result: NearResult = {
-    started: () => void near.set(result, monotonicMs() + SOON),
+    started: () => {
+      near.set(result, monotonicMs() + SOON);
+      for (const resume of waiting) resume();
+    },
     [Symbol.dispose]: () => {
       near.delete(result);
-      if (near.size === 0) for (const resume of waiting) resume();
+      for (const resume of waiting) resume();
     },
   };
   near.set(result, Number.POSITIVE_INFINITY);
@@ -43,13 +46,13 @@ export async function endLater(end: () => Promise<void>): Promise<void> {
     const now = monotonicMs();
     const until = Math.min(latest, Math.max(...near.values()));
     if (now >= until) break;
-    await resultOr(until - now);
+    await changeOr(until - now);
   }
   await end();
 }
 
-/** Waits until no result is near any more, or for so many milliseconds. */
-async function resultOr(milliseconds: number): Promise<void> {
+/** Waits until a result is there, or known to be nearer, or for so many milliseconds. */
+async function changeOr(milliseconds: number): Promise<void> {
   await new Promise<void>((resolve) => {
     const resume = () => {
       clearTimeout(timer);

@@ -20,7 +20,6 @@ import type { RelayedOutput } from '../sandbox/streams.ts';
 import type { RunRequest } from './request.ts';
 import { beginRun, endLater } from './results-first.ts';
 import { readSecrets } from './secrets.ts';
-
 import { type CommandEnd, supervise } from './supervise.ts';
 import { type Phase, Timeline } from './timeline.ts';
 import { type CommandUser, commandUser } from './user.ts';

@@ -1,7 +1,6 @@
-import { readFile } from 'node:fs/promises';
 import { KilnError } from '../errors.ts';
 import { readContents } from '../image/store/contents.ts';
-import { entryFile, packageDirectory } from '../image/store/packages.ts';
+import { readStoredPackage } from '../image/store/packages.ts';
 import { suggest } from '../recipe/suggest.ts';
 import type { RpmPackage } from '../rpm/package.ts';
 import type { StatePaths } from '../state/paths.ts';
@@ -13,9 +12,8 @@ import type { ServiceUnit } from './unit/service-unit.ts';
 async function* imagePackages(paths: StatePaths, image: string): AsyncGenerator<RpmPackage> {
   const { packages } = await readContents(paths, image).catch(() => ({ packages: [] }));
   for (const { digest } of packages) {
-    const file = entryFile(packageDirectory(paths, digest));
-    const text = await readFile(file, 'utf8').catch(() => undefined);
-    if (text !== undefined) yield (JSON.parse(text) as { package: RpmPackage }).package;
+    const stored = readStoredPackage(paths, digest);
+    if (stored !== undefined) yield stored.package;
   }
 }
 

@@ -9,23 +9,15 @@ import { FolderFinisher } from '../../src/image/tree/folder-finisher.ts';
 import { TreePlan } from '../../src/image/tree/plan.ts';
 import { SyscallError } from '../../src/kernel/libc.ts';
 import type { RpmFile, RpmPackage } from '../../src/rpm/package.ts';
+import { rpmFile } from '../support/rpm-file.ts';
 
 /** EXT4_LINK_MAX of the kernel's fs/ext4/ext4.h. */
 const LINKS = 65_000;
 const TIME = 1_000_000_000;
 
-const FILE = {
-  ...{ owner: 'root', group: 'root', size: 5, mtime: TIME, digest: null, linkTarget: null },
-  ...{ flags: [], verifyFlags: 0, caps: null, device: 1, inode: 1, nlink: 1, rdev: 0 },
-  ...{ lang: '', imaSignature: null },
-} as const;
-const file = (path: string): RpmFile => ({ ...FILE, path, type: 'file', mode: 0o100640 });
-const folder = (path: string, mode: number): RpmFile => ({
-  ...FILE,
-  path,
-  type: 'directory',
-  mode: 0o040000 | mode,
-});
+const file = (path: string) => rpmFile(path, { mtime: TIME });
+const folder = (path: string, mode: number) =>
+  rpmFile(path, { type: 'directory', mode: 0o040000 | mode, mtime: TIME });
 
 function planOf(files: readonly RpmFile[]): TreePlan {
   const plan = new TreePlan();

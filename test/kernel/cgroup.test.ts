@@ -155,7 +155,7 @@ test('what is read from and written to disk is counted', async (t) => {
 
 test('a process that is in its group of processes already is limited there', async (t) => {
   const { child, pid, name, cgroups } = await waitingShell(t, 'exit 0');
-  cgroups.prepare(pid, name);
+  await cgroups.prepare(pid, name);
   const before = readFileSync(`/proc/${pid}/cgroup`, 'utf8');
   const prepared = ProcessCgroups.of(pid);
   prepared.limit(pid, name, { pids: 8 });

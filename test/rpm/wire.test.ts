@@ -4,6 +4,7 @@ import type { RpmPackage } from '../../src/rpm/package.ts';
 import { readRpms } from '../../src/rpm/read.ts';
 import { fromWire } from '../../src/rpm/unwire.ts';
 import { toWire } from '../../src/rpm/wire.ts';
+import { rpmFile } from '../support/rpm-file.ts';
 import { packages } from './fixtures.ts';
 
 type Wire = { readonly files: Record<string, unknown> };
@@ -46,7 +47,8 @@ test('columns that are missing, too long, too short, or of something else, are r
     const one = Array.isArray(column) ? column[0] : column;
     const wrong = typeof one === 'string' ? 7 : 'text';
     const all = new Array(count).fill(one);
-    const bad = [undefined, null, wrong, {}, -1, 0.5, [...all, one], all.slice(1), []];
+    const long = typeof one === 'string' ? ['x'.repeat(65)] : [];
+    const bad = [undefined, null, wrong, {}, -1, 0.5, [...all, one], all.slice(1), [], ...long];
     for (const value of [...bad, [...all.slice(1), wrong], [...all.slice(1), null]]) {
       t.throws(
         () => fromWire({ ...wire, files: { ...wire.files, [name]: value } }),
@@ -55,4 +57,14 @@ test('columns that are missing, too long, too short, or of something else, are r
       );
     }
   }
+});
+
+test('a short message cannot stand for more files than there can be', async (t) => {
+  const [of] = await read;
+  const wire = sent(of!);
+  const { path: _, ...files } = sent({ ...of!, files: [rpmFile('/a')] }).files;
+  const path = new Array(2 ** 20 + 1).fill('/a');
+  t.throws(() => fromWire({ ...wire, files: { ...files, path } }), { instanceOf: TypeError });
+  t.throws(() => fromWire({ ...wire, files: { ...files, path: '/a' } }), { instanceOf: TypeError });
+  t.is(fromWire({ ...wire, files: { ...files, path: path.slice(0, 3) } }).files.length, 3);
 });

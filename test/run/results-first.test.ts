@@ -44,6 +44,33 @@ test.serial('for a command that runs longer nobody waits', async (t) => {
   t.true(box.done);
 });
 
+test.serial('beside one that runs longer it waits for the others only', async (t) => {
+  using long = beginRun();
+  long.started();
+  await sleep(20);
+  using starting = beginRun();
+  const box = ending();
+  await turn();
+  t.false(box.done);
+  starting[Symbol.dispose]();
+  await turn();
+  t.true(box.done);
+});
+
+test.serial(
+  'a start that is over is no longer waited for, long before its command ends',
+  async (t) => {
+    using starting = beginRun();
+    const box = ending();
+    await turn();
+    starting.started();
+    const before = performance.now();
+    await box.promise;
+    // Ten milliseconds; on a busy machine they take longer.
+    t.true(performance.now() - before < 80);
+  },
+);
+
 test.serial('without end of starts it ends all the same', async (t) => {
   using _ = beginRun();
   const box = ending();

@@ -1,8 +1,12 @@
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import test from 'ava';
+import { currentMoment } from '../../src/image/store/durability.ts';
 import { imageDirectory, imageFiles } from '../../src/image/store/manifest.ts';
 import { entryFile, packageDirectory } from '../../src/image/store/packages.ts';
+import { readRpm } from '../../src/rpm/read.ts';
+import { toWire } from '../../src/rpm/wire.ts';
+import { fixture } from '../rpm/fixtures.ts';
 import { type BusyboxState, busyboxState, IMAGE } from '../support/busybox-state.ts';
 
 let state: BusyboxState;
@@ -38,15 +42,22 @@ test.before(async () => {
     imageFiles.contents(imageDirectory(state.paths, IMAGE)),
     JSON.stringify({ inputs: null, packages, linked: [], exactReasons: [] }),
   );
+  const real = await readRpm(fixture('payload-test-0.1-w3'));
   for (const [name, own] of Object.entries(PACKAGES)) {
     const entry = entryFile(packageDirectory(state.paths, `sha256:${name}`));
     const list = Object.keys(own).flatMap((path) => [path, dirname(path)]);
     // A directory that both have.
-    const held = [...new Set([...list, '/var/lib'])].map((path) => ({ path, flags: [] }));
+    const files = [...new Set([...list, '/var/lib'])].map((path) => ({ ...real.files[0]!, path }));
+    const stored = { ...real, name, version: '1', release: '2', files };
     await mkdir(dirname(entry), { recursive: true });
     await writeFile(
       entry,
-      JSON.stringify({ package: { name, version: '1', release: '2', files: held } }),
+      // An older kiln wrote packages as they are.
+      JSON.stringify(
+        name === 'server'
+          ? { format: 2, made: currentMoment(), package: toWire(stored), warnings: [] }
+          : { format: 1, made: currentMoment(), package: stored, warnings: [] },
+      ),
     );
   }
 });

@@ -30,6 +30,8 @@ import { ensureStore, lockFile, openWorkDirectory } from './work-directory.ts';
 
 /** Raised when what an entry of the store holds, or how it was unpacked, changes. */
 const ENTRY_FORMAT = 2;
+/** Its package has an object for each file. */
+const ROWS_FORMAT = 1;
 
 /** A verified, unpacked package of the store. */
 export interface StoredPackage {
@@ -55,7 +57,7 @@ export interface ObtainOptions {
 interface Entry {
   readonly format: number;
   readonly made: Moment;
-  /** As `toWire` makes it. */
+  /** As `toWire` makes it; in an older format an RpmPackage. */
   readonly package: object;
   readonly warnings: readonly string[];
 }
@@ -81,7 +83,7 @@ export async function obtainPackages(
   const present: (StoredPackage | undefined)[] = [];
   const turns = new Turns();
   for (const wanted of lock.packages) {
-    present.push(readEntry(paths, wanted));
+    present.push(readStoredPackage(paths, wanted.digest));
     await turns.next();
   }
   const missing = lock.packages.filter((_, index) => present[index] === undefined);
@@ -91,7 +93,8 @@ export async function obtainPackages(
       : await addPackages(paths, lock, missing, { ...options, onFetched });
   const now = new Date();
   return lock.packages.map((wanted, index) => {
-    const stored = present[index] ?? added.get(wanted.digest) ?? readEntry(paths, wanted);
+    const stored =
+      present[index] ?? added.get(wanted.digest) ?? readStoredPackage(paths, wanted.digest);
     if (stored === undefined) {
       throw new KilnError('E_STORE', `${wanted.nevra} was deleted while it was needed`, {
         hint: 'try again',
@@ -125,7 +128,8 @@ function hasEntry(paths: StatePaths, { digest }: LockedPackage): boolean {
   return existsSync(entryFile(packageDirectory(paths, digest)));
 }
 
-function readEntry(paths: StatePaths, { digest }: LockedPackage): StoredPackage | undefined {
+/** What the store has of a package; undefined if that is nothing, or nothing to rely on. */
+export function readStoredPackage(paths: StatePaths, digest: string): StoredPackage | undefined {
   const directory = packageDirectory(paths, digest);
   let text: string;
   try {
@@ -134,12 +138,20 @@ function readEntry(paths: StatePaths, { digest }: LockedPackage): StoredPackage 
     if (hasErrno(error, 'ENOENT')) return undefined;
     throw error;
   }
+  const entry = parseEntry(text);
+  if (entry === undefined || !isDurable(paths, entry.made)) return undefined;
+  return storedPackage(directory, digest, entry.package, entry.warnings);
+}
+
+/** Undefined for one that is damaged, or of another kiln: it is made anew. */
+function parseEntry(text: string): (Entry & { readonly package: RpmPackage }) | undefined {
   try {
     const entry = JSON.parse(text) as Entry;
-    if (entry.format !== ENTRY_FORMAT || !isDurable(paths, entry.made)) return undefined;
-    return storedPackage(directory, digest, fromWire(entry.package), entry.warnings);
+    if (entry.format === ENTRY_FORMAT) return { ...entry, package: fromWire(entry.package) };
+    return entry.format === ROWS_FORMAT
+      ? { ...entry, package: entry.package as RpmPackage }
+      : undefined;
   } catch {
-    // It is damaged, and made anew.
     return undefined;
   }
 }
@@ -197,7 +209,7 @@ async function addPackages(
     async () => {
       const wanted = missing
         .map((locked, index): Wanted => ({ locked, file: files[index]! }))
-        .filter(({ locked }) => readEntry(paths, locked) === undefined);
+        .filter(({ locked }) => readStoredPackage(paths, locked.digest) === undefined);
       let done = 0;
       const onDone = () =>
         options.onProgress?.({ kind: 'unpack', done: ++done, count: wanted.length });

@@ -63,7 +63,7 @@ export interface Composition {
  * Makes the planned tree in the new folder `destination`; `treeOf` tells where a package is
  * unpacked. Files are hard links to the package
  * store; what will need another owner than the store's inode has, or has too many links already
- * (EMLINK), is a copy of its own.
+ * (EMLINK), is a copy of its own. The finisher is disposed of.
  */
 export async function composeTree(
   plan: TreePlan,
@@ -130,6 +130,7 @@ class Composer implements Composition {
   #batch: Filled[] = [];
   #batched = 0;
   readonly #finishing: Promise<void>[] = [];
+  #failure: { readonly error: unknown } | undefined;
   /** Directories of the tree and of packages. */
   readonly #open = new Set<number>();
 
@@ -186,9 +187,12 @@ class Composer implements Composition {
   }
 
   #finishBatch(): void {
+    if (this.#failure !== undefined) throw this.#failure.error;
     const finishing = this.#finishFolders(this.#batch);
-    // A failure is told at the end.
-    finishing.catch(() => undefined);
+    // It is told with the next batch.
+    finishing.catch((error: unknown) => {
+      this.#failure ??= { error };
+    });
     this.#finishing.push(finishing);
     this.#batch = [];
     this.#batched = 0;

@@ -17,10 +17,9 @@ export type FinisherAnswer =
  * as it takes us to find out what to link, and to make the folders.
  */
 export class FolderFinisher implements AsyncDisposable {
-  readonly #thread: Worker | undefined;
+  #thread: Worker | undefined;
   /** In the order in which the thread answers. */
   readonly #waiting: PromiseWithResolvers<FinisherAnswer>[] = [];
-  #failure: unknown;
 
   /** Starts the thread, which takes a while: to be made early, and only for many files (`worthwhile`). */
   constructor(worthwhile: boolean) {
@@ -28,14 +27,14 @@ export class FolderFinisher implements AsyncDisposable {
     this.#thread = new Worker(threadEntry());
     this.#thread.on('message', (answer: FinisherAnswer) => this.#waiting.shift()?.resolve(answer));
     this.#thread.on('error', (error) => {
-      this.#failure = error;
+      // One that cannot start is not needed; of one that has work nobody knows how far it came.
+      this.#thread = undefined;
       for (const { reject } of this.#waiting.splice(0)) reject(error);
     });
   }
 
   /** Does jobs; returns the links that are still to be made otherwise. @throws SyscallError */
   async finish(jobs: readonly FolderJob[]): Promise<readonly RefusedLink[]> {
-    if (this.#failure !== undefined) throw this.#failure;
     if (this.#thread === undefined || this.#waiting.length >= WAITING) return finishFolders(jobs);
     const answered = Promise.withResolvers<FinisherAnswer>();
     this.#waiting.push(answered);
@@ -45,12 +44,14 @@ export class FolderFinisher implements AsyncDisposable {
     return answer.refused;
   }
 
-  /** Ends the thread; afterwards it uses no descriptor any more. */
+  /** Ends the thread, which uses no descriptor any more then; what comes afterwards is done here. */
   async [Symbol.asyncDispose](): Promise<void> {
-    if (this.#waiting.length > 0) await this.#thread?.terminate();
-    this.#thread?.postMessage(null);
+    const thread = this.#thread;
+    this.#thread = undefined;
+    if (this.#waiting.length > 0) await thread?.terminate();
+    thread?.postMessage(null);
     // Nobody waits for its end.
-    this.#thread?.unref();
+    thread?.unref();
   }
 }
 

@@ -77,23 +77,28 @@ export class TreePlan {
   }
 
   #addFile(holder: PlannedDirectory, name: string, owner: OwnedFile): void {
-    if (needsOwner(owner.file)) this.needsOwners = true;
     if (name === '') {
-      this.root.owner ??= owner;
+      if (this.root.owner === null) this.#own(this.root, owner);
       return;
     }
     const present = holder.children.get(name);
     if (present === undefined) {
       holder.children.set(name, planned(holder, name, owner));
+      if (needsOwner(owner.file)) this.needsOwners = true;
     } else if (present.owner !== null && filesConflict(present.owner, owner)) {
       this.#conflict(present.owner, owner);
     } else if (present.owner !== null) {
       this.shared.add(owner.file);
     } else if (present.kind === 'directory' && owner.file.type === 'directory') {
-      present.owner = owner;
+      this.#own(present, owner);
     } else {
       this.problems.push(`${nevra(owner.package)}: ${owner.file.path} is already a folder`);
     }
+  }
+
+  #own(directory: PlannedDirectory, owner: OwnedFile): void {
+    directory.owner = owner;
+    if (needsOwner(owner.file)) this.needsOwners = true;
   }
 
   #conflict(first: OwnedFile, second: OwnedFile): void {
