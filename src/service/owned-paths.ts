@@ -1,6 +1,6 @@
 import { KilnError } from '../errors.ts';
 import { readContents } from '../image/store/contents.ts';
-import { readStoredPackage } from '../image/store/packages.ts';
+import { readStoredPackage } from '../image/store/entry.ts';
 import { suggest } from '../recipe/suggest.ts';
 import type { RpmPackage } from '../rpm/package.ts';
 import type { StatePaths } from '../state/paths.ts';

@@ -10,6 +10,7 @@ import { execa } from 'execa';
 import { KilnError } from '../../src/errors.ts';
 import { readContents } from '../../src/image/store/contents.ts';
 import { syncStore } from '../../src/image/store/durability.ts';
+import { packageDirectory } from '../../src/image/store/entry.ts';
 import { collectGarbage } from '../../src/image/store/gc.ts';
 import {
   findImage,
@@ -19,7 +20,6 @@ import {
   removeImage,
 } from '../../src/image/store/images.ts';
 import { imageDirectory, imageFiles, readManifest } from '../../src/image/store/manifest.ts';
-import { packageDirectory } from '../../src/image/store/packages.ts';
 import { debianRepository, type ImageState, imageState } from './image-state.ts';
 import { differences, snapshotTree } from './tree-snapshot.ts';
 

@@ -4,8 +4,9 @@ import { KilnError } from '../../errors.ts';
 import { tryLock } from '../../kernel/flock.ts';
 import type { StatePaths } from '../../state/paths.ts';
 import { readContents } from './contents.ts';
+import { entryFile, packageDirectory } from './entry.ts';
 import { type ListedImage, listImages, removeImage, sweepImages } from './images.ts';
-import { entryFile, packageDirectory, packagesLock } from './packages.ts';
+import { packagesLock } from './packages.ts';
 import { discard, emptyTrash } from './trash.ts';
 import { ensureStore, sweepWorkDirectories } from './work-directory.ts';
 

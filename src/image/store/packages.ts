@@ -1,10 +1,8 @@
 import {
   closeSync,
-  existsSync,
   lstatSync,
   mkdirSync,
   openSync,
-  readFileSync,
   readSync,
   renameSync,
   utimesSync,
@@ -14,52 +12,30 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
 import { withLock } from '../../kernel/flock.ts';
-import { hasErrno } from '../../kernel/libc.ts';
 import { fetchPackages, localPackages } from '../../repository/fetch-packages.ts';
 import type { Lock, LockedPackage, LockedRepository } from '../../repository/lock.ts';
 import type { RpmPackage } from '../../rpm/package.ts';
 import { type Unpacked, unpackRpms } from '../../rpm/unpack.ts';
-import { fromWire } from '../../rpm/unwire.ts';
-import { toWire } from '../../rpm/wire.ts';
 import type { StatePaths } from '../../state/paths.ts';
 import type { OnImageProgress } from '../progress.ts';
 import { Turns } from '../tree/turns.ts';
-import { currentMoment, isDurable, type Moment } from './durability.ts';
+import {
+  entryFile,
+  hasEntry,
+  packageDirectory,
+  readStoredPackage,
+  type StoredPackage,
+  storedPackage,
+  writeEntry,
+} from './entry.ts';
 import { discard } from './trash.ts';
 import { ensureStore, lockFile, openWorkDirectory } from './work-directory.ts';
-
-/** Raised when what an entry of the store holds, or how it was unpacked, changes. */
-const ENTRY_FORMAT = 2;
-/** Its package has an object for each file. */
-const ROWS_FORMAT = 1;
-
-/** A verified, unpacked package of the store. */
-export interface StoredPackage {
-  /** `sha256:…` of the package file. */
-  readonly digest: string;
-  readonly package: RpmPackage;
-  /** Its files, root's all of them, where their paths say. Never to be written to. */
-  readonly tree: string;
-  /** A file that holds lead, signature and header, for `rpm --justdb`. */
-  readonly header: string;
-  /** What could not be unpacked (devices), as sentences. */
-  readonly warnings: readonly string[];
-}
 
 export interface ObtainOptions {
   /** Called once, when every package is on this machine: nothing is waited for any more, only worked. */
   readonly onFetched?: (() => void) | undefined;
   readonly onProgress?: OnImageProgress | undefined;
   readonly signal?: AbortSignal | undefined;
-}
-
-/** An entry's own file (package.json). */
-interface Entry {
-  readonly format: number;
-  readonly made: Moment;
-  /** As `toWire` makes it; in an older format an RpmPackage. */
-  readonly package: object;
-  readonly warnings: readonly string[];
 }
 
 /**
@@ -79,7 +55,7 @@ export async function obtainPackages(
     told = true;
   };
   // Reading them takes a while, in which others can begin.
-  if (lock.packages.every((wanted) => hasEntry(paths, wanted))) onFetched();
+  if (lock.packages.every((wanted) => hasEntry(paths, wanted.digest))) onFetched();
   const present: (StoredPackage | undefined)[] = [];
   const turns = new Turns();
   for (const wanted of lock.packages) {
@@ -105,70 +81,12 @@ export async function obtainPackages(
   });
 }
 
-/** The folder of a package in the store, named by its digest. */
-export function packageDirectory(paths: StatePaths, digest: string): string {
-  // Not join(), which takes longer than to read the file in it.
-  return `${paths.packages}/${digest.replace(/^sha256:/, '').replace(':', '-')}`;
-}
-
 /**
  * The lock that keeps packages from being collected: shared for whoever makes an image of them,
  * exclusive for garbage collection.
  */
 export function packagesLock(paths: StatePaths): string {
   return lockFile(paths, 'packages');
-}
-
-/** The file of an entry that says what it is; its mtime is the last use. */
-export function entryFile(directory: string): string {
-  return `${directory}/package.json`;
-}
-
-function hasEntry(paths: StatePaths, { digest }: LockedPackage): boolean {
-  return existsSync(entryFile(packageDirectory(paths, digest)));
-}
-
-/** What the store has of a package; undefined if that is nothing, or nothing to rely on. */
-export function readStoredPackage(paths: StatePaths, digest: string): StoredPackage | undefined {
-  const directory = packageDirectory(paths, digest);
-  let text: string;
-  try {
-    text = readFileSync(entryFile(directory), 'utf8');
-  } catch (error) {
-    if (hasErrno(error, 'ENOENT')) return undefined;
-    throw error;
-  }
-  const entry = parseEntry(text);
-  if (entry === undefined || !isDurable(paths, entry.made)) return undefined;
-  return storedPackage(directory, digest, entry.package, entry.warnings);
-}
-
-/** Undefined for one that is damaged, or of another kiln: it is made anew. */
-function parseEntry(text: string): (Entry & { readonly package: RpmPackage }) | undefined {
-  try {
-    const entry = JSON.parse(text) as Entry;
-    if (entry.format === ENTRY_FORMAT) return { ...entry, package: fromWire(entry.package) };
-    return entry.format === ROWS_FORMAT
-      ? { ...entry, package: entry.package as RpmPackage }
-      : undefined;
-  } catch {
-    return undefined;
-  }
-}
-
-function storedPackage(
-  directory: string,
-  digest: string,
-  of: RpmPackage,
-  warnings: readonly string[],
-): StoredPackage {
-  return {
-    digest,
-    package: of,
-    tree: `${directory}/tree`,
-    header: `${directory}/header.rpm`,
-    warnings,
-  };
 }
 
 /** The package files of a lock, fetched if need be, in its order. */
@@ -280,13 +198,7 @@ async function unpackPart(
     renameSync(join(root, result.job.into), tree);
     if (!lstatSync(tree).isDirectory()) throw new TypeError(`${tree} is no directory`);
     copyHeader(file, join(directory, 'header.rpm'), result.package.headerRange.end);
-    const entry: Entry = {
-      format: ENTRY_FORMAT,
-      made: currentMoment(),
-      package: toWire(result.package),
-      warnings: result.warnings,
-    };
-    writeFileSync(entryFile(directory), JSON.stringify(entry));
+    writeEntry(directory, result.package, result.warnings);
     const target = packageDirectory(paths, locked.digest);
     await discard(paths, target);
     renameSync(directory, target);

@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import type { RpmPackage } from '../../rpm/package.ts';
 import type { Engine, ReservedBox } from '../../sandbox/open.ts';
-import type { StoredPackage } from '../store/packages.ts';
+import type { StoredPackage } from '../store/entry.ts';
 import type { DeferredOwner } from '../tree/compose.ts';
 import { nevra } from '../tree/file-conflict.ts';
 import type { TreePlan } from '../tree/plan.ts';

@@ -1,15 +1,5 @@
+import { chmodSync, closeSync, constants, mkdirSync, openSync } from 'node:fs';
 import {
-  chmodSync,
-  closeSync,
-  constants,
-  copyFileSync,
-  fchmodSync,
-  mkdirSync,
-  openSync,
-} from 'node:fs';
-import {
-  type FileTimes,
-  linkat,
   mkdirat,
   mkfifoat,
   type OpenHow,
@@ -18,21 +8,15 @@ import {
   openPath,
   RESOLVE_BENEATH,
   RESOLVE_NO_SYMLINKS,
-  setTimes,
-  symlinkat,
 } from '../../kernel/at.ts';
-import { getXattr, setXattr } from '../../kernel/xattr.ts';
-import { callName, encodeName } from '../../rpm/filename.ts';
+import { callName } from '../../rpm/filename.ts';
 import type { RpmFile, RpmPackage } from '../../rpm/package.ts';
 import { span } from '../../trace/trace.ts';
+import { Copies, PERMISSIONS, SET_ID_BITS } from './copies.ts';
 import type { FolderFinisher } from './folder-finisher.ts';
 import { type FolderJob, link, setModeAndTime } from './folder-jobs.ts';
 import { needsOwner, type PlannedDirectory, type PlannedLeaf, type TreePlan } from './plan.ts';
 import { Turns } from './turns.ts';
-
-const NANOSECONDS = 1_000_000_000n;
-const PERMISSIONS = 0o7777;
-const SET_ID_BITS = 0o6000;
 
 /** A path whose owner is known by name only until the image has users. */
 export interface DeferredOwner {
@@ -86,12 +70,6 @@ export async function composeTree(
   return composer;
 }
 
-interface Copy {
-  readonly directory: number;
-  readonly name: Buffer | string;
-  readonly capability: Buffer | undefined;
-}
-
 /** The open folders of packages that make up one folder: its name in the package, and descriptor. */
 type Sources = Map<RpmPackage, readonly { readonly directory: string; readonly fd: number }[]>;
 
@@ -121,9 +99,7 @@ class Composer implements Composition {
   readonly deferred: DeferredOwner[] = [];
   readonly #treeOf: (of: RpmPackage) => string;
   readonly #roots = new Map<RpmPackage, number>();
-  /** A copy that stands for an inode of the store: its further hard links are links to the copy. */
-  readonly #copies = new Map<string, Copy>();
-  readonly #kept: number[] = [];
+  readonly #copies = new Copies();
   readonly #finisher: FolderFinisher;
   readonly #turns = new Turns();
   /** What is next for the finisher, and how many links and folders that is. */
@@ -183,7 +159,7 @@ class Composer implements Composition {
   close(): void {
     for (const directory of this.#open) closeSync(directory);
     for (const root of this.#roots.values()) closeSync(root);
-    for (const directory of this.#kept) closeSync(directory);
+    this.#copies.close();
   }
 
   #finishBatch(): void {
@@ -246,7 +222,7 @@ class Composer implements Composition {
 
   #copyLeaf(leaf: PlannedLeaf, source: number, target: number, name: Buffer | string): void {
     const { package: from, file } = leaf.owner;
-    const capability = this.#copy(file, from, source, target, name);
+    const capability = this.#copies.copy(file, from, source, target, name);
     this.copied++;
     if (file.type === 'file') this.copiedBytes += file.size / file.nlink;
     if (!needsOwner(file)) return;
@@ -272,37 +248,6 @@ class Composer implements Composition {
     if (needsOwner(file)) this.deferred.push({ path: leaf.path, ...leaf.owner });
   }
 
-  #copy(
-    file: RpmFile,
-    from: RpmPackage,
-    source: number,
-    target: number,
-    name: Buffer | string,
-  ): Buffer | undefined {
-    const times = {
-      atimeNs: BigInt(file.mtime) * NANOSECONDS,
-      mtimeNs: BigInt(file.mtime) * NANOSECONDS,
-    };
-    if (file.type === 'symlink') {
-      symlinkat(encodeName(file.linkTarget ?? ''), target, name);
-      setTimes(target, times, name);
-      return undefined;
-    }
-    const inode = `${from.name} ${from.arch} ${file.device} ${file.inode}`;
-    const twin = file.nlink > 1 ? this.#copies.get(inode) : undefined;
-    if (twin !== undefined) {
-      linkat(twin.directory, twin.name, target, name);
-      return twin.capability;
-    }
-    const capability = copyFile(source, target, name, file, times);
-    if (file.nlink > 1) {
-      const directory = openDirectory(target, '.');
-      this.#kept.push(directory);
-      this.#copies.set(inode, { directory, name, capability });
-    }
-    return capability;
-  }
-
   /** The open folder of the unpacked package that holds `file`. */
   #source(from: RpmPackage, file: RpmFile, sources: Sources): number {
     const end = Math.max(1, file.path.lastIndexOf('/'));
@@ -322,36 +267,6 @@ class Composer implements Composition {
     this.#open.add(fd);
     sources.set(from, [...(known ?? []), { directory, fd }]);
     return fd;
-  }
-}
-
-/** Returns the file's capabilities, which the copy has too. */
-function copyFile(
-  source: number,
-  target: number,
-  name: Buffer | string,
-  file: RpmFile,
-  times: FileTimes,
-): Buffer | undefined {
-  const input = openat2(source, name, { flags: constants.O_RDONLY | constants.O_NOFOLLOW });
-  try {
-    const output = openat2(target, name, {
-      flags: constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL,
-      mode: 0o600,
-    });
-    try {
-      // Shares the blocks where the file system can (btrfs, xfs), else copies them.
-      copyFileSync(`/proc/self/fd/${input}`, `/proc/self/fd/${output}`, constants.COPYFILE_FICLONE);
-      fchmodSync(output, file.mode & PERMISSIONS & ~SET_ID_BITS);
-      const capability = getXattr(input, 'security.capability');
-      if (capability !== undefined) setXattr(output, 'security.capability', capability);
-      setTimes(output, times);
-      return capability;
-    } finally {
-      closeSync(output);
-    }
-  } finally {
-    closeSync(input);
   }
 }
 
