@@ -5,18 +5,19 @@ import { unlinkat } from '../kernel/at.ts';
 import { hasErrno } from '../kernel/libc.ts';
 import type { ScriptletPolicy } from '../recipe/load-image-recipe.ts';
 import { encodeName } from '../rpm/filename.ts';
-import type { Engine, ReservedBox } from '../sandbox/open.ts';
+import { type Engine, ReservedBox } from '../sandbox/open.ts';
 import { span } from '../trace/trace.ts';
 import type { OnImageProgress } from './progress.ts';
 import type { StoredPackage } from './store/entry.ts';
 import type { TransactionKind } from './store/manifest.ts';
 import { TransactionBox } from './transaction/box.ts';
-import { reasonsForExact } from './transaction/choose.ts';
+import { reasonsForExact, scriptReasons } from './transaction/choose.ts';
+import { EarlyDatabase, earlyDatabasePays } from './transaction/early-database.ts';
 import { installIntoEmptyRoot, rpmMissing } from './transaction/exact.ts';
 import { findRpm, runFastTransaction } from './transaction/fast.ts';
 import { type Composition, composeTree, packagedTime } from './tree/compose.ts';
 import type { FolderFinisher } from './tree/folder-finisher.ts';
-import { type ClampTimes, cleanUpperTree, mergeOverlay } from './tree/merge-overlay.ts';
+import { adoptFiles, type ClampTimes, cleanUpperTree, mergeOverlay } from './tree/merge-overlay.ts';
 import { openInTree } from './tree/path.ts';
 import { TreePlan } from './tree/plan.ts';
 import { restoreCapabilities, settleOwners } from './tree/settle.ts';
@@ -71,6 +72,9 @@ export async function assembleTree(options: AssembleOptions): Promise<AssembledT
   const { packages, scriptlets, work, finisher, onProgress } = options;
   // What is wrong with it shows when it is needed.
   if (scriptlets.mode !== 'none') TransactionBox.prepare(options.engine).catch(() => undefined);
+  await using database = startDatabase(options);
+  await using more = new AsyncDisposableStack();
+  const takeBox = () => (database ? more.use(new ReservedBox(options.engine)) : options.reserved);
   const plan = new TreePlan();
   const turns = new Turns();
   for (const { package: added } of packages) {
@@ -82,7 +86,7 @@ export async function assembleTree(options: AssembleOptions): Promise<AssembledT
   onProgress?.({ kind: 'compose', packages: packages.length });
   const composed = join(work, 'composed');
   const compose = () => composeTree(plan, composed, finisher, (of) => byPackage.get(of)!.tree);
-  const parts = { options, plan, composed, compose };
+  const parts = { options, plan, composed, compose, takeBox, database };
   if (scriptlets.mode === 'none') return await withoutScripts(parts);
   const reasons =
     scriptlets.mode === 'exact'
@@ -91,12 +95,25 @@ export async function assembleTree(options: AssembleOptions): Promise<AssembledT
   return reasons.length === 0 ? await fast(parts) : await exact(parts, reasons);
 }
 
+/** Has rpm write its database while the tree is made, if that pays and can be told to be right. */
+function startDatabase(options: AssembleOptions): EarlyDatabase | undefined {
+  const { engine, packages, reserved, scriptlets, signal } = options;
+  if (reserved === undefined || scriptlets.mode !== 'auto') return undefined;
+  if (!earlyDatabasePays(packages.length)) return undefined;
+  if (scriptReasons(packages.map((stored) => stored.package)).length > 0) return undefined;
+  const work = join(options.work, 'database');
+  return new EarlyDatabase({ engine, packages, reserved, work, signal });
+}
+
 interface Parts {
   readonly options: AssembleOptions;
   readonly plan: TreePlan;
   /** Where the composed tree will be, and what makes it. */
   readonly composed: string;
   readonly compose: () => Promise<Composition>;
+  /** Gives the box for the transaction, and has it started if that is another than the database's. */
+  readonly takeBox: () => ReservedBox | undefined;
+  readonly database: EarlyDatabase | undefined;
 }
 
 async function withoutScripts({ options, composed, compose }: Parts): Promise<AssembledTree> {
@@ -114,29 +131,45 @@ async function withoutScripts({ options, composed, compose }: Parts): Promise<As
   };
 }
 
-async function fast({ options, plan, composed, compose }: Parts): Promise<AssembledTree> {
-  const { engine, packages, reserved, scriptlets, signal, onProgress } = options;
+async function fast({
+  options,
+  plan,
+  composed,
+  compose,
+  takeBox,
+  database,
+}: Parts): Promise<AssembledTree> {
+  const { engine, packages, scriptlets, signal, onProgress } = options;
   const work = subdirectory(options.work, 'transaction');
   const clamp = clampTimes(newest(packages));
   const composition = await compose();
-  const { upper, warnings } = await runFastTransaction({
-    engine,
-    tree: composed,
-    plan,
-    work,
-    reserved,
-    packages,
-    deferred: composition.deferred,
-    timeout: scriptlets.timeout,
-    signal,
-    onStep: (label) => onProgress?.({ kind: 'script', label }),
-  });
-  removeMountPoints(upper, (name) => plan.find(`/${name}`) !== undefined);
+  // Not before: what it takes to start would keep rpm, or us, from a processor.
+  const reserved = takeBox();
+  const written = await database?.written();
+  signal?.throwIfAborted();
   const trash = openSync(subdirectory(options.work, 'displaced'), constants.O_DIRECTORY);
   try {
+    const isPlanned = (name: string) => plan.find(`/${name}`) !== undefined;
+    if (written !== undefined) removeMountPoints(written.upper, isPlanned);
+    const adopted = written && adoptFiles(written.upper, composed, trash, clamp);
+    const { upper, warnings } = await runFastTransaction({
+      engine,
+      tree: composed,
+      plan,
+      work,
+      reserved,
+      packages,
+      installed: adopted && written?.installed,
+      deferred: composition.deferred,
+      timeout: scriptlets.timeout,
+      signal,
+      onStep: (label) => onProgress?.({ kind: 'script', label }),
+    });
+    removeMountPoints(upper, isPlanned);
     const merge = mergeOverlay(upper, composed, trash, clamp);
     restoreCapabilities(composed, composition.deferred);
     setDirectoryTimes(plan, composed, merge.directories);
+    const bytes = merge.bytes + (adopted?.bytes ?? 0);
     return {
       path: composed,
       transaction: 'fast',
@@ -144,8 +177,8 @@ async function fast({ options, plan, composed, compose }: Parts): Promise<Assemb
       warnings: [...composition.warnings, ...warnings],
       linked: packages.map((stored) => stored.digest),
       epoch: newest(packages),
-      bytes: composition.bytes + merge.bytes,
-      ownBytes: composition.copiedBytes + merge.bytes,
+      bytes: composition.bytes + bytes,
+      ownBytes: composition.copiedBytes + bytes,
     };
   } finally {
     closeSync(trash);
@@ -153,12 +186,13 @@ async function fast({ options, plan, composed, compose }: Parts): Promise<Assemb
 }
 
 async function exact(
-  { options, plan, composed, compose }: Parts,
+  { options, plan, composed, compose, takeBox }: Parts,
   reasons: readonly string[],
 ): Promise<AssembledTree> {
-  const { engine, packages, reserved, scriptlets, signal, onProgress } = options;
+  const { engine, packages, scriptlets, signal, onProgress } = options;
   const rpm = findRpm(plan);
   if (rpm === undefined) throw rpmMissing(reasons);
+  const reserved = takeBox();
   await compose();
   onProgress?.({ kind: 'exact', reasons });
   const work = subdirectory(options.work, 'transaction');

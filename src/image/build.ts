@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import { closeSync, constants, mkdirSync, openSync, renameSync, writeFileSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { KilnError } from '../errors.ts';
 import { widenDescriptorTable } from '../kernel/descriptor-table.ts';
@@ -24,6 +25,7 @@ import {
   openWorkDirectory,
   sweepWorkDirectories,
 } from './store/work-directory.ts';
+import { earlyDatabasePays } from './transaction/early-database.ts';
 import { type Account, ROOT_ACCOUNT, readAccounts } from './tree/accounts.ts';
 import { customizeTree, type FileToWrite } from './tree/customize.ts';
 import { FolderFinisher } from './tree/folder-finisher.ts';
@@ -64,7 +66,7 @@ export async function ensureImage(request: ImageRequest): Promise<LeasedImage> {
   const id = requestedImage(request);
   const ready = await leaseImage(paths, id);
   if (ready !== undefined) return ready;
-  await ensureStore(paths);
+  ensureStore(paths);
   const lockPath = lockFile(paths, `image-${id}`);
   let lock = await tryLock(lockPath);
   if (lock === undefined) {
@@ -130,11 +132,15 @@ async function make(request: ImageRequest, inputs: ImageInputs, id: string): Pro
 /** Makes the tree of a lock's packages. Its box starts while they are unpacked, planned and composed. */
 async function assembleLock(parts: TreeOptions, lock: Lock): Promise<AssembledTree> {
   const { engine, scriptlets, onProgress, signal } = parts;
-  await using finisher = new FolderFinisher(lock.packages.length >= MANY_PACKAGES);
+  const many = lock.packages.length >= MANY_PACKAGES;
+  const rpmIsBusy = scriptlets.mode === 'auto' && earlyDatabasePays(lock.packages.length);
+  await using finisher = new FolderFinisher(many && (!rpmIsBusy || availableParallelism() > 2));
   await using boxes = new AsyncDisposableStack();
   let reserved: ReservedBox | undefined;
-  const onFetched = () => {
-    if (scriptlets.mode !== 'none') reserved = boxes.use(new ReservedBox(engine));
+  const onFetched = async () => {
+    if (scriptlets.mode === 'none') return;
+    reserved = boxes.use(new ReservedBox(engine));
+    await reserved.requested;
   };
   const packages = await obtainPackages(engine.paths, lock, { onProgress, signal, onFetched });
   return await assembleTree({ ...parts, packages, reserved, finisher });

@@ -75,6 +75,8 @@ export async function startDomain(
     readonly network: DomainOptions['network'];
     readonly label: LabelRequest;
     readonly autodestroy: boolean;
+    /** Called when libvirt has been asked for it. */
+    readonly onRequested?: (() => void) | undefined;
   },
 ): Promise<{ directory: string; record: BoxRecord; lock: HeldLock; domain: Domain }> {
   using _ = span('start a domain');
@@ -113,7 +115,9 @@ export async function startDomain(
       network: options.network,
       ...(labels?.module === 'selinux' ? { context: labels.init } : {}),
     });
-    const domain = await connection.createDomain(xml, { autodestroy: options.autodestroy });
+    const created = connection.createDomain(xml, { autodestroy: options.autodestroy });
+    options.onRequested?.();
+    const domain = await created;
     const watched = await domain.isWatched();
     const seen = { ...record, watched };
     if (!watched) writeBoxRecord(directory, seen);

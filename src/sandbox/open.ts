@@ -43,9 +43,16 @@ export class ReservedBox implements AsyncDisposable {
   readonly #engine: Engine;
   #box: Promise<Box> | undefined;
 
+  /** Fulfilled once there is nothing to do for it but to wait: libvirt starts it, or it is there. */
+  readonly requested: Promise<void>;
+
   constructor(engine: Engine) {
     this.#engine = engine;
-    this.#box = takeBox(engine, USUAL, false).then(inItsGroup);
+    const requested = Promise.withResolvers<void>();
+    this.requested = requested.promise;
+    this.#box = takeBox(engine, USUAL, false, requested.resolve)
+      .finally(requested.resolve)
+      .then(inItsGroup);
     // Whoever takes it gets to know why there is none.
     this.#box.catch(() => undefined);
   }
@@ -113,6 +120,7 @@ async function takeBox(
   engine: Engine,
   { network, label, boot }: Pick<SandboxSpecification, 'network' | 'label' | 'boot'>,
   outlives: boolean,
+  onRequested?: () => void,
 ): Promise<Box> {
   requirePolicy(label);
   // A parked box has the label that is usual on this host, and knows its cgroups: for a system they
@@ -128,6 +136,7 @@ async function takeBox(
     network,
     label,
     autodestroy: !outlives,
+    onRequested,
   });
   return await Box.own(engine.paths, started, engine.connect);
 }

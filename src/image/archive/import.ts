@@ -68,7 +68,7 @@ export async function importImage(
   source: string,
   options: ImportOptions,
 ): Promise<LeasedImage> {
-  await ensureStore(paths);
+  ensureStore(paths);
   const layers: Layer[] = [];
   try {
     const config = existsSync(join(source, 'oci-layout'))

@@ -34,7 +34,7 @@ export interface GcReport {
  * small enough. Never what is in use. What was thrown away is deleted.
  */
 export async function collectGarbage(paths: StatePaths, limits: GcLimits): Promise<GcReport> {
-  await ensureStore(paths);
+  ensureStore(paths);
   await sweepWorkDirectories(paths);
   await sweepImages(paths);
   // Whoever makes an image holds this lock: its packages have no image yet that would keep them.

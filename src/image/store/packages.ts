@@ -32,8 +32,11 @@ import { discard } from './trash.ts';
 import { ensureStore, lockFile, openWorkDirectory } from './work-directory.ts';
 
 export interface ObtainOptions {
-  /** Called once, when every package is on this machine: nothing is waited for any more, only worked. */
-  readonly onFetched?: (() => void) | undefined;
+  /**
+   * Called once, when every package is on this machine: nothing is waited for any more, only worked.
+   * What it begins has a start before that if it can be waited for.
+   */
+  readonly onFetched?: (() => Promise<void>) | undefined;
   readonly onProgress?: OnImageProgress | undefined;
   readonly signal?: AbortSignal | undefined;
 }
@@ -48,14 +51,15 @@ export async function obtainPackages(
   lock: Lock,
   options: ObtainOptions,
 ): Promise<StoredPackage[]> {
-  await ensureStore(paths);
+  ensureStore(paths);
   let told = false;
-  const onFetched = () => {
-    if (!told) options.onFetched?.();
+  const onFetched = async () => {
+    const first = !told;
     told = true;
+    if (first) await options.onFetched?.();
   };
   // Reading them takes a while, in which others can begin.
-  if (lock.packages.every((wanted) => hasEntry(paths, wanted.digest))) onFetched();
+  if (lock.packages.every((wanted) => hasEntry(paths, wanted.digest))) await onFetched();
   const present: (StoredPackage | undefined)[] = [];
   const turns = new Turns();
   for (const wanted of lock.packages) {

@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
-import { mkdir, readdir, rm } from 'node:fs/promises';
+import { mkdirSync } from 'node:fs';
+import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { acquireLock, tryLock } from '../../kernel/flock.ts';
 import type { StatePaths } from '../../state/paths.ts';
@@ -15,12 +16,12 @@ export function lockFile(paths: StatePaths, name: string): string {
   return join(paths.store, 'locks', name);
 }
 
-/** Makes the store's folders: nobody but root looks in. */
-export async function ensureStore(paths: StatePaths): Promise<void> {
-  await mkdir(paths.root, { recursive: true, mode: 0o711 });
+/** Makes the store's folders: nobody but root looks in. (Turns through Node's thread pool take far longer.) */
+export function ensureStore(paths: StatePaths): void {
+  mkdirSync(paths.root, { recursive: true, mode: 0o711 });
   const inner = [paths.packages, paths.images, paths.trash, workRoot(paths)];
   for (const path of [paths.store, ...inner, join(paths.store, 'locks')]) {
-    await mkdir(path, { recursive: true, mode: 0o700 });
+    mkdirSync(path, { recursive: true, mode: 0o700 });
   }
 }
 
@@ -29,13 +30,13 @@ export async function ensureStore(paths: StatePaths): Promise<void> {
  * renamed out of it; so does {@link sweepWorkDirectories} after the process has died.
  */
 export async function openWorkDirectory(paths: StatePaths): Promise<WorkDirectory> {
-  await ensureStore(paths);
+  ensureStore(paths);
   const id = randomBytes(8).toString('hex');
   // The lock comes first, so that no sweeper ever sees a folder without it.
   const lockPath = lockFile(paths, `work-${id}`);
   const lock = await acquireLock(lockPath);
   const path = join(workRoot(paths), id);
-  await mkdir(path, { mode: 0o700 });
+  mkdirSync(path, { mode: 0o700 });
   return {
     path,
     async [Symbol.asyncDispose]() {

@@ -4,6 +4,11 @@ import { sysusersLines } from './sysusers.ts';
 
 /** Why the payloads-first way would not, or might not, give what rpm gives. Empty: it does. */
 export function reasonsForExact(packages: readonly RpmPackage[], plan: TreePlan): string[] {
+  return [...scriptReasons(packages), ...ownerReasons(packages, plan)];
+}
+
+/** Those of them that lie in the packages' scripts. */
+export function scriptReasons(packages: readonly RpmPackage[]): string[] {
   const reasons: string[] = [];
   for (const { name, arch, scriptlets, triggers, fileTriggers } of packages) {
     const label = `${name}.${arch}`;
@@ -22,12 +27,15 @@ export function reasonsForExact(packages: readonly RpmPackage[], plan: TreePlan)
       reasons.push(`${label} has a %triggerprein scriptlet`);
     }
   }
+  return [...new Set(reasons)];
+}
+
+function ownerReasons(packages: readonly RpmPackage[], plan: TreePlan): string[] {
   const needsShell = plan.needsOwners || packages.some((added) => sysusersLines(added).length > 0);
   const tools = needsShell ? ['/bin/sh', '/usr/bin/chown', '/usr/bin/chgrp', '/usr/bin/chmod'] : [];
-  for (const tool of tools) {
-    if (plan.find(tool) === undefined) reasons.push(`owners must be set, and there is no ${tool}`);
-  }
-  return [...new Set(reasons)];
+  return tools
+    .filter((tool) => plan.find(tool) === undefined)
+    .map((tool) => `owners must be set, and there is no ${tool}`);
 }
 
 /** Commands of a shell script, one each, that cannot depend on what files are there. */

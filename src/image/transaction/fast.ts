@@ -3,12 +3,12 @@ import type { RpmPackage } from '../../rpm/package.ts';
 import type { Engine, ReservedBox } from '../../sandbox/open.ts';
 import type { StoredPackage } from '../store/entry.ts';
 import type { DeferredOwner } from '../tree/compose.ts';
-import { nevra } from '../tree/file-conflict.ts';
 import type { TreePlan } from '../tree/plan.ts';
 import { TransactionBox } from './box.ts';
 import { ControlDirectory } from './control.ts';
+import { writeDatabase } from './database.ts';
 import { planTransaction } from './plan.ts';
-import { failure, runSteps } from './run-steps.ts';
+import { runSteps } from './run-steps.ts';
 
 /** What {@link runFastTransaction} needs. */
 export interface FastTransaction {
@@ -20,6 +20,8 @@ export interface FastTransaction {
   readonly work: string;
   readonly reserved: ReservedBox | undefined;
   readonly packages: readonly StoredPackage[];
+  /** In installation order, if rpm's database is in the tree already. */
+  readonly installed: readonly RpmPackage[] | undefined;
   readonly deferred: readonly DeferredOwner[];
   /** For each script, seconds. */
   readonly timeout: number;
@@ -36,7 +38,7 @@ export interface FastTransaction {
 export async function runFastTransaction(
   options: FastTransaction,
 ): Promise<{ readonly upper: string; readonly warnings: readonly string[] }> {
-  const { engine, tree, plan, work, reserved, signal } = options;
+  const { engine, tree, plan, work, reserved, packages, signal } = options;
   const control = new ControlDirectory(join(work, 'control'));
   const scratch = join(work, 'scratch');
   const rpm = findRpm(plan);
@@ -46,15 +48,12 @@ export async function runFastTransaction(
     control: control.path,
     reserved,
   });
-  let order = options.packages.map((stored) => stored.package);
-  if (rpm !== undefined) {
+  let order = options.installed;
+  if (order === undefined && rpm !== undefined) {
     options.onStep?.('rpm database');
-    const headers = options.packages.map((stored) => control.addFile(stored.header));
-    const argv = [rpm, ...JUST_DATABASE, ...headers];
-    const result = await box.run({ argv, timeout: DATABASE_TIMEOUT, signal });
-    if (result.status !== 0) throw failure('writing the rpm database', result);
-    order = installationOrder(order, result.output);
+    order = await writeDatabase({ box, control, rpm, packages, signal });
   }
+  order ??= packages.map((stored) => stored.package);
   const warnings = await runSteps(planTransaction(order, plan.shared), {
     box,
     control,
@@ -70,37 +69,10 @@ export async function runFastTransaction(
 
 /** Path of the tree's own rpm, undefined if it has none. */
 export function findRpm(plan: TreePlan): string | undefined {
-  return ['/usr/bin/rpm', '/bin/rpm'].find((path) => plan.find(path) !== undefined);
+  return RPM_PATHS.find((path) => plan.find(path) !== undefined);
 }
 
-/** Seconds; some thousand packages take a few. */
-const DATABASE_TIMEOUT = 600;
-
-/** Headers without payloads: everything about them has been verified before. Users come later. */
-const JUST_DATABASE = [
-  '-iv',
-  '--justdb',
-  '--nodeps',
-  '--noverify',
-  '--nodigest',
-  '--nosignature',
-  '--ignorearch',
-  '--ignoreos',
-  '--ignoresize',
-  '--define',
-  '__systemd_sysusers %{nil}',
-];
-
-/**
- * The order in which rpm has put packages into its database, which it tells with `-v`: that is the
- * order it would have installed them in, and the lock's may be another one.
- */
-function installationOrder(packages: readonly RpmPackage[], output: string): RpmPackage[] {
-  const place = new Map(output.split('\n').map((line, index) => [line.trim(), index]));
-  const placed = packages.map((of) => ({ of, at: place.get(nevra(of)) }));
-  if (placed.some(({ at }) => at === undefined)) return [...packages];
-  return placed.sort((a, b) => a.at! - b.at!).map(({ of }) => of);
-}
+const RPM_PATHS = ['/usr/bin/rpm', '/bin/rpm'];
 
 /** The packages whose files say which users and groups there are. */
 function accountsFrom(plan: TreePlan): RpmPackage[] {

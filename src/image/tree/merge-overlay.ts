@@ -26,6 +26,8 @@ const MAX_DEPTH = 2048;
 /** Bytes of a block as stat(2) counts them. */
 const BLOCK = 512;
 
+const DIRECTORY = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW;
+
 /** Overlayfs's own marks: `user.` for mounts with `userxattr`, which a user namespace needs. */
 const MARKS = ['user.overlay.', 'trusted.overlay.'];
 
@@ -60,10 +62,9 @@ export interface ClampTimes {
  */
 export function mergeOverlay(upper: string, tree: string, trash: number, clamp: ClampTimes): Merge {
   const merger = new Merger(trash, clamp);
-  const flags = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW;
-  const from = openSync(upper, flags);
+  const from = openSync(upper, DIRECTORY);
   try {
-    const to = openSync(tree, flags);
+    const to = openSync(tree, DIRECTORY);
     try {
       merger.merge(from, to, '', 0);
     } finally {
@@ -75,13 +76,64 @@ export function mergeOverlay(upper: string, tree: string, trash: number, clamp: 
   return merger;
 }
 
+/**
+ * Moves the files of an overlay's upper directory into another tree than the overlay lay on. That
+ * tree's folders stay as they are, with their times; those it lacks come along.
+ * @returns what {@link mergeOverlay} returns; undefined, with nothing done, where there is more
+ * than files and folders, or something else has the place of one.
+ */
+export function adoptFiles(
+  upper: string,
+  tree: string,
+  trash: number,
+  clamp: ClampTimes,
+): Merge | undefined {
+  const merger = new Merger(trash, clamp, true);
+  const from = openSync(upper, DIRECTORY);
+  try {
+    const to = openSync(tree, DIRECTORY);
+    try {
+      if (!fits(from, to, 0)) return undefined;
+      merger.merge(from, to, '', 0);
+    } finally {
+      closeSync(to);
+    }
+  } finally {
+    closeSync(from);
+  }
+  return merger;
+}
+
+/** Whether all of a directory are files and folders, and no entry of the tree is another kind of thing. */
+function fits(from: number, to: number | undefined, depth: number): boolean {
+  if (depth > MAX_DEPTH) return false;
+  return namesIn(from).every((name) => {
+    const stat = entryOf(from, name)!;
+    const there = to === undefined ? undefined : entryOf(to, name);
+    if (stat.isFile()) return there === undefined || there.isFile();
+    if (!stat.isDirectory() || (there !== undefined && !there.isDirectory())) return false;
+    const inner = openDirectory(from, name);
+    try {
+      if (to === undefined || there === undefined) return fits(inner, undefined, depth + 1);
+      const target = openDirectory(to, name);
+      try {
+        return fits(inner, target, depth + 1);
+      } finally {
+        closeSync(target);
+      }
+    } finally {
+      closeSync(inner);
+    }
+  });
+}
+
 /** Frees a tree that lay in an upper directory, with nothing below it, from the overlay's marks. */
 export function cleanUpperTree(
   tree: string,
   clamp: ClampTimes,
 ): Pick<Merge, 'bytes' | 'directories'> {
   const merger = new Merger(-1, clamp);
-  const root = openSync(tree, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW);
+  const root = openSync(tree, DIRECTORY);
   try {
     merger.clean(root, '', 0);
   } finally {
@@ -97,17 +149,21 @@ class Merger implements Merge {
   readonly directories = new Set<string>();
   readonly #trash: number;
   readonly #clamp: ClampTimes;
+  /** The tree's directories stay as they are. */
+  readonly #keepDirectories: boolean;
   #serial = 0;
 
-  constructor(trash: number, clamp: ClampTimes) {
+  constructor(trash: number, clamp: ClampTimes, keepDirectories = false) {
     this.#trash = trash;
     this.#clamp = clamp;
+    this.#keepDirectories = keepDirectories;
   }
 
   /** `path` is empty for the root. */
   merge(from: number, to: number, path: string, depth: number): void {
     if (depth > MAX_DEPTH) throw new Error(`a tree deeper than ${MAX_DEPTH} directories`);
     this.directories.add(path === '' ? '/' : path);
+    const before = fstatSync(to, { bigint: true });
     for (const name of namesIn(from)) {
       const stat = entryOf(from, name)!;
       const there = entryOf(to, name);
@@ -122,7 +178,8 @@ class Merger implements Merge {
         this.changed++;
       }
     }
-    copyMetadata(from, to, this.#clamp);
+    if (this.#keepDirectories) setTimes(to, clampTimes(before, this.#clamp) ?? before);
+    else copyMetadata(from, to, before, this.#clamp);
   }
 
   #directory(
@@ -246,9 +303,8 @@ function withFile(directory: number, name: Buffer, act: (fd: number) => void): v
 }
 
 /** A directory that the sandbox changed keeps its own inode in the tree and takes over the rest. */
-function copyMetadata(from: number, to: number, clamp: ClampTimes): void {
+function copyMetadata(from: number, to: number, before: BigIntStats, clamp: ClampTimes): void {
   const stat = fstatSync(from, { bigint: true });
-  const before = fstatSync(to, { bigint: true });
   if (stat.uid !== before.uid || stat.gid !== before.gid) {
     fchownSync(to, Number(stat.uid), Number(stat.gid));
   }
@@ -256,7 +312,7 @@ function copyMetadata(from: number, to: number, clamp: ClampTimes): void {
   const wanted = listXattrs(from).filter((name) => !MARKS.some((mark) => name.startsWith(mark)));
   for (const name of wanted) setXattr(to, name, getXattr(from, name) ?? Buffer.alloc(0));
   for (const name of listXattrs(to)) if (!wanted.includes(name)) removeXattr(to, name);
-  setTimes(to, clampTimes(stat, clamp) ?? { atimeNs: stat.atimeNs, mtimeNs: stat.mtimeNs });
+  setTimes(to, clampTimes(stat, clamp) ?? stat);
 }
 
 /** The times to set; undefined where they can stay. */

@@ -52,7 +52,7 @@ export class MockRoot implements AsyncDisposable {
         hint: 'letters, digits and _ . + - @ : ~ only',
       });
     }
-    await ensureStore(engine.paths);
+    ensureStore(engine.paths);
     await mkdir(engine.paths.roots, { recursive: true, mode: 0o700 });
     const lock = await tryLock(lockFile(engine.paths, `root-${name}`));
     if (lock === undefined) {

@@ -1,0 +1,74 @@
+import { compareVersions } from '../../rpm/evr.ts';
+import type { RpmPackage } from '../../rpm/package.ts';
+import type { StoredPackage } from '../store/entry.ts';
+import { nevra } from '../tree/file-conflict.ts';
+import type { TransactionBox } from './box.ts';
+import type { ControlDirectory } from './control.ts';
+import { failure } from './run-steps.ts';
+
+/** Seconds; some thousand packages take a few. */
+const DATABASE_TIMEOUT = 600;
+
+/** Headers without payloads: everything about them has been verified before. Users come later. */
+const JUST_DATABASE = [
+  '-iv',
+  '--justdb',
+  '--nodeps',
+  '--noverify',
+  '--nodigest',
+  '--nosignature',
+  '--ignorearch',
+  '--ignoreos',
+  '--ignoresize',
+  '--define',
+  '__systemd_sysusers %{nil}',
+];
+
+/**
+ * Plugins report each package to a log, an audit daemon or a bus of the host's, none of which is in a
+ * box; an rpm before 4.12 has no such option.
+ */
+const NO_PLUGINS = { since: '4.12', option: '--noplugins' };
+
+/** Where rpm writes its database, and of what. */
+export interface DatabaseOptions {
+  readonly box: TransactionBox;
+  readonly control: ControlDirectory;
+  /** Path of rpm in the box. */
+  readonly rpm: string;
+  readonly packages: readonly StoredPackage[];
+  readonly signal?: AbortSignal | undefined;
+}
+
+/**
+ * Lets the rpm in a box write its database from the packages' headers.
+ * @returns the packages in the order in which rpm has put them into it; undefined if it did not say.
+ * @throws KilnError E_SCRIPTLET with what rpm said.
+ */
+export async function writeDatabase(options: DatabaseOptions): Promise<RpmPackage[] | undefined> {
+  const { box, control, rpm, packages, signal } = options;
+  const headers = packages.map((stored) => control.addFile(stored.header));
+  const version = packages.find((stored) => stored.package.name === 'rpm')?.package.version;
+  const known = version !== undefined && compareVersions(version, NO_PLUGINS.since) >= 0;
+  const argv = [rpm, ...JUST_DATABASE, ...(known ? [NO_PLUGINS.option] : []), ...headers];
+  const result = await box.run({ argv, timeout: DATABASE_TIMEOUT, signal });
+  if (result.status !== 0) throw failure('writing the rpm database', result);
+  return installationOrder(
+    packages.map((stored) => stored.package),
+    result.output,
+  );
+}
+
+/**
+ * The order in which rpm has put packages into its database, which it tells with `-v`: that is the
+ * order it would have installed them in, and the lock's may be another one.
+ */
+function installationOrder(
+  packages: readonly RpmPackage[],
+  output: string,
+): RpmPackage[] | undefined {
+  const place = new Map(output.split('\n').map((line, index) => [line.trim(), index]));
+  const placed = packages.map((of) => ({ of, at: place.get(nevra(of)) }));
+  if (placed.some(({ at }) => at === undefined)) return undefined;
+  return placed.sort((a, b) => a.at! - b.at!).map(({ of }) => of);
+}

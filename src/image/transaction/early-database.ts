@@ -1,0 +1,110 @@
+/** rpm writes its database while the tree that it belongs to is still planned and composed. */
+import { mkdirSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
+import { join } from 'node:path';
+import type { RpmFile, RpmPackage } from '../../rpm/package.ts';
+import type { Engine, ReservedBox } from '../../sandbox/open.ts';
+import { span } from '../../trace/trace.ts';
+import type { StoredPackage } from '../store/entry.ts';
+import { composeTree } from '../tree/compose.ts';
+import { FolderFinisher } from '../tree/folder-finisher.ts';
+import { TreePlan } from '../tree/plan.ts';
+import { TransactionBox } from './box.ts';
+import { ControlDirectory } from './control.ts';
+import { writeDatabase } from './database.ts';
+import { findRpm } from './fast.ts';
+
+/** With fewer, rpm takes less time than a box of its own. */
+const MANY_PACKAGES = 50;
+
+/** Whether a second box is worth its price: there is a processor for it, and enough to do. */
+export function earlyDatabasePays(count: number): boolean {
+  return count >= MANY_PACKAGES && availableParallelism() > 1;
+}
+
+/** What {@link EarlyDatabase} needs. */
+export interface EarlyDatabaseOptions {
+  readonly engine: Engine;
+  readonly packages: readonly StoredPackage[];
+  /** Where rpm runs. */
+  readonly reserved: ReservedBox;
+  /** A folder to be made. */
+  readonly work: string;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** A database that rpm has written, but where it does not belong yet. */
+export interface WrittenDatabase {
+  /** The packages in the order in which rpm installs them. */
+  readonly installed: readonly RpmPackage[];
+  /** The upper directory in which it lies. */
+  readonly upper: string;
+}
+
+/**
+ * rpm at work in a box of its own, whose root is a bootstrap tree: what of the packages rpm itself
+ * needs. Whatever goes wrong, there is no database then, and rpm has to do it in the whole tree: an
+ * rpm that needs more than was thought, or packages that it refuses. Disposing of it ends rpm.
+ */
+export class EarlyDatabase implements AsyncDisposable {
+  readonly #written: Promise<WrittenDatabase | undefined>;
+  readonly #end = new AbortController();
+
+  constructor(options: EarlyDatabaseOptions) {
+    const ends = [this.#end.signal, ...(options.signal === undefined ? [] : [options.signal])];
+    this.#written = write(options, AbortSignal.any(ends)).catch(() => undefined);
+  }
+
+  /** What rpm has written, once it has; undefined if it failed. */
+  async written(): Promise<WrittenDatabase | undefined> {
+    using _ = span('wait for the rpm database');
+    return await this.#written;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#end.abort();
+    await this.#written;
+  }
+}
+
+async function write(
+  { engine, packages, reserved, work }: EarlyDatabaseOptions,
+  signal: AbortSignal,
+): Promise<WrittenDatabase | undefined> {
+  const plan = planBootstrap(packages);
+  const rpm = findRpm(plan);
+  if (rpm === undefined) return undefined;
+  mkdirSync(work, { mode: 0o700 });
+  const tree = join(work, 'bootstrap');
+  const byPackage = new Map(packages.map((stored) => [stored.package, stored.tree]));
+  await composeTree(plan, tree, new FolderFinisher(false), (of) => byPackage.get(of)!);
+  signal.throwIfAborted();
+  const control = new ControlDirectory(join(work, 'control'));
+  const scratch = join(work, 'scratch');
+  await using box = await TransactionBox.open(engine, {
+    tree,
+    scratch,
+    control: control.path,
+    reserved,
+  });
+  signal.throwIfAborted();
+  const installed = await writeDatabase({ box, control, rpm, packages, signal });
+  return installed && { installed, upper: join(scratch, 'upper') };
+}
+
+function planBootstrap(packages: readonly StoredPackage[]): TreePlan {
+  const plan = new TreePlan();
+  for (const { package: added } of packages) {
+    const files = added.files.filter(isForBootstrap);
+    if (files.length > 0) plan.add(added, files);
+  }
+  return plan;
+}
+
+/** What lies in the root itself, above all the links of /lib and its like; rpm, its settings and plugins; libraries. */
+const FOR_BOOTSTRAP =
+  /^\/(?:[^/]*$|(?:usr\/)?(?:bin\/rpm$|lib(?:32|64)?\/(?:rpm\b|(?:[^/]+-linux-[^/]+\/)?[^/]+\.so(?:\.[^/]+)?$))|etc\/rpm|(?:var\/lib|usr\/lib\/sysimage)\/rpm$)/;
+
+function isForBootstrap(file: RpmFile): boolean {
+  return FOR_BOOTSTRAP.test(file.path);
+}
