@@ -124,7 +124,7 @@ async function describe(
   if (known) return parseDescription(known);
   const { describeLock, describeRecipe } = await from();
   const { readImageLock } = await import('../image/lock.ts');
-  const { readRecipe } = await import('../image/plan.ts');
+  const { readRecipe } = await import('../image/read-recipe.ts');
   const description =
     named.kind === 'lock'
       ? describeLock(await readImageLock(named.path))

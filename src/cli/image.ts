@@ -3,7 +3,6 @@ import { dirname, resolve } from 'node:path';
 import { Command } from 'commander';
 import { KilnError } from '../errors.ts';
 import { findStoredImage, resolveImage } from '../image/find.ts';
-import { askedDigest, serializeImageLock } from '../image/lock.ts';
 import { openImage } from '../image/open.ts';
 import { buildNamed, lockPathOf, planFromRecipe } from '../image/plan.ts';
 import { readContents } from '../image/store/contents.ts';
@@ -117,6 +116,7 @@ async function lock(name: string, options: { output?: string }): Promise<void> {
     const wanted = { update: true, onProgress: progress.report };
     return await planFromRecipe(engine.paths, named.path, wanted);
   })();
+  const { askedDigest, serializeImageLock } = await import('../image/lock.ts');
   const text = serializeImageLock(plan.settings, plan.lock, askedDigest(plan.recipe));
   await writeFile(file, text).catch((cause: unknown) => {
     throw unwritable(file, cause);

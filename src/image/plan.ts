@@ -1,19 +1,17 @@
 import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
-import { join } from 'node:path';
 import { KilnError } from '../errors.ts';
-import { type LoadedImageRecipe, loadImageRecipe } from '../recipe/load-image-recipe.ts';
+import type { LoadedImageRecipe } from '../recipe/load-image-recipe.ts';
 import type { Lock } from '../repository/lock.ts';
 import { openRepositories } from '../repository/open.ts';
 import type { Engine } from '../sandbox/open.ts';
 import { requireInit } from '../sandbox/skeleton.ts';
 import { solve } from '../solver/solve.ts';
 import type { StatePaths } from '../state/paths.ts';
-import { hostArchitecture } from './architecture.ts';
 import { ensureImage, type ImageSettings } from './build.ts';
-import { findRecipe, type NamedImage } from './find.ts';
-import { askedDigest, lockedSettings, readImageLock } from './lock.ts';
+import type { NamedImage } from './find.ts';
 import type { OpenImageOptions } from './open.ts';
+import { readRecipe } from './read-recipe.ts';
 import { fingerprint, writeReference } from './reference.ts';
 import type { LeasedImage } from './store/images.ts';
 import type { FileToWrite } from './tree/customize.ts';
@@ -53,6 +51,7 @@ export interface ImagePlan {
 }
 
 async function planFromLock(path: string): Promise<ImagePlan> {
+  const { lockedSettings, readImageLock } = await import('./lock.ts');
   const lock = await readImageLock(path);
   return { lock: lock.packages, settings: lockedSettings(lock), sources: [path], warnings: [] };
 }
@@ -75,6 +74,7 @@ export async function planFromRecipe(
     ...recipe.files.flatMap((file) => (file.source === undefined ? [] : [file.source])),
   ];
   if (options.update !== true && existsSync(lockPath)) {
+    const { askedDigest, readImageLock } = await import('./lock.ts');
     const lock = await readImageLock(lockPath);
     if (lock.asked !== askedDigest(recipe)) {
       throw new KilnError('E_LOCK_STALE', `${lockPath} is not for ${path} as it is now`, {
@@ -90,18 +90,6 @@ export async function planFromRecipe(
 /** Where the lock of a recipe lies: beside it. */
 export function lockPathOf(recipePath: string): string {
   return recipePath.replace(/\.ya?ml$/, '.lock.json');
-}
-
-/** Reads an image recipe with the variables that recipes may use. @throws RecipeError, E_RECIPE_READ */
-export async function readRecipe(paths: StatePaths, path: string): Promise<LoadedImageRecipe> {
-  return await loadImageRecipe(path, {
-    variables: {
-      KILN_STATE: paths.root,
-      KILN_FIXTURES: process.env.KILN_FIXTURES ?? join(paths.root, 'fixtures'),
-    },
-    arch: hostArchitecture(),
-    findByName: async (name) => findRecipe(name),
-  });
 }
 
 async function solveRecipe(

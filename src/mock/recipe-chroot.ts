@@ -3,7 +3,7 @@ import { basename, join } from 'node:path';
 import { KilnError } from '../errors.ts';
 import { hostArchitecture } from '../image/architecture.ts';
 import { resolveImage } from '../image/find.ts';
-import { readRecipe } from '../image/plan.ts';
+import { readRecipe } from '../image/read-recipe.ts';
 import type { LoadedImageRecipe } from '../recipe/load-image-recipe.ts';
 import type { StatePaths } from '../state/paths.ts';
 import type { Chroot, ChrootRequest } from './chroot.ts';

@@ -12,9 +12,6 @@ import { formatPath, type RecipeProblem } from './problem.ts';
 import { knownKeys } from './schema-keys.ts';
 import { suggest } from './suggest.ts';
 
-/** A recipe is written by hand: anything larger than this (bytes) is something else. */
-export const RECIPE_SIZE_LIMIT = 1024 * 1024;
-
 /** One YAML file, with the place of each of its values. */
 export class RecipeDocument {
   readonly file: string;

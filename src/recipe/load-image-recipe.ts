@@ -55,6 +55,8 @@ export interface LoadOptions {
   readonly arch: string;
   /** Finds what `extends` names when it is no path; undefined when there is none. */
   readonly findByName: (name: string) => Promise<string | undefined>;
+  /** Called for each file: its absolute path, where that leads to, and its text. */
+  readonly onRead?: ((path: string, real: string, text: string) => void) | undefined;
 }
 
 /** One file of an `extends` chain. */
@@ -130,10 +132,13 @@ async function loadChain(path: string, options: LoadOptions): Promise<Part[]> {
   let next: string | undefined = path;
   while (next !== undefined) {
     const file: string = resolve(next);
-    const { document, recipe } = await readPart(file, options);
+    const text = await readRecipeText(file, MISSING);
+    const real = await realpath(file);
+    options.onRead?.(file, real, text);
+    const { document, recipe } = readPart(file, text, options);
     documents.push(document);
     if (recipe === undefined) break;
-    parts.push({ document, recipe, file: await realpath(file) });
+    parts.push({ document, recipe, file: real });
     next = undefined;
     if (recipe.extends !== undefined) {
       next = await findAncestor(recipe.extends, file, document, options);
@@ -174,11 +179,12 @@ async function findAncestor(
   return found;
 }
 
-async function readPart(
+function readPart(
   file: string,
+  text: string,
   options: LoadOptions,
-): Promise<{ document: RecipeDocument; recipe: ImageRecipe | undefined }> {
-  const document = new RecipeDocument(file, await readRecipeText(file, MISSING));
+): { document: RecipeDocument; recipe: ImageRecipe | undefined } {
+  const document = new RecipeDocument(file, text);
   const value = document.value();
   if (value === undefined) return { document, recipe: undefined };
   const variables = { ...options.variables, recipe_dir: dirname(file) };

@@ -1,7 +1,9 @@
 import { constants } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { KilnError } from '../errors.ts';
-import { RECIPE_SIZE_LIMIT } from './document.ts';
+
+/** A recipe is written by hand: anything larger than this (bytes) is something else. */
+export const RECIPE_SIZE_LIMIT = 1024 * 1024;
 
 /** The text of a recipe. Throws E_RECIPE_READ; `hint` says where recipes are. */
 export async function readRecipeText(file: string, hint: string): Promise<string> {

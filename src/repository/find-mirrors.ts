@@ -3,7 +3,6 @@ import type { RepositorySource } from './configuration.ts';
 import { type DownloadContext, downloadFile } from './download.ts';
 import { MAX_METALINK, MAX_MIRRORLIST } from './limits.ts';
 import { Mirrors } from './mirrors.ts';
-import { readMetalink } from './parse-index.ts';
 
 /** More mirrors than anybody tries. */
 const MAX_MIRRORS = 500;
@@ -37,6 +36,7 @@ export async function findMirrors(
   const content = answer?.content ?? Buffer.alloc(0);
   if (source.kind === 'mirrorlist')
     return { mirrors: parseMirrorlist(repository, content), allowed: [] };
+  const { readMetalink } = await import('./parse-index.ts');
   const { mirrors, repomds } = await readMetalink(content, context.signal);
   return { mirrors: mirrors.slice(0, MAX_MIRRORS), allowed: repomds.map(({ digest }) => digest) };
 }

@@ -10,7 +10,6 @@ import { findMirrors } from './find-mirrors.ts';
 import { readKeys } from './keys.ts';
 import { MAX_REPOMD, MAX_SIGNATURE } from './limits.ts';
 import { BrokenFileError, Mirrors } from './mirrors.ts';
-import { readRepomd } from './parse-index.ts';
 import {
   type RepositoryIndex,
   type RepositoryState,
@@ -18,7 +17,6 @@ import {
   stateDirectory,
   writeState,
 } from './state.ts';
-import { verifyRepomd } from './verify-repomd.ts';
 
 /**
  * `auto`: ask the server if what is here is older than `metadata_expire`. `always`: ask it now.
@@ -161,6 +159,7 @@ async function verify(
   context: DownloadContext,
 ): Promise<void> {
   const keys = await readKeys(repository);
+  const { verifyRepomd } = await import('./verify-repomd.ts');
   await verifyRepomd(repository.id, content, signature, keys, context.signal);
 }
 
@@ -169,6 +168,8 @@ async function indexOf(
   content: Buffer,
   context: DownloadContext,
 ): Promise<RepositoryIndex> {
+  // With it come schemas, which nobody needs for what is known.
+  const { readRepomd } = await import('./parse-index.ts');
   const repomd = await readRepomd(content, context.signal).catch((cause: unknown) => {
     if (!(cause instanceof KilnError)) throw cause;
     throw new KilnError(cause.code, `repository ${repository.id}: ${cause.message}`, { cause });

@@ -1,36 +1,37 @@
 import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { z } from 'zod';
 import { hasErrno } from '../kernel/libc.ts';
 import { type Cache, writeWhole } from './cache.ts';
 import type { Repository, RepositorySource } from './configuration.ts';
-import { repomdSchema } from './repomd.ts';
+import type { Repomd } from './repomd.ts';
+
+/** Raised when what is remembered changes. */
+const STATE_FORMAT = 1;
 
 /** What is remembered of a repository between two runs. */
-const stateSchema = z.strictObject({
-  format: z.literal(1),
+export interface RepositoryState {
+  readonly format: typeof STATE_FORMAT;
   /** When a server was last asked, milliseconds since 1970. */
-  checkedAt: z.number(),
+  readonly checkedAt: number;
   /** Folders' URLs, best first; empty for a local directory. */
-  mirrors: z.array(z.string()),
+  readonly mirrors: readonly string[];
   /** What the metalink said may be served; empty without one. */
-  allowed: z.array(z.string()),
+  readonly allowed: readonly string[];
   /** Undefined while only the mirrors are known. */
-  index: z
-    .strictObject({
-      /** sha256 of repomd.xml. */
-      digest: z.string(),
-      /** The digests a metalink may name it by. */
-      otherDigests: z.array(z.string()),
-      etag: z.string().optional(),
-      lastModified: z.string().optional(),
-      repomd: repomdSchema,
-    })
-    .optional(),
-});
-export type RepositoryState = z.output<typeof stateSchema>;
-export type RepositoryIndex = NonNullable<RepositoryState['index']>;
+  readonly index?: RepositoryIndex | undefined;
+}
+
+/** A repository's repomd.xml. */
+export interface RepositoryIndex {
+  /** sha256 of it. */
+  readonly digest: string;
+  /** The digests a metalink may name it by. */
+  readonly otherDigests: readonly string[];
+  readonly etag?: string | undefined;
+  readonly lastModified?: string | undefined;
+  readonly repomd: Repomd;
+}
 
 /** The folder of what is known of a repository; another source or other trust is another one. */
 export function stateDirectory(
@@ -49,11 +50,12 @@ function canonical(source: RepositorySource): readonly unknown[] {
     : [source.kind, source.kind === 'baseurl' ? source.urls : source.url];
 }
 
-/** What is known, or undefined; a file that cannot be understood is nothing. */
+/** What is known, or undefined; a file that was damaged, or written by another kiln, is nothing. */
 export async function readState(directory: string): Promise<RepositoryState | undefined> {
   try {
     const text = await readFile(join(directory, 'state.json'), 'utf8');
-    return stateSchema.safeParse(JSON.parse(text)).data;
+    const state = JSON.parse(text) as RepositoryState | null;
+    return state?.format === STATE_FORMAT ? state : undefined;
   } catch (error) {
     if (error instanceof SyntaxError || hasErrno(error, 'ENOENT')) return undefined;
     throw error;
@@ -61,5 +63,5 @@ export async function readState(directory: string): Promise<RepositoryState | un
 }
 
 export async function writeState(directory: string, state: RepositoryState): Promise<void> {
-  await writeWhole(join(directory, 'state.json'), JSON.stringify(stateSchema.parse(state)));
+  await writeWhole(join(directory, 'state.json'), JSON.stringify(state));
 }

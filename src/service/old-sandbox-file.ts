@@ -1,6 +1,6 @@
 import { open } from 'node:fs/promises';
 import { KilnError } from '../errors.ts';
-import { RECIPE_SIZE_LIMIT } from '../recipe/document.ts';
+import { RECIPE_SIZE_LIMIT } from '../recipe/read-text.ts';
 import type { ServiceFile } from './definition.ts';
 import { parseUnitFile } from './unit/unit-file.ts';
 

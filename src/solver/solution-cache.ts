@@ -1,15 +1,12 @@
 import { createHash } from 'node:crypto';
 import { readFile, utimes } from 'node:fs/promises';
-import { z } from 'zod';
 import { hasErrno } from '../kernel/libc.ts';
 import { writeWhole } from '../repository/cache.ts';
-import { type Lock, lockSchema } from '../repository/lock.ts';
+import type { Lock } from '../repository/lock.ts';
 import type { RepositorySet } from '../repository/open.ts';
 
 /** Raised when equal questions may have another answer: new flags, another way to choose. */
 const FORMAT = 1;
-
-const solutionSchema = z.strictObject({ lock: lockSchema, warnings: z.array(z.string()) });
 
 /** An answer of the solver. */
 export interface CachedSolution {
@@ -32,9 +29,11 @@ export function solutionPath(set: RepositorySet, question: unknown): string {
 /** The kept answer, or undefined. */
 export async function readSolution(path: string): Promise<CachedSolution | undefined> {
   try {
-    const found = solutionSchema.safeParse(JSON.parse(await readFile(path, 'utf8'))).data;
+    // Its name has the format; what a lock is checked for when people bring one, the solver has met.
+    const found = JSON.parse(await readFile(path, 'utf8')) as CachedSolution | null;
+    if (found?.lock === undefined) return undefined;
     const now = new Date();
-    if (found !== undefined) await utimes(path, now, now);
+    await utimes(path, now, now);
     return found;
   } catch (error) {
     if (error instanceof SyntaxError || hasErrno(error, 'ENOENT')) return undefined;

@@ -2,7 +2,7 @@
 import { closeSync, constants, fstatSync, openSync, readFileSync } from 'node:fs';
 import { KilnError } from '../../errors.ts';
 import { openat2, RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS } from '../../kernel/at.ts';
-import { RECIPE_SIZE_LIMIT } from '../../recipe/document.ts';
+import { RECIPE_SIZE_LIMIT } from '../../recipe/read-text.ts';
 
 /** What a module's name ends in. Other files are sources, and the recipe says so. */
 const MODULE = /\.(?:m?[tj]s|json)$/;

@@ -1,0 +1,83 @@
+/** Image recipes as they are read for making images; what one says is remembered while its files stay the same. */
+import { createHash } from 'node:crypto';
+import { realpathSync } from 'node:fs';
+import { readFile, utimes } from 'node:fs/promises';
+import { join, resolve } from 'node:path';
+import type { LoadedImageRecipe } from '../recipe/load-image-recipe.ts';
+import { readRecipeText } from '../recipe/read-text.ts';
+import { Cache, writeWhole } from '../repository/cache.ts';
+import type { StatePaths } from '../state/paths.ts';
+import { hostArchitecture } from './architecture.ts';
+import { findRecipe } from './find.ts';
+
+/** What a recipe says, and all that has a part in that. */
+interface KnownRecipe {
+  /** Each as it was asked for, where that led to, and the digest of its text. */
+  readonly files: readonly {
+    readonly path: string;
+    readonly real: string;
+    readonly text: string;
+  }[];
+  /** Recipes that were found by name. */
+  readonly names: readonly { readonly name: string; readonly path: string }[];
+  readonly recipe: LoadedImageRecipe;
+}
+
+/** The file this code is in, whose name in a bundle has a digest of it and of all that it loads. */
+const CODE = import.meta.url;
+
+/**
+ * Reads an image recipe with the variables that recipes may use.
+ * @throws RecipeError, E_RECIPE_READ
+ */
+export async function readRecipe(paths: StatePaths, path: string): Promise<LoadedImageRecipe> {
+  const variables = {
+    KILN_STATE: paths.root,
+    KILN_FIXTURES: process.env.KILN_FIXTURES ?? join(paths.root, 'fixtures'),
+  };
+  const arch = hostArchitecture();
+  const question = JSON.stringify([CODE, resolve(path), variables, arch]);
+  const file = new Cache(paths).recipe(digest(question));
+  const known = await readKnown(file);
+  if (known !== undefined) return known;
+  const files: KnownRecipe['files'][number][] = [];
+  const names: KnownRecipe['names'][number][] = [];
+  // With it come YAML and schemas, which take longer to load than the rest.
+  const { loadImageRecipe } = await import('../recipe/load-image-recipe.ts');
+  const recipe = await loadImageRecipe(path, {
+    variables,
+    arch,
+    findByName: async (name) => {
+      const found = findRecipe(name);
+      if (found !== undefined) names.push({ name, path: found });
+      return found;
+    },
+    onRead: (of, real, text) => files.push({ path: of, real, text: digest(text) }),
+  });
+  // Code outside a bundle changes without changing its name.
+  if (!CODE.endsWith('.ts')) {
+    await writeWhole(file, JSON.stringify({ files, names, recipe } satisfies KnownRecipe));
+  }
+  return recipe;
+}
+
+/** What a recipe was found to say, unless any of its files says something else now. */
+async function readKnown(file: string): Promise<LoadedImageRecipe | undefined> {
+  try {
+    const { files, names, recipe } = JSON.parse(await readFile(file, 'utf8')) as KnownRecipe;
+    for (const { path, real, text } of files) {
+      if (realpathSync(path) !== real || digest(await readRecipeText(path, '')) !== text) return;
+    }
+    if (names.some(({ name, path }) => findRecipe(name) !== path)) return;
+    const now = new Date();
+    await utimes(file, now, now);
+    return recipe;
+  } catch {
+    // Whatever is wrong shows when it is read.
+    return;
+  }
+}
+
+function digest(text: string): string {
+  return createHash('sha256').update(text).digest('hex');
+}
