@@ -4,12 +4,8 @@ import { settingsOf } from '../image/plan.ts';
 import type { LeasedImage } from '../image/store/images.ts';
 import type { LoadedImageRecipe } from '../recipe/load-image-recipe.ts';
 import type { Repository } from '../repository/configuration.ts';
-import {
-  type Lock,
-  type LockedPackage,
-  type LockedRepository,
-  lockFormat,
-} from '../repository/lock.ts';
+import type { Lock, LockedPackage, LockedRepository } from '../repository/lock.ts';
+import { LOCK_FORMAT } from '../repository/lock-format.ts';
 import type { BaseDescription } from './base.ts';
 
 /** An image by its recipe. */
@@ -81,7 +77,7 @@ function lockOf(
     .map(({ id, source, gpgcheck, gpgkey }) => lockedRepository({ id, source, gpgcheck, gpgkey }));
   if (known.length < used.size) return undefined;
   return {
-    format: lockFormat,
+    format: LOCK_FORMAT,
     arch,
     requested: [...requested],
     repositories: known,

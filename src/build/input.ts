@@ -4,9 +4,9 @@ import { KilnError } from '../errors.ts';
 import { digestFile } from '../repository/cache.ts';
 import { readIdentities } from '../rpm/read.ts';
 import type { StatePaths } from '../state/paths.ts';
+import { SmallCache } from '../state/small-cache.ts';
 import type { BuildRequest, BuildSource } from './request.ts';
 import { TOP_DIRECTORY } from './rpmbuild.ts';
-import { SmallCache } from './small-cache.ts';
 
 /** Names of source packages that are kept; each is a file of a few bytes. */
 const KEPT = 4000;

@@ -1,10 +1,10 @@
 import { join } from 'node:path';
 import { digestOf } from '../result/digest.ts';
 import type { StatePaths } from '../state/paths.ts';
+import { SmallCache } from '../state/small-cache.ts';
 import type { BuildInput } from './input.ts';
 import type { BuildRequest } from './request.ts';
 import { specOptions } from './rpmbuild.ts';
-import { SmallCache } from './small-cache.ts';
 
 /** So many are kept; each has some hundred bytes. */
 const KEPT = 4000;

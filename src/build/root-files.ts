@@ -3,11 +3,11 @@ import { readFile, statfs } from 'node:fs/promises';
 import { arch, cpus, freemem, release, totalmem } from 'node:os';
 import { join } from 'node:path';
 import type { Lock } from '../repository/lock.ts';
+import { SmallCache } from '../state/small-cache.ts';
 import type { BuildBase } from './base.ts';
 import type { BuildRun } from './build-run.ts';
 import { serializeBuildLock } from './lock.ts';
 import type { PreparedBuild } from './prepare.ts';
-import { SmallCache } from './small-cache.ts';
 
 /** Images whose lists are kept, two files of some 100 KB each. */
 const KEPT = 200;

@@ -12,7 +12,7 @@ import type { StoredPackage } from './store/entry.ts';
 import type { TransactionKind } from './store/manifest.ts';
 import { TransactionBox } from './transaction/box.ts';
 import { reasonsForExact, scriptReasons } from './transaction/choose.ts';
-import { EarlyDatabase, earlyDatabasePays } from './transaction/early-database.ts';
+import { EarlyDatabase, earlyDatabasePays, planBootstrap } from './transaction/early-database.ts';
 import { installIntoEmptyRoot, rpmMissing } from './transaction/exact.ts';
 import { findRpm, runFastTransaction } from './transaction/fast.ts';
 import { type Composition, composeTree, packagedTime } from './tree/compose.ts';
@@ -42,7 +42,7 @@ export interface TreeOptions {
 export interface AssembleOptions extends TreeOptions {
   /** In installation order. */
   readonly packages: readonly StoredPackage[];
-  /** The box for their scriptlets; without scriptlets none. It stays the caller's. */
+  /** The first box that is needed; without scriptlets none. It stays the caller's. */
   readonly reserved: ReservedBox | undefined;
   /** For the tree's folders; its thread ends when they are made. */
   readonly finisher: FolderFinisher;
@@ -100,9 +100,12 @@ function startDatabase(options: AssembleOptions): EarlyDatabase | undefined {
   const { engine, packages, reserved, scriptlets, signal } = options;
   if (reserved === undefined || scriptlets.mode !== 'auto') return undefined;
   if (!earlyDatabasePays(packages.length)) return undefined;
-  if (scriptReasons(packages.map((stored) => stored.package)).length > 0) return undefined;
+  const plain = packages.map((stored) => stored.package);
+  if (scriptReasons(plain).length > 0) return undefined;
+  const bootstrap = planBootstrap(plain);
+  if (bootstrap === undefined) return undefined;
   const work = join(options.work, 'database');
-  return new EarlyDatabase({ engine, packages, reserved, work, signal });
+  return new EarlyDatabase({ engine, packages, reserved, bootstrap, work, signal });
 }
 
 interface Parts {
@@ -186,12 +189,14 @@ async function fast({
 }
 
 async function exact(
-  { options, plan, composed, compose, takeBox }: Parts,
+  { options, plan, composed, compose, takeBox, database }: Parts,
   reasons: readonly string[],
 ): Promise<AssembledTree> {
   const { engine, packages, scriptlets, signal, onProgress } = options;
   const rpm = findRpm(plan);
   if (rpm === undefined) throw rpmMissing(reasons);
+  // rpm writes another one.
+  await database?.[Symbol.asyncDispose]();
   const reserved = takeBox();
   await compose();
   onProgress?.({ kind: 'exact', reasons });

@@ -138,7 +138,8 @@ async function assembleLock(parts: TreeOptions, lock: Lock): Promise<AssembledTr
   await using boxes = new AsyncDisposableStack();
   let reserved: ReservedBox | undefined;
   const onFetched = async () => {
-    if (scriptlets.mode === 'none') return;
+    // Fetching may end after everything else has failed.
+    if (scriptlets.mode === 'none' || boxes.disposed) return;
     reserved = boxes.use(new ReservedBox(engine));
     await reserved.requested;
   };

@@ -1,12 +1,11 @@
 /** Image recipes as they are read for making images; what one says is remembered while its files stay the same. */
 import { createHash } from 'node:crypto';
 import { realpathSync } from 'node:fs';
-import { readFile, utimes } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import type { LoadedImageRecipe } from '../recipe/load-image-recipe.ts';
 import { readRecipeText } from '../recipe/read-text.ts';
-import { Cache, writeWhole } from '../repository/cache.ts';
 import type { StatePaths } from '../state/paths.ts';
+import { SmallCache } from '../state/small-cache.ts';
 import { hostArchitecture } from './architecture.ts';
 import { findRecipe } from './find.ts';
 
@@ -23,8 +22,14 @@ interface KnownRecipe {
   readonly recipe: LoadedImageRecipe;
 }
 
-/** The file this code is in, whose name in a bundle has a digest of it and of all that it loads. */
+/** The file this code is in. */
 const CODE = import.meta.url;
+
+/** What a bundle's name ends with if it has a digest of its code, and so of the names of all that it loads. */
+const DIGEST_IN_NAME = /-[\w-]{8}\.cjs$/;
+
+/** As many recipes, with as many sets of variables, as somebody may be busy with. */
+const KEPT = 200;
 
 /**
  * Reads an image recipe with the variables that recipes may use.
@@ -37,8 +42,9 @@ export async function readRecipe(paths: StatePaths, path: string): Promise<Loade
   };
   const arch = hostArchitecture();
   const question = JSON.stringify([CODE, resolve(path), variables, arch]);
-  const file = new Cache(paths).recipe(digest(question));
-  const known = await readKnown(file);
+  const cache = new SmallCache(join(paths.cache, 'recipes'), KEPT);
+  const name = `${digest(question)}.json`;
+  const known = await stillSaid(await cache.read(name));
   if (known !== undefined) return known;
   const files: KnownRecipe['files'][number][] = [];
   const names: KnownRecipe['names'][number][] = [];
@@ -54,24 +60,22 @@ export async function readRecipe(paths: StatePaths, path: string): Promise<Loade
     },
     onRead: (of, real, text) => files.push({ path: of, real, text: digest(text) }),
   });
-  // Code outside a bundle changes without changing its name.
-  if (!CODE.endsWith('.ts')) {
-    await writeWhole(file, JSON.stringify({ files, names, recipe } satisfies KnownRecipe));
+  // Other code changes without changing its name.
+  if (DIGEST_IN_NAME.test(CODE)) {
+    await cache.write(name, JSON.stringify({ files, names, recipe } satisfies KnownRecipe));
   }
   return recipe;
 }
 
 /** What a recipe was found to say, unless any of its files says something else now. */
-async function readKnown(file: string): Promise<LoadedImageRecipe | undefined> {
+async function stillSaid(remembered: string | undefined): Promise<LoadedImageRecipe | undefined> {
+  if (remembered === undefined) return;
   try {
-    const { files, names, recipe } = JSON.parse(await readFile(file, 'utf8')) as KnownRecipe;
+    const { files, names, recipe } = JSON.parse(remembered) as KnownRecipe;
     for (const { path, real, text } of files) {
       if (realpathSync(path) !== real || digest(await readRecipeText(path, '')) !== text) return;
     }
-    if (names.some(({ name, path }) => findRecipe(name) !== path)) return;
-    const now = new Date();
-    await utimes(file, now, now);
-    return recipe;
+    return names.every(({ name, path }) => findRecipe(name) === path) ? recipe : undefined;
   } catch {
     // Whatever is wrong shows when it is read.
     return;

@@ -13,7 +13,6 @@ import type { StatePaths } from '../state/paths.ts';
  *     objects/sha256/ab/ab…   downloads, named by their digest
  *     partial/sha256-ab…      a download under way; whoever writes it holds its flock
  *     repositories/ID-…/      what is known of a repository, and its lock
- *     recipes/…               what recipes say, named by where they are and who has read them
  *     solutions/…             the solver's answers, named by the question and the content
  *     solv/…                  metadata in libsolv's form, named by repomd.xml's digest
  */
@@ -40,10 +39,6 @@ export class Cache {
 
   solv(name: string): string {
     return join(this.root, 'solv', name);
-  }
-
-  recipe(name: string): string {
-    return join(this.root, 'recipes', `${name}.json`);
   }
 
   solution(name: string): string {

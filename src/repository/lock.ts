@@ -1,9 +1,7 @@
 import { createHash } from 'node:crypto';
 import { z } from 'zod';
 import { KilnError } from '../errors.ts';
-
-/** Raised when the meaning of a field changes; readers refuse what they do not know. */
-const LOCK_FORMAT = 1;
+import { LOCK_FORMAT } from './lock-format.ts';
 
 const sourceSchema = z.discriminatedUnion('kind', [
   z.strictObject({ kind: z.literal('baseurl'), urls: z.array(z.string()).min(1) }),
@@ -61,9 +59,6 @@ export const lockSchema = z
 export type Lock = z.output<typeof lockSchema>;
 export type LockedPackage = Lock['packages'][number];
 export type LockedRepository = Lock['repositories'][number];
-
-/** The version of the lock format that {@link serializeLock} writes. */
-export const lockFormat: typeof LOCK_FORMAT = LOCK_FORMAT;
 
 /**
  * The lock as JSON text with a fixed order of keys: equal locks give equal bytes, so that a lock

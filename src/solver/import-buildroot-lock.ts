@@ -6,7 +6,8 @@ import type { BuildrootLock, BuildrootRpm } from '../repository/buildroot-lock.t
 import { digestFile } from '../repository/cache.ts';
 import { downloadUnknown } from '../repository/download.ts';
 import { MAX_PACKAGE } from '../repository/limits.ts';
-import { type Lock, type LockedPackage, lockFormat, lockSchema } from '../repository/lock.ts';
+import { type Lock, type LockedPackage, lockSchema } from '../repository/lock.ts';
+import { LOCK_FORMAT } from '../repository/lock-format.ts';
 import { Mirrors } from '../repository/mirrors.ts';
 import { downloadContext, type OpenOptions } from '../repository/open.ts';
 import { mapParallel } from '../repository/parallel.ts';
@@ -65,7 +66,7 @@ export async function importBuildrootLock(
     gpgkey,
   };
   return lockSchema.parse({
-    format: lockFormat,
+    format: LOCK_FORMAT,
     arch,
     requested: [],
     repositories: [repository],

@@ -3,6 +3,7 @@ import { readFile, utimes } from 'node:fs/promises';
 import { hasErrno } from '../kernel/libc.ts';
 import { writeWhole } from '../repository/cache.ts';
 import type { Lock } from '../repository/lock.ts';
+import { LOCK_FORMAT } from '../repository/lock-format.ts';
 import type { RepositorySet } from '../repository/open.ts';
 
 /** Raised when equal questions may have another answer: new flags, another way to choose. */
@@ -29,9 +30,9 @@ export function solutionPath(set: RepositorySet, question: unknown): string {
 /** The kept answer, or undefined. */
 export async function readSolution(path: string): Promise<CachedSolution | undefined> {
   try {
-    // Its name has the format; what a lock is checked for when people bring one, the solver has met.
+    // All else that a lock is checked for when people bring one, the solver has met.
     const found = JSON.parse(await readFile(path, 'utf8')) as CachedSolution | null;
-    if (found?.lock === undefined) return undefined;
+    if (found?.lock?.format !== LOCK_FORMAT) return undefined;
     const now = new Date();
     await utimes(path, now, now);
     return found;

@@ -1,8 +1,10 @@
 /** rpm writes its database in a box and a root of its own, before the tree is there that it belongs to. */
 import {
+  closeSync,
   lstatSync,
   mkdirSync,
   mkdtempSync,
+  openSync,
   rmSync,
   symlinkSync,
   utimesSync,
@@ -15,8 +17,12 @@ import test, { type ExecutionContext } from 'ava';
 import { execa, execaSync } from 'execa';
 import { describeProgress } from '../../src/image/progress.ts';
 import { readContents } from '../../src/image/store/contents.ts';
+import { planBootstrap } from '../../src/image/transaction/early-database.ts';
 import { adoptFiles } from '../../src/image/tree/merge-overlay.ts';
+import { setXattr } from '../../src/kernel/xattr.ts';
+import type { RpmFile, RpmPackage } from '../../src/rpm/package.ts';
 import { rpmIn } from '../fixtures/roots.ts';
+import { rpmFile } from '../support/rpm-file.ts';
 import { debianRepository, type ImageState, imageState } from './image-state.ts';
 import { differences, snapshotTree } from './tree-snapshot.ts';
 
@@ -99,6 +105,32 @@ ${libraries}/libpopt.so.0
   t.true(installed.some((nevra) => nevra.startsWith('popt-elsewhere-99')));
 });
 
+/** As Fedora's glibc and filesystem name their files: by links in the root. */
+const FEDORA: readonly RpmFile[] = [
+  rpmFile('/lib64', { type: 'symlink', linkTarget: 'usr/lib64' }),
+  rpmFile('/bin', { type: 'symlink', linkTarget: 'usr/bin' }),
+  ...['/usr/bin', '/usr/lib64'].map((path) => rpmFile(path, { type: 'directory' })),
+  ...['/lib64/ld-linux-x86-64.so.2', '/lib64/libc.so.6', '/usr/bin/rpm'].map((path) =>
+    rpmFile(path),
+  ),
+  rpmFile('/usr/share/doc/rpm'),
+];
+
+test('libraries that are named by the links of the root are found', (t) => {
+  const of = (files: readonly RpmFile[]) => {
+    const named = { name: 'all', arch: 'x86_64', files };
+    return planBootstrap([named as unknown as RpmPackage]);
+  };
+  const found = of(FEDORA);
+  t.is(found?.rpm, '/usr/bin/rpm');
+  t.not(found?.plan.find('/usr/lib64/libc.so.6'), undefined);
+  t.not(found?.plan.find('/lib64/ld-linux-x86-64.so.2'), undefined);
+  t.is(found?.plan.find('/usr/share'), undefined);
+  // Where that does not fit together rpm cannot run: nothing is begun.
+  t.is(of(FEDORA.filter(({ path }) => path !== '/usr/lib64')), undefined);
+  t.is(of(FEDORA.filter(({ path }) => path !== '/usr/bin/rpm')), undefined);
+});
+
 /** An upper directory and a tree, with one folder that both have. */
 function pair(t: ExecutionContext) {
   const directory = mkdtempSync(join(tmpdir(), 'kiln-test-adopt-'));
@@ -125,9 +157,17 @@ test('files come into the tree, and its folders stay as they are', (t) => {
   t.is(lstatSync(join(tree, 'var/new/file')).size, 5);
 });
 
+function setAttribute(path: string, name: string, value: string): void {
+  const fd = openSync(path, 'r');
+  setXattr(fd, name, Buffer.from(value));
+  closeSync(fd);
+}
+
 const MISFITS: Readonly<Record<string, (upper: string, tree: string) => unknown>> = {
   'a link': (upper) => symlinkSync('/etc', join(upper, 'var/link')),
   'the mark of a deleted file': (upper) => execaSync('mknod', [join(upper, 'etc'), 'c', '0', '0']),
+  'a folder that was removed and made anew': (upper) =>
+    setAttribute(join(upper, 'var/lib'), 'user.overlay.opaque', 'y'),
   'a folder where the tree has a link': (upper, tree) => {
     mkdirSync(join(upper, 'run'));
     symlinkSync('/tmp', join(tree, 'run'));

@@ -34,6 +34,7 @@ exit 0
 /usr/share/probe/file`,
   slow: '%post\nsleep 300\n%files',
   daemon: '%post\n(sleep 500; touch /etc/late) </dev/null >/dev/null 2>&1 &\n%files',
+  holder: '%post\nsleep 600 &\necho >/etc/held\n%files',
   swap: `%post
 mv /etc /etc.real
 mkdir -p @OUTSIDE@
@@ -122,6 +123,13 @@ test.serial('what a scriptlet leaves running ends with the transaction', async (
   t.false(existsSync(join(image.tree, 'etc/late')));
   const { stdout } = await execa('ps', ['-eo', 'args']);
   t.false(stdout.includes('sleep 500'));
+});
+
+test.serial('nobody waits for a process that holds a scriptlet’s output open', async (t) => {
+  t.timeout(60_000);
+  const image = await state.open(await recipe('holder'));
+  t.true(existsSync(join(image.tree, 'etc/held')));
+  t.deepEqual(image.manifest.warnings, []);
 });
 
 test.serial('a tree whose folders a scriptlet has bent is written to inside only', async (t) => {

@@ -34,7 +34,7 @@ import { ensureStore, lockFile, openWorkDirectory } from './work-directory.ts';
 export interface ObtainOptions {
   /**
    * Called once, when every package is on this machine: nothing is waited for any more, only worked.
-   * What it begins has a start before that if it can be waited for.
+   * What it begins has a start before that.
    */
   readonly onFetched?: (() => Promise<void>) | undefined;
   readonly onProgress?: OnImageProgress | undefined;
@@ -114,8 +114,8 @@ async function addPackages(
   const part = { ...lock, packages: [...missing] };
   let fetching: Promise<string[]> | undefined;
   const fetched = () => {
-    fetching ??= fetchFiles(paths, part, options).then((found) => {
-      options.onFetched?.();
+    fetching ??= fetchFiles(paths, part, options).then(async (found) => {
+      await options.onFetched?.();
       return found;
     });
     return fetching;
@@ -151,7 +151,7 @@ async function addPackages(
     { signal: options.signal },
   );
   // Somebody else may have unpacked them all.
-  if (fetching === undefined) options.onFetched?.();
+  if (fetching === undefined) await options.onFetched?.();
   return added;
 }
 

@@ -12,8 +12,11 @@ import { span } from '../../trace/trace.ts';
 /** Where the box sees the control folder: on the tmpfs that is its /dev, so that it leaves no trace. */
 export const CONTROL = '/dev/.kiln';
 
-/** Bytes of a command's output that are kept, its end: what went wrong is told last. */
-const OUTPUT_LIMIT = 64 * 1024;
+/** Bytes of a command's output that are kept unless it asks for more, its end: what went wrong is told last. */
+export const OUTPUT_LIMIT = 64 * 1024;
+
+/** How long a command's output is waited for once it has ended, milliseconds: what it has left running may hold it open. */
+const LATE_OUTPUT = 500;
 
 /** %_install_script_path of rpm's own macros, without X11R6. */
 const SCRIPT_PATH = '/sbin:/bin:/usr/sbin:/usr/bin';
@@ -39,6 +42,8 @@ export interface TransactionCommand {
   /** Seconds. */
   readonly timeout: number;
   readonly signal?: AbortSignal | undefined;
+  /** Bytes of its output that are kept, its end. */
+  readonly output?: number;
   /** Work that needs nothing of the command: it is done while that runs. */
   readonly meanwhile?: (() => void) | undefined;
 }
@@ -127,18 +132,25 @@ async function watch(
     kill();
   }, command.timeout * 1000);
   command.signal?.addEventListener('abort', kill, { once: true });
-  const tail = new Tail();
+  // It may have come while the command was started.
+  if (command.signal?.aborted) kill();
+  const tail = new Tail(command.output ?? OUTPUT_LIMIT);
   process.stdout.on('data', (chunk: Buffer) => tail.push(chunk));
   process.stderr.on('data', (chunk: Buffer) => tail.push(chunk));
+  let late: NodeJS.Timeout | undefined;
   const ended = new Promise<void>((resolve, reject) => {
     process.once('close', () => resolve());
     process.once('error', reject);
+    process.once('exit', () => {
+      late = setTimeout(resolve, LATE_OUTPUT);
+    });
   });
   process.stdin.end(command.input);
   try {
     await ended;
   } finally {
     clearTimeout(timer);
+    clearTimeout(late);
     command.signal?.removeEventListener('abort', kill);
   }
   command.signal?.throwIfAborted();
@@ -159,13 +171,18 @@ function startFailure(error: unknown): TransactionResult {
 
 /** The last bytes of a stream. */
 class Tail {
+  readonly #limit: number;
   #chunks: Buffer[] = [];
   #size = 0;
+
+  constructor(limit: number) {
+    this.#limit = limit;
+  }
 
   push(chunk: Buffer): void {
     this.#chunks.push(chunk);
     this.#size += chunk.length;
-    if (this.#size > 2 * OUTPUT_LIMIT) this.#chunks = [this.#end()];
+    if (this.#size > 2 * this.#limit) this.#chunks = [this.#end()];
   }
 
   text(): string {
@@ -173,7 +190,7 @@ class Tail {
   }
 
   #end(): Buffer {
-    const end = Buffer.concat(this.#chunks).subarray(-OUTPUT_LIMIT);
+    const end = Buffer.concat(this.#chunks).subarray(-this.#limit);
     this.#size = end.length;
     return end;
   }

@@ -2,7 +2,7 @@ import { compareVersions } from '../../rpm/evr.ts';
 import type { RpmPackage } from '../../rpm/package.ts';
 import type { StoredPackage } from '../store/entry.ts';
 import { nevra } from '../tree/file-conflict.ts';
-import type { TransactionBox } from './box.ts';
+import { OUTPUT_LIMIT, type TransactionBox } from './box.ts';
 import type { ControlDirectory } from './control.ts';
 import { failure } from './run-steps.ts';
 
@@ -51,7 +51,10 @@ export async function writeDatabase(options: DatabaseOptions): Promise<RpmPackag
   const version = packages.find((stored) => stored.package.name === 'rpm')?.package.version;
   const known = version !== undefined && compareVersions(version, NO_PLUGINS.since) >= 0;
   const argv = [rpm, ...JUST_DATABASE, ...(known ? [NO_PLUGINS.option] : []), ...headers];
-  const result = await box.run({ argv, timeout: DATABASE_TIMEOUT, signal });
+  // A line of it for each package, and room for what else rpm has to say.
+  const lines = packages.reduce((sum, stored) => sum + nevra(stored.package).length * 3 + 1, 0);
+  const output = OUTPUT_LIMIT + lines;
+  const result = await box.run({ argv, timeout: DATABASE_TIMEOUT, signal, output });
   if (result.status !== 0) throw failure('writing the rpm database', result);
   return installationOrder(
     packages.map((stored) => stored.package),

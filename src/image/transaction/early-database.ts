@@ -14,12 +14,12 @@ import { ControlDirectory } from './control.ts';
 import { writeDatabase } from './database.ts';
 import { findRpm } from './fast.ts';
 
-/** With fewer, rpm takes less time than a box of its own. */
-const MANY_PACKAGES = 50;
+/** With fewer packages, rpm takes less time than a box of its own. */
+const WORTH_A_BOX = 50;
 
 /** Whether a second box is worth its price: there is a processor for it, and enough to do. */
 export function earlyDatabasePays(count: number): boolean {
-  return count >= MANY_PACKAGES && availableParallelism() > 1;
+  return count >= WORTH_A_BOX && availableParallelism() > 1;
 }
 
 /** What {@link EarlyDatabase} needs. */
@@ -28,9 +28,17 @@ export interface EarlyDatabaseOptions {
   readonly packages: readonly StoredPackage[];
   /** Where rpm runs. */
   readonly reserved: ReservedBox;
+  readonly bootstrap: Bootstrap;
   /** A folder to be made. */
   readonly work: string;
   readonly signal?: AbortSignal | undefined;
+}
+
+/** The root in which rpm writes the database. */
+export interface Bootstrap {
+  readonly plan: TreePlan;
+  /** Path of rpm in it. */
+  readonly rpm: string;
 }
 
 /** A database that rpm has written, but where it does not belong yet. */
@@ -52,7 +60,11 @@ export class EarlyDatabase implements AsyncDisposable {
 
   constructor(options: EarlyDatabaseOptions) {
     const ends = [this.#end.signal, ...(options.signal === undefined ? [] : [options.signal])];
-    this.#written = write(options, AbortSignal.any(ends)).catch(() => undefined);
+    this.#written = write(options, AbortSignal.any(ends)).catch((error: unknown) => {
+      // Nobody else hears of it.
+      using _ = span(`no early rpm database: ${error}`);
+      return undefined;
+    });
   }
 
   /** What rpm has written, once it has; undefined if it failed. */
@@ -68,12 +80,10 @@ export class EarlyDatabase implements AsyncDisposable {
 }
 
 async function write(
-  { engine, packages, reserved, work }: EarlyDatabaseOptions,
+  { engine, packages, reserved, bootstrap, work }: EarlyDatabaseOptions,
   signal: AbortSignal,
 ): Promise<WrittenDatabase | undefined> {
-  const plan = planBootstrap(packages);
-  const rpm = findRpm(plan);
-  if (rpm === undefined) return undefined;
+  const { plan, rpm } = bootstrap;
   mkdirSync(work, { mode: 0o700 });
   const tree = join(work, 'bootstrap');
   const byPackage = new Map(packages.map((stored) => [stored.package, stored.tree]));
@@ -92,18 +102,23 @@ async function write(
   return installed && { installed, upper: join(scratch, 'upper') };
 }
 
-function planBootstrap(packages: readonly StoredPackage[]): TreePlan {
+/** What of these packages, in installation order, their rpm needs; undefined without one, or if that does not fit together. */
+export function planBootstrap(packages: readonly RpmPackage[]): Bootstrap | undefined {
   const plan = new TreePlan();
-  for (const { package: added } of packages) {
+  for (const added of packages) {
     const files = added.files.filter(isForBootstrap);
     if (files.length > 0) plan.add(added, files);
   }
-  return plan;
+  const rpm = findRpm(plan);
+  return rpm === undefined || plan.problems.length > 0 ? undefined : { plan, rpm };
 }
 
-/** What lies in the root itself, above all the links of /lib and its like; rpm, its settings and plugins; libraries. */
+/**
+ * What lies in the root itself, above all the links of /lib and its like, and the folders that they lead to;
+ * rpm, its settings and plugins; libraries.
+ */
 const FOR_BOOTSTRAP =
-  /^\/(?:[^/]*$|(?:usr\/)?(?:bin\/rpm$|lib(?:32|64)?\/(?:rpm\b|(?:[^/]+-linux-[^/]+\/)?[^/]+\.so(?:\.[^/]+)?$))|etc\/rpm|(?:var\/lib|usr\/lib\/sysimage)\/rpm$)/;
+  /^\/(?:[^/]*$|usr\/(?:s?bin|lib(?:32|64)?)$|(?:usr\/)?(?:bin\/rpm$|lib(?:32|64)?\/(?:rpm\b|(?:[^/]+-linux-[^/]+\/)?[^/]+\.so(?:\.[^/]+)?$))|etc\/rpm|root\/\.rpmmacros$|(?:var\/lib|usr\/lib\/sysimage)\/rpm$)/;
 
 function isForBootstrap(file: RpmFile): boolean {
   return FOR_BOOTSTRAP.test(file.path);

@@ -115,6 +115,8 @@ function fits(from: number, to: number | undefined, depth: number): boolean {
     const inner = openDirectory(from, name);
     try {
       if (to === undefined || there === undefined) return fits(inner, undefined, depth + 1);
+      // It stands for the tree's whole folder, of which whoever made it saw a part.
+      if (isOpaque(inner)) return false;
       const target = openDirectory(to, name);
       try {
         return fits(inner, target, depth + 1);
