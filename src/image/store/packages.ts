@@ -182,27 +182,31 @@ async function unpackPart(
   mkdirSync(root, { mode: 0o755 });
   const jobs = wanted.map(({ file }, index) => ({ file, into: String(index) }));
   const results: Unpacked[] = [];
+  const entryOf = ({ job }: Unpacked) => join(work.path, `entry-${job.into}`);
   const keys = await Promise.all(repository.gpgkey.map((path) => readFile(path, 'utf8')));
   const policy = repository.gpgcheck ? 'require' : 'allow-unsigned';
   for await (const result of unpackRpms(jobs, { root, keys, policy, signal, after: fetched })) {
     // A file that cannot be opened is missing, as the check will say.
     await fetched();
     if ('error' in result) throw result.error;
+    const { locked, file } = wanted[Number(result.job.into)]!;
+    checkIdentity(locked, result.package);
+    // Nothing is left to do then but to move the tree in.
+    const directory = entryOf(result);
+    mkdirSync(directory, { mode: 0o700 });
+    copyHeader(file, join(directory, 'header.rpm'), result.package.headerRange.end);
+    writeEntry(directory, result.package, result.warnings);
     results.push(result);
     onDone();
   }
   // The children are dead: nobody but us touches the trees any more.
   const added: StoredPackage[] = [];
   for (const result of results) {
-    const { locked, file } = wanted[Number(result.job.into)]!;
-    checkIdentity(locked, result.package);
-    const directory = join(work.path, `entry-${result.job.into}`);
-    mkdirSync(directory, { mode: 0o700 });
+    const { locked } = wanted[Number(result.job.into)]!;
+    const directory = entryOf(result);
     const tree = join(directory, 'tree');
     renameSync(join(root, result.job.into), tree);
     if (!lstatSync(tree).isDirectory()) throw new TypeError(`${tree} is no directory`);
-    copyHeader(file, join(directory, 'header.rpm'), result.package.headerRange.end);
-    writeEntry(directory, result.package, result.warnings);
     const target = packageDirectory(paths, locked.digest);
     await discard(paths, target);
     renameSync(directory, target);
