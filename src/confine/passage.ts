@@ -11,11 +11,11 @@ const PLACE = '/run';
 
 /** Run by root in a mount namespace of its own, which ends with the child: $1 kiln, $2 Node. */
 const BIND = `set -e
-mount -t tmpfs -o mode=755,size=64k,nosuid,nodev kiln ${PLACE}
+mount -n -t tmpfs -o mode=755,size=64k,nosuid,nodev kiln ${PLACE}
 mkdir ${PLACE}/kiln
 : > ${PLACE}/node
-mount --bind "$1" ${PLACE}/kiln
-mount --bind "$2" ${PLACE}/node
+mount -n --bind "$1" ${PLACE}/kiln
+mount -n --bind "$2" ${PLACE}/node
 shift 2
 exec "$@"`;
 

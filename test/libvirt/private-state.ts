@@ -74,6 +74,9 @@ export async function privateState(t: ExecutionContext): Promise<PrivateState> {
     ];
     const after = await readFile('/proc/self/mountinfo', 'utf8');
     const id = basename(paths.run);
+    // mount(8) notes there what the kernel does not know, and reads all of it each time.
+    const table = await readFile('/run/mount/utab', 'utf8').catch(() => '');
+    if (table.includes(id) || table.includes(top)) found.push('lines in /run/mount/utab');
     for (const line of after.split('\n')) {
       if (!mounts.includes(line) && (line.includes(id) || line.includes(top))) {
         found.push(`mount ${line}`);

@@ -9,9 +9,9 @@ import { nearestExisting } from './state-directory.ts';
  */
 const TRIAL = `
 set -eu
-mount -t tmpfs -o size=1m tmpfs "$1"
+mount -n -t tmpfs -o size=1m tmpfs "$1"
 mkdir "$1/upper" "$1/work" "$1/merged"
-mount -t overlay -o "userxattr,lowerdir=.,upperdir=$1/upper,workdir=$1/work" overlay "$1/merged"
+mount -n -t overlay -o "userxattr,lowerdir=.,upperdir=$1/upper,workdir=$1/work" overlay "$1/merged"
 echo trial > "$1/merged/.kiln-doctor"
 test -s "$1/upper/.kiln-doctor"
 `;

@@ -59,7 +59,8 @@ export function mountTable(files: EmbeddedFiles, home: CgroupHome): string {
 
 /** The commands, in the new namespaces, that lead to libvirtd. */
 function inner(files: EmbeddedFiles, home: CgroupHome, libvirtd: string, idle: number): string {
-  const lines = ['umount -l /sys/fs/cgroup', `mount -a -T ${quote(files.mounts)}`];
+  // -n: /run/mount/utab is the host's, and nobody would take what these leave in it out again.
+  const lines = ['umount -n -l /sys/fs/cgroup', `mount -n -a -T ${quote(files.mounts)}`];
   if (home.version === 2) {
     // A cgroup that passes controllers on may hold no process itself.
     lines.push(
