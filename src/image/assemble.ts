@@ -75,6 +75,8 @@ export async function assembleTree(options: AssembleOptions): Promise<AssembledT
   await using database = startDatabase(options);
   await using more = new AsyncDisposableStack();
   const takeBox = () => (database ? more.use(new ReservedBox(options.engine)) : options.reserved);
+  // rpm takes longer than all that is done meanwhile.
+  await database?.begun;
   const plan = new TreePlan();
   const turns = new Turns();
   for (const { package: added } of packages) {

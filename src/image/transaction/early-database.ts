@@ -55,16 +55,22 @@ export interface WrittenDatabase {
  * rpm that needs more than was thought, or packages that it refuses. Disposing of it ends rpm.
  */
 export class EarlyDatabase implements AsyncDisposable {
+  /** Fulfilled once rpm runs, or never will: until then others should not take turns with it. */
+  readonly begun: Promise<void>;
   readonly #written: Promise<WrittenDatabase | undefined>;
   readonly #end = new AbortController();
 
   constructor(options: EarlyDatabaseOptions) {
     const ends = [this.#end.signal, ...(options.signal === undefined ? [] : [options.signal])];
-    this.#written = write(options, AbortSignal.any(ends)).catch((error: unknown) => {
-      // Nobody else hears of it.
-      using _ = span(`no early rpm database: ${error}`);
-      return undefined;
-    });
+    const begun = Promise.withResolvers<void>();
+    this.begun = begun.promise;
+    this.#written = write(options, AbortSignal.any(ends), begun.resolve)
+      .catch((error: unknown) => {
+        // Nobody else hears of it.
+        using _ = span(`no early rpm database: ${error}`);
+        return undefined;
+      })
+      .finally(begun.resolve);
   }
 
   /** What rpm has written, once it has; undefined if it failed. */
@@ -82,6 +88,7 @@ export class EarlyDatabase implements AsyncDisposable {
 async function write(
   { engine, packages, reserved, bootstrap, work }: EarlyDatabaseOptions,
   signal: AbortSignal,
+  onBegun: () => void,
 ): Promise<WrittenDatabase | undefined> {
   const { plan, rpm } = bootstrap;
   mkdirSync(work, { mode: 0o700 });
@@ -98,7 +105,7 @@ async function write(
     reserved,
   });
   signal.throwIfAborted();
-  const installed = await writeDatabase({ box, control, rpm, packages, signal });
+  const installed = await writeDatabase({ box, control, rpm, packages, signal, onBegun });
   return installed && { installed, upper: join(scratch, 'upper') };
 }
 
