@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <linux/keyctl.h>
 #include <linux/sched.h>
+#include <limits.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -191,11 +192,21 @@ static void serve(int listener, int control, int signals) {
   }
 }
 
-// The message that says what the box is for. A prepared box may have to wait for whoever claims it.
-static int await_setup(int listener, int control, int waits, struct message *setup) {
+// The message that says what the box is for. A prepared box may have to wait for whoever claims it:
+// not for ever, since there may be no other kiln that would end it.
+static int await_setup(int listener, int control, uint32_t wait_seconds, struct message *setup) {
   int more = message_receive(control, setup);
-  if (more <= 0 && waits) {
+  if (more <= 0 && wait_seconds > 0) {
     close(control);
+    int64_t deadline = now_ms() + (int64_t)wait_seconds * 1000;
+    struct pollfd polled = {.fd = listener, .events = POLLIN};
+    for (;;) {
+      int64_t left = deadline - now_ms();
+      if (left <= 0) _exit(0);
+      int ready = poll(&polled, 1, left > INT_MAX ? INT_MAX : (int)left);
+      if (ready < 0 && errno != EINTR) _exit(102);
+      if (ready > 0) break;
+    }
     control = accept_runner(listener);
     more = message_receive(control, setup);
     marks_begin();
@@ -210,13 +221,13 @@ static int await_setup(int listener, int control, int waits, struct message *set
   return control;
 }
 
-static int is_to_wait(const struct message *prepare) {
+static uint32_t seconds_to_wait(const struct message *prepare) {
   struct field field;
   size_t offset = 0;
-  uint32_t waits = 0;
+  uint32_t seconds = 0;
   while (field_next(prepare, &offset, &field) > 0)
-    if (field.tag == SETUP_WAIT) field_u32(&field, 0, &waits);
-  return waits != 0;
+    if (field.tag == SETUP_WAIT) field_u32(&field, 0, &seconds);
+  return seconds;
 }
 
 static int watch_children(void) {
@@ -253,7 +264,7 @@ static _Noreturn void nested_init(struct message *prepare, int listener, int con
   answer_u32(OUT_PID, 0);
   answer_send(control);
   struct message setup;
-  control = await_setup(listener, control, is_to_wait(prepare), &setup);
+  control = await_setup(listener, control, seconds_to_wait(prepare), &setup);
   if (label_setup(&setup) != 0) {
     answer_failed(control, 0, errno, "know the labels it was prepared with", NULL);
     _exit(109);

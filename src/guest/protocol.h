@@ -54,7 +54,7 @@ enum { // fields of MSG_SETUP, obeyed in the order they come; MSG_PREPARE has la
   SETUP_DIRECTORY = 11,    // u32 mode, u32 uid, u32 gid, path
   SETUP_NAMESPACES = 12,   // u32: how many namespaces of each kind the box may make
   SETUP_LABEL = 14,        // u32 model of label.h, labels of init, commands and files
-  SETUP_WAIT = 15,         // u32, of MSG_PREPARE: the box waits for another runner than this one
+  SETUP_WAIT = 15,         // u32, of MSG_PREPARE: seconds for which the box waits for another runner than this one
   SETUP_OWNED_FILE = 13,   // u32 mode, u32 uid, u32 gid, path, NUL, content
 };
 

@@ -68,6 +68,14 @@ export function readBoxRecord(directory: string): BoxRecord | undefined {
   return JSON.parse(text) as BoxRecord;
 }
 
+/** So long a parked box waits for a claim, milliseconds: whoever parked it is not in a hurry any more then. */
+export const PARKED_LIFETIME = 30 * 60_000;
+
+/** Whether a parked box has waited for too long: its init has ended by itself, or is about to. */
+export function isExpired(record: BoxRecord, now: number): boolean {
+  return now - record.created >= PARKED_LIFETIME;
+}
+
 /** Replaces box.json as a whole. */
 export function writeBoxRecord(directory: string, record: BoxRecord): void {
   const temporary = `${boxFiles.record(directory)}.new`;

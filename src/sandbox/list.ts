@@ -2,11 +2,11 @@ import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { tryLock } from '../kernel/flock.ts';
 import type { StatePaths } from '../state/paths.ts';
-import { type BoxRecord, boxFiles, readBoxRecord } from './box-record.ts';
+import { type BoxRecord, boxFiles, isExpired, readBoxRecord } from './box-record.ts';
 
 /**
  * `running`: its owner lives. `kept`: it waits for somebody to come back. `parked`: it waits for a
- * claim. `abandoned`: its owner died; the next sweep destroys it.
+ * claim. `abandoned`: its owner died, or it has waited for too long; the next sweep destroys it.
  */
 type BoxState = 'running' | 'kept' | 'parked' | 'abandoned';
 
@@ -26,7 +26,8 @@ export async function listBoxes(paths: StatePaths): Promise<ListedBox[]> {
       const directory = join(parent, id);
       const record = readBoxRecord(directory);
       if (record === undefined) continue;
-      const state = parent === paths.parked ? 'parked' : await stateOf(directory, record);
+      const parked = isExpired(record, Date.now()) ? 'abandoned' : 'parked';
+      const state = parent === paths.parked ? parked : await stateOf(directory, record);
       boxes.push({ id, state, directory, record });
     }
   }

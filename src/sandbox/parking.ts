@@ -6,7 +6,7 @@ import type { Connection } from '../libvirt/connection.ts';
 import type { StatePaths } from '../state/paths.ts';
 import { span } from '../trace/trace.ts';
 import { Box, ensureBoxDirectories, startDomain } from './box.ts';
-import { boxFiles, readBoxRecord } from './box-record.ts';
+import { boxFiles, isExpired, PARKED_LIFETIME, readBoxRecord } from './box-record.ts';
 import { setupFailed } from './failures.ts';
 import { procOperations } from './filesystem.ts';
 import { labelOperation } from './labels/sources.ts';
@@ -50,9 +50,11 @@ export async function claimParked(
   return undefined;
 }
 
-/** How many boxes wait. */
+/** How many boxes wait, without those that have waited for too long. */
 export function countParked(paths: StatePaths): number {
-  return parkedIds(paths).length;
+  const now = Date.now();
+  const records = parkedIds(paths).map((id) => readBoxRecord(join(paths.parked, id)));
+  return records.filter((record) => record !== undefined && !isExpired(record, now)).length;
 }
 
 function parkedIds(paths: StatePaths): string[] {
@@ -90,14 +92,19 @@ export function setParkTarget(paths: StatePaths, count: number): void {
 export async function refill(
   paths: StatePaths,
   connect: () => Promise<Connection>,
-  options: { readonly wait?: boolean } = {},
+  options: {
+    readonly wait?: boolean;
+    /** How long each of them is to wait, milliseconds; {@link PARKED_LIFETIME} unless given. */
+    readonly lifetime?: number;
+  } = {},
 ): Promise<number> {
   ensureBoxDirectories(paths);
+  const { lifetime = PARKED_LIFETIME } = options;
   const path = join(paths.run, 'refill.lock');
   let lock = options.wait === true ? await acquireLock(path) : await tryLock(path);
   while (lock !== undefined) {
     try {
-      while (fewerWait(paths)) await park(paths, await connect());
+      while (fewerWait(paths)) await park(paths, await connect(), lifetime);
     } finally {
       await lock.release();
     }
@@ -112,7 +119,7 @@ function fewerWait(paths: StatePaths): boolean {
 }
 
 /** Starts one box and leaves it waiting. It is seen by claims only once it is whole. */
-async function park(paths: StatePaths, connection: Connection): Promise<void> {
+async function park(paths: StatePaths, connection: Connection, lifetime: number): Promise<void> {
   using _ = span('park a box');
   const started = await startDomain(paths, connection, paths.boxes, {
     network: 'private',
@@ -121,7 +128,7 @@ async function park(paths: StatePaths, connection: Connection): Promise<void> {
   });
   const box = await Box.own(paths, started, async () => connection);
   try {
-    await prepare(box);
+    await prepare(box, lifetime);
   } catch (error) {
     await box.destroy();
     throw error;
@@ -131,11 +138,11 @@ async function park(paths: StatePaths, connection: Connection): Promise<void> {
 }
 
 /** Has a box's init make what it can before anybody knows what the box is for, and leaves it to wait. */
-async function prepare({ id, record, cgroups, channel }: Box): Promise<void> {
+async function prepare({ id, record, cgroups, channel }: Box, lifetime: number): Promise<void> {
   // First: the init is to see itself at the root of its cgroups.
   await cgroups.prepare(channel.initPid, id);
   const operations = [...labelOperation(record.labels), ...procOperations()];
-  channel.send(encodePrepare(operations, { waits: true }));
+  channel.send(encodePrepare(operations, { wait: Math.ceil(lifetime / 1000) }));
   await channel.wait((answer) => {
     if (answer.type === 'failed') {
       throw setupFailed(answer, { sources: [], binds: [], labels: record.labels });

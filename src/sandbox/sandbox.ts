@@ -87,7 +87,7 @@ export class Sandbox implements AsyncDisposable {
       };
       if (!box.prepared) {
         const rules = specification.nested ? [] : procOperations();
-        send(encodePrepare([...label, ...rules], { waits: false }));
+        send(encodePrepare([...label, ...rules], { wait: 0 }));
       }
       send(encodeSetup([...label, ...plan.operations]), plan.fds);
       // While the init works.

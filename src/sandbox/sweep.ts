@@ -7,10 +7,7 @@ import { embeddedFiles } from '../libvirt/embedded/files.ts';
 import { homeOf } from '../libvirt/embedded/launch.ts';
 import type { StatePaths } from '../state/paths.ts';
 import { destroyDomain, removeBox, removeDomainFiles, removedDirectory } from './box.ts';
-import { type BoxRecord, boxFiles, domainPrefix, readBoxRecord } from './box-record.ts';
-
-/** A parked box older than this is destroyed: whoever parked it is not in a hurry any more, ms. */
-const PARKED_LIFETIME = 30 * 60_000;
+import { type BoxRecord, boxFiles, domainPrefix, isExpired, readBoxRecord } from './box-record.ts';
 
 /**
  * Destroys what nobody owns: boxes whose owner died, kept ones whose time is over or that are older
@@ -39,7 +36,7 @@ export async function sweepBoxes(
 async function retireParked(paths: StatePaths, id: string, now: number): Promise<void> {
   const directory = join(paths.parked, id);
   const record = readBoxRecord(directory);
-  if (record !== undefined && now - record.created < PARKED_LIFETIME) return;
+  if (record !== undefined && !isExpired(record, now)) return;
   await rename(directory, join(paths.boxes, id)).catch(() => undefined);
 }
 

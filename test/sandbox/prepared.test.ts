@@ -3,13 +3,20 @@ import { existsSync, readFileSync, readlinkSync } from 'node:fs';
 import { cp, readdir, rename, rm, symlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
+import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
 import { KilnError } from '../../src/errors.ts';
 import { openKiln } from '../../src/index.ts';
 import { waitForDeath } from '../../src/kernel/process-end.ts';
 import type { Kiln } from '../../src/kiln.ts';
-import { boxFiles } from '../../src/sandbox/box-record.ts';
+import {
+  boxFiles,
+  PARKED_LIFETIME,
+  readBoxRecord,
+  writeBoxRecord,
+} from '../../src/sandbox/box-record.ts';
 import { openChannel } from '../../src/sandbox/channel.ts';
+import { listBoxes } from '../../src/sandbox/list.ts';
 import { openSandbox } from '../../src/sandbox/open.ts';
 import { refill, setParkTarget } from '../../src/sandbox/parking.ts';
 import type { Sandbox } from '../../src/sandbox/sandbox.ts';
@@ -45,9 +52,12 @@ async function noneWaits(): Promise<void> {
 }
 
 /** Sees to it that one box waits, and gives its folder. */
-async function oneWaits(): Promise<string> {
+async function oneWaits(lifetime?: number): Promise<string> {
   setParkTarget(state.paths, 1);
-  await refill(state.paths, kiln.engine.connect, { wait: true });
+  await refill(state.paths, kiln.engine.connect, {
+    wait: true,
+    ...(lifetime === undefined ? {} : { lifetime }),
+  });
   const [id = ''] = await readdir(state.paths.parked);
   return join(state.paths.parked, id);
 }
@@ -175,6 +185,36 @@ test.serial('whoever claims a box and says nothing has ended it', async (t) => {
   // The next one does not take it for a box.
   await using sandbox = await open();
   t.regex(await said(sandbox, 'hostname'), /^kiln$/m);
+});
+
+test.serial('a box that nobody claims ends by itself, with no kiln to end it', async (t) => {
+  await noneWaits();
+  const waiting = await oneWaits(1000);
+  const { domain } = readBoxRecord(waiting)!;
+  const connection = await kiln.engine.connect();
+  const names = async () => (await connection.listDomains()).map(({ name }) => name);
+  t.deepEqual(await names(), [domain]);
+  // libvirt is asked, which nobody tells to end it.
+  const until = Date.now() + 20_000 * PATIENCE;
+  while ((await names()).length > 0 && Date.now() < until) await sleep(100);
+  t.deepEqual(await names(), []);
+  // The next one does not take what is left for a box.
+  await using sandbox = await open();
+  t.regex(await said(sandbox, 'hostname'), /^kiln$/m);
+});
+
+test.serial('boxes that have waited for too long are not counted, and are swept', async (t) => {
+  await noneWaits();
+  const waiting = await oneWaits();
+  const record = readBoxRecord(waiting)!;
+  writeBoxRecord(waiting, { ...record, created: Date.now() - PARKED_LIFETIME });
+  const [shown] = await listBoxes(state.paths);
+  t.deepEqual([shown?.id, shown?.state], [record.id, 'abandoned']);
+  await oneWaits();
+  t.is((await readdir(state.paths.parked)).length, 2);
+  t.deepEqual(await sweepBoxes(state.paths, kiln.engine.connect), [record.id]);
+  const connection = await kiln.engine.connect();
+  t.is((await connection.listDomains()).length, 1);
 });
 
 test.serial('a box that cannot be prepared does not wait', async (t) => {

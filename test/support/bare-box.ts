@@ -101,7 +101,7 @@ export class BareBox implements AsyncDisposable {
     const operations = plan.operations.filter(({ op }) => !without.includes(op));
     const { labels } = box.record;
     const label = labels?.module === 'selinux' ? labelOperation(labels) : [];
-    box.channel.send(encodePrepare(label, { waits: false }));
+    box.channel.send(encodePrepare(label, { wait: 0 }));
     box.channel.send(encodeSetup([...label, ...operations]), plan.fds);
     await box.channel.wait((answer) => {
       if (answer.type === 'failed') throw new Error(`${answer.what}: ${answer.errno}`);

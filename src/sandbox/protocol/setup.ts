@@ -66,14 +66,14 @@ export type PrepareOperation = Extract<SetupOperation, { op: 'label' | 'mask' | 
 
 /**
  * MSG_PREPARE, answered with `done`: the first message, with labels, and rules for /proc that hold if
- * the setup has the same ones in the same order. With `waits` another runner may come with the setup.
+ * the setup has the same ones in the same order. For `wait` seconds another runner may come with the setup.
  */
 export function encodePrepare(
   operations: readonly PrepareOperation[],
-  { waits }: { readonly waits: boolean },
+  { wait }: { readonly wait: number },
 ): Buffer {
   const fields = encode(operations);
-  if (waits) fields.add(15, u32(1));
+  if (wait > 0) fields.add(15, u32(wait));
   return fields.message(PREPARE);
 }
 
