@@ -71,9 +71,13 @@ export function readBoxRecord(directory: string): BoxRecord | undefined {
 /** So long a parked box waits for a claim, milliseconds: whoever parked it is not in a hurry any more then. */
 export const PARKED_LIFETIME = 30 * 60_000;
 
+/** A clock that was set back by so much, milliseconds, says nothing of a box's age. */
+const SET_BACK = 60_000;
+
 /** Whether a parked box has waited for too long: its init has ended by itself, or is about to. */
 export function isExpired(record: BoxRecord, now: number): boolean {
-  return now - record.created >= PARKED_LIFETIME;
+  const age = now - record.created;
+  return age >= PARKED_LIFETIME || age < -SET_BACK;
 }
 
 /** Replaces box.json as a whole. */

@@ -12,6 +12,10 @@ import { procOperations } from './filesystem.ts';
 import { labelOperation } from './labels/sources.ts';
 import { encodePrepare } from './protocol/setup.ts';
 import { ensureSkeleton } from './skeleton.ts';
+import { sweepBoxes } from './sweep.ts';
+
+/** Nobody claims a box that is about to end by itself, milliseconds. */
+const LAST_MOMENT = 5000;
 
 /**
  * Claims a box that waits, if there is one that fits: one rename decides who gets it. Whatever is
@@ -25,7 +29,11 @@ export async function claimParked(
   const waiting = parkedIds(paths);
   if (waiting.length === 0) return undefined;
   const skeleton = await ensureSkeleton(paths);
+  const soon = Date.now() + LAST_MOMENT;
   for (const id of waiting) {
+    const record = readBoxRecord(join(paths.parked, id));
+    // The next refill sweeps it.
+    if (record !== undefined && isExpired(record, soon)) continue;
     const directory = join(paths.boxes, id);
     try {
       renameSync(join(paths.parked, id), directory);
@@ -34,7 +42,6 @@ export async function claimParked(
       throw error;
     }
     const lock = await tryLock(boxFiles.lock(directory));
-    const record = readBoxRecord(directory);
     // Without a lock it is the sweeper's already; both others are the sweeper's as soon as we let go.
     if (lock === undefined) continue;
     if (record?.skeleton !== skeleton) {
@@ -52,9 +59,12 @@ export async function claimParked(
 
 /** How many boxes wait, without those that have waited for too long. */
 export function countParked(paths: StatePaths): number {
-  const now = Date.now();
-  const records = parkedIds(paths).map((id) => readBoxRecord(join(paths.parked, id)));
-  return records.filter((record) => record !== undefined && !isExpired(record, now)).length;
+  return parkedIds(paths).filter((id) => stillWaits(paths, id)).length;
+}
+
+function stillWaits(paths: StatePaths, id: string): boolean {
+  const record = readBoxRecord(join(paths.parked, id));
+  return record !== undefined && !isExpired(record, Date.now());
 }
 
 function parkedIds(paths: StatePaths): string[] {
@@ -105,6 +115,8 @@ export async function refill(
   while (lock !== undefined) {
     try {
       while (fewerWait(paths)) await park(paths, await connect(), lifetime);
+      // Whoever finds a box that waits does not look for others' remains.
+      if (parkedIds(paths).some((id) => !stillWaits(paths, id))) await sweepBoxes(paths, connect);
     } finally {
       await lock.release();
     }

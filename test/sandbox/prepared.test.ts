@@ -18,7 +18,7 @@ import {
 import { openChannel } from '../../src/sandbox/channel.ts';
 import { listBoxes } from '../../src/sandbox/list.ts';
 import { openSandbox } from '../../src/sandbox/open.ts';
-import { refill, setParkTarget } from '../../src/sandbox/parking.ts';
+import { claimParked, refill, setParkTarget } from '../../src/sandbox/parking.ts';
 import type { Sandbox } from '../../src/sandbox/sandbox.ts';
 import { ensureSkeleton } from '../../src/sandbox/skeleton.ts';
 import {
@@ -203,19 +203,27 @@ test.serial('a box that nobody claims ends by itself, with no kiln to end it', a
   t.regex(await said(sandbox, 'hostname'), /^kiln$/m);
 });
 
-test.serial('boxes that have waited for too long are not counted, and are swept', async (t) => {
-  await noneWaits();
-  const waiting = await oneWaits();
-  const record = readBoxRecord(waiting)!;
-  writeBoxRecord(waiting, { ...record, created: Date.now() - PARKED_LIFETIME });
-  const [shown] = await listBoxes(state.paths);
-  t.deepEqual([shown?.id, shown?.state], [record.id, 'abandoned']);
-  await oneWaits();
-  t.is((await readdir(state.paths.parked)).length, 2);
-  t.deepEqual(await sweepBoxes(state.paths, kiln.engine.connect), [record.id]);
-  const connection = await kiln.engine.connect();
-  t.is((await connection.listDomains()).length, 1);
-});
+test.serial(
+  'a box that has waited for too long is neither counted nor claimed, and is swept',
+  async (t) => {
+    await noneWaits();
+    const waiting = await oneWaits();
+    const record = readBoxRecord(waiting)!;
+    writeBoxRecord(waiting, { ...record, created: Date.now() - PARKED_LIFETIME });
+    const [shown] = await listBoxes(state.paths);
+    t.deepEqual([shown?.id, shown?.state], [record.id, 'abandoned']);
+    t.is(await claimParked(state.paths, kiln.engine.connect), undefined);
+    t.deepEqual(await readdir(state.paths.parked), [record.id]);
+    // Whoever parks another one takes it away.
+    await oneWaits();
+    const [other = '', ...more] = await readdir(state.paths.parked);
+    t.deepEqual(more, []);
+    t.not(other, record.id);
+    const connection = await kiln.engine.connect();
+    const names = (await connection.listDomains()).map(({ name }) => name);
+    t.deepEqual(names, [readBoxRecord(join(state.paths.parked, other))?.domain]);
+  },
+);
 
 test.serial('a box that cannot be prepared does not wait', async (t) => {
   await noneWaits();

@@ -34,7 +34,7 @@ import { ensureStore, lockFile, openWorkDirectory } from './work-directory.ts';
 export interface ObtainOptions {
   /**
    * Called once, when every package is on this machine: nothing is waited for any more, only worked.
-   * What it begins has a start before that.
+   * Where no package has to be unpacked, what it begins has a start before that.
    */
   readonly onFetched?: (() => Promise<void>) | undefined;
   readonly onProgress?: OnImageProgress | undefined;
@@ -114,8 +114,9 @@ async function addPackages(
   const part = { ...lock, packages: [...missing] };
   let fetching: Promise<string[]> | undefined;
   const fetched = () => {
-    fetching ??= fetchFiles(paths, part, options).then(async (found) => {
-      await options.onFetched?.();
+    fetching ??= fetchFiles(paths, part, options).then((found) => {
+      // Unpacking need not wait for it.
+      options.onFetched?.().catch(() => undefined);
       return found;
     });
     return fetching;

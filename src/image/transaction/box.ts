@@ -126,7 +126,13 @@ async function watch(
   command: TransactionCommand,
 ): Promise<TransactionResult> {
   let timedOut = false;
-  const kill = () => process.kill('SIGKILL');
+  const kill = () => {
+    try {
+      process.kill('SIGKILL');
+    } catch {
+      // A box that is gone has no command either.
+    }
+  };
   const timer = setTimeout(() => {
     timedOut = true;
     kill();
@@ -142,7 +148,8 @@ async function watch(
     process.once('close', () => resolve());
     process.once('error', reject);
     process.once('exit', () => {
-      late = setTimeout(resolve, LATE_OUTPUT);
+      // What has come while this process was busy is read before.
+      late = setTimeout(() => setImmediate(resolve), LATE_OUTPUT);
     });
   });
   process.stdin.end(command.input);
