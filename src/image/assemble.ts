@@ -11,8 +11,8 @@ import type { OnImageProgress } from './progress.ts';
 import type { StoredPackage } from './store/entry.ts';
 import type { TransactionKind } from './store/manifest.ts';
 import { TransactionBox } from './transaction/box.ts';
-import { reasonsForExact, scriptReasons } from './transaction/choose.ts';
-import { EarlyDatabase, earlyDatabasePays, planBootstrap } from './transaction/early-database.ts';
+import { reasonsForExact } from './transaction/choose.ts';
+import { EarlyDatabase } from './transaction/early-database.ts';
 import { installIntoEmptyRoot, rpmMissing } from './transaction/exact.ts';
 import { findRpm, runFastTransaction } from './transaction/fast.ts';
 import { type Composition, composeTree, packagedTime } from './tree/compose.ts';
@@ -72,7 +72,8 @@ export async function assembleTree(options: AssembleOptions): Promise<AssembledT
   const { packages, scriptlets, work, finisher, onProgress } = options;
   // What is wrong with it shows when it is needed.
   if (scriptlets.mode !== 'none') TransactionBox.prepare(options.engine).catch(() => undefined);
-  await using database = startDatabase(options);
+  const early = { ...options, work: join(work, 'database') };
+  await using database = scriptlets.mode === 'auto' ? EarlyDatabase.start(early) : undefined;
   await using more = new AsyncDisposableStack();
   const takeBox = () => (database ? more.use(new ReservedBox(options.engine)) : options.reserved);
   // rpm takes longer than all that is done meanwhile.
@@ -95,19 +96,6 @@ export async function assembleTree(options: AssembleOptions): Promise<AssembledT
       ? ['the recipe asks for it']
       : reasonsForExact([...byPackage.keys()], plan);
   return reasons.length === 0 ? await fast(parts) : await exact(parts, reasons);
-}
-
-/** Has rpm write its database while the tree is made, if that pays and can be told to be right. */
-function startDatabase(options: AssembleOptions): EarlyDatabase | undefined {
-  const { engine, packages, reserved, scriptlets, signal } = options;
-  if (reserved === undefined || scriptlets.mode !== 'auto') return undefined;
-  if (!earlyDatabasePays(packages.length)) return undefined;
-  const plain = packages.map((stored) => stored.package);
-  if (scriptReasons(plain).length > 0) return undefined;
-  const bootstrap = planBootstrap(plain);
-  if (bootstrap === undefined) return undefined;
-  const work = join(options.work, 'database');
-  return new EarlyDatabase({ engine, packages, reserved, bootstrap, work, signal });
 }
 
 interface Parts {

@@ -4,6 +4,7 @@ import type { StoredPackage } from '../store/entry.ts';
 import { nevra } from '../tree/file-conflict.ts';
 import { OUTPUT_LIMIT, type TransactionBox } from './box.ts';
 import type { ControlDirectory } from './control.ts';
+import { SOLVED_BEFORE } from './rpm-options.ts';
 import { failure } from './run-steps.ts';
 
 /** Seconds; some thousand packages take a few. */
@@ -13,13 +14,7 @@ const DATABASE_TIMEOUT = 600;
 const JUST_DATABASE = [
   '-iv',
   '--justdb',
-  '--nodeps',
-  '--noverify',
-  '--nodigest',
-  '--nosignature',
-  '--ignorearch',
-  '--ignoreos',
-  '--ignoresize',
+  ...SOLVED_BEFORE,
   '--define',
   '__systemd_sysusers %{nil}',
 ];
@@ -53,7 +48,7 @@ export async function writeDatabase(options: DatabaseOptions): Promise<RpmPackag
   const version = packages.find((stored) => stored.package.name === 'rpm')?.package.version;
   const known = version !== undefined && compareVersions(version, NO_PLUGINS.since) >= 0;
   const argv = [rpm, ...JUST_DATABASE, ...(known ? [NO_PLUGINS.option] : []), ...headers];
-  // A line of it for each package, and room for what else rpm has to say.
+  // A line of it for each package, in UTF-8, and room for what else rpm has to say.
   const lines = packages.reduce((sum, stored) => sum + nevra(stored.package).length * 3 + 1, 0);
   const output = OUTPUT_LIMIT + lines;
   const result = await box.run({

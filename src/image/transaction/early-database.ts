@@ -10,6 +10,7 @@ import { composeTree } from '../tree/compose.ts';
 import { FolderFinisher } from '../tree/folder-finisher.ts';
 import { TreePlan } from '../tree/plan.ts';
 import { TransactionBox } from './box.ts';
+import { scriptReasons } from './choose.ts';
 import { ControlDirectory } from './control.ts';
 import { writeDatabase } from './database.ts';
 import { findRpm } from './fast.ts';
@@ -26,19 +27,23 @@ export function earlyDatabasePays(count: number): boolean {
 export interface EarlyDatabaseOptions {
   readonly engine: Engine;
   readonly packages: readonly StoredPackage[];
-  /** Where rpm runs. */
-  readonly reserved: ReservedBox;
-  readonly bootstrap: Bootstrap;
+  /** Where rpm runs; without it, it does not. */
+  readonly reserved: ReservedBox | undefined;
   /** A folder to be made. */
   readonly work: string;
   readonly signal?: AbortSignal | undefined;
 }
 
 /** The root in which rpm writes the database. */
-export interface Bootstrap {
+interface Bootstrap {
   readonly plan: TreePlan;
   /** Path of rpm in it. */
   readonly rpm: string;
+}
+
+interface Prepared extends EarlyDatabaseOptions {
+  readonly reserved: ReservedBox;
+  readonly bootstrap: Bootstrap;
 }
 
 /** A database that rpm has written, but where it does not belong yet. */
@@ -60,7 +65,17 @@ export class EarlyDatabase implements AsyncDisposable {
   readonly #written: Promise<WrittenDatabase | undefined>;
   readonly #end = new AbortController();
 
-  constructor(options: EarlyDatabaseOptions) {
+  /** Has rpm begin, if that pays, and can be told to give what it gives in the whole tree. */
+  static start(options: EarlyDatabaseOptions): EarlyDatabase | undefined {
+    const { packages, reserved } = options;
+    if (reserved === undefined || !earlyDatabasePays(packages.length)) return undefined;
+    const plain = packages.map((stored) => stored.package);
+    if (scriptReasons(plain).length > 0) return undefined;
+    const bootstrap = planBootstrap(plain);
+    return bootstrap && new EarlyDatabase({ ...options, reserved, bootstrap });
+  }
+
+  private constructor(options: Prepared) {
     const ends = [this.#end.signal, ...(options.signal === undefined ? [] : [options.signal])];
     const begun = Promise.withResolvers<void>();
     this.begun = begun.promise;
@@ -86,7 +101,7 @@ export class EarlyDatabase implements AsyncDisposable {
 }
 
 async function write(
-  { engine, packages, reserved, bootstrap, work }: EarlyDatabaseOptions,
+  { engine, packages, reserved, bootstrap, work }: Prepared,
   signal: AbortSignal,
   onBegun: () => void,
 ): Promise<WrittenDatabase | undefined> {

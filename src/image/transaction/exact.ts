@@ -6,6 +6,7 @@ import { hasErrno } from '../../kernel/libc.ts';
 import type { Engine, ReservedBox } from '../../sandbox/open.ts';
 import { TransactionBox } from './box.ts';
 import { ControlDirectory } from './control.ts';
+import { SOLVED_BEFORE } from './rpm-options.ts';
 import { failure } from './run-steps.ts';
 
 /** What both exact ways need. */
@@ -30,16 +31,9 @@ export interface ExactTransaction {
 /** Where the new root is while an rpm of another root fills it. */
 const TARGET = '/kiln-target';
 
-/** The lock was made by a solver and the files were verified: rpm need not do both again. */
 const INSTALL = [
   '-i',
-  '--nodeps',
-  '--noverify',
-  '--nodigest',
-  '--nosignature',
-  '--ignorearch',
-  '--ignoreos',
-  '--ignoresize',
+  ...SOLVED_BEFORE,
   // A box lets nobody unshare.
   '--define',
   '__transaction_unshare %{nil}',

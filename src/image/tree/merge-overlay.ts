@@ -62,17 +62,7 @@ export interface ClampTimes {
  */
 export function mergeOverlay(upper: string, tree: string, trash: number, clamp: ClampTimes): Merge {
   const merger = new Merger(trash, clamp);
-  const from = openSync(upper, DIRECTORY);
-  try {
-    const to = openSync(tree, DIRECTORY);
-    try {
-      merger.merge(from, to, '', 0);
-    } finally {
-      closeSync(to);
-    }
-  } finally {
-    closeSync(from);
-  }
+  withBoth(upper, tree, (from, to) => merger.merge(from, to, '', 0));
   return merger;
 }
 
@@ -89,19 +79,30 @@ export function adoptFiles(
   clamp: ClampTimes,
 ): Merge | undefined {
   const merger = new Merger(trash, clamp, true);
+  return withBoth(upper, tree, (from, to) => {
+    if (!fits(from, to, 0)) return undefined;
+    merger.merge(from, to, '', 0);
+    return merger;
+  });
+}
+
+/** Opens both directories for as long as `act` takes. */
+function withBoth<Result>(
+  upper: string,
+  tree: string,
+  act: (from: number, to: number) => Result,
+): Result {
   const from = openSync(upper, DIRECTORY);
   try {
     const to = openSync(tree, DIRECTORY);
     try {
-      if (!fits(from, to, 0)) return undefined;
-      merger.merge(from, to, '', 0);
+      return act(from, to);
     } finally {
       closeSync(to);
     }
   } finally {
     closeSync(from);
   }
-  return merger;
 }
 
 /** Whether all of a directory are files and folders, and no entry of the tree is another kind of thing. */

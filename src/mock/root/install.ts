@@ -1,6 +1,7 @@
 import { KilnError } from '../../errors.ts';
 import type { OnImageProgress } from '../../image/progress.ts';
 import { fetchFiles } from '../../image/store/packages.ts';
+import { VERIFIED_BEFORE } from '../../image/transaction/rpm-options.ts';
 import type { Repository } from '../../repository/configuration.ts';
 import type { Lock, LockedPackage } from '../../repository/lock.ts';
 import { openRepositories } from '../../repository/open.ts';
@@ -41,17 +42,8 @@ export interface InstallRequest {
   readonly log: (text: string) => void;
 }
 
-/** The solver chose the packages and the files were verified; what rpm itself checks are the dependencies. */
-const UPGRADE = [
-  '-U',
-  '--oldpackage',
-  '--noverify',
-  '--nodigest',
-  '--nosignature',
-  '--ignorearch',
-  '--ignoreos',
-  '--ignoresize',
-];
+/** What rpm itself checks are the dependencies. */
+const UPGRADE = ['-U', '--oldpackage', ...VERIFIED_BEFORE];
 
 /**
  * Installs packages into a root, with what they need: solved on the host, fetched and verified as
