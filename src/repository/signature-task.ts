@@ -47,7 +47,7 @@ async function checkSignature(input: z.output<typeof signatureInputSchema>): Pro
     const { signatures } = await openpgp.verify({
       message,
       signature,
-      verificationKeys: [match.key],
+      verificationKeys: [match.library.key],
     });
     const results = signatures.filter((result) => result.keyID.equals(keyId));
     for (const { verified } of results) {

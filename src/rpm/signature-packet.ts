@@ -33,6 +33,37 @@ const HASH_ALGORITHMS: Readonly<Record<number, string>> = {
 const SIGNATURE_TAG = 2;
 const Subpacket = { created: 2, issuer: 16, issuerFingerprint: 33 };
 
+/** The highest bit of a subpacket's type: who does not know it must not trust the signature. */
+const CRITICAL = 0x80;
+
+/**
+ * Subpackets that may be critical here (RFC 9580, 5.2.3.7): what they say of a document's signature is
+ * heeded, or is of no account for it. Not among them: notations, keys that may revoke, recipients.
+ */
+const KNOWN = new Set([
+  ...[
+    Subpacket.created,
+    3,
+    4,
+    5,
+    6,
+    7,
+    9,
+    11,
+    Subpacket.issuer,
+    21,
+    22,
+    23,
+    24,
+    25,
+    26,
+    27,
+    28,
+    29,
+  ],
+  ...[30, 31, 32, Subpacket.issuerFingerprint, 34, 39],
+]);
+
 export interface SignaturePacket {
   readonly version: number;
   /** 0x00: of a binary document; nothing else makes sense on a package. */
@@ -43,6 +74,8 @@ export interface SignaturePacket {
   readonly algorithm: string;
   /** Seconds since 1970. */
   readonly created: number | null;
+  /** A critical subpacket that is not known. */
+  readonly critical: number | null;
   /** Lower-case hex; `''` where the signature does not say. */
   readonly keyId: string;
   readonly fingerprint: string | null;
@@ -112,6 +145,7 @@ function parseVersion3(body: Buffer): SignaturePacket {
     hashAlgorithm,
     algorithm: algorithmName(keyAlgorithm, hashAlgorithm),
     created: body.readUInt32BE(3),
+    critical: null,
     keyId: body.toString('hex', 7, 15),
     fingerprint: null,
     trailer: body.subarray(2, 7),
@@ -126,9 +160,10 @@ function parseVersion4(body: Buffer, version: 4 | 6): SignaturePacket {
   const hashedEnd = 4 + wide + body.readUIntBE(4, wide);
   const unhashedStart = hashedEnd + wide;
   const unhashedEnd = unhashedStart + body.readUIntBE(hashedEnd, wide);
-  const found = { created: null, keyId: '', fingerprint: null } as Issuer;
-  // What is signed comes last and wins.
-  readSubpackets(body.subarray(unhashedStart, unhashedEnd), found);
+  const unsigned: Said = { created: null, critical: null, keyId: '', fingerprint: null };
+  readSubpackets(body.subarray(unhashedStart, unhashedEnd), unsigned);
+  // What is signed comes last and wins. Of the rest only the issuer counts, which the key proves.
+  const found = { ...unsigned, created: null, critical: null };
   readSubpackets(body.subarray(4 + wide, hashedEnd), found);
   const length = Buffer.alloc(6);
   length.writeUInt8(version, 0);
@@ -146,17 +181,21 @@ function parseVersion4(body: Buffer, version: 4 | 6): SignaturePacket {
   };
 }
 
-interface Issuer {
+interface Said {
   created: number | null;
+  critical: number | null;
   keyId: string;
   fingerprint: string | null;
 }
 
-function readSubpackets(area: Buffer, found: Issuer): void {
+function readSubpackets(area: Buffer, found: Said): void {
   for (let at = 0; at < area.length; ) {
     const { start, length } = newLength(area, at);
     const data = area.subarray(start + 1, start + length);
-    switch (area.readUInt8(start) & 0x7f) {
+    const tag = area.readUInt8(start);
+    const type = tag & ~CRITICAL;
+    if ((tag & CRITICAL) !== 0 && !KNOWN.has(type)) found.critical = type;
+    switch (type) {
       case Subpacket.created:
         found.created = data.readUInt32BE(0);
         break;

@@ -32,17 +32,7 @@ export async function checkSignatures(
   for (const { scope, bytes } of findSignatures(sections)) {
     const packet = parseSignaturePacket(bytes);
     const match = keyring?.find(packet);
-    let verdict: Verdict;
-    if (keyring === null || match === undefined) {
-      verdict = { status: 'nokey', reason: 'no key of the keyring made it' };
-    } else if (scope === 'header+payload' && !withPayload) {
-      verdict = { status: 'unchecked', reason: null };
-    } else {
-      verdict = await verify(fd, sections, { scope, bytes }, packet, {
-        ...match,
-        openpgp: keyring.openpgp,
-      });
-    }
+    const verdict = await judge(fd, sections, { scope, bytes }, packet, match, withPayload);
     checked.push({
       scope,
       algorithm: packet.algorithm,
@@ -50,7 +40,7 @@ export async function checkSignatures(
       keyId: packet.version === 6 ? (packet.fingerprint ?? packet.keyId) : packet.keyId,
       created: packet.created,
       ...verdict,
-      signer: match?.key.getUserIDs()[0] ?? null,
+      signer: match?.signer ?? null,
     });
   }
   return checked;
@@ -71,62 +61,50 @@ function findSignatures({ signature }: RpmSections): Found[] {
   return found;
 }
 
-/** A key and the library to use it with. */
-interface Verifier extends KeyMatch {
-  readonly openpgp: Keyring['openpgp'];
-}
-
-async function verify(
+async function judge(
   fd: number,
   sections: RpmSections,
-  found: Found,
+  { scope, bytes }: Found,
   packet: SignaturePacket,
-  match: Verifier,
+  match: KeyMatch | undefined,
+  withPayload: boolean,
 ): Promise<Verdict> {
-  if (packet.type !== 0) return bad(`it signs something of type ${packet.type}, not a document`);
-  // openpgp has no version 3, and would need a whole payload in memory.
-  if (packet.version === 3 || found.scope === 'header+payload') {
-    const invalid = await whyInvalid(match, packet);
+  if (match === undefined) return { status: 'nokey', reason: 'no key of the keyring made it' };
+  if (scope === 'header+payload' && !withPayload) return { status: 'unchecked', reason: null };
+  const { type, critical, created } = packet;
+  if (type !== 0) return bad(`it signs something of type ${type}, not a document`);
+  if (critical !== null) return unsupported(`it must not be used without subpacket ${critical}`);
+  if (created === null) return bad('it does not say when it was made');
+  // Keys expire, packages stay: a key must have been good when it signed.
+  const signedAt = new Date(created * 1000);
+  const byRsa = match.rsa !== null && packet.version !== 6;
+  // The library would need a whole payload in memory.
+  if (byRsa || scope === 'header+payload' || match.library === undefined) {
+    const invalid = await match.whyInvalid(signedAt);
     if (invalid !== undefined) return bad(invalid);
-    return verifyRsa(packet, match.part, (use) => {
+    return verifyRsa(packet, match.rsa, (use) => {
       use(sections.header.bytes);
-      if (found.scope === 'header+payload') eachChunk(fd, sections.headerEnd, use);
+      if (scope === 'header+payload') eachChunk(fd, sections.headerEnd, use);
     });
   }
-  return await verifyWithLibrary(found.bytes, sections.header.bytes, packet, match);
-}
-
-/** Why a key must not be used: revoked, expired when it signed, a subkey nobody vouches for. */
-async function whyInvalid(match: KeyMatch, packet: SignaturePacket): Promise<string | undefined> {
-  try {
-    await match.key.getSigningKey(match.part.getKeyID(), timeOf(packet));
-    return undefined;
-  } catch (error) {
-    return error instanceof Error ? error.message : String(error);
-  }
-}
-
-/** Keys expire, packages stay: a key must have been good when it signed. */
-function timeOf({ created }: SignaturePacket): Date {
-  return created === null ? new Date() : new Date(created * 1000);
+  return await verifyWithLibrary(bytes, sections.header.bytes, signedAt, match.library);
 }
 
 async function verifyWithLibrary(
   bytes: Buffer,
   signed: Buffer,
-  packet: SignaturePacket,
-  match: Verifier,
+  signedAt: Date,
+  { openpgp, key }: NonNullable<KeyMatch['library']>,
 ): Promise<Verdict> {
-  const { openpgp } = match;
   try {
     const result = await openpgp.verify({
       message: await openpgp.createMessage({ binary: signed }),
       signature: await openpgp.readSignature({ binarySignature: bytes }),
-      verificationKeys: match.key,
-      date: timeOf(packet),
+      verificationKeys: key,
+      date: signedAt,
     });
     const [first] = result.signatures;
-    if (first === undefined) return unsupported(`openpgp cannot read ${packet.algorithm}`);
+    if (first === undefined) return unsupported('openpgp cannot read it');
     await first.verified;
     return { status: 'ok', reason: null };
   } catch (error) {

@@ -5,7 +5,7 @@ import type { ConfinedTask } from '../confine/task.ts';
 import { describePackage } from './describe.ts';
 import { checkDigests, loadHashes } from './digests.ts';
 import { assertTrusted, type SignaturePolicy } from './inspect.ts';
-import { type Keyring, loadKeyring } from './keyring.ts';
+import { type Keyring, loadKeyring, type TrustedKey, TrustedKeyring } from './keyring.ts';
 import type { RpmPackage } from './package.ts';
 import { CpioParser } from './payload/cpio.ts';
 import { decompressPayload } from './payload/decompress.ts';
@@ -21,6 +21,8 @@ export interface UnpackTaskInput {
   /** One directory for each descriptor, relative to the root; `.` for the root itself. */
   readonly into: readonly string[];
   readonly keys: readonly string[];
+  /** The same keys; null where only the library can use them. */
+  readonly trustedKeys: readonly TrustedKey[] | null;
   readonly policy: SignaturePolicy;
   readonly limits: UnpackLimits;
   readonly owners?: OwnerMap;
@@ -37,8 +39,9 @@ export const task: ConfinedTask = {
   async prepare(input) {
     loadNativeCodecs();
     loadZstd();
-    const { keys } = input as UnpackTaskInput;
-    if (keys.length > 0) keyring = await loadKeyring(keys);
+    const { keys, trustedKeys } = input as UnpackTaskInput;
+    if (trustedKeys !== null) keyring = new TrustedKeyring(trustedKeys);
+    else if (keys.length > 0) keyring = await loadKeyring(keys);
   },
 
   async run(input, { fds, emit }) {

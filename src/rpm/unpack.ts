@@ -8,6 +8,7 @@ import type { ConfinedLimits } from '../confine/task.ts';
 import { KilnError } from '../errors.ts';
 import { aboutFile } from './feed.ts';
 import type { SignaturePolicy } from './inspect.ts';
+import type { TrustedKey } from './keyring.ts';
 import { MAX_FDS, openFile } from './open-files.ts';
 import type { RpmPackage } from './package.ts';
 import type { UnpackLimits } from './payload/plan.ts';
@@ -33,6 +34,8 @@ export interface UnpackOptions {
   readonly root: string;
   /** Armored OpenPGP public keys. */
   readonly keys?: readonly string[];
+  /** The same keys as `describeKeys` gives them, which are quicker to use. */
+  readonly trustedKeys?: readonly TrustedKey[] | null;
   readonly policy: SignaturePolicy;
   /** Bytes one package may unpack to; default 64 GiB. */
   readonly unpackedSize?: number;
@@ -148,6 +151,7 @@ async function* unpackBatch(
     const input: UnpackTaskInput = {
       into: opened.map((job) => job.into),
       keys: options.keys ?? [],
+      trustedKeys: options.trustedKeys ?? null,
       policy: options.policy,
       limits,
       ...(options.owners === undefined ? {} : { owners: options.owners }),

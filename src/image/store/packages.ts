@@ -28,6 +28,7 @@ import {
   storedPackage,
   writeEntry,
 } from './entry.ts';
+import { knownKeys } from './known-keys.ts';
 import { discard } from './trash.ts';
 import { ensureStore, lockFile, openWorkDirectory } from './work-directory.ts';
 
@@ -185,8 +186,10 @@ async function unpackPart(
   const results: Unpacked[] = [];
   const entryOf = ({ job }: Unpacked) => join(work.path, `entry-${job.into}`);
   const keys = await Promise.all(repository.gpgkey.map((path) => readFile(path, 'utf8')));
+  const trustedKeys = keys.length > 0 ? await knownKeys(paths, keys, signal) : null;
   const policy = repository.gpgcheck ? 'require' : 'allow-unsigned';
-  for await (const result of unpackRpms(jobs, { root, keys, policy, signal, after: fetched })) {
+  const options = { root, keys, trustedKeys, policy, signal, after: fetched } as const;
+  for await (const result of unpackRpms(jobs, options)) {
     // A file that cannot be opened is missing, as the check will say.
     await fetched();
     if ('error' in result) throw result.error;
