@@ -41,8 +41,6 @@ export interface ConfinedOptions<Output> {
   readonly entry?: string;
   /** A child that waits for this task already, unless it has been used; not with a destination. */
   readonly standby?: Standby | undefined;
-  /** Called as the child starts, which gets its request when this is fulfilled; a rejection is thrown. */
-  readonly after?: (() => Promise<unknown>) | undefined;
 }
 
 /**
@@ -83,13 +81,9 @@ export async function* runConfined<Output>(
   let finished = false;
   let over = false;
   try {
-    const after = options.after?.();
-    // Thrown where it is waited for, unless something else goes wrong first.
-    after?.catch(() => undefined);
     for await (const reply of replies(child)) {
       switch (reply.type) {
         case 'ready':
-          await after;
           child.stdin?.end(encodeFrame(request), () => {
             // Not before: the child takes nothing else until it has seen the request's end.
             if (!over && request.fdsFollow) waiting?.hand(fds);

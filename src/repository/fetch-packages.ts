@@ -25,12 +25,22 @@ const MIRRORS_AGE = 2 * 24 * 3600 * 1000;
  */
 export async function fetchPackages(
   lock: Lock,
-  options: Omit<OpenOptions, 'refresh'>,
+  options: Omit<OpenOptions, 'refresh'> & {
+    /** Called as soon as a package is here, with its digest. */
+    readonly onPackage?: ((digest: string) => void) | undefined;
+  },
 ): Promise<Map<string, string>> {
   const context = downloadContext(options);
   const repositories = new Map(lock.repositories.map((entry) => [entry.id, entry]));
   const mirrors = new Map<string, Promise<Mirrors>>();
   const progress = new PackagesProgress(lock, context);
+  // Checking is work for one processor: in turn, and the first are ready before the last have begun.
+  let turn: Promise<unknown> = Promise.resolve();
+  const checkInTurn = (path: string, entry: LockedPackage) => {
+    const checked = turn.then(() => localPackage(path, entry));
+    turn = checked.catch(() => undefined);
+    return checked;
+  };
   const fetchOne = async (entry: LockedPackage, signal: AbortSignal) => {
     const repository = repositories.get(entry.repository);
     if (repository === undefined) throw new TypeError(`no repository ${entry.repository}`);
@@ -38,8 +48,9 @@ export async function fetchPackages(
     const path =
       local === undefined
         ? await remotePackage(repository, entry, mirrors, progress.watch(entry, signal))
-        : await localPackage(local, entry);
+        : await checkInTurn(local, entry);
     progress.finished();
+    options.onPackage?.(entry.digest);
     return [entry.digest, path] as const;
   };
   // One file, even if two names of a lock mean it.

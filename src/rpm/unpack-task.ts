@@ -1,6 +1,7 @@
 /** The confined side of unpackRpms. Its root is the destination. */
 import { closeSync, mkdirSync, rmdirSync } from 'node:fs';
 import { flattenError } from '../confine/flat-error.ts';
+import type { HandedFile } from '../confine/handout.ts';
 import type { ConfinedTask } from '../confine/task.ts';
 import { describePackage } from './describe.ts';
 import { checkDigests, loadHashes } from './digests.ts';
@@ -18,7 +19,7 @@ import { checkSignatures } from './signatures.ts';
 import { toWire } from './wire.ts';
 
 export interface UnpackTaskInput {
-  /** One directory for each descriptor, relative to the root; `.` for the root itself. */
+  /** One directory for each package, relative to the root; `.` for the root itself. */
   readonly into: readonly string[];
   readonly keys: readonly string[];
   /** The same keys; null where only the library can use them. */
@@ -44,9 +45,9 @@ export const task: ConfinedTask = {
     else if (keys.length > 0) keyring = await loadKeyring(keys);
   },
 
-  async run(input, { fds, emit }) {
+  async run(input, { arriving, emit }) {
     const options = input as UnpackTaskInput;
-    for (const [index, fd] of fds.entries()) {
+    for (const { index, fd } of flatten(arriving)) {
       const onProgress = (bytes: number) => emit({ index, progress: bytes });
       try {
         const done = await unpack(fd, options.into[index]!, options, onProgress);
@@ -59,6 +60,10 @@ export const task: ConfinedTask = {
     }
   },
 };
+
+function* flatten(groups: Iterable<readonly HandedFile[]>): Generator<HandedFile> {
+  for (const group of groups) yield* group;
+}
 
 /**
  * Digests and signature come first: with a policy that requires one, no byte of a package that its

@@ -2,14 +2,15 @@
 import { closeSync, statSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { rebuildError } from '../confine/flat-error.ts';
+import { Handout } from '../confine/handout.ts';
 import { mergeIterations } from '../confine/merge.ts';
 import { runConfined } from '../confine/run.ts';
-import type { ConfinedLimits } from '../confine/task.ts';
+import { type ConfinedLimits, defaultLimits } from '../confine/task.ts';
 import { KilnError } from '../errors.ts';
 import { aboutFile } from './feed.ts';
 import type { SignaturePolicy } from './inspect.ts';
 import type { TrustedKey } from './keyring.ts';
-import { MAX_FDS, openFile } from './open-files.ts';
+import { openFile } from './open-files.ts';
 import type { RpmPackage } from './package.ts';
 import type { UnpackLimits } from './payload/plan.ts';
 import type { OwnerMap } from './payload/writer.ts';
@@ -45,8 +46,11 @@ export interface UnpackOptions {
   readonly concurrency?: number;
   readonly limits?: Partial<ConfinedLimits>;
   readonly signal?: AbortSignal | undefined;
-  /** Called as each child starts, which gets to work when this is fulfilled; a rejection is thrown. */
-  readonly after?: (() => Promise<unknown>) | undefined;
+  /**
+   * No child gets to see a package before this is fulfilled for it; a rejection is thrown. Asked for one
+   * after the other, the largest file first.
+   */
+  readonly ready?: ((job: UnpackJob) => Promise<void>) | undefined;
   /** Called as content is written: bytes of this job so far. */
   readonly onProgress?: (job: UnpackJob, bytes: number) => void;
 }
@@ -55,12 +59,23 @@ export interface UnpackOptions {
 export interface Unpacked {
   readonly job: UnpackJob;
   readonly package: RpmPackage;
+  /** The package as `fromWire` takes it, which has found nothing wrong with it. */
+  readonly wire: object;
   /** What was left out (devices, fifos), as sentences. */
   readonly warnings: readonly string[];
 }
 
 /** What came of one job; a failed one has left nothing behind unless its child was killed. */
 export type UnpackResult = Unpacked | { readonly job: UnpackJob; readonly error: KilnError };
+
+/** More of them wait for memory and disk, not for processors. */
+const MOST_CHILDREN = 64;
+
+/** Packages on their way to whoever is free next. */
+const AHEAD = 8;
+
+/** One child may have to unpack all packages of a call: so many of them get the time of a child. */
+const JOBS_PER_LIMIT = 500;
 
 const DEFAULT_UNPACKED_SIZE = 64 * 1024 * 1024 * 1024;
 
@@ -85,11 +100,18 @@ export async function* unpackRpms(
     });
   }
   for (const { into } of jobs) checkInto(into);
-  const shares = share(jobs, options.concurrency ?? availableParallelism());
+  const { concurrency = Math.min(availableParallelism(), MOST_CHILDREN) } = options;
+  const children = Math.min(concurrency, jobs.length);
+  if (children === 0) return;
+  using delivery = new Delivery(largestFirst(jobs), options.ready, children + AHEAD);
   yield* mergeIterations(
-    (signal) => shares.map((part) => unpackInTurn(part, options, signal)),
+    (signal) => [
+      delivery.deliver(signal),
+      ...Array.from({ length: children }, () => unpackDelivered(delivery, options, signal)),
+    ],
     options.signal,
   );
+  delivery.assertDone();
 }
 
 function checkInto(into: string): void {
@@ -98,89 +120,139 @@ function checkInto(into: string): void {
   throw new TypeError(`not a relative path: ${into}`);
 }
 
-/** Shares the jobs out by size, the largest first to whoever has least: all end together. */
-function share(jobs: readonly UnpackJob[], count: number): UnpackJob[][] {
+/** So that all children end together. */
+function largestFirst(jobs: readonly UnpackJob[]): UnpackJob[] {
   const sized = jobs.map((job) => ({ job, size: fileSize(job.file) }));
-  sized.sort((a, b) => b.size - a.size);
-  const parts = Array.from({ length: Math.min(count, jobs.length) }, () => ({
-    size: 0,
-    jobs: [] as UnpackJob[],
-  }));
-  for (const { job, size } of sized) {
-    const part = parts.reduce((least, other) => (other.size < least.size ? other : least));
-    part.jobs.push(job);
-    // A package costs something however small it is.
-    part.size += size + 32 * 1024;
-  }
-  return parts.map((part) => part.jobs);
+  return sized.sort((a, b) => b.size - a.size).map(({ job }) => job);
 }
 
 function fileSize(file: string): number {
   return statSync(file, { throwIfNoEntry: false })?.size ?? 0;
 }
 
-async function* unpackInTurn(
-  jobs: readonly UnpackJob[],
-  options: UnpackOptions,
-  signal: AbortSignal,
-): AsyncGenerator<UnpackResult, void, undefined> {
-  for (let at = 0; at < jobs.length; at += MAX_FDS) {
-    yield* unpackBatch(jobs.slice(at, at + MAX_FDS), options, signal);
+/** Packages on their way to the children: each of them has the next one as soon as it is free. */
+class Delivery implements Disposable {
+  readonly jobs: readonly UnpackJob[];
+  readonly handout = new Handout();
+  readonly #ready: UnpackOptions['ready'];
+  readonly #mostAway: number;
+  readonly #away = new Set<number>();
+  #onAnswer = Promise.withResolvers<void>();
+
+  constructor(jobs: readonly UnpackJob[], ready: UnpackOptions['ready'], mostAway: number) {
+    this.jobs = jobs;
+    this.#ready = ready;
+    this.#mostAway = mostAway;
+  }
+
+  /** Hands over all packages; those that cannot be opened are results. */
+  async *deliver(signal: AbortSignal): AsyncGenerator<UnpackResult, void, undefined> {
+    const aborted = Promise.withResolvers<never>();
+    aborted.promise.catch(() => undefined);
+    const abort = () => aborted.reject(signal.reason);
+    signal.addEventListener('abort', abort);
+    try {
+      for (const [index, job] of this.jobs.entries()) {
+        await Promise.race([this.#room(), aborted.promise]);
+        await Promise.race([this.#ready?.(job), aborted.promise]);
+        signal.throwIfAborted();
+        const error = this.#hand(index, job);
+        if (error !== undefined) yield { job, error };
+      }
+    } finally {
+      signal.removeEventListener('abort', abort);
+      this.handout.end();
+    }
+  }
+
+  async #room(): Promise<void> {
+    while (this.#away.size >= this.#mostAway) await this.#onAnswer.promise;
+  }
+
+  #hand(index: number, job: UnpackJob): KilnError | undefined {
+    let fd: number;
+    try {
+      fd = openFile(job.file).fd;
+    } catch (error) {
+      if (error instanceof KilnError) return error;
+      throw error;
+    }
+    try {
+      this.handout.hand([{ index, fd }]);
+      this.#away.add(index);
+      return undefined;
+    } finally {
+      closeSync(fd);
+    }
+  }
+
+  /** The job that a child speaks of. @throws TypeError if no child has it */
+  jobOf(index: unknown): UnpackJob {
+    const job = this.#away.has(index as number) ? this.jobs[index as number] : undefined;
+    if (job === undefined) throw new TypeError(`there is no job ${index}`);
+    return job;
+  }
+
+  /** A child is done with it. */
+  answered(index: unknown): void {
+    this.#away.delete(index as number);
+    this.#onAnswer.resolve();
+    this.#onAnswer = Promise.withResolvers();
+  }
+
+  /** @throws KilnError E_CONFINE_PROTOCOL when a package has not been answered for. */
+  assertDone(): void {
+    const [index] = this.#away;
+    if (index === undefined) return;
+    const { file } = this.jobs[index]!;
+    throw new KilnError('E_CONFINE_PROTOCOL', `${file}: the confined child said nothing`);
+  }
+
+  [Symbol.dispose](): void {
+    this.handout[Symbol.dispose]();
   }
 }
 
-async function* unpackBatch(
-  jobs: readonly UnpackJob[],
+/** One child, and what it does with the packages that come to it. */
+async function* unpackDelivered(
+  delivery: Delivery,
   options: UnpackOptions,
   signal: AbortSignal,
 ): AsyncGenerator<UnpackResult, void, undefined> {
-  const opened: UnpackJob[] = [];
-  const fds: number[] = [];
-  try {
-    for (const job of jobs) {
-      try {
-        fds.push(openFile(job.file).fd);
-        opened.push(job);
-      } catch (error) {
-        if (!(error instanceof KilnError)) throw error;
-        yield { job, error };
+  const { jobs } = delivery;
+  const limits: UnpackLimits = { unpackedSize: options.unpackedSize ?? DEFAULT_UNPACKED_SIZE };
+  const input: UnpackTaskInput = {
+    into: jobs.map((job) => job.into),
+    keys: options.keys ?? [],
+    trustedKeys: options.trustedKeys ?? null,
+    policy: options.policy,
+    limits,
+    ...(options.owners === undefined ? {} : { owners: options.owners }),
+  };
+  // It may have to unpack all of them.
+  const cpuSeconds = defaultLimits.cpuSeconds * Math.ceil(jobs.length / JOBS_PER_LIMIT);
+  const results = runConfined<UnpackResult | undefined>({
+    task: 'rpm-unpack',
+    input,
+    handout: delivery.handout,
+    signal,
+    destination: options.root,
+    limits: { cpuSeconds, ...options.limits },
+    validate: (value) => {
+      const message = value as Record<string, unknown>;
+      const job = delivery.jobOf(message.index);
+      if (message.progress !== undefined) {
+        options.onProgress?.(job, Number(message.progress));
+        return undefined;
       }
-    }
-    if (fds.length === 0) return;
-    const limits: UnpackLimits = { unpackedSize: options.unpackedSize ?? DEFAULT_UNPACKED_SIZE };
-    const input: UnpackTaskInput = {
-      into: opened.map((job) => job.into),
-      keys: options.keys ?? [],
-      trustedKeys: options.trustedKeys ?? null,
-      policy: options.policy,
-      limits,
-      ...(options.owners === undefined ? {} : { owners: options.owners }),
-    };
-    const results = runConfined<UnpackResult | undefined>({
-      task: 'rpm-unpack',
-      input,
-      fds,
-      signal,
-      destination: options.root,
-      after: options.after,
-      limits: options.limits ?? {},
-      validate: (value) => {
-        const message = value as Record<string, unknown>;
-        const job = opened[Number(message.index)];
-        if (job === undefined) throw new TypeError(`there is no job ${message.index}`);
-        if (message.progress !== undefined) {
-          options.onProgress?.(job, Number(message.progress));
-          return undefined;
-        }
-        if (message.error !== undefined) {
-          return { job, error: aboutFile(job.file, rebuildError(message.error)) };
-        }
-        const warnings = (message.warnings as unknown[]).map(String);
-        return { job, package: fromWire(message.package), warnings };
-      },
-    });
-    for await (const result of results) if (result !== undefined) yield result;
-  } finally {
-    for (const fd of fds) closeSync(fd);
-  }
+      delivery.answered(message.index);
+      if (message.error !== undefined) {
+        return { job, error: aboutFile(job.file, rebuildError(message.error)) };
+      }
+      const warnings = (message.warnings as unknown[]).map(String);
+      const wire = message.package as object;
+      return { job, package: fromWire(wire), wire, warnings };
+    },
+  });
+  for await (const result of results) if (result !== undefined) yield result;
 }

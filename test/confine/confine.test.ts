@@ -228,32 +228,3 @@ for (const how of ['sleep', 'spin']) {
     t.deepEqual(alive(), []);
   });
 }
-
-test.serial(
-  'a child that is started ahead of its work waits for it, and ends if there is none',
-  async (t) => {
-    const file = join(scratch(t), 'given');
-    writeFileSync(file, 'early');
-    const fd = openSync(file, 'r');
-    t.teardown(() => closeSync(fd));
-    let go = () => {};
-    const after = new Promise<void>((resolve) => {
-      go = resolve;
-    });
-    const looked = run('look', null, { fds: [fd], after: () => after });
-    // It is there, and has not read anything yet: the content is what it is when the work begins.
-    await sleep(500);
-    writeFileSync(file, 'late');
-    go();
-    const [seen] = (await looked) as [Record<string, unknown>];
-    t.deepEqual(seen.fds, ['late']);
-
-    const refusal = new Error('no work');
-    const rejected = async () => {
-      await sleep(300);
-      throw refusal;
-    };
-    t.is(await t.throwsAsync(run('look', null, { after: rejected })), refusal);
-    t.deepEqual(children(), []);
-  },
-);

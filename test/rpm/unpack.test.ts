@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto';
 import { existsSync, mkdirSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
@@ -188,3 +189,72 @@ test('an aborted unpack ends at once, and its children with it', async (t) => {
   await new Promise((resolve) => setTimeout(resolve, 300));
   t.is(readdirSync(root).length, later + 1);
 });
+
+/** Confined children that this process has started. */
+function children(): string[] {
+  return readFileSync(`/proc/self/task/${process.pid}/children`, 'utf8')
+    .split(' ')
+    .filter(
+      (pid) => pid !== '' && readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes('setpriv'),
+    );
+}
+
+test.serial(
+  'no package is looked at before it is ready, and larger ones need not wait for it',
+  async (t) => {
+    const directory = scratch(t);
+    const root = scratch(t);
+    const build = (text: string) =>
+      buildRpm({ files: [{ path: '/a', mode: 0o100644, data: Buffer.from(text) }] });
+    const late = put(directory, 'late.rpm', build('early'));
+    const others = Array.from({ length: 30 }, (_, i) =>
+      put(directory, `${i}.rpm`, build(randomBytes(3000).toString('hex'))),
+    );
+    const jobs = [...others, late].map((file, i) => ({ file, into: String(i) }));
+    const ready = Promise.withResolvers<void>();
+    const results = unpackRpms(jobs, {
+      root,
+      policy: 'allow-unsigned',
+      ready: ({ file }) => (file === late ? ready.promise : Promise.resolve()),
+    });
+    const seen: string[] = [];
+    for (let i = 0; i < others.length; i++) {
+      const { value } = await results.next();
+      seen.push(basename((value as Unpacked).job.file));
+    }
+    t.false(seen.includes('late.rpm'));
+    t.is(new Set(seen).size, others.length);
+    put(directory, 'late.rpm', build('ready'));
+    ready.resolve();
+    t.is(basename(((await results.next()).value as Unpacked).job.file), 'late.rpm');
+    t.true((await results.next()).done);
+    t.is(readFileSync(join(root, String(others.length), 'a'), 'utf8'), 'ready');
+    t.deepEqual(children(), []);
+  },
+);
+
+test.serial(
+  'what keeps a package from being ready, or a caller who gives up, ends it all',
+  async (t) => {
+    const jobs = packages.map((file, i) => ({ file, into: String(i) }));
+    const options = { root: scratch(t), policy: 'allow-unsigned' } as const;
+    const drain = async (more: Partial<UnpackOptions>) => {
+      for await (const _ of unpackRpms(jobs, { ...options, root: scratch(t), ...more }));
+    };
+    const refusal = new Error('it is another one');
+    const refused = drain({
+      ready: async ({ into }) => {
+        if (into === '3') throw refusal;
+      },
+    });
+    t.is(await t.throwsAsync(refused), refusal);
+    t.deepEqual(children(), []);
+    const stop = new AbortController();
+    const never = drain({ ready: () => new Promise(() => undefined), signal: stop.signal });
+    setTimeout(() => stop.abort(refusal), 300);
+    t.is(await t.throwsAsync(never), refusal);
+    t.deepEqual(children(), []);
+    for await (const _ of unpackRpms(jobs, options)) break;
+    t.deepEqual(children(), []);
+  },
+);

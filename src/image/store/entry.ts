@@ -3,7 +3,6 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { hasErrno } from '../../kernel/libc.ts';
 import type { RpmPackage } from '../../rpm/package.ts';
 import { fromWire } from '../../rpm/unwire.ts';
-import { toWire } from '../../rpm/wire.ts';
 import type { StatePaths } from '../../state/paths.ts';
 import { currentMoment, isDurable, type Moment } from './durability.ts';
 
@@ -94,9 +93,12 @@ export function storedPackage(
   };
 }
 
-/** Writes what an entry's folder is to have beside the unpacked package and its header. */
-export function writeEntry(directory: string, of: RpmPackage, warnings: readonly string[]): void {
+/**
+ * Writes what an entry's folder is to have beside the unpacked package and its header.
+ * @param wire the package as {@link fromWire} takes it, which checks it whenever it is read
+ */
+export function writeEntry(directory: string, wire: object, warnings: readonly string[]): void {
   const made = currentMoment();
-  const entry: Entry = { format: ENTRY_FORMAT, made, package: toWire(of), warnings };
+  const entry: Entry = { format: ENTRY_FORMAT, made, package: wire, warnings };
   writeFileSync(entryFile(directory), JSON.stringify(entry));
 }

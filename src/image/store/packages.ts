@@ -15,7 +15,7 @@ import { withLock } from '../../kernel/flock.ts';
 import { fetchPackages, localPackages } from '../../repository/fetch-packages.ts';
 import type { Lock, LockedPackage, LockedRepository } from '../../repository/lock.ts';
 import type { RpmPackage } from '../../rpm/package.ts';
-import { type Unpacked, unpackRpms } from '../../rpm/unpack.ts';
+import { type Unpacked, type UnpackJob, unpackRpms } from '../../rpm/unpack.ts';
 import type { StatePaths } from '../../state/paths.ts';
 import type { OnImageProgress } from '../progress.ts';
 import { Turns } from '../tree/turns.ts';
@@ -98,9 +98,15 @@ export function packagesLock(paths: StatePaths): string {
 export async function fetchFiles(
   paths: StatePaths,
   lock: Lock,
-  { onProgress, signal }: ObtainOptions,
+  {
+    onProgress,
+    signal,
+    onPackage,
+  }: Pick<ObtainOptions, 'onProgress' | 'signal'> & {
+    readonly onPackage?: (digest: string) => void;
+  },
 ): Promise<string[]> {
-  const files = await fetchPackages(lock, { paths, onProgress, signal });
+  const files = await fetchPackages(lock, { paths, onProgress, signal, onPackage });
   return lock.packages.map((wanted) => files.get(wanted.digest)!);
 }
 
@@ -112,26 +118,38 @@ async function addPackages(
   options: ObtainOptions,
 ): Promise<ReadonlyMap<string, StoredPackage>> {
   const added = new Map<string, StoredPackage>();
-  const part = { ...lock, packages: [...missing] };
+  // As they are unpacked.
+  const largestFirst = [...missing].sort((a, b) => b.size - a.size);
+  const part = { ...lock, packages: largestFirst };
+  const arrivals = new Map(
+    largestFirst.map(({ digest }) => [digest, Promise.withResolvers<void>()]),
+  );
   let fetching: Promise<string[]> | undefined;
   const fetched = () => {
-    fetching ??= fetchFiles(paths, part, options).then((found) => {
+    if (fetching !== undefined) return fetching;
+    const onPackage = (digest: string) => arrivals.get(digest)?.resolve();
+    fetching = fetchFiles(paths, part, { ...options, onPackage }).then((found) => {
       // Unpacking need not wait for it.
       options.onFetched?.().catch(() => undefined);
       return found;
     });
+    // Thrown to whoever waits for a package; all may have given up before.
+    fetching.catch(() => undefined);
     return fetching;
   };
-  // Of files that lie here only the content is checked: while the children start, so that it keeps
-  // nothing from starting.
+  const ready = async (digest: string) => {
+    await Promise.race([arrivals.get(digest)?.promise, fetched()]);
+  };
+  // Of files that lie here only the content is checked, one after the other: while the children start,
+  // and while they unpack those that have been checked.
   const local = localPackages(part);
   const files =
-    local === undefined ? await fetched() : missing.map(({ digest }) => local.get(digest)!);
+    local === undefined ? await fetched() : largestFirst.map(({ digest }) => local.get(digest)!);
   // One at a time: two builds that want the same packages do not unpack them twice.
   await withLock(
     lockFile(paths, 'unpack'),
     async () => {
-      const wanted = missing
+      const wanted = largestFirst
         .map((locked, index): Wanted => ({ locked, file: files[index]! }))
         .filter(({ locked }) => readStoredPackage(paths, locked.digest) === undefined);
       let done = 0;
@@ -143,7 +161,7 @@ async function addPackages(
         const { signal } = options;
         for (const stored of await unpackPart(paths, repository, part, {
           onDone,
-          fetched,
+          ready,
           signal,
         })) {
           added.set(stored.digest, stored);
@@ -159,8 +177,8 @@ async function addPackages(
 
 interface UnpackPartOptions {
   readonly onDone: () => void;
-  /** Checks the files; nothing is unpacked before. */
-  readonly fetched: () => Promise<unknown>;
+  /** Fulfilled when a file has been checked; it is not looked at before. */
+  readonly ready: (digest: string) => Promise<void>;
   readonly signal: AbortSignal | undefined;
 }
 
@@ -177,7 +195,7 @@ async function unpackPart(
   paths: StatePaths,
   repository: LockedRepository,
   wanted: readonly Wanted[],
-  { onDone, fetched, signal }: UnpackPartOptions,
+  { onDone, ready, signal }: UnpackPartOptions,
 ): Promise<StoredPackage[]> {
   await using work = await openWorkDirectory(paths);
   const root = join(work.path, 'unpacked');
@@ -188,10 +206,9 @@ async function unpackPart(
   const keys = await Promise.all(repository.gpgkey.map((path) => readFile(path, 'utf8')));
   const trustedKeys = keys.length > 0 ? await knownKeys(paths, keys, signal) : null;
   const policy = repository.gpgcheck ? 'require' : 'allow-unsigned';
-  const options = { root, keys, trustedKeys, policy, signal, after: fetched } as const;
+  const isReady = ({ into }: UnpackJob) => ready(wanted[Number(into)]!.locked.digest);
+  const options = { root, keys, trustedKeys, policy, signal, ready: isReady } as const;
   for await (const result of unpackRpms(jobs, options)) {
-    // A file that cannot be opened is missing, as the check will say.
-    await fetched();
     if ('error' in result) throw result.error;
     const { locked, file } = wanted[Number(result.job.into)]!;
     checkIdentity(locked, result.package);
@@ -199,7 +216,7 @@ async function unpackPart(
     const directory = entryOf(result);
     mkdirSync(directory, { mode: 0o700 });
     copyHeader(file, join(directory, 'header.rpm'), result.package.headerRange.end);
-    writeEntry(directory, result.package, result.warnings);
+    writeEntry(directory, result.wire, result.warnings);
     results.push(result);
     onDone();
   }
