@@ -106,6 +106,8 @@ function confinedCommand(path: string): string[] {
     program,
     `--max-old-space-size=${HEAP_MB}`,
     '--disable-warning=ExperimentalWarning',
+    // No signal opens a debugger there, and no thread waits for one.
+    '--disable-sigusr1',
     entry,
   ];
   return [...prefix, 'nsenter', ...enter, ...restrict, ...isolate, ...node];
