@@ -91,8 +91,8 @@ export async function* runConfined<Output>(
           break;
         case 'message': {
           const message = checkedMessage(options.task, await options.validate, reply.value);
-          // Of files that arrive there are any number.
-          if (handout !== undefined) watch.again();
+          // Of files that arrive there are any number. What `validate` makes nothing of is no answer.
+          if (handout !== undefined && message !== undefined) watch.again();
           yield message;
           break;
         }

@@ -36,8 +36,11 @@ export async function fetchPackages(
   const progress = new PackagesProgress(lock, context);
   // Checking is work for one processor: in turn, and the first are ready before the last have begun.
   let turn: Promise<unknown> = Promise.resolve();
-  const checkInTurn = (path: string, entry: LockedPackage) => {
-    const checked = turn.then(() => localPackage(path, entry));
+  const checkInTurn = (path: string, entry: LockedPackage, signal: AbortSignal) => {
+    const checked = turn.then(() => {
+      signal.throwIfAborted();
+      return localPackage(path, entry);
+    });
     turn = checked.catch(() => undefined);
     return checked;
   };
@@ -48,7 +51,7 @@ export async function fetchPackages(
     const path =
       local === undefined
         ? await remotePackage(repository, entry, mirrors, progress.watch(entry, signal))
-        : await checkInTurn(local, entry);
+        : await checkInTurn(local, entry, signal);
     progress.finished();
     options.onPackage?.(entry.digest);
     return [entry.digest, path] as const;

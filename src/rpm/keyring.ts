@@ -138,6 +138,9 @@ export class LibraryKeyring implements Keyring {
 /** A key has a few self-signatures; whoever has more of them is asked by the library, each time. */
 const MAX_TURNING_POINTS = 1000;
 
+/** Nothing is signed later: OpenPGP's times have 32 bits. */
+const LATEST = 2 ** 32;
+
 /**
  * Seconds since 1970 at which the library may change its mind about a key: when any of its packets
  * was made, and when a signature or a key expires by what any of them says.
@@ -146,7 +149,9 @@ function turningPoints(openpgp: OpenPgp, key: Key): number[] {
   const times = new Set([0]);
   // Whole seconds, as OpenPGP's times are.
   const add = (time: Date | null, later: number | null = 0) => {
-    if (time !== null && later !== null) times.add(time.getTime() / 1000 + later);
+    if (time === null || later === null) return;
+    const second = time.getTime() / 1000 + later;
+    if (second <= LATEST) times.add(second);
   };
   const parts = key.getKeys();
   const created = parts.map(({ keyPacket }) => keyPacket.created);
@@ -166,8 +171,9 @@ function turningPoints(openpgp: OpenPgp, key: Key): number[] {
 
 async function whyInvalid(key: Key, part: KeyPart, signedAt: Date): Promise<string | undefined> {
   try {
-    await key.getSigningKey(part.getKeyID(), signedAt);
-    return undefined;
+    const found = await key.getSigningKey(part.getKeyID(), signedAt);
+    const same = found.getFingerprint() === part.getFingerprint();
+    return same ? undefined : 'another part of the key has the same id';
   } catch (error) {
     return error instanceof Error ? error.message : String(error);
   }

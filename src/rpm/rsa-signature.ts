@@ -54,10 +54,12 @@ export function verifyRsa(
   if (bits < MIN_BITS) {
     return { status: 'unsupported', reason: `its RSA key has less than ${MIN_BITS} bits` };
   }
+  const number = padded(packet.parameters, Math.ceil(bits / 8));
+  if (number === undefined) return { status: 'bad', reason: 'its number is cut off, or too long' };
   const verifier = createVerify(hash);
   signed((piece) => verifier.update(piece));
   verifier.update(packet.trailer);
-  return verifier.verify(key, padded(packet.parameters, Math.ceil(bits / 8)))
+  return verifier.verify(key, number)
     ? { status: 'ok', reason: null }
     : { status: 'bad', reason: 'Signed digest did not match' };
 }
@@ -74,8 +76,13 @@ function keyObject({ n, e }: RsaKey): KeyObject {
   return made;
 }
 
-/** The multiprecision integer (16-bit length in bits, then bytes) at the modulus's full length. */
-function padded(parameters: Buffer, size: number): Buffer {
-  const bytes = parameters.subarray(2, 2 + Math.ceil(parameters.readUInt16BE(0) / 8));
+/**
+ * The multiprecision integer (16-bit length in bits, then bytes) at the modulus's full length; undefined if
+ * that is not all there is.
+ */
+function padded(parameters: Buffer, size: number): Buffer | undefined {
+  if (parameters.length < 2) return undefined;
+  const bytes = parameters.subarray(2);
+  if (bytes.length !== Math.ceil(parameters.readUInt16BE(0) / 8)) return undefined;
   return Buffer.concat([Buffer.alloc(Math.max(0, size - bytes.length)), bytes]);
 }

@@ -45,6 +45,8 @@ export interface UnpackOptions {
   /** Children at a time; default one a core. */
   readonly concurrency?: number;
   readonly limits?: Partial<ConfinedLimits>;
+  /** A program that calls serveConfined with its own tasks; default src/confined.ts. */
+  readonly entry?: string;
   readonly signal?: AbortSignal | undefined;
   /**
    * No child gets to see a package before this is fulfilled for it; a rejection is thrown. Asked for one
@@ -100,8 +102,8 @@ export async function* unpackRpms(
     });
   }
   for (const { into } of jobs) checkInto(into);
-  const { concurrency = Math.min(availableParallelism(), MOST_CHILDREN) } = options;
-  const children = Math.min(concurrency, jobs.length);
+  const { concurrency = availableParallelism() } = options;
+  const children = Math.min(Math.max(concurrency, 1), MOST_CHILDREN, jobs.length);
   if (children === 0) return;
   using delivery = new Delivery(largestFirst(jobs), options.ready, children + AHEAD);
   yield* mergeIterations(
@@ -137,6 +139,7 @@ class Delivery implements Disposable {
   readonly #ready: UnpackOptions['ready'];
   readonly #mostAway: number;
   readonly #away = new Set<number>();
+  #isOver = false;
   #onAnswer = Promise.withResolvers<void>();
 
   constructor(jobs: readonly UnpackJob[], ready: UnpackOptions['ready'], mostAway: number) {
@@ -147,6 +150,7 @@ class Delivery implements Disposable {
 
   /** Hands over all packages; those that cannot be opened are results. */
   async *deliver(signal: AbortSignal): AsyncGenerator<UnpackResult, void, undefined> {
+    signal.throwIfAborted();
     const aborted = Promise.withResolvers<never>();
     aborted.promise.catch(() => undefined);
     const abort = () => aborted.reject(signal.reason);
@@ -161,8 +165,15 @@ class Delivery implements Disposable {
       }
     } finally {
       signal.removeEventListener('abort', abort);
+      this.#isOver = true;
       this.handout.end();
     }
+  }
+
+  /** A child has ended. @throws KilnError E_CONFINE_PROTOCOL if it could not know that no more would come */
+  childEnded(): void {
+    if (this.#isOver) return;
+    throw new KilnError('E_CONFINE_PROTOCOL', 'a confined child ended before its work did');
   }
 
   async #room(): Promise<void> {
@@ -238,11 +249,13 @@ async function* unpackDelivered(
     signal,
     destination: options.root,
     limits: { cpuSeconds, ...options.limits },
+    ...(options.entry === undefined ? {} : { entry: options.entry }),
     validate: (value) => {
       const message = value as Record<string, unknown>;
       const job = delivery.jobOf(message.index);
       if (message.progress !== undefined) {
-        options.onProgress?.(job, Number(message.progress));
+        if (!Number.isSafeInteger(message.progress)) throw new TypeError('it is no number');
+        options.onProgress?.(job, message.progress as number);
         return undefined;
       }
       delivery.answered(message.index);
@@ -255,4 +268,5 @@ async function* unpackDelivered(
     },
   });
   for await (const result of results) if (result !== undefined) yield result;
+  delivery.childEnded();
 }

@@ -1,9 +1,14 @@
-import { copyFileSync, readFileSync } from 'node:fs';
+import { createPublicKey, randomBytes } from 'node:crypto';
+import { closeSync, copyFileSync, openSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import test from 'ava';
 import { execa } from 'execa';
 import { describeKeys } from '../../src/rpm/describe-keys.ts';
 import { loadKeyring, TrustedKeyring } from '../../src/rpm/keyring.ts';
+import { verifyRsa } from '../../src/rpm/rsa-signature.ts';
+import { readSections } from '../../src/rpm/sections.ts';
+import { parseSignaturePacket } from '../../src/rpm/signature-packet.ts';
+import { SigTag } from '../../src/rpm/tags.ts';
 import { rpmkeys } from '../build/signing-keys.ts';
 import { GnuPgHome } from '../support/gnupg-home.ts';
 import { fixture, keyFile, kiln, scratch } from './fixtures.ts';
@@ -80,6 +85,26 @@ test('the keys of packages as plain data; null where only the library can use on
     t.is(await describeKeys([read('v4-rsa4096'), read(other)]), null, other);
   }
   await t.throwsAsync(describeKeys(['no key']), { code: 'E_KEYRING' });
+});
+
+test('a signature whose number is cut off, or longer than it says, is wrong', (t) => {
+  const fd = openSync(fixture('v4-signed-rpm-basic-with-rsa4096'), 'r');
+  t.teardown(() => closeSync(fd));
+  const { signature, header } = readSections(fd);
+  const packet = parseSignaturePacket(signature.binary(SigTag.rsaHeader)!);
+  const key = createPublicKey({
+    key: { kty: 'RSA', n: randomBytes(512).fill(255, 0, 1).toString('base64url'), e: 'AQAB' },
+    format: 'jwk',
+  }).export({ format: 'jwk' }) as { n: string; e: string };
+  const judge = (parameters: Buffer) =>
+    verifyRsa({ ...packet, parameters }, key, (use) => use(header.bytes));
+  const { parameters } = packet;
+  const cut = [0, 1, 2, 100].map((length) => parameters.subarray(0, length));
+  for (const wrong of [...cut, Buffer.concat([parameters, Buffer.alloc(1)])]) {
+    t.deepEqual(judge(wrong), { status: 'bad', reason: 'its number is cut off, or too long' });
+  }
+  // By another key.
+  t.deepEqual(judge(parameters), { status: 'bad', reason: 'Signed digest did not match' });
 });
 
 test('what signs a package is judged as rpm judges it: notations, critical and not', async (t) => {

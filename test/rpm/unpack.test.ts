@@ -3,6 +3,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, statSync } from 'node
 import { basename, join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { execa } from 'execa';
+import type { KilnError } from '../../src/errors.ts';
 import { readRpm } from '../../src/rpm/read.ts';
 import { type Unpacked, type UnpackOptions, unpackRpms } from '../../src/rpm/unpack.ts';
 import { fixture, keyFile, kiln, packages, put, scratch } from './fixtures.ts';
@@ -254,6 +255,14 @@ test.serial(
     setTimeout(() => stop.abort(refusal), 300);
     t.is(await t.throwsAsync(never), refusal);
     t.deepEqual(children(), []);
+    await t.throwsAsync(drain({ ready: () => new Promise(() => undefined), signal: stop.signal }));
+    // One that does nothing, and says that it is done.
+    const entry = join(import.meta.dirname, 'idle-entry.ts');
+    for (const concurrency of [1, 3]) {
+      const idle = await t.throwsAsync(drain({ entry, concurrency }));
+      t.is((idle as KilnError).code, 'E_CONFINE_PROTOCOL');
+      t.deepEqual(children(), []);
+    }
     for await (const _ of unpackRpms(jobs, options)) break;
     t.deepEqual(children(), []);
   },

@@ -124,11 +124,13 @@ async function addPackages(
   const arrivals = new Map(
     largestFirst.map(({ digest }) => [digest, Promise.withResolvers<void>()]),
   );
+  const stop = new AbortController();
+  const signal = AbortSignal.any([stop.signal, ...(options.signal ? [options.signal] : [])]);
   let fetching: Promise<string[]> | undefined;
   const fetched = () => {
     if (fetching !== undefined) return fetching;
     const onPackage = (digest: string) => arrivals.get(digest)?.resolve();
-    fetching = fetchFiles(paths, part, { ...options, onPackage }).then((found) => {
+    fetching = fetchFiles(paths, part, { ...options, signal, onPackage }).then((found) => {
       // Unpacking need not wait for it.
       options.onFetched?.().catch(() => undefined);
       return found;
@@ -138,40 +140,41 @@ async function addPackages(
     return fetching;
   };
   const ready = async (digest: string) => {
-    await Promise.race([arrivals.get(digest)?.promise, fetched()]);
+    await Promise.race([arrivals.get(digest)!.promise, fetched()]);
   };
   // Of files that lie here only the content is checked, one after the other: while the children start,
   // and while they unpack those that have been checked.
   const local = localPackages(part);
   const files =
     local === undefined ? await fetched() : largestFirst.map(({ digest }) => local.get(digest)!);
-  // One at a time: two builds that want the same packages do not unpack them twice.
-  await withLock(
-    lockFile(paths, 'unpack'),
-    async () => {
-      const wanted = largestFirst
-        .map((locked, index): Wanted => ({ locked, file: files[index]! }))
-        .filter(({ locked }) => readStoredPackage(paths, locked.digest) === undefined);
-      let done = 0;
-      const onDone = () =>
-        options.onProgress?.({ kind: 'unpack', done: ++done, count: wanted.length });
-      for (const repository of lock.repositories) {
-        const part = wanted.filter(({ locked }) => locked.repository === repository.id);
-        if (part.length === 0) continue;
-        const { signal } = options;
-        for (const stored of await unpackPart(paths, repository, part, {
-          onDone,
-          ready,
-          signal,
-        })) {
-          added.set(stored.digest, stored);
-        }
+  const unpack = async () => {
+    const wanted = largestFirst
+      .map((locked, index): Wanted => ({ locked, file: files[index]! }))
+      .filter(({ locked }) => readStoredPackage(paths, locked.digest) === undefined);
+    let done = 0;
+    const onDone = () =>
+      options.onProgress?.({ kind: 'unpack', done: ++done, count: wanted.length });
+    for (const repository of lock.repositories) {
+      const part = wanted.filter(({ locked }) => locked.repository === repository.id);
+      if (part.length === 0) continue;
+      const parts = { onDone, ready, signal: options.signal };
+      for (const stored of await unpackPart(paths, repository, part, parts)) {
+        added.set(stored.digest, stored);
       }
-    },
-    { signal: options.signal },
-  );
-  // Somebody else may have unpacked them all.
-  if (fetching === undefined) await options.onFetched?.();
+    }
+  };
+  try {
+    // One at a time: two builds that want the same packages do not unpack them twice.
+    await withLock(lockFile(paths, 'unpack'), unpack, { signal: options.signal });
+    // Somebody else may have unpacked them all, or some, which are checked all the same.
+    if (fetching === undefined) await options.onFetched?.();
+    else await fetching;
+  } catch (error) {
+    stop.abort(error);
+    throw error;
+  } finally {
+    await fetching?.catch(() => undefined);
+  }
   return added;
 }
 
@@ -201,8 +204,8 @@ async function unpackPart(
   const root = join(work.path, 'unpacked');
   mkdirSync(root, { mode: 0o755 });
   const jobs = wanted.map(({ file }, index) => ({ file, into: String(index) }));
-  const results: Unpacked[] = [];
-  const entryOf = ({ job }: Unpacked) => join(work.path, `entry-${job.into}`);
+  const results: Omit<Unpacked, 'wire'>[] = [];
+  const entryOf = ({ job }: Pick<Unpacked, 'job'>) => join(work.path, `entry-${job.into}`);
   const keys = await Promise.all(repository.gpgkey.map((path) => readFile(path, 'utf8')));
   const trustedKeys = keys.length > 0 ? await knownKeys(paths, keys, signal) : null;
   const policy = repository.gpgcheck ? 'require' : 'allow-unsigned';
@@ -217,7 +220,8 @@ async function unpackPart(
     mkdirSync(directory, { mode: 0o700 });
     copyHeader(file, join(directory, 'header.rpm'), result.package.headerRange.end);
     writeEntry(directory, result.wire, result.warnings);
-    results.push(result);
+    const { job, package: found, warnings } = result;
+    results.push({ job, package: found, warnings });
     onDone();
   }
   // The children are dead: nobody but us touches the trees any more.
