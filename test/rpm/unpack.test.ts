@@ -257,7 +257,7 @@ test.serial(
     t.deepEqual(children(), []);
     await t.throwsAsync(drain({ ready: () => new Promise(() => undefined), signal: stop.signal }));
     // One that does nothing, and says that it is done.
-    const entry = join(import.meta.dirname, 'idle-entry.ts');
+    const entry = join(import.meta.dirname, 'idle-child.ts');
     for (const concurrency of [1, 3]) {
       const idle = await t.throwsAsync(drain({ entry, concurrency }));
       t.is((idle as KilnError).code, 'E_CONFINE_PROTOCOL');
