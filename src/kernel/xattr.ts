@@ -27,13 +27,22 @@ const scratch = Buffer.allocUnsafe(XATTR_MAX);
 
 /** The attribute's value (a copy), or undefined when there is none or the file system has none at all. */
 export function getXattr(fd: number, name: string): Buffer | undefined {
-  try {
-    const read = call.fgetxattr(fd, cString(name), scratch, scratch.length);
-    const length = checked('fgetxattr', Number(read), name);
-    return Buffer.from(scratch.subarray(0, length));
-  } catch (error) {
-    if (hasErrno(error, 'ENODATA', 'EOPNOTSUPP')) return undefined;
-    throw error;
+  return read('fgetxattr', name, () => call.fgetxattr(fd, cString(name), scratch, scratch.length));
+}
+
+/** How often a call may fail with what it cannot mean. */
+const ATTEMPTS = 5;
+
+function read(what: string, name: string, ask: () => number | bigint): Buffer | undefined {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return Buffer.from(scratch.subarray(0, checked(what, Number(ask()), name)));
+    } catch (error) {
+      if (hasErrno(error, 'ENODATA', 'EOPNOTSUPP')) return undefined;
+      // Seen once, and neither call means it: V8's threads wait for each other by futex(2), which may leave
+      // it in errno before that is read.
+      if (!hasErrno(error, 'EAGAIN') || attempt === ATTEMPTS) throw error;
+    }
   }
 }
 
@@ -47,13 +56,8 @@ export function setXattr(fd: number, name: string, value: Buffer): void {
  * through the link in /proc that names exactly what the descriptor does, a symbolic link itself.
  */
 export function getXattrOf(fd: number, name: string): Buffer | undefined {
-  try {
-    const read = call.getxattr(`/proc/self/fd/${fd}`, cString(name), scratch, scratch.length);
-    return Buffer.from(scratch.subarray(0, checked('getxattr', Number(read), name)));
-  } catch (error) {
-    if (hasErrno(error, 'ENODATA', 'EOPNOTSUPP')) return undefined;
-    throw error;
-  }
+  const path = `/proc/self/fd/${fd}`;
+  return read('getxattr', name, () => call.getxattr(path, cString(name), scratch, scratch.length));
 }
 
 /** Like {@link setXattr}, for descriptors with O_PATH, too. */
