@@ -77,7 +77,7 @@ const LAZY_BUILTINS = [
   ...['node:timers/promises', 'node:tty', 'node:zlib'],
 ];
 
-/** Loads those where they are used, not where a chunk begins. */
+/** Loads those when they are used first, not where a chunk begins. */
 const lazyBuiltins: Plugin = {
   name: 'lazy-builtins',
   renderChunk: (code) =>
@@ -88,12 +88,14 @@ const lazyBuiltins: Plugin = {
         `^let ${name} = require\\("${builtin}"\\);\\n(${name} = .*\\n)?`,
         'm',
       );
+      const use = new RegExp(`\\b${name}\\.(default\\.)?`, 'g');
       if (!declaration.test(text)) return text;
-      const lazy = text
-        .replace(declaration, '')
-        .replace(new RegExp(`\\b${name}\\.(default\\.)?`, 'g'), `${call}.`);
       // openpgp also asks whether there is such a module at all.
-      return new RegExp(`\\b${name}\\b`).test(lazy) ? text : lazy;
+      const others = text.replace(declaration, '').replace(use, '');
+      if (new RegExp(`\\b${name}\\b`).test(others)) return text;
+      // Once: require() itself takes as long as many a function of what it gives.
+      const lazy = `let ${name}_;\nfunction ${name}() { return ${name}_ ??= ${call}; }\n`;
+      return text.replace(use, `${name}().`).replace(declaration, lazy);
     }, code),
 };
 

@@ -9,6 +9,7 @@ import {
   RESOLVE_NO_SYMLINKS,
 } from '../kernel/at.ts';
 import { hasErrno } from '../kernel/libc.ts';
+import { birthIn } from './birth.ts';
 import { Budget, type CopyLimits } from './budget.ts';
 import { Destination, type Owner } from './destination.ts';
 import { Inventory } from './inventory.ts';
@@ -55,6 +56,14 @@ export interface Collection {
 }
 
 /**
+ * Refuses what is no pattern, before anything runs whose result it would lose.
+ * @throws KilnError E_ARTIFACT_PATTERN
+ */
+export function checkPatterns(patterns: readonly string[]): void {
+  for (const source of patterns) compilePattern(source, '/');
+}
+
+/**
  * Copies what the patterns match out of a tree that may be hostile and may still change.
  *
  * A match keeps its path from the pattern's first wildcard on, as `cp -a` would put it:
@@ -81,7 +90,9 @@ export async function collectArtifacts(request: CollectRequest): Promise<Collect
   });
   const room = LONGEST_PATH - Buffer.byteLength(staging.destination) - 1;
   const inventory = new Inventory(budget, room);
-  const copy = new TreeCopy({ destination, inventory, budget, warnings, links: 'later' });
+  const birth = birthIn(staging.fd, request.owner);
+  const links = 'later';
+  const copy = new TreeCopy({ destination, inventory, budget, warnings, links, birth });
 
   const matches = new Map<string, readonly ByteString[]>();
   for (const pattern of patterns) {

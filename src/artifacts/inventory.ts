@@ -13,7 +13,8 @@ export interface CopiedEntry {
   readonly size: number;
   /** Permission bits of the copy. */
   readonly mode: number;
-  readonly mtimeNs: bigint;
+  /** Of last modification, whole milliseconds since 1970. */
+  readonly mtimeMs: number;
   /** Of a file's content, hex. */
   readonly sha256?: string;
   /** Of a symbolic link. */
@@ -39,12 +40,11 @@ export class Inventory {
   /**
    * Whether `path` is still to be made. False for a file copied already and for a directory that
    * was made already; anything else at the same path is a collision.
-   * @throws KilnError E_ARTIFACT_COLLISION, E_ARTIFACT_LIMIT
+   * @throws KilnError E_ARTIFACT_COLLISION, E_ARTIFACT_LIMIT for a path too long
    */
   claim(entry: Pick<CopiedEntry, 'path' | 'source' | 'type'>): boolean {
     const there = this.#entries.get(entry.path);
     if (there === undefined) {
-      this.#budget.spend('entries', 1);
       if (entry.path.length > this.#maxPath) throw pathTooLong(entry.source, this.#maxPath);
       return true;
     }
@@ -53,7 +53,9 @@ export class Inventory {
     throw collision(there, entry);
   }
 
+  /** @throws KilnError E_ARTIFACT_LIMIT for too many */
   add(entry: CopiedEntry): void {
+    this.#budget.spend('entries', 1);
     this.#entries.set(entry.path, entry);
   }
 

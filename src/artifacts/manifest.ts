@@ -1,5 +1,5 @@
 import type { CopiedEntry } from './inventory.ts';
-import { type ByteString, reportName } from './names.ts';
+import { reportName } from './names.ts';
 
 /** One artifact, as result.json has it. */
 export interface Artifact {
@@ -33,29 +33,32 @@ const LAST_DATE_MS = 8.64e15;
 
 /** An entry for machines and people to read. */
 export function describe(entry: CopiedEntry): Artifact {
+  const path = reportName(entry.path);
+  const target = entry.target === undefined ? undefined : reportName(entry.target);
   return {
-    ...named('path', entry.path),
+    path: path.text,
+    ...(path.bytes === undefined ? {} : { pathBytes: path.bytes }),
     source: reportName(entry.source).text,
     type: entry.type,
     size: entry.size,
     ...(entry.sha256 === undefined ? {} : { sha256: entry.sha256 }),
-    ...(entry.target === undefined ? {} : named('target', entry.target)),
+    ...(target === undefined ? {} : { target: target.text }),
+    ...(target?.bytes === undefined ? {} : { targetBytes: target.bytes }),
     mode: `0${entry.mode.toString(8).padStart(3, '0')}`,
-    mtime: isoTime(entry.mtimeNs),
+    mtime: isoTime(entry.mtimeMs),
     ...(entry.hardLinkTo === undefined ? {} : { hardLinkTo: reportName(entry.hardLinkTo).text }),
     ...(entry.changed === true ? { changed: true } : {}),
   };
 }
 
-function named<Key extends 'path' | 'target'>(key: Key, name: ByteString) {
-  const { text, bytes } = reportName(name);
-  return {
-    [key]: text,
-    ...(bytes === undefined ? {} : { [`${key}Bytes`]: bytes }),
-  } as Record<Key, string> & Partial<Record<`${Key}Bytes`, string>>;
-}
+/** Times in one second share all but its thousandths; a Date's text takes as long as copying some bytes. */
+let second = { start: Number.NaN, text: '' };
 
-function isoTime(nanoseconds: bigint): string {
-  const milliseconds = Number(nanoseconds / 1_000_000n);
-  return new Date(Math.max(-LAST_DATE_MS, Math.min(LAST_DATE_MS, milliseconds))).toISOString();
+function isoTime(milliseconds: number): string {
+  const time = Math.max(-LAST_DATE_MS, Math.min(LAST_DATE_MS, milliseconds));
+  const start = Math.floor(time / 1000) * 1000;
+  if (second.start !== start) {
+    second = { start, text: new Date(start).toISOString().slice(0, -'000Z'.length) };
+  }
+  return `${second.text}${String(time - start).padStart(3, '0')}Z`;
 }

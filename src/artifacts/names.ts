@@ -23,12 +23,23 @@ export function toBytes(name: ByteString): Buffer {
   return Buffer.from(name, 'latin1');
 }
 
+/** The same for the calls of kernel/, which are quicker with text, where it has the same bytes. */
+export function toName(name: ByteString): Buffer | string {
+  return isAscii(name) ? name : toBytes(name);
+}
+
+/** Such a byte string is its own text. */
+function isAscii(name: ByteString): boolean {
+  return /^[\x00-\x7f]*$/.test(name);
+}
+
 /**
  * The name as a pattern sees it: characters where it is valid UTF-8, otherwise ISO 8859-1, so that
  * `?` is one character of a valid name and one byte of an invalid one.
  */
-export function matchText(name: Buffer): string {
-  return isUtf8(name) ? name.toString('utf8') : name.toString('latin1');
+export function matchText(name: ByteString): string {
+  const { text, bytes } = reportName(name);
+  return bytes === undefined ? text : name;
 }
 
 /** How a name is written in result.json. */
@@ -41,6 +52,7 @@ export interface ReportedName {
 
 /** A byte string for JSON: readable, and exact even where it is not UTF-8. */
 export function reportName(name: ByteString): ReportedName {
+  if (isAscii(name)) return { text: name };
   const bytes = toBytes(name);
   if (isUtf8(bytes)) return { text: bytes.toString('utf8') };
   return { text: bytes.toString('utf8'), bytes: bytes.toString('base64') };

@@ -1,6 +1,8 @@
 /** Reading a tree that somebody hostile made: names bounded, types known before anything opens. */
-import { type BigIntStats, constants, type Dir, opendirSync, openSync, statfsSync } from 'node:fs';
+import { type BigIntStats, constants, openSync, statfsSync } from 'node:fs';
+import { readDirectory } from '../kernel/directory.ts';
 import type { Budget } from './budget.ts';
+import { type ByteString, toBytes } from './names.ts';
 
 /** File systems that hold no files of anybody's, by statfs(2) magic number (linux/magic.h). */
 const PSEUDO = new Set([
@@ -48,25 +50,30 @@ export function reopenFile(fd: number): number {
   );
 }
 
-/**
- * The names in the directory that `fd` is, as bytes, sorted, so that two walks of the same tree
- * agree. Counts each as visited.
- * @throws system errors; KilnError E_ARTIFACT_LIMIT
- */
+/** An entry of a directory that was read. */
+export interface DirectoryEntry {
+  readonly name: ByteString;
+  /** Whether the directory calls it a regular file; it may have become something else. */
+  readonly isFile: boolean;
+}
+
+/** The names in the directory that `fd` is, as bytes; see {@link listEntries}. */
 export function listDirectory(fd: number, budget: Budget): Buffer[] {
-  const names: Buffer[] = [];
-  // @types/node has no Dir with Buffer names although opendir gives them with this encoding.
-  const encoding = 'buffer' as unknown as BufferEncoding;
-  const directory: Dir = opendirSync(descriptorPath(fd), { encoding, bufferSize: 128 });
-  try {
-    for (let entry = directory.readSync(); entry !== null; entry = directory.readSync()) {
-      budget.spend('visited', 1);
-      names.push(entry.name as unknown as Buffer);
-    }
-  } finally {
-    directory.closeSync();
-  }
-  return names.sort(Buffer.compare);
+  return listEntries(fd, budget).map(({ name }) => toBytes(name));
+}
+
+/**
+ * The entries of the directory that `fd` is, sorted, so that two walks of the same tree agree.
+ * Counts each as visited.
+ * @throws SyscallError; KilnError E_ARTIFACT_LIMIT
+ */
+export function listEntries(fd: number, budget: Budget): DirectoryEntry[] {
+  const entries: DirectoryEntry[] = [];
+  readDirectory(fd, (name, isFile) => {
+    budget.spend('visited', 1);
+    entries.push({ name, isFile });
+  });
+  return entries.sort((a, b) => (a.name < b.name ? -1 : 1));
 }
 
 const S_IFMT = 0o170000n;

@@ -1,13 +1,22 @@
 import { type BigIntStats, closeSync, fstatSync } from 'node:fs';
 import { KilnError } from '../errors.ts';
 import { openPath, readlinkat } from '../kernel/at.ts';
+import { isWithoutDevices } from '../kernel/file-status.ts';
 import { hasErrno, SyscallError } from '../kernel/libc.ts';
+import type { Birth } from './birth.ts';
 import type { Budget } from './budget.ts';
 import { type CopiedContent, copyContent, ReadFailed } from './content.ts';
 import { type Destination, type DestinationStep, droppedBits, keptMode } from './destination.ts';
 import type { CopiedEntry, Inventory } from './inventory.ts';
-import { type ByteString, fromBytes, joinBytes } from './names.ts';
-import { FileSystems, listDirectory, reopenFile, specialKind } from './source.ts';
+import { type ByteString, fromBytes, joinBytes, toName } from './names.ts';
+import { copyPlainFiles, GROUP } from './plain-file.ts';
+import {
+  type DirectoryEntry,
+  FileSystems,
+  listEntries,
+  reopenFile,
+  specialKind,
+} from './source.ts';
 import type { Warnings } from './warning.ts';
 
 /** What {@link TreeCopy} works with. */
@@ -18,6 +27,8 @@ export interface TreeCopyOptions {
   readonly warnings: Warnings;
   /** Makes symbolic links at once and as they are, or keeps them for {@link TreeCopy.makeLinks}. */
   readonly links: 'now' | 'later';
+  /** What a new file is by itself, where that is known: many are copied quicker then. */
+  readonly birth?: Birth;
 }
 
 /** Where an entry goes to and comes from: `source` is its path there, for people. */
@@ -28,16 +39,29 @@ export interface MadeEntry extends DestinationStep {
 /** One entry to copy: the open directory that has it, and its name there. */
 export interface CopyStep extends MadeEntry {
   readonly from: number;
-  readonly name: Buffer;
+  readonly name: Buffer | string;
   /** How many directories it is below the start. */
+  readonly depth: number;
+}
+
+/** A file to copy, with its name as a byte string. */
+interface FileStep {
+  readonly step: CopyStep;
+  readonly name: ByteString;
+}
+
+/** A directory of the source, open, and its copy. */
+export interface DirectoryPair extends MadeEntry {
+  readonly from: number;
+  /** How many directories what is in it is below the start. */
   readonly depth: number;
 }
 
 /**
  * Copies entries of one tree into another: content with its digest, holes, permission bits, times,
  * hard links among the copies; owners become one owner. The source may be hostile and may change:
- * nothing is followed, nothing opened before its type is known. What cannot be copied is a warning;
- * what cannot be written, or is too much, is an error.
+ * nothing is followed, and nothing opened before its type is known, but where there can be no device.
+ * What cannot be copied is a warning; what cannot be written, or is too much, is an error.
  */
 export class TreeCopy {
   readonly #options: TreeCopyOptions;
@@ -47,6 +71,23 @@ export class TreeCopy {
 
   constructor(options: TreeCopyOptions) {
     this.#options = options;
+  }
+
+  /** Copies entries of one directory. @throws as {@link copy} */
+  async copyEntries(directory: DirectoryPair, entries: readonly DirectoryEntry[]): Promise<void> {
+    const { birth, budget } = this.#options;
+    const short = birth !== undefined && isWithoutDevices(directory.from) ? birth : undefined;
+    let files: FileStep[] = [];
+    for (const { name, isFile } of entries) {
+      if (budget.due) await budget.breathe();
+      const step = stepTo(directory, name);
+      if (short === undefined || !isFile) await this.copy(step);
+      else if (this.#claimFile(step)) files.push({ step, name });
+      if (short === undefined || files.length < GROUP) continue;
+      await this.#copyPlainFiles(directory, files, short);
+      files = [];
+    }
+    if (short !== undefined) await this.#copyPlainFiles(directory, files, short);
   }
 
   /**
@@ -65,7 +106,7 @@ export class TreeCopy {
       } else if (stats.isDirectory()) {
         await this.#copyDirectory(step, fd, stats);
       } else if (stats.isFile()) {
-        if (inventory.claim({ ...step, type: 'file' })) await this.#copyFile(step, fd, stats);
+        if (this.#claimFile(step)) await this.#copyFile(step, fd, stats);
       } else if (stats.isSymbolicLink()) {
         if (inventory.claim({ ...step, type: 'symlink' })) this.#copyLink(step, fd, stats);
       } else {
@@ -128,9 +169,9 @@ export class TreeCopy {
 
   async #copyDirectory(step: CopyStep, fd: number, stats: BigIntStats): Promise<void> {
     this.#options.budget.checkDepth(step.depth);
-    let names: Buffer[];
+    let entries: DirectoryEntry[];
     try {
-      names = listDirectory(fd, this.#options.budget);
+      entries = listEntries(fd, this.#options.budget);
     } catch (error) {
       if (error instanceof KilnError) throw error;
       this.#unreadable(step.source, error);
@@ -138,19 +179,36 @@ export class TreeCopy {
     }
     const to = this.makeDirectory(step, stats);
     try {
-      for (const name of names) {
-        const bytes = fromBytes(name);
-        await this.copy({
-          from: fd,
-          name,
-          source: `${step.source}/${bytes}`,
-          to,
-          path: joinBytes(step.path, bytes),
-          depth: step.depth + 1,
-        });
-      }
+      const { source, path, depth } = step;
+      await this.copyEntries({ from: fd, to, source, path, depth: depth + 1 }, entries);
     } finally {
       closeSync(to);
+    }
+  }
+
+  #claimFile({ path, source }: CopyStep): boolean {
+    return this.#options.inventory.claim({ path, source, type: 'file' });
+  }
+
+  /** Copies files of one directory that are claimed, the short way where that will do. */
+  async #copyPlainFiles(
+    { from, to }: DirectoryPair,
+    files: readonly FileStep[],
+    birth: Birth,
+  ): Promise<void> {
+    const { budget, inventory } = this.#options;
+    const copies = copyPlainFiles({ from, to, names: files.map(({ name }) => name), birth });
+    for (const [index, copied] of copies.entries()) {
+      const { step } = files[index]!;
+      if (copied === undefined) {
+        await this.copy(step);
+        continue;
+      }
+      const { size, sha256, mode, mtimeMs } = copied;
+      budget.spend('apparentBytes', size);
+      budget.spend('bytes', size);
+      const { path, source } = step;
+      inventory.add({ path, source, type: 'file', size, sha256, mode, mtimeMs });
     }
   }
 
@@ -251,11 +309,23 @@ export class TreeCopy {
   #record(
     { path, source }: MadeEntry,
     stats: BigIntStats,
-    rest: Omit<CopiedEntry, 'path' | 'source' | 'mode' | 'mtimeNs'>,
+    rest: Omit<CopiedEntry, 'path' | 'source' | 'mode' | 'mtimeMs'>,
   ): CopiedEntry {
     const mode = rest.type === 'symlink' ? 0o777 : keptMode(stats);
-    const entry = { ...rest, path, source, mode, mtimeNs: stats.mtimeNs };
+    const mtimeMs = Number(stats.mtimeNs / 1_000_000n);
+    const entry = { ...rest, path, source, mode, mtimeMs };
     this.#options.inventory.add(entry);
     return entry;
   }
+}
+
+function stepTo(directory: DirectoryPair, name: ByteString): CopyStep {
+  return {
+    from: directory.from,
+    name: toName(name),
+    source: `${directory.source}/${name}`,
+    to: directory.to,
+    path: joinBytes(directory.path, name),
+    depth: directory.depth,
+  };
 }

@@ -1,11 +1,11 @@
 import { type BigIntStats, closeSync, fstatSync } from 'node:fs';
 import { KilnError } from '../errors.ts';
 import { openPath } from '../kernel/at.ts';
-import { hasErrno } from '../kernel/libc.ts';
+import { hasErrno, SyscallError } from '../kernel/libc.ts';
 import type { Budget } from './budget.ts';
-import { type ByteString, fromBytes, fromText, joinBytes, matchText } from './names.ts';
+import { type ByteString, fromText, joinBytes, matchText, toName } from './names.ts';
 import { type ArtifactPattern, literalNames, type PatternState, step } from './pattern.ts';
-import { listDirectory } from './source.ts';
+import { type DirectoryEntry, listEntries } from './source.ts';
 import type { TreeCopy } from './tree-copy.ts';
 import type { Warnings } from './warning.ts';
 
@@ -62,58 +62,60 @@ export class PatternWalk {
       return;
     }
     this.#options.budget.checkDepth(frame.depth);
-    for (const name of this.#candidates(frame, state)) {
-      const { matched, below } = step(state, matchText(name));
-      if (matched) await this.#take(frame, name);
-      else if (below.length > 0) await this.#descend(frame, name, below);
+    const matches: DirectoryEntry[] = [];
+    const inner: { readonly name: ByteString; readonly state: PatternState }[] = [];
+    for (const entry of this.#candidates(frame, state)) {
+      const { matched, below } = step(state, matchText(entry.name));
+      if (matched) matches.push(entry);
+      else if (below.length > 0) inner.push({ name: entry.name, state: below });
     }
+    await this.#take(frame, matches);
+    for (const { name, state: below } of inner) await this.#descend(frame, name, below);
   }
 
-  /** Names in the directory that could match: without reading it where the pattern has names. */
-  #candidates(frame: Frame, state: PatternState): readonly Buffer[] {
+  /** What in the directory could match: without reading it where the pattern has names. */
+  #candidates(frame: Frame, state: PatternState): readonly DirectoryEntry[] {
     const literal = literalNames(state);
     if (literal !== undefined) {
       this.#options.budget.spend('visited', literal.size);
-      return [...literal].map((name) => Buffer.from(name));
+      return [...literal].map((name) => ({ name: fromText(name), isFile: false }));
     }
     try {
-      return listDirectory(frame.fd, this.#options.budget);
+      return listEntries(frame.fd, this.#options.budget);
     } catch (error) {
       if (error instanceof KilnError) throw error;
-      const why = (error as NodeJS.ErrnoException).code;
+      const why = error instanceof SyscallError ? error.errnoName : (error as Error).message;
       this.#options.warnings.add('unreadable', frame.source, `cannot be read (${why}): skipped`);
       return [];
     }
   }
 
-  async #take(frame: Frame, name: Buffer): Promise<void> {
-    const bytes = fromBytes(name);
-    const path = joinBytes(frame.path, bytes);
-    const fd = openEntry(frame.fd, name);
-    if (fd === undefined) return;
-    const wanted = !this.#directoriesOnly || fstatSync(fd).isDirectory();
-    closeSync(fd);
-    if (!wanted) return;
-    this.#matches.push(path);
-    await this.#options.copy.copy({
-      from: frame.fd,
-      name,
-      source: `${frame.source}/${bytes}`,
-      to: this.#copyOf(frame),
-      path,
-      depth: frame.depth,
-    });
+  async #take(frame: Frame, entries: readonly DirectoryEntry[]): Promise<void> {
+    const wanted = entries.filter((entry) => this.#isWanted(frame, entry));
+    if (wanted.length === 0) return;
+    for (const { name } of wanted) this.#matches.push(joinBytes(frame.path, name));
+    const { fd: from, source, path, depth } = frame;
+    const to = this.#copyOf(frame);
+    await this.#options.copy.copyEntries({ from, to, source, path, depth }, wanted);
   }
 
-  async #descend(frame: Frame, name: Buffer, state: PatternState): Promise<void> {
+  #isWanted(frame: Frame, { name, isFile }: DirectoryEntry): boolean {
+    if (isFile) return !this.#directoriesOnly;
+    const fd = openEntry(frame.fd, name);
+    if (fd === undefined) return false;
+    const wanted = !this.#directoriesOnly || fstatSync(fd).isDirectory();
+    closeSync(fd);
+    return wanted;
+  }
+
+  async #descend(frame: Frame, name: ByteString, state: PatternState): Promise<void> {
     const fd = openEntry(frame.fd, name);
     if (fd === undefined) return;
-    const bytes = fromBytes(name);
     const inner: Frame = {
       fd,
       stats: fstatSync(fd, { bigint: true }),
-      source: `${frame.source}/${bytes}`,
-      path: joinBytes(frame.path, bytes),
+      source: `${frame.source}/${name}`,
+      path: joinBytes(frame.path, name),
       parent: frame,
       depth: frame.depth + 1,
       copy: undefined,
@@ -138,9 +140,9 @@ export class PatternWalk {
 }
 
 /** An entry that is gone, or never was, is no match. */
-function openEntry(dirfd: number, name: Buffer): number | undefined {
+function openEntry(dirfd: number, name: ByteString): number | undefined {
   try {
-    return openPath(dirfd, name);
+    return openPath(dirfd, toName(name));
   } catch (error) {
     if (hasErrno(error, 'ENOENT', 'ENOTDIR', 'ENAMETOOLONG', 'EACCES')) return undefined;
     throw error;

@@ -7,12 +7,8 @@
  * wrongly for all that comes to itself: files that must not spoil each other need a handout each.
  */
 import { KilnError } from '../errors.ts';
-import {
-  closeDescriptor,
-  receivePacket,
-  sendPacket,
-  unixPacketPair,
-} from '../kernel/unix-socket.ts';
+import { closeDescriptor } from '../kernel/descriptor.ts';
+import { receivePacket, sendPacket, unixPacketPair } from '../kernel/unix-socket.ts';
 
 /** Files in one group at most; the kernel would take 253. */
 export const MAX_GROUP = 100;

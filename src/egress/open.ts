@@ -4,8 +4,8 @@ import { createInterface } from 'node:readline';
 import type { Readable, Writable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 import { KilnError } from '../errors.ts';
+import { closeDescriptor } from '../kernel/descriptor.ts';
 import { listenLoopback } from '../kernel/inet-socket.ts';
-import { closeDescriptor } from '../kernel/unix-socket.ts';
 import type { Sandbox } from '../sandbox/sandbox.ts';
 import { type EgressEntry, EgressLog, MAX_ENTRIES } from './log.ts';
 

@@ -8,15 +8,11 @@
  * unlinkat(2), utimensat(2).
  */
 import { constants } from 'node:fs';
-import koffi from 'koffi';
-import { checked, cString, libc } from './libc.ts';
+import { cString, insistentCall, libc } from './libc.ts';
 
 /** Not in Node's constants; the same number on every architecture that Node runs Linux on. */
 export const O_PATH = 0o10000000;
 const O_CLOEXEC = 0o2000000;
-
-/** How often a look-up that the kernel calls undecided (EAGAIN, openat2(2)) is tried. */
-const LOOKUP_TRIES = 1000;
 
 /** `resolve` flags of openat2, from linux/openat2.h. */
 export const RESOLVE_NO_XDEV = 0x01;
@@ -81,12 +77,12 @@ function structure(how: OpenHow): BigUint64Array {
 export function openat2(dirfd: number, path: Buffer | string, how: OpenHow): number {
   const openHow = structure(how);
   const name = cString(path);
-  for (let tries = 1; ; tries++) {
-    const result = Number(call.syscall(SYS_openat2, dirfd, name, openHow, openHow.byteLength));
-    // Any rename or mount on the machine at that moment makes a scoped look-up undecided.
-    if (result < 0 && koffi.errno() === koffi.os.errno.EAGAIN && tries < LOOKUP_TRIES) continue;
-    return checked('openat2', result, path);
-  }
+  // Any rename or mount on the machine at that moment makes a scoped look-up undecided: EAGAIN.
+  return insistentCall(
+    'openat2',
+    () => call.syscall(SYS_openat2, dirfd, name, openHow, openHow.byteLength),
+    path,
+  );
 }
 
 const ENTRY_ITSELF: OpenHow = { flags: O_PATH | constants.O_NOFOLLOW };
@@ -108,12 +104,14 @@ export function openDirectory(dirfd: number, name: Buffer | string): number {
 }
 
 export function mkdirat(dirfd: number, name: Buffer | string, mode: number): void {
-  checked('mkdirat', call.mkdirat(dirfd, cString(name), mode), name);
+  const path = cString(name);
+  insistentCall('mkdirat', () => call.mkdirat(dirfd, path, mode), name);
 }
 
 /** Makes a fifo; the process's umask takes its bits from `mode`. */
 export function mkfifoat(dirfd: number, name: Buffer | string, mode: number): void {
-  checked('mkfifoat', call.mkfifoat(dirfd, cString(name), mode), name);
+  const path = cString(name);
+  insistentCall('mkfifoat', () => call.mkfifoat(dirfd, path, mode), name);
 }
 
 /** Gives the entry `oldName` a second name; a symbolic link is linked itself, not followed. */
@@ -125,18 +123,20 @@ export function linkat(
 ): void {
   const name = cString(newName);
   const old = oldName === newName ? name : cString(oldName);
-  checked('linkat', call.linkat(from, old, to, name, 0), newName);
+  insistentCall('linkat', () => call.linkat(from, old, to, name, 0), newName);
 }
 
 export function symlinkat(target: Buffer | string, dirfd: number, name: Buffer | string): void {
-  checked('symlinkat', call.symlinkat(cString(target), dirfd, cString(name)), name);
+  const [content, path] = [cString(target), cString(name)];
+  insistentCall('symlinkat', () => call.symlinkat(content, dirfd, path), name);
 }
 
 /** A symbolic link's target. An empty `name` reads the link that `dirfd` itself is (O_PATH). */
 export function readlinkat(dirfd: number, name: Buffer | string): Buffer {
   const target = Buffer.allocUnsafe(PATH_MAX);
-  const result = call.readlinkat(dirfd, cString(name), target, target.length);
-  const length = checked('readlinkat', Number(result), name);
+  const path = cString(name);
+  const read = () => call.readlinkat(dirfd, path, target, target.length);
+  const length = insistentCall('readlinkat', read, name);
   return target.subarray(0, length);
 }
 
@@ -147,8 +147,8 @@ export function renameat(
   to: number,
   newName: Buffer | string,
 ): void {
-  const result = call.renameat(from, cString(oldName), to, cString(newName));
-  checked('renameat', result, newName);
+  const [old, name] = [cString(oldName), cString(newName)];
+  insistentCall('renameat', () => call.renameat(from, old, to, name), newName);
 }
 
 export function unlinkat(
@@ -157,13 +157,14 @@ export function unlinkat(
   options: { readonly directory?: boolean } = {},
 ): void {
   const flags = options.directory === true ? AT_REMOVEDIR : 0;
-  checked('unlinkat', call.unlinkat(dirfd, cString(name), flags), name);
+  const path = cString(name);
+  insistentCall('unlinkat', () => call.unlinkat(dirfd, path, flags), name);
 }
 
 /** Sets the owner of an entry itself (a link is not followed). */
 export function lchownat(dirfd: number, name: Buffer | string, uid: number, gid: number): void {
-  const result = call.fchownat(dirfd, cString(name), uid, gid, AT_SYMLINK_NOFOLLOW);
-  checked('fchownat', result, name);
+  const path = cString(name);
+  insistentCall('fchownat', () => call.fchownat(dirfd, path, uid, gid, AT_SYMLINK_NOFOLLOW), name);
 }
 
 /** Access and modification time in nanoseconds since 1970; Node's own calls round them. */
@@ -179,7 +180,7 @@ export function setTimes(fd: number, times: FileTimes, name?: Buffer | string): 
   writeTimespec(spec, 2, times.mtimeNs);
   const path = name === undefined ? null : cString(name);
   const flags = name === undefined ? 0 : AT_SYMLINK_NOFOLLOW;
-  checked('utimensat', call.utimensat(fd, path, spec, flags), name);
+  insistentCall('utimensat', () => call.utimensat(fd, path, spec, flags), name);
 }
 
 /** struct timespec {time_t, long}, both 64 bits wide; nanoseconds are never negative. */

@@ -4,9 +4,9 @@
  * Sources: loop(4), linux/loop.h, fsopen(2), fsconfig(2), fsmount(2). All throw a SyscallError.
  */
 import { closeSync, constants, openSync } from 'node:fs';
+import { closeDescriptor } from './descriptor.ts';
 import { checked, hasErrno, libc } from './libc.ts';
 import { MOUNT_ATTR_NODEV, MOUNT_ATTR_NOSUID } from './mount.ts';
-import { closeDescriptor } from './unix-socket.ts';
 
 const LOOP_CTL_GET_FREE = 0x4c82;
 const LOOP_CONFIGURE = 0x4c0a;

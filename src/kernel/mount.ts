@@ -5,8 +5,9 @@
  * Sources: open_tree(2), mount_setattr(2), move_mount(2), fsopen(2), pivot_root(2), linux/mount.h. The
  * numbers of system calls from 424 on are the same on every architecture.
  */
+
+import { closeDescriptor } from './descriptor.ts';
 import { checked, libc } from './libc.ts';
-import { closeDescriptor } from './unix-socket.ts';
 
 const SYS_open_tree = 428;
 const SYS_move_mount = 429;

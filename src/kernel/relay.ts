@@ -5,9 +5,9 @@
 import { fstatSync, readSync, writeSync } from 'node:fs';
 import { isatty } from 'node:tty';
 import koffi from 'koffi';
+import { closeDescriptor } from './descriptor.ts';
 import { checked, hasErrno, libc, SyscallError } from './libc.ts';
 import { growPipe } from './pipe.ts';
-import { closeDescriptor } from './unix-socket.ts';
 
 const SPLICE_F_MOVE = 1;
 const SPLICE_F_NONBLOCK = 2;

@@ -1,4 +1,4 @@
-import { checked, hasErrno, libc } from './libc.ts';
+import { hasErrno, insistentCall, libc } from './libc.ts';
 
 /** lseek(2); both numbers are the same on every Linux. */
 const SEEK_DATA = 3;
@@ -20,7 +20,7 @@ export function* dataExtents(fd: number, size: number): Generator<Extent> {
   for (let offset = 0; offset < size; ) {
     let start: number;
     try {
-      start = checked('lseek', Number(lseek(fd, offset, SEEK_DATA)));
+      start = insistentCall('lseek', () => lseek(fd, offset, SEEK_DATA));
     } catch (error) {
       // ENXIO: nothing but a hole up to the end of the file.
       if (hasErrno(error, 'ENXIO')) return;
@@ -31,7 +31,10 @@ export function* dataExtents(fd: number, size: number): Generator<Extent> {
       throw error;
     }
     if (start >= size) return;
-    let end = Math.min(size, checked('lseek', Number(lseek(fd, start, SEEK_HOLE))));
+    let end = Math.min(
+      size,
+      insistentCall('lseek', () => lseek(fd, start, SEEK_HOLE)),
+    );
     // Only a file that changes meanwhile or a lying (FUSE) file system answers so; go forward.
     if (start < offset || end <= start) {
       start = offset;

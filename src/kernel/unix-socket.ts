@@ -3,6 +3,7 @@
  * Sources: unix(7), cmsg(3), sendmsg(2). All throw a SyscallError.
  */
 import koffi from 'koffi';
+import { closeDescriptor } from './descriptor.ts';
 import { checked, hasErrno, libc } from './libc.ts';
 
 const AF_UNIX = 1;
@@ -30,13 +31,7 @@ const call = {
   recvmsg: libc.func('long recvmsg(int fd, void *message, int flags)'),
   poll: libc.func('int poll(void *fds, unsigned long count, int timeout)'),
   getsockopt: libc.func('int getsockopt(int fd, int level, int name, void *value, void *length)'),
-  close: libc.func('int close(int fd)'),
 };
-
-/** close(2) of a descriptor that Node did not open. An error there helps nobody: ignored. */
-export function closeDescriptor(fd: number): void {
-  call.close(fd);
-}
 
 /** Connects to the stream socket at `path` (at most 107 bytes). The caller closes the descriptor. */
 export function connectUnixSocket(path: string): number {

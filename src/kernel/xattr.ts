@@ -2,7 +2,7 @@
  * Extended attributes of open files and directories, which Node does not offer (xattr(7)).
  * All throw a SyscallError.
  */
-import { checked, cString, hasErrno, libc } from './libc.ts';
+import { checked, cString, hasErrno, insistentCall, libc } from './libc.ts';
 
 /** XATTR_SIZE_MAX and XATTR_LIST_MAX of linux/limits.h. */
 const XATTR_MAX = 65536;
@@ -30,19 +30,12 @@ export function getXattr(fd: number, name: string): Buffer | undefined {
   return read('fgetxattr', name, () => call.fgetxattr(fd, cString(name), scratch, scratch.length));
 }
 
-/** How often a call may fail with what it cannot mean. */
-const ATTEMPTS = 5;
-
 function read(what: string, name: string, ask: () => number | bigint): Buffer | undefined {
-  for (let attempt = 1; ; attempt++) {
-    try {
-      return Buffer.from(scratch.subarray(0, checked(what, Number(ask()), name)));
-    } catch (error) {
-      if (hasErrno(error, 'ENODATA', 'EOPNOTSUPP')) return undefined;
-      // Seen once, and neither call means it: V8's threads wait for each other by futex(2), which may leave
-      // it in errno before that is read.
-      if (!hasErrno(error, 'EAGAIN') || attempt === ATTEMPTS) throw error;
-    }
+  try {
+    return Buffer.from(scratch.subarray(0, insistentCall(what, ask, name)));
+  } catch (error) {
+    if (hasErrno(error, 'ENODATA', 'EOPNOTSUPP')) return undefined;
+    throw error;
   }
 }
 
@@ -75,7 +68,7 @@ export function removeXattr(fd: number, name: string): void {
 export function listXattrs(fd: number): string[] {
   let length: number;
   try {
-    length = checked('flistxattr', Number(call.flistxattr(fd, scratch, scratch.length)));
+    length = insistentCall('flistxattr', () => call.flistxattr(fd, scratch, scratch.length));
   } catch (error) {
     if (hasErrno(error, 'EOPNOTSUPP')) return [];
     throw error;

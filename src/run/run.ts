@@ -96,6 +96,9 @@ export async function run(
 
   hooks.signal?.throwIfAborted();
   checkEgress(request);
+  const collector =
+    request.artifacts.length > 0 ? await import('../artifacts/collect.ts') : undefined;
+  collector?.checkPatterns(request.artifacts);
   using result = beginRun();
   await using image = await timeline.measure('image', () => takeImage(engine, request));
   const user = commandUser(image.manifest, request.user);
@@ -145,7 +148,7 @@ export async function run(
     const usage = cgroups.usage(sandbox.id);
     const limitHit = whichLimit(end, usage, sandbox);
     const { collection, failure } = await timeline.measure('artifacts', () =>
-      collect(request, workdir, sandbox, warn),
+      collect(collector, request, workdir, sandbox, warn),
     );
     if (request.keepSeconds !== undefined) {
       await sandbox.keep(request.keepSeconds, {
@@ -261,17 +264,17 @@ function whichLimit(end: CommandEnd, usage: CgroupUsage, sandbox: Sandbox): Limi
 }
 
 async function collect(
+  collector: typeof import('../artifacts/collect.ts') | undefined,
   request: RunRequest,
   workdir: string,
   sandbox: Sandbox,
   warn: (warning: ArtifactWarning) => void,
 ): Promise<Pick<RunReport, 'collection' | 'failure'>> {
   const none = { collection: undefined, failure: undefined };
-  if (request.resultDirectory === undefined || request.artifacts.length === 0) return none;
-  const { collectArtifacts, missingArtifacts } = await import('../artifacts/collect.ts');
+  if (request.resultDirectory === undefined || collector === undefined) return none;
   const rootFd = sandbox.openRoot();
   try {
-    const collection = await collectArtifacts({
+    const collection = await collector.collectArtifacts({
       rootFd,
       patterns: request.artifacts,
       workdir,
@@ -281,7 +284,7 @@ async function collect(
     });
     // With a box's init its mounts go: what was read of its tree since then is not what was there.
     await sandbox.killAll();
-    return { collection, failure: missingArtifacts(collection) };
+    return { collection, failure: collector.missingArtifacts(collection) };
   } catch (error) {
     if (error instanceof KilnError) return { ...none, failure: error };
     throw error;

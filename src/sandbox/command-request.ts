@@ -1,8 +1,9 @@
 import { writeSync } from 'node:fs';
 import { KilnError } from '../errors.ts';
+import { closeDescriptor } from '../kernel/descriptor.ts';
 import { hasErrno } from '../kernel/libc.ts';
 import { createPipe, createSmallPipe, type Pipe } from '../kernel/pipe.ts';
-import { closeDescriptor, receiveDescriptor, unixSocketPair } from '../kernel/unix-socket.ts';
+import { receiveDescriptor, unixSocketPair } from '../kernel/unix-socket.ts';
 import type { Box } from './box.ts';
 import { capabilityMask } from './capabilities.ts';
 import { type CommandFacts, type CommandPlan, readCommandFacts } from './command-facts.ts';

@@ -1,6 +1,7 @@
 import { KilnError } from '../errors.ts';
+import { closeDescriptor } from '../kernel/descriptor.ts';
 import { errnoName } from '../kernel/libc.ts';
-import { closeDescriptor, receiveDescriptor, unixSocketPair } from '../kernel/unix-socket.ts';
+import { receiveDescriptor, unixSocketPair } from '../kernel/unix-socket.ts';
 import type { Channel } from './channel.ts';
 import { type ExitedAnswer, signalNumber } from './process.ts';
 import { encodeSignal } from './protocol/exec.ts';

@@ -1,5 +1,6 @@
 import { closeSync, constants, openSync, statSync } from 'node:fs';
 import { KilnError } from '../errors.ts';
+import { closeDescriptor } from '../kernel/descriptor.ts';
 import { hasErrno } from '../kernel/libc.ts';
 import {
   cloneMount,
@@ -9,7 +10,6 @@ import {
   MOUNT_ATTR_RDONLY,
   setMountAttributes,
 } from '../kernel/mount.ts';
-import { closeDescriptor } from '../kernel/unix-socket.ts';
 import { createUserNamespace } from '../kernel/user-namespace.ts';
 import type { IdRange } from './id-range.ts';
 import type { ProcRule } from './protocol/exec.ts';

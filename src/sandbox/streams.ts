@@ -1,8 +1,8 @@
 import { Socket } from 'node:net';
 import { Readable, type Writable } from 'node:stream';
 import { ReadStream } from 'node:tty';
+import { closeDescriptor } from '../kernel/descriptor.ts';
 import type { Lane } from '../kernel/relay.ts';
-import { closeDescriptor } from '../kernel/unix-socket.ts';
 
 /** The host's ends of a command's stdio: three pipes, or the master of its terminal. */
 export type HostStdio =

@@ -1,8 +1,8 @@
 import { Agent, get, type IncomingMessage } from 'node:http';
 import { Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { closeDescriptor } from '../kernel/descriptor.ts';
 import { connectLoopback } from '../kernel/inet-socket.ts';
-import { closeDescriptor } from '../kernel/unix-socket.ts';
 import { ROOT_CAPABILITIES } from '../sandbox/capabilities.ts';
 import { seccompFilter } from '../sandbox/seccomp/profile.ts';
 import type { ServiceDefinition } from './definition.ts';

@@ -1,8 +1,8 @@
 import { once } from 'node:events';
 import { createServer, type Server, Socket } from 'node:net';
 import { KilnError } from '../errors.ts';
+import { closeDescriptor } from '../kernel/descriptor.ts';
 import { connectLoopback } from '../kernel/inet-socket.ts';
-import { closeDescriptor } from '../kernel/unix-socket.ts';
 import type { BoxControl } from '../sandbox/control.ts';
 import type { PublishedPort } from './definition.ts';
 

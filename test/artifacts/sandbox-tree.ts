@@ -15,6 +15,24 @@ export const BASE = 1_234_500_000;
 /** The caller that artifacts go to. */
 export const OWNER = { uid: 4321, gid: 8765 };
 
+/** An empty directory on a tmpfs without devices, as a box's own are; gone after the test. */
+export function withoutDevices(t: ExecutionContext): string {
+  const directory = mkdtempSync(join(tmpdir(), 'kiln-artifacts-'));
+  t.teardown(() => rmSync(directory, { recursive: true, force: true }));
+  bashIn(directory, 'mount -t tmpfs -o nodev,nosuid kiln-test .');
+  t.teardown(() => bashIn('/', `umount -l ${directory}`));
+  return directory;
+}
+
+/** Where a tree can be: there, plain files are copied the short way or all with care. */
+export const PLACES: readonly (readonly [
+  where: string,
+  parent: (t: ExecutionContext) => string,
+])[] = [
+  ['', () => tmpdir()],
+  [' (without devices)', withoutDevices],
+];
+
 /** A tree like a box's root, and an empty folder beside it; both gone after the test. */
 export interface SandboxTree {
   readonly root: string;

@@ -254,6 +254,16 @@ test.serial('a bind belongs to the caller outside and to the command’s user in
   t.deepEqual((await readdir(directory)).sort(), ['given', 'made']);
 });
 
+test.serial('a pattern that is none is refused before the command starts', async (t) => {
+  const bound = join(state.paths.root, 'bound');
+  await mkdir(bound, { recursive: true });
+  const options = ['--bind', `${bound}:/bound`, '--artifact', 'a/..', '--resultdir', bound];
+  const refused = await sh('touch /bound/ran', options);
+  t.is(refused.exitCode, 125);
+  t.regex(String(refused.stderr), /artifact pattern "a\/\.\." has "\.\."/);
+  t.deepEqual(await readdir(bound), ['result.json']);
+});
+
 test.serial('artifacts come out, links do not lead out', async (t) => {
   const results = join(state.paths.root, 'results');
   const { exitCode } = await sh(

@@ -6,9 +6,9 @@ import { execute, type Side } from '../measure.ts';
 import { phase, type Row } from '../row.ts';
 
 /** What a command left in the box's /tmp/out, collected by kiln and copied by cp -a: on one tmpfs. */
-function artifacts(bed: Bed, make: string): readonly [Side, Side] {
-  const source = join(bed.scratch, 'source');
-  const out = join(bed.scratch, 'out');
+function artifacts(bed: Bed, id: string, make: string): readonly [Side, Side] {
+  const source = join(bed.scratch, `${id}-source`);
+  const out = join(bed.scratch, `${id}-out`);
   const clean = () => rm(out, { recursive: true, force: true });
   return [
     {
@@ -45,14 +45,14 @@ export const resultRows: readonly Row[] = [
     id: 'artifacts-large',
     title: 'artifacts, 1 GB in one file',
     goal: { kind: 'ratio', max: 1 / 0.7 },
-    sides: (bed) => artifacts(bed, 'head -c 1073741824 /dev/zero | tr "\\0" x > big'),
+    sides: (bed) => artifacts(bed, 'large', 'head -c 1073741824 /dev/zero | tr "\\0" x > big'),
     slow: true,
   },
   {
     id: 'artifacts-small',
     title: 'artifacts, 10,000 small files',
     goal: { kind: 'ratio', max: 1 / 0.7 },
-    sides: (bed) => artifacts(bed, MAKE_SMALL),
+    sides: (bed) => artifacts(bed, 'small', MAKE_SMALL),
     slow: true,
   },
 ];

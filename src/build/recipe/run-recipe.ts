@@ -1,6 +1,11 @@
 import { closeSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { type Collection, collectArtifacts, missingArtifacts } from '../../artifacts/collect.ts';
+import {
+  type Collection,
+  checkPatterns,
+  collectArtifacts,
+  missingArtifacts,
+} from '../../artifacts/collect.ts';
 import type { ArtifactWarning } from '../../artifacts/warning.ts';
 import { checkEgress } from '../../egress/rule.ts';
 import { KilnError } from '../../errors.ts';
@@ -55,6 +60,7 @@ export async function runRecipe(
   };
   await using loaded = await timeline.measure('recipe', () => load(request, onOutput, signal));
   const { recipe, session } = loaded;
+  checkPatterns(recipe.artifacts);
   const sources = await timeline.measure('sources', () =>
     readySources(recipe.sources, {
       paths: engine.paths,
