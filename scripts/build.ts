@@ -88,14 +88,17 @@ const lazyBuiltins: Plugin = {
         `^let ${name} = require\\("${builtin}"\\);\\n(${name} = .*\\n)?`,
         'm',
       );
-      const use = new RegExp(`\\b${name}\\.(default\\.)?`, 'g');
       if (!declaration.test(text)) return text;
+      const used = text
+        .replace(declaration, '')
+        .replace(new RegExp(`\\b${name}\\.default\\b`, 'g'), name)
+        // As it stands, the function that follows would be the constructor.
+        .replace(new RegExp(`\\bnew ${name}((?:\\.\\w+)+)`, 'g'), `new (${name}()$1)`)
+        .replace(new RegExp(`\\b${name}(\\??\\.)`, 'g'), `${name}()$1`);
       // openpgp also asks whether there is such a module at all.
-      const others = text.replace(declaration, '').replace(use, '');
-      if (new RegExp(`\\b${name}\\b`).test(others)) return text;
+      if (new RegExp(`\\b${name}\\b(?!\\(\\))`).test(used)) return text;
       // Once: require() itself takes as long as many a function of what it gives.
-      const lazy = `let ${name}_;\nfunction ${name}() { return ${name}_ ??= ${call}; }\n`;
-      return text.replace(use, `${name}().`).replace(declaration, lazy);
+      return `${used}\nvar ${name}_;\nfunction ${name}() { return ${name}_ ??= ${call}; }\n`;
     }, code),
 };
 

@@ -1,6 +1,7 @@
 /** What a new file is by itself, so that nobody has to make it so. */
-import { fstatSync, readFileSync } from 'node:fs';
-import { getXattr } from '../kernel/xattr.ts';
+import { constants, fstatSync } from 'node:fs';
+import { openat2, unlinkat } from '../kernel/at.ts';
+import { closeDescriptor } from '../kernel/descriptor.ts';
 import type { Owner } from './destination.ts';
 
 /** How files are made in a directory, and in those made below it. */
@@ -11,23 +12,25 @@ export interface Birth {
   readonly modes: number;
 }
 
-/** Finds out, for a directory that was just made, what becomes of `owner`'s files in it. */
-export function birthIn(directory: number, owner: Owner): Birth {
-  const { uid, gid } = fstatSync(directory);
-  // The group is the process's, or the directory's: setgid in inode(7), bsdgroups in ext4(5).
-  const born = { uid: process.geteuid?.(), gid: process.getegid?.() };
-  const same = [born, { uid, gid }].every((one) => one.uid === owner.uid && one.gid === owner.gid);
-  // Where there is a default ACL, it says what a new file's mode is, instead of the umask (acl(5)).
-  const ruled = getXattr(directory, 'system.posix_acl_default') !== undefined;
-  return {
-    ...(same ? {} : { owner }),
-    modes: ruled ? 0 : 0o777 & ~umask(),
-  };
-}
+const PROBE = '.birth';
+const TO_PROBE = {
+  flags: constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW,
+  mode: 0o777,
+};
 
-/** Without changing it, as Node's own call does for a moment, for all threads. */
-function umask(): number {
-  const [, octal = '777'] =
-    /^Umask:\s*(\d+)$/m.exec(readFileSync('/proc/self/status', 'utf8')) ?? [];
-  return Number.parseInt(octal, 8);
+/**
+ * Finds out, by trying, what becomes of `owner`'s files in an empty directory that is ours alone: there are the
+ * umask, default ACLs, setgid directories, and file systems that decide themselves.
+ * @throws SyscallError
+ */
+export function birthIn(directory: number, owner: Owner): Birth {
+  const probe = openat2(directory, PROBE, TO_PROBE);
+  try {
+    const { uid, gid, mode } = fstatSync(probe);
+    const same = uid === owner.uid && gid === owner.gid;
+    return { ...(same ? {} : { owner }), modes: mode & 0o777 };
+  } finally {
+    closeDescriptor(probe);
+    unlinkat(directory, PROBE);
+  }
 }

@@ -9,7 +9,7 @@ import {
   RESOLVE_NO_SYMLINKS,
 } from '../kernel/at.ts';
 import { hasErrno } from '../kernel/libc.ts';
-import { birthIn } from './birth.ts';
+import { type Birth, birthIn } from './birth.ts';
 import { Budget, type CopyLimits } from './budget.ts';
 import { Destination, type Owner } from './destination.ts';
 import { Inventory } from './inventory.ts';
@@ -17,7 +17,8 @@ import { staysInside } from './link-policy.ts';
 import { type Artifact, describe } from './manifest.ts';
 import { type ByteString, fromText, quoteName } from './names.ts';
 import { compilePattern } from './pattern.ts';
-import { openStaging } from './staging.ts';
+import { unusableResultDirectory } from './result-directory.ts';
+import { openStaging, type Staging } from './staging.ts';
 import { TreeCopy } from './tree-copy.ts';
 import { PatternWalk } from './walk.ts';
 import { type ArtifactWarning, Warnings } from './warning.ts';
@@ -90,7 +91,7 @@ export async function collectArtifacts(request: CollectRequest): Promise<Collect
   });
   const room = LONGEST_PATH - Buffer.byteLength(staging.destination) - 1;
   const inventory = new Inventory(budget, room);
-  const birth = birthIn(staging.fd, request.owner);
+  const birth = birthOf(staging, request.owner);
   const links = 'later';
   const copy = new TreeCopy({ destination, inventory, budget, warnings, links, birth });
 
@@ -157,6 +158,14 @@ function openBase(rootFd: number, path: string): Base | undefined {
   } catch (error) {
     if (hasErrno(error, 'ENOENT', 'ENOTDIR', 'ELOOP', 'ENAMETOOLONG', 'EACCES')) return undefined;
     throw error;
+  }
+}
+
+function birthOf({ fd, destination }: Staging, owner: Owner): Birth {
+  try {
+    return birthIn(fd, owner);
+  } catch (error) {
+    throw unusableResultDirectory(destination, error);
   }
 }
 

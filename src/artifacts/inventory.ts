@@ -39,7 +39,7 @@ export class Inventory {
 
   /**
    * Whether `path` is still to be made. False for a file copied already and for a directory that
-   * was made already; anything else at the same path is a collision.
+   * was made already; anything else at the same path is a collision. Only {@link add} makes it so.
    * @throws KilnError E_ARTIFACT_COLLISION, E_ARTIFACT_LIMIT for a path too long
    */
   claim(entry: Pick<CopiedEntry, 'path' | 'source' | 'type'>): boolean {

@@ -1,6 +1,6 @@
 /**
- * The short way to copy what most files are: small, with one name, without holes and special bits, in
- * a directory without devices.
+ * The short way to copy what most files are: small, with one name, without holes and special bits, on
+ * a mount where no device can be opened.
  *
  * What is to be done is done for several files at a time, step by step: the kernel's code for a call
  * that was just made is still in the processor's cache.
@@ -8,7 +8,7 @@
 import { hash } from 'node:crypto';
 import { constants, fchmodSync, fchownSync } from 'node:fs';
 import { openat2, RESOLVE_NO_XDEV, unlinkat } from '../kernel/at.ts';
-import { closeDescriptor, readStart, writeStart } from '../kernel/descriptor.ts';
+import { closeDescriptor, closeWritten, readStart, writeStart } from '../kernel/descriptor.ts';
 import { FileStatus } from '../kernel/file-status.ts';
 import { SyscallError } from '../kernel/libc.ts';
 import type { Birth } from './birth.ts';
@@ -21,7 +21,7 @@ const STAT_BLOCK = 512;
 
 /** Files of one open directory, and the one that their copies go into. */
 export interface PlainFiles {
-  /** On a mount without devices, since files are opened to see what they are. */
+  /** On a mount where no device can be opened, since files are opened to see what they are. */
   readonly from: number;
   readonly to: number;
   /** At most {@link GROUP}. */
@@ -64,6 +64,8 @@ class Slot {
   /** Descriptors; -1 is none. */
   from = -1;
   to = -1;
+  /** There is a copy, whole or not. */
+  made = false;
   /** It is no such file, or something went wrong. */
   failed = false;
 
@@ -72,6 +74,7 @@ class Slot {
     this.name = toName(name);
     this.from = -1;
     this.to = -1;
+    this.made = false;
     this.failed = false;
     return this;
   }
@@ -94,12 +97,18 @@ const STEPS: readonly Step[] = [
   ({ before, content, from }) => readStart(from, content, before.size) === before.size,
   (slot, files) => {
     slot.to = openat2(files.to, slot.name, TO_CREATE[slot.before.permissions]!);
+    slot.made = true;
   },
   ({ before, content, to }) => writeStart(to, content, before.size),
   ({ before, to }, { birth }) => {
     if (birth.owner !== undefined) fchownSync(to, birth.owner.uid, birth.owner.gid);
     if ((before.permissions & ~birth.modes) !== 0) fchmodSync(to, before.permissions);
     before.setTimesOf(to);
+  },
+  (slot) => {
+    const { to } = slot;
+    slot.to = -1;
+    closeWritten(to);
   },
   ({ before, after, from }) => {
     after.read(from);
@@ -127,7 +136,7 @@ export function copyPlainFiles(files: PlainFiles): (PlainCopy | undefined)[] {
   } finally {
     for (const { to } of used) if (to !== -1) closeDescriptor(to);
     for (const { from } of used) if (from !== -1) closeDescriptor(from);
-    for (const slot of used) if (slot.failed && slot.to !== -1) attempt(remove, slot, files);
+    for (const slot of used) if (slot.failed && slot.made) attempt(remove, slot, files);
   }
   return used.map((slot) => (slot.failed ? undefined : described(slot)));
 }

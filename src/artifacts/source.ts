@@ -1,4 +1,4 @@
-/** Reading a tree that somebody hostile made: names bounded, types known before anything opens. */
+/** Reading a tree that somebody hostile made: the number of names is bounded, nothing is followed. */
 import { type BigIntStats, constants, openSync, statfsSync } from 'node:fs';
 import { readDirectory } from '../kernel/directory.ts';
 import type { Budget } from './budget.ts';

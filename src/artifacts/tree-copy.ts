@@ -1,5 +1,4 @@
 import { type BigIntStats, closeSync, fstatSync } from 'node:fs';
-import { KilnError } from '../errors.ts';
 import { openPath, readlinkat } from '../kernel/at.ts';
 import { isWithoutDevices } from '../kernel/file-status.ts';
 import { hasErrno, SyscallError } from '../kernel/libc.ts';
@@ -76,18 +75,25 @@ export class TreeCopy {
   /** Copies entries of one directory. @throws as {@link copy} */
   async copyEntries(directory: DirectoryPair, entries: readonly DirectoryEntry[]): Promise<void> {
     const { birth, budget } = this.#options;
-    const short = birth !== undefined && isWithoutDevices(directory.from) ? birth : undefined;
+    const short = birth !== undefined && isWithoutDevices(directory.from);
     let files: FileStep[] = [];
+    // Before anything else is copied, and at the end: the order is that of the names, short way or not.
+    const flush = async () => {
+      if (short && files.length > 0) await this.#copyPlainFiles(directory, files, birth);
+      files = [];
+    };
     for (const { name, isFile } of entries) {
       if (budget.due) await budget.breathe();
       const step = stepTo(directory, name);
-      if (short === undefined || !isFile) await this.copy(step);
-      else if (this.#claimFile(step)) files.push({ step, name });
-      if (short === undefined || files.length < GROUP) continue;
-      await this.#copyPlainFiles(directory, files, short);
-      files = [];
+      if (short && isFile) {
+        if (this.#claimFile(step)) files.push({ step, name });
+        if (files.length === GROUP) await flush();
+      } else {
+        await flush();
+        await this.copy(step);
+      }
     }
-    if (short !== undefined) await this.#copyPlainFiles(directory, files, short);
+    await flush();
   }
 
   /**
@@ -173,7 +179,7 @@ export class TreeCopy {
     try {
       entries = listEntries(fd, this.#options.budget);
     } catch (error) {
-      if (error instanceof KilnError) throw error;
+      if (!(error instanceof SyscallError)) throw error;
       this.#unreadable(step.source, error);
       return;
     }
@@ -251,11 +257,15 @@ export class TreeCopy {
   ): Promise<CopiedContent | undefined> {
     const { destination, budget } = this.#options;
     const to = destination.createFile(step);
+    let isOpen = true;
     try {
       const [size, blocks] = [Number(stats.size), Number(stats.blocks)];
       const copying = copyContent(from, to, size, blocks, budget);
       const copied = copying instanceof Promise ? await copying : copying;
       destination.dress(to, stats);
+      // A file system over a network may say only now that it could not keep something.
+      isOpen = false;
+      closeSync(to);
       return copied;
     } catch (error) {
       if (!(error instanceof ReadFailed)) throw destination.failure(step.path, error);
@@ -263,7 +273,7 @@ export class TreeCopy {
       destination.removeFile(step);
       return undefined;
     } finally {
-      closeSync(to);
+      if (isOpen) closeSync(to);
     }
   }
 
@@ -312,8 +322,7 @@ export class TreeCopy {
     rest: Omit<CopiedEntry, 'path' | 'source' | 'mode' | 'mtimeMs'>,
   ): CopiedEntry {
     const mode = rest.type === 'symlink' ? 0o777 : keptMode(stats);
-    const mtimeMs = Number(stats.mtimeNs / 1_000_000n);
-    const entry = { ...rest, path, source, mode, mtimeMs };
+    const entry = { ...rest, path, source, mode, mtimeMs: wholeMs(stats.mtimeNs) };
     this.#options.inventory.add(entry);
     return entry;
   }
@@ -328,4 +337,11 @@ function stepTo(directory: DirectoryPair, name: ByteString): CopyStep {
     path: joinBytes(directory.path, name),
     depth: directory.depth,
   };
+}
+
+/** Rounded down, before 1970 too. */
+function wholeMs(nanoseconds: bigint): number {
+  const million = 1_000_000n;
+  const part = ((nanoseconds % million) + million) % million;
+  return Number((nanoseconds - part) / million);
 }

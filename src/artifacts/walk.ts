@@ -1,5 +1,4 @@
 import { type BigIntStats, closeSync, fstatSync } from 'node:fs';
-import { KilnError } from '../errors.ts';
 import { openPath } from '../kernel/at.ts';
 import { hasErrno, SyscallError } from '../kernel/libc.ts';
 import type { Budget } from './budget.ts';
@@ -83,20 +82,26 @@ export class PatternWalk {
     try {
       return listEntries(frame.fd, this.#options.budget);
     } catch (error) {
-      if (error instanceof KilnError) throw error;
-      const why = error instanceof SyscallError ? error.errnoName : (error as Error).message;
-      this.#options.warnings.add('unreadable', frame.source, `cannot be read (${why}): skipped`);
+      if (!(error instanceof SyscallError)) throw error;
+      const what = `cannot be read (${error.errnoName}): skipped`;
+      this.#options.warnings.add('unreadable', frame.source, what);
       return [];
     }
   }
 
   async #take(frame: Frame, entries: readonly DirectoryEntry[]): Promise<void> {
-    const wanted = entries.filter((entry) => this.#isWanted(frame, entry));
+    const { budget, copy } = this.#options;
+    const wanted: DirectoryEntry[] = [];
+    for (const entry of entries) {
+      if (budget.due) await budget.breathe();
+      if (!this.#isWanted(frame, entry)) continue;
+      wanted.push(entry);
+      this.#matches.push(joinBytes(frame.path, entry.name));
+    }
     if (wanted.length === 0) return;
-    for (const { name } of wanted) this.#matches.push(joinBytes(frame.path, name));
     const { fd: from, source, path, depth } = frame;
     const to = this.#copyOf(frame);
-    await this.#options.copy.copyEntries({ from, to, source, path, depth }, wanted);
+    await copy.copyEntries({ from, to, source, path, depth }, wanted);
   }
 
   #isWanted(frame: Frame, { name, isFile }: DirectoryEntry): boolean {

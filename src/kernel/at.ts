@@ -21,6 +21,10 @@ export const RESOLVE_NO_SYMLINKS = 0x04;
 export const RESOLVE_BENEATH = 0x08;
 export const RESOLVE_IN_ROOT = 0x10;
 
+/** Any rename or mount on the machine makes such a look-up undecided at that moment: EAGAIN. */
+const SCOPED = RESOLVE_BENEATH | RESOLVE_IN_ROOT;
+const SCOPED_ATTEMPTS = 1000;
+
 const SYS_openat2 = 437;
 const AT_REMOVEDIR = 0x200;
 /** PATH_MAX of linux/limits.h: no link can be longer. */
@@ -77,11 +81,11 @@ function structure(how: OpenHow): BigUint64Array {
 export function openat2(dirfd: number, path: Buffer | string, how: OpenHow): number {
   const openHow = structure(how);
   const name = cString(path);
-  // Any rename or mount on the machine at that moment makes a scoped look-up undecided: EAGAIN.
   return insistentCall(
     'openat2',
     () => call.syscall(SYS_openat2, dirfd, name, openHow, openHow.byteLength),
     path,
+    ((how.resolve ?? 0) & SCOPED) === 0 ? undefined : SCOPED_ATTEMPTS,
   );
 }
 

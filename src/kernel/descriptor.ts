@@ -16,6 +16,14 @@ export function closeDescriptor(fd: number): void {
 }
 
 /**
+ * Closes a file that was written: file systems over a network say only then what they could not keep.
+ * It is closed in any case. @throws SyscallError
+ */
+export function closeWritten(fd: number): void {
+  checked('close', call.close(fd));
+}
+
+/**
  * Reads the first `length` bytes of a file; returns how many there were, fewer only at its end.
  * @throws SyscallError
  */

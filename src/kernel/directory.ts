@@ -5,7 +5,7 @@
 import { constants } from 'node:fs';
 import { openat2 } from './at.ts';
 import { closeDescriptor } from './descriptor.ts';
-import { checked, libc } from './libc.ts';
+import { hasErrno, insistentCall, libc } from './libc.ts';
 
 const syscall = libc.func('long syscall(long number, int fd, void *into, size_t size)');
 /** Of linux/unistd.h. */
@@ -33,12 +33,8 @@ export function readDirectory(fd: number, visit: (name: string, isFile: boolean)
   const directory = openat2(fd, '.', TO_LIST);
   try {
     const piece = Buffer.allocUnsafe(PIECE);
-    for (;;) {
-      const length = checked(
-        'getdents64',
-        Number(syscall(SYS_getdents64, directory, piece, piece.length)),
-      );
-      if (length === 0) return;
+    for (let length = 1; length > 0; ) {
+      length = readPiece(directory, piece);
       for (let at = 0; at < length; at += piece.readUInt16LE(at + RECORD_LENGTH)) {
         const name = piece.toString('latin1', at + NAME, piece.indexOf(0, at + NAME));
         if (name !== '.' && name !== '..') visit(name, piece[at + TYPE] === DT_REG);
@@ -46,5 +42,17 @@ export function readDirectory(fd: number, visit: (name: string, isFile: boolean)
     }
   } finally {
     closeDescriptor(directory);
+  }
+}
+
+/** Returns how many bytes there were; 0 at the end, which a directory that was removed has, too. */
+function readPiece(directory: number, piece: Buffer): number {
+  try {
+    return insistentCall('getdents64', () =>
+      syscall(SYS_getdents64, directory, piece, piece.length),
+    );
+  } catch (error) {
+    if (hasErrno(error, 'ENOENT')) return 0;
+    throw error;
   }
 }

@@ -41,25 +41,25 @@ export function checked(call: string, result: number, subject?: Buffer | string)
   return result;
 }
 
-/** How often a call that fails with EAGAIN is made: a scoped look-up (openat2(2)) may stay undecided for long. */
-const ATTEMPTS = 1000;
+/** How often a call that fails with EAGAIN is made. */
+const ATTEMPTS = 4;
 
 /**
- * Makes a call that never means EAGAIN to be the end, gives its result back, or throws what errno says when
- * it is negative. Made again after EAGAIN, since V8's threads wait for each other by futex(2), which may leave
- * that in errno before it is read (a wrong one was seen about once in a million failures): a call that has
- * failed has changed nothing.
+ * Makes a call, gives its result back, or throws what errno says when it is negative. After EAGAIN it is made
+ * again: V8's threads wait for each other by futex(2), which may leave that in errno before it is read (seen
+ * about once in a million failures), and a call that has failed has changed nothing.
  */
 export function insistentCall(
   call: string,
   make: () => number | bigint,
   subject?: Buffer | string,
+  attempts = ATTEMPTS,
 ): number {
   for (let attempt = 1; ; attempt++) {
     const result = Number(make());
     if (result >= 0) return result;
     const errno: number = koffi.errno();
-    if (errno === koffi.os.errno.EAGAIN && attempt < ATTEMPTS) continue;
+    if (errno === koffi.os.errno.EAGAIN && attempt < attempts) continue;
     throw new SyscallError(call, errno, subject?.toString());
   }
 }

@@ -96,8 +96,8 @@ export async function run(
 
   hooks.signal?.throwIfAborted();
   checkEgress(request);
-  const collector =
-    request.artifacts.length > 0 ? await import('../artifacts/collect.ts') : undefined;
+  const wanted = request.resultDirectory !== undefined && request.artifacts.length > 0;
+  const collector = wanted ? await import('../artifacts/collect.ts') : undefined;
   collector?.checkPatterns(request.artifacts);
   using result = beginRun();
   await using image = await timeline.measure('image', () => takeImage(engine, request));

@@ -12,14 +12,14 @@ for (const [where, parent] of PLACES) {
     const tree = sandboxTree(t, parent(t));
     tree.bash(`
       mkdir -p out/deep/er out/empty 'out/sp ace'
-      echo one > out/one; ln out/one out/deep/same; ln out/one out/deep/er/too
+      echo one > out/one; ln out/one out/deep/same; ln out/one out/deep/er/too; ln out/one out/a1
       printf 'x' > $'out/new\\nline'; printf 'y' > $'out/bad\\xff\\xfe'; printf z > out/ünï; echo old > out/deep/er/old
       ln -s one out/link; ln -s ../one out/deep/up; ln -s deep out/dir; ln -s dir/er out/via
       ln -s $'bad\\xff\\xfe' out/tobad
       head -c 3000000 /dev/urandom > out/big; head -c 262144 /dev/zero > out/zeros
       chmod 640 out/one; chmod 1777 out/empty; chmod 500 out/deep; chmod 0 out/zeros
       find out -exec touch -h -d '2001-02-03 04:05:06.789012345' {} +
-      touch -d '1965-01-01 00:00:00.5 UTC' out/big out/deep/er/old
+      touch -d '1965-01-01 00:00:00.5 UTC' out/big; touch -d '1965-01-01 00:00:00.4999 UTC' out/zeros out/deep/er/old
       chown -hR ${BASE + 1000}:${BASE + 100} out`);
     const { artifacts, warnings } = await tree.collect(['out']);
     t.deepEqual(warnings, []);
@@ -43,10 +43,15 @@ for (const [where, parent] of PLACES) {
     const bad = artifacts.find((a) => a.path === 'out/bad\ufffd\ufffd');
     t.is(bad?.pathBytes, Buffer.from('out/bad\xff\xfe', 'latin1').toString('base64'));
     const old = artifacts.find((a) => a.path === 'out/deep/er/old');
-    t.is(old?.mtime, '1965-01-01T00:00:00.500Z');
+    t.is(old?.mtime, '1965-01-01T00:00:00.499Z');
+    t.is(artifacts.find((a) => a.path === 'out/zeros')?.mtime, old?.mtime);
     const up = artifacts.find((a) => a.path === 'out/deep/up');
     t.like(up, { type: 'symlink', target: '../one', source: '/out/deep/up' });
-    t.is(artifacts.filter((a) => a.hardLinkTo !== undefined).length, 2);
+    // The first in the order of names is what the others are links to.
+    t.deepEqual(
+      artifacts.filter((a) => a.hardLinkTo !== undefined).map((a) => `${a.path} ${a.hardLinkTo}`),
+      ['out/deep/er/too out/a1', 'out/deep/same out/a1', 'out/one out/a1'],
+    );
     t.like(
       artifacts.find((a) => a.path === 'out/empty'),
       { type: 'directory', mode: '01777' },

@@ -1,10 +1,10 @@
-import { type ChildProcess, spawn } from 'node:child_process';
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
 import type { Artifact } from '../../src/artifacts/manifest.ts';
-import { BASE, bashIn, PLACES, type SandboxTree, sandboxTree } from './sandbox-tree.ts';
+import { BASE, bashIn, CHILD, PLACES, type SandboxTree, sandboxTree } from './sandbox-tree.ts';
 
 /** Number of renameat2(2), which swaps two names at once. */
 const RENAMEAT2 = process.arch === 'arm64' ? 276 : 316;
@@ -109,6 +109,33 @@ for (const [where, parent] of PLACES) {
     t.true(vanished > 0);
   });
 }
+
+test.serial('directories that come and go are no reason to fail', async (t) => {
+  const tree = sandboxTree(t);
+  tree.bash('mkdir -p out/{1..50}; echo here > out/stays');
+  racer(t, tree, 'while :; do rmdir out/[1-9]*; mkdir out/{1..50}; done');
+  let gone = 0;
+  for (let round = 0; round < 100; round += 1) {
+    const { artifacts } = await tree.collect(['out', 'out/**/f'], {
+      destination: `${tree.out}/${round}`,
+    });
+    t.true(artifacts.some((a) => a.path === 'out/stays'));
+    gone += Number(artifacts.length < 52);
+  }
+  t.true(gone > 0);
+});
+
+test.serial('a directory that cannot be read is told, the others come out', (t) => {
+  const tree = sandboxTree(t);
+  tree.bash(`mkdir -p out/closed ../out; echo here > out/stays; echo no > out/closed/f
+    chown 1234 out/closed; chmod 0 out/closed`);
+  // Root, but as it is where a server decides.
+  const weak = ['--bounding-set', '-dac_override,-dac_read_search', process.execPath, CHILD];
+  const child = spawnSync('setpriv', [...weak, tree.root, tree.out], { encoding: 'utf8' });
+  t.is(child.status, 0, child.stderr);
+  t.is(child.stdout, 'unreadable /out/closed\n');
+  t.is(bashIn(tree.out, 'find . -type f'), './out/stays\n');
+});
 
 test.serial(
   'a tree of ten thousand levels is refused, and the result directory stays as it was',

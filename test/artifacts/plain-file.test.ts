@@ -1,13 +1,10 @@
 import { spawn, spawnSync } from 'node:child_process';
 import { closeSync, openSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import test from 'ava';
 import { copyPlainFiles, GROUP } from '../../src/artifacts/plain-file.ts';
 import { setXattr } from '../../src/kernel/xattr.ts';
-import { bashIn, sandboxTree, withoutDevices } from './sandbox-tree.ts';
-
-const CHILD = fileURLToPath(new URL('collect-child.ts', import.meta.url));
+import { bashIn, CHILD, PLACES, sandboxTree, withoutDevices } from './sandbox-tree.ts';
 
 /** Copies files of one directory, byte strings, to another; the names of those that were copied. */
 function copied(from: string, to: string, names: readonly string[]): string[] {
@@ -27,7 +24,7 @@ test('plain files are copied, of all else nothing is made', (t) => {
     echo one > plain; : > empty; head -c 65536 /dev/urandom > largest; echo b > $'b\\xff'; chmod 0 empty
     head -c 65537 /dev/urandom > large; truncate -s 60000 hole; echo h > hard; ln hard link
     cp plain su; chmod 4755 su; ln -s plain soft; mkfifo fifo; mkdir dir; mknod null c 1 3
-    echo new > there; echo m > mounted; mount --bind /dev/zero mounted; mkdir ../out; echo old > ../out/there`);
+    echo new > there; echo m > mounted; mount --bind plain mounted; mkdir ../out; echo old > ../out/there`);
   t.teardown(() => bash('umount mounted'));
   const plain = ['plain', 'empty', 'largest', 'b\xff'];
   const others = ['large', 'hole', 'hard', 'link', 'su', 'soft', 'fifo', 'dir', 'null', 'mounted'];
@@ -42,11 +39,12 @@ test('a file that changes while it is copied is left to the careful way', (t) =>
   const { root, out, bash } = sandboxTree(t, withoutDevices(t));
   bash('mkdir ../out');
   const names = Array.from({ length: GROUP }, (_, index) => String(index));
-  const script = `for (;;) { for my $n (0..${GROUP - 1}) { open F, ">>", $n; print F "x"; close F;
-    truncate $n, 0 if -s $n > 1000 } }`;
+  bash(`for n in {0..${GROUP - 1}}; do printf %08d 0 > $n; done`);
+  // Never longer or shorter: only its time tells.
+  const script = `for (my $i = 1;; $i++) { for my $n (0..${GROUP - 1}) {
+    open F, "+<", $n; printf F "%08d", $i; close F } }`;
   const child = spawn('perl', ['-e', script], { cwd: root, stdio: 'ignore' });
   t.teardown(() => child.kill('SIGKILL'));
-  bash(`until [ -e ${GROUP - 1} ]; do sleep 0.01; done`);
   let [taken, left] = [0, 0];
   for (let round = 0; round < 2000 && (taken < 10 || left < 10); round++) {
     const whole = copied(root, out, names);
@@ -102,5 +100,18 @@ for (const [what, prepare] of [
     const show = `stat -c '%n %a %u:%g' dir dir/a b c`;
     t.is(bashIn(out, show), 'dir 777 0:0\ndir/a 666 0:0\nb 640 0:0\nc 1604 0:0\n');
     t.is(bashIn(out, 'cat dir/a b c'), bashIn(join(root), 'cat dir/a b c'));
+  });
+}
+
+for (const [where, parent] of PLACES) {
+  test(`files are opened before it is known what they are only where there can be no device${where}`, (t) => {
+    const { root, out, bash } = sandboxTree(t, parent(t));
+    bash('mkdir d; echo 1 > d/plain; ln d/plain d/also; mkdir ../out');
+    const trace = ['-f', '-qq', '-e', 'trace=openat2', process.execPath, CHILD, root, out];
+    const { status, stderr } = spawnSync('strace', trace, { encoding: 'utf8' });
+    t.is(status, 0, stderr);
+    const opened = stderr.split('\n').filter((line) => /"(plain|also)".*O_NONBLOCK/.test(line));
+    t.is(opened.length, where === ' (without devices)' ? 2 : 0, stderr);
+    t.is(bashIn(out, 'cat d/plain d/also; stat -c %h d/plain'), '1\n1\n2\n');
   });
 }

@@ -2,6 +2,7 @@ import { execFileSync } from 'node:child_process';
 import { closeSync, mkdtempSync, openSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import type { ExecutionContext } from 'ava';
 import {
   type Collection,
@@ -15,23 +16,27 @@ export const BASE = 1_234_500_000;
 /** The caller that artifacts go to. */
 export const OWNER = { uid: 4321, gid: 8765 };
 
-/** An empty directory on a tmpfs without devices, as a box's own are; gone after the test. */
+/** An empty directory on a tmpfs where no device can be opened, as a box's own are; gone after the test. */
 export function withoutDevices(t: ExecutionContext): string {
+  return tmpfs(t, 'nodev');
+}
+
+function tmpfs(t: ExecutionContext, option: 'dev' | 'nodev'): string {
   const directory = mkdtempSync(join(tmpdir(), 'kiln-artifacts-'));
   t.teardown(() => rmSync(directory, { recursive: true, force: true }));
-  bashIn(directory, 'mount -t tmpfs -o nodev,nosuid kiln-test .');
+  bashIn(directory, `mount -t tmpfs -o ${option} kiln-test .`);
   t.teardown(() => bashIn('/', `umount -l ${directory}`));
   return directory;
 }
 
-/** Where a tree can be: there, plain files are copied the short way or all with care. */
-export const PLACES: readonly (readonly [
-  where: string,
-  parent: (t: ExecutionContext) => string,
-])[] = [
-  ['', () => tmpdir()],
+/** Where a tree can be: files are copied with care, or plain ones the short way. */
+export const PLACES = [
+  [' (with devices)', (t: ExecutionContext) => tmpfs(t, 'dev')],
   [' (without devices)', withoutDevices],
-];
+] as const;
+
+/** A program that collects, in a process of its own. */
+export const CHILD = fileURLToPath(new URL('collect-child.ts', import.meta.url));
 
 /** A tree like a box's root, and an empty folder beside it; both gone after the test. */
 export interface SandboxTree {

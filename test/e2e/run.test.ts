@@ -255,7 +255,7 @@ test.serial('a bind belongs to the caller outside and to the command’s user in
 });
 
 test.serial('a pattern that is none is refused before the command starts', async (t) => {
-  const bound = join(state.paths.root, 'bound');
+  const bound = join(state.paths.root, 'pattern');
   await mkdir(bound, { recursive: true });
   const options = ['--bind', `${bound}:/bound`, '--artifact', 'a/..', '--resultdir', bound];
   const refused = await sh('touch /bound/ran', options);

@@ -42,3 +42,12 @@ test('a directory is read as find(1) reads it', (t) => {
     );
   }
 });
+
+test('one that was removed is empty', (t) => {
+  const directory = mkdtempSync(join(tmpdir(), 'kiln-directory-'));
+  const fd = openSync(directory, O_PATH);
+  rmSync(directory, { recursive: true });
+  readDirectory(fd, (name) => t.fail(name));
+  closeSync(fd);
+  t.pass();
+});

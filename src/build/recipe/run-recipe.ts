@@ -60,7 +60,7 @@ export async function runRecipe(
   };
   await using loaded = await timeline.measure('recipe', () => load(request, onOutput, signal));
   const { recipe, session } = loaded;
-  checkPatterns(recipe.artifacts);
+  if (resultDirectory !== undefined) checkPatterns(recipe.artifacts);
   const sources = await timeline.measure('sources', () =>
     readySources(recipe.sources, {
       paths: engine.paths,
