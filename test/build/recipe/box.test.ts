@@ -102,6 +102,12 @@ artifacts: [early, never]
     const unmet = await workshop.build({ 'it.yaml': missing });
     t.is(unmet.exitCode, 125);
     t.is(unmet.result?.failure?.code, 'E_ARTIFACT_MISSING');
+    // What is no pattern is refused before any step.
+    const senseless = `image: ${BUSYBOX}\nsteps: [echo ran]\nartifacts: [a/..]`;
+    const refused = await workshop.build({ 'it.yaml': senseless });
+    t.is(refused.exitCode, 125);
+    t.is(refused.result?.failure?.code, 'E_ARTIFACT_PATTERN');
+    t.notRegex(refused.stdout, /ran/);
   },
 );
 
