@@ -199,7 +199,7 @@ test.serial(
 
     for (const signal of ['SIGINT', 'SIGKILL'] as const) {
       const path = await workshop.folder({
-        'it.yaml': `image: ${BUSYBOX}\nsteps: [echo started; sleep 300]`,
+        'it.yaml': `image: ${BUSYBOX}\nsteps: [echo started; sleep 3007]`,
       });
       const run = workshop.state.kiln(['build', join(path, 'it.yaml'), '--resultdir', path]);
       await once(run.stdout!, 'data');
@@ -211,7 +211,7 @@ test.serial(
       t.deepEqual(JSON.parse(String(stdout)), [], signal);
       await sleep(100);
       const { stdout: processes } = await execa('ps', ['-eo', 'args']);
-      t.false(processes.split('\n').includes('sleep 300'), signal);
+      t.false(processes.split('\n').includes('sleep 3007'), signal);
     }
   },
 );
