@@ -46,8 +46,9 @@ export class Cache {
   }
 
   /**
-   * The path of a cached file whose content has this digest, or undefined. A damaged one is
-   * deleted. Its time of last use is set to now.
+   * The path of a cached file whose content has this digest, or undefined. Its time of last use is set to
+   * now. A damaged one stays until whoever downloads it anew replaces it: to delete it here could hit the
+   * one that another process has just brought.
    */
   async find(digest: string, size?: number): Promise<string | undefined> {
     const path = this.object(digest);
@@ -56,7 +57,6 @@ export class Cache {
       await utimes(path, now, now).catch(() => {});
       return path;
     }
-    await rm(path, { force: true });
     return undefined;
   }
 }

@@ -3,6 +3,7 @@ import { mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import type { KilnError } from '../../src/errors.ts';
+import { Cache, publish } from '../../src/repository/cache.ts';
 import { fetchPackages } from '../../src/repository/fetch-packages.ts';
 import type { Lock } from '../../src/repository/lock.ts';
 import type { RepositoryProgress } from '../../src/repository/progress.ts';
@@ -97,6 +98,21 @@ test('a cached file that was damaged is downloaded again', async (t) => {
   await writeFile(path, damaged);
   await isWhole(t, await it.fetch());
   t.is(it.server.served().length, 2);
+});
+
+test('whoever looks for a file does not delete the one that another has just brought', async (t) => {
+  const directory = await temporaryDirectory(t);
+  const cache = new Cache({ cache: directory });
+  for (let round = 0; round < 200; round++) {
+    const content = `content ${round}`;
+    const digest = `sha256:${createHash('sha256').update(content).digest('hex')}`;
+    const brought = join(directory, 'brought');
+    await writeFile(brought, content);
+    const looked = Array.from({ length: 8 }, () => cache.find(digest));
+    await publish(brought, cache.object(digest));
+    await Promise.all(looked);
+    t.is(await cache.find(digest), cache.object(digest));
+  }
 });
 
 test('a connection that breaks is resumed where it broke', async (t) => {
