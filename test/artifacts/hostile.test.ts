@@ -78,7 +78,7 @@ for (const [how, script] of [
       tree.bash('head -c 32M /dev/urandom > log; echo quiet > quiet');
       racer(t, tree, script);
       let told = 0;
-      for (let round = 0; round < 60 && told < 3; round += 1) {
+      for (let round = 0; round < 300 && told < 3; round += 1) {
         const destination = `${tree.out}/${round}`;
         const { artifacts, warnings } = await tree.collect(['*'], { destination });
         const [log, quiet] = artifacts;
