@@ -41,6 +41,11 @@ export async function makeBed(recipe: string): Promise<Bed> {
   const env: NodeJS.ProcessEnv = { ...process.env, KILN_STATE: state };
   env.KILN_FIXTURES ??= join(top, '.cache/fixtures');
   const kiln = openKiln({ env });
+  const { run } = kiln.paths;
+  // On any host with systemd /run is a file system in memory. On ext4, which writes out what takes
+  // another file's name, each claim takes half a millisecond more.
+  await mkdir(run, { recursive: true, mode: 0o711 });
+  await execute(['mount', '-t', 'tmpfs', '-o', 'mode=711', 'kiln-bench', run]);
   const parkNone = async () => {
     setParkTarget(kiln.paths, 0);
     const connection = await kiln.engine.connect();
@@ -55,9 +60,10 @@ export async function makeBed(recipe: string): Promise<Bed> {
     await parkNone();
     await kiln.close();
     await stopEmbeddedDaemon(kiln.paths);
-    await execute(['umount', '-l', directory]);
-    await rm(directory, { recursive: true, force: true });
-    await rm(kiln.paths.run, { recursive: true, force: true });
+    for (const mounted of [directory, run]) {
+      await execute(['umount', '-l', mounted]);
+      await rm(mounted, { recursive: true, force: true });
+    }
   };
   try {
     await execute([...KILN, 'image', 'build', recipe], env);

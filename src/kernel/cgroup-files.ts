@@ -31,10 +31,17 @@ export interface CgroupLimits {
 /** The period of cpu bandwidth control, microseconds: the kernel's default. */
 const CPU_PERIOD = 100_000;
 
+/** A process's group in one hierarchy. */
+interface Group {
+  readonly version: 1 | 2;
+  readonly path: string;
+}
+
 /** The cgroups of one process, looked up once. */
 export class ProcessCgroups {
   readonly #hierarchies: readonly CgroupHierarchy[];
   readonly #lines: readonly string[];
+  readonly #groups = new Map<Controller, Group | undefined>();
 
   private constructor(hierarchies: readonly CgroupHierarchy[], lines: readonly string[]) {
     this.#hierarchies = hierarchies;
@@ -92,7 +99,7 @@ export class ProcessCgroups {
    * out. @param id as it was given to {@link limit}
    */
   limits(id: string): CgroupLimits {
-    const text = (group: { path: string } | undefined, name: string) =>
+    const text = (group: Group | undefined, name: string) =>
       group === undefined ? undefined : readText(join(group.path, name))?.trim();
     const memory = this.#nearest('memory', 'memory.max', 'memory.limit_in_bytes');
     const cpu = this.#nearest('cpu', 'cpu.max', 'cpu.cfs_quota_us');
@@ -193,7 +200,12 @@ export class ProcessCgroups {
     return this.#hierarchies.find(({ controllers }) => controllers.includes(controller));
   }
 
-  #group(controller: Controller): { version: 1 | 2; path: string } | undefined {
+  #group(controller: Controller): Group | undefined {
+    if (!this.#groups.has(controller)) this.#groups.set(controller, this.#findGroup(controller));
+    return this.#groups.get(controller);
+  }
+
+  #findGroup(controller: Controller): Group | undefined {
     const hierarchy = this.#hierarchy(controller);
     if (hierarchy === undefined) return undefined;
     for (const line of this.#lines) {
@@ -209,11 +221,7 @@ export class ProcessCgroups {
    * lack the controller that its parent, the domain's group, has. (systemd-machined's scope has
    * `pids`, which libvirt does not pass on to its group below.)
    */
-  #nearest(
-    controller: Controller,
-    v2File: string,
-    v1File: string,
-  ): { version: 1 | 2; path: string } | undefined {
+  #nearest(controller: Controller, v2File: string, v1File: string): Group | undefined {
     const group = this.#group(controller);
     if (group === undefined) return undefined;
     const file = group.version === 2 ? v2File : v1File;
@@ -221,7 +229,7 @@ export class ProcessCgroups {
     return path === undefined ? undefined : { version: group.version, path };
   }
 
-  #need(controller: Controller, v2File: string, v1File: string): { version: 1 | 2; path: string } {
+  #need(controller: Controller, v2File: string, v1File: string): Group {
     const found = this.#nearest(controller, v2File, v1File);
     if (found !== undefined) return found;
     throw new KilnError(

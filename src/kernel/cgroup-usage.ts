@@ -90,8 +90,9 @@ function scaled(text: string | undefined, factor: number): number | undefined {
 
 /** The number after `name` in text of lines `name number`. */
 function word(text: string | undefined, name: string): number | undefined {
-  const match = new RegExp(`^${name} (\\d+)$`, 'm').exec(text ?? '');
-  return match === null ? undefined : Number(match[1]);
+  const lines = `\n${text ?? ''}`;
+  const at = lines.indexOf(`\n${name} `);
+  return at === -1 ? undefined : Number.parseInt(lines.slice(at + name.length + 2), 10);
 }
 
 /**

@@ -141,8 +141,11 @@ export async function run(
     result.started();
     const kill = () => void sandbox.killAll().catch(() => undefined);
     hooks.started(started, kill);
+    // What is left running keeps files from holding still for who collects them, and is not to be kept.
+    const { keepSeconds, egress: hosts } = request;
+    const ending = collector === undefined && keepSeconds === undefined && hosts === undefined;
     const end = await timeline.measure('command', () =>
-      supervise(started, request.time, () => sandbox.killAll()),
+      supervise(started, request.time, () => sandbox.killAll(), ending),
     );
     const asked = await egress?.close();
     const usage = cgroups.usage(sandbox.id);

@@ -21,12 +21,15 @@ export interface CommandEnd {
 
 /**
  * Waits for a command and all its output, and ends it when its time is over: SIGTERM, then, after
- * two seconds, `kill` ends everything in its box.
+ * two seconds, `kill` ends everything in its box. What a command that has ended has left in the
+ * background is killed as well; if the box is `ending`, which takes all of it, only where it may still
+ * hold the output open.
  */
 export async function supervise(
   command: SandboxProcess,
   limits: TimeLimits,
   kill: () => Promise<void>,
+  ending = false,
 ): Promise<CommandEnd> {
   let timeLimit: CommandEnd['timeLimit'] = null;
   let grace: NodeJS.Timeout | undefined;
@@ -41,10 +44,15 @@ export async function supervise(
   const stopWatching = watchOutput(command, limits.stallTimeout, () => over('stall'));
   try {
     return await new Promise<CommandEnd>((resolve, reject) => {
+      let closed = false;
+      const killRest = () => void (closed || kill().catch(() => undefined));
       command.once('error', reject);
-      // What the command left in the background may hold its output open: it goes first.
-      command.once('exit', () => kill().catch(() => undefined));
-      command.once('close', (exitCode, signal) => resolve({ exitCode, signal, timeLimit }));
+      // `close` comes in the same turn where all output has been read.
+      command.once('exit', ending ? () => setImmediate(killRest) : killRest);
+      command.once('close', (exitCode, signal) => {
+        closed = true;
+        resolve({ exitCode, signal, timeLimit });
+      });
     });
   } finally {
     clearTimeout(timeout);

@@ -26,11 +26,10 @@ export async function claimParked(
   connect: () => Promise<Connection>,
 ): Promise<Box | undefined> {
   using _ = span('claim a parked box');
-  const waiting = parkedIds(paths);
-  if (waiting.length === 0) return undefined;
   const skeleton = await ensureSkeleton(paths);
   const soon = Date.now() + LAST_MOMENT;
-  for (const id of waiting) {
+  // Nothing is awaited before one is ours: of several claims of one process none meets another's.
+  for (const id of parkedIds(paths)) {
     const record = readBoxRecord(join(paths.parked, id));
     // The next refill sweeps it.
     if (record !== undefined && isExpired(record, soon)) continue;

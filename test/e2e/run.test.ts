@@ -288,6 +288,10 @@ test.serial('nothing is left: processes in the background, mounts, folders, rang
   const run = await sh('(sleep 300; touch /tmp/late) & echo done');
   t.is(run.stdout, 'done');
   t.is(run.exitCode, 0, String(run.stderr));
+  // Nobody waits for its output: only the end of the box ends it.
+  const silent = 'sleep 3011.5';
+  await sh(`setsid ${silent} </dev/null >/dev/null 2>&1 & sleep 0.2`);
+  t.is((await execa('pgrep', ['-f', silent], { reject: false })).stdout, '');
   t.is(await readFile('/proc/self/mountinfo', 'utf8'), mounts);
   const after = await readdir(state.paths.boxes);
   t.deepEqual(
