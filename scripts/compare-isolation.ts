@@ -12,9 +12,11 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { execa } from 'execa';
 import { embeddedFiles } from '../src/libvirt/embedded/files.ts';
+import type { Attempt } from '../test/escape/attempt.ts';
 import { attempts } from '../test/escape/attempts.ts';
 import { hostServers, installProbe, type Outcome, readOutcomes } from '../test/escape/setup.ts';
 import { type BusyboxState, busyboxState, IMAGE } from '../test/support/busybox-state.ts';
+import { podmanRun } from './podman.ts';
 
 type Environment = Readonly<Record<string, string>>;
 
@@ -22,7 +24,14 @@ type Environment = Readonly<Record<string, string>>;
 interface Tool {
   readonly name: string;
   readonly needs?: string;
+  /** The command is pid 1 itself: there is no init of the tool's to get at. */
+  readonly initless?: boolean;
   run(tree: string, environment: Environment): Promise<string>;
+}
+
+interface Column {
+  readonly tool: Tool;
+  readonly outcomes: ReadonlyMap<string, Outcome>;
 }
 
 const THROUGH = '**through**';
@@ -35,6 +44,7 @@ const verbs = attempts.map(({ verb }) => verb);
 const chroot: Tool = {
   name: 'chroot as mock’s',
   needs: 'unshare',
+  initless: true,
   run: (tree, env) =>
     output(
       'unshare',
@@ -75,31 +85,24 @@ const nspawn: Tool = {
     ),
 };
 
-const podman: Tool = {
-  name: 'podman',
-  needs: 'podman',
-  run: (tree, env) =>
-    output(
-      'podman',
-      [
-        ...[
-          'run',
-          '--rm',
-          '--network',
-          'none',
-          '--rootfs',
-          ...Object.entries(env).map(([k, v]) => `--env=${k}=${v}`),
-        ],
-        ...[tree, '/bin/probe', ...verbs],
-      ],
-      env,
-    ),
-};
+function podman(state: string): Tool {
+  return {
+    name: 'podman',
+    needs: 'podman',
+    initless: true,
+    run: (tree, env) => {
+      const variables = Object.entries(env).map(([name, value]) => `--env=${name}=${value}`);
+      const [command, ...args] = podmanRun(state, tree, ['/bin/probe', ...verbs], variables);
+      return output(command, args, env);
+    },
+  };
+}
 
 function libvirt(state: BusyboxState): Tool {
   return {
     name: 'libvirt-lxc',
     needs: 'virsh',
+    initless: true,
     async run(tree, env) {
       const variables = Object.entries(env).map(([name, value]) => `export ${name}=${value}`);
       await writeFile(
@@ -151,22 +154,25 @@ async function isInstalled(command: string | undefined): Promise<boolean> {
   return (await execa('sh', ['-c', `command -v ${command}`], { reject: false })).exitCode === 0;
 }
 
-/** What root of a box may do with its own files is no escape. */
-function cell(outcome: Outcome | undefined, isRight: boolean): string {
-  if (isRight || outcome === undefined || outcome.outcome === 'absent') return '–';
-  return outcome.outcome === 'through' ? THROUGH : 'stopped';
+/** What root of a box may do with its own files is no escape, nor is what a command does to itself. */
+function cell(attempt: Attempt, { tool, outcomes }: Column): string {
+  const isRight = tool.name !== USER && attempt.as === 'user';
+  const isItself = tool.initless === true && /\binit\b(?!-module)/.test(attempt.verb);
+  const outcome = outcomes.get(attempt.verb)?.outcome;
+  if (isRight || isItself || outcome === undefined || outcome === 'absent') return '–';
+  return outcome === 'through' ? THROUGH : 'stopped';
 }
 
 await using state = await busyboxState();
 await using servers = await hostServers();
 const tree = await installProbe(state);
 const work = await mkdtemp(join(tmpdir(), 'kiln-compare-'));
-const columns: { readonly name: string; readonly outcomes: Map<string, Outcome> }[] = [];
+const columns: Column[] = [];
 try {
   const tools = [
     kiln(state, USER),
     kiln(state, 'kiln, root', '--user', 'root'),
-    ...[podman, bubblewrap, nspawn, libvirt(state), chroot],
+    ...[podman(join(work, 'podman')), bubblewrap, nspawn, libvirt(state), chroot],
   ];
   for (const [index, tool] of tools.entries()) {
     if (!(await isInstalled(tool.needs))) {
@@ -181,19 +187,18 @@ try {
     await cp(tree, copy, { recursive: true, preserveTimestamps: true, verbatimSymlinks: true });
     const text = await tool.run(copy, servers.environment);
     if (text === '') process.stderr.write(`${tool.name}: did not run here\n`);
-    else columns.push({ name: tool.name, outcomes: readOutcomes(text) });
+    else columns.push({ tool, outcomes: readOutcomes(text) });
   }
 } finally {
   await rm(work, { recursive: true, force: true });
 }
 
-const isRight = (column: string, as: string | undefined) => column !== USER && as === 'user';
 const rows = [
-  ['attempt', ...columns.map(({ name }) => name)],
+  ['attempt', ...columns.map(({ tool }) => tool.name)],
   ['---', ...columns.map(() => '---')],
-  ...attempts.map(({ verb, tries, as }) => [
-    `${verb}: ${tries}`,
-    ...columns.map(({ name, outcomes }) => cell(outcomes.get(verb), isRight(name, as))),
+  ...attempts.map((attempt) => [
+    `${attempt.verb}: ${attempt.tries}`,
+    ...columns.map((column) => cell(attempt, column)),
   ]),
 ];
 const counts = columns.map((_, i) => rows.filter((row) => row[i + 1] === THROUGH).length);

@@ -1,5 +1,6 @@
 /** scripts/bench: measures the rows of docs/performance.md, each side in turn with the other. */
 
+import { spawnSync } from 'node:child_process';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { cpus, loadavg, release, totalmem } from 'node:os';
 import { join } from 'node:path';
@@ -41,6 +42,10 @@ async function measureAll(only: ReadonlySet<string> | undefined): Promise<Outcom
   const outcomes: Outcome[] = [];
   for (const row of rows) {
     if (only !== undefined && !only.has(row.id)) continue;
+    if (row.needs !== undefined && !isInstalled(row.needs)) {
+      process.stdout.write(`${row.id}: left out, there is no ${row.needs} on PATH\n`);
+      continue;
+    }
     const quick = row.slow === true ? RUNS.quickSlow : RUNS.quick;
     const usual = values.quick ? quick : RUNS.whole;
     const runs = Number(values.runs ?? usual);
@@ -58,6 +63,10 @@ async function measureAll(only: ReadonlySet<string> | undefined): Promise<Outcom
     }
   }
   return outcomes;
+}
+
+function isInstalled(command: string): boolean {
+  return spawnSync('sh', ['-c', 'command -v "$0"', command]).status === 0;
 }
 
 async function write(outcomes: readonly Outcome[]): Promise<void> {

@@ -20,6 +20,8 @@ export type Row = {
   readonly goal: Goal;
   /** Seconds a run: such rows are run less often. */
   readonly slow?: boolean;
+  /** A command that is not everywhere: without it the row is left out. */
+  readonly needs?: string;
 } & (
   | {
       /** Unmeasured runs of each side before the first; default 1. */

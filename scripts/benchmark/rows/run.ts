@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import type { Kiln } from '../../../src/kiln.ts';
 import type { Connection } from '../../../src/libvirt/connection.ts';
 import { Box, startDomain } from '../../../src/sandbox/box.ts';
+import { podmanRun } from '../../podman.ts';
 import { type Bed, KILN } from '../bed.ts';
 import { execute, type Side, shell } from '../measure.ts';
 import { kilnRun, node, parked, type Row, runInLibrary } from '../row.ts';
@@ -96,6 +97,31 @@ export const runRows: readonly Row[] = [
             ),
           ),
       },
+    ],
+  },
+  {
+    id: 'cli-podman',
+    title: '`kiln run -- true`, parked box',
+    goal: { kind: 'ratio', max: 1 },
+    needs: 'podman',
+    sides: (bed) => [
+      parked(bed, kilnRun(bed, '--', 'true')),
+      {
+        name: 'podman run --network none',
+        run: () =>
+          execute(podmanRun(join(bed.scratch, 'podman'), bed.tree, ['true'], ['--read-only'])),
+      },
+    ],
+  },
+  {
+    // In a chroot that `mock --init` has made before.
+    id: 'cli-mock',
+    title: '`kiln run -- true`, parked box',
+    goal: { kind: 'ratio', max: 0.1 },
+    needs: 'mock',
+    sides: (bed) => [
+      parked(bed, kilnRun(bed, '--', 'true')),
+      { name: 'mock --chroot', run: () => execute(['mock', '--quiet', '--chroot', 'true']) },
     ],
   },
   {
