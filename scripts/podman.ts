@@ -1,16 +1,17 @@
 /** podman, as root calls it, in the comparisons with kiln. */
 import { cgroupHierarchies, cgroupMode } from '../src/kernel/cgroup.ts';
 
-/**
- * Its crun refuses hybrid cgroups (`drop all controllers from cgroupv2`): there it gets a mount
- * namespace in which nothing but cgroup v2 is to be seen, and makes no group.
- */
-const ONLY_V2 =
-  'umount -R /sys/fs/cgroup && mount -t cgroup2 cgroup2 /sys/fs/cgroup && exec podman "$@"';
+/** Its crun refuses hybrid cgroups (`drop all controllers from cgroupv2`): nothing but v2 is to be seen there. */
+const ONLY_V2 = 'umount -R /sys/fs/cgroup && mount -t cgroup2 cgroup2 /sys/fs/cgroup && ';
+
+/** podman keeps its locks in memory that all podmans of a host share, unless they have another /dev/shm. */
+const OWN_LOCKS = 'mount -t tmpfs podman /dev/shm && ';
 
 /**
- * The command line that runs `argv` on the file tree `tree` with podman's defaults, but without a network.
- * What podman keeps of containers is in the folder `state`.
+ * The command line that runs `argv` on the file tree `tree` with podman's defaults, but without a network;
+ * on a host with hybrid cgroups without a group, too, since none that is to be seen has controllers. What
+ * podman knows of containers is in the folder `state`, apart from that of the host's own podman; its
+ * mounts go with a mount namespace.
  */
 export function podmanRun(
   state: string,
@@ -19,8 +20,13 @@ export function podmanRun(
   options: readonly string[] = [],
 ): [command: string, ...args: string[]] {
   const hybrid = cgroupMode(cgroupHierarchies()) === 'hybrid';
-  const podman = ['--root', `${state}/root`, '--runroot', `${state}/run`];
-  const run = ['run', '--rm', '--network', 'none', ...(hybrid ? ['--cgroups=disabled'] : [])];
-  const all = [...podman, ...run, ...options, '--rootfs', tree, ...argv];
-  return hybrid ? ['unshare', '-m', 'sh', '-c', ONLY_V2, 'podman', ...all] : ['podman', ...all];
+  const folders = { root: 'root', runroot: 'run', tmpdir: 'tmp' };
+  return [
+    ...(['unshare', '-m', 'sh', '-c'] as const),
+    ...[`${OWN_LOCKS}${hybrid ? ONLY_V2 : ''}exec podman "$@"`, 'podman'],
+    ...Object.entries(folders).flatMap(([option, name]) => [`--${option}`, `${state}/${name}`]),
+    ...['run', '--rm', '--network', 'none', ...(hybrid ? ['--cgroups=disabled'] : [])],
+    ...options,
+    ...['--rootfs', tree, ...argv],
+  ];
 }

@@ -42,10 +42,6 @@ export async function makeBed(recipe: string): Promise<Bed> {
   env.KILN_FIXTURES ??= join(top, '.cache/fixtures');
   const kiln = openKiln({ env });
   const { run } = kiln.paths;
-  // On any host with systemd /run is a file system in memory. On ext4, which writes out what takes
-  // another file's name, each claim takes half a millisecond more.
-  await mkdir(run, { recursive: true, mode: 0o711 });
-  await execute(['mount', '-t', 'tmpfs', '-o', 'mode=711', 'kiln-bench', run]);
   const parkNone = async () => {
     setParkTarget(kiln.paths, 0);
     const connection = await kiln.engine.connect();
@@ -57,15 +53,23 @@ export async function makeBed(recipe: string): Promise<Bed> {
     } while ((await connection.listDomains()).length > 0);
   };
   const end = async () => {
-    await parkNone();
-    await kiln.close();
-    await stopEmbeddedDaemon(kiln.paths);
-    for (const mounted of [directory, run]) {
-      await execute(['umount', '-l', mounted]);
-      await rm(mounted, { recursive: true, force: true });
+    try {
+      await parkNone();
+      await kiln.close();
+      await stopEmbeddedDaemon(kiln.paths);
+    } finally {
+      for (const mounted of [directory, run]) {
+        await execute(['umount', '-l', mounted])
+          .then(() => rm(mounted, { recursive: true, force: true }))
+          .catch((error: Error) => process.stderr.write(`${error.message}\n`));
+      }
     }
   };
   try {
+    // On any host with systemd /run is a file system in memory. On ext4, which writes out what takes
+    // another file's name, each claim takes half a millisecond more.
+    await mkdir(run, { recursive: true, mode: 0o711 });
+    await execute(['mount', '-t', 'tmpfs', '-o', 'mode=711', 'kiln-bench', run]);
     await execute([...KILN, 'image', 'build', recipe], env);
     const [made] = await kiln.images();
     const image = made?.manifest.id ?? '';

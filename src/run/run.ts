@@ -141,11 +141,8 @@ export async function run(
     result.started();
     const kill = () => void sandbox.killAll().catch(() => undefined);
     hooks.started(started, kill);
-    // What is left running keeps files from holding still for who collects them, and is not to be kept.
-    const { keepSeconds, egress: hosts } = request;
-    const ending = collector === undefined && keepSeconds === undefined && hosts === undefined;
     const end = await timeline.measure('command', () =>
-      supervise(started, request.time, () => sandbox.killAll(), ending),
+      supervise(started, request.time, () => sandbox.killAll(), isClosed(request)),
     );
     const asked = await egress?.close();
     const usage = cgroups.usage(sandbox.id);
@@ -185,6 +182,12 @@ export async function run(
   } finally {
     if (removed === undefined) await timeline.measure('destroy', () => sandbox.close());
   }
+}
+
+/** Whether nobody but its command meets what that leaves running in the box, until the box ends. */
+function isClosed({ artifacts, keepSeconds, egress, binds, network }: RunRequest): boolean {
+  const collected = artifacts.length > 0 || keepSeconds !== undefined || egress !== undefined;
+  return !collected && network === 'private' && binds.every(({ readonly }) => readonly);
 }
 
 async function takeImage(engine: Engine, request: RunRequest): Promise<LeasedImage> {

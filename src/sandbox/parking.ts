@@ -11,7 +11,7 @@ import { setupFailed } from './failures.ts';
 import { procOperations } from './filesystem.ts';
 import { labelOperation } from './labels/sources.ts';
 import { encodePrepare } from './protocol/setup.ts';
-import { ensureSkeleton } from './skeleton.ts';
+import { knownSkeleton } from './skeleton.ts';
 import { sweepBoxes } from './sweep.ts';
 
 /** Nobody claims a box that is about to end by itself, milliseconds. */
@@ -26,10 +26,13 @@ export async function claimParked(
   connect: () => Promise<Connection>,
 ): Promise<Box | undefined> {
   using _ = span('claim a parked box');
-  const skeleton = await ensureSkeleton(paths);
+  const waiting = parkedIds(paths);
+  if (waiting.length === 0) return undefined;
+  const skeleton = knownSkeleton(paths);
+  if (skeleton === undefined) return undefined;
   const soon = Date.now() + LAST_MOMENT;
   // Nothing is awaited before one is ours: of several claims of one process none meets another's.
-  for (const id of parkedIds(paths)) {
+  for (const id of waiting) {
     const record = readBoxRecord(join(paths.parked, id));
     // The next refill sweeps it.
     if (record !== undefined && isExpired(record, soon)) continue;

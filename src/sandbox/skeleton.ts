@@ -47,16 +47,29 @@ export function requireInit(): void {
 /** Skeletons that this process is making, by their path. */
 const making = new Map<string, Promise<string>>();
 
+/** Where the skeleton of this init is, once it is made. Size and time stand for the content, which would have to be read. */
+function skeletonOf(paths: StatePaths, { size, mtimeMs }: Stats): string {
+  return join(paths.skeleton, `${size}-${Math.floor(mtimeMs)}-${LAYOUT}`);
+}
+
+function isMade(skeleton: string): boolean {
+  return statSync(join(skeleton, INIT_PATH), { throwIfNoEntry: false }) !== undefined;
+}
+
+/** The skeleton that boxes of this version have, if any was ever started. Throws E_NO_GUEST_INIT. */
+export function knownSkeleton(paths: StatePaths): string | undefined {
+  const skeleton = skeletonOf(paths, findInit().stat);
+  return isMade(skeleton) ? skeleton : undefined;
+}
+
 /**
  * The constant, read-only root every box starts in: made once per version of the init, shared by
  * all boxes. Returns its path. Throws E_NO_GUEST_INIT when kiln was not built.
  */
 export async function ensureSkeleton(paths: StatePaths): Promise<string> {
   const source = findInit();
-  const { size, mtimeMs } = source.stat;
-  // Size and time of the init stand for its content, which would have to be read.
-  const quick = join(paths.skeleton, `${size}-${Math.floor(mtimeMs)}-${LAYOUT}`);
-  if (statSync(join(quick, INIT_PATH), { throwIfNoEntry: false }) !== undefined) return quick;
+  const quick = skeletonOf(paths, source.stat);
+  if (isMade(quick)) return quick;
   // Of several boxes that are opened at once the first makes it.
   const made = making.get(quick) ?? makeSkeleton(paths, source.path, quick);
   making.set(quick, made);

@@ -41,8 +41,9 @@ static enum outcome make_memory_device(void) {
 // Needs no right at all: what overlayfs takes for a deleted file.
 // Not of 0:0, a whiteout: for Linux 6.12.118 and newer that is a file, and no device.
 static enum outcome make_disk(void) {
-  unlink("/dev/shm/disk");
-  return by_result(mknod("/dev/shm/disk", S_IFBLK | 0600, makedev(8, 0)));
+  enum outcome outcome = by_result(mknod("/dev/shm/disk", S_IFBLK | 0600, makedev(8, 0)));
+  if (outcome == THROUGH) unlink("/dev/shm/disk"); // in a chroot with the host's /dev it is the host's
+  return outcome;
 }
 static enum outcome unmask(void) {
   if (umount2("/proc/kallsyms", DETACH) != 0) return STOPPED;

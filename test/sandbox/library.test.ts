@@ -1,8 +1,13 @@
+import { execFileSync } from 'node:child_process';
 import { once } from 'node:events';
-import { readdir } from 'node:fs/promises';
+import { statSync } from 'node:fs';
+import { mkdtemp, readdir, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import test from 'ava';
 import { openKiln } from '../../src/index.ts';
+import type { RunRequest } from '../../src/run/request.ts';
 import { busyboxState, IMAGE } from '../support/busybox-state.ts';
 
 test('a sandbox runs any number of commands, shaped as child processes, and is gone after its scope', async (t) => {
@@ -38,4 +43,33 @@ test('a sandbox runs any number of commands, shaped as child processes, and is g
     t.deepEqual(parallel, ['0', '1', '2', '3', '4', '5', '6', '7']);
   }
   t.deepEqual(await readdir(state.paths.boxes), []);
+});
+
+test('what a command leaves running writes to a bind no more once its result is there', async (t) => {
+  await using state = await busyboxState();
+  await using kiln = openKiln({ env: state.env });
+  const folder = await mkdtemp(join(tmpdir(), 'kiln-left-'));
+  t.teardown(() => rm(folder, { recursive: true }));
+  const request: RunRequest = {
+    image: IMAGE,
+    argv: ['sh', '-c', '(while :; do date >>/work/x; done) >/dev/null 2>&1 & sleep 0.2'],
+    binds: [{ source: folder, target: '/work', readonly: false }],
+    ...{ env: {}, capAdd: [], tmpfs: [], copyIn: [], artifacts: [], limits: {}, time: {} },
+    ...{ seccomp: 'default', network: 'private', caller: { uid: 0, gid: 0 } },
+  };
+  const report = await kiln.run(request, {
+    started: (command) => {
+      command.stdin.end();
+      command.stdout.resume();
+      command.stderr.resume();
+    },
+    warning: () => undefined,
+  });
+  // Without a turn in which the box could be taken apart.
+  execFileSync('sleep', ['0.3']);
+  const { size } = statSync(join(folder, 'x'));
+  execFileSync('sleep', ['0.3']);
+  t.is(statSync(join(folder, 'x')).size, size);
+  t.true(size > 0);
+  await report.removed;
 });

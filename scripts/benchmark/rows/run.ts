@@ -108,8 +108,7 @@ export const runRows: readonly Row[] = [
       parked(bed, kilnRun(bed, '--', 'true')),
       {
         name: 'podman run --network none',
-        run: () =>
-          execute(podmanRun(join(bed.scratch, 'podman'), bed.tree, ['true'], ['--read-only'])),
+        run: () => execute(podmanRun(join(bed.scratch, 'podman'), `${bed.tree}:O`, ['true'])),
       },
     ],
   },
