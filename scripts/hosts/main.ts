@@ -1,10 +1,6 @@
 /**
  * What scripts/test-hosts runs, for each kind of host: builds it, hands it this checkout and the
  * fixture repository, boots it, lets it run job.ts, and reads the results from its disk.
- *
- * Arguments: `--host a|b` for one host only, `--engine embedded|system` for one engine, `--only
- * doctor|labels|limits|session|e2e|escape|image|services` for some checks, with commas between,
- * `--match PATTERN` for ava, once or more.
  */
 import { mkdir, readFile, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -22,14 +18,25 @@ const cache = join(top, '.cache/hosts');
 const folder = join(cache, 'machine');
 const fixtures = process.env.KILN_FIXTURES ?? join(top, '.cache/fixtures');
 
+const USAGE = `usage: scripts/test-hosts [--host a|b] [--engine embedded|system] [--only CHECK[,CHECK…]] [--match PATTERN]…
+
+Boots machines as users have them, emulated, and tests this checkout there: docs/hosts.md. --match is ava's.
+
+checks: doctor, labels, limits, session, e2e, escape, image, services`;
+
 const { values } = parseArgs({
   options: {
     host: { type: 'string' },
     engine: { type: 'string' },
     only: { type: 'string' },
     match: { type: 'string', multiple: true, default: [] },
+    help: { type: 'boolean', default: false },
   },
 });
+if (values.help) {
+  process.stdout.write(`${USAGE}\n`);
+  process.exit();
+}
 
 /** How many results a host had. */
 interface Counts {
