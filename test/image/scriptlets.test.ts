@@ -33,7 +33,7 @@ exit 0
 %files
 /usr/share/probe/file`,
   slow: '%post\nsleep 300\n%files',
-  daemon: '%post\n(sleep 500; touch /etc/late) </dev/null >/dev/null 2>&1 &\n%files',
+  daemon: '%post\n(sleep 3014.5; touch /etc/late) </dev/null >/dev/null 2>&1 &\n%files',
   holder: '%post\nsleep 600 &\necho >/etc/held\n%files',
   swap: `%post
 mv /etc /etc.real
@@ -122,7 +122,7 @@ test.serial('what a scriptlet leaves running ends with the transaction', async (
   const image = await state.open(await recipe('daemon'));
   t.false(existsSync(join(image.tree, 'etc/late')));
   const { stdout } = await execa('ps', ['-eo', 'args']);
-  t.false(stdout.includes('sleep 500'));
+  t.false(stdout.includes('sleep 3014.5'));
 });
 
 test.serial('nobody waits for a process that holds a scriptlet’s output open', async (t) => {
