@@ -70,17 +70,18 @@ export interface RunReport {
 export interface FinishedRun extends RunReport {
   /**
    * Resolves once nothing of the box is left (a kept one: at once). The result is known before:
-   * whoever wants it need not wait for the kernel to take the box apart.
+   * whoever wants it need not wait for the kernel to take the box apart. Until then, what the command has
+   * left running may go on in a box that nothing leads out of.
    */
   readonly removed: Promise<void>;
 }
 
 /**
  * Runs one command in a box of its own and leaves nothing behind: takes the image, opens the
- * sandbox, starts the command, waits for it within its limits, ends everything, collects the
- * artifacts; the box is on its way out then, see {@link FinishedRun.removed}. Throws the errors of each of these steps, and the signal's reason; the box is gone
- * then as well, and `timeline` tells what was done when. What goes wrong with the artifacts is the
- * report's `failure`: the command has ended by then.
+ * sandbox, starts the command, waits for it within its limits, collects the artifacts; the box is on its
+ * way out then, see {@link FinishedRun.removed}. Throws the errors of each of these steps, and the
+ * signal's reason; the box is gone then as well, and `timeline` tells what was done when. What goes wrong
+ * with the artifacts is the report's `failure`: the command has ended by then.
  */
 export async function run(
   engine: Engine,
