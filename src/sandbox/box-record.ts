@@ -20,8 +20,6 @@ export interface BoxRecord {
   readonly network: DomainOptions['network'];
   /** What SELinux or AppArmor hold it by; absent where neither does. */
   readonly labels?: BoxLabels;
-  /** False: libvirt lost sight of it at its birth and must be told of its end (`isWatched()`). */
-  readonly watched?: boolean;
   /** The image in it, once it is claimed: nobody may delete that image. */
   readonly image?: string;
   readonly command?: readonly string[];

@@ -117,11 +117,7 @@ export async function startDomain(
     });
     const created = connection.createDomain(xml, { autodestroy: options.autodestroy });
     options.onRequested?.();
-    const domain = await created;
-    const watched = await domain.isWatched();
-    const seen = { ...record, watched };
-    if (!watched) writeBoxRecord(directory, seen);
-    return { directory, record: seen, lock, domain };
+    return { directory, record, lock, domain: await created };
   } catch (error) {
     await releaseRange(paths, range, owner);
     await releaseLabels(paths, labels, owner);
@@ -207,6 +203,14 @@ export class Box {
     }
   }
 
+  /**
+   * Whether libvirt will notice by itself when it ends: see Domain.isWatched(). Only while it lives, and
+   * not right after its start, when libvirtd may still hang up.
+   */
+  isWatched(): boolean {
+    return isWatchedNow(this.record.domain);
+  }
+
   /** Leaves the box to itself: its owner lets go, it lives until its time is over. */
   async abandon(): Promise<void> {
     await this.channel.close();
@@ -220,8 +224,7 @@ export class Box {
   }
 
   async #destroy(): Promise<void> {
-    // Asked while the controller lives: a daemon that hung up after the start was not seen then.
-    const watched = this.record.watched !== false && isWatchedNow(this.record.domain);
+    const watched = this.isWatched();
     await this.channel.close();
     const dead = await this.#awaitDeath();
     if (!dead || !watched) {

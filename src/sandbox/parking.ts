@@ -5,7 +5,7 @@ import { hasErrno } from '../kernel/libc.ts';
 import type { Connection } from '../libvirt/connection.ts';
 import type { StatePaths } from '../state/paths.ts';
 import { span } from '../trace/trace.ts';
-import { Box, ensureBoxDirectories, startDomain } from './box.ts';
+import { Box, destroyDomain, ensureBoxDirectories, startDomain } from './box.ts';
 import { boxFiles, isExpired, PARKED_LIFETIME, readBoxRecord } from './box-record.ts';
 import { setupFailed } from './failures.ts';
 import { procOperations } from './filesystem.ts';
@@ -16,6 +16,12 @@ import { sweepBoxes } from './sweep.ts';
 
 /** Nobody claims a box that is about to end by itself, milliseconds. */
 const LAST_MOMENT = 5000;
+
+/**
+ * So many boxes in a row that libvirt has lost sight of are ended, since one that nobody claims is to
+ * end without a kiln; then one waits in spite of it. See Domain.isWatched().
+ */
+const LOST_MAX = 5;
 
 /**
  * Claims a box that waits, if there is one that fits: one rename decides who gets it. Whatever is
@@ -116,7 +122,10 @@ export async function refill(
   let lock = options.wait === true ? await acquireLock(path) : await tryLock(path);
   while (lock !== undefined) {
     try {
-      while (fewerWait(paths)) await park(paths, await connect(), lifetime);
+      for (let lost = 0; fewerWait(paths); ) {
+        const waits = await park(paths, await connect(), lifetime, lost < LOST_MAX);
+        lost = waits ? 0 : lost + 1;
+      }
       // Whoever finds a box that waits does not look for others' remains.
       if (parkedIds(paths).some((id) => !stillWaits(paths, id))) await sweepBoxes(paths, connect);
     } finally {
@@ -132,8 +141,16 @@ function fewerWait(paths: StatePaths): boolean {
   return countParked(paths) < parkTarget(paths);
 }
 
-/** Starts one box and leaves it waiting. It is seen by claims only once it is whole. */
-async function park(paths: StatePaths, connection: Connection, lifetime: number): Promise<void> {
+/**
+ * Starts one box and leaves it waiting. It is seen by claims only once it is whole. If it `mustBeWatched`
+ * and is not, it is ended instead, and the answer is false.
+ */
+async function park(
+  paths: StatePaths,
+  connection: Connection,
+  lifetime: number,
+  mustBeWatched: boolean,
+): Promise<boolean> {
   using _ = span('park a box');
   const started = await startDomain(paths, connection, paths.boxes, {
     network: 'private',
@@ -147,8 +164,15 @@ async function park(paths: StatePaths, connection: Connection, lifetime: number)
     await box.destroy();
     throw error;
   }
+  if (mustBeWatched && !box.isWatched()) {
+    // By libvirt, since its init waits by now.
+    await destroyDomain(connection, box.record.domain);
+    await box.destroy();
+    return false;
+  }
   renameSync(started.directory, join(paths.parked, box.id));
   await started.lock.release();
+  return true;
 }
 
 /** Has a box's init make what it can before anybody knows what the box is for, and leaves it to wait. */
