@@ -8,6 +8,7 @@ import anyTest, { type TestFn } from 'ava';
 import { execa } from 'execa';
 import { openKiln } from '../../src/kiln.ts';
 import { embeddedFiles } from '../../src/libvirt/embedded/files.ts';
+import { parkTarget } from '../../src/sandbox/parking.ts';
 import { sweepBoxes } from '../../src/sandbox/sweep.ts';
 import {
   type BusyboxState,
@@ -420,6 +421,30 @@ test.serial('KILN_PARK has a run leave a box waiting for the next', async (t) =>
   t.is(JSON.parse(String(next.stderr).trim().split('\n').at(-1) ?? '').id, parked);
   await state.kiln(['park', '--none']);
   t.deepEqual(await waiting(), []);
+});
+
+test.serial('KILN_PARK leaves none waiting where memory is short', async (t) => {
+  // libvirtd is up by then: where something is mounted in /proc, it could start no domain.
+  await sh('true');
+  const env = { ...state.env, KILN_PARK: '2' };
+  const file = join(state.paths.root, 'meminfo');
+  const meminfo = await readFile('/proc/meminfo', 'utf8');
+  // 512 MiB are to stay free, and one box is reckoned at 32.
+  for (const [mebibytes, target] of [
+    [512 + 63, 0],
+    [512 + 64, 2],
+  ] as const) {
+    await writeFile(
+      file,
+      meminfo.replace(/^MemAvailable:.*$/m, `MemAvailable: ${mebibytes << 10} kB`),
+    );
+    const run = 'mount --bind "$0" /proc/meminfo && exec "$@"';
+    const command = [KILN, 'run', '-r', IMAGE, '--', 'true'];
+    await execa('unshare', ['-m', 'sh', '-c', run, file, ...command], { env });
+    // Written before the run ends: what waits is started after it.
+    t.is(parkTarget(state.paths), target);
+    await state.kiln(['park', '--none']);
+  }
 });
 
 test.serial('a run whose box cannot be replaced is no worse for it', async (t) => {
