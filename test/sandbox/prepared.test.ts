@@ -1,16 +1,13 @@
-import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { existsSync, readFileSync, readlinkSync } from 'node:fs';
 import { cp, readdir, rename, rm, symlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
-import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
 import { KilnError } from '../../src/errors.ts';
 import { openKiln } from '../../src/index.ts';
 import { waitForDeath } from '../../src/kernel/process-end.ts';
 import type { Kiln } from '../../src/kiln.ts';
-import { embeddedFiles } from '../../src/libvirt/embedded/files.ts';
 import {
   boxFiles,
   PARKED_LIFETIME,
@@ -20,16 +17,16 @@ import {
 import { openChannel } from '../../src/sandbox/channel.ts';
 import { listBoxes } from '../../src/sandbox/list.ts';
 import { openSandbox } from '../../src/sandbox/open.ts';
-import { claimParked, refill, setParkTarget } from '../../src/sandbox/parking.ts';
+import { claimParked } from '../../src/sandbox/parking.ts';
 import type { Sandbox } from '../../src/sandbox/sandbox.ts';
 import { ensureSkeleton } from '../../src/sandbox/skeleton.ts';
 import {
   type SandboxSpecification,
   sandboxSpecification,
 } from '../../src/sandbox/specification.ts';
-import { sweepBoxes } from '../../src/sandbox/sweep.ts';
 import { type BusyboxState, busyboxState, IMAGE, PATIENCE } from '../support/busybox-state.ts';
 import { installFaultyInit } from '../support/faulty-init.ts';
+import * as parking from '../support/parking.ts';
 
 /** Boxes that wait have much of what they need already: they must be no worse for it. */
 
@@ -48,37 +45,9 @@ test.after.always(async () => {
   await kiln.close();
   await state[Symbol.asyncDispose]();
 });
-async function noneWaits(): Promise<void> {
-  setParkTarget(state.paths, 0);
-  await sweepBoxes(state.paths, kiln.engine.connect, { parkedToo: true });
-}
-
-/** Sees to it that one box waits, and gives its folder. */
-async function oneWaits(lifetime?: number): Promise<string> {
-  setParkTarget(state.paths, 1);
-  await refill(state.paths, kiln.engine.connect, {
-    wait: true,
-    ...(lifetime === undefined ? {} : { lifetime }),
-  });
-  const [id = ''] = await readdir(state.paths.parked);
-  return join(state.paths.parked, id);
-}
-
-/** As libvirt sees it. */
-async function domainNames(): Promise<string[]> {
-  const connection = await kiln.engine.connect();
-  return (await connection.listDomains()).map(({ name }) => name);
-}
-
-/** Those that have not ended by themselves after 20 s. */
-async function domainsLeft(): Promise<string[]> {
-  const until = Date.now() + 20_000 * PATIENCE;
-  for (;;) {
-    const names = await domainNames();
-    if (names.length === 0 || Date.now() > until) return names;
-    await sleep(100);
-  }
-}
+const noneWaits = () => parking.noneWaits(kiln);
+const oneWaits = (lifetime?: number) => parking.oneWaits(kiln, lifetime);
+const domainNames = () => parking.domainNames(kiln);
 
 const ROOT = { uid: 0, gid: 0 };
 
@@ -210,38 +179,10 @@ test.serial('a box that nobody claims ends by itself, with no kiln to end it', a
   const waiting = await oneWaits(1000);
   const { domain } = readBoxRecord(waiting)!;
   t.deepEqual(await domainNames(), [domain]);
-  t.deepEqual(await domainsLeft(), []);
+  t.deepEqual(await parking.domainsLeft(kiln), []);
   // The next one does not take what is left for a box.
   await using sandbox = await open();
   t.regex(await said(sandbox, 'hostname'), /^kiln$/m);
-});
-
-test.serial('none waits whose end libvirt would not notice', async (t) => {
-  await noneWaits();
-  await kiln.engine.connect();
-  // Whether the daemon's first thread hears a controller too early is a race: the others are slowed.
-  const daemon = readFileSync(embeddedFiles(state.paths).pid, 'utf8').trim();
-  const workers = readdirSync(`/proc/${daemon}/task`).filter((thread) => thread !== daemon);
-  const slow = ['-e', 'trace=write', '-e', 'inject=write:delay_exit=5000', '-o', '/dev/null'];
-  const strace = spawn('strace', [...slow, ...workers.flatMap((thread) => ['-p', thread])]);
-  const started = new Set<string>();
-  const looking = setInterval(() => {
-    for (const id of readdirSync(state.paths.boxes)) started.add(id);
-    if (started.size > 1) strace.kill();
-  }, 20);
-  try {
-    for (let round = 0; started.size < 2; round++) {
-      t.true(round < 20, 'libvirt has lost none, or a lost one waits');
-      await noneWaits();
-      started.clear();
-      await oneWaits(3000);
-    }
-  } finally {
-    clearInterval(looking);
-    strace.kill();
-  }
-  t.is((await domainNames()).length, 1, 'the lost one has been ended');
-  t.deepEqual(await domainsLeft(), []);
 });
 
 test.serial(

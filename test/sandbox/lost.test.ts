@@ -1,0 +1,52 @@
+import { spawn } from 'node:child_process';
+import { readdirSync, readFileSync } from 'node:fs';
+import test from 'ava';
+import { openKiln } from '../../src/index.ts';
+import type { Kiln } from '../../src/kiln.ts';
+import { embeddedFiles } from '../../src/libvirt/embedded/files.ts';
+import { type BusyboxState, busyboxState, PATIENCE } from '../support/busybox-state.ts';
+import { domainNames, domainsLeft, noneWaits, oneWaits } from '../support/parking.ts';
+
+/** Boxes that libvirtd loses sight of at their birth: see Domain.isWatched(). */
+
+let state: BusyboxState;
+let kiln: Kiln;
+
+test.before(async (t) => {
+  t.timeout(120_000 * PATIENCE);
+  state = await busyboxState();
+  kiln = openKiln({ env: state.env });
+});
+test.after.always(async () => {
+  await noneWaits(kiln);
+  await kiln.close();
+  await state[Symbol.asyncDispose]();
+});
+
+test.serial('none waits whose end libvirt would not notice', async (t) => {
+  await noneWaits(kiln);
+  await kiln.engine.connect();
+  // Whether the daemon's first thread hears a controller too early is a race: the others are slowed.
+  const daemon = readFileSync(embeddedFiles(state.paths).pid, 'utf8').trim();
+  const workers = readdirSync(`/proc/${daemon}/task`).filter((thread) => thread !== daemon);
+  const slow = ['-e', 'trace=write', '-e', 'inject=write:delay_exit=5000', '-o', '/dev/null'];
+  const strace = spawn('strace', [...slow, ...workers.flatMap((thread) => ['-p', thread])]);
+  const started = new Set<string>();
+  const looking = setInterval(() => {
+    for (const id of readdirSync(state.paths.boxes)) started.add(id);
+    if (started.size > 1) strace.kill();
+  }, 20);
+  try {
+    for (let round = 0; started.size < 2; round++) {
+      t.true(round < 20, 'libvirt has lost none, or a lost one waits');
+      await noneWaits(kiln);
+      started.clear();
+      await oneWaits(kiln, 3000);
+    }
+  } finally {
+    clearInterval(looking);
+    strace.kill();
+  }
+  t.is((await domainNames(kiln)).length, 1, 'the lost one has been ended');
+  t.deepEqual(await domainsLeft(kiln), []);
+});
