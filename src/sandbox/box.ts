@@ -203,14 +203,6 @@ export class Box {
     }
   }
 
-  /**
-   * Whether libvirt will notice by itself when it ends: see Domain.isWatched(). Only while it lives, and
-   * not right after its start, when libvirtd may still hang up.
-   */
-  isWatched(): boolean {
-    return isWatchedNow(this.record.domain);
-  }
-
   /** Leaves the box to itself: its owner lets go, it lives until its time is over. */
   async abandon(): Promise<void> {
     await this.channel.close();
@@ -224,15 +216,20 @@ export class Box {
   }
 
   async #destroy(): Promise<void> {
-    const watched = this.isWatched();
-    await this.channel.close();
-    const dead = await this.#awaitDeath();
-    if (!dead || !watched) {
-      await destroyDomain(await this.#connect(), this.record.domain);
+    // While its controller lives.
+    const watched = isWatchedNow(this.record.domain);
+    try {
+      await this.channel.close();
+      const dead = await this.#awaitDeath();
+      if (!dead || !watched) {
+        await destroyDomain(await this.#connect(), this.record.domain);
+      }
+      using _ = span('remove the box');
+      await removeBox(this.#paths, this.directory, this.record);
+    } finally {
+      // What is left when that fails is the sweeper's.
+      await this.#lock.release();
     }
-    using _ = span('remove the box');
-    await removeBox(this.#paths, this.directory, this.record);
-    await this.#lock.release();
   }
 
   async #awaitDeath(): Promise<boolean> {

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { acquireLock, tryLock } from '../kernel/flock.ts';
 import { hasErrno } from '../kernel/libc.ts';
 import type { Connection } from '../libvirt/connection.ts';
+import { isListedNow } from '../libvirt/watched.ts';
 import type { StatePaths } from '../state/paths.ts';
 import { span } from '../trace/trace.ts';
 import { Box, destroyDomain, ensureBoxDirectories, startDomain } from './box.ts';
@@ -164,10 +165,14 @@ async function park(
     await box.destroy();
     throw error;
   }
-  if (mustBeWatched && !box.isWatched()) {
-    // By libvirt, since its init waits by now.
-    await destroyDomain(connection, box.record.domain);
-    await box.destroy();
+  const { domain } = started;
+  if (mustBeWatched && !(await domain.isWatched()) && isListedNow(domain.name)) {
+    try {
+      // By libvirt, since its init waits by now.
+      await destroyDomain(connection, domain.name);
+    } finally {
+      await box.destroy();
+    }
     return false;
   }
   renameSync(started.directory, join(paths.parked, box.id));
