@@ -26,6 +26,8 @@ export interface CampaignOptions {
   readonly kills: number;
   /** No end before each phase had so many. */
   readonly each?: number;
+  /** No end before this is true of the tally. */
+  readonly until?: (tally: Tally) => boolean;
   /** Only these, where given. */
   readonly phase?: string;
   readonly target?: Target;
@@ -58,7 +60,8 @@ export async function crash(
   };
   const enough = () =>
     tally.kills >= options.kills &&
-    aim.points.every(({ key }) => count(tally, key) >= (options.each ?? 0));
+    aim.points.every(({ key }) => count(tally, key) >= (options.each ?? 0)) &&
+    (options.until?.(tally) ?? true);
   const goesOn = () =>
     !enough() &&
     options.signal?.aborted !== true &&

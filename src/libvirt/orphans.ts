@@ -41,12 +41,14 @@ function isOrphan(pid: string, own: string): boolean {
  * process keeps the pipe open on which libvirtd waits for the controller: virDomainCreateXML does not
  * return, and soon no other call does that wants the list of domains (libvirt 11.3, lxc_process.c).
  * Returns how many there were.
+ *
+ * @param prefix what the names of their domains begin with
  */
-export function endOrphans(): number {
+export function endOrphans(prefix = OURS): number {
   const own = readlinkSync('/proc/self/ns/pid');
   let ended = 0;
   for (const pid of readdirSync('/proc')) {
-    if (!/^\d+$/.test(pid) || controllerAt(pid)?.name?.startsWith(OURS) !== true) continue;
+    if (!/^\d+$/.test(pid) || controllerAt(pid)?.name?.startsWith(prefix) !== true) continue;
     if (!isOrphan(pid, own)) continue;
     try {
       process.kill(Number(pid), 'SIGKILL');

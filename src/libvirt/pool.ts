@@ -86,7 +86,7 @@ export class ConnectionPool {
   async #run<Result>(work: Work<Result>, repeatable: boolean): Promise<Result> {
     const library = await loadLibvirt();
     await takeTurn();
-    const slow = setInterval(endOrphans, SLOW_MS);
+    const slow = setInterval(() => endOrphans(), SLOW_MS);
     try {
       for (let attempt = 1; ; attempt++) {
         const connection = await this.#take(library, !repeatable);

@@ -216,9 +216,9 @@ export class Box {
   }
 
   async #destroy(): Promise<void> {
-    // While its controller lives.
-    const watched = isWatchedNow(this.record.domain);
     try {
+      // While its controller lives.
+      const watched = isWatchedNow(this.record.domain);
       await this.channel.close();
       const dead = await this.#awaitDeath();
       if (!dead || !watched) {
