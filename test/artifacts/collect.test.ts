@@ -59,6 +59,19 @@ for (const [where, parent] of PLACES) {
   });
 }
 
+test('files that are copied in pieces are whole, and so is their digest', async (t) => {
+  const tree = sandboxTree(t);
+  // Where one-shot copies end (256 KiB), where pieces do (2 MiB), and where few bytes are left.
+  const sizes = [262144, 262145, 2097151, 2097152, 2097153, 4194304, 6291457, 12345678];
+  tree.bash(sizes.map((size) => `head -c ${size} /dev/urandom > ${size}`).join('\n'));
+  const { artifacts } = await tree.collect(['*']);
+  t.is(bashIn(tree.out, 'sha256sum *'), bashIn(tree.root, 'sha256sum *'));
+  t.deepEqual(
+    artifacts.map((a) => `${a.sha256}  ${a.path}\n`).sort(),
+    bashIn(tree.root, 'sha256sum *').match(/.*\n/g)?.sort(),
+  );
+});
+
 test('holes stay holes, and their zeros are in the digest', async (t) => {
   const tree = sandboxTree(t);
   tree.bash(`

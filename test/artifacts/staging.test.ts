@@ -97,10 +97,14 @@ test('an aborted collection stops and leaves nothing', async (t) => {
   const reason = new Error('enough');
   const controller = new AbortController();
   const collecting = tree.collect(['*'], { signal: controller.signal });
-  setTimeout(() => controller.abort(reason), 100);
-  const started = performance.now();
+  let aborted = Number.POSITIVE_INFINITY;
+  setTimeout(() => {
+    aborted = performance.now();
+    controller.abort(reason);
+  }, 100);
   t.is(await t.throwsAsync(collecting), reason);
-  t.true(performance.now() - started < 5000);
+  // To read 200 GB takes minutes.
+  t.true(performance.now() - aborted < 20_000);
   t.is(bashIn(tree.out, 'ls -A'), '');
 });
 

@@ -1,17 +1,18 @@
-import { closeSync, mkdtempSync, openSync, rmSync, writeFileSync } from 'node:fs';
+import { closeSync, mkdtempSync, openSync, rmSync, writeFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
 import { Handout } from '../../src/confine/handout.ts';
 import { mergeIterations } from '../../src/confine/merge.ts';
 import { runConfined } from '../../src/confine/run.ts';
+import { createPipe } from '../../src/kernel/pipe.ts';
 import { takeIdentity } from '../../src/rpm/check.ts';
 import { Feed } from '../../src/rpm/feed.ts';
 import { buildRpm } from '../rpm/rpm-builder.ts';
 import { PATIENCE } from '../support/busybox-state.ts';
 
-const directory = mkdtempSync('/tmp/kiln-test-handout-');
-test.after.always(() => rmSync(directory, { recursive: true }));
+const top = mkdtempSync('/tmp/kiln-test-handout-');
+test.after.always(() => rmSync(top, { recursive: true }));
 
 interface Seen {
   readonly slow: boolean;
@@ -25,11 +26,16 @@ function probe(handout: Handout, input: { keep: boolean; slowAt: number }, signa
   return runConfined({ task: 'arrive', input, entry, handout, validate, signal });
 }
 
-/** Hands over files with their index in them, the descriptors of which are closed at once. */
-function handNumbers(handout: Handout, groups: number, size: number): void {
+/**
+ * Hands over files with their index in them, the descriptors of which are closed at once. `first` is
+ * handed over in place of the first one.
+ */
+function handNumbers(handout: Handout, groups: number, size: number, first?: number): void {
+  const directory = mkdtempSync(join(top, 'files-'));
   for (let group = 0; group < groups; group += 1) {
     const files = Array.from({ length: size }, (_, place) => {
       const index = group * size + place;
+      if (index === 0 && first !== undefined) return { index, fd: first };
       const path = join(directory, String(index));
       writeFileSync(path, `it is ${index}`);
       return { index, fd: openSync(path, 'r') };
@@ -40,26 +46,35 @@ function handNumbers(handout: Handout, groups: number, size: number): void {
 }
 
 test('two children share what is handed over, and who is slow gets less', async (t) => {
+  t.timeout(60_000);
   using handout = new Handout();
   const seen: Seen[] = [];
+  const pipe = createPipe(0);
   const both = mergeIterations((signal) =>
     [0, 1].map(() => probe(handout, { keep: false, slowAt: 0 }, signal)),
   );
   const first = both.next();
-  handNumbers(handout, 20, 10);
+  handNumbers(handout, 20, 10, pipe.read);
   handout.end();
-  for (let step = await first; step.done !== true; step = await both.next()) seen.push(step.value);
+  for (let step = await first; step.done !== true; step = await both.next()) {
+    seen.push(step.value);
+    // Whoever has the first group waits until the other child has had all the rest.
+    if (seen.length === 19) {
+      writeSync(pipe.write, 'it is 0');
+      closeSync(pipe.write);
+    }
+  }
   const files = seen.flatMap((group) => group.files).sort(([a], [b]) => a - b);
   t.deepEqual(
     files,
     Array.from({ length: 200 }, (_, index) => [index, `it is ${index}`]),
   );
-  t.true(seen.at(-1)?.slow, 'the slow group is the last: the other child had all the rest');
+  t.true(seen.at(-1)?.slow);
 });
 
 test('the time of a child is that from one answer to the next', async (t) => {
   using handout = new Handout();
-  const limits = { wallMs: 1500 * PATIENCE };
+  const limits = { wallMs: 6000 * PATIENCE };
   const child = runConfined({
     ...{ task: 'arrive', input: { keep: false, slowAt: -1 }, entry, handout, limits },
     validate: (value) => value as Seen,
@@ -70,7 +85,7 @@ test('the time of a child is that from one answer to the next', async (t) => {
     handNumbers(handout, 1, 1);
     const step = await (groups === 0 ? first : child.next());
     t.false(step.done);
-    await sleep(600 * PATIENCE);
+    await sleep(2000 * PATIENCE);
   }
   // None comes for too long.
   await t.throwsAsync(child.next(), { code: 'E_CONFINE_TIMEOUT' });
@@ -104,9 +119,9 @@ test('a child that nothing is handed to ends with the handout', async (t) => {
 
 test('each file is answered for once, and no other', (t) => {
   using handout = new Handout();
-  const path = join(directory, 'package.rpm');
+  const path = join(top, 'package.rpm');
   writeFileSync(path, buildRpm({ name: 'one', files: [] }));
-  const missing = join(directory, 'missing.rpm');
+  const missing = join(top, 'missing.rpm');
   const feed = new Feed([path, missing, path], handout, 20);
   t.deepEqual(
     feed.more().map(({ index, error }) => [index, error.code]),
@@ -123,7 +138,7 @@ test('each file is answered for once, and no other', (t) => {
 
 test('a file that nobody answered for is an error', (t) => {
   using handout = new Handout();
-  const path = join(directory, 'other.rpm');
+  const path = join(top, 'other.rpm');
   writeFileSync(path, buildRpm({ name: 'one', files: [] }));
   const feed = new Feed([path], handout, 1);
   feed.more();

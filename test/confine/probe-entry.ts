@@ -103,7 +103,6 @@ await serveConfined({
     const { keep, slowAt } = input as { keep: boolean; slowAt: number };
     for (const group of arriving) {
       const slow = group.some(({ index }) => index === slowAt);
-      if (slow) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1500);
       emit({ slow, files: group.map(({ index, fd }) => [index, readFileSync(fd, 'utf8')]) });
       if (!keep) for (const { fd } of group) closeSync(fd);
     }

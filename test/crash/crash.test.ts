@@ -13,7 +13,7 @@ function phasesOf(tally: Tally): number {
 }
 
 test('kiln, libvirtd, controller and init killed in every phase of a run: nothing is left', async (t) => {
-  t.timeout(280_000);
+  t.timeout(600_000);
   await using state = await busyboxState();
   const directory = await mkdtemp(join(tmpdir(), 'kiln-crash-'));
   t.teardown(() => rm(directory, { recursive: true, force: true }));
@@ -25,7 +25,7 @@ test('kiln, libvirtd, controller and init killed in every phase of a run: nothin
     ...{ kills: 8, every: 8 },
     // What is to be killed may be there no more when its turn comes, and phases end too soon.
     until: (it) => [...targetsOf(it).values()].every((n) => n > 0) && phasesOf(it) >= 5,
-    deadline: Date.now() + 180_000,
+    deadline: Date.now() + 420_000,
     say: (line) => t.log(line),
   });
   t.deepEqual(tally.wrong, [], describeTally(tally));

@@ -11,6 +11,7 @@ import type { Domain } from '../../src/libvirt/domain.ts';
 import { embeddedDaemonStatus, ensureEmbeddedDaemon } from '../../src/libvirt/embedded/daemon.ts';
 import { LibvirtError } from '../../src/libvirt/errors.ts';
 import type { LifecycleEvent } from '../../src/libvirt/lifecycle.ts';
+import { isWatchedNow } from '../../src/libvirt/watched.ts';
 import { type PrivateState, privateState, processesWith, WAITING } from './private-state.ts';
 
 const CHILD = join(import.meta.dirname, 'fixture-child.ts');
@@ -117,10 +118,12 @@ test('descriptors reach the init, events the listener, reasons the caller', asyn
     await using file = await open(path, 'w');
     const start = async (name: string): Promise<Domain> => {
       const made = await connection.createDomain(
-        state.xml(name, 'echo $(ls /proc/self/fd) >&3; sleep 1'),
+        state.xml(name, 'echo $(ls /proc/self/fd) >&3; sleep 3'),
         { files: [file.fd] },
       );
-      if (await made.isWatched()) return made;
+      // True may have come too early, false is for ever.
+      if (await made.isWatched()) await sleep(500);
+      if (isWatchedNow(made.name)) return made;
       // libvirt's race, see there: try another.
       await made.destroy();
       return start(`${name}-again`);

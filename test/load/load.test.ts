@@ -3,7 +3,7 @@ import { describeLoad, load } from '../../scripts/load/load.ts';
 import { busyboxState, IMAGE } from '../support/busybox-state.ts';
 
 test('boxes at once, one by one, and the remains of crashes: all is as before', async (t) => {
-  t.timeout(280_000);
+  t.timeout(600_000);
   await using state = await busyboxState();
   const report = await load(
     { paths: state.paths, env: state.env, image: IMAGE },

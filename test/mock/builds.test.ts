@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs';
-import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, readlink, rm, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { execa } from 'execa';
@@ -62,7 +62,7 @@ test.serial(
       'to build.log',
       'Finish: rpmbuild good-1-1.src.rpm',
       'Finish: build phase for good-1-1.src.rpm',
-      'INFO: Done(good-1-1.src.rpm) Config(demo-x86_64) 0 minutes',
+      'INFO: Done(good-1-1.src.rpm) Config(demo-x86_64) ',
       `INFO: Results and/or logs in: ${out}`,
       "INFO: Cleaning up build root ('cleanup_on_success=True')",
       'Finish: run',
@@ -101,7 +101,7 @@ test.serial(
     const asks = await srpm({
       name: 'asks',
       preamble: 'Requires: nobody-has-this',
-      build: 'cat /proc/net/dev',
+      build: 'readlink /proc/self/ns/net',
     });
     const out = results('asks');
     const result = await state.mock([
@@ -111,15 +111,10 @@ test.serial(
     // It was built, and cannot be installed.
     ends(t, result, 30, /nobody-has-this/);
     const log = await readFile(join(out, 'build.log'), 'utf8');
-    t.deepEqual(interfaces(log), interfaces(await readFile('/proc/net/dev', 'utf8')));
+    t.true(log.split('\n').includes(await readlink('/proc/self/ns/net')), log);
     t.is(await content(join(out, 'asks-devel-1-1.noarch.rpm')), 'asks-1 (good-1)');
   },
 );
-
-/** Names of the interfaces in what /proc/net/dev says. */
-function interfaces(text: string): string[] {
-  return [...text.matchAll(/^ *(\S+): *\d+ +\d+ /gm)].map(([, name]) => name ?? '');
-}
 
 test.serial('a package that does not build, and what else can go wrong', async (t) => {
   const bad = await srpm({ name: 'bad', build: 'echo the compiler is cross >&2; exit 1' });

@@ -16,9 +16,9 @@ export const impatient = { attempts: 4, backoff: 10 };
 export const veryImpatient = {
   ...impatient,
   answerTimeout: 2500,
-  idleTimeout: 400,
+  idleTimeout: 1500,
   minimumRate: 1000,
-  rateWindow: 400,
+  rateWindow: 1500,
 };
 
 /** A repository as a recipe would name it. */

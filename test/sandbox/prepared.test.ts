@@ -176,7 +176,7 @@ test.serial('whoever claims a box and says nothing has ended it', async (t) => {
 
 test.serial('a box that nobody claims ends by itself, with no kiln to end it', async (t) => {
   await noneWaits();
-  const waiting = await oneWaits(1000);
+  const waiting = await oneWaits(4000 * PATIENCE);
   const { domain } = readBoxRecord(waiting)!;
   t.deepEqual(await domainNames(), [domain]);
   t.deepEqual(await parking.domainsLeft(kiln), []);

@@ -72,8 +72,8 @@ test('everything that is wrong with a run counts as failed and is named', async 
   const leaves = `import { spawn } from 'node:child_process';
     import { writeFileSync } from 'node:fs';
     test('leaves', (t) => {
-      // Still there when the runner has waited long enough, and not much longer.
-      spawn('sleep', ['25'], { detached: true, stdio: 'ignore' }).unref();
+      // Still there when the runner has waited long enough.
+      spawn('sleep', ['240'], { detached: true, stdio: 'ignore' }).unref();
       writeFileSync(process.env.TMPDIR + '/forgotten', '');
       t.pass();
     });`;
@@ -91,14 +91,14 @@ test('everything that is wrong with a run counts as failed and is named', async 
     /^not ok \d+ - test\/crashes\.test\.ts exited with a non-zero exit code: 1$/m,
     /^not ok \d+ - No tests found in test\/empty\.test\.ts$/m,
     /skipped, but not on test\/skip-list\.json: skips › later/,
-    /left behind: process \d+: sleep 25/,
+    /left behind: process \d+: sleep 240/,
     /left behind: temporary file .*forgotten/,
   ]) {
     t.regex(run.out, named);
   }
   t.is(run.last, '2 passed, 7 failed', run.out);
   t.is(run.exitCode, 1);
-  process.kill(Number(/left behind: process (\d+): sleep 25/.exec(run.out)?.[1]));
+  process.kill(Number(/left behind: process (\d+): sleep 240/.exec(run.out)?.[1]));
 });
 
 test('a test that hangs, though ava would wait for ever, ends the run and is named', async (t) => {
@@ -112,9 +112,9 @@ test('a test that hangs, though ava would wait for ever, ends the run and is nam
   const run = await runIn(
     { 'hangs.test.ts': hangs, 'passes.test.ts': passes },
     {},
-    { KILN_TEST_STALL: '8' },
+    { KILN_TEST_STALL: '20' },
   );
-  t.regex(run.out, /no test has ended for 8 s; what ran then:\n.*\n* .*ava test\/hangs\.test\.ts/);
+  t.regex(run.out, /no test has ended for 20 s; what ran then:\n.*\n* .*ava test\/hangs\.test\.ts/);
   t.regex(run.out, /\d+ S \S+ sleep 4711/);
   t.is(run.exitCode, 1);
   t.regex(run.last ?? '', /^1 passed, [1-9]\d* failed$/, run.out);

@@ -34,6 +34,12 @@ async function statusOf(name: string): Promise<ServiceStatus | undefined> {
   return listed?.status;
 }
 
+/** What the server says there; a service runs before its server listens. */
+async function pageAt(port: number | undefined): Promise<string> {
+  const again = ['--retry', '20', '--retry-all-errors', '--retry-delay', '1'];
+  return (await execa('curl', ['-s', ...again, `http://127.0.0.1:${port}/`])).stdout;
+}
+
 /** Waits until `look` gives something. */
 async function eventually<Found>(look: () => Promise<Found | undefined | false>): Promise<Found> {
   for (const end = Date.now() + 30_000 * PATIENCE; ; await sleep(200)) {
@@ -65,8 +71,7 @@ test.serial('a command is served through a published port, with data of its own'
   t.is(started.exitCode, 0, String(started.stderr));
   t.regex(String(started.stdout), /supervised by kiln/);
   for (const name of ['one', 'two'] as const) {
-    const { stdout } = await execa('curl', ['-s', `http://127.0.0.1:${ports[name]}/`]);
-    t.is(stdout, `this is ${name}`);
+    t.is(await pageAt(ports[name]), `this is ${name}`);
   }
   // Nothing listens on any interface but the one that was asked for.
   const { stdout: listening } = await execa(
@@ -235,7 +240,7 @@ test.serial('a killed command comes back, and so does a killed supervisor', asyn
   });
   t.not(again.box, after.box);
   const port = again.publish[0]?.host;
-  t.is((await execa('curl', ['-s', `http://127.0.0.1:${port}/`])).stdout, 'this is one');
+  t.is(await pageAt(port), 'this is one');
   await t.throwsAsync(
     stat(`/proc/${after.initPid}`),
     undefined,
@@ -304,7 +309,7 @@ test.serial('clone: the same data, another identity; refused while it runs', asy
   const port = await freePort();
   t.is((await service('clone', 'one', 'three', '-p', `${port}:80`)).exitCode, 0);
   t.is((await service('start', 'one', 'three')).exitCode, 0);
-  t.is((await execa('curl', ['-s', `http://127.0.0.1:${port}/`])).stdout, 'this is one');
+  t.is(await pageAt(port), 'this is one');
   await service('execute', 'three', '--', 'sh', '-c', 'echo changed > /var/www/index.html');
   t.is((await service('execute', 'one', '--', 'cat', '/var/www/index.html')).stdout, 'this is one');
   const id = await service('execute', 'three', '--', 'cat', '/etc/machine-id', '/etc/hostname');

@@ -125,7 +125,7 @@ const cases: readonly Case[] = [
   {
     what: 'forks without end',
     parts: { name: 'forks', build: 'f() { f | f & }; f; sleep 600' },
-    wanted: { limits: { pids: 80 }, time: { timeout: 3000 * PATIENCE } },
+    wanted: { limits: { pids: 80 }, time: { timeout: 8000 * PATIENCE } },
     status: 124,
     code: 'E_BUILD_FAILED',
     phase: 'compile',
