@@ -1,6 +1,7 @@
 /** Copies the content of one open file to another and hashes it on the way. */
 import { hash } from 'node:crypto';
-import { ftruncateSync, readSync, writeSync } from 'node:fs';
+import { ftruncateSync, read, readSync, write, writeSync } from 'node:fs';
+import { promisify } from 'node:util';
 import { SyscallError } from '../kernel/libc.ts';
 import { type PooledSha256, pooledSha256 } from '../kernel/pooled-sha256.ts';
 import { dataExtents, type Extent } from '../kernel/sparse.ts';
@@ -14,8 +15,16 @@ const SMALL = 256 * 1024;
  * processors. Measured, 1 GB: with 1 MiB 0.77 s, with 2 and 4 MiB 0.74, the other way round 0.85.
  */
 const PIECE = 2 * 1024 * 1024;
+/**
+ * Once a piece has taken so long (with a disk that has to be waited for, a file system over a network), the rest
+ * of its file is read and written in the pool, ms: others of this thread must not wait, too.
+ */
+const SLOW_MS = 20;
 /** st_blocks counts these, whatever the file system's own block size. */
 const STAT_BLOCK = 512;
+
+const readAt = promisify(read);
+const writeAt = promisify(write);
 
 /** What was copied. */
 export interface CopiedContent {
@@ -41,6 +50,7 @@ let zeros: Buffer | undefined;
  * Holes stay holes. Counts bytes against `budget` before they are copied.
  *
  * @param blocks `st_blocks` of the source: fewer than `size` needs means there are holes
+ * @param slowMs how long a piece of a large file may hold up this thread before the pool copies the others
  * @throws ReadFailed; the system error of a write; KilnError E_ARTIFACT_LIMIT
  */
 export function copyContent(
@@ -49,11 +59,12 @@ export function copyContent(
   size: number,
   blocks: number,
   budget: Budget,
+  slowMs = SLOW_MS,
 ): CopiedContent | Promise<CopiedContent> {
   budget.spend('apparentBytes', size);
   const sparse = blocks * STAT_BLOCK < size;
   if (size <= SMALL && !sparse) return copySmall(from, to, size, budget);
-  return copyLarge(from, to, size, sparse, budget);
+  return copyLarge({ from, to, size, slowMs }, sparse, budget);
 }
 
 function copySmall(from: number, to: number, size: number, budget: Budget): CopiedContent {
@@ -85,19 +96,45 @@ function writePiece(to: number, piece: Buffer, at: number): void {
   }
 }
 
-async function copyLarge(
-  from: number,
-  to: number,
-  size: number,
-  sparse: boolean,
-  budget: Budget,
-): Promise<CopiedContent> {
+async function readPieceInPool(from: number, buffer: Buffer, at: number): Promise<Buffer> {
+  let length = 0;
+  try {
+    while (length < buffer.length) {
+      const left = buffer.length - length;
+      const { bytesRead } = await readAt(from, buffer, length, left, at + length);
+      if (bytesRead === 0) break;
+      length += bytesRead;
+    }
+  } catch (error) {
+    throw new ReadFailed(error);
+  }
+  return buffer.subarray(0, length);
+}
+
+async function writePieceInPool(to: number, piece: Buffer, at: number): Promise<void> {
+  for (let done = 0; done < piece.length; ) {
+    const { bytesWritten } = await writeAt(to, piece, done, piece.length - done, at + done);
+    done += bytesWritten;
+  }
+}
+
+/** A large file on its way. */
+interface LargeFile {
+  readonly from: number;
+  readonly to: number;
+  readonly size: number;
+  readonly slowMs: number;
+}
+
+async function copyLarge(file: LargeFile, sparse: boolean, budget: Budget): Promise<CopiedContent> {
+  const { from, to, size } = file;
   using digest = pooledSha256();
+  const copier = new PieceCopier(file, digest, budget);
   let at = 0;
   for (const extent of sparse ? extents(from, size) : [{ offset: 0, length: size }]) {
     await hashZeros(digest, extent.offset - at, budget);
     budget.spend('bytes', extent.length);
-    const got = await copyExtent(from, to, extent, digest, budget);
+    const got = await copier.copy(extent);
     at = extent.offset + got;
     // The file was cut short while being read: what is there is all there is.
     if (got < extent.length) {
@@ -120,37 +157,63 @@ function* extents(from: number, size: number): Generator<Extent> {
   }
 }
 
-/** Returns how many bytes there were: fewer than `length` only at the file's end. */
-async function copyExtent(
-  from: number,
-  to: number,
-  { offset, length }: Extent,
-  digest: PooledSha256,
-  budget: Budget,
-): Promise<number> {
-  const buffers = [0, PIECE]
-    .filter((start) => start < length)
-    .map((start) => Buffer.allocUnsafeSlow(Math.min(PIECE, length - start)));
-  let hashing = Promise.resolve();
-  try {
+/** Copies a file's extents piece by piece, and hashes each piece while the next one is copied. */
+class PieceCopier {
+  readonly #file: LargeFile;
+  readonly #digest: PooledSha256;
+  readonly #budget: Budget;
+  /** One is hashed while the other is filled and written. */
+  readonly #buffers: Buffer[] = [];
+  #slow = false;
+
+  constructor(file: LargeFile, digest: PooledSha256, budget: Budget) {
+    this.#file = file;
+    this.#digest = digest;
+    this.#budget = budget;
+  }
+
+  /** Returns how many bytes there were: fewer than `length` only at the file's end. */
+  async copy({ offset, length }: Extent): Promise<number> {
     let copied = 0;
-    for (let turn = 0; copied < length; turn++) {
-      const buffer = buffers[turn % buffers.length]!;
-      const want = Math.min(PIECE, length - copied);
-      const piece = readPiece(from, buffer.subarray(0, want), offset + copied);
-      writePiece(to, piece, offset + copied);
+    let hashing = Promise.resolve();
+    try {
+      for (let turn = 0; copied < length; turn++) {
+        const want = Math.min(PIECE, length - copied);
+        const piece = await this.#copyPiece(this.#buffer(turn % 2, want), offset + copied);
+        await hashing;
+        hashing = this.#digest.update(piece);
+        // Looked at when it is awaited.
+        hashing.catch(() => undefined);
+        copied += piece.length;
+        if (piece.length < want) break;
+        if (this.#budget.due) await this.#budget.breathe();
+      }
       await hashing;
-      hashing = digest.update(piece);
-      // Looked at when it is awaited.
-      hashing.catch(() => undefined);
-      copied += piece.length;
-      if (piece.length < want) break;
-      if (budget.due) await budget.breathe();
+      return copied;
+    } finally {
+      // None may outlive this call: it reads memory of ours.
+      await hashing.catch(() => undefined);
     }
-    return copied;
-  } finally {
-    // None may outlive this call: it reads memory of ours.
-    await hashing;
+  }
+
+  async #copyPiece(buffer: Buffer, at: number): Promise<Buffer> {
+    const { from, to, slowMs } = this.#file;
+    if (this.#slow) {
+      const piece = await readPieceInPool(from, buffer, at);
+      await writePieceInPool(to, piece, at);
+      return piece;
+    }
+    const began = performance.now();
+    const piece = readPiece(from, buffer, at);
+    writePiece(to, piece, at);
+    this.#slow = performance.now() - began > slowMs;
+    return piece;
+  }
+
+  /** Memory of `size` bytes; no more of it than the file needs. */
+  #buffer(index: number, size: number): Buffer {
+    this.#buffers[index] ??= Buffer.allocUnsafeSlow(Math.min(PIECE, this.#file.size));
+    return this.#buffers[index].subarray(0, size);
   }
 }
 

@@ -31,9 +31,14 @@ const BYTES = 32;
 /** So few are done sooner than a thread of the pool wakes up. */
 const FEW = 64 * 1024;
 
-let openssl: ReturnType<typeof loadOpenssl> | null | undefined;
+type Openssl = ReturnType<typeof loadOpenssl>;
 
-/** A new one; where Node's OpenSSL cannot be called by others, the caller's own thread does the work. */
+let openssl: Openssl | null | undefined;
+
+/**
+ * A new one; where Node's OpenSSL cannot be called by others, the caller's own thread does the work.
+ * @throws Error if there is no memory for it, or OpenSSL may not compute it
+ */
 export function pooledSha256(): PooledSha256 {
   if (openssl === undefined) {
     try {
@@ -42,13 +47,21 @@ export function pooledSha256(): PooledSha256 {
       openssl = null;
     }
   }
-  if (openssl === null) return inThisThread();
-  const { make, free, sha256, begin, update, end } = openssl;
+  return openssl === null ? sha256InThisThread() : sha256Of(openssl);
+}
+
+function sha256Of({ make, free, sha256, begin, update, end }: Openssl): PooledSha256 {
   const context: unknown = make();
+  if (context === null) throw new Error('there is no memory for a digest');
   const checked = (done: number): void => {
     if (done !== 1) throw new Error('OpenSSL cannot compute SHA-256');
   };
-  checked(begin(context, sha256(), null));
+  try {
+    checked(begin(context, sha256(), null));
+  } catch (error) {
+    free(context);
+    throw error;
+  }
   return {
     update: (piece) =>
       new Promise((resolve, reject) => {
@@ -61,6 +74,8 @@ export function pooledSha256(): PooledSha256 {
             if (error) throw error;
             checked(done);
             resolve();
+            // Captured, and so kept alive until now: koffi has only its address.
+            void piece;
           } catch (failure) {
             reject(failure);
           }
@@ -75,7 +90,8 @@ export function pooledSha256(): PooledSha256 {
   };
 }
 
-function inThisThread(): PooledSha256 {
+/** The same, for where it cannot be done elsewhere. */
+export function sha256InThisThread(): PooledSha256 {
   const hash = createHash('sha256');
   return {
     update: async (piece) => void hash.update(piece),

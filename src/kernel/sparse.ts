@@ -19,10 +19,16 @@ export interface Extent {
 export function* dataExtents(fd: number, size: number): Generator<Extent> {
   for (let offset = 0; offset < size; ) {
     let start: number;
+    let end: number;
     try {
       start = insistentCall('lseek', () => lseek(fd, offset, SEEK_DATA));
+      if (start >= size) return;
+      end = Math.min(
+        size,
+        insistentCall('lseek', () => lseek(fd, start, SEEK_HOLE)),
+      );
     } catch (error) {
-      // ENXIO: nothing but a hole up to the end of the file.
+      // ENXIO: nothing but a hole up to the end of the file, or one that was cut short just now.
       if (hasErrno(error, 'ENXIO')) return;
       if (hasErrno(error, 'EINVAL', 'EOPNOTSUPP')) {
         yield { offset, length: size - offset };
@@ -30,11 +36,6 @@ export function* dataExtents(fd: number, size: number): Generator<Extent> {
       }
       throw error;
     }
-    if (start >= size) return;
-    let end = Math.min(
-      size,
-      insistentCall('lseek', () => lseek(fd, start, SEEK_HOLE)),
-    );
     // Only a file that changes meanwhile or a lying (FUSE) file system answers so; go forward.
     if (start < offset || end <= start) {
       start = offset;

@@ -75,9 +75,9 @@ for (const [where, parent] of PLACES) {
   test(`a full disk leaves the result directory as it was${where}`, async (t) => {
     const tree = sandboxTree(t, parent(t));
     tree.bash(
-      'echo new > a; head -c 3M /dev/urandom > big; mkdir c; cd c; for n in {1..60}; do head -c 20K /dev/urandom > $n; done; cd ..; mkdir ../out',
+      'echo new > a; head -c 12M /dev/urandom > big; mkdir c; cd c; for n in {1..300}; do head -c 20K /dev/urandom > $n; done; cd ..; mkdir ../out',
     );
-    bashIn(tree.out, `mount -t tmpfs -o size=1m none ${tree.out}; echo old > ${tree.out}/a`);
+    bashIn(tree.out, `mount -t tmpfs -o size=5m none ${tree.out}; echo old > ${tree.out}/a`);
     try {
       const error = await t.throwsAsync(tree.collect(['*']), { code: 'E_ARTIFACT_WRITE' });
       t.regex(error.message, /"big" cannot be written/);

@@ -117,7 +117,7 @@ test.serial('output into files and pipes is whole, and counts against a stall', 
   const both = await execa('sh', ['-c', `${run} '${script}' 2>${file}.err | sha256sum`], {
     env: state.env,
   });
-  const expected = await execa('sh', ['-c', '(seq 6; seq 400000) | sha256sum']);
+  const expected = await execa('sh', ['-c', '(seq 10; seq 400000) | sha256sum']);
   t.is(both.stdout, expected.stdout);
   t.is(await readFile(`${file}.err`, 'utf8'), `${(await execa('seq', ['300000'])).stdout}\n`);
   const stalled = await execa('sh', ['-c', `${run} 'echo a; sleep 60' >${file}`], {

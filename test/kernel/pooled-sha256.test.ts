@@ -1,18 +1,20 @@
 import { execFileSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import test from 'ava';
-import { pooledSha256 } from '../../src/kernel/pooled-sha256.ts';
+import { pooledSha256, sha256InThisThread } from '../../src/kernel/pooled-sha256.ts';
 
 const sha256sum = (input: Buffer) =>
   execFileSync('sha256sum', { input, maxBuffer: 1e9 }).toString().slice(0, 64);
 
-for (const sizes of [[], [1], [65536, 65537], [3, 5_000_000, 100_000, 7, 2_000_000]]) {
-  test(`pieces of ${sizes.join(', ') || 'nothing'}`, async (t) => {
-    const pieces = sizes.map((size) => randomBytes(size));
-    using digest = pooledSha256();
-    for (const piece of pieces) await digest.update(piece);
-    t.is(digest.digest(), sha256sum(Buffer.concat(pieces)));
-  });
+for (const make of [pooledSha256, sha256InThisThread]) {
+  for (const sizes of [[], [1], [65536, 65537], [3, 5_000_000, 100_000, 7, 2_000_000]]) {
+    test(`${make.name}: pieces of ${sizes.join(', ') || 'nothing'}`, async (t) => {
+      const pieces = sizes.map((size) => randomBytes(size));
+      using digest = make();
+      for (const piece of pieces) await digest.update(piece);
+      t.is(digest.digest(), sha256sum(Buffer.concat(pieces)));
+    });
+  }
 }
 
 test('several at a time have nothing to do with each other', async (t) => {

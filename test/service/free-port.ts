@@ -12,8 +12,9 @@ const given = new Set<number>();
 export async function freePort(): Promise<number> {
   const range = await readFile('/proc/sys/net/ipv4/ip_local_port_range', 'utf8');
   const end = Number.parseInt(range, 10);
+  const start = Math.max(1024, Math.floor(end / 2));
   for (;;) {
-    const port = randomInt(end / 2, end);
+    const port = randomInt(start, end);
     if (given.has(port)) continue;
     const server = createServer().listen(port, '127.0.0.1');
     try {

@@ -187,11 +187,11 @@ test.serial(
     t.is(time.exitCode, 124);
     t.is(time.result?.limitHit, 'timeout');
     const stall = await workshop.build({
-      'it.yaml': `image: ${BUSYBOX}\nsandbox: {stall-timeout: 3s}\nsteps: ['for i in 1 2 3 4 5 6 7 8 9; do echo $i; sleep 0.4; done; sleep 300']`,
+      'it.yaml': `image: ${BUSYBOX}\nsandbox: {stall-timeout: 3s}\nsteps: ['for i in 1 2 3 4 5 6 7 8 9 10 11 12; do echo $i; sleep 0.4; done; sleep 300']`,
     });
     t.is(stall.exitCode, 124);
     t.is(stall.result?.limitHit, 'stall');
-    t.regex(stall.stdout, /9$/);
+    t.regex(stall.stdout, /12$/);
     const whole = await workshop.build({
       'it.yaml': `image: ${BUSYBOX}\nsandbox: {timeout: 1s}\nsteps: [sleep 0.6, sleep 0.6, sleep 300]`,
     });
