@@ -61,8 +61,8 @@ for (const [where, parent] of PLACES) {
 
 test('files that are copied in pieces are whole, and so is their digest', async (t) => {
   const tree = sandboxTree(t);
-  // Where one-shot copies end (256 KiB), where pieces do (2 MiB), and where few bytes are left.
-  const sizes = [262144, 262145, 2097151, 2097152, 2097153, 4194304, 6291457, 12345678];
+  // Where one-shot copies end (256 KiB), where pieces do (4 MiB), and where few bytes are left.
+  const sizes = [262144, 262145, 4194303, 4194304, 4194305, 8388608, 12582913, 12345678];
   tree.bash(sizes.map((size) => `head -c ${size} /dev/urandom > ${size}`).join('\n'));
   const { artifacts } = await tree.collect(['*']);
   t.is(bashIn(tree.out, 'sha256sum *'), bashIn(tree.root, 'sha256sum *'));
