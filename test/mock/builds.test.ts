@@ -431,6 +431,77 @@ config_opts['plugin_conf']['sign_opts'] = {'cmd': 'rpmsign', 'opts': '${opts}'}
   },
 );
 
+test.serial(
+  'the plugin sign: a home of gpg that a configuration names starts nothing',
+  async (t) => {
+    const good = await srpm({ name: 'good' });
+    const home = await mkdtemp('/tmp/kg-');
+    t.teardown(async () => {
+      await execa('gpgconf', ['--homedir', home, '--kill', 'all'], { reject: false });
+      await rm(home, { recursive: true, force: true });
+    });
+    const gpg = ['--batch', '--quiet', '--homedir', home, '--pinentry-mode', 'loopback'];
+    const make = [
+      '--passphrase',
+      'secret',
+      '--quick-gen-key',
+      'locked',
+      'ed25519',
+      'sign',
+      'never',
+    ];
+    await execa('gpg', [...gpg, ...make]);
+    await execa('gpg', [
+      ...gpg,
+      '--passphrase',
+      '',
+      '--quick-gen-key',
+      'open',
+      'ed25519',
+      'sign',
+      'never',
+    ]);
+    await execa('gpgconf', ['--homedir', home, '--kill', 'all']);
+    const [evil, marker] = [join(state.directory, 'evil'), join(state.directory, 'evil-was-run')];
+    await writeFile(evil, `#!/bin/sh\necho "$0" >> ${marker}\n`, { mode: 0o755 });
+    await writeFile(
+      join(home, 'gpg.conf'),
+      `agent-program ${evil}\nkeyserver-options auto-key-retrieve\n`,
+    );
+    await writeFile(
+      join(home, 'gpg-agent.conf'),
+      `pinentry-program ${evil}\nscdaemon-program ${evil}\n`,
+    );
+    const config = join(state.directory, 'evil.cfg');
+    const signed = async (name: string, from: string, out: string) => {
+      const opts = `--addsign %(rpms)s -D "%%_gpg_name ${name}" -D "%%_gpg_path ${from}"`;
+      const text = `include('demo.cfg')
+config_opts['plugin_conf']['sign_enable'] = True
+config_opts['plugin_conf']['sign_opts'] = {'cmd': 'rpmsign', 'opts': '${opts}'}
+`;
+      await writeFile(config, text);
+      return await state.mock(['--rebuild', good, '--resultdir', results(out), '-r', config]);
+    };
+    const open = await signed('open', home, 'evil-open');
+    t.is(open.exitCode, 0, open.stderr);
+    const [rpm = ''] = (await readdir(results('evil-open'))).filter((it) =>
+      it.endsWith('.src.rpm'),
+    );
+    t.not(
+      await query(join(results('evil-open'), rpm), '%{RSAHEADER:pgpsig}%{DSAHEADER:pgpsig}'),
+      '',
+    );
+    ends(t, await signed('locked', home, 'evil-locked'), 1, /no secret key called locked/);
+    // Neither a fifo nor a link in the place of a keyring.
+    await rm(join(home, 'pubring.kbx'));
+    await execa('mkfifo', [join(home, 'pubring.kbx')]);
+    ends(t, await signed('open', home, 'evil-fifo'), 1, /no secret key called open/);
+    t.false(existsSync(marker), 'a program of the home was started');
+    const left = (await readdir('/dev/shm')).filter((name) => name.startsWith('kiln-gpg-'));
+    t.deepEqual(left, []);
+  },
+);
+
 long(
   'two builds of one configuration at once, each with its --uniqueext, as Copr has them',
   async (t) => {
