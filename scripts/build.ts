@@ -1,12 +1,12 @@
 /**
- * Builds dist/: the bundled command line and library, and the static guest init.
+ * Builds dist/: the bundled command line and library, the static guest init, the addon for system calls.
  *
  * Does nothing when dist/ is newer than everything it is made from. Safe while a kiln runs: a file
  * is written beside its place and renamed, chunks carry a hash in their names, and chunks of the
  * build before are only deleted once no process can still want to load them.
  */
-import { cp, mkdir, readdir, rename, rm, stat, utimes } from 'node:fs/promises';
-import { join } from 'node:path';
+import { cp, mkdir, readdir, realpath, rename, rm, stat, utimes } from 'node:fs/promises';
+import { basename, join } from 'node:path';
 import { execa } from 'execa';
 import { type Plugin, rolldown } from 'rolldown';
 
@@ -55,7 +55,7 @@ const quickKoffi: Plugin = {
   load: (id) =>
     id === '\0koffi'
       ? `import { createRequire } from 'node:module';
-         import { join } from 'node:path';
+         import { basename, join } from 'node:path';
          function load() {
            const target = \`linux_\${process.arch}\`;
            const library = \`@koromix/koffi-linux-\${process.arch}/\${target}/koffi.node\`;
@@ -245,32 +245,44 @@ async function buildGuestInit(): Promise<boolean> {
   const sources = (await readdir(folder)).filter((name) => name.endsWith('.c')).sort();
   if (sources.length === 0) return false;
   if (await upToDate(target, [folder, join(top, 'scripts/build.ts')])) return false;
+  await compile(target, folder, ['-static', ...sources]);
+  return true;
+}
+
+/** Compiles the addon for system calls against the headers that Node's own distribution brings. */
+async function buildAddon(): Promise<boolean> {
+  const folder = join(top, 'src/kernel/addon');
+  const target = join(dist, 'kernel.node');
+  if (await upToDate(target, [folder, join(top, 'scripts/build.ts')])) return false;
+  const headers = join(await realpath(process.execPath), '../../include/node');
+  await compile(target, folder, ['-fPIC', '-shared', `-I${headers}`, 'kernel.c']);
+  return true;
+}
+
+/** Compiles C into `target`, which a running kiln sees whole, old or new. */
+async function compile(
+  target: string,
+  folder: string,
+  arguments_: readonly string[],
+): Promise<void> {
   const started = new Date();
-  const temporary = join(dist, `.kiln-init-${process.pid}`);
+  const temporary = join(dist, `.${basename(target)}-${process.pid}`);
+  const warnings = ['-Wall', '-Wextra'];
+  const hardening = ['-fstack-protector-strong', '-D_FORTIFY_SOURCE=2'];
+  const options = ['-std=c17', '-O2', ...warnings, ...hardening, '-s', '-o', temporary];
   try {
-    const warnings = ['-Wall', '-Wextra'];
-    const hardening = ['-fstack-protector-strong', '-D_FORTIFY_SOURCE=2', '-static'];
-    await execa({ cwd: folder, stdio: ['ignore', 'inherit', 'inherit'] })('cc', [
-      '-std=c17',
-      '-O2',
-      ...warnings,
-      ...hardening,
-      '-s',
-      '-o',
-      temporary,
-      ...sources,
-    ]);
+    const stdio = ['ignore', 'inherit', 'inherit'] as const;
+    await execa({ cwd: folder, stdio })('cc', [...options, ...arguments_]);
     await utimes(temporary, started, started);
     await rename(temporary, target);
   } finally {
     await rm(temporary, { force: true });
   }
-  return true;
 }
 
 const started = performance.now();
 await mkdir(dist, { recursive: true });
-const results = await Promise.allSettled([buildBundles(), buildGuestInit()]);
+const results = await Promise.allSettled([buildBundles(), buildGuestInit(), buildAddon()]);
 const failures = results.filter((result) => result.status === 'rejected');
 if (failures.length === 0) {
   const made = results.some((result) => result.status === 'fulfilled' && result.value);

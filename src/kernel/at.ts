@@ -8,7 +8,9 @@
  * unlinkat(2), utimensat(2).
  */
 import { constants } from 'node:fs';
-import { cString, insistentCall, libc } from './libc.ts';
+import { constants as os } from 'node:os';
+import { cString } from './libc.ts';
+import { checked, tryCall } from './system-call.ts';
 
 /** Not in Node's constants; the same number on every architecture that Node runs Linux on. */
 export const O_PATH = 0o10000000;
@@ -21,33 +23,14 @@ export const RESOLVE_NO_SYMLINKS = 0x04;
 export const RESOLVE_BENEATH = 0x08;
 export const RESOLVE_IN_ROOT = 0x10;
 
-/** Any rename or mount on the machine makes such a look-up undecided at that moment: EAGAIN. */
+/** Any rename or mount on the machine makes such a look-up undecided at that moment: EAGAIN (openat2(2)). */
 const SCOPED = RESOLVE_BENEATH | RESOLVE_IN_ROOT;
 const SCOPED_ATTEMPTS = 1000;
 
-const SYS_openat2 = 437;
+const S_IFIFO = 0o010000;
 const AT_REMOVEDIR = 0x200;
 /** PATH_MAX of linux/limits.h: no link can be longer. */
 const PATH_MAX = 4096;
-
-const call = {
-  syscall: libc.func(
-    'long syscall(long number, int dirfd, const char *path, const void *how, size_t size)',
-  ),
-  mkdirat: libc.func('int mkdirat(int dirfd, const char *path, unsigned int mode)'),
-  mkfifoat: libc.func('int mkfifoat(int dirfd, const char *path, unsigned int mode)'),
-  linkat: libc.func(
-    'int linkat(int from, const char *oldpath, int to, const char *newpath, int flags)',
-  ),
-  symlinkat: libc.func('int symlinkat(const char *target, int dirfd, const char *path)'),
-  readlinkat: libc.func('long readlinkat(int dirfd, const char *path, void *buffer, size_t size)'),
-  renameat: libc.func('int renameat(int from, const char *oldpath, int to, const char *newpath)'),
-  unlinkat: libc.func('int unlinkat(int dirfd, const char *path, int flags)'),
-  utimensat: libc.func('int utimensat(int dirfd, const char *path, const void *times, int flags)'),
-  fchownat: libc.func(
-    'int fchownat(int dirfd, const char *path, unsigned int uid, unsigned int gid, int flags)',
-  ),
-};
 
 const AT_SYMLINK_NOFOLLOW = 0x100;
 
@@ -81,12 +64,13 @@ function structure(how: OpenHow): BigUint64Array {
 export function openat2(dirfd: number, path: Buffer | string, how: OpenHow): number {
   const openHow = structure(how);
   const name = cString(path);
-  return insistentCall(
-    'openat2',
-    () => call.syscall(SYS_openat2, dirfd, name, openHow, openHow.byteLength),
-    path,
-    ((how.resolve ?? 0) & SCOPED) === 0 ? undefined : SCOPED_ATTEMPTS,
-  );
+  const attempts = ((how.resolve ?? 0) & SCOPED) === 0 ? 1 : SCOPED_ATTEMPTS;
+  let result = 0;
+  for (let attempt = 1; attempt <= attempts; attempt++) {
+    result = tryCall('openat2', dirfd, name, openHow, openHow.byteLength);
+    if (result !== -os.errno.EAGAIN) break;
+  }
+  return checked('openat2', result, path);
 }
 
 const ENTRY_ITSELF: OpenHow = { flags: O_PATH | constants.O_NOFOLLOW };
@@ -109,13 +93,13 @@ export function openDirectory(dirfd: number, name: Buffer | string): number {
 
 export function mkdirat(dirfd: number, name: Buffer | string, mode: number): void {
   const path = cString(name);
-  insistentCall('mkdirat', () => call.mkdirat(dirfd, path, mode), name);
+  checked('mkdirat', tryCall('mkdirat', dirfd, path, mode), name);
 }
 
 /** Makes a fifo; the process's umask takes its bits from `mode`. */
 export function mkfifoat(dirfd: number, name: Buffer | string, mode: number): void {
   const path = cString(name);
-  insistentCall('mkfifoat', () => call.mkfifoat(dirfd, path, mode), name);
+  checked('mkfifoat', tryCall('mknodat', dirfd, path, S_IFIFO | mode, 0), name);
 }
 
 /** Gives the entry `oldName` a second name; a symbolic link is linked itself, not followed. */
@@ -127,20 +111,19 @@ export function linkat(
 ): void {
   const name = cString(newName);
   const old = oldName === newName ? name : cString(oldName);
-  insistentCall('linkat', () => call.linkat(from, old, to, name, 0), newName);
+  checked('linkat', tryCall('linkat', from, old, to, name, 0), newName);
 }
 
 export function symlinkat(target: Buffer | string, dirfd: number, name: Buffer | string): void {
   const [content, path] = [cString(target), cString(name)];
-  insistentCall('symlinkat', () => call.symlinkat(content, dirfd, path), name);
+  checked('symlinkat', tryCall('symlinkat', content, dirfd, path), name);
 }
 
 /** A symbolic link's target. An empty `name` reads the link that `dirfd` itself is (O_PATH). */
 export function readlinkat(dirfd: number, name: Buffer | string): Buffer {
   const target = Buffer.allocUnsafe(PATH_MAX);
   const path = cString(name);
-  const read = () => call.readlinkat(dirfd, path, target, target.length);
-  const length = insistentCall('readlinkat', read, name);
+  const length = checked('readlinkat', tryCall('readlinkat', dirfd, path, target, PATH_MAX), name);
   return target.subarray(0, length);
 }
 
@@ -152,7 +135,7 @@ export function renameat(
   newName: Buffer | string,
 ): void {
   const [old, name] = [cString(oldName), cString(newName)];
-  insistentCall('renameat', () => call.renameat(from, old, to, name), newName);
+  checked('renameat', tryCall('renameat2', from, old, to, name, 0), newName);
 }
 
 export function unlinkat(
@@ -162,13 +145,13 @@ export function unlinkat(
 ): void {
   const flags = options.directory === true ? AT_REMOVEDIR : 0;
   const path = cString(name);
-  insistentCall('unlinkat', () => call.unlinkat(dirfd, path, flags), name);
+  checked('unlinkat', tryCall('unlinkat', dirfd, path, flags), name);
 }
 
 /** Sets the owner of an entry itself (a link is not followed). */
 export function lchownat(dirfd: number, name: Buffer | string, uid: number, gid: number): void {
   const path = cString(name);
-  insistentCall('fchownat', () => call.fchownat(dirfd, path, uid, gid, AT_SYMLINK_NOFOLLOW), name);
+  checked('fchownat', tryCall('fchownat', dirfd, path, uid, gid, AT_SYMLINK_NOFOLLOW), name);
 }
 
 /** Access and modification time in nanoseconds since 1970; Node's own calls round them. */
@@ -184,7 +167,7 @@ export function setTimes(fd: number, times: FileTimes, name?: Buffer | string): 
   writeTimespec(spec, 2, times.mtimeNs);
   const path = name === undefined ? null : cString(name);
   const flags = name === undefined ? 0 : AT_SYMLINK_NOFOLLOW;
-  insistentCall('utimensat', () => call.utimensat(fd, path, spec, flags), name);
+  checked('utimensat', tryCall('utimensat', fd, path, spec, flags), name);
 }
 
 /** struct timespec {time_t, long}, both 64 bits wide; nanoseconds are never negative. */

@@ -1,5 +1,5 @@
 import { closeSync } from 'node:fs';
-import { libc } from './libc.ts';
+import { tryCallInThread } from './system-call.ts';
 
 /** F_DUPFD_CLOEXEC of linux/fcntl.h: the lowest free descriptor from a number on. */
 const F_DUPFD_CLOEXEC = 1030;
@@ -7,16 +7,17 @@ const F_DUPFD_CLOEXEC = 1030;
 /** The last descriptor of a table that is large enough for nearly everybody. */
 const LAST = 1023;
 
-const fcntl = libc.func('int fcntl(int fd, int command, int argument)');
-
 /**
  * Makes the kernel's table of this process's descriptors as large as it may soon have to be. Whoever opens
  * the 65th or the 257th in a process of several threads waits until all processors have taken notice, 10 to
  * 20 ms (expand_fdtable() in the kernel's fs/file.c): here it is a thread that has nothing else to do.
  */
 export function widenDescriptorTable(): void {
-  fcntl.async(0, F_DUPFD_CLOEXEC, LAST, (_error: unknown, fd: number) => {
-    // Where there may not be so many (RLIMIT_NOFILE), whoever needs them waits.
-    if (fd >= 0) closeSync(fd);
-  });
+  // Without so many allowed (RLIMIT_NOFILE) the call fails, and opening the descriptor waits later.
+  tryCallInThread('fcntl', 0, F_DUPFD_CLOEXEC, LAST).then(
+    (fd) => {
+      if (fd >= 0) closeSync(fd);
+    },
+    () => undefined,
+  );
 }

@@ -2,17 +2,11 @@
  * Calls on open descriptors, for what is done for each of many files: Node's own take twice as long.
  * Sources: pread(2), pwrite(2), close(2).
  */
-import { checked, libc } from './libc.ts';
-
-const call = {
-  pread: libc.func('long pread(int fd, void *into, size_t length, int64_t offset)'),
-  pwrite: libc.func('long pwrite(int fd, const void *from, size_t length, int64_t offset)'),
-  close: libc.func('int close(int fd)'),
-};
+import { checked, tryCall } from './system-call.ts';
 
 /** Closes a descriptor that Node did not open. An error there helps nobody: ignored. */
 export function closeDescriptor(fd: number): void {
-  call.close(fd);
+  tryCall('close', fd);
 }
 
 /**
@@ -20,7 +14,7 @@ export function closeDescriptor(fd: number): void {
  * It is closed in any case. @throws SyscallError
  */
 export function closeWritten(fd: number): void {
-  checked('close', call.close(fd));
+  checked('close', tryCall('close', fd));
 }
 
 /**
@@ -31,7 +25,7 @@ export function readStart(fd: number, into: Buffer, length: number): number {
   let done = 0;
   while (done < length) {
     const rest = done === 0 ? into : into.subarray(done);
-    const got = checked('pread', Number(call.pread(fd, rest, length - done, done)));
+    const got = checked('pread', tryCall('pread64', fd, rest, length - done, done));
     if (got === 0) break;
     done += got;
   }
@@ -42,6 +36,6 @@ export function readStart(fd: number, into: Buffer, length: number): number {
 export function writeStart(fd: number, from: Buffer, length: number): void {
   for (let done = 0; done < length; ) {
     const rest = done === 0 ? from : from.subarray(done);
-    done += checked('pwrite', Number(call.pwrite(fd, rest, length - done, done)));
+    done += checked('pwrite', tryCall('pwrite64', fd, rest, length - done, done));
   }
 }

@@ -5,11 +5,8 @@
 import { constants } from 'node:fs';
 import { openat2 } from './at.ts';
 import { closeDescriptor } from './descriptor.ts';
-import { hasErrno, insistentCall, libc } from './libc.ts';
-
-const syscall = libc.func('long syscall(long number, int fd, void *into, size_t size)');
-/** Of linux/unistd.h. */
-const SYS_getdents64 = process.arch === 'arm64' ? 61 : 217;
+import { hasErrno } from './libc.ts';
+import { checked, tryCall } from './system-call.ts';
 
 const TO_LIST = { flags: constants.O_RDONLY | constants.O_DIRECTORY };
 
@@ -48,9 +45,7 @@ export function readDirectory(fd: number, visit: (name: string, isFile: boolean)
 /** Returns how many bytes there were; 0 at the end, which a directory that was removed has, too. */
 function readPiece(directory: number, piece: Buffer): number {
   try {
-    return insistentCall('getdents64', () =>
-      syscall(SYS_getdents64, directory, piece, piece.length),
-    );
+    return checked('getdents64', tryCall('getdents64', directory, piece, piece.length));
   } catch (error) {
     if (hasErrno(error, 'ENOENT')) return 0;
     throw error;

@@ -3,12 +3,7 @@
  * only belong to ids of that namespace: for the host's root, creating one fails with EOVERFLOW.
  * Sources: setfsuid(2), setfsgid(2), capset(2), linux/capability.h.
  */
-import { checked, libc } from './libc.ts';
-
-const setfsuid = libc.func('int setfsuid(unsigned int uid)');
-const setfsgid = libc.func('int setfsgid(unsigned int gid)');
-const capget = libc.func('int capget(void *header, void *data)');
-const capset = libc.func('int capset(void *header, const void *data)');
+import { checked, tryCall } from './system-call.ts';
 
 /** _LINUX_CAPABILITY_VERSION_3, and 0 for the calling thread. */
 const HEADER = Uint32Array.of(0x20080522, 0);
@@ -24,16 +19,16 @@ export function makingFilesAs<Result>(
 ): Result {
   // effective, permitted, inheritable: two words each.
   const capabilities = new Uint32Array(6);
-  checked('capget', capget(HEADER, capabilities));
+  checked('capget', tryCall('capget', HEADER, capabilities));
   // Both return what was set before, never an error.
-  const gid = setfsgid(ids.gid);
-  const uid = setfsuid(ids.uid);
+  const gid = tryCall('setfsgid', ids.gid);
+  const uid = tryCall('setfsuid', ids.uid);
   try {
-    checked('capset', capset(HEADER, capabilities));
+    checked('capset', tryCall('capset', HEADER, capabilities));
     return act();
   } finally {
-    setfsuid(uid);
-    setfsgid(gid);
-    checked('capset', capset(HEADER, capabilities));
+    tryCall('setfsuid', uid);
+    tryCall('setfsgid', gid);
+    checked('capset', tryCall('capset', HEADER, capabilities));
   }
 }

@@ -2,13 +2,7 @@
  * What the kernel knows of an open file, faster than Node's `fstat`. Sources: statx(2), futimens(3),
  * statfs(2).
  */
-import { checked, libc } from './libc.ts';
-
-const call = {
-  statx: libc.func('int statx(int fd, const char *path, int flags, unsigned int mask, void *into)'),
-  futimens: libc.func('int futimens(int fd, const void *times)'),
-  fstatfs: libc.func('int fstatfs(int fd, void *into)'),
-};
+import { checked, tryCall } from './system-call.ts';
 
 const AT_EMPTY_PATH = 0x1000;
 const STATX_BASIC_STATS = 0x7ff;
@@ -41,7 +35,7 @@ export class FileStatus {
 
   /** @throws SyscallError */
   read(fd: number): void {
-    checked('statx', call.statx(fd, '', AT_EMPTY_PATH, STATX_BASIC_STATS, this.#words));
+    checked('statx', tryCall('statx', fd, '', AT_EMPTY_PATH, STATX_BASIC_STATS, this.#words));
   }
 
   get isFile(): boolean {
@@ -90,11 +84,13 @@ export class FileStatus {
       times[word] = this.#words[ATIME + word]!;
       times[TIMESTAMP + word] = this.#words[MTIME + word]!;
     }
-    checked('futimens', call.futimens(fd, times));
+    checked('futimens', tryCall('utimensat', fd, null, times, 0));
   }
 }
 
 /** Whether it is certain that no device can be opened where `fd` is: its mount has MS_NODEV. */
 export function isWithoutDevices(fd: number): boolean {
-  return call.fstatfs(fd, fileSystem) === 0 && (fileSystem[FLAGS]! & NO_DEVICES) === NO_DEVICES;
+  return (
+    tryCall('fstatfs', fd, fileSystem) === 0 && (fileSystem[FLAGS]! & NO_DEVICES) === NO_DEVICES
+  );
 }

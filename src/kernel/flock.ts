@@ -1,8 +1,8 @@
 import { closeSync, constants, fstatSync, openSync, statSync } from 'node:fs';
+import { constants as os } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { getSystemErrorName } from 'node:util';
-import koffi from 'koffi';
-import { libc } from './libc.ts';
+import { tryCall } from './system-call.ts';
 
 /** flock(2) operations, from sys/file.h. */
 const LOCK_SH = 1;
@@ -12,8 +12,6 @@ const LOCK_NB = 4;
 /** Waiting asks again after this many milliseconds, growing up to the second number. */
 const POLL_FIRST = 2;
 const POLL_LAST = 50;
-
-const flock = libc.func('int flock(int fd, int operation)');
 
 export interface LockOptions {
   /** Several holders at once, as long as none is exclusive. */
@@ -94,9 +92,9 @@ function isStill(fd: number, path: string): boolean {
 
 /** False if somebody else holds the lock. */
 function lockNow(fd: number, path: string, shared: boolean): boolean {
-  if (flock(fd, (shared ? LOCK_SH : LOCK_EX) | LOCK_NB) === 0) return true;
-  const errno = koffi.errno();
-  if (errno === koffi.os.errno.EAGAIN || errno === koffi.os.errno.EINTR) return false;
-  const code = getSystemErrorName(-errno);
-  throw Object.assign(new Error(`${code}: flock '${path}'`), { code, errno: -errno });
+  const result = tryCall('flock', fd, (shared ? LOCK_SH : LOCK_EX) | LOCK_NB);
+  if (result === 0) return true;
+  if (result === -os.errno.EAGAIN || result === -os.errno.EINTR) return false;
+  const code = getSystemErrorName(result);
+  throw Object.assign(new Error(`${code}: flock '${path}'`), { code, errno: result });
 }

@@ -2,17 +2,14 @@
  * Connecting a socket that somebody else made, in whatever network it belongs to, or listening on it.
  * Sources: connect(2), bind(2), listen(2), ip(7), ipv6(7).
  */
-import { checked, hasErrno, libc } from './libc.ts';
+import { hasErrno } from './libc.ts';
+import { checked, tryCall } from './system-call.ts';
 
 const AF_INET = 2;
 const AF_INET6 = 10;
 
 /** Connections that wait to be accepted. */
 const BACKLOG = 128;
-
-const bind = libc.func('int bind(int fd, const void *address, unsigned int length)');
-const listen = libc.func('int listen(int fd, int backlog)');
-const connect = libc.func('int connect(int fd, const void *address, unsigned int length)');
 
 /**
  * Begins to connect a non-blocking stream socket to `port` of its own network's loopback: the
@@ -21,7 +18,7 @@ const connect = libc.func('int connect(int fd, const void *address, unsigned int
 export function connectLoopback(fd: number, family: 'ipv4' | 'ipv6', port: number): void {
   const address = loopback(family, port);
   try {
-    checked('connect', connect(fd, address, address.length), `port ${port}`);
+    checked('connect', tryCall('connect', fd, address, address.length), `port ${port}`);
   } catch (error) {
     if (!hasErrno(error, 'EINPROGRESS')) throw error;
   }
@@ -30,8 +27,8 @@ export function connectLoopback(fd: number, family: 'ipv4' | 'ipv6', port: numbe
 /** Has an IPv4 stream socket take connections to `port` of its own network's loopback. */
 export function listenLoopback(fd: number, port: number): void {
   const address = loopback('ipv4', port);
-  checked('bind', bind(fd, address, address.length), `port ${port}`);
-  checked('listen', listen(fd, BACKLOG), `port ${port}`);
+  checked('bind', tryCall('bind', fd, address, address.length), `port ${port}`);
+  checked('listen', tryCall('listen', fd, BACKLOG), `port ${port}`);
 }
 
 /** struct sockaddr_in or sockaddr_in6. */

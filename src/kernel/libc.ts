@@ -1,7 +1,8 @@
+import { constants } from 'node:os';
 import koffi from 'koffi';
 import { KilnError } from '../errors.ts';
 
-/** The C library, for what Node has no call for. The only place that loads it. */
+/** The C library, for functions of its own; system calls go through system-call.ts. */
 export const libc = koffi.load('libc.so.6');
 
 /** A system call failed. `details.errno` is the number, `code` is `E_SYSCALL`. */
@@ -24,7 +25,7 @@ export class SyscallError extends KilnError {
 
 // Some numbers have two names: these are the ones that are never used here.
 const names = new Map<number, string>(
-  Object.entries(koffi.os.errno)
+  Object.entries(constants.errno)
     .filter(([name]) => !['EWOULDBLOCK', 'EDEADLOCK', 'ENOTSUP'].includes(name))
     .map(([name, number]) => [number, name]),
 );
@@ -32,36 +33,6 @@ const names = new Map<number, string>(
 /** The symbol of an errno of this platform. */
 export function errnoName(errno: number): string {
   return names.get(errno) ?? `errno ${errno}`;
-}
-
-/** Gives the result back, or throws what errno says when it is negative. */
-export function checked(call: string, result: number, subject?: Buffer | string): number {
-  // Only now: making text of a name takes as long as most calls.
-  if (result < 0) throw new SyscallError(call, koffi.errno(), subject?.toString());
-  return result;
-}
-
-/** How often a call that fails with EAGAIN is made. */
-const ATTEMPTS = 4;
-
-/**
- * Makes a call, gives its result back, or throws what errno says when it is negative. After EAGAIN it is made
- * again: V8's threads wait for each other by futex(2), which may leave that in errno before it is read (seen
- * about once in a million failures), and a call that has failed has changed nothing.
- */
-export function insistentCall(
-  call: string,
-  make: () => number | bigint,
-  subject?: Buffer | string,
-  attempts = ATTEMPTS,
-): number {
-  for (let attempt = 1; ; attempt++) {
-    const result = Number(make());
-    if (result >= 0) return result;
-    const errno: number = koffi.errno();
-    if (errno === koffi.os.errno.EAGAIN && attempt < attempts) continue;
-    throw new SyscallError(call, errno, subject?.toString());
-  }
 }
 
 /** Whether `error` is a system call of ours or of Node's that failed with one of these errnos. */
@@ -72,8 +43,8 @@ export function hasErrno(error: unknown, ...names: readonly string[]): boolean {
 
 /**
  * A file name for a parameter of C's type `const char *`. Names are bytes (invalid UTF-8 included), or
- * text, which koffi turns into C's form several times faster than we could; one with a NUL inside
- * would silently be another name, so it is refused with a TypeError.
+ * text, which the addon turns into C's form; one with a NUL inside would silently be another name, so it
+ * is refused with a TypeError.
  */
 export function cString(name: Buffer | string): Buffer | string {
   if (name.includes('\0')) throw new TypeError('a file name holds a NUL byte');

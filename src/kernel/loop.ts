@@ -5,8 +5,9 @@
  */
 import { closeSync, constants, openSync } from 'node:fs';
 import { closeDescriptor } from './descriptor.ts';
-import { checked, hasErrno, libc } from './libc.ts';
+import { hasErrno } from './libc.ts';
 import { MOUNT_ATTR_NODEV, MOUNT_ATTR_NOSUID } from './mount.ts';
+import { checked, tryCall } from './system-call.ts';
 
 const LOOP_CTL_GET_FREE = 0x4c82;
 const LOOP_CONFIGURE = 0x4c0a;
@@ -15,9 +16,6 @@ const LO_FLAGS_AUTOCLEAR = 4;
 const CONFIG_SIZE = 304;
 const FLAGS_OFFSET = 8 + 52;
 
-const SYS_fsopen = 430;
-const SYS_fsconfig = 431;
-const SYS_fsmount = 432;
 const FSOPEN_CLOEXEC = 1;
 const FSMOUNT_CLOEXEC = 1;
 const FSCONFIG_SET_STRING = 1;
@@ -25,13 +23,6 @@ const FSCONFIG_CMD_CREATE = 6;
 
 /** How often a free loop device that somebody else was faster to take is asked for again. */
 const TRIES = 50;
-
-const ioctl = libc.func('int ioctl(int fd, unsigned long request, const void *argument)');
-const fsopen = libc.func('long syscall(long number, const char *type, int flags)');
-const fsconfig = libc.func(
-  'long syscall(long number, int fd, unsigned int command, const char *key, const char *value, int aux)',
-);
-const fsmount = libc.func('long syscall(long number, int fd, int flags, int attributes)');
 
 /** A mount that is attached nowhere, as a close-on-exec descriptor. */
 export interface DetachedMount extends Disposable {
@@ -42,17 +33,12 @@ export interface DetachedMount extends Disposable {
 export function mountLoopImage(path: string, type: string): DetachedMount {
   const { name, device } = attachLoop(path);
   try {
-    const fs = checked('fsopen', Number(fsopen(SYS_fsopen, type, FSOPEN_CLOEXEC)), type);
+    const fs = checked('fsopen', tryCall('fsopen', type, FSOPEN_CLOEXEC), type);
     try {
-      const set = fsconfig(SYS_fsconfig, fs, FSCONFIG_SET_STRING, 'source', name, 0);
-      checked('fsconfig', Number(set), name);
-      checked(
-        'fsconfig',
-        Number(fsconfig(SYS_fsconfig, fs, FSCONFIG_CMD_CREATE, null, null, 0)),
-        path,
-      );
+      checked('fsconfig', tryCall('fsconfig', fs, FSCONFIG_SET_STRING, 'source', name, 0), name);
+      checked('fsconfig', tryCall('fsconfig', fs, FSCONFIG_CMD_CREATE, null, null, 0), path);
       const attributes = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV;
-      const fd = checked('fsmount', Number(fsmount(SYS_fsmount, fs, FSMOUNT_CLOEXEC, attributes)));
+      const fd = checked('fsmount', tryCall('fsmount', fs, FSMOUNT_CLOEXEC, attributes));
       return { fd, [Symbol.dispose]: () => closeDescriptor(fd) };
     } finally {
       closeDescriptor(fs);
@@ -69,14 +55,18 @@ function attachLoop(path: string): { readonly name: string; readonly device: num
   const file = openSync(path, constants.O_RDWR);
   try {
     for (let tries = 1; ; tries++) {
-      const number = checked('ioctl', ioctl(control, LOOP_CTL_GET_FREE, null), 'LOOP_CTL_GET_FREE');
+      const number = checked(
+        'ioctl',
+        tryCall('ioctl', control, LOOP_CTL_GET_FREE),
+        'LOOP_CTL_GET_FREE',
+      );
       const name = `/dev/loop${number}`;
       const device = openSync(name, constants.O_RDWR);
       const config = Buffer.alloc(CONFIG_SIZE);
       config.writeUInt32LE(file, 0);
       config.writeUInt32LE(LO_FLAGS_AUTOCLEAR, FLAGS_OFFSET);
       try {
-        checked('ioctl', ioctl(device, LOOP_CONFIGURE, config), 'LOOP_CONFIGURE');
+        checked('ioctl', tryCall('ioctl', device, LOOP_CONFIGURE, config), 'LOOP_CONFIGURE');
         return { name, device };
       } catch (error) {
         closeSync(device);

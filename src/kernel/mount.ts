@@ -2,19 +2,11 @@
  * Detached mounts: made from a path, changed, handed on as a descriptor, attached elsewhere; the
  * host's mount table never sees them. All throw a SyscallError.
  *
- * Sources: open_tree(2), mount_setattr(2), move_mount(2), fsopen(2), pivot_root(2), linux/mount.h. The
- * numbers of system calls from 424 on are the same on every architecture.
+ * Sources: open_tree(2), mount_setattr(2), move_mount(2), fsopen(2), pivot_root(2), linux/mount.h.
  */
 
 import { closeDescriptor } from './descriptor.ts';
-import { checked, libc } from './libc.ts';
-
-const SYS_open_tree = 428;
-const SYS_move_mount = 429;
-const SYS_fsopen = 430;
-const SYS_mount_setattr = 442;
-/** pivot_root is older than the common numbers. */
-const SYS_pivot_root: Readonly<Record<string, number>> = { x64: 155, arm64: 41 };
+import { checked, tryCall } from './system-call.ts';
 
 const AT_FDCWD = -100;
 const AT_EMPTY_PATH = 0x1000;
@@ -33,21 +25,6 @@ export const MOUNT_ATTR_NODEV = 0x4;
 export const MOUNT_ATTR_NOEXEC = 0x8;
 const MOUNT_ATTR_IDMAP = 0x100000;
 
-const openTree = libc.func('long syscall(long number, int dirfd, const char *path, int flags)');
-const mountSetattr = libc.func(
-  'long syscall(long number, int dirfd, const char *path, int flags, const void *attr, size_t size)',
-);
-const moveMount = libc.func(
-  'long syscall(long number, int from, const char *fromPath, int to, const char *toPath, int flags)',
-);
-const fsopen = libc.func('long syscall(long number, const char *type, int flags)');
-const pivotRoot = libc.func('long syscall(long number, const char *newRoot, const char *putOld)');
-const mountCall = libc.func(
-  'int mount(const char *source, const char *target, const char *type, unsigned long flags, const char *data)',
-);
-const umount2 = libc.func('int umount2(const char *target, int flags)');
-const fchdir = libc.func('int fchdir(int fd)');
-
 /**
  * A detached copy of the mount at `path` (without what is mounted below it unless `recursive`),
  * as a close-on-exec descriptor that the caller closes. Needs CAP_SYS_ADMIN.
@@ -55,7 +32,7 @@ const fchdir = libc.func('int fchdir(int fd)');
 export function cloneMount(path: string, options: { readonly recursive?: boolean } = {}): number {
   const flags =
     OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (options.recursive === true ? AT_RECURSIVE : 0);
-  return checked('open_tree', Number(openTree(SYS_open_tree, AT_FDCWD, path, flags)), path);
+  return checked('open_tree', tryCall('open_tree', AT_FDCWD, path, flags), path);
 }
 
 /** What {@link setMountAttributes} changes. */
@@ -85,14 +62,13 @@ export function setMountAttributes(mount: number, attributes: MountAttributes): 
     BigInt(attributes.userNamespace ?? 0),
   );
   const flags = AT_EMPTY_PATH | (attributes.recursive === true ? AT_RECURSIVE : 0);
-  const result = mountSetattr(SYS_mount_setattr, mount, '', flags, attr, attr.byteLength);
-  checked('mount_setattr', Number(result));
+  checked('mount_setattr', tryCall('mount_setattr', mount, '', flags, attr, attr.byteLength));
 }
 
 /** Attaches a detached mount at `path` of this process's mount namespace. */
 export function attachMount(mount: number, path: string): void {
-  const result = moveMount(SYS_move_mount, mount, '', AT_FDCWD, path, MOVE_MOUNT_F_EMPTY_PATH);
-  checked('move_mount', Number(result), path);
+  const result = tryCall('move_mount', mount, '', AT_FDCWD, path, MOVE_MOUNT_F_EMPTY_PATH);
+  checked('move_mount', result, path);
 }
 
 /**
@@ -100,12 +76,12 @@ export function attachMount(mount: number, path: string): void {
  * so: under SELinux a box's init may not. Throws a SyscallError: ENODEV where there is none.
  */
 export function loadFileSystem(type: string): void {
-  closeDescriptor(checked('fsopen', Number(fsopen(SYS_fsopen, type, FSOPEN_CLOEXEC)), type));
+  closeDescriptor(checked('fsopen', tryCall('fsopen', type, FSOPEN_CLOEXEC), type));
 }
 
 /** mount(2) of a tmpfs. `flags` are MS_ flags, `options` as in tmpfs(5), e.g. `size=64k,mode=755`. */
 export function mountTmpfs(path: string, flags: number, options: string): void {
-  checked('mount', mountCall('tmpfs', path, 'tmpfs', flags, options), path);
+  checked('mount', tryCall('mount', 'tmpfs', path, 'tmpfs', flags, options), path);
 }
 
 /**
@@ -114,10 +90,8 @@ export function mountTmpfs(path: string, flags: number, options: string): void {
  * that root, and the old tree is reachable only through descriptors that are already open.
  */
 export function changeRoot(root: number): void {
-  const number = SYS_pivot_root[process.arch];
-  if (number === undefined) throw new Error(`pivot_root has no known number on ${process.arch}`);
-  checked('fchdir', fchdir(root));
-  checked('pivot_root', Number(pivotRoot(number, '.', '.')));
-  checked('umount2', umount2('.', MNT_DETACH));
-  checked('fchdir', fchdir(root));
+  checked('fchdir', tryCall('fchdir', root));
+  checked('pivot_root', tryCall('pivot_root', '.', '.'));
+  checked('umount2', tryCall('umount2', '.', MNT_DETACH));
+  checked('fchdir', tryCall('fchdir', root));
 }

@@ -1,14 +1,11 @@
 /** Pipes made outside Node's child_process. Sources: pipe(2), fcntl(2). */
 import { fchownSync } from 'node:fs';
-import { checked, libc } from './libc.ts';
+import { checked, tryCall } from './system-call.ts';
 
 const O_CLOEXEC = 0o2000000;
 const F_SETPIPE_SZ = 1031;
 /** The default of /proc/sys/fs/pipe-max-size: what an unprivileged user may ask for, too. */
 const PIPE_BYTES = 1 << 20;
-
-const pipe2 = libc.func('int pipe2(void *pair, int flags)');
-const fcntl = libc.func('int fcntl(int fd, int command, ...)');
 
 /** Both ends of a pipe; whoever has them closes them. */
 export interface Pipe {
@@ -30,11 +27,11 @@ export function createPipe(owner: number): Pipe {
 /** A close-on-exec pipe as the kernel makes it: for a few bytes between two of one's own. */
 export function createSmallPipe(): Pipe {
   const pair = new Int32Array(2);
-  checked('pipe2', pipe2(pair, O_CLOEXEC));
+  checked('pipe2', tryCall('pipe2', pair, O_CLOEXEC));
   return { read: pair[0] as number, write: pair[1] as number };
 }
 
 /** Gives a pipe room for 1 MiB; over the user's limit it keeps what it has, 64 KiB at first. */
 export function growPipe(fd: number): void {
-  fcntl(fd, F_SETPIPE_SZ, 'int', PIPE_BYTES);
+  tryCall('fcntl', fd, F_SETPIPE_SZ, PIPE_BYTES);
 }

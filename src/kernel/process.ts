@@ -1,8 +1,8 @@
 /**
  * What a process does to itself. Resource limits and no_new_privs can only get tighter.
- * Sources: prctl(2), setrlimit(2), linux/prctl.h, asm-generic/resource.h.
+ * Sources: prctl(2), prlimit(2), linux/prctl.h, asm-generic/resource.h.
  */
-import { checked, libc } from './libc.ts';
+import { checked, tryCall } from './system-call.ts';
 
 const PR_SET_PDEATHSIG = 1;
 const PR_SET_NO_NEW_PRIVS = 38;
@@ -14,23 +14,18 @@ const RLIMIT = { cpu: 0, fsize: 1, data: 2, core: 4, nproc: 6, nofile: 7 } as co
 
 export type ResourceLimit = keyof typeof RLIMIT;
 
-const prctl = libc.func(
-  'int prctl(int option, unsigned long a, unsigned long b, unsigned long c, unsigned long d)',
-);
-const setrlimit = libc.func('int setrlimit(int resource, const void *limit)');
-
 /** Sets the soft and the hard limit of this process. Units as in setrlimit(2). */
 export function limitResource(resource: ResourceLimit, value: number): void {
   const limit = BigUint64Array.of(BigInt(value), BigInt(value));
-  checked('setrlimit', setrlimit(RLIMIT[resource], limit), resource);
+  checked('prlimit', tryCall('prlimit64', 0, RLIMIT[resource], limit, null), resource);
 }
 
 /** No program this thread starts can have more rights than it has. */
 export function setNoNewPrivileges(): void {
-  checked('prctl', prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 'no_new_privs');
+  checked('prctl', tryCall('prctl', PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 'no_new_privs');
 }
 
 /** The kernel kills this process when its parent ends. Forgotten when ids change (prctl(2)). */
 export function dieWithParent(): void {
-  checked('prctl', prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0), 'parent death signal');
+  checked('prctl', tryCall('prctl', PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0), 'parent death signal');
 }

@@ -3,11 +3,12 @@
  * on. Node's streams copy every byte twice and allocate for each chunk. Sources: splice(2), poll(2).
  */
 import { fstatSync, readSync, writeSync } from 'node:fs';
+import { constants as os } from 'node:os';
 import { isatty } from 'node:tty';
-import koffi from 'koffi';
 import { closeDescriptor } from './descriptor.ts';
-import { checked, hasErrno, libc, SyscallError } from './libc.ts';
+import { hasErrno, SyscallError } from './libc.ts';
 import { growPipe } from './pipe.ts';
+import { checked, tryCall, tryCallInThread } from './system-call.ts';
 
 const SPLICE_F_MOVE = 1;
 const SPLICE_F_NONBLOCK = 2;
@@ -24,11 +25,6 @@ const CHUNK = 1 << 20;
  * so long, in milliseconds, everything else waits for it.
  */
 const LINGER = 1;
-
-const splice = libc.func(
-  'long splice(int from, void *fromOffset, int to, void *toOffset, size_t length, uint flags)',
-);
-const poll = libc.func('int poll(void *fds, ulong count, int timeout)');
 
 /** One way: everything that comes out of `from`, a pipe, goes to `to`. */
 export interface Lane {
@@ -112,13 +108,12 @@ class OpenLane {
 
   #splice(): number {
     const flags = SPLICE_F_MOVE | SPLICE_F_NONBLOCK;
-    const bytes = Number(splice(this.#from, null, this.#to, null, CHUNK, flags));
-    return checked('splice', bytes);
+    return checked('splice', tryCall('splice', this.#from, null, this.#to, null, CHUNK, flags));
   }
 
   #copy(buffer: Buffer): number {
     if (this.#unwritten.length === 0) {
-      if (!isReady(this.#from, POLLIN)) throw new SyscallError('poll', koffi.os.errno.EAGAIN ?? 0);
+      if (!isReady(this.#from, POLLIN)) throw new SyscallError('poll', os.errno.EAGAIN);
       this.#unwritten = buffer.subarray(0, readSync(this.#from, buffer, 0, CHUNK, null));
     }
     if (this.#unwritten.length === 0) return 0;
@@ -166,13 +161,14 @@ async function untilReady(lanes: readonly OpenLane[], linger: number): Promise<v
   });
 }
 
+/** Waits for at most `milliseconds`; how many descriptors are ready. An error counts as none. */
+function poll(fds: Buffer, count: number, milliseconds: number): number {
+  const time = BigInt64Array.of(0n, BigInt(milliseconds) * 1_000_000n); // struct timespec
+  return tryCall('ppoll', fds, count, time, null, 0);
+}
+
 async function pollInThread(fds: Buffer, count: number): Promise<void> {
-  await new Promise<void>((resolve, reject) => {
-    poll.async(fds, count, -1, (error: Error | null) => {
-      if (error) reject(error);
-      else resolve();
-    });
-  });
+  await tryCallInThread('ppoll', fds, count, null, null, 0);
 }
 
 function nextTurn(): Promise<void> {

@@ -4,12 +4,11 @@
  */
 import { closeSync, fstatSync, readSync } from 'node:fs';
 import { KilnError } from '../errors.ts';
-import { checked, cString, libc, SyscallError } from './libc.ts';
+import { SyscallError } from './libc.ts';
 import { library } from './seccomp.ts';
+import { checked, tryCall } from './system-call.ts';
 
 const MFD_CLOEXEC = 1;
-
-const memfdCreate = libc.func('int memfd_create(const char *name, unsigned int flags)');
 
 const ACTIONS = {
   SCMP_ACT_KILL: 0x00000000,
@@ -147,7 +146,7 @@ export function systemCallName(architecture: number, number: number): string {
 
 /** What is written to a file that has no name: a process that is killed leaves none. */
 function exported(write: (fd: number) => void): Buffer {
-  const fd = checked('memfd_create', memfdCreate(cString('kiln-seccomp'), MFD_CLOEXEC));
+  const fd = checked('memfd_create', tryCall('memfd_create', 'kiln-seccomp', MFD_CLOEXEC));
   try {
     write(fd);
     const bytes = Buffer.alloc(fstatSync(fd).size);

@@ -1,10 +1,9 @@
-import { hasErrno, insistentCall, libc } from './libc.ts';
+import { hasErrno } from './libc.ts';
+import { checked, tryCall } from './system-call.ts';
 
 /** lseek(2); both numbers are the same on every Linux. */
 const SEEK_DATA = 3;
 const SEEK_HOLE = 4;
-
-const lseek = libc.func('int64_t lseek(int fd, int64_t offset, int whence)');
 
 /** A run of bytes that has (or may have) content; the rest of the file reads as zeros. */
 export interface Extent {
@@ -21,12 +20,9 @@ export function* dataExtents(fd: number, size: number): Generator<Extent> {
     let start: number;
     let end: number;
     try {
-      start = insistentCall('lseek', () => lseek(fd, offset, SEEK_DATA));
+      start = checked('lseek', tryCall('lseek', fd, offset, SEEK_DATA));
       if (start >= size) return;
-      end = Math.min(
-        size,
-        insistentCall('lseek', () => lseek(fd, start, SEEK_HOLE)),
-      );
+      end = Math.min(size, checked('lseek', tryCall('lseek', fd, start, SEEK_HOLE)));
     } catch (error) {
       // ENXIO: nothing but a hole up to the end of the file, or one that was cut short just now.
       if (hasErrno(error, 'ENXIO')) return;

@@ -1,8 +1,7 @@
 import { close, constants, open } from 'node:fs';
 import { promisify } from 'node:util';
-import { checked, libc } from './libc.ts';
+import { checked, tryCallInThread } from './system-call.ts';
 
-const syncfsCall = libc.func('int syncfs(int fd)');
 const openFile = promisify(open);
 const closeFile = promisify(close);
 
@@ -13,17 +12,7 @@ const closeFile = promisify(close);
 export async function syncFileSystem(path: string): Promise<void> {
   const fd = await openFile(path, constants.O_RDONLY);
   try {
-    await new Promise<void>((resolve, reject) => {
-      syncfsCall.async(fd, (error: Error | null, result: number) => {
-        if (error) return reject(error);
-        try {
-          checked('syncfs', result, path);
-          resolve();
-        } catch (failure) {
-          reject(failure);
-        }
-      });
-    });
+    checked('syncfs', await tryCallInThread('syncfs', fd), path);
   } finally {
     await closeFile(fd);
   }

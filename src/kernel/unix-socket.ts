@@ -2,36 +2,24 @@
  * Descriptors over unix sockets (SCM_RIGHTS), which Node's sockets drop.
  * Sources: unix(7), cmsg(3), sendmsg(2). All throw a SyscallError.
  */
-import koffi from 'koffi';
 import { closeDescriptor } from './descriptor.ts';
-import { checked, hasErrno, libc } from './libc.ts';
+import { hasErrno } from './libc.ts';
+import { addon, checked, tryCall } from './system-call.ts';
 
 const AF_UNIX = 1;
 const SOCK_STREAM = 1;
 const SOCK_SEQPACKET = 5;
 const SOCK_CLOEXEC = 0o2000000;
 const SOL_SOCKET = 1;
-const SCM_RIGHTS = 1;
 const SO_PEERCRED = 17;
 const MSG_DONTWAIT = 0x40;
 const MSG_CTRUNC = 0x8;
 const MSG_TRUNC = 0x20;
 const MSG_NOSIGNAL = 0x4000;
-const MSG_CMSG_CLOEXEC = 0x40000000;
 const POLLOUT = 4;
-/** sizeof(struct cmsghdr), and the alignment of what follows, on 64-bit Linux. */
-const CMSG_HEADER = 16;
+/** struct timespec */
+const ONE_SECOND = BigInt64Array.of(1n, 0n);
 const SUN_PATH_MAX = 107;
-
-const call = {
-  socket: libc.func('int socket(int domain, int type, int protocol)'),
-  connect: libc.func('int connect(int fd, const void *address, unsigned int length)'),
-  socketpair: libc.func('int socketpair(int domain, int type, int protocol, void *pair)'),
-  sendmsg: libc.func('long sendmsg(int fd, const void *message, int flags)'),
-  recvmsg: libc.func('long recvmsg(int fd, void *message, int flags)'),
-  poll: libc.func('int poll(void *fds, unsigned long count, int timeout)'),
-  getsockopt: libc.func('int getsockopt(int fd, int level, int name, void *value, void *length)'),
-};
 
 /** Connects to the stream socket at `path` (at most 107 bytes). The caller closes the descriptor. */
 export function connectUnixSocket(path: string): number {
@@ -40,9 +28,9 @@ export function connectUnixSocket(path: string): number {
   const address = Buffer.alloc(2 + SUN_PATH_MAX + 1);
   address.writeUInt16LE(AF_UNIX, 0);
   name.copy(address, 2);
-  const fd = checked('socket', call.socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  const fd = checked('socket', tryCall('socket', AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
   try {
-    checked('connect', call.connect(fd, address, address.length), path);
+    checked('connect', tryCall('connect', fd, address, address.length), path);
   } catch (error) {
     closeDescriptor(fd);
     throw error;
@@ -54,7 +42,8 @@ export function connectUnixSocket(path: string): number {
 export function peerPid(fd: number): number {
   const credentials = Buffer.alloc(12); // struct ucred { pid, uid, gid }
   const length = Uint32Array.of(credentials.length);
-  checked('getsockopt', call.getsockopt(fd, SOL_SOCKET, SO_PEERCRED, credentials, length));
+  const result = tryCall('getsockopt', fd, SOL_SOCKET, SO_PEERCRED, credentials, length);
+  checked('getsockopt', result);
   return credentials.readInt32LE(0);
 }
 
@@ -70,42 +59,8 @@ export function unixPacketPair(): [number, number] {
 
 function socketPair(type: number): [number, number] {
   const pair = new Int32Array(2);
-  checked('socketpair', call.socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, pair));
+  checked('socketpair', tryCall('socketpair', AF_UNIX, type | SOCK_CLOEXEC, 0, pair));
   return [pair[0] as number, pair[1] as number];
-}
-
-/** struct msghdr with one iovec, kept alive together with what it points to. */
-interface Message {
-  readonly header: Buffer;
-  /** Everything `header` points to: the garbage collector must not take it during the call. */
-  readonly keep: readonly Buffer[];
-}
-
-function message(data: Buffer, control: Buffer): Message {
-  const iov = Buffer.alloc(16);
-  iov.writeBigUInt64LE(koffi.address(data), 0);
-  iov.writeBigUInt64LE(BigInt(data.length), 8);
-  const header = Buffer.alloc(56);
-  header.writeBigUInt64LE(koffi.address(iov), 16);
-  header.writeBigUInt64LE(1n, 24);
-  if (control.length > 0) {
-    header.writeBigUInt64LE(koffi.address(control), 32);
-    header.writeBigUInt64LE(BigInt(control.length), 40);
-  }
-  return { header, keep: [iov, data, control] };
-}
-
-function rights(fds: readonly number[]): Buffer {
-  if (fds.length === 0) return Buffer.alloc(0);
-  const length = CMSG_HEADER + 4 * fds.length;
-  const control = Buffer.alloc(Math.ceil(length / 8) * 8);
-  control.writeBigUInt64LE(BigInt(length), 0);
-  control.writeInt32LE(SOL_SOCKET, 8);
-  control.writeInt32LE(SCM_RIGHTS, 12);
-  fds.forEach((fd, i) => {
-    control.writeInt32LE(fd, CMSG_HEADER + 4 * i);
-  });
-  return control;
 }
 
 /**
@@ -114,14 +69,14 @@ function rights(fds: readonly number[]): Buffer {
  */
 export function sendWithDescriptors(fd: number, data: Buffer, fds: readonly number[]): void {
   for (let done = 0; done < data.length; ) {
-    const { header, keep } = message(data.subarray(done), rights(done === 0 ? fds : []));
+    const now = done === 0 ? fds : [];
     try {
-      done += checked('sendmsg', Number(call.sendmsg(fd, header, MSG_NOSIGNAL)));
+      const rest = data.subarray(done);
+      done += checked('sendmsg', addon.sendMessage(fd, rest, now, MSG_NOSIGNAL));
     } catch (error) {
       if (hasErrno(error, 'EAGAIN')) waitWritable(fd);
       else if (!hasErrno(error, 'EINTR')) throw error;
     }
-    keep.at(0); // referenced until here
   }
 }
 
@@ -129,7 +84,7 @@ function waitWritable(fd: number): void {
   const entry = Buffer.alloc(8);
   entry.writeInt32LE(fd, 0);
   entry.writeInt16LE(POLLOUT, 4);
-  call.poll(entry, 1, 1000);
+  tryCall('ppoll', entry, 1, ONE_SECOND, null, 0);
 }
 
 /** Receives one byte and the descriptor that came with it; undefined when none did. Blocks. */
@@ -142,9 +97,7 @@ export function receiveDescriptor(fd: number): number | undefined {
  * all. EAGAIN when there is no room for it: never waits.
  */
 export function sendPacket(fd: number, data: Buffer, fds: readonly number[]): void {
-  const { header, keep } = message(data, rights(fds));
-  checked('sendmsg', Number(call.sendmsg(fd, header, MSG_NOSIGNAL | MSG_DONTWAIT)));
-  keep.at(0); // referenced until here
+  checked('sendmsg', addon.sendMessage(fd, data, fds, MSG_NOSIGNAL | MSG_DONTWAIT));
 }
 
 /** What {@link receivePacket} got. */
@@ -157,22 +110,15 @@ export interface Packet {
 }
 
 /**
- * Receives a message of up to `size` bytes and `count` descriptors; undefined when no more can come.
+ * Receives a message of up to `size` bytes and `count` descriptors (1 to 253); undefined when no more can come.
  * Waits, blocking this thread.
  */
 export function receivePacket(fd: number, size: number, count: number): Packet | undefined {
   const data = Buffer.alloc(size);
-  const control = Buffer.alloc(Math.ceil((CMSG_HEADER + 4 * count) / 8) * 8);
-  const { header, keep } = message(data, control);
-  const received = checked('recvmsg', Number(call.recvmsg(fd, header, MSG_CMSG_CLOEXEC)));
-  keep.at(0);
-  const controlLength = Number(header.readBigUInt64LE(40));
-  if (received === 0 && controlLength === 0) return undefined;
   const fds: number[] = [];
-  if (controlLength >= CMSG_HEADER) {
-    const end = Number(control.readBigUInt64LE(0));
-    for (let at = CMSG_HEADER; at + 4 <= end; at += 4) fds.push(control.readInt32LE(at));
-  }
-  const whole = (header.readInt32LE(48) & (MSG_CTRUNC | MSG_TRUNC)) === 0;
+  const [result, flags] = addon.receiveMessage(fd, data, fds, count, 0);
+  const received = checked('recvmsg', result);
+  if (received === 0 && fds.length === 0) return undefined;
+  const whole = (flags & (MSG_CTRUNC | MSG_TRUNC)) === 0;
   return { data: data.subarray(0, received), fds, whole };
 }

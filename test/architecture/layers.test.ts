@@ -61,3 +61,16 @@ test('an import that is counted here is found in every form', async (t) => {
   t.true(found.includes('cli/errors.ts'));
   t.true(found.some((path) => path.startsWith('cli/') && path !== 'cli/errors.ts'));
 });
+
+test('errno is never read after a call: system calls go through the addon', async (t) => {
+  const offenders: string[] = [];
+  for (const module of await modules()) {
+    const text = await readFile(join(source, module), 'utf8');
+    if (/koffi\.errno\(/.test(text)) offenders.push(`src/${module} reads errno through koffi`);
+    // What these call gives its error as the result, as a null pointer, or has a function for it.
+    const others = ['kernel/libc.ts', 'kernel/spawn-detached.ts', 'solver/libsolv.ts'];
+    const allowed = [...others, 'libvirt/library.ts'].includes(module);
+    if (/\blibc\.func\(/.test(text) && !allowed) offenders.push(`src/${module} calls libc`);
+  }
+  t.deepEqual(offenders, []);
+});

@@ -45,6 +45,6 @@ test.serial('a map that the kernel refuses is an error, and leaves nothing', (t)
     { inside: 0, outside: 1879048192, count: 10 },
     { inside: 5, outside: 1879048192, count: 10 },
   ];
-  t.throws(() => createUserNamespace(twice), { code: 'EINVAL' });
+  t.throws(() => createUserNamespace(twice), { message: 'make a user namespace: EINVAL' });
   t.is(readFileSync(`/proc/self/task/${process.pid}/children`, 'utf8').trim(), '');
 });

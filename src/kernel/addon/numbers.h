@@ -1,0 +1,41 @@
+/*
+ * The system calls that src/kernel makes, with the numbers that they have on the architecture this is
+ * compiled for. A new one is a line here and a name in src/kernel/system-call.ts.
+ */
+#include <sys/syscall.h>
+
+#define CALL(name) {#name, SYS_##name}
+
+static const struct {
+  const char *name;
+  long number;
+} call_numbers[] = {
+    CALL(bind),           CALL(capget),
+    CALL(capset),         CALL(close),
+    CALL(close_range),    CALL(connect),
+    CALL(fchdir),         CALL(fchownat),
+    CALL(fcntl),          CALL(fgetxattr),
+    CALL(flistxattr),     CALL(flock),
+    CALL(fremovexattr),   CALL(fsconfig),
+    CALL(fsetxattr),      CALL(fsmount),
+    CALL(fsopen),         CALL(fstatfs),
+    CALL(getdents64),     CALL(getsockopt),
+    CALL(getxattr),       CALL(ioctl),
+    CALL(landlock_create_ruleset), CALL(linkat),
+    CALL(listen),         CALL(lseek),
+    CALL(memfd_create),   CALL(mkdirat),
+    CALL(mknodat),        CALL(mount),
+    CALL(mount_setattr),  CALL(move_mount),
+    CALL(open_tree),      CALL(openat2),
+    CALL(pipe2),          CALL(pivot_root),
+    CALL(ppoll),          CALL(prctl),
+    CALL(pread64),        CALL(prlimit64),
+    CALL(pwrite64),       CALL(readlinkat),
+    CALL(renameat2),      CALL(setfsgid),
+    CALL(setfsuid),       CALL(setxattr),
+    CALL(socket),         CALL(socketpair),
+    CALL(splice),         CALL(statx),
+    CALL(symlinkat),      CALL(syncfs),
+    CALL(umount2),        CALL(unlinkat),
+    CALL(utimensat),
+};

@@ -1,0 +1,123 @@
+/**
+ * System calls that Node does not offer, through the addon in src/kernel/addon. A failed call's errno is
+ * part of its result, read by the C function that made the call.
+ */
+import { createRequire } from 'node:module';
+import { KilnError } from '../errors.ts';
+import { SyscallError } from './libc.ts';
+
+/** The calls that src/kernel/addon/numbers.h has. */
+export type SystemCall =
+  | 'bind'
+  | 'capget'
+  | 'capset'
+  | 'close'
+  | 'connect'
+  | 'fchdir'
+  | 'fchownat'
+  | 'fcntl'
+  | 'fgetxattr'
+  | 'flistxattr'
+  | 'flock'
+  | 'fremovexattr'
+  | 'fsconfig'
+  | 'fsetxattr'
+  | 'fsmount'
+  | 'fsopen'
+  | 'fstatfs'
+  | 'getdents64'
+  | 'getsockopt'
+  | 'getxattr'
+  | 'ioctl'
+  | 'landlock_create_ruleset'
+  | 'linkat'
+  | 'listen'
+  | 'lseek'
+  | 'memfd_create'
+  | 'mkdirat'
+  | 'mknodat'
+  | 'mount'
+  | 'mount_setattr'
+  | 'move_mount'
+  | 'open_tree'
+  | 'openat2'
+  | 'pipe2'
+  | 'pivot_root'
+  | 'ppoll'
+  | 'prctl'
+  | 'pread64'
+  | 'prlimit64'
+  | 'pwrite64'
+  | 'readlinkat'
+  | 'renameat2'
+  | 'setfsgid'
+  | 'setfsuid'
+  | 'setxattr'
+  | 'socket'
+  | 'socketpair'
+  | 'splice'
+  | 'statx'
+  | 'symlinkat'
+  | 'syncfs'
+  | 'umount2'
+  | 'unlinkat'
+  | 'utimensat';
+
+/** Text gets its closing NUL, bytes do not: see cString(). `null` is a null pointer. */
+export type Argument = number | bigint | string | NodeJS.TypedArray | null;
+
+interface Addon {
+  readonly numbers: Readonly<Record<SystemCall, number>>;
+  call(number: number, ...arguments_: readonly Argument[]): number;
+  callInThread(number: number, ...arguments_: readonly Argument[]): Promise<number>;
+  sendMessage(socket: number, data: Buffer, fds: readonly number[], flags: number): number;
+  receiveMessage(
+    socket: number,
+    into: Buffer,
+    fds: number[],
+    most: number,
+    flags: number,
+  ): [number, number];
+  userNamespace(users: string, groups: string, denySetgroups: boolean): number;
+}
+
+/** Where the build puts it, seen from source and from the bundle. */
+const CANDIDATES = ['../../dist/kernel.node', './kernel.node'];
+
+function load(): Addon {
+  const require = createRequire(import.meta.url);
+  let cause: unknown;
+  for (const candidate of CANDIDATES) {
+    try {
+      return require(candidate);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'MODULE_NOT_FOUND') cause = error;
+    }
+  }
+  throw new KilnError('E_INSTALLATION', 'kernel.node, kiln’s addon for system calls, is missing', {
+    cause,
+    hint: 'run `scripts/quickstart`, or `npm run build` where a C compiler is',
+  });
+}
+
+export const addon: Addon = load();
+
+/** Makes a call; the result, or the negative errno. */
+export function tryCall(name: SystemCall, ...arguments_: readonly Argument[]): number {
+  return addon.call(addon.numbers[name], ...arguments_);
+}
+
+/** Makes a call that may take long in a thread; the result, or the negative errno. */
+export function tryCallInThread(
+  name: SystemCall,
+  ...arguments_: readonly Argument[]
+): Promise<number> {
+  return addon.callInThread(addon.numbers[name], ...arguments_);
+}
+
+/** The result of a call, unless it is a negative errno. @throws SyscallError that names `subject` */
+export function checked(call: string, result: number, subject?: Buffer | string): number {
+  // The text of the subject is made only here: it takes as long as most calls.
+  if (result < 0) throw new SyscallError(call, -result, subject?.toString());
+  return result;
+}
