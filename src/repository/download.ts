@@ -5,6 +5,7 @@ import { acquireLock } from '../kernel/flock.ts';
 import { type Cache, digestFile, hasContent, publish } from './cache.ts';
 import { BrokenFileError, type MirrorRequest, type Mirrors, tryMirrors } from './mirrors.ts';
 import type { OnProgress } from './progress.ts';
+import type { Reach } from './reach.ts';
 import { type ResumeState, receiveBuffer, receiveFile } from './receive.ts';
 import type { TransferOptions } from './transfer-options.ts';
 
@@ -12,6 +13,8 @@ import type { TransferOptions } from './transfer-options.ts';
 export interface DownloadContext {
   readonly cache: Cache;
   readonly transfer: TransferOptions;
+  /** How far the URLs may lead that the configuration, or a recipe, names. */
+  readonly reach: Reach;
   readonly signal?: AbortSignal | undefined;
   readonly onProgress?: OnProgress | undefined;
 }
@@ -55,18 +58,18 @@ export async function downloadObject(
     headers: {},
     allowPlain: true,
   };
-  const complete = async (url: string, have: number) => {
-    if (have !== item.size) await receiveFile(url, partial, have, resume, options);
+  const complete = async (url: string, have: number, reach: Reach) => {
+    if (have !== item.size) await receiveFile(url, partial, have, resume, { ...options, reach });
     if (await hasContent(partial, item.digest, item.size)) return true;
     await truncate(partial);
     resume.validator = undefined;
     return false;
   };
-  await tryMirrors(mirrorRequest(context, item), async (url) => {
+  await tryMirrors(mirrorRequest(context, item), async (url, reach) => {
     const have = await usable(partial, item.size);
-    if (await complete(url, have)) return;
+    if (await complete(url, have, reach)) return;
     // What was here already may be what is wrong: that is not this mirror's fault.
-    if (have > 0 && (await complete(url, 0))) return;
+    if (have > 0 && (await complete(url, 0, reach))) return;
     const [algorithm] = item.digest.split(':');
     throw new BrokenFileError(`its ${algorithm} is not the one it should have`);
   });
@@ -97,9 +100,9 @@ export async function downloadUnknown(
   const partial = cache.partial(`url:${name}`);
   await mkdir(dirname(partial), { recursive: true });
   await using _held = await acquireLock(partial, { signal: context.signal });
-  await tryMirrors(mirrorRequest(context, item), async (from) => {
+  await tryMirrors(mirrorRequest(context, item), async (from, reach) => {
     const options = receiveOptions(context, item, undefined);
-    await receiveFile(from, partial, 0, {}, { ...options, headers: {}, allowPlain: false });
+    await receiveFile(from, partial, 0, {}, { ...options, headers: {}, allowPlain: false, reach });
   });
   const target = cache.object(await digestFile(partial, 'sha256'));
   await publish(partial, target);
@@ -130,9 +133,9 @@ export function downloadFile(
     ...(known?.etag === undefined ? {} : { 'if-none-match': known.etag }),
     ...(known?.lastModified === undefined ? {} : { 'if-modified-since': known.lastModified }),
   };
-  return tryMirrors(mirrorRequest(context, item), async (url) => {
+  return tryMirrors(mirrorRequest(context, item), async (url, reach) => {
     const options = { ...receiveOptions(context, item, undefined), headers, allowPlain: false };
-    const answer = await receiveBuffer(url, options);
+    const answer = await receiveBuffer(url, { ...options, reach });
     if (answer === undefined) return undefined;
     accept(answer.content);
     const { etag, 'last-modified': lastModified } = answer.headers;
@@ -148,6 +151,7 @@ function mirrorRequest(context: DownloadContext, item: DownloadItem): MirrorRequ
     repository,
     item: name,
     transfer: context.transfer,
+    reach: context.reach,
     signal: context.signal,
     onRetry: (reason) => context.onProgress?.({ kind: 'retry', repository, item: name, reason }),
   };

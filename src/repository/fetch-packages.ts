@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url';
 import { KilnError } from '../errors.ts';
 import { hasContent } from './cache.ts';
 import { type DownloadContext, downloadObject } from './download.ts';
-import { findMirrors } from './find-mirrors.ts';
+import { findMirrors, namedBy } from './find-mirrors.ts';
 import { MAX_PACKAGE } from './limits.ts';
 import { checkLocation, locationUrl } from './location.ts';
 import type { Lock, LockedPackage, LockedRepository } from './lock.ts';
@@ -98,18 +98,20 @@ export async function packageUrls(
     const base = bases.get(repository);
     if (isAbsoluteUrl(location)) urls.set(digest, location);
     else if (base !== undefined) urls.set(digest, locationUrl(base, location));
+    else if (location.startsWith('file://')) urls.set(digest, location);
   }
   return urls;
 }
 
 function isAbsoluteUrl(location: string): boolean {
-  return /^(https?|file):\/\//.test(location);
+  return /^https?:\/\//.test(location);
 }
 
 /** Where a package lies that needs no download. */
 function localPath({ source }: LockedRepository, entry: LockedPackage): string | undefined {
+  if (source.kind !== 'directory') return undefined;
   if (entry.location.startsWith('file://')) return fileURLToPath(entry.location);
-  if (source.kind !== 'directory' || isAbsoluteUrl(entry.location)) return undefined;
+  if (isAbsoluteUrl(entry.location)) return undefined;
   checkLocation(entry.location, entry.repository);
   return join(source.path, entry.location);
 }
@@ -138,7 +140,9 @@ async function remotePackage(
   if (cached !== undefined) return cached;
   const item = { repository: repository.id, item: nevra, maxSize: MAX_PACKAGE, digest, size };
   if (isAbsoluteUrl(location)) {
-    const single = new Mirrors([location]);
+    const { source } = repository;
+    const [base] = source.kind === 'baseurl' ? source.urls : [namedBy(source)];
+    const single = new Mirrors([location], base);
     return await downloadObject(context, { ...item, mirrors: single, location: '' });
   }
   checkLocation(location, repository.id);
@@ -156,10 +160,11 @@ async function packageMirrors(
 ): Promise<Mirrors> {
   const { id, source } = repository;
   if (source.kind === 'directory') throw new TypeError('a directory has no mirrors');
-  if (source.kind === 'baseurl') return new Mirrors(source.urls);
+  if (source.kind === 'baseurl') return new Mirrors(source.urls, undefined);
   const state = await readState(stateDirectory(context.cache, repository));
   const usable = state !== undefined && Date.now() - state.checkedAt < MIRRORS_AGE;
-  return new Mirrors(usable ? state.mirrors : (await findMirrors(id, source, context)).mirrors);
+  const bases = usable ? state.mirrors : (await findMirrors(id, source, context)).mirrors;
+  return new Mirrors(bases, namedBy(source));
 }
 
 /** Sums what the downloads of one call report. */

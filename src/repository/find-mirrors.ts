@@ -27,7 +27,7 @@ export async function findMirrors(
   if (source.kind === 'baseurl') return { mirrors: source.urls, allowed: [] };
   const item = {
     repository,
-    mirrors: new Mirrors([source.url]),
+    mirrors: new Mirrors([source.url], undefined),
     location: '',
     item: source.kind,
     maxSize: source.kind === 'metalink' ? MAX_METALINK : MAX_MIRRORLIST,
@@ -39,6 +39,11 @@ export async function findMirrors(
   const { readMetalink } = await import('./parse-index.ts');
   const { mirrors, repomds } = await readMetalink(content, context.signal);
   return { mirrors: mirrors.slice(0, MAX_MIRRORS), allowed: repomds.map(({ digest }) => digest) };
+}
+
+/** What {@link Mirrors} of a source were named by. */
+export function namedBy(source: RepositorySource): string | undefined {
+  return source.kind === 'metalink' || source.kind === 'mirrorlist' ? source.url : undefined;
 }
 
 /** One URL a line; everything else (comments, error pages) is passed over. */

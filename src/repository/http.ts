@@ -2,6 +2,14 @@ import * as http from 'node:http';
 import * as https from 'node:https';
 import { KilnError } from '../errors.ts';
 import { Arrivals } from './arrivals.ts';
+import {
+  AddressRefused,
+  checkHost,
+  hostOf,
+  publicLookup,
+  type Reach,
+  reachThrough,
+} from './reach.ts';
 import type { TransferOptions } from './transfer-options.ts';
 
 const MAX_REDIRECTS = 10;
@@ -32,6 +40,8 @@ export interface GetOptions {
    * do it.
    */
   readonly allowPlain: boolean;
+  /** Where the URL may lead. */
+  readonly reach: Reach;
 }
 
 /** The head of an answer, and its body as it arrives: read it or dispose of it. */
@@ -39,6 +49,8 @@ export interface Answer {
   readonly status: number;
   readonly statusText: string;
   readonly headers: http.IncomingHttpHeaders;
+  /** Of who answered: the server, or a proxy. */
+  readonly remoteAddress: string | undefined;
   readonly body: Arrivals;
 }
 
@@ -46,10 +58,19 @@ export interface Answer {
 // undone: what a repository lists has the digest of the bytes on the wire.
 const agentOptions = { keepAlive: true, maxSockets: 16, proxyEnv: process.env };
 
-/** How a scheme is spoken; made when it first is, since Node takes milliseconds to load TLS. */
+/**
+ * How a scheme is spoken; made when it first is, since Node takes milliseconds to load TLS. Each reach
+ * has connections of its own: one that was made without a look at the address is not used for others.
+ */
 const schemes = {
-  'http:': once(() => ({ request: http.request, agent: new http.Agent(agentOptions) })),
-  'https:': once(() => ({ request: https.request, agent: new https.Agent(agentOptions) })),
+  named: {
+    'http:': once(() => ({ request: http.request, agent: new http.Agent(agentOptions) })),
+    'https:': once(() => ({ request: https.request, agent: new https.Agent(agentOptions) })),
+  },
+  public: {
+    'http:': once(() => ({ request: http.request, agent: new http.Agent(agentOptions) })),
+    'https:': once(() => ({ request: https.request, agent: new https.Agent(agentOptions) })),
+  },
 } as const;
 
 function once<Made>(make: () => Made): () => Made {
@@ -64,8 +85,9 @@ function once<Made>(make: () => Made): () => Made {
  */
 export async function get(url: string, options: GetOptions): Promise<Answer> {
   let current = new URL(url);
+  let { reach } = options;
   for (let redirects = 0; ; redirects++) {
-    const answer = await ask(current, options);
+    const answer = await ask(current, { ...options, reach });
     const { status } = answer;
     if (status === 200 || status === 206 || status === 304 || status === 416) return answer;
     const target = answer.headers.location;
@@ -79,6 +101,7 @@ export async function get(url: string, options: GetOptions): Promise<Answer> {
     if (redirects >= MAX_REDIRECTS) {
       throw new TransferError('it redirects in circles', { transient: false });
     }
+    if (reach === 'named') reach = await reachThrough(current, answer.remoteAddress);
     current = redirect(current, target, options.allowPlain);
   }
 }
@@ -96,11 +119,22 @@ function redirect(from: URL, target: string, allowPlain: boolean): URL {
   return to;
 }
 
-function ask(url: URL, options: GetOptions): Promise<Answer> {
-  const { request, agent } = schemes[url.protocol as 'http:' | 'https:']();
+async function ask(url: URL, options: GetOptions): Promise<Answer> {
+  const { reach } = options;
+  if (reach === 'public') {
+    await checkHost(url).catch((error: unknown) => {
+      throw refused(error);
+    });
+  }
+  const { request, agent } = schemes[reach][url.protocol as 'http:' | 'https:']();
   const { promise, resolve, reject } = Promise.withResolvers<Answer>();
   const headers = { 'user-agent': 'kiln', 'accept-encoding': 'identity', ...options.headers };
-  const sent = request(url, { agent, headers, ...(options.signal && { signal: options.signal }) });
+  const sent = request(url, {
+    agent,
+    headers,
+    ...(options.signal && { signal: options.signal }),
+    ...(reach === 'public' ? { lookup: publicLookup(hostOf(url)) } : {}),
+  });
   const timer = setTimeout(() => {
     sent.destroy(new Error(`no answer within ${options.transfer.answerTimeout} ms`));
   }, options.transfer.answerTimeout);
@@ -109,15 +143,21 @@ function ask(url: URL, options: GetOptions): Promise<Answer> {
       status: message.statusCode ?? 0,
       statusText: message.statusMessage ?? '',
       headers: message.headers,
+      remoteAddress: message.socket?.remoteAddress,
       body: new Arrivals(message),
     });
   });
   sent.on('error', (cause) => {
     if (options.signal?.aborted) reject(options.signal.reason);
-    else reject(new TransferError(reason(cause), { transient: true, cause }));
+    else reject(refused(cause));
   });
   sent.end();
   return promise.finally(() => clearTimeout(timer));
+}
+
+function refused(cause: unknown): TransferError {
+  const transient = !(cause instanceof AddressRefused);
+  return new TransferError(reason(cause), { transient, cause });
 }
 
 /** Node's connection errors to several addresses have no message of their own. */

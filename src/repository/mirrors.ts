@@ -2,6 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../errors.ts';
 import { TransferError } from './http.ts';
 import { locationUrl } from './location.ts';
+import { AddressRefused, type Reach, reachThrough } from './reach.ts';
 import type { TransferOptions } from './transfer-options.ts';
 
 const MAX_PAUSE = 30_000;
@@ -14,10 +15,13 @@ const MAX_BROKEN = 2;
 export class Mirrors {
   /** Folders' URLs, best first. */
   readonly bases: readonly string[];
+  /** URL of the server that named them; undefined: whoever wrote the configuration did. */
+  readonly namedBy: string | undefined;
   readonly #failures = new Map<string, number>();
 
-  constructor(bases: readonly string[]) {
+  constructor(bases: readonly string[], namedBy: string | undefined) {
     this.bases = bases;
+    this.namedBy = namedBy;
   }
 
   /** The best base not in `except`: least failures first, then in the given order. */
@@ -47,6 +51,8 @@ export interface MirrorRequest {
   /** What messages call the file. */
   readonly item: string;
   readonly transfer: TransferOptions;
+  /** How far the URLs may lead that the configuration names. */
+  readonly reach: Reach;
   readonly signal: AbortSignal | undefined;
   readonly onRetry: (reason: string) => void;
 }
@@ -59,23 +65,28 @@ export interface MirrorRequest {
  */
 export async function tryMirrors<Result>(
   request: MirrorRequest,
-  attempt: (url: string) => Promise<Result>,
+  attempt: (url: string, reach: Reach) => Promise<Result>,
 ): Promise<Result> {
+  let reach: Reach | undefined;
   const { mirrors, transfer } = request;
   const hopeless = new Set<string>();
   const lastRound = new Map<string, number>();
   const attempts: { url: string; reason: string }[] = [];
+  let hint =
+    'see whether the URL is right and the server up; what is already cached can be used offline';
   while (attempts.length < transfer.attempts * MIRROR_FACTOR) {
     const base = mirrors.best(hopeless);
     if (base === undefined) break;
+    reach ??= await reachOf(request);
     const before = lastRound.get(base) ?? 0;
     if (before > 0) await pause(request, before, attempts.length);
     const url = request.location === '' ? base : locationUrl(base, request.location);
     try {
-      return await attempt(url);
+      return await attempt(url, reach);
     } catch (error) {
       request.signal?.throwIfAborted();
       if (!(error instanceof TransferError)) throw error;
+      if (error.cause instanceof AddressRefused) hint = refusalHint(request);
       attempts.push({ url: withoutCredentials(url), reason: error.message });
       request.onRetry(`${new URL(url).host}: ${error.message}`);
       mirrors.failed(base);
@@ -86,7 +97,18 @@ export async function tryMirrors<Result>(
       }
     }
   }
-  throw downloadError(request, attempts);
+  throw downloadError(request, attempts, hint);
+}
+
+function refusalHint({ reach }: MirrorRequest): string {
+  return reach === 'public'
+    ? 'a recipe gets its sources from the internet; if you trust it, --allow-host lets it reach this host and its network'
+    : 'a server of the internet sent kiln to this host or its network: name that URL in the configuration if it is right';
+}
+
+async function reachOf({ mirrors: { namedBy }, reach }: MirrorRequest): Promise<Reach> {
+  if (reach === 'public' || namedBy === undefined) return reach;
+  return await reachThrough(new URL(namedBy), undefined);
 }
 
 /** Messages and logs are read by many. */
@@ -123,6 +145,7 @@ async function pause(request: MirrorRequest, times: number, tries: number): Prom
 function downloadError(
   request: MirrorRequest,
   attempts: readonly { url: string; reason: string }[],
+  hint: string,
 ): KilnError {
   const { repository, item } = request;
   const last = attempts.at(-1);
@@ -134,7 +157,7 @@ function downloadError(
     `repository ${repository}: ${item} cannot be downloaded` +
       (last === undefined ? ': there is no mirror' : ` (${attempts.length} tries)\n${tries}`),
     {
-      hint: 'see whether the URL is right and the server up; what is already cached can be used offline',
+      hint,
       details: { repository, item, attempts },
     },
   );

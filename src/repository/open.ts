@@ -26,6 +26,8 @@ export function downloadContext(options: Omit<OpenOptions, 'refresh'>): Download
   return {
     cache: new Cache(options.paths),
     transfer: { ...defaultTransfer, ...options.transfer },
+    // Whoever wrote the image recipe, or a repository's configuration, is trusted with the network.
+    reach: 'named',
     signal: options.signal,
     onProgress: options.onProgress,
   };

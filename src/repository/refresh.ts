@@ -6,7 +6,7 @@ import { withLock } from '../kernel/flock.ts';
 import { hasErrno } from '../kernel/libc.ts';
 import type { Repository } from './configuration.ts';
 import { type DownloadContext, downloadFile } from './download.ts';
-import { findMirrors } from './find-mirrors.ts';
+import { findMirrors, namedBy } from './find-mirrors.ts';
 import { readKeys } from './keys.ts';
 import { MAX_REPOMD, MAX_SIGNATURE } from './limits.ts';
 import { BrokenFileError, Mirrors } from './mirrors.ts';
@@ -57,7 +57,10 @@ export async function refreshRepository(
     // Somebody refreshed it while we waited for the lock: that is as good as doing it now.
     const fresh = mode === 'always' ? age <= 0 : age < wanted;
     if (state?.index !== undefined && fresh) {
-      return { index: state.index, mirrors: new Mirrors(state.mirrors) };
+      return {
+        index: state.index,
+        mirrors: new Mirrors(state.mirrors, namedBy(repository.source)),
+      };
     }
     if (mode === 'never') throw offline(repository);
     return await refreshRemote(repository, directory, state, context);
@@ -108,7 +111,7 @@ async function refreshRemote(
   const { id, source } = repository;
   if (source.kind === 'directory') throw new TypeError('a directory is not remote');
   const { mirrors: bases, allowed } = await findMirrors(id, source, context);
-  const mirrors = new Mirrors(bases);
+  const mirrors = new Mirrors(bases, namedBy(source));
   const found = { format: 1 as const, mirrors: [...bases], allowed: [...allowed] };
   const before = state?.index;
   const done = async (index: RepositoryIndex): Promise<RefreshedRepository> => {

@@ -43,7 +43,12 @@ export async function importBuildrootLock(
   const { parallel } = context.transfer;
   const files = await mapParallel(rpms, parallel, context.signal, async ({ url, name }, signal) => {
     if (url.startsWith('file:')) return fileURLToPath(url);
-    const item = { repository: REPOSITORY, mirrors: new Mirrors([url]), location: '', item: name };
+    const item = {
+      repository: REPOSITORY,
+      mirrors: new Mirrors([url], undefined),
+      location: '',
+      item: name,
+    };
     return await downloadUnknown({ ...context, signal }, { ...item, maxSize: MAX_PACKAGE }, url);
   });
   for await (const result of readRpms(files, { depth: 'all', signal: context.signal })) {

@@ -1,8 +1,8 @@
 import { isIP } from 'node:net';
 import test from 'ava';
-import { isPublicAddress } from '../../src/egress/address.ts';
 import { EgressLog, MAX_ENTRIES } from '../../src/egress/log.ts';
 import { canonicalHost, checkEgress, isListed, parseEgressRule } from '../../src/egress/rule.ts';
+import { isPublicAddress } from '../../src/kernel/public-address.ts';
 
 const listed = (rules: readonly string[], host: string, port: number) => {
   const parsed = rules.map(parseEgressRule).filter((rule) => rule !== undefined);

@@ -307,18 +307,57 @@ test('abort ends a download at once with the reason', async (t) => {
   await t.throwsAsync(fetched, { message: 'enough' });
 });
 
-test('the proxy of the environment is used', async (t) => {
-  await using it = await scene(t);
+/** Fetches a lock in a process whose proxy is the server; what it says when it fails. */
+async function fetchThroughProxy(it: Scene, lock: Lock): Promise<string> {
   const script = `
     import { fetchPackages } from ${JSON.stringify(new URL('../../src/repository/fetch-packages.ts', import.meta.url).href)};
     await fetchPackages(JSON.parse(process.argv[1]), { paths: { cache: process.argv[2] } });`;
   const { execa } = await import('execa');
-  const lock = JSON.stringify(lockFor(['http://mirror.example.invalid/repo']));
-  await execa(process.execPath, ['--input-type=module', '-e', script, lock, it.cache], {
-    env: { http_proxy: it.server.url, no_proxy: '' },
+  const args = ['--input-type=module', '-e', script, JSON.stringify(lock), it.cache];
+  const { stderr } = await execa(process.execPath, args, {
+    env: { http_proxy: it.server.url, no_proxy: '127.0.0.1' },
+    reject: false,
   });
+  return stderr;
+}
+
+test('the proxy of the environment is used', async (t) => {
+  await using it = await scene(t);
+  t.is(await fetchThroughProxy(it, lockFor(['http://mirror.example.invalid/repo'])), '');
   t.deepEqual(it.server.served(), ['/repo/thing.rpm']);
   t.is(it.server.requests[0]?.headers.host, 'mirror.example.invalid');
+});
+
+test('a server out there cannot send kiln to this host: by redirect, by a list of mirrors', async (t) => {
+  await using it = await scene(t);
+  // What the proxy is asked for is out there, for all that kiln can tell.
+  it.server.misbehave = (request, response) => {
+    if (request.headers.host !== 'mirror.example.invalid') return false;
+    if (request.url?.endsWith('list')) response.end(`${it.server.url}repo/\n`);
+    else response.writeHead(302, { location: `${it.server.url}repo/thing.rpm` }).end();
+    return true;
+  };
+  const lock = lockFor(['http://mirror.example.invalid/repo']);
+  t.regex(await fetchThroughProxy(it, lock), /127\.0\.0\.1 is not a public address/);
+  lock.repositories[0]!.source = { kind: 'mirrorlist', url: 'http://mirror.example.invalid/list' };
+  t.regex(await fetchThroughProxy(it, lock), /127\.0\.0\.1 is not a public address/);
+  t.false(it.server.served().includes('/repo/thing.rpm'));
+  // A server of this host's may: whoever runs kiln named it.
+  const own = lockFor([]);
+  own.repositories[0]!.source = { kind: 'mirrorlist', url: `${it.server.url}list` };
+  it.server.misbehave = (request, response) => {
+    if (request.url !== '/list') return false;
+    response.end(`${it.server.url}repo/\n`);
+    return true;
+  };
+  await isWhole(t, await it.fetch(own));
+});
+
+test('a remote repository names no file of this host', async (t) => {
+  await using it = await scene(t);
+  const location = `file://${join(it.root, 'repo', 'thing.rpm')}`;
+  const lock = lockFor([`${it.server.url}repo`], { location });
+  t.is((await t.throwsAsync<KilnError>(it.fetch(lock)))?.code, 'E_REPOSITORY_METADATA');
 });
 
 test('local packages are used where they are', async (t) => {

@@ -1,7 +1,7 @@
 import { isIP } from 'node:net';
-import { isPublicAddress } from '../../egress/address.ts';
 import { parseEgressRules } from '../../egress/rule.ts';
 import { KilnError } from '../../errors.ts';
+import { isPublicAddress } from '../../kernel/public-address.ts';
 import type { BuildRecipe } from '../../recipe/build-recipe.ts';
 import type { SandboxSpecification } from '../../sandbox/specification.ts';
 import type { RecipeReport, RecipeRequest } from './request.ts';

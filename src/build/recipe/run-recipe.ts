@@ -67,6 +67,7 @@ export async function runRecipe(
       folder: dirname(request.path),
       offered: request.sources,
       offline: request.offline ?? false,
+      allowHost: request.allowHost ?? false,
       signal,
       onProgress: hooks.onSourceProgress,
     }),

@@ -38,6 +38,8 @@ export interface SourceOptions {
   /** Files found in it by their digest need no download. */
   readonly offered: string | undefined;
   readonly offline: boolean;
+  /** Whether URLs may lead to addresses that are not public: this host's, and its network's. */
+  readonly allowHost: boolean;
   readonly signal: AbortSignal;
   readonly onProgress: OnProgress | undefined;
 }
@@ -115,12 +117,13 @@ async function fetched(
     {
       cache,
       transfer: defaultTransfer,
+      reach: options.allowHost ? 'named' : 'public',
       signal: options.signal,
       onProgress: options.onProgress,
     },
     {
       repository: 'sources',
-      mirrors: new Mirrors(urls),
+      mirrors: new Mirrors(urls, undefined),
       location: '',
       item: name,
       maxSize: limitOf(source),
