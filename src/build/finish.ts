@@ -1,5 +1,5 @@
-import { KilnError } from '../errors.ts';
 import type { CgroupUsage } from '../kernel/cgroup-usage.ts';
+import { asKilnError } from '../kernel/system-error.ts';
 import { writeResult } from '../result/write.ts';
 import type { BuildBox, BuildCommandEnd } from './box.ts';
 import type { BuildRun } from './build-run.ts';
@@ -76,12 +76,4 @@ function describe(run: BuildRun, progress: Progress, error: unknown): BuildRepor
     warnings,
     egress: run.egressLog.entries(),
   };
-}
-
-function asKilnError(error: unknown): KilnError {
-  if (error instanceof KilnError) return error;
-  return new KilnError('E_INTERNAL', error instanceof Error ? error.message : String(error), {
-    cause: error,
-    hint: 'this is a mistake in kiln: please report it with result.json',
-  });
 }

@@ -1,13 +1,13 @@
 import type { ImageManifest } from '../image/store/manifest.ts';
 import { explainLayers } from '../run/explain.ts';
 import type { RunRequest } from '../run/request.ts';
-import { tolerateClosedReader } from './closed-reader.ts';
+import { watchStdout } from './stdout.ts';
 import { printTable } from './table.ts';
 
 /** Prints what is planned around a command, layer by layer. */
 export function printLayers(request: RunRequest, image: ImageManifest, json: boolean): void {
   const layers = explainLayers(request, image);
-  tolerateClosedReader();
+  watchStdout();
   if (json) process.stdout.write(`${JSON.stringify({ planned: layers })}\n`);
   else {
     const rows = layers.map(({ layer, state, detail }) => [layer, state, detail]);

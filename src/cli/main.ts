@@ -1,9 +1,10 @@
 import { Command, CommanderError } from 'commander';
 import { KILN_VERSION } from '../state/version.ts';
+import { endOnStrayErrors } from '../stray-errors.ts';
 import { span } from '../trace/trace.ts';
-import { tolerateClosedReader } from './closed-reader.ts';
-import { printError } from './errors.ts';
+import { describeError, printError } from './errors.ts';
 import { exitStatus, KILN_FAILED } from './exit-status.ts';
+import { watchStdout } from './stdout.ts';
 import { nameUsageErrors } from './usage-errors.ts';
 
 /** One command: its module is imported only when it is called, so that start-up stays short. */
@@ -101,10 +102,12 @@ function exitByException(command: Command): void {
 /** bin/kiln-mock has a command line that is read by mock's rules. */
 async function dispatch(argv: readonly string[]): Promise<void> {
   // `run` has its own answer.
-  if (argv[0] !== 'run' || argv.includes('--help') || argv.includes('-h')) tolerateClosedReader();
+  if (argv[0] !== 'run' || argv.includes('--help') || argv.includes('-h')) watchStdout();
   if (argv[0] === 'mock') await (await import('./mock/main.ts')).main(argv.slice(1));
   else await main(argv);
 }
+
+endOnStrayErrors(describeError);
 
 // Node ends with status 0 once nothing can happen any more, even with work that has not come to an
 // end. That must not look like success.

@@ -1,6 +1,7 @@
 /** Errors across the pipe: flattened in the child, rebuilt in the parent, which believes nothing. */
 import { KilnError } from '../errors.ts';
 import { DISK_FULL, isDiskFull } from '../kernel/disk-full.ts';
+import { knownFailure, reasonLine } from '../kernel/system-error.ts';
 import type { FlatError } from './task.ts';
 
 /** A message that a person reads has no use for more characters. */
@@ -15,9 +16,10 @@ export function flattenError(error: unknown): FlatError {
     cause instanceof Error && causes.length < MAX_CAUSES;
     cause = cause.cause
   ) {
-    causes.push(cause.message);
+    causes.push(reasonLine(cause));
   }
-  if (!(error instanceof KilnError)) {
+  const known = knownFailure(error);
+  if (known === undefined) {
     if (isDiskFull(error)) {
       return { code: DISK_FULL, message: 'no space left on the device', causes };
     }
@@ -25,11 +27,11 @@ export function flattenError(error: unknown): FlatError {
     return { code: 'E_INTERNAL', message, causes };
   }
   return {
-    code: error.code,
-    message: error.message,
+    code: known.code,
+    message: known.message,
     causes,
-    ...(error.hint === undefined ? {} : { hint: error.hint }),
-    ...(error.details === undefined ? {} : { details: error.details }),
+    ...(known.hint === undefined ? {} : { hint: known.hint }),
+    ...(known.details === undefined ? {} : { details: known.details }),
   };
 }
 

@@ -3,6 +3,7 @@ import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import type { Readable } from 'node:stream';
 import { KilnError } from '../errors.ts';
+import { reasonLine } from '../kernel/system-error.ts';
 import { span } from '../trace/trace.ts';
 import { rebuildError } from './flat-error.ts';
 import { encodeFrame, FrameDecoder } from './frame.ts';
@@ -134,8 +135,14 @@ function checkedMessage<Output>(task: string, validate: Validate<Output>, value:
   } catch (cause) {
     if (cause instanceof KilnError) throw cause;
     const message = `the confined child for '${task}' sent what it must not send`;
-    throw new KilnError('E_CONFINE_PROTOCOL', message, { cause });
+    const hint = 'the file is probably broken or hostile';
+    throw new KilnError('E_CONFINE_PROTOCOL', message, { cause: shortCause(cause), hint });
   }
+}
+
+/** A schema's refusal in one line: what it refuses may be megabytes. */
+function shortCause(cause: unknown): Error {
+  return new Error(cause instanceof Error ? reasonLine(cause).slice(0, 500) : String(cause));
 }
 
 /** Kills the child when time is up or the caller gives up, and keeps the end of its stderr. */

@@ -1,5 +1,5 @@
-import { KilnError } from '../errors.ts';
 import type { CgroupUsage } from '../kernel/cgroup-usage.ts';
+import { knownFailure, reasonLine } from '../kernel/system-error.ts';
 import { digestOf } from '../result/digest.ts';
 import type { Result } from '../result/schema.ts';
 import { RESULT_VERSION } from '../result/version.ts';
@@ -142,18 +142,18 @@ export function failureOf(
   phase: string,
   lastLines: readonly string[] = [],
 ): Result['failure'] {
-  const known = error instanceof KilnError ? error : undefined;
+  const known = knownFailure(error);
   const causes: string[] = [];
   for (
     let cause = error instanceof Error ? error.cause : undefined;
     cause instanceof Error && causes.length < 20;
     cause = cause.cause
   ) {
-    causes.push(cause.message);
+    causes.push(reasonLine(cause));
   }
   return {
     code: known?.code ?? 'E_INTERNAL',
-    message: error instanceof Error ? error.message : String(error),
+    message: known?.message ?? (error instanceof Error ? error.message : String(error)),
     phase,
     causes,
     lastLines: [...lastLines],

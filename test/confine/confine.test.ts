@@ -161,7 +161,7 @@ test.serial('processor time, time and file size have an end', async (t) => {
   t.is(wall.code, 'E_CONFINE_TIMEOUT');
   const destination = scratch(t);
   const size = await failure('fill', null, { destination, limits: { fileSize: 1024 * 1024 } });
-  t.regex(`${size.code} ${size.message}`, /E_CONFINE_DIED|EFBIG/);
+  t.regex(`${size.code} ${size.message}`, /E_CONFINE_DIED|E_FILE_TOO_BIG/);
   t.is(statSync(join(destination, 'big')).size, 1024 * 1024);
 });
 

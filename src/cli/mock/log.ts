@@ -1,4 +1,4 @@
-import { KilnError } from '../../errors.ts';
+import { knownFailure, reasonLine } from '../../kernel/system-error.ts';
 
 /** How much is said: `-q`, nothing, `-v`. */
 export type Verbosity = 'quiet' | 'normal' | 'verbose';
@@ -30,16 +30,19 @@ export class MockLog {
 
   /** Prints an error with its causes and what to do about it. */
   failure(error: unknown): void {
-    if (!(error instanceof KilnError)) {
+    const known = knownFailure(error);
+    if (known === undefined) {
       this.error(`internal error: ${error instanceof Error ? error.stack : String(error)}`);
       return;
     }
-    this.error(error.message);
-    for (let cause = error.cause; cause instanceof Error; cause = cause.cause) {
-      this.error(`  because: ${cause.message}`);
+    this.error(known.message);
+    // A failure of the system is in the message already.
+    let cause = known === error ? known.cause : undefined;
+    for (; cause instanceof Error; cause = cause.cause) {
+      this.error(`  because: ${reasonLine(cause)}`);
     }
     // Hints name kiln's own option.
-    const hint = error.hint?.replace('--timeout', '--rpmbuild_timeout');
+    const hint = known.hint?.replace('--timeout', '--rpmbuild_timeout');
     if (hint !== undefined) this.error(`  hint: ${hint}`);
   }
 
