@@ -4,6 +4,7 @@
  */
 import { serveConfined } from './confine/child.ts';
 import type { TaskTable } from './confine/task.ts';
+import { endOnStrayErrors } from './stray-errors.ts';
 
 const tasks: TaskTable = {
   'image-unpack': () => import('./image/archive/unpack-task.ts'),
@@ -19,6 +20,12 @@ const tasks: TaskTable = {
   'solver-solve': () => import('./solver/solve-task.ts'),
 };
 
+endOnStrayErrors();
 // Whatever a task left behind (timers, handles) must not keep the child alive. Not awaited: the
 // bundle is CommonJS, which starts faster and has no top-level await.
-serveConfined(tasks, process.argv[2]).then(() => process.exit());
+serveConfined(tasks, process.argv[2]).then(
+  () => process.exit(),
+  (error) => {
+    throw error;
+  },
+);

@@ -1,6 +1,7 @@
 import { KilnError } from './errors.ts';
 import { type ListedImage, leaseImage, listImages } from './image/store/images.ts';
 import type { Connection } from './libvirt/connection.ts';
+import { awaitedLater } from './promise.ts';
 import { callerIds, type RunRequest } from './run/request.ts';
 import { type FinishedRun, type RunHooks, run } from './run/run.ts';
 import { commandUser } from './run/user.ts';
@@ -69,15 +70,17 @@ export class Kiln implements AsyncDisposable {
       paths,
       connect: () => {
         // A run in a parked box needs no libvirt.
-        this.#connection ??= import('./libvirt/connect.ts').then(async ({ connect }) => {
-          try {
-            return await connect({ paths, env });
-          } catch (error) {
-            // What is wrong may be mended: whoever comes next tries anew.
-            this.#connection = undefined;
-            throw error;
-          }
-        });
+        this.#connection ??= awaitedLater(
+          import('./libvirt/connect.ts').then(async ({ connect }) => {
+            try {
+              return await connect({ paths, env });
+            } catch (error) {
+              // What is wrong may be mended: whoever comes next tries anew.
+              this.#connection = undefined;
+              throw error;
+            }
+          }),
+        );
         return this.#connection;
       },
     };

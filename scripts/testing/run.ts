@@ -32,6 +32,7 @@ const steps: readonly Step[] = [
   { title: 'build', command: [process.execPath, 'scripts/build.ts'] },
   { title: 'types (tsc)', command: ['npm', 'run', '--silent', 'check:types'] },
   { title: 'format and lint (biome)', command: ['npm', 'run', '--silent', 'check:lint'] },
+  { title: 'kept promises', command: ['npm', 'run', '--silent', 'check:promises'] },
   { title: 'dead code (knip)', command: ['npm', 'run', '--silent', 'check:dead'] },
   {
     title: 'fixtures: a repository of RPMs made of Debian packages',

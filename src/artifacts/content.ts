@@ -1,10 +1,12 @@
 /** Copies the content of one open file to another and hashes it on the way. */
+
 import { hash } from 'node:crypto';
 import { ftruncateSync, read, readSync, write, writeSync } from 'node:fs';
 import { promisify } from 'node:util';
 import { SyscallError } from '../kernel/libc.ts';
 import { type PooledSha256, pooledSha256 } from '../kernel/pooled-sha256.ts';
 import { dataExtents, type Extent } from '../kernel/sparse.ts';
+import { awaitedLater } from '../promise.ts';
 import type { Budget } from './budget.ts';
 
 /** Files up to this size are copied in one go, with one-shot hashing. */
@@ -181,9 +183,7 @@ class PieceCopier {
         const want = Math.min(PIECE, length - copied);
         const piece = await this.#copyPiece(this.#buffer(turn % 2, want), offset + copied);
         await hashing;
-        hashing = this.#digest.update(piece);
-        // Looked at when it is awaited.
-        hashing.catch(() => undefined);
+        hashing = awaitedLater(this.#digest.update(piece));
         copied += piece.length;
         if (piece.length < want) break;
         if (this.#budget.due) await this.#budget.breathe();

@@ -7,6 +7,8 @@ import { type Egress, openEgress } from '../egress/open.ts';
 import type { LeasedImage } from '../image/store/images.ts';
 import type { ProcessCgroups } from '../kernel/cgroup-files.ts';
 import type { CgroupUsage } from '../kernel/cgroup-usage.ts';
+import { awaitedLater } from '../promise.ts';
+import { listenToOutput } from '../run/output-listener.ts';
 import { type CommandEnd, supervise } from '../run/supervise.ts';
 import { type CommandUser, commandUser } from '../run/user.ts';
 import { TRANSACTION_CAPABILITIES } from '../sandbox/capabilities.ts';
@@ -216,8 +218,7 @@ export class BuildBox {
       tail.push(chunk);
       onOutput(chunk);
     };
-    process.stdout.on('data', take);
-    process.stderr.on('data', take);
+    const output = listenToOutput(process, take, kill);
     process.stdin.end();
     try {
       const { timeout, stallTimeout } = command;
@@ -230,6 +231,7 @@ export class BuildBox {
         kill,
       );
       signal?.throwIfAborted();
+      output.rethrow();
       return { ...end, lines: tail.lines() };
     } finally {
       signal?.removeEventListener('abort', abort);
@@ -296,7 +298,7 @@ async function wayOut(
   return {
     environment,
     [Symbol.asyncDispose]: () => {
-      closed ??= note();
+      closed ??= awaitedLater(note());
       return closed;
     },
   };

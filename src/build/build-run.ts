@@ -102,7 +102,11 @@ export class BuildRun {
 
   /** There will be packages to read soon: what reads them is started while rpmbuild still works. */
   expectPackages(): void {
-    this.reader ??= standbyReader();
+    try {
+      this.reader ??= standbyReader();
+    } catch {
+      // Whoever reads the packages starts one, and reports why that fails.
+    }
   }
 
   /** Ends the build with this failure. */

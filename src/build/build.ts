@@ -1,3 +1,4 @@
+import { awaitedLater } from '../promise.ts';
 import type { Engine } from '../sandbox/open.ts';
 import { type BuildBase, openBase, openLockedBase } from './base.ts';
 import { BuildRun } from './build-run.ts';
@@ -44,7 +45,7 @@ export async function buildPackage(
 async function build(run: BuildRun, progress: Progress): Promise<void> {
   const { request } = run;
   const lock = request.lock === undefined ? undefined : await readBuildLock(request.lock);
-  const taken = run.phase('image', () => takeBase(run, lock?.image));
+  const taken = awaitedLater(run.phase('image', () => takeBase(run, lock?.image)));
   const input = await lookAtInput(run, progress, taken);
   await using base = await taken;
   progress.base = { id: base.image.manifest.id, name: base.image.manifest.name };
@@ -144,8 +145,10 @@ async function inBox(
   const { box, prepDone } = prepared;
   await writeInstalled(run, prepared);
   const building =
-    run.request.stopAfter === undefined ? runRpmbuild(run, progress, box, prepDone) : undefined;
-  const describing = describeRoot(run, base, prepared);
+    run.request.stopAfter === undefined
+      ? awaitedLater(runRpmbuild(run, progress, box, prepDone))
+      : undefined;
+  const describing = awaitedLater(describeRoot(run, base, prepared));
   const ends = await Promise.allSettled([building, describing]);
   for (const end of ends) if (end.status === 'rejected') throw end.reason;
   await takePackages(run, progress, box);

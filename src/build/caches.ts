@@ -98,7 +98,9 @@ export class Caches implements AsyncDisposable {
       }
       this.#timer?.refresh();
     };
-    this.#timer = setTimeout(() => void look(), WATCH_INTERVAL);
+    this.#timer = setTimeout(() => {
+      look().catch((error) => this.#run.abort(error));
+    }, WATCH_INTERVAL);
     this.#timer.unref();
   }
 

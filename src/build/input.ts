@@ -1,6 +1,7 @@
 import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { KilnError } from '../errors.ts';
+import { awaitedLater } from '../promise.ts';
 import { digestFile } from '../repository/cache.ts';
 import { readIdentities } from '../rpm/read.ts';
 import type { StatePaths } from '../state/paths.ts';
@@ -37,9 +38,7 @@ export async function readInput(
   }
   const digest = await digestFile(path, 'sha256');
   const cache = new SmallCache(join(paths.cache, 'names'), KEPT);
-  const name = nameOf(path, cache, digest.replace(':', '-'), signal);
-  // Whoever awaits it hears of a failure; nobody may come to that.
-  name.catch(() => undefined);
+  const name = awaitedLater(nameOf(path, cache, digest.replace(':', '-'), signal));
   return { digest, name };
 }
 

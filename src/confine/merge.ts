@@ -1,3 +1,5 @@
+import { awaitedLater } from '../promise.ts';
+
 type Source<Value> = AsyncGenerator<Value, void, undefined>;
 
 /**
@@ -15,9 +17,8 @@ export async function* mergeIterations<Value>(
   const sources = start(signal);
   const waiting = new Map<number, Promise<{ from: number; step: IteratorResult<Value, void> }>>();
   const ask = (from: number) => {
-    const next = sources[from]!.next().then((step) => ({ from, step }));
-    // A source that fails while the caller is busy is reported when he asks again.
-    next.catch(() => {});
+    // A source that fails while the caller is busy is reported when it asks again.
+    const next = awaitedLater(sources[from]!.next().then((step) => ({ from, step })));
     waiting.set(from, next);
   };
   for (const from of sources.keys()) ask(from);

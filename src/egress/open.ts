@@ -6,6 +6,7 @@ import { fileURLToPath } from 'node:url';
 import { KilnError } from '../errors.ts';
 import { closeDescriptor } from '../kernel/descriptor.ts';
 import { listenLoopback } from '../kernel/inet-socket.ts';
+import { awaitedLater } from '../promise.ts';
 import type { Sandbox } from '../sandbox/sandbox.ts';
 import { type EgressEntry, EgressLog, MAX_ENTRIES } from './log.ts';
 
@@ -60,7 +61,7 @@ async function start(listener: number, rules: readonly string[]): Promise<Egress
     errors = (errors + chunk.toString('latin1')).slice(-4096);
   });
   stdin.on('error', () => undefined);
-  const ended = once(child, 'exit');
+  const ended = awaitedLater(once(child, 'exit'));
   const lines = linesOf(stdout);
   stdin.write(`${JSON.stringify(rules)}\n`);
   const line = async () => {
@@ -87,7 +88,7 @@ async function start(listener: number, rules: readonly string[]): Promise<Egress
   const egress = {
     environment: proxyEnvironment(),
     close: () => {
-      closed ??= close();
+      closed ??= awaitedLater(close());
       return closed;
     },
     [Symbol.asyncDispose]: async () => void (await egress.close()),

@@ -1,5 +1,6 @@
 import koffi from 'koffi';
 import { libc } from '../kernel/libc.ts';
+import { awaitedLater } from '../promise.ts';
 import { LibvirtError, type VirError } from './errors.ts';
 import {
   DECLARATIONS,
@@ -24,10 +25,12 @@ let freeNative: ((address: Pointer) => void) | undefined;
  * @throws LibvirtError E_LIBVIRT_MISSING
  */
 export function loadLibvirt(): Promise<Libvirt> {
-  loading ??= load().catch((error: unknown) => {
-    loading = undefined;
-    throw error;
-  });
+  loading ??= awaitedLater(
+    load().catch((error: unknown) => {
+      loading = undefined;
+      throw error;
+    }),
+  );
   return loading;
 }
 

@@ -1,3 +1,4 @@
+import { awaitedLater } from '../promise.ts';
 import { failedCall, LibvirtError } from './errors.ts';
 import type { Libvirt, Pointer } from './functions.ts';
 import { connectionError, lastError, loadLibvirt, runAsync } from './library.ts';
@@ -76,7 +77,10 @@ export class ConnectionPool {
    * @throws LibvirtError E_LIBVIRT_CLOSED, E_LIBVIRT_CONNECT, E_LIBVIRT_LOST, and what `work` throws
    */
   run<Result>(work: Work<Result>, repeatable = true): Promise<Result> {
-    const lease = this.#closed ? Promise.reject(this.#refusal()) : this.#run(work, repeatable);
+    const refusal = this.#closed ? this.#refusal() : undefined;
+    const lease = awaitedLater(
+      refusal === undefined ? this.#run(work, repeatable) : Promise.reject(refusal),
+    );
     this.#leases.add(lease);
     const forget = (): void => void this.#leases.delete(lease);
     lease.then(forget, forget);

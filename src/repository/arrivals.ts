@@ -1,4 +1,5 @@
 import type { Readable } from 'node:stream';
+import { deferred } from '../promise.ts';
 
 /** Bytes that may wait here before the sender is told to wait, too. */
 const ENOUGH = 1 << 20;
@@ -56,7 +57,7 @@ export class Arrivals implements Disposable {
         } else if (this.#ended) {
           return;
         } else {
-          const { promise, resolve } = Promise.withResolvers<void>();
+          const { promise, resolve } = deferred<void>();
           this.#wake = resolve;
           await promise;
         }

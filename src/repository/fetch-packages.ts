@@ -2,6 +2,7 @@ import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { KilnError } from '../errors.ts';
+import { awaitedLater } from '../promise.ts';
 import { hasContent } from './cache.ts';
 import { type DownloadContext, downloadObject } from './download.ts';
 import { findMirrors, namedBy } from './find-mirrors.ts';
@@ -37,10 +38,12 @@ export async function fetchPackages(
   // Checking is work for one processor: in turn, and the first are ready before the last have begun.
   let turn: Promise<unknown> = Promise.resolve();
   const checkInTurn = (path: string, entry: LockedPackage, signal: AbortSignal) => {
-    const checked = turn.then(() => {
-      signal.throwIfAborted();
-      return localPackage(path, entry);
-    });
+    const checked = awaitedLater(
+      turn.then(() => {
+        signal.throwIfAborted();
+        return localPackage(path, entry);
+      }),
+    );
     turn = checked.catch(() => undefined);
     return checked;
   };
@@ -148,7 +151,7 @@ async function remotePackage(
   checkLocation(location, repository.id);
   let found = mirrors.get(repository.id);
   if (found === undefined) {
-    found = packageMirrors(repository, context);
+    found = awaitedLater(packageMirrors(repository, context));
     mirrors.set(repository.id, found);
   }
   return await downloadObject(context, { ...item, mirrors: await found, location });

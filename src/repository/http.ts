@@ -1,6 +1,7 @@
 import * as http from 'node:http';
 import * as https from 'node:https';
 import { KilnError } from '../errors.ts';
+import { deferred } from '../promise.ts';
 import { Arrivals } from './arrivals.ts';
 import {
   AddressRefused,
@@ -127,7 +128,7 @@ async function ask(url: URL, options: GetOptions): Promise<Answer> {
     });
   }
   const { request, agent } = schemes[reach][url.protocol as 'http:' | 'https:']();
-  const { promise, resolve, reject } = Promise.withResolvers<Answer>();
+  const { promise, resolve, reject } = deferred<Answer>();
   const headers = { 'user-agent': 'kiln', 'accept-encoding': 'identity', ...options.headers };
   const sent = request(url, {
     agent,

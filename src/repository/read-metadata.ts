@@ -5,6 +5,7 @@ import { pipeline } from 'node:stream/promises';
 import { createGunzip, createZstdDecompress } from 'node:zlib';
 import { createUnxz } from 'node-liblzma';
 import { KilnError } from '../errors.ts';
+import { awaitedLater } from '../promise.ts';
 import { MAX_OPEN_METADATA } from './limits.ts';
 import type { Compression, MetadataFile } from './metadata-file.ts';
 
@@ -26,10 +27,11 @@ export async function* readMetadata(fd: number, file: MetadataFile): AsyncGenera
   const out = decompressor(file.compression);
   const limit = file.openSize ?? MAX_OPEN_METADATA;
   const open = checker(file, 'decompressed', file.openDigest, file.openSize, limit);
-  const done = pipeline(source, out).catch((cause: Error) => {
-    throw broken(file, cause.message, cause);
-  });
-  done.catch(() => {});
+  const done = awaitedLater(
+    pipeline(source, out).catch((cause: Error) => {
+      throw broken(file, cause.message, cause);
+    }),
+  );
   try {
     for await (const chunk of out as AsyncIterable<Buffer>) {
       open.update(chunk);

@@ -1,7 +1,9 @@
 /** The way of packages to the children that unpack them. */
+
 import { closeSync } from 'node:fs';
 import { Handout } from '../confine/handout.ts';
 import { KilnError } from '../errors.ts';
+import { deferred } from '../promise.ts';
 import { openFile } from './open-files.ts';
 import type { UnpackJob, UnpackOptions, UnpackResult } from './unpack.ts';
 
@@ -13,7 +15,7 @@ export class Delivery implements Disposable {
   readonly #mostAway: number;
   readonly #away = new Set<number>();
   #isOver = false;
-  #onAnswer = Promise.withResolvers<void>();
+  #onAnswer = deferred<void>();
 
   constructor(jobs: readonly UnpackJob[], ready: UnpackOptions['ready'], mostAway: number) {
     this.jobs = jobs;
@@ -24,7 +26,7 @@ export class Delivery implements Disposable {
   /** Hands over all packages; those that cannot be opened are results. */
   async *deliver(signal: AbortSignal): AsyncGenerator<UnpackResult, void, undefined> {
     signal.throwIfAborted();
-    const aborted = Promise.withResolvers<never>();
+    const aborted = deferred<never>();
     aborted.promise.catch(() => undefined);
     const abort = () => aborted.reject(signal.reason);
     signal.addEventListener('abort', abort);
@@ -81,7 +83,7 @@ export class Delivery implements Disposable {
   answered(index: unknown): void {
     this.#away.delete(index as number);
     this.#onAnswer.resolve();
-    this.#onAnswer = Promise.withResolvers();
+    this.#onAnswer = deferred();
   }
 
   /** @throws KilnError E_CONFINE_PROTOCOL when a package has not been answered for. */

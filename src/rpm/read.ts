@@ -1,4 +1,5 @@
 /** Reading .rpm files: the parent's side. All parsing happens in confined children. */
+
 import { availableParallelism } from 'node:os';
 import { Handout } from '../confine/handout.ts';
 import { mergeIterations } from '../confine/merge.ts';
@@ -6,6 +7,7 @@ import { runConfined } from '../confine/run.ts';
 import { Standby } from '../confine/standby.ts';
 import { defaultLimits } from '../confine/task.ts';
 import { KilnError } from '../errors.ts';
+import { awaitedLater } from '../promise.ts';
 import { takeIdentity } from './check.ts';
 import type { DigestDepth } from './digests.ts';
 import { Feed, type ReadResult, type Take } from './feed.ts';
@@ -93,20 +95,14 @@ async function* readAll<Read>(
     signal,
   );
   // From here on the children are starting: meanwhile files are opened and handed over.
-  const ask = () => {
-    const step = messages.next();
-    // Seen when it is awaited, unless the caller stops before.
-    step.catch(() => undefined);
-    return step;
-  };
-  let next = ask();
+  let next = awaitedLater(messages.next());
   try {
     for (;;) {
       yield* feed.more();
       const { done, value } = await next;
       if (done === true) break;
       yield* feed.more();
-      next = ask();
+      next = awaitedLater(messages.next());
       yield* value;
     }
     feed.assertDone();

@@ -8,6 +8,7 @@ import { KilnError } from '../errors.ts';
 import { type LeasedImage, leaseImage } from '../image/store/images.ts';
 import type { CgroupLimits } from '../kernel/cgroup-files.ts';
 import type { CgroupUsage } from '../kernel/cgroup-usage.ts';
+import { awaitedLater } from '../promise.ts';
 import type { CommandFacts } from '../sandbox/command-facts.ts';
 import type { BoxFacts } from '../sandbox/facts.ts';
 import { type Engine, openSandbox } from '../sandbox/open.ts';
@@ -134,10 +135,8 @@ export async function run(
     // The first command is starting meanwhile.
     const limits = cgroups.limits(sandbox.id);
     const started = await timeline.measure('start', () => {
-      const starting = sandbox.takeFirst();
-      if (starting !== undefined) return starting;
       const { argv, options } = command(egress?.environment);
-      return sandbox.spawn(argv, options);
+      return sandbox.takeFirst() ?? sandbox.spawn(argv, options);
     });
     result.started();
     const kill = () => void sandbox.killAll().catch(() => undefined);
@@ -178,7 +177,7 @@ export async function run(
       warnings,
     };
     result[Symbol.dispose]();
-    removed ??= endLater(() => timeline.measure('destroy', () => sandbox.close()));
+    removed ??= awaitedLater(endLater(() => timeline.measure('destroy', () => sandbox.close())));
     return { ...report, removed };
   } finally {
     if (removed === undefined) await timeline.measure('destroy', () => sandbox.close());

@@ -23,6 +23,7 @@ import type { Domain } from '../libvirt/domain.ts';
 import { embeddedFiles } from '../libvirt/embedded/files.ts';
 import { LibvirtError } from '../libvirt/errors.ts';
 import { isWatchedNow } from '../libvirt/watched.ts';
+import { awaitedLater } from '../promise.ts';
 import type { StatePaths } from '../state/paths.ts';
 import { span } from '../trace/trace.ts';
 import { type BoxRecord, boxFiles, domainPrefix, writeBoxRecord } from './box-record.ts';
@@ -115,7 +116,9 @@ export async function startDomain(
       network: options.network,
       ...(labels?.module === 'selinux' ? { context: labels.init } : {}),
     });
-    const created = connection.createDomain(xml, { autodestroy: options.autodestroy });
+    const created = awaitedLater(
+      connection.createDomain(xml, { autodestroy: options.autodestroy }),
+    );
     options.onRequested?.();
     return { directory, record, lock, domain: await created };
   } catch (error) {
@@ -211,7 +214,7 @@ export class Box {
 
   /** Ends every process of the box, and gives back what it had. Safe to call again. */
   destroy(): Promise<void> {
-    this.#destroyed ??= this.#destroy();
+    this.#destroyed ??= awaitedLater(this.#destroy());
     return this.#destroyed;
   }
 

@@ -4,6 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../errors.ts';
 import { hasErrno } from '../kernel/libc.ts';
 import { connectUnixSocket, peerPid, sendWithDescriptors } from '../kernel/unix-socket.ts';
+import { awaitedLater } from '../promise.ts';
 import { type Answer, AnswerDecoder } from './protocol/answer.ts';
 
 /**
@@ -82,7 +83,7 @@ export class Channel extends EventEmitter<ChannelEvents> {
   /** Closes the connection: the init kills everything and the domain ends by itself. */
   async close(): Promise<void> {
     if (this.#ended) return;
-    const closed = once(this.#socket, 'close');
+    const closed = awaitedLater(once(this.#socket, 'close'));
     this.#socket.destroy();
     await closed;
   }

@@ -2,6 +2,7 @@ import { KilnError } from '../errors.ts';
 import { closeDescriptor } from '../kernel/descriptor.ts';
 import { errnoName } from '../kernel/libc.ts';
 import { receiveDescriptor, unixSocketPair } from '../kernel/unix-socket.ts';
+import { awaitedLater } from '../promise.ts';
 import type { Channel } from './channel.ts';
 import { type ExitedAnswer, signalNumber } from './process.ts';
 import { encodeSignal } from './protocol/exec.ts';
@@ -126,10 +127,11 @@ export class BoxControl {
   async adopt(pid: number): Promise<AdoptedProcess> {
     const id = this.#nextId;
     // The id that the request below takes; listening first, for it may end at once.
-    const ended = this.#channel.wait((answer) =>
-      answer.type === 'exited' && answer.id === id ? answer : undefined,
+    const ended = awaitedLater(
+      this.#channel.wait((answer) =>
+        answer.type === 'exited' && answer.id === id ? answer : undefined,
+      ),
     );
-    ended.catch(() => undefined);
     const session = await this.#ask(REQUEST.adopt, (fields) => {
       fields.add(FIELD.pid, u32(pid));
     });
@@ -170,16 +172,17 @@ export class BoxControl {
     const id = this.#nextId++;
     const fields = new FieldWriter().add(FIELD.id, u32(id));
     fill(fields);
-    const answered = this.#channel.wait((answer) => {
-      if (answer.type === 'failed' && answer.id === id) {
-        const errno = errnoName(answer.errno);
-        throw new KilnError('E_SERVICE_BOX', `the sandbox could not ${answer.what}: ${errno}`, {
-          details: { errno },
-        });
-      }
-      return answer.type === 'done' && answer.id === id ? answer.value : undefined;
-    });
-    answered.catch(() => undefined);
+    const answered = awaitedLater(
+      this.#channel.wait((answer) => {
+        if (answer.type === 'failed' && answer.id === id) {
+          const errno = errnoName(answer.errno);
+          throw new KilnError('E_SERVICE_BOX', `the sandbox could not ${answer.what}: ${errno}`, {
+            details: { errno },
+          });
+        }
+        return answer.type === 'done' && answer.id === id ? answer.value : undefined;
+      }),
+    );
     this.#channel.send(fields.message(type), fds);
     return await answered;
   }

@@ -5,6 +5,7 @@ import { ProcessCgroups } from '../kernel/cgroup-files.ts';
 import { tryLock } from '../kernel/flock.ts';
 import { isDead } from '../kernel/process-end.ts';
 import type { Connection } from '../libvirt/connection.ts';
+import { awaitedLater, deferred } from '../promise.ts';
 import type { StatePaths } from '../state/paths.ts';
 import { Box, startDomain } from './box.ts';
 import { type BoxSession, boxFiles, readBoxRecord } from './box-record.ts';
@@ -48,13 +49,11 @@ export class ReservedBox implements AsyncDisposable {
 
   constructor(engine: Engine) {
     this.#engine = engine;
-    const requested = Promise.withResolvers<void>();
+    const requested = deferred<void>();
     this.requested = requested.promise;
-    this.#box = takeBox(engine, USUAL, false, requested.resolve)
-      .finally(requested.resolve)
-      .then(inItsGroup);
-    // Whoever takes it gets to know why there is none.
-    this.#box.catch(() => undefined);
+    this.#box = awaitedLater(
+      takeBox(engine, USUAL, false, requested.resolve).finally(requested.resolve).then(inItsGroup),
+    );
   }
 
   /** The box, which is the caller's from here on. If it has died while it waited, another one. */

@@ -1,6 +1,7 @@
 import { openSync, statfsSync } from 'node:fs';
 import { KilnError } from '../errors.ts';
 import type { ProcessCgroups } from '../kernel/cgroup-files.ts';
+import { awaitedLater } from '../promise.ts';
 import { span, traceBox } from '../trace/trace.ts';
 import type { Box } from './box.ts';
 import type { BoxSession } from './box-record.ts';
@@ -71,13 +72,14 @@ export class Sandbox implements AsyncDisposable {
       );
       const { sources } = plan;
       // Before anything is sent: an init that could not even prepare has said why when it hangs up.
-      const filled = box.channel.wait((answer) => {
-        if (answer.type === 'failed' && answer.id !== FIRST_ID) {
-          throw setupFailed(answer, { sources, binds: specification.binds, labels });
-        }
-        return answer.type === 'ready' ? answer.facts : undefined;
-      });
-      filled.catch(() => undefined);
+      const filled = awaitedLater(
+        box.channel.wait((answer) => {
+          if (answer.type === 'failed' && answer.id !== FIRST_ID) {
+            throw setupFailed(answer, { sources, binds: specification.binds, labels });
+          }
+          return answer.type === 'ready' ? answer.facts : undefined;
+        }),
+      );
       const send = (message: Buffer, fds: readonly number[] = []) => {
         try {
           box.channel.send(message, fds);
@@ -95,7 +97,7 @@ export class Sandbox implements AsyncDisposable {
         const { argv, options } = first;
         request = new CommandRequest(box, FIRST_ID, argv, options, { gated: true });
         // One that is large would wait for the init, and all of this process with it.
-        if (request.isSmall) starting = startCommand(box, request);
+        if (request.isSmall) starting = awaitedLater(awaitStart(box, request));
       }
       box.writeRecord();
       const text = await filled;
@@ -109,7 +111,7 @@ export class Sandbox implements AsyncDisposable {
         labels,
       });
       first?.signal?.throwIfAborted();
-      if (request !== undefined) starting ??= startCommand(box, request);
+      if (request !== undefined) starting ??= awaitedLater(awaitStart(box, request));
       request?.release();
       return new Sandbox(box, facts, starting);
     } catch (error) {
@@ -140,7 +142,7 @@ export class Sandbox implements AsyncDisposable {
    */
   async spawn(argv: readonly string[], options: SpawnOptions): Promise<SandboxProcess> {
     const request = new CommandRequest(this.#box, this.#nextId++, argv, options);
-    return await startCommand(this.#box, request);
+    return await awaitStart(this.#box, request);
   }
 
   /** The command that {@link open} was told of, if it was, once; resolves and throws as {@link spawn} does. */
@@ -215,28 +217,23 @@ export class Sandbox implements AsyncDisposable {
 }
 
 /** Has the init start a command, and resolves once it has been exec'd. */
-function startCommand(box: Box, request: CommandRequest): Promise<SandboxProcess> {
-  const starting = awaitStart(box, request);
-  // Whoever takes it gets to know why it failed.
-  starting.catch(() => undefined);
-  return starting;
-}
-
 async function awaitStart(box: Box, request: CommandRequest): Promise<SandboxProcess> {
   using _ = request;
   const { id, argv } = request;
   const { channel } = box;
   // Listening before it starts: its end may come together with the news of its start.
-  const ended = channel.wait((answer) => {
-    if (answer.type === 'failed' && answer.id === id) throw execFailed(answer, argv);
-    return answer.type === 'exited' && answer.id === id ? answer : undefined;
-  });
-  ended.catch(() => undefined);
-  const started = channel.wait((answer) => {
-    if (answer.type === 'failed' && answer.id === id) throw execFailed(answer, argv);
-    return answer.type === 'started' && answer.id === id ? answer : undefined;
-  });
-  started.catch(() => undefined);
+  const ended = awaitedLater(
+    channel.wait((answer) => {
+      if (answer.type === 'failed' && answer.id === id) throw execFailed(answer, argv);
+      return answer.type === 'exited' && answer.id === id ? answer : undefined;
+    }),
+  );
+  const started = awaitedLater(
+    channel.wait((answer) => {
+      if (answer.type === 'failed' && answer.id === id) throw execFailed(answer, argv);
+      return answer.type === 'started' && answer.id === id ? answer : undefined;
+    }),
+  );
   request.send();
   const { pid, facts } = await started;
   traceBox(channel.initPid, facts);

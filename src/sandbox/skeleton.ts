@@ -5,6 +5,7 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { KilnError } from '../errors.ts';
 import { shortHash } from '../kernel/short-hash.ts';
+import { awaitedLater } from '../promise.ts';
 import type { StatePaths } from '../state/paths.ts';
 
 /**
@@ -71,7 +72,7 @@ export async function ensureSkeleton(paths: StatePaths): Promise<string> {
   const quick = skeletonOf(paths, source.stat);
   if (isMade(quick)) return quick;
   // Of several boxes that are opened at once the first makes it.
-  const made = making.get(quick) ?? makeSkeleton(paths, source.path, quick);
+  const made = making.get(quick) ?? awaitedLater(makeSkeleton(paths, source.path, quick));
   making.set(quick, made);
   try {
     return await made;

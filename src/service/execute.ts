@@ -1,5 +1,6 @@
 import type { Socket } from 'node:net';
 import type { Readable } from 'node:stream';
+import { awaitedLater } from '../promise.ts';
 import { ROOT_CAPABILITIES } from '../sandbox/capabilities.ts';
 import type { SandboxProcess } from '../sandbox/process.ts';
 import { seccompFilter } from '../sandbox/seccomp/profile.ts';
@@ -80,16 +81,21 @@ async function start(host: UnitHost, request: ExecuteRequest): Promise<SandboxPr
 }
 
 function attach(command: SandboxProcess, client: Socket): void {
-  const ended = endOf(command);
-  const drained = Promise.all([
-    relay(command.stdout, FRAME.data, client),
-    relay(command.stderr, FRAME.errorData, client),
-  ]);
-  void ended.then(async (end) => {
+  const ended = awaitedLater(endOf(command));
+  const drained = awaitedLater(
+    Promise.all([
+      relay(command.stdout, FRAME.data, client),
+      relay(command.stderr, FRAME.errorData, client),
+    ]),
+  );
+  const tell = async () => {
+    const end = await ended;
     await drained;
     sendMessage(client, end satisfies ExecuteAnswer);
     client.end();
-  });
+  };
+  // A client that hears of no end takes the closed connection for one.
+  tell().catch(() => client.destroy());
 }
 
 /** Resolves when the stream has ended or nobody reads any more. */

@@ -3,6 +3,7 @@ import { Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { closeDescriptor } from '../kernel/descriptor.ts';
 import { connectLoopback } from '../kernel/inet-socket.ts';
+import { awaitedLater } from '../promise.ts';
 import { ROOT_CAPABILITIES } from '../sandbox/capabilities.ts';
 import { seccompFilter } from '../sandbox/seccomp/profile.ts';
 import type { ServiceDefinition } from './definition.ts';
@@ -32,7 +33,7 @@ async function checkCommand(
     policy: { user: '0:0', capabilities, seccomp },
     env: host.environment,
   });
-  const ended = endOf(command);
+  const ended = awaitedLater(endOf(command));
   command.stdin.end();
   let said = '';
   for (const stream of [command.stdout, command.stderr]) {
@@ -41,12 +42,14 @@ async function checkCommand(
     });
   }
   const over = new AbortController();
-  const late = sleep(timeout, undefined, { signal: over.signal }).then(
-    () => {
-      command.kill('SIGKILL');
-      return true;
-    },
-    () => false,
+  const late = awaitedLater(
+    sleep(timeout, undefined, { signal: over.signal }).then(
+      () => {
+        command.kill('SIGKILL');
+        return true;
+      },
+      () => false,
+    ),
   );
   const end = await ended;
   over.abort();

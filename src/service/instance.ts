@@ -83,8 +83,9 @@ export class Instance {
 
   /** Resolves when the box is gone, whoever ended it, or of no use any more. */
   get gone(): Promise<void> {
-    const lost = this.#lease === undefined ? [] : [this.#lease.lost];
-    return Promise.race([this.#host.control.gone, this.#manager.lost, ...lost]);
+    const ends = [this.#host.control.gone, this.#manager.lost];
+    if (this.#lease !== undefined) ends.push(this.#lease.lost);
+    return Promise.race(ends);
   }
 
   async #prepare(): Promise<void> {

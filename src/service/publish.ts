@@ -3,6 +3,7 @@ import { createServer, type Server, Socket } from 'node:net';
 import { KilnError } from '../errors.ts';
 import { closeDescriptor } from '../kernel/descriptor.ts';
 import { connectLoopback } from '../kernel/inet-socket.ts';
+import { awaitedLater } from '../promise.ts';
 import type { BoxControl } from '../sandbox/control.ts';
 import type { PublishedPort } from './definition.ts';
 
@@ -34,7 +35,7 @@ export async function publishPort(
   return {
     port,
     [Symbol.asyncDispose]: async () => {
-      const closed = once(server, 'close');
+      const closed = awaitedLater(once(server, 'close'));
       server.close();
       for (const socket of open) socket.destroy();
       await closed;

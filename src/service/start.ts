@@ -53,9 +53,10 @@ export async function startInBackground(
   });
   closeSync(output);
   let ended = false;
-  void once(guardian, 'exit').then(() => {
+  const end = () => {
     ended = true;
-  });
+  };
+  once(guardian, 'exit').then(end, end);
   guardian.unref();
   try {
     return await waitUntilStarted(name, files, since, () => ended);

@@ -6,6 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { KilnError } from '../errors.ts';
 import { type HeldLock, tryLock } from '../kernel/flock.ts';
+import { awaitedLater, deferred } from '../promise.ts';
 import type { Engine } from '../sandbox/open.ts';
 import { isKilnCode, reasonOf } from './failure.ts';
 import { Instance } from './instance.ts';
@@ -95,21 +96,23 @@ async function superviseLocked(
   let server: Server | undefined;
   const over = new AbortController();
   try {
-    const stopped = Promise.withResolvers<'stopped'>();
+    const stopped = deferred<'stopped'>();
     const stop = () => stopped.resolve('stopped');
     process.once('SIGTERM', stop);
     process.once('SIGINT', stop);
-    const started = instance.start();
+    const started = awaitedLater(instance.start());
     started.catch((error: unknown) => log.write('kiln', String(error)));
     process.on('SIGHUP', () => reloadAll(instance, log));
     server = await serveSupervisor(files.socket, { instance, started, stop });
     await Promise.race([started.catch(() => undefined), stopped.promise]);
     await notifySystemd();
-    const idle = started.then(
-      () => idleUnits(instance, over.signal),
-      () => idleUnits(instance, over.signal),
+    const idle = awaitedLater(
+      started.then(
+        () => idleUnits(instance, over.signal),
+        () => idleUnits(instance, over.signal),
+      ),
     );
-    const gone = instance.gone.then(() => 'gone' as const);
+    const gone = awaitedLater(instance.gone.then(() => 'gone' as const));
     const end = await Promise.race([stopped.promise, gone, idle]);
     if (end === 'gone') {
       log.write('kiln', 'the sandbox is gone');
@@ -126,7 +129,7 @@ async function superviseLocked(
   } finally {
     over.abort();
     if (server !== undefined) {
-      const closed = once(server, 'close');
+      const closed = awaitedLater(once(server, 'close'));
       server.close();
       await Promise.race([closed, sleep(1000, undefined, { ref: false })]);
     }

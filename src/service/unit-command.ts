@@ -1,4 +1,5 @@
 import { KilnError } from '../errors.ts';
+import { awaitedLater } from '../promise.ts';
 import type { SandboxProcess } from '../sandbox/process.ts';
 import { isKilnCode } from './failure.ts';
 import { LineSplitter } from './log-file.ts';
@@ -39,7 +40,7 @@ export async function startCommand(
     limits: clampedLimits(host, unit),
     umask: unit.umask,
   });
-  const end = endOf(started);
+  const end = awaitedLater(endOf(started));
   started.stdin.end();
   const source = `${unit.name.replace(/\.service$/, '')}[${started.pid}]`;
   for (const stream of [started.stdout, started.stderr]) {

@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../errors.ts';
+import { awaitedLater } from '../promise.ts';
 import { boxProcesses } from './box-processes.ts';
 import { endText } from './failure.ts';
 import type { ServiceUnit } from './unit/service-unit.ts';
@@ -30,7 +31,7 @@ export async function adoptMain(
 ): Promise<MainProcess> {
   const { session, ended, kill } = await host.control.adopt(pid);
   join({ pid, session }, joined);
-  return { pid, kill, end: ended.then(endFromStatus, () => killed) };
+  return { pid, kill, end: awaitedLater(ended.then(endFromStatus, () => killed)) };
 }
 
 /**

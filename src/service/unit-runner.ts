@@ -1,4 +1,5 @@
 import { KilnError } from '../errors.ts';
+import { awaitedLater, deferred } from '../promise.ts';
 import { boxProcesses } from './box-processes.ts';
 import { within } from './deadline.ts';
 import {
@@ -93,7 +94,7 @@ export class UnitRunner implements RunningUnit {
     this.#set('deactivating', '');
     this.#onLost?.(new KilnError('E_UNIT_FAILED', `${this.unit.name} was stopped`));
     if (ran) {
-      const commands = this.#runAll('stop', this.#mainVariables());
+      const commands = awaitedLater(this.#runAll('stop', this.#mainVariables()));
       await within(commands, this.unit.stopTimeout).catch((error) => this.#complain(error));
     }
     await this.#terminate();
@@ -178,10 +179,9 @@ export class UnitRunner implements RunningUnit {
         this.#wanted = false;
         return this.#set('inactive', `${unmet} does not hold`);
       }
-      const lost = new Promise<never>((_, reject) => {
-        this.#onLost = reject;
-      });
-      await within(Promise.race([this.#activate(), lost]), this.unit.startTimeout);
+      const lost = deferred<never>();
+      this.#onLost = lost.reject;
+      await within(Promise.race([this.#activate(), lost.promise]), this.unit.startTimeout);
     } catch (error) {
       if (!this.#wanted) throw error;
       const result = resultOfStart(error);
@@ -245,16 +245,20 @@ export class UnitRunner implements RunningUnit {
     this.#watch = setInterval(() => {
       if (this.#processes.living > 0) return;
       clearInterval(this.#watch);
-      if (this.#state === 'active')
-        void this.#afterEnd('success', ENDED_WELL, 'all processes ended');
+      if (this.#state !== 'active') return;
+      this.#afterEnd('success', ENDED_WELL, 'all processes ended').catch((error) =>
+        this.#complain(error),
+      );
     }, WATCH_PAUSE);
   }
 
   #watchMain(main: MainProcess): void {
     this.#main = main;
-    void main.end.then((end) => {
-      if (this.#main === main) void this.#mainEnded(end);
-    });
+    main.end
+      .then(async (end) => {
+        if (this.#main === main) await this.#mainEnded(end);
+      })
+      .catch((error) => this.#complain(error));
   }
 
   async #mainEnded(end: ProcessEnd): Promise<void> {

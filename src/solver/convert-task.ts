@@ -2,12 +2,14 @@
  * Confined task `solver-convert`: turns a repository's XML metadata into libsolv's own form, which
  * loads twenty times as fast.
  */
+
 import { closeSync, write as writeCallback } from 'node:fs';
 import { promisify } from 'node:util';
 import { z } from 'zod';
 import type { ConfinedTask, TaskContext } from '../confine/task.ts';
 import { KilnError } from '../errors.ts';
 import { createPipe } from '../kernel/pipe.ts';
+import { deferred } from '../promise.ts';
 import { CompsParser } from '../repository/comps.ts';
 import { type MetadataFile, metadataFileSchema } from '../repository/metadata-file.ts';
 import { readMetadata } from '../repository/read-metadata.ts';
@@ -89,13 +91,12 @@ async function addMetadata(
   const pipe = createPipe(0);
   const stream = library.fdopen(pipe.read, 'r');
   if (stream === null) throw new KilnError('E_SOLVER_CACHE', 'no stream for libsolv');
-  const parsed = new Promise<number>((resolve, reject) => {
-    library.repo.addMetadata.async(repository, stream, null, flags, (error, result) => {
-      // If libsolv gave up early, this is what makes the writer stop.
-      library.fclose(stream);
-      if (error) reject(error);
-      else resolve(result);
-    });
+  const parsed = deferred<number>();
+  library.repo.addMetadata.async(repository, stream, null, flags, (error, result) => {
+    // If libsolv gave up early, this is what makes the writer stop.
+    library.fclose(stream);
+    if (error) parsed.reject(error);
+    else parsed.resolve(result);
   });
   let written: unknown;
   try {
@@ -105,7 +106,7 @@ async function addMetadata(
   } finally {
     closeSync(pipe.write);
   }
-  const result = await parsed;
+  const result = await parsed.promise;
   // What is wrong with the file explains why libsolv could not read it.
   if (written instanceof KilnError) throw written;
   if (result !== 0) {

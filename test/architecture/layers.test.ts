@@ -6,7 +6,7 @@ const source = join(import.meta.dirname, '../../src');
 
 /** The folders of src, lowest layer first: a module imports from its own layer and those below. */
 const layers: readonly (readonly string[])[] = [
-  ['errors.ts'],
+  ['errors.ts', 'promise.ts', 'stray-errors.ts'],
   ['kernel', 'state', 'trace'],
   ['confine'],
   ['rpm', 'repository', 'solver', 'libvirt'],

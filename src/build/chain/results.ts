@@ -1,4 +1,5 @@
 import { join } from 'node:path';
+import { awaitedLater } from '../../promise.ts';
 import type { Repository } from '../../repository/configuration.ts';
 import type { PooledPackage } from '../../repository/publish/pool.ts';
 import {
@@ -186,7 +187,7 @@ export class Results implements AsyncDisposable {
 
   /** One after another: a snapshot that is being replaced must not be taken into use. */
   async #inTurn<Result>(work: () => Promise<Result>): Promise<Result> {
-    const result = this.#turn.then(work);
+    const result = awaitedLater(this.#turn.then(work));
     this.#turn = result.catch(() => undefined);
     return await result;
   }

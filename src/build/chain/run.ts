@@ -1,5 +1,8 @@
 /** The order of a chain: who may start, what waits, what is tried again. */
-import { KilnError } from '../../errors.ts';
+
+import type { KilnError } from '../../errors.ts';
+import { asKilnError } from '../../kernel/system-error.ts';
+import { awaitedLater } from '../../promise.ts';
 import { buildStatus } from '../exit-status.ts';
 import type { BuildRequest } from '../request.ts';
 import { buildMember, type MemberContext, type MemberOutcome } from './build-member.ts';
@@ -94,7 +97,9 @@ export class ChainRun {
       if (progress.state !== 'waiting' || this.#running.has(progress)) continue;
       if ((pending.get(progress.name)?.size ?? 0) > 0) continue;
       if (progress.failedIn?.generation === this.#context.results.generation) continue;
-      const work = this.#process(progress).finally(() => this.#running.delete(progress));
+      const work = awaitedLater(
+        this.#process(progress).finally(() => this.#running.delete(progress)),
+      );
       this.#running.set(progress, work);
     }
   }
@@ -212,13 +217,4 @@ export class ChainRun {
   #find(name: string): Progress | undefined {
     return this.#byName.get(name);
   }
-}
-
-function asKilnError(error: unknown, name: string): KilnError {
-  if (error instanceof KilnError) return error;
-  const message = error instanceof Error ? error.message : String(error);
-  return new KilnError('E_INTERNAL', `${name}: ${message}`, {
-    cause: error,
-    hint: 'this is a mistake in kiln: please report it',
-  });
 }

@@ -1,6 +1,8 @@
 /** One command of a TypeScript recipe, on kiln's side: what it writes goes to the recipe. */
+
 import type { Readable, Writable } from 'node:stream';
 import { KilnError } from '../../errors.ts';
+import { awaitedLater } from '../../promise.ts';
 import { CHUNK_BYTES, type ParentMessage } from './script-protocol.ts';
 
 /** What is used of a command, wherever it runs. */
@@ -37,9 +39,8 @@ export class RelayedCommand {
   constructor(id: number, started: Promise<CommandProcess>, pipe: RecipePipe) {
     this.#id = id;
     this.#pipe = pipe;
-    this.#started = started;
-    started.catch(() => undefined);
-    this.over = this.#relay();
+    this.#started = awaitedLater(started);
+    this.over = awaitedLater(this.#relay());
   }
 
   /** Gives the command input; one piece at a time, the next when the recipe has heard `drained`. */

@@ -1,4 +1,5 @@
 /** kiln's side of a TypeScript recipe: starts the child that runs it and does what it asks for. */
+
 import { closeSync } from 'node:fs';
 import { Socket } from 'node:net';
 import { basename, dirname } from 'node:path';
@@ -6,6 +7,7 @@ import { encodeFrame } from '../../confine/frame.ts';
 import { runConfined } from '../../confine/run.ts';
 import { KilnError } from '../../errors.ts';
 import { createPipe } from '../../kernel/pipe.ts';
+import { awaitedLater, deferred } from '../../promise.ts';
 import { readModule } from './recipe-files.ts';
 import { type CommandProcess, RelayedCommand } from './relayed-command.ts';
 import {
@@ -53,7 +55,7 @@ export class ScriptSession implements AsyncDisposable {
   readonly #answers: Socket;
   readonly #commands = new Map<number, RelayedCommand>();
   readonly #ended: Promise<void>;
-  readonly #loaded = Promise.withResolvers<unknown>();
+  readonly #loaded = deferred<unknown>();
   #step: PromiseWithResolvers<StepFailure | undefined> | undefined;
   #start: StartCommand | undefined;
   #failure: unknown;
@@ -61,7 +63,6 @@ export class ScriptSession implements AsyncDisposable {
   constructor(options: ScriptOptions) {
     this.#options = options;
     this.recipe = this.#loaded.promise;
-    this.recipe.catch(() => undefined);
     const [messages, answers] = [createPipe(0), createPipe(0)];
     this.#messages = writer(messages.write);
     this.#answers = writer(answers.write);
@@ -79,9 +80,11 @@ export class ScriptSession implements AsyncDisposable {
       signal: AbortSignal.any([options.signal, this.#stop.signal]),
       validate: (value) => childMessageSchema.parse(value),
     });
-    this.#ended = this.#obey(child).finally(() => {
-      for (const fd of readers) closeSync(fd);
-    });
+    this.#ended = awaitedLater(
+      this.#obey(child).finally(() => {
+        for (const fd of readers) closeSync(fd);
+      }),
+    );
   }
 
   /**
@@ -90,7 +93,7 @@ export class ScriptSession implements AsyncDisposable {
    */
   async runStep(step: StepMessage, start: StartCommand): Promise<StepFailure | undefined> {
     if (this.#failure !== undefined) throw this.#failure;
-    this.#step = Promise.withResolvers();
+    this.#step = deferred();
     this.#start = start;
     this.#send({ type: 'step', ...step });
     try {
@@ -178,7 +181,8 @@ export class ScriptSession implements AsyncDisposable {
       whenWritable: (then) => this.#messages.once('drain', then),
     });
     this.#commands.set(id, command);
-    command.over.then(() => this.#commands.delete(id));
+    const forget = () => this.#commands.delete(id);
+    command.over.then(forget, forget);
   }
 
   /** False when the child has much to read already: wait for the pipe to drain. */

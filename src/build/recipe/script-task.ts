@@ -216,12 +216,14 @@ async function serve(
   onStep: (message: StepMessage) => Promise<void>,
 ): Promise<void> {
   const decoder = new FrameDecoder();
-  for await (const chunk of new Socket({ fd, readable: true, writable: false })) {
+  const parent = new Socket({ fd, readable: true, writable: false });
+  for await (const chunk of parent) {
     for (const value of decoder.push(chunk as Buffer)) {
       const message = value as ParentMessage;
       if (message.type === 'quit') return;
-      if (message.type === 'step') void onStep(message);
-      else processes.find(message.id)?.receive(message);
+      if (message.type === 'step') {
+        onStep(message).catch((error: Error) => parent.destroy(error));
+      } else processes.find(message.id)?.receive(message);
     }
   }
 }

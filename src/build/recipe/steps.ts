@@ -1,6 +1,9 @@
 /** Running the steps of a recipe, one after the other, within their limits of time. */
+
 import { KilnError } from '../../errors.ts';
+import { deferred } from '../../promise.ts';
 import type { RecipeStep } from '../../recipe/build-recipe.ts';
+import { listenToOutput } from '../../run/output-listener.ts';
 import { type CommandEnd, supervise, type TimeLimits } from '../../run/supervise.ts';
 import { startOnHost } from './host-command.ts';
 import type { RecipeBox } from './recipe-box.ts';
@@ -70,9 +73,10 @@ async function runScript(
     network: step.network,
   });
   process.stdin.end();
-  process.stdout.on('data', onOutput);
-  process.stderr.on('data', onOutput);
-  const end = await supervise(process, limits, () => box.killAll());
+  const kill = () => box.killAll();
+  const output = listenToOutput(process, onOutput, kill);
+  const end = await supervise(process, limits, kill);
+  output.rethrow();
   const failed = end.exitCode !== 0 || end.timeLimit !== null;
   const failure = failed ? failedStep(step, end, script, tail.lines()) : undefined;
   return { ...end, failure };
@@ -186,7 +190,7 @@ class StepClock implements Disposable {
   hit: CommandEnd['timeLimit'] = null;
   /** Resolves, with nothing, when a step that is out of time has not ended by itself. */
   readonly over: Promise<undefined>;
-  readonly #giveUp = Promise.withResolvers<undefined>();
+  readonly #giveUp = deferred<undefined>();
   readonly #kill: () => Promise<void>;
   readonly #timers = new Set<NodeJS.Timeout>();
   readonly #stall: NodeJS.Timeout | undefined;

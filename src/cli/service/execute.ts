@@ -1,5 +1,6 @@
 import type { Socket } from 'node:net';
 import { Command } from 'commander';
+import { awaitedLater } from '../../promise.ts';
 import type { ExecuteAnswer, ExecuteControl, ExecuteRequest } from '../../service/execute.ts';
 import { encodeFrame, FRAME, onFrames, sendMessage } from '../../service/frames.ts';
 import { readService } from '../../service/store.ts';
@@ -79,7 +80,7 @@ async function execute(
   };
   try {
     using _forwarding = forward(socket, options.tty === true);
-    const ended = converse(socket);
+    const ended = awaitedLater(converse(socket));
     sendMessage(socket, { do: 'execute', command });
     const { exitCode, signal } = await ended;
     process.exitCode = commandStatus({ exitCode, signal, timeLimit: null });

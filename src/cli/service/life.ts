@@ -57,12 +57,11 @@ export async function startSupervisor(paths: StatePaths, name: string): Promise<
     const since = Date.now();
     const unit = hostUnitName(name);
     let over = false;
+    const end = () => {
+      over = true;
+    };
     // Its start waits for the service's, which is told better by the service itself.
-    void systemctl('restart', unit)
-      .catch(() => undefined)
-      .then(() => {
-        over = true;
-      });
+    systemctl('restart', unit).then(end, end);
     return await waitUntilStarted(name, service.files, since, () => over);
   }
   const command = [...kilnCommand(), 'service', 'supervise', name] as const;

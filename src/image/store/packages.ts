@@ -12,6 +12,7 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
 import { withLock } from '../../kernel/flock.ts';
+import { awaitedLater, deferred } from '../../promise.ts';
 import { fetchPackages, localPackages } from '../../repository/fetch-packages.ts';
 import type { Lock, LockedPackage, LockedRepository } from '../../repository/lock.ts';
 import type { RpmPackage } from '../../rpm/package.ts';
@@ -121,22 +122,21 @@ async function addPackages(
   // As they are unpacked.
   const largestFirst = [...missing].sort((a, b) => b.size - a.size);
   const part = { ...lock, packages: largestFirst };
-  const arrivals = new Map(
-    largestFirst.map(({ digest }) => [digest, Promise.withResolvers<void>()]),
-  );
+  const arrivals = new Map(largestFirst.map(({ digest }) => [digest, deferred<void>()]));
   const stop = new AbortController();
   const signal = AbortSignal.any([stop.signal, ...(options.signal ? [options.signal] : [])]);
   let fetching: Promise<string[]> | undefined;
   const fetched = () => {
     if (fetching !== undefined) return fetching;
     const onPackage = (digest: string) => arrivals.get(digest)?.resolve();
-    fetching = fetchFiles(paths, part, { ...options, signal, onPackage }).then((found) => {
-      // Unpacking need not wait for it.
-      options.onFetched?.().catch(() => undefined);
-      return found;
-    });
     // Thrown to whoever waits for a package; all may have given up before.
-    fetching.catch(() => undefined);
+    fetching = awaitedLater(
+      fetchFiles(paths, part, { ...options, signal, onPackage }).then((found) => {
+        // Unpacking need not wait for it.
+        options.onFetched?.().catch(() => undefined);
+        return found;
+      }),
+    );
     return fetching;
   };
   const ready = async (digest: string) => {

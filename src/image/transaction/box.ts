@@ -1,5 +1,6 @@
 import { mkdir } from 'node:fs/promises';
 import { KilnError } from '../../errors.ts';
+import { awaitedLater, deferred } from '../../promise.ts';
 import { TRANSACTION_CAPABILITIES } from '../../sandbox/capabilities.ts';
 import { labelForImages } from '../../sandbox/labels/store.ts';
 import { type Engine, openSandbox, type ReservedBox } from '../../sandbox/open.ts';
@@ -106,9 +107,8 @@ export class TransactionBox implements AsyncDisposable {
     } catch (error) {
       return startFailure(error);
     }
-    const ended = watch(process, command);
     // A failure of the other work goes first; the box takes the command with it.
-    ended.catch(() => undefined);
+    const ended = awaitedLater(watch(process, command));
     command.meanwhile?.();
     return await ended;
   }
@@ -144,17 +144,16 @@ async function watch(
   process.stdout.on('data', (chunk: Buffer) => tail.push(chunk));
   process.stderr.on('data', (chunk: Buffer) => tail.push(chunk));
   let late: NodeJS.Timeout | undefined;
-  const ended = new Promise<void>((resolve, reject) => {
-    process.once('close', () => resolve());
-    process.once('error', reject);
-    process.once('exit', () => {
-      // What has come while this process was busy is read before.
-      late = setTimeout(() => setImmediate(resolve), LATE_OUTPUT);
-    });
+  const ended = deferred<void>();
+  process.once('close', () => ended.resolve());
+  process.once('error', ended.reject);
+  process.once('exit', () => {
+    // What has come while this process was busy is read before.
+    late = setTimeout(() => setImmediate(ended.resolve), LATE_OUTPUT);
   });
   process.stdin.end(command.input);
   try {
-    await ended;
+    await ended.promise;
   } finally {
     clearTimeout(timer);
     clearTimeout(late);

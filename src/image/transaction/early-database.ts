@@ -1,7 +1,9 @@
 /** rpm writes its database while the tree that it belongs to is still planned and composed. */
+
 import { mkdirSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
+import { awaitedLater, deferred } from '../../promise.ts';
 import type { RpmFile, RpmPackage } from '../../rpm/package.ts';
 import type { Engine, ReservedBox } from '../../sandbox/open.ts';
 import { span } from '../../trace/trace.ts';
@@ -77,15 +79,17 @@ export class EarlyDatabase implements AsyncDisposable {
 
   private constructor(options: Prepared) {
     const ends = [this.#end.signal, ...(options.signal === undefined ? [] : [options.signal])];
-    const begun = Promise.withResolvers<void>();
+    const begun = deferred<void>();
     this.begun = begun.promise;
-    this.#written = write(options, AbortSignal.any(ends), begun.resolve)
-      .catch((error: unknown) => {
-        // Nobody else hears of it.
-        using _ = span(`no early rpm database: ${error}`);
-        return undefined;
-      })
-      .finally(begun.resolve);
+    this.#written = awaitedLater(
+      write(options, AbortSignal.any(ends), begun.resolve)
+        .catch((error: unknown) => {
+          // Nobody else hears of it.
+          using _ = span(`no early rpm database: ${error}`);
+          return undefined;
+        })
+        .finally(begun.resolve),
+    );
   }
 
   /** What rpm has written, once it has; undefined if it failed. */

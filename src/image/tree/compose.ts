@@ -9,6 +9,7 @@ import {
   RESOLVE_BENEATH,
   RESOLVE_NO_SYMLINKS,
 } from '../../kernel/at.ts';
+import { awaitedLater } from '../../promise.ts';
 import { callName } from '../../rpm/filename.ts';
 import type { RpmFile, RpmPackage } from '../../rpm/package.ts';
 import { span } from '../../trace/trace.ts';
@@ -164,7 +165,7 @@ class Composer implements Composition {
 
   #finishBatch(): void {
     if (this.#failure !== undefined) throw this.#failure.error;
-    const finishing = this.#finishFolders(this.#batch);
+    const finishing = awaitedLater(this.#finishFolders(this.#batch));
     // It is told with the next batch.
     finishing.catch((error: unknown) => {
       this.#failure ??= { error };

@@ -2,6 +2,7 @@ import { availableParallelism } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { Worker } from 'node:worker_threads';
 import { SyscallError } from '../../kernel/libc.ts';
+import { deferred } from '../../promise.ts';
 import { type FolderJob, finishFolders, type RefusedLink } from './folder-jobs.ts';
 
 /** Requests the thread may have before it; what is more is done by whoever asks. */
@@ -36,7 +37,7 @@ export class FolderFinisher implements AsyncDisposable {
   /** Does jobs; returns the links that are still to be made otherwise. @throws SyscallError */
   async finish(jobs: readonly FolderJob[]): Promise<readonly RefusedLink[]> {
     if (this.#thread === undefined || this.#waiting.length >= WAITING) return finishFolders(jobs);
-    const answered = Promise.withResolvers<FinisherAnswer>();
+    const answered = deferred<FinisherAnswer>();
     this.#waiting.push(answered);
     this.#thread.postMessage(jobs);
     const answer = await answered.promise;

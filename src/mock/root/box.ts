@@ -1,4 +1,5 @@
 import { closeSync } from 'node:fs';
+import { listenToOutput } from '../../run/output-listener.ts';
 import { type CommandEnd, supervise } from '../../run/supervise.ts';
 import { commandUser } from '../../run/user.ts';
 import {
@@ -103,20 +104,22 @@ export class RootBox implements AsyncDisposable {
     const stdout: Buffer[] = [];
     const output: Buffer[] = [];
     let size = 0;
-    const take = (chunk: Buffer, ...lists: Buffer[][]) => {
+    const kill = () => this.killAll();
+    const take = (chunk: Buffer, stream: 'stdout' | 'stderr') => {
       command.onOutput?.(chunk);
       size += chunk.length;
-      if (size <= CAPTURE_LIMIT) for (const list of lists) list.push(chunk);
+      if (size > CAPTURE_LIMIT) return;
+      output.push(chunk);
+      if (stream === 'stdout') stdout.push(chunk);
     };
-    process.stdout.on('data', (chunk: Buffer) => take(chunk, stdout, output));
-    process.stderr.on('data', (chunk: Buffer) => take(chunk, output));
+    const listener = listenToOutput(process, take, kill);
     process.stdin.end(command.input);
-    const kill = () => this.killAll();
     const abort = () => void kill().catch(() => undefined);
     command.signal?.addEventListener('abort', abort, { once: true });
     try {
       const end = await supervise(process, {}, kill);
       command.signal?.throwIfAborted();
+      listener.rethrow();
       const text = (chunks: Buffer[]) => Buffer.concat(chunks).toString('utf8');
       return { ...end, stdout: text(stdout), output: text(output) };
     } finally {

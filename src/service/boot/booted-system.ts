@@ -1,4 +1,5 @@
 import { KilnError } from '../../errors.ts';
+import { awaitedLater, deferred } from '../../promise.ts';
 import { BOOT_CAPABILITIES, ROOT_CAPABILITIES } from '../../sandbox/capabilities.ts';
 import type { SandboxProcess } from '../../sandbox/process.ts';
 import { seccompFilter } from '../../sandbox/seccomp/profile.ts';
@@ -24,8 +25,8 @@ const REBOOT = SIGRTMIN + 5;
 export class BootedSystem implements UnitManager {
   readonly #host: UnitHost;
   readonly #units: readonly BootedUnit[];
-  readonly #ready = Promise.withResolvers<void>();
-  readonly #lost = Promise.withResolvers<void>();
+  readonly #ready = deferred<void>();
+  readonly #lost = deferred<void>();
   #process: SandboxProcess | undefined;
   #end: Promise<ProcessEnd> | undefined;
   #up = false;
@@ -89,8 +90,8 @@ export class BootedSystem implements UnitManager {
     this.#process = started;
     const lines = new LineSplitter((line) => log.write('console', line));
     started.stdout.on('data', (chunk: Buffer) => lines.push(chunk));
-    this.#end = endOf(started);
-    const ended = this.#end.then((end) => this.#onEnd(end));
+    this.#end = awaitedLater(endOf(started));
+    const ended = awaitedLater(this.#end.then((end) => this.#onEnd(end)));
     await within(Promise.race([this.#ready.promise, ended.then(failedBoot)]), BOOT_PATIENCE).catch(
       (error) => {
         throw isKilnCode(error, 'E_UNIT_TIMEOUT') ? notBooted(error) : error;

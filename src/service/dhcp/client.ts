@@ -2,6 +2,7 @@ import { randomInt } from 'node:crypto';
 import { createSocket, type Socket } from 'node:dgram';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../../errors.ts';
+import { awaitedLater, deferred } from '../../promise.ts';
 import { DHCP, type DhcpAnswer, type DhcpRequest, decodeDhcp, encodeDhcp } from './message.ts';
 
 const SERVER_PORT = 67;
@@ -103,7 +104,7 @@ export class DhcpClient {
   ): Promise<DhcpAnswer | undefined> {
     const transaction = randomInt(2 ** 32);
     const message = encodeDhcp({ ...request, ...this.#identity, transaction });
-    const answered = Promise.withResolvers<DhcpAnswer>();
+    const answered = deferred<DhcpAnswer>();
     const hear = (bytes: Buffer) => {
       const answer = decodeDhcp(bytes, this.#identity.hardware);
       if (answer?.transaction === transaction && take(answer)) answered.resolve(answer);
@@ -114,7 +115,7 @@ export class DhcpClient {
       while (Date.now() < deadline && !this.#over.signal.aborted) {
         // One that cannot be sent now, for the bridge is not up, may be in a moment.
         this.#socket.send(message, SERVER_PORT, to, () => undefined);
-        const wait = this.#sleep(Math.min(pause, deadline - Date.now()));
+        const wait = awaitedLater(this.#sleep(Math.min(pause, deadline - Date.now())));
         const answer = await Promise.race([answered.promise, wait]);
         if (answer !== undefined) return answer;
         pause = Math.min(pause * 2, LONGEST_PAUSE);

@@ -1,3 +1,4 @@
+import { awaitedLater } from '../../promise.ts';
 import { reasonOf } from '../failure.ts';
 import type { UnitHost } from '../unit-host.ts';
 import { DhcpClient } from './client.ts';
@@ -51,7 +52,9 @@ export async function leaseAddress(
   try {
     const lease = await client.lease();
     await use(lease);
-    const lost = client.keep(lease, use).catch((error) => log.write('kiln', reasonOf(error)));
+    const lost = awaitedLater(
+      client.keep(lease, use).catch((error) => log.write('kiln', reasonOf(error))),
+    );
     return {
       get address() {
         return current.address;

@@ -1,11 +1,11 @@
-import { readdir, readFile, stat, writeFile } from 'node:fs/promises';
+import { readdir, readFile, stat, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import test from 'ava';
 import { execa } from 'execa';
 import { buildPackage } from '../../../src/build/build.ts';
 import type { BuildRequest } from '../../../src/build/request.ts';
 import { KilnError } from '../../../src/errors.ts';
-import { PATIENCE } from '../../support/busybox-state.ts';
+import { KILN, PATIENCE } from '../../support/busybox-state.ts';
 import { long } from '../../support/long.ts';
 import {
   type BuildState,
@@ -304,3 +304,47 @@ test.serial('an interrupted build ends at once and says so', async (t) => {
   t.is(report.failure?.code, 'E_INTERRUPTED');
   t.true(performance.now() - started < MINUTE * PATIENCE);
 });
+
+test.serial(
+  'a listener that throws while output comes fails the build, not the process',
+  async (t) => {
+    const parts = { name: 'listener', build: 'echo first; sleep 60' };
+    const asked = new Set<string>();
+    const report = await state.build(
+      parts,
+      {},
+      {
+        onOutput: (log, chunk) => {
+          asked.add(log);
+          if (chunk.includes('first\n')) throw new Error('the listener is broken');
+        },
+      },
+    );
+    t.true(asked.has('build.log'));
+    t.is(report.failure?.message, 'the listener is broken');
+    t.is(report.exitStatus, 125);
+  },
+);
+
+test.serial(
+  'an image that does not exist fails a build whose source takes long to read',
+  async (t) => {
+    const big = join(await state.fresh(), 'big.src.rpm');
+    // Sparse: what counts is how long its digest takes.
+    await writeFile(big, '');
+    await truncate(big, 600 * 2 ** 20);
+    const directory = await state.fresh();
+    const args = ['build', '-r', 'nosuchimage', big, '--resultdir', directory];
+    const { exitCode, stderr } = await execa(KILN, args, {
+      env: state.images.env,
+      reject: false,
+      timeout: 60_000 * PATIENCE,
+    });
+    t.is(exitCode, 125, stderr);
+    t.regex(stderr, /^kiln: there is no image and no recipe called nosuchimage$/m);
+    t.notRegex(stderr, /\n {4}at |Node\.js/);
+    const result = JSON.parse(await readFile(join(directory, 'result.json'), 'utf8'));
+    t.is(result.failure?.code, 'E_IMAGE_MISSING');
+    t.is(result.exitStatus, 125);
+  },
+);
