@@ -5,13 +5,14 @@
  */
 import { randomUUID } from 'node:crypto';
 import { closeSync, constants, fstatSync, readdirSync } from 'node:fs';
-import { open, readdir, rm } from 'node:fs/promises';
+import { open, readdir } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { KilnError } from '../errors.ts';
 import { mkdirat, openDirectory, openPath, renameat, unlinkat } from '../kernel/at.ts';
 import { tryLockDescriptor } from '../kernel/flock.ts';
 import { hasErrno } from '../kernel/libc.ts';
 import { makeDirectory } from '../kernel/make-directory.ts';
+import { removeTree } from '../kernel/remove-tree.ts';
 import type { Owner } from './destination.ts';
 import { fromBytes, joinBytes, quoteName } from './names.ts';
 import { unusableResultDirectory } from './result-directory.ts';
@@ -65,7 +66,7 @@ async function removeDeadStaging(destination: string): Promise<void> {
       // Only what is ours and closed to others: nobody can have put anything else there.
       const stats = await handle.stat();
       const ours = stats.uid === process.geteuid?.() && (stats.mode & 0o077) === 0;
-      if (ours && tryLockDescriptor(handle.fd)) await rm(path, { recursive: true, force: true });
+      if (ours && tryLockDescriptor(handle.fd)) await removeTree(path);
     } finally {
       await handle.close();
     }
@@ -92,7 +93,7 @@ async function startStaging(destination: string): Promise<Staging> {
           publish: () => publish(destination, fd, handle.fd),
           [Symbol.asyncDispose]: async () => {
             try {
-              await rm(join(descriptorPath(handle.fd), name), { recursive: true, force: true });
+              await removeTree(join(descriptorPath(handle.fd), name));
             } finally {
               closeSync(fd);
               await handle.close();

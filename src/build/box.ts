@@ -1,5 +1,5 @@
 import { closeSync } from 'node:fs';
-import { chown, mkdir, rm } from 'node:fs/promises';
+import { chown, mkdir } from 'node:fs/promises';
 import { copyIn } from '../artifacts/copy-in.ts';
 import type { ArtifactWarning } from '../artifacts/warning.ts';
 import type { EgressLog } from '../egress/log.ts';
@@ -7,6 +7,7 @@ import { type Egress, openEgress } from '../egress/open.ts';
 import type { LeasedImage } from '../image/store/images.ts';
 import type { ProcessCgroups } from '../kernel/cgroup-files.ts';
 import type { CgroupUsage } from '../kernel/cgroup-usage.ts';
+import { removeTree } from '../kernel/remove-tree.ts';
 import { awaitedLater } from '../promise.ts';
 import { listenToOutput } from '../run/output-listener.ts';
 import { type CommandEnd, supervise } from '../run/supervise.ts';
@@ -306,7 +307,7 @@ async function wayOut(
 
 /** Owners in a volume are those in the box. Each box starts with an empty home. */
 async function makeHome(path: string, { uid, gid }: CommandUser): Promise<void> {
-  await rm(path, { recursive: true, force: true });
+  await removeTree(path);
   await mkdir(path, { mode: 0o755 });
   await chown(path, uid, gid);
 }

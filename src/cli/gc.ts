@@ -5,6 +5,7 @@ import { pruneRoots } from '../mock/root/prune.ts';
 import { pruneCache } from '../repository/prune.ts';
 import { sweepBoxes, sweepDomains } from '../sandbox/sweep.ts';
 import { openEngine } from './engine.ts';
+import { printError } from './errors.ts';
 import { parseSize, parseTime } from './values.ts';
 
 const EXAMPLES = `
@@ -53,8 +54,9 @@ export function command(): Command {
         ...(maxSize === undefined ? {} : { maxSize }),
       };
       const roots = maxAge === undefined ? [] : await pruneRoots(engine, maxAge);
-      const store = await collectGarbage(engine.paths, limits);
+      const { failures, ...store } = await collectGarbage(engine.paths, limits);
       const downloads = await pruneCache(engine.paths, limits);
+      for (const failure of failures) printError(failure);
       const report = { boxes, domains, roots, ...store, downloads };
       process.stdout.write(
         options.json === true

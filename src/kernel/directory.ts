@@ -8,13 +8,18 @@ import { closeDescriptor } from './descriptor.ts';
 import { hasErrno } from './libc.ts';
 import { checked, tryCall } from './system-call.ts';
 
+const SEEK_SET = 0;
+
 const TO_LIST = { flags: constants.O_RDONLY | constants.O_DIRECTORY };
 
 /** struct linux_dirent64: two words of 64 bits, then these. */
 const RECORD_LENGTH = 16;
 const TYPE = 18;
 const NAME = 19;
+const DT_DIR = 4;
 const DT_REG = 8;
+
+const DOT = 0x2e;
 
 /** A few hundred entries. */
 const PIECE = 32 * 1024;
@@ -39,6 +44,44 @@ export function readDirectory(fd: number, visit: (name: string, isFile: boolean)
     }
   } finally {
     closeDescriptor(directory);
+  }
+}
+
+/** An entry as its directory describes it. */
+export interface DirectoryEntry {
+  /** Its bytes; the caller's. */
+  readonly name: Buffer;
+  /** Whether the directory calls it a directory: of some file systems it does not know, and it may change. */
+  readonly isDirectory: boolean;
+}
+
+/** Reads an open directory some hundred entries at a time, so that a large one takes little memory. */
+export class DirectoryReader {
+  readonly #fd: number;
+  readonly #piece = Buffer.allocUnsafe(PIECE);
+
+  /** @param fd open for reading; stays the caller's, who must not read it otherwise */
+  constructor(fd: number) {
+    this.#fd = fd;
+  }
+
+  /** The next entries but `.` and `..`; undefined at the end. @throws SyscallError */
+  next(): DirectoryEntry[] | undefined {
+    const piece = this.#piece;
+    const length = readPiece(this.#fd, piece);
+    if (length === 0) return undefined;
+    const entries: DirectoryEntry[] = [];
+    for (let at = 0; at < length; at += piece.readUInt16LE(at + RECORD_LENGTH)) {
+      const name = Buffer.from(piece.subarray(at + NAME, piece.indexOf(0, at + NAME)));
+      const dots = name.length <= 2 && name.every((byte) => byte === DOT);
+      if (!dots) entries.push({ name, isDirectory: piece[at + TYPE] === DT_DIR });
+    }
+    return entries;
+  }
+
+  /** Begins anew. @throws SyscallError */
+  rewind(): void {
+    checked('lseek', tryCall('lseek', this.#fd, 0, SEEK_SET));
   }
 }
 

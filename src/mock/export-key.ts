@@ -12,7 +12,6 @@ import {
   openSync,
   readdirSync,
   readFileSync,
-  rmSync,
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
@@ -20,6 +19,7 @@ import { execa } from 'execa';
 import { KilnError } from '../errors.ts';
 import { openat2, openDirectory, RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS } from '../kernel/at.ts';
 import { hasErrno } from '../kernel/libc.ts';
+import { removeTreeNow } from '../kernel/remove-tree.ts';
 
 /** Which key, and what opens it. */
 export interface KeyExport {
@@ -74,7 +74,7 @@ export async function exportSecretKey(wanted: KeyExport): Promise<string> {
     copyKeys(wanted.home, home);
     return await runGpg(wanted, home);
   } finally {
-    rmSync(home, { recursive: true, force: true });
+    removeTreeNow(home);
   }
 }
 

@@ -8,7 +8,6 @@ import {
   rmdirSync,
   rmSync,
 } from 'node:fs';
-import { rm } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../errors.ts';
@@ -18,6 +17,7 @@ import { acquireLock, type HeldLock } from '../kernel/flock.ts';
 import { hasErrno } from '../kernel/libc.ts';
 import { removePidsGroup } from '../kernel/pids-group.ts';
 import { waitForDeath } from '../kernel/process-end.ts';
+import { removeTree, removeTreeNow } from '../kernel/remove-tree.ts';
 import type { Connection } from '../libvirt/connection.ts';
 import type { Domain } from '../libvirt/domain.ts';
 import { embeddedFiles } from '../libvirt/embedded/files.ts';
@@ -125,7 +125,7 @@ export async function startDomain(
     await releaseRange(paths, range, owner);
     await releaseLabels(paths, labels, owner);
     await lock.release();
-    await rm(directory, { recursive: true, force: true });
+    await removeTree(directory);
     throw error;
   }
 }
@@ -292,7 +292,7 @@ export async function removeBox(
   } catch (error) {
     if (!hasErrno(error, 'ENOENT')) throw error;
   }
-  rmSync(removed, { recursive: true, force: true });
+  removeTreeNow(removed);
 }
 
 /**

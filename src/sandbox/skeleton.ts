@@ -1,9 +1,10 @@
 import { createHash } from 'node:crypto';
 import { type Stats, statSync } from 'node:fs';
-import { chmod, copyFile, mkdir, readFile, rename, rm, stat } from 'node:fs/promises';
+import { chmod, copyFile, mkdir, readFile, rename, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { KilnError } from '../errors.ts';
+import { removeTree } from '../kernel/remove-tree.ts';
 import { shortHash } from '../kernel/short-hash.ts';
 import { awaitedLater } from '../promise.ts';
 import type { StatePaths } from '../state/paths.ts';
@@ -98,7 +99,7 @@ async function makeSkeleton(paths: StatePaths, source: string, target: string): 
     await rename(half, target);
   } catch (error) {
     // Another kiln was faster: its skeleton is as good.
-    await rm(half, { recursive: true });
+    await removeTree(half);
     if (!(await stat(join(target, INIT_PATH)).catch(() => undefined))) throw error;
   }
   return target;

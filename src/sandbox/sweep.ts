@@ -1,6 +1,7 @@
-import { readdir, rename, rm, stat } from 'node:fs/promises';
+import { readdir, rename, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { tryLock } from '../kernel/flock.ts';
+import { removeTree } from '../kernel/remove-tree.ts';
 import type { Connection } from '../libvirt/connection.ts';
 import { removeDomainGroups } from '../libvirt/embedded/cgroups.ts';
 import { embeddedFiles } from '../libvirt/embedded/files.ts';
@@ -24,7 +25,8 @@ export async function sweepBoxes(
   for (const id of await readdir(paths.parked).catch(() => [])) {
     await retireParked(paths, id, options.parkedToo === true ? Number.POSITIVE_INFINITY : now);
   }
-  await rm(removedDirectory(paths), { recursive: true, force: true, maxRetries: 3 });
+  // What cannot be removed there is nobody's: the boxes that are left come all the same.
+  await removeTree(removedDirectory(paths)).catch(() => undefined);
   const swept: string[] = [];
   for (const id of await readdir(paths.boxes).catch(() => [])) {
     if (await sweepBox(paths, id, connect, now, keptSince)) swept.push(id);

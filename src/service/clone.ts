@@ -1,5 +1,6 @@
-import { copyFile, rm } from 'node:fs/promises';
+import { copyFile } from 'node:fs/promises';
 import { copyTree } from '../image/tree/clone.ts';
+import { removeTree } from '../kernel/remove-tree.ts';
 import type { StatePaths } from '../state/paths.ts';
 import { giveIdentity, publishService, refuseExisting } from './create.ts';
 import type { ServiceFile } from './definition.ts';
@@ -71,7 +72,7 @@ export async function cloneService(
     await publishService(paths, name, work);
     return left;
   } catch (error) {
-    await rm(work, { recursive: true, force: true });
+    await removeTree(work);
     throw error;
   }
 }

@@ -1,10 +1,11 @@
 import { randomBytes } from 'node:crypto';
 import { closeSync, constants, openSync } from 'node:fs';
-import { rename, rm, stat } from 'node:fs/promises';
+import { rename, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { KilnError } from '../errors.ts';
 import type { LeasedImage } from '../image/store/images.ts';
 import { copyTree } from '../image/tree/clone.ts';
+import { removeTree } from '../kernel/remove-tree.ts';
 import { syncFileSystem } from '../kernel/syncfs.ts';
 import type { StatePaths } from '../state/paths.ts';
 import { bootCommand } from './boot/system-files.ts';
@@ -79,7 +80,7 @@ export async function createService(
     await publishService(paths, name, work);
     return { files: instanceFiles(paths, name), units, owners };
   } catch (error) {
-    await rm(work, { recursive: true, force: true });
+    await removeTree(work);
     throw error;
   }
 }

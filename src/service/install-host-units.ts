@@ -4,6 +4,7 @@ import { mkdir, readdir, rename, rm, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 import { KilnError } from '../errors.ts';
+import { removeTree } from '../kernel/remove-tree.ts';
 import { hasSystemd } from '../libvirt/embedded/systemd.ts';
 import {
   type HostFile,
@@ -56,10 +57,10 @@ export async function removeHostUnit(service: string, folder: string): Promise<b
     await rm(join(folder, memberFile(name, service)), { force: true });
     // A target that nobody belongs to any more.
     if ((await readdir(join(folder, `${name}.d`)).catch(() => [])).length > 0) continue;
-    await rm(join(folder, `${name}.d`), { recursive: true, force: true });
+    await removeTree(join(folder, `${name}.d`));
     await rm(join(folder, name), { force: true });
   }
-  await rm(own, { recursive: true });
+  await removeTree(own);
   return true;
 }
 

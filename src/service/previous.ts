@@ -1,8 +1,9 @@
 import { existsSync } from 'node:fs';
-import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { copyTree } from '../image/tree/clone.ts';
 import { tryLock } from '../kernel/flock.ts';
+import { removeTree } from '../kernel/remove-tree.ts';
 import { syncFileSystem } from '../kernel/syncfs.ts';
 import type { InstanceFiles } from './instance-files.ts';
 import { replaceFile } from './replace-file.ts';
@@ -30,7 +31,7 @@ export function upgradeLock(files: InstanceFiles): string {
 export async function keepPrevious(files: InstanceFiles): Promise<void> {
   const previous = previousDirectory(files);
   const half = `${previous}.half`;
-  await rm(half, { recursive: true, force: true });
+  await removeTree(half);
   await mkdir(half, { mode: 0o700 });
   copyTree(files.etc, join(half, 'etc'));
   copyVar(files, varIn(half));
@@ -43,9 +44,9 @@ export async function keepPrevious(files: InstanceFiles): Promise<void> {
 export async function forgetPrevious(files: InstanceFiles): Promise<void> {
   const previous = previousDirectory(files);
   const gone = `${previous}.gone`;
-  await rm(gone, { recursive: true, force: true });
+  await removeTree(gone);
   await rename(previous, gone);
-  await rm(gone, { recursive: true, force: true });
+  await removeTree(gone);
 }
 
 /** Makes a service that does not run what it was before. May be interrupted and done again. */
@@ -54,14 +55,14 @@ export async function restorePrevious(files: InstanceFiles): Promise<void> {
   const kept = join(previous, 'etc');
   if (existsSync(kept)) {
     const failed = `${files.etc}.failed`;
-    await rm(failed, { recursive: true, force: true });
+    await removeTree(failed);
     if (existsSync(files.etc)) await rename(files.etc, failed);
     await rename(kept, files.etc);
-    await rm(failed, { recursive: true, force: true });
+    await removeTree(failed);
   }
   await replaceVar(varIn(previous), files);
   await replaceFile(files.image, await readFile(join(previous, 'image.json'), 'utf8'));
-  await rm(previous, { recursive: true, force: true });
+  await removeTree(previous);
 }
 
 /** Undoes an upgrade whose maker died. True if there was one. The service must not run. */

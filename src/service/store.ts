@@ -1,6 +1,7 @@
-import { mkdir, readdir, readFile, rm, stat } from 'node:fs/promises';
+import { mkdir, readdir, readFile, stat } from 'node:fs/promises';
 import { KilnError } from '../errors.ts';
 import { acquireLock, type HeldLock } from '../kernel/flock.ts';
+import { removeTree } from '../kernel/remove-tree.ts';
 import { suggest } from '../recipe/suggest.ts';
 import type { StatePaths } from '../state/paths.ts';
 import { SERVICE_NAME, type ServiceDefinition } from './definition.ts';
@@ -76,7 +77,7 @@ async function noService(paths: StatePaths, name: string): Promise<KilnError> {
 export async function workDirectory(paths: StatePaths, name: string): Promise<string> {
   const directory = `${paths.services}/.${name}.${process.pid}`;
   await mkdir(paths.services, { recursive: true, mode: 0o711 });
-  await rm(directory, { recursive: true, force: true });
+  await removeTree(directory);
   await mkdir(directory, { mode: 0o700 });
   return directory;
 }
@@ -87,10 +88,17 @@ export async function lockServices(paths: StatePaths): Promise<HeldLock> {
   return await acquireLock(`${paths.services}/.lock`);
 }
 
-/** Removes what processes that died while making or deleting services left. Needs the lock. */
+/**
+ * Removes what processes that died while making or deleting services left. Needs the lock. What cannot be
+ * removed is left for the next time: no other service has to do with it.
+ */
 export async function sweepServices(paths: StatePaths): Promise<void> {
   for (const name of await readdir(paths.services)) {
     if (!name.startsWith('.') || name === '.lock') continue;
-    await rm(`${paths.services}/${name}`, { recursive: true, force: true });
+    try {
+      await removeTree(`${paths.services}/${name}`);
+    } catch (error) {
+      if (!(error instanceof KilnError && error.code === 'E_REMOVE')) throw error;
+    }
   }
 }

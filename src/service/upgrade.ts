@@ -1,11 +1,12 @@
 import { existsSync } from 'node:fs';
-import { rename, rm } from 'node:fs/promises';
+import { rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../errors.ts';
 import { type LeasedImage, leaseImage } from '../image/store/images.ts';
 import { copyTree } from '../image/tree/clone.ts';
 import { acquireLock } from '../kernel/flock.ts';
+import { removeTree } from '../kernel/remove-tree.ts';
 import type { StatePaths } from '../state/paths.ts';
 import { planMerge } from './merge-plan.ts';
 import { mergeTrees } from './merge-trees.ts';
@@ -76,7 +77,7 @@ async function moveToImage(paths: StatePaths, name: string, image: LeasedImage):
   const { files, image: oldId } = await readService(paths, name);
   await using old = await leaseImage(paths, oldId);
   const merged = `${files.etc}.merged`;
-  await rm(merged, { recursive: true, force: true });
+  await removeTree(merged);
   copyTree(files.etc, merged);
   const newEtc = join(image.tree, 'etc');
   const theirs = treeEntries(newEtc);
@@ -85,7 +86,7 @@ async function moveToImage(paths: StatePaths, name: string, image: LeasedImage):
   const base = old === undefined ? new Map() : treeEntries(join(old.tree, 'etc'));
   const replaced = await replacedConfiguration(paths, image.manifest.id);
   const notes = mergeTrees(newEtc, merged, planMerge(base, mine, theirs, replaced), theirs);
-  await rm(files.etc, { recursive: true, force: true });
+  await removeTree(files.etc);
   await rename(merged, files.etc);
   if (existsSync(files.varImage))
     notes.push('/var is an image: what the new one adds there is not added');

@@ -1,6 +1,7 @@
 import { constants, copyFileSync, existsSync } from 'node:fs';
-import { rename, rm } from 'node:fs/promises';
+import { rename } from 'node:fs/promises';
 import { copyTree } from '../image/tree/clone.ts';
+import { removeTree } from '../kernel/remove-tree.ts';
 import type { InstanceFiles } from './instance-files.ts';
 import { makeExt4Image, openExt4Image } from './loop-image.ts';
 
@@ -21,7 +22,7 @@ export function copyVar(from: VarFiles, to: VarFiles): void {
 /** Puts the directory into an image of so many bytes. Throws E_IMAGE_SIZE. */
 export async function moveVarToImage(files: VarFiles, bytes: number): Promise<void> {
   await makeExt4Image(files.varImage, files.var, bytes);
-  await rm(files.var, { recursive: true, force: true });
+  await removeTree(files.var);
 }
 
 /** Replaces a service's /var by another; may be interrupted and done again. */
@@ -29,9 +30,9 @@ export async function replaceVar(from: VarFiles, to: VarFiles): Promise<void> {
   for (const kind of ['var', 'varImage'] as const) {
     if (!existsSync(from[kind])) continue;
     const failed = `${to[kind]}.failed`;
-    await rm(failed, { recursive: true, force: true });
+    await removeTree(failed);
     if (existsSync(to[kind])) await rename(to[kind], failed);
     await rename(from[kind], to[kind]);
-    await rm(failed, { recursive: true, force: true });
+    await removeTree(failed);
   }
 }

@@ -74,3 +74,14 @@ test('errno is never read after a call: system calls go through the addon', asyn
   }
   t.deepEqual(offenders, []);
 });
+
+test('trees are removed by descriptors only: Node has no way that takes any depth', async (t) => {
+  const found: string[] = [];
+  for (const module of await modules()) {
+    const text = await readFile(join(source, module), 'utf8');
+    for (const [call] of text.matchAll(/\brm(?:dir)?(?:Sync)?\([^;]*?\brecursive\b/g)) {
+      found.push(`src/${module}: ${call.slice(0, 60)}`);
+    }
+  }
+  t.deepEqual(found, [], 'take removeTree of src/kernel/remove-tree.ts');
+});

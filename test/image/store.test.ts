@@ -20,6 +20,10 @@ import {
   removeImage,
 } from '../../src/image/store/images.ts';
 import { imageDirectory, imageFiles, readManifest } from '../../src/image/store/manifest.ts';
+import { cloneTree, copyTree } from '../../src/image/tree/clone.ts';
+import { cleanUpperTree } from '../../src/image/tree/merge-overlay.ts';
+import { removeTree } from '../../src/kernel/remove-tree.ts';
+import { makeDeepTree } from '../support/deep-tree.ts';
 import { debianRepository, type ImageState, imageState } from './image-state.ts';
 import { differences, snapshotTree } from './tree-snapshot.ts';
 
@@ -314,6 +318,47 @@ test('one set of inputs, one id: content and owner count, the recipe’s name do
     const again = await open('c', 'two');
     t.deepEqual([...differences(before, snapshotTree(again.tree))], []);
   }));
+
+test('garbage is collected however deep it is, and what cannot go holds nothing else up', (t) =>
+  withState(async (state) => {
+    const { paths } = state.engine;
+    mkdirSync(paths.trash, { recursive: true });
+    makeDeepTree(join(paths.trash, 'deep'), 20);
+    t.deepEqual((await collectGarbage(paths, {})).failures, []);
+    t.deepEqual(await readdir(paths.trash), []);
+
+    mkdirSync(join(paths.trash, 'a'));
+    mkdirSync(join(paths.trash, 'b', 'busy'), { recursive: true });
+    mkdirSync(join(paths.trash, 'c'));
+    await execa('mount', ['-t', 'tmpfs', 'tmpfs', join(paths.trash, 'b', 'busy')]);
+    try {
+      const report = await collectGarbage(paths, {});
+      t.is(report.trees, 2);
+      t.deepEqual(
+        report.failures.map(({ code }) => code),
+        ['E_REMOVE'],
+      );
+      t.deepEqual(await readdir(paths.trash), ['b']);
+    } finally {
+      await execa('umount', [join(paths.trash, 'b', 'busy')]);
+    }
+    t.is((await collectGarbage(paths, {})).trees, 1);
+  }));
+
+test('a tree too deep to be copied is refused by name', async (t) => {
+  const directory = await mkdtemp(join(tmpdir(), 'kiln-deep-'));
+  t.teardown(() => removeTree(directory));
+  makeDeepTree(join(directory, 'allowed'), 100);
+  copyTree(join(directory, 'allowed'), join(directory, 'copy'));
+  makeDeepTree(join(directory, 'deep'), 1500);
+  for (const copy of [copyTree, cloneTree]) {
+    const make = () => copy(join(directory, 'deep'), join(directory, copy.name));
+    t.is(t.throws(make, { instanceOf: KilnError })?.code, 'E_TREE_DEPTH');
+  }
+  const clamp = { after: 0n, to: 0n };
+  const clean = () => cleanUpperTree(join(directory, 'deep'), clamp);
+  t.is(t.throws(clean, { instanceOf: KilnError })?.code, 'E_TREE_DEPTH');
+});
 
 test('a local package that is not the locked one, or is gone, is unpacked by nobody', (t) =>
   withState(async (state) => {

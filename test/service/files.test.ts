@@ -1,4 +1,4 @@
-import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fc, testProp } from '@fast-check/ava';
@@ -6,8 +6,10 @@ import { Ajv2020 } from 'ajv/dist/2020.js';
 import test from 'ava';
 import { execa } from 'execa';
 import { parse } from 'yaml';
+import { removeTree } from '../../src/kernel/remove-tree.ts';
 import { formatPublish, parsePublish, serviceJsonSchema } from '../../src/service/definition.ts';
 import { readDefinition } from '../../src/service/definition-file.ts';
+import { deleteService } from '../../src/service/delete.ts';
 import {
   cronFile,
   hostEnvironment,
@@ -24,6 +26,7 @@ import { commandArguments, parseExecLine } from '../../src/service/unit/exec-lin
 import { readUnit } from '../../src/service/unit/read-unit.ts';
 import { parseUnitFile } from '../../src/service/unit/unit-file.ts';
 import { statePaths } from '../../src/state/paths.ts';
+import { makeDeepTree } from '../support/deep-tree.ts';
 
 const context = {
   hostname: 'h',
@@ -46,6 +49,29 @@ test('the services that come with kiln are right, for kiln and for an editor', a
     );
   }
   t.false(validate({ image: 'x', unitz: ['a'] }));
+});
+
+test('what cannot be removed of one service holds up no other', async (t) => {
+  const root = await mkdtemp(join(tmpdir(), 'kiln-services-'));
+  t.teardown(() => removeTree(root));
+  const paths = statePaths({ KILN_STATE: root });
+  for (const name of ['deep', 'other']) {
+    await mkdir(join(paths.services, name, 'var'), { recursive: true });
+  }
+  makeDeepTree(join(paths.services, 'deep', 'var', 'tree'), 20);
+  await deleteService(paths, 'deep');
+  t.deepEqual((await readdir(paths.services)).sort(), ['.lock', 'other']);
+
+  // What somebody who died left, and cannot be removed.
+  const busy = join(paths.services, '.broken.1', 'busy');
+  await mkdir(busy, { recursive: true });
+  await execa('mount', ['-t', 'tmpfs', 'tmpfs', busy]);
+  try {
+    await deleteService(paths, 'other');
+  } finally {
+    await execa('umount', [busy]);
+  }
+  t.deepEqual((await readdir(paths.services)).sort(), ['.broken.1', '.lock']);
 });
 
 test('an old file of virt-sandbox-service is understood, and what is lost is named', async (t) => {

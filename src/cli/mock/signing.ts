@@ -1,9 +1,10 @@
 /** mock's plugin sign: the key is in a home of gpg's, kiln signs with it. */
-import { closeSync, mkdtempSync, openSync, rmSync, writeFileSync } from 'node:fs';
+import { closeSync, mkdtempSync, openSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { execa } from 'execa';
 import type { BuildRequest } from '../../build/request.ts';
 import { KilnError } from '../../errors.ts';
+import { removeTreeNow } from '../../kernel/remove-tree.ts';
 import type { SignPlugin } from '../../mock/config/sign.ts';
 import { exportSecretKey } from '../../mock/export-key.ts';
 import { hostPath } from './session.ts';
@@ -34,7 +35,7 @@ export async function hostKey(plugin: SignPlugin | undefined): Promise<HostKey> 
   const directory = mkdtempSync('/dev/shm/kiln-key-');
   const path = join(directory, 'key');
   const fd = openSync(path, 'wx+', 0o600);
-  rmSync(directory, { recursive: true });
+  removeTreeNow(directory);
   writeFileSync(fd, armored);
   return {
     request: { signing: { key: `/proc/self/fd/${fd}` } },

@@ -11,7 +11,6 @@ import {
   mkdirSync,
   openSync,
   readdirSync,
-  rmSync,
   type Stats,
   symlinkSync,
   unlinkSync,
@@ -21,6 +20,7 @@ import {
 import { basename, dirname, join } from 'node:path';
 import type { Header } from 'tar-stream';
 import { KilnError } from '../../errors.ts';
+import { removeTreeNow } from '../../kernel/remove-tree.ts';
 import { setXattr } from '../../kernel/xattr.ts';
 import { type PaxRecords, XATTR_PREFIX } from './pax.ts';
 import type { UnpackLayersInput, UnpackLayersOutput } from './unpack-task.ts';
@@ -130,7 +130,7 @@ export class LayerWriter {
       const inside = find(folder)?.isDirectory() ? readdirSync(bytes(folder), 'latin1') : [];
       for (const name of inside) {
         const child = join(folder, name);
-        if (!this.#layer.has(child)) rmSync(bytes(child), { recursive: true, force: true });
+        if (!this.#layer.has(child)) removeTreeNow(bytes(child));
       }
       return NOTHING;
     }
@@ -233,7 +233,7 @@ function isDirectory(path: string): boolean {
 }
 
 function remove(path: string): void {
-  rmSync(bytes(path), { recursive: true, force: true });
+  removeTreeNow(bytes(path));
 }
 
 function owner({ uid = 0, gid = 0 }: Header): { uid: number; gid: number } {

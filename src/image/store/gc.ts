@@ -26,6 +26,8 @@ export interface GcReport {
   readonly packages: number;
   /** Trees that were deleted for good. */
   readonly trees: number;
+  /** Why trees could not be deleted; the next call tries again. */
+  readonly failures: readonly KilnError[];
 }
 
 /**
@@ -43,7 +45,9 @@ export async function collectGarbage(paths: StatePaths, limits: GcLimits): Promi
   const collector = new Collector(paths, limits, packages, await listImages(paths));
   await collector.collect();
   const { images, packages: count } = collector.removed;
-  return { images, packages: count, trees: await emptyTrash(paths) };
+  const failures: KilnError[] = [];
+  const trees = await emptyTrash(paths, { onFailure: (error) => failures.push(error) });
+  return { images, packages: count, trees, failures };
 }
 
 /** An unpacked package as garbage collection sees it. */

@@ -1,9 +1,11 @@
 import { randomBytes } from 'node:crypto';
 import { lstatSync, mkdirSync, renameSync } from 'node:fs';
-import { readdir, rm, stat } from 'node:fs/promises';
+import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { KilnError } from '../../errors.ts';
 import { hasErrno } from '../../kernel/libc.ts';
+import { removeTree } from '../../kernel/remove-tree.ts';
 import type { StatePaths } from '../../state/paths.ts';
 
 /**
@@ -27,6 +29,8 @@ export interface EmptyTrashOptions {
   /** Rest between two trees, milliseconds: others want the disk as well. */
   readonly pause?: number;
   readonly signal?: AbortSignal;
+  /** Told of each tree that could not be deleted; the others are deleted all the same. */
+  readonly onFailure?: (error: KilnError) => void;
 }
 
 /** Deletes what was discarded. Returns how many trees that were; safe to run several times at once. */
@@ -34,7 +38,7 @@ export async function emptyTrash(
   paths: StatePaths,
   options: EmptyTrashOptions = {},
 ): Promise<number> {
-  const { minimumAge = 0, pause = 0, signal } = options;
+  const { minimumAge = 0, pause = 0, signal, onFailure } = options;
   let deleted = 0;
   for (const name of await readdir(paths.trash).catch(() => [])) {
     if (signal?.aborted) break;
@@ -43,8 +47,13 @@ export async function emptyTrash(
     if (entry === undefined) continue;
     // A rename sets the change time: that is when it was thrown away. Its clock is finer than ours.
     if (Math.ceil(Date.now() - entry.ctimeMs) < minimumAge * 1000) continue;
-    await rm(path, { recursive: true, force: true });
-    deleted++;
+    try {
+      await removeTree(path, signal);
+      deleted++;
+    } catch (error) {
+      if (!(error instanceof KilnError && error.code === 'E_REMOVE')) throw error;
+      onFailure?.(error);
+    }
     if (pause > 0) await sleep(pause);
   }
   return deleted;

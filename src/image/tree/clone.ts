@@ -22,6 +22,7 @@ import {
   symlinkat,
 } from '../../kernel/at.ts';
 import { hasErrno } from '../../kernel/libc.ts';
+import { checkTreeDepth } from '../../kernel/tree-depth.ts';
 import { getXattr, listXattrs, setXattr } from '../../kernel/xattr.ts';
 
 /**
@@ -35,6 +36,7 @@ export function cloneTree(source: string, destination: string): void {
 /**
  * Makes `destination` a copy of `source` that shares no inode with it (blocks it does, where the
  * file system can). Sockets, fifos and devices are left out. Nobody may change `source` meanwhile.
+ * @throws KilnError E_TREE_DEPTH
  */
 export function copyTree(source: string, destination: string): void {
   makeTree(source, destination, copyEntry);
@@ -50,7 +52,7 @@ function makeTree(source: string, destination: string, make: MakeEntry): void {
   try {
     const to = openSync(destination, flags);
     try {
-      makeDirectory(from, to, make);
+      makeDirectory(from, to, make, 0);
     } finally {
       closeSync(to);
     }
@@ -59,7 +61,8 @@ function makeTree(source: string, destination: string, make: MakeEntry): void {
   }
 }
 
-function makeDirectory(from: number, to: number, make: MakeEntry): void {
+function makeDirectory(from: number, to: number, make: MakeEntry, depth: number): void {
+  checkTreeDepth(depth);
   const entries = readdirSync(`/proc/self/fd/${from}`, { encoding: 'buffer', withFileTypes: true });
   for (const entry of entries) {
     const name = entry.name;
@@ -69,7 +72,7 @@ function makeDirectory(from: number, to: number, make: MakeEntry): void {
       try {
         const made = openDirectory(to, name);
         try {
-          makeDirectory(inner, made, make);
+          makeDirectory(inner, made, make, depth + 1);
         } finally {
           closeSync(made);
         }

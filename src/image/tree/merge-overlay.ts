@@ -17,11 +17,9 @@ import {
   unlinkat,
 } from '../../kernel/at.ts';
 import { hasErrno } from '../../kernel/libc.ts';
+import { checkTreeDepth, MAX_TREE_DEPTH } from '../../kernel/tree-depth.ts';
 import { getXattr, listXattrs, removeXattr, setXattr } from '../../kernel/xattr.ts';
 import { decodeName } from '../../rpm/filename.ts';
-
-/** Deeper than PATH_MAX allows: whoever made such a tree does not mean well. */
-const MAX_DEPTH = 2048;
 
 /** Bytes of a block as stat(2) counts them. */
 const BLOCK = 512;
@@ -107,7 +105,7 @@ function withBoth<Result>(
 
 /** Whether all of a directory are files and folders, and no entry of the tree is another kind of thing. */
 function fits(from: number, to: number | undefined, depth: number): boolean {
-  if (depth > MAX_DEPTH) return false;
+  if (depth > MAX_TREE_DEPTH) return false;
   return namesIn(from).every((name) => {
     const stat = entryOf(from, name)!;
     const there = to === undefined ? undefined : entryOf(to, name);
@@ -164,7 +162,7 @@ class Merger implements Merge {
 
   /** `path` is empty for the root. */
   merge(from: number, to: number, path: string, depth: number): void {
-    if (depth > MAX_DEPTH) throw new Error(`a tree deeper than ${MAX_DEPTH} directories`);
+    checkTreeDepth(depth);
     this.directories.add(path === '' ? '/' : path);
     const before = fstatSync(to, { bigint: true });
     for (const name of namesIn(from)) {
@@ -215,7 +213,7 @@ class Merger implements Merge {
 
   /** Frees a directory that has nothing below it in the tree from the overlay's marks. */
   clean(directory: number, path: string, depth: number): void {
-    if (depth > MAX_DEPTH) throw new Error(`a tree deeper than ${MAX_DEPTH} directories`);
+    checkTreeDepth(depth);
     this.directories.add(path === '' ? '/' : path);
     clearMarks(directory);
     for (const name of namesIn(directory)) {

@@ -3,6 +3,7 @@ import { connect } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { withLock } from '../../kernel/flock.ts';
 import { waitForDeath } from '../../kernel/process-end.ts';
+import { removeTree } from '../../kernel/remove-tree.ts';
 import type { StatePaths } from '../../state/paths.ts';
 import { LibvirtError } from '../errors.ts';
 import { clearHome } from './cgroups.ts';
@@ -100,7 +101,7 @@ export async function stopEmbeddedDaemon(paths: StatePaths): Promise<void> {
         `processes in cgroup ${files.name} cannot be killed`,
       );
     }
-    await rm(files.run, { recursive: true, force: true });
+    await removeTree(files.run);
     // While the lock is held: whoever waits for it takes a new file.
     await rm(files.lock, { force: true });
   });

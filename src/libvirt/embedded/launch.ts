@@ -1,7 +1,8 @@
 import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { mkdir, open, readdir, rm, symlink, writeFile } from 'node:fs/promises';
+import { mkdir, open, readdir, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { removeTree } from '../../kernel/remove-tree.ts';
 import { LibvirtError } from '../errors.ts';
 import { type CgroupHome, cgroupHome, controllerProcesses, makeHome } from './cgroups.ts';
 import type { EmbeddedFiles } from './files.ts';
@@ -51,7 +52,7 @@ async function selectDrivers(files: EmbeddedFiles): Promise<void> {
       hint: 'apt-get install libvirt-daemon-driver-lxc, or dnf install libvirt-daemon-driver-lxc',
     });
   }
-  await rm(files.drivers, { recursive: true, force: true });
+  await removeTree(files.drivers);
   await mkdir(files.drivers, { mode: 0o700 });
   const present = await readdir(folder);
   for (const driver of DRIVERS.filter((name) => present.includes(name))) {

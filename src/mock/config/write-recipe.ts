@@ -1,7 +1,8 @@
 import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { mkdir, readdir, rename, rm, stat, utimes, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, rename, stat, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { removeTree } from '../../kernel/remove-tree.ts';
 import type { StatePaths } from '../../state/paths.ts';
 import { mockDirectory } from './defaults.ts';
 import type { ConfigMeaning } from './recipe.ts';
@@ -43,6 +44,6 @@ export async function pruneRecipes(paths: Pick<StatePaths, 'root'>, maxAge: numb
   for (const name of await readdir(directory).catch(() => [])) {
     const used = await stat(join(directory, name)).catch(() => undefined);
     if (used === undefined || Date.now() - used.mtimeMs < maxAge) continue;
-    await rm(join(directory, name), { recursive: true, force: true });
+    await removeTree(join(directory, name));
   }
 }

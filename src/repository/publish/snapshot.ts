@@ -12,6 +12,7 @@ import { link, mkdir, open, readdir, rename, rm, symlink, writeFile } from 'node
 import { dirname, join } from 'node:path';
 import { KilnError } from '../../errors.ts';
 import { acquireLock, tryLock, withLock } from '../../kernel/flock.ts';
+import { removeTree } from '../../kernel/remove-tree.ts';
 import { addToPool, type PooledPackage, pooledFile, prunePool } from './pool.ts';
 import { writeRepodata } from './repodata.ts';
 
@@ -136,7 +137,7 @@ async function make(pool: string, path: string, packages: readonly PooledPackage
     await rename(temporary, path);
     await syncDirectory(dirname(path));
   } finally {
-    await rm(temporary, { recursive: true, force: true });
+    await removeTree(temporary);
   }
 }
 
@@ -158,13 +159,13 @@ async function sweep(snapshots: string, keep: ReadonlySet<string>): Promise<void
     if (keep.has(name)) continue;
     const path = join(snapshots, name);
     if (name.endsWith('.tmp')) {
-      await rm(path, { recursive: true, force: true });
+      await removeTree(path);
       continue;
     }
     await using unused = await tryLock(join(path, LEASE));
     if (unused === undefined) continue;
     const away = `${path}.${randomUUID()}.tmp`;
     await rename(path, away);
-    await rm(away, { recursive: true, force: true });
+    await removeTree(away);
   }
 }

@@ -1,10 +1,11 @@
 import { closeSync, constants, lstatSync, statSync } from 'node:fs';
-import { mkdtemp, readdir, rename, rm } from 'node:fs/promises';
+import { mkdtemp, readdir, rename } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { collectArtifacts } from '../../../artifacts/collect.ts';
 import { copyIn } from '../../../artifacts/copy-in.ts';
 import type { ArtifactWarning } from '../../../artifacts/warning.ts';
 import { openInTree } from '../../../image/tree/path.ts';
+import { removeTree } from '../../../kernel/remove-tree.ts';
 import { RootBox } from '../../../mock/root/box.ts';
 import { callerIds } from '../../../run/request.ts';
 import { argumentError } from '../exit-status.ts';
@@ -89,7 +90,7 @@ export async function copyout(session: MockSession): Promise<number> {
         await rename(join(staging, names[0]!), target);
       }
     } finally {
-      if (!isDirectory) await rm(staging, { recursive: true, force: true });
+      if (!isDirectory) await removeTree(staging);
     }
     return 0;
   });
