@@ -7,7 +7,7 @@ import { chownSync, mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSy
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../errors.ts';
-import { cgroupMode, knownHierarchies } from './cgroup.ts';
+import { cgroupMode, knownHierarchies, pathOfGroup } from './cgroup.ts';
 import { hasErrno } from './libc.ts';
 
 /** The folder, in a v2 hierarchy beside v1's, of the boxes' trees. */
@@ -34,9 +34,13 @@ export function delegateCgroup(pid: number, id: string, owner: number): void {
       hint: 'mount it beside the others: mkdir /sys/fs/cgroup/unified && mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified',
     });
   }
-  const group = besideV1
-    ? join(unified.path, BESIDE_V1, id)
-    : join(unified.path, unifiedPath(pid), DELEGATED_GROUP);
+  const own = besideV1 ? join(unified.path, BESIDE_V1, id) : pathOfGroup(unified, unifiedPath(pid));
+  if (own === undefined) {
+    throw new KilnError('E_NO_CGROUP2', `the sandbox’s cgroup is not seen below ${unified.path}`, {
+      hint: 'in a container: start it with a cgroup namespace of its own (podman: --cgroupns private)',
+    });
+  }
+  const group = besideV1 ? own : join(own, DELEGATED_GROUP);
   try {
     mkdirSync(group, { recursive: true });
     for (const name of HANDED_OVER) chownSync(join(group, name), owner, owner);

@@ -6,7 +6,7 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { writeFile as writeFileInThread } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { KilnError } from '../errors.ts';
-import { type CgroupHierarchy, knownHierarchies } from './cgroup.ts';
+import { type CgroupHierarchy, knownHierarchies, pathOfGroup } from './cgroup.ts';
 import { DELEGATED_GROUP } from './cgroup-delegation.ts';
 import { type IoLimit, ioLimitFile, ioLimitLines, parseIoLimits } from './cgroup-io.ts';
 import { type CgroupUsage, readText, readUsage } from './cgroup-usage.ts';
@@ -211,7 +211,9 @@ export class ProcessCgroups {
     for (const line of this.#lines) {
       const [, names = '', path = ''] = /^\d+:([^:]*):(.*)$/.exec(line) ?? [];
       const mine = hierarchy.version === 2 ? names === '' : names.split(',').includes(controller);
-      if (mine) return { version: hierarchy.version, path: join(hierarchy.path, path) };
+      if (!mine) continue;
+      const seen = pathOfGroup(hierarchy, path);
+      return seen === undefined ? undefined : { version: hierarchy.version, path: seen };
     }
     return undefined;
   }

@@ -1,8 +1,14 @@
 import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 
 /** One mounted cgroup hierarchy. */
 export interface CgroupHierarchy {
   readonly path: string;
+  /**
+   * The group that is seen at `path`, as this process's cgroup namespace has it: `/` where that is the
+   * namespace's root, `/a` below it, `/..` above it (cgroup_namespaces(7)).
+   */
+  readonly root: string;
   /** 1: a hierarchy of cgroup v1 with its controllers; 2: the unified one. */
   readonly version: 1 | 2;
   /** v1: as mounted (`cpu`, `cpuacct`, `name=systemd`); v2: what cgroup.controllers offers. */
@@ -30,16 +36,40 @@ export function parseCgroupMounts(mountinfo: string): CgroupHierarchy[] {
   for (const line of mountinfo.split('\n')) {
     // 36 35 98:0 /root /mountpoint rw,noatime shared:1 - type source rw,superoptions
     const [left, right] = line.split(' - ');
-    const path = unescapeOctal(left?.split(' ')[4] ?? '');
+    const [, , , root = '/', point = ''] = (left ?? '').split(' ').map(unescapeOctal);
+    const path = point;
     const [type, , options] = right?.split(' ') ?? [];
-    if (type === 'cgroup2') found.set(path, { path, version: 2, controllers: [] });
+    if (type === 'cgroup2') found.set(path, { path, root, version: 2, controllers: [] });
     if (type !== 'cgroup') continue;
     const controllers = (options ?? '')
       .split(',')
       .filter((option) => !V1_OPTIONS.has(option) && !option.startsWith('release_agent='));
-    found.set(path, { path, version: 1, controllers });
+    found.set(path, { path, root, version: 1, controllers });
   }
   return [...found.values()];
+}
+
+/** A group's path as so many steps up from the cgroup namespace's root, and names down from there. */
+function steps(path: string): { readonly up: number; readonly down: readonly string[] } {
+  const names = path.split('/').filter((name) => name !== '');
+  const up = names.findIndex((name) => name !== '..');
+  return up < 0 ? { up: names.length, down: [] } : { up, down: names.slice(up) };
+}
+
+/**
+ * Where a group is seen in a mounted hierarchy. Undefined where it is not: the mount shows another part
+ * of the tree, as in some containers.
+ * @param group as /proc/PID/cgroup has it
+ */
+export function pathOfGroup(
+  { path, root }: Pick<CgroupHierarchy, 'path' | 'root'>,
+  group: string,
+): string | undefined {
+  const [top, wanted] = [steps(root), steps(group)];
+  // Names between the two are known only if both begin at the same ancestor.
+  if (top.up !== wanted.up) return undefined;
+  if (!top.down.every((name, index) => wanted.down[index] === name)) return undefined;
+  return join(path, ...wanted.down.slice(top.down.length));
 }
 
 /** The cgroup hierarchies that this process sees mounted. */

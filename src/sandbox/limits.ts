@@ -1,5 +1,5 @@
 import { KilnError } from '../errors.ts';
-import type { CgroupLimits } from '../kernel/cgroup-files.ts';
+import type { CgroupLimits, ProcessCgroups } from '../kernel/cgroup-files.ts';
 import { hasErrno } from '../kernel/libc.ts';
 import type { Box } from './box.ts';
 import { disksOf } from './disks.ts';
@@ -18,6 +18,16 @@ function requireMemory(memory: number | undefined): void {
     hint: 'give 4M or more, as 512M or 2G',
     details: { layer: 'memory-limit' },
   });
+}
+
+/** libvirt says nothing of a limit that it could not set, and a container may hide the group that has it. */
+function requireDefaultMemory(
+  cgroups: ProcessCgroups,
+  id: string,
+  allowMissing: readonly OptionalLayer[],
+): void {
+  if (allowMissing.includes('memory-limit') || cgroups.limits(id).memory !== undefined) return;
+  throw layerMissing('memory-limit', 'no group of the sandbox’s with the default limit is seen');
 }
 
 /** Whether the host has the limit and only this value of it is none: that is not for it to lack. */
@@ -52,6 +62,7 @@ export async function limitBox(
   if (memory !== undefined) put('memory-limit', () => ({ memory }));
   if (cpus !== undefined) put('cpu-limit', () => ({ cpus }));
   put('pids-limit', () => ({ pids: pids ?? DEFAULT_PIDS }));
+  if (memory === undefined) requireDefaultMemory(cgroups, id, allowMissing);
   if (read === undefined && write === undefined) return;
   const rates = {
     ...(read === undefined ? {} : { read }),

@@ -79,9 +79,9 @@ async function finish(child: ChildProcess) {
 
 test('mountinfo is read for v1, v2, combined and named hierarchies, escapes included', (t) => {
   t.deepEqual(parseCgroupMounts(V1_FIXTURE), [
-    { path: '/sys/fs/cgroup/cpu,cpuacct', version: 1, controllers: ['cpu', 'cpuacct'] },
-    { path: '/sys/fs/cgroup/systemd', version: 1, controllers: ['name=systemd'] },
-    { path: '/sys/fs/cgroup/uni fied', version: 2, controllers: [] },
+    { path: '/sys/fs/cgroup/cpu,cpuacct', root: '/', version: 1, controllers: ['cpu', 'cpuacct'] },
+    { path: '/sys/fs/cgroup/systemd', root: '/', version: 1, controllers: ['name=systemd'] },
+    { path: '/sys/fs/cgroup/uni fied', root: '/', version: 2, controllers: [] },
   ]);
 });
 
