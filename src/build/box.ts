@@ -50,6 +50,8 @@ export interface BuildBoxOptions {
   readonly env: Readonly<Record<string, string>>;
   /** Packages are installed in it: by its root, with the rights that scriptlets have. */
   readonly installer?: boolean;
+  /** Aborts the wait for an address of the network. */
+  readonly signal?: AbortSignal | undefined;
   /** Where rpm's folders are; {@link TOP_DIRECTORY} when missing. */
   readonly topDirectory?: string | undefined;
 }
@@ -148,6 +150,7 @@ export class BuildBox {
       user,
       caller: request.caller,
       command: ['kiln build', request.source.path],
+      signal: options.signal,
       outlives: request.keepSeconds !== undefined && options.installer !== true,
     });
     try {

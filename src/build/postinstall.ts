@@ -50,6 +50,7 @@ export async function checkInstall(
       binds: [],
       env: {},
       installer: true,
+      signal,
     });
     try {
       const items = paths.map((source) => ({ source, target: `${PACKAGES}/` }));

@@ -199,6 +199,7 @@ class Rounds {
         binds,
         env,
         topDirectory,
+        signal: run.signal,
       });
       try {
         await box.fill(inputFiles(request, box.topDirectory), run.warn, run.signal);

@@ -106,7 +106,9 @@ export function addBuildOptions(command: Command): Command {
       '--enable-network [phases]',
       `give the build a network, or only these of its phases: ${NETWORK_PHASES.join(', ')}`,
     ).argParser(parsePhases),
-    new Option('--network <network>', 'which: host, or a libvirt network’s name').default('host'),
+    new Option('--network <network>', 'which: host, or a libvirt network as of kiln run').default(
+      'host',
+    ),
     new Option('--egress <host[:port]>', 'those phases reach only this host, by an HTTP proxy')
       .argParser((text: string, before: string[]) => [...before, parseEgress(text)])
       .default([] as string[], 'none'),

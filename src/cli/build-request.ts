@@ -5,6 +5,7 @@ import { type BuildRequest, type BuildSource, NETWORK_PHASES } from '../build/re
 import { hostArchitecture } from '../image/architecture.ts';
 import { callerIds } from '../run/request.ts';
 import type { BuildOptions } from './build-options.ts';
+import { libvirtNetwork } from './sandbox-options.ts';
 
 /** How long a kept box lives when nobody says, seconds. */
 const KEEP_SECONDS = 3600;
@@ -53,12 +54,12 @@ function sourceDateEpoch({ SOURCE_DATE_EPOCH }: NodeJS.ProcessEnv): number | und
   return /^\d{1,12}$/.test(SOURCE_DATE_EPOCH ?? '') ? Number(SOURCE_DATE_EPOCH) : undefined;
 }
 
-function networkUse({
-  network,
-  egress,
-}: BuildOptions): NonNullable<BuildRequest['network']>['use'] {
+function networkUse(
+  { network, egress }: BuildOptions,
+  command: Command,
+): NonNullable<BuildRequest['network']>['use'] {
   if (egress.length > 0) return { egress };
-  return network === 'host' ? network : { name: network };
+  return network === 'host' ? network : libvirtNetwork(network, command);
 }
 
 /** The request that a command line makes. */
@@ -99,7 +100,7 @@ export function buildRequest(
     ...given('target', options.target),
     rpmbuildOptions: options.rpmbuildOpts,
     ...given('shortCircuit', options.shortCircuit),
-    ...given('network', phases && { use: networkUse(options), phases }),
+    ...given('network', phases && { use: networkUse(options, command), phases }),
     additionalPackages: options.additionalPackage,
     repositories: options.addrepo.map((text, index) =>
       addedRepository(text, index, hostArchitecture()),

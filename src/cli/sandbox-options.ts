@@ -2,8 +2,10 @@ import { resolve } from 'node:path';
 import { type Command, Option } from 'commander';
 import { callerIds, type RunRequest } from '../run/request.ts';
 import { type Capability, parseCapability } from '../sandbox/capabilities.ts';
+import type { LibvirtNetwork } from '../sandbox/domain-xml.ts';
 import { type LabelRequest, parseLabelRequest } from '../sandbox/labels/request.ts';
 import { OPTIONAL_LAYERS, type OptionalLayer, parseLayer } from '../sandbox/layers.ts';
+import { parseLibvirtNetwork } from '../sandbox/network/parse-network.ts';
 import type { SandboxSpecification } from '../sandbox/specification.ts';
 import { type LimitValues, limitOptions } from './limit-options.ts';
 import {
@@ -73,7 +75,7 @@ export function addSandboxOptions(command: Command): Command {
     new Option('--hostname <name>', 'the host name it sees').argParser(parseHostname),
     new Option(
       '--network <network>',
-      'private (only lo), host, or a libvirt network’s name',
+      'private (only lo), host, or a libvirt network: NAME[,address=IP/PREFIX[,gateway=IP]][,mac=MAC]; without an address by DHCP',
     ).default('private'),
     repeated(
       '--egress <host[:port]>',
@@ -114,9 +116,18 @@ export function addSandboxOptions(command: Command): Command {
   return command;
 }
 
+/** The libvirt network that a word of the command line names. */
+export function libvirtNetwork(text: string, command: Command): LibvirtNetwork {
+  const network = parseLibvirtNetwork(text);
+  if (network !== undefined) return network;
+  return command.error(
+    `kiln: not a network: ${JSON.stringify(text)}: write NAME, or NAME,address=192.168.122.7/24,gateway=192.168.122.1`,
+  );
+}
+
 function network(options: SandboxOptions, command: Command): SandboxSpecification['network'] {
   if (options.network === 'private') return 'private';
-  if (options.network !== 'host') return { name: options.network };
+  if (options.network !== 'host') return libvirtNetwork(options.network, command);
   if (options.allowHostNetwork === true) return 'host';
   return command.error(
     'kiln: --network host takes the network’s isolation away: confirm with --allow-host-network',

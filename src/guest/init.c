@@ -211,6 +211,12 @@ static int await_setup(int listener, int control, uint32_t wait_seconds, struct 
     more = message_receive(control, setup);
     marks_begin();
   }
+  // The network is asked for an address first: what it says of name servers is part of the setup.
+  while (more > 0 && (setup->type == MSG_DHCP_SOCKET || setup->type == MSG_ADDRESS)) {
+    service_obey(setup, control, executions, EXECUTIONS_MAX);
+    message_close_fds(setup);
+    more = message_receive(control, setup);
+  }
   if (more <= 0 || setup->type != MSG_SETUP) _exit(103);
   if (setup->refused) {
     char number[16];

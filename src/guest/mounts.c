@@ -24,6 +24,8 @@ int umount2(const char *, int);
 static const char *const device_names[] = {"null", "zero", "full", "random", "urandom", "tty"};
 #define DEVICES (sizeof device_names / sizeof *device_names)
 
+#define NAMES_BYTES (256u << 10) // room for the largest hosts file that is taken over, twice
+
 #define STAGE "/stage" // in the skeleton, with folders for /proc and /dev
 
 // The fields of MSG_PREPARE that mask or close something in the staged /proc.
@@ -115,6 +117,15 @@ static int make_file(const char *path) {
   return 0;
 }
 
+static int write_all(int fd, const unsigned char *data, size_t length) {
+  for (size_t at = 0; at < length;) {
+    ssize_t n = write(fd, data + at, length - at);
+    if (n < 0) return -1;
+    at += (size_t)n;
+  }
+  return 0;
+}
+
 int mounts_tmpfs(const char *path, uint32_t mode, uint64_t bytes) {
   int fd = detached_tmpfs(mode, bytes, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
   if (fd < 0 || make_directory(path, 0755) != 0) return -1;
@@ -173,6 +184,62 @@ int mounts_seal_skeleton(void) {
   return (int)syscall(SYS_mount_setattr, AT_FDCWD, "/", 0, &attributes, sizeof attributes);
 }
 
+// Writes one file of the layer of names, owned by root as in any image.
+static int write_etc_file(int etc, const struct field *field) {
+  const char *name = field_string(field, 0);
+  if (name == NULL || name[0] == 0 || name[0] == '.' || strchr(name, '/') != NULL) {
+    errno = EBADMSG;
+    return -1;
+  }
+  int fd = openat(etc, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644);
+  if (fd < 0) return -1;
+  size_t start = strlen(name) + 1;
+  int result = write_all(fd, field->data + start, field->length - start), error = errno;
+  close(fd);
+  errno = error;
+  return result;
+}
+
+// The files of SETUP_ETC_FILE lie in a layer of their own between the image and what is written: they
+// are seen in the sandbox, programs can replace them, and nothing of them is in the upper directory,
+// which may become an image or a root that stays. Returns 1 with a layer on /names, 0 without.
+static int make_names(const struct message *setup) {
+  struct field field;
+  size_t offset = 0;
+  int wanted = 0;
+  while (field_next(setup, &offset, &field) > 0) wanted |= field.tag == SETUP_ETC_FILE;
+  if (!wanted) return 0;
+  // The merged /etc has mode, owner and time of its topmost layer: they must be the image's.
+  struct stat image = {.st_mode = S_IFDIR | 0755};
+  int lower = open("/lower", O_PATH | O_DIRECTORY | O_CLOEXEC);
+  if (lower < 0) return -1;
+  int found = fstatat(lower, "etc", &image, AT_SYMLINK_NOFOLLOW), missing = errno;
+  close(lower);
+  if (found != 0 && missing != ENOENT) return 0;
+  // A link or a file in place of /etc: the image is as it is, and nothing is written through a link.
+  if (!S_ISDIR(image.st_mode)) return 0;
+  int layer = detached_tmpfs(0755, NAMES_BYTES, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
+  if (layer < 0) return -1;
+  int result = attach_at(layer, "/names"), etc = -1, error = errno;
+  close(layer);
+  if (result == 0) {
+    result = mkdir("/names/etc", 0700);
+    etc = open("/names/etc", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (result == 0 && etc < 0) result = -1;
+    for (offset = 0; result == 0 && field_next(setup, &offset, &field) > 0;)
+      if (field.tag == SETUP_ETC_FILE) result = write_etc_file(etc, &field);
+    struct timespec times[2] = {image.st_atim, image.st_mtim};
+    if (result == 0 &&
+        (fchown(etc, image.st_uid, image.st_gid) != 0 || fchmod(etc, image.st_mode & 07777) != 0 ||
+         (found == 0 && futimens(etc, times) != 0)))
+      result = -1;
+    error = errno;
+    close(etc);
+  }
+  errno = error;
+  return result == 0 ? 1 : -1;
+}
+
 // The root of the box, on /newroot, and its name.
 static int make_root(const struct message *setup, struct failure *failure) {
   struct field field;
@@ -204,9 +271,13 @@ static int make_root(const struct message *setup, struct failure *failure) {
       chown("/scratch/upper", lower.st_uid, lower.st_gid) != 0 ||
       (mkdir("/scratch/work", 0700) != 0 && errno != EEXIST))
     return fail(failure, "make upper directory", NULL);
+  int names = make_names(setup);
+  if (names < 0) return fail(failure, "make a layer of names", NULL);
   int open = fault("nosuid") || fault("nosuid-unchecked");
-  char options[2048] =
-      "lowerdir=/lower,upperdir=/scratch/upper,workdir=/scratch/work,userxattr";
+  char options[2048];
+  snprintf(options, sizeof options,
+           "lowerdir=%s/lower,upperdir=/scratch/upper,workdir=/scratch/work,userxattr",
+           names ? "/names:" : "");
   if (label_files() != NULL)
     snprintf(options + strlen(options), sizeof options - strlen(options), ",context=\"%s\"",
              label_files());
@@ -312,13 +383,9 @@ static int write_file(const struct field *field, const char *path, int owned) {
     close(fd);
     return -1;
   }
-  for (size_t at = start; at < field->length;) {
-    ssize_t n = write(fd, field->data + at, field->length - at);
-    if (n < 0) {
-      close(fd);
-      return -1;
-    }
-    at += (size_t)n;
+  if (write_all(fd, field->data + start, field->length - start) != 0) {
+    close(fd);
+    return -1;
   }
   return close(fd);
 }
@@ -365,7 +432,7 @@ static int obey(const struct message *setup, const struct field *field, struct f
   static const size_t path_at[] = {
       [SETUP_TMPFS] = 12, [SETUP_BIND] = 12,     [SETUP_MASK] = 0,
       [SETUP_READONLY] = 0, [SETUP_FILE] = 4, [SETUP_DIRECTORY] = 12, [SETUP_OWNED_FILE] = 12};
-  if (field->tag < SETUP_TMPFS || field->tag == SETUP_LABEL) return 0;
+  if (field->tag < SETUP_TMPFS || field->tag == SETUP_LABEL || field->tag == SETUP_ETC_FILE) return 0;
   if (field->tag == SETUP_NAMESPACES)
     return fault("namespace-limit") ? 0 : limit_namespaces(field, failure);
   const char *path =

@@ -25,8 +25,8 @@ enum { // host to guest
   MSG_ADOPT = 9,         // an orphan counts as a command from here on; DONE with its session
   MSG_KILL_SESSION = 10, // signals every process of a session; DONE with how many
   MSG_NOTIFY_SOCKET = 11, // makes the datagram socket of sd_notify(3); DONE
-  MSG_DHCP_SOCKET = 12,   // sends a datagram socket of an interface, for DHCP; DONE
-  MSG_ADDRESS = 13,       // gives an interface an address; DONE
+  MSG_DHCP_SOCKET = 12,   // sends a datagram socket of an interface, for DHCP; DONE. Before MSG_SETUP, too
+  MSG_ADDRESS = 13,       // gives an interface an address; DONE. Before MSG_SETUP, too
   MSG_PREPARE = 14,       // the first: makes what every box has, with fields of MSG_SETUP; DONE
 };
 
@@ -56,6 +56,7 @@ enum { // fields of MSG_SETUP, obeyed in the order they come; MSG_PREPARE has la
   SETUP_LABEL = 14,        // u32 model of label.h, labels of init, commands and files
   SETUP_WAIT = 15,         // u32, of MSG_PREPARE: seconds for which the box waits for another runner than this one
   SETUP_OWNED_FILE = 13,   // u32 mode, u32 uid, u32 gid, path, NUL, content
+  SETUP_ETC_FILE = 16,     // name, NUL, content: a file of /etc that the image seems to have
 };
 
 enum { // fields of MSG_EXEC; SIGNAL, WINSIZE use EXEC_ID and their own

@@ -121,7 +121,7 @@ export async function run(
   const atOnce = request.egress === undefined && request.copyIn.length === 0;
   const first = atOnce ? command() : undefined;
   const sandbox = await timeline.measure('sandbox', () =>
-    enter(engine, request, image, user, first),
+    enter(engine, request, image, user, first, hooks.signal),
   );
   let removed: Promise<void> | undefined;
   try {
@@ -204,6 +204,7 @@ async function enter(
   image: LeasedImage,
   user: CommandUser,
   first: FirstCommand | undefined,
+  signal: AbortSignal | undefined,
 ): Promise<Sandbox> {
   const specification = sandboxSpecification({
     root: image.tree,
@@ -224,6 +225,7 @@ async function enter(
     caller: request.caller,
     command: request.argv,
     first,
+    signal,
     outlives: request.keepSeconds !== undefined,
   });
 }

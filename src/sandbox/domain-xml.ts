@@ -9,8 +9,10 @@ export interface LibvirtNetwork {
   readonly name: string;
   /** `52:54:00:12:34:56`; without one libvirt makes one up at each start. */
   readonly mac?: string;
-  /** `192.168.122.7/24`, or IPv6; without one somebody has to ask for it. */
+  /** `192.168.122.7/24`, or IPv6; without one it is asked for by DHCP. */
   readonly address?: string;
+  /** False: whoever opens the sandbox asks for the address, if anybody does. */
+  readonly dhcp?: false;
   /** Where everything else is reached. */
   readonly gateway?: string;
   /** A rule set of libvirt's nwfilter. */

@@ -12,6 +12,8 @@ import {
 } from '../kernel/mount.ts';
 import { createUserNamespace } from '../kernel/user-namespace.ts';
 import type { IdRange } from './id-range.ts';
+import { hostsFile } from './network/hosts.ts';
+import { hostResolver, networkResolver } from './network/name-servers.ts';
 import type { ProcRule } from './protocol/exec.ts';
 import type { PrepareOperation, SetupOperation } from './protocol/setup.ts';
 import type { Bind, SandboxSpecification } from './specification.ts';
@@ -96,6 +98,13 @@ export interface BindOwners {
   readonly caller: { readonly uid: number; readonly gid: number };
 }
 
+/** What a sandbox's network has told about it. */
+export interface NetworkAnswers {
+  /** Its own address there. */
+  readonly address?: string;
+  readonly nameServers?: readonly string[];
+}
+
 class Descriptors implements Disposable {
   readonly fds: number[] = [];
   readonly sources: string[] = [];
@@ -176,6 +185,23 @@ function secretOperations(
   ];
 }
 
+/** Names of hosts that programs of the sandbox find, whatever the image has. */
+function nameOperations(
+  { names, root, hostname, network }: SandboxSpecification,
+  { address, nameServers = [] }: NetworkAnswers,
+): SetupOperation[] {
+  if (!names) return [];
+  const file = (name: string, content: string | undefined): SetupOperation[] =>
+    content === undefined ? [] : [{ op: 'etc-file', name, content }];
+  const resolver =
+    network === 'private'
+      ? undefined
+      : network === 'host'
+        ? hostResolver()
+        : networkResolver(nameServers);
+  return [...file('hosts', hostsFile(root, hostname, address)), ...file('resolv.conf', resolver)];
+}
+
 function statBind(bind: Bind) {
   try {
     return statSync(bind.source);
@@ -196,9 +222,13 @@ export function planFilesystem(
   specification: SandboxSpecification,
   { range, initPid }: { readonly range: IdRange; readonly initPid: number },
   owners: BindOwners,
+  network: NetworkAnswers = {},
 ): SetupPlan {
   const descriptors = new Descriptors();
-  const operations: SetupOperation[] = [{ op: 'hostname', name: specification.hostname }];
+  const operations: SetupOperation[] = [
+    { op: 'hostname', name: specification.hostname },
+    ...nameOperations(specification, network),
+  ];
   const bytes = specification.disk;
   loadOverlay();
   try {

@@ -12,6 +12,7 @@ import { type BoxSession, boxFiles, readBoxRecord } from './box-record.ts';
 import type { BindOwners } from './filesystem.ts';
 import { claimedLabels, requirePolicy } from './labels/labels.ts';
 import { limitBox } from './limits.ts';
+import { randomMac } from './network/mac.ts';
 import { claimParked } from './parking.ts';
 import { type FirstCommand, Sandbox } from './sandbox.ts';
 import type { SandboxSpecification } from './specification.ts';
@@ -30,6 +31,8 @@ export interface SandboxUse extends BindOwners {
   readonly command?: readonly string[];
   /** A command to start as soon as the box is ready: see {@link Sandbox.takeFirst}. */
   readonly first?: FirstCommand | undefined;
+  /** Aborts the wait for an address of the network. */
+  readonly signal?: AbortSignal | undefined;
   /** The box is to be kept: it must not die with this process. */
   readonly outlives?: boolean;
   /** A box taken before, for a sandbox with the usual network and label that dies with this process. */
@@ -90,13 +93,14 @@ async function inItsGroup(box: Box): Promise<Box> {
  * Takes a parked box that fits, or starts one, and puts the image and everything else into it.
  * Dispose of the result, or `close()` it: nothing is left then.
  *
- * Throws E_SETUP, E_LAYER_MISSING, E_BIND, E_IDMAP, E_NO_RANGE, LibvirtError.
+ * Throws E_SETUP, E_LAYER_MISSING, E_BIND, E_IDMAP, E_NO_RANGE, E_NO_LEASE, LibvirtError.
  */
 export async function openSandbox(
   engine: Engine,
-  specification: SandboxSpecification,
+  wanted: SandboxSpecification,
   use: SandboxUse,
 ): Promise<Sandbox> {
+  const specification = { ...wanted, network: knownInterface(wanted.network) };
   const box = await (use.reserved?.take() ?? takeBox(engine, specification, use.outlives ?? false));
   const { labels } = box.record;
   const mounts = specification.nested || specification.boot;
@@ -112,7 +116,13 @@ export async function openSandbox(
     await box.destroy();
     throw error;
   }
-  return await Sandbox.open(box, specification, use, use.first);
+  return await Sandbox.open(box, specification, use, use.first, use.signal);
+}
+
+/** A network knows an interface by its Ethernet address: libvirt would not tell which one it made up. */
+function knownInterface(network: SandboxSpecification['network']): SandboxSpecification['network'] {
+  if (typeof network === 'string' || network.mac !== undefined) return network;
+  return { ...network, mac: randomMac() };
 }
 
 async function takeBox(

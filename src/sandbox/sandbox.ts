@@ -9,9 +9,15 @@ import { CommandRequest, type SpawnOptions } from './command-request.ts';
 import { BoxControl } from './control.ts';
 import { type BoxFacts, readBoxFacts } from './facts.ts';
 import { execFailed, setupFailed } from './failures.ts';
-import { type BindOwners, planFilesystem, procOperations } from './filesystem.ts';
+import {
+  type BindOwners,
+  type NetworkAnswers,
+  planFilesystem,
+  procOperations,
+} from './filesystem.ts';
 import { labelOperation, relabelSources } from './labels/sources.ts';
 import { requireLayer } from './layers.ts';
+import { type LeasedAddress, type LeaseRequest, leaseAddress } from './network/leased-address.ts';
 import { SandboxProcess } from './process.ts';
 import { encodeKeep, encodeKillAll } from './protocol/exec.ts';
 import { encodePrepare, encodeSetup } from './protocol/setup.ts';
@@ -36,19 +42,30 @@ export class Sandbox implements AsyncDisposable {
   /** What the init measured when the box was ready. */
   readonly facts: BoxFacts;
   readonly #box: Box;
+  readonly #lease: LeasedAddress | undefined;
+  #control: BoxControl | undefined;
   #nextId = 1;
   #first: Promise<SandboxProcess> | undefined;
 
-  private constructor(box: Box, facts: BoxFacts, first?: Promise<SandboxProcess>) {
+  private constructor(
+    box: Box,
+    facts: BoxFacts,
+    {
+      first,
+      lease,
+    }: { first?: Promise<SandboxProcess> | undefined; lease?: LeasedAddress | undefined } = {},
+  ) {
     this.#box = box;
     this.facts = facts;
     this.#first = first;
+    this.#lease = lease;
     if (first !== undefined) this.#nextId = FIRST_ID + 1;
   }
 
   /**
    * Puts an image and everything else a specification names into a box. Throws E_SETUP with what
-   * the init could not do, E_LAYER_MISSING when it measured a hole, E_STATE; the box is destroyed then.
+   * the init could not do, E_LAYER_MISSING when it measured a hole, E_NO_LEASE when its network gave no
+   * address, E_STATE, the signal's reason; the box is destroyed then.
    * @param first a command to start at once: the init gets it ready while it is still unknown whether the
    * box is what it was to be, and executes it only if it is; see {@link takeFirst}
    */
@@ -57,18 +74,25 @@ export class Sandbox implements AsyncDisposable {
     specification: SandboxSpecification,
     owners: BindOwners,
     first?: FirstCommand,
+    signal?: AbortSignal,
   ): Promise<Sandbox> {
     let request: CommandRequest | undefined;
     let starting: Promise<SandboxProcess> | undefined;
+    let lease: LeasedAddress | undefined;
     try {
       using _ = span('fill the box');
       const { labels } = box.record;
       const label = labelOperation(labels);
       await relabelSources(specification, labels);
+      const rules = specification.nested ? [] : procOperations();
+      const prepare = box.prepared ? undefined : encodePrepare([...label, ...rules], { wait: 0 });
+      const asks = leaseRequest(specification);
+      if (asks !== undefined) lease = await leaseBefore(box, prepare, { ...asks, signal });
       using plan = planFilesystem(
         specification,
         { range: box.range, initPid: box.channel.initPid },
         owners,
+        lease ?? givenAddress(specification),
       );
       const { sources } = plan;
       // Before anything is sent: an init that could not even prepare has said why when it hangs up.
@@ -87,10 +111,7 @@ export class Sandbox implements AsyncDisposable {
           if (!(error instanceof KilnError && error.code === 'E_BOX_GONE')) throw error;
         }
       };
-      if (!box.prepared) {
-        const rules = specification.nested ? [] : procOperations();
-        send(encodePrepare([...label, ...rules], { wait: 0 }));
-      }
+      if (prepare !== undefined && lease === undefined) send(prepare);
       send(encodeSetup([...label, ...plan.operations]), plan.fds);
       // While the init works.
       if (first !== undefined) {
@@ -113,9 +134,10 @@ export class Sandbox implements AsyncDisposable {
       first?.signal?.throwIfAborted();
       if (request !== undefined) starting ??= awaitedLater(awaitStart(box, request));
       request?.release();
-      return new Sandbox(box, facts, starting);
+      return new Sandbox(box, facts, { first: starting, lease });
     } catch (error) {
       request?.[Symbol.dispose]();
+      lease?.close();
       await box.destroy();
       throw error;
     }
@@ -154,7 +176,9 @@ export class Sandbox implements AsyncDisposable {
 
   /** What a supervisor of services asks of the init. */
   control(): BoxControl {
-    return new BoxControl(this.#box.channel);
+    // One for all: they count their requests.
+    this.#control ??= new BoxControl(this.#box.channel);
+    return this.#control;
   }
 
   /** Ends every process of the box but its init, so that its files hold still. */
@@ -185,6 +209,7 @@ export class Sandbox implements AsyncDisposable {
    * {@link reopen} comes back to it.
    */
   async keep(seconds: number, session: Omit<BoxSession, 'facts'>): Promise<void> {
+    this.#lease?.close();
     this.#box.describe({
       keepUntil: Date.now() + seconds * 1000,
       session: { ...session, facts: this.facts },
@@ -200,6 +225,7 @@ export class Sandbox implements AsyncDisposable {
   }
 
   async close(): Promise<void> {
+    this.#lease?.close();
     this.takeFirst()?.then(
       (command) => {
         // Nobody is there to hear of it.
@@ -214,6 +240,38 @@ export class Sandbox implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
   }
+}
+
+/** Who asks the network for an address, where the sandbox is to have one that nobody has given. */
+function leaseRequest({ network, hostname }: SandboxSpecification): LeaseRequest | undefined {
+  if (typeof network === 'string' || network.dhcp === false) return undefined;
+  if (network.address !== undefined || network.mac === undefined) return undefined;
+  return { mac: network.mac, hostname };
+}
+
+/** The address that a specification itself gives. */
+function givenAddress({ network }: SandboxSpecification): NetworkAnswers {
+  if (typeof network === 'string' || network.address === undefined) return {};
+  return { address: network.address.split('/')[0] ?? '' };
+}
+
+/** Gets the box an address while there is nothing in it yet. */
+async function leaseBefore(
+  { channel, record: { labels } }: Box,
+  prepare: Buffer | undefined,
+  request: LeaseRequest,
+): Promise<LeasedAddress> {
+  if (prepare !== undefined) {
+    const prepared = awaitedLater(
+      channel.wait((answer) => {
+        if (answer.type === 'failed') throw setupFailed(answer, { sources: [], binds: [], labels });
+        return answer.type === 'done' ? true : undefined;
+      }),
+    );
+    channel.send(prepare);
+    await prepared;
+  }
+  return await leaseAddress(new BoxControl(channel), request);
 }
 
 /** Has the init start a command, and resolves once it has been exec'd. */

@@ -13,10 +13,10 @@ import type { StatePaths } from '../state/paths.ts';
  * Mount points of the skeleton. `.oldroot`: libvirt pivots there and cannot make it itself as a
  * mapped user. `.kiln`: the folder with the init's socket. `sys/fs/cgroup`: with the host's network
  * a mapped user cannot mount a /sys that has it. `stage`: for what the init makes before it has an
- * image. The rest: libvirt's and the init's own.
+ * image. `names`: for the layer with the sandbox's own /etc/hosts. The rest: libvirt's and the init's own.
  */
 const MOUNT_POINTS = [
-  ...['.oldroot', '.kiln', 'lower', 'scratch', 'newroot', 'dev', 'proc', 'sys/fs/cgroup'],
+  ...['.oldroot', '.kiln', 'lower', 'names', 'scratch', 'newroot', 'dev', 'proc', 'sys/fs/cgroup'],
   ...['stage/proc', 'stage/dev'],
 ];
 

@@ -41,6 +41,11 @@ export interface SandboxSpecification {
   /** /tmp, /var/tmp and /run are a private, empty tmpfs. A transaction writes to the image's own. */
   readonly privateTmp: boolean;
   readonly hostname: string;
+  /**
+   * /etc/hosts has localhost and the host name, and where there is a network /etc/resolv.conf its
+   * name servers. Nothing of them is in `scratch`. Not for a tree with an /etc of its own in `volumes`.
+   */
+  readonly names: boolean;
   readonly network: 'private' | 'host' | LibvirtNetwork;
   readonly binds: readonly Bind[];
   /** Mounted before the private tmpfs, which may lie in them. */
@@ -119,6 +124,7 @@ export function sandboxSpecification(
   return {
     privateTmp: true,
     hostname: 'kiln',
+    names: true,
     network: 'private',
     binds: [],
     volumes: [],

@@ -1,11 +1,13 @@
 import { KilnError } from '../errors.ts';
 import { domainPrefix } from '../sandbox/box-record.ts';
+import { INTERFACE, type LeasedAddress, leaseAddress } from '../sandbox/network/leased-address.ts';
 import type { Engine } from '../sandbox/open.ts';
 import type { SandboxLimits } from '../sandbox/specification.ts';
 import { boxProcesses } from './box-processes.ts';
-import { type LeasedAddress, leaseAddress } from './dhcp/leased-address.ts';
+import { reasonOf } from './failure.ts';
 import { HealthWatch } from './health-watch.ts';
 import type { LogFile } from './log-file.ts';
+import { writeNameServers } from './name-servers.ts';
 import { networkMac } from './network-mac.ts';
 import { type Publication, publishPort } from './publish.ts';
 import type { RunningUnit, UnitManager } from './running-unit.ts';
@@ -84,7 +86,7 @@ export class Instance {
   /** Resolves when the box is gone, whoever ended it, or of no use any more. */
   get gone(): Promise<void> {
     const ends = [this.#host.control.gone, this.#manager.lost];
-    if (this.#lease !== undefined) ends.push(this.#lease.lost);
+    if (this.#lease !== undefined) ends.push(this.#lease.lost.then(() => undefined));
     return Promise.race(ends);
   }
 
@@ -110,8 +112,20 @@ export class Instance {
     const { name, definition, files } = this.#service;
     const { network, hostname = name } = definition;
     if (network === 'private' || !network.dhcp) return;
-    const request = { mac: networkMac(network, files), hostname, etc: files.etc };
-    this.#lease = await leaseAddress(this.#host, request);
+    const { control, log } = this.#host;
+    this.#lease = await leaseAddress(control, {
+      mac: networkMac(network, files),
+      hostname,
+      onLease: ({ address, server, nameServers }) => {
+        writeNameServers(files.etc, nameServers);
+        log.write('kiln', `${INTERFACE} has ${address}, leased by ${server}`);
+      },
+    });
+    this.#lease.lost
+      .then((reason) => {
+        if (reason !== undefined) log.write('kiln', reasonOf(reason));
+      })
+      .catch(() => undefined);
   }
 
   /** Starts the units in order. A unit that fails does not stop the others. Throws the first failure. */

@@ -1,11 +1,9 @@
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { hostname } from 'node:os';
+import { virtualMac } from '../sandbox/network/mac.ts';
 import type { ServiceNetwork } from './definition-network.ts';
 import type { InstanceFiles } from './instance-files.ts';
-
-/** The prefix of virtual machines' interfaces, as libvirt and qemu use it. */
-const PREFIX = ['52', '54', '00'];
 
 /**
  * The Ethernet address of a service's interface: the same at each start, since that is what a network
@@ -14,8 +12,7 @@ const PREFIX = ['52', '54', '00'];
 export function networkMac({ mac }: ServiceNetwork, { directory }: InstanceFiles): string {
   if (mac !== undefined) return mac;
   const identity = [hostMachineId(), hostname(), directory].join('\n');
-  const bytes = createHash('sha256').update(identity).digest().subarray(0, 3);
-  return [...PREFIX, ...Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0'))].join(':');
+  return virtualMac(createHash('sha256').update(identity).digest().subarray(0, 3));
 }
 
 function hostMachineId(): string {

@@ -37,6 +37,8 @@ export async function openServiceBox(
     root: image.tree,
     image: image.manifest.id,
     hostname: hostname ?? name,
+    // They are in its own /etc.
+    names: false,
     network: network === 'private' ? 'private' : boxNetwork(network, networkMac(network, files)),
     volumes: [
       { source: files.etc, target: '/etc' },
@@ -90,6 +92,8 @@ function boxNetwork(network: ServiceNetwork, mac: string): LibvirtNetwork {
     name,
     mac,
     isolated: !peers,
+    // Its supervisor asks: a service that loses its address is started again.
+    dhcp: false,
     ...(address === undefined ? {} : { address }),
     ...(gateway === undefined ? {} : { gateway }),
     ...(filter === undefined ? {} : { filter, filterParameters }),

@@ -106,6 +106,8 @@ test.serial(
     t.true(lines.includes('1'));
     t.notRegex(lines.join('\n'), /^(mounted|device|sysctl|unshared)$/m);
     t.is(await readFile(join(image.tree, 'usr/share/probe/file'), 'utf8'), 'original\nchanged\n');
+    // Names of hosts are no part of an image.
+    for (const name of ['hosts', 'resolv.conf']) t.false(existsSync(join(image.tree, 'etc', name)));
     t.deepEqual([...differences(before, snapshotTree(state.engine.paths.packages))], []);
   },
 );

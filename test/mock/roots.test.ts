@@ -73,6 +73,26 @@ test.serial('a root is what the configuration says; what is left out is named', 
   t.is(await inRoot(t, 'id -un; pwd', '--unpriv', '--cwd', '/tmp'), 'mockbuild\n/tmp');
 });
 
+test.serial('names of hosts are known in a root, and are no part of it', async (t) => {
+  const script = 'getent hosts localhost; getent hosts "$(uname -n)"; cat /etc/resolv.conf';
+  const text = await inRoot(
+    t,
+    `touch /etc/mark; ${script} || echo nobody`,
+    '--config-opts',
+    'hostname=me',
+  );
+  t.regex(text, /^::1 +localhost/m);
+  t.regex(text, /^127\.\S+ +me$/m);
+  t.regex(text, /^nobody$/m);
+  const resolver = (await readFile('/etc/resolv.conf', 'utf8')).trim();
+  t.is(await inRoot(t, 'cat /etc/resolv.conf', '--enable-network'), resolver);
+  // What the root has written is on the disk, and nothing of the names.
+  const { stdout } = await execa('find', [state.directory, '-path', '*/upper/etc/*']);
+  const written = stdout.split('\n').map((path) => path.split('/upper/etc/')[1] ?? '');
+  t.true(written.includes('mark'), stdout);
+  t.false(written.includes('hosts') || written.includes('resolv.conf'), stdout);
+});
+
 test.serial(
   '--config-opts, --enable-network, --disablerepo and --offline: by what they do to a root',
   async (t) => {

@@ -5,9 +5,10 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
 import { execa } from 'execa';
-import { decodeDhcp, encodeDhcp } from '../../src/service/dhcp/message.ts';
+import { decodeDhcp, encodeDhcp } from '../../src/sandbox/network/dhcp-message.ts';
 import type { ServiceStatus } from '../../src/service/status.ts';
 import { type BusyboxState, busyboxState, IMAGE } from '../support/busybox-state.ts';
+import { virsh as callVirsh, createNetwork } from '../support/libvirt-network.ts';
 import { long } from '../support/long.ts';
 
 let state: BusyboxState;
@@ -31,23 +32,13 @@ test.after.always(async () => {
 const service = (...args: readonly string[]) =>
   state.kiln(['service', ...args], { timeout: 300_000 });
 
-const virsh = (...args: readonly string[]) => {
-  const uri = `lxc+unix:///system?socket=${join(state.paths.run, 'libvirt/libvirt-sock')}`;
-  return execa('virsh', ['-q', '-c', uri, ...args], { reject: false, timeout: 60_000 });
-};
+const virsh = (...args: readonly string[]) => callVirsh(state.paths, ...args);
 
-/** A network whose addresses libvirt's own dnsmasq gives, without a firewall. */
-async function network(name: string, second: number, dhcp: string): Promise<void> {
-  const file = join(state.paths.root, `${name}.xml`);
-  await writeFile(
-    file,
-    `<network><name>${name}</name><forward mode='open'/>
-     <bridge name='kd${second}-${process.pid}' stp='off' delay='0'/>
-     <ip address='${address(1, second)}' netmask='255.255.255.0'>${dhcp}</ip></network>`,
-  );
-  const { exitCode, stderr } = await virsh('net-create', file);
-  if (exitCode !== 0) throw new Error(stderr);
-}
+const network = (name: string, second: number, dhcp: string) =>
+  createNetwork(state.paths, {
+    ...{ name, dhcp, host: address(1, second) },
+    bridge: `kd${second}-${process.pid}`,
+  });
 
 async function statusOf(name: string): Promise<ServiceStatus | undefined> {
   const { stdout } = await service('list', '--json', name);

@@ -78,7 +78,9 @@ export async function runRecipe(
   );
   const run = boxRequest(request, recipe, sources, image.manifest.id);
   checkEgress(run);
-  const sandbox = await timeline.measure('sandbox', () => enter(engine, request, run, image));
+  const sandbox = await timeline.measure('sandbox', () =>
+    enter(engine, request, run, image, signal),
+  );
   let kept = false;
   try {
     signal.throwIfAborted();
@@ -171,6 +173,7 @@ async function enter(
   { path, keepSeconds }: RecipeRequest,
   run: RecipeReport['request'],
   image: LeasedImage,
+  signal: AbortSignal,
 ): Promise<Sandbox> {
   const specification = sandboxSpecification({
     root: image.tree,
@@ -187,6 +190,7 @@ async function enter(
     user: commandUser(image.manifest, run.user),
     caller: run.caller,
     command: ['kiln build', path],
+    signal,
     outlives: keepSeconds !== undefined,
   });
 }

@@ -84,6 +84,8 @@ export class TransactionBox implements AsyncDisposable {
       scratch: options.scratch,
       privateTmp: false,
       hostname: 'localhost',
+      // A script that makes these files finds what it would find below an install root of rpm's.
+      names: false,
       binds: [{ source: options.control, target: CONTROL, readonly: true }],
     });
     const { reserved } = options;

@@ -29,6 +29,8 @@ export type SetupOperation =
     }
   | { readonly op: 'mask'; readonly path: string }
   | { readonly op: 'readonly'; readonly path: string }
+  /** A file of /etc in a layer above the image, which is never written to. */
+  | { readonly op: 'etc-file'; readonly name: string; readonly content: string }
   | { readonly op: 'file'; readonly path: string; readonly mode: number; readonly content: string }
   | {
       readonly op: 'directory';
@@ -90,6 +92,7 @@ function encode(operations: readonly SetupOperation[]): FieldWriter {
       fields.add(7, u32(o.fd), flag(o.readonly), flag(o.directory), text(o.path));
     } else if (o.op === 'mask') fields.add(8, text(o.path));
     else if (o.op === 'readonly') fields.add(9, text(o.path));
+    else if (o.op === 'etc-file') fields.add(16, text(o.name), Buffer.from(o.content));
     else if (o.op === 'file') {
       fields.add(10, u32(o.mode), text(o.path), Buffer.from(o.content));
     } else if (o.op === 'directory') {

@@ -13,6 +13,7 @@ import { hostArchitecture } from '../../../src/image/architecture.ts';
 import { removeImage } from '../../../src/image/store/images.ts';
 import { resultJsonSchema } from '../../../src/result/schema.ts';
 import { debianRepository } from '../../image/image-state.ts';
+import { createNetwork, virsh } from '../../support/libvirt-network.ts';
 import { long } from '../../support/long.ts';
 import { makeKey, rpmkeys } from '../signing-keys.ts';
 import {
@@ -408,6 +409,39 @@ test.serial('a phase has a network only where it was given one', async (t) => {
   t.deepEqual(await found([]), [none, none]);
   t.deepEqual(await found(['buildrequires']), [all, none]);
   t.deepEqual(await found(['build']), [none, all]);
+});
+
+test.serial('names are known in every phase, an address where it has a network', async (t) => {
+  const names = 'getent hosts localhost "$(uname -n)" far.example';
+  const parts = {
+    name: 'names',
+    buildrequires: 'echo bash',
+    build: `${names}; cat /etc/resolv.conf`,
+  };
+  const alone = 'getent hosts localhost; cat /etc/resolv.conf || echo nobody';
+  // It starts the libvirtd that the network is made in.
+  const local = await state.build({ ...parts, build: alone });
+  t.regex(await resultFile(local, 'build.log'), /^::1 +localhost/m);
+  t.regex(await resultFile(local, 'build.log'), /^nobody$/m);
+  const { paths } = state.images.engine;
+  const third = ((process.pid + 200) % 250) + 1;
+  const host = `10.98.${third}.1`;
+  const range = `<range start='10.98.${third}.50' end='10.98.${third}.60'/>`;
+  await createNetwork(paths, {
+    ...{ name: 'builds', bridge: `kb${process.pid}`, host, dhcp: `<dhcp>${range}</dhcp>` },
+    more: "<dns><host ip='192.0.2.99'><hostname>far.example</hostname></host></dns>",
+  });
+  try {
+    const network = { use: { name: 'builds' }, phases: ['build'] } as const;
+    const report = await state.build(parts, { network });
+    passed(t, report);
+    const log = await resultFile(report, 'build.log');
+    t.regex(log, /^192\.0\.2\.99 +far\.example$/m);
+    t.regex(log, new RegExp(`^10\\.98\\.${third}\\.(?:5\\d|60) +kiln$`, 'm'));
+    t.regex(log, new RegExp(`^nameserver ${host}$`, 'm'));
+  } finally {
+    await virsh(paths, 'net-destroy', 'builds');
+  }
 });
 
 test.serial('a phase reaches the hosts of a list, the next one does not', async (t) => {

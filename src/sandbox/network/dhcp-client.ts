@@ -3,7 +3,7 @@ import { createSocket, type Socket } from 'node:dgram';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../../errors.ts';
 import { awaitedLater, deferred } from '../../promise.ts';
-import { DHCP, type DhcpAnswer, type DhcpRequest, decodeDhcp, encodeDhcp } from './message.ts';
+import { DHCP, type DhcpAnswer, type DhcpRequest, decodeDhcp, encodeDhcp } from './dhcp-message.ts';
 
 const SERVER_PORT = 67;
 const EVERYBODY = '255.255.255.255';
@@ -80,7 +80,9 @@ export class DhcpClient {
     }
   }
 
+  /** Safe to call again. */
   close(): void {
+    if (this.#over.signal.aborted) return;
     this.#over.abort();
     this.#socket.close();
   }

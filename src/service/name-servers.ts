@@ -1,7 +1,7 @@
 import { closeSync, constants, openSync, readSync } from 'node:fs';
-import { openat2, RESOLVE_IN_ROOT } from '../../kernel/at.ts';
-import { hasErrno } from '../../kernel/libc.ts';
-import { replaceFileIn } from '../replace-file.ts';
+import { openat2, RESOLVE_IN_ROOT } from '../kernel/at.ts';
+import { hasErrno } from '../kernel/libc.ts';
+import { replaceFileIn } from './replace-file.ts';
 
 /** What tells a resolv.conf of kiln's from one that somebody wrote. */
 const MARK = '# Made by kiln from what DHCP said.\n';

@@ -1,0 +1,36 @@
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { execa } from 'execa';
+import type { StatePaths } from '../../src/state/paths.ts';
+
+/** Calls virsh on the embedded libvirtd of a state, which has to run. Never rejects. */
+export function virsh(paths: StatePaths, ...args: readonly string[]) {
+  const uri = `lxc+unix:///system?socket=${join(paths.run, 'libvirt/libvirt-sock')}`;
+  return execa('virsh', ['-q', '-c', uri, ...args], { reject: false, timeout: 60_000 });
+}
+
+/** What a network of a test is like. */
+export interface TestNetwork {
+  readonly name: string;
+  readonly bridge: string;
+  /** The host's address there. */
+  readonly host: string;
+  /** The element's content: what DHCP gives. Nothing is given where it is empty. */
+  readonly dhcp: string;
+  /** More elements, such as `<dns>`. */
+  readonly more?: string;
+}
+
+/** Makes a network whose addresses libvirt's own dnsmasq gives, without a firewall. */
+export async function createNetwork(paths: StatePaths, network: TestNetwork): Promise<void> {
+  const { name, bridge, host, dhcp, more = '' } = network;
+  const file = join(paths.root, `${name}.xml`);
+  await writeFile(
+    file,
+    `<network><name>${name}</name><forward mode='open'/>
+     <bridge name='${bridge}' stp='off' delay='0'/>${more}
+     <ip address='${host}' netmask='255.255.255.0'>${dhcp}</ip></network>`,
+  );
+  const { exitCode, stderr } = await virsh(paths, 'net-create', file);
+  if (exitCode !== 0) throw new Error(stderr);
+}
