@@ -1,6 +1,6 @@
 import { existsSync, statSync } from 'node:fs';
 import { readdir } from 'node:fs/promises';
-import { basename, join, resolve } from 'node:path';
+import { basename, dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { KilnError } from '../errors.ts';
 import { suggest } from '../recipe/suggest.ts';
@@ -19,6 +19,11 @@ function ownRecipes(): string {
   return fileURLToPath(
     new URL(here.endsWith('.ts') ? '../../recipes/images' : '../recipes/images', here),
   );
+}
+
+/** Whether an image recipe is one of those that come with kiln. */
+export function isOwnRecipe(path: string): boolean {
+  return dirname(path) === resolve(ownRecipes());
 }
 
 /** Folders in which recipes are found by name, nearest first. */

@@ -9,6 +9,7 @@ import {
 import type { ArtifactWarning } from '../../artifacts/warning.ts';
 import { checkEgress } from '../../egress/rule.ts';
 import { KilnError } from '../../errors.ts';
+import { isOwnRecipe, resolveImage } from '../../image/find.ts';
 import { openImage } from '../../image/open.ts';
 import type { LeasedImage } from '../../image/store/images.ts';
 import { type BuildRecipe, stepsOf } from '../../recipe/build-recipe.ts';
@@ -72,7 +73,7 @@ export async function runRecipe(
       onProgress: hooks.onSourceProgress,
     }),
   );
-  const name = imageName(request, recipe);
+  const name = await imageName(engine, request, recipe);
   await using image = await timeline.measure('image', () =>
     openImage(engine, name, { signal, onProgress: hooks.onImageProgress }),
   );
@@ -162,10 +163,25 @@ async function load(
 }
 
 /** The image as the command line would name it; a path is relative to the recipe. */
-function imageName({ image, path }: RecipeRequest, recipe: BuildRecipe): string {
+/**
+ * An image recipe may put any file of the host into the image: whoever runs kiln has to name it, unless
+ * it is one of kiln's own. @throws KilnError E_HOST_NOT_ALLOWED
+ */
+async function imageName(
+  { paths }: Engine,
+  { image, path, allowHost }: RecipeRequest,
+  recipe: BuildRecipe,
+): Promise<string> {
   if (image !== undefined) return image;
-  const name = recipe.image;
-  return name.startsWith('.') ? join(dirname(path), name) : name;
+  const name = recipe.image.startsWith('.') ? join(dirname(path), recipe.image) : recipe.image;
+  if (allowHost === true) return name;
+  const named = await resolveImage(paths, name);
+  if (named.kind === 'image' || isOwnRecipe(named.path)) return name;
+  throw new KilnError(
+    'E_HOST_NOT_ALLOWED',
+    `${path} asks for an image of ${named.path}, which may put files of the host into it`,
+    { hint: `read that file; if you trust it, say so with -r ${named.path}` },
+  );
 }
 
 async function enter(

@@ -182,6 +182,14 @@ test.serial('a recipe has what lies in its folder, and nothing else of the host'
   t.is(refused.result?.failure?.code, 'E_HOST_NOT_ALLOWED');
   t.true(refused.stderr.includes(folder), refused.stderr);
   t.regex((await workshop.build(bind, ['--allow-host'])).stdout, /secret/);
+  // An image recipe of its own could have any file of the host.
+  const image = 'packages: []\nfiles: [{path: /x, source: /etc/passwd}]\n';
+  for (const name of ['./mine.yaml', './mine.json']) {
+    const files = { 'it.yaml': `image: ${name}\nsteps: [cat /x]`, [name]: image };
+    const own = await workshop.build(files);
+    t.is(own.result?.failure?.code, 'E_HOST_NOT_ALLOWED', own.stderr);
+    t.regex(own.stderr, /hint: .*-r \//);
+  }
   const network = await workshop.build({ 'it.yaml': recipe('sandbox: {network: host}') });
   t.is(network.result?.failure?.code, 'E_HOST_NOT_ALLOWED');
 });
