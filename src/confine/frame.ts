@@ -25,6 +25,12 @@ export function encodeFrame(value: unknown): Buffer {
 export class FrameDecoder {
   #chunks: Buffer[] = [];
   #held = 0;
+  readonly #longest: number;
+
+  /** @param longest bytes that a message may have */
+  constructor(longest: number = MAX_FRAME) {
+    this.#longest = longest;
+  }
 
   /** Bytes of a message that has not ended yet. */
   get pending(): number {
@@ -55,8 +61,10 @@ export class FrameDecoder {
     if (this.#held < HEADER) return Number.POSITIVE_INFINITY;
     if (this.#chunks[0]!.length < HEADER) this.#chunks = [Buffer.concat(this.#chunks)];
     const length = this.#chunks[0]!.readUInt32LE();
-    if (length > MAX_FRAME) {
-      throw new KilnError('E_CONFINE_PROTOCOL', `a message of ${length} bytes is too long`);
+    if (length > this.#longest) {
+      throw new KilnError('E_CONFINE_PROTOCOL', `a message of ${length} bytes is too long`, {
+        hint: `it may have ${this.#longest} bytes`,
+      });
     }
     return HEADER + length;
   }

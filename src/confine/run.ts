@@ -37,6 +37,8 @@ export interface ConfinedOptions<Output> {
    */
   readonly handout?: Handout | undefined;
   readonly limits?: Partial<ConfinedLimits>;
+  /** Bytes that one message of the child may have; a package with all its files fits by default. */
+  readonly longestMessage?: number;
   readonly signal?: AbortSignal | undefined;
   /** A program that calls serveConfined with its own tasks; default src/confined.ts. */
   readonly entry?: string;
@@ -82,7 +84,7 @@ export async function* runConfined<Output>(
   let finished = false;
   let over = false;
   try {
-    for await (const reply of replies(child)) {
+    for await (const reply of replies(child, options.longestMessage)) {
       switch (reply.type) {
         case 'ready':
           child.stdin?.end(encodeFrame(request), () => {
@@ -115,8 +117,11 @@ export async function* runConfined<Output>(
   }
 }
 
-async function* replies(child: ChildProcess): AsyncGenerator<Record<string, unknown>> {
-  const decoder = new FrameDecoder();
+async function* replies(
+  child: ChildProcess,
+  longest: number | undefined,
+): AsyncGenerator<Record<string, unknown>> {
+  const decoder = new FrameDecoder(longest);
   const pipe = child.stdio[3] as Readable;
   // Not destroyed on the way out: stop() waits for its end, the proof that the child is gone.
   for await (const chunk of pipe.iterator({ destroyOnReturn: false })) {

@@ -23,6 +23,17 @@ import {
 /** Commands of one recipe at a time; the init of a box has room for 256. */
 const MAX_COMMANDS = 200;
 
+/** Bytes of one message of a recipe's: a command's arguments and environment (Linux: 2 MiB), quoted. */
+const LONGEST_MESSAGE = 16 * 2 ** 20;
+
+/**
+ * Bytes that may wait for a recipe to read them. Output of its commands waits in their pipes; what
+ * still adds up is an answer to each thing it asks for. A recipe that works reads it.
+ */
+const MAX_UNREAD = 32 * 2 ** 20;
+/** Of files it asked for: it waits for one before it asks for the next, and none has more than 1 MiB. */
+const MAX_UNREAD_FILES = 4 * 2 ** 20;
+
 /** A recipe waits for its commands; what it computes itself is little. Seconds. */
 const CPU_SECONDS = 3600;
 
@@ -76,6 +87,7 @@ export class ScriptSession implements AsyncDisposable {
       task: 'recipe-script',
       input,
       fds: readers,
+      longestMessage: LONGEST_MESSAGE,
       limits: { cpuSeconds: CPU_SECONDS, wallMs: WALL_MS, fileSize: 0 },
       signal: AbortSignal.any([options.signal, this.#stop.signal]),
       validate: (value) => childMessageSchema.parse(value),
@@ -128,6 +140,7 @@ export class ScriptSession implements AsyncDisposable {
         break;
       case 'read':
         this.#answers.write(encodeFrame(this.#read(message.path)));
+        if (this.#answers.writableLength > MAX_UNREAD_FILES) throw this.#unread();
         break;
       case 'spawn':
         this.#spawn(message);
@@ -188,7 +201,19 @@ export class ScriptSession implements AsyncDisposable {
   /** False when the child has much to read already: wait for the pipe to drain. */
   #send(message: ParentMessage): boolean {
     if (this.#messages.destroyed) return true;
-    return this.#messages.write(encodeFrame(message));
+    const writable = this.#messages.write(encodeFrame(message));
+    if (this.#messages.writableLength > MAX_UNREAD) {
+      // Whatever comes of what waits: nobody is there to hear it.
+      this.#messages.destroy();
+      this.#stop.abort(this.#unread());
+    }
+    return writable;
+  }
+
+  #unread(): KilnError {
+    return new KilnError('E_RECIPE_SCRIPT', `${this.#options.path} does not read kiln's answers`, {
+      hint: 'it was ended, before its unread answers fill the memory; a recipe that uses zx reads them',
+    });
   }
 
   #fail(error: unknown): void {

@@ -236,6 +236,39 @@ ${recipe('forge(); await $`sleep 1`.quiet();')}`;
 });
 
 test.serial(
+  'a recipe that asks and does not read is ended, before that fills the memory',
+  async (t) => {
+    const send = `
+import fs from 'node:fs';
+const send = (text: string) => {
+  const body = Buffer.from(text);
+  const head = Buffer.alloc(4);
+  head.writeUInt32LE(body.length);
+  for (const part of [head, body])
+    for (let at = 0; at < part.length; ) at += fs.writeSync(3, part, at);
+};
+const message = (value: unknown) => send(JSON.stringify({ type: 'message', value }));
+`;
+    const flooded = async (body: string) =>
+      await workshop.build({ 'it.ts': `${send}${recipe(body)}`, 'big.json': '"'.padEnd(1e6, 'x') });
+    const files = await flooded(
+      "for (let i = 0; i < 100; i++) message({ type: 'read', path: 'big.json' });",
+    );
+    t.is(files.exitCode, 125, files.stderr);
+    t.is(files.result?.failure?.code, 'E_RECIPE_SCRIPT');
+    t.regex(files.stderr, /it\.ts does not read kiln's answers/);
+    const commands = await flooded(`
+    const spawn = { type: 'spawn', where: 'host', argv: ['true'], cwd: '/', env: {} };
+    for (let id = 1; id < 600_000; id++) message({ ...spawn, id });`);
+    t.is(commands.exitCode, 125, commands.stderr);
+    t.is(commands.result?.failure?.code, 'E_RECIPE_SCRIPT');
+    const long = await flooded("send('['.repeat(20_000_000));");
+    t.is(long.exitCode, 125, long.stderr);
+    t.regex(long.stderr, /a message of 20000000 bytes is too long/);
+  },
+);
+
+test.serial(
   'the kernel says so, too: the recipe’s process has a filter, ids and namespaces of its own',
   async (t) => {
     const folder = await workshop.folder({
