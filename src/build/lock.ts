@@ -1,7 +1,7 @@
-import { readFile } from 'node:fs/promises';
 import { z } from 'zod';
 import { KilnError } from '../errors.ts';
-import { type ImageLock, imageLock, imageLockSchema } from '../image/lock.ts';
+import { type ImageLock, imageLock, imageLockSchema, LOCK_SIZE_LIMIT } from '../image/lock.ts';
+import { readUserFile } from '../kernel/user-file.ts';
 import { lockSchema } from '../repository/lock.ts';
 import type { BuildBase } from './base.ts';
 import type { Layer } from './layer.ts';
@@ -54,7 +54,7 @@ export async function readBuildLock(path: string): Promise<BuildLock> {
   const hint = 'take the lock.json of a result directory of `kiln build`';
   let text: string;
   try {
-    text = await readFile(path, 'utf8');
+    text = readUserFile(path, LOCK_SIZE_LIMIT).toString('utf8');
   } catch (cause) {
     throw new KilnError('E_LOCK_READ', `cannot read the lock ${path}`, { hint, cause });
   }

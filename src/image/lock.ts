@@ -1,13 +1,16 @@
 import { createHash } from 'node:crypto';
-import { readFile } from 'node:fs/promises';
 import { z } from 'zod';
 import { KilnError } from '../errors.ts';
+import { readUserFile } from '../kernel/user-file.ts';
 import type { LoadedImageRecipe } from '../recipe/load-image-recipe.ts';
 import { lockSchema } from '../repository/lock.ts';
 import type { ImageSettings } from './build.ts';
 import { canonicalJson } from './key.ts';
 
 const KIND = 'kiln-image-lock';
+
+/** Bytes of a lock, which has the files of its recipe in it. */
+export const LOCK_SIZE_LIMIT = 256 * 2 ** 20;
 
 const settingsSchema = z.strictObject({
   name: z.string(),
@@ -92,7 +95,7 @@ export function imageLock(
 export async function readImageLock(path: string): Promise<ImageLock> {
   let text: string;
   try {
-    text = await readFile(path, 'utf8');
+    text = readUserFile(path, LOCK_SIZE_LIMIT).toString('utf8');
   } catch (cause) {
     throw new KilnError('E_LOCK_READ', `cannot read the lock ${path}`, {
       hint: 'give the path of a file that `kiln image lock` wrote',

@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs';
-import { readFile } from 'node:fs/promises';
 import { KilnError } from '../errors.ts';
+import { readUserFile } from '../kernel/user-file.ts';
 import type { LoadedImageRecipe } from '../recipe/load-image-recipe.ts';
 import type { Lock } from '../repository/lock.ts';
 import { openRepositories } from '../repository/open.ts';
@@ -125,18 +125,13 @@ async function readSource(file: LoadedImageRecipe['files'][number]): Promise<Fil
   if (file.source === undefined) {
     return { path, mode, owner, group, content: Buffer.from(file.content ?? '') };
   }
-  let content: Buffer;
   try {
-    content = await readFile(file.source);
+    const content = readUserFile(file.source, SOURCE_LIMIT_MB * 1024 * 1024);
+    return { path, mode, owner, group, content };
   } catch (cause) {
     throw new KilnError('E_RECIPE_READ', `cannot read ${file.source}, the source of ${path}`, {
       cause,
+      hint: `it may be a regular file of ${SOURCE_LIMIT_MB} MB; make a package of what is more`,
     });
   }
-  if (content.length > SOURCE_LIMIT_MB * 1024 * 1024) {
-    throw new KilnError('E_RECIPE_READ', `${file.source} is larger than ${SOURCE_LIMIT_MB} MB`, {
-      hint: 'make a package of it',
-    });
-  }
-  return { path, mode, owner, group, content };
 }

@@ -1,9 +1,10 @@
 import { createHash, randomUUID } from 'node:crypto';
-import { closeSync, constants, openSync, readSync } from 'node:fs';
+import { closeSync, readSync } from 'node:fs';
 import { mkdir, open, rename, rm, stat, utimes } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { hasErrno } from '../kernel/libc.ts';
+import { openUserFile } from '../kernel/user-file.ts';
 import type { StatePaths } from '../state/paths.ts';
 
 /**
@@ -85,7 +86,7 @@ let memory: Buffer | undefined;
 export async function digestFile(path: string, algorithm: string): Promise<string> {
   const hash = createHash(algorithm);
   memory ??= Buffer.allocUnsafeSlow(PIECE);
-  const fd = openSync(path, constants.O_RDONLY);
+  const fd = openUserFile(path);
   try {
     for (;;) {
       // Not through Node's thread pool: a turn of it costs more than reading such a piece.

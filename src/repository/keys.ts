@@ -1,6 +1,6 @@
-import { readFile } from 'node:fs/promises';
 import { KilnError } from '../errors.ts';
 import { hasErrno } from '../kernel/libc.ts';
+import { readUserFile } from '../kernel/user-file.ts';
 
 /** Debian's and Fedora's package with the keys of most RPM distributions. */
 const KEY_PACKAGE = 'distribution-gpg-keys';
@@ -23,9 +23,8 @@ export async function readKeys({ id, gpgkey }: KeyRequirement): Promise<string[]
 }
 
 async function readKey(repository: string, path: string): Promise<string> {
-  let text: string;
   try {
-    text = await readFile(path, 'latin1');
+    return readUserFile(path, MAX_KEY).toString('latin1');
   } catch (cause) {
     const packaged = path.includes(`/${KEY_PACKAGE}/`);
     const missing = hasErrno(cause, 'ENOENT', 'ENOTDIR');
@@ -40,6 +39,4 @@ async function readKey(repository: string, path: string): Promise<string> {
       },
     );
   }
-  if (text.length <= MAX_KEY) return text;
-  throw new KilnError('E_KEY_MISSING', `repository ${repository}: ${path} is too long for a key`);
 }

@@ -1,9 +1,10 @@
 import { createHash } from 'node:crypto';
-import { mkdir, open } from 'node:fs/promises';
+import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { KilnError } from '../errors.ts';
 import { withLock } from '../kernel/flock.ts';
 import { hasErrno } from '../kernel/libc.ts';
+import { readUserFile } from '../kernel/user-file.ts';
 import type { Repository } from './configuration.ts';
 import { type DownloadContext, downloadFile } from './download.ts';
 import { findMirrors, namedBy } from './find-mirrors.ts';
@@ -194,17 +195,15 @@ function digestOf(content: Buffer, algorithm: string): string {
 
 async function readLocal(repository: Repository, path: string, limit: number): Promise<Buffer> {
   try {
-    await using file = await open(path);
-    const buffer = Buffer.alloc(limit + 1);
-    let length = 0;
-    for (;;) {
-      const { bytesRead } = await file.read(buffer, length, buffer.length - length);
-      if (bytesRead === 0) break;
-      length += bytesRead;
-    }
-    if (length <= limit) return buffer.subarray(0, length);
+    return readUserFile(path, limit);
   } catch (cause) {
-    if (!hasErrno(cause, 'ENOENT', 'ENOTDIR', 'EACCES', 'EISDIR')) throw cause;
+    if (!hasErrno(cause, 'ENOENT', 'ENOTDIR', 'EACCES')) {
+      throw new KilnError(
+        'E_REPOSITORY_METADATA',
+        `repository ${repository.id}: ${path} cannot be read`,
+        { cause },
+      );
+    }
     throw new KilnError(
       'E_REPOSITORY_MISSING',
       `repository ${repository.id}: there is no ${path}`,
@@ -214,8 +213,4 @@ async function readLocal(repository: Repository, path: string, limit: number): P
       },
     );
   }
-  throw new KilnError(
-    'E_REPOSITORY_METADATA',
-    `repository ${repository.id}: ${path} is longer than ${limit} bytes`,
-  );
 }

@@ -1,7 +1,7 @@
 /** The OpenPGP secret key that signs packages: read and tried before anything is built. */
-import { readFile } from 'node:fs/promises';
 import type { PrivateKey } from 'openpgp';
 import { KilnError } from '../errors.ts';
+import { readUserFile } from '../kernel/user-file.ts';
 import type { HeaderSignature } from './signature-header.ts';
 import { parseSignaturePacket } from './signature-packet.ts';
 
@@ -70,9 +70,7 @@ export async function openSigningKey(
 
 async function readText(path: string, what: string): Promise<string> {
   try {
-    const bytes = await readFile(path);
-    if (bytes.length > MAX_KEY) throw new Error(`it has ${bytes.length} bytes`);
-    return bytes.toString('utf8');
+    return readUserFile(path, MAX_KEY, 'anything').toString('utf8');
   } catch (cause) {
     throw new KilnError('E_SIGN_KEY', `${what} ${path} cannot be read: ${messageOf(cause)}`, {
       cause,

@@ -1,6 +1,6 @@
-import { open } from 'node:fs/promises';
 import { Document } from 'yaml';
 import { KilnError } from '../errors.ts';
+import { readUserFile } from '../kernel/user-file.ts';
 import { RecipeDocument } from '../recipe/document.ts';
 import { RecipeError } from '../recipe/problem.ts';
 import { RECIPE_SIZE_LIMIT } from '../recipe/read-text.ts';
@@ -68,9 +68,7 @@ function checked(document: RecipeDocument, value: unknown, kind: string): Servic
 
 async function readBounded(path: string): Promise<string> {
   try {
-    await using file = await open(path, 'r');
-    if ((await file.stat()).size > RECIPE_SIZE_LIMIT) throw new Error('it is too large');
-    return await file.readFile('utf8');
+    return readUserFile(path, RECIPE_SIZE_LIMIT).toString('utf8');
   } catch (cause) {
     throw new KilnError('E_SERVICE_READ', `cannot read ${path}`, { cause });
   }

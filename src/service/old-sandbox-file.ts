@@ -1,5 +1,5 @@
-import { open } from 'node:fs/promises';
 import { KilnError } from '../errors.ts';
+import { readUserFile } from '../kernel/user-file.ts';
 import { RECIPE_SIZE_LIMIT } from '../recipe/read-text.ts';
 import type { ServiceFile } from './definition.ts';
 import { parseUnitFile } from './unit/unit-file.ts';
@@ -20,9 +20,7 @@ export interface OldSandbox {
 export async function readOldSandbox(path: string): Promise<OldSandbox> {
   let text: string;
   try {
-    await using handle = await open(path, 'r');
-    if ((await handle.stat()).size > RECIPE_SIZE_LIMIT) throw new Error('it is too large');
-    text = await handle.readFile('utf8');
+    text = readUserFile(path, RECIPE_SIZE_LIMIT).toString('utf8');
   } catch (cause) {
     throw new KilnError('E_SERVICE_READ', `cannot read ${path}`, { cause });
   }

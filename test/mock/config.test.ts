@@ -426,3 +426,35 @@ config_opts['macros']['%distribution'] = 'Unknown'
     baseurl: ['https://koji/repos/f44-build/345/x86_64', 'https://koji2/repos/x86_64'],
   });
 });
+
+test('a configuration cannot hang kiln or fill its memory', async (t) => {
+  const nested = (depth: number): Record<string, string> =>
+    Object.fromEntries(
+      Array.from({ length: depth }, (_, at) => [
+        `${at}.cfg`,
+        `include('${at + 1}.cfg')\n`.repeat(4),
+      ]),
+    );
+  const doubled = (step: string) => Array(40).fill(step).join('\n');
+  const loops =
+    '{% for a in l %}{% for a in l %}{% for a in l %}x{% endfor %}{% endfor %}{% endfor %}';
+  const cases: Record<string, RegExp> = {
+    "include('/dev/zero')": /cannot read \/dev\/zero/,
+    "include('fifo')": /cannot read .*fifo/,
+    "include('0.cfg')": /more than 256 files are included/,
+    [`a = ['x']\n${doubled('a.extend(a)')}`]: /this asks for too much/,
+    [`a = 'xy'\n${doubled("a = f'{a}{a}'")}`]: /this asks for too much/,
+    [`a = 'xy'\n${doubled('a = a.join([a, a, a])')}`]: /this asks for too much/,
+    [`a = 'xx'\n${doubled("a = a.replace('x', 'xx')")}`]: /this asks for too much/,
+    [`config_opts['l'] = 'x'.join(['${'a,'.repeat(999)}']).split(',')\nconfig_opts['root'] = '${loops}'`]:
+      /more than \d+ steps/,
+  };
+  const directory = await folder(t, { ...nested(12), '12.cfg': '' });
+  await execa('mkfifo', [join(directory, 'fifo')]);
+  for (const [text, message] of Object.entries(cases)) {
+    await writeFile(join(directory, 'test.cfg'), `config_opts['root'] = 'demo'\n${text}\n`);
+    const error = t.throws<KilnError>(() => expandAll(load(directory).options), undefined, text);
+    t.is(error?.code, 'E_MOCK_CONFIG', `${text}: ${error?.stack}`);
+    t.regex([error?.message, (error?.cause as Error)?.message].join(' '), message, text);
+  }
+});

@@ -1,6 +1,6 @@
 import { createHash, createPrivateKey, createPublicKey, type KeyObject, sign } from 'node:crypto';
-import { readFile } from 'node:fs/promises';
 import { KilnError } from '../../errors.ts';
+import { readUserFile } from '../../kernel/user-file.ts';
 
 /** A private key that signs provenance. */
 export interface SigningKey {
@@ -8,6 +8,9 @@ export interface SigningKey {
   readonly keyId: string;
   sign(message: Buffer): Buffer;
 }
+
+/** Bytes of a file with one key. */
+const MAX_KEY = 64 * 1024;
 
 /** Digests that belong to the curves; ed25519 has its own. */
 const EC_DIGESTS: Readonly<Record<string, string>> = {
@@ -24,7 +27,7 @@ const EC_DIGESTS: Readonly<Record<string, string>> = {
 export async function readSigningKey(path: string): Promise<SigningKey> {
   let key: KeyObject;
   try {
-    key = createPrivateKey(await readFile(path));
+    key = createPrivateKey(readUserFile(path, MAX_KEY, 'anything'));
   } catch (cause) {
     throw new KilnError('E_PROVENANCE_KEY', `${path} is no private key that can be read`, {
       cause,

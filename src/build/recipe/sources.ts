@@ -6,6 +6,7 @@ import { basename, dirname, join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { KilnError } from '../../errors.ts';
+import { openUserFile } from '../../kernel/user-file.ts';
 import type { RecipeSource } from '../../recipe/build-recipe.ts';
 import { Cache, digestFile } from '../../repository/cache.ts';
 import { downloadObject } from '../../repository/download.ts';
@@ -158,7 +159,8 @@ async function findOffered(
     const found = await digestFile(path, 'sha256');
     if (found === `sha256:${sha256}`) {
       // By what was read into the cache, not by the file: somebody may change that meanwhile.
-      return (await keep(createReadStream(path), name, { ...source, sha256 }, cache)).path;
+      const stream = createReadStream('', { fd: openUserFile(path) });
+      return (await keep(stream, name, { ...source, sha256 }, cache)).path;
     }
     if (entry === name) throw wrongDigest(name, sha256, found.slice('sha256:'.length), path);
   }

@@ -1,10 +1,10 @@
-import { readFile } from 'node:fs/promises';
 import { basename } from 'node:path';
 import { buildPackage } from '../../build/build.ts';
 import type { BuildSource } from '../../build/request.ts';
 import { specOptions } from '../../build/rpmbuild.ts';
 import { KilnError } from '../../errors.ts';
 import { openWorkDirectory } from '../../image/store/work-directory.ts';
+import { readUserFile } from '../../kernel/user-file.ts';
 import type { Chroot } from '../../mock/chroot.ts';
 import { RootBox } from '../../mock/root/box.ts';
 import type { MockRoot } from '../../mock/root/root.ts';
@@ -41,6 +41,17 @@ export async function buildRequires(
   return requires;
 }
 
+/** Bytes of a spec file. */
+const MAX_SPEC = 16 * 2 ** 20;
+
+function readSpec(path: string): Buffer {
+  try {
+    return readUserFile(path, MAX_SPEC);
+  } catch (cause) {
+    throw new KilnError('E_MOCK_ARGUMENT', `cannot read ${path}`, { cause });
+  }
+}
+
 /** Reads a spec that comes on stdin; rpmspec wants a file. */
 const QUERY =
   'spec=$(mktemp) && cat > "$spec" && rpmspec -q --buildrequires "$@" "$spec"; status=$?; rm -f "$spec"; exit $status';
@@ -55,9 +66,7 @@ export async function specRequires(
   chroot: Chroot,
   path: string,
 ): Promise<readonly string[]> {
-  const input = await readFile(path).catch((cause: unknown) => {
-    throw new KilnError('E_MOCK_ARGUMENT', `cannot read ${path}`, { cause });
-  });
+  const input = readSpec(path);
   const request = mockBuildRequest(session, chroot, { kind: 'spec', path }, '/');
   await using box = await RootBox.open(root, { command: ['kiln-mock', 'rpmspec'] });
   const result = await box.capture(['/bin/sh', '-c', QUERY, 'sh', ...specOptions(request)], {

@@ -1,7 +1,10 @@
-import { readFileSync } from 'node:fs';
 import { KilnError } from '../../errors.ts';
+import { readUserFile } from '../../kernel/user-file.ts';
 import { ARMORED_KEY } from '../../rpm/armored-key.ts';
 import type { ReadResult } from '../../rpm/feed.ts';
+
+/** Bytes of a file with keys: a whole distribution's have less. */
+const MAX_KEYRING = 16 * 2 ** 20;
 
 /** All results, in the order the files were given. */
 export async function inOrder<Read>(
@@ -18,7 +21,7 @@ export function readKeyrings(files: readonly string[]): string[] {
     const hint = `--keyring names a file with armored OpenPGP keys: it begins with ${ARMORED_KEY}`;
     let text: string;
     try {
-      text = readFileSync(file, 'utf8');
+      text = readUserFile(file, MAX_KEYRING, 'anything').toString('utf8');
     } catch (cause) {
       throw new KilnError('E_KEYRING', `the keyring ${file} cannot be read`, { hint, cause });
     }

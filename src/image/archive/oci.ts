@@ -1,7 +1,7 @@
-import { readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { KilnError } from '../../errors.ts';
+import { readUserFile } from '../../kernel/user-file.ts';
 
 /**
  * OCI image layout (image-layout.md, manifest.md and config.md of the image specification 1.1), as
@@ -104,9 +104,7 @@ async function readJson<Schema extends z.ZodType>(
   schema: Schema,
 ): Promise<z.output<Schema>> {
   try {
-    const { size } = await stat(path);
-    if (size > JSON_LIMIT) throw new Error(`it is larger than ${JSON_LIMIT} bytes`);
-    return schema.parse(JSON.parse(await readFile(path, 'utf8')));
+    return schema.parse(JSON.parse(readUserFile(path, JSON_LIMIT).toString('utf8')));
   } catch (cause) {
     const why = cause instanceof z.ZodError ? new Error(z.prettifyError(cause)) : cause;
     throw new KilnError('E_OCI', `${path} is not what an OCI layout has there`, { cause: why });

@@ -8,12 +8,12 @@ import {
   utimesSync,
   writeFileSync,
 } from 'node:fs';
-import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
 import { withLock } from '../../kernel/flock.ts';
 import { awaitedLater, deferred } from '../../promise.ts';
 import { fetchPackages, localPackages } from '../../repository/fetch-packages.ts';
+import { readKeys } from '../../repository/keys.ts';
 import type { Lock, LockedPackage, LockedRepository } from '../../repository/lock.ts';
 import type { RpmPackage } from '../../rpm/package.ts';
 import { type Unpacked, type UnpackJob, unpackRpms } from '../../rpm/unpack.ts';
@@ -206,7 +206,7 @@ async function unpackPart(
   const jobs = wanted.map(({ file }, index) => ({ file, into: String(index) }));
   const results: Omit<Unpacked, 'wire'>[] = [];
   const entryOf = ({ job }: Pick<Unpacked, 'job'>) => join(work.path, `entry-${job.into}`);
-  const keys = await Promise.all(repository.gpgkey.map((path) => readFile(path, 'utf8')));
+  const keys = await readKeys(repository);
   const trustedKeys = keys.length > 0 ? await knownKeys(paths, keys, signal) : null;
   const policy = repository.gpgcheck ? 'require' : 'allow-unsigned';
   const isReady = ({ into }: UnpackJob) => ready(wanted[Number(into)]!.locked.digest);

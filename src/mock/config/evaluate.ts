@@ -1,5 +1,5 @@
 import { CHANGING, dictMethod, listMethod, textMethod } from './methods.ts';
-import { operate, Unfit } from './operators.ts';
+import { joinTexts, operate, Unfit } from './operators.ts';
 import { configError, type Place } from './problem.ts';
 import type { Expression, Statement } from './syntax.ts';
 import { asText, ConfigOptions, type ConfigValue, isDict, isList, isTrue } from './values.ts';
@@ -27,7 +27,16 @@ class Evaluator {
   }
 
   run(statements: readonly Statement[]): void {
-    for (const statement of statements) this.#do(statement);
+    for (const statement of statements) {
+      try {
+        this.#do(statement);
+      } catch (cause) {
+        if (!(cause instanceof RangeError)) throw cause;
+        throw configError(`this asks for too much: ${cause.message}`, this.#at(statement.line), {
+          cause,
+        });
+      }
+    }
   }
 
   #do(statement: Statement): void {
@@ -134,7 +143,10 @@ class Evaluator {
           expression.entries.map(([key, value]) => [asText(this.#value(key)), this.#value(value)]),
         );
       case 'join':
-        return expression.parts.map((part) => asText(this.#value(part))).join('');
+        return joinTexts(
+          expression.parts.map((part) => asText(this.#value(part))),
+          '',
+        );
       case 'name':
         return this.#name(expression.name, expression.line);
       case 'item':

@@ -1,6 +1,7 @@
-import { existsSync, readFileSync, statSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { basename, isAbsolute, join, resolve } from 'node:path';
+import { readUserFile } from '../../kernel/user-file.ts';
 import type { StatePaths } from '../../state/paths.ts';
 import { defaultOptions } from './defaults.ts';
 import { evaluate } from './evaluate.ts';
@@ -15,6 +16,9 @@ export const SYSTEM_CONFIG = '/etc/mock';
 
 /** How deep configurations may include one another. */
 const MAX_INCLUDES = 16;
+
+/** Files that one configuration may read, however often it includes which; mock's have four. */
+const MAX_FILES = 256;
 
 /** A configuration that was read, its templates not filled in yet. */
 export interface LoadedConfig {
@@ -105,6 +109,9 @@ class Reader {
     if (this.#including.length === MAX_INCLUDES) {
       throw configError(`more than ${MAX_INCLUDES} files include one another`, from);
     }
+    if (this.files.length === MAX_FILES) {
+      throw configError(`more than ${MAX_FILES} files are included`, from);
+    }
     const text = readText(path, from);
     this.files.push(path);
     this.#including.push(path);
@@ -129,9 +136,7 @@ class Reader {
 
 function readText(path: string, from: Place | undefined): string {
   try {
-    const { size } = statSync(path);
-    if (size > CONFIG_SIZE_LIMIT) throw new Error(`it is larger than ${CONFIG_SIZE_LIMIT} bytes`);
-    return readFileSync(path, 'utf8');
+    return readUserFile(path, CONFIG_SIZE_LIMIT).toString('utf8');
   } catch (cause) {
     throw configError(`cannot read ${path}`, from, { cause });
   }

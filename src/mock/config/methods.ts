@@ -1,4 +1,4 @@
-import { equal, TEXT_LIMIT } from './operators.ts';
+import { equal, joinTexts } from './operators.ts';
 import type { Place } from './problem.ts';
 import {
   asText,
@@ -39,12 +39,12 @@ export function textMethod(
   if (method === 'split' && typeof first === 'string' && first !== '') {
     return { value: text.split(first) };
   }
-  if (method === 'join' && isList(first)) return { value: first.map(asText).join(text) };
+  if (method === 'join' && isList(first)) return { value: joinTexts(first.map(asText), text) };
   if (method === 'startswith' && typeof first === 'string')
     return { value: text.startsWith(first) };
   if (method === 'endswith' && typeof first === 'string') return { value: text.endsWith(first) };
   if (method === 'replace' && typeof first === 'string' && typeof second === 'string') {
-    return { value: text.split(first).join(second).slice(0, TEXT_LIMIT) };
+    return { value: joinTexts(text.split(first), second) };
   }
   return undefined;
 }

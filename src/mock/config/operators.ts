@@ -2,10 +2,17 @@ import type { BinaryOperator } from './syntax.ts';
 import { asText, type ConfigValue, isDict, isList } from './values.ts';
 
 /** Characters that one text may come to: `x += x` doubles. */
-export const TEXT_LIMIT = 16 * 1024 * 1024;
+const TEXT_LIMIT = 16 * 1024 * 1024;
 
 /** Entries that one list may come to. */
 const LIST_LIMIT = 65536;
+
+/** Texts as one. @throws RangeError for one that is longer than {@link TEXT_LIMIT} */
+export function joinTexts(texts: readonly string[], between: string): string {
+  const length = texts.reduce((sum, text) => sum + text.length + between.length, 0);
+  if (length > TEXT_LIMIT + between.length) throw new RangeError('this is too long');
+  return texts.join(between);
+}
 
 /** Operands that an operator does not take. */
 export class Unfit {

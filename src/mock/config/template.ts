@@ -5,6 +5,9 @@ import { asText, type ConfigOptions, type ConfigValue, isDict, isList } from './
 /** How often the result of a template may be a template again. */
 const MAX_PASSES = 8;
 
+/** Expressions and statements that one template may do: mock's take some hundred. */
+const MAX_STEPS = 200_000;
+
 /**
  * The values of a configuration with the Jinja templates in them filled in, as mock does when it
  * uses an option: templates see all options, whose values are filled in before.
@@ -81,7 +84,7 @@ export class Templates {
     }
     try {
       const program = parse(tokenize(template, { lstrip_blocks: false, trim_blocks: false }));
-      return asText(new Interpreter(environment).run(program).value as ConfigValue);
+      return asText(boundedInterpreter(environment).run(program).value);
     } catch (cause) {
       if (cause instanceof Error && cause.name === 'KilnError') throw cause;
       const what = cause instanceof Error ? cause.message : String(cause);
@@ -102,6 +105,25 @@ export class Templates {
   #place(name: string) {
     return this.#options.placeOf(name);
   }
+}
+
+/** What is used of the interpreter, whose own types do not say it. */
+interface Evaluating {
+  evaluate(...given: unknown[]): unknown;
+  run(program: unknown): { readonly value: ConfigValue };
+}
+
+/** An interpreter that gives up: loops in loops have no end that anybody waits for. */
+function boundedInterpreter(environment: Environment): Evaluating {
+  const interpreter = new Interpreter(environment) as Evaluating;
+  const evaluate = interpreter.evaluate.bind(interpreter);
+  let steps = 0;
+  interpreter.evaluate = (...given) => {
+    steps += 1;
+    if (steps > MAX_STEPS) throw new Error(`it takes more than ${MAX_STEPS} steps`);
+    return evaluate(...given);
+  };
+  return interpreter;
 }
 
 /** A value as the interpreter takes it. */

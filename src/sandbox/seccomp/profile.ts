@@ -1,9 +1,10 @@
 import { createHash, randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import { mkdir, readFile, rename, writeFile } from 'node:fs/promises';
+import { mkdir, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
 import { shortHash } from '../../kernel/short-hash.ts';
+import { readUserFile } from '../../kernel/user-file.ts';
 import type { StatePaths } from '../../state/paths.ts';
 import type { Capability } from '../capabilities.ts';
 import { bootProfile } from './boot.ts';
@@ -45,6 +46,9 @@ export function chosenProfile(nameOrPath: string, nested: boolean): string {
   });
 }
 
+/** Bytes of a profile: podman's has 15 KB. */
+const MAX_PROFILE = 4 * 2 ** 20;
+
 /** A compiled profile: struct sock_filter[] each. */
 export interface SeccompFilter {
   /** The profile's name, or the path of its file. */
@@ -59,7 +63,7 @@ async function load(nameOrPath: string): Promise<string> {
   const shipped = SHIPPED[nameOrPath];
   if (shipped !== undefined) return JSON.stringify(shipped());
   try {
-    return await readFile(nameOrPath, 'utf8');
+    return readUserFile(nameOrPath, MAX_PROFILE, 'anything').toString('utf8');
   } catch (cause) {
     throw new KilnError('E_SECCOMP_PROFILE', `cannot read the seccomp profile ${nameOrPath}`, {
       cause,

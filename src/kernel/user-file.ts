@@ -1,0 +1,43 @@
+/** Files whose path somebody else wrote: a fifo must not hang kiln, a device not fill its memory. */
+import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
+
+/**
+ * `file`: a regular file and nothing else; for paths that a configuration, a recipe or a repository
+ * names. `anything`: what the caller names on the command line, which may be a pipe (`<(command)`).
+ */
+export type UserFileKind = 'file' | 'anything';
+
+/** Bytes read at a time. */
+const PIECE = 64 * 1024;
+
+/**
+ * Opens a regular file for reading; links are followed. The caller closes it.
+ * @throws Error with a reason for people: of open(2), or that it is no file
+ */
+export function openUserFile(path: string): number {
+  const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOCTTY);
+  if (fstatSync(fd).isFile()) return fd;
+  closeSync(fd);
+  throw new Error(`${path} is not a regular file`);
+}
+
+/**
+ * Reads a file with at most `limit` bytes, whatever its size is said to be.
+ * @throws Error with a reason for people: of open(2), that it is no file, that it is too large
+ */
+export function readUserFile(path: string, limit: number, kind: UserFileKind = 'file'): Buffer {
+  const fd = kind === 'file' ? openUserFile(path) : openSync(path, constants.O_RDONLY);
+  try {
+    const pieces: Buffer[] = [];
+    for (let length = 0; length <= limit; ) {
+      const piece = Buffer.allocUnsafe(Math.min(PIECE, limit + 1 - length));
+      const count = readSync(fd, piece);
+      if (count === 0) return Buffer.concat(pieces, length);
+      pieces.push(piece.subarray(0, count));
+      length += count;
+    }
+  } finally {
+    closeSync(fd);
+  }
+  throw new Error(`${path} is larger than ${limit} bytes`);
+}
