@@ -1,6 +1,7 @@
 import { KilnError } from '../errors.ts';
 import { hasErrno } from '../kernel/libc.ts';
 import { readUserFile } from '../kernel/user-file.ts';
+import { fixturesHint } from './fixtures-hint.ts';
 
 /** Debian's and Fedora's package with the keys of most RPM distributions. */
 const KEY_PACKAGE = 'distribution-gpg-keys';
@@ -35,7 +36,7 @@ async function readKey(repository: string, path: string): Promise<string> {
         cause,
         hint: packaged
           ? `install the package ${KEY_PACKAGE} (a newer one if it is installed), or change gpgkey`
-          : 'put the key there or change gpgkey',
+          : (fixturesHint(path) ?? 'put the key there or change gpgkey'),
       },
     );
   }

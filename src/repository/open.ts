@@ -5,6 +5,7 @@ import type { StatePaths } from '../state/paths.ts';
 import { Cache } from './cache.ts';
 import type { Repository } from './configuration.ts';
 import { type DownloadContext, downloadObject } from './download.ts';
+import { fixturesHint } from './fixtures-hint.ts';
 import { readKeys } from './keys.ts';
 import { MAX_METADATA } from './limits.ts';
 import type { MetadataFile } from './metadata-file.ts';
@@ -123,6 +124,6 @@ export async function metadataPath(
   const found = await stat(path).catch(() => undefined);
   if (found?.isFile()) return path;
   throw new KilnError('E_REPOSITORY_MISSING', `repository ${repository.id}: there is no ${path}`, {
-    hint: 'the folder changed, or is not whole: run createrepo_c again',
+    hint: fixturesHint(path) ?? 'the folder changed, or is not whole: run createrepo_c again',
   });
 }

@@ -8,6 +8,7 @@ import { readUserFile } from '../kernel/user-file.ts';
 import type { Repository } from './configuration.ts';
 import { type DownloadContext, downloadFile } from './download.ts';
 import { findMirrors, namedBy } from './find-mirrors.ts';
+import { fixturesHint } from './fixtures-hint.ts';
 import { readKeys } from './keys.ts';
 import { MAX_REPOMD, MAX_SIGNATURE } from './limits.ts';
 import { BrokenFileError, Mirrors } from './mirrors.ts';
@@ -209,7 +210,8 @@ async function readLocal(repository: Repository, path: string, limit: number): P
       `repository ${repository.id}: there is no ${path}`,
       {
         cause,
-        hint: 'make the metadata with `createrepo_c FOLDER`, or change the path',
+        hint:
+          fixturesHint(path) ?? 'make the metadata with `createrepo_c FOLDER`, or change the path',
       },
     );
   }

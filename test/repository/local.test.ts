@@ -60,6 +60,9 @@ test.serial('no folder, or one without metadata', async (t) => {
   const error = await t.throwsAsync<KilnError>(lockOf([missing], cache, { install: ['one'] }));
   t.is(error?.code, 'E_REPOSITORY_MISSING');
   t.regex(error?.hint ?? '', /createrepo_c/);
+  const fixtures = repository({ id: 'gone', directory: join(rpms, 'debian-rpms/extras') });
+  const hinted = await t.throwsAsync<KilnError>(lockOf([fixtures], cache, { install: ['one'] }));
+  t.regex(hinted?.hint ?? '', /`scripts\/fixtures --set extras`/);
   for (const name of await readdir(join(rpms, 'repodata'))) {
     if (name.includes('primary')) await rm(join(rpms, 'repodata', name));
   }

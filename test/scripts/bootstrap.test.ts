@@ -102,9 +102,30 @@ test('Node: the one named, or the first that is new enough, never an older one',
   });
 });
 
+test('fixtures are made with the Node that kiln brings, whatever `node` the machine has', async (t) => {
+  await inTemporary(async (folder) => {
+    // As the one of Debian 13: too old, and without TypeScript.
+    await writeFile(join(folder, 'node'), '#!/bin/sh\nexit 9\n', { mode: 0o755 });
+    const env = { PATH: `${folder}:${systemFolders.join(':')}`, KILN_NODE: undefined };
+    for (const kind of [[], ['edge-packages']]) {
+      const call = execa(join(top, 'scripts/fixtures'), [...kind, '--help'], { env, all: true });
+      t.regex((await call).all, /^Usage: scripts\/fixtures/);
+    }
+  });
+});
+
+test('no page tells to start a program with a Node of one’s own', async (t) => {
+  const { stdout } = await execa(
+    'git',
+    ['grep', '-nE', String.raw`(^|[\` ])node [a-z./-]+\.ts`, '--', '*.md', 'recipes', 'fixtures'],
+    { cwd: top, reject: false },
+  );
+  t.is(stdout, '');
+});
+
 test('shellcheck finds nothing in the shell scripts', async (t) => {
-  const scripts = ['bin/kiln', '.ci/run', 'scripts/bootstrap.sh', 'scripts/test'];
-  const command = ['-x', ...scripts, 'scripts/quickstart'];
+  const scripts = ['bootstrap.sh', 'test', 'quickstart', 'fixtures'].map((it) => `scripts/${it}`);
+  const command = ['-x', 'bin/kiln', 'bin/kiln-mock', '.ci/run', ...scripts];
   const { stdout, exitCode } = await execa('shellcheck', command, { cwd: top, reject: false });
   t.is(exitCode, 0, stdout);
 });
