@@ -4,6 +4,7 @@
  */
 import { statSync } from 'node:fs';
 import { dirname, join, relative } from 'node:path';
+import { nodePath } from '../kernel/own-node.ts';
 import { packageRoot } from '../state/package-root.ts';
 
 /** Where the child finds things in the mount namespace made for it; it needs nothing of /run. */
@@ -17,7 +18,8 @@ mkdir ${PLACE}/kiln
 mount -n --bind "$1" ${PLACE}/kiln
 mount -n --bind "$2" ${PLACE}/node
 shift 2
-exec "$@"`;
+# The shell has put variables of its own into the environment.
+exec env -i PATH="$PATH" "$@"`;
 
 /** How to start a program of kiln's for ids that are others to every file. */
 export interface Passage {
@@ -33,7 +35,7 @@ export interface Passage {
  */
 export function passageTo(entry: string): Passage {
   const root = packageRoot();
-  const node = process.execPath;
+  const node = nodePath();
   if (process.geteuid?.() !== 0 || (mayPass(dirname(entry)) && mayPass(dirname(node)))) {
     return { prefix: [], node, entry };
   }

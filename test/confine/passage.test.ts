@@ -7,19 +7,34 @@ import { execa } from 'execa';
 const top = join(import.meta.dirname, '../..');
 const rpm = join(top, 'fixtures/rpms/signed/RPMS-v4-rpm-basic-2.3.4-5.el9.noarch.rpm');
 
-test('untrusted files are read by a kiln that lies where root alone may pass', async (t) => {
+/** Runs `script` where $2/kiln is the whole checkout, with its Node, below a folder for root alone, as a clone in /root is. */
+async function inPrivateFolder(script: string, ...args: readonly string[]): Promise<string> {
   const folder = await mkdtemp(join(tmpdir(), 'kiln-passage-'));
   try {
     await mkdir(join(folder, 'kiln'));
     await chmod(folder, 0o700);
-    // The whole checkout, with its Node, as a clone in /root would be.
-    const script = 'mount --bind "$1" "$2/kiln"; exec "$2/kiln/bin/kiln" rpm query --json "$3"';
-    const args = ['--mount', 'sh', '-ec', script, 'sh', top, folder, rpm];
-    const { stdout } = await execa('unshare', args, { env: { KILN_NODE: undefined } });
-    const [found] = [JSON.parse(stdout)].flat() as { name: string; version: string }[];
-    const oracle = await execa('rpm', ['-qp', '--nosignature', '--qf', '%{NAME} %{VERSION}', rpm]);
-    t.is(`${found?.name} ${found?.version}`, oracle.stdout);
+    const whole = `mount --bind "$1" "$2/kiln"; ${script}`;
+    const command = ['--mount', 'sh', '-ec', whole, 'sh', top, folder, ...args];
+    return (await execa('unshare', command, { env: { KILN_NODE: undefined } })).stdout;
   } finally {
     await rm(folder, { recursive: true, force: true });
   }
+}
+
+test('untrusted files are read by a kiln that lies where root alone may pass', async (t) => {
+  const stdout = await inPrivateFolder('exec "$2/kiln/bin/kiln" rpm query --json "$3"', rpm);
+  const [found] = [JSON.parse(stdout)].flat() as { name: string; version: string }[];
+  const oracle = await execa('rpm', ['-qp', '--nosignature', '--qf', '%{NAME} %{VERSION}', rpm]);
+  t.is(`${found?.name} ${found?.version}`, oracle.stdout);
+});
+
+test('the way there leaves nothing in the child’s environment', async (t) => {
+  const program = `
+import { execFileSync } from 'node:child_process';
+const [top] = process.argv.slice(1);
+const { passageTo } = await import(top + '/src/confine/passage.ts');
+const [first, ...more] = passageTo(top + '/src/confined.ts').prefix;
+process.stdout.write(execFileSync(first, [...more, 'env'], { env: { PATH: '/usr/sbin:/usr/bin' } }));`;
+  const script = 'exec "$3" --input-type=module -e "$4" "$2/kiln"';
+  t.is(await inPrivateFolder(script, process.execPath, program), 'PATH=/usr/sbin:/usr/bin');
 });
