@@ -1,14 +1,14 @@
 import { freemem } from 'node:os';
 import type { ImageManifest } from '../image/store/manifest.ts';
+import { thisProgram } from '../kernel/own-node.ts';
 import { spawnDetached } from '../kernel/spawn-detached.ts';
 import { countParked, parkTarget, setParkTarget } from '../sandbox/parking.ts';
 import type { StatePaths } from '../state/paths.ts';
 
 /** Runs a kiln command that goes on after this one has ended. */
 function startInBackground(...args: readonly string[]): void {
-  const main = process.argv[1];
-  if (main === undefined) return;
-  spawnDetached([process.execPath, ...process.execArgv, main, ...args]);
+  const command = thisProgram(args);
+  if (command !== undefined) spawnDetached(command);
 }
 
 /** What must stay free beside parked boxes, and what one of them is reckoned at, bytes. */

@@ -1,4 +1,5 @@
 import { Command, CommanderError } from 'commander';
+import { ownArguments } from '../kernel/own-node.ts';
 import { KILN_VERSION } from '../state/version.ts';
 import { endOnStrayErrors } from '../stray-errors.ts';
 import { span } from '../trace/trace.ts';
@@ -122,7 +123,7 @@ process.on('beforeExit', () => {
 });
 
 // Not awaited: the bundle is CommonJS, which starts faster and has no top-level await.
-dispatch(process.argv.slice(2))
+dispatch(ownArguments())
   .catch((error: unknown) => {
     if (!(error instanceof CommanderError)) printError(error);
     process.exitCode = exitStatus(error);

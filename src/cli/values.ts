@@ -1,6 +1,7 @@
 import { resolve } from 'node:path';
 import { InvalidArgumentError } from 'commander';
 import { parseEgressRule } from '../egress/rule.ts';
+import { callerVariable } from '../kernel/own-node.ts';
 import { HOSTNAME } from '../recipe/hostname.ts';
 import { sizeInBytes, timeInMilliseconds } from '../recipe/quantity.ts';
 import { MINIMUM_MEMORY } from '../sandbox/limits.ts';
@@ -101,7 +102,7 @@ export function parseEnvironment(text: string): [string, string] {
   if (!/^[A-Za-z_][A-Za-z0-9_]*$/.test(name)) {
     throw new InvalidArgumentError('write it as NAME=VALUE.');
   }
-  return [name, equals < 0 ? (process.env[name] ?? '') : text.slice(equals + 1)];
+  return [name, equals < 0 ? (callerVariable(name) ?? '') : text.slice(equals + 1)];
 }
 
 /** A host name, as recipes take it. */

@@ -1,9 +1,10 @@
 /** Starts the confined child: a Node in namespaces of its own, mapped to ids that nobody else has. */
-import { type ChildProcess, spawn } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { closeSync } from 'node:fs';
 import type { Readable } from 'node:stream';
 import { KilnError } from '../errors.ts';
+import { startProgram } from '../kernel/child-process.ts';
 import {
   cloneMount,
   MOUNT_ATTR_NODEV,
@@ -11,6 +12,7 @@ import {
   MOUNT_ATTR_NOSUID,
   setMountAttributes,
 } from '../kernel/mount.ts';
+import { nodeCommand } from '../kernel/own-node.ts';
 import { createUserNamespace } from '../kernel/user-namespace.ts';
 import { confinedEntry } from './entry.ts';
 import { passageTo } from './passage.ts';
@@ -64,9 +66,9 @@ export function launchConfined(options: LaunchOptions): ChildProcess {
       setMountAttributes(destination, { set, userNamespace });
     }
     const { entry = confinedEntry(), ahead } = options;
-    const command = [...confinedCommand(entry), ...(ahead === undefined ? [] : [ahead])];
-    const [program = 'nsenter', ...args] = command;
-    return spawn(program, args, {
+    const words = ahead === undefined ? [] : [ahead];
+    const [program = 'nsenter', ...args] = confinedCommand(entry, words);
+    return startProgram(program, args, {
       env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin' },
       cwd: '/',
       stdio: ['pipe', 'ignore', 'pipe', 'pipe', userNamespace, destination, ...options.fds],
@@ -89,8 +91,8 @@ function idMapping() {
     : { inside: 0, outside: uid, count: 1 };
 }
 
-function confinedCommand(path: string): string[] {
-  const { prefix, node: program, entry } = passageTo(path);
+function confinedCommand(path: string, words: readonly string[]): string[] {
+  const { prefix, node, entry } = passageTo(path);
   const keepCredentials = process.geteuid?.() === 0 ? [] : ['--preserve-credentials'];
   const enter = [`--user=/proc/self/fd/${USER_NAMESPACE_FD}`, ...keepCredentials, '--'];
   const bounding = ['-all', ...CAPABILITIES.map((name) => `+${name}`)].join(',');
@@ -102,15 +104,14 @@ function confinedCommand(path: string): string[] {
     ...['unshare', '--mount', '--pid', '--net', '--ipc', '--uts', '--cgroup'],
     ...['--fork', '--kill-child=KILL', '--'],
   ];
-  const node = [
-    program,
+  const options = [
     `--max-old-space-size=${HEAP_MB}`,
     '--disable-warning=ExperimentalWarning',
     // No signal opens a debugger there, and no thread waits for one.
     '--disable-sigusr1',
-    entry,
   ];
-  return [...prefix, 'nsenter', ...enter, ...restrict, ...isolate, ...node];
+  const child = nodeCommand({ node, options, program: entry, words });
+  return [...prefix, 'nsenter', ...enter, ...restrict, ...isolate, ...child];
 }
 
 /** Kills what is left of the child and waits until nothing of it holds the reply pipe. */

@@ -1,6 +1,6 @@
 import { access, constants, glob, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { execa } from 'execa';
+import { hostTool } from '../kernel/host-tool.ts';
 import { packageRoot } from '../state/package-root.ts';
 
 /** The families of package managers that host-packages.txt has a column for. */
@@ -113,7 +113,7 @@ async function isMet(
 
 /** The sonames in the dynamic linker's cache. */
 async function knownLibraries(): Promise<Set<string>> {
-  const { stdout } = await execa('ldconfig', ['-p'], {
+  const { stdout } = await hostTool('ldconfig', ['-p'], {
     env: { PATH: '/usr/sbin:/sbin:/usr/bin:/bin' },
     reject: false,
   });

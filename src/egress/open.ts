@@ -1,11 +1,13 @@
-import { type ChildProcess, spawn } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { createInterface } from 'node:readline';
 import type { Readable, Writable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 import { KilnError } from '../errors.ts';
+import { startProgram } from '../kernel/child-process.ts';
 import { closeDescriptor } from '../kernel/descriptor.ts';
 import { listenLoopback } from '../kernel/inet-socket.ts';
+import { nodeCommand } from '../kernel/own-node.ts';
 import { awaitedLater } from '../promise.ts';
 import type { Sandbox } from '../sandbox/sandbox.ts';
 import { type EgressEntry, EgressLog, MAX_ENTRIES } from './log.ts';
@@ -45,8 +47,11 @@ export async function openEgress(sandbox: Sandbox, rules: readonly string[]): Pr
 }
 
 async function start(listener: number, rules: readonly string[]): Promise<Egress> {
-  const options = ['--max-old-space-size=256', '--disable-warning=ExperimentalWarning'];
-  const child = spawn(process.execPath, [...options, entry()], {
+  const [node, ...args] = nodeCommand({
+    options: ['--max-old-space-size=256', '--disable-warning=ExperimentalWarning'],
+    program: entry(),
+  });
+  const child = startProgram(node, args, {
     env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin' },
     cwd: '/',
     stdio: ['pipe', 'pipe', 'pipe', listener],

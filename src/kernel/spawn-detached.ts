@@ -4,6 +4,8 @@
  */
 import { getSystemErrorName } from 'node:util';
 import { libc } from './libc.ts';
+import { keepDescriptors } from './own-descriptors.ts';
+import { withoutOrders } from './own-node.ts';
 
 const POSIX_SPAWN_SETSIGDEF = 0x04;
 const POSIX_SPAWN_SETSID = 0x80;
@@ -15,8 +17,8 @@ const O_RDWR = 2;
 const STRUCTURE = 512;
 
 /**
- * Starts `argv` (its first word is a path) in a session of its own, with the same environment and
- * nothing on its stdio. Nobody waits for it. Throws an error with the code of errno(3).
+ * Starts `argv` (its first word is a path) in a session of its own, with the same environment,
+ * what a Node takes orders from left out, and nothing on its stdio. Nobody waits for it. Throws an error with the code of errno(3).
  */
 export function spawnDetached(argv: readonly [string, ...string[]]): void {
   const init = libc.func('int posix_spawn_file_actions_init(void *actions)');
@@ -39,13 +41,16 @@ export function spawnDetached(argv: readonly [string, ...string[]]): void {
   ];
   // Node ignores these, and what is ignored stays so across exec.
   signals.writeUInt32LE((1 << (SIGPIPE - 1)) | (1 << (SIGXFSZ - 1)), 0);
+  keepDescriptors();
   done(init(actions));
   try {
     for (const fd of [0, 1, 2]) done(open(actions, fd, '/dev/null', O_RDWR, 0));
     done(initAttributes(attributes));
     done(setFlags(attributes, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGDEF));
     done(setDefaults(attributes, signals));
-    const environment = Object.entries(process.env).map(([name, value]) => `${name}=${value}`);
+    const environment = Object.entries(withoutOrders(process.env)).map(
+      ([name, value]) => `${name}=${value}`,
+    );
     const pid = Buffer.alloc(4);
     done(spawn(pid, argv[0], actions, attributes, [...argv, null], [...environment, null]));
   } finally {

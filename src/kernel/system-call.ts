@@ -12,6 +12,7 @@ export type SystemCall =
   | 'capget'
   | 'capset'
   | 'close'
+  | 'close_range'
   | 'connect'
   | 'fchdir'
   | 'fchownat'

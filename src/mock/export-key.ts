@@ -15,9 +15,9 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
-import { execa } from 'execa';
 import { KilnError } from '../errors.ts';
 import { openat2, openDirectory, RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS } from '../kernel/at.ts';
+import { hostTool } from '../kernel/host-tool.ts';
 import { hasErrno } from '../kernel/libc.ts';
 import { removeTreeNow } from '../kernel/remove-tree.ts';
 
@@ -87,7 +87,7 @@ async function runGpg({ name, passphrase, ...wanted }: KeyExport, home: string):
     ...['--export-secret-keys', '--', name],
   ];
   const [program, ...args] = [...confinement(), ...gpg] as [string, ...string[]];
-  const { stdout, stderr, failed, timedOut } = await execa(program, args, {
+  const { stdout, stderr, failed, timedOut } = await hostTool(program, args, {
     reject: false,
     cwd: '/',
     env: { ...ENVIRONMENT, HOME: home },

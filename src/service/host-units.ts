@@ -1,3 +1,4 @@
+import { nodePath } from '../kernel/own-node.ts';
 import type { StatePaths } from '../state/paths.ts';
 import type { StoredService } from './store.ts';
 import { unitName } from './unit/load-unit.ts';
@@ -174,6 +175,6 @@ export function hostEnvironment(
   return {
     ...(paths.root === '/var/lib/kiln' ? {} : { KILN_STATE: paths.root }),
     ...(KILN_URI === '' ? {} : { KILN_URI }),
-    KILN_NODE: process.execPath,
+    KILN_NODE: nodePath(),
   };
 }

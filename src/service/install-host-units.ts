@@ -1,9 +1,8 @@
-import { execFile } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { mkdir, readdir, rename, rm, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { promisify } from 'node:util';
 import { KilnError } from '../errors.ts';
+import { runProgram } from '../kernel/child-process.ts';
 import { removeTree } from '../kernel/remove-tree.ts';
 import { hasSystemd } from '../libvirt/embedded/systemd.ts';
 import {
@@ -16,8 +15,6 @@ import {
   templateUnit,
 } from './host-units.ts';
 import { checkServiceName, type StoredService } from './store.ts';
-
-const run = promisify(execFile);
 
 /** Where an administrator's units are, and where those are that a reboot takes away. */
 export const UNIT_FOLDER = {
@@ -67,7 +64,7 @@ export async function removeHostUnit(service: string, folder: string): Promise<b
 /** Has the host's systemd do something. Throws E_SYSTEMD. */
 export async function systemctl(...args: readonly string[]): Promise<string> {
   try {
-    return (await run('systemctl', [...args])).stdout;
+    return (await runProgram('systemctl', [...args])).stdout;
   } catch (cause) {
     throw new KilnError('E_SYSTEMD', `systemctl ${args.join(' ')} failed`, {
       cause,

@@ -1,10 +1,7 @@
-import { execFile } from 'node:child_process';
 import { open, rm } from 'node:fs/promises';
-import { promisify } from 'node:util';
 import { KilnError } from '../errors.ts';
+import { runProgram } from '../kernel/child-process.ts';
 import { type DetachedMount, mountLoopImage } from '../kernel/loop.ts';
-
-const run = promisify(execFile);
 
 /** Smaller than this (bytes) ext4 has no room for its own. */
 const SMALLEST = 16 * 2 ** 20;
@@ -24,7 +21,7 @@ export async function makeExt4Image(path: string, tree: string, bytes: number): 
   await file.truncate(bytes);
   try {
     // -m 0: no blocks that only the host's root could use.
-    await run('mke2fs', ['-q', '-F', '-t', 'ext4', '-m', '0', '-d', tree, path]);
+    await runProgram('mke2fs', ['-q', '-F', '-t', 'ext4', '-m', '0', '-d', tree, path]);
   } catch (cause) {
     await rm(path, { force: true });
     throw new KilnError('E_IMAGE_SIZE', `cannot make an ext4 image of ${bytes} bytes`, {

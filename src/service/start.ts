@@ -1,9 +1,9 @@
-import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { closeSync, mkdirSync, openSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../errors.ts';
+import { startProgram } from '../kernel/child-process.ts';
 import type { InstanceFiles } from './instance-files.ts';
 import { readLog } from './logs.ts';
 import { readOutcome } from './outcome.ts';
@@ -46,11 +46,15 @@ export async function startInBackground(
   mkdirSync(files.run, { recursive: true, mode: 0o700 });
   writeFileSync(files.wanted, '');
   const output = openSync(join(files.logs, 'supervisor.log'), 'w', 0o600);
-  const guardian = spawn('/bin/sh', ['-c', GUARDIAN, `kiln-${name}`, files.wanted, ...command], {
-    detached: true,
-    cwd: '/',
-    stdio: ['ignore', output, output],
-  });
+  const guardian = startProgram(
+    '/bin/sh',
+    ['-c', GUARDIAN, `kiln-${name}`, files.wanted, ...command],
+    {
+      detached: true,
+      cwd: '/',
+      stdio: ['ignore', output, output],
+    },
+  );
   closeSync(output);
   let ended = false;
   const end = () => {

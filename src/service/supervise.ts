@@ -1,10 +1,9 @@
-import { execFile } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdir, rm } from 'node:fs/promises';
 import type { Server } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { promisify } from 'node:util';
 import { KilnError } from '../errors.ts';
+import { runProgram } from '../kernel/child-process.ts';
 import { type HeldLock, tryLock } from '../kernel/flock.ts';
 import { awaitedLater, deferred } from '../promise.ts';
 import type { Engine } from '../sandbox/open.ts';
@@ -156,5 +155,5 @@ function reloadAll(instance: Instance, log: LogFile): void {
 /** Tells the systemd whose unit this process is that the service is up. */
 async function notifySystemd(): Promise<void> {
   if (process.env.NOTIFY_SOCKET === undefined) return;
-  await promisify(execFile)('systemd-notify', ['--ready']).catch(() => undefined);
+  await runProgram('systemd-notify', ['--ready']).catch(() => undefined);
 }

@@ -1,6 +1,7 @@
 /** `$host`: a command of a recipe that the caller lets run on the host. */
-import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { startProgram } from '../../kernel/child-process.ts';
+import { callerEnvironment } from '../../kernel/own-node.ts';
 import type { CommandProcess } from './relayed-command.ts';
 import type { SpawnMessage } from './script-protocol.ts';
 
@@ -12,9 +13,9 @@ export async function startOnHost(
   { argv, cwd, env }: SpawnMessage,
   caller: { readonly uid: number; readonly gid: number },
 ): Promise<CommandProcess> {
-  const command = spawn('setpriv', ['--pdeathsig', 'KILL', '--', ...argv], {
+  const command = startProgram('setpriv', ['--pdeathsig', 'KILL', '--', ...argv], {
     cwd,
-    env: { ...process.env, ...env },
+    env: { ...callerEnvironment(), ...env },
     stdio: ['pipe', 'pipe', 'pipe'],
     detached: true,
     ...(process.geteuid?.() === 0 ? { uid: caller.uid, gid: caller.gid } : {}),

@@ -1,9 +1,9 @@
 /** mock's plugin sign: the key is in a home of gpg's, kiln signs with it. */
 import { closeSync, mkdtempSync, openSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { execa } from 'execa';
 import type { BuildRequest } from '../../build/request.ts';
 import { KilnError } from '../../errors.ts';
+import { hostTool } from '../../kernel/host-tool.ts';
 import { removeTreeNow } from '../../kernel/remove-tree.ts';
 import type { SignPlugin } from '../../mock/config/sign.ts';
 import { exportSecretKey } from '../../mock/export-key.ts';
@@ -45,7 +45,7 @@ export async function hostKey(plugin: SignPlugin | undefined): Promise<HostKey> 
 
 /** What the host's rpm, with the caller's ~/.rpmmacros, makes of a macro; nothing if it has none. */
 async function macro(name: string): Promise<string> {
-  const { stdout = '' } = await execa('rpm', ['--eval', `%{?${name}}`], {
+  const { stdout = '' } = await hostTool('rpm', ['--eval', `%{?${name}}`], {
     reject: false,
     cwd: '/',
     stdin: 'ignore',

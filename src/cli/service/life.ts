@@ -1,6 +1,7 @@
-import { join, resolve } from 'node:path';
+import { join } from 'node:path';
 import { Command } from 'commander';
 import { KilnError } from '../../errors.ts';
+import { thisProgram } from '../../kernel/own-node.ts';
 import { hasSystemd } from '../../libvirt/embedded/systemd.ts';
 import { suggest } from '../../recipe/suggest.ts';
 import { deleteService } from '../../service/delete.ts';
@@ -64,18 +65,17 @@ export async function startSupervisor(paths: StatePaths, name: string): Promise<
     systemctl('restart', unit).then(end, end);
     return await waitUntilStarted(name, service.files, since, () => over);
   }
-  const command = [...kilnCommand(), 'service', 'supervise', name] as const;
-  return await startInBackground(name, service.files, command);
+  return await startInBackground(name, service.files, supervisorCommand(name));
 }
 
 /** A supervisor is idle for weeks: what V8 would keep for speed is memory that nobody uses. */
 const SPARING = ['--max-semi-space-size=1', '--optimize-for-size'];
 
 /** This kiln, run as it runs now. */
-function kilnCommand(): [string, ...string[]] {
-  const main = process.argv[1];
-  if (main === undefined) throw new KilnError('E_SERVICE', 'kiln does not know its own program');
-  return [process.execPath, ...SPARING, ...process.execArgv, resolve(main)];
+function supervisorCommand(name: string): [string, ...string[]] {
+  const command = thisProgram(['service', 'supervise', name], SPARING);
+  if (command !== undefined) return command;
+  throw new KilnError('E_SERVICE', 'kiln does not know its own program');
 }
 
 /** How the host's own units call kiln: by the program that finds the rest, now and after an update. */

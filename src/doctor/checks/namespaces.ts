@@ -1,5 +1,5 @@
 import { readFile } from 'node:fs/promises';
-import { execa } from 'execa';
+import { hostTool } from '../../kernel/host-tool.ts';
 import { type Check, type Finding, fail, ok, reason, warn } from '../check.ts';
 
 /** Namespaces that a box is made of, by their name in /proc/sys/user and unshare(1)'s option. */
@@ -28,7 +28,7 @@ export const namespaces: Check = {
       if (limit < FEW) return tooFew(kind, limit, 'warn');
       if (kind === 'user') limits.push(`at most ${limit} user namespaces`);
     }
-    const made = await execa('unshare', ['--fork', ...Object.values(KINDS), 'true'], {
+    const made = await hostTool('unshare', ['--fork', ...Object.values(KINDS), 'true'], {
       reject: false,
       stdin: 'ignore',
     });

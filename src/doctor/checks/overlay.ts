@@ -1,4 +1,4 @@
-import { execa } from 'execa';
+import { hostTool } from '../../kernel/host-tool.ts';
 import { type Check, fail, ok, reason } from '../check.ts';
 import { mountOf } from '../mounts.ts';
 import { nearestExisting } from './state-directory.ts';
@@ -24,7 +24,7 @@ export const overlay: Check = {
     const { type } = await mountOf(lower);
     // Any directory will do to mount on: nobody else sees it.
     const options = ['--user', '--map-root-user', '--mount', '--propagation', 'private'];
-    const tried = await execa('unshare', [...options, 'sh', '-c', TRIAL, 'sh', '/sys'], {
+    const tried = await hostTool('unshare', [...options, 'sh', '-c', TRIAL, 'sh', '/sys'], {
       cwd: lower,
       stdin: 'ignore',
       reject: false,

@@ -1,4 +1,4 @@
-import { execa } from 'execa';
+import { hostTool } from '../../kernel/host-tool.ts';
 import {
   ownLabel,
   type SecurityModule,
@@ -46,7 +46,7 @@ async function apparmor(module: SecurityModule, own: string): Promise<Finding> {
       'run kiln outside of that profile',
     );
   }
-  const parser = await execa('apparmor_parser', ['--version'], { reject: false });
+  const parser = await hostTool('apparmor_parser', ['--version'], { reject: false });
   const version = /version ([\d.]+)/.exec(parser.stdout ?? '')?.[1];
   if (version !== undefined) return ok(`AppArmor, kiln unconfined; apparmor_parser ${version}`);
   return fail(

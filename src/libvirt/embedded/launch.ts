@@ -1,7 +1,7 @@
-import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { mkdir, open, readdir, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { startProgram } from '../../kernel/child-process.ts';
 import { removeTree } from '../../kernel/remove-tree.ts';
 import { LibvirtError } from '../errors.ts';
 import { type CgroupHome, cgroupHome, controllerProcesses, makeHome } from './cgroups.ts';
@@ -90,7 +90,7 @@ export async function launch(files: EmbeddedFiles, idle: number): Promise<Launch
   const start = ['/bin/sh', files.script];
   const words = systemd ? await asUnit(files, environment(files), start) : start;
   await using log = await open(files.log, 'a', 0o600);
-  const child = spawn(words[0] ?? '', words.slice(1), {
+  const child = startProgram(words[0] ?? '', words.slice(1), {
     cwd: '/',
     env: environment(files),
     stdio: ['ignore', log.fd, log.fd],

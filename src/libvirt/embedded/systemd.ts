@@ -1,6 +1,5 @@
-import { execFile } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { promisify } from 'node:util';
+import { runProgram } from '../../kernel/child-process.ts';
 import type { EmbeddedFiles } from './files.ts';
 
 /** systemd runs this machine (sd_booted(3)). */
@@ -24,11 +23,10 @@ export async function asUnit(
   start: readonly string[],
 ): Promise<string[]> {
   const { name } = unitOf(files);
-  const run = promisify(execFile);
   // A unit whose daemon was killed stays loaded as long as boxes run in it.
-  const loaded = await run('systemctl', ['show', '--property=LoadState', '--value', name]);
+  const loaded = await runProgram('systemctl', ['show', '--property=LoadState', '--value', name]);
   if (loaded.stdout.trim() === 'loaded') return ['systemctl', 'start', name];
-  const { stdout } = await run('systemd-run', ['--version']);
+  const { stdout } = await runProgram('systemd-run', ['--version']);
   const version = Number(/^systemd (\d+)/.exec(stdout)?.[1]);
   return [
     'systemd-run',

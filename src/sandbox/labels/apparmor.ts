@@ -33,9 +33,9 @@ export async function ensureProfiles(label?: string): Promise<Omit<ProfileSet, '
 /** Makes the kernel take profiles. Two at once do the same thing twice. */
 async function load(text: string): Promise<void> {
   // Late: every run comes past here, few have anything to load.
-  const { execa } = await import('execa');
+  const { hostTool } = await import('../../kernel/host-tool.ts');
   try {
-    await execa('apparmor_parser', ['--replace', '--quiet'], {
+    await hostTool('apparmor_parser', ['--replace', '--quiet'], {
       input: text,
       timeout: PARSER_TIMEOUT,
     });

@@ -1,0 +1,45 @@
+/** Programs of the host are started in few places, so that what they are given cannot be forgotten. */
+import { readdir, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import test from 'ava';
+
+const source = join(import.meta.dirname, '../../src');
+
+/** The modules of src with `pattern` in their code. */
+async function modulesWith(pattern: RegExp): Promise<string[]> {
+  const names = await readdir(source, { recursive: true });
+  const found: string[] = [];
+  for (const name of names.filter((each) => each.endsWith('.ts'))) {
+    const text = await readFile(join(source, name), 'utf8');
+    if (pattern.test(text.replace(/^import type .*$|^\s*(?:\/?\*|\/\/).*$/gm, '')))
+      found.push(name);
+  }
+  return found.sort();
+}
+
+test('programs are started in three modules, each with the descriptors they are to have', async (t) => {
+  t.deepEqual(await modulesWith(/child_process|'(?:node:)?cluster'|from 'execa'/), [
+    'kernel/child-process.ts',
+    'kernel/host-tool.ts',
+  ]);
+  for (const name of ['child-process', 'host-tool', 'spawn-detached']) {
+    const text = await readFile(join(source, 'kernel', `${name}.ts`), 'utf8');
+    t.regex(text, /^ {2}keepDescriptors\(\);$/m, name);
+  }
+  const calls = /\b(?:posix_spawnp?|v?fork|exec[vl]p?e?|system|popen|clone3?)\(/;
+  t.deepEqual(await modulesWith(calls), ['kernel/spawn-detached.ts']);
+});
+
+test('one module writes the command lines of Nodes, and reads one', async (t) => {
+  const names = /process\.(?:execPath|argv|execArgv|argv0)\b/;
+  t.deepEqual(await modulesWith(names), ['kernel/own-node.ts']);
+});
+
+test('bin/kiln sets aside the variables that children do not have', async (t) => {
+  const shell = await readFile(join(source, '../bin/kiln'), 'utf8');
+  const list = /^ {4}(NODE_\* .*)\)$/m.exec(shell)?.[1]?.split(' | ') ?? [];
+  const module = await readFile(join(source, 'kernel/own-node.ts'), 'utf8');
+  const [, families = '', names = ''] =
+    /\/\^\(\?:\(\?:([A-Z|]+)\)_\\w\*\|([A-Z_|]+)\)\$\//.exec(module) ?? [];
+  t.deepEqual(list, [...families.split('|').map((it) => `${it}_*`), ...names.split('|')]);
+});

@@ -1,0 +1,146 @@
+/** What the caller has open is kiln's own at most: nothing that kiln starts has it. */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { mkdir, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import test from 'ava';
+import {
+  type BusyboxState,
+  busyboxState,
+  IMAGE,
+  KILN,
+  PATIENCE,
+} from '../support/busybox-state.ts';
+
+let state: BusyboxState;
+let secret: string;
+
+test.before(async () => {
+  state = await busyboxState();
+  secret = join(state.paths.root, 'secret');
+  await writeFile(secret, 'secret\n', { mode: 0o600 });
+});
+test.after.always(async () => {
+  await state.kiln(['service', 'stop', 'holder']);
+  await state[Symbol.asyncDispose]();
+});
+
+interface Process {
+  readonly pid: number;
+  readonly command: string;
+  readonly holds: boolean;
+}
+
+/** Every process of the host, and whether it has the secret open. */
+function processes(): Process[] {
+  return readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .flatMap((name) => {
+      try {
+        const command = readFileSync(`/proc/${name}/cmdline`, 'latin1').replaceAll('\0', ' ');
+        const open = readdirSync(`/proc/${name}/fd`).map((fd) => {
+          try {
+            return readlinkSync(`/proc/${name}/fd/${fd}`);
+          } catch {
+            return '';
+          }
+        });
+        return [{ pid: Number(name), command, holds: open.includes(secret) }];
+      } catch {
+        return [];
+      }
+    });
+}
+
+/** kiln, called by somebody who has the secret open as 3 and as 76. */
+function call(args: readonly string[]): ChildProcess {
+  const script = 'exec 3<"$1" 76<"$1"; shift; exec "$@"';
+  return spawn('bash', ['-c', script, 'bash', secret, KILN, ...args], {
+    env: state.env,
+    stdio: ['ignore', 'ignore', 'inherit'],
+  });
+}
+
+/** Waits until a process is there for each pattern, and gives those. */
+async function appear(...patterns: RegExp[]): Promise<Process[]> {
+  for (const end = Date.now() + 60_000 * PATIENCE; ; await sleep(50)) {
+    const all = processes();
+    const found = patterns.map((pattern) => all.find(({ command }) => pattern.test(command)));
+    if (found.every((it) => it !== undefined)) return found;
+    if (Date.now() > end) throw new Error(`no process for ${patterns.join(', ')}`);
+  }
+}
+
+/** Those that hold the secret, but the one that was called. */
+const others = (called: ChildProcess) =>
+  processes().filter(({ pid, holds }) => holds && pid !== called.pid);
+
+test.serial('a command, libvirtd, the controller and the proxy', async (t) => {
+  const kiln = call(['run', '-r', IMAGE, '--egress', 'a.example', '--', 'sleep', '4712']);
+  await appear(
+    new RegExp(`libvirtd.*${state.paths.run}/`),
+    /libvirt_lxc/,
+    /egress-proxy/,
+    /^sleep 4712 $/,
+  );
+  t.deepEqual(others(kiln), []);
+  // The test sees such things: kiln itself was given them.
+  t.true(processes().some(({ pid, holds }) => pid === kiln.pid && holds));
+  kiln.kill('SIGTERM');
+  await once(kiln, 'exit');
+});
+
+test.serial(
+  'a recipe that is a program, and its commands on the host and in the sandbox',
+  async (t) => {
+    const folder = join(state.paths.root, 'recipe');
+    await mkdir(folder);
+    await writeFile(
+      join(folder, 'it.ts'),
+      `import { defineRecipe, $host } from 'kiln';
+import { $ } from 'zx';
+export default defineRecipe({ image: '${IMAGE.slice(0, 12)}', sandbox: { workdir: '/tmp' },
+  steps: [async function work() { await Promise.all([$\`sleep 4713\`, $host\`exec sleep 4714\`]); }] });`,
+    );
+    const args = [
+      'build',
+      join(folder, 'it.ts'),
+      '--allow-host',
+      '--resultdir',
+      join(folder, 'out'),
+    ];
+    const kiln = call(args);
+    // A recipe's command on the host is waited for when kiln is asked to end.
+    t.teardown(() => kiln.kill('SIGKILL'));
+    await appear(/:recipe-script $/, /sleep 4713 $/, /^sleep 4714 $/);
+    t.deepEqual(others(kiln), []);
+    kiln.kill('SIGKILL');
+    await once(kiln, 'exit');
+    await rm(folder, { recursive: true });
+  },
+);
+
+test.serial('a supervisor, its guardian and what it runs', async (t) => {
+  const command = ['holder', '--', '/bin/sleep', '4715'];
+  const made = await state.kiln(['service', 'create', '-r', IMAGE, ...command]);
+  t.is(made.exitCode, 0, String(made.stderr));
+  const kiln = call(['service', 'start', 'holder']);
+  await appear(/^\/bin\/sleep 4715 $/, /:supervise :holder $/, /kiln-holder /);
+  t.deepEqual(others(kiln), []);
+  if (kiln.exitCode === null) await once(kiln, 'exit');
+  t.deepEqual(others(kiln), []);
+});
+
+test.serial('what goes on in the background', async (t) => {
+  const kiln = call(['park', '-n', '1']);
+  await once(kiln, 'exit');
+  t.deepEqual(others(kiln), []);
+  // Takes the parked one; its replacement is made by a kiln that nobody waits for.
+  const next = call(['run', '-r', IMAGE, '--', 'true']);
+  await once(next, 'exit');
+  await appear(/:park $/);
+  t.deepEqual(others(next), []);
+  await state.kiln(['park', '--none']);
+});
