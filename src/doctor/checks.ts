@@ -1,6 +1,7 @@
 import { KilnError } from '../errors.ts';
 import { type Check, type CheckContext, type CheckResult, reason } from './check.ts';
 import { cgroups } from './checks/cgroups.ts';
+import { devices } from './checks/devices.ts';
 import { guestInit } from './checks/guest-init.ts';
 import { idMappedMounts } from './checks/id-mapped-mounts.ts';
 import { idRanges } from './checks/id-ranges.ts';
@@ -12,9 +13,12 @@ import { openat2Call } from './checks/openat2.ts';
 import { overlay } from './checks/overlay.ts';
 import { packages } from './checks/packages.ts';
 import { privileges } from './checks/privileges.ts';
+import { procAndSys } from './checks/proc-and-sys.ts';
 import { runDirectory } from './checks/run-directory.ts';
+import { sandbox } from './checks/sandbox.ts';
 import { securityModules } from './checks/security-modules.ts';
 import { stateDirectory } from './checks/state-directory.ts';
+import { systemCalls } from './checks/system-calls.ts';
 
 /** Every check, in the order a person reads them: a fault further up explains those below. */
 const CHECKS: readonly Check[] = [
@@ -24,6 +28,9 @@ const CHECKS: readonly Check[] = [
   kernel,
   landlock,
   namespaces,
+  systemCalls,
+  procAndSys,
+  devices,
   openat2Call,
   stateDirectory,
   idMappedMounts,
@@ -33,6 +40,7 @@ const CHECKS: readonly Check[] = [
   securityModules,
   runDirectory,
   libvirt,
+  sandbox,
 ];
 
 /**

@@ -35,6 +35,7 @@
 #include "marks.h"
 #include "measure.h"
 #include "mounts.h"
+#include "probe.h"
 #include "protocol.h"
 #include "service.h"
 
@@ -300,7 +301,8 @@ static _Noreturn void nested_init(struct message *prepare, int listener, int con
   _exit(0);
 }
 
-int main(void) {
+int main(int argc, char **argv) {
+  if (argc > 1) return probe(argv[1]);
   umask(0);
   prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
   struct sigaction action = {.sa_handler = on_terminate};

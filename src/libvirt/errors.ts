@@ -67,6 +67,11 @@ export function failedCall(what: string, error: VirError | undefined, uri: strin
   const code = CODES.get(error.code) ?? 'E_LIBVIRT';
   return new LibvirtError(code, `libvirt failed to ${what}: ${error.message}`, {
     libvirt: error,
+    ...(/guest failed to start|libvirt_lxc startup|controller '\w+' is not available/.test(
+      error.message,
+    )
+      ? { hint: '`kiln doctor` tells what this host, or the container that kiln is in, lacks' }
+      : {}),
     ...(error.code === VIR_ERR.NO_NETWORK
       ? {
           hint: `\`virsh -c '${uri}' net-list\` lists what there is; docs/engine.md: how to make one`,

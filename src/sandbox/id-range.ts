@@ -1,3 +1,5 @@
+import { createHash } from 'node:crypto';
+import { readFileSync, readlinkSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { KilnError } from '../errors.ts';
@@ -12,6 +14,9 @@ export const RANGE_SIZE = 65536;
  * the confined parsers (src/confine).
  */
 const DEFAULT_BLOCK = { start: 0x7000_0000, count: 0x1000_0000 };
+
+/** The initial pid namespace: PROC_PID_INIT_INO of linux/proc_ns.h. */
+const HOST_PIDS = 'pid:[4026531836]';
 
 /** `count` ids from `base` on the host are 0, 1, … in a box. */
 export interface IdRange {
@@ -34,12 +39,34 @@ export async function idBlock(subuid = '/etc/subuid'): Promise<{ start: number; 
   return DEFAULT_BLOCK;
 }
 
+/**
+ * Where the search for a free range begins. Containers cannot see each other's claims, but their ids are
+ * the same kernel's: each begins at a place of its own, which the boot and its pid namespace choose, so
+ * that two hardly ever meet. The host itself begins at the first.
+ */
+export function firstIndex(total: number, namespace: string, boot: string): number {
+  if (namespace === HOST_PIDS || total < 2) return 1;
+  const hash = createHash('sha256').update(`${boot}\n${namespace}`).digest();
+  return 1 + (hash.readUInt32LE() % (total - 1));
+}
+
+function ownFirstIndex(total: number): number {
+  try {
+    const boot = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8');
+    return firstIndex(total, readlinkSync('/proc/self/ns/pid'), boot);
+  } catch {
+    // Claims are exclusive wherever the search begins.
+    return 1;
+  }
+}
+
 function rangeDirectory(paths: StatePaths): string {
   return join(paths.hostRun, 'ranges');
 }
 
 /**
- * Takes an id range that no other live box of this host has. Throws E_NO_RANGE.
+ * Takes an id range that no other live sandbox has which shares this /run/kiln: all of the host, or all
+ * of a container. Throws E_NO_RANGE.
  * @param owner where the box lives, see {@link Owner}
  */
 export async function allocateRange(paths: StatePaths, owner: Owner): Promise<IdRange> {
@@ -47,7 +74,10 @@ export async function allocateRange(paths: StatePaths, owner: Owner): Promise<Id
   ensureClaims(directory);
   const block = await idBlock();
   const total = Math.floor(block.count / RANGE_SIZE);
-  for (let index = 1; index < total; index++) {
+  const first = ownFirstIndex(total);
+  for (let tried = 0; tried < total - 1; tried++) {
+    // Range 0 is left out.
+    const index = 1 + ((first - 1 + tried) % (total - 1));
     const base = block.start + index * RANGE_SIZE;
     if (await claim(directory, String(base), owner)) return { base, count: RANGE_SIZE };
   }

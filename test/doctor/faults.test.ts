@@ -7,6 +7,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
 import { execa } from 'execa';
+import { stopEmbeddedDaemon } from '../../src/libvirt/embedded/daemon.ts';
+import { statePaths } from '../../src/state/paths.ts';
 
 const top = join(import.meta.dirname, '../..');
 const kiln = join(top, 'bin/kiln');
@@ -23,6 +25,8 @@ interface Fault {
   /** Found in what the doctor says. */
   readonly says: RegExp;
 }
+
+const WITHOUT_CALLS = join(import.meta.dirname, 'without-calls-child.ts');
 
 /** Makes /etc the namespace's own: what is written there is seen by nobody else. */
 const privateEtc = `mkdir $D/upper $D/work
@@ -48,6 +52,59 @@ const faults: readonly Fault[] = [
     says: /root without SYS_ADMIN/,
   },
   {
+    title: 'root without CAP_SETPCAP',
+    check: 'privileges',
+    under: ['setpriv', '--bounding-set=-setpcap', '--inh-caps=-setpcap'],
+    status: 'fail',
+    says: /root without SETPCAP/,
+  },
+  {
+    title: 'root without capabilities that nothing needs',
+    check: 'privileges',
+    under: [
+      'setpriv',
+      '--bounding-set=-kill,-net_admin,-sys_chroot,-setfcap',
+      '--inh-caps=-kill,-net_admin,-sys_chroot,-setfcap',
+    ],
+    status: 'ok',
+    says: /all capabilities that kiln needs/,
+  },
+  ...['keyctl', 'pidfd_open', 'pidfd_getfd', 'fsopen', 'move_mount', 'setns'].map((call) => ({
+    title: `a filter that refuses ${call}`,
+    check: 'system-calls',
+    under: ['setpriv', '--no-new-privs', process.execPath, WITHOUT_CALLS, call],
+    status: 'fail' as const,
+    says: new RegExp(`refused: ${call} \\(EPERM\\).*seccomp`, 's'),
+  })),
+  {
+    title: 'a /proc of which a part is masked',
+    check: 'proc-and-sys',
+    setup: 'mount -t tmpfs -o ro tmpfs /proc/fs',
+    status: 'fail',
+    says: /refused: proc \(EPERM\).*unmask=ALL/s,
+  },
+  {
+    title: 'a /sys that is read-only',
+    check: 'proc-and-sys',
+    setup: 'mount -o remount,ro,bind /sys',
+    status: 'fail',
+    says: /refused: sysfs \(EPERM\).*remount,rw \/sys/s,
+  },
+  {
+    title: 'no /dev/fuse',
+    check: 'devices',
+    setup: 'mount -t tmpfs tmpfs /dev',
+    status: 'fail',
+    says: /\/dev\/fuse: ENOENT.*--device \/dev\/fuse/s,
+  },
+  {
+    title: 'a sandbox that cannot start',
+    check: 'sandbox',
+    setup: 'mkdir $D/state; mount -o remount,ro,bind /sys',
+    status: 'fail',
+    says: /cannot start a sandbox: .*sysfs.*`kiln doctor`/s,
+  },
+  {
     title: 'the root of a user namespace',
     check: 'privileges',
     under: ['unshare', '--user', '--map-root-user'],
@@ -68,14 +125,14 @@ const faults: readonly Fault[] = [
   {
     title: 'a guest init that was not compiled',
     check: 'guest-init',
-    setup: `mkdir -p ${top}/dist; mount --bind $D ${top}/dist`,
+    setup: `cp ${top}/dist/kernel.node $D; mount --bind $D ${top}/dist`,
     status: 'fail',
     says: /no .*dist\/kiln-init.*npm run build/s,
   },
   {
     title: 'a guest init that needs libraries',
     check: 'guest-init',
-    setup: `mount --bind $D ${top}/dist; cp /bin/true $D/kiln-init`,
+    setup: `cp ${top}/dist/kernel.node $D; mount --bind $D ${top}/dist; cp /bin/true $D/kiln-init`,
     status: 'fail',
     says: /needs libraries/,
   },
@@ -196,6 +253,15 @@ const faults: readonly Fault[] = [
       mount -o remount,ro,bind $path; done`,
     status: 'fail',
     says: /no cgroup can be made in .*remount,rw/s,
+  },
+  {
+    title: 'cgroup v2 without its memory controller',
+    check: 'cgroups',
+    setup: `umount -R -l /sys/fs/cgroup; mount -t cgroup2 cgroup2 /sys/fs/cgroup
+      sed 's/memory//' /sys/fs/cgroup/cgroup.controllers > $D/controllers
+      mount --bind $D/controllers /sys/fs/cgroup/cgroup.controllers`,
+    status: 'fail',
+    says: /starts no sandbox without the controller memory/,
   },
   {
     title: 'no pids controller',
@@ -320,6 +386,7 @@ for (const fault of faults) {
       t.is(result.exitCode, fault.status === 'fail' ? 1 : 0);
       if (fault.status !== 'ok') t.truthy(check?.mend, 'it says how to mend it');
     } finally {
+      await stopEmbeddedDaemon(statePaths({ KILN_STATE: join(folder, 'state') }));
       await rm(folder, { recursive: true, force: true });
     }
   });

@@ -3,7 +3,13 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
 import { execa } from 'execa';
-import { allocateRange, idBlock, RANGE_SIZE, releaseRange } from '../../src/sandbox/id-range.ts';
+import {
+  allocateRange,
+  firstIndex,
+  idBlock,
+  RANGE_SIZE,
+  releaseRange,
+} from '../../src/sandbox/id-range.ts';
 import { type StatePaths, statePaths } from '../../src/state/paths.ts';
 
 async function privatePaths(): Promise<StatePaths & AsyncDisposable> {
@@ -32,6 +38,41 @@ test('many processes at once never get the same range', async (t) => {
     t.is(base % RANGE_SIZE, 0);
     t.true(base > 0x7000_0000 && base < 0x8000_0000);
   }
+});
+
+test('containers of one boot begin to look for a range at places of their own', (t) => {
+  const total = 4096;
+  t.is(firstIndex(total, 'pid:[4026531836]', 'boot'), 1, 'the host, at the first');
+  const of = (namespace: number, boot = 'a') => firstIndex(total, `pid:[${namespace}]`, boot);
+  const first = Array.from({ length: 100 }, (_, index) => of(4026532000 + index));
+  t.true(first.every((index) => index >= 1 && index < total));
+  // By chance alone two or three of a hundred meet.
+  t.true(new Set(first).size > 90);
+  t.is(of(4026532000), first[0]!, 'always the same');
+  t.not(of(4026532000, 'b'), first[0]);
+  t.is(firstIndex(2, 'pid:[4026532000]', 'a'), 1);
+});
+
+test('in a pid namespace of its own all ranges are still to be had, each once', async (t) => {
+  await using paths = await privatePaths();
+  const source = `
+    import { allocateRange } from '${join(import.meta.dirname, '../../src/sandbox/id-range.ts')}';
+    const paths = JSON.parse(process.argv[1]);
+    for (let i = 0; i < 9; i++) console.log((await allocateRange(paths, [paths.hostRun])).base);
+    await allocateRange(paths, [paths.hostRun]).catch(({ code }) => console.log(code));`;
+  const etc = join(paths.hostRun, 'etc');
+  await mkdir(etc);
+  await writeFile(join(etc, 'subuid'), 'kiln:3000000:655360\n');
+  const script = `mount --bind "$1" /etc/subuid; shift; exec "$@"`;
+  const { stdout } = await execa('unshare', [
+    ...['--mount', '--pid', '--fork', '--mount-proc', 'sh', '-c', script, 'sh'],
+    ...[join(etc, 'subuid'), process.execPath, '--input-type=module', '-e', source],
+    JSON.stringify(paths),
+  ]);
+  const bases = stdout.split('\n');
+  t.is(bases.pop(), 'E_NO_RANGE');
+  const all = Array.from({ length: 9 }, (_, index) => String(3_000_000 + (index + 1) * RANGE_SIZE));
+  t.deepEqual(bases.toSorted(), all);
 });
 
 test('a range is free again when it is released, or when its box is gone', async (t) => {

@@ -1,4 +1,4 @@
-import { mkdir, rmdir } from 'node:fs/promises';
+import { mkdir, readFile, rmdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import {
   type CgroupHierarchy,
@@ -6,6 +6,7 @@ import {
   cgroupHierarchies,
   cgroupMode,
 } from '../../kernel/cgroup.ts';
+import { hasSystemd } from '../../libvirt/embedded/systemd.ts';
 import { type Check, type CheckContext, type Finding, fail, ok, reason, warn } from '../check.ts';
 
 /** The controllers behind kiln's limits; cgroup v1 calls io `blkio`. */
@@ -18,6 +19,9 @@ const LIMITS: Readonly<Record<string, string>> = {
 
 /** libvirt's LXC driver refuses to start a domain without these on cgroup v1 (vircgroup.c). */
 const V1_MUST = ['cpuacct', 'devices', 'memory'];
+
+/** The same of v2. */
+const V2_MUST = ['memory'];
 
 /** What libvirt finds to limit boxes with, and that cgroups can be made. */
 export const cgroups: Check = {
@@ -38,6 +42,7 @@ export const cgroups: Check = {
     return (
       (await unwritable(used, found)) ??
       wrongMode(mode, controllers, found, context) ??
+      (mode === 'unified' ? await notPassedOn(used[0], found) : undefined) ??
       missingLimits(controllers, found) ??
       ok(found)
     );
@@ -63,7 +68,7 @@ async function unwritable(
       return fail(
         found,
         `no cgroup can be made in ${path}: ${reason(error)}`,
-        `mount -o remount,rw ${path}`,
+        `mount -o remount,rw ${path}; in a container: podman --privileged, see docs/containers.md`,
       );
     }
   }
@@ -76,7 +81,15 @@ function wrongMode(
   found: string,
   { env }: CheckContext,
 ): Finding | undefined {
-  if (mode === 'unified') return undefined;
+  if (mode === 'unified') {
+    const lacking = V2_MUST.filter((name) => !controllers.includes(name));
+    if (lacking.length === 0) return undefined;
+    return fail(
+      found,
+      `libvirt starts no sandbox without the controller ${lacking.join(', ')}`,
+      'boot with cgroup_enable=memory; in a container: enable it in cgroup.subtree_control of the groups above',
+    );
+  }
   const missing = V1_MUST.filter((name) => !controllers.includes(name));
   if (missing.length > 0) {
     return fail(
@@ -93,6 +106,29 @@ function wrongMode(
     );
   }
   return undefined;
+}
+
+/**
+ * A group with processes of its own passes no controller on (cgroup-v2, “No Internal Process
+ * Constraint”): what a container with a cgroup namespace sees as the root is such a group. The root of the
+ * whole tree, which has no cgroup.type, is not.
+ */
+async function notPassedOn(
+  hierarchy: CgroupHierarchy | undefined,
+  found: string,
+): Promise<Finding | undefined> {
+  if (hierarchy === undefined || hasSystemd()) return undefined;
+  const { path } = hierarchy;
+  const read = (name: string) => readFile(join(path, name), 'utf8').catch(() => undefined);
+  if ((await read('cgroup.type')) === undefined) return undefined;
+  const passed = ((await read('cgroup.subtree_control')) ?? '').split(/\s+/);
+  if (V2_MUST.every((name) => passed.includes(name))) return undefined;
+  if (((await read('cgroup.procs')) ?? '').trim() === '') return undefined;
+  return fail(
+    found,
+    `${path} has processes of its own, and so passes no controller on to sandboxes`,
+    `move them before kiln starts: mkdir ${path}/init && for p in $(cat ${path}/cgroup.procs); do echo $p > ${path}/init/cgroup.procs; done`,
+  );
 }
 
 function missingLimits(controllers: readonly string[], found: string): Finding | undefined {

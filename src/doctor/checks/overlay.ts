@@ -1,4 +1,7 @@
+import { closeSync } from 'node:fs';
 import { hostTool } from '../../kernel/host-tool.ts';
+import { createUserNamespace } from '../../kernel/user-namespace.ts';
+import { idBlock, RANGE_SIZE } from '../../sandbox/id-range.ts';
 import { type Check, fail, ok, reason } from '../check.ts';
 import { mountOf } from '../mounts.ts';
 import { nearestExisting } from './state-directory.ts';
@@ -23,17 +26,31 @@ export const overlay: Check = {
     const lower = await nearestExisting(paths.root);
     const { type } = await mountOf(lower);
     // Any directory will do to mount on: nobody else sees it.
-    const options = ['--user', '--map-root-user', '--mount', '--propagation', 'private'];
-    const tried = await hostTool('unshare', [...options, 'sh', '-c', TRIAL, 'sh', '/sys'], {
-      cwd: lower,
-      stdin: 'ignore',
-      reject: false,
-    });
-    if (!tried.failed) return ok(`overlayfs on ${type}, in a user namespace`);
-    return fail(
-      `overlayfs on ${type}: ${reason(tried.stderr || tried.shortMessage)}`,
-      'a box cannot make its image writable for itself',
-      'modprobe overlay; if that does not help, set KILN_STATE to ext4, xfs, btrfs or tmpfs',
-    );
+    // Ids as a sandbox has them: this process's own could only be mapped with CAP_SETFCAP.
+    const { start } = await idBlock();
+    const ids = [{ inside: 0, outside: start, count: RANGE_SIZE }];
+    const userNamespace = createUserNamespace(ids);
+    try {
+      const enter = [
+        `--user=/proc/${process.pid}/fd/${userNamespace}`,
+        'unshare',
+        '--mount',
+        '--propagation',
+        'private',
+      ];
+      const tried = await hostTool('nsenter', [...enter, 'sh', '-c', TRIAL, 'sh', '/sys'], {
+        cwd: lower,
+        stdin: 'ignore',
+        reject: false,
+      });
+      if (!tried.failed) return ok(`overlayfs on ${type}, in a user namespace`);
+      return fail(
+        `overlayfs on ${type}: ${reason(tried.stderr || tried.shortMessage)}`,
+        'a box cannot make its image writable for itself',
+        'modprobe overlay; if that does not help, set KILN_STATE to ext4, xfs, btrfs or tmpfs',
+      );
+    } finally {
+      closeSync(userNamespace);
+    }
   },
 };

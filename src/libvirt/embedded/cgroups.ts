@@ -66,7 +66,7 @@ export async function cgroupHome(name: string, unit: string | undefined): Promis
  */
 export async function makeHome(home: CgroupHome): Promise<void> {
   for (const path of home.joined) {
-    await mkdir(path, { recursive: true });
+    await makeGroup(path);
     if (home.version === 1) {
       const domains = join(path, DOMAINS);
       await inheritCpuset(path);
@@ -74,8 +74,29 @@ export async function makeHome(home: CgroupHome): Promise<void> {
       await inheritCpuset(domains);
     } else {
       await enableControllers(join(path, '..'));
+      await requireMemory(path);
     }
   }
+}
+
+async function makeGroup(path: string): Promise<void> {
+  try {
+    await mkdir(path, { recursive: true });
+  } catch (cause) {
+    throw new KilnError('E_NO_CGROUPS', `${path}: no cgroup can be made there`, {
+      cause,
+      hint: 'it is read-only in most containers: podman --privileged, see docs/containers.md; else mount -o remount,rw',
+    });
+  }
+}
+
+/** libvirt starts no domain on v2 without this controller, and its own words for that name no cause. */
+async function requireMemory(path: string): Promise<void> {
+  const controllers = await readFile(join(path, 'cgroup.controllers'), 'utf8').catch(() => '');
+  if (controllers.split(/\s+/).includes('memory')) return;
+  throw new KilnError('E_NO_CGROUPS', `${path}: the memory controller is not passed on to it`, {
+    hint: '`kiln doctor cgroups` says why, and what mends it',
+  });
 }
 
 /** A v1 cpuset starts empty and takes no process until it has cpus and memory nodes. */

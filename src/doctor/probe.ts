@@ -1,0 +1,32 @@
+import { join } from 'node:path';
+import { hostTool } from '../kernel/host-tool.ts';
+import { errnoName } from '../kernel/libc.ts';
+import { packageRoot } from '../state/package-root.ts';
+
+/** The guest init, as the build makes it. */
+export function initPath(): string {
+  return join(packageRoot(), 'dist/kiln-init');
+}
+
+/** What the host refused, and with which errno. */
+export interface Refusal {
+  readonly name: string;
+  readonly errno: string;
+}
+
+/**
+ * Has the guest init try something outside of a sandbox: src/guest/probe.c. Throws when it cannot be
+ * executed.
+ */
+export async function probe(what: 'calls' | 'mounts'): Promise<Refusal[]> {
+  const { stdout } = await hostTool(initPath(), [what], { stdin: 'ignore', timeout: 30_000 });
+  return stdout.split('\n').flatMap((line) => {
+    const [, name, errno] = /^(\w+) (\d+)$/.exec(line) ?? [];
+    return name === undefined ? [] : [{ name, errno: errnoName(Number(errno)) }];
+  });
+}
+
+/** `keyctl (EPERM), fsopen (ENOSYS)`. */
+export function listed(refusals: readonly Refusal[]): string {
+  return refusals.map(({ name, errno }) => `${name} (${errno})`).join(', ');
+}
