@@ -12,7 +12,6 @@ const tasks: TaskTable = {
   'recipe-script': () => import('./build/recipe/script-task.ts'),
   'repository-index': () => import('./repository/index-task.ts'),
   'repository-signature': () => import('./repository/signature-task.ts'),
-  'rpm-keys': () => import('./rpm/keys-task.ts'),
   'rpm-read': () => import('./rpm/read-task.ts'),
   'rpm-sign': () => import('./rpm/sign-task.ts'),
   'rpm-unpack': () => import('./rpm/unpack-task.ts'),

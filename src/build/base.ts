@@ -91,7 +91,7 @@ export async function openLockedBase(
     [import('../image/build.ts'), import('../image/lock.ts'), import('./describe-base.ts')],
   );
   const request = { lock: lock.packages, settings: lockedSettings(lock) };
-  const ready = await leaseImage(engine.paths, requestedImage(request));
+  const ready = await leaseImage(engine.paths, await requestedImage(request));
   if (ready === undefined && offline === true) assertCached(engine.paths, lock.packages);
   const image = ready ?? (await ensureImage({ engine, ...request, onProgress, signal }));
   return {

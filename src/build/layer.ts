@@ -135,7 +135,7 @@ export async function openLayer(context: LayerContext, layer: Layer): Promise<Le
     ...(whole ? {} : { base: id }),
   };
   if (context.offline === true) {
-    const lease = await leaseImage(engine.paths, requestedImage(request));
+    const lease = await leaseImage(engine.paths, await requestedImage(request));
     if (lease !== undefined) return lease;
     assertCached(engine.paths, lock);
   }

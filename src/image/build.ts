@@ -8,6 +8,7 @@ import { namingFullDisk } from '../kernel/disk-full.ts';
 import { acquireLock, tryLock } from '../kernel/flock.ts';
 import type { LoadedImageRecipe } from '../recipe/load-image-recipe.ts';
 import type { Lock } from '../repository/lock.ts';
+import { requiredKeys } from '../repository/trust.ts';
 import { type Engine, ReservedBox } from '../sandbox/open.ts';
 import { span } from '../trace/trace.ts';
 import { type AssembledTree, assembleTree, type TreeOptions } from './assemble.ts';
@@ -18,7 +19,7 @@ import { type ImageContents, readContents } from './store/contents.ts';
 import { currentMoment } from './store/durability.ts';
 import { type LeasedImage, leaseImage, publishImage, sweepImages } from './store/images.ts';
 import { type ImageManifest, imageFiles } from './store/manifest.ts';
-import { fetchFiles, obtainPackages, packagesLock } from './store/packages.ts';
+import { fetchSignedFiles, obtainPackages, packagesLock } from './store/packages.ts';
 import {
   ensureStore,
   lockFile,
@@ -62,8 +63,8 @@ export interface ImageRequest {
 export async function ensureImage(request: ImageRequest): Promise<LeasedImage> {
   const { engine, onProgress, signal } = request;
   const { paths } = engine;
-  const inputs = inputsOf(request);
-  const id = requestedImage(request);
+  const inputs = await inputsOf(request);
+  const id = imageId(inputs);
   const ready = await leaseImage(paths, id);
   if (ready !== undefined) return ready;
   ensureStore(paths);
@@ -89,9 +90,14 @@ export async function ensureImage(request: ImageRequest): Promise<LeasedImage> {
   }
 }
 
-/** The id of the image that a request means, whether there is one or not. */
-export function requestedImage(request: Pick<ImageRequest, 'lock' | 'settings' | 'base'>): string {
-  return imageId(inputsOf(request));
+/**
+ * The id of the image that a request means, whether there is one or not.
+ * @throws KilnError E_KEY_MISSING
+ */
+export async function requestedImage(
+  request: Pick<ImageRequest, 'lock' | 'settings' | 'base'>,
+): Promise<string> {
+  return imageId(await inputsOf(request));
 }
 
 async function make(request: ImageRequest, inputs: ImageInputs, id: string): Promise<void> {
@@ -105,7 +111,7 @@ async function make(request: ImageRequest, inputs: ImageInputs, id: string): Pro
   const parts = {
     engine,
     scriptlets: settings.scriptlets,
-    fetchFiles: () => fetchFiles(engine.paths, lock, request),
+    fetchFiles: () => fetchSignedFiles(engine.paths, lock, request),
     work: work.path,
     onProgress,
     signal,
@@ -209,15 +215,16 @@ function accountOf(name: string, accounts: readonly Account[]): Account {
   });
 }
 
-function inputsOf({
+async function inputsOf({
   lock,
   settings,
   base,
-}: Pick<ImageRequest, 'lock' | 'settings' | 'base'>): ImageInputs {
+}: Pick<ImageRequest, 'lock' | 'settings' | 'base'>): Promise<ImageInputs> {
   return {
     format: IMAGE_FORMAT,
     arch: lock.arch,
     packages: lock.packages.map((entry) => entry.digest),
+    keys: await requiredKeys(lock),
     base: base ?? null,
     files: settings.files.map(({ content, ...rest }) => ({
       ...rest,

@@ -24,6 +24,8 @@ export interface ImageInputs {
   readonly arch: string;
   /** `sha256:…` of each package file, in installation order. */
   readonly packages: readonly string[];
+  /** For each package what names the keys that it had to be signed by; null where it had not. */
+  readonly keys: readonly (string | null)[];
   /** Id of the image this one is made on top of: its packages come first. Null for none. */
   readonly base: string | null;
   readonly files: readonly ImageFile[];

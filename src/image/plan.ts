@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs';
 import { KilnError } from '../errors.ts';
 import { readUserFile } from '../kernel/user-file.ts';
 import type { LoadedImageRecipe } from '../recipe/load-image-recipe.ts';
+import type { Repository } from '../repository/configuration.ts';
 import type { Lock } from '../repository/lock.ts';
 import { openRepositories } from '../repository/open.ts';
 import type { Engine } from '../sandbox/open.ts';
@@ -53,7 +54,9 @@ export interface ImagePlan {
 async function planFromLock(path: string): Promise<ImagePlan> {
   const { lockedSettings, readImageLock } = await import('./lock.ts');
   const lock = await readImageLock(path);
-  return { lock: lock.packages, settings: lockedSettings(lock), sources: [path], warnings: [] };
+  const { packages } = lock;
+  const sources = [path, ...keyFiles(packages.repositories)];
+  return { lock: packages, settings: lockedSettings(lock), sources, warnings: [] };
 }
 
 /**
@@ -72,6 +75,7 @@ export async function planFromRecipe(
     ...recipe.sources,
     lockPath,
     ...recipe.files.flatMap((file) => (file.source === undefined ? [] : [file.source])),
+    ...keyFiles(recipe.repositories),
   ];
   if (options.update !== true && existsSync(lockPath)) {
     const { askedDigest, readImageLock } = await import('./lock.ts');
@@ -81,10 +85,27 @@ export async function planFromRecipe(
         hint: '`kiln image lock` makes it anew, `--update` goes without it',
       });
     }
-    return { recipe, settings, sources, lock: lock.packages, warnings: [] };
+    const trusted = withTrustOf(recipe.repositories, lock.packages);
+    return { recipe, settings, sources, lock: trusted, warnings: [] };
   }
   const { lock, warnings } = await solveRecipe(paths, recipe, options);
   return { recipe, settings, sources, lock, warnings };
+}
+
+/** The files whose keys decide what may be in an image. */
+function keyFiles(repositories: readonly Pick<Repository, 'gpgkey'>[]): string[] {
+  return [...new Set(repositories.flatMap(({ gpgkey }) => gpgkey))];
+}
+
+/** A lock pins packages; whom to trust the recipe says, as it is now. */
+function withTrustOf(recipe: readonly Repository[], lock: Lock): Lock {
+  const repositories = lock.repositories.map((locked) => {
+    const now = recipe.find(({ id }) => id === locked.id);
+    return now === undefined
+      ? locked
+      : { ...locked, gpgcheck: now.gpgcheck, gpgkey: [...now.gpgkey] };
+  });
+  return { ...lock, repositories };
 }
 
 /** Where the lock of a recipe lies: beside it. */

@@ -9,6 +9,9 @@ import { join } from 'node:path';
 import { shortHash } from '../kernel/short-hash.ts';
 import type { StatePaths } from '../state/paths.ts';
 
+/** Raised when other files count. Before 2, those with keys did not. */
+const FORMAT = 2;
+
 /** A file as it was: any change to it shows in one of these. */
 export interface Fingerprint {
   readonly path: string;
@@ -18,6 +21,7 @@ export interface Fingerprint {
 
 /** Which image a file became, and all files that had a part in it. */
 export interface Reference {
+  readonly format: typeof FORMAT;
   /** What became the image: the names of two such files may be the same. */
   readonly path: string;
   readonly image: string;
@@ -37,7 +41,7 @@ export function currentReference(paths: StatePaths, path: string): Reference | u
   } catch {
     return undefined;
   }
-  if (reference.path !== path) return undefined;
+  if (reference.format !== FORMAT || reference.path !== path) return undefined;
   const same = reference.files.every((file) => fingerprint(file.path).stat === file.stat);
   return same ? reference : undefined;
 }
@@ -49,7 +53,7 @@ export async function writeReference(
   image: string,
   files: readonly Fingerprint[],
 ): Promise<void> {
-  const reference: Reference = { path, image, files };
+  const reference: Reference = { format: FORMAT, path, image, files };
   await mkdir(referenceDirectory(paths), { recursive: true, mode: 0o700 });
   const file = referenceFile(paths, path);
   const temporary = `${file}.${randomUUID()}`;

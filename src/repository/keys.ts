@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { KilnError } from '../errors.ts';
 import { hasErrno } from '../kernel/libc.ts';
 import { readUserFile } from '../kernel/user-file.ts';
@@ -21,6 +22,11 @@ export interface KeyRequirement {
  */
 export async function readKeys({ id, gpgkey }: KeyRequirement): Promise<string[]> {
   return await Promise.all(gpgkey.map((path) => readKey(id, path)));
+}
+
+/** One name for the keys of these texts: sha256, hex. Another order of files is another name. */
+export function keysDigest(texts: readonly string[]): string {
+  return createHash('sha256').update(JSON.stringify(texts)).digest('hex');
 }
 
 async function readKey(repository: string, path: string): Promise<string> {

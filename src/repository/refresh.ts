@@ -9,7 +9,7 @@ import type { Repository } from './configuration.ts';
 import { type DownloadContext, downloadFile } from './download.ts';
 import { findMirrors, namedBy } from './find-mirrors.ts';
 import { fixturesHint } from './fixtures-hint.ts';
-import { readKeys } from './keys.ts';
+import { keysDigest, readKeys } from './keys.ts';
 import { MAX_REPOMD, MAX_SIGNATURE } from './limits.ts';
 import { BrokenFileError, Mirrors } from './mirrors.ts';
 import {
@@ -50,9 +50,11 @@ export async function refreshRepository(
   await mkdir(directory, { recursive: true });
   const asked = Date.now();
   const run = async () => {
-    const state = await readState(directory);
+    const keys = repository.repoGpgcheck ? await readKeys(repository) : undefined;
+    const state = trustedPart(await readState(directory), keys);
     if (repository.source.kind === 'directory') {
-      return await refreshLocal(repository, repository.source.path, directory, state, context);
+      const { path } = repository.source;
+      return await refreshLocal(repository, path, directory, state, keys, context);
     }
     const wanted = mode === 'auto' ? repository.metadataExpire * 1000 : Number.POSITIVE_INFINITY;
     const age = asked - (state?.checkedAt ?? Number.NEGATIVE_INFINITY);
@@ -65,9 +67,18 @@ export async function refreshRepository(
       };
     }
     if (mode === 'never') throw offline(repository);
-    return await refreshRemote(repository, directory, state, context);
+    return await refreshRemote(repository, directory, state, keys, context);
   };
   return await withLock(join(directory, 'lock'), run, { signal: context.signal });
+}
+
+/** What other keys signed, or signatures nobody checked, is not known. */
+function trustedPart(
+  state: RepositoryState | undefined,
+  keys: readonly string[] | undefined,
+): RepositoryState | undefined {
+  if (state === undefined || keys === undefined || state.keys === keysDigest(keys)) return state;
+  return { ...state, index: undefined };
 }
 
 function offline(repository: Repository): KilnError {
@@ -83,15 +94,16 @@ async function refreshLocal(
   path: string,
   directory: string,
   state: RepositoryState | undefined,
+  keys: readonly string[] | undefined,
   context: DownloadContext,
 ): Promise<RefreshedRepository> {
   const content = await readLocal(repository, join(path, REPOMD), MAX_REPOMD);
   if (state?.index?.digest === digestOf(content, 'sha256')) {
     return { index: state.index, mirrors: undefined };
   }
-  if (repository.repoGpgcheck) {
+  if (keys !== undefined) {
     const signature = await readLocal(repository, join(path, `${REPOMD}.asc`), MAX_SIGNATURE);
-    await verify(repository, content, signature, context);
+    await verify(repository, content, signature, keys, context);
   }
   const index = await indexOf(repository, content, context);
   await writeState(directory, {
@@ -99,6 +111,7 @@ async function refreshLocal(
     checkedAt: Date.now(),
     mirrors: [],
     allowed: [],
+    ...checkedWith(keys),
     index,
   });
   return { index, mirrors: undefined };
@@ -108,6 +121,7 @@ async function refreshRemote(
   repository: Repository,
   directory: string,
   state: RepositoryState | undefined,
+  keys: readonly string[] | undefined,
   context: DownloadContext,
 ): Promise<RefreshedRepository> {
   const { id, source } = repository;
@@ -117,7 +131,12 @@ async function refreshRemote(
   const found = { format: 1 as const, mirrors: [...bases], allowed: [...allowed] };
   const before = state?.index;
   const done = async (index: RepositoryIndex): Promise<RefreshedRepository> => {
-    await writeState(directory, { ...found, checkedAt: Date.now(), index });
+    await writeState(directory, {
+      ...found,
+      ...checkedWith(keys),
+      checkedAt: Date.now(),
+      index,
+    });
     return { index, mirrors };
   };
   const [newest] = allowed;
@@ -142,11 +161,12 @@ async function refreshRemote(
     if (before === undefined) throw new TypeError('unchanged since nothing');
     return await done(before);
   }
-  if (before?.digest !== digestOf(answer.content, 'sha256') && repository.repoGpgcheck) {
+  if (before?.digest !== digestOf(answer.content, 'sha256') && keys !== undefined) {
     const location = `${REPOMD}.asc`;
     const asc = { ...item, location, item: 'repomd.xml.asc', maxSize: MAX_SIGNATURE };
     const signature = await downloadFile(context, asc, undefined, () => {});
-    await verify(repository, answer.content, signature?.content ?? Buffer.alloc(0), context);
+    const bytes = signature?.content ?? Buffer.alloc(0);
+    await verify(repository, answer.content, bytes, keys, context);
   }
   const index = await indexOf(repository, answer.content, context);
   const { etag, lastModified } = answer;
@@ -157,13 +177,17 @@ async function refreshRemote(
   });
 }
 
+function checkedWith(keys: readonly string[] | undefined): Pick<RepositoryState, 'keys'> {
+  return keys === undefined ? {} : { keys: keysDigest(keys) };
+}
+
 async function verify(
   repository: Repository,
   content: Buffer,
   signature: Buffer,
+  keys: readonly string[],
   context: DownloadContext,
 ): Promise<void> {
-  const keys = await readKeys(repository);
   const { verifyRepomd } = await import('./verify-repomd.ts');
   await verifyRepomd(repository.id, content, signature, keys, context.signal);
 }

@@ -1,8 +1,10 @@
-/** Confined task `repository-signature`: checks repomd.xml's detached OpenPGP signature. */
+/** Confined task `repository-signature`: checks repomd.xml's detached OpenPGP signature as rpm does. */
 import { z } from 'zod';
 import type { ConfinedTask } from '../confine/task.ts';
 import { KilnError } from '../errors.ts';
-import { loadKeyring } from '../rpm/keyring.ts';
+import { type JudgedSignature, Keyring } from '../rpm/keyring.ts';
+import { Armor, loadLibrpmio } from '../rpm/librpmio.ts';
+import { splitPackets } from '../rpm/signature-packet.ts';
 
 export const signatureInputSchema = z.strictObject({
   /** Armored public keys. */
@@ -13,51 +15,40 @@ export const signatureInputSchema = z.strictObject({
   signature: z.string(),
 });
 
+/** Signatures that are looked at: a distribution that changes its key has two. */
+const MOST_SIGNATURES = 16;
+
 export const task: ConfinedTask = {
-  async prepare() {
-    // Loaded while there is still a way to files.
-    await loadKeyring([]);
+  prepare() {
+    loadLibrpmio();
   },
-  async run(value, { emit }) {
-    const input = signatureInputSchema.parse(value);
-    emit(await checkSignature(input));
+  run(value, { emit }) {
+    emit(checkSignature(signatureInputSchema.parse(value)));
   },
 };
 
-/** Whether any of the keys made the signature; else why not. */
-async function checkSignature(input: z.output<typeof signatureInputSchema>): Promise<string> {
-  const keyring = await loadKeyring(input.keys);
-  const { openpgp } = keyring;
-  const signature = await (input.signature.startsWith('-----BEGIN')
-    ? openpgp.readSignature({ armoredSignature: input.signature })
-    : openpgp.readSignature({ binarySignature: Buffer.from(input.signature, 'base64') })
-  ).catch((cause: Error) => {
-    throw new KilnError('E_REPOSITORY_SIGNATURE', 'repomd.xml.asc is no OpenPGP signature', {
-      cause,
-    });
-  });
-  const message = await openpgp.createMessage({ binary: Buffer.from(input.content, 'base64') });
-  const reasons: string[] = [];
-  for (const keyId of signature.getSigningKeyIDs()) {
-    const match = keyring.find({ fingerprint: null, keyId: keyId.toHex() });
-    if (match === undefined) {
-      reasons.push(`key ${keyId.toHex()} is not among the trusted ones`);
-      continue;
-    }
-    const { signatures } = await openpgp.verify({
-      message,
-      signature,
-      verificationKeys: [match.library.key],
-    });
-    const results = signatures.filter((result) => result.keyID.equals(keyId));
-    for (const { verified } of results) {
-      const problem = await verified.then(
-        () => undefined,
-        (error: Error) => error.message,
-      );
-      if (problem === undefined) return 'ok';
-      reasons.push(`key ${keyId.toHex()}: ${problem}`);
-    }
-  }
-  return reasons.join('; ') || 'it holds no signature';
+/** `ok` if any of the keys made the signature; else why not. */
+function checkSignature({ keys, content, signature }: z.output<typeof signatureInputSchema>) {
+  const keyring = new Keyring(loadLibrpmio(), keys);
+  const signed = Buffer.from(content, 'base64');
+  const packets = [...splitPackets(binary(signature))].slice(0, MOST_SIGNATURES);
+  if (packets.length === 0) throw noSignature();
+  const judged = packets.map((packet) => keyring.judge(packet, (use) => use(signed)));
+  return judged.some(({ status }) => status === 'ok') ? 'ok' : judged.map(fault).join('; ');
+}
+
+function binary(signature: string): Buffer {
+  if (!signature.startsWith('-----BEGIN')) return Buffer.from(signature, 'base64');
+  const packets = loadLibrpmio().dearmor(signature);
+  if (packets?.kind !== Armor.signature) throw noSignature();
+  return packets.bytes;
+}
+
+function fault({ keyId, status, reason }: JudgedSignature): string {
+  const key = `key ${keyId === '' ? 'unknown' : keyId}`;
+  return status === 'nokey' ? `${key} is not among the trusted ones` : `${key}: ${reason}`;
+}
+
+function noSignature(): KilnError {
+  return new KilnError('E_REPOSITORY_SIGNATURE', 'repomd.xml.asc is no OpenPGP signature');
 }

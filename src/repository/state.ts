@@ -18,6 +18,8 @@ export interface RepositoryState {
   readonly mirrors: readonly string[];
   /** What the metalink said may be served; empty without one. */
   readonly allowed: readonly string[];
+  /** Names the keys that the signature of `index` was checked with; undefined where none was asked for. */
+  readonly keys?: string | undefined;
   /** Undefined while only the mirrors are known. */
   readonly index?: RepositoryIndex | undefined;
 }

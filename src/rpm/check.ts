@@ -4,7 +4,6 @@
  * else came along is dropped. By hand, since a schema's library takes longer to load than a thousand
  * packages to check; test/rpm/check.test.ts holds it against one. All throw a TypeError.
  */
-import type { TrustedKey } from './keyring.ts';
 import type {
   RpmChangelogEntry,
   RpmDependency,
@@ -18,7 +17,6 @@ import type {
   RpmSignature,
   RpmTrigger,
 } from './package.ts';
-import type { RsaKey } from './rsa-signature.ts';
 import type { Column, ColumnValues } from './wire.ts';
 
 /** An object whose keys are anything. */
@@ -150,6 +148,7 @@ function signature(value: unknown): RpmSignature {
     status: signatureStatus(from.status),
     reason: textOrNull(from.reason),
     signer: textOrNull(from.signer),
+    fingerprint: textOrNull(from.fingerprint),
   };
 }
 
@@ -189,32 +188,6 @@ function dependencies(value: unknown): RpmPackage['dependencies'] {
     enhances: list(from.enhances, dependency),
     orderWithRequires: list(from.orderWithRequires, dependency),
   };
-}
-
-function rsaKey(value: unknown): RsaKey {
-  const from = keys(value);
-  return { n: text(from.n), e: text(from.e) };
-}
-
-function period(value: unknown): TrustedKey['periods'][number] {
-  const from = keys(value);
-  return { from: count(from.from), reason: textOrNull(from.reason) };
-}
-
-function trustedKey(value: unknown): TrustedKey {
-  const from = keys(value);
-  return {
-    keyId: text(from.keyId),
-    fingerprint: text(from.fingerprint),
-    signer: textOrNull(from.signer),
-    rsa: rsaKey(from.rsa),
-    periods: list(from.periods, period),
-  };
-}
-
-/** Keys as plain data; null where there can be none. */
-export function takeTrustedKeys(value: unknown): readonly TrustedKey[] | null {
-  return value === null ? null : list(value, trustedKey);
 }
 
 /** A package without its lists. */

@@ -3,14 +3,14 @@ import { describeIdentity, describePackage } from './describe.ts';
 import { checkDigests, type DigestDepth, digestFaults } from './digests.ts';
 import { rpmError } from './errors.ts';
 import type { Keyring } from './keyring.ts';
-import type { RpmIdentity, RpmPackage } from './package.ts';
+import type { RpmIdentity, RpmPackage, RpmSignature } from './package.ts';
 import { type RpmSections, readSections } from './sections.ts';
 import { checkSignatures, signatureVerdict } from './signatures.ts';
 
 /** How to look at a package. */
 export interface InspectOptions {
   readonly depth: DigestDepth;
-  readonly keyring: Keyring | null;
+  readonly keyring: Keyring;
   /** See {@link readSections}. What is read of a package holds none of it. */
   readonly memory?: Buffer;
 }
@@ -19,24 +19,24 @@ export interface InspectOptions {
  * Reads the package that `fd` has open and checks its digests and signatures as deep as asked.
  * What is wrong with those is in the result; a file that cannot be read at all throws.
  */
-export async function inspectPackage(fd: number, options: InspectOptions): Promise<RpmPackage> {
+export function inspectPackage(fd: number, options: InspectOptions): RpmPackage {
   const sections = readSections(fd, options.memory);
-  const checks = await check(fd, sections, options);
+  const checks = check(fd, sections, options);
   return { ...describePackage(fd, sections), ...checks };
 }
 
 /** Like {@link inspectPackage}, without the lists in the package. */
-export async function inspectIdentity(fd: number, options: InspectOptions): Promise<RpmIdentity> {
+export function inspectIdentity(fd: number, options: InspectOptions): RpmIdentity {
   const sections = readSections(fd, options.memory);
-  const checks = await check(fd, sections, options);
+  const checks = check(fd, sections, options);
   return { ...describeIdentity(fd, sections), ...checks };
 }
 
-async function check(fd: number, sections: RpmSections, { depth, keyring }: InspectOptions) {
+function check(fd: number, sections: RpmSections, { depth, keyring }: InspectOptions) {
   const digests = checkDigests(fd, sections, depth);
   const wrongHeader = digests.some(({ scope, status }) => scope === 'header' && status === 'bad');
   if (wrongHeader) throw rpmError('E_RPM_DIGEST', digestFaults(digests)[0]!);
-  const signatures = await checkSignatures(fd, sections, keyring, depth !== 'header');
+  const signatures = checkSignatures(fd, sections, keyring, depth !== 'header');
   return { digests, signatures };
 }
 
@@ -56,21 +56,39 @@ export function assertTrusted(
   if (fault !== undefined) {
     throw rpmError('E_RPM_DIGEST', fault, { hint: 'download it again' });
   }
-  const verdict = signatureVerdict(rpm.signatures);
+  assertSigned(rpm.signatures, policy);
+}
+
+/** @throws KilnError E_RPM_SIGNATURE for signatures of a package that must not be used. */
+export function assertSigned(signatures: RpmPackage['signatures'], policy: SignaturePolicy): void {
+  const verdict = signatureVerdict(signatures);
   if (verdict === 'broken') {
-    const wrong = rpm.signatures.find(({ status }) => status === 'bad')!;
+    const wrong = signatures.find(({ status }) => status === 'bad')!;
     throw rpmError(
       'E_RPM_SIGNATURE',
-      `its signature by ${wrong.signer ?? 'unknown'} (key ${wrong.keyId}) is wrong: ${wrong.reason}`,
+      `its signature by ${madeBy(wrong)} is wrong: ${wrong.reason}`,
     );
   }
   if (verdict === 'trusted' || policy === 'allow-unsigned') return;
-  const signers = rpm.signatures.map(({ keyId, algorithm }) => `${keyId} (${algorithm})`);
+  const hint = 'name the key of whoever made it, or switch the check off for its repository';
+  const weak = signatures.find(({ status }) => status === 'unsupported');
+  if (weak !== undefined) {
+    throw rpmError(
+      'E_RPM_SIGNATURE',
+      `its signature by ${madeBy(weak)} cannot be trusted: ${weak.reason}`,
+      { hint: 'a key that rpm does not take proves nothing: the package must be signed anew' },
+    );
+  }
+  const signers = signatures.map(({ keyId, algorithm }) => `${keyId} (${algorithm})`);
   throw rpmError(
     'E_RPM_SIGNATURE',
     signers.length === 0
       ? 'it is not signed'
       : `it is signed by ${signers.join(' and ')}, not by a key that is trusted here`,
-    { hint: 'name the key of whoever made it, or switch the check off for its repository' },
+    { hint },
   );
+}
+
+function madeBy({ signer, keyId, algorithm }: RpmSignature): string {
+  return `${signer ?? 'unknown'} (key ${keyId === '' ? 'unknown' : keyId}, ${algorithm})`;
 }

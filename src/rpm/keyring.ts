@@ -1,210 +1,225 @@
-/**
- * OpenPGP public keys that may sign packages. The library that reads them takes 50 ms to load, and
- * then a millisecond a package: what it says of RSA keys can be had as plain data, which check as well.
- */
-import type { Key } from 'openpgp';
+/** OpenPGP public keys that may sign packages and repositories, and what rpm says of a signature. */
 import { KilnError } from '../errors.ts';
 import { ARMORED_KEY } from './armored-key.ts';
-import { type RsaKey, rsaKeyOf } from './rsa-signature.ts';
-import type { SignaturePacket } from './signature-packet.ts';
+import { Armor, type Explained, type Librpmio, type Pointer, Tag, Verdict } from './librpmio.ts';
+import type { RpmSignature } from './package.ts';
+import { algorithmName, isKnown, type OuterPacket, readOuterPacket } from './signature-packet.ts';
 
-type OpenPgp = typeof import('openpgp');
-type KeyPart = ReturnType<Key['getKeys']>[number];
+/** What is known of a signature. */
+export type JudgedSignature = Omit<RpmSignature, 'scope'>;
 
-/** A key, or a subkey of one, that made a signature by what that says. */
-export interface KeyMatch {
-  /** The first user id of the key. */
-  readonly signer: string | null;
-  /** Null for keys of other kinds. */
-  readonly rsa: RsaKey | null;
-  /** Why the key must not be used for what was signed at a time: revoked, expired, a subkey nobody vouches for. */
-  whyInvalid(signedAt: Date): Promise<string | undefined>;
-  /** For what is no version 3 or 4 signature by RSA; undefined in a ring that has no such keys. */
-  readonly library: { readonly openpgp: OpenPgp; readonly key: Key } | undefined;
-}
+/** Feeds everything that was signed, in pieces, to its argument. */
+export type SignedBytes = (use: (piece: Buffer) => void) => void;
 
-/** What a signature says of its key. */
-export type Issuer = Pick<SignaturePacket, 'fingerprint' | 'keyId'>;
-
-export interface Keyring {
-  /** The key a signature names: by fingerprint where it gives one, else by key id. */
-  find(issuer: Issuer): KeyMatch | undefined;
-}
-
-/** From which second on (since 1970) something, or nothing, keeps a key from being used. */
-interface Period {
-  readonly from: number;
-  readonly reason: string | null;
-}
-
-/** A key, or a subkey of one, as plain data. */
-export interface TrustedKey {
-  /** Lower-case hex, as {@link fingerprint}. */
+/** A key, or a subkey, that signatures may name. */
+interface Key {
+  readonly item: Pointer;
+  /** Lower-case hex. */
   readonly keyId: string;
+  readonly algorithm: number;
+  /** Of its main key, lower-case hex. */
   readonly fingerprint: string;
+  /** User id of its main key. */
   readonly signer: string | null;
-  readonly rsa: RsaKey;
-  /** Each until the next, in ascending order. */
-  readonly periods: readonly Period[];
+  /** Why the library cannot use it: what it says of a signature then means nothing. */
+  readonly unusable: string | null;
 }
 
-/** A ring of {@link TrustedKey}s, for which no library is needed. */
-export class TrustedKeyring implements Keyring {
-  readonly #keys: readonly TrustedKey[];
+/** OpenPGP's type of a signature over bytes as they are (RFC 9580, 5.2.1): packages have no other. */
+const BINARY = 0;
 
-  constructor(keys: readonly TrustedKey[]) {
-    this.#keys = keys;
-  }
+/** Hex digits of a key id. */
+const KEY_ID = 16;
 
-  find({ fingerprint, keyId }: Issuer): KeyMatch | undefined {
-    const found = this.#keys.find((key) =>
-      fingerprint === null ? key.keyId === keyId : key.fingerprint === fingerprint,
-    );
-    if (found === undefined) return undefined;
-    const { signer, rsa, periods } = found;
-    return {
-      signer,
-      rsa,
-      library: undefined,
-      whyInvalid: async (signedAt) => {
-        const period = periods.findLast(({ from }) => from * 1000 <= signedAt.getTime());
-        return period === undefined ? 'it is not valid yet' : (period.reason ?? undefined);
-      },
-    };
-  }
-}
+const NO_KEY = 'no key of the keyring made it';
 
-/** A match in a ring of the library's. */
-export type LibraryMatch = KeyMatch & { readonly library: NonNullable<KeyMatch['library']> };
+/** What the library says of a key whose time or trust is over; everything else is about algorithms. */
+const KEY_IS_OVER = /revoked|not alive|not live|expired/i;
 
-/** Keys as the library knows them, for every kind of signature it knows. */
-export class LibraryKeyring implements Keyring {
-  /** Kept for later: a confined child cannot load it any more when it needs it. */
-  readonly openpgp: OpenPgp;
+/** What the library says of a key that it cannot use: of a weak or an unknown algorithm. */
+const KEY_IS_UNUSABLE = /Policy rejects|not supported/;
+
+/** Keys, held until the process ends. */
+export class Keyring {
+  readonly #library: Librpmio;
   readonly #keys: readonly Key[];
 
-  constructor(openpgp: OpenPgp, keys: readonly Key[]) {
-    this.openpgp = openpgp;
-    this.#keys = keys;
+  /**
+   * Reads armored keys; a text may hold several blocks, as the key files of distributions do, and a
+   * block several keys. Keys that the library cannot read are left out.
+   * @throws KilnError E_KEYRING for a text without an armored key, and for a damaged one
+   */
+  constructor(library: Librpmio, texts: readonly string[]) {
+    this.#library = library;
+    this.#keys = texts.flatMap((text) => [...readKeys(library, text)]);
   }
 
-  find({ fingerprint, keyId }: Issuer): LibraryMatch | undefined {
-    for (const key of this.#keys) {
-      for (const part of key.getKeys()) {
-        const same =
-          fingerprint === null
-            ? part.getKeyID().toHex() === keyId
-            : part.getFingerprint() === fingerprint;
-        if (same) return this.#match(key, part);
-      }
+  /**
+   * Checks a detached signature as rpm checks it.
+   * @param signed null where that is not at hand: the signature stays `unchecked` if its key is known
+   */
+  judge(signature: Buffer, signed: SignedBytes | null): JudgedSignature {
+    const outer = readOuterPacket(signature);
+    const { item, lints } = this.#library.parse(signature, Tag.signature);
+    if (item === null) return unreadable(outer, lints);
+    try {
+      return this.#judgeItem(item, outer, signed);
+    } finally {
+      this.#library.free(item);
     }
-    return undefined;
   }
 
-  #match(key: Key, part: KeyPart): LibraryMatch {
-    return {
-      signer: key.getUserIDs()[0] ?? null,
-      rsa: rsaKeyOf(part.keyPacket),
-      library: { openpgp: this.openpgp, key },
-      whyInvalid: (signedAt) => whyInvalid(key, part, signedAt),
+  #judgeItem(
+    item: Pointer,
+    outer: OuterPacket | undefined,
+    signed: SignedBytes | null,
+  ): JudgedSignature {
+    const library = this.#library;
+    const version = library.version(item);
+    const algorithm = library.publicKeyAlgorithm(item);
+    const hashAlgorithm = library.hashAlgorithm(item);
+    // rpm 4.20 gives the wrong end of a version 6 fingerprint.
+    const issuer = version === 6 ? outer?.issuer : undefined;
+    const keyId = issuer?.slice(0, KEY_ID) ?? library.keyId(item);
+    const keys = this.#keys.filter((key) => key.keyId === keyId && key.algorithm === algorithm);
+    const judged = (key: Key | undefined, { status, reason }: Judgement): JudgedSignature => ({
+      algorithm: algorithmName(algorithm, hashAlgorithm),
+      version,
+      keyId: issuer ?? keyId,
+      created: library.created(item) || null,
+      status,
+      reason,
+      signer: key?.signer ?? null,
+      fingerprint: key?.fingerprint ?? null,
+    });
+    const [first] = keys;
+    const type = library.signatureType(item);
+    if (type !== BINARY) {
+      return judged(first, bad(`it signs something of type ${type}, not a document`));
+    }
+    if (signed === null) {
+      return judged(first, first === undefined ? NOKEY : { status: 'unchecked', reason: null });
+    }
+    const digest = library.startDigest(hashAlgorithm);
+    if (digest === undefined) return judged(first, unsupported('rpm does not know its digest'));
+    try {
+      if (outer?.salt !== undefined) library.updateDigest(digest, outer.salt);
+      signed((piece) => library.updateDigest(digest, piece));
+      if (first === undefined) {
+        // Even without a key rpm sees whether the digest begins as the signature says; not of version 6.
+        const result = version === 6 ? undefined : library.verify(0n, item, digest);
+        const isWrong = result?.code === Verdict.fail;
+        return judged(undefined, isWrong ? bad(explain(result.lints)) : NOKEY);
+      }
+      // Two keys may have one id, and one key may be there twice: as it was, and extended.
+      const judgements = keys.map((key) =>
+        judged(key, judgeWith(key, library.verify(key.item, item, digest))),
+      );
+      const by = (status: RpmSignature['status']) =>
+        judgements.find((judgement) => judgement.status === status);
+      return by('ok') ?? by('unsupported') ?? judgements[0]!;
+    } finally {
+      library.endDigest(digest);
+    }
+  }
+}
+
+type Judgement = Pick<RpmSignature, 'status' | 'reason'>;
+
+const NOKEY: Judgement = { status: 'nokey', reason: NO_KEY };
+
+function bad(reason: string): Judgement {
+  return { status: 'bad', reason };
+}
+
+function unsupported(reason: string): Judgement {
+  return { status: 'unsupported', reason };
+}
+
+/**
+ * What the library's answer means. rpm has one word (NOTTRUSTED) for what was signed with a weak
+ * algorithm and for what a revoked or expired key signed; only the former may be an honest package's.
+ */
+function judgeWith({ unusable }: Key, { code, lints }: Explained): Judgement {
+  if (code === Verdict.ok) return { status: 'ok', reason: null };
+  const reason = explain(lints);
+  if (code === Verdict.notTrusted && !KEY_IS_OVER.test(reason)) return unsupported(reason);
+  return code === Verdict.notTrusted || unusable === null ? bad(reason) : unsupported(unusable);
+}
+
+/** A packet that rpm cannot read: forged or damaged, unless it is of a kind that rpm has not heard of. */
+function unreadable(outer: OuterPacket | undefined, lints: string | null): JudgedSignature {
+  const { version = 0, keyAlgorithm = 0, hashAlgorithm = 0, issuer = '' } = outer ?? {};
+  const reason = `rpm cannot read it: ${explain(lints)}`;
+  return {
+    algorithm: algorithmName(keyAlgorithm, hashAlgorithm),
+    version,
+    keyId: issuer,
+    created: null,
+    ...(outer === undefined || isKnown(outer) ? bad(reason) : unsupported(reason)),
+    signer: null,
+    fingerprint: null,
+  };
+}
+
+/** What the library says, in one line without its heading. */
+function explain(lints: string | null): string {
+  const lines = (lints ?? '').split('\n').map((line) => line.trim());
+  const said = lines.filter((line, index) => line !== '' && (index > 0 || !line.endsWith(':')));
+  const text = said.join('; ').replaceAll('; because:', ', because');
+  // A signature's own notations may be in it.
+  return text.replace(/[\u0000-\u001f\u007f-\u009f]/g, '\ufffd') || 'it is not of what is there';
+}
+
+function* readKeys(library: Librpmio, text: string): Generator<Key> {
+  const blocks = text.split(ARMORED_KEY).slice(1);
+  if (blocks.length === 0) {
+    throw new KilnError('E_KEYRING', 'a keyring holds no armored public key', {
+      hint: `it must hold text that begins with ${ARMORED_KEY}`,
+    });
+  }
+  for (const block of blocks) {
+    const packets = library.dearmor(ARMORED_KEY + block);
+    if (packets?.kind !== Armor.publicKey) throw broken();
+    let rest = packets.bytes;
+    do {
+      const length = library.certificateLength(rest);
+      if (length === undefined) throw broken();
+      yield* readCertificate(library, rest.subarray(0, length));
+      rest = rest.subarray(length);
+    } while (rest.length > 0);
+  }
+}
+
+function broken(): KilnError {
+  return new KilnError('E_KEYRING', 'a key of the keyring is broken', {
+    hint: 'export it anew: `gpg --armor --export KEY`',
+  });
+}
+
+/** A certificate's main key and subkeys; none where the library cannot read it. */
+function* readCertificate(library: Librpmio, certificate: Buffer): Generator<Key> {
+  const { item: main } = library.parse(certificate, Tag.publicKey);
+  if (main === null) return;
+  const lint = library.lint(certificate);
+  const lines = lint.lints?.split('\n') ?? [];
+  const fingerprint = library.fingerprint(certificate);
+  const signer = library.userId(main);
+  const mainId = library.keyId(main).toUpperCase();
+  for (const item of [main, ...library.subkeys(certificate, main)]) {
+    const keyId = library.keyId(item);
+    const names = [keyId.toUpperCase(), ...(lint.code === Verdict.ok ? [] : [mainId])];
+    const about = lines.find(
+      (line) => KEY_IS_UNUSABLE.test(line) && names.some((name) => line.includes(name)),
+    );
+    const unusable = about === undefined ? null : explain(about);
+    yield {
+      item,
+      keyId,
+      algorithm: library.publicKeyAlgorithm(item),
+      fingerprint,
+      signer,
+      unusable,
     };
   }
-
-  /** The whole ring as plain data, or undefined if any of its keys can only be used with the library. */
-  async toTrustedKeys(): Promise<TrustedKey[] | undefined> {
-    const described: TrustedKey[] = [];
-    for (const key of this.#keys) {
-      const parts = key.getKeys().map((part) => ({ part, periods: [] as Period[] }));
-      const times = turningPoints(this.openpgp, key);
-      if (times.length > MAX_TURNING_POINTS) return undefined;
-      // In the order of time: the library takes what it once saw revoked for revoked ever after.
-      for (const from of times) {
-        for (const { part, periods } of parts) {
-          const reason = (await whyInvalid(key, part, new Date(from * 1000))) ?? null;
-          if (periods.at(-1)?.reason !== reason) periods.push({ from, reason });
-        }
-      }
-      for (const { part, periods } of parts) {
-        const { signer, rsa } = this.#match(key, part);
-        if (rsa === null) return undefined;
-        const fingerprint = part.getFingerprint();
-        described.push({ keyId: part.getKeyID().toHex(), fingerprint, signer, rsa, periods });
-      }
-    }
-    return described;
-  }
-}
-
-/** A key has a few self-signatures; whoever has more of them is asked by the library, each time. */
-const MAX_TURNING_POINTS = 1000;
-
-/** Nothing is signed later: OpenPGP's times have 32 bits. */
-const LATEST = 2 ** 32;
-
-/**
- * Seconds since 1970 at which the library may change its mind about a key: when any of its packets
- * was made, and when a signature or a key expires by what any of them says.
- */
-function turningPoints(openpgp: OpenPgp, key: Key): number[] {
-  const times = new Set([0]);
-  // Whole seconds, as OpenPGP's times are.
-  const add = (time: Date | null, later: number | null = 0) => {
-    if (time === null || later === null) return;
-    const second = time.getTime() / 1000 + later;
-    if (second <= LATEST) times.add(second);
-  };
-  const parts = key.getKeys();
-  const created = parts.map(({ keyPacket }) => keyPacket.created);
-  for (const time of created) add(time);
-  for (const packet of key.toPacketList()) {
-    if (!(packet instanceof openpgp.SignaturePacket)) continue;
-    // What others say of the key is not asked for.
-    if (!parts.some((part) => packet.issuerKeyID.equals(part.getKeyID()))) continue;
-    for (const signature of [packet, packet.embeddedSignature ?? []].flat()) {
-      add(signature.created);
-      add(signature.created, signature.signatureExpirationTime);
-      for (const time of created) add(time, signature.keyExpirationTime);
-    }
-  }
-  return [...times].sort((a, b) => a - b);
-}
-
-async function whyInvalid(key: Key, part: KeyPart, signedAt: Date): Promise<string | undefined> {
-  try {
-    const found = await key.getSigningKey(part.getKeyID(), signedAt);
-    const same = found.getFingerprint() === part.getFingerprint();
-    return same ? undefined : 'another part of the key has the same id';
-  } catch (error) {
-    return error instanceof Error ? error.message : String(error);
-  }
-}
-
-/**
- * Reads armored keys; a text may hold several blocks, as the key files of distributions do.
- * Keys of a kind that openpgp does not know are left out: what they sign is `nokey`.
- * @throws KilnError E_KEYRING for a text without any armored block, or one that is broken.
- */
-export async function loadKeyring(texts: readonly string[]): Promise<LibraryKeyring> {
-  const openpgp = await import('openpgp');
-  const keys: Key[] = [];
-  for (const text of texts) {
-    const blocks = text.split(ARMORED_KEY).slice(1);
-    if (blocks.length === 0) {
-      throw new KilnError('E_KEYRING', 'a keyring holds no armored public key', {
-        hint: `it must hold text that begins with ${ARMORED_KEY}`,
-      });
-    }
-    for (const block of blocks) {
-      try {
-        keys.push(...(await openpgp.readKeys({ armoredKeys: ARMORED_KEY + block })));
-      } catch (cause) {
-        if (cause instanceof Error && cause.message.includes('No key packet found')) continue;
-        throw new KilnError('E_KEYRING', 'a key of the keyring is broken', {
-          hint: 'export it anew: `gpg --armor --export KEY`',
-          cause,
-        });
-      }
-    }
-  }
-  return new LibraryKeyring(openpgp, keys);
 }

@@ -165,16 +165,20 @@ export interface RpmDigest {
   readonly status: RpmDigestStatus;
 }
 
-/** `nokey`: no key of the keyring made it; `unsupported`: this version of OpenPGP cannot be checked. */
+/**
+ * As rpm judges: `nokey`: no key of the keyring made it; `unsupported`: of a kind that is too weak for
+ * rpm, or that it does not know; `bad`: not of this package, malformed, from the future, or of a key
+ * that was revoked or had expired.
+ */
 type RpmSignatureStatus = 'ok' | 'bad' | 'nokey' | 'unsupported' | 'unchecked';
 
 export interface RpmSignature {
   readonly scope: 'header' | 'header+payload';
   /** `RSA/SHA256`, `EdDSA/SHA512` …, as rpm writes it. */
   readonly algorithm: string;
-  /** Version of the signature packet: 3, 4 or 6. */
+  /** Version of the signature packet: 3, 4 or 6; 0 for what is no such packet. */
   readonly version: number;
-  /** 16 lower-case hex digits, or the whole fingerprint for version 6. */
+  /** 16 lower-case hex digits, or the whole fingerprint for version 6; `''` where it cannot be read. */
   readonly keyId: string;
   /** When it says it was made, seconds since 1970, or null. */
   readonly created: number | null;
@@ -183,6 +187,8 @@ export interface RpmSignature {
   readonly reason: string | null;
   /** The user id of the key that made it, where known. */
   readonly signer: string | null;
+  /** Of that key, or of the main key it belongs to: lower-case hex. */
+  readonly fingerprint: string | null;
 }
 
 /** What a package is, without what is in it. */

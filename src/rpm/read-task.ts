@@ -4,7 +4,8 @@ import { flattenError } from '../confine/flat-error.ts';
 import type { ConfinedTask } from '../confine/task.ts';
 import { type DigestDepth, loadHashes } from './digests.ts';
 import { inspectIdentity, inspectPackage } from './inspect.ts';
-import { type Keyring, loadKeyring } from './keyring.ts';
+import { Keyring } from './keyring.ts';
+import { loadLibrpmio } from './librpmio.ts';
 import { HEADERS_MEMORY } from './sections.ts';
 import { toWire } from './wire.ts';
 
@@ -18,26 +19,23 @@ export interface ReadTaskInput {
 
 loadHashes();
 
-let keyring: Keyring | null = null;
-
 export const task: ConfinedTask = {
-  // The keys are the user's own; what they sign is not.
-  async prepare(input) {
-    const { keys } = input as ReadTaskInput;
-    if (keys.length > 0) keyring = await loadKeyring(keys);
+  prepare() {
+    loadLibrpmio();
   },
 
-  async run(input, { arriving, emit }) {
-    const { depth, identityOnly } = input as ReadTaskInput;
+  run(input, { arriving, emit }) {
+    const { depth, identityOnly, keys } = input as ReadTaskInput;
+    const keyring = new Keyring(loadLibrpmio(), keys);
     const memory = Buffer.allocUnsafeSlow(HEADERS_MEMORY);
     const options = { depth, keyring, memory };
-    const look = async (fd: number) =>
-      identityOnly ? inspectIdentity(fd, options) : toWire(await inspectPackage(fd, options));
+    const look = (fd: number) =>
+      identityOnly ? inspectIdentity(fd, options) : toWire(inspectPackage(fd, options));
     for (const group of arriving) {
       const answers: object[] = [];
       for (const { index, fd } of group) {
         try {
-          answers.push({ index, package: await look(fd) });
+          answers.push({ index, package: look(fd) });
         } catch (error) {
           answers.push({ index, error: flattenError(error) });
         } finally {

@@ -3,7 +3,7 @@ import type { PrivateKey } from 'openpgp';
 import { KilnError } from '../errors.ts';
 import { readUserFile } from '../kernel/user-file.ts';
 import type { HeaderSignature } from './signature-header.ts';
-import { parseSignaturePacket } from './signature-packet.ts';
+import { readOuterPacket } from './signature-packet.ts';
 
 /** Where a key and what opens it are; neither is in a command line or a result. */
 export interface SigningKeyFiles {
@@ -53,8 +53,9 @@ export async function openSigningKey(
       config,
     });
     const packet = Buffer.from(signed as Uint8Array);
-    const { version, keyAlgorithm } = parseSignaturePacket(packet);
-    return { bytes: packet, version, keyAlgorithm };
+    const outer = readOuterPacket(packet);
+    if (outer === undefined) throw new Error('openpgp made no signature packet');
+    return { bytes: packet, version: outer.version, keyAlgorithm: outer.keyAlgorithm };
   };
   try {
     const part = await key.getSigningKey();

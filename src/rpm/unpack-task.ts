@@ -6,7 +6,8 @@ import type { ConfinedTask } from '../confine/task.ts';
 import { describePackage } from './describe.ts';
 import { checkDigests, loadHashes } from './digests.ts';
 import { assertTrusted, type SignaturePolicy } from './inspect.ts';
-import { type Keyring, loadKeyring, type TrustedKey, TrustedKeyring } from './keyring.ts';
+import { Keyring } from './keyring.ts';
+import { loadLibrpmio } from './librpmio.ts';
 import type { RpmPackage } from './package.ts';
 import { CpioParser } from './payload/cpio.ts';
 import { decompressPayload } from './payload/decompress.ts';
@@ -22,8 +23,6 @@ export interface UnpackTaskInput {
   /** One directory for each package, relative to the root; `.` for the root itself. */
   readonly into: readonly string[];
   readonly keys: readonly string[];
-  /** The same keys; null where only the library can use them. */
-  readonly trustedKeys: readonly TrustedKey[] | null;
   readonly policy: SignaturePolicy;
   readonly limits: UnpackLimits;
   readonly owners?: OwnerMap;
@@ -34,23 +33,20 @@ const PROGRESS_STEP = 8 * 1024 * 1024;
 
 loadHashes();
 
-let keyring: Keyring | null = null;
-
 export const task: ConfinedTask = {
-  async prepare(input) {
+  prepare() {
     loadNativeCodecs();
     loadZstd();
-    const { keys, trustedKeys } = input as UnpackTaskInput;
-    if (trustedKeys !== null) keyring = new TrustedKeyring(trustedKeys);
-    else if (keys.length > 0) keyring = await loadKeyring(keys);
+    loadLibrpmio();
   },
 
   async run(input, { arriving, emit }) {
     const options = input as UnpackTaskInput;
+    const keyring = new Keyring(loadLibrpmio(), options.keys);
     for (const { index, fd } of flatten(arriving)) {
       const onProgress = (bytes: number) => emit({ index, progress: bytes });
       try {
-        const done = await unpack(fd, options.into[index]!, options, onProgress);
+        const done = await unpack(fd, options.into[index]!, keyring, options, onProgress);
         emit({ index, package: toWire(done.package), warnings: done.warnings });
       } catch (error) {
         emit({ index, error: flattenError(error) });
@@ -72,12 +68,13 @@ function* flatten(groups: Iterable<readonly HandedFile[]>): Generator<HandedFile
 async function unpack(
   fd: number,
   into: string,
+  keyring: Keyring,
   { policy, limits, owners }: UnpackTaskInput,
   onProgress: (bytes: number) => void,
 ): Promise<{ package: RpmPackage; warnings: readonly string[] }> {
   const sections = readSections(fd);
   const digests = checkDigests(fd, sections, 'payload');
-  const signatures = await checkSignatures(fd, sections, keyring, true);
+  const signatures = checkSignatures(fd, sections, keyring, true);
   assertTrusted({ digests, signatures }, policy);
   const description = describePackage(fd, sections);
   const plan = planUnpack(description, limits);

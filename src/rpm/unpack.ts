@@ -9,7 +9,6 @@ import { KilnError } from '../errors.ts';
 import { Delivery } from './delivery.ts';
 import { aboutFile } from './feed.ts';
 import type { SignaturePolicy } from './inspect.ts';
-import type { TrustedKey } from './keyring.ts';
 import type { RpmPackage } from './package.ts';
 import type { UnpackLimits } from './payload/plan.ts';
 import type { OwnerMap } from './payload/writer.ts';
@@ -34,8 +33,6 @@ export interface UnpackOptions {
   readonly root: string;
   /** Armored OpenPGP public keys. */
   readonly keys?: readonly string[];
-  /** The same keys as `describeKeys` gives them, which are quicker to use. */
-  readonly trustedKeys?: readonly TrustedKey[] | null;
   readonly policy: SignaturePolicy;
   /** Bytes one package may unpack to; default 64 GiB. */
   readonly unpackedSize?: number;
@@ -142,7 +139,6 @@ async function* unpackDelivered(
   const input: UnpackTaskInput = {
     into: jobs.map((job) => job.into),
     keys: options.keys ?? [],
-    trustedKeys: options.trustedKeys ?? null,
     policy: options.policy,
     limits,
     ...(options.owners === undefined ? {} : { owners: options.owners }),

@@ -64,6 +64,7 @@ const signature = z.object({
   status: z.enum(['ok', 'bad', 'nokey', 'unsupported', 'unchecked']),
   reason: text.nullable(),
   signer: text.nullable(),
+  fingerprint: text.nullable(),
 });
 
 const dependencies = z.array(dependency);

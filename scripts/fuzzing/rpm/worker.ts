@@ -23,6 +23,8 @@ import { changeRoot } from '../../../src/kernel/mount.ts';
 import { limitResource } from '../../../src/kernel/process.ts';
 import { describePackage } from '../../../src/rpm/describe.ts';
 import { checkDigests, digestFaults } from '../../../src/rpm/digests.ts';
+import { Keyring } from '../../../src/rpm/keyring.ts';
+import { loadLibrpmio } from '../../../src/rpm/librpmio.ts';
 import { CpioParser } from '../../../src/rpm/payload/cpio.ts';
 import { decompressPayload } from '../../../src/rpm/payload/decompress.ts';
 import { loadNativeCodecs } from '../../../src/rpm/payload/native-codec.ts';
@@ -65,12 +67,16 @@ const LIMITS = { unpackedSize: 64 * 1024 * 1024 };
 const DESTINATION = 'dest/0';
 
 /** Unpacks as the confined task does: the same parts in the same order. */
-async function unpack(fd: number, reached: (stage: Stage) => void): Promise<void> {
+async function unpack(
+  fd: number,
+  keyring: Keyring,
+  reached: (stage: Stage) => void,
+): Promise<void> {
   reached('headers');
   const sections = readSections(fd);
   reached('digests');
   const digests = checkDigests(fd, sections, 'payload');
-  const signatures = await checkSignatures(fd, sections, null, true);
+  const signatures = checkSignatures(fd, sections, keyring, true);
   const [fault] = digestFaults(digests);
   if (fault !== undefined) throw new KilnError('E_RPM_DIGEST', fault);
   reached('description');
@@ -122,6 +128,7 @@ async function main(): Promise<void> {
   const [root = '', first = '', count = '', ...paths] = process.argv.slice(2);
   const corpus = paths.map(readSpecimen);
   loadNativeCodecs();
+  const keyring = new Keyring(loadLibrpmio(), []);
   const seedFile = openSync(`${root}.seed`, 'w');
   mkdirSync(`${root}/dest`, 0o755);
   mkdirSync(`${root}/canary/inner`, { recursive: true });
@@ -152,7 +159,7 @@ async function main(): Promise<void> {
       writeSync(file, mutant.bytes, 0, mutant.bytes.length, 0);
       let stage: Stage = 'headers';
       try {
-        await unpack(file, (reached) => {
+        await unpack(file, keyring, (reached) => {
           stage = reached;
         });
         codes.none = (codes.none ?? 0) + 1;

@@ -13,13 +13,15 @@ import { KilnError } from '../../errors.ts';
 import { withLock } from '../../kernel/flock.ts';
 import { awaitedLater, deferred } from '../../promise.ts';
 import { fetchPackages, localPackages } from '../../repository/fetch-packages.ts';
-import { readKeys } from '../../repository/keys.ts';
 import type { Lock, LockedPackage, LockedRepository } from '../../repository/lock.ts';
-import type { RpmPackage } from '../../rpm/package.ts';
+import { readTrust } from '../../repository/trust.ts';
 import { type Unpacked, type UnpackJob, unpackRpms } from '../../rpm/unpack.ts';
 import type { StatePaths } from '../../state/paths.ts';
 import type { OnImageProgress } from '../progress.ts';
 import { Turns } from '../tree/turns.ts';
+import { checkIdentity } from './check-identity.ts';
+import { checkFiles, checkStored } from './check-signatures.ts';
+import { noteCheck } from './checks.ts';
 import {
   entryFile,
   hasEntry,
@@ -29,7 +31,6 @@ import {
   storedPackage,
   writeEntry,
 } from './entry.ts';
-import { knownKeys } from './known-keys.ts';
 import { discard } from './trash.ts';
 import { ensureStore, lockFile, openWorkDirectory } from './work-directory.ts';
 
@@ -68,22 +69,39 @@ export async function obtainPackages(
     present.push(readStoredPackage(paths, wanted.digest));
     await turns.next();
   }
+  const found = lock.packages.filter((_, index) => present[index] !== undefined);
+  const check = (packages: readonly LockedPackage[]) =>
+    checkStored(paths, lock, packages, {
+      getFiles: (wanted) => fetchFiles(paths, { ...lock, packages: [...wanted] }, options),
+      signal: options.signal,
+    });
+  // What others let in is judged by our own keys.
+  const damaged = new Set(await check(found));
+  for (const { digest } of damaged) await discard(paths, packageDirectory(paths, digest));
+  for (const [index, wanted] of lock.packages.entries()) {
+    if (damaged.has(wanted)) present[index] = undefined;
+  }
   const missing = lock.packages.filter((_, index) => present[index] === undefined);
   const added =
     missing.length === 0
       ? new Map<string, StoredPackage>()
       : await addPackages(paths, lock, missing, { ...options, onFetched });
+  const byOthers = missing.filter(({ digest }) => !added.has(digest));
+  const [wrong] = byOthers.length === 0 ? [] : await check(byOthers);
+  if (wrong !== undefined) throw wasDeleted(wrong);
   const now = new Date();
   return lock.packages.map((wanted, index) => {
     const stored =
       present[index] ?? added.get(wanted.digest) ?? readStoredPackage(paths, wanted.digest);
-    if (stored === undefined) {
-      throw new KilnError('E_STORE', `${wanted.nevra} was deleted while it was needed`, {
-        hint: 'try again',
-      });
-    }
+    if (stored === undefined) throw wasDeleted(wanted);
     utimesSync(entryFile(packageDirectory(paths, wanted.digest)), now, now);
     return stored;
+  });
+}
+
+function wasDeleted({ nevra }: LockedPackage): KilnError {
+  return new KilnError('E_STORE', `${nevra} was deleted while it was needed`, {
+    hint: 'try again',
   });
 }
 
@@ -95,8 +113,23 @@ export function packagesLock(paths: StatePaths): string {
   return lockFile(paths, 'packages');
 }
 
-/** The package files of a lock, fetched if need be, in its order. */
-export async function fetchFiles(
+/**
+ * The package files of a lock for rpm itself to install, fetched if need be, in its order. They are
+ * signed as the lock asks for: rpm is told not to look.
+ * @throws KilnError of the repositories; E_RPM_… for a package that is refused.
+ */
+export async function fetchSignedFiles(
+  paths: StatePaths,
+  lock: Lock,
+  options: Pick<ObtainOptions, 'onProgress' | 'signal'>,
+): Promise<string[]> {
+  const files = await fetchFiles(paths, lock, options);
+  await checkFiles(lock, files, options.signal);
+  return files;
+}
+
+/** The package files of a lock, fetched if need be, in its order. Nobody has looked who signed them. */
+async function fetchFiles(
   paths: StatePaths,
   lock: Lock,
   {
@@ -206,11 +239,10 @@ async function unpackPart(
   const jobs = wanted.map(({ file }, index) => ({ file, into: String(index) }));
   const results: Omit<Unpacked, 'wire'>[] = [];
   const entryOf = ({ job }: Pick<Unpacked, 'job'>) => join(work.path, `entry-${job.into}`);
-  const keys = await readKeys(repository);
-  const trustedKeys = keys.length > 0 ? await knownKeys(paths, keys, signal) : null;
-  const policy = repository.gpgcheck ? 'require' : 'allow-unsigned';
+  const trust = await readTrust(repository);
+  const { keys, policy } = trust;
   const isReady = ({ into }: UnpackJob) => ready(wanted[Number(into)]!.locked.digest);
-  const options = { root, keys, trustedKeys, policy, signal, ready: isReady } as const;
+  const options = { root, keys, policy, signal, ready: isReady } as const;
   for await (const result of unpackRpms(jobs, options)) {
     if ('error' in result) throw result.error;
     const { locked, file } = wanted[Number(result.job.into)]!;
@@ -220,6 +252,7 @@ async function unpackPart(
     mkdirSync(directory, { mode: 0o700 });
     copyHeader(file, join(directory, 'header.rpm'), result.package.headerRange.end);
     writeEntry(directory, result.wire, result.warnings);
+    noteCheck(directory, trust, result.package.signatures);
     const { job, package: found, warnings } = result;
     results.push({ job, package: found, warnings });
     onDone();
@@ -238,22 +271,6 @@ async function unpackPart(
     added.push(storedPackage(target, locked.digest, result.package, result.warnings));
   }
   return added;
-}
-
-/** The lock says what a digest is the package of; a repository cannot pass off another one for it. */
-function checkIdentity(locked: LockedPackage, found: RpmPackage): void {
-  const same =
-    found.name === locked.name &&
-    (found.epoch ?? 0) === locked.epoch &&
-    found.version === locked.version &&
-    found.release === locked.release &&
-    found.arch === locked.arch;
-  if (same) return;
-  throw new KilnError(
-    'E_LOCK_MISMATCH',
-    `the file of ${locked.nevra} holds ${found.name}-${found.version}-${found.release}.${found.arch}`,
-    { hint: 'make the lock anew: its repository is inconsistent' },
-  );
 }
 
 /** The first `end` bytes: everything but the payload. */

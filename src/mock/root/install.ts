@@ -1,6 +1,6 @@
 import { KilnError } from '../../errors.ts';
 import type { OnImageProgress } from '../../image/progress.ts';
-import { fetchFiles } from '../../image/store/packages.ts';
+import { fetchSignedFiles } from '../../image/store/packages.ts';
 import { VERIFIED_BEFORE } from '../../image/transaction/rpm-options.ts';
 import type { Repository } from '../../repository/configuration.ts';
 import type { Lock, LockedPackage } from '../../repository/lock.ts';
@@ -80,7 +80,7 @@ async function upgrade(
   lock: Lock,
   { signal, onProgress, sources }: InstallRequest,
 ): Promise<void> {
-  const files = await fetchFiles(root.engine.paths, lock, { onProgress, signal });
+  const files = await fetchSignedFiles(root.engine.paths, lock, { onProgress, signal });
   const added = new Set(sources.added.map(({ id }) => id));
   const foreign = files.filter((_, index) => added.has(lock.packages[index]!.repository));
   if (foreign.length > 0) await addOwnPackages(root, foreign, signal);
