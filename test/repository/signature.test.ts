@@ -1,9 +1,10 @@
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { copyFile, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import anyTest, { type TestFn } from 'ava';
 import { execa } from 'execa';
 import type { KilnError } from '../../src/errors.ts';
+import { GnuPgHome } from '../support/gnupg-home.ts';
 import { MirrorServer } from './mirror-server.ts';
 import { lockOf, nevras, repository } from './open.ts';
 import { buildPackages, createRepository } from './rpm-repository.ts';
@@ -118,4 +119,55 @@ test.serial('the signature is fetched from the mirror as well', async (t) => {
   const cache = join(directory, 'remote');
   t.deepEqual(nevras(await lockOf([config], cache, { install: ['one'] })), ['one-1-1.noarch']);
   t.true(server.served().includes('/repodata/repomd.xml.asc'));
+});
+
+test.serial(
+  'other keys in the same file are other keys: what is known is checked anew',
+  async (t) => {
+    const { directory, rpms, sign } = t.context;
+    await sign('good', '--armor');
+    await copyFile(join(directory, 'good.asc'), join(directory, 'changing.asc'));
+    await using server = await MirrorServer.start(rpms);
+    const sources = [{ directory: rpms }, { baseurl: server.url }];
+    const attempt = (source: (typeof sources)[number], cache: string) => {
+      const gpgkey = join(directory, 'changing.asc');
+      const config = repository({ id: 'signed', ...source, repo_gpgcheck: true, gpgkey });
+      return lockOf([config], join(directory, cache), { install: ['one'] });
+    };
+    for (const [index, source] of sources.entries()) {
+      t.deepEqual(nevras(await attempt(source, `changing-${index}`)), ['one-1-1.noarch']);
+    }
+    await copyFile(join(directory, 'other.asc'), join(directory, 'changing.asc'));
+    for (const [index, source] of sources.entries()) {
+      const refused = await t.throwsAsync(attempt(source, `changing-${index}`));
+      t.is((refused as KilnError).code, 'E_REPOSITORY_SIGNATURE');
+    }
+  },
+);
+
+test.serial('a key that was extended after it signed, and a signature of the future', async (t) => {
+  const { directory, rpms } = t.context;
+  await using gpg = await GnuPgHome.make();
+  await gpg.at('2020-01-01', '--quick-gen-key', 'extended', 'rsa2048', 'sign', '2y');
+  const repomd = join(rpms, 'repodata/repomd.xml');
+  const detach = ['--armor', '--yes', '--output', `${repomd}.asc`, '--detach-sign', repomd];
+  await gpg.at('2020-06-01', ...detach);
+  await gpg.at('2021-12-01', '--quick-set-expire', await gpg.fingerprint('extended'), '20y');
+  await writeFile(join(directory, 'extended.asc'), await gpg.export());
+  const keys = ['extended.asc'];
+  t.deepEqual(nevras(await attempt(t.context, 'extended', keys)), ['one-1-1.noarch']);
+  await gpg.at('2035-01-01', ...detach);
+  const error = await t.throwsAsync<KilnError>(attempt(t.context, 'future', keys));
+  t.is(error?.code, 'E_REPOSITORY_SIGNATURE');
+  t.regex(error?.message ?? '', /not alive/);
+});
+
+test.serial('two signatures in one file: one of a trusted key is enough', async (t) => {
+  const { rpms, sign } = t.context;
+  const asc = join(rpms, 'repodata/repomd.xml.asc');
+  await sign('other');
+  const other = await readFile(asc);
+  await sign('good');
+  await writeFile(asc, Buffer.concat([other, await readFile(asc)]));
+  t.deepEqual(nevras(await attempt(t.context, 'two')), ['one-1-1.noarch']);
 });

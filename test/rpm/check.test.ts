@@ -59,6 +59,7 @@ const identity = {
       status: fc.constantFrom('ok', 'bad', 'nokey', 'unsupported', 'unchecked'),
       reason: orNull(text),
       signer: orNull(text),
+      fingerprint: orNull(text),
     }),
   ),
 };

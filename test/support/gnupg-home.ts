@@ -42,8 +42,13 @@ export class GnuPgHome implements AsyncDisposable {
     return await this.#gpg(['--armor', '--export']);
   }
 
-  /** Has rpmsign sign a package. @param extra further options of gpg's. */
-  async signPackage(file: string, name: string, extra: readonly string[] = []): Promise<void> {
+  /** Has rpmsign sign a package. @param extra further options of gpg's. @param options of rpmsign's. */
+  async signPackage(
+    file: string,
+    name: string,
+    extra: readonly string[] = [],
+    options: readonly string[] = [],
+  ): Promise<void> {
     const macros = {
       _gpg_name: name,
       _gpg_path: this.#home,
@@ -54,7 +59,9 @@ export class GnuPgHome implements AsyncDisposable {
       '--define',
       `${key} ${value}`,
     ]);
-    await execa('rpmsign', [...defines, '--addsign', file], { env: { GNUPGHOME: this.#home } });
+    await execa('rpmsign', [...defines, ...options, '--addsign', file], {
+      env: { GNUPGHOME: this.#home },
+    });
   }
 
   async #gpg(args: readonly string[], input?: string): Promise<string> {

@@ -7,7 +7,9 @@ import type { StatePaths } from '../../state/paths.ts';
 import { currentMoment, isDurable, type Moment } from './durability.ts';
 
 /** Raised when what an entry of the store holds, or how it was unpacked, changes. */
-const ENTRY_FORMAT = 2;
+const ENTRY_FORMAT = 3;
+/** Its signatures do not say the fingerprint of their key. */
+const NO_FINGERPRINTS_FORMAT = 2;
 /** Its package has an object for each file. */
 const ROWS_FORMAT = 1;
 
@@ -69,12 +71,21 @@ function parseEntry(text: string): (Entry & { readonly package: RpmPackage }) | 
   try {
     const entry = JSON.parse(text) as Entry;
     if (entry.format === ENTRY_FORMAT) return { ...entry, package: fromWire(entry.package) };
+    if (entry.format === NO_FINGERPRINTS_FORMAT) {
+      return { ...entry, package: fromWire(withFingerprints(entry.package)) };
+    }
     return entry.format === ROWS_FORMAT
       ? { ...entry, package: entry.package as RpmPackage }
       : undefined;
   } catch {
     return undefined;
   }
+}
+
+/** A package of an older format; which keys it was checked with nobody has noted, either. */
+function withFingerprints(wire: object): object {
+  const { signatures } = wire as { signatures: readonly object[] };
+  return { ...wire, signatures: signatures.map((one) => ({ ...one, fingerprint: null })) };
 }
 
 /** The package whose entry is in `directory`. */
