@@ -30,8 +30,11 @@ const entries: Readonly<Record<string, string>> = {
 /** What a thread starts with: a bundle by itself, since it needs little of what the others share. */
 const threads: Readonly<Record<string, string>> = { 'finish-folders': 'src/finish-folders.ts' };
 
-/** Packages that load files of their own (native code) and so stay in node_modules. */
-const external = ['node-liblzma', 'rolldown', /^node:/];
+/**
+ * Packages that stay in node_modules: those that load files of their own (native code), and those under
+ * the LGPL, which whoever has kiln may replace by a version of their own.
+ */
+const external = ['node-liblzma', 'openpgp', 'rolldown', /^node:/];
 
 /**
  * All that `kiln run` needs in a parked box, in one file: each file more costs a start half a
@@ -95,7 +98,7 @@ const lazyBuiltins: Plugin = {
         // As it stands, the function that follows would be the constructor.
         .replace(new RegExp(`\\bnew ${name}((?:\\.\\w+)+)`, 'g'), `new (${name}()$1)`)
         .replace(new RegExp(`\\b${name}(\\??\\.)`, 'g'), `${name}()$1`);
-      // openpgp also asks whether there is such a module at all.
+      // Some packages also ask whether there is such a module at all.
       if (new RegExp(`\\b${name}\\b(?!\\(\\))`).test(used)) return text;
       // Once: require() itself takes as long as many a function of what it gives.
       return `${used}\nvar ${name}_;\nfunction ${name}() { return ${name}_ ??= ${call}; }\n`;

@@ -17,6 +17,7 @@ import { procAndSys } from './checks/proc-and-sys.ts';
 import { runDirectory } from './checks/run-directory.ts';
 import { sandbox } from './checks/sandbox.ts';
 import { securityModules } from './checks/security-modules.ts';
+import { signatures } from './checks/signatures.ts';
 import { stateDirectory } from './checks/state-directory.ts';
 import { systemCalls } from './checks/system-calls.ts';
 
@@ -32,6 +33,7 @@ const CHECKS: readonly Check[] = [
   procAndSys,
   devices,
   openat2Call,
+  signatures,
   stateDirectory,
   idMappedMounts,
   overlay,

@@ -123,6 +123,13 @@ const faults: readonly Fault[] = [
     says: /no libvirtd, virsh.*install libvirt-daemon libvirt-clients?$/s,
   },
   {
+    title: 'a librpmio that cannot be loaded',
+    check: 'signatures',
+    setup: `mount --bind /dev/null $(readlink -f /usr/lib/*/librpmio.so.10 /usr/lib64/librpmio.so.10 | head -n 1)`,
+    status: 'fail',
+    says: /librpmio\.so\.10 cannot be used.*no package can be verified.*install librpmio10/s,
+  },
+  {
     title: 'a guest init that was not compiled',
     check: 'guest-init',
     setup: `cp ${top}/dist/kernel.node $D; mount --bind $D ${top}/dist`,

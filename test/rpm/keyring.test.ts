@@ -321,3 +321,17 @@ test.serial('a damaged key file is an error of its own', async (t) => {
     t.regex(stderr, /key of the keyring is broken/);
   }
 });
+
+test.serial('without librpmio nothing passes, and it is said what is missing', async (t) => {
+  const file = fixture('v4-signed-rpm-basic-with-rsa4096');
+  const library = '$(readlink -f /usr/lib/*/librpmio.so.10 /usr/lib64/librpmio.so.10 | head -n 1)';
+  const script = `mount --bind /dev/null ${library} && exec "$@"`;
+  const command = [join(import.meta.dirname, '../../bin/kiln'), 'rpm', 'verify', file];
+  const { exitCode, stdout, stderr } = await execa(
+    'unshare',
+    ['--mount', 'sh', '-c', script, 'sh', ...command],
+    { reject: false, env: { KILN_FROM_SOURCE: '1', KILN_NODE: process.execPath } },
+  );
+  t.is(exitCode, 125, stdout);
+  t.regex(stderr, /librpmio\.so\.10 cannot be used.*librpmio10.*rpm-libs/s);
+});
