@@ -76,7 +76,9 @@ export function assertSigned(signatures: RpmPackage['signatures'], policy: Signa
     throw rpmError(
       'E_RPM_SIGNATURE',
       `its signature by ${madeBy(weak)} cannot be trusted: ${weak.reason}`,
-      { hint: 'a key that rpm does not take proves nothing: the package must be signed anew' },
+      {
+        hint: 'rpm does not trust it, by its crypto policy (docs/repositories.md): it must be signed anew',
+      },
     );
   }
   const signers = signatures.map(({ keyId, algorithm }) => `${keyId} (${algorithm})`);

@@ -4,12 +4,23 @@
  * the system-wide crypto policy. A wrong pointer ends the process, so this module is loaded in
  * confined children only.
  */
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
 import koffi from 'koffi';
 import { KilnError } from '../errors.ts';
 import { libc } from '../kernel/libc.ts';
+import { packageRoot } from '../state/package-root.ts';
 
 /** Of rpm 4.19 and newer: older ones cannot say why they refuse a key or a signature. */
 const LIBRPMIO = 'librpmio.so.10';
+
+/** Where the library looks for the system's crypto policy (rpm-sequoia's README). */
+const SYSTEM_POLICIES = ['/etc', '/usr/share'].map(
+  (folder) => `${folder}/crypto-policies/back-ends/rpm-sequoia.config`,
+);
+
+/** The environment variable that names another one. */
+const POLICY_VARIABLE = 'RPM_SEQUOIA_CRYPTO_POLICY';
 
 /** rpmRC of rpmtypes.h. */
 export const Verdict = { ok: 0, fail: 2, notTrusted: 3, noKey: 4 } as const;
@@ -40,7 +51,7 @@ export type Librpmio = ReturnType<typeof bind>;
 let loaded: Librpmio | undefined;
 
 /**
- * Loads the library and reads the system's crypto policy, once. A confined task's `prepare` calls it,
+ * Loads the library and reads the system's crypto policy, or else kiln's, once. A confined task's `prepare` calls it,
  * while files can still be opened.
  * @throws KilnError E_LIBRPM
  */
@@ -55,9 +66,12 @@ export function loadLibrpmio(): Librpmio {
       hint: 'install it: apt-get install librpmio10 (Debian, Ubuntu) or dnf install rpm-libs (Fedora); rpm must be 4.19 or newer',
     });
   }
+  if (!SYSTEM_POLICIES.some((path) => existsSync(path))) {
+    process.env[POLICY_VARIABLE] = join(packageRoot(), 'policy/rpm-sequoia.config');
+  }
   if (library.initialize() !== 0) {
     throw new KilnError('E_LIBRPM', "rpm's cryptography cannot be initialized", {
-      hint: 'the crypto policy may be broken: see /etc/crypto-policies/back-ends/rpm-sequoia.config',
+      hint: `the crypto policy may be broken: ${SYSTEM_POLICIES[0]}, or ${POLICY_VARIABLE}`,
     });
   }
   loaded = library;

@@ -6,6 +6,8 @@ import { execa } from 'execa';
 import { GnuPgHome } from '../support/gnupg-home.ts';
 import { fixture, keyFile, kiln, put, scratch } from './fixtures.ts';
 
+const KILN = join(import.meta.dirname, '../../bin/kiln');
+
 const test = anyTest as TestFn<{ readonly gpg: GnuPgHome }>;
 
 test.before(async (t) => {
@@ -34,7 +36,12 @@ async function ours(file: string, key?: string): Promise<Judged> {
  * What `rpmkeys -Kv` says of the signature over the header. The key lies in a folder: rpm does not
  * import one that has expired, but it uses one that expired after it was imported.
  */
-async function theirs(directory: string, file: string, key?: string): Promise<string> {
+async function theirs(
+  directory: string,
+  file: string,
+  key?: string,
+  env: NodeJS.ProcessEnv = {},
+): Promise<string> {
   const folder = join(directory, `keys-${Math.random().toString(36).slice(2)}`);
   mkdirSync(folder);
   if (key !== undefined) copyFileSync(key, join(folder, 'one.key'));
@@ -44,7 +51,7 @@ async function theirs(directory: string, file: string, key?: string): Promise<st
     [...define, '--dbpath', join(folder, 'db'), '-Kv', file],
     {
       reject: false,
-      env: { LC_ALL: 'C' },
+      env: { ...env, LC_ALL: 'C' },
     },
   );
   const line = /^ *Header .*signature.*: (OK|BAD|NOKEY|NOTTRUSTED)\b/im.exec(stdout);
@@ -322,11 +329,48 @@ test.serial('a damaged key file is an error of its own', async (t) => {
   }
 });
 
+test.serial(
+  'a key that vouches for itself with SHA-1: the host’s crypto policy decides, else kiln’s',
+  async (t) => {
+    const { gpg } = t.context;
+    const directory = scratch(t);
+    const old = ['--cert-digest-algo', 'SHA1'];
+    await gpg.at('2015-01-01', ...old, '--quick-gen-key', 'old', 'rsa2048', 'sign', 'never');
+    const file = copyOf(directory, 'old');
+    await gpg.signPackage(file, 'old', clock('2026-01-01'));
+    const key = await exported(gpg, directory, 'old');
+    const weak = copyOf(directory, 'weak');
+    await gpg.signPackage(weak, 'old', ['--digest-algo', 'SHA1']);
+    t.is((await ours(file, key)).verdict, 'trusted');
+    t.is((await ours(weak, key)).signatures[0]?.status, 'unsupported');
+    const policy = join(import.meta.dirname, '../../policy/rpm-sequoia.config');
+    t.is(await theirs(directory, file, key, { RPM_SEQUOIA_CRYPTO_POLICY: policy }), 'OK');
+    t.is(await theirs(directory, weak, key, { RPM_SEQUOIA_CRYPTO_POLICY: policy }), 'NOTTRUSTED');
+
+    // A host that has a policy of its own.
+    const strict = join(directory, 'strict.config');
+    writeFileSync(strict, '[hash_algorithms]\nsha1.second_preimage_resistance = "never"\n');
+    t.is(await theirs(directory, file, key, { RPM_SEQUOIA_CRYPTO_POLICY: strict }), 'NOTTRUSTED');
+    const script = `mkdir ${directory}/upper ${directory}/work
+    mount -t tmpfs tmpfs ${directory}/work && mkdir ${directory}/work/upper ${directory}/work/work
+    mount -t overlay -o lowerdir=/etc,upperdir=${directory}/work/upper,workdir=${directory}/work/work o /etc
+    mkdir -p /etc/crypto-policies/back-ends
+    cp ${strict} /etc/crypto-policies/back-ends/rpm-sequoia.config
+    exec "$@"`;
+    const verify = [KILN, 'rpm', 'verify', '--json', '--keyring', key, file];
+    const { stdout } = await execa('unshare', ['--mount', 'sh', '-c', script, 'sh', ...verify], {
+      reject: false,
+      env: { KILN_FROM_SOURCE: '1', KILN_NODE: process.execPath },
+    });
+    t.is((JSON.parse(stdout) as Judged).signatures[0]?.status, 'unsupported', stdout);
+  },
+);
+
 test.serial('without librpmio nothing passes, and it is said what is missing', async (t) => {
   const file = fixture('v4-signed-rpm-basic-with-rsa4096');
   const library = '$(readlink -f /usr/lib/*/librpmio.so.10 /usr/lib64/librpmio.so.10 | head -n 1)';
   const script = `mount --bind /dev/null ${library} && exec "$@"`;
-  const command = [join(import.meta.dirname, '../../bin/kiln'), 'rpm', 'verify', file];
+  const command = [KILN, 'rpm', 'verify', file];
   const { exitCode, stdout, stderr } = await execa(
     'unshare',
     ['--mount', 'sh', '-c', script, 'sh', ...command],
