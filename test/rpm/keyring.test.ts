@@ -351,9 +351,8 @@ test.serial(
     const strict = join(directory, 'strict.config');
     writeFileSync(strict, '[hash_algorithms]\nsha1.second_preimage_resistance = "never"\n');
     t.is(await theirs(directory, file, key, { RPM_SEQUOIA_CRYPTO_POLICY: strict }), 'NOTTRUSTED');
-    const script = `mkdir ${directory}/upper ${directory}/work
-    mount -t tmpfs tmpfs ${directory}/work && mkdir ${directory}/work/upper ${directory}/work/work
-    mount -t overlay -o lowerdir=/etc,upperdir=${directory}/work/upper,workdir=${directory}/work/work o /etc
+    const script = `cd ${directory} && mkdir etc && mount -t tmpfs tmpfs etc && mkdir etc/upper etc/inner
+    mount -t overlay -o lowerdir=/etc,upperdir=etc/upper,workdir=etc/inner o /etc
     mkdir -p /etc/crypto-policies/back-ends
     cp ${strict} /etc/crypto-policies/back-ends/rpm-sequoia.config
     exec "$@"`;
