@@ -7,10 +7,12 @@ import { type FinishedRun, type RunHooks, run } from './run/run.ts';
 import { commandUser } from './run/user.ts';
 import type { Capability } from './sandbox/capabilities.ts';
 import { type Engine, openSandbox } from './sandbox/open.ts';
-import { commandPolicy } from './sandbox/policy.ts';
+import { commandPolicy, userCapabilities } from './sandbox/policy.ts';
 import type { SandboxProcess } from './sandbox/process.ts';
 import type { Sandbox } from './sandbox/sandbox.ts';
+import { chosenProfile } from './sandbox/seccomp/profile.ts';
 import { type SandboxSpecification, sandboxSpecification } from './sandbox/specification.ts';
+import { surroundingsOf } from './sandbox/surroundings.ts';
 import type { ListedService } from './service/list.ts';
 import { type StatePaths, statePaths } from './state/paths.ts';
 import { requireState } from './state/require-state.ts';
@@ -129,16 +131,13 @@ export class Kiln implements AsyncDisposable {
     }
     try {
       const user = commandUser(image.manifest, wanted);
-      const { network, nested, allowMissing } = rest;
-      const policy = await commandPolicy(this.paths, {
-        user,
-        capAdd,
-        seccomp: profile,
-        ...(network === undefined ? {} : { network }),
-        ...(nested === undefined ? {} : { nested }),
-        ...(allowMissing === undefined ? {} : { allowMissing }),
-      });
       const specification = sandboxSpecification({ ...rest, root: image.tree, image: id });
+      const surroundings = surroundingsOf(specification);
+      const policy = await commandPolicy(this.paths, surroundings, {
+        user: user.spec,
+        capabilities: userCapabilities(user.uid, capAdd, surroundings),
+        seccomp: chosenProfile(profile, specification.nested),
+      });
       const use = { user, caller: callerIds() };
       const sandbox = await openSandbox(this.#engine, specification, use);
       const { environment, workdir } = image.manifest;

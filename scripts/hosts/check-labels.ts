@@ -48,7 +48,7 @@ async function checkProfile(state: BusyboxState): Promise<void> {
  * one whose label it has reads it, the other does not, unless the host only logs.
  */
 async function checkCategories(state: BusyboxState): Promise<void> {
-  const shared = join(state.paths.root, 'shared');
+  const shared = join(state.beside, 'shared');
   await mkdir(shared);
   await chmod(shared, 0o777);
   const bind = (options: string) => ['run', '-r', IMAGE, '--bind', `${shared}:/d:${options}`, '--'];

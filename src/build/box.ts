@@ -16,14 +16,15 @@ import { TRANSACTION_CAPABILITIES } from '../sandbox/capabilities.ts';
 import type { CommandFacts } from '../sandbox/command-facts.ts';
 import type { BoxFacts } from '../sandbox/facts.ts';
 import { type Engine, openSandbox, reopenSandbox } from '../sandbox/open.ts';
+import { commandPolicy } from '../sandbox/policy.ts';
 import type { Sandbox } from '../sandbox/sandbox.ts';
-import { seccompFilter } from '../sandbox/seccomp/profile.ts';
 import {
   type Bind,
   type CommandPolicy,
   type SandboxSpecification,
   sandboxSpecification,
 } from '../sandbox/specification.ts';
+import { surroundingsOf } from '../sandbox/surroundings.ts';
 import type { BuildRequest } from './request.ts';
 import { BUILD_HOME, rpmMacros, TOP_DIRECTORY } from './rpmbuild.ts';
 import { Tail } from './tail.ts';
@@ -145,7 +146,11 @@ export class BuildBox {
       disk,
       limits: request.limits ?? {},
     });
-    const seccomp = await seccompFilter(engine.paths, SECCOMP, capabilities);
+    const policy = await commandPolicy(engine.paths, surroundingsOf(specification), {
+      user: user.spec,
+      capabilities,
+      seccomp: SECCOMP,
+    });
     const sandbox = await openSandbox(engine, specification, {
       user,
       caller: request.caller,
@@ -156,7 +161,6 @@ export class BuildBox {
     try {
       const cgroups = sandbox.cgroups;
       const env = { ...manifest.environment, ...options.env, HOME: BUILD_HOME };
-      const policy = { user: user.spec, capabilities, seccomp };
       const egress = await wayOut(sandbox, options.egress);
       return new BuildBox(sandbox, user, policy, cgroups, env, topDirectory, egress);
     } catch (error) {
@@ -172,10 +176,9 @@ export class BuildBox {
   static async reopen(engine: Engine, id: string, topDirectory: string): Promise<BuildBox> {
     const { sandbox, session } = await reopenSandbox(engine, id);
     const cgroups = sandbox.cgroups;
-    const { user, capabilities, env } = session;
-    const seccomp = await seccompFilter(engine.paths, session.seccomp, capabilities);
+    const { user, env } = session;
     const [uid = 0, gid = 0] = user.split(':').map(Number);
-    const policy = { user, capabilities, seccomp };
+    const policy = await commandPolicy(engine.paths, session.surroundings, session);
     return new BuildBox(sandbox, { spec: user, uid, gid }, policy, cgroups, env, topDirectory);
   }
 

@@ -58,6 +58,7 @@ export class Caches implements AsyncDisposable {
       source: path,
       target: `${CACHE_HOME}/${mount.name}`,
       readonly: false,
+      own: true,
     }));
   }
 

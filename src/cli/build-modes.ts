@@ -51,7 +51,7 @@ const MODES: Readonly<
   },
   recipe: {
     title: 'a recipe',
-    uses: [...BOX, 'image', 'sources', 'param', 'bind', 'allowHost'],
+    uses: [...BOX, 'image', 'sources', 'param', 'bind', 'allowHost', 'allowHostWrite'],
   },
   schema: { title: '--schema', uses: ['schema'] },
 };

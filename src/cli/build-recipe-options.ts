@@ -5,6 +5,7 @@ import { parseBind } from './values.ts';
 export interface RecipeOptions {
   readonly param: readonly (readonly [string, string])[];
   readonly allowHost?: boolean;
+  readonly allowHostWrite?: boolean;
   readonly bind: readonly ReturnType<typeof parseBind>[];
   readonly schema?: boolean;
 }
@@ -37,6 +38,10 @@ export function addRecipeOptions(command: Command): Command {
       ])
       .default([] as ReturnType<typeof parseBind>[], 'none'),
     new Option('--allow-host', 'recipes: allow $host, binds and the host’s network'),
+    new Option(
+      '--allow-host-write',
+      'recipes: confirm writable binds of what the host lives on; see docs/sandboxes.md',
+    ),
     new Option('--schema', 'print the JSON Schema of YAML recipes, and do nothing else'),
   ];
   for (const option of options) command.addOption(option);

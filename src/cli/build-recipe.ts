@@ -85,6 +85,7 @@ function recipeRequest(path: string, options: SharedOptions & RecipeOptions): Re
     ...(image === undefined ? {} : { image }),
     parameters: Object.fromEntries(options.param),
     allowHost: options.allowHost === true,
+    ...(options.allowHostWrite === true ? { allowHostWrite: true } : {}),
     ...(sources === undefined ? {} : { sources: resolve(sources) }),
     offline: options.offline === true,
     binds: options.bind,

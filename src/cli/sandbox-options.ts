@@ -23,6 +23,7 @@ import {
 export interface SandboxOptions extends LimitValues {
   readonly image?: string;
   readonly bind: readonly ReturnType<typeof parseBind>[];
+  readonly allowHostWrite?: boolean;
   readonly tmpfs: readonly ReturnType<typeof parseTmpfs>[];
   readonly copyIn: readonly ReturnType<typeof parseCopyIn>[];
   readonly env: readonly (readonly [string, string])[];
@@ -53,6 +54,14 @@ function repeated<Value>(flags: string, description: string, parse: (text: strin
     .default([] as Value[], 'none');
 }
 
+/** Of every command that takes binds. */
+export function hostWriteOption(): Option {
+  return new Option(
+    '--allow-host-write',
+    'confirm writable binds of what the host lives on; see docs/sandboxes.md',
+  );
+}
+
 /**
  * Adds the options that say what a sandbox is. A recipe's `sandbox:` block has their names, as far as
  * a recipe may say it: docs/recipes.md has what it may not.
@@ -67,6 +76,7 @@ export function addSandboxOptions(command: Command): Command {
       'show a file or folder of the host; with z or Z SELinux may, too: see docs/security.md',
       parseBind,
     ),
+    hostWriteOption(),
     repeated('--tmpfs <dst[:size]>', 'an empty file system in memory', parseTmpfs),
     repeated('--copy-in <src:dst>', 'copy a file or folder in before the start', parseCopyIn),
     repeated('--env <name=value>', 'set a variable; NAME alone takes kiln’s own', parseEnvironment),
@@ -164,6 +174,7 @@ export function runRequest(
     network: network(options, command),
     ...optional('egress', options.egress.length === 0 ? undefined : options.egress),
     binds: options.bind,
+    ...optional('allowHostWrite', options.allowHostWrite),
     tmpfs: options.tmpfs,
     ...optional('hostname', options.hostname),
     limits: {

@@ -3,7 +3,7 @@ import { Command } from 'commander';
 import { KilnError } from '../errors.ts';
 import { findBox } from '../sandbox/find-box.ts';
 import { reopenSandbox } from '../sandbox/open.ts';
-import { seccompFilter } from '../sandbox/seccomp/profile.ts';
+import { commandPolicy } from '../sandbox/policy.ts';
 import { attach, attachTerminal } from './attach.ts';
 import { openEngine } from './engine.ts';
 import { commandStatus } from './exit-status.ts';
@@ -54,14 +54,8 @@ async function enterKept(id: string, tty: boolean): Promise<void> {
   const box = await findBox(engine.paths, id);
   const { sandbox, session, keepUntil } = await reopenSandbox(engine, box.id);
   try {
-    const seccomp = await seccompFilter(engine.paths, session.seccomp, session.capabilities);
     const command = await sandbox.spawn(SHELL, {
-      policy: {
-        user: session.user,
-        capabilities: session.capabilities,
-        seccomp,
-        ...(session.landlock === undefined ? {} : { landlock: session.landlock }),
-      },
+      policy: await commandPolicy(engine.paths, session.surroundings, session),
       env: { ...session.env, ...(process.env.TERM && tty ? { TERM: process.env.TERM } : {}) },
       workdir: session.workdir,
       ...(tty ? { terminal: { rows: process.stdout.rows, columns: process.stdout.columns } } : {}),

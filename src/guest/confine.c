@@ -40,7 +40,8 @@ const char *confine(const struct confinement *wanted, const struct user *user, c
                     struct landlock *found) {
   *found = (struct landlock){0};
   int rules = -1;
-  if (wanted->landlock != 0 && (rules = landlock_rules(wanted->landlock)) < 0) return "landlock";
+  uint32_t walls = wanted->landlock & ~(uint32_t)LANDLOCK_OPEN_SOCKETS;
+  if (walls != 0 && (rules = landlock_rules(walls)) < 0) return "landlock";
   if (syscall(SYS_close_range, 3, ~0U, CLOSE_RANGE_CLOEXEC) != 0 ||
       (fault("descriptors") && dup(0) < 0))
     return "close descriptors";
@@ -48,8 +49,7 @@ const char *confine(const struct confinement *wanted, const struct user *user, c
   if (chdir(cwd) != 0) return "chdir";
   if (label_enter() != 0) return "take on the label";
   if (!fault("no_new_privs") && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return "no_new_privs";
-  if (wanted->landlock != 0 &&
-      (found->abi = landlock_enter(rules, wanted->landlock, &found->walls)) < 0)
+  if (walls != 0 && (found->abi = landlock_enter(rules, walls, &found->walls)) < 0)
     return "landlock";
   return NULL;
 }

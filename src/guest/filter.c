@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "faults.h"
+#include "rights.h"
 
 #ifndef SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV // Linux 5.19
 #define SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV (1UL << 5)
@@ -135,6 +136,7 @@ static uint32_t verdict(const struct sock_fprog *program, const struct seccomp_d
 }
 
 static void count(struct filter *filter, const struct seccomp_data *data, uint32_t action) {
+  if (rights_is_probe(data->nr, data->args[0])) return;
   for (uint32_t i = 0; i < filter->kinds; i++) {
     struct refused *known = &filter->refused[i];
     if (known->number == data->nr && known->architecture == data->arch && known->action == action) {

@@ -283,6 +283,7 @@ static _Noreturn void nested_init(struct message *prepare, int listener, int con
   mark("enter");
   static char facts[48 << 10];
   const char *problem = "landlock: nothing to measure against";
+  measure_surroundings(&setup);
   int comparable = landlock_prepare() == 0, signals = watch_children();
   pid_t first = comparable ? begin_first(control) : 0;
   if (!comparable || measure_box(&setup, first, facts, sizeof facts, &problem) != 0) {

@@ -10,6 +10,7 @@ enum { // bits of EXEC_LANDLOCK
   LANDLOCK_FILES = 1,
   LANDLOCK_NO_TCP = 2,          // neither bind nor connect, loopback included
   LANDLOCK_ABSTRACT_SOCKETS = 4, // no abstract unix socket of somebody else
+  LANDLOCK_OPEN_SOCKETS = 8,     // no wall: in the host's network, its abstract sockets may be open
 };
 
 // Once, while mounts can still be made: what lies outside, to measure against.

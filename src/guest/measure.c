@@ -5,9 +5,11 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/nsfs.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
@@ -113,6 +115,35 @@ static int limits_namespaces(uint32_t most) {
          (sscanf(text, "%u", &found) == 1 && found <= most);
 }
 
+static int is_host_network = 1, has_host_files = 1;
+
+int measure_host_network(void) { return is_host_network; }
+int measure_host_files(void) { return has_host_files; }
+
+// A network namespace that is the sandbox's own belongs to its user namespace (ioctl_ns(2)); the
+// host's does not.
+static int owns_network(void) {
+  int net = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC), owner = -1;
+  struct stat ours, its;
+  if (net >= 0) owner = ioctl(net, NS_GET_USERNS);
+  int owns = owner >= 0 && stat("/proc/self/ns/user", &ours) == 0 && fstat(owner, &its) == 0 &&
+             ours.st_ino == its.st_ino && ours.st_dev == its.st_dev;
+  if (owner >= 0) close(owner);
+  if (net >= 0) close(net);
+  return owns;
+}
+
+void measure_surroundings(const struct message *setup) {
+  struct field field;
+  size_t offset = 0;
+  uint32_t access;
+  is_host_network = !owns_network();
+  has_host_files = 0;
+  while (field_next(setup, &offset, &field) > 0)
+    if (field.tag == SETUP_BIND && (field_u32(&field, 4, &access) != 0 || access == BIND_HOST))
+      has_host_files = 1;
+}
+
 // Everything the setup message asked for by path or by number.
 static const char *measure_setup(const struct message *setup, char *facts, size_t size) {
   struct field field;
@@ -127,9 +158,10 @@ static const char *measure_setup(const struct message *setup, char *facts, size_
       if (!measure_readonly(path)) return "read-only-paths: one can be written to";
       facts_add(facts, size, "readonly=%s\n", path);
     } else if (field.tag == SETUP_BIND) {
-      uint32_t readonly = 1;
+      uint32_t access = BIND_READONLY;
       path = field_string(&field, 12);
-      field_u32(&field, 4, &readonly);
+      field_u32(&field, 4, &access);
+      int readonly = access == BIND_READONLY;
       if (readonly && !measure_readonly(path) && !fault("binds-unchecked"))
         return "binds: a read-only one can be written to";
       if (readonly && measure_readonly(path)) facts_add(facts, size, "bind_readonly=%s\n", path);

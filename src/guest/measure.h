@@ -14,6 +14,13 @@
 int measure_box(const struct message *setup, pid_t first, char *facts, size_t size,
                 const char **problem);
 
+// Before the first command: what decides on walls of every command, whatever its request says.
+void measure_surroundings(const struct message *setup);
+// 1 in the host's network namespace, whose abstract sockets are in reach.
+int measure_host_network(void);
+// 1 where commands can write to a folder of the host's.
+int measure_host_files(void);
+
 // Of what was made later, for boot.h: 1 when it holds.
 int measure_masked(const char *path);
 int measure_readonly(const char *path);

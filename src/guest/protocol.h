@@ -47,7 +47,7 @@ enum { // fields of MSG_SETUP, obeyed in the order they come; MSG_PREPARE has la
   SETUP_SCRATCH_FD = 4,    // u32 descriptor: upper and work on a mount of the host's
   SETUP_NETWORK = 5,       // u32: 1 when interfaces beside lo are expected
   SETUP_TMPFS = 6,         // u32 mode, u64 bytes, path
-  SETUP_BIND = 7,          // u32 descriptor, u32 read-only, u32 is a directory, path
+  SETUP_BIND = 7,          // u32 descriptor, u32 access (below), u32 is a directory, path
   SETUP_MASK = 8,          // path
   SETUP_READONLY = 9,      // path
   SETUP_FILE = 10,         // u32 mode, path, NUL, content
@@ -57,6 +57,12 @@ enum { // fields of MSG_SETUP, obeyed in the order they come; MSG_PREPARE has la
   SETUP_WAIT = 15,         // u32, of MSG_PREPARE: seconds for which the box waits for another runner than this one
   SETUP_OWNED_FILE = 13,   // u32 mode, u32 uid, u32 gid, path, NUL, content
   SETUP_ETC_FILE = 16,     // name, NUL, content: a file of /etc that the image seems to have
+};
+
+enum { // who can write to a bind, and where that lands
+  BIND_HOST = 0,     // the sandbox, to a folder of the host's
+  BIND_READONLY = 1, // nobody
+  BIND_OWN = 2,      // the sandbox, to a folder where only the host's root comes
 };
 
 enum { // fields of MSG_EXEC; SIGNAL, WINSIZE use EXEC_ID and their own

@@ -3,15 +3,19 @@
 #include "rights.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "facts.h"
 #include "faults.h"
+#include "landlock.h"
+#include "measure.h"
 
 #define SECCOMP_FILTERS 2 // of the line Seccomp:, proc_pid_status(5)
 
@@ -83,6 +87,30 @@ static const char *look_at(const char *name, const char *value, const struct con
   return NULL;
 }
 
+int rights_is_probe(int number, uint64_t first) {
+  return number == SYS_fchmod && (int)first == RIGHTS_NO_FILE;
+}
+
+// Whether a set-id bit is refused. Only tried where it must be: another filter may kill for it.
+static int refuses_set_id(void) {
+  return syscall(SYS_fchmod, RIGHTS_NO_FILE, S_ISUID | 0755) != 0 && errno == EPERM &&
+         syscall(SYS_fchmod, RIGHTS_NO_FILE, S_ISGID | 0755) != 0 && errno == EPERM;
+}
+
+// The layer that this sandbox makes necessary and the command lacks, or NULL.
+static const char *measure_necessary(const struct confinement *wanted,
+                                     const struct landlock *landlock, char *facts, size_t size) {
+  int network = measure_host_network(), files = measure_host_files();
+  int refused = files && refuses_set_id();
+  facts_add(facts, size, "network=%s\nhost_files=%d\nset_id=%s\n", network ? "host" : "own", files,
+            refused ? "refused" : "unknown");
+  if (files && !refused) return "set-id";
+  if (network && !(landlock->walls & LANDLOCK_ABSTRACT_SOCKETS) &&
+      !(wanted->landlock & LANDLOCK_OPEN_SOCKETS))
+    return "abstract-sockets";
+  return NULL;
+}
+
 const char *rights_measure(struct rights_files files, const struct confinement *wanted,
                            const struct user *user, const struct landlock *landlock, char *facts,
                            size_t size) {
@@ -93,7 +121,8 @@ const char *rights_measure(struct rights_files files, const struct confinement *
   int descriptors = open_descriptors(files.open), seen = 0;
   facts_add(facts, size, "landlock=%d\nwalls=%u\ndescriptors=%d\n", landlock->abi, landlock->walls,
       descriptors);
-  const char *missing = descriptors == 0 ? NULL : "descriptors";
+  const char *missing = measure_necessary(wanted, landlock, facts, size);
+  if (descriptors != 0) missing = "descriptors";
   ssize_t length = lseek(files.status, 0, SEEK_SET) == 0
                        ? read(files.status, text, sizeof text - 1)
                        : -1;

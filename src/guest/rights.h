@@ -22,6 +22,10 @@ struct rights_files rights_open(void);
 
 // Appends the limits in force to `facts`: 0, or -1 when one is not what it was to be.
 int rights_limits(const struct resource_limit *limits, unsigned count, char *facts, size_t size);
+// No descriptor: a call on it comes to nothing, whatever a filter says.
+#define RIGHTS_NO_FILE (-1)
+// Whether a system call, by its number and first argument, is one that only measures.
+int rights_is_probe(int number, uint64_t first);
 // Appends what was found to `facts`, most as lines of /proc/self/status: NULL, or the first layer of
 // `wanted` that is not in force.
 const char *rights_measure(struct rights_files files, const struct confinement *wanted,

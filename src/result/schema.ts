@@ -97,6 +97,12 @@ const policy = z
       .nullable()
       .optional()
       .describe('tried before the command started; null is none'),
+    setIdRefused: z
+      .boolean()
+      .optional()
+      .describe(
+        'tried: no file gets a set-id bit; so wherever files of the host can be written to',
+      ),
     limits: limits.optional(),
     capabilities: z.object({
       bounding: z.array(z.string()),

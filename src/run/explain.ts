@@ -2,12 +2,13 @@ import type { ImageManifest } from '../image/store/manifest.ts';
 import { landlockAbi } from '../kernel/landlock.ts';
 import { securityModule, selinuxEnforces } from '../sandbox/labels/module.ts';
 import type { LabelRequest } from '../sandbox/labels/request.ts';
-import { landlockWalls } from '../sandbox/landlock.ts';
+import { landlockWalls, mayMount } from '../sandbox/landlock.ts';
 import { allowedMissing, type OptionalLayer, whyUnavailable } from '../sandbox/layers.ts';
 import { DEFAULT_PIDS } from '../sandbox/limits.ts';
 import { userCapabilities } from '../sandbox/policy.ts';
 import { chosenProfile } from '../sandbox/seccomp/profile.ts';
 import { sandboxSpecification } from '../sandbox/specification.ts';
+import { type Surroundings, surroundingsOf } from '../sandbox/surroundings.ts';
 import type { RunRequest } from './request.ts';
 import { commandUser } from './user.ts';
 
@@ -22,12 +23,15 @@ export interface PlannedLayer {
 /** What would stand around the command of a request. Throws E_NO_USER. */
 export function explainLayers(request: RunRequest, image: ImageManifest): PlannedLayer[] {
   const user = commandUser(image, request.user);
-  const capabilities = userCapabilities(user.uid, request.capAdd);
   const allowMissing = [...(request.allowMissing ?? []), ...allowedMissing()];
-  const { disk } = sandboxSpecification({
-    root: image.id,
+  const { network, binds } = request;
+  const specification = sandboxSpecification({
+    ...{ root: image.id, network, binds, allowMissing, nested: request.nested === true },
     ...(request.disk === undefined ? {} : { disk: request.disk }),
   });
+  const { disk } = specification;
+  const surroundings = surroundingsOf(specification);
+  const capabilities = userCapabilities(user.uid, request.capAdd, surroundings);
   const { memory, cpus, pids, ioRead, ioWrite } = request.limits;
   const writable = request.binds.filter((bind) => !bind.readonly).map((bind) => bind.target);
   return [
@@ -57,7 +61,8 @@ export function explainLayers(request: RunRequest, image: ImageManifest): Planne
       `profile ${chosenProfile(request.seccomp, request.nested === true)}; refused calls are counted by name`,
     ),
     labelLayer(request.label ?? { kind: 'auto' }),
-    landlockLayer(request, capabilities, allowMissing),
+    landlockLayer(request.seccomp, capabilities, surroundings),
+    setIdLayer(surroundings),
     on('descriptors', 'stdin, stdout, stderr'),
     on('core dumps', 'none'),
     limit('memory-limit', memory === undefined ? undefined : size(memory), '90 % of the host’s'),
@@ -111,18 +116,29 @@ function labelLayer(label: LabelRequest): PlannedLayer {
 }
 
 function landlockLayer(
-  request: RunRequest,
+  seccomp: string,
   capabilities: RunRequest['capAdd'],
-  allowMissing: readonly OptionalLayer[],
+  surroundings: Surroundings,
 ): PlannedLayer {
-  if (capabilities.includes('SYS_ADMIN') || request.nested === true) {
-    return off('landlock', 'mounts were asked for: behind Landlock nothing can be mounted');
+  if (whyUnavailable('landlock') !== undefined) {
+    return optional('landlock', '', surroundings.allowMissing);
   }
-  if (whyUnavailable('landlock') !== undefined) return optional('landlock', '', allowMissing);
-  const { seccomp, network } = request;
   // Where a wall is missing, the plan says so; the run itself would be refused.
-  const walls = landlockWalls({ capabilities, seccomp, network, allowMissing: ['landlock'] });
-  return on('landlock', `${walls.join(', ')} (ABI ${landlockAbi()})`);
+  const walls = landlockWalls({
+    capabilities,
+    seccomp,
+    surroundings: { ...surroundings, allowMissing: ['landlock'] },
+  });
+  const which = `${walls.join(', ')} (ABI ${landlockAbi()})`;
+  if (!mayMount({ capabilities, surroundings })) return on('landlock', which);
+  const none = 'not around files: mounts were asked for, behind such a wall nothing can be mounted';
+  return off('landlock', walls.length === 0 ? none : `${none}; ${which}`);
+}
+
+function setIdLayer({ hostFiles }: Surroundings): PlannedLayer {
+  return hostFiles
+    ? on('set-id', 'no file gets a set-id bit or capabilities: it could be one of the host’s')
+    : off('set-id', 'nothing of the host can be written to');
 }
 
 function limit(layer: string, asked: string | undefined, usual: string | undefined): PlannedLayer {

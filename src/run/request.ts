@@ -30,6 +30,8 @@ export interface RunRequest {
    */
   readonly egress?: readonly string[];
   readonly binds: readonly Bind[];
+  /** See {@link SandboxSpecification}. */
+  readonly allowHostWrite?: boolean;
   readonly tmpfs: SandboxSpecification['tmpfs'];
   readonly hostname?: string;
   readonly limits: SandboxLimits;

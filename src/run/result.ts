@@ -128,6 +128,7 @@ export function measuredPolicy(measured: RunReport['measured']): Result['policy'
       measured.landlock === null
         ? null
         : { abi: measured.landlock.abi, walls: [...measured.landlock.walls] },
+    setIdRefused: measured.setIdRefused,
     ...(measured.limits === undefined ? {} : { limits: { ...measured.limits } }),
     capabilities: {
       bounding: [...measured.capabilities.bounding],

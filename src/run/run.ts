@@ -12,12 +12,14 @@ import { awaitedLater } from '../promise.ts';
 import type { CommandFacts } from '../sandbox/command-facts.ts';
 import type { BoxFacts } from '../sandbox/facts.ts';
 import { type Engine, openSandbox } from '../sandbox/open.ts';
-import { commandPolicy } from '../sandbox/policy.ts';
+import { commandPolicy, userCapabilities } from '../sandbox/policy.ts';
 import type { SandboxProcess } from '../sandbox/process.ts';
 import type { RefusedCall } from '../sandbox/protocol/answer.ts';
 import type { FirstCommand, Sandbox } from '../sandbox/sandbox.ts';
-import { sandboxSpecification } from '../sandbox/specification.ts';
+import { chosenProfile } from '../sandbox/seccomp/profile.ts';
+import { type SandboxSpecification, sandboxSpecification } from '../sandbox/specification.ts';
 import type { RelayedOutput } from '../sandbox/streams.ts';
+import { surroundingsOf } from '../sandbox/surroundings.ts';
 import type { RunRequest } from './request.ts';
 import { beginRun, endLater } from './results-first.ts';
 import { readSecrets } from './secrets.ts';
@@ -105,7 +107,14 @@ export async function run(
   await using image = await timeline.measure('image', () => takeImage(engine, request));
   const user = commandUser(image.manifest, request.user);
   const workdir = request.workdir ?? image.manifest.workdir;
-  const policy = await commandPolicy(engine.paths, { ...request, user });
+  const specification = await describeSandbox(request, image);
+  const surroundings = surroundingsOf(specification);
+  const seccomp = chosenProfile(request.seccomp, specification.nested);
+  const policy = await commandPolicy(engine.paths, surroundings, {
+    user: user.spec,
+    capabilities: userCapabilities(user.uid, request.capAdd, surroundings),
+    seccomp,
+  });
   const command = (environment: Readonly<Record<string, string>> = {}): FirstCommand => ({
     argv: request.argv,
     signal: hooks.signal,
@@ -121,7 +130,14 @@ export async function run(
   const atOnce = request.egress === undefined && request.copyIn.length === 0;
   const first = atOnce ? command() : undefined;
   const sandbox = await timeline.measure('sandbox', () =>
-    enter(engine, request, image, user, first, hooks.signal),
+    openSandbox(engine, specification, {
+      user,
+      caller: request.caller,
+      command: request.argv,
+      first,
+      signal: hooks.signal,
+      outlives: request.keepSeconds !== undefined,
+    }),
   );
   let removed: Promise<void> | undefined;
   try {
@@ -154,8 +170,7 @@ export async function run(
       await sandbox.keep(request.keepSeconds, {
         user: policy.user,
         capabilities: policy.capabilities,
-        seccomp: request.seccomp,
-        ...(policy.landlock === undefined ? {} : { landlock: policy.landlock }),
+        seccomp,
         env: { ...image.manifest.environment, ...request.env },
         workdir,
       });
@@ -198,15 +213,12 @@ async function takeImage(engine: Engine, request: RunRequest): Promise<LeasedIma
   });
 }
 
-async function enter(
-  engine: Engine,
+/** Throws what reading secrets throws. */
+async function describeSandbox(
   request: RunRequest,
   image: LeasedImage,
-  user: CommandUser,
-  first: FirstCommand | undefined,
-  signal: AbortSignal | undefined,
-): Promise<Sandbox> {
-  const specification = sandboxSpecification({
+): Promise<SandboxSpecification> {
+  return sandboxSpecification({
     root: image.tree,
     image: image.manifest.id,
     network: request.network,
@@ -219,14 +231,7 @@ async function enter(
     ...(request.label === undefined ? {} : { label: request.label }),
     ...(request.hostname === undefined ? {} : { hostname: request.hostname }),
     ...(request.disk === undefined ? {} : { disk: request.disk }),
-  });
-  return await openSandbox(engine, specification, {
-    user,
-    caller: request.caller,
-    command: request.argv,
-    first,
-    signal,
-    outlives: request.keepSeconds !== undefined,
+    allowHostWrite: request.allowHostWrite === true,
   });
 }
 

@@ -6,7 +6,7 @@ import type { DomainOptions } from './domain-xml.ts';
 import type { BoxFacts } from './facts.ts';
 import type { IdRange } from './id-range.ts';
 import type { BoxLabels } from './labels/labels.ts';
-import type { LandlockWall } from './protocol/exec.ts';
+import type { Surroundings } from './surroundings.ts';
 
 /** box.json: what is known of a box without asking libvirt. Times are milliseconds since the epoch. */
 export interface BoxRecord {
@@ -34,7 +34,7 @@ export interface BoxSession {
   readonly user: string;
   readonly capabilities: readonly Capability[];
   readonly seccomp: string;
-  readonly landlock?: readonly LandlockWall[];
+  readonly surroundings: Surroundings;
   readonly env: Readonly<Record<string, string>>;
   readonly workdir: string;
   readonly facts: BoxFacts;

@@ -139,7 +139,7 @@ export class Box {
   readonly range: IdRange;
   readonly channel: Channel;
   record: BoxRecord;
-  readonly #paths: StatePaths;
+  readonly paths: StatePaths;
   readonly #lock: HeldLock;
   readonly #connect: () => Promise<Connection>;
   #cgroups: ProcessCgroups | undefined;
@@ -155,7 +155,7 @@ export class Box {
     prepared: boolean,
   ) {
     this.prepared = prepared;
-    this.#paths = paths;
+    this.paths = paths;
     this.id = record.id;
     this.directory = directory;
     this.record = record;
@@ -228,7 +228,7 @@ export class Box {
         await destroyDomain(await this.#connect(), this.record.domain);
       }
       using _ = span('remove the box');
-      await removeBox(this.#paths, this.directory, this.record);
+      await removeBox(this.paths, this.directory, this.record);
     } finally {
       // What is left when that fails is the sweeper's.
       await this.#lock.release();

@@ -22,6 +22,8 @@ export interface CommandFacts {
   readonly label: MeasuredLabel | null;
   /** Landlock's walls, each tried; null without Landlock. */
   readonly landlock: { readonly abi: number; readonly walls: readonly LandlockWall[] } | null;
+  /** Tried: no file gets a set-id bit. Always so where files of the host can be written to. */
+  readonly setIdRefused: boolean;
   readonly capabilities: {
     readonly bounding: readonly Capability[];
     readonly effective: readonly Capability[];
@@ -33,8 +35,9 @@ export interface CommandPlan {
   /** As {@link CommandPolicy} has it: only a number can be compared. */
   readonly user: string;
   readonly capabilities: bigint;
-  readonly seccomp: boolean;
   readonly landlock: readonly LandlockWall[];
+  /** In the host's network, its abstract sockets may be open. */
+  readonly openSockets: boolean;
   readonly limits: readonly ResourceLimit[];
   readonly labels: BoxLabels | undefined;
   /** How the /proc of its own is closed that a system has. */
@@ -66,11 +69,20 @@ export function readCommandFacts(text: string, expected: CommandPlan): CommandFa
   }
   if (first('NoNewPrivs') !== '1') throw layerMissing('no_new_privs', first('NoNewPrivs'));
   const seccomp = (['none', 'strict', 'filter'] as const)[Number(first('Seccomp'))] ?? 'none';
-  if (expected.seccomp && seccomp !== 'filter') throw layerMissing('seccomp', seccomp);
+  if (seccomp !== 'filter') throw layerMissing('seccomp', seccomp);
   const abi = Number(first('landlock'));
   const walls = decodeWalls(Number(first('walls')));
   for (const wall of expected.landlock) {
     if (!(abi >= 1 && walls.includes(wall))) throw layerMissing('landlock', `no wall: ${wall}`);
+  }
+  // These two depend on what the init found the sandbox to be like, not on what was asked for.
+  const closed = first('network') === 'own' || walls.includes('abstract-sockets');
+  if (!closed && !expected.openSockets) {
+    throw layerMissing('abstract-sockets', 'those of the host can be reached');
+  }
+  const setIdRefused = first('set_id') === 'refused';
+  if (!setIdRefused && first('host_files') !== '0') {
+    throw layerMissing('set-id', 'set-id files can be made on the host');
   }
   if (first('descriptors') !== '0') {
     throw layerMissing('descriptors', `${first('descriptors')} beside stdin, stdout and stderr`);
@@ -95,6 +107,7 @@ export function readCommandFacts(text: string, expected: CommandPlan): CommandFa
     seccomp,
     label: measuredLabel(lines.get('label')?.[0], plannedLabel(expected.labels, 'command')),
     landlock: abi >= 1 ? { abi, walls } : null,
+    setIdRefused,
     capabilities: {
       bounding: capabilityNames(bounding),
       effective: capabilityNames(effective),

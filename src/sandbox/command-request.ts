@@ -8,8 +8,6 @@ import type { Box } from './box.ts';
 import { capabilityMask } from './capabilities.ts';
 import { type CommandFacts, type CommandPlan, readCommandFacts } from './command-facts.ts';
 import { PROC_RULES } from './filesystem.ts';
-import { landlockWalls } from './landlock.ts';
-import { allowedMissing } from './layers.ts';
 import { encodeExec, type ResourceLimit } from './protocol/exec.ts';
 import type { CommandPolicy } from './specification.ts';
 import {
@@ -83,19 +81,12 @@ export class CommandRequest implements Disposable {
     this.options = options;
     this.#box = box;
     const { policy, terminal, umask = 0o022 } = options;
-    const { user } = policy;
+    const { user, landlock, openSockets } = policy;
     const boot = options.boot === true ? PROC_RULES : [];
     const capabilities = capabilityMask(policy.capabilities);
-    const { plain, asking } = policy.seccomp ?? {};
-    const landlock =
-      policy.landlock ??
-      landlockWalls({
-        capabilities: policy.capabilities,
-        ...(policy.seccomp === undefined ? {} : { seccomp: policy.seccomp.name }),
-        allowMissing: allowedMissing(),
-      });
+    const { plain, asking } = policy.seccomp;
     const limits = withoutCore(options.limits);
-    this.#wanted = { user, capabilities, seccomp: plain !== undefined, landlock, limits, boot };
+    this.#wanted = { user, capabilities, landlock, openSockets, limits, boot };
     this.#message = encodeExec({
       id,
       argv,
@@ -103,9 +94,10 @@ export class CommandRequest implements Disposable {
       workdir: options.workdir ?? '/',
       user,
       capabilities,
-      ...(plain === undefined ? {} : { seccomp: asking ?? plain }),
-      ...(asking === undefined || plain === undefined ? {} : { verdicts: plain }),
+      seccomp: asking ?? plain,
+      ...(asking === undefined ? {} : { verdicts: plain }),
       landlock,
+      openSockets,
       limits,
       ...(terminal === undefined ? {} : { terminal }),
       umask,

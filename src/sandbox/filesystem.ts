@@ -11,6 +11,8 @@ import {
   setMountAttributes,
 } from '../kernel/mount.ts';
 import { createUserNamespace } from '../kernel/user-namespace.ts';
+import type { StatePaths } from '../state/paths.ts';
+import { openBind, refuseHostWrite } from './host-write.ts';
 import type { IdRange } from './id-range.ts';
 import { hostsFile } from './network/hosts.ts';
 import { hostResolver, networkResolver } from './network/name-servers.ts';
@@ -123,7 +125,12 @@ class Descriptors implements Disposable {
 const WRITABLE = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV;
 
 /** A detached, nosuid, nodev copy of the mount at `path`, its owners mapped by `userNamespace`. */
-function detach(path: string, userNamespace: number, readonly: boolean): number {
+function detach(
+  path: string,
+  userNamespace: number,
+  readonly: boolean,
+  name: string = path,
+): number {
   const fd = cloneMount(path);
   try {
     const set = WRITABLE | (readonly ? MOUNT_ATTR_RDONLY : 0);
@@ -131,17 +138,32 @@ function detach(path: string, userNamespace: number, readonly: boolean): number 
     return fd;
   } catch (error) {
     closeDescriptor(fd);
-    throw new KilnError('E_IDMAP', `cannot map the owners of ${path} into the sandbox`, {
+    throw new KilnError('E_IDMAP', `cannot map the owners of ${name} into the sandbox`, {
       cause: error,
       hint: 'its file system must support ID-mapped mounts (ext4, xfs, btrfs, tmpfs do): see `kiln doctor`',
     });
   }
 }
 
-function bindOperation(bind: Bind, namespace: number, descriptors: Descriptors): SetupOperation {
-  const directory = statBind(bind).isDirectory();
-  const fd = descriptors.add(detach(bind.source, namespace, bind.readonly), bind.source);
-  return { op: 'bind', fd, path: bind.target, readonly: bind.readonly, directory };
+/** @param check looks at the file that is bound, before it is, and throws what is against that */
+function bindOperation(
+  { source, target: path, readonly, own }: Bind,
+  namespace: number,
+  descriptors: Descriptors,
+  check: (source: string, fd: number) => void,
+): SetupOperation {
+  const file = openBind(source);
+  try {
+    const host = own !== true;
+    if (host && !readonly) check(source, file);
+    // What was looked at, and nothing that has taken its place meanwhile.
+    const opened = `/proc/self/fd/${file}`;
+    const directory = statSync(opened).isDirectory();
+    const fd = descriptors.add(detach(opened, namespace, readonly, source), source);
+    return { op: 'bind', fd, path, readonly, host, directory };
+  } finally {
+    closeSync(file);
+  }
 }
 
 let overlayAsked = false;
@@ -202,26 +224,17 @@ function nameOperations(
   return [...file('hosts', hostsFile(root, hostname, address)), ...file('resolv.conf', resolver)];
 }
 
-function statBind(bind: Bind) {
-  try {
-    return statSync(bind.source);
-  } catch (error) {
-    throw new KilnError('E_BIND', `cannot bind ${bind.source}`, {
-      hint: 'SRC of --bind SRC:DST is a file or folder of this host: make it first',
-      cause: error,
-    });
-  }
-}
-
 /**
  * What the box's init has to mount, in order, and the detached mounts it needs for that. Dispose of
  * it when the message has been sent. Nothing here appears in the host's mount table.
  * @param initPid the box's init: files of the image get the ids of its user namespace
+ * @param paths what a bind must not give write access to
  */
 export function planFilesystem(
   specification: SandboxSpecification,
   { range, initPid }: { readonly range: IdRange; readonly initPid: number },
   owners: BindOwners,
+  paths: StatePaths,
   network: NetworkAnswers = {},
 ): SetupPlan {
   const descriptors = new Descriptors();
@@ -251,7 +264,10 @@ export function planFilesystem(
         if (typeof source === 'number') {
           setMountAttributes(mount, { set: WRITABLE, userNamespace: namespace });
         }
-        operations.push({ op: 'bind', fd, path: target, readonly: false, directory: true });
+        operations.push({
+          ...{ op: 'bind', fd, path: target, directory: true },
+          ...{ readonly: false, host: false },
+        });
       }
     } finally {
       closeSync(namespace);
@@ -274,11 +290,15 @@ export function planFilesystem(
       a.target < b.target ? -1 : Number(a.target > b.target),
     );
     const binds = specification.binds.length > 0 ? bindNamespace(range, owners) : -1;
+    const check = (source: string, fd: number) => {
+      if (specification.allowHostWrite) return;
+      refuseHostWrite(paths, source, fd, owners.caller);
+    };
     try {
       for (const mount of wanted) {
         operations.push(
           'source' in mount
-            ? bindOperation(mount, binds, descriptors)
+            ? bindOperation(mount, binds, descriptors, check)
             : { op: 'tmpfs', path: mount.target, mode: 0o1777, bytes: mount.bytes },
         );
       }

@@ -1,8 +1,8 @@
 import { landlockAbi } from '../kernel/landlock.ts';
 import type { Capability } from './capabilities.ts';
-import { layerMissing, type OptionalLayer, requireLayer } from './layers.ts';
+import { layerMissing, requireLayer } from './layers.ts';
 import type { LandlockWall } from './protocol/exec.ts';
-import type { SandboxSpecification } from './specification.ts';
+import type { Surroundings } from './surroundings.ts';
 
 /** The first ABI that can do it (landlock(7)). */
 export const FIRST_ABI: Readonly<Record<LandlockWall, number>> = {
@@ -15,28 +15,31 @@ export const FIRST_ABI: Readonly<Record<LandlockWall, number>> = {
 export interface LandlockUse {
   readonly capabilities: readonly Capability[];
   /** The name of the seccomp profile: `strict` allows no TCP. */
-  readonly seccomp?: string;
-  readonly network?: SandboxSpecification['network'];
-  /** Other sandboxes are to be made in the box. */
-  readonly nested?: boolean;
-  readonly allowMissing: readonly OptionalLayer[];
+  readonly seccomp: string;
+  readonly surroundings: Pick<Surroundings, 'hostNetwork' | 'mounts' | 'allowMissing'>;
+}
+
+/** Whether a command may mount. Behind Landlock's rules for files nothing can be mounted. */
+export function mayMount({ capabilities, surroundings }: Omit<LandlockUse, 'seccomp'>): boolean {
+  return surroundings.mounts || capabilities.includes('SYS_ADMIN');
 }
 
 /**
- * Landlock's walls around a command. None for one with SYS_ADMIN or in a nested box: behind
- * Landlock nothing can be mounted, which is what they are for. Throws E_LAYER_MISSING.
+ * Landlock's walls around a command. A command that may mount has no wall around files; the other
+ * walls do not keep it from mounting. Throws E_LAYER_MISSING.
  */
 export function landlockWalls(use: LandlockUse): LandlockWall[] {
-  if (use.capabilities.includes('SYS_ADMIN') || use.nested === true) return [];
-  if (!requireLayer('landlock', use.allowMissing)) return [];
-  const wanted: LandlockWall[] = ['files'];
-  if (use.seccomp === 'strict') wanted.push('no-tcp');
+  const { seccomp, surroundings } = use;
+  const { hostNetwork, allowMissing } = surroundings;
+  const wanted: LandlockWall[] = mayMount(use) ? [] : ['files'];
+  if (seccomp === 'strict') wanted.push('no-tcp');
   // Elsewhere the network namespace keeps them apart.
-  if (use.network === 'host') wanted.push('abstract-sockets');
+  if (hostNetwork) wanted.push('abstract-sockets');
+  if (wanted.length === 0 || !requireLayer('landlock', allowMissing)) return [];
   const abi = landlockAbi();
   return wanted.filter((wall) => {
     if (FIRST_ABI[wall] <= abi) return true;
-    if (use.allowMissing.includes('landlock')) return false;
+    if (allowMissing.includes('landlock')) return false;
     throw layerMissing('landlock', `${wall} needs ABI ${FIRST_ABI[wall]}, this kernel has ${abi}`);
   });
 }

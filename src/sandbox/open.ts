@@ -166,6 +166,11 @@ export async function reopenSandbox(
       hint: '`kiln ps` lists them; `kiln run --keep` keeps one',
     });
   }
+  if (session.surroundings === undefined) {
+    throw new KilnError('E_NO_BOX', `sandbox ${id} was kept by an older version of kiln`, {
+      hint: '`kiln kill` ends it; its files cannot be entered any more',
+    });
+  }
   const lock = await tryLock(boxFiles.lock(directory));
   if (lock === undefined) {
     throw new KilnError('E_BOX_BUSY', `somebody else is in sandbox ${id}`, {

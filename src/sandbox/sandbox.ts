@@ -15,6 +15,7 @@ import {
   planFilesystem,
   procOperations,
 } from './filesystem.ts';
+import { refuseHostWrites } from './host-write.ts';
 import { labelOperation, relabelSources } from './labels/sources.ts';
 import { requireLayer } from './layers.ts';
 import { type LeasedAddress, type LeaseRequest, leaseAddress } from './network/leased-address.ts';
@@ -22,6 +23,7 @@ import { SandboxProcess } from './process.ts';
 import { encodeKeep, encodeKillAll } from './protocol/exec.ts';
 import { encodePrepare, encodeSetup } from './protocol/setup.ts';
 import type { SandboxSpecification } from './specification.ts';
+import { type Surroundings, surroundingsOf } from './surroundings.ts';
 
 /** The id of a command that is known before the box is there. */
 const FIRST_ID = 1;
@@ -41,6 +43,8 @@ export interface FirstCommand {
 export class Sandbox implements AsyncDisposable {
   /** What the init measured when the box was ready. */
   readonly facts: BoxFacts;
+  /** What decides which walls stand around its commands. */
+  readonly surroundings: Surroundings;
   readonly #box: Box;
   readonly #lease: LeasedAddress | undefined;
   #control: BoxControl | undefined;
@@ -50,12 +54,14 @@ export class Sandbox implements AsyncDisposable {
   private constructor(
     box: Box,
     facts: BoxFacts,
+    surroundings: Surroundings,
     {
       first,
       lease,
     }: { first?: Promise<SandboxProcess> | undefined; lease?: LeasedAddress | undefined } = {},
   ) {
     this.#box = box;
+    this.surroundings = surroundings;
     this.facts = facts;
     this.#first = first;
     this.#lease = lease;
@@ -83,6 +89,8 @@ export class Sandbox implements AsyncDisposable {
       using _ = span('fill the box');
       const { labels } = box.record;
       const label = labelOperation(labels);
+      // Before anything of the host is changed.
+      if (labels !== undefined) refuseHostWrites(box.paths, specification, owners.caller);
       await relabelSources(specification, labels);
       const rules = specification.nested ? [] : procOperations();
       const prepare = box.prepared ? undefined : encodePrepare([...label, ...rules], { wait: 0 });
@@ -92,6 +100,7 @@ export class Sandbox implements AsyncDisposable {
         specification,
         { range: box.range, initPid: box.channel.initPid },
         owners,
+        box.paths,
         lease ?? givenAddress(specification),
       );
       const { sources } = plan;
@@ -134,7 +143,7 @@ export class Sandbox implements AsyncDisposable {
       first?.signal?.throwIfAborted();
       if (request !== undefined) starting ??= awaitedLater(awaitStart(box, request));
       request?.release();
-      return new Sandbox(box, facts, { first: starting, lease });
+      return new Sandbox(box, facts, surroundingsOf(specification), { first: starting, lease });
     } catch (error) {
       request?.[Symbol.dispose]();
       lease?.close();
@@ -208,11 +217,11 @@ export class Sandbox implements AsyncDisposable {
    * Lets go of the box, which lives on for `seconds` or until somebody destroys it;
    * {@link reopen} comes back to it.
    */
-  async keep(seconds: number, session: Omit<BoxSession, 'facts'>): Promise<void> {
+  async keep(seconds: number, session: Omit<BoxSession, 'facts' | 'surroundings'>): Promise<void> {
     this.#lease?.close();
     this.#box.describe({
       keepUntil: Date.now() + seconds * 1000,
-      session: { ...session, facts: this.facts },
+      session: { ...session, surroundings: this.surroundings, facts: this.facts },
     });
     this.#box.writeRecord();
     this.#box.channel.send(encodeKeep(seconds));
@@ -221,7 +230,7 @@ export class Sandbox implements AsyncDisposable {
 
   /** A kept box, as {@link keep} left it. */
   static reopen(box: Box, session: BoxSession): Sandbox {
-    return new Sandbox(box, session.facts);
+    return new Sandbox(box, session.facts, session.surroundings);
   }
 
   async close(): Promise<void> {

@@ -17,6 +17,8 @@ export interface Bind {
    * alone (`private`, `Z`). They keep it.
    */
   readonly relabel?: 'shared' | 'private';
+  /** It is kiln's own (a cache below KILN_STATE), where nobody of the host but root comes. */
+  readonly own?: true;
 }
 
 /** A part of the box's own tree that outlives it: owners on disk are those in the box. */
@@ -48,6 +50,8 @@ export interface SandboxSpecification {
   readonly names: boolean;
   readonly network: 'private' | 'host' | LibvirtNetwork;
   readonly binds: readonly Bind[];
+  /** The caller confirms writable binds of what the host itself lives on; see {@link refuseHostWrite}. */
+  readonly allowHostWrite: boolean;
   /** Mounted before the private tmpfs, which may lie in them. */
   readonly volumes: readonly Volume[];
   /** Parts of the tree that nobody in the box can write to, as /usr. */
@@ -103,15 +107,17 @@ export interface SandboxLimits {
   readonly ioWrite?: number;
 }
 
-/** Who a command runs as, and what it may do. */
+/** Who a command runs as, and what it may do. Only commandPolicy() makes one. */
 export interface CommandPolicy {
   /** NAME|UID[:GROUP|GID], names as in the image's /etc/passwd. */
   readonly user: string;
   /** The bounding set; container root has it in force, other users have no capability. */
   readonly capabilities: readonly Capability[];
-  readonly seccomp?: SeccompFilter;
-  /** See landlockWalls(); when missing, `files` is what every command gets. */
-  readonly landlock?: readonly LandlockWall[];
+  readonly seccomp: SeccompFilter;
+  /** See landlockWalls(). */
+  readonly landlock: readonly LandlockWall[];
+  /** The host's abstract sockets are not closed: Landlock is missing, and somebody said that it may be. */
+  readonly openSockets: boolean;
 }
 
 /** Bytes of a tmpfs when nobody says otherwise. */
@@ -127,6 +133,7 @@ export function sandboxSpecification(
     names: true,
     network: 'private',
     binds: [],
+    allowHostWrite: false,
     volumes: [],
     readonlyPaths: [],
     tmpfs: [],

@@ -9,6 +9,7 @@ import { removeTree } from '../kernel/remove-tree.ts';
 import { syncFileSystem } from '../kernel/syncfs.ts';
 import type { StatePaths } from '../state/paths.ts';
 import { bootCommand } from './boot/system-files.ts';
+import { checkMounts } from './check-mounts.ts';
 import type { ServiceFile } from './definition.ts';
 import { checkDefinition, writeDefinition } from './definition-file.ts';
 import { filesIn, type InstanceFiles, instanceFiles } from './instance-files.ts';
@@ -47,7 +48,7 @@ export interface CreateOptions {
 /**
  * Makes a service of an image: its own /etc and /var, its own machine id and host name. It appears
  * whole or not at all. Throws E_SERVICE_NAME, E_SERVICE_EXISTS, E_UNIT, E_NO_SYSTEMD, E_RECIPE,
- * E_NO_PACKAGE.
+ * E_NO_PACKAGE, E_BIND.
  */
 export async function createService(
   paths: StatePaths,
@@ -58,6 +59,7 @@ export async function createService(
 ): Promise<CreatedService> {
   checkServiceName(name);
   const definition = checkDefinition(name, file);
+  checkMounts(paths, definition);
   await using _lock = await lockServices(paths);
   await refuseExisting(paths, name);
   await sweepServices(paths);

@@ -119,6 +119,10 @@ export const serviceSchema = z
     network: z.union([z.literal('private'), networkSchema]).default('private'),
     publish: z.array(publish).default([]),
     mounts: z.array(mount).default([]),
+    'allow-host-write': z
+      .boolean()
+      .default(false)
+      .describe('Confirms writable mounts of what the host lives on'),
     memory: size
       .refine((bytes) => bytes >= MINIMUM_MEMORY, 'less than a sandbox takes: 4M or more')
       .optional(),

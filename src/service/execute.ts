@@ -2,8 +2,8 @@ import type { Socket } from 'node:net';
 import type { Readable } from 'node:stream';
 import { awaitedLater } from '../promise.ts';
 import { ROOT_CAPABILITIES } from '../sandbox/capabilities.ts';
+import { commandPolicy } from '../sandbox/policy.ts';
 import type { SandboxProcess } from '../sandbox/process.ts';
-import { seccompFilter } from '../sandbox/seccomp/profile.ts';
 import { encodeFrame, FRAME, sendMessage } from './frames.ts';
 import { wired } from './supervisor-server.ts';
 import { endOf, type UnitHost } from './unit-host.ts';
@@ -71,9 +71,13 @@ async function start(host: UnitHost, request: ExecuteRequest): Promise<SandboxPr
   const { argv, user = '0:0', env, workdir = '/', terminal } = request;
   const root = /^(?:0|root)(?::|$)/.test(user);
   const capabilities = root ? [...new Set([...ROOT_CAPABILITIES, ...host.capabilities])] : [];
-  const seccomp = await seccompFilter(host.paths, 'default', capabilities);
+  const { surroundings } = host.sandbox;
   return await host.sandbox.spawn(argv, {
-    policy: { user, capabilities, seccomp },
+    policy: await commandPolicy(host.paths, surroundings, {
+      user,
+      capabilities,
+      seccomp: 'default',
+    }),
     env: { ...host.environment, ...env },
     workdir,
     ...(terminal === undefined ? {} : { terminal }),

@@ -5,7 +5,7 @@ import { closeDescriptor } from '../kernel/descriptor.ts';
 import { connectLoopback } from '../kernel/inet-socket.ts';
 import { awaitedLater } from '../promise.ts';
 import { ROOT_CAPABILITIES } from '../sandbox/capabilities.ts';
-import { seccompFilter } from '../sandbox/seccomp/profile.ts';
+import { commandPolicy } from '../sandbox/policy.ts';
 import type { ServiceDefinition } from './definition.ts';
 import { endText } from './failure.ts';
 import { endOf, type UnitHost } from './unit-host.ts';
@@ -27,10 +27,12 @@ async function checkCommand(
   argv: readonly string[],
   timeout: number,
 ): Promise<string | undefined> {
-  const capabilities = [...ROOT_CAPABILITIES];
-  const seccomp = await seccompFilter(host.paths, 'default', capabilities);
   const command = await host.sandbox.spawn(argv, {
-    policy: { user: '0:0', capabilities, seccomp },
+    policy: await commandPolicy(host.paths, host.sandbox.surroundings, {
+      user: '0:0',
+      capabilities: ROOT_CAPABILITIES,
+      seccomp: 'default',
+    }),
     env: host.environment,
   });
   const ended = awaitedLater(endOf(command));

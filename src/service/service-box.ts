@@ -51,6 +51,7 @@ export async function openServiceBox(
     binds: mounts.map(({ relabel, ...mount }) =>
       relabel === undefined ? mount : { ...mount, relabel },
     ),
+    allowHostWrite: definition['allow-host-write'],
     limits: {
       ...(memory === undefined ? {} : { memory }),
       ...(cpus === undefined ? {} : { cpus }),

@@ -1,10 +1,10 @@
 import { readFileSync } from 'node:fs';
 import { type Capability, parseCapability, ROOT_CAPABILITIES } from '../sandbox/capabilities.ts';
 import type { BoxControl } from '../sandbox/control.ts';
+import { commandPolicy } from '../sandbox/policy.ts';
 import type { SandboxProcess } from '../sandbox/process.ts';
 import type { ResourceLimit } from '../sandbox/protocol/exec.ts';
 import type { Sandbox } from '../sandbox/sandbox.ts';
-import { seccompFilter } from '../sandbox/seccomp/profile.ts';
 import type { CommandPolicy } from '../sandbox/specification.ts';
 import type { StatePaths } from '../state/paths.ts';
 import type { LogFile } from './log-file.ts';
@@ -47,8 +47,8 @@ export async function unitPolicy(
 ): Promise<CommandPolicy> {
   const user = privileged ? '0:0' : userSpec(unit);
   const capabilities = privileged ? allowed(host) : unitCapabilities(host, unit, isRoot(user));
-  const seccomp = await seccompFilter(host.paths, 'default', capabilities);
-  return { user, capabilities, seccomp };
+  const { surroundings } = host.sandbox;
+  return await commandPolicy(host.paths, surroundings, { user, capabilities, seccomp: 'default' });
 }
 
 function userSpec({ user = '0', group }: ServiceUnit): string {

@@ -9,7 +9,7 @@ let data: string;
 test.before(async () => {
   // Not /tmp, which is in memory on many hosts.
   state = await busyboxState('/var/tmp');
-  data = join(state.paths.root, 'data');
+  data = join(state.beside, 'data');
   mkdirSync(data);
   chmodSync(data, 0o777);
   writeFileSync(join(data, 'in'), Buffer.alloc(3 * 2 ** 20, 'x'), { flush: true });

@@ -233,7 +233,7 @@ test.serial('--hostname, and --cpus as a share of a processor', async (t) => {
 });
 
 test.serial('a bind belongs to the caller outside and to the command’s user inside', async (t) => {
-  const directory = join(state.paths.root, 'bound');
+  const directory = join(state.beside, 'bound');
   await mkdir(directory);
   await writeFile(join(directory, 'given'), 'given');
   const { stdout, exitCode } = await sh('cat given; stat -c %u given; echo made > made', [
@@ -257,7 +257,7 @@ test.serial('a bind belongs to the caller outside and to the command’s user in
 });
 
 test.serial('a pattern that is none is refused before the command starts', async (t) => {
-  const bound = join(state.paths.root, 'pattern');
+  const bound = join(state.beside, 'pattern');
   await mkdir(bound, { recursive: true });
   const options = ['--bind', `${bound}:/bound`, '--artifact', 'a/..', '--resultdir', bound];
   const refused = await sh('touch /bound/ran', options);

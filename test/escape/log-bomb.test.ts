@@ -27,7 +27,7 @@ async function bytesIn(folder: string): Promise<number> {
 
 test('what a service prints does not fill the host’s disk, and would without its log’s limit', async (t) => {
   t.timeout(240_000 * PATIENCE);
-  const folder = await mkdtemp(join(state.paths.root, 'there-'));
+  const folder = await mkdtemp(join(state.beside, 'there-'));
   await chmod(folder, 0o777);
   const bind = `${folder}:/there:rw`;
   const command = ['sh', '-c', `${BOMB}; touch /there/over; exec sleep 3600`];

@@ -12,7 +12,14 @@ const guest = join(import.meta.dirname, '../../src/guest');
 
 const EXEC = encodeExec({
   ...{ id: 1, argv: ['sh', '-c', 'true'], environment: ['PATH=/bin', 'A=b'], workdir: '/' },
-  ...{ user: '1000:1000', capabilities: 5n, landlock: [], limits: [], umask: 0o22 },
+  ...{
+    user: '1000:1000',
+    capabilities: 5n,
+    landlock: [],
+    openSockets: true,
+    limits: [],
+    umask: 0o22,
+  },
 });
 const MESSAGES = [EXEC, encodeSignal(1, 15), encodeWindowSize(1, 24, 80)];
 

@@ -9,6 +9,7 @@ import { obtainPackages } from '../../src/image/store/packages.ts';
 import { openSandbox } from '../../src/sandbox/open.ts';
 import { sandboxSpecification } from '../../src/sandbox/specification.ts';
 import { rpmIn } from '../fixtures/roots.ts';
+import { asRoot } from '../support/plain-policy.ts';
 import { debianRepository, type ImageState, imageState } from './image-state.ts';
 import { differences, snapshotTree } from './tree-snapshot.ts';
 
@@ -67,7 +68,7 @@ async function inImage(command: readonly string[]) {
     sandboxSpecification({ root: image.tree, image: image.manifest.id, privateTmp: false }),
     { user: { uid: 0, gid: 0 }, caller: { uid: 0, gid: 0 } },
   );
-  const child = await sandbox.spawn(command, { policy: { user: 'root', capabilities: [] } });
+  const child = await sandbox.spawn(command, await asRoot(state.engine.paths, sandbox));
   const [stdout, stderr] = await Promise.all([text(child.stdout), text(child.stderr)]);
   return { stdout, stderr };
 }

@@ -10,6 +10,7 @@ import type { SandboxProcess } from '../../src/sandbox/process.ts';
 import type { Sandbox } from '../../src/sandbox/sandbox.ts';
 import { sandboxSpecification } from '../../src/sandbox/specification.ts';
 import { type BusyboxState, busyboxState, IMAGE } from '../support/busybox-state.ts';
+import { asRoot } from '../support/plain-policy.ts';
 
 let state: BusyboxState;
 let engine: Engine;
@@ -31,7 +32,7 @@ function open(boot: boolean): Promise<Sandbox> {
   return openSandbox(engine, specification, { user: ids, caller: ids });
 }
 
-const POLICY = { user: '0:0', capabilities: ROOT_CAPABILITIES };
+const root = (sandbox: Sandbox) => asRoot(state.paths, sandbox, ROOT_CAPABILITIES);
 
 async function output(command: SandboxProcess): Promise<string> {
   command.stdin.end();
@@ -42,10 +43,13 @@ async function output(command: SandboxProcess): Promise<string> {
 test.serial('it is pid 1 of its own, and what is started later is beside it', async (t) => {
   await using sandbox = await open(true);
   const script = 'echo up; while true; do sleep 1; done';
-  const system = await sandbox.spawn(['sh', '-c', script], { policy: POLICY, boot: true });
+  const system = await sandbox.spawn(['sh', '-c', script], {
+    ...(await root(sandbox)),
+    boot: true,
+  });
   await once(system.stdout, 'data');
   const look = 'cat /proc/1/cmdline; echo " $PPID"; ls -d /proc/[0-9]* | wc -l; ls /sys/fs/cgroup';
-  const seen = await output(await sandbox.spawn(['sh', '-c', look], { policy: POLICY }));
+  const seen = await output(await sandbox.spawn(['sh', '-c', look], await root(sandbox)));
   const [first = '', processes, ...groups] = seen.split('\n');
   t.is(first, `sh\0-c\0${script}\0 0`);
   // sh, its sleep, and the three that look: the box's init is not among them.
@@ -53,11 +57,11 @@ test.serial('it is pid 1 of its own, and what is started later is beside it', as
   t.true(groups.includes('cgroup.procs'), groups.join(' '));
   t.false(groups.includes('memory.max'));
   // With it everything ends, and nobody is let in any more.
-  const other = await sandbox.spawn(['sleep', '1000'], { policy: POLICY });
+  const other = await sandbox.spawn(['sleep', '1000'], await root(sandbox));
   system.kill('SIGKILL');
   await once(other, 'exit');
   t.is(other.signalCode, 'SIGKILL');
-  await t.throwsAsync(sandbox.spawn(['true'], { policy: POLICY }), { code: 'E_EXEC' });
+  await t.throwsAsync(sandbox.spawn(['true'], await root(sandbox)), { code: 'E_EXEC' });
 });
 
 test.serial('without a cgroup of its own it is not started', async (t) => {
@@ -66,7 +70,7 @@ test.serial('without a cgroup of its own it is not started', async (t) => {
     return;
   }
   await using sandbox = await open(false);
-  await t.throwsAsync(sandbox.spawn(['true'], { policy: POLICY, boot: true }), {
+  await t.throwsAsync(sandbox.spawn(['true'], { ...(await root(sandbox)), boot: true }), {
     code: 'E_LAYER_MISSING',
     message: /cgroup tree is the host/,
   });

@@ -26,8 +26,8 @@ const plan: BoxPlan = {
   operations: [
     { op: 'mask', path: '/proc/keys' },
     { op: 'readonly', path: '/proc/sys' },
-    { op: 'bind', fd: 0, path: '/in', readonly: true, directory: true },
-    { op: 'bind', fd: 1, path: '/out', readonly: false, directory: true },
+    { op: 'bind', fd: 0, path: '/in', readonly: true, host: true, directory: true },
+    { op: 'bind', fd: 1, path: '/out', readonly: false, host: true, directory: true },
     { op: 'namespaces', most: 0 },
   ],
   time: true,
@@ -69,14 +69,15 @@ const command = [
   ...['Uid=1000\t1000\t1000\t1000', 'Gid=1000\t1000\t1000\t1000', 'Groups=1000 50'],
   ...['CapInh', 'CapPrm', 'CapEff', 'CapBnd', 'CapAmb'].map((name) => `${name}=0000000000000001`),
   ...['NoNewPrivs=1', 'Seccomp=2', 'landlock=6', 'walls=5', 'descriptors=0'],
+  ...['network=host', 'host_files=1', 'set_id=refused'],
   ...['rlimit=4 1 1', 'rlimit=7 1024 4096', 'mask=/proc/keys', 'label=kiln-box (enforce)'],
 ];
 
 const commandPlan: CommandPlan = {
   user: '1000',
   capabilities: 1n,
-  seccomp: true,
   landlock: ['files', 'abstract-sockets'],
+  openSockets: false,
   limits: [
     { resource: 4, soft: 1, hard: 1 },
     { resource: 7, soft: 1024, hard: Infinity },
@@ -98,6 +99,8 @@ const commands: readonly (readonly [line: string, other: string, layer: string])
   ['landlock=6', 'landlock=0', 'landlock'],
   ['walls=5', 'walls=1', 'landlock'],
   ['walls=5', '', 'landlock'],
+  ['set_id=refused', 'set_id=unknown', 'set-id'],
+  ['set_id=refused', '', 'set-id'],
   ['descriptors=0', 'descriptors=1', 'descriptors'],
   ['descriptors=0', '', 'descriptors'],
   ['rlimit=4 1 1', '', 'limits'],
@@ -113,6 +116,20 @@ test('a box that is as it was to be is taken', (t) => {
   t.deepEqual(facts.readonlyBinds, ['/in']);
   const found = readCommandFacts(command.join('\n'), commandPlan);
   t.deepEqual(found.landlock, { abi: 6, walls: ['files', 'abstract-sockets'] });
+});
+
+test('what a command must have is decided by what the init found, not by what was asked for', (t) => {
+  const asked: CommandPlan = { ...commandPlan, landlock: ['files'] };
+  const read = (change: (line: string) => string, plan = asked) =>
+    readCommandFacts(command.map(change).join('\n'), plan);
+  const open = (line: string) => (line === 'walls=5' ? 'walls=1' : line);
+  t.throws(() => read(open), { code: 'E_LAYER_MISSING', message: /abstract-sockets/ });
+  t.notThrows(() => read(open, { ...asked, openSockets: true }));
+  t.notThrows(() => read((line) => (line === 'network=host' ? 'network=own' : open(line))));
+  const unguarded = (line: string) => (line === 'set_id=refused' ? 'set_id=unknown' : line);
+  t.throws(() => read(unguarded), { code: 'E_LAYER_MISSING', message: /set-id/ });
+  const nowhere = (line: string) => (line === 'host_files=1' ? 'host_files=0' : unguarded(line));
+  t.false(read(nowhere).setIdRefused);
 });
 
 for (const [what, lines, read, cases] of [

@@ -14,6 +14,7 @@ import { openSandbox } from '../../src/sandbox/open.ts';
 import { commandPolicy } from '../../src/sandbox/policy.ts';
 import { Sandbox } from '../../src/sandbox/sandbox.ts';
 import { sandboxSpecification } from '../../src/sandbox/specification.ts';
+import { surroundingsOf } from '../../src/sandbox/surroundings.ts';
 import { destroyBox } from '../../src/sandbox/sweep.ts';
 import {
   type BusyboxState,
@@ -32,7 +33,7 @@ test.before(async (t) => {
   t.timeout(120_000 * PATIENCE);
   state = await busyboxState();
   init = await installFaultyInit(state.paths);
-  bound = join(state.paths.root, 'bound');
+  bound = join(state.beside, 'bound');
   await mkdir(bound);
 });
 test.after.always(async () => {
@@ -64,7 +65,7 @@ interface Fault {
   /** What has the layer, and nothing else that would fail first. */
   readonly options?: Partial<OpenOptions>;
   /** A fault of the init's measurement: with it, kiln's own comparison must find out. */
-  readonly unchecked?: string;
+  readonly unchecked?: readonly string[];
   /** Modules whose rules have the kernel refuse something before anybody measures. */
   readonly refusedBy?: readonly string[];
   /** The same where the init does not measure. */
@@ -79,14 +80,14 @@ const boxFaults: readonly Fault[] = [
   { fault: 'namespace-limit', layer: 'namespace-limit' },
   { fault: 'mask', layer: 'masked-paths' },
   { fault: 'readonly', layer: 'read-only-paths' },
-  { fault: 'bind-readonly', layer: 'binds', unchecked: 'binds-unchecked' },
+  { fault: 'bind-readonly', layer: 'binds', unchecked: ['binds-unchecked'] },
   { fault: 'nosuid', layer: 'mounts' },
   { fault: 'old-root', layer: 'mounts' },
   { fault: 'devices', layer: 'devices' },
 ];
 
-const RIGHTS = { unchecked: 'rights-unchecked' };
-const LANDLOCK = { layer: 'landlock', unchecked: 'landlock-unchecked' };
+const RIGHTS = { unchecked: ['rights-unchecked'] };
+const LANDLOCK = { layer: 'landlock', unchecked: ['landlock-unchecked', 'rights-unchecked'] };
 
 /** Of a command, found out before it is executed. */
 const commandFaults: readonly Fault[] = [
@@ -147,7 +148,7 @@ for (const { fault, layer, options, unchecked, refusedBy, uncheckedRefusedBy } o
     }
     isFoundOut(t, await attempt(options), layer);
     if (unchecked === undefined) return;
-    await init.leaveOut(fault, unchecked);
+    await init.leaveOut(fault, ...unchecked);
     if (uncheckedRefusedBy?.includes(refuses)) {
       t.is(((await attempt(options)) as KilnError | undefined)?.code, 'E_EXEC');
       return;
@@ -181,16 +182,14 @@ test.serial('a command that is called off while its box is filled is not execute
   const ids = { uid: 0, gid: 0 };
   const ran = join(bound, 'ran');
   const start = async (signal?: AbortSignal) => {
-    const options = {
-      policy: await commandPolicy(state.paths, {
-        user: { uid: 0, spec: '0' },
-        seccomp: 'default',
-      }),
-    };
     const specification = sandboxSpecification({
       root: join(state.paths.images, IMAGE, 'tree'),
       binds: [{ source: bound, target: '/bound', readonly: false, relabel: 'shared' }],
     });
+    const request = { user: '0', capabilities: [], seccomp: 'default' };
+    const options = {
+      policy: await commandPolicy(state.paths, surroundingsOf(specification), request),
+    };
     return await openSandbox(kiln.engine, specification, {
       ...{ user: ids, caller: ids },
       first: { argv: ['touch', '/bound/ran'], options, signal },
@@ -205,7 +204,7 @@ test.serial('a command that is called off while its box is filled is not execute
 });
 
 test.serial('kiln’s own comparison names the wall of Landlock that is not there', async (t) => {
-  await init.leaveOut('landlock-sockets', 'landlock-unchecked');
+  await init.leaveOut('landlock-sockets', 'landlock-unchecked', 'rights-unchecked');
   t.regex(String(await attempt({ network: 'host' })), /landlock: no wall: abstract-sockets$/m);
 });
 

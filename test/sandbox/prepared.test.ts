@@ -27,6 +27,7 @@ import {
 import { type BusyboxState, busyboxState, IMAGE, PATIENCE } from '../support/busybox-state.ts';
 import { installFaultyInit } from '../support/faulty-init.ts';
 import * as parking from '../support/parking.ts';
+import { asRoot } from '../support/plain-policy.ts';
 
 /** Boxes that wait have much of what they need already: they must be no worse for it. */
 
@@ -57,9 +58,7 @@ function open(different: Partial<SandboxSpecification> = {}): Promise<Sandbox> {
 }
 
 async function said(sandbox: Sandbox, script: string): Promise<string> {
-  const command = await sandbox.spawn(['sh', '-c', script], {
-    policy: { user: 'root', capabilities: [] },
-  });
+  const command = await sandbox.spawn(['sh', '-c', script], await asRoot(kiln.paths, sandbox));
   command.stdin.end();
   command.stderr.resume();
   const [out] = await Promise.all([text(command.stdout), once(command, 'close')]);

@@ -78,6 +78,8 @@ test('a NUL byte never cuts an argument or a path in two', (t) => {
     workdir: '/',
     user: '0',
     capabilities: 0n,
+    landlock: [],
+    openSockets: false,
     limits: [],
     umask: 0,
   };

@@ -12,6 +12,7 @@ import { refill, setParkTarget } from '../../src/sandbox/parking.ts';
 import { sandboxSpecification } from '../../src/sandbox/specification.ts';
 import type { StatePaths } from '../../src/state/paths.ts';
 import { busyboxState, IMAGE } from '../support/busybox-state.ts';
+import { asRoot } from '../support/plain-policy.ts';
 
 /** libvirt's processes for boxes of this state. */
 async function controllers(paths: StatePaths): Promise<string[]> {
@@ -34,9 +35,7 @@ test('a reserved box becomes the next sandbox, and one that nobody takes is dest
       reserved,
     });
     t.is((await controllers(paths)).length, 1);
-    const child = await sandbox.spawn(['echo', 'here'], {
-      policy: { user: 'root', capabilities: [] },
-    });
+    const child = await sandbox.spawn(['echo', 'here'], await asRoot(paths, sandbox));
     t.is(await text(child.stdout), 'here\n');
     t.throws(() => reserved.take(), { instanceOf: TypeError });
   }
@@ -68,8 +67,6 @@ test('a box that dies while it waits is replaced', async (t) => {
   const specification = sandboxSpecification({ root: join(paths.images, IMAGE, 'tree') });
   await using sandbox = await openSandbox(engine, specification, { user, caller: user, reserved });
   t.not(sandbox.id, waiting);
-  const child = await sandbox.spawn(['echo', 'here'], {
-    policy: { user: 'root', capabilities: [] },
-  });
+  const child = await sandbox.spawn(['echo', 'here'], await asRoot(paths, sandbox));
   t.is(await text(child.stdout), 'here\n');
 });

@@ -107,7 +107,7 @@ test.serial('a mistake in what makes a service is named, not an internal error',
 test.serial(
   'what kiln run can, a service can: host name, folder, labels and owners of what is shown',
   async (t) => {
-    const folder = join(state.paths.root, 'shown');
+    const folder = join(state.beside, 'shown');
     await mkdir(folder);
     const options = [
       ...['-m', `${folder}:/shown:z`, '-s', 'none', '--disk', '3M'],
@@ -126,6 +126,10 @@ test.serial(
     // The command's user has what is root's here.
     t.is((await stat(join(folder, 'pwd'))).uid, 0);
     t.is(await ok('execute', 'given', '--', 'stat', '-c', '%U', '/shown/pwd'), 'build');
+    // It makes no set-id file of it, on the host.
+    const setId = await service('execute', 'given', '--', 'chmod', '4755', '/shown/pwd');
+    t.not(setId.exitCode, 0);
+    t.is((await stat(join(folder, 'pwd'))).mode & 0o6000, 0);
     // In MB, as the box's statfs(2) has it.
     t.is(await ok('execute', 'given', '--', 'stat', '-fc', '%b*%S', '/tmp'), '768*4096');
     await ok('set', 'given', '--disk', '6M', '--workdir', '/etc');

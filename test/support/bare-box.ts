@@ -97,6 +97,7 @@ export class BareBox implements AsyncDisposable {
       specification,
       { range: box.range, initPid: box.channel.initPid },
       { user: ids, caller: ids },
+      paths,
     );
     const operations = plan.operations.filter(({ op }) => !without.includes(op));
     const { labels } = box.record;
@@ -132,6 +133,8 @@ export class BareBox implements AsyncDisposable {
       ...(plain === undefined ? {} : { seccomp: asking ?? plain }),
       ...(plain === undefined || asking === undefined ? {} : { verdicts: plain }),
       landlock: command.landlock ?? [],
+      // Such boxes show what is possible without a layer; the init would refuse.
+      openSockets: true,
       limits: command.limits ?? [],
       umask: 0o022,
     });

@@ -20,6 +20,8 @@ export const PATIENCE = Number(process.env.KILN_TEST_PATIENCE ?? 1);
 export interface BusyboxState extends AsyncDisposable {
   readonly paths: StatePaths;
   readonly env: NodeJS.ProcessEnv;
+  /** A folder of the host beside the state, for binds. It goes with the state. */
+  readonly beside: string;
   /** Runs `kiln` on this state, from source unless KILN_FROM_SOURCE says otherwise. Never rejects; a run that hangs is killed after 60 s. */
   kiln(args: readonly string[], options?: Options): ResultPromise;
 }
@@ -36,6 +38,9 @@ export async function busyboxState(parent = tmpdir()): Promise<BusyboxState> {
     KILN_FROM_SOURCE: process.env.KILN_FROM_SOURCE ?? '1',
   };
   const paths = statePaths(env);
+  const beside = `${directory}-beside`;
+  await mkdir(beside);
+  await chmod(beside, 0o755);
   const image = join(paths.images, IMAGE);
   const tree = join(image, 'tree');
   for (const name of [
@@ -85,6 +90,7 @@ export async function busyboxState(parent = tmpdir()): Promise<BusyboxState> {
   return {
     paths,
     env,
+    beside,
     kiln: (args, options = {}) =>
       execa(KILN, args, {
         env,
@@ -98,7 +104,9 @@ export async function busyboxState(parent = tmpdir()): Promise<BusyboxState> {
       const { stopEmbeddedDaemon } = await import('../../src/libvirt/embedded/daemon.ts');
       await stopEmbeddedDaemon(paths);
       // A command may leave something behind that still writes, and ends by itself.
-      await rm(directory, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 });
+      for (const path of [directory, beside]) {
+        await rm(path, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 });
+      }
       await rm(paths.run, { recursive: true, force: true, maxRetries: 5, retryDelay: 100 });
     },
   };

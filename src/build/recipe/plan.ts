@@ -37,6 +37,7 @@ export function boxRequest(
     network: networkOf(sandbox.network),
     ...defined({ egress: sandbox.egress }),
     binds: [...sandbox.bind, ...(request.binds ?? [])],
+    ...defined({ allowHostWrite: request.allowHostWrite }),
     tmpfs: sandbox.tmpfs.map(({ target, size = 0 }) => ({ target, bytes: size })),
     limits: defined({ memory, cpus, pids, ioRead, ioWrite }),
     ...defined({ disk }),

@@ -14,10 +14,10 @@ import { commandUser } from '../../run/user.ts';
 import type { CommandFacts } from '../../sandbox/command-facts.ts';
 import type { BoxFacts } from '../../sandbox/facts.ts';
 import type { Engine } from '../../sandbox/open.ts';
-import { commandPolicy } from '../../sandbox/policy.ts';
+import { commandPolicy, userCapabilities } from '../../sandbox/policy.ts';
 import type { SandboxProcess } from '../../sandbox/process.ts';
 import type { Sandbox } from '../../sandbox/sandbox.ts';
-import { seccompFilter } from '../../sandbox/seccomp/profile.ts';
+import { chosenProfile } from '../../sandbox/seccomp/profile.ts';
 import type { CommandPolicy } from '../../sandbox/specification.ts';
 import { Tail } from '../tail.ts';
 import type { BoxShell } from './script-protocol.ts';
@@ -163,13 +163,10 @@ export class RecipeBox implements AsyncDisposable {
 
   /** Lets go of the box; `kiln shell` comes back to it, as the recipe's user. */
   async keep(seconds: number): Promise<void> {
-    const { user, capabilities, landlock } = await this.#policy(this.#request.user, false);
-    const seccomp = this.#hasNetwork() ? `${this.#request.seccomp}-offline` : this.#request.seccomp;
+    const { user, capabilities } = await this.#policy(this.#request.user, false);
     const { environment: env, workdir } = this;
-    await this.#sandbox.keep(seconds, {
-      ...{ user, capabilities, seccomp, env, workdir },
-      ...(landlock === undefined ? {} : { landlock }),
-    });
+    const seccomp = this.#profile(false);
+    await this.#sandbox.keep(seconds, { user, capabilities, seccomp, env, workdir });
   }
 
   /** Ends the way out to the hosts of a list, if there is one; gives what was asked for. */
@@ -184,6 +181,12 @@ export class RecipeBox implements AsyncDisposable {
   /** Whether steps can be given a network. */
   #hasNetwork(): boolean {
     return this.#request.network !== 'private' || this.#egress !== undefined;
+  }
+
+  /** In a sandbox without a network there is nothing to keep from. */
+  #profile(online: boolean): string {
+    const profile = chosenProfile(this.#request.seccomp, this.#request.nested === true);
+    return this.#hasNetwork() && !online ? `${profile}-offline` : profile;
   }
 
   /** As the kernel has them. */
@@ -201,16 +204,12 @@ export class RecipeBox implements AsyncDisposable {
     if (known !== undefined) return known;
     const { paths } = this.#engine;
     const user = commandUser(this.#manifest, wanted);
-    const policy = await commandPolicy(paths, { ...this.#request, user });
-    const { seccomp } = this.#request;
-    // In a box without a network there is nothing to keep from.
-    const offline = this.#hasNetwork() && !online;
-    const made = offline
-      ? {
-          ...policy,
-          seccomp: await seccompFilter(paths, `${seccomp}-offline`, policy.capabilities),
-        }
-      : policy;
+    const { surroundings } = this.#sandbox;
+    const made = await commandPolicy(paths, surroundings, {
+      user: user.spec,
+      capabilities: userCapabilities(user.uid, this.#request.capAdd, surroundings),
+      seccomp: this.#profile(online),
+    });
     this.#policies.set(key, made);
     return made;
   }

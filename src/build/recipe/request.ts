@@ -19,6 +19,8 @@ export interface RecipeRequest {
   readonly parameters?: Readonly<Record<string, string>>;
   /** Whether the recipe may use `$host`, `bind` and `network: host`. */
   readonly allowHost?: boolean;
+  /** See SandboxSpecification. */
+  readonly allowHostWrite?: boolean;
   /** A folder in which sources are looked for by their digest before they are downloaded. */
   readonly sources?: string;
   /** Download no source: what is neither cached nor in `sources` is an error. */

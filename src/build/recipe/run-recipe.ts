@@ -196,6 +196,7 @@ async function enter(
     image: image.manifest.id,
     network: run.network,
     binds: run.binds,
+    allowHostWrite: run.allowHostWrite === true,
     tmpfs: run.tmpfs,
     limits: run.limits,
     nested: run.nested === true,

@@ -6,6 +6,7 @@ import { readServiceFile } from '../../service/definition-file.ts';
 import { readOldSandbox } from '../../service/old-sandbox-file.ts';
 import { openEngine } from '../engine.ts';
 import { pickImage } from '../pick-image.ts';
+import { hostWriteOption } from '../sandbox-options.ts';
 import { parseBind, parseEnvironment, parseSize } from '../values.ts';
 import {
   addSettingOptions,
@@ -20,6 +21,7 @@ import {
 interface CreateOptions extends SettingValues {
   readonly image?: string;
   readonly unit: readonly string[];
+  readonly allowHostWrite?: boolean;
   readonly mount: readonly ReturnType<typeof parseBind>[];
   readonly env: readonly (readonly [string, string])[];
   readonly network?: NonNullable<ServiceFile['network']>;
@@ -67,6 +69,7 @@ export function createCommand(): Command {
         parseBind,
       ),
     )
+    .addOption(hostWriteOption())
     .addOption(repeated('--env <name=value>', 'set a variable', parseEnvironment))
     .addOption(
       networkOption(
@@ -150,6 +153,7 @@ function settings(options: CreateOptions, argv: string[]): Partial<ServiceFile> 
     ...(env.length === 0 ? {} : { environment: Object.fromEntries(env) }),
     ...(network === undefined ? {} : { network }),
     ...(mount.length === 0 ? {} : { mounts: [...mount] }),
+    ...(options.allowHostWrite === true ? { 'allow-host-write': true } : {}),
     ...(label === undefined ? {} : { label }),
     ...givenSettings(options),
   };

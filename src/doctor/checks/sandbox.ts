@@ -10,6 +10,7 @@ import { commandPolicy } from '../../sandbox/policy.ts';
 import type { SandboxProcess } from '../../sandbox/process.ts';
 import { INIT_PATH } from '../../sandbox/skeleton.ts';
 import { sandboxSpecification } from '../../sandbox/specification.ts';
+import { surroundingsOf } from '../../sandbox/surroundings.ts';
 import { type Check, type CheckContext, type Finding, fail, ok, reason } from '../check.ts';
 import { initPath } from '../probe.ts';
 
@@ -71,11 +72,15 @@ async function trial(
   copyFileSync(initPath(), join(root, INIT_PATH));
   await chmod(join(root, INIT_PATH), 0o755);
   begin('prepare its policy');
-  const policy = await commandPolicy(paths, { user: USER, seccomp: 'default', network: 'private' });
+  const specification = sandboxSpecification({ root });
+  const policy = await commandPolicy(paths, surroundingsOf(specification), {
+    user: USER.spec,
+    capabilities: [],
+    seccomp: 'default',
+  });
   begin('reach libvirt');
   await using connection = await connect({ paths, env });
   begin('start a sandbox');
-  const specification = sandboxSpecification({ root });
   const engine = { paths, connect: async () => connection };
   const use = { user: USER, caller: { uid: 0, gid: 0 }, command: ['kiln doctor'] };
   await using box = await openSandbox(engine, specification, use);

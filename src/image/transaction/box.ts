@@ -4,10 +4,12 @@ import { awaitedLater, deferred } from '../../promise.ts';
 import { TRANSACTION_CAPABILITIES } from '../../sandbox/capabilities.ts';
 import { labelForImages } from '../../sandbox/labels/store.ts';
 import { type Engine, openSandbox, type ReservedBox } from '../../sandbox/open.ts';
+import { commandPolicy } from '../../sandbox/policy.ts';
 import type { SandboxProcess } from '../../sandbox/process.ts';
 import type { Sandbox } from '../../sandbox/sandbox.ts';
 import { seccompFilter } from '../../sandbox/seccomp/profile.ts';
 import { type CommandPolicy, sandboxSpecification } from '../../sandbox/specification.ts';
+import { surroundingsOf } from '../../sandbox/surroundings.ts';
 import { span } from '../../trace/trace.ts';
 
 /** Where the box sees the control folder: on the tmpfs that is its /dev, so that it leaves no trace. */
@@ -90,9 +92,11 @@ export class TransactionBox implements AsyncDisposable {
     });
     const { reserved } = options;
     const use = { user: ROOT, caller: ROOT, command: ['kiln image build'], reserved };
-    const capabilities = TRANSACTION_CAPABILITIES;
-    const seccomp = await seccompFilter(engine.paths, 'default', capabilities);
-    const policy = { user: 'root', capabilities, seccomp };
+    const policy = await commandPolicy(engine.paths, surroundingsOf(specification), {
+      user: 'root',
+      capabilities: TRANSACTION_CAPABILITIES,
+      seccomp: 'default',
+    });
     const sandbox = await openSandbox(engine, specification, use);
     return new TransactionBox(sandbox, policy, options.scratch);
   }

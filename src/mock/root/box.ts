@@ -8,9 +8,9 @@ import {
   TRANSACTION_CAPABILITIES,
 } from '../../sandbox/capabilities.ts';
 import { openSandbox } from '../../sandbox/open.ts';
+import { commandPolicy } from '../../sandbox/policy.ts';
 import type { SandboxProcess } from '../../sandbox/process.ts';
 import type { Sandbox } from '../../sandbox/sandbox.ts';
-import { seccompFilter } from '../../sandbox/seccomp/profile.ts';
 import { type Bind, sandboxSpecification } from '../../sandbox/specification.ts';
 import type { MockRoot } from './root.ts';
 
@@ -81,9 +81,12 @@ export class RootBox implements AsyncDisposable {
     const { image, engine } = this.root;
     const user = commandUser(image.manifest, command.user ?? '0:0');
     const capabilities = capabilitiesOf(user.uid, command.transaction === true);
-    const seccomp = await seccompFilter(engine.paths, 'default', capabilities);
     return await this.#sandbox.spawn(argv, {
-      policy: { user: user.spec, capabilities, seccomp },
+      policy: await commandPolicy(engine.paths, this.#sandbox.surroundings, {
+        user: user.spec,
+        capabilities,
+        seccomp: 'default',
+      }),
       env: { ...image.manifest.environment, ...command.env },
       workdir: command.workdir ?? '/',
       ...(command.terminal === undefined ? {} : { terminal: command.terminal }),

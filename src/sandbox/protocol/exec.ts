@@ -27,6 +27,9 @@ const EXEC = {
 /** Bits of EXEC_LANDLOCK. */
 const LANDLOCK = { files: 1, 'no-tcp': 2, 'abstract-sockets': 4 } as const;
 
+/** Beside them: the host's abstract sockets may be open. */
+const OPEN_SOCKETS = 8;
+
 /** A wall of landlock(7): see src/guest/landlock.h. */
 export type LandlockWall = keyof typeof LANDLOCK;
 
@@ -56,7 +59,9 @@ export interface ExecRequest {
   readonly seccomp?: Buffer;
   /** Where `seccomp` asks: struct sock_filter[] with the answers. */
   readonly verdicts?: Buffer;
-  readonly landlock?: readonly LandlockWall[];
+  readonly landlock: readonly LandlockWall[];
+  /** In the host's network, its abstract sockets may be open: else the init refuses to start the command. */
+  readonly openSockets: boolean;
   readonly limits: readonly ResourceLimit[];
   readonly terminal?: { readonly rows: number; readonly columns: number };
   readonly umask: number;
@@ -85,8 +90,8 @@ export function encodeExec(request: ExecRequest): Buffer {
   fields.add(EXEC.capabilities, u64(request.capabilities));
   if (request.seccomp !== undefined) fields.add(EXEC.seccomp, request.seccomp);
   if (request.verdicts !== undefined) fields.add(EXEC.verdicts, request.verdicts);
-  const walls = (request.landlock ?? []).reduce((bits, wall) => bits | LANDLOCK[wall], 0);
-  if (walls !== 0) fields.add(EXEC.landlock, u32(walls));
+  const walls = request.landlock.reduce((bits, wall) => bits | LANDLOCK[wall], 0);
+  fields.add(EXEC.landlock, u32(walls | (request.openSockets ? OPEN_SOCKETS : 0)));
   for (const { resource, soft, hard } of request.limits) {
     fields.add(EXEC.rlimit, u32(resource), u64(soft), u64(hard));
   }

@@ -10,6 +10,9 @@ const PREPARE = 14;
 /** See src/guest/label.h. */
 const LABEL_MODULE = { selinux: 1, apparmor: 2 } as const;
 
+/** Who can write to a bind, and where that lands: see SETUP_BIND in src/guest/protocol.h. */
+const ACCESS = { host: 0, readonly: 1, own: 2 } as const;
+
 /** One step of building the box's file system, in order. Paths are absolute, inside the box. */
 export type SetupOperation =
   | { readonly op: 'hostname'; readonly name: string }
@@ -25,6 +28,8 @@ export type SetupOperation =
       readonly fd: number;
       readonly path: string;
       readonly readonly: boolean;
+      /** What is written to it lies on the host, where others than root may find it. */
+      readonly host: boolean;
       readonly directory: boolean;
     }
   | { readonly op: 'mask'; readonly path: string }
@@ -89,7 +94,8 @@ function encode(operations: readonly SetupOperation[]): FieldWriter {
     else if (o.op === 'network') fields.add(5, u32(1));
     else if (o.op === 'tmpfs') fields.add(6, u32(o.mode), u64(o.bytes), text(o.path));
     else if (o.op === 'bind') {
-      fields.add(7, u32(o.fd), flag(o.readonly), flag(o.directory), text(o.path));
+      const access = o.readonly ? ACCESS.readonly : o.host ? ACCESS.host : ACCESS.own;
+      fields.add(7, u32(o.fd), u32(access), flag(o.directory), text(o.path));
     } else if (o.op === 'mask') fields.add(8, text(o.path));
     else if (o.op === 'readonly') fields.add(9, text(o.path));
     else if (o.op === 'etc-file') fields.add(16, text(o.name), Buffer.from(o.content));

@@ -1,8 +1,8 @@
 import { KilnError } from '../../errors.ts';
 import { awaitedLater, deferred } from '../../promise.ts';
 import { BOOT_CAPABILITIES, ROOT_CAPABILITIES } from '../../sandbox/capabilities.ts';
+import { commandPolicy } from '../../sandbox/policy.ts';
 import type { SandboxProcess } from '../../sandbox/process.ts';
-import { seccompFilter } from '../../sandbox/seccomp/profile.ts';
 import { within } from '../deadline.ts';
 import { endText, isKilnCode, reasonOf } from '../failure.ts';
 import { LineSplitter } from '../log-file.ts';
@@ -75,14 +75,15 @@ export class BootedSystem implements UnitManager {
   async #boot(): Promise<void> {
     const { log, environment } = this.#host;
     const capabilities = [...this.#host.capabilities, ...ROOT_CAPABILITIES];
-    // Without SYS_ADMIN here: with it a profile allows what a system can do without, bpf(2) for one.
-    const seccomp = await seccompFilter(this.#host.paths, 'boot', [...capabilities, 'SYS_BOOT']);
-    const started = await this.#host.sandbox.spawn(bootCommand(this.#host.tree), {
-      policy: {
+    const { paths, sandbox } = this.#host;
+    const started = await sandbox.spawn(bootCommand(this.#host.tree), {
+      policy: await commandPolicy(paths, sandbox.surroundings, {
         user: '0:0',
-        capabilities: [...new Set([...capabilities, ...BOOT_CAPABILITIES])],
-        seccomp,
-      },
+        capabilities: [...capabilities, ...BOOT_CAPABILITIES],
+        seccomp: 'boot',
+        // Without SYS_ADMIN: with it a profile allows what a system can do without, bpf(2) for one.
+        seccompCapabilities: [...capabilities, 'SYS_BOOT'],
+      }),
       env: { ...environment, NOTIFY_SOCKET },
       terminal: { rows: 24, columns: 200 },
       boot: true,

@@ -1,6 +1,6 @@
 import { KilnError } from '../../errors.ts';
 import { ROOT_CAPABILITIES } from '../../sandbox/capabilities.ts';
-import { seccompFilter } from '../../sandbox/seccomp/profile.ts';
+import { commandPolicy } from '../../sandbox/policy.ts';
 import { within } from '../deadline.ts';
 import { endText } from '../failure.ts';
 import { endOf, type UnitHost } from '../unit-host.ts';
@@ -14,9 +14,12 @@ export async function systemctl(
   argv: readonly string[],
   patience: number,
 ): Promise<string> {
-  const seccomp = await seccompFilter(host.paths, 'default', ROOT_CAPABILITIES);
   const command = await host.sandbox.spawn(['systemctl', '--no-pager', ...argv], {
-    policy: { user: '0:0', capabilities: ROOT_CAPABILITIES, seccomp },
+    policy: await commandPolicy(host.paths, host.sandbox.surroundings, {
+      user: '0:0',
+      capabilities: ROOT_CAPABILITIES,
+      seccomp: 'default',
+    }),
     env: { LANG: 'C.UTF-8' },
   });
   command.stdin.end();

@@ -32,7 +32,7 @@ export interface Workshop extends AsyncDisposable {
 
 export async function openWorkshop(): Promise<Workshop> {
   const state = await busyboxState();
-  const top = join(state.paths.root, 'workshop');
+  const top = join(state.beside, 'workshop');
   await mkdir(top, { mode: 0o755 });
   const folder = async (files: Readonly<Record<string, string>>) => {
     const path = await mkdtemp(join(top, 'recipe-'));

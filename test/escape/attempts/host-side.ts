@@ -13,6 +13,8 @@ export interface LureAttempt {
   readonly careless: string;
   /** Of sh, in the folder with what came out: succeeds where it got through. */
   readonly through: string;
+  /** No sandbox can make it on the host: the other half has none. */
+  readonly withoutSandbox?: true;
 }
 
 export const lures: readonly LureAttempt[] = [
@@ -36,6 +38,7 @@ export const lures: readonly LureAttempt[] = [
     script: 'cp /bin/busybox "$OUT/lure" && chmod 4755 "$OUT/lure"',
     careless: '-a',
     through: 'test -u lure',
+    withoutSandbox: true,
   },
   {
     verb: 'artifact-fifo',

@@ -1,0 +1,15 @@
+import type { Capability } from '../../src/sandbox/capabilities.ts';
+import type { SpawnOptions } from '../../src/sandbox/command-request.ts';
+import { commandPolicy } from '../../src/sandbox/policy.ts';
+import type { Sandbox } from '../../src/sandbox/sandbox.ts';
+import type { StatePaths } from '../../src/state/paths.ts';
+
+/** How a command of root's is started that is about something else than its rights. */
+export async function asRoot(
+  paths: StatePaths,
+  sandbox: Sandbox,
+  capabilities: readonly Capability[] = [],
+): Promise<Pick<SpawnOptions, 'policy'>> {
+  const request = { user: '0:0', capabilities, seccomp: 'default' };
+  return { policy: await commandPolicy(paths, sandbox.surroundings, request) };
+}
