@@ -1,16 +1,8 @@
-import {
-  closeSync,
-  constants,
-  fchownSync,
-  openSync,
-  renameSync,
-  rmSync,
-  writeFileSync,
-  writeSync,
-} from 'node:fs';
-import { join, resolve } from 'node:path';
+import { closeSync, writeSync } from 'node:fs';
+import { resolve } from 'node:path';
 import type { Owner } from '../artifacts/destination.ts';
 import { unusableResultDirectory } from '../artifacts/result-directory.ts';
+import { Folder } from '../kernel/folder.ts';
 import { makeDirectory } from '../kernel/make-directory.ts';
 import { CHECKSUMS_FILE } from './provenance/checksums.ts';
 import { ENVELOPE_FILE } from './provenance/envelope.ts';
@@ -29,8 +21,6 @@ const STALE = [
 
 const LOGS = ['build.log', 'root.log', 'state.log'] as const;
 
-const FLAGS = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
-
 interface OpenLog {
   readonly fd: number;
   written: number;
@@ -43,11 +33,13 @@ interface OpenLog {
 export class ResultFiles implements Disposable {
   /** Absolute. */
   readonly directory: string;
+  readonly #folder: Folder;
   readonly #owner: Owner;
   readonly #logs = new Map<LogName | 'state.log', OpenLog>();
 
-  private constructor(directory: string, owner: Owner) {
+  private constructor(directory: string, folder: Folder, owner: Owner) {
     this.directory = directory;
+    this.#folder = folder;
     this.#owner = owner;
   }
 
@@ -58,16 +50,18 @@ export class ResultFiles implements Disposable {
     logs: readonly (LogName | 'state.log')[] = LOGS,
   ): Promise<ResultFiles> {
     const directory = resolve(path);
-    const files = new ResultFiles(directory, owner);
+    let files: ResultFiles | undefined;
     try {
       await makeDirectory(directory, owner);
-      for (const name of STALE) rmSync(join(directory, name), { force: true });
+      const folder = Folder.open(directory);
+      files = new ResultFiles(directory, folder, owner);
+      for (const name of STALE) folder.remove(name);
       for (const name of logs) {
-        rmSync(join(directory, name), { force: true });
-        files.#logs.set(name, { fd: files.#create(name), written: 0 });
+        folder.remove(name);
+        files.#logs.set(name, { fd: folder.create(name, owner), written: 0 });
       }
     } catch (cause) {
-      files[Symbol.dispose]();
+      files?.[Symbol.dispose]();
       throw unusableResultDirectory(directory, cause);
     }
     return files;
@@ -86,26 +80,11 @@ export class ResultFiles implements Disposable {
 
   /** Puts a whole file into the directory, in place of what has its name. @throws E_RESULTDIR */
   write(name: string, content: string): void {
-    const temporary = `.${name}.${process.pid}`;
     try {
-      rmSync(join(this.directory, temporary), { force: true });
-      const fd = this.#create(temporary);
-      try {
-        writeFileSync(fd, content);
-      } finally {
-        closeSync(fd);
-      }
-      renameSync(join(this.directory, temporary), join(this.directory, name));
+      this.#folder.replace(name, content, this.#owner);
     } catch (cause) {
-      rmSync(join(this.directory, temporary), { force: true });
       throw unusableResultDirectory(this.directory, cause);
     }
-  }
-
-  #create(name: string): number {
-    const fd = openSync(join(this.directory, name), FLAGS, 0o644);
-    fchownSync(fd, this.#owner.uid, this.#owner.gid);
-    return fd;
   }
 
   #append(name: LogName | 'state.log', chunk: Buffer): void {
@@ -128,6 +107,7 @@ export class ResultFiles implements Disposable {
   [Symbol.dispose](): void {
     for (const { fd } of this.#logs.values()) closeSync(fd);
     this.#logs.clear();
+    this.#folder[Symbol.dispose]();
   }
 }
 

@@ -77,7 +77,9 @@ async function exportImage(
   // Nobody takes half an archive for a whole one.
   const temporary = `${output}.part`;
   try {
-    const file = createWriteStream(temporary);
+    // Not into what somebody put there: what is left of another export goes, a link as well.
+    await rm(temporary, { force: true });
+    const file = createWriteStream(temporary, { flags: 'wx' });
     warn(await exportTar(image, file, options.compress ?? byName));
     await rename(temporary, output);
   } catch (cause) {

@@ -1,4 +1,4 @@
-import { stat, writeFile } from 'node:fs/promises';
+import { stat } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
 import { Command } from 'commander';
 import { KilnError } from '../errors.ts';
@@ -8,6 +8,7 @@ import { buildNamed, lockPathOf, planFromRecipe } from '../image/plan.ts';
 import { readContents } from '../image/store/contents.ts';
 import { findImage, imagesNamed, listImages, removeImage } from '../image/store/images.ts';
 import { readManifest } from '../image/store/manifest.ts';
+import { writeUserFile } from '../kernel/user-file.ts';
 import type { StatePaths } from '../state/paths.ts';
 import { syncNewImage } from './background.ts';
 import { openEngine } from './engine.ts';
@@ -118,9 +119,11 @@ async function lock(name: string, options: { output?: string }): Promise<void> {
   })();
   const { askedDigest, serializeImageLock } = await import('../image/lock.ts');
   const text = serializeImageLock(plan.settings, plan.lock, askedDigest(plan.recipe));
-  await writeFile(file, text).catch((cause: unknown) => {
+  try {
+    writeUserFile(file, text);
+  } catch (cause) {
     throw unwritable(file, cause);
-  });
+  }
   for (const warning of plan.warnings) process.stderr.write(`kiln: warning: ${warning}\n`);
   process.stdout.write(`${file}\n`);
 }

@@ -1,4 +1,4 @@
-import { closeSync, constants, fstatSync, openSync, statSync } from 'node:fs';
+import { closeSync, constants, fstatSync, lstatSync, openSync } from 'node:fs';
 import { constants as os } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { getSystemErrorName } from 'node:util';
@@ -9,6 +9,9 @@ const LOCK_SH = 1;
 const LOCK_EX = 2;
 const LOCK_NB = 4;
 
+/** A lock may lie where others can put links and fifos: they are neither followed nor waited for. */
+const LOCK_FILE = constants.O_RDWR | constants.O_NOFOLLOW | constants.O_NONBLOCK;
+
 /** Waiting asks again after this many milliseconds, growing up to the second number. */
 const POLL_FIRST = 2;
 const POLL_LAST = 50;
@@ -16,6 +19,8 @@ const POLL_LAST = 50;
 export interface LockOptions {
   /** Several holders at once, as long as none is exclusive. */
   readonly shared?: boolean;
+  /** The file must be there already: it is not made. */
+  readonly existing?: boolean;
   /** Gives up waiting (never the lock itself) when aborted. */
   readonly signal?: AbortSignal | undefined;
 }
@@ -47,11 +52,12 @@ export async function acquireLock(path: string, options: LockOptions = {}): Prom
 /** Like {@link acquireLock}, but undefined at once if somebody else holds it. */
 export async function tryLock(
   path: string,
-  options: Pick<LockOptions, 'shared'> = {},
+  options: Pick<LockOptions, 'shared' | 'existing'> = {},
 ): Promise<HeldLock | undefined> {
-  const fd = openSync(path, constants.O_RDWR | constants.O_CREAT, 0o600);
+  const fd = openSync(path, LOCK_FILE | (options.existing === true ? 0 : constants.O_CREAT), 0o600);
   let held = false;
   try {
+    if (!fstatSync(fd).isFile()) throw new Error(`${path} is no file that can be locked`);
     held = lockNow(fd, path, options.shared ?? false) && isStill(fd, path);
   } finally {
     if (!held) closeSync(fd);
@@ -86,7 +92,7 @@ export async function withLock<Result>(
 /** Whether `path` names the very file that `fd` has open: a lock on a deleted file guards nothing. */
 function isStill(fd: number, path: string): boolean {
   const mine = fstatSync(fd, { bigint: true });
-  const named = statSync(path, { bigint: true, throwIfNoEntry: false });
+  const named = lstatSync(path, { bigint: true, throwIfNoEntry: false });
   return named !== undefined && mine.ino === named.ino && mine.dev === named.dev;
 }
 

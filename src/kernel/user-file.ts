@@ -1,5 +1,13 @@
 /** Files whose path somebody else wrote: a fifo must not hang kiln, a device not fill its memory. */
-import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
+import {
+  closeSync,
+  constants,
+  fstatSync,
+  ftruncateSync,
+  openSync,
+  readSync,
+  writeFileSync,
+} from 'node:fs';
 
 /**
  * `file`: a regular file and nothing else; for paths that a configuration, a recipe or a repository
@@ -14,7 +22,7 @@ const PIECE = 64 * 1024;
  * Opens a regular file for reading; links are followed. The caller closes it.
  * @throws Error with a reason for people: of open(2), or that it is no file
  */
-export function openUserFile(path: string): number {
+export function openUserFile(path: string | Buffer): number {
   const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOCTTY);
   if (fstatSync(fd).isFile()) return fd;
   closeSync(fd);
@@ -40,4 +48,23 @@ export function readUserFile(path: string, limit: number, kind: UserFileKind = '
     closeSync(fd);
   }
   throw new Error(`${path} is larger than ${limit} bytes`);
+}
+
+/** O_NONBLOCK: a fifo must not hang us. Without O_TRUNC: what is no file must stay as it is. */
+const WRITE = constants.O_WRONLY | constants.O_CREAT | constants.O_NOFOLLOW | constants.O_NONBLOCK;
+
+/**
+ * Writes a file in a folder that may be somebody else's: a link of its name is not followed, and what
+ * is no regular file is left alone.
+ * @throws Error of open(2), or that it is no file
+ */
+export function writeUserFile(path: string, content: string): void {
+  const fd = openSync(path, WRITE, 0o644);
+  try {
+    if (!fstatSync(fd).isFile()) throw new Error(`${path} is not a regular file`);
+    ftruncateSync(fd);
+    writeFileSync(fd, content);
+  } finally {
+    closeSync(fd);
+  }
 }

@@ -5,7 +5,7 @@
  * `ts` since 1970.
  */
 
-import { appendFileSync, writeFileSync } from 'node:fs';
+import { closeSync, constants, openSync, writeFileSync } from 'node:fs';
 import { monotonicMs } from '../kernel/clock.ts';
 
 /** Where the trace goes; undefined: there is none, and tracing costs one comparison. */
@@ -78,6 +78,10 @@ function began(): number {
   return performance.timeOrigin - epoch();
 }
 
+/** The file may lie where others can put links and fifos. */
+const APPEND =
+  constants.O_WRONLY | constants.O_APPEND | constants.O_NOFOLLOW | constants.O_NONBLOCK;
+
 function flush(): void {
   if (file === undefined || events.length === 0) return;
   const text = events.join('');
@@ -88,7 +92,12 @@ function flush(): void {
     // Another process has begun the file, or it cannot be written, which the next line says.
   }
   try {
-    appendFileSync(file, text);
+    const fd = openSync(file, APPEND);
+    try {
+      writeFileSync(fd, text);
+    } finally {
+      closeSync(fd);
+    }
   } catch (error) {
     process.stderr.write(`kiln: warning: cannot write the trace: ${(error as Error).message}\n`);
   }

@@ -1,5 +1,15 @@
 import { existsSync } from 'node:fs';
-import { mkdir, mkdtemp, readdir, readFile, readlink, rm, writeFile } from 'node:fs/promises';
+import {
+  lstat,
+  mkdir,
+  mkdtemp,
+  readdir,
+  readFile,
+  readlink,
+  rm,
+  symlink,
+  writeFile,
+} from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { execa } from 'execa';
@@ -501,6 +511,40 @@ config_opts['plugin_conf']['sign_opts'] = {'cmd': 'rpmsign', 'opts': '${opts}'}
     t.deepEqual(left, []);
   },
 );
+
+test.serial('--chain: links in its local repository are not followed', async (t) => {
+  const [good, bad] = [await srpm({ name: 'good' }), await srpm({ name: 'bad', build: 'exit 1' })];
+  const local = join(state.directory, 'planted');
+  const results = join(local, 'results', 'demo');
+  const victim = join(state.directory, 'victim');
+  await writeFile(victim, 'precious');
+  const plant = async (name: string, link: string, target = victim) => {
+    await mkdir(join(results, name), { recursive: true });
+    await symlink(target, join(results, name, link));
+  };
+  await plant('good-1-1', 'fail');
+  await plant('good-1-1', 'success', join(state.directory, 'made-by-success'));
+  await plant('bad-1-1', 'fail');
+  await plant('bad-1-1', 'build.log');
+  const run = (...args: string[]) => state.mock(['--chain', '--localrepo', local, ...args]);
+  t.is((await run('-c', good, bad)).exitCode, 4);
+  t.is(await readFile(victim, 'utf8'), 'precious');
+  t.false(existsSync(join(state.directory, 'made-by-success')));
+  t.true((await lstat(join(results, 'good-1-1', 'success'))).isFile());
+  t.true((await lstat(join(results, 'bad-1-1', 'fail'))).isFile());
+  // Nor are folders, and the lock of the repository.
+  await rm(join(results, 'repository', 'lock'));
+  await plant('repository', 'lock', join(state.directory, 'made-by-lock'));
+  t.not((await run(good)).exitCode, 0);
+  t.false(existsSync(join(state.directory, 'made-by-lock')));
+  await rm(local, { recursive: true });
+  await mkdir(results, { recursive: true });
+  const elsewhere = join(state.directory, 'elsewhere');
+  await mkdir(elsewhere);
+  await symlink(elsewhere, join(results, 'good-1-1'));
+  ends(t, await run(good), 70, /result directory .*good-1-1 cannot be used/);
+  t.deepEqual(await readdir(elsewhere), []);
+});
 
 long(
   'two builds of one configuration at once, each with its --uniqueext, as Copr has them',

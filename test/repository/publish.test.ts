@@ -1,5 +1,16 @@
 /** The publisher of local repositories, against createrepo_c, dnf and rpm. */
-import { appendFile, cp, readdir, readFile, readlink, rm, stat, writeFile } from 'node:fs/promises';
+import {
+  appendFile,
+  cp,
+  mkdir,
+  readdir,
+  readFile,
+  readlink,
+  rm,
+  stat,
+  symlink,
+  writeFile,
+} from 'node:fs/promises';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { execa } from 'execa';
@@ -199,4 +210,25 @@ test.serial('refused: no package, a damaged one, two of one name', async (t) => 
   );
   t.regex(twice?.code ?? '', /^E_REPOSITORY_COLLISION|E_RPM_DIGEST$/);
   t.deepEqual(await readdir(published).then((names) => names.includes('current')), false);
+});
+
+test('links that somebody put into a repository are not followed', async (t) => {
+  const { directory, files, published } = await builtPackages(t);
+  const other = join(directory, 'other');
+  for (const name of ['snapshots', 'pool', 'lock', '']) {
+    await rm(published, { recursive: true, force: true });
+    await mkdir(join(other, 'precious'), { recursive: true });
+    await writeFile(join(other, 'a.tmp'), 'precious');
+    if (name !== '') await mkdir(published);
+    const target = name === 'lock' ? join(directory, 'made-by-lock') : other;
+    await symlink(target, join(published, name).replace(/\/$/, ''));
+    const error = await t.throwsAsync<KilnError>(
+      publishRepository(published, files),
+      undefined,
+      name,
+    );
+    t.regex(`${error?.code} ${error?.message}`, /E_REPOSITORY_WRITE|ELOOP/, name);
+    t.deepEqual((await readdir(other)).sort(), ['a.tmp', 'precious'], name);
+    t.false((await readdir(directory)).includes('made-by-lock'));
+  }
 });

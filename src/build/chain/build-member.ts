@@ -1,10 +1,10 @@
 /** One package of a chain: built, or found to be built from the same already. */
-import { readdir, rm } from 'node:fs/promises';
-import { join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import type { Owner } from '../../artifacts/destination.ts';
+import { unusableResultDirectory } from '../../artifacts/result-directory.ts';
 import { writeText } from '../../artifacts/write-text.ts';
 import { KilnError } from '../../errors.ts';
-import { hasErrno } from '../../kernel/libc.ts';
+import { Folder } from '../../kernel/folder.ts';
 import type { RepositoryFile } from '../../repository/publish/snapshot.ts';
 import type { Engine } from '../../sandbox/open.ts';
 import type { BuildBase } from '../base.ts';
@@ -47,7 +47,7 @@ export async function usableRecord(
   { records, options }: Pick<MemberContext, 'records' | 'options'>,
   member: Member,
 ): Promise<MemberRecord | undefined> {
-  const record = await records.built(member.name);
+  const record = records.built(member.name);
   return record?.source === member.sha256 && record.options === options ? record : undefined;
 }
 
@@ -67,9 +67,9 @@ export async function buildMember(
     return { kind: 'unchanged', record: known };
   }
   build.onStart();
-  await records.forgetBuilt(member.name);
+  records.forgetBuilt(member.name);
   await results.remove([member.name], hooks.signal);
-  await clearAway(request.resultDirectory);
+  clearAway(request);
   const report = await buildPackage(context.engine, request, hooks);
   if (report.failure !== undefined) {
     if (!hooks.signal?.aborted) await mark(request, 'fail');
@@ -90,7 +90,7 @@ export async function buildMember(
   results.retain(record.snapshot);
   await results.add([[member.name, packageFiles(request.resultDirectory, record)]], hooks.signal);
   await mark(request, 'success');
-  await records.keepBuilt(member.name, record);
+  records.keepBuilt(member.name, record);
   return { kind: 'built', record, report };
 }
 
@@ -117,16 +117,19 @@ export function packageFiles(directory: string, { packages }: MemberRecord): Rep
 
 const MARKS: readonly string[] = ['success', 'fail'];
 
-/** Takes away what would pass for a result of the build that begins. */
-async function clearAway(directory: string): Promise<void> {
+/**
+ * Takes away what would pass for a result of the build that begins. The member's folder lies in the
+ * chain's: it must not be a link to another place. @throws KilnError E_RESULTDIR
+ */
+function clearAway({ resultDirectory, caller }: BuildRequest): void {
   try {
-    for (const name of await readdir(directory)) {
-      if (name.endsWith('.rpm') || MARKS.includes(name)) {
-        await rm(join(directory, name), { force: true });
-      }
+    using top = Folder.open(dirname(resultDirectory));
+    using folder = top.inner(basename(resultDirectory), caller);
+    for (const name of folder.names()) {
+      if (name.endsWith('.rpm') || MARKS.includes(name)) folder.remove(name);
     }
-  } catch (error) {
-    if (!hasErrno(error, 'ENOENT')) throw error;
+  } catch (cause) {
+    throw unusableResultDirectory(resultDirectory, cause);
   }
 }
 

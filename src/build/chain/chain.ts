@@ -38,7 +38,7 @@ export async function buildChain(
   const { signal } = hooks;
   const signer = await packageSigner(request.build);
   const members = await readMembers(request.sources, signal);
-  const records = await openRecords(request);
+  using records = await openRecords(request);
   await using _lock = await lockChain(records, request);
   await using base = await openBase(engine, request.build.image, {
     update: request.build.update ?? false,
@@ -104,7 +104,7 @@ function asInterruption(reason: unknown): KilnError {
 async function openRecords({ resultDirectory, build }: ChainRequest): Promise<Records> {
   try {
     await makeDirectory(resultDirectory, build.caller);
-    return await Records.open(resultDirectory);
+    return Records.open(resultDirectory);
   } catch (cause) {
     throw unusableResultDirectory(resultDirectory, cause);
   }
@@ -156,7 +156,7 @@ async function scanAll(
     digestOf([sha256, base.image.manifest.id, specOptions(build)]);
   const scans = new Map<Member, Scan>();
   for (const member of members) {
-    const record = await records.scanned(member.name);
+    const record = records.scanned(member.name);
     if (record?.key !== key(member)) continue;
     const { requires, provides, problem } = record;
     scans.set(member, { requires, provides, problem });
@@ -165,7 +165,7 @@ async function scanAll(
   for (const [member, scan] of await scanMembers(engine, base, build, fresh, signal)) {
     scans.set(member, scan);
     const { problem, ...said } = scan;
-    await records.keepScanned(member.name, {
+    records.keepScanned(member.name, {
       format: 1,
       key: key(member),
       requires: [...said.requires],

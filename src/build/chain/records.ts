@@ -1,7 +1,7 @@
-import { mkdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
-import { hasContent, writeWhole } from '../../repository/cache.ts';
+import { Folder } from '../../kernel/folder.ts';
+import { hasContent } from '../../repository/cache.ts';
 
 const sha256 = z.string().regex(/^[0-9a-f]{64}$/);
 const text = z.string().max(65536);
@@ -52,50 +52,55 @@ export type ScanRecord = z.output<typeof scanSchema>;
  *     .kiln/built/NAME.json    {@link MemberRecord}
  *     .kiln/scanned/NAME.json  {@link ScanRecord}
  */
-export class Records {
-  readonly #directory: string;
+export class Records implements Disposable {
+  readonly #folder: Folder;
+  readonly #built: Folder;
+  readonly #scanned: Folder;
 
-  private constructor(directory: string) {
-    this.#directory = directory;
+  private constructor(folder: Folder) {
+    this.#folder = folder;
+    this.#built = folder.inner('built');
+    this.#scanned = folder.inner('scanned');
   }
 
-  static async open(resultDirectory: string): Promise<Records> {
-    const directory = join(resultDirectory, '.kiln');
-    for (const name of ['built', 'scanned']) {
-      await mkdir(join(directory, name), { recursive: true, mode: 0o755 });
-    }
-    return new Records(directory);
+  /** @throws the system's error where something else has the place of a folder of records. */
+  static open(resultDirectory: string): Records {
+    using top = Folder.open(resultDirectory);
+    return new Records(top.inner('.kiln'));
   }
 
   get lockFile(): string {
-    return join(this.#directory, 'lock');
+    return join(this.#folder.path, 'lock');
   }
 
-  built(member: string): Promise<MemberRecord | undefined> {
-    return readJson(this.#file('built', member), recordSchema);
+  built(member: string): MemberRecord | undefined {
+    return readJson(this.#built, member, recordSchema);
   }
 
-  async keepBuilt(member: string, record: MemberRecord): Promise<void> {
-    await writeWhole(this.#file('built', member), JSON.stringify(recordSchema.parse(record)));
+  keepBuilt(member: string, record: MemberRecord): void {
+    this.#built.replace(`${member}.json`, JSON.stringify(recordSchema.parse(record)));
   }
 
   /** From here on it counts as not built. */
-  async forgetBuilt(member: string): Promise<void> {
-    await rm(this.#file('built', member), { force: true });
+  forgetBuilt(member: string): void {
+    this.#built.remove(`${member}.json`);
   }
 
-  scanned(member: string): Promise<ScanRecord | undefined> {
-    return readJson(this.#file('scanned', member), scanSchema);
+  scanned(member: string): ScanRecord | undefined {
+    return readJson(this.#scanned, member, scanSchema);
   }
 
-  async keepScanned(member: string, record: ScanRecord): Promise<void> {
-    await writeWhole(this.#file('scanned', member), JSON.stringify(scanSchema.parse(record)));
+  keepScanned(member: string, record: ScanRecord): void {
+    this.#scanned.replace(`${member}.json`, JSON.stringify(scanSchema.parse(record)));
   }
 
-  #file(folder: 'built' | 'scanned', member: string): string {
-    return join(this.#directory, folder, `${member}.json`);
+  [Symbol.dispose](): void {
+    for (const folder of [this.#built, this.#scanned, this.#folder]) folder[Symbol.dispose]();
   }
 }
+
+/** Bytes of one record. */
+const MAX_RECORD = 64 * 2 ** 20;
 
 /** Whether what a record says was made is still there, unchanged. */
 export async function packagesAreThere(directory: string, record: MemberRecord): Promise<boolean> {
@@ -105,9 +110,13 @@ export async function packagesAreThere(directory: string, record: MemberRecord):
   return true;
 }
 
-async function readJson<Value>(path: string, schema: z.ZodType<Value>): Promise<Value | undefined> {
+function readJson<Value>(
+  folder: Folder,
+  member: string,
+  schema: z.ZodType<Value>,
+): Value | undefined {
   try {
-    return schema.safeParse(JSON.parse(await readFile(path, 'utf8'))).data;
+    return schema.safeParse(JSON.parse(folder.read(`${member}.json`, MAX_RECORD) ?? '')).data;
   } catch {
     return undefined;
   }

@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { pipeline } from 'node:stream/promises';
 import { KilnError } from '../../errors.ts';
+import { openUserFile } from '../../kernel/user-file.ts';
 
 /** The name of the manifest in a result directory. */
 export const CHECKSUMS_FILE = 'SHA256SUMS';
@@ -66,7 +67,8 @@ async function digestFile(directory: string, file: ListedFile): Promise<string> 
   const hash = createHash('sha256');
   const path = Buffer.concat([Buffer.from(`${directory}/`), nameBytes(file)]);
   try {
-    await pipeline(createReadStream(path, { highWaterMark: 1 << 20 }), hash);
+    const fd = openUserFile(path);
+    await pipeline(createReadStream('', { fd, highWaterMark: 1 << 20 }), hash);
   } catch (cause) {
     throw new KilnError('E_RESULTDIR', `${directory}/${file.path} cannot be read`, { cause });
   }

@@ -1,6 +1,6 @@
-import { writeFile } from 'node:fs/promises';
 import { Command } from 'commander';
 import { KilnError } from '../../errors.ts';
+import { writeUserFile } from '../../kernel/user-file.ts';
 import { hasSystemd } from '../../libvirt/embedded/systemd.ts';
 import { cronFile, hostUnitName } from '../../service/host-units.ts';
 import {
@@ -41,7 +41,7 @@ async function install(names: string[], options: InstallOptions): Promise<void> 
   await using engine = openEngine();
   const invocation = hostInvocation(engine.paths);
   if (options.cron !== undefined) {
-    await writeFile(options.cron, cronFile(invocation).text);
+    writeUserFile(options.cron, cronFile(invocation).text);
     process.stdout.write(`${options.cron}\n`);
     return;
   }

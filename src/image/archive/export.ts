@@ -56,7 +56,8 @@ export async function exportOci(
     });
   }
   const blobs = join(directory, 'blobs', 'sha256');
-  await mkdir(blobs, { recursive: true });
+  await mkdir(join(directory, 'blobs'));
+  await mkdir(blobs);
   const { stream, skipped } = await packTree(image.tree, ownerNames(image));
   const layer = await writeLayer(blobs, stream, compression);
   const config = await writeJson(blobs, MediaType.config, ociConfig(image.manifest, layer.diffId));
@@ -77,9 +78,10 @@ export async function exportOci(
       },
     ],
   };
-  await writeFile(join(directory, 'index.json'), JSON.stringify(index));
+  await writeFile(join(directory, 'index.json'), JSON.stringify(index), { flag: 'wx' });
   // The file that makes a folder a layout comes last: half a one is none.
-  await writeFile(join(directory, 'oci-layout'), '{"imageLayoutVersion":"1.0.0"}');
+  const version = '{"imageLayoutVersion":"1.0.0"}';
+  await writeFile(join(directory, 'oci-layout'), version, { flag: 'wx' });
   return skipped;
 }
 
@@ -103,7 +105,7 @@ async function writeLayer(
       hashing(plain),
       ...compressors(compression),
       hashing(packed),
-      createWriteStream(temporary, { highWaterMark: CHUNK }),
+      createWriteStream(temporary, { flags: 'wx', highWaterMark: CHUNK }),
     ]);
     const { size } = await stat(temporary);
     const digest = packed.digest('hex');
@@ -123,7 +125,7 @@ async function writeLayer(
 async function writeJson(blobs: string, mediaType: string, value: unknown): Promise<Descriptor> {
   const bytes = Buffer.from(JSON.stringify(value));
   const digest = createHash('sha256').update(bytes).digest('hex');
-  await writeFile(join(blobs, digest), bytes);
+  await writeFile(join(blobs, digest), bytes, { flag: 'wx' });
   return { mediaType, digest: `sha256:${digest}`, size: bytes.length };
 }
 

@@ -4,10 +4,11 @@
  */
 import { randomUUID } from 'node:crypto';
 import { closeSync, constants } from 'node:fs';
-import { copyFile, mkdir, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
+import { copyFile, lstat, open, readdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { KilnError } from '../../errors.ts';
+import { readUserFile } from '../../kernel/user-file.ts';
 import { openFile } from '../../rpm/open-files.ts';
 import type { RpmPackage } from '../../rpm/package.ts';
 import { readRpms } from '../../rpm/read.ts';
@@ -17,6 +18,9 @@ import { packageElements } from './metadata-xml.ts';
 
 /** Raised when something else is written of the same package than before. */
 const FORMAT = 1;
+
+/** Bytes of what is kept of one package: all its files' names are in it. */
+const MAX_ENTRY = 256 * 2 ** 20;
 
 const text = z.string();
 const pooledSchema = z.strictObject({
@@ -63,7 +67,6 @@ export async function addToPool(
   files: readonly { readonly path: string; readonly sha256?: string }[],
   signal?: AbortSignal,
 ): Promise<PooledPackage[]> {
-  await mkdir(pool, { recursive: true, mode: 0o755 });
   const digests: string[] = [];
   const fresh: string[] = [];
   const known = new Map<string, PooledPackage>();
@@ -96,7 +99,7 @@ export async function prunePool(pool: string, keep: ReadonlySet<string>): Promis
     const sha256 = /^([0-9a-f]{64})\.rpm$/.exec(name)?.[1];
     if (sha256 === undefined) {
       if (name.endsWith('.tmp')) await rm(join(pool, name), { force: true });
-    } else if (!keep.has(sha256) && (await stat(join(pool, name))).nlink === 1) {
+    } else if (!keep.has(sha256) && (await lstat(join(pool, name))).nlink === 1) {
       await rm(entryFile(pool, sha256), { force: true });
       await rm(join(pool, name), { force: true });
     }
@@ -108,7 +111,7 @@ function entryFile(pool: string, sha256: string): string {
 }
 
 async function hasFile(pool: string, sha256: string): Promise<boolean> {
-  return (await stat(pooledFile(pool, sha256)).catch(() => undefined)) !== undefined;
+  return (await lstat(pooledFile(pool, sha256)).catch(() => undefined)) !== undefined;
 }
 
 /** Copies a file to where its content belongs, unless that is there; returns its sha256. */
@@ -120,7 +123,7 @@ async function copyIn(pool: string, file: string): Promise<string> {
     const before = hexOf(await digestFile(from, 'sha256'));
     if (await hasFile(pool, before)) return before;
     await copyFile(from, temporary, constants.COPYFILE_EXCL | constants.COPYFILE_FICLONE);
-    await using copy = await open(temporary, 'r');
+    await using copy = await open(temporary, constants.O_RDONLY | constants.O_NOFOLLOW);
     await copy.chmod(0o644);
     await copy.sync();
     const sha256 = hexOf(await digestFile(temporary, 'sha256'));
@@ -139,7 +142,9 @@ function hexOf(digest: string): string {
 /** What is known of a package, or undefined; what cannot be understood is nothing. */
 async function readPooled(pool: string, sha256: string): Promise<PooledPackage | undefined> {
   try {
-    const value: unknown = JSON.parse(await readFile(entryFile(pool, sha256), 'utf8'));
+    const value: unknown = JSON.parse(
+      readUserFile(entryFile(pool, sha256), MAX_ENTRY).toString('utf8'),
+    );
     const pooled = pooledSchema.safeParse(value).data;
     return pooled?.sha256 === sha256 ? pooled : undefined;
   } catch {

@@ -9,9 +9,11 @@
 import { createHash, randomUUID } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { link, mkdir, open, readdir, rename, rm, symlink, writeFile } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { KilnError } from '../../errors.ts';
 import { acquireLock, tryLock, withLock } from '../../kernel/flock.ts';
+import { Folder } from '../../kernel/folder.ts';
+import { makeDirectory } from '../../kernel/make-directory.ts';
 import { removeTree } from '../../kernel/remove-tree.ts';
 import { addToPool, type PooledPackage, pooledFile, prunePool } from './pool.ts';
 import { writeRepodata } from './repodata.ts';
@@ -61,20 +63,19 @@ export async function publishRepository(
   files: readonly RepositoryFile[],
   { keep = new Set(), signal }: PublishOptions = {},
 ): Promise<Snapshot> {
-  const snapshots = join(directory, 'snapshots');
-  await mkdir(snapshots, { recursive: true, mode: 0o755 });
+  using places = await openPlaces(directory);
+  const { top, snapshots } = places;
+  const pool = places.pool.path;
   return await withLock(
-    join(directory, 'lock'),
+    join(top.path, 'lock'),
     async () => {
-      const pool = join(directory, 'pool');
       const packages = distinct(await addToPool(pool, files, signal));
       const id = snapshotId(packages);
-      const path = join(snapshots, id);
-      await make(pool, path, packages);
+      await make(pool, join(snapshots.path, id), packages);
       // Leased before it can become a stale one.
-      const snapshot = await lease(id, path, packages);
-      await point(directory, id);
-      await sweep(snapshots, new Set([...keep, id]));
+      const snapshot = await lease(id, join(directory, 'snapshots', id), packages);
+      await point(top.path, id);
+      await sweep(snapshots.path, new Set([...keep, id]));
       await prunePool(pool, new Set(packages.map(({ sha256 }) => sha256)));
       return snapshot;
     },
@@ -82,12 +83,31 @@ export async function publishRepository(
   );
 }
 
+/** The folders of a repository. Others may be able to put links in their place: not followed. */
+async function openPlaces(directory: string) {
+  await makeDirectory(dirname(directory));
+  const opened = new DisposableStack();
+  try {
+    using parent = Folder.open(dirname(directory));
+    const top = opened.use(parent.inner(basename(directory)));
+    const snapshots = opened.use(top.inner('snapshots'));
+    const pool = opened.use(top.inner('pool'));
+    return { top, snapshots, pool, [Symbol.dispose]: () => opened.dispose() };
+  } catch (cause) {
+    opened.dispose();
+    throw new KilnError('E_REPOSITORY_WRITE', `the repository ${directory} cannot be written`, {
+      cause,
+      hint: 'it and the folders in it must be folders that can be written, and no links',
+    });
+  }
+}
+
 async function lease(
   id: string,
   path: string,
   packages: readonly PooledPackage[],
 ): Promise<Snapshot> {
-  const held = await acquireLock(join(path, LEASE), { shared: true });
+  const held = await acquireLock(join(path, LEASE), { shared: true, existing: true });
   return {
     id,
     path,
@@ -132,7 +152,7 @@ async function make(pool: string, path: string, packages: readonly PooledPackage
     const revision = Math.max(0, ...packages.map(({ buildTime }) => buildTime ?? 0));
     const elements = packages.map((entry) => entry.elements);
     await writeRepodata(temporary, elements, revision);
-    await writeFile(join(temporary, LEASE), '', { mode: 0o600 });
+    await writeFile(join(temporary, LEASE), '', { mode: 0o600, flag: 'wx' });
     await syncDirectory(temporary);
     await rename(temporary, path);
     await syncDirectory(dirname(path));

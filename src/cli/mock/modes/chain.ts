@@ -1,9 +1,10 @@
 import { existsSync } from 'node:fs';
-import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { unusableResultDirectory } from '../../../artifacts/result-directory.ts';
 import { buildPackage } from '../../../build/build.ts';
+import { Folder } from '../../../kernel/folder.ts';
 import { makeDirectory } from '../../../kernel/make-directory.ts';
 import type { Chroot } from '../../../mock/chroot.ts';
 import { localRepository } from '../../../mock/local-repository.ts';
@@ -53,17 +54,16 @@ async function resultsDirectory(localrepo: string | undefined, config: string): 
     localrepo === undefined
       ? await mkdtemp(join(tmpdir(), 'kiln-mock-chain-'))
       : hostPath(localrepo);
-  const results = join(top, 'results', config);
-  await makeResults(results);
-  return results;
-}
-
-async function makeResults(directory: string): Promise<void> {
+  const directory = join(top, 'results', config);
   try {
-    await makeDirectory(directory, callerIds());
+    await makeDirectory(top, callerIds());
+    using folder = Folder.open(top);
+    using results = folder.inner('results', callerIds());
+    results.inner(config, callerIds())[Symbol.dispose]();
   } catch (cause) {
     throw unusableResultDirectory(directory, cause);
   }
+  return directory;
 }
 
 class ChainRun implements AsyncDisposable {
@@ -115,8 +115,11 @@ class ChainRun implements AsyncDisposable {
   async #one(srpm: string): Promise<boolean> {
     const { engine, log, signal } = this.#session;
     const what = basename(srpm);
-    const directory = join(this.#results, what.replace(/(\.src|\.nosrc)?\.rpm$/, ''));
-    if (existsSync(join(directory, MARKS.done))) {
+    const name = what.replace(/(\.src|\.nosrc)?\.rpm$/, '');
+    const directory = join(this.#results, name);
+    // Opened before the build, and no link to another place: what is written stays here.
+    using folder = this.#folderOf(name);
+    if (folder.has(MARKS.done)) {
       log.info(`Skipping ${what}: it was built before`);
       return true;
     }
@@ -133,22 +136,32 @@ class ChainRun implements AsyncDisposable {
     );
     const done = finishBuild(log, report, what, this.#chroot.root) === 0;
     signal.throwIfAborted();
-    await makeResults(directory);
-    await rm(join(directory, done ? MARKS.failed : MARKS.done), { force: true });
-    await writeFile(join(directory, done ? MARKS.done : MARKS.failed), '');
+    folder.remove(done ? MARKS.failed : MARKS.done);
+    folder.replace(done ? MARKS.done : MARKS.failed, '', callerIds());
     if (done) await this.#publish();
     return done;
+  }
+
+  /** @throws KilnError E_RESULTDIR */
+  #folderOf(name: string): Folder {
+    try {
+      using results = Folder.open(this.#results);
+      return results.inner(name, callerIds());
+    } catch (cause) {
+      throw unusableResultDirectory(join(this.#results, name), cause);
+    }
   }
 
   /** Makes a repository of all binary packages that are there, in place of the one before. */
   async #publish(): Promise<void> {
     const files: { path: string }[] = [];
-    for (const name of await readdir(this.#results)) {
-      const directory = join(this.#results, name);
-      if (!existsSync(join(directory, MARKS.done))) continue;
-      for (const file of await readdir(directory)) {
+    using results = Folder.open(this.#results);
+    for (const name of results.names()) {
+      using folder = results.existing(name);
+      if (folder === undefined || !folder.has(MARKS.done)) continue;
+      for (const file of folder.names()) {
         if (file.endsWith('.rpm') && !file.endsWith('src.rpm')) {
-          files.push({ path: join(directory, file) });
+          files.push({ path: join(this.#results, name, file) });
         }
       }
     }

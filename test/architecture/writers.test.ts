@@ -1,0 +1,42 @@
+import { readdir, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import test from 'ava';
+
+const source = join(import.meta.dirname, '../../src');
+
+/** Folders whose modules write where others may write: results, local repositories, what a person names. */
+const OUTSIDE = /^(?:artifacts|build|cli|image\/archive|repository\/publish|result|run|trace)\//;
+
+/** Calls that write to a path, and follow a link that somebody put there. */
+const WRITES =
+  /(?<!#)\b(?:writeFile|appendFile|copyFile|createWriteStream|truncate)(?:Sync)?\(|\bopen(?:Sync)?\([^)]*(?:'[wa]x?\+?'|'r\+'|O_WRONLY|O_RDWR)/;
+
+/**
+ * Modules that call them all the same, and why that is safe. Everything else uses kernel/folder.ts,
+ * kernel/user-file.ts or artifacts/staging.ts.
+ */
+const SAFE: Readonly<Record<string, string>> = {
+  'artifacts/write-text.ts': 'to a descriptor of a new file',
+  'build/kept-build.ts': 'below KILN_STATE',
+  'build/recipe/sources.ts': 'below KILN_STATE',
+  'cli/image-transfer.ts': 'a new file (wx)',
+  'cli/mock/modes/build.ts': 'below KILN_STATE',
+  'cli/mock/signing.ts': 'a new file (wx) in a new folder',
+  'image/archive/export.ts': 'new files (wx) in a folder that was empty',
+  'image/archive/import.ts': 'below KILN_STATE',
+  'repository/publish/pool.ts': 'a new file (COPYFILE_EXCL) in an open folder',
+  'repository/publish/repodata.ts': 'new files (wx) in an open folder',
+  'repository/publish/snapshot.ts': 'a new file (wx) in an open folder',
+  'trace/trace.ts': 'O_NOFOLLOW',
+};
+
+test('a module that writes where others may write follows no link', async (t) => {
+  const names = await readdir(source, { recursive: true });
+  const found: string[] = [];
+  for (const name of names) {
+    if (!name.endsWith('.ts') || !OUTSIDE.test(name)) continue;
+    const text = await readFile(join(source, name), 'utf8');
+    if (WRITES.test(text)) found.push(name);
+  }
+  t.deepEqual(found.sort(), Object.keys(SAFE).sort());
+});
