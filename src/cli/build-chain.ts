@@ -13,6 +13,7 @@ import { openEngine } from './engine.ts';
 import { printError } from './errors.ts';
 import { imageProgress, type ProgressLine } from './image-progress.ts';
 import { listenForInterruption } from './interruption.ts';
+import { printJson, say } from './print.ts';
 import { printTable } from './table.ts';
 
 /** The name of the report in the result directory. */
@@ -28,23 +29,23 @@ export async function runChain(
   await using engine = openEngine();
   using interruption = listenForInterruption();
   using progress = imageProgress();
-  const say = (text: string) => {
+  const note = (text: string) => {
     progress[Symbol.dispose]();
-    process.stderr.write(`kiln: ${text}\n`);
+    say(`kiln: ${text}\n`);
   };
-  say(`chain of ${request.sources.length} packages, ${request.jobs} at a time`);
+  note(`chain of ${request.sources.length} packages, ${request.jobs} at a time`);
   try {
     const report = await buildChain(engine, request, {
       signal: interruption.signal,
       onImageProgress: progress.report,
-      onMember: (member) => tell(member, say),
+      onMember: (member) => noteMember(member, note),
       buildHooks: () => hooksFor(progress),
     });
     finish(report);
     const json = chainJson(request, report);
     const text = `${JSON.stringify(json, undefined, 2)}\n`;
     await writeText(request.resultDirectory, CHAIN_FILE, text, request.build.caller);
-    if (options.json === true) process.stderr.write(`${JSON.stringify(json)}\n`);
+    if (options.json === true) printJson(json, { to: 'stderr' });
     process.exitCode = report.exitStatus;
   } catch (error) {
     printError(error);
@@ -64,7 +65,7 @@ function chainRequest(
   const { source: _, resultDirectory, ...build } = buildRequest(first, options, command);
   const paths = sources.map((path) => resolve(path));
   for (const path of new Set(paths.filter((path, index) => paths.indexOf(path) !== index))) {
-    process.stderr.write(`kiln: warning: ${path} is named more than once: it is built once\n`);
+    say(`kiln: warning: ${path} is named more than once: it is built once\n`);
   }
   return {
     sources: [...new Set(paths)],
@@ -84,17 +85,17 @@ function hooksFor(progress: ProgressLine) {
 }
 
 /** One line for each thing that happens. */
-function tell(member: ChainMemberReport, say: (text: string) => void): void {
+function noteMember(member: ChainMemberReport, note: (text: string) => void): void {
   const { name, state, reason, durationMs, report } = member;
   if (state === 'failed') {
-    for (const line of report?.lastLines ?? []) process.stderr.write(`  | ${line}\n`);
+    for (const line of report?.lastLines ?? []) say(`  | ${line}\n`);
   }
   const time = state === 'built' ? ` in ${seconds(durationMs)}` : '';
-  say(`${name}: ${state}${time}${reason === undefined ? '' : `: ${reason}`}`);
+  note(`${name}: ${state}${time}${reason === undefined ? '' : `: ${reason}`}`);
   if (state !== 'failed' || report === undefined) return;
   const logs = ['build.log', 'root.log'].map((log) => `${member.resultDirectory}/${log}`);
-  process.stderr.write(`  see ${logs.join(', ')}\n`);
-  if (report.kept) say(`kept as ${report.box}: kiln shell ${report.box}`);
+  say(`  see ${logs.join(', ')}\n`);
+  if (report.kept) note(`kept as ${report.box}: kiln shell ${report.box}`);
 }
 
 /** The table of what came of it, and where it is. */
@@ -109,7 +110,7 @@ function finish({ members, repository, failure }: ChainReport): void {
   printTable(['PACKAGE', 'STATE', 'TIME', 'RPMS', 'NEEDS'], rows);
   if (failure !== undefined) printError(failure);
   if (members.some(({ packages }) => packages.length > 0)) {
-    process.stderr.write(`kiln: repository: ${relative('', repository) || repository}\n`);
+    say(`kiln: repository: ${relative('', repository) || repository}\n`);
   }
 }
 

@@ -1,6 +1,7 @@
 import type { BuildHooks, BuildReport } from '../build/report.ts';
 import { printError } from './errors.ts';
 import { imageProgress } from './image-progress.ts';
+import { LogView, say } from './print.ts';
 
 /** Parts that are worth a line while they go on; the others are over at once. */
 const TOLD = new Set(['prep', 'compile', 'install', 'check', 'package', 'dynamic-buildrequires']);
@@ -11,37 +12,44 @@ const DIFFERENCES = 30;
 /** Shows a build on the terminal: its log on stdout, everything of kiln's own on stderr. */
 export class BuildOutput {
   readonly hooks: BuildHooks;
+  #view: LogView | undefined;
 
   constructor(quiet: boolean) {
     const progress = imageProgress();
     this.hooks = {
       onImageProgress: progress.report,
-      onWarning: ({ message }) => process.stderr.write(`kiln: warning: ${message}\n`),
+      onWarning: ({ message }) => say(`kiln: warning: ${message}\n`),
       onPhase: (phase, event) => {
         if (event === 'start') progress[Symbol.dispose]();
-        if (event === 'start' && TOLD.has(phase)) process.stderr.write(`kiln: ${phase}\n`);
+        if (event === 'start' && TOLD.has(phase)) say(`kiln: ${phase}\n`);
       },
       onOutput: (log, chunk) => {
-        if (log === 'build.log' && !quiet) process.stdout.write(chunk);
+        if (log === 'build.log' && !quiet) this.#log().write(chunk);
       },
     };
   }
 
+  /** Not before there is output: Node takes a millisecond to make the stream. */
+  #log(): LogView {
+    this.#view ??= new LogView(process.stdout);
+    return this.#view;
+  }
+
   /** What came of it. */
   finish(report: BuildReport): void {
+    this.#view?.[Symbol.dispose]();
     const { failure, failedPhase, lastLines, packages, sourcePackage, resultDirectory } = report;
     if (failure !== undefined) {
-      for (const line of lastLines) process.stderr.write(`  | ${line}\n`);
-      process.stderr.write(`kiln: ${report.name}: failed in ${failedPhase}\n`);
+      for (const line of lastLines) say(`  | ${line}\n`);
+      say(`kiln: ${report.name}: failed in ${failedPhase}\n`);
       printError(failure);
     }
     for (const { package: name, path, what } of report.differences?.slice(0, DIFFERENCES) ?? []) {
-      process.stderr.write(`  | ${[name, path, what].filter(Boolean).join(': ')}\n`);
+      say(`  | ${[name, path, what].filter(Boolean).join(': ')}\n`);
     }
-    if (report.differences?.length === 0) process.stderr.write('kiln: both builds are the same\n');
+    if (report.differences?.length === 0) say('kiln: both builds are the same\n');
     const made = sourcePackage === undefined ? packages : [sourcePackage, ...packages];
-    for (const { file } of made) process.stderr.write(`kiln: ${resultDirectory}/${file}\n`);
-    if (report.kept)
-      process.stderr.write(`kiln: kept as ${report.box}: kiln shell ${report.box}\n`);
+    for (const { file } of made) say(`kiln: ${resultDirectory}/${file}\n`);
+    if (report.kept) say(`kiln: kept as ${report.box}: kiln shell ${report.box}\n`);
   }
 }

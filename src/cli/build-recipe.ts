@@ -16,6 +16,7 @@ import { printError } from './errors.ts';
 import { commandStatus, exitStatus, KILN_FAILED } from './exit-status.ts';
 import { listenForInterruption } from './interruption.ts';
 import type { LimitValues } from './limit-options.ts';
+import { printJson } from './print.ts';
 import { RecipeOutput } from './recipe-output.ts';
 
 /** Options of `kiln build` that recipes share with packages. */
@@ -35,7 +36,7 @@ const KEEP_SECONDS = 3600;
 /** Prints the schema of YAML recipes. */
 export async function printRecipeSchema(): Promise<void> {
   const { buildRecipeJsonSchema } = await import('../recipe/build-recipe.ts');
-  process.stdout.write(`${JSON.stringify(buildRecipeJsonSchema(), undefined, 2)}\n`);
+  printJson(buildRecipeJsonSchema(), { indent: 2 });
 }
 
 /** Builds the recipe that `name` means, and sets kiln's exit status. */
@@ -115,7 +116,7 @@ function recipeStatus({ end, failure }: RecipeReport): number {
 
 async function publish(request: RecipeRequest, json: boolean, result: Result): Promise<void> {
   try {
-    if (json) process.stderr.write(`${JSON.stringify(result)}\n`);
+    if (json) printJson(result, { to: 'stderr' });
     if (request.resultDirectory === undefined) return;
     await writeResult(request.resultDirectory, result, request.caller);
   } catch (error) {

@@ -16,6 +16,7 @@ import { addRecipeOptions, RECIPE_EXAMPLES, type RecipeOptions } from './build-r
 import { buildRequest, resumedRequest } from './build-request.ts';
 import { openEngine } from './engine.ts';
 import { listenForInterruption } from './interruption.ts';
+import { printJson } from './print.ts';
 
 const EXAMPLES = `
 Exit status: 0 built; 1 it does not build; 3 no source package, or a spec that rpmbuild does not
@@ -91,7 +92,7 @@ async function build(
       : await resume(engine, options.resume, resumedRequest(source, options, it), hooks);
   output.finish(report);
   if (options.json === true) {
-    process.stderr.write(`${JSON.stringify(resultOfBuild(report))}\n`);
+    printJson(resultOfBuild(report), { to: 'stderr' });
   }
   process.exitCode = report.exitStatus;
   replaceParked(engine.paths);

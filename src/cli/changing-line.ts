@@ -1,3 +1,5 @@
+import { plainText, say } from './print.ts';
+
 /** A line that changes on a terminal; disposing of it takes it away. */
 export class ChangingLine implements Disposable {
   readonly #to: NodeJS.WriteStream;
@@ -8,7 +10,10 @@ export class ChangingLine implements Disposable {
   }
 
   show(text: string): void {
-    const line = `kiln: ${text}`.slice(0, (this.#to.columns || 80) - 1);
+    const line = `kiln: ${plainText(text).replace(/[\t\n]/g, ' ')}`.slice(
+      0,
+      (this.#to.columns || 80) - 1,
+    );
     this.#to.write(`\r${line.padEnd(this.#shown)}`);
     this.#shown = line.length;
   }
@@ -26,7 +31,7 @@ const LOG_EVERY = 5000;
 export function watchProgress(text: () => string): Disposable {
   const { isTTY } = process.stderr;
   const line = new ChangingLine();
-  const tell = () => (isTTY ? line.show(text()) : process.stderr.write(`kiln: ${text()}\n`));
+  const tell = () => (isTTY ? line.show(text()) : say(`kiln: ${text()}\n`));
   const timer = setInterval(tell, isTTY ? TERMINAL_EVERY : LOG_EVERY);
   timer.unref();
   return {

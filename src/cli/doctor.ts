@@ -4,6 +4,7 @@ import { runChecks } from '../doctor/checks.ts';
 import { type HostFile, hostFiles } from '../doctor/files.ts';
 import { readHost } from '../doctor/host.ts';
 import { statePaths } from '../state/paths.ts';
+import { tell } from './print.ts';
 
 interface DoctorOptions {
   readonly json?: true;
@@ -37,7 +38,7 @@ export function command(): Command {
 }
 
 function print(text: string): void {
-  process.stdout.write(`${text}\n`);
+  tell(`${text}\n`);
 }
 
 function json(value: unknown): string {

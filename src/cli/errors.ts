@@ -1,18 +1,19 @@
 import { knownFailure, reasonLine } from '../kernel/system-error.ts';
+import { plainText, say } from './print.ts';
 
 /** How many causes are shown. */
 const MAX_CAUSES = 8;
 
 /** Prints an error for a person: what failed, why (the chain of causes), what to do next. */
 export function printError(error: unknown): void {
-  process.stderr.write(describeError(error));
+  say(describeError(error));
 }
 
 /** An error in words, in lines. What kiln did not expect comes with its stack, for a report. */
 export function describeError(error: unknown): string {
   const known = knownFailure(error);
   if (known === undefined) {
-    return `kiln: internal error: ${error instanceof Error ? error.stack : error}\n`;
+    return plainText(`kiln: internal error: ${error instanceof Error ? error.stack : error}\n`);
   }
   let text = `kiln: ${known.message}\n`;
   // A failure of the system is in the message already.
@@ -21,5 +22,5 @@ export function describeError(error: unknown): string {
     text += `  because: ${reasonLine(cause)}\n`;
   }
   if (known.hint !== undefined) text += `  hint: ${known.hint}\n`;
-  return text;
+  return plainText(text);
 }

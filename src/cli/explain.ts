@@ -1,6 +1,7 @@
 import type { ImageManifest } from '../image/store/manifest.ts';
 import { explainLayers } from '../run/explain.ts';
 import type { RunRequest } from '../run/request.ts';
+import { printJson } from './print.ts';
 import { watchStdout } from './stdout.ts';
 import { printTable } from './table.ts';
 
@@ -8,7 +9,7 @@ import { printTable } from './table.ts';
 export function printLayers(request: RunRequest, image: ImageManifest, json: boolean): void {
   const layers = explainLayers(request, image);
   watchStdout();
-  if (json) process.stdout.write(`${JSON.stringify({ planned: layers })}\n`);
+  if (json) printJson({ planned: layers });
   else {
     const rows = layers.map(({ layer, state, detail }) => [layer, state, detail]);
     printTable(['LAYER', 'STATE', 'PLANNED'], rows);

@@ -6,6 +6,7 @@ import { pruneCache } from '../repository/prune.ts';
 import { sweepBoxes, sweepDomains } from '../sandbox/sweep.ts';
 import { openEngine } from './engine.ts';
 import { printError } from './errors.ts';
+import { printJson, tell } from './print.ts';
 import { parseSize, parseTime } from './values.ts';
 
 const EXAMPLES = `
@@ -58,10 +59,11 @@ export function command(): Command {
       const downloads = await pruneCache(engine.paths, limits);
       for (const failure of failures) printError(failure);
       const report = { boxes, domains, roots, ...store, downloads };
-      process.stdout.write(
-        options.json === true
-          ? `${JSON.stringify(report)}\n`
-          : `removed ${boxes.length} sandboxes, ${domains.length} domains, ${roots.length} roots, ${store.images.length} images, ${store.packages} packages, ${downloads.files} downloads; deleted ${store.trees} trees\n`,
-      );
+      if (options.json === true) printJson(report);
+      else {
+        tell(
+          `removed ${boxes.length} sandboxes, ${domains.length} domains, ${roots.length} roots, ${store.images.length} images, ${store.packages} packages, ${downloads.files} downloads; deleted ${store.trees} trees\n`,
+        );
+      }
     });
 }

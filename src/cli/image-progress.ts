@@ -1,5 +1,6 @@
 import { describeProgress, type ImageProgress } from '../image/progress.ts';
 import { ChangingLine } from './changing-line.ts';
+import { plainText } from './print.ts';
 
 /** Shows on stderr what making an image is busy with; disposing of it ends the line. */
 export interface ProgressLine extends Disposable {
@@ -29,7 +30,7 @@ export function imageProgress(given?: NodeJS.WriteStream): ProgressLine {
     }
     if (progress.kind === 'script' || progress.kind === 'download' || seen.has(text)) return;
     seen.add(text);
-    to.write(`kiln: ${text}\n`);
+    to.write(plainText(`kiln: ${text}\n`));
   };
   return { report, [Symbol.dispose]: () => line?.[Symbol.dispose]() };
 }

@@ -9,6 +9,7 @@ import { hasErrno } from '../kernel/libc.ts';
 import { syncNewImage } from './background.ts';
 import { openEngine } from './engine.ts';
 import { imageProgress } from './image-progress.ts';
+import { printJson, say, tell } from './print.ts';
 
 const EXPORT_EXAMPLES = `
 A name that ends in .tar, .tar.gz or .tar.zst is a tar archive of the root directory, “-” the same
@@ -91,7 +92,7 @@ async function exportImage(
 
 function warn(skipped: readonly string[]): void {
   for (const path of skipped) {
-    process.stderr.write(`kiln: warning: /${path} is a device or a socket: left out\n`);
+    say(`kiln: warning: /${path} is a device or a socket: left out\n`);
   }
 }
 
@@ -108,6 +109,7 @@ async function importPath(
   });
   const { manifest } = image;
   syncNewImage(manifest, started);
-  for (const warning of manifest.warnings) process.stderr.write(`kiln: warning: ${warning}\n`);
-  process.stdout.write(`${options.json === true ? JSON.stringify(manifest) : manifest.id}\n`);
+  for (const warning of manifest.warnings) say(`kiln: warning: ${warning}\n`);
+  if (options.json === true) printJson(manifest);
+  else tell(`${manifest.id}\n`);
 }

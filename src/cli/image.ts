@@ -14,6 +14,7 @@ import { syncNewImage } from './background.ts';
 import { openEngine } from './engine.ts';
 import { imageProgress } from './image-progress.ts';
 import { addTransferCommands } from './image-transfer.ts';
+import { printJson, say, tell } from './print.ts';
 import { printTable } from './table.ts';
 
 const EXAMPLES = `
@@ -77,7 +78,7 @@ export function command(): Command {
     .addHelpText('after', '\nExamples:\n  kiln image schema > image.schema.json')
     .action(async () => {
       const { imageRecipeJsonSchema } = await import('../recipe/image-recipe.ts');
-      process.stdout.write(`${JSON.stringify(imageRecipeJsonSchema(), undefined, 2)}\n`);
+      printJson(imageRecipeJsonSchema(), { indent: 2 });
     });
   return it;
 }
@@ -96,12 +97,13 @@ async function build(name: string, options: JsonOption & { update?: boolean }): 
   await using leased = image;
   const { manifest } = leased;
   syncNewImage(manifest, started);
-  for (const warning of manifest.warnings) process.stderr.write(`kiln: warning: ${warning}\n`);
+  for (const warning of manifest.warnings) say(`kiln: warning: ${warning}\n`);
   const seconds = ((Date.now() - started) / 1000).toFixed(1);
-  process.stderr.write(
+  say(
     `kiln: ${manifest.name}: ${manifest.packageCount} packages, ${size(manifest.bytes)}, ready after ${seconds} s\n`,
   );
-  process.stdout.write(`${options.json === true ? JSON.stringify(manifest) : manifest.id}\n`);
+  if (options.json === true) printJson(manifest);
+  else tell(`${manifest.id}\n`);
 }
 
 async function lock(name: string, options: { output?: string }): Promise<void> {
@@ -124,8 +126,8 @@ async function lock(name: string, options: { output?: string }): Promise<void> {
   } catch (cause) {
     throw unwritable(file, cause);
   }
-  for (const warning of plan.warnings) process.stderr.write(`kiln: warning: ${warning}\n`);
-  process.stdout.write(`${file}\n`);
+  for (const warning of plan.warnings) say(`kiln: warning: ${warning}\n`);
+  tell(`${file}\n`);
 }
 
 /** Before anything is solved for a file that cannot be written. */
@@ -152,7 +154,7 @@ async function list(options: JsonOption): Promise<void> {
   const images = await listImages(engine.paths);
   if (options.json === true) {
     const rows = images.map(({ manifest, ...rest }) => ({ ...manifest, ...rest }));
-    process.stdout.write(`${JSON.stringify(rows)}\n`);
+    printJson(rows);
     return;
   }
   printTable(
@@ -180,9 +182,7 @@ async function show(name: string): Promise<void> {
     });
   }
   const { packages, exactReasons } = await readContents(engine.paths, manifest.id);
-  process.stdout.write(
-    `${JSON.stringify({ ...manifest, exactReasons, packages }, undefined, 2)}\n`,
-  );
+  printJson({ ...manifest, exactReasons, packages }, { indent: 2 });
 }
 
 async function remove(ids: string[]): Promise<void> {
@@ -190,7 +190,7 @@ async function remove(ids: string[]): Promise<void> {
   for (const wanted of ids) {
     const id = await imageToRemove(engine.paths, wanted);
     await removeImage(engine.paths, id);
-    process.stdout.write(`${id}\n`);
+    tell(`${id}\n`);
   }
 }
 

@@ -4,6 +4,7 @@ import { findBox } from '../sandbox/find-box.ts';
 import { listBoxes } from '../sandbox/list.ts';
 import { destroyBox } from '../sandbox/sweep.ts';
 import { openEngine } from './engine.ts';
+import { tell } from './print.ts';
 
 /** `kiln kill`. */
 export function command(): Command {
@@ -27,7 +28,7 @@ export function command(): Command {
           : await Promise.all(ids.map((id) => findBox(engine.paths, id)));
       for (const { id, directory, record } of chosen) {
         await destroyBox(engine.paths, directory, record, engine.connect);
-        process.stdout.write(`${id}\n`);
+        tell(`${id}\n`);
       }
     });
 }

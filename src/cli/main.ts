@@ -5,6 +5,7 @@ import { endOnStrayErrors } from '../stray-errors.ts';
 import { span } from '../trace/trace.ts';
 import { describeError, printError } from './errors.ts';
 import { exitStatus, KILN_FAILED } from './exit-status.ts';
+import { say } from './print.ts';
 import { watchStdout } from './stdout.ts';
 import { nameUsageErrors } from './usage-errors.ts';
 
@@ -116,9 +117,7 @@ let settled = false;
 process.on('beforeExit', () => {
   // Nothing is left to do: the kernel takes the process apart faster than Node does.
   if (settled) process.exit();
-  process.stderr.write(
-    'kiln: internal error: it stopped before its work was done; please report it\n',
-  );
+  say('kiln: internal error: it stopped before its work was done; please report it\n');
   process.exitCode = KILN_FAILED;
 });
 

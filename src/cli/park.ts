@@ -8,6 +8,7 @@ import type { StatePaths } from '../state/paths.ts';
 import { roomForParked } from './background.ts';
 import { watchProgress } from './changing-line.ts';
 import { openEngine } from './engine.ts';
+import { tell } from './print.ts';
 import { parseCount } from './values.ts';
 
 /** `kiln park`. */
@@ -46,7 +47,7 @@ export function command(): Command {
         using _ = watchProgress(() => parked(engine.paths, countParked(engine.paths)));
         return await refill(engine.paths, engine.connect, { wait });
       })();
-      process.stdout.write(`${parked(engine.paths, waiting)}\n`);
+      tell(`${parked(engine.paths, waiting)}\n`);
     });
 }
 

@@ -2,6 +2,7 @@ import { Command } from 'commander';
 import { listBoxes } from '../sandbox/list.ts';
 import { statePaths } from '../state/paths.ts';
 import { requireState } from '../state/require-state.ts';
+import { printJson } from './print.ts';
 import { printTable } from './table.ts';
 
 /** `kiln ps`. */
@@ -15,7 +16,7 @@ export function command(): Command {
       requireState(paths.root);
       const boxes = await listBoxes(paths);
       if (options.json === true) {
-        process.stdout.write(`${JSON.stringify(boxes)}\n`);
+        printJson(boxes);
         return;
       }
       printTable(

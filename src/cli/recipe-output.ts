@@ -2,6 +2,7 @@ import { basename } from 'node:path';
 import type { RecipeHooks, RecipeReport, StepEvent } from '../build/recipe/request.ts';
 import { printError } from './errors.ts';
 import { imageProgress } from './image-progress.ts';
+import { LogView, say } from './print.ts';
 
 /** Lines of a failed step that are said once more at the end. */
 const LAST_LINES = 12;
@@ -14,6 +15,7 @@ export class RecipeOutput implements Disposable {
   readonly #name: string;
   readonly #quiet: boolean;
   readonly #progress = imageProgress();
+  #view: LogView | undefined;
 
   constructor(path: string, quiet: boolean) {
     this.#name = basename(path);
@@ -21,12 +23,18 @@ export class RecipeOutput implements Disposable {
     this.hooks = {
       onImageProgress: this.#progress.report,
       onSourceProgress: this.#progress.report,
-      onWarning: ({ message }) => process.stderr.write(`kiln: warning: ${message}\n`),
+      onWarning: ({ message }) => say(`kiln: warning: ${message}\n`),
       onOutput: (chunk) => {
-        if (!quiet) process.stdout.write(chunk);
+        if (!quiet) this.#log().write(chunk);
       },
       onStep: (step) => this.#step(step),
     };
+  }
+
+  /** Not before there is output: Node takes a millisecond to make the stream. */
+  #log(): LogView {
+    this.#view ??= new LogView(process.stdout);
+    return this.#view;
   }
 
   /** Something else has its say. */
@@ -36,31 +44,32 @@ export class RecipeOutput implements Disposable {
 
   /** What came of it. */
   finish(report: RecipeReport): void {
+    this.#view?.[Symbol.dispose]();
     this.interrupt();
     const { failedStep, failure, collection, limitHit, kept, box } = report;
     if (failedStep !== undefined) {
       if (failedStep.command !== undefined) {
         const lines = failedStep.command.trim().split('\n');
-        for (const line of lines.slice(0, COMMAND_LINES)) process.stderr.write(`  $ ${line}\n`);
-        if (lines.length > COMMAND_LINES) process.stderr.write('  $ …\n');
+        for (const line of lines.slice(0, COMMAND_LINES)) say(`  $ ${line}\n`);
+        if (lines.length > COMMAND_LINES) say('  $ …\n');
       }
       for (const line of failedStep.lastLines.slice(-LAST_LINES)) {
-        process.stderr.write(`  | ${line}\n`);
+        say(`  | ${line}\n`);
       }
     }
     if (limitHit !== null && limitHit !== 'timeout' && limitHit !== 'stall') {
-      process.stderr.write(`kiln: the limit of ${limitHit} was reached\n`);
+      say(`kiln: the limit of ${limitHit} was reached\n`);
     }
     if (failure !== undefined) printError(failure);
     const { resultDirectory } = report.request;
     for (const { path, type } of collection?.artifacts ?? []) {
-      if (type === 'file') process.stderr.write(`kiln: ${resultDirectory}/${path}\n`);
+      if (type === 'file') say(`kiln: ${resultDirectory}/${path}\n`);
     }
-    if (kept) process.stderr.write(`kiln: kept as ${box}: kiln shell ${box}\n`);
+    if (kept) say(`kiln: kept as ${box}: kiln shell ${box}\n`);
     if (failure === undefined) {
       const last = report.phases.at(-1);
       const seconds = (((last?.start ?? 0) + (last?.duration ?? 0)) / 1000).toFixed(1);
-      process.stderr.write(`kiln: ${this.#name}: done after ${seconds} s\n`);
+      say(`kiln: ${this.#name}: done after ${seconds} s\n`);
     }
   }
 
@@ -68,9 +77,9 @@ export class RecipeOutput implements Disposable {
     this.interrupt();
     const title = name === String(number) ? '' : `: ${name}`;
     const step = `kiln: step ${number} of ${count}${title}`;
-    if (event === 'start') process.stderr.write(`${step}\n`);
+    if (event === 'start') say(`${step}\n`);
     else if (this.#quiet) {
-      process.stderr.write(`${step}: ${event}, ${(milliseconds / 1000).toFixed(1)} s\n`);
+      say(`${step}: ${event}, ${(milliseconds / 1000).toFixed(1)} s\n`);
     }
   }
 

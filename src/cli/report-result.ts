@@ -5,6 +5,7 @@ import type { ResultContext } from '../run/result.ts';
 import { KILN_VERSION } from '../state/version.ts';
 import { printError } from './errors.ts';
 import { KILN_FAILED } from './exit-status.ts';
+import { printJson } from './print.ts';
 
 /**
  * Writes result.json into the result directory, if there is one, and prints it as one line on
@@ -19,7 +20,7 @@ export async function reportResult(
   try {
     const exitStatus = Number(process.exitCode ?? 0);
     const result = describe({ request, version: KILN_VERSION, exitStatus });
-    if (json) process.stderr.write(`${JSON.stringify(result)}\n`);
+    if (json) printJson(result, { to: 'stderr' });
     if (request.resultDirectory === undefined) return;
     await writeResult(request.resultDirectory, result, request.caller);
   } catch (error) {

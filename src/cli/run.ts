@@ -12,6 +12,7 @@ import { commandStatus, exitStatus, KILN_FAILED } from './exit-status.ts';
 import { printLayers } from './explain.ts';
 import { listenForInterruption } from './interruption.ts';
 import { pickImage } from './pick-image.ts';
+import { say } from './print.ts';
 import { reportResult } from './report-result.ts';
 import { addSandboxOptions, runRequest, type SandboxOptions } from './sandbox-options.ts';
 
@@ -96,7 +97,7 @@ export async function runCommand(
         attachment =
           relay === undefined ? attachTerminal(started, kill) : attach(started, kill, relay);
       },
-      warning: ({ message }) => process.stderr.write(`kiln: warning: ${message}\n`),
+      warning: ({ message }) => say(`kiln: warning: ${message}\n`),
     };
     const report = await run(engine, request, hooks, timeline);
     announce(report, options);
@@ -119,7 +120,7 @@ export async function runCommand(
 /** Sets the exit status, and says on stderr what it does not. */
 function announce(report: RunReport, options: RunOptions): void {
   if (report.limitHit !== null) {
-    process.stderr.write(`kiln: ${limitText(report.limitHit, options)}\n`);
+    say(`kiln: ${limitText(report.limitHit, options)}\n`);
   }
   process.exitCode = commandStatus(report.end);
   if (report.failure !== undefined) {
@@ -130,10 +131,10 @@ function announce(report: RunReport, options: RunOptions): void {
   if (process.exitCode !== 0 && refused.length > 0) {
     const calls = refused.map(describeRefusal);
     const text = calls.map(({ syscall, action }) => `${syscall} (${action})`).join(', ');
-    process.stderr.write(`kiln: refused system calls, which may be why: ${text}\n`);
+    say(`kiln: refused system calls, which may be why: ${text}\n`);
   }
   if (options.keep !== undefined) {
-    process.stderr.write(`kiln: kept as ${report.box}: kiln shell ${report.box}\n`);
+    say(`kiln: kept as ${report.box}: kiln shell ${report.box}\n`);
   }
 }
 

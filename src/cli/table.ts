@@ -1,4 +1,4 @@
-import { stripVTControlCharacters } from 'node:util';
+import { plainText, tell } from './print.ts';
 
 /** Prints rows under headings, columns aligned; control characters in cells are taken out. */
 export function printTable(
@@ -14,13 +14,10 @@ export function printTable(
     return `${line.trimEnd()}\n`;
   });
   // At once: a write for each takes longer than to make it.
-  process.stdout.write(lines.join(''));
+  tell(lines.join(''));
 }
 
-const CONTROL = /[\u0000-\u001f\u007f-\u009f]/;
-
+/** On one line. */
 function printable(cell: string): string {
-  // Most cells; a sequence for terminals begins with one of these as well.
-  if (!CONTROL.test(cell)) return cell;
-  return stripVTControlCharacters(cell).replace(/[\u0000-\u001f\u007f]/g, ' ');
+  return plainText(cell).replace(/[\t\n]/g, ' ');
 }

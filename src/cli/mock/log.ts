@@ -1,4 +1,5 @@
 import { knownFailure, reasonLine } from '../../kernel/system-error.ts';
+import { LogView, say } from '../print.ts';
 
 /** How much is said: `-q`, nothing, `-v`. */
 export type Verbosity = 'quiet' | 'normal' | 'verbose';
@@ -6,6 +7,7 @@ export type Verbosity = 'quiet' | 'normal' | 'verbose';
 /** What mock says about its own work: on stderr, in the form that scripts look for. */
 export class MockLog {
   readonly verbosity: Verbosity;
+  #view: LogView | undefined;
 
   constructor(verbosity: Verbosity) {
     this.verbosity = verbosity;
@@ -64,10 +66,14 @@ export class MockLog {
 
   /** Output of commands that do kiln-mock's own work. */
   output(chunk: string | Buffer): void {
-    if (this.showsLogs) process.stderr.write(chunk);
+    if (!this.showsLogs) return;
+    this.#view ??= new LogView(process.stderr);
+    this.#view.write(chunk);
   }
 
   #write(line: string): void {
-    process.stderr.write(`${line}\n`);
+    // Colours of a log end before the next line of ours.
+    this.#view?.[Symbol.dispose]();
+    say(`${line}\n`);
   }
 }

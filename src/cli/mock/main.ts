@@ -2,6 +2,7 @@ import { KILN_VERSION } from '../../state/version.ts';
 import { syncChanges } from '../background.ts';
 import { openEngine } from '../engine.ts';
 import { listenForInterruption } from '../interruption.ts';
+import { tell } from '../print.ts';
 import { type CommandLine, parseCommandLine } from './command-line.ts';
 import { mockStatus } from './exit-status.ts';
 import { helpText } from './help.ts';
@@ -66,11 +67,11 @@ export async function main(argv: readonly string[]): Promise<void> {
   try {
     const line = parseCommandLine(argv);
     if (line.has('help')) {
-      process.stdout.write(helpText());
+      tell(helpText());
       return;
     }
     if (line.has('version')) {
-      process.stdout.write(`kiln-mock ${KILN_VERSION}\n`);
+      tell(`kiln-mock ${KILN_VERSION}\n`);
       return;
     }
     log = new MockLog(verbosity(line));

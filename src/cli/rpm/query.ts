@@ -7,6 +7,7 @@ import type { RpmIdentity, RpmPackage, RpmScript } from '../../rpm/package.ts';
 import { octalMode, queryJson } from '../../rpm/query-json.ts';
 import { readIdentities, readRpms } from '../../rpm/read.ts';
 import { printError } from '../errors.ts';
+import { printJson, tell } from '../print.ts';
 import { printTable } from '../table.ts';
 import { collect, errorJson, inOrder, readKeyrings } from './read-all.ts';
 
@@ -47,7 +48,7 @@ async function query(files: readonly string[], options: QueryOptions): Promise<v
     for (const { file, package: rpm, error } of await inOrder(readRpms(files, reading))) {
       if (error !== undefined) process.exitCode = 1;
       const json = error === undefined ? queryJson(file, rpm) : errorJson(file, error);
-      process.stdout.write(`${JSON.stringify(json)}\n`);
+      printJson(json);
     }
   } else if (options.files || options.deps || options.scripts) {
     const packages = readable(await inOrder(readRpms(files, reading)));
@@ -123,9 +124,9 @@ function printDependencies(packages: readonly RpmPackage[]): void {
 function printScripts(packages: readonly RpmPackage[]): void {
   const print = (rpm: RpmPackage, title: string, script: RpmScript) => {
     const program = script.interpreter.map(showName).join(' ');
-    process.stdout.write(`# ${showName(rpm.name)} ${title} (${program})\n`);
+    tell(`# ${showName(rpm.name)} ${title} (${program})\n`);
     const lines = script.body.split('\n').map(showName);
-    process.stdout.write(`${lines.join('\n')}\n\n`);
+    tell(`${lines.join('\n')}\n\n`);
   };
   for (const rpm of packages) {
     for (const scriptlet of rpm.scriptlets) print(rpm, scriptlet.kind, scriptlet);

@@ -6,6 +6,7 @@ import { formatEvr } from '../../rpm/evr.ts';
 import { showName } from '../../rpm/filename.ts';
 import { type UnpackResult, unpackRpms } from '../../rpm/unpack.ts';
 import { printError } from '../errors.ts';
+import { printJson, say, tell } from '../print.ts';
 import { parseSize } from '../values.ts';
 import { collect, errorJson, readKeyrings } from './read-all.ts';
 
@@ -65,7 +66,7 @@ async function unpack(files: readonly string[], options: UnpackCommandOptions): 
   );
   for await (const result of results) {
     if ('error' in result) process.exitCode = 1;
-    if (options.json === true) process.stdout.write(`${JSON.stringify(toJson(result))}\n`);
+    if (options.json === true) printJson(toJson(result));
     else print(result);
   }
 }
@@ -85,6 +86,6 @@ function print(result: UnpackResult): void {
   }
   const { name, arch, files } = result.package;
   const nevra = showName(`${name}-${formatEvr(result.package)}.${arch}`);
-  process.stdout.write(`${nevra}: ${files.length} files\n`);
-  for (const warning of result.warnings) process.stderr.write(`kiln: ${nevra}: ${warning}\n`);
+  tell(`${nevra}: ${files.length} files\n`);
+  for (const warning of result.warnings) say(`kiln: ${nevra}: ${warning}\n`);
 }

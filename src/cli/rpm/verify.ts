@@ -6,6 +6,7 @@ import type { RpmPackage, RpmSignature } from '../../rpm/package.ts';
 import { readRpms } from '../../rpm/read.ts';
 import { signatureVerdict } from '../../rpm/signatures.ts';
 import { printError } from '../errors.ts';
+import { printJson, say } from '../print.ts';
 import { printTable } from '../table.ts';
 import { collect, errorJson, inOrder, readKeyrings } from './read-all.ts';
 
@@ -47,7 +48,7 @@ async function verify(
   const judged = (await inOrder(readRpms(files, { keys, depth: 'all' }))).map(judge);
   process.exitCode = Math.max(...judged.map(({ verdict }) => STATUS[verdict]));
   if (options.json === true) {
-    for (const one of judged) process.stdout.write(`${JSON.stringify(toJson(one))}\n`);
+    for (const one of judged) printJson(toJson(one));
     return;
   }
   printTable(
@@ -61,7 +62,7 @@ async function verify(
   );
   for (const { result, faults } of judged) {
     if (result.error !== undefined) printError(result.error);
-    for (const fault of faults) process.stderr.write(`kiln: ${showName(result.file)}: ${fault}\n`);
+    for (const fault of faults) say(`kiln: ${showName(result.file)}: ${fault}\n`);
   }
 }
 

@@ -8,6 +8,7 @@ import { type ServiceFile, serviceSchema } from '../../service/definition.ts';
 import { instanceFiles } from '../../service/instance-files.ts';
 import { readService } from '../../service/store.ts';
 import { openEngine } from '../engine.ts';
+import { say, tell } from '../print.ts';
 import {
   addSettingOptions,
   givenSettings,
@@ -39,15 +40,13 @@ export function cloneCommand(): Command {
         ...(publish.length === 0 ? {} : { publish: [...publish] }),
         ...(network === undefined ? {} : { network }),
       });
-      process.stdout.write(`${name}: ${instanceFiles(engine.paths, name).definition}\n`);
+      tell(`${name}: ${instanceFiles(engine.paths, name).definition}\n`);
       if (left.includes('publish')) {
-        process.stderr.write(
-          `kiln: ${name} publishes no port: \`kiln service set ${name} --publish PORT:PORT\`\n`,
-        );
+        say(`kiln: ${name} publishes no port: \`kiln service set ${name} --publish PORT:PORT\`\n`);
       }
       const own = left.filter((key) => key !== 'publish');
       if (own.length > 0) {
-        process.stderr.write(
+        say(
           `kiln: ${name} has not ${from}’s ${own.join(', ')}: DHCP gives it its own, or \`clone -N\`\n`,
         );
       }
@@ -86,9 +85,9 @@ async function set(name: string, options: SetOptions, it: Command): Promise<void
   }
   const nothing = Object.fromEntries(unset.map((key) => [key, null]));
   const { inForce, atRestart } = await changeService(service, { ...given, ...nothing });
-  if (inForce.length > 0) process.stdout.write(`in force: ${inForce.join(', ')}\n`);
+  if (inForce.length > 0) tell(`in force: ${inForce.join(', ')}\n`);
   if (atRestart.length > 0) {
-    process.stdout.write(`after \`kiln service restart ${name}\`: ${atRestart.join(', ')}\n`);
+    tell(`after \`kiln service restart ${name}\`: ${atRestart.join(', ')}\n`);
   }
 }
 

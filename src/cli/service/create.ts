@@ -6,6 +6,7 @@ import { readServiceFile } from '../../service/definition-file.ts';
 import { readOldSandbox } from '../../service/old-sandbox-file.ts';
 import { openEngine } from '../engine.ts';
 import { pickImage } from '../pick-image.ts';
+import { printJson, say, tell } from '../print.ts';
 import { hostWriteOption } from '../sandbox-options.ts';
 import { parseBind, parseEnvironment, parseSize } from '../values.ts';
 import {
@@ -107,8 +108,7 @@ async function create(
 ): Promise<void> {
   const old = options.from === undefined ? undefined : await readOldSandbox(options.from);
   const name = givenName ?? old?.name ?? it.error('kiln: give the service a name');
-  for (const warning of old?.warnings ?? [])
-    process.stderr.write(`kiln: ${options.from}: ${warning}\n`);
+  for (const warning of old?.warnings ?? []) say(`kiln: ${options.from}: ${warning}\n`);
   const model = options.file === undefined ? undefined : await readServiceFile(options.file);
   await using engine = openEngine();
   const wanted = options.image ?? model?.image;
@@ -127,16 +127,16 @@ async function create(
   };
   const { files, units, owners } = await createService(engine.paths, name, file, image, begin);
   if (options.json === true) {
-    process.stdout.write(`${JSON.stringify({ name, file: files.definition, units, owners })}\n`);
+    printJson({ name, file: files.definition, units, owners });
     return;
   }
   // A systemd in the box does all of it.
   for (const unit of options.boot === true || model?.boot === true ? [] : units) {
-    for (const warning of unit.warnings) process.stderr.write(`kiln: ${unit.name}: ${warning}\n`);
+    for (const warning of unit.warnings) say(`kiln: ${unit.name}: ${warning}\n`);
   }
-  process.stdout.write(`${name}: ${files.definition}\n`);
+  tell(`${name}: ${files.definition}\n`);
   for (const { package: owner, paths } of owners) {
-    process.stdout.write(`  ${owner}: ${paths.join(', ') || 'nothing below /etc or /var'}\n`);
+    tell(`  ${owner}: ${paths.join(', ') || 'nothing below /etc or /var'}\n`);
   }
 }
 

@@ -11,6 +11,7 @@ import {
 } from '../../service/install-host-units.ts';
 import { readService, serviceFiles } from '../../service/store.ts';
 import { openEngine } from '../engine.ts';
+import { tell } from '../print.ts';
 import { inTurn } from './for-each.ts';
 import { hostInvocation } from './life.ts';
 
@@ -42,7 +43,7 @@ async function install(names: string[], options: InstallOptions): Promise<void> 
   const invocation = hostInvocation(engine.paths);
   if (options.cron !== undefined) {
     writeUserFile(options.cron, cronFile(invocation).text);
-    process.stdout.write(`${options.cron}\n`);
+    tell(`${options.cron}\n`);
     return;
   }
   if (options.directory === undefined && !hasSystemd()) {
@@ -53,7 +54,7 @@ async function install(names: string[], options: InstallOptions): Promise<void> 
   const services = await Promise.all(names.map((name) => readService(engine.paths, name)));
   const folder = options.directory ?? UNIT_FOLDER.persistent;
   for (const path of await writeHostUnits(services, invocation, folder)) {
-    process.stdout.write(`${path}\n`);
+    tell(`${path}\n`);
   }
   if (options.directory !== undefined) return;
   await systemctl('daemon-reload');
@@ -80,5 +81,5 @@ async function uninstall(name: string): Promise<void> {
   // A service that was deleted may have left its unit; what neither is nor was one is a mistake.
   if (!known) await serviceFiles(engine.paths, name);
   if (hasSystemd()) await systemctl('disable', hostUnitName(name));
-  process.stdout.write(`${name} ${known ? 'is forgotten' : 'was not installed'}\n`);
+  tell(`${name} ${known ? 'is forgotten' : 'was not installed'}\n`);
 }

@@ -19,6 +19,7 @@ import { packageRoot } from '../../state/package-root.ts';
 import type { StatePaths } from '../../state/paths.ts';
 import { openEngine } from '../engine.ts';
 import { printError } from '../errors.ts';
+import { tell } from '../print.ts';
 import { forEach } from './for-each.ts';
 
 /** What a reload or a restart inside may take, ms. */
@@ -40,7 +41,7 @@ async function start(name: string): Promise<void> {
   await using engine = openEngine();
   const { files, definition } = await readService(engine.paths, name);
   if (await isSupervised(files)) {
-    process.stdout.write(`${name} runs already\n`);
+    tell(`${name} runs already\n`);
     return;
   }
   const status = await startSupervisor(engine.paths, name);
@@ -48,7 +49,7 @@ async function start(name: string): Promise<void> {
   const places = [status.address ?? [], ports].flat();
   const where = places.length === 0 ? '' : `, ${places.join(', ')}`;
   const by = hasSystemd() ? hostUnitName(name) : `kiln, process ${status.supervisorPid}`;
-  process.stdout.write(`${name} is ${status.state}${where} (supervised by ${by})\n`);
+  tell(`${name} is ${status.state}${where} (supervised by ${by})\n`);
 }
 
 /** Starts a service under the host's systemd, or in the background where none runs. */
@@ -95,7 +96,7 @@ export function stopCommand(): Command {
 async function stop(name: string): Promise<void> {
   await using engine = openEngine();
   const ran = await stopService(await serviceFiles(engine.paths, name));
-  process.stdout.write(`${name} ${ran ? 'is stopped' : 'did not run'}\n`);
+  tell(`${name} ${ran ? 'is stopped' : 'did not run'}\n`);
 }
 
 /** `kiln service restart`. */
@@ -167,7 +168,7 @@ async function ask(
   const { files } = await readService(engine.paths, name);
   const answer = await askSupervisor<null>(files, request, PATIENCE);
   if (answer === undefined) throw notRunning(name);
-  process.stdout.write(`${name}: ${request.do === 'reload' ? 'reloaded' : 'restarted'}\n`);
+  tell(`${name}: ${request.do === 'reload' ? 'reloaded' : 'restarted'}\n`);
 }
 
 /** The error for a service that is asked for what only a running one can do. */
@@ -187,7 +188,7 @@ export function deleteCommand(): Command {
       forEach(names, async (name) => {
         await using engine = openEngine();
         await deleteService(engine.paths, name);
-        process.stdout.write(`${name} is deleted\n`);
+        tell(`${name} is deleted\n`);
       }),
     );
 }

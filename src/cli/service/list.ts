@@ -4,6 +4,7 @@ import { instanceFiles } from '../../service/instance-files.ts';
 import { type ListedService, listServices } from '../../service/list.ts';
 import { openEngine } from '../engine.ts';
 import { printError } from '../errors.ts';
+import { printJson } from '../print.ts';
 import { printTable } from '../table.ts';
 
 /** `kiln service list`. */
@@ -30,7 +31,7 @@ export function listCommand(): Command {
           status,
           outcome,
         }));
-        process.stdout.write(`${JSON.stringify(json)}\n`);
+        printJson(json);
         return;
       }
       printTable(

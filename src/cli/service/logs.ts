@@ -2,6 +2,7 @@ import { Command, Option } from 'commander';
 import { followLog, readLog } from '../../service/logs.ts';
 import { readService } from '../../service/store.ts';
 import { openEngine } from '../engine.ts';
+import { tell } from '../print.ts';
 import { parseCount } from '../values.ts';
 
 /** `kiln service logs`. */
@@ -18,11 +19,11 @@ export function logsCommand(): Command {
     .action(async (name: string, options: { follow?: boolean; lines: number }) => {
       await using engine = openEngine();
       const { files } = await readService(engine.paths, name);
-      for (const line of readLog(files, options.lines)) process.stdout.write(`${line}\n`);
+      for (const line of readLog(files, options.lines)) tell(`${line}\n`);
       if (options.follow !== true) return;
       const interrupted = new AbortController();
       process.once('SIGINT', () => interrupted.abort());
       process.once('SIGTERM', () => interrupted.abort());
-      await followLog(files, (text) => process.stdout.write(text), interrupted.signal);
+      await followLog(files, (text) => tell(text), interrupted.signal);
     });
 }

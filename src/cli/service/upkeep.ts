@@ -10,6 +10,7 @@ import { upgradeService } from '../../service/upgrade.ts';
 import { syncNewImage } from '../background.ts';
 import { openEngine } from '../engine.ts';
 import { imageProgress } from '../image-progress.ts';
+import { printJson, say, tell } from '../print.ts';
 import { inTurn } from './for-each.ts';
 import { startSupervisor } from './life.ts';
 
@@ -45,7 +46,7 @@ async function rotateLogs(names: string[], options: LogrotateOptions): Promise<v
       } catch (error) {
         // Who asks for all means those that can, and that still run when it is their turn.
         if (!all || !isKilnCode(error, 'E_NO_LOGROTATE', 'E_SERVICE_STOPPED')) throw error;
-        if (options.quiet !== true) process.stderr.write(`kiln: ${error.message}: left out\n`);
+        if (options.quiet !== true) say(`kiln: ${error.message}: left out\n`);
       }
     },
   );
@@ -57,11 +58,11 @@ async function rotateLogsOf(
   options: LogrotateOptions,
 ): Promise<void> {
   const { exitCode, output, reloaded } = await logrotate(name, files, options);
-  if (options.quiet !== true || exitCode !== 0) process.stderr.write(output);
+  if (options.quiet !== true || exitCode !== 0) say(output);
   if (exitCode !== 0) process.exitCode = 1;
   if (options.quiet === true) return;
   const units = reloaded.length === 0 ? '' : `, reloaded ${reloaded.join(', ')}`;
-  process.stdout.write(`${name}: ${exitCode === 0 ? 'rotated' : 'failed'}${units}\n`);
+  tell(`${name}: ${exitCode === 0 ? 'rotated' : 'failed'}${units}\n`);
 }
 
 /** `kiln service upgrade`. */
@@ -93,11 +94,9 @@ async function upgrade(name: string, to: string | undefined): Promise<void> {
   const report = await upgradeService(engine.paths, name, image, () =>
     startSupervisor(engine.paths, name),
   );
-  for (const note of report.notes) process.stderr.write(`kiln: /etc/${note}\n`);
+  for (const note of report.notes) say(`kiln: /etc/${note}\n`);
   const [from, now] = [report.from.slice(0, 12), report.to.slice(0, 12)];
-  process.stdout.write(
-    report.changed ? `${name}: ${from} -> ${now}\n` : `${name} is current: ${now}\n`,
-  );
+  tell(report.changed ? `${name}: ${from} -> ${now}\n` : `${name} is current: ${now}\n`);
 }
 
 /** `kiln service schema`. */
@@ -106,6 +105,6 @@ export function schemaCommand(): Command {
     .description('Print the JSON Schema of service.yaml.')
     .addHelpText('after', '\nExamples:\n  kiln service schema > service.schema.json')
     .action(() => {
-      process.stdout.write(`${JSON.stringify(serviceJsonSchema(), undefined, 2)}\n`);
+      printJson(serviceJsonSchema(), { indent: 2 });
     });
 }

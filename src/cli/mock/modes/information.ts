@@ -6,6 +6,7 @@ import { recipeNames } from '../../../image/find.ts';
 import { chrootOptions } from '../../../mock/chroot.ts';
 import { description, expandAll, loadConfig, SYSTEM_CONFIG } from '../../../mock/config/load.ts';
 import { asLiteral, type ConfigOptions } from '../../../mock/config/values.ts';
+import { tell } from '../../print.ts';
 import { chrootRequest, type MockSession } from '../session.ts';
 
 /** Characters of a name's column, as mock has it. */
@@ -23,7 +24,7 @@ export async function listChroots(session: MockSession): Promise<number> {
   lines.push(...(await describeAll(session, join(homedir(), '.config', 'mock'), directory)));
   lines.push('kiln recipes:');
   for (const name of await recipeNames(process.cwd())) lines.push(entry(name, ''));
-  process.stdout.write(`${lines.join('\n')}\n`);
+  tell(`${lines.join('\n')}\n`);
   return 0;
 }
 
@@ -59,6 +60,6 @@ export async function debugConfig(session: MockSession, expanded: boolean): Prom
     .names()
     .sort()
     .map((name) => `config_opts[${asLiteral(name)}] = ${asLiteral(values.get(name))}\n`);
-  process.stdout.write(lines.join(''));
+  tell(lines.join(''));
   return 0;
 }

@@ -1,0 +1,115 @@
+/** What strangers write does not act on the terminal of whoever runs kiln; a command's own output does. */
+import { readdir, readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import test from 'ava';
+import { execa } from 'execa';
+import { BUSYBOX, openWorkshop, type Workshop } from '../build/recipe/workshop.ts';
+import { IMAGE } from '../support/busybox-state.ts';
+
+const KILN = join(import.meta.dirname, '../../bin/kiln');
+
+/** A title, a cleared screen, a colour, a C1 sequence, a backspace; then the other direction of writing. */
+const HOSTILE = String.raw`\033]0;owned\007\033[2J\033[31mred\033[0m\302\2332J\010 \342\200\256gnp`;
+
+let workshop: Workshop;
+
+test.before(async () => {
+  workshop = await openWorkshop();
+});
+test.after.always(async () => {
+  await workshop[Symbol.asyncDispose]();
+});
+
+/** What a terminal gets to see: of script(1), a real one, stdout and stderr together. */
+async function onTerminal(command: string): Promise<string> {
+  const { stdout } = await execa('script', ['-qefc', command, '/dev/null'], {
+    env: { ...workshop.state.env, TERM: 'xterm' },
+    reject: false,
+    stdin: 'ignore',
+    encoding: 'buffer',
+  });
+  return Buffer.from(stdout).toString('utf8');
+}
+
+/** Everything that a terminal acts on, but line ends, returns and colours. */
+const ACTS =
+  /(?!\u001b\[[0-9;:]*m)[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\u202a-\u202e]/;
+
+test.serial(
+  'the log of a build, and the lines of its failure: colours pass, nothing else',
+  async (t) => {
+    const recipe = `image: ${BUSYBOX}\nsteps: ["printf '${HOSTILE.replaceAll('\\', '\\\\')}\\\\n'; exit 3"]\n`;
+    const folder = await workshop.folder({ 'it.yaml': recipe });
+    const build = `${KILN} build ${folder}/it.yaml --resultdir ${folder}/out`;
+    const seen = await onTerminal(build);
+    t.regex(seen, /\u001b\[31mred/, 'colours of the log');
+    t.regex(seen, /\\x1b\]0;owned\\x07\\x1b\[2J/);
+    t.regex(seen, / {2}\| .*\\x1b\[31mred/, 'and no colours in kiln’s own words');
+    t.notRegex(seen, ACTS);
+    // A pipe gets the log byte for byte, as its file does; kiln's own words are plain there, too.
+    const piped = await execa('sh', ['-c', build], { env: workshop.state.env, reject: false });
+    t.regex(piped.stdout, /\u001b\]0;owned/);
+    t.regex(await readFile(join(folder, 'out', 'build.log'), 'utf8'), /\u001b\]0;owned/);
+    t.notRegex(piped.stderr, ACTS);
+    t.notRegex(piped.stderr, /\u001b/);
+  },
+);
+
+test.serial('errors, and names in them', async (t) => {
+  const name = 'a\u001b]0;owned\u0007\u202eb.yaml';
+  const folder = await workshop.folder({
+    [name]: 'image: "\\e[2J"\nsteps: 5\n"\\e[31mkey\\x9b": 1\n',
+  });
+  const [file = ''] = await readdir(folder);
+  for (const args of [
+    ['build', join(folder, file), '--resultdir', folder],
+    ['rpm', 'query', join(folder, file)],
+    ['image', 'build', join(folder, file)],
+  ]) {
+    const { stderr } = await workshop.state.kiln(args);
+    t.regex(String(stderr), /a\\x1b|a\?/, args.join(' '));
+    t.notRegex(String(stderr), /\u001b|\u009b|\u202e/, args.join(' '));
+  }
+});
+
+test.serial('JSON stays what it is, and plain', async (t) => {
+  const text = 'x\u009b2J\u007f\u202e';
+  const script = `import { printJson } from ${JSON.stringify(join(import.meta.dirname, '../../src/cli/print.ts'))};
+    printJson({ text: JSON.parse(process.argv[1]) });`;
+  const { stdout } = await execa(process.execPath, [
+    ...['--input-type=module', '-e', script, JSON.stringify(text)],
+  ]);
+  t.regex(stdout, /^[\x20-\x7e]*$/);
+  t.deepEqual(JSON.parse(stdout), { text });
+});
+
+test.serial('a sequence that comes in pieces is found; colours end with the log', async (t) => {
+  const script = join(workshop.state.paths.root, 'view.mjs');
+  await writeFile(
+    script,
+    `import { LogView } from ${JSON.stringify(join(import.meta.dirname, '../../src/cli/print.ts'))};
+    const view = new LogView(process.stdout);
+    for (const byte of Buffer.from('\\u001b[1;31mred\\u001b[2J\\u001b]0;x\\u0007é\\u009b\\n\\u001b[4'))
+      view.write(Buffer.from([byte]));
+    view[Symbol.dispose]();`,
+  );
+  const seen = await onTerminal(`${process.execPath} ${script}`);
+  t.is(seen, '\u001b[1;31mred\\x1b[2J\\x1b]0;x\\x07é\\x9b\r\n\\x1b[4\u001b[0m');
+});
+
+test.serial('what a command writes is its own', async (t) => {
+  const run = `${KILN} run --tty -r ${IMAGE} -- sh -c "printf '${HOSTILE}'"`;
+  t.regex(await onTerminal(run), /\u001b\]0;owned\u0007\u001b\[2J/);
+});
+
+test('everything that the command line prints goes through print.ts', async (t) => {
+  const folder = join(import.meta.dirname, '../../src/cli');
+  const names = (await readdir(folder, { recursive: true })).filter((name) => name.endsWith('.ts'));
+  const found: string[] = [];
+  for (const name of names) {
+    const text = await readFile(join(folder, name), 'utf8');
+    if (/process\.std(?:out|err)\.write\(|console\.\w+\(/.test(text)) found.push(name);
+  }
+  // query.ts: nothing, to know when all is out.
+  t.deepEqual(found.sort(), ['print.ts', 'rpm/query.ts']);
+});
