@@ -33,7 +33,7 @@ function processorTime(name: string, script: string, env?: NodeJS.ProcessEnv): S
 }
 
 // Several starts at once: times(1) counts in hundredths of a second.
-const node = processorTime('node -e 0', starts(`${process.execPath} -e 0`));
+const node = processorTime('node -e 0', starts(`'${process.execPath}' -e 0`));
 
 function starts(command: string): string {
   return Array.from({ length: 4 }, () => `${command} >/dev/null`).join('; ');
@@ -52,7 +52,7 @@ test.after.always(async () => {
 const kiln = (...args: readonly string[]): Side =>
   processorTime(
     `kiln ${args[0]}`,
-    starts([process.execPath, bundle, ...args].join(' ')),
+    starts([`'${process.execPath}' '${bundle}'`, ...args].join(' ')),
     state.env,
   );
 
@@ -103,7 +103,7 @@ test.serial('a gigabyte through the box costs about what the bare pipe does', as
   const measured = await ratio(
     processorTime(
       'kiln',
-      `${process.execPath} ${bundle} run -r ${IMAGE} -- ${script} 2>/dev/null | cat >/dev/null`,
+      `'${process.execPath}' '${bundle}' run -r ${IMAGE} -- ${script} 2>/dev/null | cat >/dev/null`,
       state.env,
     ),
     processorTime('pipe', `${script} 2>/dev/null | cat >/dev/null`),

@@ -1,10 +1,11 @@
 /** A program that runs a confined child which never ends: the test kills it. */
+import { join } from 'node:path';
 import { runConfined } from '../../src/confine/run.ts';
 
 const held = runConfined({
   task: 'hold',
   input: process.argv[2],
   validate: String,
-  entry: new URL('probe-entry.ts', import.meta.url).pathname,
+  entry: join(import.meta.dirname, 'probe-entry.ts'),
 });
 for await (const message of held) process.stdout.write(`${message}\n`);

@@ -490,7 +490,7 @@ test.serial('parked boxes are claimed once each, and replaced', async (t) => {
 });
 
 test.serial('a terminal: size, job control, control characters', async (t) => {
-  const kiln = `${join(import.meta.dirname, '../../bin/kiln')} run -r ${IMAGE} --tty -- sh -c 'tty; stty size; echo done'`;
+  const kiln = `'${join(import.meta.dirname, '../../bin/kiln')}' run -r ${IMAGE} --tty -- sh -c 'tty; stty size; echo done'`;
   const script = `sleep ${5 * PATIENCE} | script -qec "stty rows 33 cols 99; $COMMAND" /dev/null`;
   const { stdout } = await execa('sh', ['-c', script], {
     env: { ...state.env, COMMAND: kiln },

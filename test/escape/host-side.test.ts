@@ -42,7 +42,7 @@ async function typedDuring(command: string): Promise<string> {
 test.serial('nothing is typed on the caller’s terminal', async (t) => {
   const probe = '/bin/probe tiocsti';
   for (const options of ['--tty', '', '--tty --user root', '--user root']) {
-    t.is(await typedDuring(`${KILN} run -r ${IMAGE} ${options} -- ${probe}`), '', options);
+    t.is(await typedDuring(`'${KILN}' run -r ${IMAGE} ${options} -- ${probe}`), '', options);
   }
   t.is(await typedDuring(`${tree}${probe}`), 'typed by the probe', 'it cannot be done anyway');
 });

@@ -108,7 +108,7 @@ test('a full disk is an error, and ends the writer', async (t) => {
 test('neither terminals nor sockets are written to', async (t) => {
   const { stdout } = await execa('script', [
     '-qec',
-    `${process.execPath} -e "import('${join(import.meta.dirname, '../../src/kernel/relay.ts')}').then((m) => console.log('tty ' + m.canRelayTo(1)))"`,
+    `'${process.execPath}' -e "import('${join(import.meta.dirname, '../../src/kernel/relay.ts')}').then((m) => console.log('tty ' + m.canRelayTo(1)))"`,
     '/dev/null',
   ]);
   t.regex(stdout, /tty false/);

@@ -156,7 +156,7 @@ test.serial('a command runs in a service, with its input, output and status', as
 test.serial('a terminal has a size', async (t) => {
   const { stdout } = await execa(
     'script',
-    ['-qec', `stty rows 33 cols 77; ${KILN} service connect one`, '/dev/null'],
+    ['-qec', `stty rows 33 cols 77; '${KILN}' service connect one`, '/dev/null'],
     { env: state.env, input: 'stty size; tty; exit 5\n', reject: false, timeout: 60_000 },
   );
   t.true(stdout.includes('33 77'), stdout);
