@@ -140,12 +140,24 @@ install_node_modules() {
   fi || die "npm ci failed"
 }
 
+# Makes kiln's own files readable for kiln's confined children, whose ids are nobody's: in a clone made
+# under umask 077 they are not. The checkout's folder and those above stay as closed as they are.
+make_readable() {
+  for part in bin src package.json node_modules .cache/toolchain dist; do
+    [ -e "$top/$part" ] || continue
+    [ -z "$(find "$top/$part" -prune ! -perm -004)" ] || chmod -R go+rX "$top/$part"
+  done
+}
+
 # bootstrap USE…
 bootstrap() {
+  # What is installed and built is for more than whoever does it.
+  umask 022
   [ "$(uname -s)" = Linux ] || die "kiln runs on Linux only"
   install_packages "$@"
   find_node
   install_node_modules
+  make_readable
   # Scripts and tests that call `node` or a tool of node_modules get the right ones.
   # An npm brought along comes before the machine's, which may not work under this Node.
   PATH=$toolchain/node_modules/.bin:$(dirname "$node"):$top/node_modules/.bin:$PATH

@@ -284,6 +284,8 @@ async function compile(
 }
 
 const started = performance.now();
+// Confined children read what is built, with ids that are nobody's.
+process.umask(0o022);
 await mkdir(dist, { recursive: true });
 const results = await Promise.allSettled([buildBundles(), buildGuestInit(), buildAddon()]);
 const failures = results.filter((result) => result.status === 'rejected');

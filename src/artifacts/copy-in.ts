@@ -1,7 +1,14 @@
-import { closeSync, constants, fstatSync, openSync, realpathSync } from 'node:fs';
+import { closeSync, constants, fchmodSync, fstatSync, openSync, realpathSync } from 'node:fs';
 import { basename, dirname, resolve } from 'node:path';
 import { KilnError } from '../errors.ts';
-import { mkdirat, O_PATH, openat2, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS } from '../kernel/at.ts';
+import {
+  mkdirat,
+  O_PATH,
+  openat2,
+  openDirectory,
+  RESOLVE_IN_ROOT,
+  RESOLVE_NO_MAGICLINKS,
+} from '../kernel/at.ts';
 import { makingFilesAs } from '../kernel/file-identity.ts';
 import { hasErrno } from '../kernel/libc.ts';
 import { Budget, type CopyLimits } from './budget.ts';
@@ -205,7 +212,11 @@ function makeDirectories(rootFd: number, item: CopyInItem, parts: readonly strin
     if (kind === 'directory') continue;
     const parent = openat2(rootFd, parentOf(path), DIRECTORY);
     try {
-      mkdirat(parent, parts[length - 1]!, 0o755);
+      const name = parts[length - 1]!;
+      mkdirat(parent, name, 0o700);
+      const made = openDirectory(parent, name);
+      fchmodSync(made, 0o755);
+      closeSync(made);
     } catch (cause) {
       throw cannotWrite(item, path, cause);
     } finally {

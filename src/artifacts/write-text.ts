@@ -1,14 +1,12 @@
 import { closeSync, constants, fchownSync, fsyncSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { openat2 } from '../kernel/at.ts';
+import { callerMode } from '../kernel/own-umask.ts';
 import type { Owner } from './destination.ts';
 import { unusableResultDirectory } from './result-directory.ts';
 import { openStaging } from './staging.ts';
 
-const NEW_FILE = {
-  flags: constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW,
-  mode: 0o644,
-};
+const FLAGS = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
 
 /** A file for a result directory. */
 export interface TextFile {
@@ -55,9 +53,10 @@ async function write(
   durable: boolean,
 ): Promise<string> {
   await using staging = await openStaging(directory, owner);
+  const how = { flags: FLAGS, mode: callerMode(0o644) };
   try {
     for (const { name, content } of files) {
-      const fd = openat2(staging.fd, name, NEW_FILE);
+      const fd = openat2(staging.fd, name, how);
       try {
         writeFileSync(fd, content);
         fchownSync(fd, owner.uid, owner.gid);

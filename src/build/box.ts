@@ -1,5 +1,5 @@
 import { closeSync } from 'node:fs';
-import { chown, mkdir } from 'node:fs/promises';
+import { chmod, chown, mkdir } from 'node:fs/promises';
 import { copyIn } from '../artifacts/copy-in.ts';
 import type { ArtifactWarning } from '../artifacts/warning.ts';
 import type { EgressLog } from '../egress/log.ts';
@@ -314,6 +314,7 @@ async function wayOut(
 /** Owners in a volume are those in the box. Each box starts with an empty home. */
 async function makeHome(path: string, { uid, gid }: CommandUser): Promise<void> {
   await removeTree(path);
-  await mkdir(path, { mode: 0o755 });
+  await mkdir(path, { mode: 0o700 });
+  await chmod(path, 0o755);
   await chown(path, uid, gid);
 }

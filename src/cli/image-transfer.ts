@@ -6,6 +6,7 @@ import { hostArchitecture } from '../image/architecture.ts';
 import type { Compression } from '../image/archive/export.ts';
 import { openImage } from '../image/open.ts';
 import { hasErrno } from '../kernel/libc.ts';
+import { callerMode } from '../kernel/own-umask.ts';
 import { syncNewImage } from './background.ts';
 import { openEngine } from './engine.ts';
 import { imageProgress } from './image-progress.ts';
@@ -80,7 +81,7 @@ async function exportImage(
   try {
     // Not into what somebody put there: what is left of another export goes, a link as well.
     await rm(temporary, { force: true });
-    const file = createWriteStream(temporary, { flags: 'wx' });
+    const file = createWriteStream(temporary, { flags: 'wx', mode: callerMode(0o644) });
     warn(await exportTar(image, file, options.compress ?? byName));
     await rename(temporary, output);
   } catch (cause) {

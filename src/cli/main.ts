@@ -1,5 +1,6 @@
 import { Command, CommanderError } from 'commander';
 import { ownArguments } from '../kernel/own-node.ts';
+import { takeUmask } from '../kernel/own-umask.ts';
 import { KILN_VERSION } from '../state/version.ts';
 import { endOnStrayErrors } from '../stray-errors.ts';
 import { span } from '../trace/trace.ts';
@@ -110,6 +111,8 @@ async function dispatch(argv: readonly string[]): Promise<void> {
 }
 
 endOnStrayErrors(describeError);
+
+takeUmask();
 
 // Node ends with status 0 once nothing can happen any more, even with work that has not come to an
 // end. That must not look like success.

@@ -74,6 +74,7 @@ export function launchConfined(options: LaunchOptions): ChildProcess {
       stdio: ['pipe', 'ignore', 'pipe', 'pipe', userNamespace, destination, ...options.fds],
     });
   } catch (cause) {
+    if (cause instanceof KilnError && cause.code === 'E_INSTALLATION') throw cause;
     throw new KilnError('E_CONFINE_START', 'cannot make the confinement for untrusted files', {
       cause,
       hint: 'kiln doctor says what this kernel lacks (user namespaces, ID-mapped mounts)',

@@ -4,6 +4,7 @@
  */
 import { statSync } from 'node:fs';
 import { dirname, join, relative } from 'node:path';
+import { KilnError } from '../errors.ts';
 import { nodePath } from '../kernel/own-node.ts';
 import { packageRoot } from '../state/package-root.ts';
 
@@ -32,10 +33,12 @@ export interface Passage {
 /**
  * The way to `entry`, a module below kiln's own folder, and to the Node that runs it. Costs a few
  * stat calls where every folder may be passed, and five milliseconds of the child's start elsewhere.
+ * @throws KilnError E_INSTALLATION where it could read neither
  */
 export function passageTo(entry: string): Passage {
   const root = packageRoot();
   const node = nodePath();
+  if (process.geteuid?.() === 0) for (const file of [entry, node]) requireReadable(file, root);
   if (process.geteuid?.() !== 0 || (mayPass(dirname(entry)) && mayPass(dirname(node)))) {
     return { prefix: [], node, entry };
   }
@@ -45,6 +48,15 @@ export function passageTo(entry: string): Passage {
     node: join(PLACE, 'node'),
     entry: join(PLACE, 'kiln', relative(root, entry)),
   };
+}
+
+/** No way leads into a file that its owner alone may read, as all are in a clone made under umask 077. */
+function requireReadable(file: string, root: string): void {
+  if ((statSync(file).mode & 0o004) !== 0) return;
+  const folder = file.startsWith(`${root}/`) ? root : dirname(file);
+  throw new KilnError('E_INSTALLATION', `${file} can be read by its owner alone`, {
+    hint: `chmod -R go+rX '${folder}': kiln reads untrusted files with ids that are nobody’s`,
+  });
 }
 
 /** May anybody pass `folder` and all its parents? */

@@ -18,6 +18,7 @@ import {
 } from 'node:fs';
 import { mkdirat, openat2, openDirectory, renameat, unlinkat } from './at.ts';
 import { hasErrno } from './libc.ts';
+import { callerMode } from './own-umask.ts';
 
 /** Whose a file or folder is to be. */
 interface FolderOwner {
@@ -50,7 +51,7 @@ export class Folder implements Disposable {
     return `/proc/self/fd/${this.#fd}`;
   }
 
-  /** Opens a folder in this one, and makes it if missing (mode 0755). A link there is an error. */
+  /** Opens a folder in this one, and makes it if missing (mode 0755, less the caller's umask). A link there is an error. */
   inner(name: string, owner?: FolderOwner): Folder {
     let made = false;
     try {
@@ -62,7 +63,7 @@ export class Folder implements Disposable {
     const fd = openDirectory(this.#fd, name);
     if (made) {
       if (owner !== undefined) fchownSync(fd, owner.uid, owner.gid);
-      fchmodSync(fd, 0o755);
+      fchmodSync(fd, callerMode(0o755));
     }
     return new Folder(fd);
   }
@@ -81,11 +82,11 @@ export class Folder implements Disposable {
     return readdirSync(this.path);
   }
 
-  /** Makes a new file and opens it for writing; the caller closes it. Mode 0644. */
+  /** Makes a new file and opens it for writing; the caller closes it. Mode 0644, less the caller's umask. */
   create(name: string, owner?: FolderOwner): number {
     const fd = openat2(this.#fd, name, CREATE);
     if (owner !== undefined) fchownSync(fd, owner.uid, owner.gid);
-    fchmodSync(fd, 0o644);
+    fchmodSync(fd, callerMode(0o644));
     return fd;
   }
 

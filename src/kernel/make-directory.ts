@@ -2,6 +2,7 @@ import { constants, existsSync } from 'node:fs';
 import { mkdir, open } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { hasErrno } from './libc.ts';
+import { callerMode } from './own-umask.ts';
 
 /**
  * Makes a directory if there is none, and those above it that are missing; every one that is made
@@ -19,7 +20,7 @@ export async function makeDirectory(
   for (let at = path; !existsSync(at); at = dirname(at)) missing.unshift(at);
   for (const directory of missing) {
     try {
-      await mkdir(directory, { mode: 0o755 });
+      await mkdir(directory, { mode: callerMode(0o755) });
     } catch (error) {
       // Another run makes the same one.
       if (hasErrno(error, 'EEXIST')) continue;

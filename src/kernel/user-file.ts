@@ -8,6 +8,7 @@ import {
   readSync,
   writeFileSync,
 } from 'node:fs';
+import { callerMode } from './own-umask.ts';
 
 /**
  * `file`: a regular file and nothing else; for paths that a configuration, a recipe or a repository
@@ -59,7 +60,7 @@ const WRITE = constants.O_WRONLY | constants.O_CREAT | constants.O_NOFOLLOW | co
  * @throws Error of open(2), or that it is no file
  */
 export function writeUserFile(path: string, content: string): void {
-  const fd = openSync(path, WRITE, 0o644);
+  const fd = openSync(path, WRITE, callerMode(0o644));
   try {
     if (!fstatSync(fd).isFile()) throw new Error(`${path} is not a regular file`);
     ftruncateSync(fd);

@@ -86,7 +86,8 @@ export async function startDomain(
   const skeleton = await ensureSkeleton(paths);
   const id = randomBytes(5).toString('hex');
   const directory = join(parent, id);
-  mkdirSync(directory, { mode: 0o711 });
+  mkdirSync(directory);
+  chmodSync(directory, 0o711);
   const lock = await acquireLock(boxFiles.lock(directory));
   const owner = boxOwner(paths, id);
   const range = await allocateRange(paths, owner);

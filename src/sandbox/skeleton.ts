@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
-import { type Stats, statSync } from 'node:fs';
-import { chmod, copyFile, mkdir, readFile, rename, stat } from 'node:fs/promises';
+import { chmodSync, type Stats, statSync } from 'node:fs';
+import { copyFile, mkdir, readFile, rename, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { KilnError } from '../errors.ts';
@@ -58,10 +58,43 @@ function isMade(skeleton: string): boolean {
   return statSync(join(skeleton, INIT_PATH), { throwIfNoEntry: false }) !== undefined;
 }
 
+/** Every folder of a skeleton, itself first. */
+const FOLDERS = [
+  ...new Set(
+    MOUNT_POINTS.flatMap((point) => {
+      const parts = point.split('/');
+      return ['', ...parts.map((_, index) => parts.slice(0, index + 1).join('/'))];
+    }),
+  ),
+];
+
+/** Mapped ids must be able to pass: none of this is secret. */
+const MODE = 0o755;
+
+/**
+ * Sees to it that a sandbox's mapped root can go all the way to its skeleton, and gives that back. Modes are not
+ * what mkdir(2) was told where the umask was another one, and with a wrong one every start fails: they
+ * are looked at each time, which takes some 30 µs.
+ * @throws KilnError E_STATE_PRIVATE for a folder above KILN_STATE, which is not kiln's to open
+ */
+function openFor(paths: StatePaths, skeleton: string): string {
+  requirePassable(dirname(paths.root));
+  const inner = FOLDERS.map((folder) => join(skeleton, folder));
+  for (const path of [paths.root, paths.skeleton, ...inner, join(skeleton, INIT_PATH)]) {
+    const mode = statSync(path, { throwIfNoEntry: false })?.mode;
+    // What is missing is told by the init that looks for it.
+    if (mode === undefined) continue;
+    // To list KILN_STATE is left to its owner.
+    const needed = path === paths.root ? 0o111 : MODE;
+    if ((mode & needed) !== needed) chmodSync(path, (mode & 0o7777) | needed);
+  }
+  return skeleton;
+}
+
 /** The skeleton that boxes of this version have, if any was ever started. Throws E_NO_GUEST_INIT. */
 export function knownSkeleton(paths: StatePaths): string | undefined {
   const skeleton = skeletonOf(paths, findInit().stat);
-  return isMade(skeleton) ? skeleton : undefined;
+  return isMade(skeleton) ? openFor(paths, skeleton) : undefined;
 }
 
 /**
@@ -71,7 +104,7 @@ export function knownSkeleton(paths: StatePaths): string | undefined {
 export async function ensureSkeleton(paths: StatePaths): Promise<string> {
   const source = findInit();
   const quick = skeletonOf(paths, source.stat);
-  if (isMade(quick)) return quick;
+  if (isMade(quick)) return openFor(paths, quick);
   // Of several boxes that are opened at once the first makes it.
   const made = making.get(quick) ?? awaitedLater(makeSkeleton(paths, source.path, quick));
   making.set(quick, made);
@@ -89,12 +122,9 @@ async function makeSkeleton(paths: StatePaths, source: string, target: string): 
     .slice(0, 12);
   const half = join(paths.skeleton, `.${digest}.${process.pid}`);
   await mkdir(half, { recursive: true });
-  // Mapped ids must be able to pass: none of this is secret.
-  for (const directory of [paths.root, paths.skeleton, half]) await chmod(directory, 0o755);
-  await requirePassable(paths.root);
   for (const point of MOUNT_POINTS) await mkdir(join(half, point), { recursive: true });
   await copyFile(source, join(half, INIT_PATH));
-  await chmod(join(half, INIT_PATH), 0o755);
+  openFor(paths, half);
   try {
     await rename(half, target);
   } catch (error) {
@@ -106,9 +136,9 @@ async function makeSkeleton(paths: StatePaths, source: string, target: string): 
 }
 
 /** Refuses a state directory that a box's mapped root could not enter on the way to its skeleton. */
-async function requirePassable(directory: string): Promise<void> {
+function requirePassable(directory: string): void {
   for (let path = directory; ; path = dirname(path)) {
-    if (((await stat(path)).mode & 0o001) === 0) {
+    if ((statSync(path).mode & 0o001) === 0) {
       throw new KilnError(
         'E_STATE_PRIVATE',
         `${path} lets nobody pass, but sandboxes start below it`,

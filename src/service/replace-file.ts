@@ -1,4 +1,4 @@
-import { closeSync, constants, writeSync } from 'node:fs';
+import { closeSync, constants, fchmodSync, writeSync } from 'node:fs';
 import { rename, writeFile } from 'node:fs/promises';
 import { openat2, unlinkat } from '../kernel/at.ts';
 import { hasErrno } from '../kernel/libc.ts';
@@ -11,8 +11,9 @@ export function replaceFileIn(directory: number, name: string, text: string): vo
     if (!hasErrno(error, 'ENOENT')) throw error;
   }
   const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
-  const fd = openat2(directory, name, { flags, mode: 0o644 });
+  const fd = openat2(directory, name, { flags, mode: 0o600 });
   try {
+    fchmodSync(fd, 0o644);
     writeSync(fd, text);
   } finally {
     closeSync(fd);

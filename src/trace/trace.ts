@@ -7,6 +7,7 @@
 
 import { closeSync, constants, openSync, writeFileSync } from 'node:fs';
 import { monotonicMs } from '../kernel/clock.ts';
+import { callerMode } from '../kernel/own-umask.ts';
 
 /** Where the trace goes; undefined: there is none, and tracing costs one comparison. */
 const file = process.env.KILN_TRACE || undefined;
@@ -87,7 +88,7 @@ function flush(): void {
   const text = events.join('');
   events = [];
   try {
-    writeFileSync(file, '[\n', { flag: 'wx' });
+    writeFileSync(file, '[\n', { flag: 'wx', mode: callerMode(0o644) });
   } catch {
     // Another process has begun the file, or it cannot be written, which the next line says.
   }

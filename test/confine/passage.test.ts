@@ -1,15 +1,17 @@
-import { chmod, mkdir, mkdtemp, rm } from 'node:fs/promises';
+import { chmod, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
 import { execa } from 'execa';
+import { runConfined } from '../../src/confine/run.ts';
+import type { KilnError } from '../../src/errors.ts';
 
 const top = join(import.meta.dirname, '../..');
 const rpm = join(top, 'fixtures/rpms/signed/RPMS-v4-rpm-basic-2.3.4-5.el9.noarch.rpm');
 
 /** Runs `script` where $2/kiln is the whole checkout, with its Node, below a folder for root alone, as a clone in /root is. */
 async function inPrivateFolder(script: string, ...args: readonly string[]): Promise<string> {
-  const folder = await mkdtemp(join(tmpdir(), 'kiln-passage-'));
+  const folder = await mkdtemp(join(tmpdir(), 'kiln passage-'));
   try {
     await mkdir(join(folder, 'kiln'));
     await chmod(folder, 0o700);
@@ -37,4 +39,16 @@ const [first, ...more] = passageTo(top + '/src/confined.ts').prefix;
 process.stdout.write(execFileSync(first, [...more, 'env'], { env: { PATH: '/usr/sbin:/usr/bin' } }));`;
   const script = 'exec "$3" --input-type=module -e "$4" "$2/kiln"';
   t.is(await inPrivateFolder(script, process.execPath, program), 'PATH=/usr/sbin:/usr/bin');
+});
+
+test('what the child cannot read is named, with what opens it', async (t) => {
+  const folder = await mkdtemp(join(tmpdir(), 'kiln-passage-'));
+  t.teardown(() => rm(folder, { recursive: true, force: true }));
+  const entry = join(folder, 'entry.ts');
+  await writeFile(entry, '', { mode: 0o600 });
+  const task = { task: 'any', input: null, entry, validate: (value: unknown) => value };
+  const error = await t.throwsAsync<KilnError>(runConfined(task).next());
+  t.is(error?.code, 'E_INSTALLATION');
+  t.is(error?.message, `${entry} can be read by its owner alone`);
+  t.true(error?.hint?.startsWith(`chmod -R go+rX '${folder}'`), error?.hint);
 });

@@ -18,7 +18,7 @@ const systemFolders = ['/usr/local/sbin', '/usr/local/bin', '/usr/sbin', '/usr/b
 
 /** Runs a function of scripts/bootstrap.sh in a shell whose PATH is `path`; gives its output. */
 async function bootstrapFunction(call: string, path: string): Promise<string> {
-  const script = `. ${top}/scripts/bootstrap.sh; ${call}`;
+  const script = `. '${top}/scripts/bootstrap.sh'; ${call}`;
   // $0 is a script of scripts/, as where the file is sourced.
   const { stdout } = await execa('/bin/sh', ['-uc', script, `${top}/scripts/test`], {
     env: { PATH: path, KILN_NODE: undefined },
@@ -99,6 +99,25 @@ test('Node: the one named, or the first that is new enough, never an older one',
     await symlink(process.execPath, join(path, 'node'));
     const chosen = `toolchain=${folder}/none; find_node; echo "$node"`;
     t.is(await bootstrapFunction(chosen, path), join(path, 'node'));
+  });
+});
+
+test('a clone made under umask 077 becomes readable, its own folder stays closed', async (t) => {
+  await inTemporary(async (folder) => {
+    const checkout = join(folder, 'a b');
+    const make =
+      'umask 077; mkdir -p "$0/src/cli" "$0/bin"; : > "$0/src/cli/main.ts"; : > "$0/package.json"';
+    await execa('sh', ['-ec', make, checkout]);
+    await bootstrapFunction(`top='${checkout}'; make_readable`, systemFolders.join(':'));
+    const { stdout } = await execa('find', [checkout, '-printf', '%m %P\\n']);
+    t.deepEqual(stdout.split('\n').sort(), [
+      '644 package.json',
+      '644 src/cli/main.ts',
+      '700 ',
+      '755 bin',
+      '755 src',
+      '755 src/cli',
+    ]);
   });
 });
 

@@ -1,7 +1,9 @@
 /** `$host`: a command of a recipe that the caller lets run on the host. */
+
 import { once } from 'node:events';
 import { startProgram } from '../../kernel/child-process.ts';
 import { callerEnvironment } from '../../kernel/own-node.ts';
+import { withCallersUmask } from '../../kernel/own-umask.ts';
 import type { CommandProcess } from './relayed-command.ts';
 import type { SpawnMessage } from './script-protocol.ts';
 
@@ -13,13 +15,17 @@ export async function startOnHost(
   { argv, cwd, env }: SpawnMessage,
   caller: { readonly uid: number; readonly gid: number },
 ): Promise<CommandProcess> {
-  const command = startProgram('setpriv', ['--pdeathsig', 'KILL', '--', ...argv], {
-    cwd,
-    env: { ...callerEnvironment(), ...env },
-    stdio: ['pipe', 'pipe', 'pipe'],
-    detached: true,
-    ...(process.geteuid?.() === 0 ? { uid: caller.uid, gid: caller.gid } : {}),
-  });
+  const command = startProgram(
+    'setpriv',
+    ['--pdeathsig', 'KILL', '--', ...withCallersUmask(argv)],
+    {
+      cwd,
+      env: { ...callerEnvironment(), ...env },
+      stdio: ['pipe', 'pipe', 'pipe'],
+      detached: true,
+      ...(process.geteuid?.() === 0 ? { uid: caller.uid, gid: caller.gid } : {}),
+    },
+  );
   await once(command, 'spawn');
   command.stdin.on('error', () => command.stdin.destroy());
   const { stdin, stdout, stderr, pid } = command;

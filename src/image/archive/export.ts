@@ -7,6 +7,7 @@ import { pipeline } from 'node:stream/promises';
 import { createGzip, createZstdCompress } from 'node:zlib';
 import { KilnError } from '../../errors.ts';
 import { makeDirectory } from '../../kernel/make-directory.ts';
+import { callerMode } from '../../kernel/own-umask.ts';
 import type { LeasedImage } from '../store/images.ts';
 import type { ImageManifest } from '../store/manifest.ts';
 import { readGroups } from '../tree/accounts.ts';
@@ -56,8 +57,8 @@ export async function exportOci(
     });
   }
   const blobs = join(directory, 'blobs', 'sha256');
-  await mkdir(join(directory, 'blobs'));
-  await mkdir(blobs);
+  await mkdir(join(directory, 'blobs'), { mode: callerMode(0o755) });
+  await mkdir(blobs, { mode: callerMode(0o755) });
   const { stream, skipped } = await packTree(image.tree, ownerNames(image));
   const layer = await writeLayer(blobs, stream, compression);
   const config = await writeJson(blobs, MediaType.config, ociConfig(image.manifest, layer.diffId));

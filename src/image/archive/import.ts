@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import {
+  chmodSync,
   closeSync,
   constants,
   existsSync,
@@ -152,7 +153,8 @@ async function unpack(
   await using work = await openWorkDirectory(paths);
   const directory = join(work.path, 'image');
   const tree = imageFiles.tree(directory);
-  mkdirSync(tree, { recursive: true, mode: 0o755 });
+  mkdirSync(tree, { recursive: true });
+  chmodSync(tree, 0o755);
   const input: UnpackLayersInput = {
     maxBytes: options.maxBytes ?? DEFAULT_MAX_BYTES,
     maxEntries: MAX_ENTRIES,

@@ -1,4 +1,5 @@
 import {
+  chmodSync,
   closeSync,
   lstatSync,
   mkdirSync,
@@ -235,7 +236,8 @@ async function unpackPart(
 ): Promise<StoredPackage[]> {
   await using work = await openWorkDirectory(paths);
   const root = join(work.path, 'unpacked');
-  mkdirSync(root, { mode: 0o755 });
+  mkdirSync(root);
+  chmodSync(root, 0o755);
   const jobs = wanted.map(({ file }, index) => ({ file, into: String(index) }));
   const results: Omit<Unpacked, 'wire'>[] = [];
   const entryOf = ({ job }: Pick<Unpacked, 'job'>) => join(work.path, `entry-${job.into}`);

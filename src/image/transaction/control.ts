@@ -1,4 +1,4 @@
-import { copyFileSync, linkSync, mkdirSync, writeFileSync } from 'node:fs';
+import { chmodSync, copyFileSync, linkSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { hasErrno } from '../../kernel/libc.ts';
 import { encodeName } from '../../rpm/filename.ts';
@@ -15,7 +15,8 @@ export class ControlDirectory {
 
   /** Makes the folder `path`. */
   constructor(path: string) {
-    mkdirSync(path, { mode: 0o755 });
+    mkdirSync(path);
+    chmodSync(path, 0o755);
     this.path = path;
   }
 

@@ -1,5 +1,5 @@
 import { chmodSync, closeSync, constants, mkdirSync, openSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { KilnError } from '../../errors.ts';
 import { openDirectory, unlinkat } from '../../kernel/at.ts';
 import { hasErrno } from '../../kernel/libc.ts';
@@ -49,7 +49,7 @@ export async function installIntoEmptyRoot(
 ): Promise<{ readonly root: string; readonly warnings: readonly string[] }> {
   const root = join(options.work, 'scratch', 'upper', TARGET);
   mkdirSync(join(root, 'dev'), { recursive: true });
-  chmodSync(root, 0o755);
+  for (const folder of [dirname(root), root, join(root, 'dev')]) chmodSync(folder, 0o755);
   // Scripts write to /dev/null; no device can be made for them inside another root.
   const devNull = join(root, 'dev', 'null');
   writeFileSync(devNull, '');

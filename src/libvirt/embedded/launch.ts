@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs';
-import { mkdir, open, readdir, symlink, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, open, readdir, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { startProgram } from '../../kernel/child-process.ts';
 import { removeTree } from '../../kernel/remove-tree.ts';
@@ -77,8 +77,10 @@ export interface Launched {
 export async function launch(files: EmbeddedFiles, idle: number): Promise<Launched> {
   const libvirtd = findLibvirtd();
   // A box's mapped root must pass to its console's devpts; on the host their parent is 0700.
-  for (const [folder] of files.binds) await mkdir(folder, { recursive: true, mode: 0o711 });
-  await mkdir(files.noBus, { recursive: true });
+  for (const folder of [...files.binds.map(([source]) => source), files.noBus]) {
+    await mkdir(folder, { recursive: true });
+    await chmod(folder, 0o711);
+  }
   await selectDrivers(files);
   const home = await homeOf(files);
   const systemd = hasSystemd();

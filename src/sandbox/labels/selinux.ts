@@ -46,9 +46,10 @@ export function atLevel(context: string, level: string): string {
   return context.slice(0, -levelOf(context).length) + level;
 }
 
-/** Where kiln's policy module is, for `semodule -i`. */
+/** Where kiln's policy module is, as a word for a shell: for `semodule -i`. */
 export function policyModule(): string {
-  return join(packageRoot(), 'policy/kiln.cil');
+  const path = join(packageRoot(), 'policy/kiln.cil');
+  return /^[\w./-]+$/.test(path) ? path : `'${path.replaceAll("'", "'\\''")}'`;
 }
 
 /** Whether the policy that is loaded knows a context. The kernel answers by taking it, or not. */
