@@ -14,7 +14,7 @@ test.before(async () => {
   state = await busyboxState();
   await symlink('/etc', join(state.beside, 'link'));
   await symlink('/', join(state.beside, 'root'));
-  await mkdir(join(state.beside, 'work'));
+  await mkdir(join(state.beside, 'inner'));
   own = await mkdtemp(join(homedir(), 'kiln-test-'));
 });
 test.after.always(async () => {
@@ -37,7 +37,7 @@ const refused: readonly (readonly [what: string, source: () => string])[] = [
   ['the folder that the state is in', () => join(state.paths.root, '..')],
   ['a link to /etc', () => join(state.beside, 'link')],
   ['a path through a link', () => join(state.beside, 'root/etc')],
-  ['a path with ..', () => `${state.beside}/work/../../../../../../../../etc`],
+  ['a path with ..', () => `${state.beside}/inner/../../../../../../../../etc`],
   ['/proc/self/root/etc', () => '/proc/self/root/etc'],
   ['a link to itself of the kernel', () => '/proc/self/cwd/../../../../../../../etc'],
 ];
@@ -56,7 +56,7 @@ test('read-only and confirmed binds are made as ever, and so are folders of oneâ
     ['/etc', 'ro'],
     ['/', 'ro'],
     ['/etc', 'rw', '--allow-host-write'],
-    [join(state.beside, 'work')],
+    [join(state.beside, 'inner')],
     [own],
     ['/dev/shm'],
   ] as const) {
