@@ -101,11 +101,18 @@ function load(): Addon {
   });
 }
 
-export const addon: Addon = load();
+let loaded: Addon | undefined;
+
+/** The addon, loaded when it is first used: what needs none, such as the help, works without. @throws KilnError E_INSTALLATION */
+export function addon(): Addon {
+  loaded ??= load();
+  return loaded;
+}
 
 /** Makes a call; the result, or the negative errno. */
 export function tryCall(name: SystemCall, ...arguments_: readonly Argument[]): number {
-  return addon.call(addon.numbers[name], ...arguments_);
+  const { call, numbers } = addon();
+  return call(numbers[name], ...arguments_);
 }
 
 /** Makes a call that may take long in a thread; the result, or the negative errno. */
@@ -113,7 +120,8 @@ export function tryCallInThread(
   name: SystemCall,
   ...arguments_: readonly Argument[]
 ): Promise<number> {
-  return addon.callInThread(addon.numbers[name], ...arguments_);
+  const { callInThread, numbers } = addon();
+  return callInThread(numbers[name], ...arguments_);
 }
 
 /** The result of a call, unless it is a negative errno. @throws SyscallError that names `subject` */

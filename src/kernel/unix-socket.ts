@@ -72,7 +72,7 @@ export function sendWithDescriptors(fd: number, data: Buffer, fds: readonly numb
     const now = done === 0 ? fds : [];
     try {
       const rest = data.subarray(done);
-      done += checked('sendmsg', addon.sendMessage(fd, rest, now, MSG_NOSIGNAL));
+      done += checked('sendmsg', addon().sendMessage(fd, rest, now, MSG_NOSIGNAL));
     } catch (error) {
       if (hasErrno(error, 'EAGAIN')) waitWritable(fd);
       else if (!hasErrno(error, 'EINTR')) throw error;
@@ -97,7 +97,7 @@ export function receiveDescriptor(fd: number): number | undefined {
  * all. EAGAIN when there is no room for it: never waits.
  */
 export function sendPacket(fd: number, data: Buffer, fds: readonly number[]): void {
-  checked('sendmsg', addon.sendMessage(fd, data, fds, MSG_NOSIGNAL | MSG_DONTWAIT));
+  checked('sendmsg', addon().sendMessage(fd, data, fds, MSG_NOSIGNAL | MSG_DONTWAIT));
 }
 
 /** What {@link receivePacket} got. */
@@ -116,7 +116,7 @@ export interface Packet {
 export function receivePacket(fd: number, size: number, count: number): Packet | undefined {
   const data = Buffer.alloc(size);
   const fds: number[] = [];
-  const [result, flags] = addon.receiveMessage(fd, data, fds, count, 0);
+  const [result, flags] = addon().receiveMessage(fd, data, fds, count, 0);
   const received = checked('recvmsg', result);
   if (received === 0 && fds.length === 0) return undefined;
   const whole = (flags & (MSG_CTRUNC | MSG_TRUNC)) === 0;

@@ -24,7 +24,7 @@ export function createUserNamespace(
 ): number {
   // Without CAP_SETGID the kernel takes a group map only after setgroups(2) is denied.
   const denySetgroups = process.geteuid?.() !== 0;
-  const result = addon.userNamespace(mapText(users), mapText(groups), denySetgroups);
+  const result = addon().userNamespace(mapText(users), mapText(groups), denySetgroups);
   return checked('make a user namespace', result);
 }
 
