@@ -1,6 +1,7 @@
 import { KilnError } from './errors.ts';
 import { type ListedImage, leaseImage, listImages } from './image/store/images.ts';
 import type { Connection } from './libvirt/connection.ts';
+import { pickEngine } from './libvirt/pick-engine.ts';
 import { awaitedLater } from './promise.ts';
 import { callerIds, type RunRequest } from './run/request.ts';
 import { type FinishedRun, type RunHooks, run } from './run/run.ts';
@@ -68,6 +69,8 @@ export class Kiln implements AsyncDisposable {
     this.paths = statePaths(env);
     const paths = this.paths;
     requireState(paths.root);
+    // A run in a parked box connects to nothing, and is refused all the same.
+    pickEngine(paths, env);
     this.#engine = {
       paths,
       connect: () => {

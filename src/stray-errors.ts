@@ -3,13 +3,18 @@ import { writeSync } from 'node:fs';
 /** As podman and docker have it: the program itself failed, not what it ran. */
 const FAILED = 125;
 
+/** Says what an error is, in lines. */
+type Describe = (error: unknown) => string;
+
+let describe: Describe = plainly;
+
 /**
  * The last net of a process: an exception in an event handler, or a rejection that nobody awaits,
- * is printed as `describe` says, and the process ends with status 125. Node's own answer is a stack
- * and status 1, which of `kiln build` means that the package does not build.
- * What it held is swept by the next kiln, as after a kill.
+ * is printed, and the process ends with status 125. Node's own answer is a stack and status 1, which
+ * of `kiln build` means that the package does not build.
+ * What the process held is swept by the next kiln, as after a kill.
  */
-export function endOnStrayErrors(describe: (error: unknown) => string = stackOf): void {
+export function endOnStrayErrors(): void {
   process.on('uncaughtException', (error: unknown) => {
     if (isUnwritableStderr(error)) return;
     try {
@@ -20,8 +25,17 @@ export function endOnStrayErrors(describe: (error: unknown) => string = stackOf)
   });
 }
 
-function stackOf(error: unknown): string {
-  return `${error instanceof Error ? error.stack : error}\n`;
+/** From here on `better` says what an error is. */
+export function describeStrayErrors(better: Describe): void {
+  describe = better;
+}
+
+/** For processes that nobody reads but kiln, and until there is something better. */
+function plainly(error: unknown): string {
+  if (!(error instanceof Error)) return `${error}\n`;
+  const { code, hint } = error as { readonly code?: unknown; readonly hint?: unknown };
+  if (typeof code !== 'string' || !code.startsWith('E_')) return `${error.stack}\n`;
+  return `kiln: ${error.message}\n${hint === undefined ? '' : `  hint: ${hint}\n`}`;
 }
 
 /**

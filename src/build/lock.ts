@@ -1,8 +1,7 @@
 import { z } from 'zod';
-import { KilnError } from '../errors.ts';
-import { type ImageLock, imageLock, imageLockSchema, LOCK_SIZE_LIMIT } from '../image/lock.ts';
-import { readUserFile } from '../kernel/user-file.ts';
+import { type ImageLock, imageLock, imageLockSchema } from '../image/lock.ts';
 import { lockSchema } from '../repository/lock.ts';
+import { readLockFile } from '../repository/lock-file.ts';
 import type { BuildBase } from './base.ts';
 import type { Layer } from './layer.ts';
 
@@ -51,21 +50,9 @@ function lockedImage(base: BuildBase, { whole, lock }: Layer): ImageLock | undef
 
 /** @throws KilnError E_LOCK_INVALID, E_LOCK_READ. */
 export async function readBuildLock(path: string): Promise<BuildLock> {
-  const hint = 'take the lock.json of a result directory of `kiln build`';
-  let text: string;
-  try {
-    text = readUserFile(path, LOCK_SIZE_LIMIT).toString('utf8');
-  } catch (cause) {
-    throw new KilnError('E_LOCK_READ', `cannot read the lock ${path}`, { hint, cause });
-  }
-  let value: unknown;
-  try {
-    value = JSON.parse(text);
-  } catch (cause) {
-    throw new KilnError('E_LOCK_INVALID', `${path} is no lock: it is not JSON`, { cause, hint });
-  }
-  const result = buildLockSchema.safeParse(value);
-  if (result.success) return result.data;
-  const message = `${path} is no lock of a build that kiln can read:\n${z.prettifyError(result.error)}`;
-  throw new KilnError('E_LOCK_INVALID', message, { hint, cause: result.error });
+  return readLockFile(path, {
+    schema: buildLockSchema,
+    name: 'lock of a build',
+    hint: 'take the lock.json of a result directory of `kiln build`',
+  });
 }

@@ -9,6 +9,7 @@ import { replaceParked } from './background.ts';
 import type { ChainOptions } from './build-chain-options.ts';
 import type { BuildOptions } from './build-options.ts';
 import { buildRequest } from './build-request.ts';
+import { printEgressRefusals } from './egress-refusals.ts';
 import { openEngine } from './engine.ts';
 import { printError } from './errors.ts';
 import { imageProgress, type ProgressLine } from './image-progress.ts';
@@ -92,6 +93,7 @@ function noteMember(member: ChainMemberReport, note: (text: string) => void): vo
   }
   const time = state === 'built' ? ` in ${seconds(durationMs)}` : '';
   note(`${name}: ${state}${time}${reason === undefined ? '' : `: ${reason}`}`);
+  if (state === 'built' || state === 'failed') printEgressRefusals(report?.egress ?? []);
   if (state !== 'failed' || report === undefined) return;
   const logs = ['build.log', 'root.log'].map((log) => `${member.resultDirectory}/${log}`);
   say(`  see ${logs.join(', ')}\n`);

@@ -23,13 +23,14 @@ export interface BuildOptions extends LimitValues {
   readonly target?: string;
   readonly rpmbuildOpts: readonly string[];
   readonly shortCircuit?: ShortCircuit;
-  readonly enableNetwork?: true | readonly NetworkPhase[];
+  readonly enableNetwork?: readonly NetworkPhase[];
   readonly network: string;
   readonly egress: readonly string[];
   readonly additionalPackage: readonly string[];
   readonly addrepo: readonly string[];
   readonly cache: readonly CacheMount[];
-  readonly keep?: number | true;
+  /** Milliseconds. */
+  readonly keep?: number;
   readonly lock?: string;
   readonly resume?: string;
   readonly postinstall?: boolean;
@@ -105,7 +106,9 @@ export function addBuildOptions(command: Command): Command {
     new Option(
       '--enable-network [phases]',
       `give the build a network, or only these of its phases: ${NETWORK_PHASES.join(', ')}`,
-    ).argParser(parsePhases),
+    )
+      .argParser(parsePhases)
+      .preset(NETWORK_PHASES.join(',')),
     new Option('--network <network>', 'which: host, or a libvirt network as of kiln run').default(
       'host',
     ),
@@ -118,9 +121,9 @@ export function addBuildOptions(command: Command): Command {
       .argParser(parseCaches)
       .default([] as CacheMount[], 'none'),
     ...limitOptions(),
-    new Option('--keep [ttl]', 'if it fails, keep its sandbox an hour or this time').argParser(
-      parseTime,
-    ),
+    new Option('--keep [time]', 'if it fails, keep its sandbox an hour or this time')
+      .argParser(parseTime)
+      .preset('1h'),
     new Option('--lock <file>', 'build in the very image of an earlier build, by its lock.json'),
     new Option('--verify', 'build twice, in other surroundings, and compare'),
     new Option('--postinstall', 'install what was built in a fresh sandbox'),

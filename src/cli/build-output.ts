@@ -1,4 +1,5 @@
 import type { BuildHooks, BuildReport } from '../build/report.ts';
+import { printEgressRefusals } from './egress-refusals.ts';
 import { printError } from './errors.ts';
 import { imageProgress } from './image-progress.ts';
 import { LogView, say } from './print.ts';
@@ -44,6 +45,7 @@ export class BuildOutput {
       say(`kiln: ${report.name}: failed in ${failedPhase}\n`);
       printError(failure);
     }
+    printEgressRefusals(report.egress);
     for (const { package: name, path, what } of report.differences?.slice(0, DIFFERENCES) ?? []) {
       say(`  | ${[name, path, what].filter(Boolean).join(': ')}\n`);
     }

@@ -24,14 +24,11 @@ export interface SharedOptions extends LimitValues {
   readonly image?: string;
   readonly sources?: string;
   readonly resultdir: string;
-  readonly keep?: number | true;
+  readonly keep?: number;
   readonly offline?: boolean;
   readonly json?: boolean;
   readonly quiet?: boolean;
 }
-
-/** How long a kept box lives when nobody says, seconds. */
-const KEEP_SECONDS = 3600;
 
 /** Prints the schema of YAML recipes. */
 export async function printRecipeSchema(): Promise<void> {
@@ -80,7 +77,7 @@ export async function buildRecipe(
 function recipeRequest(path: string, options: SharedOptions & RecipeOptions): RecipeRequest {
   const { image, sources, memory, cpus, pids, ioRead, ioWrite, disk, timeout, stallTimeout } =
     options;
-  const keepSeconds = options.keep === true ? KEEP_SECONDS : options.keep && options.keep / 1000;
+  const keepSeconds = options.keep && options.keep / 1000;
   return {
     path,
     ...(image === undefined ? {} : { image }),

@@ -1,14 +1,11 @@
 import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { addedRepository } from '../build/add-repository.ts';
-import { type BuildRequest, type BuildSource, NETWORK_PHASES } from '../build/request.ts';
+import type { BuildRequest, BuildSource } from '../build/request.ts';
 import { hostArchitecture } from '../image/architecture.ts';
 import { callerIds } from '../run/request.ts';
 import type { BuildOptions } from './build-options.ts';
 import { libvirtNetwork } from './sandbox-options.ts';
-
-/** How long a kept box lives when nobody says, seconds. */
-const KEEP_SECONDS = 3600;
 
 /** What a command line changes of the request of a build that is resumed. */
 export function resumedRequest(
@@ -46,7 +43,7 @@ function signing(options: BuildOptions, command: Command): BuildRequest['signing
 }
 
 function keepSeconds({ keep }: BuildOptions): number | undefined {
-  return keep === true ? KEEP_SECONDS : keep && keep / 1000;
+  return keep && keep / 1000;
 }
 
 /** As reproducible-builds.org specifies it: whole seconds since 1970. */
@@ -72,12 +69,13 @@ export function buildRequest(
   if (image === undefined && options.lock === undefined) {
     return command.error('kiln: say which image to build in: -r IMAGE, or KILN_IMAGE');
   }
-  const phases = options.enableNetwork === true ? NETWORK_PHASES : options.enableNetwork;
+  const phases = options.enableNetwork;
   if (options.egress.length > 0 && phases === undefined) {
     return command.error('kiln: --egress is for the phases of --enable-network: name them');
   }
-  if (options.network === 'private') {
-    return command.error('kiln: private is the network of a build without --enable-network');
+  if (options.network === 'private' || options.network === 'none') {
+    const message = `kiln: ${options.network} is the network of a build without --enable-network`;
+    return command.error(message);
   }
   if (command.getOptionValueSource('network') === 'cli') {
     if (phases === undefined) {

@@ -1,4 +1,4 @@
-import { Command, Option } from 'commander';
+import { type Command, Option } from 'commander';
 import { buildPackage } from '../build/build.ts';
 import type { BuildHooks, BuildReport } from '../build/report.ts';
 import type { BuildRequest } from '../build/request.ts';
@@ -16,6 +16,7 @@ import { addRecipeOptions, RECIPE_EXAMPLES, type RecipeOptions } from './build-r
 import { buildRequest, resumedRequest } from './build-request.ts';
 import { openEngine } from './engine.ts';
 import { listenForInterruption } from './interruption.ts';
+import { EqualsCommand } from './optional-value.ts';
 import { printJson } from './print.ts';
 
 const EXAMPLES = `
@@ -33,7 +34,7 @@ Examples:
 
 /** `kiln build`. */
 export function command(): Command {
-  const it = new Command('build')
+  const it = new EqualsCommand('build')
     .description('Build a package or a recipe in a sandbox that is gone afterwards.')
     .usage('[options] (SRPM | --spec SPEC [--sources DIR] | RECIPE | --chain SRPM…)')
     .argument('[source...]', 'a source package; a recipe’s name or path (.yaml, .ts)');

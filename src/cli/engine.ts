@@ -1,5 +1,6 @@
 import { type Kiln, openKiln } from '../kiln.ts';
 import type { Engine } from '../sandbox/open.ts';
+import { requireHost } from './require-host.ts';
 
 export interface CliEngineOptions {
   /**
@@ -7,12 +8,19 @@ export interface CliEngineOptions {
    * are there for a fifth of a second more.
    */
   readonly hurry?: boolean;
+  /** For what needs nothing of this host: users other than root may call it. */
+  readonly anybody?: boolean;
 }
 
-/** The engine that the environment names. Its one connection is made when first needed. */
+/**
+ * The engine that the environment names. Its one connection is made when first needed.
+ * Throws E_NOT_ROOT, E_NO_PROC, E_STATE.
+ */
 export interface CliEngine extends Engine, AsyncDisposable {}
 
-export function openEngine({ hurry = false }: CliEngineOptions = {}): CliEngine {
+export function openEngine(options: CliEngineOptions = {}): CliEngine {
+  const { hurry = false, anybody = false } = options;
+  if (!anybody) requireHost();
   const kiln: Kiln = openKiln();
   return { ...kiln.engine, [Symbol.asyncDispose]: () => (hurry ? kiln.leave() : kiln.close()) };
 }

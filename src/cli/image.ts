@@ -110,7 +110,9 @@ async function lock(name: string, options: { output?: string }): Promise<void> {
   await using engine = openEngine();
   const named = await resolveImage(engine.paths, name);
   if (named.kind !== 'recipe') {
-    throw new KilnError('E_ARGUMENT', `${name} is not a recipe, and only recipes are locked`);
+    throw new KilnError('E_ARGUMENT', `${name} is not a recipe, and only recipes are locked`, {
+      hint: 'give a recipe’s name, or the path of its .yaml file',
+    });
   }
   const file = options.output ?? lockPathOf(named.path);
   await checkOutput(file);

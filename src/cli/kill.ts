@@ -21,6 +21,11 @@ export function command(): Command {
           hint: '`kiln ps` lists them',
         });
       }
+      if (ids.length > 0 && options.all === true) {
+        throw new KilnError('E_ARGUMENT', `--all destroys every sandbox: it takes no ${ids[0]}`, {
+          hint: 'leave out --all, or the ids',
+        });
+      }
       await using engine = openEngine();
       const chosen =
         options.all === true

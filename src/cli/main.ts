@@ -1,8 +1,9 @@
+import './last-net.ts';
 import { Command, CommanderError } from 'commander';
 import { ownArguments } from '../kernel/own-node.ts';
 import { takeUmask } from '../kernel/own-umask.ts';
 import { KILN_VERSION } from '../state/version.ts';
-import { endOnStrayErrors } from '../stray-errors.ts';
+import { describeStrayErrors } from '../stray-errors.ts';
 import { span } from '../trace/trace.ts';
 import { describeError, printError } from './errors.ts';
 import { exitStatus, KILN_FAILED } from './exit-status.ts';
@@ -76,6 +77,8 @@ function overview(): Command {
     .addHelpText('after', EXAMPLES);
   for (const entry of commands) program.command(entry.name).description(entry.summary);
   program.command('mock').description('mock’s own command line, also as kiln-mock');
+  // Else it would describe the list's entries, which have no options: see helpRequest.
+  program.helpCommand('help [command]', 'show a command’s options');
   return program;
 }
 
@@ -102,15 +105,25 @@ function exitByException(command: Command): void {
   for (const sub of command.commands) exitByException(sub);
 }
 
+/** `kiln help COMMAND` is `kiln COMMAND --help`, of one below it as well. */
+function helpRequest(argv: readonly string[]): readonly string[] {
+  const [first, name, ...more] = argv;
+  if (first !== 'help') return argv;
+  if (name === undefined) return ['--help'];
+  const known = name === 'mock' || commands.some((entry) => entry.name === name);
+  return known ? [name, ...more, '--help'] : [name];
+}
+
 /** bin/kiln-mock has a command line that is read by mock's rules. */
-async function dispatch(argv: readonly string[]): Promise<void> {
+async function dispatch(given: readonly string[]): Promise<void> {
+  const argv = helpRequest(given);
   // `run` has its own answer.
   if (argv[0] !== 'run' || argv.includes('--help') || argv.includes('-h')) watchStdout();
   if (argv[0] === 'mock') await (await import('./mock/main.ts')).main(argv.slice(1));
   else await main(argv);
 }
 
-endOnStrayErrors(describeError);
+describeStrayErrors(describeError);
 
 takeUmask();
 

@@ -3,6 +3,7 @@ import { listBoxes } from '../sandbox/list.ts';
 import { statePaths } from '../state/paths.ts';
 import { requireState } from '../state/require-state.ts';
 import { printJson } from './print.ts';
+import { requireHost } from './require-host.ts';
 import { printTable } from './table.ts';
 
 /** `kiln ps`. */
@@ -12,6 +13,7 @@ export function command(): Command {
     .option('--json', 'one JSON array')
     .addHelpText('after', '\nExamples:\n  kiln ps\n  kiln ps --json | jq -r ".[].id"')
     .action(async (options: { json?: boolean }) => {
+      requireHost();
       const paths = statePaths();
       requireState(paths.root);
       const boxes = await listBoxes(paths);

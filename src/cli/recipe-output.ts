@@ -1,5 +1,6 @@
 import { basename } from 'node:path';
 import type { RecipeHooks, RecipeReport, StepEvent } from '../build/recipe/request.ts';
+import { printEgressRefusals } from './egress-refusals.ts';
 import { printError } from './errors.ts';
 import { imageProgress } from './image-progress.ts';
 import { LogView, say } from './print.ts';
@@ -61,6 +62,7 @@ export class RecipeOutput implements Disposable {
       say(`kiln: the limit of ${limitHit} was reached\n`);
     }
     if (failure !== undefined) printError(failure);
+    printEgressRefusals(report.egress ?? []);
     const { resultDirectory } = report.request;
     for (const { path, type } of collection?.artifacts ?? []) {
       if (type === 'file') say(`kiln: ${resultDirectory}/${path}\n`);

@@ -1,16 +1,18 @@
-import { Command } from 'commander';
-import { describeRefusal } from '../run/refusal.ts';
+import type { Command } from 'commander';
+import { describeRefusal, mayExplainFailure } from '../run/refusal.ts';
 import { resultOfFailure, resultOfRun } from '../run/result.ts';
 import { type RunHooks, type RunReport, run } from '../run/run.ts';
 import { Timeline } from '../run/timeline.ts';
 import { countParked } from '../sandbox/parking.ts';
 import { type Attachment, attach, attachTerminal, relayableOutput } from './attach.ts';
 import { replaceParked } from './background.ts';
+import { printEgressRefusals } from './egress-refusals.ts';
 import { openEngine } from './engine.ts';
 import { printError } from './errors.ts';
 import { commandStatus, exitStatus, KILN_FAILED } from './exit-status.ts';
 import { printLayers } from './explain.ts';
 import { listenForInterruption } from './interruption.ts';
+import { EqualsCommand } from './optional-value.ts';
 import { pickImage } from './pick-image.ts';
 import { say } from './print.ts';
 import { reportResult } from './report-result.ts';
@@ -38,7 +40,7 @@ Examples:
 
 /** `kiln run`. */
 export function command(): Command {
-  const it = new Command('run')
+  const it = new EqualsCommand('run')
     .description('Run one command in a sandbox that is gone afterwards.')
     .usage('[options] [--] COMMAND [ARGUMENT…]')
     .argument('<command...>', 'the command and its arguments')
@@ -128,11 +130,12 @@ function announce(report: RunReport, options: RunOptions): void {
     if (process.exitCode === 0) process.exitCode = KILN_FAILED;
   }
   const { refused = [] } = report;
-  if (process.exitCode !== 0 && refused.length > 0) {
-    const calls = refused.map(describeRefusal);
+  const calls = refused.map(describeRefusal).filter(mayExplainFailure);
+  if (process.exitCode !== 0 && calls.length > 0) {
     const text = calls.map(({ syscall, action }) => `${syscall} (${action})`).join(', ');
     say(`kiln: refused system calls, which may be why: ${text}\n`);
   }
+  printEgressRefusals(report.egress ?? []);
   if (options.keep !== undefined) {
     say(`kiln: kept as ${report.box}: kiln shell ${report.box}\n`);
   }

@@ -41,11 +41,9 @@ export interface SandboxOptions extends LimitValues {
   readonly allowMissing: readonly OptionalLayer[];
   readonly artifact: readonly string[];
   readonly resultdir?: string;
-  readonly keep?: number | true;
+  /** Milliseconds. */
+  readonly keep?: number;
 }
-
-/** How long a kept box lives when nobody says, seconds. */
-const KEEP_SECONDS = 3600;
 
 /** An option that may be given several times; values add up. */
 function repeated<Value>(flags: string, description: string, parse: (text: string) => Value) {
@@ -85,7 +83,7 @@ export function addSandboxOptions(command: Command): Command {
     new Option('--hostname <name>', 'the host name it sees').argParser(parseHostname),
     new Option(
       '--network <network>',
-      'private (only lo), host, or a libvirt network: NAME[,address=IP/PREFIX[,gateway=IP]][,mac=MAC]; without an address by DHCP',
+      'private or none (only lo, as podman’s none), host, or a libvirt network: NAME[,address=IP/PREFIX[,gateway=IP]][,mac=MAC]; without an address by DHCP',
     ).default('private'),
     repeated(
       '--egress <host[:port]>',
@@ -118,9 +116,9 @@ export function addSandboxOptions(command: Command): Command {
     ),
     repeated('--artifact <glob>', 'copy these files out afterwards', (text) => text),
     new Option('--resultdir <dir>', 'where artifacts and result.json go'),
-    new Option('--keep [ttl]', 'keep the sandbox afterwards, for an hour or this time').argParser(
-      parseTime,
-    ),
+    new Option('--keep [time]', 'keep the sandbox afterwards, for an hour or this time')
+      .argParser(parseTime)
+      .preset('1h'),
   ];
   for (const option of options) command.addOption(option);
   return command;
@@ -136,7 +134,7 @@ export function libvirtNetwork(text: string, command: Command): LibvirtNetwork {
 }
 
 function network(options: SandboxOptions, command: Command): SandboxSpecification['network'] {
-  if (options.network === 'private') return 'private';
+  if (options.network === 'private' || options.network === 'none') return 'private';
   if (options.network !== 'host') return libvirtNetwork(options.network, command);
   if (options.allowHostNetwork === true) return 'host';
   return command.error(
@@ -155,7 +153,7 @@ export function runRequest(
     command.error('kiln: --artifact needs --resultdir DIR, where the files go');
   }
   const nested = options.profile === 'nested';
-  const keep = options.keep === true ? KEEP_SECONDS : options.keep && options.keep / 1000;
+  const keep = options.keep && options.keep / 1000;
   return {
     image,
     argv,

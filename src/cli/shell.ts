@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { Command } from 'commander';
+import type { Command } from 'commander';
 import { KilnError } from '../errors.ts';
 import { findBox } from '../sandbox/find-box.ts';
 import { reopenSandbox } from '../sandbox/open.ts';
@@ -7,6 +7,7 @@ import { commandPolicy } from '../sandbox/policy.ts';
 import { attach, attachTerminal } from './attach.ts';
 import { openEngine } from './engine.ts';
 import { commandStatus } from './exit-status.ts';
+import { EqualsCommand } from './optional-value.ts';
 import { runCommand } from './run.ts';
 import { addSandboxOptions, type SandboxOptions } from './sandbox-options.ts';
 
@@ -23,7 +24,7 @@ Examples:
 
 /** `kiln shell`. */
 export function command(): Command {
-  const it = new Command('shell')
+  const it = new EqualsCommand('shell')
     .description('An interactive shell in a new sandbox, or in one that `run --keep` left.')
     .usage('[options] | ID')
     .argument('[id]', 'a kept sandbox, as `kiln ps` shows it, or its beginning');

@@ -1,5 +1,13 @@
 import { KilnError } from '../errors.ts';
-import { type Check, type CheckContext, type CheckResult, reason } from './check.ts';
+import { hasProc } from '../kernel/proc.ts';
+import {
+  type Check,
+  type CheckContext,
+  type CheckResult,
+  type Finding,
+  fail,
+  reason,
+} from './check.ts';
 import { cgroups } from './checks/cgroups.ts';
 import { devices } from './checks/devices.ts';
 import { guestInit } from './checks/guest-init.ts';
@@ -12,7 +20,7 @@ import { namespaces } from './checks/namespaces.ts';
 import { openat2Call } from './checks/openat2.ts';
 import { overlay } from './checks/overlay.ts';
 import { packages } from './checks/packages.ts';
-import { privileges } from './checks/privileges.ts';
+import { MOUNT_PROC, privileges } from './checks/privileges.ts';
 import { procAndSys } from './checks/proc-and-sys.ts';
 import { runDirectory } from './checks/run-directory.ts';
 import { sandbox } from './checks/sandbox.ts';
@@ -63,16 +71,25 @@ export function runChecks(
   return Promise.all(chosen.map((check) => runCheck(check, context)));
 }
 
+/** Without root or /proc most checks fail for that reason alone, whatever they say of this host. */
+function judged(check: Check, finding: Finding): Finding {
+  if (finding.status === 'ok' || check === privileges) return finding;
+  const problem = (what: string) => `this cannot be judged without ${what}`;
+  if (!hasProc()) return { ...finding, problem: problem('/proc'), mend: MOUNT_PROC };
+  if (process.geteuid?.() === 0) return finding;
+  return { ...finding, problem: problem('root'), mend: 'run `kiln doctor` as root' };
+}
+
 async function runCheck(check: Check, context: CheckContext): Promise<CheckResult> {
   try {
-    return { name: check.name, ...(await check.run(context)) };
+    const finding = await check.run(context);
+    return { name: check.name, ...judged(check, finding) };
   } catch (error) {
-    return {
-      name: check.name,
-      status: 'fail',
-      found: `the check itself failed: ${reason(error)}`,
-      problem: 'this host could not be looked at, or the check has a fault',
-      mend: 'report it, with the output of kiln doctor --json',
-    };
+    const finding = fail(
+      `the check itself failed: ${reason(error)}`,
+      'this host could not be looked at, or the check has a fault',
+      'report it, with the output of kiln doctor --json',
+    );
+    return { name: check.name, ...judged(check, finding) };
   }
 }

@@ -1,16 +1,12 @@
 import { createHash } from 'node:crypto';
 import { z } from 'zod';
-import { KilnError } from '../errors.ts';
-import { readUserFile } from '../kernel/user-file.ts';
 import type { LoadedImageRecipe } from '../recipe/load-image-recipe.ts';
 import { lockSchema } from '../repository/lock.ts';
+import { readLockFile } from '../repository/lock-file.ts';
 import type { ImageSettings } from './build.ts';
 import { canonicalJson } from './key.ts';
 
 const KIND = 'kiln-image-lock';
-
-/** Bytes of a lock, which has the files of its recipe in it. */
-export const LOCK_SIZE_LIMIT = 256 * 2 ** 20;
 
 const settingsSchema = z.strictObject({
   name: z.string(),
@@ -93,29 +89,11 @@ export function imageLock(
 
 /** @throws KilnError E_LOCK_INVALID, E_LOCK_READ. */
 export async function readImageLock(path: string): Promise<ImageLock> {
-  let text: string;
-  try {
-    text = readUserFile(path, LOCK_SIZE_LIMIT).toString('utf8');
-  } catch (cause) {
-    throw new KilnError('E_LOCK_READ', `cannot read the lock ${path}`, {
-      hint: 'give the path of a file that `kiln image lock` wrote',
-      cause,
-    });
-  }
-  const hint = 'make it anew with `kiln image lock`';
-  let value: unknown;
-  try {
-    value = JSON.parse(text);
-  } catch (cause) {
-    throw new KilnError('E_LOCK_INVALID', `${path} is no lock: it is not JSON`, { cause, hint });
-  }
-  const result = imageLockSchema.safeParse(value);
-  if (result.success) return result.data;
-  throw new KilnError(
-    'E_LOCK_INVALID',
-    `${path} is no image lock kiln can read:\n${z.prettifyError(result.error)}`,
-    { hint, cause: result.error },
-  );
+  return readLockFile(path, {
+    schema: imageLockSchema,
+    name: 'lock of an image',
+    hint: '`kiln image lock RECIPE` makes one',
+  });
 }
 
 /** What a lock says about an image apart from its packages. */

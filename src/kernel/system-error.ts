@@ -198,7 +198,10 @@ export function reasonLine(cause: Error): string {
   if (!Array.isArray(issues)) return cause.message;
   const [issue] = issues as { readonly path?: readonly PropertyKey[]; readonly message?: string }[];
   if (issue === undefined) return 'it has not the right form';
-  const place = (issue.path ?? []).map(String).join('.');
+  const place = (issue.path ?? []).reduce<string>((text, key) => {
+    if (typeof key === 'number') return `${text}[${key}]`;
+    return text === '' ? String(key) : `${text}.${String(key)}`;
+  }, '');
   const more = issues.length > 1 ? ` (and ${issues.length - 1} more)` : '';
   return `${place === '' ? '' : `${place}: `}${issue.message ?? 'wrong'}${more}`.slice(0, 500);
 }

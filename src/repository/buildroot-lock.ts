@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { KilnError } from '../errors.ts';
+import { parseLockText } from './lock-file.ts';
 
 /** mock's buildroot_lock.json, versions 1.x (its docs/buildroot-lock-schema-1.1.0.json). */
 
@@ -36,20 +36,10 @@ export const buildrootLockVersion = '1.1.0';
  * @throws KilnError E_LOCK_INVALID
  */
 export function parseBuildrootLock(text: string, origin: string): BuildrootLock {
-  let value: unknown;
-  try {
-    value = JSON.parse(text);
-  } catch (cause) {
-    throw new KilnError('E_LOCK_INVALID', `${origin} is no buildroot lock: it is not JSON`, {
-      cause,
-    });
-  }
-  const result = buildrootLockSchema.safeParse(value);
-  if (result.success) return result.data;
-  const why = z.prettifyError(result.error);
-  throw new KilnError('E_LOCK_INVALID', `${origin} is no buildroot lock:\n${why}`, {
+  return parseLockText(text, origin, {
+    schema: buildrootLockSchema,
+    name: "mock's lock of a buildroot",
     hint: 'mock --calculate-build-dependencies makes one',
-    cause: result.error,
   });
 }
 

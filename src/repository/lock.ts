@@ -1,6 +1,8 @@
 import { createHash } from 'node:crypto';
 import { z } from 'zod';
 import { KilnError } from '../errors.ts';
+import { reasonLine } from '../kernel/system-error.ts';
+import { parseLockText } from './lock-file.ts';
 import { LOCK_FORMAT } from './lock-format.ts';
 
 const sourceSchema = z.discriminatedUnion('kind', [
@@ -17,13 +19,16 @@ const lockedRepositorySchema = z.strictObject({
   gpgkey: z.array(z.string()).describe('Absolute paths of the key files'),
 });
 
+/** rpm keeps an epoch in 32 bits. */
+const MAX_EPOCH = 2 ** 32 - 1;
+
 /** A digest as kiln writes it: the algorithm's name, a colon, lower-case hex. */
 const DIGEST = /^(sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128})$/;
 
 const lockedPackageSchema = z.strictObject({
   nevra: z.string().describe('name-epoch:version-release.arch, epoch 0 left out'),
   name: z.string().min(1),
-  epoch: z.int().min(0),
+  epoch: z.int().min(0).max(MAX_EPOCH),
   version: z.string().min(1),
   release: z.string().min(1),
   arch: z.string().min(1),
@@ -75,22 +80,30 @@ export function serializeLock(lock: Lock): string {
  * @throws KilnError E_LOCK_INVALID
  */
 export function parseLock(text: string, origin: string): Lock {
-  let value: unknown;
-  try {
-    value = JSON.parse(text);
-  } catch (cause) {
-    throw new KilnError('E_LOCK_INVALID', `${origin} is no lock: it is not JSON`, { cause });
-  }
+  return parseLockText(text, origin, {
+    schema: lockSchema,
+    name: 'lock of packages',
+    hint: 'make it anew with `kiln image lock`',
+  });
+}
+
+/**
+ * A lock of what metadata said, checked.
+ * @throws KilnError E_REPOSITORY_METADATA: it names the first package that cannot be locked, and why
+ */
+export function lockOf(
+  value: Readonly<Record<string, unknown>> & {
+    readonly packages: readonly ({ readonly nevra: string } | undefined)[];
+  },
+): Lock {
   const result = lockSchema.safeParse(value);
   if (result.success) return result.data;
-  throw new KilnError(
-    'E_LOCK_INVALID',
-    `${origin} is no lock kiln can read:\n${z.prettifyError(result.error)}`,
-    {
-      hint: 'make it anew with `kiln image lock`',
-      cause: result.error,
-    },
-  );
+  const [, index] = result.error.issues[0]?.path ?? [];
+  const nevra = value.packages[Number(index)]?.nevra ?? 'a package';
+  throw new KilnError('E_REPOSITORY_METADATA', `${nevra.slice(0, 300)} cannot be locked`, {
+    cause: new Error(reasonLine(result.error)),
+    hint: 'the metadata of its repository is broken or hostile: leave the package out by `exclude`',
+  });
 }
 
 /** sha256 (hex) over what the lock installs, in its order: equal for locks that differ only in where files come from. */

@@ -42,7 +42,9 @@ export function readSections(fd: number, memory?: Buffer): RpmSections {
   const reader = new StartOfFile(fd, stat.size, memory);
 
   if (!reader.bytes(0, LEAD_MAGIC.length, 'lead').equals(LEAD_MAGIC)) {
-    throw rpmError('E_RPM_FORMAT', 'it is no RPM package (wrong first bytes)');
+    throw rpmError('E_RPM_FORMAT', 'it is no RPM package (wrong first bytes)', {
+      hint: '`file FILE` tells what it is',
+    });
   }
   checkLead(reader.bytes(0, LEAD_SIZE, 'lead'));
   const what = 'signature header';

@@ -14,6 +14,30 @@ export interface Refusal {
 const RET_ERRNO = 0x00050000;
 const RET_DATA = 0xffff;
 
+/**
+ * Calls that programs and libraries try and do without, beside those that are answered with ENOSYS,
+ * which means an older kernel to whoever tries. Naming them as the cause of a failure misleads.
+ */
+const PROBED: ReadonlySet<string> = new Set([
+  // libuv (Node) and others fall back to epoll.
+  ...['io_uring_setup', 'io_uring_enter', 'io_uring_register'],
+  // libnuma, OpenBLAS and database servers ask where memory lies.
+  ...['get_mempolicy', 'set_mempolicy', 'mbind', 'migrate_pages', 'move_pages'],
+  // glibc falls back to clone.
+  'clone3',
+  // systemd's tools, sshd and su make session keyrings where they can.
+  ...['keyctl', 'add_key', 'request_key'],
+  // glibc's and systemd's ways to a file handle; they ask by path then.
+  ...['name_to_handle_at', 'open_by_handle_at'],
+  // Garbage collectors, and perf's users.
+  ...['userfaultfd', 'perf_event_open'],
+]);
+
+/** Whether a refused call may be why a command failed, rather than one it does without. */
+export function mayExplainFailure({ syscall, action }: Refusal): boolean {
+  return action !== 'ENOSYS' && (action === 'KILL' || !PROBED.has(syscall));
+}
+
 /** Names a refused call. */
 export function describeRefusal({ architecture, number, action, count }: RefusedCall): Refusal {
   const isErrno = (action & ~RET_DATA) >>> 0 === RET_ERRNO;

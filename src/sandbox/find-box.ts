@@ -8,9 +8,12 @@ import { type ListedBox, listBoxes } from './list.ts';
  */
 export async function findBox(paths: StatePaths, id: string): Promise<ListedBox> {
   const boxes = await listBoxes(paths);
-  const found = boxes.filter((box) => box.id.startsWith(id));
+  // An empty beginning would mean whatever sandbox there is.
+  const found = id === '' ? [] : boxes.filter((box) => box.id.startsWith(id));
   const [only] = found;
   if (only !== undefined && found.length === 1) return only;
   const why = found.length === 0 ? 'there is none' : `${found.length} begin so`;
-  throw new KilnError('E_NO_BOX', `no sandbox ${id}: ${why}`, { hint: '`kiln ps` lists them' });
+  throw new KilnError('E_NO_BOX', `no sandbox ${id === '' ? '""' : id}: ${why}`, {
+    hint: '`kiln ps` lists them',
+  });
 }

@@ -6,7 +6,7 @@ import type { BuildrootLock, BuildrootRpm } from '../repository/buildroot-lock.t
 import { digestFile } from '../repository/cache.ts';
 import { downloadUnknown } from '../repository/download.ts';
 import { MAX_PACKAGE } from '../repository/limits.ts';
-import { type Lock, type LockedPackage, lockSchema } from '../repository/lock.ts';
+import { type Lock, type LockedPackage, lockOf } from '../repository/lock.ts';
 import { LOCK_FORMAT } from '../repository/lock-format.ts';
 import { Mirrors } from '../repository/mirrors.ts';
 import { downloadContext, type OpenOptions } from '../repository/open.ts';
@@ -70,7 +70,7 @@ export async function importBuildrootLock(
     gpgcheck: gpgkey.length > 0,
     gpgkey,
   };
-  return lockSchema.parse({
+  return lockOf({
     format: LOCK_FORMAT,
     arch,
     requested: [],

@@ -1,7 +1,7 @@
 import { KilnError } from '../errors.ts';
 import { MAX_PACKAGE } from '../repository/limits.ts';
 import { checkLocation, locationUrl } from '../repository/location.ts';
-import { type Lock, type LockedPackage, lockSchema } from '../repository/lock.ts';
+import { type Lock, type LockedPackage, lockOf } from '../repository/lock.ts';
 import { LOCK_FORMAT } from '../repository/lock-format.ts';
 import type { RepositorySet } from '../repository/open.ts';
 import type { SolvedPackage } from './solve-input.ts';
@@ -25,7 +25,7 @@ export function makeLock(
     .map(({ repository }) => repository)
     .filter(({ id }) => used.has(id))
     .map(({ id, source, gpgcheck, gpgkey }) => ({ id, source, gpgcheck, gpgkey }));
-  return lockSchema.parse({
+  return lockOf({
     format: LOCK_FORMAT,
     arch: request.arch,
     requested: [...request.install, ...(request.requires ?? [])],

@@ -32,7 +32,8 @@ export const solveInputSchema = z.strictObject({
 });
 export type SolveInput = z.output<typeof solveInputSchema>;
 
-const solvedPackageSchema = z.strictObject({
+/** One package of a solution. */
+export const solvedPackageSchema = z.strictObject({
   nevra: z.string().max(4096),
   name: z.string().min(1).max(1024),
   evr: z.string().min(1).max(1024),

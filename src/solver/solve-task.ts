@@ -1,11 +1,13 @@
 /** Confined task `solver-solve`: from names to packages in the order of installation. */
 import type { ConfinedTask, TaskContext } from '../confine/task.ts';
+import { KilnError } from '../errors.ts';
+import { reasonLine } from '../kernel/system-error.ts';
 import { missedFiles, unlistedPath } from './file-dependencies.ts';
 import { IdQueue } from './id-queue.ts';
 import { transactionSteps } from './layout.ts';
 import { loadLibsolv, REPO_EXTEND_SOLVABLES, REPO_LOCALPOOL } from './libsolv.ts';
 import type { Id, Pointer } from './libsolv-types.ts';
-import { Pool, type PoolRepository, REQUEST_PREFIX } from './pool.ts';
+import { Pool, type PoolPackage, type PoolRepository, REQUEST_PREFIX } from './pool.ts';
 import { describeProblems } from './problems.ts';
 import {
   applyFilters,
@@ -18,7 +20,12 @@ import {
   packageJob,
   similarNames,
 } from './selection.ts';
-import { type SolveInput, type SolveOutput, solveInputSchema } from './solve-input.ts';
+import {
+  type SolveInput,
+  type SolveOutput,
+  solvedPackageSchema,
+  solveInputSchema,
+} from './solve-input.ts';
 
 /** solver.h; the same flags as libdnf sets, so that the same packages are chosen. */
 const ALLOW_VENDORCHANGE = 3;
@@ -118,7 +125,19 @@ function solved(
   const packages = steps
     .map((solvable) => pool.describe(solvable))
     .filter(({ name }) => !name.startsWith(REQUEST_PREFIX));
+  for (const found of packages) checkSolved(found);
   return { kind: 'solved', packages, ...notes };
+}
+
+/** What kiln would not take from this child is wrong in the metadata, which is told by name. */
+function checkSolved(found: PoolPackage): void {
+  const result = solvedPackageSchema.safeParse(found);
+  if (result.success) return;
+  const what = `${found.nevra.slice(0, 80)} of repository ${found.repository}`;
+  throw new KilnError('E_REPOSITORY_METADATA', `${what} is nothing that rpm could install`, {
+    cause: new Error(reasonLine(result.error)),
+    hint: 'the metadata of the repository is broken or hostile: leave the package out by `exclude`',
+  });
 }
 
 function setFlags(

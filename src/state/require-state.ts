@@ -2,9 +2,7 @@ import { statfsSync, statSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { KilnError } from '../errors.ts';
 import { hasErrno } from '../kernel/libc.ts';
-
-/** What statfs calls /proc (linux/magic.h). */
-const PROC_SUPER_MAGIC = 0x9fa0;
+import { PROC_SUPER_MAGIC } from '../kernel/proc.ts';
 
 /**
  * Refuses a state directory (absolute) that is none and cannot become one: nothing kiln says of

@@ -79,7 +79,7 @@ test('a stray error ends a process with status 125 and says what it is', (t) => 
         '-c',
         `exec "$0" --input-type=module -e "$1" ${stdio === 'full' ? '2>/dev/full' : ''}`,
         process.execPath,
-        `import { endOnStrayErrors } from ${JSON.stringify(net)};\nendOnStrayErrors((error) => 'stray: ' + error.message + '\\n');\n${code}`,
+        `import { describeStrayErrors, endOnStrayErrors } from ${JSON.stringify(net)};\nendOnStrayErrors();\ndescribeStrayErrors((error) => 'stray: ' + error.message + '\\n');\n${code}`,
       ],
       { encoding: 'utf8', timeout: 30_000 },
     );

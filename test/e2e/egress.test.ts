@@ -67,6 +67,15 @@ test.serial(
       `GET /tunnel ${host} clean`,
       `PUT /put ${host} clean`,
     ]);
+    // Each refusal once, with the option that allows it.
+    t.deepEqual(
+      String(stderr)
+        .split('\n')
+        .filter((line) => line.startsWith('kiln: egress')),
+      [`127.0.0.2:${port}`, '127.0.0.1:1', `not-listed.example:${port}`].map(
+        (place) => `kiln: egress refused: ${place}: not on the list (--egress ${place} allows it)`,
+      ),
+    );
     const { egress, policy } = resultOf(stderr);
     t.deepEqual(policy.interfaces, ['lo']);
     const short = egress.map((it: { host: string; count: number; refused?: string }) => [

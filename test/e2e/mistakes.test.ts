@@ -1,10 +1,10 @@
 import { existsSync } from 'node:fs';
 import { cp, mkdir, symlink, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { execa } from 'execa';
 import { openKiln } from '../../src/kiln.ts';
-import { type BusyboxState, busyboxState, IMAGE } from '../support/busybox-state.ts';
+import { type BusyboxState, busyboxState, IMAGE, KILN } from '../support/busybox-state.ts';
 
 /** What a person is told who got a command line wrong: what is wrong, and what to do. */
 
@@ -213,6 +213,11 @@ test.serial('files and names that are not there', async (t) => {
     [['frobnicate'], /unknown command 'frobnicate'/, /`kiln --help`/],
     [['image', 'lss'], /unknown command 'lss'/, /did you mean ls\?/],
     [['kill'], /say which sandbox/, /kiln ps/],
+    [['kill', '--all', 'abc'], /--all destroys every sandbox: it takes no abc/, /leave out/],
+    [['kill', ''], /no sandbox ""/, /kiln ps/],
+    [['help', 'frobnicate'], /unknown command 'frobnicate'/, /`kiln --help`/],
+    [['image', 'rm', ''], /there is no image ""/, /image ls/],
+    [['image', 'rm', '../packages'], /there is no image \.\.\/packages/, /image ls/],
     [['image', 'lock', '/nope.yaml'], /no file \/nope\.yaml/, /\.yaml/],
     [['image', 'import', '/nope'], /cannot read \/nope/, /OCI layout/],
     [['image', 'import', '/dev/null'], /neither an archive/, /OCI layout/],
@@ -265,8 +270,152 @@ test.serial('a checkout that was not built says so before it fetches anything', 
   t.is(exitCode, 125);
   t.regex(
     stderr,
-    /^kiln: the guest init has not been compiled\n {2}hint: run `scripts\/quickstart`/m,
+    /^kiln: .*(?:the guest init has not been compiled|is missing)\n {2}hint: run `scripts\/quickstart`/m,
   );
   t.false(existsSync(place('unbuilt', 'store')));
   t.false(existsSync(place('unbuilt', 'cache')));
+});
+
+test.serial('what is no id deletes nothing', async (t) => {
+  // An empty id meant the folder of all images, and any path a folder beside it.
+  const packages = join(state.paths.packages, 'x');
+  await mkdir(packages, { recursive: true });
+  for (const id of ['', '/', '.', '..', '../packages']) {
+    await refused(t, ['image', 'rm', id], /there is no image/);
+  }
+  t.true(existsSync(packages));
+  t.true(existsSync(join(state.paths.images, IMAGE, 'tree')));
+  const { stdout } = await state.kiln(['image', 'ls']);
+  t.regex(String(stdout), /busybox/);
+});
+
+test.serial('--network none is the network that podman calls so', async (t) => {
+  const script = ['sh', '-c', 'cat /proc/net/dev'];
+  const { exitCode, stdout, stderr } = await state.kiln([
+    ...['run', '-r', IMAGE, '--network', 'none', '--', ...script],
+  ]);
+  t.is(exitCode, 0, String(stderr));
+  const names = [...String(stdout).matchAll(/^ *(\S+):/gm)].map(([, name]) => name);
+  t.deepEqual(names, ['lo']);
+  await refused(t, ['run', '-r', IMAGE, '--network', 'nine', '--', 'true'], /no network .*'nine'/);
+});
+
+test.serial(
+  'a libvirt that cannot be used is refused, with a sandbox that waits as well',
+  async (t) => {
+    const parked = await state.kiln(['park', '-n', '1']);
+    t.is(parked.exitCode, 0, String(parked.stderr));
+    for (const uri of ['qemu:///system', 'lxc+ssh://host/', 'nonsense']) {
+      const env = { ...state.env, KILN_URI: uri };
+      await refused(t, ['run', '-r', IMAGE, '--', 'true'], /KILN_URI/, { env, hint: /KILN_URI/ });
+    }
+  },
+);
+
+test.serial('help of a command is its own --help', async (t) => {
+  for (const path of [['run'], ['image', 'build'], ['service', 'create'], ['mock']]) {
+    const [asked, own] = await Promise.all([
+      state.kiln(['help', ...path]),
+      state.kiln([...path, '--help']),
+    ]);
+    t.is(asked.exitCode, 0);
+    t.is(asked.stdout, own.stdout);
+    t.true(String(asked.stdout).length > 300);
+  }
+});
+
+test.serial('a call that programs do without is not named as the cause of a failure', async (t) => {
+  const { mayExplainFailure } = await import('../../src/run/refusal.ts');
+  const explains = (syscall: string, action: string) =>
+    mayExplainFailure({ syscall, action, count: 1 });
+  t.false(explains('io_uring_setup', 'EPERM'));
+  t.false(explains('clone3', 'ENOSYS'));
+  t.false(explains('anything', 'ENOSYS'));
+  t.true(explains('io_uring_setup', 'KILL'));
+  t.true(explains('unshare', 'EPERM'));
+  // The machine's own Node, which tries io_uring, in a sandbox that refuses it.
+  const binds = ['/usr', '/lib', '/lib64', dirname(process.execPath)];
+  const { exitCode, stderr } = await state.kiln([
+    ...['run', '-r', IMAGE, '--json', ...binds.flatMap((path) => ['--bind', `${path}:${path}:ro`])],
+    ...['--', process.execPath, '-e', 'process.exit(3)'],
+  ]);
+  t.is(exitCode, 3, String(stderr));
+  const result = JSON.parse(String(stderr).split('\n').at(-1) ?? '');
+  // result.json still has it: it is what was measured.
+  t.true(
+    result.refusedCalls.some((call: { syscall: string }) => call.syscall === 'io_uring_setup'),
+    JSON.stringify(result.refusedCalls),
+  );
+  t.notRegex(String(stderr), /refused system calls.*io_uring/);
+});
+
+test.serial('users other than root are told so, where it needs root', async (t) => {
+  const nobody = (args: readonly string[], env: NodeJS.ProcessEnv = state.env) =>
+    execa('setpriv', ['--reuid', '65534', '--regid', '65534', '--clear-groups', KILN, ...args], {
+      env,
+      reject: false,
+      timeout: 60_000,
+    });
+  // Another user may not even come to this checkout.
+  if ((await nobody(['--version'])).exitCode === 126)
+    return t.log('the checkout is not for others');
+  const commands = [
+    ...[['ps'], ['image', 'ls'], ['service', 'list'], ['gc'], ['kill', '--all'], ['park']],
+    ...[
+      ['run', '-r', IMAGE, '--', 'true'],
+      ['build', '-r', IMAGE, 'x.src.rpm'],
+      ['shell', 'x'],
+    ],
+    ...[
+      ['image', 'build', 'debian-build'],
+      ['service', 'create', '-r', IMAGE, 'x'],
+    ],
+  ];
+  for (const command of commands) {
+    const { exitCode, stdout, stderr } = await nobody(command);
+    t.is(exitCode, 125, command.join(' '));
+    t.is(stdout, '', command.join(' '));
+    t.regex(stderr, /^kiln: only root can do this, and kiln runs as user 65534\n {2}hint: .*sudo/);
+  }
+  const mock = await nobody(['mock', '-r', IMAGE, '--init']);
+  t.regex(mock.stderr, /ERROR: only root can do this/);
+  for (const command of [
+    ['--help'],
+    ['--version'],
+    ['run', '--help'],
+    ['help', 'run'],
+    ['mock', '--help'],
+    ['build', '--schema'],
+  ]) {
+    t.is((await nobody(command)).exitCode, 0, command.join(' '));
+  }
+  const doctor = await nobody(['doctor', '--json']);
+  t.is(doctor.exitCode, 1);
+  const { checks } = JSON.parse(doctor.stdout) as {
+    checks: { name: string; status: string; mend?: string }[];
+  };
+  // Whatever fails is mended by being root, and by nothing else.
+  for (const { name, status, mend } of checks) {
+    if (status !== 'ok') t.regex(mend ?? '', /as root/, name);
+  }
+  t.is(checks.find(({ name }) => name === 'privileges')?.status, 'fail');
+});
+
+test.serial('a machine without /proc is told so', async (t) => {
+  const without = (...args: string[]) =>
+    execa('unshare', ['-m', 'sh', '-c', 'umount -l /proc && exec "$@"', 'sh', KILN, ...args], {
+      env: state.env,
+      reject: false,
+      timeout: 60_000,
+    });
+  for (const command of [['ps'], ['run', '-r', IMAGE, '--', 'true']]) {
+    const { exitCode, stderr } = await without(...command);
+    t.is(exitCode, 125);
+    t.is(stderr, 'kiln: /proc is not mounted\n  hint: mount it: mount -t proc proc /proc');
+  }
+  const { stdout } = await without('doctor', '--json');
+  const { checks } = JSON.parse(stdout) as { checks: { status: string; mend?: string }[] };
+  const failing = checks.filter(({ status }) => status === 'fail');
+  t.true(failing.length > 1);
+  for (const { mend } of failing) t.is(mend, 'mount -t proc proc /proc');
 });

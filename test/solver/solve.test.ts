@@ -1,7 +1,8 @@
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { cp, mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import anyTest, { type TestFn } from 'ava';
+import { execa } from 'execa';
 import type { KilnError } from '../../src/errors.ts';
 import { lockOf, nevras, repository } from '../repository/open.ts';
 import { buildPackages, createRepository, type PackageSpec } from '../repository/rpm-repository.ts';
@@ -306,4 +307,43 @@ test.serial('an earlier lock is kept to wherever that is possible', async (t) =>
   const forced = await lockOf(repositories, cache, { install: ['app-2.0'], keep: old });
   t.true(nevras(forced).includes('app-2.0-1.noarch'));
   t.true(nevras(forced).includes('libx-2.1-1.x86_64'));
+});
+
+test('what rpm could not install is told by name, not as a wall of JSON', async (t) => {
+  const { directory, cache } = t.context;
+  const long = 'n'.repeat(2000);
+  const folder = join(directory, 'strange');
+  await mkdir(folder);
+  await buildPackages(folder, [{ name: 'plain' }]);
+  await createRepository(folder, '--general-compress-type=gz');
+  // rpmbuild makes no such packages; whoever writes metadata can.
+  const metadata = async (change: (xml: string) => string) => {
+    const copy = join(directory, `strange-${change.name}`);
+    await cp(folder, copy, { recursive: true });
+    const repodata = join(copy, 'repodata');
+    const primary = (await readdir(repodata)).find((name) => name.includes('primary.xml'))!;
+    const { stdout } = await execa('zcat', [primary], { cwd: repodata });
+    await writeFile(join(repodata, 'primary.xml'), change(stdout));
+    await execa('modifyrepo_c', ['--remove', 'primary', repodata]);
+    await execa('modifyrepo_c', ['--mdtype', 'primary', join(repodata, 'primary.xml'), repodata]);
+    return copy;
+  };
+  const epoch = await metadata(function epoch(xml) {
+    return xml.replace(/<version epoch="0"/, '<version epoch="99999999999999999999"');
+  });
+  const name = await metadata(function name(xml) {
+    return xml.replaceAll('<name>plain</name>', `<name>${long}</name>`);
+  });
+  for (const [copy, install, message, cause] of [
+    [epoch, 'plain', /^plain-99999999999999999999:1-1\.noarch cannot be locked$/, /epoch: Too big/],
+    [name, long, /^n{80} of repository main is nothing that rpm could install$/, /name: Too big/],
+  ] as const) {
+    const error = await t.throwsAsync<KilnError>(
+      lockOf([repository({ id: 'main', directory: copy })], cache, { install: [install] }),
+    );
+    t.is(error?.code, 'E_REPOSITORY_METADATA');
+    t.regex(error?.message ?? '', message);
+    t.regex(String((error?.cause as Error | undefined)?.message), cause);
+    t.truthy(error?.hint);
+  }
 });

@@ -84,7 +84,7 @@ export async function main(argv: readonly string[]): Promise<void> {
 
 async function run(line: CommandLine, log: MockLog): Promise<number> {
   const act = await RUNS[line.mode]();
-  await using engine = openEngine();
+  await using engine = openEngine({ anybody: SILENT.has(line.mode) });
   using interruption = listenForInterruption();
   const session: MockSession = { engine, line, log, signal: interruption.signal };
   if (SILENT.has(line.mode)) return await act(session);

@@ -1,6 +1,7 @@
 import { KilnError } from '../../errors.ts';
-import { connect, pickEngine } from '../../libvirt/connect.ts';
+import { connect } from '../../libvirt/connect.ts';
 import { embeddedDaemonStatus } from '../../libvirt/embedded/daemon.ts';
+import { pickEngine } from '../../libvirt/pick-engine.ts';
 import { type Check, fail, ok, reason } from '../check.ts';
 
 /**

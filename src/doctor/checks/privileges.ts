@@ -1,4 +1,5 @@
 import { readFile } from 'node:fs/promises';
+import { hasProc } from '../../kernel/proc.ts';
 import { type Check, fail, ok } from '../check.ts';
 
 /**
@@ -18,10 +19,15 @@ const NEEDED: Readonly<Record<string, number>> = {
   MKNOD: 27,
 };
 
+/** What mends a missing /proc. */
+export const MOUNT_PROC = 'mount -t proc proc /proc';
+
 /** Root, with what makes root root: libvirt's LXC driver and ID-mapped mounts need it. */
 export const privileges: Check = {
   name: 'privileges',
   async run() {
+    if (!hasProc())
+      return fail('/proc is not mounted', 'kiln cannot look at processes', MOUNT_PROC);
     const status = await readFile('/proc/self/status', 'utf8');
     const uid = process.geteuid?.() ?? -1;
     if (uid !== 0) {

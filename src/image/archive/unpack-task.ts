@@ -52,7 +52,10 @@ async function unpackLayer(fd: number, writer: LayerWriter): Promise<void> {
   } catch (cause) {
     archive.destroy(cause instanceof Error ? cause : null);
     if (cause instanceof KilnError) throw cause;
-    throw new KilnError('E_ARCHIVE', 'the archive is damaged, or is no tar archive', { cause });
+    throw new KilnError('E_ARCHIVE', 'the archive is damaged, or is no tar archive', {
+      cause,
+      hint: 'give a tar archive, plain or in gzip or zstd, or an OCI layout',
+    });
   }
 }
 

@@ -80,6 +80,15 @@ export async function findImage(paths: StatePaths, prefix: string): Promise<stri
   return found[0];
 }
 
+/** A whole id: a sha256 in hex. */
+const IMAGE_ID = /^[0-9a-f]{64}$/;
+
+function noImage(id: string): KilnError {
+  return new KilnError('E_IMAGE_MISSING', `there is no image ${id === '' ? '""' : id}`, {
+    hint: '`kiln image ls` lists them',
+  });
+}
+
 /** The usable images of this name, the newest first. */
 export async function imagesNamed(paths: StatePaths, name: string): Promise<ImageManifest[]> {
   const manifests = imageIds(paths).map((id) => readManifest(paths, id));
@@ -94,15 +103,13 @@ export async function imagesNamed(paths: StatePaths, name: string): Promise<Imag
  * @throws KilnError E_IMAGE_IN_USE; E_IMAGE_MISSING.
  */
 export async function removeImage(paths: StatePaths, id: string): Promise<void> {
+  // The id becomes a path: an empty one would mean the folder of all images.
+  if (!IMAGE_ID.test(id)) throw noImage(id);
   const directory = imageDirectory(paths, id);
   const lock = await lockLease(directory, false, async () => {
     throw inUse(id, 'a running command');
   });
-  if (lock === undefined) {
-    throw new KilnError('E_IMAGE_MISSING', `there is no image ${id}`, {
-      hint: '`kiln image ls` lists them',
-    });
-  }
+  if (lock === undefined) throw noImage(id);
   try {
     // Whoever puts an image into a box holds a lease until the box says so itself.
     const holder = (await heldImages(paths)).get(id);

@@ -1,0 +1,21 @@
+import { KilnError } from '../errors.ts';
+import { hasProc } from '../kernel/proc.ts';
+
+/**
+ * Refuses what every command needs and not every caller has. Without this check each command fails
+ * in its own way, or shows an empty list of what it may not read.
+ * @throws KilnError E_NOT_ROOT, E_NO_PROC
+ */
+export function requireHost(): void {
+  const uid = process.geteuid?.() ?? 0;
+  if (uid !== 0) {
+    throw new KilnError('E_NOT_ROOT', `only root can do this, and kiln runs as user ${uid}`, {
+      hint: 'run it as root, for example with sudo; `kiln rpm query` and `verify` need no root',
+    });
+  }
+  if (!hasProc()) {
+    throw new KilnError('E_NO_PROC', '/proc is not mounted', {
+      hint: 'mount it: mount -t proc proc /proc',
+    });
+  }
+}

@@ -1,0 +1,40 @@
+import test from 'ava';
+import { egressRefusals } from '../../src/cli/egress-refusals.ts';
+
+const entry = (host: string, port: number, refused?: string) => ({
+  host,
+  port,
+  count: 3,
+  sentBytes: 0,
+  receivedBytes: 0,
+  ...(refused === undefined ? {} : { refused }),
+});
+
+test('a refusal names the option that allows it, where one would', (t) => {
+  t.deepEqual(egressRefusals([entry('given.example', 443)]), []);
+  t.deepEqual(
+    egressRefusals([
+      entry('a.example', 8080, 'not on the list'),
+      entry('[::1]', 80, 'not on the list'),
+      entry('?[31m', 80, 'not a host'),
+      entry('b.example', 443, 'its address is not public, and not on the list'),
+      entry('c.example', 443, 'cannot be reached: ECONNREFUSED'),
+    ]),
+    [
+      'egress refused: a.example:8080: not on the list (--egress a.example:8080 allows it)',
+      'egress refused: [::1]:80: not on the list (--egress [::1]:80 allows it)',
+      'egress refused: ?[31m:80: not a host',
+      'egress refused: b.example:443: its address is not public, and not on the list (--egress with its address, beside its name, allows it)',
+      'egress refused: c.example:443: cannot be reached: ECONNREFUSED',
+    ],
+  );
+});
+
+test('a command that asks for any number of hosts gets few lines', (t) => {
+  const many = Array.from({ length: 200 }, (_, n) =>
+    entry(`h${n}.example`, 443, 'not on the list'),
+  );
+  const lines = egressRefusals([...many, ...many]);
+  t.is(lines.length, 11);
+  t.is(lines.at(-1), 'egress refused: 190 more; result.json names them');
+});

@@ -1,0 +1,61 @@
+import test from 'ava';
+import { Command } from 'commander';
+import { command as buildCommand } from '../../src/cli/build.ts';
+import { EqualsCommand } from '../../src/cli/optional-value.ts';
+import { command as runCommand } from '../../src/cli/run.ts';
+import { command as shellCommand } from '../../src/cli/shell.ts';
+
+/** Parses a command line as `kiln` does, and gives the arguments and the options. */
+async function parse(command: Command, argv: readonly string[]) {
+  let found: { args: unknown; options: Record<string, unknown> } | undefined;
+  command.action((args: unknown) => {
+    found = { args, options: command.opts() };
+  });
+  const program = new Command('kiln').enablePositionalOptions().addCommand(command);
+  program.exitOverride();
+  command.exitOverride().configureOutput({ writeErr: () => undefined });
+  await program.parseAsync([command.name(), ...argv], { from: 'user' });
+  return found;
+}
+
+test('an option with an optional value does not swallow the next word', async (t) => {
+  const build = (...argv: string[]) => parse(buildCommand(), argv);
+  const plain = await build('-r', 'I', '--keep', 'x.src.rpm');
+  t.deepEqual(plain?.args, ['x.src.rpm']);
+  t.is(plain?.options.keep, 3_600_000);
+  const valued = await build('--keep=10m', '--enable-network', 'x.src.rpm');
+  t.deepEqual(valued?.args, ['x.src.rpm']);
+  t.is(valued?.options.keep, 600_000);
+  t.deepEqual(valued?.options.enableNetwork, ['buildrequires', 'build', 'postinstall']);
+  const some = await build('--enable-network=build', 'a', '--', '--keep');
+  t.deepEqual(some?.options.enableNetwork, ['build']);
+  t.deepEqual(some?.args, ['a', '--keep']);
+  t.is(some?.options.keep, undefined);
+  // A value of another option that looks like this one.
+  const value = await build('--target', '--keep', '-qr', '--keep', 'x.src.rpm');
+  t.is(value?.options.target, '--keep');
+  t.is(value?.options.image, '--keep');
+  t.is(value?.options.keep, undefined);
+});
+
+test('the options of a command in a sandbox are its own', async (t) => {
+  const run = (...argv: string[]) => parse(runCommand(), argv);
+  const given = await run('--keep', 'make', '--keep', '-k');
+  t.deepEqual(given?.args, ['make', '--keep', '-k']);
+  t.is(given?.options.keep, 3_600_000);
+  const none = await run('-r', 'x', '--', 'make', '--keep');
+  t.deepEqual(none?.args, ['make', '--keep']);
+  t.is(none?.options.keep, undefined);
+});
+
+test('every option with an optional value belongs to a command that reads it so', (t) => {
+  for (const command of [buildCommand(), runCommand(), shellCommand()]) {
+    const optional = command.options.filter((option) => option.optional && !option.required);
+    t.true(optional.length > 0, command.name());
+    t.true(command instanceof EqualsCommand, command.name());
+    for (const { long, presetArg } of optional) {
+      t.truthy(presetArg, `${command.name()} ${long}`);
+      t.true(command.helpInformation().includes(`${long}[=`), `${command.name()} ${long}`);
+    }
+  }
+});
