@@ -1,4 +1,4 @@
-import { closeSync, constants, fstatSync, lstatSync, openSync } from 'node:fs';
+import { closeSync, constants, fchmodSync, fstatSync, lstatSync, openSync } from 'node:fs';
 import { constants as os } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { getSystemErrorName } from 'node:util';
@@ -34,7 +34,7 @@ export interface HeldLock extends AsyncDisposable {
 }
 
 /**
- * Locks the file `path` (made if missing, mode 0600) against other processes and other callers in
+ * Locks the file `path` (made if missing; only its owner can open it) against other processes and other callers in
  * this one. A lock file may be deleted by its holder: whoever waited then locks the new file.
  * @throws SystemError of open(2); the signal's reason when aborted.
  */
@@ -58,6 +58,7 @@ export async function tryLock(
   let held = false;
   try {
     if (!fstatSync(fd).isFile()) throw new Error(`${path} is no file that can be locked`);
+    closeToOthers(fd);
     held = lockNow(fd, path, options.shared ?? false) && isStill(fd, path);
   } finally {
     if (!held) closeSync(fd);
@@ -87,6 +88,16 @@ export async function withLock<Result>(
 ): Promise<Result> {
   await using _held = await acquireLock(path, options);
   return await task();
+}
+
+/**
+ * Who can open a file can lock it, and keep everybody else waiting. Only of our own, and of no file that
+ * somebody may have linked to this name.
+ */
+function closeToOthers(fd: number): void {
+  const { mode, uid, nlink } = fstatSync(fd);
+  if ((mode & 0o077) === 0 || uid !== process.geteuid?.() || nlink !== 1) return;
+  fchmodSync(fd, mode & 0o700);
 }
 
 /** Whether `path` names the very file that `fd` has open: a lock on a deleted file guards nothing. */

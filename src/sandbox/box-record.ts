@@ -1,4 +1,4 @@
-import { readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { chmodSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import type { StatePaths } from '../state/paths.ts';
 import type { Capability } from './capabilities.ts';
@@ -57,9 +57,12 @@ export function domainPrefix(paths: StatePaths): string {
 
 /** Reads box.json; undefined when there is none (its maker died early, or it is gone already). */
 export function readBoxRecord(directory: string): BoxRecord | undefined {
+  const path = boxFiles.record(directory);
   let text: string;
   try {
-    text = readFileSync(boxFiles.record(directory), 'utf8');
+    text = readFileSync(path, 'utf8');
+    // An older version let everybody read it.
+    if ((statSync(path).mode & 0o077) !== 0) chmodSync(path, 0o600);
   } catch {
     return undefined;
   }
@@ -78,9 +81,10 @@ export function isExpired(record: BoxRecord, now: number): boolean {
   return age >= PARKED_LIFETIME || age < -SET_BACK;
 }
 
-/** Replaces box.json as a whole. */
+/** Replaces box.json as a whole. It has arguments and variables of commands: nobody else reads it. */
 export function writeBoxRecord(directory: string, record: BoxRecord): void {
   const temporary = `${boxFiles.record(directory)}.new`;
-  writeFileSync(temporary, JSON.stringify(record));
+  rmSync(temporary, { force: true });
+  writeFileSync(temporary, JSON.stringify(record), { flag: 'wx', mode: 0o600 });
   renameSync(temporary, boxFiles.record(directory));
 }

@@ -1,4 +1,5 @@
 import {
+  chmodSync,
   closeSync,
   mkdirSync,
   openSync,
@@ -44,9 +45,13 @@ export async function claim(directory: string, name: string, owner: Owner): Prom
   }
 }
 
-/** Makes the folder that claims are in. */
+/**
+ * Makes the folder that claims are in. It is locked, and who can open a folder can lock it: nobody else
+ * may, also where an older version made it for all to read.
+ */
 export function ensureClaims(directory: string): void {
-  mkdirSync(directory, { recursive: true, mode: 0o755 });
+  mkdirSync(directory, { recursive: true, mode: 0o700 });
+  chmodSync(directory, 0o700);
 }
 
 /** Gives a claim back, if it is that owner's. */

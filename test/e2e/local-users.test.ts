@@ -1,0 +1,192 @@
+import { existsSync } from 'node:fs';
+import { chmod, mkdir, readdir, readFile, readlink, stat, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import test, { type ExecutionContext } from 'ava';
+import { execa } from 'execa';
+import { boxFiles } from '../../src/sandbox/box-record.ts';
+import {
+  type BusyboxState,
+  busyboxState,
+  IMAGE,
+  KILN,
+  PATIENCE,
+} from '../support/busybox-state.ts';
+
+/** What another user of the host, without any right, can do to a kiln that runs. */
+let state: BusyboxState;
+test.before(async () => {
+  state = await busyboxState();
+});
+test.after.always(async () => {
+  await state[Symbol.asyncDispose]();
+});
+
+/** Runs a command as nobody. */
+const asNobody = (...argv: readonly string[]) =>
+  execa('setpriv', ['--reuid=65534', '--regid=65534', '--clear-groups', '--', ...argv], {
+    reject: false,
+    stdin: 'ignore',
+  });
+
+/** Everything that a command of kiln's, and what it starts, locks with flock(2). */
+async function lockedBy(log: string, args: readonly string[]): Promise<Set<string>> {
+  // The tracer stays with what stays, such as a supervisor, and is nobody's child.
+  const strace = ['-D', '-f', '-qq', '-y', '-e', 'trace=flock', '-e', 'signal=none', '-o', log];
+  const done = await execa('strace', [...strace, KILN, ...args], {
+    env: state.env,
+    reject: false,
+    stdin: 'ignore',
+    stdout: 'ignore',
+    stderr: { file: `${log}.err` },
+    timeout: 30_000 * PATIENCE,
+  });
+  if (done.exitCode !== 0) throw new Error(await readFile(`${log}.err`, 'utf8'));
+  const calls = (await readFile(log, 'utf8')).matchAll(/flock\(\d+<([^>]+)>/g);
+  return new Set([...calls].map(([, path = '']) => path));
+}
+
+/** Files below these folders that some process holds a lock on now (proc_pid_fdinfo(5)). */
+async function heldBelow(...folders: readonly string[]): Promise<string[]> {
+  const found = new Set<string>();
+  for (const pid of (await readdir('/proc')).filter((name) => /^\d+$/.test(name))) {
+    for (const fd of await readdir(`/proc/${pid}/fdinfo`).catch(() => [])) {
+      const info = await readFile(`/proc/${pid}/fdinfo/${fd}`, 'utf8').catch(() => '');
+      if (!/^lock:/m.test(info)) continue;
+      const path = await readlink(`/proc/${pid}/fd/${fd}`).catch(() => '');
+      if (folders.some((folder) => path.startsWith(`${folder}/`))) found.add(path);
+    }
+  }
+  return [...found];
+}
+
+async function cannotOpen(t: ExecutionContext, path: string): Promise<void> {
+  const found = await asNobody('flock', '--nonblock', path, 'true');
+  t.not(found.exitCode, 0, path);
+  t.regex(found.stderr, /Permission denied|No such file/, path);
+}
+
+test.serial('nothing that kiln locks can be opened by others', async (t) => {
+  t.timeout(600_000 * PATIENCE);
+  // As an older version left it.
+  const { hostRun } = state.paths;
+  await mkdir(join(hostRun, 'ranges'), { recursive: true });
+  await chmod(join(hostRun, 'ranges'), 0o755);
+  const archive = join(state.beside, 'tree.tar');
+  const recipe = join(state.beside, 'it.yaml');
+  await writeFile(recipe, `image: ${IMAGE.slice(0, 12)}\nsteps: ['true']\n`);
+  await execa('tar', ['-C', join(state.paths.images, IMAGE, 'tree'), '-cf', archive, '.']);
+  const service = ['service', 'create', '-r', IMAGE, 'locks', '--', 'sleep', '1000'];
+  // Its libvirtd is not to be traced, nor what that starts.
+  t.is((await state.kiln(['run', '-r', IMAGE, '--', 'true'])).exitCode, 0);
+  const locked = new Set<string>();
+  const gone: string[] = [];
+  let n = 0;
+  for (const args of [
+    [
+      'run',
+      '-r',
+      IMAGE,
+      '--artifact',
+      '/etc/*',
+      '--resultdir',
+      join(state.beside, 'out'),
+      '--',
+      'true',
+    ],
+    ['build', recipe, '--resultdir', join(state.beside, 'built')],
+    ['image', 'import', archive, '--name', 'imported'],
+    ['park', '-n', '1'],
+    ['run', '-r', IMAGE, '--', 'true'],
+    ['park', '--none'],
+    ['gc'],
+  ]) {
+    const paths = await lockedBy(join(state.beside, `strace-${n++}`), args);
+    for (const path of paths) {
+      locked.add(path);
+      if (existsSync(path)) await cannotOpen(t, path);
+      else gone.push(path);
+    }
+  }
+  for (const action of [service, ['service', 'start', 'locks']]) {
+    const { exitCode, stderr } = await state.kiln(action);
+    t.is(exitCode, 0, String(stderr));
+  }
+  const kept = await heldBelow(state.paths.root, state.paths.run);
+  t.true(kept.length > 0);
+  for (const path of kept) await cannotOpen(t, path);
+  for (const action of ['stop', 'delete']) {
+    t.is((await state.kiln(['service', action, 'locks'])).exitCode, 0);
+  }
+  t.true(locked.has(join(hostRun, 'ranges')), [...locked].join('\n'));
+  t.true([...locked].some((path) => path.endsWith('/owner.lock')));
+  t.true(locked.size >= 8, [...locked].join('\n'));
+  // Of those that are gone by now, the folder or what is above it is closed, or they were made so.
+  t.true(gone.length > 0);
+  const lasting = await execa('find', [
+    state.paths.root,
+    state.paths.run,
+    '-perm',
+    '/077',
+    '-name',
+    '*lock*',
+    '-type',
+    'f',
+  ]);
+  t.is(lasting.stdout, '');
+});
+
+test.serial('a lock file that others could open is closed to them when it is used', async (t) => {
+  const { run } = state.paths;
+  const lock = join(run, 'refill.lock');
+  await writeFile(lock, '');
+  await chmod(lock, 0o666);
+  t.is((await state.kiln(['park', '--none'])).exitCode, 0);
+  t.is((await stat(lock)).mode & 0o777, 0o600);
+});
+
+test.serial('what others must not read of commands and services, they cannot', async (t) => {
+  const secret = 'hush-of-a-variable';
+  const env = `--env=TOKEN=${secret}`;
+  const kept = await state.kiln(['run', '-r', IMAGE, env, '--keep=5m', '--', 'true']);
+  t.is(kept.exitCode, 0, String(kept.stderr));
+  const running = state.kiln(['run', '-r', IMAGE, '--', 'sh', '-c', `: ${secret}; sleep 30`]);
+  const service = [
+    'service',
+    'create',
+    '-r',
+    IMAGE,
+    env,
+    'hush',
+    '--',
+    'sh',
+    '-c',
+    `: ${secret}; sleep 99`,
+  ];
+  t.is((await state.kiln(service)).exitCode, 0);
+  t.is((await state.kiln(['service', 'start', 'hush'])).exitCode, 0);
+  const recipe = join(state.beside, 'hush.yaml');
+  await writeFile(
+    recipe,
+    `image: ${IMAGE.slice(0, 12)}\nsandbox: { env: { TOKEN: ${secret} } }\nsteps: ['false']\n`,
+  );
+  await state.kiln(['build', recipe, '--keep=5m', '--resultdir', join(state.beside, 'hush')]);
+  const { paths } = state;
+  const records = (await readdir(paths.boxes)).map((id) => boxFiles.record(join(paths.boxes, id)));
+  t.true(records.length >= 4);
+  for (const record of records) t.is((await stat(record)).mode & 0o777, 0o600);
+  const found = await execa('grep', ['-rlaI', secret, paths.root, paths.run], { reject: false });
+  const files = found.stdout.split('\n').filter(Boolean);
+  t.true(files.length >= 4, found.stdout);
+  for (const file of files) {
+    const read = await asNobody('cat', file);
+    t.not(read.exitCode, 0, file);
+  }
+  // As an older version left it.
+  const [record = ''] = records;
+  await chmod(record, 0o644);
+  await state.kiln(['ps']);
+  t.is((await stat(record)).mode & 0o777, 0o600);
+  t.is((await state.kiln(['service', 'stop', 'hush'])).exitCode, 0);
+  await state.kiln(['kill', '--all']);
+  await running;
+});
