@@ -1,5 +1,6 @@
 /** Running the steps of a recipe, one after the other, within their limits of time. */
 
+import { constants } from 'node:os';
 import { KilnError } from '../../errors.ts';
 import { deferred } from '../../promise.ts';
 import type { RecipeStep } from '../../recipe/build-recipe.ts';
@@ -7,6 +8,7 @@ import { listenToOutput } from '../../run/output-listener.ts';
 import { type CommandEnd, supervise, type TimeLimits } from '../../run/supervise.ts';
 import { startOnHost } from './host-command.ts';
 import type { RecipeBox } from './recipe-box.ts';
+import type { CommandProcess } from './relayed-command.ts';
 import type { FailedStep } from './request.ts';
 import type { BoxShell, SpawnMessage, StepFailure } from './script-protocol.ts';
 import type { ScriptSession } from './script-session.ts';
@@ -98,11 +100,23 @@ async function runFunction(
 ): Promise<StepEnd> {
   const { box, shell, session } = context;
   if (session === undefined) throw new KilnError('E_INTERNAL', 'a function without its recipe');
-  using clock = new StepClock(limits, () => box.killAll());
+  const onHost = new Set<CommandProcess>();
+  const endOnHost = () => {
+    for (const command of onHost) command.kill(constants.signals.SIGKILL);
+  };
+  using clock = new StepClock(limits, () => {
+    endOnHost();
+    return box.killAll();
+  });
   let failed: FailedCommand | undefined;
   const userAndNetwork = { user: step.user, network: step.network };
   const start = async (message: SpawnMessage) => {
-    if (message.where === 'host') return startOnHost(message, context.caller);
+    if (message.where === 'host') {
+      const command = await startOnHost(message, context.caller);
+      onHost.add(command);
+      command.once('close', () => onHost.delete(command));
+      return command;
+    }
     const { argv, env, cwd } = message;
     const { process, tail } = await box.start({ argv, env, workdir: cwd, ...userAndNetwork });
     clock.watch(process);
@@ -123,7 +137,13 @@ async function runFunction(
     workdir: resolveIn(box.workdir, step.workdir),
     env: { ...box.environment, ...step.env },
   };
-  const failure = await Promise.race([session.runStep(message, start), clock.over]);
+  const failure = await Promise.race([session.runStep(message, start), clock.over]).catch(
+    (error: unknown) => {
+      // The sandbox's end with it; kiln would wait for these.
+      endOnHost();
+      throw error;
+    },
+  );
   const end = endOf(failure, clock.hit);
   if (failure === undefined && clock.hit === null) return { ...end, failure: undefined };
   return { ...end, failure: failedFunction(step, end, failure, failed) };

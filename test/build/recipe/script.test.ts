@@ -300,6 +300,22 @@ test.serial(
   },
 );
 
+test.serial('what $host runs ends when kiln is asked to end, and in time', async (t) => {
+  const sleeps = async () =>
+    (await execa('pgrep', ['-fx', 'sleep 4716'], { reject: false })).stdout !== '';
+  const folder = await workshop.folder({ 'it.ts': recipe('await $host`sleep 4716; true`;') });
+  const args = ['build', `${folder}/it.ts`, '--allow-host', '--resultdir', folder];
+  const run = workshop.state.kiln(args);
+  for (let tries = 0; tries < 600 && !(await sleeps()); tries++) await sleep(50);
+  t.true(await sleeps());
+  run.kill('SIGTERM');
+  t.is((await run).exitCode, 130);
+  t.false(await sleeps());
+  const late = await workshop.state.kiln([...args, '--timeout', '3s']);
+  t.is(late.exitCode, 124, String(late.stderr));
+  t.false(await sleeps());
+});
+
 test.serial('$host runs on the host, in the recipe’s folder, as who called sudo', async (t) => {
   const files = {
     'it.ts': recipe('console.log("said", String(await $host`hostname; id -u; pwd`.quiet()));'),
