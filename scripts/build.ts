@@ -28,7 +28,10 @@ const entries: Readonly<Record<string, string>> = {
 };
 
 /** What a thread starts with: a bundle by itself, since it needs little of what the others share. */
-const threads: Readonly<Record<string, string>> = { 'finish-folders': 'src/finish-folders.ts' };
+const threads: Readonly<Record<string, string>> = {
+  'finish-folders': 'src/finish-folders.ts',
+  'watch-disk': 'src/watch-disk.ts',
+};
 
 /**
  * Packages that stay in node_modules: those that load files of their own (native code), and those under

@@ -9,8 +9,8 @@ export interface CopyLimits {
   readonly visited: number;
   /** Bytes of content, holes not counted. */
   readonly bytes: number;
-  /** Bytes of content with holes counted: each has to be hashed. */
-  readonly apparentBytes: number;
+  /** Bytes of holes: they take no room, but each has to be hashed, some gigabytes a second. */
+  readonly holes: number;
   /** Directories within directories. */
   readonly depth: number;
 }
@@ -21,7 +21,7 @@ const DEFAULT_LIMITS: CopyLimits = {
   entries: 200_000,
   visited: 2_000_000,
   bytes: 64 * GIB,
-  apparentBytes: 256 * GIB,
+  holes: 16 * GIB,
   depth: 200,
 };
 
@@ -32,7 +32,7 @@ const TURN_MS = 10;
 export class Budget {
   readonly limits: CopyLimits;
   readonly #signal: AbortSignal | undefined;
-  readonly #used = { entries: 0, visited: 0, bytes: 0, apparentBytes: 0 };
+  readonly #used = { entries: 0, visited: 0, bytes: 0, holes: 0 };
   #turnEnds = performance.now() + TURN_MS;
 
   constructor(limits: Partial<CopyLimits> = {}, signal?: AbortSignal) {
@@ -42,7 +42,7 @@ export class Budget {
 
   /** @throws KilnError E_ARTIFACT_LIMIT */
   spend(
-    kind: keyof Budget['limits'] & ('entries' | 'visited' | 'bytes' | 'apparentBytes'),
+    kind: keyof Budget['limits'] & ('entries' | 'visited' | 'bytes' | 'holes'),
     amount: number,
   ): void {
     this.#used[kind] += amount;
@@ -77,14 +77,17 @@ const WHAT = {
   entries: 'files and directories',
   visited: 'directory entries looked at',
   bytes: 'bytes',
-  apparentBytes: 'bytes, holes included',
+  holes: 'bytes of holes in sparse files',
   depth: 'directories deep',
 };
 
 /** The error for a limit; `details` names it for machines. */
 function limitExceeded(kind: keyof CopyLimits, limit: number): KilnError {
   return new KilnError('E_ARTIFACT_LIMIT', `more than ${limit} ${WHAT[kind]} would be copied`, {
-    hint: 'name fewer files, or pack them into one archive inside the box',
+    hint:
+      kind === 'holes'
+        ? 'pack sparse files into an archive inside the box: `tar -S`'
+        : 'name fewer files, or pack them into one archive inside the box',
     details: { limit: kind, value: limit },
   });
 }

@@ -63,7 +63,6 @@ export function copyContent(
   budget: Budget,
   slowMs = SLOW_MS,
 ): CopiedContent | Promise<CopiedContent> {
-  budget.spend('apparentBytes', size);
   const sparse = blocks * STAT_BLOCK < size;
   if (size <= SMALL && !sparse) return copySmall(from, to, size, budget);
   return copyLarge({ from, to, size, slowMs }, sparse, budget);
@@ -219,6 +218,7 @@ class PieceCopier {
 
 async function hashZeros(digest: PooledSha256, length: number, budget: Budget): Promise<void> {
   if (length <= 0) return;
+  budget.spend('holes', length);
   zeros ??= Buffer.alloc(PIECE);
   for (let left = length; left > 0; left -= PIECE) {
     await digest.update(left >= PIECE ? zeros : zeros.subarray(0, left));

@@ -211,7 +211,6 @@ export class TreeCopy {
         continue;
       }
       const { size, sha256, mode, mtimeMs } = copied;
-      budget.spend('apparentBytes', size);
       budget.spend('bytes', size);
       const { path, source } = step;
       inventory.add({ path, source, type: 'file', size, sha256, mode, mtimeMs });

@@ -38,6 +38,9 @@ const DEFAULT_DISK = 8 * 2 ** 30;
 /** Name of the seccomp profile of every phase that runs a package's code. */
 const SECCOMP = 'default';
 
+/** Its name where the build writes to the host's disk. */
+const ON_DISK = 'default-on-disk';
+
 /** How a box for a build is set up. */
 export interface BuildBoxOptions {
   readonly engine: Engine;
@@ -146,10 +149,11 @@ export class BuildBox {
       disk,
       limits: request.limits ?? {},
     });
+    const onDisk = !inMemory || options.binds.some(({ readonly }) => !readonly);
     const policy = await commandPolicy(engine.paths, surroundingsOf(specification), {
       user: user.spec,
       capabilities,
-      seccomp: SECCOMP,
+      seccomp: onDisk ? ON_DISK : SECCOMP,
     });
     const sandbox = await openSandbox(engine, specification, {
       user,
@@ -274,7 +278,7 @@ export class BuildBox {
     await this.#sandbox.keep(seconds, {
       user: this.#policy.user,
       capabilities: this.#policy.capabilities,
-      seccomp: SECCOMP,
+      seccomp: this.#policy.seccomp?.name ?? SECCOMP,
       env: this.env,
       workdir,
     });

@@ -5,14 +5,19 @@
 import { closeSync, constants, fstatSync, openSync } from 'node:fs';
 import { Budget } from '../artifacts/budget.ts';
 import { listDirectory } from '../artifacts/source.ts';
+import { KilnError } from '../errors.ts';
 import { openDirectory, openPath, unlinkat } from '../kernel/at.ts';
 import { hasErrno } from '../kernel/libc.ts';
+import { treeUsage } from '../kernel/tree-usage.ts';
 
-/** Directories within directories; what lies deeper counts and stays, until the cache is dropped. */
+/** Directories within directories; what lies deeper counts, and stays until the cache is dropped. */
 const MAX_DEPTH = 40;
 
 /** Directory entries that are looked at; a cache with more is dropped as a whole. */
-const MAX_ENTRIES = 1_000_000;
+export const MAX_ENTRIES = 1_000_000;
+
+/** Folders of a cache may take so much, bytes: they are not removed. */
+const SLACK = 64 * 2 ** 20;
 
 /** A file in a cache. */
 interface CachedFile {
@@ -31,26 +36,14 @@ function openRoot(path: string): number {
 }
 
 /**
- * How many bytes the files below `path` have on the disk.
- * @throws KilnError E_ARTIFACT_LIMIT when there are more than a million
- */
-export async function cacheSize(path: string, signal?: AbortSignal): Promise<number> {
-  let sum = 0;
-  await eachFile(path, signal, ({ bytes }) => {
-    sum += bytes;
-  });
-  return sum;
-}
-
-/**
  * Deletes files below `path`, those used longest ago first, until what is left has at most `bytes`.
- * @throws KilnError E_ARTIFACT_LIMIT when there are more than a million
+ * @throws KilnError E_ARTIFACT_LIMIT when there are more than a million; E_DISK, E_TREE_DEPTH when too much lies
+ * too deep to be removed
  */
 export async function thinOut(path: string, bytes: number, signal?: AbortSignal): Promise<void> {
   const files: CachedFile[] = [];
   await eachFile(path, signal, (file) => files.push(file));
   let sum = files.reduce((total, file) => total + file.bytes, 0);
-  if (sum <= bytes) return;
   files.sort((a, b) => a.used - b.used);
   const root = openRoot(path);
   try {
@@ -61,6 +54,9 @@ export async function thinOut(path: string, bytes: number, signal?: AbortSignal)
   } finally {
     closeSync(root);
   }
+  // What lies too deep has not been seen.
+  const left = treeUsage(path, { bytes: bytes + SLACK, entries: MAX_ENTRIES });
+  if (left.bytes > bytes + SLACK) throw new KilnError('E_DISK', `${path} cannot be thinned out`);
 }
 
 function removeFile(root: number, { folders, name }: CachedFile): boolean {

@@ -4,8 +4,9 @@ import { KilnError } from '../errors.ts';
 import { discard } from '../image/store/trash.ts';
 import { acquireLock, type HeldLock, tryLock } from '../kernel/flock.ts';
 import type { Bind } from '../sandbox/specification.ts';
+import { DiskWatch } from '../state/disk-watch.ts';
 import type { BuildRun } from './build-run.ts';
-import { cacheSize, thinOut } from './cache-tree.ts';
+import { MAX_ENTRIES, thinOut } from './cache-tree.ts';
 import type { CacheMount } from './request.ts';
 import { BUILD_HOME } from './rpmbuild.ts';
 
@@ -15,11 +16,9 @@ const CACHE_HOME = `${BUILD_HOME}/.cache`;
 /** Where distributions put ccache's own gcc and cc. */
 const CCACHE_PATHS = ['/usr/lib64/ccache', '/usr/lib/ccache'];
 
-/** How often a cache in use is measured, ms. */
-const WATCH_INTERVAL = 10_000;
-
-/** A cache may be this much larger than its size while builds write to it. */
+/** A build may write so many times its size to a cache, and so many bytes to a small one. */
 const OVERRUN = 2;
+const LEAST_OVERRUN = 4 * 2 ** 20;
 
 interface OpenCache {
   readonly mount: CacheMount;
@@ -35,7 +34,7 @@ interface OpenCache {
 export class Caches implements AsyncDisposable {
   readonly #run: BuildRun;
   readonly #open: OpenCache[] = [];
-  #timer: NodeJS.Timeout | undefined;
+  readonly #watches = new DisposableStack();
 
   private constructor(run: BuildRun) {
     this.#run = run;
@@ -49,7 +48,7 @@ export class Caches implements AsyncDisposable {
       await caches[Symbol.asyncDispose]();
       throw error;
     }
-    if (caches.#open.length > 0) caches.#watch();
+    caches.#watchAll();
     return caches;
   }
 
@@ -85,29 +84,26 @@ export class Caches implements AsyncDisposable {
     await chown(path, caller.uid, caller.gid);
   }
 
-  /** A cgroup does not count what is on a disk: a build that fills its cache is ended. */
-  #watch(): void {
-    const look = async () => {
-      for (const { mount, path } of this.#open) {
-        const size = await cacheSize(path, this.#run.signal).catch(() => Number.POSITIVE_INFINITY);
-        if (size <= mount.bytes * OVERRUN) continue;
-        this.#run.abort(
-          new KilnError('E_BUILD_CACHE_FULL', `the build filled the cache ${mount.name}`, {
-            hint: `it has ${size} bytes where ${mount.bytes} are its size: give more with --cache NAME:SIZE`,
-          }),
-        );
-      }
-      this.#timer?.refresh();
-    };
-    this.#timer = setTimeout(() => {
-      look().catch((error) => this.#run.abort(error));
-    }, WATCH_INTERVAL);
-    this.#timer.unref();
+  /** A cgroup does not count what is on a disk: a build that fills its cache, or the disk, is ended. */
+  #watchAll(): void {
+    for (const { mount, path } of this.#open) {
+      const watch = this.#watches.use(
+        new DiskWatch(path, {
+          tree: path,
+          bytes: Math.max(OVERRUN * mount.bytes, LEAST_OVERRUN),
+          entries: MAX_ENTRIES,
+          who: 'the build',
+          hint: 'give more with --cache NAME:SIZE',
+        }),
+      );
+      watch.signal.addEventListener('abort', () => this.#run.abort(fullError(mount, watch)), {
+        once: true,
+      });
+    }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    clearTimeout(this.#timer);
-    this.#timer = undefined;
+    this.#watches.dispose();
     for (const { mount, path, lock } of this.#open.splice(0)) {
       await lock.release();
       await this.#settle(mount, path);
@@ -124,4 +120,14 @@ export class Caches implements AsyncDisposable {
       await discard(this.#run.engine.paths, path);
     }
   }
+}
+
+/** The failure of a build that fills a cache; of the disk itself, the watch's own. */
+function fullError(mount: CacheMount, { signal }: DiskWatch): unknown {
+  const { reason } = signal;
+  if (!(reason instanceof KilnError) || reason.code === 'E_DISK_LOW') return reason;
+  return new KilnError('E_BUILD_CACHE_FULL', `the build filled the cache ${mount.name}`, {
+    hint: `its size is ${mount.bytes} bytes: give more with --cache NAME:SIZE`,
+    cause: reason,
+  });
 }

@@ -6,6 +6,7 @@ import type { LoadedImageRecipe } from '../recipe/load-image-recipe.ts';
 import type { Repository } from '../repository/configuration.ts';
 import type { Lock, LockedPackage, LockedRepository } from '../repository/lock.ts';
 import { LOCK_FORMAT } from '../repository/lock-format.ts';
+import { DEFAULT_DISK } from '../state/disk-watch.ts';
 import type { BaseDescription } from './base.ts';
 
 /** An image by its recipe. */
@@ -58,7 +59,7 @@ export function describeImage(
       workdir,
       users: [],
       files: [],
-      scriptlets: { mode: 'auto', timeout: 300 },
+      scriptlets: { mode: 'auto', timeout: 300, disk: DEFAULT_DISK },
     },
     lock: undefined,
   };

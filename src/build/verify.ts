@@ -6,7 +6,7 @@ import { openWorkDirectory } from '../image/store/work-directory.ts';
 import { writeResult } from '../result/write.ts';
 import type { PackageSigner } from '../rpm/signing-key.ts';
 import type { Engine } from '../sandbox/open.ts';
-import { guardDisk } from '../state/disk-guard.ts';
+import { DiskWatch } from '../state/disk-watch.ts';
 import { buildPackage } from './build.ts';
 import { comparePackages } from './compare.ts';
 import { buildStatus } from './exit-status.ts';
@@ -86,7 +86,7 @@ async function buildAgain(
   const { request, resultDirectory } = first;
   await using work = await openWorkDirectory(engine.paths);
   // Its home is on the disk, which has no quota.
-  using disk = guardDisk(work.path);
+  using disk = new DiskWatch(work.path);
   const signals = [disk.signal, ...(hooks.signal === undefined ? [] : [hooks.signal])];
   await anotherSecond();
   const { keepSeconds: _keep, provenance: _provenance, signing: _signing, ...same } = request;

@@ -11,6 +11,7 @@ import { syncNewImage } from './background.ts';
 import { openEngine } from './engine.ts';
 import { imageProgress } from './image-progress.ts';
 import { printJson, say, tell } from './print.ts';
+import { parseSize } from './values.ts';
 
 const EXPORT_EXAMPLES = `
 A name that ends in .tar, .tar.gz or .tar.zst is a tar archive of the root directory, “-” the same
@@ -46,6 +47,7 @@ export function addTransferCommands(image: Command): void {
     .description('Make an image of an OCI layout, or of a tar archive (plain, gzip or zstd).')
     .argument('<path>')
     .option('--name <name>', 'what to call it')
+    .option('--disk <size>', 'what it may unpack to; 16G unless given', parseSize)
     .option('--json', 'print its manifest')
     .addHelpText('after', IMPORT_EXAMPLES)
     .action(importPath);
@@ -99,7 +101,7 @@ function warn(skipped: readonly string[]): void {
 
 async function importPath(
   path: string,
-  options: { readonly name?: string; readonly json?: boolean },
+  options: { readonly name?: string; readonly json?: boolean; readonly disk?: number },
 ): Promise<void> {
   const { importImage } = await import('../image/archive/import.ts');
   await using engine = openEngine();
@@ -107,6 +109,7 @@ async function importPath(
   await using image = await importImage(engine.paths, path, {
     arch: hostArchitecture(),
     ...(options.name === undefined ? {} : { name: options.name }),
+    ...(options.disk === undefined ? {} : { maxBytes: options.disk }),
   });
   const { manifest } = image;
   syncNewImage(manifest, started);

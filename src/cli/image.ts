@@ -6,8 +6,10 @@ import { findStoredImage, resolveImage } from '../image/find.ts';
 import { openImage } from '../image/open.ts';
 import { buildNamed, lockPathOf, planFromRecipe } from '../image/plan.ts';
 import { readContents } from '../image/store/contents.ts';
+import { removeUnusedPackages, unusedPackages } from '../image/store/gc.ts';
 import { findImage, imagesNamed, listImages, removeImage } from '../image/store/images.ts';
 import { readManifest } from '../image/store/manifest.ts';
+import { removeTree } from '../kernel/remove-tree.ts';
 import { writeUserFile } from '../kernel/user-file.ts';
 import type { StatePaths } from '../state/paths.ts';
 import { syncNewImage } from './background.ts';
@@ -70,7 +72,11 @@ export function command(): Command {
   it.command('rm')
     .description('Remove images that are not in use.')
     .argument('<id...>')
-    .addHelpText('after', '\nExamples:\n  kiln image rm 3fa9c1d2')
+    .option('--packages', 'and unpacked packages that no image uses any more')
+    .addHelpText(
+      'after',
+      '\nExamples:\n  kiln image rm 3fa9c1d2\n  kiln image rm --packages debian-build',
+    )
     .action(remove);
   addTransferCommands(it);
   it.command('schema')
@@ -187,13 +193,25 @@ async function show(name: string): Promise<void> {
   printJson({ ...manifest, exactReasons, packages }, { indent: 2 });
 }
 
-async function remove(ids: string[]): Promise<void> {
+async function remove(ids: string[], options: { readonly packages?: boolean }): Promise<void> {
   await using engine = openEngine();
+  const { paths } = engine;
+  let freed = 0;
   for (const wanted of ids) {
-    const id = await imageToRemove(engine.paths, wanted);
-    await removeImage(engine.paths, id);
+    const id = await imageToRemove(paths, wanted);
+    const own = readManifest(paths, id)?.ownBytes ?? 0;
+    const tree = await removeImage(paths, id);
     tell(`${id}\n`);
+    if (tree !== undefined) await removeTree(tree);
+    freed += own;
   }
+  if (options.packages === true) freed += (await removeUnusedPackages(paths)).bytes;
+  const left = await unusedPackages(paths);
+  const rest =
+    left.count === 0
+      ? ''
+      : `; ${left.count} packages that no image uses (${size(left.bytes)}) stay for the next one, --packages removes them`;
+  say(`kiln: freed ${size(freed)}${rest}\n`);
 }
 
 /** An id; a name only if it is one image's: what is deleted is never guessed. */

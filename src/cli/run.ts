@@ -75,6 +75,7 @@ export async function runCommand(
   const json = options.json === true;
   // Until the command has started, a signal means kiln itself.
   const interruption = listenForInterruption();
+  let collecting: ReturnType<typeof listenForInterruption> | undefined;
   let box: string | undefined;
   let used: RunReport['image'] | undefined;
   try {
@@ -99,6 +100,12 @@ export async function runCommand(
         attachment =
           relay === undefined ? attachTerminal(started, kill) : attach(started, kill, relay);
       },
+      ended: () => {
+        attachment?.detach();
+        attachment = undefined;
+        collecting = listenForInterruption();
+        return collecting.signal;
+      },
       warning: ({ message }) => say(`kiln: warning: ${message}\n`),
     };
     const report = await run(engine, request, hooks, timeline);
@@ -115,6 +122,7 @@ export async function runCommand(
     await reportResult(request, json, (context) => resultOfFailure(context, failure));
     replaceParked(engine.paths);
   } finally {
+    collecting?.[Symbol.dispose]();
     attachment?.detach();
   }
 }

@@ -65,14 +65,14 @@ export interface AssembledTree {
 
 /**
  * Makes the tree that rpm would make of these packages in an empty root.
- * @throws KilnError E_FILE_CONFLICT, E_SCRIPTLET, E_RPM_MISSING.
+ * @throws KilnError E_FILE_CONFLICT, E_SCRIPTLET, E_RPM_MISSING, E_DISK.
  */
 export async function assembleTree(options: AssembleOptions): Promise<AssembledTree> {
   using _ = span('assemble the tree');
   const { packages, scriptlets, work, finisher, onProgress } = options;
   // What is wrong with it shows when it is needed.
   if (scriptlets.mode !== 'none') TransactionBox.prepare(options.engine).catch(() => undefined);
-  const early = { ...options, work: join(work, 'database') };
+  const early = { ...options, work: join(work, 'database'), disk: scriptlets.disk };
   await using database = scriptlets.mode === 'auto' ? EarlyDatabase.start(early) : undefined;
   await using more = new AsyncDisposableStack();
   const takeBox = () => (database ? more.use(new ReservedBox(options.engine)) : options.reserved);
@@ -155,6 +155,7 @@ async function fast({
       installed: adopted && written?.installed,
       deferred: composition.deferred,
       timeout: scriptlets.timeout,
+      disk: scriptlets.disk,
       signal,
       onStep: (label) => onProgress?.({ kind: 'script', label }),
     });
@@ -202,6 +203,7 @@ async function exact(
     hasDev: plan.find('/dev') !== undefined,
     // rpm cannot be told to watch each script.
     timeout: scriptlets.timeout * (packages.length + 1),
+    disk: scriptlets.disk,
     signal,
   });
   const { bytes, directories } = cleanUpperTree(root, clamp);

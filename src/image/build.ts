@@ -10,6 +10,7 @@ import type { LoadedImageRecipe } from '../recipe/load-image-recipe.ts';
 import type { Lock } from '../repository/lock.ts';
 import { requiredKeys } from '../repository/trust.ts';
 import { type Engine, ReservedBox } from '../sandbox/open.ts';
+import { isDiskShort } from '../state/disk-error.ts';
 import { span } from '../trace/trace.ts';
 import { type AssembledTree, assembleTree, type TreeOptions } from './assemble.ts';
 import { extendTree } from './extend.ts';
@@ -20,6 +21,7 @@ import { currentMoment } from './store/durability.ts';
 import { type LeasedImage, leaseImage, publishImage, sweepImages } from './store/images.ts';
 import { type ImageManifest, imageFiles } from './store/manifest.ts';
 import { fetchSignedFiles, obtainPackages, packagesLock } from './store/packages.ts';
+import { emptyTrash } from './store/trash.ts';
 import {
   ensureStore,
   lockFile,
@@ -58,7 +60,7 @@ export interface ImageRequest {
 /**
  * The image of a request, taken into use; made first if there is none. Whoever asks for an image
  * that somebody else is making waits for that one.
- * @throws KilnError of the repositories, E_DISK_FULL, E_FILE_CONFLICT, E_SCRIPTLET, E_RPM_MISSING, E_IMAGE_USER.
+ * @throws KilnError of the repositories, E_DISK, E_DISK_FULL, E_DISK_LOW, E_FILE_CONFLICT, E_SCRIPTLET, E_RPM_MISSING, E_IMAGE_USER.
  */
 export async function ensureImage(request: ImageRequest): Promise<LeasedImage> {
   const { engine, onProgress, signal } = request;
@@ -84,6 +86,7 @@ export async function ensureImage(request: ImageRequest): Promise<LeasedImage> {
     if (made !== undefined) return made;
     throw new KilnError('E_IMAGE_MISSING', `image ${id} was deleted as soon as it was made`);
   } catch (error) {
+    if (isDiskShort(error)) await emptyTrash(paths);
     throw namingFullDisk(error, paths.store);
   } finally {
     await lock.release();
@@ -149,7 +152,12 @@ async function assembleLock(parts: TreeOptions, lock: Lock): Promise<AssembledTr
     reserved = boxes.use(new ReservedBox(engine));
     await reserved.requested;
   };
-  const packages = await obtainPackages(engine.paths, lock, { onProgress, signal, onFetched });
+  const packages = await obtainPackages(engine.paths, lock, {
+    disk: scriptlets.disk,
+    onProgress,
+    signal,
+    onFetched,
+  });
   return await assembleTree({ ...parts, packages, reserved, finisher });
 }
 

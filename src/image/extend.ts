@@ -11,7 +11,7 @@ import { openInTree } from './tree/path.ts';
 /**
  * Makes the tree that the base image's own rpm makes of it by installing more packages: what costs
  * time is only what is new.
- * @throws KilnError E_SCRIPTLET, E_RPM_MISSING.
+ * @throws KilnError E_SCRIPTLET, E_RPM_MISSING, E_DISK.
  */
 export async function extendTree(
   options: TreeOptions & { readonly base: LeasedImage },
@@ -34,6 +34,7 @@ export async function extendTree(
     reserved,
     packages,
     timeout: scriptlets.timeout * (packages.length + 1),
+    disk: scriptlets.disk,
     noScripts: scriptlets.mode === 'none',
     signal,
     meanwhile: () => cloneTree(base.tree, path),

@@ -3,6 +3,7 @@ import { z } from 'zod';
 import type { LoadedImageRecipe } from '../recipe/load-image-recipe.ts';
 import { lockSchema } from '../repository/lock.ts';
 import { readLockFile } from '../repository/lock-file.ts';
+import { DEFAULT_DISK } from '../state/disk-watch.ts';
 import type { ImageSettings } from './build.ts';
 import { canonicalJson } from './key.ts';
 
@@ -28,6 +29,7 @@ const settingsSchema = z.strictObject({
   scriptlets: z.strictObject({
     mode: z.enum(['auto', 'exact', 'none']),
     timeout: z.number().positive(),
+    disk: z.number().positive().default(DEFAULT_DISK),
   }),
   files: z.array(
     z.strictObject({

@@ -2,17 +2,21 @@
  * What the kernel knows of an open file, faster than Node's `fstat`. Sources: statx(2), futimens(3),
  * statfs(2).
  */
+import { cString } from './libc.ts';
 import { checked, tryCall } from './system-call.ts';
 
 const AT_EMPTY_PATH = 0x1000;
 const STATX_BASIC_STATS = 0x7ff;
 const S_IFMT = 0o170000;
 const S_IFREG = 0o100000;
+const S_IFDIR = 0o040000;
+const AT_SYMLINK_NOFOLLOW = 0x100;
 
 /** Words of 32 bits in struct statx of linux/stat.h. */
 const WORDS = 64;
 const NLINK = 4;
 const MODE = 7;
+const INODE = 8;
 const SIZE = 10;
 const BLOCKS = 12;
 /** struct statx_timestamp: seconds, 64 bits; nanoseconds, 32 bits; 32 of padding. */
@@ -29,13 +33,25 @@ const FLAGS = 10;
 /** ST_VALID and ST_NODEV of linux/statfs.h */
 const NO_DEVICES = 0x20n | 0x4n;
 
-/** What the kernel says of an open file. Made once and read for many, it costs no more than the call. */
+/** What the kernel says of a file. Made once and read for many, it costs no more than the call. */
 export class FileStatus {
   readonly #words = new Uint32Array(WORDS);
 
-  /** @throws SyscallError */
-  read(fd: number): void {
-    checked('statx', tryCall('statx', fd, '', AT_EMPTY_PATH, STATX_BASIC_STATS, this.#words));
+  /** Of an open file, or of the entry `name` of an open directory, a link itself. @throws SyscallError */
+  read(fd: number, name: Buffer | string = ''): this {
+    const flags = name === '' ? AT_EMPTY_PATH : AT_SYMLINK_NOFOLLOW;
+    const result = tryCall('statx', fd, cString(name), flags, STATX_BASIC_STATS, this.#words);
+    checked('statx', result, name);
+    return this;
+  }
+
+  get isDirectory(): boolean {
+    return (this.#words[MODE]! & S_IFMT) === S_IFDIR;
+  }
+
+  /** As text. */
+  get inode(): string {
+    return `${this.#words[INODE]}:${this.#words[INODE + 1]}`;
   }
 
   get isFile(): boolean {

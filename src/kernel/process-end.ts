@@ -20,6 +20,20 @@ export function isDead(pid: number): boolean {
 }
 
 /**
+ * When a process began, in the kernel's own ticks since the boot: with the pid it names one process for good.
+ * Undefined for one that is gone.
+ */
+export function startOf(pid: number): string | undefined {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
+    // proc_pid_stat(5): field 22, of which the first two are cut off.
+    return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19];
+  } catch {
+    return undefined;
+  }
+}
+
+/**
  * Waits until {@link isDead}, at most `within` ms; false if it is not then. Pid 1 of a pid namespace
  * dies after everything else in it has.
  */

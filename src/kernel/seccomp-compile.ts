@@ -61,6 +61,7 @@ const OPTIMIZE_BINARY_TREE = 2;
 const NR_SCMP_ERROR = -1;
 const EEXIST = 17;
 const ENOSYS = 38;
+const EOPNOTSUPP = 95;
 const EACCES = 13;
 
 function actionNumber(action: FilterAction, errno: number): number {
@@ -74,10 +75,10 @@ const REFUSALS: readonly FilterAction[] = [
   'SCMP_ACT_KILL_PROCESS',
 ];
 
-/** The same, but asking where the profile refuses, save where a rule says there is no such call. */
+/** The same, but asking where the profile refuses, save where a rule says there is no such thing. */
 function askingNumber(action: FilterAction, errno: number, isRule: boolean): number {
   if (!REFUSALS.includes(action)) return actionNumber(action, errno);
-  const absent = isRule && action === 'SCMP_ACT_ERRNO' && errno === ENOSYS;
+  const absent = isRule && action === 'SCMP_ACT_ERRNO' && [ENOSYS, EOPNOTSUPP].includes(errno);
   return absent ? actionNumber(action, errno) : ASK;
 }
 
@@ -96,8 +97,8 @@ function argumentBytes(args: FilterRule['args']): Buffer {
 /**
  * The filter as struct sock_filter[]. Calls of other ABIs of this machine (`architectures`, in
  * libseccomp's names such as `x86`) are filtered by the same rules. Unknown names are left out.
- * `asking`: instead of refusing a call, the filter asks its listener; a rule that answers ENOSYS is
- * left alone, for it is there to be answered fast (clone3).
+ * `asking`: instead of refusing a call, the filter asks its listener; a rule that answers ENOSYS or
+ * EOPNOTSUPP is left alone: it is there to be answered fast (clone3), and so that programs do it otherwise.
  * @throws KilnError E_SECCOMP (for `asking` also where libseccomp or the kernel cannot), SyscallError
  */
 export function compileFilter(

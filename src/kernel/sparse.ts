@@ -1,3 +1,4 @@
+import { fstatSync, ftruncateSync, readSync, writeSync } from 'node:fs';
 import { hasErrno } from './libc.ts';
 import { checked, tryCall } from './system-call.ts';
 
@@ -40,4 +41,27 @@ export function* dataExtents(fd: number, size: number): Generator<Extent> {
     yield { offset: start, length: end - start };
     offset = end;
   }
+}
+
+/** Bytes that {@link copySparse} copies at a time. */
+const PIECE = 4 * 1024 * 1024;
+
+/**
+ * Makes the empty file `to` have the same content as `from`: holes stay holes, so that a file which claims a
+ * terabyte takes no more room than it has. Nobody may change `from` meanwhile.
+ * @throws SyscallError; the system error of a read or write
+ */
+export function copySparse(from: number, to: number): void {
+  const { size } = fstatSync(from);
+  const piece = Buffer.allocUnsafe(Math.min(PIECE, Math.max(size, 1)));
+  for (const { offset, length } of dataExtents(from, size)) {
+    for (let done = 0; done < length; ) {
+      const got = readSync(from, piece, 0, Math.min(piece.length, length - done), offset + done);
+      if (got === 0) break;
+      for (let put = 0; put < got; )
+        put += writeSync(to, piece, put, got - put, offset + done + put);
+      done += got;
+    }
+  }
+  ftruncateSync(to, size);
 }

@@ -2,6 +2,7 @@ import { realpath } from 'node:fs/promises';
 import { basename, dirname, isAbsolute, join, resolve } from 'node:path';
 import { KilnError } from '../errors.ts';
 import { type Repository, resolveRepository } from '../repository/configuration.ts';
+import { DEFAULT_DISK } from '../state/disk-watch.ts';
 import { RecipeDocument } from './document.ts';
 import {
   type ImageRecipe,
@@ -45,6 +46,8 @@ export interface ScriptletPolicy {
   readonly mode: 'auto' | 'exact' | 'none';
   /** Of one scriptlet, seconds. */
   readonly timeout: number;
+  /** Bytes that the packages may unpack to, and that the scriptlets of all of them may write. */
+  readonly disk: number;
 }
 
 /** What {@link loadImageRecipe} needs to know of the machine. */
@@ -122,6 +125,7 @@ export async function loadImageRecipe(
     scriptlets: {
       mode: merged.scriptlets?.mode ?? 'auto',
       timeout: merged.scriptlets?.timeout ?? 300,
+      disk: merged.disk ?? DEFAULT_DISK,
     },
   };
 }

@@ -34,6 +34,8 @@ export interface RunHooks {
    * everything in the box at once.
    */
   readonly started: (command: SandboxProcess, kill: () => void) => void;
+  /** The command has ended: signals go to the caller again. What is returned aborts the collection of artifacts. */
+  readonly ended?: () => AbortSignal;
   /** The box is there; its command may be starting. */
   readonly entered?: (box: string) => void;
   /** Aborts what comes before the start; afterwards signals go to the command. */
@@ -44,6 +46,9 @@ export interface RunHooks {
   /** Descriptors that output goes to without being read on the way: for pipes and files. */
   readonly relay?: RelayedOutput;
 }
+
+/** What `--timeout` leaves for the artifacts at least, ms. */
+const SHORTEST_COLLECTION = 60_000;
 
 /** Which limit ended the command or got in its way. */
 type LimitHit = 'timeout' | 'stall' | 'memory' | 'pids' | 'disk';
@@ -160,11 +165,12 @@ export async function run(
     const end = await timeline.measure('command', () =>
       supervise(started, request.time, () => sandbox.killAll(), isClosed(request)),
     );
+    const interrupted = hooks.ended?.();
     const asked = await egress?.close();
     const usage = cgroups.usage(sandbox.id);
     const limitHit = whichLimit(end, usage, sandbox);
     const { collection, failure } = await timeline.measure('artifacts', () =>
-      collect(collector, request, workdir, sandbox, warn),
+      collect(collector, request, workdir, sandbox, warn, interrupted),
     );
     if (request.keepSeconds !== undefined) {
       await sandbox.keep(request.keepSeconds, {
@@ -282,6 +288,7 @@ async function collect(
   workdir: string,
   sandbox: Sandbox,
   warn: (warning: ArtifactWarning) => void,
+  interrupted: AbortSignal | undefined,
 ): Promise<Pick<RunReport, 'collection' | 'failure'>> {
   const none = { collection: undefined, failure: undefined };
   if (request.resultDirectory === undefined || collector === undefined) return none;
@@ -294,6 +301,7 @@ async function collect(
       destination: request.resultDirectory,
       owner: request.caller,
       onWarning: warn,
+      signal: collectionEnd(request.time.timeout, interrupted),
     });
     // With a box's init its mounts go: what was read of its tree since then is not what was there.
     await sandbox.killAll();
@@ -304,4 +312,22 @@ async function collect(
   } finally {
     closeSync(rootFd);
   }
+}
+
+/** When the time of a collection is over: the command's own once more, and a minute at least. */
+function collectionEnd(
+  timeout: number | undefined,
+  interrupted: AbortSignal | undefined,
+): AbortSignal {
+  const signals = interrupted === undefined ? [] : [interrupted];
+  if (timeout === undefined) return AbortSignal.any(signals);
+  const time = Math.max(timeout, SHORTEST_COLLECTION);
+  const over = new AbortController();
+  const error = new KilnError(
+    'E_ARTIFACT_TIMEOUT',
+    `the artifacts could not be collected within ${time / 1000} s`,
+    { hint: 'give a longer --timeout: as long again, and a minute at least, is for the artifacts' },
+  );
+  setTimeout(() => over.abort(error), time).unref();
+  return AbortSignal.any([...signals, over.signal]);
 }

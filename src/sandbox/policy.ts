@@ -71,7 +71,7 @@ export async function commandPolicy(
   const { hostNetwork, hostFiles, userNamespaces } = surroundings;
   const landlock = landlockWalls({
     capabilities,
-    seccomp: profile.replace(/-offline$/, ''),
+    seccomp: profile.replace(/-(?:offline|on-disk)$/, ''),
     surroundings,
   });
   return {

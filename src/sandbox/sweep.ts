@@ -4,6 +4,7 @@ import { tryLock } from '../kernel/flock.ts';
 import { removeTree } from '../kernel/remove-tree.ts';
 import type { Connection } from '../libvirt/connection.ts';
 import { removeDomainGroups } from '../libvirt/embedded/cgroups.ts';
+import { sweepEndedDaemons } from '../libvirt/embedded/daemon.ts';
 import { embeddedFiles } from '../libvirt/embedded/files.ts';
 import { homeOf } from '../libvirt/embedded/launch.ts';
 import type { StatePaths } from '../state/paths.ts';
@@ -81,7 +82,7 @@ export async function destroyBox(
 
 /**
  * Destroys the domains of this state directory that have no box: their folder was deleted by hand.
- * Removes the cgroups of those that are gone.
+ * Removes the cgroups of those that are gone, and of libvirtds of other state directories that have ended.
  */
 export async function sweepDomains(paths: StatePaths, connection: Connection): Promise<string[]> {
   const prefix = domainPrefix(paths);
@@ -100,6 +101,7 @@ export async function sweepDomains(paths: StatePaths, connection: Connection): P
   await sweepDomainFiles(paths, hasBox);
   const home = await homeOf(embeddedFiles(paths));
   await removeDomainGroups(home, async (name) => !name.startsWith(prefix) || (await hasBox(name)));
+  await sweepEndedDaemons(paths);
   return destroyed;
 }
 

@@ -11,20 +11,30 @@ import type { ServiceStatus } from './status.ts';
 import { isSupervised } from './stop.ts';
 import { askSupervisor } from './supervisor-client.ts';
 
+/** A supervisor that ran for so long, seconds, did not fail because of the one before: the delay begins anew. */
+const STEADY = 60;
+
 /**
- * The guardian of a supervisor where no systemd is: a shell that starts it again, later and later,
- * unless it says that it is done (0) or that starting again helps nothing (78, EX_CONFIG of
- * sysexits.h). A shell, because it is there for as long as the service is, and takes 1 MB.
+ * The guardian of a supervisor where no systemd is: a shell that starts it again, a second later each
+ * time, up to 30 s, unless it says that it is done (0) or that starting again helps nothing (78,
+ * EX_CONFIG of sysexits.h). After a run of `steady` seconds it begins with one second again. A shell,
+ * because it is there for as long as the service is, and takes 1 MB. The clock is that of /proc/uptime,
+ * which nobody sets.
  */
-const GUARDIAN = `n=0
+export function guardianScript(steady = STEADY): string {
+  return `n=0
 wanted=$1
 shift
+now() { read -r up rest </proc/uptime; echo "\${up%.*}"; }
 while [ -e "$wanted" ]; do
+  began=$(now)
   "$@" && exit 0
   status=$?
   [ "$status" = 78 ] && exit 78
+  [ $(($(now) - began)) -lt ${steady} ] || n=0
   n=$((n < 30 ? n + 1 : n)); sleep "$n"
 done`;
+}
 
 /** How often is looked whether a supervisor listens already, ms. */
 const PAUSE = 30;
@@ -48,7 +58,7 @@ export async function startInBackground(
   const output = openSync(join(files.logs, 'supervisor.log'), 'w', 0o600);
   const guardian = startProgram(
     '/bin/sh',
-    ['-c', GUARDIAN, `kiln-${name}`, files.wanted, ...command],
+    ['-c', guardianScript(), `kiln-${name}`, files.wanted, ...command],
     {
       detached: true,
       cwd: '/',

@@ -1,6 +1,6 @@
-import { constants, copyFileSync, existsSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { rename } from 'node:fs/promises';
-import { copyTree } from '../image/tree/clone.ts';
+import { copyFile, copyTree } from '../image/tree/clone.ts';
 import { removeTree } from '../kernel/remove-tree.ts';
 import type { InstanceFiles } from './instance-files.ts';
 import { makeExt4Image, openExt4Image } from './loop-image.ts';
@@ -16,7 +16,7 @@ export function varVolume(files: VarFiles): string | number {
 /** Copies a service's /var as it is kept; blocks are shared where the file system can. */
 export function copyVar(from: VarFiles, to: VarFiles): void {
   if (!existsSync(from.varImage)) copyTree(from.var, to.var);
-  else copyFileSync(from.varImage, to.varImage, constants.COPYFILE_FICLONE);
+  else copyFile(from.varImage, to.varImage);
 }
 
 /** Puts the directory into an image of so many bytes. Throws E_IMAGE_SIZE. */

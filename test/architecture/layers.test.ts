@@ -15,7 +15,7 @@ const layers: readonly (readonly string[])[] = [
   ['result'],
   ['run', 'build', 'service', 'doctor'],
   ['mock'],
-  ['kiln.ts', 'index.ts', 'confined.ts', 'egress-proxy.ts', 'finish-folders.ts'],
+  ['kiln.ts', 'index.ts', 'confined.ts', 'egress-proxy.ts', 'finish-folders.ts', 'watch-disk.ts'],
   ['cli'],
 ];
 

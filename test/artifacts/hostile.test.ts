@@ -169,7 +169,8 @@ for (const [where, parent] of PLACES) {
     tree.bash(`mkdir many; cd many; seq 6000 | xargs touch; cd ..; truncate -s 8T huge
       head -c 3M /dev/urandom > data; mkdir -p wide/{1..200}`);
     const cases: [string, object, RegExp][] = [
-      ['huge', {}, /bytes, holes included/],
+      ['huge', {}, /bytes of holes/],
+      ['huge', { limits: { holes: 2 ** 43 - 1 } }, /8796093022207 bytes of holes/],
       ['many', { limits: { entries: 5000 } }, /5000 files and directories/],
       ['many/*', { limits: { visited: 3000 } }, /3000 directory entries/],
       ['**/none', { limits: { visited: 100 } }, /100 directory entries/],

@@ -279,6 +279,40 @@ test.serial('artifacts come out, links do not lead out', async (t) => {
   t.is(missing.exitCode, 125);
 });
 
+test.serial('^C ends the collection of artifacts, and the results are as they were', async (t) => {
+  t.timeout(120_000 * PATIENCE);
+  const results = join(state.paths.root, 'interrupted');
+  const child = sh('truncate -s 15G /tmp/huge; echo done', [
+    ...['--disk', '64M', '--artifact', '/tmp/huge', '--resultdir', results],
+  ]);
+  const collecting = async () =>
+    (await readdir(results).catch(() => [])).some((name) => name.startsWith('.kiln-collecting-'));
+  let over = false;
+  child.finally(() => {
+    over = true;
+  });
+  while (!over && !(await collecting())) await sleep(10);
+  await sleep(300);
+  t.true(await collecting());
+  const began = performance.now();
+  child.kill('SIGINT');
+  const { exitCode, stdout, stderr } = await child;
+  t.is(stdout, 'done');
+  t.regex(String(stderr), /interrupted/);
+  t.is(exitCode, 125);
+  t.true(performance.now() - began < 5000 * PATIENCE);
+  t.deepEqual(await readdir(results), ['result.json']);
+});
+
+test.serial('a sparse file of any size takes no time: it is refused', async (t) => {
+  const results = join(state.paths.root, 'sparse');
+  const { exitCode, stderr } = await sh('truncate -s 100G /tmp/huge', [
+    ...['--artifact', '/tmp/huge', '--resultdir', results],
+  ]);
+  t.is(exitCode, 125);
+  t.regex(String(stderr), /more than 17179869184 bytes of holes in sparse files/);
+});
+
 test.serial('nothing is left: processes in the background, mounts, folders, ranges', async (t) => {
   // The folders are there from the first run on.
   await sh('true');

@@ -8,6 +8,7 @@ import type { LeasedImage } from '../../src/image/store/images.ts';
 import { obtainPackages } from '../../src/image/store/packages.ts';
 import { openSandbox } from '../../src/sandbox/open.ts';
 import { sandboxSpecification } from '../../src/sandbox/specification.ts';
+import { DEFAULT_DISK } from '../../src/state/disk-watch.ts';
 import { rpmIn } from '../fixtures/roots.ts';
 import { asRoot } from '../support/plain-policy.ts';
 import { debianRepository, type ImageState, imageState } from './image-state.ts';
@@ -22,7 +23,9 @@ test.before(async (t) => {
   state = await imageState();
   const recipe = await state.recipe('debian-build', 'groups: [buildsys-build]');
   const { paths } = state.engine;
-  await obtainPackages(paths, (await planFromRecipe(paths, recipe, {})).lock, {});
+  await obtainPackages(paths, (await planFromRecipe(paths, recipe, {})).lock, {
+    disk: DEFAULT_DISK,
+  });
   storeBefore = snapshotTree(paths.packages);
   image = await state.open(recipe);
 });

@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs';
-import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import test from 'ava';
 import { execa } from 'execa';
@@ -35,6 +35,19 @@ exit 0
   slow: '%post\nsleep 300\n%files',
   daemon: '%post\n(sleep 3014.5; touch /etc/late) </dev/null >/dev/null 2>&1 &\n%files',
   holder: '%post\nsleep 600 &\necho >/etc/held\n%files',
+  fill: '%post\nwhile head -c 20M /dev/zero >>/var/fill; do :; done\nexit 0\n%files',
+  reserve: `%post
+exec >/etc/reserved 2>&1
+LC_ALL=C perl -e 'open F, ">", "/var/reserved";
+  print "fallocate ", syscall(285, fileno(F), 0, 0, 1 << 40) < 0 ? 0 + $! : "done", "\\n";
+  for (0x40305828, 0x4030582a, 0x40305839) {
+    my $range = pack("s s l q q l l l4", 0, 0, 0, 0, 1 << 40, 0, 0, 0, 0, 0, 0);
+    print "ioctl ", ioctl(F, $_, $range) ? "done" : 0 + $!, "\\n" }
+  my $flags = "\\0" x 8;
+  print "flags ", ioctl(F, 0x80086601, $flags) ? "done" : 0 + $!, "\\n"'
+fallocate -l 1T /var/reserved
+exit 0
+%files`,
   swap: `%post
 mv /etc /etc.real
 mkdir -p @OUTSIDE@
@@ -111,6 +124,49 @@ test.serial(
     t.deepEqual([...differences(before, snapshotTree(state.engine.paths.packages))], []);
   },
 );
+
+test.serial(
+  'scriptlets that fill the disk end at their bound, and nothing of it is left',
+  async (t) => {
+    t.timeout(180_000);
+    const { paths } = state.engine;
+    const path = await recipe('fill', 'disk: 200M');
+    const error = await t.throwsAsync(state.open(path), { instanceOf: KilnError });
+    t.is((error as KilnError).code, 'E_DISK', String(error));
+    t.regex(error!.message, /scriptlets put more than 209715200 bytes on the disk/);
+    t.deepEqual(await readdir(join(paths.store, 'work')), []);
+    t.deepEqual(await readdir(paths.trash), []);
+    t.deepEqual(await readdir(paths.boxes), []);
+  },
+);
+
+test.serial('packages that unpack to more than the bound are refused', async (t) => {
+  t.timeout(180_000);
+  const { paths } = state.engine;
+  const own = await imageState();
+  t.teardown(() => own[Symbol.asyncDispose]());
+  const path = await own.recipe('large', `packages: [${BASE}]\ndisk: 8M`, repositories);
+  const error = await t.throwsAsync(own.open(path), { instanceOf: KilnError });
+  t.is((error as KilnError).code, 'E_DISK', String(error));
+  t.regex(error!.message, /put (?:more than 8388608|\d+) bytes on the disk/);
+  t.deepEqual(await readdir(own.engine.paths.trash), []);
+  t.deepEqual(await readdir(paths.trash), []);
+});
+
+test.serial('a scriptlet cannot reserve space without writing it', async (t) => {
+  t.timeout(180_000);
+  const path = await state.recipe(
+    'reserve',
+    `packages: [${BASE}, perl-base, reserve]`,
+    repositories,
+  );
+  const image = await state.open(path);
+  const said = await readFile(join(image.tree, 'etc/reserved'), 'utf8');
+  // EOPNOTSUPP, as of a file system that cannot; ENOSYS.
+  t.regex(said, /^fallocate 95\nioctl 38\nioctl 38\nioctl 38\nflags done\n/, said);
+  t.regex(said, /fallocate: .*not supported/, said);
+  t.is((await stat(join(image.tree, 'var/reserved'))).blocks, 0);
+});
 
 test.serial('a scriptlet that hangs is killed, and the message says which', async (t) => {
   t.timeout(120_000);

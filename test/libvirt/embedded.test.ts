@@ -1,5 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { existsSync } from 'node:fs';
 import { mkdir, open, readFile, readlink, stat, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
@@ -8,7 +9,13 @@ import test from 'ava';
 import { connect } from '../../src/libvirt/connect.ts';
 import { openConnection } from '../../src/libvirt/connection.ts';
 import type { Domain } from '../../src/libvirt/domain.ts';
-import { embeddedDaemonStatus, ensureEmbeddedDaemon } from '../../src/libvirt/embedded/daemon.ts';
+import {
+  embeddedDaemonStatus,
+  ensureEmbeddedDaemon,
+  sweepEndedDaemons,
+} from '../../src/libvirt/embedded/daemon.ts';
+import { embeddedFiles } from '../../src/libvirt/embedded/files.ts';
+import { homeOf } from '../../src/libvirt/embedded/launch.ts';
 import { LibvirtError } from '../../src/libvirt/errors.ts';
 import type { LifecycleEvent } from '../../src/libvirt/lifecycle.ts';
 import { isWatchedNow } from '../../src/libvirt/watched.ts';
@@ -53,6 +60,31 @@ async function becomes(condition: () => Promise<boolean>, within = 10_000): Prom
 async function gone(pid: number): Promise<boolean> {
   return becomes(async () => (await stat(`/proc/${pid}`).catch(() => undefined)) === undefined);
 }
+
+test('cgroups of a daemon that ended go with the next sweep, those of one that runs stay', async (t) => {
+  const [ended, runs, sweeps] = [
+    await privateState(t),
+    await privateState(t),
+    await privateState(t),
+  ];
+  const there = async ({ paths }: PrivateState) => {
+    const { joined } = await homeOf(embeddedFiles(paths));
+    return joined.filter((path) => existsSync(path)).length;
+  };
+  const daemon = await ensureEmbeddedDaemon(ended.paths, { idle: 1 });
+  await ensureEmbeddedDaemon(runs.paths, { idle: 600 });
+  t.true(await gone(daemon.pid));
+  const before = await there(runs);
+  t.true(before > 0);
+  // Under systemd a unit's cgroups are systemd's to remove.
+  await sweepEndedDaemons(sweeps.paths);
+  t.is(await there(ended), 0);
+  t.is(await there(runs), before);
+  t.true((await embeddedDaemonStatus(runs.paths)).running);
+  // What was removed is made again.
+  await ensureEmbeddedDaemon(ended.paths, { idle: 60 });
+  t.true((await there(ended)) > 0);
+});
 
 test('the parent of the domains’ cgroups is whole before there is a domain', async (t) => {
   const state = await privateState(t);

@@ -137,8 +137,8 @@ const attacks: Record<string, Attack> = {
   },
   'a bomb: more than a package may unpack to': {
     rpm: buildRpm({ files: [plain('/a', { claim: { size: 2 ** 40 } })] }),
-    code: 'E_RPM_HOSTILE',
-    message: /it would unpack to 1099511627776 bytes/,
+    code: 'E_DISK',
+    message: /it would put 1099511627776 bytes on the disk/,
   },
   'a bomb: a gigabyte of zeros in a payload for one byte': {
     rpm: buildRpm({

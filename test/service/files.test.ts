@@ -19,6 +19,7 @@ import {
 import { removeHostUnit, writeHostUnits } from '../../src/service/install-host-units.ts';
 import { mergeAccounts, planMerge } from '../../src/service/merge-plan.ts';
 import { readOldSandbox } from '../../src/service/old-sandbox-file.ts';
+import { guardianScript } from '../../src/service/start.ts';
 import type { StoredService } from '../../src/service/store.ts';
 import type { TreeEntry } from '../../src/service/tree-entries.ts';
 import { parseEnvironmentFile } from '../../src/service/unit/environment.ts';
@@ -72,6 +73,34 @@ test('what cannot be removed of one service holds up no other', async (t) => {
     await execa('umount', [busy]);
   }
   t.deepEqual((await readdir(paths.services)).sort(), ['.broken.1', '.lock']);
+});
+
+test('a supervisor that ran for long is started again without delay', async (t) => {
+  const directory = await mkdtemp(join(tmpdir(), 'kiln-guardian-'));
+  t.teardown(() => removeTree(directory));
+  const [wanted, log] = [join(directory, 'wanted'), join(directory, 'log')];
+  await writeFile(wanted, '');
+  // Three short runs, a long one, and one that is done; each notes when it begins and ends.
+  const run = `read -r up rest </proc/uptime; echo "$up" >>${log}
+n=$(wc -l <${log}); [ "$n" -lt 9 ] || exit 0
+[ "$n" -lt 7 ] || sleep 3
+read -r up rest </proc/uptime; echo "$up" >>${log}; exit 1`;
+  const { exitCode } = await execa('sh', [
+    '-c',
+    guardianScript(3),
+    'test',
+    wanted,
+    'sh',
+    '-c',
+    run,
+  ]);
+  t.is(exitCode, 0);
+  const times = (await readFile(log, 'utf8')).trim().split('\n').map(Number);
+  t.is(times.length, 9);
+  const pauses = [2, 4, 6, 8].map((index) => Math.floor(times[index]! - times[index - 1]!));
+  // Later and later; after the long run as at the beginning. A busy machine may add a second.
+  t.deepEqual([pauses[0]! >= 1, pauses[1]! >= 2, pauses[2]! >= 3], [true, true, true]);
+  t.true(pauses[3]! < 4, `${pauses}`);
 });
 
 test('an old file of virt-sandbox-service is understood, and what is lost is named', async (t) => {

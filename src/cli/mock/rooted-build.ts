@@ -6,7 +6,7 @@ import { BUILD_HOME } from '../../build/rpmbuild.ts';
 import type { Chroot } from '../../mock/chroot.ts';
 import { RootBox } from '../../mock/root/box.ts';
 import type { MockRoot } from '../../mock/root/root.ts';
-import { guardDisk } from '../../state/disk-guard.ts';
+import { DiskWatch } from '../../state/disk-watch.ts';
 import { buildHooks } from './build-output.ts';
 import { cleanup, mockBuildRequest, resultDirectoryOf } from './build-request.ts';
 import { buildRequires, installRequirements } from './requirements.ts';
@@ -109,7 +109,7 @@ async function buildThere(
 
 async function build(session: MockSession, request: BuildRequest): Promise<BuildReport> {
   const what = basename(request.source.path);
-  using disk = guardDisk(session.engine.paths.store);
+  using disk = new DiskWatch(session.engine.paths.store);
   const signal = AbortSignal.any([session.signal, disk.signal]);
   return await session.log.state(`build phase for ${what}`, () =>
     buildPackage(session.engine, request, { ...buildHooks(session, what), signal }),

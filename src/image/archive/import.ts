@@ -16,12 +16,15 @@ import { runConfined } from '../../confine/run.ts';
 import { KilnError } from '../../errors.ts';
 import { namingFullDisk } from '../../kernel/disk-full.ts';
 import { withLock } from '../../kernel/flock.ts';
+import { isDiskShort } from '../../state/disk-error.ts';
+import { DEFAULT_DISK, DiskWatch, filesFor } from '../../state/disk-watch.ts';
 import type { StatePaths } from '../../state/paths.ts';
 import { canonicalJson, IMAGE_FORMAT } from '../key.ts';
 import type { ImageContents } from '../store/contents.ts';
 import { currentMoment } from '../store/durability.ts';
 import { type LeasedImage, leaseImage, publishImage } from '../store/images.ts';
 import { type ImageManifest, imageFiles } from '../store/manifest.ts';
+import { emptyTrash } from '../store/trash.ts';
 import { ensureStore, lockFile, openWorkDirectory } from '../store/work-directory.ts';
 import { type Account, ROOT_ACCOUNT, readAccounts } from '../tree/accounts.ts';
 import { blobPath, fromOciArchitecture, type OciConfig, readOciLayout } from './oci.ts';
@@ -34,17 +37,14 @@ export interface ImportOptions {
   readonly name?: string;
   /** This machine's architecture as rpm calls it: of several images the one for it is taken. */
   readonly arch: string;
-  /** Bytes it may unpack to. */
+  /** Bytes it may unpack to, in one file or folder for each 16 KiB; 16 GiB unless given. */
   readonly maxBytes?: number;
   readonly signal?: AbortSignal | undefined;
 }
 
-const DEFAULT_MAX_BYTES = 256 * 2 ** 30;
 /** For whoever named something else. */
 const IMPORTABLE =
   'give the folder of an OCI layout (`skopeo copy … oci:FOLDER`), or a tar archive, plain or in gzip or zstd';
-
-const MAX_ENTRIES = 20_000_000;
 
 const outputSchema = z.strictObject({
   bytes: z.number().min(0),
@@ -62,7 +62,7 @@ interface Layer {
 /**
  * Makes an image of an OCI layout (a folder) or of a tar archive of a root directory, plain or
  * compressed with gzip or zstd. What is in it is unpacked in a confined child.
- * @throws KilnError E_OCI, E_DISK_FULL, E_ARCHIVE, E_ARCHIVE_HOSTILE, E_IMAGE_USER.
+ * @throws KilnError E_OCI, E_DISK, E_DISK_FULL, E_DISK_LOW, E_ARCHIVE, E_ARCHIVE_HOSTILE, E_IMAGE_USER.
  */
 export async function importImage(
   paths: StatePaths,
@@ -85,6 +85,7 @@ export async function importImage(
       { signal: options.signal },
     );
   } catch (error) {
+    if (isDiskShort(error)) await emptyTrash(paths);
     throw namingFullDisk(error, paths.store);
   } finally {
     for (const { fd } of layers) closeSync(fd);
@@ -155,10 +156,13 @@ async function unpack(
   const tree = imageFiles.tree(directory);
   mkdirSync(tree, { recursive: true });
   chmodSync(tree, 0o755);
+  const { maxBytes = DEFAULT_DISK } = options;
   const input: UnpackLayersInput = {
-    maxBytes: options.maxBytes ?? DEFAULT_MAX_BYTES,
-    maxEntries: MAX_ENTRIES,
+    maxBytes,
+    maxEntries: filesFor(maxBytes),
   };
+  using watch = new DiskWatch(work.path);
+  const given = options.signal === undefined ? [] : [options.signal];
   let output: UnpackLayersOutput | undefined;
   const messages = runConfined({
     task: 'image-unpack',
@@ -166,7 +170,7 @@ async function unpack(
     fds: layers.map(({ fd }) => fd),
     destination: tree,
     validate: (value) => outputSchema.parse(value),
-    signal: options.signal,
+    signal: AbortSignal.any([watch.signal, ...given]),
   });
   for await (const message of messages) output = message;
   if (output === undefined) throw new KilnError('E_ARCHIVE', `${source} could not be unpacked`);

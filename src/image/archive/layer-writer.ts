@@ -22,6 +22,7 @@ import type { Header } from 'tar-stream';
 import { KilnError } from '../../errors.ts';
 import { removeTreeNow } from '../../kernel/remove-tree.ts';
 import { setXattr } from '../../kernel/xattr.ts';
+import { diskExceeded } from '../../state/disk-error.ts';
 import { type PaxRecords, XATTR_PREFIX } from './pax.ts';
 import type { UnpackLayersInput, UnpackLayersOutput } from './unpack-task.ts';
 
@@ -109,7 +110,7 @@ export class LayerWriter {
 
   #count(): void {
     if (++this.#entries <= this.#limits.maxEntries) return;
-    throw hostile(`it has more than ${this.#limits.maxEntries} entries`);
+    throw tooLarge(`more than ${this.#limits.maxEntries} files`);
   }
 
   /** An absolute path without `.` and `..`. */
@@ -179,7 +180,7 @@ export class LayerWriter {
     const add = (size: number) => {
       this.#bytes += size;
       if (this.#bytes > this.#limits.maxBytes) {
-        throw hostile(`it unpacks to more than ${this.#limits.maxBytes} bytes`);
+        throw tooLarge(`more than ${this.#limits.maxBytes} bytes`);
       }
     };
     return {
@@ -239,6 +240,11 @@ function remove(path: string): void {
 function owner({ uid = 0, gid = 0 }: Header): { uid: number; gid: number } {
   if (uid <= MAX_ID && gid <= MAX_ID) return { uid, gid };
   throw hostile(`it has an owner that no sandbox has room for: ${uid}:${gid}`);
+}
+
+function tooLarge(what: string): KilnError {
+  const hint = '`kiln image import --disk 64G` allows more';
+  return diskExceeded('unpacking the archive', what, hint);
 }
 
 function hostile(what: string): KilnError {

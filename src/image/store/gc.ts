@@ -2,6 +2,7 @@ import { readdir, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
 import { tryLock } from '../../kernel/flock.ts';
+import { removeTree } from '../../kernel/remove-tree.ts';
 import type { StatePaths } from '../../state/paths.ts';
 import { readContents } from './contents.ts';
 import { entryFile, packageDirectory } from './entry.ts';
@@ -58,10 +59,40 @@ interface ListedPackage {
   readonly lastUse: number;
 }
 
+/** How many unpacked packages there are of which no image is made, and their bytes. */
+export interface UnusedPackages {
+  readonly count: number;
+  readonly bytes: number;
+}
+
+/** Unpacked packages of which no image is made. */
+export async function unusedPackages(paths: StatePaths): Promise<UnusedPackages> {
+  const collector = new Collector(paths, {}, await listPackages(paths), await listImages(paths));
+  return total(await collector.unusedPackages());
+}
+
+/** Deletes them for good, unless an image is being made. Returns what went. @throws KilnError E_REMOVE */
+export async function removeUnusedPackages(paths: StatePaths): Promise<UnusedPackages> {
+  ensureStore(paths);
+  await using lock = await tryLock(packagesLock(paths));
+  if (lock === undefined) return total([]);
+  const collector = new Collector(paths, {}, await listPackages(paths), await listImages(paths));
+  const unused = await collector.unusedPackages();
+  for (const { directory } of unused) {
+    const trashed = await discard(paths, directory);
+    if (trashed !== undefined) await removeTree(trashed);
+  }
+  return total(unused);
+}
+
+function total(packages: readonly ListedPackage[]): UnusedPackages {
+  return { count: packages.length, bytes: packages.reduce((sum, { bytes }) => sum + bytes, 0) };
+}
+
 /** Least recently used first. */
 async function listPackages(paths: StatePaths): Promise<ListedPackage[]> {
   const listed: ListedPackage[] = [];
-  for (const name of await readdir(paths.packages)) {
+  for (const name of await readdir(paths.packages).catch(() => [])) {
     const directory = join(paths.packages, name);
     const file = entryFile(directory);
     const [text, used] = await Promise.all([
@@ -102,7 +133,7 @@ class Collector {
     const { maxAge = Number.POSITIVE_INFINITY, maxSize = Number.POSITIVE_INFINITY } = this.#limits;
     const oldest = Date.now() - maxAge;
     for (const image of this.#images) if (image.lastUse < oldest) await this.#removeImage(image);
-    for (const unused of await this.#unusedPackages()) {
+    for (const unused of await this.unusedPackages()) {
       if (unused.lastUse < oldest) await this.#removePackage(unused);
     }
     await this.#shrink(maxSize);
@@ -111,7 +142,7 @@ class Collector {
   async #shrink(maxSize: number): Promise<void> {
     const stubborn = new Set<ListedImage>();
     while (this.#size() > maxSize) {
-      for (const unused of await this.#unusedPackages()) {
+      for (const unused of await this.unusedPackages()) {
         if (this.#size() > maxSize) await this.#removePackage(unused);
       }
       const next = this.#images.find((image) => !stubborn.has(image));
@@ -126,7 +157,7 @@ class Collector {
   }
 
   /** Packages that share nothing with an image: only they give space back. */
-  async #unusedPackages(): Promise<ListedPackage[]> {
+  async unusedPackages(): Promise<ListedPackage[]> {
     const used = new Set<string>();
     for (const { manifest } of this.#images) {
       for (const digest of await this.#linked(manifest.id)) {

@@ -100,9 +100,10 @@ export async function imagesNamed(paths: StatePaths, name: string): Promise<Imag
 
 /**
  * Deletes an image. Its tree goes to the trash.
+ * @returns where it lies there
  * @throws KilnError E_IMAGE_IN_USE; E_IMAGE_MISSING.
  */
-export async function removeImage(paths: StatePaths, id: string): Promise<void> {
+export async function removeImage(paths: StatePaths, id: string): Promise<string | undefined> {
   // The id becomes a path: an empty one would mean the folder of all images.
   if (!IMAGE_ID.test(id)) throw noImage(id);
   const directory = imageDirectory(paths, id);
@@ -114,7 +115,7 @@ export async function removeImage(paths: StatePaths, id: string): Promise<void> 
     // Whoever puts an image into a box holds a lease until the box says so itself.
     const holder = (await heldImages(paths)).get(id);
     if (holder !== undefined) throw inUse(id, holder);
-    await discard(paths, directory);
+    return await discard(paths, directory);
   } finally {
     await lock.release();
   }

@@ -16,7 +16,10 @@ import { awaitedLater, deferred } from '../../promise.ts';
 import { fetchPackages, localPackages } from '../../repository/fetch-packages.ts';
 import type { Lock, LockedPackage, LockedRepository } from '../../repository/lock.ts';
 import { readTrust } from '../../repository/trust.ts';
-import { type Unpacked, type UnpackJob, unpackRpms } from '../../rpm/unpack.ts';
+import type { RpmPackage } from '../../rpm/package.ts';
+import { type Unpacked, type UnpackJob, type UnpackOptions, unpackRpms } from '../../rpm/unpack.ts';
+import { diskExceeded } from '../../state/disk-error.ts';
+import { DiskWatch } from '../../state/disk-watch.ts';
 import type { StatePaths } from '../../state/paths.ts';
 import type { OnImageProgress } from '../progress.ts';
 import { Turns } from '../tree/turns.ts';
@@ -36,6 +39,8 @@ import { discard } from './trash.ts';
 import { ensureStore, lockFile, openWorkDirectory } from './work-directory.ts';
 
 export interface ObtainOptions {
+  /** Bytes that all of the packages may unpack to. */
+  readonly disk: number;
   /**
    * Called once, when every package is on this machine: nothing is waited for any more, only worked.
    * Where no package has to be unpacked, what it begins has a start before that.
@@ -48,7 +53,7 @@ export interface ObtainOptions {
 /**
  * The packages of a lock, unpacked, in its order. What the store does not have yet is fetched,
  * verified and unpacked.
- * @throws KilnError of the repositories; E_RPM_… for a package that is refused.
+ * @throws KilnError of the repositories; E_RPM_… for a package that is refused; E_DISK, E_DISK_LOW.
  */
 export async function obtainPackages(
   paths: StatePaths,
@@ -158,7 +163,9 @@ async function addPackages(
   const part = { ...lock, packages: largestFirst };
   const arrivals = new Map(largestFirst.map(({ digest }) => [digest, deferred<void>()]));
   const stop = new AbortController();
-  const signal = AbortSignal.any([stop.signal, ...(options.signal ? [options.signal] : [])]);
+  using watch = new DiskWatch(paths.store);
+  const given = options.signal ? [options.signal] : [];
+  const signal = AbortSignal.any([stop.signal, watch.signal, ...given]);
   let fetching: Promise<string[]> | undefined;
   const fetched = () => {
     if (fetching !== undefined) return fetching;
@@ -185,13 +192,14 @@ async function addPackages(
     const wanted = largestFirst
       .map((locked, index): Wanted => ({ locked, file: files[index]! }))
       .filter(({ locked }) => readStoredPackage(paths, locked.digest) === undefined);
+    const room = new Room(options.disk);
     let done = 0;
     const onDone = () =>
       options.onProgress?.({ kind: 'unpack', done: ++done, count: wanted.length });
     for (const repository of lock.repositories) {
       const part = wanted.filter(({ locked }) => locked.repository === repository.id);
       if (part.length === 0) continue;
-      const parts = { onDone, ready, signal: options.signal };
+      const parts = { onDone, ready, room, signal };
       for (const stored of await unpackPart(paths, repository, part, parts)) {
         added.set(stored.digest, stored);
       }
@@ -216,7 +224,27 @@ interface UnpackPartOptions {
   readonly onDone: () => void;
   /** Fulfilled when a file has been checked; it is not looked at before. */
   readonly ready: (digest: string) => Promise<void>;
+  /** Of all packages. */
+  readonly room: Room;
   readonly signal: AbortSignal | undefined;
+}
+
+/** What packages may still unpack to. */
+class Room {
+  readonly bytes: number;
+  #used = 0;
+
+  constructor(bytes: number) {
+    this.bytes = bytes;
+  }
+
+  /** @throws KilnError E_DISK */
+  take(bytes: number): void {
+    this.#used += bytes;
+    if (this.#used <= this.bytes) return;
+    const hint = '`disk` in the recipe of the image allows more, as `disk: 64G`';
+    throw diskExceeded('unpacking the packages', `more than ${this.bytes} bytes`, hint);
+  }
 }
 
 interface Wanted {
@@ -232,7 +260,7 @@ async function unpackPart(
   paths: StatePaths,
   repository: LockedRepository,
   wanted: readonly Wanted[],
-  { onDone, ready, signal }: UnpackPartOptions,
+  { onDone, ready, room, signal }: UnpackPartOptions,
 ): Promise<StoredPackage[]> {
   await using work = await openWorkDirectory(paths);
   const root = join(work.path, 'unpacked');
@@ -244,9 +272,21 @@ async function unpackPart(
   const trust = await readTrust(repository);
   const { keys, policy } = trust;
   const isReady = ({ into }: UnpackJob) => ready(wanted[Number(into)]!.locked.digest);
-  const options = { root, keys, policy, signal, ready: isReady } as const;
+  const taken = new Map<UnpackJob, number>();
+  const take = (job: UnpackJob, bytes: number) => {
+    const before = taken.get(job) ?? 0;
+    if (bytes <= before) return;
+    room.take(bytes - before);
+    taken.set(job, bytes);
+  };
+  const options: UnpackOptions = {
+    ...{ root, keys, policy, signal, ready: isReady },
+    unpackedSize: room.bytes,
+    onProgress: take,
+  };
   for await (const result of unpackRpms(jobs, options)) {
     if ('error' in result) throw result.error;
+    take(result.job, contentSize(result.package));
     const { locked, file } = wanted[Number(result.job.into)]!;
     checkIdentity(locked, result.package);
     // Nothing is left to do then but to move the tree in.
@@ -273,6 +313,20 @@ async function unpackPart(
     added.push(storedPackage(target, locked.digest, result.package, result.warnings));
   }
   return added;
+}
+
+/** Bytes of the files' contents; those of hard links count once. */
+function contentSize({ files }: RpmPackage): number {
+  const linked = new Set<string>();
+  let sum = 0;
+  for (const { type, size, nlink, device, inode, digest } of files) {
+    if (type !== 'file') continue;
+    const key = `${device}:${inode}:${digest}`;
+    if (nlink > 1 && linked.has(key)) continue;
+    linked.add(key);
+    sum += size;
+  }
+  return sum;
 }
 
 /** The first `end` bytes: everything but the payload. */

@@ -11,15 +11,19 @@ import type { StatePaths } from '../../state/paths.ts';
 /**
  * Takes a tree out of the way at once; it is deleted later. (Making many inodes soon after deleting
  * many costs ext4 seconds: deleting never belongs on the way to a result.)
+ * @returns where it lies now; undefined if there was nothing
  */
-export async function discard(paths: StatePaths, path: string): Promise<void> {
+export async function discard(paths: StatePaths, path: string): Promise<string | undefined> {
   // Called for each package of an image: a turn through Node's thread pool takes longer than these.
-  if (lstatSync(path, { throwIfNoEntry: false }) === undefined) return;
+  if (lstatSync(path, { throwIfNoEntry: false }) === undefined) return undefined;
   mkdirSync(paths.trash, { recursive: true, mode: 0o700 });
   try {
-    renameSync(path, join(paths.trash, randomBytes(8).toString('hex')));
+    const trashed = join(paths.trash, randomBytes(8).toString('hex'));
+    renameSync(path, trashed);
+    return trashed;
   } catch (error) {
     if (!hasErrno(error, 'ENOENT')) throw error;
+    return undefined;
   }
 }
 

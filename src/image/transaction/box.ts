@@ -10,10 +10,14 @@ import type { Sandbox } from '../../sandbox/sandbox.ts';
 import { seccompFilter } from '../../sandbox/seccomp/profile.ts';
 import { type CommandPolicy, sandboxSpecification } from '../../sandbox/specification.ts';
 import { surroundingsOf } from '../../sandbox/surroundings.ts';
+import { DiskWatch } from '../../state/disk-watch.ts';
 import { span } from '../../trace/trace.ts';
 
 /** Where the box sees the control folder: on the tmpfs that is its /dev, so that it leaves no trace. */
 export const CONTROL = '/dev/.kiln';
+
+/** Scripts write to the host's disk. */
+const SECCOMP = 'default-on-disk';
 
 /** Bytes of a command's output that are kept unless it asks for more, its end: what went wrong is told last. */
 export const OUTPUT_LIMIT = 64 * 1024;
@@ -35,6 +39,8 @@ export interface TransactionBoxOptions {
   /** A folder of the host that the box sees at {@link CONTROL}, read-only. */
   readonly control: string;
   readonly reserved?: ReservedBox | undefined;
+  /** Bytes that may be written. */
+  readonly disk: number;
 }
 
 /** One command in a transaction's box. It runs as root with no network. */
@@ -66,19 +72,25 @@ export class TransactionBox implements AsyncDisposable {
   readonly #sandbox: Sandbox;
   readonly #policy: CommandPolicy;
   readonly #scratch: string;
+  readonly #disk: DiskWatch;
+  #closed = false;
 
-  private constructor(sandbox: Sandbox, policy: CommandPolicy, scratch: string) {
+  private constructor(sandbox: Sandbox, policy: CommandPolicy, scratch: string, disk: DiskWatch) {
     this.#sandbox = sandbox;
     this.#policy = policy;
     this.#scratch = scratch;
+    this.#disk = disk;
   }
 
   /** Makes ready what is the same for all of them, so that none waits for it. */
   static async prepare(engine: Engine): Promise<void> {
-    await seccompFilter(engine.paths, 'default', TRANSACTION_CAPABILITIES);
+    await seccompFilter(engine.paths, SECCOMP, TRANSACTION_CAPABILITIES);
   }
 
-  /** Opens a box; dispose of it before anything is done with what it wrote. */
+  /**
+   * Opens a box; before anything is done with what it wrote, {@link finish} it.
+   * @throws what opening a sandbox throws; KilnError E_DISK_LOW
+   */
   static async open(engine: Engine, options: TransactionBoxOptions): Promise<TransactionBox> {
     await mkdir(options.scratch, { recursive: true });
     const specification = sandboxSpecification({
@@ -95,35 +107,84 @@ export class TransactionBox implements AsyncDisposable {
     const policy = await commandPolicy(engine.paths, surroundingsOf(specification), {
       user: 'root',
       capabilities: TRANSACTION_CAPABILITIES,
-      seccomp: 'default',
+      seccomp: SECCOMP,
     });
-    const sandbox = await openSandbox(engine, specification, use);
-    return new TransactionBox(sandbox, policy, options.scratch);
+    const disk = new DiskWatch(options.scratch, {
+      tree: options.scratch,
+      bytes: options.disk,
+      who: 'the packages and their scriptlets',
+      hint: '`disk` in the recipe of the image allows more, as `disk: 64G`',
+    });
+    try {
+      const sandbox = await openSandbox(engine, specification, use);
+      const box = new TransactionBox(sandbox, policy, options.scratch, disk);
+      try {
+        disk.kills(sandbox.initPid);
+        await disk.ready();
+        return box;
+      } catch (error) {
+        await box[Symbol.asyncDispose]();
+        throw error;
+      }
+    } catch (error) {
+      disk[Symbol.dispose]();
+      throw error;
+    }
   }
 
-  /** Runs a command to its end; whatever that is, it is no exception. */
+  /**
+   * Runs a command to its end; whatever that is, it is no exception.
+   * @throws KilnError E_DISK, E_DISK_LOW
+   */
   async run(command: TransactionCommand): Promise<TransactionResult> {
     using _ = span(`in the box: ${command.argv[0]}`);
     let process: SandboxProcess;
+    this.#disk.signal.throwIfAborted();
     try {
       process = await this.#sandbox.spawn(command.argv, {
         policy: this.#policy,
         env: { PATH: SCRIPT_PATH, HOME: '/root', LANG: 'C.UTF-8' },
       });
     } catch (error) {
+      this.#disk.signal.throwIfAborted();
       return startFailure(error);
     }
     // A failure of the other work goes first; the box takes the command with it.
     const ended = awaitedLater(watch(process, command));
     command.meanwhile?.();
-    return await ended;
+    try {
+      return await ended;
+    } finally {
+      // The watch kills the whole box: what that did to the command is not the reason.
+      this.#disk.signal.throwIfAborted();
+    }
+  }
+
+  /**
+   * Ends all of the box, and looks for the last time at what it wrote.
+   * @throws KilnError E_DISK, E_DISK_LOW, E_TREE_DEPTH
+   */
+  async finish(): Promise<void> {
+    await this.#close();
+    await this.#disk.finish();
+    // What it wrote becomes part of an image, and is this box's alone until then.
+    await labelForImages(this.#scratch);
+  }
+
+  async #close(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    // A box that was killed has nothing to kill.
+    if (!this.#disk.signal.aborted) await this.#sandbox.killAll();
+    await this.#sandbox.close();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#sandbox.killAll();
-    await this.#sandbox.close();
-    // What it wrote becomes part of an image, and is this box's alone until then.
-    await labelForImages(this.#scratch);
+    try {
+      await this.#close();
+    } finally {
+      this.#disk[Symbol.dispose]();
+    }
   }
 }
 

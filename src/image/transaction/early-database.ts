@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { awaitedLater, deferred } from '../../promise.ts';
 import type { RpmFile, RpmPackage } from '../../rpm/package.ts';
 import type { Engine, ReservedBox } from '../../sandbox/open.ts';
+import { isDiskShort } from '../../state/disk-error.ts';
 import { span } from '../../trace/trace.ts';
 import type { StoredPackage } from '../store/entry.ts';
 import { composeTree } from '../tree/compose.ts';
@@ -33,6 +34,8 @@ export interface EarlyDatabaseOptions {
   readonly reserved: ReservedBox | undefined;
   /** A folder to be made. */
   readonly work: string;
+  /** Bytes that may be written. */
+  readonly disk: number;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -66,6 +69,7 @@ export class EarlyDatabase implements AsyncDisposable {
   readonly begun: Promise<void>;
   readonly #written: Promise<WrittenDatabase | undefined>;
   readonly #end = new AbortController();
+  #failure: unknown;
 
   /** Has rpm begin, if that pays, and can be told to give what it gives in the whole tree. */
   static start(options: EarlyDatabaseOptions): EarlyDatabase | undefined {
@@ -84,7 +88,8 @@ export class EarlyDatabase implements AsyncDisposable {
     this.#written = awaitedLater(
       write(options, AbortSignal.any(ends), begun.resolve)
         .catch((error: unknown) => {
-          // Nobody else hears of it.
+          // Others would fill the disk once more. Of anything else nobody hears.
+          if (isDiskShort(error)) this.#failure = error;
           using _ = span(`no early rpm database: ${error}`);
           return undefined;
         })
@@ -92,10 +97,12 @@ export class EarlyDatabase implements AsyncDisposable {
     );
   }
 
-  /** What rpm has written, once it has; undefined if it failed. */
+  /** What rpm has written, once it has; undefined if it failed. @throws KilnError E_DISK, E_DISK_LOW */
   async written(): Promise<WrittenDatabase | undefined> {
     using _ = span('wait for the rpm database');
-    return await this.#written;
+    const written = await this.#written;
+    if (this.#failure !== undefined) throw this.#failure;
+    return written;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -105,7 +112,7 @@ export class EarlyDatabase implements AsyncDisposable {
 }
 
 async function write(
-  { engine, packages, reserved, bootstrap, work }: Prepared,
+  { engine, packages, reserved, bootstrap, work, disk }: Prepared,
   signal: AbortSignal,
   onBegun: () => void,
 ): Promise<WrittenDatabase | undefined> {
@@ -122,9 +129,11 @@ async function write(
     scratch,
     control: control.path,
     reserved,
+    disk,
   });
   signal.throwIfAborted();
   const installed = await writeDatabase({ box, control, rpm, packages, signal, onBegun });
+  await box.finish();
   return installed && { installed, upper: join(scratch, 'upper') };
 }
 

@@ -25,6 +25,8 @@ export interface ExactTransaction {
   readonly packages: readonly string[];
   /** For everything, seconds. */
   readonly timeout: number;
+  /** Bytes that may be written. */
+  readonly disk: number;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -90,7 +92,7 @@ export async function installOnTop(
 }
 
 async function runRpm(options: ExactTransaction, more: readonly string[]): Promise<string[]> {
-  const { engine, tree, rpm, work, reserved, timeout, signal, meanwhile } = options;
+  const { engine, tree, rpm, work, reserved, timeout, disk, signal, meanwhile } = options;
   const control = new ControlDirectory(join(work, 'control'));
   const files = options.packages.map((file) => control.addFile(file));
   await using box = await TransactionBox.open(engine, {
@@ -98,9 +100,11 @@ async function runRpm(options: ExactTransaction, more: readonly string[]): Promi
     scratch: join(work, 'scratch'),
     control: control.path,
     reserved,
+    disk,
   });
   const argv = [rpm, ...more, ...INSTALL, ...files];
   const result = await box.run({ argv, timeout, signal, meanwhile });
+  await box.finish();
   const lines = result.output.split('\n');
   // rpm also fails when a scriptlet failed too late to keep a package from being installed.
   const installed = result.killedBy === null && !lines.some((line) => line.startsWith('error: '));

@@ -25,6 +25,8 @@ export interface FastTransaction {
   readonly deferred: readonly DeferredOwner[];
   /** For each script, seconds. */
   readonly timeout: number;
+  /** Bytes that may be written. */
+  readonly disk: number;
   readonly signal?: AbortSignal | undefined;
   readonly onStep?: (label: string) => void;
 }
@@ -33,7 +35,7 @@ export interface FastTransaction {
  * Runs the scripts of packages whose payloads are in place already, and lets the image's own rpm
  * write its database from the headers.
  * @returns the overlay's upper directory, which holds the changes, and warnings.
- * @throws KilnError E_SCRIPTLET
+ * @throws KilnError E_SCRIPTLET, E_DISK
  */
 export async function runFastTransaction(
   options: FastTransaction,
@@ -47,6 +49,7 @@ export async function runFastTransaction(
     scratch,
     control: control.path,
     reserved,
+    disk: options.disk,
   });
   let order = options.installed;
   if (order === undefined && rpm !== undefined) {
@@ -64,6 +67,7 @@ export async function runFastTransaction(
     signal,
     ...(options.onStep === undefined ? {} : { onStep: options.onStep }),
   });
+  await box.finish();
   return { upper: join(scratch, 'upper'), warnings };
 }
 

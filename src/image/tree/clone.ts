@@ -1,7 +1,6 @@
 import {
   closeSync,
   constants,
-  copyFileSync,
   type Dirent,
   fchmodSync,
   fchownSync,
@@ -22,8 +21,13 @@ import {
   symlinkat,
 } from '../../kernel/at.ts';
 import { hasErrno } from '../../kernel/libc.ts';
+import { copySparse } from '../../kernel/sparse.ts';
+import { checked, tryCall } from '../../kernel/system-call.ts';
 import { checkTreeDepth } from '../../kernel/tree-depth.ts';
 import { getXattr, listXattrs, setXattr } from '../../kernel/xattr.ts';
+
+/** ioctl_ficlone(2): _IOW(0x94, 9, int). */
+const FICLONE = 0x40049409;
 
 /**
  * Makes `destination` a tree of its own with the same files as `source`: directories are new, all
@@ -144,7 +148,7 @@ function copyPlainFile(from: number, to: number, name: Buffer, as: Buffer = name
     });
     try {
       const stat = fstatSync(input, { bigint: true });
-      copyFileSync(`/proc/self/fd/${input}`, `/proc/self/fd/${output}`, constants.COPYFILE_FICLONE);
+      copyContent(input, output);
       fchownSync(output, Number(stat.uid), Number(stat.gid));
       fchmodSync(output, Number(stat.mode) & 0o7777);
       copyXattrs(input, output);
@@ -154,6 +158,35 @@ function copyPlainFile(from: number, to: number, name: Buffer, as: Buffer = name
     }
   } finally {
     closeSync(input);
+  }
+}
+
+/** Shares blocks where the file system can, else copies data only. */
+function copyContent(from: number, to: number): void {
+  try {
+    checked('ioctl', tryCall('ioctl', to, FICLONE, from));
+  } catch (error) {
+    if (!hasErrno(error, 'EOPNOTSUPP', 'ENOTTY', 'EXDEV', 'EINVAL', 'EPERM', 'ENOSYS')) throw error;
+    copySparse(from, to);
+  }
+}
+
+/** Makes `destination`, which must be free, a copy of the file `source`, holes included; mode 0600. */
+export function copyFile(source: string, destination: string): void {
+  const from = openSync(source, constants.O_RDONLY);
+  try {
+    const to = openSync(
+      destination,
+      constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL,
+      0o600,
+    );
+    try {
+      copyContent(from, to);
+    } finally {
+      closeSync(to);
+    }
+  } finally {
+    closeSync(from);
   }
 }
 

@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import { mkdir, readdir, readFile, readlink, rmdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -165,6 +166,21 @@ export async function removeDomainGroups(
       }
     }
   }
+}
+
+/** The names of the folders at the top of the hierarchies that daemons may be in. */
+export async function homeNames(): Promise<string[]> {
+  const lists = cgroupHierarchies().map(({ path }) => readdir(path).catch(() => []));
+  return [...new Set((await Promise.all(lists)).flat())];
+}
+
+/** Removes a daemon's cgroups in every hierarchy, unless there is a process in one. True if they are gone. */
+export async function removeEmptyHome(name: string): Promise<boolean> {
+  const tops = cgroupHierarchies().map(({ path }) => join(path, name));
+  if ((await processesBelow(tops)).length > 0) return false;
+  const groups = (await Promise.all(tops.map(subtree))).flat();
+  for (const path of groups) await rmdir(path).catch(() => undefined);
+  return tops.every((path) => !existsSync(path));
 }
 
 /**

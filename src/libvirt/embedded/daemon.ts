@@ -1,13 +1,15 @@
+import { existsSync } from 'node:fs';
 import { mkdir, readFile, rm } from 'node:fs/promises';
 import { connect } from 'node:net';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { withLock } from '../../kernel/flock.ts';
+import { tryLock, withLock } from '../../kernel/flock.ts';
 import { waitForDeath } from '../../kernel/process-end.ts';
 import { removeTree } from '../../kernel/remove-tree.ts';
 import type { StatePaths } from '../../state/paths.ts';
 import { LibvirtError } from '../errors.ts';
-import { clearHome } from './cgroups.ts';
-import { type EmbeddedFiles, embeddedFiles } from './files.ts';
+import { clearHome, homeNames, removeEmptyHome } from './cgroups.ts';
+import { type EmbeddedFiles, embeddedFiles, LOCK } from './files.ts';
 import { homeOf, type Launched, launch } from './launch.ts';
 
 /** Without client and running domain for this many seconds, the daemon ends by itself. */
@@ -105,6 +107,30 @@ export async function stopEmbeddedDaemon(paths: StatePaths): Promise<void> {
     // While the lock is held: whoever waits for it takes a new file.
     await rm(files.lock, { force: true });
   });
+}
+
+/** What a daemon's cgroup is called: the name of {@link embeddedFiles}. */
+const HOME_NAME = /^kiln-([0-9a-f]+)$/;
+
+/**
+ * Removes the cgroups that daemons of other state directories have left: one that ends by itself cannot
+ * remove what it is in. Those with a process in them stay, and those of a daemon that is being started.
+ * @returns their names
+ */
+export async function sweepEndedDaemons(paths: StatePaths): Promise<string[]> {
+  const own = embeddedFiles(paths).name;
+  const names = (await homeNames()).filter((name) => HOME_NAME.test(name) && name !== own);
+  const removed: string[] = [];
+  for (const name of names) {
+    const run = join(paths.hostRun, HOME_NAME.exec(name)?.[1] ?? '');
+    if (!existsSync(run)) {
+      if (await removeEmptyHome(name)) removed.push(name);
+      continue;
+    }
+    await using lock = await tryLock(join(run, LOCK)).catch(() => undefined);
+    if (lock !== undefined && (await removeEmptyHome(name))) removed.push(name);
+  }
+  return removed;
 }
 
 type Found = Omit<EmbeddedDaemon, 'started'>;

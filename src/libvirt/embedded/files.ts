@@ -28,6 +28,9 @@ export interface EmbeddedFiles {
   readonly uri: string;
 }
 
+/** The lock of whoever starts or ends a daemon, in the folder of its state on /run. */
+export const LOCK = 'libvirt.lock';
+
 /** Where the embedded daemon of `paths` keeps its files. */
 export function embeddedFiles(paths: StatePaths): EmbeddedFiles {
   const run = join(paths.run, 'libvirt');
@@ -36,7 +39,7 @@ export function embeddedFiles(paths: StatePaths): EmbeddedFiles {
   return {
     name: `kiln-${basename(paths.run)}`,
     run,
-    lock: join(paths.run, 'libvirt.lock'),
+    lock: join(paths.run, LOCK),
     socket,
     pid: join(run, 'libvirtd.pid'),
     config: join(run, 'libvirtd.conf'),

@@ -12,6 +12,7 @@ import { commandPolicy } from '../../sandbox/policy.ts';
 import type { SandboxProcess } from '../../sandbox/process.ts';
 import type { Sandbox } from '../../sandbox/sandbox.ts';
 import { type Bind, sandboxSpecification } from '../../sandbox/specification.ts';
+import type { DiskWatch } from '../../state/disk-watch.ts';
 import type { MockRoot } from './root.ts';
 
 /** How a box on a root is set up. */
@@ -51,6 +52,7 @@ export interface Captured extends CommandEnd {
 export class RootBox implements AsyncDisposable {
   readonly root: MockRoot;
   readonly #sandbox: Sandbox;
+  #closed = false;
 
   private constructor(root: MockRoot, sandbox: Sandbox) {
     this.root = root;
@@ -85,7 +87,7 @@ export class RootBox implements AsyncDisposable {
       policy: await commandPolicy(engine.paths, this.#sandbox.surroundings, {
         user: user.spec,
         capabilities,
-        seccomp: 'default',
+        seccomp: 'default-on-disk',
       }),
       env: { ...image.manifest.environment, ...command.env },
       workdir: command.workdir ?? '/',
@@ -130,6 +132,11 @@ export class RootBox implements AsyncDisposable {
     }
   }
 
+  /** Has a watch of the disk kill the box as soon as there is a reason. */
+  killedBy(disk: DiskWatch): void {
+    disk.kills(this.#sandbox.initPid);
+  }
+
   /** Ends every process in the box. */
   async killAll(): Promise<void> {
     await this.#sandbox.killAll();
@@ -148,9 +155,16 @@ export class RootBox implements AsyncDisposable {
     }
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
+  /** Ends the box; does nothing the second time. */
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
     await this.#sandbox.close();
     await this.root.note({ inUse: false });
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
   }
 }
 

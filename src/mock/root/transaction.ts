@@ -1,8 +1,10 @@
 import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
+import { emptyTrash } from '../../image/store/trash.ts';
 import { openWorkDirectory } from '../../image/store/work-directory.ts';
 import { CONTROL } from '../../image/transaction/box.ts';
 import { ControlDirectory } from '../../image/transaction/control.ts';
+import { DEFAULT_DISK, DiskWatch } from '../../state/disk-watch.ts';
 import type { Captured } from './box.ts';
 import { RootBox } from './box.ts';
 import type { MockRoot } from './root.ts';
@@ -25,6 +27,7 @@ export interface SessionOptions {
 /**
  * Opens a box on a root in which its packages can be changed, and does `act` in it. No network, and
  * of the host only the packages that are lent.
+ * @throws KilnError E_DISK, E_DISK_LOW: the root is removed then
  */
 export async function withPackages<Result>(
   root: MockRoot,
@@ -38,16 +41,36 @@ export async function withPackages<Result>(
     binds: [{ source: control.path, target: CONTROL, readonly: true }],
     command: ['kiln-mock', 'rpm', root.name],
   });
-  return await act({
-    box,
-    lend: (file) => control.addFile(file),
-    rpm: (argv) =>
-      box.capture(['rpm', '--define', '__transaction_unshare %{nil}', ...argv], {
-        transaction: true,
-        signal: options.signal,
-        onOutput: options.onOutput,
-      }),
+  using disk = new DiskWatch(root.scratch, {
+    tree: root.scratch,
+    bytes: DEFAULT_DISK,
+    who: 'the packages and their scriptlets',
+    hint: 'packages that large belong in the image that the root is made on, whose recipe says `disk: 64G`',
   });
+  box.killedBy(disk);
+  await disk.ready();
+  try {
+    const result = await act({
+      box,
+      lend: (file) => control.addFile(file),
+      rpm: (argv) =>
+        box.capture(['rpm', '--define', '__transaction_unshare %{nil}', ...argv], {
+          transaction: true,
+          signal: options.signal,
+          onOutput: options.onOutput,
+        }),
+    });
+    await box.killAll();
+    await disk.finish();
+    return result;
+  } catch (error) {
+    if (!disk.signal.aborted) throw error;
+    // What it wrote is what there is no room for.
+    await box.close();
+    await root.remove();
+    await emptyTrash(root.engine.paths);
+    throw disk.signal.reason;
+  }
 }
 
 /**

@@ -3,6 +3,7 @@
  * refused as a whole when any of it could do harm.
  */
 
+import { KilnError } from '../../errors.ts';
 import type { RpmDescription } from '../describe.ts';
 import { rpmError } from '../errors.ts';
 import { encodeName, showName } from '../filename.ts';
@@ -44,7 +45,7 @@ const NAME_MAX = 255;
 const TARGET_MAX = 4095;
 const PATH_MAX = TARGET_MAX - 95;
 
-/** @throws KilnError E_RPM_HOSTILE, E_RPM_UNSUPPORTED. */
+/** @throws KilnError E_RPM_HOSTILE, E_RPM_UNSUPPORTED, E_DISK. */
 export function planUnpack(rpm: RpmDescription, limits: UnpackLimits): UnpackPlan {
   checkFeatures(rpm);
   const byPath = new Map<string, PlannedFile>();
@@ -83,8 +84,8 @@ function checkSize(files: readonly PlannedFile[], { unpackedSize }: UnpackLimits
     if (file.type === 'file' && !file.ghost && !later) total += file.size;
   }
   if (total > unpackedSize) {
-    throw rpmError('E_RPM_HOSTILE', `it would unpack to ${total} bytes`, {
-      hint: `at most ${unpackedSize} bytes are allowed for one package`,
+    throw new KilnError('E_DISK', `it would put ${total} bytes on the disk`, {
+      hint: `${unpackedSize} bytes are allowed; \`disk\` in the recipe of an image allows more, as \`disk: 64G\``,
     });
   }
 }

@@ -12,6 +12,7 @@ import buildProfile from './build.json' with { type: 'json' };
 import defaultProfile from './default.json' with { type: 'json' };
 import { nestedProfile } from './nested.ts';
 import { offlineProfile } from './offline.ts';
+import { onDiskProfile } from './on-disk.ts';
 import strictProfile from './strict.json' with { type: 'json' };
 
 /** The profiles that come with kiln, by name, made when asked for. docs/security.md says what each is for. */
@@ -21,6 +22,7 @@ const SHIPPED: Readonly<Record<string, () => unknown>> = {
   nested: () => nestedProfile(defaultProfile),
   strict: () => strictProfile,
   boot: () => bootProfile(defaultProfile),
+  'default-on-disk': () => onDiskProfile(defaultProfile),
   'default-offline': () => offlineProfile(defaultProfile),
   'build-offline': () => offlineProfile(buildProfile),
   'nested-offline': () => offlineProfile(nestedProfile(defaultProfile)),

@@ -3,7 +3,7 @@ import type { Chroot } from '../../../mock/chroot.ts';
 import { RootBox } from '../../../mock/root/box.ts';
 import type { MockRoot } from '../../../mock/root/root.ts';
 import type { SandboxProcess } from '../../../sandbox/process.ts';
-import { guardDisk } from '../../../state/disk-guard.ts';
+import { DiskWatch } from '../../../state/disk-watch.ts';
 import { attach, attachTerminal } from '../../attach.ts';
 import { argumentError, commandStatus } from '../exit-status.ts';
 import { type MockSession, withRoot } from '../session.ts';
@@ -86,13 +86,17 @@ async function inBox(
       : {}),
   });
   const kill = () => void box.killAll().catch(() => undefined);
-  using disk = guardDisk(root.directory);
-  disk.signal.addEventListener('abort', kill, { once: true });
+  using disk = new DiskWatch(root.directory);
+  box.killedBy(disk);
   const disconnect = connect(command, kill);
   // What the command left running may hold its output open: it goes first.
   command.once('exit', kill);
-  await once(command, 'close');
-  disconnect();
-  disk.signal.throwIfAborted();
+  try {
+    await once(command, 'close');
+  } finally {
+    disconnect();
+    // The watch kills the whole box: what that did to the command is not the reason.
+    disk.signal.throwIfAborted();
+  }
   return commandStatus({ exitCode: command.exitCode, signal: command.signalCode });
 }

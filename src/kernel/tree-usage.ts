@@ -1,0 +1,90 @@
+/** How much of a disk a tree uses. The tree may be hostile, and may change meanwhile. Source: statx(2). */
+import { constants } from 'node:fs';
+import { openat2, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV } from './at.ts';
+import { closeDescriptor } from './descriptor.ts';
+import { DirectoryReader } from './directory.ts';
+import { FileStatus } from './file-status.ts';
+import { hasErrno } from './libc.ts';
+import { checkTreeDepth } from './tree-depth.ts';
+
+/** Of st_blocks, bytes, whatever the file system's own size of blocks is. */
+const BLOCK = 512;
+
+/** fcntl.h: relative to the working directory. */
+const AT_FDCWD = -100;
+
+const REAL_DIRECTORY = {
+  flags: constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW,
+  resolve: RESOLVE_NO_XDEV | RESOLVE_NO_SYMLINKS,
+};
+
+/** What a tree has on the disk. */
+export interface TreeUsage {
+  /** Holes do not count, nor do further names of a file. */
+  readonly bytes: number;
+  /** Names: of files, folders and all else. */
+  readonly entries: number;
+}
+
+/** A directory that is being read. */
+interface Level {
+  readonly fd: number;
+  readonly entries: DirectoryReader;
+  readonly inner: Buffer[];
+}
+
+/**
+ * Counts what is below `path`; stops as soon as there is more than `most`. Files that are open and have no name
+ * are not seen.
+ * @throws KilnError E_TREE_DEPTH; SyscallError
+ */
+export function treeUsage(path: string, most: TreeUsage): TreeUsage {
+  const status = new FileStatus();
+  const linked = new Set<string>();
+  const levels: Level[] = [];
+  let bytes = 0;
+  let entries = 0;
+  const open = (fd: number) => levels.push({ fd, entries: new DirectoryReader(fd), inner: [] });
+  try {
+    open(openat2(AT_FDCWD, path, { flags: constants.O_RDONLY | constants.O_DIRECTORY }));
+    for (let level = levels.at(-1); level !== undefined; level = levels.at(-1)) {
+      if (bytes > most.bytes || entries > most.entries) break;
+      const next = level.inner.pop();
+      if (next !== undefined) {
+        checkTreeDepth(levels.length);
+        const fd = unlessGone(() => openat2(level.fd, next, REAL_DIRECTORY));
+        if (fd !== undefined) open(fd);
+        continue;
+      }
+      const piece = level.entries.next();
+      if (piece === undefined) {
+        levels.pop();
+        closeDescriptor(level.fd);
+        continue;
+      }
+      for (const { name } of piece) {
+        if (unlessGone(() => status.read(level.fd, name)) === undefined) continue;
+        entries++;
+        if (status.isDirectory) level.inner.push(name);
+        else if (status.links > 1) {
+          if (linked.has(status.inode)) continue;
+          linked.add(status.inode);
+        }
+        bytes += status.blocks * BLOCK;
+      }
+    }
+  } finally {
+    for (const { fd } of levels) closeDescriptor(fd);
+  }
+  return { bytes, entries };
+}
+
+/** Undefined for what is not there any more, is no directory now, or is another file system. */
+function unlessGone<Result>(act: () => Result): Result | undefined {
+  try {
+    return act();
+  } catch (error) {
+    if (hasErrno(error, 'ENOENT', 'ENOTDIR', 'ELOOP', 'EXDEV')) return undefined;
+    throw error;
+  }
+}
