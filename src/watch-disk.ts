@@ -2,8 +2,8 @@
 import { statfsSync } from 'node:fs';
 import { parentPort, workerData } from 'node:worker_threads';
 import { KilnError } from './errors.ts';
-import { startOf } from './kernel/process-end.ts';
 import { type TreeUsage, treeUsage } from './kernel/tree-usage.ts';
+import { killVictim, type Victim } from './state/disk-victim.ts';
 import type { DiskVerdict, WatchJob, WatchRequest } from './state/disk-watch.ts';
 
 /** What a disk is reckoned to take at most: bytes, and new files, in a millisecond. */
@@ -25,7 +25,8 @@ const { path, reserve, bound } = workerData as WatchJob;
 /** What was found when the tree was counted last. */
 let counted: { readonly usage: TreeUsage; readonly at: number; readonly took: number } & Free;
 let timer: NodeJS.Timeout | undefined;
-let victim: { readonly pid: number; readonly start: string | undefined } | undefined;
+let victim: Victim | undefined;
+let ended = false;
 
 /** What a file system has left, and what of it must stay. */
 interface Free {
@@ -108,9 +109,8 @@ function plus(a: TreeUsage, b: TreeUsage): TreeUsage {
 function end(verdict: DiskVerdict): void {
   clearTimeout(timer);
   timer = undefined;
-  if (victim?.start !== undefined && startOf(victim.pid) === victim.start) {
-    process.kill(victim.pid, 'SIGKILL');
-  }
+  ended = true;
+  killVictim(victim);
   parentPort?.postMessage({ verdict });
 }
 
@@ -121,7 +121,9 @@ function turn(): void {
 
 parentPort?.on('message', (request: WatchRequest) => {
   if ('victim' in request) {
-    victim = { pid: request.victim, start: startOf(request.victim) };
+    victim = request.victim;
+    // The reason may have come before.
+    if (ended) killVictim(victim);
   } else {
     clearTimeout(timer);
     parentPort?.postMessage({ verdict: count() ?? 'fine' });

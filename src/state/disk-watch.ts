@@ -6,8 +6,10 @@
 import { fileURLToPath } from 'node:url';
 import { Worker } from 'node:worker_threads';
 import { KilnError } from '../errors.ts';
+import { startOf } from '../kernel/process-end.ts';
 import { deferred } from '../promise.ts';
 import { diskExceeded } from './disk-error.ts';
+import { killVictim, type Victim } from './disk-victim.ts';
 
 /** So much of a disk is never taken by what is watched, bytes; of a small disk, a share of it. */
 const RESERVE_BYTES = 2 * 2 ** 30;
@@ -41,7 +43,7 @@ export interface WatchJob {
 }
 
 /** What it is told later: whom to kill; or that it is to count for the last time. */
-export type WatchRequest = { readonly victim: number } | { readonly finish: true };
+export type WatchRequest = { readonly victim: Victim } | { readonly finish: true };
 
 /** What it finds. `ready`: it watches. */
 export type DiskVerdict = 'ready' | 'fine' | 'low' | 'bytes' | 'entries' | 'deep';
@@ -52,6 +54,7 @@ export class DiskWatch implements Disposable {
   readonly #bound: DiskBound | undefined;
   readonly #thread: Worker;
   readonly #abort = new AbortController();
+  #victim: Victim | undefined;
   readonly #ready = deferred<void>();
   readonly #finished = deferred<void>();
 
@@ -101,9 +104,9 @@ export class DiskWatch implements Disposable {
 
   /** Has the thread kill a process as soon as there is a reason: a sandbox's init, all of it dies with that. */
   kills(pid: number): void {
-    this.#thread.postMessage({ victim: pid } satisfies WatchRequest);
-    // The reason may have come before.
-    if (this.signal.aborted) process.kill(pid, 'SIGKILL');
+    const victim = { pid, start: startOf(pid) };
+    this.#victim = victim;
+    this.#thread.postMessage({ victim } satisfies WatchRequest);
   }
 
   /** Ends the watch when nothing writes any more, with a last look at the tree. @throws the signal's reason */
@@ -121,6 +124,8 @@ export class DiskWatch implements Disposable {
   }
 
   #fail(error: KilnError): void {
+    // The thread has done so, unless it is what failed.
+    killVictim(this.#victim);
     if (!this.signal.aborted) this.#abort.abort(error);
     this.#ready.reject(error);
     this.#finished.reject(error);

@@ -4,6 +4,9 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
 import { execa } from 'execa';
+import { KilnError } from '../../src/errors.ts';
+import { MockRoot } from '../../src/mock/root/root.ts';
+import { withPackages } from '../../src/mock/root/transaction.ts';
 import { MirrorServer } from '../repository/mirror-server.ts';
 import { abstractSocket, CLOSED, compileAbstractProbe } from '../support/abstract-socket.ts';
 import { long } from '../support/long.ts';
@@ -51,6 +54,27 @@ function simple(name: string, version: number, more = ''): Promise<string> {
       `%files\n/usr/share/${name}\n`,
   );
 }
+
+test.serial('scriptlets that fill the disk cost the root, and nothing of it is left', async (t) => {
+  const { engine } = state;
+  const made = await state.mock(['--init']);
+  t.is(made.exitCode, 0, made.stderr);
+  const file = await binaryPackage(
+    'Name: filler\nVersion: 1\nRelease: 1\n%description\nx\n' +
+      '%post\nwhile head -c 20M /dev/zero >>/var/fill; do :; done\nexit 0\n%files\n',
+  );
+  await using root = await MockRoot.lock(engine, 'demo-x86_64');
+  t.not(await root.open(() => undefined), undefined);
+  const install = withPackages(
+    root,
+    { onOutput: () => undefined, disk: 200 * 2 ** 20 },
+    (session) => session.rpm(['-U', '--nosignature', session.lend(file)]),
+  );
+  const error = await t.throwsAsync(install, { instanceOf: KilnError });
+  t.is((error as KilnError).code, 'E_DISK', String(error));
+  t.deepEqual(await readdir(engine.paths.roots), []);
+  t.deepEqual(await readdir(engine.paths.trash), []);
+});
 
 test.serial('a root is what the configuration says; what is left out is named', async (t) => {
   const made = await state.mock(['--init']);

@@ -36,6 +36,8 @@ export interface InstallRequest {
    * everything. What is there stays otherwise.
    */
   readonly renew?: readonly string[] | 'all';
+  /** Bytes that the packages and their scriptlets may write; 16 GiB unless given. */
+  readonly disk?: number | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly onProgress?: OnImageProgress | undefined;
   /** For people: what is installed, what rpm says. */
@@ -56,9 +58,9 @@ export async function installPackages(
   root: MockRoot,
   request: InstallRequest,
 ): Promise<readonly LockedPackage[]> {
-  const { signal, log } = request;
+  const { disk, signal, log } = request;
   const onOutput = (chunk: Buffer) => log(chunk.toString('utf8'));
-  return await withPackages(root, { signal, onOutput }, async (session) => {
+  return await withPackages(root, { disk, signal, onOutput }, async (session) => {
     const installed = await installedPackages(session.box, signal);
     const lock = await solveFor(root, request, installed);
     const there = new Set(installed.map(({ nevra }) => nevra));

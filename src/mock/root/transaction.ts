@@ -22,6 +22,8 @@ export interface SessionOptions {
   readonly signal?: AbortSignal | undefined;
   /** What rpm writes, as it comes. */
   readonly onOutput: (chunk: Buffer) => void;
+  /** Bytes that the packages and their scriptlets may write; 16 GiB unless given. */
+  readonly disk?: number | undefined;
 }
 
 /**
@@ -43,7 +45,7 @@ export async function withPackages<Result>(
   });
   using disk = new DiskWatch(root.scratch, {
     tree: root.scratch,
-    bytes: DEFAULT_DISK,
+    bytes: options.disk ?? DEFAULT_DISK,
     who: 'the packages and their scriptlets',
     hint: 'packages that large belong in the image that the root is made on, whose recipe says `disk: 64G`',
   });
