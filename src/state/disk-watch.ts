@@ -132,7 +132,7 @@ export class DiskWatch implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    void this.#thread.terminate();
+    this.#thread.terminate().catch(() => undefined);
   }
 }
 
