@@ -1,11 +1,24 @@
 /**
- * Builds dist/: the bundled command line and library, the static guest init, the addon for system calls.
+ * Builds dist/: the bundled command line and library, the client, the static guest init, the
+ * addon for system calls.
  *
  * Does nothing when dist/ is newer than everything it is made from. Safe while a kiln runs: a file
  * is written beside its place and renamed, chunks carry a hash in their names, and chunks of the
  * build before are only deleted once no process can still want to load them.
  */
-import { cp, mkdir, readdir, realpath, rename, rm, stat, utimes } from 'node:fs/promises';
+import { createHash } from 'node:crypto';
+import {
+  cp,
+  mkdir,
+  readdir,
+  readFile,
+  realpath,
+  rename,
+  rm,
+  stat,
+  utimes,
+  writeFile,
+} from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { execa } from 'execa';
 import { type Plugin, rolldown } from 'rolldown';
@@ -24,6 +37,7 @@ const entries: Readonly<Record<string, string>> = {
   'kiln-main': 'src/cli/main.ts',
   confined: 'src/confined.ts',
   'egress-proxy': 'src/egress-proxy.ts',
+  kilnd: 'src/kilnd.ts',
   index: 'src/index.ts',
 };
 
@@ -265,6 +279,32 @@ async function buildAddon(): Promise<boolean> {
   return true;
 }
 
+/** Compiles the client: static, so that it starts as fast as a program can. */
+async function buildClient(): Promise<boolean> {
+  const folder = join(top, 'src/client');
+  const target = join(dist, 'kiln');
+  if (await upToDate(target, [folder, join(top, 'scripts/build.ts')])) return false;
+  const sources = (await readdir(folder)).filter((name) => name.endsWith('.c')).sort();
+  await compile(target, folder, ['-static', ...sources]);
+  return true;
+}
+
+/**
+ * Writes dist/build-id, by which a client knows whether a daemon runs the same files: a digest of all programs.
+ * The entries name their chunks, whose names have a digest, so chunks need not be read.
+ */
+async function writeBuildId(): Promise<void> {
+  const hash = createHash('sha256');
+  const names = await readdir(dist);
+  for (const name of names.sort()) {
+    if (name === 'build-id' || name.startsWith('.') || CHUNK.test(name)) continue;
+    hash.update(name).update(await readFile(join(dist, name)));
+  }
+  const temporary = join(dist, `.build-id-${process.pid}`);
+  await writeFile(temporary, `${hash.digest('hex').slice(0, 32)}\n`);
+  await rename(temporary, join(dist, 'build-id'));
+}
+
 /** Compiles C into `target`, which a running kiln sees whole, old or new. */
 async function compile(
   target: string,
@@ -290,9 +330,12 @@ const started = performance.now();
 // Confined children read what is built, with ids that are nobody's.
 process.umask(0o022);
 await mkdir(dist, { recursive: true });
-const results = await Promise.allSettled([buildBundles(), buildGuestInit(), buildAddon()]);
+const results = await Promise.allSettled([
+  ...[buildBundles(), buildGuestInit(), buildAddon(), buildClient()],
+]);
 const failures = results.filter((result) => result.status === 'rejected');
 if (failures.length === 0) {
+  await writeBuildId();
   const made = results.some((result) => result.status === 'fulfilled' && result.value);
   const seconds = ((performance.now() - started) / 1000).toFixed(2);
   process.stdout.write(made ? `built dist/ in ${seconds} s\n` : 'dist/ is up to date\n');

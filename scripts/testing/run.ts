@@ -137,6 +137,9 @@ const reader = await runTests(
     TMPDIR: temporary,
     // The bundle, built above: what users run, and faster.
     KILN_FROM_SOURCE: '',
+    // A daemon for each test's state: none parks by itself, none stays for long.
+    KILN_PARKED: '0',
+    KILN_IDLE: '20s',
     KILN_STATE: join(temporary, 'state'),
     KILN_FIXTURES: fixtures,
     KILN_TEST_TIMES: times,

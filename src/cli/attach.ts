@@ -2,6 +2,7 @@ import { fstatSync } from 'node:fs';
 import { canRelayTo } from '../kernel/relay.ts';
 import type { SandboxProcess } from '../sandbox/process.ts';
 import type { RelayedOutput } from '../sandbox/streams.ts';
+import { type Caller, FORWARDED, processCaller } from './caller.ts';
 
 /** What forwards to a command until it is detached. */
 export interface Attachment {
@@ -10,8 +11,6 @@ export interface Attachment {
 
 /** A second ^C within this time means: now. Milliseconds. */
 const TWICE = 3000;
-
-const FORWARDED = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT', 'SIGUSR1', 'SIGUSR2'] as const;
 
 /** Which of kiln's own outputs need not pass through it: pipes and files. */
 export function relayableOutput(): RelayedOutput {
@@ -89,18 +88,18 @@ function relay(from: NodeJS.ReadableStream & { destroy(): void }, to: NodeJS.Wri
   to.on('error', () => from.destroy());
 }
 
-function forwardSignals(command: SandboxProcess, kill: () => void): Attachment {
+/** Forwards the caller's signals to a command. A second SIGINT or SIGTERM calls `kill`. */
+export function forwardSignals(
+  command: SandboxProcess,
+  kill: () => void,
+  caller: Caller = processCaller,
+): Attachment {
   let last = 0;
-  const forward = (signal: NodeJS.Signals) => {
+  const listening = caller.onSignal(FORWARDED, (signal) => {
     const again = Date.now() - last < TWICE;
     if (signal === 'SIGINT' || signal === 'SIGTERM') last = Date.now();
     if (again && last > 0 && (signal === 'SIGINT' || signal === 'SIGTERM')) kill();
     else command.kill(signal);
-  };
-  for (const signal of FORWARDED) process.on(signal, forward);
-  return {
-    detach: () => {
-      for (const signal of FORWARDED) process.off(signal, forward);
-    },
-  };
+  });
+  return { detach: () => listening[Symbol.dispose]() };
 }

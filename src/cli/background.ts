@@ -33,7 +33,7 @@ function wantedParked(): number {
  */
 export function replaceParked(paths: StatePaths): void {
   try {
-    const target = parkTarget(paths);
+    const target = parkTarget(paths) ?? 0;
     const wanted = target > 0 ? target : wantedParked();
     if (wanted === 0 || countParked(paths) >= wanted) return;
     if (target === 0) setParkTarget(paths, wanted);

@@ -34,7 +34,7 @@ export function addRecipeOptions(command: Command): Command {
     new Option('--bind <src:dst[:ro|rw][,z|Z]>', 'recipes: show a file or folder of the host')
       .argParser((text: string, before: ReturnType<typeof parseBind>[] | undefined) => [
         ...(before ?? []),
-        parseBind(text),
+        parseBind(text, process.cwd()),
       ])
       .default([] as ReturnType<typeof parseBind>[], 'none'),
     new Option('--allow-host', 'recipes: allow $host, binds and the host’s network'),

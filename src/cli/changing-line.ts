@@ -1,19 +1,17 @@
+import { processCaller, type TextOutput } from './caller.ts';
 import { plainText, say } from './print.ts';
 
 /** A line that changes on a terminal; disposing of it takes it away. */
 export class ChangingLine implements Disposable {
-  readonly #to: NodeJS.WriteStream;
+  readonly #to: TextOutput;
   #shown = 0;
 
-  constructor(to: NodeJS.WriteStream = process.stderr) {
+  constructor(to: TextOutput = processCaller.stderr) {
     this.#to = to;
   }
 
   show(text: string): void {
-    const line = `kiln: ${plainText(text).replace(/[\t\n]/g, ' ')}`.slice(
-      0,
-      (this.#to.columns || 80) - 1,
-    );
+    const line = `kiln: ${plainText(text).replace(/[\t\n]/g, ' ')}`.slice(0, this.#to.columns - 1);
     this.#to.write(`\r${line.padEnd(this.#shown)}`);
     this.#shown = line.length;
   }

@@ -1,12 +1,13 @@
 import { knownFailure, reasonLine } from '../kernel/system-error.ts';
-import { plainText, say } from './print.ts';
+import { processCaller, type TextOutput } from './caller.ts';
+import { plainText } from './print.ts';
 
 /** How many causes are shown. */
 const MAX_CAUSES = 8;
 
 /** Prints an error for a person: what failed, why (the chain of causes), what to do next. */
-export function printError(error: unknown): void {
-  say(describeError(error));
+export function printError(error: unknown, to: TextOutput = processCaller.stderr): void {
+  to.say(describeError(error));
 }
 
 /** An error in words, in lines. What kiln did not expect comes with its stack, for a report. */

@@ -1,4 +1,5 @@
 import { describeProgress, type ImageProgress } from '../image/progress.ts';
+import { processCaller, type TextOutput } from './caller.ts';
 import { ChangingLine } from './changing-line.ts';
 import { plainText } from './print.ts';
 
@@ -16,12 +17,12 @@ function counts(progress: ImageProgress): string {
 }
 
 /** One line that changes on a terminal; one line a step in a log, where scripts go unnamed. */
-export function imageProgress(given?: NodeJS.WriteStream): ProgressLine {
+export function imageProgress(given?: TextOutput): ProgressLine {
   const seen = new Set<string>();
   let line: ChangingLine | undefined;
   const report = (progress: ImageProgress): void => {
     // Not before there is something to say: Node takes a millisecond to make the stream.
-    const to = given ?? process.stderr;
+    const to = given ?? processCaller.stderr;
     const text = describeProgress(progress);
     if (to.isTTY) {
       line ??= new ChangingLine(to);

@@ -52,7 +52,7 @@ export function command(): Command {
 }
 
 function parked(paths: StatePaths, waiting: number): string {
-  return `${waiting} of ${parkTarget(paths)} parked`;
+  return `${waiting} of ${parkTarget(paths) ?? 0} parked`;
 }
 
 /** Refuses a number of boxes that memory has no room for. */

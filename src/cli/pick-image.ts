@@ -3,6 +3,7 @@ import { openImage } from '../image/open.ts';
 import { type LeasedImage, leaseImage, listImages } from '../image/store/images.ts';
 import type { Engine } from '../sandbox/open.ts';
 import { syncNewImage } from './background.ts';
+import { type Caller, processCaller } from './caller.ts';
 import { imageProgress } from './image-progress.ts';
 
 /**
@@ -14,9 +15,10 @@ export async function pickImage(
   engine: Engine,
   wanted: string | undefined,
   signal: AbortSignal,
+  caller: Caller = processCaller,
 ): Promise<LeasedImage> {
   if (wanted !== undefined) {
-    using progress = imageProgress();
+    using progress = imageProgress(caller.stderr);
     const started = Date.now();
     const image = await openImage(engine, wanted, { onProgress: progress.report, signal });
     syncNewImage(image.manifest, started);

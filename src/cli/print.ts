@@ -31,7 +31,7 @@ export function tell(text: string): void {
 }
 
 /** JSON that is that same value when read, and plain on a terminal. */
-function jsonText(value: unknown, indent?: number): string {
+export function jsonText(value: unknown, indent?: number): string {
   // What is below U+0020 is escaped already, but for the line ends of an indented text.
   return JSON.stringify(value, undefined, indent).replace(
     FOREIGN,

@@ -3,9 +3,10 @@ import { writeResult } from '../result/write.ts';
 import type { RunRequest } from '../run/request.ts';
 import type { ResultContext } from '../run/result.ts';
 import { KILN_VERSION } from '../state/version.ts';
+import { type Caller, processCaller } from './caller.ts';
 import { printError } from './errors.ts';
 import { KILN_FAILED } from './exit-status.ts';
-import { printJson } from './print.ts';
+import { jsonText } from './print.ts';
 
 /**
  * Writes result.json into the result directory, if there is one, and prints it as one line on
@@ -15,16 +16,17 @@ export async function reportResult(
   request: RunRequest,
   json: boolean,
   describe: (context: ResultContext) => Result,
+  caller: Caller = processCaller,
 ): Promise<void> {
   if (!json && request.resultDirectory === undefined) return;
   try {
-    const exitStatus = Number(process.exitCode ?? 0);
+    const exitStatus = caller.exitStatus ?? 0;
     const result = describe({ request, version: KILN_VERSION, exitStatus });
-    if (json) printJson(result, { to: 'stderr' });
+    if (json) caller.stderr.write(`${jsonText(result)}\n`);
     if (request.resultDirectory === undefined) return;
     await writeResult(request.resultDirectory, result, request.caller);
   } catch (error) {
-    printError(error);
-    if (!process.exitCode) process.exitCode = KILN_FAILED;
+    printError(error, caller.stderr);
+    if (!caller.exitStatus) caller.exitStatus = KILN_FAILED;
   }
 }

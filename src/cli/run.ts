@@ -1,20 +1,27 @@
 import type { Command } from 'commander';
+import type { LeasedImage } from '../image/store/images.ts';
 import { describeRefusal, mayExplainFailure } from '../run/refusal.ts';
 import { resultOfFailure, resultOfRun } from '../run/result.ts';
 import { type RunHooks, type RunReport, run } from '../run/run.ts';
 import { Timeline } from '../run/timeline.ts';
 import { countParked } from '../sandbox/parking.ts';
-import { type Attachment, attach, attachTerminal, relayableOutput } from './attach.ts';
+import {
+  type Attachment,
+  attach,
+  attachTerminal,
+  forwardSignals,
+  relayableOutput,
+} from './attach.ts';
 import { replaceParked } from './background.ts';
+import { type Caller, processCaller } from './caller.ts';
 import { printEgressRefusals } from './egress-refusals.ts';
-import { openEngine } from './engine.ts';
+import { type CliEngine, openEngine } from './engine.ts';
 import { printError } from './errors.ts';
 import { commandStatus, exitStatus, KILN_FAILED } from './exit-status.ts';
 import { printLayers } from './explain.ts';
 import { listenForInterruption } from './interruption.ts';
 import { EqualsCommand } from './optional-value.ts';
 import { pickImage } from './pick-image.ts';
-import { say } from './print.ts';
 import { reportResult } from './report-result.ts';
 import { addSandboxOptions, runRequest, type SandboxOptions } from './sandbox-options.ts';
 
@@ -23,6 +30,34 @@ interface RunOptions extends SandboxOptions {
   readonly tty?: boolean;
   readonly explain?: boolean;
 }
+
+/** What a run takes from where it happens: a process of its own, or the daemon. */
+export interface RunContext {
+  readonly caller: Caller;
+  openEngine(): CliEngine;
+  /** Takes the image that a person means. */
+  pickImage(
+    engine: CliEngine,
+    wanted: string | undefined,
+    signal: AbortSignal,
+  ): Promise<LeasedImage>;
+  /** Waits for the sandbox's removal where nobody else does. */
+  removed(removal: Promise<void>): Promise<void>;
+  /** The run is over: its sandbox is gone, or going. */
+  ended(engine: CliEngine): void;
+}
+
+/** Thrown before anything has happened: this run needs a process of its own. */
+export class RunElsewhere extends Error {}
+
+/** Of a process that does nothing else. */
+export const ownContext: RunContext = {
+  caller: processCaller,
+  openEngine: () => openEngine({ hurry: true }),
+  pickImage,
+  removed: (removal) => removal,
+  ended: ({ paths }) => replaceParked(paths),
+};
 
 const EXAMPLES = `
 The exit status is the command’s own. 125: kiln failed. 124: out of time. 126, 127: the command
@@ -39,18 +74,18 @@ Examples:
   kiln run -r debian-build --tty -- vi`;
 
 /** `kiln run`. */
-export function command(): Command {
+export function command(context: RunContext = ownContext): Command {
   const it = new EqualsCommand('run')
     .description('Run one command in a sandbox that is gone afterwards.')
     .usage('[options] [--] COMMAND [ARGUMENT…]')
     .argument('<command...>', 'the command and its arguments')
     .passThroughOptions();
-  return addSandboxOptions(it)
+  return addSandboxOptions(it, context.caller)
     .option('--json', 'print the result as JSON on stderr’s last line; see docs/result.md')
     .option('-t, --tty', 'give it a terminal: colours, line editing, window size')
     .option('--explain', 'print what would stand around the command, and run nothing')
     .addHelpText('after', EXAMPLES)
-    .action((argv: string[], options: RunOptions) => runCommand(argv, options, it));
+    .action((argv: string[], options: RunOptions) => runCommand(argv, options, it, context));
 }
 
 /** Runs `argv` as the options say and sets kiln's exit status. `shell` uses it, too. */
@@ -58,28 +93,30 @@ export async function runCommand(
   argv: readonly string[],
   options: RunOptions,
   it: Command,
+  context: RunContext,
 ): Promise<void> {
-  await using engine = openEngine({ hurry: true });
-  const { TERM } = process.env;
+  const { caller } = context;
+  await using engine = context.openEngine();
+  const { TERM } = caller.env;
   const env =
     options.tty === true && TERM ? [['TERM', TERM] as const, ...options.env] : options.env;
-  let request = runRequest({ ...options, env }, options.image ?? '', argv, it);
+  let request = runRequest({ ...options, env }, options.image ?? '', argv, it, caller);
   // libvirt takes thirty milliseconds to load and to connect to, which needs nothing of what follows.
   // Whoever needs it gets to know why it failed.
   if (options.explain !== true && countParked(engine.paths) === 0) {
     engine.connect().catch(() => undefined);
   }
-  const terminal = options.tty === true ? terminalSize() : undefined;
+  const terminal = options.tty === true ? caller.windowSize : undefined;
   let attachment: Attachment | undefined;
   const timeline = new Timeline();
   const json = options.json === true;
   // Until the command has started, a signal means kiln itself.
-  const interruption = listenForInterruption();
+  const interruption = listenForInterruption(caller);
   let collecting: ReturnType<typeof listenForInterruption> | undefined;
   let box: string | undefined;
   let used: RunReport['image'] | undefined;
   try {
-    await using image = await pickImage(engine, options.image, interruption.signal);
+    await using image = await context.pickImage(engine, options.image, interruption.signal);
     const { id, name } = image.manifest;
     used = { id, name };
     request = { ...request, image: id };
@@ -87,40 +124,45 @@ export async function runCommand(
       printLayers(request, image.manifest, json);
       return;
     }
-    const relay = terminal === undefined ? relayableOutput() : undefined;
+    const { handOver } = caller;
+    const own = handOver === undefined;
+    const relay = own && terminal === undefined ? relayableOutput() : undefined;
     const hooks: RunHooks = {
       signal: interruption.signal,
       ...(terminal === undefined ? {} : { terminal }),
       ...(relay === undefined ? {} : { relay }),
+      ...(handOver === undefined ? {} : { handOver }),
       entered: (id) => {
         box = id;
       },
       started: (started, kill) => {
         interruption[Symbol.dispose]();
-        attachment =
-          relay === undefined ? attachTerminal(started, kill) : attach(started, kill, relay);
+        if (!own) attachment = forwardSignals(started, kill, caller);
+        else if (relay === undefined) attachment = attachTerminal(started, kill);
+        else attachment = attach(started, kill, relay);
       },
       ended: () => {
         attachment?.detach();
         attachment = undefined;
-        collecting = listenForInterruption();
+        collecting = listenForInterruption(caller);
         return collecting.signal;
       },
-      warning: ({ message }) => say(`kiln: warning: ${message}\n`),
+      warning: ({ message }) => caller.stderr.say(`kiln: warning: ${message}\n`),
     };
     const report = await run(engine, request, hooks, timeline);
-    announce(report, options);
-    await report.removed;
+    announce(report, options, caller);
+    await context.removed(report.removed);
     // Not beside the removal, which would share its processors with a new kiln.
-    replaceParked(engine.paths);
-    await reportResult(request, json, (context) => resultOfRun(context, report));
+    context.ended(engine);
+    await reportResult(request, json, (context) => resultOfRun(context, report), caller);
   } catch (error) {
-    printError(error);
-    process.exitCode = exitStatus(error);
+    if (error instanceof RunElsewhere) throw error;
+    printError(error, caller.stderr);
+    caller.exitStatus = exitStatus(error);
     const { started, phases, current, failed: phase = current } = timeline;
     const failure = { error, started, phases, phase, box, image: used };
-    await reportResult(request, json, (context) => resultOfFailure(context, failure));
-    replaceParked(engine.paths);
+    await reportResult(request, json, (context) => resultOfFailure(context, failure), caller);
+    context.ended(engine);
   } finally {
     collecting?.[Symbol.dispose]();
     attachment?.detach();
@@ -128,24 +170,24 @@ export async function runCommand(
 }
 
 /** Sets the exit status, and says on stderr what it does not. */
-function announce(report: RunReport, options: RunOptions): void {
+function announce(report: RunReport, options: RunOptions, caller: Caller): void {
   if (report.limitHit !== null) {
-    say(`kiln: ${limitText(report.limitHit, options)}\n`);
+    caller.stderr.say(`kiln: ${limitText(report.limitHit, options)}\n`);
   }
-  process.exitCode = commandStatus(report.end);
+  caller.exitStatus = commandStatus(report.end);
   if (report.failure !== undefined) {
-    printError(report.failure);
-    if (process.exitCode === 0) process.exitCode = KILN_FAILED;
+    printError(report.failure, caller.stderr);
+    if (caller.exitStatus === 0) caller.exitStatus = KILN_FAILED;
   }
   const { refused = [] } = report;
   const calls = refused.map(describeRefusal).filter(mayExplainFailure);
-  if (process.exitCode !== 0 && calls.length > 0) {
+  if (caller.exitStatus !== 0 && calls.length > 0) {
     const text = calls.map(({ syscall, action }) => `${syscall} (${action})`).join(', ');
-    say(`kiln: refused system calls, which may be why: ${text}\n`);
+    caller.stderr.say(`kiln: refused system calls, which may be why: ${text}\n`);
   }
   printEgressRefusals(report.egress ?? []);
   if (options.keep !== undefined) {
-    say(`kiln: kept as ${report.box}: kiln shell ${report.box}\n`);
+    caller.stderr.say(`kiln: kept as ${report.box}: kiln shell ${report.box}\n`);
   }
 }
 
@@ -157,8 +199,4 @@ function limitText(limit: string, options: RunOptions): string {
   if (limit === 'memory') return 'out of memory: the kernel killed for the limit (--memory)';
   if (limit === 'pids') return 'too many processes: a fork was refused (--pids)';
   return 'the disk limit is reached: a private file system is full (--disk)';
-}
-
-function terminalSize(): { rows: number; columns: number } {
-  return { rows: process.stdout.rows ?? 24, columns: process.stdout.columns ?? 80 };
 }

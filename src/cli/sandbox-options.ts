@@ -1,12 +1,18 @@
 import { resolve } from 'node:path';
 import { type Command, Option } from 'commander';
-import { callerIds, type RunRequest } from '../run/request.ts';
+import type { RunRequest } from '../run/request.ts';
 import { type Capability, parseCapability } from '../sandbox/capabilities.ts';
 import type { LibvirtNetwork } from '../sandbox/domain-xml.ts';
 import { type LabelRequest, parseLabelRequest } from '../sandbox/labels/request.ts';
-import { OPTIONAL_LAYERS, type OptionalLayer, parseLayer } from '../sandbox/layers.ts';
+import {
+  allowedMissing,
+  OPTIONAL_LAYERS,
+  type OptionalLayer,
+  parseLayer,
+} from '../sandbox/layers.ts';
 import { parseLibvirtNetwork } from '../sandbox/network/parse-network.ts';
 import type { SandboxSpecification } from '../sandbox/specification.ts';
+import type { Caller } from './caller.ts';
 import { type LimitValues, limitOptions } from './limit-options.ts';
 import {
   parseBind,
@@ -64,20 +70,25 @@ export function hostWriteOption(): Option {
  * Adds the options that say what a sandbox is. A recipe's `sandbox:` block has their names, as far as
  * a recipe may say it: docs/recipes.md has what it may not.
  */
-export function addSandboxOptions(command: Command): Command {
+export function addSandboxOptions(command: Command, caller: Caller): Command {
   const options = [
-    new Option('-r, --image <image>', 'a recipe’s name or path, a lock, or an image id').env(
-      'KILN_IMAGE',
-    ),
+    new Option(
+      '-r, --image <image>',
+      'a recipe’s name or path, a lock, or an image id; KILN_IMAGE when missing',
+    ).default(caller.env.KILN_IMAGE || undefined, 'KILN_IMAGE'),
     repeated(
       '--bind <src:dst[:ro|rw][,z|Z]>',
       'show a file or folder of the host; with z or Z SELinux may, too: see docs/security.md',
-      parseBind,
+      (text) => parseBind(text, caller.cwd()),
     ),
     hostWriteOption(),
     repeated('--tmpfs <dst[:size]>', 'an empty file system in memory', parseTmpfs),
-    repeated('--copy-in <src:dst>', 'copy a file or folder in before the start', parseCopyIn),
-    repeated('--env <name=value>', 'set a variable; NAME alone takes kiln’s own', parseEnvironment),
+    repeated('--copy-in <src:dst>', 'copy a file or folder in before the start', (text) =>
+      parseCopyIn(text, caller.cwd()),
+    ),
+    repeated('--env <name=value>', 'set a variable; NAME alone takes kiln’s own', (text) =>
+      parseEnvironment(text, (name) => caller.variable(name)),
+    ),
     new Option('--workdir <dir>', 'where the command starts'),
     new Option('--user <user>', 'NAME, UID or UID:GID; root for container root'),
     new Option('--hostname <name>', 'the host name it sees').argParser(parseHostname),
@@ -107,7 +118,7 @@ export function addSandboxOptions(command: Command): Command {
     repeated(
       '--secret <name=file>',
       'show a file as /run/secrets/NAME, to the command’s user only',
-      parseSecret,
+      (text) => parseSecret(text, caller.cwd()),
     ),
     repeated(
       '--allow-missing <layer>',
@@ -142,12 +153,18 @@ function network(options: SandboxOptions, command: Command): SandboxSpecificatio
   );
 }
 
+/** A profile's name, or the path of its file, which is relative to the caller's directory. */
+function profile(nameOrPath: string, caller: Caller): string {
+  return /[./]/.test(nameOrPath) ? resolve(caller.cwd(), nameOrPath) : nameOrPath;
+}
+
 /** The request that options and a command line make. `image` is the id of an image. */
 export function runRequest(
   options: SandboxOptions,
   image: string,
   argv: readonly string[],
   command: Command,
+  caller: Caller,
 ): RunRequest {
   if (options.artifact.length > 0 && options.resultdir === undefined) {
     command.error('kiln: --artifact needs --resultdir DIR, where the files go');
@@ -161,14 +178,12 @@ export function runRequest(
     ...optional('workdir', options.workdir),
     ...optional('user', options.user),
     capAdd: options.capAdd,
-    seccomp: nested && options.seccomp === 'default' ? 'nested' : options.seccomp,
+    seccomp: nested && options.seccomp === 'default' ? 'nested' : profile(options.seccomp, caller),
     ...(nested ? { nested } : {}),
     ...optional('label', options.label),
     ...optional('secrets', options.secret.length === 0 ? undefined : options.secret),
-    ...optional(
-      'allowMissing',
-      options.allowMissing.length === 0 ? undefined : options.allowMissing,
-    ),
+    allowMissing:
+      options.allowMissing.length > 0 ? options.allowMissing : allowedMissing(caller.env),
     network: network(options, command),
     ...optional('egress', options.egress.length === 0 ? undefined : options.egress),
     binds: options.bind,
@@ -189,9 +204,9 @@ export function runRequest(
     },
     copyIn: options.copyIn,
     artifacts: options.artifact,
-    ...optional('resultDirectory', options.resultdir && resolve(options.resultdir)),
+    ...optional('resultDirectory', options.resultdir && resolve(caller.cwd(), options.resultdir)),
     ...optional('keepSeconds', keep),
-    caller: callerIds(),
+    caller: caller.ids,
   };
 }
 

@@ -5,10 +5,11 @@ import { findBox } from '../sandbox/find-box.ts';
 import { reopenSandbox } from '../sandbox/open.ts';
 import { commandPolicy } from '../sandbox/policy.ts';
 import { attach, attachTerminal } from './attach.ts';
+import { processCaller } from './caller.ts';
 import { openEngine } from './engine.ts';
 import { commandStatus } from './exit-status.ts';
 import { EqualsCommand } from './optional-value.ts';
-import { runCommand } from './run.ts';
+import { ownContext, runCommand } from './run.ts';
 import { addSandboxOptions, type SandboxOptions } from './sandbox-options.ts';
 
 /** The image's own shell: bash where there is one. */
@@ -28,12 +29,12 @@ export function command(): Command {
     .description('An interactive shell in a new sandbox, or in one that `run --keep` left.')
     .usage('[options] | ID')
     .argument('[id]', 'a kept sandbox, as `kiln ps` shows it, or its beginning');
-  return addSandboxOptions(it)
+  return addSandboxOptions(it, processCaller)
     .addHelpText('after', EXAMPLES)
     .action(async (id: string | undefined, options: SandboxOptions) => {
       if (id !== undefined) refuseOptions(it, id);
       const tty = process.stdin.isTTY === true && process.stdout.isTTY === true;
-      if (id === undefined) await runCommand(SHELL, { ...options, tty }, it);
+      if (id === undefined) await runCommand(SHELL, { ...options, tty }, it, ownContext);
       else await enterKept(id, tty);
     });
 }

@@ -1,7 +1,6 @@
 import { resolve } from 'node:path';
 import { InvalidArgumentError } from 'commander';
 import { parseEgressRule } from '../egress/rule.ts';
-import { callerVariable } from '../kernel/own-node.ts';
 import { HOSTNAME } from '../recipe/hostname.ts';
 import { sizeInBytes, timeInMilliseconds } from '../recipe/quantity.ts';
 import { MINIMUM_MEMORY } from '../sandbox/limits.ts';
@@ -54,8 +53,8 @@ export function parseCpus(text: string): number {
   return Number(text);
 }
 
-/** `SRC:DST[:ro|rw]`; SRC is relative to the working directory, DST absolute in the box. */
-export function parseBind(text: string): Bind {
+/** `SRC:DST[:ro|rw]`; SRC is relative to `cwd`, DST absolute in the box. */
+export function parseBind(text: string, cwd: string): Bind {
   const [source, target, mode = 'rw', ...more] = text.split(':');
   if (!source || more.length > 0)
     throw new InvalidArgumentError('write it as SRC:DST[:ro|rw][,z|Z].');
@@ -64,7 +63,7 @@ export function parseBind(text: string): Bind {
   if (unknown !== undefined) {
     throw new InvalidArgumentError(`unknown option ${unknown}: there are ro, rw, z and Z.`);
   }
-  const absolute = resolve(source);
+  const absolute = resolve(cwd, source);
   return {
     source: absolute,
     target: mountTarget(target ?? absolute),
@@ -77,15 +76,15 @@ export function parseBind(text: string): Bind {
   };
 }
 
-/** `SRC:DST` of --copy-in. */
-export function parseCopyIn(text: string): { source: string; target: string } {
+/** `SRC:DST` of --copy-in; SRC is relative to `cwd`. */
+export function parseCopyIn(text: string, cwd: string): { source: string; target: string } {
   const colon = text.lastIndexOf(':');
   if (colon <= 0) throw new InvalidArgumentError('write it as SRC:DST.');
   // Not resolved: a slash or `/.` at the end of either has a meaning.
   const source = text.slice(0, colon);
   const target = text.slice(colon + 1);
   absoluteTarget(target);
-  return { source: source.startsWith('/') ? source : `${process.cwd()}/${source}`, target };
+  return { source: source.startsWith('/') ? source : `${cwd}/${source}`, target };
 }
 
 /** `DST[:SIZE]`. */
@@ -95,14 +94,17 @@ export function parseTmpfs(text: string): { target: string; bytes: number } {
   return { target: mountTarget(target), bytes: size === undefined ? 0 : parseSize(size) };
 }
 
-/** `NAME=VALUE`, or `NAME` for kiln's own value of it. */
-export function parseEnvironment(text: string): [string, string] {
+/** `NAME=VALUE`, or `NAME` for the caller's own value of it. */
+export function parseEnvironment(
+  text: string,
+  variable: (name: string) => string | undefined,
+): [string, string] {
   const equals = text.indexOf('=');
   const name = equals < 0 ? text : text.slice(0, equals);
   if (!/^[A-Za-z_][A-Za-z0-9_]*$/.test(name)) {
     throw new InvalidArgumentError('write it as NAME=VALUE.');
   }
-  return [name, equals < 0 ? (callerVariable(name) ?? '') : text.slice(equals + 1)];
+  return [name, equals < 0 ? (variable(name) ?? '') : text.slice(equals + 1)];
 }
 
 /** A host name, as recipes take it. */
@@ -111,13 +113,13 @@ export function parseHostname(text: string): string {
   throw new InvalidArgumentError('1 to 63 letters, digits, . and -, not . or - first.');
 }
 
-/** `NAME=FILE` of --secret; FILE is relative to the working directory. */
-export function parseSecret(text: string): { name: string; file: string } {
+/** `NAME=FILE` of --secret; FILE is relative to `cwd`. */
+export function parseSecret(text: string, cwd: string): { name: string; file: string } {
   const [, name = '', file = ''] = /^([\w.-]+)=(.+)$/.exec(text) ?? [];
   if (file === '' || name.startsWith('.')) {
     throw new InvalidArgumentError('write it as NAME=FILE.');
   }
-  return { name, file: resolve(file) };
+  return { name, file: resolve(cwd, file) };
 }
 
 /** Where something can be mounted: what kiln itself mounts stays as it is. */

@@ -4,7 +4,7 @@
  * Node looks for some of them in all of its arguments, even behind the program's name and a `--`
  * (`--env-file`, `--experimental-default-config-file`), and takes others from the environment; each of
  * those can name a file to run. So words are passed on marked, and the environment loses every variable that
- * Node, the loader or the libraries below them take orders from. bin/kiln does the same in sh.
+ * Node, the loader or the libraries below them take orders from. bin/kiln-node does the same in sh.
  */
 
 /** Stands before every word, so that none looks like an option. */
@@ -17,7 +17,7 @@ const ORDERS =
 /** Of these, no code comes by: certificates to trust, and a number of threads. */
 const HARMLESS = ['NODE_EXTRA_CA_CERTS', 'UV_THREADPOOL_SIZE'];
 
-/** Under which name bin/kiln puts the caller's value of a variable that Node must not see. */
+/** Under which name bin/kiln-node puts the caller's value of a variable that Node must not see. */
 const ASIDE = 'KILN_CALLER_';
 
 /** The Node that this process runs on, for what has to name it. */

@@ -8,12 +8,14 @@ import { SyscallError } from './libc.ts';
 
 /** The calls that src/kernel/addon/numbers.h has. */
 export type SystemCall =
+  | 'accept4'
   | 'bind'
   | 'capget'
   | 'capset'
   | 'close'
   | 'close_range'
   | 'connect'
+  | 'dup3'
   | 'fchdir'
   | 'fchownat'
   | 'fcntl'
@@ -79,6 +81,9 @@ interface Addon {
     most: number,
     flags: number,
   ): [number, number];
+  watch(fd: number, ready: (events: number) => void): unknown;
+  setEvents(handle: unknown, events: number): number;
+  stopWatching(handle: unknown): void;
   userNamespace(users: string, groups: string, denySetgroups: boolean): number;
 }
 

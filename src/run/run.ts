@@ -18,7 +18,7 @@ import type { RefusedCall } from '../sandbox/protocol/answer.ts';
 import type { FirstCommand, Sandbox } from '../sandbox/sandbox.ts';
 import { chosenProfile } from '../sandbox/seccomp/profile.ts';
 import { type SandboxSpecification, sandboxSpecification } from '../sandbox/specification.ts';
-import type { RelayedOutput } from '../sandbox/streams.ts';
+import type { HandOver, RelayedOutput } from '../sandbox/streams.ts';
 import { surroundingsOf } from '../sandbox/surroundings.ts';
 import type { RunRequest } from './request.ts';
 import { beginRun, endLater } from './results-first.ts';
@@ -45,6 +45,8 @@ export interface RunHooks {
   readonly terminal?: { readonly rows: number; readonly columns: number };
   /** Descriptors that output goes to without being read on the way: for pipes and files. */
   readonly relay?: RelayedOutput;
+  /** Gives the command's stdio to another process, instead of to streams. */
+  readonly handOver?: HandOver;
 }
 
 /** What `--timeout` leaves for the artifacts at least, ms. */
@@ -129,6 +131,7 @@ export async function run(
       workdir,
       ...(hooks.terminal === undefined ? {} : { terminal: hooks.terminal }),
       ...(hooks.relay === undefined ? {} : { relay: hooks.relay }),
+      ...(hooks.handOver === undefined ? {} : { handOver: hooks.handOver }),
     },
   });
   // The proxy, which is in the box, decides on the environment; files are there before the command.

@@ -13,7 +13,9 @@ import type { CommandPolicy } from './specification.ts';
 import {
   abandonStreams,
   type CommandStreams,
+  type HandOver,
   type HostStdio,
+  handedStreams,
   openStreams,
   type RelayedOutput,
 } from './streams.ts';
@@ -28,6 +30,8 @@ export interface SpawnOptions {
   readonly terminal?: { readonly rows: number; readonly columns: number };
   /** Where output goes without being read on the way; the command's streams are empty then. */
   readonly relay?: RelayedOutput;
+  /** Who gets its stdio, once it has been started; the command's streams are empty then. */
+  readonly handOver?: HandOver;
   /** Beside that of core dumps, which is the box’s. */
   readonly limits?: readonly ResourceLimit[];
   readonly umask?: number;
@@ -128,7 +132,8 @@ export class CommandRequest implements Disposable {
       this.#closeGuestEnds();
     }
     // Made while the init works. A terminal's master comes with the start.
-    if (this.#stdio.host !== undefined) this.#open(this.#stdio.host);
+    const { host } = this.#stdio;
+    if (host !== undefined && this.options.handOver === undefined) this.#open(host);
   }
 
   /** The box is what it was to be: a gated command may be executed, unless it has failed already. */
@@ -149,7 +154,11 @@ export class CommandRequest implements Disposable {
 
   /** The host's ends of stdio, once the command runs: they are the caller's. Throws E_TERMINAL. */
   takeStreams(): CommandStreams {
-    const streams = this.#streams ?? this.#open(this.#stdio.receive());
+    const { handOver } = this.options;
+    const streams =
+      handOver === undefined
+        ? (this.#streams ?? this.#open(this.#stdio.receive()))
+        : handedStreams(handOver(this.#stdio.receive()));
     this.#ended = true;
     return streams;
   }

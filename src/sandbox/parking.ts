@@ -89,12 +89,12 @@ function targetFile(paths: StatePaths): string {
   return join(paths.run, 'park-target');
 }
 
-/** How many boxes are to wait; 0 unless somebody has asked for parking since the boot. */
-export function parkTarget(paths: StatePaths): number {
+/** How many sandboxes are to wait; undefined if nobody has said so since the boot. */
+export function parkTarget(paths: StatePaths): number | undefined {
   try {
     return Number(readFileSync(targetFile(paths), 'utf8')) || 0;
   } catch {
-    return 0;
+    return undefined;
   }
 }
 
@@ -115,15 +115,18 @@ export async function refill(
     readonly wait?: boolean;
     /** How long each of them is to wait, milliseconds; {@link PARKED_LIFETIME} unless given. */
     readonly lifetime?: number;
+    /** How many are to wait if nobody has said so by {@link setParkTarget}. */
+    readonly usual?: number;
   } = {},
 ): Promise<number> {
   ensureBoxDirectories(paths);
-  const { lifetime = PARKED_LIFETIME } = options;
+  const { lifetime = PARKED_LIFETIME, usual = 0 } = options;
+  const fewerWait = () => countParked(paths) < (parkTarget(paths) ?? usual);
   const path = join(paths.run, 'refill.lock');
   let lock = options.wait === true ? await acquireLock(path) : await tryLock(path);
   while (lock !== undefined) {
     try {
-      for (let lost = 0; fewerWait(paths); ) {
+      for (let lost = 0; fewerWait(); ) {
         const waits = await park(paths, await connect(), lifetime, lost < LOST_MAX);
         lost = waits ? 0 : lost + 1;
       }
@@ -133,13 +136,9 @@ export async function refill(
       await lock.release();
     }
     // Whoever left its box to this process may have done so after the last look.
-    lock = fewerWait(paths) ? await tryLock(path) : undefined;
+    lock = fewerWait() ? await tryLock(path) : undefined;
   }
   return countParked(paths);
-}
-
-function fewerWait(paths: StatePaths): boolean {
-  return countParked(paths) < parkTarget(paths);
 }
 
 /**

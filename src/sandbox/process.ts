@@ -2,7 +2,7 @@ import { EventEmitter } from 'node:events';
 import { constants } from 'node:os';
 import type { Readable, Writable } from 'node:stream';
 import { KilnError } from '../errors.ts';
-import { type Lane, relay } from '../kernel/relay.ts';
+import { relay } from '../kernel/relay.ts';
 import type { Channel } from './channel.ts';
 import type { CommandFacts } from './command-facts.ts';
 import type { Answer, RefusedCall } from './protocol/answer.ts';
@@ -90,7 +90,13 @@ export class SandboxProcess extends EventEmitter<SandboxProcessEvents> {
     this.stdout = streams.stdout;
     this.stderr = streams.stderr;
     for (const stream of streams.read) this.#count(stream);
-    if (streams.lanes.length > 0) this.#relay(streams.lanes);
+    if (streams.lanes.length > 0) {
+      this.#awaitOutput(relay(streams.lanes, () => this.emit('relayed')));
+    }
+    if (streams.handed !== undefined) {
+      streams.handed.onMoved(() => this.emit('relayed'));
+      this.#awaitOutput(streams.handed.drained);
+    }
     this.stdio = [this.stdin, this.stdout, this.stderr];
     // In a later turn: a command may have ended before whoever started it could listen.
     ended.then(
@@ -124,14 +130,15 @@ export class SandboxProcess extends EventEmitter<SandboxProcessEvents> {
     this.#channel.unref();
   }
 
-  #relay(lanes: readonly Lane[]): void {
+  /** `moved` is fulfilled when all output has been moved that nobody reads here. */
+  #awaitOutput(moved: Promise<void>): void {
     this.#openStreams++;
     const end = (cause?: unknown) => {
       this.#openStreams--;
       if (cause !== undefined) this.emit('error', outputFailed(cause));
       this.#closeWhenDone();
     };
-    relay(lanes, () => this.emit('relayed')).then(() => end(), end);
+    moved.then(() => end(), end);
   }
 
   #count(stream: Readable): void {

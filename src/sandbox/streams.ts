@@ -1,5 +1,5 @@
 import { Socket } from 'node:net';
-import { Readable, type Writable } from 'node:stream';
+import { Readable, Writable } from 'node:stream';
 import { ReadStream } from 'node:tty';
 import { closeDescriptor } from '../kernel/descriptor.ts';
 import type { Lane } from '../kernel/relay.ts';
@@ -15,6 +15,20 @@ export interface RelayedOutput {
   readonly stderr?: number;
 }
 
+/**
+ * Gives the host's ends of a command's stdio to another process, which moves the bytes; the descriptors are
+ * its own from here on.
+ */
+export type HandOver = (stdio: HostStdio) => HandedStdio;
+
+/** Stdio that another process has. */
+export interface HandedStdio {
+  /** Calls `listener` whenever output has been passed on. */
+  readonly onMoved: (listener: () => void) => void;
+  /** Resolves when all output has been passed on; rejects with the reason where some could not be. */
+  readonly drained: Promise<void>;
+}
+
 /** The host's ends of a command's stdio as streams. They can be there before it runs. */
 export interface CommandStreams {
   readonly stdin: Writable;
@@ -25,6 +39,16 @@ export interface CommandStreams {
   readonly read: readonly Readable[];
   /** Output that is to be moved on without being read. */
   readonly lanes: readonly Lane[];
+  /** Another process has all of it; the streams are empty. */
+  readonly handed?: HandedStdio;
+}
+
+/** Streams of a command whose stdio another process has. */
+export function handedStreams(handed: HandedStdio): CommandStreams {
+  const stdin = new Writable();
+  stdin.destroy();
+  const [stdout, stderr] = [Readable.from([]), Readable.from([])];
+  return { stdin, stdout, stderr, read: [], lanes: [], handed };
 }
 
 /** Opens streams on descriptors, which are theirs from here on, but for those of `lanes`. */

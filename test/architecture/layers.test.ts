@@ -14,9 +14,10 @@ const layers: readonly (readonly string[])[] = [
   ['egress'],
   ['result'],
   ['run', 'build', 'service', 'doctor'],
-  ['mock'],
+  ['mock', 'daemon'],
   ['kiln.ts', 'index.ts', 'confined.ts', 'egress-proxy.ts', 'finish-folders.ts', 'watch-disk.ts'],
   ['cli'],
+  ['kilnd.ts'],
 ];
 
 /** Modules of src, as paths below it. */

@@ -35,8 +35,8 @@ test('one module writes the command lines of Nodes, and reads one', async (t) =>
   t.deepEqual(await modulesWith(names), ['kernel/own-node.ts']);
 });
 
-test('bin/kiln sets aside the variables that children do not have', async (t) => {
-  const shell = await readFile(join(source, '../bin/kiln'), 'utf8');
+test('bin/kiln-node sets aside the variables that children do not have', async (t) => {
+  const shell = await readFile(join(source, '../bin/kiln-node'), 'utf8');
   const list = /^ {4}(NODE_\* .*)\)$/m.exec(shell)?.[1]?.split(' | ') ?? [];
   const module = await readFile(join(source, 'kernel/own-node.ts'), 'utf8');
   const [, families = '', names = ''] =

@@ -132,7 +132,7 @@ test.serial('KILN_NODE is root’s, and no file of the working directory', async
   t.teardown(() => rm(top, { recursive: true, force: true }));
   await chmod(top, 0o755);
   for (const name of ['bin', 'dist']) await mkdir(join(top, name));
-  await copyFile(KILN, join(top, 'bin/kiln'));
+  await copyFile(`${KILN}-node`, join(top, 'bin/kiln'));
   await writeFile(join(top, 'dist/kiln.cjs'), '');
   await chmod(folder, 0o777);
   const call = async (env: Record<string, string>, ...as: string[]) => {

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { execa, type Options, type ResultPromise } from 'execa';
 import { IMAGE_FORMAT } from '../../src/image/key.ts';
 import { type StatePaths, statePaths } from '../../src/state/paths.ts';
+import { endDaemon } from './daemon.ts';
 
 const APPLETS =
   'sh cat cp dd echo env false find grep head hostname id kill ln ls mkdir mknod mount nproc ps rm seq sha256sum sleep stat stty tail test touch tr true tty umount unshare uname wc yes';
@@ -28,7 +29,7 @@ export interface BusyboxState extends AsyncDisposable {
 
 export const KILN = join(import.meta.dirname, '../../bin/kiln');
 
-/** Makes the state below `parent`; disposing of it ends its libvirtd and removes everything. */
+/** Makes the state below `parent`; disposing of it ends its kilnd and libvirtd and removes everything. */
 export async function busyboxState(parent = tmpdir()): Promise<BusyboxState> {
   const directory = await mkdtemp(join(parent, 'kiln-test-'));
   await chmod(directory, 0o755);
@@ -101,6 +102,7 @@ export async function busyboxState(parent = tmpdir()): Promise<BusyboxState> {
         ...options,
       }) as ResultPromise,
     [Symbol.asyncDispose]: async () => {
+      await endDaemon(directory);
       const { stopEmbeddedDaemon } = await import('../../src/libvirt/embedded/daemon.ts');
       await stopEmbeddedDaemon(paths);
       // A command may leave something behind that still writes, and ends by itself.

@@ -1,5 +1,6 @@
 import { resolve } from 'node:path';
 import { Command, Option } from 'commander';
+import { callerVariable } from '../../kernel/own-node.ts';
 import { createService } from '../../service/create.ts';
 import type { ServiceFile } from '../../service/definition.ts';
 import { readServiceFile } from '../../service/definition-file.ts';
@@ -67,11 +68,15 @@ export function createCommand(): Command {
       repeated(
         '-m, --mount <src:dst[:ro]>',
         'show a file or folder of the host; with z or Z SELinux may, too',
-        parseBind,
+        (text) => parseBind(text, process.cwd()),
+      ),
+    )
+    .addOption(
+      repeated('--env <name=value>', 'set a variable', (text) =>
+        parseEnvironment(text, callerVariable),
       ),
     )
     .addOption(hostWriteOption())
-    .addOption(repeated('--env <name=value>', 'set a variable', parseEnvironment))
     .addOption(
       networkOption(
         'an interface on a libvirt network, besides lo: dhcp, or address=IP/PREFIX and gateway=IP; mac=MAC, filter=NAME,filter.VARIABLE=VALUE, peers',

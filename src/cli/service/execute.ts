@@ -1,5 +1,6 @@
 import type { Socket } from 'node:net';
 import { Command } from 'commander';
+import { callerVariable } from '../../kernel/own-node.ts';
 import { awaitedLater } from '../../promise.ts';
 import type { ExecuteAnswer, ExecuteControl, ExecuteRequest } from '../../service/execute.ts';
 import { encodeFrame, FRAME, onFrames, sendMessage } from '../../service/frames.ts';
@@ -24,7 +25,11 @@ function withOptions(command: Command): Command {
   return command
     .option('--user <user>', 'NAME, UID or UID:GID; root of the sandbox when missing')
     .option('--workdir <dir>', 'where it starts')
-    .addOption(repeated('--env <name=value>', 'set a variable', parseEnvironment));
+    .addOption(
+      repeated('--env <name=value>', 'set a variable', (text) =>
+        parseEnvironment(text, callerVariable),
+      ),
+    );
 }
 
 /** `kiln service execute`. */

@@ -81,7 +81,10 @@ function supervisorCommand(name: string): [string, ...string[]] {
 
 /** How the host's own units call kiln: by the program that finds the rest, now and after an update. */
 export function hostInvocation(paths: StatePaths): KilnInvocation {
-  return { command: [join(packageRoot(), 'bin/kiln')], env: hostEnvironment(paths, process.env) };
+  return {
+    command: [join(packageRoot(), 'bin/kiln-node')],
+    env: hostEnvironment(paths, process.env),
+  };
 }
 
 /** `kiln service stop`. */

@@ -22,6 +22,7 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+#include <uv.h>
 
 #include "numbers.h"
 
@@ -398,6 +399,117 @@ static napi_value js_user_namespace(napi_env env, napi_callback_info info) {
   return number_value(env, result);
 }
 
+/* --- descriptors on the event loop ---------------------------------------------------------------- */
+
+/* A descriptor that the event loop watches. JavaScript holds it as an external value. */
+struct watch {
+  uv_poll_t poll;
+  napi_env env;
+  napi_ref callback;
+  napi_async_context context;
+  /* Both ends let go before it is freed: the loop, and JavaScript's garbage collector. */
+  int holders;
+  bool stopped;
+};
+
+static void watch_release(struct watch *watch) {
+  if (--watch->holders == 0) free(watch);
+}
+
+static void watch_closed(uv_handle_t *handle) { watch_release(handle->data); }
+
+static void watch_ready(uv_poll_t *poll, int status, int events) {
+  struct watch *watch = poll->data;
+  napi_handle_scope scope;
+  napi_value callback, receiver, argument;
+  if (napi_open_handle_scope(watch->env, &scope) != napi_ok) return;
+  if (napi_get_reference_value(watch->env, watch->callback, &callback) == napi_ok &&
+      napi_get_global(watch->env, &receiver) == napi_ok &&
+      napi_create_int32(watch->env, status < 0 ? status : events, &argument) == napi_ok) {
+    /* An exception becomes the process's uncaught exception, as with any other callback of Node's. */
+    if (napi_make_callback(watch->env, watch->context, receiver, callback, 1, &argument, NULL) ==
+        napi_pending_exception) {
+      napi_value exception;
+      napi_get_and_clear_last_exception(watch->env, &exception);
+      napi_fatal_exception(watch->env, exception);
+    }
+  }
+  napi_close_handle_scope(watch->env, scope);
+}
+
+static void watch_stop(struct watch *watch) {
+  if (watch->stopped) return;
+  watch->stopped = true;
+  napi_delete_reference(watch->env, watch->callback);
+  napi_async_destroy(watch->env, watch->context);
+  uv_close((uv_handle_t *)&watch->poll, watch_closed);
+}
+
+static void watch_collected(napi_env env, void *data, void *hint) {
+  (void)env;
+  (void)hint;
+  watch_stop(data);
+  watch_release(data);
+}
+
+/* watch(fd, callback): calls back with the events that have come (UV_READABLE 1, UV_WRITABLE 2) or -errno. */
+static napi_value js_watch(napi_env env, napi_callback_info info) {
+  napi_value given[2], name, handle;
+  size_t count = 2;
+  int fd;
+  uv_loop_t *loop;
+  if (napi_get_cb_info(env, info, &count, given, NULL, NULL) != napi_ok) return NULL;
+  if (!read_int(env, given[0], &fd) || napi_get_uv_event_loop(env, &loop) != napi_ok) return NULL;
+  struct watch *watch = calloc(1, sizeof *watch);
+  if (watch == NULL) return NULL;
+  int error = uv_poll_init(loop, &watch->poll, fd);
+  if (error < 0) {
+    free(watch);
+    return number_value(env, error);
+  }
+  watch->poll.data = watch;
+  watch->env = env;
+  watch->holders = 2;
+  if (napi_create_string_utf8(env, "kiln descriptor", NAPI_AUTO_LENGTH, &name) != napi_ok ||
+      napi_async_init(env, NULL, name, &watch->context) != napi_ok ||
+      napi_create_reference(env, given[1], 1, &watch->callback) != napi_ok ||
+      napi_create_external(env, watch, watch_collected, NULL, &handle) != napi_ok) {
+    napi_throw_error(env, NULL, "a descriptor cannot be watched");
+    return NULL;
+  }
+  return handle;
+}
+
+static struct watch *read_watch(napi_env env, napi_value value) {
+  void *data;
+  if (napi_get_value_external(env, value, &data) == napi_ok) return data;
+  throw_type(env, "not a watched descriptor");
+  return NULL;
+}
+
+/* setEvents(handle, mask): waits for these events from now on; 0 pauses. Gives 0 or -errno. */
+static napi_value js_set_events(napi_env env, napi_callback_info info) {
+  napi_value given[2];
+  size_t count = 2;
+  int mask;
+  if (napi_get_cb_info(env, info, &count, given, NULL, NULL) != napi_ok) return NULL;
+  struct watch *watch = read_watch(env, given[0]);
+  if (watch == NULL || !read_int(env, given[1], &mask)) return NULL;
+  if (watch->stopped) return number_value(env, -EBADF);
+  int error = mask == 0 ? uv_poll_stop(&watch->poll) : uv_poll_start(&watch->poll, mask, watch_ready);
+  return number_value(env, error);
+}
+
+/* stopWatching(handle): for good. The descriptor may be closed afterwards. */
+static napi_value js_stop_watching(napi_env env, napi_callback_info info) {
+  napi_value given[1];
+  size_t count = 1;
+  if (napi_get_cb_info(env, info, &count, given, NULL, NULL) != napi_ok) return NULL;
+  struct watch *watch = read_watch(env, given[0]);
+  if (watch != NULL) watch_stop(watch);
+  return NULL;
+}
+
 /* --- exports ------------------------------------------------------------------------------------- */
 
 static napi_value initialize(napi_env env, napi_value exports) {
@@ -407,6 +519,9 @@ static napi_value initialize(napi_env env, napi_value exports) {
       {"sendMessage", NULL, js_send_message, NULL, NULL, NULL, napi_enumerable, NULL},
       {"receiveMessage", NULL, js_receive_message, NULL, NULL, NULL, napi_enumerable, NULL},
       {"userNamespace", NULL, js_user_namespace, NULL, NULL, NULL, napi_enumerable, NULL},
+      {"watch", NULL, js_watch, NULL, NULL, NULL, napi_enumerable, NULL},
+      {"setEvents", NULL, js_set_events, NULL, NULL, NULL, napi_enumerable, NULL},
+      {"stopWatching", NULL, js_stop_watching, NULL, NULL, NULL, napi_enumerable, NULL},
   };
   napi_value numbers;
   if (napi_define_properties(env, exports, sizeof functions / sizeof *functions, functions) != napi_ok ||

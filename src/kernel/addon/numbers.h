@@ -10,9 +10,10 @@ static const struct {
   const char *name;
   long number;
 } call_numbers[] = {
-    CALL(bind),           CALL(capget),
+    CALL(accept4),        CALL(bind),
+    CALL(capget),
     CALL(capset),         CALL(close),
-    CALL(close_range),    CALL(connect),
+    CALL(close_range),    CALL(connect),        CALL(dup3),
     CALL(fchdir),         CALL(fchownat),
     CALL(fcntl),          CALL(fgetxattr),
     CALL(flistxattr),     CALL(flock),

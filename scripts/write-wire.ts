@@ -1,0 +1,35 @@
+/**
+ * Writes src/client/frames.h from the table in src/daemon/frames.ts, which both ends of the connection between
+ * client and daemon are made from. A test compares.
+ */
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { FRAME, TO_CLIENT, TO_DAEMON } from '../src/daemon/frames.ts';
+
+export const FRAMES_HEADER = join(import.meta.dirname, '../src/client/frames.h');
+
+function enumeration(name: string, types: Readonly<Record<string, number>>): string {
+  const lines = Object.entries(types).map(([type, n]) => `  FRAME_${type.toUpperCase()} = ${n},\n`);
+  return `enum ${name} {\n${lines.join('')}};\n`;
+}
+
+/** The text of src/client/frames.h. */
+export function framesHeader(): string {
+  return `/* Written by scripts/write-wire.ts from src/daemon/frames.ts, which says what each is. Do not edit. */
+#ifndef KILN_FRAMES_H
+#define KILN_FRAMES_H
+
+/* Bytes of a frame's header: u32 length of what follows it, u8 type, u8 descriptors, u16 zero; little-endian. */
+#define FRAME_HEADER ${FRAME.header}
+/* Longest payload, bytes. */
+#define FRAME_MAX ${FRAME.max}
+/* Most descriptors of a frame. */
+#define FRAME_DESCRIPTORS ${FRAME.descriptors}
+
+${enumeration('frame_to_daemon', TO_DAEMON)}
+${enumeration('frame_to_client', TO_CLIENT)}
+#endif
+`;
+}
+
+if (import.meta.main) writeFileSync(FRAMES_HEADER, framesHeader());

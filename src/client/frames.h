@@ -1,0 +1,29 @@
+/* Written by scripts/write-wire.ts from src/daemon/frames.ts, which says what each is. Do not edit. */
+#ifndef KILN_FRAMES_H
+#define KILN_FRAMES_H
+
+/* Bytes of a frame's header: u32 length of what follows it, u8 type, u8 descriptors, u16 zero; little-endian. */
+#define FRAME_HEADER 8
+/* Longest payload, bytes. */
+#define FRAME_MAX 8388608
+/* Most descriptors of a frame. */
+#define FRAME_DESCRIPTORS 4
+
+enum frame_to_daemon {
+  FRAME_START = 1,
+  FRAME_SIGNAL = 2,
+  FRAME_OPENED = 3,
+  FRAME_MOVED = 4,
+  FRAME_DRAINED = 5,
+};
+
+enum frame_to_client {
+  FRAME_TEXT = 65,
+  FRAME_OPEN = 66,
+  FRAME_STDIO = 67,
+  FRAME_TERMINAL = 68,
+  FRAME_ELSEWHERE = 69,
+  FRAME_EXIT = 70,
+};
+
+#endif

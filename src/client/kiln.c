@@ -1,0 +1,469 @@
+/*
+ * kiln, the program that people start. It parses nothing: it hands its arguments, environment and
+ * descriptors to the daemon, moves stdio, handles terminal and signals, and ends as it is told.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <termios.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "connection.h"
+#include "daemon.h"
+#include "lane.h"
+
+/* As the message says that upgrades the connection. */
+#define ANSWER_OK "{\"parameters\":{}}"
+#define ANSWER_OTHER_BUILD "{\"error\":\"io.kiln.OtherBuild\""
+#define BUILD_ID_MAX 64
+/* So often a daemon that is about to end, or is of another build, is given time to make room. */
+#define ATTEMPTS 200
+#define PAUSE_MS 25
+/* A third ^C within this time ends the client at once, seconds. */
+#define IMPATIENCE 3
+
+static const int forwarded[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGWINCH};
+
+struct client {
+  struct connection connection;
+  int signals;
+  struct lane input, output, error;
+  /* The master of a sandbox's terminal, or -1. */
+  int terminal;
+  bool raw;
+  struct termios before;
+  /* stdio has been handed over and the daemon not yet been told that all output is written. */
+  bool draining;
+  sigset_t caught;
+  struct timespec last_interrupt;
+  int interrupts;
+  /* The last signal that was sent to us and means that we are to end; 0: none. */
+  int told_to_end;
+};
+
+static struct client client = {.terminal = -1};
+
+/* --- the terminal ---------------------------------------------------------------------------------- */
+
+static void restore_terminal(void) {
+  if (!client.raw) return;
+  client.raw = false;
+  tcsetattr(0, TCSADRAIN, &client.before);
+}
+
+static void make_terminal_raw(void) {
+  struct termios raw;
+  if (client.raw || tcgetattr(0, &client.before) == -1) return;
+  raw = client.before;
+  cfmakeraw(&raw);
+  if (tcsetattr(0, TCSADRAIN, &raw) == 0) client.raw = true;
+}
+
+/* Gives the sandbox's terminal the size of ours. */
+static void pass_window_size(void) {
+  struct winsize size;
+  if (client.terminal == -1) return;
+  for (int fd = 0; fd <= 2; fd++) {
+    if (ioctl(fd, TIOCGWINSZ, &size) == 0 && size.ws_row > 0) {
+      ioctl(client.terminal, TIOCSWINSZ, &size);
+      return;
+    }
+  }
+}
+
+/* --- the first message ----------------------------------------------------------------------------- */
+
+struct text {
+  uint8_t *data;
+  size_t length, size;
+};
+
+static void append(struct text *text, const void *bytes, size_t length) {
+  if (text->length + length > text->size) {
+    text->size = (text->length + length) * 2;
+    text->data = realloc(text->data, text->size);
+    if (text->data == NULL) fail("there is no memory for the arguments");
+  }
+  memcpy(text->data + text->length, bytes, length);
+  text->length += length;
+}
+
+static void append_u32(struct text *text, uint32_t value) {
+  uint8_t bytes[4];
+  write_u32(bytes, value);
+  append(text, bytes, sizeof bytes);
+}
+
+static void append_words(struct text *text, char *const *words) {
+  uint32_t count = 0;
+  while (words[count] != NULL) count++;
+  append_u32(text, count);
+  for (uint32_t i = 0; i < count; i++) append(text, words[i], strlen(words[i]) + 1);
+}
+
+/* What the daemon of this build is called; it is compared, never parsed. */
+static void read_build_id(char *into) {
+  char path[PATH_MAX + 32];
+  snprintf(path, sizeof path, "%s/dist/build-id", package_folder());
+  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  ssize_t length = fd == -1 ? -1 : read(fd, into, BUILD_ID_MAX);
+  if (length <= 0) {
+    fail("%s cannot be read: %s\n  hint: run scripts/quickstart, or npm run build", path,
+         length == 0 ? "it is empty" : strerror(errno));
+  }
+  close(fd);
+  into[length] = '\0';
+  for (char *at = into; *at != '\0'; at++) {
+    if (!((*at >= '0' && *at <= '9') || (*at >= 'a' && *at <= 'f'))) *at = '\0';
+  }
+}
+
+/* The payload of FRAME_START: see src/daemon/frames.ts. */
+static void write_start(struct text *text, char *const *argv, char *const *environment) {
+  struct winsize size = {0};
+  struct stat namespace = {0};
+  uint8_t terminals = 0;
+  char *directory = getcwd(NULL, 0);
+  for (int fd = 0; fd <= 2; fd++) {
+    if (isatty(fd)) {
+      terminals |= 1 << fd;
+      ioctl(fd, TIOCGWINSZ, &size);
+    }
+  }
+  mode_t mask = umask(0);
+  umask(mask);
+  stat("/proc/self/ns/mnt", &namespace);
+  append_u32(text, mask);
+  append(text, &terminals, 1);
+  append_u32(text, size.ws_row);
+  append_u32(text, size.ws_col);
+  append_u32(text, (uint32_t)namespace.st_ino);
+  append_words(text, argv);
+  append_words(text, environment);
+  /* Without a working directory (it was deleted) the text is empty. */
+  append(text, directory == NULL ? "" : directory, directory == NULL ? 1 : strlen(directory) + 1);
+  free(directory);
+}
+
+/* Sends the upgrade and the start at once: no answer is waited for. */
+static bool send_start(const char *build, char *const *argv, char *const *environment) {
+  struct text message = {0};
+  char upgrade[256];
+  int length = snprintf(upgrade, sizeof upgrade,
+                        "{\"method\":\"io.kiln.CommandLine\",\"parameters\":{\"build\":\"%s\"},"
+                        "\"upgrade\":true}",
+                        build);
+  append(&message, upgrade, length + 1);
+  size_t header = message.length;
+  append(&message, "\0\0\0\0\0\0\0\0", FRAME_HEADER);
+  write_start(&message, argv, environment);
+  write_u32(message.data + header, (uint32_t)(message.length - header - FRAME_HEADER));
+  message.data[header + 4] = FRAME_START;
+  if (message.length - header - FRAME_HEADER > FRAME_MAX) {
+    fail("the arguments and the environment are too long");
+  }
+  /* Descriptors travel with the first byte of their own frame. */
+  bool sent = connection_send_raw(&client.connection, message.data, header, NULL, 0);
+  int fds[4] = {0, 1, 2, open(".", O_PATH | O_DIRECTORY | O_CLOEXEC)};
+  uint8_t count = fds[3] == -1 ? 3 : 4;
+  message.data[header + 5] = count;
+  sent = sent && connection_send_raw(&client.connection, message.data + header,
+                                     message.length - header, fds, count);
+  if (fds[3] != -1) close(fds[3]);
+  free(message.data);
+  return sent;
+}
+
+/* --- what the daemon asks for ----------------------------------------------------------------------- */
+
+static bool send_frame(uint8_t type, const void *payload, uint32_t length) {
+  return connection_send(&client.connection, type, payload, length, NULL, 0);
+}
+
+/* Text of kiln's own for stdout or stderr: the first byte says which. */
+static void write_text(const struct frame *frame) {
+  if (frame->length < 1) return;
+  int fd = frame->payload[0] == 1 ? 1 : 2;
+  size_t done = 1;
+  while (done < frame->length) {
+    ssize_t written = write(fd, frame->payload + done, frame->length - done);
+    if (written > 0) {
+      done += written;
+    } else if (written == -1 && errno == EAGAIN) {
+      struct pollfd writable = {.fd = fd, .events = POLLOUT};
+      poll(&writable, 1, -1);
+    } else if (written == -1 && errno != EINTR) {
+      return;
+    }
+  }
+}
+
+/* Opens a file with the caller's rights: u32 id, u32 flags, u32 mode, path. */
+static bool open_file(const struct frame *frame) {
+  if (frame->length < 13 || frame->payload[frame->length - 1] != '\0') return false;
+  int flags = (int)read_u32(frame->payload + 4);
+  mode_t mode = read_u32(frame->payload + 8);
+  int fd = open((const char *)frame->payload + 12, flags | O_CLOEXEC | O_NOCTTY, mode);
+  uint8_t answer[8];
+  memcpy(answer, frame->payload, 4);
+  write_u32(answer + 4, fd == -1 ? (uint32_t)errno : 0);
+  bool sent = connection_send(&client.connection, FRAME_OPENED, answer, sizeof answer, &fd, fd != -1);
+  if (fd != -1) close(fd);
+  return sent;
+}
+
+/* The sandbox's ends of stdin, stdout and stderr. */
+static bool take_stdio(const struct frame *frame) {
+  if (frame->fd_count != 3 || client.draining) return false;
+  lane_open(&client.input, 0, frame->fds[0], false);
+  lane_open(&client.output, frame->fds[1], 1, true);
+  lane_open(&client.error, frame->fds[2], 2, true);
+  client.draining = true;
+  return true;
+}
+
+/* The master of the sandbox's terminal. */
+static bool take_terminal(const struct frame *frame) {
+  if (frame->fd_count != 1 || client.draining) return false;
+  client.terminal = frame->fds[0];
+  int copy = fcntl(client.terminal, F_DUPFD_CLOEXEC, 3);
+  if (copy == -1) return false;
+  pass_window_size();
+  if (isatty(0)) make_terminal_raw();
+  lane_open(&client.input, 0, copy, false);
+  lane_open(&client.output, client.terminal, 1, true);
+  client.draining = true;
+  return true;
+}
+
+/* Whether we were started as mock's command line. */
+static bool is_mock(const char *name) {
+  const char *slash = strrchr(name, '/');
+  return strcmp(slash == NULL ? name : slash + 1, "kiln-mock") == 0;
+}
+
+/* Runs the command line in a process of its own: for what the daemon does not do. */
+_Noreturn static void run_elsewhere(char **argv) {
+  char program[PATH_MAX + 16];
+  snprintf(program, sizeof program, "%s/bin/kiln-node", package_folder());
+  sigprocmask(SIG_UNBLOCK, &client.caught, NULL);
+  signal(SIGPIPE, SIG_DFL);
+  if (is_mock(argv[0])) snprintf(program, sizeof program, "%s/bin/kiln-mock-node", package_folder());
+  execv(program, argv);
+  fail("%s cannot be started: %s", program, strerror(errno));
+}
+
+/* u8 0 and a status, or u8 1 and a signal's number. */
+_Noreturn static void end(const struct frame *frame) {
+  restore_terminal();
+  if (frame->length < 5) fail("the daemon sent an end that says nothing");
+  uint32_t value = read_u32(frame->payload + 1);
+  if (frame->payload[0] == 1 && (int)value == client.told_to_end) {
+    /* We were told to end by it and did: whoever started us is to see that. */
+    sigset_t one;
+    signal((int)value, SIG_DFL);
+    sigemptyset(&one);
+    sigaddset(&one, (int)value);
+    sigprocmask(SIG_UNBLOCK, &one, NULL);
+    raise((int)value);
+  }
+  exit(frame->payload[0] == 1 ? 128 + (int)value : (int)value);
+}
+
+/* Does what a frame asks for. False: it breaks the rules, or the connection is gone. */
+static bool act(const struct frame *frame, char **argv) {
+  switch (frame->type) {
+    case FRAME_TEXT:
+      write_text(frame);
+      return true;
+    case FRAME_OPEN:
+      return open_file(frame);
+    case FRAME_STDIO:
+      return take_stdio(frame);
+    case FRAME_TERMINAL:
+      return take_terminal(frame);
+    case FRAME_ELSEWHERE:
+      run_elsewhere(argv);
+    case FRAME_EXIT:
+      end(frame);
+    default:
+      return false;
+  }
+}
+
+/* --- the loop ---------------------------------------------------------------------------------------- */
+
+static bool pass_signal(void) {
+  struct signalfd_siginfo info;
+  if (read(client.signals, &info, sizeof info) != sizeof info) return true;
+  int number = (int)info.ssi_signo;
+  if (number == SIGWINCH) {
+    pass_window_size();
+    return true;
+  }
+  if (number == SIGINT || number == SIGTERM || number == SIGHUP) client.told_to_end = number;
+  if (number == SIGINT || number == SIGTERM) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    if (now.tv_sec - client.last_interrupt.tv_sec > IMPATIENCE) client.interrupts = 0;
+    client.last_interrupt = now;
+    if (++client.interrupts > 2) {
+      /* The daemon ends the sandbox once this connection is gone. */
+      restore_terminal();
+      fputs("kiln: interrupted; the daemon ends the sandbox\n", stderr);
+      _exit(128 + number);
+    }
+  }
+  uint8_t payload[4];
+  write_u32(payload, (uint32_t)number);
+  return send_frame(FRAME_SIGNAL, payload, sizeof payload);
+}
+
+/* Fills in what a lane waits for; `entry` are two. */
+static void lane_wait(const struct lane *lane, struct pollfd *entry) {
+  entry[0] = entry[1] = (struct pollfd){.fd = -1};
+  if (!lane->open) return;
+  if (lane->wants_input) entry[0] = (struct pollfd){.fd = lane->from, .events = POLLIN};
+  /* Without events: an error there says that nobody reads what is written. */
+  entry[1] = (struct pollfd){.fd = lane->to, .events = lane->wants_input ? 0 : POLLOUT};
+}
+
+/* Moves what a lane has; closes one whose reader is gone, so that the writer notices. */
+static size_t lane_go(struct lane *lane, const struct pollfd *entry) {
+  if (!lane->open) return 0;
+  if ((entry[1].revents & (POLLERR | POLLNVAL)) != 0) {
+    lane_close(lane);
+    return 0;
+  }
+  return entry[0].revents != 0 || entry[1].revents != 0 ? lane_step(lane) : 0;
+}
+
+/* Tells the daemon once that all output is written, and what went wrong with it. */
+static bool report_drained(void) {
+  if (!client.draining || client.output.open || client.error.open) return true;
+  client.draining = false;
+  lane_close(&client.input);
+  restore_terminal();
+  uint8_t payload[4];
+  write_u32(payload, client.output.error != 0 ? client.output.error : client.error.error);
+  return send_frame(FRAME_DRAINED, payload, sizeof payload);
+}
+
+_Noreturn static void lost(void) {
+  restore_terminal();
+  fail("the daemon has ended, and the sandbox with it\n  hint: its log, kilnd.log in the state directory, "
+       "may say why; `kiln gc` cleans up");
+}
+
+_Noreturn static void serve(char **argv) {
+  for (;;) {
+    struct frame frame;
+    bool broken;
+    while (connection_next(&client.connection, &frame, &broken)) {
+      if (!act(&frame, argv)) lost();
+    }
+    if (broken) lost();
+    if (!report_drained()) lost();
+    struct pollfd entries[8] = {
+        {.fd = client.connection.socket, .events = POLLIN},
+        {.fd = client.signals, .events = POLLIN},
+    };
+    struct lane *const lanes[] = {&client.input, &client.output, &client.error};
+    for (size_t i = 0; i < 3; i++) lane_wait(lanes[i], entries + 2 + 2 * i);
+    if (poll(entries, 8, -1) == -1 && errno != EINTR) lost();
+    if (entries[1].revents != 0 && !pass_signal()) lost();
+    size_t moved = 0;
+    for (size_t i = 0; i < 3; i++) {
+      size_t bytes = lane_go(lanes[i], entries + 2 + 2 * i);
+      if (i > 0) moved += bytes;
+    }
+    if (moved > 0 && client.draining && !send_frame(FRAME_MOVED, NULL, 0)) lost();
+    if (entries[0].revents != 0 && connection_receive(&client.connection) == -1) lost();
+  }
+}
+
+/* --- the beginning ------------------------------------------------------------------------------------ */
+
+/* Makes sure that 0, 1 and 2 are open, so that no other descriptor gets their numbers. */
+static void open_stdio(void) {
+  int fd;
+  do fd = open("/dev/null", O_RDWR);
+  while (fd != -1 && fd <= 2);
+  if (fd != -1) close(fd);
+}
+
+/* Signals come by descriptor; those that the caller ignores (nohup) stay ignored. */
+static void catch_signals(void) {
+  sigemptyset(&client.caught);
+  for (size_t i = 0; i < sizeof forwarded / sizeof *forwarded; i++) {
+    struct sigaction before;
+    if (sigaction(forwarded[i], NULL, &before) == 0 && before.sa_handler == SIG_IGN) continue;
+    sigaddset(&client.caught, forwarded[i]);
+  }
+  sigprocmask(SIG_BLOCK, &client.caught, NULL);
+  signal(SIGPIPE, SIG_IGN);
+  client.signals = signalfd(-1, &client.caught, SFD_CLOEXEC | SFD_NONBLOCK);
+  if (client.signals == -1) fail("signalfd: %s", strerror(errno));
+}
+
+static void pause_a_moment(void) {
+  const struct timespec time = {0, PAUSE_MS * 1000000L};
+  nanosleep(&time, NULL);
+}
+
+/* Connects, starting a daemon where there is none, and sends the start. */
+static void begin(char **argv, char **environment) {
+  char build[BUILD_ID_MAX + 1];
+  read_build_id(build);
+  for (int attempt = 0; attempt < ATTEMPTS; attempt++) {
+    if (attempt > 0) pause_a_moment();
+    int fd = daemon_connect();
+    if (fd == -1) {
+      if (errno != ENOENT && errno != ECONNREFUSED) {
+        fail("the daemon of %s cannot be reached: %s\n  hint: KILN_STATE names the state directory",
+             daemon_place(), strerror(errno));
+      }
+      daemon_start();
+      continue;
+    }
+    client.connection = (struct connection){.socket = fd};
+    const char *answer =
+        send_start(build, argv, environment) ? connection_answer(&client.connection) : NULL;
+    if (answer != NULL && strcmp(answer, ANSWER_OK) == 0) return;
+    bool again = answer == NULL || strncmp(answer, ANSWER_OTHER_BUILD, strlen(ANSWER_OTHER_BUILD)) == 0;
+    if (!again) fail("the daemon refused the connection: %s", answer);
+    /* It has just ended, or is making room for one of our build. */
+    close(fd);
+    free(client.connection.data);
+  }
+  fail("the daemon could not be reached within %d seconds\n  hint: its log is kilnd.log in the state "
+       "directory", ATTEMPTS * PAUSE_MS / 1000);
+}
+
+/*
+ * Whether the daemon is to be asked: for the command that it runs, by root, and not by a developer who wants
+ * the sources as they are. Nothing else starts a daemon.
+ */
+static bool is_for_daemon(int argc, char **argv) {
+  const char *from_source = getenv("KILN_FROM_SOURCE");
+  if (geteuid() != 0 || (from_source != NULL && from_source[0] != '\0')) return false;
+  return argc > 1 && !is_mock(argv[0]) && strcmp(argv[1], "run") == 0;
+}
+
+int main(int argc, char **argv, char **environment) {
+  open_stdio();
+  if (!is_for_daemon(argc, argv)) run_elsewhere(argv);
+  catch_signals();
+  begin(argv, environment);
+  serve(argv);
+}

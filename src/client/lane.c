@@ -1,0 +1,96 @@
+#define _GNU_SOURCE
+#include "lane.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* At most so much is moved at a time, so that signals and other lanes get their turn. */
+#define CHUNK (1 << 20)
+#define BUFFER 65536
+/* What a terminal takes without making a writer wait for long. */
+#define SMALL 4096
+
+void lane_open(struct lane *lane, int from, int to, bool from_sandbox) {
+  *lane = (struct lane){
+      .from = from, .to = to, .open = true, .from_sandbox = from_sandbox, .wants_input = true};
+  struct stat status;
+  lane->to_file = fstat(to, &status) == 0 && S_ISREG(status.st_mode);
+  /* Room in the caller's own pipe saves switches between processes. It may be refused. */
+  if (from_sandbox) fcntl(to, F_SETPIPE_SZ, CHUNK);
+}
+
+void lane_close(struct lane *lane) {
+  if (!lane->open) return;
+  lane->open = false;
+  close(lane->from_sandbox ? lane->from : lane->to);
+  free(lane->buffer);
+  lane->buffer = NULL;
+}
+
+static bool ready(int fd, short events) {
+  struct pollfd entry = {.fd = fd, .events = events};
+  return poll(&entry, 1, 0) > 0;
+}
+
+/* Writes without waiting, whatever the descriptor is and whoever else has it. */
+static ssize_t write_now(int fd, const uint8_t *bytes, size_t length, bool is_file) {
+  if (is_file) return write(fd, bytes, length);
+  ssize_t sent = send(fd, bytes, length, MSG_DONTWAIT | MSG_NOSIGNAL);
+  if (sent >= 0 || errno != ENOTSOCK) return sent;
+  if (!ready(fd, POLLOUT)) {
+    errno = EAGAIN;
+    return -1;
+  }
+  return write(fd, bytes, length < SMALL ? length : SMALL);
+}
+
+/* One step by way of a buffer: bytes moved, 0 at the end, or -1 with errno. */
+static ssize_t copy(struct lane *lane) {
+  if (lane->begin == lane->end) {
+    if (!ready(lane->from, POLLIN)) {
+      errno = EAGAIN;
+      return -1;
+    }
+    ssize_t got = read(lane->from, lane->buffer, BUFFER);
+    if (got <= 0) return got;
+    lane->begin = 0;
+    lane->end = got;
+  }
+  ssize_t put = write_now(lane->to, lane->buffer + lane->begin, lane->end - lane->begin, lane->to_file);
+  if (put > 0) lane->begin += put;
+  return put;
+}
+
+size_t lane_step(struct lane *lane) {
+  size_t moved = 0;
+  while (lane->open && moved < CHUNK) {
+    ssize_t bytes = lane->buffer != NULL
+                        ? copy(lane)
+                        : splice(lane->from, NULL, lane->to, NULL, CHUNK, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+    if (bytes > 0) {
+      moved += bytes;
+      continue;
+    }
+    /* EIO: a terminal whose other side is gone. */
+    if (bytes == 0 || (errno == EIO && !lane->from_sandbox)) {
+      lane_close(lane);
+    } else if (errno == EINVAL && lane->buffer == NULL) {
+      lane->buffer = malloc(BUFFER);
+      if (lane->buffer == NULL) lane_close(lane);
+    } else if (errno == EAGAIN) {
+      bool has_input = lane->begin < lane->end || ready(lane->from, POLLIN);
+      lane->wants_input = !has_input;
+      return moved;
+    } else if (errno != EINTR) {
+      /* Nobody reads it any more: the writer is to notice, as it would without us. */
+      if (errno != EPIPE) lane->error = errno;
+      lane_close(lane);
+    }
+  }
+  return moved;
+}

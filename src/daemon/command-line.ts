@@ -1,0 +1,193 @@
+/** A client that runs one command line: the connection after its upgrade, frame by frame. */
+import { EventEmitter } from 'node:events';
+import { closeSync } from 'node:fs';
+import { constants } from 'node:os';
+import { errnoName } from '../kernel/libc.ts';
+import { encodeFrame, FRAME, readStart, type Start, TO_CLIENT, TO_DAEMON, u32s } from './frames.ts';
+import type { Peer } from './peer.ts';
+
+const signalNames = new Map<number, NodeJS.Signals>(
+  Object.entries(constants.signals).map(([name, number]) => [number, name as NodeJS.Signals]),
+);
+
+/** Bytes of text in one frame. */
+const TEXT_MAX = 64 * 1024;
+
+interface CommandLineEvents {
+  /** The client got a signal. */
+  signal: [signal: NodeJS.Signals];
+  /** Output of the sandbox has been passed on. */
+  moved: [];
+  /** All output has been passed on; `error` is the symbol of an errno where some could not be written. */
+  drained: [error: string | undefined];
+  /** The client is gone: nobody waits for anything any more. */
+  gone: [];
+}
+
+/** Descriptors of the client's, in force until {@link CommandLine.close}. */
+export interface ClientDescriptors {
+  readonly stdin: number;
+  readonly stdout: number;
+  readonly stderr: number;
+  /** Of the working directory (O_PATH), unless it is gone. */
+  readonly cwd: number | undefined;
+}
+
+export class CommandLine extends EventEmitter<CommandLineEvents> {
+  readonly start: Start;
+  readonly descriptors: ClientDescriptors;
+  readonly #peer: Peer;
+  #closed = false;
+
+  private constructor(peer: Peer, start: Start, descriptors: ClientDescriptors) {
+    super();
+    this.#peer = peer;
+    this.start = start;
+    this.descriptors = descriptors;
+  }
+
+  get identity(): Peer['identity'] {
+    return this.#peer.identity;
+  }
+
+  /** Whether the client is still there. */
+  get gone(): boolean {
+    return this.#peer.ended;
+  }
+
+  /** Reads the first frame of `bytes`. A number: so many bytes are missing or, 0, it is not a start. */
+  static begin(peer: Peer, bytes: Buffer): CommandLine | undefined | 'incomplete' {
+    const frame = readFrame(peer, bytes);
+    if (frame === undefined || frame === 'broken') {
+      return frame === undefined ? 'incomplete' : undefined;
+    }
+    const [stdin, stdout, stderr, cwd] = frame.fds;
+    try {
+      if (frame.type !== TO_DAEMON.start) throw new RangeError('no start');
+      if (stdin === undefined || stdout === undefined || stderr === undefined) {
+        throw new RangeError('descriptors are missing');
+      }
+      const start = readStart(frame.payload);
+      return new CommandLine(peer, start, { stdin, stdout, stderr, cwd });
+    } catch {
+      for (const fd of frame.fds) closeSync(fd);
+      return undefined;
+    }
+  }
+
+  /** Takes the next frame of `bytes`; how many bytes it had, 0 if it is not whole. */
+  receive(bytes: Buffer): number {
+    const frame = readFrame(this.#peer, bytes);
+    if (frame === undefined) return 0;
+    if (frame === 'broken' || !this.#act(frame)) {
+      this.#peer.destroy();
+      return bytes.length;
+    }
+    return FRAME.header + frame.payload.length;
+  }
+
+  /** The connection is over. */
+  ended(): void {
+    this.emit('gone');
+  }
+
+  #act({ type, payload, fds }: Frame): boolean {
+    // No frame of a client's but the first has descriptors that anybody waits for.
+    for (const fd of fds) closeSync(fd);
+    if (fds.length > 0) return false;
+    switch (type) {
+      case TO_DAEMON.signal: {
+        const signal = payload.length === 4 ? signalNames.get(payload.readUInt32LE(0)) : undefined;
+        if (signal !== undefined) this.emit('signal', signal);
+        return signal !== undefined;
+      }
+      case TO_DAEMON.moved:
+        this.emit('moved');
+        return payload.length === 0;
+      case TO_DAEMON.drained: {
+        if (payload.length !== 4) return false;
+        const errno = payload.readUInt32LE(0);
+        this.emit('drained', errno === 0 ? undefined : errnoName(errno));
+        return true;
+      }
+      default:
+        return false;
+    }
+  }
+
+  /** Writes text of kiln's own to the client's stdout (1) or stderr (2). */
+  write(fd: 1 | 2, text: string | Buffer): void {
+    const bytes = Buffer.from(text as string);
+    for (let at = 0; at < bytes.length; at += TEXT_MAX) {
+      const payload = Buffer.concat([Buffer.of(fd), bytes.subarray(at, at + TEXT_MAX)]);
+      this.#peer.send(encodeFrame(TO_CLIENT.text, payload));
+    }
+  }
+
+  /** Bytes of text that the client has not taken yet. */
+  get unsent(): number {
+    return this.#peer.unsent;
+  }
+
+  /** Resolves when the client has taken all text. */
+  drain(): Promise<void> {
+    return this.#peer.drain();
+  }
+
+  /** Hands the host's ends of a command's stdio over; they are the client's from here on. */
+  passStdio(stdin: number, stdout: number, stderr: number): void {
+    const fds = [stdin, stdout, stderr];
+    this.#peer.send(encodeFrame(TO_CLIENT.stdio, Buffer.alloc(0), fds.length), fds);
+  }
+
+  /** Hands the master of a command's terminal over. */
+  passTerminal(master: number): void {
+    this.#peer.send(encodeFrame(TO_CLIENT.terminal, Buffer.alloc(0), 1), [master]);
+  }
+
+  /** Has the client run its command line in a process of its own, and lets go of it. */
+  sendElsewhere(): void {
+    this.#peer.send(encodeFrame(TO_CLIENT.elsewhere, Buffer.alloc(0)));
+    this.#close();
+  }
+
+  /** Tells the client how to end, and lets go of it. */
+  exit(end: { readonly status: number } | { readonly signal: NodeJS.Signals }): void {
+    const isSignal = 'signal' in end;
+    const value = isSignal ? (constants.signals[end.signal] ?? 0) : end.status;
+    const payload = Buffer.concat([Buffer.of(isSignal ? 1 : 0), u32s(value)]);
+    this.#peer.send(encodeFrame(TO_CLIENT.exit, payload));
+    this.#close();
+  }
+
+  #close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    const { stdin, stdout, stderr, cwd } = this.descriptors;
+    for (const fd of [stdin, stdout, stderr, cwd]) if (fd !== undefined) closeSync(fd);
+    this.#peer.end();
+  }
+
+  /** Lets go of the client without a word: it is gone. */
+  abandon(): void {
+    this.#close();
+  }
+}
+
+interface Frame {
+  readonly type: number;
+  readonly payload: Buffer;
+  readonly fds: readonly number[];
+}
+
+/** The first frame of `bytes`, with its descriptors; undefined if it is not whole. */
+function readFrame(peer: Peer, bytes: Buffer): Frame | undefined | 'broken' {
+  if (bytes.length < FRAME.header) return undefined;
+  const length = bytes.readUInt32LE(0);
+  const [type, count, reserved] = [bytes.readUInt8(4), bytes.readUInt8(5), bytes.readUInt16LE(6)];
+  if (length > FRAME.max || count > FRAME.descriptors || reserved !== 0) return 'broken';
+  if (bytes.length < FRAME.header + length) return undefined;
+  const fds = peer.takeDescriptors(count);
+  if (fds === undefined) return 'broken';
+  return { type, payload: bytes.subarray(FRAME.header, FRAME.header + length), fds };
+}

@@ -1,0 +1,148 @@
+/**
+ * What client and daemon say to each other once the connection is upgraded: the one table, from which
+ * scripts/generate-wire.ts makes src/client/frames.h. Numbers are little-endian.
+ *
+ * A frame is a header of {@link FRAME.header} bytes (u32 length of the payload, u8 type, u8 number of
+ * descriptors, u16 zero) and the payload. Descriptors travel with the first byte of their frame.
+ */
+
+/** Sizes, bytes; `descriptors` is how many a frame may have at the most. */
+export const FRAME = { header: 8, max: 8 << 20, descriptors: 4 } as const;
+
+/** Frames of the client's. */
+export const TO_DAEMON = {
+  /**
+   * The first one: u32 umask, u8 terminals (bit N: descriptor N is one), u32 rows, u32 columns, u32 inode of
+   * the mount namespace, arguments and environment (u32 count, then so many texts that end with NUL), the
+   * working directory. Descriptors: 0, 1, 2 and, unless it is gone, the working directory.
+   */
+  start: 1,
+  /** u32 number of a signal that the client got. */
+  signal: 2,
+  /** u32 id of the request, u32 errno; with a descriptor if that is 0. */
+  opened: 3,
+  /** Output of the sandbox has been passed on. */
+  moved: 4,
+  /** All output has been passed on: u32 errno of what could not be written, or 0. */
+  drained: 5,
+} as const;
+
+/** Frames of the daemon's. */
+export const TO_CLIENT = {
+  /** u8 1 for stdout or 2 for stderr, then bytes to write there. */
+  text: 65,
+  /** Open a file with the caller's rights: u32 id, u32 flags, u32 mode, path that ends with NUL. */
+  open: 66,
+  /** The sandbox's stdin, stdout and stderr, as descriptors: pass bytes until they end. */
+  stdio: 67,
+  /** The master of the sandbox's terminal, as a descriptor. */
+  terminal: 68,
+  /** Run the command line in a process of your own. */
+  elsewhere: 69,
+  /** The last one: u8 0 and u32 exit status, or u8 1 and u32 number of the signal that ended the command. */
+  exit: 70,
+} as const;
+
+/** What the client says first. */
+export interface Start {
+  readonly umask: number;
+  /** Which of descriptors 0, 1 and 2 are terminals. */
+  readonly terminals: readonly [boolean, boolean, boolean];
+  readonly rows: number;
+  readonly columns: number;
+  /** Inode of the caller's mount namespace. */
+  readonly mountNamespace: number;
+  /** The program's name first. */
+  readonly argv: readonly string[];
+  readonly env: Readonly<Record<string, string>>;
+  /** Absolute; empty where it is gone. */
+  readonly cwd: string;
+}
+
+/** Reads numbers and texts of a payload; every read beyond its end is an error. */
+class PayloadReader {
+  readonly #payload: Buffer;
+  #at = 0;
+
+  constructor(payload: Buffer) {
+    this.#payload = payload;
+  }
+
+  u8(): number {
+    const value = this.#payload.readUInt8(this.#at);
+    this.#at += 1;
+    return value;
+  }
+
+  u32(): number {
+    const value = this.#payload.readUInt32LE(this.#at);
+    this.#at += 4;
+    return value;
+  }
+
+  text(): string {
+    const end = this.#payload.indexOf(0, this.#at);
+    if (end === -1) throw new RangeError('a text has no end');
+    const text = this.#payload.toString('utf8', this.#at, end);
+    this.#at = end + 1;
+    return text;
+  }
+
+  texts(): string[] {
+    const count = this.u32();
+    // Each has one byte at least, so a count that is too large is found before anything is made.
+    if (count > this.#payload.length - this.#at) throw new RangeError('too few texts');
+    return Array.from({ length: count }, () => this.text());
+  }
+
+  end(): void {
+    if (this.#at !== this.#payload.length) throw new RangeError('bytes are left over');
+  }
+}
+
+/** Reads the payload of `start`. @throws RangeError where it is not one */
+export function readStart(payload: Buffer): Start {
+  const reader = new PayloadReader(payload);
+  const umask = reader.u32() & 0o777;
+  const terminals = reader.u8();
+  const [rows, columns, mountNamespace] = [reader.u32(), reader.u32(), reader.u32()];
+  const argv = reader.texts();
+  const env: Record<string, string> = Object.create(null);
+  for (const entry of reader.texts()) {
+    const equals = entry.indexOf('=');
+    // As getenv(3) reads it: the first of several wins.
+    const name = equals === -1 ? entry : entry.slice(0, equals);
+    if (equals !== -1) env[name] ??= entry.slice(equals + 1);
+  }
+  const cwd = reader.text();
+  reader.end();
+  const terminal = (fd: number) => (terminals & (1 << fd)) !== 0;
+  return {
+    umask,
+    terminals: [terminal(0), terminal(1), terminal(2)],
+    rows,
+    columns,
+    mountNamespace,
+    argv,
+    env,
+    cwd,
+  };
+}
+
+/** A frame, whole. */
+export function encodeFrame(type: number, payload: Buffer, descriptors = 0): Buffer {
+  const frame = Buffer.allocUnsafe(FRAME.header + payload.length);
+  frame.writeUInt32LE(payload.length, 0);
+  frame.writeUInt8(type, 4);
+  frame.writeUInt8(descriptors, 5);
+  frame.writeUInt16LE(0, 6);
+  payload.copy(frame, FRAME.header);
+  return frame;
+}
+
+/** The payload of a frame that is numbers of 32 bits only. */
+export function u32s(...values: readonly number[]): Buffer {
+  const payload = Buffer.allocUnsafe(4 * values.length);
+  for (const [index, value] of values.entries()) payload.writeUInt32LE(value >>> 0, 4 * index);
+  return payload;
+}

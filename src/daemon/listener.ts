@@ -1,0 +1,82 @@
+/** The daemon's sockets: made whole under another name, so that nobody finds one that does not listen. */
+import { chmodSync, closeSync, constants, openSync, renameSync, rmSync, statSync } from 'node:fs';
+import { constants as os } from 'node:os';
+import { basename, dirname, join } from 'node:path';
+import { closeDescriptor } from '../kernel/descriptor.ts';
+import { checked, tryCall } from '../kernel/system-call.ts';
+import { READABLE, Watch } from '../kernel/watch.ts';
+
+const AF_UNIX = 1;
+const SOCK_STREAM = 1;
+const SOCK_NONBLOCK = 0o4000;
+const SOCK_CLOEXEC = 0o2000000;
+/** sizeof(sun_path) of unix(7). */
+const SUN_PATH = 108;
+const BACKLOG = 128;
+
+/** Connections that are accepted in one turn, so that the others get theirs. */
+const A_TURN = 16;
+
+/** A socket that takes connections. */
+export class Listener implements Disposable {
+  readonly path: string;
+  readonly #fd: number;
+  readonly #watch: Watch;
+  readonly #inode: bigint;
+
+  private constructor(path: string, fd: number, inode: bigint, connected: (fd: number) => void) {
+    this.path = path;
+    this.#fd = fd;
+    this.#inode = inode;
+    this.#watch = new Watch(fd, () => this.#accept(connected));
+    this.#watch.events = READABLE;
+  }
+
+  /**
+   * Listens at `path`, in place of whatever socket is there; only its owner can connect.
+   * @param connected is given each connection, a descriptor that is its from then on
+   * @throws SyscallError, Node's own errors of the file system
+   */
+  static open(path: string, connected: (fd: number) => void): Listener {
+    const fd = checked('socket', tryCall('socket', AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    const fresh = `.${basename(path)}.${process.pid}`;
+    // By descriptor: a socket's path may have 107 bytes, a directory's many more.
+    const folder = openSync(dirname(path), constants.O_RDONLY | constants.O_DIRECTORY);
+    const temporary = `/proc/self/fd/${folder}/${fresh}`;
+    try {
+      rmSync(temporary, { force: true });
+      const address = Buffer.alloc(2 + SUN_PATH);
+      address.writeUInt16LE(AF_UNIX, 0);
+      address.write(temporary, 2);
+      checked('bind', tryCall('bind', fd, address, address.length), path);
+      chmodSync(temporary, 0o600);
+      checked('listen', tryCall('listen', fd, BACKLOG), path);
+      const { ino } = statSync(temporary, { bigint: true });
+      renameSync(temporary, `/proc/self/fd/${folder}/${basename(path)}`);
+      return new Listener(path, fd, ino, connected);
+    } catch (error) {
+      closeDescriptor(fd);
+      rmSync(join(dirname(path), fresh), { force: true });
+      throw error;
+    } finally {
+      closeSync(folder);
+    }
+  }
+
+  #accept(connected: (fd: number) => void): void {
+    for (let count = 0; count < A_TURN; count++) {
+      const flags = SOCK_CLOEXEC | SOCK_NONBLOCK;
+      const connection = tryCall('accept4', this.#fd, null, null, flags);
+      if (connection >= 0) connected(connection);
+      else if (connection !== -os.errno.ECONNABORTED && connection !== -os.errno.EINTR) return;
+    }
+  }
+
+  /** Takes no more connections. The name goes, too, if it is still this socket's. */
+  [Symbol.dispose](): void {
+    this.#watch.stop();
+    const named = statSync(this.path, { bigint: true, throwIfNoEntry: false });
+    if (named?.ino === this.#inode) rmSync(this.path, { force: true });
+    closeDescriptor(this.#fd);
+  }
+}

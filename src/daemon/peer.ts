@@ -1,0 +1,183 @@
+/** One connection of the daemon's: bytes and descriptors in order, in both directions, without blocking. */
+import { constants as os } from 'node:os';
+import { closeDescriptor } from '../kernel/descriptor.ts';
+import { SyscallError } from '../kernel/libc.ts';
+import { addon, tryCall } from '../kernel/system-call.ts';
+import { READABLE, Watch, WRITABLE } from '../kernel/watch.ts';
+import { FRAME } from './frames.ts';
+
+const MSG_DONTWAIT = 0x40;
+const MSG_NOSIGNAL = 0x4000;
+const SOL_SOCKET = 1;
+const SO_PEERCRED = 17;
+
+/** Bytes that are received at a time. */
+const PIECE = 64 * 1024;
+
+/** Bytes that may wait to be sent: a peer that does not read for so long is given up. */
+const UNSENT_MAX = 64 << 20;
+
+/** Descriptors that may have arrived before what they belong to. */
+const DESCRIPTORS_MAX = 2 * FRAME.descriptors;
+
+/** Who is at the other end, as the kernel says (SO_PEERCRED of unix(7)). */
+export interface PeerIdentity {
+  readonly pid: number;
+  readonly uid: number;
+  readonly gid: number;
+}
+
+interface PeerEvents {
+  /** Bytes have come; what is not taken yet stays. Return how many bytes were taken. */
+  readonly data: (bytes: Buffer) => number;
+  /** The connection is over, for whatever reason; once. */
+  readonly end: () => void;
+}
+
+/** A message that waits to be sent, with descriptors that are the connection's until then. */
+interface Unsent {
+  bytes: Buffer;
+  fds: readonly number[];
+}
+
+export class Peer {
+  readonly identity: PeerIdentity;
+  readonly #fd: number;
+  readonly #watch: Watch;
+  readonly #events: PeerEvents;
+  /** Bounds what may be waiting to be taken, bytes. */
+  readonly #limit: number;
+  #received: Buffer = Buffer.alloc(0);
+  #descriptors: number[] = [];
+  #unsent: Unsent[] = [];
+  #unsentBytes = 0;
+  #drained: (() => void)[] = [];
+  #ended = false;
+  #endWhenSent = false;
+
+  /** @param fd a connected socket, which is this peer's from here on */
+  constructor(fd: number, events: PeerEvents, limit: number = FRAME.header + FRAME.max) {
+    this.#fd = fd;
+    this.#events = events;
+    this.#limit = limit;
+    this.identity = peerIdentity(fd);
+    this.#watch = new Watch(fd, (ready) => this.#ready(ready));
+    this.#watch.events = READABLE;
+  }
+
+  get ended(): boolean {
+    return this.#ended;
+  }
+
+  /** Bytes that wait to be sent. */
+  get unsent(): number {
+    return this.#unsentBytes;
+  }
+
+  /** Takes `count` descriptors that came with what is being read; undefined if fewer have come. */
+  takeDescriptors(count: number): number[] | undefined {
+    return count > this.#descriptors.length ? undefined : this.#descriptors.splice(0, count);
+  }
+
+  /** Sends bytes, not none, with descriptors, which are closed once they are sent. */
+  send(bytes: Buffer, fds: readonly number[] = []): void {
+    if (this.#ended || this.#endWhenSent) {
+      for (const fd of fds) closeDescriptor(fd);
+      return;
+    }
+    this.#unsent.push({ bytes, fds });
+    this.#unsentBytes += bytes.length;
+    if (this.#unsent.length === 1) this.#flush();
+    if (this.#unsentBytes > UNSENT_MAX) this.destroy();
+  }
+
+  /** Resolves when nothing waits to be sent, or the connection is over. */
+  async drain(): Promise<void> {
+    if (this.#ended || this.#unsent.length === 0) return;
+    await new Promise<void>((resolve) => this.#drained.push(resolve));
+  }
+
+  /** Ends the connection once everything is sent. */
+  end(): void {
+    this.#endWhenSent = true;
+    if (this.#unsent.length === 0) this.destroy();
+  }
+
+  /** Ends the connection now. */
+  destroy(): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    this.#watch.stop();
+    closeDescriptor(this.#fd);
+    for (const fd of this.#descriptors.splice(0)) closeDescriptor(fd);
+    for (const { fds } of this.#unsent.splice(0)) for (const fd of fds) closeDescriptor(fd);
+    this.#unsentBytes = 0;
+    this.#wakeDrained();
+    this.#events.end();
+  }
+
+  #ready(events: number): void {
+    if ((events & WRITABLE) !== 0) this.#flush();
+    if ((events & READABLE) !== 0 && !this.#ended) this.#receive();
+  }
+
+  #receive(): void {
+    const piece = Buffer.allocUnsafe(PIECE);
+    const fds: number[] = [];
+    const most = FRAME.descriptors;
+    const [result] = addon().receiveMessage(this.#fd, piece, fds, most, MSG_DONTWAIT);
+    this.#descriptors.push(...fds);
+    if (result === -os.errno.EAGAIN || result === -os.errno.EINTR) return;
+    if (result <= 0 || this.#descriptors.length > DESCRIPTORS_MAX) {
+      this.destroy();
+      return;
+    }
+    const bytes = piece.subarray(0, result);
+    let rest = this.#received.length === 0 ? bytes : Buffer.concat([this.#received, bytes]);
+    for (let taken = 1; taken > 0 && rest.length > 0 && !this.#ended; ) {
+      taken = this.#events.data(rest);
+      rest = rest.subarray(taken);
+    }
+    this.#received = rest;
+    if (rest.length > this.#limit) this.destroy();
+  }
+
+  #flush(): void {
+    for (let next = this.#unsent[0]; next !== undefined; next = this.#unsent[0]) {
+      const { bytes, fds } = next;
+      const result = addon().sendMessage(this.#fd, bytes, fds, MSG_DONTWAIT | MSG_NOSIGNAL);
+      if (result === -os.errno.EAGAIN) {
+        this.#watch.events = READABLE | WRITABLE;
+        return;
+      }
+      if (result === -os.errno.EINTR) continue;
+      if (result < 0) {
+        this.destroy();
+        return;
+      }
+      for (const fd of fds) closeDescriptor(fd);
+      this.#unsentBytes -= result;
+      if (result === bytes.length) this.#unsent.shift();
+      else this.#unsent[0] = { bytes: bytes.subarray(result), fds: [] };
+    }
+    this.#watch.events = READABLE;
+    this.#wakeDrained();
+    if (this.#endWhenSent) this.destroy();
+  }
+
+  #wakeDrained(): void {
+    for (const resolve of this.#drained.splice(0)) resolve();
+  }
+}
+
+function peerIdentity(fd: number): PeerIdentity {
+  const credentials = Buffer.alloc(12); // struct ucred { pid, uid, gid }
+  const length = Uint32Array.of(credentials.length);
+  const result = tryCall('getsockopt', fd, SOL_SOCKET, SO_PEERCRED, credentials, length);
+  if (result < 0) throw new SyscallError('getsockopt', -result);
+  return {
+    pid: credentials.readInt32LE(0),
+    uid: credentials.readUInt32LE(4),
+    gid: credentials.readUInt32LE(8),
+  };
+}

@@ -1,0 +1,145 @@
+/**
+ * kilnd, the daemon of one state directory. Started by root's client (src/client/daemon.c), which waits until
+ * descriptor 3 is closed: a NUL there says that it listens, anything else why it does not.
+ */
+import {
+  closeSync,
+  constants,
+  existsSync,
+  fstatSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  realpathSync,
+  statSync,
+  watch,
+  writeSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { describeError, printError } from './cli/errors.ts';
+import { KILN_FAILED } from './cli/exit-status.ts';
+import { type Shared, serveCommandLine } from './cli/serve.ts';
+import { ParkedSandboxes } from './daemon/parked.ts';
+import { Server } from './daemon/server.ts';
+import { tryLock } from './kernel/flock.ts';
+import { checked, tryCall } from './kernel/system-call.ts';
+import { openKiln } from './kiln.ts';
+import { awaitedLater } from './promise.ts';
+import { timeInMilliseconds } from './recipe/quantity.ts';
+import { sweepBoxes } from './sandbox/sweep.ts';
+import { packageRoot } from './state/package-root.ts';
+import { statePaths } from './state/paths.ts';
+import { KILN_VERSION } from './state/version.ts';
+
+const READY_FD = 3;
+const DEFAULT_STATE = '/var/lib/kiln';
+const SOCKET = 'io.kiln';
+
+/** `KILN_IDLE`: how long nobody may want anything before the daemon ends. */
+const IDLE = '10m';
+
+/** `KILN_PARKED`: how many sandboxes wait when nobody says (`kiln park`). */
+const PARKED = '2';
+
+/** How long a sandbox's removal may take at the daemon's own end, milliseconds. */
+const LAST_REMOVALS = 5000;
+
+async function main(): Promise<void> {
+  process.umask(0o022);
+  const paths = statePaths(process.env);
+  mkdirSync(paths.root, { recursive: true, mode: 0o755 });
+  process.chdir('/');
+  const log = join(paths.root, 'kilnd.log');
+  const lock = await tryLock(join(paths.root, 'kilnd.lock'));
+  // Another one of this state has just been faster.
+  if (lock === undefined) return sayReady(log);
+  const state = realpathSync(paths.root);
+  const sockets = [join(state, SOCKET)];
+  if (state === DEFAULT_STATE) {
+    mkdirSync(paths.hostRun, { recursive: true, mode: 0o755 });
+    sockets.push(join(paths.hostRun, SOCKET));
+  }
+  const build = readFileSync(join(packageRoot(), 'dist/build-id'), 'utf8').trim();
+  let timer: NodeJS.Timeout | undefined;
+  let outdated = false;
+  const idleTime = timeInMilliseconds(process.env.KILN_IDLE || IDLE) ?? 0;
+  const usual = Number(process.env.KILN_PARKED || PARKED);
+  const kiln = openKiln({ env: { KILN_STATE: state } });
+  const parked = new ParkedSandboxes(kiln.engine, usual, (error) => printError(error));
+  const removals = new Set<Promise<void>>();
+  let ending = false;
+  const end = async () => {
+    if (ending) return;
+    ending = true;
+    server.stopListening();
+    await parked.end();
+    await Promise.race([Promise.allSettled(removals), sleep(LAST_REMOVALS)]);
+    // Sandboxes that wait are nobody's without a daemon. One that replaces this one parks its own.
+    if (!outdated && existsSync(state))
+      await sweepBoxes(paths, kiln.engine.connect, { parkedToo: true });
+    await kiln.leave();
+    process.exit(0);
+  };
+  const endNow = () => {
+    end().catch(fail);
+  };
+  const shared: Shared = {
+    kiln,
+    mountNamespace: statSync('/proc/self/ns/mnt').ino,
+    removing: (removal) => {
+      const over = awaitedLater(removal.catch((error: unknown) => printError(error)));
+      removals.add(over);
+      over.finally(() => removals.delete(over)).catch(fail);
+    },
+    ended: () => undefined,
+  };
+  const server = new Server({
+    sockets,
+    build,
+    version: KILN_VERSION,
+    serve: async (line) => {
+      using _ = parked.busy();
+      await serveCommandLine(line, shared);
+    },
+    failed: fail,
+    outdated: () => {
+      outdated = true;
+      server.stopListening();
+      lock.release().catch(fail);
+    },
+    idle: (idle) => {
+      clearTimeout(timer);
+      if (idle) timer = setTimeout(endNow, outdated ? 0 : idleTime);
+    },
+  });
+  process.on('SIGTERM', endNow).on('SIGINT', endNow);
+  // Where somebody removes the state, nothing is left to serve.
+  watch(state, () => {
+    if (!existsSync(sockets[0] as string) && !outdated) endNow();
+  }).unref();
+  sayReady(log);
+}
+
+/** Tells the client that waits, if one does. What is said on stderr afterwards goes to the log. */
+function sayReady(log: string): void {
+  try {
+    fstatSync(READY_FD);
+  } catch {
+    return;
+  }
+  const file = openSync(log, constants.O_WRONLY | constants.O_CREAT | constants.O_APPEND, 0o600);
+  checked('dup3', tryCall('dup3', file, 2, 0));
+  closeSync(file);
+  writeSync(READY_FD, '\0');
+  closeSync(READY_FD);
+}
+
+/** What nobody expected ends the daemon: its sandboxes end with it, and the next one cleans up. */
+function fail(error: unknown): never {
+  writeSync(2, describeError(error));
+  process.exit(KILN_FAILED);
+}
+
+process.on('uncaughtException', fail).on('unhandledRejection', fail);
+main().catch(fail);

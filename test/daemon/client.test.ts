@@ -1,0 +1,267 @@
+/** The client, as it is built, against the daemon's own server with commands that are plain processes. */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { createHash, randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import {
+  closeSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
+import { connect } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import test, { type ExecutionContext } from 'ava';
+import type { CommandLine } from '../../src/daemon/command-line.ts';
+import { Server } from '../../src/daemon/server.ts';
+import { closeDescriptor } from '../../src/kernel/descriptor.ts';
+import { createPipe } from '../../src/kernel/pipe.ts';
+
+const top = join(import.meta.dirname, '../..');
+const client = join(top, 'dist/kiln');
+const build = readFileSync(join(top, 'dist/build-id'), 'utf8').trim();
+
+/** A server of a state directory of its own, and the client's environment for it. */
+function serve(t: ExecutionContext, handle: (line: CommandLine) => Promise<void>) {
+  const state = mkdtempSync(join(tmpdir(), 'kiln-client-'));
+  const idle: boolean[] = [];
+  let outdated = 0;
+  const server = new Server({
+    sockets: [join(state, 'io.kiln')],
+    build,
+    version: '0',
+    serve: handle,
+    failed: (error) => t.fail(String(error)),
+    outdated: () => {
+      outdated++;
+    },
+    idle: (now) => {
+      idle.push(now);
+    },
+  });
+  t.teardown(() => {
+    server.stopListening();
+    rmSync(state, { recursive: true });
+  });
+  return {
+    state,
+    idle,
+    env: { PATH: process.env.PATH, KILN_STATE: state },
+    outdated: () => outdated,
+  };
+}
+
+/** Runs a program of the host's for a client, as a sandbox's command is run, and ends as it ends. */
+async function runOnHost(line: CommandLine, argv: readonly string[]): Promise<void> {
+  const [stdin, stdout, stderr] = [createPipe(0), createPipe(0), createPipe(0)];
+  const [program = '', ...args] = argv;
+  const child = spawn(program, args, { stdio: [stdin.read, stdout.write, stderr.write] });
+  for (const fd of [stdin.read, stdout.write, stderr.write]) closeDescriptor(fd);
+  line.on('signal', (signal) => child.kill(signal));
+  line.on('gone', () => child.kill('SIGKILL'));
+  const drained = once(line, 'drained');
+  drained.catch(() => undefined);
+  line.passStdio(stdin.write, stdout.read, stderr.read);
+  const [code, signal] = (await once(child, 'exit')) as [number | null, NodeJS.Signals | null];
+  if (line.gone) return;
+  const [error] = (await drained) as [string | undefined];
+  if (error !== undefined) line.write(2, `output: ${error}\n`);
+  line.exit(signal === null ? { status: code ?? 0 } : { signal });
+}
+
+const runArguments = (line: CommandLine) => runOnHost(line, line.start.argv.slice(2));
+
+/** Starts the client and gathers what it writes. */
+function start(env: NodeJS.ProcessEnv, argv: readonly string[], input?: Buffer | number) {
+  const child = spawn(client, ['run', ...argv], {
+    env,
+    stdio: [typeof input === 'number' ? input : 'pipe', 'pipe', 'pipe'],
+  });
+  if (typeof input !== 'number') child.stdin?.on('error', () => undefined).end(input);
+  return { child, ended: gather(child) };
+}
+
+async function gather(child: ChildProcess) {
+  const [out, err]: [Buffer[], Buffer[]] = [[], []];
+  child.stdout?.on('data', (chunk: Buffer) => out.push(chunk));
+  child.stderr?.on('data', (chunk: Buffer) => err.push(chunk));
+  const [code, signal] = (await once(child, 'close')) as [number | null, string | null];
+  return { code, signal, stdout: Buffer.concat(out), stderr: Buffer.concat(err) };
+}
+
+test('arguments, environment, umask and working directory arrive as they are', async (t) => {
+  const seen: CommandLine['start'][] = [];
+  const { env } = serve(t, async (line) => {
+    seen.push(line.start);
+    line.write(1, 'out\n');
+    line.write(2, 'err\n');
+    line.exit({ status: 7 });
+  });
+  const argv = ['a b', '', 'ü\n', '--env-file=x', '-'.repeat(100_000)];
+  const result = await start({ ...env, ODD: '=x=\n' }, argv).ended;
+  t.deepEqual([result.code, `${result.stdout}`, `${result.stderr}`], [7, 'out\n', 'err\n']);
+  const [begin] = seen;
+  t.deepEqual(begin?.argv, [client, 'run', ...argv]);
+  t.is(begin?.env.ODD, '=x=\n');
+  t.is(begin?.cwd, process.cwd());
+  t.deepEqual(begin?.terminals, [false, false, false]);
+});
+
+test('stdin, stdout and stderr pass byte for byte, and the status comes after them', async (t) => {
+  const { env } = serve(t, runArguments);
+  const bytes = randomBytes(9_000_000);
+  const both = await start(env, ['sh', '-c', 'tee /dev/stderr; exit 3'], bytes).ended;
+  t.is(both.code, 3);
+  t.true(both.stdout.equals(bytes));
+  t.true(both.stderr.equals(bytes));
+});
+
+test('a file as stdin, one that is appended to as stdout, /dev/null, and a closed stdin', async (t) => {
+  const { env, state } = serve(t, runArguments);
+  const file = join(state, 'in');
+  const out = join(state, 'out');
+  writeFileSync(file, randomBytes(300_000));
+  const shell = spawn(
+    'sh',
+    [
+      '-c',
+      `"$0" run cat <"$1" >>"$2"; "$0" run cat </dev/null >>"$2"; "$0" run cat <&- >>"$2"; "$0" run echo end >>"$2"`,
+      client,
+      file,
+      out,
+    ],
+    { env, stdio: ['ignore', 'inherit', 'inherit'] },
+  );
+  await once(shell, 'exit');
+  const expected = Buffer.concat([readFileSync(file), Buffer.from('end\n')]);
+  const digest = (bytes: Buffer) => createHash('sha256').update(bytes).digest('hex');
+  t.is(digest(readFileSync(out)), digest(expected));
+});
+
+test('a reader that has seen enough ends the command by SIGPIPE', async (t) => {
+  const { env } = serve(t, runArguments);
+  const shell = spawn('bash', ['-c', '"$0" run yes | head -n 2; echo "$PIPESTATUS"', client], {
+    env,
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  const { stdout } = await gather(shell);
+  t.is(stdout.toString(), 'y\ny\n141\n');
+});
+
+test('a full disk is told to the daemon', async (t) => {
+  const { env } = serve(t, runArguments);
+  const shell = spawn('sh', ['-c', '"$0" run echo lost >/dev/full', client], {
+    env,
+    stdio: ['ignore', 'inherit', 'pipe'],
+  });
+  const { stderr } = await gather(shell);
+  t.is(stderr.toString(), 'output: ENOSPC\n');
+});
+
+test('a signal reaches the command; a client that was told to end ends by it', async (t) => {
+  const { env } = serve(t, runArguments);
+  const { child, ended } = start(env, ['sleep', '60'], openSync('/dev/null', 'r'));
+  await sleep(300);
+  child.kill('SIGTERM');
+  const result = await ended;
+  t.deepEqual([result.code, result.signal], [null, 'SIGTERM']);
+  const other = await start(env, ['sh', '-c', 'kill -SEGV $$']).ended;
+  t.deepEqual([other.code, other.signal], [139, null]);
+});
+
+test('the third ^C ends the client even if the daemon does nothing', async (t) => {
+  const { env } = serve(t, (line) => new Promise((resolve) => line.on('gone', resolve)));
+  const { child, ended } = start(env, ['x']);
+  for (let i = 0; i < 3; i++) {
+    await sleep(200);
+    child.kill('SIGINT');
+  }
+  const result = await ended;
+  t.is(result.code, 130);
+  t.regex(result.stderr.toString(), /interrupted/);
+});
+
+test('the daemon hears at once that a client was killed', async (t) => {
+  let gone = 0;
+  const { env, idle } = serve(t, async (line) => {
+    line.on('gone', () => {
+      gone++;
+    });
+    await runArguments(line);
+  });
+  const { child, ended } = start(env, ['sleep', '60'], openSync('/dev/null', 'r'));
+  await sleep(300);
+  child.kill('SIGKILL');
+  await ended;
+  for (let i = 0; i < 100 && idle.at(-1) !== true; i++) await sleep(20);
+  t.is(gone, 1);
+  t.true(idle.at(-1));
+});
+
+test('a terminal is raw while the command has it, has the window’s size, and is put back', async (t) => {
+  const { env, state } = serve(t, async (line) => {
+    t.deepEqual(line.start.terminals, [true, true, true]);
+    t.deepEqual([line.start.rows, line.start.columns], [33, 77]);
+    await runArguments(line);
+  });
+  const log = join(state, 'typescript');
+  const inner = `stty rows 33 cols 77; ${client} run echo hello; stty -a | grep -o ' icanon'`;
+  const script = spawn('script', ['-qec', inner, log], { env, stdio: ['pipe', 'pipe', 'inherit'] });
+  const { stdout } = await gather(script);
+  t.regex(stdout.toString(), /hello\r?\n icanon/);
+});
+
+test('silent connections, half messages and floods neither stop the daemon nor last', async (t) => {
+  const { env, state } = serve(t, runArguments);
+  const path = join(state, 'io.kiln');
+  const open = () =>
+    connect(path)
+      .on('error', () => undefined)
+      .resume();
+  const silent = Array.from({ length: 1000 }, open);
+  silent[0]?.write('{"method":"io.kiln.Comm');
+  silent[1]?.write('not JSON\0');
+  silent[2]?.write(
+    `${JSON.stringify({ method: 'io.kiln.CommandLine', upgrade: true, parameters: { build } })}\0`,
+  );
+  silent[2]?.write(Buffer.from([255, 255, 255, 255, 1, 0, 0, 0]));
+  const flood = open();
+  const block = Buffer.alloc(1 << 20, 'x');
+  for (let i = 0; i < 100 && !flood.destroyed; i++) flood.write(block);
+  const before = performance.now();
+  const { code } = await start(env, ['true']).ended;
+  t.is(code, 0);
+  t.true(performance.now() - before < 5000);
+  if (!flood.closed) await once(flood, 'close');
+  if (silent[1] !== undefined && !silent[1].closed) await once(silent[1], 'close');
+  if (silent[2] !== undefined && !silent[2].closed) await once(silent[2], 'close');
+  for (const socket of silent) socket.destroy();
+});
+
+test('a client of another build is told so', async (t) => {
+  const { state, outdated } = serve(t, runArguments);
+  const socket = connect(join(state, 'io.kiln'));
+  socket.write(
+    `${JSON.stringify({ method: 'io.kiln.CommandLine', upgrade: true, parameters: { build: 'x' } })}\0`,
+  );
+  const [answer] = (await once(socket, 'data')) as [Buffer];
+  t.like(JSON.parse(answer.toString().slice(0, -1)), { error: 'io.kiln.OtherBuild' });
+  t.is(outdated(), 1);
+  socket.destroy();
+});
+
+test('a server leaves no descriptor behind', async (t) => {
+  const { env } = serve(t, runArguments);
+  const count = () => readdirSync('/proc/self/fd').length;
+  await start(env, ['true']).ended;
+  await sleep(50);
+  const before = count();
+  for (let i = 0; i < 20; i++) await start(env, ['cat'], Buffer.from('x')).ended;
+  await sleep(50);
+  t.true(count() <= before, `${count()} instead of ${before}`);
+  closeSync(openSync('/dev/null', 'r'));
+});

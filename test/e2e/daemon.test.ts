@@ -1,0 +1,182 @@
+/** `kiln run` by way of kilnd, as a user starts it. */
+import { execFile, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, readdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs';
+import { rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { promisify } from 'node:util';
+import test from 'ava';
+import { waitForDeath } from '../../src/kernel/process-end.ts';
+import { countParked } from '../../src/sandbox/parking.ts';
+import { type BusyboxState, busyboxState, IMAGE, KILN } from '../support/busybox-state.ts';
+import { daemonPid, endDaemon } from '../support/daemon.ts';
+
+const run = promisify(execFile);
+let state: BusyboxState;
+
+/** The environment of a user: no sources, two sandboxes parked. */
+const environment = (more: NodeJS.ProcessEnv = {}): NodeJS.ProcessEnv => {
+  const { KILN_FROM_SOURCE: _, KILN_PARKED: __, ...rest } = state.env;
+  return { ...rest, KILN_IDLE: '60s', ...more };
+};
+
+const kiln = (args: readonly string[], more: NodeJS.ProcessEnv = {}) =>
+  run(KILN, ['run', '-r', IMAGE.slice(0, 12), ...args], { env: environment(more) });
+
+/** Waits until something is so, ten seconds at the most. */
+async function until(isSo: () => boolean): Promise<boolean> {
+  for (let i = 0; i < 500 && !isSo(); i++) await sleep(20);
+  return isSo();
+}
+
+function pidOfDaemon(): number {
+  const pid = daemonPid(state.paths.root);
+  if (pid === undefined) throw new Error('no daemon listens');
+  return pid;
+}
+
+test.before(async () => {
+  state = await busyboxState();
+});
+test.beforeEach(async () => {
+  await endDaemon(state.paths.root);
+});
+test.after.always(async () => {
+  await state[Symbol.asyncDispose]();
+});
+
+test.serial('the first run starts a daemon, which runs the next ones, too', async (t) => {
+  t.is(daemonPid(state.paths.root), undefined);
+  const first = await kiln(['--', 'sh', '-c', 'echo $PPID; cat /proc/1/comm']);
+  t.is(first.stdout, '1\nkiln-init\n');
+  const pid = pidOfDaemon();
+  t.true(await until(() => countParked(state.paths) === 2));
+  const started = performance.now();
+  for (let i = 0; i < 5; i++) t.is((await kiln(['--', 'echo', `${i}`])).stdout, `${i}\n`);
+  // A Node that starts for itself needs more than twice as long.
+  t.log(`${Math.round((performance.now() - started) / 5)} ms a run`);
+  t.is(pidOfDaemon(), pid);
+});
+
+test.serial('the daemon has nothing of its first caller', async (t) => {
+  const child = spawn(
+    'bash',
+    ['-c', 'exec 77</etc/hostname; cd /tmp; umask 077; exec "$0" "$@"'].concat([
+      KILN,
+      'run',
+      '-r',
+      IMAGE.slice(0, 12),
+      '--',
+      'true',
+    ]),
+    { env: environment({ SECRET_OF_CALLER: 'x', NODE_OPTIONS: '--require=/nowhere.js' }) },
+  );
+  const [code] = (await once(child, 'exit')) as [number];
+  t.is(code, 0);
+  const proc = `/proc/${pidOfDaemon()}`;
+  const env = readFileSync(`${proc}/environ`, 'utf8').split('\0').filter(Boolean);
+  const names = env.map((entry) => entry.split('=')[0]).sort();
+  t.true(
+    names.every((name) => ['PATH', 'PWD', 'KILN_STATE', 'KILN_IDLE', 'KILN_NODE'].includes(name!)),
+  );
+  t.is(readlinkSync(`${proc}/cwd`), '/');
+  const files = readdirSync(`${proc}/fd`).map((fd) => {
+    try {
+      return readlinkSync(`${proc}/fd/${fd}`);
+    } catch {
+      return '';
+    }
+  });
+  t.false(files.includes('/etc/hostname'));
+  t.regex(readFileSync(`${proc}/status`, 'utf8'), /^Umask:\t0022$/m);
+  const stat = readFileSync(`${proc}/stat`, 'utf8');
+  const [, , , session] = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+  t.is(Number(session), Number(stat.split(' ')[0]));
+});
+
+test.serial('kill -9 of the client ends its sandbox; the daemon goes on', async (t) => {
+  const child = spawn(KILN, ['run', '-r', IMAGE.slice(0, 12), '--', 'sleep', '7654'], {
+    env: environment(),
+    stdio: 'ignore',
+  });
+  const pidOfSleep = () =>
+    readdirSync('/proc').find((name) => {
+      try {
+        return readFileSync(`/proc/${name}/cmdline`, 'utf8') === 'sleep\x007654\x00';
+      } catch {
+        return false;
+      }
+    });
+  t.true(await until(() => pidOfSleep() !== undefined));
+  const pid = Number(pidOfSleep());
+  child.kill('SIGKILL');
+  t.true(await waitForDeath(pid, 10_000));
+  t.is((await kiln(['--', 'echo', 'on'])).stdout, 'on\n');
+});
+
+test.serial('kill -9 of the daemon ends its sandboxes; the next one cleans up', async (t) => {
+  await kiln(['--', 'true']);
+  const child = spawn(KILN, ['run', '-r', IMAGE.slice(0, 12), '--', 'sleep', '7655'], {
+    env: environment(),
+    stdio: ['ignore', 'ignore', 'pipe'],
+  });
+  const said: Buffer[] = [];
+  child.stderr.on('data', (chunk: Buffer) => said.push(chunk));
+  await sleep(1000);
+  process.kill(pidOfDaemon(), 'SIGKILL');
+  const [code] = (await once(child, 'close')) as [number];
+  t.is(code, 125);
+  t.regex(Buffer.concat(said).toString(), /the daemon has ended, and the sandbox with it/);
+  t.is((await kiln(['--', 'echo', 'again'])).stdout, 'again\n');
+  const { stdout } = await run('ps', ['-eo', 'args']);
+  t.false(stdout.includes('sleep 7655'));
+});
+
+test.serial('another build replaces the daemon, whose jobs come to their end', async (t) => {
+  await kiln(['--', 'true']);
+  const old = pidOfDaemon();
+  const job = kiln(['--', 'sh', '-c', 'sleep 3; echo done']);
+  await sleep(700);
+  // What a client of another build says.
+  const { connect } = await import('node:net');
+  const socket = connect(join(state.paths.root, 'io.kiln'));
+  socket.write('{"method":"io.kiln.CommandLine","upgrade":true,"parameters":{"build":"other"}}\0');
+  await once(socket, 'data');
+  socket.destroy();
+  t.is((await kiln(['--', 'echo', 'new'])).stdout, 'new\n');
+  t.not(pidOfDaemon(), old);
+  t.is((await job).stdout, 'done\n');
+  t.true(await waitForDeath(old, 10_000));
+});
+
+test.serial('an idle daemon ends, and leaves neither sandbox nor socket', async (t) => {
+  await kiln(['--', 'true'], { KILN_IDLE: '1s' });
+  const pid = pidOfDaemon();
+  t.true(await waitForDeath(pid, 20_000));
+  t.is(countParked(state.paths), 0);
+  t.false(existsSync(join(state.paths.root, 'io.kiln')));
+});
+
+test.serial('a daemon that cannot start says why', async (t) => {
+  const folder = join(state.paths.root, 'file');
+  writeFileSync(folder, '');
+  const error = (await t.throwsAsync(kiln(['--', 'true'], { KILN_STATE: folder }))) as Error & {
+    code: number;
+    stderr: string;
+  };
+  t.is(error.code, 125);
+  t.regex(error.stderr, /^kiln: the daemon of .*file cannot be reached: Not a directory/);
+  t.notRegex(error.stderr, /\n {4}at /);
+  await rm(folder);
+});
+
+test.serial('forty runs leave the daemon as large as it was', async (t) => {
+  for (let i = 0; i < 10; i++) await kiln(['--', 'true']);
+  const descriptors = () => readdirSync(`/proc/${pidOfDaemon()}/fd`).length;
+  await sleep(1500);
+  const before = descriptors();
+  for (let i = 0; i < 40; i++) await kiln(['--', 'true']);
+  await sleep(1500);
+  t.true(descriptors() <= before + 2, `${descriptors()} instead of ${before}`);
+});

@@ -1,0 +1,28 @@
+import { closeSync, existsSync, realpathSync } from 'node:fs';
+import { join } from 'node:path';
+import { waitForDeath } from '../../src/kernel/process-end.ts';
+import { connectUnixSocket, peerPid } from '../../src/kernel/unix-socket.ts';
+
+/** The process that listens on a state directory's socket; undefined where none does. */
+export function daemonPid(state: string): number | undefined {
+  try {
+    const socket = connectUnixSocket(join(realpathSync(state), 'io.kiln'));
+    try {
+      return peerPid(socket);
+    } finally {
+      closeSync(socket);
+    }
+  } catch {
+    return undefined;
+  }
+}
+
+/** Has the daemon of a state directory end, and waits until it has. */
+export async function endDaemon(state: string): Promise<void> {
+  const pid = existsSync(state) ? daemonPid(state) : undefined;
+  if (pid === undefined) return;
+  process.kill(pid, 'SIGTERM');
+  if (await waitForDeath(pid, 20_000)) return;
+  process.kill(pid, 'SIGKILL');
+  throw new Error(`kilnd (process ${pid}) of ${state} did not end`);
+}
