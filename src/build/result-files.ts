@@ -19,6 +19,12 @@ const STALE = [
   ...[SBOM_FILE, STATEMENT_FILE, ENVELOPE_FILE, CHECKSUMS_FILE],
 ];
 
+/** What a build that was killed had not put in its place yet; as Folder.replace() names it. */
+function isHalfWritten(name: string): boolean {
+  const of = /^\.(.+)\.[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.exec(name)?.[1];
+  return of !== undefined && STALE.includes(of);
+}
+
 const LOGS = ['build.log', 'root.log', 'state.log'] as const;
 
 interface OpenLog {
@@ -56,6 +62,7 @@ export class ResultFiles implements Disposable {
       const folder = Folder.open(directory);
       files = new ResultFiles(directory, folder, owner);
       for (const name of STALE) folder.remove(name);
+      for (const name of folder.names()) if (isHalfWritten(name)) folder.remove(name);
       for (const name of logs) {
         folder.remove(name);
         files.#logs.set(name, { fd: folder.create(name, owner), written: 0 });

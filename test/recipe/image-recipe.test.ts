@@ -91,6 +91,7 @@ scriptlets: { timeout: 90s }
 packages: [gcc]
 environment: { LANG: C.UTF-8 }
 scriptlets: { mode: exact }
+disk: 3G
 user: build
 users: [{ name: build, uid: 1000, home: /builddir }]
 files: [{ path: /etc/x, source: x.conf, mode: '0600' }]
@@ -99,7 +100,7 @@ files: [{ path: /etc/x, source: x.conf, mode: '0600' }]
   const recipe = await recipes.load('child.yaml');
   t.deepEqual(recipe.packages, ['bash', 'gcc']);
   t.deepEqual(recipe.environment, { PATH: '/bin', LANG: 'C.UTF-8' });
-  t.deepEqual(recipe.scriptlets, { mode: 'exact', timeout: 90 });
+  t.deepEqual(recipe.scriptlets, { mode: 'exact', timeout: 90, disk: 3 * 2 ** 30 });
   t.deepEqual(recipe.repositories[0]!.source, {
     kind: 'directory',
     path: '/state/fixtures/x86_64',
