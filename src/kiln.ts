@@ -1,5 +1,6 @@
 import { KilnError } from './errors.ts';
 import { type ListedImage, leaseImage, listImages } from './image/store/images.ts';
+import { waitFor, withWaits } from './kernel/wait-for.ts';
 import type { Connection } from './libvirt/connection.ts';
 import { pickEngine } from './libvirt/pick-engine.ts';
 import { awaitedLater } from './promise.ts';
@@ -62,6 +63,8 @@ export class Kiln implements AsyncDisposable {
   readonly paths: StatePaths;
   readonly #engine: Engine;
   #connection: Promise<Connection> | undefined;
+  /** Aborted when nobody needs a connection any more that is still being made. */
+  readonly #unneeded = new AbortController();
   /** Boxes of runs that are over, being removed, and those that could not be. */
   readonly #removals = new Set<Promise<void>>();
 
@@ -78,7 +81,8 @@ export class Kiln implements AsyncDisposable {
         this.#connection ??= awaitedLater(
           import('./libvirt/connect.ts').then(async ({ connect }) => {
             try {
-              return await connect({ paths, env });
+              const { signal } = this.#unneeded;
+              return await withWaits({ signal }, () => connect({ paths, env }));
             } catch (error) {
               // What is wrong may be mended: whoever comes next tries anew.
               this.#connection = undefined;
@@ -86,7 +90,12 @@ export class Kiln implements AsyncDisposable {
             }
           }),
         );
-        return this.#connection;
+        // Whoever waits has limits of its own; the connection is made for all.
+        return waitFor(this.#connection, {
+          code: 'E_LIBVIRT_SILENT',
+          hint: '`kiln doctor` tells whether it answers',
+          endAfter: Number.POSITIVE_INFINITY,
+        });
       },
     };
   }
@@ -180,6 +189,7 @@ export class Kiln implements AsyncDisposable {
 
   async #end(close: (connection: Connection) => Promise<void>): Promise<void> {
     const removals = await Promise.allSettled(this.#removals);
+    this.#unneeded.abort(new KilnError('E_INTERRUPTED', 'nobody needs libvirt any more'));
     const connection = await this.#connection?.catch(() => undefined);
     if (connection !== undefined) await close(connection);
     const failed = removals.find((one) => one.status === 'rejected');

@@ -1,5 +1,6 @@
 import './last-net.ts';
 import { Command, CommanderError } from 'commander';
+import { hasAbandonedCalls } from '../kernel/abandoned-calls.ts';
 import { ownArguments } from '../kernel/own-node.ts';
 import { takeUmask } from '../kernel/own-umask.ts';
 import { KILN_VERSION } from '../state/version.ts';
@@ -145,4 +146,6 @@ dispatch(ownArguments())
   })
   .finally(() => {
     settled = true;
+    // They would keep the process alive until whoever hangs answers.
+    if (hasAbandonedCalls()) process.exit();
   });

@@ -3,6 +3,7 @@ import { Command, CommanderError } from 'commander';
 import type { CommandLine } from '../daemon/command-line.ts';
 import { KilnError } from '../errors.ts';
 import { openExistingImage } from '../image/open.ts';
+import { withWaits } from '../kernel/wait-for.ts';
 import type { Kiln } from '../kiln.ts';
 import { awaitedLater } from '../promise.ts';
 import type { HandedStdio, HostStdio } from '../sandbox/streams.ts';
@@ -26,7 +27,7 @@ export interface Shared {
 }
 
 /** Variables that this daemon does not obey for a single caller; with one, a process of its own does. */
-const OWN_PROCESS = ['KILN_URI', 'KILN_TRACE', 'KILN_FROM_SOURCE'];
+const OWN_PROCESS = ['KILN_URI', 'KILN_TRACE', 'KILN_FROM_SOURCE', 'KILN_PATIENCE'];
 
 /** Options of `run` that need a process of their own, still. */
 const ELSEWHERE = ['copyIn', 'egress', 'resultdir', 'keep', 'explain'] as const;
@@ -56,7 +57,8 @@ export async function serveCommandLine(line: CommandLine, shared: Shared): Promi
       if (needed) throw new RunElsewhere();
     });
     prepare(command, caller);
-    await command.parseAsync(rest, { from: 'user' });
+    const say = (text: string) => caller.stderr.say(text);
+    await withWaits({ say }, () => command.parseAsync(rest, { from: 'user' }));
   } catch (error) {
     if (error instanceof RunElsewhere) {
       line.sendElsewhere();

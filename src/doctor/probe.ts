@@ -1,11 +1,17 @@
 import { join } from 'node:path';
 import { hostTool } from '../kernel/host-tool.ts';
 import { errnoName } from '../kernel/libc.ts';
+import { patience } from '../kernel/wait-for.ts';
 import { packageRoot } from '../state/package-root.ts';
 
 /** The guest init, as the build makes it. */
 export function initPath(): string {
   return join(packageRoot(), 'dist/kiln-init');
+}
+
+/** How long libvirtd may be silent for a check, ms: who asks what is wrong is not to wait a minute. */
+export function libvirtPatience(): number {
+  return Math.min(10_000, patience());
 }
 
 /** What the host refused, and with which errno. */

@@ -5,8 +5,10 @@
  */
 import { execFile, type SpawnOptions, spawn } from 'node:child_process';
 import { promisify } from 'node:util';
+import { awaitedLater } from '../promise.ts';
 import { keepDescriptors } from './own-descriptors.ts';
 import { withoutOrders } from './own-node.ts';
+import { stoppedSince, waitFor } from './wait-for.ts';
 
 const execute = promisify(execFile);
 
@@ -16,11 +18,28 @@ export const startProgram = ((program: string, args: readonly string[], options:
   return spawn(program, args, { env: withoutOrders(process.env), ...options });
 }) as typeof spawn;
 
-/** Runs a program of the host to its end; throws as child_process.execFile() does. */
+/**
+ * Runs a program of the host to its end, or kills it after {@link patience}; where it `works` long, only
+ * once it has been stopped for so long. Throws as child_process.execFile() does, and KilnError
+ * E_PROGRAM_SILENT.
+ */
 export async function runProgram(
   program: string,
   args: readonly string[],
+  { works = false }: { readonly works?: boolean } = {},
 ): Promise<{ readonly stdout: string; readonly stderr: string }> {
   keepDescriptors();
-  return await execute(program, args, { env: withoutOrders(process.env) });
+  const running = awaitedLater(execute(program, args, { env: withoutOrders(process.env) }));
+  const { child } = running;
+  const words = [program, ...args].join(' ');
+  try {
+    return await waitFor(running, {
+      whom: () => ({ name: `\`${words}\` (pid ${child.pid})`, pid: child.pid }),
+      code: 'E_PROGRAM_SILENT',
+      hint: `run it by hand to see what it waits for: ${words}`,
+      ...(works ? { since: stoppedSince(() => child.pid) } : {}),
+    });
+  } finally {
+    if (child.exitCode === null && child.signalCode === null) child.kill('SIGKILL');
+  }
 }

@@ -2,7 +2,12 @@ import { closeSync, constants, fchmodSync, fstatSync, lstatSync, openSync } from
 import { constants as os } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { getSystemErrorName } from 'node:util';
+import { awaitedLater } from '../promise.ts';
+import { monotonicMs } from './clock.ts';
+import { lockHolder } from './lock-holder.ts';
+import { isStopped } from './process-end.ts';
 import { tryCall } from './system-call.ts';
+import { type Awaited, sayAfter, sayWaiting, waitFor } from './wait-for.ts';
 
 /** flock(2) operations, from sys/file.h. */
 const LOCK_SH = 1;
@@ -36,17 +41,70 @@ export interface HeldLock extends AsyncDisposable {
 /**
  * Locks the file `path` (made if missing; only its owner can open it) against other processes and other callers in
  * this one. A lock file may be deleted by its holder: whoever waited then locks the new file.
- * @throws SystemError of open(2); the signal's reason when aborted.
+ * Who works may hold it for as long as the work takes; one that is stopped is waited for as
+ * {@link waitFor} says.
+ * @throws SystemError of open(2); the signal's reason when aborted; KilnError E_LOCKED
  */
 export async function acquireLock(path: string, options: LockOptions = {}): Promise<HeldLock> {
+  options.signal?.throwIfAborted();
+  const free = await tryLock(path, options);
+  if (free !== undefined) return free;
+  const given = new AbortController();
+  const signal =
+    options.signal === undefined ? given.signal : AbortSignal.any([given.signal, options.signal]);
+  const acquired = awaitedLater(pollLock(path, { ...options, signal }));
+  let holder: Awaited | undefined;
+  let since = monotonicMs();
+  let said: (() => void) | undefined;
+  const began = monotonicMs();
+  try {
+    return await waitFor(acquired, {
+      whom: () => holder ?? holderOf(path),
+      code: 'E_LOCKED',
+      hint: 'look what it does, and end it if it hangs',
+      since: () => {
+        holder = holderOf(path);
+        // The clock runs while it is stopped; where the kernel does not tell who it is, it may work.
+        const works = holder.pid === undefined || !isStopped(holder.pid);
+        if (works) {
+          since = monotonicMs();
+          if (since - began > sayAfter()) said ??= sayWaiting(holder, 'which works');
+        }
+        return since;
+      },
+    });
+  } catch (error) {
+    given.abort(error);
+    // It may have been given in the same moment.
+    acquired.then(
+      (lock) => lock.release(),
+      () => undefined,
+    );
+    throw error;
+  } finally {
+    said?.();
+  }
+}
+
+async function pollLock(
+  path: string,
+  options: LockOptions & { readonly signal: AbortSignal },
+): Promise<HeldLock> {
   for (let pause = POLL_FIRST; ; pause = Math.min(pause * 2, POLL_LAST)) {
-    options.signal?.throwIfAborted();
+    options.signal.throwIfAborted();
     const held = await tryLock(path, options);
     if (held !== undefined) return held;
     await sleep(pause, undefined, { signal: options.signal }).catch(() =>
-      options.signal?.throwIfAborted(),
+      options.signal.throwIfAborted(),
     );
   }
+}
+
+/** Who holds the lock, for those who wait for it. */
+function holderOf(path: string): Awaited {
+  const pid = lockHolder(path);
+  if (pid === undefined) return { name: `whoever holds the lock ${path}` };
+  return { name: `process ${pid}, which holds the lock ${path}`, pid };
 }
 
 /** Like {@link acquireLock}, but undefined at once if somebody else holds it. */

@@ -19,6 +19,16 @@ export function isDead(pid: number): boolean {
   }
 }
 
+/** Whether a process was stopped by a signal or a debugger (proc_pid_stat(5), states T and t). */
+export function isStopped(pid: number): boolean {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
+    return /^[Tt]/.test(stat.slice(stat.lastIndexOf(')') + 2));
+  } catch {
+    return false;
+  }
+}
+
 /**
  * When a process began, in the kernel's own ticks since the boot: with the pid it names one process for good.
  * Undefined for one that is gone.

@@ -16,6 +16,7 @@ export type SystemCall =
   | 'close_range'
   | 'connect'
   | 'dup3'
+  | 'exit_group'
   | 'fchdir'
   | 'fchownat'
   | 'fcntl'

@@ -3,7 +3,7 @@ import { LibvirtError } from './errors.ts';
 import type { Libvirt, Pointer } from './functions.ts';
 import { consumeArray, runAsync, takeString } from './library.ts';
 import { LifecycleChannel, type LifecycleListener } from './lifecycle.ts';
-import { ConnectionPool, type Reviver } from './pool.ts';
+import { ConnectionPool, type PoolOptions } from './pool.ts';
 
 /** How a domain is made. */
 export interface CreateOptions {
@@ -56,6 +56,8 @@ export class Connection {
               flags,
             ),
       false,
+      // Its maker has given up on it.
+      (domain) => domain.destroy(),
     );
   }
 
@@ -183,28 +185,32 @@ export class Connection {
     what: string,
     call: (library: Libvirt, connection: Pointer) => Promise<Pointer | null>,
     repeatable = true,
+    late?: (domain: Domain) => Promise<unknown>,
   ): Promise<Domain> {
-    return this.#pool.run(async (library, connection, failure) => {
-      const native = await call(library, connection);
-      if (native === null) throw failure(what);
-      try {
-        const { name, uuid } = identify(library, native);
-        return new Domain(this.#pool, name, uuid);
-      } finally {
-        library.virDomainFree(native);
-      }
-    }, repeatable);
+    return this.#pool.run(
+      async (library, connection, failure) => {
+        const native = await call(library, connection);
+        if (native === null) throw failure(what);
+        try {
+          const { name, uuid } = identify(library, native);
+          return new Domain(this.#pool, name, uuid);
+        } finally {
+          library.virDomainFree(native);
+        }
+      },
+      repeatable,
+      late,
+    );
   }
 }
 
 /**
  * Connects to a libvirt URI, as `lxc:///system` or `test:///default`.
  *
- * @param revive called when the server cannot be reached, now or later, before one more try
- * @throws LibvirtError E_LIBVIRT_MISSING, E_LIBVIRT_CONNECT
+ * @throws LibvirtError E_LIBVIRT_MISSING, E_LIBVIRT_CONNECT; KilnError E_LIBVIRT_SILENT
  */
-export async function openConnection(uri: string, revive?: Reviver): Promise<Connection> {
-  const pool = new ConnectionPool(uri, revive);
+export async function openConnection(uri: string, options: PoolOptions = {}): Promise<Connection> {
+  const pool = new ConnectionPool(uri, options);
   await pool.run(async () => {});
   return new Connection(pool);
 }

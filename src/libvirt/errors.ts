@@ -42,7 +42,7 @@ const CODES: ReadonlyMap<number, string> = new Map([
  * and `E_LIBVIRT_REMOTE` (a URI kiln does not take), `E_LIBVIRT_MISSING` (not installed),
  * `E_LIBVIRT_START`, `E_LIBVIRT_STOP` (the embedded daemon), `E_LIBVIRT_CONNECT` (no connection),
  * `E_LIBVIRT_LOST` (it broke in the middle of a call), `E_LIBVIRT_CLOSED` (used after close),
- * `E_LIBVIRT_LEAK` (a bug of kiln's, found on close), and `E_LIBVIRT` for everything else.
+ * `E_LIBVIRT_SILENT` (it does not answer), `E_LIBVIRT_LEAK` (a bug of kiln's, found on close), and `E_LIBVIRT` for everything else.
  */
 export class LibvirtError extends KilnError {
   /** libvirt's own account; undefined where kiln itself refused the call. */

@@ -1,3 +1,6 @@
+import { abandonCall } from '../kernel/abandoned-calls.ts';
+import { monotonicMs } from '../kernel/clock.ts';
+import { type Awaited, patience, waitFor } from '../kernel/wait-for.ts';
 import { awaitedLater } from '../promise.ts';
 import { failedCall, LibvirtError } from './errors.ts';
 import type { Libvirt, Pointer } from './functions.ts';
@@ -29,10 +32,23 @@ export type Work<Result> = (
 ) => Promise<Result>;
 
 /** Makes a server reachable: called when a connection could not be opened, before another try. */
-export type Reviver = () => Promise<void>;
+type Reviver = () => Promise<void>;
+
+/** Beyond what a connection needs. */
+export interface PoolOptions {
+  /** Makes the server reachable, now or later. */
+  readonly revive?: Reviver | undefined;
+  /** The daemon, for those who wait for it. */
+  readonly whom?: (() => Awaited) | undefined;
+  /** How long it may be silent, ms; the usual patience unless given. */
+  readonly endAfter?: number | undefined;
+}
 
 let running = 0;
 const waiting: (() => void)[] = [];
+
+/** When any call of this process was over the last time, monotonic ms. */
+let lastEnd = 0;
 
 async function takeTurn(): Promise<void> {
   if (running < CONCURRENT_CALLS) running++;
@@ -40,9 +56,18 @@ async function takeTurn(): Promise<void> {
 }
 
 function endTurn(): void {
+  lastEnd = monotonicMs();
   const next = waiting.shift();
   if (next === undefined) running--;
   else next();
+}
+
+/** A call, as those see it who wait for it. */
+interface CallState {
+  /** Since when it is the daemon's turn, monotonic ms; undefined while it waits for its own. */
+  began: number | undefined;
+  /** Nobody waits for it any more. */
+  given: boolean;
 }
 
 /**
@@ -54,14 +79,17 @@ function endTurn(): void {
  */
 export class ConnectionPool {
   readonly uri: string;
-  readonly #revive: Reviver | undefined;
+  readonly #options: PoolOptions;
   readonly #idle: Pointer[] = [];
   readonly #leases = new Set<Promise<unknown>>();
   #closed = false;
+  /** Calls under way that nobody waits for any more, and why that is so. */
+  #abandoned = 0;
+  #silence: unknown;
 
-  constructor(uri: string, revive?: Reviver) {
+  constructor(uri: string, options: PoolOptions = {}) {
     this.uri = uri;
-    this.#revive = revive;
+    this.#options = options;
   }
 
   get closed(): boolean {
@@ -74,12 +102,20 @@ export class ConnectionPool {
    * A connection that broke since its last use is replaced. One that breaks during `work` fails
    * it with E_LIBVIRT_LOST, unless `repeatable`: then the work is done once more.
    *
-   * @throws LibvirtError E_LIBVIRT_CLOSED, E_LIBVIRT_CONNECT, E_LIBVIRT_LOST, and what `work` throws
+   * A daemon that does not answer ends the wait, not the call: `late` is given what comes of it
+   * after that. Until then every other call fails at once, as this one did.
+   *
+   * @throws LibvirtError E_LIBVIRT_CLOSED, E_LIBVIRT_CONNECT, E_LIBVIRT_LOST, and what `work` throws;
+   *   KilnError E_LIBVIRT_SILENT
    */
-  run<Result>(work: Work<Result>, repeatable = true): Promise<Result> {
+  run<Result>(
+    work: Work<Result>,
+    repeatable = true,
+    late?: (result: Result) => Promise<unknown>,
+  ): Promise<Result> {
     const refusal = this.#closed ? this.#refusal() : undefined;
     const lease = awaitedLater(
-      refusal === undefined ? this.#run(work, repeatable) : Promise.reject(refusal),
+      refusal === undefined ? this.#patiently(work, repeatable, late) : Promise.reject(refusal),
     );
     this.#leases.add(lease);
     const forget = (): void => void this.#leases.delete(lease);
@@ -87,14 +123,74 @@ export class ConnectionPool {
     return lease;
   }
 
-  async #run<Result>(work: Work<Result>, repeatable: boolean): Promise<Result> {
+  async #patiently<Result>(
+    work: Work<Result>,
+    repeatable: boolean,
+    late: ((result: Result) => Promise<unknown>) | undefined,
+  ): Promise<Result> {
+    if (this.#silence !== undefined) throw this.#silence;
+    const call: CallState = { began: undefined, given: false };
+    const done = awaitedLater(this.#run(work, repeatable, call));
+    const waitStarted = monotonicMs();
+    let over = false;
+    const settle = (): void => {
+      over = true;
+    };
+    done.then(settle, settle);
+    try {
+      return await waitFor(done, {
+        whom: () => this.#whom(),
+        code: 'E_LIBVIRT_SILENT',
+        hint: 'kiln doctor tells whether it answers; its log may say what it does',
+        ...(this.#options.endAfter === undefined ? {} : { endAfter: this.#options.endAfter }),
+        // While others have their turn, their calls are the sign of life.
+        since: () => call.began ?? Math.max(waitStarted, lastEnd),
+      });
+    } catch (error) {
+      if (!over) this.#abandon(done, call, error, late);
+      throw error;
+    }
+  }
+
+  /** Gives up waiting for a call; the pool refuses others until it is over. */
+  #abandon<Result>(
+    done: Promise<Result>,
+    call: CallState,
+    reason: unknown,
+    late: ((result: Result) => Promise<unknown>) | undefined,
+  ): void {
+    call.given = true;
+    this.#abandoned++;
+    // Who was in more of a hurry than others, or was interrupted, does not decide for them.
+    const quiet = monotonicMs() - (call.began ?? 0);
+    if (quiet >= (this.#options.endAfter ?? patience())) this.#silence ??= reason;
+    abandonCall(done);
+    const end = (): void => {
+      this.#abandoned--;
+      if (this.#abandoned === 0) this.#silence = undefined;
+    };
+    done.then((result) => {
+      end();
+      if (late !== undefined && !this.#closed) late(result).catch(() => undefined);
+    }, end);
+  }
+
+  #whom(): Awaited {
+    return this.#options.whom?.() ?? { name: `libvirt (${this.uri})` };
+  }
+
+  async #run<Result>(work: Work<Result>, repeatable: boolean, call: CallState): Promise<Result> {
     const library = await loadLibvirt();
     await takeTurn();
     const slow = setInterval(() => endOrphans(), SLOW_MS);
     try {
       for (let attempt = 1; ; attempt++) {
-        const connection = await this.#take(library, !repeatable);
+        // Nobody waits any more: nothing is begun.
+        if (call.given) throw this.#refusal();
+        call.began = monotonicMs();
+        const connection = await this.#take(library, !repeatable, call);
         try {
+          if (call.given) throw this.#refusal();
           return await work(library, connection, (what) =>
             failedCall(what, connectionError(library, connection), this.uri),
           );
@@ -120,7 +216,7 @@ export class ConnectionPool {
   }
 
   /** An idle connection, or a new one. With `verify` an idle one has answered a moment ago. */
-  async #take(library: Libvirt, verify: boolean): Promise<Pointer> {
+  async #take(library: Libvirt, verify: boolean, call: CallState): Promise<Pointer> {
     for (let idle = this.#idle.pop(); idle !== undefined; idle = this.#idle.pop()) {
       const alive = verify
         ? (await runAsync(library.virConnectGetLibVersion, idle, new BigUint64Array(1))) === 0
@@ -131,8 +227,11 @@ export class ConnectionPool {
     for (let attempt = 0; attempt < OPEN_ATTEMPTS; attempt++) {
       const opened = await runAsync(library.virConnectOpen, this.uri);
       if (opened !== null) return opened;
-      if (this.#revive === undefined) break;
-      await this.#revive();
+      if (this.#options.revive === undefined || call.given) break;
+      // Starting a daemon has limits of its own.
+      call.began = Number.POSITIVE_INFINITY;
+      await this.#options.revive();
+      call.began = monotonicMs();
     }
     // The reasons of those failures stayed on the pool's threads: the last try is made on this one.
     const last = library.virConnectOpen(this.uri);
@@ -163,12 +262,25 @@ export class ConnectionPool {
   async close(): Promise<void> {
     this.#closed = true;
     await Promise.allSettled([...this.#leases]);
-    if (this.#idle.length === 0) return;
+    // Its answer is what a goodbye waits for; the end of this process closes the connections, too.
+    if (this.#idle.length === 0 || this.#silence !== undefined) return;
     const library = await loadLibvirt();
     const connections = this.#idle.splice(0);
-    const left = await Promise.all(
-      connections.map((one) => runAsync(library.virConnectClose, one)),
+    const goodbyes = awaitedLater(
+      Promise.all(connections.map((one) => runAsync(library.virConnectClose, one))),
     );
+    let left: number[];
+    try {
+      left = await waitFor(goodbyes, {
+        whom: () => this.#whom(),
+        code: 'E_LIBVIRT_SILENT',
+        hint: 'kiln doctor tells whether it answers',
+      });
+    } catch {
+      // What was asked for is done.
+      abandonCall(goodbyes);
+      return;
+    }
     // Every native object counts as a use of its connection: this one was never freed.
     if (left.some((uses) => uses > 0)) {
       throw new LibvirtError('E_LIBVIRT_LEAK', `a native object outlived its call to ${this.uri}`, {

@@ -8,6 +8,7 @@ import { KilnError } from '../errors.ts';
 import { type LeasedImage, leaseImage } from '../image/store/images.ts';
 import type { CgroupLimits } from '../kernel/cgroup-files.ts';
 import type { CgroupUsage } from '../kernel/cgroup-usage.ts';
+import { sayAfter, withWaits } from '../kernel/wait-for.ts';
 import { awaitedLater } from '../promise.ts';
 import type { CommandFacts } from '../sandbox/command-facts.ts';
 import type { BoxFacts } from '../sandbox/facts.ts';
@@ -138,14 +139,16 @@ export async function run(
   const atOnce = request.egress === undefined && request.copyIn.length === 0;
   const first = atOnce ? command() : undefined;
   const sandbox = await timeline.measure('sandbox', () =>
-    openSandbox(engine, specification, {
-      user,
-      caller: request.caller,
-      command: request.argv,
-      first,
-      signal: hooks.signal,
-      outlives: request.keepSeconds !== undefined,
-    }),
+    withWaits({ endAfter: startLimit(request), signal: hooks.signal }, () =>
+      openSandbox(engine, specification, {
+        user,
+        caller: request.caller,
+        command: request.argv,
+        first,
+        signal: hooks.signal,
+        outlives: request.keepSeconds !== undefined,
+      }),
+    ),
   );
   let removed: Promise<void> | undefined;
   try {
@@ -206,6 +209,11 @@ export async function run(
   } finally {
     if (removed === undefined) await timeline.measure('destroy', () => sandbox.close());
   }
+}
+
+/** How long one process may keep a run from its start: no longer than the run itself may take, ms. */
+function startLimit({ time: { timeout } }: RunRequest): number | undefined {
+  return timeout === undefined ? undefined : Math.max(timeout, sayAfter());
 }
 
 /** Whether nobody but its command meets what that leaves running in the box, until the box ends. */

@@ -1,4 +1,6 @@
 import type { Readable } from 'node:stream';
+import { KilnError } from '../errors.ts';
+import { deferred } from '../promise.ts';
 import type { SandboxProcess } from '../sandbox/process.ts';
 
 /** Bounds in time; undefined is none. Milliseconds. */
@@ -33,27 +35,32 @@ export async function supervise(
 ): Promise<CommandEnd> {
   let timeLimit: CommandEnd['timeLimit'] = null;
   let grace: NodeJS.Timeout | undefined;
+  const silent = deferred<never>();
   const over = (limit: 'timeout' | 'stall') => {
     if (timeLimit !== null) return;
     timeLimit = limit;
     command.kill('SIGTERM');
-    grace = setTimeout(() => kill().catch(() => undefined), GRACE);
+    const fail = (error: unknown) => {
+      // An init that does not answer ends nothing; a sandbox that is gone has ended all.
+      if (error instanceof KilnError && error.code === 'E_INIT_SILENT') silent.reject(error);
+    };
+    grace = setTimeout(() => kill().catch(fail), GRACE);
   };
   const timeout =
     limits.timeout === undefined ? undefined : setTimeout(over, limits.timeout, 'timeout');
   const stopWatching = watchOutput(command, limits.stallTimeout, () => over('stall'));
   try {
-    return await new Promise<CommandEnd>((resolve, reject) => {
-      let closed = false;
-      const killRest = () => void (closed || kill().catch(() => undefined));
-      command.once('error', reject);
-      // `close` comes in the same turn where all output has been read.
-      command.once('exit', ending ? () => setImmediate(killRest) : killRest);
-      command.once('close', (exitCode, signal) => {
-        closed = true;
-        resolve({ exitCode, signal, timeLimit });
-      });
+    const { promise: ended, resolve, reject } = deferred<CommandEnd>();
+    let closed = false;
+    const killRest = () => void (closed || kill().catch(() => undefined));
+    command.once('error', reject);
+    // `close` comes in the same turn where all output has been read.
+    command.once('exit', ending ? () => setImmediate(killRest) : killRest);
+    command.once('close', (exitCode, signal) => {
+      closed = true;
+      resolve({ exitCode, signal, timeLimit });
     });
+    return await Promise.race([ended, silent.promise]);
   } finally {
     clearTimeout(timeout);
     clearTimeout(grace);

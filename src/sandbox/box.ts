@@ -92,6 +92,7 @@ export async function startDomain(
   const owner = boxOwner(paths, id);
   const range = await allocateRange(paths, owner);
   let labels: BoxLabels | undefined;
+  let asked = false;
   try {
     labels = await planLabels(paths, options.label, owner);
     const record: BoxRecord = {
@@ -117,18 +118,30 @@ export async function startDomain(
       network: options.network,
       ...(labels?.module === 'selinux' ? { context: labels.init } : {}),
     });
+    asked = true;
     const created = awaitedLater(
       connection.createDomain(xml, { autodestroy: options.autodestroy }),
     );
     options.onRequested?.();
     return { directory, record, lock, domain: await created };
   } catch (error) {
+    if (asked && !isRefusal(error)) {
+      // The domain may be there, or come yet: its folder tells the sweeper of it.
+      await lock.release();
+      throw error;
+    }
     await releaseRange(paths, range, owner);
     await releaseLabels(paths, labels, owner);
     await lock.release();
     await removeTree(directory);
     throw error;
   }
+}
+
+/** Whether libvirt has said that there is no domain. */
+function isRefusal(error: unknown): boolean {
+  if (!(error instanceof LibvirtError)) return false;
+  return error.libvirt !== undefined || error.code === 'E_LIBVIRT_CLOSED';
 }
 
 /** A box that is ours: its init waits for, or has got, the one setup message. */

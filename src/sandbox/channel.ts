@@ -4,6 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../errors.ts';
 import { hasErrno } from '../kernel/libc.ts';
 import { connectUnixSocket, peerPid, sendWithDescriptors } from '../kernel/unix-socket.ts';
+import { waitFor } from '../kernel/wait-for.ts';
 import { awaitedLater } from '../promise.ts';
 import { type Answer, AnswerDecoder } from './protocol/answer.ts';
 
@@ -52,6 +53,15 @@ export class Channel extends EventEmitter<ChannelEvents> {
       if (hasErrno(error, 'EPIPE', 'ECONNRESET')) throw boxGone(error);
       throw error;
     }
+  }
+
+  /** Like {@link wait}, for an answer that is due at once. Throws E_INIT_SILENT. */
+  ask<Result>(accept: (answer: Answer) => Result | undefined): Promise<Result> {
+    return waitFor(awaitedLater(this.wait(accept)), {
+      whom: () => ({ name: `the init of a sandbox (pid ${this.initPid})`, pid: this.initPid }),
+      code: 'E_INIT_SILENT',
+      hint: '`kiln ps` lists the sandboxes, and `kiln kill ID` ends one',
+    });
   }
 
   /** Waits for the first answer that `accept` maps to something. Throws E_BOX_GONE at the end. */

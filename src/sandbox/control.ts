@@ -173,7 +173,7 @@ export class BoxControl {
     const fields = new FieldWriter().add(FIELD.id, u32(id));
     fill(fields);
     const answered = awaitedLater(
-      this.#channel.wait((answer) => {
+      this.#channel.ask((answer) => {
         if (answer.type === 'failed' && answer.id === id) {
           const errno = errnoName(answer.errno);
           throw new KilnError('E_SERVICE_BOX', `the sandbox could not ${answer.what}: ${errno}`, {

@@ -185,7 +185,7 @@ async function prepare({ id, record, cgroups, channel }: Box, lifetime: number):
   await cgroups.prepare(channel.initPid, id);
   const operations = [...labelOperation(record.labels), ...procOperations()];
   channel.send(encodePrepare(operations, { wait: Math.ceil(lifetime / 1000) }));
-  await channel.wait((answer) => {
+  await channel.ask((answer) => {
     if (answer.type === 'failed') {
       throw setupFailed(answer, { sources: [], binds: [], labels: record.labels });
     }

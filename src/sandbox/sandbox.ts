@@ -106,7 +106,7 @@ export class Sandbox implements AsyncDisposable {
       const { sources } = plan;
       // Before anything is sent: an init that could not even prepare has said why when it hangs up.
       const filled = awaitedLater(
-        box.channel.wait((answer) => {
+        box.channel.ask((answer) => {
           if (answer.type === 'failed' && answer.id !== FIRST_ID) {
             throw setupFailed(answer, { sources, binds: specification.binds, labels });
           }
@@ -193,7 +193,7 @@ export class Sandbox implements AsyncDisposable {
   /** Ends every process of the box but its init, so that its files hold still. */
   async killAll(): Promise<void> {
     this.#box.channel.send(encodeKillAll());
-    await this.#box.channel.wait((answer) => (answer.type === 'quiet' ? true : undefined));
+    await this.#box.channel.ask((answer) => (answer.type === 'quiet' ? true : undefined));
   }
 
   /** Whether one of the box's private file systems, or one at `more`, has no room left. */
@@ -272,7 +272,7 @@ async function leaseBefore(
 ): Promise<LeasedAddress> {
   if (prepare !== undefined) {
     const prepared = awaitedLater(
-      channel.wait((answer) => {
+      channel.ask((answer) => {
         if (answer.type === 'failed') throw setupFailed(answer, { sources: [], binds: [], labels });
         return answer.type === 'done' ? true : undefined;
       }),
@@ -296,7 +296,7 @@ async function awaitStart(box: Box, request: CommandRequest): Promise<SandboxPro
     }),
   );
   const started = awaitedLater(
-    channel.wait((answer) => {
+    channel.ask((answer) => {
       if (answer.type === 'failed' && answer.id === id) throw execFailed(answer, argv);
       return answer.type === 'started' && answer.id === id ? answer : undefined;
     }),

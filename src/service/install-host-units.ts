@@ -64,7 +64,8 @@ export async function removeHostUnit(service: string, folder: string): Promise<b
 /** Has the host's systemd do something. Throws E_SYSTEMD. */
 export async function systemctl(...args: readonly string[]): Promise<string> {
   try {
-    return (await runProgram('systemctl', [...args])).stdout;
+    // A service starts for as long as its units take; whoever waits for that asks its supervisor.
+    return (await runProgram('systemctl', [...args], { works: args[0] === 'restart' })).stdout;
   } catch (cause) {
     throw new KilnError('E_SYSTEMD', `systemctl ${args.join(' ')} failed`, {
       cause,

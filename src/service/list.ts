@@ -1,5 +1,6 @@
 import { KilnError } from '../errors.ts';
 import type { StatePaths } from '../state/paths.ts';
+import { isKilnCode } from './failure.ts';
 import { instanceFiles } from './instance-files.ts';
 import { type Outcome, readOutcome } from './outcome.ts';
 import type { ServiceStatus } from './status.ts';
@@ -11,6 +12,7 @@ export interface ListedService {
   readonly name: string;
   /** Undefined when its file is broken: see `problem`. */
   readonly service: StoredService | undefined;
+  /** Its file is broken, or its supervisor does not answer. */
   readonly problem: KilnError | undefined;
   /** Undefined when it does not run. */
   readonly status: ServiceStatus | undefined;
@@ -28,11 +30,16 @@ export async function listServices(
     wanted.map(async (name) => {
       const files = instanceFiles(paths, name);
       const { service, problem } = await readOrComplain(paths, name);
+      let silence: KilnError | undefined;
       const [status, outcome] = await Promise.all([
-        askSupervisor<ServiceStatus>(files, { do: 'status' }).catch(() => undefined),
+        askSupervisor<ServiceStatus>(files, { do: 'status' }).catch((error: unknown) => {
+          // One that ends meanwhile is none.
+          if (isKilnCode(error, 'E_SERVICE_SILENT')) silence = error;
+          return undefined;
+        }),
         readOutcome(files),
       ]);
-      return { name, service, problem, status, outcome };
+      return { name, service, problem: problem ?? silence, status, outcome };
     }),
   );
 }

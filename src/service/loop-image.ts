@@ -21,7 +21,9 @@ export async function makeExt4Image(path: string, tree: string, bytes: number): 
   await file.truncate(bytes);
   try {
     // -m 0: no blocks that only the host's root could use.
-    await runProgram('mke2fs', ['-q', '-F', '-t', 'ext4', '-m', '0', '-d', tree, path]);
+    await runProgram('mke2fs', ['-q', '-F', '-t', 'ext4', '-m', '0', '-d', tree, path], {
+      works: true,
+    });
   } catch (cause) {
     await rm(path, { force: true });
     throw new KilnError('E_IMAGE_SIZE', `cannot make an ext4 image of ${bytes} bytes`, {

@@ -27,6 +27,11 @@ export function upgradeLock(files: InstanceFiles): string {
   return join(files.directory, 'upgrade.lock');
 }
 
+/** Whether an upgrade is not over. */
+export function hasPrevious(files: InstanceFiles): boolean {
+  return existsSync(previousDirectory(files));
+}
+
 /** Keeps a copy of a service that does not run, whole or not at all. */
 export async function keepPrevious(files: InstanceFiles): Promise<void> {
   const previous = previousDirectory(files);
@@ -67,9 +72,9 @@ export async function restorePrevious(files: InstanceFiles): Promise<void> {
 
 /** Undoes an upgrade whose maker died. True if there was one. The service must not run. */
 export async function undoAbandonedUpgrade(files: InstanceFiles): Promise<boolean> {
-  if (!existsSync(previousDirectory(files))) return false;
+  if (!hasPrevious(files)) return false;
   await using lock = await tryLock(upgradeLock(files));
-  if (lock === undefined || !existsSync(previousDirectory(files))) return false;
+  if (lock === undefined || !hasPrevious(files)) return false;
   await restorePrevious(files);
   return true;
 }

@@ -1,15 +1,18 @@
 import { once } from 'node:events';
-import { closeSync, mkdirSync, openSync, rmSync, writeFileSync } from 'node:fs';
+import { closeSync, existsSync, mkdirSync, openSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../errors.ts';
 import { startProgram } from '../kernel/child-process.ts';
+import { monotonicMs } from '../kernel/clock.ts';
+import { patience, stoppedSince } from '../kernel/wait-for.ts';
+import { isKilnCode } from './failure.ts';
 import type { InstanceFiles } from './instance-files.ts';
 import { readLog } from './logs.ts';
 import { readOutcome } from './outcome.ts';
 import type { ServiceStatus } from './status.ts';
 import { isSupervised } from './stop.ts';
-import { askSupervisor } from './supervisor-client.ts';
+import { askSupervisor, supervisorOf } from './supervisor-client.ts';
 
 /** A supervisor that ran for so long, seconds, did not fail because of the one before: the delay begins anew. */
 const STEADY = 60;
@@ -73,7 +76,13 @@ export async function startInBackground(
   once(guardian, 'exit').then(end, end);
   guardian.unref();
   try {
-    return await waitUntilStarted(name, files, since, () => ended);
+    return await waitUntilStarted(
+      name,
+      files,
+      since,
+      () => ended,
+      () => existsSync(files.wanted),
+    );
   } catch (error) {
     // Units that failed may be tried again; a supervisor that could not start is not.
     if (!(await isSupervised(files))) rmSync(files.wanted, { force: true });
@@ -81,20 +90,29 @@ export async function startInBackground(
   }
 }
 
-/** Waits for a supervisor that somebody starts; `given up` tells that nobody does any more. */
+/**
+ * Waits for a supervisor that somebody starts; `givenUp` tells that nobody does any more, `wanted` that
+ * nobody has stopped the service meanwhile. Throws E_SERVICE_FAILED, and E_SERVICE_STOPPED.
+ */
 export async function waitUntilStarted(
   name: string,
   files: InstanceFiles,
   since: number,
   givenUp: () => boolean,
+  wanted: () => boolean = () => true,
 ): Promise<ServiceStatus> {
+  // Who holds the lock and is not stopped works on it; nobody at all: who is to start it hangs.
+  const silent = stoppedSince(() => supervisorOf(files).pid);
   for (;;) {
+    // Read before it is asked: a supervisor that answers after this one ended is another one.
     const over = givenUp();
+    const dropped = !wanted();
     const status = await askSupervisor<ServiceStatus>(
       files,
       { do: 'started' },
       Number.POSITIVE_INFINITY,
     ).catch((error: unknown) => {
+      if (isKilnCode(error, 'E_SERVICE_STOPPED')) throw stopped(name);
       const hint = error instanceof KilnError ? error.hint : undefined;
       throw failed(name, files, error instanceof Error ? error.message : String(error), hint);
     });
@@ -106,9 +124,24 @@ export async function waitUntilStarted(
     if (outcome !== undefined && outcome.time >= since && outcome.state === 'finished') {
       throw failed(name, files, 'its units are done already');
     }
-    if (over) throw failed(name, files, 'its supervisor has ended');
+    if (outcome !== undefined && outcome.time >= since && outcome.state === 'stopped') {
+      throw stopped(name);
+    }
+    // One whose guardian was killed may live on.
+    if ((over || dropped) && !(await isSupervised(files))) {
+      throw dropped ? stopped(name) : failed(name, files, 'its supervisor has ended');
+    }
+    if (monotonicMs() - silent() > patience()) {
+      throw failed(name, files, `${supervisorOf(files).name} does not come up`);
+    }
     await sleep(PAUSE);
   }
+}
+
+function stopped(name: string): KilnError {
+  return new KilnError('E_SERVICE_STOPPED', `${name} was stopped while it started`, {
+    hint: `\`kiln service start ${name}\` starts it again`,
+  });
 }
 
 function failed(name: string, files: InstanceFiles, reason: string, hint?: string): KilnError {

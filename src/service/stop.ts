@@ -2,12 +2,19 @@ import { existsSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../errors.ts';
+import { monotonicMs } from '../kernel/clock.ts';
 import { tryLock } from '../kernel/flock.ts';
 import { hasErrno } from '../kernel/libc.ts';
+import { patience, sayAfter, sayWaiting } from '../kernel/wait-for.ts';
 import type { InstanceFiles } from './instance-files.ts';
-import { askSupervisor } from './supervisor-client.ts';
+import { askSupervisor, supervisorOf } from './supervisor-client.ts';
 
+/** How often is looked whether the supervisor has ended, and how often it is asked to, ms. */
 const PAUSE = 30;
+const ASK_AGAIN = 500;
+
+/** How long a supervisor that was killed may take to be gone, ms. */
+const KILL_PATIENCE = 10_000;
 
 /** Whether a supervisor of the service lives. */
 export async function isSupervised(files: InstanceFiles): Promise<boolean> {
@@ -21,13 +28,79 @@ export async function isSupervised(files: InstanceFiles): Promise<boolean> {
   }
 }
 
-/** Stops a service and waits until its box is gone. False when it did not run. */
+/**
+ * Stops a service and waits until its box is gone. False when it did not run, nor was about to.
+ * A supervisor that shows no sign of life any more is killed; its box ends with it.
+ * Throws E_SERVICE_SILENT when even that does not help.
+ */
 export async function stopService(files: InstanceFiles): Promise<boolean> {
+  const wanted = existsSync(files.wanted);
   await rm(files.wanted, { force: true });
-  if (!(await isSupervised(files))) return false;
-  await askSupervisor(files, { do: 'stop' });
-  while (await isSupervised(files)) await sleep(PAUSE);
+  if (!(await isSupervised(files))) return wanted;
+  const began = monotonicMs();
+  const asking = askUntilGone(files);
+  let untell: (() => void) | undefined;
+  try {
+    for (let killed: number | undefined; await isSupervised(files); await sleep(PAUSE)) {
+      const now = monotonicMs();
+      if (now - began > sayAfter()) {
+        untell ??= sayWaiting(supervisorOf(files), 'which stops its units');
+      }
+      if (killed === undefined && now - asking.lastAnswer() > patience()) {
+        killed = now;
+        killSupervisor(files);
+      }
+      if (killed !== undefined && now - killed > KILL_PATIENCE) throw resists(files);
+    }
+  } finally {
+    asking.end();
+    untell?.();
+  }
   return true;
+}
+
+/**
+ * Asks the supervisor to stop, again and again: it may not listen yet, and another one may have taken
+ * its place. Each answer is a sign of life.
+ */
+function askUntilGone(files: InstanceFiles): { lastAnswer: () => number; end: () => void } {
+  let last = monotonicMs();
+  let asking = false;
+  const ask = () => {
+    if (asking) return;
+    asking = true;
+    const over = () => {
+      asking = false;
+    };
+    askSupervisor(files, { do: 'stop' }).then((answer) => {
+      if (answer !== undefined) last = monotonicMs();
+      over();
+    }, over);
+  };
+  ask();
+  const timer = setInterval(ask, ASK_AGAIN);
+  return { lastAnswer: () => last, end: () => clearInterval(timer) };
+}
+
+function killSupervisor(files: InstanceFiles): void {
+  const { name, pid } = supervisorOf(files);
+  if (pid === undefined) return;
+  process.stderr.write(`kiln: ${name} does not answer: it is killed, and its sandbox with it\n`);
+  try {
+    process.kill(pid, 'SIGKILL');
+  } catch {
+    // It has ended meanwhile.
+  }
+}
+
+function resists(files: InstanceFiles): KilnError {
+  const { name, pid } = supervisorOf(files);
+  return new KilnError('E_SERVICE_SILENT', `${name} cannot be ended`, {
+    hint:
+      pid === undefined
+        ? `find who holds ${files.supervisorLock}, and end it`
+        : `it is stuck in the kernel: \`cat /proc/${pid}/stack\` shows where`,
+  });
 }
 
 /** Throws E_SERVICE_RUNS when the service runs. */

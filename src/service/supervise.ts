@@ -1,15 +1,17 @@
 import { once } from 'node:events';
+import { existsSync } from 'node:fs';
 import { mkdir, rm } from 'node:fs/promises';
 import type { Server } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../errors.ts';
 import { runProgram } from '../kernel/child-process.ts';
 import { type HeldLock, tryLock } from '../kernel/flock.ts';
+import { withWaits } from '../kernel/wait-for.ts';
 import { awaitedLater, deferred } from '../promise.ts';
 import type { Engine } from '../sandbox/open.ts';
 import { isKilnCode, reasonOf } from './failure.ts';
 import { Instance } from './instance.ts';
-import { instanceFiles } from './instance-files.ts';
+import { type InstanceFiles, instanceFiles } from './instance-files.ts';
 import { LogFile } from './log-file.ts';
 import { writeOutcome } from './outcome.ts';
 import { undoAbandonedUpgrade } from './previous.ts';
@@ -33,7 +35,12 @@ export interface SuperviseOptions {
   readonly onFailure: (error: KilnError) => void;
   /** The log goes to standard output as well: systemd's journal has it then. */
   readonly echo: boolean;
+  /** A guardian started it: it is to run only while its file `wanted` exists. */
+  readonly whileWanted: boolean;
 }
+
+/** How long the opening of a sandbox that nobody wants any more may take to be undone, ms. */
+const UNDO_PATIENCE = 10_000;
 
 /**
  * Runs a service until somebody stops it (SIGTERM, SIGINT, `kiln service stop`), its units are done
@@ -52,6 +59,8 @@ export async function supervise(
     await using _lock = await lockSupervisor(service);
     using log = new LogFile(files.log, options);
     try {
+      // Who stops a service removes the file first and looks for this process afterwards.
+      if (options.whileWanted && !existsSync(files.wanted)) return await endStopped(files, log);
       return await superviseLocked(engine, service, log);
     } catch (error) {
       const reason = reasonOf(error);
@@ -70,6 +79,14 @@ export async function supervise(
     await rm(files.wanted, { force: true });
     return SUPERVISOR_EXIT.failed;
   }
+}
+
+/** Notes that somebody stopped a service. */
+async function endStopped(files: InstanceFiles, log: LogFile): Promise<number> {
+  await rm(files.wanted, { force: true });
+  await writeOutcome(files, 'stopped', '');
+  log.write('kiln', 'stopped before it was up');
+  return SUPERVISOR_EXIT.done;
 }
 
 async function lockSupervisor({ name, files }: StoredService): Promise<HeldLock> {
@@ -91,35 +108,55 @@ async function superviseLocked(
     return await superviseLocked(engine, await readService(engine.paths, name), log);
   }
   log.write('kiln', `starting ${name}`);
-  const instance = await Instance.open(engine, service, log);
+  let instance: Instance | undefined;
   let server: Server | undefined;
   const over = new AbortController();
+  const stopped = deferred<'stopped'>();
+  const stopping = new AbortController();
+  const stop = () => {
+    stopping.abort(new KilnError('E_SERVICE_STOPPED', 'it was stopped while it started'));
+    stopped.resolve('stopped');
+  };
+  const firstStart = deferred<void>();
+  const started = firstStart.promise;
   try {
-    const stopped = deferred<'stopped'>();
-    const stop = () => stopped.resolve('stopped');
     process.once('SIGTERM', stop);
     process.once('SIGINT', stop);
-    const started = awaitedLater(instance.start());
+    // Before the sandbox is open: who stops the service or waits for it is heard from the beginning.
+    server = await serveSupervisor(files.socket, { instance: () => instance, started, stop });
+    const opening = awaitedLater(
+      withWaits({ signal: stopping.signal }, () => Instance.open(engine, service, log)),
+    );
+    const opened = await Promise.race([opening, stopped.promise]);
+    if (opened === 'stopped') {
+      firstStart.reject(stopping.signal.reason);
+      await undoOpening(opening);
+      return await endStopped(files, log);
+    }
+    instance = opened;
+    const running = opened;
+    running.start().then(firstStart.resolve, firstStart.reject);
     started.catch((error: unknown) => log.write('kiln', String(error)));
-    process.on('SIGHUP', () => reloadAll(instance, log));
-    server = await serveSupervisor(files.socket, { instance, started, stop });
+    process.on('SIGHUP', () => reloadAll(running, log));
     await Promise.race([started.catch(() => undefined), stopped.promise]);
+    // Who waits for the start is told that there is none; the units are stopped below.
+    if (stopping.signal.aborted) firstStart.reject(stopping.signal.reason);
     await notifySystemd();
     const idle = awaitedLater(
       started.then(
-        () => idleUnits(instance, over.signal),
-        () => idleUnits(instance, over.signal),
+        () => idleUnits(running, over.signal),
+        () => idleUnits(running, over.signal),
       ),
     );
-    const gone = awaitedLater(instance.gone.then(() => 'gone' as const));
+    const gone = awaitedLater(running.gone.then(() => 'gone' as const));
     const end = await Promise.race([stopped.promise, gone, idle]);
     if (end === 'gone') {
       log.write('kiln', 'the sandbox is gone');
       return SUPERVISOR_EXIT.again;
     }
-    const { failures } = instance;
+    const { failures } = running;
     log.write('kiln', `stopping ${name}`);
-    await instance.close();
+    await running.close();
     const state = end === 'stopped' ? end : failures.length > 0 ? 'failed' : 'finished';
     await rm(files.wanted, { force: true });
     await writeOutcome(files, state, failures.join('; '));
@@ -127,14 +164,25 @@ async function superviseLocked(
     return state === 'failed' ? SUPERVISOR_EXIT.failed : SUPERVISOR_EXIT.done;
   } finally {
     over.abort();
+    // Who still waits for the start is not answered: a guardian may start it again, or the outcome says why.
+    const last = instance;
+    instance = undefined;
+    firstStart.resolve();
     if (server !== undefined) {
       const closed = awaitedLater(once(server, 'close'));
       server.close();
       await Promise.race([closed, sleep(1000, undefined, { ref: false })]);
     }
     await rm(files.socket, { force: true });
-    await instance.close().catch(() => undefined);
+    await last?.close().catch(() => undefined);
   }
+}
+
+/** Closes what is being opened, as far as that is quick: this process ends, and with it the sandbox. */
+async function undoOpening(opening: Promise<Instance>): Promise<void> {
+  const undone = awaitedLater(opening.then((instance) => instance.close()));
+  const late = awaitedLater(sleep(UNDO_PATIENCE, undefined, { ref: false }));
+  await Promise.race([undone.catch(() => undefined), late]);
 }
 
 /** Resolves when no unit runs or will. */

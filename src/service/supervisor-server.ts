@@ -10,6 +10,8 @@ import type { Instance } from './instance.ts';
 /** What a client asks of a supervisor; the answer is `{ ok }` or `{ error }`. */
 export type SupervisorRequest =
   | { readonly do: 'status' }
+  /** Answered at once, by one that lives. */
+  | { readonly do: 'ping' }
   /** Answered once all units have been started, or have failed. */
   | { readonly do: 'started' }
   | { readonly do: 'stop' }
@@ -20,8 +22,9 @@ export type SupervisorRequest =
 
 /** What a supervisor lends to its server. */
 export interface Supervised {
-  readonly instance: Instance;
-  /** Settles when the first start has. */
+  /** Undefined until its sandbox is open. */
+  readonly instance: () => Instance | undefined;
+  /** Settles when the first start has, or when there will be none. */
   readonly started: Promise<void>;
   readonly stop: () => void;
 }
@@ -32,6 +35,9 @@ export interface WiredError {
   readonly message: string;
   readonly hint?: string;
 }
+
+/** No answer: for all who ask, a service that has no sandbox yet, or any more, does not run. */
+const NO_SANDBOX = Symbol('no sandbox');
 
 /** Listens for clients; only root can reach the socket, whose folder is root's. */
 export async function serveSupervisor(path: string, supervised: Supervised): Promise<Server> {
@@ -52,12 +58,19 @@ function serve(client: Socket, supervised: Supervised): void {
     }
     if (kind !== FRAME.message) return;
     const request = JSON.parse(body.toString('utf8')) as SupervisorRequest;
+    if (request.do === 'ping' || request.do === 'stop') {
+      if (request.do === 'stop') supervised.stop();
+      client.end(messageFrame({ ok: null }));
+      return;
+    }
     if (request.do === 'execute') {
-      attached = execute(supervised.instance.host, request.command, client);
+      const instance = supervised.instance();
+      if (instance === undefined) client.end();
+      else attached = execute(instance.host, request.command, client);
       return;
     }
     answer(request, supervised).then(
-      (ok) => client.end(messageFrame({ ok: ok ?? null })),
+      (ok) => (ok === NO_SANDBOX ? client.end() : client.end(messageFrame({ ok: ok ?? null }))),
       (error: unknown) => client.end(messageFrame({ error: wired(error) })),
     );
   });
@@ -69,18 +82,16 @@ function messageFrame(message: unknown): Buffer {
 }
 
 async function answer(
-  request: Exclude<SupervisorRequest, { do: 'execute' }>,
-  { instance, started, stop }: Supervised,
+  request: Exclude<SupervisorRequest, { do: 'execute' | 'ping' | 'stop' }>,
+  supervised: Supervised,
 ): Promise<unknown> {
+  if (request.do === 'started') await supervised.started;
+  const instance = supervised.instance();
+  if (instance === undefined) return NO_SANDBOX;
   switch (request.do) {
     case 'status':
-      return await instance.status();
     case 'started':
-      await started;
       return await instance.status();
-    case 'stop':
-      stop();
-      return null;
     case 'limit':
       return await instance.limit(request.limits);
     case 'rotate':

@@ -11,7 +11,13 @@ import type { StatePaths } from '../state/paths.ts';
 import { planMerge } from './merge-plan.ts';
 import { mergeTrees } from './merge-trees.ts';
 import { replacedConfiguration } from './owned-paths.ts';
-import { forgetPrevious, keepPrevious, restorePrevious, upgradeLock } from './previous.ts';
+import {
+  forgetPrevious,
+  hasPrevious,
+  keepPrevious,
+  restorePrevious,
+  upgradeLock,
+} from './previous.ts';
 import type { ServiceStatus } from './status.ts';
 import { isSupervised, stopService } from './stop.ts';
 import { readService, writeImageId } from './store.ts';
@@ -45,12 +51,20 @@ export async function upgradeService(
   image: LeasedImage,
   start: () => Promise<ServiceStatus>,
 ): Promise<UpgradeReport> {
-  const service = await readService(paths, name);
-  const { files } = service;
-  const report = { from: service.image, to: image.manifest.id };
-  if (service.image === image.manifest.id) return { ...report, changed: false, notes: [] };
+  const { files } = await readService(paths, name);
   await using _lock = await acquireLock(upgradeLock(files));
-  const ran = await isSupervised(files);
+  let ran = await isSupervised(files);
+  if (hasPrevious(files)) {
+    // The lock is ours: whoever made that upgrade died.
+    ran = (await stopService(files)) || ran;
+    await restorePrevious(files);
+  }
+  const service = await readService(paths, name);
+  const report = { from: service.image, to: image.manifest.id };
+  if (service.image === image.manifest.id) {
+    if (ran && !(await isSupervised(files))) await start();
+    return { ...report, changed: false, notes: [] };
+  }
   if (ran) await stopService(files);
   await keepPrevious(files);
   try {

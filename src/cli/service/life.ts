@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { Command } from 'commander';
+import { Command, Option } from 'commander';
 import { KilnError } from '../../errors.ts';
 import { thisProgram } from '../../kernel/own-node.ts';
 import { hasSystemd } from '../../libvirt/embedded/systemd.ts';
@@ -74,7 +74,7 @@ const SPARING = ['--max-semi-space-size=1', '--optimize-for-size'];
 
 /** This kiln, run as it runs now. */
 function supervisorCommand(name: string): [string, ...string[]] {
-  const command = thisProgram(['service', 'supervise', name], SPARING);
+  const command = thisProgram(['service', 'supervise', '--while-wanted', name], SPARING);
   if (command !== undefined) return command;
   throw new KilnError('E_SERVICE', 'kiln does not know its own program');
 }
@@ -202,8 +202,11 @@ export function superviseCommand(): Command {
     .description('Run a service in the foreground, until it is stopped or cannot go on.')
     .argument('<name>')
     .option('--echo', 'its log on standard output, too')
-    .action(async (name: string, { echo = false }: { echo?: boolean }) => {
+    .addOption(new Option('--while-wanted', 'only until `kiln service stop`').hideHelp())
+    .action(async (name: string, options: { echo?: boolean; whileWanted?: boolean }) => {
+      const { echo = false, whileWanted = false } = options;
       await using engine = openEngine();
-      process.exitCode = await supervise(engine, name, { echo, onFailure: printError });
+      const how = { echo, whileWanted, onFailure: printError };
+      process.exitCode = await supervise(engine, name, how);
     });
 }

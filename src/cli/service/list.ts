@@ -42,12 +42,13 @@ export function listCommand(): Command {
     });
 }
 
-function row({ name, service, status, outcome }: ListedService): string[] {
+function row({ name, service, status, outcome, problem }: ListedService): string[] {
   const { publish = [], units = [], command } = service?.definition ?? {};
   const names = command === undefined ? units : [command[0] ?? ''];
   const ports = publish.map(formatPublish);
   if (status === undefined) {
-    const state = service === undefined ? 'broken' : (outcome?.state ?? 'created');
+    const ended = problem === undefined ? (outcome?.state ?? 'created') : 'silent';
+    const state = service === undefined ? 'broken' : ended;
     return [name, state, '', '', '', '', '', ports.join(' '), names.join(' ')];
   }
   const { usage } = status;

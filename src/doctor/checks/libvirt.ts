@@ -3,6 +3,7 @@ import { connect } from '../../libvirt/connect.ts';
 import { embeddedDaemonStatus } from '../../libvirt/embedded/daemon.ts';
 import { pickEngine } from '../../libvirt/pick-engine.ts';
 import { type Check, fail, ok, reason } from '../check.ts';
+import { libvirtPatience } from '../probe.ts';
 
 /**
  * The libvirt that would run a box answers and offers containers. The embedded one is started for
@@ -19,7 +20,7 @@ export const libvirt: Check = {
     try {
       const engine = pickEngine(paths, env);
       const before = await embeddedDaemonStatus(paths);
-      await using connection = await connect({ paths, env });
+      await using connection = await connect({ paths, env, endAfter: libvirtPatience() });
       const version = await connection.version();
       const capabilities = await connection.capabilities();
       const was =

@@ -12,7 +12,7 @@ import { INIT_PATH } from '../../sandbox/skeleton.ts';
 import { sandboxSpecification } from '../../sandbox/specification.ts';
 import { surroundingsOf } from '../../sandbox/surroundings.ts';
 import { type Check, type CheckContext, type Finding, fail, ok, reason } from '../check.ts';
-import { initPath } from '../probe.ts';
+import { initPath, libvirtPatience } from '../probe.ts';
 
 /** The command's user, as most images have one without rights. */
 const USER = { spec: '65534:65534', uid: 65534, gid: 65534 };
@@ -79,7 +79,7 @@ async function trial(
     seccomp: 'default',
   });
   begin('reach libvirt');
-  await using connection = await connect({ paths, env });
+  await using connection = await connect({ paths, env, endAfter: libvirtPatience() });
   begin('start a sandbox');
   const engine = { paths, connect: async () => connection };
   const use = { user: USER, caller: { uid: 0, gid: 0 }, command: ['kiln doctor'] };

@@ -14,6 +14,7 @@ static const struct {
     CALL(capget),
     CALL(capset),         CALL(close),
     CALL(close_range),    CALL(connect),        CALL(dup3),
+    CALL(exit_group),
     CALL(fchdir),         CALL(fchownat),
     CALL(fcntl),          CALL(fgetxattr),
     CALL(flistxattr),     CALL(flock),

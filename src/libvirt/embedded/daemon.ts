@@ -4,13 +4,15 @@ import { connect } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { tryLock, withLock } from '../../kernel/flock.ts';
-import { waitForDeath } from '../../kernel/process-end.ts';
+import { hasErrno } from '../../kernel/libc.ts';
+import { isStopped, waitForDeath } from '../../kernel/process-end.ts';
 import { removeTree } from '../../kernel/remove-tree.ts';
 import type { StatePaths } from '../../state/paths.ts';
 import { LibvirtError } from '../errors.ts';
 import { clearHome, homeNames, removeEmptyHome } from './cgroups.ts';
 import { type EmbeddedFiles, embeddedFiles, LOCK } from './files.ts';
 import { homeOf, type Launched, launch } from './launch.ts';
+import { daemonPid } from './pid.ts';
 
 /** Without client and running domain for this many seconds, the daemon ends by itself. */
 const IDLE_SECONDS = 120;
@@ -95,7 +97,7 @@ export async function stopEmbeddedDaemon(paths: StatePaths): Promise<void> {
   const files = embeddedFiles(paths);
   await mkdir(paths.run, { recursive: true, mode: 0o700 });
   await withLock(files.lock, async () => {
-    const pid = await daemonPid(files);
+    const pid = daemonPid(files);
     if (pid !== undefined) await endProcess(pid);
     if (!(await clearHome(await homeOf(files)))) {
       throw new LibvirtError(
@@ -138,29 +140,25 @@ type Found = Omit<EmbeddedDaemon, 'started'>;
 /** The daemon, if it takes connections. */
 async function reach(files: EmbeddedFiles): Promise<Found | undefined> {
   if (!(await answers(files.socket))) return undefined;
-  const pid = await daemonPid(files);
+  const pid = daemonPid(files);
   const { uri, socket, log } = files;
   return pid === undefined ? undefined : { uri, pid, socket, log };
 }
 
+/**
+ * Whether something listens there. A daemon that is stopped does, until as many wait as its backlog
+ * takes (EAGAIN): it is there all the same, with its domains.
+ */
 function answers(socket: string): Promise<boolean> {
   return new Promise((resolve) => {
     const probe = connect(socket);
-    const settle = (answer: boolean) => () => {
+    const settle = (answer: boolean) => {
       probe.destroy();
       resolve(answer);
     };
-    probe.once('connect', settle(true));
-    probe.once('error', settle(false));
+    probe.once('connect', () => settle(true));
+    probe.once('error', (error) => settle(hasErrno(error, 'EAGAIN')));
   });
-}
-
-/** The pid in the pid file, if that process is the daemon of these files. */
-async function daemonPid(files: EmbeddedFiles): Promise<number | undefined> {
-  const pid = Number(await readFile(files.pid, 'latin1').catch(() => ''));
-  if (!Number.isInteger(pid) || pid <= 0) return undefined;
-  const command = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '');
-  return command.split('\0').includes(files.config) ? pid : undefined;
 }
 
 async function endProcess(pid: number): Promise<void> {
@@ -180,8 +178,16 @@ async function endProcess(pid: number): Promise<void> {
 
 /** A daemon that takes no connections is about to end, or stuck. */
 async function endRemains(files: EmbeddedFiles): Promise<void> {
-  const pid = await daemonPid(files);
-  if (pid !== undefined && !(await waitForDeath(pid, STOP_MS))) await endProcess(pid);
+  const pid = daemonPid(files);
+  if (pid !== undefined && !(await waitForDeath(pid, STOP_MS))) {
+    // Somebody has a reason: a debugger, or a look at what it holds.
+    if (isStopped(pid)) {
+      throw new LibvirtError('E_LIBVIRT_SILENT', `the embedded libvirtd (pid ${pid}) is stopped`, {
+        hint: `\`kill -CONT ${pid}\` lets it go on; \`kill -KILL ${pid}\` ends it`,
+      });
+    }
+    await endProcess(pid);
+  }
   await rm(files.socket, { force: true });
   await rm(files.pid, { force: true });
 }
