@@ -93,7 +93,7 @@ function idMapping() {
 }
 
 function confinedCommand(path: string, words: readonly string[]): string[] {
-  const { prefix, node, entry } = passageTo(path);
+  const { prefix, node, entry } = passageTo(path, { base: ID_BASE, count: ID_COUNT });
   const keepCredentials = process.geteuid?.() === 0 ? [] : ['--preserve-credentials'];
   const enter = [`--user=/proc/self/fd/${USER_NAMESPACE_FD}`, ...keepCredentials, '--'];
   const bounding = ['-all', ...CAPABILITIES.map((name) => `+${name}`)].join(',');

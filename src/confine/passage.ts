@@ -4,21 +4,28 @@
  */
 import { statSync } from 'node:fs';
 import { dirname, join, relative } from 'node:path';
-import { KilnError } from '../errors.ts';
 import { nodePath } from '../kernel/own-node.ts';
 import { packageRoot } from '../state/package-root.ts';
 
 /** Where the child finds things in the mount namespace made for it; it needs nothing of /run. */
 const PLACE = '/run';
 
-/** Run by root in a mount namespace of its own, which ends with the child: $1 kiln, $2 Node. */
+/**
+ * Run by root in a mount namespace of its own, which ends with the child: $1 kiln, $2 Node, $3 the child's
+ * ids. The mounts are ID-mapped (X-mount.idmap of mount(8)), so that what only its owner may read is the child's to
+ * read. Where the file system takes no ID map, they are what they are, and others' rights count.
+ */
 const BIND = `set -e
+ids=$3
+lend() {
+  mount -n --bind -o "ro,X-mount.idmap=b:0:$ids" "$1" "$2" 2>/dev/null || mount -n --bind "$1" "$2"
+}
 mount -n -t tmpfs -o mode=755,size=64k,nosuid,nodev kiln ${PLACE}
 mkdir ${PLACE}/kiln
 : > ${PLACE}/node
-mount -n --bind "$1" ${PLACE}/kiln
-mount -n --bind "$2" ${PLACE}/node
-shift 2
+lend "$1" ${PLACE}/kiln
+lend "$2" ${PLACE}/node
+shift 3
 # The shell has put variables of its own into the environment.
 exec env -i PATH="$PATH" "$@"`;
 
@@ -32,36 +39,29 @@ export interface Passage {
 
 /**
  * The way to `entry`, a module below kiln's own folder, and to the Node that runs it. Costs a few
- * stat calls where every folder may be passed, and five milliseconds of the child's start elsewhere.
- * @throws KilnError E_INSTALLATION where it could read neither
+ * stat calls where everybody may read them, and five milliseconds of the child's start elsewhere.
+ *
+ * @param ids the child's ids on the host, as the first one and how many
  */
-export function passageTo(entry: string): Passage {
+export function passageTo(
+  entry: string,
+  ids: { readonly base: number; readonly count: number },
+): Passage {
   const root = packageRoot();
   const node = nodePath();
-  if (process.geteuid?.() === 0) for (const file of [entry, node]) requireReadable(file, root);
-  if (process.geteuid?.() !== 0 || (mayPass(dirname(entry)) && mayPass(dirname(node)))) {
-    return { prefix: [], node, entry };
-  }
+  if (process.geteuid?.() !== 0 || [entry, node].every(mayRead)) return { prefix: [], node, entry };
   const mount = ['unshare', '--mount', '--propagation', 'private', '--', 'sh', '-c', BIND, 'sh'];
   return {
-    prefix: [...mount, root, node],
+    prefix: [...mount, root, node, `${ids.base}:${ids.count}`],
     node: join(PLACE, 'node'),
     entry: join(PLACE, 'kiln', relative(root, entry)),
   };
 }
 
-/** No way leads into a file that its owner alone may read, as all are in a clone made under umask 077. */
-function requireReadable(file: string, root: string): void {
-  if ((statSync(file).mode & 0o004) !== 0) return;
-  const folder = file.startsWith(`${root}/`) ? root : dirname(file);
-  throw new KilnError('E_INSTALLATION', `${file} can be read by its owner alone`, {
-    hint: `chmod -R go+rX '${folder}': kiln reads untrusted files with ids that are nobody’s`,
-  });
-}
-
-/** May anybody pass `folder` and all its parents? */
-function mayPass(folder: string): boolean {
-  for (let path = folder; ; path = dirname(path)) {
+/** May anybody read `file`, which is to say pass all folders above it, too? */
+function mayRead(file: string): boolean {
+  if ((statSync(file).mode & 0o004) === 0) return false;
+  for (let path = dirname(file); ; path = dirname(path)) {
     if ((statSync(path).mode & 0o001) === 0) return false;
     if (path === '/') return true;
   }
