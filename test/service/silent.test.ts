@@ -1,9 +1,20 @@
+import { cp, readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
+import { execa } from 'execa';
 import { isDead } from '../../src/kernel/process-end.ts';
 import { instanceFiles } from '../../src/service/instance-files.ts';
+import { hasPrevious } from '../../src/service/previous.ts';
 import type { ServiceStatus } from '../../src/service/status.ts';
-import { type BusyboxState, busyboxState, IMAGE, PATIENCE } from '../support/busybox-state.ts';
+import { processesWith } from '../libvirt/private-state.ts';
+import {
+  type BusyboxState,
+  busyboxState,
+  IMAGE,
+  KILN,
+  PATIENCE,
+} from '../support/busybox-state.ts';
 import { stopped } from '../support/stopped.ts';
 
 /** Stopping a service at any moment of its start, and supervisors that are stopped (SIGSTOP). */
@@ -104,4 +115,66 @@ test.serial('a start ends when its supervisor is stopped meanwhile', async (t) =
     waitUntilStarted('one', files, Date.now(), () => false),
     { message: /gave up waiting for the supervisor of one \(pid \d+\), which is stopped/ },
   );
+});
+
+/** The image under another id. */
+async function secondImage(): Promise<string> {
+  const id = 'c'.repeat(64);
+  const target = join(state.paths.images, id);
+  await cp(join(state.paths.images, IMAGE), target, { recursive: true, verbatimSymlinks: true });
+  const manifest = JSON.parse(await readFile(join(target, 'image.json'), 'utf8')) as object;
+  await writeFile(join(target, 'image.json'), JSON.stringify({ ...manifest, id }));
+  return id;
+}
+
+/** The shell that starts the supervisor again, and the supervisor. */
+async function guardians(): Promise<number[]> {
+  const { wanted } = instanceFiles(state.paths, 'one');
+  const found = await processesWith(wanted);
+  const children = await Promise.all(
+    found.map((pid) => readFile(`/proc/${pid}/task/${pid}/children`, 'latin1').catch(() => '')),
+  );
+  return [...found, ...children.flatMap((text) => text.split(' ').filter(Boolean).map(Number))];
+}
+
+test.serial('an upgrade ends when its guardian is killed, and gives its lock back', async (t) => {
+  await service('stop', 'one');
+  t.is((await service('start', 'one')).exitCode, 0);
+  const before = await guardians();
+  const upgrade = service('upgrade', 'one', '--to', await secondImage());
+  let killed: number[] = [];
+  for (let tries = 0; killed.length === 0 && tries < 2000; tries++) {
+    killed = (await guardians()).filter((pid) => !before.includes(pid));
+    await sleep(20);
+  }
+  t.true(killed.length > 0);
+  for (const pid of killed) process.kill(pid, 'SIGKILL');
+  const { exitCode, signal, stderr } = await upgrade;
+  t.is(signal, undefined, 'it hung');
+  t.is(exitCode, 125, stderr);
+  t.regex(stderr, /one is back on its old image/);
+  t.is((await statusOf('one'))?.image, IMAGE);
+});
+
+test.serial('an upgrade undoes the one before it, whose maker was killed', async (t) => {
+  const id = await secondImage();
+  const files = instanceFiles(state.paths, 'one');
+  const upgrade = execa(KILN, ['service', 'upgrade', 'one', '--to', id], {
+    env: state.env,
+    reject: false,
+    stdin: 'ignore',
+  });
+  for (let tries = 0; !hasPrevious(files) && tries < 5000; tries++) await sleep(5);
+  t.true(hasPrevious(files));
+  upgrade.kill('SIGKILL');
+  await upgrade;
+  t.true(hasPrevious(files));
+  await service('stop', 'one');
+  const again = await service('upgrade', 'one', '--to', id);
+  t.is(again.exitCode, 0, again.stderr);
+  t.false(hasPrevious(files));
+  const [listed] = JSON.parse((await service('list', '--json', 'one')).stdout) as {
+    image: string;
+  }[];
+  t.is(listed?.image, id);
 });
