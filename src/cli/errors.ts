@@ -1,4 +1,9 @@
+import { statfsSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import type { KilnError } from '../errors.ts';
+import { DISK_FULL } from '../kernel/disk-full.ts';
 import { knownFailure, reasonLine } from '../kernel/system-error.ts';
+import { statePaths } from '../state/paths.ts';
 import { processCaller, type TextOutput } from './caller.ts';
 import { plainText } from './print.ts';
 
@@ -16,6 +21,11 @@ export function describeError(error: unknown): string {
   if (known === undefined) {
     return plainText(`kiln: internal error: ${error instanceof Error ? error.stack : error}\n`);
   }
+  const place = fullPlace(known);
+  if (place !== undefined) {
+    const hint = place.startsWith('/run/') ? 'make room there: it lies in memory' : known.hint;
+    return plainText(`kiln: no space is left on the file system of ${place}\n  hint: ${hint}\n`);
+  }
   let text = `kiln: ${known.message}\n`;
   // A failure of the system is in the message already.
   let cause = known === error ? known.cause : undefined;
@@ -24,4 +34,18 @@ export function describeError(error: unknown): string {
   }
   if (known.hint !== undefined) text += `  hint: ${known.hint}\n`;
   return plainText(text);
+}
+
+/** Of a write that failed the kernel names no file: which of kiln's own file systems is full. */
+function fullPlace({ code, details }: KilnError): string | undefined {
+  if (code !== DISK_FULL || details?.call !== 'write' || details.path !== undefined)
+    return undefined;
+  const { root, hostRun } = statePaths();
+  return [root, hostRun, tmpdir()].find((path) => {
+    try {
+      return statfsSync(path).bavail === 0;
+    } catch {
+      return false;
+    }
+  });
 }

@@ -42,7 +42,7 @@ const char *package_folder(void) {
   static const char *folder;
   if (folder != NULL) return folder;
   ssize_t length = readlink("/proc/self/exe", path, sizeof path - 1);
-  if (length <= 0) fail("/proc/self/exe cannot be read: %s\n  hint: kiln needs /proc", strerror(errno));
+  if (length <= 0) fail("/proc/self/exe cannot be read: %s\n  hint: mount it: mount -t proc proc /proc", strerror(errno));
   path[length] = '\0';
   folder = dirname(dirname(path));
   return folder;

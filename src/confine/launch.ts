@@ -74,7 +74,8 @@ export function launchConfined(options: LaunchOptions): ChildProcess {
       stdio: ['pipe', 'ignore', 'pipe', 'pipe', userNamespace, destination, ...options.fds],
     });
   } catch (cause) {
-    if (cause instanceof KilnError && cause.code === 'E_INSTALLATION') throw cause;
+    const passed = ['E_INSTALLATION', 'E_TOO_MANY_FILES'];
+    if (cause instanceof KilnError && passed.includes(cause.code)) throw cause;
     throw new KilnError('E_CONFINE_START', 'cannot make the confinement for untrusted files', {
       cause,
       hint: 'kiln doctor says what this kernel lacks (user namespaces, ID-mapped mounts)',

@@ -5,6 +5,7 @@
  */
 import { execFile, type SpawnOptions, spawn } from 'node:child_process';
 import { promisify } from 'node:util';
+import { KilnError } from '../errors.ts';
 import { awaitedLater } from '../promise.ts';
 import { keepDescriptors } from './own-descriptors.ts';
 import { withoutOrders } from './own-node.ts';
@@ -12,10 +13,18 @@ import { stoppedSince, waitFor } from './wait-for.ts';
 
 const execute = promisify(execFile);
 
-/** child_process.spawn() for kiln. */
+/** child_process.spawn() for kiln. Throws E_TOO_MANY_FILES. */
 export const startProgram = ((program: string, args: readonly string[], options: SpawnOptions) => {
   keepDescriptors();
-  return spawn(program, args, { env: withoutOrders(process.env), ...options });
+  const child = spawn(program, args, { env: withoutOrders(process.env), ...options });
+  // Without descriptors Node gives up half-way: the child has no streams, and says why only later.
+  if (child.stdio === undefined) {
+    child.on('error', () => undefined);
+    throw new KilnError('E_TOO_MANY_FILES', `cannot start ${program}: too many open files`, {
+      hint: 'raise the limit: `ulimit -n 65536`',
+    });
+  }
+  return child;
 }) as typeof spawn;
 
 /**

@@ -1,4 +1,6 @@
 /** Failures of the system (a full disk, a read-only mount, no memory) as errors that a person can act on. */
+import { accessSync, constants, existsSync } from 'node:fs';
+import { dirname } from 'node:path';
 import { KilnError } from '../errors.ts';
 import { DISK_FULL } from './disk-full.ts';
 import { SyscallError } from './libc.ts';
@@ -146,7 +148,20 @@ function failedCall(error: unknown): FailedCall | undefined {
   if (error instanceof KilnError || !(error instanceof Error)) return undefined;
   const { code, syscall, path } = error as NodeJS.ErrnoException;
   if (code === undefined || syscall === undefined) return undefined;
-  return { call: syscall, errno: code, path };
+  const hidden = syscall === 'mkdir' && code === 'ENOENT' && path !== undefined;
+  return { call: syscall, errno: hidden && isReadOnly(path) ? 'EROFS' : code, path };
+}
+
+/** Node's recursive mkdir says ENOENT where the file system is read-only. */
+function isReadOnly(path: string): boolean {
+  let at = dirname(path);
+  while (at !== dirname(at) && !existsSync(at)) at = dirname(at);
+  try {
+    accessSync(at, constants.W_OK);
+    return false;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'EROFS';
+  }
 }
 
 function inWords({ call, errno, path }: FailedCall, cause: unknown): KilnError | undefined {
@@ -172,7 +187,8 @@ function inWords({ call, errno, path }: FailedCall, cause: unknown): KilnError |
 /** What to do depends on where it happened: nobody frees /run or /sys by `kiln gc`. */
 function hintFor(path: string | undefined, { code, hint }: Meaning): string {
   const kernel = path !== undefined && /^\/(?:sys|proc)\//.test(path);
-  if (kernel) return '`kiln doctor` tells what kiln needs of this host';
+  if (kernel && (code === 'E_READ_ONLY' || code === 'E_PATH'))
+    return '`kiln doctor` tells what kiln needs of this host';
   if (code === DISK_FULL && path?.startsWith('/run/'))
     return 'make room in /run: it lies in memory';
   return hint;

@@ -5,6 +5,7 @@ import { createGunzip, createZstdDecompress } from 'node:zlib';
 import type { Extract, extract as extractType, Header } from 'tar-stream';
 import type { ConfinedTask } from '../../confine/task.ts';
 import { KilnError } from '../../errors.ts';
+import { knownFailure } from '../../kernel/system-error.ts';
 import { LayerWriter } from './layer-writer.ts';
 import { PaxTap } from './pax-tap.ts';
 
@@ -51,7 +52,8 @@ async function unpackLayer(fd: number, writer: LayerWriter): Promise<void> {
     await Promise.all([feed(decompressed(fd), archive, tap), takeEntries(archive, tap, writer)]);
   } catch (cause) {
     archive.destroy(cause instanceof Error ? cause : null);
-    if (cause instanceof KilnError) throw cause;
+    // A full disk says nothing of the archive.
+    if (cause instanceof KilnError || knownFailure(cause) !== undefined) throw cause;
     throw new KilnError('E_ARCHIVE', 'the archive is damaged, or is no tar archive', {
       cause,
       hint: 'give a tar archive, plain or in gzip or zstd, or an OCI layout',

@@ -1,6 +1,6 @@
 import { createHash, randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import { mkdir, rename, writeFile } from 'node:fs/promises';
+import { mkdir, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
 import { shortHash } from '../../kernel/short-hash.ts';
@@ -110,12 +110,21 @@ async function findFilter(
   // Late: the schema library costs more than everything else on the way.
   const { compileProfile } = await import('./compile-profile.ts');
   const filter = compileProfile(text, nameOrPath, capabilities);
-  await mkdir(directory, { recursive: true, mode: 0o700 });
+  await keep(directory, file, pack(filter));
+  return { name: nameOrPath, ...filter };
+}
+
+/** What cannot be kept, on a full or read-only disk, is compiled again by whoever needs it next. */
+async function keep(directory: string, file: string, content: Buffer): Promise<void> {
   // A name of its own: one process may open several boxes at once.
   const temporary = `${file}.${randomUUID()}`;
-  await writeFile(temporary, pack(filter));
-  await rename(temporary, file);
-  return { name: nameOrPath, ...filter };
+  try {
+    await mkdir(directory, { recursive: true, mode: 0o700 });
+    await writeFile(temporary, content);
+    await rename(temporary, file);
+  } catch {
+    await rm(temporary, { force: true }).catch(() => undefined);
+  }
 }
 
 /** The name of a compiled profile: the digest of all that goes in. */
