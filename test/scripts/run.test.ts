@@ -14,7 +14,8 @@ async function runIn(
 ) {
   const checkout = await mkdtemp(join(tmpdir(), 'kiln-runner-'));
   try {
-    const scripts = { 'check:types': 'true', 'check:lint': 'true', 'check:dead': 'true' };
+    const checks = ['types', 'lint', 'promises', 'dead'];
+    const scripts = Object.fromEntries(checks.map((name) => [`check:${name}`, 'true']));
     await mkdir(join(checkout, 'test'));
     await cp(join(top, 'scripts/testing'), join(checkout, 'scripts/testing'), { recursive: true });
     await cp(join(top, 'ava.config.js'), join(checkout, 'ava.config.js'));
