@@ -55,10 +55,10 @@ function processes(): Process[] {
 }
 
 /** kiln, called by somebody who has the secret open as 3 and as 76. */
-function call(args: readonly string[]): ChildProcess {
+function call(args: readonly string[], env: NodeJS.ProcessEnv = {}): ChildProcess {
   const script = 'exec 3<"$1" 76<"$1"; shift; exec "$@"';
   return spawn('bash', ['-c', script, 'bash', secret, KILN, ...args], {
-    env: state.env,
+    env: { ...state.env, ...env },
     stdio: ['ignore', 'ignore', 'inherit'],
   });
 }
@@ -87,6 +87,16 @@ test.serial('a command, libvirtd, the controller and the proxy', async (t) => {
   );
   t.deepEqual(others(kiln), []);
   // The test sees such things: kiln itself was given them.
+  t.true(processes().some(({ pid, holds }) => pid === kiln.pid && holds));
+  kiln.kill('SIGTERM');
+  await once(kiln, 'exit');
+});
+
+test.serial('the daemon, and what it starts', async (t) => {
+  // The client leaves it to a process of its own where that is set.
+  const kiln = call(['run', '-r', IMAGE, '--', 'sleep', '4717'], { KILN_FROM_SOURCE: '' });
+  await appear(/^sleep 4717 $/, /kilnd\.cjs $/);
+  t.deepEqual(others(kiln), []);
   t.true(processes().some(({ pid, holds }) => pid === kiln.pid && holds));
   kiln.kill('SIGTERM');
   await once(kiln, 'exit');

@@ -1,12 +1,30 @@
 /** Nothing of a caller's makes the Node that kiln runs on load a file. */
 import { existsSync } from 'node:fs';
-import { chmod, copyFile, mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises';
+import {
+  chmod,
+  copyFile,
+  mkdir,
+  mkdtemp,
+  readdir,
+  readFile,
+  rm,
+  symlink,
+  writeFile,
+} from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
 import { execa } from 'execa';
 import { thisProgram, withoutOrders } from '../../src/kernel/own-node.ts';
-import { type BusyboxState, busyboxState, IMAGE, KILN } from '../support/busybox-state.ts';
+import {
+  type BusyboxState,
+  busyboxState,
+  IMAGE,
+  KILN,
+  PATIENCE,
+} from '../support/busybox-state.ts';
+import { endDaemon } from '../support/daemon.ts';
 
 let state: BusyboxState;
 /** A working directory that waits for a Node which takes orders from it. */
@@ -101,28 +119,36 @@ test.serial('no variable of the caller’s is one of Node’s or of the loader�
   const script = 'sleep 1; for name; do eval echo \\"[\\$$name]\\"; done';
   const options = names.flatMap((name) => ['--env', name]);
   const args = ['run', '-r', IMAGE, ...options, '--', 'sh', '-c', script, 'sh', ...names];
-  const running = state.kiln(args, { cwd: folder, env });
-  const seen = await environmentOf(running.pid ?? 0, 'KILN_NODE');
-  t.deepEqual(
-    Object.keys(seen).filter((name) => /^(?:NODE|LD|OPENSSL)_|^CDPATH$/.test(name)),
-    process.env.NODE_EXTRA_CA_CERTS === undefined ? [] : ['NODE_EXTRA_CA_CERTS'],
-  );
-  // What a sandbox is given by name is the caller's own value all the same.
-  const { stdout, stderr } = await running;
-  t.is(String(stdout), `[--require=${evil}]\n[${folder}]\n[${env.LINES}]`, String(stderr));
-  t.false(await ran());
+  const own = process.env.NODE_EXTRA_CA_CERTS === undefined ? [] : ['NODE_EXTRA_CA_CERTS'];
+  // By the daemon, which this call starts, and in a process of its own.
+  await endDaemon(state.paths.root);
+  for (const program of [KILN, `${KILN}-node`]) {
+    // The client leaves it to a process of its own where that is set.
+    const given = program === KILN ? { ...env, KILN_FROM_SOURCE: '' } : env;
+    const running = execa(program, args, { cwd: folder, env: given, reject: false });
+    const seen = await orders(program === KILN ? 'kilnd.cjs' : 'cli/main.ts', state.paths.root);
+    t.deepEqual(seen, program === KILN ? [] : own, program);
+    // What a sandbox is given by name is the caller's own value all the same.
+    const { stdout, stderr } = await running;
+    t.is(String(stdout), `[--require=${evil}]\n[${folder}]\n[${env.LINES}]`, String(stderr));
+    t.false(await ran());
+  }
 });
 
-/** The environment of a process, once it has executed what has `name`. */
-async function environmentOf(pid: number, name: string): Promise<Record<string, string>> {
-  const { readFile } = await import('node:fs/promises');
-  for (;;) {
-    const text = await readFile(`/proc/${pid}/environ`, 'latin1');
-    const command = await readFile(`/proc/${pid}/comm`, 'latin1');
-    const entries = text.split('\0').map((line) => line.split('=', 2) as [string, string]);
-    const found: Record<string, string> = Object.fromEntries(entries.filter(([key]) => key));
-    if (command.trim() !== 'kiln' && found[name] !== undefined) return found;
-    await new Promise((resolve) => setTimeout(resolve, 10));
+/** Names of what would give orders to a Node, in the environment of the one that runs `program` for a state. */
+async function orders(program: string, root: string): Promise<string[]> {
+  for (const end = Date.now() + 30_000 * PATIENCE; ; await sleep(10)) {
+    for (const pid of await readdir('/proc')) {
+      const read = (name: string) => readFile(`/proc/${pid}/${name}`, 'latin1').catch(() => '');
+      // Before it is executed it has another environment: read first, believed if the program is there.
+      const environment = (await read('environ')).split('\0');
+      const [node = '', ...words] = (await read('cmdline')).split('\0');
+      if (!node.endsWith('/node') || !words.some((word) => word.endsWith(program))) continue;
+      if (!environment.includes(`KILN_STATE=${root}`)) continue;
+      const again = (await read('environ')).split('\0').map((line) => line.replace(/=.*$/s, ''));
+      return again.filter((name) => /^(?:NODE|LD|OPENSSL)_|^CDPATH$/.test(name));
+    }
+    if (Date.now() > end) throw new Error(`no process runs ${program}`);
   }
 }
 
