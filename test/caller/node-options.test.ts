@@ -126,7 +126,10 @@ test.serial('no variable of the caller’s is one of Node’s or of the loader�
     // The client leaves it to a process of its own where that is set.
     const given = program === KILN ? { ...env, KILN_FROM_SOURCE: '' } : env;
     const running = execa(program, args, { cwd: folder, env: given, reject: false });
-    const seen = await orders(program === KILN ? 'kilnd.cjs' : 'cli/main.ts', state.paths.root);
+    const seen = await orders(
+      program === KILN ? ['kilnd.cjs'] : ['cli/main.ts', 'kiln.cjs'],
+      state.paths.root,
+    );
     t.deepEqual(seen, program === KILN ? [] : own, program);
     // What a sandbox is given by name is the caller's own value all the same.
     const { stdout, stderr } = await running;
@@ -135,20 +138,21 @@ test.serial('no variable of the caller’s is one of Node’s or of the loader�
   }
 });
 
-/** Names of what would give orders to a Node, in the environment of the one that runs `program` for a state. */
-async function orders(program: string, root: string): Promise<string[]> {
+/** Names of what would give orders to a Node, in the environment of the one that runs one of `programs` for a state. */
+async function orders(programs: readonly string[], root: string): Promise<string[]> {
   for (const end = Date.now() + 30_000 * PATIENCE; ; await sleep(10)) {
     for (const pid of await readdir('/proc')) {
       const read = (name: string) => readFile(`/proc/${pid}/${name}`, 'latin1').catch(() => '');
       // Before it is executed it has another environment: read first, believed if the program is there.
       const environment = (await read('environ')).split('\0');
       const [node = '', ...words] = (await read('cmdline')).split('\0');
-      if (!node.endsWith('/node') || !words.some((word) => word.endsWith(program))) continue;
+      const runs = words.some((word) => programs.some((program) => word.endsWith(`/${program}`)));
+      if (!node.endsWith('/node') || !runs) continue;
       if (!environment.includes(`KILN_STATE=${root}`)) continue;
       const again = (await read('environ')).split('\0').map((line) => line.replace(/=.*$/s, ''));
       return again.filter((name) => /^(?:NODE|LD|OPENSSL)_|^CDPATH$/.test(name));
     }
-    if (Date.now() > end) throw new Error(`no process runs ${program}`);
+    if (Date.now() > end) throw new Error(`no process runs ${programs.join(' or ')}`);
   }
 }
 

@@ -40,7 +40,7 @@ test.serial(
   async (t) => {
     const recipe = `image: ${BUSYBOX}\nsteps: ["printf '${HOSTILE.replaceAll('\\', '\\\\')}\\\\n'; exit 3"]\n`;
     const folder = await workshop.folder({ 'it.yaml': recipe });
-    const build = `${KILN} build ${folder}/it.yaml --resultdir ${folder}/out`;
+    const build = `'${KILN}' build ${folder}/it.yaml --resultdir ${folder}/out`;
     const seen = await onTerminal(build);
     t.regex(seen, /\u001b\[31mred/, 'colours of the log');
     t.regex(seen, /\\x1b\]0;owned\\x07\\x1b\[2J/);
@@ -98,7 +98,7 @@ test.serial('a sequence that comes in pieces is found; colours end with the log'
 });
 
 test.serial('what a command writes is its own', async (t) => {
-  const run = `${KILN} run --tty -r ${IMAGE} -- sh -c "printf '${HOSTILE}'"`;
+  const run = `'${KILN}' run --tty -r ${IMAGE} -- sh -c "printf '${HOSTILE}'"`;
   t.regex(await onTerminal(run), /\u001b\]0;owned\u0007\u001b\[2J/);
 });
 
