@@ -28,6 +28,7 @@ import { openKiln } from './kiln.ts';
 import { awaitedLater } from './promise.ts';
 import { timeInMilliseconds } from './recipe/quantity.ts';
 import { sweepBoxes } from './sandbox/sweep.ts';
+import { clearPlace } from './state/damage.ts';
 import { packageRoot } from './state/package-root.ts';
 import { statePaths } from './state/paths.ts';
 import { KILN_VERSION } from './state/version.ts';
@@ -128,6 +129,7 @@ function sayReady(log: string): void {
   } catch {
     return;
   }
+  clearPlace(log);
   const file = openSync(log, constants.O_WRONLY | constants.O_CREAT | constants.O_APPEND, 0o600);
   checked('dup3', tryCall('dup3', file, 2, 0));
   closeSync(file);

@@ -1,6 +1,6 @@
-import { readFile, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { KilnError } from '../errors.ts';
+import { readRecord, withFields, writeRecord } from '../state/checked-file.ts';
 import type { StatePaths } from '../state/paths.ts';
 import type { BuildPhase } from './report.ts';
 import type { BuildRequest } from './request.ts';
@@ -25,16 +25,20 @@ export async function rememberBuild(
   kept: KeptBuild,
 ): Promise<void> {
   const file = keptFile(paths, box);
-  await writeFile(`${file}.new`, JSON.stringify(kept), { mode: 0o600 });
-  await rename(`${file}.new`, file);
+  writeRecord(file, kept);
 }
 
-/** How a build can go on in the box `box`. @throws KilnError E_NO_BOX */
+const takeKept = withFields<KeptBuild>({
+  request: 'object',
+  name: 'string',
+  failedPhase: 'string',
+  topDirectory: 'string',
+});
+
+/** How a build can go on in the box `box`. @throws KilnError E_NO_BOX; E_DAMAGED */
 export async function readKept(paths: StatePaths, box: string): Promise<KeptBuild> {
-  const text = /^[0-9a-f]+$/.test(box)
-    ? await readFile(keptFile(paths, box), 'utf8').catch(() => undefined)
-    : undefined;
-  if (text !== undefined) return JSON.parse(text) as KeptBuild;
+  const kept = /^[0-9a-f]+$/.test(box) ? readRecord(keptFile(paths, box), takeKept) : undefined;
+  if (kept !== undefined) return kept;
   throw new KilnError('E_NO_BOX', `no build was kept as ${box}`, {
     hint: '`kiln ps` lists what is kept; `kiln build --keep` keeps the box of a build that fails',
   });

@@ -1,9 +1,11 @@
 import { Command, Option } from 'commander';
 import { syncStore } from '../image/store/durability.ts';
 import { collectGarbage } from '../image/store/gc.ts';
+import { type VerifyReport, verifyPackages } from '../image/store/verify.ts';
 import { pruneRoots } from '../mock/root/prune.ts';
 import { pruneCache } from '../repository/prune.ts';
 import { sweepBoxes, sweepDomains } from '../sandbox/sweep.ts';
+import { mendDamage } from '../state/kinds.ts';
 import { openEngine } from './engine.ts';
 import { printError } from './errors.ts';
 import { printJson, tell } from './print.ts';
@@ -19,6 +21,7 @@ Examples:
 interface GcOptions {
   readonly maxAge?: number;
   readonly maxSize?: number;
+  readonly verify?: boolean;
   readonly json?: boolean;
   readonly syncOnly?: boolean;
 }
@@ -37,6 +40,7 @@ export function command(): Command {
       'images, packages and downloads beyond this, least recently used first',
       parseSize,
     )
+    .option('--verify', 'compare the files of all unpacked packages with their digests first')
     .option('--json', 'the report as JSON')
     .addOption(new Option('--sync-only', 'only write the store to the disk').hideHelp())
     .addHelpText('after', EXAMPLES)
@@ -55,15 +59,23 @@ export function command(): Command {
         ...(maxSize === undefined ? {} : { maxSize }),
       };
       const roots = maxAge === undefined ? [] : await pruneRoots(engine, maxAge);
+      const damaged = mendDamage(engine.paths);
+      const verified = options.verify === true ? await verifyPackages(engine.paths) : undefined;
       const { failures, ...store } = await collectGarbage(engine.paths, limits);
       const downloads = await pruneCache(engine.paths, limits);
       for (const failure of failures) printError(failure);
-      const report = { boxes, domains, roots, ...store, downloads };
+      const report = { boxes, domains, roots, ...store, downloads, damaged, verified };
       if (options.json === true) printJson(report);
       else {
         tell(
-          `removed ${boxes.length} sandboxes, ${domains.length} domains, ${roots.length} roots, ${store.images.length} images, ${store.packages} packages, ${downloads.files} downloads; deleted ${store.trees} trees\n`,
+          `${verifiedText(verified)}removed ${boxes.length} sandboxes, ${domains.length} domains, ${roots.length} roots, ${store.images.length} images, ${store.packages} packages, ${downloads.files} downloads; deleted ${store.trees} trees\n`,
         );
       }
     });
+}
+
+function verifiedText(verified: VerifyReport | undefined): string {
+  if (verified === undefined) return '';
+  const { packages, damaged, images } = verified;
+  return `compared ${packages} packages: ${damaged.length} damaged, ${images.length} images had their files; `;
 }

@@ -6,6 +6,7 @@ import { takeUmask } from '../kernel/own-umask.ts';
 import { KILN_VERSION } from '../state/version.ts';
 import { describeStrayErrors } from '../stray-errors.ts';
 import { span } from '../trace/trace.ts';
+import { tellingDamage } from './damage.ts';
 import { describeError, printError } from './errors.ts';
 import { exitStatus, KILN_FAILED } from './exit-status.ts';
 import { say } from './print.ts';
@@ -118,6 +119,7 @@ function helpRequest(argv: readonly string[]): readonly string[] {
 /** bin/kiln-mock has a command line that is read by mock's rules. */
 async function dispatch(given: readonly string[]): Promise<void> {
   const argv = helpRequest(given);
+  tellingDamage(argv[0] === 'run' ? argv : [], say);
   // `run` has its own answer.
   if (argv[0] !== 'run' || argv.includes('--help') || argv.includes('-h')) watchStdout();
   if (argv[0] === 'mock') await (await import('./mock/main.ts')).main(argv.slice(1));

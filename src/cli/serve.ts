@@ -8,6 +8,7 @@ import type { Kiln } from '../kiln.ts';
 import { awaitedLater } from '../promise.ts';
 import type { HandedStdio, HostStdio } from '../sandbox/streams.ts';
 import type { Caller, TextOutput } from './caller.ts';
+import { tellingDamage } from './damage.ts';
 import type { CliEngine } from './engine.ts';
 import { printError } from './errors.ts';
 import { exitStatus, KILN_FAILED } from './exit-status.ts';
@@ -46,6 +47,7 @@ export async function serveCommandLine(line: CommandLine, shared: Shared): Promi
     return;
   }
   const caller = new ClientCaller(line);
+  using _damage = tellingDamage(rest, (text) => caller.stderr.say(text));
   try {
     const command = runCommand(contextOf(caller, shared));
     command.hook('preAction', (_, action) => {

@@ -27,6 +27,7 @@ import { sandbox } from './checks/sandbox.ts';
 import { securityModules } from './checks/security-modules.ts';
 import { signatures } from './checks/signatures.ts';
 import { stateDirectory } from './checks/state-directory.ts';
+import { stateFiles } from './checks/state-files.ts';
 import { systemCalls } from './checks/system-calls.ts';
 
 /** Every check, in the order a person reads them: a fault further up explains those below. */
@@ -43,6 +44,7 @@ const CHECKS: readonly Check[] = [
   openat2Call,
   signatures,
   stateDirectory,
+  stateFiles,
   idMappedMounts,
   overlay,
   idRanges,

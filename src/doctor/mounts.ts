@@ -1,4 +1,5 @@
 import { open, readFile } from 'node:fs/promises';
+import { unescapeOctal } from '../kernel/cgroup.ts';
 
 /** The mount that a path is on. */
 export interface MountPoint {
@@ -26,5 +27,9 @@ export async function mountOf(path: string): Promise<MountPoint> {
   if (mountPoint === undefined || type === undefined) {
     throw new Error(`${path} is on mount ${id}, which /proc/self/mountinfo does not list`);
   }
-  return { path: mountPoint, type, options: [...options.split(','), ...superOptions.split(',')] };
+  return {
+    path: unescapeOctal(mountPoint),
+    type,
+    options: [...options.split(','), ...superOptions.split(',')],
+  };
 }

@@ -10,16 +10,18 @@ import type { LoadedImageRecipe } from '../recipe/load-image-recipe.ts';
 import type { Lock } from '../repository/lock.ts';
 import { requiredKeys } from '../repository/trust.ts';
 import { type Engine, ReservedBox } from '../sandbox/open.ts';
+import { writeRecord } from '../state/checked-file.ts';
+import { tellDamage } from '../state/damage.ts';
 import { isDiskShort } from '../state/disk-error.ts';
 import { span } from '../trace/trace.ts';
 import { type AssembledTree, assembleTree, type TreeOptions } from './assemble.ts';
 import { extendTree } from './extend.ts';
 import { IMAGE_FORMAT, type ImageInputs, imageId } from './key.ts';
 import type { OnImageProgress } from './progress.ts';
-import { type ImageContents, readContents } from './store/contents.ts';
+import { findContents, type ImageContents, readContents } from './store/contents.ts';
 import { currentMoment } from './store/durability.ts';
 import { type LeasedImage, leaseImage, publishImage, sweepImages } from './store/images.ts';
-import { type ImageManifest, imageFiles } from './store/manifest.ts';
+import { type ImageManifest, imageDirectory, imageFiles } from './store/manifest.ts';
 import { fetchSignedFiles, obtainPackages, packagesLock } from './store/packages.ts';
 import { emptyTrash } from './store/trash.ts';
 import {
@@ -68,7 +70,8 @@ export async function ensureImage(request: ImageRequest): Promise<LeasedImage> {
   const inputs = await inputsOf(request);
   const id = imageId(inputs);
   const ready = await leaseImage(paths, id);
-  if (ready !== undefined) return ready;
+  if (ready !== undefined && findContents(paths, id).value !== undefined) return ready;
+  await ready?.[Symbol.asyncDispose]();
   ensureStore(paths);
   const lockPath = lockFile(paths, `image-${id}`);
   let lock = await tryLock(lockPath);
@@ -78,7 +81,10 @@ export async function ensureImage(request: ImageRequest): Promise<LeasedImage> {
   }
   try {
     const meanwhile = await leaseImage(paths, id);
-    if (meanwhile !== undefined) return meanwhile;
+    if (meanwhile !== undefined) {
+      await mendContents(request, inputs, id);
+      return meanwhile;
+    }
     await sweepWorkDirectories(paths);
     await sweepImages(paths);
     await make(request, inputs, id);
@@ -91,6 +97,22 @@ export async function ensureImage(request: ImageRequest): Promise<LeasedImage> {
   } finally {
     await lock.release();
   }
+}
+
+/**
+ * Writes down anew what an image is made of, where that is lost or damaged: its files are as good as before.
+ * All packages of the request count as linked, which keeps a few more of them.
+ */
+async function mendContents(request: ImageRequest, inputs: ImageInputs, id: string): Promise<void> {
+  const { paths } = request.engine;
+  const { value, damage } = findContents(paths, id);
+  if (value !== undefined) return;
+  const below = request.base === undefined ? undefined : await readContents(paths, request.base);
+  const path = imageFiles.contents(imageDirectory(paths, id));
+  const packages = [...(below?.packages ?? []), ...request.lock.packages];
+  const linked = [...(below?.linked ?? []), ...request.lock.packages.map(({ digest }) => digest)];
+  writeRecord(path, { inputs, packages, linked, exactReasons: [] } satisfies ImageContents);
+  tellDamage({ path, why: damage?.why ?? 'it is gone', done: 'it is written anew' });
 }
 
 /**
@@ -177,9 +199,9 @@ function finish(
   const directory = join(work, 'image');
   mkdirSync(directory, { mode: 0o700 });
   renameSync(tree, imageFiles.tree(directory));
-  writeFileSync(imageFiles.contents(directory), JSON.stringify(contents));
+  writeRecord(imageFiles.contents(directory), contents);
   writeFileSync(imageFiles.lease(directory), '', { mode: 0o600 });
-  writeFileSync(imageFiles.manifest(directory), JSON.stringify(manifest));
+  writeRecord(imageFiles.manifest(directory), manifest);
   return directory;
 }
 

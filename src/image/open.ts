@@ -4,6 +4,7 @@ import type { StatePaths } from '../state/paths.ts';
 import { type NamedImage, resolveImage } from './find.ts';
 import type { OnImageProgress } from './progress.ts';
 import { readReference } from './reference.ts';
+import { findContents } from './store/contents.ts';
 import { type LeasedImage, leaseImage } from './store/images.ts';
 
 export interface OpenImageOptions {
@@ -33,7 +34,12 @@ async function leaseExisting(
   named: NamedImage,
 ): Promise<LeasedImage | undefined> {
   const id = named.kind === 'image' ? named.id : readReference(paths, named.path);
-  return id === undefined ? undefined : await leaseImage(paths, id);
+  const leased = id === undefined ? undefined : await leaseImage(paths, id);
+  if (leased === undefined || named.kind === 'image') return leased;
+  // Whoever makes it anew from its recipe writes down again what it is made of.
+  if (findContents(paths, leased.manifest.id).value !== undefined) return leased;
+  await leased[Symbol.asyncDispose]();
+  return undefined;
 }
 
 function unusable(id: string): KilnError {

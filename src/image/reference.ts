@@ -2,11 +2,11 @@
  * Which image a recipe or a lock last became: so that `kiln run` neither parses nor solves while
  * nothing has changed.
  */
-import { randomUUID } from 'node:crypto';
-import { readFileSync, statSync } from 'node:fs';
-import { mkdir, rename, writeFile } from 'node:fs/promises';
+import { statSync } from 'node:fs';
+import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { shortHash } from '../kernel/short-hash.ts';
+import { dropCached, findRecord, withFields, writeRecord } from '../state/checked-file.ts';
 import type { StatePaths } from '../state/paths.ts';
 
 /** Raised when other files count. Before 2, those with keys did not. */
@@ -35,16 +35,14 @@ export function readReference(paths: StatePaths, path: string): string | undefin
 
 /** Equal as long as `path` is known to mean the same: the same files, unchanged, the same image. */
 export function currentReference(paths: StatePaths, path: string): Reference | undefined {
-  let reference: Reference;
-  try {
-    reference = JSON.parse(readFileSync(referenceFile(paths, path), 'utf8')) as Reference;
-  } catch {
-    return undefined;
-  }
-  if (reference.format !== FORMAT || reference.path !== path) return undefined;
+  const { value: reference, damage } = findRecord(referenceFile(paths, path), takeReference);
+  if (damage !== undefined) dropCached(damage);
+  if (reference?.format !== FORMAT || reference.path !== path) return undefined;
   const same = reference.files.every((file) => fingerprint(file.path).stat === file.stat);
   return same ? reference : undefined;
 }
+
+const takeReference = withFields<Reference>({ path: 'string', image: 'string', files: 'array' });
 
 /** Notes that `path` became `image`, in which `files` (or their absence) had a part. */
 export async function writeReference(
@@ -56,9 +54,7 @@ export async function writeReference(
   const reference: Reference = { format: FORMAT, path, image, files };
   await mkdir(referenceDirectory(paths), { recursive: true, mode: 0o700 });
   const file = referenceFile(paths, path);
-  const temporary = `${file}.${randomUUID()}`;
-  await writeFile(temporary, JSON.stringify(reference));
-  await rename(temporary, file);
+  writeRecord(file, reference);
 }
 
 /** A file as it is now. */

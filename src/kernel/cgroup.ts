@@ -24,7 +24,8 @@ export type CgroupMode = 'unified' | 'legacy' | 'hybrid' | 'none';
 /** Options of a v1 mount that are not names of controllers (cgroups(7)). */
 const V1_OPTIONS = new Set(['rw', 'ro', 'clone_children', 'noprefix', 'xattr', 'cpuset_v2_mode']);
 
-function unescapeOctal(field: string): string {
+/** A field of mountinfo, where blanks, line breaks and backslashes are octal numbers (proc_pid_mountinfo(5)). */
+export function unescapeOctal(field: string): string {
   return field.replace(/\\([0-7]{3})/g, (_, octal: string) =>
     String.fromCharCode(Number.parseInt(octal, 8)),
   );

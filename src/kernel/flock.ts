@@ -4,6 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { getSystemErrorName } from 'node:util';
 import { awaitedLater } from '../promise.ts';
 import { monotonicMs } from './clock.ts';
+import { hasErrno } from './libc.ts';
 import { lockHolder } from './lock-holder.ts';
 import { isStopped } from './process-end.ts';
 import { tryCall } from './system-call.ts';
@@ -112,10 +113,13 @@ export async function tryLock(
   path: string,
   options: Pick<LockOptions, 'shared' | 'existing'> = {},
 ): Promise<HeldLock | undefined> {
-  const fd = openSync(path, LOCK_FILE | (options.existing === true ? 0 : constants.O_CREAT), 0o600);
+  const fd = openLock(path, options.existing === true);
   let held = false;
   try {
-    if (!fstatSync(fd).isFile()) throw new Error(`${path} is no file that can be locked`);
+    const found = fstatSync(fd);
+    if (!found.isFile() && !found.isDirectory()) {
+      throw new Error(`${path} is no file that can be locked`);
+    }
     closeToOthers(fd);
     held = lockNow(fd, path, options.shared ?? false) && isStill(fd, path);
   } finally {
@@ -128,6 +132,16 @@ export async function tryLock(
     closeSync(fd);
   };
   return { release, [Symbol.asyncDispose]: release };
+}
+
+/** A directory where a lock's file should be can be locked as well, and hurts nobody. */
+function openLock(path: string, existing: boolean): number {
+  try {
+    return openSync(path, LOCK_FILE | (existing ? 0 : constants.O_CREAT), 0o600);
+  } catch (error) {
+    if (!hasErrno(error, 'EISDIR')) throw error;
+    return openSync(path, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW);
+  }
 }
 
 /**

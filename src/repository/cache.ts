@@ -1,10 +1,11 @@
 import { createHash, randomUUID } from 'node:crypto';
 import { closeSync, readSync } from 'node:fs';
-import { mkdir, open, rename, rm, stat, utimes } from 'node:fs/promises';
+import { type FileHandle, mkdir, open, rm, stat, utimes } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { hasErrno } from '../kernel/libc.ts';
 import { openUserFile } from '../kernel/user-file.ts';
+import { DamagedFileError, renameOver } from '../state/damage.ts';
 import type { StatePaths } from '../state/paths.ts';
 
 /**
@@ -68,10 +69,11 @@ export class Cache {
  */
 export async function hasContent(path: string, digest: string, size?: number): Promise<boolean> {
   try {
-    if (size !== undefined && (await stat(path)).size !== size) return false;
+    const found = await stat(path);
+    if (!found.isFile() || (size !== undefined && found.size !== size)) return false;
     return (await digestFile(path, digest.split(':')[0] ?? '')) === digest;
   } catch (error) {
-    if (hasErrno(error, 'ENOENT')) return false;
+    if (hasErrno(error, 'ENOENT', 'ENOTDIR')) return false;
     throw error;
   }
 }
@@ -82,21 +84,62 @@ const PIECE = 1024 * 1024;
 /** Read into again and again: new memory for every piece keeps V8 busy with freeing it. */
 let memory: Buffer | undefined;
 
-/** The digest of a file's content, written `sha256:…`. */
-export async function digestFile(path: string, algorithm: string): Promise<string> {
+/** The digest of a file's content, or of its first `length` bytes, written `sha256:…`. */
+export async function digestFile(
+  path: string,
+  algorithm: string,
+  length = Number.POSITIVE_INFINITY,
+): Promise<string> {
   const hash = createHash(algorithm);
   memory ??= Buffer.allocUnsafeSlow(PIECE);
   const fd = openUserFile(path);
   try {
-    for (;;) {
+    for (let left = length; ; ) {
       // Not through Node's thread pool: a turn of it costs more than reading such a piece.
-      const count = readSync(fd, memory, 0, PIECE, null);
+      const count = readSync(fd, memory, 0, Math.min(PIECE, left), null);
+      left -= count;
       if (count === 0) return `${algorithm}:${hash.digest('hex')}`;
       hash.update(memory.subarray(0, count));
       await nextTurn();
     }
   } finally {
     closeSync(fd);
+  }
+}
+
+/** What a large file of the cache ends with: this, and the sha256 of all before it. */
+const SEAL = '\nkiln-sha256 ';
+const SEAL_LENGTH = SEAL.length + 64;
+
+/** Ends a large file of the cache, which is open for reading and writing, with the digest of its content. */
+export async function sealFile(file: FileHandle): Promise<void> {
+  const { size } = await file.stat();
+  const digest = await digestFile(`/proc/self/fd/${file.fd}`, 'sha256');
+  const seal = Buffer.from(SEAL + digest.slice('sha256:'.length));
+  await file.write(seal, 0, seal.length, size);
+}
+
+/**
+ * Whether there is a file that {@link sealFile} ended.
+ * @throws DamagedFileError for one that is not what it was then
+ */
+export async function isSealed(path: string): Promise<boolean> {
+  try {
+    await using file = await open(path);
+    const { size } = await file.stat();
+    const seal = Buffer.alloc(SEAL_LENGTH);
+    const end = size - SEAL_LENGTH;
+    if (end >= 0) await file.read(seal, 0, SEAL_LENGTH, end);
+    if (!seal.toString('latin1').startsWith(SEAL)) {
+      throw new DamagedFileError(path, size === 0 ? 'it is empty' : 'its end is missing');
+    }
+    const digest = await digestFile(`/proc/self/fd/${file.fd}`, 'sha256', end);
+    if (digest === `sha256:${seal.toString('latin1', SEAL.length)}`) return true;
+    throw new DamagedFileError(path, 'its digest is another one');
+  } catch (error) {
+    if (hasErrno(error, 'ENOENT')) return false;
+    if (hasErrno(error, 'EISDIR')) throw new DamagedFileError(path, 'it is a directory');
+    throw error;
   }
 }
 
@@ -127,7 +170,7 @@ export async function createTemporary(path: string): Promise<TemporaryFile> {
     handle,
     async commit() {
       await handle.sync();
-      await rename(name, path);
+      renameOver(name, path);
       committed = true;
     },
     async [Symbol.asyncDispose]() {
@@ -140,5 +183,5 @@ export async function createTemporary(path: string): Promise<TemporaryFile> {
 /** Gives the finished file `from` the name `to`. If that exists already it is the same. */
 export async function publish(from: string, to: string): Promise<void> {
   await mkdir(dirname(to), { recursive: true });
-  await rename(from, to);
+  renameOver(from, to);
 }

@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import { mkdir, rm, stat, truncate } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { acquireLock } from '../kernel/flock.ts';
+import { removeTree } from '../kernel/remove-tree.ts';
 import { type Cache, digestFile, hasContent, publish } from './cache.ts';
 import { BrokenFileError, type MirrorRequest, type Mirrors, tryMirrors } from './mirrors.ts';
 import type { OnProgress } from './progress.ts';
@@ -44,7 +45,7 @@ export async function downloadObject(
   const known = await cache.find(item.digest, item.size);
   if (known !== undefined) return known;
   const partial = cache.partial(item.digest);
-  await mkdir(dirname(partial), { recursive: true });
+  await makePlace(partial);
   await using _held = await acquireLock(partial, { signal: context.signal });
   const target = cache.object(item.digest);
   const meanwhile = await cache.find(item.digest, item.size);
@@ -77,6 +78,13 @@ export async function downloadObject(
   return target;
 }
 
+/** Makes the folder of a download; a directory in the place of its file goes. */
+async function makePlace(partial: string): Promise<void> {
+  await mkdir(dirname(partial), { recursive: true });
+  const found = await stat(partial).catch(() => undefined);
+  if (found?.isDirectory()) await removeTree(partial);
+}
+
 /** How many bytes of a file are here; what is too long cannot be part of it. */
 async function usable(path: string, size: number | undefined): Promise<number> {
   const have = (await stat(path)).size;
@@ -98,7 +106,7 @@ export async function downloadUnknown(
   const { cache } = context;
   const name = createHash('sha256').update(url).digest('hex');
   const partial = cache.partial(`url:${name}`);
-  await mkdir(dirname(partial), { recursive: true });
+  await makePlace(partial);
   await using _held = await acquireLock(partial, { signal: context.signal });
   await tryMirrors(mirrorRequest(context, item), async (from, reach) => {
     const options = receiveOptions(context, item, undefined);

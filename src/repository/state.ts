@@ -1,7 +1,6 @@
 import { createHash } from 'node:crypto';
-import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { hasErrno } from '../kernel/libc.ts';
+import { dropCached, findRecord, recordText, withFields } from '../state/checked-file.ts';
 import { type Cache, writeWhole } from './cache.ts';
 import type { Repository, RepositorySource } from './configuration.ts';
 import type { Repomd } from './repomd.ts';
@@ -54,16 +53,18 @@ function canonical(source: RepositorySource): readonly unknown[] {
 
 /** What is known, or undefined; a file that was damaged, or written by another kiln, is nothing. */
 export async function readState(directory: string): Promise<RepositoryState | undefined> {
-  try {
-    const text = await readFile(join(directory, 'state.json'), 'utf8');
-    const state = JSON.parse(text) as RepositoryState | null;
-    return state?.format === STATE_FORMAT ? state : undefined;
-  } catch (error) {
-    if (error instanceof SyntaxError || hasErrno(error, 'ENOENT')) return undefined;
-    throw error;
-  }
+  const { value, damage } = findRecord(join(directory, 'state.json'), takeState);
+  if (damage !== undefined) dropCached(damage);
+  return value?.format === STATE_FORMAT ? value : undefined;
 }
 
+const takeState = withFields<RepositoryState>({
+  format: 'number',
+  checkedAt: 'number',
+  mirrors: 'array',
+  allowed: 'array',
+});
+
 export async function writeState(directory: string, state: RepositoryState): Promise<void> {
-  await writeWhole(join(directory, 'state.json'), JSON.stringify(state));
+  await writeWhole(join(directory, 'state.json'), recordText(state));
 }

@@ -1,5 +1,7 @@
-import { chmodSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { chmodSync, statSync } from 'node:fs';
 import { basename, join } from 'node:path';
+import { type FoundRecord, findRecord, withFields, writeRecord } from '../state/checked-file.ts';
+import { tellDamage } from '../state/damage.ts';
 import type { StatePaths } from '../state/paths.ts';
 import type { Capability } from './capabilities.ts';
 import type { DomainOptions } from './domain-xml.ts';
@@ -55,18 +57,46 @@ export function domainPrefix(paths: StatePaths): string {
   return `kiln-${basename(paths.run)}-`;
 }
 
-/** Reads box.json; undefined when there is none (its maker died early, or it is gone already). */
+const takeRecord = withFields<BoxRecord>({
+  id: 'string',
+  domain: 'string',
+  range: 'object',
+  created: 'number',
+  skeleton: 'string',
+});
+
+/** Reads box.json, or says what is wrong with it. */
+export function findBoxRecord(directory: string): FoundRecord<BoxRecord> {
+  return findRecord(boxFiles.record(directory), takeRecord);
+}
+
+/**
+ * Reads box.json; undefined when there is none (its maker died early, or it is gone already), or when it
+ * is damaged, which is told: the sandbox is the sweep's as soon as nobody has it any more.
+ */
 export function readBoxRecord(directory: string): BoxRecord | undefined {
-  const path = boxFiles.record(directory);
-  let text: string;
-  try {
-    text = readFileSync(path, 'utf8');
-    // An older version let everybody read it.
-    if ((statSync(path).mode & 0o077) !== 0) chmodSync(path, 0o600);
-  } catch {
-    return undefined;
+  const { value, damage } = findBoxRecord(directory);
+  if (damage === undefined) {
+    if (value !== undefined) closeToOthers(boxFiles.record(directory));
+    return value;
   }
-  return JSON.parse(text) as BoxRecord;
+  tellDamage({
+    path: damage.path,
+    why: damage.why,
+    done: `nobody can use the sandbox ${basename(directory)} any more, and it goes when its command ends`,
+  });
+  return undefined;
+}
+
+/** An older version let everybody read it. */
+function closeToOthers(path: string): void {
+  const mode = statSync(path, { throwIfNoEntry: false })?.mode;
+  if (mode !== undefined && (mode & 0o077) !== 0) chmodSync(path, 0o600);
+}
+
+/** The domain of the box in `directory`, which is named by its id. */
+export function domainOf(paths: StatePaths, directory: string): string {
+  return `${domainPrefix(paths)}${basename(directory)}`;
 }
 
 /** So long a parked box waits for a claim, milliseconds: whoever parked it is not in a hurry any more then. */
@@ -83,8 +113,5 @@ export function isExpired(record: BoxRecord, now: number): boolean {
 
 /** Replaces box.json as a whole. It has arguments and variables of commands: nobody else reads it. */
 export function writeBoxRecord(directory: string, record: BoxRecord): void {
-  const temporary = `${boxFiles.record(directory)}.new`;
-  rmSync(temporary, { force: true });
-  writeFileSync(temporary, JSON.stringify(record), { flag: 'wx', mode: 0o600 });
-  renameSync(temporary, boxFiles.record(directory));
+  writeRecord(boxFiles.record(directory), record);
 }

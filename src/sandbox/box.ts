@@ -8,7 +8,7 @@ import {
   rmdirSync,
   rmSync,
 } from 'node:fs';
-import { basename, join } from 'node:path';
+import { basename, join, relative } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../errors.ts';
 import { removeDelegatedCgroup } from '../kernel/cgroup-delegation.ts';
@@ -24,9 +24,9 @@ import { embeddedFiles } from '../libvirt/embedded/files.ts';
 import { LibvirtError } from '../libvirt/errors.ts';
 import { isWatchedNow } from '../libvirt/watched.ts';
 import { awaitedLater } from '../promise.ts';
-import type { StatePaths } from '../state/paths.ts';
+import { linkState, type StatePaths } from '../state/paths.ts';
 import { span } from '../trace/trace.ts';
-import { type BoxRecord, boxFiles, domainPrefix, writeBoxRecord } from './box-record.ts';
+import { type BoxRecord, boxFiles, domainOf, domainPrefix, writeBoxRecord } from './box-record.ts';
 import { type Channel, openChannel } from './channel.ts';
 import type { Owner } from './claim.ts';
 import { type DomainOptions, domainXml } from './domain-xml.ts';
@@ -62,6 +62,7 @@ export function ensureBoxDirectories(paths: StatePaths): void {
     mkdirSync(directory, { recursive: true });
     chmodSync(directory, 0o711);
   }
+  linkState(paths);
 }
 
 /**
@@ -112,7 +113,7 @@ export async function startDomain(
     const xml = domainXml({
       name: record.domain,
       uuid: randomUUID(),
-      skeleton,
+      skeleton: join(paths.link, relative(paths.root, skeleton)),
       socketDirectory,
       range,
       network: options.network,
@@ -290,13 +291,15 @@ export async function removeBox(
   directory: string,
   record: BoxRecord | undefined,
 ): Promise<void> {
+  // They are named by the box's id, as its folder is.
+  await removePidsGroup(basename(directory));
+  await removeDelegatedCgroup(basename(directory));
+  removeDomainFiles(paths, domainOf(paths, directory));
+  // Those of a box whose record is damaged are free as soon as its folder is gone, see claim.ts.
   if (record !== undefined) {
-    await removePidsGroup(record.id);
-    await removeDelegatedCgroup(record.id);
     const owner = boxOwner(paths, record.id);
     await releaseRange(paths, record.range, owner);
     await releaseLabels(paths, record.labels, owner);
-    removeDomainFiles(paths, record.domain);
   }
   // Out of sight first: a sweep that looks for its lock must not make one in a half-removed folder.
   const removed = join(removedDirectory(paths), basename(directory));

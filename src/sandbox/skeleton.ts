@@ -1,12 +1,15 @@
 import { createHash } from 'node:crypto';
-import { chmodSync, type Stats, statSync } from 'node:fs';
-import { copyFile, mkdir, readFile, rename, stat } from 'node:fs/promises';
+import { chmodSync, existsSync, readFileSync, type Stats, statSync } from 'node:fs';
+import { copyFile, mkdir, readFile, rename } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { KilnError } from '../errors.ts';
+import { hasErrno } from '../kernel/libc.ts';
 import { removeTree } from '../kernel/remove-tree.ts';
 import { shortHash } from '../kernel/short-hash.ts';
 import { awaitedLater } from '../promise.ts';
+import { findRecord, withFields, writeRecord } from '../state/checked-file.ts';
+import { clearPlace, renameOver, setAside, tellDamage } from '../state/damage.ts';
 import type { StatePaths } from '../state/paths.ts';
 
 /**
@@ -54,8 +57,29 @@ function skeletonOf(paths: StatePaths, { size, mtimeMs }: Stats): string {
   return join(paths.skeleton, `${size}-${Math.floor(mtimeMs)}-${LAYOUT}`);
 }
 
+/** Beside a skeleton's init, what it is: a box whose init cannot run is waited for until its time is over. */
+interface InitRecord {
+  readonly size: number;
+  readonly sha256: string;
+}
+
+const takeInit = withFields<InitRecord>({ size: 'number', sha256: 'string' });
+
+function initRecordFile(skeleton: string): string {
+  return join(skeleton, 'kiln-init.json');
+}
+
+/** Notes what the init in a skeleton is. */
+export function noteInit(skeleton: string): void {
+  const bytes = readFileSync(join(skeleton, INIT_PATH));
+  writeRecord(initRecordFile(skeleton), { size: bytes.length, sha256: sha256(bytes) });
+}
+
+/** Whether there is an init of the size it is to have. Its content is looked at where a box starts from it. */
 function isMade(skeleton: string): boolean {
-  return statSync(join(skeleton, INIT_PATH), { throwIfNoEntry: false }) !== undefined;
+  const found = statSync(join(skeleton, INIT_PATH), { throwIfNoEntry: false });
+  if (found?.isFile() !== true) return false;
+  return findRecord(initRecordFile(skeleton), takeInit).value?.size === found.size;
 }
 
 /** Every folder of a skeleton, itself first. */
@@ -97,6 +121,18 @@ export function knownSkeleton(paths: StatePaths): string | undefined {
   return isMade(skeleton) ? openFor(paths, skeleton) : undefined;
 }
 
+/** What is wrong with a skeleton; undefined for a good one, and for one that is not there. */
+function damageOf(skeleton: string): string | undefined {
+  if (!existsSync(skeleton)) return undefined;
+  const { value } = findRecord(initRecordFile(skeleton), takeInit);
+  const init = join(skeleton, INIT_PATH);
+  if (value === undefined || !isMade(skeleton) || sha256(readFileSync(init)) !== value.sha256) {
+    return 'its kiln-init is not what it was';
+  }
+  const lost = MOUNT_POINTS.find((point) => !existsSync(join(skeleton, point)));
+  return lost === undefined ? undefined : `its ${lost} is gone`;
+}
+
 /**
  * The constant, read-only root every box starts in: made once per version of the init, shared by
  * all boxes. Returns its path. Throws E_NO_GUEST_INIT when kiln was not built.
@@ -104,7 +140,9 @@ export function knownSkeleton(paths: StatePaths): string | undefined {
 export async function ensureSkeleton(paths: StatePaths): Promise<string> {
   const source = findInit();
   const quick = skeletonOf(paths, source.stat);
-  if (isMade(quick)) return openFor(paths, quick);
+  const why = damageOf(quick);
+  if (why !== undefined) tellDamage({ path: quick, why, done: 'it is made anew' });
+  else if (isMade(quick)) return openFor(paths, quick);
   // Of several boxes that are opened at once the first makes it.
   const made = making.get(quick) ?? awaitedLater(makeSkeleton(paths, source.path, quick));
   making.set(quick, made);
@@ -116,23 +154,44 @@ export async function ensureSkeleton(paths: StatePaths): Promise<string> {
 }
 
 async function makeSkeleton(paths: StatePaths, source: string, target: string): Promise<string> {
-  const digest = createHash('sha256')
-    .update(await readFile(source))
-    .digest('hex')
-    .slice(0, 12);
+  const digest = sha256(await readFile(source)).slice(0, 12);
   const half = join(paths.skeleton, `.${digest}.${process.pid}`);
   await mkdir(half, { recursive: true });
   for (const point of MOUNT_POINTS) await mkdir(join(half, point), { recursive: true });
   await copyFile(source, join(half, INIT_PATH));
+  noteInit(half);
   openFor(paths, half);
   try {
     await rename(half, target);
   } catch (error) {
-    // Another kiln was faster: its skeleton is as good.
+    if (!hasErrno(error, 'EEXIST', 'ENOTEMPTY', 'ENOTDIR')) throw error;
+    // Another kiln was faster, or it is damaged. Boxes that run in it keep the init they have.
+    await mend(half, target);
     await removeTree(half);
-    if (!(await stat(join(target, INIT_PATH)).catch(() => undefined))) throw error;
   }
-  return target;
+  return openFor(paths, target);
+}
+
+/** Puts what a skeleton has to have into one that is there already. */
+async function mend(whole: string, target: string): Promise<void> {
+  clearFile(target);
+  clearPlace(join(target, INIT_PATH));
+  await mkdir(target, { recursive: true });
+  for (const point of MOUNT_POINTS) {
+    clearFile(join(target, point));
+    await mkdir(join(target, point), { recursive: true });
+  }
+  await rename(join(whole, INIT_PATH), join(target, INIT_PATH));
+  renameOver(initRecordFile(whole), initRecordFile(target));
+}
+
+function sha256(bytes: Buffer): string {
+  return createHash('sha256').update(bytes).digest('hex');
+}
+
+/** Puts a file aside that lies where a folder is to be. */
+function clearFile(path: string): void {
+  if (statSync(path, { throwIfNoEntry: false })?.isFile() === true) setAside(path);
 }
 
 /** Refuses a state directory that a box's mapped root could not enter on the way to its skeleton. */

@@ -9,7 +9,15 @@ import { embeddedFiles } from '../libvirt/embedded/files.ts';
 import { homeOf } from '../libvirt/embedded/launch.ts';
 import type { StatePaths } from '../state/paths.ts';
 import { destroyDomain, removeBox, removeDomainFiles, removedDirectory } from './box.ts';
-import { type BoxRecord, boxFiles, domainPrefix, isExpired, readBoxRecord } from './box-record.ts';
+import {
+  type BoxRecord,
+  boxFiles,
+  domainOf,
+  domainPrefix,
+  findBoxRecord,
+  isExpired,
+  readBoxRecord,
+} from './box-record.ts';
 
 /**
  * Destroys what nobody owns: boxes whose owner died, kept ones whose time is over or that are older
@@ -57,7 +65,8 @@ async function sweepBox(
     const record = readBoxRecord(directory);
     if (record !== undefined && isKept(record, now) && record.created >= keptSince) return false;
     // A folder is made just before its lock is taken: leave its maker that moment.
-    if (record === undefined && now - (await stat(directory)).ctimeMs < 5000) return false;
+    const hasNone = record === undefined && findBoxRecord(directory).damage === undefined;
+    if (hasNone && now - (await stat(directory)).ctimeMs < 5000) return false;
     await destroyBox(paths, directory, record, connect);
     return true;
   } finally {
@@ -76,7 +85,11 @@ export async function destroyBox(
   record: BoxRecord | undefined,
   connect: () => Promise<Connection>,
 ): Promise<void> {
-  if (record !== undefined) await destroyDomain(await connect(), record.domain);
+  const domain = record?.domain ?? domainOf(paths, directory);
+  // Of a folder without box.json there never was one, unless that was damaged.
+  if (record !== undefined || findBoxRecord(directory).damage !== undefined) {
+    await destroyDomain(await connect(), domain);
+  }
   await removeBox(paths, directory, record);
 }
 

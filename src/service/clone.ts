@@ -9,6 +9,7 @@ import { filesIn } from './instance-files.ts';
 import { requireStopped } from './stop.ts';
 import {
   checkServiceName,
+  knownImage,
   lockServices,
   readService,
   sweepServices,
@@ -43,6 +44,7 @@ export async function cloneService(
   checkServiceName(name);
   await using _lock = await lockServices(paths);
   const model = await readService(paths, from);
+  const image = knownImage(model);
   await refuseExisting(paths, name);
   // What writes meanwhile would be copied half written.
   await requireStopped(from, model.files);
@@ -53,7 +55,7 @@ export async function cloneService(
     copyTree(model.files.etc, files.etc);
     copyVar(model.files, files);
     giveIdentity(files.etc, name);
-    await writeImageId(files.image, model.image);
+    await writeImageId(files.image, image);
     await copyFile(model.files.definition, files.definition);
     const left: string[] = [];
     const changed = await changeDefinition(files.definition, (document) => {

@@ -1,5 +1,6 @@
+import { KilnError } from '../errors.ts';
 import { nodePath } from '../kernel/own-node.ts';
-import type { StatePaths } from '../state/paths.ts';
+import { DEFAULT_STATE, type StatePaths } from '../state/paths.ts';
 import type { StoredService } from './store.ts';
 import { unitName } from './unit/load-unit.ts';
 
@@ -22,13 +23,24 @@ export function hostUnitName(service: string): string {
 
 /** Quoted for a command line in a unit (systemd.service(5)): `%` and `$` mean nothing in it. */
 function quoted(word: string): string {
-  const escaped = word.replace(/[\\"]/g, '\\$&').replaceAll('%', '%%').replaceAll('$', '$$$$');
+  const escaped = escapedSetting(word).replaceAll('$', '$$$$');
   return /^[\w@%+=:,./-]+$/.test(escaped) ? escaped : `"${escaped}"`;
+}
+
+/** What stands between quotes in a unit (systemd.syntax(7)): one line, whatever is in it. */
+function escapedSetting(text: string): string {
+  return text
+    .replace(/[\\"]/g, '\\$&')
+    .replaceAll('%', '%%')
+    .replace(
+      /[\u0001-\u001f\u007f]/g,
+      (c) => `\\x${c.charCodeAt(0).toString(16).padStart(2, '0')}`,
+    );
 }
 
 function environmentLines(env: KilnInvocation['env']): string {
   return Object.entries(env)
-    .map(([name, value]) => `${name}=${value}`.replace(/[\\"]/g, '\\$&').replaceAll('%', '%%'))
+    .map(([name, value]) => escapedSetting(`${name}=${value}`))
     .map((setting) => `Environment="${setting}"\n`)
     .join('');
 }
@@ -158,6 +170,11 @@ export function cronFile({ command, env }: KilnInvocation): HostFile {
     ...command.map(shell),
     'service logrotate --quiet',
   ].join(' ');
+  if (/[\n\r]/.test(line)) {
+    throw new KilnError('E_STATE', 'a line of crontab(5) cannot hold a path with a line break', {
+      hint: 'keep KILN_STATE in a directory without one in its name, or use the systemd timer',
+    });
+  }
   return {
     name: 'kiln',
     text: `# Written by \`kiln service install --cron\`: the logs in kiln services, every day.\n17 3 * * * root ${line.replaceAll('%', '\\%')}\n`,
@@ -173,7 +190,7 @@ export function hostEnvironment(
   { KILN_URI = '' }: NodeJS.ProcessEnv,
 ): Record<string, string> {
   return {
-    ...(paths.root === '/var/lib/kiln' ? {} : { KILN_STATE: paths.root }),
+    ...(paths.root === DEFAULT_STATE ? {} : { KILN_STATE: paths.root }),
     ...(KILN_URI === '' ? {} : { KILN_URI }),
     KILN_NODE: nodePath(),
   };

@@ -19,7 +19,10 @@ export interface InstanceFiles {
   readonly log: string;
   /** What lives no longer than a boot. */
   readonly run: string;
-  /** Held by the supervisor for as long as it lives. */
+  /**
+   * Held by the supervisor for as long as it lives. Not on /run: whoever reaches the same state by another
+   * name, or from another container, must not write the same /var.
+   */
   readonly supervisorLock: string;
   /** Exists while a guardian is to start the supervisor again whenever it dies. */
   readonly wanted: string;
@@ -46,7 +49,7 @@ export function filesIn(directory: string, run: string): InstanceFiles {
     logs,
     log: join(logs, 'service.log'),
     run,
-    supervisorLock: join(run, 'supervisor.lock'),
+    supervisorLock: join(directory, 'supervisor.lock'),
     wanted: join(run, 'wanted'),
     socket: join(run, 'control.sock'),
   };

@@ -14,7 +14,7 @@ import type { RunningUnit, UnitManager } from './running-unit.ts';
 import { openServiceBox, serviceImage } from './service-box.ts';
 import { unitManager } from './service-units.ts';
 import type { ServiceState, ServiceStatus } from './status.ts';
-import type { StoredService } from './store.ts';
+import { knownImage, type StoredService } from './store.ts';
 import { tmpfilesPlan } from './tmpfiles.ts';
 import { Tree } from './tree.ts';
 import { NOTIFY_SOCKET } from './unit-command.ts';
@@ -201,7 +201,7 @@ export class Instance {
     return {
       name: this.#service.name,
       state: this.#state(),
-      image: this.#service.image,
+      image: knownImage(this.#service),
       box: sandbox.id,
       domain: `${domainPrefix(this.#engine.paths)}${sandbox.id}`,
       supervisorPid: process.pid,

@@ -10,7 +10,7 @@ import { askSupervisor } from './supervisor-client.ts';
 /** A service and what it does at the moment. */
 export interface ListedService {
   readonly name: string;
-  /** Undefined when its file is broken: see `problem`. */
+  /** Undefined when its service.yaml is broken: see `problem`. */
   readonly service: StoredService | undefined;
   /** Its file is broken, or its supervisor does not answer. */
   readonly problem: KilnError | undefined;
@@ -49,7 +49,8 @@ async function readOrComplain(
   name: string,
 ): Promise<Pick<ListedService, 'service' | 'problem'>> {
   try {
-    return { service: await readService(paths, name), problem: undefined };
+    const service = await readService(paths, name);
+    return { service, problem: service.imageProblem };
   } catch (error) {
     if (!(error instanceof KilnError) || error.code === 'E_NO_SERVICE') throw error;
     return { service: undefined, problem: error };

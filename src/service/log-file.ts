@@ -9,6 +9,7 @@ import {
 } from 'node:fs';
 import { dirname } from 'node:path';
 import { stripVTControlCharacters } from 'node:util';
+import { clearPlace } from '../state/damage.ts';
 
 /** A log file is closed and renamed beyond so many bytes; so many old ones are kept beside it. */
 const MAX_BYTES = 10 * 2 ** 20;
@@ -27,6 +28,7 @@ export class LogFile implements Disposable {
   /** With `echo`, lines go to standard output too, without their time: a journal adds its own. */
   constructor(path: string, options: { readonly echo?: boolean } = {}) {
     mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
+    clearPlace(path);
     this.#path = path;
     this.#echo = options.echo ?? false;
     this.#fd = openSync(path, 'a', 0o600);

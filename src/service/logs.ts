@@ -15,7 +15,7 @@ export function readLog(files: InstanceFiles, count: number): string[] {
 }
 
 function tailLines(path: string): string[] {
-  if (statSync(path, { throwIfNoEntry: false }) === undefined) return [];
+  if (!statSync(path, { throwIfNoEntry: false })?.isFile()) return [];
   const fd = openSync(path, 'r');
   try {
     const { size } = fstatSync(fd);

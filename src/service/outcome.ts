@@ -1,6 +1,5 @@
-import { readFile } from 'node:fs/promises';
+import { readRecordOrSetAside, withFields, writeRecord } from '../state/checked-file.ts';
 import type { InstanceFiles } from './instance-files.ts';
-import { replaceFile } from './replace-file.ts';
 
 /** How the last run of a service ended (outcome.json). */
 export interface Outcome {
@@ -20,11 +19,12 @@ export async function writeOutcome(
   hint?: string,
 ): Promise<void> {
   const outcome = { state, reason, ...(hint === undefined ? {} : { hint }), time: Date.now() };
-  await replaceFile(files.outcome, `${JSON.stringify(outcome satisfies Outcome)}\n`);
+  writeRecord(files.outcome, outcome satisfies Outcome, { flush: true });
 }
 
-/** Undefined when it has never ended. */
+const takeOutcome = withFields<Outcome>({ state: 'string', reason: 'string', time: 'number' });
+
+/** Undefined when it has never ended, or when what was noted of that is damaged. */
 export async function readOutcome(files: InstanceFiles): Promise<Outcome | undefined> {
-  const text = await readFile(files.outcome, 'utf8').catch(() => undefined);
-  return text === undefined ? undefined : (JSON.parse(text) as Outcome);
+  return readRecordOrSetAside(files.outcome, takeOutcome);
 }

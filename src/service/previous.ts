@@ -1,12 +1,13 @@
 import { existsSync } from 'node:fs';
-import { mkdir, readFile, rename, writeFile } from 'node:fs/promises';
+import { mkdir, rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import { copyTree } from '../image/tree/clone.ts';
 import { tryLock } from '../kernel/flock.ts';
 import { removeTree } from '../kernel/remove-tree.ts';
 import { syncFileSystem } from '../kernel/syncfs.ts';
+import { findRecord, withFields, writeRecord } from '../state/checked-file.ts';
+import { setAside } from '../state/damage.ts';
 import type { InstanceFiles } from './instance-files.ts';
-import { replaceFile } from './replace-file.ts';
 import { copyVar, replaceVar } from './var-volume.ts';
 
 /**
@@ -40,9 +41,17 @@ export async function keepPrevious(files: InstanceFiles): Promise<void> {
   await mkdir(half, { mode: 0o700 });
   copyTree(files.etc, join(half, 'etc'));
   copyVar(files, varIn(half));
-  await writeFile(join(half, 'image.json'), await readFile(files.image));
+  const { image } = readImage(files.image);
+  if (image !== undefined) writeRecord(join(half, 'image.json'), { image });
   await syncFileSystem(half);
   await rename(half, previous);
+}
+
+/** The image in an image.json; none where it is damaged: its service cannot be started then, and says so. */
+function readImage(path: string): { readonly image?: string | undefined } {
+  return {
+    image: findRecord(path, withFields<{ image: string }>({ image: 'string' })).value?.image,
+  };
 }
 
 /** The upgrade holds: the copy goes. */
@@ -66,7 +75,9 @@ export async function restorePrevious(files: InstanceFiles): Promise<void> {
     await removeTree(failed);
   }
   await replaceVar(varIn(previous), files);
-  await replaceFile(files.image, await readFile(join(previous, 'image.json'), 'utf8'));
+  const { image } = readImage(join(previous, 'image.json'));
+  if (image === undefined) setAside(files.image);
+  else writeRecord(files.image, { image }, { flush: true });
   await removeTree(previous);
 }
 

@@ -9,7 +9,7 @@ import { systemFiles } from './boot/system-files.ts';
 import type { ServiceNetwork } from './definition-network.ts';
 import { networkMac } from './network-mac.ts';
 import { withServiceHint } from './start-failure.ts';
-import type { StoredService } from './store.ts';
+import { knownImage, type StoredService } from './store.ts';
 import { unitName } from './unit/load-unit.ts';
 import { varVolume } from './var-volume.ts';
 
@@ -18,9 +18,10 @@ const BOOT_NAMESPACES = 256;
 
 /** Takes a service's image into use. Throws E_IMAGE_MISSING. */
 export async function serviceImage(engine: Engine, service: StoredService): Promise<LeasedImage> {
-  const image = await leaseImage(engine.paths, service.image);
+  const id = knownImage(service);
+  const image = await leaseImage(engine.paths, id);
   if (image !== undefined) return image;
-  throw new KilnError('E_IMAGE_MISSING', `the image of ${service.name} is gone: ${service.image}`, {
+  throw new KilnError('E_IMAGE_MISSING', `the image of ${service.name} is gone: ${id}`, {
     hint: `\`kiln service upgrade ${service.name}\` makes it anew from ${service.definition.image}`,
   });
 }

@@ -1,21 +1,23 @@
-import { mkdir, readdir, readFile, stat } from 'node:fs/promises';
+import { mkdir, readdir, stat } from 'node:fs/promises';
 import { KilnError } from '../errors.ts';
 import { acquireLock, type HeldLock } from '../kernel/flock.ts';
 import { removeTree } from '../kernel/remove-tree.ts';
 import { suggest } from '../recipe/suggest.ts';
+import { findRecord, withFields, writeRecord } from '../state/checked-file.ts';
 import type { StatePaths } from '../state/paths.ts';
 import { SERVICE_NAME, type ServiceDefinition } from './definition.ts';
 import { readDefinition } from './definition-file.ts';
 import { type InstanceFiles, instanceFiles } from './instance-files.ts';
-import { replaceFile } from './replace-file.ts';
 
 /** A service as it is kept. */
 export interface StoredService {
   readonly name: string;
   readonly files: InstanceFiles;
   readonly definition: ServiceDefinition;
-  /** The id of its image. */
-  readonly image: string;
+  /** The id of its image; undefined where image.json is damaged: see `imageProblem`. */
+  readonly image: string | undefined;
+  /** E_SERVICE_IMAGE: it can be stopped and looked at, but not started. */
+  readonly imageProblem: KilnError | undefined;
 }
 
 /** Throws E_SERVICE_NAME for what cannot be one. */
@@ -47,22 +49,37 @@ export async function readService(paths: StatePaths, name: string): Promise<Stor
     name,
     files,
     definition: await readDefinition(files.definition),
-    image: await readImageId(files.image),
+    ...readImageId(name, files.image),
   };
 }
 
-/** The image of a service, as image.json has it. Throws E_SERVICE_READ. */
-async function readImageId(path: string): Promise<string> {
-  try {
-    return (JSON.parse(await readFile(path, 'utf8')) as { image: string }).image;
-  } catch (cause) {
-    throw new KilnError('E_SERVICE_READ', `cannot read ${path}`, { cause });
-  }
+/** The image of a service that is to be used. Throws E_SERVICE_IMAGE. */
+export function knownImage({ image, imageProblem }: StoredService): string {
+  if (image === undefined) throw imageProblem;
+  return image;
+}
+
+const takeImage = withFields<{ image: string }>({ image: 'string' });
+
+function readImageId(name: string, path: string): Pick<StoredService, 'image' | 'imageProblem'> {
+  const { value, damage } = findRecord(path, takeImage);
+  const image = value?.image;
+  return {
+    image,
+    imageProblem: image === undefined ? unknownImage(name, path, damage) : undefined,
+  };
+}
+
+function unknownImage(name: string, path: string, cause?: KilnError): KilnError {
+  return new KilnError('E_SERVICE_IMAGE', `${name}: cannot read which image it has: ${path}`, {
+    cause: cause ?? new Error('there is no such file'),
+    hint: `\`kiln service upgrade ${name}\` gives it the image of its recipe; its data stays`,
+  });
 }
 
 /** Notes the image of a service, as a whole or not at all. */
 export async function writeImageId(path: string, image: string): Promise<void> {
-  await replaceFile(path, `${JSON.stringify({ image })}\n`);
+  writeRecord(path, { image }, { flush: true });
 }
 
 async function noService(paths: StatePaths, name: string): Promise<KilnError> {

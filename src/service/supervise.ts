@@ -24,7 +24,15 @@ const SUPERVISOR_EXIT = { done: 0, failed: 78, again: 1 } as const;
 /** Errors that somebody has to mend first. */
 const LASTING = [
   ...['E_UNIT', 'E_RECIPE', 'E_ARGUMENT', 'E_IMAGE_MISSING', 'E_NO_SERVICE', 'E_PUBLISH'],
-  ...['E_SERVICE_NAME', 'E_SERVICE_RUNS', 'E_SERVICE_READ', 'E_NO_CGROUP2', 'E_NETWORK', 'E_LIMIT'],
+  ...[
+    'E_SERVICE_NAME',
+    'E_SERVICE_RUNS',
+    'E_SERVICE_READ',
+    'E_SERVICE_IMAGE',
+    'E_NO_CGROUP2',
+    'E_NETWORK',
+    'E_LIMIT',
+  ],
 ];
 
 /** How often is looked whether any unit is left, ms. */

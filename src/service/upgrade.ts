@@ -31,7 +31,8 @@ const LOOK_PAUSE = 200;
 
 /** What an upgrade did. */
 export interface UpgradeReport {
-  readonly from: string;
+  /** Undefined where the service's image.json is damaged. */
+  readonly from: string | undefined;
   readonly to: string;
   /** False when its image was current already. */
   readonly changed: boolean;
@@ -89,7 +90,7 @@ export async function upgradeService(
 /** Merges /etc and /var and notes the image. What it does is undone by {@link restorePrevious}. */
 async function moveToImage(paths: StatePaths, name: string, image: LeasedImage): Promise<string[]> {
   const { files, image: oldId } = await readService(paths, name);
-  await using old = await leaseImage(paths, oldId);
+  await using old = oldId === undefined ? undefined : await leaseImage(paths, oldId);
   const merged = `${files.etc}.merged`;
   await removeTree(merged);
   copyTree(files.etc, merged);

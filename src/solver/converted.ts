@@ -1,19 +1,20 @@
-import { mkdir, open, readFile, rm, utimes } from 'node:fs/promises';
+import { mkdir, open, rm, utimes } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { z } from 'zod';
 import { runConfined } from '../confine/run.ts';
 import { KilnError } from '../errors.ts';
 import { withLock } from '../kernel/flock.ts';
-import { hasErrno } from '../kernel/libc.ts';
-import { createTemporary, writeWhole } from '../repository/cache.ts';
+import { createTemporary, isSealed, sealFile, writeWhole } from '../repository/cache.ts';
 import type { Group } from '../repository/comps.ts';
 import type { DownloadContext } from '../repository/download.ts';
 import type { MetadataFile } from '../repository/metadata-file.ts';
 import { metadataPath, type OpenRepository } from '../repository/open.ts';
+import { dropCached, findRecord, recordText } from '../state/checked-file.ts';
+import { DamagedFileError } from '../state/damage.ts';
 import type { ConvertInput } from './convert-task.ts';
 
 /** Raised when the converted files of an older kiln are of no use any more. */
-const FORMAT = 1;
+const FORMAT = 2;
 
 /** Fedora's primary takes 700 MB and 6 s, its filelists twice that. */
 const LIMITS = { memory: 4 * 2 ** 30, cpuSeconds: 300, wallMs: 900_000, fileSize: 4 * 2 ** 30 };
@@ -48,14 +49,14 @@ export async function ensureConverted(
   context: DownloadContext,
 ): Promise<string> {
   const path = convertedPath(member, part, context);
-  if (await exists(path)) {
+  if (await isWhole(path)) {
     const now = new Date();
     await utimes(path, now, now).catch(() => {});
     return path;
   }
   await mkdir(dirname(path), { recursive: true });
   const make = async () => {
-    if (await exists(path)) return;
+    if (await isWhole(path)) return;
     context.onProgress?.({ kind: 'load', repository: member.repository.id });
     if (part === 'primary') await convertPrimary(member, path, context);
     else await convertFilelists(member, path, context);
@@ -80,7 +81,23 @@ export async function readGroups(
   context: DownloadContext,
 ): Promise<readonly Group[]> {
   const path = groupsPath(convertedPath(member, 'primary', context));
-  return groupsSchema.parse(JSON.parse(await readFile(path, 'utf8')));
+  const groups = readGroupsFile(path);
+  if (groups !== undefined) return groups;
+  await convertAnew(member, context);
+  return readGroupsFile(path) ?? [];
+}
+
+function readGroupsFile(path: string): readonly Group[] | undefined {
+  const take = (value: object) =>
+    groupsSchema.parse((value as { readonly groups?: unknown }).groups);
+  const { value, damage } = findRecord(path, take);
+  if (damage !== undefined) dropCached(damage);
+  return value;
+}
+
+async function convertAnew(member: OpenRepository, context: DownloadContext): Promise<void> {
+  await rm(convertedPath(member, 'primary', context), { force: true });
+  await ensureConverted(member, 'primary', context);
 }
 
 function convertedPath(
@@ -107,7 +124,7 @@ async function convertPrimary(
   const input = { kind: 'primary' as const, primary, ...(group === undefined ? {} : { group }) };
   await convert(member, input, files, [], path, context, async (groups) => {
     // Before the other file appears: whoever sees that one expects this one.
-    await writeWhole(groupsPath(path), JSON.stringify(groups));
+    await writeWhole(groupsPath(path), recordText({ groups }));
   });
 }
 
@@ -160,16 +177,18 @@ async function convert(
       ...(cause.hint === undefined ? {} : { hint: cause.hint }),
     });
   }
+  await sealFile(output.handle);
   await beforeCommit(value);
   await output.commit();
 }
 
-async function exists(path: string): Promise<boolean> {
+/** Whether the converted metadata is there; what is damaged goes. */
+async function isWhole(path: string): Promise<boolean> {
   try {
-    await using file = await open(path);
-    return (await file.stat()).size > 0;
+    return await isSealed(path);
   } catch (error) {
-    if (hasErrno(error, 'ENOENT')) return false;
-    throw error;
+    if (!(error instanceof DamagedFileError)) throw error;
+    dropCached(error);
+    return false;
   }
 }

@@ -1,10 +1,10 @@
 import { createHash } from 'node:crypto';
-import { readFile, utimes } from 'node:fs/promises';
-import { hasErrno } from '../kernel/libc.ts';
+import { utimes } from 'node:fs/promises';
 import { writeWhole } from '../repository/cache.ts';
 import type { Lock } from '../repository/lock.ts';
 import { LOCK_FORMAT } from '../repository/lock-format.ts';
 import type { RepositorySet } from '../repository/open.ts';
+import { dropCached, findRecord, recordText, withFields } from '../state/checked-file.ts';
 
 /** Raised when equal questions may have another answer: new flags, another way to choose. */
 const FORMAT = 1;
@@ -29,19 +29,17 @@ export function solutionPath(set: RepositorySet, question: unknown): string {
 
 /** The kept answer, or undefined. */
 export async function readSolution(path: string): Promise<CachedSolution | undefined> {
-  try {
-    // All else that a lock is checked for when people bring one, the solver has met.
-    const found = JSON.parse(await readFile(path, 'utf8')) as CachedSolution | null;
-    if (found?.lock?.format !== LOCK_FORMAT) return undefined;
-    const now = new Date();
-    await utimes(path, now, now);
-    return found;
-  } catch (error) {
-    if (error instanceof SyntaxError || hasErrno(error, 'ENOENT')) return undefined;
-    throw error;
-  }
+  // All else that a lock is checked for when people bring one, the solver has met.
+  const { value, damage } = findRecord(path, takeSolution);
+  if (damage !== undefined) dropCached(damage);
+  if (value?.lock.format !== LOCK_FORMAT) return undefined;
+  const now = new Date();
+  await utimes(path, now, now);
+  return value;
 }
 
+const takeSolution = withFields<CachedSolution>({ lock: 'object', warnings: 'array' });
+
 export async function writeSolution(path: string, solution: CachedSolution): Promise<void> {
-  await writeWhole(path, JSON.stringify(solution));
+  await writeWhole(path, recordText(solution));
 }

@@ -1,4 +1,7 @@
-import { isAbsolute, join, resolve } from 'node:path';
+import { lstatSync, readlinkSync, realpathSync, rmSync, symlinkSync } from 'node:fs';
+import { basename, dirname, join, resolve } from 'node:path';
+import { KilnError } from '../errors.ts';
+import { hasErrno } from '../kernel/libc.ts';
 import { shortHash } from '../kernel/short-hash.ts';
 
 /** Where kiln keeps everything it keeps. All paths are absolute. */
@@ -33,15 +36,24 @@ export interface StatePaths {
   readonly runServices: string;
   /** The embedded libvirtd's private files. */
   readonly libvirt: string;
+  /** A link in `run` to `root`: what libvirt and shells are told has no character that they could take amiss. */
+  readonly link: string;
 }
 
+/** Where the state is unless KILN_STATE says otherwise. */
+export const DEFAULT_STATE = '/var/lib/kiln';
+
 /**
- * The layout of the state directory named by `env.KILN_STATE`.
- * Two state directories share nothing but `hostRun`.
+ * The layout of the state directory named by `env.KILN_STATE`, which may be relative to the working
+ * directory; empty, it is not set. Two state directories share nothing but `hostRun`; one that is reached
+ * through a symbolic link is the same one, with the same locks.
+ * @throws KilnError E_STATE for a name that cannot be one
  */
 export function statePaths(env: NodeJS.ProcessEnv = process.env): StatePaths {
-  const configured = env.KILN_STATE ?? '/var/lib/kiln';
-  const root = isAbsolute(configured) ? resolve(configured) : resolve(process.cwd(), configured);
+  const { KILN_STATE = '' } = env;
+  // Node shows bytes that are not UTF-8 as this: another directory would be made.
+  if (KILN_STATE.includes('\ufffd')) throw unusableState(KILN_STATE, 'its name is not UTF-8');
+  const root = realDirectory(resolve(KILN_STATE === '' ? DEFAULT_STATE : KILN_STATE));
   const run = join('/run/kiln', shortHash(root));
   const store = join(root, 'store');
   return {
@@ -60,5 +72,47 @@ export function statePaths(env: NodeJS.ProcessEnv = process.env): StatePaths {
     services: join(root, 'services'),
     runServices: join(run, 'services'),
     libvirt: join(root, 'libvirt'),
+    link: join(run, 'state'),
   };
+}
+
+/** The path without symbolic links, also where its end is not there yet. */
+function realDirectory(path: string): string {
+  try {
+    return realpathSync(path);
+  } catch (error) {
+    if (hasErrno(error, 'ENOENT')) {
+      if (lstatSync(path, { throwIfNoEntry: false }) !== undefined) {
+        throw unusableState(path, 'it is a symbolic link to what is not there', error);
+      }
+      return join(realDirectory(dirname(path)), basename(path));
+    }
+    // Whoever needs a directory says that it is none.
+    if (hasErrno(error, 'ENOTDIR')) return path;
+    throw unusableState(path, (error as Error).message, error);
+  }
+}
+
+/** E_STATE, for a state directory that cannot be one. */
+export function unusableState(root: string, why: string, cause?: unknown): KilnError {
+  return new KilnError('E_STATE', `cannot keep kiln’s state in ${root}: ${why}`, {
+    hint: `name a directory in KILN_STATE, or leave it unset for ${DEFAULT_STATE}`,
+    cause,
+  });
+}
+
+/** Makes {@link StatePaths.link}, in a folder that is there. */
+export function linkState({ root, link }: Pick<StatePaths, 'root' | 'link'>): void {
+  try {
+    if (readlinkSync(link) === root) return;
+    rmSync(link);
+  } catch (error) {
+    if (!hasErrno(error, 'ENOENT')) throw error;
+  }
+  try {
+    symlinkSync(root, link);
+  } catch (error) {
+    // Another process was faster.
+    if (!hasErrno(error, 'EEXIST')) throw error;
+  }
 }

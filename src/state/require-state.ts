@@ -1,8 +1,8 @@
 import { statfsSync, statSync } from 'node:fs';
 import { dirname } from 'node:path';
-import { KilnError } from '../errors.ts';
 import { hasErrno } from '../kernel/libc.ts';
 import { PROC_SUPER_MAGIC } from '../kernel/proc.ts';
+import { unusableState } from './paths.ts';
 
 /**
  * Refuses a state directory (absolute) that is none and cannot become one: nothing kiln says of
@@ -16,9 +16,9 @@ export function requireState(root: string): void {
     at = dirname(at);
     found = look(at);
   }
-  if (!found.isDirectory()) throw unusable(root, `${at} is not a directory`);
+  if (!found.isDirectory()) throw unusableState(root, `${at} is not a directory`);
   if (at !== root && statfsSync(at).type === PROC_SUPER_MAGIC) {
-    throw unusable(root, `no directory can be made in ${at}`);
+    throw unusableState(root, `no directory can be made in ${at}`);
   }
 }
 
@@ -28,13 +28,6 @@ function look(path: string) {
     return statSync(path, { throwIfNoEntry: false });
   } catch (error) {
     if (hasErrno(error, 'ENOTDIR')) return undefined;
-    throw unusable(path, (error as Error).message, error);
+    throw unusableState(path, (error as Error).message, error);
   }
-}
-
-function unusable(root: string, why: string, cause?: unknown): KilnError {
-  return new KilnError('E_STATE', `cannot keep kiln’s state in ${root}: ${why}`, {
-    hint: 'name a directory in KILN_STATE, or leave it unset for /var/lib/kiln',
-    cause,
-  });
 }

@@ -1,6 +1,7 @@
-import { randomUUID } from 'node:crypto';
-import { mkdir, readdir, readFile, rename, rm, stat, utimes, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, stat, utimes } from 'node:fs/promises';
 import { join } from 'node:path';
+import { removeTree } from '../kernel/remove-tree.ts';
+import { readCached, writeSealed } from './checked-file.ts';
 
 /**
  * Small texts that are quicker to read than to find out, in files of one folder. Nothing depends on
@@ -19,10 +20,11 @@ export class SmallCache {
   async read(name: string): Promise<string | undefined> {
     const path = join(this.#directory, name);
     try {
-      const text = await readFile(path, 'utf8');
+      const found = readCached(path);
+      if (found === undefined) return undefined;
       const now = new Date();
       await utimes(path, now, now);
-      return text;
+      return found.toString('utf8');
     } catch {
       return undefined;
     }
@@ -30,14 +32,12 @@ export class SmallCache {
 
   async write(name: string, text: string): Promise<void> {
     const path = join(this.#directory, name);
-    const temporary = `${path}.${randomUUID()}.tmp`;
     try {
       await mkdir(this.#directory, { recursive: true, mode: 0o700 });
-      await writeFile(temporary, text);
-      await rename(temporary, path);
+      writeSealed(path, text);
       await this.#prune();
     } catch {
-      await rm(temporary, { force: true }).catch(() => undefined);
+      // It is found out again.
     }
   }
 
@@ -53,6 +53,6 @@ export class SmallCache {
     dated.sort((a, b) => a.used - b.used);
     // Half of them: not each new one is to read the whole folder.
     const gone = dated.slice(0, names.length - Math.floor(this.#kept / 2));
-    for (const { path } of gone) await rm(path, { force: true });
+    for (const { path } of gone) await removeTree(path);
   }
 }

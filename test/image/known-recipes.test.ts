@@ -1,9 +1,10 @@
 /** What a recipe says is remembered by the bundle, until anything that has a part in it is another. */
-import { readdirSync, readFileSync, statSync, utimesSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, statSync, utimesSync } from 'node:fs';
 import { mkdir, rename, symlink, unlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import test from 'ava';
 import { execa } from 'execa';
+import { readSealed, writeSealed } from '../../src/state/checked-file.ts';
 import { debianRepository, type ImageState, imageState } from './image-state.ts';
 
 const BUNDLE = join(import.meta.dirname, '../../dist/kiln.cjs');
@@ -49,10 +50,11 @@ test('a recipe whose files are what they were is not read again', async (t) => {
   t.is(await description(), 'one');
   const [memory = '', ...others] = remembered();
   t.deepEqual(others, []);
-  writeFileSync(memory, readFileSync(memory, 'utf8').replace('"one"', '"as remembered"'));
+  const text = String(readSealed(memory));
+  writeSealed(memory, text.replace('"one"', '"as remembered"'));
   t.is(await description(), 'as remembered');
   // What cannot be understood is not needed.
-  writeFileSync(memory, '{"files":');
+  writeSealed(memory, '{"files":');
   t.is(await description(), 'one');
 });
 

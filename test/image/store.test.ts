@@ -19,10 +19,16 @@ import {
   listImages,
   removeImage,
 } from '../../src/image/store/images.ts';
-import { imageDirectory, imageFiles, readManifest } from '../../src/image/store/manifest.ts';
+import {
+  type ImageManifest,
+  imageDirectory,
+  imageFiles,
+  readManifest,
+} from '../../src/image/store/manifest.ts';
 import { cloneTree, copyTree } from '../../src/image/tree/clone.ts';
 import { cleanUpperTree } from '../../src/image/tree/merge-overlay.ts';
 import { removeTree } from '../../src/kernel/remove-tree.ts';
+import { readRecord, writeRecord } from '../../src/state/checked-file.ts';
 import { makeDeepTree } from '../support/deep-tree.ts';
 import { debianRepository, type ImageState, imageState } from './image-state.ts';
 import { differences, snapshotTree } from './tree-snapshot.ts';
@@ -273,7 +279,7 @@ test('after a crash of the machine only what had reached the disk is used', (t) 
     const { paths } = state.engine;
     const id = await build(state, 'crash');
     const file = imageFiles.manifest(imageDirectory(paths, id));
-    const manifest = JSON.parse(await readFile(file, 'utf8'));
+    const manifest = readRecord(file) as ImageManifest;
     const otherBoot = { ...manifest.made, boot: '00000000-0000-0000-0000-000000000000' };
     const syncPoints = join(paths.store, 'sync-points.json');
     // What the command has begun in the background must not end in the midst of this. It waits
@@ -283,17 +289,23 @@ test('after a crash of the machine only what had reached the disk is used', (t) 
     await rm(syncPoints);
     t.not(readManifest(paths, id), undefined);
 
-    await writeFile(file, JSON.stringify({ ...manifest, made: otherBoot }));
+    writeRecord(file, { ...manifest, made: otherBoot });
     t.is(readManifest(paths, id), undefined);
     t.is(await leaseImage(paths, id), undefined);
 
     // What that boot had synced after the image was made is good.
-    await writeFile(syncPoints, JSON.stringify([{ ...otherBoot, uptime: otherBoot.uptime + 1 }]));
+    await writeFile(
+      syncPoints,
+      JSON.stringify({ points: [{ ...otherBoot, uptime: otherBoot.uptime + 1 }] }),
+    );
     t.not(readManifest(paths, id), undefined);
     await syncStore(paths);
     t.not(readManifest(paths, id), undefined);
 
-    await writeFile(syncPoints, JSON.stringify([{ ...otherBoot, uptime: otherBoot.uptime - 1 }]));
+    await writeFile(
+      syncPoints,
+      JSON.stringify({ points: [{ ...otherBoot, uptime: otherBoot.uptime - 1 }] }),
+    );
     await collectGarbage(paths, {});
     t.deepEqual(await readdir(paths.images), []);
   }));

@@ -1,7 +1,7 @@
 import { copyFile, readdir, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { execa } from 'execa';
-import { ensureSkeleton, INIT_PATH } from '../../src/sandbox/skeleton.ts';
+import { ensureSkeleton, INIT_PATH, noteInit } from '../../src/sandbox/skeleton.ts';
 import type { StatePaths } from '../../src/state/paths.ts';
 
 const guest = join(import.meta.dirname, '../../src/guest');
@@ -23,6 +23,7 @@ export async function installFaultyInit(paths: StatePaths): Promise<FaultyInit> 
   // Not written in place: a box may run the one that is there.
   await copyFile(built, `${skeleton}${INIT_PATH}.new`);
   await rename(`${skeleton}${INIT_PATH}.new`, join(skeleton, INIT_PATH));
+  noteInit(skeleton);
   return {
     leaveOut: (...layers) =>
       writeFile(join(skeleton, 'faults'), layers.map((layer) => `${layer}\n`).join('')),

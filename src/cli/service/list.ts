@@ -48,7 +48,8 @@ function row({ name, service, status, outcome, problem }: ListedService): string
   const ports = publish.map(formatPublish);
   if (status === undefined) {
     const ended = problem === undefined ? (outcome?.state ?? 'created') : 'silent';
-    const state = service === undefined ? 'broken' : ended;
+    const broken = service === undefined || service.image === undefined;
+    const state = broken ? 'broken' : ended;
     return [name, state, '', '', '', '', '', ports.join(' '), names.join(' ')];
   }
   const { usage } = status;

@@ -95,7 +95,7 @@ async function upgrade(name: string, to: string | undefined): Promise<void> {
     startSupervisor(engine.paths, name),
   );
   for (const note of report.notes) say(`kiln: /etc/${note}\n`);
-  const [from, now] = [report.from.slice(0, 12), report.to.slice(0, 12)];
+  const [from = 'an unknown image', now] = [report.from?.slice(0, 12), report.to.slice(0, 12)];
   tell(report.changed ? `${name}: ${from} -> ${now}\n` : `${name} is current: ${now}\n`);
 }
 

@@ -2,11 +2,10 @@
  * By which keys an entry of the store was checked. What was let in unchecked, or by other keys, is no
  * good to whoever checks: he checks it again.
  */
-import { randomUUID } from 'node:crypto';
-import { readFileSync, renameSync, writeFileSync } from 'node:fs';
 import type { Trust } from '../../repository/trust.ts';
 import type { RpmSignature } from '../../rpm/package.ts';
 import { signatureVerdict } from '../../rpm/signatures.ts';
+import { dropCached, findRecord, withFields, writeRecord } from '../../state/checked-file.ts';
 
 /** Keys that an entry was checked with, and what they said. */
 interface KeyCheck {
@@ -20,6 +19,13 @@ interface KeyCheck {
 const KEPT = 32;
 
 const FORMAT = 1;
+
+interface Checks {
+  readonly format: typeof FORMAT;
+  readonly checks: readonly KeyCheck[];
+}
+
+const takeChecks = withFields<Checks>({ format: 'number', checks: 'array' });
 
 function checksFile(directory: string): string {
   return `${directory}/checks.json`;
@@ -43,20 +49,13 @@ export function noteCheck(
   const signer = signatures.find(({ status }) => status === 'ok')?.fingerprint ?? null;
   const others = readChecks(directory).filter((check) => check.keys !== digest);
   const checks: KeyCheck[] = [...others, { keys: digest, signer }].slice(-KEPT);
-  const file = checksFile(directory);
-  const temporary = `${file}.${randomUUID()}`;
-  writeFileSync(temporary, JSON.stringify({ format: FORMAT, checks }), { mode: 0o600 });
-  renameSync(temporary, file);
+  writeRecord(checksFile(directory), { format: FORMAT, checks } satisfies Checks);
 }
 
 function readChecks(directory: string): readonly KeyCheck[] {
-  try {
-    const found: unknown = JSON.parse(readFileSync(checksFile(directory), 'utf8'));
-    const { format, checks } = found as { format?: unknown; checks?: unknown };
-    return format === FORMAT && Array.isArray(checks) ? checks.filter(isCheck) : [];
-  } catch {
-    return [];
-  }
+  const { value, damage } = findRecord(checksFile(directory), takeChecks);
+  if (damage !== undefined) dropCached(damage);
+  return value?.format === FORMAT ? value.checks.filter(isCheck) : [];
 }
 
 function isCheck(value: unknown): value is KeyCheck {

@@ -1,6 +1,6 @@
-import { readFile } from 'node:fs/promises';
 import { KilnError } from '../../errors.ts';
 import type { Lock } from '../../repository/lock.ts';
+import { type FoundRecord, findRecord, withFields } from '../../state/checked-file.ts';
 import type { StatePaths } from '../../state/paths.ts';
 import type { ImageInputs } from '../key.ts';
 import { imageDirectory, imageFiles } from './manifest.ts';
@@ -17,12 +17,22 @@ export interface ImageContents {
   readonly exactReasons: readonly string[];
 }
 
+const takeContents = withFields<ImageContents>({
+  packages: 'array',
+  linked: 'array',
+});
+
+/** Reads contents.json, or says what is wrong with it. */
+export function findContents(paths: StatePaths, id: string): FoundRecord<ImageContents> {
+  return findRecord(imageFiles.contents(imageDirectory(paths, id)), takeContents);
+}
+
 /** @throws KilnError E_IMAGE_MISSING */
 export async function readContents(paths: StatePaths, id: string): Promise<ImageContents> {
-  try {
-    const file = imageFiles.contents(imageDirectory(paths, id));
-    return JSON.parse(await readFile(file, 'utf8')) as ImageContents;
-  } catch (cause) {
-    throw new KilnError('E_IMAGE_MISSING', `cannot read what image ${id} is made of`, { cause });
-  }
+  const { value, damage } = findContents(paths, id);
+  if (value !== undefined) return value;
+  throw new KilnError('E_IMAGE_MISSING', `cannot read what image ${id} is made of`, {
+    cause: damage ?? new Error('it has no contents.json'),
+    hint: 'build it again from its recipe, or import it again',
+  });
 }

@@ -4,12 +4,13 @@
  * notes up to which moment of which boot everything has been synced.
  */
 import { readFileSync } from 'node:fs';
-import { mkdir, open, rename } from 'node:fs/promises';
+import { mkdir } from 'node:fs/promises';
 import { uptime } from 'node:os';
 import { join } from 'node:path';
 import { withLock } from '../../kernel/flock.ts';
 import { hasErrno } from '../../kernel/libc.ts';
 import { syncFileSystem } from '../../kernel/syncfs.ts';
+import { dropCached, findRecord, withFields, writeRecord } from '../../state/checked-file.ts';
 import type { StatePaths } from '../../state/paths.ts';
 
 /** Boots whose sync points are remembered: entries of older ones that were never used again go. */
@@ -62,15 +63,7 @@ export async function syncStore(paths: StatePaths): Promise<void> {
   await withLock(join(paths.store, 'locks', 'sync'), async () => {
     const others = readSyncPoints(paths).filter((point) => point.boot !== started.boot);
     const points = [...others, started].slice(-REMEMBERED_BOOTS);
-    const temporary = `${syncPointFile(paths)}.new`;
-    const file = await open(temporary, 'w', 0o600);
-    try {
-      await file.writeFile(JSON.stringify(points));
-      await file.sync();
-    } finally {
-      await file.close();
-    }
-    await rename(temporary, syncPointFile(paths));
+    writeRecord(syncPointFile(paths), { points }, { flush: true });
   });
 }
 
@@ -78,11 +71,11 @@ function syncPointFile(paths: StatePaths): string {
   return join(paths.store, 'sync-points.json');
 }
 
+const takePoints = withFields<{ readonly points: Moment[] }>({ points: 'array' });
+
 /** A file that cannot be read says that nothing is known to be synced: that is always safe. */
 function readSyncPoints(paths: StatePaths): Moment[] {
-  try {
-    return JSON.parse(readFileSync(syncPointFile(paths), 'utf8')) as Moment[];
-  } catch {
-    return [];
-  }
+  const { value, damage } = findRecord(syncPointFile(paths), takePoints);
+  if (damage !== undefined) dropCached(damage);
+  return value?.points ?? [];
 }

@@ -1,8 +1,11 @@
 /** An entry of the package store: a folder with an unpacked package, its header, and a file that says what it is. */
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { hasErrno } from '../../kernel/libc.ts';
+import { shortHashOf } from '../../kernel/short-hash.ts';
 import type { RpmPackage } from '../../rpm/package.ts';
 import { fromWire } from '../../rpm/unwire.ts';
+import { findRecord, writeRecord } from '../../state/checked-file.ts';
+import { tellDamage } from '../../state/damage.ts';
 import type { StatePaths } from '../../state/paths.ts';
 import { currentMoment, isDurable, type Moment } from './durability.ts';
 
@@ -33,6 +36,8 @@ interface Entry {
   /** As `toWire` makes it; in an older format an RpmPackage. */
   readonly package: object;
   readonly warnings: readonly string[];
+  /** Checksum of header.rpm; older entries have none. */
+  readonly header?: string;
 }
 
 /** The folder of a package in the store, named by its digest. */
@@ -46,6 +51,13 @@ export function entryFile(directory: string): string {
   return `${directory}/package.json`;
 }
 
+/** Bytes of a package's files; undefined for an entry that is damaged. */
+export function installedSize(directory: string): number | undefined {
+  const take = (value: object) =>
+    (value as { package?: { installedSize?: number } }).package?.installedSize;
+  return findRecord(entryFile(directory), take).value;
+}
+
 /** Whether there is anything of a package; what it is worth shows when it is read. */
 export function hasEntry(paths: StatePaths, digest: string): boolean {
   return existsSync(entryFile(packageDirectory(paths, digest)));
@@ -54,31 +66,50 @@ export function hasEntry(paths: StatePaths, digest: string): boolean {
 /** What the store has of a package; undefined if that is nothing, or nothing to rely on. */
 export function readStoredPackage(paths: StatePaths, digest: string): StoredPackage | undefined {
   const directory = packageDirectory(paths, digest);
-  let text: string;
-  try {
-    text = readFileSync(entryFile(directory), 'utf8');
-  } catch (error) {
-    if (hasErrno(error, 'ENOENT')) return undefined;
-    throw error;
+  const { value, damage } = findRecord(entryFile(directory), takeEntry);
+  if (damage !== undefined) {
+    tellDamage({ path: damage.path, why: damage.why, done: UNPACKED_ANEW });
+    return undefined;
   }
-  const entry = parseEntry(text);
-  if (entry === undefined || !isDurable(paths, entry.made)) return undefined;
-  return storedPackage(directory, digest, entry.package, entry.warnings);
+  if (value === undefined || !isDurable(paths, value.made) || !hasWholeHeader(directory, value)) {
+    return undefined;
+  }
+  return storedPackage(directory, digest, value.package, value.warnings);
 }
 
-/** Undefined for one that is damaged, or of another kiln: it is made anew. */
-function parseEntry(text: string): (Entry & { readonly package: RpmPackage }) | undefined {
+const UNPACKED_ANEW = 'the package is unpacked anew';
+
+type TakenEntry = Entry & { readonly package: RpmPackage };
+
+/** Undefined for one of another kiln: it is made anew. */
+function takeEntry(value: object): TakenEntry | undefined {
+  const entry = value as Entry;
+  if (entry.format === ENTRY_FORMAT) return { ...entry, package: fromWire(entry.package) };
+  if (entry.format === NO_FINGERPRINTS_FORMAT) {
+    return { ...entry, package: fromWire(withFingerprints(entry.package)) };
+  }
+  return entry.format === ROWS_FORMAT
+    ? { ...entry, package: entry.package as RpmPackage }
+    : undefined;
+}
+
+/** A header that is not what was written has the package unpacked anew: rpm's database is made of it. */
+function hasWholeHeader(directory: string, { header }: Entry): boolean {
+  if (header === undefined) return true;
+  const path = `${directory}/header.rpm`;
+  const found = checksumOf(path);
+  if (found === header) return true;
+  const why = found === undefined ? 'it cannot be read' : 'its checksum is another one';
+  tellDamage({ path, why, done: UNPACKED_ANEW });
+  return false;
+}
+
+function checksumOf(path: string): string | undefined {
   try {
-    const entry = JSON.parse(text) as Entry;
-    if (entry.format === ENTRY_FORMAT) return { ...entry, package: fromWire(entry.package) };
-    if (entry.format === NO_FINGERPRINTS_FORMAT) {
-      return { ...entry, package: fromWire(withFingerprints(entry.package)) };
-    }
-    return entry.format === ROWS_FORMAT
-      ? { ...entry, package: entry.package as RpmPackage }
-      : undefined;
-  } catch {
-    return undefined;
+    return shortHashOf(readFileSync(path));
+  } catch (error) {
+    if (hasErrno(error, 'ENOENT', 'ENOTDIR', 'EISDIR')) return undefined;
+    throw error;
   }
 }
 
@@ -105,11 +136,18 @@ export function storedPackage(
 }
 
 /**
- * Writes what an entry's folder is to have beside the unpacked package and its header.
+ * Writes what an entry's folder is to have beside the unpacked package and its header, which is there already.
  * @param wire the package as {@link fromWire} takes it, which checks it whenever it is read
  */
 export function writeEntry(directory: string, wire: object, warnings: readonly string[]): void {
   const made = currentMoment();
-  const entry: Entry = { format: ENTRY_FORMAT, made, package: wire, warnings };
-  writeFileSync(entryFile(directory), JSON.stringify(entry));
+  const header = checksumOf(`${directory}/header.rpm`);
+  const entry: Entry = {
+    format: ENTRY_FORMAT,
+    made,
+    package: wire,
+    warnings,
+    ...(header === undefined ? {} : { header }),
+  };
+  writeRecord(entryFile(directory), entry);
 }

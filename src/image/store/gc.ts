@@ -1,11 +1,12 @@
-import { readdir, readFile, stat } from 'node:fs/promises';
+import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
 import { tryLock } from '../../kernel/flock.ts';
 import { removeTree } from '../../kernel/remove-tree.ts';
+import { tellDamage } from '../../state/damage.ts';
 import type { StatePaths } from '../../state/paths.ts';
 import { readContents } from './contents.ts';
-import { entryFile, packageDirectory } from './entry.ts';
+import { entryFile, installedSize, packageDirectory } from './entry.ts';
 import { type ListedImage, listImages, removeImage, sweepImages } from './images.ts';
 import { packagesLock } from './packages.ts';
 import { discard, emptyTrash } from './trash.ts';
@@ -95,16 +96,16 @@ async function listPackages(paths: StatePaths): Promise<ListedPackage[]> {
   for (const name of await readdir(paths.packages).catch(() => [])) {
     const directory = join(paths.packages, name);
     const file = entryFile(directory);
-    const [text, used] = await Promise.all([
-      readFile(file, 'utf8').catch(() => '{}'),
-      stat(file).catch(() => undefined),
-    ]);
-    const entry = JSON.parse(text) as { package?: { installedSize?: number } };
-    listed.push({
-      directory,
-      bytes: entry.package?.installedSize ?? 0,
-      lastUse: used?.mtimeMs ?? 0,
-    });
+    const used = await stat(file).catch(() => undefined);
+    const bytes = installedSize(directory);
+    if (bytes === undefined) {
+      // Nobody can use it: whoever wants the package unpacks it anew.
+      const why = used === undefined ? 'it is gone' : 'it is not what kiln wrote';
+      tellDamage({ path: file, why, done: 'the package is thrown away' });
+      await discard(paths, directory);
+      continue;
+    }
+    listed.push({ directory, bytes, lastUse: used?.mtimeMs ?? 0 });
   }
   return listed.sort((a, b) => a.lastUse - b.lastUse);
 }

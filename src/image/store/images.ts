@@ -1,9 +1,13 @@
+import { randomBytes } from 'node:crypto';
 import { readdirSync, utimesSync } from 'node:fs';
-import { readdir, readFile, rename, stat } from 'node:fs/promises';
+import { readdir, rename, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
 import { acquireLock, type HeldLock, tryLock } from '../../kernel/flock.ts';
 import { hasErrno } from '../../kernel/libc.ts';
+import { boxFiles } from '../../sandbox/box-record.ts';
+import { findRecord } from '../../state/checked-file.ts';
+import { tellDamage } from '../../state/damage.ts';
 import type { StatePaths } from '../../state/paths.ts';
 import { type ImageManifest, imageDirectory, imageFiles, readManifest } from './manifest.ts';
 import { discard } from './trash.ts';
@@ -60,7 +64,11 @@ export async function listImages(paths: StatePaths): Promise<ListedImage[]> {
       (lease) => lease.mtimeMs,
       () => manifest.created,
     );
-    images.push({ manifest, lastUse, inUse: held.has(id) || (await isLeased(directory)) });
+    images.push({
+      manifest,
+      lastUse,
+      inUse: held.holder(id) !== undefined || (await isLeased(directory)),
+    });
   }
   return images.sort((a, b) => b.lastUse - a.lastUse);
 }
@@ -113,7 +121,7 @@ export async function removeImage(paths: StatePaths, id: string): Promise<string
   if (lock === undefined) throw noImage(id);
   try {
     // Whoever puts an image into a box holds a lease until the box says so itself.
-    const holder = (await heldImages(paths)).get(id);
+    const holder = (await heldImages(paths)).holder(id);
     if (holder !== undefined) throw inUse(id, holder);
     return await discard(paths, directory);
   } finally {
@@ -121,33 +129,81 @@ export async function removeImage(paths: StatePaths, id: string): Promise<string
   }
 }
 
-/** Throws away images that cannot be used: unsynced ones of an earlier boot, other formats. */
+/**
+ * Throws away images that cannot be used (damaged ones, unsynced ones of an earlier boot, other formats),
+ * but not while a box has them.
+ */
 export async function sweepImages(paths: StatePaths): Promise<void> {
-  for (const id of imageIds(paths)) {
-    if (readManifest(paths, id) !== undefined) continue;
-    const directory = imageDirectory(paths, id);
+  const broken = imageIds(paths).filter((id) => readManifest(paths, id) === undefined);
+  const replaced = folderNames(paths).filter((name) => REPLACED.test(name));
+  if (broken.length === 0 && replaced.length === 0) return;
+  const held = await heldImages(paths);
+  for (const name of [...broken, ...replaced]) {
+    const id = name.slice(0, ID_LENGTH);
+    if (held.inBox(id)) continue;
+    const directory = join(paths.images, name);
     const lock = await lockLease(directory, false, async () => undefined);
     if (lock === undefined) continue;
-    if (readManifest(paths, id) === undefined) await discard(paths, directory);
+    if (name !== id || readManifest(paths, id) === undefined) await discard(paths, directory);
     await lock.release();
   }
 }
 
-/** Puts a finished folder in its place; what lies there is a broken image. */
+/**
+ * Puts a finished folder in its place. What lies there is a broken image; while somebody still uses its
+ * files it is kept under another name.
+ */
 export async function publishImage(paths: StatePaths, id: string, made: string): Promise<void> {
   const directory = imageDirectory(paths, id);
-  await discard(paths, directory);
+  const there = folderNames(paths).includes(id);
+  if (there && ((await heldImages(paths)).inBox(id) || (await isLeased(directory)))) {
+    await rename(directory, `${directory}${replacedSuffix()}`);
+  } else {
+    await discard(paths, directory);
+  }
   await rename(made, directory);
 }
 
-/** Ids of the images that boxes have in use, or roots or services are made of, and one such user of each. */
-async function heldImages(paths: StatePaths): Promise<Map<string, string>> {
-  const images = new Map<string, string>();
+/** Who has images in use without a lease: boxes, roots and services. */
+class HeldImages {
+  readonly #holders = new Map<string, string>();
+  readonly #boxed = new Set<string>();
+  #unknown: string | undefined;
+
+  add(image: string, holder: string, inBox: boolean): void {
+    this.#holders.set(image, holder);
+    if (inBox) this.#boxed.add(image);
+  }
+
+  /** A box of which nobody knows which image it has: that may be any. */
+  addUnknown(holder: string): void {
+    this.#unknown = holder;
+  }
+
+  /** One who has this image. */
+  holder(id: string): string | undefined {
+    return this.#holders.get(id) ?? this.#unknown;
+  }
+
+  /** Whether a box has it, or may have it: its files are in use right now. */
+  inBox(id: string): boolean {
+    return this.#boxed.has(id) || this.#unknown !== undefined;
+  }
+}
+
+async function heldImages(paths: StatePaths): Promise<HeldImages> {
+  const images = new HeldImages();
   const note = async (folder: string, file: string, what: string) => {
+    const inBox = folder === paths.boxes;
     for (const name of await readdir(folder).catch(() => [])) {
-      const text = await readFile(join(folder, name, file), 'utf8').catch(() => '{}');
-      const { image } = JSON.parse(text) as { image?: string };
-      if (image !== undefined) images.set(image, `${what} ${name}`);
+      const holder = `${what} ${name}`;
+      const { value, damage } = findRecord<{ image?: string }>(join(folder, name, file));
+      if (value?.image !== undefined) images.add(value.image, holder, inBox);
+      if (damage === undefined) continue;
+      // Of one that nobody owns any more nothing is used: the next sweep takes it.
+      if (inBox && (await isLocked(boxFiles.lock(join(folder, name))))) images.addUnknown(holder);
+      const done = `nobody knows which image ${holder} has`;
+      tellDamage({ path: damage.path, why: damage.why, done });
     }
   };
   await note(paths.roots, 'root.json', 'the root');
@@ -156,16 +212,34 @@ async function heldImages(paths: StatePaths): Promise<Map<string, string>> {
   return images;
 }
 
+/** Digits of an id. */
+const ID_LENGTH = 64;
+const ID = /^[0-9a-f]{64}$/;
+/** A broken image that was in use when it was made anew. */
+const REPLACED = /^[0-9a-f]{64}\.replaced-[0-9a-f]+$/;
+
+function replacedSuffix(): string {
+  return `.replaced-${randomBytes(4).toString('hex')}`;
+}
+
 function imageIds(paths: StatePaths): string[] {
+  return folderNames(paths).filter((name) => ID.test(name));
+}
+
+function folderNames(paths: StatePaths): string[] {
   try {
-    return readdirSync(paths.images).filter((name) => /^[0-9a-f]{64}$/.test(name));
+    return readdirSync(paths.images);
   } catch {
     return [];
   }
 }
 
-async function isLeased(directory: string): Promise<boolean> {
-  const lock = await tryLock(imageFiles.lease(directory)).catch(() => undefined);
+function isLeased(directory: string): Promise<boolean> {
+  return isLocked(imageFiles.lease(directory));
+}
+
+async function isLocked(path: string): Promise<boolean> {
+  const lock = await tryLock(path).catch(() => undefined);
   await lock?.release();
   return lock === undefined;
 }

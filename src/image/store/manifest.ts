@@ -1,6 +1,6 @@
-import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { hasErrno } from '../../kernel/libc.ts';
+import { findRecord, withFields } from '../../state/checked-file.ts';
+import { tellDamage } from '../../state/damage.ts';
 import type { StatePaths } from '../../state/paths.ts';
 import { IMAGE_FORMAT } from '../key.ts';
 import type { Account } from '../tree/accounts.ts';
@@ -64,20 +64,25 @@ export function imageDirectory(paths: StatePaths, id: string): string {
  * version of the format, or if the machine went down before the disk had all of it.
  */
 export function readManifest(paths: StatePaths, id: string): ImageManifest | undefined {
-  let text: string;
-  try {
-    text = readFileSync(imageFiles.manifest(imageDirectory(paths, id)), 'utf8');
-  } catch (error) {
-    if (hasErrno(error, 'ENOENT', 'ENOTDIR')) return undefined;
-    throw error;
-  }
-  let manifest: ImageManifest;
-  try {
-    manifest = JSON.parse(text) as ImageManifest;
-  } catch {
-    // Only a machine that went down leaves half a file.
+  const { value, damage } = findRecord(
+    imageFiles.manifest(imageDirectory(paths, id)),
+    takeManifest,
+  );
+  if (damage !== undefined) {
+    const done = 'the image cannot be used, and is made anew when it is wanted';
+    tellDamage({ path: damage.path, why: damage.why, done });
     return undefined;
   }
-  if (manifest.format !== IMAGE_FORMAT || !isDurable(paths, manifest.made)) return undefined;
-  return manifest;
+  if (value?.format !== IMAGE_FORMAT || !isDurable(paths, value.made)) return undefined;
+  return value;
 }
+
+/** What every format has had; what others have is not looked at. */
+const takeManifest = withFields<ImageManifest>({
+  format: 'number',
+  id: 'string',
+  made: 'object',
+  environment: 'object',
+  user: 'object',
+  accounts: 'array',
+});

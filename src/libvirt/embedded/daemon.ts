@@ -7,7 +7,7 @@ import { tryLock, withLock } from '../../kernel/flock.ts';
 import { hasErrno } from '../../kernel/libc.ts';
 import { isStopped, waitForDeath } from '../../kernel/process-end.ts';
 import { removeTree } from '../../kernel/remove-tree.ts';
-import type { StatePaths } from '../../state/paths.ts';
+import { linkState, type StatePaths } from '../../state/paths.ts';
 import { LibvirtError } from '../errors.ts';
 import { clearHome, homeNames, removeEmptyHome } from './cgroups.ts';
 import { type EmbeddedFiles, embeddedFiles, LOCK } from './files.ts';
@@ -58,6 +58,7 @@ export async function ensureEmbeddedDaemon(
   // Boxes pass through the state directory to their root; they do not to what is libvirt's.
   await mkdir(paths.root, { recursive: true });
   await mkdir(paths.libvirt, { recursive: true, mode: 0o700 });
+  linkState(paths);
   return withLock(files.lock, async () => {
     const other = await reach(files);
     if (other !== undefined) return { ...other, started: false };
@@ -106,6 +107,7 @@ export async function stopEmbeddedDaemon(paths: StatePaths): Promise<void> {
       );
     }
     await removeTree(files.run);
+    await rm(paths.link, { force: true });
     // While the lock is held: whoever waits for it takes a new file.
     await rm(files.lock, { force: true });
   });

@@ -1,4 +1,4 @@
-import { basename, join } from 'node:path';
+import { basename, join, relative } from 'node:path';
 import type { StatePaths } from '../../state/paths.ts';
 
 /** Every file and name of one state directory's embedded daemon. */
@@ -36,6 +36,8 @@ export function embeddedFiles(paths: StatePaths): EmbeddedFiles {
   const run = join(paths.run, 'libvirt');
   const socket = join(run, 'libvirt-sock');
   const logs = join(paths.libvirt, 'log');
+  // libvirtd.conf has no way to write a quote, and its list of logs none to write a blank.
+  const linked = join(paths.link, relative(paths.root, paths.libvirt));
   return {
     name: `kiln-${basename(paths.run)}`,
     run,
@@ -46,13 +48,13 @@ export function embeddedFiles(paths: StatePaths): EmbeddedFiles {
     mounts: join(run, 'fstab'),
     script: join(run, 'launch.sh'),
     drivers: join(run, 'drivers'),
-    log: join(paths.libvirt, 'libvirtd.log'),
+    log: join(linked, 'libvirtd.log'),
     binds: [
       [join(run, 'run'), '/run/libvirt'],
-      [join(paths.libvirt, 'lib'), '/var/lib/libvirt'],
-      [logs, '/var/log/libvirt'],
-      [join(paths.libvirt, 'etc'), '/etc/libvirt'],
-      [join(paths.libvirt, 'cache'), '/var/cache/libvirt'],
+      [join(linked, 'lib'), '/var/lib/libvirt'],
+      [join(linked, 'log'), '/var/log/libvirt'],
+      [join(linked, 'etc'), '/etc/libvirt'],
+      [join(linked, 'cache'), '/var/cache/libvirt'],
     ],
     noBus: join(run, 'no-bus'),
     domainLogs: join(logs, 'lxc'),

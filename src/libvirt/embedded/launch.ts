@@ -3,6 +3,7 @@ import { chmod, mkdir, open, readdir, symlink, writeFile } from 'node:fs/promise
 import { join } from 'node:path';
 import { startProgram } from '../../kernel/child-process.ts';
 import { removeTree } from '../../kernel/remove-tree.ts';
+import { clearPlace } from '../../state/damage.ts';
 import { LibvirtError } from '../errors.ts';
 import { type CgroupHome, cgroupHome, controllerProcesses, makeHome } from './cgroups.ts';
 import type { EmbeddedFiles } from './files.ts';
@@ -91,6 +92,7 @@ export async function launch(files: EmbeddedFiles, idle: number): Promise<Launch
   await writeFile(files.script, launchScript(files, home, running, libvirtd, idle));
   const start = ['/bin/sh', files.script];
   const words = systemd ? await asUnit(files, environment(files), start) : start;
+  clearPlace(files.log);
   await using log = await open(files.log, 'a', 0o600);
   const child = startProgram(words[0] ?? '', words.slice(1), {
     cwd: '/',

@@ -1,8 +1,9 @@
 import { createHash } from 'node:crypto';
-import { existsSync } from 'node:fs';
-import { mkdir, readdir, rename, stat, utimes, writeFile } from 'node:fs/promises';
+import { readFileSync } from 'node:fs';
+import { mkdir, readdir, stat, utimes } from 'node:fs/promises';
 import { join } from 'node:path';
 import { removeTree } from '../../kernel/remove-tree.ts';
+import { writeWholeSync } from '../../state/checked-file.ts';
 import type { StatePaths } from '../../state/paths.ts';
 import { mockDirectory } from './defaults.ts';
 import type { ConfigMeaning } from './recipe.ts';
@@ -21,17 +22,25 @@ export async function writeRecipe(
   const digest = createHash('sha256').update(text).digest('hex').slice(0, 16);
   const directory = join(recipesDirectory(paths), digest);
   const path = join(directory, `${root}.yaml`);
-  if (existsSync(path)) {
+  // Its folder is named by what it says.
+  if (readText(path) === text) {
     // When it was last used; the file's own time says whether its image is current.
     const now = new Date();
     await utimes(directory, now, now);
     return path;
   }
   await mkdir(directory, { recursive: true, mode: 0o755 });
-  const temporary = `${path}.${process.pid}`;
-  await writeFile(temporary, text, { mode: 0o600 });
-  await rename(temporary, path);
+  writeWholeSync(path, text);
   return path;
+}
+
+/** Undefined where there is none that can be read. */
+function readText(path: string): string | undefined {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch {
+    return undefined;
+  }
 }
 
 function recipesDirectory(paths: Pick<StatePaths, 'root'>): string {

@@ -1,7 +1,7 @@
-import { readFile, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Moment } from '../../image/store/durability.ts';
 import type { LockedPackage } from '../../repository/lock.ts';
+import { readRecordOrSetAside, withFields, writeRecord } from '../../state/checked-file.ts';
 import type { StatePaths } from '../../state/paths.ts';
 
 /** Raised when a root of an older kiln cannot be used any more. */
@@ -36,33 +36,37 @@ export function rootDirectory(paths: StatePaths, name: string): string {
   return join(paths.roots, name);
 }
 
-/** Reads root.json; undefined when there is none, or none of this format. */
+const takeRecord = withFields<RootRecord>({ format: 'number', image: 'string', changed: 'object' });
+
+/** Reads root.json; undefined when there is none, or none of this format, or a damaged one, which is put aside. */
 export async function readRootRecord(directory: string): Promise<RootRecord | undefined> {
-  const text = await readFile(rootFiles.record(directory), 'utf8').catch(() => undefined);
-  if (text === undefined) return undefined;
-  const record = JSON.parse(text) as RootRecord;
-  return record.format === ROOT_FORMAT ? record : undefined;
+  const record = readRecordOrSetAside(rootFiles.record(directory), takeRecord);
+  return record?.format === ROOT_FORMAT ? record : undefined;
 }
 
 /** Replaces root.json as a whole. */
 export async function writeRootRecord(directory: string, record: RootRecord): Promise<void> {
-  await replace(rootFiles.record(directory), JSON.stringify(record));
+  writeRecord(rootFiles.record(directory), record);
 }
 
-/** The packages of a root as repositories know them, what was put in last at the end. */
-export async function readRootPackages(directory: string): Promise<LockedPackage[]> {
-  const text = await readFile(rootFiles.packages(directory), 'utf8');
-  return JSON.parse(text) as LockedPackage[];
+const hasPackages = withFields<{ packages: LockedPackage[] }>({ packages: 'array' });
+
+/** An older kiln wrote the bare list. */
+function takePackages(value: object): { readonly packages: LockedPackage[] } {
+  return Array.isArray(value) ? { packages: value as LockedPackage[] } : hasPackages(value);
+}
+
+/**
+ * The packages of a root as repositories know them, what was put in last at the end; undefined where that
+ * is lost, or damaged, which is told.
+ */
+export function readRootPackages(directory: string): LockedPackage[] | undefined {
+  return readRecordOrSetAside(rootFiles.packages(directory), takePackages)?.packages;
 }
 
 export async function writeRootPackages(
   directory: string,
   packages: readonly LockedPackage[],
 ): Promise<void> {
-  await replace(rootFiles.packages(directory), JSON.stringify(packages));
-}
-
-async function replace(file: string, text: string): Promise<void> {
-  await writeFile(`${file}.new`, text, { mode: 0o600 });
-  await rename(`${file}.new`, file);
+  writeRecord(rootFiles.packages(directory), { packages });
 }

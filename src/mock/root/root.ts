@@ -98,7 +98,9 @@ export class MockRoot implements AsyncDisposable {
         : record.changing
           ? 'it was being changed when kiln was killed'
           : isDurable(paths, record.changed)
-            ? undefined
+            ? this.#hasPackages()
+              ? undefined
+              : 'which packages it has is lost'
             : 'the machine was started anew before all of it was on the disk';
     if (image === undefined || reason !== undefined) {
       await image?.[Symbol.asyncDispose]();
@@ -171,8 +173,16 @@ export class MockRoot implements AsyncDisposable {
     await this.note({});
   }
 
-  packages(): Promise<LockedPackage[]> {
-    return readRootPackages(this.directory);
+  async packages(): Promise<LockedPackage[]> {
+    const packages = readRootPackages(this.directory);
+    if (packages !== undefined) return packages;
+    throw new KilnError('E_DAMAGED', `the root ${this.name}: which packages it has is lost`, {
+      hint: 'it is made anew when it is opened again',
+    });
+  }
+
+  #hasPackages(): boolean {
+    return readRootPackages(this.directory) !== undefined;
   }
 
   async setPackages(packages: readonly LockedPackage[]): Promise<void> {

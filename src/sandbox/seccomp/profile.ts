@@ -1,10 +1,10 @@
-import { createHash, randomUUID } from 'node:crypto';
-import { readFileSync } from 'node:fs';
-import { mkdir, rename, rm, writeFile } from 'node:fs/promises';
+import { createHash } from 'node:crypto';
+import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
 import { shortHash } from '../../kernel/short-hash.ts';
 import { readUserFile } from '../../kernel/user-file.ts';
+import { readCached, writeSealed } from '../../state/checked-file.ts';
 import type { StatePaths } from '../../state/paths.ts';
 import type { Capability } from '../capabilities.ts';
 import { bootProfile } from './boot.ts';
@@ -105,7 +105,7 @@ async function findFilter(
   const text = await load(nameOrPath);
   const directory = join(paths.cache, 'seccomp');
   const file = join(directory, cacheName(nameOrPath, text, capabilities));
-  const cached = readIfThere(file);
+  const cached = readCached(file);
   if (cached !== undefined) return { name: nameOrPath, ...unpack(cached) };
   // Late: the schema library costs more than everything else on the way.
   const { compileProfile } = await import('./compile-profile.ts');
@@ -116,14 +116,11 @@ async function findFilter(
 
 /** What cannot be kept, on a full or read-only disk, is compiled again by whoever needs it next. */
 async function keep(directory: string, file: string, content: Buffer): Promise<void> {
-  // A name of its own: one process may open several boxes at once.
-  const temporary = `${file}.${randomUUID()}`;
   try {
     await mkdir(directory, { recursive: true, mode: 0o700 });
-    await writeFile(temporary, content);
-    await rename(temporary, file);
+    writeSealed(file, content);
   } catch {
-    await rm(temporary, { force: true }).catch(() => undefined);
+    // Nothing depends on it.
   }
 }
 
@@ -134,15 +131,7 @@ function cacheName(nameOrPath: string, text: string, capabilities: readonly Capa
   return `${createHash('sha256').update(inputs).digest('hex').slice(0, 32)}.bpf`;
 }
 
-function readIfThere(file: string): Buffer | undefined {
-  try {
-    return readFileSync(file);
-  } catch {
-    return undefined;
-  }
-}
-
-const CACHE_FORMAT = 2;
+const CACHE_FORMAT = 3;
 
 type Programs = Omit<SeccompFilter, 'name'>;
 

@@ -1,0 +1,122 @@
+/** The files of unpacked packages against the digests in their headers: what no run has the time for. */
+import { createHash } from 'node:crypto';
+import { closeSync, constants, openSync, readSync } from 'node:fs';
+import { readdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import { KilnError } from '../../errors.ts';
+import { openat2, RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS } from '../../kernel/at.ts';
+import { withLock } from '../../kernel/flock.ts';
+import { SyscallError } from '../../kernel/libc.ts';
+import type { RpmFile } from '../../rpm/package.ts';
+import { tellDamage } from '../../state/damage.ts';
+import type { StatePaths } from '../../state/paths.ts';
+import { findContents } from './contents.ts';
+import { readStoredPackage, type StoredPackage } from './entry.ts';
+import { listImages, removeImage } from './images.ts';
+import { packagesLock } from './packages.ts';
+import { discard } from './trash.ts';
+import { ensureStore } from './work-directory.ts';
+
+/** What was looked at, and what was found. */
+export interface VerifyReport {
+  readonly packages: number;
+  /** Packages that were thrown away, by their digests. */
+  readonly damaged: readonly string[];
+  /** Ids of images that had their files, and went with them. */
+  readonly images: readonly string[];
+}
+
+/**
+ * Compares every file of every unpacked package with its digest. A package with another one is thrown away, with
+ * the images that share its files; those in use stay, and are told. Waits for images that are being made.
+ */
+export async function verifyPackages(paths: StatePaths): Promise<VerifyReport> {
+  ensureStore(paths);
+  return await withLock(packagesLock(paths), async () => {
+    const damaged: string[] = [];
+    let packages = 0;
+    for (const name of await readdir(paths.packages)) {
+      const digest = `sha256:${name}`;
+      const stored = readStoredPackage(paths, digest);
+      if (stored === undefined) continue;
+      packages++;
+      const found = await differingFile(stored);
+      if (found === undefined) continue;
+      const { path, why } = found;
+      tellDamage({ path, why, done: 'its package is thrown away' });
+      await discard(paths, join(paths.packages, name));
+      damaged.push(digest);
+    }
+    return { packages, damaged, images: await removeSharing(paths, damaged) };
+  });
+}
+
+/** The first file that is not what the header says. */
+async function differingFile({
+  tree,
+  package: { files, fileDigestAlgorithm },
+}: StoredPackage): Promise<{ readonly path: string; readonly why: string } | undefined> {
+  const root = openSync(tree, constants.O_RDONLY | constants.O_DIRECTORY);
+  try {
+    for (const file of files) {
+      if (file.digest === null || file.type !== 'file' || file.flags.includes('ghost')) continue;
+      const why = differs(root, file, fileDigestAlgorithm);
+      if (why !== undefined) return { path: `${tree}${file.path}`, why };
+      await nextTurn();
+    }
+    return undefined;
+  } finally {
+    closeSync(root);
+  }
+}
+
+const PIECE = Buffer.allocUnsafe(2 ** 20);
+
+/** A package's own links lead nowhere here. */
+const ITSELF = {
+  flags: constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK,
+  resolve: RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
+};
+
+function differs(root: number, { path, digest }: RpmFile, algorithm: string): string | undefined {
+  let fd: number;
+  try {
+    fd = openat2(root, path.replace(/^\/+/, ''), ITSELF);
+  } catch (error) {
+    if (error instanceof SyscallError) return `it cannot be opened (${error.errnoName})`;
+    throw error;
+  }
+  try {
+    const hash = createHash(algorithm);
+    for (let count = 1; count > 0; ) {
+      count = readSync(fd, PIECE, 0, PIECE.length, null);
+      hash.update(PIECE.subarray(0, count));
+    }
+    return hash.digest('hex') === digest ? undefined : `its ${algorithm} is another one`;
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** Removes the images that have hard links to damaged packages. */
+async function removeSharing(paths: StatePaths, damaged: readonly string[]): Promise<string[]> {
+  const removed: string[] = [];
+  if (damaged.length === 0) return removed;
+  for (const { manifest } of await listImages(paths)) {
+    const { linked = [] } = findContents(paths, manifest.id).value ?? {};
+    if (!linked.some((digest) => damaged.includes(digest))) continue;
+    try {
+      await removeImage(paths, manifest.id);
+      removed.push(manifest.id);
+    } catch (error) {
+      if (!(error instanceof KilnError)) throw error;
+      tellDamage({
+        path: join(paths.images, manifest.id),
+        why: 'it shares files with a damaged package',
+        done: `it stays: ${error.message}`,
+      });
+    }
+  }
+  return removed;
+}

@@ -1,0 +1,316 @@
+/**
+ * Every kind of file in KILN_STATE, as real commands make it, is emptied, cut, changed in one byte, and
+ * replaced by a directory. Then everything goes on: what cannot is told by name.
+ */
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { mkdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { basename, join, relative } from 'node:path';
+import test, { type ExecutionContext } from 'ava';
+import { execa } from 'execa';
+import { embeddedFiles } from '../../src/libvirt/embedded/files.ts';
+import { KINDS, kindOf } from '../../src/state/kinds.ts';
+import { sourcePackage } from '../build/source-packages.ts';
+import { debianRepository, type ImageState, imageState } from '../image/image-state.ts';
+import { MirrorServer } from '../repository/mirror-server.ts';
+
+const PACKAGES = 'packages: [coreutils, dash, /bin/bash]\nscriptlets: { mode: none }';
+
+let count = 0;
+
+/** A recipe of the same packages that has never been asked for: they are solved, and an image is made. */
+async function freshRecipe(): Promise<string> {
+  const path = join(state.directory, `fresh-${++count}.yaml`);
+  const text = await readFile(recipe, 'utf8');
+  const content = `files: [{ path: /etc/count, content: '${count}' }]`;
+  await writeFile(path, `${text}exclude: [nothing-${count}]\n${content}\n`);
+  return path;
+}
+
+let state: ImageState;
+let mirror: MirrorServer;
+let recipe: string;
+/** Of the image that the service has. */
+let serviceRecipe: string;
+let env: NodeJS.ProcessEnv;
+
+/** Runs kiln as people have it: the bundle, where it is up to date. */
+const kiln = (...args: readonly string[]) => state.kiln(args, { env });
+
+async function ok(...args: readonly string[]): Promise<string> {
+  const { exitCode, stdout, stderr } = await kiln(...args);
+  if (exitCode !== 0) throw new Error(`kiln ${args.join(' ')}: ${stderr}`);
+  return String(stdout);
+}
+
+test.before(async (t) => {
+  t.timeout(300_000);
+  state = await imageState();
+  const { KILN_FROM_SOURCE = '' } = process.env;
+  env = { ...state.env, KILN_FROM_SOURCE };
+  const { directory, key } = await debianRepository();
+  mirror = await MirrorServer.start(directory);
+  recipe = join(state.directory, 'small.yaml');
+  await writeFile(
+    recipe,
+    `repositories: [{ id: debian, baseurl: '${mirror.url}', gpgcheck: true, gpgkey: ${key} }]\n${PACKAGES}\n`,
+  );
+  await ok('image', 'build', recipe);
+  await ok('run', '-r', recipe, '--', 'true');
+  await ok('run', '-r', recipe, '--keep', '--', 'true');
+  await ok('park', '-n', '1');
+  await ok('service', 'create', '-r', recipe, 'idle', '--', 'sleep', '1000000');
+  await ok('service', 'start', 'idle');
+  await ok('service', 'stop', 'idle');
+  serviceRecipe = await freshRecipe();
+  await ok('service', 'upgrade', 'idle', '--to', serviceRecipe);
+  await makeRoot();
+  const source = await sourcePackage(state.directory, { name: 'tiny' });
+  const results = join(state.directory, 'results');
+  await ok('build', '-r', 'debian-build', source, '--resultdir', results);
+  await ok('image', 'rm', 'debian-build');
+  // Nothing is to be written in the background while files are damaged.
+  await ok('gc', '--sync-only');
+});
+
+test.after.always(async () => {
+  if (state !== undefined) await kiln('service', 'stop', 'idle');
+  await mirror?.[Symbol.asyncDispose]();
+  await state?.[Symbol.asyncDispose]();
+});
+
+/** A root of kiln-mock, in which nothing is built. */
+async function makeRoot(): Promise<void> {
+  const { directory } = await debianRepository();
+  const config = join(state.directory, 'tiny.cfg');
+  await writeFile(
+    config,
+    `config_opts['root'] = 'tiny'
+config_opts['target_arch'] = 'x86_64'
+config_opts['chroot_setup_cmd'] = 'install coreutils dash bash rpm'
+config_opts['dnf.conf'] = """
+[main]
+[debian]
+name=Debian
+baseurl=file://${directory}
+"""
+`,
+  );
+  const { exitCode, stderr } = await execa(
+    join(import.meta.dirname, '../../bin/kiln-mock'),
+    ['-q', '-r', config, '--init'],
+    { env: { ...env, HOME: state.directory }, reject: false },
+  );
+  if (exitCode !== 0) throw new Error(stderr);
+}
+
+/** Files of the state by their path in it; what trees of images, roots and services hold is left out. */
+function files(folder = ''): string[] {
+  return readdirSync(join(state.engine.paths.root, folder), { withFileTypes: true }).flatMap(
+    (entry) => {
+      const path = join(folder, entry.name);
+      if (!entry.isDirectory()) return [path];
+      return kindOf(`${path}/x`)?.care === 'tree' || /^libvirt|^store\/trash/.test(path)
+        ? []
+        : files(path);
+    },
+  );
+}
+
+const full = (path: string) => join(state.engine.paths.root, path);
+
+/** What is in the place of a file: other bytes, or a directory. */
+type Garbled = (bytes: Buffer) => Buffer | 'directory';
+
+const GARBLINGS: Readonly<Record<string, Garbled>> = {
+  'an empty file': () => Buffer.alloc(0),
+  'a file that was cut': (bytes) => bytes.subarray(0, bytes.length / 2),
+  'a file with another byte': (bytes) => {
+    const other = Buffer.from(bytes);
+    const at = Math.floor(bytes.length / 2);
+    other[at] = (other[at] ?? 0) ^ 1;
+    return other;
+  },
+  'a directory': () => 'directory',
+};
+
+/** Puts something else in the place of a file. (One that is executed cannot be written to.) */
+async function replace(path: string, bytes: Buffer | 'directory'): Promise<void> {
+  const { mode } = await stat(path);
+  await rm(path);
+  if (bytes === 'directory') await mkdir(join(path, 'something'), { recursive: true });
+  else await writeFile(path, bytes, { mode });
+}
+
+/** Runs everything that reads the state; each has to do its work. What they said. */
+async function everything(t: ExecutionContext): Promise<string> {
+  let said = '';
+  const run = async (args: readonly string[], expected: RegExp) => {
+    const { exitCode, stdout, stderr } = await kiln(...args);
+    const all = `${stdout}${stderr}`;
+    said += all;
+    t.is(exitCode, 0, `kiln ${args.join(' ')}: ${all}`);
+    t.regex(String(stdout), expected, `kiln ${args.join(' ')}: ${all}`);
+    t.notRegex(all, /internal error|^ +at /m);
+    return String(stdout);
+  };
+  await run(['doctor', 'state-files'], /state-files/);
+  await run(['run', '-r', recipe, '--', 'echo', 'it works'], /^it works$/);
+  await run(['image', 'build', recipe], /^[0-9a-f]{64}$/);
+  const fresh = await run(['image', 'build', await freshRecipe()], /^[0-9a-f]{64}$/);
+  await run(['image', 'rm', fresh.trim()], /^/);
+  await run(['ps'], /^ID/);
+  await run(['image', 'ls'], /small/);
+  await run(['gc'], /^removed/);
+  await run(['service', 'list'], /^NAME.*\nidle /);
+  return said;
+}
+
+test.serial('every kind of file that commands make is known', (t) => {
+  const found = files();
+  t.deepEqual(
+    found.filter((path) => kindOf(path) === undefined),
+    [],
+  );
+  // What is read back and has been made here is damaged below.
+  const made = new Set(found.map((path) => kindOf(path)));
+  const missing = KINDS.filter((kind) => GARBLED.has(kind.care) && !made.has(kind));
+  t.deepEqual(
+    missing.map(({ pattern }) => pattern.source).filter((source) => !ELSEWHERE.test(source)),
+    [],
+  );
+});
+
+const GARBLED: ReadonlySet<string> = new Set([
+  ...['cached record', 'sealed', 'checked when used', 'record', 'header', 'definition'],
+  'no content',
+]);
+
+/** Of downloads that broke off, and of upgrades that are under way. */
+const ELSEWHERE = /cache\\?\/partial|previous/;
+
+/** Who reads it says so; but `kiln run` and the others have no reason to. */
+const NEED_NOT_BE_TOLD = /^(store\/roots\/[^/]+\/packages.json|mock\/)/;
+
+for (const kind of KINDS.filter(({ care }) => GARBLED.has(care))) {
+  for (const [title, garble] of Object.entries(GARBLINGS)) {
+    if (kind.care === 'no content' && title !== 'a directory') continue;
+    test.serial(`${kind.pattern.source}: ${title}`, async (t) => {
+      t.timeout(120_000);
+      const found = files().filter((path) => kindOf(path) === kind);
+      if (found.length === 0) {
+        t.regex(kind.pattern.source, ELSEWHERE);
+        return;
+      }
+      const kept = new Map<string, Buffer>();
+      for (const path of found) {
+        kept.set(path, readFileSync(full(path)));
+        await replace(full(path), garble(readFileSync(full(path))));
+      }
+      const said = await everything(t);
+      const told = found.some((path) => said.includes(relative('/', full(path))));
+      // A person may well have meant the other byte.
+      const meant = kind.care === 'definition' && title === 'a file with another byte';
+      const quiet = meant || kind.care === 'no content' || kind.care === 'checked when used';
+      if (!quiet && !found.every((path) => NEED_NOT_BE_TOLD.test(path))) t.true(told, said);
+      await mendByHand(kind, kept);
+      // Nothing is damaged any more: what was has been made anew, or is out of the way.
+      t.regex(await ok('doctor', 'state-files'), /no damaged file/);
+      if (title !== 'an empty file') return;
+      const again = await everything(t);
+      t.notRegex(again, /damaged:/);
+    });
+  }
+}
+
+/** What only a person can mend. */
+async function mendByHand(
+  { care, pattern }: (typeof KINDS)[number],
+  kept: ReadonlyMap<string, Buffer>,
+): Promise<void> {
+  // Who wants an image mends what is known of it.
+  await ok('image', 'build', serviceRecipe);
+  // The groups of a repository are written with the rest of what is converted.
+  if (pattern.source.includes('solv')) {
+    await rm(full('cache/solv'), { recursive: true });
+    await ok('image', 'rm', (await ok('image', 'build', await freshRecipe())).trim());
+  }
+  for (const [path, content] of kept) {
+    const isService = /^services\/[^/]+\/image.json$/.test(path);
+    // Of the first, that the service ends again would write it, too.
+    if (path.endsWith('/outcome.json') || care === 'definition') {
+      await rm(full(path), { recursive: true, force: true });
+      await writeFile(full(path), content);
+    } else if (isService) await ok('service', 'upgrade', 'idle', '--to', serviceRecipe);
+  }
+  if (existsSync(full('store/roots')) && readdirSync(full('store/roots')).length > 0) {
+    await makeRoot();
+  }
+}
+
+for (const [title, garble] of Object.entries(GARBLINGS)) {
+  test.serial(`box.json of a sandbox that waits, and of a kept one: ${title}`, async (t) => {
+    t.timeout(120_000);
+    const { boxes, parked } = state.engine.paths;
+    await ok('run', '-r', recipe, '--keep', '--', 'true');
+    // The run may have taken the one that waited.
+    await ok('park', '-n', '1');
+    const found = [boxes, parked].flatMap((folder) =>
+      readdirSync(folder).map((id) => join(folder, id)),
+    );
+    t.true(found.length >= 2);
+    for (const box of found) {
+      const path = join(box, 'box.json');
+      await replace(path, garble(readFileSync(path)));
+    }
+    const said = await everything(t);
+    // Whoever sweeps it says so: that may have been the daemon, on its own.
+    t.true(
+      found.some((box) => said.includes(`${box}/box.json is damaged`)),
+      said,
+    );
+    await ok('park', '-n', '1');
+    // They are gone, their domains, too: libvirt is asked.
+    const { stdout } = await execa('virsh', [
+      '-c',
+      embeddedFiles(state.engine.paths).uri,
+      'list',
+      '--name',
+    ]);
+    for (const box of found) {
+      t.false(existsSync(box));
+      t.false(stdout.includes(basename(box)), stdout);
+    }
+    t.notRegex(await everything(t), /damaged:/);
+  });
+}
+
+test.serial('a changed byte in an unpacked package is found by gc --verify', async (t) => {
+  t.timeout(120_000);
+  const id = (await ok('image', 'build', await freshRecipe())).trim();
+  const good = await ok('gc', '--verify');
+  t.regex(good, /^compared \d+ packages: 0 damaged, 0 images had their files; removed/);
+  // One inode, in the package and in the images made of it.
+  const path = full(`store/images/${id}/tree/usr/bin/env`);
+  const bytes = readFileSync(path);
+  bytes[bytes.length >> 1] = (bytes[bytes.length >> 1] ?? 0) ^ 1;
+  await writeFile(path, bytes);
+  const { exitCode, stdout, stderr } = await kiln('gc', '--verify');
+  t.is(exitCode, 0, String(stderr));
+  t.regex(String(stdout), /: 1 damaged, \d+ images had their files/);
+  t.regex(String(stderr), /tree\/usr\/bin\/env is damaged: its \w+ is another one/);
+  t.regex(String(stderr), /shares files with a damaged package; it stays: .* is in use/);
+  t.false(existsSync(path));
+  // rpm is the oracle.
+  const again = (await ok('image', 'build', await freshRecipe())).trim();
+  const made = full(`store/images/${again}/tree/usr/bin/env`);
+  const { directory } = await debianRepository();
+  const [file = ''] = readdirSync(directory).filter((name) => /^coreutils-\d/.test(name));
+  const dump = await execa('rpm', ['-qp', '--dump', '--nosignature', join(directory, file)]);
+  const [, , , digest] =
+    dump.stdout
+      .split('\n')
+      .find((line) => line.startsWith('/usr/bin/env '))
+      ?.split(' ') ?? [];
+  const { stdout: sum } = await execa(digest?.length === 32 ? 'md5sum' : 'sha256sum', [made]);
+  t.is(sum.split(' ')[0], digest);
+});
