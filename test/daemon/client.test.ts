@@ -209,7 +209,7 @@ test('a terminal is raw while the command has it, has the window’s size, and i
     await runArguments(line);
   });
   const log = join(state, 'typescript');
-  const inner = `stty rows 33 cols 77; ${client} run echo hello; stty -a | grep -o ' icanon'`;
+  const inner = `stty rows 33 cols 77; '${client}' run echo hello; stty -a | grep -o ' icanon'`;
   const script = spawn('script', ['-qec', inner, log], { env, stdio: ['pipe', 'pipe', 'inherit'] });
   const { stdout } = await gather(script);
   t.regex(stdout.toString(), /hello\r?\n icanon/);

@@ -11,7 +11,8 @@ import { stopEmbeddedDaemon } from '../../src/libvirt/embedded/daemon.ts';
 import { statePaths } from '../../src/state/paths.ts';
 
 const top = join(import.meta.dirname, '../..');
-const kiln = join(top, 'bin/kiln');
+// bin/kiln is in dist/, which some faults hide; `kiln doctor` is no work for the daemon.
+const kiln = join(top, 'bin/kiln-node');
 
 interface Fault {
   readonly title: string;

@@ -81,7 +81,7 @@ function inContainer(
   });
 }
 
-const RUN = `${KILN} run -r ${IMAGE} --resultdir /tmp/out -- cat /proc/self/uid_map`;
+const RUN = `'${KILN}' run -r ${IMAGE} --resultdir /tmp/out -- cat /proc/self/uid_map`;
 const LIMITS = `echo; grep -A3 '"limits": {$' /tmp/out/result.json`;
 
 for (const [title, options, before] of [
@@ -94,7 +94,7 @@ for (const [title, options, before] of [
   ['the least privileges', LEAST, `${WRITABLE}\n${LEAVE_ROOT}`],
 ] as const) {
   test.serial(`${title}: doctor has nothing to mend, runs have their limits`, async (t) => {
-    const script = `${before}\n${KILN} doctor --json; ${RUN}; echo "status $?"; ${LIMITS}`;
+    const script = `${before}\n'${KILN}' doctor --json; ${RUN}; echo "status $?"; ${LIMITS}`;
     const { stdout, stderr } = await inContainer(options, script);
     t.regex(stdout, /"ok": true/, stdout + stderr);
     t.regex(stdout, /^ +0 +\d+ +65536$/m);
@@ -107,7 +107,7 @@ for (const [title, options, before] of [
 test.serial(
   'without privileges: doctor names what is missing, a run fails with a hint',
   async (t) => {
-    const script = `${KILN} doctor; echo "doctor $?"; ${RUN}; echo "status $?"`;
+    const script = `'${KILN}' doctor; echo "doctor $?"; ${RUN}; echo "status $?"`;
     const { stdout, stderr } = await inContainer([], script);
     t.regex(stdout, /^doctor 1$/m, stderr);
     for (const check of [
