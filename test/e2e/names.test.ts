@@ -82,7 +82,7 @@ test.serial('an image without /etc, and images whose /etc is something else', as
   try {
     t.regex(await shell(['--user', '0:0'], 'cat /etc/hosts'), /127\.0\.0\.1\s+localhost/);
     // A link to a folder of the host that the sandbox may write to: nothing appears there.
-    const bound = join(state.paths.root, 'bound');
+    const bound = join(state.beside, 'bound');
     await mkdir(bound);
     for (const target of ['/mnt', '../mnt', '/proc/1/root/etc', 'etc']) {
       await symlink(target, etc());
