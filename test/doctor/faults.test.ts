@@ -133,14 +133,14 @@ const faults: readonly Fault[] = [
   {
     title: 'a guest init that was not compiled',
     check: 'guest-init',
-    setup: `cp '${top}/dist/kernel.node' $D; mount --bind $D '${top}/dist'`,
+    setup: `cp '${top}/dist/kernel.node' '${top}/dist/kiln' $D; mount --bind $D '${top}/dist'`,
     status: 'fail',
     says: /no .*dist\/kiln-init.*npm run build/s,
   },
   {
     title: 'a guest init that needs libraries',
     check: 'guest-init',
-    setup: `cp '${top}/dist/kernel.node' $D; mount --bind $D '${top}/dist'; cp /bin/true $D/kiln-init`,
+    setup: `cp '${top}/dist/kernel.node' '${top}/dist/kiln' $D; mount --bind $D '${top}/dist'; cp /bin/true $D/kiln-init`,
     status: 'fail',
     says: /needs libraries/,
   },
