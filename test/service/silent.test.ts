@@ -4,6 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
 import { execa } from 'execa';
 import { isDead } from '../../src/kernel/process-end.ts';
+import { embeddedFiles } from '../../src/libvirt/embedded/files.ts';
 import { instanceFiles } from '../../src/service/instance-files.ts';
 import { hasPrevious } from '../../src/service/previous.ts';
 import type { ServiceStatus } from '../../src/service/status.ts';
@@ -70,6 +71,30 @@ test.serial('a service is stopped at any moment of its start', async (t) => {
     t.false(await runs());
   }
   t.deepEqual(JSON.parse(String((await state.kiln(['ps', '--json'])).stdout)), []);
+});
+
+test.serial('a stop is heard before the sandbox of a service is open', async (t) => {
+  // libvirtd runs after that; while it is stopped no sandbox opens.
+  await state.kiln(['run', '-r', IMAGE, '--', 'true']);
+  const libvirtd = Number(await readFile(embeddedFiles(state.paths).pid, 'utf8'));
+  const held = await stopped(libvirtd);
+  const patient = { env: { ...state.env, KILN_PATIENCE: String(60 * PATIENCE) } };
+  try {
+    const start = state.kiln(['service', 'start', 'one'], patient);
+    for (let tries = 0; !(await runs()) && tries < 1000; tries++) await sleep(10);
+    t.true(await runs());
+    const stop = state.kiln(['service', 'stop', 'one'], patient);
+    await sleep(2000 * PATIENCE);
+    held[Symbol.dispose]();
+    const [started, ended] = await Promise.all([start, stop]);
+    t.is(ended.exitCode, 0, `stop hung: ${ended.stderr}`);
+    t.is(ended.stdout, 'one is stopped');
+    t.is(started.exitCode, 125);
+    t.regex(String(started.stderr), /one was stopped while it started/);
+    t.false(await runs());
+  } finally {
+    held[Symbol.dispose]();
+  }
 });
 
 test.serial('a stopped supervisor: status and list say so, execute and stop end', async (t) => {
