@@ -17,7 +17,6 @@ const WRITES =
  */
 const SAFE: Readonly<Record<string, string>> = {
   'artifacts/write-text.ts': 'to a descriptor of a new file',
-  'build/kept-build.ts': 'below KILN_STATE',
   'build/recipe/sources.ts': 'below KILN_STATE',
   'cli/image-transfer.ts': 'a new file (wx)',
   'cli/mock/modes/build.ts': 'below KILN_STATE',
