@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <termios.h>
 #include <time.h>
@@ -29,6 +30,9 @@
 /* So often a daemon that is about to end, or is of another build, is given time to make room. */
 #define ATTEMPTS 200
 #define PAUSE_MS 25
+/* After so many seconds without an answer the daemon is named, and after so many the client gives up. */
+#define PATIENCE 5
+#define SILENCE_MAX 60
 /* A third ^C within this time ends the client at once, seconds. */
 #define IMPATIENCE 3
 
@@ -421,6 +425,46 @@ static void pause_a_moment(void) {
   nanosleep(&time, NULL);
 }
 
+/* Says once which process does not answer, and whether it is stopped (proc_pid_stat(5), state T). */
+static void say_silent(int socket) {
+  struct ucred peer;
+  socklen_t length = sizeof peer;
+  char path[64], state = '?';
+  if (getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &peer, &length) == -1) return;
+  snprintf(path, sizeof path, "/proc/%d/stat", (int)peer.pid);
+  FILE *file = fopen(path, "r");
+  if (file != NULL) {
+    if (fscanf(file, "%*d %*s %c", &state) != 1) state = '?';
+    fclose(file);
+  }
+  fprintf(stderr, "kiln: waiting for kilnd (process %d), which %s\n", (int)peer.pid,
+          state == 'T' ? "is stopped: kill -CONT lets it go on" : "does not answer");
+}
+
+/* Waits until the daemon has answered something. A signal ends the client: nothing has begun. */
+static void wait_for_daemon(int socket) {
+  for (int waited = 0;; waited += PATIENCE) {
+    struct pollfd entries[2] = {{.fd = socket, .events = POLLIN},
+                                {.fd = client.signals, .events = POLLIN}};
+    int ready = poll(entries, 2, PATIENCE * 1000);
+    if (ready == -1 && errno == EINTR) continue;
+    struct signalfd_siginfo info;
+    if (ready > 0 && entries[1].revents != 0 &&
+        read(client.signals, &info, sizeof info) == sizeof info &&
+        (info.ssi_signo == SIGINT || info.ssi_signo == SIGTERM || info.ssi_signo == SIGHUP)) {
+      fputs("kiln: interrupted\n", stderr);
+      exit(128 + (int)info.ssi_signo);
+    }
+    if (ready > 0 && entries[0].revents != 0) return;
+    if (ready != 0) continue;
+    if (waited == 0) say_silent(socket);
+    if (waited >= SILENCE_MAX) {
+      fail("kilnd has not answered for %d seconds\n  hint: kill it (kill -9 ends its sandboxes, too); the "
+           "next call starts another", SILENCE_MAX);
+    }
+  }
+}
+
 /* Connects, starting a daemon where there is none, and sends the start. */
 static void begin(char **argv, char **environment) {
   char build[BUILD_ID_MAX + 1];
@@ -437,8 +481,11 @@ static void begin(char **argv, char **environment) {
       continue;
     }
     client.connection = (struct connection){.socket = fd};
-    const char *answer =
-        send_start(build, argv, environment) ? connection_answer(&client.connection) : NULL;
+    const char *answer = NULL;
+    if (send_start(build, argv, environment)) {
+      wait_for_daemon(fd);
+      answer = connection_answer(&client.connection);
+    }
     if (answer != NULL && strcmp(answer, ANSWER_OK) == 0) return;
     bool again = answer == NULL || strncmp(answer, ANSWER_OTHER_BUILD, strlen(ANSWER_OTHER_BUILD)) == 0;
     if (!again) fail("the daemon refused the connection: %s", answer);

@@ -180,3 +180,28 @@ test.serial('forty runs leave the daemon as large as it was', async (t) => {
   await sleep(1500);
   t.true(descriptors() <= before + 2, `${descriptors()} instead of ${before}`);
 });
+
+test.serial('a stopped daemon is named, and one ^C ends the client that waits', async (t) => {
+  await kiln(['--', 'true']);
+  const pid = pidOfDaemon();
+  process.kill(pid, 'SIGSTOP');
+  try {
+    const child = spawn(KILN, ['run', '-r', IMAGE.slice(0, 12), '--', 'true'], {
+      env: environment(),
+      stdio: ['ignore', 'ignore', 'pipe'],
+    });
+    const [said] = (await once(child.stderr, 'data')) as [Buffer];
+    t.is(
+      `${said}`,
+      `kiln: waiting for kilnd (process ${pid}), which is stopped: kill -CONT lets it go on\n`,
+    );
+    const before = performance.now();
+    child.kill('SIGINT');
+    const [code] = (await once(child, 'exit')) as [number];
+    t.is(code, 130);
+    t.true(performance.now() - before < 1000);
+  } finally {
+    process.kill(pid, 'SIGCONT');
+  }
+  t.is((await kiln(['--', 'echo', 'on'])).stdout, 'on\n');
+});
