@@ -22,7 +22,7 @@ export async function checkSession(state: BusyboxState): Promise<void> {
       `--property=StandardOutput=file:${output}`,
       `--property=StandardError=file:${output}`,
       ...variables.map((name) => `--setenv=${name}=${state.env[name] ?? ''}`),
-      ...[KILN, 'run', '-r', IMAGE, '--keep', '1h', '--', 'sh', '-c', 'echo kept > /tmp/f'],
+      ...[KILN, 'run', '-r', IMAGE, '--keep=1h', '--', 'sh', '-c', 'echo kept > /tmp/f'],
     ],
     { reject: false, stdin: 'ignore' },
   );

@@ -424,7 +424,7 @@ test.serial('ten at once do not disturb each other', async (t) => {
 });
 
 test.serial('a kept box is entered again as it was left, then destroyed', async (t) => {
-  t.is((await sh('echo state > /tmp/f', ['--keep', '5m'])).exitCode, 0);
+  t.is((await sh('echo state > /tmp/f', ['--keep=5m'])).exitCode, 0);
   const boxes = JSON.parse(String((await state.kiln(['ps', '--json'])).stdout));
   t.is(boxes.length, 1);
   t.is(boxes[0].state, 'kept');
@@ -436,7 +436,7 @@ test.serial('a kept box is entered again as it was left, then destroyed', async 
   t.is(shell.exitCode, 4);
   t.is((await state.kiln(['kill', boxes[0].id])).exitCode, 0);
   t.is((await state.kiln(['ps', '--json'])).stdout, '[]');
-  await sh('true', ['--keep', '5m']);
+  await sh('true', ['--keep=5m']);
   const kiln = openKiln({ env: { ...process.env, ...state.env } });
   try {
     const sweep = (keptMaxAge: number) =>
