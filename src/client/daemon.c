@@ -161,5 +161,8 @@ void daemon_start(void) {
   close(pair[0]);
   text[length] = '\0';
   while (length > 0 && text[length - 1] == '\n') text[--length] = '\0';
+  /* What kilnd itself says is a whole message already. */
+  bool whole = strncmp(text, "kiln: ", 6) == 0;
+  if (whole) fail("%s", text + 6);
   fail("the daemon could not be started: %s", length > 0 ? text : "it ended without a word");
 }

@@ -52,8 +52,9 @@ async function unpackLayer(fd: number, writer: LayerWriter): Promise<void> {
     await Promise.all([feed(decompressed(fd), archive, tap), takeEntries(archive, tap, writer)]);
   } catch (cause) {
     archive.destroy(cause instanceof Error ? cause : null);
-    // A full disk says nothing of the archive.
-    if (cause instanceof KilnError || knownFailure(cause) !== undefined) throw cause;
+    // A full disk says nothing of the archive; a path that leads nowhere is the archive's own.
+    const known = knownFailure(cause);
+    if (cause instanceof KilnError || (known !== undefined && known.code !== 'E_PATH')) throw cause;
     throw new KilnError('E_ARCHIVE', 'the archive is damaged, or is no tar archive', {
       cause,
       hint: 'give a tar archive, plain or in gzip or zstd, or an OCI layout',
