@@ -1,9 +1,5 @@
 import { constants } from 'node:os';
-import koffi from 'koffi';
 import { KilnError } from '../errors.ts';
-
-/** The C library, for functions of its own; system calls go through system-call.ts. */
-export const libc = koffi.load('libc.so.6');
 
 /** A system call failed. `details.errno` is the number, `code` is `E_SYSCALL`. */
 export class SyscallError extends KilnError {

@@ -3,7 +3,7 @@
  * with what it has to load, posix_spawn(3) one. Constants are glibc's spawn.h, signal.h, fcntl.h.
  */
 import { getSystemErrorName } from 'node:util';
-import { libc } from './libc.ts';
+import { libc } from './c-library.ts';
 import { keepDescriptors } from './own-descriptors.ts';
 import { withoutOrders } from './own-node.ts';
 

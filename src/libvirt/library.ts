@@ -1,5 +1,5 @@
 import koffi from 'koffi';
-import { libc } from '../kernel/libc.ts';
+import { libc } from '../kernel/c-library.ts';
 import { awaitedLater } from '../promise.ts';
 import { LibvirtError, type VirError } from './errors.ts';
 import {

@@ -8,7 +8,7 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import koffi from 'koffi';
 import { KilnError } from '../errors.ts';
-import { libc } from '../kernel/libc.ts';
+import { libc } from '../kernel/c-library.ts';
 import { packageRoot } from '../state/package-root.ts';
 
 /** Of rpm 4.19 and newer: older ones cannot say why they refuse a key or a signature. */

@@ -4,7 +4,7 @@
  */
 import koffi from 'koffi';
 import { KilnError } from '../errors.ts';
-import { libc } from '../kernel/libc.ts';
+import { libc } from '../kernel/c-library.ts';
 import { bindRepo, bindRpm } from './libsolv-repo.ts';
 import type { Id, Library, Pointer } from './libsolv-types.ts';
 

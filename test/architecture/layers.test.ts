@@ -86,3 +86,16 @@ test('trees are removed by descriptors only: Node has no way that takes any dept
   }
   t.deepEqual(found, [], 'take removeTree of src/kernel/remove-tree.ts');
 });
+
+test('a thread loads nothing of koffi, which ends the process if the thread is ended meanwhile', async (t) => {
+  const reached = new Set<string>();
+  const waiting = ['watch-disk.ts', 'finish-folders.ts'];
+  for (let module = waiting.pop(); module !== undefined; module = waiting.pop()) {
+    if (reached.has(module)) continue;
+    reached.add(module);
+    const text = await readFile(join(source, module), 'utf8');
+    t.false(/from 'koffi'/.test(text), `${module} loads koffi`);
+    for (const imported of await imports(module)) waiting.push(imported);
+  }
+  t.true(reached.size > 5);
+});
