@@ -93,7 +93,7 @@ for (const [where, parent] of PLACES) {
 
 test('an aborted collection stops and leaves nothing', async (t) => {
   const tree = sandboxTree(t);
-  tree.bash('truncate -s 200G huge; head -c 1M /dev/urandom > data');
+  tree.bash('truncate -s 15G huge; head -c 1M /dev/urandom > data');
   const reason = new Error('enough');
   const controller = new AbortController();
   const collecting = tree.collect(['*'], { signal: controller.signal });
@@ -103,14 +103,14 @@ test('an aborted collection stops and leaves nothing', async (t) => {
     controller.abort(reason);
   }, 100);
   t.is(await t.throwsAsync(collecting), reason);
-  // To read 200 GB takes minutes.
-  t.true(performance.now() - aborted < 20_000);
+  // Hashing 15 GB takes several seconds.
+  t.true(performance.now() - aborted < 3000);
   t.is(bashIn(tree.out, 'ls -A'), '');
 });
 
 test('what a killed collection left is cleared by the next, not what a living one makes', async (t) => {
   const tree = sandboxTree(t);
-  tree.bash('truncate -s 200G huge; echo x > f');
+  tree.bash('truncate -s 15G huge; echo x > f');
   const child = () =>
     spawn(process.execPath, [join(import.meta.dirname, 'collect-child.ts'), tree.root, tree.out], {
       stdio: 'ignore',
@@ -119,7 +119,7 @@ test('what a killed collection left is cleared by the next, not what a living on
     existsSync(tree.out) ? readdirSync(tree.out).filter((name) => name.startsWith('.kiln-')) : [];
   const [first, second] = [child(), child()];
   t.teardown(() => second.kill('SIGKILL'));
-  while (staged().length < 2) await sleep(20);
+  for (let i = 0; i < 500 && staged().length < 2; i++) await sleep(20);
   first.kill('SIGKILL');
   await once(first, 'exit');
   t.is(staged().length, 2);
