@@ -394,8 +394,10 @@ for (const fault of faults) {
       t.is(result.exitCode, fault.status === 'fail' ? 1 : 0);
       if (fault.status !== 'ok') t.truthy(check?.mend, 'it says how to mend it');
     } finally {
-      await stopEmbeddedDaemon(statePaths({ KILN_STATE: join(folder, 'state') }));
+      const paths = statePaths({ KILN_STATE: join(folder, 'state') });
+      await stopEmbeddedDaemon(paths);
       await rm(folder, { recursive: true, force: true });
+      await rm(paths.run, { recursive: true, force: true });
     }
   });
 }
