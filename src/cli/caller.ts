@@ -27,7 +27,6 @@ export interface Caller {
   readonly ids: { readonly uid: number; readonly gid: number };
   readonly stdout: TextOutput;
   readonly stderr: TextOutput;
-  readonly stdinIsTerminal: boolean;
   readonly windowSize: { readonly rows: number; readonly columns: number };
   /** kiln's exit status, as far as it is known. */
   exitStatus: number | undefined;
@@ -62,9 +61,6 @@ export const processCaller: Caller = {
   },
   get stderr() {
     return outputOf(process.stderr);
-  },
-  get stdinIsTerminal() {
-    return process.stdin.isTTY === true;
   },
   get windowSize() {
     return { rows: process.stdout.rows ?? 24, columns: process.stdout.columns ?? 80 };

@@ -109,7 +109,6 @@ class ClientCaller implements Caller {
   readonly ids: Caller['ids'];
   readonly stdout: TextOutput;
   readonly stderr: TextOutput;
-  readonly stdinIsTerminal: boolean;
   readonly windowSize: Caller['windowSize'];
   exitStatus: number | undefined;
   readonly #line: CommandLine;
@@ -127,7 +126,6 @@ class ClientCaller implements Caller {
     });
     this.stdout = output(1);
     this.stderr = output(2);
-    this.stdinIsTerminal = terminals[0];
     this.windowSize = { rows: rows || 24, columns: columns || 80 };
   }
 

@@ -12,14 +12,12 @@
 enum frame_to_daemon {
   FRAME_START = 1,
   FRAME_SIGNAL = 2,
-  FRAME_OPENED = 3,
   FRAME_MOVED = 4,
   FRAME_DRAINED = 5,
 };
 
 enum frame_to_client {
   FRAME_TEXT = 65,
-  FRAME_OPEN = 66,
   FRAME_STDIO = 67,
   FRAME_TERMINAL = 68,
   FRAME_ELSEWHERE = 69,

@@ -212,20 +212,6 @@ static void write_text(const struct frame *frame) {
   }
 }
 
-/* Opens a file with the caller's rights: u32 id, u32 flags, u32 mode, path. */
-static bool open_file(const struct frame *frame) {
-  if (frame->length < 13 || frame->payload[frame->length - 1] != '\0') return false;
-  int flags = (int)read_u32(frame->payload + 4);
-  mode_t mode = read_u32(frame->payload + 8);
-  int fd = open((const char *)frame->payload + 12, flags | O_CLOEXEC | O_NOCTTY, mode);
-  uint8_t answer[8];
-  memcpy(answer, frame->payload, 4);
-  write_u32(answer + 4, fd == -1 ? (uint32_t)errno : 0);
-  bool sent = connection_send(&client.connection, FRAME_OPENED, answer, sizeof answer, &fd, fd != -1);
-  if (fd != -1) close(fd);
-  return sent;
-}
-
 /* The sandbox's ends of stdin, stdout and stderr. */
 static bool take_stdio(const struct frame *frame) {
   if (frame->fd_count != 3 || client.draining) return false;
@@ -290,8 +276,6 @@ static bool act(const struct frame *frame, char **argv) {
     case FRAME_TEXT:
       write_text(frame);
       return true;
-    case FRAME_OPEN:
-      return open_file(frame);
     case FRAME_STDIO:
       return take_stdio(frame);
     case FRAME_TERMINAL:

@@ -124,16 +124,6 @@ export class CommandLine extends EventEmitter<CommandLineEvents> {
     }
   }
 
-  /** Bytes of text that the client has not taken yet. */
-  get unsent(): number {
-    return this.#peer.unsent;
-  }
-
-  /** Resolves when the client has taken all text. */
-  drain(): Promise<void> {
-    return this.#peer.drain();
-  }
-
   /** Hands the host's ends of a command's stdio over; they are the client's from here on. */
   passStdio(stdin: number, stdout: number, stderr: number): void {
     const fds = [stdin, stdout, stderr];

@@ -19,8 +19,6 @@ export const TO_DAEMON = {
   start: 1,
   /** u32 number of a signal that the client got. */
   signal: 2,
-  /** u32 id of the request, u32 errno; with a descriptor if that is 0. */
-  opened: 3,
   /** Output of the sandbox has been passed on. */
   moved: 4,
   /** All output has been passed on: u32 errno of what could not be written, or 0. */
@@ -31,8 +29,6 @@ export const TO_DAEMON = {
 export const TO_CLIENT = {
   /** u8 1 for stdout or 2 for stderr, then bytes to write there. */
   text: 65,
-  /** Open a file with the caller's rights: u32 id, u32 flags, u32 mode, path that ends with NUL. */
-  open: 66,
   /** The sandbox's stdin, stdout and stderr, as descriptors: pass bytes until they end. */
   stdio: 67,
   /** The master of the sandbox's terminal, as a descriptor. */

@@ -51,7 +51,6 @@ export class Peer {
   #descriptors: number[] = [];
   #unsent: Unsent[] = [];
   #unsentBytes = 0;
-  #drained: (() => void)[] = [];
   #ended = false;
   #endWhenSent = false;
 
@@ -67,11 +66,6 @@ export class Peer {
 
   get ended(): boolean {
     return this.#ended;
-  }
-
-  /** Bytes that wait to be sent. */
-  get unsent(): number {
-    return this.#unsentBytes;
   }
 
   /** Takes `count` descriptors that came with what is being read; undefined if fewer have come. */
@@ -91,12 +85,6 @@ export class Peer {
     if (this.#unsentBytes > UNSENT_MAX) this.destroy();
   }
 
-  /** Resolves when nothing waits to be sent, or the connection is over. */
-  async drain(): Promise<void> {
-    if (this.#ended || this.#unsent.length === 0) return;
-    await new Promise<void>((resolve) => this.#drained.push(resolve));
-  }
-
   /** Ends the connection once everything is sent. */
   end(): void {
     this.#endWhenSent = true;
@@ -112,7 +100,6 @@ export class Peer {
     for (const fd of this.#descriptors.splice(0)) closeDescriptor(fd);
     for (const { fds } of this.#unsent.splice(0)) for (const fd of fds) closeDescriptor(fd);
     this.#unsentBytes = 0;
-    this.#wakeDrained();
     this.#events.end();
   }
 
@@ -161,12 +148,7 @@ export class Peer {
       else this.#unsent[0] = { bytes: bytes.subarray(result), fds: [] };
     }
     this.#watch.events = READABLE;
-    this.#wakeDrained();
     if (this.#endWhenSent) this.destroy();
-  }
-
-  #wakeDrained(): void {
-    for (const resolve of this.#drained.splice(0)) resolve();
   }
 }
 

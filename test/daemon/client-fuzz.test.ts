@@ -46,11 +46,6 @@ function payload(random: Random, type: number): Buffer {
   switch (type) {
     case TO_CLIENT.text:
       return Buffer.concat([Buffer.of(random.below(3)), bytes(random, random.below(9000))]);
-    case TO_CLIENT.open: {
-      const paths = ['/dev/null', '/dev/zero', '/nowhere/x', '', 'a'.repeat(5000)];
-      // For reading only: whoever is root could open, and so spoil, anything else.
-      return Buffer.concat([u32s(random.below(9), 0, 0), Buffer.from(random.pick(paths))]);
-    }
     case TO_CLIENT.exit:
       return Buffer.concat([Buffer.of(random.below(3)), u32s(random.below(300))]);
     default:
