@@ -65,14 +65,31 @@ export function ensureBoxDirectories(paths: StatePaths): void {
   linkState(paths);
 }
 
+/** Folders of sandboxes that no sweep sees yet; each is there for some system calls only. */
+export function newDirectory(paths: StatePaths): string {
+  return join(paths.run, 'new');
+}
+
 /**
- * Starts a generic box: a domain whose init waits in the skeleton. `parent` is the folder it
- * appears in, whole. Nothing is left when it fails, other than what {@link sweepBoxes} finds.
+ * Makes the folder of a new sandbox, which appears among the others with its owner's lock held: one that
+ * can be locked is nobody's, however short it has been there.
+ */
+async function makeFolder(paths: StatePaths, id: string): Promise<HeldLock> {
+  const made = join(newDirectory(paths), id);
+  mkdirSync(made, { recursive: true, mode: 0o700 });
+  chmodSync(made, 0o711);
+  const lock = await acquireLock(boxFiles.lock(made));
+  renameSync(made, join(paths.boxes, id));
+  return lock;
+}
+
+/**
+ * Starts a generic box: a domain whose init waits in the skeleton. Nothing is left when it fails, other
+ * than what {@link sweepBoxes} finds.
  */
 export async function startDomain(
   paths: StatePaths,
   connection: Connection,
-  parent: string,
   options: {
     readonly network: DomainOptions['network'];
     readonly label: LabelRequest;
@@ -86,10 +103,8 @@ export async function startDomain(
   await ensureStoreContext(paths);
   const skeleton = await ensureSkeleton(paths);
   const id = randomBytes(5).toString('hex');
-  const directory = join(parent, id);
-  mkdirSync(directory);
-  chmodSync(directory, 0o711);
-  const lock = await acquireLock(boxFiles.lock(directory));
+  const directory = join(paths.boxes, id);
+  const lock = await makeFolder(paths, id);
   const owner = boxOwner(paths, id);
   const range = await allocateRange(paths, owner);
   let labels: BoxLabels | undefined;

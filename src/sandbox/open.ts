@@ -141,7 +141,7 @@ async function takeBox(
   const connection = await engine.connect();
   // What others left is cleaned up beside our own work, which does not depend on it.
   sweepBoxes(engine.paths, engine.connect).catch(() => undefined);
-  const started = await startDomain(engine.paths, connection, engine.paths.boxes, {
+  const started = await startDomain(engine.paths, connection, {
     network,
     label,
     autodestroy: !outlives,

@@ -152,7 +152,7 @@ async function park(
   mustBeWatched: boolean,
 ): Promise<boolean> {
   using _ = span('park a box');
-  const started = await startDomain(paths, connection, paths.boxes, {
+  const started = await startDomain(paths, connection, {
     network: 'private',
     label: { kind: 'auto' },
     autodestroy: false,

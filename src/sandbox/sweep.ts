@@ -8,7 +8,13 @@ import { sweepEndedDaemons } from '../libvirt/embedded/daemon.ts';
 import { embeddedFiles } from '../libvirt/embedded/files.ts';
 import { homeOf } from '../libvirt/embedded/launch.ts';
 import type { StatePaths } from '../state/paths.ts';
-import { destroyDomain, removeBox, removeDomainFiles, removedDirectory } from './box.ts';
+import {
+  destroyDomain,
+  newDirectory,
+  removeBox,
+  removeDomainFiles,
+  removedDirectory,
+} from './box.ts';
 import {
   type BoxRecord,
   boxFiles,
@@ -18,6 +24,9 @@ import {
   isExpired,
   readBoxRecord,
 } from './box-record.ts';
+
+/** Longer than a maker takes to lock its folder, milliseconds. */
+const MAKING = 60_000;
 
 /**
  * Destroys what nobody owns: boxes whose owner died, kept ones whose time is over or that are older
@@ -36,11 +45,21 @@ export async function sweepBoxes(
   }
   // What cannot be removed there is nobody's: the boxes that are left come all the same.
   await removeTree(removedDirectory(paths)).catch(() => undefined);
+  await sweepNew(paths, now);
   const swept: string[] = [];
   for (const id of await readdir(paths.boxes).catch(() => [])) {
     if (await sweepBox(paths, id, connect, now, keptSince)) swept.push(id);
   }
   return swept;
+}
+
+/** Removes folders whose makers were killed before they could lock them. */
+async function sweepNew(paths: StatePaths, now: number): Promise<void> {
+  for (const id of await readdir(newDirectory(paths)).catch(() => [])) {
+    const folder = join(newDirectory(paths), id);
+    const made = await stat(folder).catch(() => undefined);
+    if (made !== undefined && now - made.ctimeMs > MAKING) await removeTree(folder);
+  }
 }
 
 /** Takes an old parked box out of the reach of claims; the sweep below finds it without an owner. */
@@ -64,9 +83,6 @@ async function sweepBox(
   try {
     const record = readBoxRecord(directory);
     if (record !== undefined && isKept(record, now) && record.created >= keptSince) return false;
-    // A folder is made just before its lock is taken: leave its maker that moment.
-    const hasNone = record === undefined && findBoxRecord(directory).damage === undefined;
-    if (hasNone && now - (await stat(directory)).ctimeMs < 5000) return false;
     await destroyBox(paths, directory, record, connect);
     return true;
   } finally {

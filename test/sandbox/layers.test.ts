@@ -248,7 +248,7 @@ for (const domain of domains) {
     const create = connection.createDomain.bind(connection);
     connection.createDomain = (xml, options) => create(change(xml), options);
     const options = { network, label: { kind: 'auto' }, autodestroy: true } as const;
-    const started = await startDomain(paths, connection, paths.boxes, options);
+    const started = await startDomain(paths, connection, options);
     const owned = Box.own(paths, started, async () => connection);
     if (code === 'E_INIT_SILENT') {
       await t.throwsAsync(owned, { code });

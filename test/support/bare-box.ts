@@ -89,7 +89,7 @@ export class BareBox implements AsyncDisposable {
   ): Promise<BareBox> {
     const connection = await connect({ paths, env });
     const options = { network, autodestroy: true, label: bareLabel() } as const;
-    const started = await startDomain(paths, connection, paths.boxes, options);
+    const started = await startDomain(paths, connection, options);
     const box = await Box.own(paths, started, async () => connection);
     const ids = { uid: 0, gid: 0 };
     const specification = sandboxSpecification({ root: tree, network });

@@ -42,7 +42,7 @@ async function eightAtATime(work: () => Promise<unknown>): Promise<undefined> {
 async function bareBox({ engine }: Kiln, connection: Connection): Promise<void> {
   const { paths, connect } = engine;
   const options = { network: 'private', label: { kind: 'auto' }, autodestroy: true } as const;
-  const started = await startDomain(paths, connection, paths.boxes, options);
+  const started = await startDomain(paths, connection, options);
   const box = await Box.own(paths, started, connect);
   await box.destroy();
 }

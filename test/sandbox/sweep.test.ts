@@ -1,0 +1,35 @@
+import { existsSync, mkdirSync } from 'node:fs';
+import { readdir } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import test from 'ava';
+import { execa } from 'execa';
+import { openKiln } from '../../src/index.ts';
+import { acquireLock } from '../../src/kernel/flock.ts';
+import { newDirectory } from '../../src/sandbox/box.ts';
+import { sweepBoxes } from '../../src/sandbox/sweep.ts';
+import { busyboxState } from '../support/busybox-state.ts';
+
+const MAKER = fileURLToPath(new URL('dying-maker.ts', import.meta.url));
+
+test('a sandbox whose maker was killed before it wrote its record goes at once, one that is being made stays', async (t) => {
+  await using state = await busyboxState();
+  await using kiln = openKiln({ env: state.env });
+  const { paths, engine } = kiln;
+  const died = await execa('node', [MAKER], { env: state.env, reject: false });
+  t.is(died.signal, 'SIGKILL', died.stderr);
+  const { lock, known } = JSON.parse(died.stdout);
+  t.is(known, undefined, 'it was killed too late');
+  t.not(lock, '', 'its folder was seen before its lock was held');
+  const id = basename(dirname(lock));
+  const begun = join(newDirectory(paths), 'begun');
+  mkdirSync(begun);
+  {
+    await using _ = await acquireLock(lock);
+    t.deepEqual(await sweepBoxes(paths, engine.connect), []);
+    t.true(existsSync(lock));
+  }
+  t.deepEqual(await sweepBoxes(paths, engine.connect), [id]);
+  t.deepEqual(await readdir(paths.boxes), []);
+  t.deepEqual(await readdir(newDirectory(paths)), ['begun']);
+});
