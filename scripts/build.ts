@@ -8,7 +8,6 @@
  */
 import { createHash } from 'node:crypto';
 import {
-  cp,
   mkdir,
   readdir,
   readFile,
@@ -21,7 +20,7 @@ import {
 } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { execa } from 'execa';
-import { type Plugin, rolldown } from 'rolldown';
+import { rolldown } from 'rolldown';
 
 const top = join(import.meta.dirname, '..');
 const dist = join(top, 'dist');
@@ -29,119 +28,28 @@ const dist = join(top, 'dist');
 /** How long a replaced chunk stays, for a process that started before and has yet to import it. */
 const CHUNK_GRACE_MS = 24 * 3600 * 1000;
 
+/** The entry whose time tells how old the bundles are. */
+const MAIN = 'kiln.cjs';
+
 /** The name of a chunk; a pattern, since one build leaves another's behind for a while. */
 const CHUNK = /-[A-Za-z0-9_-]{8}\.c?js$/;
 
 /** The bundles: file in dist, without ending, and where it starts. */
 const entries: Readonly<Record<string, string>> = {
-  'kiln-main': 'src/cli/main.ts',
+  kiln: 'src/cli/main.ts',
+  kilnd: 'src/kilnd.ts',
   confined: 'src/confined.ts',
   'egress-proxy': 'src/egress-proxy.ts',
-  kilnd: 'src/kilnd.ts',
-  index: 'src/index.ts',
-};
-
-/** What a thread starts with: a bundle by itself, since it needs little of what the others share. */
-const threads: Readonly<Record<string, string>> = {
   'finish-folders': 'src/finish-folders.ts',
   'watch-disk': 'src/watch-disk.ts',
+  index: 'src/index.ts',
 };
 
 /**
  * Packages that stay in node_modules: those that load files of their own (native code), and those under
  * the LGPL, which whoever has kiln may replace by a version of their own.
  */
-const external = ['node-liblzma', 'openpgp', 'rolldown', /^node:/];
-
-/**
- * All that `kiln run` needs in a parked box, in one file: each file more costs a start half a
- * millisecond. What it needs only sometimes is imported lazily, and stays out.
- */
-const HOT_PATH = { name: 'core', test: /\/src\/cli\/run\.ts$/, priority: 1 };
-
-/** What the confined child starts with: without the command line's part. */
-const CONFINED = { name: 'base', test: /\/src\/confine\/child\.ts$/, priority: 2 };
-
-/**
- * koffi's own loader takes ten milliseconds to find out which of its libraries fits this system;
- * the one that fits nearly always is tried first, which takes one.
- */
-const quickKoffi: Plugin = {
-  name: 'quick-koffi',
-  resolveId: {
-    order: 'pre',
-    handler: (source) => (source === 'koffi' ? { id: '\0koffi' } : null),
-  },
-  load: (id) =>
-    id === '\0koffi'
-      ? `import { createRequire } from 'node:module';
-         import { basename, join } from 'node:path';
-         function load() {
-           const target = \`linux_\${process.arch}\`;
-           const library = \`@koromix/koffi-linux-\${process.arch}/\${target}/koffi.node\`;
-           const native = { exports: {} };
-           try {
-             process.dlopen(native, join(import.meta.dirname, '../node_modules', library));
-             return native.exports;
-           } catch {
-             return createRequire(import.meta.url)('koffi');
-           }
-         }
-         export default load();`
-      : null,
-};
-
-/** Modules of Node's that take milliseconds to load and that a run in a parked box can do without. */
-const LAZY_BUILTINS = [
-  ...['node:child_process', 'node:crypto', 'node:fs/promises', 'node:http', 'node:https'],
-  ...['node:timers/promises', 'node:tty', 'node:zlib'],
-];
-
-/** Loads those when they are used first, not where a chunk begins. */
-const lazyBuiltins: Plugin = {
-  name: 'lazy-builtins',
-  renderChunk: (code) =>
-    LAZY_BUILTINS.reduce((text, builtin) => {
-      const name = builtin.replace(/[:/]/g, '_');
-      const call = `require("${builtin}")`;
-      const declaration = new RegExp(
-        `^let ${name} = require\\("${builtin}"\\);\\n(${name} = .*\\n)?`,
-        'm',
-      );
-      if (!declaration.test(text)) return text;
-      const used = text
-        .replace(declaration, '')
-        .replace(new RegExp(`\\b${name}\\.default\\b`, 'g'), name)
-        // As it stands, the function that follows would be the constructor.
-        .replace(new RegExp(`\\bnew ${name}((?:\\.\\w+)+)`, 'g'), `new (${name}()$1)`)
-        .replace(new RegExp(`\\b${name}(\\??\\.)`, 'g'), `${name}()$1`);
-      // Some packages also ask whether there is such a module at all.
-      if (new RegExp(`\\b${name}\\b(?!\\(\\))`).test(used)) return text;
-      // Once: require() itself takes as long as many a function of what it gives.
-      return `${used}\nvar ${name}_;\nfunction ${name}() { return ${name}_ ??= ${call}; }\n`;
-    }, code),
-};
-
-/**
- * Takes Node's own modules as they are. What a default import of CommonJS goes through copies each of
- * their properties, which takes a millisecond of a start.
- */
-const plainBuiltins: Plugin = {
-  name: 'plain-builtins',
-  renderChunk: (code) => {
-    let text = code;
-    for (const [both, declaration = '', name = ''] of code.matchAll(
-      /^(let (node_\w+) = require\("node:[\w/]+"\);\n)\2 = .*\n/gm,
-    )) {
-      const plain = text
-        .replace(both, declaration)
-        .replace(new RegExp(`\\b${name}\\.default\\b`, 'g'), name);
-      // Whoever wants more than a property of it may want the copy.
-      if (!new RegExp(`\\b${name}\\b(?!\\.)`).test(plain.replace(declaration, ''))) text = plain;
-    }
-    return text;
-  },
-};
+const external = ['koffi', 'node-liblzma', 'openpgp', 'rolldown', /^node:/];
 
 /** Times of last change, in milliseconds, of every file and folder below `paths`. */
 async function* changeTimes(paths: readonly string[]): AsyncGenerator<number> {
@@ -173,43 +81,32 @@ async function upToDate(target: string, sources: readonly string[]): Promise<boo
   return true;
 }
 
-/** Bundles `input` into `directory`; returns the names of its chunks. */
-async function bundle(
-  input: Readonly<Record<string, string>>,
-  directory: string,
-  groups: readonly (typeof HOT_PATH)[],
-): Promise<Set<string>> {
+/** Bundles all entries into `directory`; returns the names of the chunks that they share. */
+async function bundle(directory: string): Promise<Set<string>> {
   await using made = await rolldown({
-    input,
+    input: entries,
     platform: 'node',
     external,
-    plugins: [quickKoffi, lazyBuiltins, plainBuiltins],
     cwd: top,
     logLevel: 'warn',
   });
   const { output } = await made.write({
     dir: directory,
-    // Not ESM: loading a module of Node's costs twice as much there.
+    // Every confined child starts with it: Node loads CommonJS in 20 ms less than ECMAScript modules.
     format: 'cjs',
     entryFileNames: '[name].cjs',
     // All in one folder: whatever chunk a module ends up in, `./` is dist/ and `../` the package.
     chunkFileNames: '[name]-[hash:8].cjs',
-    codeSplitting: { groups: [...groups] },
     comments: { legal: true, jsdoc: false, annotation: false },
-    // V8 reads pure ASCII twice as fast as UTF-8.
-    minify: {
-      compress: false,
-      mangle: false,
-      codegen: { removeWhitespace: false, asciiOnly: true },
-    },
   });
   return new Set(output.map((file) => file.fileName).filter((name) => CHUNK.test(name)));
 }
 
-/** Moves the files of `from` into dist/; chunks first, so that what an entry imports is there. */
+/** Moves the files of `from` into dist/; an entry comes after all that it loads, kiln's own last. */
 async function moveIntoDist(from: string, chunks: ReadonlySet<string>): Promise<void> {
   const names = await readdir(from);
-  names.sort((a, b) => Number(chunks.has(b)) - Number(chunks.has(a)));
+  const rank = (name: string) => (chunks.has(name) ? 0 : name === MAIN ? 2 : 1);
+  names.sort((a, b) => rank(a) - rank(b));
   for (const name of names) await rename(join(from, name), join(dist, name));
 }
 
@@ -228,8 +125,8 @@ async function sweepChunks(current: ReadonlySet<string>, before: number): Promis
 }
 
 async function buildBundles(): Promise<boolean> {
-  const target = join(dist, 'kiln.cjs');
-  const sources = ['src', 'package-lock.json', 'scripts/build.ts', 'scripts/kiln-entry.cjs'];
+  const target = join(dist, MAIN);
+  const sources = ['src', 'package-lock.json', 'scripts/build.ts'];
   if (
     await upToDate(
       target,
@@ -242,15 +139,9 @@ async function buildBundles(): Promise<boolean> {
   const before = await modified(target);
   const temporary = join(dist, `.bundle-${process.pid}`);
   try {
-    const chunks = new Set([
-      ...(await bundle(entries, temporary, [HOT_PATH, CONFINED])),
-      ...(await bundle(threads, temporary, [])),
-    ]);
+    const chunks = await bundle(temporary);
+    await utimes(join(temporary, MAIN), started, started);
     await moveIntoDist(temporary, chunks);
-    // The entry comes last: whoever finds it finds all that it loads.
-    await cp(join(top, 'scripts/kiln-entry.cjs'), join(temporary, 'kiln.cjs'));
-    await utimes(join(temporary, 'kiln.cjs'), started, started);
-    await rename(join(temporary, 'kiln.cjs'), target);
     await sweepChunks(chunks, before);
   } finally {
     await rm(temporary, { recursive: true, force: true });

@@ -2,8 +2,6 @@
  * Guards the ratios of docs/performance.md against big steps back: margins are several times the
  * goals, for machines that are busy with other tests. scripts/bench measures.
  */
-import { spawnSync } from 'node:child_process';
-import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import anyTest, { type TestFn } from 'ava';
 import { execa } from 'execa';
@@ -61,30 +59,6 @@ async function ratio(ours: Side, peer: Side, runs: number): Promise<number> {
   const [a, b] = await interleave([ours, peer], runs, { rest: 0 });
   return (a?.min ?? Number.NaN) / (b?.min ?? Number.NaN);
 }
-
-test.serial('the bundle starts in little more than an empty Node', async (t) => {
-  t.true(existsSync(bundle));
-  const measured = await ratio(kiln('ps'), node, 5);
-  t.log(measured.toFixed(2));
-  t.true(measured < 3.5 * PATIENCE, `kiln ps takes ${measured.toFixed(2)} times node -e 0`);
-});
-
-test.serial('a start loads neither recipes, the solver nor the schemas', (t) => {
-  // The first run of a state compiles the seccomp filter.
-  spawnSync(process.execPath, [bundle, 'run', '-r', IMAGE, '--', 'true'], { env: state.env });
-  const { stderr } = spawnSync(
-    'strace',
-    ['-f', '-e', 'trace=openat', process.execPath, bundle, 'run', '-r', IMAGE, '--', 'true'],
-    {
-      env: state.env,
-      encoding: 'utf8',
-      maxBuffer: 1 << 28,
-    },
-  );
-  const chunks = new Set([...stderr.matchAll(/dist\/([\w-]+\.cjs)"/g)].map(([, name]) => name));
-  t.true(chunks.size > 0 && chunks.size <= 12, [...chunks].join(' '));
-  for (const name of chunks) t.notRegex(String(name), /^(schemas|plan|solve|openpgp)-/);
-});
 
 test.serial('a run in a parked box costs a few starts of Node', async (t) => {
   const park = () => execute([process.execPath, bundle, 'park', '-n', '4'], state.env);

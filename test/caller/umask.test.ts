@@ -1,5 +1,5 @@
 /** The caller's umask decides for the files that the caller asked for, and for nothing that kiln keeps. */
-import { chmodSync, existsSync, readdirSync, statSync } from 'node:fs';
+import { chmodSync, statSync } from 'node:fs';
 import { chmod, cp, mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -167,30 +167,4 @@ process.stdout.write(String(command.exitCode) + ' ' + process.umask().toString(8
   const { stdout } = await execa(process.execPath, args, { env: state.env });
   t.is(stdout, '0022\n1000\n0 77');
   await rm(folder, { recursive: true, force: true });
-});
-
-test.serial('the cache of compiled code is never one that others may write to', async (t) => {
-  const folder = await mkdtemp(join(tmpdir(), 'kiln-umask-'));
-  t.teardown(() => rm(folder, { recursive: true, force: true }));
-  const dist = join(folder, 'dist');
-  await cp(join(top, 'dist'), dist, { recursive: true });
-  await symlink(join(top, 'node_modules'), join(folder, 'node_modules'));
-  const cache = join(dist, '.compile-cache');
-  await rm(cache, { recursive: true, force: true });
-  const start = () =>
-    execa('sh', [
-      '-c',
-      'umask 0; exec "$0" "$1" --version',
-      process.execPath,
-      join(dist, 'kiln.cjs'),
-    ]);
-  await start();
-  const { stdout } = await execa('find', [cache, '-perm', '/022']);
-  t.is(stdout, '');
-  t.true(existsSync(cache) && readdirSync(cache).length > 0);
-  await rm(cache, { recursive: true });
-  await mkdir(cache);
-  await chmod(cache, 0o777);
-  await start();
-  t.deepEqual(readdirSync(cache), []);
 });
