@@ -93,7 +93,7 @@ test.serial('a sequence that comes in pieces is found; colours end with the log'
       view.write(Buffer.from([byte]));
     view[Symbol.dispose]();`,
   );
-  const seen = await onTerminal(`${process.execPath} ${script}`);
+  const seen = await onTerminal(`'${process.execPath}' '${script}'`);
   t.is(seen, '\u001b[1;31mred\\x1b[2J\\x1b]0;x\\x07é\\x9b\r\n\\x1b[4\u001b[0m');
 });
 

@@ -70,7 +70,7 @@ function inContainer(
     ...Object.entries(folders).flatMap(([option, name]) => [`--${option}`, `${storage}/${name}`]),
     ...['--storage-driver', 'vfs', '--runtime', 'runc', 'run', '--rm', '--network', 'none'],
     ...['-v', `${volume}:/var/lib/kiln`, ...options, '--rootfs', '/:O'],
-    ...['env', 'KILN_STATE=/var/lib/kiln', `KILN_NODE=${process.execPath}`, 'KILN_FROM_SOURCE=1'],
+    ...['env', 'KILN_STATE=/var/lib/kiln', `KILN_NODE=${process.execPath}`, 'KILN_FROM_SOURCE='],
     ...['sh', '-c', `cd /; ${script}`],
   ];
   // podman's locks are in memory that all podmans of a host share.

@@ -358,7 +358,7 @@ test.serial('users other than root are told so, where it needs root', async (t) 
     });
   // Another user may not even come to this checkout.
   if (/Permission denied/.test((await nobody(['--version'])).stderr)) {
-    t.log('the checkout is not for others');
+    t.pass('the checkout is not for others');
     return;
   }
   const commands = [

@@ -11,6 +11,7 @@ import {
   writeFile,
 } from 'node:fs/promises';
 import { basename, join } from 'node:path';
+import { pathToFileURL } from 'node:url';
 import test, { type ExecutionContext } from 'ava';
 import { execa } from 'execa';
 import { makeKey, rpmkeys } from '../build/signing-keys.ts';
@@ -243,7 +244,7 @@ config_opts['rpmbuild_networking'] = False
 config_opts['rpmbuild_timeout'] = 86400
 config_opts['target_arch'] = 'x86_64'
 config_opts['use_host_resolv'] = False
-config_opts['yum.conf'] = '[main]\\ngpgcheck=0\\n\\n# repos\\n\\n[build]\\nname=build\\nbaseurl=file://${directory}\\n'
+config_opts['yum.conf'] = '[main]\\ngpgcheck=0\\n\\n# repos\\n\\n[build]\\nname=build\\nbaseurl=${pathToFileURL(directory)}\\n'
 config_opts['plugin_conf']['ccache_enable'] = False
 config_opts['macros']['%_buildshell'] = '/bin/bash'
 config_opts['macros']['%vendor'] = 'Koji'

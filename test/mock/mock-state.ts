@@ -1,5 +1,6 @@
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
 import { execa } from 'execa';
 import { debianRepository, type ImageState, imageState } from '../image/image-state.ts';
 
@@ -53,8 +54,8 @@ config_opts['dnf.conf'] = """
 gpgcheck=1
 [debian]
 name=Debian
-baseurl=file://${directory}
-gpgkey=file://${key}
+baseurl=${pathToFileURL(directory)}
+gpgkey=${pathToFileURL(key ?? '')}
 """
 `,
   );

@@ -12,6 +12,7 @@ import {
   writeFile,
 } from 'node:fs/promises';
 import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
 import test, { type ExecutionContext } from 'ava';
 import { execa } from 'execa';
 import type { KilnError } from '../../src/errors.ts';
@@ -55,7 +56,11 @@ async function asDnfSeesIt(t: ExecutionContext, directory: string): Promise<stri
   const ask = (...args: string[]) =>
     execa('dnf', [
       ...['--quiet', `--setopt=cachedir=${cache}`, `--setopt=logdir=${cache}`],
-      ...['--setopt=reposdir=/dev/null', `--repofrompath=it,file://${directory}`, '--repo=it'],
+      ...[
+        '--setopt=reposdir=/dev/null',
+        `--repofrompath=it,${pathToFileURL(directory)}`,
+        '--repo=it',
+      ],
       ...['repoquery', '--available', ...args],
     ]);
   const tags = [
