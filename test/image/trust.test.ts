@@ -187,6 +187,9 @@ test.serial('a lock pins packages, not whom to trust: that the recipe says', asy
   const locked = await readFile(lock, 'utf8');
   await writeFile(lock, locked.replaceAll(key('good'), key('other')));
   await refused(t, lock, NOT_TRUSTED);
+  // Nobody's key is no reason to look away.
+  await writeFile(lock, locked.replaceAll(`"${key('good')}"`, ''));
+  await refused(t, lock, NOT_TRUSTED);
 });
 
 test.serial('old signatures cover the payload, too: the whole file is read again', async (t) => {

@@ -89,7 +89,8 @@ async function byTrust(
   const groups: [Trust, LockedPackage[]][] = [];
   for (const repository of repositories) {
     const members = packages.filter((wanted) => wanted.repository === repository.id);
-    if (members.length === 0 || repository.gpgkey.length === 0) continue;
+    const asksNothing = !repository.gpgcheck && repository.gpgkey.length === 0;
+    if (members.length === 0 || asksNothing) continue;
     groups.push([await readTrust(repository), members]);
   }
   return groups;
