@@ -49,7 +49,7 @@ const entries: Readonly<Record<string, string>> = {
  * Packages that stay in node_modules: those that load files of their own (native code), and those under
  * the LGPL, which whoever has kiln may replace by a version of their own.
  */
-const external = ['koffi', 'node-liblzma', 'openpgp', 'rolldown', /^node:/];
+const external = ['koffi', 'openpgp', 'rolldown', /^node:/];
 
 /** Times of last change, in milliseconds, of every file and folder below `paths`. */
 async function* changeTimes(paths: readonly string[]): AsyncGenerator<number> {

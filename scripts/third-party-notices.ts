@@ -9,7 +9,7 @@ import { join } from 'node:path';
 const top = join(import.meta.dirname, '..');
 
 /** Under the LGPL: not in the bundle. */
-const REPLACEABLE = ['node-liblzma', 'openpgp'];
+const REPLACEABLE = ['openpgp'];
 
 const INTRODUCTION = `Third-party notices
 

@@ -1,18 +1,13 @@
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
-import { type Duplex, PassThrough } from 'node:stream';
-import { pipeline } from 'node:stream/promises';
+import { pipeline, type Transform } from 'node:stream';
 import { createGunzip, createZstdDecompress } from 'node:zlib';
-import { createUnxz } from 'node-liblzma';
 import { KilnError } from '../errors.ts';
-import { awaitedLater } from '../promise.ts';
+import { decodeNative } from '../rpm/payload/native-codec.ts';
 import { MAX_OPEN_METADATA } from './limits.ts';
 import type { Compression, MetadataFile } from './metadata-file.ts';
 
 const CHUNK = 1 << 20;
-
-/** What xz -9 needs to decompress, with room: a header that asks for more is refused. */
-const XZ_MEMORY = 128 << 20;
 
 /**
  * The decompressed content of the open file `fd`, checked on the way: what is read is hashed, and
@@ -23,29 +18,31 @@ const XZ_MEMORY = 128 << 20;
 export async function* readMetadata(fd: number, file: MetadataFile): AsyncGenerator<Buffer> {
   const source = createReadStream('', { fd, highWaterMark: CHUNK });
   const raw = checker(file, 'compressed', file.digest, file.size);
-  source.on('data', (chunk) => raw.update(chunk as Buffer));
-  const out = decompressor(file.compression);
   const limit = file.openSize ?? MAX_OPEN_METADATA;
   const open = checker(file, 'decompressed', file.openDigest, file.openSize, limit);
-  const done = awaitedLater(
-    pipeline(source, out).catch((cause: Error) => {
-      throw broken(file, cause.message, cause);
-    }),
-  );
   try {
-    for await (const chunk of out as AsyncIterable<Buffer>) {
+    for await (const chunk of decompressed(checked(source, raw), file.compression)) {
       open.update(chunk);
       yield chunk;
     }
   } catch (cause) {
-    if (cause instanceof KilnError) throw cause;
-    raw.finish(false);
+    if (cause instanceof KilnError && cause.code !== 'E_RPM_FORMAT') throw cause;
     throw broken(file, (cause as Error).message, cause);
+  } finally {
+    source.destroy();
   }
-  await done;
-  raw.finish(true);
-  open.finish(true);
+  raw.finish();
+  open.finish();
 }
+
+async function* checked(source: AsyncIterable<Buffer>, by: Checker): AsyncGenerator<Buffer> {
+  for await (const chunk of source) {
+    by.update(chunk);
+    yield chunk;
+  }
+}
+
+type Checker = ReturnType<typeof checker>;
 
 function checker(
   file: MetadataFile,
@@ -63,9 +60,7 @@ function checker(
       if (length > limit) throw broken(file, `it is longer than ${limit} bytes ${what}`);
       hash.update(chunk);
     },
-    /** `whole`: the end was reached, so the digest can be told. */
-    finish(whole: boolean): void {
-      if (!whole) return;
+    finish(): void {
       if (size !== undefined && length !== size) {
         throw broken(file, `it has ${length} bytes ${what} instead of ${size}`);
       }
@@ -76,17 +71,26 @@ function checker(
   };
 }
 
-function decompressor(compression: Compression): Duplex {
+/** A piece is valid until the next one is asked for. */
+function decompressed(
+  source: AsyncIterable<Buffer>,
+  compression: Compression,
+): AsyncIterable<Buffer> {
   switch (compression) {
     case 'none':
-      return new PassThrough({ highWaterMark: CHUNK });
+      return source;
     case 'gzip':
-      return createGunzip({ chunkSize: CHUNK });
+      return through(source, createGunzip({ chunkSize: CHUNK }));
     case 'zstd':
-      return createZstdDecompress({ chunkSize: CHUNK });
+      return through(source, createZstdDecompress({ chunkSize: CHUNK }));
     case 'xz':
-      return createUnxz({ memlimit: XZ_MEMORY }) as unknown as Duplex;
+      return decodeNative('xz', source);
   }
+}
+
+function through(source: AsyncIterable<Buffer>, decoder: Transform): AsyncIterable<Buffer> {
+  // An error of the source destroys the decoder with it, and so reaches whoever reads.
+  return pipeline(source, decoder, () => undefined);
 }
 
 function broken(file: MetadataFile, why: string, cause?: unknown): KilnError {

@@ -13,6 +13,7 @@ import { deferred } from '../promise.ts';
 import { CompsParser } from '../repository/comps.ts';
 import { type MetadataFile, metadataFileSchema } from '../repository/metadata-file.ts';
 import { readMetadata } from '../repository/read-metadata.ts';
+import { loadNativeCodecs } from '../rpm/payload/native-codec.ts';
 import { loadLibsolv, REPO_EXTEND_SOLVABLES, REPO_LOCALPOOL } from './libsolv.ts';
 import type { Pointer } from './libsolv-types.ts';
 import { Pool } from './pool.ts';
@@ -34,6 +35,7 @@ export type ConvertInput = z.output<typeof convertInputSchema>;
 export const task: ConfinedTask = {
   prepare() {
     loadLibsolv();
+    loadNativeCodecs();
   },
   async run(value, context) {
     const input = convertInputSchema.parse(value);

@@ -108,6 +108,10 @@ const PACKAGE = (
   <size package="${fields.size ?? '100'}" installed="1" archive="1"/>
   <location href="${fields.href ?? 'one.rpm'}"/><format><rpm:license>MIT</rpm:license></format></package>`;
 
+/** Compressed by xz's own program. */
+const xz = async (content: Buffer) =>
+  Buffer.from((await execa({ input: content, encoding: 'buffer' })('xz', ['-c'])).stdout);
+
 const zeros = Buffer.alloc(64 << 20, ' ');
 const BROKEN: Record<string, { make: (rpms: string) => Promise<void>; message: RegExp }> = {
   'a primary that is cut off': {
@@ -124,6 +128,24 @@ const BROKEN: Record<string, { make: (rpms: string) => Promise<void>; message: R
       return replacePrimary(rpms, content, gzipSync(content).subarray(0, -12), 'gz');
     },
     message: /primary\.xml\.gz is broken/,
+  },
+  'an xz stream that is cut off': {
+    make: async (rpms) => {
+      const content = XML(PACKAGE());
+      await replacePrimary(rpms, content, (await xz(content)).subarray(0, -12), 'xz');
+    },
+    message: /primary\.xml\.xz is broken: its xz content is damaged/,
+  },
+  'no xz at all': {
+    make: (rpms) => replacePrimary(rpms, XML(''), Buffer.from('<html>404</html>'), 'xz'),
+    message: /primary\.xml\.xz is broken/,
+  },
+  'an xz bomb that says how long it is': {
+    make: async (rpms) =>
+      replacePrimary(rpms, zeros, await xz(zeros), 'xz', {
+        openSize: '<open-size>1000</open-size>',
+      }),
+    message: /longer than 1000 bytes decompressed/,
   },
   'no gzip at all': {
     make: (rpms) => replacePrimary(rpms, XML(''), Buffer.from('<html>404</html>'), 'gz'),

@@ -5,8 +5,8 @@ import { execa } from 'execa';
 
 const top = join(import.meta.dirname, '../..');
 
-/** These come with what they would build or fetch, and work without their scripts having run. */
-const WITH_SCRIPTS = ['node_modules/koffi', 'node_modules/node-liblzma'];
+/** It comes with what it would build, and works without its script having run. */
+const WITH_SCRIPTS = ['node_modules/koffi'];
 
 interface LockedPackage {
   readonly integrity?: string;

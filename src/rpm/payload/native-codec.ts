@@ -115,20 +115,20 @@ function lzmaCodec(library: LibraryHandle, start: Codec['start']): Codec {
  * Decodes a stream. Pieces it yields are valid until the next one is asked for.
  * @throws KilnError E_RPM_FORMAT for damaged data, E_RPM_UNSUPPORTED when the library is missing.
  */
-export function* decodeNative(
+export async function* decodeNative(
   compressor: NativeCompressor,
-  input: Iterable<Buffer>,
-): Generator<Buffer, void, undefined> {
+  input: Iterable<Buffer> | AsyncIterable<Buffer>,
+): AsyncGenerator<Buffer, void, undefined> {
   const codec = codecs.get(compressor);
   if (codec === undefined) {
     const library = compressor === 'bzip2' ? 'libbz2' : 'liblzma';
-    throw rpmError('E_RPM_UNSUPPORTED', `its payload is ${compressor}, but ${library} is missing`, {
+    throw rpmError('E_RPM_UNSUPPORTED', `its content is ${compressor}, but ${library} is missing`, {
       hint: `install ${library}`,
     });
   }
   const decoder = new Decoder(compressor, codec);
   try {
-    for (const piece of input) yield* decoder.decode(piece, false);
+    for await (const piece of input) yield* decoder.decode(piece, false);
     yield* decoder.decode(Buffer.alloc(0), true);
   } finally {
     decoder.end();
@@ -164,7 +164,7 @@ class Decoder {
         this.end();
         if (!this.#codec.restarts) return;
       } else if (code !== this.#codec.okCode || (count === 0 && (left > 0 || last))) {
-        throw rpmError('E_RPM_FORMAT', `its ${this.#name} payload is damaged (code ${code})`);
+        throw rpmError('E_RPM_FORMAT', `its ${this.#name} content is damaged (code ${code})`);
       } else if (left === 0 && count < WINDOW && !last) {
         return;
       }
