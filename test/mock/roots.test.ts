@@ -8,7 +8,6 @@ import { KilnError } from '../../src/errors.ts';
 import { MockRoot } from '../../src/mock/root/root.ts';
 import { withPackages } from '../../src/mock/root/transaction.ts';
 import { MirrorServer } from '../repository/mirror-server.ts';
-import { abstractSocket, CLOSED, compileAbstractProbe } from '../support/abstract-socket.ts';
 import { long } from '../support/long.ts';
 import { KILN_MOCK, type MockResult, type MockState, mockState } from './mock-state.ts';
 
@@ -127,13 +126,6 @@ test.serial(
     const net = 'readlink /proc/self/ns/net';
     t.is(await inRoot(t, net, '--enable-network'), host);
     // The host's network is all it gets of the host.
-    await using socket = await abstractSocket();
-    const probe = join(state.directory, 'probe');
-    await compileAbstractProbe(probe);
-    t.is((await state.mock(['--copyin', probe, '/usr/bin/probe'])).exitCode, 0);
-    const look = `probe ${socket.name}`;
-    t.is(await inRoot(t, look, '--enable-network'), CLOSED);
-    t.is(await inRoot(t, look, '--enable-network', '--unpriv'), CLOSED);
     const said = ['--config-opts', 'rpmbuild_networking=True', '--config-opts', 'hostname=said'];
     t.is(await inRoot(t, `hostname; ${net}`, ...said), `said\n${host}`);
 

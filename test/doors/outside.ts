@@ -1,0 +1,67 @@
+/** Looks from the host at the control groups of whatever probe runs. */
+import { readdirSync, readFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { cgroupHierarchies } from '../../src/kernel/cgroup.ts';
+import type { Outside } from './judge.ts';
+
+const FILES = {
+  memory: ['memory.max', 'memory.limit_in_bytes'],
+  processes: ['pids.max'],
+} as const;
+
+/** A limit that cgroup v1 shows where there is none: the greatest multiple of a page in 63 bits. */
+const V1_NONE = 2 ** 62;
+
+/** The text of a file; nothing where it is gone. */
+function read(path: string): string {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch {
+    return '';
+  }
+}
+
+/** Whatever probes run until it is disposed of, by door. */
+export class OutsideWatch implements Disposable {
+  readonly seen = new Map<string, Outside>();
+  // Oftener than the probe waits before it ends.
+  readonly #timer = setInterval(() => this.#look(), 50);
+
+  /** Without a pause: a process that was listed may be gone after one. */
+  #look(): void {
+    for (const pid of readdirSync('/proc')) {
+      if (!/^\d+$/.test(pid)) continue;
+      const [program, door] = read(`/proc/${pid}/cmdline`).split('\0');
+      if (!program?.endsWith('/kiln-probe') || door === undefined || this.seen.has(door)) continue;
+      const groups = read(`/proc/${pid}/cgroup`);
+      if (groups !== '') this.seen.set(door, limitsOf(groups));
+    }
+  }
+
+  [Symbol.dispose](): void {
+    clearInterval(this.#timer);
+  }
+}
+
+/** The tightest limits of the groups in a /proc/PID/cgroup, and of those above them. */
+function limitsOf(groups: string): Outside {
+  const found = { memory: Number.POSITIVE_INFINITY, processes: Number.POSITIVE_INFINITY };
+  for (const line of groups.trim().split('\n')) {
+    const [, controllers = '', group = '/'] = /^\d+:([^:]*):(.*)$/.exec(line) ?? [];
+    const mounted = cgroupHierarchies().find(({ version, controllers: all }) =>
+      controllers === ''
+        ? version === 2
+        : version === 1 && all.includes(controllers.split(',')[0] ?? ''),
+    );
+    for (let at = group; mounted !== undefined; at = dirname(at)) {
+      for (const kind of ['memory', 'processes'] as const) {
+        for (const name of FILES[kind]) {
+          const value = Number.parseInt(read(join(mounted.path, at, name)), 10);
+          if (value < V1_NONE) found[kind] = Math.min(found[kind], value);
+        }
+      }
+      if (at === '/' || at === '.') break;
+    }
+  }
+  return found;
+}

@@ -1,0 +1,219 @@
+/**
+ * What stands around a command, for every way into a sandbox and every layer: what doors.test.ts measures from
+ * inside, and what docs/security.md says (scripts/write-doors.ts).
+ */
+import type { Capability } from '../../src/sandbox/capabilities.ts';
+
+/** Layers that are the same behind every door, and what the probe finds of them. */
+export const EVERYWHERE = {
+  no_new_privs: 'set',
+  ids: '65536 of its own',
+  namespaces: 'all its own, but for the network where it is the host’s',
+  descriptors: 'stdin, stdout, stderr',
+  mounts: 'nosuid, nodev',
+  devices: 'full null random tty urandom zero',
+  'core dumps': 'none, and no way to have them',
+  environment: 'nothing of the caller’s',
+} as const;
+
+/** Capabilities by the name that the table has for them. The bounding set is the same. */
+export const CAPABILITIES = {
+  none: [],
+  NET_RAW: ['NET_RAW'],
+  'root’s': [
+    ...(['CHOWN', 'DAC_OVERRIDE', 'FOWNER', 'FSETID', 'KILL', 'NET_BIND_SERVICE'] as const),
+    ...(['SETFCAP', 'SETGID', 'SETPCAP', 'SETUID', 'SYS_CHROOT'] as const),
+  ],
+  'root’s, no SETFCAP': [
+    ...(['CHOWN', 'DAC_OVERRIDE', 'FOWNER', 'FSETID', 'KILL', 'NET_BIND_SERVICE'] as const),
+    ...(['SETGID', 'SETPCAP', 'SETUID', 'SYS_CHROOT'] as const),
+  ],
+  'root’s, SYS_ADMIN': [
+    ...(['CHOWN', 'DAC_OVERRIDE', 'FOWNER', 'FSETID', 'KILL', 'NET_BIND_SERVICE'] as const),
+    ...(['SETFCAP', 'SETGID', 'SETPCAP', 'SETUID', 'SYS_ADMIN', 'SYS_CHROOT'] as const),
+  ],
+  transaction: [
+    ...(['CHOWN', 'DAC_OVERRIDE', 'FOWNER', 'FSETID'] as const),
+    ...(['SETFCAP', 'SETGID', 'SETUID', 'SYS_CHROOT'] as const),
+  ],
+} as const satisfies Readonly<Record<string, readonly Capability[]>>;
+
+/** Of the calls that the probe tries, those that each filter lets through. */
+const MOUNTS = [
+  ...(['mount', 'umount2', 'open_tree', 'mount_setattr', 'unshare', 'setns'] as const),
+  ...(['clone', 'clone3'] as const),
+];
+const TRACING = [
+  ...(['ptrace', 'process_vm_readv', 'kcmp', 'pidfd_getfd', 'name_to_handle_at'] as const),
+  'futex_waitv',
+];
+export const SECCOMP = {
+  default: ['openat2', 'fallocate'],
+  'default, AF_PACKET': ['openat2', 'fallocate', 'AF_PACKET'],
+  'default-on-disk': ['openat2'],
+  'default, no set-id': ['fallocate'],
+  build: ['openat2', 'fallocate', ...TRACING],
+  nested: ['openat2', 'fallocate', ...MOUNTS],
+  'default, SYS_ADMIN': ['openat2', 'fallocate', 'bpf', ...MOUNTS],
+} as const;
+
+/** Layers that a door decides. */
+export interface Around {
+  readonly user: 'build' | 'root';
+  readonly capabilities: keyof typeof CAPABILITIES;
+  readonly seccomp: keyof typeof SECCOMP;
+  /** Whose loopback it reaches; `no sockets` for a step that is kept from the network of its sandbox. */
+  readonly network: 'its own' | 'the host’s' | 'no sockets';
+  /** The host's abstract sockets: in another namespace, or behind Landlock. */
+  readonly 'abstract sockets': 'elsewhere' | 'closed';
+  /** Landlock's rules for files, tried with a device node. */
+  readonly Landlock: 'files' | '–';
+  /** Whether a file can have set-id bits. */
+  readonly 'set-id': 'allowed' | 'refused';
+  /** Namespaces that it can make. */
+  readonly 'new namespaces': '–' | 'mnt' | 'user, net below user';
+  /** Of /proc and /sys, what tells of the host and is not masked. */
+  readonly 'host’s files': '–' | '/proc/keys, /proc/key-users';
+  /** What is mounted but /, /dev and /proc. */
+  readonly mounted: string;
+  /** Of memory and processes: those that were asked for (1G, 200), or kiln's. */
+  readonly limits: 'as asked' | 'default';
+}
+
+export const LAYERS = [
+  ...(['user', 'capabilities', 'seccomp', 'network', 'abstract sockets', 'Landlock'] as const),
+  ...(['set-id', 'new namespaces', 'host’s files', 'mounted', 'limits'] as const),
+] as const satisfies readonly (keyof Around)[];
+
+interface DoorEntry {
+  /** The module of src that has the policy made. */
+  readonly through: string;
+  readonly around: Around;
+  /** What of EVERYWHERE is otherwise, and why. */
+  readonly otherwise?: Partial<Record<keyof typeof EVERYWHERE, string>>;
+}
+
+const TMP = '/run /tmp /var/tmp';
+
+const USER: Around = {
+  user: 'build',
+  capabilities: 'none',
+  seccomp: 'default',
+  network: 'its own',
+  'abstract sockets': 'elsewhere',
+  Landlock: 'files',
+  'set-id': 'allowed',
+  'new namespaces': '–',
+  'host’s files': '–',
+  mounted: TMP,
+  limits: 'as asked',
+};
+const ROOT: Around = { ...USER, user: 'root', capabilities: 'root’s' };
+const ONLINE = { network: 'the host’s', 'abstract sockets': 'closed' } as const;
+const OFFLINE = { network: 'no sockets', 'abstract sockets': 'closed' } as const;
+const NESTED: Around = {
+  ...{ ...USER, seccomp: 'nested', Landlock: '–' },
+  ...{ 'new namespaces': 'user, net below user', 'host’s files': '/proc/keys, /proc/key-users' },
+};
+const BUILD: Around = { ...USER, mounted: `/builddir ${TMP}` };
+const POST: Around = { ...BUILD, user: 'root', capabilities: 'transaction' };
+const MOCK: Around = { ...ROOT, seccomp: 'default-on-disk', mounted: '', limits: 'default' };
+const MOCK_USER: Around = { ...MOCK, user: 'build', capabilities: 'none' };
+const MOCK_BUILD: Around = { ...BUILD, limits: 'default' };
+const SERVICE: Around = { ...ROOT, mounted: '/etc /run /tmp /usr /var /var/tmp' };
+
+const run = (around: Around): DoorEntry => ({ through: 'run/run.ts', around });
+const build = (around: Around): DoorEntry => ({ through: 'build/box.ts', around });
+const recipe = (around: Around): DoorEntry => ({ through: 'build/recipe/recipe-box.ts', around });
+const mock = (around: Around): DoorEntry => ({ through: 'mock/root/box.ts', around });
+
+/** rpmbuild reads the requirements there, and leaves its own end of it to the script. */
+const REQUIRES = { descriptors: 'stdin, stdout, stderr, 3 of rpmbuild’s' };
+
+const DOORS = {
+  run: run(USER),
+  'run without the daemon': run(USER),
+  'run --user root': run(ROOT),
+  'run --network host': run({ ...USER, ...ONLINE }),
+  'run --network host --user root': run({ ...ROOT, ...ONLINE }),
+  'run --profile nested': run(NESTED),
+  'run --profile nested --network host': run({ ...NESTED, ...ONLINE }),
+  'run --cap-add NET_RAW': run({ ...USER, capabilities: 'NET_RAW', seccomp: 'default, AF_PACKET' }),
+  'run --user root --cap-add SYS_ADMIN': run({
+    ...{ ...ROOT, capabilities: 'root’s, SYS_ADMIN', seccomp: 'default, SYS_ADMIN' },
+    ...{ Landlock: '–', 'new namespaces': 'mnt' },
+  }),
+  'run --seccomp build': run({ ...USER, seccomp: 'build' }),
+  'run --bind, writable': run({
+    ...{ ...ROOT, capabilities: 'root’s, no SETFCAP', seccomp: 'default, no set-id' },
+    ...{ 'set-id': 'refused', mounted: `/b ${TMP}` },
+  }),
+  shell: run(USER),
+  'shell in a kept sandbox': { through: 'cli/shell.ts', around: USER },
+  'shell in a kept sandbox with a network and a bind': {
+    through: 'cli/shell.ts',
+    around: {
+      ...{ ...USER, ...ONLINE, seccomp: 'default, no set-id' },
+      ...{ 'set-id': 'refused', mounted: `/b ${TMP}` },
+    },
+  },
+  'shell in a kept nested sandbox with a network': {
+    through: 'cli/shell.ts',
+    around: { ...NESTED, ...ONLINE },
+  },
+  'build: %prep': build(BUILD),
+  'build: %buildrequires': { ...build(BUILD), otherwise: REQUIRES },
+  'build: %build': build(BUILD),
+  'build: %install': build(BUILD),
+  'build: %check': build(BUILD),
+  'build: %post': build(POST),
+  'build: %prep with a network': build({ ...BUILD, ...ONLINE }),
+  'build: %buildrequires with a network': {
+    ...build({ ...BUILD, ...ONLINE }),
+    otherwise: REQUIRES,
+  },
+  'build: %build with a network': build({ ...BUILD, ...ONLINE }),
+  'build: %install with a network': build({ ...BUILD, ...ONLINE }),
+  'build: %check with a network': build({ ...BUILD, ...ONLINE }),
+  'build: %post with a network': build({ ...POST, ...ONLINE }),
+  'build --resume: %build': build(BUILD),
+  'build --chain: %build': build(BUILD),
+  'YAML recipe: step without a network': recipe({ ...USER, ...OFFLINE }),
+  'YAML recipe: step with its network': recipe({ ...USER, ...ONLINE }),
+  'YAML recipe, nested: step without a network': recipe({ ...NESTED, ...OFFLINE }),
+  'YAML recipe, nested: step with its network': recipe({ ...NESTED, ...ONLINE }),
+  'TypeScript recipe: step without a network': recipe({ ...USER, ...OFFLINE }),
+  'TypeScript recipe: step with its network': recipe({ ...USER, ...ONLINE }),
+  '%post of an image': {
+    through: 'image/transaction/box.ts',
+    around: { ...MOCK, capabilities: 'transaction' },
+  },
+  'kiln-mock --rebuild: %build': build(MOCK_BUILD),
+  'kiln-mock --chroot': mock(MOCK),
+  'kiln-mock --chroot --unpriv': mock(MOCK_USER),
+  'kiln-mock --shell': mock(MOCK),
+  'kiln-mock --rebuild: %build with a network': build({ ...MOCK_BUILD, ...ONLINE }),
+  'kiln-mock --chroot with a network': mock({ ...MOCK, ...ONLINE }),
+  'kiln-mock --chroot --unpriv with a network': mock({ ...MOCK_USER, ...ONLINE }),
+  'kiln-mock --shell with a network': mock({ ...MOCK, ...ONLINE }),
+  'service unit': { through: 'service/unit-host.ts', around: SERVICE },
+  'service execute': { through: 'service/execute.ts', around: SERVICE },
+  'service health': { through: 'service/health.ts', around: SERVICE },
+  library: { through: 'kiln.ts', around: { ...USER, limits: 'default' } },
+} as const satisfies Readonly<Record<string, DoorEntry>>;
+
+export type Door = keyof typeof DOORS;
+
+export const doorNames = Object.keys(DOORS) as Door[];
+
+/** An entry of the table, whatever it has. */
+export function doorEntry(door: Door): DoorEntry {
+  return DOORS[door];
+}
+
+/** Modules that have a policy made and are no door of the table, and why. */
+export const NO_DOORS: Readonly<Record<string, string>> = {
+  'doctor/checks/sandbox.ts': 'runs a command of kiln’s own in an empty sandbox',
+  'service/boot/booted-system.ts': 'a systemd: test/service/boot.test.ts has it try to leave',
+  'service/boot/systemctl.ts': 'systemctl of a booted service: test/service/boot.test.ts',
+};

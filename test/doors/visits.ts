@@ -1,0 +1,323 @@
+/** How each door is gone through. One visit may lead through several doors. */
+import { chmod, mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { text } from 'node:stream/consumers';
+import { openKiln } from '../../src/index.ts';
+import { type SpecParts, sourcePackage } from '../build/core/build-state.ts';
+import type { Door } from './table.ts';
+import type { World } from './world.ts';
+
+export interface Visit {
+  readonly doors: readonly Door[];
+  /** @returns all that was written there */
+  readonly go: (world: World) => Promise<string>;
+}
+
+/** Limits that are tried: fewer processes than the probe makes. */
+const LIMITS = ['--pids', '200', '--memory', '1G'];
+const HOST = ['--network', 'host', '--allow-host-network'];
+
+/** Words for those after `--`. */
+const run = (door: Door, ...options: readonly string[]): Visit => ({
+  doors: [door],
+  go: (world) =>
+    world.call('kiln', [
+      'run',
+      '-r',
+      world.recipe,
+      ...LIMITS,
+      ...options,
+      '--',
+      ...world.measure(door),
+    ]),
+});
+
+let counter = 0;
+
+/** A new folder of the host that anybody may write to. */
+async function folder(world: World): Promise<string> {
+  const path = join(world.directory, `folder-${counter++}`);
+  await mkdir(path);
+  return path;
+}
+
+async function open(world: World): Promise<string> {
+  const path = await folder(world);
+  await chmod(path, 0o777);
+  return path;
+}
+
+/** The files of a folder that are there, one after the other. */
+async function contents(path: string, names?: readonly string[]): Promise<string> {
+  const all = names ?? (await readdir(path));
+  const files = await Promise.all(all.map((name) => readFile(join(path, name), 'latin1')));
+  return files.join('\n');
+}
+
+const SECTIONS = ['prep', 'buildrequires', 'build', 'install', 'check'] as const;
+
+/** A spec with the probe in each of these sections. */
+function probing(
+  world: World,
+  door: (section: string) => string,
+  more: Partial<SpecParts> = {},
+): SpecParts {
+  // rpmbuild reads requirements on the standard output of %generate_buildrequires.
+  const line = (section: string) =>
+    `${world.line(door(section))}${section === 'buildrequires' ? ' >&2' : ''}`;
+  const sections = SECTIONS.map((section) => [section, line(section)]);
+  return { name: `probing-${counter++}`, ...Object.fromEntries(sections), ...more };
+}
+
+function build(network: boolean): Visit {
+  const where = network ? ' with a network' : '';
+  const name = (section: string) => `build: %${section}${where}`;
+  const options = network ? ['--enable-network', '--network', 'host'] : [];
+  return {
+    doors: [...SECTIONS, 'post'].map(name) as Door[],
+    go: async (world) => {
+      const sections = `%post\n${world.line(name('post'))}`;
+      const source = await sourcePackage(
+        await folder(world),
+        probing(world, name, { sections, preamble: 'Requires(post): kiln-probe' }),
+      );
+      const out = join(world.directory, `out-${counter++}`);
+      const args = ['build', '-r', world.recipe, '--postinstall', '--resultdir', out, ...LIMITS];
+      await world.call('kiln', [...args, ...options, source]);
+      return await contents(out, ['build.log', 'root.log']);
+    },
+  };
+}
+
+function recipe(kind: 'YAML' | 'TypeScript', profile: 'default' | 'nested' = 'default'): Visit {
+  const what = profile === 'nested' ? `${kind} recipe, nested` : `${kind} recipe`;
+  const step = (network: string) => `${what}: step ${network}` as Door;
+  const names = ['without a network', 'with its network'].map(step) as [Door, Door];
+  return {
+    doors: names,
+    go: async (world) => {
+      const directory = await folder(world);
+      const sandbox = { network: 'host', profile, pids: 200, memory: '1G' };
+      const [off, on] = names.map((door) => world.line(door)) as [string, string];
+      const steps = [{ run: off }, { run: on, network: true }];
+      const yaml = join(directory, 'it.yaml');
+      await writeFile(yaml, JSON.stringify({ image: world.recipe, sandbox, steps }));
+      const script = join(directory, 'it.ts');
+      const call = (door: Door) => `await $\`\${${JSON.stringify(world.measure(door))}}\``;
+      await writeFile(
+        script,
+        `import { defineRecipe } from 'kiln';
+import { $ } from 'zx';
+export default defineRecipe({ image: ${JSON.stringify(world.recipe)}, sandbox: ${JSON.stringify(sandbox)},
+  steps: [async function off() { ${call(names[0])} },
+    { name: 'on', network: true, run: async () => { ${call(names[1])} } }] });`,
+      );
+      const out = join(directory, 'out');
+      const file = kind === 'YAML' ? yaml : script;
+      return await world.call('kiln', ['build', file, '--allow-host', '--resultdir', out]);
+    },
+  };
+}
+
+/** kiln-mock with the image’s recipe, each visit in a root of its own. */
+async function mock(world: World, args: readonly string[], input?: string): Promise<string> {
+  return await world.call('kiln-mock', ['-r', world.recipe, `--uniqueext=${counter++}`, ...args], {
+    ...(input === undefined ? {} : { input }),
+  });
+}
+
+function mocked(network: boolean): Visit[] {
+  const more = network ? ['--enable-network'] : [];
+  const where = network ? ' with a network' : '';
+  const door = (name: string) => `kiln-mock ${name}${where}` as Door;
+  return [
+    {
+      doors: [door('--rebuild: %build')],
+      go: async (world) => {
+        const build_ = world.line(door('--rebuild: %build'));
+        const source = await sourcePackage(await folder(world), {
+          ...{ name: `mocked-${counter++}`, build: build_ },
+        });
+        const out = join(world.directory, `out-${counter++}`);
+        await mock(world, [...more, '--rebuild', source, '--resultdir', out]);
+        return await contents(out, ['build.log']);
+      },
+    },
+    {
+      doors: [door('--chroot')],
+      go: (world) => mock(world, [...more, '--chroot', world.line(door('--chroot'))]),
+    },
+    {
+      doors: [door('--chroot --unpriv')],
+      go: (world) => {
+        const line = world.line(door('--chroot --unpriv'));
+        return mock(world, [...more, '--unpriv', '--chroot', line]);
+      },
+    },
+    {
+      doors: [door('--shell')],
+      go: (world) => mock(world, [...more, '--shell'], `${world.line(door('--shell'))}\n`),
+    },
+  ];
+}
+
+/** A sandbox that a command with these options has left, entered again. */
+function kept(
+  door: Door,
+  options: (world: World) => Promise<readonly string[]>,
+  where?: string,
+): Visit {
+  return {
+    doors: [door],
+    go: async (world) => {
+      const args = ['run', '-r', world.recipe, ...LIMITS, ...(await options(world))];
+      const said = await world.call('kiln', [...args, '--keep=5m', '--json', '--', 'true']);
+      const { id } = JSON.parse(said.split('\n').at(-1) ?? '');
+      try {
+        return await world.call('kiln', ['shell', id], { input: `${world.line(door, where)}\n` });
+      } finally {
+        await world.call('kiln', ['kill', id]);
+      }
+    },
+  };
+}
+
+const SERVICE = ['service unit', 'service execute', 'service health'] as const;
+
+export const VISITS: readonly Visit[] = [
+  run('run'),
+  {
+    doors: ['run without the daemon'],
+    go: (world) =>
+      world.call(
+        'kiln',
+        ['run', '-r', world.recipe, ...LIMITS, '--', ...world.measure('run without the daemon')],
+        { env: { KILN_FROM_SOURCE: '1' } },
+      ),
+  },
+  run('run --user root', '--user', 'root'),
+  run('run --network host', ...HOST),
+  run('run --network host --user root', ...HOST, '--user', 'root'),
+  run('run --profile nested', '--profile', 'nested'),
+  run('run --profile nested --network host', '--profile', 'nested', ...HOST),
+  run('run --user root --cap-add SYS_ADMIN', '--user', 'root', '--cap-add', 'SYS_ADMIN'),
+  run('run --cap-add NET_RAW', '--cap-add', 'NET_RAW'),
+  run('run --seccomp build', '--seccomp', 'build'),
+  {
+    doors: ['run --bind, writable'],
+    go: async (world) => {
+      const bind = ['--user', 'root', '--bind', `${await open(world)}:/b:rw,Z`];
+      const words = world.measure('run --bind, writable', '/b');
+      return await world.call('kiln', [
+        'run',
+        '-r',
+        world.recipe,
+        ...LIMITS,
+        ...bind,
+        '--',
+        ...words,
+      ]);
+    },
+  },
+  {
+    doors: ['shell'],
+    go: (world) =>
+      world.call('kiln', ['shell', '-r', world.recipe, ...LIMITS], {
+        input: `${world.line('shell')}\n`,
+      }),
+  },
+  kept('shell in a kept sandbox', async () => []),
+  kept(
+    'shell in a kept sandbox with a network and a bind',
+    async (world) => [...HOST, '--bind', `${await open(world)}:/b:rw,Z`],
+    '/b',
+  ),
+  kept('shell in a kept nested sandbox with a network', async () => [
+    ...HOST,
+    ...['--profile', 'nested'],
+  ]),
+  build(false),
+  build(true),
+  {
+    doors: ['build --resume: %build'],
+    go: async (world) => {
+      const spec = { name: 'resumed', build: `${world.line('build --resume: %build')}\nexit 1` };
+      const source = await sourcePackage(await folder(world), spec);
+      const out = join(world.directory, `out-${counter++}`);
+      const args = ['build', '-r', world.recipe, '--resultdir', out, ...LIMITS];
+      const said = await world.call('kiln', [...args, '--keep=5m', source], { status: 1 });
+      const id = /kept as (\w+)/.exec(said)?.[1] ?? '';
+      await world.call('kiln', ['build', '--resume', id, '--resultdir', out], { status: 1 });
+      await world.call('kiln', ['kill', id]);
+      return await contents(out, ['build.log']);
+    },
+  },
+  {
+    doors: ['build --chain: %build'],
+    go: async (world) => {
+      const spec = { name: 'chained', build: world.line('build --chain: %build') };
+      const source = await sourcePackage(await folder(world), spec);
+      const out = join(world.directory, `out-${counter++}`);
+      const args = ['build', '--chain', '-r', world.recipe, '--resultdir', out, ...LIMITS];
+      await world.call('kiln', [...args, source]);
+      return await contents(join(out, 'chained-1-1'), ['build.log']);
+    },
+  },
+  recipe('YAML'),
+  recipe('YAML', 'nested'),
+  recipe('TypeScript'),
+  {
+    doors: ['%post of an image'],
+    go: async (world) => {
+      const base = await readFile(world.recipe, 'utf8');
+      const other = join(world.directory, 'post.yaml');
+      await writeFile(other, base.replace('[kiln-probe]', '[kiln-probe, kiln-probe-post]'));
+      return await world.call('kiln', ['run', '-r', other, '--', 'cat', '/etc/kiln-probe.out']);
+    },
+  },
+  ...mocked(false),
+  ...mocked(true),
+  {
+    doors: SERVICE,
+    go: async (world) => {
+      const file = join(world.directory, 'service.yaml');
+      const health = ['sh', '-c', `${world.line('service health')} >/run/health`];
+      const definition = {
+        ...{ image: world.recipe, units: ['kiln-probe.service'], pids: 200, memory: '1G' },
+        health: { command: health, interval: '1h' },
+      };
+      await writeFile(file, JSON.stringify(definition));
+      await world.call('kiln', ['service', 'create', '--file', file, 'probing']);
+      try {
+        await world.call('kiln', ['service', 'start', 'probing']);
+        const execute = (...words: readonly string[]) =>
+          world.call('kiln', ['service', 'execute', 'probing', '--', ...words]);
+        const said = [await execute(...world.measure('service execute'))];
+        said.push(
+          await execute(
+            'sh',
+            '-c',
+            'until test -s /run/health; do sleep 0.1; done; cat /run/health',
+          ),
+        );
+        said.push(await world.call('kiln', ['service', 'logs', 'probing']));
+        return said.join('\n');
+      } finally {
+        await world.call('kiln', ['service', 'stop', 'probing']);
+        await world.call('kiln', ['service', 'delete', 'probing']);
+      }
+    },
+  },
+  {
+    doors: ['library'],
+    go: async (world) => {
+      const { manifest } = await world.images.open(world.recipe);
+      await using kiln = openKiln({ env: world.images.env });
+      await using sandbox = await kiln.open({ image: manifest.id });
+      const [program, ...args] = world.measure('library') as [string, ...string[]];
+      const command = await sandbox.spawn(program, args);
+      command.stdin.end();
+      return await text(command.stdout);
+    },
+  },
+];
