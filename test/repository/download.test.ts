@@ -379,7 +379,8 @@ test('no more files at once than parallel says', async (t) => {
   it.server.misbehave = (request, response) => {
     most = Math.max(most, ++now);
     response.on('close', () => now--);
-    setTimeout(() => response.end(request.url), 30);
+    // Long enough for others to come meanwhile, on a busy machine, too.
+    setTimeout(() => response.end(request.url), 200);
     return true;
   };
   const lock = lockFor([it.server.url]);

@@ -76,7 +76,7 @@ const apart = (script: string) =>
 test('a bind mount of /etc, or of a folder in it, is /etc', async (t) => {
   for (const folder of ['/etc', '/etc/cron.d', '/']) {
     const result = await apart(
-      `mkdir -p $BESIDE/seen; mount --bind ${folder} $BESIDE/seen; exec $KILN $RUN $BESIDE/seen:/b -- true`,
+      `mkdir -p $BESIDE/seen; mount --bind ${folder} $BESIDE/seen; exec "$KILN" $RUN $BESIDE/seen:/b -- true`,
     );
     t.is(result.exitCode, 125, folder);
     t.regex(result.stderr, /is not bound writable/);
@@ -93,7 +93,7 @@ test('the home directory of another user is not written to, that of the caller i
   await execa('chown', ['-R', '4711:4711', home]);
   const as = (caller: string, source: string) =>
     apart(
-      `mount --bind $BESIDE/passwd /etc/passwd; ${caller} exec $KILN $RUN ${source}:/b -- true`,
+      `mount --bind $BESIDE/passwd /etc/passwd; ${caller} exec "$KILN" $RUN ${source}:/b -- true`,
     );
   const anna = 'export SUDO_UID=4711 SUDO_GID=4711;';
   for (const [caller, source, status] of [
