@@ -21,6 +21,7 @@ import {
 import { basename, join } from 'node:path';
 import { execa } from 'execa';
 import { rolldown } from 'rolldown';
+import { thirdPartyNotices } from './notices.ts';
 
 const top = join(import.meta.dirname, '..');
 const dist = join(top, 'dist');
@@ -49,7 +50,7 @@ const entries: Readonly<Record<string, string>> = {
  * Packages that stay in node_modules: those that load files of their own (native code), and those under
  * the LGPL, which whoever has kiln may replace by a version of their own.
  */
-const external = ['koffi', 'openpgp', 'rolldown', /^node:/];
+const loaded = ['koffi', 'openpgp'];
 
 /** Times of last change, in milliseconds, of every file and folder below `paths`. */
 async function* changeTimes(paths: readonly string[]): AsyncGenerator<number> {
@@ -81,12 +82,12 @@ async function upToDate(target: string, sources: readonly string[]): Promise<boo
   return true;
 }
 
-/** Bundles all entries into `directory`; returns the names of the chunks that they share. */
+/** Bundles all entries into `directory`, with the notices; returns the names of the chunks that they share. */
 async function bundle(directory: string): Promise<Set<string>> {
   await using made = await rolldown({
     input: entries,
     platform: 'node',
-    external,
+    external: [...loaded, 'rolldown', /^node:/],
     cwd: top,
     logLevel: 'warn',
   });
@@ -99,6 +100,8 @@ async function bundle(directory: string): Promise<Set<string>> {
     chunkFileNames: '[name]-[hash:8].cjs',
     comments: { legal: true, jsdoc: false, annotation: false },
   });
+  const modules = output.flatMap((file) => (file.type === 'chunk' ? file.moduleIds : []));
+  await writeFile(join(directory, 'THIRD-PARTY-NOTICES'), await thirdPartyNotices(modules, loaded));
   return new Set(output.map((file) => file.fileName).filter((name) => CHUNK.test(name)));
 }
 

@@ -67,12 +67,3 @@ test('scripts/sbom names all that kiln depends on, with versions', async (t) => 
     t.is(versions.get(name), version as string);
   }
 });
-
-test('THIRD-PARTY-NOTICES has the licence of everything that kiln runs with', async (t) => {
-  const { stdout } = await execa(process.execPath, [join(top, 'scripts/third-party-notices.ts')]);
-  const notices = await readFile(join(top, 'THIRD-PARTY-NOTICES'), 'utf8');
-  t.is(notices.trim(), stdout.trim(), '`npm run notices` makes it anew');
-  const { dependencies } = JSON.parse(await readFile(join(top, 'package.json'), 'utf8'));
-  for (const name of Object.keys(dependencies)) t.true(notices.includes(`\n${name} `), name);
-  t.regex(notices, /GNU LESSER GENERAL PUBLIC LICENSE/);
-});
