@@ -1,10 +1,11 @@
 import type { Command } from 'commander';
+import { plainText } from './print.ts';
 
 /** Has a command, and those below it, say what is wrong with a command line as kiln says all else. */
 export function nameUsageErrors(command: Command): void {
   command.configureOutput({
     outputError: (text, write) => {
-      const [first = '', ...more] = text.trimEnd().split('\n');
+      const [first = '', ...more] = plainText(text).trimEnd().split('\n');
       const [, meant] = /^\(Did you mean (.*)\?\)$/.exec(more.join(' ')) ?? [];
       const help = `\`${nameOf(command)} --help\` tells more`;
       write(`kiln: ${first.replace(/^(?:error|kiln): /, '')}\n`);

@@ -65,6 +65,10 @@ test.serial('errors, and names in them', async (t) => {
     ['build', join(folder, file), '--resultdir', folder],
     ['rpm', 'query', join(folder, file)],
     ['image', 'build', join(folder, file)],
+    // A pattern of the shell's finds names that look like options.
+    ['rpm', 'query', '--a\u001b[2J'],
+    ['run', '--memory', 'a\u001b[2J', '--', 'true'],
+    ['a\u001b[2J'],
   ]) {
     const { stderr } = await workshop.state.kiln(args);
     t.regex(String(stderr), /a\\x1b|a\?/, args.join(' '));
