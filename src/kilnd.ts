@@ -1,6 +1,7 @@
 /**
  * kilnd, the daemon of one state directory. Started by root's client (src/client/daemon.c), which waits until
- * descriptor 3 is closed: a NUL there says that it listens, anything else why it does not.
+ * descriptor 3 is closed: a NUL there says that it listens, anything else why it does not. Or by systemd, when
+ * somebody connects to kiln.socket: descriptor 3 and those that follow are the sockets then.
  */
 import {
   closeSync,
@@ -20,9 +21,10 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { describeError, printError } from './cli/errors.ts';
 import { KILN_FAILED } from './cli/exit-status.ts';
 import { type Shared, serveCommandLine } from './cli/serve.ts';
+import { passedSockets, startSuccessor } from './daemon/activation.ts';
 import { ParkedSandboxes } from './daemon/parked.ts';
 import { Server } from './daemon/server.ts';
-import { tryLock } from './kernel/flock.ts';
+import { acquireLock, tryLock } from './kernel/flock.ts';
 import { checked, tryCall } from './kernel/system-call.ts';
 import { openKiln } from './kiln.ts';
 import { awaitedLater } from './promise.ts';
@@ -52,18 +54,21 @@ async function main(): Promise<void> {
   mkdirSync(paths.root, { recursive: true, mode: 0o755 });
   process.chdir('/');
   const log = join(paths.root, 'kilnd.log');
-  const lock = await tryLock(join(paths.root, 'kilnd.lock'));
+  const passed = passedSockets(process.env);
+  // Whoever passes sockets on knows of no other daemon: one that is there lets go when it sees them.
+  const lock = await (passed.length > 0 ? acquireLock : tryLock)(join(paths.root, 'kilnd.lock'));
   // Another one of this state has just been faster.
   if (lock === undefined) return sayReady(log);
   const state = realpathSync(paths.root);
-  const sockets = [join(state, SOCKET)];
-  if (state === DEFAULT_STATE) {
+  const sockets: (string | number)[] = passed.length > 0 ? passed : [join(state, SOCKET)];
+  if (passed.length === 0 && state === DEFAULT_STATE) {
     mkdirSync(paths.hostRun, { recursive: true, mode: 0o755 });
     sockets.push(join(paths.hostRun, SOCKET));
   }
   const build = readFileSync(join(packageRoot(), 'dist/build-id'), 'utf8').trim();
   let timer: NodeJS.Timeout | undefined;
   let outdated = false;
+  let idle = false;
   const idleTime = timeInMilliseconds(process.env.KILN_IDLE || IDLE) ?? 0;
   const usual = Number(process.env.KILN_PARKED || PARKED);
   const kiln = openKiln({ env: { KILN_STATE: state } });
@@ -104,22 +109,31 @@ async function main(): Promise<void> {
       await serveCommandLine(line, shared);
     },
     failed: fail,
-    outdated: () => {
-      outdated = true;
-      server.stopListening();
-      lock.release().catch(fail);
-    },
-    idle: (idle) => {
+    outdated: () => letGo(),
+    idle: (now) => {
+      idle = now;
       clearTimeout(timer);
       if (idle) timer = setTimeout(endNow, outdated ? 0 : idleTime);
     },
   });
+  /** Leaves sockets and lock to another daemon, and ends with the last job. */
+  function letGo(): void {
+    if (outdated) return;
+    outdated = true;
+    if (passed.length > 0) startSuccessor(passed).catch((error: unknown) => printError(error));
+    server.stopListening();
+    lock?.release().catch(fail);
+    if (idle) endNow();
+  }
   process.on('SIGTERM', endNow).on('SIGINT', endNow);
-  // Where somebody removes the state, nothing is left to serve.
+  // Where somebody removes the state, nothing is left to serve. Where kiln.socket is started, systemd's sockets
+  // have the names from then on.
   watch(state, () => {
-    if (!existsSync(sockets[0] as string) && !outdated) endNow();
+    if (outdated || server.isNamed) return;
+    if (existsSync(state)) letGo();
+    else endNow();
   }).unref();
-  sayReady(log);
+  if (passed.length === 0) sayReady(log);
 }
 
 /** Tells the client that waits, if one does. What is said on stderr afterwards goes to the log. */

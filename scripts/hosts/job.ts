@@ -10,6 +10,7 @@ import { execa } from 'execa';
 import { type BusyboxState, busyboxState } from '../../test/support/busybox-state.ts';
 import { hostThings, leftovers } from '../testing/leftovers.ts';
 import { TapReader } from '../testing/tap.ts';
+import { checkDaemon } from './check-daemon.ts';
 import { checkImage } from './check-image.ts';
 import { checkLabels } from './check-labels.ts';
 import { checkLimits } from './check-limits.ts';
@@ -102,6 +103,9 @@ async function onEngine(engine: string, uri: string): Promise<void> {
     await check(`${engine}: a kept box outlives the unit that started it`, () =>
       onState(checkSession),
     );
+  }
+  if (wanted('daemon')) {
+    await check(`${engine}: kilnd runs in units of the host’s systemd`, () => onState(checkDaemon));
   }
   if (wanted('labels')) {
     await check(`${engine}: a box has the host’s labels, and keeps others out`, () =>

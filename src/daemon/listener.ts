@@ -19,15 +19,18 @@ const A_TURN = 16;
 
 /** A socket that takes connections. */
 export class Listener implements Disposable {
-  readonly path: string;
   readonly #fd: number;
   readonly #watch: Watch;
-  readonly #inode: bigint;
+  /** Undefined for a socket that somebody else has made. */
+  readonly #name: { readonly path: string; readonly inode: bigint } | undefined;
 
-  private constructor(path: string, fd: number, inode: bigint, connected: (fd: number) => void) {
-    this.path = path;
+  private constructor(
+    fd: number,
+    connected: (fd: number) => void,
+    name?: { readonly path: string; readonly inode: bigint },
+  ) {
     this.#fd = fd;
-    this.#inode = inode;
+    this.#name = name;
     this.#watch = new Watch(fd, () => this.#accept(connected));
     this.#watch.events = READABLE;
   }
@@ -51,9 +54,9 @@ export class Listener implements Disposable {
       checked('bind', tryCall('bind', fd, address, address.length), path);
       chmodSync(temporary, 0o600);
       checked('listen', tryCall('listen', fd, BACKLOG), path);
-      const { ino } = statSync(temporary, { bigint: true });
+      const { ino: inode } = statSync(temporary, { bigint: true });
       renameSync(temporary, `/proc/self/fd/${folder}/${basename(path)}`);
-      return new Listener(path, fd, ino, connected);
+      return new Listener(fd, connected, { path, inode });
     } catch (error) {
       closeDescriptor(fd);
       rmSync(join(dirname(path), fresh), { force: true });
@@ -61,6 +64,18 @@ export class Listener implements Disposable {
     } finally {
       closeSync(folder);
     }
+  }
+
+  /** Takes connections of a socket that listens already; its name is whoever's made it. */
+  static adopt(fd: number, connected: (fd: number) => void): Listener {
+    return new Listener(fd, connected);
+  }
+
+  /** Whether whoever looks for the name finds this socket. */
+  get isNamed(): boolean {
+    if (this.#name === undefined) return true;
+    const { path, inode } = this.#name;
+    return statSync(path, { bigint: true, throwIfNoEntry: false })?.ino === inode;
   }
 
   #accept(connected: (fd: number) => void): void {
@@ -75,8 +90,7 @@ export class Listener implements Disposable {
   /** Takes no more connections. The name goes, too, if it is still this socket's. */
   [Symbol.dispose](): void {
     this.#watch.stop();
-    const named = statSync(this.path, { bigint: true, throwIfNoEntry: false });
-    if (named?.ino === this.#inode) rmSync(this.path, { force: true });
+    if (this.#name !== undefined && this.isNamed) rmSync(this.#name.path, { force: true });
     closeDescriptor(this.#fd);
   }
 }

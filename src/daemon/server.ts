@@ -19,7 +19,8 @@ const ERROR = {
 } as const;
 
 export interface ServerOptions {
-  readonly sockets: readonly string[];
+  /** Paths to listen at, and descriptors of sockets that listen already. */
+  readonly sockets: readonly (string | number)[];
   /** What clients of this build say; others are refused, and `outdated` is called. */
   readonly build: string;
   readonly version: string;
@@ -44,14 +45,24 @@ export class Server {
   constructor(options: ServerOptions) {
     this.#options = options;
     try {
-      for (const path of options.sockets) {
-        this.#listeners.push(Listener.open(path, (fd) => this.#connected(fd)));
+      const connected = (fd: number) => this.#connected(fd);
+      for (const socket of options.sockets) {
+        this.#listeners.push(
+          typeof socket === 'number'
+            ? Listener.adopt(socket, connected)
+            : Listener.open(socket, connected),
+        );
       }
     } catch (error) {
       this.stopListening();
       throw error;
     }
     this.#tellIdle();
+  }
+
+  /** Whether whoever looks for its sockets finds them. */
+  get isNamed(): boolean {
+    return this.#listeners.every((listener) => listener.isNamed);
   }
 
   /** Takes no more connections; those that are there go on. */

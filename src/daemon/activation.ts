@@ -1,0 +1,53 @@
+/** Sockets that systemd has made for the daemon and passes on (sd_listen_fds(3), systemd.socket(5)). */
+import { join } from 'node:path';
+import { KilnError } from '../errors.ts';
+import { runProgram, startProgram } from '../kernel/child-process.ts';
+import { keepDescriptors } from '../kernel/own-descriptors.ts';
+import { tryCall } from '../kernel/system-call.ts';
+import { packageRoot } from '../state/package-root.ts';
+
+/** SD_LISTEN_FDS_START of sd-daemon.h. */
+const FIRST = 3;
+/** Of asm-generic/socket.h. */
+const SOL_SOCKET = 1;
+const SO_ACCEPTCONN = 30;
+
+/**
+ * The descriptors that this process was given, none where it was not started by a socket. No program that it
+ * starts has them from here on.
+ * @throws KilnError E_ARGUMENT where one is no socket that listens
+ */
+export function passedSockets(env: NodeJS.ProcessEnv): number[] {
+  const count = Number(env.LISTEN_FDS ?? 0);
+  if (env.LISTEN_PID !== String(process.pid) || !(count > 0)) return [];
+  const passed = Array.from({ length: count }, (_, index) => FIRST + index);
+  for (const fd of passed) {
+    const listens = Uint32Array.of(0);
+    const length = Uint32Array.of(4);
+    const result = tryCall('getsockopt', fd, SOL_SOCKET, SO_ACCEPTCONN, listens, length);
+    if (result === 0 && listens[0] === 1) continue;
+    throw new KilnError('E_ARGUMENT', `descriptor ${fd} is no socket that listens`, {
+      hint: 'LISTEN_FDS counts the sockets of kiln.socket: take kiln’s own unit files',
+    });
+  }
+  keepDescriptors();
+  return passed;
+}
+
+/**
+ * Starts the daemon that is installed now on the same sockets, and makes it the main process of the unit: this
+ * one only ends its jobs. Nobody who connects meanwhile is turned away.
+ */
+export async function startSuccessor(passed: readonly number[]): Promise<void> {
+  // LISTEN_PID is to be the pid of whoever is executed.
+  const script = 'LISTEN_PID=$$ exec "$0"';
+  const child = startProgram('/bin/sh', ['-c', script, join(packageRoot(), 'bin/kilnd')], {
+    cwd: '/',
+    detached: true,
+    env: { ...process.env, LISTEN_FDS: String(passed.length) },
+    stdio: ['ignore', 'inherit', 'inherit', ...passed],
+  });
+  child.unref();
+  if (process.env.NOTIFY_SOCKET === undefined) return;
+  await runProgram('systemd-notify', [`--pid=${child.pid}`]);
+}

@@ -1,0 +1,126 @@
+/** kilnd on sockets that somebody else made: systemd's own systemd-socket-activate, which does what kiln.socket does. */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { connect } from 'node:net';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import test, { type ExecutionContext } from 'ava';
+import { execa } from 'execa';
+import { waitForDeath } from '../../src/kernel/process-end.ts';
+import { type BusyboxState, busyboxState, IMAGE, KILN } from '../support/busybox-state.ts';
+import { endDaemon } from '../support/daemon.ts';
+
+const KILND = join(import.meta.dirname, '../../bin/kilnd');
+
+let state: BusyboxState;
+let socket: string;
+
+test.before(async () => {
+  state = await busyboxState();
+  socket = join(state.paths.root, 'io.kiln');
+});
+test.after.always(async () => {
+  await state[Symbol.asyncDispose]();
+});
+
+/** What a file of /proc has; nothing where the process is gone. */
+function proc(pid: string, name: string): string {
+  try {
+    return readFileSync(`/proc/${pid}/${name}`, 'utf8');
+  } catch {
+    return '';
+  }
+}
+
+/** The daemons of the state. */
+function daemons(): number[] {
+  return readdirSync('/proc')
+    .filter((pid) => proc(pid, 'cmdline').endsWith('kilnd.cjs\0'))
+    .filter((pid) => proc(pid, 'environ').split('\0').includes(`KILN_STATE=${state.paths.root}`))
+    .map(Number);
+}
+
+/** Has the socket made; the first connection becomes the daemon. */
+async function activate(t: ExecutionContext, idle = '60s'): Promise<ChildProcess> {
+  const child = spawn(
+    'systemd-socket-activate',
+    [
+      ...['-l', socket, '-E', `KILN_STATE=${state.paths.root}`, '-E', `KILN_IDLE=${idle}`],
+      ...['-E', `KILN_NODE=${process.execPath}`, '-E', 'KILN_PARKED=1', KILND],
+    ],
+    { stdio: ['ignore', 'ignore', 'pipe'] },
+  );
+  t.teardown(async () => {
+    for (const pid of daemons()) process.kill(pid, 'SIGTERM');
+    for (const pid of daemons()) await waitForDeath(pid, 20_000);
+    child.kill();
+  });
+  // "Listening on …"
+  await once(child.stderr!, 'data');
+  child.stderr!.resume();
+  return child;
+}
+
+const kiln = (...args: readonly string[]) => {
+  const { KILN_FROM_SOURCE: _, ...env } = state.env;
+  return execa(KILN, ['run', '-r', IMAGE, '--', ...args], { env, extendEnv: false });
+};
+
+test.serial(
+  'a connection starts the daemon, which ends when idle and leaves the socket',
+  async (t) => {
+    const child = await activate(t, '1s');
+    t.deepEqual(daemons(), []);
+    t.is((await kiln('echo', 'on')).stdout, 'on');
+    t.deepEqual(daemons(), [child.pid!]);
+    const [code] = (await once(child, 'exit')) as [number];
+    t.is(code, 0);
+    t.true(existsSync(socket));
+  },
+);
+
+test.serial('another build takes over the sockets, and no job is lost', async (t) => {
+  const child = await activate(t);
+  const job = kiln('sh', '-c', 'echo begun; sleep 4; echo done');
+  await once(job.stdout!, 'data');
+  // What a client of another build says.
+  const other = connect(socket);
+  other.write('{"method":"io.kiln.CommandLine","upgrade":true,"parameters":{"build":"other"}}\0');
+  t.regex(String((await once(other, 'data'))[0]), /OtherBuild/);
+  other.destroy();
+  t.is((await kiln('echo', 'new')).stdout, 'new');
+  t.is(daemons().length, 2);
+  t.is((await job).stdout, 'begun\ndone');
+  t.true(await waitForDeath(child.pid!, 10_000));
+  t.is(daemons().length, 1);
+  t.is((await kiln('echo', 'still')).stdout, 'still');
+});
+
+test.serial(
+  'a daemon that a client started makes room for the sockets, with its jobs',
+  async (t) => {
+    const job = kiln('sh', '-c', 'echo begun; sleep 4; echo done');
+    await once(job.stdout!, 'data');
+    const [old] = daemons() as [number];
+    const child = await activate(t);
+    t.is((await kiln('echo', 'new')).stdout, 'new');
+    t.deepEqual(
+      daemons().toSorted((a, b) => a - b),
+      [old, child.pid!].toSorted((a, b) => a - b),
+    );
+    t.is((await job).stdout, 'begun\ndone');
+    t.true(await waitForDeath(old, 10_000));
+    await sleep(100);
+    t.is((await kiln('echo', 'still')).stdout, 'still');
+  },
+);
+
+test.serial('what is no socket is refused, and named', async (t) => {
+  const script = 'LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" 3</dev/null';
+  const env = { ...state.env, KILN_NODE: process.execPath };
+  const refused = await execa('sh', ['-c', script, KILND], { env, reject: false });
+  t.is(refused.exitCode, 125);
+  t.regex(refused.stderr, /descriptor 3 is no socket that listens/);
+  await endDaemon(state.paths.root);
+});
