@@ -16,6 +16,7 @@ export interface DnfQuestion {
 /** dnf's own library, asked everything by one process: its command takes a second each time. */
 const PROGRAM = `
 import dnf, json, sys
+from urllib.parse import quote
 work, questions = sys.argv[1], json.load(sys.stdin)
 answers, known = [], {}
 for question in questions:
@@ -34,7 +35,7 @@ for question in questions:
     with dnf.Base(conf) as base:
         for directory in question['directories']:
             known.setdefault(directory, 'r%d' % len(known))
-            base.repos.add_new_repo(known[directory], conf, baseurl=['file://' + directory])
+            base.repos.add_new_repo(known[directory], conf, baseurl=['file://' + quote(directory)])
         base.fill_sack(load_system_repo=False)
         try:
             for spec in question['install']:
