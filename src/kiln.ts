@@ -6,15 +6,13 @@ import { pickEngine } from './libvirt/pick-engine.ts';
 import { awaitedLater } from './promise.ts';
 import { callerIds, type RunRequest } from './run/request.ts';
 import { type FinishedRun, type RunHooks, run } from './run/run.ts';
-import { commandUser } from './run/user.ts';
 import type { Capability } from './sandbox/capabilities.ts';
-import { type Engine, openSandbox } from './sandbox/open.ts';
-import { commandPolicy, userCapabilities } from './sandbox/policy.ts';
+import { planCommand } from './sandbox/door/plan.ts';
+import { PlannedSandbox } from './sandbox/door/planned-sandbox.ts';
+import { allowedMissing } from './sandbox/layers.ts';
+import type { Engine } from './sandbox/open.ts';
 import type { SandboxProcess } from './sandbox/process.ts';
-import type { Sandbox } from './sandbox/sandbox.ts';
-import { chosenProfile } from './sandbox/seccomp/profile.ts';
-import { type SandboxSpecification, sandboxSpecification } from './sandbox/specification.ts';
-import { surroundingsOf } from './sandbox/surroundings.ts';
+import type { SandboxSpecification } from './sandbox/specification.ts';
 import type { ListedService } from './service/list.ts';
 import { type StatePaths, statePaths } from './state/paths.ts';
 import { requireState } from './state/require-state.ts';
@@ -46,7 +44,7 @@ export interface CommandOptions {
 export interface OpenSandbox extends AsyncDisposable {
   readonly id: string;
   /** What the init measured in the box before anything ran. */
-  readonly facts: Sandbox['facts'];
+  readonly facts: PlannedSandbox['facts'];
   /** Starts a command: like child_process.spawn(), but resolves when it has been exec'd. */
   spawn(
     command: string,
@@ -134,7 +132,7 @@ export class Kiln implements AsyncDisposable {
    * Throws E_IMAGE_MISSING, E_NO_USER and what opening a sandbox throws.
    */
   async open(options: OpenOptions): Promise<OpenSandbox> {
-    const { image: id, user: wanted, capAdd = [], seccomp: profile = 'default', ...rest } = options;
+    const { image: id, user, capAdd = [], seccomp = 'default', secrets = [], ...rest } = options;
     const image = await leaseImage(this.paths, id);
     if (image === undefined) {
       throw new KilnError('E_IMAGE_MISSING', `there is no image ${id}`, {
@@ -142,28 +140,28 @@ export class Kiln implements AsyncDisposable {
       });
     }
     try {
-      const user = commandUser(image.manifest, wanted);
-      const specification = sandboxSpecification({ ...rest, root: image.tree, image: id });
-      const surroundings = surroundingsOf(specification);
-      const policy = await commandPolicy(this.paths, surroundings, {
-        user: user.spec,
-        capabilities: userCapabilities(user.uid, capAdd, surroundings),
-        seccomp: chosenProfile(profile, specification.nested),
-      });
-      const use = { user, caller: callerIds() };
-      const sandbox = await openSandbox(this.#engine, specification, use);
-      const { environment, workdir } = image.manifest;
+      const plan = planCommand(
+        {
+          ...{ network: 'private', binds: [], volumes: [], allowHostWrite: false, boot: false },
+          ...{ privateTmp: true, namespaces: 0, nested: false, label: { kind: 'auto' } },
+          ...{ allowMissing: allowedMissing(), egress: undefined, outlives: false },
+          ...{ argv: [], env: {}, workdir: undefined, time: {}, caller: callerIds() },
+          ...{ user, capAdd, seccomp },
+          ...rest,
+        },
+        image,
+      );
+      const sandbox = await PlannedSandbox.open(this.#engine, plan, { secrets });
       const close = () => sandbox.close();
       return {
         id: sandbox.id,
         facts: sandbox.facts,
-        spawn: (command, args = [], { env, cwd, terminal } = {}) =>
-          sandbox.spawn([command, ...args], {
-            policy,
-            env: { ...environment, ...env },
-            workdir: cwd ?? workdir,
-            ...(terminal === undefined ? {} : { terminal }),
-          }),
+        spawn: async (command, args = [], { env = {}, cwd, terminal } = {}) => {
+          const argv = [command, ...args];
+          const workdir = cwd ?? plan.command.workdir;
+          const started = { ...plan.command, argv, env, workdir, leftovers: 'left' } as const;
+          return (await sandbox.start(started, { terminal })).process;
+        },
         killAll: () => sandbox.killAll(),
         close,
         [Symbol.asyncDispose]: close,

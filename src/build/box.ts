@@ -9,11 +9,11 @@ import type { ProcessCgroups } from '../kernel/cgroup-files.ts';
 import type { CgroupUsage } from '../kernel/cgroup-usage.ts';
 import { removeTree } from '../kernel/remove-tree.ts';
 import { awaitedLater } from '../promise.ts';
-import { listenToOutput } from '../run/output-listener.ts';
-import { type CommandEnd, supervise } from '../run/supervise.ts';
-import { type CommandUser, commandUser } from '../run/user.ts';
 import { TRANSACTION_CAPABILITIES } from '../sandbox/capabilities.ts';
 import type { CommandFacts } from '../sandbox/command-facts.ts';
+import { listenToOutput } from '../sandbox/door/output.ts';
+import { type CommandEnd, supervise } from '../sandbox/door/supervise.ts';
+import { type CommandUser, commandUser } from '../sandbox/door/user.ts';
 import type { BoxFacts } from '../sandbox/facts.ts';
 import { type Engine, openSandbox, reopenSandbox } from '../sandbox/open.ts';
 import { commandPolicy } from '../sandbox/policy.ts';
@@ -239,6 +239,7 @@ export class BuildBox {
           ...(timeout === undefined ? {} : { timeout }),
           ...(stallTimeout === undefined ? {} : { stallTimeout }),
         },
+        'ended',
         kill,
       );
       signal?.throwIfAborted();

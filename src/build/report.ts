@@ -5,9 +5,9 @@ import type { KilnError } from '../errors.ts';
 import type { OnImageProgress } from '../image/progress.ts';
 import type { CgroupUsage } from '../kernel/cgroup-usage.ts';
 import type { RpmIdentity } from '../rpm/package.ts';
-import type { CommandEnd } from '../run/supervise.ts';
 import type { Phase } from '../run/timeline.ts';
 import type { CommandFacts } from '../sandbox/command-facts.ts';
+import type { CommandEnd } from '../sandbox/door/supervise.ts';
 import type { BoxFacts } from '../sandbox/facts.ts';
 import type { BuildRequest } from './request.ts';
 

@@ -1,6 +1,6 @@
 import { CommanderError } from 'commander';
 import { KilnError } from '../errors.ts';
-import type { CommandEnd } from '../run/supervise.ts';
+import type { CommandEnd } from '../sandbox/door/supervise.ts';
 import { signalNumber } from '../sandbox/process.ts';
 
 /** A failure of kiln itself, as podman and docker have it. */

@@ -77,7 +77,7 @@ export function isListed(rules: readonly EgressRule[], host: string, port: numbe
  * Checks an allow-list and what goes with it. Throws E_EGRESS.
  */
 export function checkEgress(request: {
-  readonly egress?: readonly string[];
+  readonly egress?: readonly string[] | undefined;
   readonly network: SandboxSpecification['network'];
   readonly seccomp: string;
 }): void {

@@ -18,17 +18,12 @@ export interface Pipe {
  * through /proc/self/fd or /dev/stderr.
  */
 export function createPipe(owner: number): Pipe {
-  const pipe = createSmallPipe();
-  growPipe(pipe.write);
-  fchownSync(pipe.write, owner, owner);
-  return pipe;
-}
-
-/** A close-on-exec pipe as the kernel makes it: for a few bytes between two of one's own. */
-export function createSmallPipe(): Pipe {
   const pair = new Int32Array(2);
   checked('pipe2', tryCall('pipe2', pair, O_CLOEXEC));
-  return { read: pair[0] as number, write: pair[1] as number };
+  const [read, write] = pair as unknown as [number, number];
+  growPipe(write);
+  fchownSync(write, owner, owner);
+  return { read, write };
 }
 
 /** Gives a pipe room for 1 MiB; over the user's limit it keeps what it has, 64 KiB at first. */

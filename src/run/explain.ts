@@ -3,14 +3,11 @@ import { landlockAbi } from '../kernel/landlock.ts';
 import { securityModule, selinuxEnforces } from '../sandbox/labels/module.ts';
 import type { LabelRequest } from '../sandbox/labels/request.ts';
 import { landlockWalls, mayMount } from '../sandbox/landlock.ts';
-import { allowedMissing, type OptionalLayer, whyUnavailable } from '../sandbox/layers.ts';
+import { type OptionalLayer, whyUnavailable } from '../sandbox/layers.ts';
 import { DEFAULT_PIDS } from '../sandbox/limits.ts';
-import { userCapabilities } from '../sandbox/policy.ts';
-import { chosenProfile } from '../sandbox/seccomp/profile.ts';
-import { sandboxSpecification } from '../sandbox/specification.ts';
 import { type Surroundings, surroundingsOf } from '../sandbox/surroundings.ts';
+import { planRun } from './plan.ts';
 import type { RunRequest } from './request.ts';
-import { commandUser } from './user.ts';
 
 /** One layer around a command, as planned. What is in force is measured later: result.json. */
 export interface PlannedLayer {
@@ -22,21 +19,15 @@ export interface PlannedLayer {
 
 /** What would stand around the command of a request. Throws E_NO_USER. */
 export function explainLayers(request: RunRequest, image: ImageManifest): PlannedLayer[] {
-  const user = commandUser(image, request.user);
-  const allowMissing = [...(request.allowMissing ?? []), ...allowedMissing()];
-  const { network, binds } = request;
-  const specification = sandboxSpecification({
-    ...{ root: image.id, network, binds, allowMissing, nested: request.nested === true },
-    ...(request.disk === undefined ? {} : { disk: request.disk }),
-  });
-  const { disk } = specification;
-  const surroundings = surroundingsOf(specification);
-  const capabilities = userCapabilities(user.uid, request.capAdd, surroundings);
+  const { sandbox, command } = planRun(request, { tree: image.id, manifest: image });
+  const { disk, allowMissing } = sandbox;
+  const { capabilities, user } = command.policy;
+  const surroundings = surroundingsOf(sandbox);
   const { memory, cpus, pids, ioRead, ioWrite } = request.limits;
   const writable = request.binds.filter((bind) => !bind.readonly).map((bind) => bind.target);
   return [
     on('user-namespace', 'root of the box is nobody on the host; 65536 ids no other box has'),
-    on('user', `${user.spec} (uid ${user.uid})`),
+    on('user', `${user} (uid ${user.split(':')[0]})`),
     on('mount-namespace', 'the image read-only below an overlay; nothing of the host but binds'),
     on('pid-namespace', 'nested: the init that watches cannot be traced, nor seen its parent'),
     on('ipc, uts, cgroup-namespace', 'own'),
@@ -56,10 +47,7 @@ export function explainLayers(request: RunRequest, image: ImageManifest): Planne
       : on('namespace-limit', 'no new namespaces'),
     on('capabilities', capabilities.length === 0 ? 'none' : capabilities.join(', ')),
     on('no_new_privs', 'setuid programs and file capabilities give nothing'),
-    on(
-      'seccomp',
-      `profile ${chosenProfile(request.seccomp, request.nested === true)}; refused calls are counted by name`,
-    ),
+    on('seccomp', `profile ${command.policy.seccomp}; refused calls are counted by name`),
     labelLayer(request.label ?? { kind: 'auto' }),
     landlockLayer(request.seccomp, capabilities, surroundings),
     setIdLayer(surroundings),

@@ -1,8 +1,8 @@
 import type { Capability } from '../sandbox/capabilities.ts';
+import type { TimeLimits } from '../sandbox/door/supervise.ts';
 import type { LabelRequest } from '../sandbox/labels/request.ts';
 import type { OptionalLayer } from '../sandbox/layers.ts';
 import type { Bind, SandboxLimits, SandboxSpecification } from '../sandbox/specification.ts';
-import type { TimeLimits } from './supervise.ts';
 
 /** Everything that decides a one-shot run: plain and serialisable. */
 export interface RunRequest {

@@ -1,8 +1,6 @@
-import { writeSync } from 'node:fs';
 import { KilnError } from '../errors.ts';
 import { closeDescriptor } from '../kernel/descriptor.ts';
-import { hasErrno } from '../kernel/libc.ts';
-import { createPipe, createSmallPipe, type Pipe } from '../kernel/pipe.ts';
+import { createPipe, type Pipe } from '../kernel/pipe.ts';
 import { receiveDescriptor, unixSocketPair } from '../kernel/unix-socket.ts';
 import type { Box } from './box.ts';
 import { capabilityMask } from './capabilities.ts';
@@ -24,19 +22,19 @@ import {
 export interface SpawnOptions {
   readonly policy: CommandPolicy;
   /** The whole environment; HOME, USER and LOGNAME are added from the image when missing. */
-  readonly env?: Readonly<Record<string, string>>;
-  readonly workdir?: string;
+  readonly env?: Readonly<Record<string, string>> | undefined;
+  readonly workdir?: string | undefined;
   /** A terminal of the box instead of three pipes. */
-  readonly terminal?: { readonly rows: number; readonly columns: number };
+  readonly terminal?: { readonly rows: number; readonly columns: number } | undefined;
   /** Where output goes without being read on the way; the command's streams are empty then. */
-  readonly relay?: RelayedOutput;
+  readonly relay?: RelayedOutput | undefined;
   /** Who gets its stdio, once it has been started; the command's streams are empty then. */
-  readonly handOver?: HandOver;
+  readonly handOver?: HandOver | undefined;
   /** Beside that of core dumps, which is the box’s. */
-  readonly limits?: readonly ResourceLimit[];
-  readonly umask?: number;
+  readonly limits?: readonly ResourceLimit[] | undefined;
+  readonly umask?: number | undefined;
   /** It is pid 1 of a system of its own: see src/guest/boot.h. */
-  readonly boot?: true;
+  readonly boot?: true | undefined;
 }
 
 /**
@@ -49,16 +47,9 @@ function withoutCore(limits: readonly ResourceLimit[] = []): ResourceLimit[] {
   return [...limits.filter(({ resource }) => resource !== NO_CORE.resource), NO_CORE];
 }
 
-/** Bytes that fit into the buffer of any unix socket (net.core.wmem_default is 212992). */
-const SMALL = 64 << 10;
-
 const DEFAULT_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 
-/**
- * A command that a box is to run, in the init's words, with its stdio: made before it is started. One
- * that is gated can be sent to an init that has not yet shown what its box is like: the command is not
- * executed before {@link release}.
- */
+/** A command that a sandbox is to run, in the init's words, with its stdio: made before it is started. */
 export class CommandRequest implements Disposable {
   readonly id: number;
   readonly argv: readonly string[];
@@ -67,19 +58,12 @@ export class CommandRequest implements Disposable {
   readonly #message: Buffer;
   readonly #wanted: Omit<CommandPlan, 'labels'>;
   readonly #stdio: Stdio;
-  #gate: Pipe | undefined;
   #streams: CommandStreams | undefined;
   /** Its streams are the caller's, or closed. */
   #ended = false;
 
   /** @param id of this box's commands, its own */
-  constructor(
-    box: Box,
-    id: number,
-    argv: readonly string[],
-    options: SpawnOptions,
-    { gated = false }: { readonly gated?: boolean } = {},
-  ) {
+  constructor(box: Box, id: number, argv: readonly string[], options: SpawnOptions) {
     this.id = id;
     this.argv = argv;
     this.options = options;
@@ -106,22 +90,8 @@ export class CommandRequest implements Disposable {
       ...(terminal === undefined ? {} : { terminal }),
       umask,
       boot,
-      gated,
     });
     this.#stdio = terminal === undefined ? pipes(box.range.base) : terminalSocket();
-    if (!gated) return;
-    try {
-      this.#gate = createSmallPipe();
-      this.#stdio.guest.push(this.#gate.read);
-    } catch (error) {
-      this[Symbol.dispose]();
-      throw error;
-    }
-  }
-
-  /** Whether the init's socket has room for all of it, should the init be busy with something else. */
-  get isSmall(): boolean {
-    return this.#message.length <= SMALL;
   }
 
   /** Asks the box's init to start it. Throws E_BOX_GONE. */
@@ -134,17 +104,6 @@ export class CommandRequest implements Disposable {
     // Made while the init works. A terminal's master comes with the start.
     const { host } = this.#stdio;
     if (host !== undefined && this.options.handOver === undefined) this.#open(host);
-  }
-
-  /** The box is what it was to be: a gated command may be executed, unless it has failed already. */
-  release(): void {
-    if (this.#gate === undefined) return;
-    try {
-      writeSync(this.#gate.write, '\0');
-    } catch (error) {
-      // It has failed already, and will say why.
-      if (!hasErrno(error, 'EPIPE')) throw error;
-    }
   }
 
   /** What the init measured, compared with what was asked for. Throws E_LAYER_MISSING. */
@@ -166,9 +125,6 @@ export class CommandRequest implements Disposable {
   /** Closes what is the box's, and what nobody has taken. */
   [Symbol.dispose](): void {
     this.#closeGuestEnds();
-    if (this.#gate !== undefined) closeDescriptor(this.#gate.write);
-    // Its number may be somebody else's from here on.
-    this.#gate = undefined;
     if (this.#ended) return;
     this.#ended = true;
     if (this.#streams !== undefined) abandonStreams(this.#streams);

@@ -14,7 +14,7 @@ import { claimedLabels, requirePolicy } from './labels/labels.ts';
 import { limitBox } from './limits.ts';
 import { randomMac } from './network/mac.ts';
 import { claimParked } from './parking.ts';
-import { type FirstCommand, Sandbox } from './sandbox.ts';
+import { Sandbox } from './sandbox.ts';
 import type { SandboxSpecification } from './specification.ts';
 import { sweepBoxes } from './sweep.ts';
 
@@ -29,8 +29,6 @@ export interface Engine {
 export interface SandboxUse extends BindOwners {
   /** What `kiln ps` shows. */
   readonly command?: readonly string[];
-  /** A command to start as soon as the box is ready: see {@link Sandbox.takeFirst}. */
-  readonly first?: FirstCommand | undefined;
   /** Aborts the wait for an address of the network. */
   readonly signal?: AbortSignal | undefined;
   /** The box is to be kept: it must not die with this process. */
@@ -116,7 +114,7 @@ export async function openSandbox(
     await box.destroy();
     throw error;
   }
-  return await Sandbox.open(box, specification, use, use.first, use.signal);
+  return await Sandbox.open(box, specification, use, use.signal);
 }
 
 /** A network knows an interface by its Ethernet address: libvirt would not tell which one it made up. */

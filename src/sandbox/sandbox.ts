@@ -25,17 +25,6 @@ import { encodePrepare, encodeSetup } from './protocol/setup.ts';
 import type { SandboxSpecification } from './specification.ts';
 import { type Surroundings, surroundingsOf } from './surroundings.ts';
 
-/** The id of a command that is known before the box is there. */
-const FIRST_ID = 1;
-
-/** A command that is known before the box is there. */
-export interface FirstCommand {
-  readonly argv: readonly string[];
-  readonly options: SpawnOptions;
-  /** Once it is aborted, the command is not executed any more. */
-  readonly signal?: AbortSignal | undefined;
-}
-
 /**
  * A claimed box with an image in it. Commands are started with {@link spawn}; disposing of it ends
  * everything in it.
@@ -49,41 +38,30 @@ export class Sandbox implements AsyncDisposable {
   readonly #lease: LeasedAddress | undefined;
   #control: BoxControl | undefined;
   #nextId = 1;
-  #first: Promise<SandboxProcess> | undefined;
 
   private constructor(
     box: Box,
     facts: BoxFacts,
     surroundings: Surroundings,
-    {
-      first,
-      lease,
-    }: { first?: Promise<SandboxProcess> | undefined; lease?: LeasedAddress | undefined } = {},
+    lease?: LeasedAddress | undefined,
   ) {
     this.#box = box;
     this.surroundings = surroundings;
     this.facts = facts;
-    this.#first = first;
     this.#lease = lease;
-    if (first !== undefined) this.#nextId = FIRST_ID + 1;
   }
 
   /**
    * Puts an image and everything else a specification names into a box. Throws E_SETUP with what
    * the init could not do, E_LAYER_MISSING when it measured a hole, E_NO_LEASE when its network gave no
    * address, E_STATE, the signal's reason; the box is destroyed then.
-   * @param first a command to start at once: the init gets it ready while it is still unknown whether the
-   * box is what it was to be, and executes it only if it is; see {@link takeFirst}
    */
   static async open(
     box: Box,
     specification: SandboxSpecification,
     owners: BindOwners,
-    first?: FirstCommand,
     signal?: AbortSignal,
   ): Promise<Sandbox> {
-    let request: CommandRequest | undefined;
-    let starting: Promise<SandboxProcess> | undefined;
     let lease: LeasedAddress | undefined;
     try {
       using _ = span('fill the box');
@@ -107,7 +85,7 @@ export class Sandbox implements AsyncDisposable {
       // Before anything is sent: an init that could not even prepare has said why when it hangs up.
       const filled = awaitedLater(
         box.channel.ask((answer) => {
-          if (answer.type === 'failed' && answer.id !== FIRST_ID) {
+          if (answer.type === 'failed') {
             throw setupFailed(answer, { sources, binds: specification.binds, labels });
           }
           return answer.type === 'ready' ? answer.facts : undefined;
@@ -123,12 +101,6 @@ export class Sandbox implements AsyncDisposable {
       if (prepare !== undefined && lease === undefined) send(prepare);
       send(encodeSetup([...label, ...plan.operations]), plan.fds);
       // While the init works.
-      if (first !== undefined) {
-        const { argv, options } = first;
-        request = new CommandRequest(box, FIRST_ID, argv, options, { gated: true });
-        // One that is large would wait for the init, and all of this process with it.
-        if (request.isSmall) starting = awaitedLater(awaitStart(box, request));
-      }
       box.writeRecord();
       const text = await filled;
       traceBox(box.channel.initPid, text);
@@ -140,12 +112,8 @@ export class Sandbox implements AsyncDisposable {
         time: requireLayer('time-namespace', allowMissing),
         labels,
       });
-      first?.signal?.throwIfAborted();
-      if (request !== undefined) starting ??= awaitedLater(awaitStart(box, request));
-      request?.release();
-      return new Sandbox(box, facts, surroundingsOf(specification), { first: starting, lease });
+      return new Sandbox(box, facts, surroundingsOf(specification), lease);
     } catch (error) {
-      request?.[Symbol.dispose]();
       lease?.close();
       await box.destroy();
       throw error;
@@ -174,13 +142,6 @@ export class Sandbox implements AsyncDisposable {
   async spawn(argv: readonly string[], options: SpawnOptions): Promise<SandboxProcess> {
     const request = new CommandRequest(this.#box, this.#nextId++, argv, options);
     return await awaitStart(this.#box, request);
-  }
-
-  /** The command that {@link open} was told of, if it was, once; resolves and throws as {@link spawn} does. */
-  takeFirst(): Promise<SandboxProcess> | undefined {
-    const first = this.#first;
-    this.#first = undefined;
-    return first;
   }
 
   /** What a supervisor of services asks of the init. */
@@ -235,14 +196,6 @@ export class Sandbox implements AsyncDisposable {
 
   async close(): Promise<void> {
     this.#lease?.close();
-    this.takeFirst()?.then(
-      (command) => {
-        // Nobody is there to hear of it.
-        command.on('error', () => undefined);
-        for (const stream of command.stdio) stream.destroy();
-      },
-      () => undefined,
-    );
     await this.#box.destroy();
   }
 

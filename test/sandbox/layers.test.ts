@@ -10,11 +10,8 @@ import type { OpenOptions } from '../../src/kiln.ts';
 import { connect } from '../../src/libvirt/connect.ts';
 import { Box, startDomain } from '../../src/sandbox/box.ts';
 import { securityModule, selinuxEnforces } from '../../src/sandbox/labels/module.ts';
-import { openSandbox } from '../../src/sandbox/open.ts';
-import { commandPolicy } from '../../src/sandbox/policy.ts';
 import { Sandbox } from '../../src/sandbox/sandbox.ts';
 import { sandboxSpecification } from '../../src/sandbox/specification.ts';
-import { surroundingsOf } from '../../src/sandbox/surroundings.ts';
 import { destroyBox } from '../../src/sandbox/sweep.ts';
 import {
   type BusyboxState,
@@ -158,7 +155,7 @@ for (const { fault, layer, options, unchecked, refusedBy, uncheckedRefusedBy } o
 }
 
 test.serial(
-  'a command that is sent with the box is not executed in one that is not closed',
+  'a command is not executed in a sandbox that is not closed',
   async (t) => {
     const ran = join(bound, 'ran');
     const run = ['run', '-r', IMAGE, '--bind', `${bound}:/bound`, '--', 'touch', '/bound/ran'];
@@ -175,33 +172,6 @@ test.serial(
     }
   },
 );
-
-test.serial('a command that is called off while its box is filled is not executed', async (t) => {
-  await init.leaveOut();
-  await using kiln = openKiln({ env: state.env });
-  const ids = { uid: 0, gid: 0 };
-  const ran = join(bound, 'ran');
-  const start = async (signal?: AbortSignal) => {
-    const specification = sandboxSpecification({
-      root: join(state.paths.images, IMAGE, 'tree'),
-      binds: [{ source: bound, target: '/bound', readonly: false, relabel: 'shared' }],
-    });
-    const request = { user: '0', capabilities: [], seccomp: 'default' };
-    const options = {
-      policy: await commandPolicy(state.paths, surroundingsOf(specification), request),
-    };
-    return await openSandbox(kiln.engine, specification, {
-      ...{ user: ids, caller: ids },
-      first: { argv: ['touch', '/bound/ran'], options, signal },
-    });
-  };
-  await t.throwsAsync(start(AbortSignal.abort()), { name: 'AbortError' });
-  t.false(existsSync(ran));
-  await using sandbox = await start();
-  await once(await sandbox.takeFirst()!, 'close');
-  t.true(existsSync(ran));
-  await rm(ran);
-});
 
 test.serial('kiln’s own comparison names the wall of Landlock that is not there', async (t) => {
   await init.leaveOut('landlock-sockets', 'landlock-unchecked', 'rights-unchecked');

@@ -5,7 +5,7 @@ import type { BuildRecipe } from '../../recipe/build-recipe.ts';
 import type { OnProgress } from '../../repository/progress.ts';
 import type { RunRequest } from '../../run/request.ts';
 import type { RunReport } from '../../run/run.ts';
-import type { TimeLimits } from '../../run/supervise.ts';
+import type { TimeLimits } from '../../sandbox/door/supervise.ts';
 import type { Bind, SandboxLimits } from '../../sandbox/specification.ts';
 import type { ReadySource } from './sources.ts';
 

@@ -1,12 +1,12 @@
 import { closeSync } from 'node:fs';
-import { listenToOutput } from '../../run/output-listener.ts';
-import { type CommandEnd, supervise } from '../../run/supervise.ts';
-import { commandUser } from '../../run/user.ts';
 import {
   type Capability,
   ROOT_CAPABILITIES,
   TRANSACTION_CAPABILITIES,
 } from '../../sandbox/capabilities.ts';
+import { listenToOutput } from '../../sandbox/door/output.ts';
+import { type CommandEnd, supervise } from '../../sandbox/door/supervise.ts';
+import { commandUser } from '../../sandbox/door/user.ts';
 import { openSandbox } from '../../sandbox/open.ts';
 import { commandPolicy } from '../../sandbox/policy.ts';
 import type { SandboxProcess } from '../../sandbox/process.ts';
@@ -122,7 +122,7 @@ export class RootBox implements AsyncDisposable {
     const abort = () => void kill().catch(() => undefined);
     command.signal?.addEventListener('abort', abort, { once: true });
     try {
-      const end = await supervise(process, {}, kill);
+      const end = await supervise(process, {}, 'ended', kill);
       command.signal?.throwIfAborted();
       listener.rethrow();
       const text = (chunks: Buffer[]) => Buffer.concat(chunks).toString('utf8');

@@ -1,5 +1,5 @@
-import { KilnError } from '../errors.ts';
-import type { ImageManifest } from '../image/store/manifest.ts';
+import { KilnError } from '../../errors.ts';
+import type { ImageManifest } from '../../image/store/manifest.ts';
 
 /** The last id of a box's range. */
 const LAST_ID = 65535;

@@ -1,0 +1,359 @@
+/** The one door: every command that enters a sandbox, for whatever reason, passes here. */
+import { closeSync } from 'node:fs';
+import type { CopyInItem } from '../../artifacts/copy-in.ts';
+import type { ArtifactWarning } from '../../artifacts/warning.ts';
+import type { EgressEntry } from '../../egress/log.ts';
+import type { Egress } from '../../egress/open.ts';
+import type { CgroupLimits, ProcessCgroups } from '../../kernel/cgroup-files.ts';
+import type { CgroupUsage } from '../../kernel/cgroup-usage.ts';
+import { awaitedLater } from '../../promise.ts';
+import type { StatePaths } from '../../state/paths.ts';
+import type { CommandFacts } from '../command-facts.ts';
+import type { BoxControl } from '../control.ts';
+import type { BoxFacts } from '../facts.ts';
+import { type Engine, openSandbox, type ReservedBox, reopenSandbox } from '../open.ts';
+import { commandPolicy, type PolicyRequest } from '../policy.ts';
+import type { SandboxProcess } from '../process.ts';
+import type { RefusedCall } from '../protocol/answer.ts';
+import type { Sandbox } from '../sandbox.ts';
+import type { CommandPolicy, Secret } from '../specification.ts';
+import type { HandOver, RelayedOutput } from '../streams.ts';
+import { type Surroundings, surroundingsOf } from '../surroundings.ts';
+import { listenToOutput, Output } from './output.ts';
+import type { CommandPlan, Ids, Plan, SandboxPlan } from './plan.ts';
+import { type CommandEnd, supervise } from './supervise.ts';
+
+/** What a sandbox is opened with beside its plan. */
+export interface OpenIo {
+  readonly secrets?: readonly Secret[];
+  /** Aborts the wait for an address of the network. */
+  readonly signal?: AbortSignal | undefined;
+  /** A sandbox taken before, for a plan with the usual network and label. */
+  readonly reserved?: ReservedBox | undefined;
+}
+
+/** Where a command's stdio goes: to streams of this process unless given. */
+export interface CommandStdio {
+  /** A terminal of the sandbox instead of three pipes. */
+  readonly terminal?: { readonly rows: number; readonly columns: number } | undefined;
+  /** Descriptors that output goes to without being read on the way. */
+  readonly relay?: RelayedOutput | undefined;
+  /** Gives stdio to another process. */
+  readonly handOver?: HandOver | undefined;
+}
+
+/** What is done with a command that is executed to its end. */
+export interface CommandIo {
+  /** Standard input; empty unless given. */
+  readonly input?: Buffer | undefined;
+  readonly onOutput?: ((chunk: Buffer, stream: 'stdout' | 'stderr') => void) | undefined;
+  /** Bytes of both outputs that are kept, the last ones; {@link KEPT} unless given. */
+  readonly keep?: number;
+  /** Bytes of its standard output that are kept, the first ones; none unless given. */
+  readonly capture?: number;
+  /** Ends the command; the signal's reason is thrown. */
+  readonly signal?: AbortSignal | undefined;
+  /** Work that needs nothing of the command: it is done while that runs. */
+  readonly meanwhile?: (() => void) | undefined;
+}
+
+/** Bytes of a command's output that are kept. */
+const KEPT = 4 << 20;
+
+/** Which limit ended the command or got in its way. */
+export type LimitHit = 'timeout' | 'stall' | 'memory' | 'pids' | 'disk';
+
+/** What was measured in the sandbox when a command started. */
+export type Measured = BoxFacts & CommandFacts;
+
+/** How a command ended, and what of it is known. */
+export interface Ended extends CommandEnd {
+  readonly limitHit: LimitHit | null;
+  /** Of all processes that the sandbox has had. */
+  readonly usage: CgroupUsage;
+  readonly measured: Measured;
+  /** System calls that its filter refused. */
+  readonly refused: readonly RefusedCall[];
+}
+
+/** What an executed command wrote, as far as it was to be kept. */
+export interface Executed extends Ended {
+  /** Both outputs, in the order they came. */
+  readonly output: Output;
+  /** The beginning of its standard output. */
+  readonly stdout: Buffer;
+}
+
+/** A command that has been started. */
+export interface RunningCommand {
+  readonly process: SandboxProcess;
+  readonly measured: Measured;
+  /** Ends it, and what it has started, unless that is to be left. */
+  kill(): Promise<void>;
+  /** Waits for its end within its limits of time. Its output has to be read by somebody. */
+  ended(): Promise<Ended>;
+}
+
+/** How commands run in a kept sandbox. */
+export type KeptCommand = Pick<CommandPlan, 'policy' | 'env' | 'workdir'>;
+
+/** An open sandbox. Disposing of it ends everything in it. */
+export class PlannedSandbox implements AsyncDisposable {
+  readonly #sandbox: Sandbox;
+  readonly #policies: Policies;
+  readonly #owner: Ids;
+  readonly #environment: Readonly<Record<string, string>>;
+  #egress: Egress | undefined;
+
+  private constructor(
+    sandbox: Sandbox,
+    policies: Policies,
+    { owner, environment }: Pick<SandboxPlan, 'owner' | 'environment'>,
+  ) {
+    this.#sandbox = sandbox;
+    this.#policies = policies;
+    this.#owner = owner;
+    this.#environment = environment;
+  }
+
+  /**
+   * Opens a sandbox as planned, and a way out of it where there is a list of hosts. What is wrong with the
+   * policy of the command of a plan is found before anything starts.
+   * Throws what opening a sandbox and making a policy throw, E_EGRESS; nothing is left then.
+   */
+  static async open(
+    engine: Engine,
+    plan: SandboxPlan | Plan,
+    { secrets = [], ...io }: OpenIo = {},
+  ): Promise<PlannedSandbox> {
+    const policies = new Policies(engine.paths, surroundingsOf(plan.sandbox));
+    if ('command' in plan) await policies.of(plan.command.policy);
+    const specification = { ...plan.sandbox, secrets };
+    const { owner: user, caller, shownAs: command, outlives } = plan;
+    const sandbox = await openSandbox(engine, specification, {
+      ...{ user, caller, command, outlives },
+      ...io,
+    });
+    const opened = new PlannedSandbox(sandbox, policies, plan);
+    try {
+      if (plan.egress !== undefined) {
+        // Few have one.
+        const { openEgress } = await import('../../egress/open.ts');
+        opened.#egress = await openEgress(sandbox, plan.egress);
+      }
+      return opened;
+    } catch (error) {
+      await sandbox.close();
+      throw error;
+    }
+  }
+
+  /**
+   * Comes back to a sandbox that was kept, and to how commands run in it. It is destroyed on close, unless
+   * it is kept again. Throws E_NO_BOX, E_BOX_BUSY, E_BOX_GONE, E_INIT_SILENT.
+   */
+  static async reopen(
+    engine: Engine,
+    id: string,
+  ): Promise<{ sandbox: PlannedSandbox; kept: KeptCommand; keepUntil: number }> {
+    const { sandbox, session, keepUntil } = await reopenSandbox(engine, id);
+    const { user, capabilities, seccomp, env, workdir } = session;
+    const [uid = 0, gid = 0] = user.split(':').map(Number);
+    const policies = new Policies(engine.paths, session.surroundings);
+    const plan = { owner: { uid, gid }, environment: {} };
+    const kept = { policy: { user, capabilities, seccomp }, env, workdir };
+    return { sandbox: new PlannedSandbox(sandbox, policies, plan), kept, keepUntil };
+  }
+
+  get id(): string {
+    return this.#sandbox.id;
+  }
+
+  /** What the init measured when the sandbox was ready. */
+  get facts(): BoxFacts {
+    return this.#sandbox.facts;
+  }
+
+  /** The host's pid of its init, the root of its process tree. */
+  get initPid(): number {
+    return this.#sandbox.initPid;
+  }
+
+  /** Limits and accounts. */
+  get cgroups(): ProcessCgroups {
+    return this.#sandbox.cgroups;
+  }
+
+  /** The limits that are in force, as the kernel has them. */
+  limits(): CgroupLimits {
+    return this.cgroups.limits(this.id);
+  }
+
+  /** Of all processes that it has had. */
+  usage(): CgroupUsage {
+    return this.cgroups.usage(this.id);
+  }
+
+  /** What a supervisor of services asks of the init. */
+  control(): BoxControl {
+    return this.#sandbox.control();
+  }
+
+  /**
+   * Starts a command; it resolves once it has been exec'd. Throws E_COMMAND_NOT_FOUND,
+   * E_COMMAND_NOT_EXECUTABLE, E_NO_USER, E_WORKDIR, E_EXEC, E_LAYER_MISSING, E_BOX_GONE, and what making a
+   * policy throws.
+   */
+  async start(plan: CommandPlan, stdio: CommandStdio = {}): Promise<RunningCommand> {
+    const { argv, workdir, limits, umask, boot, online = true } = plan;
+    const tells = online ? this.#egress?.environment : {};
+    const options = { workdir, limits, umask, boot, ...stdio };
+    const process = await this.#sandbox.spawn(argv, {
+      policy: await this.#policies.of(plan.policy),
+      env: { ...this.#environment, ...tells, ...plan.env },
+      ...options,
+    });
+    const measured = { ...this.facts, ...process.facts };
+    const kill =
+      plan.leftovers === 'ended' ? () => this.killAll() : async () => void process.kill('SIGKILL');
+    const ended = async () => {
+      const end = await supervise(process, plan.time, plan.leftovers, kill);
+      const usage = this.usage();
+      const limitHit = this.#limitHit(end, usage, plan.disks);
+      return { ...end, limitHit, usage, measured, refused: process.refused };
+    };
+    return { process, measured, kill, ended };
+  }
+
+  /**
+   * Runs a command to its end, whatever that is. Throws what {@link start} throws, what `onOutput` throws, and
+   * the signal's reason.
+   */
+  async execute(plan: CommandPlan, io: CommandIo = {}): Promise<Executed> {
+    const { signal, onOutput, capture = 0 } = io;
+    signal?.throwIfAborted();
+    const command = await this.start(plan);
+    const output = new Output(io.keep ?? KEPT);
+    const stdout: Buffer[] = [];
+    let captured = 0;
+    const take = (chunk: Buffer, stream: 'stdout' | 'stderr') => {
+      output.push(chunk);
+      if (stream === 'stdout' && captured < capture) {
+        stdout.push(chunk.subarray(0, capture - captured));
+        captured += chunk.length;
+      }
+      onOutput?.(chunk, stream);
+    };
+    const listener = listenToOutput(command.process, take, command.kill);
+    const abort = () => void command.kill().catch(() => undefined);
+    signal?.addEventListener('abort', abort, { once: true });
+    // It may have come while the command was started.
+    if (signal?.aborted === true) abort();
+    const ended = awaitedLater(command.ended());
+    command.process.stdin.end(io.input);
+    try {
+      io.meanwhile?.();
+      const end = await ended;
+      signal?.throwIfAborted();
+      listener.rethrow();
+      return { ...end, output, stdout: Buffer.concat(stdout) };
+    } finally {
+      signal?.removeEventListener('abort', abort);
+    }
+  }
+
+  /** Puts files of the host into it; they are the owner's of the plan. Throws what copyIn() throws. */
+  async copyIn(
+    items: readonly CopyInItem[],
+    warn: (warning: ArtifactWarning) => void,
+    signal?: AbortSignal | undefined,
+  ): Promise<void> {
+    const { copyIn } = await import('../../artifacts/copy-in.ts');
+    const [, base] = this.facts.uidMap;
+    const owner = { uid: base + this.#owner.uid, gid: base + this.#owner.gid };
+    await this.withRoot(async (rootFd) => {
+      const request = { rootFd, items, owner, onWarning: warn };
+      await copyIn({ ...request, ...(signal === undefined ? {} : { signal }) });
+    });
+  }
+
+  /** Does something with its root directory, which is hostile, by a descriptor. */
+  async withRoot<Result>(act: (rootFd: number) => Promise<Result>): Promise<Result> {
+    const rootFd = this.openRoot();
+    try {
+      return await act(rootFd);
+    } finally {
+      closeSync(rootFd);
+    }
+  }
+
+  /** A descriptor of its root directory; the caller closes it. */
+  openRoot(): number {
+    return this.#sandbox.openRoot();
+  }
+
+  /**
+   * Ends every process in it; its files hold still. Throws E_BOX_GONE when it is gone: with its init its
+   * mounts go, and what was read of its tree is not what was there.
+   */
+  async killAll(): Promise<void> {
+    await this.#sandbox.killAll();
+  }
+
+  /** Ends the way out, if there is one; gives what was asked for. */
+  async closeEgress(): Promise<readonly EgressEntry[] | undefined> {
+    return await this.#egress?.close();
+  }
+
+  /** Lets go of it: it lives on for `seconds`, and {@link reopen} comes back to it. */
+  async keep(seconds: number, { policy, env, workdir }: KeptCommand): Promise<void> {
+    await this.closeEgress();
+    const { user, capabilities, seccomp } = policy;
+    const session = { user, capabilities, seccomp, workdir };
+    await this.#sandbox.keep(seconds, { ...session, env: { ...this.#environment, ...env } });
+  }
+
+  /** Ends everything in it, and waits until nothing of it is left. Safe to call again. */
+  async close(): Promise<void> {
+    try {
+      await this.closeEgress();
+    } finally {
+      await this.#sandbox.close();
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  /** From what the kernel counted; the limits of time are ours. */
+  #limitHit(end: CommandEnd, usage: CgroupUsage, disks: CommandPlan['disks']): LimitHit | null {
+    if (end.timeLimit !== null) return end.timeLimit;
+    if ((usage.oomKills ?? 0) > 0) return 'memory';
+    if (end.exitCode === 0) return null;
+    if ((usage.pidsRefused ?? 0) > 0) return 'pids';
+    return this.#sandbox.diskIsFull(disks) ? 'disk' : null;
+  }
+}
+
+/** The policies of one sandbox's commands: made from its own surroundings, each of them once. */
+class Policies {
+  readonly #paths: StatePaths;
+  readonly #surroundings: Surroundings;
+  readonly #made = new Map<string, Promise<CommandPolicy>>();
+
+  constructor(paths: StatePaths, surroundings: Surroundings) {
+    this.#paths = paths;
+    this.#surroundings = surroundings;
+  }
+
+  of(request: PolicyRequest): Promise<CommandPolicy> {
+    const key = JSON.stringify(request);
+    let policy = this.#made.get(key);
+    if (policy === undefined) {
+      policy = awaitedLater(commandPolicy(this.#paths, this.#surroundings, request));
+      this.#made.set(key, policy);
+    }
+    return policy;
+  }
+}
