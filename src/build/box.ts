@@ -1,33 +1,24 @@
-import { closeSync } from 'node:fs';
 import { chmod, chown, mkdir } from 'node:fs/promises';
-import { copyIn } from '../artifacts/copy-in.ts';
-import type { ArtifactWarning } from '../artifacts/warning.ts';
 import type { EgressLog } from '../egress/log.ts';
-import { type Egress, openEgress } from '../egress/open.ts';
 import type { LeasedImage } from '../image/store/images.ts';
-import type { ProcessCgroups } from '../kernel/cgroup-files.ts';
 import type { CgroupUsage } from '../kernel/cgroup-usage.ts';
 import { removeTree } from '../kernel/remove-tree.ts';
-import { awaitedLater } from '../promise.ts';
 import { TRANSACTION_CAPABILITIES } from '../sandbox/capabilities.ts';
-import type { CommandFacts } from '../sandbox/command-facts.ts';
-import { listenToOutput } from '../sandbox/door/output.ts';
-import { type CommandEnd, supervise } from '../sandbox/door/supervise.ts';
-import { type CommandUser, commandUser } from '../sandbox/door/user.ts';
-import type { BoxFacts } from '../sandbox/facts.ts';
-import { type Engine, openSandbox, reopenSandbox } from '../sandbox/open.ts';
-import { commandPolicy } from '../sandbox/policy.ts';
-import type { Sandbox } from '../sandbox/sandbox.ts';
+import { planSandbox } from '../sandbox/door/plan.ts';
 import {
-  type Bind,
-  type CommandPolicy,
-  type SandboxSpecification,
-  sandboxSpecification,
-} from '../sandbox/specification.ts';
-import { surroundingsOf } from '../sandbox/surroundings.ts';
+  type CommandIo,
+  type Executed,
+  type KeptCommand,
+  type Measured,
+  PlannedSandbox,
+} from '../sandbox/door/planned-sandbox.ts';
+import type { TimeLimits } from '../sandbox/door/supervise.ts';
+import { type CommandUser, commandUser } from '../sandbox/door/user.ts';
+import { allowedMissing } from '../sandbox/layers.ts';
+import type { Engine } from '../sandbox/open.ts';
+import type { Bind, SandboxSpecification } from '../sandbox/specification.ts';
 import type { BuildRequest } from './request.ts';
 import { BUILD_HOME, rpmMacros, TOP_DIRECTORY } from './rpmbuild.ts';
-import { Tail } from './tail.ts';
 
 /** Who builds where the image has nobody but root: mock's user. */
 const BUILDER = '1000:1000';
@@ -67,18 +58,9 @@ export interface BuildEgress {
 }
 
 /** How one command in the box is run. */
-export interface BuildCommand {
+export interface BuildCommand extends Pick<CommandIo, 'capture' | 'signal'>, TimeLimits {
   /** What it writes, as it comes. */
-  readonly onOutput: (chunk: Buffer) => void;
-  /** Milliseconds. */
-  readonly timeout?: number | undefined;
-  readonly stallTimeout?: number | undefined;
-  readonly signal?: AbortSignal | undefined;
-}
-
-/** How a command ended, and the end of what it wrote. */
-export interface BuildCommandEnd extends CommandEnd {
-  readonly lines: readonly string[];
+  readonly onOutput?: (chunk: Buffer) => void;
 }
 
 /**
@@ -86,91 +68,71 @@ export interface BuildCommandEnd extends CommandEnd {
  * capability, no network unless asked for. Every command ends with all processes that it left.
  */
 export class BuildBox {
-  readonly #sandbox: Sandbox;
-  readonly #user: CommandUser;
-  readonly #policy: CommandPolicy;
-  readonly #cgroups: ProcessCgroups;
-  readonly env: Readonly<Record<string, string>>;
+  readonly #sandbox: PlannedSandbox;
+  readonly #command: KeptCommand;
   readonly topDirectory: string;
-  readonly #egress: WayOut | undefined;
-  /** Measured when the last command was started. */
-  measured: (BoxFacts & CommandFacts) | undefined;
-
+  #egressLog: EgressLog | undefined;
   private constructor(
-    sandbox: Sandbox,
-    user: CommandUser,
-    policy: CommandPolicy,
-    cgroups: ProcessCgroups,
-    env: Readonly<Record<string, string>>,
+    sandbox: PlannedSandbox,
+    command: KeptCommand,
     topDirectory: string,
-    egress?: WayOut,
+    egressLog?: EgressLog,
   ) {
     this.#sandbox = sandbox;
-    this.#user = user;
-    this.#policy = policy;
-    this.#cgroups = cgroups;
-    this.env = env;
+    this.#command = command;
     this.topDirectory = topDirectory;
-    this.#egress = egress;
+    this.#egressLog = egressLog;
   }
 
   /** Throws what opening a sandbox throws; nothing is left then. */
   static async open(options: BuildBoxOptions): Promise<BuildBox> {
-    const { engine, request, image, topDirectory = TOP_DIRECTORY } = options;
+    const { engine, request, image, egress, topDirectory = TOP_DIRECTORY, signal } = options;
     const { manifest } = image;
+    const installer = options.installer === true;
     const builder = manifest.user.uid === 0 ? BUILDER : undefined;
-    const user = commandUser(manifest, options.installer === true ? '0:0' : builder);
-    const capabilities = options.installer === true ? TRANSACTION_CAPABILITIES : [];
+    const user = commandUser(manifest, installer ? '0:0' : builder);
     const disk = request.disk ?? DEFAULT_DISK;
     const hostname = request.hostname ?? 'kiln';
     const home = request.surroundings?.home;
     if (home !== undefined) await makeHome(home, user);
+    const { network, binds } = options;
     const inMemory = request.scratch === undefined && home === undefined;
-    const specification = sandboxSpecification({
-      root: image.tree,
-      image: manifest.id,
-      hostname,
-      network: options.network,
-      binds: options.binds,
-      ...(request.scratch === undefined ? {} : { scratch: request.scratch.path }),
-      volumes: home === undefined ? [] : [{ source: home, target: BUILD_HOME }],
-      tmpfs: [
-        ...(inMemory ? [{ target: BUILD_HOME, bytes: disk }] : []),
-        // Folders on the way to a bind are root's: what lies beside a cache is to be the build's.
-        ...(options.binds.length > 0 ? [{ target: `${BUILD_HOME}/.cache`, bytes: disk }] : []),
-      ],
-      files: [
-        {
-          path: `${BUILD_HOME}/.rpmmacros`,
-          mode: 0o644,
-          content: rpmMacros(topDirectory, hostname),
-        },
-      ],
-      disk,
-      limits: request.limits ?? {},
-    });
-    const onDisk = !inMemory || options.binds.some(({ readonly }) => !readonly);
-    const policy = await commandPolicy(engine.paths, surroundingsOf(specification), {
-      user: user.spec,
-      capabilities,
-      seccomp: onDisk ? ON_DISK : SECCOMP,
-    });
-    const sandbox = await openSandbox(engine, specification, {
-      user,
-      caller: request.caller,
-      command: ['kiln build', request.source.path],
-      signal: options.signal,
-      outlives: request.keepSeconds !== undefined && options.installer !== true,
-    });
-    try {
-      const cgroups = sandbox.cgroups;
-      const env = { ...manifest.environment, ...options.env, HOME: BUILD_HOME };
-      const egress = await wayOut(sandbox, options.egress);
-      return new BuildBox(sandbox, user, policy, cgroups, env, topDirectory, egress);
-    } catch (error) {
-      await sandbox.close();
-      throw error;
-    }
+    const onDisk = !inMemory || binds.some(({ readonly }) => !readonly);
+    const plan = planSandbox(
+      {
+        ...{ network, binds, hostname, disk, egress: egress?.hosts, limits: request.limits },
+        ...{ allowHostWrite: false, privateTmp: true, namespaces: 0, nested: false, boot: false },
+        ...{ label: { kind: 'auto' }, allowMissing: allowedMissing() },
+        scratch: request.scratch?.path,
+        volumes: home === undefined ? [] : [{ source: home, target: BUILD_HOME }],
+        tmpfs: [
+          ...(inMemory ? [{ target: BUILD_HOME, bytes: disk }] : []),
+          // Folders on the way to a bind are root's: what lies beside a cache is to be the build's.
+          ...(binds.length > 0 ? [{ target: `${BUILD_HOME}/.cache`, bytes: disk }] : []),
+        ],
+        files: [
+          {
+            path: `${BUILD_HOME}/.rpmmacros`,
+            mode: 0o644,
+            content: rpmMacros(topDirectory, hostname),
+          },
+        ],
+        ...{ owner: user, caller: request.caller, shownAs: ['kiln build', request.source.path] },
+        outlives: request.keepSeconds !== undefined && !installer,
+      },
+      { tree: image.tree, id: manifest.id, environment: manifest.environment },
+    );
+    const command = {
+      policy: {
+        user: user.spec,
+        capabilities: installer ? TRANSACTION_CAPABILITIES : [],
+        seccomp: onDisk ? ON_DISK : SECCOMP,
+      },
+      env: { ...options.env, HOME: BUILD_HOME },
+      workdir: BUILD_HOME,
+    };
+    const sandbox = await PlannedSandbox.open(engine, plan, { signal });
+    return new BuildBox(sandbox, command, topDirectory, egress?.log);
   }
 
   /**
@@ -178,12 +140,8 @@ export class BuildBox {
    * Throws E_NO_BOX, E_BOX_BUSY, E_INIT_SILENT.
    */
   static async reopen(engine: Engine, id: string, topDirectory: string): Promise<BuildBox> {
-    const { sandbox, session } = await reopenSandbox(engine, id);
-    const cgroups = sandbox.cgroups;
-    const { user, env } = session;
-    const [uid = 0, gid = 0] = user.split(':').map(Number);
-    const policy = await commandPolicy(engine.paths, session.surroundings, session);
-    return new BuildBox(sandbox, { spec: user, uid, gid }, policy, cgroups, env, topDirectory);
+    const { sandbox, kept } = await PlannedSandbox.reopen(engine, id);
+    return new BuildBox(sandbox, { ...kept, workdir: BUILD_HOME }, topDirectory);
   }
 
   get id(): string {
@@ -191,73 +149,28 @@ export class BuildBox {
   }
 
   /** Puts files of the host into the box; they are the build user's. */
-  async fill(
-    items: readonly { readonly source: string; readonly target: string }[],
-    warn: (warning: ArtifactWarning) => void,
-    signal: AbortSignal | undefined,
-  ): Promise<void> {
-    const [, base] = this.#sandbox.facts.uidMap;
-    const rootFd = this.#sandbox.openRoot();
-    try {
-      await copyIn({
-        rootFd,
-        items,
-        owner: { uid: base + this.#user.uid, gid: base + this.#user.gid },
-        onWarning: warn,
-        ...(signal === undefined ? {} : { signal }),
-      });
-    } finally {
-      closeSync(rootFd);
-    }
+  async fill(...files: Parameters<PlannedSandbox['copyIn']>): Promise<void> {
+    await this.#sandbox.copyIn(...files);
   }
 
   /** Runs a command to its end, whatever that is. Throws what starting throws; the signal's reason. */
-  async run(argv: readonly string[], command: BuildCommand): Promise<BuildCommandEnd> {
-    const { signal, onOutput } = command;
-    signal?.throwIfAborted();
-    const process = await this.#sandbox.spawn(argv, {
-      policy: this.#policy,
-      env: { ...this.#egress?.environment, ...this.env },
-      workdir: BUILD_HOME,
-    });
-    this.measured = { ...this.#sandbox.facts, ...process.facts };
-    const kill = () => this.#sandbox.killAll();
-    const abort = () => void kill().catch(() => undefined);
-    signal?.addEventListener('abort', abort, { once: true });
-    const tail = new Tail();
-    const take = (chunk: Buffer) => {
-      tail.push(chunk);
-      onOutput(chunk);
-    };
-    const output = listenToOutput(process, take, kill);
-    process.stdin.end();
-    try {
-      const { timeout, stallTimeout } = command;
-      const end = await supervise(
-        process,
-        {
-          ...(timeout === undefined ? {} : { timeout }),
-          ...(stallTimeout === undefined ? {} : { stallTimeout }),
-        },
-        'ended',
-        kill,
-      );
-      signal?.throwIfAborted();
-      output.rethrow();
-      return { ...end, lines: tail.lines() };
-    } finally {
-      signal?.removeEventListener('abort', abort);
-    }
+  async run(
+    argv: readonly string[],
+    { timeout, stallTimeout, ...io }: BuildCommand,
+  ): Promise<Executed> {
+    const time = { timeout, stallTimeout };
+    const plan = { ...this.#command, argv, time, leftovers: 'ended', disks: [BUILD_HOME] } as const;
+    return await this.#sandbox.execute(plan, io);
+  }
+
+  /** Measured when the last command was started. */
+  get measured(): Measured | undefined {
+    return this.#sandbox.measured;
   }
 
   /** Of all processes the box has had. */
   usage(): CgroupUsage {
-    return this.#cgroups.usage(this.#sandbox.id);
-  }
-
-  /** Whether the box's private file systems, the build's own among them, have no room left. */
-  diskIsFull(): boolean {
-    return this.#sandbox.diskIsFull([BUILD_HOME]);
+    return this.#sandbox.usage();
   }
 
   /** A descriptor of the box's root directory; the caller closes it. The tree is hostile. */
@@ -275,45 +188,24 @@ export class BuildBox {
 
   /** Lets go of the box; `kiln shell` finds it in `workdir` with this box's policy. */
   async keep(seconds: number, workdir: string): Promise<void> {
-    await this.#egress?.[Symbol.asyncDispose]();
-    await this.#sandbox.keep(seconds, {
-      user: this.#policy.user,
-      capabilities: this.#policy.capabilities,
-      seccomp: this.#policy.seccomp?.name ?? SECCOMP,
-      env: this.env,
-      workdir,
-    });
+    await this.#noteEgress();
+    await this.#sandbox.keep(seconds, { ...this.#command, workdir });
   }
 
   async close(): Promise<void> {
     try {
-      await this.#egress?.[Symbol.asyncDispose]();
+      await this.#noteEgress();
     } finally {
       await this.#sandbox.close();
     }
   }
-}
 
-type WayOut = AsyncDisposable & Pick<Egress, 'environment'>;
-
-async function wayOut(
-  sandbox: Sandbox,
-  wanted: BuildEgress | undefined,
-): Promise<WayOut | undefined> {
-  if (wanted === undefined) return undefined;
-  const { hosts, log } = wanted;
-  const { environment, close } = await openEgress(sandbox, hosts);
-  let closed: Promise<void> | undefined;
-  const note = async () => {
-    for (const entry of await close()) log.add(entry);
-  };
-  return {
-    environment,
-    [Symbol.asyncDispose]: () => {
-      closed ??= awaitedLater(note());
-      return closed;
-    },
-  };
+  /** Notes what was asked of the proxy, once. */
+  async #noteEgress(): Promise<void> {
+    const log = this.#egressLog;
+    this.#egressLog = undefined;
+    for (const entry of (await this.#sandbox.closeEgress()) ?? []) log?.add(entry);
+  }
 }
 
 /** Owners in a volume are those in the box. Each box starts with an empty home. */

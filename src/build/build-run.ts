@@ -78,7 +78,7 @@ export class BuildRun {
   }
 
   /** How a command runs whose output goes into `log`, within what is left of the time. */
-  command(log: LogName): BuildCommand {
+  command(log: LogName): BuildCommand & Required<Pick<BuildCommand, 'onOutput'>> {
     const { timeout, stallTimeout } = this.request.time ?? {};
     this.#deadline ??= timeout === undefined ? undefined : performance.now() + timeout;
     const left = this.#deadline && Math.max(1, this.#deadline - performance.now());

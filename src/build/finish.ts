@@ -1,7 +1,8 @@
 import type { CgroupUsage } from '../kernel/cgroup-usage.ts';
 import { asKilnError } from '../kernel/system-error.ts';
 import { writeResult } from '../result/write.ts';
-import type { BuildBox, BuildCommandEnd } from './box.ts';
+import type { CommandEnd } from '../sandbox/door/supervise.ts';
+import type { BuildBox } from './box.ts';
 import type { BuildRun } from './build-run.ts';
 import type { CollectedPackages } from './collect.ts';
 import { buildStatus } from './exit-status.ts';
@@ -19,7 +20,7 @@ export interface Progress {
   requires?: readonly string[];
   box?: BuildBox;
   collected?: CollectedPackages;
-  end?: BuildCommandEnd;
+  end?: CommandEnd;
   usage?: CgroupUsage;
 }
 

@@ -1,20 +1,11 @@
 import { KilnError } from '../errors.ts';
-import type { CgroupUsage } from '../kernel/cgroup-usage.ts';
-import type { BuildBox, BuildCommandEnd } from './box.ts';
+import type { Executed } from '../sandbox/door/planned-sandbox.ts';
 import { relevantLines } from './relevant-lines.ts';
 import type { BuildReport } from './report.ts';
 
-/** Which limit was hit, by what the kernel counted; the limits of time are ours. */
-export function whichLimit(
-  end: BuildCommandEnd,
-  usage: CgroupUsage,
-  box: BuildBox,
-): BuildReport['limitHit'] {
-  if (end.timeLimit !== null) return end.timeLimit;
-  if (end.exitCode === 0) return null;
-  if ((usage.oomKills ?? 0) > 0) return 'memory';
-  if ((usage.pidsRefused ?? 0) > 0) return 'pids';
-  return box.diskIsFull() ? 'disk' : null;
+/** Which limit a command failed by. A build that came out well needs none. */
+export function whichLimit({ exitCode, timeLimit, limitHit }: Executed): BuildReport['limitHit'] {
+  return exitCode === 0 ? timeLimit : limitHit;
 }
 
 const LIMITS: Readonly<Record<NonNullable<BuildReport['limitHit']>, readonly [string, string]>> = {
@@ -27,7 +18,7 @@ const LIMITS: Readonly<Record<NonNullable<BuildReport['limitHit']>, readonly [st
 
 /** A command of a build that failed, with the lines of its log that tell why. */
 export class BuildFailure extends KilnError {
-  readonly end: BuildCommandEnd;
+  readonly end: Executed;
   readonly limitHit: BuildReport['limitHit'];
   /** Oldest first. */
   readonly lastLines: readonly string[];
@@ -35,7 +26,7 @@ export class BuildFailure extends KilnError {
   constructor(
     code: string,
     what: string,
-    end: BuildCommandEnd,
+    end: Executed,
     limitHit: BuildReport['limitHit'],
     hint?: string,
   ) {
@@ -47,11 +38,11 @@ export class BuildFailure extends KilnError {
     });
     this.end = end;
     this.limitHit = limitHit;
-    this.lastLines = relevantLines(end.lines);
+    this.lastLines = relevantLines(end.output.lines());
   }
 }
 
-function howItEnded({ exitCode, signal }: BuildCommandEnd): string {
+function howItEnded({ exitCode, signal }: Executed): string {
   return signal === null ? `exit status ${exitCode}` : `killed by ${signal}`;
 }
 

@@ -57,7 +57,7 @@ export async function checkInstall(
       await box.fill(items, run.warn, signal);
       const end = await box.run(installCommand(), run.command('root.log'));
       if (end.exitCode === 0) return;
-      const limit = whichLimit(end, box.usage(), box);
+      const limit = whichLimit(end);
       throw new BuildFailure(
         'E_BUILD_POSTINSTALL',
         'what was built cannot be installed',

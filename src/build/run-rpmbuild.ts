@@ -37,7 +37,7 @@ export async function runRpmbuild(
     });
     progress.end = end;
     const failed = end.exitCode !== 0;
-    const limit = whichLimit(end, box.usage(), box);
+    const limit = whichLimit(end);
     const { section } = stages;
     if (failed) run.failedPhase = stages.current ?? 'build';
     stages.end(failed);
@@ -48,7 +48,7 @@ export async function runRpmbuild(
       const what = 'the image lacks what the package requires';
       throw new BuildFailure('E_BUILD_REQUIRES', what, end, limit, hint);
     }
-    const what = failedSection(end.lines) ?? section ?? 'rpmbuild';
+    const what = failedSection(end.output.lines()) ?? section ?? 'rpmbuild';
     throw new BuildFailure('E_BUILD_FAILED', `${what} failed`, end, limit);
   });
 }

@@ -1,4 +1,5 @@
-import type { BuildBox, BuildCommandEnd } from './box.ts';
+import type { Executed } from '../sandbox/door/planned-sandbox.ts';
+import type { BuildBox } from './box.ts';
 import type { BuildRun } from './build-run.ts';
 import { BuildFailure, failedSection, whichLimit } from './outcome.ts';
 import type { LogName } from './report.ts';
@@ -41,7 +42,7 @@ export async function makeSrpm(
     if (unpack) {
       const end = await execute(run, box, unpackSource(topDirectory), 'build.log');
       if (end.exitCode !== 0)
-        throw failure(box, 'E_BUILD_SRPM', 'the source package cannot be unpacked', end);
+        throw failure('E_BUILD_SRPM', 'the source package cannot be unpacked', end);
     }
     const end = await execute(
       run,
@@ -54,7 +55,7 @@ export async function makeSrpm(
         request.source.kind === 'spec' && request.source.sources === undefined
           ? 'if a Source or Patch is missing, name its directory with --sources'
           : undefined;
-      throw failure(box, 'E_BUILD_SPEC', 'rpmbuild cannot make the source package', end, hint);
+      throw failure('E_BUILD_SPEC', 'rpmbuild cannot make the source package', end, hint);
     }
   });
   return await run.phase('buildrequires', async () => {
@@ -73,8 +74,8 @@ export async function dynamicRequires(run: BuildRun, box: BuildBox): Promise<str
     const argv = generateBuildRequires(topDirectory, specOptions(run.request));
     const end = await execute(run, box, argv, 'build.log');
     if (end.exitCode !== MISSING_BUILDREQUIRES) {
-      const section = failedSection(end.lines) ?? '%generate_buildrequires';
-      throw failure(box, 'E_BUILD_FAILED', `${section} failed`, end);
+      const section = failedSection(end.output.lines()) ?? '%generate_buildrequires';
+      throw failure('E_BUILD_FAILED', `${section} failed`, end);
     }
     return withoutRpmlib(await query(run, box, queryGenerated(topDirectory)));
   });
@@ -82,19 +83,10 @@ export async function dynamicRequires(run: BuildRun, box: BuildBox): Promise<str
 
 /** Runs a command whose output is an answer: lines. */
 async function query(run: BuildRun, box: BuildBox, argv: readonly string[]): Promise<string[]> {
-  const chunks: Buffer[] = [];
-  let size = 0;
   const command = run.command('build.log');
-  const end = await box.run(argv, {
-    ...command,
-    onOutput: (chunk) => {
-      size += chunk.length;
-      if (size < MAX_REQUIRES * 200) chunks.push(chunk);
-    },
-  });
-  if (end.exitCode !== 0)
-    throw failure(box, 'E_BUILD_SRPM', 'rpm cannot read the source package', end);
-  const lines = Buffer.concat(chunks).toString('utf8').split('\n');
+  const end = await box.run(argv, { ...command, capture: MAX_REQUIRES * 200 });
+  if (end.exitCode !== 0) throw failure('E_BUILD_SRPM', 'rpm cannot read the source package', end);
+  const lines = end.stdout.toString('utf8').split('\n');
   // rpm warns of what it does not like beside what it was asked.
   return lines
     .filter((line) => line !== '' && !/^(warning|error): /.test(line))
@@ -106,16 +98,10 @@ async function execute(
   box: BuildBox,
   argv: readonly string[],
   log: LogName,
-): Promise<BuildCommandEnd> {
+): Promise<Executed> {
   return await box.run(argv, run.command(log));
 }
 
-function failure(
-  box: BuildBox,
-  code: string,
-  what: string,
-  end: BuildCommandEnd,
-  hint?: string,
-): BuildFailure {
-  return new BuildFailure(code, what, end, whichLimit(end, box.usage(), box), hint);
+function failure(code: string, what: string, end: Executed, hint?: string): BuildFailure {
+  return new BuildFailure(code, what, end, whichLimit(end), hint);
 }

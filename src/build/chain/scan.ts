@@ -90,20 +90,19 @@ async function answer(
   options: readonly string[],
   signal: AbortSignal | undefined,
 ): Promise<string[]> {
-  const chunks: Buffer[] = [];
-  let size = 0;
   const full = `exec 2>/dev/null; top=$1; cd "$top" && shift && ${script}`;
-  const end = await box.run(['/bin/sh', '-c', full, 'scan', top, ...options], {
-    onOutput: (chunk) => {
-      size += chunk.length;
-      if (size <= MAX_ANSWER) chunks.push(chunk);
-    },
+  const {
+    exitCode,
+    signal: endedBy,
+    stdout,
+  } = await box.run(['/bin/sh', '-c', full, 'scan', top, ...options], {
+    capture: MAX_ANSWER + 1,
     timeout: TIMEOUT_MS,
     signal,
   });
-  if (end.exitCode !== 0 || size > MAX_ANSWER) {
-    throw new KilnError('E_CHAIN_SCAN', `rpm gives no answer: ${end.signal ?? end.exitCode}`);
+  if (exitCode !== 0 || stdout.length > MAX_ANSWER) {
+    throw new KilnError('E_CHAIN_SCAN', `rpm gives no answer: ${endedBy ?? exitCode}`);
   }
-  const lines = Buffer.concat(chunks).toString('utf8').split('\n');
+  const lines = stdout.toString('utf8').split('\n');
   return lines.filter((line) => line !== '');
 }

@@ -104,6 +104,8 @@ export class PlannedSandbox implements AsyncDisposable {
   readonly #owner: Ids;
   readonly #environment: Readonly<Record<string, string>>;
   #egress: Egress | undefined;
+  /** Measured when its last command was started. */
+  measured: Measured | undefined;
 
   private constructor(
     sandbox: Sandbox,
@@ -214,6 +216,7 @@ export class PlannedSandbox implements AsyncDisposable {
       ...options,
     });
     const measured = { ...this.facts, ...process.facts };
+    this.measured = measured;
     const kill =
       plan.leftovers === 'ended' ? () => this.killAll() : async () => void process.kill('SIGKILL');
     const ended = async () => {
