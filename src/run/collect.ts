@@ -23,7 +23,9 @@ export type Collector = (
 ) => Promise<Collected>;
 
 /** Checks the patterns of a request, for {@link Collector} to collect what they name. Throws E_ARTIFACT_PATTERN. */
-export async function collectorFor(request: RunRequest): Promise<Collector> {
+export async function collectorFor(
+  request: Pick<RunRequest, 'artifacts' | 'resultDirectory' | 'caller' | 'time'>,
+): Promise<Collector> {
   const { artifacts: patterns, resultDirectory: destination, caller: owner } = request;
   const none = { collection: undefined, failure: undefined };
   if (destination === undefined || patterns.length === 0) return async () => none;

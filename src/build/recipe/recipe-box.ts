@@ -1,25 +1,16 @@
 /** The box of a recipe: its commands, who runs them, and what they wrote last. */
-import { closeSync } from 'node:fs';
 import { posix } from 'node:path';
-import { copyIn } from '../../artifacts/copy-in.ts';
 import type { ArtifactWarning } from '../../artifacts/warning.ts';
-import type { EgressEntry } from '../../egress/log.ts';
-import { type Egress, openEgress } from '../../egress/open.ts';
 import { KilnError } from '../../errors.ts';
 import type { ImageManifest } from '../../image/store/manifest.ts';
-import type { ProcessCgroups } from '../../kernel/cgroup-files.ts';
-import type { CgroupUsage } from '../../kernel/cgroup-usage.ts';
-import type { RunRequest } from '../../run/request.ts';
-import type { CommandFacts } from '../../sandbox/command-facts.ts';
+import { Output } from '../../sandbox/door/output.ts';
+import type { CommandPlan, Plan } from '../../sandbox/door/plan.ts';
+import type { Executed, Measured, PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
+import type { TimeLimits } from '../../sandbox/door/supervise.ts';
 import { commandUser } from '../../sandbox/door/user.ts';
-import type { BoxFacts } from '../../sandbox/facts.ts';
-import type { Engine } from '../../sandbox/open.ts';
-import { commandPolicy, userCapabilities } from '../../sandbox/policy.ts';
+import { type PolicyRequest, userCapabilities } from '../../sandbox/policy.ts';
 import type { SandboxProcess } from '../../sandbox/process.ts';
-import type { Sandbox } from '../../sandbox/sandbox.ts';
-import { chosenProfile } from '../../sandbox/seccomp/profile.ts';
-import type { CommandPolicy } from '../../sandbox/specification.ts';
-import { Tail } from '../tail.ts';
+import { surroundingsOf } from '../../sandbox/surroundings.ts';
 import type { BoxShell } from './script-protocol.ts';
 import type { ReadySource } from './sources.ts';
 
@@ -31,11 +22,14 @@ const FIND_SHELL = `IFS=:; for name in bash sh; do for directory in $PATH; do
   test -x "$directory/$name" && echo "$directory/$name" && exit
 done; done`;
 
+/** Bytes that are kept of what one of a step's commands wrote. */
+const KEPT = 1 << 20;
+
 /** A command that has been started in the box. */
 export interface BoxCommand {
   readonly process: SandboxProcess;
   /** The end of what it wrote, both streams together, oldest first. */
-  readonly tail: Tail;
+  readonly output: Output;
 }
 
 /** How a command is started. */
@@ -50,47 +44,28 @@ export interface BoxCommandOptions {
   readonly network: boolean;
 }
 
-export class RecipeBox implements AsyncDisposable {
-  /** The recipe's working directory. */
-  readonly workdir: string;
+export class RecipeBox {
   /** Measured when its first command was started. */
-  measured: (BoxFacts & CommandFacts) | undefined;
-  readonly #engine: Engine;
-  readonly #request: RunRequest;
+  measured: Measured | undefined;
+  readonly #plan: Plan;
   readonly #manifest: ImageManifest;
-  readonly #sandbox: Sandbox;
-  readonly #cgroups: ProcessCgroups;
-  readonly #egress: Egress | undefined;
-  readonly #policies = new Map<string, CommandPolicy>();
+  readonly #sandbox: PlannedSandbox;
 
-  private constructor(
-    engine: Engine,
-    request: RunRequest,
-    manifest: ImageManifest,
-    sandbox: Sandbox,
-    cgroups: ProcessCgroups,
-    egress: Egress | undefined,
-  ) {
-    this.#engine = engine;
-    this.#request = request;
+  /** @param sandbox as planned; closing it stays the caller's */
+  constructor(plan: Plan, manifest: ImageManifest, sandbox: PlannedSandbox) {
+    this.#plan = plan;
     this.#manifest = manifest;
     this.#sandbox = sandbox;
-    this.#cgroups = cgroups;
-    this.#egress = egress;
-    this.workdir = request.workdir ?? manifest.workdir;
   }
 
-  /** Takes over an open sandbox; closing it stays the caller's. */
-  static async of(
-    engine: Engine,
-    request: RunRequest,
-    manifest: ImageManifest,
-    sandbox: Sandbox,
-  ): Promise<RecipeBox> {
-    const cgroups = sandbox.cgroups;
-    const { egress: hosts } = request;
-    const egress = hosts === undefined ? undefined : await openEgress(sandbox, hosts);
-    return new RecipeBox(engine, request, manifest, sandbox, cgroups, egress);
+  /** The recipe's working directory. */
+  get workdir(): string {
+    return this.#plan.command.workdir;
+  }
+
+  /** Of a command for which nothing else is said. */
+  get environment(): Readonly<Record<string, string>> {
+    return { ...this.#plan.environment, ...this.#plan.command.env };
   }
 
   /** Puts the sources into the box; they are the recipe's user's. */
@@ -99,61 +74,45 @@ export class RecipeBox implements AsyncDisposable {
     warn: (warning: ArtifactWarning) => void,
     signal: AbortSignal,
   ): Promise<void> {
-    const [, base] = this.#sandbox.facts.uidMap;
-    const { uid, gid } = commandUser(this.#manifest, this.#request.user);
-    const rootFd = this.#sandbox.openRoot();
-    try {
-      await copyIn({
-        rootFd,
-        items: sources.map(({ path, name }) => ({ source: path, target: `${SOURCES}/${name}` })),
-        owner: { uid: base + uid, gid: base + gid },
-        onWarning: warn,
-        signal,
-      });
-    } finally {
-      closeSync(rootFd);
-    }
+    const items = sources.map(({ path, name }) => ({ source: path, target: `${SOURCES}/${name}` }));
+    await this.#sandbox.copyIn(items, warn, signal);
   }
 
   /** The image's bash, or its sh. Throws E_RECIPE_SHELL. */
   async findShell(): Promise<BoxShell> {
     const options = { env: {}, workdir: '/', user: undefined, network: false };
-    const { process, tail } = await this.start({ ...options, argv: ['sh', '-c', FIND_SHELL] });
-    process.stdin.end();
-    process.stdout.resume();
-    process.stderr.resume();
-    await new Promise((resolve) => process.once('close', resolve));
-    const path = tail.lines()[0] ?? '';
+    const { output } = await this.execute({ ...options, argv: ['sh', '-c', FIND_SHELL] }, {});
+    const path = output.lines()[0] ?? '';
     if (!path.startsWith('/')) {
       throw new KilnError('E_RECIPE_SHELL', `image ${this.#manifest.name} has no shell`);
     }
     return { path, prefix: path.endsWith('bash') ? 'set -euo pipefail;' : 'set -eu;' };
   }
 
-  /** Starts a command. Nobody reads its output yet. Throws what {@link Sandbox.spawn} throws. */
-  async start({ argv, env, workdir, user, network }: BoxCommandOptions): Promise<BoxCommand> {
-    const process = await this.#sandbox.spawn(argv, {
-      policy: await this.#policy(user ?? this.#request.user, network),
-      env: {
-        ...this.#manifest.environment,
-        ...(network ? this.#egress?.environment : {}),
-        ...this.#request.env,
-        ...env,
-      },
-      workdir: posix.resolve(this.workdir, workdir ?? '.'),
-    });
-    this.measured ??= { ...this.#sandbox.facts, ...process.facts };
-    const tail = new Tail();
-    const take = (chunk: Buffer) => tail.push(chunk);
+  /** Runs a command to its end. Throws what {@link PlannedSandbox.execute} throws. */
+  async execute(
+    command: BoxCommandOptions,
+    time: TimeLimits,
+    onOutput?: (chunk: Buffer) => void,
+  ): Promise<Executed> {
+    const end = await this.#sandbox.execute(
+      { ...this.#command(command), time, leftovers: 'ended' },
+      { onOutput },
+    );
+    this.measured ??= end.measured;
+    return end;
+  }
+
+  /** Starts a command. Nobody reads its output yet. Throws what {@link PlannedSandbox.start} throws. */
+  async start(command: BoxCommandOptions): Promise<BoxCommand> {
+    const { process, measured } = await this.#sandbox.start(this.#command(command));
+    this.measured ??= measured;
+    const output = new Output(KEPT);
+    const take = (chunk: Buffer) => output.push(chunk);
     // Listening starts the flow; whoever relays the output listens in this turn as well.
     process.stdout.on('data', take);
     process.stderr.on('data', take);
-    return { process, tail };
-  }
-
-  /** Of a command for which nothing else is said. */
-  get environment(): Readonly<Record<string, string>> {
-    return { ...this.#manifest.environment, ...this.#request.env };
+    return { process, output };
   }
 
   /** Ends every process; the files stay. */
@@ -163,54 +122,30 @@ export class RecipeBox implements AsyncDisposable {
 
   /** Lets go of the box; `kiln shell` comes back to it, as the recipe's user. */
   async keep(seconds: number): Promise<void> {
-    const { user, capabilities } = await this.#policy(this.#request.user, false);
-    const { environment: env, workdir } = this;
-    const seccomp = this.#profile(false);
-    await this.#sandbox.keep(seconds, { user, capabilities, seccomp, env, workdir });
+    const { command } = this.#plan;
+    await this.#sandbox.keep(seconds, { ...command, policy: this.#policy(undefined, false) });
   }
 
-  /** Ends the way out to the hosts of a list, if there is one; gives what was asked for. */
-  async closeEgress(): Promise<readonly EgressEntry[] | undefined> {
-    return await this.#egress?.close();
+  #command({ argv, env, workdir, user, network }: BoxCommandOptions): CommandPlan {
+    return {
+      ...this.#plan.command,
+      argv,
+      env: { ...this.#plan.command.env, ...env },
+      workdir: posix.resolve(this.workdir, workdir ?? '.'),
+      policy: this.#policy(user, network),
+      ...{ leftovers: 'left', online: network },
+    };
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.#egress?.[Symbol.asyncDispose]();
-  }
-
-  /** Whether steps can be given a network. */
-  #hasNetwork(): boolean {
-    return this.#request.network !== 'private' || this.#egress !== undefined;
-  }
-
-  /** In a sandbox without a network there is nothing to keep from. */
-  #profile(online: boolean): string {
-    const profile = chosenProfile(this.#request.seccomp, this.#request.nested === true);
-    return this.#hasNetwork() && !online ? `${profile}-offline` : profile;
-  }
-
-  /** As the kernel has them. */
-  limits(): ReturnType<ProcessCgroups['limits']> {
-    return this.#cgroups.limits(this.#sandbox.id);
-  }
-
-  usage(): CgroupUsage {
-    return this.#cgroups.usage(this.#sandbox.id);
-  }
-
-  async #policy(wanted: string | undefined, online: boolean): Promise<CommandPolicy> {
-    const key = JSON.stringify([wanted, online]);
-    const known = this.#policies.get(key);
-    if (known !== undefined) return known;
-    const { paths } = this.#engine;
+  /** In a sandbox without a network there is nothing to keep a command from. */
+  #policy(wanted: string | undefined, online: boolean): PolicyRequest {
+    const { command, egress, sandbox } = this.#plan;
+    const { policy } = command;
+    const hasNetwork = sandbox.network !== 'private' || egress !== undefined;
+    const seccomp = hasNetwork && !online ? `${policy.seccomp}-offline` : policy.seccomp;
+    if (wanted === undefined) return { ...policy, seccomp };
     const user = commandUser(this.#manifest, wanted);
-    const { surroundings } = this.#sandbox;
-    const made = await commandPolicy(paths, surroundings, {
-      user: user.spec,
-      capabilities: userCapabilities(user.uid, this.#request.capAdd, surroundings),
-      seccomp: this.#profile(online),
-    });
-    this.#policies.set(key, made);
-    return made;
+    const capabilities = userCapabilities(user.uid, [], surroundingsOf(sandbox));
+    return { user: user.spec, capabilities, seccomp };
   }
 }

@@ -1,25 +1,17 @@
-import { closeSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import {
-  type Collection,
-  checkPatterns,
-  collectArtifacts,
-  missingArtifacts,
-} from '../../artifacts/collect.ts';
+import { checkPatterns } from '../../artifacts/collect.ts';
 import type { ArtifactWarning } from '../../artifacts/warning.ts';
-import { checkEgress } from '../../egress/rule.ts';
 import { KilnError } from '../../errors.ts';
 import { isOwnRecipe, resolveImage } from '../../image/find.ts';
 import { openImage } from '../../image/open.ts';
-import type { LeasedImage } from '../../image/store/images.ts';
 import { type BuildRecipe, stepsOf } from '../../recipe/build-recipe.ts';
 import { checkScriptRecipe, loadBuildRecipe } from '../../recipe/load-build-recipe.ts';
+import { collectorFor } from '../../run/collect.ts';
+import { planRun } from '../../run/plan.ts';
 import { Timeline } from '../../run/timeline.ts';
+import { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
 import type { CommandEnd, TimeLimits } from '../../sandbox/door/supervise.ts';
-import { commandUser } from '../../sandbox/door/user.ts';
-import { type Engine, openSandbox } from '../../sandbox/open.ts';
-import type { Sandbox } from '../../sandbox/sandbox.ts';
-import { sandboxSpecification } from '../../sandbox/specification.ts';
+import type { Engine } from '../../sandbox/open.ts';
 import { ResultFiles } from '../result-files.ts';
 import { isScript } from './find.ts';
 import { boxRequest } from './plan.ts';
@@ -78,9 +70,10 @@ export async function runRecipe(
     openImage(engine, name, { signal, onProgress: hooks.onImageProgress }),
   );
   const run = boxRequest(request, recipe, sources, image.manifest.id);
-  checkEgress(run);
+  const plan = planRun(run, image);
+  const collect = await collectorFor(run);
   const sandbox = await timeline.measure('sandbox', () =>
-    enter(engine, request, run, image, signal),
+    PlannedSandbox.open(engine, plan, { signal }),
   );
   let kept = false;
   try {
@@ -90,17 +83,17 @@ export async function runRecipe(
       warnings.push(warning);
       hooks.onWarning(warning);
     };
-    await using box = await RecipeBox.of(engine, run, image.manifest, sandbox);
+    const box = new RecipeBox(plan, image.manifest, sandbox);
     if (sources.length > 0) {
       await timeline.measure('copy-in', () => box.fill(sources, warn, signal));
     }
     const work = new Work(run.time, recipe, box, session, { ...hooks, onOutput }, signal, caller);
     const { end, failedStep } = await work.run(timeline);
-    const egress = await box.closeEgress();
-    const usage = box.usage();
-    const limitHit = whichLimit(end, box, sandbox);
+    const egress = await sandbox.closeEgress();
+    const usage = sandbox.usage();
+    const limitHit = sandbox.limitHit(end, usage);
     const { collection, failure } = await timeline.measure('artifacts', () =>
-      collect(request, recipe, box.workdir, sandbox, warn, failedStep !== undefined),
+      collect(sandbox, box.workdir, warn, undefined),
     );
     if (request.keepSeconds !== undefined && failedStep !== undefined) {
       await box.keep(request.keepSeconds);
@@ -115,8 +108,9 @@ export async function runRecipe(
       end,
       limitHit,
       usage,
-      measured: { ...box.measured, limits: box.limits() },
+      measured: { ...box.measured, limits: sandbox.limits() },
       collection,
+      // After a failed step, none of the artifacts is missed.
       failure: failedStep?.error ?? failure,
       warnings,
       recipe,
@@ -182,34 +176,6 @@ async function imageName(
     `${path} asks for an image of ${named.path}, which may put files of the host into it`,
     { hint: `read that file; if you trust it, say so with -r ${named.path}` },
   );
-}
-
-async function enter(
-  engine: Engine,
-  { path, keepSeconds }: RecipeRequest,
-  run: RecipeReport['request'],
-  image: LeasedImage,
-  signal: AbortSignal,
-): Promise<Sandbox> {
-  const specification = sandboxSpecification({
-    root: image.tree,
-    image: image.manifest.id,
-    network: run.network,
-    binds: run.binds,
-    allowHostWrite: run.allowHostWrite === true,
-    tmpfs: run.tmpfs,
-    limits: run.limits,
-    nested: run.nested === true,
-    ...(run.hostname === undefined ? {} : { hostname: run.hostname }),
-    ...(run.disk === undefined ? {} : { disk: run.disk }),
-  });
-  return await openSandbox(engine, specification, {
-    user: commandUser(image.manifest, run.user),
-    caller: run.caller,
-    command: ['kiln build', path],
-    signal,
-    outlives: keepSeconds !== undefined,
-  });
 }
 
 /** The steps of one recipe. */
@@ -282,49 +248,5 @@ class Work {
       ...(Number.isFinite(shortest) ? { timeout: shortest } : {}),
       ...(stallTimeout === undefined ? {} : { stallTimeout }),
     };
-  }
-}
-
-/** Which limit was hit, from what the kernel counted; the time limits are ours. */
-function whichLimit(end: CommandEnd, box: RecipeBox, sandbox: Sandbox): RecipeReport['limitHit'] {
-  if (end.timeLimit !== null) return end.timeLimit;
-  const usage = box.usage();
-  if ((usage.oomKills ?? 0) > 0) return 'memory';
-  const failed = end.exitCode !== 0;
-  if (failed && (usage.pidsRefused ?? 0) > 0) return 'pids';
-  if (failed && sandbox.diskIsFull()) return 'disk';
-  return null;
-}
-
-/** After a failure, what there is of the artifacts is taken out, and none is missed. */
-async function collect(
-  { resultDirectory, caller }: RecipeRequest,
-  { artifacts }: BuildRecipe,
-  workdir: string,
-  sandbox: Sandbox,
-  warn: (warning: ArtifactWarning) => void,
-  failed: boolean,
-): Promise<{
-  readonly collection: Collection | undefined;
-  readonly failure: KilnError | undefined;
-}> {
-  const none = { collection: undefined, failure: undefined };
-  if (resultDirectory === undefined || artifacts.length === 0) return none;
-  const rootFd = sandbox.openRoot();
-  try {
-    const collection = await collectArtifacts({
-      rootFd,
-      patterns: artifacts,
-      workdir,
-      destination: resultDirectory,
-      owner: caller,
-      onWarning: warn,
-    });
-    return { collection, failure: failed ? undefined : missingArtifacts(collection) };
-  } catch (error) {
-    if (error instanceof KilnError) return { ...none, failure: error };
-    throw error;
-  } finally {
-    closeSync(rootFd);
   }
 }

@@ -4,8 +4,7 @@ import { constants } from 'node:os';
 import { KilnError } from '../../errors.ts';
 import { deferred } from '../../promise.ts';
 import type { RecipeStep } from '../../recipe/build-recipe.ts';
-import { listenToOutput } from '../../sandbox/door/output.ts';
-import { type CommandEnd, supervise, type TimeLimits } from '../../sandbox/door/supervise.ts';
+import { Clock, type CommandEnd, GRACE, type TimeLimits } from '../../sandbox/door/supervise.ts';
 import { startOnHost } from './host-command.ts';
 import type { RecipeBox } from './recipe-box.ts';
 import type { CommandProcess } from './relayed-command.ts';
@@ -13,8 +12,6 @@ import type { FailedStep } from './request.ts';
 import type { BoxShell, SpawnMessage, StepFailure } from './script-protocol.ts';
 import type { ScriptSession } from './script-session.ts';
 
-/** How long what is out of time may take to end by itself, milliseconds. */
-const GRACE = 2000;
 /** Lines of a failed command that are shown. */
 const SHOWN_LINES = 40;
 
@@ -66,22 +63,22 @@ async function runScript(
   limits: TimeLimits,
   { box, shell, onOutput }: StepContext,
 ): Promise<StepEnd> {
-  const { process, tail } = await box.start({
-    // One pipe for both streams: in a log, an error belongs after what led to it.
-    argv: [shell.path, '-c', `${shell.prefix} exec 2>&1\n${script}`],
-    env: step.env,
-    workdir: step.workdir,
-    user: step.user,
-    network: step.network,
-  });
-  process.stdin.end();
-  const kill = () => box.killAll();
-  const output = listenToOutput(process, onOutput, kill);
-  const end = await supervise(process, limits, 'ended', kill);
-  output.rethrow();
+  const end = await box.execute(
+    {
+      // One pipe for both streams: in a log, an error belongs after what led to it.
+      argv: [shell.path, '-c', `${shell.prefix} exec 2>&1\n${script}`],
+      env: step.env,
+      workdir: step.workdir,
+      user: step.user,
+      network: step.network,
+    },
+    limits,
+    onOutput,
+  );
   const failed = end.exitCode !== 0 || end.timeLimit !== null;
-  const failure = failed ? failedStep(step, end, script, tail.lines()) : undefined;
-  return { ...end, failure };
+  const failure = failed ? failedStep(step, end, script, end.output.lines()) : undefined;
+  const { exitCode, signal, timeLimit } = end;
+  return { exitCode, signal, timeLimit, failure };
 }
 
 /** The command of a function that failed last. */
@@ -104,9 +101,15 @@ async function runFunction(
   const endOnHost = () => {
     for (const command of onHost) command.kill(constants.signals.SIGKILL);
   };
-  using clock = new StepClock(limits, () => {
+  const givenUp = deferred<undefined>();
+  let late: NodeJS.Timeout | undefined;
+  const giveUp = () => {
+    // A function that does not end with its commands is left behind; the recipe ends with it.
+    late = setTimeout(() => givenUp.resolve(undefined), GRACE);
+  };
+  using clock = new Clock(limits, () => {
     endOnHost();
-    return box.killAll();
+    box.killAll().then(giveUp, giveUp);
   });
   let failed: FailedCommand | undefined;
   const userAndNetwork = { user: step.user, network: step.network };
@@ -118,7 +121,7 @@ async function runFunction(
       return command;
     }
     const { argv, env, cwd } = message;
-    const { process, tail } = await box.start({ argv, env, workdir: cwd, ...userAndNetwork });
+    const { process, output } = await box.start({ argv, env, workdir: cwd, ...userAndNetwork });
     clock.watch(process);
     process.once('exit', (exitCode, signal) => {
       if (exitCode === 0) return;
@@ -126,7 +129,7 @@ async function runFunction(
       const command = argv[1] === '-c' ? (argv[2] ?? '') : argv.join(' ');
       const shown = command.startsWith(shell.prefix) ? command.slice(shell.prefix.length) : command;
       process.once('close', () => {
-        failed = { command: shown.trim(), lines: tail.lines(), exitCode, signal };
+        failed = { command: shown.trim(), lines: output.lines(), exitCode, signal };
       });
     });
     return process;
@@ -137,13 +140,13 @@ async function runFunction(
     workdir: resolveIn(box.workdir, step.workdir),
     env: { ...box.environment, ...step.env },
   };
-  const failure = await Promise.race([session.runStep(message, start), clock.over]).catch(
-    (error: unknown) => {
+  const failure = await Promise.race([session.runStep(message, start), givenUp.promise])
+    .catch((error: unknown) => {
       // The sandbox's end with it; kiln would wait for these.
       endOnHost();
       throw error;
-    },
-  );
+    })
+    .finally(() => clearTimeout(late));
   const end = endOf(failure, clock.hit);
   if (failure === undefined && clock.hit === null) return { ...end, failure: undefined };
   return { ...end, failure: failedFunction(step, end, failure, failed) };
@@ -203,51 +206,4 @@ function failedStep(
     lastLines: lines.slice(-SHOWN_LINES),
     error: new KilnError('E_STEP_FAILED', `step ${step.name} failed: ${how}`, { details }),
   };
-}
-
-/** The limits of time of a step that is a function: its commands are ended, then it is given up. */
-class StepClock implements Disposable {
-  hit: CommandEnd['timeLimit'] = null;
-  /** Resolves, with nothing, when a step that is out of time has not ended by itself. */
-  readonly over: Promise<undefined>;
-  readonly #giveUp = deferred<undefined>();
-  readonly #kill: () => Promise<void>;
-  readonly #timers = new Set<NodeJS.Timeout>();
-  readonly #stall: NodeJS.Timeout | undefined;
-  readonly #running = new Set<{ kill(signal: NodeJS.Signals): boolean }>();
-
-  constructor({ timeout, stallTimeout }: TimeLimits, kill: () => Promise<void>) {
-    this.over = this.#giveUp.promise;
-    this.#kill = kill;
-    if (timeout !== undefined) this.#timers.add(setTimeout(() => this.#end('timeout'), timeout));
-    if (stallTimeout === undefined) return;
-    this.#stall = setTimeout(() => this.#end('stall'), stallTimeout);
-    this.#timers.add(this.#stall);
-  }
-
-  /** Output of this command shows that the step goes on. */
-  watch(command: Awaited<ReturnType<RecipeBox['start']>>['process']): void {
-    this.#running.add(command);
-    const alive = () => void this.#stall?.refresh();
-    alive();
-    command.stdout.on('data', alive);
-    command.stderr.on('data', alive);
-    command.once('exit', () => this.#running.delete(command));
-  }
-
-  #end(limit: 'timeout' | 'stall'): void {
-    if (this.hit !== null) return;
-    this.hit = limit;
-    for (const command of this.#running) command.kill('SIGTERM');
-    const kill = async () => {
-      await this.#kill().catch(() => undefined);
-      // A function that does not end with its commands is left behind; the recipe ends with it.
-      this.#timers.add(setTimeout(() => this.#giveUp.resolve(undefined), GRACE));
-    };
-    this.#timers.add(setTimeout(kill, GRACE));
-  }
-
-  [Symbol.dispose](): void {
-    for (const timer of this.#timers) clearTimeout(timer);
-  }
 }

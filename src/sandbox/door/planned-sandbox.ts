@@ -222,7 +222,7 @@ export class PlannedSandbox implements AsyncDisposable {
     const ended = async () => {
       const end = await supervise(process, plan.time, plan.leftovers, kill);
       const usage = this.usage();
-      const limitHit = this.#limitHit(end, usage, plan.disks);
+      const limitHit = this.limitHit(end, usage, plan.disks);
       return { ...end, limitHit, usage, measured, refused: process.refused };
     };
     return { process, measured, kill, ended };
@@ -263,6 +263,18 @@ export class PlannedSandbox implements AsyncDisposable {
     } finally {
       signal?.removeEventListener('abort', abort);
     }
+  }
+
+  /**
+   * Which limit got in the way of a command, from what the kernel counted; the limits of time are ours.
+   * @param disks see {@link CommandPlan}
+   */
+  limitHit(end: CommandEnd, usage: CgroupUsage, disks?: readonly string[]): LimitHit | null {
+    if (end.timeLimit !== null) return end.timeLimit;
+    if ((usage.oomKills ?? 0) > 0) return 'memory';
+    if (end.exitCode === 0) return null;
+    if ((usage.pidsRefused ?? 0) > 0) return 'pids';
+    return this.#sandbox.diskIsFull(disks) ? 'disk' : null;
   }
 
   /** Puts files of the host into it; they are the owner's of the plan. Throws what copyIn() throws. */
@@ -327,15 +339,6 @@ export class PlannedSandbox implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
-  }
-
-  /** From what the kernel counted; the limits of time are ours. */
-  #limitHit(end: CommandEnd, usage: CgroupUsage, disks: CommandPlan['disks']): LimitHit | null {
-    if (end.timeLimit !== null) return end.timeLimit;
-    if ((usage.oomKills ?? 0) > 0) return 'memory';
-    if (end.exitCode === 0) return null;
-    if ((usage.pidsRefused ?? 0) > 0) return 'pids';
-    return this.#sandbox.diskIsFull(disks) ? 'disk' : null;
   }
 }
 
