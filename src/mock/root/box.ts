@@ -1,17 +1,15 @@
-import { closeSync } from 'node:fs';
+import { ROOT_CAPABILITIES, TRANSACTION_CAPABILITIES } from '../../sandbox/capabilities.ts';
+import { type CommandPlan, planSandbox } from '../../sandbox/door/plan.ts';
 import {
-  type Capability,
-  ROOT_CAPABILITIES,
-  TRANSACTION_CAPABILITIES,
-} from '../../sandbox/capabilities.ts';
-import { listenToOutput } from '../../sandbox/door/output.ts';
-import { type CommandEnd, supervise } from '../../sandbox/door/supervise.ts';
+  type CommandIo,
+  type CommandStdio,
+  PlannedSandbox,
+  type RunningCommand,
+} from '../../sandbox/door/planned-sandbox.ts';
+import type { CommandEnd } from '../../sandbox/door/supervise.ts';
 import { commandUser } from '../../sandbox/door/user.ts';
-import { openSandbox } from '../../sandbox/open.ts';
-import { commandPolicy } from '../../sandbox/policy.ts';
-import type { SandboxProcess } from '../../sandbox/process.ts';
-import type { Sandbox } from '../../sandbox/sandbox.ts';
-import { type Bind, sandboxSpecification } from '../../sandbox/specification.ts';
+import { allowedMissing } from '../../sandbox/layers.ts';
+import type { Bind } from '../../sandbox/specification.ts';
 import type { DiskWatch } from '../../state/disk-watch.ts';
 import type { MockRoot } from './root.ts';
 
@@ -30,7 +28,6 @@ export interface RootCommand {
   readonly user?: string | undefined;
   readonly workdir?: string | undefined;
   readonly env?: Readonly<Record<string, string>>;
-  readonly terminal?: { readonly rows: number; readonly columns: number } | undefined;
   /** With the rights of a package's scripts instead of those of a root shell. */
   readonly transaction?: boolean;
 }
@@ -51,10 +48,10 @@ export interface Captured extends CommandEnd {
  */
 export class RootBox implements AsyncDisposable {
   readonly root: MockRoot;
-  readonly #sandbox: Sandbox;
+  readonly #sandbox: PlannedSandbox;
   #closed = false;
 
-  private constructor(root: MockRoot, sandbox: Sandbox) {
+  private constructor(root: MockRoot, sandbox: PlannedSandbox) {
     this.root = root;
     this.#sandbox = sandbox;
   }
@@ -64,72 +61,53 @@ export class RootBox implements AsyncDisposable {
     const { image, engine } = root;
     await root.note({ inUse: true });
     const owner = { uid: 0, gid: 0 };
-    const specification = sandboxSpecification({
-      root: image.tree,
-      image: image.manifest.id,
-      scratch: root.scratch,
-      // A root's /tmp and /var/tmp are its own, and stay.
-      privateTmp: false,
-      network: options.network === true ? 'host' : 'private',
-      hostname: options.hostname ?? 'mock',
-      binds: options.binds ?? [],
-    });
-    const use = { user: owner, caller: owner, command: options.command };
-    return new RootBox(root, await openSandbox(engine, specification, use));
+    const { environment } = image.manifest;
+    const plan = planSandbox(
+      {
+        network: options.network === true ? 'host' : 'private',
+        binds: options.binds ?? [],
+        // A root's /tmp and /var/tmp are its own, and stay.
+        privateTmp: false,
+        ...{ volumes: [], allowHostWrite: false, namespaces: 0, nested: false, boot: false },
+        ...{ label: { kind: 'auto' }, allowMissing: allowedMissing(), egress: undefined },
+        ...{ scratch: root.scratch, hostname: options.hostname ?? 'mock' },
+        ...{ owner, caller: owner, shownAs: options.command, outlives: false },
+      },
+      { tree: image.tree, id: image.manifest.id, environment },
+    );
+    return new RootBox(root, await PlannedSandbox.open(engine, plan));
   }
 
-  /** Starts a command. Throws what Sandbox.spawn() throws, E_NO_USER. */
-  async spawn(argv: readonly string[], command: RootCommand = {}): Promise<SandboxProcess> {
-    const { image, engine } = this.root;
-    const user = commandUser(image.manifest, command.user ?? '0:0');
-    const capabilities = capabilitiesOf(user.uid, command.transaction === true);
-    return await this.#sandbox.spawn(argv, {
-      policy: await commandPolicy(engine.paths, this.#sandbox.surroundings, {
-        user: user.spec,
-        capabilities,
-        seccomp: 'default-on-disk',
-      }),
-      env: { ...image.manifest.environment, ...command.env },
-      workdir: command.workdir ?? '/',
-      ...(command.terminal === undefined ? {} : { terminal: command.terminal }),
-    });
+  /** Starts a command. Throws what {@link PlannedSandbox.start} throws, E_NO_USER. */
+  async start(
+    argv: readonly string[],
+    command: RootCommand,
+    stdio: CommandStdio,
+  ): Promise<RunningCommand> {
+    return await this.#sandbox.start(this.#plan(argv, command), stdio);
   }
 
   /** Runs a command to its end and keeps what it writes, up to {@link CAPTURE_LIMIT}. */
   async capture(
     argv: readonly string[],
-    command: RootCommand & {
-      /** Standard input. */
-      readonly input?: Buffer;
-      readonly signal?: AbortSignal | undefined;
-      readonly onOutput?: (chunk: Buffer) => void;
-    } = {},
+    { input, signal, onOutput, ...command }: RootCommand & CommandIo = {},
   ): Promise<Captured> {
-    const process = await this.spawn(argv, command);
-    const stdout: Buffer[] = [];
-    const output: Buffer[] = [];
-    let size = 0;
-    const kill = () => this.killAll();
-    const take = (chunk: Buffer, stream: 'stdout' | 'stderr') => {
-      command.onOutput?.(chunk);
-      size += chunk.length;
-      if (size > CAPTURE_LIMIT) return;
-      output.push(chunk);
-      if (stream === 'stdout') stdout.push(chunk);
-    };
-    const listener = listenToOutput(process, take, kill);
-    process.stdin.end(command.input);
-    const abort = () => void kill().catch(() => undefined);
-    command.signal?.addEventListener('abort', abort, { once: true });
-    try {
-      const end = await supervise(process, {}, 'ended', kill);
-      command.signal?.throwIfAborted();
-      listener.rethrow();
-      const text = (chunks: Buffer[]) => Buffer.concat(chunks).toString('utf8');
-      return { ...end, stdout: text(stdout), output: text(output) };
-    } finally {
-      command.signal?.removeEventListener('abort', abort);
-    }
+    const end = await this.#sandbox.execute(this.#plan(argv, command), {
+      ...{ input, signal, onOutput },
+      ...{ keep: CAPTURE_LIMIT, capture: CAPTURE_LIMIT },
+    });
+    return { ...end, stdout: end.stdout.toString('utf8'), output: end.output.text() };
+  }
+
+  #plan(
+    argv: readonly string[],
+    { user: wanted = '0:0', workdir = '/', env = {}, transaction = false }: RootCommand,
+  ): CommandPlan {
+    const user = commandUser(this.root.image.manifest, wanted);
+    const rights = transaction ? TRANSACTION_CAPABILITIES : ROOT_CAPABILITIES;
+    const capabilities = user.uid === 0 ? rights : [];
+    const policy = { user: user.spec, capabilities, seccomp: 'default-on-disk' };
+    return { argv, env, workdir, policy, time: {}, leftovers: 'ended' };
   }
 
   /** Has a watch of the disk kill the box as soon as there is a reason. */
@@ -142,17 +120,14 @@ export class RootBox implements AsyncDisposable {
     await this.#sandbox.killAll();
   }
 
+  /** Puts files of the host into the root; they are its root's. */
+  async fill(...files: Parameters<PlannedSandbox['copyIn']>): Promise<void> {
+    await this.#sandbox.copyIn(...files);
+  }
+
   /** Does something with the box's root directory, which is hostile, by its descriptor. */
-  async withRoot<Result>(
-    act: (rootFd: number, ids: { readonly base: number }) => Promise<Result>,
-  ): Promise<Result> {
-    const [, base] = this.#sandbox.facts.uidMap;
-    const rootFd = this.#sandbox.openRoot();
-    try {
-      return await act(rootFd, { base });
-    } finally {
-      closeSync(rootFd);
-    }
+  async withRoot<Result>(act: (rootFd: number) => Promise<Result>): Promise<Result> {
+    return await this.#sandbox.withRoot(act);
   }
 
   /** Ends the box; does nothing the second time. */
@@ -166,9 +141,4 @@ export class RootBox implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
   }
-}
-
-function capabilitiesOf(uid: number, transaction: boolean): readonly Capability[] {
-  if (uid !== 0) return [];
-  return transaction ? TRANSACTION_CAPABILITIES : ROOT_CAPABILITIES;
 }

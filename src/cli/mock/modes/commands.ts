@@ -1,4 +1,3 @@
-import { once } from 'node:events';
 import type { Chroot } from '../../../mock/chroot.ts';
 import { RootBox } from '../../../mock/root/box.ts';
 import type { MockRoot } from '../../../mock/root/root.ts';
@@ -77,26 +76,24 @@ async function inBox(
     hostname: chroot.hostname,
     command: ['kiln-mock', ...argv.slice(-3)],
   });
-  const command = await box.spawn(argv, {
-    user: line.has('unpriv') ? chroot.user : undefined,
-    workdir: line.value('cwd'),
-    env: { PS1: '<mock-chroot> \\s-\\v\\$ ', ...(tty && TERM ? { TERM } : {}) },
-    ...(tty
-      ? { terminal: { rows: process.stdout.rows ?? 24, columns: process.stdout.columns ?? 80 } }
-      : {}),
-  });
-  const kill = () => void box.killAll().catch(() => undefined);
+  const { rows = 24, columns = 80 } = process.stdout;
+  const command = await box.start(
+    argv,
+    {
+      user: line.has('unpriv') ? chroot.user : undefined,
+      workdir: line.value('cwd'),
+      env: { PS1: '<mock-chroot> \\s-\\v\\$ ', ...(tty && TERM ? { TERM } : {}) },
+    },
+    tty ? { terminal: { rows, columns } } : {},
+  );
   using disk = new DiskWatch(root.directory);
   box.killedBy(disk);
-  const disconnect = connect(command, kill);
-  // What the command left running may hold its output open: it goes first.
-  command.once('exit', kill);
+  const disconnect = connect(command.process, () => void command.kill().catch(() => undefined));
   try {
-    await once(command, 'close');
+    return commandStatus(await command.ended());
   } finally {
     disconnect();
     // The watch kills the whole box: what that did to the command is not the reason.
     disk.signal.throwIfAborted();
   }
-  return commandStatus({ exitCode: command.exitCode, signal: command.signalCode });
 }

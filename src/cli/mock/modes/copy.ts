@@ -2,7 +2,6 @@ import { closeSync, constants, lstatSync, statSync } from 'node:fs';
 import { mkdtemp, readdir, rename } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { collectArtifacts } from '../../../artifacts/collect.ts';
-import { copyIn } from '../../../artifacts/copy-in.ts';
 import type { ArtifactWarning } from '../../../artifacts/warning.ts';
 import { openInTree } from '../../../image/tree/path.ts';
 import { removeTree } from '../../../kernel/remove-tree.ts';
@@ -23,7 +22,7 @@ export async function copyin(session: MockSession): Promise<number> {
   return await withRoot(session, async (root) => {
     await root.note({ pristine: false });
     await using box = await RootBox.open(root, { command: ['kiln-mock', '--copyin'] });
-    await box.withRoot(async (rootFd, { base }) => {
+    await box.withRoot(async (rootFd) => {
       const into = isDirectoryIn(rootFd, destination);
       if (sources.length > 1 && !into) {
         throw argumentError(`multiple source files and ${destination} is not a directory!`);
@@ -36,14 +35,9 @@ export async function copyin(session: MockSession): Promise<number> {
         }
         log.info(`copying ${source} to ${destination}`);
       }
-      await copyIn({
-        rootFd,
-        items: sources.map((source) => ({ source: hostPath(source), target: destination })),
-        owner: { uid: base, gid: base },
-        onWarning: (warning) => warn(session, warning),
-        signal,
-      });
     });
+    const items = sources.map((source) => ({ source: hostPath(source), target: destination }));
+    await box.fill(items, (warning) => warn(session, warning), signal);
     return 0;
   });
 }
