@@ -1,15 +1,12 @@
 import { mkdir } from 'node:fs/promises';
 import { KilnError } from '../../errors.ts';
-import { awaitedLater, deferred } from '../../promise.ts';
 import { TRANSACTION_CAPABILITIES } from '../../sandbox/capabilities.ts';
+import { type CommandPlan, planSandbox } from '../../sandbox/door/plan.ts';
+import { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
 import { labelForImages } from '../../sandbox/labels/store.ts';
-import { type Engine, openSandbox, type ReservedBox } from '../../sandbox/open.ts';
-import { commandPolicy } from '../../sandbox/policy.ts';
-import type { SandboxProcess } from '../../sandbox/process.ts';
-import type { Sandbox } from '../../sandbox/sandbox.ts';
+import { allowedMissing } from '../../sandbox/layers.ts';
+import type { Engine, ReservedBox } from '../../sandbox/open.ts';
 import { seccompFilter } from '../../sandbox/seccomp/profile.ts';
-import { type CommandPolicy, sandboxSpecification } from '../../sandbox/specification.ts';
-import { surroundingsOf } from '../../sandbox/surroundings.ts';
 import { DiskWatch } from '../../state/disk-watch.ts';
 import { span } from '../../trace/trace.ts';
 
@@ -17,13 +14,14 @@ import { span } from '../../trace/trace.ts';
 export const CONTROL = '/dev/.kiln';
 
 /** Scripts write to the host's disk. */
-const SECCOMP = 'default-on-disk';
+const POLICY = {
+  user: 'root',
+  capabilities: TRANSACTION_CAPABILITIES,
+  seccomp: 'default-on-disk',
+};
 
 /** Bytes of a command's output that are kept unless it asks for more, its end: what went wrong is told last. */
 export const OUTPUT_LIMIT = 64 * 1024;
-
-/** How long a command's output is waited for once it has ended, milliseconds: what it has left running may hold it open. */
-const LATE_OUTPUT = 500;
 
 /** %_install_script_path of rpm's own macros, without X11R6. */
 const SCRIPT_PATH = '/sbin:/bin:/usr/sbin:/usr/bin';
@@ -69,22 +67,20 @@ export interface TransactionResult {
 
 /** A box in which packages' scripts run: root of its own world with the few rights they need. */
 export class TransactionBox implements AsyncDisposable {
-  readonly #sandbox: Sandbox;
-  readonly #policy: CommandPolicy;
+  readonly #sandbox: PlannedSandbox;
   readonly #scratch: string;
   readonly #disk: DiskWatch;
   #closed = false;
 
-  private constructor(sandbox: Sandbox, policy: CommandPolicy, scratch: string, disk: DiskWatch) {
+  private constructor(sandbox: PlannedSandbox, scratch: string, disk: DiskWatch) {
     this.#sandbox = sandbox;
-    this.#policy = policy;
     this.#scratch = scratch;
     this.#disk = disk;
   }
 
   /** Makes ready what is the same for all of them, so that none waits for it. */
   static async prepare(engine: Engine): Promise<void> {
-    await seccompFilter(engine.paths, SECCOMP, TRANSACTION_CAPABILITIES);
+    await seccompFilter(engine.paths, POLICY.seccomp, POLICY.capabilities);
   }
 
   /**
@@ -93,22 +89,20 @@ export class TransactionBox implements AsyncDisposable {
    */
   static async open(engine: Engine, options: TransactionBoxOptions): Promise<TransactionBox> {
     await mkdir(options.scratch, { recursive: true });
-    const specification = sandboxSpecification({
-      root: options.tree,
-      scratch: options.scratch,
-      privateTmp: false,
-      hostname: 'localhost',
-      // A script that makes these files finds what it would find below an install root of rpm's.
-      names: false,
-      binds: [{ source: options.control, target: CONTROL, readonly: true }],
-    });
-    const { reserved } = options;
-    const use = { user: ROOT, caller: ROOT, command: ['kiln image build'], reserved };
-    const policy = await commandPolicy(engine.paths, surroundingsOf(specification), {
-      user: 'root',
-      capabilities: TRANSACTION_CAPABILITIES,
-      seccomp: SECCOMP,
-    });
+    const { tree, scratch, reserved } = options;
+    const plan = planSandbox(
+      {
+        ...{ scratch, hostname: 'localhost', privateTmp: false },
+        // A script that makes these files finds what it would find below an install root of rpm's.
+        names: false,
+        binds: [{ source: options.control, target: CONTROL, readonly: true }],
+        ...{ network: 'private', volumes: [], allowHostWrite: false, namespaces: 0 },
+        ...{ nested: false, boot: false, label: { kind: 'auto' }, egress: undefined },
+        ...{ allowMissing: allowedMissing(), outlives: false },
+        ...{ owner: ROOT, caller: ROOT, shownAs: ['kiln image build'] },
+      },
+      { tree, id: undefined, environment: {} },
+    );
     const disk = new DiskWatch(options.scratch, {
       tree: options.scratch,
       bytes: options.disk,
@@ -116,8 +110,8 @@ export class TransactionBox implements AsyncDisposable {
       hint: '`disk` in the recipe of the image allows more, as `disk: 64G`',
     });
     try {
-      const sandbox = await openSandbox(engine, specification, use);
-      const box = new TransactionBox(sandbox, policy, options.scratch, disk);
+      const sandbox = await PlannedSandbox.open(engine, plan, { reserved });
+      const box = new TransactionBox(sandbox, scratch, disk);
       try {
         disk.kills(sandbox.initPid);
         await disk.ready();
@@ -138,22 +132,23 @@ export class TransactionBox implements AsyncDisposable {
    */
   async run(command: TransactionCommand): Promise<TransactionResult> {
     using _ = span(`in the box: ${command.argv[0]}`);
-    let process: SandboxProcess;
     this.#disk.signal.throwIfAborted();
+    const { argv, timeout, input, signal, output: keep = OUTPUT_LIMIT, meanwhile } = command;
+    const plan: CommandPlan = {
+      argv,
+      env: { PATH: SCRIPT_PATH, HOME: '/root', LANG: 'C.UTF-8' },
+      workdir: '/',
+      policy: POLICY,
+      time: { timeout: timeout * 1000 },
+      leftovers: 'left',
+    };
     try {
-      process = await this.#sandbox.spawn(command.argv, {
-        policy: this.#policy,
-        env: { PATH: SCRIPT_PATH, HOME: '/root', LANG: 'C.UTF-8' },
-      });
+      const end = await this.#sandbox.execute(plan, { input, signal, keep, meanwhile });
+      const { exitCode: status, signal: killedBy, timeLimit, output } = end;
+      return { status, killedBy, timedOut: timeLimit !== null, output: output.text() };
     } catch (error) {
       this.#disk.signal.throwIfAborted();
       return startFailure(error);
-    }
-    // A failure of the other work goes first; the box takes the command with it.
-    const ended = awaitedLater(watch(process, command));
-    command.meanwhile?.();
-    try {
-      return await ended;
     } finally {
       // The watch kills the whole box: what that did to the command is not the reason.
       this.#disk.signal.throwIfAborted();
@@ -188,49 +183,6 @@ export class TransactionBox implements AsyncDisposable {
   }
 }
 
-async function watch(
-  process: SandboxProcess,
-  command: TransactionCommand,
-): Promise<TransactionResult> {
-  let timedOut = false;
-  const kill = () => {
-    try {
-      process.kill('SIGKILL');
-    } catch {
-      // A box that is gone has no command either.
-    }
-  };
-  const timer = setTimeout(() => {
-    timedOut = true;
-    kill();
-  }, command.timeout * 1000);
-  command.signal?.addEventListener('abort', kill, { once: true });
-  // It may have come while the command was started.
-  if (command.signal?.aborted) kill();
-  const tail = new Tail(command.output ?? OUTPUT_LIMIT);
-  process.stdout.on('data', (chunk: Buffer) => tail.push(chunk));
-  process.stderr.on('data', (chunk: Buffer) => tail.push(chunk));
-  let late: NodeJS.Timeout | undefined;
-  const ended = deferred<void>();
-  process.once('close', () => ended.resolve());
-  process.once('error', ended.reject);
-  process.once('exit', () => {
-    // What has come while this process was busy is read before.
-    late = setTimeout(() => setImmediate(ended.resolve), LATE_OUTPUT);
-  });
-  process.stdin.end(command.input);
-  try {
-    await ended.promise;
-  } finally {
-    clearTimeout(timer);
-    clearTimeout(late);
-    command.signal?.removeEventListener('abort', kill);
-  }
-  command.signal?.throwIfAborted();
-  const { exitCode: status, signalCode: killedBy } = process;
-  return { status, killedBy, timedOut, output: tail.text() };
-}
-
 /** What rpm's own child would exit with when it cannot start a script. */
 function startFailure(error: unknown): TransactionResult {
   const statuses: Readonly<Record<string, number>> = {
@@ -240,31 +192,4 @@ function startFailure(error: unknown): TransactionResult {
   const status = error instanceof KilnError ? statuses[error.code] : undefined;
   if (status === undefined) throw error;
   return { status, killedBy: null, timedOut: false, output: (error as KilnError).message };
-}
-
-/** The last bytes of a stream. */
-class Tail {
-  readonly #limit: number;
-  #chunks: Buffer[] = [];
-  #size = 0;
-
-  constructor(limit: number) {
-    this.#limit = limit;
-  }
-
-  push(chunk: Buffer): void {
-    this.#chunks.push(chunk);
-    this.#size += chunk.length;
-    if (this.#size > 2 * this.#limit) this.#chunks = [this.#end()];
-  }
-
-  text(): string {
-    return this.#end().toString('utf8');
-  }
-
-  #end(): Buffer {
-    const end = Buffer.concat(this.#chunks).subarray(-this.#limit);
-    this.#size = end.length;
-    return end;
-  }
 }
