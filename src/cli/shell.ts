@@ -1,9 +1,8 @@
 import { once } from 'node:events';
 import type { Command } from 'commander';
 import { KilnError } from '../errors.ts';
+import { PlannedSandbox } from '../sandbox/door/planned-sandbox.ts';
 import { findBox } from '../sandbox/find-box.ts';
-import { reopenSandbox } from '../sandbox/open.ts';
-import { commandPolicy } from '../sandbox/policy.ts';
 import { attach, attachTerminal } from './attach.ts';
 import { processCaller } from './caller.ts';
 import { openEngine } from './engine.ts';
@@ -54,14 +53,17 @@ function refuseOptions(it: Command, id: string): void {
 async function enterKept(id: string, tty: boolean): Promise<void> {
   await using engine = openEngine();
   const box = await findBox(engine.paths, id);
-  const { sandbox, session, keepUntil } = await reopenSandbox(engine, box.id);
+  const { sandbox, kept, keepUntil } = await PlannedSandbox.reopen(engine, box.id);
+  const { rows, columns } = process.stdout;
+  const { TERM } = process.env;
   try {
-    const command = await sandbox.spawn(SHELL, {
-      policy: await commandPolicy(engine.paths, session.surroundings, session),
-      env: { ...session.env, ...(process.env.TERM && tty ? { TERM: process.env.TERM } : {}) },
-      workdir: session.workdir,
-      ...(tty ? { terminal: { rows: process.stdout.rows, columns: process.stdout.columns } } : {}),
-    });
+    const { process: command } = await sandbox.start(
+      {
+        ...{ argv: SHELL, policy: kept.policy, workdir: kept.workdir, time: {}, leftovers: 'left' },
+        env: { ...kept.env, ...(TERM && tty ? { TERM } : {}) },
+      },
+      tty ? { terminal: { rows, columns } } : {},
+    );
     const kill = () => void command.kill('SIGKILL');
     const attachment = (tty ? attachTerminal : attach)(command, kill);
     await once(command, 'close');
@@ -70,7 +72,7 @@ async function enterKept(id: string, tty: boolean): Promise<void> {
     process.exitCode = commandStatus({ exitCode, signal: signalCode, timeLimit: null });
   } finally {
     const left = Math.ceil((keepUntil - Date.now()) / 1000);
-    if (left > 0) await sandbox.keep(left, session);
+    if (left > 0) await sandbox.keep(left, kept);
     else await sandbox.close();
   }
 }

@@ -6,7 +6,7 @@ export async function within<Result>(work: Promise<Result>, milliseconds: number
   if (milliseconds === Number.POSITIVE_INFINITY) return await work;
   const over = deferred<never>();
   const timer = setTimeout(() => {
-    over.reject(new KilnError('E_UNIT_TIMEOUT', `out of time after ${milliseconds / 1000} s`));
+    over.reject(outOfTime(milliseconds));
   }, milliseconds);
   try {
     // What comes after the time is over is nobody's any more: a race listens to all.
@@ -14,4 +14,9 @@ export async function within<Result>(work: Promise<Result>, milliseconds: number
   } finally {
     clearTimeout(timer);
   }
+}
+
+/** The error of what took longer than so many milliseconds: E_UNIT_TIMEOUT. */
+export function outOfTime(milliseconds: number): KilnError {
+  return new KilnError('E_UNIT_TIMEOUT', `out of time after ${milliseconds / 1000} s`);
 }

@@ -2,7 +2,6 @@ import type { Socket } from 'node:net';
 import type { Readable } from 'node:stream';
 import { awaitedLater } from '../promise.ts';
 import { ROOT_CAPABILITIES } from '../sandbox/capabilities.ts';
-import { commandPolicy } from '../sandbox/policy.ts';
 import type { SandboxProcess } from '../sandbox/process.ts';
 import { encodeFrame, FRAME, sendMessage } from './frames.ts';
 import { wired } from './supervisor-server.ts';
@@ -71,17 +70,10 @@ async function start(host: UnitHost, request: ExecuteRequest): Promise<SandboxPr
   const { argv, user = '0:0', env, workdir = '/', terminal } = request;
   const root = /^(?:0|root)(?::|$)/.test(user);
   const capabilities = root ? [...new Set([...ROOT_CAPABILITIES, ...host.capabilities])] : [];
-  const { surroundings } = host.sandbox;
-  return await host.sandbox.spawn(argv, {
-    policy: await commandPolicy(host.paths, surroundings, {
-      user,
-      capabilities,
-      seccomp: 'default',
-    }),
-    env: { ...host.environment, ...env },
-    workdir,
-    ...(terminal === undefined ? {} : { terminal }),
-  });
+  const plan = { argv, env: { ...host.environment, ...env }, workdir, time: {} } as const;
+  const policy = { user, capabilities, seccomp: 'default' };
+  const started = await host.sandbox.start({ ...plan, policy, leftovers: 'left' }, { terminal });
+  return started.process;
 }
 
 function attach(command: SandboxProcess, client: Socket): void {

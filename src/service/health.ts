@@ -1,14 +1,13 @@
 import { Agent, get, type IncomingMessage } from 'node:http';
 import { Socket } from 'node:net';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { closeDescriptor } from '../kernel/descriptor.ts';
 import { connectLoopback } from '../kernel/inet-socket.ts';
-import { awaitedLater } from '../promise.ts';
-import { ROOT_CAPABILITIES } from '../sandbox/capabilities.ts';
-import { commandPolicy } from '../sandbox/policy.ts';
 import type { ServiceDefinition } from './definition.ts';
 import { endText } from './failure.ts';
-import { endOf, type UnitHost } from './unit-host.ts';
+import { ROOT_POLICY, type UnitHost } from './unit-host.ts';
+
+/** Bytes of what a check that fails has said that are shown. */
+const SHOWN = 400;
 
 export type HealthCheck = NonNullable<ServiceDefinition['health']>;
 
@@ -27,36 +26,13 @@ async function checkCommand(
   argv: readonly string[],
   timeout: number,
 ): Promise<string | undefined> {
-  const command = await host.sandbox.spawn(argv, {
-    policy: await commandPolicy(host.paths, host.sandbox.surroundings, {
-      user: '0:0',
-      capabilities: ROOT_CAPABILITIES,
-      seccomp: 'default',
-    }),
-    env: host.environment,
-  });
-  const ended = awaitedLater(endOf(command));
-  command.stdin.end();
-  let said = '';
-  for (const stream of [command.stdout, command.stderr]) {
-    stream.on('data', (chunk: Buffer) => {
-      if (said.length < 200) said += chunk.toString('latin1').slice(0, 200);
-    });
-  }
-  const over = new AbortController();
-  const late = awaitedLater(
-    sleep(timeout, undefined, { signal: over.signal }).then(
-      () => {
-        command.kill('SIGKILL');
-        return true;
-      },
-      () => false,
-    ),
+  const plan = { argv, env: host.environment, workdir: '/', policy: ROOT_POLICY } as const;
+  const end = await host.sandbox.execute(
+    { ...plan, time: { timeout }, leftovers: 'left' },
+    { keep: SHOWN },
   );
-  const end = await ended;
-  over.abort();
-  if (await late) return `no answer in ${timeout / 1000} s`;
-  return end.exitCode === 0 ? undefined : `${endText(end)} ${said.trim()}`.trim();
+  if (end.timeLimit !== null) return `no answer in ${timeout / 1000} s`;
+  return end.exitCode === 0 ? undefined : `${endText(end)} ${end.output.text().trim()}`.trim();
 }
 
 async function checkHttp(

@@ -47,7 +47,6 @@ export class Instance {
     const tree = new Tree(sandbox.openRoot());
     try {
       const host: UnitHost = {
-        paths: engine.paths,
         sandbox,
         control: sandbox.control(),
         tree,
@@ -232,11 +231,10 @@ export class Instance {
 
   async #usage(): Promise<ServiceStatus['usage']> {
     const { sandbox } = this.#host;
-    const { cgroups } = sandbox;
-    const { cpuMicroseconds, peakMemoryBytes, oomKills } = cgroups.usage(sandbox.id);
+    const { cpuMicroseconds, peakMemoryBytes, oomKills } = sandbox.usage();
     const all = {
       cpuMicroseconds,
-      memoryBytes: cgroups.memoryBytes(),
+      memoryBytes: sandbox.cgroups.memoryBytes(),
       peakMemoryBytes,
       pids: boxProcesses(sandbox.initPid).length,
       oomKills,

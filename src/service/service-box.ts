@@ -2,9 +2,10 @@ import { KilnError } from '../errors.ts';
 import { type LeasedImage, leaseImage } from '../image/store/images.ts';
 import type { ImageManifest } from '../image/store/manifest.ts';
 import type { LibvirtNetwork } from '../sandbox/domain-xml.ts';
-import { type Engine, openSandbox } from '../sandbox/open.ts';
-import type { Sandbox } from '../sandbox/sandbox.ts';
-import { sandboxSpecification } from '../sandbox/specification.ts';
+import { defined, planSandbox } from '../sandbox/door/plan.ts';
+import { PlannedSandbox } from '../sandbox/door/planned-sandbox.ts';
+import { allowedMissing } from '../sandbox/layers.ts';
+import type { Engine } from '../sandbox/open.ts';
 import { systemFiles } from './boot/system-files.ts';
 import type { ServiceNetwork } from './definition-network.ts';
 import { networkMac } from './network-mac.ts';
@@ -31,46 +32,41 @@ export async function openServiceBox(
   engine: Engine,
   { name, files, definition }: StoredService,
   image: LeasedImage,
-): Promise<Sandbox> {
+): Promise<PlannedSandbox> {
   const { boot, network, hostname, mounts, disk, memory, cpus, pids, user, label } = definition;
   const { 'io-read': ioRead, 'io-write': ioWrite } = definition;
-  const specification = sandboxSpecification({
-    root: image.tree,
-    image: image.manifest.id,
-    hostname: hostname ?? name,
-    // They are in its own /etc.
-    names: false,
-    network: network === 'private' ? 'private' : boxNetwork(network, networkMac(network, files)),
-    volumes: [
-      { source: files.etc, target: '/etc' },
-      { source: varVolume(files), target: '/var' },
-    ],
-    readonlyPaths: ['/usr'],
-    ...(boot
-      ? { boot, namespaces: BOOT_NAMESPACES, files: systemFiles(definition.units.map(unitName)) }
-      : {}),
-    binds: mounts.map(({ relabel, ...mount }) =>
-      relabel === undefined ? mount : { ...mount, relabel },
-    ),
-    allowHostWrite: definition['allow-host-write'],
-    limits: {
-      ...(memory === undefined ? {} : { memory }),
-      ...(cpus === undefined ? {} : { cpus }),
-      ...(pids === undefined ? {} : { pids }),
-      ...(ioRead === undefined ? {} : { ioRead }),
-      ...(ioWrite === undefined ? {} : { ioWrite }),
-    },
-    ...(disk === undefined ? {} : { disk }),
-    ...(label === undefined ? {} : { label }),
-  });
-  try {
-    return await openSandbox(engine, specification, {
-      user: bindOwner(image.manifest, user),
-      caller: { uid: 0, gid: 0 },
-      command: ['service', name],
+  const plan = planSandbox(
+    {
+      hostname: hostname ?? name,
+      // They are in its own /etc.
+      names: false,
+      network: network === 'private' ? 'private' : boxNetwork(network, networkMac(network, files)),
+      volumes: [
+        { source: files.etc, target: '/etc' },
+        { source: varVolume(files), target: '/var' },
+      ],
+      readonlyPaths: ['/usr'],
+      boot,
+      namespaces: boot ? BOOT_NAMESPACES : 0,
+      files: boot ? systemFiles(definition.units.map(unitName)) : [],
+      binds: mounts.map(({ relabel, ...mount }) =>
+        relabel === undefined ? mount : { ...mount, relabel },
+      ),
+      allowHostWrite: definition['allow-host-write'],
+      limits: defined({ memory, cpus, pids, ioRead, ioWrite }),
+      disk,
+      label: label ?? { kind: 'auto' },
+      ...{ privateTmp: true, nested: false, allowMissing: allowedMissing(), egress: undefined },
+      ...{ owner: bindOwner(image.manifest, user), caller: { uid: 0, gid: 0 } },
+      shownAs: ['service', name],
       // It ends with its supervisor's connection; a libvirtd that restarts does not end it.
       outlives: true,
-    });
+    },
+    // Its units' own environment is systemd's.
+    { tree: image.tree, id: image.manifest.id, environment: {} },
+  );
+  try {
+    return await PlannedSandbox.open(engine, plan);
   } catch (error) {
     throw withServiceHint(name, error);
   }

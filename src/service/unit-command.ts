@@ -33,12 +33,16 @@ export async function startCommand(
   variables: Readonly<Record<string, string>>,
 ): Promise<RunningCommand> {
   const env = unitEnvironment(host, unit, variables);
-  const started = await host.sandbox.spawn(commandArguments(command, env), {
-    policy: await unitPolicy(host, unit, command.privileged),
+  const { process: started } = await host.sandbox.start({
+    argv: commandArguments(command, env),
+    policy: unitPolicy(host, unit, command.privileged),
     env,
     workdir: workdir(host, unit),
     limits: clampedLimits(host, unit),
     umask: unit.umask,
+    // Its limits of time are the unit's, and what it leaves running is the unit's as well.
+    time: {},
+    leftovers: 'left',
   });
   const end = awaitedLater(endOf(started));
   started.stdin.end();

@@ -1,20 +1,17 @@
 import { readFileSync } from 'node:fs';
 import { type Capability, parseCapability, ROOT_CAPABILITIES } from '../sandbox/capabilities.ts';
 import type { BoxControl } from '../sandbox/control.ts';
-import { commandPolicy } from '../sandbox/policy.ts';
+import type { PlannedSandbox } from '../sandbox/door/planned-sandbox.ts';
+import type { PolicyRequest } from '../sandbox/policy.ts';
 import type { SandboxProcess } from '../sandbox/process.ts';
 import type { ResourceLimit } from '../sandbox/protocol/exec.ts';
-import type { Sandbox } from '../sandbox/sandbox.ts';
-import type { CommandPolicy } from '../sandbox/specification.ts';
-import type { StatePaths } from '../state/paths.ts';
 import type { LogFile } from './log-file.ts';
 import type { Tree } from './tree.ts';
 import type { ServiceUnit } from './unit/service-unit.ts';
 
 /** The box that units run in, and what all of them share. */
 export interface UnitHost {
-  readonly paths: StatePaths;
-  readonly sandbox: Sandbox;
+  readonly sandbox: PlannedSandbox;
   readonly control: BoxControl;
   /** The box's root directory. */
   readonly tree: Tree;
@@ -24,6 +21,13 @@ export interface UnitHost {
   /** Beyond what container root has. */
   readonly capabilities: readonly Capability[];
 }
+
+/** Rights of the commands of kiln's own in a service: its root's. */
+export const ROOT_POLICY: PolicyRequest = {
+  user: '0:0',
+  capabilities: ROOT_CAPABILITIES,
+  seccomp: 'default',
+};
 
 /** How a process ended. */
 export interface ProcessEnd {
@@ -40,15 +44,10 @@ export function endOf(command: SandboxProcess): Promise<ProcessEnd> {
 }
 
 /** Who a command of a unit runs as, and what it may do: never more than the service has. */
-export async function unitPolicy(
-  host: UnitHost,
-  unit: ServiceUnit,
-  privileged: boolean,
-): Promise<CommandPolicy> {
+export function unitPolicy(host: UnitHost, unit: ServiceUnit, privileged: boolean): PolicyRequest {
   const user = privileged ? '0:0' : userSpec(unit);
   const capabilities = privileged ? allowed(host) : unitCapabilities(host, unit, isRoot(user));
-  const { surroundings } = host.sandbox;
-  return await commandPolicy(host.paths, surroundings, { user, capabilities, seccomp: 'default' });
+  return { user, capabilities, seccomp: 'default' };
 }
 
 function userSpec({ user = '0', group }: ServiceUnit): string {

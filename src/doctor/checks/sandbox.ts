@@ -5,12 +5,10 @@ import { KilnError } from '../../errors.ts';
 import { openWorkDirectory } from '../../image/store/work-directory.ts';
 import { connect } from '../../libvirt/connect.ts';
 import { awaitedLater, deferred } from '../../promise.ts';
-import { openSandbox } from '../../sandbox/open.ts';
-import { commandPolicy } from '../../sandbox/policy.ts';
-import type { SandboxProcess } from '../../sandbox/process.ts';
+import { type CommandPlan, planSandbox } from '../../sandbox/door/plan.ts';
+import { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
+import { allowedMissing } from '../../sandbox/layers.ts';
 import { INIT_PATH } from '../../sandbox/skeleton.ts';
-import { sandboxSpecification } from '../../sandbox/specification.ts';
-import { surroundingsOf } from '../../sandbox/surroundings.ts';
 import { type Check, type CheckContext, type Finding, fail, ok, reason } from '../check.ts';
 import { initPath, libvirtPatience } from '../probe.ts';
 
@@ -71,38 +69,31 @@ async function trial(
   }
   copyFileSync(initPath(), join(root, INIT_PATH));
   await chmod(join(root, INIT_PATH), 0o755);
-  begin('prepare its policy');
-  const specification = sandboxSpecification({ root });
-  const policy = await commandPolicy(paths, surroundingsOf(specification), {
-    user: USER.spec,
-    capabilities: [],
-    seccomp: 'default',
-  });
+  const plan = planSandbox(
+    {
+      ...{ network: 'private', binds: [], volumes: [], allowHostWrite: false, egress: undefined },
+      ...{ privateTmp: true, namespaces: 0, nested: false, boot: false, label: { kind: 'auto' } },
+      ...{ allowMissing: allowedMissing(), outlives: false, shownAs: ['kiln doctor'] },
+      ...{ owner: USER, caller: { uid: 0, gid: 0 } },
+    },
+    { tree: root, id: undefined, environment: {} },
+  );
+  const command: CommandPlan = {
+    ...{ argv: [INIT_PATH, 'true'], env: {}, workdir: '/', time: {}, leftovers: 'ended' },
+    policy: { user: USER.spec, capabilities: [], seccomp: 'default' },
+  };
   begin('reach libvirt');
   await using connection = await connect({ paths, env, endAfter: libvirtPatience() });
   begin('start a sandbox');
   const engine = { paths, connect: async () => connection };
-  const use = { user: USER, caller: { uid: 0, gid: 0 }, command: ['kiln doctor'] };
-  await using box = await openSandbox(engine, specification, use);
+  await using box = await PlannedSandbox.open(engine, { ...plan, command });
   begin('run a command in it');
-  const status = await statusOf(await box.spawn([INIT_PATH, 'true'], { policy, env: {} }));
-  if (status !== 0) throw new KilnError('E_EXEC', `it ended with ${status}`);
-  const { memory, pids } = box.cgroups.limits(box.id);
+  const { exitCode, signal } = await box.execute(command);
+  if (exitCode !== 0) throw new KilnError('E_EXEC', `it ended with ${exitCode ?? signal}`);
+  const { memory, pids } = box.limits();
   const limits = [
     memory === undefined ? 'no limit of memory' : `memory ${Math.round(memory / 2 ** 20)} MiB`,
     pids === undefined ? 'no limit of processes' : `${pids} processes`,
   ];
   return ok(`a sandbox was started, and ran a command: ${limits.join(', ')}`);
-}
-
-function statusOf(command: SandboxProcess): Promise<number | string> {
-  return new Promise((resolve, reject) => {
-    command.once('error', reject);
-    command.once('close', (code: number | null, signal: string | null) => {
-      resolve(code ?? signal ?? 'nothing');
-    });
-    command.stdout.resume();
-    command.stderr.resume();
-    command.stdin.end();
-  });
 }

@@ -178,7 +178,7 @@ function ids({ uid, gid }: Ids): Ids {
 }
 
 /** Without the properties that are undefined. */
-function defined<Value extends object>(
+export function defined<Value extends object>(
   value: Value,
 ): { [Key in keyof Value]: Exclude<Value[Key], undefined> } {
   const entries = Object.entries(value).filter(([, one]) => one !== undefined);

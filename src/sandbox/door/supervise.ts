@@ -105,9 +105,13 @@ export async function supervise(
   command.once('error', reject);
   command.once('close', over);
   command.once('exit', () => {
-    if (leftovers === 'ended') kill().catch(() => undefined);
+    if (leftovers === 'ended') {
+      kill().catch(() => undefined);
+      return;
+    }
+    clock[Symbol.dispose]();
     // What has come while this process was busy is read before.
-    else late = setTimeout(() => setImmediate(over), LATE_OUTPUT);
+    late = setTimeout(() => setImmediate(over), LATE_OUTPUT);
   });
   try {
     return await ended;

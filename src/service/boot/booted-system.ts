@@ -1,7 +1,6 @@
 import { KilnError } from '../../errors.ts';
 import { awaitedLater, deferred } from '../../promise.ts';
 import { BOOT_CAPABILITIES, ROOT_CAPABILITIES } from '../../sandbox/capabilities.ts';
-import { commandPolicy } from '../../sandbox/policy.ts';
 import type { SandboxProcess } from '../../sandbox/process.ts';
 import { within } from '../deadline.ts';
 import { endText, isKilnCode, reasonOf } from '../failure.ts';
@@ -75,19 +74,21 @@ export class BootedSystem implements UnitManager {
   async #boot(): Promise<void> {
     const { log, environment } = this.#host;
     const capabilities = [...this.#host.capabilities, ...ROOT_CAPABILITIES];
-    const { paths, sandbox } = this.#host;
-    const started = await sandbox.spawn(bootCommand(this.#host.tree), {
-      policy: await commandPolicy(paths, sandbox.surroundings, {
-        user: '0:0',
-        capabilities: [...capabilities, ...BOOT_CAPABILITIES],
-        seccomp: 'boot',
-        // Without SYS_ADMIN: with it a profile allows what a system can do without, bpf(2) for one.
-        seccompCapabilities: [...capabilities, 'SYS_BOOT'],
-      }),
-      env: { ...environment, NOTIFY_SOCKET },
-      terminal: { rows: 24, columns: 200 },
-      boot: true,
-    });
+    const { process: started } = await this.#host.sandbox.start(
+      {
+        argv: bootCommand(this.#host.tree),
+        policy: {
+          user: '0:0',
+          capabilities: [...capabilities, ...BOOT_CAPABILITIES],
+          seccomp: 'boot',
+          // Without SYS_ADMIN: with it a profile allows what a system can do without, bpf(2) for one.
+          seccompCapabilities: [...capabilities, 'SYS_BOOT'],
+        },
+        env: { ...environment, NOTIFY_SOCKET },
+        ...{ workdir: '/', time: {}, leftovers: 'left', boot: true },
+      },
+      { terminal: { rows: 24, columns: 200 } },
+    );
     this.#process = started;
     const lines = new LineSplitter((line) => log.write('console', line));
     started.stdout.on('data', (chunk: Buffer) => lines.push(chunk));

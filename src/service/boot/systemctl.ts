@@ -1,9 +1,8 @@
 import { KilnError } from '../../errors.ts';
-import { ROOT_CAPABILITIES } from '../../sandbox/capabilities.ts';
-import { commandPolicy } from '../../sandbox/policy.ts';
-import { within } from '../deadline.ts';
+import { Output } from '../../sandbox/door/output.ts';
+import { outOfTime } from '../deadline.ts';
 import { endText } from '../failure.ts';
-import { endOf, type UnitHost } from '../unit-host.ts';
+import { ROOT_POLICY, type UnitHost } from '../unit-host.ts';
 
 /** More than it has to say of any number of units; what it says comes from the box. */
 const OUTPUT_MAX = 256 * 1024;
@@ -14,29 +13,22 @@ export async function systemctl(
   argv: readonly string[],
   patience: number,
 ): Promise<string> {
-  const command = await host.sandbox.spawn(['systemctl', '--no-pager', ...argv], {
-    policy: await commandPolicy(host.paths, host.sandbox.surroundings, {
-      user: '0:0',
-      capabilities: ROOT_CAPABILITIES,
-      seccomp: 'default',
-    }),
-    env: { LANG: 'C.UTF-8' },
-  });
-  command.stdin.end();
-  const said = { stdout: '', stderr: '' };
-  for (const name of ['stdout', 'stderr'] as const) {
-    command[name].on('data', (chunk: Buffer) => {
-      if (said[name].length < OUTPUT_MAX) said[name] += chunk.toString('utf8');
-    });
-  }
-  const closed = new Promise<void>((resolve) => command.once('close', () => resolve()));
-  try {
-    const end = await within(endOf(command), patience);
-    await within(closed, patience);
-    if (end.exitCode === 0) return said.stdout;
-    const reason = said.stderr.trim().slice(0, 500) || endText(end);
-    throw new KilnError('E_UNIT_FAILED', `systemctl ${argv.join(' ')}: ${reason}`);
-  } finally {
-    command.kill('SIGKILL');
-  }
+  const stderr = new Output(500);
+  const end = await host.sandbox.execute(
+    {
+      argv: ['systemctl', '--no-pager', ...argv],
+      ...{ env: { LANG: 'C.UTF-8' }, workdir: '/', policy: ROOT_POLICY },
+      ...{ time: { timeout: patience }, leftovers: 'left' },
+    },
+    {
+      capture: OUTPUT_MAX,
+      onOutput: (chunk, stream) => {
+        if (stream === 'stderr') stderr.push(chunk);
+      },
+    },
+  );
+  if (end.timeLimit !== null) throw outOfTime(patience);
+  if (end.exitCode === 0) return end.stdout.toString('utf8');
+  const reason = stderr.text().trim() || endText(end);
+  throw new KilnError('E_UNIT_FAILED', `systemctl ${argv.join(' ')}: ${reason}`);
 }
