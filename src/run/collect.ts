@@ -8,7 +8,7 @@ import type { RunRequest } from './request.ts';
 const SHORTEST_COLLECTION = 60_000;
 
 /** What came of collecting artifacts. */
-export interface Collected {
+interface Collected {
   readonly collection: Collection | undefined;
   /** What the command was for did not come out, or not all of it. */
   readonly failure: KilnError | undefined;

@@ -1,7 +1,7 @@
 import type { Capability } from './capabilities.ts';
 import type { LibvirtNetwork } from './domain-xml.ts';
 import type { LabelRequest } from './labels/request.ts';
-import { allowedMissing, type OptionalLayer } from './layers.ts';
+import type { OptionalLayer } from './layers.ts';
 import type { LandlockWall } from './protocol/exec.ts';
 import type { SeccompFilter } from './seccomp/profile.ts';
 
@@ -29,7 +29,7 @@ interface Volume {
   readonly target: string;
 }
 
-/** A box, described: plain, serialisable, complete. Everything that decides what is in force. */
+/** A sandbox, described: plain, complete. Everything that decides what is in force. planSandbox() makes it. */
 export interface SandboxSpecification {
   /** The image's tree: a host path, owned by real ids, never written to. */
   readonly root: string;
@@ -118,34 +118,4 @@ export interface CommandPolicy {
   readonly landlock: readonly LandlockWall[];
   /** The host's abstract sockets are not closed: Landlock is missing, and somebody said that it may be. */
   readonly openSockets: boolean;
-}
-
-/** Bytes of a tmpfs when nobody says otherwise. */
-const DEFAULT_DISK = 8 * 2 ** 30;
-
-/** A specification with the defaults of `kiln run`: nothing shared, nothing reachable. */
-export function sandboxSpecification(
-  wanted: Pick<SandboxSpecification, 'root'> & Partial<SandboxSpecification>,
-): SandboxSpecification {
-  return {
-    privateTmp: true,
-    hostname: 'kiln',
-    names: true,
-    network: 'private',
-    binds: [],
-    allowHostWrite: false,
-    volumes: [],
-    readonlyPaths: [],
-    tmpfs: [],
-    files: [],
-    secrets: [],
-    namespaces: 0,
-    allowMissing: allowedMissing(),
-    disk: DEFAULT_DISK,
-    limits: {},
-    nested: false,
-    boot: false,
-    label: { kind: 'auto' },
-    ...wanted,
-  };
 }

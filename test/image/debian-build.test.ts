@@ -7,10 +7,10 @@ import { readContents } from '../../src/image/store/contents.ts';
 import type { LeasedImage } from '../../src/image/store/images.ts';
 import { obtainPackages } from '../../src/image/store/packages.ts';
 import { openSandbox } from '../../src/sandbox/open.ts';
-import { sandboxSpecification } from '../../src/sandbox/specification.ts';
 import { DEFAULT_DISK } from '../../src/state/disk-watch.ts';
 import { rpmIn } from '../fixtures/roots.ts';
 import { asRoot } from '../support/plain-policy.ts';
+import { sandboxSpecification } from '../support/specification.ts';
 import { debianRepository, type ImageState, imageState } from './image-state.ts';
 import { differences, snapshotTree } from './tree-snapshot.ts';
 

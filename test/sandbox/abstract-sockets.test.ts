@@ -3,7 +3,6 @@ import test from 'ava';
 import { execa } from 'execa';
 import { openKiln } from '../../src/index.ts';
 import { openSandbox } from '../../src/sandbox/open.ts';
-import { sandboxSpecification } from '../../src/sandbox/specification.ts';
 import {
   type AbstractSocket,
   abstractSocket,
@@ -12,6 +11,7 @@ import {
 } from '../support/abstract-socket.ts';
 import { type BusyboxState, busyboxState, IMAGE } from '../support/busybox-state.ts';
 import { asRoot } from '../support/plain-policy.ts';
+import { sandboxSpecification } from '../support/specification.ts';
 
 let state: BusyboxState;
 let socket: AbstractSocket;

@@ -8,9 +8,9 @@ import { ROOT_CAPABILITIES } from '../../src/sandbox/capabilities.ts';
 import { type Engine, openSandbox } from '../../src/sandbox/open.ts';
 import type { SandboxProcess } from '../../src/sandbox/process.ts';
 import type { Sandbox } from '../../src/sandbox/sandbox.ts';
-import { sandboxSpecification } from '../../src/sandbox/specification.ts';
 import { type BusyboxState, busyboxState, IMAGE } from '../support/busybox-state.ts';
 import { asRoot } from '../support/plain-policy.ts';
+import { sandboxSpecification } from '../support/specification.ts';
 
 let state: BusyboxState;
 let engine: Engine;

@@ -20,14 +20,12 @@ import { openSandbox } from '../../src/sandbox/open.ts';
 import { claimParked } from '../../src/sandbox/parking.ts';
 import type { Sandbox } from '../../src/sandbox/sandbox.ts';
 import { ensureSkeleton } from '../../src/sandbox/skeleton.ts';
-import {
-  type SandboxSpecification,
-  sandboxSpecification,
-} from '../../src/sandbox/specification.ts';
+import type { SandboxSpecification } from '../../src/sandbox/specification.ts';
 import { type BusyboxState, busyboxState, IMAGE, PATIENCE } from '../support/busybox-state.ts';
 import { installFaultyInit } from '../support/faulty-init.ts';
 import * as parking from '../support/parking.ts';
 import { asRoot } from '../support/plain-policy.ts';
+import { sandboxSpecification } from '../support/specification.ts';
 
 /** Boxes that wait have much of what they need already: they must be no worse for it. */
 

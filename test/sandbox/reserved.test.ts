@@ -9,10 +9,10 @@ import { waitForDeath } from '../../src/kernel/process-end.ts';
 import { domainPrefix } from '../../src/sandbox/box-record.ts';
 import { openSandbox, ReservedBox } from '../../src/sandbox/open.ts';
 import { refill, setParkTarget } from '../../src/sandbox/parking.ts';
-import { sandboxSpecification } from '../../src/sandbox/specification.ts';
 import type { StatePaths } from '../../src/state/paths.ts';
 import { busyboxState, IMAGE } from '../support/busybox-state.ts';
 import { asRoot } from '../support/plain-policy.ts';
+import { sandboxSpecification } from '../support/specification.ts';
 
 /** libvirt's processes for boxes of this state. */
 async function controllers(paths: StatePaths): Promise<string[]> {

@@ -8,9 +8,9 @@ import { library } from '../../src/kernel/seccomp.ts';
 import { openSandbox } from '../../src/sandbox/open.ts';
 import { seccompFilter } from '../../src/sandbox/seccomp/profile.ts';
 import { ABIS } from '../../src/sandbox/seccomp/set-id.ts';
-import { sandboxSpecification } from '../../src/sandbox/specification.ts';
 import { type BusyboxState, busyboxState, IMAGE } from '../support/busybox-state.ts';
 import { asRoot } from '../support/plain-policy.ts';
+import { sandboxSpecification } from '../support/specification.ts';
 
 let state: BusyboxState;
 /** A profile that refuses nothing. */

@@ -26,8 +26,8 @@ import {
   type SetupOperation,
 } from '../../src/sandbox/protocol/setup.ts';
 import type { SeccompFilter } from '../../src/sandbox/seccomp/profile.ts';
-import { sandboxSpecification } from '../../src/sandbox/specification.ts';
 import type { BusyboxState } from './busybox-state.ts';
+import { sandboxSpecification } from './specification.ts';
 
 /** How a box differs from what kiln makes. */
 export interface BareBoxOptions {

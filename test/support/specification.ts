@@ -1,0 +1,29 @@
+import { allowedMissing } from '../../src/sandbox/layers.ts';
+import type { SandboxSpecification } from '../../src/sandbox/specification.ts';
+
+/** A sandbox as `kiln run` has it, nothing shared, nothing reachable, but for what is `wanted`. */
+export function sandboxSpecification(
+  wanted: Pick<SandboxSpecification, 'root'> & Partial<SandboxSpecification>,
+): SandboxSpecification {
+  return {
+    privateTmp: true,
+    hostname: 'kiln',
+    names: true,
+    network: 'private',
+    binds: [],
+    allowHostWrite: false,
+    volumes: [],
+    readonlyPaths: [],
+    tmpfs: [],
+    files: [],
+    secrets: [],
+    namespaces: 0,
+    allowMissing: allowedMissing(),
+    disk: 2 ** 30,
+    limits: {},
+    nested: false,
+    boot: false,
+    label: { kind: 'auto' },
+    ...wanted,
+  };
+}
