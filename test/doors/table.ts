@@ -86,7 +86,7 @@ export const LAYERS = [
 ] as const satisfies readonly (keyof Around)[];
 
 interface DoorEntry {
-  /** The module of src that has the policy made. */
+  /** The module of src that starts the command. */
   readonly through: string;
   readonly around: Around;
   /** What of EVERYWHERE is otherwise, and why. */
@@ -196,7 +196,7 @@ const DOORS = {
   'kiln-mock --chroot with a network': mock({ ...MOCK, ...ONLINE }),
   'kiln-mock --chroot --unpriv with a network': mock({ ...MOCK_USER, ...ONLINE }),
   'kiln-mock --shell with a network': mock({ ...MOCK, ...ONLINE }),
-  'service unit': { through: 'service/unit-host.ts', around: SERVICE },
+  'service unit': { through: 'service/unit-command.ts', around: SERVICE },
   'service execute': { through: 'service/execute.ts', around: SERVICE },
   'service health': { through: 'service/health.ts', around: SERVICE },
   library: { through: 'kiln.ts', around: { ...USER, limits: 'default' } },
@@ -211,7 +211,7 @@ export function doorEntry(door: Door): DoorEntry {
   return DOORS[door];
 }
 
-/** Modules that have a policy made and are no door of the table, and why. */
+/** Modules that start a command and are no door of the table, and why. */
 export const NO_DOORS: Readonly<Record<string, string>> = {
   'doctor/checks/sandbox.ts': 'runs a command of kiln’s own in an empty sandbox',
   'service/boot/booted-system.ts': 'a systemd: test/service/boot.test.ts has it try to leave',

@@ -3,6 +3,7 @@ import { parseEgressRules } from '../../egress/rule.ts';
 import { KilnError } from '../../errors.ts';
 import { isPublicAddress } from '../../kernel/public-address.ts';
 import type { BuildRecipe } from '../../recipe/build-recipe.ts';
+import { defined } from '../../sandbox/door/plan.ts';
 import type { SandboxSpecification } from '../../sandbox/specification.ts';
 import type { RecipeReport, RecipeRequest } from './request.ts';
 import type { ReadySource } from './sources.ts';
@@ -80,12 +81,4 @@ function networkOf(name: string): SandboxSpecification['network'] {
 /** Values of the environment may be secrets; result.json is often shown around. */
 function withoutValues(step: BuildRecipe['steps'][number]): unknown {
   return typeof step === 'object' && 'env' in step ? { ...step, env: Object.keys(step.env) } : step;
-}
-
-/** Without the properties that are undefined. */
-function defined<Value extends object>(
-  value: Value,
-): { [Key in keyof Value]?: Exclude<Value[Key], undefined> } {
-  const entries = Object.entries(value).filter(([, entry]) => entry !== undefined);
-  return Object.fromEntries(entries) as { [Key in keyof Value]?: Exclude<Value[Key], undefined> };
 }

@@ -86,11 +86,11 @@ async function trial(
   await using connection = await connect({ paths, env, endAfter: libvirtPatience() });
   begin('start a sandbox');
   const engine = { paths, connect: async () => connection };
-  await using box = await PlannedSandbox.open(engine, { ...plan, command });
+  await using emptySandbox = await PlannedSandbox.open(engine, { ...plan, command });
   begin('run a command in it');
-  const { exitCode, signal } = await box.execute(command);
+  const { exitCode, signal } = await emptySandbox.execute(command);
   if (exitCode !== 0) throw new KilnError('E_EXEC', `it ended with ${exitCode ?? signal}`);
-  const { memory, pids } = box.limits();
+  const { memory, pids } = emptySandbox.limits();
   const limits = [
     memory === undefined ? 'no limit of memory' : `memory ${Math.round(memory / 2 ** 20)} MiB`,
     pids === undefined ? 'no limit of processes' : `${pids} processes`,

@@ -137,7 +137,7 @@ export function planSandbox(job: SandboxJob, image: PlannedImage): SandboxPlan {
       files: [],
       disk: DEFAULT_DISK,
       limits: {},
-      ...defined(wanted),
+      ...(defined(wanted) as Isolation & Partial<Interior>),
     },
     egress,
     environment: image.environment,
@@ -180,9 +180,9 @@ function ids({ uid, gid }: Ids): Ids {
 /** Without the properties that are undefined. */
 export function defined<Value extends object>(
   value: Value,
-): { [Key in keyof Value]: Exclude<Value[Key], undefined> } {
+): { [Key in keyof Value]?: Exclude<Value[Key], undefined> } {
   const entries = Object.entries(value).filter(([, one]) => one !== undefined);
-  return Object.fromEntries(entries) as { [Key in keyof Value]: Exclude<Value[Key], undefined> };
+  return Object.fromEntries(entries) as { [Key in keyof Value]?: Exclude<Value[Key], undefined> };
 }
 
 /** A copy that nobody can change. */
