@@ -1,6 +1,6 @@
 import { access, constants, glob, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { hostTool } from '../kernel/host-tool.ts';
+import { runTool } from '../kernel/child-process.ts';
 import { packageRoot } from '../state/package-root.ts';
 
 /** The families of package managers that host-packages.txt has a column for. */
@@ -113,9 +113,8 @@ async function isMet(
 
 /** The sonames in the dynamic linker's cache. */
 async function knownLibraries(): Promise<Set<string>> {
-  const { stdout } = await hostTool('ldconfig', ['-p'], {
+  const { stdout } = await runTool('ldconfig', ['-p'], {
     env: { PATH: '/usr/sbin:/sbin:/usr/bin:/bin' },
-    reject: false,
   });
-  return new Set((stdout ?? '').split('\n').map((line) => line.trim().split(' ')[0] ?? ''));
+  return new Set(stdout.split('\n').map((line) => line.trim().split(' ')[0] ?? ''));
 }

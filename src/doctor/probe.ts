@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { hostTool } from '../kernel/host-tool.ts';
+import { runTool } from '../kernel/child-process.ts';
 import { errnoName } from '../kernel/libc.ts';
 import { patience } from '../kernel/wait-for.ts';
 import { packageRoot } from '../state/package-root.ts';
@@ -25,7 +25,8 @@ export interface Refusal {
  * executed.
  */
 export async function probe(what: 'calls' | 'mounts'): Promise<Refusal[]> {
-  const { stdout } = await hostTool(initPath(), [what], { stdin: 'ignore', timeout: 30_000 });
+  const { stdout, failure } = await runTool(initPath(), [what], { timeout: 30_000 });
+  if (failure !== undefined) throw new Error(`${initPath()} ${what}: ${failure}`);
   return stdout.split('\n').flatMap((line) => {
     const [, name, errno] = /^(\w+) (\d+)$/.exec(line) ?? [];
     return name === undefined ? [] : [{ name, errno: errnoName(Number(errno)) }];

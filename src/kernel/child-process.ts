@@ -3,7 +3,7 @@
  * (test/architecture). A child has the descriptors of its stdio and no others, and of the environment
  * nothing that makes it load code.
  */
-import { execFile, type SpawnOptions, spawn } from 'node:child_process';
+import { type ExecFileException, execFile, type SpawnOptions, spawn } from 'node:child_process';
 import { promisify } from 'node:util';
 import { KilnError } from '../errors.ts';
 import { awaitedLater } from '../promise.ts';
@@ -51,4 +51,55 @@ export async function runProgram(
   } finally {
     if (child.exitCode === null && child.signalCode === null) child.kill('SIGKILL');
   }
+}
+
+/** What a tool is given. */
+export interface ToolOptions {
+  readonly cwd?: string;
+  /** Its whole environment; by default this process's. */
+  readonly env?: Readonly<Record<string, string>>;
+  /** For its standard input, which else is empty. */
+  readonly input?: string;
+  /** Milliseconds, after which it is killed. */
+  readonly timeout?: number;
+}
+
+/** How a tool ended. */
+export interface ToolResult {
+  /** Without the newline at the end, as {@link stderr}. */
+  readonly stdout: string;
+  readonly stderr: string;
+  /** Undefined if it ended with status 0; else what is to be said of it: what it wrote to stderr, or how it ended. */
+  readonly failure?: string;
+}
+
+/** The most that is read of a tool's output, bytes: one that writes more is killed. */
+const MAX_OUTPUT = 16 << 20;
+
+/** Runs a tool of the host to its end, for what it prints. Never rejects. */
+export function runTool(
+  program: string,
+  args: readonly string[],
+  { cwd, env = withoutOrders(process.env), input = '', timeout = 0 }: ToolOptions = {},
+): Promise<ToolResult> {
+  keepDescriptors();
+  const options = { cwd, env, timeout, maxBuffer: MAX_OUTPUT, killSignal: 'SIGKILL' } as const;
+  return new Promise((resolve) => {
+    const child = execFile(program, args, options, (error, out, err) => {
+      const [stdout, stderr] = [out, err].map((text) => text.replace(/\r?\n$/, '')) as [
+        string,
+        string,
+      ];
+      if (error === null) resolve({ stdout, stderr });
+      else resolve({ stdout, stderr, failure: stderr.trim() || failureText(error, timeout) });
+    });
+    // Nobody need read it; and without descriptors there is none.
+    child.stdin?.on('error', () => undefined).end(input);
+  });
+}
+
+function failureText(error: ExecFileException, timeout: number): string {
+  if (error.killed && typeof error.code !== 'string') return `no answer within ${timeout / 1000} s`;
+  if (error.signal) return `ended by ${error.signal}`;
+  return typeof error.code === 'number' ? `exit status ${error.code}` : error.message;
 }

@@ -17,7 +17,7 @@ import {
 import { join } from 'node:path';
 import { KilnError } from '../errors.ts';
 import { openat2, openDirectory, RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS } from '../kernel/at.ts';
-import { hostTool } from '../kernel/host-tool.ts';
+import { runTool } from '../kernel/child-process.ts';
 import { hasErrno } from '../kernel/libc.ts';
 import { removeTreeNow } from '../kernel/remove-tree.ts';
 
@@ -47,9 +47,6 @@ const MAX_SECRETS = 4096;
 
 /** Exporting takes a second; an agent that waits for somebody must not be waited for. */
 const PATIENCE_MS = 60_000;
-
-/** Bytes of an armored key that are read. */
-const MAX_KEY = 4 * 2 ** 20;
 
 /** Of the ids that are kept for confined children (src/confine/launch.ts), one that nothing else has. */
 const GPG_ID = 1879048192 + 65532;
@@ -87,20 +84,15 @@ async function runGpg({ name, passphrase, ...wanted }: KeyExport, home: string):
     ...['--export-secret-keys', '--', name],
   ];
   const [program, ...args] = [...confinement(), ...gpg] as [string, ...string[]];
-  const { stdout, stderr, failed, timedOut } = await hostTool(program, args, {
-    reject: false,
+  const { stdout, failure = '' } = await runTool(program, args, {
     cwd: '/',
     env: { ...ENVIRONMENT, HOME: home },
-    extendEnv: false,
     timeout: PATIENCE_MS,
-    killSignal: 'SIGKILL',
-    maxBuffer: MAX_KEY,
-    ...(passphrase === undefined ? { stdin: 'ignore' } : { input: passphrase }),
+    ...(passphrase === undefined ? {} : { input: passphrase }),
   });
-  if (!failed && stdout?.includes('PRIVATE KEY')) return `${stdout}\n`;
-  const said = timedOut ? `no answer within ${PATIENCE_MS / 1000} s` : String(stderr).trim();
+  if (failure === '' && stdout.includes('PRIVATE KEY')) return `${stdout}\n`;
   throw new KilnError('E_SIGN_KEY', `gpg has no secret key called ${name} for the plugin sign`, {
-    cause: new Error(said),
+    cause: new Error(failure),
     hint: `\`gpg --homedir ${wanted.home} --list-secret-keys\` lists them; KILN_SIGN_PASSPHRASE opens one with a passphrase`,
   });
 }

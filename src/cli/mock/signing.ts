@@ -3,7 +3,7 @@ import { closeSync, mkdtempSync, openSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { BuildRequest } from '../../build/request.ts';
 import { KilnError } from '../../errors.ts';
-import { hostTool } from '../../kernel/host-tool.ts';
+import { runTool } from '../../kernel/child-process.ts';
 import { removeTreeNow } from '../../kernel/remove-tree.ts';
 import type { SignPlugin } from '../../mock/config/sign.ts';
 import { exportSecretKey } from '../../mock/export-key.ts';
@@ -45,10 +45,6 @@ export async function hostKey(plugin: SignPlugin | undefined): Promise<HostKey> 
 
 /** What the host's rpm, with the caller's ~/.rpmmacros, makes of a macro; nothing if it has none. */
 async function macro(name: string): Promise<string> {
-  const { stdout = '' } = await hostTool('rpm', ['--eval', `%{?${name}}`], {
-    reject: false,
-    cwd: '/',
-    stdin: 'ignore',
-  });
+  const { stdout } = await runTool('rpm', ['--eval', `%{?${name}}`], { cwd: '/' });
   return stdout.trim();
 }

@@ -1,6 +1,6 @@
 import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { hostTool } from '../../kernel/host-tool.ts';
+import { runTool } from '../../kernel/child-process.ts';
 import { packageRoot } from '../../state/package-root.ts';
 import { type Check, fail, ok } from '../check.ts';
 
@@ -17,8 +17,8 @@ export const guestInit: Check = {
       names.length === 0 ? compile : `${host.install([...new Set(names)])} && npm run build`;
     if (file === undefined) return fail(`no ${path}`, 'no box can start', mend);
     // The dynamic linker refuses to list what a static program needs: exactly what is wanted here.
-    const { failed, stdout } = await hostTool('ldd', [path], { reject: false, stdin: 'ignore' });
-    if (!failed && !/statically linked/.test(stdout)) {
+    const { failure, stdout } = await runTool('ldd', [path]);
+    if (failure === undefined && !/statically linked/.test(stdout)) {
       return fail(`${path} needs libraries`, 'it cannot run on the empty root of a box', mend);
     }
     return ok(`${path}, ${Math.round(file.size / 1024)} KiB`);

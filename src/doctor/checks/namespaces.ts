@@ -1,5 +1,5 @@
 import { readFile } from 'node:fs/promises';
-import { hostTool } from '../../kernel/host-tool.ts';
+import { runTool } from '../../kernel/child-process.ts';
 import { type Check, type Finding, fail, ok, reason, warn } from '../check.ts';
 
 /** Namespaces that a box is made of, by their name in /proc/sys/user and unshare(1)'s option. */
@@ -28,13 +28,10 @@ export const namespaces: Check = {
       if (limit < FEW) return tooFew(kind, limit, 'warn');
       if (kind === 'user') limits.push(`at most ${limit} user namespaces`);
     }
-    const made = await hostTool('unshare', ['--fork', ...Object.values(KINDS), 'true'], {
-      reject: false,
-      stdin: 'ignore',
-    });
-    if (made.failed) {
+    const made = await runTool('unshare', ['--fork', ...Object.values(KINDS), 'true']);
+    if (made.failure !== undefined) {
       return fail(
-        `unshare: ${reason(made.stderr || made.shortMessage)}`,
+        `unshare: ${reason(made.failure)}`,
         'namespaces cannot be made here',
         'leave the container whose seccomp profile, capabilities or security module forbids it',
       );

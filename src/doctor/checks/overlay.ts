@@ -1,5 +1,5 @@
 import { closeSync } from 'node:fs';
-import { hostTool } from '../../kernel/host-tool.ts';
+import { runTool } from '../../kernel/child-process.ts';
 import { createUserNamespace } from '../../kernel/user-namespace.ts';
 import { idBlock, RANGE_SIZE } from '../../sandbox/id-range.ts';
 import { type Check, fail, ok, reason } from '../check.ts';
@@ -38,14 +38,12 @@ export const overlay: Check = {
         '--propagation',
         'private',
       ];
-      const tried = await hostTool('nsenter', [...enter, 'sh', '-c', TRIAL, 'sh', '/sys'], {
+      const tried = await runTool('nsenter', [...enter, 'sh', '-c', TRIAL, 'sh', '/sys'], {
         cwd: lower,
-        stdin: 'ignore',
-        reject: false,
       });
-      if (!tried.failed) return ok(`overlayfs on ${type}, in a user namespace`);
+      if (tried.failure === undefined) return ok(`overlayfs on ${type}, in a user namespace`);
       return fail(
-        `overlayfs on ${type}: ${reason(tried.stderr || tried.shortMessage)}`,
+        `overlayfs on ${type}: ${reason(tried.failure)}`,
         'a box cannot make its image writable for itself',
         'modprobe overlay; if that does not help, set KILN_STATE to ext4, xfs, btrfs or tmpfs',
       );

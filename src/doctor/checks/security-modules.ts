@@ -1,4 +1,4 @@
-import { hostTool } from '../../kernel/host-tool.ts';
+import { runTool } from '../../kernel/child-process.ts';
 import {
   ownLabel,
   type SecurityModule,
@@ -46,8 +46,8 @@ async function apparmor(module: SecurityModule, own: string): Promise<Finding> {
       'run kiln outside of that profile',
     );
   }
-  const parser = await hostTool('apparmor_parser', ['--version'], { reject: false });
-  const version = /version ([\d.]+)/.exec(parser.stdout ?? '')?.[1];
+  const parser = await runTool('apparmor_parser', ['--version']);
+  const version = /version ([\d.]+)/.exec(parser.stdout)?.[1];
   if (version !== undefined) return ok(`AppArmor, kiln unconfined; apparmor_parser ${version}`);
   return fail(
     `${module}, but no apparmor_parser`,

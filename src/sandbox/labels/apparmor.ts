@@ -1,5 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import { KilnError } from '../../errors.ts';
+import { runTool } from '../../kernel/child-process.ts';
 import { type ProfileSet, profileSet } from './apparmor-profile.ts';
 
 /** Every profile the kernel has, a line each: `NAME (MODE)`. */
@@ -32,20 +33,16 @@ export async function ensureProfiles(label?: string): Promise<Omit<ProfileSet, '
 
 /** Makes the kernel take profiles. Two at once do the same thing twice. */
 async function load(text: string): Promise<void> {
-  // Late: every run comes past here, few have anything to load.
-  const { hostTool } = await import('../../kernel/host-tool.ts');
-  try {
-    await hostTool('apparmor_parser', ['--replace', '--quiet'], {
-      input: text,
-      timeout: PARSER_TIMEOUT,
-    });
-  } catch (error) {
-    throw missing(
-      'AppArmor is this host’s security module, but kiln’s profiles cannot be loaded',
-      'install the package apparmor and see `kiln doctor` (or do without the layer: --label none)',
-      error,
-    );
-  }
+  const { failure } = await runTool('apparmor_parser', ['--replace', '--quiet'], {
+    input: text,
+    timeout: PARSER_TIMEOUT,
+  });
+  if (failure === undefined) return;
+  throw missing(
+    'AppArmor is this host’s security module, but kiln’s profiles cannot be loaded',
+    'install the package apparmor and see `kiln doctor` (or do without the layer: --label none)',
+    new Error(`apparmor_parser: ${failure}`),
+  );
 }
 
 function missing(what: string, hint: string, cause?: unknown): KilnError {
