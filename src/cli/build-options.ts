@@ -6,7 +6,7 @@ import {
   type NetworkPhase,
   type ShortCircuit,
 } from '../build/request.ts';
-import { shellWords } from '../mock/shell-words.ts';
+import { shellWords } from '../shell-words.ts';
 import { type LimitValues, limitOptions } from './limit-options.ts';
 import { parseEgress, parseSize, parseTime } from './values.ts';
 

@@ -4,8 +4,8 @@ import { awaitedLater } from '../promise.ts';
 import { ROOT_CAPABILITIES } from '../sandbox/capabilities.ts';
 import type { SandboxProcess } from '../sandbox/process.ts';
 import { encodeFrame, FRAME, sendMessage } from './frames.ts';
-import { wired } from './supervisor-server.ts';
 import { endOf, type UnitHost } from './unit-host.ts';
+import { wired } from './wired-error.ts';
 
 /** A command to run in a service that runs. */
 export interface ExecuteRequest {

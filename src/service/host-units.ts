@@ -1,5 +1,6 @@
 import { KilnError } from '../errors.ts';
 import { nodePath } from '../kernel/own-node.ts';
+import { shellWord } from '../shell-words.ts';
 import { DEFAULT_STATE, type StatePaths } from '../state/paths.ts';
 import type { StoredService } from './store.ts';
 import { unitName } from './unit/load-unit.ts';
@@ -163,11 +164,9 @@ WantedBy=timers.target
 
 /** For hosts without systemd: crontab(5) of /etc/cron.d. */
 export function cronFile({ command, env }: KilnInvocation): HostFile {
-  const shell = (word: string) =>
-    /^[\w@+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`;
   const line = [
-    ...Object.entries(env).map(([name, value]) => `${name}=${shell(value)}`),
-    ...command.map(shell),
+    ...Object.entries(env).map(([name, value]) => `${name}=${shellWord(value)}`),
+    ...command.map(shellWord),
     'service logrotate --quiet',
   ].join(' ');
   if (/[\n\r]/.test(line)) {

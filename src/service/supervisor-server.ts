@@ -1,11 +1,11 @@
 import { once } from 'node:events';
 import { rm } from 'node:fs/promises';
 import { createServer, type Server, type Socket } from 'node:net';
-import { KilnError } from '../errors.ts';
 import type { SandboxLimits } from '../sandbox/specification.ts';
 import { type ExecuteRequest, execute } from './execute.ts';
 import { encodeFrame, FRAME, onFrames } from './frames.ts';
 import type { Instance } from './instance.ts';
+import { wired } from './wired-error.ts';
 
 /** What a client asks of a supervisor; the answer is `{ ok }` or `{ error }`. */
 export type SupervisorRequest =
@@ -27,13 +27,6 @@ export interface Supervised {
   /** Settles when the first start has, or when there will be none. */
   readonly started: Promise<void>;
   readonly stop: () => void;
-}
-
-/** A KilnError on its way through a socket. */
-export interface WiredError {
-  readonly code: string;
-  readonly message: string;
-  readonly hint?: string;
 }
 
 /** No answer: for all who ask, a service that has no sandbox yet, or any more, does not run. */
@@ -103,13 +96,4 @@ async function answer(
       await instance.restart(request.unit);
       return null;
   }
-}
-
-/** An error as it is sent. */
-export function wired(error: unknown): WiredError {
-  if (error instanceof KilnError) {
-    const { code, message, hint } = error;
-    return { code, message, ...(hint === undefined ? {} : { hint }) };
-  }
-  return { code: 'E_SERVICE', message: error instanceof Error ? error.message : String(error) };
 }

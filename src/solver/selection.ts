@@ -1,6 +1,6 @@
+import { editDistance } from '../edit-distance.ts';
 import type { Id } from './libsolv-types.ts';
 import type { Pool, PoolRepository } from './pool.ts';
-import { typos } from './typos.ts';
 
 /** selection.h */
 const NAME = 1 << 0;
@@ -115,7 +115,7 @@ export function similarNames(pool: Pool, spec: string): string[] {
     if (Math.abs(name.length - spec.length) <= MAX_TYPOS) names.add(name);
   }
   return [...names]
-    .map((name) => ({ name, typos: typos(spec, name, MAX_TYPOS) }))
+    .map((name) => ({ name, typos: editDistance(spec, name, MAX_TYPOS) }))
     .filter((entry) => entry.typos <= MAX_TYPOS && entry.typos < spec.length / 2)
     .sort((a, b) => a.typos - b.typos)
     .slice(0, MAX_SIMILAR)

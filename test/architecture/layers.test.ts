@@ -6,7 +6,7 @@ const source = join(import.meta.dirname, '../../src');
 
 /** The folders of src, lowest layer first: a module imports from its own layer and those below. */
 const layers: readonly (readonly string[])[] = [
-  ['errors.ts', 'promise.ts', 'stray-errors.ts'],
+  ['errors.ts', 'edit-distance.ts', 'promise.ts', 'shell-words.ts', 'stray-errors.ts'],
   ['kernel', 'state', 'trace'],
   ['confine'],
   ['rpm', 'repository', 'solver', 'libvirt'],
@@ -27,10 +27,20 @@ async function modules(): Promise<string[]> {
 
 /** What a module imports from src, statically or not, types included, as paths below src. */
 async function imports(module: string): Promise<string[]> {
-  const text = await readFile(join(source, module), 'utf8');
+  return importsIn(module, await readFile(join(source, module), 'utf8'));
+}
+
+function importsIn(module: string, text: string): string[] {
   const specifiers = text.matchAll(/(?:from|import)\s*\(?\s*'(\.[^']+)'/g);
   const folder = dirname(join(source, module));
   return [...specifiers].map(([, path]) => relative(source, resolve(folder, path ?? '')));
+}
+
+/** What a module loads, at once or later: its imports, without those of types alone. */
+async function loads(module: string): Promise<string[]> {
+  const text = await readFile(join(source, module), 'utf8');
+  const types = /^(?:import|export) type [^;]*;|^import \{(?:\s*type [^,}]+,?)+\s*\}[^;]*;/gm;
+  return importsIn(module, text.replace(types, ''));
 }
 
 function layerOf(module: string): number {
@@ -98,3 +108,37 @@ test('a thread loads nothing of koffi, which ends the process if the thread is e
   }
   t.true(reached.size > 5);
 });
+
+test('no module imports itself by way of others', async (t) => {
+  const graph = new Map<string, string[]>();
+  for (const module of await modules()) graph.set(module, await loads(module));
+  t.deepEqual(circles(graph), []);
+  // One that runs through a lazy import is found, and one of types alone is none.
+  const like = new Map([
+    ['a', ['b', 'c']],
+    ['b', ['d']],
+    ['c', ['d']],
+    ['d', ['b']],
+  ]);
+  t.deepEqual(circles(like), ['b → d → b']);
+  t.true((await imports('confine/flat-error.ts')).includes('confine/task.ts'));
+  t.false((await loads('confine/flat-error.ts')).includes('confine/task.ts'));
+});
+
+/** The circles of a graph: one for each import that closes one, as text. */
+function circles(graph: ReadonlyMap<string, readonly string[]>): string[] {
+  const found: string[] = [];
+  const done = new Set<string>();
+  const path: string[] = [];
+  const visit = (module: string) => {
+    const at = path.indexOf(module);
+    if (at >= 0) found.push([...path.slice(at), module].join(' → '));
+    if (at >= 0 || done.has(module)) return;
+    path.push(module);
+    for (const imported of graph.get(module) ?? []) visit(imported);
+    path.pop();
+    done.add(module);
+  };
+  for (const module of graph.keys()) visit(module);
+  return found;
+}

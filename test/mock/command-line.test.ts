@@ -1,7 +1,8 @@
+import { spawnSync } from 'node:child_process';
 import test from 'ava';
 import { type CommandLine, parseCommandLine } from '../../src/cli/mock/command-line.ts';
 import { KilnError } from '../../src/errors.ts';
-import { shellWords } from '../../src/mock/shell-words.ts';
+import { shellWord, shellWords } from '../../src/shell-words.ts';
 
 /** What a command line was understood as: mode, arguments, options with their last values. */
 function read(...argv: string[]) {
@@ -160,4 +161,23 @@ test('--rpmbuild-opts is split as a shell splits it', (t) => {
   ]);
   t.deepEqual(shellWords('  a\n\tb  '), ['a', 'b']);
   t.throws(() => shellWords("a 'b"), { message: /without its end/ });
+  // As a real shell takes them, there and back.
+  const words = [
+    '',
+    'a',
+    "it's",
+    '$HOME `id` "x" \\',
+    'a\nb',
+    '-n',
+    '~',
+    '*',
+    'a=b',
+    '%',
+    '!x',
+    'ö',
+  ];
+  const line = words.map(shellWord).join(' ');
+  t.deepEqual(shellWords(line), words);
+  const { stdout } = spawnSync('sh', ['-c', `printf '%s\\0' ${line}`], { encoding: 'utf8' });
+  t.deepEqual(stdout.split('\0').slice(0, -1), words);
 });

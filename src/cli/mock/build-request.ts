@@ -8,8 +8,8 @@ import {
 } from '../../build/request.ts';
 import { hostArchitecture } from '../../image/architecture.ts';
 import type { Chroot } from '../../mock/chroot.ts';
-import { shellWords } from '../../mock/shell-words.ts';
 import { callerIds } from '../../run/request.ts';
+import { shellWords } from '../../shell-words.ts';
 import { parseSize } from '../values.ts';
 import { usageError } from './command-line.ts';
 import { addedRepositories, type MockSession } from './session.ts';

@@ -1,3 +1,4 @@
+import { shellWord } from '../../shell-words.ts';
 import type { DeferredOwner } from '../tree/compose.ts';
 
 /**
@@ -11,11 +12,11 @@ export function ownersScript(deferred: readonly DeferredOwner[]): string {
     const { owner, group, mode, type } = entry.file;
     // A link has no mode of its own.
     const wanted = type === 'symlink' ? '' : (mode & 0o7777).toString(8);
-    const key = [wanted, owner, group].map(quote).join(' ');
+    const key = [wanted, owner, group].map(shellWord).join(' ');
     groups.set(key, [...(groups.get(key) ?? []), entry]);
   }
   const calls = [...groups].map(
-    ([key, entries]) => `own ${key} ${entries.map((entry) => quote(entry.path)).join(' ')}\n`,
+    ([key, entries]) => `own ${key} ${entries.map((entry) => shellWord(entry.path)).join(' ')}\n`,
   );
   return `${OWN_FUNCTION}${calls.join('')}`;
 }
@@ -34,8 +35,3 @@ const OWN_FUNCTION = `own() {
   [ -z "$mode" ] || chmod -- "$mode" "$@"
 }
 `;
-
-/** A word that a POSIX shell takes literally, whatever is in it. */
-function quote(text: string): string {
-  return `'${text.replaceAll("'", `'\\''`)}'`;
-}

@@ -1,15 +1,11 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
+import { shellWord } from '../../shell-words.ts';
 import { type CgroupHome, DOMAINS, V2_CONTROLLERS } from './cgroups.ts';
 import type { EmbeddedFiles } from './files.ts';
 
 /** The folder of the D-Bus system bus's socket. */
 const SYSTEM_BUS = '/run/dbus';
-
-/** A word for sh. */
-function quote(word: string): string {
-  return `'${word.replaceAll("'", `'\\''`)}'`;
-}
 
 /** A field of fstab(5). */
 function field(text: string): string {
@@ -60,7 +56,7 @@ export function mountTable(files: EmbeddedFiles, home: CgroupHome): string {
 /** The commands, in the new namespaces, that lead to libvirtd. */
 function inner(files: EmbeddedFiles, home: CgroupHome, libvirtd: string, idle: number): string {
   // -n: /run/mount/utab is the host's, and nobody would take what these leave in it out again.
-  const lines = ['umount -n -l /sys/fs/cgroup', `mount -n -a -T ${quote(files.mounts)}`];
+  const lines = ['umount -n -l /sys/fs/cgroup', `mount -n -a -T ${shellWord(files.mounts)}`];
   if (home.version === 2) {
     // A cgroup that passes controllers on may hold no process itself.
     lines.push(
@@ -72,7 +68,7 @@ function inner(files: EmbeddedFiles, home: CgroupHome, libvirtd: string, idle: n
     );
   }
   const words = ['--config', files.config, '--pid-file', files.pid, '--timeout', String(idle)];
-  lines.push(`exec ${[libvirtd, ...words].map(quote).join(' ')}`);
+  lines.push(`exec ${[libvirtd, ...words].map(shellWord).join(' ')}`);
   return lines.join('\n');
 }
 
@@ -93,26 +89,27 @@ export function launchScript(
   const living = running[0];
   let enter = 'unshare --cgroup';
   if (home.version === 1) {
-    for (const path of home.joined) lines.push(`echo $$ > ${quote(join(path, 'cgroup.procs'))}`);
+    for (const path of home.joined)
+      lines.push(`echo $$ > ${shellWord(join(path, 'cgroup.procs'))}`);
   } else {
     const top = home.joined[0] ?? '';
     if (living === undefined) {
       // Nobody is below: stop passing controllers on, so that the root takes this process.
       lines.push(
-        `for g in ${quote(join(top, DOMAINS))} ${quote(top)}; do`,
+        `for g in ${shellWord(join(top, DOMAINS))} ${shellWord(top)}; do`,
         '  [ ! -e $g/cgroup.subtree_control ] || for c in $(cat $g/cgroup.subtree_control); do',
         '    echo -$c > $g/cgroup.subtree_control',
         '  done',
         'done',
-        `echo $$ > ${quote(join(top, 'cgroup.procs'))}`,
+        `echo $$ > ${shellWord(join(top, 'cgroup.procs'))}`,
       );
     } else {
       // Domains outlived the last daemon; their controllers keep its cgroup namespace.
-      lines.push(`echo $$ > ${quote(join(top, 'daemon/cgroup.procs'))}`);
+      lines.push(`echo $$ > ${shellWord(join(top, 'daemon/cgroup.procs'))}`);
       enter = `nsenter --cgroup=/proc/${living}/ns/cgroup --`;
     }
   }
-  const script = quote(`set -eu\n${inner(files, home, libvirtd, idle)}`);
+  const script = shellWord(`set -eu\n${inner(files, home, libvirtd, idle)}`);
   lines.push(`exec ${enter} unshare --mount --propagation slave sh -c ${script}`, '');
   return lines.join('\n');
 }

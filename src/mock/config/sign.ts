@@ -1,4 +1,4 @@
-import { shellWords } from '../shell-words.ts';
+import { shellWords } from '../../shell-words.ts';
 import type { Templates } from './template.ts';
 import { asText, isDict, isTrue } from './values.ts';
 

@@ -1,6 +1,7 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
+import { shellWord } from '../../shell-words.ts';
 import { packageRoot } from '../../state/package-root.ts';
 import type { Pair } from './mcs.ts';
 
@@ -48,8 +49,7 @@ export function atLevel(context: string, level: string): string {
 
 /** Where kiln's policy module is, as a word for a shell: for `semodule -i`. */
 export function policyModule(): string {
-  const path = join(packageRoot(), 'policy/kiln.cil');
-  return /^[\w./-]+$/.test(path) ? path : `'${path.replaceAll("'", "'\\''")}'`;
+  return shellWord(join(packageRoot(), 'policy/kiln.cil'));
 }
 
 /** Whether the policy that is loaded knows a context. The kernel answers by taking it, or not. */

@@ -2,7 +2,7 @@
  * How many letters must be added, dropped, changed or swapped with their neighbour to make `b` of
  * `a` (the restricted Damerau-Levenshtein distance); more than `limit` is told as `limit + 1`.
  */
-export function typos(a: string, b: string, limit: number): number {
+export function editDistance(a: string, b: string, limit: number): number {
   let before: number[] = [];
   let last = Array.from({ length: b.length + 1 }, (_, index) => index);
   for (let i = 1; i <= a.length; i++) {

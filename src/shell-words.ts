@@ -1,4 +1,5 @@
-import { KilnError } from '../errors.ts';
+/** Words of a POSIX shell. */
+import { KilnError } from './errors.ts';
 
 /**
  * Splits a text into words as a POSIX shell does, without expanding anything: blanks separate,
@@ -30,4 +31,9 @@ export function shellWords(text: string): string[] {
   }
   if (word !== undefined) words.push(word);
   return words;
+}
+
+/** A word that a POSIX shell takes as it is, whatever is in it. */
+export function shellWord(text: string): string {
+  return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`;
 }
