@@ -1,10 +1,11 @@
 /**
- * Writes src/client/frames.h from the table in src/daemon/frames.ts, which both ends of the connection between
- * client and daemon are made from. A test compares.
+ * Writes the C side of both wires from their tables: src/client/frames.h from src/daemon/frames.ts, and
+ * src/guest/wire.h and wire.c from src/sandbox/wire/table.ts. Tests compare.
  */
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { FRAME, TO_CLIENT, TO_DAEMON } from '../src/daemon/frames.ts';
+import { guestHeader, guestSource } from './guest-wire.ts';
 
 export const FRAMES_HEADER = join(import.meta.dirname, '../src/client/frames.h');
 
@@ -32,4 +33,11 @@ ${enumeration('frame_to_client', TO_CLIENT)}
 `;
 }
 
-if (import.meta.main) writeFileSync(FRAMES_HEADER, framesHeader());
+export const GUEST_HEADER = join(import.meta.dirname, '../src/guest/wire.h');
+export const GUEST_SOURCE = join(import.meta.dirname, '../src/guest/wire.c');
+
+if (import.meta.main) {
+  writeFileSync(FRAMES_HEADER, framesHeader());
+  writeFileSync(GUEST_HEADER, guestHeader());
+  writeFileSync(GUEST_SOURCE, guestSource());
+}

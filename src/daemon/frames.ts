@@ -1,6 +1,6 @@
 /**
  * What client and daemon say to each other once the connection is upgraded: the one table, from which
- * scripts/generate-wire.ts makes src/client/frames.h. Numbers are little-endian.
+ * scripts/write-wire.ts makes src/client/frames.h. Numbers are little-endian.
  *
  * A frame is a header of {@link FRAME.header} bytes (u32 length of the payload, u8 type, u8 number of
  * descriptors, u16 zero) and the payload. Descriptors travel with the first byte of their frame.

@@ -21,15 +21,6 @@
 
 static int booted = -1; // pidfd of the pid 1 that was started here
 
-int boot_field(const struct field *field, struct boot *boot) {
-  const char *path = field_string(field, 4);
-  if (path == NULL || path[0] != '/' || boot->count == BOOT_PATHS_MAX ||
-      field_u32(field, 0, &boot->paths[boot->count].readonly) != 0)
-    return -1;
-  boot->paths[boot->count++].path = path;
-  return 0;
-}
-
 static int pidfd_of(pid_t pid) { return (int)syscall(SYS_pidfd_open, pid, 0); }
 
 pid_t boot_fork(const struct boot *boot) {
@@ -79,19 +70,17 @@ static int is_delegated(void) {
   return access(CGROUPS "/cgroup.type", F_OK) == 0 && measure_hidden_cgroups();
 }
 
-const char *boot_prepare(const struct boot *boot, int terminal, char *facts, size_t size) {
-  if (mounts_new("proc", "/proc") != 0) return "mount a /proc for the system";
+uint32_t boot_prepare(const struct boot *boot, int terminal, char *facts, size_t size) {
+  if (mounts_new("proc", "/proc") != 0) return FAIL_SYSTEM_PROC;
   for (unsigned i = 0; i < boot->count; i++) {
-    const char *path = boot->paths[i].path;
-    uint32_t readonly = boot->paths[i].readonly;
-    if ((readonly ? mounts_readonly(path) : mounts_mask(path)) != 0)
-      return "close /proc for the system";
-    if (!(readonly ? measure_readonly(path) : measure_masked(path)))
-      return "boot: the system’s /proc shows what it should hide";
+    const char *path = boot->rules[i].path;
+    int readonly = boot->rules[i].rule == RULE_READONLY;
+    if ((readonly ? mounts_readonly(path) : mounts_mask(path)) != 0) return FAIL_SYSTEM_RULES;
+    if (!(readonly ? measure_readonly(path) : measure_masked(path))) return FAIL_OPEN_SYSTEM_PROC;
     facts_add(facts, size, "%s=%s\n", readonly ? "readonly" : "mask", path);
   }
-  if (make_cgroups() != 0) return "mount cgroups for the system";
-  if (!is_delegated()) return "boot: the cgroup tree is the host’s";
-  if (terminal >= 0 && make_console(terminal) != 0) return "make a console for the system";
-  return NULL;
+  if (make_cgroups() != 0) return FAIL_SYSTEM_CGROUPS;
+  if (!is_delegated()) return FAIL_OPEN_SYSTEM_CGROUPS;
+  if (terminal >= 0 && make_console(terminal) != 0) return FAIL_SYSTEM_CONSOLE;
+  return 0;
 }

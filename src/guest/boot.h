@@ -10,25 +10,20 @@
 
 #include "protocol.h"
 
-#define BOOT_PATHS_MAX 64u
+#define BOOT_RULES_MAX 64u
 
 struct boot {
   unsigned count; // 0: an ordinary command
-  struct {
-    const char *path;
-    uint32_t readonly; // else it is masked
-  } paths[BOOT_PATHS_MAX];
+  struct wire_boot rules[BOOT_RULES_MAX];
 };
 
-// One EXEC_BOOT: a path of /proc that is masked or read-only. 0 or -1.
-int boot_field(const struct field *field, struct boot *boot);
 // fork(2), into the pid namespace where the command belongs.
 pid_t boot_fork(const struct boot *boot);
 // Closes a terminal's other end here, unless it is a system's console: that one is opened only now
 // and then, and whoever reads it must not be told meanwhile that this was all.
 void boot_hold(const struct boot *boot, int slave);
 // In the child: its own /proc, /sys with nothing but its cgroups, its console. `terminal` is the
-// master of its terminal, or -1. NULL, or what failed; appends what it found to `facts`.
-const char *boot_prepare(const struct boot *boot, int terminal, char *facts, size_t size);
+// master of its terminal, or -1. 0, or FAIL_… (errno); appends what it found to `facts`.
+uint32_t boot_prepare(const struct boot *boot, int terminal, char *facts, size_t size);
 
 #endif

@@ -36,20 +36,21 @@ static int drop_privileges(uint64_t keep, const struct user *user) {
   return 0;
 }
 
-const char *confine(const struct confinement *wanted, const struct user *user, const char *cwd,
-                    struct landlock *found) {
+uint32_t confine(const struct confinement *wanted, const struct user *user, const char *cwd,
+                 struct landlock *found) {
   *found = (struct landlock){0};
   int rules = -1;
-  uint32_t walls = wanted->landlock & ~(uint32_t)LANDLOCK_OPEN_SOCKETS;
-  if (walls != 0 && (rules = landlock_rules(walls)) < 0) return "landlock";
+  uint32_t walls = wanted->landlock & ~(uint32_t)WALL_OPEN_SOCKETS;
+  if (walls != 0 && (rules = landlock_rules(walls)) < 0) return FAIL_LANDLOCK;
   if (syscall(SYS_close_range, 3, ~0U, CLOSE_RANGE_CLOEXEC) != 0 ||
       (fault("descriptors") && dup(0) < 0))
-    return "close descriptors";
-  if (drop_privileges(wanted->capabilities, user) != 0) return "drop privileges";
-  if (chdir(cwd) != 0) return "chdir";
-  if (label_enter() != 0) return "take on the label";
-  if (!fault("no_new_privs") && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) return "no_new_privs";
+    return FAIL_DESCRIPTORS;
+  if (drop_privileges(wanted->capabilities, user) != 0) return FAIL_PRIVILEGES;
+  if (chdir(cwd) != 0) return FAIL_CHDIR;
+  if (label_enter() != 0) return FAIL_COMMAND_LABEL;
+  if (!fault("no_new_privs") && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
+    return FAIL_NO_NEW_PRIVILEGES;
   if (walls != 0 && (found->abi = landlock_enter(rules, walls, &found->walls)) < 0)
-    return "landlock";
-  return NULL;
+    return FAIL_LANDLOCK;
+  return 0;
 }

@@ -12,17 +12,17 @@ struct confinement {
   uint64_t capabilities;
   struct sock_fprog filter;   // seccomp; no filter when its length is 0
   struct sock_fprog verdicts; // what to answer where the filter asks the init
-  uint32_t landlock;          // bits of landlock.h
+  uint32_t landlock;          // WALL_…
 };
 
 // What was found of Landlock.
 struct landlock {
   int abi;        // 0 where none was wanted
-  uint32_t walls; // bits of landlock.h, tried
+  uint32_t walls; // WALL_…, tried
 };
 
-// All but the filter of system calls, which comes last. NULL, or what failed (errno).
-const char *confine(const struct confinement *wanted, const struct user *user, const char *cwd,
-                    struct landlock *found);
+// All but the filter of system calls, which comes last. 0, or FAIL_… (errno).
+uint32_t confine(const struct confinement *wanted, const struct user *user, const char *cwd,
+                 struct landlock *found);
 
 #endif

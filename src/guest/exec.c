@@ -26,7 +26,7 @@
 #include "rights.h"
 #include "users.h"
 
-#define STRINGS_MAX 65536u
+#define STRINGS_MAX 65536u // as wire.c has it
 #define RLIMITS_MAX 16
 #define START_MS 30000 // a filter that refuses what a start needs would wait for ever
 
@@ -39,7 +39,7 @@ struct command {
   const char *cwd, *user;
   struct confinement confinement;
   struct boot boot;
-  struct resource_limit rlimits[RLIMITS_MAX];
+  struct wire_rlimit rlimits[RLIMITS_MAX];
   unsigned rlimit_count;
   int tty;
   struct winsize size;
@@ -47,68 +47,51 @@ struct command {
   uint32_t gated;
 };
 
-static int parse_rlimit(const struct field *field, struct command *command) {
-  uint64_t soft, hard;
-  if (command->rlimit_count == RLIMITS_MAX ||
-      field_u32(field, 0, &command->rlimits[command->rlimit_count].resource) != 0 ||
-      field_u64(field, 4, &soft) != 0 || field_u64(field, 12, &hard) != 0)
-    return -1;
-  command->rlimits[command->rlimit_count++].limit = (struct rlimit){soft, hard};
-  return 0;
+static struct sock_fprog program(const unsigned char *filter, size_t length) {
+  return (struct sock_fprog){.len = (unsigned short)(length / sizeof(struct sock_filter)),
+                             .filter = (struct sock_filter *)filter};
 }
 
-static int parse_filter(const struct field *field, struct sock_fprog *filter) {
-  if (field->length == 0 || field->length % sizeof(struct sock_filter) != 0 ||
-      field->length / sizeof(struct sock_filter) > BPF_MAXINSNS)
-    return -1;
-  filter->len = (unsigned short)(field->length / sizeof(struct sock_filter));
-  filter->filter = (struct sock_filter *)field->data;
-  return 0;
-}
-
-static int parse_field(const struct field *field, struct command *command) {
-  const char *string = field_string(field, 0);
+static void parse_field(const struct field *field, struct command *command) {
   switch (field->tag) {
-  case EXEC_ID: return field_u32(field, 0, &command->id);
-  case EXEC_ARGV:
-    if (string == NULL || command->argc == STRINGS_MAX) return -1;
-    argv_strings[command->argc++] = (char *)string;
-    return 0;
-  case EXEC_ENV:
-    if (string == NULL || command->envc == STRINGS_MAX) return -1;
-    env_strings[command->envc++] = (char *)string;
-    return 0;
-  case EXEC_CWD: command->cwd = string; return string == NULL ? -1 : 0;
-  case EXEC_USER: command->user = string; return string == NULL ? -1 : 0;
-  case EXEC_CAPS: return field_u64(field, 0, &command->confinement.capabilities);
-  case EXEC_SECCOMP: return parse_filter(field, &command->confinement.filter);
-  case EXEC_VERDICTS: return parse_filter(field, &command->confinement.verdicts);
-  case EXEC_LANDLOCK: return field_u32(field, 0, &command->confinement.landlock);
-  case EXEC_RLIMIT: return parse_rlimit(field, command);
-  case EXEC_TTY:
-    if (field->length != 4) return -1;
+  case FIELD_ID: command->id = wire_get_id(field); return;
+  case FIELD_ARGUMENT: argv_strings[command->argc++] = (char *)wire_get_argument(field); return;
+  case FIELD_VARIABLE: env_strings[command->envc++] = (char *)wire_get_variable(field); return;
+  case FIELD_WORKDIR: command->cwd = wire_get_workdir(field); return;
+  case FIELD_USER: command->user = wire_get_user(field); return;
+  case FIELD_CAPABILITIES:
+    command->confinement.capabilities = wire_get_capabilities(field);
+    return;
+  case FIELD_SECCOMP: {
+    struct wire_seccomp seccomp = wire_get_seccomp(field);
+    command->confinement.filter = program(seccomp.filter, seccomp.filter_length);
+    return;
+  }
+  case FIELD_VERDICTS: {
+    struct wire_verdicts verdicts = wire_get_verdicts(field);
+    command->confinement.verdicts = program(verdicts.filter, verdicts.filter_length);
+    return;
+  }
+  case FIELD_LANDLOCK: command->confinement.landlock = wire_get_landlock(field); return;
+  case FIELD_RLIMIT: command->rlimits[command->rlimit_count++] = wire_get_rlimit(field); return;
+  case FIELD_TERMINAL: {
+    struct wire_terminal terminal = wire_get_terminal(field);
     command->tty = 1;
-    memcpy(&command->size.ws_row, field->data, 2);
-    memcpy(&command->size.ws_col, field->data + 2, 2);
-    return 0;
-  case EXEC_BOOT: return boot_field(field, &command->boot);
-  case EXEC_UMASK: return field_u32(field, 0, &command->umask);
-  case EXEC_GATE: return field_u32(field, 0, &command->gated);
-  default: return -1;
+    command->size = (struct winsize){.ws_row = terminal.rows, .ws_col = terminal.columns};
+    return;
+  }
+  case FIELD_BOOT: command->boot.rules[command->boot.count++] = wire_get_boot(field); return;
+  case FIELD_UMASK: command->umask = wire_get_umask(field); return;
+  case FIELD_GATE: command->gated = 1; return;
   }
 }
 
-static int parse(const struct message *request, struct command *command) {
-  *command = (struct command){.cwd = "/", .user = "0", .umask = 022};
+static void parse(const struct message *request, struct command *command) {
+  *command = (struct command){0};
   struct field field;
   size_t offset = 0;
-  int more;
-  while ((more = field_next(request, &offset, &field)) > 0)
-    if (parse_field(&field, command) != 0) return -1;
-  if (more < 0 || command->argc == 0) return -1;
-  if (request->nfds != (command->tty ? 1u : 3u) + (command->gated != 0)) return -1;
+  while (field_next(request, &offset, &field)) parse_field(&field, command);
   argv_strings[command->argc] = NULL;
-  return 0;
 }
 
 static int has_variable(const struct command *command, const char *prefix) {
@@ -164,23 +147,15 @@ static int open_terminal(const struct command *command, const struct user *user,
 // What the child tells the nested init through a close-on-exec socket.
 struct report {
   enum { REPORT_ERROR, REPORT_LISTENER, REPORT_FACTS } kind;
-  int number; // errno, or the listener's descriptor
-  char text[8192]; // what failed, or facts
+  uint32_t failure; // FAIL_…
+  int number;       // errno, or the listener's descriptor
+  char facts[8192];
 };
 
-static _Noreturn void die(int socket_fd, const char *what) {
-  struct report report = {.kind = REPORT_ERROR, .number = errno};
-  snprintf(report.text, sizeof report.text, "%s", what);
+static _Noreturn void die(int socket_fd, uint32_t failure) {
+  struct report report = {.kind = REPORT_ERROR, .failure = failure, .number = errno};
   if (write(socket_fd, &report, sizeof report) < 0) _exit(126);
   _exit(127);
-}
-
-// A layer is not there: nothing is executed.
-static _Noreturn void die_open(int socket_fd, const char *layer) {
-  char what[64];
-  snprintf(what, sizeof what, "prove the command confined: %s", layer);
-  errno = EPERM;
-  die(socket_fd, what);
 }
 
 // Last of all: what comes after must be allowed by the filter. Where it asks, the init takes the
@@ -188,7 +163,7 @@ static _Noreturn void die_open(int socket_fd, const char *layer) {
 static int load_filter(struct confinement *confinement, int socket_fd) {
   if (confinement->filter.len == 0) return 0;
   int listener = filter_load(&confinement->filter, confinement->verdicts.len > 0);
-  if (listener < 0) die(socket_fd, "seccomp");
+  if (listener < 0) die(socket_fd, FAIL_SECCOMP);
   if (confinement->verdicts.len == 0 || listener == 0) return 0;
   static struct report report = {.kind = REPORT_LISTENER};
   report.number = listener;
@@ -205,53 +180,56 @@ static _Noreturn void become_command(struct command *command, const struct user 
   sigemptyset(&none);
   sigprocmask(SIG_SETMASK, &none, NULL);
   for (int s = 1; s < NSIG; s++) signal(s, SIG_DFL);
-  if (setsid() < 0) die(socket_fd, "setsid");
-  if (command->tty && ioctl(fds[0], TIOCSCTTY, 0) != 0) die(socket_fd, "take the terminal");
+  if (setsid() < 0) die(socket_fd, FAIL_SETSID);
+  if (command->tty && ioctl(fds[0], TIOCSCTTY, 0) != 0) die(socket_fd, FAIL_TAKE_TERMINAL);
   for (int i = 0; i < 3; i++)
-    if (dup2(fds[i], i) != i) die(socket_fd, "dup2");
+    if (dup2(fds[i], i) != i) die(socket_fd, FAIL_DUP2);
   if (command->boot.count > 0) {
-    const char *failed = boot_prepare(&command->boot, master, facts.text, sizeof facts.text);
-    if (failed != NULL) die(socket_fd, failed);
+    uint32_t failed = boot_prepare(&command->boot, master, facts.facts, sizeof facts.facts);
+    if (failed != 0) die(socket_fd, failed);
   }
   umask(command->umask);
 
   // The box goes first when memory is short, never its init.
   prctl(PR_SET_DUMPABLE, 1, 0, 0, 0); // else the file is not ours to write
   int score = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
-  if (score >= 0 && write(score, "500", 3) != 3) die(socket_fd, "oom_score_adj");
+  if (score >= 0 && write(score, "500", 3) != 3) die(socket_fd, FAIL_OOM_SCORE);
   struct rights_files files = rights_open();
   prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 
-  for (unsigned i = 0; i < command->rlimit_count; i++)
-    if (!fault("rlimits") && setrlimit((int)command->rlimits[i].resource, &command->rlimits[i].limit) != 0)
-      die(socket_fd, "setrlimit");
+  for (unsigned i = 0; i < command->rlimit_count; i++) {
+    const struct wire_rlimit *wanted = &command->rlimits[i];
+    struct rlimit limit = {wanted->soft, wanted->hard};
+    if (!fault("rlimits") && setrlimit((int)wanted->resource, &limit) != 0)
+      die(socket_fd, FAIL_SETRLIMIT);
+  }
   struct landlock landlock;
-  const char *failed = confine(&command->confinement, user, command->cwd, &landlock);
-  if (failed != NULL) die(socket_fd, failed);
-  if (rights_limits(command->rlimits, command->rlimit_count, facts.text, sizeof facts.text) != 0 &&
+  uint32_t failed = confine(&command->confinement, user, command->cwd, &landlock);
+  if (failed != 0) die(socket_fd, failed);
+  if (rights_limits(command->rlimits, command->rlimit_count, facts.facts, sizeof facts.facts) != 0 &&
       !fault("rights-unchecked"))
-    die_open(socket_fd, "limits");
+    die(socket_fd, FAIL_HAS_LIMITS);
   mark("confine"); // the last: a filter need not allow a look at the clock
   int waits = load_filter(&command->confinement, socket_fd);
 
-  const char *missing = rights_measure(files, &command->confinement, user, &landlock, facts.text,
-                                       sizeof facts.text);
-  if (missing == NULL) missing = label_missing();
-  if (missing != NULL) die_open(socket_fd, missing);
-  marks_append(facts.text, sizeof facts.text);
-  label_measure("label", facts.text, sizeof facts.text);
-  if (write(socket_fd, &facts, sizeof facts) < 0) die(socket_fd, "report");
+  uint32_t missing = rights_measure(files, &command->confinement, user, &landlock, facts.facts,
+                                    sizeof facts.facts);
+  if (missing == 0) missing = label_missing();
+  if (missing != 0) die(socket_fd, missing); // a layer is not there: nothing is executed
+  marks_append(facts.facts, sizeof facts.facts);
+  label_measure("label", facts.facts, sizeof facts.facts);
+  if (write(socket_fd, &facts, sizeof facts) < 0) die(socket_fd, FAIL_REPORT);
   // With exec the descriptor of the listener is gone: the init has it by then.
   char go;
   if (waits && read(socket_fd, &go, 1) != 1) _exit(127);
   if (gate >= 0) {
     ssize_t n = read(gate, &go, 1);
-    if (n < 0) die(socket_fd, "wait for the runner");
+    if (n < 0) die(socket_fd, FAIL_AWAIT_GATE);
     if (n == 0) _exit(127);
   }
   environ = env_strings;
   execvp(argv_strings[0], argv_strings);
-  die(socket_fd, "exec");
+  die(socket_fd, FAIL_EXEC);
 }
 
 // Reads one report while answering for the filter the child may have by now. 1, 0 at the end, -1 (errno).
@@ -276,7 +254,7 @@ static int next_report(int fd, struct report *report, int wait_ms) {
 static int hear_start(int fd, pid_t pid, const struct command *command, struct report *out) {
   static struct report report;
   int untaken = 0, more, wait_ms = START_MS;
-  *out = (struct report){.kind = REPORT_ERROR, .number = ECHILD, .text = "start"};
+  *out = (struct report){.kind = REPORT_ERROR, .failure = FAIL_START, .number = ECHILD};
   while ((more = next_report(fd, &report, wait_ms)) > 0) {
     if (report.kind == REPORT_LISTENER) {
       // Where that fails, the child may know better why, and is not let go on.
@@ -291,15 +269,19 @@ static int hear_start(int fd, pid_t pid, const struct command *command, struct r
     if (command->gated) wait_ms = -1; // for the runner, as long as there is one
   }
   if (untaken || more < 0) {
-    *out = (struct report){.kind = REPORT_ERROR, .number = untaken ? untaken : errno};
-    snprintf(out->text, sizeof out->text, "%s", untaken ? "seccomp listener" : "start");
+    *out = (struct report){.kind = REPORT_ERROR,
+                           .failure = untaken ? FAIL_SECCOMP_LISTENER : FAIL_START,
+                           .number = untaken ? untaken : errno};
     return -1;
   }
   return out->kind == REPORT_FACTS ? 0 : -1;
 }
 
-static int refuse(int control, uint32_t id, int error, const char *what, const char *detail) {
-  answer_failed(control, id, error, what, detail);
+static int refuse(int control, uint32_t id, int error, uint32_t code, const char *text) {
+  struct failure failure;
+  errno = error;
+  fail(&failure, code, text);
+  answer_failed(control, id, &failure);
   return -1;
 }
 
@@ -310,24 +292,24 @@ static int start_fd; // of its process's reports
 static int master;   // of its terminal, or -1
 static pid_t pid;
 
-// Takes the command's stdin, stdout and stderr out of a request. NULL, or what failed.
-static const char *take_stdio(const struct message *request, int fds[3], int *slave) {
+// Takes the command's stdin, stdout and stderr out of a request. 0, or FAIL_… (errno).
+static uint32_t take_stdio(const struct message *request, int fds[3], int *slave) {
   if (command.tty) {
-    if (open_terminal(&command, &user, request->fds[0], &master, slave) != 0) return "open a terminal";
+    if (open_terminal(&command, &user, request->fds[0], &master, slave) != 0) return FAIL_TERMINAL;
     fds[0] = fds[1] = fds[2] = *slave;
-    return NULL;
+    return 0;
   }
   for (int i = 0; i < 3; i++) {
     // Else the command cannot reopen /dev/stderr: a pipe belongs to who made it.
     struct stat st;
     if (fstat(request->fds[i], &st) == 0 && S_ISFIFO(st.st_mode) &&
         fchown(request->fds[i], user.uid, user.gid) != 0)
-      return "hand over stdio";
+      return FAIL_STDIO;
     // Out of the way of 0, 1, 2, which dup2 is about to overwrite.
     fds[i] = fcntl(request->fds[i], F_DUPFD_CLOEXEC, 10);
-    if (fds[i] < 0) return "hand over stdio";
+    if (fds[i] < 0) return FAIL_STDIO;
   }
-  return NULL;
+  return 0;
 }
 
 static void close_open(int fd) {
@@ -335,31 +317,34 @@ static void close_open(int fd) {
 }
 
 pid_t exec_begin(struct message *request, int control, int first) {
-  if (parse(request, &command) != 0 || (first && (!command.gated || command.boot.count > 0)))
-    return refuse(control, command.id, EBADMSG, "read the request", NULL);
+  parse(request, &command);
+  if (request->nfds != (command.tty ? 1u : 3u) + (command.gated != 0))
+    return refuse(control, command.id, request->refused ? EACCES : EBADMSG, FAIL_STDIO, NULL);
+  if (first && (!command.gated || command.boot.count > 0))
+    return refuse(control, command.id, EBADMSG, FAIL_COMMAND_RULES, NULL);
   if (user_find(command.user, &user) != 0)
-    return refuse(control, command.id, errno, "find user", command.user);
+    return refuse(control, command.id, errno, FAIL_USER, command.user);
   complete_environment(&command, &user);
 
   int slave = -1, fds[3] = {-1, -1, -1}, gate = -1, ends[2] = {-1, -1};
   master = pid = -1;
-  const char *failed = take_stdio(request, fds, &slave);
-  if (failed == NULL && command.gated &&
+  uint32_t failed = take_stdio(request, fds, &slave);
+  if (failed == 0 && command.gated &&
       (gate = fcntl(request->fds[request->nfds - 1], F_DUPFD_CLOEXEC, 10)) < 0)
-    failed = "hold the command back";
-  if (failed == NULL && (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0 ||
-                         (pid = boot_fork(&command.boot)) < 0))
-    failed = "fork";
+    failed = FAIL_GATE;
+  if (failed == 0 && (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0 ||
+                      (pid = boot_fork(&command.boot)) < 0))
+    failed = FAIL_FORK;
   if (pid == 0) become_command(&command, &user, fds, master, gate, ends[1]);
   int error = errno;
   close_open(gate);
   close_open(ends[1]);
-  if (failed == NULL && slave >= 0) boot_hold(&command.boot, slave);
+  if (failed == 0 && slave >= 0) boot_hold(&command.boot, slave);
   else if (slave >= 0) close(slave);
   else
     for (int i = 0; i < 3; i++) close_open(fds[i]);
   start_fd = ends[0];
-  if (failed == NULL) return pid;
+  if (failed == 0) return pid;
   close_open(start_fd);
   close_open(master);
   return refuse(control, command.id, error, failed, NULL);
@@ -372,16 +357,14 @@ int exec_finish(int control, struct execution *out) {
   if (failed) {
     kill(pid, SIGKILL); // it may still wait for us
     if (master >= 0) close(master);
-    const char *detail = strcmp(report.text, "exec") == 0    ? argv_strings[0]
-                         : strcmp(report.text, "chdir") == 0 ? command.cwd
-                                                             : NULL;
-    return refuse(control, command.id, report.number, report.text, detail);
+    const char *text = report.failure == FAIL_CHDIR ? command.cwd : NULL;
+    return refuse(control, command.id, report.number, report.failure, text);
   }
   *out = (struct execution){.id = command.id, .pid = pid, .tty = master};
-  answer_begin(MSG_STARTED);
-  answer_u32(OUT_ID, command.id);
-  answer_u32(OUT_PID, (uint32_t)pid);
-  answer_bytes(OUT_FACTS, report.text, strlen(report.text));
+  struct writer *answer = answer_begin(MSG_STARTED);
+  wire_put_id(answer, command.id);
+  wire_put_process(answer, (uint32_t)pid);
+  wire_put_facts(answer, report.facts);
   answer_send(control);
   return 0;
 }

@@ -31,7 +31,7 @@ struct filter {
   uint32_t id;
   int listener; // 0: a free place
   struct sock_fprog verdicts;
-  struct refused refused[REFUSED_MAX];
+  struct wire_refused refused[REFUSED_MAX];
   uint32_t kinds;
 };
 
@@ -76,7 +76,7 @@ int filter_take(int pid, int number, const struct sock_fprog *verdicts, uint32_t
   return 0;
 }
 
-uint32_t filter_refused(uint32_t id, const struct refused **out) {
+uint32_t filter_refused(uint32_t id, const struct wire_refused **out) {
   for (int i = 0; i < FILTERS_MAX; i++)
     if (filters[i].id == id) {
       *out = filters[i].refused;
@@ -138,14 +138,14 @@ static uint32_t verdict(const struct sock_fprog *program, const struct seccomp_d
 static void count(struct filter *filter, const struct seccomp_data *data, uint32_t action) {
   if (rights_is_probe(data->nr, data->args[0])) return;
   for (uint32_t i = 0; i < filter->kinds; i++) {
-    struct refused *known = &filter->refused[i];
+    struct wire_refused *known = &filter->refused[i];
     if (known->number == data->nr && known->architecture == data->arch && known->action == action) {
       if (known->count < UINT32_MAX) known->count++;
       return;
     }
   }
   if (filter->kinds < REFUSED_MAX)
-    filter->refused[filter->kinds++] = (struct refused){data->arch, data->nr, action, 1};
+    filter->refused[filter->kinds++] = (struct wire_refused){data->arch, data->nr, action, 1};
 }
 
 static void answer(struct filter *filter) {

@@ -7,14 +7,9 @@
 #include <linux/filter.h>
 #include <stdint.h>
 
-#define REFUSED_MAX 32 // kinds of refusals that are told apart
+#include "wire.h"
 
-struct refused { // as it goes into OUT_REFUSED
-  uint32_t architecture; // AUDIT_ARCH_…
-  int32_t number;
-  uint32_t action; // SECCOMP_RET_…
-  uint32_t count;
-};
+#define REFUSED_MAX 32 // kinds of refusals that are told apart
 
 // In the command's process: loads a filter. Gives the listener where `asking`, else 0; -1 (errno).
 int filter_load(struct sock_fprog *enforced, int asking);
@@ -26,6 +21,6 @@ int filter_fd(void);
 // Answers what waits.
 void filter_answer(void);
 // What was refused to command `id` so far; gives how many there are.
-uint32_t filter_refused(uint32_t id, const struct refused **out);
+uint32_t filter_refused(uint32_t id, const struct wire_refused **out);
 
 #endif

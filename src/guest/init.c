@@ -71,22 +71,24 @@ static struct execution *find_execution(uint32_t id) {
   return NULL;
 }
 
+static uint64_t microseconds(struct timeval time) {
+  return (uint64_t)time.tv_sec * 1000000u + (uint64_t)time.tv_usec;
+}
+
 static void report_exit(int control, struct execution *execution, int status,
                         const struct rusage *usage) {
   if (execution->tty >= 0) close(execution->tty);
   execution->pid = 0;
   if (control < 0) return;
-  answer_begin(MSG_EXITED);
-  answer_u32(OUT_ID, execution->id);
-  answer_u32(OUT_STATUS, (uint32_t)status);
-  answer_u64(OUT_UTIME,
-             (uint64_t)usage->ru_utime.tv_sec * 1000000u + (uint64_t)usage->ru_utime.tv_usec);
-  answer_u64(OUT_STIME,
-             (uint64_t)usage->ru_stime.tv_sec * 1000000u + (uint64_t)usage->ru_stime.tv_usec);
-  answer_u64(OUT_MAXRSS, (uint64_t)usage->ru_maxrss * 1024u);
-  const struct refused *refused;
+  struct writer *answer = answer_begin(MSG_EXITED);
+  wire_put_id(answer, execution->id);
+  wire_put_status(answer, (uint32_t)status);
+  wire_put_usage(answer, (struct wire_usage){microseconds(usage->ru_utime),
+                                             microseconds(usage->ru_stime),
+                                             (uint64_t)usage->ru_maxrss * 1024u});
+  const struct wire_refused *refused;
   uint32_t kinds = filter_refused(execution->id, &refused);
-  if (kinds > 0) answer_bytes(OUT_REFUSED, refused, kinds * sizeof *refused);
+  for (uint32_t i = 0; i < kinds; i++) wire_put_refused(answer, refused[i]);
   answer_send(control);
 }
 
@@ -100,47 +102,74 @@ static int reap(int control, int flags) {
   return last;
 }
 
+static uint32_t id_of(const struct message *message) {
+  struct field field;
+  size_t offset = 0;
+  while (field_next(message, &offset, &field))
+    if (field.tag == FIELD_ID) return wire_get_id(&field);
+  return 0;
+}
+
+// Nothing goes on after that.
+static _Noreturn void end_failed(int control, struct failure *failure, int status) {
+  answer_failed(control, 0, failure);
+  _exit(status);
+}
+
+static _Noreturn void end_with(int control, uint32_t code, int status) {
+  struct failure failure;
+  fail(&failure, code, NULL);
+  end_failed(control, &failure, status);
+}
+
 static void start(struct message *message, int control) {
   for (int i = 0; i < EXECUTIONS_MAX; i++)
     if (executions[i].pid == 0) {
       if (exec_begin(message, control, 0) > 0) exec_finish(control, &executions[i]);
       return;
     }
-  answer_failed(control, 0, EAGAIN, "start another command: too many are running", NULL);
+  struct failure failure;
+  errno = EAGAIN;
+  fail(&failure, FAIL_TOO_MANY_COMMANDS, NULL);
+  answer_failed(control, id_of(message), &failure);
 }
 
 static uint32_t keep_seconds;
 
-static void obey(struct message *message, int control) {
-  uint32_t id = 0, signo = 0;
-  uint16_t size[2] = {0, 0};
+static void signal_command(const struct message *message) {
+  struct execution *execution = find_execution(id_of(message));
   struct field field;
   size_t offset = 0;
-  if (message->type == MSG_EXEC) {
-    start(message, control);
-    return;
+  while (execution != NULL && field_next(message, &offset, &field)) {
+    if (field.tag == FIELD_SIGNAL) {
+      int signo = (int)wire_get_signal(&field);
+      // As a terminal does: the whole foreground group, which the command leads.
+      if (kill(-execution->pid, signo) != 0) kill(execution->pid, signo);
+    } else if (field.tag == FIELD_TERMINAL) {
+      struct wire_terminal size = wire_get_terminal(&field);
+      exec_winsize(execution, size.rows, size.columns);
+    }
   }
-  if (message->type >= MSG_DIRECTORY) {
-    service_obey(message, control, executions, EXECUTIONS_MAX);
-    return;
-  }
-  while (field_next(message, &offset, &field) > 0) {
-    if (field.tag == EXEC_ID) field_u32(&field, 0, &id);
-    if (field.tag == EXEC_SIGNO) field_u32(&field, 0, &signo);
-    if (field.tag == EXEC_TTL) field_u32(&field, 0, &keep_seconds);
-    if (field.tag == EXEC_TTY && field.length == 4) memcpy(size, field.data, 4);
-  }
-  struct execution *execution = find_execution(id);
-  if (message->type == MSG_SIGNAL && execution != NULL && signo > 0 && signo < NSIG) {
-    // As a terminal does: the whole foreground group, which the command leads.
-    if (kill(-execution->pid, (int)signo) != 0) kill(execution->pid, (int)signo);
-  } else if (message->type == MSG_WINSIZE && execution != NULL) {
-    exec_winsize(execution, size[0], size[1]);
-  } else if (message->type == MSG_KILL_ALL) {
+}
+
+// -1 for a message that has no place here.
+static int obey(struct message *message, int control) {
+  struct field field;
+  size_t offset = 0;
+  switch (message->type) {
+  case MSG_EXEC: start(message, control); return 0;
+  case MSG_SIGNAL:
+  case MSG_WINSIZE: signal_command(message); return 0;
+  case MSG_KEEP:
+    if (field_next(message, &offset, &field)) keep_seconds = wire_get_ttl(&field);
+    return 0;
+  case MSG_KILL_ALL:
     kill(-1, SIGKILL);
     reap(control, 0);
     answer_begin(MSG_QUIET);
     answer_send(control);
+    return 0;
+  default: return service_obey(message, control, executions, EXECUTIONS_MAX);
   }
 }
 
@@ -180,15 +209,17 @@ static void serve(int listener, int control, int signals) {
       continue;
     }
     struct message message;
-    if (message_receive(control, &message) <= 0) {
+    int more = message_receive(control, &message);
+    if (more <= 0) {
+      // Whoever says what nobody may say gets no second turn.
+      if (keep_seconds == 0 || (more < 0 && errno == EBADMSG)) return;
       message_close_fds(&message);
-      if (keep_seconds == 0) return;
       close(control);
       control = -1;
       deadline = now_ms() + (int64_t)keep_seconds * 1000;
       continue;
     }
-    obey(&message, control);
+    if (obey(&message, control) != 0) return;
     message_close_fds(&message);
   }
 }
@@ -220,10 +251,11 @@ static int await_setup(int listener, int control, uint32_t wait_seconds, struct 
   }
   if (more <= 0 || setup->type != MSG_SETUP) _exit(103);
   if (setup->refused) {
-    char number[16];
-    snprintf(number, sizeof number, "%u", setup->nfds);
-    answer_failed(control, 0, setup->nfds == FDS_MAX ? EMFILE : EACCES, "receive descriptor", number);
-    _exit(110);
+    struct failure failure;
+    errno = setup->nfds == FDS_MAX ? EMFILE : EACCES;
+    fail(&failure, FAIL_KEPT_BACK, NULL);
+    failure.number = setup->nfds;
+    end_failed(control, &failure, 110);
   }
   return control;
 }
@@ -232,8 +264,8 @@ static uint32_t seconds_to_wait(const struct message *prepare) {
   struct field field;
   size_t offset = 0;
   uint32_t seconds = 0;
-  while (field_next(prepare, &offset, &field) > 0)
-    if (field.tag == SETUP_WAIT) field_u32(&field, 0, &seconds);
+  while (field_next(prepare, &offset, &field))
+    if (field.tag == FIELD_WAIT) seconds = wire_get_wait(&field);
   return seconds;
 }
 
@@ -261,41 +293,30 @@ static pid_t begin_first(int control) {
 static _Noreturn void nested_init(struct message *prepare, int listener, int control) {
   signal(SIGTERM, SIG_DFL); // of no effect from inside: we are pid 1 there
   struct failure failure;
-  if (mounts_stage(prepare, &failure) != 0) {
-    answer_failed(control, 0, errno, failure.what, failure.detail);
-    _exit(105);
-  }
+  if (mounts_stage(prepare, &failure) != 0) end_failed(control, &failure, 105);
   mark("prepare");
-  answer_begin(MSG_DONE);
-  answer_u32(OUT_ID, 0);
-  answer_u32(OUT_PID, 0);
+  struct writer *answer = answer_begin(MSG_DONE);
+  wire_put_id(answer, 0);
+  wire_put_value(answer, 0);
   answer_send(control);
   struct message setup;
   control = await_setup(listener, control, seconds_to_wait(prepare), &setup);
-  if (label_setup(&setup) != 0) {
-    answer_failed(control, 0, errno, "know the labels it was prepared with", NULL);
-    _exit(109);
-  }
-  if (mounts_enter(&setup, &failure) != 0) {
-    answer_failed(control, 0, errno, failure.what, failure.detail);
-    _exit(1);
-  }
+  if (label_setup(&setup) != 0) end_with(control, FAIL_OTHER_LABELS, 109);
+  if (mounts_enter(&setup, &failure) != 0) end_failed(control, &failure, 1);
   mark("enter");
   static char facts[48 << 10];
-  const char *problem = "landlock: nothing to measure against";
   measure_surroundings(&setup);
-  int comparable = landlock_prepare() == 0, signals = watch_children();
-  pid_t first = comparable ? begin_first(control) : 0;
-  if (!comparable || measure_box(&setup, first, facts, sizeof facts, &problem) != 0) {
-    answer_failed(control, 0, EPERM, "prove the box closed:", problem);
-    _exit(1);
-  }
+  if (landlock_prepare() != 0) end_with(control, FAIL_MEASURE_FILES, 1);
+  int signals = watch_children();
+  pid_t first = begin_first(control);
+  if (measure_box(&setup, first, facts, sizeof facts, &failure) != 0)
+    end_failed(control, &failure, 1);
   mark("measure");
   marks_append(facts, sizeof facts);
   label_measure("init_label", facts, sizeof facts);
   message_close_fds(&setup);
-  answer_begin(MSG_READY);
-  answer_bytes(OUT_FACTS, facts, strlen(facts));
+  answer = answer_begin(MSG_READY);
+  wire_put_facts(answer, facts);
   answer_send(control);
   if (first > 0) exec_finish(control, &executions[0]);
   serve(listener, control, signals);
@@ -317,34 +338,23 @@ int main(int argc, char **argv) {
   if (message_receive(control, &prepare) <= 0 || prepare.type != MSG_PREPARE) _exit(103);
   marks_begin();
   // A fresh one: else the keys of whoever started libvirt are in reach.
-  if (syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL) < 0 && errno != ENOSYS) {
-    answer_failed(control, 0, errno, "join a new session keyring", NULL);
-    _exit(107);
-  }
-  if (!fault("cgroup-namespace") && !fault("cgroup-unchecked") && unshare(CLONE_NEWCGROUP) != 0) {
-    answer_failed(control, 0, errno, "unshare the cgroup namespace", NULL);
-    _exit(104);
-  }
+  if (syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL) < 0 && errno != ENOSYS)
+    end_with(control, FAIL_SESSION_KEYRING, 107);
+  if (!fault("cgroup-namespace") && !fault("cgroup-unchecked") && unshare(CLONE_NEWCGROUP) != 0)
+    end_with(control, FAIL_CGROUP_NAMESPACE, 104);
   // For the nested init on; a kernel without it says EINVAL, and kiln knows whether it has one.
-  if (!fault("time-namespace") && unshare(CLONE_NEWTIME) != 0 && errno != EINVAL) {
-    answer_failed(control, 0, errno, "unshare the time namespace", NULL);
-    _exit(108);
-  }
-  if (label_setup(&prepare) != 0) {
-    answer_failed(control, 0, errno, "take on the init's label", NULL);
-    _exit(109);
-  }
-  if (!fault("pid-namespace") && unshare(CLONE_NEWPID) != 0) {
-    answer_failed(control, 0, errno, "unshare the pid namespace", NULL);
-    _exit(106);
-  }
+  if (!fault("time-namespace") && unshare(CLONE_NEWTIME) != 0 && errno != EINVAL)
+    end_with(control, FAIL_TIME_NAMESPACE, 108);
+  if (label_setup(&prepare) != 0) end_with(control, FAIL_INIT_LABEL, 109);
+  if (!fault("pid-namespace") && unshare(CLONE_NEWPID) != 0)
+    end_with(control, FAIL_PID_NAMESPACE, 106);
   pid_t child = fork();
   if (child == 0) nested_init(&prepare, listener, control);
-  if (child < 0) answer_failed(control, 0, errno, "fork", NULL);
+  if (child < 0) end_with(control, FAIL_FORK, 111);
   // Only the nested init holds the runner's socket and what came through it.
   message_close_fds(&prepare);
   close(control);
   close(listener);
-  while (child > 0 && waitpid(child, NULL, 0) < 0 && errno == EINTR) continue;
+  while (waitpid(child, NULL, 0) < 0 && errno == EINTR) continue;
   _exit(0);
 }

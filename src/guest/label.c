@@ -14,7 +14,7 @@
 #define LABEL_MAX 1024
 
 static struct labels {
-  uint32_t model;
+  uint32_t module;
   char init[LABEL_MAX], command[LABEL_MAX], files[LABEL_MAX];
 } labels;
 
@@ -22,7 +22,7 @@ static int attribute(const char *name, int flags) {
   // Where several modules are active, `attr/current` is the first one's.
   char path[64];
   snprintf(path, sizeof path, "/proc/self/attr/apparmor/%s", name);
-  int fd = labels.model == LABEL_APPARMOR ? open(path, flags | O_CLOEXEC) : -1;
+  int fd = labels.module == LABEL_APPARMOR ? open(path, flags | O_CLOEXEC) : -1;
   if (fd >= 0) return fd;
   snprintf(path, sizeof path, "/proc/self/attr/%s", name);
   return open(path, flags | O_CLOEXEC);
@@ -31,7 +31,7 @@ static int attribute(const char *name, int flags) {
 // selinux(8): the context itself; apparmor: a command of aa_change_profile(2).
 static int become(const char *label) {
   char text[LABEL_MAX + 16];
-  snprintf(text, sizeof text, "%s%s", labels.model == LABEL_APPARMOR ? "changeprofile " : "", label);
+  snprintf(text, sizeof text, "%s%s", labels.module == LABEL_APPARMOR ? "changeprofile " : "", label);
   int fd = attribute("current", O_WRONLY);
   if (fd < 0) return -1;
   ssize_t written = write(fd, text, strlen(text));
@@ -41,39 +41,28 @@ static int become(const char *label) {
   return written == (ssize_t)strlen(text) ? 0 : -1;
 }
 
-static int copy(char *out, const struct field *field, size_t *at) {
-  const char *string = field_string(field, *at);
-  if (string == NULL || strlen(string) >= LABEL_MAX) {
-    errno = EBADMSG;
-    return -1;
-  }
-  strcpy(out, string);
-  *at += strlen(string) + 1;
-  return 0;
-}
-
 int label_setup(const struct message *message) {
   static int prepared;
-  static struct labels wanted;
+  struct labels wanted = {0};
   struct field field;
-  size_t offset = 0, at = 4;
-  while (field_next(message, &offset, &field) > 0) {
-    if (field.tag != SETUP_LABEL) continue;
-    if (field_u32(&field, 0, &wanted.model) != 0 || copy(wanted.init, &field, &at) != 0 ||
-        copy(wanted.command, &field, &at) != 0 || copy(wanted.files, &field, &at) != 0)
-      return -1;
-    break;
+  size_t offset = 0;
+  while (field_next(message, &offset, &field)) {
+    if (field.tag != FIELD_LABEL) continue;
+    struct wire_label label = wire_get_label(&field);
+    wanted.module = label.module;
+    snprintf(wanted.init, sizeof wanted.init, "%s", label.init);
+    snprintf(wanted.command, sizeof wanted.command, "%s", label.command);
+    snprintf(wanted.files, sizeof wanted.files, "%s", label.files);
   }
   // What the init is, and what it has made, is not to be changed any more.
-  if (prepared && (wanted.model != labels.model || strcmp(wanted.init, labels.init) != 0 ||
+  if (prepared && (wanted.module != labels.module || strcmp(wanted.init, labels.init) != 0 ||
                    strcmp(wanted.files, labels.files) != 0)) {
     errno = EBADMSG;
     return -1;
   }
   labels = wanted;
-  int becomes = !prepared && labels.model == LABEL_APPARMOR && !fault("init-label");
+  int becomes = !prepared && labels.module == LABEL_APPARMOR && !fault("init-label");
   prepared = 1;
-  memset(&wanted, 0, sizeof wanted);
   return becomes ? become(labels.init) : 0;
 }
 
@@ -101,14 +90,14 @@ void label_measure(const char *name, char *facts, size_t size) {
   if (current(label) == 0) facts_add(facts, size, "%s=%s\n", name, label);
 }
 
-const char *label_missing(void) {
+uint32_t label_missing(void) {
   char label[LABEL_MAX] = "";
   size_t length = strlen(labels.command);
-  if (length == 0 || fault("rights-unchecked")) return NULL;
+  if (length == 0 || fault("rights-unchecked")) return 0;
   // AppArmor adds its mode: `NAME (enforce)`, which kiln looks at.
   if (current(label) == 0 && strncmp(label, labels.command, length) == 0 &&
       (label[length] == 0 ||
-       (labels.model == LABEL_APPARMOR && strncmp(label + length, " (", 2) == 0)))
-    return NULL;
-  return labels.model == LABEL_APPARMOR ? "apparmor" : "selinux";
+       (labels.module == LABEL_APPARMOR && strncmp(label + length, " (", 2) == 0)))
+    return 0;
+  return labels.module == LABEL_APPARMOR ? FAIL_HAS_APPARMOR : FAIL_HAS_SELINUX;
 }

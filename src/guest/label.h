@@ -7,12 +7,7 @@
 
 #include "protocol.h"
 
-enum { // of SETUP_LABEL
-  LABEL_SELINUX = 1,
-  LABEL_APPARMOR = 2,
-};
-
-// Reads SETUP_LABEL, if there is one: the first time, of MSG_PREPARE, takes on the init's own label
+// Reads FIELD_LABEL, if there is one: the first time, of MSG_PREPARE, takes on the init's own label
 // where libvirt has not done so (AppArmor); then only the label of commands may be another one. 0, or
 // -1 (errno).
 int label_setup(const struct message *message);
@@ -23,7 +18,7 @@ const char *label_files(void);
 int label_enter(void);
 // Appends NAME=LABEL to `facts`: this process's, as the kernel says; without one, nothing.
 void label_measure(const char *name, char *facts, size_t size);
-// In the command's process: NULL where it has the label that commands were to have, else the module.
-const char *label_missing(void);
+// In the command's process: 0 where it has the label that commands were to have, else FAIL_….
+uint32_t label_missing(void);
 
 #endif

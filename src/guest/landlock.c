@@ -64,21 +64,21 @@ int landlock_prepare(void) {
 int landlock_rules(uint32_t flags) {
   int version = abi();
   if (version < 1) return -1;
-  if (((flags & LANDLOCK_NO_TCP) && version < 4) ||
-      ((flags & LANDLOCK_ABSTRACT_SOCKETS) && version < 6)) {
+  if (((flags & WALL_NO_TCP) && version < 4) ||
+      ((flags & WALL_ABSTRACT_SOCKETS) && version < 6)) {
     errno = ENOSYS;
     return -1;
   }
   struct attributes attributes = {
-      .files = flags & LANDLOCK_FILES ? known(version) : 0,
-      .tcp = flags & LANDLOCK_NO_TCP && !fault("landlock-tcp") ? TCP_ALL : 0,
+      .files = flags & WALL_FILES ? known(version) : 0,
+      .tcp = flags & WALL_NO_TCP && !fault("landlock-tcp") ? TCP_ALL : 0,
       .scoped =
-          flags & LANDLOCK_ABSTRACT_SOCKETS && !fault("landlock-sockets") ? SCOPE_ABSTRACT : 0};
+          flags & WALL_ABSTRACT_SOCKETS && !fault("landlock-sockets") ? SCOPE_ABSTRACT : 0};
   size_t size = version >= 6   ? sizeof attributes
                 : version >= 4 ? offsetof(struct attributes, scoped)
                                : offsetof(struct attributes, tcp);
   int rules = (int)syscall(SYS_landlock_create_ruleset, &attributes, size, 0);
-  if (rules < 0 || !(flags & LANDLOCK_FILES)) return rules;
+  if (rules < 0 || !(flags & WALL_FILES)) return rules;
   // All of the box, but no device: neither made anywhere, nor spoken to outside of /dev.
   uint64_t allowed = known(version) & ~devices & ~LANDLOCK_ACCESS_FS_IOCTL_DEV;
   int result = allow_below(rules, "/", allowed);
@@ -130,16 +130,16 @@ static int can_reach(const struct sockaddr_un *address, socklen_t length) {
 int landlock_enter(int rules, uint32_t flags, uint32_t *walls) {
   struct sockaddr_un address;
   socklen_t length;
-  int sockets = flags & LANDLOCK_ABSTRACT_SOCKETS, tcp = flags & LANDLOCK_NO_TCP;
+  int sockets = flags & WALL_ABSTRACT_SOCKETS, tcp = flags & WALL_NO_TCP;
   int other = sockets ? abstract_socket(&address, &length) : -1;
   // Only what could be done before shows that a wall is there.
-  int left = (flags & LANDLOCK_FILES) && can_leave(), connected = tcp && can_connect();
+  int left = (flags & WALL_FILES) && can_leave(), connected = tcp && can_connect();
   int reached = other >= 0 && can_reach(&address, length);
   if (!fault("landlock") && syscall(SYS_landlock_restrict_self, rules, 0) != 0) return -1;
   close(rules);
-  *walls = (left && !can_leave() ? LANDLOCK_FILES : 0) |
-           (connected && !can_connect() ? LANDLOCK_NO_TCP : 0) |
-           (reached && !can_reach(&address, length) ? LANDLOCK_ABSTRACT_SOCKETS : 0);
+  *walls = (left && !can_leave() ? WALL_FILES : 0) |
+           (connected && !can_connect() ? WALL_NO_TCP : 0) |
+           (reached && !can_reach(&address, length) ? WALL_ABSTRACT_SOCKETS : 0);
   if (other >= 0) close(other);
   if (*walls == flags || fault("landlock-unchecked")) return abi();
   errno = EPERM;

@@ -136,41 +136,39 @@ static int owns_network(void) {
 void measure_surroundings(const struct message *setup) {
   struct field field;
   size_t offset = 0;
-  uint32_t access;
   is_host_network = !owns_network();
   has_host_files = 0;
-  while (field_next(setup, &offset, &field) > 0)
-    if (field.tag == SETUP_BIND && (field_u32(&field, 4, &access) != 0 || access == BIND_HOST))
-      has_host_files = 1;
+  while (field_next(setup, &offset, &field))
+    if (field.tag == FIELD_BIND && wire_get_bind(&field).access == BIND_HOST) has_host_files = 1;
 }
 
 // Everything the setup message asked for by path or by number.
-static const char *measure_setup(const struct message *setup, char *facts, size_t size) {
+static int measure_setup(const struct message *setup, char *facts, size_t size,
+                         struct failure *failure) {
   struct field field;
   size_t offset = 0;
-  while (field_next(setup, &offset, &field) > 0) {
-    const char *path = field_string(&field, 0);
-    uint32_t number;
-    if (field.tag == SETUP_MASK) {
-      if (!measure_masked(path)) return "masked-paths: one shows what it should hide";
+  while (field_next(setup, &offset, &field)) {
+    if (field.tag == FIELD_MASK) {
+      const char *path = wire_get_mask(&field);
+      if (!measure_masked(path)) return fail(failure, FAIL_UNMASKED, path);
       facts_add(facts, size, "mask=%s\n", path);
-    } else if (field.tag == SETUP_READONLY) {
-      if (!measure_readonly(path)) return "read-only-paths: one can be written to";
+    } else if (field.tag == FIELD_READONLY) {
+      const char *path = wire_get_readonly(&field);
+      if (!measure_readonly(path)) return fail(failure, FAIL_WRITABLE, path);
       facts_add(facts, size, "readonly=%s\n", path);
-    } else if (field.tag == SETUP_BIND) {
-      uint32_t access = BIND_READONLY;
-      path = field_string(&field, 12);
-      field_u32(&field, 4, &access);
-      int readonly = access == BIND_READONLY;
-      if (readonly && !measure_readonly(path) && !fault("binds-unchecked"))
-        return "binds: a read-only one can be written to";
-      if (readonly && measure_readonly(path)) facts_add(facts, size, "bind_readonly=%s\n", path);
-    } else if (field.tag == SETUP_NAMESPACES && field_u32(&field, 0, &number) == 0) {
-      if (!limits_namespaces(number)) return "namespace-limit: the box could make more namespaces";
-      facts_add(facts, size, "namespace_limit=%u\n", number);
+    } else if (field.tag == FIELD_BIND) {
+      struct wire_bind bind = wire_get_bind(&field);
+      if (bind.access != BIND_READONLY) continue;
+      int closed = measure_readonly(bind.path);
+      if (!closed && !fault("binds-unchecked")) return fail(failure, FAIL_WRITABLE_BIND, bind.path);
+      if (closed) facts_add(facts, size, "bind_readonly=%s\n", bind.path);
+    } else if (field.tag == FIELD_NAMESPACES) {
+      uint32_t most = wire_get_namespaces(&field);
+      if (!limits_namespaces(most)) return fail(failure, FAIL_MORE_NAMESPACES, NULL);
+      facts_add(facts, size, "namespace_limit=%u\n", most);
     }
   }
-  return NULL;
+  return 0;
 }
 
 static int is_ours(const char *name, dev_t device) {
@@ -231,10 +229,9 @@ int measure_hidden_cgroups(void) {
 static int wants_network(const struct message *setup) {
   struct field field;
   size_t offset = 0;
-  uint32_t value = 0;
-  while (field_next(setup, &offset, &field) > 0)
-    if (field.tag == SETUP_NETWORK) field_u32(&field, 0, &value);
-  return value != 0;
+  while (field_next(setup, &offset, &field))
+    if (field.tag == FIELD_NETWORK) return 1;
+  return 0;
 }
 
 static void measure_namespaces(char *facts, size_t size) {
@@ -250,20 +247,16 @@ static void measure_namespaces(char *facts, size_t size) {
 }
 
 int measure_box(const struct message *setup, pid_t first, char *facts, size_t size,
-                const char **problem) {
+                struct failure *failure) {
   measure_namespaces(facts, size);
-  *problem = "user-namespace: container root is the host's root";
-  if (measure_ids(facts, size) != 0) return -1;
-  *problem = "network: an interface that was not asked for is in the box";
-  if (measure_network(wants_network(setup), facts, size) != 0) return -1;
-  *problem = "pid-namespace: the init is not pid 1 of a nested one, and alone there";
-  if (getpid() != 1 || !is_alone(first)) return -1;
-  *problem = "cgroup-namespace: the place in the host's cgroups shows";
-  if (!measure_hidden_cgroups() && !fault("cgroup-unchecked")) return -1;
-  *problem = "mounts: one is the host's (cgroup, sysfs, devices), or takes setuid or devices";
-  if (measure_mounts(facts, size) != 0 && !fault("mounts-unchecked")) return -1;
-  *problem = "devices: one that is not on the list is in /dev";
-  if (measure_devices(facts, size) != 0) return -1;
-  *problem = measure_setup(setup, facts, size);
-  return *problem == NULL ? 0 : -1;
+  if (measure_ids(facts, size) != 0) return fail(failure, FAIL_OPEN_USERS, NULL);
+  if (measure_network(wants_network(setup), facts, size) != 0)
+    return fail(failure, FAIL_OPEN_NETWORK, NULL);
+  if (getpid() != 1 || !is_alone(first)) return fail(failure, FAIL_OPEN_PIDS, NULL);
+  if (!measure_hidden_cgroups() && !fault("cgroup-unchecked"))
+    return fail(failure, FAIL_OPEN_CGROUPS, NULL);
+  if (measure_mounts(facts, size) != 0 && !fault("mounts-unchecked"))
+    return fail(failure, FAIL_OPEN_MOUNTS, NULL);
+  if (measure_devices(facts, size) != 0) return fail(failure, FAIL_OPEN_DEVICES, NULL);
+  return measure_setup(setup, facts, size, failure);
 }

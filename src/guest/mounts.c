@@ -33,12 +33,6 @@ static unsigned char closed[16 << 10];
 static size_t closed_length;
 static int limits = -1; // the folder of namespaces(7)' limits, which a read-only /proc/sys hides
 
-static int fail(struct failure *failure, const char *what, const char *detail) {
-  failure->what = what;
-  snprintf(failure->detail, sizeof failure->detail, "%s", detail == NULL ? "" : detail);
-  return -1;
-}
-
 static int clone_tree(const char *path) {
   return (int)syscall(SYS_open_tree, AT_FDCWD, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
 }
@@ -153,26 +147,10 @@ int mounts_copy(const char *from, const char *to) {
   return result;
 }
 
-static int message_fd(const struct message *message, const struct field *field, size_t at) {
-  uint32_t index;
-  if (field_u32(field, at, &index) != 0 || index >= message->nfds) {
-    errno = EBADMSG;
-    return -1;
-  }
-  return message->fds[index];
-}
-
 static int mount_scratch(const struct message *setup, const struct field *field) {
-  if (field->tag == SETUP_SCRATCH_FD) {
-    int fd = message_fd(setup, field, 0);
-    return fd < 0 ? -1 : attach_at(fd, "/scratch");
-  }
-  uint64_t bytes;
-  if (field_u64(field, 0, &bytes) != 0) {
-    errno = EBADMSG;
-    return -1;
-  }
-  int fd = detached_tmpfs(0755, bytes, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
+  if (field->tag == FIELD_SCRATCH)
+    return attach_at(setup->fds[wire_get_scratch(field)], "/scratch");
+  int fd = detached_tmpfs(0755, wire_get_scratch_tmpfs(field), MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
   if (fd < 0) return -1;
   int result = attach_at(fd, "/scratch");
   close(fd);
@@ -186,28 +164,23 @@ int mounts_seal_skeleton(void) {
 
 // Writes one file of the layer of names, owned by root as in any image.
 static int write_etc_file(int etc, const struct field *field) {
-  const char *name = field_string(field, 0);
-  if (name == NULL || name[0] == 0 || name[0] == '.' || strchr(name, '/') != NULL) {
-    errno = EBADMSG;
-    return -1;
-  }
-  int fd = openat(etc, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644);
+  struct wire_etc_file file = wire_get_etc_file(field);
+  int fd = openat(etc, file.name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644);
   if (fd < 0) return -1;
-  size_t start = strlen(name) + 1;
-  int result = write_all(fd, field->data + start, field->length - start), error = errno;
+  int result = write_all(fd, file.content, file.content_length), error = errno;
   close(fd);
   errno = error;
   return result;
 }
 
-// The files of SETUP_ETC_FILE lie in a layer of their own between the image and what is written: they
+// The files of FIELD_ETC_FILE lie in a layer of their own between the image and what is written: they
 // are seen in the sandbox, programs can replace them, and nothing of them is in the upper directory,
 // which may become an image or a root that stays. Returns 1 with a layer on /names, 0 without.
 static int make_names(const struct message *setup) {
   struct field field;
   size_t offset = 0;
   int wanted = 0;
-  while (field_next(setup, &offset, &field) > 0) wanted |= field.tag == SETUP_ETC_FILE;
+  while (field_next(setup, &offset, &field)) wanted |= field.tag == FIELD_ETC_FILE;
   if (!wanted) return 0;
   // The merged /etc has mode, owner and time of its topmost layer: they must be the image's.
   struct stat image = {.st_mode = S_IFDIR | 0755};
@@ -226,8 +199,8 @@ static int make_names(const struct message *setup) {
     result = mkdir("/names/etc", 0700);
     etc = open("/names/etc", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (result == 0 && etc < 0) result = -1;
-    for (offset = 0; result == 0 && field_next(setup, &offset, &field) > 0;)
-      if (field.tag == SETUP_ETC_FILE) result = write_etc_file(etc, &field);
+    for (offset = 0; result == 0 && field_next(setup, &offset, &field);)
+      if (field.tag == FIELD_ETC_FILE) result = write_etc_file(etc, &field);
     struct timespec times[2] = {image.st_atim, image.st_mtim};
     if (result == 0 &&
         (fchown(etc, image.st_uid, image.st_gid) != 0 || fchmod(etc, image.st_mode & 07777) != 0 ||
@@ -244,35 +217,27 @@ static int make_names(const struct message *setup) {
 static int make_root(const struct message *setup, struct failure *failure) {
   struct field field;
   size_t offset = 0;
-  int more, has_lower = 0, has_scratch = 0;
-  while ((more = field_next(setup, &offset, &field)) > 0) {
-    if (field.tag == SETUP_HOSTNAME) {
-      const char *name = field_string(&field, 0);
-      if (name == NULL || sethostname(name, strlen(name)) != 0)
-        return fail(failure, "set host name", name);
-    } else if (field.tag == SETUP_LOWER) {
-      int fd = message_fd(setup, &field, 0);
-      if (fd < 0 || attach_at(fd, "/lower") != 0) return fail(failure, "attach image", NULL);
-      has_lower = 1;
-    } else if (field.tag == SETUP_SCRATCH_TMPFS || field.tag == SETUP_SCRATCH_FD) {
-      if (mount_scratch(setup, &field) != 0) return fail(failure, "mount scratch space", NULL);
-      has_scratch = 1;
+  while (field_next(setup, &offset, &field)) {
+    if (field.tag == FIELD_HOSTNAME) {
+      const char *name = wire_get_hostname(&field);
+      if (sethostname(name, strlen(name)) != 0) return fail(failure, FAIL_HOSTNAME, name);
+    } else if (field.tag == FIELD_LOWER) {
+      if (attach_at(setup->fds[wire_get_lower(&field)], "/lower") != 0)
+        return fail(failure, FAIL_IMAGE, NULL);
+    } else if (field.tag == FIELD_SCRATCH_TMPFS || field.tag == FIELD_SCRATCH) {
+      if (mount_scratch(setup, &field) != 0) return fail(failure, FAIL_SCRATCH, NULL);
     }
-  }
-  if (more < 0 || !has_lower || !has_scratch) {
-    errno = EBADMSG;
-    return fail(failure, "read setup message", NULL);
   }
 
   // The merged root takes its mode and owner from upper: they must be the image's.
   struct stat lower;
-  if (stat("/lower", &lower) != 0) return fail(failure, "stat image", NULL);
+  if (stat("/lower", &lower) != 0) return fail(failure, FAIL_STAT_IMAGE, NULL);
   if ((mkdir("/scratch/upper", lower.st_mode & 07777) != 0 && errno != EEXIST) ||
       chown("/scratch/upper", lower.st_uid, lower.st_gid) != 0 ||
       (mkdir("/scratch/work", 0700) != 0 && errno != EEXIST))
-    return fail(failure, "make upper directory", NULL);
+    return fail(failure, FAIL_UPPER, NULL);
   int names = make_names(setup);
-  if (names < 0) return fail(failure, "make a layer of names", NULL);
+  if (names < 0) return fail(failure, FAIL_NAMES, NULL);
   int open = fault("nosuid") || fault("nosuid-unchecked");
   char options[2048];
   snprintf(options, sizeof options,
@@ -283,7 +248,7 @@ static int make_root(const struct message *setup, struct failure *failure) {
              label_files());
   if (mount("overlay", "/newroot", "overlay", open ? 0 : 0x2 | 0x4 /* MS_NOSUID | MS_NODEV */,
             options) != 0)
-    return fail(failure, "mount overlay", NULL);
+    return fail(failure, FAIL_OVERLAY, NULL);
   return 0;
 }
 
@@ -294,27 +259,27 @@ static int pivot(void) {
 }
 
 static int make_dev(struct failure *failure) {
-  if (mounts_tmpfs(STAGE "/dev", 0755, 1 << 20) != 0) return fail(failure, "mount", "/dev");
+  if (mounts_tmpfs(STAGE "/dev", 0755, 1 << 20) != 0) return fail(failure, FAIL_MOUNT, "/dev");
   for (size_t i = 0; i < DEVICES; i++) {
     char from[32], to[48];
     snprintf(from, sizeof from, "/dev/%s", device_names[i]);
     snprintf(to, sizeof to, STAGE "%s", from);
-    if (mounts_copy(from, to) != 0) return fail(failure, "attach device", from);
+    if (mounts_copy(from, to) != 0) return fail(failure, FAIL_ATTACH_DEVICE, from);
     if (fault("devices") && i == 0 && mounts_copy(from, STAGE "/dev/mem") != 0)
-      return fail(failure, "attach device", "/dev/mem");
+      return fail(failure, FAIL_ATTACH_DEVICE, "/dev/mem");
   }
   const char *pts_options[] = {"newinstance", NULL, "ptmxmode", "0666", "mode", "0620", "gid", "5",
                                NULL};
   int pts = detached("devpts", MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, pts_options);
   if (pts < 0 || mkdir(STAGE "/dev/pts", 0755) != 0 || attach_at(pts, STAGE "/dev/pts") != 0)
-    return fail(failure, "mount", "/dev/pts");
+    return fail(failure, FAIL_MOUNT, "/dev/pts");
   close(pts);
   if (symlink("pts/ptmx", STAGE "/dev/ptmx") != 0 ||
       symlink("/proc/self/fd", STAGE "/dev/fd") != 0 ||
       symlink("/proc/self/fd/0", STAGE "/dev/stdin") != 0 ||
       symlink("/proc/self/fd/1", STAGE "/dev/stdout") != 0 ||
       symlink("/proc/self/fd/2", STAGE "/dev/stderr") != 0)
-    return fail(failure, "make links", "/dev");
+    return fail(failure, FAIL_DEVICE_LINKS, NULL);
   return 0;
 }
 
@@ -356,12 +321,10 @@ int mounts_readonly(const char *path) {
   return result;
 }
 
-static int bind_mount(const struct message *setup, const struct field *field, const char *path) {
-  uint32_t directory;
-  int fd = message_fd(setup, field, 0);
-  if (fd < 0 || field_u32(field, 8, &directory) != 0) return -1;
-  if ((directory ? make_directory(path, 0755) : make_file(path)) != 0) return -1;
-  if (attach_at(fd, path) != 0) return -1;
+static int bind_mount(const struct message *setup, const struct wire_bind *bind) {
+  int fd = setup->fds[bind->fd];
+  if ((bind->directory ? make_directory(bind->path, 0755) : make_file(bind->path)) != 0) return -1;
+  if (attach_at(fd, bind->path) != 0) return -1;
   struct mount_attr writable = {.attr_clr = MOUNT_ATTR_RDONLY};
   if (fault("bind-readonly") &&
       syscall(SYS_mount_setattr, fd, "", AT_EMPTY_PATH, &writable, sizeof writable) != 0)
@@ -369,40 +332,28 @@ static int bind_mount(const struct message *setup, const struct field *field, co
   return 0;
 }
 
-// `owned`: ids come after the mode.
-static int write_file(const struct field *field, const char *path, int owned) {
-  uint32_t mode, uid = 0, gid = 0;
-  size_t start = (owned ? 12 : 4) + strlen(path) + 1;
-  if (field_u32(field, 0, &mode) != 0 || make_parents(path) != 0 ||
-      (owned && (field_u32(field, 4, &uid) != 0 || field_u32(field, 8, &gid) != 0)))
-    return -1;
-  unlink(path);
-  int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode & 0777);
+static int write_file(const struct wire_file *file) {
+  if (make_parents(file->path) != 0) return -1;
+  unlink(file->path);
+  int fd = open(file->path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, file->mode & 0777);
   if (fd < 0) return -1;
-  if (owned && fchown(fd, uid, gid) != 0) {
+  if (fchown(fd, file->uid, file->gid) != 0 ||
+      write_all(fd, file->content, file->content_length) != 0) {
+    int error = errno;
     close(fd);
-    return -1;
-  }
-  if (write_all(fd, field->data + start, field->length - start) != 0) {
-    close(fd);
+    errno = error;
     return -1;
   }
   return close(fd);
 }
 
-int mounts_directory(const struct field *field) {
-  uint32_t mode, uid, gid;
-  const char *path = field_string(field, 12);
-  if (path == NULL || path[0] != '/' || field_u32(field, 0, &mode) != 0 ||
-      field_u32(field, 4, &uid) != 0 || field_u32(field, 8, &gid) != 0) {
-    errno = EBADMSG;
-    return -1;
-  }
-  if (make_directory(path, mode & 07777) != 0) return -1;
-  int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+int mounts_directory(const struct wire_directory *wanted) {
+  if (make_directory(wanted->path, wanted->mode) != 0) return -1;
+  int fd = open(wanted->path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
   if (fd < 0) return -1;
   // The owner first: a change of owner takes set-id bits away.
-  int result = fchown(fd, uid, gid) == 0 ? fchmod(fd, mode & 07777) : -1, error = errno;
+  int result = fchown(fd, wanted->uid, wanted->gid) == 0 ? fchmod(fd, wanted->mode) : -1;
+  int error = errno;
   close(fd);
   errno = error;
   return result;
@@ -410,58 +361,49 @@ int mounts_directory(const struct field *field) {
 
 // More than these cannot be made in the box, whoever asks: limits of its user namespace
 // (namespaces(7)). What exists already stays. Not of mount namespaces: each detached mount is one.
-static int limit_namespaces(const struct field *field, struct failure *failure) {
+static int limit_namespaces(uint32_t most, struct failure *failure) {
   static const char *const kinds[] = {"cgroup", "ipc", "net", "pid", "time", "user", "uts"};
-  uint32_t most;
-  if (field_u32(field, 0, &most) != 0) {
-    errno = EBADMSG;
-    return fail(failure, "read setup message", NULL);
-  }
   for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
     char path[64];
     snprintf(path, sizeof path, "max_%s_namespaces", kinds[i]);
     int fd = openat(limits, path, O_WRONLY | O_CLOEXEC);
     if (fd < 0 && errno == ENOENT) continue; // a kind that this kernel does not have
-    if (fd < 0 || dprintf(fd, "%u", most) < 0) return fail(failure, "limit", path);
+    if (fd < 0 || dprintf(fd, "%u", most) < 0) return fail(failure, FAIL_NAMESPACE_LIMIT, path);
     close(fd);
   }
   return 0;
 }
 
 static int obey(const struct message *setup, const struct field *field, struct failure *failure) {
-  static const size_t path_at[] = {
-      [SETUP_TMPFS] = 12, [SETUP_BIND] = 12,     [SETUP_MASK] = 0,
-      [SETUP_READONLY] = 0, [SETUP_FILE] = 4, [SETUP_DIRECTORY] = 12, [SETUP_OWNED_FILE] = 12};
-  if (field->tag < SETUP_TMPFS || field->tag == SETUP_LABEL || field->tag == SETUP_ETC_FILE) return 0;
-  if (field->tag == SETUP_NAMESPACES)
-    return fault("namespace-limit") ? 0 : limit_namespaces(field, failure);
-  const char *path =
-      field->tag > SETUP_OWNED_FILE ? NULL : field_string(field, path_at[field->tag]);
-  if (path == NULL || path[0] != '/') {
-    errno = EBADMSG;
-    return fail(failure, "read setup message", NULL);
-  }
-  uint32_t mode;
-  uint64_t bytes;
+  const char *path;
   switch (field->tag) {
-  case SETUP_TMPFS:
-    if (field_u32(field, 0, &mode) != 0 || field_u64(field, 4, &bytes) != 0 ||
-        mounts_tmpfs(path, mode, bytes) != 0)
-      return fail(failure, "mount tmpfs on", path);
-    return 0;
-  case SETUP_BIND:
-    return bind_mount(setup, field, path) == 0 ? 0 : fail(failure, "bind", path);
-  case SETUP_MASK:
-    return mounts_mask(path) == 0 ? 0 : fail(failure, "mask", path);
-  case SETUP_READONLY:
-    return mounts_readonly(path) == 0 ? 0 : fail(failure, "make read-only", path);
-  case SETUP_FILE:
-  case SETUP_OWNED_FILE:
-    return write_file(field, path, field->tag == SETUP_OWNED_FILE) == 0
-               ? 0
-               : fail(failure, "write", path);
-  default:
-    return mounts_directory(field) == 0 ? 0 : fail(failure, "make directory", path);
+  case FIELD_TMPFS: {
+    struct wire_tmpfs tmpfs = wire_get_tmpfs(field);
+    if (mounts_tmpfs(tmpfs.path, tmpfs.mode, tmpfs.bytes) == 0) return 0;
+    return fail(failure, FAIL_TMPFS, tmpfs.path);
+  }
+  case FIELD_BIND: {
+    struct wire_bind bind = wire_get_bind(field);
+    return bind_mount(setup, &bind) == 0 ? 0 : fail(failure, FAIL_BIND, bind.path);
+  }
+  case FIELD_MASK:
+    path = wire_get_mask(field);
+    return mounts_mask(path) == 0 ? 0 : fail(failure, FAIL_MASK, path);
+  case FIELD_READONLY:
+    path = wire_get_readonly(field);
+    return mounts_readonly(path) == 0 ? 0 : fail(failure, FAIL_READONLY, path);
+  case FIELD_FILE: {
+    struct wire_file file = wire_get_file(field);
+    return write_file(&file) == 0 ? 0 : fail(failure, FAIL_WRITE, file.path);
+  }
+  case FIELD_DIRECTORY: {
+    struct wire_directory directory = wire_get_directory(field);
+    if (mounts_directory(&directory) == 0) return 0;
+    return fail(failure, FAIL_DIRECTORY, directory.path);
+  }
+  case FIELD_NAMESPACES:
+    return fault("namespace-limit") ? 0 : limit_namespaces(wire_get_namespaces(field), failure);
+  default: return 0; // make_root, label.h and measure.h have the others
   }
 }
 
@@ -474,19 +416,19 @@ static int fresh_proc(void) {
 static int close_proc(const struct message *prepare, struct failure *failure) {
   struct field field;
   size_t offset = 0, start = 0;
-  for (; field_next(prepare, &offset, &field) > 0; start = offset) {
-    if (field.tag != SETUP_MASK && field.tag != SETUP_READONLY) continue;
-    const char *path = field_string(&field, 0);
+  for (; field_next(prepare, &offset, &field); start = offset) {
+    if (field.tag != FIELD_MASK && field.tag != FIELD_READONLY) continue;
+    int mask = field.tag == FIELD_MASK;
+    const char *path = mask ? wire_get_mask(&field) : wire_get_readonly(&field);
     char staged[256];
-    if (path == NULL || strncmp(path, "/proc/", 6) != 0 ||
+    if (strncmp(path, "/proc/", 6) != 0 ||
         snprintf(staged, sizeof staged, STAGE "%s", path) >= (int)sizeof staged ||
         offset - start > sizeof closed - closed_length) {
       errno = EBADMSG;
-      return fail(failure, "read what to prepare", NULL);
+      return fail(failure, FAIL_PREPARE_RULES, path);
     }
-    int mask = field.tag == SETUP_MASK;
     if ((mask ? mounts_mask(staged) : mounts_readonly(staged)) != 0)
-      return fail(failure, mask ? "mask" : "make read-only", path);
+      return fail(failure, mask ? FAIL_MASK : FAIL_READONLY, path);
     memcpy(closed + closed_length, prepare->payload + start, offset - start);
     closed_length += offset - start;
   }
@@ -495,11 +437,11 @@ static int close_proc(const struct message *prepare, struct failure *failure) {
 
 int mounts_stage(const struct message *prepare, struct failure *failure) {
   if (mount(NULL, "/", NULL, 0x4000 /* MS_REC */ | (1 << 18) /* MS_PRIVATE */, NULL) != 0)
-    return fail(failure, "make mounts private", NULL);
+    return fail(failure, FAIL_PRIVATE_MOUNTS, NULL);
   // A new proc is only allowed while another one is fully visible: before libvirt's goes.
   int proc = fresh_proc();
-  if (proc < 0) return fail(failure, "make a fresh /proc", NULL);
-  if (attach_at(proc, STAGE "/proc") != 0) return fail(failure, "mount", "/proc");
+  if (proc < 0) return fail(failure, FAIL_FRESH_PROC, NULL);
+  if (attach_at(proc, STAGE "/proc") != 0) return fail(failure, FAIL_MOUNT, "/proc");
   limits = openat(proc, "sys/user", O_PATH | O_DIRECTORY | O_CLOEXEC);
   close(proc);
   return close_proc(prepare, failure) != 0 ? -1 : make_dev(failure);
@@ -514,7 +456,7 @@ static ssize_t closed_in(const struct message *setup) {
     if (setup->length - offset >= closed_length &&
         memcmp(setup->payload + offset, closed, closed_length) == 0)
       return (ssize_t)offset;
-  while (field_next(setup, &offset, &field) > 0);
+  while (field_next(setup, &offset, &field));
   return -1;
 }
 
@@ -543,21 +485,21 @@ static int is_staged(size_t at, ssize_t known) {
 
 // What came to the kernel's /proc while the box waited (a module's folder) is still open.
 static int is_closed(const struct field *field) {
-  const char *path = field_string(field, 0);
-  return field->tag == SETUP_MASK ? measure_masked(path) : measure_readonly(path);
+  return field->tag == FIELD_MASK ? measure_masked(wire_get_mask(field))
+                                  : measure_readonly(wire_get_readonly(field));
 }
 
 int mounts_enter(const struct message *setup, struct failure *failure) {
   if (make_root(setup, failure) != 0) return -1;
   ssize_t known = closed_in(setup);
   int proc = known < 0 ? fresh_proc() : staged(STAGE "/proc");
-  if (attach_to_image(proc, "proc", 0555) != 0) return fail(failure, "mount", "/proc");
-  if (attach_to_image(staged(STAGE "/dev"), "dev", 0755) != 0) return fail(failure, "mount", "/dev");
-  if (!fault("pivot") && pivot() != 0) return fail(failure, "pivot into the image", NULL);
+  if (attach_to_image(proc, "proc", 0555) != 0) return fail(failure, FAIL_MOUNT, "/proc");
+  if (attach_to_image(staged(STAGE "/dev"), "dev", 0755) != 0) return fail(failure, FAIL_MOUNT, "/dev");
+  if (!fault("pivot") && pivot() != 0) return fail(failure, FAIL_PIVOT, NULL);
 
   struct field field;
   size_t offset = 0;
-  for (size_t start = 0; field_next(setup, &offset, &field) > 0; start = offset)
+  for (size_t start = 0; field_next(setup, &offset, &field); start = offset)
     if (!(is_staged(start, known) && is_closed(&field)) && obey(setup, &field, failure) != 0)
       return -1;
   if (limits >= 0) close(limits);

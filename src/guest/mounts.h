@@ -5,12 +5,6 @@
 
 #include "protocol.h"
 
-// What failed, for MSG_FAILED: `what` is a constant phrase, `detail` a path or NULL.
-struct failure {
-  const char *what;
-  char detail[512];
-};
-
 // First of all: makes the skeleton read-only, keeping the flags of the mount it is on.
 int mounts_seal_skeleton(void);
 // In the nested init, once, before it is known what the box is for: /proc, with what `prepare` masks
@@ -19,9 +13,9 @@ int mounts_stage(const struct message *prepare, struct failure *failure);
 // Then: lower, scratch, overlay, what was staged, pivot into the image, private tmpfs, then what the
 // request asks for. Afterwards the skeleton is unreachable.
 int mounts_enter(const struct message *setup, struct failure *failure);
-// Makes one directory of SETUP_DIRECTORY's form; an existing one gets that mode and owner. Its last
-// component is never a link: commands may be running already.
-int mounts_directory(const struct field *field);
+// Makes one directory; an existing one gets that mode and owner. Its last component is never a link:
+// commands may be running already.
+int mounts_directory(const struct wire_directory *wanted);
 
 // The steps of that, for whoever has to do them later: boot.h.
 int mounts_tmpfs(const char *path, uint32_t mode, uint64_t bytes);

@@ -20,10 +20,6 @@ static void set_ipv4(struct sockaddr *out, uint32_t address) {
 
 static int name_interface(struct ifreq *request, const char *interface) {
   *request = (struct ifreq){0};
-  if (interface == NULL || interface[0] == 0 || strlen(interface) >= sizeof request->ifr_name) {
-    errno = EINVAL;
-    return -1;
-  }
   strcpy(request->ifr_name, interface);
   return 0;
 }
@@ -64,7 +60,7 @@ int network_dhcp_socket(const char *interface) {
   return fd;
 }
 
-int network_set_address(const char *interface, const struct network_address *wanted) {
+int network_set_address(const char *interface, const struct wire_address *wanted) {
   struct ifreq request;
   if (name_interface(&request, interface) != 0) return -1;
   int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);

@@ -4,16 +4,11 @@
 #ifndef KILN_NETWORK_H
 #define KILN_NETWORK_H
 
-#include <stdint.h>
-
-// IPv4, in network order; a gateway of 0 is none.
-struct network_address {
-  uint32_t address, mask, gateway;
-};
+#include "wire.h"
 
 // A datagram socket of that interface on the port of DHCP clients, or -1.
 int network_dhcp_socket(const char *interface);
 // Gives the interface that address instead of any it has, and a default route. 0 or -1.
-int network_set_address(const char *interface, const struct network_address *wanted);
+int network_set_address(const char *interface, const struct wire_address *wanted);
 
 #endif

@@ -9,10 +9,10 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-static unsigned char requests[2][MESSAGE_MAX]; // untouched pages cost nothing
+static unsigned char requests[2][REQUEST_MAX]; // untouched pages cost nothing
 static unsigned current;
-static unsigned char answer[64 << 10];
-static size_t answer_length;
+static unsigned char answer_data[8 + ANSWER_MAX];
+static struct writer answer = {.data = answer_data, .size = sizeof answer_data};
 
 static int read_whole(int fd, unsigned char *to, size_t length) {
   while (length > 0) {
@@ -26,6 +26,79 @@ static int read_whole(int fd, unsigned char *to, size_t length) {
     length -= (size_t)n;
   }
   return 1;
+}
+
+// How many bytes at `data` are that part, or -1.
+static ssize_t check_part(const struct part_spec *part, const struct message *message,
+                          const unsigned char *data, size_t left) {
+  const unsigned char *end;
+  uint32_t number;
+  switch (part->kind) {
+  case PART_U16: return left < 2 ? -1 : 2;
+  case PART_U64: return left < 8 ? -1 : 8;
+  case PART_BYTES: return left > part->most || left % part->unit != 0 ? -1 : (ssize_t)left;
+  case PART_TEXT:
+  case PART_PATH:
+  case PART_NAME:
+    end = memchr(data, 0, left);
+    if (end == NULL || (size_t)(end - data) > part->most) return -1;
+    if (part->kind == PART_PATH && data[0] != '/') return -1;
+    if (part->kind == PART_NAME &&
+        (data[0] == 0 || data[0] == '.' || memchr(data, '/', (size_t)(end - data)) != NULL))
+      return -1;
+    return end - data + 1;
+  default: break;
+  }
+  if (left < 4) return -1;
+  memcpy(&number, data, 4);
+  int good = part->kind == PART_U32      ? number <= part->most
+             : part->kind == PART_CHOICE ? number < 64 && (part->most >> number & 1)
+             : part->kind == PART_SET    ? (number & ~part->most) == 0
+                                         : number < message->nfds || message->refused;
+  return good ? 4 : -1;
+}
+
+static int check_field(const struct field_spec *spec, const struct message *message,
+                       const struct field *field) {
+  size_t at = 0;
+  for (unsigned i = 0; i < spec->count; i++) {
+    ssize_t length = check_part(&spec->parts[i], message, field->data + at, field->length - at);
+    if (length < 0) return -1;
+    at += (size_t)length;
+  }
+  return at == field->length ? 0 : -1;
+}
+
+// -1 where the next field, if there is one, does not lie in the message.
+static int check_bounds(const struct message *message, size_t offset) {
+  uint32_t length;
+  if (offset == message->length) return 0;
+  if (message->length - offset < 8) return -1;
+  memcpy(&length, message->payload + offset + 4, 4);
+  return length <= message->length - offset - 8 ? 0 : -1;
+}
+
+static int check(const struct message *message) {
+  const struct message_spec *spec = NULL;
+  for (size_t i = 0; i < request_spec_count; i++)
+    if (request_specs[i].type == message->type) spec = &request_specs[i];
+  if (spec == NULL || message->nfds > spec->most_fds) return -1;
+  if (message->nfds < spec->least_fds && !message->refused) return -1;
+  uint32_t times[32] = {0};
+  struct field field;
+  size_t offset = 0;
+  for (;;) {
+    if (check_bounds(message, offset) != 0) return -1;
+    if (!field_next(message, &offset, &field)) break;
+    unsigned i = 0;
+    while (i < spec->count && spec->fields[i].tag != field.tag) i++;
+    if (i == spec->count || ++times[i] > spec->fields[i].most ||
+        check_field(&spec->fields[i], message, &field) != 0)
+      return -1;
+  }
+  for (unsigned i = 0; i < spec->count; i++)
+    if (times[i] < spec->fields[i].least) return -1;
+  return 0;
 }
 
 int message_receive(int fd, struct message *out) {
@@ -63,11 +136,16 @@ int message_receive(int fd, struct message *out) {
   out->type = head[1];
   current = !current;
   out->payload = requests[current];
-  if (out->length > MESSAGE_MAX) {
-    errno = EMSGSIZE;
+  if (out->length > REQUEST_MAX) {
+    errno = EBADMSG;
     return -1;
   }
-  return read_whole(fd, out->payload, out->length);
+  int more = read_whole(fd, out->payload, out->length);
+  if (more > 0 && check(out) != 0) {
+    errno = EBADMSG;
+    return -1;
+  }
+  return more;
 }
 
 void message_close_fds(struct message *message) {
@@ -78,55 +156,49 @@ void message_close_fds(struct message *message) {
 
 int field_next(const struct message *message, size_t *offset, struct field *out) {
   if (*offset == message->length) return 0;
-  if (message->length - *offset < 8) return -1;
   memcpy(&out->tag, message->payload + *offset, 4);
   memcpy(&out->length, message->payload + *offset + 4, 4);
-  *offset += 8;
-  if (out->length > message->length - *offset) return -1;
-  out->data = message->payload + *offset;
-  *offset += out->length;
+  out->data = message->payload + *offset + 8;
+  *offset += 8 + out->length;
   return 1;
 }
 
-int field_u32(const struct field *field, size_t at, uint32_t *out) {
-  if (at > field->length || field->length - at < 4) return -1;
-  memcpy(out, field->data + at, 4);
-  return 0;
+size_t writer_field(struct writer *out, uint32_t tag) {
+  size_t start = out->length;
+  uint32_t head[2] = {tag, 0};
+  writer_add(out, head, sizeof head);
+  return start;
 }
 
-int field_u64(const struct field *field, size_t at, uint64_t *out) {
-  if (at > field->length || field->length - at < 8) return -1;
-  memcpy(out, field->data + at, 8);
-  return 0;
+void writer_add(struct writer *out, const void *data, size_t length) {
+  if (out->length > out->size || length > out->size - out->length) {
+    out->length = out->size + 1; // it does not fit, nor does what is left of it
+    return;
+  }
+  memcpy(out->data + out->length, data, length);
+  out->length += length;
 }
 
-const char *field_string(const struct field *field, size_t at) {
-  if (at >= field->length) return NULL;
-  if (memchr(field->data + at, 0, field->length - at) == NULL) return NULL;
-  return (const char *)field->data + at;
+void writer_end(struct writer *out, size_t start) {
+  if (out->length > out->size) {
+    out->length = start;
+    return;
+  }
+  uint32_t length = (uint32_t)(out->length - start - 8);
+  memcpy(out->data + start + 4, &length, 4);
 }
 
-void answer_begin(uint32_t type) {
-  memcpy(answer + 4, &type, 4);
-  answer_length = 8;
+struct writer *answer_begin(uint32_t type) {
+  memcpy(answer.data + 4, &type, 4);
+  answer.length = 8;
+  return &answer;
 }
-
-void answer_bytes(uint32_t tag, const void *data, size_t length) {
-  if (length > sizeof answer - answer_length - 8) length = sizeof answer - answer_length - 8;
-  uint32_t head[2] = {tag, (uint32_t)length};
-  memcpy(answer + answer_length, head, 8);
-  memcpy(answer + answer_length + 8, data, length);
-  answer_length += 8 + length;
-}
-
-void answer_u32(uint32_t tag, uint32_t value) { answer_bytes(tag, &value, sizeof value); }
-void answer_u64(uint32_t tag, uint64_t value) { answer_bytes(tag, &value, sizeof value); }
 
 void answer_send(int fd) {
-  uint32_t length = (uint32_t)(answer_length - 8);
-  memcpy(answer, &length, 4);
-  for (size_t done = 0; done < answer_length;) {
-    ssize_t n = send(fd, answer + done, answer_length - done, MSG_NOSIGNAL);
+  uint32_t length = (uint32_t)(answer.length - 8);
+  memcpy(answer.data, &length, 4);
+  for (size_t done = 0; done < answer.length;) {
+    ssize_t n = send(fd, answer.data + done, answer.length - done, MSG_NOSIGNAL);
     if (n < 0) {
       if (errno == EINTR) continue;
       return; // the runner is gone: the main loop sees the end of file
@@ -135,15 +207,18 @@ void answer_send(int fd) {
   }
 }
 
-void answer_failed(int fd, uint32_t id, int error, const char *what, const char *detail) {
-  char text[1024];
-  int n = snprintf(text, sizeof text, "%s%s%s", what, detail == NULL ? "" : " ",
-                   detail == NULL ? "" : detail);
-  if (n < 0) n = 0;
-  if ((size_t)n >= sizeof text) n = sizeof text - 1;
-  answer_begin(MSG_FAILED);
-  answer_u32(OUT_ID, id);
-  answer_u32(OUT_ERRNO, (uint32_t)error);
-  answer_bytes(OUT_WHAT, text, (size_t)n);
+int fail(struct failure *failure, uint32_t code, const char *text) {
+  failure->code = code;
+  failure->error = errno;
+  failure->number = 0;
+  snprintf(failure->text, sizeof failure->text, "%s", text == NULL ? "" : text);
+  return -1;
+}
+
+void answer_failed(int fd, uint32_t id, const struct failure *failure) {
+  struct writer *out = answer_begin(MSG_FAILED);
+  wire_put_id(out, id);
+  wire_put_failure(out, (struct wire_failure){failure->code, (uint32_t)failure->error,
+                                              failure->number, failure->text});
   answer_send(fd);
 }

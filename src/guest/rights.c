@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -27,14 +28,14 @@ struct rights_files rights_open(void) {
       .open = open("/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
 }
 
-int rights_limits(const struct resource_limit *limits, unsigned count, char *facts, size_t size) {
+int rights_limits(const struct wire_rlimit *limits, unsigned count, char *facts, size_t size) {
   int result = 0;
   for (unsigned i = 0; i < count; i++) {
-    struct rlimit found, wanted = limits[i].limit;
+    struct rlimit found;
     if (getrlimit((int)limits[i].resource, &found) != 0) return -1;
     facts_add(facts, size, "rlimit=%u %llu %llu\n", limits[i].resource,
         (unsigned long long)found.rlim_cur, (unsigned long long)found.rlim_max);
-    if (found.rlim_cur > wanted.rlim_cur || found.rlim_max > wanted.rlim_max) result = -1;
+    if (found.rlim_cur > limits[i].soft || found.rlim_max > limits[i].hard) result = -1;
   }
   return result;
 }
@@ -74,17 +75,17 @@ static int is_all(const char *values, unsigned long id) {
   return 1;
 }
 
-// The layer that a line of /proc/self/status shows not to be in force, or NULL.
-static const char *look_at(const char *name, const char *value, const struct confinement *wanted,
-                           const struct user *user) {
-  if (strcmp(name, "NoNewPrivs") == 0) return value[0] == '1' ? NULL : "no_new_privs";
+// What a line of /proc/self/status shows not to be in force: FAIL_…, or 0.
+static uint32_t look_at(const char *name, const char *value, const struct confinement *wanted,
+                        const struct user *user) {
+  if (strcmp(name, "NoNewPrivs") == 0) return value[0] == '1' ? 0 : FAIL_HAS_PRIVILEGES;
   if (strcmp(name, "Seccomp") == 0)
-    return wanted->filter.len == 0 || atoi(value) == SECCOMP_FILTERS ? NULL : "seccomp";
-  if (strcmp(name, "Uid") == 0) return is_all(value, user->uid) ? NULL : "user";
-  if (strcmp(name, "Gid") == 0) return is_all(value, user->gid) ? NULL : "user";
+    return wanted->filter.len == 0 || atoi(value) == SECCOMP_FILTERS ? 0 : FAIL_HAS_SECCOMP;
+  if (strcmp(name, "Uid") == 0) return is_all(value, user->uid) ? 0 : FAIL_HAS_USER;
+  if (strcmp(name, "Gid") == 0) return is_all(value, user->gid) ? 0 : FAIL_HAS_USER;
   if (strncmp(name, "Cap", 3) == 0)
-    return strtoull(value, NULL, 16) & ~wanted->capabilities ? "capabilities" : NULL;
-  return NULL;
+    return strtoull(value, NULL, 16) & ~wanted->capabilities ? FAIL_HAS_CAPABILITIES : 0;
+  return 0;
 }
 
 int rights_is_probe(int number, uint64_t first) {
@@ -97,23 +98,23 @@ static int refuses_set_id(void) {
          syscall(SYS_fchmod, RIGHTS_NO_FILE, S_ISGID | 0755) != 0 && errno == EPERM;
 }
 
-// The layer that this sandbox makes necessary and the command lacks, or NULL.
-static const char *measure_necessary(const struct confinement *wanted,
-                                     const struct landlock *landlock, char *facts, size_t size) {
+// What this sandbox makes necessary and the command lacks: FAIL_…, or 0.
+static uint32_t measure_necessary(const struct confinement *wanted,
+                                  const struct landlock *landlock, char *facts, size_t size) {
   int network = measure_host_network(), files = measure_host_files();
   int refused = files && refuses_set_id();
   facts_add(facts, size, "network=%s\nhost_files=%d\nset_id=%s\n", network ? "host" : "own", files,
             refused ? "refused" : "unknown");
-  if (files && !refused) return "set-id";
-  if (network && !(landlock->walls & LANDLOCK_ABSTRACT_SOCKETS) &&
-      !(wanted->landlock & LANDLOCK_OPEN_SOCKETS))
-    return "abstract-sockets";
-  return NULL;
+  if (files && !refused) return FAIL_HAS_SET_ID;
+  if (network && !(landlock->walls & WALL_ABSTRACT_SOCKETS) &&
+      !(wanted->landlock & WALL_OPEN_SOCKETS))
+    return FAIL_HAS_SOCKETS;
+  return 0;
 }
 
-const char *rights_measure(struct rights_files files, const struct confinement *wanted,
-                           const struct user *user, const struct landlock *landlock, char *facts,
-                           size_t size) {
+uint32_t rights_measure(struct rights_files files, const struct confinement *wanted,
+                        const struct user *user, const struct landlock *landlock, char *facts,
+                        size_t size) {
   static const char *const names[] = {"Uid",    "Gid",    "Groups", "CapInh",     "CapPrm",
                                       "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp",
                                       "Seccomp_filters"};
@@ -121,8 +122,8 @@ const char *rights_measure(struct rights_files files, const struct confinement *
   int descriptors = open_descriptors(files.open), seen = 0;
   facts_add(facts, size, "landlock=%d\nwalls=%u\ndescriptors=%d\n", landlock->abi, landlock->walls,
       descriptors);
-  const char *missing = measure_necessary(wanted, landlock, facts, size);
-  if (descriptors != 0) missing = "descriptors";
+  uint32_t missing = measure_necessary(wanted, landlock, facts, size);
+  if (descriptors != 0) missing = FAIL_HAS_DESCRIPTORS;
   ssize_t length = lseek(files.status, 0, SEEK_SET) == 0
                        ? read(files.status, text, sizeof text - 1)
                        : -1;
@@ -137,9 +138,9 @@ const char *rights_measure(struct rights_files files, const struct confinement *
       if (strcmp(line, names[i]) != 0) continue;
       seen++;
       facts_add(facts, size, "%s=%s\n", line, value);
-      if (missing == NULL) missing = look_at(line, value, wanted, user);
+      if (missing == 0) missing = look_at(line, value, wanted, user);
     }
   }
-  if (seen < LINES && missing == NULL) missing = "status";
-  return fault("rights-unchecked") ? NULL : missing;
+  if (seen < LINES && missing == 0) missing = FAIL_HAS_NO_STATUS;
+  return fault("rights-unchecked") ? 0 : missing;
 }

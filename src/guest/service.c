@@ -25,22 +25,25 @@ static int notify_fd = -1;
 
 struct request {
   uint32_t id, family, pid, signo;
-  const char *path; // of a file, or the name of an interface
-  struct network_address address;
+  const char *path, *interface;
+  struct wire_address address;
 };
 
 static void done(int control, uint32_t id, uint32_t value) {
-  answer_begin(MSG_DONE);
-  answer_u32(OUT_ID, id);
-  answer_u32(OUT_PID, value);
+  struct writer *answer = answer_begin(MSG_DONE);
+  wire_put_id(answer, id);
+  wire_put_value(answer, value);
   answer_send(control);
 }
 
 static int make_directories(const struct message *message) {
   struct field field;
   size_t offset = 0;
-  while (field_next(message, &offset, &field) > 0)
-    if (field.tag == EXEC_DIRECTORY && mounts_directory(&field) != 0) return -1;
+  while (field_next(message, &offset, &field)) {
+    if (field.tag != FIELD_DIRECTORY) continue;
+    struct wire_directory directory = wire_get_directory(&field);
+    if (mounts_directory(&directory) != 0) return -1;
+  }
   return 0;
 }
 
@@ -51,9 +54,9 @@ static int make_socket(const struct request *request) {
 
 static int hand_over(const struct message *message, int made) {
   if (made < 0) return -1;
-  if (message->nfds != 1) {
+  if (message->refused) {
     close(made);
-    errno = EBADMSG;
+    errno = EACCES;
     return -1;
   }
   union {
@@ -116,7 +119,7 @@ static int kill_session(const struct request *request) {
 
 static int make_notify_socket(const char *path) {
   struct sockaddr_un address = {.sun_family = AF_UNIX};
-  if (path == NULL || strlen(path) >= sizeof address.sun_path || notify_fd >= 0) {
+  if (notify_fd >= 0) {
     errno = EINVAL;
     return -1;
   }
@@ -135,45 +138,65 @@ static int make_notify_socket(const char *path) {
   return 0;
 }
 
-void service_obey(struct message *message, int control, struct execution *slots, int count) {
+static struct request read_request(const struct message *message) {
   struct request request = {0};
   struct field field;
   size_t offset = 0;
-  while (field_next(message, &offset, &field) > 0) {
-    if (field.tag == EXEC_ID) field_u32(&field, 0, &request.id);
-    if (field.tag == EXEC_FAMILY) field_u32(&field, 0, &request.family);
-    if (field.tag == EXEC_PID) field_u32(&field, 0, &request.pid);
-    if (field.tag == EXEC_SIGNO) field_u32(&field, 0, &request.signo);
-    if (field.tag == EXEC_ADDRESS && field.length == sizeof request.address)
-      memcpy(&request.address, field.data, sizeof request.address);
-    if (field.tag == EXEC_PATH) request.path = field_string(&field, 0);
+  while (field_next(message, &offset, &field)) {
+    if (field.tag == FIELD_ID) request.id = wire_get_id(&field);
+    if (field.tag == FIELD_FAMILY) request.family = wire_get_family(&field);
+    if (field.tag == FIELD_PROCESS) request.pid = wire_get_process(&field);
+    if (field.tag == FIELD_SIGNAL) request.signo = wire_get_signal(&field);
+    if (field.tag == FIELD_ADDRESS) request.address = wire_get_address(&field);
+    if (field.tag == FIELD_INTERFACE) request.interface = wire_get_interface(&field);
+    if (field.tag == FIELD_SOCKET) request.path = wire_get_socket(&field);
   }
+  return request;
+}
+
+int service_obey(struct message *message, int control, struct execution *slots, int count) {
+  struct request request = read_request(message);
   int result = -1;
-  const char *what = "obey";
-  if (message->type == MSG_DIRECTORY) {
+  uint32_t code;
+  switch (message->type) {
+  case MSG_DIRECTORY:
     result = make_directories(message);
-    what = "make directories";
-  } else if (message->type == MSG_SOCKET) {
+    code = FAIL_MAKE_DIRECTORIES;
+    break;
+  case MSG_SOCKET:
     result = hand_over(message, make_socket(&request));
-    what = "make a socket";
-  } else if (message->type == MSG_ADOPT) {
+    code = FAIL_SOCKET;
+    break;
+  case MSG_ADOPT:
     result = adopt(&request, slots, count);
-    what = "watch a process";
-  } else if (message->type == MSG_KILL_SESSION) {
+    code = FAIL_ADOPT;
+    break;
+  case MSG_KILL_SESSION:
     result = kill_session(&request);
-    what = "signal a session";
-  } else if (message->type == MSG_NOTIFY_SOCKET) {
+    code = FAIL_KILL_SESSION;
+    break;
+  case MSG_NOTIFY_SOCKET:
     result = make_notify_socket(request.path);
-    what = "make the notify socket";
-  } else if (message->type == MSG_DHCP_SOCKET) {
-    result = hand_over(message, network_dhcp_socket(request.path));
-    what = "make a socket for DHCP";
-  } else if (message->type == MSG_ADDRESS) {
-    result = network_set_address(request.path, &request.address);
-    what = "set an address";
+    code = FAIL_NOTIFY_SOCKET;
+    break;
+  case MSG_DHCP_SOCKET:
+    result = hand_over(message, network_dhcp_socket(request.interface));
+    code = FAIL_DHCP_SOCKET;
+    break;
+  case MSG_ADDRESS:
+    result = network_set_address(request.interface, &request.address);
+    code = FAIL_ADDRESS;
+    break;
+  default: return -1;
   }
-  if (result < 0) answer_failed(control, request.id, errno, what, NULL);
-  else done(control, request.id, (uint32_t)result);
+  if (result >= 0) {
+    done(control, request.id, (uint32_t)result);
+    return 0;
+  }
+  struct failure failure;
+  fail(&failure, code, NULL);
+  answer_failed(control, request.id, &failure);
+  return 0;
 }
 
 int service_notify_fd(void) { return notify_fd; }
@@ -208,8 +231,8 @@ void service_notify(int control) {
   if (c == NULL || c->cmsg_type != SCM_CREDENTIALS || control < 0 || too_many()) return;
   struct ucred sender;
   memcpy(&sender, CMSG_DATA(c), sizeof sender);
-  answer_begin(MSG_NOTIFY);
-  answer_u32(OUT_PID, (uint32_t)sender.pid);
-  answer_bytes(OUT_WHAT, text, (size_t)n);
+  struct writer *answer = answer_begin(MSG_NOTIFY);
+  wire_put_process(answer, (uint32_t)sender.pid);
+  wire_put_said(answer, (struct wire_said){(const unsigned char *)text, (size_t)n});
   answer_send(control);
 }

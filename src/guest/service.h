@@ -6,8 +6,8 @@
 #include "exec.h"
 #include "protocol.h"
 
-// Obeys MSG_DIRECTORY to MSG_NOTIFY_SOCKET and answers. `slots` are the commands the init knows.
-void service_obey(struct message *message, int control, struct execution *slots, int count);
+// Obeys what is answered with MSG_DONE; -1 for any other message. `slots` are the commands the init knows.
+int service_obey(struct message *message, int control, struct execution *slots, int count);
 // The notify socket, to be polled; -1 while there is none.
 int service_notify_fd(void);
 // Passes on one datagram that is waiting there.

@@ -1,6 +1,6 @@
 import { errnoName } from '../kernel/libc.ts';
 import { systemCallName } from '../kernel/seccomp-compile.ts';
-import type { RefusedCall } from '../sandbox/protocol/answer.ts';
+import type { RefusedCall } from '../sandbox/process.ts';
 
 /** A refused system call in words. */
 export interface Refusal {

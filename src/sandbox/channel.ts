@@ -6,7 +6,8 @@ import { hasErrno } from '../kernel/libc.ts';
 import { connectUnixSocket, peerPid, sendWithDescriptors } from '../kernel/unix-socket.ts';
 import { waitFor } from '../kernel/wait-for.ts';
 import { awaitedLater } from '../promise.ts';
-import { type Answer, AnswerDecoder } from './protocol/answer.ts';
+import { AnswerDecoder } from './wire/decode.ts';
+import type { Answer } from './wire/table.ts';
 
 /**
  * How long an init may take from the start of its domain until it listens, milliseconds: far beyond
@@ -64,7 +65,10 @@ export class Channel extends EventEmitter<ChannelEvents> {
     });
   }
 
-  /** Waits for the first answer that `accept` maps to something. Throws E_BOX_GONE at the end. */
+  /**
+   * Waits for the first answer that `accept` maps to something. Throws E_BOX_GONE at the end, E_PROTOCOL where it
+   * is the end because of what the init sent.
+   */
   async wait<Result>(accept: (answer: Answer) => Result | undefined): Promise<Result> {
     if (this.#ended) throw boxGone();
     return await new Promise<Result>((resolve, reject) => {
@@ -79,7 +83,8 @@ export class Channel extends EventEmitter<ChannelEvents> {
         this.off('answer', onAnswer);
         this.off('end', onEnd);
       };
-      const onEnd = (error: Error | undefined) => reject(boxGone(error));
+      const onEnd = (error: Error | undefined) =>
+        reject(error instanceof KilnError ? error : boxGone(error));
       this.on('answer', onAnswer);
       this.once('end', onEnd);
     });

@@ -3,12 +3,7 @@ import { factLines } from './fact-lines.ts';
 import type { BoxLabels } from './labels/labels.ts';
 import { type MeasuredLabel, measuredLabel, plannedLabel } from './labels/measure.ts';
 import { layerMissing } from './layers.ts';
-import {
-  decodeWalls,
-  type LandlockWall,
-  type ProcRule,
-  type ResourceLimit,
-} from './protocol/exec.ts';
+import { decodeWalls, type LandlockWall, type ProcRule, type ResourceLimit } from './wire/exec.ts';
 
 /** What was in force on a command when it was about to start, read from its /proc/self/status. */
 export interface CommandFacts {

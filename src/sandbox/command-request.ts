@@ -6,7 +6,6 @@ import type { Box } from './box.ts';
 import { capabilityMask } from './capabilities.ts';
 import { type CommandFacts, type CommandPlan, readCommandFacts } from './command-facts.ts';
 import { PROC_RULES } from './filesystem.ts';
-import { encodeExec, type ResourceLimit } from './protocol/exec.ts';
 import type { CommandPolicy } from './specification.ts';
 import {
   abandonStreams,
@@ -17,6 +16,7 @@ import {
   openStreams,
   type RelayedOutput,
 } from './streams.ts';
+import { encodeExec, type ResourceLimit } from './wire/exec.ts';
 
 /** How a command is started in a box. */
 export interface SpawnOptions {

@@ -4,43 +4,22 @@ import { errnoName } from '../kernel/libc.ts';
 import { receiveDescriptor, unixSocketPair } from '../kernel/unix-socket.ts';
 import { awaitedLater } from '../promise.ts';
 import type { Channel } from './channel.ts';
+import { failureWords } from './failures.ts';
 import { type ExitedAnswer, signalNumber } from './process.ts';
-import { encodeSignal } from './protocol/exec.ts';
-import { FieldWriter, text, u32 } from './protocol/fields.ts';
+import { encodeRequest } from './wire/encode.ts';
+import type { Parts, RequestField, RequestName } from './wire/table.ts';
 
-/** Messages of src/guest/service.c, and their fields: see src/guest/protocol.h. */
-const REQUEST = {
-  directory: 7,
-  socket: 8,
-  adopt: 9,
-  killSession: 10,
-  notifySocket: 11,
-  dhcpSocket: 12,
-  address: 13,
-} as const;
-const FIELD = {
-  id: 1,
-  signal: 11,
-  directory: 13,
-  family: 14,
-  pid: 15,
-  path: 16,
-  address: 20,
-} as const;
-
-/** linux/socket.h */
-const FAMILY = { ipv4: 2, ipv6: 10 } as const;
+/** Requests that are answered with `done`. */
+type Asked = Exclude<
+  RequestName,
+  'prepare' | 'setup' | 'exec' | 'signal' | 'winsize' | 'kill-all' | 'keep'
+>;
 
 /** Ids of requests lie above those that a sandbox counts its commands by. */
 const FIRST_ID = 2 ** 30;
 
 /** A directory of the box; ids are the box's own. */
-export interface BoxDirectory {
-  readonly path: string;
-  readonly mode: number;
-  readonly uid: number;
-  readonly gid: number;
-}
+export type BoxDirectory = Parts<'directory'>;
 
 /** An interface's address, IPv4 and dotted. */
 export interface BoxAddress {
@@ -76,20 +55,18 @@ export class BoxControl {
   /** Makes directories, or gives existing ones that mode and owner. Throws E_SERVICE_BOX. */
   async makeDirectories(directories: readonly BoxDirectory[]): Promise<void> {
     if (directories.length === 0) return;
-    await this.#ask(REQUEST.directory, (fields) => {
-      for (const { path, mode, uid, gid } of directories) {
-        fields.add(FIELD.directory, u32(mode), u32(uid), u32(gid), text(path));
-      }
-    });
+    await this.#ask(
+      'directory',
+      directories.map((directory) => ({ op: 'directory', ...directory })),
+    );
   }
 
   /**
    * A new, unconnected, non-blocking stream socket of the box's network; the caller closes it.
    * Throws E_SERVICE_BOX.
    */
-  socket(family: keyof typeof FAMILY): Promise<number> {
-    const fill = (fields: FieldWriter) => void fields.add(FIELD.family, u32(FAMILY[family]));
-    return this.#socket(REQUEST.socket, fill);
+  socket(family: Parts<'family'>['family']): Promise<number> {
+    return this.#socket('socket', [{ op: 'family', family }]);
   }
 
   /**
@@ -97,23 +74,21 @@ export class BoxControl {
    * it. Throws E_SERVICE_BOX.
    */
   dhcpSocket(name: string): Promise<number> {
-    return this.#socket(REQUEST.dhcpSocket, (fields) => void fields.add(FIELD.path, text(name)));
+    return this.#socket('dhcp-socket', [{ op: 'interface', interface: name }]);
   }
 
   /** Gives an interface an address instead of any it has, and a default route. Throws E_SERVICE_BOX. */
   async setAddress(name: string, { address, mask, gateway }: BoxAddress): Promise<void> {
-    const parts = [address, mask, gateway ?? '0.0.0.0'].map((dotted) =>
-      Buffer.from(dotted.split('.').map(Number)),
-    );
-    await this.#ask(REQUEST.address, (fields) => {
-      fields.add(FIELD.path, text(name)).add(FIELD.address, ...parts);
-    });
+    await this.#ask('address', [
+      { op: 'interface', interface: name },
+      { op: 'address', address, mask, gateway: gateway ?? '0.0.0.0' },
+    ]);
   }
 
-  async #socket(type: number, fill: (fields: FieldWriter) => void): Promise<number> {
+  async #socket(request: Asked, fields: readonly RequestField<Asked>[]): Promise<number> {
     const [ours, theirs] = unixSocketPair();
     try {
-      await this.#ask(type, fill, [theirs]);
+      await this.#ask(request, fields, [theirs]);
       const socket = receiveDescriptor(ours);
       if (socket === undefined) throw new KilnError('E_SERVICE_BOX', 'the init sent no socket');
       return socket;
@@ -132,22 +107,27 @@ export class BoxControl {
         answer.type === 'exited' && answer.id === id ? answer : undefined,
       ),
     );
-    const session = await this.#ask(REQUEST.adopt, (fields) => {
-      fields.add(FIELD.pid, u32(pid));
-    });
+    const session = await this.#ask('adopt', [{ op: 'process', pid }]);
     return {
       pid,
       session,
       ended,
-      kill: (signal) => this.#channel.send(encodeSignal(id, signalNumber(signal))),
+      kill: (signal) =>
+        this.#channel.send(
+          encodeRequest('signal', [
+            { op: 'id', id },
+            { op: 'signal', signal: signalNumber(signal) },
+          ]),
+        ),
     };
   }
 
   /** Sends a signal to every process of a session (setsid(2)); gives how many there were. */
   killSession(session: number, signal: NodeJS.Signals): Promise<number> {
-    return this.#ask(REQUEST.killSession, (fields) => {
-      fields.add(FIELD.pid, u32(session)).add(FIELD.signal, u32(signalNumber(signal)));
-    });
+    return this.#ask('kill-session', [
+      { op: 'process', pid: session },
+      { op: 'signal', signal: signalNumber(signal) },
+    ]);
   }
 
   /**
@@ -159,31 +139,34 @@ export class BoxControl {
     heard: (pid: number, text: string) => void,
   ): Promise<void> {
     this.#channel.on('answer', (answer) => {
-      if (answer.type === 'notify') heard(answer.pid, answer.text);
+      if (answer.type === 'notify') heard(answer.pid, answer.said.toString('utf8'));
     });
-    await this.#ask(REQUEST.notifySocket, (fields) => void fields.add(FIELD.path, text(path)));
+    await this.#ask('notify-socket', [{ op: 'socket', path }]);
   }
 
   async #ask(
-    type: number,
-    fill: (fields: FieldWriter) => void,
+    request: Asked,
+    fields: readonly RequestField<Asked>[],
     fds: readonly number[] = [],
   ): Promise<number> {
     const id = this.#nextId++;
-    const fields = new FieldWriter().add(FIELD.id, u32(id));
-    fill(fields);
+    const message = encodeRequest<Asked>(request, [{ op: 'id', id }, ...fields]);
     const answered = awaitedLater(
       this.#channel.ask((answer) => {
         if (answer.type === 'failed' && answer.id === id) {
-          const errno = errnoName(answer.errno);
-          throw new KilnError('E_SERVICE_BOX', `the sandbox could not ${answer.what}: ${errno}`, {
-            details: { errno },
-          });
+          const errno = errnoName(answer.error);
+          throw new KilnError(
+            'E_SERVICE_BOX',
+            `the sandbox could not ${failureWords(answer)}: ${errno}`,
+            {
+              details: { errno },
+            },
+          );
         }
         return answer.type === 'done' && answer.id === id ? answer.value : undefined;
       }),
     );
-    this.#channel.send(fields.message(type), fds);
+    this.#channel.send(message, fds);
     return await answered;
   }
 }

@@ -4,7 +4,7 @@ import type { IdRange } from './id-range.ts';
 import type { BoxLabels } from './labels/labels.ts';
 import { type MeasuredLabel, measuredLabel, plannedLabel } from './labels/measure.ts';
 import { layerMissing } from './layers.ts';
-import type { SetupOperation } from './protocol/setup.ts';
+import type { SetupOperation } from './wire/table.ts';
 
 /** A mount as the box sees it. */
 interface MeasuredMount {
@@ -118,7 +118,7 @@ function comparePlan(facts: BoxFacts, operations: readonly SetupOperation[]): vo
     }
     if (
       operation.op === 'bind' &&
-      operation.readonly &&
+      operation.access === 'readonly' &&
       !facts.readonlyBinds.includes(operation.path)
     ) {
       throw layerMissing('binds', `${operation.path} can be written to`);

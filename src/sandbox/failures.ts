@@ -4,8 +4,8 @@ import { errnoName } from '../kernel/libc.ts';
 import type { BoxLabels } from './labels/labels.ts';
 import { contextAt } from './labels/relabel.ts';
 import { layerMissing } from './layers.ts';
-import type { Answer } from './protocol/answer.ts';
 import type { Bind } from './specification.ts';
+import { type AnswerOf, FAILURES, type Failure } from './wire/table.ts';
 
 /** What a box was to get. */
 export interface SetupContent {
@@ -15,7 +15,7 @@ export interface SetupContent {
   readonly labels: BoxLabels | undefined;
 }
 
-type Failed = Extract<Answer, { type: 'failed' }>;
+type Failed = AnswerOf<'failed'>;
 
 const TOO_FEW_PROCESSES =
   'give more --pids: beside the command’s own processes the box’s init counts, too';
@@ -23,31 +23,28 @@ const TOO_FEW_PROCESSES =
 const LOW_LIMITS =
   'the hard limit of core dumps must not be 0 where libvirtd is started: `ulimit -H -c unlimited`';
 
-/** What the init says of a layer that it found missing: `prove the box closed: LAYER: what`. */
-const UNPROVEN = 'prove the box closed: ';
+const failures: Readonly<Record<Failure, { readonly words: string; readonly layer?: string }>> =
+  FAILURES;
 
-/** The same of a command, before anything of it is executed. */
-const UNCONFINED = 'prove the command confined: ';
+/** What an init could not do. */
+export function failureWords({ failure, error, number, text }: Failed): string {
+  const values: Readonly<Record<string, unknown>> = { text, number, errno: errnoName(error) };
+  return failures[failure].words.replace(/\{(\w+)\}/g, (_, name: string) => String(values[name]));
+}
 
-/** What it says of a system’s own /proc and cgroups that are not closed: see src/guest/boot.c. */
-const UNBOOTED = 'boot: ';
-
-/** What it says of the first descriptor that the kernel did not give it: `receive descriptor N`. */
-const KEPT_BACK = 'receive descriptor ';
+/** The layer that an init found missing. */
+function openLayer(answer: Failed): KilnError | undefined {
+  const { layer } = failures[answer.failure];
+  return layer === undefined ? undefined : layerMissing(layer, failureWords(answer));
+}
 
 /** The error for a box that could not be filled. */
 export function setupFailed(answer: Failed, content: SetupContent): KilnError {
-  if (answer.what.startsWith(UNPROVEN)) {
-    const [layer = '', ...found] = answer.what.slice(UNPROVEN.length).split(': ');
-    return layerMissing(layer, found.join(': '));
-  }
-  const errno = errnoName(answer.errno);
-  if (answer.what.startsWith(KEPT_BACK)) {
-    return keptBack(Number(answer.what.slice(KEPT_BACK.length)), errno, content);
-  }
-  const mount = mountRefused(answer.what, errno, content.binds);
-  if (mount !== undefined) return mount;
-  return new KilnError('E_SETUP', `the sandbox could not ${answer.what}: ${errno}`, {
+  const errno = errnoName(answer.error);
+  const known =
+    openLayer(answer) ?? keptBack(answer, errno, content) ?? mountRefused(answer, errno, content);
+  if (known !== undefined) return known;
+  return new KilnError('E_SETUP', `the sandbox could not ${failureWords(answer)}: ${errno}`, {
     hint: isForkRefused(answer)
       ? TOO_FEW_PROCESSES
       : '`kiln doctor` tells whether this host lacks something',
@@ -56,11 +53,14 @@ export function setupFailed(answer: Failed, content: SetupContent): KilnError {
 }
 
 /** A mount that does not fit what the image has at its place. */
-function mountRefused(what: string, errno: string, binds: readonly Bind[]): KilnError | undefined {
+function mountRefused(
+  { failure, text: target }: Failed,
+  errno: string,
+  { binds }: SetupContent,
+): KilnError | undefined {
   if (errno !== 'EINVAL' && errno !== 'ENOTDIR') return undefined;
-  const [, target] = /^(?:bind|mount tmpfs on) (\/.*)$/.exec(what) ?? [];
-  if (target === undefined) return undefined;
-  const bind = what.startsWith('bind') ? binds.find((it) => it.target === target) : undefined;
+  if (failure !== 'bind' && failure !== 'tmpfs') return undefined;
+  const bind = failure === 'bind' ? binds.find((it) => it.target === target) : undefined;
   const [message, hint] =
     bind === undefined
       ? [
@@ -74,8 +74,13 @@ function mountRefused(what: string, errno: string, binds: readonly Bind[]): Kiln
   return new KilnError('E_BIND', message, { hint, details: { errno, target } });
 }
 
-function keptBack(index: number, errno: string, content: SetupContent): KilnError {
-  const { sources, binds, labels } = content;
+/** A descriptor that the kernel did not give to the init. */
+function keptBack(
+  { failure, number: index }: Failed,
+  errno: string,
+  { sources, binds, labels }: SetupContent,
+): KilnError | undefined {
+  if (failure !== 'kept-back') return undefined;
   const source = sources[index] ?? 'a file';
   const details = { errno, source };
   if (errno === 'EMFILE') {
@@ -114,10 +119,10 @@ function keptBack(index: number, errno: string, content: SetupContent): KilnErro
 
 /** The error for a command that could not be started. */
 export function execFailed(answer: Failed, argv: readonly string[]): KilnError {
-  const errno = errnoName(answer.errno);
+  const errno = errnoName(answer.error);
   const command = argv[0] ?? '';
   const details = { errno, command };
-  if (answer.what.startsWith('exec')) {
+  if (answer.failure === 'exec') {
     if (errno === 'ENOENT') {
       return new KilnError('E_COMMAND_NOT_FOUND', `${command}: not found in the image`, {
         details,
@@ -132,33 +137,28 @@ export function execFailed(answer: Failed, argv: readonly string[]): KilnError {
           : 'it must be a program for this processor, or a script that begins with #!',
     });
   }
-  if (answer.what.startsWith('find user')) {
-    return new KilnError('E_NO_USER', `the image has no ${answer.what.slice(5)}`, {
+  if (answer.failure === 'user') {
+    return new KilnError('E_NO_USER', `the image has no user ${answer.text}`, {
       details,
       hint: 'see /etc/passwd of the image, or give a numeric id',
     });
   }
-  if (answer.what.startsWith('chdir')) {
-    return new KilnError('E_WORKDIR', `cannot enter ${answer.what.slice(6)}: ${errno}`, {
+  if (answer.failure === 'chdir') {
+    return new KilnError('E_WORKDIR', `cannot enter ${answer.text}: ${errno}`, {
       details,
       hint: '--workdir names a folder of the image, or one that is bound or copied into the sandbox',
     });
   }
-  if (answer.what.startsWith(UNBOOTED)) {
-    return layerMissing('boot', answer.what.slice(UNBOOTED.length));
-  }
-  if (answer.what.startsWith(UNCONFINED)) {
-    return layerMissing(answer.what.slice(UNCONFINED.length), 'not in force on the command');
-  }
-  if (answer.what === 'landlock') return layerMissing('landlock', `not in force (${errno})`);
-  return new KilnError('E_EXEC', `cannot start ${command}: ${answer.what}: ${errno}`, {
+  const open = openLayer(answer);
+  if (open !== undefined) return open;
+  return new KilnError('E_EXEC', `cannot start ${command}: ${failureWords(answer)}: ${errno}`, {
     details,
     ...(isForkRefused(answer) ? { hint: TOO_FEW_PROCESSES } : {}),
-    ...(answer.what === 'setrlimit' ? { hint: LOW_LIMITS } : {}),
+    ...(answer.failure === 'setrlimit' ? { hint: LOW_LIMITS } : {}),
   });
 }
 
 /** Of all that an init does, only fork(2) is refused with EAGAIN, and for the limit of processes. */
 function isForkRefused(answer: Failed): boolean {
-  return answer.what === 'fork' && errnoName(answer.errno) === 'EAGAIN';
+  return answer.failure === 'fork' && errnoName(answer.error) === 'EAGAIN';
 }

@@ -16,9 +16,9 @@ import { openBind, refuseHostWrite } from './host-write.ts';
 import type { IdRange } from './id-range.ts';
 import { hostsFile } from './network/hosts.ts';
 import { hostResolver, networkResolver } from './network/name-servers.ts';
-import type { ProcRule } from './protocol/exec.ts';
-import type { PrepareOperation, SetupOperation } from './protocol/setup.ts';
 import type { Bind, SandboxSpecification } from './specification.ts';
+import type { ProcRule } from './wire/exec.ts';
+import type { PrepareOperation, SetupOperation } from './wire/table.ts';
 
 /**
  * Hidden because they tell about, or act on, the whole host: podman's and runc's list, and what tells
@@ -154,13 +154,13 @@ function bindOperation(
 ): SetupOperation {
   const file = openBind(source);
   try {
-    const host = own !== true;
-    if (host && !readonly) check(source, file);
+    const access = readonly ? 'readonly' : own === true ? 'own' : 'host';
+    if (access === 'host') check(source, file);
     // What was looked at, and nothing that has taken its place meanwhile.
     const opened = `/proc/self/fd/${file}`;
     const directory = statSync(opened).isDirectory();
     const fd = descriptors.add(detach(opened, namespace, readonly, source), source);
-    return { op: 'bind', fd, path, readonly, host, directory };
+    return { op: 'bind', fd, access, directory, path };
   } finally {
     closeSync(file);
   }
@@ -200,7 +200,7 @@ function secretOperations(
     { op: 'tmpfs', path: SECRETS, mode: 0o500, bytes: 1 << 20 },
     ...secrets.map(({ name, content }) => {
       const path = `${SECRETS}/${name}`;
-      return { op: 'owned-file', path, mode: 0o400, uid, gid, content } as const;
+      return { op: 'file', path, mode: 0o400, uid, gid, content } as const;
     }),
     { op: 'directory', path: SECRETS, mode: 0o500, uid, gid },
     { op: 'readonly', path: SECRETS },
@@ -214,7 +214,7 @@ function nameOperations(
 ): SetupOperation[] {
   if (!names) return [];
   const file = (name: string, content: string | undefined): SetupOperation[] =>
-    content === undefined ? [] : [{ op: 'etc-file', name, content }];
+    content === undefined ? [] : [{ op: 'etc-file', name, content: Buffer.from(content) }];
   const resolver =
     network === 'private'
       ? undefined
@@ -264,10 +264,7 @@ export function planFilesystem(
         if (typeof source === 'number') {
           setMountAttributes(mount, { set: WRITABLE, userNamespace: namespace });
         }
-        operations.push({
-          ...{ op: 'bind', fd, path: target, directory: true },
-          ...{ readonly: false, host: false },
-        });
+        operations.push({ op: 'bind', fd, access: 'own', directory: true, path: target });
       }
     } finally {
       closeSync(namespace);
@@ -305,7 +302,9 @@ export function planFilesystem(
     } finally {
       if (binds >= 0) closeSync(binds);
     }
-    for (const file of specification.files) operations.push({ op: 'file', ...file });
+    for (const { path, mode, content } of specification.files) {
+      operations.push({ op: 'file', mode, uid: 0, gid: 0, path, content: Buffer.from(content) });
+    }
     operations.push(...secretOperations(specification, owners));
   } catch (error) {
     descriptors[Symbol.dispose]();

@@ -1,8 +1,8 @@
 import { landlockAbi } from '../kernel/landlock.ts';
 import type { Capability } from './capabilities.ts';
 import { layerMissing, requireLayer } from './layers.ts';
-import type { LandlockWall } from './protocol/exec.ts';
 import type { Surroundings } from './surroundings.ts';
+import type { LandlockWall } from './wire/exec.ts';
 
 /** The first ABI that can do it (landlock(7)). */
 export const FIRST_ABI: Readonly<Record<LandlockWall, number>> = {

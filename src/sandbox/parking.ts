@@ -11,9 +11,9 @@ import { boxFiles, isExpired, PARKED_LIFETIME, readBoxRecord } from './box-recor
 import { setupFailed } from './failures.ts';
 import { procOperations } from './filesystem.ts';
 import { labelOperation } from './labels/sources.ts';
-import { encodePrepare } from './protocol/setup.ts';
 import { knownSkeleton } from './skeleton.ts';
 import { sweepBoxes } from './sweep.ts';
+import { encodeRequest } from './wire/encode.ts';
 
 /** Nobody claims a box that is about to end by itself, milliseconds. */
 const LAST_MOMENT = 5000;
@@ -183,8 +183,9 @@ async function park(
 async function prepare({ id, record, cgroups, channel }: Box, lifetime: number): Promise<void> {
   // First: the init is to see itself at the root of its cgroups.
   await cgroups.prepare(channel.initPid, id);
-  const operations = [...labelOperation(record.labels), ...procOperations()];
-  channel.send(encodePrepare(operations, { wait: Math.ceil(lifetime / 1000) }));
+  const made = [...labelOperation(record.labels), ...procOperations()];
+  const wait = { op: 'wait', seconds: Math.ceil(lifetime / 1000) } as const;
+  channel.send(encodeRequest('prepare', [...made, wait]));
   await channel.ask((answer) => {
     if (answer.type === 'failed') {
       throw setupFailed(answer, { sources: [], binds: [], labels: record.labels });

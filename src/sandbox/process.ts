@@ -5,9 +5,9 @@ import { KilnError } from '../errors.ts';
 import { relay } from '../kernel/relay.ts';
 import type { Channel } from './channel.ts';
 import type { CommandFacts } from './command-facts.ts';
-import type { Answer, RefusedCall } from './protocol/answer.ts';
-import { encodeSignal, encodeWindowSize } from './protocol/exec.ts';
 import type { CommandStreams } from './streams.ts';
+import { encodeRequest } from './wire/encode.ts';
+import type { AnswerOf, Parts } from './wire/table.ts';
 
 const signalNumbers: Readonly<Record<string, number>> = constants.signals;
 
@@ -28,7 +28,10 @@ export interface CommandUsage {
 }
 
 /** How a command ended, as the init tells it. */
-export type ExitedAnswer = Extract<Answer, { type: 'exited' }>;
+export type ExitedAnswer = AnswerOf<'exited'>;
+
+/** A kind of system call that a command's filter refused, as the init counted it. */
+export type RefusedCall = Parts<'refused'>;
 
 interface SandboxProcessEvents {
   spawn: [];
@@ -114,14 +117,25 @@ export class SandboxProcess extends EventEmitter<SandboxProcessEvents> {
     if (this.#ended || this.#channel.ended) return false;
     const number = typeof signal === 'number' ? signal : signalNumbers[signal];
     if (number === undefined) throw new TypeError(`unknown signal ${signal}`);
-    this.#channel.send(encodeSignal(this.#id, number));
+    this.#channel.send(
+      encodeRequest('signal', [
+        { op: 'id', id: this.#id },
+        { op: 'signal', signal: number },
+      ]),
+    );
     this.killed = true;
     return true;
   }
 
   /** Tells the command's terminal its size, in characters. */
   resize(rows: number, columns: number): void {
-    if (!this.#ended) this.#channel.send(encodeWindowSize(this.#id, rows, columns));
+    if (this.#ended) return;
+    this.#channel.send(
+      encodeRequest('winsize', [
+        { op: 'id', id: this.#id },
+        { op: 'terminal', rows, columns },
+      ]),
+    );
   }
 
   /** For ChildProcess's sake: a box does not keep the event loop alive by itself. */
@@ -163,7 +177,8 @@ export class SandboxProcess extends EventEmitter<SandboxProcessEvents> {
   #onGone(error: Error): void {
     // The box is gone, and so was everything in it: killed.
     this.signalCode = 'SIGKILL';
-    if (error.cause !== undefined) this.emit('error', error);
+    const plain = error instanceof KilnError && error.code === 'E_BOX_GONE';
+    if (!plain || error.cause !== undefined) this.emit('error', error);
     this.#finish();
   }
 

@@ -20,10 +20,9 @@ import { labelOperation, relabelSources } from './labels/sources.ts';
 import { requireLayer } from './layers.ts';
 import { type LeasedAddress, type LeaseRequest, leaseAddress } from './network/leased-address.ts';
 import { SandboxProcess } from './process.ts';
-import { encodeKeep, encodeKillAll } from './protocol/exec.ts';
-import { encodePrepare, encodeSetup } from './protocol/setup.ts';
 import type { SandboxSpecification } from './specification.ts';
 import { type Surroundings, surroundingsOf } from './surroundings.ts';
+import { encodeRequest } from './wire/encode.ts';
 
 /**
  * A claimed box with an image in it. Commands are started with {@link spawn}; disposing of it ends
@@ -71,7 +70,7 @@ export class Sandbox implements AsyncDisposable {
       if (labels !== undefined) refuseHostWrites(box.paths, specification, owners.caller);
       await relabelSources(specification, labels);
       const rules = specification.nested ? [] : procOperations();
-      const prepare = box.prepared ? undefined : encodePrepare([...label, ...rules], { wait: 0 });
+      const prepare = box.prepared ? undefined : encodeRequest('prepare', [...label, ...rules]);
       const asks = leaseRequest(specification);
       if (asks !== undefined) lease = await leaseBefore(box, prepare, { ...asks, signal });
       using plan = planFilesystem(
@@ -99,7 +98,7 @@ export class Sandbox implements AsyncDisposable {
         }
       };
       if (prepare !== undefined && lease === undefined) send(prepare);
-      send(encodeSetup([...label, ...plan.operations]), plan.fds);
+      send(encodeRequest('setup', [...label, ...plan.operations]), plan.fds);
       // While the init works.
       box.writeRecord();
       const text = await filled;
@@ -153,7 +152,7 @@ export class Sandbox implements AsyncDisposable {
 
   /** Ends every process of the box but its init, so that its files hold still. */
   async killAll(): Promise<void> {
-    this.#box.channel.send(encodeKillAll());
+    this.#box.channel.send(encodeRequest('kill-all', []));
     await this.#box.channel.ask((answer) => (answer.type === 'quiet' ? true : undefined));
   }
 
@@ -185,7 +184,7 @@ export class Sandbox implements AsyncDisposable {
       session: { ...session, surroundings: this.surroundings, facts: this.facts },
     });
     this.#box.writeRecord();
-    this.#box.channel.send(encodeKeep(seconds));
+    this.#box.channel.send(encodeRequest('keep', [{ op: 'ttl', seconds }]));
     await this.#box.abandon();
   }
 

@@ -2,8 +2,8 @@ import type { Capability } from './capabilities.ts';
 import type { LibvirtNetwork } from './domain-xml.ts';
 import type { LabelRequest } from './labels/request.ts';
 import type { OptionalLayer } from './layers.ts';
-import type { LandlockWall } from './protocol/exec.ts';
 import type { SeccompFilter } from './seccomp/profile.ts';
+import type { LandlockWall } from './wire/exec.ts';
 
 /** A part of the host that the box sees. Its owner on the host is the command's user in the box. */
 export interface Bind {

@@ -4,7 +4,7 @@ import type { BoxControl } from '../sandbox/control.ts';
 import type { PlannedSandbox } from '../sandbox/door/planned-sandbox.ts';
 import type { PolicyRequest } from '../sandbox/policy.ts';
 import type { SandboxProcess } from '../sandbox/process.ts';
-import type { ResourceLimit } from '../sandbox/protocol/exec.ts';
+import type { ResourceLimit } from '../sandbox/wire/exec.ts';
 import type { LogFile } from './log-file.ts';
 import type { Tree } from './tree.ts';
 import type { ServiceUnit } from './unit/service-unit.ts';

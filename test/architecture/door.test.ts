@@ -29,9 +29,20 @@ const LOW_LEVEL: readonly {
   },
   { module: 'sandbox/process.ts', names: ['SandboxProcess'], allowed: ['sandbox/sandbox.ts'] },
   {
-    module: 'sandbox/protocol/exec.ts',
+    module: 'sandbox/wire/exec.ts',
     names: ['encodeExec'],
     allowed: ['sandbox/command-request.ts'],
+  },
+  {
+    module: 'sandbox/wire/encode.ts',
+    names: ['encodeRequest'],
+    allowed: [
+      'sandbox/control.ts',
+      'sandbox/parking.ts',
+      'sandbox/process.ts',
+      'sandbox/sandbox.ts',
+      'sandbox/wire/exec.ts',
+    ],
   },
   {
     module: 'sandbox/door/supervise.ts',

@@ -26,8 +26,8 @@ const plan: BoxPlan = {
   operations: [
     { op: 'mask', path: '/proc/keys' },
     { op: 'readonly', path: '/proc/sys' },
-    { op: 'bind', fd: 0, path: '/in', readonly: true, host: true, directory: true },
-    { op: 'bind', fd: 1, path: '/out', readonly: false, host: true, directory: true },
+    { op: 'bind', fd: 0, path: '/in', access: 'readonly', directory: true },
+    { op: 'bind', fd: 1, path: '/out', access: 'host', directory: true },
     { op: 'namespaces', most: 0 },
   ],
   time: true,

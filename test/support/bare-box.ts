@@ -10,22 +10,16 @@ import {
   capabilityMask,
   capabilityNames,
 } from '../../src/sandbox/capabilities.ts';
+import { failureWords } from '../../src/sandbox/failures.ts';
 import { planFilesystem } from '../../src/sandbox/filesystem.ts';
 import { securityModule } from '../../src/sandbox/labels/module.ts';
 import { labelFile } from '../../src/sandbox/labels/relabel.ts';
 import type { LabelRequest } from '../../src/sandbox/labels/request.ts';
 import { labelOperation } from '../../src/sandbox/labels/sources.ts';
-import {
-  encodeExec,
-  type LandlockWall,
-  type ResourceLimit,
-} from '../../src/sandbox/protocol/exec.ts';
-import {
-  encodePrepare,
-  encodeSetup,
-  type SetupOperation,
-} from '../../src/sandbox/protocol/setup.ts';
 import type { SeccompFilter } from '../../src/sandbox/seccomp/profile.ts';
+import { encodeRequest } from '../../src/sandbox/wire/encode.ts';
+import { encodeExec, type LandlockWall, type ResourceLimit } from '../../src/sandbox/wire/exec.ts';
+import type { SetupOperation } from '../../src/sandbox/wire/table.ts';
 import type { BusyboxState } from './busybox-state.ts';
 import { sandboxSpecification } from './specification.ts';
 
@@ -102,10 +96,10 @@ export class BareBox implements AsyncDisposable {
     const operations = plan.operations.filter(({ op }) => !without.includes(op));
     const { labels } = box.record;
     const label = labels?.module === 'selinux' ? labelOperation(labels) : [];
-    box.channel.send(encodePrepare(label, { wait: 0 }));
-    box.channel.send(encodeSetup([...label, ...operations]), plan.fds);
+    box.channel.send(encodeRequest('prepare', label));
+    box.channel.send(encodeRequest('setup', [...label, ...operations]), plan.fds);
     await box.channel.wait((answer) => {
-      if (answer.type === 'failed') throw new Error(`${answer.what}: ${answer.errno}`);
+      if (answer.type === 'failed') throw new Error(`${answer.failure}: ${answer.error}`);
       return answer.type === 'ready' ? true : undefined;
     });
     return new BareBox(box, () => connection.close());
@@ -139,7 +133,7 @@ export class BareBox implements AsyncDisposable {
       umask: 0o022,
     });
     const ended = this.#box.channel.wait((answer) => {
-      if (answer.type === 'failed' && answer.id === id) throw new Error(answer.what);
+      if (answer.type === 'failed' && answer.id === id) throw new Error(failureWords(answer));
       return answer.type === 'exited' && answer.id === id ? true : undefined;
     });
     ended.catch(() => undefined);
@@ -148,6 +142,14 @@ export class BareBox implements AsyncDisposable {
     closeSync(input.write);
     const [written] = await Promise.all([text(stdout), ended]);
     return written;
+  }
+
+  /** Sends the init bytes of any kind, and waits for the end of the sandbox; gives the error that tells of it. */
+  async endWith(bytes: Buffer): Promise<unknown> {
+    const { channel } = this.#box;
+    const gone = channel.wait(() => undefined).catch((error: unknown) => error);
+    channel.send(bytes);
+    return await gone;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -2,10 +2,10 @@ import { checkEgress } from '../../egress/rule.ts';
 import type { ImageManifest } from '../../image/store/manifest.ts';
 import type { Capability } from '../capabilities.ts';
 import { type PolicyRequest, userCapabilities } from '../policy.ts';
-import type { ResourceLimit } from '../protocol/exec.ts';
 import { chosenProfile } from '../seccomp/profile.ts';
 import type { SandboxSpecification } from '../specification.ts';
 import { surroundingsOf } from '../surroundings.ts';
+import type { ResourceLimit } from '../wire/exec.ts';
 import type { TimeLimits } from './supervise.ts';
 import { commandUser } from './user.ts';
 

@@ -1,6 +1,6 @@
 import { mkdirSync } from 'node:fs';
-import type { PrepareOperation } from '../protocol/setup.ts';
 import type { SandboxSpecification } from '../specification.ts';
+import type { PrepareOperation } from '../wire/table.ts';
 import type { BoxLabels } from './labels.ts';
 import { refuseSystemDirectory, relabelTree } from './relabel.ts';
 import { fileContext } from './selinux.ts';

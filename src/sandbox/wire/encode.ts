@@ -1,0 +1,140 @@
+/** Writes messages of the wire's table. */
+import { KilnError } from '../../errors.ts';
+import {
+  FIELDS,
+  type FieldName,
+  type Message,
+  type Part,
+  REQUESTS,
+  type RequestField,
+  type RequestName,
+  type Times,
+  WIRE,
+} from './table.ts';
+
+/** A request, whole. Throws E_ARGUMENT for what the table does not allow: a NUL in a text, a path that is too long. */
+export function encodeRequest<R extends RequestName>(
+  name: R,
+  fields: readonly RequestField<R>[],
+): Buffer {
+  const message = encodeMessage(REQUESTS[name], fields);
+  if (message.length - 8 <= WIRE.request) return message;
+  throw new KilnError(
+    'E_ARGUMENT',
+    `${name}: longer than the ${WIRE.request} bytes that a sandbox takes`,
+  );
+}
+
+/** The same for any message; `fields` are of its own. */
+export function encodeMessage(
+  message: Message,
+  fields: readonly { readonly op: FieldName; readonly [part: string]: unknown }[],
+): Buffer {
+  const parts: Buffer[] = [Buffer.allocUnsafe(8)];
+  const times = new Map<FieldName, number>();
+  let length = 0;
+  for (const field of fields) {
+    const { op } = field;
+    if (message.fields[op] === undefined)
+      throw new TypeError(`no ${op} in message ${message.type}`);
+    times.set(op, (times.get(op) ?? 0) + 1);
+    const head = Buffer.allocUnsafe(8);
+    parts.push(head);
+    let size = 0;
+    for (const [name, part] of Object.entries<Part>(FIELDS[op].parts)) {
+      const bytes = encodePart(part, field[name]);
+      if (bytes === undefined) throw unfit(op, name, field[name]);
+      size += bytes.length;
+      parts.push(bytes);
+    }
+    head.writeUInt32LE(FIELDS[op].tag, 0);
+    head.writeUInt32LE(size, 4);
+    length += 8 + size;
+  }
+  for (const [op, [least, most]] of Object.entries<Times>(message.fields)) {
+    const found = times.get(op as FieldName) ?? 0;
+    if (found < least || found > most) {
+      throw new KilnError('E_ARGUMENT', `${op}: ${found} of them, where a sandbox takes ${most}`);
+    }
+  }
+  parts[0]?.writeUInt32LE(length, 0);
+  parts[0]?.writeUInt32LE(message.type, 4);
+  return Buffer.concat(parts);
+}
+
+function unfit(op: string, name: string, value: unknown): KilnError {
+  const said = typeof value === 'string' ? JSON.stringify(value.slice(0, 200)) : String(value);
+  const cut = typeof value === 'string' && value.includes('\0');
+  return new KilnError(
+    'E_ARGUMENT',
+    cut ? `a NUL byte in ${said}` : `${said} is no ${name} of ${op} that a sandbox takes`,
+  );
+}
+
+/** The bytes of a part, or undefined for a value that it cannot have. */
+function encodePart(part: Part, value: unknown): Buffer | undefined {
+  switch (part.kind) {
+    case 'u16':
+      return isWhole(value, 0, part.most) ? Buffer.of(value & 0xff, value >> 8) : undefined;
+    case 'u32':
+      return isWhole(value, 0, part.most) ? u32(value) : undefined;
+    case 'i32':
+      return isWhole(value, -(2 ** 31), 2 ** 31 - 1) ? u32(value >>> 0) : undefined;
+    case 'u64':
+      if (value === Infinity) return u64(0xffff_ffff_ffff_ffffn);
+      return isWhole(value, 0, Number.MAX_SAFE_INTEGER) ? u64(BigInt(value)) : undefined;
+    case 'mask':
+      return u64(value as bigint);
+    case 'flag':
+      return u32(value === true ? 1 : 0);
+    case 'choice': {
+      const number = part.of[value as string];
+      return number === undefined ? undefined : u32(number);
+    }
+    case 'set': {
+      const bits = (value as readonly string[]).map((bit) => part.of[bit]);
+      if (bits.includes(undefined)) return undefined;
+      return u32(bits.reduce<number>((all, bit) => all | (bit ?? 0), 0));
+    }
+    case 'descriptor':
+      return isWhole(value, 0, WIRE.descriptors - 1) ? u32(value) : undefined;
+    case 'ipv4': {
+      const bytes = (value as string).split('.').map(Number);
+      return bytes.length === 4 && bytes.every((byte) => isWhole(byte, 0, 255))
+        ? Buffer.from(bytes)
+        : undefined;
+    }
+    case 'bytes': {
+      const bytes = value as Buffer;
+      return bytes.length <= part.most && bytes.length % part.unit === 0 ? bytes : undefined;
+    }
+    default: {
+      const text = value as string;
+      const bytes = Buffer.from(`${text}\0`);
+      const fits = bytes.length - 1 <= part.most && bytes.indexOf(0) === bytes.length - 1;
+      return fits && isOfKind(part.kind, text) ? bytes : undefined;
+    }
+  }
+}
+
+/** Whether a text is what its kind says. */
+export function isOfKind(kind: 'text' | 'path' | 'name', text: string): boolean {
+  if (kind === 'path') return text.startsWith('/');
+  return kind === 'text' || !(text === '' || text.startsWith('.') || text.includes('/'));
+}
+
+function isWhole(value: unknown, least: number, most: number): value is number {
+  return Number.isInteger(value) && (value as number) >= least && (value as number) <= most;
+}
+
+function u32(value: number): Buffer {
+  const buffer = Buffer.allocUnsafe(4);
+  buffer.writeUInt32LE(value, 0);
+  return buffer;
+}
+
+function u64(value: bigint): Buffer {
+  const buffer = Buffer.allocUnsafe(8);
+  buffer.writeBigUInt64LE(value, 0);
+  return buffer;
+}

@@ -1,0 +1,484 @@
+/**
+ * The wire between kiln and the init of a sandbox (src/guest): the one table of its messages, their fields and
+ * the init's failures. Both ends are made from it: scripts/write-wire.ts writes src/guest/wire.h and wire.c, and
+ * encode.ts and decode.ts read it here.
+ *
+ * A message is { u32 length, u32 type, payload[length] }, its payload a sequence of fields
+ * { u32 tag, u32 length, bytes[length] }, a field's bytes its parts, one after the other. Numbers are in the
+ * host's order: both ends share a kernel. Descriptors travel with the first byte of their message. Each end refuses
+ * a message that has a field too many or too few, or a part that is not as it is here.
+ */
+
+/** Bounds, bytes; `descriptors` is how many a message may have at the most. */
+export const WIRE = {
+  /** More than the kernel takes as arguments and environment (2 MiB). */
+  request: 4 << 20,
+  answer: 64 << 10,
+  descriptors: 64,
+} as const;
+
+/** What a field is made of. */
+export type Part =
+  /** A number, `most` its highest value. */
+  | { readonly kind: 'u16' | 'u32'; readonly most: number }
+  | { readonly kind: 'i32' }
+  /** As a number up to 2^53; `Infinity` is the highest. */
+  | { readonly kind: 'u64' }
+  /** 64 bits. */
+  | { readonly kind: 'mask' }
+  /** u32 0 or 1. */
+  | { readonly kind: 'flag' }
+  /** u32: one of these. `prefix` is that of their names in C. */
+  | {
+      readonly kind: 'choice';
+      readonly of: Readonly<Record<string, number>>;
+      readonly prefix: string;
+    }
+  /** u32: these bits. */
+  | { readonly kind: 'set'; readonly of: Readonly<Record<string, number>>; readonly prefix: string }
+  /** u32: one of the message's descriptors, counted from 0. */
+  | { readonly kind: 'descriptor' }
+  /** Four bytes in network order; dotted. */
+  | { readonly kind: 'ipv4' }
+  /** Up to and with its NUL; `most` bytes without it. A path is absolute, a name has no slash and no dot first. */
+  | { readonly kind: 'text' | 'path' | 'name'; readonly most: number }
+  /** All that is left of the field: any number of `unit` bytes, `most` bytes in all. */
+  | { readonly kind: 'bytes'; readonly unit: number; readonly most: number };
+
+/** A kind of field. */
+interface Field {
+  readonly tag: number;
+  readonly parts: Readonly<Record<string, Part>>;
+}
+
+const u16 = { kind: 'u16', most: 0xffff } as const;
+const u32 = { kind: 'u32', most: 0xffff_ffff } as const;
+const u64 = { kind: 'u64' } as const;
+const flag = { kind: 'flag' } as const;
+const descriptor = { kind: 'descriptor' } as const;
+const ipv4 = { kind: 'ipv4' } as const;
+/** chmod(2) */
+const mode = { kind: 'u32', most: 0o7777 } as const;
+/** limits.h: PATH_MAX */
+const path = { kind: 'path', most: 4095 } as const;
+const anyText = { kind: 'text', most: WIRE.request } as const;
+const content = { kind: 'bytes', unit: 1, most: WIRE.request } as const;
+/** struct sock_filter[] of BPF_MAXINSNS at the most. */
+const filter = { kind: 'bytes', unit: 8, most: 8 * 4096 } as const;
+const label = { kind: 'text', most: 1023 } as const;
+/** What the init found: lines NAME=VALUE. */
+const lines = { kind: 'text', most: 48 << 10 } as const;
+
+/**
+ * Failures of the init, by their numbers, and what it could not do. `{text}` and `{number}` are what the
+ * failure is about. Those with a layer mean that the layer is not in force.
+ */
+export const FAILURES = {
+  'session-keyring': { code: 1, words: 'join a new session keyring' },
+  'cgroup-namespace': { code: 2, words: 'unshare the cgroup namespace' },
+  'time-namespace': { code: 3, words: 'unshare the time namespace' },
+  'pid-namespace': { code: 4, words: 'unshare the pid namespace' },
+  'init-label': { code: 5, words: 'take on the init’s label' },
+  'other-labels': { code: 6, words: 'know the labels it was prepared with' },
+  fork: { code: 7, words: 'fork' },
+  'kept-back': { code: 8, words: 'receive descriptor {number}' },
+  'private-mounts': { code: 9, words: 'make mounts private' },
+  'fresh-proc': { code: 10, words: 'make a fresh /proc' },
+  mount: { code: 11, words: 'mount {text}' },
+  'attach-device': { code: 12, words: 'attach device {text}' },
+  'device-links': { code: 13, words: 'make links in /dev' },
+  'prepare-rules': { code: 14, words: 'close {text} before there is an image' },
+  hostname: { code: 15, words: 'set host name {text}' },
+  image: { code: 16, words: 'attach image' },
+  scratch: { code: 17, words: 'mount scratch space' },
+  'stat-image': { code: 18, words: 'stat image' },
+  upper: { code: 19, words: 'make upper directory' },
+  names: { code: 20, words: 'make a layer of names' },
+  overlay: { code: 21, words: 'mount overlay' },
+  pivot: { code: 22, words: 'pivot into the image' },
+  tmpfs: { code: 23, words: 'mount tmpfs on {text}' },
+  bind: { code: 24, words: 'bind {text}' },
+  mask: { code: 25, words: 'mask {text}' },
+  readonly: { code: 26, words: 'make read-only {text}' },
+  write: { code: 27, words: 'write {text}' },
+  directory: { code: 28, words: 'make directory {text}' },
+  'namespace-limit': { code: 29, words: 'limit {text}' },
+  'measure-files': { code: 30, words: 'get something to measure Landlock against' },
+
+  'open-users': { code: 40, layer: 'user-namespace', words: 'container root is the host’s root' },
+  'open-network': {
+    ...{ code: 41, layer: 'network' },
+    words: 'an interface that was not asked for is in the sandbox',
+  },
+  'open-pids': {
+    ...{ code: 42, layer: 'pid-namespace' },
+    words: 'the init is not pid 1 of a nested one, and alone there',
+  },
+  'open-cgroups': {
+    ...{ code: 43, layer: 'cgroup-namespace' },
+    words: 'the place in the host’s cgroups shows',
+  },
+  'open-mounts': {
+    ...{ code: 44, layer: 'mounts' },
+    words: 'one is the host’s (cgroup, sysfs, devices), or takes setuid or devices',
+  },
+  'open-devices': {
+    ...{ code: 45, layer: 'devices' },
+    words: 'one that is not on the list is in /dev',
+  },
+  unmasked: { code: 46, layer: 'masked-paths', words: '{text} shows what it should hide' },
+  writable: { code: 47, layer: 'read-only-paths', words: '{text} can be written to' },
+  'writable-bind': { code: 48, layer: 'binds', words: '{text} can be written to' },
+  'more-namespaces': {
+    ...{ code: 49, layer: 'namespace-limit' },
+    words: 'the sandbox could make more namespaces',
+  },
+
+  'too-many-commands': { code: 60, words: 'start another command: too many are running' },
+  'command-rules': {
+    code: 61,
+    words: 'start a command like this one before the sandbox is measured',
+  },
+  user: { code: 62, words: 'find user {text}' },
+  terminal: { code: 63, words: 'open a terminal' },
+  stdio: { code: 64, words: 'hand over stdio' },
+  gate: { code: 65, words: 'hold the command back' },
+  setsid: { code: 66, words: 'setsid' },
+  'take-terminal': { code: 67, words: 'take the terminal' },
+  dup2: { code: 68, words: 'dup2' },
+  'oom-score': { code: 69, words: 'oom_score_adj' },
+  setrlimit: { code: 70, words: 'setrlimit' },
+  descriptors: { code: 71, words: 'close descriptors' },
+  privileges: { code: 72, words: 'drop privileges' },
+  chdir: { code: 73, words: 'chdir {text}' },
+  'command-label': { code: 74, words: 'take on the label' },
+  'no-new-privileges': { code: 75, words: 'no_new_privs' },
+  seccomp: { code: 76, words: 'seccomp' },
+  'seccomp-listener': { code: 77, words: 'seccomp listener' },
+  report: { code: 78, words: 'report' },
+  'await-gate': { code: 79, words: 'wait for the runner' },
+  exec: { code: 80, words: 'exec' },
+  start: { code: 81, words: 'start' },
+  landlock: { code: 82, layer: 'landlock', words: 'not in force ({errno})' },
+  'system-proc': { code: 83, words: 'mount a /proc for the system' },
+  'system-rules': { code: 84, words: 'close /proc for the system' },
+  'system-cgroups': { code: 85, words: 'mount cgroups for the system' },
+  'system-console': { code: 86, words: 'make a console for the system' },
+  'open-system-proc': {
+    ...{ code: 87, layer: 'boot' },
+    words: 'the system’s /proc shows what it should hide',
+  },
+  'open-system-cgroups': { code: 88, layer: 'boot', words: 'the cgroup tree is the host’s' },
+
+  'has-limits': { code: 100, layer: 'limits', words: 'not in force on the command' },
+  'has-privileges': { code: 101, layer: 'no_new_privs', words: 'not in force on the command' },
+  'has-seccomp': { code: 102, layer: 'seccomp', words: 'not in force on the command' },
+  'has-user': { code: 103, layer: 'user', words: 'not in force on the command' },
+  'has-capabilities': { code: 104, layer: 'capabilities', words: 'not in force on the command' },
+  'has-set-id': { code: 105, layer: 'set-id', words: 'not in force on the command' },
+  'has-sockets': { code: 106, layer: 'abstract-sockets', words: 'not in force on the command' },
+  'has-descriptors': { code: 107, layer: 'descriptors', words: 'not in force on the command' },
+  'has-selinux': { code: 108, layer: 'selinux', words: 'not in force on the command' },
+  'has-apparmor': { code: 109, layer: 'apparmor', words: 'not in force on the command' },
+  'has-no-status': { code: 110, layer: 'status', words: 'not in force on the command' },
+
+  'make-directories': { code: 120, words: 'make directories' },
+  socket: { code: 121, words: 'make a socket' },
+  adopt: { code: 122, words: 'watch a process' },
+  'kill-session': { code: 123, words: 'signal a session' },
+  'notify-socket': { code: 124, words: 'make the notify socket' },
+  'dhcp-socket': { code: 125, words: 'make a socket for DHCP' },
+  address: { code: 126, words: 'set an address' },
+} as const satisfies Readonly<Record<string, { code: number; words: string; layer?: string }>>;
+
+/** A failure of the init's. */
+export type Failure = keyof typeof FAILURES;
+
+const failureCodes = Object.fromEntries(
+  Object.entries(FAILURES).map(([name, { code }]) => [name, code]),
+) as Readonly<Record<Failure, number>>;
+
+/** All fields; messages may share them. */
+export const FIELDS = {
+  // What a sandbox is made of, in the order it is made.
+  hostname: { tag: 1, parts: { name: { kind: 'text', most: 64 } } },
+  /** The image, as a detached mount. */
+  lower: { tag: 2, parts: { fd: descriptor } },
+  /** Upper and work directory on a tmpfs of so many bytes (0: half of the memory). */
+  'scratch-tmpfs': { tag: 3, parts: { bytes: u64 } },
+  /** The same on a mount of the host's. */
+  scratch: { tag: 4, parts: { fd: descriptor } },
+  /** Interfaces beside lo are expected. */
+  network: { tag: 5, parts: {} },
+  tmpfs: { tag: 6, parts: { mode, bytes: u64, path } },
+  bind: {
+    tag: 7,
+    parts: {
+      fd: descriptor,
+      /**
+       * Who can write to it: the sandbox, to a folder of the host's where others than root may find it; nobody;
+       * the sandbox, to a folder where only the host's root comes.
+       */
+      access: { kind: 'choice', of: { host: 0, readonly: 1, own: 2 }, prefix: 'BIND' },
+      directory: flag,
+      path,
+    },
+  },
+  mask: { tag: 8, parts: { path } },
+  readonly: { tag: 9, parts: { path } },
+  file: { tag: 10, parts: { mode, uid: u32, gid: u32, path, content } },
+  directory: { tag: 11, parts: { mode, uid: u32, gid: u32, path } },
+  /** How many namespaces of each kind the sandbox may still make. */
+  namespaces: { tag: 12, parts: { most: u32 } },
+  /** Mandatory access control: the init's label, each command's, and that of the sandbox's files. */
+  label: {
+    tag: 14,
+    parts: {
+      module: { kind: 'choice', of: { selinux: 1, apparmor: 2 }, prefix: 'LABEL' },
+      init: label,
+      command: label,
+      files: label,
+    },
+  },
+  /** Seconds for which the sandbox waits for another runner than this one. */
+  wait: { tag: 15, parts: { seconds: u32 } },
+  /** A file of /etc in a layer above the image, which is never written to. */
+  'etc-file': { tag: 16, parts: { name: { kind: 'name', most: 255 }, content } },
+
+  // A command.
+  id: { tag: 20, parts: { id: u32 } },
+  argument: { tag: 21, parts: { argument: anyText } },
+  variable: { tag: 22, parts: { variable: anyText } },
+  workdir: { tag: 23, parts: { workdir: anyText } },
+  /** NAME|UID[:GROUP|GID] */
+  user: { tag: 24, parts: { user: anyText } },
+  /** Bit n: capability n stays in the bounding set, and is permitted and effective for container root. */
+  capabilities: { tag: 25, parts: { capabilities: { kind: 'mask' } } },
+  seccomp: { tag: 26, parts: { filter } },
+  /** What to answer where `seccomp` asks the init. */
+  verdicts: { tag: 27, parts: { filter } },
+  /** setrlimit(2) */
+  rlimit: { tag: 28, parts: { resource: { kind: 'u32', most: 15 }, soft: u64, hard: u64 } },
+  /** It has a terminal, of this size. */
+  terminal: { tag: 29, parts: { rows: u16, columns: u16 } },
+  umask: { tag: 30, parts: { umask: { kind: 'u32', most: 0o777 } } },
+  landlock: {
+    tag: 31,
+    parts: {
+      walls: {
+        kind: 'set',
+        /**
+         * Nothing outside of the sandbox's root; no TCP, loopback included; no abstract unix socket of somebody
+         * else; no wall: in the host's network, its abstract sockets may be open.
+         */
+        of: { files: 1, 'no-tcp': 2, 'abstract-sockets': 4, 'open-sockets': 8 },
+        prefix: 'WALL',
+      },
+    },
+  },
+  /** The command is a system's pid 1, whose /proc is closed like this. */
+  boot: {
+    tag: 32,
+    parts: { rule: { kind: 'choice', of: { mask: 0, readonly: 1 }, prefix: 'RULE' }, path },
+  },
+  /** The last descriptor is a pipe, of which the exec waits for a byte. */
+  gate: { tag: 33, parts: {} },
+
+  // What else is asked for.
+  signal: { tag: 40, parts: { signal: { kind: 'u32', most: 64 } } },
+  ttl: { tag: 41, parts: { seconds: u32 } },
+  family: {
+    tag: 42,
+    parts: { family: { kind: 'choice', of: { ipv4: 2, ipv6: 10 }, prefix: 'FAMILY' } },
+  },
+  process: { tag: 43, parts: { pid: u32 } },
+  /** sockaddr_un's */
+  socket: { tag: 44, parts: { path: { kind: 'path', most: 107 } } },
+  /** IFNAMSIZ */
+  interface: { tag: 45, parts: { interface: { kind: 'name', most: 15 } } },
+  /** A gateway of 0.0.0.0 is none. */
+  address: { tag: 46, parts: { address: ipv4, mask: ipv4, gateway: ipv4 } },
+
+  // What the init says.
+  failure: {
+    tag: 60,
+    parts: {
+      failure: { kind: 'choice', of: failureCodes, prefix: 'FAIL' },
+      error: { kind: 'u32', most: 4095 },
+      number: u32,
+      text: { kind: 'text', most: 4095 },
+    },
+  },
+  facts: { tag: 61, parts: { facts: lines } },
+  /** As wait(2) gives it. */
+  status: { tag: 62, parts: { status: u32 } },
+  /** wait4(2) */
+  usage: { tag: 63, parts: { userMicroseconds: u64, systemMicroseconds: u64, peakRssBytes: u64 } },
+  /** A kind of system call that the filter refused: AUDIT_ARCH_…, its number, SECCOMP_RET_… with its data. */
+  refused: {
+    tag: 64,
+    parts: { architecture: u32, number: { kind: 'i32' }, action: u32, count: u32 },
+  },
+  value: { tag: 65, parts: { value: u32 } },
+  said: { tag: 66, parts: { said: { kind: 'bytes', unit: 1, most: 4096 } } },
+} as const satisfies Readonly<Record<string, Field>>;
+
+export type FieldName = keyof typeof FIELDS;
+
+/** How often a message has a field, at least and at the most. */
+export type Times = readonly [least: number, most: number];
+const ONCE = [1, 1] as const;
+const PERHAPS = [0, 1] as const;
+const MANY = [0, 65536] as const;
+/** Directories, files and the like: more than that is a mistake. */
+const SOME = [0, 4096] as const;
+
+/** A kind of message. */
+export interface Message {
+  readonly type: number;
+  readonly fields: Readonly<Partial<Record<FieldName, Times>>>;
+  /** How many descriptors it has, at least and at the most; none where it is left out. */
+  readonly descriptors?: Times;
+}
+
+/** Messages to the init. */
+export const REQUESTS = {
+  /** The first: makes what every sandbox has; answered with `done`. The rules for /proc hold if the setup has the same ones in the same order. */
+  prepare: { type: 14, fields: { label: PERHAPS, mask: SOME, readonly: SOME, wait: PERHAPS } },
+  /** What the sandbox is for; answered with `ready`. */
+  setup: {
+    type: 1,
+    fields: {
+      hostname: ONCE,
+      lower: ONCE,
+      'scratch-tmpfs': PERHAPS,
+      scratch: PERHAPS,
+      network: PERHAPS,
+      tmpfs: SOME,
+      bind: SOME,
+      mask: SOME,
+      readonly: SOME,
+      file: SOME,
+      directory: SOME,
+      namespaces: PERHAPS,
+      label: PERHAPS,
+      'etc-file': SOME,
+    },
+    descriptors: [1, WIRE.descriptors],
+  },
+  /**
+   * Starts a command; answered with `started`. Its descriptors are stdin, stdout, stderr, or one socket for the
+   * terminal's master, and then that of the gate.
+   */
+  exec: {
+    type: 2,
+    fields: {
+      id: ONCE,
+      argument: [1, MANY[1]],
+      variable: MANY,
+      workdir: ONCE,
+      user: ONCE,
+      capabilities: ONCE,
+      seccomp: PERHAPS,
+      verdicts: PERHAPS,
+      rlimit: [0, 16],
+      terminal: PERHAPS,
+      umask: ONCE,
+      landlock: ONCE,
+      boot: [0, 64],
+      gate: PERHAPS,
+    },
+    descriptors: [1, 4],
+  },
+  /** Signals the process group of a command. */
+  signal: { type: 3, fields: { id: ONCE, signal: ONCE } },
+  /** A command's terminal has another size. */
+  winsize: { type: 4, fields: { id: ONCE, terminal: ONCE } },
+  /** Kills every process but the init; answered with `quiet` when all are reaped. */
+  'kill-all': { type: 5, fields: {} },
+  /** The sandbox is to outlive this connection. */
+  keep: { type: 6, fields: { ttl: ONCE } },
+  // Each of these is answered with `done`.
+  /** Makes directories while the sandbox runs. */
+  directory: { type: 7, fields: { id: ONCE, directory: SOME } },
+  /** Sends a new stream socket of the sandbox's network on its descriptor. */
+  socket: { type: 8, fields: { id: ONCE, family: ONCE }, descriptors: [1, 1] },
+  /** An orphan counts as a command from here on; gives its session. */
+  adopt: { type: 9, fields: { id: ONCE, process: ONCE } },
+  /** Signals every process of a session; gives how many. */
+  'kill-session': { type: 10, fields: { id: ONCE, process: ONCE, signal: ONCE } },
+  /** Makes the datagram socket of sd_notify(3). */
+  'notify-socket': { type: 11, fields: { id: ONCE, socket: ONCE } },
+  /** Sends a datagram socket of an interface, for DHCP, on its descriptor. Before `setup`, too. */
+  'dhcp-socket': { type: 12, fields: { id: ONCE, interface: ONCE }, descriptors: [1, 1] },
+  /** Gives an interface an address. Before `setup`, too. */
+  address: { type: 13, fields: { id: ONCE, interface: ONCE, address: ONCE } },
+} as const satisfies Readonly<Record<string, Message>>;
+
+/** Messages of the init. */
+export const ANSWERS = {
+  ready: { type: 101, fields: { facts: ONCE } },
+  started: { type: 102, fields: { id: ONCE, process: ONCE, facts: ONCE } },
+  /** `refused` are system calls that the command's filter refused, as the init counted them. */
+  exited: { type: 103, fields: { id: ONCE, status: ONCE, usage: ONCE, refused: [0, 32] } },
+  /** `id` is that of the request, 0 for the sandbox itself. */
+  failed: { type: 104, fields: { id: ONCE, failure: ONCE } },
+  quiet: { type: 105, fields: {} },
+  done: { type: 106, fields: { id: ONCE, value: ONCE } },
+  /** A process of the sandbox said something on the socket of sd_notify(3). */
+  notify: { type: 107, fields: { process: ONCE, said: ONCE } },
+} as const satisfies Readonly<Record<string, Message>>;
+
+export type RequestName = keyof typeof REQUESTS;
+type AnswerName = keyof typeof ANSWERS;
+
+type Value<P> = P extends { readonly kind: 'choice'; readonly of: infer C }
+  ? keyof C
+  : P extends { readonly kind: 'set'; readonly of: infer C }
+    ? readonly (keyof C)[]
+    : P extends { readonly kind: 'flag' }
+      ? boolean
+      : P extends { readonly kind: 'mask' }
+        ? bigint
+        : P extends { readonly kind: 'bytes' }
+          ? Buffer
+          : P extends { readonly kind: 'text' | 'path' | 'name' | 'ipv4' }
+            ? string
+            : number;
+
+/** The parts of a field. */
+export type Parts<F extends FieldName> = {
+  readonly [P in keyof (typeof FIELDS)[F]['parts']]: Value<(typeof FIELDS)[F]['parts'][P]>;
+};
+
+/** One field of these, with its parts. */
+type FieldOf<F extends FieldName> = F extends FieldName ? { readonly op: F } & Parts<F> : never;
+
+type FieldsOf<M extends Message> = M extends Message ? keyof M['fields'] & FieldName : never;
+
+/** One field of a request. */
+export type RequestField<R extends RequestName> = FieldOf<FieldsOf<(typeof REQUESTS)[R]>>;
+
+type Single<M extends Message> = {
+  [F in FieldsOf<M>]: M['fields'][F] extends typeof ONCE ? F : never;
+}[FieldsOf<M>];
+type Several<M extends Message> = Exclude<FieldsOf<M>, Single<M>>;
+type Together<U> = (U extends unknown ? (one: U) => void : never) extends (all: infer A) => void
+  ? A
+  : never;
+
+/** An answer: the parts of each field that it has once, and lists of the others. */
+export type AnswerOf<A extends AnswerName> = A extends AnswerName
+  ? { readonly type: A } & Together<
+      { [F in FieldsOf<(typeof ANSWERS)[A]>]: Parts<F> }[Single<(typeof ANSWERS)[A]>] | object
+    > & { readonly [F in Several<(typeof ANSWERS)[A]>]: readonly Parts<F>[] }
+  : never;
+
+/** What the init answers. */
+export type Answer = AnswerOf<AnswerName>;
+
+/** One step of making the sandbox's file system, in order. */
+export type SetupOperation = RequestField<'setup'>;
+
+/** What is made in a sandbox before it is known what it is for. */
+export type PrepareOperation = FieldOf<'label' | 'mask' | 'readonly'>;

@@ -1,0 +1,147 @@
+import { readFileSync } from 'node:fs';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import test from 'ava';
+import fc from 'fast-check';
+import { guestHeader, guestSource } from '../../scripts/guest-wire.ts';
+import { GUEST_HEADER, GUEST_SOURCE } from '../../scripts/write-wire.ts';
+import { KilnError } from '../../src/errors.ts';
+import { closeDescriptor } from '../../src/kernel/descriptor.ts';
+import { sendWithDescriptors, unixSocketPair } from '../../src/kernel/unix-socket.ts';
+import { Channel } from '../../src/sandbox/channel.ts';
+import { AnswerDecoder } from '../../src/sandbox/wire/decode.ts';
+import { encodeMessage, encodeRequest } from '../../src/sandbox/wire/encode.ts';
+import { encodeExec } from '../../src/sandbox/wire/exec.ts';
+import { ANSWERS, FAILURES, FIELDS, type Message, REQUESTS } from '../../src/sandbox/wire/table.ts';
+import { buildGuestHarness, readByGuest } from '../support/guest-harness.ts';
+import { type Damage, damagedMessages, wholeMessage } from '../support/wire-damage.ts';
+
+test('the init’s files are what the table says', (t) => {
+  t.is(readFileSync(GUEST_HEADER, 'utf8'), guestHeader());
+  t.is(readFileSync(GUEST_SOURCE, 'utf8'), guestSource());
+});
+
+test('no number of the table is there twice', (t) => {
+  const numbers = [
+    Object.values(FIELDS).map(({ tag }) => tag),
+    Object.values(FAILURES).map(({ code }) => code),
+    [...Object.values(REQUESTS), ...Object.values(ANSWERS)].map(({ type }) => type),
+  ];
+  for (const all of numbers) t.is(new Set(all).size, all.length);
+});
+
+test('every field of every answer is as the table says, or kiln refuses it', (t) => {
+  for (const [name, answer] of Object.entries<Message>(ANSWERS)) {
+    const whole = wholeMessage(answer);
+    t.is(new AnswerDecoder().push(whole.bytes)[0]?.type, name as keyof typeof ANSWERS);
+    let count = 0;
+    for (const { name: what, bytes, descriptors } of damagedMessages(answer)) {
+      // Nothing takes descriptors of an init on this way: the kernel closes them.
+      if (descriptors > 0) continue;
+      const error = t.throws(() => new AnswerDecoder().push(bytes), undefined, `${name}: ${what}`);
+      t.like(error, { code: 'E_PROTOCOL' }, `${name}: ${what}`);
+      t.regex(String(error), /sent what it must not send/);
+      count++;
+    }
+    t.true(count > 50, name);
+  }
+});
+
+test('every field of every request is as the table says, or the init refuses it', async (t) => {
+  t.timeout(120_000);
+  const directory = await mkdtemp(join(tmpdir(), 'kiln-wire-'));
+  t.teardown(() => rm(directory, { recursive: true }));
+  const program = await buildGuestHarness(directory);
+  const cases: (Damage & { readonly request: string; readonly good: boolean })[] = [];
+  for (const [request, message] of Object.entries<Message>(REQUESTS)) {
+    cases.push({ ...wholeMessage(message), request, good: true });
+    const before = cases.length;
+    for (const damage of damagedMessages(message)) cases.push({ ...damage, request, good: false });
+    t.true(cases.length - before > 50, request);
+  }
+  const read = await readByGuest(program, cases);
+  t.is(read.length, cases.length);
+  for (const [index, { request, name, good }] of cases.entries()) {
+    const expected = good ? { taken: 1, refused: false } : { taken: 0, refused: true };
+    t.deepEqual(read[index], expected, `${request}: ${name}`);
+  }
+});
+
+test('a sandbox whose init says what it must not is gone, and kiln says why', async (t) => {
+  const [ours, theirs] = unixSocketPair();
+  const channel = new Channel(ours);
+  const asked = channel.ask((answer) => (answer.type === 'ready' ? true : undefined));
+  const failed = t.throwsAsync(asked, { code: 'E_PROTOCOL', message: /must not send/ });
+  sendWithDescriptors(theirs, Buffer.alloc(8, 0xff), []);
+  await failed;
+  t.true(channel.ended);
+  closeDescriptor(theirs);
+});
+
+test('answers are found however the stream is cut', (t) => {
+  const failure = { failure: 'exec', error: 2, number: 3, text: 'x' };
+  const stream = Buffer.concat([
+    encodeMessage(ANSWERS.ready, [{ op: 'facts', facts: 'ns=x\n' }]),
+    encodeMessage(ANSWERS.failed, [
+      { op: 'id', id: 7 },
+      { op: 'failure', ...failure },
+    ]),
+    encodeMessage(ANSWERS.quiet, []),
+  ]);
+  fc.assert(
+    fc.property(fc.array(fc.nat(stream.length), { maxLength: 20 }), (cuts) => {
+      const decoder = new AnswerDecoder();
+      const places = [0, ...cuts.sort((a, b) => a - b), stream.length];
+      const answers = places
+        .slice(1)
+        .flatMap((end, i) => decoder.push(stream.subarray(places[i], end)));
+      return (
+        JSON.stringify(answers) ===
+        JSON.stringify([
+          { type: 'ready', facts: 'ns=x\n' },
+          { type: 'failed', id: 7, ...failure },
+          { type: 'quiet' },
+        ])
+      );
+    }),
+  );
+  t.pass();
+});
+
+test('whatever an init sends, the decoder answers or refuses, and never grows without bound', (t) => {
+  fc.assert(
+    fc.property(fc.array(fc.uint8Array({ maxLength: 200 }), { maxLength: 20 }), (chunks) => {
+      const decoder = new AnswerDecoder();
+      try {
+        for (const chunk of chunks) decoder.push(Buffer.from(chunk));
+      } catch (error) {
+        return error instanceof KilnError && error.code === 'E_PROTOCOL';
+      }
+      return true;
+    }),
+    { numRuns: 2000 },
+  );
+  t.throws(() => new AnswerDecoder().push(Buffer.alloc(8, 0xff)), { code: 'E_PROTOCOL' });
+});
+
+test('what the init would not take is not sent', (t) => {
+  const command = {
+    id: 1,
+    environment: [],
+    workdir: '/',
+    user: '0',
+    capabilities: 0n,
+    landlock: [],
+    openSockets: false,
+    limits: [],
+    umask: 0,
+  };
+  const refused = { code: 'E_ARGUMENT' };
+  t.throws(() => encodeExec({ ...command, argv: ['a\0b'] }), refused);
+  t.throws(() => encodeExec({ ...command, argv: [] }), refused);
+  t.throws(() => encodeExec({ ...command, argv: ['x'.repeat(5 << 20)] }), refused);
+  t.throws(() => encodeRequest('prepare', [{ op: 'mask', path: '/a\0/b' }]), refused);
+  t.throws(() => encodeRequest('prepare', [{ op: 'mask', path: 'proc' }]), refused);
+  t.throws(() => encodeRequest('signal', [{ op: 'id', id: 1 }]), refused);
+});
