@@ -7,7 +7,7 @@ import { awaitedLater } from './promise.ts';
 import { callerIds, type RunRequest } from './run/request.ts';
 import { type FinishedRun, type RunHooks, run } from './run/run.ts';
 import type { Capability } from './sandbox/capabilities.ts';
-import { planCommand } from './sandbox/door/plan.ts';
+import { type PlannedVolume, planCommand } from './sandbox/door/plan.ts';
 import { PlannedSandbox } from './sandbox/door/planned-sandbox.ts';
 import { allowedMissing } from './sandbox/layers.ts';
 import type { Engine } from './sandbox/open.ts';
@@ -23,8 +23,10 @@ export interface KilnOptions {
 }
 
 /** A sandbox to open: only `image` (an id from {@link Kiln.images}) is needed. */
-export interface OpenOptions extends Partial<Omit<SandboxSpecification, 'root' | 'image'>> {
+export interface OpenOptions
+  extends Partial<Omit<SandboxSpecification, 'root' | 'image' | 'volumes'>> {
   readonly image: string;
+  readonly volumes?: readonly PlannedVolume[];
   /** NAME|UID[:GID]; the image's user when missing. */
   readonly user?: string;
   readonly capAdd?: readonly Capability[];

@@ -24,13 +24,11 @@ const FSCONFIG_CMD_CREATE = 6;
 /** How often a free loop device that somebody else was faster to take is asked for again. */
 const TRIES = 50;
 
-/** A mount that is attached nowhere, as a close-on-exec descriptor. */
-export interface DetachedMount extends Disposable {
-  readonly fd: number;
-}
-
-/** Mounts the image at `path`, nosuid and nodev. The loop device lives as long as the mount does. */
-export function mountLoopImage(path: string, type: string): DetachedMount {
+/**
+ * Mounts the image at `path`, nosuid and nodev, nowhere: gives a descriptor of the mount, which the caller
+ * closes. The loop device lives as long as the mount does.
+ */
+export function mountLoopImage(path: string, type: string): number {
   const { name, device } = attachLoop(path);
   try {
     const fs = checked('fsopen', tryCall('fsopen', type, FSOPEN_CLOEXEC), type);
@@ -38,8 +36,7 @@ export function mountLoopImage(path: string, type: string): DetachedMount {
       checked('fsconfig', tryCall('fsconfig', fs, FSCONFIG_SET_STRING, 'source', name, 0), name);
       checked('fsconfig', tryCall('fsconfig', fs, FSCONFIG_CMD_CREATE, null, null, 0), path);
       const attributes = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV;
-      const fd = checked('fsmount', tryCall('fsmount', fs, FSMOUNT_CLOEXEC, attributes));
-      return { fd, [Symbol.dispose]: () => closeDescriptor(fd) };
+      return checked('fsmount', tryCall('fsmount', fs, FSMOUNT_CLOEXEC, attributes));
     } finally {
       closeDescriptor(fs);
     }

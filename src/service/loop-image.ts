@@ -1,7 +1,6 @@
 import { open, rm } from 'node:fs/promises';
 import { KilnError } from '../errors.ts';
 import { runProgram } from '../kernel/child-process.ts';
-import { type DetachedMount, mountLoopImage } from '../kernel/loop.ts';
 
 /** Smaller than this (bytes) ext4 has no room for its own. */
 const SMALLEST = 16 * 2 ** 20;
@@ -29,18 +28,6 @@ export async function makeExt4Image(path: string, tree: string, bytes: number): 
     throw new KilnError('E_IMAGE_SIZE', `cannot make an ext4 image of ${bytes} bytes`, {
       cause,
       hint: 'a larger one, or is e2fsprogs installed?',
-    });
-  }
-}
-
-/** A mount of the image that appears nowhere on the host; disposing of it closes it. Throws E_IMAGE_MOUNT. */
-export function openExt4Image(path: string): DetachedMount {
-  try {
-    return mountLoopImage(path, 'ext4');
-  } catch (cause) {
-    throw new KilnError('E_IMAGE_MOUNT', `cannot mount ${path}`, {
-      cause,
-      hint: 'the host needs loop devices: is there a /dev/loop-control?',
     });
   }
 }

@@ -2,15 +2,16 @@ import { existsSync } from 'node:fs';
 import { rename } from 'node:fs/promises';
 import { copyFile, copyTree } from '../image/tree/clone.ts';
 import { removeTree } from '../kernel/remove-tree.ts';
+import type { PlannedVolume } from '../sandbox/door/plan.ts';
 import type { InstanceFiles } from './instance-files.ts';
-import { makeExt4Image, openExt4Image } from './loop-image.ts';
+import { makeExt4Image } from './loop-image.ts';
 
 /** The part of a service's files that is its /var: a directory, or an image of a fixed size. */
 type VarFiles = Pick<InstanceFiles, 'var' | 'varImage'>;
 
-/** What a box gets as /var: the directory, or a mount of the image, which the box takes over. */
-export function varVolume(files: VarFiles): string | number {
-  return existsSync(files.varImage) ? openExt4Image(files.varImage).fd : files.var;
+/** What a sandbox gets as /var: the directory, or the image. */
+export function varVolume(files: VarFiles): PlannedVolume['source'] {
+  return existsSync(files.varImage) ? { image: files.varImage } : files.var;
 }
 
 /** Copies a service's /var as it is kept; blocks are shared where the file system can. */

@@ -158,7 +158,7 @@ test('what decides isolation has no default', async (t) => {
   const text = await readFile(join(source, 'sandbox/door/plan.ts'), 'utf8');
   const isolation = /^type Isolation = Pick<\s*SandboxSpecification,([^>]*)>/m.exec(text)?.[1];
   const fields = [...(isolation ?? '').matchAll(/'(\w+)'/g)].map(([, field]) => field as Required);
-  t.true(fields.length >= 10);
+  t.true(fields.length >= 9);
   t.deepEqual(
     fields.filter((field) => !REQUIRED.includes(field)),
     [],

@@ -20,7 +20,6 @@ type Isolation = Pick<
   SandboxSpecification,
   | 'network'
   | 'binds'
-  | 'volumes'
   | 'allowHostWrite'
   | 'privateTmp'
   | 'namespaces'
@@ -28,7 +27,15 @@ type Isolation = Pick<
   | 'boot'
   | 'label'
   | 'allowMissing'
->;
+> & { readonly volumes: readonly PlannedVolume[] };
+
+/** A part of the sandbox's own tree that outlives it: owners on disk are those in the sandbox. */
+export interface PlannedVolume {
+  /** A directory of the host, or an ext4 image of a fixed size. */
+  readonly source: string | { readonly image: string };
+  /** Absolute path in the sandbox. */
+  readonly target: string;
+}
 
 /** What a sandbox is like inside. Where a job says nothing, a sandbox is as for `kiln run`. */
 type Interior = Pick<
@@ -62,12 +69,9 @@ export interface PlannedImage {
   readonly environment: Readonly<Record<string, string>>;
 }
 
-/**
- * A sandbox, planned: frozen and serialisable, but for a volume that is an open descriptor. Secrets are
- * no part of it: they come with the opening.
- */
+/** A sandbox, planned: frozen and serialisable. Secrets are no part of it: they come with the opening. */
 export interface SandboxPlan {
-  readonly sandbox: Omit<SandboxSpecification, 'secrets'>;
+  readonly sandbox: Omit<SandboxSpecification, 'secrets' | 'volumes'> & Pick<Isolation, 'volumes'>;
   readonly egress: readonly string[] | undefined;
   readonly environment: Readonly<Record<string, string>>;
   readonly owner: Ids;

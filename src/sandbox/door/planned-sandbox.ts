@@ -4,8 +4,10 @@ import type { CopyInItem } from '../../artifacts/copy-in.ts';
 import type { ArtifactWarning } from '../../artifacts/warning.ts';
 import type { EgressEntry } from '../../egress/log.ts';
 import type { Egress } from '../../egress/open.ts';
+import { KilnError } from '../../errors.ts';
 import type { CgroupLimits, ProcessCgroups } from '../../kernel/cgroup-files.ts';
 import type { CgroupUsage } from '../../kernel/cgroup-usage.ts';
+import { mountLoopImage } from '../../kernel/loop.ts';
 import { awaitedLater } from '../../promise.ts';
 import type { StatePaths } from '../../state/paths.ts';
 import type { CommandFacts } from '../command-facts.ts';
@@ -129,7 +131,11 @@ export class PlannedSandbox implements AsyncDisposable {
   ): Promise<PlannedSandbox> {
     const policies = new Policies(engine.paths, surroundingsOf(plan.sandbox));
     if ('command' in plan) await policies.of(plan.command.policy);
-    const specification = { ...plan.sandbox, secrets };
+    const volumes = plan.sandbox.volumes.map(({ source, target }) => ({
+      source: typeof source === 'string' ? source : mountImage(source.image),
+      target,
+    }));
+    const specification = { ...plan.sandbox, secrets, volumes };
     const { owner: user, caller, shownAs: command, outlives } = plan;
     const sandbox = await openSandbox(engine, specification, {
       ...{ user, caller, command, outlives },
@@ -338,6 +344,18 @@ export class PlannedSandbox implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
+  }
+}
+
+/** A mount of an ext4 image that appears nowhere on the host, which the sandbox takes over. Throws E_IMAGE_MOUNT. */
+function mountImage(path: string): number {
+  try {
+    return mountLoopImage(path, 'ext4');
+  } catch (cause) {
+    throw new KilnError('E_IMAGE_MOUNT', `cannot mount ${path}`, {
+      cause,
+      hint: 'the host needs loop devices: is there a /dev/loop-control?',
+    });
   }
 }
 
