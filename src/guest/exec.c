@@ -44,7 +44,6 @@ struct command {
   int tty;
   struct winsize size;
   uint32_t umask;
-  uint32_t gated;
 };
 
 static struct sock_fprog program(const unsigned char *filter, size_t length) {
@@ -82,7 +81,6 @@ static void parse_field(const struct field *field, struct command *command) {
   }
   case FIELD_BOOT: command->boot.rules[command->boot.count++] = wire_get_boot(field); return;
   case FIELD_UMASK: command->umask = wire_get_umask(field); return;
-  case FIELD_GATE: command->gated = 1; return;
   }
 }
 
@@ -171,9 +169,8 @@ static int load_filter(struct confinement *confinement, int socket_fd) {
   return 1;
 }
 
-// `gate` is a pipe that the runner writes to once it knows that the box is what it should be, or -1.
 static _Noreturn void become_command(struct command *command, const struct user *user, int fds[3],
-                                     int master, int gate, int socket_fd) {
+                                     int master, int socket_fd) {
   static struct report facts = {.kind = REPORT_FACTS};
   marks_begin();
   sigset_t none;
@@ -222,22 +219,17 @@ static _Noreturn void become_command(struct command *command, const struct user 
   // With exec the descriptor of the listener is gone: the init has it by then.
   char go;
   if (waits && read(socket_fd, &go, 1) != 1) _exit(127);
-  if (gate >= 0) {
-    ssize_t n = read(gate, &go, 1);
-    if (n < 0) die(socket_fd, FAIL_AWAIT_GATE);
-    if (n == 0) _exit(127);
-  }
   environ = env_strings;
   execvp(argv_strings[0], argv_strings);
   die(socket_fd, FAIL_EXEC);
 }
 
 // Reads one report while answering for the filter the child may have by now. 1, 0 at the end, -1 (errno).
-static int next_report(int fd, struct report *report, int wait_ms) {
+static int next_report(int fd, struct report *report) {
   for (;;) {
     struct pollfd polled[2] = {{.fd = fd, .events = POLLIN},
                                {.fd = filter_fd(), .events = POLLIN}};
-    int ready = poll(polled, 2, wait_ms);
+    int ready = poll(polled, 2, START_MS);
     if (ready < 0 && errno == EINTR) continue;
     if (ready == 0) errno = ETIMEDOUT;
     if (ready <= 0) return -1;
@@ -253,9 +245,9 @@ static int next_report(int fd, struct report *report, int wait_ms) {
 // Until the command has been exec'd (end of file) or has reported an error, which `out` is then.
 static int hear_start(int fd, pid_t pid, const struct command *command, struct report *out) {
   static struct report report;
-  int untaken = 0, more, wait_ms = START_MS;
+  int untaken = 0, more;
   *out = (struct report){.kind = REPORT_ERROR, .failure = FAIL_START, .number = ECHILD};
-  while ((more = next_report(fd, &report, wait_ms)) > 0) {
+  while ((more = next_report(fd, &report)) > 0) {
     if (report.kind == REPORT_LISTENER) {
       // Where that fails, the child may know better why, and is not let go on.
       if (filter_take(pid, report.number, &command->confinement.verdicts, command->id) != 0)
@@ -266,7 +258,6 @@ static int hear_start(int fd, pid_t pid, const struct command *command, struct r
     *out = report;
     if (report.kind == REPORT_ERROR) return -1;
     if (untaken) break;
-    if (command->gated) wait_ms = -1; // for the runner, as long as there is one
   }
   if (untaken || more < 0) {
     *out = (struct report){.kind = REPORT_ERROR,
@@ -288,14 +279,11 @@ static int refuse(int control, uint32_t id, int error, uint32_t code, const char
 // The command that is being started: one at a time.
 static struct command command;
 static struct user user;
-static int start_fd; // of its process's reports
-static int master;   // of its terminal, or -1
-static pid_t pid;
 
 // Takes the command's stdin, stdout and stderr out of a request. 0, or FAIL_… (errno).
-static uint32_t take_stdio(const struct message *request, int fds[3], int *slave) {
+static uint32_t take_stdio(const struct message *request, int fds[3], int *master, int *slave) {
   if (command.tty) {
-    if (open_terminal(&command, &user, request->fds[0], &master, slave) != 0) return FAIL_TERMINAL;
+    if (open_terminal(&command, &user, request->fds[0], master, slave) != 0) return FAIL_TERMINAL;
     fds[0] = fds[1] = fds[2] = *slave;
     return 0;
   }
@@ -316,47 +304,38 @@ static void close_open(int fd) {
   if (fd >= 0) close(fd);
 }
 
-pid_t exec_begin(struct message *request, int control, int first) {
+int exec_start(struct message *request, int control, struct execution *out) {
   parse(request, &command);
-  if (request->nfds != (command.tty ? 1u : 3u) + (command.gated != 0))
+  if (request->nfds != (command.tty ? 1u : 3u))
     return refuse(control, command.id, request->refused ? EACCES : EBADMSG, FAIL_STDIO, NULL);
-  if (first && (!command.gated || command.boot.count > 0))
-    return refuse(control, command.id, EBADMSG, FAIL_COMMAND_RULES, NULL);
   if (user_find(command.user, &user) != 0)
     return refuse(control, command.id, errno, FAIL_USER, command.user);
   complete_environment(&command, &user);
 
-  int slave = -1, fds[3] = {-1, -1, -1}, gate = -1, ends[2] = {-1, -1};
-  master = pid = -1;
-  uint32_t failed = take_stdio(request, fds, &slave);
-  if (failed == 0 && command.gated &&
-      (gate = fcntl(request->fds[request->nfds - 1], F_DUPFD_CLOEXEC, 10)) < 0)
-    failed = FAIL_GATE;
+  int master = -1, slave = -1, fds[3] = {-1, -1, -1}, ends[2] = {-1, -1};
+  pid_t pid = -1;
+  uint32_t failed = take_stdio(request, fds, &master, &slave);
   if (failed == 0 && (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0 ||
                       (pid = boot_fork(&command.boot)) < 0))
     failed = FAIL_FORK;
-  if (pid == 0) become_command(&command, &user, fds, master, gate, ends[1]);
+  if (pid == 0) become_command(&command, &user, fds, master, ends[1]);
   int error = errno;
-  close_open(gate);
   close_open(ends[1]);
   if (failed == 0 && slave >= 0) boot_hold(&command.boot, slave);
   else if (slave >= 0) close(slave);
   else
     for (int i = 0; i < 3; i++) close_open(fds[i]);
-  start_fd = ends[0];
-  if (failed == 0) return pid;
-  close_open(start_fd);
-  close_open(master);
-  return refuse(control, command.id, error, failed, NULL);
-}
-
-int exec_finish(int control, struct execution *out) {
   static struct report report;
-  int failed = hear_start(start_fd, pid, &command, &report);
-  close(start_fd);
-  if (failed) {
+  if (failed != 0) {
+    close_open(ends[0]);
+    close_open(master);
+    return refuse(control, command.id, error, failed, NULL);
+  }
+  int unstarted = hear_start(ends[0], pid, &command, &report);
+  close(ends[0]);
+  if (unstarted) {
     kill(pid, SIGKILL); // it may still wait for us
-    if (master >= 0) close(master);
+    close_open(master);
     const char *text = report.failure == FAIL_CHDIR ? command.cwd : NULL;
     return refuse(control, command.id, report.number, report.failure, text);
   }

@@ -13,11 +13,8 @@ struct execution {
   int tty;   // master descriptor, or -1
 };
 
-// Has a process get ready to become the command. Its pid, or -1 and a FAILED answer on `control`. The
-// `first` comes before the box has been looked at: it has a gate, and changes nothing of the box.
-pid_t exec_begin(struct message *request, int control, int first);
-// Waits until it has become the command. 0 and a STARTED answer, or -1 and a FAILED answer.
-int exec_finish(int control, struct execution *out);
+// Starts the command of a request. 0 and a STARTED answer on `control`, or -1 and a FAILED answer.
+int exec_start(struct message *request, int control, struct execution *out);
 int exec_winsize(const struct execution *execution, uint16_t rows, uint16_t columns);
 
 #endif

@@ -125,7 +125,7 @@ static _Noreturn void end_with(int control, uint32_t code, int status) {
 static void start(struct message *message, int control) {
   for (int i = 0; i < EXECUTIONS_MAX; i++)
     if (executions[i].pid == 0) {
-      if (exec_begin(message, control, 0) > 0) exec_finish(control, &executions[i]);
+      exec_start(message, control, &executions[i]);
       return;
     }
   struct failure failure;
@@ -277,19 +277,6 @@ static int watch_children(void) {
   return signalfd(-1, &mask, SFD_CLOEXEC);
 }
 
-// The runner may have sent the first command with the setup: it gets ready on another processor while
-// this one looks at the box, and the runner opens its gate when it knows what was found. Its pid, or 0.
-static pid_t begin_first(int control) {
-  uint32_t head[2];
-  if (recv(control, head, sizeof head, MSG_PEEK | MSG_DONTWAIT) != sizeof head || head[1] != MSG_EXEC)
-    return 0;
-  struct message message;
-  if (message_receive(control, &message) <= 0) _exit(103);
-  pid_t pid = exec_begin(&message, control, 1);
-  message_close_fds(&message);
-  return pid < 0 ? 0 : pid;
-}
-
 static _Noreturn void nested_init(struct message *prepare, int listener, int control) {
   signal(SIGTERM, SIG_DFL); // of no effect from inside: we are pid 1 there
   struct failure failure;
@@ -308,9 +295,7 @@ static _Noreturn void nested_init(struct message *prepare, int listener, int con
   measure_surroundings(&setup);
   if (landlock_prepare() != 0) end_with(control, FAIL_MEASURE_FILES, 1);
   int signals = watch_children();
-  pid_t first = begin_first(control);
-  if (measure_box(&setup, first, facts, sizeof facts, &failure) != 0)
-    end_failed(control, &failure, 1);
+  if (measure_box(&setup, facts, sizeof facts, &failure) != 0) end_failed(control, &failure, 1);
   mark("measure");
   marks_append(facts, sizeof facts);
   label_measure("init_label", facts, sizeof facts);
@@ -318,7 +303,6 @@ static _Noreturn void nested_init(struct message *prepare, int listener, int con
   answer = answer_begin(MSG_READY);
   wire_put_facts(answer, facts);
   answer_send(control);
-  if (first > 0) exec_finish(control, &executions[0]);
   serve(listener, control, signals);
   _exit(0);
 }

@@ -199,17 +199,15 @@ static int measure_devices(char *facts, size_t size) {
   return result;
 }
 
-// In a fresh /proc of a fresh pid namespace there is nobody but us, pid 1, and the one that we started.
-static int is_alone(pid_t started) {
+// In a fresh /proc of a fresh pid namespace there is nobody but us, pid 1.
+static int is_alone(void) {
   DIR *directory = opendir("/proc");
   if (directory == NULL) return 0;
   int others = 0;
   struct dirent *entry;
   while ((entry = readdir(directory)) != NULL)
-    if (entry->d_name[0] >= '1' && entry->d_name[0] <= '9') {
-      long pid = strtol(entry->d_name, NULL, 10);
-      if (pid != 1 && pid != started) others++;
-    }
+    if (entry->d_name[0] >= '1' && entry->d_name[0] <= '9' && strcmp(entry->d_name, "1") != 0)
+      others++;
   closedir(directory);
   return others == 0;
 }
@@ -246,13 +244,12 @@ static void measure_namespaces(char *facts, size_t size) {
   }
 }
 
-int measure_box(const struct message *setup, pid_t first, char *facts, size_t size,
-                struct failure *failure) {
+int measure_box(const struct message *setup, char *facts, size_t size, struct failure *failure) {
   measure_namespaces(facts, size);
   if (measure_ids(facts, size) != 0) return fail(failure, FAIL_OPEN_USERS, NULL);
   if (measure_network(wants_network(setup), facts, size) != 0)
     return fail(failure, FAIL_OPEN_NETWORK, NULL);
-  if (getpid() != 1 || !is_alone(first)) return fail(failure, FAIL_OPEN_PIDS, NULL);
+  if (getpid() != 1 || !is_alone()) return fail(failure, FAIL_OPEN_PIDS, NULL);
   if (!measure_hidden_cgroups() && !fault("cgroup-unchecked"))
     return fail(failure, FAIL_OPEN_CGROUPS, NULL);
   if (measure_mounts(facts, size) != 0 && !fault("mounts-unchecked"))

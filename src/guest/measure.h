@@ -9,10 +9,8 @@
 #include "protocol.h"
 
 // Appends lines NAME=VALUE about the box to `facts`. 0, or -1 with the first of what `setup` asked for
-// that does not hold in `failure`. `first` is the process that gets ready to be its
-// first command, or 0: nobody else is there.
-int measure_box(const struct message *setup, pid_t first, char *facts, size_t size,
-                struct failure *failure);
+// that does not hold in `failure`. No command runs yet.
+int measure_box(const struct message *setup, char *facts, size_t size, struct failure *failure);
 
 // Before the first command: what decides on walls of every command, whatever its request says.
 void measure_surroundings(const struct message *setup);

@@ -548,7 +548,6 @@ static const struct field_spec fields_exec[] = {
   {FIELD_UMASK, 1, 1, parts_umask, 1},
   {FIELD_LANDLOCK, 1, 1, parts_landlock, 1},
   {FIELD_BOOT, 0, 64, parts_boot, 2},
-  {FIELD_GATE, 0, 1, NULL, 0},
 };
 static const struct field_spec fields_signal[] = {
   {FIELD_ID, 1, 1, parts_id, 1},
@@ -595,7 +594,7 @@ static const struct field_spec fields_address[] = {
 const struct message_spec request_specs[] = {
   {MSG_PREPARE, 0, 0, fields_prepare, 4},
   {MSG_SETUP, 1, 64, fields_setup, 14},
-  {MSG_EXEC, 1, 4, fields_exec, 14},
+  {MSG_EXEC, 1, 3, fields_exec, 13},
   {MSG_SIGNAL, 0, 0, fields_signal, 2},
   {MSG_WINSIZE, 0, 0, fields_winsize, 2},
   {MSG_KILL_ALL, 0, 0, NULL, 0},

@@ -67,7 +67,6 @@ enum {
   FIELD_UMASK = 30,
   FIELD_LANDLOCK = 31,
   FIELD_BOOT = 32,
-  FIELD_GATE = 33,
   FIELD_SIGNAL = 40,
   FIELD_TTL = 41,
   FIELD_FAMILY = 42,
@@ -155,11 +154,9 @@ enum {
   FAIL_WRITABLE_BIND = 48, // {text} can be written to
   FAIL_MORE_NAMESPACES = 49, // the sandbox could make more namespaces
   FAIL_TOO_MANY_COMMANDS = 60, // start another command: too many are running
-  FAIL_COMMAND_RULES = 61, // start a command like this one before the sandbox is measured
   FAIL_USER = 62, // find user {text}
   FAIL_TERMINAL = 63, // open a terminal
   FAIL_STDIO = 64, // hand over stdio
-  FAIL_GATE = 65, // hold the command back
   FAIL_SETSID = 66, // setsid
   FAIL_TAKE_TERMINAL = 67, // take the terminal
   FAIL_DUP2 = 68, // dup2
@@ -173,7 +170,6 @@ enum {
   FAIL_SECCOMP = 76, // seccomp
   FAIL_SECCOMP_LISTENER = 77, // seccomp listener
   FAIL_REPORT = 78, // report
-  FAIL_AWAIT_GATE = 79, // wait for the runner
   FAIL_EXEC = 80, // exec
   FAIL_START = 81, // start
   FAIL_LANDLOCK = 82, // not in force ({errno})

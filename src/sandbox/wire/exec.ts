@@ -39,13 +39,11 @@ export interface ExecRequest {
   readonly umask: number;
   /** The command is a system's pid 1, whose /proc is closed like this. */
   readonly boot?: readonly ProcRule[];
-  /** The exec waits for a byte of a pipe. */
-  readonly gated?: boolean;
 }
 
 /**
- * The request for a command; stdin, stdout, stderr (or one socket for the terminal's master) travel with it, and
- * last the reading end of the gate if there is one. Throws E_ARGUMENT.
+ * The request for a command; stdin, stdout, stderr (or one socket for the terminal's master) travel with it.
+ * Throws E_ARGUMENT.
  */
 export function encodeExec(request: ExecRequest): Buffer {
   const { id, user, workdir, capabilities, umask, seccomp, verdicts, terminal } = request;
@@ -64,6 +62,5 @@ export function encodeExec(request: ExecRequest): Buffer {
     ...(terminal === undefined ? [] : [{ op: 'terminal', ...terminal } as const]),
     { op: 'umask', umask },
     ...(request.boot ?? []).map((rule) => ({ op: 'boot', ...rule }) as const),
-    ...(request.gated === true ? [{ op: 'gate' } as const] : []),
   ]);
 }

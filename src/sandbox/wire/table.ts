@@ -135,14 +135,9 @@ export const FAILURES = {
   },
 
   'too-many-commands': { code: 60, words: 'start another command: too many are running' },
-  'command-rules': {
-    code: 61,
-    words: 'start a command like this one before the sandbox is measured',
-  },
   user: { code: 62, words: 'find user {text}' },
   terminal: { code: 63, words: 'open a terminal' },
   stdio: { code: 64, words: 'hand over stdio' },
-  gate: { code: 65, words: 'hold the command back' },
   setsid: { code: 66, words: 'setsid' },
   'take-terminal': { code: 67, words: 'take the terminal' },
   dup2: { code: 68, words: 'dup2' },
@@ -156,7 +151,6 @@ export const FAILURES = {
   seccomp: { code: 76, words: 'seccomp' },
   'seccomp-listener': { code: 77, words: 'seccomp listener' },
   report: { code: 78, words: 'report' },
-  'await-gate': { code: 79, words: 'wait for the runner' },
   exec: { code: 80, words: 'exec' },
   start: { code: 81, words: 'start' },
   landlock: { code: 82, layer: 'landlock', words: 'not in force ({errno})' },
@@ -281,8 +275,6 @@ export const FIELDS = {
     tag: 32,
     parts: { rule: { kind: 'choice', of: { mask: 0, readonly: 1 }, prefix: 'RULE' }, path },
   },
-  /** The last descriptor is a pipe, of which the exec waits for a byte. */
-  gate: { tag: 33, parts: {} },
 
   // What else is asked for.
   signal: { tag: 40, parts: { signal: { kind: 'u32', most: 64 } } },
@@ -368,7 +360,7 @@ export const REQUESTS = {
   },
   /**
    * Starts a command; answered with `started`. Its descriptors are stdin, stdout, stderr, or one socket for the
-   * terminal's master, and then that of the gate.
+   * terminal's master.
    */
   exec: {
     type: 2,
@@ -386,9 +378,8 @@ export const REQUESTS = {
       umask: ONCE,
       landlock: ONCE,
       boot: [0, 64],
-      gate: PERHAPS,
     },
-    descriptors: [1, 4],
+    descriptors: [1, 3],
   },
   /** Signals the process group of a command. */
   signal: { type: 3, fields: { id: ONCE, signal: ONCE } },
