@@ -1,18 +1,17 @@
-/** The place a benchmark is made in: a state of its own on a tmpfs, with an image and parked boxes. */
+/** The place a benchmark is made in: a state of its own on a tmpfs, with its daemon, an image and parked sandboxes. */
 import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Kiln, openKiln } from '../../src/kiln.ts';
 import { stopEmbeddedDaemon } from '../../src/libvirt/embedded/daemon.ts';
-import { refill, setParkTarget } from '../../src/sandbox/parking.ts';
-import { sweepBoxes } from '../../src/sandbox/sweep.ts';
+import { endDaemon } from '../../test/support/daemon.ts';
 import { execute } from './measure.ts';
 
 export const top = join(import.meta.dirname, '../..');
 
-/** The bundle, run by this very Node: what users run. */
-export const KILN = [process.execPath, join(top, 'dist/kiln.cjs')] as const;
+/** The client, as a user starts it. */
+export const KILN = [join(top, 'dist/kiln')] as const;
 
 export interface Bed extends AsyncDisposable {
   readonly env: NodeJS.ProcessEnv;
@@ -25,12 +24,13 @@ export interface Bed extends AsyncDisposable {
   readonly recipe: string;
   /** The RPM files that image is made of. */
   readonly rpms: string;
+  /** Returns once so many sandboxes wait. */
   park(count: number): Promise<void>;
-  /** Ends the boxes that wait, and starts no more. */
+  /** Ends the sandboxes that wait; no more are started. */
   parkNone(): Promise<void>;
 }
 
-/** Makes it; disposing of it ends its libvirtd and unmounts it. */
+/** Makes it; disposing of it ends its daemon and libvirtd, and unmounts it. */
 export async function makeBed(recipe: string): Promise<Bed> {
   const directory = await mkdtemp(join(tmpdir(), 'kiln-bench-'));
   await execute(['mount', '-t', 'tmpfs', '-o', 'mode=755,size=90%', 'kiln-bench', directory]);
@@ -39,22 +39,19 @@ export async function makeBed(recipe: string): Promise<Bed> {
   await mkdir(state, { mode: 0o755 });
   await mkdir(scratch, { mode: 0o755 });
   const env: NodeJS.ProcessEnv = { ...process.env, KILN_STATE: state };
+  delete env.KILN_FROM_SOURCE;
   env.KILN_FIXTURES ??= join(top, '.cache/fixtures');
   const kiln = openKiln({ env });
   const { run } = kiln.paths;
   const parkNone = async () => {
-    setParkTarget(kiln.paths, 0);
+    await execute([...KILN, 'park', '--none'], env);
     const connection = await kiln.engine.connect();
-    // Until none is left: a process in the background may park one yet, and libvirtd takes 0.2 s for
-    // the end of a domain, for which whoever comes next is not to pay.
-    do {
-      await sweepBoxes(kiln.paths, kiln.engine.connect, { parkedToo: true });
-      await sleep(20);
-    } while ((await connection.listDomains()).length > 0);
+    // libvirtd takes 0.2 s for the end of a domain, for which whoever comes next is not to pay.
+    while ((await connection.listDomains()).length > 0) await sleep(20);
   };
   const end = async () => {
     try {
-      await parkNone();
+      await endDaemon(state);
       await kiln.close();
       await stopEmbeddedDaemon(kiln.paths);
     } finally {
@@ -81,10 +78,7 @@ export async function makeBed(recipe: string): Promise<Bed> {
       recipe,
       tree: join(kiln.paths.images, image, 'tree'),
       rpms: join(env.KILN_FIXTURES, 'debian-rpms/build'),
-      park: async (count) => {
-        setParkTarget(kiln.paths, count);
-        await refill(kiln.paths, kiln.engine.connect, { wait: true });
-      },
+      park: (count) => execute([...KILN, 'park', '-n', String(count)], env),
       parkNone,
       [Symbol.asyncDispose]: end,
     };

@@ -3,14 +3,14 @@ import { execa } from 'execa';
 import { type Bed, KILN } from './bed.ts';
 
 /**
- * Runs a command in a box that prints its own status and namespaces.
+ * Runs a command in a sandbox that prints its own status and namespaces.
  * Throws when one of the layers is not in force.
  */
 export async function checkLayers(bed: Bed): Promise<Record<string, string>> {
   const script =
     'grep -E "^(Seccomp|NoNewPrivs|CapBnd|CapEff):" /proc/self/status; for n in /proc/self/ns/*; do readlink $n; done';
-  const [node, bundle] = KILN;
-  const { stdout } = await execa(node, [bundle, 'run', '-r', bed.image, '--', 'sh', '-c', script], {
+  const [kiln] = KILN;
+  const { stdout } = await execa(kiln, ['run', '-r', bed.image, '--', 'sh', '-c', script], {
     env: bed.env,
   });
   const status = Object.fromEntries(

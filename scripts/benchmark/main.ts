@@ -33,6 +33,7 @@ const { values } = parseArgs({
 const RUNS = { whole: 21, quick: 5, quickSlow: 2 } as const;
 const BEGIN = '<!-- scripts/bench writes from here -->';
 const END = '<!-- to here -->';
+const PLOT = '![each row by its goal](../bench/results.svg)';
 
 async function measureAll(only: ReadonlySet<string> | undefined): Promise<Outcome[]> {
   await using bed = await makeBed(values.recipe);
@@ -52,7 +53,7 @@ async function measureAll(only: ReadonlySet<string> | undefined): Promise<Outcom
     try {
       const figures =
         'measure' in row
-          ? await row.measure(bed)
+          ? await row.measure(bed, values.quick)
           : await interleave(await row.sides(bed), runs, row);
       const outcome = outcomeOf(row, figures);
       outcomes.push(outcome);
@@ -98,7 +99,7 @@ async function write(outcomes: readonly Outcome[]): Promise<void> {
   const where = `${machine.cores} cores of ${machine.cpu}, Linux ${machine.kernel}, Node ${machine.node}; ${at.slice(0, 10)}; load ${loadavg()[0]?.toFixed(1)}; median (min–max, runs)`;
   await writeFile(
     page,
-    `${text.slice(0, start)}\n\n${markdownTable(all)}\n\n${where}\n\n${text.slice(end)}`,
+    `${text.slice(0, start)}\n\n${markdownTable(all)}\n\n${where}\n\n${PLOT}\n\n${text.slice(end)}`,
   );
 }
 

@@ -18,12 +18,13 @@ export interface Figures {
   readonly min: number;
   readonly median: number;
   readonly p95: number;
+  readonly p99: number;
   readonly max: number;
 }
 
 /**
  * Before each run, milliseconds: what the run before has left to others is over by then, such as the end
- * of a domain, with which libvirtd is busy for 0.2 s, or the start of a box in the background.
+ * of a domain, with which libvirtd is busy for 0.2 s, or the start of a sandbox that waits for the next run.
  */
 const REST = 300;
 
@@ -47,7 +48,8 @@ export async function interleave(
   return sides.map(({ name }, index) => figures(name, times[index] ?? []));
 }
 
-function figures(name: string, times: readonly number[]): Figures {
+/** What the times of a side come to. */
+export function figures(name: string, times: readonly number[]): Figures {
   const sorted = [...times].sort((a, b) => a - b);
   const at = (part: number) =>
     sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * part))];
@@ -58,6 +60,7 @@ function figures(name: string, times: readonly number[]): Figures {
     min: rounded(sorted[0]),
     median: rounded(median(sorted)),
     p95: rounded(at(0.95)),
+    p99: rounded(at(0.99)),
     max: rounded(sorted.at(-1)),
   };
 }

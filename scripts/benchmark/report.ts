@@ -30,10 +30,11 @@ function time(milliseconds: number): string {
     : `${(milliseconds / 1000).toFixed(2)} s`;
 }
 
-function side({ kind }: Goal, figures: Figures | undefined): string {
+function side({ kind, of }: Goal, figures: Figures | undefined): string {
   if (figures === undefined) return '';
   const { name, median, min, max, runs } = figures;
-  const shown = kind === 'memory' ? (value: number) => `${value.toFixed(1)} MB` : time;
+  const units = { memory: (value: number) => `${value.toFixed(1)} MB`, number: String, time };
+  const shown = units[kind === 'memory' ? kind : (of ?? 'time')];
   return `${name}: ${shown(median)} (${shown(min)}–${shown(max)}, n=${runs})`;
 }
 

@@ -1,7 +1,6 @@
 /** What a row of docs/performance.md is made of, and what several of them do. */
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { RunRequest } from '../../src/run/request.ts';
 import { type Bed, KILN } from './bed.ts';
 import { execute, type Figures, type Side } from './measure.ts';
 
@@ -12,6 +11,8 @@ import { execute, type Figures, type Side } from './measure.ts';
 export interface Goal {
   readonly kind: 'ratio' | 'extra' | 'time' | 'memory';
   readonly max: number;
+  /** What the figures of a ratio are, if not milliseconds. */
+  readonly of?: 'memory' | 'number';
 }
 
 export type Row = {
@@ -30,41 +31,10 @@ export type Row = {
       readonly sides: (bed: Bed) => readonly Side[] | Promise<readonly Side[]>;
     }
   | {
-      /** Of the same, where they cannot take turns. */
-      readonly measure: (bed: Bed) => Promise<readonly Figures[]>;
+      /** Of the same, where they cannot take turns. `quick`: few runs are enough. */
+      readonly measure: (bed: Bed, quick: boolean) => Promise<readonly Figures[]>;
     }
 );
-
-function request(bed: Bed, argv: readonly string[]): RunRequest {
-  return {
-    image: bed.image,
-    argv,
-    env: {},
-    capAdd: [],
-    seccomp: 'default',
-    network: 'private',
-    binds: [],
-    tmpfs: [],
-    limits: {},
-    time: {},
-    copyIn: [],
-    artifacts: [],
-    caller: { uid: 0, gid: 0 },
-  } as RunRequest;
-}
-
-/** Runs in this process, until the result is there; the box is taken apart behind it. */
-export async function runInLibrary(bed: Bed, ...argv: readonly string[]): Promise<undefined> {
-  const report = await bed.kiln.run(request(bed, argv), {
-    started: (command) => {
-      command.stdin.end();
-      command.stdout.resume();
-      command.stderr.resume();
-    },
-    warning: () => undefined,
-  });
-  if (report.end.exitCode !== 0) throw new Error(`exit code ${report.end.exitCode}`);
-}
 
 export const kilnRun = (bed: Bed, ...args: readonly string[]): Side => ({
   name: 'kiln run',
@@ -72,8 +42,6 @@ export const kilnRun = (bed: Bed, ...args: readonly string[]): Side => ({
 });
 
 export const parked = (bed: Bed, side: Side): Side => ({ ...side, before: () => bed.park(2) });
-
-export const node: Side = { name: 'node -e 0', run: () => execute([process.execPath, '-e', '0']) };
 
 /** Milliseconds that a phase took, from result.json. */
 export async function phase(directory: string, name: string): Promise<number> {

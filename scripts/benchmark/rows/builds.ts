@@ -107,7 +107,7 @@ export const buildRows: readonly Row[] = [
   {
     id: 'build',
     title: 'a source package built, what it requires known, beyond rpmbuild',
-    goal: { kind: 'extra', max: 300 },
+    goal: { kind: 'extra', max: 100 },
     sides: knownBuild,
   },
   {

@@ -1,16 +1,16 @@
-/** What more boxes, images and packages cost: each row measures with few, makes many, measures again. */
+/** What more sandboxes, images and packages cost: each row measures with few, makes many, measures again. */
 import { createHash } from 'node:crypto';
 import { cp, mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { OpenSandbox } from '../../../src/kiln.ts';
 import { type Bed, KILN } from '../bed.ts';
 import { execute, type Figures, interleave, type Side } from '../measure.ts';
-import { parked, type Row, runInLibrary } from '../row.ts';
+import { kilnRun, parked, type Row } from '../row.ts';
 
 /** Runs of each measurement: of a claim, which is short, more. */
 const RUNS = { claim: 41, ps: 21, gc: 21 } as const;
 
-const claim = (bed: Bed) => parked(bed, { name: 'claim', run: () => runInLibrary(bed, 'true') });
+const claim = (bed: Bed) => parked(bed, kilnRun(bed, '--', 'true'));
 
 const command = (bed: Bed, ...args: readonly string[]): Side => ({
   name: args.join(' '),
@@ -22,7 +22,7 @@ type Grow = (bed: Bed, count: number) => Promise<void>;
 
 const boxes: OpenSandbox[] = [];
 
-/** Boxes that run; none end with them. */
+/** Sandboxes that run; none end with them. */
 const growBoxes: Grow = async (bed, count) => {
   while (boxes.length < count) {
     const box = await bed.kiln.open({ image: bed.image });
@@ -96,7 +96,7 @@ function measureGrowth(bed: Bed, growth: Growth): Promise<readonly [Measured, Me
 }
 
 const TITLES: Readonly<Record<What, string>> = {
-  claim: '`true` in a parked box',
+  claim: '`kiln run -- true`',
   ps: '`kiln ps`',
   gc: '`kiln gc --max-age`',
 };
@@ -107,7 +107,7 @@ const MAX: Readonly<Record<What, number>> = { claim: 1.3, ps: 10, gc: 10 };
 export const growthRows: readonly Row[] = GROWTHS.flatMap((growth) =>
   (Object.keys(WHAT) as What[]).map((what): Row => {
     const { of, few, many } = growth;
-    const things = of === 'boxes' ? 'running boxes' : 'images and packages';
+    const things = of === 'boxes' ? 'running sandboxes' : 'images and packages';
     return {
       id: `${of}-${what}`,
       title: `${TITLES[what]}, beside ${many} ${things}, by ${few}`,
