@@ -3,9 +3,8 @@
  * differ in the steps alone: in TypeScript a step may be a function.
  */
 import { z } from 'zod';
-import { MINIMUM_MEMORY } from '../sandbox/limits.ts';
 import { HOSTNAME } from './hostname.ts';
-import { sizeInBytes, timeInMilliseconds } from './quantity.ts';
+import { limitKeys, size, time } from './limit-keys.ts';
 
 const noNul = /^[^\0]*$/;
 const absolutePath = z
@@ -19,20 +18,6 @@ const boxPath = z
   .max(4095)
   .regex(noNul, 'no NUL byte')
   .describe('Absolute, or relative to the working directory of the recipe');
-
-const size = z.union([z.number(), z.string()]).transform((value, context) => {
-  const bytes = sizeInBytes(String(value));
-  if (bytes !== undefined && bytes > 0) return bytes;
-  context.addIssue({ code: 'custom', message: `"${value}" is no size, as 512M or 2G` });
-  return z.NEVER;
-});
-
-const time = z.union([z.number(), z.string()]).transform((value, context) => {
-  const milliseconds = timeInMilliseconds(String(value));
-  if (milliseconds !== undefined && milliseconds > 0) return milliseconds;
-  context.addIssue({ code: 'custom', message: `"${value}" is no duration, as 90s, 10m or 1h` });
-  return z.NEVER;
-});
 
 const environment = z.record(
   z.string().regex(/^[A-Za-z_][A-Za-z0-9_]*$/, 'letters, digits and _ only'),
@@ -124,13 +109,7 @@ const sandbox = z.strictObject({
     .describe(
       'What the box lets its commands do: build: trace, strict: less, nested: make sandboxes',
     ),
-  memory: size
-    .refine((bytes) => bytes >= MINIMUM_MEMORY, 'less than a sandbox takes: 4M or more')
-    .optional(),
-  cpus: z.number().positive().optional(),
-  pids: z.int().positive().optional(),
-  'io-read': size.optional().describe('Bytes a second from each disk it reaches'),
-  'io-write': size.optional().describe('Bytes a second to each disk it reaches'),
+  ...limitKeys,
   disk: size.optional().describe('What each private file system may hold; 8G by default'),
   timeout: time.optional().describe('For all steps together'),
   'stall-timeout': time.optional().describe('For each step: without any output'),

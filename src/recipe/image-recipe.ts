@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { repositorySchema } from '../repository/configuration.ts';
 import { parseDuration } from '../repository/duration.ts';
-import { sizeInBytes } from './quantity.ts';
+import { size } from './limit-keys.ts';
 
 /** No shell, no separator of /etc/passwd, no path: what useradd(8) takes, and upper case as Samba needs. */
 const accountName = z
@@ -41,13 +41,6 @@ const durationSchema = z.union([z.number(), z.string()]).transform((value, conte
   const seconds = parseDuration(String(value));
   if (seconds !== undefined && seconds > 0) return seconds;
   context.addIssue({ code: 'custom', message: `"${value}" is no duration, as 90s, 10m or 1h` });
-  return z.NEVER;
-});
-
-const sizeSchema = z.union([z.number(), z.string()]).transform((value, context) => {
-  const bytes = sizeInBytes(String(value));
-  if (bytes !== undefined && bytes > 0) return bytes;
-  context.addIssue({ code: 'custom', message: `"${value}" is no size, as 512M or 16G` });
   return z.NEVER;
 });
 
@@ -137,7 +130,7 @@ export const imageRecipeSchema = z
       .describe('Who runs commands; unless given the first of `users`, or root'),
     workdir: absolutePath.optional().describe("Where commands start; the user's home unless given"),
     scriptlets: scriptletsSchema.optional(),
-    disk: sizeSchema
+    disk: size
       .optional()
       .describe(
         'What the packages may unpack to, and what their scriptlets may write: 16G unless given',

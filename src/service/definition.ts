@@ -1,25 +1,10 @@
 import { z } from 'zod';
-import { sizeInBytes, timeInMilliseconds } from '../recipe/quantity.ts';
+import { limitKeys, size, time } from '../recipe/limit-keys.ts';
 import { parseLabelRequest } from '../sandbox/labels/request.ts';
-import { MINIMUM_MEMORY } from '../sandbox/limits.ts';
 import { networkSchema } from './definition-network.ts';
 
 /** A service's name: it becomes a host name, a folder, and part of a unit's name. */
 export const SERVICE_NAME = /^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$/;
-
-const size = z.union([z.string(), z.int().positive()]).transform((value, context) => {
-  const bytes = typeof value === 'number' ? value : sizeInBytes(value);
-  if (bytes !== undefined && bytes > 0) return bytes;
-  context.addIssue({ code: 'custom', message: `"${value}" is no size, as 512M or 2G` });
-  return z.NEVER;
-});
-
-const time = z.union([z.string(), z.number().positive()]).transform((value, context) => {
-  const milliseconds = timeInMilliseconds(String(value));
-  if (milliseconds !== undefined && milliseconds > 0) return milliseconds;
-  context.addIssue({ code: 'custom', message: `"${value}" is no duration, as 5s or 10m` });
-  return z.NEVER;
-});
 
 const port = z.coerce.number().int().min(1).max(65535);
 
@@ -123,13 +108,7 @@ export const serviceSchema = z
       .boolean()
       .default(false)
       .describe('Confirms writable mounts of what the host lives on'),
-    memory: size
-      .refine((bytes) => bytes >= MINIMUM_MEMORY, 'less than a sandbox takes: 4M or more')
-      .optional(),
-    cpus: z.number().positive().optional(),
-    pids: z.int().positive().optional(),
-    'io-read': size.optional().describe('Bytes a second from each disk it reaches'),
-    'io-write': size.optional().describe('Bytes a second to each disk it reaches'),
+    ...limitKeys,
     disk: size.optional().describe('Bytes of each of its file systems in memory'),
     capabilities: z.array(z.string()).default([]).describe('Beyond what a container’s root has'),
     label: label

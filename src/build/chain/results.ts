@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import { awaitedLater } from '../../promise.ts';
 import type { Repository } from '../../repository/configuration.ts';
+import { localRepository } from '../../repository/local-repository.ts';
 import type { PooledPackage } from '../../repository/publish/pool.ts';
 import {
   publishRepository,
@@ -126,7 +127,8 @@ export class Results implements AsyncDisposable {
       return {
         generation: this.#generation,
         snapshot: snapshot?.id ?? null,
-        repository: snapshot && repositoryOf(snapshot.path),
+        repository:
+          snapshot && localRepository(REPOSITORY_ID, snapshot.path, 'results of this chain'),
         [Symbol.asyncDispose]: release,
       };
     });
@@ -199,21 +201,4 @@ function digests(files: readonly RepositoryFile[]): string {
 
 function nevra({ name, epoch, version, release, arch }: PooledPackage): string {
   return `${name}-${epoch === null ? '' : `${epoch}:`}${version}-${release}.${arch}`;
-}
-
-/** As mock has it: of equal versions the chain's own is taken. */
-function repositoryOf(path: string): Repository {
-  return {
-    id: REPOSITORY_ID,
-    name: 'results of this chain',
-    source: { kind: 'directory', path },
-    gpgcheck: false,
-    repoGpgcheck: false,
-    gpgkey: [],
-    priority: 99,
-    cost: 1,
-    excludepkgs: [],
-    includepkgs: [],
-    metadataExpire: 0,
-  };
 }

@@ -3,9 +3,9 @@ import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
 import type { Repository } from '../../repository/configuration.ts';
+import { localRepository } from '../../repository/local-repository.ts';
 import type { PooledPackage } from '../../repository/publish/pool.ts';
 import { publishRepository } from '../../repository/publish/snapshot.ts';
-import { localRepository } from '../local-repository.ts';
 import type { MockRoot } from './root.ts';
 
 /**

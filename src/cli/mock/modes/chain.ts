@@ -7,7 +7,7 @@ import { buildPackage } from '../../../build/build.ts';
 import { Folder } from '../../../kernel/folder.ts';
 import { makeDirectory } from '../../../kernel/make-directory.ts';
 import type { Chroot } from '../../../mock/chroot.ts';
-import { localRepository } from '../../../mock/local-repository.ts';
+import { localRepository } from '../../../repository/local-repository.ts';
 import { publishRepository, type Snapshot } from '../../../repository/publish/snapshot.ts';
 import { callerIds } from '../../../run/request.ts';
 import { buildHooks, finishBuild } from '../build-output.ts';

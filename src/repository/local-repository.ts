@@ -1,0 +1,18 @@
+import type { Repository } from './configuration.ts';
+
+/** A repository of packages that kiln itself published: of equals they are taken first, as in mock's chains. */
+export function localRepository(id: string, path: string, name = id): Repository {
+  return {
+    id,
+    name,
+    source: { kind: 'directory', path },
+    gpgcheck: false,
+    repoGpgcheck: false,
+    gpgkey: [],
+    priority: 99,
+    cost: 1,
+    excludepkgs: [],
+    includepkgs: [],
+    metadataExpire: 0,
+  };
+}
