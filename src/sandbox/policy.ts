@@ -3,6 +3,7 @@ import type { StatePaths } from '../state/paths.ts';
 import { type Capability, ROOT_CAPABILITIES } from './capabilities.ts';
 import { refuseCopyUp } from './host-write.ts';
 import { landlockWalls, mayMount } from './landlock.ts';
+import { withCoreGuard } from './seccomp/core-dump.ts';
 import { seccompFilter } from './seccomp/profile.ts';
 import { withSetIdGuard } from './seccomp/set-id.ts';
 import type { CommandPolicy } from './specification.ts';
@@ -67,7 +68,9 @@ export async function commandPolicy(
 ): Promise<CommandPolicy> {
   const capabilities = commandCapabilities(wanted, surroundings);
   if (mayMount({ capabilities, surroundings })) refuseCopyUp(surroundings);
-  const filter = await seccompFilter(paths, profile, seccompCapabilities ?? capabilities);
+  const filter = withCoreGuard(
+    await seccompFilter(paths, profile, seccompCapabilities ?? capabilities),
+  );
   const { hostNetwork, hostFiles, userNamespaces } = surroundings;
   const landlock = landlockWalls({
     capabilities,

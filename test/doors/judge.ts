@@ -119,7 +119,7 @@ function descriptors({ descriptors: all }: Measured): string {
 
 function mounts({ mounts: all }: Measured): string {
   const odd = all.filter(([path, , options]) => {
-    const device = /^\/dev\/(?:full|null|pts|random|tty|urandom|zero)$/.test(path);
+    const device = /^\/dev\/(?:console|full|null|pts|random|tty|urandom|zero)$/.test(path);
     return !options.includes('s') || !(options.includes('d') || device);
   });
   return odd.length === 0 && all.length > 0
@@ -127,9 +127,9 @@ function mounts({ mounts: all }: Measured): string {
     : odd.map(([path]) => path).join(' ');
 }
 
-/** 1 and not 0, which a program in core_pattern(5) gets to see all the same. */
+/** 1 and not 0: with 0 a program in core_pattern(5) gets to see a dump all the same. */
 function coreDumps({ core }: Measured): string {
-  const none = core.limit.every((it) => it === 1) && core.raised === 'EPERM' && !core.dumped;
+  const none = core.limit.every((it) => it === 1) && core.changed === 'EPERM' && !core.dumped;
   return none ? EVERYWHERE['core dumps'] : JSON.stringify(core);
 }
 

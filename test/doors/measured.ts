@@ -40,8 +40,8 @@ export interface Measured {
   readonly core: {
     /** RLIMIT_CORE, -1 for none. */
     readonly limit: readonly [soft: number, hard: number];
-    /** What taking the limit away came to. */
-    readonly raised: string;
+    /** What changing the limit, to less or more, came to. */
+    readonly changed: string;
     readonly dumped: boolean;
   };
   /** How many processes could be made, of 300. */

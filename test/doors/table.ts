@@ -32,6 +32,10 @@ export const CAPABILITIES = {
     ...(['CHOWN', 'DAC_OVERRIDE', 'FOWNER', 'FSETID', 'KILL', 'NET_BIND_SERVICE'] as const),
     ...(['SETFCAP', 'SETGID', 'SETPCAP', 'SETUID', 'SYS_ADMIN', 'SYS_CHROOT'] as const),
   ],
+  'root’s, SYS_ADMIN, SYS_BOOT': [
+    ...(['CHOWN', 'DAC_OVERRIDE', 'FOWNER', 'FSETID', 'KILL', 'NET_BIND_SERVICE'] as const),
+    ...(['SETFCAP', 'SETGID', 'SETPCAP', 'SETUID', 'SYS_ADMIN', 'SYS_BOOT', 'SYS_CHROOT'] as const),
+  ],
   transaction: [
     ...(['CHOWN', 'DAC_OVERRIDE', 'FOWNER', 'FSETID'] as const),
     ...(['SETFCAP', 'SETGID', 'SETUID', 'SYS_CHROOT'] as const),
@@ -54,6 +58,10 @@ export const SECCOMP = {
   'default, no set-id': ['fallocate'],
   build: ['openat2', 'fallocate', ...TRACING],
   nested: ['openat2', 'fallocate', ...MOUNTS],
+  boot: [
+    ...(['openat2', 'fallocate', 'mount', 'umount2', 'open_tree', 'mount_setattr'] as const),
+    'setns',
+  ],
   'default, SYS_ADMIN': ['openat2', 'fallocate', 'bpf', ...MOUNTS],
 } as const;
 
@@ -73,7 +81,7 @@ export interface Around {
   /** Namespaces that it can make. */
   readonly 'new namespaces': '–' | 'mnt' | 'user, net below user';
   /** Of /proc and /sys, what tells of the host and is not masked. */
-  readonly 'host’s files': '–' | '/proc/keys, /proc/key-users';
+  readonly 'host’s files': '–' | '/proc/keys, /proc/key-users' | '/sys/fs/cgroup';
   /** What is mounted but /, /dev and /proc. */
   readonly mounted: string;
   /** Of memory and processes: those that were asked for (1G, 200), or kiln's. */
@@ -197,6 +205,20 @@ const DOORS = {
   'kiln-mock --chroot --unpriv with a network': mock({ ...MOCK_USER, ...ONLINE }),
   'kiln-mock --shell with a network': mock({ ...MOCK, ...ONLINE }),
   'service unit': { through: 'service/unit-command.ts', around: SERVICE },
+  'service --boot: unit': {
+    through: 'service/boot/booted-system.ts',
+    around: {
+      ...{
+        ...SERVICE,
+        capabilities: 'root’s, SYS_ADMIN, SYS_BOOT',
+        seccomp: 'boot',
+        Landlock: '–',
+      },
+      ...{ 'new namespaces': 'mnt', 'host’s files': '/sys/fs/cgroup', limits: 'default' },
+      mounted: '/etc /run /run/lock /sys /sys/fs/cgroup /tmp /usr /var /var/tmp',
+    },
+    otherwise: { devices: 'console full null random tty urandom zero' },
+  },
   'service execute': { through: 'service/execute.ts', around: SERVICE },
   'service health': { through: 'service/health.ts', around: SERVICE },
   library: { through: 'kiln.ts', around: { ...USER, limits: 'default' } },
@@ -214,6 +236,5 @@ export function doorEntry(door: Door): DoorEntry {
 /** Modules that start a command and are no door of the table, and why. */
 export const NO_DOORS: Readonly<Record<string, string>> = {
   'doctor/checks/sandbox.ts': 'runs a command of kiln’s own in an empty sandbox',
-  'service/boot/booted-system.ts': 'a systemd: test/service/boot.test.ts has it try to leave',
   'service/boot/systemctl.ts': 'systemctl of a booted service: test/service/boot.test.ts',
 };

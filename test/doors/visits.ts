@@ -2,6 +2,7 @@
 import { chmod, mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
+import { ensureDebianRpms } from '../../fixtures/debian-rpms/ensure.ts';
 import { openKiln } from '../../src/index.ts';
 import { type SpecParts, sourcePackage } from '../build/core/build-state.ts';
 import type { Door } from './table.ts';
@@ -182,6 +183,9 @@ function kept(
   };
 }
 
+/** What an image needs for a systemd to boot in it. */
+const BOOTING = 'base-files, base-passwd, dash, coreutils, grep, util-linux, systemd, dbus';
+
 const SERVICE = ['service unit', 'service execute', 'service health'] as const;
 
 export const VISITS: readonly Visit[] = [
@@ -305,6 +309,30 @@ export const VISITS: readonly Visit[] = [
       } finally {
         await world.call('kiln', ['service', 'stop', 'probing']);
         await world.call('kiln', ['service', 'delete', 'probing']);
+      }
+    },
+  },
+  {
+    doors: ['service --boot: unit'],
+    go: async (world) => {
+      const base = await readFile(world.recipe, 'utf8');
+      const { directory, keyPath } = await ensureDebianRpms('extras');
+      const extras = `{ id: extras, directory: ${directory}, gpgcheck: true, gpgkey: ${keyPath} }`;
+      const booting = base
+        .replace('repositories:\n', `repositories:\n  - ${extras}\n`)
+        .replace('groups: [buildsys-build]', '')
+        .replace('[kiln-probe]', `[${BOOTING}, kiln-probe]`);
+      const file = join(world.directory, 'boot.yaml');
+      await writeFile(file, booting);
+      const service = (...args: readonly string[]) => world.call('kiln', ['service', ...args]);
+      await service('create', '--boot', '-r', file, '-u', 'kiln-probe-boot.service', 'booted');
+      try {
+        await service('start', 'booted');
+        const look = 'until test -s /run/probe; do sleep 0.1; done; cat /run/probe';
+        return await service('execute', 'booted', '--', 'sh', '-c', look);
+      } finally {
+        await service('stop', 'booted');
+        await service('delete', 'booted');
       }
     },
   },

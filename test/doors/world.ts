@@ -47,7 +47,8 @@ export async function openWorld(): Promise<World> {
     measure(door, where)
       .map((word) => `'${word}'`)
       .join(' ');
-  const flags = ['-std=gnu17', '-O1', '-Wall', '-Werror', '-static', '-o', probe];
+  // Not position-independent: pointers for 32-bit calls must be small.
+  const flags = ['-std=gnu17', '-O1', '-Wall', '-Werror', '-static', '-no-pie', '-o', probe];
   await execa('cc', [...flags, join(import.meta.dirname, 'probe.c')]);
   const repository = await probeRepository(directory, probe, line);
   const recipe = await images.recipe('doors', RECIPE, [
@@ -130,11 +131,19 @@ Type=oneshot
 RemainAfterExit=yes
 ExecStart=${line('service unit').replaceAll("'", '"')}
 END
+cat >%{buildroot}/usr/lib/systemd/system/kiln-probe-boot.service <<'END'
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+StandardOutput=file:/run/probe
+ExecStart=${line('service --boot: unit').replaceAll("'", '"')}
+END
 %post post
 ${line('%post of an image')} >/etc/kiln-probe.out 2>&1
 %files
 %attr(755, root, root) /usr/bin/kiln-probe
 /usr/lib/systemd/system/kiln-probe.service
+/usr/lib/systemd/system/kiln-probe-boot.service
 %files post
 `,
   );

@@ -6,8 +6,9 @@ import { execa } from 'execa';
 import { openKiln } from '../../src/index.ts';
 import { library } from '../../src/kernel/seccomp.ts';
 import { openSandbox } from '../../src/sandbox/open.ts';
+import { ABIS } from '../../src/sandbox/seccomp/guard.ts';
 import { seccompFilter } from '../../src/sandbox/seccomp/profile.ts';
-import { ABIS } from '../../src/sandbox/seccomp/set-id.ts';
+
 import { type BusyboxState, busyboxState, IMAGE } from '../support/busybox-state.ts';
 import { asRoot } from '../support/plain-policy.ts';
 import { sandboxSpecification } from '../support/specification.ts';

@@ -1,12 +1,21 @@
 /**
  * A filter in front of a profile's: no file gets a set-id bit. It is for commands that can write to
  * folders of the host, where a set-id program would be one of the host's.
- *
- * It is written here, not made by libseccomp, for two reasons: an old libseccomp does not know all of
- * these calls and leaves out the unknown ones, and two filters of libseccomp's cannot be put together.
- * The numbers are the kernel's ABI; test/sandbox/set-id.test.ts compares them with libseccomp's.
- * Sources: seccomp(2), linux/filter.h, linux/audit.h, open(2).
+ * Sources: seccomp(2), open(2).
  */
+import {
+  argumentAt,
+  guard,
+  IF_ANY_BIT,
+  IF_AT_LEAST,
+  type Instruction,
+  ifEqual,
+  LOAD,
+  RET_ERRNO,
+  RETURN,
+  TO_PROFILE,
+  withGuard,
+} from './guard.ts';
 import type { SeccompFilter } from './profile.ts';
 
 /** What a call is checked for; the numbers are those of its arguments. */
@@ -45,81 +54,17 @@ const ATTRIBUTES: Readonly<Record<string, Check>> = {
   setxattrat: { errno: EOPNOTSUPP },
 };
 
-/** Calls since Linux 5.1 have the same number everywhere. */
-const NEW = { io_uring_setup: 425, openat2: 437, fchmodat2: 452, setxattrat: 463 };
-
 /** The first number that this table knows nothing of: such calls do not exist behind the guard. */
 const UNKNOWN = 470;
 /** The first of 32-bit ARM's own calls (__ARM_NR_BASE), which concern threads and caches. */
 const ARM_OWN = 0x0f_0000;
 
-/** An ABI: its AUDIT_ARCH number, and its calls' numbers as <asm/unistd.h> has them. */
-interface Abi {
-  readonly architecture: number;
-  readonly calls: Readonly<Record<string, number>>;
-}
-
-const I386_CALLS = {
-  ...{ open: 5, creat: 8, mknod: 14, chmod: 15, fchmod: 94, openat: 295, mknodat: 297 },
-  ...{ fchmodat: 306, setxattr: 226, lsetxattr: 227, fsetxattr: 228, ...NEW },
-};
-
-/** Of each of Node's names for a processor: its own ABI, and those of 32 bits it also runs. */
-export const ABIS: Readonly<Record<string, Readonly<Record<string, Abi>>>> = {
-  x64: {
-    x86_64: {
-      architecture: 0xc000003e,
-      calls: {
-        ...{ open: 2, creat: 85, chmod: 90, fchmod: 91, mknod: 133, openat: 257, mknodat: 259 },
-        ...{ fchmodat: 268, setxattr: 188, lsetxattr: 189, fsetxattr: 190, ...NEW },
-      },
-    },
-    x86: { architecture: 0x40000003, calls: I386_CALLS },
-  },
-  arm64: {
-    aarch64: {
-      architecture: 0xc00000b7,
-      calls: {
-        ...{ mknodat: 33, fchmod: 52, fchmodat: 53, openat: 56 },
-        ...{ setxattr: 5, lsetxattr: 6, fsetxattr: 7, ...NEW },
-      },
-    },
-    arm: {
-      architecture: 0x40000028,
-      calls: { ...I386_CALLS, openat: 322, mknodat: 324, fchmodat: 333 },
-    },
-  },
-};
-
 /** S_ISUID | S_ISGID */
 const SET_ID = 0o6000;
 /** O_CREAT | __O_TMPFILE, alike on all of these processors: without them the mode means nothing. */
 const CREATES = 0o100 | 0o20000000;
-/** Of x32, whose calls have the numbers of x86_64 and this bit. */
-const X32 = 0x4000_0000;
-
-/** struct seccomp_data: nr, arch, instruction pointer, six arguments. The lower half comes first. */
-const NUMBER_AT = 0;
-const ARCHITECTURE_AT = 4;
-const argumentAt = (index: number) => 16 + 8 * index;
-
-const LOAD = 0x20; // BPF_LD | BPF_W | BPF_ABS
-const AND = 0x54; // BPF_ALU | BPF_AND | BPF_K
-const JUMP = 0x05; // BPF_JMP | BPF_JA
-const IF_EQUAL = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
-const IF_AT_LEAST = 0x35; // BPF_JMP | BPF_JGE | BPF_K
-const IF_ANY_BIT = 0x45; // BPF_JMP | BPF_JSET | BPF_K
-const RETURN = 0x06; // BPF_RET | BPF_K
-
-const RET_ERRNO = 0x0005_0000;
 /** SECCOMP_RET_USER_NOTIF: asks the init, which counts and answers as the plain filter says. */
 const RET_ASK = 0x7fc0_0000;
-
-/** struct sock_filter: code, how many to skip if so and if not, operand. */
-type Instruction = readonly [code: number, operand: number, yes?: number, no?: number];
-
-/** A jump to the first instruction after the guard. */
-const TO_PROFILE: Instruction = [JUMP, -1];
 
 /** What is done with a call that has been recognised. */
 function check(wanted: Check, asking: boolean): Instruction[] {
@@ -142,43 +87,17 @@ function check(wanted: Check, asking: boolean): Instruction[] {
   ];
 }
 
-/** `body`, if the accumulator is `value`. */
-function ifEqual(value: number, body: readonly Instruction[]): Instruction[] {
-  if (body.length > 255) throw new RangeError('a jump of a filter skips 255 instructions at most');
-  return [[IF_EQUAL, value, 0, body.length], ...body];
-}
-
-function guard(attributes: boolean, asking: boolean): Instruction[] {
-  const abis = ABIS[process.arch];
-  if (abis === undefined) throw new RangeError(`no system call numbers of ${process.arch}`);
+function setIdGuard(attributes: boolean, asking: boolean): Instruction[] {
   const checks = Object.entries({ ...MODES, ...(attributes ? ATTRIBUTES : {}) });
-  const sections = Object.values(abis).flatMap(({ architecture, calls }) =>
-    ifEqual(architecture, [
-      [LOAD, NUMBER_AT],
-      [AND, ~X32 >>> 0],
-      ...checks.flatMap(([name, wanted]) => {
-        const number = calls[name];
-        return number === undefined ? [] : ifEqual(number, check(wanted, asking));
-      }),
-      [IF_AT_LEAST, UNKNOWN, 0, 2],
-      [IF_AT_LEAST, ARM_OWN, 1, 0],
-      [RETURN, RET_ERRNO | ENOSYS],
-      TO_PROFILE,
-    ]),
-  );
-  // An architecture that is none of these is the profile's to refuse: it runs on no such processor.
-  return [[LOAD, ARCHITECTURE_AT], ...sections];
-}
-
-function assemble(program: readonly Instruction[]): Buffer {
-  const bytes = Buffer.alloc(8 * program.length);
-  program.forEach(([code, operand, yes = 0, no = 0], index) => {
-    bytes.writeUInt16LE(code, 8 * index);
-    bytes.writeUInt8(yes, 8 * index + 2);
-    bytes.writeUInt8(no, 8 * index + 3);
-    bytes.writeUInt32LE(operand < 0 ? program.length - index - 1 : operand, 8 * index + 4);
-  });
-  return bytes;
+  return guard((calls) => [
+    ...checks.flatMap(([name, wanted]) => {
+      const number = calls[name];
+      return number === undefined ? [] : ifEqual(number, check(wanted, asking));
+    }),
+    [IF_AT_LEAST, UNKNOWN, 0, 2],
+    [IF_AT_LEAST, ARM_OWN, 1, 0],
+    [RETURN, RET_ERRNO | ENOSYS],
+  ]);
 }
 
 /**
@@ -186,14 +105,8 @@ function assemble(program: readonly Instruction[]): Buffer {
  * for commands that can have SETFCAP in a user namespace of their own.
  */
 export function withSetIdGuard(
-  { name, plain, asking }: SeccompFilter,
+  filter: SeccompFilter,
   { attributes }: { readonly attributes: boolean },
 ): SeccompFilter {
-  const before = (filter: Buffer, asks: boolean) =>
-    Buffer.concat([assemble(guard(attributes, asks)), filter]);
-  return {
-    name,
-    plain: before(plain, false),
-    ...(asking === undefined ? {} : { asking: before(asking, true) }),
-  };
+  return withGuard(filter, (asks) => setIdGuard(attributes, asks));
 }
