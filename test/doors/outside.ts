@@ -21,10 +21,18 @@ function read(path: string): string {
   }
 }
 
+/** Tells a probe that it has been seen; one that has ended was killed by somebody else. */
+function letGo(pid: number): void {
+  try {
+    process.kill(pid, 'SIGUSR1');
+  } catch {
+    // The test of its door says that it has said nothing.
+  }
+}
+
 /** Whatever probes run until it is disposed of, by door. */
 export class OutsideWatch implements Disposable {
   readonly seen = new Map<string, Outside>();
-  // Oftener than the probe waits before it ends.
   readonly #timer = setInterval(() => this.#look(), 50);
 
   /** Without a pause: a process that was listed may be gone after one. */
@@ -32,9 +40,11 @@ export class OutsideWatch implements Disposable {
     for (const pid of readdirSync('/proc')) {
       if (!/^\d+$/.test(pid)) continue;
       const [program, door] = read(`/proc/${pid}/cmdline`).split('\0');
-      if (!program?.endsWith('/kiln-probe') || door === undefined || this.seen.has(door)) continue;
+      if (!program?.endsWith('/kiln-probe') || door === undefined) continue;
       const groups = read(`/proc/${pid}/cgroup`);
-      if (groups !== '') this.seen.set(door, limitsOf(groups));
+      if (groups === '') continue;
+      if (!this.seen.has(door)) this.seen.set(door, limitsOf(groups));
+      letGo(Number(pid));
     }
   }
 

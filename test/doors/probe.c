@@ -31,6 +31,7 @@
 #include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 // Of newer kernels than some headers know; the numbers are those of all architectures.
@@ -495,6 +496,10 @@ static void processes(void) {
 int main(int argc, char **argv) {
   if (argc != 5) return 2;
   directory_of_child = argv[4];
+  sigset_t seen;
+  sigemptyset(&seen);
+  sigaddset(&seen, SIGUSR1);
+  sigprocmask(SIG_BLOCK, &seen, NULL);
   say("kiln-probe {");
   name("door"), quoted(argv[1]);
   descriptors();
@@ -513,8 +518,9 @@ int main(int argc, char **argv) {
   core_dump();
   processes();
   end();
-  // Long enough for the test to see its cgroups from the host.
-  usleep(300000);
+  // The test has seen its control groups from the host.
+  const struct timespec patience = {.tv_sec = 30};
+  sigtimedwait(&seen, NULL, &patience);
   say("\n");
   for (size_t written = 0; written < used;) {
     ssize_t n = write(1, text + written, used - written);
