@@ -62,6 +62,7 @@ export interface OpenSandbox extends AsyncDisposable {
 export class Kiln implements AsyncDisposable {
   readonly paths: StatePaths;
   readonly #engine: Engine;
+  readonly #env: NodeJS.ProcessEnv;
   #connection: Promise<Connection> | undefined;
   /** Aborted when nobody needs a connection any more that is still being made. */
   readonly #unneeded = new AbortController();
@@ -74,8 +75,13 @@ export class Kiln implements AsyncDisposable {
     requireState(paths.root);
     // A run in a parked box connects to nothing, and is refused all the same.
     pickEngine(paths, env);
+    this.#env = env;
     this.#engine = {
       paths,
+      cwd: () => process.cwd(),
+      allowMissing: () => allowedMissing(env),
+      // Unlike arguments, the environment is the user's own.
+      signingPassphrase: () => env.KILN_SIGN_PASSPHRASE,
       connect: () => {
         // A run in a parked box needs no libvirt.
         this.#connection ??= awaitedLater(
@@ -146,8 +152,8 @@ export class Kiln implements AsyncDisposable {
         {
           ...{ network: 'private', binds: [], volumes: [], allowHostWrite: false, boot: false },
           ...{ privateTmp: true, namespaces: 0, nested: false, label: { kind: 'auto' } },
-          ...{ allowMissing: allowedMissing(), egress: undefined, outlives: false },
-          ...{ argv: [], env: {}, workdir: undefined, time: {}, caller: callerIds() },
+          ...{ allowMissing: this.#engine.allowMissing(), egress: undefined, outlives: false },
+          ...{ argv: [], env: {}, workdir: undefined, time: {}, caller: callerIds(this.#env) },
           ...{ user, capAdd, seccomp },
           ...rest,
         },

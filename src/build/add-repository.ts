@@ -18,7 +18,7 @@ export function addedRepository(
   text: string,
   index: number,
   arch: string,
-  cwd: string = process.cwd(),
+  cwd: string,
 ): Repository {
   const [where = '', ...parts] = text.split(',gpgkey=');
   const [gpgkey] = parts;

@@ -60,7 +60,7 @@ export async function openBase(
   name: string,
   options: OpenBaseOptions,
 ): Promise<BuildBase> {
-  const named = await resolveImage(engine.paths, name);
+  const named = await resolveImage(engine.paths, name, engine.cwd());
   const { update, offline = false, onProgress, signal } = options;
   const image = await openImage(engine, name, { update, offline, onProgress, signal });
   try {
@@ -107,7 +107,7 @@ export async function openLockedBase(
  * than opening a box.
  */
 async function describe(
-  { paths }: Engine,
+  { paths, cwd }: Engine,
   named: NamedImage,
   image: LeasedImage,
   packages: readonly LockedPackage[],
@@ -117,9 +117,8 @@ async function describe(
   const cache = new SmallCache(join(paths.cache, 'bases'), KEPT);
   const reference = currentReference(paths, named.path);
   const { id } = image.manifest;
-  const { KILN_FIXTURES } = process.env;
   const key =
-    reference && digestOf([FORMAT, KILN_VERSION, paths.root, KILN_FIXTURES, id, reference]);
+    reference && digestOf([FORMAT, KILN_VERSION, paths.root, paths.fixtures, id, reference]);
   const known = key && (await cache.read(key));
   if (known) return parseDescription(known);
   const { describeLock, describeRecipe } = await from();
@@ -128,7 +127,7 @@ async function describe(
   const description =
     named.kind === 'lock'
       ? describeLock(await readImageLock(named.path))
-      : await describeRecipe(await readRecipe(paths, named.path), packages);
+      : await describeRecipe(await readRecipe({ paths, cwd }, named.path), packages);
   const bytes = description.settings.files.reduce((sum, { content }) => sum + content.length, 0);
   if (key && bytes <= MAX_FILES) await cache.write(key, JSON.stringify(description));
   return description;

@@ -14,7 +14,6 @@ import {
 } from '../sandbox/door/planned-sandbox.ts';
 import type { TimeLimits } from '../sandbox/door/supervise.ts';
 import { type CommandUser, commandUser } from '../sandbox/door/user.ts';
-import { allowedMissing } from '../sandbox/layers.ts';
 import type { Engine } from '../sandbox/open.ts';
 import type { Bind, SandboxSpecification } from '../sandbox/specification.ts';
 import type { BuildRequest } from './request.ts';
@@ -102,7 +101,7 @@ export class BuildBox {
       {
         ...{ network, binds, hostname, disk, egress: egress?.hosts, limits: request.limits },
         ...{ allowHostWrite: false, privateTmp: true, namespaces: 0, nested: false, boot: false },
-        ...{ label: { kind: 'auto' }, allowMissing: allowedMissing() },
+        ...{ label: { kind: 'auto' }, allowMissing: options.engine.allowMissing() },
         scratch: request.scratch?.path,
         volumes: home === undefined ? [] : [{ source: home, target: BUILD_HOME }],
         tmpfs: [

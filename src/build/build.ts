@@ -34,7 +34,7 @@ export async function buildPackage(
     run.logTo(files);
     // A key that cannot sign is to be known before hours of building.
     await signingKey(request);
-    run.signer = await packageSigner(request);
+    run.signer = await packageSigner(engine, request);
     await build(run, progress);
   } catch (error) {
     failure = error;

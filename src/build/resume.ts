@@ -48,7 +48,7 @@ export async function resumeBuild(
   try {
     using files = await ResultFiles.open(request.resultDirectory, request.caller);
     run.logTo(files);
-    run.signer = await packageSigner(request);
+    run.signer = await packageSigner(engine, request);
     await goOn(run, progress, box, kept);
   } catch (error) {
     failure = error;

@@ -1,20 +1,19 @@
 /** Signing what was built, with a key that no box and no confined child ever sees. */
 import { openSigningKey, type PackageSigner } from '../rpm/signing-key.ts';
+import type { Engine } from '../sandbox/open.ts';
 import type { BuildRun } from './build-run.ts';
 import type { Progress } from './finish.ts';
 import type { BuildHooks, BuildReport } from './report.ts';
 import type { BuildRequest } from './request.ts';
 import { type SignRequest, signPackages } from './sign-packages.ts';
 
-/** The environment variable with the key's passphrase: unlike arguments, it is the user's own. */
-const PASSPHRASE = 'KILN_SIGN_PASSPHRASE';
-
 /** Opens the key that a request names. @throws KilnError E_SIGN_KEY */
-export async function packageSigner({
-  signing,
-}: Pick<BuildRequest, 'signing'>): Promise<PackageSigner | undefined> {
+export async function packageSigner(
+  engine: Pick<Engine, 'signingPassphrase'>,
+  { signing }: Pick<BuildRequest, 'signing'>,
+): Promise<PackageSigner | undefined> {
   if (signing === undefined) return undefined;
-  return await openSigningKey(signing, process.env[PASSPHRASE]);
+  return await openSigningKey(signing, engine.signingPassphrase());
 }
 
 /** Signs the packages of a build and its source package, if it is to be signed. */

@@ -42,7 +42,7 @@ export async function verifyBuild(
 ): Promise<BuildReport> {
   let signer: PackageSigner | undefined;
   try {
-    signer = await packageSigner(request);
+    signer = await packageSigner(engine, request);
   } catch {
     // This fails with the same, and says so where builds do.
     return await buildPackage(engine, request, hooks);

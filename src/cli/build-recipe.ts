@@ -41,7 +41,7 @@ export async function buildRecipe(
   name: string,
   options: SharedOptions & RecipeOptions,
 ): Promise<void> {
-  const path = await findBuildRecipe(name);
+  const path = await findBuildRecipe(name, process.cwd());
   if (options.param.length > 0 && !isScript(path)) {
     throw new KilnError('E_ARGUMENT', `a recipe in YAML takes no --param: ${path}`, {
       hint: 'a TypeScript recipe finds them in `parameters`; see docs/recipes.md',
@@ -101,7 +101,7 @@ function recipeRequest(path: string, options: SharedOptions & RecipeOptions): Re
     },
     resultDirectory: resolve(options.resultdir),
     ...(keepSeconds === undefined ? {} : { keepSeconds }),
-    caller: callerIds(),
+    caller: callerIds(process.env),
   };
 }
 

@@ -90,7 +90,7 @@ export function buildRequest(
     ...given('lock', options.lock && resolve(options.lock)),
     source: source(srpm, options, command),
     resultDirectory: resolve(options.resultdir),
-    caller: callerIds(),
+    caller: callerIds(process.env),
     defines: options.define,
     with: options.with,
     without: options.without,
@@ -101,7 +101,7 @@ export function buildRequest(
     ...given('network', phases && { use: networkUse(options, command), phases }),
     additionalPackages: options.additionalPackage,
     repositories: options.addrepo.map((text, index) =>
-      addedRepository(text, index, hostArchitecture()),
+      addedRepository(text, index, hostArchitecture(), process.cwd()),
     ),
     caches: options.cache,
     limits: {

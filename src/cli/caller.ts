@@ -53,7 +53,7 @@ export const processCaller: Caller = {
   variable: callerVariable,
   cwd: () => process.cwd(),
   get ids() {
-    return callerIds();
+    return callerIds(process.env);
   },
   // Not made before they are needed: Node takes a millisecond for each.
   get stdout() {

@@ -40,7 +40,7 @@ export function describeError(error: unknown): string {
 function fullPlace({ code, details }: KilnError): string | undefined {
   if (code !== DISK_FULL || details?.call !== 'write' || details.path !== undefined)
     return undefined;
-  const { root, hostRun } = statePaths();
+  const { root, hostRun } = statePaths(process.env);
   return [root, hostRun, tmpdir()].find((path) => {
     try {
       return statfsSync(path).bavail === 0;

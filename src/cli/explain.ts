@@ -1,13 +1,19 @@
 import type { ImageManifest } from '../image/store/manifest.ts';
 import { explainLayers } from '../run/explain.ts';
 import type { RunRequest } from '../run/request.ts';
+import type { Engine } from '../sandbox/open.ts';
 import { printJson } from './print.ts';
 import { watchStdout } from './stdout.ts';
 import { printTable } from './table.ts';
 
 /** Prints what is planned around a command, layer by layer. */
-export function printLayers(request: RunRequest, image: ImageManifest, json: boolean): void {
-  const layers = explainLayers(request, image);
+export function printLayers(
+  engine: Engine,
+  request: RunRequest,
+  image: ImageManifest,
+  json: boolean,
+): void {
+  const layers = explainLayers(engine, request, image);
   watchStdout();
   if (json) printJson({ planned: layers });
   else {

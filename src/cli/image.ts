@@ -91,7 +91,7 @@ export function command(): Command {
 
 async function build(name: string, options: JsonOption & { update?: boolean }): Promise<void> {
   await using engine = openEngine({ hurry: true });
-  const named = await resolveImage(engine.paths, name);
+  const named = await resolveImage(engine.paths, name, engine.cwd());
   const started = Date.now();
   const image = await (async () => {
     using progress = imageProgress();
@@ -114,7 +114,7 @@ async function build(name: string, options: JsonOption & { update?: boolean }): 
 
 async function lock(name: string, options: { output?: string }): Promise<void> {
   await using engine = openEngine();
-  const named = await resolveImage(engine.paths, name);
+  const named = await resolveImage(engine.paths, name, engine.cwd());
   if (named.kind !== 'recipe') {
     throw new KilnError('E_ARGUMENT', `${name} is not a recipe, and only recipes are locked`, {
       hint: 'give a recipe’s name, or the path of its .yaml file',
@@ -125,7 +125,7 @@ async function lock(name: string, options: { output?: string }): Promise<void> {
   const plan = await (async () => {
     using progress = imageProgress();
     const wanted = { update: true, onProgress: progress.report };
-    return await planFromRecipe(engine.paths, named.path, wanted);
+    return await planFromRecipe(engine, named.path, wanted);
   })();
   const { askedDigest, serializeImageLock } = await import('../image/lock.ts');
   const text = serializeImageLock(plan.settings, plan.lock, askedDigest(plan.recipe));

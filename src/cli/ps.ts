@@ -14,7 +14,7 @@ export function command(): Command {
     .addHelpText('after', '\nExamples:\n  kiln ps\n  kiln ps --json | jq -r ".[].id"')
     .action(async (options: { json?: boolean }) => {
       requireHost();
-      const paths = statePaths();
+      const paths = statePaths(process.env);
       requireState(paths.root);
       const boxes = await listBoxes(paths);
       if (options.json === true) {

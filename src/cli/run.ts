@@ -121,7 +121,7 @@ export async function runCommand(
     used = { id, name };
     request = { ...request, image: id };
     if (options.explain === true) {
-      printLayers(request, image.manifest, json);
+      printLayers(engine, request, image.manifest, json);
       return;
     }
     const { handOver } = caller;

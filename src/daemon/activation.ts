@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { KilnError } from '../errors.ts';
 import { runProgram, startProgram } from '../kernel/child-process.ts';
 import { keepDescriptors } from '../kernel/own-descriptors.ts';
+import { ownEnvironment } from '../kernel/own-process.ts';
 import { tryCall } from '../kernel/system-call.ts';
 import { packageRoot } from '../state/package-root.ts';
 
@@ -44,10 +45,10 @@ export async function startSuccessor(passed: readonly number[]): Promise<void> {
   const child = startProgram('/bin/sh', ['-c', script, join(packageRoot(), 'bin/kilnd')], {
     cwd: '/',
     detached: true,
-    env: { ...process.env, LISTEN_FDS: String(passed.length) },
+    env: { ...ownEnvironment, LISTEN_FDS: String(passed.length) },
     stdio: ['ignore', 'inherit', 'inherit', ...passed],
   });
   child.unref();
-  if (process.env.NOTIFY_SOCKET === undefined) return;
+  if (ownEnvironment.NOTIFY_SOCKET === undefined) return;
   await runProgram('systemd-notify', [`--pid=${child.pid}`]);
 }

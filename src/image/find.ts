@@ -40,7 +40,7 @@ function recipeFolders(cwd: string): string[] {
 export async function resolveImage(
   paths: StatePaths,
   name: string,
-  cwd: string = process.cwd(),
+  cwd: string,
 ): Promise<NamedImage> {
   const path = resolve(cwd, name);
   if (/\.ya?ml$/.test(name)) return { kind: 'recipe', path: existing(path, name) };
@@ -77,7 +77,7 @@ export async function findStoredImage(
 }
 
 /** The path of the recipe of this name. */
-export function findRecipe(name: string, cwd: string = process.cwd()): string | undefined {
+export function findRecipe(name: string, cwd: string): string | undefined {
   if (basename(name) !== name) return undefined;
   return recipeFolders(cwd)
     .map((folder) => join(folder, `${name}.yaml`))

@@ -58,7 +58,7 @@ export async function openImage(
   name: string,
   options: OpenImageOptions = {},
 ): Promise<LeasedImage> {
-  const named = await resolveImage(engine.paths, name);
+  const named = await resolveImage(engine.paths, name, engine.cwd());
   const existing = options.update === true ? undefined : await leaseExisting(engine.paths, named);
   if (existing !== undefined) return existing;
   if (named.kind === 'image') throw unusable(named.id);

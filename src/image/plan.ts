@@ -12,7 +12,7 @@ import type { StatePaths } from '../state/paths.ts';
 import { ensureImage, type ImageSettings } from './build.ts';
 import type { NamedImage } from './find.ts';
 import type { OpenImageOptions } from './open.ts';
-import { readRecipe } from './read-recipe.ts';
+import { type RecipePlace, readRecipe } from './read-recipe.ts';
 import { fingerprint, writeReference } from './reference.ts';
 import type { LeasedImage } from './store/images.ts';
 import type { FileToWrite } from './tree/customize.ts';
@@ -35,7 +35,7 @@ export async function buildNamed(
   const plan =
     named.kind === 'lock'
       ? await planFromLock(named.path)
-      : await planFromRecipe(engine.paths, named.path, options);
+      : await planFromRecipe(engine, named.path, options);
   const prints = plan.sources.map(fingerprint);
   const image = await ensureImage({ engine, ...plan, ...options });
   await writeReference(engine.paths, named.path, image.manifest.id, prints);
@@ -64,11 +64,12 @@ async function planFromLock(path: string): Promise<ImagePlan> {
  * @throws KilnError E_LOCK_STALE when that lock is for another version of the recipe.
  */
 export async function planFromRecipe(
-  paths: StatePaths,
+  place: RecipePlace,
   path: string,
   options: OpenImageOptions,
 ): Promise<ImagePlan & { readonly recipe: LoadedImageRecipe }> {
-  const recipe = await readRecipe(paths, path);
+  const { paths } = place;
+  const recipe = await readRecipe(place, path);
   const settings = await settingsOf(recipe);
   const lockPath = lockPathOf(path);
   const sources = [

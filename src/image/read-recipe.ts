@@ -4,7 +4,7 @@ import { realpathSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import type { LoadedImageRecipe } from '../recipe/load-image-recipe.ts';
 import { readRecipeText } from '../recipe/read-text.ts';
-import type { StatePaths } from '../state/paths.ts';
+import type { Engine } from '../sandbox/open.ts';
 import { SmallCache } from '../state/small-cache.ts';
 import { hostArchitecture } from './architecture.ts';
 import { findRecipe } from './find.ts';
@@ -31,20 +31,25 @@ const DIGEST_IN_NAME = /-[\w-]{8}\.cjs$/;
 /** As many recipes, with as many sets of variables, as somebody may be busy with. */
 const KEPT = 200;
 
+/** Where a recipe is read: `cwd` is where names of other recipes are looked for. */
+export type RecipePlace = Pick<Engine, 'paths' | 'cwd'>;
+
 /**
  * Reads an image recipe with the variables that recipes may use.
  * @throws RecipeError, E_RECIPE_READ
  */
-export async function readRecipe(paths: StatePaths, path: string): Promise<LoadedImageRecipe> {
+export async function readRecipe(place: RecipePlace, path: string): Promise<LoadedImageRecipe> {
+  const { paths } = place;
+  const cwd = place.cwd();
   const variables = {
     KILN_STATE: paths.root,
-    KILN_FIXTURES: process.env.KILN_FIXTURES ?? join(paths.root, 'fixtures'),
+    KILN_FIXTURES: paths.fixtures,
   };
   const arch = hostArchitecture();
-  const question = JSON.stringify([CODE, resolve(path), variables, arch]);
+  const question = JSON.stringify([CODE, resolve(path), cwd, variables, arch]);
   const cache = new SmallCache(join(paths.cache, 'recipes'), KEPT);
   const name = `${digest(question)}.json`;
-  const known = await stillSaid(await cache.read(name));
+  const known = await stillSaid(await cache.read(name), cwd);
   if (known !== undefined) return known;
   const files: KnownRecipe['files'][number][] = [];
   const names: KnownRecipe['names'][number][] = [];
@@ -54,7 +59,7 @@ export async function readRecipe(paths: StatePaths, path: string): Promise<Loade
     variables,
     arch,
     findByName: async (name) => {
-      const found = findRecipe(name);
+      const found = findRecipe(name, cwd);
       if (found !== undefined) names.push({ name, path: found });
       return found;
     },
@@ -68,14 +73,17 @@ export async function readRecipe(paths: StatePaths, path: string): Promise<Loade
 }
 
 /** What a recipe was found to say, unless any of its files says something else now. */
-async function stillSaid(remembered: string | undefined): Promise<LoadedImageRecipe | undefined> {
+async function stillSaid(
+  remembered: string | undefined,
+  cwd: string,
+): Promise<LoadedImageRecipe | undefined> {
   if (remembered === undefined) return;
   try {
     const { files, names, recipe } = JSON.parse(remembered) as KnownRecipe;
     for (const { path, real, text } of files) {
       if (realpathSync(path) !== real || digest(await readRecipeText(path, '')) !== text) return;
     }
-    return names.every(({ name, path }) => findRecipe(name) === path) ? recipe : undefined;
+    return names.every(({ name, path }) => findRecipe(name, cwd) === path) ? recipe : undefined;
   } catch {
     // Whatever is wrong shows when it is read.
     return;

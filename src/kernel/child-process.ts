@@ -9,6 +9,7 @@ import { KilnError } from '../errors.ts';
 import { awaitedLater } from '../promise.ts';
 import { keepDescriptors } from './own-descriptors.ts';
 import { withoutOrders } from './own-node.ts';
+import { ownEnvironment } from './own-process.ts';
 import { stoppedSince, waitFor } from './wait-for.ts';
 
 const execute = promisify(execFile);
@@ -16,7 +17,7 @@ const execute = promisify(execFile);
 /** child_process.spawn() for kiln. Throws E_TOO_MANY_FILES. */
 export const startProgram = ((program: string, args: readonly string[], options: SpawnOptions) => {
   keepDescriptors();
-  const child = spawn(program, args, { env: withoutOrders(process.env), ...options });
+  const child = spawn(program, args, { env: withoutOrders(ownEnvironment), ...options });
   // Without descriptors Node gives up half-way: the child has no streams, and says why only later.
   if (child.stdio === undefined) {
     child.on('error', () => undefined);
@@ -38,7 +39,7 @@ export async function runProgram(
   { works = false }: { readonly works?: boolean } = {},
 ): Promise<{ readonly stdout: string; readonly stderr: string }> {
   keepDescriptors();
-  const running = awaitedLater(execute(program, args, { env: withoutOrders(process.env) }));
+  const running = awaitedLater(execute(program, args, { env: withoutOrders(ownEnvironment) }));
   const { child } = running;
   const words = [program, ...args].join(' ');
   try {
@@ -80,7 +81,7 @@ const MAX_OUTPUT = 16 << 20;
 export function runTool(
   program: string,
   args: readonly string[],
-  { cwd, env = withoutOrders(process.env), input = '', timeout = 0 }: ToolOptions = {},
+  { cwd, env = withoutOrders(ownEnvironment), input = '', timeout = 0 }: ToolOptions = {},
 ): Promise<ToolResult> {
   keepDescriptors();
   const options = { cwd, env, timeout, maxBuffer: MAX_OUTPUT, killSignal: 'SIGKILL' } as const;

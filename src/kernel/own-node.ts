@@ -6,6 +6,7 @@
  * those can name a file to run. So words are passed on marked, and the environment loses every variable that
  * Node, the loader or the libraries below them take orders from. bin/kiln-node does the same in sh.
  */
+import { ownEnvironment } from './own-process.ts';
 
 /** Stands before every word, so that none looks like an option. */
 const MARK = ':';
@@ -74,12 +75,12 @@ export function withoutOrders(env: Readonly<NodeJS.ProcessEnv>): Record<string, 
 
 /** A variable as the caller has it, also one that bin/kiln has set aside. */
 export function callerVariable(name: string): string | undefined {
-  return process.env[name] ?? process.env[`${ASIDE}${name}`];
+  return ownEnvironment[name] ?? ownEnvironment[`${ASIDE}${name}`];
 }
 
 /** The caller's environment, for a command that runs as the caller: what was set aside is back. */
 export function callerEnvironment(): Record<string, string> {
-  const back = Object.entries(process.env).map(([name, value]) => [
+  const back = Object.entries(ownEnvironment).map(([name, value]) => [
     name.startsWith(ASIDE) ? name.slice(ASIDE.length) : name,
     value,
   ]);

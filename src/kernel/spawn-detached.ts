@@ -6,6 +6,7 @@ import { getSystemErrorName } from 'node:util';
 import { libc } from './c-library.ts';
 import { keepDescriptors } from './own-descriptors.ts';
 import { withoutOrders } from './own-node.ts';
+import { ownEnvironment } from './own-process.ts';
 
 const POSIX_SPAWN_SETSIGDEF = 0x04;
 const POSIX_SPAWN_SETSID = 0x80;
@@ -48,7 +49,7 @@ export function spawnDetached(argv: readonly [string, ...string[]]): void {
     done(initAttributes(attributes));
     done(setFlags(attributes, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGDEF));
     done(setDefaults(attributes, signals));
-    const environment = Object.entries(withoutOrders(process.env)).map(
+    const environment = Object.entries(withoutOrders(ownEnvironment)).map(
       ([name, value]) => `${name}=${value}`,
     );
     const pid = Buffer.alloc(4);

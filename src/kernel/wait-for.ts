@@ -6,6 +6,7 @@ import { AsyncLocalStorage } from 'node:async_hooks';
 import { KilnError } from '../errors.ts';
 import { deferred } from '../promise.ts';
 import { monotonicMs } from './clock.ts';
+import { ownEnvironment, tellOwner } from './own-process.ts';
 import { isStopped } from './process-end.ts';
 
 /** How long another process may be silent unless KILN_PATIENCE (seconds) says otherwise, ms. */
@@ -62,13 +63,9 @@ const awaited = new Set<() => Awaited>();
 /** Who is waited for, by whom that was told: it is told once. */
 const told = new Map<(text: string) => void, Map<string, number>>();
 
-function toStderr(text: string): void {
-  process.stderr.write(text);
-}
-
 /** How long another process may be silent, ms. `KILN_PATIENCE` is in seconds. */
 export function patience(): number {
-  const seconds = Number(process.env.KILN_PATIENCE);
+  const seconds = Number(ownEnvironment.KILN_PATIENCE);
   return seconds > 0 ? seconds * 1000 : PATIENCE;
 }
 
@@ -101,7 +98,7 @@ function sentence(
 
 /** Says who is waited for, once however many wait; the result is to be called at the end. */
 export function sayWaiting(whom: Awaited, what?: string): () => void {
-  const say = contexts.getStore()?.say ?? toStderr;
+  const say = contexts.getStore()?.say ?? tellOwner;
   const names = told.get(say) ?? new Map<string, number>();
   told.set(say, names);
   const waits = names.get(whom.name) ?? 0;

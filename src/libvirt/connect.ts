@@ -11,7 +11,7 @@ import { type Engine, pickEngine } from './pick-engine.ts';
 /** From where and to what {@link connect} connects. */
 export interface ConnectOptions extends EmbeddedOptions {
   readonly paths: StatePaths;
-  readonly env?: NodeJS.ProcessEnv;
+  readonly env: NodeJS.ProcessEnv;
   /** How long libvirtd may be silent, ms; the usual patience unless given. */
   readonly endAfter?: number;
 }
@@ -48,7 +48,7 @@ function systemPid(): number | undefined {
  *   {@link pickEngine}; KilnError E_LIBVIRT_SILENT
  */
 export function connect(options: ConnectOptions): Promise<Connection> {
-  const { paths, env = process.env, endAfter } = options;
+  const { paths, env, endAfter } = options;
   const engine = pickEngine(paths, env);
   const revive = async () => {
     await ensureEmbeddedDaemon(paths, options);

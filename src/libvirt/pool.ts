@@ -1,5 +1,6 @@
 import { abandonCall } from '../kernel/abandoned-calls.ts';
 import { monotonicMs } from '../kernel/clock.ts';
+import { ownEnvironment } from '../kernel/own-process.ts';
 import { type Awaited, patience, waitFor } from '../kernel/wait-for.ts';
 import { awaitedLater } from '../promise.ts';
 import { failedCall, LibvirtError } from './errors.ts';
@@ -13,7 +14,7 @@ import { endOrphans } from './orphans.ts';
  * on two cores, three creates at once are as fast as eight (40/s); with UV_THREADPOOL_SIZE a bigger
  * machine gets more. Workers would need 15 ms each to start and gain nothing.
  */
-const CONCURRENT_CALLS = Math.max(1, (Number(process.env.UV_THREADPOOL_SIZE) || 4) - 1);
+const CONCURRENT_CALLS = Math.max(1, (Number(ownEnvironment.UV_THREADPOOL_SIZE) || 4) - 1);
 
 /** How long a call may take before it is looked whether something holds it up for ever, ms. */
 const SLOW_MS = 2000;

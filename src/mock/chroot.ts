@@ -1,5 +1,6 @@
 import { resolve } from 'node:path';
 import { hostArchitecture } from '../image/architecture.ts';
+import type { RecipePlace } from '../image/read-recipe.ts';
 import type { StatePaths } from '../state/paths.ts';
 import { findConfig, type LoadedConfig, loadConfig } from './config/load.ts';
 import { overrideOptions } from './config/override.ts';
@@ -39,7 +40,8 @@ export interface Chroot extends Omit<ConfigMeaning, 'recipe' | 'warnings'> {
  * Finds out what `-r NAME` means: a configuration of mock's first, then a recipe of kiln's.
  * @throws KilnError E_MOCK_CONFIG, E_RECIPE.
  */
-export async function openChroot(paths: StatePaths, request: ChrootRequest): Promise<Chroot> {
+export async function openChroot(place: RecipePlace, request: ChrootRequest): Promise<Chroot> {
+  const { paths } = place;
   const config = loadChrootConfig(paths, request);
   if (config !== undefined) {
     const { recipe, ...meaning } = configMeaning(config, {
@@ -50,7 +52,7 @@ export async function openChroot(paths: StatePaths, request: ChrootRequest): Pro
     const path = await writeRecipe(paths, { root: meaning.root, recipe });
     return { ...meaning, config: config.name, recipe: path };
   }
-  return await recipeChroot(paths, request);
+  return await recipeChroot(place, request);
 }
 
 /**
@@ -58,10 +60,10 @@ export async function openChroot(paths: StatePaths, request: ChrootRequest): Pro
  * @throws KilnError as {@link openChroot}
  */
 export async function chrootOptions(
-  paths: StatePaths,
+  place: RecipePlace,
   request: ChrootRequest,
 ): Promise<ConfigOptions> {
-  return loadChrootConfig(paths, request)?.options ?? (await recipeOptions(paths, request));
+  return loadChrootConfig(place.paths, request)?.options ?? (await recipeOptions(place, request));
 }
 
 /** The configuration that `-r NAME` means, with what the command line says; undefined if there is none. */

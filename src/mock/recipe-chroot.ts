@@ -3,7 +3,7 @@ import { basename, join } from 'node:path';
 import { KilnError } from '../errors.ts';
 import { hostArchitecture } from '../image/architecture.ts';
 import { resolveImage } from '../image/find.ts';
-import { readRecipe } from '../image/read-recipe.ts';
+import { type RecipePlace, readRecipe } from '../image/read-recipe.ts';
 import type { LoadedImageRecipe } from '../recipe/load-image-recipe.ts';
 import type { StatePaths } from '../state/paths.ts';
 import type { Chroot, ChrootRequest } from './chroot.ts';
@@ -23,8 +23,9 @@ interface NamedRecipe {
 }
 
 /** What a recipe of kiln's is as a chroot of mock's. */
-export async function recipeChroot(paths: StatePaths, request: ChrootRequest): Promise<Chroot> {
-  const { path, recipe } = await findRecipe(paths, request);
+export async function recipeChroot(place: RecipePlace, request: ChrootRequest): Promise<Chroot> {
+  const { paths } = place;
+  const { path, recipe } = await findRecipe(place, request);
   const root = rootOf(recipe, request);
   const options = new Templates(pluginOptions(paths, request));
   const sign = signPlugin(options);
@@ -56,10 +57,11 @@ export async function recipeChroot(paths: StatePaths, request: ChrootRequest): P
  * repositories are kiln's own, with more to them than a dnf.conf says.
  */
 export async function recipeOptions(
-  paths: StatePaths,
+  place: RecipePlace,
   request: ChrootRequest,
 ): Promise<ConfigOptions> {
-  const { path, recipe } = await findRecipe(paths, request);
+  const { paths } = place;
+  const { path, recipe } = await findRecipe(place, request);
   const options = pluginOptions(paths, request);
   const user = buildUser(recipe);
   const account = recipe.users.find(({ name }) => name === user);
@@ -82,9 +84,9 @@ export async function recipeOptions(
   return options;
 }
 
-async function findRecipe(paths: StatePaths, request: ChrootRequest): Promise<NamedRecipe> {
+async function findRecipe(place: RecipePlace, request: ChrootRequest): Promise<NamedRecipe> {
   const { name, overrides, switches } = request;
-  const named = await resolveImage(paths, name).catch((cause: unknown) => {
+  const named = await resolveImage(place.paths, name, place.cwd()).catch((cause: unknown) => {
     const directory = request.configDirectory ?? SYSTEM_CONFIG;
     const hint = cause instanceof KilnError ? cause.hint : undefined;
     throw configError(
@@ -106,7 +108,7 @@ async function findRecipe(paths: StatePaths, request: ChrootRequest): Promise<Na
   if (overrides.length > 0 || switches.length > 0) {
     throw configError(`${name} is a recipe of kiln's: there are no options to change in it`);
   }
-  const recipe = await readRecipe(paths, named.path);
+  const recipe = await readRecipe(place, named.path);
   if (request.arch !== undefined && request.arch !== recipe.arch) {
     throw configError(`${name} is for ${recipe.arch}, not for ${request.arch} (--arch)`);
   }

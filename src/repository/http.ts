@@ -1,6 +1,7 @@
 import * as http from 'node:http';
 import * as https from 'node:https';
 import { KilnError } from '../errors.ts';
+import { ownEnvironment } from '../kernel/own-process.ts';
 import { deferred } from '../promise.ts';
 import { Arrivals } from './arrivals.ts';
 import {
@@ -57,7 +58,7 @@ export interface Answer {
 
 // The proxy comes from http_proxy, https_proxy and no_proxy. Compression is not asked for and not
 // undone: what a repository lists has the digest of the bytes on the wire.
-const agentOptions = { keepAlive: true, maxSockets: 16, proxyEnv: process.env };
+const agentOptions = { keepAlive: true, maxSockets: 16, proxyEnv: ownEnvironment };
 
 /**
  * How a scheme is spoken; made when it first is, since Node takes milliseconds to load TLS. Each reach

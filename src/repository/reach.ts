@@ -3,10 +3,12 @@
  * write (a build recipe, a server's redirect, a list of mirrors) must not make it ask services of
  * this host, of its network, or of its cloud.
  */
+
 import type { LookupAddress, LookupOptions } from 'node:dns';
 import { lookup } from 'node:dns';
 import { lookup as lookupAll } from 'node:dns/promises';
 import { isIP, type LookupFunction } from 'node:net';
+import { ownEnvironment } from '../kernel/own-process.ts';
 import { isPublicAddress } from '../kernel/public-address.ts';
 
 /**
@@ -89,5 +91,5 @@ function plain(address: string): string {
 
 function hasProxy({ protocol }: URL): boolean {
   const name = `${protocol.slice(0, -1)}_proxy`;
-  return Boolean(process.env[name] || process.env[name.toUpperCase()]);
+  return Boolean(ownEnvironment[name] || ownEnvironment[name.toUpperCase()]);
 }

@@ -5,6 +5,7 @@ import type { LabelRequest } from '../sandbox/labels/request.ts';
 import { landlockWalls, mayMount } from '../sandbox/landlock.ts';
 import { type OptionalLayer, whyUnavailable } from '../sandbox/layers.ts';
 import { DEFAULT_PIDS } from '../sandbox/limits.ts';
+import type { Engine } from '../sandbox/open.ts';
 import { type Surroundings, surroundingsOf } from '../sandbox/surroundings.ts';
 import { planRun } from './plan.ts';
 import type { RunRequest } from './request.ts';
@@ -18,8 +19,12 @@ export interface PlannedLayer {
 }
 
 /** What would stand around the command of a request. Throws E_NO_USER. */
-export function explainLayers(request: RunRequest, image: ImageManifest): PlannedLayer[] {
-  const { sandbox, command } = planRun(request, { tree: image.id, manifest: image });
+export function explainLayers(
+  engine: Pick<Engine, 'allowMissing'>,
+  request: RunRequest,
+  image: ImageManifest,
+): PlannedLayer[] {
+  const { sandbox, command } = planRun(engine, request, { tree: image.id, manifest: image });
   const { disk, allowMissing } = sandbox;
   const { capabilities, user } = command.policy;
   const surroundings = surroundingsOf(sandbox);

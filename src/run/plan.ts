@@ -1,10 +1,11 @@
 import type { ImageManifest } from '../image/store/manifest.ts';
 import { type Plan, planCommand } from '../sandbox/door/plan.ts';
-import { allowedMissing } from '../sandbox/layers.ts';
+import type { Engine } from '../sandbox/open.ts';
 import type { RunRequest } from './request.ts';
 
 /** The plan of a request. Throws E_NO_USER, E_EGRESS, E_SECCOMP_PROFILE, E_ARGUMENT. */
 export function planRun(
+  engine: Pick<Engine, 'allowMissing'>,
   request: RunRequest,
   image: { readonly tree: string; readonly manifest: ImageManifest },
 ): Plan {
@@ -16,7 +17,7 @@ export function planRun(
       ...{ network, egress, binds, tmpfs, hostname, limits, disk },
       nested: request.nested === true,
       label: request.label ?? { kind: 'auto' },
-      allowMissing: request.allowMissing ?? allowedMissing(),
+      allowMissing: request.allowMissing ?? engine.allowMissing(),
       allowHostWrite: request.allowHostWrite === true,
       outlives: request.keepSeconds !== undefined,
       ...{ volumes: [], privateTmp: true, namespaces: 0, boot: false },

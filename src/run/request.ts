@@ -53,7 +53,7 @@ export interface RunRequest {
 }
 
 /** The ids of the person who started kiln: of sudo's caller where there is one. */
-export function callerIds(env: NodeJS.ProcessEnv = process.env): { uid: number; gid: number } {
+export function callerIds(env: NodeJS.ProcessEnv): { uid: number; gid: number } {
   const [uid, gid] = [Number(env.SUDO_UID), Number(env.SUDO_GID)];
   if (process.getuid?.() === 0 && uid > 0 && gid > 0) return { uid, gid };
   return { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 };

@@ -89,7 +89,7 @@ export async function run(
   signal?.throwIfAborted();
   const collect = await collectorFor(request);
   await using image = await timeline.measure('image', () => takeImage(engine, request));
-  const plan = planRun(request, image);
+  const plan = planRun(engine, request, image);
   const { command } = plan;
   const secrets = await readSecrets(request.secrets);
   const sandbox = await timeline.measure('sandbox', () =>

@@ -27,7 +27,7 @@ export function parseLayer(text: string): OptionalLayer {
 }
 
 /** The layers that `KILN_ALLOW_MISSING` names, separated by commas. Throws E_ARGUMENT. */
-export function allowedMissing(env: NodeJS.ProcessEnv = process.env): OptionalLayer[] {
+export function allowedMissing(env: NodeJS.ProcessEnv): OptionalLayer[] {
   const text = env.KILN_ALLOW_MISSING ?? '';
   return text.split(',').filter(Boolean).map(parseLayer);
 }

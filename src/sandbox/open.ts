@@ -11,6 +11,7 @@ import { Box, startDomain } from './box.ts';
 import { type BoxSession, boxFiles, readBoxRecord } from './box-record.ts';
 import type { BindOwners } from './filesystem.ts';
 import { claimedLabels, requirePolicy } from './labels/labels.ts';
+import type { OptionalLayer } from './layers.ts';
 import { limitBox } from './limits.ts';
 import { randomMac } from './network/mac.ts';
 import { claimParked } from './parking.ts';
@@ -23,6 +24,12 @@ export interface Engine {
   readonly paths: StatePaths;
   /** Called when libvirt is needed; a parked box is claimed without it. Gives one connection. */
   readonly connect: () => Promise<Connection>;
+  /** Where relative paths, and names of recipes, start. Throws Node's own ENOENT where it was deleted. */
+  cwd(): string;
+  /** Layers that need not be there where this host cannot give them, unless a job says otherwise. Throws E_ARGUMENT. */
+  allowMissing(): readonly OptionalLayer[];
+  /** Of the key that packages are signed with: the caller's KILN_SIGN_PASSPHRASE. */
+  signingPassphrase(): string | undefined;
 }
 
 /** Who a sandbox is for. */

@@ -9,6 +9,7 @@ import {
 } from 'node:fs';
 import { dirname } from 'node:path';
 import { stripVTControlCharacters } from 'node:util';
+import { echoToOwner } from '../kernel/own-process.ts';
 import { clearPlace } from '../state/damage.ts';
 
 /** A log file is closed and renamed beyond so many bytes; so many old ones are kept beside it. */
@@ -39,7 +40,7 @@ export class LogFile implements Disposable {
   write(source: string, text: string): void {
     const clean = printable(text.length > MAX_LINE ? `${text.slice(0, MAX_LINE)}…` : text);
     const line = `${source}: ${clean}\n`;
-    if (this.#echo) process.stdout.write(line);
+    if (this.#echo) echoToOwner(line);
     if (this.#bytes > MAX_BYTES) this.rotate();
     this.#bytes += writeSync(this.#fd, `${new Date().toISOString()} ${line}`);
   }

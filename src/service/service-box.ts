@@ -4,7 +4,6 @@ import type { ImageManifest } from '../image/store/manifest.ts';
 import type { LibvirtNetwork } from '../sandbox/domain-xml.ts';
 import { defined, planSandbox } from '../sandbox/door/plan.ts';
 import { PlannedSandbox } from '../sandbox/door/planned-sandbox.ts';
-import { allowedMissing } from '../sandbox/layers.ts';
 import type { Engine } from '../sandbox/open.ts';
 import { systemFiles } from './boot/system-files.ts';
 import type { ServiceNetwork } from './definition-network.ts';
@@ -56,7 +55,12 @@ export async function openServiceBox(
       limits: defined({ memory, cpus, pids, ioRead, ioWrite }),
       disk,
       label: label ?? { kind: 'auto' },
-      ...{ privateTmp: true, nested: false, allowMissing: allowedMissing(), egress: undefined },
+      ...{
+        privateTmp: true,
+        nested: false,
+        allowMissing: engine.allowMissing(),
+        egress: undefined,
+      },
       ...{ owner: bindOwner(image.manifest, user), caller: { uid: 0, gid: 0 } },
       shownAs: ['service', name],
       // It ends with its supervisor's connection; a libvirtd that restarts does not end it.

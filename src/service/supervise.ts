@@ -6,6 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../errors.ts';
 import { runProgram } from '../kernel/child-process.ts';
 import { type HeldLock, tryLock } from '../kernel/flock.ts';
+import { ownEnvironment } from '../kernel/own-process.ts';
 import { withWaits } from '../kernel/wait-for.ts';
 import { awaitedLater, deferred } from '../promise.ts';
 import type { Engine } from '../sandbox/open.ts';
@@ -210,6 +211,6 @@ function reloadAll(instance: Instance, log: LogFile): void {
 
 /** Tells the systemd whose unit this process is that the service is up. */
 async function notifySystemd(): Promise<void> {
-  if (process.env.NOTIFY_SOCKET === undefined) return;
+  if (ownEnvironment.NOTIFY_SOCKET === undefined) return;
   await runProgram('systemd-notify', ['--ready']).catch(() => undefined);
 }

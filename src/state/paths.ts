@@ -14,6 +14,8 @@ export interface StatePaths {
   readonly hostRun: string;
   /** Downloads and repository metadata; may be deleted at any time. */
   readonly cache: string;
+  /** What recipes call KILN_FIXTURES. */
+  readonly fixtures: string;
   /** Unpacked packages, one folder each, named by the RPM's sha256. Below `store` so that hard links work. */
   readonly packages: string;
   /** Images, one folder each, named by image id. */
@@ -49,7 +51,7 @@ export const DEFAULT_STATE = '/var/lib/kiln';
  * through a symbolic link is the same one, with the same locks.
  * @throws KilnError E_STATE for a name that cannot be one
  */
-export function statePaths(env: NodeJS.ProcessEnv = process.env): StatePaths {
+export function statePaths(env: NodeJS.ProcessEnv): StatePaths {
   const { KILN_STATE = '' } = env;
   // Node shows bytes that are not UTF-8 as this: another directory would be made.
   if (KILN_STATE.includes('\ufffd')) throw unusableState(KILN_STATE, 'its name is not UTF-8');
@@ -61,6 +63,7 @@ export function statePaths(env: NodeJS.ProcessEnv = process.env): StatePaths {
     run,
     hostRun: '/run/kiln',
     cache: join(root, 'cache'),
+    fixtures: env.KILN_FIXTURES ?? join(root, 'fixtures'),
     store,
     packages: join(store, 'packages'),
     images: join(store, 'images'),

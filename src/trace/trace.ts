@@ -7,10 +7,11 @@
 
 import { closeSync, constants, openSync, writeFileSync } from 'node:fs';
 import { monotonicMs } from '../kernel/clock.ts';
+import { ownEnvironment, tellOwner } from '../kernel/own-process.ts';
 import { callerMode } from '../kernel/own-umask.ts';
 
 /** Where the trace goes; undefined: there is none, and tracing costs one comparison. */
-const file = process.env.KILN_TRACE || undefined;
+const file = ownEnvironment.KILN_TRACE || undefined;
 
 /** Events that are kept before they are written: a killed process loses no more. */
 const BUFFERED = 1000;
@@ -100,6 +101,6 @@ function flush(): void {
       closeSync(fd);
     }
   } catch (error) {
-    process.stderr.write(`kiln: warning: cannot write the trace: ${(error as Error).message}\n`);
+    tellOwner(`kiln: warning: cannot write the trace: ${(error as Error).message}\n`);
   }
 }

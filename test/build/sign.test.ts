@@ -1,4 +1,5 @@
 /** Signing packages, against gpg's keys and rpm's own word about signatures. */
+
 import { hash } from 'node:crypto';
 import {
   chmod,
@@ -21,6 +22,7 @@ import { readRpm } from '../../src/rpm/read.ts';
 import { temporaryDirectory } from '../repository/rpm-repository.ts';
 import { fixture, kiln } from '../rpm/fixtures.ts';
 import { buildRpm } from '../rpm/rpm-builder.ts';
+import { ownCaller } from '../support/own-caller.ts';
 import { damaged, type KeyPair, makeKey, payloadOf, rpmkeys } from './signing-keys.ts';
 
 const OWNER = { uid: 1234, gid: 2345 };
@@ -48,7 +50,7 @@ test.after.always(async () => {
 
 async function signer(name: keyof typeof keys) {
   const passphraseFile = join(keyDirectory, 'passphrase');
-  return (await packageSigner({ signing: { key: keys[name].secret, passphraseFile } }))!;
+  return (await packageSigner(ownCaller, { signing: { key: keys[name].secret, passphraseFile } }))!;
 }
 
 /** Copies of packages in a result directory, as a build reports them. */
@@ -137,7 +139,9 @@ test('a subkey signs where the main key is kept elsewhere', async (t) => {
   const { directory, packages, owner } = await collected(t, [UNSIGNED]);
   const key = await makeKey(keyDirectory, 'ed25519', 'a secret', 'rsa2048');
   const passphraseFile = join(keyDirectory, 'passphrase');
-  const subkey = (await packageSigner({ signing: { key: key.secret, passphraseFile } }))!;
+  const subkey = (await packageSigner(ownCaller, {
+    signing: { key: key.secret, passphraseFile },
+  }))!;
   t.is(subkey.fingerprint, key.fingerprint);
   await signPackages({ directory, owner, packages, signer: subkey });
   const path = join(directory, packages[0]!.file);
@@ -258,7 +262,7 @@ test('a key that cannot sign is E_SIGN_KEY, and says why', async (t) => {
     [{ key: locked, passphraseFile: join(directory, 'none') }, /passphrase file .* cannot be read/],
   ] as const) {
     const error = await t.throwsAsync<KilnError>(
-      packageSigner({ signing }),
+      packageSigner(ownCaller, { signing }),
       undefined,
       message.source,
     );

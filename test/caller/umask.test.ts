@@ -27,7 +27,7 @@ async function place(umask: string): Promise<Place & AsyncDisposable> {
     KILN_FROM_SOURCE: '1',
     ...process.env,
     KILN_STATE: join(folder, 'above/state'),
-    KILN_FIXTURES: process.env.KILN_FIXTURES ?? join(statePaths().root, 'fixtures'),
+    KILN_FIXTURES: process.env.KILN_FIXTURES ?? join(statePaths({}).root, 'fixtures'),
   };
   const paths = statePaths(env);
   return {

@@ -23,7 +23,7 @@ test.before(async (t) => {
   state = await imageState();
   const recipe = await state.recipe('debian-build', 'groups: [buildsys-build]');
   const { paths } = state.engine;
-  await obtainPackages(paths, (await planFromRecipe(paths, recipe, {})).lock, {
+  await obtainPackages(paths, (await planFromRecipe(state.engine, recipe, {})).lock, {
     disk: DEFAULT_DISK,
   });
   storeBefore = snapshotTree(paths.packages);

@@ -113,7 +113,7 @@ test.serial('packages on top of an image: the image’s own rpm installs them', 
   const { engine } = state;
   const base = await state.open(await state.recipe('base', `packages: [${BASE}]`, repositories));
   const whole = await planFromRecipe(
-    engine.paths,
+    engine,
     await state.recipe(
       'whole',
       `packages: [${BASE}, ${namesOf('installs').join(', ')}]`,
@@ -173,7 +173,7 @@ test.serial('files that two packages do not share are refused in rpm’s words',
       `packages: [${BASE}, ${names.join(', ')}]`,
       repositories,
     );
-    const plan = await planFromRecipe(state.engine.paths, recipe, {});
+    const plan = await planFromRecipe(state.engine, recipe, {});
     const error = await t.throwsAsync(state.open(recipe), { instanceOf: KilnError });
     t.is((error as KilnError).code, 'E_FILE_CONFLICT');
     const directories = new Map(repositories.map(({ id, directory }) => [id, directory]));

@@ -10,6 +10,7 @@ import type { Connection } from '../../src/libvirt/connection.ts';
 import { stopEmbeddedDaemon } from '../../src/libvirt/embedded/daemon.ts';
 import type { Engine } from '../../src/sandbox/open.ts';
 import { statePaths } from '../../src/state/paths.ts';
+import { ownCaller } from '../support/own-caller.ts';
 
 /** A state directory of its own, in which images are built from the fixture packages. */
 export interface ImageState extends AsyncDisposable {
@@ -49,8 +50,9 @@ export async function imageState(): Promise<ImageState> {
   let connection: Promise<Connection> | undefined;
   const engine: Engine = {
     paths,
+    ...ownCaller,
     connect: () => {
-      connection ??= connect({ paths });
+      connection ??= connect({ paths, env });
       return connection;
     },
   };

@@ -6,8 +6,8 @@ import { embeddedDaemonStatus } from '../../src/libvirt/embedded/daemon.ts';
 import { statePaths } from '../../src/state/paths.ts';
 
 const [task, xml] = process.argv.slice(2);
-const paths = statePaths();
-const connection = await connect({ paths });
+const paths = statePaths(process.env);
+const connection = await connect({ paths, env: process.env });
 if (task === 'autodestroy') {
   const domain = await connection.createDomain(xml ?? '', { autodestroy: true });
   console.log(await domain.id());

@@ -9,6 +9,7 @@ import { type Engine, openSandbox } from '../../src/sandbox/open.ts';
 import type { SandboxProcess } from '../../src/sandbox/process.ts';
 import type { Sandbox } from '../../src/sandbox/sandbox.ts';
 import { type BusyboxState, busyboxState, IMAGE } from '../support/busybox-state.ts';
+import { ownCaller } from '../support/own-caller.ts';
 import { asRoot } from '../support/plain-policy.ts';
 import { sandboxSpecification } from '../support/specification.ts';
 
@@ -18,7 +19,7 @@ let engine: Engine;
 test.before(async () => {
   state = await busyboxState();
   const { paths, env } = state;
-  engine = { paths, connect: () => connect({ paths, env }) };
+  engine = { ...ownCaller, paths, connect: () => connect({ paths, env }) };
 });
 test.after.always(async () => {
   await state[Symbol.asyncDispose]();

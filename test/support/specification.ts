@@ -18,7 +18,7 @@ export function sandboxSpecification(
     files: [],
     secrets: [],
     namespaces: 0,
-    allowMissing: allowedMissing(),
+    allowMissing: allowedMissing(process.env),
     disk: 2 ** 30,
     limits: {},
     nested: false,

@@ -36,7 +36,7 @@ export async function buildChain(
 ): Promise<ChainReport> {
   const started = performance.now();
   const { signal } = hooks;
-  const signer = await packageSigner(request.build);
+  const signer = await packageSigner(engine, request.build);
   const members = await readMembers(request.sources, signal);
   using records = await openRecords(request);
   await using _lock = await lockChain(records, request);

@@ -24,7 +24,7 @@ export function isScript(path: string): boolean {
  * kiln's own.
  * @throws KilnError E_RECIPE_MISSING
  */
-export async function findBuildRecipe(name: string, cwd: string = process.cwd()): Promise<string> {
+export async function findBuildRecipe(name: string, cwd: string): Promise<string> {
   const folders = [join(cwd, 'recipes', 'builds'), join(packageRoot(), 'recipes', 'builds')];
   const candidates = isRecipeName(name)
     ? [resolve(cwd, name)]

@@ -70,7 +70,7 @@ export async function runRecipe(
     openImage(engine, name, { signal, onProgress: hooks.onImageProgress }),
   );
   const run = boxRequest(request, recipe, sources, image.manifest.id);
-  const plan = planRun(run, image);
+  const plan = planRun(engine, run, image);
   const collect = await collectorFor(run);
   const sandbox = await timeline.measure('sandbox', () =>
     PlannedSandbox.open(engine, plan, { signal }),
@@ -162,14 +162,14 @@ async function load(
  * it is one of kiln's own. @throws KilnError E_HOST_NOT_ALLOWED
  */
 async function imageName(
-  { paths }: Engine,
+  { paths, cwd }: Engine,
   { image, path, allowHost }: RecipeRequest,
   recipe: BuildRecipe,
 ): Promise<string> {
   if (image !== undefined) return image;
   const name = recipe.image.startsWith('.') ? join(dirname(path), recipe.image) : recipe.image;
   if (allowHost === true) return name;
-  const named = await resolveImage(paths, name);
+  const named = await resolveImage(paths, name, cwd());
   if (named.kind === 'image' || isOwnRecipe(named.path)) return name;
   throw new KilnError(
     'E_HOST_NOT_ALLOWED',

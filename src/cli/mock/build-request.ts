@@ -37,7 +37,7 @@ export function mockBuildRequest(
     image: chroot.recipe,
     source,
     resultDirectory,
-    caller: callerIds(),
+    caller: callerIds(process.env),
     defines: line.values('define').map(definition),
     with: line.values('with'),
     without: line.values('without'),

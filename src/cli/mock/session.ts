@@ -55,7 +55,7 @@ export function chrootRequest({ line }: Pick<MockSession, 'line'>): ChrootReques
 
 /** The chroot that is meant; what of its configuration is left out is said. */
 export async function sessionChroot(session: MockSession): Promise<Chroot> {
-  const chroot = await openChroot(session.engine.paths, chrootRequest(session));
+  const chroot = await openChroot(session.engine, chrootRequest(session));
   for (const { message, place } of chroot.warnings) {
     session.log.warning(place === undefined ? message : `${formatPlace(place)}: ${message}`);
   }
@@ -91,7 +91,7 @@ export async function openBaseImage(
 ): Promise<LeasedImage> {
   const onProgress: OnImageProgress = (progress) => log.output(`${describeProgress(progress)}\n`);
   const options = { signal, onProgress };
-  const named = await resolveImage(engine.paths, chroot.recipe);
+  const named = await resolveImage(engine.paths, chroot.recipe, engine.cwd());
   return line.has('offline') || named.kind === 'image'
     ? await openImage(engine, chroot.recipe, options)
     : await buildNamed(engine, named, options);
@@ -109,7 +109,9 @@ export async function withRoot<Result>(
 
 /** The repositories of `--addrepo`. */
 export function addedRepositories({ line }: MockSession, arch: string): Repository[] {
-  return line.values('addrepo').map((text, index) => addedRepository(text, index, arch));
+  return line
+    .values('addrepo')
+    .map((text, index) => addedRepository(text, index, arch, process.cwd()));
 }
 
 /** Where the packages of a root come from. */
@@ -117,7 +119,7 @@ export async function packageSources(
   session: MockSession,
   chroot: Chroot,
 ): Promise<PackageSources> {
-  const recipe = await readRecipe(session.engine.paths, chroot.recipe);
+  const recipe = await readRecipe(session.engine, chroot.recipe);
   const { arch, repositories, exclude, recommends } = recipe;
   return {
     arch,

@@ -69,11 +69,12 @@ async function trial(
   }
   copyFileSync(initPath(), join(root, INIT_PATH));
   await chmod(join(root, INIT_PATH), 0o755);
+  const allowMissing = allowedMissing(env);
   const plan = planSandbox(
     {
       ...{ network: 'private', binds: [], volumes: [], allowHostWrite: false, egress: undefined },
       ...{ privateTmp: true, namespaces: 0, nested: false, boot: false, label: { kind: 'auto' } },
-      ...{ allowMissing: allowedMissing(), outlives: false, shownAs: ['kiln doctor'] },
+      ...{ allowMissing, outlives: false, shownAs: ['kiln doctor'] },
       ...{ owner: USER, caller: { uid: 0, gid: 0 } },
     },
     { tree: root, id: undefined, environment: {} },
@@ -85,7 +86,10 @@ async function trial(
   begin('reach libvirt');
   await using connection = await connect({ paths, env, endAfter: libvirtPatience() });
   begin('start a sandbox');
-  const engine = { paths, connect: async () => connection };
+  const engine = {
+    ...{ paths, connect: async () => connection },
+    ...{ cwd: () => '/', allowMissing: () => allowMissing, signingPassphrase: () => undefined },
+  };
   await using emptySandbox = await PlannedSandbox.open(engine, { ...plan, command });
   begin('run a command in it');
   const { exitCode, signal } = await emptySandbox.execute(command);

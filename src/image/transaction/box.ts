@@ -4,7 +4,6 @@ import { TRANSACTION_CAPABILITIES } from '../../sandbox/capabilities.ts';
 import { type CommandPlan, planSandbox } from '../../sandbox/door/plan.ts';
 import { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
 import { labelForImages } from '../../sandbox/labels/store.ts';
-import { allowedMissing } from '../../sandbox/layers.ts';
 import type { Engine, ReservedBox } from '../../sandbox/open.ts';
 import { seccompFilter } from '../../sandbox/seccomp/profile.ts';
 import { DiskWatch } from '../../state/disk-watch.ts';
@@ -98,7 +97,7 @@ export class TransactionBox implements AsyncDisposable {
         binds: [{ source: options.control, target: CONTROL, readonly: true }],
         ...{ network: 'private', volumes: [], allowHostWrite: false, namespaces: 0 },
         ...{ nested: false, boot: false, label: { kind: 'auto' }, egress: undefined },
-        ...{ allowMissing: allowedMissing(), outlives: false },
+        ...{ allowMissing: engine.allowMissing(), outlives: false },
         ...{ owner: ROOT, caller: ROOT, shownAs: ['kiln image build'] },
       },
       { tree, id: undefined, environment: {} },

@@ -8,7 +8,6 @@ import {
 } from '../../sandbox/door/planned-sandbox.ts';
 import type { CommandEnd } from '../../sandbox/door/supervise.ts';
 import { commandUser } from '../../sandbox/door/user.ts';
-import { allowedMissing } from '../../sandbox/layers.ts';
 import type { Bind } from '../../sandbox/specification.ts';
 import type { DiskWatch } from '../../state/disk-watch.ts';
 import type { MockRoot } from './root.ts';
@@ -69,7 +68,7 @@ export class RootBox implements AsyncDisposable {
         // A root's /tmp and /var/tmp are its own, and stay.
         privateTmp: false,
         ...{ volumes: [], allowHostWrite: false, namespaces: 0, nested: false, boot: false },
-        ...{ label: { kind: 'auto' }, allowMissing: allowedMissing(), egress: undefined },
+        ...{ label: { kind: 'auto' }, allowMissing: engine.allowMissing(), egress: undefined },
         ...{ scratch: root.scratch, hostname: options.hostname ?? 'mock' },
         ...{ owner, caller: owner, shownAs: options.command, outlives: false },
       },

@@ -173,7 +173,7 @@ long('a package that asks for one more each time is ended', async (t) => {
   await execa('createrepo_c', ['--quiet', steps]);
   const report = await state.build(
     { name: 'endless', buildrequires: "echo step-$(rpm -qa 'step-*' | wc -l)" },
-    { repositories: [addedRepository(steps, 0, hostArchitecture())] },
+    { repositories: [addedRepository(steps, 0, hostArchitecture(), '/')] },
   );
   t.is(report.failure?.code, 'E_BUILD_LOOP');
   t.is(report.exitStatus, 1);

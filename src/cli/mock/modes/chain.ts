@@ -56,10 +56,10 @@ async function resultsDirectory(localrepo: string | undefined, config: string): 
       : hostPath(localrepo);
   const directory = join(top, 'results', config);
   try {
-    await makeDirectory(top, callerIds());
+    await makeDirectory(top, callerIds(process.env));
     using folder = Folder.open(top);
-    using results = folder.inner('results', callerIds());
-    results.inner(config, callerIds())[Symbol.dispose]();
+    using results = folder.inner('results', callerIds(process.env));
+    results.inner(config, callerIds(process.env))[Symbol.dispose]();
   } catch (cause) {
     throw unusableResultDirectory(directory, cause);
   }
@@ -137,7 +137,7 @@ class ChainRun implements AsyncDisposable {
     const done = finishBuild(log, report, what, this.#chroot.root) === 0;
     signal.throwIfAborted();
     folder.remove(done ? MARKS.failed : MARKS.done);
-    folder.replace(done ? MARKS.done : MARKS.failed, '', callerIds());
+    folder.replace(done ? MARKS.done : MARKS.failed, '', callerIds(process.env));
     if (done) await this.#publish();
     return done;
   }
@@ -146,7 +146,7 @@ class ChainRun implements AsyncDisposable {
   #folderOf(name: string): Folder {
     try {
       using results = Folder.open(this.#results);
-      return results.inner(name, callerIds());
+      return results.inner(name, callerIds(process.env));
     } catch (cause) {
       throw unusableResultDirectory(join(this.#results, name), cause);
     }

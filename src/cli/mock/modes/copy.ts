@@ -64,7 +64,7 @@ export async function copyout(session: MockSession): Promise<number> {
           patterns: sources.map((source) => source.replace(/^~(?=\/|$)/, home)),
           workdir: '/',
           destination: staging,
-          owner: callerIds(),
+          owner: callerIds(process.env),
           onWarning: (warning) => warn(session, warning),
           signal,
         }),

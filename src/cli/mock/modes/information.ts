@@ -54,7 +54,7 @@ function entry(name: string, text: string): string {
 /** `--debug-config`: every option as it was written, or with `expanded` as it is used. */
 export async function debugConfig(session: MockSession, expanded: boolean): Promise<number> {
   const request = chrootRequest(session);
-  const options = await chrootOptions(session.engine.paths, request);
+  const options = await chrootOptions(session.engine, request);
   const values: Pick<ConfigOptions, 'get'> = expanded ? expandAll(options) : options;
   const lines = options
     .names()

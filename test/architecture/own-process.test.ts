@@ -1,0 +1,90 @@
+/** What belongs to a process and not to a caller is read in few places: a daemon has many callers. */
+import { readdir, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import test from 'ava';
+
+const source = join(import.meta.dirname, '../../src');
+
+/** Where a process of kiln's begins, and reads what it was given. */
+const ENTRIES = [
+  ...['kiln.ts', 'kilnd.ts', 'confined.ts', 'egress-proxy.ts'],
+  // What those two run: each has a process of its own, without a caller's environment.
+  ...['egress/child.ts', 'confine/enclose.ts', 'build/recipe/script-task.ts'],
+  // The one that knows who called.
+  'cli/caller.ts',
+];
+
+/** What has the process itself as its purpose. */
+const OWN = ['kernel/own-process.ts', 'kernel/own-umask.ts'];
+
+/** Whose business the process is: what it hands on to programs, how patient it is, where it traces and logs. */
+const OWN_USERS = [
+  'daemon/activation.ts',
+  ...['kernel/child-process.ts', 'kernel/own-node.ts', 'kernel/spawn-detached.ts'],
+  ...['kernel/wait-for.ts', 'libvirt/pool.ts', 'repository/http.ts', 'repository/reach.ts'],
+  ...['rpm/librpmio.ts', 'service/log-file.ts', 'service/stop.ts', 'service/supervise.ts'],
+  'trace/trace.ts',
+];
+
+/** Folders whose modules still read it: the command line, as far as it has a process of its own. */
+const NOT_YET = /^cli\//;
+
+async function modules(): Promise<(readonly [string, string])[]> {
+  const names = await readdir(source, { recursive: true });
+  return await Promise.all(
+    names
+      .filter((name) => name.endsWith('.ts'))
+      .map(async (name) => {
+        const text = await readFile(join(source, name), 'utf8');
+        return [name, text.replace(/^\s*(?:\/?\*|\/\/).*$/gm, '')] as const;
+      }),
+  );
+}
+
+/** What a module reads of its process. */
+function reads(text: string): string[] {
+  const of = String.raw`(?<![\w.#])process\s*\??\.\s*`;
+  const found = [
+    ...text.matchAll(new RegExp(`${of}(env|cwd|umask|chdir|stdin|stdout|stderr)\\b`, 'g')),
+  ];
+  const imported = /from '(?:node:)?process'|\{[^}]*\} = process;|\bglobalThis\.process\b/.test(
+    text,
+  );
+  // A command's process may be called that, too: it has streams and nothing else of these.
+  const command = /(?:const|let) process\b|[({,]\s*process\b\s*[:,})]/.test(text);
+  const names = found
+    .map(([, name = '']) => name)
+    .filter((name) => !(command && name.startsWith('std')));
+  return imported ? [...names, 'import'] : names;
+}
+
+test('no module below an entry reads environment, folder, umask or stdio of its process', async (t) => {
+  const found: string[] = [];
+  for (const [name, text] of await modules()) {
+    if (NOT_YET.test(name) || ENTRIES.includes(name) || OWN.includes(name)) continue;
+    found.push(...reads(text).map((what) => `src/${name} reads process.${what}`));
+  }
+  t.deepEqual(found, []);
+});
+
+test('few modules have business with the process itself', async (t) => {
+  const users = (await modules())
+    .filter(([, text]) => /'[./\w-]*\/own-process\.ts'/.test(text))
+    .map(([name]) => name);
+  t.deepEqual(users.sort(), OWN_USERS.sort());
+});
+
+test('an allowance that nobody needs is taken back', async (t) => {
+  const texts = new Map(await modules());
+  for (const name of [...OWN, 'cli/caller.ts', 'kiln.ts', 'kilnd.ts', 'egress/child.ts']) {
+    t.true(reads(texts.get(name) ?? '').length > 0, name);
+  }
+});
+
+test('what is looked for is found in every form', (t) => {
+  t.deepEqual(reads('x(process.env.A, process?.cwd())'), ['env', 'cwd']);
+  t.deepEqual(reads('const { env } = process;'), ['import']);
+  t.deepEqual(reads("import { env } from 'node:process';"), ['import']);
+  t.deepEqual(reads('this.#process?.stdin.destroy(); command.process.stdin.end();'), []);
+  t.deepEqual(reads('const process = await spawn(); process.stdin.end(process.env)'), ['env']);
+});
