@@ -4,7 +4,6 @@
  */
 import { serveConfined } from './confine/child.ts';
 import type { TaskTable } from './confine/task.ts';
-import { ownArguments } from './kernel/own-node.ts';
 import { endOnStrayErrors } from './stray-errors.ts';
 
 const tasks: TaskTable = {
@@ -23,7 +22,7 @@ const tasks: TaskTable = {
 endOnStrayErrors();
 // Whatever a task left behind (timers, handles) must not keep the child alive. Not awaited: the
 // bundle is CommonJS, which starts faster and has no top-level await.
-serveConfined(tasks, ownArguments()[0]).then(
+serveConfined(tasks).then(
   () => process.exit(),
   (error) => {
     throw error;

@@ -1,7 +1,5 @@
-import type { Standby } from '../confine/standby.ts';
 import { EgressLog } from '../egress/log.ts';
 import { describeProgress, type ImageProgress } from '../image/progress.ts';
-import { standbyReader } from '../rpm/read.ts';
 import type { PackageSigner } from '../rpm/signing-key.ts';
 import { Timeline } from '../run/timeline.ts';
 import type { Engine } from '../sandbox/open.ts';
@@ -28,8 +26,6 @@ export class BuildRun {
   failedPhase: BuildPhase | undefined;
   /** What its boxes asked the proxy for. */
   readonly egressLog = new EgressLog();
-  /** Waits for the packages that will be made, once they are near. */
-  reader: Standby | undefined;
   #files: ResultFiles | undefined;
   readonly #broken = new AbortController();
   readonly #said = new Set<string>();
@@ -98,15 +94,6 @@ export class BuildRun {
       this.#broken.abort(error);
     }
     this.hooks.onOutput?.(log, chunk);
-  }
-
-  /** There will be packages to read soon: what reads them is started while rpmbuild still works. */
-  expectPackages(): void {
-    try {
-      this.reader ??= standbyReader();
-    } catch {
-      // Whoever reads the packages starts one, and reports why that fails.
-    }
   }
 
   /** Ends the build with this failure. */

@@ -93,7 +93,7 @@ async function findPackages(
     }
     const found: Found[] = [];
     const paths = files.map(({ path }) => path);
-    for await (const result of readIdentities(paths, { signal: run.signal, standby: run.reader })) {
+    for await (const result of readIdentities(paths, { signal: run.signal })) {
       const { folder, file } = files[result.index]!;
       if (result.error !== undefined) throw notAPackage(file, result.error);
       found.push({ folder, file, identity: result.package });

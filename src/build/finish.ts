@@ -31,7 +31,6 @@ export async function finish(
   error: unknown,
 ): Promise<BuildReport> {
   const { request } = run;
-  await run.reader?.[Symbol.asyncDispose]();
   const report = describe(run, progress, error);
   if (report.failure?.code === 'E_RESULTDIR') return report;
   try {

@@ -20,11 +20,7 @@ export async function runRpmbuild(
 ): Promise<void> {
   const { request, hooks, timeline } = run;
   await run.phase('build', async () => {
-    const stages = new Stages(timeline, (phase, event) => {
-      // Most of rpmbuild's work is done then, and a reader takes as long to start as the rest.
-      if (phase === 'install') run.expectPackages();
-      hooks.onPhase?.(phase, event);
-    });
+    const stages = new Stages(timeline, (phase, event) => hooks.onPhase?.(phase, event));
     const command = run.command('build.log');
     const options = specOptions(request);
     const argv = buildPackages(box.topDirectory, options, request.shortCircuit, prepDone);

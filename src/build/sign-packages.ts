@@ -3,9 +3,9 @@ import { closeSync, constants, fchmodSync, fchownSync, fstatSync, openSync } fro
 import type { Owner } from '../artifacts/destination.ts';
 import { unusableResultDirectory } from '../artifacts/result-directory.ts';
 import { openStaging } from '../artifacts/staging.ts';
+import { aboutFile } from '../confine/flat-error.ts';
 import { KilnError } from '../errors.ts';
 import { openat2, RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS } from '../kernel/at.ts';
-import { aboutFile } from '../rpm/feed.ts';
 import { MAX_FDS } from '../rpm/open-files.ts';
 import { writeSigned } from '../rpm/sign.ts';
 import { takeApart } from '../rpm/signable.ts';

@@ -4,23 +4,22 @@ import { KilnError } from '../errors.ts';
 import { enclose } from './enclose.ts';
 import { flattenError } from './flat-error.ts';
 import { encodeFrame, FrameDecoder } from './frame.ts';
-import { takeHanded } from './handout.ts';
 import {
   type ConfinedReply,
   type ConfinedRequest,
   FIRST_FD,
+  type PerformWork,
   REPLY_FD,
+  type TaskContext,
   type TaskTable,
 } from './task.ts';
+import { takeWork } from './work.ts';
 
 /**
  * Reads the request from descriptor 0, loads the task it names, shuts the process in, runs it.
  * Nothing is done for a parent that died before it sent the whole request.
- * @param ahead the task that will be asked for, to be loaded while nothing else is to do
  */
-export async function serveConfined(tasks: TaskTable, ahead?: string): Promise<void> {
-  reply({ type: 'ready' });
-  if (ahead !== undefined && Object.hasOwn(tasks, ahead)) await tasks[ahead]?.();
+export async function serveConfined(tasks: TaskTable): Promise<void> {
   const request = readRequest();
   if (request === undefined) return;
   try {
@@ -30,11 +29,13 @@ export async function serveConfined(tasks: TaskTable, ahead?: string): Promise<v
     }
     const { task } = await load();
     await task.prepare?.(request.input);
-    const fds = takeDescriptors(request);
     enclose(request);
     const emit = (value: unknown) => reply({ type: 'message', value });
-    const arriving = request.arriving ? takeHanded(FIRST_FD) : [];
-    await task.run(request.input, { fds, arriving, emit });
+    if ('begin' in task) await serveQueue(task.begin(request.input), emit);
+    else {
+      const fds = Array.from({ length: request.fdCount }, (_, index) => FIRST_FD + index);
+      await task.run(request.input, { fds, emit });
+    }
     reply({ type: 'done' });
   } catch (error) {
     reply({ type: 'failed', error: flattenError(error) });
@@ -46,21 +47,16 @@ function readRequest(): ConfinedRequest | undefined {
   return request as ConfinedRequest | undefined;
 }
 
-function takeDescriptors({ fdCount, fdsFollow, arriving }: ConfinedRequest): number[] {
-  if (arriving) return [];
-  if (!fdsFollow) return Array.from({ length: fdCount }, (_, index) => FIRST_FD + index);
-  const fds: number[] = [];
-  if (fdCount > 0) {
-    for (const group of takeHanded(FIRST_FD)) {
-      fds.push(...group.map(({ fd }) => fd));
-      if (fds.length >= fdCount) break;
+async function serveQueue(perform: PerformWork, emit: TaskContext['emit']): Promise<void> {
+  for (const work of takeWork(FIRST_FD)) {
+    try {
+      reply({ type: 'answered', value: await perform(work, emit) });
+    } catch (error) {
+      reply({ type: 'answered', error: flattenError(error) });
+    } finally {
+      for (const fd of work.fds) closeSync(fd);
     }
   }
-  if (fds.length !== fdCount) {
-    throw new KilnError('E_CONFINE_PROTOCOL', 'a descriptor did not come');
-  }
-  closeSync(FIRST_FD);
-  return fds;
 }
 
 /** The pipe is a blocking one: a slow parent slows the child down. */

@@ -54,6 +54,15 @@ export function rebuildError(value: unknown): KilnError {
   });
 }
 
+/** The same error with the file's name in front. */
+export function aboutFile(file: string, error: KilnError): KilnError {
+  return new KilnError(error.code, `${file}: ${error.message}`, {
+    ...(error.hint === undefined ? {} : { hint: error.hint }),
+    ...(error.details === undefined ? {} : { details: error.details }),
+    cause: error.cause,
+  });
+}
+
 /** Text that cannot drive a terminal. */
 function printable(text: unknown): string {
   return String(text ?? 'no reason given')

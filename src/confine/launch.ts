@@ -43,8 +43,6 @@ export interface LaunchOptions {
   readonly fds: readonly number[];
   /** The program to run, for a table of tasks other than src/confined.ts. */
   readonly entry?: string | undefined;
-  /** A task that the child is to load before it is asked for it. */
-  readonly ahead?: string | undefined;
 }
 
 /**
@@ -65,9 +63,7 @@ export function launchConfined(options: LaunchOptions): ChildProcess {
       const set = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
       setMountAttributes(destination, { set, userNamespace });
     }
-    const { entry = confinedEntry(), ahead } = options;
-    const words = ahead === undefined ? [] : [ahead];
-    const [program = 'nsenter', ...args] = confinedCommand(entry, words);
+    const [program = 'nsenter', ...args] = confinedCommand(options.entry ?? confinedEntry());
     return startProgram(program, args, {
       env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin' },
       cwd: '/',
@@ -93,7 +89,7 @@ function idMapping() {
     : { inside: 0, outside: uid, count: 1 };
 }
 
-function confinedCommand(path: string, words: readonly string[]): string[] {
+function confinedCommand(path: string): string[] {
   const { prefix, node, entry } = passageTo(path, { base: ID_BASE, count: ID_COUNT });
   const keepCredentials = process.geteuid?.() === 0 ? [] : ['--preserve-credentials'];
   const enter = [`--user=/proc/self/fd/${USER_NAMESPACE_FD}`, ...keepCredentials, '--'];
@@ -112,7 +108,7 @@ function confinedCommand(path: string, words: readonly string[]): string[] {
     // No signal opens a debugger there, and no thread waits for one.
     '--disable-sigusr1',
   ];
-  const child = nodeCommand({ node, options, program: entry, words });
+  const child = nodeCommand({ node, options, program: entry });
   return [...prefix, 'nsenter', ...enter, ...restrict, ...isolate, ...child];
 }
 

@@ -1,6 +1,6 @@
 /** What runs in a confined child, and what it is given. Both sides of the pipe share these types. */
 
-import type { HandedFile } from './handout.ts';
+import type { HandedWork } from './work.ts';
 
 /** Bounds on one confined child. All are enforced by the kernel or by the parent. */
 export interface ConfinedLimits {
@@ -10,7 +10,7 @@ export interface ConfinedLimits {
   readonly cpuSeconds: number;
   /** The longest file it may write, bytes (RLIMIT_FSIZE). */
   readonly fileSize: number;
-  /** From start to end by the clock, milliseconds; with a handout, from one message to the next. */
+  /** From start to end by the clock, milliseconds; in a queue, from one message to the next. */
   readonly wallMs: number;
 }
 
@@ -27,10 +27,6 @@ export interface ConfinedRequest {
   readonly input: unknown;
   /** Descriptors handed over, numbered from {@link FIRST_FD}. */
   readonly fdCount: number;
-  /** They come through the socket {@link FIRST_FD} instead: the child was started before they were. */
-  readonly fdsFollow: boolean;
-  /** Any number of them comes through that socket while the task runs, `fdCount` at a time. */
-  readonly arriving: boolean;
   /** {@link DESTINATION_FD} is a mount that becomes the root. */
   readonly destination: boolean;
   readonly limits: ConfinedLimits;
@@ -38,8 +34,9 @@ export interface ConfinedRequest {
 
 /** What the child may send back. */
 export type ConfinedReply =
-  | { readonly type: 'ready' }
   | { readonly type: 'message'; readonly value: unknown }
+  | { readonly type: 'answered'; readonly value: unknown }
+  | { readonly type: 'answered'; readonly error: FlatError }
   | { readonly type: 'failed'; readonly error: FlatError }
   | { readonly type: 'done' };
 
@@ -64,23 +61,32 @@ export const FIRST_FD = 6;
 export interface TaskContext {
   /** Descriptors the parent opened, in its order. The task owns them. */
   readonly fds: readonly number[];
-  /** Files that the parent hands over while the task runs, in groups; none without a handout. */
-  readonly arriving: Iterable<readonly HandedFile[]>;
   /** Sends a message to the parent; blocks while the parent does not read. */
   emit(value: unknown): void;
 }
 
 /**
- * A kind of work on untrusted bytes.
+ * A kind of work on untrusted bytes, done once.
  *
  * `prepare` runs before the child shuts itself in: it may load libraries and modules, and must not
  * touch untrusted bytes. `run` runs after: no path but those below the destination (or none at
  * all), no network, no new program, no new library.
  */
-export interface ConfinedTask {
+export interface SingleTask {
   prepare?(input: unknown): Promise<void> | void;
   run(input: unknown, context: TaskContext): Promise<void> | void;
 }
+
+/** The same for the pieces of work of a queue: `begin` is called once, what it returns for each of them. */
+export interface QueueTask {
+  prepare?(input: unknown): Promise<void> | void;
+  begin(input: unknown): PerformWork;
+}
+
+/** Returns the answer for one piece of work, or throws what is wrong with that. */
+export type PerformWork = (work: HandedWork, emit: TaskContext['emit']) => unknown;
+
+export type ConfinedTask = SingleTask | QueueTask;
 
 /** Loads a task's module by name. */
 export type TaskTable = Readonly<Record<string, () => Promise<{ readonly task: ConfinedTask }>>>;

@@ -1,6 +1,6 @@
 /** Confined task `repository-index`: reads the small XML files that say what a repository is. */
 import { z } from 'zod';
-import type { ConfinedTask } from '../confine/task.ts';
+import type { SingleTask } from '../confine/task.ts';
 import { parseMetalink } from './parse-metalink.ts';
 import { parseRepomd } from './parse-repomd.ts';
 
@@ -9,7 +9,7 @@ export const indexInputSchema = z.strictObject({
   text: z.string(),
 });
 
-export const task: ConfinedTask = {
+export const task: SingleTask = {
   run(input, { emit }) {
     const { kind, text } = indexInputSchema.parse(input);
     emit(kind === 'metalink' ? parseMetalink(text) : parseRepomd(text));

@@ -1,6 +1,6 @@
 /** Confined task `repository-signature`: checks repomd.xml's detached OpenPGP signature as rpm does. */
 import { z } from 'zod';
-import type { ConfinedTask } from '../confine/task.ts';
+import type { SingleTask } from '../confine/task.ts';
 import { KilnError } from '../errors.ts';
 import { type JudgedSignature, Keyring } from '../rpm/keyring.ts';
 import { Armor, loadLibrpmio } from '../rpm/librpmio.ts';
@@ -18,7 +18,7 @@ export const signatureInputSchema = z.strictObject({
 /** Signatures that are looked at: a distribution that changes its key has two. */
 const MOST_SIGNATURES = 16;
 
-export const task: ConfinedTask = {
+export const task: SingleTask = {
   prepare() {
     loadLibrpmio();
   },

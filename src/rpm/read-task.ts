@@ -1,7 +1,6 @@
 /** The confined side of readRpms: headers, digests and signatures of a list of open files. */
-import { closeSync } from 'node:fs';
 import { flattenError } from '../confine/flat-error.ts';
-import type { ConfinedTask } from '../confine/task.ts';
+import type { QueueTask } from '../confine/task.ts';
 import { type DigestDepth, loadHashes } from './digests.ts';
 import { inspectIdentity, inspectPackage } from './inspect.ts';
 import { Keyring } from './keyring.ts';
@@ -19,31 +18,25 @@ export interface ReadTaskInput {
 
 loadHashes();
 
-export const task: ConfinedTask = {
+export const task: QueueTask = {
   prepare() {
     loadLibrpmio();
   },
 
-  run(input, { arriving, emit }) {
+  begin(input) {
     const { depth, identityOnly, keys } = input as ReadTaskInput;
     const keyring = new Keyring(loadLibrpmio(), keys);
     const memory = Buffer.allocUnsafeSlow(HEADERS_MEMORY);
     const options = { depth, keyring, memory };
     const look = (fd: number) =>
       identityOnly ? inspectIdentity(fd, options) : toWire(inspectPackage(fd, options));
-    for (const group of arriving) {
-      const answers: object[] = [];
-      for (const { index, fd } of group) {
+    return ({ fds }) =>
+      fds.map((fd) => {
         try {
-          answers.push({ index, package: look(fd) });
+          return { package: look(fd) };
         } catch (error) {
-          answers.push({ index, error: flattenError(error) });
-        } finally {
-          closeSync(fd);
+          return { error: flattenError(error) };
         }
-      }
-      // One message a group: each costs the parent as much as checking what is in it.
-      emit(answers);
-    }
+      });
   },
 };

@@ -1,16 +1,14 @@
 /** Reading .rpm files: the parent's side. All parsing happens in confined children. */
 
 import { availableParallelism } from 'node:os';
-import { Handout } from '../confine/handout.ts';
-import { mergeIterations } from '../confine/merge.ts';
-import { runConfined } from '../confine/run.ts';
-import { Standby } from '../confine/standby.ts';
+import { aboutFile, rebuildError } from '../confine/flat-error.ts';
+import { runQueue } from '../confine/queue.ts';
 import { defaultLimits } from '../confine/task.ts';
+import { type HandedWork, MAX_FILES } from '../confine/work.ts';
 import { KilnError } from '../errors.ts';
-import { awaitedLater } from '../promise.ts';
 import { takeIdentity } from './check.ts';
 import type { DigestDepth } from './digests.ts';
-import { Feed, type ReadResult, type Take } from './feed.ts';
+import { openFile } from './open-files.ts';
 import type { RpmIdentity, RpmPackage } from './package.ts';
 import type { ReadTaskInput } from './read-task.ts';
 import { fromWire } from './unwire.ts';
@@ -24,8 +22,14 @@ const IDENTITIES_PER_CHILD = 1000;
 /** One child may have to read all files of a call: so many of them get the time of a child. */
 const FILES_PER_LIMIT = 500;
 
-/** Headers handed over, and answered for, at a time. Of packages that are read whole, one is. */
-const GROUP = 20;
+/** Groups of files that wait at each child, so that it need not. */
+const AHEAD = 2;
+
+/** What came of one file. */
+export type ReadResult<Read = RpmPackage> = { readonly file: string; readonly index: number } & (
+  | { readonly package: Read; readonly error?: never }
+  | { readonly error: KilnError; readonly package?: never }
+);
 
 export interface ReadOptions {
   /** How much is read to check digests; default `header`. */
@@ -34,13 +38,6 @@ export interface ReadOptions {
   readonly keys?: readonly string[];
   readonly concurrency?: number;
   readonly signal?: AbortSignal | undefined;
-  /** What {@link standbyReader} started: for the first files. */
-  readonly standby?: Standby | undefined;
-}
-
-/** The confined child of {@link ReadOptions}' `standby`: for files that will be there soon. */
-export function standbyReader(): Standby {
-  return Standby.start('rpm-read');
 }
 
 /**
@@ -66,51 +63,89 @@ export async function* readIdentities(
 async function* readAll<Read>(
   files: readonly string[],
   options: ReadOptions,
-  take: Take<Read>,
+  take: (value: unknown) => Read,
   identityOnly: boolean,
 ): AsyncGenerator<ReadResult<Read>, void, undefined> {
-  const { standby, depth = 'header' } = options;
-  const input: ReadTaskInput = { depth, keys: options.keys ?? [], identityOnly };
+  const { depth = 'header', keys = [], signal } = options;
+  const input: ReadTaskInput = { depth, keys, identityOnly };
   const children = Math.min(
     options.concurrency ?? availableParallelism(),
     Math.ceil(files.length / (identityOnly ? IDENTITIES_PER_CHILD : FILES_PER_CHILD)),
   );
-  if (children === 0) return;
-  const shared = standby?.handout;
-  const handout = shared ?? new Handout();
-  const feed = new Feed(files, handout, depth === 'header' ? GROUP : 1);
-  const stop = new AbortController();
-  const outer = options.signal;
-  const signal = outer === undefined ? stop.signal : AbortSignal.any([outer, stop.signal]);
-  const read = {
+  const results = runQueue<Group, readonly ReadResult<Read>[]>({
     task: 'rpm-read',
     input,
-    handout,
-    standby,
-    limits: { cpuSeconds: defaultLimits.cpuSeconds * Math.ceil(files.length / FILES_PER_LIMIT) },
-    validate: (values: unknown) => feed.answered(values, take),
-  };
-  const messages = mergeIterations(
-    (signal) => Array.from({ length: children }, () => runConfined({ ...read, signal })),
+    children,
+    ahead: AHEAD,
     signal,
-  );
-  // From here on the children are starting: meanwhile files are opened and handed over.
-  let next = awaitedLater(messages.next());
-  try {
-    for (;;) {
-      yield* feed.more();
-      const { done, value } = await next;
-      if (done === true) break;
-      yield* feed.more();
-      next = awaitedLater(messages.next());
-      yield* value;
+    works: inGroups(files, depth === 'header' ? MAX_FILES : 1),
+    limits: { cpuSeconds: defaultLimits.cpuSeconds * Math.ceil(files.length / FILES_PER_LIMIT) },
+    name: nameOf,
+    open: openAll,
+    take: (value, group) => takeAll(value, group, take),
+    fail: (error, { entries }) => entries.map(({ file, index }) => ({ file, index, error })),
+  });
+  for await (const some of results) yield* some;
+}
+
+/** A file to read; once the group is opened, with what came of that. */
+interface Entry {
+  readonly file: string;
+  readonly index: number;
+  error?: KilnError;
+}
+
+/** Headers are read so fast that to hand over each by itself took a fifth of the time. */
+interface Group {
+  readonly entries: readonly Entry[];
+}
+
+async function* inGroups(
+  files: readonly string[],
+  size: number,
+): AsyncGenerator<Group, void, undefined> {
+  const entries = files.map((file, index) => ({ file, index }));
+  for (let at = 0; at < files.length; at += size) yield { entries: entries.slice(at, at + size) };
+}
+
+function nameOf({ entries }: Group): string {
+  const [first, ...others] = entries.map(({ file }) => file);
+  const last = others.at(-1);
+  return last === undefined ? first! : `one of ${entries.length} files from ${first} to ${last}`;
+}
+
+/** Those that can be opened. */
+function openAll({ entries }: Group): HandedWork {
+  const fds: number[] = [];
+  for (const entry of entries) {
+    try {
+      fds.push(openFile(entry.file).fd);
+    } catch (error) {
+      if (!(error instanceof KilnError)) throw error;
+      entry.error = error;
     }
-    feed.assertDone();
-  } finally {
-    stop.abort();
-    await messages.return();
-    if (shared === undefined) handout[Symbol.dispose]();
   }
+  return { fds, input: null };
+}
+
+/** Checks a child's answers: one for each file that it got. */
+function takeAll<Read>(
+  value: unknown,
+  { entries }: Group,
+  take: (value: unknown) => Read,
+): ReadResult<Read>[] {
+  const answers = value as { package?: unknown; error?: unknown }[];
+  const opened = entries.filter(({ error }) => error === undefined);
+  if (!Array.isArray(value) || answers.length !== opened.length) {
+    throw new TypeError('it is no answer for each file');
+  }
+  let next = 0;
+  return entries.map(({ file, index, error }) => {
+    if (error !== undefined) return { file, index, error };
+    const answer = answers[next++]!;
+    if (answer.error === undefined) return { file, index, package: take(answer.package) };
+    return { file, index, error: aboutFile(file, rebuildError(answer.error)) };
+  });
 }
 
 /** Reads one package. @throws what is wrong with it. */

@@ -1,7 +1,7 @@
 /** The confined side of signing: takes packages apart, so that the host need not read them. */
 import { closeSync } from 'node:fs';
 import { flattenError } from '../confine/flat-error.ts';
-import type { ConfinedTask } from '../confine/task.ts';
+import type { SingleTask } from '../confine/task.ts';
 import { checkDigests, digestFaults } from './digests.ts';
 import { rpmError } from './errors.ts';
 import { readSections } from './sections.ts';
@@ -10,7 +10,7 @@ import { Tag } from './tags.ts';
 /** `rpmformat` of a main header where it says nothing. */
 const OLD_FORMAT = 4;
 
-export const task: ConfinedTask = {
+export const task: SingleTask = {
   run(_input, { fds, emit }) {
     for (const [index, fd] of fds.entries()) {
       try {

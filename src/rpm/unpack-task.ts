@@ -1,8 +1,6 @@
 /** The confined side of unpackRpms. Its root is the destination. */
-import { closeSync, mkdirSync, rmdirSync } from 'node:fs';
-import { flattenError } from '../confine/flat-error.ts';
-import type { HandedFile } from '../confine/handout.ts';
-import type { ConfinedTask } from '../confine/task.ts';
+import { mkdirSync, rmdirSync } from 'node:fs';
+import type { QueueTask } from '../confine/task.ts';
 import { describePackage } from './describe.ts';
 import { checkDigests, loadHashes } from './digests.ts';
 import { assertTrusted, type SignaturePolicy } from './inspect.ts';
@@ -20,8 +18,6 @@ import { checkSignatures } from './signatures.ts';
 import { toWire } from './wire.ts';
 
 export interface UnpackTaskInput {
-  /** One directory for each package, relative to the root; `.` for the root itself. */
-  readonly into: readonly string[];
   readonly keys: readonly string[];
   readonly policy: SignaturePolicy;
   readonly limits: UnpackLimits;
@@ -33,35 +29,26 @@ const PROGRESS_STEP = 8 * 1024 * 1024;
 
 loadHashes();
 
-export const task: ConfinedTask = {
+export const task: QueueTask = {
   prepare() {
     loadNativeCodecs();
     loadZstd();
     loadLibrpmio();
   },
 
-  async run(input, { arriving, emit }) {
+  begin(input) {
     const options = input as UnpackTaskInput;
     const keyring = new Keyring(loadLibrpmio(), options.keys);
-    for (const { index, fd } of flatten(arriving)) {
-      const onProgress = (bytes: number) => emit({ index, progress: bytes });
-      try {
-        const done = await unpack(fd, options.into[index]!, keyring, options, onProgress);
-        emit({ index, package: toWire(done.package), warnings: done.warnings });
-      } catch (error) {
-        emit({ index, error: flattenError(error) });
-      } finally {
-        closeSync(fd);
-      }
-    }
+    return async (work, emit) => {
+      const done = await unpack(work.fds[0]!, work.input as string, keyring, options, emit);
+      return { package: toWire(done.package), warnings: done.warnings };
+    };
   },
 };
 
-function* flatten(groups: Iterable<readonly HandedFile[]>): Generator<HandedFile> {
-  for (const group of groups) yield* group;
-}
-
 /**
+ * Unpacks into a directory relative to the root, or `.` for the root itself.
+ *
  * Digests and signature come first: with a policy that requires one, no byte of a package that its
  * maker did not sign ever reaches a decompressor.
  */

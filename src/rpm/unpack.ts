@@ -1,14 +1,11 @@
 /** Unpacking packages: the parent's side. Confined children write, in parallel. */
 import { statSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
-import { rebuildError } from '../confine/flat-error.ts';
-import { mergeIterations } from '../confine/merge.ts';
-import { runConfined } from '../confine/run.ts';
+import { runQueue } from '../confine/queue.ts';
 import { type ConfinedLimits, defaultLimits } from '../confine/task.ts';
 import { KilnError } from '../errors.ts';
-import { Delivery } from './delivery.ts';
-import { aboutFile } from './feed.ts';
 import type { SignaturePolicy } from './inspect.ts';
+import { openFile } from './open-files.ts';
 import type { RpmPackage } from './package.ts';
 import type { UnpackLimits } from './payload/plan.ts';
 import type { OwnerMap } from './payload/writer.ts';
@@ -69,8 +66,8 @@ export type UnpackResult = Unpacked | { readonly job: UnpackJob; readonly error:
 /** More of them wait for memory and disk, not for processors. */
 const MOST_CHILDREN = 64;
 
-/** Packages on their way to whoever is free next. */
-const AHEAD = 8;
+/** Packages that wait at each child, so that it need not. */
+const AHEAD = 1;
 
 /** One child may have to unpack all packages of a call: so many of them get the time of a child. */
 const JOBS_PER_LIMIT = 500;
@@ -101,15 +98,43 @@ export async function* unpackRpms(
   const { concurrency = availableParallelism() } = options;
   const children = Math.min(Math.max(concurrency, 1), MOST_CHILDREN, jobs.length);
   if (children === 0) return;
-  using delivery = new Delivery(largestFirst(jobs), options.ready, children + AHEAD);
-  yield* mergeIterations(
-    (signal) => [
-      delivery.deliver(signal),
-      ...Array.from({ length: children }, () => unpackDelivered(delivery, options, signal)),
-    ],
-    options.signal,
-  );
-  delivery.assertDone();
+  const limits: UnpackLimits = { unpackedSize: options.unpackedSize ?? DEFAULT_UNPACKED_SIZE };
+  const { keys = [], policy, owners, entry } = options;
+  const input: UnpackTaskInput = { keys, policy, limits, ...(owners && { owners }) };
+  // One child may have to unpack all of them.
+  const cpuSeconds = defaultLimits.cpuSeconds * Math.ceil(jobs.length / JOBS_PER_LIMIT);
+  yield* runQueue<UnpackJob, UnpackResult>({
+    task: 'rpm-unpack',
+    input,
+    children,
+    ahead: AHEAD,
+    signal: options.signal,
+    works: readyJobs(largestFirst(jobs), options.ready),
+    destination: options.root,
+    limits: { cpuSeconds, ...options.limits },
+    ...(entry && { entry }),
+    name: ({ file }) => file,
+    open: ({ file, into }) => ({ fds: [openFile(file).fd], input: into }),
+    onMessage: (bytes, job) => {
+      if (!Number.isSafeInteger(bytes)) throw new TypeError('it is no number');
+      options.onProgress?.(job, bytes as number);
+    },
+    take: (value, job) => {
+      const { warnings, package: wire } = value as { warnings: unknown[]; package: object };
+      return { job, package: fromWire(wire), wire, warnings: warnings.map(String) };
+    },
+    fail: (error, job) => ({ job, error }),
+  });
+}
+
+async function* readyJobs(
+  jobs: readonly UnpackJob[],
+  ready: UnpackOptions['ready'],
+): AsyncGenerator<UnpackJob, void, undefined> {
+  for (const job of jobs) {
+    await ready?.(job);
+    yield job;
+  }
 }
 
 function checkInto(into: string): void {
@@ -126,50 +151,4 @@ function largestFirst(jobs: readonly UnpackJob[]): UnpackJob[] {
 
 function fileSize(file: string): number {
   return statSync(file, { throwIfNoEntry: false })?.size ?? 0;
-}
-
-/** One child, and what it does with the packages that come to it. */
-async function* unpackDelivered(
-  delivery: Delivery,
-  options: UnpackOptions,
-  signal: AbortSignal,
-): AsyncGenerator<UnpackResult, void, undefined> {
-  const { jobs } = delivery;
-  const limits: UnpackLimits = { unpackedSize: options.unpackedSize ?? DEFAULT_UNPACKED_SIZE };
-  const input: UnpackTaskInput = {
-    into: jobs.map((job) => job.into),
-    keys: options.keys ?? [],
-    policy: options.policy,
-    limits,
-    ...(options.owners === undefined ? {} : { owners: options.owners }),
-  };
-  // It may have to unpack all of them.
-  const cpuSeconds = defaultLimits.cpuSeconds * Math.ceil(jobs.length / JOBS_PER_LIMIT);
-  const results = runConfined<UnpackResult | undefined>({
-    task: 'rpm-unpack',
-    input,
-    handout: delivery.handout,
-    signal,
-    destination: options.root,
-    limits: { cpuSeconds, ...options.limits },
-    ...(options.entry === undefined ? {} : { entry: options.entry }),
-    validate: (value) => {
-      const message = value as Record<string, unknown>;
-      const job = delivery.jobOf(message.index);
-      if (message.progress !== undefined) {
-        if (!Number.isSafeInteger(message.progress)) throw new TypeError('it is no number');
-        options.onProgress?.(job, message.progress as number);
-        return undefined;
-      }
-      delivery.answered(message.index);
-      if (message.error !== undefined) {
-        return { job, error: aboutFile(job.file, rebuildError(message.error)) };
-      }
-      const warnings = (message.warnings as unknown[]).map(String);
-      const wire = message.package as object;
-      return { job, package: fromWire(wire), wire, warnings };
-    },
-  });
-  for await (const result of results) if (result !== undefined) yield result;
-  delivery.childEnded();
 }

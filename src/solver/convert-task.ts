@@ -6,7 +6,7 @@
 import { closeSync, write as writeCallback } from 'node:fs';
 import { promisify } from 'node:util';
 import { z } from 'zod';
-import type { ConfinedTask, TaskContext } from '../confine/task.ts';
+import type { SingleTask, TaskContext } from '../confine/task.ts';
 import { KilnError } from '../errors.ts';
 import { createPipe } from '../kernel/pipe.ts';
 import { deferred } from '../promise.ts';
@@ -32,7 +32,7 @@ export const convertInputSchema = z.discriminatedUnion('kind', [
 ]);
 export type ConvertInput = z.output<typeof convertInputSchema>;
 
-export const task: ConfinedTask = {
+export const task: SingleTask = {
   prepare() {
     loadLibsolv();
     loadNativeCodecs();

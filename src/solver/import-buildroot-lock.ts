@@ -1,6 +1,7 @@
 import { stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { aboutFile } from '../confine/flat-error.ts';
 import { KilnError } from '../errors.ts';
 import type { BuildrootLock, BuildrootRpm } from '../repository/buildroot-lock.ts';
 import { digestFile } from '../repository/cache.ts';
@@ -11,7 +12,6 @@ import { LOCK_FORMAT } from '../repository/lock-format.ts';
 import { Mirrors } from '../repository/mirrors.ts';
 import { downloadContext, type OpenOptions } from '../repository/open.ts';
 import { mapParallel } from '../repository/parallel.ts';
-import { aboutFile } from '../rpm/feed.ts';
 import { assertTrusted } from '../rpm/inspect.ts';
 import type { RpmPackage } from '../rpm/package.ts';
 import { readRpms } from '../rpm/read.ts';

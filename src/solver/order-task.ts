@@ -3,7 +3,7 @@
  * Descriptors: the files, in the order of their numbers.
  */
 import { z } from 'zod';
-import type { ConfinedTask, TaskContext } from '../confine/task.ts';
+import type { SingleTask, TaskContext } from '../confine/task.ts';
 import { KilnError } from '../errors.ts';
 import { IdQueue } from './id-queue.ts';
 import { transactionSteps } from './layout.ts';
@@ -22,7 +22,7 @@ export const orderOutputSchema = z.discriminatedUnion('kind', [
 ]);
 export type OrderOutput = z.output<typeof orderOutputSchema>;
 
-export const task: ConfinedTask = {
+export const task: SingleTask = {
   prepare() {
     loadLibsolv();
   },

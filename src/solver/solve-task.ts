@@ -1,5 +1,5 @@
 /** Confined task `solver-solve`: from names to packages in the order of installation. */
-import type { ConfinedTask, TaskContext } from '../confine/task.ts';
+import type { SingleTask, TaskContext } from '../confine/task.ts';
 import { KilnError } from '../errors.ts';
 import { reasonLine } from '../kernel/system-error.ts';
 import { missedFiles, unlistedPath } from './file-dependencies.ts';
@@ -34,7 +34,7 @@ const BEST_OBEY_POLICY = 12;
 const KEEP_ORPHANS = 18;
 const YUM_OBSOLETES = 21;
 
-export const task: ConfinedTask = {
+export const task: SingleTask = {
   prepare() {
     loadLibsolv();
   },

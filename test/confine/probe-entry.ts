@@ -3,7 +3,6 @@ import { spawnSync } from 'node:child_process';
 import {
   chmodSync,
   chownSync,
-  closeSync,
   readdirSync,
   readFileSync,
   statSync,
@@ -14,7 +13,9 @@ import { connect } from 'node:net';
 import koffi from 'koffi';
 import { serveConfined } from '../../src/confine/child.ts';
 import { encodeFrame } from '../../src/confine/frame.ts';
-import { type ConfinedTask, REPLY_FD } from '../../src/confine/task.ts';
+import { type PerformWork, REPLY_FD, type SingleTask } from '../../src/confine/task.ts';
+import { KilnError } from '../../src/errors.ts';
+import { limitResource } from '../../src/kernel/process.ts';
 
 const libc = koffi.load(null);
 const calls: Record<string, () => number> = {
@@ -51,7 +52,9 @@ function attempt(action: () => unknown): unknown {
   }
 }
 
-const task = (run: ConfinedTask['run']) => async () => ({ task: { run } });
+const task = (run: SingleTask['run']) => async () => ({ task: { run } });
+
+const queue = (perform: PerformWork) => async () => ({ task: { begin: () => perform } });
 
 /** Stays busy without giving the event loop a turn. */
 function spin(): never {
@@ -99,13 +102,24 @@ await serveConfined({
     if (input === 'sleep') Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);
     spin();
   }),
-  arrive: task((input, { arriving, emit }) => {
-    const { keep, slowAt } = input as { keep: boolean; slowAt: number };
-    for (const group of arriving) {
-      const slow = group.some(({ index }) => index === slowAt);
-      emit({ slow, files: group.map(({ index, fd }) => [index, readFileSync(fd, 'utf8')]) });
-      if (!keep) for (const { fd } of group) closeSync(fd);
+  read: queue(({ input, fds: [fd] }) => [input, readFileSync(fd!, 'utf8')]),
+  progress: queue(({ input }, emit) => emit(input)),
+  full: queue(() => limitResource('nofile', REPLY_FD)),
+  twice: queue(({ input }) => {
+    if (input === 0) writeSync(REPLY_FD, encodeFrame({ type: 'answered', value: 'more' }));
+    return 'asked';
+  }),
+  silent: queue(({ input }) => {
+    if (input === 1) {
+      writeSync(REPLY_FD, encodeFrame({ type: 'done' }));
+      spin();
     }
+    return 'asked';
+  }),
+  crash: queue(({ input }) => {
+    if (input === 3) process.abort();
+    if (input === 2) throw new KilnError('E_TWO', 'not two');
+    return 'done';
   }),
   buffers: task((_input, { emit }) => {
     const held: Buffer[] = [];

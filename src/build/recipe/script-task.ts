@@ -8,7 +8,7 @@ import { Socket } from 'node:net';
 import { resolve } from 'node:path';
 import { Writable } from 'node:stream';
 import { FrameDecoder } from '../../confine/frame.ts';
-import type { ConfinedTask } from '../../confine/task.ts';
+import type { SingleTask } from '../../confine/task.ts';
 import { KilnError } from '../../errors.ts';
 import { defineRecipe, hostShell } from './api.ts';
 import { RECIPE_SCHEME, serveModules } from './recipe-modules.ts';
@@ -37,7 +37,7 @@ async function prepare(): Promise<void> {
   process.env.CI = 'true';
 }
 
-async function run(input: unknown, { fds, emit }: Parameters<ConfinedTask['run']>[1]) {
+async function run(input: unknown, { fds, emit }: Parameters<SingleTask['run']>[1]) {
   if (zx === undefined) throw new Error('run comes after prepare');
   const { entry, parameters, hostCwd } = input as ScriptInput;
   const send = (message: ChildMessage) => emit(message);
@@ -58,7 +58,7 @@ async function run(input: unknown, { fds, emit }: Parameters<ConfinedTask['run']
   });
 }
 
-export const task: ConfinedTask = { prepare, run };
+export const task: SingleTask = { prepare, run };
 
 function notAllowed(): never {
   throw new Error('$host is not allowed: kiln build --allow-host allows it');

@@ -1,10 +1,10 @@
 import { Command } from 'commander';
 import { formatDependency } from '../../rpm/dependency.ts';
 import { formatEvr } from '../../rpm/evr.ts';
-import type { ReadResult } from '../../rpm/feed.ts';
 import { showName } from '../../rpm/filename.ts';
 import type { RpmIdentity, RpmPackage, RpmScript } from '../../rpm/package.ts';
 import { octalMode, queryJson } from '../../rpm/query-json.ts';
+import type { ReadResult } from '../../rpm/read.ts';
 import { readIdentities, readRpms } from '../../rpm/read.ts';
 import { printError } from '../errors.ts';
 import { printJson, tell } from '../print.ts';

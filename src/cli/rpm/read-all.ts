@@ -1,7 +1,7 @@
 import { KilnError } from '../../errors.ts';
 import { readUserFile } from '../../kernel/user-file.ts';
 import { ARMORED_KEY } from '../../rpm/armored-key.ts';
-import type { ReadResult } from '../../rpm/feed.ts';
+import type { ReadResult } from '../../rpm/read.ts';
 
 /** Bytes of a file with keys: a whole distribution's have less. */
 const MAX_KEYRING = 16 * 2 ** 20;

@@ -1,8 +1,8 @@
 import { Command } from 'commander';
 import { digestFaults } from '../../rpm/digests.ts';
-import type { ReadResult } from '../../rpm/feed.ts';
 import { showName } from '../../rpm/filename.ts';
 import type { RpmPackage, RpmSignature } from '../../rpm/package.ts';
+import type { ReadResult } from '../../rpm/read.ts';
 import { readRpms } from '../../rpm/read.ts';
 import { signatureVerdict } from '../../rpm/signatures.ts';
 import { printError } from '../errors.ts';

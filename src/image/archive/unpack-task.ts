@@ -3,7 +3,7 @@ import { readSync } from 'node:fs';
 import { pipeline, Readable } from 'node:stream';
 import { createGunzip, createZstdDecompress } from 'node:zlib';
 import type { Extract, extract as extractType, Header } from 'tar-stream';
-import type { ConfinedTask } from '../../confine/task.ts';
+import type { SingleTask } from '../../confine/task.ts';
 import { KilnError } from '../../errors.ts';
 import { knownFailure } from '../../kernel/system-error.ts';
 import { LayerWriter } from './layer-writer.ts';
@@ -28,7 +28,7 @@ const PIECE = 1024 * 1024;
 
 let extract: typeof extractType;
 
-export const task: ConfinedTask = {
+export const task: SingleTask = {
   async prepare() {
     ({ extract } = await import('tar-stream'));
   },

@@ -1,0 +1,142 @@
+import { closeSync, mkdtempSync, openSync, rmSync, writeFileSync, writeSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import test from 'ava';
+import { type QueueOptions, runQueue } from '../../src/confine/queue.ts';
+import { KilnError } from '../../src/errors.ts';
+import { createPipe } from '../../src/kernel/pipe.ts';
+import { PATIENCE } from '../support/busybox-state.ts';
+
+const top = mkdtempSync('/tmp/kiln-test-queue-');
+test.after.always(() => rmSync(top, { recursive: true }));
+
+const entry = join(import.meta.dirname, 'probe-entry.ts');
+
+/** Opens a file that says which one it is. */
+function numbered(index: number) {
+  const path = join(top, String(index));
+  writeFileSync(path, `it is ${index}`);
+  return { fds: [openSync(path, 'r')], input: index };
+}
+
+async function* count(end: number) {
+  for (let index = 0; index < end; index++) yield index;
+}
+
+type Answers = AsyncGenerator<unknown, void, undefined>;
+
+function start(task: string, more: Partial<QueueOptions<number, unknown>> = {}): Answers {
+  return runQueue<number, unknown>({
+    ...{ task, input: null, entry, children: 1, ahead: 3, works: count(5), open: numbered },
+    name: (index) => `file ${index}`,
+    take: (value) => value,
+    fail: (error) => error.message,
+    ...more,
+  });
+}
+
+async function all(answers: Answers): Promise<unknown[]> {
+  const got: unknown[] = [];
+  for await (const answer of answers) got.push(answer);
+  return got;
+}
+
+test('two children share the work, and who is slow gets less', async (t) => {
+  t.timeout(60_000 * PATIENCE);
+  const pipe = createPipe(0);
+  const open = (index: number) => (index === 0 ? { fds: [pipe.read], input: 0 } : numbered(index));
+  const seen: unknown[] = [];
+  for await (const answer of start('read', { children: 2, ahead: 1, works: count(200), open })) {
+    seen.push(answer);
+    // Whoever has the first one, and the next to it, waits until the other has had all the rest.
+    if (seen.length === 198) {
+      writeSync(pipe.write, 'it is 0');
+      closeSync(pipe.write);
+    }
+  }
+  t.deepEqual(
+    seen.toSorted((a, b) => (a as [number, string])[0] - (b as [number, string])[0]),
+    Array.from({ length: 200 }, (_, index) => [index, `it is ${index}`]),
+  );
+  t.deepEqual(seen[198], [0, 'it is 0']);
+});
+
+test('the time of a child is that for one piece of work', async (t) => {
+  const wait = async function* () {
+    for (let index = 0; index < 4; index++) {
+      await sleep(index === 0 ? 0 : 700 * PATIENCE);
+      yield index;
+    }
+    await new Promise(() => undefined);
+  };
+  const seen: unknown[] = [];
+  const limits = { wallMs: 2000 * PATIENCE };
+  await t.throwsAsync(
+    async () => {
+      for await (const one of start('read', { works: wait(), limits })) seen.push(one);
+    },
+    { code: 'E_CONFINE_TIMEOUT' },
+  );
+  t.is(seen.length, 4);
+});
+
+test('a descriptor that the kernel could not pass on ends the child, none is passed over', async (t) => {
+  const seen: unknown[] = [];
+  await t.throwsAsync(
+    async () => {
+      for await (const one of start('full')) seen.push(one);
+    },
+    { code: 'E_CONFINE_PROTOCOL', message: 'file 1: a descriptor did not come' },
+  );
+  t.is(seen.length, 1);
+});
+
+test('a child that there is nothing for ends by itself', async (t) => {
+  t.deepEqual(await all(start('read', { works: count(0), children: 2 })), []);
+});
+
+test('a child answers for what it was given, once each, and says what it does meanwhile', async (t) => {
+  const protocol = { code: 'E_CONFINE_PROTOCOL' };
+  await t.throwsAsync(all(start('twice', { works: count(1) })), protocol);
+  await t.throwsAsync(all(start('silent', { ahead: 0 })), {
+    ...protocol,
+    message: 'file 1: a confined child ended before its work did',
+  });
+  const take = (value: unknown) => {
+    if ((value as [number])[0] === 3) throw new TypeError('not that');
+    return value;
+  };
+  await t.throwsAsync(all(start('read', { take })), {
+    ...protocol,
+    message: /^file 3: .* must not/,
+  });
+  const told: unknown[] = [];
+  const onMessage = (value: unknown, index: number) => void told.push([index, value]);
+  await all(start('progress', { onMessage }));
+  t.deepEqual(
+    told,
+    [0, 1, 2, 3, 4].map((index) => [index, index]),
+  );
+});
+
+test('what fails is named: a file, or the one that a child died of', async (t) => {
+  const open = (index: number) => {
+    if (index === 0) throw new KilnError('E_MISSING', 'there is no 0');
+    return numbered(index);
+  };
+  const seen: unknown[] = [];
+  const error = await t.throwsAsync(async () => {
+    for await (const one of start('crash', { open })) seen.push(one);
+  });
+  t.regex(String(error?.message), /^file 3: the confined child for 'crash' died \(/);
+  t.deepEqual(seen, ['done', 'file 2: not two']);
+  t.deepEqual(await all(start('crash', { open, works: count(2) })), ['done', 'there is no 0']);
+});
+
+test('what the work itself throws ends the queue, and the child', async (t) => {
+  const works = async function* () {
+    yield 1;
+    throw new Error('no more');
+  };
+  await t.throwsAsync(all(start('read', { works: works() })), { message: 'no more' });
+});
