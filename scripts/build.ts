@@ -41,7 +41,6 @@ const entries: Readonly<Record<string, string>> = {
   kilnd: 'src/kilnd.ts',
   confined: 'src/confined.ts',
   'egress-proxy': 'src/egress-proxy.ts',
-  'finish-folders': 'src/finish-folders.ts',
   'watch-disk': 'src/watch-disk.ts',
   index: 'src/index.ts',
 };

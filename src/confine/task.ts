@@ -86,7 +86,7 @@ export interface QueueTask {
 /** Returns the answer for one piece of work, or throws what is wrong with that. */
 export type PerformWork = (work: HandedWork, emit: TaskContext['emit']) => unknown;
 
-export type ConfinedTask = SingleTask | QueueTask;
+type ConfinedTask = SingleTask | QueueTask;
 
 /** Loads a task's module by name. */
 export type TaskTable = Readonly<Record<string, () => Promise<{ readonly task: ConfinedTask }>>>;

@@ -5,23 +5,20 @@ import { unlinkat } from '../kernel/at.ts';
 import { hasErrno } from '../kernel/libc.ts';
 import type { ScriptletPolicy } from '../recipe/load-image-recipe.ts';
 import { encodeName } from '../rpm/filename.ts';
-import { type Engine, ReservedBox } from '../sandbox/open.ts';
+import type { Engine, ReservedBox } from '../sandbox/open.ts';
 import { span } from '../trace/trace.ts';
 import type { OnImageProgress } from './progress.ts';
 import type { StoredPackage } from './store/entry.ts';
 import type { TransactionKind } from './store/manifest.ts';
 import { TransactionBox } from './transaction/box.ts';
 import { reasonsForExact } from './transaction/choose.ts';
-import { EarlyDatabase } from './transaction/early-database.ts';
 import { installIntoEmptyRoot, rpmMissing } from './transaction/exact.ts';
 import { findRpm, runFastTransaction } from './transaction/fast.ts';
 import { type Composition, composeTree, packagedTime } from './tree/compose.ts';
-import type { FolderFinisher } from './tree/folder-finisher.ts';
-import { adoptFiles, type ClampTimes, cleanUpperTree, mergeOverlay } from './tree/merge-overlay.ts';
+import { type ClampTimes, cleanUpperTree, mergeOverlay } from './tree/merge-overlay.ts';
 import { openInTree } from './tree/path.ts';
 import { TreePlan } from './tree/plan.ts';
 import { restoreCapabilities, settleOwners } from './tree/settle.ts';
-import { Turns } from './tree/turns.ts';
 
 /** File conflicts that a message lists. */
 const SHOWN_PROBLEMS = 20;
@@ -42,10 +39,8 @@ export interface TreeOptions {
 export interface AssembleOptions extends TreeOptions {
   /** In installation order. */
   readonly packages: readonly StoredPackage[];
-  /** The first box that is needed; without scriptlets none. It stays the caller's. */
+  /** For the transaction; without scriptlets none. It stays the caller's. */
   readonly reserved: ReservedBox | undefined;
-  /** For the tree's folders; its thread ends when they are made. */
-  readonly finisher: FolderFinisher;
 }
 
 /** A tree that is made. */
@@ -69,28 +64,19 @@ export interface AssembledTree {
  */
 export async function assembleTree(options: AssembleOptions): Promise<AssembledTree> {
   using _ = span('assemble the tree');
-  const { packages, scriptlets, work, finisher, onProgress } = options;
+  const { packages, scriptlets, work, onProgress } = options;
   // What is wrong with it shows when it is needed.
   if (scriptlets.mode !== 'none') TransactionBox.prepare(options.engine).catch(() => undefined);
-  const early = { ...options, work: join(work, 'database'), disk: scriptlets.disk };
-  await using database = scriptlets.mode === 'auto' ? EarlyDatabase.start(early) : undefined;
-  await using more = new AsyncDisposableStack();
-  const takeBox = () => (database ? more.use(new ReservedBox(options.engine)) : options.reserved);
-  // rpm takes longer than all that is done meanwhile.
-  await database?.begun;
   const plan = new TreePlan();
-  const turns = new Turns();
-  for (const { package: added } of packages) {
-    plan.add(added);
-    await turns.next();
-  }
+  for (const { package: added } of packages) plan.add(added);
   if (plan.problems.length > 0) throw conflictError(plan.problems);
   const byPackage = new Map(packages.map((stored) => [stored.package, stored]));
   onProgress?.({ kind: 'compose', packages: packages.length });
   const composed = join(work, 'composed');
-  const compose = () => composeTree(plan, composed, finisher, (of) => byPackage.get(of)!.tree);
-  const parts = { options, plan, composed, compose, takeBox, database };
-  if (scriptlets.mode === 'none') return await withoutScripts(parts);
+  const composition = composeTree(plan, composed, (of) => byPackage.get(of)!.tree);
+  options.signal?.throwIfAborted();
+  const parts = { options, plan, composed, composition };
+  if (scriptlets.mode === 'none') return withoutScripts(parts);
   const reasons =
     scriptlets.mode === 'exact'
       ? ['the recipe asks for it']
@@ -101,16 +87,12 @@ export async function assembleTree(options: AssembleOptions): Promise<AssembledT
 interface Parts {
   readonly options: AssembleOptions;
   readonly plan: TreePlan;
-  /** Where the composed tree will be, and what makes it. */
+  /** Where the tree of all payloads is. */
   readonly composed: string;
-  readonly compose: () => Promise<Composition>;
-  /** Gives the box for the transaction, and has it started if that is another than the database's. */
-  readonly takeBox: () => ReservedBox | undefined;
-  readonly database: EarlyDatabase | undefined;
+  readonly composition: Composition;
 }
 
-async function withoutScripts({ options, composed, compose }: Parts): Promise<AssembledTree> {
-  const composition = await compose();
+function withoutScripts({ options, composed, composition }: Parts): AssembledTree {
   const warnings = [...composition.warnings, ...settleOwners(composed, composition.deferred)];
   return {
     path: composed,
@@ -124,27 +106,12 @@ async function withoutScripts({ options, composed, compose }: Parts): Promise<As
   };
 }
 
-async function fast({
-  options,
-  plan,
-  composed,
-  compose,
-  takeBox,
-  database,
-}: Parts): Promise<AssembledTree> {
-  const { engine, packages, scriptlets, signal, onProgress } = options;
+async function fast({ options, plan, composed, composition }: Parts): Promise<AssembledTree> {
+  const { engine, packages, reserved, scriptlets, signal, onProgress } = options;
   const work = subdirectory(options.work, 'transaction');
   const clamp = clampTimes(newest(packages));
-  const composition = await compose();
-  // Not before: what it takes to start would keep rpm, or us, from a processor.
-  const reserved = takeBox();
-  const written = await database?.written();
-  signal?.throwIfAborted();
   const trash = openSync(subdirectory(options.work, 'displaced'), constants.O_DIRECTORY);
   try {
-    const isPlanned = (name: string) => plan.find(`/${name}`) !== undefined;
-    if (written !== undefined) removeMountPoints(written.upper, isPlanned);
-    const adopted = written && adoptFiles(written.upper, composed, trash, clamp);
     const { upper, warnings } = await runFastTransaction({
       engine,
       tree: composed,
@@ -152,18 +119,16 @@ async function fast({
       work,
       reserved,
       packages,
-      installed: adopted && written?.installed,
       deferred: composition.deferred,
       timeout: scriptlets.timeout,
       disk: scriptlets.disk,
       signal,
       onStep: (label) => onProgress?.({ kind: 'script', label }),
     });
-    removeMountPoints(upper, isPlanned);
+    removeMountPoints(upper, (name) => plan.find(`/${name}`) !== undefined);
     const merge = mergeOverlay(upper, composed, trash, clamp);
     restoreCapabilities(composed, composition.deferred);
     setDirectoryTimes(plan, composed, merge.directories);
-    const bytes = merge.bytes + (adopted?.bytes ?? 0);
     return {
       path: composed,
       transaction: 'fast',
@@ -171,8 +136,8 @@ async function fast({
       warnings: [...composition.warnings, ...warnings],
       linked: packages.map((stored) => stored.digest),
       epoch: newest(packages),
-      bytes: composition.bytes + bytes,
-      ownBytes: composition.copiedBytes + bytes,
+      bytes: composition.bytes + merge.bytes,
+      ownBytes: composition.copiedBytes + merge.bytes,
     };
   } finally {
     closeSync(trash);
@@ -180,16 +145,12 @@ async function fast({
 }
 
 async function exact(
-  { options, plan, composed, compose, takeBox, database }: Parts,
+  { options, plan, composed }: Parts,
   reasons: readonly string[],
 ): Promise<AssembledTree> {
-  const { engine, packages, scriptlets, signal, onProgress } = options;
+  const { engine, packages, reserved, scriptlets, signal, onProgress } = options;
   const rpm = findRpm(plan);
   if (rpm === undefined) throw rpmMissing(reasons);
-  // rpm writes another one.
-  await database?.[Symbol.asyncDispose]();
-  const reserved = takeBox();
-  await compose();
   onProgress?.({ kind: 'exact', reasons });
   const work = subdirectory(options.work, 'transaction');
   const clamp = clampTimes(newest(packages));

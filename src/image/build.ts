@@ -1,6 +1,5 @@
 import { createHash } from 'node:crypto';
 import { closeSync, constants, mkdirSync, openSync, renameSync, writeFileSync } from 'node:fs';
-import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { KilnError } from '../errors.ts';
 import { widenDescriptorTable } from '../kernel/descriptor-table.ts';
@@ -30,13 +29,8 @@ import {
   openWorkDirectory,
   sweepWorkDirectories,
 } from './store/work-directory.ts';
-import { earlyDatabasePays } from './transaction/early-database.ts';
 import { type Account, ROOT_ACCOUNT, readAccounts } from './tree/accounts.ts';
 import { customizeTree, type FileToWrite } from './tree/customize.ts';
-import { FolderFinisher } from './tree/folder-finisher.ts';
-
-/** From here on a second thread saves more than it takes to start. */
-const MANY_PACKAGES = 50;
 
 /** What an image is, apart from its packages. */
 export interface ImageSettings
@@ -163,9 +157,6 @@ async function make(request: ImageRequest, inputs: ImageInputs, id: string): Pro
 /** Makes the tree of a lock's packages. Its box starts while they are unpacked, planned and composed. */
 async function assembleLock(parts: TreeOptions, lock: Lock): Promise<AssembledTree> {
   const { engine, scriptlets, onProgress, signal } = parts;
-  const many = lock.packages.length >= MANY_PACKAGES;
-  const rpmIsBusy = scriptlets.mode === 'auto' && earlyDatabasePays(lock.packages.length);
-  await using finisher = new FolderFinisher(many && (!rpmIsBusy || availableParallelism() > 2));
   await using boxes = new AsyncDisposableStack();
   let reserved: ReservedBox | undefined;
   const onFetched = async () => {
@@ -180,7 +171,7 @@ async function assembleLock(parts: TreeOptions, lock: Lock): Promise<AssembledTr
     signal,
     onFetched,
   });
-  return await assembleTree({ ...parts, packages, reserved, finisher });
+  return await assembleTree({ ...parts, packages, reserved });
 }
 
 async function leaseBase({ engine, base }: ImageRequest): Promise<LeasedImage> {

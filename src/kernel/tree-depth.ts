@@ -4,7 +4,7 @@ import { KilnError } from '../errors.ts';
  * Directories within directories that a tree may have to be copied or merged: each level holds descriptors and
  * stack. Trees of packages have some twenty. Deeper ones can only be removed.
  */
-export const MAX_TREE_DEPTH = 1000;
+const MAX_TREE_DEPTH = 1000;
 
 /** Throws E_TREE_DEPTH where `depth` is more than {@link MAX_TREE_DEPTH}. */
 export function checkTreeDepth(depth: number): void {

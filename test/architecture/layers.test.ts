@@ -14,7 +14,7 @@ const layers: readonly (readonly string[])[] = [
   ['result'],
   ['run', 'build', 'service', 'doctor'],
   ['mock', 'daemon'],
-  ['kiln.ts', 'index.ts', 'confined.ts', 'egress-proxy.ts', 'finish-folders.ts', 'watch-disk.ts'],
+  ['kiln.ts', 'index.ts', 'confined.ts', 'egress-proxy.ts', 'watch-disk.ts'],
   ['cli'],
   ['kilnd.ts'],
 ];
@@ -98,7 +98,7 @@ test('trees are removed by descriptors only: Node has no way that takes any dept
 
 test('a thread loads nothing of koffi, which ends the process if the thread is ended meanwhile', async (t) => {
   const reached = new Set<string>();
-  const waiting = ['watch-disk.ts', 'finish-folders.ts'];
+  const waiting = ['watch-disk.ts'];
   for (let module = waiting.pop(); module !== undefined; module = waiting.pop()) {
     if (reached.has(module)) continue;
     reached.add(module);

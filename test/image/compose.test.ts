@@ -5,7 +5,6 @@ import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { execa } from 'execa';
 import { composeTree } from '../../src/image/tree/compose.ts';
-import { FolderFinisher } from '../../src/image/tree/folder-finisher.ts';
 import { TreePlan } from '../../src/image/tree/plan.ts';
 import { SyscallError } from '../../src/kernel/libc.ts';
 import type { RpmFile, RpmPackage } from '../../src/rpm/package.ts';
@@ -26,9 +25,8 @@ function planOf(files: readonly RpmFile[]): TreePlan {
 }
 
 /** Makes it in `to` of what is unpacked in `from`. */
-async function compose(files: readonly RpmFile[], from: string, to: string, thread: boolean) {
-  await using finisher = new FolderFinisher(thread);
-  return await composeTree(planOf(files), to, finisher, () => from);
+function compose(files: readonly RpmFile[], from: string, to: string) {
+  return composeTree(planOf(files), to, () => from);
 }
 
 async function scratch(t: ExecutionContext): Promise<string> {
@@ -51,64 +49,49 @@ async function ext4(t: ExecutionContext): Promise<string> {
   return mounted;
 }
 
-for (const thread of [false, true]) {
-  const how = thread ? 'a thread' : 'no thread';
-  test(`what has too many links already is copied, with ${how}`, async (t) => {
-    const top = await ext4(t);
-    const from = join(top, 'unpacked');
-    const files = [folder('/full', 0o511), file('/full/a'), file('/full/b'), file('/less/c')];
-    await mkdir(join(from, 'full'), { recursive: true });
-    await mkdir(join(from, 'less'));
-    for (const { path, type } of files) if (type === 'file') await writeFile(from + path, 'text\n');
-    await mkdir(join(top, 'links'));
-    for (let count = 1; count < LINKS; count++) {
-      await link(join(from, 'full/a'), join(top, 'links', String(count)));
-    }
+test('what has too many links already is copied', async (t) => {
+  const top = await ext4(t);
+  const from = join(top, 'unpacked');
+  const files = [folder('/full', 0o511), file('/full/a'), file('/full/b'), file('/less/c')];
+  await mkdir(join(from, 'full'), { recursive: true });
+  await mkdir(join(from, 'less'));
+  for (const { path, type } of files) if (type === 'file') await writeFile(from + path, 'text\n');
+  await mkdir(join(top, 'links'));
+  for (let count = 1; count < LINKS; count++) {
+    await link(join(from, 'full/a'), join(top, 'links', String(count)));
+  }
 
-    const made = await compose(files, from, join(top, 'tree'), thread);
-    t.deepEqual(
-      [made.linked, made.copied, made.bytes, made.copiedBytes, made.directories],
-      [2, 1, 15, 5, 3],
-    );
-    const format = '%P %y %n %m %T@ %s\\n';
-    const { stdout } = await execa('find', [
-      join(top, 'tree'),
-      '-mindepth',
-      '1',
-      '-printf',
-      format,
-    ]);
-    const seconds = (line: string) => line.replace(/(\d+)\.0+ /, '$1 ');
-    const [full, a, b, , c] = stdout.split('\n').sort().map(seconds);
-    t.is(full?.replace(/ \d+$/, ''), `full d 2 511 ${TIME}`);
-    t.is(a, `full/a f 1 640 ${TIME} 5`);
-    t.regex(b ?? '', /^full\/b f 2 644 /);
-    t.regex(c ?? '', /^less\/c f 2 644 /);
-    const { stdout: same } = await execa('cat', [join(top, 'tree/full/a')]);
-    t.is(same, 'text');
-  });
+  const made = compose(files, from, join(top, 'tree'));
+  t.deepEqual(
+    [made.linked, made.copied, made.bytes, made.copiedBytes, made.directories],
+    [2, 1, 15, 5, 3],
+  );
+  const format = '%P %y %n %m %T@ %s\\n';
+  const { stdout } = await execa('find', [join(top, 'tree'), '-mindepth', '1', '-printf', format]);
+  const seconds = (line: string) => line.replace(/(\d+)\.0+ /, '$1 ');
+  const [full, a, b, , c] = stdout.split('\n').sort().map(seconds);
+  t.is(full?.replace(/ \d+$/, ''), `full d 2 511 ${TIME}`);
+  t.is(a, `full/a f 1 640 ${TIME} 5`);
+  t.regex(b ?? '', /^full\/b f 2 644 /);
+  t.regex(c ?? '', /^less\/c f 2 644 /);
+  const { stdout: same } = await execa('cat', [join(top, 'tree/full/a')]);
+  t.is(same, 'text');
+});
 
-  test.serial(`a link that fails is told, and nothing stays open, with ${how}`, async (t) => {
-    const directory = await scratch(t);
-    const from = join(directory, 'unpacked');
-    const names = Array.from({ length: 2000 }, (_, index) => `/in/${index % 40}/${index}`);
-    for (const name of names) {
-      await mkdir(join(from, name, '..'), { recursive: true });
-      await writeFile(from + name, '');
-    }
-    await rm(from + names[700]!);
-    const before = readdirSync('/proc/self/fd').length;
-    const error = await t.throwsAsync(
-      compose(names.map(file), from, join(directory, 'to'), thread),
-      {
-        instanceOf: SyscallError,
-      },
-    );
-    t.is(error?.errnoName, 'ENOENT');
-    t.is(error?.call, 'linkat');
-    for (let tries = 0; readdirSync('/proc/self/fd').length > before && tries < 100; tries++) {
-      await new Promise((resolve) => setTimeout(resolve, 20));
-    }
-    t.is(readdirSync('/proc/self/fd').length, before);
+test.serial('a link that fails is told, and nothing stays open', async (t) => {
+  const directory = await scratch(t);
+  const from = join(directory, 'unpacked');
+  const names = Array.from({ length: 2000 }, (_, index) => `/in/${index % 40}/${index}`);
+  for (const name of names) {
+    await mkdir(join(from, name, '..'), { recursive: true });
+    await writeFile(from + name, '');
+  }
+  await rm(from + names[700]!);
+  const before = readdirSync('/proc/self/fd').length;
+  const error = t.throws(() => compose(names.map(file), from, join(directory, 'to')), {
+    instanceOf: SyscallError,
   });
-}
+  t.is(error?.errnoName, 'ENOENT');
+  t.is(error?.call, 'linkat');
+  t.is(readdirSync('/proc/self/fd').length, before);
+});

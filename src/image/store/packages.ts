@@ -22,7 +22,6 @@ import { diskExceeded } from '../../state/disk-error.ts';
 import { DiskWatch } from '../../state/disk-watch.ts';
 import type { StatePaths } from '../../state/paths.ts';
 import type { OnImageProgress } from '../progress.ts';
-import { Turns } from '../tree/turns.ts';
 import { checkIdentity } from './check-identity.ts';
 import { checkFiles, checkStored } from './check-signatures.ts';
 import { noteCheck } from './checks.ts';
@@ -69,12 +68,7 @@ export async function obtainPackages(
   };
   // Reading them takes a while, in which others can begin.
   if (lock.packages.every((wanted) => hasEntry(paths, wanted.digest))) await onFetched();
-  const present: (StoredPackage | undefined)[] = [];
-  const turns = new Turns();
-  for (const wanted of lock.packages) {
-    present.push(readStoredPackage(paths, wanted.digest));
-    await turns.next();
-  }
+  const present = lock.packages.map((wanted) => readStoredPackage(paths, wanted.digest));
   const found = lock.packages.filter((_, index) => present[index] !== undefined);
   const check = (packages: readonly LockedPackage[]) =>
     checkStored(paths, lock, packages, {

@@ -8,7 +8,7 @@ export function reasonsForExact(packages: readonly RpmPackage[], plan: TreePlan)
 }
 
 /** Those of them that lie in the packages' scripts. */
-export function scriptReasons(packages: readonly RpmPackage[]): string[] {
+function scriptReasons(packages: readonly RpmPackage[]): string[] {
   const reasons: string[] = [];
   for (const { name, arch, scriptlets, triggers, fileTriggers } of packages) {
     const label = `${name}.${arch}`;

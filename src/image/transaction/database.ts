@@ -33,8 +33,6 @@ export interface DatabaseOptions {
   readonly rpm: string;
   readonly packages: readonly StoredPackage[];
   readonly signal?: AbortSignal | undefined;
-  /** Called when rpm runs. */
-  readonly onBegun?: (() => void) | undefined;
 }
 
 /**
@@ -43,7 +41,7 @@ export interface DatabaseOptions {
  * @throws KilnError E_SCRIPTLET with what rpm said.
  */
 export async function writeDatabase(options: DatabaseOptions): Promise<RpmPackage[] | undefined> {
-  const { box, control, rpm, packages, signal, onBegun } = options;
+  const { box, control, rpm, packages, signal } = options;
   const headers = packages.map((stored) => control.addFile(stored.header));
   const version = packages.find((stored) => stored.package.name === 'rpm')?.package.version;
   const known = version !== undefined && compareVersions(version, NO_PLUGINS.since) >= 0;
@@ -51,13 +49,7 @@ export async function writeDatabase(options: DatabaseOptions): Promise<RpmPackag
   // A line of it for each package, in UTF-8, and room for what else rpm has to say.
   const lines = packages.reduce((sum, stored) => sum + nevra(stored.package).length * 3 + 1, 0);
   const output = OUTPUT_LIMIT + lines;
-  const result = await box.run({
-    argv,
-    timeout: DATABASE_TIMEOUT,
-    signal,
-    output,
-    meanwhile: onBegun,
-  });
+  const result = await box.run({ argv, timeout: DATABASE_TIMEOUT, signal, output });
   if (result.status !== 0) throw failure('writing the rpm database', result);
   return installationOrder(
     packages.map((stored) => stored.package),

@@ -20,8 +20,6 @@ export interface FastTransaction {
   readonly work: string;
   readonly reserved: ReservedBox | undefined;
   readonly packages: readonly StoredPackage[];
-  /** In installation order, if rpm's database is in the tree already. */
-  readonly installed: readonly RpmPackage[] | undefined;
   readonly deferred: readonly DeferredOwner[];
   /** For each script, seconds. */
   readonly timeout: number;
@@ -51,8 +49,8 @@ export async function runFastTransaction(
     reserved,
     disk: options.disk,
   });
-  let order = options.installed;
-  if (order === undefined && rpm !== undefined) {
+  let order: readonly RpmPackage[] | undefined;
+  if (rpm !== undefined) {
     options.onStep?.('rpm database');
     order = await writeDatabase({ box, control, rpm, packages, signal });
   }

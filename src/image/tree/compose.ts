@@ -1,5 +1,14 @@
-import { chmodSync, closeSync, constants, mkdirSync, openSync } from 'node:fs';
 import {
+  chmodSync,
+  closeSync,
+  constants,
+  fchmodSync,
+  futimesSync,
+  mkdirSync,
+  openSync,
+} from 'node:fs';
+import {
+  linkat,
   mkdirat,
   mkfifoat,
   type OpenHow,
@@ -9,15 +18,12 @@ import {
   RESOLVE_BENEATH,
   RESOLVE_NO_SYMLINKS,
 } from '../../kernel/at.ts';
-import { awaitedLater } from '../../promise.ts';
+import { hasErrno } from '../../kernel/libc.ts';
 import { callName } from '../../rpm/filename.ts';
 import type { RpmFile, RpmPackage } from '../../rpm/package.ts';
 import { span } from '../../trace/trace.ts';
 import { Copies, PERMISSIONS, SET_ID_BITS } from './copies.ts';
-import type { FolderFinisher } from './folder-finisher.ts';
-import { type FolderJob, link, setModeAndTime } from './folder-jobs.ts';
 import { needsOwner, type PlannedDirectory, type PlannedLeaf, type TreePlan } from './plan.ts';
-import { Turns } from './turns.ts';
 
 /** A path whose owner is known by name only until the image has users. */
 export interface DeferredOwner {
@@ -48,24 +54,19 @@ export interface Composition {
  * Makes the planned tree in the new folder `destination`; `treeOf` tells where a package is
  * unpacked. Files are hard links to the package
  * store; what will need another owner than the store's inode has, or has too many links already
- * (EMLINK), is a copy of its own. The finisher is disposed of.
+ * (EMLINK), is a copy of its own.
  */
-export async function composeTree(
+export function composeTree(
   plan: TreePlan,
   destination: string,
-  finisher: FolderFinisher,
   treeOf: (of: RpmPackage) => string,
-): Promise<Composition> {
+): Composition {
   using _ = span('compose the tree');
   mkdirSync(destination, { mode: 0o755 });
-  const composer = new Composer(finisher, treeOf);
+  const composer = new Composer(treeOf);
   try {
-    const root = openSync(destination, constants.O_RDONLY | constants.O_DIRECTORY);
-    await composer.fill(plan.root, root);
-    await composer.finish();
+    composer.fill(plan.root, openSync(destination, constants.O_RDONLY | constants.O_DIRECTORY));
   } finally {
-    // It uses descriptors that are closed then.
-    await finisher[Symbol.asyncDispose]();
     composer.close();
   }
   return composer;
@@ -73,16 +74,6 @@ export async function composeTree(
 
 /** The open folders of packages that make up one folder: its name in the package, and descriptor. */
 type Sources = Map<RpmPackage, readonly { readonly directory: string; readonly fd: number }[]>;
-
-/** A folder of the tree that lacks nothing but what its job says. */
-interface Filled {
-  readonly planned: PlannedDirectory;
-  readonly sources: Sources;
-  readonly job: FolderJob;
-}
-
-/** Links and folders that are finished at once: half a millisecond's work, and as many open folders at most. */
-const BATCH = 128;
 
 /** No link is followed: whatever went wrong while unpacking, nothing outside gets in. */
 const INSIDE: OpenHow = {
@@ -101,106 +92,44 @@ class Composer implements Composition {
   readonly #treeOf: (of: RpmPackage) => string;
   readonly #roots = new Map<RpmPackage, number>();
   readonly #copies = new Copies();
-  readonly #finisher: FolderFinisher;
-  readonly #turns = new Turns();
-  /** What is next for the finisher, and how many links and folders that is. */
-  #batch: Filled[] = [];
-  #batched = 0;
-  readonly #finishing: Promise<void>[] = [];
-  #failure: { readonly error: unknown } | undefined;
-  /** Directories of the tree and of packages. */
-  readonly #open = new Set<number>();
 
-  constructor(finisher: FolderFinisher, treeOf: (of: RpmPackage) => string) {
-    this.#finisher = finisher;
+  constructor(treeOf: (of: RpmPackage) => string) {
     this.#treeOf = treeOf;
   }
 
-  /** Makes everything below `planned` in the open directory `target`, which is closed once it is finished. */
-  async fill(planned: PlannedDirectory, target: number): Promise<void> {
-    this.#open.add(target);
-    await this.#turns.next();
-    if (needsOwner(planned.owner?.file)) {
-      this.deferred.push({ path: planned.path, ...planned.owner! });
-    }
+  /** Makes everything below `planned` in the open directory `target`, and closes that. */
+  fill(planned: PlannedDirectory, target: number): void {
     const sources: Sources = new Map();
-    const links = new Map<number, string[]>();
-    for (const [name, child] of planned.children) {
-      const entry = callName(name);
-      if (child.kind === 'leaf') {
-        this.#place(child, entry, target, sources, links);
-        continue;
+    try {
+      if (needsOwner(planned.owner?.file)) {
+        this.deferred.push({ path: planned.path, ...planned.owner! });
       }
-      mkdirat(target, entry, 0o700);
-      this.directories++;
-      await this.fill(child, openDirectory(target, entry));
+      for (const [name, child] of planned.children) {
+        const entry = callName(name);
+        if (child.kind === 'leaf') {
+          this.#place(child, entry, target, sources);
+          continue;
+        }
+        mkdirat(target, entry, 0o700);
+        this.directories++;
+        this.fill(child, openDirectory(target, entry));
+      }
+      // Last: to make entries takes rights, and changes the time. The umask does not count for this.
+      fchmodSync(target, directoryMode(planned));
+      const time = packagedTime(planned);
+      if (time !== null) futimesSync(target, time, time);
+    } finally {
+      for (const opened of sources.values()) for (const { fd } of opened) closeSync(fd);
+      closeSync(target);
     }
-    this.#batched++;
-    for (const names of links.values()) {
-      this.#batched += names.length;
-      this.linked += names.length;
-    }
-    const joined = [...links].map(([source, names]) => ({ source, names: names.join('/') }));
-    const job = {
-      target,
-      links: joined,
-      mode: directoryMode(planned),
-      time: packagedTime(planned),
-    };
-    this.#batch.push({ planned, sources, job });
-    if (this.#batched >= BATCH) this.#finishBatch();
-  }
-
-  /** Waits until all folders are finished. */
-  async finish(): Promise<void> {
-    this.#finishBatch();
-    await Promise.all(this.#finishing);
   }
 
   close(): void {
-    for (const directory of this.#open) closeSync(directory);
     for (const root of this.#roots.values()) closeSync(root);
     this.#copies.close();
   }
 
-  #finishBatch(): void {
-    if (this.#failure !== undefined) throw this.#failure.error;
-    const finishing = awaitedLater(this.#finishFolders(this.#batch));
-    // It is told with the next batch.
-    finishing.catch((error: unknown) => {
-      this.#failure ??= { error };
-    });
-    this.#finishing.push(finishing);
-    this.#batch = [];
-    this.#batched = 0;
-  }
-
-  async #finishFolders(folders: readonly Filled[]): Promise<void> {
-    const refused = await this.#finisher.finish(folders.map(({ job }) => job));
-    for (const { job: index, source, name } of refused) {
-      const { planned, job } = folders[index]!;
-      this.linked--;
-      this.#copyLeaf(planned.children.get(name) as PlannedLeaf, source, job.target, name);
-      setModeAndTime(job.target, job);
-    }
-    for (const { sources, job } of folders) {
-      for (const opened of sources.values()) for (const { fd } of opened) this.#close(fd);
-      this.#close(job.target);
-    }
-  }
-
-  #close(directory: number): void {
-    this.#open.delete(directory);
-    closeSync(directory);
-  }
-
-  #place(
-    leaf: PlannedLeaf,
-    name: Buffer | string,
-    target: number,
-    sources: Sources,
-    links: Map<number, string[]>,
-  ): void {
+  #place(leaf: PlannedLeaf, name: Buffer | string, target: number, sources: Sources): void {
     const { package: from, file } = leaf.owner;
     if (file.type !== 'file' && file.type !== 'symlink') {
       this.#special(leaf, name, target);
@@ -208,17 +137,8 @@ class Composer implements Composition {
     }
     const source = this.#source(from, file, sources);
     if (file.type === 'file') this.bytes += file.size / file.nlink;
-    if (needsOwner(file)) {
-      this.#copyLeaf(leaf, source, target, name);
-    } else if (typeof name === 'string') {
-      const names = links.get(source);
-      if (names === undefined) links.set(source, [name]);
-      else names.push(name);
-    } else if (link(source, target, name)) {
-      this.linked++;
-    } else {
-      this.#copyLeaf(leaf, source, target, name);
-    }
+    if (!needsOwner(file) && link(source, target, name)) this.linked++;
+    else this.#copyLeaf(leaf, source, target, name);
   }
 
   #copyLeaf(leaf: PlannedLeaf, source: number, target: number, name: Buffer | string): void {
@@ -265,7 +185,6 @@ class Composer implements Composition {
     }
     const directory = file.path.slice(1, end);
     const fd = openat2(root, callName(directory === '' ? '.' : directory), INSIDE);
-    this.#open.add(fd);
     sources.set(from, [...(known ?? []), { directory, fd }]);
     return fd;
   }
@@ -281,4 +200,15 @@ function directoryMode(planned: PlannedDirectory): number {
   if (planned.owner === null) return 0o755;
   const mode = planned.owner.file.mode & PERMISSIONS;
   return needsOwner(planned.owner.file) ? mode & ~SET_ID_BITS : mode;
+}
+
+/** False if the file has as many links as its file system allows already, 65,000 on ext4. */
+function link(source: number, target: number, name: Buffer | string): boolean {
+  try {
+    linkat(source, name, target, name);
+    return true;
+  } catch (error) {
+    if (hasErrno(error, 'EMLINK')) return false;
+    throw error;
+  }
 }

@@ -17,7 +17,7 @@ import {
   unlinkat,
 } from '../../kernel/at.ts';
 import { hasErrno } from '../../kernel/libc.ts';
-import { checkTreeDepth, MAX_TREE_DEPTH } from '../../kernel/tree-depth.ts';
+import { checkTreeDepth } from '../../kernel/tree-depth.ts';
 import { getXattr, listXattrs, removeXattr, setXattr } from '../../kernel/xattr.ts';
 import { decodeName } from '../../rpm/filename.ts';
 
@@ -60,72 +60,18 @@ export interface ClampTimes {
  */
 export function mergeOverlay(upper: string, tree: string, trash: number, clamp: ClampTimes): Merge {
   const merger = new Merger(trash, clamp);
-  withBoth(upper, tree, (from, to) => merger.merge(from, to, '', 0));
-  return merger;
-}
-
-/**
- * Moves the files of an overlay's upper directory into another tree than the overlay lay on. That
- * tree's folders stay as they are, with their times; those it lacks come along.
- * @returns what {@link mergeOverlay} returns; undefined, with nothing done, where there is more
- * than files and folders, or something else has the place of one.
- */
-export function adoptFiles(
-  upper: string,
-  tree: string,
-  trash: number,
-  clamp: ClampTimes,
-): Merge | undefined {
-  const merger = new Merger(trash, clamp, true);
-  return withBoth(upper, tree, (from, to) => {
-    if (!fits(from, to, 0)) return undefined;
-    merger.merge(from, to, '', 0);
-    return merger;
-  });
-}
-
-/** Opens both directories for as long as `act` takes. */
-function withBoth<Result>(
-  upper: string,
-  tree: string,
-  act: (from: number, to: number) => Result,
-): Result {
   const from = openSync(upper, DIRECTORY);
   try {
     const to = openSync(tree, DIRECTORY);
     try {
-      return act(from, to);
+      merger.merge(from, to, '', 0);
     } finally {
       closeSync(to);
     }
   } finally {
     closeSync(from);
   }
-}
-
-/** Whether all of a directory are files and folders, and no entry of the tree is another kind of thing. */
-function fits(from: number, to: number | undefined, depth: number): boolean {
-  if (depth > MAX_TREE_DEPTH) return false;
-  return namesIn(from).every((name) => {
-    const stat = entryOf(from, name)!;
-    const there = to === undefined ? undefined : entryOf(to, name);
-    if (stat.isFile()) return there === undefined || there.isFile();
-    if (!stat.isDirectory() || (there !== undefined && !there.isDirectory())) return false;
-    const inner = openDirectory(from, name);
-    try {
-      if (to === undefined || there === undefined) return fits(inner, undefined, depth + 1);
-      // It stands for the tree's whole folder, of which whoever made it saw a part.
-      if (isOpaque(inner)) return false;
-      const target = openDirectory(to, name);
-      try {
-        return fits(inner, target, depth + 1);
-      } finally {
-        closeSync(target);
-      }
-    } finally {
-      closeSync(inner);
-    }
-  });
+  return merger;
 }
 
 /** Frees a tree that lay in an upper directory, with nothing below it, from the overlay's marks. */
@@ -150,14 +96,11 @@ class Merger implements Merge {
   readonly directories = new Set<string>();
   readonly #trash: number;
   readonly #clamp: ClampTimes;
-  /** The tree's directories stay as they are. */
-  readonly #keepDirectories: boolean;
   #serial = 0;
 
-  constructor(trash: number, clamp: ClampTimes, keepDirectories = false) {
+  constructor(trash: number, clamp: ClampTimes) {
     this.#trash = trash;
     this.#clamp = clamp;
-    this.#keepDirectories = keepDirectories;
   }
 
   /** `path` is empty for the root. */
@@ -179,8 +122,7 @@ class Merger implements Merge {
         this.changed++;
       }
     }
-    if (this.#keepDirectories) setTimes(to, clampTimes(before, this.#clamp) ?? before);
-    else copyMetadata(from, to, before, this.#clamp);
+    copyMetadata(from, to, before, this.#clamp);
   }
 
   #directory(
