@@ -4,10 +4,12 @@
  * else came along is dropped. By hand, since a schema's library takes longer to load than a thousand
  * packages to check; test/rpm/check.test.ts holds it against one. All throw a TypeError.
  */
+import { fileTypeOf, isFileFlag } from './files.ts';
 import type {
   RpmChangelogEntry,
   RpmDependency,
   RpmDigest,
+  RpmFile,
   RpmFileTrigger,
   RpmIdentity,
   RpmPackage,
@@ -17,7 +19,6 @@ import type {
   RpmSignature,
   RpmTrigger,
 } from './package.ts';
-import type { Column, ColumnValues } from './wire.ts';
 
 /** An object whose keys are anything. */
 type Keys = Readonly<Record<string, unknown>>;
@@ -221,11 +222,45 @@ export function takeIdentity(value: unknown): RpmIdentity {
   };
 }
 
-/** All of a package but its files, which have a check of their own (unwire.ts). */
-export function takeAllButFiles(value: unknown): Omit<RpmPackage, 'files'> {
+function fileFlag(value: unknown): RpmFile['flags'][number] {
+  const name = text(value);
+  if (isFileFlag(name)) return name;
+  throw new TypeError('a file has an unknown flag');
+}
+
+/** @throws KilnError E_RPM_FORMAT for a mode that is of no type */
+function file(value: unknown): RpmFile {
+  const from = keys(value);
+  const mode = count(from.mode);
+  const type = fileTypeOf(mode);
+  return {
+    path: text(from.path),
+    type,
+    mode,
+    owner: text(from.owner),
+    group: text(from.group),
+    size: count(from.size),
+    mtime: count(from.mtime),
+    digest: textOrNull(from.digest),
+    linkTarget: type === 'symlink' ? text(from.linkTarget) : null,
+    flags: list(from.flags, fileFlag),
+    verifyFlags: count(from.verifyFlags),
+    caps: textOrNull(from.caps),
+    device: count(from.device),
+    inode: count(from.inode),
+    nlink: count(from.nlink),
+    rdev: count(from.rdev),
+    lang: text(from.lang),
+    imaSignature: textOrNull(from.imaSignature),
+  };
+}
+
+/** A package with all that is in it. */
+export function takePackage(value: unknown): RpmPackage {
   const from = keys(value);
   return {
     ...takeIdentity(value),
+    files: list(from.files, file),
     dependencies: dependencies(from.dependencies),
     scriptlets: list(from.scriptlets, scriptlet),
     triggers: list(from.triggers, trigger),
@@ -233,9 +268,4 @@ export function takeAllButFiles(value: unknown): Omit<RpmPackage, 'files'> {
     changelog: list(from.changelog, change),
     fileDigestAlgorithm: text(from.fileDigestAlgorithm),
   };
-}
-
-/** Columns of files by name, each to be checked by whoever takes it. */
-export function takeColumns(value: unknown): Partial<Readonly<Record<Column, ColumnValues>>> {
-  return keys(value) as Partial<Readonly<Record<Column, ColumnValues>>>;
 }

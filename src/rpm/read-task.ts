@@ -6,7 +6,6 @@ import { inspectIdentity, inspectPackage } from './inspect.ts';
 import { Keyring } from './keyring.ts';
 import { loadLibrpmio } from './librpmio.ts';
 import { HEADERS_MEMORY } from './sections.ts';
-import { toWire } from './wire.ts';
 
 export interface ReadTaskInput {
   readonly depth: DigestDepth;
@@ -29,7 +28,7 @@ export const task: QueueTask = {
     const memory = Buffer.allocUnsafeSlow(HEADERS_MEMORY);
     const options = { depth, keyring, memory };
     const look = (fd: number) =>
-      identityOnly ? inspectIdentity(fd, options) : toWire(inspectPackage(fd, options));
+      identityOnly ? inspectIdentity(fd, options) : inspectPackage(fd, options);
     return ({ fds }) =>
       fds.map((fd) => {
         try {

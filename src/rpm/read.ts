@@ -6,12 +6,11 @@ import { runQueue } from '../confine/queue.ts';
 import { defaultLimits } from '../confine/task.ts';
 import { type HandedWork, MAX_FILES } from '../confine/work.ts';
 import { KilnError } from '../errors.ts';
-import { takeIdentity } from './check.ts';
+import { takeIdentity, takePackage } from './check.ts';
 import type { DigestDepth } from './digests.ts';
 import { openFile } from './open-files.ts';
 import type { RpmIdentity, RpmPackage } from './package.ts';
 import type { ReadTaskInput } from './read-task.ts';
-import { fromWire } from './unwire.ts';
 
 /** A child costs 50 ms, a header 0.3 ms: fewer files than this do not earn another child. */
 const FILES_PER_CHILD = 150;
@@ -49,7 +48,7 @@ export async function* readRpms(
   files: readonly string[],
   options: ReadOptions = {},
 ): AsyncGenerator<ReadResult, void, undefined> {
-  yield* readAll(files, options, fromWire, false);
+  yield* readAll(files, options, takePackage, false);
 }
 
 /** Like {@link readRpms}, but reads none of the lists in the packages: several times faster. */

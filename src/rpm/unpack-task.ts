@@ -15,7 +15,6 @@ import { type OwnerMap, PackageWriter } from './payload/writer.ts';
 import { loadZstd } from './payload/zstd.ts';
 import { readSections } from './sections.ts';
 import { checkSignatures } from './signatures.ts';
-import { toWire } from './wire.ts';
 
 export interface UnpackTaskInput {
   readonly keys: readonly string[];
@@ -40,8 +39,7 @@ export const task: QueueTask = {
     const options = input as UnpackTaskInput;
     const keyring = new Keyring(loadLibrpmio(), options.keys);
     return async (work, emit) => {
-      const done = await unpack(work.fds[0]!, work.input as string, keyring, options, emit);
-      return { package: toWire(done.package), warnings: done.warnings };
+      return await unpack(work.fds[0]!, work.input as string, keyring, options, emit);
     };
   },
 };

@@ -4,13 +4,13 @@ import { availableParallelism } from 'node:os';
 import { runQueue } from '../confine/queue.ts';
 import { type ConfinedLimits, defaultLimits } from '../confine/task.ts';
 import { KilnError } from '../errors.ts';
+import { takePackage } from './check.ts';
 import type { SignaturePolicy } from './inspect.ts';
 import { openFile } from './open-files.ts';
 import type { RpmPackage } from './package.ts';
 import type { UnpackLimits } from './payload/plan.ts';
 import type { OwnerMap } from './payload/writer.ts';
 import type { UnpackTaskInput } from './unpack-task.ts';
-import { fromWire } from './unwire.ts';
 
 export interface UnpackJob {
   /** The .rpm file. */
@@ -54,8 +54,6 @@ export interface UnpackOptions {
 export interface Unpacked {
   readonly job: UnpackJob;
   readonly package: RpmPackage;
-  /** The package as `fromWire` takes it, which has found nothing wrong with it. */
-  readonly wire: object;
   /** What was left out (devices, fifos), as sentences. */
   readonly warnings: readonly string[];
 }
@@ -120,8 +118,8 @@ export async function* unpackRpms(
       options.onProgress?.(job, bytes as number);
     },
     take: (value, job) => {
-      const { warnings, package: wire } = value as { warnings: unknown[]; package: object };
-      return { job, package: fromWire(wire), wire, warnings: warnings.map(String) };
+      const { warnings, package: unpacked } = value as { warnings: unknown[]; package: unknown };
+      return { job, package: takePackage(unpacked), warnings: warnings.map(String) };
     },
     fail: (error, job) => ({ job, error }),
   });

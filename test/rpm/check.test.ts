@@ -1,7 +1,7 @@
 /** The checks of what a confined child says, held against a schema of the same. */
 import test from 'ava';
 import fc from 'fast-check';
-import { takeAllButFiles, takeIdentity } from '../../src/rpm/check.ts';
+import { takeIdentity, takePackage } from '../../src/rpm/check.ts';
 import { identitySchema, packageSchema } from './schema.ts';
 
 const text = fc.string({ maxLength: 6 });
@@ -64,8 +64,16 @@ const identity = {
   ),
 };
 const requirements = few(dependency);
+const file = fc.record({
+  ...{ path: text, owner: text, group: text, lang: text, linkTarget: text },
+  mode: fc.constantFrom(0o100644, 0o104755, 0o040755, 0o120777, 0o010600, 0o020666),
+  flags: fc.subarray(['config', 'doc', 'ghost', 'artifact']),
+  ...{ size: count, mtime: count, verifyFlags: count, device: count, inode: count, nlink: count },
+  ...{ rdev: count, digest: orNull(text), caps: orNull(text), imaSignature: orNull(text) },
+});
 const whole = {
   ...identity,
+  files: few(file),
   dependencies: fc.record({
     ...{ requires: requirements, provides: requirements, conflicts: requirements },
     ...{ obsoletes: requirements, recommends: requirements, suggests: requirements },
@@ -152,7 +160,7 @@ function outcome(take: () => unknown): { readonly taken?: unknown; readonly refu
 
 for (const { what, shape, take, schema } of [
   { what: 'an identity', shape: identity, take: takeIdentity, schema: identitySchema },
-  { what: 'a package', shape: whole, take: takeAllButFiles, schema: packageSchema },
+  { what: 'a package', shape: whole, take: takePackage, schema: packageSchema },
 ]) {
   test(`${what} is taken, and refused, as the schema says`, (t) => {
     const right = fc.record(shape as Record<string, fc.Arbitrary<unknown>>);
@@ -184,10 +192,12 @@ test('a key of every object that is missing is missed', (t) => {
     fc
       .record(whole)
       .filter(
-        ({ digests, signatures, scriptlets, triggers, fileTriggers, changelog, dependencies }) =>
-          [digests, signatures, scriptlets, triggers, fileTriggers, changelog].every(
+        ({ digests, signatures, scriptlets, triggers, fileTriggers, changelog, files, ...rest }) =>
+          [digests, signatures, scriptlets, triggers, fileTriggers, changelog, files].every(
             (list) => list.length > 0,
-          ) && Object.values(dependencies).every((list) => list.length > 0),
+          ) &&
+          Object.values(rest.dependencies).every((list) => list.length > 0) &&
+          files.every(({ mode }) => mode === 0o120777),
       ),
     { numRuns: 1, seed: 1 },
   );
@@ -197,12 +207,12 @@ test('a key of every object that is missing is missed', (t) => {
       if (typeof inside === 'object' && inside !== null) visit(inside as Record<string, unknown>);
       if (Array.isArray(holder)) continue;
       delete holder[name];
-      t.throws(() => takeAllButFiles(value), { instanceOf: TypeError }, name);
+      t.throws(() => takePackage(value), { instanceOf: TypeError }, name);
       holder[name] = inside;
       removed += 1;
     }
   };
   visit(value as unknown as Record<string, unknown>);
-  t.notThrows(() => takeAllButFiles(value));
+  t.notThrows(() => takePackage(value));
   t.true(removed > 100, String(removed));
 });

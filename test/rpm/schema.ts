@@ -4,6 +4,7 @@
  * compares the two. Keys that are not here are dropped.
  */
 import { z } from 'zod';
+import { fileTypeOf } from '../../src/rpm/files.ts';
 import type { RpmIdentity, RpmPackage } from '../../src/rpm/package.ts';
 
 const count = z.number().int().nonnegative();
@@ -104,9 +105,40 @@ const identityShape = {
   signatures: z.array(signature),
 } satisfies { [Key in keyof RpmIdentity]: z.ZodType<RpmIdentity[Key]> };
 
-/** All of a package but its files, which have a check of their own (unwire.ts). */
+/** The type is what the mode says; only a link leads somewhere. */
+const file = z
+  .object({
+    path: text,
+    mode: count,
+    owner: text,
+    group: text,
+    size: count,
+    mtime: count,
+    digest: text.nullable(),
+    linkTarget: z.unknown(),
+    flags: z.array(
+      z.enum([
+        ...(['config', 'doc', 'icon', 'missingok', 'noreplace', 'specfile', 'ghost'] as const),
+        ...(['license', 'readme', 'pubkey', 'artifact'] as const),
+      ]),
+    ),
+    verifyFlags: count,
+    caps: text.nullable(),
+    device: count,
+    inode: count,
+    nlink: count,
+    rdev: count,
+    lang: text,
+    imaSignature: text.nullable(),
+  })
+  .transform(({ linkTarget, ...rest }) => {
+    const type = fileTypeOf(rest.mode);
+    return { ...rest, type, linkTarget: type === 'symlink' ? text.parse(linkTarget) : null };
+  });
+
 const packageShape = {
   ...identityShape,
+  files: z.array(file),
   dependencies: z.object({
     requires: dependencies,
     provides: dependencies,
@@ -123,10 +155,10 @@ const packageShape = {
   fileTriggers: z.array(fileTrigger),
   changelog: z.array(z.object({ author: text, date: count, text })),
   fileDigestAlgorithm: text,
-} satisfies { [Key in Exclude<keyof RpmPackage, 'files'>]: z.ZodType<RpmPackage[Key]> };
+} satisfies { [Key in keyof RpmPackage]: z.ZodType<RpmPackage[Key]> };
 
 /** A package without its lists. */
 export const identitySchema: z.ZodType<RpmIdentity> = z.object(identityShape);
 
-/** All of a package but its files. */
-export const packageSchema: z.ZodType<Omit<RpmPackage, 'files'>> = z.object(packageShape);
+/** A package with all that is in it. */
+export const packageSchema: z.ZodType<RpmPackage> = z.object(packageShape);

@@ -1,11 +1,9 @@
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import test from 'ava';
-import { currentMoment } from '../../src/image/store/durability.ts';
-import { entryFile, packageDirectory } from '../../src/image/store/entry.ts';
+import { entryFile, packageDirectory, writeEntry } from '../../src/image/store/entry.ts';
 import { imageDirectory, imageFiles } from '../../src/image/store/manifest.ts';
 import { readRpm } from '../../src/rpm/read.ts';
-import { toWire } from '../../src/rpm/wire.ts';
 import { fixture } from '../rpm/fixtures.ts';
 import { type BusyboxState, busyboxState, IMAGE } from '../support/busybox-state.ts';
 
@@ -50,15 +48,7 @@ test.before(async () => {
     const files = [...new Set([...list, '/var/lib'])].map((path) => ({ ...real.files[0]!, path }));
     const stored = { ...real, name, version: '1', release: '2', files };
     await mkdir(dirname(entry), { recursive: true });
-    await writeFile(
-      entry,
-      // An older kiln wrote packages as they are.
-      JSON.stringify(
-        name === 'server'
-          ? { format: 2, made: currentMoment(), package: toWire(stored), warnings: [] }
-          : { format: 1, made: currentMoment(), package: stored, warnings: [] },
-      ),
-    );
+    writeEntry(dirname(entry), stored, []);
   }
 });
 test.after.always(() => state[Symbol.asyncDispose]());

@@ -32,7 +32,6 @@ import { planUnpack } from '../../../src/rpm/payload/plan.ts';
 import { PackageWriter } from '../../../src/rpm/payload/writer.ts';
 import { readSections } from '../../../src/rpm/sections.ts';
 import { checkSignatures } from '../../../src/rpm/signatures.ts';
-import { toWire } from '../../../src/rpm/wire.ts';
 import { mutate } from './mutate.ts';
 import { readSpecimen } from './specimen.ts';
 
@@ -82,7 +81,7 @@ async function unpack(
   reached('description');
   const description = describePackage(fd, sections);
   // What the parent gets of it.
-  JSON.stringify(toWire({ ...description, digests, signatures }));
+  JSON.stringify({ ...description, digests, signatures });
   reached('plan');
   const plan = planUnpack(description, LIMITS);
   reached('decompression');

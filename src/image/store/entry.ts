@@ -2,19 +2,15 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { hasErrno } from '../../kernel/libc.ts';
 import { shortHashOf } from '../../kernel/short-hash.ts';
+import { takePackage } from '../../rpm/check.ts';
 import type { RpmPackage } from '../../rpm/package.ts';
-import { fromWire } from '../../rpm/unwire.ts';
 import { findRecord, writeRecord } from '../../state/checked-file.ts';
 import { tellDamage } from '../../state/damage.ts';
 import type { StatePaths } from '../../state/paths.ts';
 import { currentMoment, isDurable, type Moment } from './durability.ts';
 
 /** Raised when what an entry of the store holds, or how it was unpacked, changes. */
-const ENTRY_FORMAT = 3;
-/** Its signatures do not say the fingerprint of their key. */
-const NO_FINGERPRINTS_FORMAT = 2;
-/** Its package has an object for each file. */
-const ROWS_FORMAT = 1;
+const ENTRY_FORMAT = 4;
 
 /** A verified, unpacked package of the store. */
 export interface StoredPackage {
@@ -33,8 +29,7 @@ export interface StoredPackage {
 interface Entry {
   readonly format: number;
   readonly made: Moment;
-  /** As `toWire` makes it; in an older format an RpmPackage. */
-  readonly package: object;
+  readonly package: RpmPackage;
   readonly warnings: readonly string[];
   /** Checksum of header.rpm; older entries have none. */
   readonly header?: string;
@@ -79,18 +74,11 @@ export function readStoredPackage(paths: StatePaths, digest: string): StoredPack
 
 const UNPACKED_ANEW = 'the package is unpacked anew';
 
-type TakenEntry = Entry & { readonly package: RpmPackage };
-
 /** Undefined for one of another kiln: it is made anew. */
-function takeEntry(value: object): TakenEntry | undefined {
+function takeEntry(value: object): Entry | undefined {
   const entry = value as Entry;
-  if (entry.format === ENTRY_FORMAT) return { ...entry, package: fromWire(entry.package) };
-  if (entry.format === NO_FINGERPRINTS_FORMAT) {
-    return { ...entry, package: fromWire(withFingerprints(entry.package)) };
-  }
-  return entry.format === ROWS_FORMAT
-    ? { ...entry, package: entry.package as RpmPackage }
-    : undefined;
+  if (entry.format !== ENTRY_FORMAT) return undefined;
+  return { ...entry, package: takePackage(entry.package) };
 }
 
 /** A header that is not what was written has the package unpacked anew: rpm's database is made of it. */
@@ -113,12 +101,6 @@ function checksumOf(path: string): string | undefined {
   }
 }
 
-/** A package of an older format; which keys it was checked with nobody has noted, either. */
-function withFingerprints(wire: object): object {
-  const { signatures } = wire as { signatures: readonly object[] };
-  return { ...wire, signatures: signatures.map((one) => ({ ...one, fingerprint: null })) };
-}
-
 /** The package whose entry is in `directory`. */
 export function storedPackage(
   directory: string,
@@ -135,17 +117,14 @@ export function storedPackage(
   };
 }
 
-/**
- * Writes what an entry's folder is to have beside the unpacked package and its header, which is there already.
- * @param wire the package as {@link fromWire} takes it, which checks it whenever it is read
- */
-export function writeEntry(directory: string, wire: object, warnings: readonly string[]): void {
+/** Writes what an entry's folder is to have beside the unpacked package and its header, which is there already. */
+export function writeEntry(directory: string, of: RpmPackage, warnings: readonly string[]): void {
   const made = currentMoment();
   const header = checksumOf(`${directory}/header.rpm`);
   const entry: Entry = {
     format: ENTRY_FORMAT,
     made,
-    package: wire,
+    package: of,
     warnings,
     ...(header === undefined ? {} : { header }),
   };

@@ -261,7 +261,7 @@ async function unpackPart(
   mkdirSync(root);
   chmodSync(root, 0o755);
   const jobs = wanted.map(({ file }, index) => ({ file, into: String(index) }));
-  const results: Omit<Unpacked, 'wire'>[] = [];
+  const results: Unpacked[] = [];
   const entryOf = ({ job }: Pick<Unpacked, 'job'>) => join(work.path, `entry-${job.into}`);
   const trust = await readTrust(repository);
   const { keys, policy } = trust;
@@ -287,10 +287,9 @@ async function unpackPart(
     const directory = entryOf(result);
     mkdirSync(directory, { mode: 0o700 });
     copyHeader(file, join(directory, 'header.rpm'), result.package.headerRange.end);
-    writeEntry(directory, result.wire, result.warnings);
+    writeEntry(directory, result.package, result.warnings);
     noteCheck(directory, trust, result.package.signatures);
-    const { job, package: found, warnings } = result;
-    results.push({ job, package: found, warnings });
+    results.push(result);
     onDone();
   }
   // The children are dead: nobody but us touches the trees any more.

@@ -1,0 +1,15 @@
+/** The form in which a confined child sends a package, and the store keeps it. */
+import test from 'ava';
+import { takePackage } from '../../src/rpm/check.ts';
+import { readRpms } from '../../src/rpm/read.ts';
+import { packages } from './fixtures.ts';
+
+test('a package comes through as it was', async (t) => {
+  let files = 0;
+  for await (const result of readRpms(packages)) {
+    if (result.package === undefined) continue;
+    t.deepEqual(takePackage(JSON.parse(JSON.stringify(result.package))), result.package);
+    files += result.package.files.length;
+  }
+  t.true(files > 10);
+});
