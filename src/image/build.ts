@@ -2,7 +2,6 @@ import { createHash } from 'node:crypto';
 import { closeSync, constants, mkdirSync, openSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { KilnError } from '../errors.ts';
-import { widenDescriptorTable } from '../kernel/descriptor-table.ts';
 import { namingFullDisk } from '../kernel/disk-full.ts';
 import { acquireLock, tryLock } from '../kernel/flock.ts';
 import type { LoadedImageRecipe } from '../recipe/load-image-recipe.ts';
@@ -121,8 +120,6 @@ export async function requestedImage(
 
 async function make(request: ImageRequest, inputs: ImageInputs, id: string): Promise<void> {
   using _ = span('make an image');
-  // The packages' folders are open while the tree is made.
-  widenDescriptorTable();
   const { engine, settings, lock, onProgress, signal } = request;
   await using _packages = await acquireLock(packagesLock(engine.paths), { shared: true, signal });
   await using work = await openWorkDirectory(engine.paths);

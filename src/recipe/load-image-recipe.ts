@@ -58,8 +58,6 @@ export interface LoadOptions {
   readonly arch: string;
   /** Finds what `extends` names when it is no path; undefined when there is none. */
   readonly findByName: (name: string) => Promise<string | undefined>;
-  /** Called for each file: its absolute path, where that leads to, and its text. */
-  readonly onRead?: ((path: string, real: string, text: string) => void) | undefined;
 }
 
 /** One file of an `extends` chain. */
@@ -138,7 +136,6 @@ async function loadChain(path: string, options: LoadOptions): Promise<Part[]> {
     const file: string = resolve(next);
     const text = await readRecipeText(file, MISSING);
     const real = await realpath(file);
-    options.onRead?.(file, real, text);
     const { document, recipe } = readPart(file, text, options);
     documents.push(document);
     if (recipe === undefined) break;

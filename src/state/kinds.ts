@@ -86,7 +86,7 @@ export const KINDS: readonly StateKind[] = [
   { pattern: kind(`store/sync-points.json`), care: 'cached record' },
   { pattern: kind(`store/locks/.*`), care: 'no content' },
   { pattern: kind(`store/(trash|work)/.*`), care: 'not read' },
-  { pattern: kind(`cache/(bases|keys|names|recipes|requires|roots)/[^/]+`), care: 'sealed' },
+  { pattern: kind(`cache/(bases|names|requires|roots)/[^/]+`), care: 'sealed' },
   { pattern: kind(`cache/builds/.*`), care: 'tree' },
   { pattern: kind(`mock/[^/]+/result/.*`), care: 'not read' },
   { pattern: kind(`cache/seccomp/[^/]+.bpf`), care: 'sealed' },

@@ -1,5 +1,6 @@
 /** An entry of the package store: a folder with an unpacked package, its header, and a file that says what it is. */
 import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { hasErrno } from '../../kernel/libc.ts';
 import { shortHashOf } from '../../kernel/short-hash.ts';
 import { takePackage } from '../../rpm/check.ts';
@@ -37,8 +38,7 @@ interface Entry {
 
 /** The folder of a package in the store, named by its digest. */
 export function packageDirectory(paths: StatePaths, digest: string): string {
-  // Not join(), which takes longer than to read the file in it.
-  return `${paths.packages}/${digest.replace(/^sha256:/, '').replace(':', '-')}`;
+  return join(paths.packages, digest.replace(/^sha256:/, '').replace(':', '-'));
 }
 
 /** The file of an entry that says what it is; its mtime is the last use. */

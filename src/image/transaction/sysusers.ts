@@ -11,10 +11,7 @@ export function sysusersLines(of: RpmPackage): string[] {
   return of.dependencies.provides
     .filter(
       ({ name, flags }) =>
-        // Nearly all are something else, which this tells faster.
-        (name.startsWith('user') || name.startsWith('group')) &&
-        /^(?:user|group|groupmember)\(/.test(name) &&
-        (flags & RPMSENSE_EQUAL) !== 0,
+        /^(?:user|group|groupmember)\(/.test(name) && (flags & RPMSENSE_EQUAL) !== 0,
     )
     .map(({ version }) => decode(version))
     .filter((line) => line !== undefined);
