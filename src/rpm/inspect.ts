@@ -11,8 +11,6 @@ import { checkSignatures, signatureVerdict } from './signatures.ts';
 export interface InspectOptions {
   readonly depth: DigestDepth;
   readonly keyring: Keyring;
-  /** See {@link readSections}. What is read of a package holds none of it. */
-  readonly memory?: Buffer;
 }
 
 /**
@@ -20,14 +18,14 @@ export interface InspectOptions {
  * What is wrong with those is in the result; a file that cannot be read at all throws.
  */
 export function inspectPackage(fd: number, options: InspectOptions): RpmPackage {
-  const sections = readSections(fd, options.memory);
+  const sections = readSections(fd);
   const checks = check(fd, sections, options);
   return { ...describePackage(fd, sections), ...checks };
 }
 
 /** Like {@link inspectPackage}, without the lists in the package. */
 export function inspectIdentity(fd: number, options: InspectOptions): RpmIdentity {
-  const sections = readSections(fd, options.memory);
+  const sections = readSections(fd);
   const checks = check(fd, sections, options);
   return { ...describeIdentity(fd, sections), ...checks };
 }

@@ -5,7 +5,6 @@ import { type DigestDepth, loadHashes } from './digests.ts';
 import { inspectIdentity, inspectPackage } from './inspect.ts';
 import { Keyring } from './keyring.ts';
 import { loadLibrpmio } from './librpmio.ts';
-import { HEADERS_MEMORY } from './sections.ts';
 
 export interface ReadTaskInput {
   readonly depth: DigestDepth;
@@ -25,8 +24,7 @@ export const task: QueueTask = {
   begin(input) {
     const { depth, identityOnly, keys } = input as ReadTaskInput;
     const keyring = new Keyring(loadLibrpmio(), keys);
-    const memory = Buffer.allocUnsafeSlow(HEADERS_MEMORY);
-    const options = { depth, keyring, memory };
+    const options = { depth, keyring };
     const look = (fd: number) =>
       identityOnly ? inspectIdentity(fd, options) : inspectPackage(fd, options);
     return ({ fds }) =>

@@ -19,9 +19,6 @@ export const HEADER_LIMITS: HeaderLimits = { entries: 0xffff, store: 256 * 1024 
 /** What one read gets at first: all of most packages' headers, and little of their payloads. */
 const FIRST_READ = 16 * 1024;
 
-/** Memory that nearly all headers fit into. */
-export const HEADERS_MEMORY = 1024 * 1024;
-
 export interface RpmSections {
   readonly signature: RpmHeader;
   readonly header: RpmHeader;
@@ -33,13 +30,12 @@ export interface RpmSections {
 
 /**
  * Reads the headers of the package that the descriptor `fd` has open.
- * @param memory To use again, mostly {@link HEADERS_MEMORY} bytes: what was read with it is overwritten.
  * @throws KilnError E_RPM_FORMAT for what is no RPM package, or a cut-off or broken one.
  */
-export function readSections(fd: number, memory?: Buffer): RpmSections {
+export function readSections(fd: number): RpmSections {
   const stat = fstatSync(fd);
   if (!stat.isFile()) throw rpmError('E_RPM_FORMAT', 'it is not a regular file');
-  const reader = new StartOfFile(fd, stat.size, memory);
+  const reader = new StartOfFile(fd, stat.size);
 
   if (!reader.bytes(0, LEAD_MAGIC.length, 'lead').equals(LEAD_MAGIC)) {
     throw rpmError('E_RPM_FORMAT', 'it is no RPM package (wrong first bytes)', {
@@ -88,13 +84,11 @@ function checkLead(lead: Buffer): void {
 class StartOfFile {
   readonly #fd: number;
   readonly #size: number;
-  readonly #memory: Buffer | undefined;
   #held: Buffer = Buffer.alloc(0);
 
-  constructor(fd: number, size: number, memory: Buffer | undefined) {
+  constructor(fd: number, size: number) {
     this.#fd = fd;
     this.#size = size;
-    this.#memory = memory;
   }
 
   bytes(start: number, length: number, what: string): Buffer {
@@ -114,16 +108,8 @@ class StartOfFile {
   }
 
   #readUpTo(end: number): void {
-    const memory = this.#memory;
-    let bytes: Buffer;
-    let filled = this.#held.length;
-    if (memory !== undefined && memory.length >= end) {
-      // What is held already is its beginning.
-      bytes = memory;
-    } else {
-      bytes = Buffer.allocUnsafe(end);
-      this.#held.copy(bytes);
-    }
+    const bytes = Buffer.allocUnsafe(end);
+    let filled = this.#held.copy(bytes);
     while (filled < end) {
       const count = readSync(this.#fd, bytes, filled, end - filled, filled);
       if (count === 0) break;
