@@ -11,7 +11,6 @@ export class Output {
   readonly #limit: number;
   #chunks: Buffer[] = [];
   #size = 0;
-  #cut = false;
 
   /** @param limit bytes that are kept, the last ones */
   constructor(limit: number) {
@@ -35,16 +34,8 @@ export class Output {
     return lines.slice(-LINES).map((line) => line.slice(0, LINE_LENGTH));
   }
 
-  /** Whether there was more than is kept. */
-  get cut(): boolean {
-    this.#trim();
-    return this.#cut;
-  }
-
   #trim(): Buffer {
-    const all = Buffer.concat(this.#chunks);
-    const end = all.subarray(-this.#limit);
-    this.#cut ||= end.length < all.length;
+    const end = Buffer.concat(this.#chunks).subarray(-this.#limit);
     this.#chunks = [end];
     this.#size = end.length;
     return end;

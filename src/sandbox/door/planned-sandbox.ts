@@ -376,6 +376,8 @@ class Policies {
     if (policy === undefined) {
       policy = awaitedLater(commandPolicy(this.#paths, this.#surroundings, request));
       this.#made.set(key, policy);
+      // What went wrong may be mended before the next command.
+      policy.catch(() => this.#made.delete(key));
     }
     return policy;
   }
