@@ -5,6 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
 import { execa } from 'execa';
 import { KilnError } from '../../src/errors.ts';
+import { emptyTrash } from '../../src/image/store/trash.ts';
 import { MockRoot } from '../../src/mock/root/root.ts';
 import { withPackages } from '../../src/mock/root/transaction.ts';
 import { MirrorServer } from '../repository/mirror-server.ts';
@@ -363,8 +364,10 @@ test.serial('--clean and --scrub remove it; --init makes it anew', async (t) => 
   t.is((await state.mock(['--chroot', 'ls /kept'])).exitCode, 2);
   for (const args of [['--clean'], ['--scrub', 'bootstrap', '--scrub=all']]) {
     await inRoot(t, 'touch /kept');
+    await emptyTrash(state.engine.paths);
     t.is((await state.mock(args)).exitCode, 0);
     t.deepEqual(await readdir(state.engine.paths.roots), []);
+    t.deepEqual(await readdir(state.engine.paths.trash), [], 'it takes no room any more');
   }
   t.is((await state.mock(['--orphanskill'])).exitCode, 0);
   await inRoot(t, 'true', '--uniqueext', 'old');

@@ -138,14 +138,15 @@ export class MockRoot implements AsyncDisposable {
     return this;
   }
 
-  /** Throws the root away, if there is one. It stays locked. */
-  async remove(): Promise<void> {
+  /** Throws the root away, if there is one, and tells where it waits to be deleted. It stays locked. */
+  async remove(): Promise<string | undefined> {
     const record = this.#record ?? (await readRootRecord(this.directory));
     if (record?.inUse === true) await this.#endBoxes();
-    await discard(this.engine.paths, this.directory);
+    const trashed = await discard(this.engine.paths, this.directory);
     await this.#image?.[Symbol.asyncDispose]();
     this.#image = undefined;
     this.#record = undefined;
+    return trashed;
   }
 
   /** Notes what becomes of the root. */
