@@ -3,7 +3,6 @@
  * Sources: unix(7), cmsg(3), sendmsg(2). All throw a SyscallError.
  */
 import { closeDescriptor } from './descriptor.ts';
-import { hasErrno } from './libc.ts';
 import { addon, checked, tryCall } from './system-call.ts';
 
 const AF_UNIX = 1;
@@ -16,9 +15,6 @@ const MSG_DONTWAIT = 0x40;
 const MSG_CTRUNC = 0x8;
 const MSG_TRUNC = 0x20;
 const MSG_NOSIGNAL = 0x4000;
-const POLLOUT = 4;
-/** struct timespec */
-const ONE_SECOND = BigInt64Array.of(1n, 0n);
 const SUN_PATH_MAX = 107;
 
 /** Connects to the stream socket at `path` (at most 107 bytes). The caller closes the descriptor. */
@@ -61,30 +57,6 @@ function socketPair(type: number): [number, number] {
   const pair = new Int32Array(2);
   checked('socketpair', tryCall('socketpair', AF_UNIX, type | SOCK_CLOEXEC, 0, pair));
   return [pair[0] as number, pair[1] as number];
-}
-
-/**
- * Writes all of `data` (not empty) and sends `fds` along with its first byte. Waits, blocking this
- * thread, while the socket is full: for short messages to a peer that reads at once.
- */
-export function sendWithDescriptors(fd: number, data: Buffer, fds: readonly number[]): void {
-  for (let done = 0; done < data.length; ) {
-    const now = done === 0 ? fds : [];
-    try {
-      const rest = data.subarray(done);
-      done += checked('sendmsg', addon().sendMessage(fd, rest, now, MSG_NOSIGNAL));
-    } catch (error) {
-      if (hasErrno(error, 'EAGAIN')) waitWritable(fd);
-      else if (!hasErrno(error, 'EINTR')) throw error;
-    }
-  }
-}
-
-function waitWritable(fd: number): void {
-  const entry = Buffer.alloc(8);
-  entry.writeInt32LE(fd, 0);
-  entry.writeInt16LE(POLLOUT, 4);
-  tryCall('ppoll', entry, 1, ONE_SECOND, null, 0);
 }
 
 /** Receives one byte and the descriptor that came with it; undefined when none did. Blocks. */

@@ -3,7 +3,8 @@ import { Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../errors.ts';
 import { hasErrno } from '../kernel/libc.ts';
-import { connectUnixSocket, peerPid, sendWithDescriptors } from '../kernel/unix-socket.ts';
+import { MessageSender } from '../kernel/message-sender.ts';
+import { connectUnixSocket, peerPid } from '../kernel/unix-socket.ts';
 import { waitFor } from '../kernel/wait-for.ts';
 import { awaitedLater } from '../promise.ts';
 import { AnswerDecoder } from './wire/decode.ts';
@@ -25,17 +26,17 @@ interface ChannelEvents {
 export class Channel extends EventEmitter<ChannelEvents> {
   /** The host's pid of the init. */
   readonly initPid: number;
-  readonly #fd: number;
   readonly #socket: Socket;
+  readonly #sender: MessageSender;
   readonly #decoder = new AnswerDecoder();
   #ended = false;
 
   constructor(fd: number) {
     super();
     this.setMaxListeners(0);
-    this.#fd = fd;
     this.initPid = peerPid(fd);
     this.#socket = new Socket({ fd, readable: true, writable: true });
+    this.#sender = new MessageSender(fd, (error) => this.#socket.destroy(error));
     this.#socket.on('data', (chunk) => this.#receive(chunk));
     this.#socket.on('error', (error) => this.#end(error));
     this.#socket.on('close', () => this.#end(undefined));
@@ -45,11 +46,14 @@ export class Channel extends EventEmitter<ChannelEvents> {
     return this.#ended;
   }
 
-  /** Sends a message, its descriptors with it. The caller closes its copies of them. */
+  /**
+   * Sends a message, its descriptors with it, or has it wait for an init that does not read: it may itself be
+   * waiting until we do. The caller closes its copies of them.
+   */
   send(message: Buffer, fds: readonly number[] = []): void {
     if (this.#ended) throw boxGone();
     try {
-      sendWithDescriptors(this.#fd, message, fds);
+      this.#sender.send(message, fds);
     } catch (error) {
       if (hasErrno(error, 'EPIPE', 'ECONNRESET')) throw boxGone(error);
       throw error;
@@ -99,6 +103,7 @@ export class Channel extends EventEmitter<ChannelEvents> {
   async close(): Promise<void> {
     if (this.#ended) return;
     const closed = awaitedLater(once(this.#socket, 'close'));
+    this.#sender.stop();
     this.#socket.destroy();
     await closed;
   }
@@ -114,6 +119,7 @@ export class Channel extends EventEmitter<ChannelEvents> {
   #end(error: Error | undefined): void {
     if (this.#ended) return;
     this.#ended = true;
+    this.#sender.stop();
     this.emit('end', error);
   }
 }

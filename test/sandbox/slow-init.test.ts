@@ -1,0 +1,47 @@
+/** An init that does not read: what is to be sent to it waits, and nobody waits for it. */
+import { readFileSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import test from 'ava';
+import { openKiln } from '../../src/index.ts';
+import { openSandbox } from '../../src/sandbox/open.ts';
+import { sandboxSpecification } from '../../src/sandbox/specification.ts';
+import { type BusyboxState, busyboxState, IMAGE } from '../support/busybox-state.ts';
+import { asRoot } from '../support/plain-policy.ts';
+import { stopped } from '../support/stopped.ts';
+
+let state: BusyboxState;
+
+test.before(async () => {
+  state = await busyboxState();
+});
+test.after.always(async () => {
+  await state[Symbol.asyncDispose]();
+});
+
+test('commands for an init that is stopped keep nobody waiting, and are started later', async (t) => {
+  await using kiln = openKiln({ env: state.env });
+  const ids = { uid: 0, gid: 0 };
+  const specification = sandboxSpecification({ root: `${state.paths.images}/${IMAGE}/tree` });
+  await using sandbox = await openSandbox(kiln.engine, specification, { user: ids, caller: ids });
+  const { policy } = await asRoot(kiln.paths, sandbox);
+  const started = [];
+  {
+    // The one that serves commands is pid 1 of a namespace inside of the domain's.
+    const [init = ''] = readFileSync(
+      `/proc/${sandbox.initPid}/task/${sandbox.initPid}/children`,
+      'latin1',
+    ).split(' ');
+    using _ = await stopped(Number(init));
+    // Each is more than a socket has room for.
+    const words = Array.from({ length: 10 }, () => 'x'.repeat(100_000));
+    const argv = ['sh', '-c', 'printf %s "$*" | wc -c', 'sh', ...words];
+    for (let count = 0; count < 3; count++) started.push(sandbox.spawn(argv, { policy, env: {} }));
+    const before = performance.now();
+    await sleep(300);
+    t.true(performance.now() - before < 2000);
+  }
+  for (const command of await Promise.all(started)) {
+    const chunks = await command.stdout.toArray();
+    t.is(Buffer.concat(chunks).toString(), '1000009\n');
+  }
+});
