@@ -4,9 +4,10 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
 import { openKiln } from '../../src/index.ts';
 import { openSandbox } from '../../src/sandbox/open.ts';
-import { sandboxSpecification } from '../../src/sandbox/specification.ts';
+
 import { type BusyboxState, busyboxState, IMAGE } from '../support/busybox-state.ts';
 import { asRoot } from '../support/plain-policy.ts';
+import { sandboxSpecification } from '../support/specification.ts';
 import { stopped } from '../support/stopped.ts';
 
 let state: BusyboxState;

@@ -8,7 +8,8 @@ import { guestHeader, guestSource } from '../../scripts/guest-wire.ts';
 import { GUEST_HEADER, GUEST_SOURCE } from '../../scripts/write-wire.ts';
 import { KilnError } from '../../src/errors.ts';
 import { closeDescriptor } from '../../src/kernel/descriptor.ts';
-import { sendWithDescriptors, unixSocketPair } from '../../src/kernel/unix-socket.ts';
+import { MessageSender } from '../../src/kernel/message-sender.ts';
+import { unixSocketPair } from '../../src/kernel/unix-socket.ts';
 import { Channel } from '../../src/sandbox/channel.ts';
 import { AnswerDecoder } from '../../src/sandbox/wire/decode.ts';
 import { encodeMessage, encodeRequest } from '../../src/sandbox/wire/encode.ts';
@@ -73,7 +74,7 @@ test('a sandbox whose init says what it must not is gone, and kiln says why', as
   const channel = new Channel(ours);
   const asked = channel.ask((answer) => (answer.type === 'ready' ? true : undefined));
   const failed = t.throwsAsync(asked, { code: 'E_PROTOCOL', message: /must not send/ });
-  sendWithDescriptors(theirs, Buffer.alloc(8, 0xff), []);
+  new MessageSender(theirs, () => undefined).send(Buffer.alloc(8, 0xff), []);
   await failed;
   t.true(channel.ended);
   closeDescriptor(theirs);
