@@ -22,3 +22,23 @@ test('a fifo, a device, a folder, a file without end: an error at once', async (
   t.is(readUserFile(at('text'), 1000).toString(), 'x'.repeat(1000));
   t.throws(() => readUserFile(at('text'), 999), { message: /larger/ });
 });
+
+test('a pipe that the caller names is read to its end, and one that nobody writes to is given up', async (t) => {
+  const directory = await mkdtemp(join(tmpdir(), 'kiln-user-file-'));
+  t.teardown(() => rm(directory, { recursive: true }));
+  const fifo = join(directory, 'fifo');
+  await execa('mkfifo', [fifo]);
+  const script = `import { readUserFile } from ${JSON.stringify(join(import.meta.dirname, '../../src/kernel/user-file.ts'))};
+    process.stdout.write(readUserFile(process.argv[1], 100000, 'anything'));`;
+  const node = [process.execPath, '--input-type=module', '-e', script];
+  const reader = (path: string) =>
+    execa(node[0] ?? '', [...node.slice(1), path], { reject: false, timeout: 60_000 });
+  const silent = await reader(fifo);
+  t.regex(silent.stderr, /nothing comes from .*fifo, which is a pipe/);
+  const late = reader(fifo);
+  await execa('sh', ['-c', 'sleep 0.5; (printf abc; sleep 0.5; printf def) > "$0"', fifo]);
+  t.is((await late).stdout, 'abcdef');
+  const substituted = ['-c', '"$@" <(sleep 0.5; printf xyz)', 'bash', ...node];
+  const { stdout } = await execa('bash', substituted);
+  t.is(stdout, 'xyz');
+});
