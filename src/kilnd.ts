@@ -22,6 +22,7 @@ import { describeError, printError } from './cli/errors.ts';
 import { KILN_FAILED } from './cli/exit-status.ts';
 import { type Shared, serveCommandLine } from './cli/serve.ts';
 import { passedSockets, startSuccessor } from './daemon/activation.ts';
+import { isTaken } from './daemon/listener.ts';
 import { ParkedSandboxes } from './daemon/parked.ts';
 import { Server } from './daemon/server.ts';
 import { acquireLock, tryLock } from './kernel/flock.ts';
@@ -60,10 +61,15 @@ async function main(): Promise<void> {
   // Another one of this state has just been faster.
   if (lock === undefined) return sayReady(log);
   const state = realpathSync(paths.root);
-  const sockets: (string | number)[] = passed.length > 0 ? passed : [join(state, SOCKET)];
-  if (passed.length === 0 && state === DEFAULT_STATE) {
+  const names = [join(state, SOCKET)];
+  if (existsSync(DEFAULT_STATE) && realpathSync(DEFAULT_STATE) === state) {
     mkdirSync(paths.hostRun, { recursive: true, mode: 0o755 });
-    sockets.push(join(paths.hostRun, SOCKET));
+    names.push(join(paths.hostRun, SOCKET));
+  }
+  if (passed.length === 0 && names.some(isTaken)) {
+    // kiln.socket has just been started: systemd's sockets are not replaced.
+    await lock.release();
+    return sayReady(log);
   }
   const build = readFileSync(join(packageRoot(), 'dist/build-id'), 'utf8').trim();
   let timer: NodeJS.Timeout | undefined;
@@ -101,7 +107,7 @@ async function main(): Promise<void> {
     ended: () => undefined,
   };
   const server = new Server({
-    sockets,
+    sockets: passed.length > 0 ? passed : names,
     build,
     version: KILN_VERSION,
     serve: async (line) => {

@@ -4,6 +4,7 @@ import { constants as os } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { closeDescriptor } from '../kernel/descriptor.ts';
 import { checked, tryCall } from '../kernel/system-call.ts';
+import { connectUnixSocket } from '../kernel/unix-socket.ts';
 import { READABLE, Watch } from '../kernel/watch.ts';
 
 const AF_UNIX = 1;
@@ -16,6 +17,22 @@ const BACKLOG = 128;
 
 /** Connections that are accepted in one turn, so that the others get theirs. */
 const A_TURN = 16;
+
+/**
+ * Whether somebody listens at `path`: systemd, whose socket is not to be replaced.
+ * @throws Node's own errors of the file system
+ */
+export function isTaken(path: string): boolean {
+  const folder = openSync(dirname(path), constants.O_RDONLY | constants.O_DIRECTORY);
+  try {
+    closeDescriptor(connectUnixSocket(`/proc/self/fd/${folder}/${basename(path)}`));
+    return true;
+  } catch {
+    return false;
+  } finally {
+    closeSync(folder);
+  }
+}
 
 /** A socket that takes connections. */
 export class Listener implements Disposable {

@@ -116,6 +116,17 @@ test.serial(
   },
 );
 
+test.serial('a daemon that a client starts does not replace a socket of systemd’s', async (t) => {
+  const child = await activate(t);
+  const env = { KILN_STATE: state.paths.root, KILN_NODE: process.execPath, PATH: process.env.PATH };
+  // As a client does it: what is on descriptor 3 says that somebody listens.
+  const stdio = ['ignore', 'ignore', 'pipe', 'pipe'] as const;
+  const late = await execa(KILND, { env, extendEnv: false, stdio });
+  t.is(late.stdio[3], '\0');
+  t.is((await kiln('echo', 'on')).stdout, 'on');
+  t.deepEqual(daemons(), [child.pid!]);
+});
+
 test.serial('what is no socket is refused, and named', async (t) => {
   const script = 'LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" 3</dev/null';
   const env = { ...state.env, KILN_NODE: process.execPath };
