@@ -36,7 +36,9 @@ static ssize_t check_part(const struct part_spec *part, const struct message *me
   switch (part->kind) {
   case PART_U16: return left < 2 ? -1 : 2;
   case PART_U64: return left < 8 ? -1 : 8;
-  case PART_BYTES: return left > part->most || left % part->unit != 0 ? -1 : (ssize_t)left;
+  case PART_BYTES:
+    if (left > part->most || left % part->unit != 0 || (left == 0 && part->unit > 1)) return -1;
+    return (ssize_t)left;
   case PART_TEXT:
   case PART_PATH:
   case PART_NAME:

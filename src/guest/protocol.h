@@ -28,7 +28,7 @@ enum part_kind {
   PART_TEXT,       // with its NUL; `most` bytes without it
   PART_PATH,
   PART_NAME,
-  PART_BYTES, // the rest
+  PART_BYTES, // the rest: units
 };
 struct part_spec {
   enum part_kind kind;

@@ -156,10 +156,10 @@ function wrongFields(name: FieldName): (readonly [string, Buffer])[] {
   const open = last?.kind === 'bytes' && last.unit === 1;
   const cuts = open ? bytes.length - 8 : bytes.length;
   return [
-    ...Array.from({ length: cuts }, (_, length) => length)
-      // None at all is a number of units, too.
-      .filter((length) => !(last?.kind === 'bytes' && parts.length === 1 && length === 0))
-      .map((length) => [`cut to ${length}`, bytes.subarray(0, length)] as const),
+    ...Array.from(
+      { length: cuts },
+      (_, length) => [`cut to ${length}`, bytes.subarray(0, length)] as const,
+    ),
     ...(open ? [] : [['a byte more', Buffer.concat([bytes, Buffer.of(0)])] as const]),
     ...parts.flatMap(([key, part], index) =>
       wrongParts(part, index === parts.length - 1).map(

@@ -3,7 +3,7 @@
  * be as the wire's table says.
  */
 import { KilnError } from '../../errors.ts';
-import { isOfKind } from './encode.ts';
+import { isOfKind, isWholeUnits } from './encode.ts';
 import {
   ANSWERS,
   type Answer,
@@ -130,8 +130,7 @@ function decodePart(part: Part, bytes: Buffer): Decoded | undefined {
       return isOfKind(part.kind, value) ? { value, length: end + 1 } : undefined;
     }
     case 'bytes':
-      if (bytes.length > part.most || bytes.length % part.unit !== 0) return undefined;
-      return { value: bytes, length: bytes.length };
+      return isWholeUnits(bytes, part) ? { value: bytes, length: bytes.length } : undefined;
     default:
       throw new TypeError(`no answer has a ${part.kind}`);
   }

@@ -106,7 +106,7 @@ function encodePart(part: Part, value: unknown): Buffer | undefined {
     }
     case 'bytes': {
       const bytes = value as Buffer;
-      return bytes.length <= part.most && bytes.length % part.unit === 0 ? bytes : undefined;
+      return isWholeUnits(bytes, part) ? bytes : undefined;
     }
     default: {
       const text = value as string;
@@ -115,6 +115,14 @@ function encodePart(part: Part, value: unknown): Buffer | undefined {
       return fits && isOfKind(part.kind, text) ? bytes : undefined;
     }
   }
+}
+
+/** Whether bytes are as many as a part may have. */
+export function isWholeUnits(
+  { length }: Buffer,
+  { unit, most }: Extract<Part, { readonly kind: 'bytes' }>,
+): boolean {
+  return length <= most && length % unit === 0 && (length > 0 || unit === 1);
 }
 
 /** Whether a text is what its kind says. */

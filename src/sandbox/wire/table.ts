@@ -42,7 +42,10 @@ export type Part =
   | { readonly kind: 'ipv4' }
   /** Up to and with its NUL; `most` bytes without it. A path is absolute, a name has no slash and no dot first. */
   | { readonly kind: 'text' | 'path' | 'name'; readonly most: number }
-  /** All that is left of the field: any number of `unit` bytes, `most` bytes in all. */
+  /**
+   * All that is left of the field: any number of `unit` bytes, `most` bytes in all. At least one unit, where that is
+   * more than a byte: a filter of nothing is none.
+   */
   | { readonly kind: 'bytes'; readonly unit: number; readonly most: number };
 
 /** A kind of field. */
