@@ -5,7 +5,7 @@ import type { BoxLabels } from './labels/labels.ts';
 import { contextAt } from './labels/relabel.ts';
 import { layerMissing } from './layers.ts';
 import type { Bind } from './specification.ts';
-import { type AnswerOf, FAILURES, type Failure } from './wire/table.ts';
+import { type AnswerOf, FAILURES, type Failure, WIRE } from './wire/table.ts';
 
 /** What a box was to get. */
 export interface SetupContent {
@@ -74,6 +74,15 @@ function mountRefused(
   return new KilnError('E_BIND', message, { hint, details: { errno, target } });
 }
 
+/** The error of a mount that is one too many. */
+export function tooManyMounts(source: string): KilnError {
+  return new KilnError(
+    'E_BIND',
+    `cannot bind ${source}: a sandbox takes ${WIRE.descriptors} mounts at most`,
+    { hint: 'bind a folder that they are all in', details: { errno: 'EMFILE', source } },
+  );
+}
+
 /** A descriptor that the kernel did not give to the init. */
 function keptBack(
   { failure, number: index }: Failed,
@@ -83,16 +92,7 @@ function keptBack(
   if (failure !== 'kept-back') return undefined;
   const source = sources[index] ?? 'a file';
   const details = { errno, source };
-  if (errno === 'EMFILE') {
-    return new KilnError(
-      'E_BIND',
-      `cannot bind ${source}: a sandbox takes ${index} mounts at most`,
-      {
-        hint: 'bind a folder that they are all in',
-        details,
-      },
-    );
-  }
+  if (errno === 'EMFILE') return tooManyMounts(source);
   if (labels?.module !== 'selinux') {
     return new KilnError(
       'E_BIND',

@@ -12,13 +12,14 @@ import {
 } from '../kernel/mount.ts';
 import { createUserNamespace } from '../kernel/user-namespace.ts';
 import type { StatePaths } from '../state/paths.ts';
+import { tooManyMounts } from './failures.ts';
 import { openBind, refuseHostWrite } from './host-write.ts';
 import type { IdRange } from './id-range.ts';
 import { hostsFile } from './network/hosts.ts';
 import { hostResolver, networkResolver } from './network/name-servers.ts';
 import type { Bind, SandboxSpecification } from './specification.ts';
 import type { ProcRule } from './wire/exec.ts';
-import type { PrepareOperation, SetupOperation } from './wire/table.ts';
+import { type PrepareOperation, type SetupOperation, WIRE } from './wire/table.ts';
 
 /**
  * Hidden because they tell about, or act on, the whole host: podman's and runc's list, and what tells
@@ -111,7 +112,12 @@ class Descriptors implements Disposable {
   readonly fds: number[] = [];
   readonly sources: string[] = [];
 
+  /** Takes a descriptor over. Throws E_BIND for one more than a message takes. */
   add(fd: number, source: string): number {
+    if (this.fds.length === WIRE.descriptors) {
+      closeDescriptor(fd);
+      throw tooManyMounts(source);
+    }
     this.sources.push(source);
     return this.fds.push(fd) - 1;
   }
