@@ -20,6 +20,8 @@ import { requireState } from './state/require-state.ts';
 /** Which state directory and which libvirt; the environment says so (`KILN_STATE`, `KILN_URI`). */
 export interface KilnOptions {
   readonly env?: NodeJS.ProcessEnv;
+  /** Gives a parked sandbox, where somebody keeps some. */
+  readonly takeParked?: Engine['takeParked'];
 }
 
 /** A sandbox to open: only `image` (an id from {@link Kiln.images}) is needed. */
@@ -69,7 +71,7 @@ export class Kiln implements AsyncDisposable {
   /** Boxes of runs that are over, being removed, and those that could not be. */
   readonly #removals = new Set<Promise<void>>();
 
-  constructor(env: NodeJS.ProcessEnv) {
+  constructor({ env = process.env, takeParked }: KilnOptions) {
     this.paths = statePaths(env);
     const paths = this.paths;
     requireState(paths.root);
@@ -82,6 +84,7 @@ export class Kiln implements AsyncDisposable {
       allowMissing: () => allowedMissing(env),
       // Unlike arguments, the environment is the user's own.
       signingPassphrase: () => env.KILN_SIGN_PASSPHRASE,
+      takeParked,
       connect: () => {
         // A run in a parked box needs no libvirt.
         this.#connection ??= awaitedLater(
@@ -209,5 +212,5 @@ export class Kiln implements AsyncDisposable {
 
 /** Opens kiln: nothing is started yet. */
 export function openKiln(options: KilnOptions = {}): Kiln {
-  return new Kiln(options.env ?? process.env);
+  return new Kiln(options);
 }

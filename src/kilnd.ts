@@ -16,16 +16,21 @@ import {
   watch,
   writeSync,
 } from 'node:fs';
+import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { outputOf } from './cli/caller.ts';
 import { describeError, printError } from './cli/errors.ts';
 import { KILN_FAILED } from './cli/exit-status.ts';
 import { type Shared, serveCommandLine } from './cli/serve.ts';
+import { runWorker } from './cli/work.ts';
 import { passedSockets, startSuccessor } from './daemon/activation.ts';
 import { isTaken } from './daemon/listener.ts';
 import { ParkedSandboxes } from './daemon/parked.ts';
 import { Server } from './daemon/server.ts';
+import { Workers } from './daemon/workers.ts';
 import { acquireLock, tryLock } from './kernel/flock.ts';
+import { ownArguments, thisProgram } from './kernel/own-node.ts';
 import { checked, tryCall } from './kernel/system-call.ts';
 import { openKiln } from './kiln.ts';
 import { awaitedLater } from './promise.ts';
@@ -46,10 +51,17 @@ const IDLE = '10m';
 /** `KILN_PARKED`: how many sandboxes wait when nobody says (`kiln park`). */
 const PARKED = '2';
 
+/** The word that makes a worker of a daemon's program. */
+const WORKER = '--worker';
+
+/** How long nothing may run before a worker is started ahead, milliseconds. */
+const QUIET = 200;
+
 /** How long a sandbox's removal may take at the daemon's own end, milliseconds. */
 const LAST_REMOVALS = 5000;
 
 async function main(): Promise<void> {
+  process.on('uncaughtException', fail).on('unhandledRejection', fail);
   process.umask(0o022);
   const paths = statePaths(process.env);
   mkdirSync(paths.root, { recursive: true, mode: 0o755 });
@@ -77,19 +89,33 @@ async function main(): Promise<void> {
   let idle = false;
   const idleTime = timeInMilliseconds(process.env.KILN_IDLE || IDLE) ?? 0;
   const usual = Number(process.env.KILN_PARKED || PARKED);
-  const kiln = openKiln({ env: { KILN_STATE: state } });
-  const parked = new ParkedSandboxes(kiln.engine, usual, (error) => printError(error));
+  const kiln = openKiln({ env: { KILN_STATE: state }, takeParked: async () => parked.take() });
+  const errors = outputOf(process.stderr, { isTTY: false, columns: 80 });
+  const tell = (error: unknown) => printError(error, errors);
+  const parked = new ParkedSandboxes(kiln.engine, usual, tell);
+  const workers = new Workers({
+    command: thisProgram([WORKER]) ?? fail(new Error('the program of the daemon is not known')),
+    env: { PATH: process.env.PATH ?? '', HOME: homedir(), KILN_STATE: state },
+    takeParked: async () => {
+      const given = parked.take();
+      return given && { id: given.record.id, lock: given.lock.descriptor };
+    },
+    crashed: (how) => {
+      errors.say(`kilnd: a worker ended ${how}\n`);
+      sweepBoxes(paths, kiln.engine.connect).catch(tell);
+    },
+  });
   const removals = new Set<Promise<void>>();
   let ending = false;
+  let running = 0;
+  let preparing: NodeJS.Timeout | undefined;
   const end = async () => {
     if (ending) return;
     ending = true;
+    clearTimeout(preparing);
     server.stopListening();
-    await parked.end();
+    await Promise.all([parked.end(), workers.end()]);
     await Promise.race([Promise.allSettled(removals), sleep(LAST_REMOVALS)]);
-    // Sandboxes that wait are nobody's without a daemon. One that replaces this one parks its own.
-    if (!outdated && existsSync(state))
-      await sweepBoxes(paths, kiln.engine.connect, { parkedToo: true });
     await kiln.leave();
     process.exit(0);
   };
@@ -97,14 +123,15 @@ async function main(): Promise<void> {
     end().catch(fail);
   };
   const shared: Shared = {
-    kiln,
+    engine: kiln.engine,
+    parking: parked,
     mountNamespace: statSync('/proc/self/ns/mnt').ino,
     removing: (removal) => {
-      const over = awaitedLater(removal.catch((error: unknown) => printError(error)));
+      const over = awaitedLater(removal.catch(tell));
       removals.add(over);
       over.finally(() => removals.delete(over)).catch(fail);
     },
-    ended: () => undefined,
+    work: (line, env) => workers.serve(line, env),
   };
   const server = new Server({
     sockets: passed.length > 0 ? passed : names,
@@ -112,7 +139,15 @@ async function main(): Promise<void> {
     version: KILN_VERSION,
     serve: async (line) => {
       using _ = parked.busy();
-      await serveCommandLine(line, shared);
+      running++;
+      clearTimeout(preparing);
+      try {
+        await serveCommandLine(line, shared);
+      } finally {
+        running--;
+        // A spare worker, once nothing runs that its start would slow down.
+        if (running === 0 && !ending) preparing = setTimeout(() => workers.prepare(), QUIET);
+      }
     },
     failed: fail,
     outdated: () => letGo(),
@@ -126,7 +161,7 @@ async function main(): Promise<void> {
   function letGo(): void {
     if (outdated) return;
     outdated = true;
-    if (passed.length > 0) startSuccessor(passed).catch((error: unknown) => printError(error));
+    if (passed.length > 0) startSuccessor(passed).catch(tell);
     server.stopListening();
     lock?.release().catch(fail);
     if (idle) endNow();
@@ -139,6 +174,8 @@ async function main(): Promise<void> {
     if (existsSync(state)) letGo();
     else endNow();
   }).unref();
+  // What a daemon has left that was killed.
+  sweepBoxes(paths, kiln.engine.connect).catch(tell);
   if (passed.length === 0) sayReady(log);
 }
 
@@ -163,5 +200,5 @@ function fail(error: unknown): never {
   process.exit(KILN_FAILED);
 }
 
-process.on('uncaughtException', fail).on('unhandledRejection', fail);
-main().catch(fail);
+if (ownArguments()[0] === WORKER) runWorker();
+else main().catch(fail);

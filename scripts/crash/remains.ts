@@ -49,7 +49,6 @@ function list(directory: string): string[] {
 function boxDirectories(paths: StatePaths, { boxes }: Living): string[] {
   const all = [
     ...list(paths.boxes),
-    ...list(paths.parked).map((id) => `parked ${id}`),
     ...list(join(paths.run, 'removed')).map((id) => `removed ${id}`),
   ];
   return all.filter((id) => !boxes.includes(id)).map((id) => `directory of a box: ${id}`);

@@ -1,8 +1,9 @@
 import { fstatSync } from 'node:fs';
+import type { Writable } from 'node:stream';
 import { canRelayTo } from '../kernel/relay.ts';
 import type { SandboxProcess } from '../sandbox/process.ts';
 import type { RelayedOutput } from '../sandbox/streams.ts';
-import { type Caller, FORWARDED, processCaller } from './caller.ts';
+import { type Caller, FORWARDED } from './caller.ts';
 
 /** What forwards to a command until it is detached. */
 export interface Attachment {
@@ -11,6 +12,17 @@ export interface Attachment {
 
 /** A second ^C within this time means: now. Milliseconds. */
 const TWICE = 3000;
+
+/** Attaches the caller to a command; where its stdio was handed over, only its signals. */
+export function connectCommand(
+  command: SandboxProcess,
+  kill: () => void,
+  caller: Caller,
+  tty: boolean,
+): Attachment {
+  if (caller.handOver !== undefined) return forwardSignals(command, kill, caller);
+  return tty ? attachTerminal(command, kill, caller) : attach(command, kill, caller);
+}
 
 /** Which of kiln's own outputs need not pass through it: pipes and files. */
 export function relayableOutput(): RelayedOutput {
@@ -27,23 +39,24 @@ export function relayableOutput(): RelayedOutput {
 export function attach(
   command: SandboxProcess,
   kill: () => void,
+  caller: Caller,
   relayed: RelayedOutput = {},
 ): Attachment {
-  const signals = forwardSignals(command, kill);
+  const signals = forwardSignals(command, kill, caller);
   // Node's streams of them take milliseconds to make: only those that something flows through.
-  if (relayed.stdout === undefined) relay(command.stdout, process.stdout);
-  if (relayed.stderr === undefined) relay(command.stderr, process.stderr);
+  if (relayed.stdout === undefined) relay(command.stdout, caller.stdout.stream);
+  if (relayed.stderr === undefined) relay(command.stderr, caller.stderr.stream);
   if (hasNoInput()) {
     command.stdin.end();
     return signals;
   }
-  process.stdin.pipe(command.stdin);
+  const input = caller.readInput({ raw: false });
+  input.stream.pipe(command.stdin);
   return {
     detach: () => {
       signals.detach();
-      process.stdin.unpipe(command.stdin);
-      // A terminal or pipe that is still open would keep kiln waiting.
-      process.stdin.destroy();
+      input.stream.unpipe(command.stdin);
+      input[Symbol.dispose]();
     },
   };
 }
@@ -62,27 +75,30 @@ function hasNoInput(): boolean {
 }
 
 /** The same with a terminal between: keys as they come, and the window's size. */
-export function attachTerminal(command: SandboxProcess, kill: () => void): Attachment {
-  const signals = forwardSignals(command, kill);
-  const resize = () => command.resize(process.stdout.rows ?? 24, process.stdout.columns ?? 80);
-  if (process.stdin.isTTY) process.stdin.setRawMode(true);
-  process.on('SIGWINCH', resize);
+export function attachTerminal(
+  command: SandboxProcess,
+  kill: () => void,
+  caller: Caller,
+): Attachment {
+  const signals = forwardSignals(command, kill, caller);
+  const resize = () => command.resize(caller.windowSize.rows, caller.windowSize.columns);
+  const input = caller.readInput({ raw: true });
+  const resizing = caller.onSignal(['SIGWINCH'], resize);
   resize();
-  process.stdin.on('data', (chunk) => {
+  input.stream.on('data', (chunk: Buffer) => {
     if (!command.stdin.destroyed) command.stdin.write(chunk);
   });
-  relay(command.stdout, process.stdout);
+  relay(command.stdout, caller.stdout.stream);
   return {
     detach: () => {
       signals.detach();
-      process.off('SIGWINCH', resize);
-      if (process.stdin.isTTY) process.stdin.setRawMode(false);
-      process.stdin.destroy();
+      resizing[Symbol.dispose]();
+      input[Symbol.dispose]();
     },
   };
 }
 
-function relay(from: NodeJS.ReadableStream & { destroy(): void }, to: NodeJS.WriteStream): void {
+function relay(from: NodeJS.ReadableStream & { destroy(): void }, to: Writable): void {
   from.pipe(to, { end: false });
   // Who reads us is gone (`| head`): the command is to notice, as it would without us.
   to.on('error', () => from.destroy());
@@ -92,7 +108,7 @@ function relay(from: NodeJS.ReadableStream & { destroy(): void }, to: NodeJS.Wri
 export function forwardSignals(
   command: SandboxProcess,
   kill: () => void,
-  caller: Caller = processCaller,
+  caller: Caller,
 ): Attachment {
   let last = 0;
   const listening = caller.onSignal(FORWARDED, (signal) => {

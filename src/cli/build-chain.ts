@@ -5,16 +5,15 @@ import { buildChain } from '../build/chain/chain.ts';
 import { chainJson } from '../build/chain/json.ts';
 import type { ChainMemberReport, ChainReport, ChainRequest } from '../build/chain/request.ts';
 import { buildStatus } from '../build/exit-status.ts';
-import { replaceParked } from './background.ts';
 import type { ChainOptions } from './build-chain-options.ts';
 import type { BuildOptions } from './build-options.ts';
 import { buildRequest } from './build-request.ts';
+import type { Caller } from './caller.ts';
 import { printEgressRefusals } from './egress-refusals.ts';
-import { openEngine } from './engine.ts';
 import { printError } from './errors.ts';
 import { imageProgress, type ProgressLine } from './image-progress.ts';
 import { listenForInterruption } from './interruption.ts';
-import { printJson, say } from './print.ts';
+import { printJson } from './print.ts';
 import { printTable } from './table.ts';
 
 /** The name of the report in the result directory. */
@@ -25,34 +24,33 @@ export async function runChain(
   sources: readonly string[],
   options: BuildOptions & ChainOptions,
   command: Command,
+  caller: Caller,
 ): Promise<void> {
-  const request = chainRequest(sources, options, command);
-  await using engine = openEngine();
-  using interruption = listenForInterruption();
-  using progress = imageProgress();
+  const request = chainRequest(sources, options, command, caller);
+  await using engine = caller.openEngine();
+  using interruption = listenForInterruption(caller);
+  using progress = imageProgress(caller.stderr);
   const note = (text: string) => {
     progress[Symbol.dispose]();
-    say(`kiln: ${text}\n`);
+    caller.stderr.say(`kiln: ${text}\n`);
   };
   note(`chain of ${request.sources.length} packages, ${request.jobs} at a time`);
   try {
     const report = await buildChain(engine, request, {
       signal: interruption.signal,
       onImageProgress: progress.report,
-      onMember: (member) => noteMember(member, note),
+      onMember: (member) => noteMember(member, note, caller),
       buildHooks: () => hooksFor(progress),
     });
-    finish(report);
+    finish(report, caller);
     const json = chainJson(request, report);
     const text = `${JSON.stringify(json, undefined, 2)}\n`;
     await writeText(request.resultDirectory, CHAIN_FILE, text, request.build.caller);
-    if (options.json === true) printJson(json, { to: 'stderr' });
-    process.exitCode = report.exitStatus;
+    if (options.json === true) printJson(caller.stderr, json);
+    caller.exitStatus = report.exitStatus;
   } catch (error) {
-    printError(error);
-    process.exitCode = buildStatus(error);
-  } finally {
-    replaceParked(engine.paths);
+    printError(error, caller.stderr);
+    caller.exitStatus = buildStatus(error);
   }
 }
 
@@ -60,13 +58,14 @@ function chainRequest(
   sources: readonly string[],
   options: BuildOptions & ChainOptions,
   command: Command,
+  caller: Caller,
 ): ChainRequest {
   const [first] = sources;
   if (first === undefined) return command.error('kiln: a chain needs source packages');
-  const { source: _, resultDirectory, ...build } = buildRequest(first, options, command);
+  const { source: _, resultDirectory, ...build } = buildRequest(first, options, command, caller);
   const paths = sources.map((path) => resolve(path));
   for (const path of new Set(paths.filter((path, index) => paths.indexOf(path) !== index))) {
-    say(`kiln: warning: ${path} is named more than once: it is built once\n`);
+    caller.stderr.say(`kiln: warning: ${path} is named more than once: it is built once\n`);
   }
   return {
     sources: [...new Set(paths)],
@@ -86,22 +85,23 @@ function hooksFor(progress: ProgressLine) {
 }
 
 /** One line for each thing that happens. */
-function noteMember(member: ChainMemberReport, note: (text: string) => void): void {
+function noteMember(member: ChainMemberReport, note: (text: string) => void, caller: Caller): void {
   const { name, state, reason, durationMs, report } = member;
   if (state === 'failed') {
-    for (const line of report?.lastLines ?? []) say(`  | ${line}\n`);
+    for (const line of report?.lastLines ?? []) caller.stderr.say(`  | ${line}\n`);
   }
   const time = state === 'built' ? ` in ${seconds(durationMs)}` : '';
   note(`${name}: ${state}${time}${reason === undefined ? '' : `: ${reason}`}`);
-  if (state === 'built' || state === 'failed') printEgressRefusals(report?.egress ?? []);
+  if (state === 'built' || state === 'failed')
+    printEgressRefusals(report?.egress ?? [], caller.stderr);
   if (state !== 'failed' || report === undefined) return;
   const logs = ['build.log', 'root.log'].map((log) => `${member.resultDirectory}/${log}`);
-  say(`  see ${logs.join(', ')}\n`);
+  caller.stderr.say(`  see ${logs.join(', ')}\n`);
   if (report.kept) note(`kept as ${report.box}: kiln shell ${report.box}`);
 }
 
 /** The table of what came of it, and where it is. */
-function finish({ members, repository, failure }: ChainReport): void {
+function finish({ members, repository, failure }: ChainReport, caller: Caller): void {
   const rows = members.map((member) => [
     member.name,
     member.state,
@@ -109,10 +109,10 @@ function finish({ members, repository, failure }: ChainReport): void {
     String(member.packages.length),
     member.needs.map((need) => need.member).join(' '),
   ]);
-  printTable(['PACKAGE', 'STATE', 'TIME', 'RPMS', 'NEEDS'], rows);
-  if (failure !== undefined) printError(failure);
+  printTable(caller.stdout, ['PACKAGE', 'STATE', 'TIME', 'RPMS', 'NEEDS'], rows);
+  if (failure !== undefined) printError(failure, caller.stderr);
   if (members.some(({ packages }) => packages.length > 0)) {
-    say(`kiln: repository: ${relative('', repository) || repository}\n`);
+    caller.stderr.say(`kiln: repository: ${relative('', repository) || repository}\n`);
   }
 }
 

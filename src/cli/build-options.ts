@@ -7,6 +7,7 @@ import {
   type ShortCircuit,
 } from '../build/request.ts';
 import { shellWords } from '../shell-words.ts';
+import type { Caller } from './caller.ts';
 import { type LimitValues, limitOptions } from './limit-options.ts';
 import { parseEgress, parseSize, parseTime } from './values.ts';
 
@@ -80,9 +81,10 @@ function parseWords(text: string, before: string[] | undefined): string[] {
 }
 
 /** Adds the options of a build: mock's names where mock has them. */
-export function addBuildOptions(command: Command): Command {
+export function addBuildOptions(command: Command, caller: Caller): Command {
   const options = [
-    new Option('-r, --image <image>', 'a recipe’s name or path, a lock, or an image id').env(
+    new Option('-r, --image <image>', 'a recipe’s name or path, a lock, or an image id').default(
+      caller.env.KILN_IMAGE || undefined,
       'KILN_IMAGE',
     ),
     new Option('--spec <file>', 'build from this spec file'),
@@ -134,7 +136,8 @@ export function addBuildOptions(command: Command): Command {
       '--sign-passphrase-file <file>',
       'its passphrase, if not in the environment as KILN_SIGN_PASSPHRASE',
     ),
-    new Option('--builder-id <uri>', 'who runs this builder, for the provenance').env(
+    new Option('--builder-id <uri>', 'who runs this builder, for the provenance').default(
+      caller.env.KILN_BUILDER_ID || undefined,
       'KILN_BUILDER_ID',
     ),
     new Option('--offline', 'download nothing'),

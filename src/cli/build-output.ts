@@ -1,8 +1,9 @@
 import type { BuildHooks, BuildReport } from '../build/report.ts';
+import type { Caller } from './caller.ts';
 import { printEgressRefusals } from './egress-refusals.ts';
 import { printError } from './errors.ts';
 import { imageProgress } from './image-progress.ts';
-import { LogView, say } from './print.ts';
+import { LogView } from './print.ts';
 
 /** Parts that are worth a line while they go on; the others are over at once. */
 const TOLD = new Set(['prep', 'compile', 'install', 'check', 'package', 'dynamic-buildrequires']);
@@ -13,16 +14,18 @@ const DIFFERENCES = 30;
 /** Shows a build on the terminal: its log on stdout, everything of kiln's own on stderr. */
 export class BuildOutput {
   readonly hooks: BuildHooks;
+  readonly #caller: Caller;
   #view: LogView | undefined;
 
-  constructor(quiet: boolean) {
-    const progress = imageProgress();
+  constructor(quiet: boolean, caller: Caller) {
+    this.#caller = caller;
+    const progress = imageProgress(caller.stderr);
     this.hooks = {
       onImageProgress: progress.report,
-      onWarning: ({ message }) => say(`kiln: warning: ${message}\n`),
+      onWarning: ({ message }) => caller.stderr.say(`kiln: warning: ${message}\n`),
       onPhase: (phase, event) => {
         if (event === 'start') progress[Symbol.dispose]();
-        if (event === 'start' && TOLD.has(phase)) say(`kiln: ${phase}\n`);
+        if (event === 'start' && TOLD.has(phase)) caller.stderr.say(`kiln: ${phase}\n`);
       },
       onOutput: (log, chunk) => {
         if (log === 'build.log' && !quiet) this.#log().write(chunk);
@@ -32,7 +35,7 @@ export class BuildOutput {
 
   /** Not before there is output: Node takes a millisecond to make the stream. */
   #log(): LogView {
-    this.#view ??= new LogView(process.stdout);
+    this.#view ??= new LogView(this.#caller.stdout);
     return this.#view;
   }
 
@@ -41,17 +44,19 @@ export class BuildOutput {
     this.#view?.[Symbol.dispose]();
     const { failure, failedPhase, lastLines, packages, sourcePackage, resultDirectory } = report;
     if (failure !== undefined) {
-      for (const line of lastLines) say(`  | ${line}\n`);
-      say(`kiln: ${report.name}: failed in ${failedPhase}\n`);
-      printError(failure);
+      for (const line of lastLines) this.#caller.stderr.say(`  | ${line}\n`);
+      this.#caller.stderr.say(`kiln: ${report.name}: failed in ${failedPhase}\n`);
+      printError(failure, this.#caller.stderr);
     }
-    printEgressRefusals(report.egress);
+    printEgressRefusals(report.egress, this.#caller.stderr);
     for (const { package: name, path, what } of report.differences?.slice(0, DIFFERENCES) ?? []) {
-      say(`  | ${[name, path, what].filter(Boolean).join(': ')}\n`);
+      this.#caller.stderr.say(`  | ${[name, path, what].filter(Boolean).join(': ')}\n`);
     }
-    if (report.differences?.length === 0) say('kiln: both builds are the same\n');
+    if (report.differences?.length === 0)
+      this.#caller.stderr.say('kiln: both builds are the same\n');
     const made = sourcePackage === undefined ? packages : [sourcePackage, ...packages];
-    for (const { file } of made) say(`kiln: ${resultDirectory}/${file}\n`);
-    if (report.kept) say(`kiln: kept as ${report.box}: kiln shell ${report.box}\n`);
+    for (const { file } of made) this.#caller.stderr.say(`kiln: ${resultDirectory}/${file}\n`);
+    if (report.kept)
+      this.#caller.stderr.say(`kiln: kept as ${report.box}: kiln shell ${report.box}\n`);
   }
 }

@@ -1,4 +1,5 @@
 import { type Command, InvalidArgumentError, Option } from 'commander';
+import type { Caller } from './caller.ts';
 import { parseBind } from './values.ts';
 
 /** Options that only recipes have. */
@@ -23,7 +24,7 @@ Recipes:
 `;
 
 /** Adds the options that only recipes have. */
-export function addRecipeOptions(command: Command): Command {
+export function addRecipeOptions(command: Command, caller: Caller): Command {
   const options = [
     new Option('--param <name=value>', 'recipes: what a TypeScript one finds in `parameters`')
       .argParser((text: string, before: (readonly [string, string])[] | undefined) => [
@@ -34,7 +35,7 @@ export function addRecipeOptions(command: Command): Command {
     new Option('--bind <src:dst[:ro|rw][,z|Z]>', 'recipes: show a file or folder of the host')
       .argParser((text: string, before: ReturnType<typeof parseBind>[] | undefined) => [
         ...(before ?? []),
-        parseBind(text, process.cwd()),
+        parseBind(text, caller.cwd()),
       ])
       .default([] as ReturnType<typeof parseBind>[], 'none'),
     new Option('--allow-host', 'recipes: allow $host, binds and the host’s network'),

@@ -6,12 +6,10 @@ import { runRecipe } from '../build/recipe/run-recipe.ts';
 import { KilnError } from '../errors.ts';
 import type { Result } from '../result/schema.ts';
 import { writeResult } from '../result/write.ts';
-import { callerIds } from '../run/request.ts';
 import { Timeline } from '../run/timeline.ts';
 import { KILN_VERSION } from '../state/version.ts';
-import { replaceParked } from './background.ts';
 import type { RecipeOptions } from './build-recipe-options.ts';
-import { openEngine } from './engine.ts';
+import type { Caller } from './caller.ts';
 import { printError } from './errors.ts';
 import { commandStatus, exitStatus, KILN_FAILED } from './exit-status.ts';
 import { listenForInterruption } from './interruption.ts';
@@ -31,15 +29,16 @@ export interface SharedOptions extends LimitValues {
 }
 
 /** Prints the schema of YAML recipes. */
-export async function printRecipeSchema(): Promise<void> {
+export async function printRecipeSchema(caller: Caller): Promise<void> {
   const { buildRecipeJsonSchema } = await import('../recipe/build-recipe.ts');
-  printJson(buildRecipeJsonSchema(), { indent: 2 });
+  printJson(caller.stdout, buildRecipeJsonSchema(), { indent: 2 });
 }
 
 /** Builds the recipe that `name` means, and sets kiln's exit status. */
 export async function buildRecipe(
   name: string,
   options: SharedOptions & RecipeOptions,
+  caller: Caller,
 ): Promise<void> {
   const path = await findBuildRecipe(name, process.cwd());
   if (options.param.length > 0 && !isScript(path)) {
@@ -47,34 +46,42 @@ export async function buildRecipe(
       hint: 'a TypeScript recipe finds them in `parameters`; see docs/recipes.md',
     });
   }
-  const request = recipeRequest(path, options);
-  await using engine = openEngine();
-  using interruption = listenForInterruption();
-  using output = new RecipeOutput(path, options.quiet === true);
+  const request = recipeRequest(path, options, caller);
+  await using engine = caller.openEngine();
+  using interruption = listenForInterruption(caller);
+  using output = new RecipeOutput(path, options.quiet === true, caller);
   const timeline = new Timeline();
   const json = options.json === true;
   try {
     const hooks = { ...output.hooks, signal: interruption.signal };
     const report = await runRecipe(engine, request, hooks, timeline);
-    process.exitCode = recipeStatus(report);
+    caller.exitStatus = recipeStatus(report);
     output.finish(report);
-    await publish(request, json, resultOfRecipe(report, KILN_VERSION, Number(process.exitCode)));
+    await publish(
+      request,
+      json,
+      resultOfRecipe(report, KILN_VERSION, Number(caller.exitStatus)),
+      caller,
+    );
   } catch (error) {
     output.interrupt();
-    printError(error);
-    process.exitCode = exitStatus(error);
-    const status = Number(process.exitCode);
+    printError(error, caller.stderr);
+    caller.exitStatus = exitStatus(error);
+    const status = Number(caller.exitStatus);
     await publish(
       request,
       json,
       resultOfFailedRecipe(request, KILN_VERSION, status, error, timeline),
+      caller,
     );
-  } finally {
-    replaceParked(engine.paths);
   }
 }
 
-function recipeRequest(path: string, options: SharedOptions & RecipeOptions): RecipeRequest {
+function recipeRequest(
+  path: string,
+  options: SharedOptions & RecipeOptions,
+  caller: Caller,
+): RecipeRequest {
   const { image, sources, memory, cpus, pids, ioRead, ioWrite, disk, timeout, stallTimeout } =
     options;
   const keepSeconds = options.keep && options.keep / 1000;
@@ -101,7 +108,7 @@ function recipeRequest(path: string, options: SharedOptions & RecipeOptions): Re
     },
     resultDirectory: resolve(options.resultdir),
     ...(keepSeconds === undefined ? {} : { keepSeconds }),
-    caller: callerIds(process.env),
+    caller: caller.ids,
   };
 }
 
@@ -111,13 +118,18 @@ function recipeStatus({ end, failure }: RecipeReport): number {
   return status === 0 && failure !== undefined ? KILN_FAILED : status;
 }
 
-async function publish(request: RecipeRequest, json: boolean, result: Result): Promise<void> {
+async function publish(
+  request: RecipeRequest,
+  json: boolean,
+  result: Result,
+  caller: Caller,
+): Promise<void> {
   try {
-    if (json) printJson(result, { to: 'stderr' });
+    if (json) printJson(caller.stderr, result);
     if (request.resultDirectory === undefined) return;
     await writeResult(request.resultDirectory, result, request.caller);
   } catch (error) {
-    printError(error);
-    if (!process.exitCode) process.exitCode = KILN_FAILED;
+    printError(error, caller.stderr);
+    if (!caller.exitStatus) caller.exitStatus = KILN_FAILED;
   }
 }

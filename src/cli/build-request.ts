@@ -3,8 +3,8 @@ import type { Command } from 'commander';
 import { addedRepository } from '../build/add-repository.ts';
 import type { BuildRequest, BuildSource } from '../build/request.ts';
 import { hostArchitecture } from '../image/architecture.ts';
-import { callerIds } from '../run/request.ts';
 import type { BuildOptions } from './build-options.ts';
+import type { Caller } from './caller.ts';
 import { libvirtNetwork } from './sandbox-options.ts';
 
 /** What a command line changes of the request of a build that is resumed. */
@@ -64,6 +64,7 @@ export function buildRequest(
   srpm: string | undefined,
   options: BuildOptions,
   command: Command,
+  caller: Caller,
 ): BuildRequest {
   const { image } = options;
   if (image === undefined && options.lock === undefined) {
@@ -90,7 +91,7 @@ export function buildRequest(
     ...given('lock', options.lock && resolve(options.lock)),
     source: source(srpm, options, command),
     resultDirectory: resolve(options.resultdir),
-    caller: callerIds(process.env),
+    caller: caller.ids,
     defines: options.define,
     with: options.with,
     without: options.without,
@@ -118,7 +119,7 @@ export function buildRequest(
     provenance: {
       ...given('key', options.provenanceKey && resolve(options.provenanceKey)),
       ...given('builder', options.builderId),
-      ...given('sourceDateEpoch', sourceDateEpoch(process.env)),
+      ...given('sourceDateEpoch', sourceDateEpoch(caller.env)),
     },
     ...given('signing', signing(options, command)),
     offline: options.offline === true,

@@ -7,14 +7,13 @@ import { resumeBuild } from '../build/resume.ts';
 import { verifyBuild } from '../build/verify.ts';
 import { findBox } from '../sandbox/find-box.ts';
 import type { Engine } from '../sandbox/open.ts';
-import { replaceParked } from './background.ts';
 import { addChainOptions, CHAIN_EXAMPLES, type ChainOptions } from './build-chain-options.ts';
 import { buildMode, refuseUnused } from './build-modes.ts';
 import { addBuildOptions, type BuildOptions } from './build-options.ts';
 import { BuildOutput } from './build-output.ts';
 import { addRecipeOptions, RECIPE_EXAMPLES, type RecipeOptions } from './build-recipe-options.ts';
 import { buildRequest, resumedRequest } from './build-request.ts';
-import { openEngine } from './engine.ts';
+import type { Caller } from './caller.ts';
 import { listenForInterruption } from './interruption.ts';
 import { EqualsCommand } from './optional-value.ts';
 import { printJson } from './print.ts';
@@ -33,12 +32,12 @@ Examples:
   kiln build --lock out/lock.json --offline hello-2.12-1.src.rpm`;
 
 /** `kiln build`. */
-export function command(): Command {
+export function command(caller: Caller): Command {
   const it = new EqualsCommand('build')
     .description('Build a package or a recipe in a sandbox that is gone afterwards.')
     .usage('[options] (SRPM | --spec SPEC [--sources DIR] | RECIPE | --chain SRPM…)')
     .argument('[source...]', 'a source package; a recipe’s name or path (.yaml, .ts)');
-  addChainOptions(addRecipeOptions(addBuildOptions(it)));
+  addChainOptions(addRecipeOptions(addBuildOptions(it, caller), caller));
   return it
     .addOption(new Option('--json', 'print the result as JSON on stderr’s last line'))
     .addHelpText('after', EXAMPLES + RECIPE_EXAMPLES + CHAIN_EXAMPLES)
@@ -48,7 +47,7 @@ export function command(): Command {
       refuseUnused(mode, it);
       if (mode === 'chain') {
         const { runChain } = await import('./build-chain.ts');
-        await runChain(sources, options, it);
+        await runChain(sources, options, it, caller);
         return;
       }
       if (sources.length > 1) it.error('kiln: several sources are a chain: say --chain');
@@ -58,8 +57,10 @@ export function command(): Command {
         const given = it.getOptionValueSource('image') === 'cli';
         const { image: _default, ...others } = options;
         const wanted = given ? options : others;
-        await (mode === 'schema' ? printRecipeSchema() : buildRecipe(source ?? '', wanted));
-      } else await build(source, options, it);
+        await (mode === 'schema'
+          ? printRecipeSchema(caller)
+          : buildRecipe(source ?? '', wanted, caller));
+      } else await build(source, options, it, caller);
     });
 }
 
@@ -78,23 +79,23 @@ async function build(
   source: string | undefined,
   options: BuildOptions,
   it: Command,
+  caller: Caller,
 ): Promise<void> {
-  await using engine = openEngine({ hurry: true });
-  using interruption = listenForInterruption();
-  const output = new BuildOutput(options.quiet === true);
+  await using engine = caller.openEngine({ hurry: true });
+  using interruption = listenForInterruption(caller);
+  const output = new BuildOutput(options.quiet === true, caller);
   const hooks = { ...output.hooks, signal: interruption.signal };
   const report =
     options.resume === undefined
       ? await (options.verify === true ? verifyBuild : buildPackage)(
           engine,
-          buildRequest(source, options, it),
+          buildRequest(source, options, it, caller),
           hooks,
         )
       : await resume(engine, options.resume, resumedRequest(source, options, it), hooks);
   output.finish(report);
   if (options.json === true) {
-    printJson(resultOfBuild(report), { to: 'stderr' });
+    printJson(caller.stderr, resultOfBuild(report));
   }
-  process.exitCode = report.exitStatus;
-  replaceParked(engine.paths);
+  caller.exitStatus = report.exitStatus;
 }

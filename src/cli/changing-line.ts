@@ -1,12 +1,12 @@
-import { processCaller, type TextOutput } from './caller.ts';
-import { plainText, say } from './print.ts';
+import type { TextOutput } from './caller.ts';
+import { plainText } from './print.ts';
 
 /** A line that changes on a terminal; disposing of it takes it away. */
 export class ChangingLine implements Disposable {
   readonly #to: TextOutput;
   #shown = 0;
 
-  constructor(to: TextOutput = processCaller.stderr) {
+  constructor(to: TextOutput) {
     this.#to = to;
   }
 
@@ -25,11 +25,11 @@ export class ChangingLine implements Disposable {
 const TERMINAL_EVERY = 250;
 const LOG_EVERY = 5000;
 
-/** Shows on stderr how far something is, as `text` says it from time to time, until it is disposed of. */
-export function watchProgress(text: () => string): Disposable {
-  const { isTTY } = process.stderr;
-  const line = new ChangingLine();
-  const tell = () => (isTTY ? line.show(text()) : say(`kiln: ${text()}\n`));
+/** Shows how far something is, as `text` says it from time to time, until it is disposed of. */
+export function watchProgress(to: TextOutput, text: () => string): Disposable {
+  const { isTTY } = to;
+  const line = new ChangingLine(to);
+  const tell = () => (isTTY ? line.show(text()) : to.say(`kiln: ${text()}\n`));
   const timer = setInterval(tell, isTTY ? TERMINAL_EVERY : LOG_EVERY);
   timer.unref();
   return {

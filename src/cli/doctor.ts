@@ -4,7 +4,7 @@ import { runChecks } from '../doctor/checks.ts';
 import { type HostFile, hostFiles } from '../doctor/files.ts';
 import { readHost } from '../doctor/host.ts';
 import { statePaths } from '../state/paths.ts';
-import { tell } from './print.ts';
+import type { Caller } from './caller.ts';
 
 interface DoctorOptions {
   readonly json?: true;
@@ -12,7 +12,7 @@ interface DoctorOptions {
 }
 
 /** `kiln doctor`: what of this host keeps kiln from working, and how to mend it. */
-export function command(): Command {
+export function command(caller: Caller): Command {
   return new Command('doctor')
     .description('check what kiln needs of this machine, and say how to mend what is wrong')
     .argument('[check...]', 'only these checks, by the name in the second column')
@@ -23,22 +23,25 @@ export function command(): Command {
       '\nExamples:\n  kiln doctor\n  kiln doctor landlock\n  kiln doctor --json | jq -r ".checks[] | select(.status == \\"fail\\") | .mend"\n  kiln doctor --files',
     )
     .action(async (names: readonly string[], options: DoctorOptions) => {
-      const paths = statePaths(process.env);
+      const paths = statePaths(caller.env);
       if (options.files === true) {
-        const files = await hostFiles(paths, process.env);
-        print(options.json === true ? json({ state: paths.root, files }) : fileTable(files));
+        const files = await hostFiles(paths, caller.env);
+        print(
+          options.json === true ? json({ state: paths.root, files }) : fileTable(files),
+          caller,
+        );
         return;
       }
-      const host = await readHost(process.env);
-      const checks = await runChecks({ paths, env: process.env, host }, names);
+      const host = await readHost(caller.env);
+      const checks = await runChecks({ paths, env: caller.env, host }, names);
       const failed = checks.some(({ status }) => status === 'fail');
-      print(options.json === true ? json({ ok: !failed, checks }) : checkTable(checks));
-      process.exitCode = failed ? 1 : 0;
+      print(options.json === true ? json({ ok: !failed, checks }) : checkTable(checks), caller);
+      caller.exitStatus = failed ? 1 : 0;
     });
 }
 
-function print(text: string): void {
-  tell(`${text}\n`);
+function print(text: string, caller: Caller): void {
+  caller.stdout.say(`${text}\n`);
 }
 
 function json(value: unknown): string {

@@ -1,16 +1,16 @@
 import type { EgressEntry } from '../egress/log.ts';
 import { parseEgressRule } from '../egress/rule.ts';
-import { say } from './print.ts';
+import type { TextOutput } from './caller.ts';
 
 /** Lines at most: a command can ask for any number of hosts. */
 const MAX_LINES = 10;
 
 /**
- * Says on stderr what a sandbox asked the proxy for and did not get, and the option that allows it.
+ * Says what a sandbox asked the proxy for and did not get, and the option that allows it.
  * The entries hold printable ASCII only: see egress/open.ts.
  */
-export function printEgressRefusals(entries: readonly EgressEntry[]): void {
-  for (const line of egressRefusals(entries)) say(`kiln: ${line}\n`);
+export function printEgressRefusals(entries: readonly EgressEntry[], to: TextOutput): void {
+  for (const line of egressRefusals(entries)) to.say(`kiln: ${line}\n`);
 }
 
 /** One line for each host and port, at most {@link MAX_LINES} and one that counts the rest. */

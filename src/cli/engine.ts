@@ -13,14 +13,14 @@ export interface CliEngineOptions {
 }
 
 /**
- * The engine that the environment names. Its one connection is made when first needed.
+ * The engine that `env` names. Its one connection is made when first needed.
  * Throws E_NOT_ROOT, E_NO_PROC, E_STATE.
  */
 export interface CliEngine extends Engine, AsyncDisposable {}
 
-export function openEngine(options: CliEngineOptions = {}): CliEngine {
+export function openEngine(env: NodeJS.ProcessEnv, options: CliEngineOptions = {}): CliEngine {
   const { hurry = false, anybody = false } = options;
   if (!anybody) requireHost();
-  const kiln: Kiln = openKiln();
+  const kiln: Kiln = openKiln({ env });
   return { ...kiln.engine, [Symbol.asyncDispose]: () => (hurry ? kiln.leave() : kiln.close()) };
 }

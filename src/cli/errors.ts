@@ -4,14 +4,14 @@ import type { KilnError } from '../errors.ts';
 import { DISK_FULL } from '../kernel/disk-full.ts';
 import { knownFailure, reasonLine } from '../kernel/system-error.ts';
 import { statePaths } from '../state/paths.ts';
-import { processCaller, type TextOutput } from './caller.ts';
+import type { TextOutput } from './caller.ts';
 import { plainText } from './print.ts';
 
 /** How many causes are shown. */
 const MAX_CAUSES = 8;
 
 /** Prints an error for a person: what failed, why (the chain of causes), what to do next. */
-export function printError(error: unknown, to: TextOutput = processCaller.stderr): void {
+export function printError(error: unknown, to: TextOutput): void {
   to.say(describeError(error));
 }
 

@@ -2,8 +2,8 @@ import type { ImageManifest } from '../image/store/manifest.ts';
 import { explainLayers } from '../run/explain.ts';
 import type { RunRequest } from '../run/request.ts';
 import type { Engine } from '../sandbox/open.ts';
+import type { Caller } from './caller.ts';
 import { printJson } from './print.ts';
-import { watchStdout } from './stdout.ts';
 import { printTable } from './table.ts';
 
 /** Prints what is planned around a command, layer by layer. */
@@ -12,12 +12,12 @@ export function printLayers(
   request: RunRequest,
   image: ImageManifest,
   json: boolean,
+  caller: Caller,
 ): void {
   const layers = explainLayers(engine, request, image);
-  watchStdout();
-  if (json) printJson({ planned: layers });
+  if (json) printJson(caller.stdout, { planned: layers });
   else {
     const rows = layers.map(({ layer, state, detail }) => [layer, state, detail]);
-    printTable(['LAYER', 'STATE', 'PLANNED'], rows);
+    printTable(caller.stdout, ['LAYER', 'STATE', 'PLANNED'], rows);
   }
 }

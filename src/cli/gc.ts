@@ -6,9 +6,9 @@ import { pruneRoots } from '../mock/root/prune.ts';
 import { pruneCache } from '../repository/prune.ts';
 import { sweepBoxes, sweepDomains } from '../sandbox/sweep.ts';
 import { mendDamage } from '../state/kinds.ts';
-import { openEngine } from './engine.ts';
+import type { Caller } from './caller.ts';
 import { printError } from './errors.ts';
-import { printJson, tell } from './print.ts';
+import { printJson } from './print.ts';
 import { parseSize, parseTime } from './values.ts';
 
 const EXAMPLES = `
@@ -27,7 +27,7 @@ interface GcOptions {
 }
 
 /** `kiln gc`. */
-export function command(): Command {
+export function command(caller: Caller): Command {
   return new Command('gc')
     .description('Remove abandoned sandboxes, half-made images, and what limits do not let stay.')
     .option(
@@ -45,7 +45,7 @@ export function command(): Command {
     .addOption(new Option('--sync-only', 'only write the store to the disk').hideHelp())
     .addHelpText('after', EXAMPLES)
     .action(async (options: GcOptions) => {
-      await using engine = openEngine();
+      await using engine = caller.openEngine();
       if (options.syncOnly === true) {
         await syncStore(engine.paths);
         return;
@@ -63,11 +63,11 @@ export function command(): Command {
       const verified = options.verify === true ? await verifyPackages(engine.paths) : undefined;
       const { failures, ...store } = await collectGarbage(engine.paths, limits);
       const downloads = await pruneCache(engine.paths, limits);
-      for (const failure of failures) printError(failure);
+      for (const failure of failures) printError(failure, caller.stderr);
       const report = { boxes, domains, roots, ...store, downloads, damaged, verified };
-      if (options.json === true) printJson(report);
+      if (options.json === true) printJson(caller.stdout, report);
       else {
-        tell(
+        caller.stdout.say(
           `${verifiedText(verified)}removed ${boxes.length} sandboxes, ${domains.length} domains, ${roots.length} roots, ${store.images.length} images, ${store.packages} packages, ${downloads.files} downloads; deleted ${store.trees} trees\n`,
         );
       }

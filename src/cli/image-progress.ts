@@ -1,9 +1,8 @@
 import { describeProgress, type ImageProgress } from '../image/progress.ts';
-import { processCaller, type TextOutput } from './caller.ts';
+import type { TextOutput } from './caller.ts';
 import { ChangingLine } from './changing-line.ts';
-import { plainText } from './print.ts';
 
-/** Shows on stderr what making an image is busy with; disposing of it ends the line. */
+/** Shows what making an image is busy with; disposing of it ends the line. */
 export interface ProgressLine extends Disposable {
   readonly report: (progress: ImageProgress) => void;
 }
@@ -17,12 +16,10 @@ function counts(progress: ImageProgress): string {
 }
 
 /** One line that changes on a terminal; one line a step in a log, where scripts go unnamed. */
-export function imageProgress(given?: TextOutput): ProgressLine {
+export function imageProgress(to: TextOutput): ProgressLine {
   const seen = new Set<string>();
   let line: ChangingLine | undefined;
   const report = (progress: ImageProgress): void => {
-    // Not before there is something to say: Node takes a millisecond to make the stream.
-    const to = given ?? processCaller.stderr;
     const text = describeProgress(progress);
     if (to.isTTY) {
       line ??= new ChangingLine(to);
@@ -31,7 +28,7 @@ export function imageProgress(given?: TextOutput): ProgressLine {
     }
     if (progress.kind === 'script' || progress.kind === 'download' || seen.has(text)) return;
     seen.add(text);
-    to.write(plainText(`kiln: ${text}\n`));
+    to.say(`kiln: ${text}\n`);
   };
   return { report, [Symbol.dispose]: () => line?.[Symbol.dispose]() };
 }

@@ -7,10 +7,9 @@ import type { Compression } from '../image/archive/export.ts';
 import { openImage } from '../image/open.ts';
 import { hasErrno } from '../kernel/libc.ts';
 import { callerMode } from '../kernel/own-umask.ts';
-import { syncNewImage } from './background.ts';
-import { openEngine } from './engine.ts';
+import type { Caller } from './caller.ts';
 import { imageProgress } from './image-progress.ts';
-import { printJson, say, tell } from './print.ts';
+import { printJson } from './print.ts';
 import { parseSize } from './values.ts';
 
 const EXPORT_EXAMPLES = `
@@ -27,8 +26,19 @@ Examples:
   skopeo copy docker://registry.example/fedora:44 oci:fedora && kiln image import fedora
   xz -d rootfs.tar.xz && kiln image import rootfs.tar --name mine && kiln run -r mine -- id`;
 
+interface ExportOptions {
+  readonly output: string;
+  readonly compress?: Compression;
+}
+
+interface ImportOptions {
+  readonly name?: string;
+  readonly json?: boolean;
+  readonly disk?: number;
+}
+
 /** Adds `export` and `import` to `kiln image`. */
-export function addTransferCommands(image: Command): void {
+export function addTransferCommands(image: Command, caller: Caller): void {
   image
     .command('export')
     .description('Write an image as a tar archive or an OCI layout.')
@@ -41,7 +51,7 @@ export function addTransferCommands(image: Command): void {
       ).choices(['none', 'gzip', 'zstd']),
     )
     .addHelpText('after', EXPORT_EXAMPLES)
-    .action(exportImage);
+    .action((name: string, options: ExportOptions) => exportImage(name, options, caller));
   image
     .command('import')
     .description('Make an image of an OCI layout, or of a tar archive (plain, gzip or zstd).')
@@ -50,23 +60,20 @@ export function addTransferCommands(image: Command): void {
     .option('--disk <size>', 'what it may unpack to; 16G unless given', parseSize)
     .option('--json', 'print its manifest')
     .addHelpText('after', IMPORT_EXAMPLES)
-    .action(importPath);
+    .action((path: string, options: ImportOptions) => importPath(path, options, caller));
 }
 
-async function exportImage(
-  name: string,
-  options: { readonly output: string; readonly compress?: Compression },
-): Promise<void> {
+async function exportImage(name: string, options: ExportOptions, caller: Caller): Promise<void> {
   const { exportOci, exportTar } = await import('../image/archive/export.ts');
-  await using engine = openEngine();
-  const progress = imageProgress();
+  await using engine = caller.openEngine();
+  const progress = imageProgress(caller.stderr);
   await using image = await openImage(engine, name, { onProgress: progress.report });
   progress[Symbol.dispose]();
   const { output } = options;
   const named = /\.tar(?:\.(gz|zst))?$/.exec(output);
   if (output === '-') {
     try {
-      warn(await exportTar(image, process.stdout, options.compress ?? 'none'));
+      warn(await exportTar(image, caller.stdout.stream, options.compress ?? 'none'), caller);
     } catch (error) {
       // A reader that has seen enough (`| head`) is no failure.
       if (!hasErrno(error, 'EPIPE')) throw error;
@@ -74,7 +81,7 @@ async function exportImage(
     return;
   }
   if (named === null) {
-    warn(await exportOci(image, output, options.compress ?? 'gzip'));
+    warn(await exportOci(image, output, options.compress ?? 'gzip'), caller);
     return;
   }
   const byName: Compression = named[1] === 'gz' ? 'gzip' : named[1] === 'zst' ? 'zstd' : 'none';
@@ -84,7 +91,7 @@ async function exportImage(
     // Not into what somebody put there: what is left of another export goes, a link as well.
     await rm(temporary, { force: true });
     const file = createWriteStream(temporary, { flags: 'wx', mode: callerMode(0o644) });
-    warn(await exportTar(image, file, options.compress ?? byName));
+    warn(await exportTar(image, file, options.compress ?? byName), caller);
     await rename(temporary, output);
   } catch (cause) {
     await rm(temporary, { force: true });
@@ -93,18 +100,15 @@ async function exportImage(
   }
 }
 
-function warn(skipped: readonly string[]): void {
+function warn(skipped: readonly string[], caller: Caller): void {
   for (const path of skipped) {
-    say(`kiln: warning: /${path} is a device or a socket: left out\n`);
+    caller.stderr.say(`kiln: warning: /${path} is a device or a socket: left out\n`);
   }
 }
 
-async function importPath(
-  path: string,
-  options: { readonly name?: string; readonly json?: boolean; readonly disk?: number },
-): Promise<void> {
+async function importPath(path: string, options: ImportOptions, caller: Caller): Promise<void> {
   const { importImage } = await import('../image/archive/import.ts');
-  await using engine = openEngine();
+  await using engine = caller.openEngine();
   const started = Date.now();
   await using image = await importImage(engine.paths, path, {
     arch: hostArchitecture(),
@@ -112,8 +116,8 @@ async function importPath(
     ...(options.disk === undefined ? {} : { maxBytes: options.disk }),
   });
   const { manifest } = image;
-  syncNewImage(manifest, started);
-  for (const warning of manifest.warnings) say(`kiln: warning: ${warning}\n`);
-  if (options.json === true) printJson(manifest);
-  else tell(`${manifest.id}\n`);
+  if (manifest.created >= started) caller.storeChanged();
+  for (const warning of manifest.warnings) caller.stderr.say(`kiln: warning: ${warning}\n`);
+  if (options.json === true) printJson(caller.stdout, manifest);
+  else caller.stdout.say(`${manifest.id}\n`);
 }

@@ -12,11 +12,10 @@ import { readManifest } from '../image/store/manifest.ts';
 import { removeTree } from '../kernel/remove-tree.ts';
 import { writeUserFile } from '../kernel/user-file.ts';
 import type { StatePaths } from '../state/paths.ts';
-import { syncNewImage } from './background.ts';
-import { openEngine } from './engine.ts';
+import type { Caller } from './caller.ts';
 import { imageProgress } from './image-progress.ts';
 import { addTransferCommands } from './image-transfer.ts';
-import { printJson, say, tell } from './print.ts';
+import { printJson } from './print.ts';
 import { printTable } from './table.ts';
 
 const EXAMPLES = `
@@ -35,8 +34,12 @@ interface JsonOption {
   readonly json?: boolean;
 }
 
+interface BuildOptions extends JsonOption {
+  readonly update?: boolean;
+}
+
 /** `kiln image`. */
-export function command(): Command {
+export function command(caller: Caller): Command {
   const it = new Command('image')
     .description('Build, lock, list, show, remove, export and import images.')
     .addHelpText('after', EXAMPLES);
@@ -49,7 +52,7 @@ export function command(): Command {
       'after',
       '\nExamples:\n  kiln image build debian-build\n  kiln image build --update ./mine.yaml',
     )
-    .action(build);
+    .action((name: string, options: BuildOptions) => build(name, options, caller));
   it.command('lock')
     .description('Solve a recipe and write its lock, by which it is built without a solver.')
     .argument('<recipe>')
@@ -58,17 +61,17 @@ export function command(): Command {
       'after',
       '\nExamples:\n  kiln image lock mine.yaml\n  kiln image build mine.lock.json',
     )
-    .action(lock);
+    .action((name: string, options: { output?: string }) => lock(name, options, caller));
   it.command('ls')
     .description('List images, the one used last first.')
     .option('--json', 'one JSON array')
     .addHelpText('after', '\nExamples:\n  kiln image ls\n  kiln image ls --json | jq -r ".[].id"')
-    .action(list);
+    .action((options: JsonOption) => list(options, caller));
   it.command('show')
     .description('Show what an image is and what it is made of.')
     .argument('<image>')
     .addHelpText('after', '\nExamples:\n  kiln image show debian-build | jq -r ".packages[].nevra"')
-    .action(show);
+    .action((name: string) => show(name, caller));
   it.command('rm')
     .description('Remove images that are not in use.')
     .argument('<id...>')
@@ -77,24 +80,24 @@ export function command(): Command {
       'after',
       '\nExamples:\n  kiln image rm 3fa9c1d2\n  kiln image rm --packages debian-build',
     )
-    .action(remove);
-  addTransferCommands(it);
+    .action((ids: string[], options: { packages?: boolean }) => remove(ids, options, caller));
+  addTransferCommands(it, caller);
   it.command('schema')
     .description('Print the JSON Schema of image recipes.')
     .addHelpText('after', '\nExamples:\n  kiln image schema > image.schema.json')
     .action(async () => {
       const { imageRecipeJsonSchema } = await import('../recipe/image-recipe.ts');
-      printJson(imageRecipeJsonSchema(), { indent: 2 });
+      printJson(caller.stdout, imageRecipeJsonSchema(), { indent: 2 });
     });
   return it;
 }
 
-async function build(name: string, options: JsonOption & { update?: boolean }): Promise<void> {
-  await using engine = openEngine({ hurry: true });
-  const named = await resolveImage(engine.paths, name, engine.cwd());
+async function build(name: string, options: BuildOptions, caller: Caller): Promise<void> {
+  await using engine = caller.openEngine({ hurry: true });
+  const named = await resolveImage(engine.paths, name, caller.cwd());
   const started = Date.now();
   const image = await (async () => {
-    using progress = imageProgress();
+    using progress = imageProgress(caller.stderr);
     const wanted = { update: options.update === true, onProgress: progress.report };
     return named.kind === 'image'
       ? await openImage(engine, name, wanted)
@@ -102,19 +105,19 @@ async function build(name: string, options: JsonOption & { update?: boolean }): 
   })();
   await using leased = image;
   const { manifest } = leased;
-  syncNewImage(manifest, started);
-  for (const warning of manifest.warnings) say(`kiln: warning: ${warning}\n`);
+  if (manifest.created >= started) caller.storeChanged();
+  for (const warning of manifest.warnings) caller.stderr.say(`kiln: warning: ${warning}\n`);
   const seconds = ((Date.now() - started) / 1000).toFixed(1);
-  say(
+  caller.stderr.say(
     `kiln: ${manifest.name}: ${manifest.packageCount} packages, ${size(manifest.bytes)}, ready after ${seconds} s\n`,
   );
-  if (options.json === true) printJson(manifest);
-  else tell(`${manifest.id}\n`);
+  if (options.json === true) printJson(caller.stdout, manifest);
+  else caller.stdout.say(`${manifest.id}\n`);
 }
 
-async function lock(name: string, options: { output?: string }): Promise<void> {
-  await using engine = openEngine();
-  const named = await resolveImage(engine.paths, name, engine.cwd());
+async function lock(name: string, options: { output?: string }, caller: Caller): Promise<void> {
+  await using engine = caller.openEngine();
+  const named = await resolveImage(engine.paths, name, caller.cwd());
   if (named.kind !== 'recipe') {
     throw new KilnError('E_ARGUMENT', `${name} is not a recipe, and only recipes are locked`, {
       hint: 'give a recipe’s name, or the path of its .yaml file',
@@ -123,7 +126,7 @@ async function lock(name: string, options: { output?: string }): Promise<void> {
   const file = options.output ?? lockPathOf(named.path);
   await checkOutput(file);
   const plan = await (async () => {
-    using progress = imageProgress();
+    using progress = imageProgress(caller.stderr);
     const wanted = { update: true, onProgress: progress.report };
     return await planFromRecipe(engine, named.path, wanted);
   })();
@@ -134,8 +137,8 @@ async function lock(name: string, options: { output?: string }): Promise<void> {
   } catch (cause) {
     throw unwritable(file, cause);
   }
-  for (const warning of plan.warnings) say(`kiln: warning: ${warning}\n`);
-  tell(`${file}\n`);
+  for (const warning of plan.warnings) caller.stderr.say(`kiln: warning: ${warning}\n`);
+  caller.stdout.say(`${file}\n`);
 }
 
 /** Before anything is solved for a file that cannot be written. */
@@ -157,15 +160,16 @@ function unwritable(file: string, cause: unknown): KilnError {
   });
 }
 
-async function list(options: JsonOption): Promise<void> {
-  await using engine = openEngine();
+async function list(options: JsonOption, caller: Caller): Promise<void> {
+  await using engine = caller.openEngine();
   const images = await listImages(engine.paths);
   if (options.json === true) {
     const rows = images.map(({ manifest, ...rest }) => ({ ...manifest, ...rest }));
-    printJson(rows);
+    printJson(caller.stdout, rows);
     return;
   }
   printTable(
+    caller.stdout,
     ['ID', 'NAME', 'PACKAGES', 'SIZE', 'OWN', 'LAST USE', ''],
     images.map(({ manifest, lastUse, inUse }) => [
       manifest.id.slice(0, 12),
@@ -179,8 +183,8 @@ async function list(options: JsonOption): Promise<void> {
   );
 }
 
-async function show(name: string): Promise<void> {
-  await using engine = openEngine();
+async function show(name: string, caller: Caller): Promise<void> {
+  await using engine = caller.openEngine();
   // A recipe's name shows what it last became; nothing is built to be shown.
   const id = await findStoredImage(engine.paths, name);
   const manifest = id === undefined ? undefined : readManifest(engine.paths, id);
@@ -190,18 +194,22 @@ async function show(name: string): Promise<void> {
     });
   }
   const { packages, exactReasons } = await readContents(engine.paths, manifest.id);
-  printJson({ ...manifest, exactReasons, packages }, { indent: 2 });
+  printJson(caller.stdout, { ...manifest, exactReasons, packages }, { indent: 2 });
 }
 
-async function remove(ids: string[], options: { readonly packages?: boolean }): Promise<void> {
-  await using engine = openEngine();
+async function remove(
+  ids: string[],
+  options: { readonly packages?: boolean },
+  caller: Caller,
+): Promise<void> {
+  await using engine = caller.openEngine();
   const { paths } = engine;
   let freed = 0;
   for (const wanted of ids) {
     const id = await imageToRemove(paths, wanted);
     const own = readManifest(paths, id)?.ownBytes ?? 0;
     const tree = await removeImage(paths, id);
-    tell(`${id}\n`);
+    caller.stdout.say(`${id}\n`);
     if (tree !== undefined) await removeTree(tree);
     freed += own;
   }
@@ -211,7 +219,7 @@ async function remove(ids: string[], options: { readonly packages?: boolean }): 
     left.count === 0
       ? ''
       : `; ${left.count} packages that no image uses (${size(left.bytes)}) stay for the next one, --packages removes them`;
-  say(`kiln: freed ${size(freed)}${rest}\n`);
+  caller.stderr.say(`kiln: freed ${size(freed)}${rest}\n`);
 }
 
 /** An id; a name only if it is one image's: what is deleted is never guessed. */

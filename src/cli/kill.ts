@@ -3,11 +3,10 @@ import { KilnError } from '../errors.ts';
 import { findBox } from '../sandbox/find-box.ts';
 import { listBoxes } from '../sandbox/list.ts';
 import { destroyBox } from '../sandbox/sweep.ts';
-import { openEngine } from './engine.ts';
-import { tell } from './print.ts';
+import type { Caller } from './caller.ts';
 
 /** `kiln kill`. */
-export function command(): Command {
+export function command(caller: Caller): Command {
   return new Command('kill')
     .description(
       'Destroy sandboxes, whatever runs in them. `kiln run` of one ends with status 137.',
@@ -26,14 +25,14 @@ export function command(): Command {
           hint: 'leave out --all, or the ids',
         });
       }
-      await using engine = openEngine();
+      await using engine = caller.openEngine();
       const chosen =
         options.all === true
           ? await listBoxes(engine.paths)
           : await Promise.all(ids.map((id) => findBox(engine.paths, id)));
       for (const { id, directory, record } of chosen) {
         await destroyBox(engine.paths, directory, record, engine.connect);
-        tell(`${id}\n`);
+        caller.stdout.say(`${id}\n`);
       }
     });
 }

@@ -1,21 +1,14 @@
-import { existsSync, readdirSync } from 'node:fs';
-import { join } from 'node:path';
 import { Command } from 'commander';
 import { KilnError } from '../errors.ts';
-import { countParked, parkTarget, refill, setParkTarget } from '../sandbox/parking.ts';
-import { sweepBoxes } from '../sandbox/sweep.ts';
-import type { StatePaths } from '../state/paths.ts';
-import { roomForParked } from './background.ts';
+import type { Caller, Parking } from './caller.ts';
 import { watchProgress } from './changing-line.ts';
-import { openEngine } from './engine.ts';
-import { tell } from './print.ts';
 import { parseCount } from './values.ts';
 
 /** `kiln park`. */
-export function command(): Command {
+export function command(caller: Caller): Command {
   return new Command('park')
     .description(
-      'Start sandboxes ahead, so that the next runs need not wait for libvirt. They fit every image, bind and limit; each is used once and then replaced in the background. They end after 30 minutes without use.',
+      'Start sandboxes ahead, so that the next runs need not wait for libvirt. They fit every image, bind and limit; each is used once and then replaced in the background. They end after 30 minutes without use, and with the daemon.',
     )
     .option(
       '-n, --number <count>',
@@ -25,39 +18,44 @@ export function command(): Command {
     .option('--none', 'destroy those that wait, and start no more')
     .addHelpText(
       'after',
-      '\nExamples:\n  kiln park -n 4\n  kiln ps\n  kiln park --none\n\nMore than memory allows (32 MB each, 512 MB stay free) are refused. KILN_PARK=2 in the environment of `kiln run` and `kiln build` parks two after them, where memory allows.',
+      '\nExamples:\n  kiln park -n 4\n  kiln ps\n  kiln park --none\n\nMore than memory allows (32 MB each, 512 MB stay free) are refused. KILN_PARKED says how many wait when nobody asks.',
     )
     .action(async (options: { number?: number; none?: boolean }) => {
-      await using engine = openEngine();
+      const parking = requireParking(caller);
       if (options.none === true) {
-        setParkTarget(engine.paths, 0);
-        using _ = watchGoing(engine.paths);
-        // A run's replacement that is being started would be left waiting: for its end this waits.
-        await refill(engine.paths, engine.connect, { wait: true });
-        await sweepBoxes(engine.paths, engine.connect, { parkedToo: true });
+        const before = parking.count;
+        using _ = watchProgress(
+          caller.stderr,
+          () => `${before - parking.count} of ${before} destroyed`,
+        );
+        await parking.none();
         return;
       }
-      if (options.number !== undefined) {
-        requireRoom(engine.paths, options.number);
-        setParkTarget(engine.paths, options.number);
+      const wanted = options.number;
+      if (wanted !== undefined) requireRoom(parking, wanted);
+      {
+        using _ = watchProgress(caller.stderr, () => parked(parking));
+        await (wanted === undefined ? parking.fill() : parking.keep(wanted));
       }
-      // Somebody who asks for a number is to see it reached.
-      const wait = options.number !== undefined;
-      const waiting = await (async () => {
-        using _ = watchProgress(() => parked(engine.paths, countParked(engine.paths)));
-        return await refill(engine.paths, engine.connect, { wait });
-      })();
-      tell(`${parked(engine.paths, waiting)}\n`);
+      caller.stdout.say(`${parked(parking)}\n`);
     });
 }
 
-function parked(paths: StatePaths, waiting: number): string {
-  return `${waiting} of ${parkTarget(paths) ?? 0} parked`;
+/** @throws KilnError E_NO_DAEMON */
+function requireParking({ parking }: Caller): Parking {
+  if (parking !== undefined) return parking;
+  throw new KilnError('E_NO_DAEMON', 'no sandbox can wait without the daemon that keeps it', {
+    hint: 'call kiln as root, without KILN_URI and KILN_FROM_SOURCE, where the daemon runs',
+  });
+}
+
+function parked({ count, target }: Parking): string {
+  return `${count} of ${target} parked`;
 }
 
 /** Refuses a number of boxes that memory has no room for. */
-function requireRoom(paths: StatePaths, wanted: number): void {
-  const most = countParked(paths) + roomForParked();
+function requireRoom({ count, room }: Parking, wanted: number): void {
+  const most = count + room;
   if (wanted <= most) return;
   throw new KilnError('E_PARK_ROOM', `there is no memory for ${wanted} parked sandboxes`, {
     hint:
@@ -65,15 +63,5 @@ function requireRoom(paths: StatePaths, wanted: number): void {
         ? 'free some: each is reckoned at 32 MB, and 512 MB are to stay free'
         : `at most ${most} fit: kiln park -n ${most}`,
     details: { most },
-  });
-}
-
-/** Shows how many of the boxes that wait now are gone. */
-function watchGoing({ boxes, parked: waiting }: StatePaths): Disposable {
-  const ids = existsSync(waiting) ? readdirSync(waiting) : [];
-  const isThere = (id: string) => existsSync(join(waiting, id)) || existsSync(join(boxes, id));
-  return watchProgress(() => {
-    const gone = ids.filter((id) => !isThere(id)).length;
-    return `${gone} of ${ids.length} destroyed`;
   });
 }

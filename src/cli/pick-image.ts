@@ -2,8 +2,7 @@ import { KilnError } from '../errors.ts';
 import { openImage } from '../image/open.ts';
 import { type LeasedImage, leaseImage, listImages } from '../image/store/images.ts';
 import type { Engine } from '../sandbox/open.ts';
-import { syncNewImage } from './background.ts';
-import { type Caller, processCaller } from './caller.ts';
+import type { Caller } from './caller.ts';
 import { imageProgress } from './image-progress.ts';
 
 /**
@@ -15,13 +14,16 @@ export async function pickImage(
   engine: Engine,
   wanted: string | undefined,
   signal: AbortSignal,
-  caller: Caller = processCaller,
+  caller: Caller,
 ): Promise<LeasedImage> {
   if (wanted !== undefined) {
     using progress = imageProgress(caller.stderr);
     const started = Date.now();
-    const image = await openImage(engine, wanted, { onProgress: progress.report, signal });
-    syncNewImage(image.manifest, started);
+    const image = await openImage(engine, wanted, {
+      onProgress: progress.report,
+      signal,
+    });
+    if (image.manifest.created >= started) caller.storeChanged();
     return image;
   }
   const images = await listImages(engine.paths);

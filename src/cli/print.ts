@@ -4,6 +4,8 @@
  * sequences, changes of the writing direction) must not reach it.
  */
 
+import type { TextOutput } from './caller.ts';
+
 /** C0 but tab and line end, DEL, C1; marks that change the direction of writing or hide; lone surrogates. */
 const FOREIGN =
   /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]|\p{Surrogate}/gu;
@@ -20,16 +22,6 @@ export function plainText(text: string): string {
   return text.replace(FOREIGN, escaped);
 }
 
-/** Writes kiln's own words, and what they quote, to stderr. */
-export function say(text: string): void {
-  process.stderr.write(plainText(text));
-}
-
-/** Writes an answer for people to stdout. */
-export function tell(text: string): void {
-  process.stdout.write(plainText(text));
-}
-
 /** JSON that is that same value when read, and plain on a terminal. */
 export function jsonText(value: unknown, indent?: number): string {
   // What is below U+0020 is escaped already, but for the line ends of an indented text.
@@ -40,15 +32,12 @@ export function jsonText(value: unknown, indent?: number): string {
 }
 
 /** Writes a value as JSON, in one line unless it is indented. */
-export function printJson(value: unknown, options: JsonPrinting = {}): void {
-  const { to = 'stdout', indent } = options;
-  process[to].write(`${jsonText(value, indent)}\n`);
-}
-
-/** How {@link printJson} prints. */
-interface JsonPrinting {
-  readonly to?: 'stdout' | 'stderr';
-  readonly indent?: number;
+export function printJson(
+  to: TextOutput,
+  value: unknown,
+  { indent }: { readonly indent?: number } = {},
+): void {
+  to.write(`${jsonText(value, indent)}\n`);
 }
 
 /** Colours, which a terminal may have of a stranger: select graphic rendition. */
@@ -61,12 +50,12 @@ const BEGUN = /\u001b(?:\[[0-9;:]{0,32})?$/;
  * colours and nothing else that a terminal acts on.
  */
 export class LogView implements Disposable {
-  readonly #to: NodeJS.WriteStream;
+  readonly #to: TextOutput;
   readonly #decoder = new TextDecoder();
   #pending = '';
   #coloured = false;
 
-  constructor(to: NodeJS.WriteStream) {
+  constructor(to: TextOutput) {
     this.#to = to;
   }
 

@@ -2,26 +2,28 @@ import { Command } from 'commander';
 import { listBoxes } from '../sandbox/list.ts';
 import { statePaths } from '../state/paths.ts';
 import { requireState } from '../state/require-state.ts';
+import type { Caller } from './caller.ts';
 import { printJson } from './print.ts';
 import { requireHost } from './require-host.ts';
 import { printTable } from './table.ts';
 
 /** `kiln ps`. */
-export function command(): Command {
+export function command(caller: Caller): Command {
   return new Command('ps')
     .description('List sandboxes: running, kept for `kiln shell`, and parked (waiting for a run).')
     .option('--json', 'one JSON array')
     .addHelpText('after', '\nExamples:\n  kiln ps\n  kiln ps --json | jq -r ".[].id"')
     .action(async (options: { json?: boolean }) => {
       requireHost();
-      const paths = statePaths(process.env);
+      const paths = statePaths(caller.env);
       requireState(paths.root);
       const boxes = await listBoxes(paths);
       if (options.json === true) {
-        printJson(boxes);
+        printJson(caller.stdout, boxes);
         return;
       }
       printTable(
+        caller.stdout,
         ['ID', 'STATE', 'AGE', 'IMAGE', 'DOMAIN', 'COMMAND'],
         boxes.map(({ id, state, record }) => [
           id,

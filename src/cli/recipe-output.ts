@@ -1,9 +1,10 @@
 import { basename } from 'node:path';
 import type { RecipeHooks, RecipeReport, StepEvent } from '../build/recipe/request.ts';
+import type { Caller } from './caller.ts';
 import { printEgressRefusals } from './egress-refusals.ts';
 import { printError } from './errors.ts';
-import { imageProgress } from './image-progress.ts';
-import { LogView, say } from './print.ts';
+import { imageProgress, type ProgressLine } from './image-progress.ts';
+import { LogView } from './print.ts';
 
 /** Lines of a failed step that are said once more at the end. */
 const LAST_LINES = 12;
@@ -15,16 +16,19 @@ export class RecipeOutput implements Disposable {
   readonly hooks: Omit<RecipeHooks, 'signal'>;
   readonly #name: string;
   readonly #quiet: boolean;
-  readonly #progress = imageProgress();
+  readonly #progress: ProgressLine;
+  readonly #caller: Caller;
   #view: LogView | undefined;
 
-  constructor(path: string, quiet: boolean) {
+  constructor(path: string, quiet: boolean, caller: Caller) {
+    this.#caller = caller;
+    this.#progress = imageProgress(caller.stderr);
     this.#name = basename(path);
     this.#quiet = quiet;
     this.hooks = {
       onImageProgress: this.#progress.report,
       onSourceProgress: this.#progress.report,
-      onWarning: ({ message }) => say(`kiln: warning: ${message}\n`),
+      onWarning: ({ message }) => caller.stderr.say(`kiln: warning: ${message}\n`),
       onOutput: (chunk) => {
         if (!quiet) this.#log().write(chunk);
       },
@@ -34,7 +38,7 @@ export class RecipeOutput implements Disposable {
 
   /** Not before there is output: Node takes a millisecond to make the stream. */
   #log(): LogView {
-    this.#view ??= new LogView(process.stdout);
+    this.#view ??= new LogView(this.#caller.stdout);
     return this.#view;
   }
 
@@ -51,27 +55,27 @@ export class RecipeOutput implements Disposable {
     if (failedStep !== undefined) {
       if (failedStep.command !== undefined) {
         const lines = failedStep.command.trim().split('\n');
-        for (const line of lines.slice(0, COMMAND_LINES)) say(`  $ ${line}\n`);
-        if (lines.length > COMMAND_LINES) say('  $ …\n');
+        for (const line of lines.slice(0, COMMAND_LINES)) this.#caller.stderr.say(`  $ ${line}\n`);
+        if (lines.length > COMMAND_LINES) this.#caller.stderr.say('  $ …\n');
       }
       for (const line of failedStep.lastLines.slice(-LAST_LINES)) {
-        say(`  | ${line}\n`);
+        this.#caller.stderr.say(`  | ${line}\n`);
       }
     }
     if (limitHit !== null && limitHit !== 'timeout' && limitHit !== 'stall') {
-      say(`kiln: the limit of ${limitHit} was reached\n`);
+      this.#caller.stderr.say(`kiln: the limit of ${limitHit} was reached\n`);
     }
-    if (failure !== undefined) printError(failure);
-    printEgressRefusals(report.egress ?? []);
+    if (failure !== undefined) printError(failure, this.#caller.stderr);
+    printEgressRefusals(report.egress ?? [], this.#caller.stderr);
     const { resultDirectory } = report.request;
     for (const { path, type } of collection?.artifacts ?? []) {
-      if (type === 'file') say(`kiln: ${resultDirectory}/${path}\n`);
+      if (type === 'file') this.#caller.stderr.say(`kiln: ${resultDirectory}/${path}\n`);
     }
-    if (kept) say(`kiln: kept as ${box}: kiln shell ${box}\n`);
+    if (kept) this.#caller.stderr.say(`kiln: kept as ${box}: kiln shell ${box}\n`);
     if (failure === undefined) {
       const last = report.phases.at(-1);
       const seconds = (((last?.start ?? 0) + (last?.duration ?? 0)) / 1000).toFixed(1);
-      say(`kiln: ${this.#name}: done after ${seconds} s\n`);
+      this.#caller.stderr.say(`kiln: ${this.#name}: done after ${seconds} s\n`);
     }
   }
 
@@ -79,9 +83,9 @@ export class RecipeOutput implements Disposable {
     this.interrupt();
     const title = name === String(number) ? '' : `: ${name}`;
     const step = `kiln: step ${number} of ${count}${title}`;
-    if (event === 'start') say(`${step}\n`);
+    if (event === 'start') this.#caller.stderr.say(`${step}\n`);
     else if (this.#quiet) {
-      say(`${step}: ${event}, ${(milliseconds / 1000).toFixed(1)} s\n`);
+      this.#caller.stderr.say(`${step}: ${event}, ${(milliseconds / 1000).toFixed(1)} s\n`);
     }
   }
 

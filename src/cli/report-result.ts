@@ -3,7 +3,7 @@ import { writeResult } from '../result/write.ts';
 import type { RunRequest } from '../run/request.ts';
 import type { ResultContext } from '../run/result.ts';
 import { KILN_VERSION } from '../state/version.ts';
-import { type Caller, processCaller } from './caller.ts';
+import type { Caller } from './caller.ts';
 import { printError } from './errors.ts';
 import { KILN_FAILED } from './exit-status.ts';
 import { jsonText } from './print.ts';
@@ -16,7 +16,7 @@ export async function reportResult(
   request: RunRequest,
   json: boolean,
   describe: (context: ResultContext) => Result,
-  caller: Caller = processCaller,
+  caller: Caller,
 ): Promise<void> {
   if (!json && request.resultDirectory === undefined) return;
   try {

@@ -1,10 +1,11 @@
 import { Command } from 'commander';
+import type { Caller } from './caller.ts';
 import { queryCommand } from './rpm/query.ts';
 import { unpackCommand } from './rpm/unpack.ts';
 import { verifyCommand } from './rpm/verify.ts';
 
 /** `kiln rpm`. */
-export function command(): Command {
+export function command(caller: Caller): Command {
   return new Command('rpm')
     .description('Query, verify and unpack .rpm files, without rpm and without trusting them.')
     .addHelpText(
@@ -15,7 +16,7 @@ Examples:
   kiln rpm verify --keyring RPM-GPG-KEY-vendor *.rpm
   kiln rpm unpack -C root *.rpm`,
     )
-    .addCommand(queryCommand())
-    .addCommand(verifyCommand())
-    .addCommand(unpackCommand());
+    .addCommand(queryCommand(caller))
+    .addCommand(verifyCommand(caller))
+    .addCommand(unpackCommand(caller));
 }

@@ -4,7 +4,6 @@ import { describeRefusal, mayExplainFailure } from '../run/refusal.ts';
 import { resultOfFailure, resultOfRun } from '../run/result.ts';
 import { type RunHooks, type RunReport, run } from '../run/run.ts';
 import { Timeline } from '../run/timeline.ts';
-import { countParked } from '../sandbox/parking.ts';
 import {
   type Attachment,
   attach,
@@ -12,10 +11,9 @@ import {
   forwardSignals,
   relayableOutput,
 } from './attach.ts';
-import { replaceParked } from './background.ts';
-import { type Caller, processCaller } from './caller.ts';
+import type { Caller } from './caller.ts';
 import { printEgressRefusals } from './egress-refusals.ts';
-import { type CliEngine, openEngine } from './engine.ts';
+import type { CliEngine } from './engine.ts';
 import { printError } from './errors.ts';
 import { commandStatus, exitStatus, KILN_FAILED } from './exit-status.ts';
 import { printLayers } from './explain.ts';
@@ -31,10 +29,9 @@ interface RunOptions extends SandboxOptions {
   readonly explain?: boolean;
 }
 
-/** What a run takes from where it happens: a process of its own, or the daemon. */
+/** What a run takes from where it happens: a process of its own, or one that has many at a time. */
 export interface RunContext {
   readonly caller: Caller;
-  openEngine(): CliEngine;
   /** Takes the image that a person means. */
   pickImage(
     engine: CliEngine,
@@ -43,21 +40,19 @@ export interface RunContext {
   ): Promise<LeasedImage>;
   /** Waits for the sandbox's removal where nobody else does. */
   removed(removal: Promise<void>): Promise<void>;
-  /** The run is over: its sandbox is gone, or going. */
-  ended(engine: CliEngine): void;
 }
 
 /** Thrown before anything has happened: this run needs a process of its own. */
 export class RunElsewhere extends Error {}
 
-/** Of a process that does nothing else. */
-export const ownContext: RunContext = {
-  caller: processCaller,
-  openEngine: () => openEngine({ hurry: true }),
-  pickImage,
-  removed: (removal) => removal,
-  ended: ({ paths }) => replaceParked(paths),
-};
+/** Of a process that does nothing else meanwhile. */
+export function ownContext(caller: Caller): RunContext {
+  return {
+    caller,
+    pickImage: (engine, wanted, signal) => pickImage(engine, wanted, signal, caller),
+    removed: (removal) => removal,
+  };
+}
 
 const EXAMPLES = `
 The exit status is the command’s own. 125: kiln failed. 124: out of time. 126, 127: the command
@@ -74,7 +69,12 @@ Examples:
   kiln run -r debian-build --tty -- vi`;
 
 /** `kiln run`. */
-export function command(context: RunContext = ownContext): Command {
+export function command(caller: Caller): Command {
+  return commandIn(ownContext(caller));
+}
+
+/** The same, elsewhere. */
+export function commandIn(context: RunContext): Command {
   const it = new EqualsCommand('run')
     .description('Run one command in a sandbox that is gone afterwards.')
     .usage('[options] [--] COMMAND [ARGUMENT…]')
@@ -96,16 +96,15 @@ export async function runCommand(
   context: RunContext,
 ): Promise<void> {
   const { caller } = context;
-  await using engine = context.openEngine();
+  await using engine = caller.openEngine({ hurry: true });
   const { TERM } = caller.env;
   const env =
     options.tty === true && TERM ? [['TERM', TERM] as const, ...options.env] : options.env;
   let request = runRequest({ ...options, env }, options.image ?? '', argv, it, caller);
   // libvirt takes thirty milliseconds to load and to connect to, which needs nothing of what follows.
   // Whoever needs it gets to know why it failed.
-  if (options.explain !== true && countParked(engine.paths) === 0) {
+  if (options.explain !== true && engine.takeParked === undefined)
     engine.connect().catch(() => undefined);
-  }
   const terminal = options.tty === true ? caller.windowSize : undefined;
   let attachment: Attachment | undefined;
   const timeline = new Timeline();
@@ -121,7 +120,7 @@ export async function runCommand(
     used = { id, name };
     request = { ...request, image: id };
     if (options.explain === true) {
-      printLayers(engine, request, image.manifest, json);
+      printLayers(engine, request, image.manifest, json, caller);
       return;
     }
     const { handOver } = caller;
@@ -138,8 +137,8 @@ export async function runCommand(
       started: (started, kill) => {
         interruption[Symbol.dispose]();
         if (!own) attachment = forwardSignals(started, kill, caller);
-        else if (relay === undefined) attachment = attachTerminal(started, kill);
-        else attachment = attach(started, kill, relay);
+        else if (relay === undefined) attachment = attachTerminal(started, kill, caller);
+        else attachment = attach(started, kill, caller, relay);
       },
       ended: () => {
         attachment?.detach();
@@ -152,8 +151,6 @@ export async function runCommand(
     const report = await run(engine, request, hooks, timeline);
     announce(report, options, caller);
     await context.removed(report.removed);
-    // Not beside the removal, which would share its processors with a new kiln.
-    context.ended(engine);
     await reportResult(request, json, (context) => resultOfRun(context, report), caller);
   } catch (error) {
     if (error instanceof RunElsewhere) throw error;
@@ -162,8 +159,8 @@ export async function runCommand(
     const { started, phases, current, failed: phase = current } = timeline;
     const failure = { error, started, phases, phase, box, image: used };
     await reportResult(request, json, (context) => resultOfFailure(context, failure), caller);
-    context.ended(engine);
   } finally {
+    interruption[Symbol.dispose]();
     collecting?.[Symbol.dispose]();
     attachment?.detach();
   }
@@ -185,7 +182,7 @@ function announce(report: RunReport, options: RunOptions, caller: Caller): void 
     const text = calls.map(({ syscall, action }) => `${syscall} (${action})`).join(', ');
     caller.stderr.say(`kiln: refused system calls, which may be why: ${text}\n`);
   }
-  printEgressRefusals(report.egress ?? []);
+  printEgressRefusals(report.egress ?? [], caller.stderr);
   if (options.keep !== undefined) {
     caller.stderr.say(`kiln: kept as ${report.box}: kiln shell ${report.box}\n`);
   }

@@ -1,193 +1,163 @@
-/** Command lines that the daemon runs for its clients. */
+/** Command lines of clients: in the daemon's own thread those that are short, all others in a worker. */
+import { homedir } from 'node:os';
+import { basename } from 'node:path';
 import { Command, CommanderError } from 'commander';
 import type { CommandLine } from '../daemon/command-line.ts';
-import { KilnError } from '../errors.ts';
 import { openExistingImage } from '../image/open.ts';
+import { takeCallersUmask } from '../kernel/own-umask.ts';
 import { withWaits } from '../kernel/wait-for.ts';
-import type { Kiln } from '../kiln.ts';
-import { awaitedLater } from '../promise.ts';
-import type { HandedStdio, HostStdio } from '../sandbox/streams.ts';
-import type { Caller, TextOutput } from './caller.ts';
+import { allowedMissing } from '../sandbox/layers.ts';
+import type { Engine } from '../sandbox/open.ts';
+import type { Caller, Parking } from './caller.ts';
+import { ClientCaller, type ServingProcess } from './client-caller.ts';
+import { prepare, runCommandLine } from './commands.ts';
 import { tellingDamage } from './damage.ts';
-import type { CliEngine } from './engine.ts';
 import { printError } from './errors.ts';
 import { exitStatus, KILN_FAILED } from './exit-status.ts';
-import { plainText } from './print.ts';
-import { type RunContext, RunElsewhere, command as runCommand } from './run.ts';
+import { commandIn, type RunContext, RunElsewhere } from './run.ts';
 import { nameUsageErrors } from './usage-errors.ts';
 
 /** What all command lines of a daemon share. */
 export interface Shared {
-  readonly kiln: Kiln;
+  readonly engine: Engine;
+  readonly parking: Parking;
   /** Inode of the daemon's mount namespace: paths of callers in another one mean other files. */
   readonly mountNamespace: number;
   /** A sandbox is being removed, which nobody waits for. */
   removing(removal: Promise<void>): void;
-  /** A run is over. */
-  ended(): void;
+  /** Has a worker process serve the client, with these variables of the caller's in its own environment. */
+  work(line: CommandLine, env: Readonly<Record<string, string>>): Promise<void>;
 }
 
-/** Variables that this daemon does not obey for a single caller; with one, a process of its own does. */
-const OWN_PROCESS = ['KILN_URI', 'KILN_TRACE', 'KILN_FROM_SOURCE', 'KILN_PATIENCE'];
+/**
+ * Variables of a caller's that parts of kiln take from the environment of their process: a worker is started
+ * for such a caller, with them.
+ */
+const OF_PROCESS = [
+  ...['KILN_URI', 'KILN_TRACE', 'KILN_PATIENCE', 'KILN_FIXTURES', 'TMPDIR', 'HOME'],
+  ...['NODE_EXTRA_CA_CERTS', 'UV_THREADPOOL_SIZE'],
+  ...['http_proxy', 'https_proxy', 'ftp_proxy', 'all_proxy', 'no_proxy'],
+  ...['HTTP_PROXY', 'HTTPS_PROXY', 'FTP_PROXY', 'ALL_PROXY', 'NO_PROXY'],
+];
 
-/** Options of `run` that need a process of their own, still. */
-const ELSEWHERE = ['copyIn', 'egress', 'resultdir', 'keep', 'explain'] as const;
+/** As a daemon has it; a caller's own one is no reason for a worker of its own. */
+const USUAL_HOME = homedir();
 
-/** Runs one command line, and tells the client how to end. */
+/** Options of `run` that are work for a worker. */
+const LONG = ['copyIn', 'egress', 'resultdir', 'keep', 'explain'] as const;
+
+/** Commands that the daemon's own thread runs. */
+const SHORT = ['run', 'ps', 'kill', 'park'];
+
+/** Serves one client to the end, here or in a worker. */
 export async function serveCommandLine(line: CommandLine, shared: Shared): Promise<void> {
   const { start } = line;
-  const [, name, ...rest] = start.argv;
-  const own =
-    name !== 'run' ||
-    start.cwd === '' ||
-    start.mountNamespace !== shared.mountNamespace ||
-    OWN_PROCESS.some((variable) => start.env[variable] !== undefined);
-  if (own) {
+  if (start.mountNamespace !== shared.mountNamespace) {
     line.sendElsewhere();
     return;
   }
-  const caller = new ClientCaller(line);
-  using _damage = tellingDamage(rest, (text) => caller.stderr.say(text));
+  const env = Object.fromEntries(
+    OF_PROCESS.flatMap((name) => {
+      const value = start.env[name];
+      const isUsual =
+        value === undefined || value === '' || (name === 'HOME' && value === USUAL_HOME);
+      return isUsual ? [] : [[name, value] as const];
+    }),
+  );
+  const [name = '', ...rest] = wordsOf(line);
+  const isUsual = name !== 'run' ? env.KILN_URI === undefined : Object.keys(env).length === 0;
+  const isShort = SHORT.includes(name) && start.cwd !== '' && isUsual;
+  if (!isShort || !(await serveHere(line, name, rest, shared))) await shared.work(line, env);
+}
+
+/** The words behind the program's name, which may say what is meant. */
+function wordsOf({ start: { argv } }: CommandLine): readonly string[] {
+  const [program = '', ...words] = argv;
+  return basename(program) === 'kiln-mock' ? ['mock', ...words] : words;
+}
+
+/** Runs a command line in this thread. False: nothing has happened yet, it is work for a worker. */
+async function serveHere(
+  line: CommandLine,
+  name: string,
+  words: readonly string[],
+  shared: Shared,
+): Promise<boolean> {
+  const { engine, parking } = shared;
+  const caller = new ClientCaller(line, {
+    state: engine.paths.root,
+    isOnly: false,
+    parking,
+    openEngine: (own) => ({
+      ...engine,
+      cwd: () => own.cwd(),
+      allowMissing: () => allowedMissing(own.env),
+      signingPassphrase: () => own.env.KILN_SIGN_PASSPHRASE,
+      [Symbol.asyncDispose]: async () => undefined,
+    }),
+    storeChanged: () => undefined,
+    interrupted: () => undefined,
+  });
+  const say = (text: string) => caller.stderr.say(text);
+  if (name !== 'run') {
+    line.keep();
+    await withWaits({ say }, () => runCommandLine([name, ...words], caller));
+  } else if (!(await runHere(words, caller, line, shared))) return false;
+  await caller.finish();
+  return true;
+}
+
+async function runHere(
+  words: readonly string[],
+  caller: ClientCaller,
+  line: CommandLine,
+  shared: Shared,
+): Promise<boolean> {
+  const say = (text: string) => caller.stderr.say(text);
+  using _damage = tellingDamage(words, say);
   try {
-    const command = runCommand(contextOf(caller, shared));
+    const command = commandIn(contextOf(caller, line, shared));
     command.hook('preAction', (_, action) => {
       const options = action.opts();
-      const needed = ELSEWHERE.some((option) => {
+      const isLong = LONG.some((option) => {
         const value: unknown = options[option];
         return Array.isArray(value) ? value.length > 0 : value !== undefined;
       });
-      if (needed) throw new RunElsewhere();
+      if (isLong) throw new RunElsewhere();
     });
     prepare(command, caller);
-    const say = (text: string) => caller.stderr.say(text);
-    await withWaits({ say }, () => command.parseAsync(rest, { from: 'user' }));
+    new Command('kiln').enablePositionalOptions().addCommand(command);
+    nameUsageErrors(command);
+    await withWaits({ say }, () => command.parseAsync(words, { from: 'user' }));
   } catch (error) {
-    if (error instanceof RunElsewhere) {
-      line.sendElsewhere();
-      return;
-    }
+    if (error instanceof RunElsewhere) return false;
     if (!(error instanceof CommanderError)) printError(error, caller.stderr);
     caller.exitStatus = exitStatus(error);
   }
-  line.exit(caller.end);
+  caller.exitStatus ??= KILN_FAILED;
+  return true;
 }
 
-function contextOf(caller: ClientCaller, { kiln, removing, ended }: Shared): RunContext {
+function contextOf(caller: Caller, line: CommandLine, { removing }: Shared): RunContext {
   return {
     caller,
-    openEngine: (): CliEngine => ({ ...kiln.engine, [Symbol.asyncDispose]: async () => undefined }),
     pickImage: async ({ paths }, wanted) => {
-      // Making an image is work for a process of its own.
+      // Making an image is work for a worker.
       if (wanted === undefined) throw new RunElsewhere();
       const image = await openExistingImage(paths, wanted, caller.cwd());
       if (image === undefined) throw new RunElsewhere();
+      line.keep();
       return image;
     },
     removed: async (removal) => removing(removal),
-    ended,
   };
 }
 
-/** Has a command print to its caller, and end by exception. */
-function prepare(program: Command, caller: Caller): void {
-  program.exitOverride();
-  new Command('kiln').enablePositionalOptions().addCommand(program);
-  nameUsageErrors(program);
-  program.configureOutput({
-    writeOut: (text) => caller.stdout.write(text),
-    writeErr: (text) => caller.stderr.write(text),
-    getOutHelpWidth: () => caller.stdout.columns,
-    getErrHelpWidth: () => caller.stderr.columns,
-    getOutHasColors: () => false,
-    getErrHasColors: () => false,
-  });
-}
-
-/** A caller at the other end of a connection. */
-class ClientCaller implements Caller {
-  readonly env: Caller['env'];
-  readonly ids: Caller['ids'];
-  readonly stdout: TextOutput;
-  readonly stderr: TextOutput;
-  readonly windowSize: Caller['windowSize'];
-  exitStatus: number | undefined;
-  readonly #line: CommandLine;
-
-  constructor(line: CommandLine) {
-    const { env, terminals, rows, columns } = line.start;
-    this.#line = line;
-    this.env = env;
-    this.ids = callerIds(env, line.identity);
-    const output = (fd: 1 | 2): TextOutput => ({
-      isTTY: terminals[fd],
-      columns: columns || 80,
-      write: (text) => line.write(fd, text),
-      say: (text) => line.write(fd, plainText(text)),
-    });
-    this.stdout = output(1);
-    this.stderr = output(2);
-    this.windowSize = { rows: rows || 24, columns: columns || 80 };
-  }
-
-  variable(name: string): string | undefined {
-    return this.env[name];
-  }
-
-  cwd(): string {
-    return this.#line.start.cwd;
-  }
-
-  get end(): { readonly status: number } | { readonly signal: NodeJS.Signals } {
-    return { status: this.exitStatus ?? KILN_FAILED };
-  }
-
-  onSignal(
-    signals: readonly NodeJS.Signals[],
-    listener: (signal: NodeJS.Signals) => void,
-  ): Disposable {
-    const heard = (signal: NodeJS.Signals) => {
-      if (signals.includes(signal)) listener(signal);
-    };
-    // A client that is gone ends what it has asked for, like one that was told to twice.
-    const gone = () => {
-      listener('SIGTERM');
-      listener('SIGTERM');
-    };
-    this.#line.on('signal', heard).on('gone', gone);
-    if (this.#line.gone) setImmediate(gone);
-    return {
-      [Symbol.dispose]: () => {
-        this.#line.off('signal', heard).off('gone', gone);
-      },
-    };
-  }
-
-  readonly handOver = (stdio: HostStdio): HandedStdio => {
-    const line = this.#line;
-    if ('terminal' in stdio) line.passTerminal(stdio.terminal);
-    else line.passStdio(stdio.stdin, stdio.stdout, stdio.stderr);
-    return {
-      onMoved: (listener) => void line.on('moved', listener),
-      drained: awaitedLater(
-        new Promise((resolve, reject) => {
-          // A client that is gone has closed its ends.
-          line.once('gone', resolve);
-          line.once('drained', (errno) => {
-            if (errno === undefined) resolve();
-            else reject(new KilnError('E_SYSCALL', `write: ${errno}`));
-          });
-        }),
-      ),
-    };
-  };
-}
-
-/** Of sudo's caller, where root calls for one. */
-function callerIds(
-  env: Caller['env'],
-  identity: { readonly uid: number; readonly gid: number },
-): Caller['ids'] {
-  const [uid, gid] = [Number(env.SUDO_UID), Number(env.SUDO_GID)];
-  if (identity.uid === 0 && uid > 0 && gid > 0) return { uid, gid };
-  return { uid: identity.uid, gid: identity.gid };
+/** Runs a client's command line in a process that has nothing else to do. */
+export async function serveAlone(line: CommandLine, process: ServingProcess): Promise<void> {
+  const caller = new ClientCaller(line, process);
+  const say = (text: string) => caller.stderr.say(text);
+  takeCallersUmask(line.start.umask);
+  await withWaits({ say }, () => runCommandLine(wordsOf(line), caller));
+  await caller.finish();
 }

@@ -1,4 +1,5 @@
 import { Command } from 'commander';
+import type { Caller } from './caller.ts';
 import { cloneCommand, setCommand } from './service/change.ts';
 import { createCommand } from './service/create.ts';
 import { connectCommand, executeCommand } from './service/execute.ts';
@@ -29,31 +30,31 @@ Examples:
 “kiln service COMMAND --help” tells more; docs/services.md explains.`;
 
 /** `kiln service`. */
-export function command(): Command {
+export function command(caller: Caller): Command {
   const it = new Command('service')
     .description('Run long-lived services, each in a sandbox of its own on a shared image.')
     .enablePositionalOptions()
     .addHelpText('after', EXAMPLES);
   const commands = [
-    createCommand(),
-    cloneCommand(),
-    deleteCommand(),
-    listCommand(),
-    startCommand(),
-    stopCommand(),
-    restartCommand(),
-    reloadCommand(),
-    connectCommand(),
-    executeCommand(),
-    logsCommand(),
-    setCommand(),
-    upgradeCommand(),
-    logrotateCommand(),
-    installCommand(),
-    uninstallCommand(),
-    schemaCommand(),
+    createCommand(caller),
+    cloneCommand(caller),
+    deleteCommand(caller),
+    listCommand(caller),
+    startCommand(caller),
+    stopCommand(caller),
+    restartCommand(caller),
+    reloadCommand(caller),
+    connectCommand(caller),
+    executeCommand(caller),
+    logsCommand(caller),
+    setCommand(caller),
+    upgradeCommand(caller),
+    logrotateCommand(caller),
+    installCommand(caller),
+    uninstallCommand(caller),
+    schemaCommand(caller),
   ];
   for (const command of commands) it.addCommand(command);
-  it.addCommand(superviseCommand(), { hidden: true });
+  it.addCommand(superviseCommand(caller), { hidden: true });
   return it;
 }

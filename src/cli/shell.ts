@@ -3,9 +3,8 @@ import type { Command } from 'commander';
 import { KilnError } from '../errors.ts';
 import { PlannedSandbox } from '../sandbox/door/planned-sandbox.ts';
 import { findBox } from '../sandbox/find-box.ts';
-import { attach, attachTerminal } from './attach.ts';
-import { processCaller } from './caller.ts';
-import { openEngine } from './engine.ts';
+import { connectCommand } from './attach.ts';
+import { type Caller, hasTerminal } from './caller.ts';
 import { commandStatus } from './exit-status.ts';
 import { EqualsCommand } from './optional-value.ts';
 import { ownContext, runCommand } from './run.ts';
@@ -23,18 +22,18 @@ Examples:
   kiln run -r debian-build --keep -- make; kiln shell 3fa9c1d2e4`;
 
 /** `kiln shell`. */
-export function command(): Command {
+export function command(caller: Caller): Command {
   const it = new EqualsCommand('shell')
     .description('An interactive shell in a new sandbox, or in one that `run --keep` left.')
     .usage('[options] | ID')
     .argument('[id]', 'a kept sandbox, as `kiln ps` shows it, or its beginning');
-  return addSandboxOptions(it, processCaller)
+  return addSandboxOptions(it, caller)
     .addHelpText('after', EXAMPLES)
     .action(async (id: string | undefined, options: SandboxOptions) => {
       if (id !== undefined) refuseOptions(it, id);
-      const tty = process.stdin.isTTY === true && process.stdout.isTTY === true;
-      if (id === undefined) await runCommand(SHELL, { ...options, tty }, it, ownContext);
-      else await enterKept(id, tty);
+      const tty = hasTerminal(caller);
+      if (id === undefined) await runCommand(SHELL, { ...options, tty }, it, ownContext(caller));
+      else await enterKept(id, tty, caller);
     });
 }
 
@@ -50,26 +49,28 @@ function refuseOptions(it: Command, id: string): void {
   });
 }
 
-async function enterKept(id: string, tty: boolean): Promise<void> {
-  await using engine = openEngine();
+async function enterKept(id: string, tty: boolean, caller: Caller): Promise<void> {
+  await using engine = caller.openEngine();
   const box = await findBox(engine.paths, id);
   const { sandbox, kept, keepUntil } = await PlannedSandbox.reopen(engine, box.id);
-  const { rows, columns } = process.stdout;
-  const { TERM } = process.env;
+  const { TERM } = caller.env;
   try {
     const { process: command } = await sandbox.start(
       {
         ...{ argv: SHELL, policy: kept.policy, workdir: kept.workdir, time: {}, leftovers: 'left' },
         env: { ...kept.env, ...(TERM && tty ? { TERM } : {}) },
       },
-      tty ? { terminal: { rows, columns } } : {},
+      {
+        ...(tty ? { terminal: caller.windowSize } : {}),
+        ...(caller.handOver === undefined ? {} : { handOver: caller.handOver }),
+      },
     );
     const kill = () => void command.kill('SIGKILL');
-    const attachment = (tty ? attachTerminal : attach)(command, kill);
+    const attachment = connectCommand(command, kill, caller, tty);
     await once(command, 'close');
     attachment.detach();
     const { exitCode, signalCode } = command;
-    process.exitCode = commandStatus({ exitCode, signal: signalCode, timeLimit: null });
+    caller.exitStatus = commandStatus({ exitCode, signal: signalCode, timeLimit: null });
   } finally {
     const left = Math.ceil((keepUntil - Date.now()) / 1000);
     if (left > 0) await sandbox.keep(left, kept);

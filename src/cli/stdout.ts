@@ -1,6 +1,7 @@
 import { KilnError } from '../errors.ts';
 import { printError } from './errors.ts';
 import { KILN_FAILED } from './exit-status.ts';
+import { processCaller } from './process-caller.ts';
 
 /**
  * A reader that has seen enough (`kiln image ls | head`) is no failure; an answer that cannot be
@@ -15,6 +16,7 @@ export function watchStdout(): void {
         hint: 'make room where it goes, or send it elsewhere',
         cause,
       }),
+      processCaller.stderr,
     );
     process.exit(KILN_FAILED);
   });

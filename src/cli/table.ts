@@ -1,7 +1,9 @@
-import { plainText, tell } from './print.ts';
+import type { TextOutput } from './caller.ts';
+import { plainText } from './print.ts';
 
 /** Prints rows under headings, columns aligned; control characters in cells are taken out. */
 export function printTable(
+  to: TextOutput,
   headings: readonly string[],
   rows: readonly (readonly string[])[],
 ): void {
@@ -14,7 +16,7 @@ export function printTable(
     return `${line.trimEnd()}\n`;
   });
   // At once: a write for each takes longer than to make it.
-  tell(lines.join(''));
+  to.say(lines.join(''));
 }
 
 /** On one line. */

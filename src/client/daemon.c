@@ -59,6 +59,10 @@ const char *daemon_place(void) {
   return state == NULL ? "/var/lib/kiln" : state;
 }
 
+bool daemon_place_exists(void) {
+  return access(daemon_place(), F_OK) == 0 || errno != ENOENT;
+}
+
 static int connect_to(const char *path) {
   struct sockaddr_un address = {.sun_family = AF_UNIX};
   size_t length = strlen(path);

@@ -7,19 +7,21 @@
 /* Longest payload, bytes. */
 #define FRAME_MAX 8388608
 /* Most descriptors of a frame. */
-#define FRAME_DESCRIPTORS 4
+#define FRAME_DESCRIPTORS 5
 
 enum frame_to_daemon {
   FRAME_START = 1,
   FRAME_SIGNAL = 2,
   FRAME_MOVED = 4,
   FRAME_DRAINED = 5,
+  FRAME_UNWRITABLE = 6,
 };
 
 enum frame_to_client {
   FRAME_TEXT = 65,
   FRAME_STDIO = 67,
   FRAME_TERMINAL = 68,
+  FRAME_INPUT = 71,
   FRAME_ELSEWHERE = 69,
   FRAME_EXIT = 70,
 };

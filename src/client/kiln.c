@@ -51,6 +51,8 @@ struct client {
   sigset_t caught;
   struct timespec last_interrupt;
   int interrupts;
+  /* The errno of text for stdout that could not be written, or 0. */
+  int output_error;
   /* The last signal that was sent to us and means that we are to end; 0: none. */
   int told_to_end;
 };
@@ -207,6 +209,9 @@ static void write_text(const struct frame *frame) {
       struct pollfd writable = {.fd = fd, .events = POLLOUT};
       poll(&writable, 1, -1);
     } else if (written == -1 && errno != EINTR) {
+      if (fd == 1) client.output_error = errno;
+      uint8_t which = fd;
+      connection_send(&client.connection, FRAME_UNWRITABLE, &which, 1, NULL, 0);
       return;
     }
   }
@@ -236,6 +241,15 @@ static bool take_terminal(const struct frame *frame) {
   return true;
 }
 
+/* A pipe that takes what our stdin gives. */
+static bool take_input(const struct frame *frame) {
+  if (frame->fd_count != 1 || frame->length != 1) return false;
+  lane_close(&client.input);
+  lane_open(&client.input, 0, frame->fds[0], false);
+  if (frame->payload[0] == 1 && isatty(0)) make_terminal_raw();
+  return true;
+}
+
 /* Whether we were started as mock's command line. */
 static bool is_mock(const char *name) {
   const char *slash = strrchr(name, '/');
@@ -258,6 +272,11 @@ _Noreturn static void end(const struct frame *frame) {
   restore_terminal();
   if (frame->length < 5) fail("the daemon sent an end that says nothing");
   uint32_t value = read_u32(frame->payload + 1);
+  /* A reader that has seen enough (`| head`) is no failure. */
+  if (client.output_error != 0 && client.output_error != EPIPE) {
+    fail("standard output cannot be written: %s\n  hint: make room where it goes, or send it elsewhere",
+         strerror(client.output_error));
+  }
   if (frame->payload[0] == 1 && (int)value == client.told_to_end) {
     /* We were told to end by it and did: whoever started us is to see that. */
     sigset_t one;
@@ -280,6 +299,8 @@ static bool act(const struct frame *frame, char **argv) {
       return take_stdio(frame);
     case FRAME_TERMINAL:
       return take_terminal(frame);
+    case FRAME_INPUT:
+      return take_input(frame);
     case FRAME_ELSEWHERE:
       run_elsewhere(argv);
     case FRAME_EXIT:
@@ -295,7 +316,7 @@ static bool pass_signal(void) {
   struct signalfd_siginfo info;
   if (read(client.signals, &info, sizeof info) != sizeof info) return true;
   int number = (int)info.ssi_signo;
-  if (number == SIGWINCH) {
+  if (number == SIGWINCH && client.terminal != -1) {
     pass_window_size();
     return true;
   }
@@ -482,13 +503,22 @@ static void begin(char **argv, char **environment) {
 }
 
 /*
- * Whether the daemon is to be asked: for the command that it runs, by root, and not by a developer who wants
- * the sources as they are. Nothing else starts a daemon.
+ * Whether the daemon is to be asked: by root, and not by a developer who wants the sources as they are; not for
+ * what tells about kiln and this machine, which is to work where no daemon does; not for a supervisor of a
+ * service, which outlives it; and not to look at a state that is not there, which a daemon would make.
  */
 static bool is_for_daemon(int argc, char **argv) {
   const char *from_source = getenv("KILN_FROM_SOURCE");
   if (geteuid() != 0 || (from_source != NULL && from_source[0] != '\0')) return false;
-  return argc > 1 && !is_mock(argv[0]) && strcmp(argv[1], "run") == 0;
+  if (is_mock(argv[0])) return true;
+  if (argc < 2) return false;
+  static const char *const own[] = {"doctor", "help", "--help", "-h", "--version", "-V"};
+  for (size_t i = 0; i < sizeof own / sizeof *own; i++) {
+    if (strcmp(argv[1], own[i]) == 0) return false;
+  }
+  if (argc > 2 && strcmp(argv[1], "service") == 0 && strcmp(argv[2], "supervise") == 0) return false;
+  bool makes = strcmp(argv[1], "run") == 0 || strcmp(argv[1], "build") == 0 || strcmp(argv[1], "park") == 0;
+  return makes || daemon_place_exists();
 }
 
 int main(int argc, char **argv, char **environment) {

@@ -22,6 +22,8 @@ void lane_open(struct lane *lane, int from, int to, bool from_sandbox) {
   lane->to_file = fstat(to, &status) == 0 && S_ISREG(status.st_mode);
   /* Room in the caller's own pipe saves switches between processes. It may be refused. */
   if (from_sandbox) fcntl(to, F_SETPIPE_SZ, CHUNK);
+  /* The kernel's splice from a terminal waits for the next line, whatever its flags say. */
+  if (isatty(from)) lane->buffer = malloc(BUFFER);
 }
 
 void lane_close(struct lane *lane) {
@@ -76,8 +78,11 @@ size_t lane_step(struct lane *lane) {
       moved += bytes;
       continue;
     }
-    /* EIO: a terminal whose other side is gone. */
-    if (bytes == 0 || (errno == EIO && !lane->from_sandbox)) {
+    int error = errno;
+    /* A terminal whose other side is gone. */
+    bool hung_up = bytes < 0 && error == EIO && isatty(lane->from);
+    errno = error;
+    if (bytes == 0 || hung_up) {
       lane_close(lane);
     } else if (errno == EINVAL && lane->buffer == NULL) {
       lane->buffer = malloc(BUFFER);

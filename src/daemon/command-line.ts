@@ -4,7 +4,7 @@ import { closeSync } from 'node:fs';
 import { constants } from 'node:os';
 import { errnoName } from '../kernel/libc.ts';
 import { encodeFrame, FRAME, readStart, type Start, TO_CLIENT, TO_DAEMON, u32s } from './frames.ts';
-import type { Peer } from './peer.ts';
+import { Peer } from './peer.ts';
 
 const signalNames = new Map<number, NodeJS.Signals>(
   Object.entries(constants.signals).map(([name, number]) => [number, name as NodeJS.Signals]),
@@ -13,6 +13,9 @@ const signalNames = new Map<number, NodeJS.Signals>(
 /** Bytes of text in one frame. */
 const TEXT_MAX = 64 * 1024;
 
+/** More frames than this before it is clear who serves the client are no signals of a person's, bytes. */
+const SINCE_MAX = 64 * 1024;
+
 interface CommandLineEvents {
   /** The client got a signal. */
   signal: [signal: NodeJS.Signals];
@@ -20,6 +23,8 @@ interface CommandLineEvents {
   moved: [];
   /** All output has been passed on; `error` is the symbol of an errno where some could not be written. */
   drained: [error: string | undefined];
+  /** Text for this output cannot be written any more. */
+  unwritable: [fd: 1 | 2];
   /** The client is gone: nobody waits for anything any more. */
   gone: [];
 }
@@ -33,16 +38,33 @@ export interface ClientDescriptors {
   readonly cwd: number | undefined;
 }
 
+/** A client on its way to another process; the descriptors are the holder's to close. */
+export interface ReleasedClient {
+  readonly connection: number;
+  /** Of its start. */
+  readonly payload: Buffer;
+  /** What came after it. */
+  readonly rest: Buffer;
+  /** As its start had them. */
+  readonly descriptors: readonly number[];
+}
+
 export class CommandLine extends EventEmitter<CommandLineEvents> {
   readonly start: Start;
   readonly descriptors: ClientDescriptors;
   readonly #peer: Peer;
+  readonly #payload: Buffer;
+  /** Frames since the start, for whoever else may serve the client; none once it is clear who does. */
+  #since: Buffer[] | undefined = [];
+  #sinceBytes = 0;
   #closed = false;
 
-  private constructor(peer: Peer, start: Start, descriptors: ClientDescriptors) {
+  private constructor(peer: Peer, payload: Buffer, descriptors: ClientDescriptors) {
     super();
     this.#peer = peer;
-    this.start = start;
+    // The bytes of a connection are used again.
+    this.#payload = Buffer.from(payload);
+    this.start = readStart(payload);
     this.descriptors = descriptors;
   }
 
@@ -67,8 +89,7 @@ export class CommandLine extends EventEmitter<CommandLineEvents> {
       if (stdin === undefined || stdout === undefined || stderr === undefined) {
         throw new RangeError('descriptors are missing');
       }
-      const start = readStart(frame.payload);
-      return new CommandLine(peer, start, { stdin, stdout, stderr, cwd });
+      return new CommandLine(peer, frame.payload, { stdin, stdout, stderr, cwd });
     } catch {
       for (const fd of frame.fds) closeSync(fd);
       return undefined;
@@ -83,7 +104,60 @@ export class CommandLine extends EventEmitter<CommandLineEvents> {
       this.#peer.destroy();
       return bytes.length;
     }
-    return FRAME.header + frame.payload.length;
+    const length = FRAME.header + frame.payload.length;
+    if (this.#since !== undefined) {
+      this.#since.push(Buffer.from(bytes.subarray(0, length)));
+      this.#sinceBytes += length;
+      if (this.#sinceBytes > SINCE_MAX) this.#peer.destroy();
+    }
+    return length;
+  }
+
+  /** A client whose connection another process had first, and its start with it. */
+  static adopt(
+    connection: number,
+    payload: Buffer,
+    [stdin = -1, stdout = -1, stderr = -1, cwd]: readonly number[],
+    rest: Buffer,
+  ): CommandLine {
+    const peer: Peer = new Peer(connection, {
+      data: (bytes) => line.receive(bytes),
+      end: () => line.ended(),
+    });
+    const line = new CommandLine(peer, payload, { stdin, stdout, stderr, cwd });
+    line.keep();
+    // In a later turn, when somebody listens.
+    setImmediate(() => peer.take(rest));
+    return line;
+  }
+
+  /** It is clear that this process serves the client to the end. */
+  keep(): void {
+    this.#since = undefined;
+  }
+
+  /** Lets go of the client for another process, which is to be given all of this. */
+  release(): ReleasedClient {
+    this.removeAllListeners();
+    this.#closed = true;
+    const { fd, rest } = this.#peer.release();
+    const { stdin, stdout, stderr, cwd } = this.descriptors;
+    return {
+      connection: fd,
+      payload: this.#payload,
+      rest: Buffer.concat([...(this.#since ?? []), rest]),
+      descriptors: [stdin, stdout, stderr, ...(cwd === undefined ? [] : [cwd])],
+    };
+  }
+
+  /** Bytes of output that wait until the client takes them. */
+  get waiting(): number {
+    return this.#peer.unsentBytes;
+  }
+
+  /** Resolves once the client has all that was written, or is gone. */
+  sent(): Promise<void> {
+    return this.#peer.sent();
   }
 
   /** The connection is over. */
@@ -104,6 +178,11 @@ export class CommandLine extends EventEmitter<CommandLineEvents> {
       case TO_DAEMON.moved:
         this.emit('moved');
         return payload.length === 0;
+      case TO_DAEMON.unwritable: {
+        const fd = payload.length === 1 ? payload.readUInt8(0) : 0;
+        if (fd === 1 || fd === 2) this.emit('unwritable', fd);
+        return fd === 1 || fd === 2;
+      }
       case TO_DAEMON.drained: {
         if (payload.length !== 4) return false;
         const errno = payload.readUInt32LE(0);
@@ -135,6 +214,11 @@ export class CommandLine extends EventEmitter<CommandLineEvents> {
     this.#peer.send(encodeFrame(TO_CLIENT.terminal, Buffer.alloc(0), 1), [master]);
   }
 
+  /** Has the client write what its stdin gives into a pipe, which is the client's from here on. */
+  passInput(pipe: number, raw: boolean): void {
+    this.#peer.send(encodeFrame(TO_CLIENT.input, Buffer.of(raw ? 1 : 0), 1), [pipe]);
+  }
+
   /** Has the client run its command line in a process of its own, and lets go of it. */
   sendElsewhere(): void {
     this.#peer.send(encodeFrame(TO_CLIENT.elsewhere, Buffer.alloc(0)));
@@ -158,24 +242,33 @@ export class CommandLine extends EventEmitter<CommandLineEvents> {
     this.#peer.end();
   }
 
+  /** Ends the connection: whoever serves the client is told that it is gone. */
+  abort(): void {
+    this.#peer.destroy();
+  }
+
   /** Lets go of the client without a word: it is gone. */
   abandon(): void {
     this.#close();
   }
 }
 
-interface Frame {
+export interface Frame {
   readonly type: number;
   readonly payload: Buffer;
   readonly fds: readonly number[];
 }
 
 /** The first frame of `bytes`, with its descriptors; undefined if it is not whole. */
-function readFrame(peer: Peer, bytes: Buffer): Frame | undefined | 'broken' {
+export function readFrame(
+  peer: Peer,
+  bytes: Buffer,
+  max: number = FRAME.max,
+): Frame | undefined | 'broken' {
   if (bytes.length < FRAME.header) return undefined;
   const length = bytes.readUInt32LE(0);
   const [type, count, reserved] = [bytes.readUInt8(4), bytes.readUInt8(5), bytes.readUInt16LE(6)];
-  if (length > FRAME.max || count > FRAME.descriptors || reserved !== 0) return 'broken';
+  if (length > max || count > FRAME.descriptors || reserved !== 0) return 'broken';
   if (bytes.length < FRAME.header + length) return undefined;
   const fds = peer.takeDescriptors(count);
   if (fds === undefined) return 'broken';

@@ -7,7 +7,7 @@
  */
 
 /** Sizes, bytes; `descriptors` is how many a frame may have at the most. */
-export const FRAME = { header: 8, max: 8 << 20, descriptors: 4 } as const;
+export const FRAME = { header: 8, max: 8 << 20, descriptors: 5 } as const;
 
 /** Frames of the client's. */
 export const TO_DAEMON = {
@@ -17,12 +17,14 @@ export const TO_DAEMON = {
    * working directory. Descriptors: 0, 1, 2 and, unless it is gone, the working directory.
    */
   start: 1,
-  /** u32 number of a signal that the client got. */
+  /** u32 number of a signal that the client got; SIGWINCH where it has no terminal of a sandbox's. */
   signal: 2,
   /** Output of the sandbox has been passed on. */
   moved: 4,
   /** All output has been passed on: u32 errno of what could not be written, or 0. */
   drained: 5,
+  /** u8 1 for stdout or 2 for stderr: text for it cannot be written any more. */
+  unwritable: 6,
 } as const;
 
 /** Frames of the daemon's. */
@@ -33,10 +35,30 @@ export const TO_CLIENT = {
   stdio: 67,
   /** The master of the sandbox's terminal, as a descriptor. */
   terminal: 68,
+  /** A pipe, as a descriptor, that takes what stdin gives; u8 1: a terminal is raw from now on. */
+  input: 71,
   /** Run the command line in a process of your own. */
   elsewhere: 69,
   /** The last one: u8 0 and u32 exit status, or u8 1 and u32 number of the signal that ended the command. */
   exit: 70,
+} as const;
+
+/** Between a daemon and a worker process, which has the client's connection while it works for it. */
+export const TO_WORKER = {
+  /**
+   * Work for a client: u32 length of its start's payload, that payload, the bytes that came after it.
+   * Descriptors: the connection, then the start's.
+   */
+  job: 1,
+  /** The answer to `wantsParked`: the id of a sandbox and, as a descriptor, its owner's lock; empty: none waits. */
+  parked: 2,
+} as const;
+
+export const FROM_WORKER = {
+  /** The client has its exit status: u8 1 if another job may come. */
+  done: 65,
+  /** A parked sandbox is wanted. */
+  wantsParked: 66,
 } as const;
 
 /** What the client says first. */

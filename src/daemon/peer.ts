@@ -45,6 +45,7 @@ export class Peer {
   readonly #fd: number;
   readonly #watch: Watch;
   readonly #events: PeerEvents;
+  #whenSent: (() => void)[] = [];
   /** Bounds what may be waiting to be taken, bytes. */
   readonly #limit: number;
   #received: Buffer = Buffer.alloc(0);
@@ -66,6 +67,32 @@ export class Peer {
 
   get ended(): boolean {
     return this.#ended;
+  }
+
+  /** Bytes that wait to be sent. */
+  get unsentBytes(): number {
+    return this.#unsentBytes;
+  }
+
+  /** Resolves once everything is sent, or the connection is over. */
+  sent(): Promise<void> {
+    if (this.#ended || this.#unsent.length === 0) return Promise.resolve();
+    return new Promise((resolve) => this.#whenSent.push(resolve));
+  }
+
+  /** Takes bytes as if they had just come, before those that come. */
+  take(bytes: Buffer): void {
+    if (bytes.length > 0) this.#deliver(bytes);
+  }
+
+  /** Lets go of the connection, which somebody else goes on with; what had come and was not taken yet. */
+  release(): { readonly fd: number; readonly rest: Buffer } {
+    const rest = this.#received;
+    this.#ended = true;
+    this.#watch.stop();
+    for (const fd of this.#descriptors.splice(0)) closeDescriptor(fd);
+    this.#events.end();
+    return { fd: this.#fd, rest };
   }
 
   /** Takes `count` descriptors that came with what is being read; undefined if fewer have come. */
@@ -100,6 +127,7 @@ export class Peer {
     for (const fd of this.#descriptors.splice(0)) closeDescriptor(fd);
     for (const { fds } of this.#unsent.splice(0)) for (const fd of fds) closeDescriptor(fd);
     this.#unsentBytes = 0;
+    for (const resolve of this.#whenSent.splice(0)) resolve();
     this.#events.end();
   }
 
@@ -119,7 +147,10 @@ export class Peer {
       this.destroy();
       return;
     }
-    const bytes = piece.subarray(0, result);
+    this.#deliver(piece.subarray(0, result));
+  }
+
+  #deliver(bytes: Buffer): void {
     let rest = this.#received.length === 0 ? bytes : Buffer.concat([this.#received, bytes]);
     for (let taken = 1; taken > 0 && rest.length > 0 && !this.#ended; ) {
       taken = this.#events.data(rest);
@@ -148,6 +179,7 @@ export class Peer {
       else this.#unsent[0] = { bytes: bytes.subarray(result), fds: [] };
     }
     this.#watch.events = READABLE;
+    for (const resolve of this.#whenSent.splice(0)) resolve();
     if (this.#endWhenSent) this.destroy();
   }
 }

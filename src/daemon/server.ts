@@ -93,7 +93,8 @@ export class Server {
             return 0;
           }
           line = begun;
-          this.#run(begun).catch(this.#options.failed);
+          // In a later turn: it may take the connection away, whose bytes are being read right now.
+          queueMicrotask(() => this.#run(begun).catch(this.#options.failed));
           return bytes.readUInt32LE(0) + 8;
         },
         end: () => {

@@ -36,6 +36,8 @@ export interface LockOptions {
  * Its descriptor is close-on-exec, so that no child keeps the lock.
  */
 export interface HeldLock extends AsyncDisposable {
+  /** Whoever has the lock: it can be given to another process, instead of being released. */
+  readonly descriptor: number;
   release(): Promise<void>;
 }
 
@@ -125,13 +127,18 @@ export async function tryLock(
   } finally {
     if (!held) closeSync(fd);
   }
-  if (!held) return undefined;
+  return held ? heldLock(fd) : undefined;
+}
+
+/** A lock that is held by `fd`, such as one that another process has given away. */
+export function heldLock(fd: number): HeldLock {
+  let held = true;
   const release = async () => {
     if (!held) return;
     held = false;
     closeSync(fd);
   };
-  return { release, [Symbol.asyncDispose]: release };
+  return { descriptor: fd, release, [Symbol.asyncDispose]: release };
 }
 
 /** A directory where a lock's file should be can be locked as well, and hurts nobody. */

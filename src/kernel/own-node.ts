@@ -57,6 +57,19 @@ export function thisProgram(
   return nodeCommand({ options: [...options, ...process.execArgv], program, words });
 }
 
+/**
+ * The same of the program that takes kiln's command lines, which lies beside the daemon's.
+ * Undefined where this process runs neither.
+ */
+export function kilnProgram(
+  words: readonly string[],
+  options: readonly string[] = [],
+): [string, ...string[]] | undefined {
+  const program = process.argv[1]?.replace(/\/kilnd\.cjs$/, '/kiln.cjs');
+  if (program === undefined) return undefined;
+  return nodeCommand({ options: [...options, ...process.execArgv], program, words });
+}
+
 /** The words this process was started with, unmarked. Somebody who starts Node by hand marks none. */
 export function ownArguments(): string[] {
   const words = process.argv.slice(2);

@@ -15,6 +15,11 @@ export function takeUmask(): void {
   callers ??= process.umask(WORKING);
 }
 
+/** The same, where the caller is another process, whose umask that is. */
+export function takeCallersUmask(umask: number): void {
+  callers = umask;
+}
+
 /** `argv` with the caller's umask, for a command that is run as the caller. */
 export function withCallersUmask(argv: readonly string[]): readonly string[] {
   if (callers === undefined || callers === WORKING) return argv;

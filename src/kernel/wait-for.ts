@@ -87,6 +87,11 @@ export function endWaits(reason: Error): void {
   interruption.abort(reason);
 }
 
+/** Whether {@link endWaits} was called: this process cannot wait for anybody any more. */
+export function hasEndedWaits(): boolean {
+  return interruption.signal.aborted;
+}
+
 /** The error of a wait that took too long, or the news that one does. */
 function sentence(
   { name, pid }: Awaited,

@@ -22,6 +22,8 @@ export interface BoxRecord {
   readonly network: DomainOptions['network'];
   /** What SELinux or AppArmor hold it by; absent where neither does. */
   readonly labels?: BoxLabels;
+  /** Nobody has claimed it yet: it waits. */
+  readonly parked?: true;
   /** The image in it, once it is claimed: nobody may delete that image. */
   readonly image?: string;
   readonly command?: readonly string[];

@@ -50,15 +50,14 @@ const SYSTEM_DOMAIN_RUN = '/run/libvirt/lxc';
 /** Of a domain, in libvirt's folder on /run: empty, mounted on only in its controller's namespace. */
 const DOMAIN_FOLDERS = ['dev', 'devpts', 'fuse'];
 
-/** Where a box lives, for what it has claimed: it may be parked, and be taken from there. */
+/** Where a box lives, for what it has claimed. */
 function boxOwner(paths: StatePaths, id: string): Owner {
-  const claimed = join(paths.boxes, id);
-  return [claimed, join(paths.parked, id), claimed];
+  return join(paths.boxes, id);
 }
 
 /** Makes the folders that boxes live in: passable for mapped ids, readable for root only. */
-export function ensureBoxDirectories(paths: StatePaths): void {
-  for (const directory of [paths.hostRun, paths.run, paths.boxes, paths.parked]) {
+function ensureBoxDirectories(paths: StatePaths): void {
+  for (const directory of [paths.hostRun, paths.run, paths.boxes]) {
     mkdirSync(directory, { recursive: true });
     chmodSync(directory, 0o711);
   }

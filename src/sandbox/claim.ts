@@ -19,22 +19,18 @@ const WRITING = 10_000;
 /** How often the lock is asked for again, ms. */
 const POLL = 2;
 
-/**
- * Whoever has a claim lives where one of these directories is; none of them: the claim counts as
- * free. They are looked at in this order, so that one that moves is not missed: a parked box is
- * `boxes/ID`, then `parked/ID`, then `boxes/ID`.
- */
-export type Owner = readonly string[];
+/** Whoever has a claim lives as long as this directory is there; without it the claim counts as free. */
+export type Owner = string;
 
 /**
- * Claims `name` for `owner`, one of whose directories must exist. False when a living owner has it.
+ * Claims `name` for `owner`, which must exist. False when a living owner has it.
  * The claim is a file of that name in `directory`, made with O_EXCL, whose content names the owner.
  */
 export async function claim(directory: string, name: string, owner: Owner): Promise<boolean> {
   const path = join(directory, name);
   for (;;) {
     try {
-      writeFileSync(path, owner.join('\n'), { flag: 'wx', mode: 0o600 });
+      writeFileSync(path, owner, { flag: 'wx', mode: 0o600 });
       return true;
     } catch (error) {
       if (!hasErrno(error, 'EEXIST')) throw error;
@@ -59,7 +55,7 @@ export async function releaseClaim(directory: string, name: string, owner: Owner
   const path = join(directory, name);
   try {
     await locked(directory, () => {
-      if (read(path) === owner.join('\n')) rmSync(path, { force: true });
+      if (isOf(read(path), owner)) rmSync(path, { force: true });
     });
   } catch (error) {
     if (!hasErrno(error, 'ENOENT')) throw error;
@@ -78,6 +74,11 @@ async function locked(directory: string, work: () => void): Promise<void> {
   } finally {
     closeSync(folder);
   }
+}
+
+/** An older version named several places, the first of which is the one that counts. */
+function isOf(text: string | undefined, owner: Owner): boolean {
+  return text?.split('\n')[0] === owner;
 }
 
 function removeAbandoned(path: string): void {

@@ -21,22 +21,21 @@ export interface ListedBox {
 /** All boxes of a state directory, the oldest first. Reads files only; asks nobody. */
 export async function listBoxes(paths: StatePaths): Promise<ListedBox[]> {
   const boxes: ListedBox[] = [];
-  for (const parent of [paths.boxes, paths.parked]) {
-    for (const id of await readdir(parent).catch(() => [])) {
-      const directory = join(parent, id);
-      const record = readBoxRecord(directory);
-      if (record === undefined) continue;
-      const parked = isExpired(record, Date.now()) ? 'abandoned' : 'parked';
-      const state = parent === paths.parked ? parked : await stateOf(directory, record);
-      boxes.push({ id, state, directory, record });
-    }
+  for (const id of await readdir(paths.boxes).catch(() => [])) {
+    const directory = join(paths.boxes, id);
+    const record = readBoxRecord(directory);
+    if (record === undefined) continue;
+    boxes.push({ id, state: await stateOf(directory, record), directory, record });
   }
   return boxes.sort((a, b) => a.record.created - b.record.created);
 }
 
 async function stateOf(directory: string, record: BoxRecord): Promise<BoxState> {
   const lock = await tryLock(boxFiles.lock(directory), { shared: true }).catch(() => undefined);
-  if (lock === undefined) return 'running';
+  if (lock === undefined) {
+    if (record.parked === undefined) return 'running';
+    return isExpired(record, Date.now()) ? 'abandoned' : 'parked';
+  }
   await lock.release();
   return record.keepUntil !== undefined && record.keepUntil > Date.now() ? 'kept' : 'abandoned';
 }

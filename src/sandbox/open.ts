@@ -7,6 +7,7 @@ import { isDead } from '../kernel/process-end.ts';
 import type { Connection } from '../libvirt/connection.ts';
 import { awaitedLater, deferred } from '../promise.ts';
 import type { StatePaths } from '../state/paths.ts';
+import { span } from '../trace/trace.ts';
 import { Box, startDomain } from './box.ts';
 import { type BoxSession, boxFiles, readBoxRecord } from './box-record.ts';
 import type { BindOwners } from './filesystem.ts';
@@ -14,8 +15,9 @@ import { claimedLabels, requirePolicy } from './labels/labels.ts';
 import type { OptionalLayer } from './layers.ts';
 import { limitBox } from './limits.ts';
 import { randomMac } from './network/mac.ts';
-import { claimParked } from './parking.ts';
+import type { ParkedSandbox } from './parking.ts';
 import { Sandbox } from './sandbox.ts';
+import { knownSkeleton } from './skeleton.ts';
 import type { SandboxSpecification } from './specification.ts';
 import { sweepBoxes } from './sweep.ts';
 
@@ -30,6 +32,8 @@ export interface Engine {
   allowMissing(): readonly OptionalLayer[];
   /** Of the key that packages are signed with: the caller's KILN_SIGN_PASSPHRASE. */
   signingPassphrase(): string | undefined;
+  /** Gives a parked sandbox, if one waits: the daemon's alone are parked. */
+  readonly takeParked?: (() => Promise<ParkedSandbox | undefined>) | undefined;
 }
 
 /** Who a sandbox is for. */
@@ -140,7 +144,7 @@ async function takeBox(
   // A parked box has the label that is usual on this host, and knows its cgroups: for a system they
   // would be others.
   if (network === 'private' && label.kind === 'auto' && !boot) {
-    const parked = await claimParked(engine.paths, engine.connect);
+    const parked = await claimParked(engine);
     if (parked !== undefined) return parked;
   }
   const connection = await engine.connect();
@@ -153,6 +157,27 @@ async function takeBox(
     onRequested,
   });
   return await Box.own(engine.paths, started, engine.connect);
+}
+
+/** Claims a parked box that fits. Whatever is wrong with one, it is the sweep's, and the next one is tried. */
+async function claimParked({ paths, connect, takeParked }: Engine): Promise<Box | undefined> {
+  if (takeParked === undefined) return undefined;
+  using _ = span('claim a parked box');
+  const skeleton = knownSkeleton(paths);
+  for (let next = await takeParked(); next !== undefined; next = await takeParked()) {
+    const { directory, lock } = next;
+    const { parked: _waits, ...record } = next.record;
+    if (record.skeleton !== skeleton) {
+      await lock.release();
+      continue;
+    }
+    try {
+      return await Box.own(paths, { directory, record, lock, prepared: true }, connect);
+    } catch {
+      // It is dead.
+    }
+  }
+  return undefined;
 }
 
 /**

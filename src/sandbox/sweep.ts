@@ -1,4 +1,4 @@
-import { readdir, rename, stat } from 'node:fs/promises';
+import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { tryLock } from '../kernel/flock.ts';
 import { removeTree } from '../kernel/remove-tree.ts';
@@ -21,7 +21,6 @@ import {
   domainOf,
   domainPrefix,
   findBoxRecord,
-  isExpired,
   readBoxRecord,
 } from './box-record.ts';
 
@@ -30,19 +29,16 @@ const MAKING = 60_000;
 
 /**
  * Destroys what nobody owns: boxes whose owner died, kept ones whose time is over or that are older
- * than `keptMaxAge` (milliseconds), parked ones that are too old (all of them with `parkedToo`). Returns their ids. Boxes in use are not disturbed.
+ * than `keptMaxAge` (milliseconds). Returns their ids. Boxes in use, and those that wait, are not disturbed.
  * Safe to run at any time, by several processes.
  */
 export async function sweepBoxes(
   paths: StatePaths,
   connect: () => Promise<Connection>,
-  options: { readonly parkedToo?: boolean; readonly keptMaxAge?: number } = {},
+  options: { readonly keptMaxAge?: number } = {},
 ): Promise<string[]> {
   const now = Date.now();
   const keptSince = now - (options.keptMaxAge ?? Number.POSITIVE_INFINITY);
-  for (const id of await readdir(paths.parked).catch(() => [])) {
-    await retireParked(paths, id, options.parkedToo === true ? Number.POSITIVE_INFINITY : now);
-  }
   // What cannot be removed there is nobody's: the boxes that are left come all the same.
   await removeTree(removedDirectory(paths)).catch(() => undefined);
   await sweepNew(paths, now);
@@ -60,14 +56,6 @@ async function sweepNew(paths: StatePaths, now: number): Promise<void> {
     const made = await stat(folder).catch(() => undefined);
     if (made !== undefined && now - made.ctimeMs > MAKING) await removeTree(folder);
   }
-}
-
-/** Takes an old parked box out of the reach of claims; the sweep below finds it without an owner. */
-async function retireParked(paths: StatePaths, id: string, now: number): Promise<void> {
-  const directory = join(paths.parked, id);
-  const record = readBoxRecord(directory);
-  if (record !== undefined && !isExpired(record, now)) return;
-  await rename(directory, join(paths.boxes, id)).catch(() => undefined);
 }
 
 async function sweepBox(
@@ -117,9 +105,7 @@ export async function sweepDomains(paths: StatePaths, connection: Connection): P
   const prefix = domainPrefix(paths);
   const hasBox = async (name: string) => {
     const id = name.slice(prefix.length);
-    const folders = [join(paths.boxes, id), join(paths.parked, id), join(paths.boxes, id)];
-    for (const folder of folders) if (await stat(folder).catch(() => undefined)) return true;
-    return false;
+    return (await stat(join(paths.boxes, id)).catch(() => undefined)) !== undefined;
   };
   const destroyed: string[] = [];
   for (const { name } of await connection.listDomains()) {

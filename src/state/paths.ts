@@ -28,8 +28,6 @@ export interface StatePaths {
   readonly trash: string;
   /** One folder a claimed box: its state, its owner, its socket. They live no longer than a boot. */
   readonly boxes: string;
-  /** Boxes that wait for a claim: a claim renames one into `boxes`. */
-  readonly parked: string;
   /** The constant root of every box. */
   readonly skeleton: string;
   /** One folder a service: what it is, its /etc and /var, its logs. */
@@ -70,7 +68,6 @@ export function statePaths(env: NodeJS.ProcessEnv): StatePaths {
     roots: join(store, 'roots'),
     trash: join(store, 'trash'),
     boxes: join(run, 'boxes'),
-    parked: join(run, 'parked'),
     skeleton: join(root, 'skeleton'),
     services: join(root, 'services'),
     runServices: join(run, 'services'),

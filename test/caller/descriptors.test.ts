@@ -142,15 +142,3 @@ test.serial('a supervisor, its guardian and what it runs', async (t) => {
   if (kiln.exitCode === null) await once(kiln, 'exit');
   t.deepEqual(others(kiln), []);
 });
-
-test.serial('what goes on in the background', async (t) => {
-  const kiln = call(['park', '-n', '1']);
-  await once(kiln, 'exit');
-  t.deepEqual(others(kiln), []);
-  // Takes the parked one; its replacement is made by a kiln that nobody waits for.
-  const next = call(['run', '-r', IMAGE, '--', 'true']);
-  await once(next, 'exit');
-  await appear(/:park $/);
-  t.deepEqual(others(next), []);
-  await state.kiln(['park', '--none']);
-});

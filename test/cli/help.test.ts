@@ -2,6 +2,8 @@ import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import test from 'ava';
 import { Command } from 'commander';
+import type { Caller } from '../../src/cli/caller.ts';
+import { processCaller } from '../../src/cli/process-caller.ts';
 
 /** All commands of kiln, as `src/cli` has one file for each. */
 async function kiln(): Promise<Command> {
@@ -10,8 +12,10 @@ async function kiln(): Promise<Command> {
   for (const file of (await readdir(folder)).filter((name) => name.endsWith('.ts'))) {
     // It runs what it finds on the command line.
     if (file === 'main.ts') continue;
-    const { command } = (await import(join(folder, file))) as { command?: () => Command };
-    if (command !== undefined) it.addCommand(command());
+    const { command } = (await import(join(folder, file))) as {
+      command?: (caller: Caller) => Command;
+    };
+    if (command !== undefined) it.addCommand(command(processCaller));
   }
   return it;
 }

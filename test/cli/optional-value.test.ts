@@ -2,6 +2,7 @@ import test from 'ava';
 import { Command } from 'commander';
 import { command as buildCommand } from '../../src/cli/build.ts';
 import { EqualsCommand } from '../../src/cli/optional-value.ts';
+import { processCaller } from '../../src/cli/process-caller.ts';
 import { command as runCommand } from '../../src/cli/run.ts';
 import { command as shellCommand } from '../../src/cli/shell.ts';
 
@@ -19,7 +20,7 @@ async function parse(command: Command, argv: readonly string[]) {
 }
 
 test('an option with an optional value does not swallow the next word', async (t) => {
-  const build = (...argv: string[]) => parse(buildCommand(), argv);
+  const build = (...argv: string[]) => parse(buildCommand(processCaller), argv);
   const plain = await build('-r', 'I', '--keep', 'x.src.rpm');
   t.deepEqual(plain?.args, ['x.src.rpm']);
   t.is(plain?.options.keep, 3_600_000);
@@ -39,7 +40,7 @@ test('an option with an optional value does not swallow the next word', async (t
 });
 
 test('the options of a command in a sandbox are its own', async (t) => {
-  const run = (...argv: string[]) => parse(runCommand(), argv);
+  const run = (...argv: string[]) => parse(runCommand(processCaller), argv);
   const given = await run('--keep', 'make', '--keep', '-k');
   t.deepEqual(given?.args, ['make', '--keep', '-k']);
   t.is(given?.options.keep, 3_600_000);
@@ -49,7 +50,9 @@ test('the options of a command in a sandbox are its own', async (t) => {
 });
 
 test('every option with an optional value belongs to a command that reads it so', (t) => {
-  for (const command of [buildCommand(), runCommand(), shellCommand()]) {
+  for (const command of [buildCommand, runCommand, shellCommand].map((make) =>
+    make(processCaller),
+  )) {
     const optional = command.options.filter((option) => option.optional && !option.required);
     t.true(optional.length > 0, command.name());
     t.true(command instanceof EqualsCommand, command.name());

@@ -8,9 +8,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import test from 'ava';
 import { waitForDeath } from '../../src/kernel/process-end.ts';
-import { countParked } from '../../src/sandbox/parking.ts';
 import { type BusyboxState, busyboxState, IMAGE, KILN } from '../support/busybox-state.ts';
 import { daemonPid, endDaemon } from '../support/daemon.ts';
+import { parkedIds } from '../support/parking.ts';
 
 const run = promisify(execFile);
 let state: BusyboxState;
@@ -51,7 +51,7 @@ test.serial('the first run starts a daemon, which runs the next ones, too', asyn
   const first = await kiln(['--', 'sh', '-c', 'echo $PPID; cat /proc/1/comm']);
   t.is(first.stdout, '1\nkiln-init\n');
   const pid = pidOfDaemon();
-  t.true(await until(() => countParked(state.paths) === 2));
+  t.true(await until(() => parkedIds(state.paths).length === 2));
   const started = performance.now();
   for (let i = 0; i < 5; i++) t.is((await kiln(['--', 'echo', `${i}`])).stdout, `${i}\n`);
   // A Node that starts for itself needs more than twice as long.
@@ -150,11 +150,32 @@ test.serial('another build replaces the daemon, whose jobs come to their end', a
   t.true(await waitForDeath(old, 10_000));
 });
 
+test.serial('parked sandboxes are taken once each, and replaced', async (t) => {
+  const park = (...args: string[]) => run(KILN, ['park', ...args], { env: environment() });
+  const both = await Promise.all([1, 2].map(() => park('-n', '2')));
+  t.deepEqual(
+    both.map(({ stdout }) => stdout),
+    ['2 of 2 parked\n', '2 of 2 parked\n'],
+  );
+  const waiting = async () => {
+    const { stdout } = await run(KILN, ['ps', '--json'], { env: environment() });
+    const all = JSON.parse(stdout) as { id: string; state: string }[];
+    return all.filter(({ state }) => state === 'parked').map(({ id }) => id);
+  };
+  const before = await waiting();
+  await kiln(['--', 'true']);
+  t.true(await until(() => parkedIds(state.paths).length === 2));
+  const after = await waiting();
+  t.is(after.filter((id) => before.includes(id)).length, 1);
+  await park('--none');
+  t.deepEqual(await waiting(), []);
+});
+
 test.serial('an idle daemon ends, and leaves neither sandbox nor socket', async (t) => {
   await kiln(['--', 'true'], { KILN_IDLE: '1s' });
   const pid = pidOfDaemon();
   t.true(await waitForDeath(pid, 20_000));
-  t.is(countParked(state.paths), 0);
+  t.is(parkedIds(state.paths).length, 0);
   t.false(existsSync(join(state.paths.root, 'io.kiln')));
 });
 

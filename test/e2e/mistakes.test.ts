@@ -3,6 +3,7 @@ import { cp, mkdir, symlink, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { execa } from 'execa';
+import { processCaller } from '../../src/cli/process-caller.ts';
 import { openKiln } from '../../src/kiln.ts';
 import { type BusyboxState, busyboxState, IMAGE, KILN } from '../support/busybox-state.ts';
 
@@ -57,7 +58,12 @@ test.serial('a state directory that can be none is an error, not an empty one', 
   for (const command of commands) {
     for (const root of ['/etc/passwd', '/etc/passwd/x', '/proc/kiln-test']) {
       const env = { ...state.env, KILN_STATE: root };
-      await refused(t, command, RegExp(`state in ${root}: `), { env, hint: /KILN_STATE/ });
+      await refused(
+        t,
+        command,
+        RegExp(`(?:state in|daemon of) ${root}(?:: | cannot be reached: )`),
+        { env, hint: /KILN_STATE/ },
+      );
     }
   }
   // One that is not there yet is empty, and looking does not make it.
@@ -118,11 +124,11 @@ test.serial('kiln build refuses options that the build asked for would not heed'
 test('every option of kiln build is for some kind of build', async (t) => {
   const { command } = await import('../../src/cli/build.ts');
   const { refuseUnused } = await import('../../src/cli/build-modes.ts');
-  for (const { long, attributeName } of command().options.map((option) => ({
+  for (const { long, attributeName } of command(processCaller).options.map((option) => ({
     long: option.long ?? '',
     attributeName: option.attributeName(),
   }))) {
-    const it = command();
+    const it = command(processCaller);
     it.setOptionValueWithSource(attributeName, 'given', 'cli');
     const modes = ['package', 'spec', 'lock', 'resume', 'chain', 'recipe', 'schema'] as const;
     const taking = modes.filter((mode) => {
@@ -140,7 +146,7 @@ test('every option of kiln build is for some kind of build', async (t) => {
 
 test('definitions and words of --rpmbuild-opts are read as a shell and rpm have them', async (t) => {
   const { command } = await import('../../src/cli/build.ts');
-  const it = command();
+  const it = command(processCaller);
   it.action(() => undefined);
   const opts = `--define 'a "b" c' --with\\ x "d\\"e"`;
   await it.parseAsync(['-D', '%_x  1', '--rpmbuild-opts', opts, 'x.src.rpm'], { from: 'user' });

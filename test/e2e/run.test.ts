@@ -1,6 +1,6 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -8,7 +8,6 @@ import anyTest, { type TestFn } from 'ava';
 import { execa } from 'execa';
 import { openKiln } from '../../src/kiln.ts';
 import { embeddedFiles } from '../../src/libvirt/embedded/files.ts';
-import { parkTarget } from '../../src/sandbox/parking.ts';
 import { sweepBoxes } from '../../src/sandbox/sweep.ts';
 import {
   type BusyboxState,
@@ -448,79 +447,6 @@ test.serial('a kept box is entered again as it was left, then destroyed', async 
     await kiln.close();
   }
   t.is((await state.kiln(['ps', '--json'])).stdout, '[]');
-});
-
-test.serial('KILN_PARK has a run leave a box waiting for the next', async (t) => {
-  const env = { ...state.env, KILN_PARK: '1' };
-  t.is((await sh('true', [], { env })).exitCode, 0);
-  const waiting = () => readdir(state.paths.parked).catch(() => []);
-  for (let i = 0; i < 100 * PATIENCE && (await waiting()).length === 0; i++) await sleep(100);
-  const [parked] = await waiting();
-  t.is((await waiting()).length, 1);
-  // The next one takes it: its id is the box's.
-  const next = await sh('true', ['--json'], { env });
-  t.is(JSON.parse(String(next.stderr).trim().split('\n').at(-1) ?? '').id, parked);
-  await state.kiln(['park', '--none']);
-  t.deepEqual(await waiting(), []);
-});
-
-test.serial('KILN_PARK leaves none waiting where memory is short', async (t) => {
-  // libvirtd is up by then: where something is mounted in /proc, it could start no domain.
-  await sh('true');
-  const env = { ...state.env, KILN_PARK: '2' };
-  const file = join(state.paths.root, 'meminfo');
-  const meminfo = await readFile('/proc/meminfo', 'utf8');
-  // 512 MiB are to stay free, and one box is reckoned at 32.
-  for (const [mebibytes, target] of [
-    [512 + 63, 0],
-    [512 + 64, 2],
-  ] as const) {
-    await writeFile(
-      file,
-      meminfo.replace(/^MemAvailable:.*$/m, `MemAvailable: ${mebibytes << 10} kB`),
-    );
-    const run = 'mount --bind "$0" /proc/meminfo && exec "$@"';
-    const command = [KILN, 'run', '-r', IMAGE, '--', 'true'];
-    await execa('unshare', ['-m', 'sh', '-c', run, file, ...command], { env });
-    // Written before the run ends: what waits is started after it.
-    t.is(parkTarget(state.paths), target);
-    await state.kiln(['park', '--none']);
-  }
-});
-
-test.serial('a run whose box cannot be replaced is no worse for it', async (t) => {
-  // A folder is where the number of boxes is to be written.
-  const target = join(state.paths.run, 'park-target');
-  await rm(target, { force: true });
-  await mkdir(join(target, 'in the way'), { recursive: true });
-  try {
-    const env = { ...state.env, KILN_PARK: '1' };
-    const { exitCode, stdout, stderr } = await sh('echo done; exit 3', ['--json'], { env });
-    t.is(exitCode, 3);
-    t.is(stdout, 'done');
-    t.like(JSON.parse(String(stderr)), { exit: { code: 3 }, failure: null });
-  } finally {
-    await rm(target, { recursive: true });
-  }
-});
-
-test.serial('parked boxes are claimed once each, and replaced', async (t) => {
-  const both = await Promise.all([1, 2].map(() => state.kiln(['park', '-n', '2'])));
-  t.deepEqual(
-    both.map(({ stdout }) => stdout),
-    ['2 of 2 parked', '2 of 2 parked'],
-  );
-  const before = await readdir(state.paths.parked);
-  t.is((await sh('true')).exitCode, 0);
-  for (let i = 0; i < 100 * PATIENCE; i++) {
-    if ((await readdir(state.paths.parked)).length === 2) break;
-    await sleep(100);
-  }
-  const after = await readdir(state.paths.parked);
-  t.is(after.length, 2);
-  t.is(after.filter((id) => before.includes(id)).length, 1);
-  t.is((await state.kiln(['park', '--none'])).exitCode, 0);
-  t.deepEqual(await readdir(state.paths.parked), []);
 });
 
 test.serial('a terminal: size, job control, control characters', async (t) => {

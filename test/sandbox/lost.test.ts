@@ -6,26 +6,28 @@ import type { Kiln } from '../../src/kiln.ts';
 import { embeddedFiles } from '../../src/libvirt/embedded/files.ts';
 import { readBoxRecord } from '../../src/sandbox/box-record.ts';
 import { type BusyboxState, busyboxState, PATIENCE } from '../support/busybox-state.ts';
-import { domainNames, domainsLeft, noneWaits, oneWaits } from '../support/parking.ts';
+import { domainNames, domainsLeft, Parked } from '../support/parking.ts';
 
 /** Boxes that libvirtd loses sight of at their birth: see Domain.isWatched(). */
 
 let state: BusyboxState;
 let kiln: Kiln;
+let parked: Parked;
 
 test.before(async (t) => {
   t.timeout(120_000 * PATIENCE);
   state = await busyboxState();
   kiln = openKiln({ env: state.env });
+  parked = new Parked(kiln);
 });
 test.after.always(async () => {
-  await noneWaits(kiln);
+  await parked.none();
   await kiln.close();
   await state[Symbol.asyncDispose]();
 });
 
 test.serial('none waits whose end libvirt would not notice', async (t) => {
-  await noneWaits(kiln);
+  await parked.none();
   await kiln.engine.connect();
   // Whether the daemon's first thread hears a controller too early is a race: the others are slowed.
   const daemon = readFileSync(embeddedFiles(state.paths).pid, 'utf8').trim();
@@ -42,9 +44,9 @@ test.serial('none waits whose end libvirt would not notice', async (t) => {
   try {
     for (const end = Date.now() + 100_000 * PATIENCE; started.size < 2; ) {
       t.true(Date.now() < end, 'strace has kept libvirt from losing any, or a lost one waits');
-      await noneWaits(kiln);
+      await parked.none();
       started.clear();
-      waiting = await oneWaits(kiln, 3000 * PATIENCE);
+      waiting = await parked.one(3000 * PATIENCE);
     }
   } finally {
     clearInterval(looking);

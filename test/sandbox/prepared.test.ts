@@ -17,10 +17,10 @@ import {
 import { openChannel } from '../../src/sandbox/channel.ts';
 import { listBoxes } from '../../src/sandbox/list.ts';
 import { openSandbox } from '../../src/sandbox/open.ts';
-import { claimParked } from '../../src/sandbox/parking.ts';
 import type { Sandbox } from '../../src/sandbox/sandbox.ts';
 import { ensureSkeleton } from '../../src/sandbox/skeleton.ts';
 import type { SandboxSpecification } from '../../src/sandbox/specification.ts';
+import { sweepBoxes } from '../../src/sandbox/sweep.ts';
 import { type BusyboxState, busyboxState, IMAGE, PATIENCE } from '../support/busybox-state.ts';
 import { installFaultyInit } from '../support/faulty-init.ts';
 import * as parking from '../support/parking.ts';
@@ -32,11 +32,13 @@ import { sandboxSpecification } from '../support/specification.ts';
 let state: BusyboxState;
 let kiln: Kiln;
 let image: string;
+let parked: parking.Parked;
 
 test.before(async (t) => {
   t.timeout(120_000 * PATIENCE);
   state = await busyboxState();
   kiln = openKiln({ env: state.env });
+  parked = new parking.Parked(kiln);
   image = join(state.paths.images, IMAGE, 'tree');
 });
 test.after.always(async () => {
@@ -44,15 +46,15 @@ test.after.always(async () => {
   await kiln.close();
   await state[Symbol.asyncDispose]();
 });
-const noneWaits = () => parking.noneWaits(kiln);
-const oneWaits = (lifetime?: number) => parking.oneWaits(kiln, lifetime);
+const noneWaits = () => parked.none();
+const oneWaits = (lifetime?: number) => parked.one(lifetime);
 const domainNames = () => parking.domainNames(kiln);
 
 const ROOT = { uid: 0, gid: 0 };
 
 function open(different: Partial<SandboxSpecification> = {}): Promise<Sandbox> {
   const specification = sandboxSpecification({ root: image, ...different });
-  return openSandbox(kiln.engine, specification, { user: ROOT, caller: ROOT });
+  return openSandbox(parked.engine, specification, { user: ROOT, caller: ROOT });
 }
 
 async function said(sandbox: Sandbox, script: string): Promise<string> {
@@ -183,24 +185,41 @@ test.serial('a box that nobody claims ends by itself, with no kiln to end it', a
 });
 
 test.serial(
-  'a box that has waited for too long is neither counted nor claimed, and is swept',
+  'a box that has waited for too long is neither counted nor claimed, and ends',
   async (t) => {
     await noneWaits();
     const waiting = await oneWaits();
-    const record = readBoxRecord(waiting)!;
-    writeBoxRecord(waiting, { ...record, created: Date.now() - PARKED_LIFETIME });
+    const [one] = parked.lot.waiting;
+    const old = { ...one!.record, created: Date.now() - PARKED_LIFETIME };
+    Object.assign(one!, { record: old });
+    writeBoxRecord(waiting, old);
     const [shown] = await listBoxes(state.paths);
-    t.deepEqual([shown?.id, shown?.state], [record.id, 'abandoned']);
-    t.is(await claimParked(state.paths, kiln.engine.connect), undefined);
-    t.deepEqual(await readdir(state.paths.parked), [record.id]);
+    t.deepEqual([shown?.id, shown?.state], [old.id, 'abandoned']);
+    t.is(parked.lot.count, 0);
+    t.is(parked.lot.take(), undefined);
     // Whoever parks another one takes it away.
     await oneWaits();
-    const [other = '', ...more] = await readdir(state.paths.parked);
+    const [other = '', ...more] = parking.parkedIds(state.paths);
     t.deepEqual(more, []);
-    t.not(other, record.id);
-    t.deepEqual(await domainNames(), [readBoxRecord(join(state.paths.parked, other))?.domain]);
+    t.not(other, old.id);
+    t.deepEqual(await domainNames(), [readBoxRecord(join(state.paths.boxes, other))?.domain]);
   },
 );
+
+test.serial('a box whose owner died while it waited is swept', async (t) => {
+  await noneWaits();
+  await oneWaits();
+  const taken = parked.lot.take()!;
+  t.deepEqual(
+    (await listBoxes(state.paths)).map((box) => box.state),
+    ['parked'],
+  );
+  t.deepEqual(await sweepBoxes(state.paths, kiln.engine.connect), []);
+  // As the kernel does at a process's end.
+  await taken.lock.release();
+  t.deepEqual(await sweepBoxes(state.paths, kiln.engine.connect), [taken.record.id]);
+  t.deepEqual(await domainNames(), []);
+});
 
 test.serial('a box that cannot be prepared does not wait', async (t) => {
   await noneWaits();
@@ -213,7 +232,6 @@ test.serial('a box that cannot be prepared does not wait', async (t) => {
       code: 'E_SETUP',
       message: /mount \/proc: E(?:INVAL|NOTDIR)/,
     });
-    t.deepEqual(await readdir(state.paths.parked), []);
     t.deepEqual(await readdir(state.paths.boxes), []);
     t.deepEqual(await domainNames(), []);
   } finally {

@@ -1,5 +1,5 @@
 import { readdir } from 'node:fs/promises';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
@@ -8,9 +8,9 @@ import { openKiln } from '../../src/index.ts';
 import { waitForDeath } from '../../src/kernel/process-end.ts';
 import { domainPrefix } from '../../src/sandbox/box-record.ts';
 import { openSandbox, ReservedBox } from '../../src/sandbox/open.ts';
-import { refill, setParkTarget } from '../../src/sandbox/parking.ts';
 import type { StatePaths } from '../../src/state/paths.ts';
 import { busyboxState, IMAGE } from '../support/busybox-state.ts';
+import { Parked } from '../support/parking.ts';
 import { asRoot } from '../support/plain-policy.ts';
 import { sandboxSpecification } from '../support/specification.ts';
 
@@ -49,14 +49,13 @@ test('a reserved box becomes the next sandbox, and one that nobody takes is dest
 test('a box that dies while it waits is replaced', async (t) => {
   await using state = await busyboxState();
   await using kiln = openKiln({ env: state.env });
-  const { engine, paths } = kiln;
+  const { paths } = kiln;
   const user = { uid: 0, gid: 0 };
-  setParkTarget(paths, 1);
-  await refill(paths, engine.connect, { wait: true });
-  setParkTarget(paths, 0);
-  const [waiting] = await readdir(paths.parked);
+  const parked = new Parked(kiln);
+  const { engine } = parked;
+  const waiting = basename(await parked.one());
   await using reserved = new ReservedBox(engine);
-  while ((await readdir(paths.parked)).length > 0) await sleep(10);
+  while (parked.lot.count > 0) await sleep(10);
   // From the claim to the connection to its init it is milliseconds.
   await sleep(1000);
   const { stdout } = await execa('pgrep', ['-P', (await controllers(paths)).join(',')]);

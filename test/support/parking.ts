@@ -1,26 +1,42 @@
-import { readdir } from 'node:fs/promises';
+import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Kiln } from '../../src/kiln.ts';
-import { refill, setParkTarget } from '../../src/sandbox/parking.ts';
-import { sweepBoxes } from '../../src/sandbox/sweep.ts';
+import { readBoxRecord } from '../../src/sandbox/box-record.ts';
+import { ParkingLot } from '../../src/sandbox/parking.ts';
+import type { StatePaths } from '../../src/state/paths.ts';
 import { PATIENCE } from './busybox-state.ts';
 
-/** Ends the boxes that wait, and has no other one started. */
-export async function noneWaits({ paths, engine }: Kiln): Promise<void> {
-  setParkTarget(paths, 0);
-  await sweepBoxes(paths, engine.connect, { parkedToo: true });
+/** Sandboxes that wait in this process, as they do in a daemon. */
+export class Parked {
+  readonly lot: ParkingLot;
+  /** The engine that takes from them. */
+  readonly engine: Kiln['engine'];
+
+  constructor({ engine }: Kiln) {
+    this.lot = new ParkingLot(engine);
+    this.engine = { ...engine, takeParked: async () => this.lot.take() };
+  }
+
+  /** Sees to it that one waits, and gives its folder. */
+  async one(lifetime?: number): Promise<string> {
+    await this.lot.fill(() => 1, lifetime);
+    return this.lot.waiting[0]?.directory ?? '';
+  }
+
+  /** Ends those that wait. */
+  async none(): Promise<void> {
+    await this.lot.clear();
+  }
 }
 
-/** Sees to it that one box waits, and gives its folder. */
-export async function oneWaits({ paths, engine }: Kiln, lifetime?: number): Promise<string> {
-  setParkTarget(paths, 1);
-  await refill(paths, engine.connect, {
-    wait: true,
-    ...(lifetime === undefined ? {} : { lifetime }),
-  });
-  const [id = ''] = await readdir(paths.parked);
-  return join(paths.parked, id);
+/** The ids of those that wait, in whatever process. */
+export function parkedIds({ boxes }: StatePaths): string[] {
+  try {
+    return readdirSync(boxes).filter((id) => readBoxRecord(join(boxes, id))?.parked === true);
+  } catch {
+    return [];
+  }
 }
 
 /** As libvirt sees it. */

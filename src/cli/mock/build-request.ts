@@ -8,7 +8,6 @@ import {
 } from '../../build/request.ts';
 import { hostArchitecture } from '../../image/architecture.ts';
 import type { Chroot } from '../../mock/chroot.ts';
-import { callerIds } from '../../run/request.ts';
 import { shellWords } from '../../shell-words.ts';
 import { parseSize } from '../values.ts';
 import { usageError } from './command-line.ts';
@@ -37,7 +36,7 @@ export function mockBuildRequest(
     image: chroot.recipe,
     source,
     resultDirectory,
-    caller: callerIds(process.env),
+    caller: session.caller.ids,
     defines: line.values('define').map(definition),
     with: line.values('with'),
     without: line.values('without'),

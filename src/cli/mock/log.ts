@@ -1,5 +1,6 @@
 import { knownFailure, reasonLine } from '../../kernel/system-error.ts';
-import { LogView, say } from '../print.ts';
+import type { TextOutput } from '../caller.ts';
+import { LogView } from '../print.ts';
 
 /** How much is said: `-q`, nothing, `-v`. */
 export type Verbosity = 'quiet' | 'normal' | 'verbose';
@@ -7,15 +8,17 @@ export type Verbosity = 'quiet' | 'normal' | 'verbose';
 /** What mock says about its own work: on stderr, in the form that scripts look for. */
 export class MockLog {
   readonly verbosity: Verbosity;
+  readonly #to: TextOutput;
   #view: LogView | undefined;
 
-  constructor(verbosity: Verbosity) {
+  constructor(verbosity: Verbosity, to: TextOutput) {
+    this.#to = to;
     this.verbosity = verbosity;
   }
 
   /** What the package manager and rpmbuild write goes to people, not only to log files. */
   get showsLogs(): boolean {
-    return this.verbosity === 'verbose' || (this.verbosity === 'normal' && process.stderr.isTTY);
+    return this.verbosity === 'verbose' || (this.verbosity === 'normal' && this.#to.isTTY);
   }
 
   info(message: string): void {
@@ -67,13 +70,13 @@ export class MockLog {
   /** Output of commands that do kiln-mock's own work. */
   output(chunk: string | Buffer): void {
     if (!this.showsLogs) return;
-    this.#view ??= new LogView(process.stderr);
+    this.#view ??= new LogView(this.#to);
     this.#view.write(chunk);
   }
 
   #write(line: string): void {
     // Colours of a log end before the next line of ours.
     this.#view?.[Symbol.dispose]();
-    say(`${line}\n`);
+    this.#to.say(`${line}\n`);
   }
 }

@@ -1,8 +1,6 @@
 import { KILN_VERSION } from '../../state/version.ts';
-import { syncChanges } from '../background.ts';
-import { openEngine } from '../engine.ts';
+import type { Caller } from '../caller.ts';
 import { listenForInterruption } from '../interruption.ts';
-import { tell } from '../print.ts';
 import { type CommandLine, parseCommandLine } from './command-line.ts';
 import { mockStatus } from './exit-status.ts';
 import { helpText } from './help.ts';
@@ -62,35 +60,35 @@ const CHANGING: ReadonlySet<Mode> = new Set([
 ]);
 
 /** `kiln-mock`: runs one command line of mock's and sets the exit status as mock does. */
-export async function main(argv: readonly string[]): Promise<void> {
-  let log = new MockLog('normal');
+export async function main(argv: readonly string[], caller: Caller): Promise<void> {
+  let log = new MockLog('normal', caller.stderr);
   try {
     const line = parseCommandLine(argv);
     if (line.has('help')) {
-      tell(helpText());
+      caller.stdout.say(helpText());
       return;
     }
     if (line.has('version')) {
-      tell(`kiln-mock ${KILN_VERSION}\n`);
+      caller.stdout.say(`kiln-mock ${KILN_VERSION}\n`);
       return;
     }
-    log = new MockLog(verbosity(line));
-    process.exitCode = await run(line, log);
+    log = new MockLog(verbosity(line), caller.stderr);
+    caller.exitStatus = await run(line, log, caller);
   } catch (error) {
     log.failure(error);
-    process.exitCode = mockStatus(error);
+    caller.exitStatus = mockStatus(error);
   }
 }
 
-async function run(line: CommandLine, log: MockLog): Promise<number> {
+async function run(line: CommandLine, log: MockLog, caller: Caller): Promise<number> {
   const act = await RUNS[line.mode]();
-  await using engine = openEngine({ anybody: SILENT.has(line.mode) });
-  using interruption = listenForInterruption();
-  const session: MockSession = { engine, line, log, signal: interruption.signal };
+  await using engine = caller.openEngine({ anybody: SILENT.has(line.mode) });
+  using interruption = listenForInterruption(caller);
+  const session: MockSession = { caller, engine, line, log, signal: interruption.signal };
   if (SILENT.has(line.mode)) return await act(session);
   log.info(`kiln-mock version ${KILN_VERSION} starting...`);
   const status = await log.state('run', () => act(session));
-  if (CHANGING.has(line.mode)) syncChanges();
+  if (CHANGING.has(line.mode)) caller.storeChanged();
   return status;
 }
 

@@ -12,12 +12,14 @@ import { formatPlace } from '../../mock/config/problem.ts';
 import type { PackageSources } from '../../mock/root/install.ts';
 import { MockRoot } from '../../mock/root/root.ts';
 import type { Repository } from '../../repository/configuration.ts';
+import type { Caller } from '../caller.ts';
 import type { CliEngine } from '../engine.ts';
 import type { CommandLine } from './command-line.ts';
 import type { MockLog } from './log.ts';
 
 /** One call of kiln-mock. */
 export interface MockSession {
+  readonly caller: Caller;
   readonly engine: CliEngine;
   readonly line: CommandLine;
   readonly log: MockLog;

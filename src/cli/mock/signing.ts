@@ -7,6 +7,7 @@ import { runTool } from '../../kernel/child-process.ts';
 import { removeTreeNow } from '../../kernel/remove-tree.ts';
 import type { SignPlugin } from '../../mock/config/sign.ts';
 import { exportSecretKey } from '../../mock/export-key.ts';
+import type { Caller } from '../caller.ts';
 import { hostPath } from './session.ts';
 
 /** The key for as long as this is not disposed of. */
@@ -18,10 +19,10 @@ export interface HostKey extends Disposable {
  * Has gpg hand out the key that a configuration names. It lies in a file in memory that has no name.
  * @throws KilnError E_SIGN_KEY
  */
-export async function hostKey(plugin: SignPlugin | undefined): Promise<HostKey> {
+export async function hostKey(plugin: SignPlugin | undefined, { env }: Caller): Promise<HostKey> {
   if (plugin === undefined) return { request: {}, [Symbol.dispose]: () => undefined };
   const name = plugin.name ?? (await macro('_gpg_name'));
-  const home = plugin.home ?? ((await macro('_gpg_path')) || process.env.GNUPGHOME || '~/.gnupg');
+  const home = plugin.home ?? ((await macro('_gpg_path')) || env.GNUPGHOME || '~/.gnupg');
   if (name === '') {
     throw new KilnError('E_SIGN_KEY', 'the plugin sign is on, and no key is named', {
       hint: "sign_opts['opts'] = '--addsign %(rpms)s -D \"%%_gpg_name NAME\"', or %_gpg_name in ~/.rpmmacros",
@@ -30,7 +31,7 @@ export async function hostKey(plugin: SignPlugin | undefined): Promise<HostKey> 
   const armored = await exportSecretKey({
     name,
     home: hostPath(home),
-    passphrase: process.env.KILN_SIGN_PASSPHRASE,
+    passphrase: env.KILN_SIGN_PASSPHRASE,
   });
   const directory = mkdtempSync('/dev/shm/kiln-key-');
   const path = join(directory, 'key');

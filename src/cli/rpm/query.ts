@@ -6,8 +6,9 @@ import type { RpmIdentity, RpmPackage, RpmScript } from '../../rpm/package.ts';
 import { octalMode, queryJson } from '../../rpm/query-json.ts';
 import type { ReadResult } from '../../rpm/read.ts';
 import { readIdentities, readRpms } from '../../rpm/read.ts';
+import type { Caller } from '../caller.ts';
 import { printError } from '../errors.ts';
-import { printJson, tell } from '../print.ts';
+import { printJson } from '../print.ts';
 import { printTable } from '../table.ts';
 import { collect, errorJson, inOrder, readKeyrings } from './read-all.ts';
 
@@ -20,7 +21,7 @@ interface QueryOptions {
 }
 
 /** `kiln rpm query`. */
-export function queryCommand(): Command {
+export function queryCommand(caller: Caller): Command {
   return new Command('query')
     .description('Show what .rpm files say of themselves. Only their headers are read.')
     .argument('<file...>', '.rpm files')
@@ -39,44 +40,45 @@ Examples:
   kiln rpm query --files bash-5.2.37-2.x86_64.rpm
   kiln rpm query --json *.rpm | jq -r 'select(.requires[] == "/bin/sh") | .name'`,
     )
-    .action(query);
+    .action((files: string[], options: QueryOptions) => query(files, options, caller));
 }
 
-async function query(files: readonly string[], options: QueryOptions): Promise<void> {
+async function query(
+  files: readonly string[],
+  options: QueryOptions,
+  caller: Caller,
+): Promise<void> {
   const reading = { keys: readKeyrings(options.keyring ?? []) };
   if (options.json === true) {
     for (const { file, package: rpm, error } of await inOrder(readRpms(files, reading))) {
-      if (error !== undefined) process.exitCode = 1;
+      if (error !== undefined) caller.exitStatus = 1;
       const json = error === undefined ? queryJson(file, rpm) : errorJson(file, error);
-      printJson(json);
+      printJson(caller.stdout, json);
     }
   } else if (options.files || options.deps || options.scripts) {
-    const packages = readable(await inOrder(readRpms(files, reading)));
-    if (options.files === true) printFiles(packages);
-    if (options.deps === true) printDependencies(packages);
-    if (options.scripts === true) printScripts(packages);
+    const packages = readable(await inOrder(readRpms(files, reading)), caller);
+    if (options.files === true) printFiles(packages, caller);
+    if (options.deps === true) printDependencies(packages, caller);
+    if (options.scripts === true) printScripts(packages, caller);
   } else {
-    printPackages(readable(await inOrder(readIdentities(files, reading))));
+    printPackages(readable(await inOrder(readIdentities(files, reading)), caller), caller);
   }
-  // All is printed and the children are gone: without taking everything apart, which takes 10 ms.
-  process.stdout.write('', (error) => {
-    if (!error) process.exit();
-  });
 }
 
 /** Those that could be read; the errors of the others are printed. */
-function readable<Read>(results: readonly ReadResult<Read>[]): Read[] {
+function readable<Read>(results: readonly ReadResult<Read>[], caller: Caller): Read[] {
   return results.flatMap(({ package: read, error }) => {
     if (error === undefined) return [read];
-    process.exitCode = 1;
-    printError(error);
+    caller.exitStatus = 1;
+    printError(error, caller.stderr);
     return [];
   });
 }
 
-function printPackages(packages: readonly RpmIdentity[]): void {
+function printPackages(packages: readonly RpmIdentity[], caller: Caller): void {
   if (packages.length === 0) return;
   printTable(
+    caller.stdout,
     ['NAME', 'VERSION', 'ARCH', 'INSTALLED', 'PAYLOAD', 'SIGNATURE', 'SUMMARY'],
     packages.map((rpm) => [
       showName(rpm.name),
@@ -90,9 +92,10 @@ function printPackages(packages: readonly RpmIdentity[]): void {
   );
 }
 
-function printFiles(packages: readonly RpmPackage[]): void {
+function printFiles(packages: readonly RpmPackage[], caller: Caller): void {
   if (packages.length === 0) return;
   printTable(
+    caller.stdout,
     ['TYPE', 'MODE', 'OWNER', 'GROUP', 'SIZE', 'FLAGS', 'CAPABILITIES', 'PATH'],
     packages.flatMap(({ files }) =>
       files.map((file) => [
@@ -109,9 +112,10 @@ function printFiles(packages: readonly RpmPackage[]): void {
   );
 }
 
-function printDependencies(packages: readonly RpmPackage[]): void {
+function printDependencies(packages: readonly RpmPackage[], caller: Caller): void {
   if (packages.length === 0) return;
   printTable(
+    caller.stdout,
     ['PACKAGE', 'KIND', 'CAPABILITY'],
     packages.flatMap(({ name, dependencies }) =>
       Object.entries(dependencies).flatMap(([kind, list]) =>
@@ -121,12 +125,12 @@ function printDependencies(packages: readonly RpmPackage[]): void {
   );
 }
 
-function printScripts(packages: readonly RpmPackage[]): void {
+function printScripts(packages: readonly RpmPackage[], caller: Caller): void {
   const print = (rpm: RpmPackage, title: string, script: RpmScript) => {
     const program = script.interpreter.map(showName).join(' ');
-    tell(`# ${showName(rpm.name)} ${title} (${program})\n`);
+    caller.stdout.say(`# ${showName(rpm.name)} ${title} (${program})\n`);
     const lines = script.body.split('\n').map(showName);
-    tell(`${lines.join('\n')}\n\n`);
+    caller.stdout.say(`${lines.join('\n')}\n\n`);
   };
   for (const rpm of packages) {
     for (const scriptlet of rpm.scriptlets) print(rpm, scriptlet.kind, scriptlet);

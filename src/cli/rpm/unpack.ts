@@ -5,8 +5,9 @@ import { makeDirectory } from '../../kernel/make-directory.ts';
 import { formatEvr } from '../../rpm/evr.ts';
 import { showName } from '../../rpm/filename.ts';
 import { type UnpackResult, unpackRpms } from '../../rpm/unpack.ts';
+import type { Caller } from '../caller.ts';
 import { printError } from '../errors.ts';
-import { printJson, say, tell } from '../print.ts';
+import { printJson } from '../print.ts';
 import { parseSize } from '../values.ts';
 import { collect, errorJson, readKeyrings } from './read-all.ts';
 
@@ -18,7 +19,7 @@ interface UnpackCommandOptions {
 }
 
 /** `kiln rpm unpack`. */
-export function unpackCommand(): Command {
+export function unpackCommand(caller: Caller): Command {
   return new Command('unpack')
     .description(
       'Write the files of .rpm packages into a directory: verified, with modes, times, links and ' +
@@ -39,10 +40,14 @@ Examples:
   kiln rpm unpack -C /tmp/bash bash-5.2.37-2.x86_64.rpm
   kiln rpm unpack -C root --keyring RPM-GPG-KEY-vendor *.rpm`,
     )
-    .action(unpack);
+    .action((files: string[], options: UnpackCommandOptions) => unpack(files, options, caller));
 }
 
-async function unpack(files: readonly string[], options: UnpackCommandOptions): Promise<void> {
+async function unpack(
+  files: readonly string[],
+  options: UnpackCommandOptions,
+  caller: Caller,
+): Promise<void> {
   const keys = readKeyrings(options.keyring ?? []);
   const root = resolve(options.directory);
   try {
@@ -65,9 +70,9 @@ async function unpack(files: readonly string[], options: UnpackCommandOptions): 
     },
   );
   for await (const result of results) {
-    if ('error' in result) process.exitCode = 1;
-    if (options.json === true) printJson(toJson(result));
-    else print(result);
+    if ('error' in result) caller.exitStatus = 1;
+    if (options.json === true) printJson(caller.stdout, toJson(result));
+    else print(result, caller);
   }
 }
 
@@ -79,13 +84,13 @@ function toJson(result: UnpackResult) {
   return { file: result.job.file, ...nevra, files: files.length, installedSize, warnings };
 }
 
-function print(result: UnpackResult): void {
+function print(result: UnpackResult, caller: Caller): void {
   if ('error' in result) {
-    printError(result.error);
+    printError(result.error, caller.stderr);
     return;
   }
   const { name, arch, files } = result.package;
   const nevra = showName(`${name}-${formatEvr(result.package)}.${arch}`);
-  tell(`${nevra}: ${files.length} files\n`);
-  for (const warning of result.warnings) say(`kiln: ${nevra}: ${warning}\n`);
+  caller.stdout.say(`${nevra}: ${files.length} files\n`);
+  for (const warning of result.warnings) caller.stderr.say(`kiln: ${nevra}: ${warning}\n`);
 }

@@ -5,8 +5,9 @@ import type { RpmPackage, RpmSignature } from '../../rpm/package.ts';
 import type { ReadResult } from '../../rpm/read.ts';
 import { readRpms } from '../../rpm/read.ts';
 import { signatureVerdict } from '../../rpm/signatures.ts';
+import type { Caller } from '../caller.ts';
 import { printError } from '../errors.ts';
-import { printJson, say } from '../print.ts';
+import { printJson } from '../print.ts';
 import { printTable } from '../table.ts';
 import { collect, errorJson, inOrder, readKeyrings } from './read-all.ts';
 
@@ -20,8 +21,13 @@ interface Judged {
   readonly faults: readonly string[];
 }
 
+interface VerifyOptions {
+  readonly keyring?: readonly string[];
+  readonly json?: boolean;
+}
+
 /** `kiln rpm verify`. */
-export function verifyCommand(): Command {
+export function verifyCommand(caller: Caller): Command {
   return new Command('verify')
     .description('Check every digest and signature of .rpm files, payload included.')
     .argument('<file...>', '.rpm files')
@@ -37,21 +43,23 @@ Examples:
   kiln rpm verify --keyring /etc/pki/rpm-gpg/RPM-GPG-KEY-fedora-42-x86_64 *.rpm
   kiln rpm verify --json *.rpm | jq -r 'select(.verdict == "broken") | .file'`,
     )
-    .action(verify);
+    .action((files: string[], options: VerifyOptions) => verify(files, options, caller));
 }
 
 async function verify(
   files: readonly string[],
-  options: { readonly keyring?: readonly string[]; readonly json?: boolean },
+  options: VerifyOptions,
+  caller: Caller,
 ): Promise<void> {
   const keys = readKeyrings(options.keyring ?? []);
   const judged = (await inOrder(readRpms(files, { keys, depth: 'all' }))).map(judge);
-  process.exitCode = Math.max(...judged.map(({ verdict }) => STATUS[verdict]));
+  caller.exitStatus = Math.max(...judged.map(({ verdict }) => STATUS[verdict]));
   if (options.json === true) {
-    for (const one of judged) printJson(toJson(one));
+    for (const one of judged) printJson(caller.stdout, toJson(one));
     return;
   }
   printTable(
+    caller.stdout,
     ['FILE', 'VERDICT', 'DIGESTS', 'SIGNATURES'],
     judged.map(({ result, verdict }) => [
       showName(result.file),
@@ -61,8 +69,8 @@ async function verify(
     ]),
   );
   for (const { result, faults } of judged) {
-    if (result.error !== undefined) printError(result.error);
-    for (const fault of faults) say(`kiln: ${showName(result.file)}: ${fault}\n`);
+    if (result.error !== undefined) printError(result.error, caller.stderr);
+    for (const fault of faults) caller.stderr.say(`kiln: ${showName(result.file)}: ${fault}\n`);
   }
 }
 

@@ -7,8 +7,7 @@ import { changeService } from '../../service/configuration.ts';
 import { type ServiceFile, serviceSchema } from '../../service/definition.ts';
 import { instanceFiles } from '../../service/instance-files.ts';
 import { readService } from '../../service/store.ts';
-import { openEngine } from '../engine.ts';
-import { say, tell } from '../print.ts';
+import type { Caller } from '../caller.ts';
 import {
   addSettingOptions,
   givenSettings,
@@ -24,7 +23,7 @@ interface CloneOptions {
 }
 
 /** `kiln service clone`. */
-export function cloneCommand(): Command {
+export function cloneCommand(caller: Caller): Command {
   return new Command('clone')
     .description('Make a service like one that does not run, with copies of its /etc and /var.')
     .argument('<from>')
@@ -35,18 +34,20 @@ export function cloneCommand(): Command {
     )
     .addHelpText('after', '\nExamples:\n  kiln service clone apache1 apache2 --publish 8082:80')
     .action(async (from: string, name: string, { publish, network }: CloneOptions) => {
-      await using engine = openEngine();
+      await using engine = caller.openEngine();
       const left = await cloneService(engine.paths, from, name, {
         ...(publish.length === 0 ? {} : { publish: [...publish] }),
         ...(network === undefined ? {} : { network }),
       });
-      tell(`${name}: ${instanceFiles(engine.paths, name).definition}\n`);
+      caller.stdout.say(`${name}: ${instanceFiles(engine.paths, name).definition}\n`);
       if (left.includes('publish')) {
-        say(`kiln: ${name} publishes no port: \`kiln service set ${name} --publish PORT:PORT\`\n`);
+        caller.stderr.say(
+          `kiln: ${name} publishes no port: \`kiln service set ${name} --publish PORT:PORT\`\n`,
+        );
       }
       const own = left.filter((key) => key !== 'publish');
       if (own.length > 0) {
-        say(
+        caller.stderr.say(
           `kiln: ${name} has not ${from}’s ${own.join(', ')}: DHCP gives it its own, or \`clone -N\`\n`,
         );
       }
@@ -58,7 +59,7 @@ interface SetOptions extends SettingValues {
 }
 
 /** `kiln service set`. */
-export function setCommand(): Command {
+export function setCommand(caller: Caller): Command {
   const it = new Command('set')
     .description('Change settings of a service; limits on a running one at once.')
     .argument('<name>')
@@ -68,11 +69,13 @@ export function setCommand(): Command {
       'after',
       '\nExamples:\n  kiln service set apache1 --memory 256M --cpus 0.5\n  kiln service set apache1 --unset health',
     );
-  return addSettingOptions(it).action(set);
+  return addSettingOptions(it).action((name: string, options: SetOptions) =>
+    set(name, options, it, caller),
+  );
 }
 
-async function set(name: string, options: SetOptions, it: Command): Promise<void> {
-  await using engine = openEngine();
+async function set(name: string, options: SetOptions, it: Command, caller: Caller): Promise<void> {
+  await using engine = caller.openEngine();
   const service = await readService(engine.paths, name);
   const given = givenSettings(options);
   const unset = options.unset.map(settingName);
@@ -85,9 +88,9 @@ async function set(name: string, options: SetOptions, it: Command): Promise<void
   }
   const nothing = Object.fromEntries(unset.map((key) => [key, null]));
   const { inForce, atRestart } = await changeService(service, { ...given, ...nothing });
-  if (inForce.length > 0) tell(`in force: ${inForce.join(', ')}\n`);
+  if (inForce.length > 0) caller.stdout.say(`in force: ${inForce.join(', ')}\n`);
   if (atRestart.length > 0) {
-    tell(`after \`kiln service restart ${name}\`: ${atRestart.join(', ')}\n`);
+    caller.stdout.say(`after \`kiln service restart ${name}\`: ${atRestart.join(', ')}\n`);
   }
 }
 

@@ -1,13 +1,12 @@
 import { resolve } from 'node:path';
 import { Command, Option } from 'commander';
-import { callerVariable } from '../../kernel/own-node.ts';
 import { createService } from '../../service/create.ts';
 import type { ServiceFile } from '../../service/definition.ts';
 import { readServiceFile } from '../../service/definition-file.ts';
 import { readOldSandbox } from '../../service/old-sandbox-file.ts';
-import { openEngine } from '../engine.ts';
+import type { Caller } from '../caller.ts';
 import { pickImage } from '../pick-image.ts';
-import { printJson, say, tell } from '../print.ts';
+import { printJson } from '../print.ts';
 import { hostWriteOption } from '../sandbox-options.ts';
 import { parseBind, parseEnvironment, parseSize } from '../values.ts';
 import {
@@ -48,7 +47,7 @@ Examples:
   kiln service create -r debian-minimal --user nobody ticker -- sh -c 'while date; do sleep 9; done'`;
 
 /** `kiln service create`. */
-export function createCommand(): Command {
+export function createCommand(caller: Caller): Command {
   const it = new Command('create')
     .description(
       'Make a service: units of an image, or a command, with an /etc and /var of its own.',
@@ -57,7 +56,8 @@ export function createCommand(): Command {
     .argument('[name]', 'small letters, digits and dashes')
     .argument('[command...]', 'what it runs instead of units')
     .addOption(
-      new Option('-r, --image <image>', 'a recipe’s name or path, a lock, or an image id').env(
+      new Option('-r, --image <image>', 'a recipe’s name or path, a lock, or an image id').default(
+        caller.env.KILN_IMAGE || undefined,
         'KILN_IMAGE',
       ),
     )
@@ -68,12 +68,12 @@ export function createCommand(): Command {
       repeated(
         '-m, --mount <src:dst[:ro]>',
         'show a file or folder of the host; with z or Z SELinux may, too',
-        (text) => parseBind(text, process.cwd()),
+        (text) => parseBind(text, caller.cwd()),
       ),
     )
     .addOption(
       repeated('--env <name=value>', 'set a variable', (text) =>
-        parseEnvironment(text, callerVariable),
+        parseEnvironment(text, caller.variable),
       ),
     )
     .addOption(hostWriteOption())
@@ -102,7 +102,10 @@ export function createCommand(): Command {
     .option('--from <file>', 'read a .sandbox file of virt-sandbox-service')
     .option('--json', 'what was made, as JSON')
     .addHelpText('after', EXAMPLES);
-  return addSettingOptions(it).action(create);
+  return addSettingOptions(it).action(
+    (name: string | undefined, argv: string[], options: CreateOptions) =>
+      create(name, argv, options, it, caller),
+  );
 }
 
 async function create(
@@ -110,14 +113,16 @@ async function create(
   argv: string[],
   options: CreateOptions,
   it: Command,
+  caller: Caller,
 ): Promise<void> {
   const old = options.from === undefined ? undefined : await readOldSandbox(options.from);
   const name = givenName ?? old?.name ?? it.error('kiln: give the service a name');
-  for (const warning of old?.warnings ?? []) say(`kiln: ${options.from}: ${warning}\n`);
+  for (const warning of old?.warnings ?? [])
+    caller.stderr.say(`kiln: ${options.from}: ${warning}\n`);
   const model = options.file === undefined ? undefined : await readServiceFile(options.file);
-  await using engine = openEngine();
+  await using engine = caller.openEngine();
   const wanted = options.image ?? model?.image;
-  await using image = await pickImage(engine, wanted, new AbortController().signal);
+  await using image = await pickImage(engine, wanted, new AbortController().signal, caller);
   const imageName = wanted ?? image.manifest.id;
   const file: ServiceFile = {
     ...model,
@@ -132,16 +137,16 @@ async function create(
   };
   const { files, units, owners } = await createService(engine.paths, name, file, image, begin);
   if (options.json === true) {
-    printJson({ name, file: files.definition, units, owners });
+    printJson(caller.stdout, { name, file: files.definition, units, owners });
     return;
   }
   // A systemd in the box does all of it.
   for (const unit of options.boot === true || model?.boot === true ? [] : units) {
-    for (const warning of unit.warnings) say(`kiln: ${unit.name}: ${warning}\n`);
+    for (const warning of unit.warnings) caller.stderr.say(`kiln: ${unit.name}: ${warning}\n`);
   }
-  tell(`${name}: ${files.definition}\n`);
+  caller.stdout.say(`${name}: ${files.definition}\n`);
   for (const { package: owner, paths } of owners) {
-    tell(`  ${owner}: ${paths.join(', ') || 'nothing below /etc or /var'}\n`);
+    caller.stdout.say(`  ${owner}: ${paths.join(', ') || 'nothing below /etc or /var'}\n`);
   }
 }
 

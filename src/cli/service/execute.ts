@@ -1,12 +1,12 @@
 import type { Socket } from 'node:net';
+import type { Writable } from 'node:stream';
 import { Command } from 'commander';
-import { callerVariable } from '../../kernel/own-node.ts';
 import { awaitedLater } from '../../promise.ts';
 import type { ExecuteAnswer, ExecuteControl, ExecuteRequest } from '../../service/execute.ts';
 import { encodeFrame, FRAME, onFrames, sendMessage } from '../../service/frames.ts';
 import { readService } from '../../service/store.ts';
 import { connectSupervisor, unwired } from '../../service/supervisor-client.ts';
-import { openEngine } from '../engine.ts';
+import { type Caller, hasTerminal, type TextInput } from '../caller.ts';
 import { commandStatus } from '../exit-status.ts';
 import { parseEnvironment } from '../values.ts';
 import { notRunning } from './life.ts';
@@ -21,19 +21,19 @@ interface ExecuteOptions {
   readonly tty?: boolean;
 }
 
-function withOptions(command: Command): Command {
+function withOptions(command: Command, caller: Caller): Command {
   return command
     .option('--user <user>', 'NAME, UID or UID:GID; root of the sandbox when missing')
     .option('--workdir <dir>', 'where it starts')
     .addOption(
       repeated('--env <name=value>', 'set a variable', (text) =>
-        parseEnvironment(text, callerVariable),
+        parseEnvironment(text, caller.variable),
       ),
     );
 }
 
 /** `kiln service execute`. */
-export function executeCommand(): Command {
+export function executeCommand(caller: Caller): Command {
   const it = new Command('execute')
     .alias('exec')
     .description('Run a command in a service that runs; its exit status is kiln’s.')
@@ -45,13 +45,13 @@ export function executeCommand(): Command {
       'after',
       '\nExamples:\n  kiln service execute apache1 -- ip addr\n  kiln service execute db -- mariadb -e "show databases"',
     );
-  return withOptions(it).action((name: string, argv: string[], options: ExecuteOptions) =>
-    execute(name, argv, options),
+  return withOptions(it, caller).action((name: string, argv: string[], options: ExecuteOptions) =>
+    execute(name, argv, options, caller),
   );
 }
 
 /** `kiln service connect`. */
-export function connectCommand(): Command {
+export function connectCommand(caller: Caller): Command {
   const it = new Command('connect')
     .description('A shell in a service that runs.')
     .argument('<name>')
@@ -59,9 +59,9 @@ export function connectCommand(): Command {
       'after',
       '\nExamples:\n  kiln service connect apache1\n  kiln service connect --user postgres pg',
     );
-  return withOptions(it).action((name: string, options: ExecuteOptions) => {
-    const tty = process.stdin.isTTY === true && process.stdout.isTTY === true;
-    return execute(name, SHELL, { ...options, tty });
+  return withOptions(it, caller).action((name: string, options: ExecuteOptions) => {
+    const tty = hasTerminal(caller);
+    return execute(name, SHELL, { ...options, tty }, caller);
   });
 }
 
@@ -69,26 +69,27 @@ async function execute(
   name: string,
   argv: readonly string[],
   options: ExecuteOptions,
+  caller: Caller,
 ): Promise<void> {
-  await using engine = openEngine();
+  await using engine = caller.openEngine();
   const { files } = await readService(engine.paths, name);
   const socket = await connectSupervisor(files);
   if (socket === undefined) throw notRunning(name);
-  const { TERM } = process.env;
+  const { TERM } = caller.env;
   const env = { ...(options.tty && TERM ? { TERM } : {}), ...Object.fromEntries(options.env) };
   const command: ExecuteRequest = {
     argv,
     env,
     ...(options.user === undefined ? {} : { user: options.user }),
     ...(options.workdir === undefined ? {} : { workdir: options.workdir }),
-    ...(options.tty === true ? { terminal: windowSize() } : {}),
+    ...(options.tty === true ? { terminal: caller.windowSize } : {}),
   };
   try {
-    using _forwarding = forward(socket, options.tty === true);
-    const ended = awaitedLater(converse(socket));
+    using forwarding = new Forwarding(socket, options.tty === true, caller);
+    const ended = awaitedLater(converse(socket, forwarding, caller));
     sendMessage(socket, { do: 'execute', command });
     const { exitCode, signal } = await ended;
-    process.exitCode = commandStatus({ exitCode, signal, timeLimit: null });
+    caller.exitStatus = commandStatus({ exitCode, signal, timeLimit: null });
   } finally {
     socket.destroy();
   }
@@ -97,16 +98,16 @@ async function execute(
 type Ended = Extract<ExecuteAnswer, { exitCode: unknown }>;
 
 /** Copies output and waits for the end. */
-function converse(socket: Socket): Promise<Ended> {
+function converse(socket: Socket, forwarding: Forwarding, caller: Caller): Promise<Ended> {
   return new Promise((resolve, reject) => {
     onFrames(socket, ({ kind, body }) => {
-      if (kind === FRAME.data) show(socket, process.stdout, body);
-      else if (kind === FRAME.errorData) show(socket, process.stderr, body);
+      if (kind === FRAME.data) show(socket, caller.stdout.stream, body);
+      else if (kind === FRAME.errorData) show(socket, caller.stderr.stream, body);
       else if (kind === FRAME.message) {
         const answer = JSON.parse(body.toString('utf8')) as ExecuteAnswer;
         if ('error' in answer) reject(unwired(answer.error));
         else if ('exitCode' in answer) resolve(answer);
-        else pumpInput(socket);
+        else forwarding.pumpInput();
       }
     });
     socket.on('error', reject);
@@ -115,42 +116,41 @@ function converse(socket: Socket): Promise<Ended> {
   });
 }
 
-function show(socket: Socket, to: NodeJS.WriteStream, body: Buffer): void {
+function show(socket: Socket, to: Writable, body: Buffer): void {
   if (to.write(body)) return;
   socket.pause();
   to.once('drain', () => socket.resume());
 }
 
-function pumpInput(socket: Socket): void {
-  process.stdin.on('data', (chunk: Buffer) => {
-    if (socket.write(encodeFrame(FRAME.data, chunk))) return;
-    process.stdin.pause();
-    socket.once('drain', () => process.stdin.resume());
-  });
-  process.stdin.once('end', () => socket.write(encodeFrame(FRAME.end, Buffer.alloc(0))));
-}
-
-function windowSize(): { rows: number; columns: number } {
-  return { rows: process.stdout.rows ?? 24, columns: process.stdout.columns ?? 80 };
-}
-
-/** Forwards signals and window sizes; disposing of it ends that and gives the terminal back. */
-function forward(socket: Socket, tty: boolean): Disposable {
-  const signals = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT'] as const;
-  const tell = (control: ExecuteControl) => sendMessage(socket, control, FRAME.control);
-  const send = (signal: NodeJS.Signals) => tell({ signal });
-  const resized = () => tell(windowSize());
+/** Forwards stdin, signals and window sizes; disposing of it ends that and gives the terminal back. */
+class Forwarding implements Disposable {
+  readonly #socket: Socket;
+  readonly #listening: Disposable[];
   // The command may have a terminal although kiln has none: in a script, or from cron.
-  const raw = tty && process.stdin.isTTY === true;
-  if (raw) process.stdin.setRawMode(true);
-  for (const signal of signals) process.on(signal, send);
-  if (tty) process.stdout.on('resize', resized);
-  return {
-    [Symbol.dispose]: () => {
-      for (const signal of signals) process.off(signal, send);
-      process.stdout.off('resize', resized);
-      if (raw) process.stdin.setRawMode(false);
-      process.stdin.destroy();
-    },
-  };
+  readonly #input: TextInput;
+
+  constructor(socket: Socket, tty: boolean, caller: Caller) {
+    this.#socket = socket;
+    const tell = (control: ExecuteControl) => sendMessage(socket, control, FRAME.control);
+    const signals = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT'] as const;
+    this.#listening = [caller.onSignal(signals, (signal) => tell({ signal }))];
+    if (tty) this.#listening.push(caller.onSignal(['SIGWINCH'], () => tell(caller.windowSize)));
+    this.#input = caller.readInput({ raw: tty });
+  }
+
+  pumpInput(): void {
+    const { stream } = this.#input;
+    const socket = this.#socket;
+    stream.on('data', (chunk: Buffer) => {
+      if (socket.write(encodeFrame(FRAME.data, chunk))) return;
+      stream.pause();
+      socket.once('drain', () => stream.resume());
+    });
+    stream.once('end', () => socket.write(encodeFrame(FRAME.end, Buffer.alloc(0))));
+  }
+
+  [Symbol.dispose](): void {
+    for (const one of this.#listening) one[Symbol.dispose]();
+    this.#input[Symbol.dispose]();
+  }
 }

@@ -10,8 +10,7 @@ import {
   writeHostUnits,
 } from '../../service/install-host-units.ts';
 import { readService, serviceFiles } from '../../service/store.ts';
-import { openEngine } from '../engine.ts';
-import { tell } from '../print.ts';
+import type { Caller } from '../caller.ts';
 import { inTurn } from './for-each.ts';
 import { hostInvocation } from './life.ts';
 
@@ -22,7 +21,7 @@ interface InstallOptions {
 }
 
 /** `kiln service install`. */
-export function installCommand(): Command {
+export function installCommand(caller: Caller): Command {
   return new Command('install')
     .description(
       'Write the host’s systemd units of services: start with the host, journal, reload.',
@@ -35,15 +34,15 @@ export function installCommand(): Command {
       'after',
       '\nExamples:\n  kiln service install --enable apache1 apache2\n  systemctl reload apache2.service       reloads both, if the host has such a unit\n  systemctl stop kiln-services.target    stops all\n  systemctl restart kiln-unit-apache2.target    restarts those that run apache2.service\n  kiln service install --cron /etc/cron.d/kiln',
     )
-    .action(install);
+    .action((names: string[], options: InstallOptions) => install(names, options, caller));
 }
 
-async function install(names: string[], options: InstallOptions): Promise<void> {
-  await using engine = openEngine();
-  const invocation = hostInvocation(engine.paths);
+async function install(names: string[], options: InstallOptions, caller: Caller): Promise<void> {
+  await using engine = caller.openEngine();
+  const invocation = hostInvocation(engine.paths, caller);
   if (options.cron !== undefined) {
     writeUserFile(options.cron, cronFile(invocation).text);
-    tell(`${options.cron}\n`);
+    caller.stdout.say(`${options.cron}\n`);
     return;
   }
   if (options.directory === undefined && !hasSystemd()) {
@@ -54,7 +53,7 @@ async function install(names: string[], options: InstallOptions): Promise<void> 
   const services = await Promise.all(names.map((name) => readService(engine.paths, name)));
   const folder = options.directory ?? UNIT_FOLDER.persistent;
   for (const path of await writeHostUnits(services, invocation, folder)) {
-    tell(`${path}\n`);
+    caller.stdout.say(`${path}\n`);
   }
   if (options.directory !== undefined) return;
   await systemctl('daemon-reload');
@@ -64,22 +63,22 @@ async function install(names: string[], options: InstallOptions): Promise<void> 
 }
 
 /** `kiln service uninstall`. */
-export function uninstallCommand(): Command {
+export function uninstallCommand(caller: Caller): Command {
   return new Command('uninstall')
     .description('Have the host’s systemd forget services; the services stay.')
     .argument('<name...>')
     .addHelpText('after', '\nExamples:\n  kiln service uninstall apache1')
     .action(async (names: string[]) => {
-      await inTurn(names, uninstall);
+      await inTurn(names, uninstall, caller);
       if (hasSystemd()) await systemctl('daemon-reload');
     });
 }
 
-async function uninstall(name: string): Promise<void> {
-  await using engine = openEngine();
+async function uninstall(name: string, caller: Caller): Promise<void> {
+  await using engine = caller.openEngine();
   const known = await removeHostUnit(name, UNIT_FOLDER.persistent);
   // A service that was deleted may have left its unit; what neither is nor was one is a mistake.
   if (!known) await serviceFiles(engine.paths, name);
   if (hasSystemd()) await systemctl('disable', hostUnitName(name));
-  tell(`${name} ${known ? 'is forgotten' : 'was not installed'}\n`);
+  caller.stdout.say(`${name} ${known ? 'is forgotten' : 'was not installed'}\n`);
 }

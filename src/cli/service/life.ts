@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import { Command, Option } from 'commander';
 import { KilnError } from '../../errors.ts';
-import { thisProgram } from '../../kernel/own-node.ts';
+import { kilnProgram } from '../../kernel/own-node.ts';
 import { hasSystemd } from '../../libvirt/embedded/systemd.ts';
 import { suggest } from '../../recipe/suggest.ts';
 import { deleteService } from '../../service/delete.ts';
@@ -17,16 +17,15 @@ import { askSupervisor } from '../../service/supervisor-client.ts';
 import { unitName } from '../../service/unit/load-unit.ts';
 import { packageRoot } from '../../state/package-root.ts';
 import type { StatePaths } from '../../state/paths.ts';
-import { openEngine } from '../engine.ts';
+import type { Caller } from '../caller.ts';
 import { printError } from '../errors.ts';
-import { tell } from '../print.ts';
 import { forEach } from './for-each.ts';
 
 /** What a reload or a restart inside may take, ms. */
 const PATIENCE = 10 * 60_000;
 
 /** `kiln service start`. */
-export function startCommand(): Command {
+export function startCommand(caller: Caller): Command {
   return new Command('start')
     .description('Start services and wait until they are up.')
     .argument('<name...>')
@@ -34,28 +33,32 @@ export function startCommand(): Command {
       'after',
       '\nWhere no systemd runs, kiln supervises each itself, in the background.\n\nExamples:\n  kiln service start apache1 apache2',
     )
-    .action((names: string[]) => forEach(names, start));
+    .action((names: string[]) => forEach(names, start, caller));
 }
 
-async function start(name: string): Promise<void> {
-  await using engine = openEngine();
+async function start(name: string, caller: Caller): Promise<void> {
+  await using engine = caller.openEngine();
   const { files, definition } = await readService(engine.paths, name);
   if (await isSupervised(files)) {
-    tell(`${name} runs already\n`);
+    caller.stdout.say(`${name} runs already\n`);
     return;
   }
-  const status = await startSupervisor(engine.paths, name);
+  const status = await startSupervisor(engine.paths, name, caller);
   const ports = definition.publish.map(({ address, host, box }) => `${address}:${host} -> ${box}`);
   const places = [status.address ?? [], ports].flat();
   const where = places.length === 0 ? '' : `, ${places.join(', ')}`;
   const by = hasSystemd() ? hostUnitName(name) : `kiln, process ${status.supervisorPid}`;
-  tell(`${name} is ${status.state}${where} (supervised by ${by})\n`);
+  caller.stdout.say(`${name} is ${status.state}${where} (supervised by ${by})\n`);
 }
 
 /** Starts a service under the host's systemd, or in the background where none runs. */
-export async function startSupervisor(paths: StatePaths, name: string): Promise<ServiceStatus> {
+export async function startSupervisor(
+  paths: StatePaths,
+  name: string,
+  caller: Caller,
+): Promise<ServiceStatus> {
   const service = await readService(paths, name);
-  if (await ensureHostUnit(service, hostInvocation(paths))) {
+  if (await ensureHostUnit(service, hostInvocation(paths, caller))) {
     const since = Date.now();
     const unit = hostUnitName(name);
     let over = false;
@@ -74,36 +77,36 @@ const SPARING = ['--max-semi-space-size=1', '--optimize-for-size'];
 
 /** This kiln, run as it runs now. */
 function supervisorCommand(name: string): [string, ...string[]] {
-  const command = thisProgram(['service', 'supervise', '--while-wanted', name], SPARING);
+  const command = kilnProgram(['service', 'supervise', '--while-wanted', name], SPARING);
   if (command !== undefined) return command;
   throw new KilnError('E_SERVICE', 'kiln does not know its own program');
 }
 
 /** How the host's own units call kiln: by the program that finds the rest, now and after an update. */
-export function hostInvocation(paths: StatePaths): KilnInvocation {
+export function hostInvocation(paths: StatePaths, caller: Caller): KilnInvocation {
   return {
     command: [join(packageRoot(), 'bin/kiln-node')],
-    env: hostEnvironment(paths, process.env),
+    env: hostEnvironment(paths, caller.env),
   };
 }
 
 /** `kiln service stop`. */
-export function stopCommand(): Command {
+export function stopCommand(caller: Caller): Command {
   return new Command('stop')
     .description('Stop services: their units first, then whatever is left.')
     .argument('<name...>')
     .addHelpText('after', '\nExamples:\n  kiln service stop apache1 apache2')
-    .action((names: string[]) => forEach(names, stop));
+    .action((names: string[]) => forEach(names, stop, caller));
 }
 
-async function stop(name: string): Promise<void> {
-  await using engine = openEngine();
+async function stop(name: string, caller: Caller): Promise<void> {
+  await using engine = caller.openEngine();
   const ran = await stopService(await serviceFiles(engine.paths, name));
-  tell(`${name} ${ran ? 'is stopped' : 'did not run'}\n`);
+  caller.stdout.say(`${name} ${ran ? 'is stopped' : 'did not run'}\n`);
 }
 
 /** `kiln service restart`. */
-export function restartCommand(): Command {
+export function restartCommand(caller: Caller): Command {
   return new Command('restart')
     .description('Stop and start services, or one unit inside them.')
     .argument('<name...>')
@@ -113,19 +116,23 @@ export function restartCommand(): Command {
       '\nExamples:\n  kiln service restart apache1\n  kiln service restart --unit apache2.service apache1',
     )
     .action((names: string[], { unit }: { unit?: string }) =>
-      forEach(names, async (name) => {
-        if (unit !== undefined) {
-          await ask(name, { do: 'restart', unit: unitName(unit) });
-          return;
-        }
-        await stop(name);
-        await start(name);
-      }),
+      forEach(
+        names,
+        async (name) => {
+          if (unit !== undefined) {
+            await ask(name, { do: 'restart', unit: unitName(unit) }, caller);
+            return;
+          }
+          await stop(name, caller);
+          await start(name, caller);
+        },
+        caller,
+      ),
     );
 }
 
 /** `kiln service reload`. */
-export function reloadCommand(): Command {
+export function reloadCommand(caller: Caller): Command {
   return new Command('reload')
     .description('Have services read their configuration again.')
     .argument('[name...]')
@@ -137,16 +144,19 @@ export function reloadCommand(): Command {
     .action(async (names: string[], { unit }: { unit?: string }, it: Command) => {
       if (names.length === 0 && unit === undefined) it.error('kiln: say which: names, or --unit');
       const wanted = unit === undefined ? undefined : unitName(unit);
-      const chosen = names.length > 0 ? names : await servicesRunning(wanted ?? '');
-      await forEach(chosen, (name) =>
-        ask(name, { do: 'reload', ...(wanted === undefined ? {} : { unit: wanted }) }),
+      const chosen = names.length > 0 ? names : await servicesRunning(wanted ?? '', caller);
+      await forEach(
+        chosen,
+        (name) =>
+          ask(name, { do: 'reload', ...(wanted === undefined ? {} : { unit: wanted }) }, caller),
+        caller,
       );
     });
 }
 
 /** Throws E_UNIT when none does. */
-async function servicesRunning(unit: string): Promise<string[]> {
-  await using engine = openEngine();
+async function servicesRunning(unit: string, caller: Caller): Promise<string[]> {
+  await using engine = caller.openEngine();
   const listed = await listServices(engine.paths);
   const running = listed.map(({ name, status }) => ({
     name,
@@ -166,12 +176,13 @@ async function servicesRunning(unit: string): Promise<string[]> {
 async function ask(
   name: string,
   request: { do: 'reload' | 'restart'; unit?: string },
+  caller: Caller,
 ): Promise<void> {
-  await using engine = openEngine();
+  await using engine = caller.openEngine();
   const { files } = await readService(engine.paths, name);
   const answer = await askSupervisor<null>(files, request, PATIENCE);
   if (answer === undefined) throw notRunning(name);
-  tell(`${name}: ${request.do === 'reload' ? 'reloaded' : 'restarted'}\n`);
+  caller.stdout.say(`${name}: ${request.do === 'reload' ? 'reloaded' : 'restarted'}\n`);
 }
 
 /** The error for a service that is asked for what only a running one can do. */
@@ -182,22 +193,26 @@ export function notRunning(name: string): KilnError {
 }
 
 /** `kiln service delete`. */
-export function deleteCommand(): Command {
+export function deleteCommand(caller: Caller): Command {
   return new Command('delete')
     .description('Remove services that do not run, with all they have.')
     .argument('<name...>')
     .addHelpText('after', '\nExamples:\n  kiln service stop apache1; kiln service delete apache1')
     .action((names: string[]) =>
-      forEach(names, async (name) => {
-        await using engine = openEngine();
-        await deleteService(engine.paths, name);
-        tell(`${name} is deleted\n`);
-      }),
+      forEach(
+        names,
+        async (name) => {
+          await using engine = caller.openEngine();
+          await deleteService(engine.paths, name);
+          caller.stdout.say(`${name} is deleted\n`);
+        },
+        caller,
+      ),
     );
 }
 
 /** `kiln service supervise`: what the guardian, or a host unit, runs. */
-export function superviseCommand(): Command {
+export function superviseCommand(caller: Caller): Command {
   return new Command('supervise')
     .description('Run a service in the foreground, until it is stopped or cannot go on.')
     .argument('<name>')
@@ -205,8 +220,12 @@ export function superviseCommand(): Command {
     .addOption(new Option('--while-wanted', 'only until `kiln service stop`').hideHelp())
     .action(async (name: string, options: { echo?: boolean; whileWanted?: boolean }) => {
       const { echo = false, whileWanted = false } = options;
-      await using engine = openEngine();
-      const how = { echo, whileWanted, onFailure: printError };
-      process.exitCode = await supervise(engine, name, how);
+      await using engine = caller.openEngine();
+      const how = {
+        echo,
+        whileWanted,
+        onFailure: (error: unknown) => printError(error, caller.stderr),
+      };
+      caller.exitStatus = await supervise(engine, name, how);
     });
 }

@@ -2,13 +2,13 @@ import { Command } from 'commander';
 import { formatPublish } from '../../service/definition.ts';
 import { instanceFiles } from '../../service/instance-files.ts';
 import { type ListedService, listServices } from '../../service/list.ts';
-import { openEngine } from '../engine.ts';
+import type { Caller } from '../caller.ts';
 import { printError } from '../errors.ts';
 import { printJson } from '../print.ts';
 import { printTable } from '../table.ts';
 
 /** `kiln service list`. */
-export function listCommand(): Command {
+export function listCommand(caller: Caller): Command {
   return new Command('list')
     .alias('ls')
     .description('List services, what they do and what they use.')
@@ -19,7 +19,7 @@ export function listCommand(): Command {
       '\nPORTS are [ADDRESS:]HOSTPORT:PORT, on 127.0.0.1 where no address stands.\n\nExamples:\n  kiln service list\n  kiln service list --json apache1',
     )
     .action(async (names: string[], options: { json?: boolean }) => {
-      await using engine = openEngine();
+      await using engine = caller.openEngine();
       const listed = await listServices(engine.paths, names);
       if (options.json === true) {
         const json = listed.map(({ name, service, problem, status, outcome }) => ({
@@ -31,14 +31,16 @@ export function listCommand(): Command {
           status,
           outcome,
         }));
-        printJson(json);
+        printJson(caller.stdout, json);
         return;
       }
       printTable(
+        caller.stdout,
         ['NAME', 'STATE', 'UPTIME', 'CPU', 'MEMORY', 'PIDS', 'RESTARTS', 'PORTS', 'UNITS'],
         listed.map(row),
       );
-      for (const { problem } of listed) if (problem !== undefined) printError(problem);
+      for (const { problem } of listed)
+        if (problem !== undefined) printError(problem, caller.stderr);
     });
 }
 

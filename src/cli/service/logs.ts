@@ -1,12 +1,11 @@
 import { Command, Option } from 'commander';
 import { followLog, readLog } from '../../service/logs.ts';
 import { readService } from '../../service/store.ts';
-import { openEngine } from '../engine.ts';
-import { tell } from '../print.ts';
+import type { Caller } from '../caller.ts';
 import { parseCount } from '../values.ts';
 
 /** `kiln service logs`. */
-export function logsCommand(): Command {
+export function logsCommand(caller: Caller): Command {
   return new Command('logs')
     .description('Show what a service’s units, and kiln about it, wrote.')
     .argument('<name>')
@@ -17,13 +16,13 @@ export function logsCommand(): Command {
       '\nExamples:\n  kiln service logs apache1\n  kiln service logs -f -n 20 apache1',
     )
     .action(async (name: string, options: { follow?: boolean; lines: number }) => {
-      await using engine = openEngine();
+      await using engine = caller.openEngine();
       const { files } = await readService(engine.paths, name);
-      for (const line of readLog(files, options.lines)) tell(`${line}\n`);
+      for (const line of readLog(files, options.lines)) caller.stdout.say(`${line}\n`);
       if (options.follow !== true) return;
       const interrupted = new AbortController();
       process.once('SIGINT', () => interrupted.abort());
       process.once('SIGTERM', () => interrupted.abort());
-      await followLog(files, (text) => tell(text), interrupted.signal);
+      await followLog(files, (text) => caller.stdout.say(text), interrupted.signal);
     });
 }

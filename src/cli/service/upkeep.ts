@@ -7,15 +7,14 @@ import { listServices } from '../../service/list.ts';
 import { logrotate } from '../../service/logrotate.ts';
 import { readService } from '../../service/store.ts';
 import { upgradeService } from '../../service/upgrade.ts';
-import { syncNewImage } from '../background.ts';
-import { openEngine } from '../engine.ts';
+import type { Caller } from '../caller.ts';
 import { imageProgress } from '../image-progress.ts';
-import { printJson, say, tell } from '../print.ts';
+import { printJson } from '../print.ts';
 import { inTurn } from './for-each.ts';
 import { startSupervisor } from './life.ts';
 
 /** `kiln service logrotate`. */
-export function logrotateCommand(): Command {
+export function logrotateCommand(caller: Caller): Command {
   return new Command('logrotate')
     .description('Run the image’s own logrotate in services that run, and reload their units.')
     .argument('[name...]', 'all that run, without any')
@@ -25,7 +24,7 @@ export function logrotateCommand(): Command {
       'after',
       '\nExamples:\n  kiln service logrotate\n  kiln service logrotate --force apache1',
     )
-    .action(rotateLogs);
+    .action((names: string[], options: LogrotateOptions) => rotateLogs(names, options, caller));
 }
 
 interface LogrotateOptions {
@@ -33,8 +32,12 @@ interface LogrotateOptions {
   readonly quiet?: boolean;
 }
 
-async function rotateLogs(names: string[], options: LogrotateOptions): Promise<void> {
-  await using engine = openEngine();
+async function rotateLogs(
+  names: string[],
+  options: LogrotateOptions,
+  caller: Caller,
+): Promise<void> {
+  await using engine = caller.openEngine();
   const all = names.length === 0;
   const listed = await listServices(engine.paths, names);
   const chosen = listed.filter(({ status }) => !all || status !== undefined);
@@ -42,13 +45,14 @@ async function rotateLogs(names: string[], options: LogrotateOptions): Promise<v
     chosen.map(({ name }) => name),
     async (name) => {
       try {
-        await rotateLogsOf(name, instanceFiles(engine.paths, name), options);
+        await rotateLogsOf(name, instanceFiles(engine.paths, name), options, caller);
       } catch (error) {
         // Who asks for all means those that can, and that still run when it is their turn.
         if (!all || !isKilnCode(error, 'E_NO_LOGROTATE', 'E_SERVICE_STOPPED')) throw error;
-        if (options.quiet !== true) say(`kiln: ${error.message}: left out\n`);
+        if (options.quiet !== true) caller.stderr.say(`kiln: ${error.message}: left out\n`);
       }
     },
+    caller,
   );
 }
 
@@ -56,17 +60,18 @@ async function rotateLogsOf(
   name: string,
   files: InstanceFiles,
   options: LogrotateOptions,
+  caller: Caller,
 ): Promise<void> {
   const { exitCode, output, reloaded } = await logrotate(name, files, options);
-  if (options.quiet !== true || exitCode !== 0) say(output);
-  if (exitCode !== 0) process.exitCode = 1;
+  if (options.quiet !== true || exitCode !== 0) caller.stderr.say(output);
+  if (exitCode !== 0) caller.exitStatus = 1;
   if (options.quiet === true) return;
   const units = reloaded.length === 0 ? '' : `, reloaded ${reloaded.join(', ')}`;
-  tell(`${name}: ${exitCode === 0 ? 'rotated' : 'failed'}${units}\n`);
+  caller.stdout.say(`${name}: ${exitCode === 0 ? 'rotated' : 'failed'}${units}\n`);
 }
 
 /** `kiln service upgrade`. */
-export function upgradeCommand(): Command {
+export function upgradeCommand(caller: Caller): Command {
   return new Command('upgrade')
     .description('Move services to a new image; back, if they are not healthy on it.')
     .argument('<name...>')
@@ -76,35 +81,37 @@ export function upgradeCommand(): Command {
       '\nChanges in /etc are kept as rpm keeps them: .rpmnew and .rpmsave files are named. The data in\n/var is copied first, and comes back if the service is not healthy.\n\nExamples:\n  kiln service upgrade apache1\n  kiln service upgrade db --to debian-mariadb.lock.json',
     )
     .action((names: string[], { to }: { to?: string }) =>
-      inTurn(names, (name) => upgrade(name, to)),
+      inTurn(names, (name) => upgrade(name, to, caller), caller),
     );
 }
 
-async function upgrade(name: string, to: string | undefined): Promise<void> {
-  await using engine = openEngine();
+async function upgrade(name: string, to: string | undefined, caller: Caller): Promise<void> {
+  await using engine = caller.openEngine();
   const { definition } = await readService(engine.paths, name);
   await using image = await (async () => {
-    using progress = imageProgress();
+    using progress = imageProgress(caller.stderr);
     const started = Date.now();
     const wanted = { update: to === undefined, onProgress: progress.report };
     const made = await openImage(engine, to ?? definition.image, wanted);
-    syncNewImage(made.manifest, started);
+    if (made.manifest.created >= started) caller.storeChanged();
     return made;
   })();
   const report = await upgradeService(engine.paths, name, image, () =>
-    startSupervisor(engine.paths, name),
+    startSupervisor(engine.paths, name, caller),
   );
-  for (const note of report.notes) say(`kiln: /etc/${note}\n`);
+  for (const note of report.notes) caller.stderr.say(`kiln: /etc/${note}\n`);
   const [from = 'an unknown image', now] = [report.from?.slice(0, 12), report.to.slice(0, 12)];
-  tell(report.changed ? `${name}: ${from} -> ${now}\n` : `${name} is current: ${now}\n`);
+  caller.stdout.say(
+    report.changed ? `${name}: ${from} -> ${now}\n` : `${name} is current: ${now}\n`,
+  );
 }
 
 /** `kiln service schema`. */
-export function schemaCommand(): Command {
+export function schemaCommand(caller: Caller): Command {
   return new Command('schema')
     .description('Print the JSON Schema of service.yaml.')
     .addHelpText('after', '\nExamples:\n  kiln service schema > service.schema.json')
     .action(() => {
-      printJson(serviceJsonSchema(), { indent: 2 });
+      printJson(caller.stdout, serviceJsonSchema(), { indent: 2 });
     });
 }

@@ -24,7 +24,7 @@ function taker(paths: StatePaths, home: string) {
   const source = `
     import { allocatePair } from '${module}';
     const [paths, home] = process.argv.slice(1).map((text) => JSON.parse(text));
-    for (;;) console.log(await allocatePair(paths, [home]));`;
+    for (;;) console.log(await allocatePair(paths, home));`;
   const words = [JSON.stringify(paths), JSON.stringify(home)];
   return execa(process.execPath, ['--input-type=module', '-e', source, ...words], {
     reject: false,
@@ -65,20 +65,20 @@ test('many processes at once, killed at any moment, never have the same pair', a
 
   // What the killed ones had is nobody’s only once their homes are gone.
   const [pair] = pairs as [string];
-  t.false(await claimPair(paths, pair, [paths.hostRun]));
+  t.false(await claimPair(paths, pair, paths.hostRun));
   for (const { home } of takers) await rm(home, { recursive: true });
-  t.true(await claimPair(paths, pair, [paths.hostRun]));
+  t.true(await claimPair(paths, pair, paths.hostRun));
 });
 
 test('a pair goes back to all when its owner gives it back, and only then', async (t) => {
   await using paths = await privatePaths();
   const [one, other] = [join(paths.hostRun, 'one'), join(paths.hostRun, 'other')] as const;
   for (const home of [one, other]) await mkdir(home);
-  const pair = await allocatePair(paths, [one]);
-  await releasePair(paths, pair, [other]);
-  t.false(await claimPair(paths, pair, [other]));
-  await releasePair(paths, pair, [one]);
-  t.true(await claimPair(paths, pair, [other]));
+  const pair = await allocatePair(paths, one);
+  await releasePair(paths, pair, other);
+  t.false(await claimPair(paths, pair, other));
+  await releasePair(paths, pair, one);
+  t.true(await claimPair(paths, pair, other));
 });
 
 test('the pair of a context', (t) => {

@@ -53,7 +53,7 @@ async function buildAll(
   const chroot = await sessionChroot(session);
   await using root = await lockRoot(session, chroot);
   await using sources = await buildSources(session, srpms);
-  using key = await hostKey(chroot.sign);
+  using key = await hostKey(chroot.sign, session.caller);
   for (const source of sources.list) {
     const what = basename(source.path);
     log.info(`Start(${what})  Config(${chroot.root})`);

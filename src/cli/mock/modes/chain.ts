@@ -9,7 +9,6 @@ import { makeDirectory } from '../../../kernel/make-directory.ts';
 import type { Chroot } from '../../../mock/chroot.ts';
 import { localRepository } from '../../../repository/local-repository.ts';
 import { publishRepository, type Snapshot } from '../../../repository/publish/snapshot.ts';
-import { callerIds } from '../../../run/request.ts';
 import { buildHooks, finishBuild } from '../build-output.ts';
 import { mockBuildRequest } from '../build-request.ts';
 import { usageError } from '../command-line.ts';
@@ -38,28 +37,29 @@ export async function chain(session: MockSession): Promise<number> {
     );
   }
   const chroot = await sessionChroot(session);
-  const results = await resultsDirectory(line.value('localrepo'), chroot.config);
+  const results = await resultsDirectory(session, chroot.config);
   await using root = await lockRoot(session, chroot);
   await log.state('clean chroot', () => root.remove());
   await using _image = await log.state('chroot init', () => openBaseImage(session, chroot));
   log.info(`results dir: ${results}`);
-  using key = await hostKey(chroot.sign);
+  using key = await hostKey(chroot.sign, session.caller);
   await using run = new ChainRun(session, chroot, results, key);
   return await run.all();
 }
 
 /** Where the packages' result directories go, below --localrepo. @throws KilnError E_RESULTDIR */
-async function resultsDirectory(localrepo: string | undefined, config: string): Promise<string> {
+async function resultsDirectory({ line, caller }: MockSession, config: string): Promise<string> {
+  const localrepo = line.value('localrepo');
   const top =
     localrepo === undefined
       ? await mkdtemp(join(tmpdir(), 'kiln-mock-chain-'))
       : hostPath(localrepo);
   const directory = join(top, 'results', config);
   try {
-    await makeDirectory(top, callerIds(process.env));
+    await makeDirectory(top, caller.ids);
     using folder = Folder.open(top);
-    using results = folder.inner('results', callerIds(process.env));
-    results.inner(config, callerIds(process.env))[Symbol.dispose]();
+    using results = folder.inner('results', caller.ids);
+    results.inner(config, caller.ids)[Symbol.dispose]();
   } catch (cause) {
     throw unusableResultDirectory(directory, cause);
   }
@@ -137,7 +137,7 @@ class ChainRun implements AsyncDisposable {
     const done = finishBuild(log, report, what, this.#chroot.root) === 0;
     signal.throwIfAborted();
     folder.remove(done ? MARKS.failed : MARKS.done);
-    folder.replace(done ? MARKS.done : MARKS.failed, '', callerIds(process.env));
+    folder.replace(done ? MARKS.done : MARKS.failed, '', this.#session.caller.ids);
     if (done) await this.#publish();
     return done;
   }
@@ -146,7 +146,7 @@ class ChainRun implements AsyncDisposable {
   #folderOf(name: string): Folder {
     try {
       using results = Folder.open(this.#results);
-      return results.inner(name, callerIds(process.env));
+      return results.inner(name, this.#session.caller.ids);
     } catch (cause) {
       throw unusableResultDirectory(join(this.#results, name), cause);
     }

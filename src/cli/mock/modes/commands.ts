@@ -2,8 +2,10 @@ import type { Chroot } from '../../../mock/chroot.ts';
 import { RootBox } from '../../../mock/root/box.ts';
 import type { MockRoot } from '../../../mock/root/root.ts';
 import type { SandboxProcess } from '../../../sandbox/process.ts';
+import type { HandOver } from '../../../sandbox/streams.ts';
 import { DiskWatch } from '../../../state/disk-watch.ts';
-import { attach, attachTerminal } from '../../attach.ts';
+import { type Attachment, connectCommand } from '../../attach.ts';
+import { hasTerminal } from '../../caller.ts';
 import { argumentError, commandStatus } from '../exit-status.ts';
 import { type MockSession, withRoot } from '../session.ts';
 
@@ -19,7 +21,7 @@ const SHELL = [
 export async function shell(session: MockSession): Promise<number> {
   const { line, log } = session;
   const commandLine = line.args.length === 0 ? [] : [line.args.join(' ')];
-  const tty = process.stdin.isTTY === true && process.stdout.isTTY === true;
+  const tty = hasTerminal(session.caller);
   return await withRoot(session, async (root, chroot) => {
     log.start('shell');
     const status = await inBox(
@@ -28,7 +30,8 @@ export async function shell(session: MockSession): Promise<number> {
       chroot,
       [...SHELL, ...commandLine],
       tty,
-      (it, kill) => (tty ? attachTerminal : attach)(it, kill).detach,
+      (it, kill) => connectCommand(it, kill, session.caller, tty),
+      session.caller.handOver,
     );
     log.finish('shell');
     return status;
@@ -37,7 +40,7 @@ export async function shell(session: MockSession): Promise<number> {
 
 /** `--chroot`: one argument goes through a shell, several are a command as it is. No stdin. */
 export async function chroot(session: MockSession): Promise<number> {
-  const { line, log, signal } = session;
+  const { line, log, signal, caller } = session;
   const [only] = line.args;
   if (only === undefined) {
     throw argumentError('You must specify a command to run with --chroot');
@@ -48,10 +51,10 @@ export async function chroot(session: MockSession): Promise<number> {
     log.start('chroot');
     const status = await inBox(session, root, config, argv, false, (command, kill) => {
       command.stdin.end();
-      command.stdout.pipe(process.stdout, { end: false });
-      command.stderr.pipe(process.stderr, { end: false });
+      command.stdout.pipe(caller.stdout.stream, { end: false });
+      command.stderr.pipe(caller.stderr.stream, { end: false });
       signal.addEventListener('abort', kill, { once: true });
-      return () => signal.removeEventListener('abort', kill);
+      return { detach: () => signal.removeEventListener('abort', kill) };
     });
     signal.throwIfAborted();
     if (status !== 0) log.error(`Command failed: \n # ${line.args.join(' ')}`);
@@ -60,23 +63,23 @@ export async function chroot(session: MockSession): Promise<number> {
   });
 }
 
-/** Runs a command to its end and gives its status; `connect` returns what ends the connection. */
+/** Runs a command to its end and gives its status; `connect` attaches the caller to it. */
 async function inBox(
-  { line }: MockSession,
+  { line, caller }: MockSession,
   root: MockRoot,
   chroot: Chroot,
   argv: readonly string[],
   tty: boolean,
-  connect: (command: SandboxProcess, kill: () => void) => () => void,
+  connect: (command: SandboxProcess, kill: () => void) => Attachment,
+  handOver?: HandOver,
 ): Promise<number> {
-  const { TERM } = process.env;
+  const { TERM } = caller.env;
   await root.note({ pristine: false });
   await using box = await RootBox.open(root, {
     network: chroot.network || line.has('enable-network'),
     hostname: chroot.hostname,
     command: ['kiln-mock', ...argv.slice(-3)],
   });
-  const { rows = 24, columns = 80 } = process.stdout;
   const command = await box.start(
     argv,
     {
@@ -84,15 +87,18 @@ async function inBox(
       workdir: line.value('cwd'),
       env: { PS1: '<mock-chroot> \\s-\\v\\$ ', ...(tty && TERM ? { TERM } : {}) },
     },
-    tty ? { terminal: { rows, columns } } : {},
+    {
+      ...(tty ? { terminal: caller.windowSize } : {}),
+      ...(handOver === undefined ? {} : { handOver }),
+    },
   );
   using disk = new DiskWatch(root.directory);
   box.killedBy(disk);
-  const disconnect = connect(command.process, () => void command.kill().catch(() => undefined));
+  const attachment = connect(command.process, () => void command.kill().catch(() => undefined));
   try {
     return commandStatus(await command.ended());
   } finally {
-    disconnect();
+    attachment.detach();
     // The watch kills the whole box: what that did to the command is not the reason.
     disk.signal.throwIfAborted();
   }

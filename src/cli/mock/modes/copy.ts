@@ -6,7 +6,6 @@ import type { ArtifactWarning } from '../../../artifacts/warning.ts';
 import { openInTree } from '../../../image/tree/path.ts';
 import { removeTree } from '../../../kernel/remove-tree.ts';
 import { RootBox } from '../../../mock/root/box.ts';
-import { callerIds } from '../../../run/request.ts';
 import { argumentError } from '../exit-status.ts';
 import { hostPath, type MockSession, withRoot } from '../session.ts';
 
@@ -64,7 +63,7 @@ export async function copyout(session: MockSession): Promise<number> {
           patterns: sources.map((source) => source.replace(/^~(?=\/|$)/, home)),
           workdir: '/',
           destination: staging,
-          owner: callerIds(process.env),
+          owner: session.caller.ids,
           onWarning: (warning) => warn(session, warning),
           signal,
         }),

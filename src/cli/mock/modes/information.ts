@@ -6,7 +6,6 @@ import { recipeNames } from '../../../image/find.ts';
 import { chrootOptions } from '../../../mock/chroot.ts';
 import { description, expandAll, loadConfig, SYSTEM_CONFIG } from '../../../mock/config/load.ts';
 import { asLiteral, type ConfigOptions } from '../../../mock/config/values.ts';
-import { tell } from '../../print.ts';
 import { chrootRequest, type MockSession } from '../session.ts';
 
 /** Characters of a name's column, as mock has it. */
@@ -23,8 +22,8 @@ export async function listChroots(session: MockSession): Promise<number> {
   lines.push('Custom configs:');
   lines.push(...(await describeAll(session, join(homedir(), '.config', 'mock'), directory)));
   lines.push('kiln recipes:');
-  for (const name of await recipeNames(process.cwd())) lines.push(entry(name, ''));
-  tell(`${lines.join('\n')}\n`);
+  for (const name of await recipeNames(session.caller.cwd())) lines.push(entry(name, ''));
+  session.caller.stdout.say(`${lines.join('\n')}\n`);
   return 0;
 }
 
@@ -60,6 +59,6 @@ export async function debugConfig(session: MockSession, expanded: boolean): Prom
     .names()
     .sort()
     .map((name) => `config_opts[${asLiteral(name)}] = ${asLiteral(values.get(name))}\n`);
-  tell(lines.join(''));
+  session.caller.stdout.say(lines.join(''));
   return 0;
 }

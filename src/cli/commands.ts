@@ -1,0 +1,140 @@
+/** kiln's command line: what each word means, run for whoever called. */
+import { Command, CommanderError } from 'commander';
+import { KILN_VERSION } from '../state/version.ts';
+import { span } from '../trace/trace.ts';
+import type { Caller } from './caller.ts';
+import { tellingDamage } from './damage.ts';
+import { printError } from './errors.ts';
+import { exitStatus } from './exit-status.ts';
+import { nameUsageErrors } from './usage-errors.ts';
+
+/** One command: its module is imported only when it is called, so that start-up stays short. */
+interface CommandEntry {
+  readonly name: string;
+  readonly summary: string;
+  readonly load: () => Promise<{ command(caller: Caller): Command }>;
+}
+
+const commands: readonly CommandEntry[] = [
+  {
+    name: 'run',
+    summary: 'run one command in a sandbox that is gone afterwards',
+    load: () => import('./run.ts'),
+  },
+  {
+    name: 'shell',
+    summary: 'an interactive shell in a new sandbox, or in a kept one',
+    load: () => import('./shell.ts'),
+  },
+  {
+    name: 'build',
+    summary: 'build an RPM package, or what a recipe describes',
+    load: () => import('./build.ts'),
+  },
+  {
+    name: 'image',
+    summary: 'build, lock, list, show and remove images',
+    load: () => import('./image.ts'),
+  },
+  {
+    name: 'rpm',
+    summary: 'query, verify and unpack RPM files',
+    load: () => import('./rpm.ts'),
+  },
+  {
+    name: 'service',
+    summary: 'long-running services on images',
+    load: () => import('./service.ts'),
+  },
+  { name: 'ps', summary: 'list sandboxes', load: () => import('./ps.ts') },
+  { name: 'kill', summary: 'destroy sandboxes', load: () => import('./kill.ts') },
+  { name: 'park', summary: 'start sandboxes ahead', load: () => import('./park.ts') },
+  { name: 'gc', summary: 'clean up what nobody uses', load: () => import('./gc.ts') },
+  {
+    name: 'doctor',
+    summary: 'check whether this host can run sandboxes',
+    load: () => import('./doctor.ts'),
+  },
+];
+
+const EXAMPLES = `
+Examples:
+  kiln image build debian-build                     make an image from a recipe
+  kiln run -r debian-build -- gcc --version         run a command in it
+  kiln run -r debian-build --bind .:/work --workdir /work -- make
+  kiln shell -r debian-build                        look around
+  kiln doctor                                       is this host ready?
+
+“kiln COMMAND --help” tells more.`;
+
+function overview(): Command {
+  const program = new Command('kiln')
+    .description('Run one command or one build in a sealed libvirt-lxc box made of RPM payloads.')
+    .version(KILN_VERSION)
+    .addHelpText('after', EXAMPLES);
+  for (const entry of commands) program.command(entry.name).description(entry.summary);
+  program.command('mock').description('mock’s own command line, also as kiln-mock');
+  // Else it would describe the list's entries, which have no options: see helpRequest.
+  program.helpCommand('help [command]', 'show a command’s options');
+  return program;
+}
+
+/** Loads the code of every command, for a process that waits for one. */
+export async function loadCommands(): Promise<void> {
+  await Promise.all(commands.map(({ load }) => load()));
+}
+
+/** Has a program print to its caller, and end by exception. */
+export function prepare(program: Command, { stdout, stderr }: Caller): void {
+  program.exitOverride();
+  program.configureOutput({
+    writeOut: (text) => stdout.write(text),
+    writeErr: (text) => stderr.write(text),
+    getOutHelpWidth: () => stdout.columns,
+    getErrHelpWidth: () => stderr.columns,
+    getOutHasColors: () => false,
+    getErrHasColors: () => false,
+  });
+  for (const sub of program.commands) prepare(sub, { stdout, stderr } as Caller);
+}
+
+async function runKiln(argv: readonly string[], caller: Caller): Promise<void> {
+  const name = argv[0];
+  const entry = commands.find((candidate) => candidate.name === name);
+  // Positional options: what follows a sandboxed command's name is that command's own.
+  const loading = span('load the command');
+  const program =
+    entry === undefined
+      ? overview()
+      : new Command('kiln')
+          .enablePositionalOptions()
+          .addCommand((await entry.load()).command(caller).summary(entry.summary));
+  loading[Symbol.dispose]();
+  prepare(program, caller);
+  nameUsageErrors(program);
+  if (argv.length === 0) program.help();
+  await program.parseAsync([...argv], { from: 'user' });
+}
+
+/** `kiln help COMMAND` is `kiln COMMAND --help`, of one below it as well. */
+function helpRequest(argv: readonly string[]): readonly string[] {
+  const [first, name, ...more] = argv;
+  if (first !== 'help') return argv;
+  if (name === undefined) return ['--help'];
+  const known = name === 'mock' || commands.some((entry) => entry.name === name);
+  return known ? [name, ...more, '--help'] : [name];
+}
+
+/** Runs one command line to its end. What goes wrong is printed; the exit status is in `caller`. */
+export async function runCommandLine(given: readonly string[], caller: Caller): Promise<void> {
+  try {
+    const argv = helpRequest(given);
+    using _ = tellingDamage(argv[0] === 'run' ? argv : [], (text) => caller.stderr.say(text));
+    // mock's command line is read by mock's rules.
+    if (argv[0] === 'mock') await (await import('./mock/main.ts')).main(argv.slice(1), caller);
+    else await runKiln(argv, caller);
+  } catch (error) {
+    if (!(error instanceof CommanderError)) printError(error, caller.stderr);
+    caller.exitStatus = exitStatus(error);
+  }
+}

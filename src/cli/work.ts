@@ -1,0 +1,113 @@
+/** `kilnd --worker`: serves clients that the daemon hands over, one after the other. */
+
+import { writeSync } from 'node:fs';
+import { join } from 'node:path';
+import type { CommandLine } from '../daemon/command-line.ts';
+import { Daemon } from '../daemon/worker.ts';
+import { syncStore } from '../image/store/durability.ts';
+import { heldLock } from '../kernel/flock.ts';
+import { hasEndedWaits } from '../kernel/wait-for.ts';
+import { readBoxRecord } from '../sandbox/box-record.ts';
+import type { ParkedSandbox } from '../sandbox/parking.ts';
+import { type StatePaths, statePaths } from '../state/paths.ts';
+import { loadCommands } from './commands.ts';
+import { openEngine } from './engine.ts';
+import { describeError } from './errors.ts';
+import { KILN_FAILED } from './exit-status.ts';
+import { serveAlone } from './serve.ts';
+
+/** Jobs of one worker. */
+const JOBS_MAX = 50;
+
+/** A worker that has become larger than this serves nobody else, bytes: memory is given back by ending. */
+const MEMORY_MAX = 256 << 20;
+
+/** How long what a worker does may take to end once its daemon is gone, milliseconds. */
+const LAST_MOMENTS = 20_000;
+
+/** Serves until the daemon has enough of it. */
+export function runWorker(): void {
+  const { root } = statePaths(process.env);
+  let current: CommandLine | undefined;
+  let jobs = 0;
+  let changed = false;
+  const daemon = new Daemon(
+    (line) => {
+      current = line;
+      serve(line).catch(fail);
+    },
+    () => {
+      if (current === undefined) process.exit();
+      // Its caller's end is the end of what it asked for.
+      current.abort();
+      setTimeout(() => process.exit(KILN_FAILED), LAST_MOMENTS).unref();
+    },
+  );
+
+  async function serve(line: CommandLine): Promise<void> {
+    const { cwd } = line.descriptors;
+    // By descriptor: whatever it is called by now, and whether or not this process could find it.
+    process.chdir(cwd === undefined ? '/' : `/proc/self/fd/${cwd}`);
+    changed = false;
+    await serveAlone(line, {
+      state: root,
+      isOnly: true,
+      parking: undefined,
+      openEngine: (caller, options) => {
+        const engine = openEngine(caller.env, options);
+        // They are domains of the daemon's own libvirt.
+        if (caller.env.KILN_URI) return engine;
+        return { ...engine, takeParked: () => takeParked(engine.paths) };
+      },
+      storeChanged: () => {
+        changed = true;
+      },
+      interrupted: () => {
+        leave(line, 0);
+      },
+    });
+    await line.sent();
+    if (changed) await syncStore(statePaths(process.env));
+    process.chdir('/');
+    current = undefined;
+    jobs++;
+    const again =
+      !hasEndedWaits() && jobs < JOBS_MAX && process.memoryUsage.rss() < MEMORY_MAX && !changed;
+    daemon.done(again);
+  }
+
+  async function takeParked(paths: StatePaths): Promise<ParkedSandbox | undefined> {
+    const given = await daemon.takeParked();
+    if (given === undefined) return undefined;
+    const lock = heldLock(given.lock);
+    const directory = join(paths.boxes, given.id);
+    const record = readBoxRecord(directory);
+    if (record !== undefined) return { directory, record, lock };
+    await lock.release();
+    return undefined;
+  }
+
+  /** The client is told, and nobody else. */
+  function fail(error: unknown): void {
+    const text = describeError(error);
+    writeSync(2, text);
+    const line = current;
+    if (line === undefined) process.exit(KILN_FAILED);
+    line.write(2, text);
+    line.exit({ status: KILN_FAILED });
+    leave(line, KILN_FAILED);
+  }
+
+  /** Ends this process once the client has what was said. */
+  function leave(line: CommandLine, status: number): void {
+    const end = () => {
+      daemon.done(false);
+      process.exit(status);
+    };
+    line.sent().then(end, end);
+  }
+
+  process.on('uncaughtException', fail);
+  // Ahead of the first client.
+  loadCommands().catch(fail);
+}

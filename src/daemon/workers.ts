@@ -1,0 +1,241 @@
+/**
+ * Worker processes: whatever takes long is done by one, which ends with its memory. One waits with its code
+ * loaded, so that the next client need not wait for that.
+ */
+import type { ChildProcess } from 'node:child_process';
+import { isDeepStrictEqual } from 'node:util';
+import { startProgram } from '../kernel/child-process.ts';
+import { closeDescriptor } from '../kernel/descriptor.ts';
+import { addon, checked, tryCall } from '../kernel/system-call.ts';
+import { deferred } from '../promise.ts';
+import type { CommandLine, ReleasedClient } from './command-line.ts';
+import { readFrame } from './command-line.ts';
+import { encodeFrame, FRAME, FROM_WORKER, TO_CLIENT, TO_WORKER, u32s } from './frames.ts';
+import { Peer } from './peer.ts';
+
+const AF_UNIX = 1;
+const SOCK_STREAM = 1;
+const SOCK_CLOEXEC = 0o2000000;
+const F_DUPFD_CLOEXEC = 1030;
+const MSG_DONTWAIT = 0x40;
+const MSG_NOSIGNAL = 0x4000;
+
+/** The descriptor on which a worker has its daemon. */
+export const DAEMON_FD = 3;
+
+/** Of frames between daemon and worker: a start, and some frames that came after it. Bytes. */
+export const JOB_MAX = FRAME.max + (1 << 20);
+
+/** Workers at a time; further clients wait for one that ends. */
+const WORKERS_MAX = 64;
+
+/** How long workers may take to end what they do once the daemon ends, milliseconds. */
+const LAST_JOBS = 10_000;
+
+/** The exit status of a failure of kiln's own, as podman and docker have it. */
+const KILN_FAILED = 125;
+
+export interface WorkersOptions {
+  /** The command that starts a worker. */
+  readonly command: readonly [string, ...string[]];
+  /** A worker's environment. */
+  readonly env: Readonly<Record<string, string>>;
+  /** A parked sandbox for a worker: its id and the lock of its owner, which is the worker's then. */
+  readonly takeParked: () => Promise<{ readonly id: string; readonly lock: number } | undefined>;
+  /** A worker has ended although nobody told it to: `how` says by what. */
+  readonly crashed: (how: string) => void;
+}
+
+export class Workers {
+  readonly #options: WorkersOptions;
+  readonly #all = new Set<Worker>();
+  readonly #waiting: (() => void)[] = [];
+  #spare: Worker | undefined;
+  /** What of an environment the last client had: the next one is likely to be the same person. */
+  #usual: Readonly<Record<string, string>> = {};
+  #ended = false;
+
+  constructor(options: WorkersOptions) {
+    this.#options = options;
+  }
+
+  /** Starts one ahead for a client like the last one, unless one waits already. */
+  prepare(): void {
+    if (this.#ended || this.#spare?.isFor(this.#usual) === true) return;
+    this.#spare?.end();
+    this.#spare = this.#start(this.#usual);
+  }
+
+  /**
+   * Has a worker serve a client, one with `env` in its environment. Resolves when the client has been told
+   * how to end; if its worker dies, it is told that.
+   */
+  async serve(line: CommandLine, env: Readonly<Record<string, string>>): Promise<void> {
+    while (this.#all.size >= WORKERS_MAX && this.#spare?.isFor(env) !== true) {
+      await new Promise<void>((resolve) => this.#waiting.push(resolve));
+    }
+    if (line.gone || this.#ended) return;
+    this.#usual = env;
+    const spare = this.#spare?.isFor(env) === true ? this.#spare : undefined;
+    if (spare !== undefined) this.#spare = undefined;
+    const worker = spare ?? this.#start(env);
+    const again = await worker.serve(line.release());
+    if (again && this.#spare === undefined && !this.#ended) this.#spare = worker;
+    else worker.end();
+    this.#waiting.shift()?.();
+  }
+
+  #start(env: Readonly<Record<string, string>>): Worker {
+    const worker = new Worker(this.#options, env);
+    this.#all.add(worker);
+    const forget = () => {
+      this.#all.delete(worker);
+      if (this.#spare === worker) this.#spare = undefined;
+      this.#waiting.shift()?.();
+    };
+    worker.over.then(forget, forget);
+    return worker;
+  }
+
+  /** Ends them all, and what they do; resolves when they have ended. */
+  async end(): Promise<void> {
+    this.#ended = true;
+    const all = [...this.#all];
+    for (const worker of all) worker.end();
+    const deadline = setTimeout(() => {
+      for (const worker of all) worker.kill();
+    }, LAST_JOBS);
+    await Promise.all(all.map(({ over }) => over));
+    clearTimeout(deadline);
+  }
+}
+
+class Worker {
+  readonly #process: ChildProcess;
+  readonly #peer: Peer;
+  readonly #options: WorkersOptions;
+  /** What its environment has of its callers'. */
+  readonly #env: Readonly<Record<string, string>>;
+  #ending = false;
+  #job: { readonly connection: number; readonly done: PromiseWithResolvers<boolean> } | undefined;
+  /** Resolves when the process has ended. */
+  readonly over: Promise<void>;
+
+  constructor(options: WorkersOptions, env: Readonly<Record<string, string>>) {
+    this.#options = options;
+    this.#env = env;
+    const ends = new Int32Array(2);
+    checked('socketpair', tryCall('socketpair', AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends));
+    const [ours = -1, theirs = -1] = ends;
+    const [program, ...args] = options.command;
+    const { promise, resolve } = deferred<void>();
+    this.over = promise;
+    try {
+      // In a session of its own, as the daemon is.
+      this.#process = startProgram(program, args, {
+        cwd: '/',
+        env: { ...options.env, ...env },
+        detached: true,
+        stdio: ['ignore', 'ignore', 'inherit', theirs],
+      });
+    } catch (error) {
+      closeDescriptor(ours);
+      throw error;
+    } finally {
+      closeDescriptor(theirs);
+    }
+    const ended = (how: string) => {
+      // In a later turn: what it said last may still be there to be read.
+      setImmediate(() => {
+        this.#peer.destroy();
+        if (!this.#ending || this.#job !== undefined) this.#crashed(how);
+        resolve();
+      });
+    };
+    this.#process.once('error', (error) => ended(error.message));
+    this.#process.once('exit', (code, signal) =>
+      ended(signal === null ? `with status ${code}` : `by ${signal}`),
+    );
+    const peer: Peer = new Peer(
+      ours,
+      {
+        data: (bytes) => this.#receive(peer, bytes),
+        end: () => undefined,
+      },
+      JOB_MAX,
+    );
+    this.#peer = peer;
+  }
+
+  isFor(env: Readonly<Record<string, string>>): boolean {
+    return isDeepStrictEqual(env, this.#env);
+  }
+
+  /** Hands a client over; whether the worker can have another one afterwards. */
+  async serve({ connection, payload, rest, descriptors }: ReleasedClient): Promise<boolean> {
+    // Ours until the client has been told how to end, in case the worker dies.
+    const copy = tryCall('fcntl', connection, F_DUPFD_CLOEXEC, DAEMON_FD);
+    const job = { connection: copy, done: deferred<boolean>() };
+    this.#job = job;
+    const fds = [connection, ...descriptors];
+    const bytes = Buffer.concat([u32s(payload.length), payload, rest]);
+    this.#peer.send(encodeFrame(TO_WORKER.job, bytes, fds.length), fds);
+    return await job.done.promise;
+  }
+
+  #receive(peer: Peer, bytes: Buffer): number {
+    const frame = readFrame(peer, bytes);
+    if (frame === undefined) return 0;
+    if (frame === 'broken') {
+      this.kill();
+      return bytes.length;
+    }
+    for (const fd of frame.fds) closeDescriptor(fd);
+    if (frame.type === FROM_WORKER.done) this.#finish(frame.payload[0] === 1);
+    else if (frame.type === FROM_WORKER.wantsParked) this.#giveParked();
+    return FRAME.header + frame.payload.length;
+  }
+
+  #giveParked(): void {
+    const none = encodeFrame(TO_WORKER.parked, Buffer.alloc(0));
+    this.#options.takeParked().then(
+      (parked) => {
+        if (parked === undefined) this.#peer.send(none);
+        else
+          this.#peer.send(encodeFrame(TO_WORKER.parked, Buffer.from(parked.id), 1), [parked.lock]);
+      },
+      () => this.#peer.send(none),
+    );
+  }
+
+  #finish(again: boolean): void {
+    const job = this.#job;
+    if (job === undefined) return;
+    this.#job = undefined;
+    closeDescriptor(job.connection);
+    job.done.resolve(again);
+  }
+
+  #crashed(how: string): void {
+    this.#options.crashed(how);
+    const job = this.#job;
+    if (job === undefined) return;
+    const text = `kiln: the process that worked for this call ended ${how}, and its sandboxes with it\n  hint: kilnd.log in the state directory may say why\n`;
+    const frames = [
+      encodeFrame(TO_CLIENT.text, Buffer.concat([Buffer.of(2), Buffer.from(text)])),
+      encodeFrame(TO_CLIENT.exit, Buffer.concat([Buffer.of(0), u32s(KILN_FAILED)])),
+    ];
+    addon().sendMessage(job.connection, Buffer.concat(frames), [], MSG_DONTWAIT | MSG_NOSIGNAL);
+    this.#finish(false);
+  }
+
+  /** Has it end when it has done what it does; what it does ends, too. */
+  end(): void {
+    this.#ending = true;
+    this.#peer.end();
+  }
+
+  kill(): void {
+    this.#process.kill('SIGKILL');
+  }
+}

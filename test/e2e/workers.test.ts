@@ -1,0 +1,195 @@
+/** Command lines that the daemon hands to worker processes, as a user starts them. */
+import { type ChildProcess, execFile, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { promisify } from 'node:util';
+import test from 'ava';
+import { waitForDeath } from '../../src/kernel/process-end.ts';
+import {
+  type BusyboxState,
+  busyboxState,
+  IMAGE,
+  KILN,
+  PATIENCE,
+} from '../support/busybox-state.ts';
+import { daemonPid, endDaemon } from '../support/daemon.ts';
+
+const run = promisify(execFile);
+let state: BusyboxState;
+
+const environment = (more: NodeJS.ProcessEnv = {}): NodeJS.ProcessEnv => {
+  // Nothing for which a worker of its own is started.
+  const { PATH = '', KILN_STATE = '', HOME = '' } = state.env;
+  return { PATH, KILN_STATE, HOME, KILN_PARKED: '0', KILN_IDLE: '60s', ...more };
+};
+
+const kiln = (args: readonly string[], options: { cwd?: string; env?: NodeJS.ProcessEnv } = {}) =>
+  run(KILN, args, { ...options, env: environment(options.env) });
+
+async function until(isSo: () => boolean): Promise<boolean> {
+  for (let i = 0; i < 1000 * PATIENCE && !isSo(); i++) await sleep(20);
+  return isSo();
+}
+
+/** Processes whose command line, words joined by blanks, is matched. */
+function processes(pattern: RegExp): number[] {
+  return readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .filter((name) => {
+      try {
+        const line = readFileSync(`/proc/${name}/cmdline`, 'latin1').replaceAll('\0', ' ');
+        return pattern.test(line);
+      } catch {
+        return false;
+      }
+    })
+    .map(Number);
+}
+
+/** The daemon's worker processes. */
+function workers(): number[] {
+  const daemon = daemonPid(state.paths.root);
+  return processes(/kilnd\.cjs :--worker/).filter((pid) =>
+    new RegExp(`^PPid:\t${daemon}$`, 'm').test(readFileSync(`/proc/${pid}/status`, 'utf8')),
+  );
+}
+
+/** Starts a command that lasts in a sandbox, by a worker, and gives its process and the client. */
+async function lasting(
+  number: number,
+): Promise<{ client: ChildProcess; pid: number; said: Buffer[] }> {
+  const directory = join(state.beside, `out-${number}`);
+  const args = ['run', '-r', IMAGE, '--resultdir', directory, '--', 'sleep', String(number)];
+  const client = spawn(KILN, args, { env: environment(), stdio: ['ignore', 'ignore', 'pipe'] });
+  const said: Buffer[] = [];
+  client.stderr.on('data', (chunk: Buffer) => said.push(chunk));
+  const find = () => processes(new RegExp(`^sleep ${number} $`))[0];
+  if (!(await until(() => find() !== undefined))) throw new Error(Buffer.concat(said).toString());
+  return { client, pid: Number(find()), said };
+}
+
+test.before(async () => {
+  state = await busyboxState();
+});
+test.beforeEach(async () => {
+  await endDaemon(state.paths.root);
+});
+test.after.always(async () => {
+  await state[Symbol.asyncDispose]();
+});
+
+test.serial('a worker that waits takes the next client, and serves many', async (t) => {
+  const { stdout } = await kiln(['image', 'ls', '--json']);
+  t.is(JSON.parse(stdout)[0].id, IMAGE);
+  t.true(await until(() => workers().length === 1));
+  const [first] = workers();
+  for (let i = 0; i < 3; i++) await kiln(['image', 'ls']);
+  t.deepEqual(workers(), [first]);
+  // It has nothing of its callers.
+  const names = readFileSync(`/proc/${first}/environ`, 'utf8')
+    .split('\0')
+    .filter(Boolean)
+    .map((entry) => entry.split('=')[0]);
+  t.deepEqual(names.sort(), ['HOME', 'KILN_STATE', 'PATH']);
+  t.is(readlinkSync(`/proc/${first}/cwd`), '/');
+  // A caller whose environment says what a process is to be like has one of its own.
+  await kiln(['image', 'ls'], { env: { KILN_PATIENCE: '50' } });
+  t.true(await until(() => workers().length === 1 && workers()[0] !== first));
+});
+
+test.serial('paths, umask and results are the caller’s', async (t) => {
+  const folder = join(state.beside, 'caller');
+  await mkdir(folder);
+  await writeFile(join(folder, 'in'), 'in');
+  const script = `umask 027; cd '${folder}'; exec "$0" run -r ${IMAGE} --copy-in in:/tmp/in --artifact /tmp/out --resultdir res -- sh -c 'cp /tmp/in /tmp/out; echo said'`;
+  const { stdout } = await run('bash', ['-c', script, KILN], { env: environment() });
+  t.is(stdout, 'said\n');
+  t.is(await readFile(join(folder, 'res/out'), 'utf8'), 'in');
+  t.is(JSON.parse(await readFile(join(folder, 'res/result.json'), 'utf8')).exitStatus, 0);
+  const { stdout: mode } = await run('stat', ['-c', '%a', join(folder, 'res')]);
+  t.is(mode, '750\n');
+});
+
+test.serial(
+  'an answer that cannot be written is a failure; one that nobody wants is none',
+  async (t) => {
+    const script = (to: string) =>
+      run('bash', ['-c', `set -o pipefail; "$0" image schema ${to}`, KILN], { env: environment() });
+    const full = (await t.throwsAsync(script('> /dev/full'))) as Error & {
+      code: number;
+      stderr: string;
+    };
+    t.is(full.code, 125);
+    t.regex(full.stderr, /standard output cannot be written: No space left on device/);
+    t.is((await script('| head -1')).stdout, '{\n');
+  },
+);
+
+test.serial('kill -9 of a worker: its client fails with 125, and nobody else', async (t) => {
+  const { client, pid, said } = await lasting(7661);
+  const other = await lasting(7662);
+  const [worker] = workers().filter((one) => existsSync(`/proc/${one}`) && serves(one, client));
+  process.kill(Number(worker), 'SIGKILL');
+  const [code] = (await once(client, 'close')) as [number];
+  t.is(code, 125);
+  t.regex(
+    Buffer.concat(said).toString(),
+    /^kiln: the process that worked for this call ended by SIGKILL, and its sandboxes with it\n {2}hint: /,
+  );
+  t.true(await waitForDeath(pid, 10_000 * PATIENCE));
+  t.true(existsSync(`/proc/${other.pid}`));
+  other.client.kill('SIGTERM');
+  await once(other.client, 'exit');
+  t.true(await until(() => readdirSync(state.paths.boxes).length === 0));
+  t.is((await kiln(['ps'])).stdout.split('\n').length, 2);
+});
+
+/** Whether a worker has the client's stderr open, which nobody else has. */
+function serves(worker: number, client: ChildProcess): boolean {
+  const pipe = readlinkSync(`/proc/${client.pid}/fd/2`);
+  return readdirSync(`/proc/${worker}/fd`).some((fd) => {
+    try {
+      return readlinkSync(`/proc/${worker}/fd/${fd}`) === pipe;
+    } catch {
+      return false;
+    }
+  });
+}
+
+test.serial('kill -9 of the client ends what its worker does', async (t) => {
+  const { client, pid } = await lasting(7663);
+  client.kill('SIGKILL');
+  t.true(await waitForDeath(pid, 10_000 * PATIENCE));
+  t.true(await until(() => readdirSync(state.paths.boxes).length === 0));
+  t.is((await kiln(['image', 'ls', '--json'])).stderr, '');
+});
+
+test.serial('kill -9 of the daemon ends its workers and their sandboxes', async (t) => {
+  const { client, pid } = await lasting(7664);
+  const all = workers();
+  t.true(all.length > 0);
+  process.kill(Number(daemonPid(state.paths.root)), 'SIGKILL');
+  const [code] = (await once(client, 'exit')) as [number];
+  t.is(code, 125);
+  t.true(await waitForDeath(pid, 10_000 * PATIENCE));
+  for (const worker of all) t.true(await waitForDeath(worker, 10_000 * PATIENCE));
+  t.true(await until(() => readdirSync(state.paths.boxes).length === 0));
+});
+
+test.serial('a daemon of another build goes on until its workers are done', async (t) => {
+  const { client } = await lasting(3);
+  const old = Number(daemonPid(state.paths.root));
+  const { connect } = await import('node:net');
+  const socket = connect(join(state.paths.root, 'io.kiln'));
+  socket.write('{"method":"io.kiln.CommandLine","upgrade":true,"parameters":{"build":"other"}}\0');
+  await once(socket, 'data');
+  socket.destroy();
+  await kiln(['image', 'ls']);
+  t.not(daemonPid(state.paths.root), old);
+  const [code] = (await once(client, 'exit')) as [number];
+  t.is(code, 0);
+  t.true(await waitForDeath(old, 20_000 * PATIENCE));
+});
