@@ -40,7 +40,7 @@ export async function buildRecipe(
   options: SharedOptions & RecipeOptions,
   caller: Caller,
 ): Promise<void> {
-  const path = await findBuildRecipe(name, process.cwd());
+  const path = await findBuildRecipe(name, caller.cwd());
   if (options.param.length > 0 && !isScript(path)) {
     throw new KilnError('E_ARGUMENT', `a recipe in YAML takes no --param: ${path}`, {
       hint: 'a TypeScript recipe finds them in `parameters`; see docs/recipes.md',

@@ -102,7 +102,7 @@ export function buildRequest(
     ...given('network', phases && { use: networkUse(options, command), phases }),
     additionalPackages: options.additionalPackage,
     repositories: options.addrepo.map((text, index) =>
-      addedRepository(text, index, hostArchitecture(), process.cwd()),
+      addedRepository(text, index, hostArchitecture(), caller.cwd()),
     ),
     caches: options.cache,
     limits: {

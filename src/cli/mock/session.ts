@@ -110,10 +110,10 @@ export async function withRoot<Result>(
 }
 
 /** The repositories of `--addrepo`. */
-export function addedRepositories({ line }: MockSession, arch: string): Repository[] {
+export function addedRepositories({ line, caller }: MockSession, arch: string): Repository[] {
   return line
     .values('addrepo')
-    .map((text, index) => addedRepository(text, index, arch, process.cwd()));
+    .map((text, index) => addedRepository(text, index, arch, caller.cwd()));
 }
 
 /** Where the packages of a root come from. */
