@@ -39,6 +39,7 @@ import { sweepBoxes } from './sandbox/sweep.ts';
 import { clearPlace } from './state/damage.ts';
 import { packageRoot } from './state/package-root.ts';
 import { statePaths } from './state/paths.ts';
+import { requireState } from './state/require-state.ts';
 import { KILN_VERSION } from './state/version.ts';
 
 const READY_FD = 3;
@@ -64,6 +65,7 @@ async function main(): Promise<void> {
   process.on('uncaughtException', fail).on('unhandledRejection', fail);
   process.umask(0o022);
   const paths = statePaths(process.env);
+  requireState(paths.root);
   mkdirSync(paths.root, { recursive: true, mode: 0o755 });
   process.chdir('/');
   const log = join(paths.root, 'kilnd.log');

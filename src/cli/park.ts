@@ -21,6 +21,8 @@ export function command(caller: Caller): Command {
       '\nExamples:\n  kiln park -n 4\n  kiln ps\n  kiln park --none\n\nMore than memory allows (32 MB each, 512 MB stay free) are refused. KILN_PARKED says how many wait when nobody asks.',
     )
     .action(async (options: { number?: number; none?: boolean }) => {
+      // What everybody is told who cannot have sandboxes at all.
+      await using _engine = caller.openEngine();
       const parking = requireParking(caller);
       if (options.none === true) {
         const before = parking.count;
