@@ -51,7 +51,7 @@ export class ConfinedChild implements AsyncDisposable {
     signal?.throwIfAborted();
     this.#start = start;
     const limits = { ...defaultLimits, ...start.limits };
-    const child = launchConfined({ destination, fds, entry });
+    const child = launchConfined({ task, destination, fds, entry });
     this.#child = child;
     const late = () =>
       new KilnError('E_CONFINE_TIMEOUT', `a confined child took longer than ${limits.wallMs} ms`);

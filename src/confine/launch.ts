@@ -37,6 +37,8 @@ const HEAP_MB = 768;
 
 /** What {@link launchConfined} starts the child with. */
 export interface LaunchOptions {
+  /** Its name is a word of the command line, for who looks at the host's processes. */
+  readonly task: string;
   /** A directory that becomes the child's root, writable with real owners. Needs root. */
   readonly destination?: string | undefined;
   /** Descriptors for the child; they stay the caller's. */
@@ -63,7 +65,8 @@ export function launchConfined(options: LaunchOptions): ChildProcess {
       const set = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
       setMountAttributes(destination, { set, userNamespace });
     }
-    const [program = 'nsenter', ...args] = confinedCommand(options.entry ?? confinedEntry());
+    const { task, entry = confinedEntry() } = options;
+    const [program = 'nsenter', ...args] = confinedCommand(entry, task);
     return startProgram(program, args, {
       env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin' },
       cwd: '/',
@@ -89,7 +92,7 @@ function idMapping() {
     : { inside: 0, outside: uid, count: 1 };
 }
 
-function confinedCommand(path: string): string[] {
+function confinedCommand(path: string, task: string): string[] {
   const { prefix, node, entry } = passageTo(path, { base: ID_BASE, count: ID_COUNT });
   const keepCredentials = process.geteuid?.() === 0 ? [] : ['--preserve-credentials'];
   const enter = [`--user=/proc/self/fd/${USER_NAMESPACE_FD}`, ...keepCredentials, '--'];
@@ -108,7 +111,7 @@ function confinedCommand(path: string): string[] {
     // No signal opens a debugger there, and no thread waits for one.
     '--disable-sigusr1',
   ];
-  const child = nodeCommand({ node, options, program: entry });
+  const child = nodeCommand({ node, options, program: entry, words: [task] });
   return [...prefix, 'nsenter', ...enter, ...restrict, ...isolate, ...child];
 }
 

@@ -4,6 +4,7 @@ import { hostname } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
 import { execa } from 'execa';
+import { startedByKiln } from '../../support/processes.ts';
 import { BUSYBOX, openWorkshop, type Workshop } from './workshop.ts';
 
 let workshop: Workshop;
@@ -14,19 +15,6 @@ test.before(async () => {
 test.after.always(async () => {
   await workshop[Symbol.asyncDispose]();
 });
-
-/** The last in the line of a process's children whose command line matches; '' when there is none. */
-async function youngestDescendant(parent: number, pattern: RegExp): Promise<string> {
-  const { stdout } = await execa('ps', ['-eo', 'ppid=,pid=,args=']);
-  const rows = stdout.split('\n').map((line) => /^\s*(\d+)\s+(\d+)\s+(.*)$/.exec(line) ?? []);
-  let found = '';
-  for (let next: string | undefined = String(parent); next !== undefined; ) {
-    const row = rows.find(([, ppid, , args = '']) => ppid === next && pattern.test(args));
-    next = row?.[2];
-    found = next ?? found;
-  }
-  return found;
-}
 
 /** A recipe whose one step is a function with this body. */
 const recipe = (body: string, more = '') => `
@@ -279,7 +267,8 @@ test.serial(
     let pid = '';
     for (let tries = 0; tries < 200 && !/^Seccomp:\s+2$/m.test(status); tries++) {
       await sleep(50);
-      pid = await youngestDescendant(run.pid ?? 0, /max-old-space/);
+      const found = startedByKiln(workshop.state.paths.root, run.pid, ':recipe-script');
+      pid = String(found.at(-1) ?? '');
       status = await readFile(`/proc/${pid}/status`, 'utf8').catch(() => '');
     }
     t.regex(status, /^Seccomp:\s+2$/m);
