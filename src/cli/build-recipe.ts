@@ -109,6 +109,7 @@ function recipeRequest(
     resultDirectory: resolve(options.resultdir),
     ...(keepSeconds === undefined ? {} : { keepSeconds }),
     caller: caller.ids,
+    callerEnvironment: caller.environment,
   };
 }
 

@@ -2,9 +2,9 @@
 
 import { once } from 'node:events';
 import { startProgram } from '../../kernel/child-process.ts';
-import { callerEnvironment } from '../../kernel/own-node.ts';
 import { withCallersUmask } from '../../kernel/own-umask.ts';
 import type { CommandProcess } from './relayed-command.ts';
+import type { RecipeRequest } from './request.ts';
 import type { SpawnMessage } from './script-protocol.ts';
 
 /**
@@ -13,14 +13,14 @@ import type { SpawnMessage } from './script-protocol.ts';
  */
 export async function startOnHost(
   { argv, cwd, env }: SpawnMessage,
-  caller: { readonly uid: number; readonly gid: number },
+  { caller, callerEnvironment }: Pick<RecipeRequest, 'caller' | 'callerEnvironment'>,
 ): Promise<CommandProcess> {
   const command = startProgram(
     'setpriv',
     ['--pdeathsig', 'KILL', '--', ...withCallersUmask(argv)],
     {
       cwd,
-      env: { ...callerEnvironment(), ...env },
+      env: { ...callerEnvironment, ...env },
       stdio: ['pipe', 'pipe', 'pipe'],
       detached: true,
       ...(process.geteuid?.() === 0 ? { uid: caller.uid, gid: caller.gid } : {}),

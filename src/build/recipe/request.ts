@@ -37,6 +37,8 @@ export interface RecipeRequest {
   readonly keepSeconds?: number;
   /** Whose the artifacts are, and who runs what `$host` runs. */
   readonly caller: { readonly uid: number; readonly gid: number };
+  /** The caller's variables, for what `$host` runs. No part of the plan or the result. */
+  readonly callerEnvironment: Readonly<Record<string, string>>;
 }
 
 /** What a caller hears of a recipe's build while it runs. */

@@ -19,7 +19,7 @@ import { RecipeBox } from './recipe-box.ts';
 import type { FailedStep, RecipeHooks, RecipeReport, RecipeRequest } from './request.ts';
 import { ScriptSession } from './script-session.ts';
 import { readySources } from './sources.ts';
-import { runStep } from './steps.ts';
+import { runStep, type StepContext } from './steps.ts';
 
 /**
  * Builds what a recipe describes, in one box, and leaves nothing behind: gets and checks the
@@ -87,7 +87,7 @@ export async function runRecipe(
     if (sources.length > 0) {
       await timeline.measure('copy-in', () => box.fill(sources, warn, signal));
     }
-    const work = new Work(run.time, recipe, box, session, { ...hooks, onOutput }, signal, caller);
+    const work = new Work(run.time, recipe, box, session, { ...hooks, onOutput }, signal, request);
     const { end, failedStep } = await work.run(timeline);
     const egress = await sandbox.closeEgress();
     const usage = sandbox.usage();
@@ -186,7 +186,7 @@ class Work {
   readonly #session: ScriptSession | undefined;
   readonly #hooks: RecipeHooks;
   readonly #signal: AbortSignal;
-  readonly #caller: RecipeRequest['caller'];
+  readonly #host: StepContext['host'];
 
   constructor(
     time: TimeLimits,
@@ -195,7 +195,7 @@ class Work {
     session: ScriptSession | undefined,
     hooks: RecipeHooks,
     signal: AbortSignal,
-    caller: RecipeRequest['caller'],
+    host: StepContext['host'],
   ) {
     this.#time = time;
     this.#recipe = recipe;
@@ -203,7 +203,7 @@ class Work {
     this.#session = session;
     this.#hooks = hooks;
     this.#signal = signal;
-    this.#caller = caller;
+    this.#host = host;
   }
 
   /** Runs the steps up to the first that fails. */
@@ -218,7 +218,7 @@ class Work {
       session: this.#session,
       onOutput,
       signal: this.#signal,
-      caller: this.#caller,
+      host: this.#host,
     };
     const steps = stepsOf(this.#recipe);
     const begun = performance.now();

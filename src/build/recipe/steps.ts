@@ -8,7 +8,7 @@ import { Clock, type CommandEnd, GRACE, type TimeLimits } from '../../sandbox/do
 import { startOnHost } from './host-command.ts';
 import type { RecipeBox } from './recipe-box.ts';
 import type { CommandProcess } from './relayed-command.ts';
-import type { FailedStep } from './request.ts';
+import type { FailedStep, RecipeRequest } from './request.ts';
 import type { BoxShell, SpawnMessage, StepFailure } from './script-protocol.ts';
 import type { ScriptSession } from './script-session.ts';
 
@@ -28,8 +28,8 @@ export interface StepContext {
   readonly session: ScriptSession | undefined;
   readonly onOutput: (chunk: Buffer) => void;
   readonly signal: AbortSignal;
-  /** Who runs what `$host` runs. */
-  readonly caller: { readonly uid: number; readonly gid: number };
+  /** Who runs what `$host` runs, and their variables. */
+  readonly host: Pick<RecipeRequest, 'caller' | 'callerEnvironment'>;
 }
 
 /** Runs one step to its end; nothing that it started is left. Throws the signal's reason. */
@@ -115,7 +115,7 @@ async function runFunction(
   const userAndNetwork = { user: step.user, network: step.network };
   const start = async (message: SpawnMessage) => {
     if (message.where === 'host') {
-      const command = await startOnHost(message, context.caller);
+      const command = await startOnHost(message, context.host);
       onHost.add(command);
       command.once('close', () => onHost.delete(command));
       return command;

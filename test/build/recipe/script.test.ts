@@ -307,15 +307,17 @@ test.serial('what $host runs ends when kiln is asked to end, and in time', async
 
 test.serial('$host runs on the host, in the recipe’s folder, as who called sudo', async (t) => {
   const files = {
-    'it.ts': recipe('console.log("said", String(await $host`hostname; id -u; pwd`.quiet()));'),
+    'it.ts': recipe(
+      'console.log("said", String(await $host`hostname; id -u; pwd; echo $CALLERS`.quiet()));',
+    ),
   };
   const folder = await workshop.folder(files);
-  const env = { ...workshop.state.env, SUDO_UID: '65534', SUDO_GID: '65534' };
+  const env = { ...workshop.state.env, SUDO_UID: '65534', SUDO_GID: '65534', CALLERS: 'own' };
   const run = await workshop.state.kiln(
     ['build', `${folder}/it.ts`, '--allow-host', '--resultdir', `${folder}/out`],
     { env },
   );
   t.is(run.exitCode, 0, String(run.stderr));
   const { stdout: name } = await execa('hostname');
-  t.true(String(run.stdout).includes(`said ${name}\n65534\n${folder}`), String(run.stdout));
+  t.true(String(run.stdout).includes(`said ${name}\n65534\n${folder}\nown`), String(run.stdout));
 });
