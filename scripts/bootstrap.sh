@@ -143,7 +143,7 @@ install_node_modules() {
 # Makes kiln's own files readable for kiln's confined children, whose ids are nobody's: in a clone made
 # under umask 077 they are not. The checkout's folder and those above stay as closed as they are.
 make_readable() {
-  for part in bin src package.json node_modules .cache/toolchain dist; do
+  for part in bin src policy package.json node_modules .cache/toolchain dist; do
     [ -e "$top/$part" ] || continue
     [ -z "$(find "$top/$part" -prune ! -perm -004)" ] || chmod -R go+rX "$top/$part"
   done

@@ -13,18 +13,25 @@ const PLACE = '/run';
 /**
  * Run by root in a mount namespace of its own, which ends with the child: $1 kiln, $2 Node, $3 the child's
  * ids. The mounts are ID-mapped (X-mount.idmap of mount(8)), so that what only its owner may read is the child's to
- * read. Where the file system takes no ID map, they are what they are, and others' rights count.
+ * read. Where the file system takes no ID map (an overlay), they are what they are, and others' rights count: then
+ * kiln's folder itself stays behind, which may be closed where these of its folders are not.
  */
 const BIND = `set -e
-ids=$3
-lend() {
-  mount -n --bind -o "ro,X-mount.idmap=b:0:$ids" "$1" "$2" 2>/dev/null || mount -n --bind "$1" "$2"
+mapped() {
+  mount -n --bind -o "ro,X-mount.idmap=b:0:$ids" "$1" "$2" 2>/dev/null
 }
+kiln=$1 node=$2 ids=$3
 mount -n -t tmpfs -o mode=755,size=64k,nosuid,nodev kiln ${PLACE}
 mkdir ${PLACE}/kiln
 : > ${PLACE}/node
-lend "$1" ${PLACE}/kiln
-lend "$2" ${PLACE}/node
+mapped "$node" ${PLACE}/node || mount -n --bind "$node" ${PLACE}/node
+mapped "$kiln" ${PLACE}/kiln || {
+  cp "$kiln/package.json" ${PLACE}/kiln/
+  for part in dist node_modules policy; do
+    mkdir ${PLACE}/kiln/$part
+    mount -n --bind "$kiln/$part" ${PLACE}/kiln/$part
+  done
+}
 shift 3
 # The shell has put variables of its own into the environment.
 exec env -i PATH="$PATH" "$@"`;

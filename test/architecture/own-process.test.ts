@@ -11,7 +11,7 @@ const ENTRIES = [
   // What those two run: each has a process of its own, without a caller's environment.
   ...['egress/child.ts', 'confine/enclose.ts', 'build/recipe/script-task.ts'],
   // The one that knows who called.
-  'cli/caller.ts',
+  'cli/process-caller.ts',
 ];
 
 /** What has the process itself as its purpose. */
@@ -26,8 +26,8 @@ const OWN_USERS = [
   'trace/trace.ts',
 ];
 
-/** Folders whose modules still read it: the command line, as far as it has a process of its own. */
-const NOT_YET = /^cli\//;
+/** Of the command line: what enters it, and a caller that is this process. */
+const OWN_CALLER = /^cli\/(?:errors|main|process-caller|stdout|work)\.ts$/;
 
 async function modules(): Promise<(readonly [string, string])[]> {
   const names = await readdir(source, { recursive: true });
@@ -61,7 +61,7 @@ function reads(text: string): string[] {
 test('no module below an entry reads environment, folder, umask or stdio of its process', async (t) => {
   const found: string[] = [];
   for (const [name, text] of await modules()) {
-    if (NOT_YET.test(name) || ENTRIES.includes(name) || OWN.includes(name)) continue;
+    if (OWN_CALLER.test(name) || ENTRIES.includes(name) || OWN.includes(name)) continue;
     found.push(...reads(text).map((what) => `src/${name} reads process.${what}`));
   }
   t.deepEqual(found, []);
@@ -76,7 +76,7 @@ test('few modules have business with the process itself', async (t) => {
 
 test('an allowance that nobody needs is taken back', async (t) => {
   const texts = new Map(await modules());
-  for (const name of [...OWN, 'cli/caller.ts', 'kiln.ts', 'kilnd.ts', 'egress/child.ts']) {
+  for (const name of [...OWN, 'cli/process-caller.ts', 'kiln.ts', 'kilnd.ts', 'egress/child.ts']) {
     t.true(reads(texts.get(name) ?? '').length > 0, name);
   }
 });
