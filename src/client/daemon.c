@@ -59,8 +59,8 @@ const char *daemon_place(void) {
   return state == NULL ? "/var/lib/kiln" : state;
 }
 
-bool daemon_place_exists(void) {
-  return access(daemon_place(), F_OK) == 0 || errno != ENOENT;
+bool daemon_place_serves(void) {
+  return access(daemon_place(), W_OK) == 0 || (errno != ENOENT && errno != EROFS);
 }
 
 static int connect_to(const char *path) {

@@ -505,7 +505,8 @@ static void begin(char **argv, char **environment) {
 /*
  * Whether the daemon is to be asked: by root, and not by a developer who wants the sources as they are; not for
  * what tells about kiln and this machine, which is to work where no daemon does; not for a supervisor of a
- * service, which outlives it; and not to look at a state that is not there, which a daemon would make.
+ * service, which outlives it; and not to look at a state that is not there, which a daemon would make, or that
+ * is read-only, where none can be.
  */
 static bool is_for_daemon(int argc, char **argv) {
   const char *from_source = getenv("KILN_FROM_SOURCE");
@@ -518,7 +519,7 @@ static bool is_for_daemon(int argc, char **argv) {
   }
   if (argc > 2 && strcmp(argv[1], "service") == 0 && strcmp(argv[2], "supervise") == 0) return false;
   bool makes = strcmp(argv[1], "run") == 0 || strcmp(argv[1], "build") == 0 || strcmp(argv[1], "park") == 0;
-  return makes || daemon_place_exists();
+  return makes || daemon_place_serves();
 }
 
 int main(int argc, char **argv, char **environment) {
