@@ -99,9 +99,11 @@ async function serveHere(
     interrupted: () => undefined,
   });
   const say = (text: string) => caller.stderr.say(text);
+  const { env } = line.start;
   if (name !== 'run') {
     line.keep();
-    await withWaits({ say }, () => runCommandLine([name, ...words], caller));
+    const waits = { say, patience: env.KILN_PATIENCE };
+    await withWaits(waits, () => runCommandLine([name, ...words], caller));
   } else if (!(await runHere(words, caller, line, shared))) return false;
   await caller.finish();
   return true;

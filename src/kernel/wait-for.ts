@@ -46,6 +46,8 @@ export interface WaitOptions {
 interface WaitContext {
   /** No wait lasts longer than this, ms. */
   readonly endAfter?: number | undefined;
+  /** `KILN_PATIENCE` of whom they are for, in seconds; this process's own one unless given. */
+  readonly patience?: string | undefined;
   /** Aborts them: a process that is not stopped has two more seconds. */
   readonly signal?: AbortSignal | undefined;
   /** Who is told of them; stderr unless given. */
@@ -65,7 +67,7 @@ const told = new Map<(text: string) => void, Map<string, number>>();
 
 /** How long another process may be silent, ms. `KILN_PATIENCE` is in seconds. */
 export function patience(): number {
-  const seconds = Number(ownEnvironment.KILN_PATIENCE);
+  const seconds = Number(contexts.getStore()?.patience ?? ownEnvironment.KILN_PATIENCE);
   return seconds > 0 ? seconds * 1000 : PATIENCE;
 }
 
