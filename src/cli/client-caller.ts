@@ -4,6 +4,7 @@ import { Writable } from 'node:stream';
 import type { CommandLine } from '../daemon/command-line.ts';
 import { KilnError } from '../errors.ts';
 import { checked, tryCall } from '../kernel/system-call.ts';
+import { workingDirectoryGone } from '../kernel/system-error.ts';
 import { awaitedLater } from '../promise.ts';
 import type { HandedStdio, HostStdio } from '../sandbox/streams.ts';
 import { type Caller, outputOf, type Parking, type TextInput, type TextOutput } from './caller.ts';
@@ -78,9 +79,7 @@ export class ClientCaller implements Caller {
   cwd(): string {
     const { cwd } = this.#line.start;
     if (cwd !== '') return cwd;
-    throw new KilnError('E_ARGUMENT', 'the working directory is gone', {
-      hint: 'change to one that exists',
-    });
+    throw workingDirectoryGone();
   }
 
   /** What its terminal has now, or had at the start. */

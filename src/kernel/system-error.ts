@@ -165,12 +165,7 @@ function isReadOnly(path: string): boolean {
 }
 
 function inWords({ call, errno, path }: FailedCall, cause: unknown): KilnError | undefined {
-  if (call === 'uv_cwd') {
-    return new KilnError('E_WORKING_DIRECTORY', 'the working directory does not exist any more', {
-      hint: 'change to another one: `cd /`',
-      cause,
-    });
-  }
+  if (call === 'uv_cwd') return workingDirectoryGone(cause);
   const meaning = Object.hasOwn(MEANINGS, errno) ? MEANINGS[errno] : undefined;
   if (meaning === undefined || (path === undefined && NEED_PATH.has(errno))) return undefined;
   // Elsewhere EAGAIN means that a call should be made again, which kiln does.
@@ -220,4 +215,12 @@ export function reasonLine(cause: Error): string {
   }, '');
   const more = issues.length > 1 ? ` (and ${issues.length - 1} more)` : '';
   return `${place === '' ? '' : `${place}: `}${issue.message ?? 'wrong'}${more}`.slice(0, 500);
+}
+
+/** What is said of a caller whose working directory was deleted. */
+export function workingDirectoryGone(cause?: unknown): KilnError {
+  return new KilnError('E_WORKING_DIRECTORY', 'the working directory does not exist any more', {
+    hint: 'change to another one: `cd /`',
+    cause,
+  });
 }
