@@ -1,10 +1,10 @@
-import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { createServer, type IncomingMessage, type Server } from 'node:http';
 import { type AddressInfo, createServer as createTcpServer } from 'node:net';
 import { join } from 'node:path';
 import test from 'ava';
 import { type BusyboxState, busyboxState, IMAGE } from '../support/busybox-state.ts';
+import { startedByKiln } from '../support/processes.ts';
 
 /** What a server of the host's was asked. */
 const asked: string[] = [];
@@ -129,9 +129,8 @@ test.serial(
     const going = run(['--egress', 'a.example'], 'sleep 30');
     const statusOfProxy = (): string | undefined => {
       try {
-        const args = ['-f', 'egress-proxy', '-P', String(going.pid)];
-        const pid = execFileSync('pgrep', args, { encoding: 'utf8' }).trim();
-        return readFileSync(join('/proc', pid, 'status'), 'latin1');
+        const [pid] = startedByKiln(state.paths.root, going.pid, /egress-proxy\.\w+$/);
+        return readFileSync(join('/proc', String(pid), 'status'), 'latin1');
       } catch {
         return undefined;
       }

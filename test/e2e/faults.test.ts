@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { chmod, mkdir, readdir, readFile, rm } from 'node:fs/promises';
+import { chmod, cp, mkdir, readdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
@@ -88,16 +88,21 @@ test.serial('a bind that is not there, a state directory that nobody may enter',
   const bind = await kiln(['run', '-r', IMAGE, '--bind', '/no/such:/x', '--', 'true']);
   t.is(bind.exitCode, 125);
   t.regex(bind.stderr, /cannot bind \/no\/such/);
-  const closed = join(state.paths.root, 'closed');
-  await mkdir(closed);
+  const closed = join(state.beside, 'closed');
+  const inner = { KILN_STATE: join(closed, 'state') };
+  await mkdir(inner.KILN_STATE, { recursive: true });
+  await cp(state.paths.store, join(inner.KILN_STATE, 'store'), {
+    recursive: true,
+    verbatimSymlinks: true,
+  });
   await chmod(closed, 0o700);
-  const inside = await execa(process.execPath, [MAIN, 'park', '-n', '1'], {
-    env: { ...state.env, KILN_STATE: join(closed, 'state') },
+  const inside = await execa(process.execPath, [MAIN, 'run', '-r', IMAGE, '--', 'true'], {
+    env: { ...state.env, ...inner },
     reject: false,
   });
   t.is(inside.exitCode, 125);
   t.regex(inside.stderr, /chmod o\+x/);
-  const paths = statePaths({ KILN_STATE: join(closed, 'state') });
+  const paths = statePaths(inner);
   await stopEmbeddedDaemon(paths);
   await rm(paths.run, { recursive: true, force: true });
 });

@@ -3,10 +3,10 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { daemonPid } from './daemon.ts';
 
 /**
- * The processes with `word` in their command line that the client or the daemon of a state directory
+ * The processes with such a `word` in their command line that the client or the daemon of a state directory
  * started, or what they started; those that started others of these come first.
  */
-export function startedByKiln(state: string, client: number | undefined, word: string): number[] {
+export function startedByKiln(state: string, client: number | undefined, word: RegExp): number[] {
   const roots = [client, daemonPid(state)];
   const all = new Map(readdirSync('/proc').flatMap(describe));
   const depth = (pid: number | undefined): number => {
@@ -15,7 +15,7 @@ export function startedByKiln(state: string, client: number | undefined, word: s
     return parent === undefined ? Number.NaN : 1 + depth(parent);
   };
   return [...all]
-    .filter(([pid, { words }]) => words.includes(word) && depth(pid) > 0)
+    .filter(([pid, { words }]) => words.some((it) => word.test(it)) && depth(pid) > 0)
     .map(([pid]) => pid)
     .sort((one, other) => depth(one) - depth(other));
 }

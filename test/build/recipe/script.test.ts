@@ -267,7 +267,7 @@ test.serial(
     let pid = '';
     for (let tries = 0; tries < 200 && !/^Seccomp:\s+2$/m.test(status); tries++) {
       await sleep(50);
-      const found = startedByKiln(workshop.state.paths.root, run.pid, ':recipe-script');
+      const found = startedByKiln(workshop.state.paths.root, run.pid, /^:recipe-script$/);
       pid = String(found.at(-1) ?? '');
       status = await readFile(`/proc/${pid}/status`, 'utf8').catch(() => '');
     }
