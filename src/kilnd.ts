@@ -27,6 +27,7 @@ import { runWorker } from './cli/work.ts';
 import { passedSockets, startSuccessor } from './daemon/activation.ts';
 import { isTaken } from './daemon/listener.ts';
 import { ParkedSandboxes } from './daemon/parked.ts';
+import { Quiet } from './daemon/quiet.ts';
 import { Server } from './daemon/server.ts';
 import { Workers } from './daemon/workers.ts';
 import { acquireLock, tryLock } from './kernel/flock.ts';
@@ -55,8 +56,9 @@ const PARKED = '2';
 /** The word that makes a worker of a daemon's program. */
 const WORKER = '--worker';
 
-/** How long nothing may run before a worker is started ahead, milliseconds. */
-const QUIET = 200;
+/** How long nothing may be started before sandboxes are, and a worker is, for those who come, milliseconds. */
+const QUIET = 30;
+const QUIETER = 200;
 
 /** How long a sandbox's removal may take at the daemon's own end, milliseconds. */
 const LAST_REMOVALS = 5000;
@@ -109,12 +111,13 @@ async function main(): Promise<void> {
   });
   const removals = new Set<Promise<void>>();
   let ending = false;
-  let running = 0;
-  let preparing: NodeJS.Timeout | undefined;
+  const quiet = new Quiet(QUIET, () => parked.refill());
+  const quieter = new Quiet(QUIETER, () => workers.prepare());
   const end = async () => {
     if (ending) return;
     ending = true;
-    clearTimeout(preparing);
+    quiet[Symbol.dispose]();
+    quieter[Symbol.dispose]();
     server.stopListening();
     await Promise.all([parked.end(), workers.end()]);
     await Promise.race([Promise.allSettled(removals), sleep(LAST_REMOVALS)]);
@@ -124,7 +127,7 @@ async function main(): Promise<void> {
   const endNow = () => {
     end().catch(fail);
   };
-  const shared: Shared = {
+  const shared: Omit<Shared, 'work'> = {
     engine: kiln.engine,
     parking: parked,
     mountNamespace: statSync('/proc/self/ns/mnt').ino,
@@ -133,23 +136,20 @@ async function main(): Promise<void> {
       removals.add(over);
       over.finally(() => removals.delete(over)).catch(fail);
     },
-    work: (line, env) => workers.serve(line, env),
   };
   const server = new Server({
     sockets: passed.length > 0 ? passed : names,
     build,
     version: KILN_VERSION,
     serve: async (line) => {
-      using _ = parked.busy();
-      running++;
-      clearTimeout(preparing);
-      try {
-        await serveCommandLine(line, shared);
-      } finally {
-        running--;
-        // A spare worker, once nothing runs that its start would slow down.
-        if (running === 0 && !ending) preparing = setTimeout(() => workers.prepare(), QUIET);
-      }
+      using _workers = quieter.begin();
+      using starting = quiet.begin();
+      const work: Shared['work'] = (handed, env) => {
+        // What a worker does may start any number of sandboxes, at any time.
+        starting[Symbol.dispose]();
+        return workers.serve(handed, env);
+      };
+      await serveCommandLine(line, { ...shared, work });
     },
     failed: fail,
     outdated: () => letGo(),

@@ -11,9 +11,6 @@ import type { StatePaths } from '../state/paths.ts';
 const SPARE_MEMORY = 512 << 20;
 const SANDBOX_MEMORY = 32 << 20;
 
-/** How long nothing may run before others are started: a run that follows at once goes first. Milliseconds. */
-const QUIET = 30;
-
 /** How long after a failure it is tried again, milliseconds. */
 const RETRY = 10_000;
 
@@ -22,7 +19,6 @@ export class ParkedSandboxes {
   readonly #lot: ParkingLot;
   readonly #usual: number;
   readonly #failed: (error: unknown) => void;
-  #running = 0;
   #timer: NodeJS.Timeout | undefined;
   #refilling: Promise<void> | undefined;
   #ended = false;
@@ -36,31 +32,17 @@ export class ParkedSandboxes {
     this.#lot = new ParkingLot(engine);
     this.#usual = usual;
     this.#failed = failed;
-    this.#later(QUIET);
   }
 
-  /** Something runs that parked sandboxes must not slow down, until the result is disposed of. */
-  busy(): Disposable {
-    this.#running++;
+  /** Starts others where some are missing and memory has room; what fails is told and tried again later. */
+  refill(): void {
     clearTimeout(this.#timer);
-    return {
-      [Symbol.dispose]: () => {
-        this.#running--;
-        this.#later(QUIET);
-      },
-    };
-  }
-
-  #later(milliseconds: number): void {
-    clearTimeout(this.#timer);
-    if (this.#ended || this.#running > 0) return;
-    this.#timer = setTimeout(() => {
-      this.#refilling ??= awaitedLater(
-        this.#refill().finally(() => {
-          this.#refilling = undefined;
-        }),
-      );
-    }, milliseconds);
+    if (this.#ended) return;
+    this.#refilling ??= awaitedLater(
+      this.#refill().finally(() => {
+        this.#refilling = undefined;
+      }),
+    );
   }
 
   /** How many wait. */
@@ -119,7 +101,7 @@ export class ParkedSandboxes {
     } catch (error) {
       if (this.#ended) return;
       this.#failed(error);
-      this.#later(RETRY);
+      this.#timer = setTimeout(() => this.refill(), RETRY);
     }
   }
 
