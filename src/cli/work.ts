@@ -10,8 +10,9 @@ import { hasEndedWaits } from '../kernel/wait-for.ts';
 import { readBoxRecord } from '../sandbox/box-record.ts';
 import type { ParkedSandbox } from '../sandbox/parking.ts';
 import { type StatePaths, statePaths } from '../state/paths.ts';
+import type { Caller } from './caller.ts';
 import { loadCommands } from './commands.ts';
-import { openEngine } from './engine.ts';
+import { type CliEngine, type CliEngineOptions, openEngine } from './engine.ts';
 import { describeError } from './errors.ts';
 import { KILN_FAILED } from './exit-status.ts';
 import { serveAlone } from './serve.ts';
@@ -31,6 +32,8 @@ export function runWorker(): void {
   let current: CommandLine | undefined;
   let jobs = 0;
   let changed = false;
+  /** Those that their commands have left, with connections that are still open. */
+  const left: CliEngine[] = [];
   const daemon = new Daemon(
     (line) => {
       current = line;
@@ -54,7 +57,7 @@ export function runWorker(): void {
       isOnly: true,
       parking: undefined,
       openEngine: (caller, options) => {
-        const engine = openEngine(caller.env, options);
+        const engine = openWithoutWait(caller, options);
         // They are domains of the daemon's own libvirt.
         if (caller.env.KILN_URI) return engine;
         return { ...engine, takeParked: () => takeParked(engine.paths) };
@@ -74,6 +77,18 @@ export function runWorker(): void {
     const again =
       !hasEndedWaits() && jobs < JOBS_MAX && process.memoryUsage.rss() < MEMORY_MAX && !changed;
     daemon.done(again);
+    closeLeft().catch((error) => writeSync(2, describeError(error)));
+  }
+
+  /** Where the command is not to wait for its connection's end, that comes when the client has been told. */
+  function openWithoutWait({ env }: Caller, options: CliEngineOptions = {}): CliEngine {
+    const engine = openEngine(env, { ...options, hurry: false });
+    if (options.hurry !== true) return engine;
+    return { ...engine, [Symbol.asyncDispose]: async () => void left.push(engine) };
+  }
+
+  async function closeLeft(): Promise<void> {
+    for (const engine of left.splice(0)) await engine[Symbol.asyncDispose]();
   }
 
   async function takeParked(paths: StatePaths): Promise<ParkedSandbox | undefined> {

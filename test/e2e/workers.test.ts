@@ -15,16 +15,15 @@ import {
   KILN,
   PATIENCE,
 } from '../support/busybox-state.ts';
-import { daemonPid, endDaemon } from '../support/daemon.ts';
+import { daemonPid, endDaemon, plainEnvironment } from '../support/daemon.ts';
 
 const run = promisify(execFile);
 let state: BusyboxState;
 
-const environment = (more: NodeJS.ProcessEnv = {}): NodeJS.ProcessEnv => {
-  // Nothing for which a worker of its own is started.
-  const { PATH = '', KILN_STATE = '', HOME = '' } = state.env;
-  return { PATH, KILN_STATE, HOME, KILN_PARKED: '0', KILN_IDLE: '60s', ...more };
-};
+const environment = (more: NodeJS.ProcessEnv = {}): NodeJS.ProcessEnv => ({
+  ...plainEnvironment(state.env),
+  ...more,
+});
 
 const kiln = (args: readonly string[], options: { cwd?: string; env?: NodeJS.ProcessEnv } = {}) =>
   run(KILN, args, { ...options, env: environment(options.env) });
@@ -98,6 +97,21 @@ test.serial('a worker that waits takes the next client, and serves many', async 
   // A caller whose environment says what a process is to be like has one of its own.
   await kiln(['image', 'ls'], { env: { KILN_PATIENCE: '50' } });
   t.true(await until(() => workers().length === 1 && workers()[0] !== first));
+});
+
+test.serial('a worker keeps nothing open of what it has done', async (t) => {
+  const work = () =>
+    kiln(['run', '-r', IMAGE, '--resultdir', join(state.beside, 'open'), '--', 'true']);
+  const open = (pid: number | undefined) => readdirSync(`/proc/${pid}/fd`).length;
+  await work();
+  t.true(await until(() => workers().length === 1));
+  const [worker] = workers();
+  // What libvirt opens once and for all is open then.
+  await sleep(1000 * PATIENCE);
+  const before = open(worker);
+  for (let i = 0; i < 4; i++) await work();
+  t.deepEqual(workers(), [worker]);
+  t.true(await until(() => open(worker) <= before), `${before}, now ${open(worker)}`);
 });
 
 test.serial('paths, umask and results are the caller’s', async (t) => {

@@ -26,3 +26,8 @@ export async function endDaemon(state: string): Promise<void> {
   process.kill(pid, 'SIGKILL');
   throw new Error(`kilnd (process ${pid}) of ${state} did not end`);
 }
+
+/** Of a client's environment what is no reason to start a worker for it alone; its daemon parks nothing. */
+export function plainEnvironment({ PATH, KILN_STATE, HOME }: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
+  return { PATH, KILN_STATE, HOME, KILN_PARKED: '0', KILN_IDLE: '10m' };
+}
