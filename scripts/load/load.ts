@@ -6,6 +6,7 @@ import { execa } from 'execa';
 import { type Kiln, openKiln } from '../../src/kiln.ts';
 import type { StatePaths } from '../../src/state/paths.ts';
 import { allAtOnce, oneByOne } from './boxes.ts';
+import { clientsAtOnce, clientsOneByOne } from './clients.ts';
 import { type Counts, measure } from './measure.ts';
 import { makeMess } from './week.ts';
 
@@ -50,7 +51,7 @@ const SLACK_PER_BOX = 4 << 10;
 /** How long what is being taken down may take, ms. */
 const GRACE = 30_000;
 
-const MEMORY = ['memory here', 'memory of libvirtd'] as const;
+const MEMORY = ['memory here', 'memory of libvirtd', 'memory of kilnd'] as const;
 const LIVELY = [...MEMORY, 'threads of libvirtd', 'bytes on disk'] as const;
 
 /** Runs it. */
@@ -72,6 +73,8 @@ export async function load(ground: LoadGround, options: LoadOptions): Promise<Lo
   await using kiln = openKiln({ env });
   wrong.push(...(await allAtOnce(kiln, image, options.atOnce, async () => undefined)));
   wrong.push(...(await oneByOne(kiln, image, WARM_UP)));
+  wrong.push(...(await clientsAtOnce(ground, options.atOnce)));
+  wrong.push(...(await clientsOneByOne(ground, WARM_UP)));
   // The store's folders are made when it is first looked through, that of boxes on their way out by
   // the next box.
   await execa(process.execPath, [KILN, 'gc'], { env });
@@ -88,13 +91,18 @@ export async function load(ground: LoadGround, options: LoadOptions): Promise<Lo
   );
   const after = await take('after them', before);
   wrong.push(...judge('boxes at once', before, after, PEAK_SLACK));
+  wrong.push(...(await clientsAtOnce(ground, options.atOnce)));
+  const afterClients = await take('after clients', before);
+  wrong.push(...judge('clients at once', after, afterClients, PEAK_SLACK));
+  wrong.push(...(await clientsOneByOne(ground, options.oneByOne)));
+  const many = await take(`after ${options.oneByOne} clients`, before);
+  const slack = SLACK + options.oneByOne * SLACK_PER_BOX;
+  wrong.push(...judge('clients one by one', afterClients, many, slack));
   const began = performance.now();
   wrong.push(...(await oneByOne(kiln, image, options.oneByOne)));
   say(`${options.oneByOne} boxes in ${((performance.now() - began) / 1000).toFixed(0)} s`);
   const sequence = await take(`after ${options.oneByOne}`, before);
-  wrong.push(
-    ...judge('boxes one by one', after, sequence, SLACK + options.oneByOne * SLACK_PER_BOX),
-  );
+  wrong.push(...judge('boxes one by one', many, sequence, slack));
   if (options.week > 0) {
     wrong.push(...(await week({ paths, env, image }, options.week, kiln, columns, temporary)));
     // A new daemon: what it takes is to be compared with nothing.

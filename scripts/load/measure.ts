@@ -1,10 +1,11 @@
-/** What a state directory, its libvirtd and this process take, seen with other eyes than kiln's. */
+/** What a state directory, its libvirtd, its kilnd and this process take, seen with other eyes than kiln's. */
 import { lstatSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { execa } from 'execa';
 import { embeddedFiles } from '../../src/libvirt/embedded/files.ts';
 import { domainPrefix } from '../../src/sandbox/box-record.ts';
 import type { StatePaths } from '../../src/state/paths.ts';
+import { daemonPid } from '../../test/support/daemon.ts';
 import { processes } from '../crash/processes.ts';
 
 /** What is counted; each must be what it was. Bytes where the name says so. */
@@ -21,9 +22,11 @@ export interface Counts {
   readonly 'descriptors here': number;
   readonly 'descriptors of libvirtd': number;
   readonly 'threads of libvirtd': number;
+  readonly 'descriptors of kilnd': number;
   /** Resident and not shared, bytes. */
   readonly 'memory here': number;
   readonly 'memory of libvirtd': number;
+  readonly 'memory of kilnd': number;
 }
 
 /** Takes stock; `temporary` is the folder for temporary files of everything measured. */
@@ -32,6 +35,7 @@ export async function measure(paths: StatePaths, temporary: string): Promise<Cou
   const files = embeddedFiles(paths);
   const prefix = domainPrefix(paths);
   const daemon = readText(files.pid).trim();
+  const kilnd = String(daemonPid(paths.root) ?? '');
   const { stdout } = await execa('virsh', ['-q', '-c', files.uri, 'list', '--all', '--name'], {
     reject: false,
     timeout: 60_000,
@@ -62,8 +66,10 @@ export async function measure(paths: StatePaths, temporary: string): Promise<Cou
     'descriptors here': readdirSync('/proc/self/fd').length,
     'descriptors of libvirtd': list(`/proc/${daemon}/fd`).length,
     'threads of libvirtd': list(`/proc/${daemon}/task`).length,
+    'descriptors of kilnd': list(`/proc/${kilnd}/fd`).length,
     'memory here': anonymous('self'),
     'memory of libvirtd': anonymous(daemon),
+    'memory of kilnd': anonymous(kilnd),
   };
 }
 
