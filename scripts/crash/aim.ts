@@ -1,6 +1,6 @@
 /** Where the next kill goes, and how long after the beginning of its phase. */
 import type { Job } from './jobs.ts';
-import { TARGETS, type Target } from './victim.ts';
+import type { Target } from './victim.ts';
 
 /** A phase of a job. */
 interface Point {
@@ -19,13 +19,18 @@ export class Aim {
   readonly #lengths = new Map<string, number>();
   readonly #tries = new Map<string, number>();
 
-  /** @param only the phase to kill in, of whichever job has it */
-  constructor(jobs: readonly Job[], only?: string) {
-    this.points = jobs.flatMap((job) =>
-      Object.keys(job.phases)
-        .filter((phase) => only === undefined || phase === only)
-        .map((phase) => ({ job, phase, key: `${job.name}: ${phase}` })),
-    );
+  /**
+   * @param only the phase to kill in, of whichever job has it
+   * @param target what alone is to be killed, in whichever job has it
+   */
+  constructor(jobs: readonly Job[], only?: string, target?: Target) {
+    this.points = jobs
+      .filter(({ targets }) => target === undefined || targets.includes(target))
+      .flatMap((job) =>
+        Object.keys(job.phases)
+          .filter((phase) => only === undefined || phase === only)
+          .map((phase) => ({ job, phase, key: `${job.name}: ${phase}` })),
+      );
     for (const { job } of this.points) {
       for (const [phase, length] of Object.entries(job.phases)) {
         this.#lengths.set(`${job.name}: ${phase}`, length);
@@ -38,14 +43,15 @@ export class Aim {
     const [first] = this.points
       .map((point) => ({ point, n: kills(point.key) + Math.random() * 0.9 }))
       .sort((a, b) => a.n - b.n);
-    if (first === undefined) throw new Error('no job has that phase');
+    if (first === undefined) throw new Error('no job has that phase and that target');
     const { point } = first;
+    const { targets } = point.job;
     const turn = this.#tries.get(point.key) ?? 0;
     this.#tries.set(point.key, turn + 1);
     return {
       ...point,
       // From phase to phase another is the first, so that a short campaign has had them all.
-      target: TARGETS[(turn + this.points.indexOf(point)) % TARGETS.length] ?? 'runner',
+      target: targets[(turn + this.points.indexOf(point)) % targets.length] ?? 'runner',
       within: this.#lengths.get(point.key) ?? 0,
     };
   }

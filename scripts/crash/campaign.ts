@@ -1,10 +1,12 @@
 /** The campaign: jobs are killed one after the other while bystanders run, and all is looked over. */
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { daemonPid, endDaemon } from '../../test/support/daemon.ts';
 import { Aim } from './aim.ts';
 import { type Bystander, startBystander } from './bystander.ts';
 import { type Ground, type Job, kiln } from './jobs.ts';
 import { remains } from './remains.ts';
+import { killServed } from './served.ts';
 import { killOne, TARGETS, type Target } from './victim.ts';
 
 /** What a campaign has seen. */
@@ -53,7 +55,7 @@ export async function crash(
   jobs: readonly Job[],
   options: CampaignOptions,
 ): Promise<Tally> {
-  const aim = new Aim(jobs, options.phase);
+  const aim = new Aim(jobs, options.phase, options.target);
   const tally: Tally = {
     phases: new Map(aim.points.map((point) => [point.key, new Map()])),
     ...{ kills: 0, missed: 0, looks: 0, bystanders: 0, wrong: [] },
@@ -95,7 +97,7 @@ async function killAndMend(
 ): Promise<void> {
   const { job, phase, key, target, within } = aim.next((it) => count(tally, it));
   await job.prepare(phase);
-  const kill = await killOne({
+  const kill = await (job.served ? killServed : killOne)({
     ...{ paths: ground.paths, env: ground.env, args: job.args, within },
     target: options.target ?? target,
     // A box is there some time after its maker has begun to compose the image.
@@ -140,9 +142,13 @@ async function lookOver(
     runners: bystanders.map(({ runner }) => runner),
   };
   const after = `after ${tally.kills} kills and gc`;
-  for (const left of await remains(ground.paths, living, directories)) {
-    tally.wrong.push(`${after}: ${left}`);
-  }
+  const daemon = daemonPid(ground.paths.root);
+  // The daemon and its spare worker may wait for others; they leave nothing at their end.
+  const serving = { ...living, runners: [...living.runners, ...(daemon ? [daemon] : [])] };
+  const left = await remains(ground.paths, serving, directories);
+  await endDaemon(ground.paths.root).catch((error: Error) => left.push(error.message));
+  left.push(...(await remains(ground.paths, living, directories)));
+  for (const one of new Set(left)) tally.wrong.push(`${after}: ${one}`);
   for (const bystander of bystanders) {
     const problem = await bystander.end();
     tally.bystanders++;

@@ -5,6 +5,8 @@ import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { execa } from 'execa';
 import type { StatePaths } from '../../src/state/paths.ts';
+import { NO_SANDBOX, SANDBOX, SERVED_TARGETS } from './served.ts';
+import { OWN_TARGETS, type Target } from './victim.ts';
 
 /** Where a campaign works. */
 export interface Ground {
@@ -19,6 +21,10 @@ export interface Ground {
 /** Something kiln does, over and over, to be killed in each of its phases. */
 export interface Job {
   readonly name: string;
+  /** What is killed, by turns. */
+  readonly targets: readonly Target[];
+  /** Whether it goes through the daemon. Its phases are those that killServed sees. */
+  readonly served: boolean;
   /** Phases to kill in, with how long each about takes, ms. */
   readonly phases: Readonly<Record<string, number>>;
   /** Makes ready what the next run starts from, so that it comes to that phase. */
@@ -55,9 +61,23 @@ const sha256 = (bytes: Buffer | string) => createHash('sha256').update(bytes).di
 /** What the command of a run writes: its artifacts by name. */
 const ARTIFACTS = { copied: 'copied in\n', bound: 'bound\n', made: 'made\n' };
 
-/** `kiln run` with binds, files copied in, artifacts and a result directory; kept if `keep`. */
-export async function runJob(ground: Ground, keep: boolean): Promise<Job> {
-  const directory = join(ground.directory, keep ? 'kept' : 'run');
+const IN_OWN_PROCESS = { targets: OWN_TARGETS, served: false } as const;
+const SERVED = {
+  ...{ targets: SERVED_TARGETS, served: true },
+  // The daemon is there before the second.
+  phases: { [SANDBOX]: 1000, [NO_SANDBOX]: 250 },
+} as const;
+
+/**
+ * `kiln run` with binds, files copied in, artifacts and a result directory: in a process of its own, kept there,
+ * or by a worker of the daemon's.
+ */
+export async function runJob(
+  ground: Ground,
+  name: 'run' | 'run --keep' | 'run by a worker',
+): Promise<Job> {
+  const keep = name === 'run --keep';
+  const directory = join(ground.directory, name.replaceAll(' ', '-'));
   const resultDirectory = join(directory, 'result');
   await mkdir(join(directory, 'bind'), { recursive: true });
   await mkdir(join(directory, 'in'), { recursive: true });
@@ -67,16 +87,21 @@ export async function runJob(ground: Ground, keep: boolean): Promise<Job> {
   const script =
     'mkdir /tmp/w/out && cd /tmp/w/out && cat ../in/file > copied && cat /b/file > bound && sleep 0.3 && echo made > made && for i in 1 2 3 4 5 6 7 8; do dd if=/dev/zero of=big$i bs=1k count=2000 2>/dev/null; done';
   return {
-    name: keep ? 'run --keep' : 'run',
-    phases: {
-      image: 15,
-      sandbox: 250,
-      'copy-in': 60,
-      start: 25,
-      command: 450,
-      artifacts: 120,
-      ...(keep ? {} : { destroy: 120 }),
-    },
+    ...(name === 'run by a worker'
+      ? SERVED
+      : {
+          ...IN_OWN_PROCESS,
+          phases: {
+            image: 15,
+            sandbox: 250,
+            'copy-in': 60,
+            start: 25,
+            command: 450,
+            artifacts: 120,
+            ...(keep ? {} : { destroy: 120 }),
+          },
+        }),
+    name,
     args: [
       ...['run', '-r', ground.image, '--resultdir', resultDirectory],
       ...['--bind', `${directory}/bind:/b:ro`, '--copy-in', `${directory}/in:/tmp/w/in`],
@@ -102,6 +127,17 @@ export async function runJob(ground: Ground, keep: boolean): Promise<Job> {
   };
 }
 
+/** `kiln run` of a command alone: the daemon itself has its sandbox. */
+export function daemonJob(ground: Ground): Job {
+  return {
+    ...SERVED,
+    name: 'run by kilnd',
+    args: ['run', '-r', ground.image, '--', 'sleep', '0.6'],
+    prepare: async () => undefined,
+    check: async () => [],
+  };
+}
+
 /** Every artifact that a result.json tells of must be there, as it tells. */
 async function checkReported(directory: string): Promise<string[]> {
   const text = await readFile(join(directory, 'result.json'), 'utf8').catch(() => undefined);
@@ -121,6 +157,7 @@ async function checkReported(directory: string): Promise<string[]> {
 export function buildJob(ground: Ground, source: string): Job {
   const resultDirectory = join(ground.directory, 'build-result');
   return {
+    ...IN_OWN_PROCESS,
     name: 'build',
     phases: {
       input: 20,
@@ -162,6 +199,7 @@ export async function imageJob(
   const image = join(ground.paths.images, id);
   const reference = snapshot(join(image, 'tree'));
   return {
+    ...IN_OWN_PROCESS,
     name: 'image build',
     phases: { metadata: 150, fetch: 100, unpack: 400, compose: 200, scriptlets: 500 },
     args: ['image', 'build', recipe],

@@ -6,12 +6,12 @@ import { buildState, sourcePackage } from '../../test/build/core/build-state.ts'
 import { debianRepository } from '../../test/image/image-state.ts';
 import { snapshotTree } from '../../test/image/tree-snapshot.ts';
 import { crash, describeTally } from './campaign.ts';
-import { buildJob, type Ground, imageJob, kiln, runJob } from './jobs.ts';
+import { buildJob, daemonJob, type Ground, imageJob, kiln, runJob } from './jobs.ts';
 import { TARGETS } from './victim.ts';
 
 const USAGE = `usage: scripts/crash-test [--count N] [--each N] [--minutes N] [--phase PHASE] [--target WHAT]
 
-Kills kiln, its libvirtd, a box's controller or its init with SIGKILL at random moments of kiln run,
+Kills kiln, its daemon, a worker, its libvirtd, a box's controller or its init with SIGKILL at random moments of kiln run,
 kiln build and kiln image build, while other runs go on, and looks for anything left or half made.
 Exit status 1 if there is any. --count: kills, at least (500). --each: kills in each phase, at least
 (20). --minutes: end sooner. --phase: only in this one. --target: only kill this one, ${TARGETS.join(', ')}.`;
@@ -39,6 +39,8 @@ async function main(): Promise<number> {
   if (values.target !== undefined && target === undefined) throw new Error(USAGE);
   // What is not killed starts in a third of the time from the bundle.
   process.env.KILN_FROM_SOURCE = '';
+  // No sandbox but those of the jobs.
+  process.env.KILN_PARKED = '0';
   await using state = await buildState();
   const { engine } = state.images;
   // What is killed runs from source, for its probe: its modules are compiled once.
@@ -72,8 +74,10 @@ async function main(): Promise<number> {
       .update(JSON.stringify([...snapshotTree(tree)]))
       .digest('hex');
   const jobs = [
-    await runJob(ground, false),
-    await runJob(ground, true),
+    await runJob(ground, 'run'),
+    await runJob(ground, 'run --keep'),
+    await runJob(ground, 'run by a worker'),
+    daemonJob(ground),
     buildJob(ground, source),
     await imageJob(ground, recipe, snapshot),
   ];

@@ -9,10 +9,13 @@ import { domainPrefix } from '../../src/sandbox/box-record.ts';
 import type { StatePaths } from '../../src/state/paths.ts';
 import { controllers, initOf, signal } from './processes.ts';
 
-export const TARGETS = ['runner', 'libvirtd', 'libvirt_lxc', 'init'] as const;
+export const TARGETS = ['runner', 'libvirtd', 'libvirt_lxc', 'init', 'daemon', 'worker'] as const;
 
 /** What is killed. */
 export type Target = (typeof TARGETS)[number];
+
+/** What can be killed of a command line that runs in a process of its own. */
+export const OWN_TARGETS: readonly Target[] = ['runner', 'libvirtd', 'libvirt_lxc', 'init'];
 
 /** What came of a kill. */
 export interface Kill {
@@ -44,7 +47,7 @@ const MAIN = join(import.meta.dirname, '../../src/cli/main.ts');
 const PROBE = join(import.meta.dirname, 'probe.ts');
 
 /** How long a runner may take to end after something else of its was killed, ms. */
-const END = 180_000;
+export const END = 180_000;
 
 /** What the probe calls the end of the process. */
 const OVER = 'end';
@@ -134,7 +137,7 @@ function pidOf(
 ): number | undefined {
   if (target === 'libvirt_lxc') return controller;
   if (target === 'init') return controller === undefined ? undefined : initOf(controller);
-  if (target === 'runner') return undefined;
+  if (target !== 'libvirtd') return undefined;
   try {
     const pid = Number(readFileSync(embeddedFiles(paths).pid, 'utf8'));
     return pid > 1 ? pid : undefined;

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import test from 'ava';
 import { execa } from 'execa';
 import { crash, describeTally, type Tally, targetsOf } from '../../scripts/crash/campaign.ts';
-import { runJob } from '../../scripts/crash/jobs.ts';
+import { daemonJob, runJob } from '../../scripts/crash/jobs.ts';
 import { busyboxState, IMAGE } from '../support/busybox-state.ts';
 
 /** In how many phases something was killed. */
@@ -12,7 +12,7 @@ function phasesOf(tally: Tally): number {
   return [...tally.phases.values()].filter(({ size }) => size > 0).length;
 }
 
-test('kiln, libvirtd, controller and init killed in every phase of a run: nothing is left', async (t) => {
+test('kiln, its daemon and workers, libvirtd, controller and init killed in every phase of a run: nothing is left', async (t) => {
   t.timeout(600_000);
   await using state = await busyboxState();
   const directory = await mkdtemp(join(tmpdir(), 'kiln-crash-'));
@@ -20,16 +20,23 @@ test('kiln, libvirtd, controller and init killed in every phase of a run: nothin
   await chmod(directory, 0o755);
   const contents = { inputs: null, packages: [], linked: [], exactReasons: [] };
   await writeFile(join(state.paths.images, IMAGE, 'contents.json'), JSON.stringify(contents));
-  const ground = { paths: state.paths, env: state.env, directory, image: IMAGE };
-  const tally = await crash(ground, [await runJob(ground, false)], {
-    ...{ kills: 8, every: 8 },
+  // From the bundle, through the daemon; no sandbox but those of the jobs.
+  const env = { ...state.env, KILN_FROM_SOURCE: '', KILN_PARKED: '0' };
+  const ground = { paths: state.paths, env, directory, image: IMAGE };
+  const jobs = [
+    await runJob(ground, 'run by a worker'),
+    daemonJob(ground),
+    await runJob(ground, 'run'),
+  ];
+  const tally = await crash(ground, jobs, {
+    ...{ kills: 11, every: 11 },
     // What is to be killed may be there no more when its turn comes, and phases end too soon.
     until: (it) => [...targetsOf(it).values()].every((n) => n > 0) && phasesOf(it) >= 5,
     deadline: Date.now() + 420_000,
     say: (line) => t.log(line),
   });
   t.deepEqual(tally.wrong, [], describeTally(tally));
-  t.true(tally.kills >= 8);
+  t.true(tally.kills >= 11);
   for (const [target, count] of targetsOf(tally)) t.true(count > 0, target);
   t.true(phasesOf(tally) >= 5, describeTally(tally));
 });
