@@ -8,6 +8,7 @@ import { takeCallersUmask } from '../kernel/own-umask.ts';
 import { withWaits } from '../kernel/wait-for.ts';
 import { allowedMissing } from '../sandbox/layers.ts';
 import type { Engine } from '../sandbox/open.ts';
+import { endTrace } from '../trace/trace.ts';
 import type { Caller, Parking } from './caller.ts';
 import { ClientCaller, type ServingProcess } from './client-caller.ts';
 import { prepare, runCommandLine } from './commands.ts';
@@ -161,5 +162,6 @@ export async function serveAlone(line: CommandLine, process: ServingProcess): Pr
   const say = (text: string) => caller.stderr.say(text);
   takeCallersUmask(line.start.umask);
   await withWaits({ say }, () => runCommandLine(wordsOf(line), caller));
+  endTrace(say);
   await caller.finish();
 }

@@ -68,11 +68,17 @@ function add(name: string, pid: number, start: number, duration: number): void {
 function begin(): void {
   begun = true;
   process.on('exit', () => {
-    trace('process', began(), monotonicMs());
-    flush();
+    if (events.length > 0) endTrace();
   });
   // From the start of the process, all of Node's own included, to the first line of ours.
   trace('start of node', began(), began() + performance.nodeTiming.bootstrapComplete);
+}
+
+/** Writes what there is: at the end of the process, or of a job of one that goes on. */
+export function endTrace(tell: (text: string) => void = tellOwner): void {
+  if (!begun) return;
+  trace('process', began(), monotonicMs());
+  flush(tell);
 }
 
 /** When this process began, by the monotonic clock. */
@@ -84,7 +90,7 @@ function began(): number {
 const APPEND =
   constants.O_WRONLY | constants.O_APPEND | constants.O_NOFOLLOW | constants.O_NONBLOCK;
 
-function flush(): void {
+function flush(tell: (text: string) => void = tellOwner): void {
   if (file === undefined || events.length === 0) return;
   const text = events.join('');
   events = [];
@@ -101,6 +107,6 @@ function flush(): void {
       closeSync(fd);
     }
   } catch (error) {
-    tellOwner(`kiln: warning: cannot write the trace: ${(error as Error).message}\n`);
+    tell(`kiln: warning: cannot write the trace: ${(error as Error).message}\n`);
   }
 }

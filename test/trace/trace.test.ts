@@ -60,13 +60,12 @@ test('KILN_TRACE has the phases of the run, and those of the box inside them', a
   await rm(file);
 });
 
-test('a second process adds to the trace', async (t) => {
+test('a second run adds to the trace', async (t) => {
   const file = join(state.paths.root, 'trace-2.json');
   const env = { ...state.env, KILN_TRACE: file };
   for (let i = 0; i < 2; i++) await state.kiln(['run', '-r', IMAGE, '--', 'true'], { env });
   const processes = (await readTrace(file)).filter((event) => event.name === 'process');
   t.is(processes.length, 2);
-  t.not(processes[0]?.pid, processes[1]?.pid);
 });
 
 test('a trace that cannot be written does not get in the way of the run', async (t) => {
