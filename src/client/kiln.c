@@ -479,8 +479,9 @@ static void begin(char **argv, char **environment) {
     int fd = daemon_connect();
     if (fd == -1) {
       if (errno != ENOENT && errno != ECONNREFUSED) {
-        if (errno == ENOTDIR) {
-          fail("cannot keep kiln’s state in %s: it is not a directory\n  hint: name a directory in KILN_STATE", daemon_place());
+        if (errno == ENOTDIR || errno == ELOOP || errno == ENAMETOOLONG) {
+          fail("cannot keep kiln’s state in %s: %s\n  hint: name a directory in KILN_STATE", daemon_place(),
+               errno == ENOTDIR ? "it is not a directory" : strerrorname_np(errno));
         }
         fail("the daemon of %s cannot be reached: %s\n  hint: KILN_STATE names the state directory",
              daemon_place(), strerror(errno));
