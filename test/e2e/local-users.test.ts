@@ -1,5 +1,7 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { existsSync } from 'node:fs';
-import { chmod, mkdir, readdir, readFile, readlink, stat, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, open, readdir, readFile, readlink, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { execa } from 'execa';
@@ -11,6 +13,7 @@ import {
   KILN,
   PATIENCE,
 } from '../support/busybox-state.ts';
+import { endDaemon } from '../support/daemon.ts';
 
 /** What another user of the host, without any right, can do to a kiln that runs. */
 let state: BusyboxState;
@@ -28,19 +31,30 @@ const asNobody = (...argv: readonly string[]) =>
     stdin: 'ignore',
   });
 
-/** Everything that a command of kiln's, and what it starts, locks with flock(2). */
+/**
+ * Runs a command of kiln's; everything that it, and what it starts, has locked with flock(2) by now. A daemon
+ * that it starts is traced for the commands that follow as well.
+ */
 async function lockedBy(log: string, args: readonly string[]): Promise<Set<string>> {
-  // The tracer stays with what stays, such as a supervisor, and is nobody's child.
-  const strace = ['-D', '-f', '-qq', '-y', '-e', 'trace=flock', '-e', 'signal=none', '-o', log];
-  const done = await execa('strace', [...strace, KILN, ...args], {
-    env: state.env,
-    reject: false,
-    stdin: 'ignore',
-    stdout: 'ignore',
-    stderr: { file: `${log}.err` },
+  // The tracer stays with what stays, such as a daemon, and is nobody's child.
+  const strace = [
+    ...['-D', '-f', '--seccomp-bpf', '-qq', '-y', '-e', 'trace=flock', '-e', 'signal=none'],
+    ...['-A', '-o', log],
+  ];
+  // Not a pipe, which the tracer would hold open.
+  const said = await open(`${log}.err`, 'w');
+  const traced = spawn('strace', [...strace, KILN, ...args], {
+    env: { ...state.env, KILN_FROM_SOURCE: '' },
+    stdio: ['ignore', 'ignore', said.fd],
     timeout: 30_000 * PATIENCE,
   });
-  if (done.exitCode !== 0) throw new Error(await readFile(`${log}.err`, 'utf8'));
+  const [status] = await once(traced, 'exit');
+  await said.close();
+  if (status !== 0) throw new Error(await readFile(`${log}.err`, 'utf8'));
+  return lockedIn(log);
+}
+
+async function lockedIn(log: string): Promise<Set<string>> {
   const calls = (await readFile(log, 'utf8')).matchAll(/flock\(\d+<([^>]+)>/g);
   return new Set([...calls].map(([, path = '']) => path));
 }
@@ -78,9 +92,18 @@ test.serial('nothing that kiln locks can be opened by others', async (t) => {
   const service = ['service', 'create', '-r', IMAGE, 'locks', '--', 'sleep', '1000'];
   // Its libvirtd is not to be traced, nor what that starts.
   t.is((await state.kiln(['run', '-r', IMAGE, '--', 'true'])).exitCode, 0);
+  await endDaemon(state.paths.root);
   const locked = new Set<string>();
   const gone: string[] = [];
-  let n = 0;
+  const look = async (paths: Set<string>) => {
+    for (const path of paths) {
+      if (locked.has(path)) continue;
+      locked.add(path);
+      if (existsSync(path)) await cannotOpen(t, path);
+      else gone.push(path);
+    }
+  };
+  const log = join(state.beside, 'strace');
   for (const args of [
     [
       'run',
@@ -100,13 +123,10 @@ test.serial('nothing that kiln locks can be opened by others', async (t) => {
     ['park', '--none'],
     ['gc'],
   ]) {
-    const paths = await lockedBy(join(state.beside, `strace-${n++}`), args);
-    for (const path of paths) {
-      locked.add(path);
-      if (existsSync(path)) await cannotOpen(t, path);
-      else gone.push(path);
-    }
+    await look(await lockedBy(log, args));
   }
+  await endDaemon(state.paths.root);
+  await look(await lockedIn(log));
   for (const action of [service, ['service', 'start', 'locks']]) {
     const { exitCode, stderr } = await state.kiln(action);
     t.is(exitCode, 0, String(stderr));
