@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -60,7 +61,9 @@ const char *daemon_place(void) {
 }
 
 bool daemon_place_serves(void) {
-  return access(daemon_place(), W_OK) == 0 || (errno != ENOENT && errno != EROFS);
+  struct stat found;
+  const char *place = daemon_place();
+  return stat(place, &found) == 0 && S_ISDIR(found.st_mode) && access(place, W_OK) == 0;
 }
 
 static int connect_to(const char *path) {

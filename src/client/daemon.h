@@ -12,7 +12,7 @@ int daemon_connect(void);
 
 /* The state directory, as the caller names it. */
 const char *daemon_place(void);
-/* Whether there is something at that place that a daemon could write to. */
+/* Whether a directory is at that place that a daemon could write to. */
 bool daemon_place_serves(void);
 
 /* Starts the daemon and waits until it listens. Only for root. On failure ends the process with a message. */

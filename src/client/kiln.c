@@ -510,7 +510,7 @@ static void begin(char **argv, char **environment) {
  * Whether the daemon is to be asked: by root, and not by a developer who wants the sources as they are; not for
  * what tells about kiln and this machine, which is to work where no daemon does; not for a supervisor of a
  * service, which outlives it; and not to look at a state that is not there, which a daemon would make, or that
- * is read-only, where none can be.
+ * can be none, or is read-only.
  */
 static bool is_for_daemon(int argc, char **argv) {
   const char *from_source = getenv("KILN_FROM_SOURCE");
