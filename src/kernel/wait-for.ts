@@ -103,6 +103,11 @@ function sentence(
   return { why: `${name}, which is stopped`, mend: `\`kill -CONT ${pid}\` lets it go on` };
 }
 
+/** Says something to whom the waits are for, see {@link withWaits}. */
+export function sayToWaiting(text: string): void {
+  (contexts.getStore()?.say ?? tellOwner)(text);
+}
+
 /** Says who is waited for, once however many wait; the result is to be called at the end. */
 export function sayWaiting(whom: Awaited, what?: string): () => void {
   const say = contexts.getStore()?.say ?? tellOwner;

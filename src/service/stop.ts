@@ -5,8 +5,7 @@ import { KilnError } from '../errors.ts';
 import { monotonicMs } from '../kernel/clock.ts';
 import { tryLock } from '../kernel/flock.ts';
 import { hasErrno } from '../kernel/libc.ts';
-import { tellOwner } from '../kernel/own-process.ts';
-import { patience, sayAfter, sayWaiting } from '../kernel/wait-for.ts';
+import { patience, sayAfter, sayToWaiting, sayWaiting } from '../kernel/wait-for.ts';
 import type { InstanceFiles } from './instance-files.ts';
 import { askSupervisor, supervisorOf } from './supervisor-client.ts';
 
@@ -86,7 +85,7 @@ function askUntilGone(files: InstanceFiles): { lastAnswer: () => number; end: ()
 function killSupervisor(files: InstanceFiles): void {
   const { name, pid } = supervisorOf(files);
   if (pid === undefined) return;
-  tellOwner(`kiln: ${name} does not answer: it is killed, and its sandbox with it\n`);
+  sayToWaiting(`kiln: ${name} does not answer: it is killed, and its sandbox with it\n`);
   try {
     process.kill(pid, 'SIGKILL');
   } catch {
