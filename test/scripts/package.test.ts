@@ -4,6 +4,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
 import { execa } from 'execa';
+import { stopEmbeddedDaemon } from '../../src/libvirt/embedded/daemon.ts';
+import { statePaths } from '../../src/state/paths.ts';
 
 const top = join(import.meta.dirname, '../..');
 
@@ -24,7 +26,13 @@ test.before(async () => {
   await symlink(join(top, 'node_modules'), join(installed, 'node_modules'));
 });
 
-test.after.always(() => rm(folder, { recursive: true, force: true }));
+test.after.always(async () => {
+  // kiln doctor has started a libvirtd.
+  const paths = statePaths({ KILN_STATE: join(folder, 'state') });
+  await stopEmbeddedDaemon(paths);
+  await rm(paths.run, { recursive: true, force: true });
+  await rm(folder, { recursive: true, force: true });
+});
 
 test('the command line starts, and finds the files of kiln’s own', async (t) => {
   const kiln = join(installed, 'bin/kiln-node');
