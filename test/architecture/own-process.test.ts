@@ -22,7 +22,7 @@ const OWN_USERS = [
   'daemon/activation.ts',
   ...['kernel/child-process.ts', 'kernel/own-node.ts', 'kernel/spawn-detached.ts'],
   ...['kernel/wait-for.ts', 'libvirt/pool.ts', 'repository/http.ts', 'repository/reach.ts'],
-  ...['rpm/librpmio.ts', 'service/log-file.ts', 'service/stop.ts', 'service/supervise.ts'],
+  ...['rpm/librpmio.ts', 'service/log-file.ts', 'service/supervise.ts'],
   'trace/trace.ts',
 ];
 
