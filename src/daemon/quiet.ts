@@ -22,14 +22,18 @@ export class Quiet implements Disposable {
     clearTimeout(this.#timer);
     let counts = true;
     const over = () => {
-      clearTimeout(started);
-      if (!counts) return;
+      if (counts) this.#starting--;
       counts = false;
-      this.#starting--;
+      // At the end of a long one, too: it may have taken late what is to be replaced.
       this.#wait();
     };
     const started = setTimeout(over, STARTING);
-    return { [Symbol.dispose]: over };
+    return {
+      [Symbol.dispose]: () => {
+        clearTimeout(started);
+        over();
+      },
+    };
   }
 
   /** Calls the listener no more. */

@@ -233,6 +233,8 @@ function file(value: unknown): RpmFile {
   const from = keys(value);
   const mode = count(from.mode);
   const type = fileTypeOf(mode);
+  const { linkTarget } = from;
+  if (linkTarget === undefined) throw new TypeError('a file does not say where it leads');
   return {
     path: text(from.path),
     type,
@@ -242,7 +244,7 @@ function file(value: unknown): RpmFile {
     size: count(from.size),
     mtime: count(from.mtime),
     digest: textOrNull(from.digest),
-    linkTarget: type === 'symlink' ? text(from.linkTarget) : null,
+    linkTarget: type === 'symlink' ? text(linkTarget) : null,
     flags: list(from.flags, fileFlag),
     verifyFlags: count(from.verifyFlags),
     caps: textOrNull(from.caps),

@@ -187,7 +187,7 @@ test.serial('a daemon that cannot start says why', async (t) => {
     stderr: string;
   };
   t.is(error.code, 125);
-  t.regex(error.stderr, /^kiln: the daemon of .*file cannot be reached: Not a directory/);
+  t.regex(error.stderr, /^kiln: cannot keep kiln’s state in .*file: it is not a directory/);
   t.notRegex(error.stderr, /\n {4}at /);
   await rm(folder);
 });

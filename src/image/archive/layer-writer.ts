@@ -137,7 +137,8 @@ export class LayerWriter {
     }
     const target = join(folder, base.slice(WHITEOUT.length));
     if (target === folder || basename(target) === '..') throw hostile(`it has the name ${path}`);
-    if (!this.#layer.has(target)) remove(target);
+    // Looked for first: a name that no file can have is the archive's fault, not the removal's.
+    if (!this.#layer.has(target) && find(target) !== undefined) remove(target);
     return NOTHING;
   }
 
