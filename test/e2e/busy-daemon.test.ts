@@ -7,7 +7,6 @@ import anyTest, { type TestFn } from 'ava';
 import { execa } from 'execa';
 import { type ImageState, imageState } from '../image/image-state.ts';
 import { PATIENCE } from '../support/busybox-state.ts';
-import { endDaemon } from '../support/daemon.ts';
 
 const test = anyTest as TestFn;
 
@@ -29,7 +28,6 @@ test.before(async () => {
   env = { ...state.env, KILN_FROM_SOURCE: undefined, KILN_PARKED: undefined };
 });
 test.after.always(async () => {
-  await endDaemon(join(state.directory, 'state'));
   await state[Symbol.asyncDispose]();
 });
 

@@ -10,6 +10,7 @@ import type { Connection } from '../../src/libvirt/connection.ts';
 import { stopEmbeddedDaemon } from '../../src/libvirt/embedded/daemon.ts';
 import type { Engine } from '../../src/sandbox/open.ts';
 import { statePaths } from '../../src/state/paths.ts';
+import { endDaemon } from '../support/daemon.ts';
 import { ownCaller } from '../support/own-caller.ts';
 
 /** A state directory of its own, in which images are built from the fixture packages. */
@@ -87,6 +88,8 @@ export async function imageState(): Promise<ImageState> {
     async [Symbol.asyncDispose]() {
       for (const lease of leases) await lease[Symbol.asyncDispose]();
       await (await connection?.catch(() => undefined))?.close();
+      // It has sandboxes that wait, and cannot end them without its libvirtd.
+      await endDaemon(paths.root);
       await stopEmbeddedDaemon(paths);
       // A build leaves a process behind that writes the store to the disk.
       await rm(directory, { recursive: true, force: true, maxRetries: 50, retryDelay: 100 });
