@@ -201,7 +201,7 @@ for (const kind of KINDS.filter(({ care }) => GARBLED.has(care))) {
     if (kind.care === 'no content' && title !== 'a directory') continue;
     // Told from an empty file and from another byte by the same checksum.
     const run = title === 'a file that was cut' && kind.care !== 'record' ? long : test.serial;
-    run(`${kind.pattern.source}: ${title}`, async (t) => {
+    run(`${kind.pattern.source}: ${title}`, async (t: ExecutionContext) => {
       t.timeout(120_000);
       const found = files().filter((path) => kindOf(path) === kind);
       if (found.length === 0) {
