@@ -41,6 +41,9 @@ const OF_PROCESS = [
   ...['HTTP_PROXY', 'HTTPS_PROXY', 'FTP_PROXY', 'ALL_PROXY', 'NO_PROXY'],
 ];
 
+/** Those of them that a plain run has to do with: it fetches nothing. */
+const OF_RUN = ['KILN_URI', 'KILN_TRACE', 'KILN_FIXTURES'];
+
 /** As a daemon has it; a caller's own one is no reason for a worker of its own. */
 const USUAL_HOME = homedir();
 
@@ -66,7 +69,8 @@ export async function serveCommandLine(line: CommandLine, shared: Shared): Promi
     }),
   );
   const [name = '', ...rest] = wordsOf(line);
-  const isUsual = name !== 'run' ? env.KILN_URI === undefined : Object.keys(env).length === 0;
+  const needed = name === 'run' ? OF_RUN : ['KILN_URI'];
+  const isUsual = needed.every((variable) => env[variable] === undefined);
   const isShort = SHORT.includes(name) && start.cwd !== '' && isUsual;
   if (!isShort || !(await serveHere(line, name, rest, shared))) await shared.work(line, env);
 }
@@ -131,7 +135,8 @@ async function runHere(
     prepare(command, caller);
     new Command('kiln').enablePositionalOptions().addCommand(command);
     nameUsageErrors(command);
-    await withWaits({ say }, () => command.parseAsync(words, { from: 'user' }));
+    const waits = { say, patience: line.start.env.KILN_PATIENCE };
+    await withWaits(waits, () => command.parseAsync(words, { from: 'user' }));
   } catch (error) {
     if (error instanceof RunElsewhere) return false;
     if (!(error instanceof CommanderError)) printError(error, caller.stderr);
