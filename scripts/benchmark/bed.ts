@@ -71,7 +71,8 @@ export async function makeBed(recipe: string): Promise<Bed> {
     const [made] = await kiln.images();
     const image = made?.manifest.id ?? '';
     return {
-      env,
+      // As people have it: with that variable, a worker would do what the daemon does itself.
+      env: { ...env, KILN_FIXTURES: undefined },
       scratch,
       kiln,
       image,
