@@ -1,14 +1,11 @@
-import { existsSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 /** How long boxes and daemons that are being torn down may take to be gone. */
 const GRACE_MS = 10_000;
 
-/**
- * Id ranges and pairs of categories in use, a file each, which names its owner's folder. The folders belong to
- * the host and stay. A claim whose owner is gone is free: the next one takes it (src/sandbox/claim.ts).
- */
+/** Id ranges and pairs of categories in use, a file each; the folders belong to the host and stay. */
 const CLAIMS = ['/run/kiln/ranges', '/run/kiln/mcs'];
 
 /** What of kiln's is on a host and would be there still after its makers are gone. */
@@ -24,10 +21,7 @@ export function hostThings(folder: string): HostThings {
   return {
     mounts: new Set(mountPoints().filter((path) => path.includes('kiln'))),
     cgroups: new Set(kilnCgroups('/sys/fs/cgroup', 6)),
-    runDirectories: new Set([
-      ...entriesOf('/run/kiln'),
-      ...CLAIMS.flatMap(entriesOf).filter((claim) => existsSync(read(claim).trim())),
-    ]),
+    runDirectories: new Set(['/run/kiln', ...CLAIMS].flatMap(entriesOf)),
     temporaryFiles: new Set(entriesOf(folder)),
   };
 }

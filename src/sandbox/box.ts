@@ -30,8 +30,9 @@ import { type BoxRecord, boxFiles, domainOf, domainPrefix, writeBoxRecord } from
 import { type Channel, openChannel } from './channel.ts';
 import type { Owner } from './claim.ts';
 import { type DomainOptions, domainXml } from './domain-xml.ts';
-import { allocateRange, type IdRange, releaseRange } from './id-range.ts';
+import { allocateRange, type IdRange, releaseRange, releaseRangesOf } from './id-range.ts';
 import { type BoxLabels, planLabels, releaseLabels } from './labels/labels.ts';
+import { releasePairsOf } from './labels/mcs.ts';
 import { labelFile } from './labels/relabel.ts';
 import type { LabelRequest } from './labels/request.ts';
 import { lowerOwnRange } from './labels/runner.ts';
@@ -309,9 +310,11 @@ export async function removeBox(
   await removePidsGroup(basename(directory));
   await removeDelegatedCgroup(basename(directory));
   removeDomainFiles(paths, domainOf(paths, directory));
-  // Those of a box whose record is damaged are free as soon as its folder is gone, see claim.ts.
-  if (record !== undefined) {
-    const owner = boxOwner(paths, record.id);
+  const owner = boxOwner(paths, basename(directory));
+  if (record === undefined) {
+    await releaseRangesOf(paths, owner);
+    await releasePairsOf(paths, owner);
+  } else {
     await releaseRange(paths, record.range, owner);
     await releaseLabels(paths, record.labels, owner);
   }

@@ -1,8 +1,10 @@
 import {
   chmodSync,
   closeSync,
+  existsSync,
   mkdirSync,
   openSync,
+  readdirSync,
   readFileSync,
   rmSync,
   statSync,
@@ -60,6 +62,12 @@ export async function releaseClaim(directory: string, name: string, owner: Owner
   } catch (error) {
     if (!hasErrno(error, 'ENOENT')) throw error;
   }
+}
+
+/** Gives back all claims of an owner that nobody knows by name: its record is damaged. */
+export async function releaseClaimsOf(directory: string, owner: Owner): Promise<void> {
+  if (!existsSync(directory)) return;
+  for (const name of readdirSync(directory)) await releaseClaim(directory, name, owner);
 }
 
 /**

@@ -4,7 +4,7 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { KilnError } from '../errors.ts';
 import type { StatePaths } from '../state/paths.ts';
-import { claim, ensureClaims, type Owner, releaseClaim } from './claim.ts';
+import { claim, ensureClaims, type Owner, releaseClaim, releaseClaimsOf } from './claim.ts';
 
 /** Ids in one range: what a distribution's images use (uid 65534 is nobody). */
 export const RANGE_SIZE = 65536;
@@ -84,6 +84,11 @@ export async function allocateRange(paths: StatePaths, owner: Owner): Promise<Id
   throw new KilnError('E_NO_RANGE', `all ${total - 1} id ranges are taken by live boxes`, {
     hint: 'see `kiln ps`; `kiln gc` destroys what nobody owns any more',
   });
+}
+
+/** Gives back what ranges an owner has. Only when no process with their ids is left. */
+export async function releaseRangesOf(paths: StatePaths, owner: Owner): Promise<void> {
+  await releaseClaimsOf(rangeDirectory(paths), owner);
 }
 
 /** Gives a range back. Only when no process with its ids is left. */

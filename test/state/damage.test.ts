@@ -286,6 +286,15 @@ for (const [title, garble] of Object.entries(GARBLINGS)) {
       t.false(existsSync(box));
       t.false(stdout.includes(basename(box)), stdout);
     }
+    // Their ids are free, though no record says which they had.
+    const ranges = join(state.engine.paths.hostRun, 'ranges');
+    for (const name of readdirSync(ranges)) {
+      const owner = readFileSync(join(ranges, name), 'utf8');
+      t.false(
+        found.some((box) => owner.includes(basename(box))),
+        `${name}: ${owner}`,
+      );
+    }
     t.notRegex(await everything(t), /damaged:/);
   });
 }

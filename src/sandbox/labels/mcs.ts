@@ -3,7 +3,7 @@ import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
 import type { StatePaths } from '../../state/paths.ts';
-import { claim, ensureClaims, type Owner, releaseClaim } from '../claim.ts';
+import { claim, ensureClaims, type Owner, releaseClaim, releaseClaimsOf } from '../claim.ts';
 
 /** Categories of a policy with MCS: c0 to c1023, in Debian's and Fedora's. */
 const CATEGORIES = 1024;
@@ -54,6 +54,11 @@ export async function claimPair(paths: StatePaths, pair: Pair, owner: Owner): Pr
   const directory = pairDirectory(paths);
   ensureClaims(directory);
   return await claim(directory, pair, owner);
+}
+
+/** Gives back what pairs an owner has. Only when no process with them is left. */
+export async function releasePairsOf(paths: StatePaths, owner: Owner): Promise<void> {
+  await releaseClaimsOf(pairDirectory(paths), owner);
 }
 
 /** Gives a pair back. Only when no process with it is left. */
