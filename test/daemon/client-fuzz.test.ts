@@ -99,7 +99,7 @@ test('no message of a daemon makes the client do what C does not define', async 
   try {
     for (let round = 0; round < ROUNDS; round++) {
       const child = spawn(client, ['run'], {
-        env: { KILN_STATE: state, ASAN_OPTIONS: 'exitcode=99:detect_leaks=0' },
+        env: { KILN_STATE: state, ASAN_OPTIONS: 'detect_leaks=0' },
         stdio: ['ignore', 'ignore', 'pipe'],
       });
       const said: Buffer[] = [];
@@ -108,7 +108,8 @@ test('no message of a daemon makes the client do what C does not define', async 
       const [code, signal] = (await once(child, 'close')) as [number | null, string | null];
       clearTimeout(timer);
       const text = Buffer.concat(said).toString('latin1');
-      const fine = code !== 99 && signal === null && !/Sanitizer|runtime error/.test(text);
+      // The status says nothing: a daemon may ask for any. A sanitizer always says what it found.
+      const fine = signal === null && !/Sanitizer|runtime error/.test(text);
       if (!fine) t.fail(`seed ${seed}, round ${round}: ${code} ${signal}\n${text.slice(0, 4000)}`);
     }
     t.pass();

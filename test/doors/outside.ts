@@ -1,5 +1,6 @@
 /** Looks from the host at the control groups of whatever probe runs. */
 import { readdirSync, readFileSync } from 'node:fs';
+import { constants } from 'node:os';
 import { dirname, join } from 'node:path';
 import { cgroupHierarchies } from '../../src/kernel/cgroup.ts';
 import type { Outside } from './judge.ts';
@@ -19,6 +20,12 @@ function read(path: string): string {
   } catch {
     return '';
   }
+}
+
+/** Whether the probe blocks SIGUSR1 already, so that the signal does not kill it: SigBlk of proc_pid_status(5). */
+function waitsForSignal(pid: string): boolean {
+  const mask = /^SigBlk:\s*([0-9a-f]+)$/m.exec(read(`/proc/${pid}/status`))?.[1] ?? '0';
+  return (BigInt(`0x${mask}`) & (1n << BigInt(constants.signals.SIGUSR1 - 1))) !== 0n;
 }
 
 /** Tells a probe that it has been seen; one that has ended was killed by somebody else. */
@@ -42,7 +49,7 @@ export class OutsideWatch implements Disposable {
       const [program, door] = read(`/proc/${pid}/cmdline`).split('\0');
       if (!program?.endsWith('/kiln-probe') || door === undefined) continue;
       const groups = read(`/proc/${pid}/cgroup`);
-      if (groups === '') continue;
+      if (groups === '' || !waitsForSignal(pid)) continue;
       if (!this.seen.has(door)) this.seen.set(door, limitsOf(groups));
       letGo(Number(pid));
     }
