@@ -390,11 +390,13 @@ test.serial(
 test.serial('stopped means gone; deleted means everything', async (t) => {
   const { initPid, domain } = (await statusOf('three'))!;
   t.regex(String((await service('delete', 'three')).stderr), /three runs/);
-  t.is((await service('stop', 'three')).exitCode, 0);
+  const stopped = await service('stop', 'three');
+  t.is(stopped.exitCode, 0, String(stopped.stderr));
   await t.throwsAsync(stat(`/proc/${initPid}`));
   const domains = await execa('virsh', ['-q', '-c', uri(), 'list', '--all', '--name']);
   t.false(domains.stdout.split('\n').includes(domain));
-  t.is((await service('delete', 'three', 'broken', 'missing')).exitCode, 0);
+  const deleted = await service('delete', 'three', 'broken', 'missing');
+  t.is(deleted.exitCode, 0, String(deleted.stderr));
   await t.throwsAsync(stat(join(state.paths.services, 'three')));
   t.regex(String((await service('start', 'three')).stderr), /no service three/);
 });
