@@ -1,3 +1,5 @@
+import type { ErrorCode } from './error-codes.ts';
+
 /** What a {@link KilnError} carries beside its message. */
 export interface KilnErrorOptions {
   /** What to do next, as an imperative sentence or a command. */
@@ -11,15 +13,15 @@ export interface KilnErrorOptions {
 /**
  * The base of every error kiln raises on purpose.
  *
- * `code` is stable (`E_…`, upper snake case): scripts may match on it, messages may change.
+ * `code` is stable: scripts may match on it, messages may change. error-codes.ts has all of them.
  * An error that is not a KilnError is a bug in kiln.
  */
 export class KilnError extends Error {
-  readonly code: string;
+  readonly code: ErrorCode;
   readonly hint: string | undefined;
   readonly details: Readonly<Record<string, unknown>> | undefined;
 
-  constructor(code: string, message: string, options: KilnErrorOptions = {}) {
+  constructor(code: ErrorCode, message: string, options: KilnErrorOptions = {}) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
     this.name = new.target.name;
     this.code = code;

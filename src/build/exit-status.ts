@@ -1,3 +1,4 @@
+import type { ErrorCode } from '../error-codes.ts';
 import { KilnError } from '../errors.ts';
 import { BuildFailure } from './outcome.ts';
 
@@ -18,7 +19,7 @@ const BUILD_STATUS = {
   interrupted: 130,
 } as const;
 
-const BY_CODE: Readonly<Record<string, number>> = {
+const BY_CODE: Readonly<Partial<Record<ErrorCode, number>>> = {
   E_BUILD_FAILED: BUILD_STATUS.failed,
   E_BUILD_OUTPUT: BUILD_STATUS.failed,
   E_BUILD_LOOP: BUILD_STATUS.failed,

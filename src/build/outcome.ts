@@ -1,3 +1,4 @@
+import type { ErrorCode } from '../error-codes.ts';
 import { KilnError } from '../errors.ts';
 import type { Executed } from '../sandbox/door/planned-sandbox.ts';
 import { relevantLines } from './relevant-lines.ts';
@@ -24,7 +25,7 @@ export class BuildFailure extends KilnError {
   readonly lastLines: readonly string[];
 
   constructor(
-    code: string,
+    code: ErrorCode,
     what: string,
     end: Executed,
     limitHit: BuildReport['limitHit'],

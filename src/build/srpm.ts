@@ -1,3 +1,4 @@
+import type { ErrorCode } from '../error-codes.ts';
 import type { Executed } from '../sandbox/door/planned-sandbox.ts';
 import type { BuildBox } from './box.ts';
 import type { BuildRun } from './build-run.ts';
@@ -102,6 +103,6 @@ async function execute(
   return await box.run(argv, run.command(log));
 }
 
-function failure(code: string, what: string, end: Executed, hint?: string): BuildFailure {
+function failure(code: ErrorCode, what: string, end: Executed, hint?: string): BuildFailure {
   return new BuildFailure(code, what, end, whichLimit(end), hint);
 }

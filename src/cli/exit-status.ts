@@ -1,4 +1,5 @@
 import { CommanderError } from 'commander';
+import { EXIT_STATUS } from '../error-codes.ts';
 import { KilnError } from '../errors.ts';
 import type { CommandEnd } from '../sandbox/door/supervise.ts';
 import { signalNumber } from '../sandbox/process.ts';
@@ -8,18 +9,13 @@ export const KILN_FAILED = 125;
 /** As timeout(1) has it. */
 const TIMED_OUT = 124;
 /** As a shell has it. */
-const NOT_EXECUTABLE = 126;
-const NOT_FOUND = 127;
 const SIGNALLED = 128;
 
 /** The exit status for an error of kiln's; a usage error is kiln's own, too. */
 export function exitStatus(error: unknown): number {
   if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : KILN_FAILED;
   if (!(error instanceof KilnError)) return KILN_FAILED;
-  if (error.code === 'E_COMMAND_NOT_FOUND') return NOT_FOUND;
-  if (error.code === 'E_COMMAND_NOT_EXECUTABLE') return NOT_EXECUTABLE;
-  if (error.code === 'E_INTERRUPTED') return SIGNALLED + signalNumber('SIGINT');
-  return KILN_FAILED;
+  return EXIT_STATUS[error.code] ?? KILN_FAILED;
 }
 
 /** The exit status for the end of a command: its own, wherever it has one. */

@@ -1,4 +1,5 @@
 /** Errors across the pipe: flattened in the child, rebuilt in the parent, which believes nothing. */
+import { isErrorCode } from '../error-codes.ts';
 import { KilnError } from '../errors.ts';
 import { DISK_FULL, isDiskFull } from '../kernel/disk-full.ts';
 import { knownFailure, reasonLine } from '../kernel/system-error.ts';
@@ -38,10 +39,7 @@ export function flattenError(error: unknown): FlatError {
 /** Rebuilds what {@link flattenError} made; whatever does not look like it is replaced or cut. */
 export function rebuildError(value: unknown): KilnError {
   const flat = (typeof value === 'object' && value !== null ? value : {}) as Partial<FlatError>;
-  const code =
-    typeof flat.code === 'string' && /^E_[A-Z0-9_]{1,60}$/.test(flat.code)
-      ? flat.code
-      : 'E_CONFINE_PROTOCOL';
+  const code = isErrorCode(flat.code) ? flat.code : 'E_CONFINE_PROTOCOL';
   const causes = Array.isArray(flat.causes) ? flat.causes.slice(0, MAX_CAUSES) : [];
   let cause: Error | undefined;
   for (const text of causes.reverse()) {

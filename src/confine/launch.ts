@@ -3,6 +3,7 @@ import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { closeSync } from 'node:fs';
 import type { Readable } from 'node:stream';
+import type { ErrorCode } from '../error-codes.ts';
 import { KilnError } from '../errors.ts';
 import { startProgram } from '../kernel/child-process.ts';
 import {
@@ -73,7 +74,7 @@ export function launchConfined(options: LaunchOptions): ChildProcess {
       stdio: ['pipe', 'ignore', 'pipe', 'pipe', userNamespace, destination, ...options.fds],
     });
   } catch (cause) {
-    const passed = ['E_INSTALLATION', 'E_TOO_MANY_FILES'];
+    const passed: readonly ErrorCode[] = ['E_INSTALLATION', 'E_TOO_MANY_FILES'];
     if (cause instanceof KilnError && passed.includes(cause.code)) throw cause;
     throw new KilnError('E_CONFINE_START', 'cannot make the confinement for untrusted files', {
       cause,

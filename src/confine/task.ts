@@ -1,5 +1,6 @@
 /** What runs in a confined child, and what it is given. Both sides of the pipe share these types. */
 
+import type { ErrorCode } from '../error-codes.ts';
 import type { HandedWork } from './work.ts';
 
 /** Bounds on one confined child. All are enforced by the kernel or by the parent. */
@@ -42,7 +43,7 @@ export type ConfinedReply =
 
 /** An error with its chain of causes, outermost first, as plain data. */
 export interface FlatError {
-  readonly code: string;
+  readonly code: ErrorCode;
   readonly message: string;
   readonly hint?: string;
   readonly details?: Readonly<Record<string, unknown>>;

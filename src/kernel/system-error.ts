@@ -1,13 +1,14 @@
 /** Failures of the system (a full disk, a read-only mount, no memory) as errors that a person can act on. */
 import { accessSync, constants, existsSync } from 'node:fs';
 import { dirname } from 'node:path';
+import type { ErrorCode } from '../error-codes.ts';
 import { KilnError } from '../errors.ts';
 import { DISK_FULL } from './disk-full.ts';
 import { SyscallError } from './libc.ts';
 
 /** What an errno means for whoever runs kiln. */
 interface Meaning {
-  readonly code: string;
+  readonly code: ErrorCode;
   /** Follows “cannot open PATH: ”. */
   readonly reason: string;
   readonly hint: string;
@@ -219,7 +220,7 @@ export function reasonLine(cause: Error): string {
 
 /** What is said of a caller whose working directory was deleted. */
 export function workingDirectoryGone(cause?: unknown): KilnError {
-  return new KilnError('E_WORKING_DIRECTORY', 'the working directory does not exist any more', {
+  return new KilnError('E_PATH', 'the working directory does not exist any more', {
     hint: 'change to another one: `cd /`',
     cause,
   });

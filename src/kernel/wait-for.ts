@@ -3,6 +3,7 @@
  * memory. Every such wait says for whom it waits after a while, and ends after a longer one.
  */
 import { AsyncLocalStorage } from 'node:async_hooks';
+import type { ErrorCode } from '../error-codes.ts';
 import { KilnError } from '../errors.ts';
 import { deferred } from '../promise.ts';
 import { monotonicMs } from './clock.ts';
@@ -33,7 +34,7 @@ export interface WaitOptions {
   /** Who is waited for; asked only when it has to be told. Whom others wait for, unless given. */
   readonly whom?: () => Awaited;
   /** The code of the error that ends the wait. */
-  readonly code: string;
+  readonly code: ErrorCode;
   /** What to do when the process is not stopped. */
   readonly hint: string;
   /** How long the wait may last, ms; {@link patience} unless given. */

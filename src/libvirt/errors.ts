@@ -1,3 +1,4 @@
+import type { ErrorCode } from '../error-codes.ts';
 import { KilnError, type KilnErrorOptions } from '../errors.ts';
 
 /**
@@ -19,37 +20,29 @@ export interface VirError {
 /** virErrorNumber values that kiln acts on (libvirt/virterror.h; the list only ever grows). */
 export const VIR_ERR = {
   XML_ERROR: 27,
-  DOM_EXIST: 28,
   XML_DETAIL: 35,
   NO_DOMAIN: 42,
   NO_NETWORK: 43,
   OPERATION_INVALID: 55,
-  CONFIG_UNSUPPORTED: 67,
 } as const;
 
-const CODES: ReadonlyMap<number, string> = new Map([
+const CODES: ReadonlyMap<number, ErrorCode> = new Map([
   [VIR_ERR.XML_ERROR, 'E_LIBVIRT_XML'],
   [VIR_ERR.XML_DETAIL, 'E_LIBVIRT_XML'],
   [VIR_ERR.NO_DOMAIN, 'E_LIBVIRT_NO_DOMAIN'],
   [VIR_ERR.NO_NETWORK, 'E_LIBVIRT_NO_NETWORK'],
-  [VIR_ERR.DOM_EXIST, 'E_LIBVIRT_DOMAIN_EXISTS'],
-  [VIR_ERR.OPERATION_INVALID, 'E_LIBVIRT_OPERATION_INVALID'],
-  [VIR_ERR.CONFIG_UNSUPPORTED, 'E_LIBVIRT_UNSUPPORTED'],
 ]);
 
 /**
- * A failure in libvirt or on the way to it. Codes: those above for what libvirt says; `E_LIBVIRT_URI`
- * and `E_LIBVIRT_REMOTE` (a URI kiln does not take), `E_LIBVIRT_MISSING` (not installed),
- * `E_LIBVIRT_START`, `E_LIBVIRT_STOP` (the embedded daemon), `E_LIBVIRT_CONNECT` (no connection),
- * `E_LIBVIRT_LOST` (it broke in the middle of a call), `E_LIBVIRT_CLOSED` (used after close),
- * `E_LIBVIRT_SILENT` (it does not answer), `E_LIBVIRT_LEAK` (a bug of kiln's, found on close), and `E_LIBVIRT` for everything else.
+ * A failure in libvirt or on the way to it. Its codes begin with `E_LIBVIRT`; what libvirt itself says
+ * has one of those above, or `E_LIBVIRT`.
  */
 export class LibvirtError extends KilnError {
   /** libvirt's own account; undefined where kiln itself refused the call. */
   readonly libvirt: VirError | undefined;
 
   constructor(
-    code: string,
+    code: ErrorCode,
     message: string,
     options: KilnErrorOptions & { readonly libvirt?: VirError | undefined } = {},
   ) {

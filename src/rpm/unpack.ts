@@ -88,7 +88,7 @@ export async function* unpackRpms(
   options: UnpackOptions,
 ): AsyncGenerator<UnpackResult, void, undefined> {
   if (process.geteuid?.() !== 0) {
-    throw new KilnError('E_ROOT', 'only root can unpack packages with their owners', {
+    throw new KilnError('E_NOT_ROOT', 'only root can unpack packages with their owners', {
       hint: 'run it as root',
     });
   }

@@ -111,7 +111,7 @@ export class CommandRequest implements Disposable {
     return readCommandFacts(text, { ...this.#wanted, labels: this.#box.record.labels });
   }
 
-  /** The host's ends of stdio, once the command runs: they are the caller's. Throws E_TERMINAL. */
+  /** The host's ends of stdio, once the command runs: they are the caller's. Throws E_PROTOCOL. */
   takeStreams(): CommandStreams {
     const { handOver } = this.options;
     const streams =
@@ -150,7 +150,7 @@ interface Stdio {
   readonly guest: number[];
   /** The host's ends, where they are there before the command runs. */
   readonly host: HostStdio | undefined;
-  /** The host's ends, once the command runs. Throws E_TERMINAL. */
+  /** The host's ends, once the command runs. Throws E_PROTOCOL. */
   receive(): HostStdio;
   abandon(): void;
 }
@@ -193,7 +193,7 @@ function terminalSocket(): Stdio {
       const terminal = receiveDescriptor(ours);
       close();
       if (terminal !== undefined) return { terminal };
-      throw new KilnError('E_TERMINAL', 'the guest init sent no terminal');
+      throw new KilnError('E_PROTOCOL', 'the guest init sent no terminal');
     },
     abandon: close,
   };

@@ -52,7 +52,7 @@ export class BoxControl {
     return new Promise((resolve) => this.#channel.once('end', () => resolve()));
   }
 
-  /** Makes directories, or gives existing ones that mode and owner. Throws E_SERVICE_BOX. */
+  /** Makes directories, or gives existing ones that mode and owner. Throws E_SETUP. */
   async makeDirectories(directories: readonly BoxDirectory[]): Promise<void> {
     if (directories.length === 0) return;
     await this.#ask(
@@ -63,7 +63,7 @@ export class BoxControl {
 
   /**
    * A new, unconnected, non-blocking stream socket of the box's network; the caller closes it.
-   * Throws E_SERVICE_BOX.
+   * Throws E_SETUP.
    */
   socket(family: Parts<'family'>['family']): Promise<number> {
     return this.#socket('socket', [{ op: 'family', family }]);
@@ -71,13 +71,13 @@ export class BoxControl {
 
   /**
    * A datagram socket of one of the box's interfaces, on the port of DHCP clients; the caller closes
-   * it. Throws E_SERVICE_BOX.
+   * it. Throws E_SETUP.
    */
   dhcpSocket(name: string): Promise<number> {
     return this.#socket('dhcp-socket', [{ op: 'interface', interface: name }]);
   }
 
-  /** Gives an interface an address instead of any it has, and a default route. Throws E_SERVICE_BOX. */
+  /** Gives an interface an address instead of any it has, and a default route. Throws E_SETUP. */
   async setAddress(name: string, { address, mask, gateway }: BoxAddress): Promise<void> {
     await this.#ask('address', [
       { op: 'interface', interface: name },
@@ -90,7 +90,7 @@ export class BoxControl {
     try {
       await this.#ask(request, fields, [theirs]);
       const socket = receiveDescriptor(ours);
-      if (socket === undefined) throw new KilnError('E_SERVICE_BOX', 'the init sent no socket');
+      if (socket === undefined) throw new KilnError('E_PROTOCOL', 'the init sent no socket');
       return socket;
     } finally {
       closeDescriptor(ours);
@@ -98,7 +98,7 @@ export class BoxControl {
     }
   }
 
-  /** Watches an orphan of the box, by its pid there, from now on. Throws E_SERVICE_BOX. */
+  /** Watches an orphan of the box, by its pid there, from now on. Throws E_SETUP. */
   async adopt(pid: number): Promise<AdoptedProcess> {
     const id = this.#nextId;
     // The id that the request below takes; listening first, for it may end at once.
@@ -132,7 +132,7 @@ export class BoxControl {
 
   /**
    * Makes the socket that `NOTIFY_SOCKET` names, once; `heard` is told who said what.
-   * Throws E_SERVICE_BOX.
+   * Throws E_SETUP.
    */
   async listenForNotifications(
     path: string,
@@ -156,7 +156,7 @@ export class BoxControl {
         if (answer.type === 'failed' && answer.id === id) {
           const errno = errnoName(answer.error);
           throw new KilnError(
-            'E_SERVICE_BOX',
+            'E_SETUP',
             `the sandbox could not ${failureWords(answer)}: ${errno}`,
             {
               details: { errno },

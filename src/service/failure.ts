@@ -1,3 +1,4 @@
+import type { ErrorCode } from '../error-codes.ts';
 import { KilnError } from '../errors.ts';
 import type { ExitStatusSet, RestartPolicy, ServiceUnit } from './unit/service-unit.ts';
 import type { ProcessEnd } from './unit-host.ts';
@@ -19,7 +20,7 @@ const CORE = new Set<NodeJS.Signals>([
   ...(['SIGXCPU', 'SIGXFSZ', 'SIGSYS'] as const),
 ]);
 
-export function isKilnCode(error: unknown, ...codes: readonly string[]): error is KilnError {
+export function isKilnCode(error: unknown, ...codes: readonly ErrorCode[]): error is KilnError {
   return error instanceof KilnError && codes.includes(error.code);
 }
 
@@ -70,9 +71,8 @@ export class StartEnded extends KilnError {
 /** What a start that failed means for the unit. */
 export function resultOfStart(error: unknown): UnitResult {
   if (error instanceof StartEnded && error.end.signal !== null) return 'signal';
-  const code = error instanceof KilnError ? error.code : '';
-  if (code === 'E_UNIT_LIMIT') return 'start-limit-hit';
-  return code === 'E_UNIT_TIMEOUT' ? 'timeout' : 'exit-code';
+  if (isKilnCode(error, 'E_UNIT_LIMIT')) return 'start-limit-hit';
+  return isKilnCode(error, 'E_UNIT_TIMEOUT') ? 'timeout' : 'exit-code';
 }
 
 /** An error's message, for the log. */

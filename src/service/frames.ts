@@ -44,7 +44,7 @@ export function onFrames(socket: Socket, received: (frame: Frame) => void): void
     while (pending.length >= HEADER) {
       const length = pending.readUInt32LE(0);
       if (length > MAX_BODY) {
-        socket.destroy(new KilnError('E_SERVICE_PROTOCOL', `a frame of ${length} bytes`));
+        socket.destroy(new KilnError('E_PROTOCOL', `a frame of ${length} bytes`));
         return;
       }
       if (pending.length < HEADER + length) return;

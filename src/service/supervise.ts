@@ -3,6 +3,7 @@ import { existsSync } from 'node:fs';
 import { mkdir, rm } from 'node:fs/promises';
 import type { Server } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { ErrorCode } from '../error-codes.ts';
 import { KilnError } from '../errors.ts';
 import { runProgram } from '../kernel/child-process.ts';
 import { type HeldLock, tryLock } from '../kernel/flock.ts';
@@ -23,17 +24,10 @@ import { serveSupervisor } from './supervisor-server.ts';
 const SUPERVISOR_EXIT = { done: 0, failed: 78, again: 1 } as const;
 
 /** Errors that somebody has to mend first. */
-const LASTING = [
-  ...['E_UNIT', 'E_RECIPE', 'E_ARGUMENT', 'E_IMAGE_MISSING', 'E_NO_SERVICE', 'E_PUBLISH'],
-  ...[
-    'E_SERVICE_NAME',
-    'E_SERVICE_RUNS',
-    'E_SERVICE_READ',
-    'E_SERVICE_IMAGE',
-    'E_NO_CGROUP2',
-    'E_NETWORK',
-    'E_LIMIT',
-  ],
+const LASTING: readonly ErrorCode[] = [
+  ...(['E_UNIT', 'E_RECIPE', 'E_ARGUMENT', 'E_IMAGE_MISSING', 'E_NO_SERVICE'] as const),
+  ...(['E_SERVICE_NAME', 'E_SERVICE_RUNS', 'E_SERVICE_READ', 'E_SERVICE_IMAGE'] as const),
+  ...(['E_PUBLISH', 'E_NO_CGROUP2', 'E_NETWORK', 'E_LIMIT'] as const),
 ];
 
 /** How often is looked whether any unit is left, ms. */

@@ -23,7 +23,7 @@ export function commandAsMain({ pid, end, process }: RunningCommand): MainProces
   return { pid, end, kill: (signal) => void process.kill(signal) };
 }
 
-/** Watches a process that no command of kiln's is. Throws E_SERVICE_BOX when it is gone. */
+/** Watches a process that no command of kiln's is. Throws E_SETUP when it is gone. */
 export async function adoptMain(
   host: UnitHost,
   pid: number,

@@ -1,8 +1,9 @@
+import type { ErrorCode } from '../error-codes.ts';
 import { KilnError } from '../errors.ts';
 
 /** A KilnError on its way through a socket. */
 export interface WiredError {
-  readonly code: string;
+  readonly code: ErrorCode;
   readonly message: string;
   readonly hint?: string;
 }
@@ -13,5 +14,5 @@ export function wired(error: unknown): WiredError {
     const { code, message, hint } = error;
     return { code, message, ...(hint === undefined ? {} : { hint }) };
   }
-  return { code: 'E_SERVICE', message: error instanceof Error ? error.message : String(error) };
+  return { code: 'E_INTERNAL', message: error instanceof Error ? error.message : String(error) };
 }

@@ -38,7 +38,7 @@ function order(arch: string, { fds }: TaskContext): OrderOutput {
   const ids = fds.map((fd, index) => {
     const id = pool.addPackageFile(repository, fd);
     if (id === 0)
-      throw new KilnError('E_RPM_BROKEN', `file ${index} is no package libsolv can read`);
+      throw new KilnError('E_RPM_FORMAT', `file ${index} is no package libsolv can read`);
     return id;
   });
   pool.prepare();

@@ -1,3 +1,4 @@
+import type { ErrorCode } from '../error-codes.ts';
 import { KilnError } from '../errors.ts';
 
 /** The error for what is, or would be, more than its bound. */
@@ -7,7 +8,7 @@ export function diskExceeded(who: string, what: string, hint: string): KilnError
 
 /** Whether it says that a disk is full, nearly full, or filled beyond a bound: what was begun is to go at once. */
 export function isDiskShort(error: unknown): boolean {
-  const codes = ['E_DISK', 'E_DISK_LOW', 'E_DISK_FULL', 'E_TREE_DEPTH'];
+  const codes: readonly ErrorCode[] = ['E_DISK', 'E_DISK_LOW', 'E_DISK_FULL', 'E_TREE_DEPTH'];
   for (let cause = error; cause instanceof Error; cause = cause.cause) {
     if (cause instanceof KilnError && codes.includes(cause.code)) return true;
   }

@@ -6,7 +6,14 @@ const source = join(import.meta.dirname, '../../src');
 
 /** The folders of src, lowest layer first: a module imports from its own layer and those below. */
 const layers: readonly (readonly string[])[] = [
-  ['errors.ts', 'edit-distance.ts', 'promise.ts', 'shell-words.ts', 'stray-errors.ts'],
+  [
+    'errors.ts',
+    'error-codes.ts',
+    'edit-distance.ts',
+    'promise.ts',
+    'shell-words.ts',
+    'stray-errors.ts',
+  ],
   ['kernel', 'state', 'trace'],
   ['confine'],
   ['rpm', 'repository', 'solver', 'libvirt'],

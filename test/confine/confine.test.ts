@@ -139,7 +139,7 @@ test.serial('the destination is its root, and files get real owners', async (t) 
 
 const failure = (task: string, input: unknown, more: Partial<ConfinedOptions<unknown>> = {}) =>
   run(task, input, more).then(
-    (messages) => ({ code: `ended: ${messages}`, message: '' }) as KilnError,
+    (messages) => ({ code: `ended: ${messages}`, message: '', cause: undefined }),
     (error: KilnError) => error,
   );
 
@@ -196,6 +196,7 @@ test.serial('an error of the child keeps its code and loses its control characte
   t.is(named.message, 'bad \ufffd[2Jfile');
   t.is((named.cause as Error).message, 'why');
   t.is((await failed({ code: 'rm -rf', message: 1 })).code, 'E_CONFINE_PROTOCOL');
+  t.is((await failed({ code: 'E_NOT_KILNS', message: 'x' })).code, 'E_CONFINE_PROTOCOL');
   t.is((await failed(null)).code, 'E_CONFINE_PROTOCOL');
   t.is((await failed({ message: 'x'.repeat(100000) })).message.length, 4096);
   t.is((await failure('fail', 'a bug')).code, 'E_INTERNAL');

@@ -118,7 +118,7 @@ await serveConfined({
   }),
   crash: queue(({ input }) => {
     if (input === 3) process.abort();
-    if (input === 2) throw new KilnError('E_TWO', 'not two');
+    if (input === 2) throw new KilnError('E_RPM_DIGEST', 'not two');
     return 'done';
   }),
   buffers: task((_input, { emit }) => {

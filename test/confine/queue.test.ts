@@ -121,7 +121,7 @@ test('a child answers for what it was given, once each, and says what it does me
 
 test('what fails is named: a file, or the one that a child died of', async (t) => {
   const open = (index: number) => {
-    if (index === 0) throw new KilnError('E_MISSING', 'there is no 0');
+    if (index === 0) throw new KilnError('E_RPM_FORMAT', 'there is no 0');
     return numbered(index);
   };
   const seen: unknown[] = [];

@@ -67,11 +67,11 @@ test('the example in docs/result.md is valid, and has every field', (t) => {
 
 test('a failure says what failed, where, why and what to do', (t) => {
   const cause = new Error('no route', { cause: new Error('cable unplugged') });
-  const error = new KilnError('E_FETCH', 'cannot fetch x', { cause, hint: 'try later' });
+  const error = new KilnError('E_DOWNLOAD', 'cannot fetch x', { cause, hint: 'try later' });
   const result = failed(error);
   t.true(validate(JSON.parse(JSON.stringify(result))), JSON.stringify(validate.errors));
   t.deepEqual(result.failure, {
-    code: 'E_FETCH',
+    code: 'E_DOWNLOAD',
     message: 'cannot fetch x',
     phase: 'image',
     hint: 'try later',

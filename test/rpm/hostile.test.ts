@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { fc } from '@fast-check/ava';
 import test, { type ExecutionContext } from 'ava';
+import type { ErrorCode } from '../../src/error-codes.ts';
 import type { KilnError } from '../../src/errors.ts';
 import { type UnpackResult, unpackRpms } from '../../src/rpm/unpack.ts';
 import { fixture, kiln, put, scratch } from './fixtures.ts';
@@ -22,7 +23,7 @@ const plain = (path: string, more: Partial<TestFile> = {}): TestFile => ({
 
 interface Attack {
   readonly rpm: Buffer;
-  readonly code: string;
+  readonly code: ErrorCode;
   readonly message: RegExp;
 }
 

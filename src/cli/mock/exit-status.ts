@@ -1,3 +1,4 @@
+import type { ErrorCode } from '../../error-codes.ts';
 import { KilnError } from '../../errors.ts';
 import { signalNumber } from '../../sandbox/process.ts';
 
@@ -30,7 +31,9 @@ export const MOCK_STATUS = {
   signalled: 128,
 } as const;
 
-const BY_CODE: Readonly<Record<string, number>> = {
+const BY_CODE: Readonly<Partial<Record<ErrorCode, number>>> = {
+  E_COMMAND_NOT_FOUND: 127,
+  E_COMMAND_NOT_EXECUTABLE: 126,
   E_MOCK_USAGE: MOCK_STATUS.usage,
   E_MOCK_CONFIG: MOCK_STATUS.config,
   E_MOCK_ARGUMENT: MOCK_STATUS.arguments,
@@ -72,8 +75,6 @@ const BY_PREFIX: readonly (readonly [string, number])[] = [
 export function mockStatus(error: unknown): number {
   if (!(error instanceof KilnError)) return MOCK_STATUS.error;
   const { code } = error;
-  if (code === 'E_COMMAND_NOT_FOUND') return 127;
-  if (code === 'E_COMMAND_NOT_EXECUTABLE') return 126;
   const known = BY_CODE[code] ?? BY_PREFIX.find(([prefix]) => code.startsWith(prefix))?.[1];
   return known ?? MOCK_STATUS.error;
 }

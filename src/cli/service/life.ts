@@ -79,7 +79,7 @@ const SPARING = ['--max-semi-space-size=1', '--optimize-for-size'];
 function supervisorCommand(name: string): [string, ...string[]] {
   const command = kilnProgram(['service', 'supervise', '--while-wanted', name], SPARING);
   if (command !== undefined) return command;
-  throw new KilnError('E_SERVICE', 'kiln does not know its own program');
+  throw new KilnError('E_INSTALLATION', 'kiln does not know its own program');
 }
 
 /** How the host's own units call kiln: by the program that finds the rest, now and after an update. */

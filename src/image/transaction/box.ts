@@ -1,4 +1,5 @@
 import { mkdir } from 'node:fs/promises';
+import type { ErrorCode } from '../../error-codes.ts';
 import { KilnError } from '../../errors.ts';
 import { TRANSACTION_CAPABILITIES } from '../../sandbox/capabilities.ts';
 import { type CommandPlan, planSandbox } from '../../sandbox/door/plan.ts';
@@ -184,7 +185,7 @@ export class TransactionBox implements AsyncDisposable {
 
 /** What rpm's own child would exit with when it cannot start a script. */
 function startFailure(error: unknown): TransactionResult {
-  const statuses: Readonly<Record<string, number>> = {
+  const statuses: Readonly<Partial<Record<ErrorCode, number>>> = {
     E_COMMAND_NOT_FOUND: 127,
     E_COMMAND_NOT_EXECUTABLE: 126,
   };

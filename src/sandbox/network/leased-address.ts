@@ -29,7 +29,7 @@ export interface LeasedAddress {
 
 /**
  * Has the sandbox's interface get its address by DHCP, before anything runs in it, and keeps the lease.
- * Throws E_NO_LEASE, E_SERVICE_BOX, and the signal's reason.
+ * Throws E_NO_LEASE, E_SETUP, and the signal's reason.
  */
 export async function leaseAddress(
   control: BoxControl,

@@ -4,6 +4,7 @@ import test from 'ava';
 import { execa } from 'execa';
 import { buildPackage } from '../../../src/build/build.ts';
 import type { BuildRequest } from '../../../src/build/request.ts';
+import type { ErrorCode } from '../../../src/error-codes.ts';
 import { KilnError } from '../../../src/errors.ts';
 import { KILN, PATIENCE } from '../../support/busybox-state.ts';
 import { long } from '../../support/long.ts';
@@ -32,7 +33,7 @@ interface Case {
   readonly parts: SpecParts;
   readonly wanted?: Partial<BuildRequest>;
   readonly status: number;
-  readonly code: string;
+  readonly code: ErrorCode;
   readonly phase: string;
   /** One of the last lines. */
   readonly line?: RegExp;
