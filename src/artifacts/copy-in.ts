@@ -9,8 +9,8 @@ import {
   RESOLVE_IN_ROOT,
   RESOLVE_NO_MAGICLINKS,
 } from '../kernel/at.ts';
-import { makingFilesAs } from '../kernel/file-identity.ts';
 import { hasErrno } from '../kernel/libc.ts';
+import { makingFilesAs } from '../kernel/user-namespace.ts';
 import { Budget, type CopyLimits } from './budget.ts';
 import { Destination, type Owner } from './destination.ts';
 import { Inventory } from './inventory.ts';

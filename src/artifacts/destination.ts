@@ -10,8 +10,8 @@ import {
   symlinkat,
   unlinkat,
 } from '../kernel/at.ts';
-import { makingFilesAs } from '../kernel/file-identity.ts';
 import { hasErrno, SyscallError } from '../kernel/libc.ts';
+import { makingFilesAs } from '../kernel/user-namespace.ts';
 import { type ByteString, toBytes } from './names.ts';
 
 /** Whose the copies are. */

@@ -1,8 +1,7 @@
 import { statfsSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import type { KilnError } from '../errors.ts';
-import { DISK_FULL } from '../kernel/disk-full.ts';
-import { knownFailure, reasonLine } from '../kernel/system-error.ts';
+import { DISK_FULL, knownFailure, reasonLine } from '../kernel/system-error.ts';
 import { statePaths } from '../state/paths.ts';
 import type { TextOutput } from './caller.ts';
 import { plainText } from './print.ts';

@@ -1,7 +1,7 @@
 import './last-net.ts';
-import { hasAbandonedCalls } from '../kernel/abandoned-calls.ts';
 import { ownArguments } from '../kernel/own-node.ts';
 import { takeUmask } from '../kernel/own-umask.ts';
+import { hasAbandonedCalls } from '../kernel/system-call.ts';
 import { describeStrayErrors } from '../stray-errors.ts';
 import { runCommandLine } from './commands.ts';
 import { describeError } from './errors.ts';

@@ -1,8 +1,7 @@
 /** Errors across the pipe: flattened in the child, rebuilt in the parent, which believes nothing. */
 import { isErrorCode } from '../error-codes.ts';
 import { KilnError } from '../errors.ts';
-import { DISK_FULL, isDiskFull } from '../kernel/disk-full.ts';
-import { knownFailure, reasonLine } from '../kernel/system-error.ts';
+import { DISK_FULL, isDiskFull, knownFailure, reasonLine } from '../kernel/system-error.ts';
 import type { FlatError } from './task.ts';
 
 /** A message that a person reads has no use for more characters. */

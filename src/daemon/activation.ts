@@ -2,7 +2,7 @@
 import { join } from 'node:path';
 import { KilnError } from '../errors.ts';
 import { runProgram, startProgram } from '../kernel/child-process.ts';
-import { keepDescriptors } from '../kernel/own-descriptors.ts';
+import { keepDescriptors } from '../kernel/descriptor.ts';
 import { ownEnvironment } from '../kernel/own-process.ts';
 import { tryCall } from '../kernel/system-call.ts';
 import { packageRoot } from '../state/package-root.ts';

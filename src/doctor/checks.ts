@@ -1,5 +1,5 @@
 import { KilnError } from '../errors.ts';
-import { hasProc } from '../kernel/proc.ts';
+import { hasProc } from '../kernel/process.ts';
 import {
   type Check,
   type CheckContext,

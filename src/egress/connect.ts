@@ -1,7 +1,7 @@
 import { lookup } from 'node:dns/promises';
 import { once } from 'node:events';
 import { connect, isIP, type Socket } from 'node:net';
-import { isPublicAddress } from '../kernel/public-address.ts';
+import { isPublicAddress } from '../kernel/unix-socket.ts';
 import { canonicalHost, type EgressRule, isListed } from './rule.ts';
 
 /** How long a server may take to accept a connection, ms. */

@@ -7,7 +7,7 @@ import { type ExecFileException, execFile, type SpawnOptions, spawn } from 'node
 import { promisify } from 'node:util';
 import { KilnError } from '../errors.ts';
 import { awaitedLater } from '../promise.ts';
-import { keepDescriptors } from './own-descriptors.ts';
+import { keepDescriptors } from './descriptor.ts';
 import { withoutOrders } from './own-node.ts';
 import { ownEnvironment } from './own-process.ts';
 import { stoppedSince, waitFor } from './wait-for.ts';

@@ -2,7 +2,9 @@
  * Calls on open descriptors, for what is done for each of many files: Node's own take twice as long.
  * Sources: pread(2), pwrite(2), close(2).
  */
-import { checked, tryCall } from './system-call.ts';
+import { close, constants, fchownSync, open } from 'node:fs';
+import { promisify } from 'node:util';
+import { checked, tryCall, tryCallInThread } from './system-call.ts';
 
 /** Closes a descriptor that Node did not open. An error there helps nobody: ignored. */
 export function closeDescriptor(fd: number): void {
@@ -37,5 +39,67 @@ export function writeStart(fd: number, from: Buffer, length: number): void {
   for (let done = 0; done < length; ) {
     const rest = done === 0 ? from : from.subarray(done);
     done += checked('pwrite', tryCall('pwrite64', fd, rest, length - done, done));
+  }
+}
+
+/* Pipes made outside Node's child_process. Sources: pipe(2), fcntl(2). */
+
+const O_CLOEXEC = 0o2000000;
+const F_SETPIPE_SZ = 1031;
+/** The default of /proc/sys/fs/pipe-max-size: what an unprivileged user may ask for, too. */
+const PIPE_BYTES = 1 << 20;
+
+/** Both ends of a pipe; whoever has them closes them. */
+export interface Pipe {
+  readonly read: number;
+  readonly write: number;
+}
+
+/**
+ * A close-on-exec pipe of 1 MiB whose inode belongs to `owner`: only its owner can reopen it
+ * through /proc/self/fd or /dev/stderr.
+ */
+export function createPipe(owner: number): Pipe {
+  const pair = new Int32Array(2);
+  checked('pipe2', tryCall('pipe2', pair, O_CLOEXEC));
+  const [read, write] = pair as unknown as [number, number];
+  growPipe(write);
+  fchownSync(write, owner, owner);
+  return { read, write };
+}
+
+/** Gives a pipe room for 1 MiB; over the user's limit it keeps what it has, 64 KiB at first. */
+export function growPipe(fd: number): void {
+  tryCall('fcntl', fd, F_SETPIPE_SZ, PIPE_BYTES);
+}
+
+/** The first descriptor that is no stdio, and close_range(2)'s last. */
+const FIRST = 3;
+const LAST = 0xffff_ffff;
+/** CLOSE_RANGE_CLOEXEC of linux/close_range.h (Linux 5.11): they close when a program is executed. */
+const CLOSE_ON_EXEC = 4;
+
+/**
+ * From here on no program that this process starts has its descriptors, other than those it is given:
+ * not those that kiln's own caller left open either, which nobody marked. They stay open here, for a
+ * caller may name one (`/dev/fd/63`). Costs microseconds. @throws SyscallError
+ */
+export function keepDescriptors(): void {
+  checked('close_range', tryCall('close_range', FIRST, LAST, CLOSE_ON_EXEC));
+}
+
+const openFile = promisify(open);
+const closeFile = promisify(close);
+
+/**
+ * Writes everything that waits for the file system of `path` to the disk, without holding up this
+ * thread. @throws SyscallError, of syncfs(2).
+ */
+export async function syncFileSystem(path: string): Promise<void> {
+  const fd = await openFile(path, constants.O_RDONLY);
+  try {
+    checked('syncfs', await tryCallInThread('syncfs', fd), path);
+  } finally {
+    await closeFile(fd);
   }
 }

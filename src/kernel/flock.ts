@@ -1,12 +1,20 @@
-import { closeSync, constants, fchmodSync, fstatSync, lstatSync, openSync } from 'node:fs';
+import {
+  closeSync,
+  constants,
+  fchmodSync,
+  fstatSync,
+  lstatSync,
+  openSync,
+  readFileSync,
+  statSync,
+} from 'node:fs';
 import { constants as os } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { getSystemErrorName } from 'node:util';
 import { awaitedLater } from '../promise.ts';
 import { monotonicMs } from './clock.ts';
 import { hasErrno } from './libc.ts';
-import { lockHolder } from './lock-holder.ts';
-import { isStopped } from './process-end.ts';
+import { isStopped } from './process.ts';
 import { tryCall } from './system-call.ts';
 import { type Awaited, sayAfter, sayWaiting, waitFor } from './wait-for.ts';
 
@@ -22,7 +30,7 @@ const LOCK_FILE = constants.O_RDWR | constants.O_NOFOLLOW | constants.O_NONBLOCK
 const POLL_FIRST = 2;
 const POLL_LAST = 50;
 
-export interface LockOptions {
+interface LockOptions {
   /** Several holders at once, as long as none is exclusive. */
   readonly shared?: boolean;
   /** The file must be there already: it is not made. */
@@ -193,4 +201,25 @@ function lockNow(fd: number, path: string, shared: boolean): boolean {
   if (result === -os.errno.EAGAIN || result === -os.errno.EINTR) return false;
   const code = getSystemErrorName(result);
   throw Object.assign(new Error(`${code}: flock '${path}'`), { code, errno: result });
+}
+
+/**
+ * A process that holds a lock of flock(2) on the file, by /proc/locks (proc_locks(5)); undefined where
+ * nobody does, or the kernel does not tell: of a process in another pid namespace, or of a file system
+ * whose device numbers are not those of stat(2).
+ */
+export function lockHolder(path: string): number | undefined {
+  const file = statSync(path, { bigint: true, throwIfNoEntry: false });
+  if (file === undefined) return undefined;
+  // 1: FLOCK  ADVISORY  WRITE 708 00:13:16478 0 EOF; who waits has `->` after the number. Here nobody
+  // waits in the kernel.
+  const [major, minor] = [Number((file.dev >> 8n) & 0xfffn), Number(file.dev & 0xffn)];
+  const rest = Number((file.dev >> 12n) & 0xfff00n);
+  const hex = (number: number) => number.toString(16).padStart(2, '0');
+  const name = `${hex(major)}:${hex(minor | rest)}:${file.ino}`;
+  for (const line of readFileSync('/proc/locks', 'latin1').split('\n')) {
+    const [, kind, , , pid, where] = line.split(/ +/);
+    if (kind === 'FLOCK' && where === name && Number(pid) > 0) return Number(pid);
+  }
+  return undefined;
 }

@@ -4,8 +4,10 @@
  *
  * Sources: open_tree(2), mount_setattr(2), move_mount(2), fsopen(2), pivot_root(2), linux/mount.h.
  */
-
+import { closeSync, constants, openSync, readFileSync, readlinkSync } from 'node:fs';
+import { unescapeOctal } from './cgroup.ts';
 import { closeDescriptor } from './descriptor.ts';
+import { hasErrno } from './libc.ts';
 import { checked, tryCall } from './system-call.ts';
 
 const AT_FDCWD = -100;
@@ -36,7 +38,7 @@ export function cloneMount(path: string, options: { readonly recursive?: boolean
 }
 
 /** What {@link setMountAttributes} changes. */
-export interface MountAttributes {
+interface MountAttributes {
   /** MOUNT_ATTR_ flags to switch on; IDMAP is added when `userNamespace` is given. */
   readonly set: number;
   /**
@@ -94,4 +96,109 @@ export function changeRoot(root: number): void {
   checked('pivot_root', tryCall('pivot_root', '.', '.'));
   checked('umount2', tryCall('umount2', '.', MNT_DETACH));
   checked('fchdir', tryCall('fchdir', root));
+}
+
+/*
+ * Mounting a file system image without a mount point: a loop device that goes away by itself with
+ * its last user, and a detached mount of it.
+ * Sources: loop(4), linux/loop.h, fsopen(2), fsconfig(2), fsmount(2). All throw a SyscallError.
+ */
+
+const LOOP_CTL_GET_FREE = 0x4c82;
+const LOOP_CONFIGURE = 0x4c0a;
+const LO_FLAGS_AUTOCLEAR = 4;
+/** sizeof(struct loop_config), and where lo_flags of its struct loop_info64 is. */
+const CONFIG_SIZE = 304;
+const FLAGS_OFFSET = 8 + 52;
+
+const FSMOUNT_CLOEXEC = 1;
+const FSCONFIG_SET_STRING = 1;
+const FSCONFIG_CMD_CREATE = 6;
+
+/** How often a free loop device that somebody else was faster to take is asked for again. */
+const TRIES = 50;
+
+/**
+ * Mounts the image at `path`, nosuid and nodev, nowhere: gives a descriptor of the mount, which the caller
+ * closes. The loop device lives as long as the mount does.
+ */
+export function mountLoopImage(path: string, type: string): number {
+  const { name, device } = attachLoop(path);
+  try {
+    const fs = checked('fsopen', tryCall('fsopen', type, FSOPEN_CLOEXEC), type);
+    try {
+      checked('fsconfig', tryCall('fsconfig', fs, FSCONFIG_SET_STRING, 'source', name, 0), name);
+      checked('fsconfig', tryCall('fsconfig', fs, FSCONFIG_CMD_CREATE, null, null, 0), path);
+      const attributes = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV;
+      return checked('fsmount', tryCall('fsmount', fs, FSMOUNT_CLOEXEC, attributes));
+    } finally {
+      closeDescriptor(fs);
+    }
+  } finally {
+    // Without a mount this was its last user, and it is free again.
+    closeSync(device);
+  }
+}
+
+/** Takes a free loop device for a file. The caller closes the device. */
+function attachLoop(path: string): { readonly name: string; readonly device: number } {
+  const control = openSync('/dev/loop-control', constants.O_RDWR);
+  const file = openSync(path, constants.O_RDWR);
+  try {
+    for (let tries = 1; ; tries++) {
+      const number = checked(
+        'ioctl',
+        tryCall('ioctl', control, LOOP_CTL_GET_FREE),
+        'LOOP_CTL_GET_FREE',
+      );
+      const name = `/dev/loop${number}`;
+      const device = openSync(name, constants.O_RDWR);
+      const config = Buffer.alloc(CONFIG_SIZE);
+      config.writeUInt32LE(file, 0);
+      config.writeUInt32LE(LO_FLAGS_AUTOCLEAR, FLAGS_OFFSET);
+      try {
+        checked('ioctl', tryCall('ioctl', device, LOOP_CONFIGURE, config), 'LOOP_CONFIGURE');
+        return { name, device };
+      } catch (error) {
+        closeSync(device);
+        if (!hasErrno(error, 'EBUSY') || tries === TRIES) throw error;
+      }
+    }
+  } finally {
+    closeSync(file);
+    closeSync(control);
+  }
+}
+
+/*
+ * Where a file lies, whatever path leads there: through links, `..`, bind mounts. Sources: open(2),
+ * proc_pid_fdinfo(5), proc_pid_mountinfo(5).
+ */
+
+/** A file's place. */
+export interface MountedPath {
+  /** Its absolute path, without links. */
+  readonly path: string;
+  /** MAJOR:MINOR of its file system. */
+  readonly device: string;
+  /** Its path from the root of its file system, which is the same below every bind mount. */
+  readonly inside: string;
+}
+
+/** The place of the file that `fd` has open (O_PATH suffices). Throws the error of reading /proc. */
+export function mountedPath(fd: number): MountedPath {
+  const path = readlinkSync(`/proc/self/fd/${fd}`);
+  const id = /^mnt_id:\s*(\d+)$/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8'))?.[1];
+  for (const line of readFileSync('/proc/self/mountinfo', 'utf8').split('\n')) {
+    const [mount, , device, root, point] = line.split(' ');
+    if (mount !== id || device === undefined || root === undefined || point === undefined) continue;
+    const below = path.slice(unescapeOctal(point).replace(/\/$/, '').length);
+    return { path, device, inside: `${unescapeOctal(root).replace(/\/$/, '')}${below}` || '/' };
+  }
+  throw new Error(`${path} lies on a mount that is not listed`);
+}
+
+/** Whether `path` is `above` or lies below it. Both are absolute, without links. */
+export function isWithin(path: string, above: string): boolean {
+  return path === above || path.startsWith(above === '/' ? '/' : `${above}/`);
 }

@@ -2,6 +2,9 @@
  * What a process does to itself. Resource limits and no_new_privs can only get tighter.
  * Sources: prctl(2), prlimit(2), linux/prctl.h, asm-generic/resource.h.
  */
+import { readFileSync, statfsSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { monotonicMs } from './clock.ts';
 import { checked, tryCall } from './system-call.ts';
 
 const PR_SET_PDEATHSIG = 1;
@@ -12,7 +15,7 @@ const SIGKILL = 9;
 /** RLIMIT_ numbers; the same on x86-64 and arm64. */
 const RLIMIT = { cpu: 0, fsize: 1, data: 2, core: 4, nproc: 6, nofile: 7 } as const;
 
-export type ResourceLimit = keyof typeof RLIMIT;
+type ResourceLimit = keyof typeof RLIMIT;
 
 /** Sets the soft and the hard limit of this process. Units as in setrlimit(2). */
 export function limitResource(resource: ResourceLimit, value: number): void {
@@ -28,4 +31,86 @@ export function setNoNewPrivileges(): void {
 /** The kernel kills this process when its parent ends. Forgotten when ids change (prctl(2)). */
 export function dieWithParent(): void {
   checked('prctl', tryCall('prctl', PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0), 'parent death signal');
+}
+
+/* Whether a process has ended, and waiting for it: of any process, not only of a child. */
+
+/** Longest pause between two looks, ms. */
+const LONGEST_PAUSE = 50;
+
+/**
+ * Whether a process is gone, or dead and only not reaped: in many containers pid 1 never reaps
+ * what it inherits (proc_pid_stat(5), state Z).
+ */
+export function isDead(pid: number): boolean {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
+    return stat.slice(stat.lastIndexOf(')') + 2).startsWith('Z');
+  } catch {
+    return true;
+  }
+}
+
+/** Whether a process was stopped by a signal or a debugger (proc_pid_stat(5), states T and t). */
+export function isStopped(pid: number): boolean {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
+    return /^[Tt]/.test(stat.slice(stat.lastIndexOf(')') + 2));
+  } catch {
+    return false;
+  }
+}
+
+/**
+ * When a process began, in the kernel's own ticks since the boot: with the pid it names one process for good.
+ * Undefined for one that is gone.
+ */
+export function startOf(pid: number): string | undefined {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
+    // proc_pid_stat(5): field 22, of which the first two are cut off.
+    return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19];
+  } catch {
+    return undefined;
+  }
+}
+
+/**
+ * Waits until {@link isDead}, at most `within` ms; false if it is not then. Pid 1 of a pid namespace
+ * dies after everything else in it has.
+ */
+export async function waitForDeath(pid: number, within: number): Promise<boolean> {
+  const until = monotonicMs() + within;
+  for (let pause = 1; !isDead(pid); pause = Math.min(pause * 1.1, LONGEST_PAUSE)) {
+    if (monotonicMs() > until) return false;
+    await sleep(pause);
+  }
+  return true;
+}
+
+/** What statfs calls /proc (linux/magic.h). */
+export const PROC_SUPER_MAGIC = 0x9fa0;
+
+/** Whether /proc is what its name says. */
+export function hasProc(): boolean {
+  try {
+    return statfsSync('/proc').type === PROC_SUPER_MAGIC;
+  } catch {
+    return false;
+  }
+}
+
+/* landlock(7): what this kernel has of it. */
+
+const LANDLOCK_CREATE_RULESET_VERSION = 1;
+
+let known: number | undefined;
+
+/** The ABI, 1 or more; 0 where the kernel lacks Landlock or was started without it (`lsm=`). */
+export function landlockAbi(): number {
+  known ??= Math.max(
+    0,
+    tryCall('landlock_create_ruleset', null, 0, LANDLOCK_CREATE_RULESET_VERSION),
+  );
+  return known;
 }

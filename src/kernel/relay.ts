@@ -5,9 +5,8 @@
 import { fstatSync, readSync, writeSync } from 'node:fs';
 import { constants as os } from 'node:os';
 import { isatty } from 'node:tty';
-import { closeDescriptor } from './descriptor.ts';
+import { closeDescriptor, growPipe } from './descriptor.ts';
 import { hasErrno, SyscallError } from './libc.ts';
-import { growPipe } from './pipe.ts';
 import { checked, tryCall, tryCallInThread } from './system-call.ts';
 
 const SPLICE_F_MOVE = 1;

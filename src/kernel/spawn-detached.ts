@@ -4,7 +4,7 @@
  */
 import { getSystemErrorName } from 'node:util';
 import { libc } from './c-library.ts';
-import { keepDescriptors } from './own-descriptors.ts';
+import { keepDescriptors } from './descriptor.ts';
 import { withoutOrders } from './own-node.ts';
 import { ownEnvironment } from './own-process.ts';
 

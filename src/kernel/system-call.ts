@@ -7,7 +7,7 @@ import { KilnError } from '../errors.ts';
 import { SyscallError } from './libc.ts';
 
 /** The calls that src/kernel/addon/numbers.h has. */
-export type SystemCall =
+type SystemCall =
   | 'accept4'
   | 'bind'
   | 'capget'
@@ -68,7 +68,7 @@ export type SystemCall =
   | 'utimensat';
 
 /** Text gets its closing NUL, bytes do not: see cString(). `null` is a null pointer. */
-export type Argument = number | bigint | string | NodeJS.TypedArray | null;
+type Argument = number | bigint | string | NodeJS.TypedArray | null;
 
 interface Addon {
   readonly numbers: Readonly<Record<SystemCall, number>>;
@@ -135,4 +135,32 @@ export function checked(call: string, result: number, subject?: Buffer | string)
   // The text of the subject is made only here: it takes as long as most calls.
   if (result < 0) throw new SyscallError(call, -result, subject?.toString());
   return result;
+}
+
+/*
+ * Native calls on threads of libuv's pool that nobody waits for any more, for who was to answer them
+ * hangs. Node joins its threads when it ends: a process with such a call would end no sooner than
+ * whoever hangs answers.
+ */
+
+let abandoned = 0;
+let endsHard = false;
+
+/** Notes a call that goes on although nobody waits for it: process.exit() does not wait for it. */
+export function abandonCall(call: Promise<unknown>): void {
+  abandoned++;
+  const end = (): void => {
+    abandoned--;
+  };
+  call.then(end, end);
+  if (endsHard) return;
+  endsHard = true;
+  process.on('exit', (status) => {
+    if (abandoned > 0) tryCall('exit_group', status);
+  });
+}
+
+/** Whether there are such calls: only process.exit() ends this process then. */
+export function hasAbandonedCalls(): boolean {
+  return abandoned > 0;
 }

@@ -1,11 +1,27 @@
 /** How much of a disk a tree uses. The tree may be hostile, and may change meanwhile. Source: statx(2). */
 import { constants } from 'node:fs';
+import { KilnError } from '../errors.ts';
 import { openat2, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV } from './at.ts';
 import { closeDescriptor } from './descriptor.ts';
 import { DirectoryReader } from './directory.ts';
 import { FileStatus } from './file-status.ts';
 import { hasErrno } from './libc.ts';
-import { checkTreeDepth } from './tree-depth.ts';
+
+/**
+ * Directories within directories that a tree may have to be copied or merged: each level holds descriptors and
+ * stack. Trees of packages have some twenty. Deeper ones can only be removed.
+ */
+const MAX_TREE_DEPTH = 1000;
+
+/** Throws E_TREE_DEPTH where `depth` is more than {@link MAX_TREE_DEPTH}. */
+export function checkTreeDepth(depth: number): void {
+  if (depth <= MAX_TREE_DEPTH) return;
+  throw new KilnError(
+    'E_TREE_DEPTH',
+    `a tree has more than ${MAX_TREE_DEPTH} directories within directories`,
+    { hint: 'what wrote it is at fault: remove the deep folders in the sandbox that made them' },
+  );
+}
 
 /** Of st_blocks, bytes, whatever the file system's own size of blocks is. */
 const BLOCK = 512;

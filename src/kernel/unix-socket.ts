@@ -2,7 +2,10 @@
  * Descriptors over unix sockets (SCM_RIGHTS), which Node's sockets drop.
  * Sources: unix(7), cmsg(3), sendmsg(2). All throw a SyscallError.
  */
+import { BlockList, isIP } from 'node:net';
+import { networkInterfaces } from 'node:os';
 import { closeDescriptor } from './descriptor.ts';
+import { hasErrno } from './libc.ts';
 import { addon, checked, tryCall } from './system-call.ts';
 
 const AF_UNIX = 1;
@@ -73,7 +76,7 @@ export function sendPacket(fd: number, data: Buffer, fds: readonly number[]): vo
 }
 
 /** What {@link receivePacket} got. */
-export interface Packet {
+interface Packet {
   readonly data: Buffer;
   /** Close-on-exec. */
   readonly fds: readonly number[];
@@ -93,4 +96,78 @@ export function receivePacket(fd: number, size: number, count: number): Packet |
   if (received === 0 && fds.length === 0) return undefined;
   const whole = (flags & (MSG_CTRUNC | MSG_TRUNC)) === 0;
   return { data: data.subarray(0, received), fds, whole };
+}
+
+/*
+ * Connecting a socket that somebody else made, in whatever network it belongs to, or listening on it.
+ * Sources: connect(2), bind(2), listen(2), ip(7), ipv6(7).
+ */
+
+const AF_INET = 2;
+const AF_INET6 = 10;
+
+/** Connections that wait to be accepted. */
+const BACKLOG = 128;
+
+/**
+ * Begins to connect a non-blocking stream socket to `port` of its own network's loopback: the
+ * outcome shows at the first read or write. Throws a SyscallError when it fails at once.
+ */
+export function connectLoopback(fd: number, family: 'ipv4' | 'ipv6', port: number): void {
+  const address = loopback(family, port);
+  try {
+    checked('connect', tryCall('connect', fd, address, address.length), `port ${port}`);
+  } catch (error) {
+    if (!hasErrno(error, 'EINPROGRESS')) throw error;
+  }
+}
+
+/** Has an IPv4 stream socket take connections to `port` of its own network's loopback. */
+export function listenLoopback(fd: number, port: number): void {
+  const address = loopback('ipv4', port);
+  checked('bind', tryCall('bind', fd, address, address.length), `port ${port}`);
+  checked('listen', tryCall('listen', fd, BACKLOG), `port ${port}`);
+}
+
+/** struct sockaddr_in or sockaddr_in6. */
+function loopback(family: 'ipv4' | 'ipv6', port: number): Buffer {
+  const address = Buffer.alloc(family === 'ipv4' ? 16 : 28);
+  address.writeUInt16LE(family === 'ipv4' ? AF_INET : AF_INET6, 0);
+  address.writeUInt16BE(port, 2);
+  if (family === 'ipv4') address.set([127, 0, 0, 1], 4);
+  else address[23] = 1; // sin6_addr starts at 8
+  return address;
+}
+
+/**
+ * Not the internet's, by the IANA's registries of special addresses: this host, its network, its
+ * cloud's metadata. Of IPv6 what is not global unicast (2000::/3), and what carries an IPv4 address.
+ */
+const SPECIAL_IPV4 = [
+  ...['0.0.0.0/8', '10.0.0.0/8', '100.64.0.0/10', '127.0.0.0/8', '169.254.0.0/16'],
+  ...['172.16.0.0/12', '192.0.0.0/24', '192.0.2.0/24', '192.88.99.0/24', '192.168.0.0/16'],
+  ...['198.18.0.0/15', '198.51.100.0/24', '203.0.113.0/24', '224.0.0.0/4', '240.0.0.0/4'],
+];
+const SPECIAL_IPV6 = ['2001::/23', '2001:db8::/32', '2002::/16', '3fff::/20'];
+
+function blockList(subnets: readonly string[], family: 'ipv4' | 'ipv6'): BlockList {
+  const list = new BlockList();
+  for (const subnet of subnets) {
+    const [address = '', prefix] = subnet.split('/');
+    list.addSubnet(address, Number(prefix), family);
+  }
+  return list;
+}
+
+const special4 = blockList(SPECIAL_IPV4, 'ipv4');
+const special6 = blockList(SPECIAL_IPV6, 'ipv6');
+const global6 = blockList(['2000::/3'], 'ipv6');
+
+/** Whether an address is out in the internet: none of this host's, of a private network, or special. */
+export function isPublicAddress(address: string): boolean {
+  const own = Object.values(networkInterfaces()).flatMap((list) => list ?? []);
+  if (own.some((one) => one.address === address)) return false;
+  if (isIP(address) === 4) return !special4.check(address, 'ipv4');
+  if (isIP(address) !== 6 || address.includes('%')) return false;
+  return global6.check(address, 'ipv6') && !special6.check(address, 'ipv6');
 }

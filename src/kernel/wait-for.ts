@@ -8,7 +8,7 @@ import { KilnError } from '../errors.ts';
 import { deferred } from '../promise.ts';
 import { monotonicMs } from './clock.ts';
 import { ownEnvironment, tellOwner } from './own-process.ts';
-import { isStopped } from './process-end.ts';
+import { isStopped } from './process.ts';
 
 /** How long another process may be silent unless KILN_PATIENCE (seconds) says otherwise, ms. */
 const PATIENCE = 60_000;

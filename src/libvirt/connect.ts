@@ -1,5 +1,5 @@
 import { existsSync, readFileSync } from 'node:fs';
-import { isDead } from '../kernel/process-end.ts';
+import { isDead } from '../kernel/process.ts';
 import type { Awaited } from '../kernel/wait-for.ts';
 import type { StatePaths } from '../state/paths.ts';
 import { type Connection, openConnection } from './connection.ts';

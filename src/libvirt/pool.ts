@@ -1,6 +1,6 @@
-import { abandonCall } from '../kernel/abandoned-calls.ts';
 import { monotonicMs } from '../kernel/clock.ts';
 import { ownEnvironment } from '../kernel/own-process.ts';
+import { abandonCall } from '../kernel/system-call.ts';
 import { type Awaited, patience, waitFor } from '../kernel/wait-for.ts';
 import { awaitedLater } from '../promise.ts';
 import { failedCall, LibvirtError } from './errors.ts';

@@ -3,13 +3,11 @@
  * write (a build recipe, a server's redirect, a list of mirrors) must not make it ask services of
  * this host, of its network, or of its cloud.
  */
-
-import type { LookupAddress, LookupOptions } from 'node:dns';
-import { lookup } from 'node:dns';
+import { type LookupAddress, type LookupOptions, lookup } from 'node:dns';
 import { lookup as lookupAll } from 'node:dns/promises';
 import { isIP, type LookupFunction } from 'node:net';
 import { ownEnvironment } from '../kernel/own-process.ts';
-import { isPublicAddress } from '../kernel/public-address.ts';
+import { isPublicAddress } from '../kernel/unix-socket.ts';
 
 /**
  * `public`: addresses out in the internet. `named`: any; for a URL that whoever runs kiln, or the

@@ -1,5 +1,5 @@
 import type { ImageManifest } from '../image/store/manifest.ts';
-import { landlockAbi } from '../kernel/landlock.ts';
+import { landlockAbi } from '../kernel/process.ts';
 import { securityModule, selinuxEnforces } from '../sandbox/labels/module.ts';
 import type { LabelRequest } from '../sandbox/labels/request.ts';
 import { landlockWalls, mayMount } from '../sandbox/landlock.ts';

@@ -1,5 +1,5 @@
 import { errnoName } from '../kernel/libc.ts';
-import { systemCallName } from '../kernel/seccomp-compile.ts';
+import { systemCallName } from '../kernel/seccomp.ts';
 import type { RefusedCall } from '../sandbox/process.ts';
 
 /** A refused system call in words. */

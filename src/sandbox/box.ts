@@ -16,7 +16,7 @@ import { ProcessCgroups } from '../kernel/cgroup-files.ts';
 import { acquireLock, type HeldLock } from '../kernel/flock.ts';
 import { hasErrno } from '../kernel/libc.ts';
 import { removePidsGroup } from '../kernel/pids-group.ts';
-import { waitForDeath } from '../kernel/process-end.ts';
+import { waitForDeath } from '../kernel/process.ts';
 import { removeTree, removeTreeNow } from '../kernel/remove-tree.ts';
 import type { Connection } from '../libvirt/connection.ts';
 import type { Domain } from '../libvirt/domain.ts';

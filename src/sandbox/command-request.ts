@@ -1,6 +1,5 @@
 import { KilnError } from '../errors.ts';
-import { closeDescriptor } from '../kernel/descriptor.ts';
-import { createPipe, type Pipe } from '../kernel/pipe.ts';
+import { closeDescriptor, createPipe, type Pipe } from '../kernel/descriptor.ts';
 import { receiveDescriptor, unixSocketPair } from '../kernel/unix-socket.ts';
 import type { Box } from './box.ts';
 import { capabilityMask } from './capabilities.ts';

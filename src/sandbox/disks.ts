@@ -1,5 +1,5 @@
 import { KilnError } from '../errors.ts';
-import { backingOf } from '../kernel/block-device.ts';
+import { backingOf } from '../kernel/cgroup-io.ts';
 import { hasErrno } from '../kernel/libc.ts';
 import type { SandboxSpecification } from './specification.ts';
 

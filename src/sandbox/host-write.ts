@@ -4,7 +4,7 @@
  */
 import { closeSync, constants, openSync, readFileSync, statSync } from 'node:fs';
 import { KilnError } from '../errors.ts';
-import { isWithin, type MountedPath, mountedPath } from '../kernel/mounted-path.ts';
+import { isWithin, type MountedPath, mountedPath } from '../kernel/mount.ts';
 import type { StatePaths } from '../state/paths.ts';
 import type { SandboxSpecification } from './specification.ts';
 import type { Surroundings } from './surroundings.ts';

@@ -1,4 +1,4 @@
-import { landlockAbi } from '../kernel/landlock.ts';
+import { landlockAbi } from '../kernel/process.ts';
 import type { Capability } from './capabilities.ts';
 import { layerMissing, requireLayer } from './layers.ts';
 import type { Surroundings } from './surroundings.ts';

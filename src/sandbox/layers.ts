@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs';
 import { KilnError } from '../errors.ts';
-import { landlockAbi } from '../kernel/landlock.ts';
+import { landlockAbi } from '../kernel/process.ts';
 
 /**
  * Layers that a host may be unable to give. Without them kiln goes on only where `--allow-missing`

@@ -3,7 +3,7 @@ import { KilnError } from '../errors.ts';
 import { delegateCgroup } from '../kernel/cgroup-delegation.ts';
 import { ProcessCgroups } from '../kernel/cgroup-files.ts';
 import { tryLock } from '../kernel/flock.ts';
-import { isDead } from '../kernel/process-end.ts';
+import { isDead } from '../kernel/process.ts';
 import type { Connection } from '../libvirt/connection.ts';
 import { awaitedLater, deferred } from '../promise.ts';
 import type { StatePaths } from '../state/paths.ts';

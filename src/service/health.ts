@@ -1,7 +1,7 @@
 import { Agent, get, type IncomingMessage } from 'node:http';
 import { Socket } from 'node:net';
 import { closeDescriptor } from '../kernel/descriptor.ts';
-import { connectLoopback } from '../kernel/inet-socket.ts';
+import { connectLoopback } from '../kernel/unix-socket.ts';
 import type { ServiceDefinition } from './definition.ts';
 import { endText } from './failure.ts';
 import { ROOT_POLICY, type UnitHost } from './unit-host.ts';

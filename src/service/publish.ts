@@ -2,7 +2,7 @@ import { once } from 'node:events';
 import { createServer, type Server, Socket } from 'node:net';
 import { KilnError } from '../errors.ts';
 import { closeDescriptor } from '../kernel/descriptor.ts';
-import { connectLoopback } from '../kernel/inet-socket.ts';
+import { connectLoopback } from '../kernel/unix-socket.ts';
 import { awaitedLater } from '../promise.ts';
 import type { BoxControl } from '../sandbox/control.ts';
 import type { PublishedPort } from './definition.ts';

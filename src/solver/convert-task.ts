@@ -2,13 +2,12 @@
  * Confined task `solver-convert`: turns a repository's XML metadata into libsolv's own form, which
  * loads twenty times as fast.
  */
-
 import { closeSync, write as writeCallback } from 'node:fs';
 import { promisify } from 'node:util';
 import { z } from 'zod';
 import type { SingleTask, TaskContext } from '../confine/task.ts';
 import { KilnError } from '../errors.ts';
-import { createPipe } from '../kernel/pipe.ts';
+import { createPipe } from '../kernel/descriptor.ts';
 import { deferred } from '../promise.ts';
 import { CompsParser } from '../repository/comps.ts';
 import { type MetadataFile, metadataFileSchema } from '../repository/metadata-file.ts';

@@ -1,5 +1,5 @@
 import { hasErrno } from '../kernel/libc.ts';
-import { startOf } from '../kernel/process-end.ts';
+import { startOf } from '../kernel/process.ts';
 
 /** A process that is killed when a disk fills: the init of what writes to it. */
 export interface Victim {

@@ -6,7 +6,7 @@
 import { fileURLToPath } from 'node:url';
 import { Worker } from 'node:worker_threads';
 import { KilnError } from '../errors.ts';
-import { startOf } from '../kernel/process-end.ts';
+import { startOf } from '../kernel/process.ts';
 import { deferred } from '../promise.ts';
 import { diskExceeded } from './disk-error.ts';
 import { killVictim, type Victim } from './disk-victim.ts';

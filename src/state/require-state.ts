@@ -1,7 +1,7 @@
 import { statfsSync, statSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { hasErrno } from '../kernel/libc.ts';
-import { PROC_SUPER_MAGIC } from '../kernel/proc.ts';
+import { PROC_SUPER_MAGIC } from '../kernel/process.ts';
 import { unusableState } from './paths.ts';
 
 /**

@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
 import { type QueueOptions, runQueue } from '../../src/confine/queue.ts';
 import { KilnError } from '../../src/errors.ts';
-import { createPipe } from '../../src/kernel/pipe.ts';
+import { createPipe } from '../../src/kernel/descriptor.ts';
 import { PATIENCE } from '../support/busybox-state.ts';
 
 const top = mkdtempSync('/tmp/kiln-test-queue-');

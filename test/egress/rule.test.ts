@@ -2,7 +2,7 @@ import { isIP } from 'node:net';
 import test from 'ava';
 import { EgressLog, MAX_ENTRIES } from '../../src/egress/log.ts';
 import { canonicalHost, checkEgress, isListed, parseEgressRule } from '../../src/egress/rule.ts';
-import { isPublicAddress } from '../../src/kernel/public-address.ts';
+import { isPublicAddress } from '../../src/kernel/unix-socket.ts';
 
 const listed = (rules: readonly string[], host: string, port: number) => {
   const parsed = rules.map(parseEgressRule).filter((rule) => rule !== undefined);

@@ -29,9 +29,9 @@ import {
   symlinkat,
   unlinkat,
 } from '../../src/kernel/at.ts';
-import { makingFilesAs } from '../../src/kernel/file-identity.ts';
 import { hasErrno } from '../../src/kernel/libc.ts';
 import { dataExtents } from '../../src/kernel/sparse.ts';
+import { makingFilesAs } from '../../src/kernel/user-namespace.ts';
 
 /** A directory and a descriptor of it. */
 function folder(t: ExecutionContext): { path: string; fd: number } {

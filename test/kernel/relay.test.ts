@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
 import { execa } from 'execa';
-import { createPipe } from '../../src/kernel/pipe.ts';
+import { createPipe } from '../../src/kernel/descriptor.ts';
 import { canRelayTo, relay } from '../../src/kernel/relay.ts';
 
 let directory: string;

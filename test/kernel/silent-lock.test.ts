@@ -5,8 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
-import { acquireLock, tryLock } from '../../src/kernel/flock.ts';
-import { lockHolder } from '../../src/kernel/lock-holder.ts';
+import { acquireLock, lockHolder, tryLock } from '../../src/kernel/flock.ts';
 import { stopped } from '../support/stopped.ts';
 
 process.env.KILN_PATIENCE = '1';

@@ -6,7 +6,7 @@ import { text } from 'node:stream/consumers';
 import test from 'ava';
 import { KilnError } from '../../src/errors.ts';
 import { openKiln } from '../../src/index.ts';
-import { waitForDeath } from '../../src/kernel/process-end.ts';
+import { waitForDeath } from '../../src/kernel/process.ts';
 import type { Kiln } from '../../src/kiln.ts';
 import {
   boxFiles,

@@ -5,7 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
 import { execa } from 'execa';
 import { openKiln } from '../../src/index.ts';
-import { waitForDeath } from '../../src/kernel/process-end.ts';
+import { waitForDeath } from '../../src/kernel/process.ts';
 import { domainPrefix } from '../../src/sandbox/box-record.ts';
 import { openSandbox, ReservedBox } from '../../src/sandbox/open.ts';
 import type { StatePaths } from '../../src/state/paths.ts';

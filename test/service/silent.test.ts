@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
 import { execa } from 'execa';
-import { isDead } from '../../src/kernel/process-end.ts';
+import { isDead } from '../../src/kernel/process.ts';
 import { embeddedFiles } from '../../src/libvirt/embedded/files.ts';
 import { instanceFiles } from '../../src/service/instance-files.ts';
 import { hasPrevious } from '../../src/service/previous.ts';

@@ -1,8 +1,7 @@
 import { closeSync } from 'node:fs';
 import { Socket } from 'node:net';
 import { text } from 'node:stream/consumers';
-import { closeDescriptor } from '../../src/kernel/descriptor.ts';
-import { createPipe } from '../../src/kernel/pipe.ts';
+import { closeDescriptor, createPipe } from '../../src/kernel/descriptor.ts';
 import { connect } from '../../src/libvirt/connect.ts';
 import { Box, startDomain } from '../../src/sandbox/box.ts';
 import {

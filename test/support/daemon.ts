@@ -1,6 +1,6 @@
 import { closeSync, existsSync, realpathSync } from 'node:fs';
 import { join } from 'node:path';
-import { waitForDeath } from '../../src/kernel/process-end.ts';
+import { waitForDeath } from '../../src/kernel/process.ts';
 import { connectUnixSocket, peerPid } from '../../src/kernel/unix-socket.ts';
 
 /** The process that listens on a state directory's socket; undefined where none does. */

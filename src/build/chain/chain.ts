@@ -2,7 +2,7 @@ import { join } from 'node:path';
 import { unusableResultDirectory } from '../../artifacts/result-directory.ts';
 import { KilnError } from '../../errors.ts';
 import { tryLock } from '../../kernel/flock.ts';
-import { makeDirectory } from '../../kernel/make-directory.ts';
+import { makeDirectory } from '../../kernel/folder.ts';
 import type { RepositoryFile } from '../../repository/publish/snapshot.ts';
 import { digestOf } from '../../result/digest.ts';
 import type { Engine } from '../../sandbox/open.ts';

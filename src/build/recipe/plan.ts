@@ -1,7 +1,7 @@
 import { isIP } from 'node:net';
 import { parseEgressRules } from '../../egress/rule.ts';
 import { KilnError } from '../../errors.ts';
-import { isPublicAddress } from '../../kernel/public-address.ts';
+import { isPublicAddress } from '../../kernel/unix-socket.ts';
 import type { BuildRecipe } from '../../recipe/build-recipe.ts';
 import { defined } from '../../sandbox/door/plan.ts';
 import type { SandboxSpecification } from '../../sandbox/specification.ts';

@@ -1,12 +1,11 @@
 /** kiln's side of a TypeScript recipe: starts the child that runs it and does what it asks for. */
-
 import { closeSync } from 'node:fs';
 import { Socket } from 'node:net';
 import { basename, dirname } from 'node:path';
 import { encodeFrame } from '../../confine/frame.ts';
 import { runConfined } from '../../confine/run.ts';
 import { KilnError } from '../../errors.ts';
-import { createPipe } from '../../kernel/pipe.ts';
+import { createPipe } from '../../kernel/descriptor.ts';
 import { awaitedLater, deferred } from '../../promise.ts';
 import { readModule } from './recipe-files.ts';
 import { type CommandProcess, RelayedCommand } from './relayed-command.ts';

@@ -1,7 +1,7 @@
 import { resolve } from 'node:path';
 import { Command } from 'commander';
 import { KilnError } from '../../errors.ts';
-import { makeDirectory } from '../../kernel/make-directory.ts';
+import { makeDirectory } from '../../kernel/folder.ts';
 import { formatEvr } from '../../rpm/evr.ts';
 import { showName } from '../../rpm/filename.ts';
 import { type UnpackResult, unpackRpms } from '../../rpm/unpack.ts';

@@ -1,4 +1,4 @@
-import { landlockAbi } from '../../kernel/landlock.ts';
+import { landlockAbi } from '../../kernel/process.ts';
 import { FIRST_ABI } from '../../sandbox/landlock.ts';
 import { allowedMissing } from '../../sandbox/layers.ts';
 import { type Check, type Finding, fail, ok, warn } from '../check.ts';

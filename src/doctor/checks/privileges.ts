@@ -1,5 +1,5 @@
 import { readFile } from 'node:fs/promises';
-import { hasProc } from '../../kernel/proc.ts';
+import { hasProc } from '../../kernel/process.ts';
 import { type Check, fail, ok } from '../check.ts';
 
 /**

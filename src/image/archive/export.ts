@@ -6,7 +6,7 @@ import { type Readable, Transform, type Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { createGzip, createZstdCompress } from 'node:zlib';
 import { KilnError } from '../../errors.ts';
-import { makeDirectory } from '../../kernel/make-directory.ts';
+import { makeDirectory } from '../../kernel/folder.ts';
 import { callerMode } from '../../kernel/own-umask.ts';
 import type { LeasedImage } from '../store/images.ts';
 import type { ImageManifest } from '../store/manifest.ts';

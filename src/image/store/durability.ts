@@ -7,9 +7,9 @@ import { readFileSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { uptime } from 'node:os';
 import { join } from 'node:path';
+import { syncFileSystem } from '../../kernel/descriptor.ts';
 import { withLock } from '../../kernel/flock.ts';
 import { hasErrno } from '../../kernel/libc.ts';
-import { syncFileSystem } from '../../kernel/syncfs.ts';
 import { dropCached, findRecord, withFields, writeRecord } from '../../state/checked-file.ts';
 import type { StatePaths } from '../../state/paths.ts';
 

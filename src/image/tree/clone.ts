@@ -23,7 +23,7 @@ import {
 import { hasErrno } from '../../kernel/libc.ts';
 import { copySparse } from '../../kernel/sparse.ts';
 import { checked, tryCall } from '../../kernel/system-call.ts';
-import { checkTreeDepth } from '../../kernel/tree-depth.ts';
+import { checkTreeDepth } from '../../kernel/tree-usage.ts';
 import { getXattr, listXattrs, setXattr } from '../../kernel/xattr.ts';
 
 /** ioctl_ficlone(2): _IOW(0x94, 9, int). */

@@ -17,7 +17,7 @@ import {
   unlinkat,
 } from '../../kernel/at.ts';
 import { hasErrno } from '../../kernel/libc.ts';
-import { checkTreeDepth } from '../../kernel/tree-depth.ts';
+import { checkTreeDepth } from '../../kernel/tree-usage.ts';
 import { getXattr, listXattrs, removeXattr, setXattr } from '../../kernel/xattr.ts';
 import { decodeName } from '../../rpm/filename.ts';
 

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { tryLock, withLock } from '../../kernel/flock.ts';
 import { hasErrno } from '../../kernel/libc.ts';
-import { isStopped, waitForDeath } from '../../kernel/process-end.ts';
+import { isStopped, waitForDeath } from '../../kernel/process.ts';
 import { removeTree } from '../../kernel/remove-tree.ts';
 import { linkState, type StatePaths } from '../../state/paths.ts';
 import { LibvirtError } from '../errors.ts';

@@ -12,8 +12,7 @@ import { link, mkdir, open, readdir, rename, rm, symlink, writeFile } from 'node
 import { basename, dirname, join } from 'node:path';
 import { KilnError } from '../../errors.ts';
 import { acquireLock, tryLock, withLock } from '../../kernel/flock.ts';
-import { Folder } from '../../kernel/folder.ts';
-import { makeDirectory } from '../../kernel/make-directory.ts';
+import { Folder, makeDirectory } from '../../kernel/folder.ts';
 import { removeTree } from '../../kernel/remove-tree.ts';
 import { addToPool, type PooledPackage, pooledFile, prunePool } from './pool.ts';
 import { writeRepodata } from './repodata.ts';

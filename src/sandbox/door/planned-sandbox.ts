@@ -7,7 +7,7 @@ import type { Egress } from '../../egress/open.ts';
 import { KilnError } from '../../errors.ts';
 import type { CgroupLimits, ProcessCgroups } from '../../kernel/cgroup-files.ts';
 import type { CgroupUsage } from '../../kernel/cgroup-usage.ts';
-import { mountLoopImage } from '../../kernel/loop.ts';
+import { mountLoopImage } from '../../kernel/mount.ts';
 import { awaitedLater } from '../../promise.ts';
 import type { StatePaths } from '../../state/paths.ts';
 import type { CommandFacts } from '../command-facts.ts';

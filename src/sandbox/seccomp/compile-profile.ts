@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { KilnError } from '../../errors.ts';
-import { compileFilter, FILTER_ACTIONS, FILTER_COMPARISONS } from '../../kernel/seccomp-compile.ts';
+import { compileFilter, FILTER_ACTIONS, FILTER_COMPARISONS } from '../../kernel/seccomp.ts';
 import type { Capability } from '../capabilities.ts';
 
 const condition = z.object({ caps: z.array(z.string()), arches: z.array(z.string()) }).partial();
