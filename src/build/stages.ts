@@ -1,4 +1,3 @@
-import { monotonicMs } from '../kernel/clock.ts';
 import type { Timeline } from '../run/timeline.ts';
 import type { BuildHooks, BuildPhase } from './report.ts';
 
@@ -61,7 +60,7 @@ export class Stages {
     if (phase === undefined || phase === this.#current) return;
     this.#leave('finish');
     this.#current = phase;
-    this.#since = monotonicMs();
+    this.#since = performance.now();
     this.#onPhase?.(phase, 'start');
   }
 

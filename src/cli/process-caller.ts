@@ -1,6 +1,7 @@
 /** The caller whose process this is: of a kiln that runs without the daemon. */
-import { callerEnvironment, callerVariable, thisProgram } from '../kernel/own-node.ts';
-import { spawnDetached } from '../kernel/spawn-detached.ts';
+
+import { startDetached } from '../kernel/child-process.ts';
+import { callerEnvironment, callerVariable, kilnProgram } from '../kernel/own-node.ts';
 import { callerIds } from '../run/request.ts';
 import { type Caller, outputOf } from './caller.ts';
 import { openEngine } from './engine.ts';
@@ -61,8 +62,8 @@ export const processCaller: Caller = {
   isOnly: true,
   openEngine: (options) => openEngine(process.env, options),
   storeChanged: () => {
-    const command = thisProgram(['gc', '--sync-only']);
-    if (command !== undefined) spawnDetached(command);
+    const command = kilnProgram(['gc', '--sync-only']);
+    if (command !== undefined) startDetached(command);
   },
 };
 

@@ -44,27 +44,16 @@ export interface OpenHow {
   readonly resolve?: number;
 }
 
-/** struct open_how of linux/openat2.h; making it costs as much as the call: kept for each use. */
-const structures = new WeakMap<OpenHow, BigUint64Array>();
-
-function structure(how: OpenHow): BigUint64Array {
-  let made = structures.get(how);
-  if (made === undefined) {
-    const { flags, mode = 0, resolve = 0 } = how;
-    made = BigUint64Array.of(BigInt(flags | O_CLOEXEC), BigInt(mode), BigInt(resolve));
-    structures.set(how, made);
-  }
-  return made;
-}
-
-/**
- * Opens `path` below the directory `dirfd`; the caller closes the descriptor it returns.
- * A constant `how` is quicker than one made for the call.
- */
-export function openat2(dirfd: number, path: Buffer | string, how: OpenHow): number {
-  const openHow = structure(how);
+/** Opens `path` below the directory `dirfd`; the caller closes the descriptor it returns. */
+export function openat2(
+  dirfd: number,
+  path: Buffer | string,
+  { flags, mode = 0, resolve = 0 }: OpenHow,
+): number {
+  // struct open_how of linux/openat2.h
+  const openHow = BigUint64Array.of(BigInt(flags | O_CLOEXEC), BigInt(mode), BigInt(resolve));
   const name = cString(path);
-  const attempts = ((how.resolve ?? 0) & SCOPED) === 0 ? 1 : SCOPED_ATTEMPTS;
+  const attempts = (resolve & SCOPED) === 0 ? 1 : SCOPED_ATTEMPTS;
   let result = 0;
   for (let attempt = 1; attempt <= attempts; attempt++) {
     result = tryCall('openat2', dirfd, name, openHow, openHow.byteLength);

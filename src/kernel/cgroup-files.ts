@@ -7,11 +7,10 @@ import { writeFile as writeFileInThread } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { KilnError } from '../errors.ts';
 import { type CgroupHierarchy, knownHierarchies, pathOfGroup } from './cgroup.ts';
-import { DELEGATED_GROUP } from './cgroup-delegation.ts';
 import { type IoLimit, ioLimitFile, ioLimitLines, parseIoLimits } from './cgroup-io.ts';
 import { type CgroupUsage, readText, readUsage } from './cgroup-usage.ts';
 import { hasErrno } from './libc.ts';
-import { makePidsGroup, pidsGroup } from './pids-group.ts';
+import { DELEGATED_GROUP, makePidsGroup, pidsGroup } from './own-cgroups.ts';
 
 /** A controller that kiln limits or reads. `cpuacct` is v1's account of what `cpu` limits, `blkio` its name of `io`. */
 type Controller = 'memory' | 'cpu' | 'cpuacct' | 'pids' | 'io' | 'blkio';
@@ -59,7 +58,7 @@ export class ProcessCgroups {
   /**
    * Does beforehand what a limit of processes would have to do first: on v1, makes the group for
    * `id` and moves the process there, for which the kernel waits for all processors: ten milliseconds
-   * in which this thread can do something else. removePidsGroup() it when all is over.
+   * in which this thread can do something else. removeOwnCgroups() removes it.
    * @throws KilnError E_LIMIT
    */
   async prepare(pid: number, id: string): Promise<void> {
@@ -73,7 +72,7 @@ export class ProcessCgroups {
 
   /**
    * Sets limits for the group of the process. On v1, where libvirt makes no group for pids, one is
-   * made for `id` and the process moved into it: removePidsGroup() it when all is over.
+   * made for `id` and the process moved into it: removeOwnCgroups() removes it.
    * @throws KilnError E_LIMIT where one cannot be had
    */
   limit(pid: number, id: string, limits: CgroupLimits): void {

@@ -1,6 +1,5 @@
 /**
- * How kiln starts programs of the host: the only place that does, other than spawn-detached.ts
- * (test/architecture). A child has the descriptors of its stdio and no others, and of the environment
+ * How kiln starts programs of the host: the only place that does (test/architecture). A child has the descriptors of its stdio and no others, and of the environment
  * nothing that makes it load code.
  */
 import { type ExecFileException, execFile, type SpawnOptions, spawn } from 'node:child_process';
@@ -27,6 +26,12 @@ export const startProgram = ((program: string, args: readonly string[], options:
   }
   return child;
 }) as typeof spawn;
+
+/** Starts a program, by its path, that goes on by itself: in a session of its own, with nothing on its stdio. */
+export function startDetached([program, ...args]: readonly [string, ...string[]]): void {
+  const child = startProgram(program, args, { detached: true, stdio: 'ignore' });
+  child.on('error', () => undefined).unref();
+}
 
 /**
  * Runs a program of the host to its end, or kills it after {@link patience}; where it `works` long, only

@@ -10,12 +10,10 @@ import {
 } from 'node:fs';
 import { constants as os } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { getSystemErrorName } from 'node:util';
 import { awaitedLater } from '../promise.ts';
-import { monotonicMs } from './clock.ts';
 import { hasErrno } from './libc.ts';
 import { isStopped } from './process.ts';
-import { tryCall } from './system-call.ts';
+import { checked, tryCall } from './system-call.ts';
 import { type Awaited, sayAfter, sayWaiting, waitFor } from './wait-for.ts';
 
 /** flock(2) operations, from sys/file.h. */
@@ -65,9 +63,9 @@ export async function acquireLock(path: string, options: LockOptions = {}): Prom
     options.signal === undefined ? given.signal : AbortSignal.any([given.signal, options.signal]);
   const acquired = awaitedLater(pollLock(path, { ...options, signal }));
   let holder: Awaited | undefined;
-  let since = monotonicMs();
+  let since = performance.now();
   let said: (() => void) | undefined;
-  const began = monotonicMs();
+  const began = performance.now();
   try {
     return await waitFor(acquired, {
       whom: () => holder ?? holderOf(path),
@@ -78,7 +76,7 @@ export async function acquireLock(path: string, options: LockOptions = {}): Prom
         // The clock runs while it is stopped; where the kernel does not tell who it is, it may work.
         const works = holder.pid === undefined || !isStopped(holder.pid);
         if (works) {
-          since = monotonicMs();
+          since = performance.now();
           if (since - began > sayAfter()) said ??= sayWaiting(holder, 'which works');
         }
         return since;
@@ -197,10 +195,8 @@ function isStill(fd: number, path: string): boolean {
 /** False if somebody else holds the lock. */
 function lockNow(fd: number, path: string, shared: boolean): boolean {
   const result = tryCall('flock', fd, (shared ? LOCK_SH : LOCK_EX) | LOCK_NB);
-  if (result === 0) return true;
   if (result === -os.errno.EAGAIN || result === -os.errno.EINTR) return false;
-  const code = getSystemErrorName(result);
-  throw Object.assign(new Error(`${code}: flock '${path}'`), { code, errno: result });
+  return checked('flock', result, path) === 0;
 }
 
 /**

@@ -4,7 +4,6 @@
  */
 import { readFileSync, statfsSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { monotonicMs } from './clock.ts';
 import { checked, tryCall } from './system-call.ts';
 
 const PR_SET_PDEATHSIG = 1;
@@ -38,27 +37,27 @@ export function dieWithParent(): void {
 /** Longest pause between two looks, ms. */
 const LONGEST_PAUSE = 50;
 
-/**
- * Whether a process is gone, or dead and only not reaped: in many containers pid 1 never reaps
- * what it inherits (proc_pid_stat(5), state Z).
- */
-export function isDead(pid: number): boolean {
+/** What proc_pid_stat(5) says from the third field on, the state; undefined for a process that is gone. */
+function statOf(pid: number): string[] | undefined {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
-    return stat.slice(stat.lastIndexOf(')') + 2).startsWith('Z');
+    return stat.slice(stat.lastIndexOf(')') + 2).split(' ');
   } catch {
-    return true;
+    return undefined;
   }
 }
 
-/** Whether a process was stopped by a signal or a debugger (proc_pid_stat(5), states T and t). */
+/**
+ * Whether a process is gone, or dead and only not reaped: in many containers pid 1 never reaps
+ * what it inherits.
+ */
+export function isDead(pid: number): boolean {
+  return (statOf(pid)?.[0] ?? 'Z') === 'Z';
+}
+
+/** Whether a process was stopped by a signal or a debugger. */
 export function isStopped(pid: number): boolean {
-  try {
-    const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
-    return /^[Tt]/.test(stat.slice(stat.lastIndexOf(')') + 2));
-  } catch {
-    return false;
-  }
+  return ['T', 't'].includes(statOf(pid)?.[0] ?? '');
 }
 
 /**
@@ -66,13 +65,7 @@ export function isStopped(pid: number): boolean {
  * Undefined for one that is gone.
  */
 export function startOf(pid: number): string | undefined {
-  try {
-    const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
-    // proc_pid_stat(5): field 22, of which the first two are cut off.
-    return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19];
-  } catch {
-    return undefined;
-  }
+  return statOf(pid)?.[19];
 }
 
 /**
@@ -80,9 +73,9 @@ export function startOf(pid: number): string | undefined {
  * dies after everything else in it has.
  */
 export async function waitForDeath(pid: number, within: number): Promise<boolean> {
-  const until = monotonicMs() + within;
+  const until = performance.now() + within;
   for (let pause = 1; !isDead(pid); pause = Math.min(pause * 1.1, LONGEST_PAUSE)) {
-    if (monotonicMs() > until) return false;
+    if (performance.now() > until) return false;
     await sleep(pause);
   }
   return true;

@@ -6,7 +6,6 @@ import { AsyncLocalStorage } from 'node:async_hooks';
 import type { ErrorCode } from '../error-codes.ts';
 import { KilnError } from '../errors.ts';
 import { deferred } from '../promise.ts';
-import { monotonicMs } from './clock.ts';
 import { ownEnvironment, tellOwner } from './own-process.ts';
 import { isStopped } from './process.ts';
 
@@ -130,10 +129,10 @@ export function sayWaiting(whom: Awaited, what?: string): () => void {
 
 /** A clock for {@link waitFor} that runs only while a process is stopped: one that works may take long. */
 export function stoppedSince(pid: () => number | undefined): () => number {
-  let last = monotonicMs();
+  let last = performance.now();
   return () => {
     const process = pid();
-    if (process !== undefined && !isStopped(process)) last = monotonicMs();
+    if (process !== undefined && !isStopped(process)) last = performance.now();
     return last;
   };
 }
@@ -158,12 +157,12 @@ export async function waitFor<Result>(
   const context = contexts.getStore();
   const end = Math.min(endAfter, context?.endAfter ?? Number.POSITIVE_INFINITY);
   const say = Math.min(sayAfter(), end);
-  const began = monotonicMs();
+  const began = performance.now();
   const over = deferred<never>();
   let timer: NodeJS.Timeout | undefined;
   let untell: (() => void) | undefined;
   const look = () => {
-    const quiet = monotonicMs() - (signOfLife?.() ?? began);
+    const quiet = performance.now() - (signOfLife?.() ?? began);
     if (quiet >= end) {
       const { why, mend } = sentence(whom());
       const waited = quiet < 10_000 ? (quiet / 1000).toFixed(1) : Math.round(quiet / 1000);

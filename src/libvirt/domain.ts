@@ -1,5 +1,4 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { monotonicMs } from '../kernel/clock.ts';
 import { LibvirtError, VIR_ERR } from './errors.ts';
 import type { Libvirt, Pointer } from './functions.ts';
 import { runAsync, takeString } from './library.ts';
@@ -163,9 +162,9 @@ export class Domain {
    * comes after a quarter of a second. The name must be unique on the host.
    */
   async isWatched(): Promise<boolean> {
-    const until = monotonicMs() + WATCH_MS;
+    const until = performance.now() + WATCH_MS;
     while (!isWatchedNow(this.name)) {
-      if (monotonicMs() > until) return false;
+      if (performance.now() > until) return false;
       await sleep(WATCH_MS / 10);
     }
     return true;

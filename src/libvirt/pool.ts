@@ -1,4 +1,3 @@
-import { monotonicMs } from '../kernel/clock.ts';
 import { ownEnvironment } from '../kernel/own-process.ts';
 import { abandonCall } from '../kernel/system-call.ts';
 import { type Awaited, patience, waitFor } from '../kernel/wait-for.ts';
@@ -57,7 +56,7 @@ async function takeTurn(): Promise<void> {
 }
 
 function endTurn(): void {
-  lastEnd = monotonicMs();
+  lastEnd = performance.now();
   const next = waiting.shift();
   if (next === undefined) running--;
   else next();
@@ -132,7 +131,7 @@ export class ConnectionPool {
     if (this.#silence !== undefined) throw this.#silence;
     const call: CallState = { began: undefined, given: false };
     const done = awaitedLater(this.#run(work, repeatable, call));
-    const waitStarted = monotonicMs();
+    const waitStarted = performance.now();
     let over = false;
     const settle = (): void => {
       over = true;
@@ -163,7 +162,7 @@ export class ConnectionPool {
     call.given = true;
     this.#abandoned++;
     // Who was in more of a hurry than others, or was interrupted, does not decide for them.
-    const quiet = monotonicMs() - (call.began ?? 0);
+    const quiet = performance.now() - (call.began ?? 0);
     if (quiet >= (this.#options.endAfter ?? patience())) this.#silence ??= reason;
     abandonCall(done);
     const end = (): void => {
@@ -188,7 +187,7 @@ export class ConnectionPool {
       for (let attempt = 1; ; attempt++) {
         // Nobody waits any more: nothing is begun.
         if (call.given) throw this.#refusal();
-        call.began = monotonicMs();
+        call.began = performance.now();
         const connection = await this.#take(library, !repeatable, call);
         try {
           if (call.given) throw this.#refusal();
@@ -232,7 +231,7 @@ export class ConnectionPool {
       // Starting a daemon has limits of its own.
       call.began = Number.POSITIVE_INFINITY;
       await this.#options.revive();
-      call.began = monotonicMs();
+      call.began = performance.now();
     }
     // The reasons of those failures stayed on the pool's threads: the last try is made on this one.
     const last = library.virConnectOpen(this.uri);

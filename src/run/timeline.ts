@@ -1,4 +1,3 @@
-import { monotonicMs } from '../kernel/clock.ts';
 import { trace } from '../trace/trace.ts';
 
 /** A named part of a run. Times in milliseconds; `start` counts from the beginning of the run. */
@@ -15,22 +14,22 @@ export class Timeline {
   current = 'plan';
   /** The first phase that failed. */
   failed: string | undefined;
-  readonly #zero = monotonicMs();
+  readonly #zero = performance.now();
 
-  /** Notes a part that began at `from` (of {@link monotonicMs}) and ends now. */
+  /** Notes a part that began at `from` (of performance.now()) and ends now. */
   note(name: string, from: number): void {
-    trace(name, from, monotonicMs());
+    trace(name, from, performance.now());
     this.phases.push({
       name,
       start: rounded(from - this.#zero),
-      duration: rounded(monotonicMs() - from),
+      duration: rounded(performance.now() - from),
     });
   }
 
   /** Runs `work` as the phase `name`; it is noted even when it fails. */
   async measure<Result>(name: string, work: () => Promise<Result>): Promise<Result> {
     this.current = name;
-    const start = monotonicMs();
+    const start = performance.now();
     try {
       return await work();
     } catch (error) {

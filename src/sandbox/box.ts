@@ -11,11 +11,10 @@ import {
 import { basename, join, relative } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../errors.ts';
-import { removeDelegatedCgroup } from '../kernel/cgroup-delegation.ts';
 import { ProcessCgroups } from '../kernel/cgroup-files.ts';
 import { acquireLock, type HeldLock } from '../kernel/flock.ts';
 import { hasErrno } from '../kernel/libc.ts';
-import { removePidsGroup } from '../kernel/pids-group.ts';
+import { removeOwnCgroups } from '../kernel/own-cgroups.ts';
 import { waitForDeath } from '../kernel/process.ts';
 import { removeTree, removeTreeNow } from '../kernel/remove-tree.ts';
 import type { Connection } from '../libvirt/connection.ts';
@@ -307,8 +306,7 @@ export async function removeBox(
   record: BoxRecord | undefined,
 ): Promise<void> {
   // They are named by the box's id, as its folder is.
-  await removePidsGroup(basename(directory));
-  await removeDelegatedCgroup(basename(directory));
+  await removeOwnCgroups(basename(directory));
   removeDomainFiles(paths, domainOf(paths, directory));
   const owner = boxOwner(paths, basename(directory));
   if (record === undefined) {

@@ -1,8 +1,8 @@
 import { join } from 'node:path';
 import { KilnError } from '../errors.ts';
-import { delegateCgroup } from '../kernel/cgroup-delegation.ts';
 import { ProcessCgroups } from '../kernel/cgroup-files.ts';
 import { tryLock } from '../kernel/flock.ts';
+import { delegateCgroup } from '../kernel/own-cgroups.ts';
 import { isDead } from '../kernel/process.ts';
 import type { Connection } from '../libvirt/connection.ts';
 import { awaitedLater, deferred } from '../promise.ts';

@@ -4,7 +4,6 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../errors.ts';
 import { startProgram } from '../kernel/child-process.ts';
-import { monotonicMs } from '../kernel/clock.ts';
 import { patience, stoppedSince } from '../kernel/wait-for.ts';
 import { isKilnCode } from './failure.ts';
 import type { InstanceFiles } from './instance-files.ts';
@@ -131,7 +130,7 @@ export async function waitUntilStarted(
     if ((over || dropped) && !(await isSupervised(files))) {
       throw dropped ? stopped(name) : failed(name, files, 'its supervisor has ended');
     }
-    if (monotonicMs() - silent() > patience()) {
+    if (performance.now() - silent() > patience()) {
       throw failed(name, files, `${supervisorOf(files).name} does not come up`);
     }
     await sleep(PAUSE);

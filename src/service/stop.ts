@@ -2,7 +2,6 @@ import { existsSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../errors.ts';
-import { monotonicMs } from '../kernel/clock.ts';
 import { tryLock } from '../kernel/flock.ts';
 import { hasErrno } from '../kernel/libc.ts';
 import { patience, sayAfter, sayToWaiting, sayWaiting } from '../kernel/wait-for.ts';
@@ -37,12 +36,12 @@ export async function stopService(files: InstanceFiles): Promise<boolean> {
   const wanted = existsSync(files.wanted);
   await rm(files.wanted, { force: true });
   if (!(await isSupervised(files))) return wanted;
-  const began = monotonicMs();
+  const began = performance.now();
   const asking = askUntilGone(files);
   let untell: (() => void) | undefined;
   try {
     for (let killed: number | undefined; await isSupervised(files); await sleep(PAUSE)) {
-      const now = monotonicMs();
+      const now = performance.now();
       if (now - began > sayAfter()) {
         untell ??= sayWaiting(supervisorOf(files), 'which stops its units');
       }
@@ -64,7 +63,7 @@ export async function stopService(files: InstanceFiles): Promise<boolean> {
  * its place. Each answer is a sign of life.
  */
 function askUntilGone(files: InstanceFiles): { lastAnswer: () => number; end: () => void } {
-  let last = monotonicMs();
+  let last = performance.now();
   let asking = false;
   const ask = () => {
     if (asking) return;
@@ -73,7 +72,7 @@ function askUntilGone(files: InstanceFiles): { lastAnswer: () => number; end: ()
       asking = false;
     };
     askSupervisor(files, { do: 'stop' }).then((answer) => {
-      if (answer !== undefined) last = monotonicMs();
+      if (answer !== undefined) last = performance.now();
       over();
     }, over);
   };

@@ -2,7 +2,6 @@ import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 import { basename } from 'node:path';
 import { KilnError } from '../errors.ts';
-import { monotonicMs } from '../kernel/clock.ts';
 import { lockHolder } from '../kernel/flock.ts';
 import { hasErrno } from '../kernel/libc.ts';
 import { type Awaited, patience, waitFor } from '../kernel/wait-for.ts';
@@ -101,11 +100,11 @@ export async function askSupervisor<Answer>(
 
 /** Asks a supervisor now and then whether it lives; `last` is when it did the last time, monotonic ms. */
 function watchPulse(files: InstanceFiles): { last: () => number; end: () => void } {
-  let last = monotonicMs();
+  let last = performance.now();
   const timer = setInterval(() => {
     askSupervisor(files, { do: 'ping' }).then(
       (answer) => {
-        if (answer !== undefined) last = monotonicMs();
+        if (answer !== undefined) last = performance.now();
       },
       () => undefined,
     );

@@ -6,7 +6,6 @@
  */
 
 import { closeSync, constants, openSync, writeFileSync } from 'node:fs';
-import { monotonicMs } from '../kernel/clock.ts';
 import { ownEnvironment, tellOwner } from '../kernel/own-process.ts';
 import { callerMode } from '../kernel/own-umask.ts';
 
@@ -24,22 +23,14 @@ let begun = false;
 /** A phase that lasts until it is disposed of: `using _ = span('name')`. */
 export function span(name: string): Disposable {
   if (file === undefined) return NOTHING;
-  const start = monotonicMs();
-  return { [Symbol.dispose]: () => trace(name, start, monotonicMs()) };
+  const start = performance.now();
+  return { [Symbol.dispose]: () => trace(name, start, performance.now()) };
 }
 
-/** Notes a phase of this process; times of {@link monotonicMs}. */
+/** Notes a phase of this process; times of performance.now(). */
 export function trace(name: string, start: number, end: number): void {
   if (file === undefined) return;
-  add(name, process.pid, epoch() + start, end - start);
-}
-
-let epochMs: number | undefined;
-
-/** When the monotonic clock was 0, milliseconds since 1970. */
-function epoch(): number {
-  epochMs ??= performance.timeOrigin + performance.now() - monotonicMs();
-  return epochMs;
+  add(name, process.pid, performance.timeOrigin + start, end - start);
 }
 
 /**
@@ -71,19 +62,14 @@ function begin(): void {
     if (events.length > 0) endTrace();
   });
   // From the start of the process, all of Node's own included, to the first line of ours.
-  trace('start of node', began(), began() + performance.nodeTiming.bootstrapComplete);
+  trace('start of node', 0, performance.nodeTiming.bootstrapComplete);
 }
 
 /** Writes what there is: at the end of the process, or of a job of one that goes on. */
 export function endTrace(tell: (text: string) => void = tellOwner): void {
   if (!begun) return;
-  trace('process', began(), monotonicMs());
+  trace('process', 0, performance.now());
   flush(tell);
-}
-
-/** When this process began, by the monotonic clock. */
-function began(): number {
-  return performance.timeOrigin - epoch();
 }
 
 /** The file may lie where others can put links and fifos. */

@@ -20,7 +20,7 @@ const OWN = ['kernel/own-process.ts', 'kernel/own-umask.ts'];
 /** Whose business the process is: what it hands on to programs, how patient it is, where it traces and logs. */
 const OWN_USERS = [
   'daemon/activation.ts',
-  ...['kernel/child-process.ts', 'kernel/own-node.ts', 'kernel/spawn-detached.ts'],
+  ...['kernel/child-process.ts', 'kernel/own-node.ts'],
   ...['kernel/wait-for.ts', 'libvirt/pool.ts', 'repository/http.ts', 'repository/reach.ts'],
   ...['rpm/librpmio.ts', 'service/log-file.ts', 'service/supervise.ts'],
   'trace/trace.ts',

@@ -17,19 +17,14 @@ async function modulesWith(pattern: RegExp): Promise<string[]> {
   return found.sort();
 }
 
-test('programs are started in two modules, each with the descriptors they are to have', async (t) => {
+test('programs are started in one module, with the descriptors they are to have', async (t) => {
   t.deepEqual(await modulesWith(/child_process|'(?:node:)?cluster'|from 'execa'/), [
     'kernel/child-process.ts',
   ]);
-  for (const [name, starts] of [
-    ['child-process', 3],
-    ['spawn-detached', 1],
-  ] as const) {
-    const text = await readFile(join(source, 'kernel', `${name}.ts`), 'utf8');
-    t.is(text.match(/^ {2}keepDescriptors\(\);$/gm)?.length, starts, name);
-  }
+  const text = await readFile(join(source, 'kernel/child-process.ts'), 'utf8');
+  t.is(text.match(/^ {2}keepDescriptors\(\);$/gm)?.length, 3);
   const calls = /\b(?:posix_spawnp?|v?fork|exec[vl]p?e?|system|popen|clone3?)\(/;
-  t.deepEqual(await modulesWith(calls), ['kernel/spawn-detached.ts']);
+  t.deepEqual(await modulesWith(calls), []);
 });
 
 test('one module writes the command lines of Nodes, and reads one', async (t) => {

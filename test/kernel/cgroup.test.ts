@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
 import { parseCgroupMounts } from '../../src/kernel/cgroup.ts';
 import { ProcessCgroups } from '../../src/kernel/cgroup-files.ts';
-import { removePidsGroup } from '../../src/kernel/pids-group.ts';
+import { removeOwnCgroups } from '../../src/kernel/own-cgroups.ts';
 
 const V1_FIXTURE = `31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
 33 31 0:30 / /sys/fs/cgroup/cpu,cpuacct rw,relatime shared:9 - cgroup cgroup rw,cpu,cpuacct
@@ -47,7 +47,7 @@ async function waitingShell(t: ExecutionContext, script: string) {
   }
   t.teardown(async () => {
     child.kill('SIGKILL');
-    await removePidsGroup(name);
+    await removeOwnCgroups(name);
     for (const directory of directories) await removeGroup(directory);
   });
   return { child, pid, name, cgroups: ProcessCgroups.of(pid) };
@@ -135,9 +135,9 @@ test('a limit of processes refuses forks, and counts them', async (t) => {
   const usage = cgroups.usage(name);
   t.true((usage.pidsRefused ?? 0) > 0);
   t.is(usage.peakPids, 8);
-  await removePidsGroup(name);
+  await removeOwnCgroups(name);
   t.false(existsSync(join(rootOf('pids').path, 'kiln', name)));
-  await t.notThrowsAsync(removePidsGroup(name));
+  await t.notThrowsAsync(removeOwnCgroups(name));
 });
 
 test('what is read from and written to disk is counted', async (t) => {
