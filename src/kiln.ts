@@ -1,8 +1,8 @@
 import { KilnError } from './errors.ts';
 import { type ListedImage, leaseImage, listImages } from './image/store/images.ts';
 import { waitFor, withWaits } from './kernel/wait-for.ts';
+import { pickEngine } from './libvirt/connect.ts';
 import type { Connection } from './libvirt/connection.ts';
-import { pickEngine } from './libvirt/pick-engine.ts';
 import { awaitedLater } from './promise.ts';
 import { callerIds, type RunRequest } from './run/request.ts';
 import { type FinishedRun, type RunHooks, run } from './run/run.ts';
@@ -14,8 +14,7 @@ import type { Engine } from './sandbox/open.ts';
 import type { SandboxProcess } from './sandbox/process.ts';
 import type { SandboxSpecification } from './sandbox/specification.ts';
 import type { ListedService } from './service/list.ts';
-import { type StatePaths, statePaths } from './state/paths.ts';
-import { requireState } from './state/require-state.ts';
+import { requireState, type StatePaths, statePaths } from './state/paths.ts';
 
 /** Which state directory and which libvirt; the environment says so (`KILN_STATE`, `KILN_URI`). */
 export interface KilnOptions {

@@ -38,10 +38,8 @@ import { awaitedLater } from './promise.ts';
 import { timeInMilliseconds } from './recipe/quantity.ts';
 import { sweepBoxes } from './sandbox/sweep.ts';
 import { clearPlace } from './state/damage.ts';
-import { packageRoot } from './state/package-root.ts';
-import { statePaths } from './state/paths.ts';
-import { requireState } from './state/require-state.ts';
-import { KILN_VERSION } from './state/version.ts';
+import { KILN_VERSION, packageRoot } from './state/package-root.ts';
+import { requireState, statePaths } from './state/paths.ts';
 
 const READY_FD = 3;
 const DEFAULT_STATE = '/var/lib/kiln';

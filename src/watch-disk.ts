@@ -3,8 +3,13 @@ import { statfsSync } from 'node:fs';
 import { parentPort, workerData } from 'node:worker_threads';
 import { KilnError } from './errors.ts';
 import { type TreeUsage, treeUsage } from './kernel/tree-usage.ts';
-import { killVictim, type Victim } from './state/disk-victim.ts';
-import type { DiskVerdict, WatchJob, WatchRequest } from './state/disk-watch.ts';
+import {
+  type DiskVerdict,
+  killVictim,
+  type Victim,
+  type WatchJob,
+  type WatchRequest,
+} from './state/disk-watch.ts';
 
 /** What a disk is reckoned to take at most: bytes, and new files, in a millisecond. */
 const BYTES_PER_MS = 8 * 2 ** 20;

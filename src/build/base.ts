@@ -11,8 +11,8 @@ import type { Repository } from '../repository/configuration.ts';
 import type { LockedPackage } from '../repository/lock.ts';
 import { digestOf } from '../result/digest.ts';
 import type { Engine } from '../sandbox/open.ts';
+import { KILN_VERSION } from '../state/package-root.ts';
 import { SmallCache } from '../state/small-cache.ts';
-import { KILN_VERSION } from '../state/version.ts';
 import { assertCached } from './offline.ts';
 
 /** What an image was made from: what is needed to put more packages on top of it. */

@@ -1,5 +1,5 @@
 import { chmod, chown, mkdir } from 'node:fs/promises';
-import type { EgressLog } from '../egress/log.ts';
+import type { EgressLog } from '../egress/rule.ts';
 import type { LeasedImage } from '../image/store/images.ts';
 import type { CgroupUsage } from '../kernel/cgroup-usage.ts';
 import { removeTree } from '../kernel/remove-tree.ts';

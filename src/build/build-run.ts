@@ -1,4 +1,4 @@
-import { EgressLog } from '../egress/log.ts';
+import { EgressLog } from '../egress/rule.ts';
 import { describeProgress, type ImageProgress } from '../image/progress.ts';
 import type { PackageSigner } from '../rpm/signing-key.ts';
 import { Timeline } from '../run/timeline.ts';

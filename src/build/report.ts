@@ -1,6 +1,6 @@
 import type { Artifact } from '../artifacts/manifest.ts';
 import type { ArtifactWarning } from '../artifacts/warning.ts';
-import type { EgressEntry } from '../egress/log.ts';
+import type { EgressEntry } from '../egress/rule.ts';
 import type { KilnError } from '../errors.ts';
 import type { OnImageProgress } from '../image/progress.ts';
 import type { CgroupUsage } from '../kernel/cgroup-usage.ts';

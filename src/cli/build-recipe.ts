@@ -7,7 +7,7 @@ import { KilnError } from '../errors.ts';
 import type { Result } from '../result/schema.ts';
 import { writeResult } from '../result/write.ts';
 import { Timeline } from '../run/timeline.ts';
-import { KILN_VERSION } from '../state/version.ts';
+import { KILN_VERSION } from '../state/package-root.ts';
 import type { RecipeOptions } from './build-recipe-options.ts';
 import type { Caller } from './caller.ts';
 import { printError } from './errors.ts';

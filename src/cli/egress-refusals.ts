@@ -1,5 +1,4 @@
-import type { EgressEntry } from '../egress/log.ts';
-import { parseEgressRule } from '../egress/rule.ts';
+import { type EgressEntry, parseEgressRule } from '../egress/rule.ts';
 import type { TextOutput } from './caller.ts';
 
 /** Lines at most: a command can ask for any number of hosts. */

@@ -1,7 +1,6 @@
 import { Command } from 'commander';
 import { listBoxes } from '../sandbox/list.ts';
-import { statePaths } from '../state/paths.ts';
-import { requireState } from '../state/require-state.ts';
+import { requireState, statePaths } from '../state/paths.ts';
 import type { Caller } from './caller.ts';
 import { printJson } from './print.ts';
 import { requireHost } from './require-host.ts';

@@ -2,7 +2,7 @@ import type { Result } from '../result/schema.ts';
 import { writeResult } from '../result/write.ts';
 import type { RunRequest } from '../run/request.ts';
 import type { ResultContext } from '../run/result.ts';
-import { KILN_VERSION } from '../state/version.ts';
+import { KILN_VERSION } from '../state/package-root.ts';
 import type { Caller } from './caller.ts';
 import { printError } from './errors.ts';
 import { KILN_FAILED } from './exit-status.ts';

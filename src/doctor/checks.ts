@@ -9,26 +9,17 @@ import {
   reason,
 } from './check.ts';
 import { cgroups } from './checks/cgroups.ts';
-import { devices } from './checks/devices.ts';
-import { guestInit } from './checks/guest-init.ts';
 import { idMappedMounts } from './checks/id-mapped-mounts.ts';
 import { idRanges } from './checks/id-ranges.ts';
-import { kernel } from './checks/kernel.ts';
-import { landlock } from './checks/landlock.ts';
-import { libvirt } from './checks/libvirt.ts';
-import { namespaces } from './checks/namespaces.ts';
+import { guestInit, MOUNT_PROC, packages, privileges, signatures } from './checks/installation.ts';
+import { devices, kernel, landlock, namespaces, procAndSys, systemCalls } from './checks/kernel.ts';
 import { openat2Call } from './checks/openat2.ts';
 import { overlay } from './checks/overlay.ts';
-import { packages } from './checks/packages.ts';
-import { MOUNT_PROC, privileges } from './checks/privileges.ts';
-import { procAndSys } from './checks/proc-and-sys.ts';
 import { runDirectory } from './checks/run-directory.ts';
-import { sandbox } from './checks/sandbox.ts';
+import { libvirt, sandbox } from './checks/sandbox.ts';
 import { securityModules } from './checks/security-modules.ts';
-import { signatures } from './checks/signatures.ts';
-import { stateDirectory } from './checks/state-directory.ts';
+import { stateDirectory } from './checks/state.ts';
 import { stateFiles } from './checks/state-files.ts';
-import { systemCalls } from './checks/system-calls.ts';
 
 /** Every check, in the order a person reads them: a fault further up explains those below. */
 const CHECKS: readonly Check[] = [

@@ -1,6 +1,9 @@
-import { access, constants, glob, readFile } from 'node:fs/promises';
+import { access, constants, glob, open, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { unescapeOctal } from '../kernel/cgroup.ts';
 import { runTool } from '../kernel/child-process.ts';
+import { errnoName } from '../kernel/libc.ts';
+import { patience } from '../kernel/wait-for.ts';
 import { packageRoot } from '../state/package-root.ts';
 
 /** The families of package managers that host-packages.txt has a column for. */
@@ -117,4 +120,71 @@ async function knownLibraries(): Promise<Set<string>> {
     env: { PATH: '/usr/sbin:/sbin:/usr/bin:/bin' },
   });
   return new Set(stdout.split('\n').map((line) => line.trim().split(' ')[0] ?? ''));
+}
+
+/** The mount that a path is on. */
+interface MountPoint {
+  readonly path: string;
+  /** The file system, as in /proc/filesystems. */
+  readonly type: string;
+  /** The mount's own options and the file system's: `rw`, `noexec`, … */
+  readonly options: readonly string[];
+}
+
+/**
+ * The mount that `path` is on, also where several are stacked on one mount point: the kernel tells
+ * the mount of an open descriptor by its id (proc_pid_fdinfo(5), proc_pid_mountinfo(5)).
+ */
+export async function mountOf(path: string): Promise<MountPoint> {
+  await using file = await open(path);
+  const info = await readFile(`/proc/self/fdinfo/${file.fd}`, 'utf8');
+  const id = /^mnt_id:\s*(\d+)$/m.exec(info)?.[1];
+  const mounts = (await readFile('/proc/self/mountinfo', 'utf8')).split('\n');
+  const line = mounts.find((candidate) => candidate.startsWith(`${id} `));
+  // 36 35 98:0 /root /mount/point rw,noatime shared:1 - type source rw,superoptions
+  const [own = '', fileSystem = ''] = (line ?? '').split(' - ');
+  const [, , , , mountPoint, options = ''] = own.split(' ');
+  const [type, , superOptions = ''] = fileSystem.split(' ');
+  if (mountPoint === undefined || type === undefined) {
+    throw new Error(`${path} is on mount ${id}, which /proc/self/mountinfo does not list`);
+  }
+  return {
+    path: unescapeOctal(mountPoint),
+    type,
+    options: [...options.split(','), ...superOptions.split(',')],
+  };
+}
+
+/** The guest init, as the build makes it. */
+export function initPath(): string {
+  return join(packageRoot(), 'dist/kiln-init');
+}
+
+/** How long libvirtd may be silent for a check, ms: who asks what is wrong is not to wait a minute. */
+export function libvirtPatience(): number {
+  return Math.min(10_000, patience());
+}
+
+/** What the host refused, and with which errno. */
+interface Refusal {
+  readonly name: string;
+  readonly errno: string;
+}
+
+/**
+ * Has the guest init try something outside of a sandbox: src/guest/probe.c. Throws when it cannot be
+ * executed.
+ */
+export async function probe(what: 'calls' | 'mounts'): Promise<Refusal[]> {
+  const { stdout, failure } = await runTool(initPath(), [what], { timeout: 30_000 });
+  if (failure !== undefined) throw new Error(`${initPath()} ${what}: ${failure}`);
+  return stdout.split('\n').flatMap((line) => {
+    const [, name, errno] = /^(\w+) (\d+)$/.exec(line) ?? [];
+    return name === undefined ? [] : [{ name, errno: errnoName(Number(errno)) }];
+  });
+}
+
+/** `keyctl (EPERM), fsopen (ENOSYS)`. */
+export function listed(refusals: readonly Refusal[]): string {
+  return refusals.map(({ name, errno }) => `${name} (${errno})`).join(', ');
 }

@@ -6,9 +6,8 @@ import { once } from 'node:events';
 import { constants as os } from 'node:os';
 import { dieWithParent, limitResource, setNoNewPrivileges } from '../kernel/process.ts';
 import { refuseSystemCalls } from '../kernel/seccomp.ts';
-import { EgressLog } from './log.ts';
 import { egressProxy } from './proxy.ts';
-import { parseEgressRules } from './rule.ts';
+import { EgressLog, parseEgressRules } from './rule.ts';
 
 /** The last of the ids that are kept for confined children (src/confine/launch.ts). */
 const NOBODY = 1879048192 + 65533;

@@ -10,7 +10,7 @@ import { nodeCommand } from '../kernel/own-node.ts';
 import { listenLoopback } from '../kernel/unix-socket.ts';
 import { awaitedLater } from '../promise.ts';
 import type { Sandbox } from '../sandbox/sandbox.ts';
-import { type EgressEntry, EgressLog, MAX_ENTRIES } from './log.ts';
+import { type EgressEntry, EgressLog, MAX_ENTRIES } from './rule.ts';
 
 /** Where the proxy is in the box: on its loopback, which nothing else uses before it. */
 const PORT = 3128;

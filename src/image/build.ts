@@ -10,7 +10,7 @@ import { requiredKeys } from '../repository/trust.ts';
 import { type Engine, ReservedBox } from '../sandbox/open.ts';
 import { writeRecord } from '../state/checked-file.ts';
 import { tellDamage } from '../state/damage.ts';
-import { isDiskShort } from '../state/disk-error.ts';
+import { isDiskShort } from '../state/disk-watch.ts';
 import { span } from '../trace/trace.ts';
 import { type AssembledTree, assembleTree, type TreeOptions } from './assemble.ts';
 import { extendTree } from './extend.ts';

@@ -1,6 +1,6 @@
 import type { Collection } from '../artifacts/collect.ts';
 import type { ArtifactWarning } from '../artifacts/warning.ts';
-import type { EgressEntry } from '../egress/log.ts';
+import type { EgressEntry } from '../egress/rule.ts';
 import { KilnError } from '../errors.ts';
 import { type LeasedImage, leaseImage } from '../image/store/images.ts';
 import type { CgroupLimits } from '../kernel/cgroup-files.ts';

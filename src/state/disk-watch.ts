@@ -5,11 +5,11 @@
  */
 import { fileURLToPath } from 'node:url';
 import { Worker } from 'node:worker_threads';
+import type { ErrorCode } from '../error-codes.ts';
 import { KilnError } from '../errors.ts';
+import { hasErrno } from '../kernel/libc.ts';
 import { startOf } from '../kernel/process.ts';
 import { deferred } from '../promise.ts';
-import { diskExceeded } from './disk-error.ts';
-import { killVictim, type Victim } from './disk-victim.ts';
 
 /** So much of a disk is never taken by what is watched, bytes; of a small disk, a share of it. */
 const RESERVE_BYTES = 2 * 2 ** 30;
@@ -22,7 +22,7 @@ const BYTES_PER_FILE = 16 * 1024;
 export const DEFAULT_DISK = 16 * 2 ** 30;
 
 /** How much may come to lie below a folder. */
-export interface DiskBound {
+interface DiskBound {
   /** The folder. */
   readonly tree: string;
   /** Bytes more than it has. */
@@ -178,4 +178,35 @@ function threadEntry(): string {
   const here = import.meta.url;
   const path = here.endsWith('.ts') ? '../watch-disk.ts' : './watch-disk.cjs';
   return fileURLToPath(new URL(path, here));
+}
+
+/** The error for what is, or would be, more than its bound. */
+export function diskExceeded(who: string, what: string, hint: string): KilnError {
+  return new KilnError('E_DISK', `${who} put ${what} on the disk`, { hint });
+}
+
+/** Whether it says that a disk is full, nearly full, or filled beyond a bound: what was begun is to go at once. */
+export function isDiskShort(error: unknown): boolean {
+  const codes: readonly ErrorCode[] = ['E_DISK', 'E_DISK_LOW', 'E_DISK_FULL', 'E_TREE_DEPTH'];
+  for (let cause = error; cause instanceof Error; cause = cause.cause) {
+    if (cause instanceof KilnError && codes.includes(cause.code)) return true;
+  }
+  return false;
+}
+
+/** A process that is killed when a disk fills: the init of what writes to it. */
+export interface Victim {
+  readonly pid: number;
+  /** What {@link startOf} says of it; undefined if it was gone already. */
+  readonly start: string | undefined;
+}
+
+/** Kills it, unless it is gone: another process may have its pid by then. */
+export function killVictim(victim: Victim | undefined): void {
+  if (victim?.start === undefined || startOf(victim.pid) !== victim.start) return;
+  try {
+    process.kill(victim.pid, 'SIGKILL');
+  } catch (error) {
+    if (!hasErrno(error, 'ESRCH')) throw error;
+  }
 }

@@ -14,3 +14,6 @@ export function packageRoot(): string {
     hint: 'run kiln from a checkout or from its installed package, with all of it in place',
   });
 }
+
+/** The version of kiln; package.json has the same (a test compares them). */
+export const KILN_VERSION = '0.1.0';

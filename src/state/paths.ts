@@ -1,7 +1,16 @@
-import { lstatSync, readlinkSync, realpathSync, rmSync, symlinkSync } from 'node:fs';
+import {
+  lstatSync,
+  readlinkSync,
+  realpathSync,
+  rmSync,
+  statfsSync,
+  statSync,
+  symlinkSync,
+} from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import { KilnError } from '../errors.ts';
 import { hasErrno } from '../kernel/libc.ts';
+import { PROC_SUPER_MAGIC } from '../kernel/process.ts';
 import { shortHash } from '../kernel/short-hash.ts';
 
 /** Where kiln keeps everything it keeps. All paths are absolute. */
@@ -94,7 +103,7 @@ function realDirectory(path: string): string {
 }
 
 /** E_STATE, for a state directory that cannot be one. */
-export function unusableState(root: string, why: string, cause?: unknown): KilnError {
+function unusableState(root: string, why: string, cause?: unknown): KilnError {
   return new KilnError('E_STATE', `cannot keep kiln’s state in ${root}: ${why}`, {
     hint: `name a directory in KILN_STATE, or leave it unset for ${DEFAULT_STATE}`,
     cause,
@@ -114,5 +123,33 @@ export function linkState({ root, link }: Pick<StatePaths, 'root' | 'link'>): vo
   } catch (error) {
     // Another process was faster.
     if (!hasErrno(error, 'EEXIST')) throw error;
+  }
+}
+
+/**
+ * Refuses a state directory (absolute) that is none and cannot become one: nothing kiln says of
+ * what is in it would be true. One stat where it is there already.
+ * @throws KilnError E_STATE
+ */
+export function requireState(root: string): void {
+  let at = root;
+  let found = look(at);
+  while (found === undefined) {
+    at = dirname(at);
+    found = look(at);
+  }
+  if (!found.isDirectory()) throw unusableState(root, `${at} is not a directory`);
+  if (at !== root && statfsSync(at).type === PROC_SUPER_MAGIC) {
+    throw unusableState(root, `no directory can be made in ${at}`);
+  }
+}
+
+/** Below what is no directory there is nothing, either. */
+function look(path: string) {
+  try {
+    return statSync(path, { throwIfNoEntry: false });
+  } catch (error) {
+    if (hasErrno(error, 'ENOTDIR')) return undefined;
+    throw unusableState(path, (error as Error).message, error);
   }
 }

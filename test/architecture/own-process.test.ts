@@ -9,7 +9,7 @@ const source = join(import.meta.dirname, '../../src');
 const ENTRIES = [
   ...['kiln.ts', 'kilnd.ts', 'confined.ts', 'egress-proxy.ts'],
   // What those two run: each has a process of its own, without a caller's environment.
-  ...['egress/child.ts', 'confine/enclose.ts', 'build/recipe/script-task.ts'],
+  ...['egress/child.ts', 'confine/child.ts', 'build/recipe/script-task.ts'],
   // The one that knows who called.
   'cli/process-caller.ts',
 ];

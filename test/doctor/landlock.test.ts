@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
 import { execa } from 'execa';
-import { landlockFinding } from '../../src/doctor/checks/landlock.ts';
+import { landlockFinding } from '../../src/doctor/checks/kernel.ts';
 
 const kiln = join(import.meta.dirname, '../../bin/kiln');
 const SYS_landlock_create_ruleset = 444;

@@ -1,7 +1,13 @@
 import { isIP } from 'node:net';
 import test from 'ava';
-import { EgressLog, MAX_ENTRIES } from '../../src/egress/log.ts';
-import { canonicalHost, checkEgress, isListed, parseEgressRule } from '../../src/egress/rule.ts';
+import {
+  canonicalHost,
+  checkEgress,
+  EgressLog,
+  isListed,
+  MAX_ENTRIES,
+  parseEgressRule,
+} from '../../src/egress/rule.ts';
 import { isPublicAddress } from '../../src/kernel/unix-socket.ts';
 
 const listed = (rules: readonly string[], host: string, port: number) => {

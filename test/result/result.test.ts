@@ -10,7 +10,7 @@ import { type Result, resultJsonSchema } from '../../src/result/schema.ts';
 import { writeResult } from '../../src/result/write.ts';
 import type { RunRequest } from '../../src/run/request.ts';
 import { resultOfFailure } from '../../src/run/result.ts';
-import { KILN_VERSION } from '../../src/state/version.ts';
+import { KILN_VERSION } from '../../src/state/package-root.ts';
 
 const top = join(import.meta.dirname, '../..');
 const published = readFileSync(join(top, 'docs/result.schema.json'), 'utf8');

@@ -5,7 +5,7 @@ import { writeTexts } from '../../artifacts/write-text.ts';
 import { readContents } from '../../image/store/contents.ts';
 import { digestFile } from '../../repository/cache.ts';
 import type { Engine } from '../../sandbox/open.ts';
-import { KILN_VERSION } from '../../state/version.ts';
+import { KILN_VERSION } from '../../state/package-root.ts';
 import type { BuildReport } from '../report.ts';
 import type { BuildRequest } from '../request.ts';
 import { attestBuild } from './attest.ts';

@@ -9,7 +9,7 @@ import {
 import { createUserNamespace } from '../../kernel/user-namespace.ts';
 import { idBlock, RANGE_SIZE } from '../../sandbox/id-range.ts';
 import { type Check, fail, ok, reason } from '../check.ts';
-import { mountOf } from '../mounts.ts';
+import { mountOf } from '../host.ts';
 import { nearestExisting } from './state-directory.ts';
 
 /** The file system of KILN_STATE takes an ID map, as every image is handed to a box: tried. */

@@ -1,6 +1,12 @@
-import { readFile } from 'node:fs/promises';
+import { open, readFile } from 'node:fs/promises';
 import { release } from 'node:os';
-import { type Check, fail, ok } from '../check.ts';
+import { runTool } from '../../kernel/child-process.ts';
+import { hasErrno } from '../../kernel/libc.ts';
+import { landlockAbi } from '../../kernel/process.ts';
+import { FIRST_ABI } from '../../sandbox/landlock.ts';
+import { allowedMissing } from '../../sandbox/layers.ts';
+import { type Check, type Finding, fail, ok, reason, warn } from '../check.ts';
+import { listed, probe } from '../host.ts';
 
 /** mount_setattr with ID maps is from 5.12, overlayfs on an ID-mapped layer from 5.19. */
 const OLDEST = [5, 19] as const;
@@ -29,5 +35,159 @@ export const kernel: Check = {
       );
     }
     return ok(`Linux ${version}, with seccomp filters`);
+  },
+};
+
+/** The kernel that brought the ABI behind a wall (landlock(7), VERSIONS). */
+const SINCE = { files: 'Linux 5.13', 'no-tcp': 'Linux 6.7', 'abstract-sockets': 'Linux 6.12' };
+
+/** What is refused, unless Landlock may be missing, where the kernel's ABI is too old for a wall. */
+const NEEDED_BY = { 'no-tcp': '--seccomp strict', 'abstract-sockets': '--network host' } as const;
+
+/** Landlock, and which of the walls kiln makes of it this kernel has. */
+export const landlock: Check = {
+  name: 'landlock',
+  async run({ env }) {
+    return landlockFinding(landlockAbi(), allowedMissing(env).includes('landlock'));
+  },
+};
+
+/**
+ * What an ABI means for kiln; 0 is none at all.
+ * @param allowed KILN_ALLOW_MISSING names landlock: nothing is refused for want of it
+ */
+export function landlockFinding(abi: number, allowed: boolean): Finding {
+  if (abi < FIRST_ABI.files) {
+    const lost =
+      'a wall is missing: files of the host’s that leaked into a box could be opened, and SYS_PTRACE could reach its init';
+    return (allowed ? warn : fail)(
+      'the kernel has no Landlock',
+      allowed ? lost : `commands are refused, for ${lost}`,
+      `boot with landlock in lsm= (cat /sys/kernel/security/lsm shows the others), on ${SINCE.files} or newer with CONFIG_SECURITY_LANDLOCK; or do without: KILN_ALLOW_MISSING=landlock`,
+    );
+  }
+  const found = `Landlock, ABI ${abi}`;
+  const lost = (['no-tcp', 'abstract-sockets'] as const).filter((wall) => abi < FIRST_ABI[wall]);
+  const last = lost.at(-1);
+  if (last === undefined) return ok(`${found}: files, TCP, abstract sockets`);
+  const uses = lost.map((wall) => NEEDED_BY[wall]).join(', no ');
+  return warn(
+    found,
+    allowed
+      ? `no wall for ${uses} (${lost.join(', ')})`
+      : `no ${uses}: refused for want of ${lost.join(', ')}`,
+    `use ${SINCE[last]} or newer; or do without: KILN_ALLOW_MISSING=landlock`,
+  );
+}
+
+/** Namespaces that a box is made of, by their name in /proc/sys/user and unshare(1)'s option. */
+const KINDS: Readonly<Record<string, string>> = {
+  user: '--user',
+  mnt: '--mount',
+  pid: '--pid',
+  net: '--net',
+  ipc: '--ipc',
+  uts: '--uts',
+  cgroup: '--cgroup',
+};
+
+/** Fewer user namespaces than this and ten boxes at once may not all start. */
+const FEW = 64;
+
+/** Namespaces of every kind can be made: the limits allow it, and making them works. */
+export const namespaces: Check = {
+  name: 'namespaces',
+  async run() {
+    const limits: string[] = [];
+    for (const kind of Object.keys(KINDS)) {
+      const file = `/proc/sys/user/max_${kind}_namespaces`;
+      const limit = Number(await readFile(file, 'utf8').catch(() => 'NaN'));
+      if (limit === 0) return tooFew(kind, limit, 'fail');
+      if (limit < FEW) return tooFew(kind, limit, 'warn');
+      if (kind === 'user') limits.push(`at most ${limit} user namespaces`);
+    }
+    const made = await runTool('unshare', ['--fork', ...Object.values(KINDS), 'true']);
+    if (made.failure !== undefined) {
+      return fail(
+        `unshare: ${reason(made.failure)}`,
+        'namespaces cannot be made here',
+        'leave the container whose seccomp profile, capabilities or security module forbids it',
+      );
+    }
+    if (await restrictsOthers()) limits.push('root alone may make user namespaces');
+    return ok(['all kinds can be made', ...limits].join(', '));
+  },
+};
+
+/** Ubuntu's and Debian's switches against users other than root; kiln is root. */
+async function restrictsOthers(): Promise<boolean> {
+  const value = (name: string) => readFile(`/proc/sys/kernel/${name}`, 'utf8').catch(() => '');
+  const apparmor = await value('apparmor_restrict_unprivileged_userns');
+  const debian = await value('unprivileged_userns_clone');
+  return apparmor.trim() === '1' || debian.trim() === '0';
+}
+
+function tooFew(kind: string, limit: number, status: 'warn' | 'fail'): Finding {
+  const name = `user.max_${kind}_namespaces`;
+  const make = status === 'fail' ? fail : warn;
+  return make(`${name} is ${limit}`, 'boxes cannot be made', `sysctl -w ${name}=100000`);
+}
+
+/** No system call that the init of a sandbox makes is refused by a filter that kiln was started under: tried. */
+export const systemCalls: Check = {
+  name: 'system-calls',
+  async run() {
+    const refused = await probe('calls');
+    // The init does without where the kernel was built without keys.
+    const inTheWay = refused.filter(({ name, errno }) => name !== 'keyctl' || errno !== 'ENOSYS');
+    if (inTheWay.length === 0) return ok('every system call of a sandbox’s init gets through');
+    return fail(
+      `refused: ${listed(inTheWay)}`,
+      'the init of a sandbox cannot make it',
+      'start kiln without the seccomp filter that forbids this, and with CAP_SYS_ADMIN: podman --privileged, or --security-opt seccomp=unconfined; systemd: SystemCallFilter=',
+    );
+  },
+};
+
+/**
+ * A fresh /proc and a fresh /sys can be mounted in namespaces of their own. The kernel refuses that below
+ * a /proc of which parts are covered, and beside a /sys that is read-only: containers have both. Tried.
+ */
+export const procAndSys: Check = {
+  name: 'proc-and-sys',
+  async run() {
+    const refused = await probe('mounts');
+    if (refused.length === 0) return ok('a fresh /proc and /sys can be mounted in a sandbox');
+    const names = refused.map(({ name }) => name);
+    return fail(
+      `refused: ${listed(refused)}`,
+      'a sandbox cannot have a /proc or /sys of its own: parts of this one are masked or read-only',
+      names.includes('proc')
+        ? 'start the container with all of /proc and a writable /sys: podman --privileged, or --security-opt unmask=ALL; see docs/containers.md'
+        : 'make /sys writable: mount -o remount,rw /sys; in a container podman --privileged; see docs/containers.md',
+    );
+  },
+};
+
+/** With it libvirt shows each container a /proc/meminfo of its own. */
+const FUSE = '/dev/fuse';
+
+/** Devices that libvirt's LXC driver opens for each sandbox. */
+export const devices: Check = {
+  name: 'devices',
+  async run() {
+    try {
+      await using _ = await open(FUSE, 'r+');
+      return ok(`${FUSE} can be opened`);
+    } catch (error) {
+      const missing = hasErrno(error, 'ENOENT', 'ENXIO', 'ENODEV');
+      return fail(
+        `${FUSE}: ${reason(error)}`,
+        'libvirt starts no container without it',
+        missing
+          ? `modprobe fuse; in a container: podman --device ${FUSE}`
+          : `allow this device: podman --device ${FUSE}; systemd: DeviceAllow=${FUSE}`,
+      );
+    }
   },
 };

@@ -3,7 +3,7 @@ import { runTool } from '../../kernel/child-process.ts';
 import { createUserNamespace } from '../../kernel/user-namespace.ts';
 import { idBlock, RANGE_SIZE } from '../../sandbox/id-range.ts';
 import { type Check, fail, ok, reason } from '../check.ts';
-import { mountOf } from '../mounts.ts';
+import { mountOf } from '../host.ts';
 import { nearestExisting } from './state-directory.ts';
 
 /**

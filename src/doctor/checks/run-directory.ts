@@ -1,6 +1,6 @@
 import { stat } from 'node:fs/promises';
 import { type Check, fail, ok, warn } from '../check.ts';
-import { mountOf } from '../mounts.ts';
+import { mountOf } from '../host.ts';
 import { nearestExisting } from './state-directory.ts';
 
 /** /run/kiln, or where it will be: root's, and gone with the boot like the sockets in it. */

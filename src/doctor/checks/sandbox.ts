@@ -3,14 +3,50 @@ import { chmod } from 'node:fs/promises';
 import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
 import { openWorkDirectory } from '../../image/store/work-directory.ts';
-import { connect } from '../../libvirt/connect.ts';
+import { connect, pickEngine } from '../../libvirt/connect.ts';
+import { embeddedDaemonStatus } from '../../libvirt/embedded/daemon.ts';
 import { awaitedLater, deferred } from '../../promise.ts';
 import { type CommandPlan, planSandbox } from '../../sandbox/door/plan.ts';
 import { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
 import { allowedMissing } from '../../sandbox/layers.ts';
 import { INIT_PATH } from '../../sandbox/skeleton.ts';
 import { type Check, type CheckContext, type Finding, fail, ok, reason } from '../check.ts';
-import { initPath, libvirtPatience } from '../probe.ts';
+import { initPath, libvirtPatience } from '../host.ts';
+
+/**
+ * The libvirt that would run a box answers and offers containers. The embedded one is started for
+ * that where it does not run; it ends by itself when nobody uses it.
+ */
+export const libvirt: Check = {
+  name: 'libvirt',
+  async run({ paths, env, host }) {
+    const install = host.install(
+      host.family === 'debian'
+        ? ['libvirt-daemon', 'libvirt-daemon-driver-lxc']
+        : ['libvirt-daemon-driver-lxc'],
+    );
+    try {
+      const engine = pickEngine(paths, env);
+      const before = await embeddedDaemonStatus(paths);
+      await using connection = await connect({ paths, env, endAfter: libvirtPatience() });
+      const version = await connection.version();
+      const capabilities = await connection.capabilities();
+      const was =
+        engine.kind === 'system'
+          ? engine.uri
+          : `embedded, ${before.running ? 'running' : 'started for this check'}`;
+      if (!/<os_type>exe<\/os_type>/.test(capabilities)) {
+        return fail(`libvirt ${version}, ${was}`, 'it offers no containers', install);
+      }
+      return ok(`libvirt ${version}, ${was}`);
+    } catch (error) {
+      const cause = error instanceof KilnError && error.cause !== undefined ? error.cause : error;
+      const hint = error instanceof KilnError ? error.hint : undefined;
+      const missing = error instanceof KilnError && error.code === 'E_LIBVIRT_MISSING';
+      return fail(reason(error), reason(cause), missing ? install : (hint ?? install));
+    }
+  },
+};
 
 /** The command's user, as most images have one without rights. */
 const USER = { spec: '65534:65534', uid: 65534, gid: 65534 };

@@ -22,7 +22,7 @@ import type { Header } from 'tar-stream';
 import { KilnError } from '../../errors.ts';
 import { removeTreeNow } from '../../kernel/remove-tree.ts';
 import { setXattr } from '../../kernel/xattr.ts';
-import { diskExceeded } from '../../state/disk-error.ts';
+import { diskExceeded } from '../../state/disk-watch.ts';
 import { type PaxRecords, XATTR_PREFIX } from './pax.ts';
 import type { UnpackLayersInput, UnpackLayersOutput } from './unpack-task.ts';
 

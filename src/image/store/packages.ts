@@ -18,8 +18,7 @@ import type { Lock, LockedPackage, LockedRepository } from '../../repository/loc
 import { readTrust } from '../../repository/trust.ts';
 import type { RpmPackage } from '../../rpm/package.ts';
 import { type Unpacked, type UnpackJob, type UnpackOptions, unpackRpms } from '../../rpm/unpack.ts';
-import { diskExceeded } from '../../state/disk-error.ts';
-import { DiskWatch } from '../../state/disk-watch.ts';
+import { DiskWatch, diskExceeded } from '../../state/disk-watch.ts';
 import type { StatePaths } from '../../state/paths.ts';
 import type { OnImageProgress } from '../progress.ts';
 import { checkIdentity } from './check-identity.ts';

@@ -10,9 +10,8 @@ import { removeTree } from '../../kernel/remove-tree.ts';
 import { linkState, type StatePaths } from '../../state/paths.ts';
 import { LibvirtError } from '../errors.ts';
 import { clearHome, homeNames, removeEmptyHome } from './cgroups.ts';
-import { type EmbeddedFiles, embeddedFiles, LOCK } from './files.ts';
+import { daemonPid, type EmbeddedFiles, embeddedFiles, LOCK } from './files.ts';
 import { homeOf, type Launched, launch } from './launch.ts';
-import { daemonPid } from './pid.ts';
 
 /** Without client and running domain for this many seconds, the daemon ends by itself. */
 const IDLE_SECONDS = 120;

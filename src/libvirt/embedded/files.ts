@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import { basename, join, relative } from 'node:path';
 import type { StatePaths } from '../../state/paths.ts';
 
@@ -61,4 +62,19 @@ export function embeddedFiles(paths: StatePaths): EmbeddedFiles {
     domainRun: join(run, 'run/lxc'),
     uri: `lxc+unix:///system?socket=${socket}`,
   };
+}
+
+/** The pid in the pid file of the embedded daemon, if that process is the daemon of these files. */
+export function daemonPid(files: EmbeddedFiles): number | undefined {
+  const pid = Number(read(files.pid));
+  if (!Number.isInteger(pid) || pid <= 0) return undefined;
+  return read(`/proc/${pid}/cmdline`).split('\0').includes(files.config) ? pid : undefined;
+}
+
+function read(path: string): string {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch {
+    return '';
+  }
 }

@@ -2,8 +2,8 @@
 import { closeSync } from 'node:fs';
 import type { CopyInItem } from '../../artifacts/copy-in.ts';
 import type { ArtifactWarning } from '../../artifacts/warning.ts';
-import type { EgressEntry } from '../../egress/log.ts';
 import type { Egress } from '../../egress/open.ts';
+import type { EgressEntry } from '../../egress/rule.ts';
 import { KilnError } from '../../errors.ts';
 import type { CgroupLimits, ProcessCgroups } from '../../kernel/cgroup-files.ts';
 import type { CgroupUsage } from '../../kernel/cgroup-usage.ts';

@@ -2,7 +2,7 @@ import { access, constants, stat, statfs } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { hasErrno } from '../../kernel/libc.ts';
 import { type Check, fail, ok, warn } from '../check.ts';
-import { mountOf } from '../mounts.ts';
+import { mountOf } from '../host.ts';
 
 const GIB = 2 ** 30;
 /** An image of a build root, its packages, and a build in it. */
