@@ -9,17 +9,19 @@ import {
   reason,
 } from './check.ts';
 import { cgroups } from './checks/cgroups.ts';
-import { idMappedMounts } from './checks/id-mapped-mounts.ts';
 import { idRanges } from './checks/id-ranges.ts';
 import { guestInit, MOUNT_PROC, packages, privileges, signatures } from './checks/installation.ts';
 import { devices, kernel, landlock, namespaces, procAndSys, systemCalls } from './checks/kernel.ts';
-import { openat2Call } from './checks/openat2.ts';
-import { overlay } from './checks/overlay.ts';
-import { runDirectory } from './checks/run-directory.ts';
 import { libvirt, sandbox } from './checks/sandbox.ts';
 import { securityModules } from './checks/security-modules.ts';
-import { stateDirectory } from './checks/state.ts';
-import { stateFiles } from './checks/state-files.ts';
+import {
+  idMappedMounts,
+  openat2Call,
+  overlay,
+  runDirectory,
+  stateDirectory,
+  stateFiles,
+} from './checks/state.ts';
 
 /** Every check, in the order a person reads them: a fault further up explains those below. */
 const CHECKS: readonly Check[] = [

@@ -170,10 +170,38 @@ function attachLoop(path: string): { readonly name: string; readonly device: num
   }
 }
 
-/*
- * Where a file lies, whatever path leads there: through links, `..`, bind mounts. Sources: open(2),
- * proc_pid_fdinfo(5), proc_pid_mountinfo(5).
+/** A mount of this process's namespace. */
+interface MountPoint {
+  readonly path: string;
+  /** MAJOR:MINOR of its file system. */
+  readonly device: string;
+  /** The folder of the file system that it shows. */
+  readonly root: string;
+  /** The file system, as in /proc/filesystems. */
+  readonly type: string;
+  /** The mount's own options and the file system's: `rw`, `noexec`, … */
+  readonly options: readonly string[];
+}
+
+/**
+ * The mount that an open file is on, also where several are stacked on one mount point: the kernel
+ * tells it by its id (proc_pid_fdinfo(5), proc_pid_mountinfo(5)).
+ * @throws the error of reading /proc
  */
+export function mountOf(fd: number): MountPoint {
+  const id = /^mnt_id:\s*(\d+)$/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8'))?.[1];
+  const mounts = readFileSync('/proc/self/mountinfo', 'utf8').split('\n');
+  const line = mounts.find((candidate) => candidate.startsWith(`${id} `));
+  if (line === undefined) throw new Error(`mount ${id} is not listed in /proc/self/mountinfo`);
+  // 36 35 98:0 /root /mount/point rw,noatime shared:1 - type source rw,superoptions
+  const [own = '', fileSystem = ''] = line.split(' - ');
+  const [, , device = '', root = '', path = '', options = ''] = own.split(' ');
+  const [type = '', , superOptions = ''] = fileSystem.split(' ');
+  return {
+    ...{ path: unescapeOctal(path), device, root: unescapeOctal(root), type },
+    options: [...options.split(','), ...superOptions.split(',')],
+  };
+}
 
 /** A file's place. */
 export interface MountedPath {
@@ -185,17 +213,12 @@ export interface MountedPath {
   readonly inside: string;
 }
 
-/** The place of the file that `fd` has open (O_PATH suffices). Throws the error of reading /proc. */
+/** The place of the file that `fd` has open (O_PATH suffices), through links, `..` and bind mounts. Throws as {@link mountOf}. */
 export function mountedPath(fd: number): MountedPath {
   const path = readlinkSync(`/proc/self/fd/${fd}`);
-  const id = /^mnt_id:\s*(\d+)$/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8'))?.[1];
-  for (const line of readFileSync('/proc/self/mountinfo', 'utf8').split('\n')) {
-    const [mount, , device, root, point] = line.split(' ');
-    if (mount !== id || device === undefined || root === undefined || point === undefined) continue;
-    const below = path.slice(unescapeOctal(point).replace(/\/$/, '').length);
-    return { path, device, inside: `${unescapeOctal(root).replace(/\/$/, '')}${below}` || '/' };
-  }
-  throw new Error(`${path} lies on a mount that is not listed`);
+  const mount = mountOf(fd);
+  const below = path.slice(mount.path.replace(/\/$/, '').length);
+  return { path, device: mount.device, inside: `${mount.root.replace(/\/$/, '')}${below}` || '/' };
 }
 
 /** Whether `path` is `above` or lies below it. Both are absolute, without links. */

@@ -6,6 +6,7 @@ import { hasProc } from '../../kernel/process.ts';
 import { verifyRepomd } from '../../repository/verify-repomd.ts';
 import { packageRoot } from '../../state/package-root.ts';
 import { type Check, fail, ok, reason } from '../check.ts';
+import { initPath } from '../host.ts';
 
 /**
  * Bits of the effective capability set (linux/capability.h) without which no box can be made, and
@@ -82,7 +83,7 @@ export const packages: Check = {
 export const guestInit: Check = {
   name: 'guest-init',
   async run({ host }) {
-    const path = join(packageRoot(), 'dist/kiln-init');
+    const path = initPath();
     const file = await stat(path).catch(() => undefined);
     const missing = await host.missing(['build']);
     const names = missing.map((need) => need.package).filter((name) => name !== undefined);

@@ -1,8 +1,20 @@
-import { access, constants, stat, statfs } from 'node:fs/promises';
+import { closeSync, openSync } from 'node:fs';
+import { access, constants, open, stat, statfs } from 'node:fs/promises';
 import { dirname } from 'node:path';
+import { openat2, RESOLVE_IN_ROOT } from '../../kernel/at.ts';
+import { runTool } from '../../kernel/child-process.ts';
 import { hasErrno } from '../../kernel/libc.ts';
-import { type Check, fail, ok, warn } from '../check.ts';
-import { mountOf } from '../host.ts';
+import {
+  cloneMount,
+  MOUNT_ATTR_NODEV,
+  MOUNT_ATTR_NOSUID,
+  mountOf,
+  setMountAttributes,
+} from '../../kernel/mount.ts';
+import { createUserNamespace } from '../../kernel/user-namespace.ts';
+import { idBlock, RANGE_SIZE } from '../../sandbox/id-range.ts';
+import { findDamage } from '../../state/kinds.ts';
+import { type Check, fail, ok, reason, warn } from '../check.ts';
 
 const GIB = 2 ** 30;
 /** An image of a build root, its packages, and a build in it. */
@@ -16,7 +28,7 @@ export const stateDirectory: Check = {
   name: 'state-directory',
   async run({ paths }) {
     const root = await nearestExisting(paths.root);
-    const mount = await mountOf(root);
+    const mount = await mountOfPath(root);
     const space = await statfs(root);
     const free = space.bavail * space.bsize;
     const found = `${paths.root}: ${mount.type}, ${(free / GIB).toFixed(1)} GiB free`;
@@ -73,10 +85,167 @@ export const stateDirectory: Check = {
   },
 };
 
+/** The mount that a path is on. */
+async function mountOfPath(path: string) {
+  await using file = await open(path);
+  return mountOf(file.fd);
+}
+
 /** The path itself, or the first parent of it that exists: kiln makes the rest. */
-export async function nearestExisting(path: string): Promise<string> {
+async function nearestExisting(path: string): Promise<string> {
   for (let folder = path; ; folder = dirname(folder)) {
     const found = await stat(folder).catch(() => undefined);
     if (found?.isDirectory() || folder === '/') return folder;
   }
 }
+
+/** So many are named; a person looks for the cause (the disk, mostly), not at each. */
+const NAMED = 5;
+
+/** The small files in KILN_STATE are what kiln wrote. Large ones are looked at when they are used. */
+export const stateFiles: Check = {
+  name: 'state-files',
+  async run({ paths }) {
+    const damage = findDamage(paths);
+    if (damage.length === 0) return ok(`no damaged file in ${paths.root}`);
+    const lines = damage
+      .slice(0, NAMED)
+      .map(
+        ({ kind, error }) => `${error.message}${kind.mend === undefined ? '' : `; ${kind.mend}`}`,
+      );
+    const more = damage.length > NAMED ? ` (and ${damage.length - NAMED} more)` : '';
+    const files = damage.length === 1 ? '1 damaged file' : `${damage.length} damaged files`;
+    return warn(
+      `${files} in ${paths.root}`,
+      `${lines.join('; ')}${more}`,
+      'kiln gc, which throws away what can be made anew; look whether the disk fails, or was full',
+    );
+  },
+};
+
+/** /run/kiln, or where it will be: root's, and gone with the boot like the sockets in it. */
+export const runDirectory: Check = {
+  name: 'run-directory',
+  async run({ paths }) {
+    const existing = await nearestExisting(paths.hostRun);
+    const { uid, mode } = await stat(existing);
+    const { type } = await mountOfPath(existing);
+    const found = `${paths.hostRun} on ${type}`;
+    if (uid !== 0 || (mode & 0o022) !== 0) {
+      return fail(
+        `${existing}: owner ${uid}, mode ${(mode & 0o7777).toString(8)}`,
+        'others could put a socket where kiln looks for its own',
+        `chown root:root ${existing} && chmod 755 ${existing}`,
+      );
+    }
+    if (type !== 'tmpfs') {
+      return warn(
+        found,
+        'what is left there after a crash of the machine survives the boot',
+        `mount a tmpfs on /run, as every systemd host has, or rm -r ${paths.hostRun} after a crash`,
+      );
+    }
+    return ok(found);
+  },
+};
+
+/** The file system of KILN_STATE takes an ID map, as every image is handed to a box: tried. */
+export const idMappedMounts: Check = {
+  name: 'id-mapped-mounts',
+  async run({ paths }) {
+    const directory = await nearestExisting(paths.root);
+    const { type } = await mountOfPath(directory);
+    const opened: number[] = [];
+    try {
+      const { start } = await idBlock();
+      const userNamespace = createUserNamespace([{ inside: 0, outside: start, count: RANGE_SIZE }]);
+      opened.push(userNamespace);
+      const mount = cloneMount(directory);
+      opened.push(mount);
+      setMountAttributes(mount, { set: MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV, userNamespace });
+      return ok(`${type} below ${directory} takes an ID map`);
+    } catch (error) {
+      const unsupported = hasErrno(error, 'EINVAL');
+      return fail(
+        `${type} below ${directory}: ${reason(error)}`,
+        'images cannot be handed to boxes',
+        unsupported
+          ? 'set KILN_STATE to a file system with ID-mapped mounts: ext4, xfs, btrfs, tmpfs'
+          : 'run as root, outside of containers that forbid open_tree and mount_setattr',
+      );
+    } finally {
+      for (const fd of opened) closeSync(fd);
+    }
+  },
+};
+
+/**
+ * In namespaces of their own, which end with the shell: overlayfs on top of the working directory,
+ * with its upper layer on a tmpfs, as the guest init mounts it; then a file is written through it.
+ */
+const TRIAL = `
+set -eu
+mount -n -t tmpfs -o size=1m tmpfs "$1"
+mkdir "$1/upper" "$1/work" "$1/merged"
+mount -n -t overlay -o "userxattr,lowerdir=.,upperdir=$1/upper,workdir=$1/work" overlay "$1/merged"
+echo trial > "$1/merged/.kiln-doctor"
+test -s "$1/upper/.kiln-doctor"
+`;
+
+/** Overlayfs can be mounted inside a user namespace, on the file system of KILN_STATE: tried. */
+export const overlay: Check = {
+  name: 'overlay',
+  async run({ paths }) {
+    const lower = await nearestExisting(paths.root);
+    const { type } = await mountOfPath(lower);
+    // Any directory will do to mount on: nobody else sees it.
+    // Ids as a sandbox has them: this process's own could only be mapped with CAP_SETFCAP.
+    const { start } = await idBlock();
+    const ids = [{ inside: 0, outside: start, count: RANGE_SIZE }];
+    const userNamespace = createUserNamespace(ids);
+    try {
+      const enter = [
+        `--user=/proc/${process.pid}/fd/${userNamespace}`,
+        'unshare',
+        '--mount',
+        '--propagation',
+        'private',
+      ];
+      const tried = await runTool('nsenter', [...enter, 'sh', '-c', TRIAL, 'sh', '/sys'], {
+        cwd: lower,
+      });
+      if (tried.failure === undefined) return ok(`overlayfs on ${type}, in a user namespace`);
+      return fail(
+        `overlayfs on ${type}: ${reason(tried.failure)}`,
+        'a box cannot make its image writable for itself',
+        'modprobe overlay; if that does not help, set KILN_STATE to ext4, xfs, btrfs or tmpfs',
+      );
+    } finally {
+      closeSync(userNamespace);
+    }
+  },
+};
+
+/** openat2 keeps a path inside a tree: artifacts are collected with it. Tried. */
+export const openat2Call: Check = {
+  name: 'openat2',
+  async run({ paths }) {
+    const root = openSync(await nearestExisting(paths.root), constants.O_RDONLY);
+    try {
+      // Were `..` not held at the root, this would be another directory, or none.
+      const flags = constants.O_RDONLY | constants.O_DIRECTORY;
+      closeSync(openat2(root, '../../../..', { flags, resolve: RESOLVE_IN_ROOT }));
+      return ok('paths can be kept inside a tree');
+    } catch (error) {
+      return fail(
+        `openat2: ${reason(error)}`,
+        'artifacts cannot be collected safely',
+        hasErrno(error, 'ENOSYS', 'EPERM')
+          ? 'use Linux 5.6 or newer; in a container, a seccomp profile that knows openat2'
+          : 'see what forbids it: dmesg, journalctl',
+      );
+    } finally {
+      closeSync(root);
+    }
+  },
+};
