@@ -6,9 +6,8 @@ import { openStaging } from '../artifacts/staging.ts';
 import { aboutFile } from '../confine/flat-error.ts';
 import { KilnError } from '../errors.ts';
 import { openat2, RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS } from '../kernel/at.ts';
-import { MAX_FDS } from '../rpm/open-files.ts';
-import { writeSigned } from '../rpm/sign.ts';
-import { takeApart } from '../rpm/signable.ts';
+import { MAX_FDS } from '../rpm/package.ts';
+import { takeApart, writeSigned } from '../rpm/sign.ts';
 import type { PackageSigner } from '../rpm/signing-key.ts';
 import type { BuiltPackage } from './report.ts';
 

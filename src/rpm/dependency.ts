@@ -1,8 +1,103 @@
 /** Dependencies as the header has them. Source of the bits: rpm's include/rpm/rpmds.h. */
 import { rpmError } from './errors.ts';
 import type { RpmHeader } from './header.ts';
-import type { RpmDependency, RpmDependencyKind } from './package.ts';
+import type { RpmDependency, RpmDependencyKind, RpmEvr } from './package.ts';
 import { dependencyTags } from './tags.ts';
+
+/*
+ * Comparing versions as rpm does. Source: rpm's rpmio/rpmvercmp.cc, lib/rpmver.cc, and
+ * docs/manual/dependencies.md.
+ */
+
+type Order = -1 | 0 | 1;
+
+/** Leaves only letters, digits, `~` and `^`: everything else separates and counts for nothing. */
+const SEPARATORS = /^[^A-Za-z0-9~^]+/;
+const DIGITS = /^[0-9]+/;
+const LETTERS = /^[A-Za-z]+/;
+
+/**
+ * rpmvercmp: compares two versions or two releases.
+ * `~` sorts before everything, even the end (`1.0~rc1 < 1.0`); `^` after the end, but before any
+ * further segment (`1.0 < 1.0^git1 < 1.0.1`).
+ */
+export function compareVersions(one: string, two: string): Order {
+  if (one === two) return 0;
+  let a = one;
+  let b = two;
+  for (;;) {
+    a = a.replace(SEPARATORS, '');
+    b = b.replace(SEPARATORS, '');
+    if (a.startsWith('~') || b.startsWith('~')) {
+      if (!a.startsWith('~')) return 1;
+      if (!b.startsWith('~')) return -1;
+      a = a.slice(1);
+      b = b.slice(1);
+      continue;
+    }
+    if (a.startsWith('^') || b.startsWith('^')) {
+      if (a === '') return -1;
+      if (b === '') return 1;
+      if (!a.startsWith('^')) return 1;
+      if (!b.startsWith('^')) return -1;
+      a = a.slice(1);
+      b = b.slice(1);
+      continue;
+    }
+    if (a === '' || b === '') break;
+    const kind = DIGITS.test(a) ? DIGITS : LETTERS;
+    const segmentA = kind.exec(a)![0];
+    const segmentB = kind.exec(b)?.[0];
+    // Of two different kinds the number is the newer one.
+    if (segmentB === undefined) return kind === DIGITS ? 1 : -1;
+    const order =
+      kind === DIGITS ? compareNumbers(segmentA, segmentB) : ordered(segmentA, segmentB);
+    if (order !== 0) return order;
+    a = a.slice(segmentA.length);
+    b = b.slice(segmentB.length);
+  }
+  // What is longer is newer.
+  if (a === '' && b === '') return 0;
+  return a === '' ? -1 : 1;
+}
+
+/** Decimal numbers of any length: they may be too large for any integer. */
+function compareNumbers(one: string, two: string): Order {
+  const a = one.replace(/^0+/, '');
+  const b = two.replace(/^0+/, '');
+  if (a.length !== b.length) return a.length < b.length ? -1 : 1;
+  return ordered(a, b);
+}
+
+function ordered(a: string, b: string): Order {
+  if (a === b) return 0;
+  return a < b ? -1 : 1;
+}
+
+/** Compares epoch (none counts as 0), then version, then release. */
+export function compareEvr(a: RpmEvr, b: RpmEvr): Order {
+  const epochs = compareNumbers(String(a.epoch ?? 0), String(b.epoch ?? 0));
+  if (epochs !== 0) return epochs;
+  const versions = compareVersions(a.version, b.version);
+  return versions === 0 ? compareVersions(a.release, b.release) : versions;
+}
+
+/** Reads `[epoch:]version[-release]`, as it stands in dependencies. */
+export function parseEvr(text: string): RpmEvr {
+  const epoch = /^([0-9]*):/.exec(text);
+  const rest = epoch === null ? text : text.slice(epoch[0].length);
+  const dash = rest.lastIndexOf('-');
+  return {
+    epoch: epoch === null ? null : Number(epoch[1] || 0),
+    version: dash < 0 ? rest : rest.slice(0, dash),
+    release: dash < 0 ? '' : rest.slice(dash + 1),
+  };
+}
+
+/** `[epoch:]version[-release]`. */
+export function formatEvr({ epoch, version, release }: RpmEvr): string {
+  return `${epoch === null ? '' : `${epoch}:`}${version}${release === '' ? '' : `-${release}`}`;
+}
 
 /** RPMSENSE_ bits of `RpmDependency.flags`. */
 export const Sense = {

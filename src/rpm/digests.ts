@@ -4,9 +4,9 @@
  * SHA-256, SHA-512 and SHA3-256. Source: rpm's docs/manual/signatures_digests.md.
  */
 import { createHash, getHashes, type Hash, hash } from 'node:crypto';
+import { readSync } from 'node:fs';
 import { hashName } from './files.ts';
 import type { RpmDigest, RpmPackage } from './package.ts';
-import { eachChunk } from './payload-bytes.ts';
 import type { RpmSections } from './sections.ts';
 import { SigTag, Tag } from './tags.ts';
 
@@ -118,4 +118,25 @@ export function digestFaults(digests: RpmPackage['digests']): string[] {
   if (!good('header')) faults.push('no digest of its header can be checked');
   if (!good('payload')) faults.push('no digest of its payload can be checked');
   return faults;
+}
+
+/* Reading the compressed payload in large pieces, always the same memory. */
+
+const CHUNK = 1024 * 1024;
+
+let memory: Buffer | undefined;
+
+/**
+ * Calls `use` with each piece of the file from `start` to its end. The piece is valid only during
+ * the call.
+ */
+export function eachChunk(fd: number, start: number, use: (piece: Buffer) => void): void {
+  memory ??= Buffer.allocUnsafeSlow(CHUNK);
+  const chunk = memory;
+  for (let at = start; ; ) {
+    const count = readSync(fd, chunk, 0, CHUNK, at);
+    if (count === 0) return;
+    use(chunk.subarray(0, count));
+    at += count;
+  }
 }

@@ -1,6 +1,5 @@
 /** OpenPGP public keys that may sign packages and repositories, and what rpm says of a signature. */
 import { KilnError } from '../errors.ts';
-import { ARMORED_KEY } from './armored-key.ts';
 import { Armor, type Explained, type Librpmio, type Pointer, Tag, Verdict } from './librpmio.ts';
 import type { RpmSignature } from './package.ts';
 import { algorithmName, isKnown, type OuterPacket, readOuterPacket } from './signature-packet.ts';
@@ -223,3 +222,6 @@ function* readCertificate(library: Librpmio, certificate: Buffer): Generator<Key
     };
   }
 }
+
+/** The first line of an armored OpenPGP public key. */
+export const ARMORED_KEY = '-----BEGIN PGP PUBLIC KEY BLOCK-----';

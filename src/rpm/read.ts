@@ -1,5 +1,4 @@
 /** Reading .rpm files: the parent's side. All parsing happens in confined children. */
-
 import { availableParallelism } from 'node:os';
 import { aboutFile, rebuildError } from '../confine/flat-error.ts';
 import { runQueue } from '../confine/queue.ts';
@@ -8,8 +7,7 @@ import { type HandedWork, MAX_FILES } from '../confine/work.ts';
 import { KilnError } from '../errors.ts';
 import { takeIdentity, takePackage } from './check.ts';
 import type { DigestDepth } from './digests.ts';
-import { openFile } from './open-files.ts';
-import type { RpmIdentity, RpmPackage } from './package.ts';
+import { openFile, type RpmIdentity, type RpmPackage } from './package.ts';
 import type { ReadTaskInput } from './read-task.ts';
 
 /** A child costs 50 ms, a header 0.3 ms: fewer files than this do not earn another child. */

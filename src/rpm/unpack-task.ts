@@ -8,13 +8,12 @@ import { Keyring } from './keyring.ts';
 import { loadLibrpmio } from './librpmio.ts';
 import type { RpmPackage } from './package.ts';
 import { CpioParser } from './payload/cpio.ts';
-import { decompressPayload } from './payload/decompress.ts';
+import { decompressPayload, loadZstd } from './payload/decompress.ts';
 import { loadNativeCodecs } from './payload/native-codec.ts';
 import { planUnpack, type UnpackLimits } from './payload/plan.ts';
 import { type OwnerMap, PackageWriter } from './payload/writer.ts';
-import { loadZstd } from './payload/zstd.ts';
 import { readSections } from './sections.ts';
-import { checkSignatures } from './signatures.ts';
+import { checkSignatures } from './signature-packet.ts';
 
 export interface UnpackTaskInput {
   readonly keys: readonly string[];

@@ -1,6 +1,6 @@
 import { fc, testProp } from '@fast-check/ava';
 import test, { type ExecutionContext } from 'ava';
-import { compareEvr, compareVersions, formatEvr, parseEvr } from '../../src/rpm/evr.ts';
+import { compareEvr, compareVersions, formatEvr, parseEvr } from '../../src/rpm/dependency.ts';
 import { put, rpm, scratch } from './fixtures.ts';
 
 const PAIRS = 4000;

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import test from 'ava';
 import { execa } from 'execa';
 import { encodeName } from '../../src/rpm/filename.ts';
-import type { queryJson } from '../../src/rpm/query-json.ts';
+import type { queryJson } from '../../src/rpm/inspect.ts';
 import { KILN } from '../support/busybox-state.ts';
 import { fixture, keyFile, kiln, packages, put, rpm, scratch } from './fixtures.ts';
 import { buildRpm } from './rpm-builder.ts';

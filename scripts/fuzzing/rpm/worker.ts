@@ -31,7 +31,7 @@ import { loadNativeCodecs } from '../../../src/rpm/payload/native-codec.ts';
 import { planUnpack } from '../../../src/rpm/payload/plan.ts';
 import { PackageWriter } from '../../../src/rpm/payload/writer.ts';
 import { readSections } from '../../../src/rpm/sections.ts';
-import { checkSignatures } from '../../../src/rpm/signatures.ts';
+import { checkSignatures } from '../../../src/rpm/signature-packet.ts';
 import { mutate } from './mutate.ts';
 import { readSpecimen } from './specimen.ts';
 

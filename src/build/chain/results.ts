@@ -8,7 +8,7 @@ import {
   type RepositoryFile,
   type Snapshot,
 } from '../../repository/publish/snapshot.ts';
-import { compareEvr } from '../../rpm/evr.ts';
+import { compareEvr } from '../../rpm/dependency.ts';
 import { type Capability, parseCapabilities, provides } from './capability.ts';
 
 /** The id of a chain's own repository in its members' locks. */

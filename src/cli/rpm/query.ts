@@ -1,11 +1,9 @@
 import { Command } from 'commander';
-import { formatDependency } from '../../rpm/dependency.ts';
-import { formatEvr } from '../../rpm/evr.ts';
+import { formatDependency, formatEvr } from '../../rpm/dependency.ts';
 import { showName } from '../../rpm/filename.ts';
+import { octalMode, queryJson } from '../../rpm/inspect.ts';
 import type { RpmIdentity, RpmPackage, RpmScript } from '../../rpm/package.ts';
-import { octalMode, queryJson } from '../../rpm/query-json.ts';
-import type { ReadResult } from '../../rpm/read.ts';
-import { readIdentities, readRpms } from '../../rpm/read.ts';
+import { type ReadResult, readIdentities, readRpms } from '../../rpm/read.ts';
 import type { Caller } from '../caller.ts';
 import { printError } from '../errors.ts';
 import { printJson } from '../print.ts';

@@ -1,6 +1,6 @@
 import { KilnError } from '../../errors.ts';
 import { readUserFile } from '../../kernel/user-file.ts';
-import { ARMORED_KEY } from '../../rpm/armored-key.ts';
+import { ARMORED_KEY } from '../../rpm/keyring.ts';
 import type { ReadResult } from '../../rpm/read.ts';
 
 /** Bytes of a file with keys: a whole distribution's have less. */

@@ -2,7 +2,7 @@ import { resolve } from 'node:path';
 import { Command } from 'commander';
 import { KilnError } from '../../errors.ts';
 import { makeDirectory } from '../../kernel/folder.ts';
-import { formatEvr } from '../../rpm/evr.ts';
+import { formatEvr } from '../../rpm/dependency.ts';
 import { showName } from '../../rpm/filename.ts';
 import { type UnpackResult, unpackRpms } from '../../rpm/unpack.ts';
 import type { Caller } from '../caller.ts';

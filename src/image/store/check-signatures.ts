@@ -5,7 +5,7 @@ import { readTrust, type Trust } from '../../repository/trust.ts';
 import { assertSigned, assertTrusted } from '../../rpm/inspect.ts';
 import type { RpmIdentity } from '../../rpm/package.ts';
 import { readIdentities } from '../../rpm/read.ts';
-import { signatureVerdict } from '../../rpm/signatures.ts';
+import { signatureVerdict } from '../../rpm/signature-packet.ts';
 import type { StatePaths } from '../../state/paths.ts';
 import { span } from '../../trace/trace.ts';
 import { checkIdentity } from './check-identity.ts';

@@ -4,7 +4,7 @@
  */
 import type { Trust } from '../../repository/trust.ts';
 import type { RpmSignature } from '../../rpm/package.ts';
-import { signatureVerdict } from '../../rpm/signatures.ts';
+import { signatureVerdict } from '../../rpm/signature-packet.ts';
 import { dropCached, findRecord, withFields, writeRecord } from '../../state/checked-file.ts';
 
 /** Keys that an entry was checked with, and what they said. */

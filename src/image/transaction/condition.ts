@@ -1,4 +1,4 @@
-import { compareVersions, parseEvr } from '../../rpm/evr.ts';
+import { compareVersions, parseEvr } from '../../rpm/dependency.ts';
 import type { RpmDependency } from '../../rpm/package.ts';
 
 /**

@@ -1,4 +1,4 @@
-import { compareVersions } from '../../rpm/evr.ts';
+import { compareVersions } from '../../rpm/dependency.ts';
 import type { RpmPackage } from '../../rpm/package.ts';
 import type { StoredPackage } from '../store/entry.ts';
 import { nevra } from '../tree/file-conflict.ts';

@@ -2,8 +2,7 @@
  * The three elements that say what a package is in repository metadata. Source of the format:
  * createrepo_c's output, and libsolv's repo_rpmmd.c, which reads it.
  */
-import { Sense } from '../../rpm/dependency.ts';
-import { parseEvr } from '../../rpm/evr.ts';
+import { parseEvr, Sense } from '../../rpm/dependency.ts';
 import type { RpmDependency, RpmDependencyKind, RpmFile, RpmPackage } from '../../rpm/package.ts';
 
 /** Where a package lies, and the digest that names it. */

@@ -1,2 +1,0 @@
-/** The first line of an armored OpenPGP public key. */
-export const ARMORED_KEY = '-----BEGIN PGP PUBLIC KEY BLOCK-----';
