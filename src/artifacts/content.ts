@@ -1,12 +1,11 @@
 /** Copies the content of one open file to another and hashes it on the way. */
-
 import { createHash, type Hash, hash } from 'node:crypto';
 import { ftruncateSync, read, readSync, write, writeSync } from 'node:fs';
 import { promisify } from 'node:util';
 import { SyscallError } from '../kernel/libc.ts';
 import { dataExtents, type Extent } from '../kernel/sparse.ts';
 import { awaitedLater } from '../promise.ts';
-import type { Budget } from './budget.ts';
+import type { Budget } from './warning.ts';
 
 /** Files up to this size are copied in one go, with one-shot hashing. */
 const SMALL = 256 * 1024;

@@ -11,13 +11,12 @@ import {
 } from '../kernel/at.ts';
 import { hasErrno } from '../kernel/libc.ts';
 import { makingFilesAs } from '../kernel/user-namespace.ts';
-import { Budget, type CopyLimits } from './budget.ts';
 import { Destination, type Owner } from './destination.ts';
-import { Inventory } from './inventory.ts';
-import { type ByteString, fromBytes, fromText, joinBytes, quoteName, toBytes } from './names.ts';
+import { Inventory } from './manifest.ts';
+import { type ByteString, fromBytes, fromText, joinBytes, quoteName, toBytes } from './pattern.ts';
 import { listDirectory } from './source.ts';
 import { TreeCopy } from './tree-copy.ts';
-import { type ArtifactWarning, Warnings } from './warning.ts';
+import { type ArtifactWarning, Budget, type CopyLimits, Warnings } from './warning.ts';
 
 /** PATH_MAX of linux/limits.h, without its NUL. */
 const LONGEST_PATH = 4095;

@@ -1,5 +1,5 @@
 import { type BigIntStats, closeSync, constants, fchmodSync, fchownSync } from 'node:fs';
-import type { KilnError } from '../errors.ts';
+import { KilnError } from '../errors.ts';
 import {
   lchownat,
   linkat,
@@ -12,7 +12,7 @@ import {
 } from '../kernel/at.ts';
 import { hasErrno, SyscallError } from '../kernel/libc.ts';
 import { makingFilesAs } from '../kernel/user-namespace.ts';
-import { type ByteString, toBytes } from './names.ts';
+import { type ByteString, toBytes } from './pattern.ts';
 
 /** Whose the copies are. */
 export interface Owner {
@@ -21,7 +21,7 @@ export interface Owner {
 }
 
 /** Where copies go, and how. */
-export interface DestinationOptions {
+interface DestinationOptions {
   /** Descriptor of the directory that all paths are relative to. */
   readonly root: number;
   /** RESOLVE_ flags that keep a path below `root` inside it. */
@@ -199,4 +199,12 @@ export class Destination {
 
 function lastComponent(path: ByteString): Buffer {
   return toBytes(path.slice(path.lastIndexOf('/') + 1));
+}
+
+/** The error for a result directory that cannot be used: E_RESULTDIR. */
+export function unusableResultDirectory(path: string, cause: unknown): KilnError {
+  return new KilnError('E_RESULTDIR', `the result directory ${path} cannot be used`, {
+    hint: 'name a directory that can be written, with room for the artifacts',
+    cause,
+  });
 }

@@ -6,13 +6,13 @@
  * that was just made is still in the processor's cache.
  */
 import { hash } from 'node:crypto';
-import { constants, fchmodSync, fchownSync } from 'node:fs';
+import { constants, fchmodSync, fchownSync, fstatSync } from 'node:fs';
 import { openat2, RESOLVE_NO_XDEV, unlinkat } from '../kernel/at.ts';
 import { closeDescriptor, closeWritten, readStart, writeStart } from '../kernel/descriptor.ts';
 import { FileStatus } from '../kernel/file-status.ts';
 import { SyscallError } from '../kernel/libc.ts';
-import type { Birth } from './birth.ts';
-import { type ByteString, toName } from './names.ts';
+import type { Owner } from './destination.ts';
+import { type ByteString, toName } from './pattern.ts';
 
 /** Of a larger one, the content takes the time. */
 const LARGEST = 64 * 1024;
@@ -20,7 +20,7 @@ const LARGEST = 64 * 1024;
 const STAT_BLOCK = 512;
 
 /** Files of one open directory, and the one that their copies go into. */
-export interface PlainFiles {
+interface PlainFiles {
   /** On a mount where no device can be opened, since files are opened to see what they are. */
   readonly from: number;
   readonly to: number;
@@ -30,7 +30,7 @@ export interface PlainFiles {
 }
 
 /** What was copied. */
-export interface PlainCopy {
+interface PlainCopy {
   readonly size: number;
   /** Hex. */
   readonly sha256: string;
@@ -160,4 +160,37 @@ function described({ before, content }: Slot): PlainCopy {
   const { size, permissions, mtimeMs } = before;
   const sha256 = hash('sha256', content.subarray(0, size), 'hex');
   return { size, sha256, mode: permissions, mtimeMs };
+}
+
+/* What a new file is by itself, so that nobody has to make it so. */
+
+/** How files are made in a directory, and in those made below it. */
+export interface Birth {
+  /** Who gets them afterwards; undefined if they are born as theirs. */
+  readonly owner?: Owner;
+  /** The permission bits that a new file keeps of those it is made with. */
+  readonly modes: number;
+}
+
+const PROBE = '.birth';
+const TO_PROBE = {
+  flags: constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW,
+  mode: 0o777,
+};
+
+/**
+ * Finds out, by trying, what becomes of `owner`'s files in an empty directory that is ours alone: there are the
+ * umask, default ACLs, setgid directories, and file systems that decide themselves.
+ * @throws SyscallError
+ */
+export function birthIn(directory: number, owner: Owner): Birth {
+  const probe = openat2(directory, PROBE, TO_PROBE);
+  try {
+    const { uid, gid, mode } = fstatSync(probe);
+    const same = uid === owner.uid && gid === owner.gid;
+    return { ...(same ? {} : { owner }), modes: mode & 0o777 };
+  } finally {
+    closeDescriptor(probe);
+    unlinkat(directory, PROBE);
+  }
 }

@@ -1,8 +1,8 @@
 /** Reading a tree that somebody hostile made: the number of names is bounded, nothing is followed. */
 import { type BigIntStats, constants, openSync, statfsSync } from 'node:fs';
 import { readDirectory } from '../kernel/directory.ts';
-import type { Budget } from './budget.ts';
-import { type ByteString, toBytes } from './names.ts';
+import { type ByteString, toBytes } from './pattern.ts';
+import type { Budget } from './warning.ts';
 
 /** File systems that hold no files of anybody's, by statfs(2) magic number (linux/magic.h). */
 const PSEUDO = new Set([

@@ -4,18 +4,26 @@
  * behind, unlocked, and the next collection into the same result directory removes it.
  */
 import { randomUUID } from 'node:crypto';
-import { closeSync, constants, fstatSync, readdirSync } from 'node:fs';
+import {
+  closeSync,
+  constants,
+  fchownSync,
+  fstatSync,
+  fsyncSync,
+  readdirSync,
+  writeFileSync,
+} from 'node:fs';
 import { open, readdir } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { KilnError } from '../errors.ts';
-import { mkdirat, openDirectory, openPath, renameat, unlinkat } from '../kernel/at.ts';
+import { mkdirat, openat2, openDirectory, openPath, renameat, unlinkat } from '../kernel/at.ts';
 import { tryLockDescriptor } from '../kernel/flock.ts';
 import { makeDirectory } from '../kernel/folder.ts';
 import { hasErrno } from '../kernel/libc.ts';
+import { callerMode } from '../kernel/own-umask.ts';
 import { removeTree } from '../kernel/remove-tree.ts';
-import type { Owner } from './destination.ts';
-import { fromBytes, joinBytes, quoteName } from './names.ts';
-import { unusableResultDirectory } from './result-directory.ts';
+import { type Owner, unusableResultDirectory } from './destination.ts';
+import { fromBytes, joinBytes, quoteName } from './pattern.ts';
 import { descriptorPath } from './source.ts';
 
 const PREFIX = '.kiln-collecting-';
@@ -182,4 +190,70 @@ function move(from: number, to: number): void {
       renameat(from, name, to, name);
     }
   }
+}
+
+const FLAGS = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
+
+/** A file for a result directory. */
+export interface TextFile {
+  /** Without a folder. */
+  readonly name: string;
+  readonly content: string | Buffer;
+}
+
+/**
+ * Writes one file into a result directory: whoever reads it sees the old one or the new one, whole.
+ * Its content is on the disk when this returns.
+ *
+ * @param directory the result directory, made if missing
+ * @param owner whose the file is
+ * @returns the file's absolute path
+ * @throws KilnError E_RESULTDIR
+ */
+export async function writeText(
+  directory: string,
+  name: string,
+  content: string | Buffer,
+  owner: Owner,
+): Promise<string> {
+  const destination = await write(directory, [{ name, content }], owner, true);
+  return join(destination, name);
+}
+
+/**
+ * Like {@link writeText} for several files, which appear one after another; they reach the disk
+ * when the kernel likes.
+ */
+export async function writeTexts(
+  directory: string,
+  files: readonly TextFile[],
+  owner: Owner,
+): Promise<void> {
+  await write(directory, files, owner, false);
+}
+
+async function write(
+  directory: string,
+  files: readonly TextFile[],
+  owner: Owner,
+  durable: boolean,
+): Promise<string> {
+  await using staging = await openStaging(directory, owner);
+  const how = { flags: FLAGS, mode: callerMode(0o644) };
+  try {
+    for (const { name, content } of files) {
+      const fd = openat2(staging.fd, name, how);
+      try {
+        writeFileSync(fd, content);
+        fchownSync(fd, owner.uid, owner.gid);
+        if (durable) fsyncSync(fd);
+      } finally {
+        closeSync(fd);
+      }
+    }
+  } catch (cause) {
+    throw unusableResultDirectory(staging.destination, cause);
+  }
+  staging.publish();
+  return staging.destination;
 }

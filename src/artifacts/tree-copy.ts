@@ -2,13 +2,11 @@ import { type BigIntStats, closeSync, fstatSync } from 'node:fs';
 import { openPath, readlinkat } from '../kernel/at.ts';
 import { isWithoutDevices } from '../kernel/file-status.ts';
 import { hasErrno, SyscallError } from '../kernel/libc.ts';
-import type { Birth } from './birth.ts';
-import type { Budget } from './budget.ts';
 import { type CopiedContent, copyContent, ReadFailed } from './content.ts';
 import { type Destination, type DestinationStep, droppedBits, keptMode } from './destination.ts';
-import type { CopiedEntry, Inventory } from './inventory.ts';
-import { type ByteString, fromBytes, joinBytes, toName } from './names.ts';
-import { copyPlainFiles, GROUP } from './plain-file.ts';
+import type { CopiedEntry, Inventory } from './manifest.ts';
+import { type ByteString, fromBytes, joinBytes, toName } from './pattern.ts';
+import { type Birth, copyPlainFiles, GROUP } from './plain-file.ts';
 import {
   type DirectoryEntry,
   FileSystems,
@@ -16,7 +14,7 @@ import {
   reopenFile,
   specialKind,
 } from './source.ts';
-import type { Warnings } from './warning.ts';
+import type { Budget, Warnings } from './warning.ts';
 
 /** What {@link TreeCopy} works with. */
 export interface TreeCopyOptions {

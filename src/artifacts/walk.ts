@@ -1,12 +1,20 @@
 import { type BigIntStats, closeSync, fstatSync } from 'node:fs';
 import { openPath } from '../kernel/at.ts';
 import { hasErrno, SyscallError } from '../kernel/libc.ts';
-import type { Budget } from './budget.ts';
-import { type ByteString, fromText, joinBytes, matchText, toName } from './names.ts';
-import { type ArtifactPattern, literalNames, type PatternState, step } from './pattern.ts';
+import {
+  type ArtifactPattern,
+  type ByteString,
+  fromText,
+  joinBytes,
+  literalNames,
+  matchText,
+  type PatternState,
+  step,
+  toName,
+} from './pattern.ts';
 import { type DirectoryEntry, listEntries } from './source.ts';
 import type { TreeCopy } from './tree-copy.ts';
-import type { Warnings } from './warning.ts';
+import type { Budget, Warnings } from './warning.ts';
 
 /** A directory on the way to what may match. Its copy is made only when something in it matches. */
 interface Frame {

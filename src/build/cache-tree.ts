@@ -3,8 +3,8 @@
  * descriptors, and no link is followed.
  */
 import { closeSync, constants, fstatSync, openSync } from 'node:fs';
-import { Budget } from '../artifacts/budget.ts';
 import { listDirectory } from '../artifacts/source.ts';
+import { Budget } from '../artifacts/warning.ts';
 import { KilnError } from '../errors.ts';
 import { openDirectory, openPath, unlinkat } from '../kernel/at.ts';
 import { hasErrno } from '../kernel/libc.ts';

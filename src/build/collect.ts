@@ -1,8 +1,8 @@
 import { closeSync, constants, fstatSync } from 'node:fs';
-import { Budget } from '../artifacts/budget.ts';
 import { type Collection, collectArtifacts } from '../artifacts/collect.ts';
 import type { Artifact } from '../artifacts/manifest.ts';
 import { listDirectory } from '../artifacts/source.ts';
+import { Budget } from '../artifacts/warning.ts';
 import { KilnError } from '../errors.ts';
 import { openInTree } from '../image/tree/path.ts';
 import { openPath } from '../kernel/at.ts';

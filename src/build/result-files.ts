@@ -1,7 +1,6 @@
 import { closeSync, writeSync } from 'node:fs';
 import { resolve } from 'node:path';
-import type { Owner } from '../artifacts/destination.ts';
-import { unusableResultDirectory } from '../artifacts/result-directory.ts';
+import { type Owner, unusableResultDirectory } from '../artifacts/destination.ts';
 import { Folder, makeDirectory } from '../kernel/folder.ts';
 import { CHECKSUMS_FILE } from './provenance/checksums.ts';
 import { ENVELOPE_FILE } from './provenance/envelope.ts';

@@ -1,7 +1,6 @@
 /** Signed packages in place of packages, in a result directory that is somebody else's. */
 import { closeSync, constants, fchmodSync, fchownSync, fstatSync, openSync } from 'node:fs';
-import type { Owner } from '../artifacts/destination.ts';
-import { unusableResultDirectory } from '../artifacts/result-directory.ts';
+import { type Owner, unusableResultDirectory } from '../artifacts/destination.ts';
 import { openStaging } from '../artifacts/staging.ts';
 import { aboutFile } from '../confine/flat-error.ts';
 import { KilnError } from '../errors.ts';

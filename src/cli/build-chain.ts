@@ -1,6 +1,6 @@
 import { relative, resolve } from 'node:path';
 import type { Command } from 'commander';
-import { writeText } from '../artifacts/write-text.ts';
+import { writeText } from '../artifacts/staging.ts';
 import { buildChain } from '../build/chain/chain.ts';
 import { chainJson } from '../build/chain/json.ts';
 import type { ChainMemberReport, ChainReport, ChainRequest } from '../build/chain/request.ts';

@@ -1,5 +1,5 @@
 import type { Owner } from '../artifacts/destination.ts';
-import { writeText } from '../artifacts/write-text.ts';
+import { writeText } from '../artifacts/staging.ts';
 import type { Result } from './schema.ts';
 
 /** The file's name in a result directory. */

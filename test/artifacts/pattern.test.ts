@@ -1,6 +1,5 @@
 import test from 'ava';
-import { matchText } from '../../src/artifacts/names.ts';
-import { compilePattern } from '../../src/artifacts/pattern.ts';
+import { compilePattern, matchText } from '../../src/artifacts/pattern.ts';
 import { bashIn, sandboxTree } from './sandbox-tree.ts';
 
 /** Patterns that bash and kiln must agree on, whatever else they can do. */

@@ -1,8 +1,7 @@
 /** One package of a chain: built, or found to be built from the same already. */
 import { basename, dirname, join } from 'node:path';
-import type { Owner } from '../../artifacts/destination.ts';
-import { unusableResultDirectory } from '../../artifacts/result-directory.ts';
-import { writeText } from '../../artifacts/write-text.ts';
+import { type Owner, unusableResultDirectory } from '../../artifacts/destination.ts';
+import { writeText } from '../../artifacts/staging.ts';
 import { KilnError } from '../../errors.ts';
 import { Folder } from '../../kernel/folder.ts';
 import type { RepositoryFile } from '../../repository/publish/snapshot.ts';

@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { unusableResultDirectory } from '../../artifacts/result-directory.ts';
+import { unusableResultDirectory } from '../../artifacts/destination.ts';
 import { KilnError } from '../../errors.ts';
 import { tryLock } from '../../kernel/flock.ts';
 import { makeDirectory } from '../../kernel/folder.ts';

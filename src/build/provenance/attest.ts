@@ -1,4 +1,4 @@
-import type { TextFile } from '../../artifacts/write-text.ts';
+import type { TextFile } from '../../artifacts/staging.ts';
 import type { LockedPackage } from '../../repository/lock.ts';
 import type { BuildReport, BuiltPackage } from '../report.ts';
 import type { ProvenanceOptions } from '../request.ts';

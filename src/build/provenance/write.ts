@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { basename, join } from 'node:path';
-import { writeTexts } from '../../artifacts/write-text.ts';
+import { writeTexts } from '../../artifacts/staging.ts';
 import { readContents } from '../../image/store/contents.ts';
 import { digestFile } from '../../repository/cache.ts';
 import type { Engine } from '../../sandbox/open.ts';

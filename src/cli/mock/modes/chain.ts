@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs';
 import { mkdtemp } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
-import { unusableResultDirectory } from '../../../artifacts/result-directory.ts';
+import { unusableResultDirectory } from '../../../artifacts/destination.ts';
 import { buildPackage } from '../../../build/build.ts';
 import { Folder, makeDirectory } from '../../../kernel/folder.ts';
 import type { Chroot } from '../../../mock/chroot.ts';
