@@ -35,7 +35,7 @@ import { ownArguments, thisProgram } from './kernel/own-node.ts';
 import { checked, tryCall } from './kernel/system-call.ts';
 import { openKiln } from './kiln.ts';
 import { awaitedLater } from './promise.ts';
-import { timeInMilliseconds } from './recipe/quantity.ts';
+import { timeInMilliseconds } from './recipe/limit-keys.ts';
 import { sweepBoxes } from './sandbox/sweep.ts';
 import { clearPlace } from './state/damage.ts';
 import { KILN_VERSION, packageRoot } from './state/package-root.ts';

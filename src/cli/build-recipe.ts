@@ -1,7 +1,12 @@
 import { resolve } from 'node:path';
-import { findBuildRecipe, isScript } from '../build/recipe/find.ts';
-import type { RecipeReport, RecipeRequest } from '../build/recipe/request.ts';
-import { resultOfFailedRecipe, resultOfRecipe } from '../build/recipe/result.ts';
+import {
+  findBuildRecipe,
+  isScript,
+  type RecipeReport,
+  type RecipeRequest,
+  resultOfFailedRecipe,
+  resultOfRecipe,
+} from '../build/recipe/request.ts';
 import { runRecipe } from '../build/recipe/run-recipe.ts';
 import { KilnError } from '../errors.ts';
 import type { Result } from '../result/schema.ts';

@@ -1,8 +1,7 @@
 import { resolve } from 'node:path';
 import { InvalidArgumentError } from 'commander';
 import { parseEgressRule } from '../egress/rule.ts';
-import { HOSTNAME } from '../recipe/hostname.ts';
-import { sizeInBytes, timeInMilliseconds } from '../recipe/quantity.ts';
+import { HOSTNAME, sizeInBytes, timeInMilliseconds } from '../recipe/limit-keys.ts';
 import { MINIMUM_MEMORY } from '../sandbox/limits.ts';
 import type { Bind } from '../sandbox/specification.ts';
 

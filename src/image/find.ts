@@ -3,7 +3,7 @@ import { readdir } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { KilnError } from '../errors.ts';
-import { suggest } from '../recipe/suggest.ts';
+import { suggest } from '../recipe/problem.ts';
 import type { StatePaths } from '../state/paths.ts';
 import { findImage, imagesNamed } from './store/images.ts';
 

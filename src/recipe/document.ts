@@ -8,9 +8,9 @@ import {
   type Document as YamlDocument,
 } from 'yaml';
 import type * as z from 'zod';
-import { formatPath, type RecipeProblem } from './problem.ts';
-import { knownKeys } from './schema-keys.ts';
-import { suggest } from './suggest.ts';
+import { KilnError } from '../errors.ts';
+import { readUserFile } from '../kernel/user-file.ts';
+import { formatPath, knownKeys, type RecipeProblem, suggest } from './problem.ts';
 
 /** One YAML file, with the place of each of its values. */
 export class RecipeDocument {
@@ -158,4 +158,16 @@ function kindOf(value: unknown): string {
   if (value === null) return 'empty';
   if (Array.isArray(value)) return 'a list';
   return typeof value === 'object' ? 'a map' : `a ${typeof value}`;
+}
+
+/** A recipe is written by hand: anything larger than this (bytes) is something else. */
+export const RECIPE_SIZE_LIMIT = 1024 * 1024;
+
+/** The text of a recipe. Throws E_RECIPE_READ; `hint` says where recipes are. */
+export async function readRecipeText(file: string, hint: string): Promise<string> {
+  try {
+    return readUserFile(file, RECIPE_SIZE_LIMIT).toString('utf8');
+  } catch (cause) {
+    throw new KilnError('E_RECIPE_READ', `cannot read the recipe ${file}`, { cause, hint });
+  }
 }

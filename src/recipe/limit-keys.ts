@@ -1,7 +1,7 @@
 /** Keys that recipes and the definitions of services have in common. */
 import { z } from 'zod';
+import { parseDuration } from '../repository/duration.ts';
 import { MINIMUM_MEMORY } from '../sandbox/limits.ts';
-import { sizeInBytes, timeInMilliseconds } from './quantity.ts';
 
 /** A size, in bytes. */
 export const size = z.union([z.number(), z.string()]).transform((value, context) => {
@@ -29,3 +29,27 @@ export const limitKeys = {
   'io-read': size.optional().describe('Bytes a second from each disk it reaches'),
   'io-write': size.optional().describe('Bytes a second to each disk it reaches'),
 };
+
+const UNITS = 'KMGT';
+
+/** Bytes of `512M`, `2G`, `1.5GiB`, `4096` (powers of 1024); undefined for anything else. */
+export function sizeInBytes(text: string): number | undefined {
+  const match = /^(\d{1,15}(?:\.\d{1,15})?)([KMGT])?(?:i?B)?$/i.exec(text);
+  if (match === null) return undefined;
+  const power = match[2] === undefined ? 0 : UNITS.indexOf(match[2].toUpperCase()) + 1;
+  const bytes = Math.round(Number(match[1]) * 1024 ** power);
+  return Number.isSafeInteger(bytes) ? bytes : undefined;
+}
+
+/** Milliseconds of `90s`, `10m`, `1h`, `500ms`; a plain number is seconds; undefined for anything else. */
+export function timeInMilliseconds(text: string): number | undefined {
+  const milliseconds = /^(\d{1,12})ms$/.exec(text);
+  if (milliseconds !== null) return Number(milliseconds[1]);
+  const fraction = /^(\d*\.\d+)s?$/.exec(text);
+  if (fraction !== null) return Math.round(Number(fraction[1]) * 1000);
+  const seconds = parseDuration(text);
+  return seconds === undefined ? undefined : seconds * 1000;
+}
+
+/** What a box may be called. */
+export const HOSTNAME = /^[A-Za-z0-9][A-Za-z0-9.-]{0,62}$/;

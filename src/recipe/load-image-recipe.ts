@@ -3,7 +3,7 @@ import { basename, dirname, isAbsolute, join, resolve } from 'node:path';
 import { KilnError } from '../errors.ts';
 import { type Repository, resolveRepository } from '../repository/configuration.ts';
 import { DEFAULT_DISK } from '../state/disk-watch.ts';
-import { RecipeDocument } from './document.ts';
+import { RecipeDocument, readRecipeText } from './document.ts';
 import {
   type ImageRecipe,
   imageRecipeSchema,
@@ -11,7 +11,6 @@ import {
   type RecipeUser,
 } from './image-recipe.ts';
 import { RecipeError } from './problem.ts';
-import { readRecipeText } from './read-text.ts';
 import { expandVariables, type RecipeVariables } from './variables.ts';
 
 const MISSING = 'check the path; `kiln image ls` lists images, recipes/images holds the recipes';

@@ -1,3 +1,5 @@
+import * as z from 'zod';
+import { editDistance } from '../edit-distance.ts';
 import { KilnError } from '../errors.ts';
 
 /** One thing wrong with a recipe, and where. */
@@ -52,4 +54,47 @@ export function formatPath(path: readonly PropertyKey[]): string {
     if (typeof key === 'number') return `${text}[${key}]`;
     return text === '' ? String(key) : `${text}.${String(key)}`;
   }, '');
+}
+
+/**
+ * The candidate a person most likely meant by `word`, or undefined when none is near.
+ * Near is what differs, without regard to case, in at most a third of the length (see {@link editDistance}).
+ */
+export function suggest(word: string, candidates: Iterable<string>): string | undefined {
+  const wanted = word.toLowerCase();
+  let best: string | undefined;
+  let limit = Math.max(1, Math.floor(wanted.length / 3));
+  for (const candidate of candidates) {
+    const distance = editDistance(wanted, candidate.toLowerCase(), limit);
+    if (distance <= limit) {
+      best = candidate;
+      limit = distance - 1;
+    }
+  }
+  return best;
+}
+
+/**
+ * The keys a schema knows at `path`, for "did you mean": empty where it takes any key.
+ * Looks through optional, default and pipe wrappers, and at every branch of a union.
+ */
+export function knownKeys(schema: z.core.$ZodType, path: readonly PropertyKey[]): string[] {
+  if (schema instanceof z.ZodOptional || schema instanceof z.ZodDefault) {
+    return knownKeys(schema.unwrap(), path);
+  }
+  if (schema instanceof z.ZodPipe) return knownKeys(schema.in, path);
+  if (schema instanceof z.ZodUnion) {
+    return schema.options.flatMap((option: z.core.$ZodType) => knownKeys(option, path));
+  }
+  const [key, ...rest] = path;
+  if (schema instanceof z.ZodObject) {
+    const shape: Record<string, z.core.$ZodType> = schema.shape;
+    if (key === undefined) return Object.keys(shape);
+    const next = shape[String(key)];
+    return next === undefined ? [] : knownKeys(next, rest);
+  }
+  if (key === undefined) return [];
+  if (schema instanceof z.ZodArray) return knownKeys(schema.element, rest);
+  if (schema instanceof z.ZodRecord) return knownKeys(schema.valueType, rest);
+  return [];
 }

@@ -1,4 +1,4 @@
-import { suggest } from './suggest.ts';
+import { suggest } from './problem.ts';
 
 /**
  * The variables a recipe may use in repository settings and in `files[].source`, as `$name` or

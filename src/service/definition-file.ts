@@ -1,9 +1,8 @@
 import { Document } from 'yaml';
 import { KilnError } from '../errors.ts';
 import { readUserFile } from '../kernel/user-file.ts';
-import { RecipeDocument } from '../recipe/document.ts';
+import { RECIPE_SIZE_LIMIT, RecipeDocument } from '../recipe/document.ts';
 import { RecipeError } from '../recipe/problem.ts';
-import { RECIPE_SIZE_LIMIT } from '../recipe/read-text.ts';
 import { type ServiceDefinition, type ServiceFile, serviceSchema } from './definition.ts';
 import { replaceFile } from './replace-file.ts';
 

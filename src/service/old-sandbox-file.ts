@@ -1,6 +1,6 @@
 import { KilnError } from '../errors.ts';
 import { readUserFile } from '../kernel/user-file.ts';
-import { RECIPE_SIZE_LIMIT } from '../recipe/read-text.ts';
+import { RECIPE_SIZE_LIMIT } from '../recipe/document.ts';
 import type { ServiceFile } from './definition.ts';
 import { parseUnitFile } from './unit/unit-file.ts';
 

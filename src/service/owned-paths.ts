@@ -1,7 +1,7 @@
 import { KilnError } from '../errors.ts';
 import { readContents } from '../image/store/contents.ts';
 import { readStoredPackage } from '../image/store/entry.ts';
-import { suggest } from '../recipe/suggest.ts';
+import { suggest } from '../recipe/problem.ts';
 import type { RpmPackage } from '../rpm/package.ts';
 import type { StatePaths } from '../state/paths.ts';
 import { declaredPaths } from './declared-paths.ts';

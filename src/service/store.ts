@@ -2,7 +2,7 @@ import { mkdir, readdir, stat } from 'node:fs/promises';
 import { KilnError } from '../errors.ts';
 import { acquireLock, type HeldLock } from '../kernel/flock.ts';
 import { removeTree } from '../kernel/remove-tree.ts';
-import { suggest } from '../recipe/suggest.ts';
+import { suggest } from '../recipe/problem.ts';
 import { findRecord, withFields, writeRecord } from '../state/checked-file.ts';
 import type { StatePaths } from '../state/paths.ts';
 import { SERVICE_NAME, type ServiceDefinition } from './definition.ts';

@@ -4,8 +4,7 @@ import { join } from 'node:path';
 import test from 'ava';
 import fc from 'fast-check';
 import { KilnError } from '../../src/errors.ts';
-import { buildRecipeSchema } from '../../src/recipe/build-recipe.ts';
-import { loadBuildRecipe } from '../../src/recipe/load-build-recipe.ts';
+import { buildRecipeSchema, loadBuildRecipe } from '../../src/recipe/build-recipe.ts';
 import { damagedText } from './damage.ts';
 
 const RECIPE = `# a recipe with something of everything

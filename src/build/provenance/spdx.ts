@@ -1,6 +1,68 @@
 import { createHash } from 'node:crypto';
-import { spdxLicense } from './license.ts';
-import { fullVersion, type PackageVersion, rpmPurl } from './purl.ts';
+import parse from 'spdx-expression-parse';
+
+/** A license as an SPDX document has it. */
+interface SpdxLicense {
+  /** An SPDX license expression (annex D of SPDX 2.3), or NOASSERTION. */
+  readonly expression: string;
+  /** The text that a LicenseRef in the expression stands for. */
+  readonly extracted?: { readonly licenseId: string; readonly extractedText: string };
+}
+
+/**
+ * A package's License tag for an SPDX document. Fedora's and openSUSE's are SPDX expressions;
+ * others name licenses in ways of their own, and are kept word by word behind a LicenseRef.
+ */
+export function spdxLicense(tag: string): SpdxLicense {
+  const text = tag.toWellFormed().trim();
+  if (text === '') return { expression: 'NOASSERTION' };
+  if (isExpression(text)) return { expression: text };
+  const hash = createHash('sha256').update(text).digest('hex').slice(0, 16);
+  const licenseId = `LicenseRef-kiln-${hash}`;
+  return { expression: licenseId, extracted: { licenseId, extractedText: text } };
+}
+
+/** Longer ones are no expressions a person wrote, and the parser recurses. */
+const LONGEST = 2000;
+
+function isExpression(text: string): boolean {
+  if (text.length > LONGEST) return false;
+  try {
+    parse(text);
+    // A reference would have to lead to something in the document, and the tag has no texts.
+    return !/LicenseRef-|DocumentRef-/.test(text);
+  } catch {
+    return false;
+  }
+}
+
+/** A package version, as locks and headers have it. */
+interface PackageVersion {
+  readonly name: string;
+  readonly epoch: number | null;
+  readonly version: string;
+  readonly release: string;
+  /** `src` for a source package. */
+  readonly arch: string;
+}
+
+/**
+ * The package URL of an RPM: `pkg:rpm/zlib@1.3.1-4?arch=x86_64&epoch=1`. Without a namespace, which
+ * would be the distribution's name: a lock does not say it. Source: purl-spec, type `rpm`.
+ */
+export function rpmPurl({ name, epoch, version, release, arch }: PackageVersion): string {
+  const qualifiers = [`arch=${encode(arch)}`, ...(epoch ? [`epoch=${epoch}`] : [])];
+  return `pkg:rpm/${encode(name)}@${encode(`${version}-${release}`)}?${qualifiers.join('&')}`;
+}
+
+/** `[epoch:]version-release`, epoch 0 left out. */
+function fullVersion({ epoch, version, release }: PackageVersion): string {
+  return `${epoch ? `${epoch}:` : ''}${version}-${release}`;
+}
+
+function encode(text: string): string {
+  return encodeURIComponent(text.toWellFormed());
+}
 
 /** The name of the SBOM in a result directory. */
 export const SBOM_FILE = 'sbom.spdx.json';
@@ -23,7 +85,7 @@ interface RootPackage extends PackageVersion {
 }
 
 /** What an SBOM is made of. */
-export interface SbomInput {
+interface SbomInput {
   /** Name of the document: what was built. */
   readonly name: string;
   readonly created: Date;

@@ -1,12 +1,20 @@
+import { statSync } from 'node:fs';
+import { readdir } from 'node:fs/promises';
+import { basename, join, resolve } from 'node:path';
 import type { ArtifactWarning } from '../../artifacts/warning.ts';
-import type { KilnError } from '../../errors.ts';
+import { KilnError } from '../../errors.ts';
 import type { OnImageProgress } from '../../image/progress.ts';
 import type { BuildRecipe } from '../../recipe/build-recipe.ts';
+import { suggest } from '../../recipe/problem.ts';
 import type { OnProgress } from '../../repository/progress.ts';
+import type { Result } from '../../result/schema.ts';
 import type { RunRequest } from '../../run/request.ts';
+import { resultOfFailure, resultOfRun } from '../../run/result.ts';
 import type { RunReport } from '../../run/run.ts';
+import type { Timeline } from '../../run/timeline.ts';
 import type { TimeLimits } from '../../sandbox/door/supervise.ts';
 import type { Bind, SandboxLimits } from '../../sandbox/specification.ts';
+import { packageRoot } from '../../state/package-root.ts';
 import type { ReadySource } from './sources.ts';
 
 /** Everything the caller decides about a recipe's build. What is given here goes before the recipe. */
@@ -83,4 +91,87 @@ export interface RecipeReport extends RunReport {
   readonly kept: boolean;
   /** What {@link resultOfRun} needs: the request as the recipe and the caller made it. */
   readonly request: RunRequest & { readonly recipe: Readonly<Record<string, unknown>> };
+}
+
+/* result.json of a recipe's build: that of a run, with the step that failed. */
+
+/** For a build whose steps ran, well or not. */
+export function resultOfRecipe(report: RecipeReport, version: string, exitStatus: number): Result {
+  const { request, failedStep } = report;
+  const result = resultOfRun({ request, version, exitStatus }, report);
+  if (failedStep === undefined || result.failure === null) return result;
+  const phase = `step ${failedStep.name}`;
+  return { ...result, failure: { ...result.failure, phase, lastLines: [...failedStep.lastLines] } };
+}
+
+/** For a build that kiln could not bring to its end. */
+export function resultOfFailedRecipe(
+  asked: RecipeRequest,
+  version: string,
+  exitStatus: number,
+  error: unknown,
+  timeline: Timeline,
+): Result {
+  const request = {
+    image: asked.image ?? '',
+    argv: ['kiln build', asked.path],
+    env: {},
+    capAdd: [],
+    seccomp: '',
+    network: 'private' as const,
+    binds: asked.binds ?? [],
+    tmpfs: [],
+    limits: asked.limits ?? {},
+    time: asked.time ?? {},
+    copyIn: [],
+    artifacts: [],
+    caller: asked.caller,
+    recipe: { path: asked.path, parameters: Object.keys(asked.parameters ?? {}) },
+  };
+  const { started, phases, current, failed: phase = current } = timeline;
+  return resultOfFailure({ request, version, exitStatus }, { error, started, phases, phase });
+}
+
+/** What a recipe's file name ends in; a script first, where both lie side by side. */
+const ENDINGS = ['.ts', '.mts', '.js', '.mjs', '.yaml', '.yml'] as const;
+const SCRIPT = /\.m?[tj]s$/;
+
+/** Is this file name one of a recipe, and not of a source package or a spec? */
+function isRecipeName(name: string): boolean {
+  return ENDINGS.some((ending) => name.endsWith(ending));
+}
+
+/** Is the recipe at `path` a program, and not YAML? */
+export function isScript(path: string): boolean {
+  return SCRIPT.test(path);
+}
+
+/**
+ * The recipe that `name` means, absolute: a path, or a recipe's name in ./recipes/builds or among
+ * kiln's own.
+ * @throws KilnError E_RECIPE_MISSING
+ */
+export async function findBuildRecipe(name: string, cwd: string): Promise<string> {
+  const folders = [join(cwd, 'recipes', 'builds'), join(packageRoot(), 'recipes', 'builds')];
+  const candidates = isRecipeName(name)
+    ? [resolve(cwd, name)]
+    : basename(name) === name
+      ? folders.flatMap((folder) => ENDINGS.map((ending) => join(folder, name + ending)))
+      : [];
+  const found = candidates.find((path) => statSync(path, { throwIfNoEntry: false })?.isFile());
+  if (found !== undefined) return found;
+  const known = await recipeNames(folders);
+  const near = suggest(name, known);
+  throw new KilnError('E_RECIPE_MISSING', `there is no build recipe ${name}`, {
+    hint:
+      near === undefined
+        ? `give the path of a .ts or .yaml file, or one of: ${known.join(', ')}`
+        : `did you mean ${near}?`,
+  });
+}
+
+async function recipeNames(folders: readonly string[]): Promise<string[]> {
+  const lists = await Promise.all(folders.map((folder) => readdir(folder).catch(() => [])));
+  const names = lists.flat().filter(isRecipeName);
+  return [...new Set(names.map((name) => name.replace(/\.[a-z]+$/, '')))].sort();
 }

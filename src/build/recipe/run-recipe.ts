@@ -4,8 +4,12 @@ import type { ArtifactWarning } from '../../artifacts/warning.ts';
 import { KilnError } from '../../errors.ts';
 import { isOwnRecipe, resolveImage } from '../../image/find.ts';
 import { openImage } from '../../image/open.ts';
-import { type BuildRecipe, stepsOf } from '../../recipe/build-recipe.ts';
-import { checkScriptRecipe, loadBuildRecipe } from '../../recipe/load-build-recipe.ts';
+import {
+  type BuildRecipe,
+  checkScriptRecipe,
+  loadBuildRecipe,
+  stepsOf,
+} from '../../recipe/build-recipe.ts';
 import { collectorFor } from '../../run/collect.ts';
 import { planRun } from '../../run/plan.ts';
 import { Timeline } from '../../run/timeline.ts';
@@ -13,10 +17,15 @@ import { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
 import type { CommandEnd, TimeLimits } from '../../sandbox/door/supervise.ts';
 import type { Engine } from '../../sandbox/open.ts';
 import { ResultFiles } from '../result-files.ts';
-import { isScript } from './find.ts';
 import { boxRequest } from './plan.ts';
 import { RecipeBox } from './recipe-box.ts';
-import type { FailedStep, RecipeHooks, RecipeReport, RecipeRequest } from './request.ts';
+import {
+  type FailedStep,
+  isScript,
+  type RecipeHooks,
+  type RecipeReport,
+  type RecipeRequest,
+} from './request.ts';
 import { ScriptSession } from './script-session.ts';
 import { readySources } from './sources.ts';
 import { runStep, type StepContext } from './steps.ts';

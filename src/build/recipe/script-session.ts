@@ -7,7 +7,6 @@ import { runConfined } from '../../confine/run.ts';
 import { KilnError } from '../../errors.ts';
 import { createPipe } from '../../kernel/descriptor.ts';
 import { awaitedLater, deferred } from '../../promise.ts';
-import { readModule } from './recipe-files.ts';
 import { type CommandProcess, RelayedCommand } from './relayed-command.ts';
 import {
   type ChildMessage,
@@ -18,6 +17,7 @@ import {
   type SpawnMessage,
   type StepFailure,
 } from './script-protocol.ts';
+import { readModule } from './sources.ts';
 
 /** Commands of one recipe at a time; the init of a box has room for 256. */
 const MAX_COMMANDS = 200;

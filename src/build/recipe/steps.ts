@@ -1,13 +1,11 @@
 /** Running the steps of a recipe, one after the other, within their limits of time. */
-
 import { constants } from 'node:os';
 import { KilnError } from '../../errors.ts';
 import { deferred } from '../../promise.ts';
 import type { RecipeStep } from '../../recipe/build-recipe.ts';
 import { Clock, type CommandEnd, GRACE, type TimeLimits } from '../../sandbox/door/supervise.ts';
-import { startOnHost } from './host-command.ts';
 import type { RecipeBox } from './recipe-box.ts';
-import type { CommandProcess } from './relayed-command.ts';
+import { type CommandProcess, startOnHost } from './relayed-command.ts';
 import type { FailedStep, RecipeRequest } from './request.ts';
 import type { BoxShell, SpawnMessage, StepFailure } from './script-protocol.ts';
 import type { ScriptSession } from './script-session.ts';

@@ -1,6 +1,6 @@
 import { parseArgs } from 'node:util';
 import { KilnError } from '../../errors.ts';
-import { suggest } from '../../recipe/suggest.ts';
+import { suggest } from '../../recipe/problem.ts';
 import { MODES, type Mode, OPTIONS } from './option-table.ts';
 
 /** A command line of mock's, read. */

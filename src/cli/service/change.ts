@@ -1,7 +1,6 @@
 import { Command } from 'commander';
 import { KilnError } from '../../errors.ts';
-import { knownKeys } from '../../recipe/schema-keys.ts';
-import { suggest } from '../../recipe/suggest.ts';
+import { knownKeys, suggest } from '../../recipe/problem.ts';
 import { cloneService } from '../../service/clone.ts';
 import { changeService } from '../../service/configuration.ts';
 import { type ServiceFile, serviceSchema } from '../../service/definition.ts';

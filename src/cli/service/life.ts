@@ -3,7 +3,7 @@ import { Command, Option } from 'commander';
 import { KilnError } from '../../errors.ts';
 import { kilnProgram } from '../../kernel/own-node.ts';
 import { hasSystemd } from '../../libvirt/embedded/systemd.ts';
-import { suggest } from '../../recipe/suggest.ts';
+import { suggest } from '../../recipe/problem.ts';
 import { deleteService } from '../../service/delete.ts';
 import { hostEnvironment, hostUnitName, type KilnInvocation } from '../../service/host-units.ts';
 import { ensureHostUnit, systemctl } from '../../service/install-host-units.ts';

@@ -4,8 +4,12 @@ import { join } from 'node:path';
 import { Ajv2020 } from 'ajv/dist/2020.js';
 import test from 'ava';
 import { parse } from 'yaml';
-import { buildRecipeJsonSchema, stepsOf } from '../../../src/recipe/build-recipe.ts';
-import { checkScriptRecipe, loadBuildRecipe } from '../../../src/recipe/load-build-recipe.ts';
+import {
+  buildRecipeJsonSchema,
+  checkScriptRecipe,
+  loadBuildRecipe,
+  stepsOf,
+} from '../../../src/recipe/build-recipe.ts';
 import { RecipeError } from '../../../src/recipe/problem.ts';
 
 const recipes = join(import.meta.dirname, '../../../recipes/builds');
