@@ -2,11 +2,10 @@ import { join } from 'node:path';
 import type { ImageSettings } from '../image/build.ts';
 import { type NamedImage, resolveImage } from '../image/find.ts';
 import type { ImageLock } from '../image/lock.ts';
-import { openImage } from '../image/open.ts';
 import type { OnImageProgress } from '../image/progress.ts';
-import { currentReference } from '../image/reference.ts';
-import { readContents } from '../image/store/contents.ts';
+import { currentReference, openImage } from '../image/reference.ts';
 import { type LeasedImage, leaseImage } from '../image/store/images.ts';
+import { readContents } from '../image/store/manifest.ts';
 import type { Repository } from '../repository/configuration.ts';
 import type { LockedPackage } from '../repository/lock.ts';
 import { digestOf } from '../result/digest.ts';
@@ -123,7 +122,7 @@ async function describe(
   if (known) return parseDescription(known);
   const { describeLock, describeRecipe } = await from();
   const { readImageLock } = await import('../image/lock.ts');
-  const { readRecipe } = await import('../image/read-recipe.ts');
+  const { readRecipe } = await import('../image/plan.ts');
   const description =
     named.kind === 'lock'
       ? describeLock(await readImageLock(named.path))

@@ -1,7 +1,7 @@
 import { chown, mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { KilnError } from '../errors.ts';
-import { discard } from '../image/store/trash.ts';
+import { discard } from '../image/store/work-directory.ts';
 import { acquireLock, type HeldLock, tryLock } from '../kernel/flock.ts';
 import type { Bind } from '../sandbox/specification.ts';
 import { DiskWatch } from '../state/disk-watch.ts';

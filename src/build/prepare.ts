@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import { KilnError } from '../errors.ts';
 import type { LeasedImage } from '../image/store/images.ts';
-import { discard } from '../image/store/trash.ts';
+import { discard } from '../image/store/work-directory.ts';
 import type { RepositorySet } from '../repository/open.ts';
 import type { Bind } from '../sandbox/specification.ts';
 import type { BuildBase } from './base.ts';

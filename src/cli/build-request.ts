@@ -2,7 +2,7 @@ import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { addedRepository } from '../build/add-repository.ts';
 import type { BuildRequest, BuildSource } from '../build/request.ts';
-import { hostArchitecture } from '../image/architecture.ts';
+import { hostArchitecture } from '../image/key.ts';
 import type { BuildOptions } from './build-options.ts';
 import type { Caller } from './caller.ts';
 import { libvirtNetwork } from './sandbox-options.ts';

@@ -16,13 +16,19 @@ import { type AssembledTree, assembleTree, type TreeOptions } from './assemble.t
 import { extendTree } from './extend.ts';
 import { IMAGE_FORMAT, type ImageInputs, imageId } from './key.ts';
 import type { OnImageProgress } from './progress.ts';
-import { findContents, type ImageContents, readContents } from './store/contents.ts';
 import { currentMoment } from './store/durability.ts';
 import { type LeasedImage, leaseImage, publishImage, sweepImages } from './store/images.ts';
-import { type ImageManifest, imageDirectory, imageFiles } from './store/manifest.ts';
-import { fetchSignedFiles, obtainPackages, packagesLock } from './store/packages.ts';
-import { emptyTrash } from './store/trash.ts';
 import {
+  findContents,
+  type ImageContents,
+  type ImageManifest,
+  imageDirectory,
+  imageFiles,
+  readContents,
+} from './store/manifest.ts';
+import { fetchSignedFiles, obtainPackages, packagesLock } from './store/packages.ts';
+import {
+  emptyTrash,
   ensureStore,
   lockFile,
   openWorkDirectory,

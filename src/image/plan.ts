@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
 import { KilnError } from '../errors.ts';
 import { readUserFile } from '../kernel/user-file.ts';
-import type { LoadedImageRecipe } from '../recipe/load-image-recipe.ts';
+import { type LoadedImageRecipe, loadImageRecipe } from '../recipe/load-image-recipe.ts';
 import type { Repository } from '../repository/configuration.ts';
 import type { Lock } from '../repository/lock.ts';
 import { openRepositories } from '../repository/open.ts';
@@ -10,10 +10,9 @@ import { requireInit } from '../sandbox/skeleton.ts';
 import { solve } from '../solver/solve.ts';
 import type { StatePaths } from '../state/paths.ts';
 import { ensureImage, type ImageSettings } from './build.ts';
-import type { NamedImage } from './find.ts';
-import type { OpenImageOptions } from './open.ts';
-import { type RecipePlace, readRecipe } from './read-recipe.ts';
-import { fingerprint, writeReference } from './reference.ts';
+import { findRecipe, type NamedImage } from './find.ts';
+import { hostArchitecture } from './key.ts';
+import { fingerprint, type OpenImageOptions, writeReference } from './reference.ts';
 import type { LeasedImage } from './store/images.ts';
 import type { FileToWrite } from './tree/customize.ts';
 
@@ -156,4 +155,24 @@ async function readSource(file: LoadedImageRecipe['files'][number]): Promise<Fil
       hint: `it may be a regular file of ${SOURCE_LIMIT_MB} MB; make a package of what is more`,
     });
   }
+}
+
+/* Image recipes as they are read for making images. */
+
+/** Where a recipe is read: `cwd` is where names of other recipes are looked for. */
+export type RecipePlace = Pick<Engine, 'paths' | 'cwd'>;
+
+/**
+ * Reads an image recipe with the variables that recipes may use.
+ * @throws RecipeError, E_RECIPE_READ
+ */
+export async function readRecipe(place: RecipePlace, path: string): Promise<LoadedImageRecipe> {
+  const { paths } = place;
+  const cwd = place.cwd();
+  const variables = {
+    KILN_STATE: paths.root,
+    KILN_FIXTURES: paths.fixtures,
+  };
+  const findByName = async (name: string) => findRecipe(name, cwd);
+  return await loadImageRecipe(path, { variables, arch: hostArchitecture(), findByName });
 }

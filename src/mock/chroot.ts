@@ -1,6 +1,6 @@
 import { resolve } from 'node:path';
-import { hostArchitecture } from '../image/architecture.ts';
-import type { RecipePlace } from '../image/read-recipe.ts';
+import { hostArchitecture } from '../image/key.ts';
+import type { RecipePlace } from '../image/plan.ts';
 import type { StatePaths } from '../state/paths.ts';
 import { findConfig, type LoadedConfig, loadConfig } from './config/load.ts';
 import { overrideOptions } from './config/override.ts';

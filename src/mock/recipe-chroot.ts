@@ -1,9 +1,9 @@
 /** Recipes of kiln's where mock has a configuration. */
 import { basename, join } from 'node:path';
 import { KilnError } from '../errors.ts';
-import { hostArchitecture } from '../image/architecture.ts';
 import { resolveImage } from '../image/find.ts';
-import { type RecipePlace, readRecipe } from '../image/read-recipe.ts';
+import { hostArchitecture } from '../image/key.ts';
+import { type RecipePlace, readRecipe } from '../image/plan.ts';
 import type { LoadedImageRecipe } from '../recipe/load-image-recipe.ts';
 import type { StatePaths } from '../state/paths.ts';
 import type { Chroot, ChrootRequest } from './chroot.ts';

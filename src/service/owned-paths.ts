@@ -1,6 +1,6 @@
 import { KilnError } from '../errors.ts';
-import { readContents } from '../image/store/contents.ts';
 import { readStoredPackage } from '../image/store/entry.ts';
+import { readContents } from '../image/store/manifest.ts';
 import { suggest } from '../recipe/problem.ts';
 import type { RpmPackage } from '../rpm/package.ts';
 import type { StatePaths } from '../state/paths.ts';

@@ -6,8 +6,8 @@ import type { EdgeOutcome } from '../../fixtures/edge-packages/outcomes.ts';
 import { KilnError } from '../../src/errors.ts';
 import { ensureImage } from '../../src/image/build.ts';
 import { planFromRecipe } from '../../src/image/plan.ts';
-import { readContents } from '../../src/image/store/contents.ts';
 import type { LeasedImage } from '../../src/image/store/images.ts';
+import { readContents } from '../../src/image/store/manifest.ts';
 import { rpmIn } from '../fixtures/roots.ts';
 import {
   debianRepository,

@@ -8,7 +8,6 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
 import { execa } from 'execa';
 import { KilnError } from '../../src/errors.ts';
-import { readContents } from '../../src/image/store/contents.ts';
 import { syncStore } from '../../src/image/store/durability.ts';
 import { packageDirectory } from '../../src/image/store/entry.ts';
 import { collectGarbage } from '../../src/image/store/gc.ts';
@@ -23,6 +22,7 @@ import {
   type ImageManifest,
   imageDirectory,
   imageFiles,
+  readContents,
   readManifest,
 } from '../../src/image/store/manifest.ts';
 import { cloneTree, copyTree } from '../../src/image/tree/clone.ts';

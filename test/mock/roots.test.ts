@@ -5,7 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
 import { execa } from 'execa';
 import { KilnError } from '../../src/errors.ts';
-import { emptyTrash } from '../../src/image/store/trash.ts';
+import { emptyTrash } from '../../src/image/store/work-directory.ts';
 import { MockRoot } from '../../src/mock/root/root.ts';
 import { withPackages } from '../../src/mock/root/transaction.ts';
 import { MirrorServer } from '../repository/mirror-server.ts';

@@ -1,5 +1,5 @@
 /** Tells whether a package would be built from the very same as before. */
-import { readContents } from '../../image/store/contents.ts';
+import { readContents } from '../../image/store/manifest.ts';
 import { digestOf } from '../../result/digest.ts';
 import type { Engine } from '../../sandbox/open.ts';
 import type { BuildBase } from '../base.ts';

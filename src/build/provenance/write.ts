@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { type TextFile, writeTexts } from '../../artifacts/staging.ts';
-import { readContents } from '../../image/store/contents.ts';
+import { readContents } from '../../image/store/manifest.ts';
 import { digestFile } from '../../repository/cache.ts';
 import type { LockedPackage } from '../../repository/lock.ts';
 import type { Engine } from '../../sandbox/open.ts';

@@ -6,7 +6,7 @@ import {
   NETWORK_PHASES,
   type ShortCircuit,
 } from '../../build/request.ts';
-import { hostArchitecture } from '../../image/architecture.ts';
+import { hostArchitecture } from '../../image/key.ts';
 import type { Chroot } from '../../mock/chroot.ts';
 import { shellWords } from '../../shell-words.ts';
 import { parseSize } from '../values.ts';

@@ -4,7 +4,7 @@
  */
 
 /** Bytes of a tar block. */
-export const BLOCK = 512;
+const BLOCK = 512;
 
 /** Where GNU tar, star and podman keep extended attributes. */
 export const XATTR_PREFIX = 'SCHILY.xattr.';
@@ -40,7 +40,7 @@ function encodeRecord(key: string, value: Buffer): Buffer {
 }
 
 /** The records of an extended header's body; it ends at the first one that is malformed. */
-export function decodePaxRecords(body: Buffer): Map<string, Buffer> {
+function decodePaxRecords(body: Buffer): Map<string, Buffer> {
   const records = new Map<string, Buffer>();
   for (let at = 0; at < body.length; ) {
     const space = body.indexOf(' ', at);
@@ -57,6 +57,87 @@ export function decodePaxRecords(body: Buffer): Map<string, Buffer> {
 }
 
 /** Bytes that fill the last block of `size` bytes. */
-export function padding(size: number): number {
+function padding(size: number): number {
   return (BLOCK - (size % BLOCK)) % BLOCK;
+}
+
+/** An extended header larger than this (bytes) is no honest one; tar-stream has the same limit. */
+const MAX_HEADER = 4 * 1024 * 1024;
+
+/** Positions in a header block. */
+const SIZE = { start: 124, end: 136 };
+const TYPE = 156;
+
+/**
+ * Looks at a tar archive while it passes by, and keeps the extended header of each entry as bytes,
+ * to be asked for by the offset at which tar-stream says that the entry's data begins.
+ */
+export class PaxTap {
+  readonly #records = new Map<number, Map<string, Buffer>>();
+  #offset = 0;
+  #held = Buffer.alloc(0);
+  /** Bytes to pass over. */
+  #skip = 0;
+  /** Size of the extended header that is being read, or undefined. */
+  #extended: number | undefined;
+  #pending: Map<string, Buffer> | undefined;
+
+  /** The next bytes of the archive. @throws Error for an extended header of absurd size. */
+  push(chunk: Buffer): void {
+    let bytes = this.#held.length === 0 ? chunk : Buffer.concat([this.#held, chunk]);
+    for (;;) {
+      const skipped = Math.min(this.#skip, bytes.length);
+      bytes = bytes.subarray(skipped);
+      this.#offset += skipped;
+      this.#skip -= skipped;
+      if (this.#skip > 0) break;
+      const used = this.#extended === undefined ? this.#header(bytes) : this.#body(bytes);
+      if (used === 0) break;
+      bytes = bytes.subarray(used);
+      this.#offset += used;
+    }
+    this.#held = Buffer.from(bytes);
+  }
+
+  /** The extended header of the entry whose data begins at `offset`; given once. */
+  take(offset: number): ReadonlyMap<string, Buffer> | undefined {
+    const records = this.#records.get(offset);
+    this.#records.delete(offset);
+    return records;
+  }
+
+  #header(bytes: Buffer): number {
+    if (bytes.length < BLOCK) return 0;
+    const type = String.fromCharCode(bytes[TYPE]!);
+    const size = readSize(bytes.subarray(SIZE.start, SIZE.end));
+    if (type === 'x') {
+      if (size > MAX_HEADER) throw new Error('an extended header of the archive is too large');
+      this.#extended = size;
+    } else if ('gLK'.includes(type)) {
+      this.#skip = size + padding(size);
+    } else {
+      // A directory has no data, whatever its header says; so does tar-stream see it.
+      const data = type === '5' ? 0 : Number(this.#pending?.get('size')?.toString() ?? size);
+      if (this.#pending !== undefined) this.#records.set(this.#offset + BLOCK, this.#pending);
+      this.#pending = undefined;
+      this.#skip = data + padding(data);
+    }
+    return BLOCK;
+  }
+
+  #body(bytes: Buffer): number {
+    const size = this.#extended!;
+    const whole = size + padding(size);
+    if (bytes.length < whole) return 0;
+    this.#pending = decodePaxRecords(bytes.subarray(0, size));
+    this.#extended = undefined;
+    return whole;
+  }
+}
+
+/** Octal digits, or (GNU) a big-endian number marked by the highest bit. */
+function readSize(field: Buffer): number {
+  if ((field[0]! & 0x80) !== 0) return field.subarray(4).readUIntBE(2, 6);
+  const digits = /[0-7]+/.exec(field.toString('latin1'));
+  return digits === null ? 0 : Number.parseInt(digits[0], 8);
 }

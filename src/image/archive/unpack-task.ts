@@ -7,7 +7,7 @@ import type { SingleTask } from '../../confine/task.ts';
 import { KilnError } from '../../errors.ts';
 import { knownFailure } from '../../kernel/system-error.ts';
 import { LayerWriter } from './layer-writer.ts';
-import { PaxTap } from './pax-tap.ts';
+import { PaxTap } from './pax.ts';
 
 export interface UnpackLayersInput {
   /** Bytes that all layers may unpack to. */

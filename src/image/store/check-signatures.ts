@@ -3,14 +3,94 @@ import { KilnError } from '../../errors.ts';
 import type { Lock, LockedPackage } from '../../repository/lock.ts';
 import { readTrust, type Trust } from '../../repository/trust.ts';
 import { assertSigned, assertTrusted } from '../../rpm/inspect.ts';
-import type { RpmIdentity } from '../../rpm/package.ts';
+import type { RpmIdentity, RpmSignature } from '../../rpm/package.ts';
 import { readIdentities } from '../../rpm/read.ts';
 import { signatureVerdict } from '../../rpm/signature-packet.ts';
+import { dropCached, findRecord, withFields, writeRecord } from '../../state/checked-file.ts';
 import type { StatePaths } from '../../state/paths.ts';
 import { span } from '../../trace/trace.ts';
-import { checkIdentity } from './check-identity.ts';
-import { meets, noteCheck } from './checks.ts';
 import { packageDirectory } from './entry.ts';
+
+/*
+ * By which keys an entry of the store was checked. What was let in unchecked, or by other keys, is no
+ * good to whoever checks: he checks it again.
+ */
+
+/** Keys that an entry was checked with, and what they said. */
+interface KeyCheck {
+  /** Names the keys, as Trust.digest. */
+  readonly keys: string;
+  /** Fingerprint of the key among them that signed the package; null: none did, and none need. */
+  readonly signer: string | null;
+}
+
+/** Checks that are remembered, the newest: so many sets of keys may share a store. */
+const KEPT = 32;
+
+const FORMAT = 1;
+
+interface Checks {
+  readonly format: typeof FORMAT;
+  readonly checks: readonly KeyCheck[];
+}
+
+const takeChecks = withFields<Checks>({ format: 'number', checks: 'array' });
+
+function checksFile(directory: string): string {
+  return `${directory}/checks.json`;
+}
+
+/** Whether an entry is known to be signed as is asked for. Nothing is known of one without a note, or a damaged one. */
+function meets(directory: string, { policy, keys, digest }: Trust): boolean {
+  if (keys.length === 0) return policy === 'allow-unsigned';
+  return readChecks(directory).some(
+    (check) => check.keys === digest && (policy === 'allow-unsigned' || check.signer !== null),
+  );
+}
+
+/** Notes what keys said of the package whose entry is in `directory`; nothing for signatures that are wrong. */
+export function noteCheck(
+  directory: string,
+  { keys, digest }: Trust,
+  signatures: readonly RpmSignature[],
+): void {
+  if (keys.length === 0 || signatureVerdict(signatures) === 'broken') return;
+  const signer = signatures.find(({ status }) => status === 'ok')?.fingerprint ?? null;
+  const others = readChecks(directory).filter((check) => check.keys !== digest);
+  const checks: KeyCheck[] = [...others, { keys: digest, signer }].slice(-KEPT);
+  writeRecord(checksFile(directory), { format: FORMAT, checks } satisfies Checks);
+}
+
+function readChecks(directory: string): readonly KeyCheck[] {
+  const { value, damage } = findRecord(checksFile(directory), takeChecks);
+  if (damage !== undefined) dropCached(damage);
+  return value?.format === FORMAT ? value.checks.filter(isCheck) : [];
+}
+
+function isCheck(value: unknown): value is KeyCheck {
+  if (typeof value !== 'object' || value === null) return false;
+  const { keys, signer } = value as Partial<KeyCheck>;
+  return typeof keys === 'string' && (signer === null || typeof signer === 'string');
+}
+
+/**
+ * The lock says what a digest is the package of; a repository cannot pass off another one for it.
+ * @throws KilnError E_LOCK_MISMATCH
+ */
+export function checkIdentity(locked: LockedPackage, found: RpmIdentity): void {
+  const same =
+    found.name === locked.name &&
+    (found.epoch ?? 0) === locked.epoch &&
+    found.version === locked.version &&
+    found.release === locked.release &&
+    found.arch === locked.arch;
+  if (same) return;
+  throw new KilnError(
+    'E_LOCK_MISMATCH',
+    `the file of ${locked.nevra} holds ${found.name}-${found.version}-${found.release}.${found.arch}`,
+    { hint: 'make the lock anew: its repository is inconsistent' },
+  );
+}
 
 /** Gets package files, in the order that is asked for. */
 type GetFiles = (packages: readonly LockedPackage[]) => Promise<readonly string[]>;

@@ -5,12 +5,11 @@ import { tryLock } from '../../kernel/flock.ts';
 import { removeTree } from '../../kernel/remove-tree.ts';
 import { tellDamage } from '../../state/damage.ts';
 import type { StatePaths } from '../../state/paths.ts';
-import { readContents } from './contents.ts';
 import { entryFile, installedSize, packageDirectory } from './entry.ts';
 import { type ListedImage, listImages, removeImage, sweepImages } from './images.ts';
+import { readContents } from './manifest.ts';
 import { packagesLock } from './packages.ts';
-import { discard, emptyTrash } from './trash.ts';
-import { ensureStore, sweepWorkDirectories } from './work-directory.ts';
+import { discard, emptyTrash, ensureStore, sweepWorkDirectories } from './work-directory.ts';
 
 /** What may stay. */
 export interface GcLimits {

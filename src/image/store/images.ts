@@ -10,7 +10,7 @@ import { findRecord } from '../../state/checked-file.ts';
 import { tellDamage } from '../../state/damage.ts';
 import type { StatePaths } from '../../state/paths.ts';
 import { type ImageManifest, imageDirectory, imageFiles, readManifest } from './manifest.ts';
-import { discard } from './trash.ts';
+import { discard } from './work-directory.ts';
 
 /** An id is found by its beginning from this many digits on. */
 const SHORTEST_PREFIX = 4;

@@ -1,8 +1,10 @@
 import { join } from 'node:path';
-import { findRecord, withFields } from '../../state/checked-file.ts';
+import { KilnError } from '../../errors.ts';
+import type { Lock } from '../../repository/lock.ts';
+import { type FoundRecord, findRecord, withFields } from '../../state/checked-file.ts';
 import { tellDamage } from '../../state/damage.ts';
 import type { StatePaths } from '../../state/paths.ts';
-import { IMAGE_FORMAT } from '../key.ts';
+import { IMAGE_FORMAT, type ImageInputs } from '../key.ts';
 import type { Account } from '../tree/accounts.ts';
 import { isDurable, type Moment } from './durability.ts';
 
@@ -86,3 +88,35 @@ const takeManifest = withFields<ImageManifest>({
   user: 'object',
   accounts: 'array',
 });
+
+/** What an image is made of (contents.json). */
+export interface ImageContents {
+  /** What the id is the digest of; null for an imported image. */
+  readonly inputs: ImageInputs | null;
+  /** All its packages, those of its base first. */
+  readonly packages: Lock['packages'];
+  /** Digests (`sha256:…`) of the unpacked packages it has hard links to. */
+  readonly linked: readonly string[];
+  /** Why rpm itself installed the packages; empty where it did not. */
+  readonly exactReasons: readonly string[];
+}
+
+const takeContents = withFields<ImageContents>({
+  packages: 'array',
+  linked: 'array',
+});
+
+/** Reads contents.json, or says what is wrong with it. */
+export function findContents(paths: StatePaths, id: string): FoundRecord<ImageContents> {
+  return findRecord(imageFiles.contents(imageDirectory(paths, id)), takeContents);
+}
+
+/** @throws KilnError E_IMAGE_MISSING */
+export async function readContents(paths: StatePaths, id: string): Promise<ImageContents> {
+  const { value, damage } = findContents(paths, id);
+  if (value !== undefined) return value;
+  throw new KilnError('E_IMAGE_MISSING', `cannot read what image ${id} is made of`, {
+    cause: damage ?? new Error('it has no contents.json'),
+    hint: 'build it again from its recipe, or import it again',
+  });
+}

@@ -21,9 +21,7 @@ import { type Unpacked, type UnpackJob, type UnpackOptions, unpackRpms } from '.
 import { DiskWatch, diskExceeded } from '../../state/disk-watch.ts';
 import type { StatePaths } from '../../state/paths.ts';
 import type { OnImageProgress } from '../progress.ts';
-import { checkIdentity } from './check-identity.ts';
-import { checkFiles, checkStored } from './check-signatures.ts';
-import { noteCheck } from './checks.ts';
+import { checkFiles, checkIdentity, checkStored, noteCheck } from './check-signatures.ts';
 import {
   entryFile,
   hasEntry,
@@ -33,8 +31,7 @@ import {
   storedPackage,
   writeEntry,
 } from './entry.ts';
-import { discard } from './trash.ts';
-import { ensureStore, lockFile, openWorkDirectory } from './work-directory.ts';
+import { discard, ensureStore, lockFile, openWorkDirectory } from './work-directory.ts';
 
 export interface ObtainOptions {
   /** Bytes that all of the packages may unpack to. */

@@ -11,12 +11,11 @@ import { SyscallError } from '../../kernel/libc.ts';
 import type { RpmFile } from '../../rpm/package.ts';
 import { tellDamage } from '../../state/damage.ts';
 import type { StatePaths } from '../../state/paths.ts';
-import { findContents } from './contents.ts';
 import { readStoredPackage, type StoredPackage } from './entry.ts';
 import { listImages, removeImage } from './images.ts';
+import { findContents } from './manifest.ts';
 import { packagesLock } from './packages.ts';
-import { discard } from './trash.ts';
-import { ensureStore } from './work-directory.ts';
+import { discard, ensureStore } from './work-directory.ts';
 
 /** What was looked at, and what was found. */
 export interface VerifyReport {

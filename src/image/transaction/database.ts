@@ -1,7 +1,7 @@
 import { compareVersions } from '../../rpm/dependency.ts';
 import type { RpmPackage } from '../../rpm/package.ts';
 import type { StoredPackage } from '../store/entry.ts';
-import { nevra } from '../tree/file-conflict.ts';
+import { nevra } from '../tree/path.ts';
 import { OUTPUT_LIMIT, type TransactionBox } from './box.ts';
 import type { ControlDirectory } from './control.ts';
 import { SOLVED_BEFORE } from './rpm-options.ts';

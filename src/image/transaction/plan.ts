@@ -6,7 +6,7 @@ import type {
   RpmScriptletKind,
   RpmTrigger,
 } from '../../rpm/package.ts';
-import { nevra } from '../tree/file-conflict.ts';
+import { nevra } from '../tree/path.ts';
 import { meetsCondition } from './condition.ts';
 import { sysusersLines } from './sysusers.ts';
 import { filesInDatabase, filesInPackage, packageFires } from './trigger-match.ts';

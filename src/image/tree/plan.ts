@@ -1,5 +1,5 @@
 import type { RpmFile, RpmPackage } from '../../rpm/package.ts';
-import { filesConflict, nevra, type OwnedFile } from './file-conflict.ts';
+import { filesConflict, nevra, type OwnedFile } from './path.ts';
 
 /** Links on the way to a directory before it counts as a loop: the kernel's own number (MAXSYMLINKS). */
 const MAX_LINKS = 40;

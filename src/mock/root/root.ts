@@ -5,11 +5,15 @@
 import { mkdir, rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
-import { readContents } from '../../image/store/contents.ts';
 import { currentMoment, isDurable } from '../../image/store/durability.ts';
 import { type LeasedImage, leaseImage } from '../../image/store/images.ts';
-import { discard } from '../../image/store/trash.ts';
-import { ensureStore, lockFile, openWorkDirectory } from '../../image/store/work-directory.ts';
+import { readContents } from '../../image/store/manifest.ts';
+import {
+  discard,
+  ensureStore,
+  lockFile,
+  openWorkDirectory,
+} from '../../image/store/work-directory.ts';
 import { type HeldLock, tryLock } from '../../kernel/flock.ts';
 import type { LockedPackage } from '../../repository/lock.ts';
 import type { Engine } from '../../sandbox/open.ts';

@@ -1,12 +1,10 @@
 import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
-import { emptyTrash } from '../../image/store/trash.ts';
-import { openWorkDirectory } from '../../image/store/work-directory.ts';
+import { emptyTrash, openWorkDirectory } from '../../image/store/work-directory.ts';
 import { CONTROL } from '../../image/transaction/box.ts';
 import { ControlDirectory } from '../../image/transaction/control.ts';
 import { DEFAULT_DISK, DiskWatch } from '../../state/disk-watch.ts';
-import type { Captured } from './box.ts';
-import { RootBox } from './box.ts';
+import { type Captured, RootBox } from './box.ts';
 import type { MockRoot } from './root.ts';
 
 /** What a change of packages works with. */

@@ -9,7 +9,7 @@ import { execa } from 'execa';
 import { addedRepository } from '../../../src/build/add-repository.ts';
 import { buildPackage } from '../../../src/build/build.ts';
 import type { BuildReport } from '../../../src/build/report.ts';
-import { hostArchitecture } from '../../../src/image/architecture.ts';
+import { hostArchitecture } from '../../../src/image/key.ts';
 import { removeImage } from '../../../src/image/store/images.ts';
 import { resultJsonSchema } from '../../../src/result/schema.ts';
 import { debianRepository } from '../../image/image-state.ts';

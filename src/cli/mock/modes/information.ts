@@ -1,8 +1,8 @@
 import { readdir } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { basename, join } from 'node:path';
-import { hostArchitecture } from '../../../image/architecture.ts';
 import { recipeNames } from '../../../image/find.ts';
+import { hostArchitecture } from '../../../image/key.ts';
 import { chrootOptions } from '../../../mock/chroot.ts';
 import { description, expandAll, loadConfig, SYSTEM_CONFIG } from '../../../mock/config/load.ts';
 import { asLiteral, type ConfigOptions } from '../../../mock/config/values.ts';
