@@ -10,7 +10,7 @@ import {
   type OptionalLayer,
   parseLayer,
 } from '../sandbox/layers.ts';
-import { parseLibvirtNetwork } from '../sandbox/network/parse-network.ts';
+import { parseLibvirtNetwork } from '../sandbox/network/mac.ts';
 import type { SandboxSpecification } from '../sandbox/specification.ts';
 import type { Caller } from './caller.ts';
 import { type LimitValues, limitOptions } from './limit-options.ts';

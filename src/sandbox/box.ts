@@ -31,11 +31,10 @@ import type { Owner } from './claim.ts';
 import { type DomainOptions, domainXml } from './domain-xml.ts';
 import { allocateRange, type IdRange, releaseRange, releaseRangesOf } from './id-range.ts';
 import { type BoxLabels, planLabels, releaseLabels } from './labels/labels.ts';
-import { releasePairsOf } from './labels/mcs.ts';
 import { labelFile } from './labels/relabel.ts';
 import type { LabelRequest } from './labels/request.ts';
-import { lowerOwnRange } from './labels/runner.ts';
-import { ensureStoreContext } from './labels/store.ts';
+import { ensureStoreContext, lowerOwnRange } from './labels/runner.ts';
+import { releasePairsOf } from './labels/selinux.ts';
 import { ensureSkeleton } from './skeleton.ts';
 
 /** How long an init has to die once its socket is closed before libvirt is asked to kill it, ms. */

@@ -15,7 +15,7 @@ import {
 } from './box-record.ts';
 import { setupFailed } from './failures.ts';
 import { procOperations } from './filesystem.ts';
-import { labelOperation } from './labels/sources.ts';
+import { labelOperation } from './labels/request.ts';
 import { destroyBox } from './sweep.ts';
 import { encodeRequest } from './wire/encode.ts';
 

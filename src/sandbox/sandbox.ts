@@ -16,9 +16,9 @@ import {
   procOperations,
 } from './filesystem.ts';
 import { refuseHostWrites } from './host-write.ts';
-import { labelOperation, relabelSources } from './labels/sources.ts';
+import { labelOperation, relabelSources } from './labels/request.ts';
 import { requireLayer } from './layers.ts';
-import { type LeasedAddress, type LeaseRequest, leaseAddress } from './network/leased-address.ts';
+import { type LeasedAddress, type LeaseRequest, leaseAddress } from './network/dhcp-client.ts';
 import { SandboxProcess } from './process.ts';
 import type { SandboxSpecification } from './specification.ts';
 import { type Surroundings, surroundingsOf } from './surroundings.ts';

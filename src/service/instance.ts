@@ -1,6 +1,6 @@
 import { KilnError } from '../errors.ts';
 import { domainPrefix } from '../sandbox/box-record.ts';
-import { INTERFACE, type LeasedAddress, leaseAddress } from '../sandbox/network/leased-address.ts';
+import { INTERFACE, type LeasedAddress, leaseAddress } from '../sandbox/network/dhcp-client.ts';
 import type { Engine } from '../sandbox/open.ts';
 import type { SandboxLimits } from '../sandbox/specification.ts';
 import { boxProcesses } from './box-processes.ts';

@@ -4,7 +4,7 @@ import { KilnError } from '../../errors.ts';
 import { TRANSACTION_CAPABILITIES } from '../../sandbox/capabilities.ts';
 import { type CommandPlan, planSandbox } from '../../sandbox/door/plan.ts';
 import { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
-import { labelForImages } from '../../sandbox/labels/store.ts';
+import { labelForImages } from '../../sandbox/labels/runner.ts';
 import type { Engine, ReservedBox } from '../../sandbox/open.ts';
 import { seccompFilter } from '../../sandbox/seccomp/profile.ts';
 import { DiskWatch } from '../../state/disk-watch.ts';

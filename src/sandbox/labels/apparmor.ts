@@ -1,7 +1,7 @@
+import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { KilnError } from '../../errors.ts';
 import { runTool } from '../../kernel/child-process.ts';
-import { type ProfileSet, profileSet } from './apparmor-profile.ts';
 
 /** Every profile the kernel has, a line each: `NAME (MODE)`. */
 const LOADED = '/sys/kernel/security/apparmor/profiles';
@@ -47,4 +47,107 @@ async function load(text: string): Promise<void> {
 
 function missing(what: string, hint: string, cause?: unknown): KilnError {
   return new KilnError('E_LAYER_MISSING', what, { hint, cause, details: { layer: 'apparmor' } });
+}
+
+/** Names of the profiles of one version, and the text that defines them all (apparmor.d(5)). */
+interface ProfileSet {
+  readonly init: string;
+  readonly command: string;
+  readonly nested: string;
+  readonly text: string;
+}
+
+/**
+ * Knobs of the kernel below /proc and /sys, which a command may neither write nor, the last ones,
+ * read: docker's and podman's list. `/proc/sys/kernel/shm*` and `/proc/sys/net` are the box's own.
+ */
+const KNOBS = `
+  deny @{PROC}/{[^1-9],[^1-9][^0-9],[^1-9s][^0-9y][^0-9s],[^1-9][^0-9][^0-9][^0-9]*}/** w,
+  deny @{PROC}/sys/[^kn]** w,
+  deny @{PROC}/sys/kernel/{?,??,[^s][^h][^m]**} w,
+  deny @{PROC}/sysrq-trigger rwklx,
+  deny @{PROC}/kcore rwklx,
+  deny @{PROC}/kallsyms rwklx,
+  deny /sys/[^f]*/** wklx,
+  deny /sys/f[^s]*/** wklx,
+  deny /sys/fs/[^c]*/** wklx,
+  deny /sys/fs/c[^g]*/** wklx,
+  deny /sys/fs/cg[^r]*/** wklx,
+  deny /sys/firmware/** rwklx,
+  deny /sys/kernel/security/** rwklx,`;
+
+/**
+ * Files are not what AppArmor guards here: the box has only its own. It refuses mounts, what acts on
+ * the whole host, and to touch processes of others.
+ */
+function commandRules(name: string, more: string): string {
+  return `profile ${name} flags=(attach_disconnected,mediate_deleted) {
+  file,
+  network,
+  capability,
+  unix,
+  signal (send, receive) peer=${name},
+  signal (receive) peer=unconfined,
+  signal (receive) peer=@{init},
+  signal (receive) peer=libvirtd,
+  ptrace (trace, read, tracedby, readby) peer=${name},
+  ptrace (readby) peer=unconfined,
+  # It takes the listener of a command's seccomp filter (pidfd_getfd(2)).
+  ptrace (readby, tracedby) peer=@{init},
+${more}${KNOBS}
+}`;
+}
+
+/**
+ * The init: what it takes to build a box, and to become one of the others, never unconfined. It has
+ * no more than its capabilities, which are those of the box's user namespace.
+ */
+function initRules(name: string, targets: readonly string[]): string {
+  const changes = targets
+    .map((target) => `  change_profile -> ${target},\n  ptrace (read, trace) peer=${target},`)
+    .join('\n');
+  return `profile ${name} flags=(attach_disconnected,mediate_deleted) {
+  file,
+  network,
+  capability,
+  unix,
+  mount,
+  remount,
+  umount,
+  pivot_root,
+  signal,
+${changes}
+  deny @{PROC}/sys/kernel/core_pattern w,
+  deny @{PROC}/sys/kernel/modprobe w,
+  deny @{PROC}/sysrq-trigger rwklx,
+  deny @{PROC}/kcore rwklx,
+  deny /sys/kernel/security/** rwklx,
+}`;
+}
+
+/**
+ * The profiles, named by their content, so that boxes of another version keep theirs.
+ * @param target one more profile that the init may become
+ */
+export function profileSet(target?: string): ProfileSet {
+  const build = (init: string, command: string, nested: string) =>
+    [
+      '@{PROC}=/proc/',
+      `@{init}=${init}`,
+      initRules(init, [command, nested, ...(target === undefined ? [] : [target])]),
+      commandRules(command, ''),
+      commandRules(nested, '  mount,\n  remount,\n  umount,\n  pivot_root,\n'),
+      '',
+    ].join('\n');
+  const digest = createHash('sha256')
+    .update(build('i', 'c', 'n'))
+    .digest('hex')
+    .slice(0, 8);
+  // Debian's profile of libvirtd lets it signal and trace `libvirt-*`, and it is to destroy boxes.
+  const names = {
+    init: `libvirt-kiln-init-${digest}`,
+    command: `libvirt-kiln-box-${digest}`,
+    nested: `libvirt-kiln-nested-${digest}`,
+  };
+  return { ...names, text: build(names.init, names.command, names.nested) };
 }

@@ -1,17 +1,21 @@
+import { closeSync, openSync, readFileSync, readSync, writeSync } from 'node:fs';
 import { KilnError } from '../../errors.ts';
 import type { StatePaths } from '../../state/paths.ts';
 import type { Owner } from '../claim.ts';
-import { mayTransition } from './access.ts';
 import { ensureProfiles } from './apparmor.ts';
-import { allocatePair, claimPair, type Pair, pairOf, releasePair } from './mcs.ts';
 import { ownLabel, type SecurityModule, securityModule, selinuxEnforces } from './module.ts';
 import type { LabelRequest } from './request.ts';
 import {
+  allocatePair,
   atLevel,
   CONTROLLER,
+  claimPair,
   fileContext,
   levelOf,
+  type Pair,
+  pairOf,
   processContext,
+  releasePair,
   requireContext,
 } from './selinux.ts';
 
@@ -151,4 +155,26 @@ export async function releaseLabels(
   owner: Owner,
 ): Promise<void> {
   if (labels?.pair !== undefined) await releasePair(paths, labels.pair, owner);
+}
+
+const SELINUX = '/sys/fs/selinux';
+
+/** An answer is six numbers: security/selinux/selinuxfs.c, sel_write_access. */
+const ANSWER_BYTES = 256;
+
+function numberIn(path: string): number {
+  return Number(readFileSync(`${SELINUX}/class/process/${path}`, 'latin1'));
+}
+
+/** Whether the policy that is loaded lets a process of one context start programs as the other. */
+function mayTransition(from: string, to: string): boolean {
+  const fd = openSync(`${SELINUX}/access`, 'r+');
+  try {
+    writeSync(fd, `${from} ${to} ${numberIn('index')}`);
+    const answer = Buffer.alloc(ANSWER_BYTES);
+    const [allowed = ''] = answer.toString('latin1', 0, readSync(fd, answer)).split(' ');
+    return ((Number.parseInt(allowed, 16) >>> (numberIn('perms/transition') - 1)) & 1) === 1;
+  } finally {
+    closeSync(fd);
+  }
 }

@@ -3,6 +3,7 @@ import { createSocket, type Socket } from 'node:dgram';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../../errors.ts';
 import { awaitedLater, deferred } from '../../promise.ts';
+import type { BoxControl } from '../control.ts';
 import { DHCP, type DhcpAnswer, type DhcpRequest, decodeDhcp, encodeDhcp } from './dhcp-message.ts';
 
 const SERVER_PORT = 67;
@@ -19,14 +20,14 @@ const LEAST_RENEWAL = 1000;
 const LONGEST_SLEEP = 2 ** 31 - 1;
 
 /** What a client is known by. */
-export interface DhcpIdentity {
+interface DhcpIdentity {
   /** Six bytes of an Ethernet address. */
   readonly hardware: Buffer;
   readonly hostname: string;
 }
 
 /** A DHCP client on a socket that is bound to one interface, which may be in another network namespace. */
-export class DhcpClient {
+class DhcpClient {
   readonly #socket: Socket;
   readonly #identity: DhcpIdentity;
   readonly #over = new AbortController();
@@ -133,5 +134,80 @@ export class DhcpClient {
     const signal = this.#over.signal;
     const time = Math.min(milliseconds, LONGEST_SLEEP);
     await sleep(time, undefined, { signal, ref: false }).catch(() => undefined);
+  }
+}
+
+/** What libvirt calls the first interface of a container. */
+export const INTERFACE = 'eth0';
+
+/** Who asks. */
+export interface LeaseRequest {
+  /** `52:54:00:…` */
+  readonly mac: string;
+  readonly hostname: string;
+  /** Told of each lease that changes something, once it is in use. */
+  readonly onLease?: (lease: DhcpAnswer) => void;
+  /** Aborts the wait for an address. */
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** The address that a sandbox has from its network, for as long as somebody renews it. */
+export interface LeasedAddress {
+  readonly address: string;
+  readonly nameServers: readonly string[];
+  /** Resolves when the network has taken it back, with the reason where there is one. */
+  readonly lost: Promise<unknown>;
+  /** Renews it no more. Safe to call again. */
+  close(): void;
+}
+
+/**
+ * Has the sandbox's interface get its address by DHCP, before anything runs in it, and keeps the lease.
+ * Throws E_NO_LEASE, E_SETUP, and the signal's reason.
+ */
+export async function leaseAddress(
+  control: BoxControl,
+  { mac, hostname, onLease, signal }: LeaseRequest,
+): Promise<LeasedAddress> {
+  signal?.throwIfAborted();
+  const hardware = Buffer.from(mac.replaceAll(':', ''), 'hex');
+  const client = new DhcpClient(await control.dhcpSocket(INTERFACE), { hardware, hostname });
+  const abort = () => client.close();
+  signal?.addEventListener('abort', abort, { once: true });
+  let inUse = '';
+  let current: DhcpAnswer | undefined;
+  const use = async (lease: DhcpAnswer): Promise<void> => {
+    const { address, mask, gateway } = lease;
+    const wanted = JSON.stringify([address, mask, gateway, lease.nameServers]);
+    if (wanted === inUse) return;
+    await control.setAddress(INTERFACE, {
+      address,
+      mask,
+      ...(gateway === undefined ? {} : { gateway }),
+    });
+    inUse = wanted;
+    current = lease;
+    onLease?.(lease);
+  };
+  try {
+    const lease = await client.lease();
+    await use(lease);
+    const lost = awaitedLater(client.keep(lease, use).catch((error: unknown) => error));
+    return {
+      get address() {
+        return current?.address ?? '';
+      },
+      get nameServers() {
+        return current?.nameServers ?? [];
+      },
+      lost,
+      close: () => client.close(),
+    };
+  } catch (error) {
+    client.close();
+    signal?.throwIfAborted();
+    throw error;
+  } finally {
+    signal?.removeEventListener('abort', abort);
   }
 }

@@ -4,10 +4,15 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
 import { execa } from 'execa';
-import { allocatePair, claimPair, pairOf, releasePair } from '../../../src/sandbox/labels/mcs.ts';
+import {
+  allocatePair,
+  claimPair,
+  pairOf,
+  releasePair,
+} from '../../../src/sandbox/labels/selinux.ts';
 import { type StatePaths, statePaths } from '../../../src/state/paths.ts';
 
-const module = join(import.meta.dirname, '../../../src/sandbox/labels/mcs.ts');
+const module = join(import.meta.dirname, '../../../src/sandbox/labels/selinux.ts');
 
 async function privatePaths(): Promise<StatePaths & AsyncDisposable> {
   const directory = await mkdtemp(join(tmpdir(), 'kiln-mcs-'));

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import test from 'ava';
 import { execa } from 'execa';
 import { domainXml } from '../../../src/sandbox/domain-xml.ts';
-import { profileSet } from '../../../src/sandbox/labels/apparmor-profile.ts';
+import { profileSet } from '../../../src/sandbox/labels/apparmor.ts';
 import { measuredLabel } from '../../../src/sandbox/labels/measure.ts';
 import { parseLabelRequest } from '../../../src/sandbox/labels/request.ts';
 import { busyboxState, IMAGE } from '../../support/busybox-state.ts';
