@@ -4,7 +4,7 @@ import { type Command, Option } from 'commander';
 import { KilnError } from '../errors.ts';
 import type { Compression } from '../image/archive/export.ts';
 import { hostArchitecture } from '../image/key.ts';
-import { openImage } from '../image/reference.ts';
+import { openImage } from '../image/open.ts';
 import { hasErrno } from '../kernel/libc.ts';
 import { callerMode } from '../kernel/own-umask.ts';
 import type { Caller } from './caller.ts';

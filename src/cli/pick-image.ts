@@ -1,5 +1,5 @@
 import { KilnError } from '../errors.ts';
-import { openImage } from '../image/reference.ts';
+import { openImage } from '../image/open.ts';
 import { type LeasedImage, leaseImage, listImages } from '../image/store/images.ts';
 import type { Engine } from '../sandbox/open.ts';
 import type { Caller } from './caller.ts';

@@ -3,7 +3,7 @@ import { homedir } from 'node:os';
 import { basename } from 'node:path';
 import { Command, CommanderError } from 'commander';
 import type { CommandLine } from '../daemon/command-line.ts';
-import { openExistingImage } from '../image/reference.ts';
+import { openExistingImage } from '../image/open.ts';
 import { takeCallersUmask } from '../kernel/own-umask.ts';
 import { withWaits } from '../kernel/wait-for.ts';
 import { allowedMissing } from '../sandbox/layers.ts';

@@ -12,7 +12,8 @@ import type { StatePaths } from '../state/paths.ts';
 import { ensureImage, type ImageSettings } from './build.ts';
 import { findRecipe, type NamedImage } from './find.ts';
 import { hostArchitecture } from './key.ts';
-import { fingerprint, type OpenImageOptions, writeReference } from './reference.ts';
+import type { OpenImageOptions } from './open.ts';
+import { fingerprint, writeReference } from './reference.ts';
 import type { LeasedImage } from './store/images.ts';
 import type { FileToWrite } from './tree/customize.ts';
 

@@ -1,7 +1,7 @@
 import { type Capability, capabilityNames } from './capabilities.ts';
 import { factLines } from './fact-lines.ts';
 import type { BoxLabels } from './labels/labels.ts';
-import { type MeasuredLabel, measuredLabel, plannedLabel } from './labels/measure.ts';
+import { type MeasuredLabel, measuredLabel, plannedLabel } from './labels/module.ts';
 import { layerMissing } from './layers.ts';
 import { decodeWalls, type LandlockWall, type ProcRule, type ResourceLimit } from './wire/exec.ts';
 

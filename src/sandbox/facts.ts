@@ -2,7 +2,7 @@ import { readlinkSync } from 'node:fs';
 import { factLines } from './fact-lines.ts';
 import type { IdRange } from './id-range.ts';
 import type { BoxLabels } from './labels/labels.ts';
-import { type MeasuredLabel, measuredLabel, plannedLabel } from './labels/measure.ts';
+import { type MeasuredLabel, measuredLabel, plannedLabel } from './labels/module.ts';
 import { layerMissing } from './layers.ts';
 import type { SetupOperation } from './wire/table.ts';
 

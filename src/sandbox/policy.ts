@@ -3,9 +3,8 @@ import type { StatePaths } from '../state/paths.ts';
 import { type Capability, ROOT_CAPABILITIES } from './capabilities.ts';
 import { refuseCopyUp } from './host-write.ts';
 import { landlockWalls, mayMount } from './landlock.ts';
-import { withCoreGuard } from './seccomp/core-dump.ts';
+import { withCoreGuard, withSetIdGuard } from './seccomp/guard.ts';
 import { seccompFilter } from './seccomp/profile.ts';
-import { withSetIdGuard } from './seccomp/set-id.ts';
 import type { CommandPolicy } from './specification.ts';
 import type { Surroundings } from './surroundings.ts';
 

@@ -1,7 +1,7 @@
 /**
  * What sandboxes write to the host's disk has no quota that every file system offers. Two walls stand instead:
  * a thread that looks at the disk and kills what writes too much, and a seccomp profile without fallocate(2)
- * (src/sandbox/seccomp/on-disk.ts), the only call that takes space faster than memory can be copied.
+ * (src/sandbox/seccomp/variants.ts), the only call that takes space faster than memory can be copied.
  */
 import { fileURLToPath } from 'node:url';
 import { Worker } from 'node:worker_threads';

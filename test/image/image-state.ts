@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { execa, type Options, type ResultPromise } from 'execa';
 import { ensureDebianRpms } from '../../fixtures/debian-rpms/ensure.ts';
-import { type OpenImageOptions, openImage } from '../../src/image/reference.ts';
+import { type OpenImageOptions, openImage } from '../../src/image/open.ts';
 import type { LeasedImage } from '../../src/image/store/images.ts';
 import { connect } from '../../src/libvirt/connect.ts';
 import type { Connection } from '../../src/libvirt/connection.ts';

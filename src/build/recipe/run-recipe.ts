@@ -3,7 +3,7 @@ import { checkPatterns } from '../../artifacts/collect.ts';
 import type { ArtifactWarning } from '../../artifacts/warning.ts';
 import { KilnError } from '../../errors.ts';
 import { isOwnRecipe, resolveImage } from '../../image/find.ts';
-import { openImage } from '../../image/reference.ts';
+import { openImage } from '../../image/open.ts';
 import {
   type BuildRecipe,
   checkScriptRecipe,

@@ -1,5 +1,5 @@
 import { Command } from 'commander';
-import { openImage } from '../../image/reference.ts';
+import { openImage } from '../../image/open.ts';
 import { serviceJsonSchema } from '../../service/definition.ts';
 import { isKilnCode } from '../../service/failure.ts';
 import { type InstanceFiles, instanceFiles } from '../../service/instance-files.ts';

@@ -56,25 +56,25 @@ const X32 = 0x4000_0000;
 /** struct seccomp_data: nr, arch, instruction pointer, six arguments. The lower half comes first. */
 const NUMBER_AT = 0;
 const ARCHITECTURE_AT = 4;
-export const argumentAt = (index: number) => 16 + 8 * index;
+const argumentAt = (index: number) => 16 + 8 * index;
 
-export const LOAD = 0x20; // BPF_LD | BPF_W | BPF_ABS
+const LOAD = 0x20; // BPF_LD | BPF_W | BPF_ABS
 const AND = 0x54; // BPF_ALU | BPF_AND | BPF_K
 const JUMP = 0x05; // BPF_JMP | BPF_JA
-export const IF_EQUAL = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
-export const IF_AT_LEAST = 0x35; // BPF_JMP | BPF_JGE | BPF_K
-export const IF_ANY_BIT = 0x45; // BPF_JMP | BPF_JSET | BPF_K
-export const RETURN = 0x06; // BPF_RET | BPF_K
+const IF_EQUAL = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
+const IF_AT_LEAST = 0x35; // BPF_JMP | BPF_JGE | BPF_K
+const IF_ANY_BIT = 0x45; // BPF_JMP | BPF_JSET | BPF_K
+const RETURN = 0x06; // BPF_RET | BPF_K
 
-export const RET_ERRNO = 0x0005_0000;
+const RET_ERRNO = 0x0005_0000;
 /** struct sock_filter: code, how many to skip if so and if not, operand. */
-export type Instruction = readonly [code: number, operand: number, yes?: number, no?: number];
+type Instruction = readonly [code: number, operand: number, yes?: number, no?: number];
 
 /** A jump to the first instruction after the guard. */
-export const TO_PROFILE: Instruction = [JUMP, -1];
+const TO_PROFILE: Instruction = [JUMP, -1];
 
 /** `body`, if the accumulator is `value`. */
-export function ifEqual(value: number, body: readonly Instruction[]): Instruction[] {
+function ifEqual(value: number, body: readonly Instruction[]): Instruction[] {
   if (body.length > 255) throw new RangeError('a jump of a filter skips 255 instructions at most');
   return [[IF_EQUAL, value, 0, body.length], ...body];
 }
@@ -83,7 +83,7 @@ export function ifEqual(value: number, body: readonly Instruction[]): Instructio
  * A guard: what is done with calls that are recognised, on each ABI of this processor.
  * @param body given the numbers of an ABI's calls; what it does not end goes on with the profile
  */
-export function guard(
+function guard(
   body: (calls: Readonly<Record<string, number>>) => readonly Instruction[],
 ): Instruction[] {
   const abis = ABIS[process.arch];
@@ -107,7 +107,7 @@ function assemble(program: readonly Instruction[]): Buffer {
 }
 
 /** The filter with a guard in front of it. @param of makes the guard, for the filter that asks the init or not */
-export function withGuard(
+function withGuard(
   { name, plain, asking }: SeccompFilter,
   of: (asks: boolean) => readonly Instruction[],
 ): SeccompFilter {
@@ -117,4 +117,152 @@ export function withGuard(
     plain: before(plain, false),
     ...(asking === undefined ? {} : { asking: before(asking, true) }),
   };
+}
+
+/*
+ * A filter in front of a profile's: no file gets a set-id bit. It is for commands that can write to
+ * folders of the host, where a set-id program would be one of the host's.
+ * Sources: seccomp(2), open(2).
+ */
+
+/** What a call is checked for; the numbers are those of its arguments. */
+type Check =
+  | { readonly mode: number; readonly flags?: number }
+  /** Always refused: what it would do is in memory, where a filter cannot look. */
+  | { readonly errno: number };
+
+/** errno(3) */
+const EPERM = 1;
+const ENOSYS = 38;
+const EOPNOTSUPP = 95;
+
+/** Calls that give a file its mode. */
+const MODES: Readonly<Record<string, Check>> = {
+  chmod: { mode: 1 },
+  fchmod: { mode: 1 },
+  fchmodat: { mode: 2 },
+  fchmodat2: { mode: 2 },
+  creat: { mode: 1 },
+  open: { flags: 1, mode: 2 },
+  openat: { flags: 2, mode: 3 },
+  mknod: { mode: 1 },
+  mknodat: { mode: 2 },
+  // Programs that have it fall back to openat.
+  openat2: { errno: ENOSYS },
+  // It makes files without a call that a filter sees.
+  io_uring_setup: { errno: ENOSYS },
+};
+
+/** Calls that could give a file capabilities (security.capability). */
+const ATTRIBUTES: Readonly<Record<string, Check>> = {
+  setxattr: { errno: EOPNOTSUPP },
+  lsetxattr: { errno: EOPNOTSUPP },
+  fsetxattr: { errno: EOPNOTSUPP },
+  setxattrat: { errno: EOPNOTSUPP },
+};
+
+/** The first number that this table knows nothing of: such calls do not exist behind the guard. */
+const UNKNOWN = 470;
+/** The first of 32-bit ARM's own calls (__ARM_NR_BASE), which concern threads and caches. */
+const ARM_OWN = 0x0f_0000;
+
+/** S_ISUID | S_ISGID */
+const SET_ID = 0o6000;
+/** O_CREAT | __O_TMPFILE, alike on all of these processors: without them the mode means nothing. */
+const CREATES = 0o100 | 0o20000000;
+/** SECCOMP_RET_USER_NOTIF: asks the init, which counts and answers as the plain filter says. */
+const RET_ASK = 0x7fc0_0000;
+
+/** What is done with a call that has been recognised. */
+function check(wanted: Check, asking: boolean): Instruction[] {
+  if ('errno' in wanted) {
+    // A call that does not exist is answered fast, and is no refusal worth counting.
+    const asks = asking && wanted.errno !== ENOSYS;
+    return [[RETURN, asks ? RET_ASK : RET_ERRNO | wanted.errno]];
+  }
+  const { mode, flags } = wanted;
+  const modes: Instruction[] = [
+    [LOAD, argumentAt(mode)],
+    [IF_ANY_BIT, SET_ID, 0, 1],
+    [RETURN, asking ? RET_ASK : RET_ERRNO | EPERM],
+  ];
+  return [
+    ...(flags === undefined
+      ? modes
+      : ([[LOAD, argumentAt(flags)], [IF_ANY_BIT, CREATES, 0, modes.length], ...modes] as const)),
+    TO_PROFILE,
+  ];
+}
+
+function setIdGuard(attributes: boolean, asking: boolean): Instruction[] {
+  const checks = Object.entries({ ...MODES, ...(attributes ? ATTRIBUTES : {}) });
+  return guard((calls) => [
+    ...checks.flatMap(([name, wanted]) => {
+      const number = calls[name];
+      return number === undefined ? [] : ifEqual(number, check(wanted, asking));
+    }),
+    [IF_AT_LEAST, UNKNOWN, 0, 2],
+    [IF_AT_LEAST, ARM_OWN, 1, 0],
+    [RETURN, RET_ERRNO | ENOSYS],
+  ]);
+}
+
+/**
+ * The filter with the guard in front of it. `attributes`: extended attributes cannot be set either,
+ * for commands that can have SETFCAP in a user namespace of their own.
+ */
+export function withSetIdGuard(
+  filter: SeccompFilter,
+  { attributes }: { readonly attributes: boolean },
+): SeccompFilter {
+  return withGuard(filter, (asks) => setIdGuard(attributes, asks));
+}
+
+/*
+ * A filter in front of every profile: RLIMIT_CORE stays 1. With a `|` in core_pattern(5) the kernel gives what a
+ * crashed process leaves to a program that runs as the host's root, unless the limit is 1. At 0 it runs, too, and
+ * anybody may lower a limit. Programs that turn their core dumps off, as gpg does, end if they cannot: they are told
+ * that it is done, and have none.
+ * Sources: core(5), do_coredump() of the kernel, prlimit(2).
+ */
+
+/** Of asm-generic/resource.h, alike on all of these processors. */
+const RLIMIT_CORE = 4;
+const ANY = 0xffff_ffff;
+
+/** Whether the pointer in an argument is none: then the next `count` instructions are skipped. */
+const unlessGiven = (argument: number, count: number): Instruction[] => [
+  [LOAD, argumentAt(argument)],
+  [IF_ANY_BIT, ANY, 2, 0],
+  [LOAD, argumentAt(argument) + 4],
+  [IF_ANY_BIT, ANY, 0, count],
+];
+
+/** setrlimit(resource, new): the kernel looks at the lower half of the first argument. */
+const SETRLIMIT: readonly Instruction[] = [
+  [LOAD, argumentAt(0)],
+  [IF_EQUAL, RLIMIT_CORE, 0, 1],
+  [RETURN, RET_ERRNO],
+  TO_PROFILE,
+];
+
+/** prlimit64(pid, resource, new, old): without a new limit it only asks; the old one cannot be told from here. */
+const PRLIMIT: readonly Instruction[] = [
+  [LOAD, argumentAt(1)],
+  [IF_EQUAL, RLIMIT_CORE, 1, 0],
+  TO_PROFILE,
+  ...unlessGiven(2, 6),
+  ...unlessGiven(3, 1),
+  [RETURN, RET_ERRNO | EPERM],
+  [RETURN, RET_ERRNO],
+  TO_PROFILE,
+];
+
+/** The filter with the guard in front of it. */
+export function withCoreGuard(filter: SeccompFilter): SeccompFilter {
+  const instructions = guard(({ setrlimit, prlimit64 }) => [
+    ...(setrlimit === undefined ? [] : ifEqual(setrlimit, SETRLIMIT)),
+    ...(prlimit64 === undefined ? [] : ifEqual(prlimit64, PRLIMIT)),
+  ]);
+  return withGuard(filter, () => instructions);
 }

@@ -7,13 +7,10 @@ import { readUserFile } from '../../kernel/user-file.ts';
 import { readCached, writeSealed } from '../../state/checked-file.ts';
 import type { StatePaths } from '../../state/paths.ts';
 import type { Capability } from '../capabilities.ts';
-import { bootProfile } from './boot.ts';
 import buildProfile from './build.json' with { type: 'json' };
 import defaultProfile from './default.json' with { type: 'json' };
-import { nestedProfile } from './nested.ts';
-import { offlineProfile } from './offline.ts';
-import { onDiskProfile } from './on-disk.ts';
 import strictProfile from './strict.json' with { type: 'json' };
+import { bootProfile, nestedProfile, offlineProfile, onDiskProfile } from './variants.ts';
 
 /** The profiles that come with kiln, by name, made when asked for. docs/security.md says what each is for. */
 const SHIPPED: Readonly<Record<string, () => unknown>> = {

@@ -5,7 +5,7 @@ import test from 'ava';
 import { execa } from 'execa';
 import { domainXml } from '../../../src/sandbox/domain-xml.ts';
 import { profileSet } from '../../../src/sandbox/labels/apparmor.ts';
-import { measuredLabel } from '../../../src/sandbox/labels/measure.ts';
+import { measuredLabel } from '../../../src/sandbox/labels/module.ts';
 import { parseLabelRequest } from '../../../src/sandbox/labels/request.ts';
 import { busyboxState, IMAGE } from '../../support/busybox-state.ts';
 
