@@ -1,36 +1,43 @@
 import { randomBytes } from 'node:crypto';
-import { closeSync, constants, openSync } from 'node:fs';
-import { rename, stat } from 'node:fs/promises';
+import { closeSync, constants, existsSync, openSync } from 'node:fs';
+import { copyFile, rename, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { KilnError } from '../errors.ts';
 import type { LeasedImage } from '../image/store/images.ts';
 import { copyTree } from '../image/tree/clone.ts';
 import { syncFileSystem } from '../kernel/descriptor.ts';
 import { removeTree } from '../kernel/remove-tree.ts';
+import { refuseCopyUp, refuseHostWrites } from '../sandbox/host-write.ts';
 import type { StatePaths } from '../state/paths.ts';
 import { bootCommand } from './boot/system-files.ts';
-import { checkMounts } from './check-mounts.ts';
-import type { ServiceFile } from './definition.ts';
-import { checkDefinition, writeDefinition } from './definition-file.ts';
+import type { ServiceDefinition, ServiceFile } from './definition.ts';
+import {
+  changeDefinition,
+  checkDefinition,
+  replaceFileIn,
+  writeDefinition,
+} from './definition-file.ts';
 import { filesIn, type InstanceFiles, instanceFiles } from './instance-files.ts';
 import { mergeTrees } from './merge-trees.ts';
 import { type OwnedPaths, ownersOf } from './owned-paths.ts';
-import { replaceFileIn } from './replace-file.ts';
 import { serviceUnits } from './service-units.ts';
+import { requireStopped } from './stop.ts';
 import {
   checkServiceName,
+  knownImage,
   lockServices,
+  readService,
   sweepServices,
   workDirectory,
   writeImageId,
 } from './store.ts';
-import { Tree } from './tree.ts';
-import { treeEntries } from './tree-entries.ts';
+import { Tree, treeEntries } from './tree.ts';
 import type { ServiceUnit } from './unit/service-unit.ts';
-import { moveVarToImage } from './var-volume.ts';
+import { namedCapabilities } from './unit-host.ts';
+import { copyVar, moveVarToImage } from './var-volume.ts';
 
 /** A service that was made. */
-export interface CreatedService {
+interface CreatedService {
   readonly files: InstanceFiles;
   readonly units: readonly ServiceUnit[];
   /** The packages that the units belong to, and what of /etc and /var is theirs. */
@@ -38,7 +45,7 @@ export interface CreatedService {
 }
 
 /** How a service's private directories begin. */
-export interface CreateOptions {
+interface CreateOptions {
   /** With the files that the image has in the owners' /var; else their folders are there, empty. */
   readonly copy: boolean;
   /** Bytes of an ext4 image that holds /var, instead of a directory. */
@@ -101,7 +108,7 @@ function emptyOwned(varDirectory: string, owners: readonly OwnedPaths[]): void {
 }
 
 /** Throws E_SERVICE_EXISTS. */
-export async function refuseExisting(paths: StatePaths, name: string): Promise<void> {
+async function refuseExisting(paths: StatePaths, name: string): Promise<void> {
   if (!(await stat(instanceFiles(paths, name).directory).catch(() => undefined))) return;
   throw new KilnError('E_SERVICE_EXISTS', `there is a service ${name} already`, {
     hint: `\`kiln service delete ${name}\` removes it`,
@@ -109,13 +116,13 @@ export async function refuseExisting(paths: StatePaths, name: string): Promise<v
 }
 
 /** Puts a finished folder in its place; it is on the disk before it is seen. */
-export async function publishService(paths: StatePaths, name: string, work: string): Promise<void> {
+async function publishService(paths: StatePaths, name: string, work: string): Promise<void> {
   await syncFileSystem(work);
   await rename(work, instanceFiles(paths, name).directory);
 }
 
 /** Gives an /etc that no box uses a machine id and a host name of its own. */
-export function giveIdentity(etc: string, hostname: string): void {
+function giveIdentity(etc: string, hostname: string): void {
   const directory = openSync(etc, constants.O_RDONLY | constants.O_DIRECTORY);
   try {
     replaceFileIn(directory, 'machine-id', `${randomBytes(16).toString('hex')}\n`);
@@ -127,5 +134,80 @@ export function giveIdentity(etc: string, hostname: string): void {
     );
   } finally {
     closeSync(directory);
+  }
+}
+
+/**
+ * Refuses early what no start would allow: mounts of what the host lives on. Mounts that are not there
+ * yet are looked at when the service starts. Throws E_BIND.
+ */
+function checkMounts(paths: StatePaths, definition: ServiceDefinition): void {
+  const { boot, capabilities, mounts, 'allow-host-write': allowHostWrite } = definition;
+  const binds = mounts
+    .filter(({ source }) => existsSync(source))
+    .map(({ source, target, readonly }) => ({ source, target, readonly }));
+  refuseHostWrites(paths, { binds, allowHostWrite }, { uid: 0 });
+  if (!boot && !namedCapabilities(capabilities).includes('SYS_ADMIN')) return;
+  refuseCopyUp({ hostFiles: mounts.some(({ readonly }) => !readonly), allowHostWrite });
+}
+
+/** What is different in a clone. */
+type CloneChanges = Pick<ServiceFile, 'publish' | 'network'>;
+
+/** What only one of two services can have. */
+const UNIQUE = [
+  ['publish'],
+  ['network', 'address'],
+  ['network', 'gateway'],
+  ['network', 'mac'],
+] as const;
+
+/**
+ * Makes a service like another one that does not run, with copies of its /etc and /var (blocks are
+ * shared where the file system can), its own machine id and host name. What only one of them can have
+ * it has not: ports, a fixed address, a MAC. It appears whole or not at all. Returns the keys of what
+ * its model has and it has not. Throws E_NO_SERVICE, E_SERVICE_EXISTS, E_SERVICE_RUNS.
+ */
+export async function cloneService(
+  paths: StatePaths,
+  from: string,
+  name: string,
+  changes: CloneChanges,
+): Promise<string[]> {
+  checkServiceName(name);
+  await using _lock = await lockServices(paths);
+  const model = await readService(paths, from);
+  const image = knownImage(model);
+  await refuseExisting(paths, name);
+  // What writes meanwhile would be copied half written.
+  await requireStopped(from, model.files);
+  await sweepServices(paths);
+  const work = await workDirectory(paths, name);
+  try {
+    const files = filesIn(work, '');
+    copyTree(model.files.etc, files.etc);
+    copyVar(model.files, files);
+    giveIdentity(files.etc, name);
+    await writeImageId(files.image, image);
+    await copyFile(model.files.definition, files.definition);
+    const left: string[] = [];
+    const changed = await changeDefinition(files.definition, (document) => {
+      document.delete('hostname');
+      // With a fixed address goes that nothing else is to give it one.
+      if (document.hasIn(['network', 'address'])) document.deleteIn(['network', 'dhcp']);
+      for (const path of UNIQUE.filter((path) => document.hasIn(path))) {
+        document.deleteIn(path);
+        if (changes[path[0]] === undefined) left.push(path.join('.'));
+      }
+      for (const key of ['publish', 'network'] as const) {
+        if (changes[key] !== undefined) document.set(key, changes[key]);
+      }
+    });
+    await changed.store();
+    await publishService(paths, name, work);
+    return left;
+  } catch (error) {
+    await removeTree(work);
+    throw error;
   }
 }

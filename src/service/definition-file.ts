@@ -1,10 +1,13 @@
+import { closeSync, constants, fchmodSync, writeSync } from 'node:fs';
+import { rename, writeFile } from 'node:fs/promises';
 import { Document } from 'yaml';
 import { KilnError } from '../errors.ts';
+import { openat2, unlinkat } from '../kernel/at.ts';
+import { hasErrno } from '../kernel/libc.ts';
 import { readUserFile } from '../kernel/user-file.ts';
 import { RECIPE_SIZE_LIMIT, RecipeDocument } from '../recipe/document.ts';
 import { RecipeError } from '../recipe/problem.ts';
 import { type ServiceDefinition, type ServiceFile, serviceSchema } from './definition.ts';
-import { replaceFile } from './replace-file.ts';
 
 const HINT =
   'docs/services.md explains them; `kiln service schema` prints the JSON Schema of service.yaml';
@@ -36,7 +39,7 @@ export async function writeDefinition(path: string, file: ServiceFile): Promise<
 const HEADER = ` A service of kiln. Edit it and restart the service; \`kiln service schema\` prints what can stand here.`;
 
 /** A definition that was changed, but is not in its file yet. */
-export interface ChangedDefinition {
+interface ChangedDefinition {
   readonly definition: ServiceDefinition;
   /** Puts it into its file, as a whole or not at all. */
   store(): Promise<void>;
@@ -71,4 +74,28 @@ async function readBounded(path: string): Promise<string> {
   } catch (cause) {
     throw new KilnError('E_SERVICE_READ', `cannot read ${path}`, { cause });
   }
+}
+
+/** Replaces whatever has that name in a directory, a link too, by a plain file of root's. */
+export function replaceFileIn(directory: number, name: string, text: string): void {
+  try {
+    unlinkat(directory, name);
+  } catch (error) {
+    if (!hasErrno(error, 'ENOENT')) throw error;
+  }
+  const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
+  const fd = openat2(directory, name, { flags, mode: 0o600 });
+  try {
+    fchmodSync(fd, 0o644);
+    writeSync(fd, text);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** Replaces a file of kiln's own as a whole. */
+async function replaceFile(path: string, text: string): Promise<void> {
+  const temporary = `${path}.new`;
+  await writeFile(temporary, text, { mode: 0o600, flush: true });
+  await rename(temporary, path);
 }

@@ -3,9 +3,8 @@ import type { Readable } from 'node:stream';
 import { awaitedLater } from '../promise.ts';
 import { ROOT_CAPABILITIES } from '../sandbox/capabilities.ts';
 import type { SandboxProcess } from '../sandbox/process.ts';
-import { encodeFrame, FRAME, sendMessage } from './frames.ts';
+import { encodeFrame, FRAME, sendMessage, wired } from './frames.ts';
 import { endOf, type UnitHost } from './unit-host.ts';
-import { wired } from './wired-error.ts';
 
 /** A command to run in a service that runs. */
 export interface ExecuteRequest {

@@ -3,6 +3,7 @@
  * Both ends are kiln run by root; the bounds are for mistakes, and for clients of another version.
  */
 import type { Socket } from 'node:net';
+import type { ErrorCode } from '../error-codes.ts';
 import { KilnError } from '../errors.ts';
 
 export const FRAME = {
@@ -17,7 +18,7 @@ export const FRAME = {
   control: 4,
 } as const;
 
-export interface Frame {
+interface Frame {
   readonly kind: number;
   readonly body: Buffer;
 }
@@ -53,4 +54,20 @@ export function onFrames(socket: Socket, received: (frame: Frame) => void): void
       received(frame);
     }
   });
+}
+
+/** A KilnError on its way through a socket. */
+export interface WiredError {
+  readonly code: ErrorCode;
+  readonly message: string;
+  readonly hint?: string;
+}
+
+/** An error as it is sent. */
+export function wired(error: unknown): WiredError {
+  if (error instanceof KilnError) {
+    const { code, message, hint } = error;
+    return { code, message, ...(hint === undefined ? {} : { hint }) };
+  }
+  return { code: 'E_INTERNAL', message: error instanceof Error ? error.message : String(error) };
 }

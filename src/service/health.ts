@@ -1,18 +1,20 @@
 import { Agent, get, type IncomingMessage } from 'node:http';
 import { Socket } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { closeDescriptor } from '../kernel/descriptor.ts';
 import { connectLoopback } from '../kernel/unix-socket.ts';
 import type { ServiceDefinition } from './definition.ts';
 import { endText } from './failure.ts';
+import type { ServiceHealth } from './status.ts';
 import { ROOT_POLICY, type UnitHost } from './unit-host.ts';
 
 /** Bytes of what a check that fails has said that are shown. */
 const SHOWN = 400;
 
-export type HealthCheck = NonNullable<ServiceDefinition['health']>;
+type HealthCheck = NonNullable<ServiceDefinition['health']>;
 
 /** What one check found: undefined is healthy, else what is wrong. */
-export async function checkHealth(host: UnitHost, check: HealthCheck): Promise<string | undefined> {
+async function checkHealth(host: UnitHost, check: HealthCheck): Promise<string | undefined> {
   try {
     if (check.command !== undefined) return await checkCommand(host, check.command, check.timeout);
     return await checkHttp(host, check.http ?? ':80/', check.timeout);
@@ -70,5 +72,48 @@ async function checkHttp(
     return status >= 200 && status < 400 ? undefined : `HTTP status ${status}`;
   } finally {
     socket.destroy();
+  }
+}
+
+/** Checks the health of a service again and again, and has it restarted when it is none. */
+export class HealthWatch {
+  readonly #host: UnitHost;
+  readonly #check: HealthCheck;
+  readonly #restart: () => Promise<void>;
+  readonly #stopped = new AbortController();
+  #health: ServiceHealth = { state: 'unknown', text: '' };
+
+  constructor(host: UnitHost, check: HealthCheck, restart: () => Promise<void>) {
+    this.#host = host;
+    this.#check = check;
+    this.#restart = restart;
+    this.#watch().catch(() => undefined);
+  }
+
+  get health(): ServiceHealth {
+    return this.#health;
+  }
+
+  stop(): void {
+    this.#stopped.abort();
+  }
+
+  async #watch(): Promise<void> {
+    const { signal } = this.#stopped;
+    for (let failures = 0; !signal.aborted; ) {
+      const problem = await checkHealth(this.#host, this.#check);
+      if (signal.aborted) return;
+      failures = problem === undefined ? 0 : failures + 1;
+      if (problem === undefined) this.#health = { state: 'healthy', text: '' };
+      else if (failures >= this.#check.retries) {
+        this.#health = { state: 'unhealthy', text: problem };
+        this.#host.log.write('kiln', `unhealthy: ${problem}`);
+        if (this.#check.restart) {
+          await this.#restart().catch(() => undefined);
+          failures = 0;
+        }
+      }
+      await sleep(this.#check.interval, undefined, { signal });
+    }
   }
 }

@@ -3,14 +3,10 @@ import { domainPrefix } from '../sandbox/box-record.ts';
 import { INTERFACE, type LeasedAddress, leaseAddress } from '../sandbox/network/dhcp-client.ts';
 import type { Engine } from '../sandbox/open.ts';
 import type { SandboxLimits } from '../sandbox/specification.ts';
-import { boxProcesses } from './box-processes.ts';
 import { reasonOf } from './failure.ts';
-import { HealthWatch } from './health-watch.ts';
+import { HealthWatch } from './health.ts';
 import type { LogFile } from './log-file.ts';
-import { writeNameServers } from './name-servers.ts';
-import { networkMac } from './network-mac.ts';
-import { type Publication, publishPort } from './publish.ts';
-import type { RunningUnit, UnitManager } from './running-unit.ts';
+import { networkMac, type Publication, publishPort, writeNameServers } from './publish.ts';
 import { openServiceBox, serviceImage } from './service-box.ts';
 import { unitManager } from './service-units.ts';
 import type { ServiceState, ServiceStatus } from './status.ts';
@@ -18,7 +14,13 @@ import { knownImage, type StoredService } from './store.ts';
 import { tmpfilesPlan } from './tmpfiles.ts';
 import { Tree } from './tree.ts';
 import { NOTIFY_SOCKET } from './unit-command.ts';
-import { namedCapabilities, type UnitHost } from './unit-host.ts';
+import {
+  namedCapabilities,
+  type RunningUnit,
+  type UnitHost,
+  type UnitManager,
+} from './unit-host.ts';
+import { boxProcesses } from './unit-processes.ts';
 
 /** A service that runs: its box, its units, its ports. Its supervisor has exactly one. */
 export class Instance {

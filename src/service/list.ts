@@ -2,8 +2,7 @@ import { KilnError } from '../errors.ts';
 import type { StatePaths } from '../state/paths.ts';
 import { isKilnCode } from './failure.ts';
 import { instanceFiles } from './instance-files.ts';
-import { type Outcome, readOutcome } from './outcome.ts';
-import type { ServiceStatus } from './status.ts';
+import { type Outcome, readOutcome, type ServiceStatus } from './status.ts';
 import { readService, type StoredService, serviceNames } from './store.ts';
 import { askSupervisor } from './supervisor-client.ts';
 

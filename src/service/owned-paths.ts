@@ -4,9 +4,10 @@ import { readContents } from '../image/store/manifest.ts';
 import { suggest } from '../recipe/problem.ts';
 import type { RpmPackage } from '../rpm/package.ts';
 import type { StatePaths } from '../state/paths.ts';
-import { declaredPaths } from './declared-paths.ts';
+import { configuredLines } from './tmpfiles.ts';
 import type { Tree } from './tree.ts';
 import type { ServiceUnit } from './unit/service-unit.ts';
+import { splitWords } from './unit/words.ts';
 
 /** The packages of an image, as far as the store has them; none for an imported image. */
 async function* imagePackages(paths: StatePaths, image: string): AsyncGenerator<RpmPackage> {
@@ -41,7 +42,7 @@ export interface OwnedPaths {
 }
 
 /** Whose paths {@link ownersOf} looks for. */
-export interface OwnerRequest {
+interface OwnerRequest {
   readonly units: readonly Pick<ServiceUnit, 'files' | 'directories'>[];
   /** Packages by their names. */
   readonly packages: readonly string[];
@@ -128,4 +129,39 @@ function topmost(paths: readonly string[]): string[] {
     return false;
   };
   return [...all].filter((path) => !above(path)).sort();
+}
+
+/** Types of tmpfiles.d(5) that make what they name, or say whose it is. */
+const MAKING = new Set('dDvqQefFCpL');
+
+/**
+ * What the tmpfiles.d and sysusers.d among `files` name below /etc and /var: directories, files and
+ * homes that are made when a package is installed or a system starts, and so are in no payload.
+ */
+function declaredPaths(tree: Tree, files: readonly string[]): string[] {
+  return files
+    .flatMap((file) => {
+      const [, kind] = /\/(tmpfiles|sysusers)\.d\/[^/]+\.conf$/.exec(file) ?? [];
+      if (kind === undefined) return [];
+      const lines = configuredLines(tree, file).map((line) =>
+        (splitWords(line) ?? []).map(({ text }) => text),
+      );
+      return lines.map(kind === 'tmpfiles' ? madePath : home);
+    })
+    .filter((path) => path !== undefined)
+    .map((path) => path.replace(/\/+$/, ''));
+}
+
+function madePath([type = '', path = '']: readonly string[]): string | undefined {
+  return MAKING.has(type.charAt(0)) && isOwnable(path) ? path : undefined;
+}
+
+/** sysusers.d(5): type, name, id, gecos, home, shell. */
+function home([type = '', , , , path = '']: readonly string[]): string | undefined {
+  return type.startsWith('u') && isOwnable(path) ? path : undefined;
+}
+
+/** Below /etc or /var, and exactly that: no pattern, no specifier, no way out. */
+function isOwnable(path: string): boolean {
+  return /^\/(?:etc|var)\/[^/*?[%]/.test(path) && !/[*?[%]|\/\.{1,2}(?:\/|$)/.test(path);
 }

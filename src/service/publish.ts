@@ -1,11 +1,20 @@
+import { createHash } from 'node:crypto';
 import { once } from 'node:events';
+import { closeSync, constants, openSync, readFileSync, readSync } from 'node:fs';
 import { createServer, type Server, Socket } from 'node:net';
+import { hostname } from 'node:os';
 import { KilnError } from '../errors.ts';
+import { openat2, RESOLVE_IN_ROOT } from '../kernel/at.ts';
 import { closeDescriptor } from '../kernel/descriptor.ts';
+import { hasErrno } from '../kernel/libc.ts';
 import { connectLoopback } from '../kernel/unix-socket.ts';
 import { awaitedLater } from '../promise.ts';
 import type { BoxControl } from '../sandbox/control.ts';
+import { virtualMac } from '../sandbox/network/mac.ts';
 import type { PublishedPort } from './definition.ts';
+import { replaceFileIn } from './definition-file.ts';
+import type { ServiceNetwork } from './definition-network.ts';
+import type { InstanceFiles } from './instance-files.ts';
 
 /** Connections at a time through one published port. */
 const MAX_CONNECTIONS = 4096;
@@ -88,4 +97,57 @@ function track(open: Set<Socket>, socket: Socket): void {
   open.add(socket);
   socket.on('error', () => socket.destroy());
   socket.once('close', () => open.delete(socket));
+}
+
+/** What tells a resolv.conf of kiln's from one that somebody wrote. */
+const MARK = '# Made by kiln from what DHCP said.\n';
+
+/** Makes the resolv.conf of an /etc, unless somebody else has made one. The tree is hostile. */
+export function writeNameServers(etc: string, servers: readonly string[]): void {
+  const directory = openSync(etc, constants.O_RDONLY | constants.O_DIRECTORY);
+  try {
+    if (servers.length === 0 || !isOurs(directory)) return;
+    const lines = servers.slice(0, 3).map((server) => `nameserver ${server}\n`);
+    replaceFileIn(directory, 'resolv.conf', MARK + lines.join(''));
+  } finally {
+    closeSync(directory);
+  }
+}
+
+/** There is none, an empty one, or the last one made here. */
+function isOurs(directory: number): boolean {
+  let fd: number;
+  try {
+    const flags = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
+    fd = openat2(directory, 'resolv.conf', { flags, resolve: RESOLVE_IN_ROOT });
+  } catch (error) {
+    return hasErrno(error, 'ENOENT');
+  }
+  try {
+    const begin = Buffer.alloc(MARK.length);
+    const length = readSync(fd, begin);
+    return length === 0 || begin.toString('utf8', 0, length) === MARK;
+  } catch {
+    return false;
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/**
+ * The Ethernet address of a service's interface: the same at each start, since that is what a network
+ * knows it by, and another one on another host.
+ */
+export function networkMac({ mac }: ServiceNetwork, { directory }: InstanceFiles): string {
+  if (mac !== undefined) return mac;
+  const identity = [hostMachineId(), hostname(), directory].join('\n');
+  return virtualMac(createHash('sha256').update(identity).digest().subarray(0, 3));
+}
+
+function hostMachineId(): string {
+  try {
+    return readFileSync('/etc/machine-id', 'utf8');
+  } catch {
+    return '';
+  }
 }

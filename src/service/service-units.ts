@@ -1,14 +1,13 @@
+import { KilnError } from '../errors.ts';
 import { BootedSystem } from './boot/booted-system.ts';
 import type { ServiceDefinition } from './definition.ts';
-import { KilnUnits } from './kiln-units.ts';
-import type { UnitManager } from './running-unit.ts';
 import type { StoredService } from './store.ts';
 import type { Tree } from './tree.ts';
 import { listUnits, loadUnit, type UnitSurroundings, unitName } from './unit/load-unit.ts';
 import { readUnit } from './unit/read-unit.ts';
 import type { ServiceUnit } from './unit/service-unit.ts';
-import type { UnitHost } from './unit-host.ts';
-import { startOrder } from './unit-order.ts';
+import type { RunningUnit, UnitHost, UnitManager } from './unit-host.ts';
+import { UnitRunner } from './unit-runner.ts';
 
 /** The unit that a service with a command instead of units has. */
 const COMMAND_UNIT = 'command.service';
@@ -81,4 +80,81 @@ function commandUnit(definition: ServiceDefinition, surroundings: UnitSurroundin
     renamed: false,
   };
   return { ...unit, type: 'exec', commands: { ...unit.commands, start: [start] } };
+}
+
+/**
+ * The units in an order that After= and Before= allow; those that do not care stay as they are.
+ * Throws E_UNIT for a cycle.
+ */
+export function startOrder(units: readonly ServiceUnit[]): ServiceUnit[] {
+  const ordered: ServiceUnit[] = [];
+  const visiting = new Set<ServiceUnit>();
+  const precedes = (a: ServiceUnit, b: ServiceUnit) =>
+    b.after.includes(a.name) || a.before.includes(b.name);
+  const visit = (unit: ServiceUnit): void => {
+    if (ordered.includes(unit)) return;
+    if (visiting.has(unit)) {
+      throw new KilnError('E_UNIT', `${unit.name} is to start after itself`, {
+        hint: 'its After= and Before= make a circle with those of the other units',
+      });
+    }
+    visiting.add(unit);
+    for (const other of units) if (precedes(other, unit)) visit(other);
+    visiting.delete(unit);
+    ordered.push(unit);
+  };
+  for (const unit of units) visit(unit);
+  return ordered;
+}
+
+/** The units of a service whose box has no systemd: kiln runs them, in the order given. */
+class KilnUnits implements UnitManager {
+  readonly #host: UnitHost;
+  readonly #runners: readonly UnitRunner[];
+  readonly failure = undefined;
+  readonly lost = new Promise<void>(() => undefined);
+  #stopping = false;
+
+  constructor(host: UnitHost, units: readonly ServiceUnit[]) {
+    this.#host = host;
+    for (const unit of units) {
+      for (const warning of unit.warnings) host.log.write('kiln', `${unit.name}: ${warning}`);
+    }
+    this.#runners = units.map((unit) => new UnitRunner(host, unit, () => undefined));
+  }
+
+  get units(): readonly RunningUnit[] {
+    return this.#runners;
+  }
+
+  get idle(): boolean {
+    return this.#runners.every(({ state }) => state === 'failed' || state === 'inactive');
+  }
+
+  async start(): Promise<void> {
+    const failures: unknown[] = [];
+    for (const runner of this.#runners) {
+      if (this.#stopping) return;
+      await runner.start().catch((error) => failures.push(error));
+    }
+    if (failures.length > 0) throw failures[0];
+  }
+
+  async stop(): Promise<void> {
+    this.#stopping = true;
+    for (const runner of [...this.#runners].reverse()) {
+      await runner.stop().catch((error) => this.#host.log.write('kiln', String(error)));
+    }
+  }
+
+  async restart(): Promise<void> {
+    for (const runner of [...this.#runners].reverse()) await runner.stop();
+    for (const runner of this.#runners) await runner.start();
+  }
+
+  async refresh(): Promise<void> {}
+
+  notified(pid: number, text: string): void {
+    for (const runner of this.#runners) runner.notified(pid, text);
+  }
 }

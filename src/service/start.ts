@@ -7,9 +7,8 @@ import { startProgram } from '../kernel/child-process.ts';
 import { patience, stoppedSince } from '../kernel/wait-for.ts';
 import { isKilnCode } from './failure.ts';
 import type { InstanceFiles } from './instance-files.ts';
-import { readLog } from './logs.ts';
-import { readOutcome } from './outcome.ts';
-import type { ServiceStatus } from './status.ts';
+import { readLog } from './log-file.ts';
+import { readOutcome, type ServiceStatus } from './status.ts';
 import { isSupervised } from './stop.ts';
 import { askSupervisor, supervisorOf } from './supervisor-client.ts';
 

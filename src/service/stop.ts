@@ -1,11 +1,14 @@
 import { existsSync } from 'node:fs';
-import { rm } from 'node:fs/promises';
+import { rename, rm } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../errors.ts';
 import { tryLock } from '../kernel/flock.ts';
 import { hasErrno } from '../kernel/libc.ts';
+import { removeTree } from '../kernel/remove-tree.ts';
 import { patience, sayAfter, sayToWaiting, sayWaiting } from '../kernel/wait-for.ts';
+import type { StatePaths } from '../state/paths.ts';
 import type { InstanceFiles } from './instance-files.ts';
+import { lockServices, serviceFiles, sweepServices, workDirectory } from './store.ts';
 import { askSupervisor, supervisorOf } from './supervisor-client.ts';
 
 /** How often is looked whether the supervisor has ended, and how often it is asked to, ms. */
@@ -108,4 +111,20 @@ export async function requireStopped(name: string, files: InstanceFiles): Promis
   throw new KilnError('E_SERVICE_RUNS', `${name} runs`, {
     hint: `\`kiln service stop ${name}\` first`,
   });
+}
+
+/**
+ * Removes a service with all it has. Throws E_NO_SERVICE, E_SERVICE_RUNS; E_REMOVE when some of its files
+ * cannot be removed, which are tried again later.
+ */
+export async function deleteService(paths: StatePaths, name: string): Promise<void> {
+  await using _lock = await lockServices(paths);
+  // A service whose file is broken must be deletable as well.
+  const files = await serviceFiles(paths, name);
+  await requireStopped(name, files);
+  const work = await workDirectory(paths, name);
+  await rename(files.directory, `${work}/deleted`);
+  await removeTree(files.run);
+  await removeTree(work);
+  await sweepServices(paths);
 }

@@ -15,8 +15,8 @@ import { isKilnCode, reasonOf } from './failure.ts';
 import { Instance } from './instance.ts';
 import { type InstanceFiles, instanceFiles } from './instance-files.ts';
 import { LogFile } from './log-file.ts';
-import { writeOutcome } from './outcome.ts';
 import { undoAbandonedUpgrade } from './previous.ts';
+import { writeOutcome } from './status.ts';
 import { readService, type StoredService } from './store.ts';
 import { serveSupervisor } from './supervisor-server.ts';
 

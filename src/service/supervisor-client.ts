@@ -6,10 +6,9 @@ import { lockHolder } from '../kernel/flock.ts';
 import { hasErrno } from '../kernel/libc.ts';
 import { type Awaited, patience, waitFor } from '../kernel/wait-for.ts';
 import { deferred } from '../promise.ts';
-import { FRAME, onFrames, sendMessage } from './frames.ts';
+import { FRAME, onFrames, sendMessage, type WiredError } from './frames.ts';
 import type { InstanceFiles } from './instance-files.ts';
 import type { SupervisorRequest } from './supervisor-server.ts';
-import type { WiredError } from './wired-error.ts';
 
 /** How long a supervisor may take to answer what it can answer at once, ms. */
 const ANSWER_PATIENCE = 10_000;

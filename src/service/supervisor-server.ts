@@ -3,9 +3,8 @@ import { rm } from 'node:fs/promises';
 import { createServer, type Server, type Socket } from 'node:net';
 import type { SandboxLimits } from '../sandbox/specification.ts';
 import { type ExecuteRequest, execute } from './execute.ts';
-import { encodeFrame, FRAME, onFrames } from './frames.ts';
+import { encodeFrame, FRAME, onFrames, wired } from './frames.ts';
 import type { Instance } from './instance.ts';
-import { wired } from './wired-error.ts';
 
 /** What a client asks of a supervisor; the answer is `{ ok }` or `{ error }`. */
 export type SupervisorRequest =

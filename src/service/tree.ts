@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import {
   closeSync,
   constants,
@@ -8,7 +9,7 @@ import {
   type Stats,
 } from 'node:fs';
 import { openInTree } from '../image/tree/path.ts';
-import { O_PATH } from '../kernel/at.ts';
+import { O_PATH, openat2, openDirectory, openPath, readlinkat } from '../kernel/at.ts';
 
 /** Files that are read as a whole may be so large, bytes: units, environment files, pid files. */
 const TEXT_LIMIT = 256 * 1024;
@@ -80,5 +81,86 @@ export class Tree implements Disposable {
     } finally {
       closeSync(fd);
     }
+  }
+}
+
+/** An entry of a tree: equal ones are the same file as far as a merge is concerned. */
+export interface TreeEntry {
+  readonly kind: 'file' | 'directory' | 'link' | 'other';
+  /** Type, mode, owner and content, as text. */
+  readonly identity: string;
+}
+
+/** Folders deeper than this are not looked into: nobody's configuration is. */
+const MAX_DEPTH = 64;
+
+/**
+ * Every entry below a directory by its path (`apache2/apache2.conf`), no link followed. Names that
+ * are not UTF-8 are left out. The tree may be hostile, but nobody may change it meanwhile.
+ */
+export function treeEntries(directory: string): Map<string, TreeEntry> {
+  const entries = new Map<string, TreeEntry>();
+  const root = openSync(
+    directory,
+    constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW,
+  );
+  try {
+    collect(root, '', 0, entries);
+  } finally {
+    closeSync(root);
+  }
+  return entries;
+}
+
+function collect(
+  directory: number,
+  prefix: string,
+  depth: number,
+  into: Map<string, TreeEntry>,
+): void {
+  for (const name of readdirSync(`/proc/self/fd/${directory}`).sort()) {
+    if (name.includes('\ufffd')) continue;
+    const path = prefix + name;
+    const entry = entryOf(directory, name);
+    into.set(path, entry);
+    if (entry.kind !== 'directory' || depth === MAX_DEPTH) continue;
+    const inner = openDirectory(directory, name);
+    try {
+      collect(inner, `${path}/`, depth + 1, into);
+    } finally {
+      closeSync(inner);
+    }
+  }
+}
+
+function entryOf(directory: number, name: string): TreeEntry {
+  const fd = openPath(directory, name);
+  try {
+    const stat = fstatSync(fd);
+    const owner = `${stat.uid}:${stat.gid}`;
+    const mode = (stat.mode & 0o7777).toString(8);
+    if (stat.isDirectory()) return { kind: 'directory', identity: `directory ${mode} ${owner}` };
+    if (stat.isSymbolicLink()) {
+      return { kind: 'link', identity: `link ${readlinkat(directory, name).toString('latin1')}` };
+    }
+    if (!stat.isFile()) return { kind: 'other', identity: 'other' };
+    return { kind: 'file', identity: `file ${mode} ${owner} ${digest(directory, name)}` };
+  } finally {
+    closeSync(fd);
+  }
+}
+
+function digest(directory: number, name: string): string {
+  const fd = openat2(directory, name, { flags: constants.O_RDONLY | constants.O_NOFOLLOW });
+  try {
+    const hash = createHash('sha256');
+    const buffer = Buffer.alloc(65536);
+    for (let count = -1; count !== 0; ) {
+      count = readSync(fd, buffer, 0, buffer.length, null);
+      hash.update(buffer.subarray(0, count));
+    }
+    return hash.digest('hex');
+  } finally {
+    closeSync(fd);
   }
 }

@@ -3,8 +3,7 @@ import { awaitedLater } from '../promise.ts';
 import type { SandboxProcess } from '../sandbox/process.ts';
 import { isKilnCode } from './failure.ts';
 import { LineSplitter } from './log-file.ts';
-import { parseEnvironmentFile } from './unit/environment.ts';
-import { commandArguments, type ExecCommand } from './unit/exec-line.ts';
+import { commandArguments, type ExecCommand, parseEnvironmentFile } from './unit/exec-line.ts';
 import type { ServiceUnit } from './unit/service-unit.ts';
 import { clampedLimits, endOf, type ProcessEnd, type UnitHost, unitPolicy } from './unit-host.ts';
 

@@ -1,4 +1,6 @@
 import { readFileSync } from 'node:fs';
+import { KilnError } from '../errors.ts';
+import { deferred } from '../promise.ts';
 import { type Capability, parseCapability, ROOT_CAPABILITIES } from '../sandbox/capabilities.ts';
 import type { BoxControl } from '../sandbox/control.ts';
 import type { PlannedSandbox } from '../sandbox/door/planned-sandbox.ts';
@@ -6,6 +8,7 @@ import type { PolicyRequest } from '../sandbox/policy.ts';
 import type { SandboxProcess } from '../sandbox/process.ts';
 import type { ResourceLimit } from '../sandbox/wire/exec.ts';
 import type { LogFile } from './log-file.ts';
+import type { UnitState, UnitStatus } from './status.ts';
 import type { Tree } from './tree.ts';
 import type { ServiceUnit } from './unit/service-unit.ts';
 
@@ -100,4 +103,55 @@ function hardLimits(pid: number): number[] {
     const hard = line.slice(26).trim().split(/\s+/)[1];
     return hard === 'unlimited' ? Number.POSITIVE_INFINITY : Number(hard);
   });
+}
+
+/** A unit of a service that runs, whoever runs it: kiln, or a systemd in the box. */
+export interface RunningUnit {
+  readonly name: string;
+  readonly state: UnitState;
+  status(): UnitStatus;
+  start(): Promise<void>;
+  stop(): Promise<void>;
+  /** Throws E_NO_RELOAD, E_UNIT_FAILED. */
+  reload(): Promise<void>;
+}
+
+/** All units of a service that runs. */
+export interface UnitManager {
+  readonly units: readonly RunningUnit[];
+  /** Nothing runs, and nothing will by itself. */
+  readonly idle: boolean;
+  /** Why no unit runs, where it is no unit's own failure. */
+  readonly failure: string | undefined;
+  /** Resolves when what runs in the box has ended so that the box is to be made anew. */
+  readonly lost: Promise<void>;
+  /** Starts all units. A unit that fails does not stop the others. Throws the first failure. */
+  start(): Promise<void>;
+  stop(): Promise<void>;
+  /** Stops all of them and starts them again. */
+  restart(): Promise<void>;
+  /** Brings the units' states up to date. */
+  refresh(): Promise<void>;
+  /** A process of the box used sd_notify(3). */
+  notified(pid: number, text: string): void;
+}
+
+/** The outcome of `work`, or E_UNIT_TIMEOUT after so many milliseconds. */
+export async function within<Result>(work: Promise<Result>, milliseconds: number): Promise<Result> {
+  if (milliseconds === Number.POSITIVE_INFINITY) return await work;
+  const over = deferred<never>();
+  const timer = setTimeout(() => {
+    over.reject(outOfTime(milliseconds));
+  }, milliseconds);
+  try {
+    // What comes after the time is over is nobody's any more: a race listens to all.
+    return await Promise.race([work, over.promise]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** The error of what took longer than so many milliseconds: E_UNIT_TIMEOUT. */
+export function outOfTime(milliseconds: number): KilnError {
+  return new KilnError('E_UNIT_TIMEOUT', `out of time after ${milliseconds / 1000} s`);
 }

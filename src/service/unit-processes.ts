@@ -1,6 +1,8 @@
+import { readdirSync, readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { boxProcesses } from './box-processes.ts';
-import type { UnitHost } from './unit-host.ts';
+import type { ServiceUnit } from './unit/service-unit.ts';
+import { type UnitHost, within } from './unit-host.ts';
+import type { MainProcess } from './unit-main.ts';
 
 /** How often is looked whether processes are gone, ms. */
 const PAUSE = 20;
@@ -46,4 +48,64 @@ export class UnitProcesses {
     this.#sessions.clear();
     return true;
   }
+}
+
+/** What SIGKILL needs, ms. */
+const KILL_PATIENCE = 5000;
+
+/** Ends whatever a unit still has, as systemd.kill(5) says. */
+export async function terminate(
+  unit: ServiceUnit,
+  processes: UnitProcesses,
+  main: MainProcess | undefined,
+): Promise<void> {
+  const { killMode, killSignal, sendHangup, sendKill, stopTimeout } = unit;
+  if (killMode === 'none') return;
+  if (killMode === 'control-group') await processes.signal(killSignal);
+  else main?.kill(killSignal);
+  if (sendHangup) await processes.signal('SIGHUP');
+  if (killMode === 'control-group') {
+    if ((await processes.gone(stopTimeout)) || !sendKill) return;
+  } else {
+    if (main !== undefined) await within(main.end, stopTimeout).catch(() => undefined);
+    if (killMode === 'process') return;
+  }
+  await processes.signal('SIGKILL');
+  await processes.gone(KILL_PATIENCE);
+}
+
+/** A process of a box, by its own /proc. */
+interface BoxProcess {
+  readonly pid: number;
+  readonly parent: number;
+  readonly session: number;
+  readonly zombie: boolean;
+}
+
+/**
+ * The processes that the box of this init has, its pids. The box cannot mount, so its /proc is the
+ * one that its init mounted.
+ */
+export function boxProcesses(initPid: number): BoxProcess[] {
+  const proc = `/proc/${initPid}/root/proc`;
+  return readdirSync(proc)
+    .filter((name) => /^\d+$/.test(name))
+    .flatMap((name): BoxProcess[] => {
+      let stat: string;
+      try {
+        stat = readFileSync(`${proc}/${name}/stat`, 'latin1');
+      } catch {
+        return [];
+      }
+      // pid (comm) state ppid pgrp session …; comm may hold anything.
+      const [state, parent, , session] = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+      return [
+        {
+          pid: Number(name),
+          parent: Number(parent),
+          session: Number(session),
+          zombie: state === 'Z',
+        },
+      ];
+    });
 }

@@ -1,7 +1,5 @@
 import { KilnError } from '../errors.ts';
 import { awaitedLater, deferred } from '../promise.ts';
-import { boxProcesses } from './box-processes.ts';
-import { within } from './deadline.ts';
 import {
   endText,
   isRestarted,
@@ -11,15 +9,19 @@ import {
   StartEnded,
   type UnitResult,
 } from './failure.ts';
-import type { RunningUnit } from './running-unit.ts';
 import type { UnitState, UnitStatus } from './status.ts';
-import { terminate } from './terminate.ts';
 import type { ExecPhase, ServiceUnit } from './unit/service-unit.ts';
 import { type RunningCommand, runCommand, startCommand } from './unit-command.ts';
-import type { ProcessEnd, UnitHost } from './unit-host.ts';
-import { adoptMain, commandAsMain, findDaemon, type MainProcess } from './unit-main.ts';
-import { UnitProcesses } from './unit-processes.ts';
-import { failedCondition, makeUnitDirectories } from './unit-start.ts';
+import { type ProcessEnd, type RunningUnit, type UnitHost, within } from './unit-host.ts';
+import {
+  adoptMain,
+  commandAsMain,
+  failedCondition,
+  findDaemon,
+  type MainProcess,
+  makeUnitDirectories,
+} from './unit-main.ts';
+import { boxProcesses, terminate, UnitProcesses } from './unit-processes.ts';
 
 /** How often is looked whether a unit without a main process still has any, ms. */
 const WATCH_PAUSE = 1000;

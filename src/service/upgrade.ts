@@ -8,8 +8,7 @@ import { copyTree } from '../image/tree/clone.ts';
 import { acquireLock } from '../kernel/flock.ts';
 import { removeTree } from '../kernel/remove-tree.ts';
 import type { StatePaths } from '../state/paths.ts';
-import { planMerge } from './merge-plan.ts';
-import { mergeTrees } from './merge-trees.ts';
+import { mergeTrees, planMerge } from './merge-trees.ts';
 import { replacedConfiguration } from './owned-paths.ts';
 import {
   forgetPrevious,
@@ -22,8 +21,7 @@ import type { ServiceStatus } from './status.ts';
 import { isSupervised, stopService } from './stop.ts';
 import { readService, writeImageId } from './store.ts';
 import { askSupervisor } from './supervisor-client.ts';
-import { Tree } from './tree.ts';
-import { treeEntries } from './tree-entries.ts';
+import { Tree, treeEntries } from './tree.ts';
 
 /** How long a service has to become healthy on its new image, beyond what its checks take, ms. */
 const SETTLE = 2000;

@@ -16,7 +16,7 @@ const WRITES =
  * kernel/user-file.ts or artifacts/staging.ts.
  */
 const SAFE: Readonly<Record<string, string>> = {
-  'artifacts/write-text.ts': 'to a descriptor of a new file',
+  'artifacts/staging.ts': 'to a descriptor of a new file',
   'build/recipe/sources.ts': 'below KILN_STATE',
   'cli/image-transfer.ts': 'a new file (wx)',
   'cli/mock/modes/build.ts': 'below KILN_STATE',

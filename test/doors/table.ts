@@ -236,5 +236,5 @@ export function doorEntry(door: Door): DoorEntry {
 /** Modules that start a command and are no door of the table, and why. */
 export const NO_DOORS: Readonly<Record<string, string>> = {
   'doctor/checks/sandbox.ts': 'runs a command of kiln’s own in an empty sandbox',
-  'service/boot/systemctl.ts': 'systemctl of a booted service: test/service/boot.test.ts',
+  'service/boot/booted-unit.ts': 'systemctl of a booted service: test/service/boot.test.ts',
 };

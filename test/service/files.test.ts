@@ -9,21 +9,25 @@ import { parse } from 'yaml';
 import { removeTree } from '../../src/kernel/remove-tree.ts';
 import { formatPublish, parsePublish, serviceJsonSchema } from '../../src/service/definition.ts';
 import { readDefinition } from '../../src/service/definition-file.ts';
-import { deleteService } from '../../src/service/delete.ts';
 import {
   cronFile,
   hostEnvironment,
+  removeHostUnit,
   sharedUnits,
   templateUnit,
+  writeHostUnits,
 } from '../../src/service/host-units.ts';
-import { removeHostUnit, writeHostUnits } from '../../src/service/install-host-units.ts';
-import { mergeAccounts, planMerge } from '../../src/service/merge-plan.ts';
+import { mergeAccounts, planMerge } from '../../src/service/merge-trees.ts';
 import { readOldSandbox } from '../../src/service/old-sandbox-file.ts';
 import { guardianScript } from '../../src/service/start.ts';
+import { deleteService } from '../../src/service/stop.ts';
 import type { StoredService } from '../../src/service/store.ts';
-import type { TreeEntry } from '../../src/service/tree-entries.ts';
-import { parseEnvironmentFile } from '../../src/service/unit/environment.ts';
-import { commandArguments, parseExecLine } from '../../src/service/unit/exec-line.ts';
+import type { TreeEntry } from '../../src/service/tree.ts';
+import {
+  commandArguments,
+  parseEnvironmentFile,
+  parseExecLine,
+} from '../../src/service/unit/exec-line.ts';
 import { readUnit } from '../../src/service/unit/read-unit.ts';
 import { parseUnitFile } from '../../src/service/unit/unit-file.ts';
 import { statePaths } from '../../src/state/paths.ts';

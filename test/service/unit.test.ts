@@ -3,14 +3,17 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import test from 'ava';
 import { execa } from 'execa';
+import { startOrder } from '../../src/service/service-units.ts';
 import { Tree } from '../../src/service/tree.ts';
-import { parseEnvironmentFile } from '../../src/service/unit/environment.ts';
-import { commandArguments, parseExecLine } from '../../src/service/unit/exec-line.ts';
+import {
+  commandArguments,
+  parseEnvironmentFile,
+  parseExecLine,
+} from '../../src/service/unit/exec-line.ts';
 import { GIVEN, HONOURED, UNSUPPORTED } from '../../src/service/unit/keys.ts';
 import { loadUnit } from '../../src/service/unit/load-unit.ts';
 import { unescapeUnitName, unitNameParts } from '../../src/service/unit/specifiers.ts';
 import { parseTimeSpan } from '../../src/service/unit/time-span.ts';
-import { startOrder } from '../../src/service/unit-order.ts';
 
 const surroundings = { hostname: 'web', machineId: 'a'.repeat(32) };
 const context = {

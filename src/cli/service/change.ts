@@ -1,8 +1,8 @@
 import { Command } from 'commander';
 import { KilnError } from '../../errors.ts';
 import { knownKeys, suggest } from '../../recipe/problem.ts';
-import { cloneService } from '../../service/clone.ts';
 import { changeService } from '../../service/configuration.ts';
+import { cloneService } from '../../service/create.ts';
 import { type ServiceFile, serviceSchema } from '../../service/definition.ts';
 import { instanceFiles } from '../../service/instance-files.ts';
 import { readService } from '../../service/store.ts';

@@ -2,13 +2,14 @@ import { Command } from 'commander';
 import { KilnError } from '../../errors.ts';
 import { writeUserFile } from '../../kernel/user-file.ts';
 import { hasSystemd } from '../../libvirt/embedded/systemd.ts';
-import { cronFile, hostUnitName } from '../../service/host-units.ts';
 import {
+  cronFile,
+  hostUnitName,
   removeHostUnit,
   systemctl,
   UNIT_FOLDER,
   writeHostUnits,
-} from '../../service/install-host-units.ts';
+} from '../../service/host-units.ts';
 import { readService, serviceFiles } from '../../service/store.ts';
 import type { Caller } from '../caller.ts';
 import { inTurn } from './for-each.ts';

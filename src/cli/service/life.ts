@@ -4,13 +4,17 @@ import { KilnError } from '../../errors.ts';
 import { kilnProgram } from '../../kernel/own-node.ts';
 import { hasSystemd } from '../../libvirt/embedded/systemd.ts';
 import { suggest } from '../../recipe/problem.ts';
-import { deleteService } from '../../service/delete.ts';
-import { hostEnvironment, hostUnitName, type KilnInvocation } from '../../service/host-units.ts';
-import { ensureHostUnit, systemctl } from '../../service/install-host-units.ts';
+import {
+  ensureHostUnit,
+  hostEnvironment,
+  hostUnitName,
+  type KilnInvocation,
+  systemctl,
+} from '../../service/host-units.ts';
 import { listServices } from '../../service/list.ts';
 import { startInBackground, waitUntilStarted } from '../../service/start.ts';
 import type { ServiceStatus } from '../../service/status.ts';
-import { isSupervised, stopService } from '../../service/stop.ts';
+import { deleteService, isSupervised, stopService } from '../../service/stop.ts';
 import { readService, serviceFiles } from '../../service/store.ts';
 import { supervise } from '../../service/supervise.ts';
 import { askSupervisor } from '../../service/supervisor-client.ts';

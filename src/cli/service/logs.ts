@@ -1,5 +1,5 @@
 import { Command, Option } from 'commander';
-import { followLog, readLog } from '../../service/logs.ts';
+import { followLog, readLog } from '../../service/log-file.ts';
 import { readService } from '../../service/store.ts';
 import type { Caller } from '../caller.ts';
 import { parseCount } from '../values.ts';

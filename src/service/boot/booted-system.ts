@@ -2,12 +2,17 @@ import { KilnError } from '../../errors.ts';
 import { awaitedLater, deferred } from '../../promise.ts';
 import { BOOT_CAPABILITIES, ROOT_CAPABILITIES } from '../../sandbox/capabilities.ts';
 import type { SandboxProcess } from '../../sandbox/process.ts';
-import { within } from '../deadline.ts';
 import { endText, isKilnCode, reasonOf } from '../failure.ts';
 import { LineSplitter } from '../log-file.ts';
-import type { RunningUnit, UnitManager } from '../running-unit.ts';
 import { NOTIFY_SOCKET } from '../unit-command.ts';
-import { endOf, type ProcessEnd, type UnitHost } from '../unit-host.ts';
+import {
+  endOf,
+  type ProcessEnd,
+  type RunningUnit,
+  type UnitHost,
+  type UnitManager,
+  within,
+} from '../unit-host.ts';
 import { BootedUnit, refreshUnits } from './booted-unit.ts';
 import { bootCommand } from './system-files.ts';
 

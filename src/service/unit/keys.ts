@@ -2,6 +2,7 @@
  * Settings of [Unit], [Service] and [Install] (systemd.unit(5), systemd.service(5), systemd.exec(5),
  * systemd.kill(5), systemd.resource-control(5)) by what kiln does with them.
  */
+import type { UnitSetting } from './unit-file.ts';
 
 /** Obeyed; unit.ts reads them. */
 export const HONOURED: ReadonlySet<string> = new Set(
@@ -76,3 +77,24 @@ export const UNSUPPORTED: ReadonlySet<string> = new Set(
     .split(/\s+/)
     .filter(Boolean),
 );
+
+/** Sections of a service unit (systemd.service(5)); those that begin with X- are anybody's. */
+const SECTIONS = ['Unit', 'Service', 'Install'];
+
+/** What of a unit is somebody's mistake, with its place, and what kiln does not do, by name. */
+export function undoneSettings(settings: readonly UnitSetting[]): string[] {
+  const warnings: string[] = [];
+  const unsupported = new Set<string>();
+  for (const { section, key, value, file, line } of settings) {
+    if (section.startsWith('X-') || key.startsWith('X-')) continue;
+    if (!SECTIONS.includes(section)) {
+      warnings.push(`${file}:${line}: section [${section}] means nothing for a service`);
+    } else if (UNSUPPORTED.has(key)) {
+      if (value !== '') unsupported.add(key);
+    } else if (!HONOURED.has(key) && !GIVEN.has(key)) {
+      warnings.push(`${file}:${line}: unknown setting ${key}=`);
+    }
+  }
+  if (unsupported.size > 0) warnings.push(`not done: ${[...unsupported].join('=, ')}=`);
+  return warnings;
+}

@@ -4,9 +4,9 @@ import { suggest } from '../../recipe/problem.ts';
 import type { Tree } from '../tree.ts';
 import { readUnit } from './read-unit.ts';
 import type { ServiceUnit } from './service-unit.ts';
-import { SettingList } from './setting-list.ts';
 import { type SpecifierContext, unitNameParts } from './specifiers.ts';
 import { type ParsedUnitFile, parseUnitFile, type UnitSetting } from './unit-file.ts';
+import { SettingList } from './words.ts';
 
 /** Where units of the system are, the first of a name counts (systemd.unit(5), "Unit file load path"). */
 const UNIT_FOLDERS = [

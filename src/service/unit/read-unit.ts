@@ -1,16 +1,24 @@
-import { parseAssignments } from './environment.ts';
-import { type ExecCommand, parseExecLine } from './exec-line.ts';
-import { readConditions } from './read-conditions.ts';
-import { readDirectories } from './read-directories.ts';
-import { parseResourceLimit, RESOURCE_NAMES } from './resource-limits.ts';
-import type { ExecPhase, RestartPolicy, ServiceType, ServiceUnit } from './service-unit.ts';
-import { SettingList } from './setting-list.ts';
+import { type ExecCommand, parseAssignments, parseExecLine } from './exec-line.ts';
+import { undoneSettings } from './keys.ts';
+import type {
+  ExecPhase,
+  RestartPolicy,
+  ServiceType,
+  ServiceUnit,
+  UnitCondition,
+  UnitDirectory,
+} from './service-unit.ts';
 import { expandSpecifiers, type SpecifierContext } from './specifiers.ts';
-import { parseTimeSpan } from './time-span.ts';
-import { undoneSettings } from './undone-settings.ts';
+import { parseResourceLimit, parseTimeSpan, RESOURCE_NAMES } from './time-span.ts';
 import type { UnitSetting } from './unit-file.ts';
-import { exitStatusSet, optionalPath, signalOf, withoutPrefix } from './values.ts';
-import { plainWords } from './words.ts';
+import {
+  exitStatusSet,
+  optionalPath,
+  plainWords,
+  SettingList,
+  signalOf,
+  withoutPrefix,
+} from './words.ts';
 
 /** systemd's defaults (systemd-system.conf(5)), milliseconds. */
 const DEFAULT_TIMEOUT = 90_000;
@@ -224,4 +232,54 @@ class Reader {
     if (found === undefined) this.#warnings.push(`${key}=${value} is no signal`);
     return found ?? fallback;
   }
+}
+
+/** Those of systemd.unit(5) that look at a path. */
+const KINDS = [
+  ...['PathExists', 'PathIsDirectory', 'PathIsSymbolicLink'],
+  ...['FileNotEmpty', 'FileIsExecutable', 'DirectoryNotEmpty'],
+];
+
+/** Condition…= and Assert…= of a unit; what is not done is added to `warnings`. */
+function readConditions(
+  unit: SettingList,
+  expand: (text: string) => string,
+  warnings: string[],
+): UnitCondition[] {
+  return ['Condition', 'Assert'].flatMap((prefix) =>
+    KINDS.flatMap((kind) =>
+      unit.all(`${prefix}${kind}`).map((value): UnitCondition => {
+        const [, marks = '', path = ''] = /^([|!]*)\s*(.*)$/.exec(expand(value)) ?? [];
+        if (marks.includes('|')) {
+          warnings.push(`${prefix}${kind}=${value}: | is not done, all must hold`);
+        }
+        return { kind, path, negated: marks.includes('!'), assertion: prefix === 'Assert' };
+      }),
+    ),
+  );
+}
+
+const DIRECTORY_KINDS = [
+  { key: 'RuntimeDirectory', base: '/run', variable: 'RUNTIME_DIRECTORY' },
+  { key: 'StateDirectory', base: '/var/lib', variable: 'STATE_DIRECTORY' },
+  { key: 'CacheDirectory', base: '/var/cache', variable: 'CACHE_DIRECTORY' },
+  { key: 'LogsDirectory', base: '/var/log', variable: 'LOGS_DIRECTORY' },
+  { key: 'ConfigurationDirectory', base: '/etc', variable: 'CONFIGURATION_DIRECTORY' },
+] as const;
+
+/**
+ * What RuntimeDirectory= and its kin ask for (systemd.exec(5)); a link after a colon is not made,
+ * and what would lie elsewhere is left out.
+ */
+function readDirectories(service: SettingList, expand: (text: string) => string): UnitDirectory[] {
+  return DIRECTORY_KINDS.flatMap(({ key, base, variable }) => {
+    const mode = Number.parseInt(service.last(`${key}Mode`) ?? '0755', 8) & 0o7777;
+    const rootOwned = key === 'ConfigurationDirectory';
+    return service
+      .all(key)
+      .flatMap((value) => plainWords(expand(value)))
+      .map((word) => word.split(':')[0] ?? '')
+      .filter((path) => /^[^/]/.test(path) && !path.split('/').includes('..'))
+      .map((path) => ({ path: `${base}/${path}`, mode, variable, rootOwned }));
+  });
 }

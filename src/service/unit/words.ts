@@ -1,5 +1,9 @@
+import { constants } from 'node:os';
+import type { ExitStatusSet } from './service-unit.ts';
+import type { UnitSetting } from './unit-file.ts';
+
 /** A word of a setting, and whether any of it was quoted. */
-export interface Word {
+interface Word {
   readonly text: string;
   readonly quoted: boolean;
 }
@@ -73,4 +77,72 @@ function unescaped([whole, hex, short, long, octal, letter]: RegExpExecArray): s
 /** Words without their quotes; a broken value has none. */
 export function plainWords(text: string): string[] {
   return (splitWords(text) ?? []).map((word) => word.text);
+}
+
+/** A path that may be missing when a dash stands before it. */
+export function optionalPath(value: string): { path: string; optional: boolean } {
+  return value.startsWith('-')
+    ? { path: value.slice(1), optional: true }
+    : { path: value, optional: false };
+}
+
+/** A capability without its CAP_. */
+export function withoutPrefix(capability: string): string {
+  return capability.toUpperCase().replace(/^CAP_/, '');
+}
+
+/** A signal by its name, with or without SIG, or its number. */
+export function signalOf(text: string): NodeJS.Signals | undefined {
+  const signals: Readonly<Record<string, number>> = constants.signals;
+  const name = /^\d+$/.test(text)
+    ? Object.keys(signals).find((key) => signals[key] === Number(text))
+    : `SIG${text.toUpperCase().replace(/^SIG/, '')}`;
+  return name !== undefined && name in signals ? (name as NodeJS.Signals) : undefined;
+}
+
+/** Statuses and signals of SuccessExitStatus= and its kin. */
+export function exitStatusSet(values: readonly string[]): ExitStatusSet {
+  const words = values.flatMap(plainWords);
+  return new Set(
+    words.map((word) => (/^\d+$/.test(word) ? Number(word) : (signalOf(word) ?? word))),
+  );
+}
+
+const TRUE = new Set(['1', 'yes', 'y', 'true', 't', 'on']);
+const FALSE = new Set(['0', 'no', 'n', 'false', 'f', 'off']);
+
+/** The settings of a unit and its drop-ins, in the order in which they count. */
+export class SettingList {
+  readonly #settings: readonly UnitSetting[];
+
+  constructor(settings: readonly UnitSetting[]) {
+    this.#settings = settings;
+  }
+
+  /** The last value; undefined if there is none or it is empty. */
+  last(...keys: readonly string[]): string | undefined {
+    return this.#settings.findLast(({ key }) => keys.includes(key))?.value || undefined;
+  }
+
+  /** All values that add up: an empty one takes back those before it. */
+  all(...keys: readonly string[]): string[] {
+    let values: string[] = [];
+    for (const { key, value } of this.#settings) {
+      if (!keys.includes(key)) continue;
+      if (value === '') values = [];
+      else values.push(value);
+    }
+    return values;
+  }
+
+  /** Whether it was set at all, be it to nothing. */
+  has(key: string): boolean {
+    return this.#settings.some((setting) => setting.key === key);
+  }
+
+  boolean(key: string, fallback: boolean): boolean {
+    const value = this.last(key)?.toLowerCase() ?? '';
+    if (TRUE.has(value)) return true;
+    return FALSE.has(value) ? false : fallback;
+  }
 }
