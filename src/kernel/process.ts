@@ -37,10 +37,10 @@ export function dieWithParent(): void {
 /** Longest pause between two looks, ms. */
 const LONGEST_PAUSE = 50;
 
-/** What proc_pid_stat(5) says from the third field on, the state; undefined for a process that is gone. */
-function statOf(pid: number): string[] | undefined {
+/** What proc_pid_stat(5) says from the third field on, the state; undefined for a process that is gone. @param proc of the process's pid namespace */
+export function statOf(pid: number, proc = '/proc'): string[] | undefined {
   try {
-    const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
+    const stat = readFileSync(`${proc}/${pid}/stat`, 'latin1');
     return stat.slice(stat.lastIndexOf(')') + 2).split(' ');
   } catch {
     return undefined;

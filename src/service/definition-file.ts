@@ -1,5 +1,4 @@
 import { closeSync, constants, fchmodSync, writeSync } from 'node:fs';
-import { rename, writeFile } from 'node:fs/promises';
 import { Document } from 'yaml';
 import { KilnError } from '../errors.ts';
 import { openat2, unlinkat } from '../kernel/at.ts';
@@ -7,6 +6,7 @@ import { hasErrno } from '../kernel/libc.ts';
 import { readUserFile } from '../kernel/user-file.ts';
 import { RECIPE_SIZE_LIMIT, RecipeDocument } from '../recipe/document.ts';
 import { RecipeError } from '../recipe/problem.ts';
+import { writeWholeSync } from '../state/checked-file.ts';
 import { type ServiceDefinition, type ServiceFile, serviceSchema } from './definition.ts';
 
 const HINT =
@@ -33,7 +33,7 @@ export function checkDefinition(name: string, file: ServiceFile): ServiceDefinit
 export async function writeDefinition(path: string, file: ServiceFile): Promise<void> {
   const document = new Document(file);
   document.commentBefore = HEADER;
-  await replaceFile(path, document.toString({ lineWidth: 0 }));
+  writeWholeSync(path, document.toString({ lineWidth: 0 }), { flush: true });
 }
 
 const HEADER = ` A service of kiln. Edit it and restart the service; \`kiln service schema\` prints what can stand here.`;
@@ -54,7 +54,8 @@ export async function changeDefinition(
   const document = parseDocument(await readBounded(path));
   change(document);
   const text = document.toString({ lineWidth: 0 });
-  return { definition: checkText(path, text), store: () => replaceFile(path, text) };
+  const store = async () => writeWholeSync(path, text, { flush: true });
+  return { definition: checkText(path, text), store };
 }
 
 function checkText(path: string, text: string): ServiceDefinition {
@@ -91,11 +92,4 @@ export function replaceFileIn(directory: number, name: string, text: string): vo
   } finally {
     closeSync(fd);
   }
-}
-
-/** Replaces a file of kiln's own as a whole. */
-async function replaceFile(path: string, text: string): Promise<void> {
-  const temporary = `${path}.new`;
-  await writeFile(temporary, text, { mode: 0o600, flush: true });
-  await rename(temporary, path);
 }

@@ -1,10 +1,8 @@
 import { Agent, get, type IncomingMessage } from 'node:http';
-import { Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { closeDescriptor } from '../kernel/descriptor.ts';
-import { connectLoopback } from '../kernel/unix-socket.ts';
 import type { ServiceDefinition } from './definition.ts';
 import { endText } from './failure.ts';
+import { connectInside } from './publish.ts';
 import type { ServiceHealth } from './status.ts';
 import { ROOT_POLICY, type UnitHost } from './unit-host.ts';
 
@@ -43,15 +41,7 @@ async function checkHttp(
   timeout: number,
 ): Promise<string | undefined> {
   const [, port = '80', path = '/'] = /^:(\d+)(\/\S*)?$/.exec(where) ?? [];
-  const fd = await host.control.socket('ipv4');
-  let socket: Socket;
-  try {
-    connectLoopback(fd, 'ipv4', Number(port));
-    socket = new Socket({ fd, readable: true, writable: true });
-  } catch (error) {
-    closeDescriptor(fd);
-    throw error;
-  }
+  const socket = await connectInside(host.control, Number(port));
   const agent = new Agent();
   agent.createConnection = () => socket;
   try {

@@ -74,7 +74,7 @@ async function passOn(
   client: Socket,
   open: Set<Socket>,
 ): Promise<void> {
-  const inside = await connect(control, port);
+  const inside = await connectInside(control, port);
   track(open, inside);
   inside.once('close', () => client.destroy());
   client.once('close', () => inside.destroy());
@@ -82,7 +82,8 @@ async function passOn(
   inside.pipe(client);
 }
 
-async function connect(control: BoxControl, port: number): Promise<Socket> {
+/** Connects to a port of the sandbox's own loopback. */
+export async function connectInside(control: BoxControl, port: number): Promise<Socket> {
   const fd = await control.socket('ipv4');
   try {
     connectLoopback(fd, 'ipv4', port);

@@ -120,7 +120,7 @@ class KilnUnits implements UnitManager {
     for (const unit of units) {
       for (const warning of unit.warnings) host.log.write('kiln', `${unit.name}: ${warning}`);
     }
-    this.#runners = units.map((unit) => new UnitRunner(host, unit, () => undefined));
+    this.#runners = units.map((unit) => new UnitRunner(host, unit));
   }
 
   get units(): readonly RunningUnit[] {

@@ -116,14 +116,10 @@ export async function waitUntilStarted(
     });
     if (status !== undefined) return status;
     const outcome = await readOutcome(files);
-    if (outcome !== undefined && outcome.time >= since && outcome.state === 'failed') {
-      throw failed(name, files, outcome.reason, outcome.hint);
-    }
-    if (outcome !== undefined && outcome.time >= since && outcome.state === 'finished') {
+    if (outcome !== undefined && outcome.time >= since) {
+      if (outcome.state === 'stopped') throw stopped(name);
+      if (outcome.state === 'failed') throw failed(name, files, outcome.reason, outcome.hint);
       throw failed(name, files, 'its units are done already');
-    }
-    if (outcome !== undefined && outcome.time >= since && outcome.state === 'stopped') {
-      throw stopped(name);
     }
     // One whose guardian was killed may live on.
     if ((over || dropped) && !(await isSupervised(files))) {
@@ -145,12 +141,8 @@ function stopped(name: string): KilnError {
 function failed(name: string, files: InstanceFiles, reason: string, hint?: string): KilnError {
   // Of this start, not of the run before.
   const lines = readLog(files, 8);
-  const tail = lines.slice(
-    Math.max(
-      0,
-      lines.findLastIndex((line) => line.endsWith(`kiln: starting ${name}`)),
-    ),
-  );
+  const began = lines.findLastIndex((line) => line.endsWith(`kiln: starting ${name}`));
+  const tail = lines.slice(Math.max(0, began));
   const said = tail.length === 0 ? '' : `\n${tail.map((line) => `  | ${line}`).join('\n')}`;
   return new KilnError('E_SERVICE_FAILED', `${name} did not start: ${reason}${said}`, {
     hint: hint ?? `\`kiln service logs ${name}\` shows more`,

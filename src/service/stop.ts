@@ -9,7 +9,7 @@ import { patience, sayAfter, sayToWaiting, sayWaiting } from '../kernel/wait-for
 import type { StatePaths } from '../state/paths.ts';
 import type { InstanceFiles } from './instance-files.ts';
 import { lockServices, serviceFiles, sweepServices, workDirectory } from './store.ts';
-import { askSupervisor, supervisorOf } from './supervisor-client.ts';
+import { keepAsking, supervisorOf } from './supervisor-client.ts';
 
 /** How often is looked whether the supervisor has ended, and how often it is asked to, ms. */
 const PAUSE = 30;
@@ -40,7 +40,7 @@ export async function stopService(files: InstanceFiles): Promise<boolean> {
   await rm(files.wanted, { force: true });
   if (!(await isSupervised(files))) return wanted;
   const began = performance.now();
-  const asking = askUntilGone(files);
+  const asking = keepAsking(files, { do: 'stop' }, ASK_AGAIN);
   let untell: (() => void) | undefined;
   try {
     for (let killed: number | undefined; await isSupervised(files); await sleep(PAUSE)) {
@@ -48,7 +48,7 @@ export async function stopService(files: InstanceFiles): Promise<boolean> {
       if (now - began > sayAfter()) {
         untell ??= sayWaiting(supervisorOf(files), 'which stops its units');
       }
-      if (killed === undefined && now - asking.lastAnswer() > patience()) {
+      if (killed === undefined && now - asking.last() > patience()) {
         killed = now;
         killSupervisor(files);
       }
@@ -59,29 +59,6 @@ export async function stopService(files: InstanceFiles): Promise<boolean> {
     untell?.();
   }
   return true;
-}
-
-/**
- * Asks the supervisor to stop, again and again: it may not listen yet, and another one may have taken
- * its place. Each answer is a sign of life.
- */
-function askUntilGone(files: InstanceFiles): { lastAnswer: () => number; end: () => void } {
-  let last = performance.now();
-  let asking = false;
-  const ask = () => {
-    if (asking) return;
-    asking = true;
-    const over = () => {
-      asking = false;
-    };
-    askSupervisor(files, { do: 'stop' }).then((answer) => {
-      if (answer !== undefined) last = performance.now();
-      over();
-    }, over);
-  };
-  ask();
-  const timer = setInterval(ask, ASK_AGAIN);
-  return { lastAnswer: () => last, end: () => clearInterval(timer) };
 }
 
 function killSupervisor(files: InstanceFiles): void {

@@ -67,7 +67,7 @@ export async function askSupervisor<Answer>(
   const quiet = Math.min(ANSWER_PATIENCE, patience(), within);
   const socket = await openSocket(files);
   if (socket === undefined) return undefined;
-  const pulse = within > ANSWER_PATIENCE ? watchPulse(files) : undefined;
+  const pulse = within > ANSWER_PATIENCE ? keepAsking(files, { do: 'ping' }, PULSE) : undefined;
   const { promise: answered, resolve, reject } = deferred<Answer | undefined>();
   const late = new KilnError('E_SERVICE_SILENT', `${supervisorOf(files).name} takes too long`, {
     hint: 'its log may say what it does: `kiln service logs`',
@@ -97,16 +97,32 @@ export async function askSupervisor<Answer>(
   }
 }
 
-/** Asks a supervisor now and then whether it lives; `last` is when it did the last time, monotonic ms. */
-function watchPulse(files: InstanceFiles): { last: () => number; end: () => void } {
+/**
+ * Asks a supervisor the same again and again, `every` so many ms, for signs of life: `last` is when it answered the
+ * last time, by performance.now(). It may not listen yet, and another one may take its place.
+ */
+export function keepAsking(
+  files: InstanceFiles,
+  request: SupervisorRequest,
+  every: number,
+): { last: () => number; end: () => void } {
   let last = performance.now();
-  const timer = setInterval(() => {
-    askSupervisor(files, { do: 'ping' }).then(
-      (answer) => {
-        if (answer !== undefined) last = performance.now();
-      },
-      () => undefined,
-    );
-  }, PULSE);
+  let asking = false;
+  const ask = () => {
+    if (asking) return;
+    asking = true;
+    askSupervisor(files, request)
+      .then(
+        (answer) => {
+          if (answer !== undefined) last = performance.now();
+        },
+        () => undefined,
+      )
+      .finally(() => {
+        asking = false;
+      });
+  };
+  ask();
+  const timer = setInterval(ask, every);
   return { last: () => last, end: () => clearInterval(timer) };
 }

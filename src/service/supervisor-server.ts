@@ -3,7 +3,7 @@ import { rm } from 'node:fs/promises';
 import { createServer, type Server, type Socket } from 'node:net';
 import type { SandboxLimits } from '../sandbox/specification.ts';
 import { type ExecuteRequest, execute } from './execute.ts';
-import { encodeFrame, FRAME, onFrames, wired } from './frames.ts';
+import { FRAME, onFrames, sendMessage, wired } from './frames.ts';
 import type { Instance } from './instance.ts';
 
 /** What a client asks of a supervisor; the answer is `{ ok }` or `{ error }`. */
@@ -42,6 +42,10 @@ export async function serveSupervisor(path: string, supervised: Supervised): Pro
 
 function serve(client: Socket, supervised: Supervised): void {
   client.on('error', () => client.destroy());
+  const reply = (message: unknown) => {
+    sendMessage(client, message);
+    client.end();
+  };
   let attached: ReturnType<typeof execute> | undefined;
   onFrames(client, ({ kind, body }) => {
     if (attached !== undefined) {
@@ -52,7 +56,7 @@ function serve(client: Socket, supervised: Supervised): void {
     const request = JSON.parse(body.toString('utf8')) as SupervisorRequest;
     if (request.do === 'ping' || request.do === 'stop') {
       if (request.do === 'stop') supervised.stop();
-      client.end(messageFrame({ ok: null }));
+      reply({ ok: null });
       return;
     }
     if (request.do === 'execute') {
@@ -62,15 +66,10 @@ function serve(client: Socket, supervised: Supervised): void {
       return;
     }
     answer(request, supervised).then(
-      (ok) => (ok === NO_SANDBOX ? client.end() : client.end(messageFrame({ ok: ok ?? null }))),
-      (error: unknown) => client.end(messageFrame({ error: wired(error) })),
+      (ok) => (ok === NO_SANDBOX ? client.end() : reply({ ok: ok ?? null })),
+      (error: unknown) => reply({ error: wired(error) }),
     );
   });
-}
-
-function messageFrame(message: unknown): Buffer {
-  const body = Buffer.from(JSON.stringify(message));
-  return encodeFrame(FRAME.message, body);
 }
 
 async function answer(

@@ -1,9 +1,10 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../errors.ts';
-import { readAccounts, readGroups } from '../image/tree/accounts.ts';
 import { awaitedLater } from '../promise.ts';
 import { endText } from './failure.ts';
+import { accountOf } from './unit/load-unit.ts';
 import type { ServiceUnit, UnitCondition } from './unit/service-unit.ts';
+import { signalOf } from './unit/words.ts';
 import type { RunningCommand } from './unit-command.ts';
 import type { ProcessEnd, UnitHost } from './unit-host.ts';
 import { boxProcesses } from './unit-processes.ts';
@@ -53,27 +54,7 @@ const killed: ProcessEnd = { exitCode: null, signal: 'SIGKILL' };
 function endFromStatus({ status }: { readonly status: number }): ProcessEnd {
   const number = status & 0x7f;
   if (number === 0) return { exitCode: (status >> 8) & 0xff, signal: null };
-  return { exitCode: null, signal: signalName(number) };
-}
-
-function signalName(number: number): NodeJS.Signals {
-  const names: Readonly<Record<number, NodeJS.Signals>> = {
-    1: 'SIGHUP',
-    2: 'SIGINT',
-    3: 'SIGQUIT',
-    4: 'SIGILL',
-    5: 'SIGTRAP',
-    6: 'SIGABRT',
-    7: 'SIGBUS',
-    8: 'SIGFPE',
-    11: 'SIGSEGV',
-    13: 'SIGPIPE',
-    15: 'SIGTERM',
-    24: 'SIGXCPU',
-    25: 'SIGXFSZ',
-    31: 'SIGSYS',
-  };
-  return names[number] ?? 'SIGKILL';
+  return { exitCode: null, signal: signalOf(String(number)) ?? 'SIGKILL' };
 }
 
 /**
@@ -121,26 +102,15 @@ async function pidFromFile(host: UnitHost, path: string): Promise<number> {
 
 /** Makes what RuntimeDirectory= and its kin ask for, with the owner that the unit runs as. */
 export async function makeUnitDirectories(host: UnitHost, unit: ServiceUnit): Promise<void> {
-  const { uid, gid } = unitIds(host, unit);
+  const { user, group } = accountOf(host.tree, unit.user, unit.group);
   await host.control.makeDirectories(
     unit.directories.map(({ path, mode, rootOwned }) => ({
       path,
       mode,
-      uid: rootOwned ? 0 : uid,
-      gid: rootOwned ? 0 : gid,
+      uid: rootOwned ? 0 : user.uid,
+      gid: rootOwned ? 0 : group.gid,
     })),
   );
-}
-
-function unitIds(host: UnitHost, { user = '0', group }: ServiceUnit) {
-  const account = readAccounts(host.tree.root).find(
-    ({ name, uid }) => name === user || String(uid) === user,
-  );
-  const wanted = group ?? String(account?.gid ?? 0);
-  const gid = readGroups(host.tree.root).find(
-    (candidate) => candidate.name === wanted || String(candidate.gid) === wanted,
-  )?.gid;
-  return { uid: account?.uid ?? 0, gid: gid ?? account?.gid ?? 0 };
 }
 
 /**

@@ -1,5 +1,6 @@
-import { readdirSync, readFileSync } from 'node:fs';
+import { readdirSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { statOf } from '../kernel/process.ts';
 import type { ServiceUnit } from './unit/service-unit.ts';
 import { type UnitHost, within } from './unit-host.ts';
 import type { MainProcess } from './unit-main.ts';
@@ -91,21 +92,10 @@ export function boxProcesses(initPid: number): BoxProcess[] {
   return readdirSync(proc)
     .filter((name) => /^\d+$/.test(name))
     .flatMap((name): BoxProcess[] => {
-      let stat: string;
-      try {
-        stat = readFileSync(`${proc}/${name}/stat`, 'latin1');
-      } catch {
-        return [];
-      }
-      // pid (comm) state ppid pgrp session …; comm may hold anything.
-      const [state, parent, , session] = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-      return [
-        {
-          pid: Number(name),
-          parent: Number(parent),
-          session: Number(session),
-          zombie: state === 'Z',
-        },
-      ];
+      const pid = Number(name);
+      const stat = statOf(pid, proc);
+      if (stat === undefined) return [];
+      const [state, parent, , session] = stat;
+      return [{ pid, parent: Number(parent), session: Number(session), zombie: state === 'Z' }];
     });
 }

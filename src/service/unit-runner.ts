@@ -33,7 +33,6 @@ export class UnitRunner implements RunningUnit {
   readonly unit: ServiceUnit;
   readonly #host: UnitHost;
   readonly #processes: UnitProcesses;
-  readonly #changed: () => void;
   #state: UnitState = 'inactive';
   #since = Date.now();
   #reason = '';
@@ -49,11 +48,10 @@ export class UnitRunner implements RunningUnit {
   /** Ends a start that is under way. */
   #onLost: ((error: Error) => void) | undefined;
 
-  constructor(host: UnitHost, unit: ServiceUnit, changed: () => void) {
+  constructor(host: UnitHost, unit: ServiceUnit) {
     this.#host = host;
     this.unit = unit;
     this.#processes = new UnitProcesses(host);
-    this.#changed = changed;
   }
 
   get name(): string {
@@ -164,7 +162,6 @@ export class UnitRunner implements RunningUnit {
     this.#since = Date.now();
     const { name } = this.unit;
     this.#host.log.write('kiln', `${name}: ${state}${reason === '' ? '' : `: ${reason}`}`);
-    this.#changed();
   }
 
   /** Apart, since the compiler does not know that awaiting lets the state change. */

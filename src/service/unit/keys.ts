@@ -4,9 +4,12 @@
  */
 import type { UnitSetting } from './unit-file.ts';
 
+function words(text: string): ReadonlySet<string> {
+  return new Set(text.split(/\s+/));
+}
+
 /** Obeyed; unit.ts reads them. */
-export const HONOURED: ReadonlySet<string> = new Set(
-  `Description After Before Requires Wants BindsTo Requisite PartOf
+export const HONOURED = words(`Description After Before Requires Wants BindsTo Requisite PartOf
   StartLimitIntervalSec StartLimitInterval StartLimitBurst
   ConditionPathExists ConditionPathIsDirectory ConditionPathIsSymbolicLink ConditionFileNotEmpty
   ConditionFileIsExecutable ConditionDirectoryNotEmpty
@@ -23,14 +26,11 @@ export const HONOURED: ReadonlySet<string> = new Set(
   KillMode KillSignal SendSIGKILL SendSIGHUP ReloadSignal
   StandardOutput StandardError StandardInput SyslogIdentifier
   LimitCPU LimitFSIZE LimitDATA LimitSTACK LimitCORE LimitRSS LimitNOFILE LimitAS LimitNPROC
-  LimitMEMLOCK LimitLOCKS LimitSIGPENDING LimitMSGQUEUE LimitNICE LimitRTPRIO LimitRTTIME`
-    .split(/\s+/)
-    .filter(Boolean),
-);
+  LimitMEMLOCK LimitLOCKS LimitSIGPENDING LimitMSGQUEUE LimitNICE LimitRTPRIO LimitRTTIME`);
 
 /** In force in every box, or without an object there: nothing is to be done. */
-export const GIVEN: ReadonlySet<string> = new Set(
-  `Documentation SourcePath DefaultDependencies RequiresMountsFor WantsMountsFor Conflicts
+export const GIVEN =
+  words(`Documentation SourcePath DefaultDependencies RequiresMountsFor WantsMountsFor Conflicts
   PropagatesReloadTo ReloadPropagatedFrom OnFailure OnSuccess JoinsNamespaceOf CollectMode
   RefuseManualStart RefuseManualStop IgnoreOnIsolate StopWhenUnneeded
   ConditionVirtualization ConditionCapability ConditionKernelCommandLine ConditionSecurity
@@ -42,14 +42,11 @@ export const GIVEN: ReadonlySet<string> = new Set(
   RuntimeDirectoryPreserve SyslogFacility SyslogLevel SyslogLevelPrefix LogLevelMax
   TTYPath TTYReset TTYVHangup TTYVTDisallocate IgnoreSIGPIPE OOMPolicy UtmpIdentifier UtmpMode
   Delegate TasksAccounting CPUAccounting MemoryAccounting IOAccounting IPAccounting
-  BlockIOAccounting Slice OOMScoreAdjust`
-    .split(/\s+/)
-    .filter(Boolean),
-);
+  BlockIOAccounting Slice OOMScoreAdjust`);
 
 /** Known to systemd; kiln does not do it, and says so. */
-export const UNSUPPORTED: ReadonlySet<string> = new Set(
-  `ExitType PassEnvironment FinalKillSignal RestartKillSignal BusName Sockets USBFunctionDescriptors FileDescriptorStoreMax FileDescriptorStorePreserve
+export const UNSUPPORTED =
+  words(`ExitType PassEnvironment FinalKillSignal RestartKillSignal BusName Sockets USBFunctionDescriptors FileDescriptorStoreMax FileDescriptorStorePreserve
   WatchdogSec WatchdogSignal RuntimeMaxSec RuntimeRandomizedExtraSec RestartMode RestartSteps
   RestartMaxDelaySec StartLimitAction FailureAction SuccessAction RebootArgument JobTimeoutSec
   TimeoutAbortSec TimeoutStartFailureMode TimeoutStopFailureMode OnFailureJobMode OpenFile
@@ -73,10 +70,7 @@ export const UNSUPPORTED: ReadonlySet<string> = new Set(
   ConditionACPower ConditionMemory ConditionCPUs ConditionControlGroupController
   ConditionCredential ConditionFirmware ConditionOSRelease
   AssertPathExistsGlob AssertPathIsMountPoint AssertPathIsReadWrite AssertKernelVersion
-  AssertVirtualization AssertArchitecture AssertSecurity AssertCapability AssertUser AssertGroup`
-    .split(/\s+/)
-    .filter(Boolean),
-);
+  AssertVirtualization AssertArchitecture AssertSecurity AssertCapability AssertUser AssertGroup`);
 
 /** Sections of a service unit (systemd.service(5)); those that begin with X- are anybody's. */
 const SECTIONS = ['Unit', 'Service', 'Install'];

@@ -5,7 +5,7 @@ import type { Tree } from '../tree.ts';
 import { readUnit } from './read-unit.ts';
 import type { ServiceUnit } from './service-unit.ts';
 import { type SpecifierContext, unitNameParts } from './specifiers.ts';
-import { type ParsedUnitFile, parseUnitFile, type UnitSetting } from './unit-file.ts';
+import { parseUnitFile } from './unit-file.ts';
 import { SettingList } from './words.ts';
 
 /** Where units of the system are, the first of a name counts (systemd.unit(5), "Unit file load path"). */
@@ -47,19 +47,15 @@ export function loadUnit(tree: Tree, name: string, surroundings: UnitSurrounding
   const texts = [fragment, ...dropIns(tree, name)];
   const parsed = texts.map(({ path, text }) => parseUnitFile(path, text));
   const settings = parsed.flatMap((file) => file.settings);
-  const context = { ...surroundings, unit: name, ...accountOf(tree, settings) };
+  const service = new SettingList(settings.filter(({ section }) => section === 'Service'));
+  const account = accountOf(tree, service.last('User'), service.last('Group'));
+  const context = { ...surroundings, unit: name, ...account };
   const files = texts.map(({ path }) => path);
   const unit = readUnit(settings, context, files);
   if (unit.commands.start.length === 0 && unit.type !== 'oneshot') {
     throw new KilnError('E_UNIT', `${fragment.path} has no ExecStart=`);
   }
-  return { ...unit, warnings: [...complaintsOf(parsed), ...unit.warnings] };
-}
-
-function complaintsOf(parsed: readonly ParsedUnitFile[]): string[] {
-  return parsed
-    .flatMap((file) => file.complaints)
-    .map(({ file, line, message }) => `${file}:${line}: ${message}`);
+  return { ...unit, warnings: [...parsed.flatMap((file) => file.complaints), ...unit.warnings] };
 }
 
 interface UnitText {
@@ -130,19 +126,16 @@ function dropIns(tree: Tree, name: string): UnitText[] {
   return [...found].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, text]) => text);
 }
 
-/** User= and Group= as the tree's /etc/passwd and /etc/group have them, for specifiers. */
-function accountOf(
+/** User= and Group= as the tree's /etc/passwd and /etc/group have them; root's ids for what they have not. */
+export function accountOf(
   tree: Tree,
-  settings: readonly UnitSetting[],
+  wanted = 'root',
+  wantedGroup?: string,
 ): Pick<SpecifierContext, 'user' | 'group'> {
-  const service = new SettingList(settings.filter(({ section }) => section === 'Service'));
-  const wanted = service.last('User') ?? 'root';
   const accounts = readAccounts(tree.root);
   const found = accounts.find(({ name, uid }) => name === wanted || String(uid) === wanted);
   const user = found ?? { name: wanted, uid: 0, gid: 0, home: '/root' };
-  const wantedGroup = service.last('Group') ?? String(user.gid);
-  const group = readGroups(tree.root).find(
-    ({ name, gid }) => name === wantedGroup || String(gid) === wantedGroup,
-  );
-  return { user, group: group ?? { name: wantedGroup, gid: user.gid } };
+  const of = wantedGroup ?? String(user.gid);
+  const group = readGroups(tree.root).find(({ name, gid }) => name === of || String(gid) === of);
+  return { user, group: group ?? { name: of, gid: user.gid } };
 }

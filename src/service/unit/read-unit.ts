@@ -1,12 +1,14 @@
 import { type ExecCommand, parseAssignments, parseExecLine } from './exec-line.ts';
 import { undoneSettings } from './keys.ts';
-import type {
-  ExecPhase,
-  RestartPolicy,
-  ServiceType,
-  ServiceUnit,
-  UnitCondition,
-  UnitDirectory,
+import {
+  type ExecPhase,
+  RESTART_POLICIES,
+  type RestartPolicy,
+  SERVICE_TYPES,
+  type ServiceType,
+  type ServiceUnit,
+  type UnitCondition,
+  type UnitDirectory,
 } from './service-unit.ts';
 import { expandSpecifiers, type SpecifierContext } from './specifiers.ts';
 import { parseResourceLimit, parseTimeSpan, RESOURCE_NAMES } from './time-span.ts';
@@ -24,11 +26,6 @@ import {
 const DEFAULT_TIMEOUT = 90_000;
 const DEFAULT_RESTART_DELAY = 100;
 const DEFAULT_START_LIMIT = { interval: 10_000, burst: 5 };
-
-const TYPES = ['simple', 'exec', 'forking', 'oneshot', 'notify', 'notify-reload', 'idle'] as const;
-const RESTARTS = [
-  ...['no', 'always', 'on-success', 'on-failure', 'on-abnormal', 'on-abort', 'on-watchdog'],
-] as const;
 
 const PHASES: readonly (readonly [ExecPhase, string])[] = [
   ['condition', 'ExecCondition'],
@@ -148,7 +145,7 @@ class Reader {
 
   #type(starts: number): ServiceType {
     const wanted = this.#service.last('Type');
-    const found = TYPES.find((type) => type === wanted);
+    const found = SERVICE_TYPES.find((type) => type === wanted);
     if (found !== undefined) return found;
     if (wanted !== undefined) this.#warnings.push(`Type=${wanted} is not done: run as simple`);
     return wanted === undefined && starts === 0 ? 'oneshot' : 'simple';
@@ -156,8 +153,8 @@ class Reader {
 
   #restart(): RestartPolicy {
     const wanted = this.#service.last('Restart') ?? 'no';
-    const found = RESTARTS.find((policy) => policy === wanted);
-    if (found !== undefined) return found as RestartPolicy;
+    const found = RESTART_POLICIES.find((policy) => policy === wanted);
+    if (found !== undefined) return found;
     this.#warnings.push(`Restart=${wanted} is no policy: never restarted`);
     return 'no';
   }

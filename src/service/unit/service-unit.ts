@@ -1,22 +1,17 @@
 import type { ExecCommand } from './exec-line.ts';
 
-export type ServiceType =
-  | 'simple'
-  | 'exec'
-  | 'forking'
-  | 'oneshot'
-  | 'notify'
-  | 'notify-reload'
-  | 'idle';
+/** Type=, of those that kiln runs. */
+export const SERVICE_TYPES = [
+  ...(['simple', 'exec', 'forking', 'oneshot', 'notify', 'notify-reload', 'idle'] as const),
+];
+export type ServiceType = (typeof SERVICE_TYPES)[number];
 
-export type RestartPolicy =
-  | 'no'
-  | 'always'
-  | 'on-success'
-  | 'on-failure'
-  | 'on-abnormal'
-  | 'on-abort'
-  | 'on-watchdog';
+/** Restart=. */
+export const RESTART_POLICIES = [
+  ...(['no', 'always', 'on-success', 'on-failure'] as const),
+  ...(['on-abnormal', 'on-abort', 'on-watchdog'] as const),
+];
+export type RestartPolicy = (typeof RESTART_POLICIES)[number];
 
 /** When a command of a unit is run. */
 export type ExecPhase =

@@ -10,11 +10,13 @@ export interface SpecifierContext {
 }
 
 /** A unit's name in parts: `postgresql@17-main.service` is postgresql, 17-main, service. */
-export function unitNameParts(name: string): {
+interface UnitNameParts {
   readonly prefix: string;
   readonly instance: string | undefined;
   readonly suffix: string;
-} {
+}
+
+export function unitNameParts(name: string): UnitNameParts {
   const dot = name.lastIndexOf('.');
   const stem = name.slice(0, dot);
   const at = stem.indexOf('@');
@@ -34,66 +36,48 @@ export function unescapeUnitName(text: string): string {
     );
 }
 
-/** Where the directories of a system service are. */
-const DIRECTORIES: Readonly<Record<string, string>> = {
-  t: '/run',
-  S: '/var/lib',
-  C: '/var/cache',
-  L: '/var/log',
-  E: '/etc',
-  T: '/tmp',
-  V: '/var/tmp',
+/** What each letter stands for. */
+const SPECIFIERS: Readonly<
+  Record<string, (context: SpecifierContext, parts: UnitNameParts) => string>
+> = {
+  '%': () => '%',
+  n: ({ unit }) => unit,
+  N: ({ unit }, { suffix }) => unit.slice(0, -suffix.length - 1),
+  p: (_, { prefix }) => prefix,
+  P: (_, { prefix }) => unescapeUnitName(prefix),
+  i: (_, { instance }) => instance ?? '',
+  I: (_, { instance }) => unescapeUnitName(instance ?? ''),
+  j: (_, { prefix }) => lastPart(prefix),
+  J: (_, { prefix }) => unescapeUnitName(lastPart(prefix)),
+  f: (_, { instance, prefix }) => `/${unescapeUnitName(instance || prefix)}`,
+  H: ({ hostname }) => hostname,
+  q: ({ hostname }) => hostname,
+  l: ({ hostname }) => hostname.split('.')[0] ?? '',
+  m: ({ machineId }) => machineId,
+  u: ({ user }) => user.name,
+  U: ({ user }) => String(user.uid),
+  h: ({ user }) => user.home,
+  g: ({ group }) => group.name,
+  G: ({ group }) => String(group.gid),
+  s: () => '/bin/sh',
+  t: () => '/run',
+  S: () => '/var/lib',
+  C: () => '/var/cache',
+  L: () => '/var/log',
+  E: () => '/etc',
+  T: () => '/tmp',
+  V: () => '/var/tmp',
 };
+
+function lastPart(prefix: string): string {
+  return prefix.slice(prefix.lastIndexOf('-') + 1);
+}
 
 /** Replaces specifiers; `%%` is a per cent sign, and what nobody knows stays as it is. */
 export function expandSpecifiers(text: string, context: SpecifierContext): string {
-  return text.replace(/%(.)/g, (whole, letter: string) => specifier(letter, context) ?? whole);
-}
-
-function specifier(letter: string, context: SpecifierContext): string | undefined {
-  const { unit } = context;
-  const { prefix, instance = '', suffix } = unitNameParts(unit);
-  switch (letter) {
-    case '%':
-      return '%';
-    case 'n':
-      return unit;
-    case 'N':
-      return unit.slice(0, -suffix.length - 1);
-    case 'p':
-      return prefix;
-    case 'P':
-      return unescapeUnitName(prefix);
-    case 'i':
-      return instance;
-    case 'I':
-      return unescapeUnitName(instance);
-    case 'j':
-      return prefix.slice(prefix.lastIndexOf('-') + 1);
-    case 'J':
-      return unescapeUnitName(prefix.slice(prefix.lastIndexOf('-') + 1));
-    case 'f':
-      return `/${unescapeUnitName(instance || prefix)}`;
-    case 'H':
-    case 'q':
-      return context.hostname;
-    case 'l':
-      return context.hostname.split('.')[0];
-    case 'm':
-      return context.machineId;
-    case 'u':
-      return context.user.name;
-    case 'U':
-      return String(context.user.uid);
-    case 'h':
-      return context.user.home;
-    case 'g':
-      return context.group.name;
-    case 'G':
-      return String(context.group.gid);
-    case 's':
-      return '/bin/sh';
-    default:
-      return DIRECTORIES[letter];
-  }
+  const parts = unitNameParts(context.unit);
+  return text.replace(
+    /%(.)/g,
+    (whole, letter: string) => SPECIFIERS[letter]?.(context, parts) ?? whole,
+  );
 }

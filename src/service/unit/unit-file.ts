@@ -8,17 +8,10 @@ export interface UnitSetting {
   readonly line: number;
 }
 
-/** What could not be read of a unit file. */
-interface UnitComplaint {
-  readonly file: string;
-  readonly line: number;
-  readonly message: string;
-}
-
-/** The settings of one file, in order, and what is wrong with it. */
-export interface ParsedUnitFile {
+/** The settings of one file, in order, and what is wrong with it, with the place. */
+interface ParsedUnitFile {
   readonly settings: readonly UnitSetting[];
-  readonly complaints: readonly UnitComplaint[];
+  readonly complaints: readonly string[];
 }
 
 /** Logical lines: continued ones joined, comments dropped, also those between continued lines. */
@@ -43,21 +36,21 @@ function* logicalLines(text: string): Generator<{ readonly line: number; readonl
 /** Reads the text of a unit file or of a drop-in, by systemd.syntax(7). Never throws. */
 export function parseUnitFile(file: string, text: string): ParsedUnitFile {
   const settings: UnitSetting[] = [];
-  const complaints: UnitComplaint[] = [];
+  const complaints: string[] = [];
   let section: string | undefined;
   for (const { line, text: content } of logicalLines(text)) {
     if (content.startsWith('[')) {
       section = content.endsWith(']') ? content.slice(1, -1) : undefined;
-      if (section === undefined) complaints.push({ file, line, message: `no section: ${content}` });
+      if (section === undefined) complaints.push(`${file}:${line}: no section: ${content}`);
       continue;
     }
     const equals = content.indexOf('=');
     if (equals < 1) {
-      complaints.push({ file, line, message: `no setting: ${content.slice(0, 60)}` });
+      complaints.push(`${file}:${line}: no setting: ${content.slice(0, 60)}`);
       continue;
     }
     if (section === undefined) {
-      complaints.push({ file, line, message: `a setting outside of a section: ${content}` });
+      complaints.push(`${file}:${line}: a setting outside of a section: ${content}`);
       continue;
     }
     const key = content.slice(0, equals).trimEnd();
