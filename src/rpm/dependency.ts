@@ -2,7 +2,7 @@
 import { rpmError } from './errors.ts';
 import type { RpmHeader } from './header.ts';
 import type { RpmDependency, RpmDependencyKind, RpmEvr } from './package.ts';
-import { dependencyTags } from './tags.ts';
+import { DEPENDENCY_KINDS, dependencyTags } from './tags.ts';
 
 /*
  * Comparing versions as rpm does. Source: rpm's rpmio/rpmvercmp.cc, lib/rpmver.cc, and
@@ -157,18 +157,8 @@ export function readDependencies(
 export function readAllDependencies(
   header: RpmHeader,
 ): Record<RpmDependencyKind, readonly RpmDependency[]> {
-  const read = (kind: RpmDependencyKind) => readDependencies(header, dependencyTags[kind]);
-  return {
-    requires: read('requires'),
-    provides: read('provides'),
-    conflicts: read('conflicts'),
-    obsoletes: read('obsoletes'),
-    recommends: read('recommends'),
-    suggests: read('suggests'),
-    supplements: read('supplements'),
-    enhances: read('enhances'),
-    orderWithRequires: read('orderWithRequires'),
-  };
+  const read = (kind: RpmDependencyKind) => [kind, readDependencies(header, dependencyTags[kind])];
+  return Object.fromEntries(DEPENDENCY_KINDS.map(read));
 }
 
 /** As `rpm -q --requires` prints it: `name`, `name >= 1.0`, `(a or b)`. */

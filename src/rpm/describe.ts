@@ -4,18 +4,19 @@ import { readAllDependencies, readDependencies, Sense } from './dependency.ts';
 import { rpmError } from './errors.ts';
 import { fileDigestAlgorithm, readFiles } from './files.ts';
 import type { RpmHeader } from './header.ts';
-import type {
-  RpmChangelogEntry,
-  RpmCompressor,
-  RpmDependency,
-  RpmFileTrigger,
-  RpmIdentity,
-  RpmPackage,
-  RpmPayload,
-  RpmScript,
-  RpmScriptlet,
-  RpmScriptletKind,
-  RpmTrigger,
+import {
+  RPM_COMPRESSORS,
+  type RpmChangelogEntry,
+  type RpmCompressor,
+  type RpmDependency,
+  type RpmFileTrigger,
+  type RpmIdentity,
+  type RpmPackage,
+  type RpmPayload,
+  type RpmScript,
+  type RpmScriptlet,
+  type RpmScriptletKind,
+  type RpmTrigger,
 } from './package.ts';
 import type { RpmSections } from './sections.ts';
 import {
@@ -122,8 +123,6 @@ function readFileTriggers(header: RpmHeader): RpmFileTrigger[] {
   );
 }
 
-const COMPRESSORS: readonly string[] = ['none', 'gzip', 'bzip2', 'xz', 'lzma', 'zstd'];
-
 /** A package without what has to be computed. */
 export type RpmDescription = Omit<RpmPackage, 'digests' | 'signatures'>;
 
@@ -228,10 +227,11 @@ function describePayload(fd: number, { header, signature, ...at }: RpmSections):
  */
 function compressorOf(fd: number, header: RpmHeader, payloadStart: number): RpmCompressor {
   const name = header.string(Tag.payloadCompressor) ?? 'gzip';
-  if (!COMPRESSORS.includes(name)) {
+  const known = RPM_COMPRESSORS.find((compressor) => compressor === name);
+  if (known === undefined) {
     throw rpmError('E_RPM_UNSUPPORTED', `its payload is compressed with '${name}'`);
   }
-  if (name !== 'gzip') return name as RpmCompressor;
+  if (known !== 'gzip') return known;
   const magic = Buffer.alloc(4);
   readSync(fd, magic, 0, magic.length, payloadStart);
   return magic.toString('latin1') === '0707' ? 'none' : 'gzip';

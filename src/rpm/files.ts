@@ -1,23 +1,9 @@
-/** The file list of a header. Source of the bits: rpm's include/rpm/rpmfiles.h. */
+/** The file list of a header. */
 import { constants } from 'node:fs';
 import { rpmError } from './errors.ts';
 import type { RpmHeader } from './header.ts';
 import type { RpmFile, RpmFileFlag, RpmFileType } from './package.ts';
-import { SigTag, Tag } from './tags.ts';
-
-const FLAGS: readonly (readonly [RpmFileFlag, number])[] = [
-  ['config', 1 << 0],
-  ['doc', 1 << 1],
-  ['icon', 1 << 2],
-  ['missingok', 1 << 3],
-  ['noreplace', 1 << 4],
-  ['specfile', 1 << 5],
-  ['ghost', 1 << 6],
-  ['license', 1 << 7],
-  ['readme', 1 << 8],
-  ['pubkey', 1 << 11],
-  ['artifact', 1 << 12],
-];
+import { fileFlags, SigTag, Tag } from './tags.ts';
 
 const TYPES = new Map<number, RpmFileType>([
   [constants.S_IFREG, 'file'],
@@ -37,7 +23,7 @@ export function fileTypeOf(mode: number): RpmFileType {
 }
 
 export function isFileFlag(name: string): name is RpmFileFlag {
-  return FLAGS.some(([flag]) => flag === name);
+  return Object.hasOwn(fileFlags, name);
 }
 
 /** Hash algorithms by their OpenPGP number (RFC 9580, 9.5), named as node:crypto names them. */
@@ -133,7 +119,8 @@ const namedFlags = new Map<number, readonly RpmFileFlag[]>();
 function flagNames(bits: number): readonly RpmFileFlag[] {
   let names = namedFlags.get(bits);
   if (names === undefined) {
-    names = FLAGS.filter(([, bit]) => (bits & bit) !== 0).map(([name]) => name);
+    const all = Object.keys(fileFlags) as RpmFileFlag[];
+    names = all.filter((name) => (bits & fileFlags[name]) !== 0);
     namedFlags.set(bits, names);
   }
   return names;
@@ -156,8 +143,6 @@ function readPaths(header: RpmHeader): string[] {
   });
 }
 
-const GHOST = 1 << 6;
-
 /** How many files of the package are the same inode. Ghosts are not in the payload: not counted. */
 function countLinks(
   count: number,
@@ -167,7 +152,7 @@ function countLinks(
 ): Map<string, number> {
   const counts = new Map<string, number>();
   for (let i = 0; i < count; i += 1) {
-    if (((flags?.[i] ?? 0) & GHOST) !== 0) continue;
+    if (((flags?.[i] ?? 0) & fileFlags.ghost) !== 0) continue;
     const key = `${devices?.[i] ?? 0}:${inodes?.[i] ?? i}`;
     counts.set(key, (counts.get(key) ?? 0) + 1);
   }

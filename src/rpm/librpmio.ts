@@ -43,6 +43,12 @@ const KEY_ID = 8;
 /** An address of the library's; 0 is none. */
 export type Pointer = bigint;
 
+/** Where a call puts an address or a size. */
+type Place = BigUint64Array;
+
+/** A call about a key, a signature or a digest. */
+type Of<Result> = (item: Pointer) => Result;
+
 /** A result and what the library says about it: why it failed, or what is odd. */
 export interface Explained {
   readonly code: number;
@@ -83,71 +89,50 @@ export function loadLibrpmio(): Librpmio {
 function bind() {
   // Deep: Node exports an OpenSSL and a zstd of its own, which would answer the library's calls.
   const library = koffi.load(LIBRPMIO, { deep: true });
+  const bound = <Call>(prototype: string) => library.func(prototype) as Call;
   const call = {
-    initCrypto: library.func('int rpmInitCrypto()') as () => number,
-    parseArmor: library.func(
+    initCrypto: bound<() => number>('int rpmInitCrypto()'),
+    parseArmor: bound<(armor: string, packets: Place, length: Place) => number>(
       'int pgpParsePkts(const char *armor, void *packets, void *length)',
-    ) as (armor: string, packets: BigUint64Array, length: BigUint64Array) => number,
-    certLength: library.func(
+    ),
+    certLength: bound<(packets: Buffer, size: number, length: Place) => number>(
       'int pgpPubKeyCertLen(const void *packets, size_t size, void *length)',
-    ) as (packets: Buffer, size: number, length: BigUint64Array) => number,
-    lint: library.func('int pgpPubKeyLint(const void *packets, size_t size, void *text)') as (
-      packets: Buffer,
-      size: number,
-      text: BigUint64Array,
-    ) => number,
-    fingerprint: library.func(
+    ),
+    lint: bound<(packets: Buffer, size: number, text: Place) => number>(
+      'int pgpPubKeyLint(const void *packets, size_t size, void *text)',
+    ),
+    fingerprint: bound<(packets: Buffer, size: number, bytes: Place, length: Place) => number>(
       'int pgpPubkeyFingerprint(const void *packets, size_t size, void *bytes, void *length)',
-    ) as (packets: Buffer, size: number, bytes: BigUint64Array, length: BigUint64Array) => number,
-    parse: library.func(
+    ),
+    parse: bound<(bytes: Buffer, size: number, tag: number, made: Place, lints: Place) => number>(
       'int pgpPrtParams2(const void *packets, size_t size, uint tag, void *made, void *lints)',
-    ) as (
-      packets: Buffer,
-      size: number,
-      tag: number,
-      made: BigUint64Array,
-      lints: BigUint64Array,
-    ) => number,
-    subkeys: library.func(
+    ),
+    subkeys: bound<
+      (bytes: Buffer, size: number, main: Pointer, made: Place, count: Int32Array) => number
+    >(
       'int pgpPrtParamsSubkeys(const void *packets, size_t size, uintptr_t main, void *made, void *count)',
-    ) as (
-      packets: Buffer,
-      size: number,
-      main: Pointer,
-      made: BigUint64Array,
-      count: Int32Array,
-    ) => number,
-    signId: library.func('uintptr_t pgpDigParamsSignID(uintptr_t item)') as (
-      item: Pointer,
-    ) => number | bigint,
-    userId: library.func('const char *pgpDigParamsUserID(uintptr_t item)') as (
-      item: Pointer,
-    ) => string | null,
-    algorithm: library.func('uint pgpDigParamsAlgo(uintptr_t item, uint kind)') as (
-      item: Pointer,
-      kind: number,
-    ) => number,
-    version: library.func('int pgpDigParamsVersion(uintptr_t item)') as (item: Pointer) => number,
-    created: library.func('uint32_t pgpDigParamsCreationTime(uintptr_t item)') as (
-      item: Pointer,
-    ) => number,
-    signatureType: library.func('int pgpSignatureType(uintptr_t item)') as (
-      item: Pointer,
-    ) => number,
-    free: library.func('uintptr_t pgpDigParamsFree(uintptr_t item)') as (item: Pointer) => unknown,
-    digestInit: library.func('uintptr_t rpmDigestInit(int algorithm, uint flags)') as (
-      algorithm: number,
-      flags: number,
-    ) => number | bigint,
-    digestUpdate: library.func(
+    ),
+    signId: bound<Of<number | bigint>>('uintptr_t pgpDigParamsSignID(uintptr_t item)'),
+    userId: bound<Of<string | null>>('const char *pgpDigParamsUserID(uintptr_t item)'),
+    algorithm: bound<(item: Pointer, kind: number) => number>(
+      'uint pgpDigParamsAlgo(uintptr_t item, uint kind)',
+    ),
+    version: bound<Of<number>>('int pgpDigParamsVersion(uintptr_t item)'),
+    created: bound<Of<number>>('uint32_t pgpDigParamsCreationTime(uintptr_t item)'),
+    signatureType: bound<Of<number>>('int pgpSignatureType(uintptr_t item)'),
+    free: bound<Of<unknown>>('uintptr_t pgpDigParamsFree(uintptr_t item)'),
+    digestInit: bound<(algorithm: number, flags: number) => number | bigint>(
+      'uintptr_t rpmDigestInit(int algorithm, uint flags)',
+    ),
+    digestUpdate: bound<(digest: Pointer, bytes: Buffer, size: number) => number>(
       'int rpmDigestUpdate(uintptr_t digest, const void *bytes, size_t size)',
-    ) as (digest: Pointer, bytes: Buffer, size: number) => number,
-    digestFinal: library.func(
+    ),
+    digestFinal: bound<(digest: Pointer, bytes: null, length: null, text: number) => number>(
       'int rpmDigestFinal(uintptr_t digest, void *bytes, void *length, int text)',
-    ) as (digest: Pointer, bytes: null, length: null, text: number) => number,
-    verify: library.func(
+    ),
+    verify: bound<(key: Pointer, signature: Pointer, digest: Pointer, lints: Place) => number>(
       'int pgpVerifySignature2(uintptr_t key, uintptr_t signature, uintptr_t digest, void *lints)',
-    ) as (key: Pointer, signature: Pointer, digest: Pointer, lints: BigUint64Array) => number,
+    ),
   };
   const release = libc.func('void free(uintptr_t memory)') as (memory: Pointer) => void;
 

@@ -7,6 +7,7 @@
  */
 import { closeSync, constants, fstatSync, openSync } from 'node:fs';
 import { rpmError } from './errors.ts';
+import type { dependencyTags, fileFlags, scriptletTags } from './tags.ts';
 
 /** The parts of a version: `epoch` is null where the package gives none (not the same as 0 to rpm). */
 export interface RpmEvr {
@@ -27,27 +28,9 @@ export interface RpmDependency {
   readonly flags: number;
 }
 
-export type RpmDependencyKind =
-  | 'requires'
-  | 'provides'
-  | 'conflicts'
-  | 'obsoletes'
-  | 'recommends'
-  | 'suggests'
-  | 'supplements'
-  | 'enhances'
-  | 'orderWithRequires';
+export type RpmDependencyKind = keyof typeof dependencyTags;
 
-export type RpmScriptletKind =
-  | 'pretrans'
-  | 'prein'
-  | 'postin'
-  | 'posttrans'
-  | 'preuntrans'
-  | 'preun'
-  | 'postun'
-  | 'postuntrans'
-  | 'verify';
+export type RpmScriptletKind = keyof typeof scriptletTags;
 
 /** How to run a script: what scriptlets and triggers have in common. */
 export interface RpmScript {
@@ -86,18 +69,7 @@ export interface RpmFileTrigger extends RpmScript {
 }
 
 /** RPMFILE_* of rpm/rpmfiles.h, by name. */
-export type RpmFileFlag =
-  | 'config'
-  | 'doc'
-  | 'icon'
-  | 'missingok'
-  | 'noreplace'
-  | 'specfile'
-  | 'ghost'
-  | 'license'
-  | 'readme'
-  | 'pubkey'
-  | 'artifact';
+export type RpmFileFlag = keyof typeof fileFlags;
 
 export type RpmFileType = 'file' | 'directory' | 'symlink' | 'char' | 'block' | 'fifo' | 'socket';
 
@@ -135,7 +107,9 @@ export interface RpmFile {
   readonly imaSignature: string | null;
 }
 
-export type RpmCompressor = 'none' | 'gzip' | 'bzip2' | 'xz' | 'lzma' | 'zstd';
+/** What payloads are compressed with. */
+export const RPM_COMPRESSORS = ['none', 'gzip', 'bzip2', 'xz', 'lzma', 'zstd'] as const;
+export type RpmCompressor = (typeof RPM_COMPRESSORS)[number];
 
 export interface RpmPayload {
   /** Always `cpio` in what kiln reads. */

@@ -33,7 +33,6 @@ export interface ReadOptions {
   readonly depth?: DigestDepth;
   /** Armored OpenPGP public keys; without any, every signature is `nokey`. */
   readonly keys?: readonly string[];
-  readonly concurrency?: number;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -66,7 +65,7 @@ async function* readAll<Read>(
   const { depth = 'header', keys = [], signal } = options;
   const input: ReadTaskInput = { depth, keys, identityOnly };
   const children = Math.min(
-    options.concurrency ?? availableParallelism(),
+    availableParallelism(),
     Math.ceil(files.length / (identityOnly ? IDENTITIES_PER_CHILD : FILES_PER_CHILD)),
   );
   const results = runQueue<Group, readonly ReadResult<Read>[]>({

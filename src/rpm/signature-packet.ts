@@ -4,6 +4,7 @@
  * and 5.2; RFC 4880, 5.2.2 for version 3.
  */
 import { eachChunk } from './digests.ts';
+import { hashName } from './files.ts';
 import type { Keyring, SignedBytes } from './keyring.ts';
 import type { RpmPackage, RpmSignature } from './package.ts';
 import type { RpmSections } from './sections.ts';
@@ -24,19 +25,6 @@ const KEY_ALGORITHMS: Readonly<Record<number, string>> = {
 
 /** Those that librpmio of rpm 4.19 can read. */
 const OLD_KEY_ALGORITHMS = new Set([1, 3, 17, 19, 22]);
-
-/** Hash algorithms, RFC 9580, 9.5. */
-const HASH_ALGORITHMS: Readonly<Record<number, string>> = {
-  1: 'MD5',
-  2: 'SHA1',
-  3: 'RIPEMD160',
-  8: 'SHA256',
-  9: 'SHA384',
-  10: 'SHA512',
-  11: 'SHA224',
-  12: 'SHA3-256',
-  14: 'SHA3-512',
-};
 
 const SIGNATURE_TAG = 2;
 
@@ -60,7 +48,7 @@ export interface OuterPacket {
 /** `RSA/SHA256` and so on. */
 export function algorithmName(keyAlgorithm: number, hashAlgorithm: number): string {
   const key = KEY_ALGORITHMS[keyAlgorithm] ?? `algorithm ${keyAlgorithm}`;
-  return `${key}/${HASH_ALGORITHMS[hashAlgorithm] ?? `hash ${hashAlgorithm}`}`;
+  return `${key}/${hashName(hashAlgorithm)?.toUpperCase() ?? `hash ${hashAlgorithm}`}`;
 }
 
 /** Whether any librpmio that kiln takes reads such a signature, unless there is something wrong with it. */
@@ -68,7 +56,7 @@ export function isKnown({ version, keyAlgorithm, hashAlgorithm }: OuterPacket): 
   return (
     (version === 3 || version === 4) &&
     OLD_KEY_ALGORITHMS.has(keyAlgorithm) &&
-    hashAlgorithm in HASH_ALGORITHMS
+    hashName(hashAlgorithm) !== undefined
   );
 }
 

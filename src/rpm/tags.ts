@@ -95,6 +95,8 @@ export const dependencyTags = {
   orderWithRequires: [5035, 5037, 5036],
 } as const;
 
+export const DEPENDENCY_KINDS = Object.keys(dependencyTags) as (keyof typeof dependencyTags)[];
+
 /** Body, program and flags tag of each scriptlet. */
 export const scriptletTags = {
   pretrans: [1151, 1153, 5024],
@@ -152,3 +154,18 @@ export const transFileTriggerTags: TriggerTags = {
   flags: 5082,
   priorities: 5085,
 };
+
+/** Bits of fileFlags, from rpm's include/rpm/rpmfiles.h. */
+export const fileFlags = {
+  config: 1 << 0,
+  doc: 1 << 1,
+  icon: 1 << 2,
+  missingok: 1 << 3,
+  noreplace: 1 << 4,
+  specfile: 1 << 5,
+  ghost: 1 << 6,
+  license: 1 << 7,
+  readme: 1 << 8,
+  pubkey: 1 << 11,
+  artifact: 1 << 12,
+} as const;
