@@ -9,6 +9,7 @@ import {
   RESOLVE_IN_ROOT,
   RESOLVE_NO_MAGICLINKS,
 } from '../kernel/at.ts';
+import { closing } from '../kernel/descriptor.ts';
 import { hasErrno } from '../kernel/libc.ts';
 import { makingFilesAs } from '../kernel/user-namespace.ts';
 import { Destination, type Owner } from './destination.ts';
@@ -119,10 +120,6 @@ async function copyContentOf(
   }
 }
 
-function closing(fd: number): Disposable {
-  return { [Symbol.dispose]: () => closeSync(fd) };
-}
-
 const DIRECTORY = { flags: O_PATH | constants.O_DIRECTORY, resolve: RESOLVE };
 
 /** What a job was to get and did not get is an error, not a warning. */
@@ -150,20 +147,17 @@ function findSource(item: CopyInItem): Source {
     throw copyFailed(item, 'there is no such file', cause);
   }
   const fd = openSync(path, O_PATH | constants.O_NOFOLLOW);
-  try {
-    const stats = fstatSync(fd);
-    if (!stats.isFile() && !stats.isDirectory()) {
-      throw copyFailed(item, 'it is neither a file nor a directory');
-    }
-    return {
-      path,
-      name: basename(resolve(item.source)),
-      isDirectory: stats.isDirectory(),
-      contentOnly: stats.isDirectory() && /(^|\/)\.\/*$/.test(item.source),
-    };
-  } finally {
-    closeSync(fd);
+  using _fd = closing(fd);
+  const stats = fstatSync(fd);
+  if (!stats.isFile() && !stats.isDirectory()) {
+    throw copyFailed(item, 'it is neither a file nor a directory');
   }
+  return {
+    path,
+    name: basename(resolve(item.source)),
+    isDirectory: stats.isDirectory(),
+    contentOnly: stats.isDirectory() && /(^|\/)\.\/*$/.test(item.source),
+  };
 }
 
 /** The path in the box, without a leading slash, that the source becomes; its parent exists then. */

@@ -1,4 +1,4 @@
-import { type BigIntStats, closeSync, constants, fchmodSync, fchownSync } from 'node:fs';
+import { type BigIntStats, constants, fchmodSync, fchownSync } from 'node:fs';
 import { KilnError } from '../errors.ts';
 import {
   lchownat,
@@ -10,6 +10,7 @@ import {
   symlinkat,
   unlinkat,
 } from '../kernel/at.ts';
+import { closing } from '../kernel/descriptor.ts';
 import { hasErrno, SyscallError } from '../kernel/libc.ts';
 import { makingFilesAs } from '../kernel/user-namespace.ts';
 import { type ByteString, toBytes } from './pattern.ts';
@@ -145,11 +146,8 @@ export class Destination {
     for (const { path, stats } of this.#directories.reverse()) {
       this.#attempt(path, () => {
         const fd = this.#resolve(path);
-        try {
-          this.dress(fd, stats);
-        } finally {
-          closeSync(fd);
-        }
+        using _fd = closing(fd);
+        this.dress(fd, stats);
       });
     }
   }
@@ -189,11 +187,8 @@ export class Destination {
 
   #inParent(path: ByteString, act: (parent: number, name: Buffer) => void): void {
     const parent = this.#resolve(path.slice(0, Math.max(0, path.lastIndexOf('/'))));
-    try {
-      act(parent, lastComponent(path));
-    } finally {
-      closeSync(parent);
-    }
+    using _parent = closing(parent);
+    act(parent, lastComponent(path));
   }
 }
 

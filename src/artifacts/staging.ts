@@ -3,6 +3,7 @@
  * place: what has an artifact's name is whole. Whoever dies on the way leaves such a directory
  * behind, unlocked, and the next collection into the same result directory removes it.
  */
+
 import { randomUUID } from 'node:crypto';
 import {
   closeSync,
@@ -17,6 +18,7 @@ import { open, readdir } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { KilnError } from '../errors.ts';
 import { mkdirat, openat2, openDirectory, openPath, renameat, unlinkat } from '../kernel/at.ts';
+import { closing } from '../kernel/descriptor.ts';
 import { tryLockDescriptor } from '../kernel/flock.ts';
 import { makeDirectory } from '../kernel/folder.ts';
 import { hasErrno } from '../kernel/libc.ts';
@@ -149,16 +151,10 @@ function namesIn(fd: number): Buffer[] {
 /** Opens `name` in both directories, which is a directory in both, for the time of `act`. */
 function inBoth(from: number, to: number, name: Buffer, act: (a: number, b: number) => void) {
   const inner = openDirectory(from, name);
-  try {
-    const outer = openDirectory(to, name);
-    try {
-      act(inner, outer);
-    } finally {
-      closeSync(outer);
-    }
-  } finally {
-    closeSync(inner);
-  }
+  using _inner = closing(inner);
+  const outer = openDirectory(to, name);
+  using _outer = closing(outer);
+  act(inner, outer);
 }
 
 function checkRoom(from: number, to: number, below: string): void {
@@ -243,13 +239,10 @@ async function write(
   try {
     for (const { name, content } of files) {
       const fd = openat2(staging.fd, name, how);
-      try {
-        writeFileSync(fd, content);
-        fchownSync(fd, owner.uid, owner.gid);
-        if (durable) fsyncSync(fd);
-      } finally {
-        closeSync(fd);
-      }
+      using _fd = closing(fd);
+      writeFileSync(fd, content);
+      fchownSync(fd, owner.uid, owner.gid);
+      if (durable) fsyncSync(fd);
     }
   } catch (cause) {
     throw unusableResultDirectory(staging.destination, cause);

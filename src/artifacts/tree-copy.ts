@@ -1,5 +1,6 @@
 import { type BigIntStats, closeSync, fstatSync } from 'node:fs';
 import { openPath, readlinkat } from '../kernel/at.ts';
+import { closing } from '../kernel/descriptor.ts';
 import { isWithoutDevices } from '../kernel/file-status.ts';
 import { hasErrno, SyscallError } from '../kernel/libc.ts';
 import { type CopiedContent, copyContent, ReadFailed } from './content.ts';
@@ -182,12 +183,9 @@ export class TreeCopy {
       return;
     }
     const to = this.makeDirectory(step, stats);
-    try {
-      const { source, path, depth } = step;
-      await this.copyEntries({ from: fd, to, source, path, depth: depth + 1 }, entries);
-    } finally {
-      closeSync(to);
-    }
+    using _to = closing(to);
+    const { source, path, depth } = step;
+    await this.copyEntries({ from: fd, to, source, path, depth: depth + 1 }, entries);
   }
 
   #claimFile({ path, source }: CopyStep): boolean {

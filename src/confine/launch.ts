@@ -188,7 +188,10 @@ interface Passage {
  *
  * @param ids the child's ids on the host, as the first one and how many
  */
-export function passageTo(entry: string, ids: { readonly base: number; readonly count: number }): Passage {
+export function passageTo(
+  entry: string,
+  ids: { readonly base: number; readonly count: number },
+): Passage {
   const root = packageRoot();
   const node = nodePath();
   if (process.geteuid?.() !== 0 || [entry, node].every(mayRead)) return { prefix: [], node, entry };

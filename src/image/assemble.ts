@@ -2,6 +2,7 @@ import { closeSync, constants, futimesSync, mkdirSync, openSync, renameSync } fr
 import { join } from 'node:path';
 import { KilnError } from '../errors.ts';
 import { unlinkat } from '../kernel/at.ts';
+import { closing } from '../kernel/descriptor.ts';
 import { hasErrno } from '../kernel/libc.ts';
 import type { ScriptletPolicy } from '../recipe/load-image-recipe.ts';
 import { encodeName } from '../rpm/filename.ts';
@@ -111,37 +112,34 @@ async function fast({ options, plan, composed, composition }: Parts): Promise<As
   const work = subdirectory(options.work, 'transaction');
   const clamp = clampTimes(newest(packages));
   const trash = openSync(subdirectory(options.work, 'displaced'), constants.O_DIRECTORY);
-  try {
-    const { upper, warnings } = await runFastTransaction({
-      engine,
-      tree: composed,
-      plan,
-      work,
-      reserved,
-      packages,
-      deferred: composition.deferred,
-      timeout: scriptlets.timeout,
-      disk: scriptlets.disk,
-      signal,
-      onStep: (label) => onProgress?.({ kind: 'script', label }),
-    });
-    removeMountPoints(upper, (name) => plan.find(`/${name}`) !== undefined);
-    const merge = mergeOverlay(upper, composed, trash, clamp);
-    restoreCapabilities(composed, composition.deferred);
-    setDirectoryTimes(plan, composed, merge.directories);
-    return {
-      path: composed,
-      transaction: 'fast',
-      exactReasons: [],
-      warnings: [...composition.warnings, ...warnings],
-      linked: packages.map((stored) => stored.digest),
-      epoch: newest(packages),
-      bytes: composition.bytes + merge.bytes,
-      ownBytes: composition.copiedBytes + merge.bytes,
-    };
-  } finally {
-    closeSync(trash);
-  }
+  using _trash = closing(trash);
+  const { upper, warnings } = await runFastTransaction({
+    engine,
+    tree: composed,
+    plan,
+    work,
+    reserved,
+    packages,
+    deferred: composition.deferred,
+    timeout: scriptlets.timeout,
+    disk: scriptlets.disk,
+    signal,
+    onStep: (label) => onProgress?.({ kind: 'script', label }),
+  });
+  removeMountPoints(upper, (name) => plan.find(`/${name}`) !== undefined);
+  const merge = mergeOverlay(upper, composed, trash, clamp);
+  restoreCapabilities(composed, composition.deferred);
+  setDirectoryTimes(plan, composed, merge.directories);
+  return {
+    path: composed,
+    transaction: 'fast',
+    exactReasons: [],
+    warnings: [...composition.warnings, ...warnings],
+    linked: packages.map((stored) => stored.digest),
+    epoch: newest(packages),
+    bytes: composition.bytes + merge.bytes,
+    ownBytes: composition.copiedBytes + merge.bytes,
+  };
 }
 
 async function exact(
@@ -197,38 +195,32 @@ function newest(packages: readonly StoredPackage[]): number {
 /** Making and removing entries changed the times of these directories: they get what their package says. */
 function setDirectoryTimes(plan: TreePlan, tree: string, changed: ReadonlySet<string>): void {
   const root = openSync(tree, constants.O_RDONLY | constants.O_DIRECTORY);
-  try {
-    for (const planned of plan.directories()) {
-      const time = packagedTime(planned);
-      if (time === null || !changed.has(planned.path)) continue;
-      const path = encodeName(planned.path);
-      const fd = openInTree(root, path, constants.O_RDONLY | constants.O_DIRECTORY);
-      if (fd === undefined) continue;
-      try {
-        futimesSync(fd, time, time);
-      } finally {
-        closeSync(fd);
-      }
+  using _root = closing(root);
+  for (const planned of plan.directories()) {
+    const time = packagedTime(planned);
+    if (time === null || !changed.has(planned.path)) continue;
+    const path = encodeName(planned.path);
+    const fd = openInTree(root, path, constants.O_RDONLY | constants.O_DIRECTORY);
+    if (fd === undefined) continue;
+    try {
+      futimesSync(fd, time, time);
+    } finally {
+      closeSync(fd);
     }
-  } finally {
-    closeSync(root);
   }
 }
 
 /** A box needs these; where the tree below has none, they are no part of the image. */
 export function removeMountPoints(upper: string, exists: (name: string) => boolean): void {
   const root = openSync(upper, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW);
-  try {
-    for (const name of ['proc', 'dev']) {
-      if (exists(name)) continue;
-      try {
-        unlinkat(root, name, { directory: true });
-      } catch (error) {
-        if (!hasErrno(error, 'ENOENT', 'ENOTEMPTY', 'ENOTDIR')) throw error;
-      }
+  using _root = closing(root);
+  for (const name of ['proc', 'dev']) {
+    if (exists(name)) continue;
+    try {
+      unlinkat(root, name, { directory: true });
+    } catch (error) {
+      if (!hasErrno(error, 'ENOENT', 'ENOTEMPTY', 'ENOTDIR')) throw error;
     }
-  } finally {
-    closeSync(root);
   }
 }
 

@@ -1,7 +1,8 @@
 import { createHash } from 'node:crypto';
-import { closeSync, constants, mkdirSync, openSync, renameSync, writeFileSync } from 'node:fs';
+import { constants, mkdirSync, openSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { KilnError } from '../errors.ts';
+import { closing } from '../kernel/descriptor.ts';
 import { acquireLock, tryLock } from '../kernel/flock.ts';
 import { namingFullDisk } from '../kernel/system-error.ts';
 import type { LoadedImageRecipe } from '../recipe/load-image-recipe.ts';
@@ -148,13 +149,10 @@ async function make(request: ImageRequest, inputs: ImageInputs, id: string): Pro
     exactReasons: tree.exactReasons,
   };
   const root = openSync(tree.path, constants.O_RDONLY | constants.O_DIRECTORY);
-  try {
-    customizeTree(root, settings.users, settings.files);
-    const manifest = manifestOf(request, id, tree, contents, root);
-    await publishImage(engine.paths, id, finish(work.path, tree.path, manifest, contents));
-  } finally {
-    closeSync(root);
-  }
+  using _root = closing(root);
+  customizeTree(root, settings.users, settings.files);
+  const manifest = manifestOf(request, id, tree, contents, root);
+  await publishImage(engine.paths, id, finish(work.path, tree.path, manifest, contents));
 }
 
 /** Makes the tree of a lock's packages. Its box starts while they are unpacked, planned and composed. */

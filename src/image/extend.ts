@@ -1,5 +1,6 @@
 import { closeSync, constants, lstatSync, mkdirSync, openSync } from 'node:fs';
 import { join } from 'node:path';
+import { closing } from '../kernel/descriptor.ts';
 import { ReservedBox } from '../sandbox/open.ts';
 import { type AssembledTree, clampTimes, removeMountPoints, type TreeOptions } from './assemble.ts';
 import type { LeasedImage } from './store/images.ts';
@@ -46,32 +47,26 @@ export async function extendTree(
   const displaced = join(work, 'displaced');
   mkdirSync(displaced);
   const trash = openSync(displaced, constants.O_RDONLY | constants.O_DIRECTORY);
-  try {
-    const { bytes } = mergeOverlay(upper, path, trash, clamp);
-    return {
-      path,
-      transaction: 'exact',
-      exactReasons: [`it extends ${base.manifest.id}`],
-      warnings,
-      linked: [],
-      epoch,
-      bytes: base.manifest.bytes + bytes,
-      ownBytes: bytes,
-    };
-  } finally {
-    closeSync(trash);
-  }
+  using _trash = closing(trash);
+  const { bytes } = mergeOverlay(upper, path, trash, clamp);
+  return {
+    path,
+    transaction: 'exact',
+    exactReasons: [`it extends ${base.manifest.id}`],
+    warnings,
+    linked: [],
+    epoch,
+    bytes: base.manifest.bytes + bytes,
+    ownBytes: bytes,
+  };
 }
 
 function findInstalledRpm(tree: string): string | undefined {
   const root = openSync(tree, constants.O_RDONLY | constants.O_DIRECTORY);
-  try {
-    return ['/usr/bin/rpm', '/bin/rpm'].find((path) => {
-      const fd = openInTree(root, path, constants.O_RDONLY);
-      if (fd !== undefined) closeSync(fd);
-      return fd !== undefined;
-    });
-  } finally {
-    closeSync(root);
-  }
+  using _root = closing(root);
+  return ['/usr/bin/rpm', '/bin/rpm'].find((path) => {
+    const fd = openInTree(root, path, constants.O_RDONLY);
+    if (fd !== undefined) closeSync(fd);
+    return fd !== undefined;
+  });
 }

@@ -2,9 +2,14 @@
  * Calls on open descriptors, for what is done for each of many files: Node's own take twice as long.
  * Sources: pread(2), pwrite(2), close(2).
  */
-import { close, constants, fchownSync, open } from 'node:fs';
+import { close, closeSync, constants, fchownSync, open } from 'node:fs';
 import { promisify } from 'node:util';
 import { checked, tryCall, tryCallInThread } from './system-call.ts';
+
+/** For `using`: closes a descriptor at the end of the block. */
+export function closing(fd: number): Disposable {
+  return { [Symbol.dispose]: () => closeSync(fd) };
+}
 
 /** Closes a descriptor that Node did not open. An error there helps nobody: ignored. */
 export function closeDescriptor(fd: number): void {

@@ -3,9 +3,11 @@
  * has: apt and systemd need it), so that no numbers of system calls are kept here.
  * Sources: seccomp_init(3), seccomp_attr_set(3), seccomp_rule_add(3), seccomp_load(3).
  */
-import { closeSync, fstatSync, readSync } from 'node:fs';
+
+import { fstatSync, readSync } from 'node:fs';
 import koffi from 'koffi';
 import { KilnError } from '../errors.ts';
+import { closing } from './descriptor.ts';
 import { SyscallError } from './libc.ts';
 import { checked, tryCall } from './system-call.ts';
 
@@ -223,12 +225,9 @@ export function systemCallName(architecture: number, number: number): string {
 /** What is written to a file that has no name: a process that is killed leaves none. */
 function exported(write: (fd: number) => void): Buffer {
   const fd = checked('memfd_create', tryCall('memfd_create', 'kiln-seccomp', MFD_CLOEXEC));
-  try {
-    write(fd);
-    const bytes = Buffer.alloc(fstatSync(fd).size);
-    readSync(fd, bytes, 0, bytes.length, 0);
-    return bytes;
-  } finally {
-    closeSync(fd);
-  }
+  using _fd = closing(fd);
+  write(fd);
+  const bytes = Buffer.alloc(fstatSync(fd).size);
+  readSync(fd, bytes, 0, bytes.length, 0);
+  return bytes;
 }

@@ -1,4 +1,5 @@
 /** Files whose path somebody else wrote: a fifo must not hang kiln, a device not fill its memory. */
+
 import {
   closeSync,
   constants,
@@ -8,6 +9,7 @@ import {
   readSync,
   writeFileSync,
 } from 'node:fs';
+import { closing } from './descriptor.ts';
 import { hasErrno } from './libc.ts';
 import { callerMode } from './own-umask.ts';
 import { tryCall } from './system-call.ts';
@@ -99,11 +101,8 @@ const WRITE = constants.O_WRONLY | constants.O_CREAT | constants.O_NOFOLLOW | co
  */
 export function writeUserFile(path: string, content: string): void {
   const fd = openSync(path, WRITE, callerMode(0o644));
-  try {
-    if (!fstatSync(fd).isFile()) throw new Error(`${path} is not a regular file`);
-    ftruncateSync(fd);
-    writeFileSync(fd, content);
-  } finally {
-    closeSync(fd);
-  }
+  using _fd = closing(fd);
+  if (!fstatSync(fd).isFile()) throw new Error(`${path} is not a regular file`);
+  ftruncateSync(fd);
+  writeFileSync(fd, content);
 }

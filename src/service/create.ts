@@ -1,11 +1,11 @@
 import { randomBytes } from 'node:crypto';
-import { closeSync, constants, existsSync, openSync } from 'node:fs';
+import { constants, existsSync, openSync } from 'node:fs';
 import { copyFile, rename, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { KilnError } from '../errors.ts';
 import type { LeasedImage } from '../image/store/images.ts';
 import { copyTree } from '../image/tree/clone.ts';
-import { syncFileSystem } from '../kernel/descriptor.ts';
+import { closing, syncFileSystem } from '../kernel/descriptor.ts';
 import { removeTree } from '../kernel/remove-tree.ts';
 import { refuseCopyUp, refuseHostWrites } from '../sandbox/host-write.ts';
 import type { StatePaths } from '../state/paths.ts';
@@ -124,17 +124,10 @@ async function publishService(paths: StatePaths, name: string, work: string): Pr
 /** Gives an /etc that no box uses a machine id and a host name of its own. */
 function giveIdentity(etc: string, hostname: string): void {
   const directory = openSync(etc, constants.O_RDONLY | constants.O_DIRECTORY);
-  try {
-    replaceFileIn(directory, 'machine-id', `${randomBytes(16).toString('hex')}\n`);
-    replaceFileIn(directory, 'hostname', `${hostname}\n`);
-    replaceFileIn(
-      directory,
-      'hosts',
-      `127.0.0.1 localhost ${hostname}\n::1 localhost ${hostname}\n`,
-    );
-  } finally {
-    closeSync(directory);
-  }
+  using _directory = closing(directory);
+  replaceFileIn(directory, 'machine-id', `${randomBytes(16).toString('hex')}\n`);
+  replaceFileIn(directory, 'hostname', `${hostname}\n`);
+  replaceFileIn(directory, 'hosts', `127.0.0.1 localhost ${hostname}\n::1 localhost ${hostname}\n`);
 }
 
 /**

@@ -1,7 +1,8 @@
-import { closeSync, constants, fchmodSync, writeSync } from 'node:fs';
+import { constants, fchmodSync, writeSync } from 'node:fs';
 import { Document } from 'yaml';
 import { KilnError } from '../errors.ts';
 import { openat2, unlinkat } from '../kernel/at.ts';
+import { closing } from '../kernel/descriptor.ts';
 import { hasErrno } from '../kernel/libc.ts';
 import { readUserFile } from '../kernel/user-file.ts';
 import { RECIPE_SIZE_LIMIT, RecipeDocument } from '../recipe/document.ts';
@@ -86,10 +87,7 @@ export function replaceFileIn(directory: number, name: string, text: string): vo
   }
   const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
   const fd = openat2(directory, name, { flags, mode: 0o600 });
-  try {
-    fchmodSync(fd, 0o644);
-    writeSync(fd, text);
-  } finally {
-    closeSync(fd);
-  }
+  using _fd = closing(fd);
+  fchmodSync(fd, 0o644);
+  writeSync(fd, text);
 }

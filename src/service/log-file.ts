@@ -11,6 +11,7 @@ import {
 } from 'node:fs';
 import { dirname } from 'node:path';
 import { stripVTControlCharacters } from 'node:util';
+import { closing } from '../kernel/descriptor.ts';
 import { echoToOwner } from '../kernel/own-process.ts';
 import { clearPlace } from '../state/damage.ts';
 import type { InstanceFiles } from './instance-files.ts';
@@ -107,17 +108,14 @@ export function readLog(files: InstanceFiles, count: number): string[] {
 function tailLines(path: string): string[] {
   if (!statSync(path, { throwIfNoEntry: false })?.isFile()) return [];
   const fd = openSync(path, 'r');
-  try {
-    const { size } = fstatSync(fd);
-    const start = Math.max(0, size - TAIL_BYTES);
-    const bytes = Buffer.alloc(size - start);
-    const count = readSync(fd, bytes, 0, bytes.length, start);
-    const lines = bytes.toString('utf8', 0, count).split('\n');
-    if (start > 0) lines.shift();
-    return lines.filter((line) => line !== '');
-  } finally {
-    closeSync(fd);
-  }
+  using _fd = closing(fd);
+  const { size } = fstatSync(fd);
+  const start = Math.max(0, size - TAIL_BYTES);
+  const bytes = Buffer.alloc(size - start);
+  const count = readSync(fd, bytes, 0, bytes.length, start);
+  const lines = bytes.toString('utf8', 0, count).split('\n');
+  if (start > 0) lines.shift();
+  return lines.filter((line) => line !== '');
 }
 
 /** Calls `write` with what is added to a log from now on, across rotations, until aborted. */

@@ -18,6 +18,7 @@ import {
   renameat,
   unlinkat,
 } from '../kernel/at.ts';
+import { closing } from '../kernel/descriptor.ts';
 import { hasErrno } from '../kernel/libc.ts';
 import type { TreeEntry } from './tree.ts';
 
@@ -162,13 +163,10 @@ function copy(
   const source = openat2(from, folder, FOLDER);
   try {
     const target = openat2(to, folder, FOLDER);
-    try {
-      if (theirs.get(path)?.kind === 'directory') makeDirectory(source, target, basename(path));
-      else copyEntryAt(source, Buffer.from(basename(path)), target, Buffer.from(name));
-      return true;
-    } finally {
-      closeSync(target);
-    }
+    using _target = closing(target);
+    if (theirs.get(path)?.kind === 'directory') makeDirectory(source, target, basename(path));
+    else copyEntryAt(source, Buffer.from(basename(path)), target, Buffer.from(name));
+    return true;
   } catch (error) {
     if (hasErrno(error, 'ENOENT', 'ENOTDIR', 'ELOOP', 'EEXIST')) return false;
     throw error;
@@ -230,16 +228,10 @@ function within(root: number, path: string, act: (folder: number, name: string) 
 function mergeAccountFiles(from: number, to: number, path: string): void {
   const plain = { resolve: RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS };
   const theirs = openat2(from, path, { ...plain, flags: constants.O_RDONLY });
-  try {
-    const mine = openat2(to, path, { ...plain, flags: constants.O_RDWR });
-    try {
-      // Both are plain files, as the plan has them; a copy of the tree, so half a write harms nobody.
-      const text = mergeAccounts(readFileSync(mine, 'utf8'), readFileSync(theirs, 'utf8'));
-      writeFileSync(`/proc/self/fd/${mine}`, text);
-    } finally {
-      closeSync(mine);
-    }
-  } finally {
-    closeSync(theirs);
-  }
+  using _theirs = closing(theirs);
+  const mine = openat2(to, path, { ...plain, flags: constants.O_RDWR });
+  using _mine = closing(mine);
+  // Both are plain files, as the plan has them; a copy of the tree, so half a write harms nobody.
+  const text = mergeAccounts(readFileSync(mine, 'utf8'), readFileSync(theirs, 'utf8'));
+  writeFileSync(`/proc/self/fd/${mine}`, text);
 }

@@ -5,7 +5,7 @@ import { createServer, type Server, Socket } from 'node:net';
 import { hostname } from 'node:os';
 import { KilnError } from '../errors.ts';
 import { openat2, RESOLVE_IN_ROOT } from '../kernel/at.ts';
-import { closeDescriptor } from '../kernel/descriptor.ts';
+import { closeDescriptor, closing } from '../kernel/descriptor.ts';
 import { hasErrno } from '../kernel/libc.ts';
 import { connectLoopback } from '../kernel/unix-socket.ts';
 import { awaitedLater } from '../promise.ts';
@@ -106,13 +106,10 @@ const MARK = '# Made by kiln from what DHCP said.\n';
 /** Makes the resolv.conf of an /etc, unless somebody else has made one. The tree is hostile. */
 export function writeNameServers(etc: string, servers: readonly string[]): void {
   const directory = openSync(etc, constants.O_RDONLY | constants.O_DIRECTORY);
-  try {
-    if (servers.length === 0 || !isOurs(directory)) return;
-    const lines = servers.slice(0, 3).map((server) => `nameserver ${server}\n`);
-    replaceFileIn(directory, 'resolv.conf', MARK + lines.join(''));
-  } finally {
-    closeSync(directory);
-  }
+  using _directory = closing(directory);
+  if (servers.length === 0 || !isOurs(directory)) return;
+  const lines = servers.slice(0, 3).map((server) => `nameserver ${server}\n`);
+  replaceFileIn(directory, 'resolv.conf', MARK + lines.join(''));
 }
 
 /** There is none, an empty one, or the last one made here. */

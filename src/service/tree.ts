@@ -10,6 +10,7 @@ import {
 } from 'node:fs';
 import { openInTree } from '../image/tree/path.ts';
 import { O_PATH, openat2, openDirectory, openPath, readlinkat } from '../kernel/at.ts';
+import { closing } from '../kernel/descriptor.ts';
 
 /** Files that are read as a whole may be so large, bytes: units, environment files, pid files. */
 const TEXT_LIMIT = 256 * 1024;
@@ -104,11 +105,8 @@ export function treeEntries(directory: string): Map<string, TreeEntry> {
     directory,
     constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW,
   );
-  try {
-    collect(root, '', 0, entries);
-  } finally {
-    closeSync(root);
-  }
+  using _root = closing(root);
+  collect(root, '', 0, entries);
   return entries;
 }
 
@@ -125,42 +123,33 @@ function collect(
     into.set(path, entry);
     if (entry.kind !== 'directory' || depth === MAX_DEPTH) continue;
     const inner = openDirectory(directory, name);
-    try {
-      collect(inner, `${path}/`, depth + 1, into);
-    } finally {
-      closeSync(inner);
-    }
+    using _inner = closing(inner);
+    collect(inner, `${path}/`, depth + 1, into);
   }
 }
 
 function entryOf(directory: number, name: string): TreeEntry {
   const fd = openPath(directory, name);
-  try {
-    const stat = fstatSync(fd);
-    const owner = `${stat.uid}:${stat.gid}`;
-    const mode = (stat.mode & 0o7777).toString(8);
-    if (stat.isDirectory()) return { kind: 'directory', identity: `directory ${mode} ${owner}` };
-    if (stat.isSymbolicLink()) {
-      return { kind: 'link', identity: `link ${readlinkat(directory, name).toString('latin1')}` };
-    }
-    if (!stat.isFile()) return { kind: 'other', identity: 'other' };
-    return { kind: 'file', identity: `file ${mode} ${owner} ${digest(directory, name)}` };
-  } finally {
-    closeSync(fd);
+  using _fd = closing(fd);
+  const stat = fstatSync(fd);
+  const owner = `${stat.uid}:${stat.gid}`;
+  const mode = (stat.mode & 0o7777).toString(8);
+  if (stat.isDirectory()) return { kind: 'directory', identity: `directory ${mode} ${owner}` };
+  if (stat.isSymbolicLink()) {
+    return { kind: 'link', identity: `link ${readlinkat(directory, name).toString('latin1')}` };
   }
+  if (!stat.isFile()) return { kind: 'other', identity: 'other' };
+  return { kind: 'file', identity: `file ${mode} ${owner} ${digest(directory, name)}` };
 }
 
 function digest(directory: number, name: string): string {
   const fd = openat2(directory, name, { flags: constants.O_RDONLY | constants.O_NOFOLLOW });
-  try {
-    const hash = createHash('sha256');
-    const buffer = Buffer.alloc(65536);
-    for (let count = -1; count !== 0; ) {
-      count = readSync(fd, buffer, 0, buffer.length, null);
-      hash.update(buffer.subarray(0, count));
-    }
-    return hash.digest('hex');
-  } finally {
-    closeSync(fd);
+  using _fd = closing(fd);
+  const hash = createHash('sha256');
+  const buffer = Buffer.alloc(65536);
+  for (let count = -1; count !== 0; ) {
+    count = readSync(fd, buffer, 0, buffer.length, null);
+    hash.update(buffer.subarray(0, count));
   }
+  return hash.digest('hex');
 }

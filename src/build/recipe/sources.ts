@@ -1,4 +1,5 @@
 /** The sources of a recipe: on this machine, and what their digests say, before anything runs. */
+
 import { randomUUID } from 'node:crypto';
 import {
   closeSync,
@@ -15,6 +16,7 @@ import type { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { KilnError } from '../../errors.ts';
 import { openat2, RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS } from '../../kernel/at.ts';
+import { closing } from '../../kernel/descriptor.ts';
 import { openUserFile } from '../../kernel/user-file.ts';
 import type { RecipeSource } from '../../recipe/build-recipe.ts';
 import { RECIPE_SIZE_LIMIT } from '../../recipe/document.ts';
@@ -40,14 +42,11 @@ const BENEATH = {
 export function readModule(folder: string, path: string): string {
   if (!MODULE.test(path)) throw unreadable(path, 'modules end in .ts, .mts, .js, .mjs or .json');
   const fd = openBeneath(folder, path);
-  try {
-    const stats = fstatSync(fd);
-    if (!stats.isFile()) throw unreadable(path, 'it is no file');
-    if (stats.size > RECIPE_SIZE_LIMIT) throw unreadable(path, 'it is too large for a module');
-    return readFileSync(fd, 'utf8');
-  } finally {
-    closeSync(fd);
-  }
+  using _fd = closing(fd);
+  const stats = fstatSync(fd);
+  if (!stats.isFile()) throw unreadable(path, 'it is no file');
+  if (stats.size > RECIPE_SIZE_LIMIT) throw unreadable(path, 'it is too large for a module');
+  return readFileSync(fd, 'utf8');
 }
 
 /** Opens a file below `folder` for reading; the caller closes it. Throws E_RECIPE_READ. */
@@ -225,14 +224,11 @@ async function copied(
   { folder }: SourceOptions,
 ): Promise<Found> {
   const fd = openBeneath(folder, file);
-  try {
-    if (!fstatSync(fd).isFile()) throw new KilnError('E_SOURCE', `source ${file} is no file`);
-    // A descriptor of its own, which ends with the stream.
-    const stream = createReadStream(`/proc/self/fd/${fd}`);
-    return { ...(await keep(stream, file, source, cache)), from: 'recipe' };
-  } finally {
-    closeSync(fd);
-  }
+  using _fd = closing(fd);
+  if (!fstatSync(fd).isFile()) throw new KilnError('E_SOURCE', `source ${file} is no file`);
+  // A descriptor of its own, which ends with the stream.
+  const stream = createReadStream(`/proc/self/fd/${fd}`);
+  return { ...(await keep(stream, file, source, cache)), from: 'recipe' };
 }
 
 /** Copies a stream into the cache under its digest, and checks that it is the one wanted. */

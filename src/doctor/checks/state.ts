@@ -3,6 +3,7 @@ import { access, constants, open, stat, statfs } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { openat2, RESOLVE_IN_ROOT } from '../../kernel/at.ts';
 import { runTool } from '../../kernel/child-process.ts';
+import { closing } from '../../kernel/descriptor.ts';
 import { hasErrno } from '../../kernel/libc.ts';
 import {
   cloneMount,
@@ -203,26 +204,23 @@ export const overlay: Check = {
     const { start } = await idBlock();
     const ids = [{ inside: 0, outside: start, count: RANGE_SIZE }];
     const userNamespace = createUserNamespace(ids);
-    try {
-      const enter = [
-        `--user=/proc/${process.pid}/fd/${userNamespace}`,
-        'unshare',
-        '--mount',
-        '--propagation',
-        'private',
-      ];
-      const tried = await runTool('nsenter', [...enter, 'sh', '-c', TRIAL, 'sh', '/sys'], {
-        cwd: lower,
-      });
-      if (tried.failure === undefined) return ok(`overlayfs on ${type}, in a user namespace`);
-      return fail(
-        `overlayfs on ${type}: ${reason(tried.failure)}`,
-        'a box cannot make its image writable for itself',
-        'modprobe overlay; if that does not help, set KILN_STATE to ext4, xfs, btrfs or tmpfs',
-      );
-    } finally {
-      closeSync(userNamespace);
-    }
+    using _userNamespace = closing(userNamespace);
+    const enter = [
+      `--user=/proc/${process.pid}/fd/${userNamespace}`,
+      'unshare',
+      '--mount',
+      '--propagation',
+      'private',
+    ];
+    const tried = await runTool('nsenter', [...enter, 'sh', '-c', TRIAL, 'sh', '/sys'], {
+      cwd: lower,
+    });
+    if (tried.failure === undefined) return ok(`overlayfs on ${type}, in a user namespace`);
+    return fail(
+      `overlayfs on ${type}: ${reason(tried.failure)}`,
+      'a box cannot make its image writable for itself',
+      'modprobe overlay; if that does not help, set KILN_STATE to ext4, xfs, btrfs or tmpfs',
+    );
   },
 };
 

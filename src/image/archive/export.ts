@@ -1,11 +1,12 @@
 import { createHash, type Hash } from 'node:crypto';
-import { closeSync, constants, createWriteStream, openSync } from 'node:fs';
+import { constants, createWriteStream, openSync } from 'node:fs';
 import { mkdir, readdir, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { type Readable, Transform, type Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { createGzip, createZstdCompress } from 'node:zlib';
 import { KilnError } from '../../errors.ts';
+import { closing } from '../../kernel/descriptor.ts';
 import { makeDirectory } from '../../kernel/folder.ts';
 import { callerMode } from '../../kernel/own-umask.ts';
 import type { LeasedImage } from '../store/images.ts';
@@ -167,12 +168,9 @@ function hashing(hash: Hash): Transform {
 
 function ownerNames(image: LeasedImage): OwnerNames {
   const root = openSync(image.tree, constants.O_RDONLY | constants.O_DIRECTORY);
-  try {
-    return {
-      users: new Map(image.manifest.accounts.map(({ uid, name }) => [uid, name])),
-      groups: new Map(readGroups(root).map(({ gid, name }) => [gid, name])),
-    };
-  } finally {
-    closeSync(root);
-  }
+  using _root = closing(root);
+  return {
+    users: new Map(image.manifest.accounts.map(({ uid, name }) => [uid, name])),
+    groups: new Map(readGroups(root).map(({ gid, name }) => [gid, name])),
+  };
 }

@@ -14,6 +14,7 @@ import { basename, join } from 'node:path';
 import { z } from 'zod';
 import { runConfined } from '../../confine/run.ts';
 import { KilnError } from '../../errors.ts';
+import { closing } from '../../kernel/descriptor.ts';
 import { withLock } from '../../kernel/flock.ts';
 import { namingFullDisk } from '../../kernel/system-error.ts';
 import { writeRecord } from '../../state/checked-file.ts';
@@ -220,11 +221,8 @@ function nameOf(source: string, { config }: OciConfig, options: ImportOptions): 
 
 function accountsOf(tree: string): Account[] {
   const root = openSync(tree, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW);
-  try {
-    return readAccounts(root);
-  } finally {
-    closeSync(root);
-  }
+  using _root = closing(root);
+  return readAccounts(root);
 }
 
 function environmentOf(entries: readonly string[]): Record<string, string> {

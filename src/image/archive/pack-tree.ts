@@ -1,7 +1,6 @@
 import { once } from 'node:events';
 import {
   type BigIntStats,
-  closeSync,
   constants,
   createReadStream,
   fstatSync,
@@ -12,6 +11,7 @@ import {
 import type { Readable } from 'node:stream';
 import type { Pack } from 'tar-stream';
 import { openDirectory, openPath, readlinkat } from '../../kernel/at.ts';
+import { closing } from '../../kernel/descriptor.ts';
 import { getXattr } from '../../kernel/xattr.ts';
 import { encodePaxHeader, XATTR_PREFIX } from './pax.ts';
 
@@ -63,14 +63,11 @@ class TreePacker {
 
   async pack(tree: string): Promise<void> {
     const root = openSync(tree, constants.O_RDONLY | constants.O_DIRECTORY);
-    try {
-      await this.#entry(Buffer.from('./'), fstatSync(root, { bigint: true }), {
-        type: 'directory',
-      });
-      await this.#children(root, Buffer.alloc(0));
-    } finally {
-      closeSync(root);
-    }
+    using _root = closing(root);
+    await this.#entry(Buffer.from('./'), fstatSync(root, { bigint: true }), {
+      type: 'directory',
+    });
+    await this.#children(root, Buffer.alloc(0));
   }
 
   async #children(directory: number, prefix: Buffer): Promise<void> {
@@ -78,22 +75,16 @@ class TreePacker {
     for (const name of names.sort(Buffer.compare)) {
       const path = Buffer.concat([prefix, name]);
       const entry = openPath(directory, name);
-      try {
-        const stat = fstatSync(entry, { bigint: true });
-        if (stat.isDirectory()) {
-          const inside = Buffer.concat([path, Buffer.from('/')]);
-          await this.#entry(inside, stat, { type: 'directory' });
-          const inner = openDirectory(directory, name);
-          try {
-            await this.#children(inner, inside);
-          } finally {
-            closeSync(inner);
-          }
-        } else {
-          await this.#leaf(path, stat, directory, name, entry);
-        }
-      } finally {
-        closeSync(entry);
+      using _entry = closing(entry);
+      const stat = fstatSync(entry, { bigint: true });
+      if (stat.isDirectory()) {
+        const inside = Buffer.concat([path, Buffer.from('/')]);
+        await this.#entry(inside, stat, { type: 'directory' });
+        const inner = openDirectory(directory, name);
+        using _inner = closing(inner);
+        await this.#children(inner, inside);
+      } else {
+        await this.#leaf(path, stat, directory, name, entry);
       }
     }
   }
@@ -118,12 +109,9 @@ class TreePacker {
       await this.#entry(path, stat, { type: 'fifo' });
     } else if (stat.isFile()) {
       const file = openSync(`/proc/self/fd/${entry}`, constants.O_RDONLY);
-      try {
-        const capability = getXattr(file, CAPABILITY);
-        await this.#entry(path, stat, { type: 'file', file, capability });
-      } finally {
-        closeSync(file);
-      }
+      using _file = closing(file);
+      const capability = getXattr(file, CAPABILITY);
+      await this.#entry(path, stat, { type: 'file', file, capability });
     } else {
       this.skipped.push(path.toString());
     }

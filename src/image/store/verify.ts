@@ -1,4 +1,5 @@
 /** The files of unpacked packages against the digests in their headers: what no run has the time for. */
+
 import { createHash } from 'node:crypto';
 import { closeSync, constants, openSync, readSync } from 'node:fs';
 import { readdir } from 'node:fs/promises';
@@ -6,6 +7,7 @@ import { join } from 'node:path';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { KilnError } from '../../errors.ts';
 import { openat2, RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS } from '../../kernel/at.ts';
+import { closing } from '../../kernel/descriptor.ts';
 import { withLock } from '../../kernel/flock.ts';
 import { SyscallError } from '../../kernel/libc.ts';
 import type { RpmFile } from '../../rpm/package.ts';
@@ -57,17 +59,14 @@ async function differingFile({
   package: { files, fileDigestAlgorithm },
 }: StoredPackage): Promise<{ readonly path: string; readonly why: string } | undefined> {
   const root = openSync(tree, constants.O_RDONLY | constants.O_DIRECTORY);
-  try {
-    for (const file of files) {
-      if (file.digest === null || file.type !== 'file' || file.flags.includes('ghost')) continue;
-      const why = differs(root, file, fileDigestAlgorithm);
-      if (why !== undefined) return { path: `${tree}${file.path}`, why };
-      await nextTurn();
-    }
-    return undefined;
-  } finally {
-    closeSync(root);
+  using _root = closing(root);
+  for (const file of files) {
+    if (file.digest === null || file.type !== 'file' || file.flags.includes('ghost')) continue;
+    const why = differs(root, file, fileDigestAlgorithm);
+    if (why !== undefined) return { path: `${tree}${file.path}`, why };
+    await nextTurn();
   }
+  return undefined;
 }
 
 const PIECE = Buffer.allocUnsafe(2 ** 20);

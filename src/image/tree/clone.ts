@@ -1,5 +1,4 @@
 import {
-  closeSync,
   constants,
   type Dirent,
   fchmodSync,
@@ -20,6 +19,7 @@ import {
   setTimes,
   symlinkat,
 } from '../../kernel/at.ts';
+import { closing } from '../../kernel/descriptor.ts';
 import { hasErrno } from '../../kernel/libc.ts';
 import { copySparse } from '../../kernel/sparse.ts';
 import { checked, tryCall } from '../../kernel/system-call.ts';
@@ -53,16 +53,10 @@ function makeTree(source: string, destination: string, make: MakeEntry): void {
   mkdirSync(destination, { mode: 0o700 });
   const flags = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW;
   const from = openSync(source, flags);
-  try {
-    const to = openSync(destination, flags);
-    try {
-      makeDirectory(from, to, make, 0);
-    } finally {
-      closeSync(to);
-    }
-  } finally {
-    closeSync(from);
-  }
+  using _from = closing(from);
+  const to = openSync(destination, flags);
+  using _to = closing(to);
+  makeDirectory(from, to, make, 0);
 }
 
 function makeDirectory(from: number, to: number, make: MakeEntry, depth: number): void {
@@ -73,19 +67,13 @@ function makeDirectory(from: number, to: number, make: MakeEntry, depth: number)
     if (entry.isDirectory()) {
       mkdirat(to, name, 0o700);
       const inner = openDirectory(from, name);
-      try {
-        const made = openDirectory(to, name);
-        try {
-          makeDirectory(inner, made, make, depth + 1);
-        } finally {
-          closeSync(made);
-        }
-      } finally {
-        closeSync(inner);
-      }
-      continue;
+      using _inner = closing(inner);
+      const made = openDirectory(to, name);
+      using _made = closing(made);
+      makeDirectory(inner, made, make, depth + 1);
+    } else {
+      make(from, to, name, entry);
     }
-    make(from, to, name, entry);
   }
   copyDirectoryMetadata(from, to);
 }
@@ -110,13 +98,10 @@ function copyEntry(from: number, to: number, name: Buffer, entry: Dirent<Buffer>
  */
 export function copyEntryAt(from: number, name: Buffer, to: number, as: Buffer): void {
   const entry = openPath(from, name);
-  try {
-    const stat = fstatSync(entry);
-    if (stat.isSymbolicLink()) copyLink(from, to, name, as);
-    else if (stat.isFile()) copyPlainFile(from, to, name, as);
-  } finally {
-    closeSync(entry);
-  }
+  using _entry = closing(entry);
+  const stat = fstatSync(entry);
+  if (stat.isSymbolicLink()) copyLink(from, to, name, as);
+  else if (stat.isFile()) copyPlainFile(from, to, name, as);
 }
 
 function copyDirectoryMetadata(from: number, to: number): void {
@@ -129,36 +114,27 @@ function copyDirectoryMetadata(from: number, to: number): void {
 
 function copyLink(from: number, to: number, name: Buffer, as: Buffer = name): void {
   const entry = openPath(from, name);
-  try {
-    const stat = fstatSync(entry, { bigint: true });
-    symlinkat(readlinkat(from, name), to, as);
-    lchownat(to, as, Number(stat.uid), Number(stat.gid));
-    setTimes(to, stat, as);
-  } finally {
-    closeSync(entry);
-  }
+  using _entry = closing(entry);
+  const stat = fstatSync(entry, { bigint: true });
+  symlinkat(readlinkat(from, name), to, as);
+  lchownat(to, as, Number(stat.uid), Number(stat.gid));
+  setTimes(to, stat, as);
 }
 
 function copyPlainFile(from: number, to: number, name: Buffer, as: Buffer = name): void {
   const input = openat2(from, name, { flags: constants.O_RDONLY | constants.O_NOFOLLOW });
-  try {
-    const output = openat2(to, as, {
-      flags: constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL,
-      mode: 0o600,
-    });
-    try {
-      const stat = fstatSync(input, { bigint: true });
-      copyContent(input, output);
-      fchownSync(output, Number(stat.uid), Number(stat.gid));
-      fchmodSync(output, Number(stat.mode) & 0o7777);
-      copyXattrs(input, output);
-      setTimes(output, stat);
-    } finally {
-      closeSync(output);
-    }
-  } finally {
-    closeSync(input);
-  }
+  using _input = closing(input);
+  const output = openat2(to, as, {
+    flags: constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL,
+    mode: 0o600,
+  });
+  using _output = closing(output);
+  const stat = fstatSync(input, { bigint: true });
+  copyContent(input, output);
+  fchownSync(output, Number(stat.uid), Number(stat.gid));
+  fchmodSync(output, Number(stat.mode) & 0o7777);
+  copyXattrs(input, output);
+  setTimes(output, stat);
 }
 
 /** Shares blocks where the file system can, else copies data only. */
@@ -174,20 +150,14 @@ function copyContent(from: number, to: number): void {
 /** Makes `destination`, which must be free, a copy of the file `source`, holes included; mode 0600. */
 export function copyFile(source: string, destination: string): void {
   const from = openSync(source, constants.O_RDONLY);
-  try {
-    const to = openSync(
-      destination,
-      constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL,
-      0o600,
-    );
-    try {
-      copyContent(from, to);
-    } finally {
-      closeSync(to);
-    }
-  } finally {
-    closeSync(from);
-  }
+  using _from = closing(from);
+  const to = openSync(
+    destination,
+    constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL,
+    0o600,
+  );
+  using _to = closing(to);
+  copyContent(from, to);
 }
 
 function copyXattrs(from: number, to: number): void {

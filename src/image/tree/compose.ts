@@ -22,6 +22,7 @@ import {
   setTimes,
   symlinkat,
 } from '../../kernel/at.ts';
+import { closing } from '../../kernel/descriptor.ts';
 import { hasErrno } from '../../kernel/libc.ts';
 import { getXattr, setXattr } from '../../kernel/xattr.ts';
 import { callName, encodeName } from '../../rpm/filename.ts';
@@ -280,23 +281,17 @@ function copyFile(
   times: FileTimes,
 ): Buffer | undefined {
   const input = openat2(source, name, { flags: constants.O_RDONLY | constants.O_NOFOLLOW });
-  try {
-    const output = openat2(target, name, {
-      flags: constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL,
-      mode: 0o600,
-    });
-    try {
-      // Shares the blocks where the file system can (btrfs, xfs), else copies them.
-      copyFileSync(`/proc/self/fd/${input}`, `/proc/self/fd/${output}`, constants.COPYFILE_FICLONE);
-      fchmodSync(output, file.mode & PERMISSIONS & ~SET_ID_BITS);
-      const capability = getXattr(input, 'security.capability');
-      if (capability !== undefined) setXattr(output, 'security.capability', capability);
-      setTimes(output, times);
-      return capability;
-    } finally {
-      closeSync(output);
-    }
-  } finally {
-    closeSync(input);
-  }
+  using _input = closing(input);
+  const output = openat2(target, name, {
+    flags: constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL,
+    mode: 0o600,
+  });
+  using _output = closing(output);
+  // Shares the blocks where the file system can (btrfs, xfs), else copies them.
+  copyFileSync(`/proc/self/fd/${input}`, `/proc/self/fd/${output}`, constants.COPYFILE_FICLONE);
+  fchmodSync(output, file.mode & PERMISSIONS & ~SET_ID_BITS);
+  const capability = getXattr(input, 'security.capability');
+  if (capability !== undefined) setXattr(output, 'security.capability', capability);
+  setTimes(output, times);
+  return capability;
 }

@@ -16,6 +16,7 @@ import {
   setTimes,
   unlinkat,
 } from '../../kernel/at.ts';
+import { closing } from '../../kernel/descriptor.ts';
 import { hasErrno } from '../../kernel/libc.ts';
 import { checkTreeDepth } from '../../kernel/tree-usage.ts';
 import { getXattr, listXattrs, removeXattr, setXattr } from '../../kernel/xattr.ts';
@@ -61,16 +62,10 @@ export interface ClampTimes {
 export function mergeOverlay(upper: string, tree: string, trash: number, clamp: ClampTimes): Merge {
   const merger = new Merger(trash, clamp);
   const from = openSync(upper, DIRECTORY);
-  try {
-    const to = openSync(tree, DIRECTORY);
-    try {
-      merger.merge(from, to, '', 0);
-    } finally {
-      closeSync(to);
-    }
-  } finally {
-    closeSync(from);
-  }
+  using _from = closing(from);
+  const to = openSync(tree, DIRECTORY);
+  using _to = closing(to);
+  merger.merge(from, to, '', 0);
   return merger;
 }
 
@@ -81,11 +76,8 @@ export function cleanUpperTree(
 ): Pick<Merge, 'bytes' | 'directories'> {
   const merger = new Merger(-1, clamp);
   const root = openSync(tree, DIRECTORY);
-  try {
-    merger.clean(root, '', 0);
-  } finally {
-    closeSync(root);
-  }
+  using _root = closing(root);
+  merger.clean(root, '', 0);
   return merger;
 }
 
@@ -164,11 +156,8 @@ class Merger implements Merge {
         unlinkat(directory, name);
       } else if (stat.isDirectory()) {
         const inner = openDirectory(directory, name);
-        try {
-          this.clean(inner, `${path}/${decodeName(name)}`, depth + 1);
-        } finally {
-          closeSync(inner);
-        }
+        using _inner = closing(inner);
+        this.clean(inner, `${path}/${decodeName(name)}`, depth + 1);
       } else {
         this.#entry(directory, name, stat);
       }
@@ -232,17 +221,11 @@ function clearMarks(fd: number): void {
 
 function withFile(directory: number, name: Buffer, act: (fd: number) => void): void {
   const path = openPath(directory, name);
-  try {
-    // Known to be a regular file: opening it neither blocks nor acts.
-    const fd = openSync(`/proc/self/fd/${path}`, constants.O_RDONLY);
-    try {
-      act(fd);
-    } finally {
-      closeSync(fd);
-    }
-  } finally {
-    closeSync(path);
-  }
+  using _path = closing(path);
+  // Known to be a regular file: opening it neither blocks nor acts.
+  const fd = openSync(`/proc/self/fd/${path}`, constants.O_RDONLY);
+  using _fd = closing(fd);
+  act(fd);
 }
 
 /** A directory that the sandbox changed keeps its own inode in the tree and takes over the rest. */

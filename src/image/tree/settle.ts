@@ -1,6 +1,7 @@
 import { closeSync, constants, fchmodSync, fchownSync, fstatSync, openSync } from 'node:fs';
 import { posix } from 'node:path';
 import { lchownat } from '../../kernel/at.ts';
+import { closing } from '../../kernel/descriptor.ts';
 import { setXattr } from '../../kernel/xattr.ts';
 import { encodeName } from '../../rpm/filename.ts';
 import { readAccounts, readGroups } from './accounts.ts';
@@ -55,11 +56,8 @@ export function restoreCapabilities(tree: string, deferred: readonly DeferredOwn
 
 function withRoot(tree: string, act: (root: number) => void): void {
   const root = openSync(tree, constants.O_RDONLY | constants.O_DIRECTORY);
-  try {
-    act(root);
-  } finally {
-    closeSync(root);
-  }
+  using _root = closing(root);
+  act(root);
 }
 
 function withEntry(root: number, path: string, act: (fd: number) => void): void {

@@ -1,5 +1,6 @@
-import { closeSync, openSync, readFileSync, readSync, writeSync } from 'node:fs';
+import { openSync, readFileSync, readSync, writeSync } from 'node:fs';
 import { KilnError } from '../../errors.ts';
+import { closing } from '../../kernel/descriptor.ts';
 import type { StatePaths } from '../../state/paths.ts';
 import type { Owner } from '../claim.ts';
 import { ensureProfiles } from './apparmor.ts';
@@ -169,12 +170,9 @@ function numberIn(path: string): number {
 /** Whether the policy that is loaded lets a process of one context start programs as the other. */
 function mayTransition(from: string, to: string): boolean {
   const fd = openSync(`${SELINUX}/access`, 'r+');
-  try {
-    writeSync(fd, `${from} ${to} ${numberIn('index')}`);
-    const answer = Buffer.alloc(ANSWER_BYTES);
-    const [allowed = ''] = answer.toString('latin1', 0, readSync(fd, answer)).split(' ');
-    return ((Number.parseInt(allowed, 16) >>> (numberIn('perms/transition') - 1)) & 1) === 1;
-  } finally {
-    closeSync(fd);
-  }
+  using _fd = closing(fd);
+  writeSync(fd, `${from} ${to} ${numberIn('index')}`);
+  const answer = Buffer.alloc(ANSWER_BYTES);
+  const [allowed = ''] = answer.toString('latin1', 0, readSync(fd, answer)).split(' ');
+  return ((Number.parseInt(allowed, 16) >>> (numberIn('perms/transition') - 1)) & 1) === 1;
 }

@@ -11,6 +11,7 @@ import {
   RESOLVE_NO_SYMLINKS,
   RESOLVE_NO_XDEV,
 } from '../../kernel/at.ts';
+import { closing } from '../../kernel/descriptor.ts';
 import { hasErrno } from '../../kernel/libc.ts';
 import { getXattrOf, setXattrOf } from '../../kernel/xattr.ts';
 
@@ -46,11 +47,8 @@ function contextOf(fd: number): string | undefined {
 /** The context of the file that `path` leads to; undefined when it has none. */
 export function contextAt(path: string): string | undefined {
   const fd = openPlace(realpathSync(path));
-  try {
-    return contextOf(fd);
-  } finally {
-    closeSync(fd);
-  }
+  using _fd = closing(fd);
+  return contextOf(fd);
 }
 
 /** Gives what `fd` (O_PATH or not) names a context, unless it has it. */
@@ -68,11 +66,8 @@ function openPlace(place: string | number): number {
 /** Gives one file or directory a context. Throws a SyscallError. */
 export function labelFile(path: string, context: string): void {
   const fd = openPlace(path);
-  try {
-    setContext(fd, context);
-  } finally {
-    closeSync(fd);
-  }
+  using _fd = closing(fd);
+  setContext(fd, context);
 }
 
 /**
@@ -83,12 +78,9 @@ export function labelFile(path: string, context: string): void {
 export async function relabelTree(place: string | number, context: string): Promise<void> {
   try {
     const root = openPlace(place);
-    try {
-      if (fstatSync(root).isDirectory()) await relabelBelow(root, context);
-      setContext(root, context);
-    } finally {
-      closeSync(root);
-    }
+    using _root = closing(root);
+    if (fstatSync(root).isDirectory()) await relabelBelow(root, context);
+    setContext(root, context);
   } catch (error) {
     if (error instanceof KilnError && error.code === 'E_RELABEL') throw error;
     throw new KilnError('E_RELABEL', `cannot give ${place} the context ${context}`, {
@@ -163,11 +155,8 @@ function tooMany(): KilnError {
 /** Whether `path` has exactly this context. */
 export function hasContext(path: string, context: string): boolean {
   const fd = openPlace(path);
-  try {
-    return contextOf(fd) === context;
-  } finally {
-    closeSync(fd);
-  }
+  using _fd = closing(fd);
+  return contextOf(fd) === context;
 }
 
 /** Throws E_RELABEL for folders that the host itself needs as they are. */
