@@ -7,23 +7,28 @@ import { readUserFile } from '../../kernel/user-file.ts';
 import { readCached, writeSealed } from '../../state/checked-file.ts';
 import type { StatePaths } from '../../state/paths.ts';
 import type { Capability } from '../capabilities.ts';
-import buildProfile from './build.json' with { type: 'json' };
 import defaultProfile from './default.json' with { type: 'json' };
-import strictProfile from './strict.json' with { type: 'json' };
-import { bootProfile, nestedProfile, offlineProfile, onDiskProfile } from './variants.ts';
+import {
+  bootProfile,
+  buildProfile,
+  nestedProfile,
+  offlineProfile,
+  onDiskProfile,
+  strictProfile,
+} from './variants.ts';
 
 /** The profiles that come with kiln, by name, made when asked for. docs/security.md says what each is for. */
 const SHIPPED: Readonly<Record<string, () => unknown>> = {
   default: () => defaultProfile,
-  build: () => buildProfile,
+  build: () => buildProfile(defaultProfile),
   nested: () => nestedProfile(defaultProfile),
-  strict: () => strictProfile,
+  strict: () => strictProfile(defaultProfile),
   boot: () => bootProfile(defaultProfile),
   'default-on-disk': () => onDiskProfile(defaultProfile),
   'default-offline': () => offlineProfile(defaultProfile),
-  'build-offline': () => offlineProfile(buildProfile),
+  'build-offline': () => offlineProfile(buildProfile(defaultProfile)),
   'nested-offline': () => offlineProfile(nestedProfile(defaultProfile)),
-  'strict-offline': () => strictProfile,
+  'strict-offline': () => strictProfile(defaultProfile),
 };
 
 /** Those that people choose; of the others kiln knows when they are enough. */

@@ -1,88 +1,181 @@
 /**
- * The profile for a box in which other sandboxes are made: the default one, and what it takes to
- * make namespaces, mounts and a new root in a user namespace. Each call still needs the capability
- * for it in the namespace it acts on, and a box's namespaces are its own.
+ * The profiles that ship with kiln beside `default`, made of it: what each allows more or less. All take and give
+ * profiles as podman has them (containers/common, seccomp.json).
  */
 
-/** What bubblewrap, unshare(1), setpriv(1) and kiln's own confinement use; no more than that. */
-const ALLOWED: readonly string[] = [
-  ...['unshare', 'setns', 'clone', 'clone3'],
-  ...['mount', 'umount', 'umount2', 'pivot_root', 'chroot'],
-  ...['open_tree', 'move_mount', 'mount_setattr', 'fsopen', 'fsconfig', 'fsmount', 'fspick'],
-  ...['sethostname', 'setdomainname'],
-];
-
-/** A rule of a profile as podman has it. */
+/** A rule of a profile. */
 interface Rule {
   readonly action: string;
   readonly names?: readonly string[] | undefined;
   readonly args?: readonly { readonly index: number; readonly value: number }[] | null;
 }
 
-/** `base`, a profile as podman has it, with those calls allowed whatever the capabilities are. */
-export function nestedProfile<Profile extends { readonly syscalls: readonly Rule[] }>(
-  base: Profile,
-): Omit<Profile, 'syscalls'> & { readonly syscalls: readonly Rule[] } {
-  const others = base.syscalls.flatMap((rule) => {
-    const names = rule.names?.filter((name) => !ALLOWED.includes(name));
-    return names?.length === 0 ? [] : [{ ...rule, ...(names && { names }) }];
-  });
-  return { ...base, syscalls: [...others, { action: 'SCMP_ACT_ALLOW', names: ALLOWED }] };
+interface Profile {
+  readonly syscalls: readonly Rule[];
 }
 
-/*
- * The profile for a systemd that boots in a box, and whatever it starts: the nested one, but no
- * user namespaces, from which most of the kernel's rarely used code is reached.
+const ALLOW = 'SCMP_ACT_ALLOW';
+
+/** The rules without these system calls, whatever they say of them. */
+function without(rules: readonly Rule[], removed: readonly string[]): Rule[] {
+  return rules.flatMap((rule) => {
+    const names = rule.names?.filter((name) => !removed.includes(name));
+    return names?.length === 0 ? [] : [{ ...rule, names }];
+  });
+}
+
+/** Whether a rule is for one value of the first argument of a system call. */
+function isFor(rule: Rule, call: string, values: readonly number[]): boolean {
+  const first = rule.args?.find(({ index }) => index === 0);
+  return rule.names?.includes(call) === true && first !== undefined && values.includes(first.value);
+}
+
+/** What compilers, debuggers and test suites do to their own processes. */
+const BUILD_ALLOWED = [
+  ...['cachestat', 'futex_requeue', 'futex_wait', 'futex_waitv', 'futex_wake', 'io_pgetevents'],
+  ...['io_pgetevents_time64', 'kcmp', 'map_shadow_stack', 'migrate_pages', 'move_pages', 'mseal'],
+  ...['name_to_handle_at', 'pidfd_getfd', 'process_vm_readv', 'process_vm_writev', 'ptrace'],
+  ...['set_mempolicy_home_node', 'vmsplice'],
+];
+
+/** ADDR_NO_RANDOMIZE of linux/personality.h, which debuggers set. */
+const NO_RANDOMIZE = {
+  action: ALLOW,
+  names: ['personality'],
+  args: [{ index: 0, value: 0x40000, valueTwo: 0, op: 'SCMP_CMP_EQ' }],
+};
+
+/** For builds: `base`, and {@link BUILD_ALLOWED}. */
+export function buildProfile<Base extends Profile>(base: Base) {
+  const others = without(base.syscalls, BUILD_ALLOWED);
+  const allowed = { action: ALLOW, names: BUILD_ALLOWED };
+  return { ...base, syscalls: [...others, allowed, NO_RANDOMIZE] };
+}
+
+/** What only an attack calls: it kills. */
+const KILLED = [
+  ...['acct', 'add_key', 'bpf', 'chroot', 'clock_settime', 'clock_settime64', 'delete_module'],
+  ...['fanotify_init', 'finit_module', 'fsconfig', 'fsmount', 'fsopen', 'fspick', 'init_module'],
+  ...['ioperm', 'iopl', 'kexec_file_load', 'kexec_load', 'keyctl', 'lookup_dcookie', 'mount'],
+  ...['mount_setattr', 'move_mount', 'open_by_handle_at', 'open_tree', 'perf_event_open'],
+  ...['pivot_root', 'process_vm_readv', 'process_vm_writev', 'ptrace', 'quotactl', 'quotactl_fd'],
+  ...['reboot', 'request_key', 'setdomainname', 'sethostname', 'setns', 'settimeofday', 'stime'],
+  ...['swapoff', 'swapon', 'syslog', 'umount', 'umount2', 'userfaultfd', 'vhangup'],
+];
+
+/** What computing on files and pipes does not need. */
+const NOT_FOR_STRICT = [
+  // Shared memory, semaphores and messages of System V and POSIX.
+  ...['ipc', 'mq_getsetattr', 'mq_notify', 'mq_open', 'mq_timedreceive', 'mq_timedreceive_time64'],
+  ...['mq_timedsend', 'mq_timedsend_time64', 'mq_unlink', 'msgctl', 'msgget', 'msgrcv', 'msgsnd'],
+  ...['semctl', 'semget', 'semop', 'semtimedop', 'semtimedop_time64'],
+  ...['shmat', 'shmctl', 'shmdt', 'shmget'],
+  // Memory that is locked, or laid out by hand.
+  ...[
+    'get_mempolicy',
+    'mbind',
+    'mlock',
+    'mlock2',
+    'mlockall',
+    'munlock',
+    'munlockall',
+    'pkey_alloc',
+  ],
+  ...['pkey_free', 'pkey_mprotect', 'remap_file_pages', 'set_mempolicy', 'modify_ldt'],
+  // Priorities and clocks.
+  ...['ioprio_set', 'sched_setattr', 'sched_setparam', 'sched_setscheduler', 'setpriority'],
+  ...['adjtimex', 'clock_adjtime', 'clock_adjtime64'],
+  // Other users' ids, devices, and the rest.
+  ...['setfsgid', 'setfsgid32', 'setfsuid', 'setfsuid32', 'setgroups', 'setgroups32'],
+  ...['io_cancel', 'io_destroy', 'io_getevents', 'io_setup', 'io_submit', 'readahead', 'sync'],
+  ...['mknod', 'mknodat', 'fanotify_mark', 'process_mrelease'],
+];
+
+/** AF_INET, AF_INET6, AF_NETLINK, AF_PACKET of linux/socket.h. */
+const INTERNET = [2, 10];
+const NETLINK = 16;
+const PACKET = 17;
+
+/** Of linux/personality.h: PER_LINUX32 and UNAME26, which are other ABIs. */
+const OTHER_PERSONALITIES = [0x8, 0x20000, 0x20008];
+
+/** Fifos (S_IFIFO of the mode, which is this argument), no devices. */
+const fifos = (call: string, index: number) => ({
+  action: ALLOW,
+  names: [call],
+  args: [{ index, value: 0o170000, valueTwo: 0o010000, op: 'SCMP_CMP_MASKED_EQ' }],
+});
+
+/**
+ * For computing on files and pipes: no sockets but unix ones, no other ABI, no tracing, no shared memory segments
+ * or message queues; what only an attack calls kills.
  */
+export function strictProfile<
+  Base extends Profile & { readonly archMap: readonly { readonly architecture: string }[] },
+>(base: Base) {
+  const kept = without(base.syscalls, [...KILLED, ...NOT_FOR_STRICT]).filter(
+    (rule) =>
+      !isFor(rule, 'socket', [...INTERNET, NETLINK, PACKET]) &&
+      !isFor(rule, 'personality', OTHER_PERSONALITIES),
+  );
+  const killed = { action: 'SCMP_ACT_KILL_PROCESS', names: KILLED };
+  return {
+    ...base,
+    archMap: base.archMap.map(({ architecture }) => ({ architecture, subArchitectures: [] })),
+    syscalls: [...kept, killed, fifos('mknod', 1), fifos('mknodat', 2)],
+  };
+}
 
-/** linux/sched.h */
-const CLONE_NEWUSER = 0x1000_0000;
+/** What bubblewrap, unshare(1), setpriv(1) and kiln's own confinement use; no more than that. */
+const NESTED_ALLOWED = [
+  ...['unshare', 'setns', 'clone', 'clone3'],
+  ...['mount', 'umount', 'umount2', 'pivot_root', 'chroot'],
+  ...['open_tree', 'move_mount', 'mount_setattr', 'fsopen', 'fsconfig', 'fsmount', 'fspick'],
+  ...['sethostname', 'setdomainname'],
+];
 
-/** Flags are the first argument (on s390 the second of clone, where this refuses what it should not). */
+/**
+ * For a sandbox in which other sandboxes are made: `base`, and what makes namespaces, mounts and a new root in a
+ * user namespace. Each call still needs the capability for it in the namespace it acts on, and a sandbox's
+ * namespaces are its own.
+ */
+export function nestedProfile<Base extends Profile>(base: Base) {
+  const others = without(base.syscalls, NESTED_ALLOWED);
+  return { ...base, syscalls: [...others, { action: ALLOW, names: NESTED_ALLOWED }] };
+}
+
+/**
+ * CLONE_NEWUSER of linux/sched.h. Flags are the first argument (on s390 the second of clone, where this refuses
+ * what it should not).
+ */
 const WITHOUT_USER_NAMESPACE = {
-  action: 'SCMP_ACT_ALLOW',
+  action: ALLOW,
   names: ['clone', 'unshare'],
-  args: [{ index: 0, value: CLONE_NEWUSER, valueTwo: 0, op: 'SCMP_CMP_MASKED_EQ' }],
+  args: [{ index: 0, value: 0x1000_0000, valueTwo: 0, op: 'SCMP_CMP_MASKED_EQ' }],
 };
 
 /** Its flags are in memory, where a filter cannot look: the C library and systemd fall back to clone. */
 const NO_CLONE3 = { action: 'SCMP_ACT_ERRNO', names: ['clone3'], errnoRet: 38 };
 
-/** `base`, a profile as podman has it, for a system's pid 1. */
-export function bootProfile<Base extends Parameters<typeof nestedProfile>[0]>(base: Base) {
+/**
+ * For a systemd that boots in a sandbox, and what it starts: the nested profile, but no user namespaces, from which
+ * most of the kernel's rarely used code is reached.
+ */
+export function bootProfile<Base extends Profile>(base: Base) {
   const { syscalls, ...rest } = nestedProfile(base);
-  const replaced = new Set([...WITHOUT_USER_NAMESPACE.names, ...NO_CLONE3.names]);
-  const others = syscalls.map((rule) => ({
-    ...rule,
-    names: rule.names?.filter((name) => !replaced.has(name)),
-  }));
+  const others = without(syscalls, [...WITHOUT_USER_NAMESPACE.names, ...NO_CLONE3.names]);
   return { ...rest, syscalls: [...others, WITHOUT_USER_NAMESPACE, NO_CLONE3] };
 }
 
-/*
- * A profile for commands that must not use the network of a box that has one: no internet socket and
- * no packet socket can be made. What else there is of network, io_uring and sockets handed over, the
- * profiles refuse and a box does not have.
+/**
+ * For commands that must not use the network of a sandbox that has one: no internet socket and no packet socket can
+ * be made. What else there is of network, io_uring and sockets handed over, the profiles refuse and a sandbox does
+ * not have.
  */
-
-/** AF_INET, AF_INET6, AF_PACKET of linux/socket.h. */
-const FAMILIES: readonly number[] = [2, 10, 17];
-
-/** `base`, a profile as podman has it that allows socket() by its family, less those families. */
-export function offlineProfile<Profile extends { readonly syscalls: readonly Rule[] }>(
-  base: Profile,
-): Profile {
-  const isOnline = ({ names, args }: Rule) =>
-    names?.includes('socket') === true &&
-    args?.some(({ index, value }) => index === 0 && FAMILIES.includes(value)) === true;
-  return { ...base, syscalls: base.syscalls.filter((rule) => !isOnline(rule)) };
+export function offlineProfile<Base extends Profile>(base: Base): Base {
+  const offline = base.syscalls.filter((rule) => !isFor(rule, 'socket', [...INTERNET, PACKET]));
+  return { ...base, syscalls: offline };
 }
-
-/*
- * A profile for commands whose files lie on the host's disk: it takes away what reserves space without writing
- * it. fallocate(2) takes a terabyte in a millisecond, before anybody can look; what is written comes no faster
- * than memory is copied, which src/state/disk-watch.ts reckons with.
- */
 
 /** As file systems answer that cannot do it: the C library then writes zeros instead. EOPNOTSUPP of errno.h. */
 const NO_FALLOCATE = { action: 'SCMP_ACT_ERRNO', names: ['fallocate'], errnoRet: 95 };
@@ -96,16 +189,15 @@ const OTHER_IOCTLS = Array.from({ length: 8 }, (_, bit) => {
   const value = 1 << (LETTER_SHIFT + bit);
   const differs = (LETTER >> bit) % 2 === 0 ? value : 0;
   const args = [{ index: 1, op: 'SCMP_CMP_MASKED_EQ', value, valueTwo: differs }];
-  return { action: 'SCMP_ACT_ALLOW', names: ['ioctl'], args };
+  return { action: ALLOW, names: ['ioctl'], args };
 });
 
-/** `base`, a profile as podman has it that allows these calls, without them. */
-export function onDiskProfile<Base extends { readonly syscalls: readonly Rule[] }>(base: Base) {
-  const replaced = new Set(['fallocate', 'ioctl']);
-  const others = base.syscalls.map((rule) =>
-    rule.action === 'SCMP_ACT_ALLOW'
-      ? { ...rule, names: rule.names?.filter((name) => !replaced.has(name)) }
-      : rule,
-  );
+/**
+ * For commands whose files lie on the host's disk: nothing reserves space without writing it. fallocate(2) takes a
+ * terabyte in a millisecond, before anybody can look; what is written comes no faster than memory is copied, which
+ * src/state/disk-watch.ts reckons with.
+ */
+export function onDiskProfile<Base extends Profile>(base: Base) {
+  const others = without(base.syscalls, ['fallocate', 'ioctl']);
   return { ...base, syscalls: [...others, NO_FALLOCATE, ...OTHER_IOCTLS] };
 }
