@@ -1,8 +1,8 @@
 import { KilnError } from './errors.ts';
 import { type ListedImage, leaseImage, listImages } from './image/store/images.ts';
 import { waitFor, withWaits } from './kernel/wait-for.ts';
-import { pickEngine } from './libvirt/connect.ts';
 import type { Connection } from './libvirt/connection.ts';
+import { pickEngine } from './libvirt/pick-engine.ts';
 import { awaitedLater } from './promise.ts';
 import { callerIds, type RunRequest } from './run/request.ts';
 import { type FinishedRun, type RunHooks, run } from './run/run.ts';

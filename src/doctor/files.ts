@@ -1,9 +1,9 @@
 import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { pickEngine } from '../libvirt/connect.ts';
 import { embeddedFiles } from '../libvirt/embedded/files.ts';
 import { homeOf } from '../libvirt/embedded/launch.ts';
 import { hasSystemd } from '../libvirt/embedded/systemd.ts';
+import { pickEngine } from '../libvirt/pick-engine.ts';
 import type { StatePaths } from '../state/paths.ts';
 
 /** A place outside KILN_STATE that kiln, or libvirt on its behalf, uses. */

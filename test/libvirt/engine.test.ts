@@ -1,5 +1,5 @@
 import test from 'ava';
-import { pickEngine } from '../../src/libvirt/connect.ts';
+import { pickEngine } from '../../src/libvirt/pick-engine.ts';
 import { statePaths } from '../../src/state/paths.ts';
 
 const paths = statePaths({ KILN_STATE: '/var/tmp/kiln-engine-test' });

@@ -1,0 +1,38 @@
+import type { StatePaths } from '../state/paths.ts';
+import { embeddedFiles } from './embedded/files.ts';
+import { LibvirtError } from './errors.ts';
+
+/** Which libvirt runs the boxes: the system's (or any other local one), or kiln's own. */
+export type Engine =
+  | { readonly kind: 'system'; readonly uri: string }
+  | { readonly kind: 'embedded'; readonly uri: string };
+
+/**
+ * Picks the engine: the libvirt that `KILN_URI` names, else the embedded one.
+ *
+ * @throws LibvirtError E_LIBVIRT_REMOTE for another machine's libvirt, E_LIBVIRT_URI for another
+ *   driver than lxc
+ */
+export function pickEngine(paths: StatePaths, env: NodeJS.ProcessEnv): Engine {
+  const uri = env.KILN_URI;
+  if (uri === undefined || uri === '') return { kind: 'embedded', uri: embeddedFiles(paths).uri };
+  const [, driver, transport, host] =
+    /^([a-z]+)(?:\+([a-z0-9]+))?:(?:\/\/([^/?]*))?(?:[/?]|$)/.exec(uri) ?? [];
+  const hint = 'unset KILN_URI for the embedded libvirt, or set it to lxc:///system';
+  if (driver === undefined) {
+    throw new LibvirtError('E_LIBVIRT_URI', `KILN_URI is not a libvirt URI: ${uri}`, { hint });
+  }
+  if ((transport ?? 'unix') !== 'unix' || (host ?? '') !== '') {
+    throw new LibvirtError(
+      'E_LIBVIRT_REMOTE',
+      `KILN_URI names a remote libvirt, ${uri}: images, binds and descriptors cannot travel there`,
+      { hint },
+    );
+  }
+  if (driver !== 'lxc') {
+    throw new LibvirtError('E_LIBVIRT_URI', `KILN_URI names libvirt's ${driver} driver, not lxc`, {
+      hint,
+    });
+  }
+  return { kind: 'system', uri };
+}
