@@ -187,6 +187,7 @@ interface Passage {
  * stat calls where everybody may read them, and five milliseconds of the child's start elsewhere.
  *
  * @param ids the child's ids on the host, as the first one and how many
+ * @public test/confine/passage.test.ts calls it by name in a process of its own
  */
 export function passageTo(
   entry: string,

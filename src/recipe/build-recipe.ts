@@ -185,7 +185,7 @@ export const buildRecipeSchema = recipe(script);
 const functionMark = z.strictObject({ function: z.literal(true) });
 
 /** What a TypeScript recipe exports, its functions replaced by marks. */
-export const scriptRecipeSchema = recipe(z.union([script, functionMark]));
+const scriptRecipeSchema = recipe(z.union([script, functionMark]));
 
 /** A recipe that passed the schema: sizes are bytes, times milliseconds. */
 export type BuildRecipe = z.output<typeof scriptRecipeSchema>;
