@@ -1,10 +1,14 @@
 /**
  * Writes the C side of both wires from their tables: src/client/frames.h from src/daemon/frames.ts, and
- * src/guest/wire.h and wire.c from src/sandbox/wire/table.ts. Tests compare.
+ * src/guest/wire.h and wire.c from src/sandbox/wire/table.ts. Writes the types of the API, src/api/io-kiln.ts, from
+ * its interface. Tests compare.
  */
+import { execFileSync } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { interfaceText } from '../src/api/interface.ts';
 import { FRAME, TO_CLIENT, TO_DAEMON } from '../src/daemon/frames.ts';
+import { API_TYPES, apiTypes } from './api-types.ts';
 import { guestHeader, guestSource } from './guest-wire.ts';
 
 export const FRAMES_HEADER = join(import.meta.dirname, '../src/client/frames.h');
@@ -36,7 +40,15 @@ ${enumeration('frame_to_client', TO_CLIENT)}
 export const GUEST_HEADER = join(import.meta.dirname, '../src/guest/wire.h');
 export const GUEST_SOURCE = join(import.meta.dirname, '../src/guest/wire.c');
 
+/** The text of src/api/io-kiln.ts, formatted as all of src is. */
+export function formattedApiTypes(): string {
+  const biome = join(import.meta.dirname, '../node_modules/.bin/biome');
+  const options = { input: apiTypes(interfaceText()), encoding: 'utf8' } as const;
+  return execFileSync(biome, ['format', '--stdin-file-path', API_TYPES], options);
+}
+
 if (import.meta.main) {
+  writeFileSync(API_TYPES, formattedApiTypes());
   writeFileSync(FRAMES_HEADER, framesHeader());
   writeFileSync(GUEST_HEADER, guestHeader());
   writeFileSync(GUEST_SOURCE, guestSource());

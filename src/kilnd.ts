@@ -20,11 +20,14 @@ import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { outputOf } from './cli/caller.ts';
+import { answerCall } from './cli/calls/answer.ts';
+import { OpenSandboxes } from './cli/calls/open-sandboxes.ts';
 import { describeError, printError } from './cli/errors.ts';
 import { KILN_FAILED } from './cli/exit-status.ts';
 import { type Shared, serveCommandLine } from './cli/serve.ts';
 import { runWorker } from './cli/work.ts';
 import { passedSockets, startSuccessor } from './daemon/activation.ts';
+import type { Call } from './daemon/call.ts';
 import { isTaken } from './daemon/listener.ts';
 import { ParkedSandboxes } from './daemon/parked.ts';
 import { Quiet } from './daemon/quiet.ts';
@@ -38,7 +41,7 @@ import { awaitedLater } from './promise.ts';
 import { timeInMilliseconds } from './recipe/limit-keys.ts';
 import { sweepBoxes } from './sandbox/sweep.ts';
 import { clearPlace } from './state/damage.ts';
-import { KILN_VERSION, packageRoot } from './state/package-root.ts';
+import { packageRoot } from './state/package-root.ts';
 import { requireState, statePaths } from './state/paths.ts';
 
 const READY_FD = 3;
@@ -117,7 +120,7 @@ async function main(): Promise<void> {
     quiet[Symbol.dispose]();
     quieter[Symbol.dispose]();
     server.stopListening();
-    await Promise.all([parked.end(), workers.end()]);
+    await Promise.all([parked.end(), workers.end(), sandboxes.closeAll()]);
     await Promise.race([Promise.allSettled(removals), sleep(LAST_REMOVALS)]);
     await kiln.leave();
     process.exit(0);
@@ -138,7 +141,6 @@ async function main(): Promise<void> {
   const server = new Server({
     sockets: passed.length > 0 ? passed : names,
     build,
-    version: KILN_VERSION,
     serve: async (line) => {
       using _workers = quieter.begin();
       using starting = quiet.begin();
@@ -149,6 +151,21 @@ async function main(): Promise<void> {
       };
       await serveCommandLine(line, { ...shared, work });
     },
+    call: async (call) => {
+      using _workers = quieter.begin();
+      using starting = quiet.begin();
+      await answerCall(call, {
+        env: { KILN_STATE: state },
+        openEngine: () => ({ ...kiln.engine, [Symbol.asyncDispose]: async () => undefined }),
+        storeChanged: () => undefined,
+        tell,
+        state: { sandboxes, calls, removing: shared.removing },
+        work: (long) => {
+          starting[Symbol.dispose]();
+          return workers.call(long);
+        },
+      });
+    },
     failed: fail,
     outdated: () => letGo(),
     idle: (now) => {
@@ -157,12 +174,15 @@ async function main(): Promise<void> {
       if (idle) timer = setTimeout(endNow, outdated ? 0 : idleTime);
     },
   });
+  const sandboxes = new OpenSandboxes(() => server.hold());
+  const calls = new Map<string, Call>();
   /** Leaves sockets and lock to another daemon, and ends with the last job. */
   function letGo(): void {
     if (outdated) return;
     outdated = true;
     if (passed.length > 0) startSuccessor(passed).catch(tell);
     server.stopListening();
+    sandboxes.closeUnbound().catch(tell);
     lock?.release().catch(fail);
     if (idle) endNow();
   }

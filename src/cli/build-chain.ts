@@ -17,7 +17,7 @@ import { printJson } from './print.ts';
 import { printTable } from './table.ts';
 
 /** The name of the report in the result directory. */
-const CHAIN_FILE = 'chain.json';
+export const CHAIN_FILE = 'chain.json';
 
 /** Builds source packages as a chain, shows how it goes, and sets kiln's exit status. */
 export async function runChain(
@@ -27,6 +27,10 @@ export async function runChain(
   caller: Caller,
 ): Promise<void> {
   const request = chainRequest(sources, options, command, caller);
+  const paths = sources.map((path) => resolve(path));
+  for (const path of new Set(paths.filter((path, index) => paths.indexOf(path) !== index))) {
+    caller.stderr.say(`kiln: warning: ${path} is named more than once: it is built once\n`);
+  }
   await using engine = caller.openEngine();
   using interruption = listenForInterruption(caller);
   using progress = imageProgress(caller.stderr);
@@ -54,19 +58,17 @@ export async function runChain(
   }
 }
 
-function chainRequest(
+/** The request that a command line makes. */
+export function chainRequest(
   sources: readonly string[],
   options: BuildOptions & ChainOptions,
   command: Command,
-  caller: Caller,
+  caller: Pick<Caller, 'env' | 'cwd' | 'ids'>,
 ): ChainRequest {
   const [first] = sources;
   if (first === undefined) return command.error('kiln: a chain needs source packages');
   const { source: _, resultDirectory, ...build } = buildRequest(first, options, command, caller);
   const paths = sources.map((path) => resolve(path));
-  for (const path of new Set(paths.filter((path, index) => paths.indexOf(path) !== index))) {
-    caller.stderr.say(`kiln: warning: ${path} is named more than once: it is built once\n`);
-  }
   return {
     sources: [...new Set(paths)],
     resultDirectory,

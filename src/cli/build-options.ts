@@ -81,7 +81,7 @@ function parseWords(text: string, before: string[] | undefined): string[] {
 }
 
 /** Adds the options of a build: mock's names where mock has them. */
-export function addBuildOptions(command: Command, caller: Caller): Command {
+export function addBuildOptions(command: Command, caller: Pick<Caller, 'env'>): Command {
   const options = [
     new Option('-r, --image <image>', 'a recipe’s name or path, a lock, or an image id').default(
       caller.env.KILN_IMAGE || undefined,

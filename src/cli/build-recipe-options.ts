@@ -24,7 +24,7 @@ Recipes:
 `;
 
 /** Adds the options that only recipes have. */
-export function addRecipeOptions(command: Command, caller: Caller): Command {
+export function addRecipeOptions(command: Command, caller: Pick<Caller, 'cwd'>): Command {
   const options = [
     new Option('--param <name=value>', 'recipes: what a TypeScript one finds in `parameters`')
       .argParser((text: string, before: (readonly [string, string])[] | undefined) => [

@@ -82,10 +82,11 @@ export async function buildRecipe(
   }
 }
 
-function recipeRequest(
+/** The request that a command line makes. */
+export function recipeRequest(
   path: string,
   options: SharedOptions & RecipeOptions,
-  caller: Caller,
+  caller: Pick<Caller, 'ids' | 'environment'>,
 ): RecipeRequest {
   const { image, sources, memory, cpus, pids, ioRead, ioWrite, disk, timeout, stallTimeout } =
     options;
@@ -119,7 +120,7 @@ function recipeRequest(
 }
 
 /** That of the step that failed; where the steps went well and kiln did not, kiln's own. */
-function recipeStatus({ end, failure }: RecipeReport): number {
+export function recipeStatus({ end, failure }: RecipeReport): number {
   const status = commandStatus(end);
   return status === 0 && failure !== undefined ? KILN_FAILED : status;
 }

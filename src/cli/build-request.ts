@@ -64,7 +64,7 @@ export function buildRequest(
   srpm: string | undefined,
   options: BuildOptions,
   command: Command,
-  caller: Caller,
+  caller: Pick<Caller, 'env' | 'cwd' | 'ids'>,
 ): BuildRequest {
   const { image } = options;
   if (image === undefined && options.lock === undefined) {

@@ -5,11 +5,13 @@ import { KilnError } from '../errors.ts';
 import { findStoredImage, resolveImage } from '../image/find.ts';
 import { openImage } from '../image/open.ts';
 import { buildNamed, lockPathOf, planFromRecipe } from '../image/plan.ts';
+import type { OnImageProgress } from '../image/progress.ts';
 import { removeUnusedPackages, unusedPackages } from '../image/store/gc.ts';
 import { findImage, imagesNamed, listImages, removeImage } from '../image/store/images.ts';
 import { readContents, readManifest } from '../image/store/manifest.ts';
 import { removeTree } from '../kernel/remove-tree.ts';
 import { writeUserFile } from '../kernel/user-file.ts';
+import type { Engine } from '../sandbox/open.ts';
 import type { StatePaths } from '../state/paths.ts';
 import type { Caller } from './caller.ts';
 import { imageProgress } from './image-progress.ts';
@@ -116,19 +118,36 @@ async function build(name: string, options: BuildOptions, caller: Caller): Promi
 
 async function lock(name: string, options: { output?: string }, caller: Caller): Promise<void> {
   await using engine = caller.openEngine();
-  const named = await resolveImage(engine.paths, name, caller.cwd());
+  const { file, warnings } = await (async () => {
+    using progress = imageProgress(caller.stderr);
+    const wanted = { output: options.output, onProgress: progress.report };
+    return await lockRecipe(engine, name, wanted);
+  })();
+  for (const warning of warnings) caller.stderr.say(`kiln: warning: ${warning}\n`);
+  caller.stdout.say(`${file}\n`);
+}
+
+/**
+ * Solves a recipe and writes its lock, beside it unless `output` says otherwise.
+ * @throws KilnError E_ARGUMENT, and what solving throws
+ */
+export async function lockRecipe(
+  engine: Engine,
+  name: string,
+  {
+    output,
+    onProgress,
+  }: { readonly output?: string | undefined; readonly onProgress: OnImageProgress },
+): Promise<{ readonly file: string; readonly warnings: readonly string[] }> {
+  const named = await resolveImage(engine.paths, name, engine.cwd());
   if (named.kind !== 'recipe') {
     throw new KilnError('E_ARGUMENT', `${name} is not a recipe, and only recipes are locked`, {
       hint: 'give a recipe’s name, or the path of its .yaml file',
     });
   }
-  const file = options.output ?? lockPathOf(named.path);
+  const file = output ?? lockPathOf(named.path);
   await checkOutput(file);
-  const plan = await (async () => {
-    using progress = imageProgress(caller.stderr);
-    const wanted = { update: true, onProgress: progress.report };
-    return await planFromRecipe(engine, named.path, wanted);
-  })();
+  const plan = await planFromRecipe(engine, named.path, { update: true, onProgress });
   const { askedDigest, serializeImageLock } = await import('../image/lock.ts');
   const text = serializeImageLock(plan.settings, plan.lock, askedDigest(plan.recipe));
   try {
@@ -136,8 +155,7 @@ async function lock(name: string, options: { output?: string }, caller: Caller):
   } catch (cause) {
     throw unwritable(file, cause);
   }
-  for (const warning of plan.warnings) caller.stderr.say(`kiln: warning: ${warning}\n`);
-  caller.stdout.say(`${file}\n`);
+  return { file, warnings: plan.warnings };
 }
 
 /** Before anything is solved for a file that cannot be written. */
@@ -222,7 +240,7 @@ async function remove(
 }
 
 /** An id; a name only if it is one image's: what is deleted is never guessed. */
-async function imageToRemove(paths: StatePaths, wanted: string): Promise<string> {
+export async function imageToRemove(paths: StatePaths, wanted: string): Promise<string> {
   const id = await findImage(paths, wanted);
   if (id !== undefined) return id;
   const named = await imagesNamed(paths, wanted);

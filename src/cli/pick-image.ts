@@ -1,9 +1,25 @@
 import { KilnError } from '../errors.ts';
-import { openImage } from '../image/open.ts';
+import { type OpenImageOptions, openImage } from '../image/open.ts';
 import { type LeasedImage, leaseImage, listImages } from '../image/store/images.ts';
 import type { Engine } from '../sandbox/open.ts';
 import type { Caller } from './caller.ts';
 import { imageProgress } from './image-progress.ts';
+
+interface PickOptions extends Pick<OpenImageOptions, 'onProgress' | 'signal'> {
+  storeChanged(): void;
+}
+
+/** The same for a person, who is shown what is made. */
+export async function pickImageFor(
+  caller: Caller,
+  engine: Engine,
+  wanted: string | undefined,
+  signal?: AbortSignal,
+): Promise<LeasedImage> {
+  using progress = imageProgress(caller.stderr);
+  const storeChanged = () => caller.storeChanged();
+  return await pickImage(engine, wanted, { onProgress: progress.report, signal, storeChanged });
+}
 
 /**
  * Takes the image into use that `wanted` (a recipe's name or path, a lock, an id or its beginning)
@@ -13,17 +29,12 @@ import { imageProgress } from './image-progress.ts';
 export async function pickImage(
   engine: Engine,
   wanted: string | undefined,
-  signal: AbortSignal,
-  caller: Caller,
+  { storeChanged, ...options }: PickOptions,
 ): Promise<LeasedImage> {
   if (wanted !== undefined) {
-    using progress = imageProgress(caller.stderr);
     const started = Date.now();
-    const image = await openImage(engine, wanted, {
-      onProgress: progress.report,
-      signal,
-    });
-    if (image.manifest.created >= started) caller.storeChanged();
+    const image = await openImage(engine, wanted, options);
+    if (image.manifest.created >= started) storeChanged();
     return image;
   }
   const images = await listImages(engine.paths);

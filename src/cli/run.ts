@@ -19,7 +19,7 @@ import { commandStatus, exitStatus, KILN_FAILED } from './exit-status.ts';
 import { printLayers } from './explain.ts';
 import { listenForInterruption } from './interruption.ts';
 import { EqualsCommand } from './optional-value.ts';
-import { pickImage } from './pick-image.ts';
+import { pickImageFor } from './pick-image.ts';
 import { reportResult } from './report-result.ts';
 import { addSandboxOptions, runRequest, type SandboxOptions } from './sandbox-options.ts';
 
@@ -49,7 +49,7 @@ export class RunElsewhere extends Error {}
 export function ownContext(caller: Caller): RunContext {
   return {
     caller,
-    pickImage: (engine, wanted, signal) => pickImage(engine, wanted, signal, caller),
+    pickImage: (engine, wanted, signal) => pickImageFor(caller, engine, wanted, signal),
     removed: (removal) => removal,
   };
 }

@@ -70,7 +70,10 @@ export function hostWriteOption(): Option {
  * Adds the options that say what a sandbox is. A recipe's `sandbox:` block has their names, as far as
  * a recipe may say it: docs/recipes.md has what it may not.
  */
-export function addSandboxOptions(command: Command, caller: Caller): Command {
+export function addSandboxOptions(
+  command: Command,
+  caller: Pick<Caller, 'env' | 'cwd' | 'variable'>,
+): Command {
   const options = [
     new Option(
       '-r, --image <image>',
@@ -154,7 +157,7 @@ function network(options: SandboxOptions, command: Command): SandboxSpecificatio
 }
 
 /** A profile's name, or the path of its file, which is relative to the caller's directory. */
-function profile(nameOrPath: string, caller: Caller): string {
+function profile(nameOrPath: string, caller: Pick<Caller, 'cwd'>): string {
   return /[./]/.test(nameOrPath) ? resolve(caller.cwd(), nameOrPath) : nameOrPath;
 }
 
@@ -164,7 +167,7 @@ export function runRequest(
   image: string,
   argv: readonly string[],
   command: Command,
-  caller: Caller,
+  caller: Pick<Caller, 'env' | 'cwd' | 'ids'>,
 ): RunRequest {
   if (options.artifact.length > 0 && options.resultdir === undefined) {
     command.error('kiln: --artifact needs --resultdir DIR, where the files go');

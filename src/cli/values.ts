@@ -122,7 +122,7 @@ export function parseSecret(text: string, cwd: string): { name: string; file: st
 }
 
 /** Where something can be mounted: what kiln itself mounts stays as it is. */
-function mountTarget(path: string): string {
+export function mountTarget(path: string): string {
   const place = resolve(absoluteTarget(path));
   if (place === '/' || place === '/proc' || place.startsWith('/proc/')) {
     throw new InvalidArgumentError(`nothing can be mounted on ${place} of a sandbox.`);
@@ -130,7 +130,8 @@ function mountTarget(path: string): string {
   return path;
 }
 
-function absoluteTarget(path: string): string {
+/** A path of the sandbox. */
+export function absoluteTarget(path: string): string {
   if (!path.startsWith('/') || path.split('/').includes('..')) {
     throw new InvalidArgumentError(`${path || 'the target'} is not an absolute path without “..”.`);
   }

@@ -3,7 +3,7 @@
 import { writeSync } from 'node:fs';
 import { join } from 'node:path';
 import type { CommandLine } from '../daemon/command-line.ts';
-import { Daemon } from '../daemon/worker.ts';
+import { type AdoptedCall, Daemon } from '../daemon/worker.ts';
 import { syncStore } from '../image/store/durability.ts';
 import { heldLock } from '../kernel/flock.ts';
 import { hasEndedWaits } from '../kernel/wait-for.ts';
@@ -11,6 +11,7 @@ import { readBoxRecord } from '../sandbox/box-record.ts';
 import type { ParkedSandbox } from '../sandbox/parking.ts';
 import { type StatePaths, statePaths } from '../state/paths.ts';
 import type { Caller } from './caller.ts';
+import { answerAlone } from './calls/answer.ts';
 import { loadCommands } from './commands.ts';
 import { type CliEngine, type CliEngineOptions, openEngine } from './engine.ts';
 import { describeError } from './errors.ts';
@@ -29,23 +30,30 @@ const LAST_MOMENTS = 20_000;
 /** Serves until the daemon has enough of it. */
 export function runWorker(): void {
   const { root } = statePaths(process.env);
+  /** Ends what is being done: its caller is gone, and nobody waits for it. */
+  let abort: (() => void) | undefined;
   let current: CommandLine | undefined;
   let jobs = 0;
   let changed = false;
   /** Those that their commands have left, with connections that are still open. */
   const left: CliEngine[] = [];
-  const daemon = new Daemon(
-    (line) => {
+  const daemon = new Daemon({
+    job: (line) => {
       current = line;
+      abort = () => line.abort();
       serve(line).catch(fail);
     },
-    () => {
-      if (current === undefined) process.exit();
+    call: (adopted) => {
+      abort = () => adopted.call.gone();
+      answer(adopted).catch(fail);
+    },
+    gone: () => {
+      if (abort === undefined) process.exit();
       // Its caller's end is the end of what it asked for.
-      current.abort();
+      abort();
       setTimeout(() => process.exit(KILN_FAILED), LAST_MOMENTS).unref();
     },
-  );
+  });
 
   async function serve(line: CommandLine): Promise<void> {
     const { cwd } = line.descriptors;
@@ -56,12 +64,7 @@ export function runWorker(): void {
       state: root,
       isOnly: true,
       parking: undefined,
-      openEngine: (caller, options) => {
-        const engine = openWithoutWait(caller, options);
-        // They are domains of the daemon's own libvirt.
-        if (caller.env.KILN_URI) return engine;
-        return { ...engine, takeParked: () => takeParked(engine.paths) };
-      },
+      openEngine: ({ env }, options) => openWithoutWait(env, options),
       storeChanged: () => {
         changed = true;
       },
@@ -70,9 +73,30 @@ export function runWorker(): void {
       },
     });
     await line.sent();
+    await done();
+  }
+
+  async function answer({ call, close }: AdoptedCall): Promise<void> {
+    changed = false;
+    const { env } = process;
+    await answerAlone(call, {
+      env,
+      openEngine: () => openWithoutWait(env, { hurry: true }),
+      storeChanged: () => {
+        changed = true;
+      },
+      tell: (error) => writeSync(2, describeError(error)),
+    });
+    await close();
+    await done();
+  }
+
+  /** The caller has been told what came of it. */
+  async function done(): Promise<void> {
     if (changed) await syncStore(statePaths(process.env));
     process.chdir('/');
     current = undefined;
+    abort = undefined;
     jobs++;
     const again =
       !hasEndedWaits() && jobs < JOBS_MAX && process.memoryUsage.rss() < MEMORY_MAX && !changed;
@@ -81,8 +105,10 @@ export function runWorker(): void {
   }
 
   /** Where the command is not to wait for its connection's end, that comes when the client has been told. */
-  function openWithoutWait({ env }: Caller, options: CliEngineOptions = {}): CliEngine {
-    const engine = openEngine(env, { ...options, hurry: false });
+  function openWithoutWait(env: Caller['env'], options: CliEngineOptions = {}): CliEngine {
+    const own = openEngine(env, { ...options, hurry: false });
+    // They are domains of the daemon's own libvirt.
+    const engine = env.KILN_URI ? own : { ...own, takeParked: () => takeParked(own.paths) };
     if (options.hurry !== true) return engine;
     return { ...engine, [Symbol.asyncDispose]: async () => void left.push(engine) };
   }

@@ -52,10 +52,15 @@ export const TO_WORKER = {
   job: 1,
   /** The answer to `wantsParked`: the id of a sandbox and, as a descriptor, its owner's lock; empty: none waits. */
   parked: 2,
+  /**
+   * A call of the API: its head as JSON (CallHead of call.ts). Descriptor: a connection for the replies; what comes
+   * on it is what is wanted of the command that the call has started (Control), as JSON that ends with NUL.
+   */
+  call: 3,
 } as const;
 
 export const FROM_WORKER = {
-  /** The client has its exit status: u8 1 if another job may come. */
+  /** The client has its exit status, or the call its last reply: u8 1 if another job may come. */
   done: 65,
   /** A parked sandbox is wanted. */
   wantsParked: 66,

@@ -54,6 +54,7 @@ export class Peer {
   #unsentBytes = 0;
   #ended = false;
   #endWhenSent = false;
+  #paused = false;
 
   /** @param fd a connected socket, which is this peer's from here on */
   constructor(fd: number, events: PeerEvents, limit: number = FRAME.header + FRAME.max) {
@@ -83,6 +84,17 @@ export class Peer {
   /** Takes bytes as if they had just come, before those that come. */
   take(bytes: Buffer): void {
     if (bytes.length > 0) this.#deliver(bytes);
+  }
+
+  /** Gives what has come and was not taken once more. */
+  again(): void {
+    if (!this.#ended && this.#received.length > 0) this.#deliver(Buffer.alloc(0));
+  }
+
+  /** Has what comes wait, where `paused`; a connection that ends meanwhile is not noticed either. */
+  set paused(paused: boolean) {
+    this.#paused = paused;
+    if (!this.#ended) this.#watchOn();
   }
 
   /** Lets go of the connection, which somebody else goes on with; what had come and was not taken yet. */
@@ -165,7 +177,7 @@ export class Peer {
       const { bytes, fds } = next;
       const result = addon().sendMessage(this.#fd, bytes, fds, MSG_DONTWAIT | MSG_NOSIGNAL);
       if (result === -os.errno.EAGAIN) {
-        this.#watch.events = READABLE | WRITABLE;
+        this.#watchOn();
         return;
       }
       if (result === -os.errno.EINTR) continue;
@@ -178,9 +190,14 @@ export class Peer {
       if (result === bytes.length) this.#unsent.shift();
       else this.#unsent[0] = { bytes: bytes.subarray(result), fds: [] };
     }
-    this.#watch.events = READABLE;
+    this.#watchOn();
     for (const resolve of this.#whenSent.splice(0)) resolve();
     if (this.#endWhenSent) this.destroy();
+  }
+
+  #watchOn(): void {
+    const readable = this.#paused ? 0 : READABLE;
+    this.#watch.events = this.#unsent.length > 0 ? readable | WRITABLE : readable;
   }
 }
 

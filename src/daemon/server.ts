@@ -1,8 +1,17 @@
 /** Takes connections, reads what they ask for, and knows when nobody asks for anything any more. */
+import { Call } from './call.ts';
 import { CommandLine } from './command-line.ts';
 import { Listener } from './listener.ts';
 import { Peer } from './peer.ts';
-import { encodeError, encodeReply, firstMessage, MESSAGE_MAX, parseCall } from './varlink.ts';
+import {
+  type CallMessage,
+  encodeError,
+  encodeReply,
+  firstMessage,
+  MESSAGE_MAX,
+  parseCall,
+  SERVICE_ERROR,
+} from './varlink.ts';
 
 /** Connections at a time; those beyond are closed at once. */
 const CONNECTIONS_MAX = 4096;
@@ -11,26 +20,23 @@ const CONNECTIONS_MAX = 4096;
 const SILENCE_MAX = 10_000;
 
 /** The interface's own names: src/api/io.kiln.varlink. */
-const METHOD = { commandLine: 'io.kiln.CommandLine', info: 'org.varlink.service.GetInfo' } as const;
-const ERROR = {
-  otherBuild: 'io.kiln.OtherBuild',
-  unknownMethod: 'org.varlink.service.MethodNotFound',
-  badParameter: 'org.varlink.service.InvalidParameter',
-} as const;
+const COMMAND_LINE = 'io.kiln.CommandLine';
+const OTHER_BUILD = 'io.kiln.OtherBuild';
 
 export interface ServerOptions {
   /** Paths to listen at, and descriptors of sockets that listen already. */
   readonly sockets: readonly (string | number)[];
   /** What clients of this build say; others are refused, and `outdated` is called. */
   readonly build: string;
-  readonly version: string;
   /** Runs a command line. It is over when the promise is settled. */
   readonly serve: (line: CommandLine) => Promise<void>;
+  /** Answers a call of any other method. It is over when the promise is settled. */
+  readonly call: (call: Call) => Promise<void>;
   /** What `serve` did not expect. */
   readonly failed: (error: unknown) => void;
   /** A client of another build has come: this daemon is to make room for one of that build. */
   readonly outdated: () => void;
-  /** Nobody is connected, and no command line is running, from now on (true), or no longer (false). */
+  /** Nobody is connected, and nothing is running, from now on (true), or no longer (false). */
   readonly idle: (idle: boolean) => void;
 }
 
@@ -72,93 +78,102 @@ export class Server {
 
   #connected(fd: number): void {
     let line: CommandLine | undefined;
+    let call: Call | undefined;
     const silence = setTimeout(() => peer.destroy(), SILENCE_MAX);
     let upgraded = false;
-    const peer: Peer = new Peer(
-      fd,
-      {
-        data: (bytes) => {
-          if (line !== undefined) return line.receive(bytes);
-          if (!upgraded) {
-            const message = firstMessage(bytes);
-            if (message === undefined) return 0;
-            upgraded = this.#answer(peer, message);
-            return message.length + 1;
-          }
-          const begun = CommandLine.begin(peer, bytes);
-          if (begun === 'incomplete') return 0;
-          clearTimeout(silence);
-          if (begun === undefined) {
-            peer.destroy();
+    const peer: Peer = new Peer(fd, {
+      data: (bytes) => {
+        if (line !== undefined) return line.receive(bytes);
+        // One call after the other: the next one waits.
+        if (call !== undefined) return 0;
+        if (!upgraded) {
+          const message = firstMessage(bytes);
+          if (message === undefined) {
+            if (bytes.length > MESSAGE_MAX) peer.destroy();
             return 0;
           }
-          line = begun;
-          // In a later turn: it may take the connection away, whose bytes are being read right now.
-          queueMicrotask(() => this.#run(begun).catch(this.#options.failed));
-          return bytes.readUInt32LE(0) + 8;
-        },
-        end: () => {
-          clearTimeout(silence);
-          this.#peers.delete(peer);
-          line?.ended();
-          this.#tellIdle();
-        },
+          const called = message.length > MESSAGE_MAX ? undefined : parseCall(message);
+          if (called === undefined) peer.destroy();
+          else if (called.method === COMMAND_LINE) upgraded = this.#upgrade(peer, called);
+          else {
+            clearTimeout(silence);
+            const begun = Call.from(peer, called);
+            call = begun;
+            const over = () => {
+              call = undefined;
+              peer.again();
+            };
+            // In a later turn: it may be over at once, while what follows it is being read.
+            setImmediate(() =>
+              this.#run(() => this.#options.call(begun)).then(over, this.#options.failed),
+            );
+          }
+          return message.length + 1;
+        }
+        const begun = CommandLine.begin(peer, bytes);
+        if (begun === 'incomplete') return 0;
+        clearTimeout(silence);
+        if (begun === undefined) {
+          peer.destroy();
+          return 0;
+        }
+        line = begun;
+        // In a later turn: it may take the connection away, whose bytes are being read right now.
+        queueMicrotask(() => this.#serve(begun).catch(this.#options.failed));
+        return bytes.readUInt32LE(0) + 8;
       },
-      MESSAGE_MAX,
-    );
+      end: () => {
+        clearTimeout(silence);
+        this.#peers.delete(peer);
+        line?.ended();
+        call?.gone();
+        this.#tellIdle();
+      },
+    });
     this.#peers.add(peer);
     if (this.#peers.size > CONNECTIONS_MAX) peer.destroy();
     this.#tellIdle();
   }
 
-  /** Answers a message of the Varlink protocol; true if the connection is upgraded by it. */
-  #answer(peer: Peer, message: Buffer): boolean {
-    const call = parseCall(message);
-    if (call === undefined) {
-      peer.destroy();
+  /** Answers a client of the command line; true if the connection is upgraded by it. */
+  #upgrade(peer: Peer, { parameters, upgrade }: CallMessage): boolean {
+    const { build } = this.#options;
+    if (parameters.build !== build) {
+      peer.send(encodeError(OTHER_BUILD, { build }));
+      peer.end();
+      this.#options.outdated();
       return false;
     }
-    switch (call.method) {
-      case METHOD.commandLine:
-        if (call.parameters.build !== this.#options.build) {
-          peer.send(encodeError(ERROR.otherBuild, { build: this.#options.build }));
-          peer.end();
-          this.#options.outdated();
-          return false;
-        }
-        if (call.upgrade) {
-          peer.send(encodeReply());
-          return true;
-        }
-        peer.send(encodeError(ERROR.badParameter, { parameter: 'upgrade' }));
-        return false;
-      case METHOD.info:
-        peer.send(
-          encodeReply({
-            vendor: 'kiln',
-            product: 'kilnd',
-            version: this.#options.version,
-            url: '',
-            interfaces: ['org.varlink.service', 'io.kiln'],
-          }),
-        );
-        return false;
-      default:
-        peer.send(encodeError(ERROR.unknownMethod, { method: call.method }));
-        return false;
-    }
+    if (upgrade) peer.send(encodeReply());
+    else peer.send(encodeError(SERVICE_ERROR.invalidParameter, { parameter: 'upgrade' }));
+    return upgrade;
   }
 
-  async #run(line: CommandLine): Promise<void> {
+  async #serve(line: CommandLine): Promise<void> {
+    await this.#run(async () => {
+      try {
+        await this.#options.serve(line);
+      } finally {
+        line.abandon();
+      }
+    });
+  }
+
+  async #run(job: () => Promise<void>): Promise<void> {
+    using _busy = this.hold();
+    await job();
+  }
+
+  /** Something is running until the result is disposed of. */
+  hold(): Disposable {
     this.#running++;
     this.#tellIdle();
-    try {
-      await this.#options.serve(line);
-    } finally {
-      this.#running--;
-      line.abandon();
-      this.#tellIdle();
-    }
+    return {
+      [Symbol.dispose]: () => {
+        this.#running--;
+        this.#tellIdle();
+      },
+    };
   }
 
   #tellIdle(): void {

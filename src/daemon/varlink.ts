@@ -1,10 +1,19 @@
 /** Messages of the Varlink protocol (https://varlink.org/Method-Call): JSON that ends with a NUL byte. */
 
 /** Longest message that is taken, bytes. */
-export const MESSAGE_MAX = 16 << 20;
+export const MESSAGE_MAX = 4 << 20;
+
+/** Errors that every service has. */
+export const SERVICE_ERROR = {
+  interfaceNotFound: 'org.varlink.service.InterfaceNotFound',
+  methodNotFound: 'org.varlink.service.MethodNotFound',
+  invalidParameter: 'org.varlink.service.InvalidParameter',
+  permissionDenied: 'org.varlink.service.PermissionDenied',
+  expectedMore: 'org.varlink.service.ExpectedMore',
+} as const;
 
 /** A method that somebody calls. */
-export interface Call {
+export interface CallMessage {
   readonly method: string;
   readonly parameters: Readonly<Record<string, unknown>>;
   readonly more: boolean;
@@ -19,7 +28,7 @@ export function firstMessage(bytes: Buffer): Buffer | undefined {
 }
 
 /** Reads a call; undefined if it is none. */
-export function parseCall(message: Buffer): Call | undefined {
+export function parseCall(message: Buffer): CallMessage | undefined {
   let value: unknown;
   try {
     value = JSON.parse(message.toString('utf8'));
@@ -27,19 +36,31 @@ export function parseCall(message: Buffer): Call | undefined {
     return undefined;
   }
   if (!isObject(value) || typeof value.method !== 'string') return undefined;
-  const { method, parameters = {}, more = false, oneway = false, upgrade = false } = value;
+  const { method, more, oneway, upgrade } = value;
+  // systemd and others write null for what they leave out.
+  const parameters = value.parameters ?? {};
   if (!isObject(parameters)) return undefined;
-  if (![more, oneway, upgrade].every((flag) => typeof flag === 'boolean')) return undefined;
-  return { method, parameters, more, oneway, upgrade } as Call;
+  const flags = [more, oneway, upgrade].map((flag) => flag ?? false);
+  if (!flags.every((flag) => typeof flag === 'boolean')) return undefined;
+  const [isMore = false, isOneway = false, isUpgrade = false] = flags;
+  return { method, parameters, more: isMore, oneway: isOneway, upgrade: isUpgrade };
 }
 
 function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
-/** A reply, as bytes. */
-export function encodeReply(parameters: object = {}): Buffer {
-  return Buffer.from(`${JSON.stringify({ parameters })}\0`);
+const CONTINUES = '{"continues":true,';
+
+/** A reply, as bytes; with `continues` others follow it. */
+export function encodeReply(parameters: object = {}, continues = false): Buffer {
+  const text = JSON.stringify(parameters);
+  return Buffer.from(`${continues ? CONTINUES : '{'}"parameters":${text}}\0`);
+}
+
+/** Whether others follow a reply that {@link encodeReply} has made. */
+export function continues(reply: Buffer): boolean {
+  return reply.toString('latin1', 0, CONTINUES.length) === CONTINUES;
 }
 
 /** An error reply, as bytes. */

@@ -1,9 +1,12 @@
 /** The other side of workers.ts: a process that serves one client at a time for its daemon. */
 import { closeDescriptor } from '../kernel/descriptor.ts';
 import { deferred } from '../promise.ts';
+import { Call, type CallHead, type Control } from './call.ts';
 import { CommandLine, readFrame } from './command-line.ts';
+import { CONTROLLED } from './forward-call.ts';
 import { encodeFrame, FRAME, FROM_WORKER, TO_WORKER } from './frames.ts';
 import { Peer } from './peer.ts';
+import { firstMessage } from './varlink.ts';
 import { DAEMON_FD, JOB_MAX } from './workers.ts';
 
 /** A parked sandbox that was the daemon's. */
@@ -13,13 +16,27 @@ export interface GivenSandbox {
   readonly lock: number;
 }
 
+/** What a worker does for its daemon. */
+export interface DaemonListener {
+  readonly job: (line: CommandLine) => void;
+  readonly call: (call: AdoptedCall) => void;
+  /** The daemon has ended, or ends this worker. */
+  readonly gone: () => void;
+}
+
+/** A call whose replies the daemon passes on. */
+export interface AdoptedCall {
+  readonly call: Call;
+  /** Resolves when the daemon has all that was said; nothing can be said from then on. */
+  close(): Promise<void>;
+}
+
 /** The daemon of this worker. */
 export class Daemon {
   readonly #peer: Peer;
   #wanted: PromiseWithResolvers<GivenSandbox | undefined>[] = [];
 
-  /** @param job is given each client; `gone` is called when the daemon has ended, or ends this worker */
-  constructor(job: (line: CommandLine) => void, gone: () => void) {
+  constructor({ job, call, gone }: DaemonListener) {
     const peer: Peer = new Peer(
       DAEMON_FD,
       {
@@ -32,6 +49,7 @@ export class Daemon {
           }
           const { type, payload, fds } = frame;
           if (type === TO_WORKER.job) job(readJob(payload, fds));
+          else if (type === TO_WORKER.call) call(readCall(payload, fds));
           else this.#give(payload.toString(), fds);
           return FRAME.header + payload.length;
         },
@@ -79,4 +97,28 @@ function readJob(
     descriptors,
     Buffer.from(rest),
   );
+}
+
+function readCall(payload: Buffer, [connection = -1]: readonly number[]): AdoptedCall {
+  const peer: Peer = new Peer(connection, {
+    data: (bytes) => {
+      const message = firstMessage(bytes);
+      if (message === undefined) return 0;
+      const answer = (done: boolean) => peer.send(Buffer.from(`${CONTROLLED}${done}}\0`));
+      call.control(JSON.parse(message.toString()) as Control).then(
+        () => answer(true),
+        () => answer(false),
+      );
+      return message.length + 1;
+    },
+    end: () => call.gone(),
+  });
+  const call = new Call(peer, JSON.parse(payload.toString()) as CallHead);
+  return {
+    call,
+    close: async () => {
+      await peer.sent();
+      peer.destroy();
+    },
+  };
 }

@@ -6,16 +6,16 @@ import type { ChildProcess } from 'node:child_process';
 import { isDeepStrictEqual } from 'node:util';
 import { startProgram } from '../kernel/child-process.ts';
 import { closeDescriptor } from '../kernel/descriptor.ts';
-import { addon, checked, tryCall } from '../kernel/system-call.ts';
-import { deferred } from '../promise.ts';
+import { addon, tryCall } from '../kernel/system-call.ts';
+import { unixSocketPair } from '../kernel/unix-socket.ts';
+import { awaitedLater, deferred } from '../promise.ts';
+import type { Call } from './call.ts';
 import type { CommandLine, ReleasedClient } from './command-line.ts';
 import { readFrame } from './command-line.ts';
+import { forwardCall } from './forward-call.ts';
 import { encodeFrame, FRAME, FROM_WORKER, TO_CLIENT, TO_WORKER, u32s } from './frames.ts';
 import { Peer } from './peer.ts';
 
-const AF_UNIX = 1;
-const SOCK_STREAM = 1;
-const SOCK_CLOEXEC = 0o2000000;
 const F_DUPFD_CLOEXEC = 1030;
 const MSG_DONTWAIT = 0x40;
 const MSG_NOSIGNAL = 0x4000;
@@ -71,15 +71,36 @@ export class Workers {
    * how to end; if its worker dies, it is told that.
    */
   async serve(line: CommandLine, env: Readonly<Record<string, string>>): Promise<void> {
+    await this.#work(
+      env,
+      () => line.gone,
+      (worker) => worker.serve(line.release()),
+    );
+  }
+
+  /** Has a worker answer a call of the API. Resolves when the last reply is given; one that dies gives none. */
+  async call(call: Call): Promise<void> {
+    await this.#work(
+      {},
+      () => call.signal.aborted,
+      (worker) => worker.call(call),
+    );
+  }
+
+  async #work(
+    env: Readonly<Record<string, string>>,
+    gone: () => boolean,
+    job: (worker: Worker) => Promise<boolean>,
+  ): Promise<void> {
     while (this.#all.size >= WORKERS_MAX && this.#spare?.isFor(env) !== true) {
       await new Promise<void>((resolve) => this.#waiting.push(resolve));
     }
-    if (line.gone || this.#ended) return;
+    if (gone() || this.#ended) return;
     this.#usual = env;
     const spare = this.#spare?.isFor(env) === true ? this.#spare : undefined;
     if (spare !== undefined) this.#spare = undefined;
     const worker = spare ?? this.#start(env);
-    const again = await worker.serve(line.release());
+    const again = await job(worker);
     if (again && this.#spare === undefined && !this.#ended) this.#spare = worker;
     else worker.end();
     this.#waiting.shift()?.();
@@ -110,6 +131,13 @@ export class Workers {
   }
 }
 
+const SEE_LOG = 'kilnd.log in the state directory may say why';
+
+/** What is said for a worker that has ended. */
+function ended(how: string): string {
+  return `the process that worked for this call ended ${how}, and its sandboxes with it`;
+}
+
 class Worker {
   readonly #process: ChildProcess;
   readonly #peer: Peer;
@@ -117,16 +145,17 @@ class Worker {
   /** What its environment has of its callers'. */
   readonly #env: Readonly<Record<string, string>>;
   #ending = false;
-  #job: { readonly connection: number; readonly done: PromiseWithResolvers<boolean> } | undefined;
+  /** `crashed` tells whoever the job is for that this process has ended. */
+  #job:
+    | { readonly crashed: (how: string) => void; readonly done: PromiseWithResolvers<boolean> }
+    | undefined;
   /** Resolves when the process has ended. */
   readonly over: Promise<void>;
 
   constructor(options: WorkersOptions, env: Readonly<Record<string, string>>) {
     this.#options = options;
     this.#env = env;
-    const ends = new Int32Array(2);
-    checked('socketpair', tryCall('socketpair', AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends));
-    const [ours = -1, theirs = -1] = ends;
+    const [ours, theirs] = unixSocketPair();
     const [program, ...args] = options.command;
     const { promise, resolve } = deferred<void>();
     this.over = promise;
@@ -144,7 +173,7 @@ class Worker {
     } finally {
       closeDescriptor(theirs);
     }
-    const ended = (how: string) => {
+    const exited = (how: string) => {
       // In a later turn: what it said last may still be there to be read.
       setImmediate(() => {
         this.#peer.destroy();
@@ -152,9 +181,9 @@ class Worker {
         resolve();
       });
     };
-    this.#process.once('error', (error) => ended(error.message));
+    this.#process.once('error', (error) => exited(error.message));
     this.#process.once('exit', (code, signal) =>
-      ended(signal === null ? `with status ${code}` : `by ${signal}`),
+      exited(signal === null ? `with status ${code}` : `by ${signal}`),
     );
     const peer: Peer = new Peer(
       ours,
@@ -175,12 +204,46 @@ class Worker {
   async serve({ connection, payload, rest, descriptors }: ReleasedClient): Promise<boolean> {
     // Ours until the client has been told how to end, in case the worker dies.
     const copy = tryCall('fcntl', connection, F_DUPFD_CLOEXEC, DAEMON_FD);
-    const job = { connection: copy, done: deferred<boolean>() };
-    this.#job = job;
+    const crashed = (how: string) => {
+      const text = `kiln: ${ended(how)}\n  hint: ${SEE_LOG}\n`;
+      const frames = [
+        encodeFrame(TO_CLIENT.text, Buffer.concat([Buffer.of(2), Buffer.from(text)])),
+        encodeFrame(TO_CLIENT.exit, Buffer.concat([Buffer.of(0), u32s(KILN_FAILED)])),
+      ];
+      addon().sendMessage(copy, Buffer.concat(frames), [], MSG_DONTWAIT | MSG_NOSIGNAL);
+    };
     const fds = [connection, ...descriptors];
     const bytes = Buffer.concat([u32s(payload.length), payload, rest]);
-    this.#peer.send(encodeFrame(TO_WORKER.job, bytes, fds.length), fds);
-    return await job.done.promise;
+    try {
+      return await this.#work(encodeFrame(TO_WORKER.job, bytes, fds.length), fds, crashed);
+    } finally {
+      closeDescriptor(copy);
+    }
+  }
+
+  /** Hands a call over; whether the worker can have another one afterwards. */
+  async call(call: Call): Promise<boolean> {
+    const [ours, theirs] = unixSocketPair();
+    const forwarded = awaitedLater(forwardCall(call, ours));
+    let how: string | undefined;
+    const crashed = (by: string) => {
+      how = by;
+    };
+    const head = Buffer.from(JSON.stringify(call.head));
+    const again = await this.#work(encodeFrame(TO_WORKER.call, head, 1), [theirs], crashed);
+    await forwarded;
+    if (!call.over) {
+      const failure = { code: 'E_WORKER', message: ended(how ?? 'early'), hint: SEE_LOG };
+      call.fail('io.kiln.Failed', { ...failure, causes: [] });
+    }
+    return again;
+  }
+
+  #work(frame: Buffer, fds: readonly number[], crashed: (how: string) => void): Promise<boolean> {
+    const done = deferred<boolean>();
+    this.#job = { crashed, done };
+    this.#peer.send(frame, fds);
+    return done.promise;
   }
 
   #receive(peer: Peer, bytes: Buffer): number {
@@ -212,7 +275,6 @@ class Worker {
     const job = this.#job;
     if (job === undefined) return;
     this.#job = undefined;
-    closeDescriptor(job.connection);
     job.done.resolve(again);
   }
 
@@ -220,12 +282,7 @@ class Worker {
     this.#options.crashed(how);
     const job = this.#job;
     if (job === undefined) return;
-    const text = `kiln: the process that worked for this call ended ${how}, and its sandboxes with it\n  hint: kilnd.log in the state directory may say why\n`;
-    const frames = [
-      encodeFrame(TO_CLIENT.text, Buffer.concat([Buffer.of(2), Buffer.from(text)])),
-      encodeFrame(TO_CLIENT.exit, Buffer.concat([Buffer.of(0), u32s(KILN_FAILED)])),
-    ];
-    addon().sendMessage(job.connection, Buffer.concat(frames), [], MSG_DONTWAIT | MSG_NOSIGNAL);
+    job.crashed(how);
     this.#finish(false);
   }
 

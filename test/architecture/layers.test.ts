@@ -15,7 +15,7 @@ const layers: readonly (readonly string[])[] = [
     'stray-errors.ts',
   ],
   ['kernel', 'state', 'trace'],
-  ['confine'],
+  ['confine', 'api'],
   ['rpm', 'repository', 'solver', 'libvirt'],
   ['sandbox', 'image', 'artifacts', 'recipe', 'egress'],
   ['result'],

@@ -32,8 +32,8 @@ function serve(t: ExecutionContext, handle: (line: CommandLine) => Promise<void>
   const server = new Server({
     sockets: [join(state, 'io.kiln')],
     build,
-    version: '0',
     serve: handle,
+    call: async (call) => call.fail('org.varlink.service.MethodNotFound'),
     failed: (error) => t.fail(String(error)),
     outdated: () => {
       outdated++;

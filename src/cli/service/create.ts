@@ -5,7 +5,7 @@ import type { ServiceFile } from '../../service/definition.ts';
 import { readServiceFile } from '../../service/definition-file.ts';
 import { readOldSandbox } from '../../service/old-sandbox-file.ts';
 import type { Caller } from '../caller.ts';
-import { pickImage } from '../pick-image.ts';
+import { pickImageFor } from '../pick-image.ts';
 import { printJson } from '../print.ts';
 import { hostWriteOption } from '../sandbox-options.ts';
 import { parseBind, parseEnvironment, parseSize } from '../values.ts';
@@ -122,7 +122,7 @@ async function create(
   const model = options.file === undefined ? undefined : await readServiceFile(options.file);
   await using engine = caller.openEngine();
   const wanted = options.image ?? model?.image;
-  await using image = await pickImage(engine, wanted, new AbortController().signal, caller);
+  await using image = await pickImageFor(caller, engine, wanted);
   const imageName = wanted ?? image.manifest.id;
   const file: ServiceFile = {
     ...model,

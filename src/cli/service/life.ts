@@ -59,7 +59,7 @@ async function start(name: string, caller: Caller): Promise<void> {
 export async function startSupervisor(
   paths: StatePaths,
   name: string,
-  caller: Caller,
+  caller: Pick<Caller, 'env'>,
 ): Promise<ServiceStatus> {
   const service = await readService(paths, name);
   if (await ensureHostUnit(service, hostInvocation(paths, caller))) {
@@ -87,7 +87,7 @@ function supervisorCommand(name: string): [string, ...string[]] {
 }
 
 /** How the host's own units call kiln: by the program that finds the rest, now and after an update. */
-export function hostInvocation(paths: StatePaths, caller: Caller): KilnInvocation {
+export function hostInvocation(paths: StatePaths, caller: Pick<Caller, 'env'>): KilnInvocation {
   return {
     command: [join(packageRoot(), 'bin/kiln-node')],
     env: hostEnvironment(paths, caller.env),

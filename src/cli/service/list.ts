@@ -44,20 +44,27 @@ export function listCommand(caller: Caller): Command {
     });
 }
 
-function row({ name, service, status, outcome, problem }: ListedService): string[] {
+/** What a service does, in a word. */
+export function serviceState({ service, status, outcome, problem }: ListedService): string {
+  if (status !== undefined)
+    return status.health?.state === 'unhealthy' ? 'unhealthy' : status.state;
+  if (service === undefined || service.image === undefined) return 'broken';
+  return problem === undefined ? (outcome?.state ?? 'created') : 'silent';
+}
+
+function row(listed: ListedService): string[] {
+  const { name, service, status } = listed;
+  const state = serviceState(listed);
   const { publish = [], units = [], command } = service?.definition ?? {};
   const names = command === undefined ? units : [command[0] ?? ''];
   const ports = publish.map(formatPublish);
   if (status === undefined) {
-    const ended = problem === undefined ? (outcome?.state ?? 'created') : 'silent';
-    const broken = service === undefined || service.image === undefined;
-    const state = broken ? 'broken' : ended;
     return [name, state, '', '', '', '', '', ports.join(' '), names.join(' ')];
   }
   const { usage } = status;
   return [
     name,
-    status.health?.state === 'unhealthy' ? 'unhealthy' : status.state,
+    state,
     duration(Date.now() - status.started),
     usage.cpuMicroseconds === undefined ? '' : `${(usage.cpuMicroseconds / 1e6).toFixed(1)}s`,
     usage.memoryBytes === undefined ? '' : `${(usage.memoryBytes / 2 ** 20).toFixed(0)}M`,

@@ -1,0 +1,243 @@
+/** Calls of the API: in the daemon's own thread those that are short, all others in a worker. */
+import { CommanderError } from 'commander';
+import {
+  checkParameters,
+  InvalidParameter,
+  interfaceText,
+  kilnInterface,
+} from '../../api/interface.ts';
+import type { Errors } from '../../api/io-kiln.ts';
+import type { Call } from '../../daemon/call.ts';
+import { SERVICE_ERROR } from '../../daemon/varlink.ts';
+import { KilnError } from '../../errors.ts';
+import { takeCallersUmask } from '../../kernel/own-umask.ts';
+import { knownFailure, reasonLine } from '../../kernel/system-error.ts';
+import { withWaits } from '../../kernel/wait-for.ts';
+import { KILN_VERSION } from '../../state/version.ts';
+import { endTrace } from '../../trace/trace.ts';
+import type { CliEngine } from '../engine.ts';
+import { RunElsewhere } from '../run.ts';
+import {
+  type Answer,
+  type CallContext,
+  type DaemonState,
+  type Name,
+  type OptionCaller,
+  progressTo,
+} from './context.ts';
+import { methods } from './table.ts';
+
+const SERVICE = 'org.varlink.service';
+const KILN = 'io.kiln';
+
+const FAILED = 'io.kiln.Failed';
+
+/** As https://varlink.org/Service has it. */
+const SERVICE_TEXT = `# The Varlink Service Interface is provided by every varlink service.
+interface org.varlink.service
+
+# Get a list of all the interfaces a service provides and information about the implementation.
+method GetInfo() -> (
+  vendor: string,
+  product: string,
+  version: string,
+  url: string,
+  interfaces: []string
+)
+
+# Get the description of an interface that is implemented by this service.
+method GetInterfaceDescription(interface: string) -> (description: string)
+
+# The requested interface was not found.
+error InterfaceNotFound (interface: string)
+
+# The requested method was not found.
+error MethodNotFound (method: string)
+
+# The interface defines the requested method, but the service does not implement it.
+error MethodNotImplemented (method: string)
+
+# One of the passed parameters is invalid.
+error InvalidParameter (parameter: string)
+
+# Client is denied access.
+error PermissionDenied ()
+
+# Method is expected to be called with 'more' set to true, but was not.
+error ExpectedMore ()
+`;
+
+/** The umask of what a call makes: it has none of its own. */
+const UMASK = 0o022;
+
+/** Where a call is answered. */
+export interface AnsweringProcess {
+  readonly env: OptionCaller['env'];
+  openEngine(): CliEngine;
+  storeChanged(): void;
+  /** What nobody expected goes to a log. */
+  tell(error: unknown): void;
+}
+
+/** What all calls of a daemon share. */
+export interface AnsweringDaemon extends AnsweringProcess {
+  readonly state: Omit<DaemonState, 'makeImage'>;
+  /** Has a worker answer. */
+  work(call: Call): Promise<void>;
+}
+
+/** Answers a call to the end, here or in a worker. */
+export async function answerCall(call: Call, daemon: AnsweringDaemon): Promise<void> {
+  const { method, process: id, identity } = call.head;
+  const name = method.slice(method.lastIndexOf('.') + 1);
+  const from = method.slice(0, -name.length - 1);
+  if (from === SERVICE) return describe(call, name);
+  if (from !== KILN) return call.fail(SERVICE_ERROR.interfaceNotFound, { interface: from });
+  if (!isMethod(name)) return call.fail(SERVICE_ERROR.methodNotFound, { method });
+  // What others may is yet to be written.
+  const isAllowed = identity.uid === 0 || name === 'GetVersion';
+  if (!isAllowed) return call.fail(SERVICE_ERROR.permissionDenied);
+  const { calls } = daemon.state;
+  calls.set(id, call);
+  try {
+    const parameters = checkedParameters(call, name);
+    if (methods[name].isShort)
+      await answer(
+        call,
+        name,
+        parameters,
+        contextOf(call, daemon, {
+          ...daemon.state,
+          makeImage: (of, image) => makeImage(of, image, daemon),
+        }),
+      );
+    else await daemon.work(call);
+  } catch (error) {
+    if (error instanceof RunElsewhere) await daemon.work(call);
+    else fail(call, error, daemon);
+  } finally {
+    calls.delete(id);
+  }
+}
+
+async function makeImage(call: Call, image: string, daemon: AnsweringDaemon): Promise<void> {
+  const part = call.part(`${KILN}.BuildImage`, { image });
+  await daemon.work(part);
+  const reply: { error?: string; parameters: Errors['Failed'] } = JSON.parse(
+    part.outcome?.toString().slice(0, -1) ?? '{}',
+  );
+  if (reply.error === undefined) return;
+  const { code = 'E_INTERNAL', message = reply.error, hint, causes = [] } = reply.parameters;
+  const cause = causes.reduceRight<Error | undefined>(
+    (before, text) => new Error(text, before === undefined ? {} : { cause: before }),
+    undefined,
+  );
+  throw new KilnError(code, message, { ...(hint === undefined ? {} : { hint }), cause });
+}
+
+/** Answers a call in a process that has nothing else to do. */
+export async function answerAlone(call: Call, place: AnsweringProcess): Promise<void> {
+  takeCallersUmask(UMASK);
+  const context = contextOf(call, place, undefined);
+  const name = call.head.method.slice(KILN.length + 1) as keyof typeof methods;
+  try {
+    await answer(call, name, checkedParameters(call, name), context);
+  } catch (error) {
+    fail(call, error, place);
+  }
+  endTrace(context.warn);
+}
+
+function isMethod(name: string): name is keyof typeof methods {
+  return Object.hasOwn(methods, name);
+}
+
+/** @throws InvalidParameter */
+function checkedParameters(call: Call, name: Name): object {
+  const of = kilnInterface();
+  const method = of.methods.get(name);
+  if (method === undefined) throw new Error(`${name} is not in the interface`);
+  return checkParameters(method.input, call.head.parameters, of);
+}
+
+async function answer(
+  call: Call,
+  name: keyof typeof methods,
+  parameters: object,
+  context: CallContext,
+): Promise<void> {
+  const method = (await methods[name].load()) as Answer<Name>;
+  // A process that has other calls, too, waits on for those.
+  const own = context.daemon === undefined ? { signal: call.signal } : {};
+  const reply = await withWaits({ say: context.warn, ...own }, () =>
+    method(parameters as never, context),
+  );
+  call.end(reply);
+}
+
+function contextOf(
+  call: Call,
+  place: AnsweringProcess,
+  daemon: DaemonState | undefined,
+): CallContext {
+  const { uid, gid } = call.head.identity;
+  const caller: OptionCaller = {
+    env: place.env,
+    environment: {},
+    ids: { uid, gid },
+    cwd: () => '/',
+    variable: () => undefined,
+  };
+  const warns = kilnInterface()
+    .methods.get(call.head.method.slice(KILN.length + 1))
+    ?.output.fields.some(({ name }) => name === 'warning');
+  return {
+    ...{ call, caller, daemon },
+    openEngine: () => place.openEngine(),
+    storeChanged: () => place.storeChanged(),
+    warn: (text) => {
+      if (warns === true) call.reply({ warning: text.replace(/^kiln: |\n$/g, '') });
+    },
+    onProgress: progressTo(call),
+  };
+}
+
+/** What every Varlink service tells about itself. */
+function describe(call: Call, name: string): void {
+  const { parameters, method } = call.head;
+  if (name === 'GetInfo') {
+    const about = { vendor: 'kiln', product: 'kilnd', version: KILN_VERSION };
+    call.end({ ...about, url: '', interfaces: [SERVICE, KILN] });
+  } else if (name === 'GetInterfaceDescription') {
+    const { interface: wanted } = parameters;
+    if (wanted === KILN) call.end({ description: interfaceText() });
+    else if (wanted === SERVICE) call.end({ description: SERVICE_TEXT });
+    else if (typeof wanted === 'string')
+      call.fail(SERVICE_ERROR.interfaceNotFound, { interface: wanted });
+    else call.fail(SERVICE_ERROR.invalidParameter, { parameter: 'interface' });
+  } else call.fail(SERVICE_ERROR.methodNotFound, { method });
+}
+
+/** How many causes are told. */
+const MAX_CAUSES = 8;
+
+function fail(call: Call, error: unknown, place: AnsweringProcess): void {
+  if (error instanceof InvalidParameter) {
+    call.fail(SERVICE_ERROR.invalidParameter, { parameter: error.parameter });
+    return;
+  }
+  if (error instanceof CommanderError) {
+    const message = error.message.replace(/^(?:kiln|error): /, '');
+    call.fail(FAILED, { code: 'E_ARGUMENT', message, causes: [] });
+    return;
+  }
+  const known = knownFailure(error);
+  if (known === undefined) place.tell(error);
+  const { code = 'E_INTERNAL', message = String(error), hint } = known ?? {};
+  const causes: string[] = [];
+  // A failure of the system is in the message already.
+  let cause = known === error ? known?.cause : undefined;
+  for (; cause instanceof Error && causes.length < MAX_CAUSES; cause = cause.cause)
+    causes.push(reasonLine(cause));
+  call.fail(FAILED, { code, message, ...(hint === undefined ? {} : { hint }), causes });
+}

@@ -1,0 +1,113 @@
+/** Sandboxes that callers have open, in the daemon. */
+import { KilnError } from '../../errors.ts';
+import { deferred } from '../../promise.ts';
+import type { Plan } from '../../sandbox/door/plan.ts';
+import type { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
+
+/** How long one that is no connection's may wait for a call, milliseconds. */
+const UNUSED_MAX = 10 * 60_000;
+
+/** A sandbox that a caller has open. */
+export interface OpenSandbox {
+  readonly sandbox: PlannedSandbox;
+  /** How commands run in it. */
+  readonly plan: Plan;
+  /** Whose it is. */
+  readonly uid: number;
+  /** Resolves when it is closed. */
+  readonly closed: Promise<void>;
+}
+
+interface Entry extends OpenSandbox {
+  readonly close: () => void;
+  readonly bound: boolean;
+  uses: number;
+  timer: NodeJS.Timeout | undefined;
+}
+
+export class OpenSandboxes {
+  readonly #all = new Map<string, Entry>();
+  readonly #hold: () => Disposable;
+
+  /** @param hold keeps the daemon from ending until what it gives is disposed of */
+  constructor(hold: () => Disposable) {
+    this.#hold = hold;
+  }
+
+  /** Takes one over. @param bound it is a connection's, and does not close by itself */
+  add(
+    sandbox: PlannedSandbox,
+    plan: Plan,
+    { uid, bound }: { readonly uid: number; readonly bound: boolean },
+  ): OpenSandbox {
+    const { promise: closed, resolve } = deferred<void>();
+    const hold = this.#hold();
+    const close = () => {
+      hold[Symbol.dispose]();
+      resolve();
+    };
+    const entry: Entry = { sandbox, plan, uid, closed, close, bound, uses: 0, timer: undefined };
+    this.#all.set(sandbox.id, entry);
+    this.#wait(entry);
+    return entry;
+  }
+
+  /**
+   * Does something with one. It stays open at least as long.
+   * @throws KilnError E_NO_BOX where there is none, or it is somebody else's
+   */
+  async use<Result>(
+    id: string,
+    uid: number,
+    act: (open: OpenSandbox) => Promise<Result>,
+  ): Promise<Result> {
+    const entry = this.#find(id, uid);
+    entry.uses++;
+    clearTimeout(entry.timer);
+    try {
+      return await act(entry);
+    } finally {
+      entry.uses--;
+      this.#wait(entry);
+    }
+  }
+
+  /** Closes one; nothing of it is left then. @throws KilnError E_NO_BOX, E_DESTROY */
+  async close(id: string, uid: number): Promise<void> {
+    await this.#close(this.#find(id, uid));
+  }
+
+  /** Closes all of them. */
+  async closeAll(): Promise<void> {
+    await Promise.allSettled([...this.#all.values()].map((entry) => this.#close(entry)));
+  }
+
+  /** Closes those that only another connection could still use: nobody can make one any more. */
+  async closeUnbound(): Promise<void> {
+    const unbound = [...this.#all.values()].filter(({ bound }) => !bound);
+    await Promise.allSettled(unbound.map((entry) => this.#close(entry)));
+  }
+
+  #find(id: string, uid: number): Entry {
+    const entry = this.#all.get(id);
+    if (entry !== undefined && entry.uid === uid) return entry;
+    throw new KilnError('E_NO_BOX', `there is no open sandbox ${id}`, {
+      hint: 'OpenSandbox opens one; what its connection had opened ends with it',
+    });
+  }
+
+  #wait(entry: Entry): void {
+    if (entry.bound || entry.uses > 0 || !this.#all.has(entry.sandbox.id)) return;
+    entry.timer = setTimeout(() => this.#close(entry).catch(() => undefined), UNUSED_MAX);
+  }
+
+  async #close(entry: Entry): Promise<void> {
+    this.#all.delete(entry.sandbox.id);
+    clearTimeout(entry.timer);
+    try {
+      await entry.sandbox.close();
+    } finally {
+      entry.close();
+    }
+  }
+}

@@ -1,0 +1,63 @@
+/** A call that a worker answers: its replies, and what is wanted of the command that it starts. */
+import { deferred } from '../promise.ts';
+import { type Call, type Control, noProcess } from './call.ts';
+import { Peer } from './peer.ts';
+import { firstMessage } from './varlink.ts';
+
+/** What a worker says when it has done what was wanted of a command; no reply begins so. */
+export const CONTROLLED = '{"controlled":';
+
+/**
+ * Forwards what comes from a worker on `connection`, which is closed afterwards, to whoever has called. Resolves when
+ * the worker has nothing more to say; whether that was all, {@link Call.over} tells.
+ */
+export async function forwardCall(call: Call, connection: number): Promise<void> {
+  const over = deferred<void>();
+  const controls: PromiseWithResolvers<void>[] = [];
+  /** The worker waits, too, until there is room. */
+  const wait = () => {
+    peer.paused = true;
+    const goOn = () => {
+      peer.paused = false;
+    };
+    call.room().then(goOn, goOn);
+  };
+  const peer: Peer = new Peer(connection, {
+    data: (bytes) => {
+      const message = firstMessage(bytes);
+      if (message === undefined) return 0;
+      const reply = bytes.subarray(0, message.length + 1);
+      if (reply.toString('latin1', 0, CONTROLLED.length) === CONTROLLED) {
+        const { controlled } = JSON.parse(message.toString()) as { controlled: boolean };
+        const control = controls.shift();
+        if (controlled) control?.resolve();
+        else control?.reject(noProcess());
+      } else {
+        call.forward(Buffer.from(reply));
+        if (!call.hasRoom) wait();
+      }
+      return reply.length;
+    },
+    end: () => {
+      for (const control of controls.splice(0)) control.reject(noProcess());
+      over.resolve();
+    },
+  });
+  call.onControl(async (control: Control) => {
+    if (peer.ended) throw noProcess();
+    const done = deferred<void>();
+    controls.push(done);
+    peer.send(Buffer.from(`${JSON.stringify(control)}\0`));
+    await done.promise;
+  });
+  // The worker is told by that.
+  const gone = () => peer.destroy();
+  call.signal.addEventListener('abort', gone);
+  if (call.signal.aborted) gone();
+  try {
+    await over.promise;
+  } finally {
+    call.signal.removeEventListener('abort', gone);
+    call.onControl(undefined);
+  }
+}

@@ -1,0 +1,192 @@
+/** The API as systemd's client sees it: nothing of it is kiln's. */
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import test from 'ava';
+import { type ApiState, apiState, program } from '../support/api.ts';
+import { IMAGE } from '../support/busybox-state.ts';
+
+let state: ApiState;
+
+test.before(async () => {
+  state = await apiState();
+});
+test.after.always(async () => {
+  await state[Symbol.asyncDispose]();
+});
+
+const varlinkctl = (...args: string[]) => program('varlinkctl', ['--no-pager', ...args]);
+
+/** Calls a method; what it replies, or the error and its parameters. */
+async function call(method: string, parameters: object, ...options: string[]) {
+  const text = JSON.stringify(parameters);
+  const ran = await varlinkctl('-j', ...options, 'call', state.socket, method, text);
+  const error = /failed: (\S+)/.exec(ran.stderr)?.[1];
+  const replies = ran.stdout
+    .split(/[\n\x1e]/)
+    .filter((line) => line.trim() !== '')
+    .map((line) => JSON.parse(line));
+  return { error, replies, reply: replies.at(-1) };
+}
+
+const kiln = (method: string, parameters: object = {}, ...options: string[]) =>
+  call(`io.kiln.${method}`, parameters, ...options);
+
+const decoded = (text: string) => Buffer.from(text, 'base64').toString();
+
+test('the daemon tells what it is, and what its interface is', async (t) => {
+  const info = await varlinkctl('info', state.socket);
+  t.regex(info.stdout, /Vendor: kiln\n.*io\.kiln/s);
+  const described = await varlinkctl('introspect', state.socket, 'io.kiln');
+  const file = join(import.meta.dirname, '../../src/api/io.kiln.varlink');
+  t.is(described.stdout, (await varlinkctl('validate-idl', file)).stdout);
+  const service = await varlinkctl('introspect', state.socket, 'org.varlink.service');
+  t.regex(service.stdout, /method GetInterfaceDescription\(/);
+  t.deepEqual((await kiln('GetVersion')).reply, { kiln: '0.1.0', interface: 1 });
+});
+
+test('a command runs, with its output and how it ended in one reply', async (t) => {
+  const argv = ['sh', '-c', 'cat; echo $A $FROM_IMAGE >&2; pwd >&2; exit 3'];
+  const parameters = {
+    image: 'busybox',
+    argv,
+    env: { A: 'a' },
+    input: 'aGVsbG8=',
+    workdir: '/tmp',
+  };
+  const { reply } = await kiln('Run', parameters);
+  t.is(decoded(reply.stdout), 'hello');
+  t.is(decoded(reply.stderr), 'a yes\n/tmp\n');
+  t.deepEqual(reply.result.ended, { exitCode: 3, exitStatus: 3 });
+  t.is(reply.result.image.id, IMAGE);
+  // What was measured inside, as result.json has it.
+  t.is(reply.result.report.policy.noNewPrivileges, true);
+});
+
+test('with more, what happens comes as it happens', async (t) => {
+  const argv = ['sh', '-c', 'echo one; sleep 0.3; echo two; kill -9 $$'];
+  const { replies } = await kiln('Run', { image: 'busybox', argv }, '--more');
+  t.deepEqual(
+    replies.map((reply) => Object.keys(reply)[0]),
+    ['started', 'stdout', 'stdout', 'result'],
+  );
+  t.deepEqual(
+    replies.slice(1, 3).map(({ stdout }) => decoded(stdout)),
+    ['one\n', 'two\n'],
+  );
+  t.deepEqual(replies.at(-1).result.ended, { signal: 'SIGKILL', exitStatus: 137 });
+});
+
+test('what stands around a command is as it was asked for', async (t) => {
+  const surroundings = {
+    binds: [{ source: state.beside, target: '/shared', readonly: true }],
+    tmpfs: [{ target: '/mem', size: 1 << 20 }],
+    hostname: 'other',
+    pids: 7,
+    memory: 64 << 20,
+  };
+  const script = 'hostname; touch /shared/x; echo y >/mem/y && cat /mem/y';
+  const { reply } = await kiln('Run', {
+    image: 'busybox',
+    argv: ['sh', '-c', script],
+    surroundings,
+  });
+  t.is(decoded(reply.stdout), 'other\ny\n');
+  t.regex(decoded(reply.stderr), /Read-only/);
+  t.like(reply.result.report.policy.limits, { pids: 7, memory: 64 << 20 });
+});
+
+test('a limit of time ends a command, and the result says so', async (t) => {
+  const { reply } = await kiln('Run', { image: 'busybox', argv: ['sleep', '60'], timeout: 300 });
+  t.like(reply.result.ended, { limit: 'timeout', exitStatus: 124 });
+});
+
+test('a worker runs what takes long, and artifacts come out', async (t) => {
+  const resultDirectory = join(state.beside, 'out');
+  const argv = ['sh', '-c', 'echo made >made; cat'];
+  const wanted = { workdir: '/tmp', artifacts: ['made'], resultDirectory, input: 'aGk=' };
+  const { replies } = await kiln('Run', { image: 'busybox', argv, ...wanted }, '--more');
+  t.deepEqual(replies.at(-1).result.artifacts, ['made']);
+  t.is(readFileSync(join(resultDirectory, 'made'), 'utf8'), 'made\n');
+  t.is(JSON.parse(readFileSync(join(resultDirectory, 'result.json'), 'utf8')).exitStatus, 0);
+  t.true(replies.some(({ stdout }) => stdout === 'aGk='));
+});
+
+test('errors have a code, a message and a hint; unknown and missing fields are errors', async (t) => {
+  const missing = await kiln('Run', { image: 'busybx', argv: ['true'] });
+  t.is(missing.error, 'io.kiln.Failed');
+  t.like(missing.reply, { code: 'E_IMAGE_MISSING' });
+  t.regex(missing.reply.hint, /kiln image ls/);
+  const wrong: readonly (readonly [object, string])[] = [
+    [{ image: 'busybox' }, 'argv'],
+    [{ argv: ['true'], memory: 5 }, 'memory'],
+    [{ argv: 'true' }, 'argv'],
+    [{ argv: ['true'], surroundings: { bind: [] } }, 'surroundings.bind'],
+    [{ argv: ['true'], surroundings: { binds: [{ source: '/' }] } }, 'surroundings.binds.target'],
+    [{ argv: ['true'], timeout: 1.5 }, 'timeout'],
+  ];
+  for (const [parameters, parameter] of wrong) {
+    const { error, reply } = await kiln('Run', parameters);
+    t.deepEqual([error, reply], ['org.varlink.service.InvalidParameter', { parameter }]);
+  }
+  t.is((await kiln('Fly')).error, 'org.varlink.service.MethodNotFound');
+  t.is((await call('io.other.Fly', {})).error, 'org.varlink.service.InterfaceNotFound');
+  const values: readonly object[] = [
+    { surroundings: { memory: 1 } },
+    { surroundings: { network: 'host' } },
+    { surroundings: { binds: [{ source: 'relative', target: '/x' }] } },
+    { surroundings: { binds: [{ source: '/', target: '/proc' }] } },
+    { surroundings: { capabilities: ['FLY'] } },
+    { surroundings: { profile: 'other' } },
+    { artifacts: ['x'] },
+    { resultDirectory: 'relative' },
+    { interactive: true },
+  ];
+  for (const value of values) {
+    const { error, reply } = await kiln('Run', { image: 'busybox', argv: ['true'], ...value });
+    t.is(error, 'io.kiln.Failed', JSON.stringify(value));
+    t.is(reply.code, 'E_ARGUMENT', JSON.stringify(value));
+  }
+});
+
+test('several commands share an open sandbox, and files go in and out', async (t) => {
+  const opened = await kiln('OpenSandbox', { image: 'busybox' });
+  const { sandbox } = opened.reply;
+  await kiln('WriteFile', { sandbox, path: '/tmp/in', data: 'aGVs' });
+  await kiln('WriteFile', { sandbox, path: '/tmp/in', data: 'bG8K', append: true });
+  const argv = ['sh', '-c', 'cat /tmp/in; stat -c %U.%a /tmp/in; echo out >/tmp/out'];
+  const { reply } = await kiln('Execute', { sandbox, argv });
+  t.is(decoded(reply.stdout), 'hello\nbuild.644\n');
+  t.deepEqual((await kiln('ReadFile', { sandbox, path: '/tmp/out' })).reply, {
+    data: 'b3V0Cg==',
+    size: 4,
+  });
+  const listed = (await kiln('ListSandboxes')).reply.sandboxes;
+  t.like(
+    listed.find(({ id }: { id: string }) => id === sandbox),
+    { state: 'running', image: IMAGE },
+  );
+  // No link leads out, and nothing but a plain file is opened.
+  await kiln('Execute', {
+    sandbox,
+    argv: ['sh', '-c', 'ln -s /../../../etc/hostname /tmp/l; mknod /tmp/p p'],
+  });
+  t.is((await kiln('ReadFile', { sandbox, path: '/tmp/l' })).reply.code, 'E_PATH');
+  t.is((await kiln('ReadFile', { sandbox, path: '/tmp/p' })).reply.code, 'E_ARGUMENT');
+  t.is((await kiln('ReadFile', { sandbox, path: '/dev/zero' })).reply.code, 'E_ARGUMENT');
+  t.falsy((await kiln('CloseSandbox', { sandbox })).error);
+  t.is((await kiln('Execute', { sandbox, argv: ['true'] })).reply.code, 'E_NO_BOX');
+  const left = (await kiln('ListSandboxes')).reply.sandboxes;
+  t.false(left.some(({ id }: { id: string }) => id === sandbox));
+});
+
+test('images, sandboxes, services and checks are listed', async (t) => {
+  const { images } = (await kiln('ListImages')).reply;
+  t.like(images[0], { id: IMAGE, name: 'busybox', arch: 'x86_64' });
+  t.deepEqual((await kiln('ListServices')).reply, { services: [] });
+  t.like((await kiln('Doctor', { names: ['landlock'] })).reply.checks[0], { name: 'landlock' });
+  t.is((await kiln('StartService', { name: 'none' })).reply.code, 'E_NO_SERVICE');
+  t.is((await kiln('RemoveImage', { image: 'none' })).reply.code, 'E_IMAGE_MISSING');
+  t.is((await kiln('KillSandbox', { sandbox: 'none' })).reply.code, 'E_NO_BOX');
+  const recipe = await kiln('Build', { sources: ['nowhere'], resultDirectory: state.beside });
+  t.is(recipe.error, 'io.kiln.Failed');
+});
