@@ -23,6 +23,11 @@ export const CODES_BY_PAGE = {
     E_SECRET: 'The file of a --secret cannot be read, or is too long.',
     E_WORKDIR: 'The sandbox does not have the working directory of the command.',
   },
+  'api.md': {
+    E_INPUT: 'The command has closed its standard input, or has ended: it reads nothing more.',
+    E_NO_PROCESS: 'No command that was started by the API has this name; it may have ended.',
+    E_WORKER: 'The process that worked for a call of the API ended before the call did.',
+  },
   'security.md': {
     E_CONFINE_DIED:
       'The confined process that reads an untrusted file crashed or reached its limits.',

@@ -6,14 +6,12 @@ import {
   interfaceText,
   kilnInterface,
 } from '../../api/interface.ts';
-import type { Errors } from '../../api/io-kiln.ts';
 import type { Call } from '../../daemon/call.ts';
 import { SERVICE_ERROR } from '../../daemon/varlink.ts';
-import { KilnError } from '../../errors.ts';
 import { takeCallersUmask } from '../../kernel/own-umask.ts';
 import { knownFailure, reasonLine } from '../../kernel/system-error.ts';
 import { withWaits } from '../../kernel/wait-for.ts';
-import { KILN_VERSION } from '../../state/version.ts';
+import { KILN_VERSION } from '../../state/package-root.ts';
 import { endTrace } from '../../trace/trace.ts';
 import type { CliEngine } from '../engine.ts';
 import { RunElsewhere } from '../run.ts';
@@ -123,16 +121,20 @@ export async function answerCall(call: Call, daemon: AnsweringDaemon): Promise<v
 async function makeImage(call: Call, image: string, daemon: AnsweringDaemon): Promise<void> {
   const part = call.part(`${KILN}.BuildImage`, { image });
   await daemon.work(part);
-  const reply: { error?: string; parameters: Errors['Failed'] } = JSON.parse(
+  const reply: { error?: string; parameters?: object } = JSON.parse(
     part.outcome?.toString().slice(0, -1) ?? '{}',
   );
-  if (reply.error === undefined) return;
-  const { code = 'E_INTERNAL', message = reply.error, hint, causes = [] } = reply.parameters;
-  const cause = causes.reduceRight<Error | undefined>(
-    (before, text) => new Error(text, before === undefined ? {} : { cause: before }),
-    undefined,
-  );
-  throw new KilnError(code, message, { ...(hint === undefined ? {} : { hint }), cause });
+  if (reply.error !== undefined) throw new PartFailed(reply.error, reply.parameters ?? {});
+}
+
+/** A part of a call has failed: its error is that of the whole. */
+class PartFailed extends Error {
+  readonly parameters: object;
+
+  constructor(error: string, parameters: object) {
+    super(error);
+    this.parameters = parameters;
+  }
 }
 
 /** Answers a call in a process that has nothing else to do. */
@@ -222,6 +224,10 @@ function describe(call: Call, name: string): void {
 const MAX_CAUSES = 8;
 
 function fail(call: Call, error: unknown, place: AnsweringProcess): void {
+  if (error instanceof PartFailed) {
+    call.fail(error.message, error.parameters);
+    return;
+  }
   if (error instanceof InvalidParameter) {
     call.fail(SERVICE_ERROR.invalidParameter, { parameter: error.parameter });
     return;

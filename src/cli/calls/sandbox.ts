@@ -4,7 +4,7 @@ import { noProcess } from '../../daemon/call.ts';
 import { KilnError } from '../../errors.ts';
 import { openExistingImage } from '../../image/open.ts';
 import { openat2, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS } from '../../kernel/at.ts';
-import { makingFilesAs } from '../../kernel/file-identity.ts';
+import { makingFilesAs } from '../../kernel/user-namespace.ts';
 import { planRun } from '../../run/plan.ts';
 import { readSecrets } from '../../run/secrets.ts';
 import { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';

@@ -1,7 +1,6 @@
 import type { Service } from '../../api/io-kiln.ts';
-import { deleteService } from '../../service/delete.ts';
 import { type ListedService, listServices } from '../../service/list.ts';
-import { isSupervised, stopService } from '../../service/stop.ts';
+import { deleteService, isSupervised, stopService } from '../../service/stop.ts';
 import { serviceFiles } from '../../service/store.ts';
 import { startSupervisor } from '../service/life.ts';
 import { serviceState } from '../service/list.ts';
