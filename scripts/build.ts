@@ -8,6 +8,7 @@
  */
 import { createHash } from 'node:crypto';
 import {
+  copyFile,
   mkdir,
   readdir,
   readFile,
@@ -100,7 +101,10 @@ async function bundle(directory: string): Promise<Set<string>> {
     comments: { legal: true, jsdoc: false, annotation: false },
   });
   const modules = output.flatMap((file) => (file.type === 'chunk' ? file.moduleIds : []));
-  await writeFile(join(directory, 'THIRD-PARTY-NOTICES'), await thirdPartyNotices(modules, loaded));
+  // What reports have inside is no module of the bundle.
+  const copied = join(top, 'node_modules/uplot/dist/uPlot.iife.min.js');
+  const notices = await thirdPartyNotices([...modules, copied], loaded);
+  await writeFile(join(directory, 'THIRD-PARTY-NOTICES'), notices);
   return new Set(output.map((file) => file.fileName).filter((name) => CHUNK.test(name)));
 }
 
@@ -182,6 +186,28 @@ async function buildClient(): Promise<boolean> {
   return true;
 }
 
+/** Puts what report.html is made of into dist/report, with uPlot for its plots. */
+async function copyReportFiles(): Promise<boolean> {
+  const own = join(top, 'src/report/browser');
+  const plots = join(top, 'node_modules/uplot/dist');
+  const files = {
+    'report.js': join(own, 'report.js'),
+    'report.css': join(own, 'report.css'),
+    'uplot.js': join(plots, 'uPlot.iife.min.js'),
+    'uplot.css': join(plots, 'uPlot.min.css'),
+  };
+  const folder = join(dist, 'report');
+  if (await upToDate(join(folder, 'report.js'), [own, join(top, 'package-lock.json')]))
+    return false;
+  await mkdir(folder, { recursive: true });
+  for (const [name, source] of Object.entries(files).reverse()) {
+    const temporary = join(folder, `.${name}-${process.pid}`);
+    await copyFile(source, temporary);
+    await rename(temporary, join(folder, name));
+  }
+  return true;
+}
+
 /**
  * Writes dist/build-id, by which a client knows whether a daemon runs the same files: a digest of all programs.
  * The entries name their chunks, whose names have a digest, so chunks need not be read.
@@ -191,6 +217,7 @@ async function writeBuildId(): Promise<void> {
   const names = await readdir(dist);
   for (const name of names.sort()) {
     if (name === 'build-id' || name.startsWith('.') || CHUNK.test(name)) continue;
+    if (name === 'report') continue;
     hash.update(name).update(await readFile(join(dist, name)));
   }
   const temporary = join(dist, `.build-id-${process.pid}`);
@@ -224,7 +251,7 @@ const started = performance.now();
 process.umask(0o022);
 await mkdir(dist, { recursive: true });
 const results = await Promise.allSettled([
-  ...[buildBundles(), buildGuestInit(), buildAddon(), buildClient()],
+  ...[buildBundles(), buildGuestInit(), buildAddon(), buildClient(), copyReportFiles()],
 ]);
 const failures = results.filter((result) => result.status === 'rejected');
 if (failures.length === 0) {

@@ -1,6 +1,6 @@
 import type { CgroupUsage } from '../kernel/cgroup-usage.ts';
 import { asKilnError } from '../kernel/system-error.ts';
-import { writeResult } from '../result/write.ts';
+import { writeResult } from '../report/write.ts';
 import type { CommandEnd } from '../sandbox/door/supervise.ts';
 import type { BuildBox } from './box.ts';
 import type { BuildRun } from './build-run.ts';

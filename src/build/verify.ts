@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../errors.ts';
 import { openWorkDirectory } from '../image/store/work-directory.ts';
-import { writeResult } from '../result/write.ts';
+import { writeResult } from '../report/write.ts';
 import type { PackageSigner } from '../rpm/signing-key.ts';
 import type { Engine } from '../sandbox/open.ts';
 import { DiskWatch } from '../state/disk-watch.ts';

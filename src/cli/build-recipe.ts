@@ -10,7 +10,7 @@ import {
 import { runRecipe } from '../build/recipe/run-recipe.ts';
 import { KilnError } from '../errors.ts';
 import type { Result } from '../result/schema.ts';
-import { writeResult } from '../result/write.ts';
+import { writeResult } from '../report/write.ts';
 import { Timeline } from '../run/timeline.ts';
 import { KILN_VERSION } from '../state/package-root.ts';
 import type { RecipeOptions } from './build-recipe-options.ts';

@@ -37,6 +37,11 @@ const commands: readonly CommandEntry[] = [
     load: () => import('./image.ts'),
   },
   {
+    name: 'report',
+    summary: 'make report.html of a result directory anew',
+    load: () => import('./report.ts'),
+  },
+  {
     name: 'rpm',
     summary: 'query, verify and unpack RPM files',
     load: () => import('./rpm.ts'),

@@ -5,6 +5,7 @@
  * Within one `version` fields are only ever added; a reader must ignore those it does not know.
  */
 import { z } from 'zod';
+import { KilnError } from '../errors.ts';
 import { RESULT_VERSION } from './version.ts';
 
 const count = z.int().min(0);
@@ -138,6 +139,16 @@ const resources = z
   })
   .describe('of all processes of the box; a number the kernel does not give is absent');
 
+const sample = z
+  .object({
+    ms: milliseconds.describe('from the beginning of the job'),
+    cpuMs: milliseconds.describe('of processors, until then'),
+    memory: count.describe('bytes in use'),
+    read: count.describe('bytes from block devices, until then'),
+    written: count.describe('bytes to block devices, until then'),
+  })
+  .describe('what the processes of the sandbox had used at one moment');
+
 const artifact = z.object({
   path: z.string().describe('below the result directory; U+FFFD stands for what is not UTF-8'),
   pathBytes: z.base64().optional().describe('the exact path, only where it is not UTF-8'),
@@ -213,6 +224,7 @@ const resultSchema = z
       .describe('of --egress: at most 200 hosts, the others together; absent: there was no proxy'),
     phases: z.array(phase).describe('in the order in which they ended'),
     resources,
+    samples: z.array(sample).optional().describe('at most 1,000, by time; absent: nobody sampled'),
     artifacts: z.array(artifact).describe('sorted by path'),
     warnings: z.array(warning),
     build: build.optional(),
@@ -225,4 +237,20 @@ export type Result = z.output<typeof resultSchema>;
 /** The schema for others, as JSON Schema 2020-12. */
 export function resultJsonSchema(): unknown {
   return z.toJSONSchema(resultSchema, { io: 'input', target: 'draft-2020-12' });
+}
+
+/**
+ * Reads a result.json, which anybody may have written.
+ * @param path for messages
+ * @throws KilnError E_RESULT
+ */
+export function readResult(text: string, path: string): Result {
+  try {
+    return resultSchema.parse(JSON.parse(text));
+  } catch (cause) {
+    throw new KilnError('E_RESULT', `${path} is not a result of this version of kiln`, {
+      cause: cause instanceof z.ZodError ? new Error(z.prettifyError(cause)) : cause,
+      hint: 'name a result directory as a job left it',
+    });
+  }
 }

@@ -19,6 +19,7 @@ const layers: readonly (readonly string[])[] = [
   ['rpm', 'repository', 'solver', 'libvirt'],
   ['sandbox', 'image', 'artifacts', 'recipe', 'egress'],
   ['result'],
+  ['report'],
   ['run', 'build', 'service', 'doctor'],
   ['mock', 'daemon'],
   ['kiln.ts', 'index.ts', 'confined.ts', 'egress-proxy.ts', 'watch-disk.ts'],

@@ -7,7 +7,7 @@ import test from 'ava';
 import { KilnError } from '../../src/errors.ts';
 import { digestOf } from '../../src/result/digest.ts';
 import { type Result, resultJsonSchema } from '../../src/result/schema.ts';
-import { writeResult } from '../../src/result/write.ts';
+import { writeResult } from '../../src/report/write.ts';
 import type { RunRequest } from '../../src/run/request.ts';
 import { resultOfFailure } from '../../src/run/result.ts';
 import { KILN_VERSION } from '../../src/state/package-root.ts';

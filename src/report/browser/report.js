@@ -1,0 +1,244 @@
+/** What report.html does in a browser: bars, plots, and the viewer of logs. All text is set as text, never as markup. */
+
+/** Height of a line of the log in pixels; report.css has the same. */
+const LINE = 18;
+/** Browsers draw nothing further down than some 33 million pixels. */
+const HEIGHT_MAX = 8e6;
+/** Lines that are drawn above and below what is seen. */
+const AROUND = 20;
+
+const ESCAPES = /\u001b\[[0-?]*[ -/]*[@-~]|\u001b\][^\u0007\u001b]*(?:\u0007|\u001b\\)|\u001b./g;
+const ERROR =
+  /(^|[\s:])(fatal )?error( [A-Z]+\d+)?:|\*\*\* |^Traceback |^FAIL(ED)?\b|Segmentation fault/;
+/** Where a part of rpmbuild's log begins. */
+const PART = /^Executing\((%?\w+)\)/;
+
+const find = (selector) => document.querySelector(selector);
+
+for (const bar of document.querySelectorAll('.bar')) {
+  bar.style.marginLeft = `${bar.dataset.start}%`;
+  bar.style.width = `${bar.dataset.length}%`;
+}
+
+async function unpack(base64) {
+  const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream('gzip'));
+  return await new Response(stream).text();
+}
+
+/** The viewer: of any number of lines only those that are seen are in the document. */
+class Viewer {
+  constructor(section) {
+    this.viewer = section.querySelector('.viewer');
+    this.height = section.querySelector('.height');
+    this.rows = section.querySelector('.rows');
+    this.parts = section.querySelector('.parts');
+    this.search = section.querySelector('input');
+    this.matches = section.querySelector('.matches');
+    this.tabs = [...section.querySelectorAll('[data-log]')];
+    this.logs = new Map();
+    this.found = [];
+    this.at = -1;
+    this.marked = -1;
+    section.classList.add('live');
+    this.viewer.addEventListener('scroll', () => this.draw());
+    new ResizeObserver(() => this.draw()).observe(this.viewer);
+    for (const tab of this.tabs) tab.addEventListener('click', () => this.show(tab.dataset.log));
+    this.parts.addEventListener('change', () => this.goTo(Number(this.parts.value), false));
+    let timer;
+    this.search.addEventListener('input', () => {
+      clearTimeout(timer);
+      timer = setTimeout(() => this.look(), 150);
+    });
+    this.search.addEventListener('keydown', (event) => {
+      if (event.key === 'Enter') this.step(event.shiftKey ? -1 : 1);
+    });
+    section.querySelector('.next').addEventListener('click', () => this.step(1));
+    section.querySelector('.previous').addEventListener('click', () => this.step(-1));
+    this.rows.addEventListener('click', (event) => {
+      const number = event.target.dataset.line;
+      if (number === undefined) return;
+      history.replaceState(null, '', `#${this.name}:${number}`);
+      this.goTo(Number(number) - 1, true);
+    });
+    window.addEventListener('hashchange', () => this.goToHash());
+  }
+
+  async read(name) {
+    let lines = this.logs.get(name);
+    if (lines !== undefined) return lines;
+    const element = [...document.querySelectorAll('script.log')].find(
+      (one) => one.dataset.name === name,
+    );
+    const text = await unpack(element.textContent);
+    lines = text.split('\n');
+    if (lines.at(-1) === '') lines.pop();
+    const leftOut = Number(element.dataset.leftOut);
+    if (leftOut > 0)
+      lines.unshift(`[the first ${leftOut} bytes of ${name} are not in this report]`);
+    this.logs.set(name, lines);
+    return lines;
+  }
+
+  async show(name) {
+    this.lines = await this.read(name);
+    this.name = name;
+    for (const tab of this.tabs) tab.setAttribute('aria-pressed', String(tab.dataset.log === name));
+    const whole = this.lines.length * LINE;
+    this.scale = Math.max(1, whole / HEIGHT_MAX);
+    this.height.style.height = `${whole / this.scale}px`;
+    this.marked = -1;
+    this.listParts();
+    this.look();
+    this.viewer.scrollTop = 0;
+    this.draw();
+  }
+
+  listParts() {
+    const options = [new Option('parts', '', true)];
+    options[0].disabled = true;
+    this.lines.forEach((line, number) => {
+      const part = PART.exec(line);
+      if (part !== null) options.push(new Option(part[1], String(number)));
+    });
+    this.parts.replaceChildren(...options);
+    this.parts.hidden = options.length === 1;
+  }
+
+  /** The first line that is seen. Where there are too many lines for pixels, scrolling is coarser. */
+  get first() {
+    return Math.floor((this.viewer.scrollTop * this.scale) / LINE);
+  }
+
+  draw() {
+    if (this.lines === undefined) return;
+    const seen = Math.ceil(this.viewer.clientHeight / LINE);
+    const from = Math.max(0, this.first - AROUND);
+    const to = Math.min(this.lines.length, this.first + seen + AROUND);
+    const wanted = this.search.value.toLowerCase();
+    const rows = [];
+    for (let number = from; number < to; number++) {
+      const row = document.createElement('li');
+      const text = this.lines[number].replace(ESCAPES, '').replace(/^.*\r(?=.)/, '');
+      const label = document.createElement('a');
+      label.dataset.line = String(number + 1);
+      label.textContent = String(number + 1);
+      const content = document.createElement('span');
+      content.textContent = text;
+      row.append(label, content);
+      if (ERROR.test(text)) row.classList.add('error');
+      if (PART.test(text)) row.classList.add('part');
+      if (wanted !== '' && text.toLowerCase().includes(wanted)) row.classList.add('match');
+      if (number === this.marked) row.classList.add('marked');
+      rows.push(row);
+    }
+    const top = this.viewer.scrollTop - (this.first - from) * LINE;
+    this.rows.style.transform = `translateY(${Math.max(0, top)}px)`;
+    this.rows.replaceChildren(...rows);
+  }
+
+  look() {
+    const wanted = this.search.value.toLowerCase();
+    this.found = [];
+    this.at = -1;
+    if (wanted !== '') {
+      this.lines.forEach((line, number) => {
+        if (line.toLowerCase().includes(wanted)) this.found.push(number);
+      });
+    }
+    this.matches.textContent = wanted === '' ? '' : `${this.found.length} lines`;
+    if (this.found.length > 0) this.step(1);
+    else this.draw();
+  }
+
+  step(by) {
+    if (this.found.length === 0) return;
+    this.at = (this.at + by + this.found.length) % this.found.length;
+    this.matches.textContent = `${this.at + 1} of ${this.found.length} lines`;
+    this.goTo(this.found[this.at], true);
+  }
+
+  goTo(number, mark) {
+    if (mark) this.marked = number;
+    const middle = mark ? this.viewer.clientHeight / 2 : 0;
+    this.viewer.scrollTop = (number * LINE) / this.scale - middle;
+    this.draw();
+  }
+
+  async goToHash() {
+    const [, name, line] = /^#([^:]+):(\d+)$/.exec(decodeURIComponent(location.hash)) ?? [];
+    if (name === undefined || !this.tabs.some((tab) => tab.dataset.log === name)) return false;
+    if (name !== this.name) await this.show(name);
+    this.goTo(Number(line) - 1, true);
+    return true;
+  }
+
+  /** The lines of the cause lead to their place in the log. */
+  async linkCause() {
+    for (const line of document.querySelectorAll('#cause .lines .error')) {
+      const text = line.querySelector('code').textContent;
+      const number = this.lines.findLastIndex((one) => one.replace(ESCAPES, '') === text);
+      if (number === -1) continue;
+      const link = document.createElement('a');
+      link.href = `#${this.name}:${number + 1}`;
+      link.textContent = `line ${number + 1}`;
+      line.append(link);
+    }
+  }
+}
+
+/** Processor, memory and disks by time. */
+function plot(samples) {
+  const place = find('#plots');
+  if (place === null || samples === null || samples.length < 2) return;
+  const times = samples.map(({ ms }) => ms / 1000);
+  const rate = (field) =>
+    samples.map((sample, at) => {
+      if (at === 0) return 0;
+      const before = samples[at - 1];
+      return Math.max(0, sample[field] - before[field]) / Math.max(1, sample.ms - before.ms);
+    });
+  const style = getComputedStyle(document.documentElement);
+  const colour = (name) => style.getPropertyValue(name).trim();
+  const axis = { stroke: colour('--text'), grid: { stroke: colour('--line') }, size: 64 };
+  const draw = (title, series) => {
+    const options = {
+      title,
+      width: Math.min(900, place.clientWidth),
+      height: 160,
+      scales: { x: { time: false } },
+      axes: [axis, axis],
+      series: [
+        { label: 's' },
+        ...series.map(([label, , name]) => ({ label, stroke: colour(name), width: 1.5 })),
+      ],
+    };
+    new uPlot(options, [times, ...series.map(([, values]) => values)], place);
+  };
+  draw('processors', [['processors', rate('cpuMs'), '--blue']]);
+  draw('memory, MiB', [['memory', samples.map(({ memory }) => memory / 2 ** 20), '--green']]);
+  const megabytes = (field) => rate(field).map((perMs) => (perMs * 1000) / 2 ** 20);
+  draw('disks, MiB/s', [
+    ['read', megabytes('read'), '--blue'],
+    ['written', megabytes('written'), '--red'],
+  ]);
+}
+
+async function start() {
+  plot(JSON.parse(find('#samples').textContent));
+  const section = find('#log');
+  if (section === null) return;
+  const viewer = new Viewer(section);
+  await viewer.show(viewer.tabs[0].dataset.log);
+  await viewer.linkCause();
+  if (!(await viewer.goToHash()) && find('header.bad') !== null) {
+    viewer.viewer.scrollTop = viewer.viewer.scrollHeight;
+  }
+  document.body.dataset.ready = String(viewer.lines.length);
+}
+
+start().catch((error) => {
+  const said = document.createElement('p');
+  said.textContent = `The log cannot be shown: ${error.message}. It lies beside result.json.`;
+  find('#log')?.append(said);
+});
