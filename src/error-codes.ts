@@ -201,6 +201,7 @@ export const CODES_BY_PAGE = {
     E_ARTIFACT_TIMEOUT: 'Collecting the artifacts took too long.',
     E_ARTIFACT_WRITE: 'An artifact cannot be written to the result directory.',
     E_COPY_IN: 'A file cannot be copied into the sandbox (--copy-in).',
+    E_RESULT: 'The result.json is missing, or is not one of this version of kiln.',
     E_RESULTDIR: 'The result directory cannot be used.',
   },
   'result.md': {

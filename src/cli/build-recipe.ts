@@ -9,8 +9,8 @@ import {
 } from '../build/recipe/request.ts';
 import { runRecipe } from '../build/recipe/run-recipe.ts';
 import { KilnError } from '../errors.ts';
-import type { Result } from '../result/schema.ts';
 import { writeResult } from '../report/write.ts';
+import type { Result } from '../result/schema.ts';
 import { Timeline } from '../run/timeline.ts';
 import { KILN_VERSION } from '../state/package-root.ts';
 import type { RecipeOptions } from './build-recipe-options.ts';

@@ -1,5 +1,5 @@
-import type { Result } from '../result/schema.ts';
 import { writeResult } from '../report/write.ts';
+import type { Result } from '../result/schema.ts';
 import type { RunRequest } from '../run/request.ts';
 import type { ResultContext } from '../run/result.ts';
 import { KILN_VERSION } from '../state/package-root.ts';

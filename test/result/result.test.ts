@@ -5,9 +5,9 @@ import { join } from 'node:path';
 import { Ajv2020 } from 'ajv/dist/2020.js';
 import test from 'ava';
 import { KilnError } from '../../src/errors.ts';
+import { writeResult } from '../../src/report/write.ts';
 import { digestOf } from '../../src/result/digest.ts';
 import { type Result, resultJsonSchema } from '../../src/result/schema.ts';
-import { writeResult } from '../../src/report/write.ts';
 import type { RunRequest } from '../../src/run/request.ts';
 import { resultOfFailure } from '../../src/run/result.ts';
 import { KILN_VERSION } from '../../src/state/package-root.ts';
@@ -128,7 +128,7 @@ test('readers see a whole result.json, the old or the new, while it is replaced'
   t.true(seen.size > 1, `${seen.size}`);
   const stats = statSync(path);
   t.deepEqual([stats.uid, stats.gid, stats.mode & 0o7777], [4321, 8765, 0o644]);
-  t.deepEqual(readdirSync(directory), ['result.json']);
+  t.deepEqual(readdirSync(directory).sort(), ['report.html', 'result.json']);
 });
 
 test('a result that cannot be written is E_RESULTDIR', async (t) => {

@@ -11,7 +11,7 @@ import type { BuildHooks } from '../../build/report.ts';
 import { resultOfBuild } from '../../build/result.ts';
 import { verifyBuild } from '../../build/verify.ts';
 import { KilnError } from '../../errors.ts';
-import { writeResult } from '../../result/write.ts';
+import { writeResult } from '../../report/write.ts';
 import type { Engine } from '../../sandbox/open.ts';
 import { KILN_VERSION } from '../../state/package-root.ts';
 import { CHAIN_FILE, chainRequest } from '../build-chain.ts';

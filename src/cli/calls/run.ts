@@ -2,7 +2,7 @@ import type { Ended as EndedReply, Failure, RunReply } from '../../api/io-kiln.t
 import { KilnError } from '../../errors.ts';
 import { openExistingImage } from '../../image/open.ts';
 import type { LeasedImage } from '../../image/store/images.ts';
-import { writeResult } from '../../result/write.ts';
+import { writeResult } from '../../report/write.ts';
 import type { RunRequest } from '../../run/request.ts';
 import { resultOfFailure, resultOfRun } from '../../run/result.ts';
 import { type RunHooks, type RunReport, run } from '../../run/run.ts';

@@ -81,6 +81,7 @@ test.serial(
       'installed_pkgs.log',
       'lock.json',
       'provenance.json',
+      'report.html',
       'result.json',
       'root.log',
       'sbom.spdx.json',
