@@ -214,7 +214,9 @@ async function copyReportFiles(): Promise<boolean> {
  */
 async function writeBuildId(): Promise<void> {
   const hash = createHash('sha256');
-  const names = await readdir(dist);
+  // What is in folders is for other programs: the types of the library.
+  const entries = await readdir(dist, { withFileTypes: true });
+  const names = entries.filter((entry) => entry.isFile()).map(({ name }) => name);
   for (const name of names.sort()) {
     if (name === 'build-id' || name.startsWith('.') || CHUNK.test(name)) continue;
     if (name === 'report') continue;

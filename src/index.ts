@@ -1,4 +1,18 @@
 /** The library: everything else in src is internal and may change. */
+
+export type { SandboxCommand, SpawnOptions } from './api/command.ts';
+export { type ConnectOptions, connect } from './api/connect.ts';
+export type * from './api/io-kiln.ts';
+export type {
+  BuildImageOptions,
+  BuildOptions,
+  JobOptions,
+  Kiln,
+  OpenOptions,
+  RunOptions,
+  RunOutcome,
+} from './api/kiln.ts';
+export { ExecError, type ExecOptions, type ExecResult, type Sandbox } from './api/sandbox.ts';
 export {
   $host,
   defineRecipe,
@@ -6,17 +20,4 @@ export {
   type RecipeInput,
   type RecipeStepInput,
 } from './build/recipe/api.ts';
-export type { RecipeHooks, RecipeReport, RecipeRequest } from './build/recipe/request.ts';
-export { runRecipe } from './build/recipe/run-recipe.ts';
 export { KilnError } from './errors.ts';
-export {
-  type CommandOptions,
-  Kiln,
-  type KilnOptions,
-  type OpenOptions,
-  type OpenSandbox,
-  openKiln,
-} from './kiln.ts';
-export type { RunRequest } from './run/request.ts';
-export type { FinishedRun, RunHooks, RunReport } from './run/run.ts';
-export type { SandboxProcess } from './sandbox/process.ts';

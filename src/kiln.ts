@@ -13,7 +13,6 @@ import { allowedMissing } from './sandbox/layers.ts';
 import type { Engine } from './sandbox/open.ts';
 import type { SandboxProcess } from './sandbox/process.ts';
 import type { SandboxSpecification } from './sandbox/specification.ts';
-import type { ListedService } from './service/list.ts';
 import { requireState, type StatePaths, statePaths } from './state/paths.ts';
 
 /** Which state directory and which libvirt; the environment says so (`KILN_STATE`, `KILN_URI`). */
@@ -59,7 +58,7 @@ export interface OpenSandbox extends AsyncDisposable {
   close(): Promise<void>;
 }
 
-/** kiln as a library. The command line is only a caller of it. */
+/** The engine of one process: its state, and its one connection to libvirt. The library for programs is src/api. */
 export class Kiln implements AsyncDisposable {
   readonly paths: StatePaths;
   readonly #engine: Engine;
@@ -116,13 +115,6 @@ export class Kiln implements AsyncDisposable {
   /** The images of the store, the one used last first. */
   images(): Promise<ListedImage[]> {
     return listImages(this.paths);
-  }
-
-  /** The services (all, or those named) and what they do at the moment. */
-  async services(names?: readonly string[]): Promise<ListedService[]> {
-    // Late: the schemas of services cost more than a run does.
-    const { listServices } = await import('./service/list.ts');
-    return await listServices(this.paths, names);
   }
 
   /** Runs one command in a sandbox of its own; see {@link run}. */

@@ -12,6 +12,8 @@ const ENTRIES = [
   ...['egress/child.ts', 'confine/child.ts', 'build/recipe/script-task.ts'],
   // The one that knows who called.
   'cli/process-caller.ts',
+  // The library is in its caller's own process.
+  ...['api/connect.ts', 'api/kiln.ts'],
 ];
 
 /** What has the process itself as its purpose. */

@@ -19,6 +19,8 @@ async function modulesWith(pattern: RegExp): Promise<string[]> {
 
 test('programs are started in one module, with the descriptors they are to have', async (t) => {
   t.deepEqual(await modulesWith(/child_process|'(?:node:)?cluster'|from 'execa'/), [
+    // Of the library, in a process that is not kiln's.
+    'api/connect.ts',
     'kernel/child-process.ts',
   ]);
   const text = await readFile(join(source, 'kernel/child-process.ts'), 'utf8');

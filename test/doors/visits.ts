@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ensureDebianRpms } from '../../fixtures/debian-rpms/ensure.ts';
-import { openKiln } from '../../src/index.ts';
+import { openKiln } from '../../src/kiln.ts';
 import { type SpecParts, sourcePackage } from '../build/core/build-state.ts';
 import type { Door } from './table.ts';
 import type { World } from './world.ts';

@@ -3,7 +3,7 @@ import { chmod, mkdir, mkdtemp, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import test from 'ava';
 import { execa } from 'execa';
-import { openKiln } from '../../src/index.ts';
+import { openKiln } from '../../src/kiln.ts';
 import {
   type BusyboxState,
   busyboxState,

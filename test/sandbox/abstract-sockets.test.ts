@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import test from 'ava';
 import { execa } from 'execa';
-import { openKiln } from '../../src/index.ts';
+import { openKiln } from '../../src/kiln.ts';
 import { openSandbox } from '../../src/sandbox/open.ts';
 import {
   type AbstractSocket,

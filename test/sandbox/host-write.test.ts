@@ -3,7 +3,7 @@ import { homedir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
 import { execa } from 'execa';
-import { openKiln } from '../../src/index.ts';
+import { openKiln } from '../../src/kiln.ts';
 import { type BusyboxState, busyboxState, IMAGE, KILN } from '../support/busybox-state.ts';
 
 let state: BusyboxState;

@@ -1,8 +1,8 @@
 import { spawn } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';
 import test from 'ava';
-import { openKiln } from '../../src/index.ts';
 import type { Kiln } from '../../src/kiln.ts';
+import { openKiln } from '../../src/kiln.ts';
 import { embeddedFiles } from '../../src/libvirt/embedded/files.ts';
 import { readBoxRecord } from '../../src/sandbox/box-record.ts';
 import { type BusyboxState, busyboxState, PATIENCE } from '../support/busybox-state.ts';

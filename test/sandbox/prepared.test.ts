@@ -5,9 +5,9 @@ import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import test from 'ava';
 import { KilnError } from '../../src/errors.ts';
-import { openKiln } from '../../src/index.ts';
 import { waitForDeath } from '../../src/kernel/process.ts';
 import type { Kiln } from '../../src/kiln.ts';
+import { openKiln } from '../../src/kiln.ts';
 import {
   boxFiles,
   PARKED_LIFETIME,

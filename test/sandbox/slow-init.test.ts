@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
-import { openKiln } from '../../src/index.ts';
+import { openKiln } from '../../src/kiln.ts';
 import { openSandbox } from '../../src/sandbox/open.ts';
 
 import { type BusyboxState, busyboxState, IMAGE } from '../support/busybox-state.ts';

@@ -6,6 +6,7 @@ import test from 'ava';
 import { execa } from 'execa';
 import { stopEmbeddedDaemon } from '../../src/libvirt/embedded/daemon.ts';
 import { statePaths } from '../../src/state/paths.ts';
+import { busyboxState } from '../support/busybox-state.ts';
 
 const top = join(import.meta.dirname, '../..');
 
@@ -24,6 +25,7 @@ test.before(async () => {
   });
   // What npm would have put beside it.
   await symlink(join(top, 'node_modules'), join(installed, 'node_modules'));
+  await symlink(join(top, 'node_modules/@types'), join(folder, 'node_modules/@types'));
 });
 
 test.after.always(async () => {
@@ -43,10 +45,50 @@ test('the command line starts, and finds the files of kiln’s own', async (t) =
   t.true(stdout.includes(join(installed, 'dist/kiln-init')), stdout);
 });
 
-test('the library can be imported', async (t) => {
-  const program = join(folder, 'program.mjs');
-  await writeFile(program, "import { openKiln } from 'kiln';\nconsole.log(typeof openKiln);\n");
-  t.is((await execa(process.execPath, [program])).stdout, 'function');
+const PROGRAM = `import { connect, defineRecipe, ExecError, type Image, KilnError } from 'kiln';
+
+defineRecipe({ image: 'busybox', steps: ['true'] });
+await using kiln = await connect();
+const images: readonly Image[] = await kiln.images();
+const { ended, stdout } = await kiln.run({ image: images[0]?.name, argv: ['echo', 'from a sandbox'] });
+console.log(ended.exitCode, stdout.toString().trim());
+await using sandbox = await kiln.open({ image: 'busybox', surroundings: { pids: 50 } });
+console.log((await sandbox.exec('cat; hostname', { input: 'in ' })).stdout.trim());
+const error: unknown = await sandbox.exec('exit 3').catch((failure: unknown) => failure);
+console.log(error instanceof ExecError && error.code);
+const missing: unknown = await kiln.run({ image: 'none', argv: ['x'] }).catch((failure: unknown) => failure);
+console.log(missing instanceof KilnError && missing.code);
+// @ts-expect-error: a command is needed
+await kiln.run({ image: 'busybox' }).catch((failure: KilnError) => console.log(failure.code));
+`;
+
+test('a program in TypeScript compiles against the installed library, strictly, and runs', async (t) => {
+  const file = join(folder, 'program.mts');
+  await writeFile(file, PROGRAM);
+  const strict = ['--strict', '--exactOptionalPropertyTypes', '--noUncheckedIndexedAccess'];
+  const target = [
+    '--target',
+    'es2022',
+    '--lib',
+    'es2024,esnext.disposable',
+    '--module',
+    'nodenext',
+  ];
+  const tsc = join(top, 'node_modules/.bin/tsc');
+  await execa(tsc, [...strict, ...target, '--types', 'node', '--skipLibCheck', file], {
+    cwd: folder,
+  });
+  await using state = await busyboxState();
+  // Its daemon is the package's own.
+  const env = { KILN_STATE: state.paths.root, KILN_PARKED: '0' };
+  const { stdout } = await execa(process.execPath, [join(folder, 'program.mjs')], { env });
+  t.deepEqual(stdout.split('\n'), [
+    '0 from a sandbox',
+    'in kiln',
+    '3',
+    'E_IMAGE_MISSING',
+    'E_ARGUMENT',
+  ]);
 });
 
 test('its notices name all that the bundle has in it or loads, and what it takes to link anew', async (t) => {

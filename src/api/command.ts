@@ -1,0 +1,204 @@
+/** A command in an open sandbox, shaped as node:child_process has it. */
+import { EventEmitter } from 'node:events';
+import { constants } from 'node:os';
+import { Readable, Writable } from 'node:stream';
+import { awaitedLater, deferred } from '../promise.ts';
+import type { Connection } from './connection.ts';
+import type { Ended, ExecuteParameters } from './io-kiln.ts';
+
+/** Bytes of input in one call. */
+const PIECE = 256 << 10;
+
+export interface SpawnOptions {
+  /** On top of the image's. */
+  readonly env?: Readonly<Record<string, string>>;
+  /** In the sandbox. */
+  readonly cwd?: string;
+  /** A terminal of this size instead of three pipes; `stdout` has all that it shows. */
+  readonly terminal?: { readonly rows: number; readonly columns: number };
+  /** Ends it after so many milliseconds. */
+  readonly timeout?: number;
+  /** Kills it. */
+  readonly signal?: AbortSignal;
+}
+
+interface SandboxCommandEvents {
+  spawn: [];
+  /** The command has ended; output may still be on its way. */
+  exit: [code: number | null, signal: NodeJS.Signals | null];
+  /** The command has ended and all its output has been read. */
+  close: [code: number | null, signal: NodeJS.Signals | null];
+  error: [error: Error];
+}
+
+/** stdin, stdout, stderr, pid, kill(), exitCode, signalCode and events. `pid` is the one in the sandbox. */
+export class SandboxCommand extends EventEmitter<SandboxCommandEvents> {
+  readonly stdin: Writable;
+  readonly stdout: Readable;
+  /** Empty with a terminal. */
+  readonly stderr: Readable;
+  readonly spawnfile: string;
+  readonly spawnargs: readonly string[];
+  pid: number | undefined;
+  exitCode: number | null = null;
+  signalCode: NodeJS.Signals | null = null;
+  killed = false;
+  /** How it ended, once it has. */
+  ended: Ended | undefined;
+  readonly #open: () => Promise<Connection>;
+  /** Has its name once it runs. */
+  readonly #started = deferred<string>();
+  /** For its input and signals: while it runs, its own connection has its output. */
+  #control: Promise<Connection> | undefined;
+  #own: Connection | undefined;
+
+  /** It is started at once; `sandbox.spawn()` makes one. */
+  constructor(
+    open: () => Promise<Connection>,
+    {
+      sandbox,
+      argv,
+      env,
+      cwd,
+      terminal,
+      timeout,
+      signal,
+    }: SpawnOptions & Pick<ExecuteParameters, 'sandbox' | 'argv'>,
+  ) {
+    super();
+    this.#open = open;
+    this.spawnfile = argv[0] ?? '';
+    this.spawnargs = argv;
+    const goOn = () => {
+      if (this.#own !== undefined) this.#own.paused = false;
+    };
+    this.stdout = new Readable({ read: goOn });
+    this.stderr = new Readable({ read: goOn });
+    this.stdin = new Writable({
+      write: (chunk: Buffer, _, done) => {
+        this.#input(chunk).then(() => done(), done);
+      },
+      final: (done) => {
+        // One that has ended needs no end of input.
+        this.#send({ end: true }).then(
+          () => done(),
+          () => done(),
+        );
+      },
+    });
+    const parameters = { sandbox, argv, env, workdir: cwd, terminal, timeout, interactive: true };
+    this.#run(parameters, signal).catch((error: Error) => this.#fail(error));
+  }
+
+  async #run(parameters: ExecuteParameters, signal: AbortSignal | undefined): Promise<void> {
+    signal?.throwIfAborted();
+    const own = await this.#open();
+    this.#own = own;
+    try {
+      const { result } = await own.call('Execute', parameters, {
+        signal,
+        onReply: ({ started, stdout, stderr }) => {
+          if (started !== undefined) {
+            this.pid = started.pid;
+            this.#started.resolve(started.process);
+            this.emit('spawn');
+          }
+          this.#push(this.stdout, stdout);
+          this.#push(this.stderr, stderr);
+        },
+      });
+      this.#finish(result ?? { exitCode: 0, exitStatus: 0 });
+    } finally {
+      own.close();
+      this.#control?.then(
+        (control) => control.close(),
+        () => undefined,
+      );
+    }
+  }
+
+  #push(stream: Readable, data: string | undefined): void {
+    if (data === undefined || stream.destroyed) return;
+    if (!stream.push(Buffer.from(data, 'base64')) && this.#own !== undefined)
+      this.#own.paused = true;
+  }
+
+  #finish(ended: Ended): void {
+    this.ended = ended;
+    this.exitCode = ended.exitCode ?? null;
+    this.signalCode = (ended.signal as NodeJS.Signals | undefined) ?? null;
+    this.stdin.destroy();
+    this.emit('exit', this.exitCode, this.signalCode);
+    this.#endStreams();
+  }
+
+  /** It could not be started, or the connection is gone. */
+  #fail(error: Error): void {
+    this.#started.reject(error);
+    this.stdin.destroy();
+    this.emit('error', error);
+    this.#endStreams();
+  }
+
+  #endStreams(): void {
+    const streams = [this.stdout, this.stderr].filter((stream) => !stream.closed);
+    let open = streams.length;
+    const closed = () => {
+      open--;
+      if (open <= 0) this.emit('close', this.exitCode, this.signalCode);
+    };
+    for (const stream of streams) {
+      stream.once('close', closed);
+      if (!stream.destroyed) stream.push(null);
+      // As child_process does: nobody reads it.
+      if (stream.readableFlowing === null) stream.resume();
+    }
+    if (open === 0) closed();
+  }
+
+  /**
+   * Sends a signal to its process group, as a terminal does. False: it has ended already.
+   * Throws TypeError for what is no signal.
+   */
+  kill(signal: NodeJS.Signals | number = 'SIGTERM'): boolean {
+    const name = typeof signal === 'number' ? nameOf(signal) : signal;
+    if (name === undefined || !(name in constants.signals))
+      throw new TypeError(`unknown signal ${signal}`);
+    if (this.ended !== undefined) return false;
+    this.killed = true;
+    this.#call(
+      async (control, process) => await control.call('SendSignal', { process, signal: name }),
+    ).catch(() => undefined);
+    return true;
+  }
+
+  /** Tells its terminal its size, in characters. */
+  resize(rows: number, columns: number): void {
+    this.#call(
+      async (control, process) => await control.call('ResizeTerminal', { process, rows, columns }),
+    ).catch(() => undefined);
+  }
+
+  async #input(bytes: Buffer): Promise<void> {
+    for (let at = 0; at < bytes.length; at += PIECE) {
+      await this.#send({ data: bytes.toString('base64', at, at + PIECE) });
+    }
+  }
+
+  async #send(input: { readonly data?: string; readonly end?: boolean }): Promise<void> {
+    await this.#call(
+      async (control, process) => await control.call('SendInput', { process, ...input }),
+    );
+  }
+
+  async #call(act: (control: Connection, process: string) => Promise<unknown>): Promise<void> {
+    const process = await this.#started.promise;
+    this.#control ??= awaitedLater(this.#open());
+    await act(await this.#control, process);
+  }
+}
+
+function nameOf(signal: number): NodeJS.Signals | undefined {
+  const found = Object.entries(constants.signals).find(([, number]) => number === signal);
+  return found?.[0] as NodeJS.Signals | undefined;
+}

@@ -1,0 +1,70 @@
+/** Finds the daemon of a program's user, and starts it where that is root's to do. */
+import { execFile } from 'node:child_process';
+import { join, resolve } from 'node:path';
+import { KilnError } from '../errors.ts';
+import { packageRoot } from '../state/package-root.ts';
+import { Connection } from './connection.ts';
+import { INTERFACE_VERSION } from './io-kiln.ts';
+import { Kiln } from './kiln.ts';
+
+export interface ConnectOptions {
+  /** The state directory; that of `KILN_STATE` unless given, or /var/lib/kiln. */
+  readonly state?: string;
+  /** Whether root starts a daemon where none runs; true unless given. */
+  readonly start?: boolean;
+}
+
+const DEFAULT_SOCKET = '/run/kiln/io.kiln';
+
+/**
+ * Connects to the daemon.
+ * @throws KilnError E_NO_DAEMON where there is none, E_PERMISSION, E_PROTOCOL for a daemon of another version
+ */
+export async function connect({ state, start = true }: ConnectOptions = {}): Promise<Kiln> {
+  const place = state ?? (process.env.KILN_STATE || undefined);
+  const socket = place === undefined ? DEFAULT_SOCKET : join(resolve(place), 'io.kiln');
+  const open = async () => await Connection.open(socket);
+  const connection = await open().catch(async (error: NodeJS.ErrnoException) => {
+    const isMissing = error.code === 'ENOENT' || error.code === 'ECONNREFUSED';
+    if (!isMissing || !start || process.getuid?.() !== 0) throw unreachable(socket, error);
+    await startDaemon(place);
+    return await open();
+  });
+  const { interface: version, kiln } = await connection.call('GetVersion', {});
+  if (version !== INTERFACE_VERSION) {
+    connection.close();
+    throw new KilnError('E_PROTOCOL', `kilnd ${kiln} has version ${version} of the interface`, {
+      hint: `this library is for version ${INTERFACE_VERSION}: install the same kiln`,
+    });
+  }
+  return new Kiln(connection, open);
+}
+
+function unreachable(socket: string, cause: NodeJS.ErrnoException): KilnError {
+  if (cause.code === 'EACCES') {
+    return new KilnError('E_PERMISSION', `you may not connect to ${socket}`, {
+      hint: 'call it as root',
+      cause,
+    });
+  }
+  return new KilnError('E_NO_DAEMON', `kilnd does not listen at ${socket}`, {
+    hint: 'root’s first `kiln ps` starts it, or `systemctl enable --now kiln.socket`',
+    cause,
+  });
+}
+
+/** The client knows how to start a daemon: it is asked for something short. */
+async function startDaemon(state: string | undefined): Promise<void> {
+  const env = { ...process.env, ...(state === undefined ? {} : { KILN_STATE: state }) };
+  const program = join(packageRoot(), 'dist/kiln');
+  await new Promise<void>((done, failed) => {
+    execFile(program, ['ps'], { env }, (cause, _, stderr) => {
+      if (cause === null) done();
+      else {
+        const why = stderr.trim().replace(/^kiln: /, '') || cause.message;
+        const hint = '`kiln doctor` tells what is missing';
+        failed(new KilnError('E_NO_DAEMON', `kilnd cannot be started: ${why}`, { hint, cause }));
+      }
+    });
+  });
+}

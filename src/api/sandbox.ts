@@ -1,0 +1,184 @@
+/** An open sandbox, for programs. */
+import { KilnError } from '../errors.ts';
+import { awaitedLater, deferred } from '../promise.ts';
+import { SandboxCommand, type SpawnOptions } from './command.ts';
+import type { Connection } from './connection.ts';
+import type { OpenSandboxParameters } from './io-kiln.ts';
+import type { JobOptions } from './kiln.ts';
+
+/** Bytes of a file in one call. */
+const PIECE = 1 << 20;
+
+export interface ExecOptions extends Omit<SpawnOptions, 'terminal'> {
+  /** Standard input; empty unless given. */
+  readonly input?: string | Uint8Array;
+}
+
+/** What a command wrote, as text. */
+export interface ExecResult {
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/** A command has failed: as child_process has it, with what it wrote. */
+export class ExecError extends Error implements ExecResult {
+  readonly code: number | null;
+  readonly signal: string | null;
+  readonly stdout: string;
+  readonly stderr: string;
+
+  constructor(
+    words: readonly string[],
+    { exitCode, signalCode }: SandboxCommand,
+    { stdout, stderr }: ExecResult,
+  ) {
+    super(`Command failed: ${words.join(' ')}\n${stderr}`);
+    this.name = new.target.name;
+    this.code = exitCode;
+    this.signal = signalCode;
+    this.stdout = stdout;
+    this.stderr = stderr;
+  }
+}
+
+/** `await using` it, or call `close()`: nothing of it is left then. */
+export class Sandbox implements AsyncDisposable {
+  readonly id: string;
+  readonly image: { readonly id: string; readonly name: string };
+  readonly #open: () => Promise<Connection>;
+  /** Of the program, for what is short. */
+  readonly #connection: Connection;
+  /** Resolves when it is gone, for whatever reason. */
+  readonly #gone: Promise<unknown>;
+
+  private constructor(
+    opened: Pick<Sandbox, 'id' | 'image'>,
+    open: () => Promise<Connection>,
+    connection: Connection,
+    gone: Promise<unknown>,
+  ) {
+    this.id = opened.id;
+    this.image = opened.image;
+    this.#open = open;
+    this.#connection = connection;
+    this.#gone = gone;
+  }
+
+  /** {@link Kiln.open} is for programs. */
+  static async open(
+    open: () => Promise<Connection>,
+    connection: Connection,
+    parameters: OpenSandboxParameters,
+    { signal, onProgress, onWarning }: JobOptions,
+  ): Promise<Sandbox> {
+    signal?.throwIfAborted();
+    // The sandbox is there until this connection ends.
+    const own = await open();
+    const opened = deferred<Pick<Sandbox, 'id' | 'image'>>();
+    const abort = () => {
+      opened.reject(signal?.reason);
+      own.close();
+    };
+    signal?.addEventListener('abort', abort, { once: true });
+    const gone = awaitedLater(
+      own
+        .call('OpenSandbox', parameters, {
+          onReply: ({ sandbox: id, image, progress, warning }) => {
+            if (progress !== undefined) onProgress?.(progress);
+            if (warning !== undefined) onWarning?.(warning);
+            if (id !== undefined && image !== undefined) opened.resolve({ id, image });
+          },
+        })
+        .finally(() => own.close()),
+    );
+    gone.catch(opened.reject);
+    try {
+      const result = await opened.promise;
+      own.unref();
+      return new Sandbox(result, open, connection, gone);
+    } finally {
+      signal?.removeEventListener('abort', abort);
+    }
+  }
+
+  /** Starts a command, as child_process.spawn() does: what goes wrong is its event `error`. */
+  spawn(command: string, args: readonly string[] = [], options: SpawnOptions = {}): SandboxCommand {
+    return new SandboxCommand(this.#open, {
+      ...options,
+      sandbox: this.id,
+      argv: [command, ...args],
+    });
+  }
+
+  /** Runs a program to its end, as child_process.execFile() does. Throws {@link ExecError} where it fails. */
+  async execFile(
+    file: string,
+    args: readonly string[] = [],
+    { input, ...options }: ExecOptions = {},
+  ): Promise<ExecResult> {
+    const command = this.spawn(file, args, options);
+    const { promise: ended, resolve, reject } = deferred<void>();
+    command.once('close', () => resolve()).once('error', reject);
+    const [stdout, stderr]: [Buffer[], Buffer[]] = [[], []];
+    command.stdout.on('data', (chunk: Buffer) => stdout.push(chunk));
+    command.stderr.on('data', (chunk: Buffer) => stderr.push(chunk));
+    // A command need not read what it is given.
+    command.stdin.on('error', () => undefined).end(input);
+    await ended;
+    const result = {
+      stdout: Buffer.concat(stdout).toString(),
+      stderr: Buffer.concat(stderr).toString(),
+    };
+    if (command.exitCode === 0) return result;
+    throw new ExecError([file, ...args], command, result);
+  }
+
+  /** Runs a line of shell to its end, as child_process.exec() does. Throws {@link ExecError} where it fails. */
+  async exec(line: string, options: ExecOptions = {}): Promise<ExecResult> {
+    return await this.execFile('/bin/sh', ['-c', line], options);
+  }
+
+  /** Reads a file in it. */
+  async readFile(path: string): Promise<Buffer> {
+    const parts: Buffer[] = [];
+    for (let offset = 0; ; ) {
+      const { data, size } = await this.#connection.call('ReadFile', {
+        sandbox: this.id,
+        path,
+        offset,
+      });
+      const part = Buffer.from(data, 'base64');
+      parts.push(part);
+      offset += part.length;
+      if (part.length === 0 || offset >= size) return Buffer.concat(parts);
+    }
+  }
+
+  /** Writes a file in it, which is its user's. */
+  async writeFile(
+    path: string,
+    content: string | Uint8Array,
+    { mode }: { readonly mode?: number } = {},
+  ): Promise<void> {
+    const bytes = Buffer.from(content);
+    for (let at = 0; at === 0 || at < bytes.length; at += PIECE) {
+      const data = bytes.toString('base64', at, at + PIECE);
+      const parameters = { sandbox: this.id, path, data, append: at > 0, mode };
+      await this.#connection.call('WriteFile', parameters);
+    }
+  }
+
+  /** Ends everything in it; nothing of it is left then. Safe to call again. */
+  async close(): Promise<void> {
+    try {
+      await this.#connection.call('CloseSandbox', { sandbox: this.id });
+    } catch (error) {
+      if (!(error instanceof KilnError) || error.code !== 'E_NO_BOX') throw error;
+    }
+    await this.#gone.catch(() => undefined);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+}

@@ -1,0 +1,196 @@
+/** The library for programs, against a daemon that it starts itself. */
+import { once } from 'node:events';
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { text } from 'node:stream/consumers';
+import { setTimeout as sleep } from 'node:timers/promises';
+import test from 'ava';
+import { connect, ExecError, type Kiln, KilnError } from '../../src/index.ts';
+import { type BusyboxState, busyboxState, IMAGE } from '../support/busybox-state.ts';
+import { daemonPid } from '../support/daemon.ts';
+
+let state: BusyboxState;
+let kiln: Kiln;
+/** What connecting gave before there was a daemon. */
+let noDaemon: unknown;
+const image = 'busybox';
+
+test.before(async () => {
+  state = await busyboxState();
+  process.env.KILN_PARKED = '0';
+  const none = connect({ state: state.paths.root, start: false });
+  noDaemon = await none.catch((error: KilnError) => error);
+  kiln = await connect({ state: state.paths.root });
+});
+test.after.always(async () => {
+  kiln?.close();
+  await state[Symbol.asyncDispose]();
+});
+
+test('an image’s name and a command are enough; the library has started the daemon', async (t) => {
+  t.true(noDaemon instanceof KilnError && noDaemon.code === 'E_NO_DAEMON');
+  const {
+    ended,
+    stdout,
+    stderr,
+    image: used,
+  } = await kiln.run({ image, argv: ['sh', '-c', 'echo out; echo err >&2; exit 4'] });
+  t.deepEqual(ended, { exitCode: 4, exitStatus: 4 });
+  t.deepEqual([`${stdout}`, `${stderr}`], ['out\n', 'err\n']);
+  t.is(used.id, IMAGE);
+  t.not(daemonPid(state.paths.root), undefined);
+});
+
+test('bytes pass as they are, in both directions', async (t) => {
+  const input = Buffer.from(Array.from({ length: 100_000 }, (_, i) => (i * 7) & 0xff));
+  const { stdout } = await kiln.run({ image, argv: ['cat'], input });
+  t.true(stdout.equals(input));
+});
+
+test('relative paths are the program’s; a result directory gets the artifacts', async (t) => {
+  writeFileSync(join(state.beside, 'in'), 'hello');
+  const before = process.cwd();
+  process.chdir(state.beside);
+  t.teardown(() => process.chdir(before));
+  const { artifacts, warnings } = await kiln.run({
+    image,
+    argv: ['sh', '-c', 'cat /in >/tmp/out; cat /copied >>/tmp/out'],
+    workdir: '/tmp',
+    surroundings: { binds: [{ source: 'in', target: '/in', readonly: true }] },
+    copyIn: [{ source: './in', target: '/copied' }],
+    artifacts: ['out'],
+    resultDirectory: 'results',
+  });
+  t.deepEqual([artifacts, warnings], [['out'], []]);
+  t.is(readFileSync('results/out', 'utf8'), 'hellohello');
+});
+
+test('what is left out or wrong is a typed error', async (t) => {
+  await t.throwsAsync(kiln.run({ image: 'nothing', argv: ['true'] }), { code: 'E_IMAGE_MISSING' });
+  await t.throwsAsync(kiln.run({ image } as never), { code: 'E_ARGUMENT', message: /^argv: / });
+  await t.throwsAsync(kiln.run({ image, argv: [] }), { code: 'E_ARGUMENT' });
+  await t.throwsAsync(kiln.run({ image, argv: ['no-such-command'] }), {
+    code: 'E_COMMAND_NOT_FOUND',
+  });
+  await t.throwsAsync(kiln.run({ image, argv: ['true'], user: 'nobody-here' }), {
+    code: 'E_NO_USER',
+  });
+  await t.throwsAsync(kiln.open({} as never), { code: 'E_ARGUMENT' });
+  const sources = ['./none.src.rpm'];
+  const { failure } = await kiln.build({ sources, image, resultDirectory: state.beside });
+  t.regex(failure?.code ?? '', /^E_/);
+});
+
+test('an abort signal ends a run and its sandbox', async (t) => {
+  const over = new AbortController();
+  const argv = ['sh', '-c', 'trap "" TERM; echo here; sleep 60'];
+  const seen: string[] = [];
+  const onStdout = (chunk: Buffer) => {
+    seen.push(`${chunk}`);
+    over.abort(new Error('enough'));
+  };
+  const run = kiln.run({ image, argv, signal: over.signal, onStdout });
+  await t.throwsAsync(run, { message: 'enough' });
+  t.deepEqual(seen, ['here\n']);
+  for (let i = 0; i < 250 && readdirSync(state.paths.boxes).length > 0; i++) await sleep(20);
+  const left = await kiln.sandboxes();
+  t.false(left.some(({ command }) => command.includes('sleep 60')));
+});
+
+test('a sandbox has commands as child_process has them', async (t) => {
+  let id: string;
+  {
+    await using sandbox = await kiln.open({ image });
+    id = sandbox.id;
+    const cat = sandbox.spawn('sh', ['-c', 'cat >/tmp/f; echo $X; exit 3'], { env: { X: 'ex' } });
+    cat.stdin.end('from stdin');
+    const [out] = await Promise.all([text(cat.stdout), once(cat, 'close'), once(cat, 'spawn')]);
+    t.deepEqual([out, cat.exitCode, cat.signalCode], ['ex\n', 3, null]);
+    t.is((await sandbox.execFile('cat', ['f'], { cwd: '/tmp' })).stdout, 'from stdin');
+    const sleeper = sandbox.spawn('sleep', ['100']);
+    await once(sleeper, 'spawn');
+    t.true((sleeper.pid ?? 0) > 1);
+    t.true(sleeper.kill());
+    t.deepEqual(await once(sleeper, 'exit'), [null, 'SIGTERM']);
+    t.false(sleeper.kill());
+    const [missing] = await once(
+      sandbox.spawn('nothing-here').on('error', () => undefined),
+      'error',
+    ).catch((e) => [e]);
+    t.is(missing.code, 'E_COMMAND_NOT_FOUND');
+    const failed = await t.throwsAsync(sandbox.exec('echo a; echo b >&2; exit 5'), {
+      instanceOf: ExecError,
+    });
+    t.like(failed, { code: 5, stdout: 'a\n', stderr: 'b\n' });
+    const parallel = await Promise.all(
+      Array.from({ length: 8 }, (_, i) => sandbox.exec(`echo ${i}`)),
+    );
+    t.deepEqual(
+      parallel.map(({ stdout }) => stdout.trim()),
+      ['0', '1', '2', '3', '4', '5', '6', '7'],
+    );
+  }
+  t.false((await kiln.sandboxes()).some((each) => each.id === id));
+});
+
+test('input waits for a command that is slow to read, and output for a program that is', async (t) => {
+  await using sandbox = await kiln.open({ image });
+  const count = 12 << 20;
+  const command = sandbox.spawn('sh', ['-c', 'sleep 1; cat']);
+  const sent = Buffer.alloc(count, 'x');
+  command.stdin.end(sent);
+  await sleep(1500);
+  let bytes = 0;
+  for await (const chunk of command.stdout) {
+    bytes += (chunk as Buffer).length;
+    if (bytes % 7 === 0) await sleep(1);
+  }
+  t.is(bytes, count);
+  if (command.ended === undefined) await once(command, 'close');
+  t.is(command.exitCode, 0);
+});
+
+test('a terminal is one, and is told its size', async (t) => {
+  await using sandbox = await kiln.open({ image });
+  const shell = sandbox.spawn('sh', ['-c', 'stty size; read x; stty size; test -t 1 && echo yes'], {
+    terminal: { rows: 33, columns: 77 },
+  });
+  let shown = '';
+  shell.stdout.on('data', (chunk: Buffer) => {
+    shown += chunk;
+  });
+  await once(shell, 'spawn');
+  shell.resize(20, 60);
+  await sleep(300);
+  shell.stdin.write('go\n');
+  await once(shell, 'close');
+  t.regex(shown, /33 77.*20 60.*yes/s);
+});
+
+test('files go in and out, however large', async (t) => {
+  await using sandbox = await kiln.open({ image });
+  const bytes = Buffer.alloc(2_500_000, 'abcdefg');
+  await sandbox.writeFile('/tmp/large', bytes, { mode: 0o600 });
+  const { stdout } = await sandbox.exec('wc -c </tmp/large; stat -c "%U %a" /tmp/large');
+  t.is(stdout, '2500000\nbuild 600\n');
+  t.true((await sandbox.readFile('/tmp/large')).equals(bytes));
+  await sandbox.writeFile('/tmp/empty', '');
+  t.is((await sandbox.readFile('/tmp/empty')).length, 0);
+  await t.throwsAsync(sandbox.readFile('/tmp/none'), { code: 'E_PATH' });
+});
+
+test('images are listed; a sandbox that is killed elsewhere ends what runs in it', async (t) => {
+  t.deepEqual(
+    (await kiln.images()).map(({ name }) => name),
+    ['busybox'],
+  );
+  const sandbox = await kiln.open({ image });
+  const command = sandbox.spawn('sleep', ['60']);
+  command.on('error', () => undefined);
+  await once(command, 'spawn');
+  const exit = once(command, 'exit');
+  await kiln.kill(sandbox.id);
+  t.deepEqual(await exit, [null, 'SIGKILL']);
+  await sandbox.close();
+  await sandbox.close();
+});
