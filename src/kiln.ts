@@ -35,7 +35,7 @@ export interface OpenOptions
 }
 
 /** What a command is started with, beyond its arguments. */
-export interface CommandOptions {
+interface CommandOptions {
   /** On top of the image's environment. */
   readonly env?: Readonly<Record<string, string>>;
   readonly cwd?: string;
