@@ -1,9 +1,7 @@
 import {
   chmodSync,
-  closeSync,
   existsSync,
   mkdirSync,
-  openSync,
   readdirSync,
   readFileSync,
   rmSync,
@@ -11,15 +9,11 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
-import { tryLockDescriptor } from '../kernel/flock.ts';
+import { withLock } from '../kernel/flock.ts';
 import { hasErrno } from '../kernel/libc.ts';
 
 /** How long the maker of a claim may take to write its owner into it, ms. */
 const WRITING = 10_000;
-
-/** How often the lock is asked for again, ms. */
-const POLL = 2;
 
 /** Whoever has a claim lives as long as this directory is there; without it the claim counts as free. */
 export type Owner = string;
@@ -73,15 +67,10 @@ export async function releaseClaimsOf(directory: string, owner: Owner): Promise<
 /**
  * Claims are made by anybody at any time, but removed by one process at a time: else one that has
  * found an abandoned claim would remove what another has made in its place.
+ * @throws KilnError E_LOCKED where that process is stopped
  */
 async function locked(directory: string, work: () => void): Promise<void> {
-  const folder = openSync(directory, 'r');
-  try {
-    while (!tryLockDescriptor(folder)) await sleep(POLL);
-    work();
-  } finally {
-    closeSync(folder);
-  }
+  await withLock(directory, work, { existing: true });
 }
 
 /** An older version named several places, the first of which is the one that counts. */

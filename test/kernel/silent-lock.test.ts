@@ -6,14 +6,18 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
 import { acquireLock, lockHolder, tryLock } from '../../src/kernel/flock.ts';
+import { claim, releaseClaim } from '../../src/sandbox/claim.ts';
 import { stopped } from '../support/stopped.ts';
 
 process.env.KILN_PATIENCE = '1';
 
-/** A lock that another process holds: flock(1), and what it runs. */
-async function heldByOther(t: ExecutionContext): Promise<{ path: string; pid: number }> {
+/** A lock that another process holds, of a file or of its folder: flock(1), and what it runs. */
+async function heldByOther(
+  t: ExecutionContext,
+  of: 'file' | 'folder' = 'file',
+): Promise<{ path: string; pid: number }> {
   const directory = await mkdtemp(join(tmpdir(), 'kiln-lock-'));
-  const path = join(directory, 'lock');
+  const path = of === 'folder' ? directory : join(directory, 'lock');
   // -F: flock(1) becomes the command, so that one process holds it.
   const other = spawn('flock', ['-F', path, 'sh', '-c', 'echo held; exec sleep 1000'], {
     stdio: ['ignore', 'pipe', 'inherit'],
@@ -54,4 +58,14 @@ test('waiting for a lock whose holder works does not end', async (t) => {
   process.kill(pid, 'SIGKILL');
   await using held = await waiting;
   t.truthy(held);
+});
+
+test('giving back a claim waits no longer for a process that is stopped', async (t) => {
+  const { path, pid } = await heldByOther(t, 'folder');
+  await claim(path, 'range', t.title);
+  using _ = await stopped(pid);
+  await t.throwsAsync(releaseClaim(path, 'range', t.title), {
+    code: 'E_LOCKED',
+    message: new RegExp(`process ${pid}, which holds the lock ${path}`),
+  });
 });
