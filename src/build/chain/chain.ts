@@ -1,7 +1,6 @@
 import { join } from 'node:path';
 import { unusableResultDirectory } from '../../artifacts/destination.ts';
 import { KilnError } from '../../errors.ts';
-import { tryLock } from '../../kernel/flock.ts';
 import { makeDirectory } from '../../kernel/folder.ts';
 import type { RepositoryFile } from '../../repository/publish/snapshot.ts';
 import { digestOf } from '../../result/digest.ts';
@@ -110,8 +109,8 @@ async function openRecords({ resultDirectory, build }: ChainRequest): Promise<Re
   }
 }
 
-async function lockChain({ lockFile }: Records, { resultDirectory }: ChainRequest) {
-  const lock = await tryLock(lockFile);
+async function lockChain(records: Records, { resultDirectory }: ChainRequest) {
+  const lock = await records.lock();
   if (lock !== undefined) return lock;
   throw new KilnError('E_CHAIN_BUSY', `another chain works in ${resultDirectory}`, {
     hint: 'wait for its end, or name another --resultdir',

@@ -1,5 +1,8 @@
+import { lstatSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
+import { KilnError } from '../../errors.ts';
+import { type HeldLock, tryLock } from '../../kernel/flock.ts';
 import { Folder } from '../../kernel/folder.ts';
 import { hasContent } from '../../repository/cache.ts';
 
@@ -53,11 +56,13 @@ export type ScanRecord = z.output<typeof scanSchema>;
  *     .kiln/scanned/NAME.json  {@link ScanRecord}
  */
 export class Records implements Disposable {
+  readonly #directory: string;
   readonly #folder: Folder;
   readonly #built: Folder;
   readonly #scanned: Folder;
 
-  private constructor(folder: Folder) {
+  private constructor(directory: string, folder: Folder) {
+    this.#directory = directory;
     this.#folder = folder;
     this.#built = folder.inner('built');
     this.#scanned = folder.inner('scanned');
@@ -66,11 +71,22 @@ export class Records implements Disposable {
   /** @throws the system's error where something else has the place of a folder of records. */
   static open(resultDirectory: string): Records {
     using top = Folder.open(resultDirectory);
-    return new Records(top.inner('.kiln'));
+    return new Records(resultDirectory, top.inner('.kiln'));
   }
 
-  get lockFile(): string {
-    return join(this.#folder.path, 'lock');
+  /** Holds the directory for one chain; undefined if another one has it. @throws KilnError E_RESULTDIR */
+  async lock(): Promise<HeldLock | undefined> {
+    const file = join(this.#folder.path, 'lock');
+    try {
+      return await tryLock(file);
+    } catch (error) {
+      const found = lstatSync(file, { throwIfNoEntry: false });
+      if (found === undefined || found.isFile()) throw error;
+      const path = join(this.#directory, '.kiln/lock');
+      throw new KilnError('E_RESULTDIR', `${path} cannot be locked: it is no plain file`, {
+        hint: 'remove it: kiln makes it anew',
+      });
+    }
   }
 
   built(member: string): MemberRecord | undefined {

@@ -50,7 +50,11 @@ export async function scanMembers(
     for (const [index, member] of members.entries()) {
       const top = `${BUILD_HOME}/scan${index}`;
       const ignore = () => undefined;
-      await box.fill([{ source: member.path, target: `${top}/originals/` }], ignore, signal);
+      await box.sandbox.copyIn(
+        [{ source: member.path, target: `${top}/originals/` }],
+        ignore,
+        signal,
+      );
       scans.set(member, await scan(box, request, member, top, signal));
     }
   } finally {

@@ -1,0 +1,38 @@
+import { execFileSync } from 'node:child_process';
+import { mkdirSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import test from 'ava';
+import { Records } from '../../src/build/chain/records.ts';
+
+const PLANTED: Readonly<Record<string, (path: string) => unknown>> = {
+  'a link': (path) => symlinkSync('/etc/passwd', path),
+  'a fifo': (path) => execFileSync('mkfifo', [path]),
+  'a device': (path) => execFileSync('mknod', [path, 'c', '1', '3']),
+};
+
+for (const [what, plant] of Object.entries(PLANTED)) {
+  test(`${what} in the place of a chain's lock is named as a person knows it`, async (t) => {
+    const directory = mkdtempSync(join(tmpdir(), 'kiln-records-'));
+    t.teardown(() => rmSync(directory, { recursive: true }));
+    mkdirSync(join(directory, '.kiln'));
+    plant(join(directory, '.kiln/lock'));
+    using records = Records.open(directory);
+    await t.throwsAsync(records.lock(), {
+      code: 'E_RESULTDIR',
+      message: `${directory}/.kiln/lock cannot be locked: it is no plain file`,
+    });
+  });
+}
+
+test('one chain at a time has a result directory', async (t) => {
+  const directory = mkdtempSync(join(tmpdir(), 'kiln-records-'));
+  t.teardown(() => rmSync(directory, { recursive: true }));
+  using records = Records.open(directory);
+  const lock = await records.lock();
+  using others = Records.open(directory);
+  t.is(await others.lock(), undefined);
+  await lock?.release();
+  await using again = await others.lock();
+  t.truthy(again);
+});
