@@ -134,7 +134,7 @@ void daemon_start(void) {
   int pair[2];
   if (pipe2(pair, O_CLOEXEC) == -1) fail("a pipe cannot be made: %s", strerror(errno));
   pid_t child = fork();
-  if (child == -1) fail("the daemon cannot be started: fork: %s", strerror(errno));
+  if (child == -1) fail("the daemon cannot be started: fork: %s\n  hint: end processes, or allow more: `ulimit -u`", strerror(errno));
   if (child == 0) {
     /* Twice, so that the daemon is nobody's child who would have to wait for it. */
     pid_t daemon = fork();
@@ -171,5 +171,6 @@ void daemon_start(void) {
   /* What kilnd itself says is a whole message already. */
   bool whole = strncmp(text, "kiln: ", 6) == 0;
   if (whole) fail("%s", text + 6);
-  fail("the daemon could not be started: %s", length > 0 ? text : "it ended without a word");
+  fail("the daemon could not be started: %s\n  hint: `kiln doctor` needs no daemon, and says what this machine lacks; "
+       "scripts/quickstart brings it", length > 0 ? text : "it ended without a word");
 }

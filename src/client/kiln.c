@@ -264,7 +264,7 @@ _Noreturn static void run_elsewhere(char **argv) {
   signal(SIGPIPE, SIG_DFL);
   if (is_mock(argv[0])) snprintf(program, sizeof program, "%s/bin/kiln-mock-node", package_folder());
   execv(program, argv);
-  fail("%s cannot be started: %s", program, strerror(errno));
+  fail("%s cannot be started: %s\n  hint: it belongs to kiln: install kiln again", program, strerror(errno));
 }
 
 /* u8 0 and a status, or u8 1 and a signal's number. */
@@ -497,7 +497,10 @@ static void begin(char **argv, char **environment) {
     }
     if (answer != NULL && strcmp(answer, ANSWER_OK) == 0) return;
     bool again = answer == NULL || strncmp(answer, ANSWER_OTHER_BUILD, strlen(ANSWER_OTHER_BUILD)) == 0;
-    if (!again) fail("the daemon refused the connection: %s", answer);
+    if (!again) {
+      fail("the daemon refused the connection: %s\n  hint: is it kilnd that listens on io.kiln? end it: the next call "
+           "starts another", answer);
+    }
     /* It has just ended, or is making room for one of our build. */
     close(fd);
     free(client.connection.data);

@@ -4,6 +4,8 @@ import { createHash, randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import {
   closeSync,
+  copyFileSync,
+  mkdirSync,
   mkdtempSync,
   openSync,
   readdirSync,
@@ -263,4 +265,34 @@ test('a server leaves no descriptor behind', async (t) => {
   await sleep(50);
   t.true(count() <= before, `${count()} instead of ${before}`);
   closeSync(openSync('/dev/null', 'r'));
+});
+
+test('a daemon that cannot be started is an error with its reason and a hint', async (t) => {
+  const place = mkdtempSync(join(tmpdir(), 'kiln-place-'));
+  t.teardown(() => rmSync(place, { recursive: true }));
+  for (const folder of ['dist', 'bin', 'state']) mkdirSync(join(place, folder));
+  for (const name of ['kiln', 'build-id']) {
+    copyFileSync(join(top, 'dist', name), join(place, 'dist', name));
+  }
+  const env = { PATH: process.env.PATH, KILN_STATE: join(place, 'state') };
+  const kiln = async (...args: string[]) => {
+    const child = spawn(join(place, 'dist/kiln'), args, { env, stdio: ['ignore', 'pipe', 'pipe'] });
+    const { code, stderr } = await gather(child);
+    t.is(code, 125);
+    return stderr.toString();
+  };
+  const missing = 'cannot be started: No such file or directory';
+  t.regex(
+    await kiln('run', '--', 'true'),
+    RegExp(
+      `^kiln: the daemon could not be started: ${place}/bin/kilnd ${missing}\n {2}hint: \`kiln doctor\``,
+    ),
+  );
+  t.regex(await kiln('doctor'), RegExp(`^kiln: ${place}/bin/kiln-node ${missing}\n {2}hint: `));
+  const script = '#!/bin/sh\necho no Node 24 >&2\n';
+  writeFileSync(join(place, 'bin/kilnd'), script, { mode: 0o755 });
+  t.regex(
+    await kiln('run', '--', 'true'),
+    /^kiln: the daemon could not be started: no Node 24\n {2}hint: /,
+  );
 });
