@@ -124,22 +124,7 @@ static int open_terminal(const struct command *command, const struct user *user,
   if (*slave < 0 || fchown(*slave, user->uid, (gid_t)-1) != 0 ||
       ioctl(*slave, TIOCSWINSZ, &command->size) != 0)
     return -1;
-  union {
-    struct cmsghdr header;
-    char bytes[CMSG_SPACE(sizeof(int))];
-  } control = {0};
-  char byte = 0;
-  struct iovec iov = {&byte, 1};
-  struct msghdr msg = {.msg_iov = &iov,
-                       .msg_iovlen = 1,
-                       .msg_control = control.bytes,
-                       .msg_controllen = sizeof control.bytes};
-  struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
-  c->cmsg_level = SOL_SOCKET;
-  c->cmsg_type = SCM_RIGHTS;
-  c->cmsg_len = CMSG_LEN(sizeof(int));
-  memcpy(CMSG_DATA(c), master, sizeof(int));
-  return sendmsg(socket_fd, &msg, MSG_NOSIGNAL) == 1 ? 0 : -1;
+  return send_descriptor(socket_fd, *master);
 }
 
 // What the child tells the nested init through a close-on-exec socket.

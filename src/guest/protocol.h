@@ -68,6 +68,9 @@ void writer_end(struct writer *out, size_t start);
 struct writer *answer_begin(uint32_t type);
 void answer_send(int fd);
 
+// Sends one descriptor through a socket, with a byte of nothing. 0, or -1 (errno).
+int send_descriptor(int socket_fd, int fd);
+
 // A failure of wire.h, with what it is about.
 struct failure {
   uint32_t code; // FAIL_…; 0: none

@@ -59,22 +59,7 @@ static int hand_over(const struct message *message, int made) {
     errno = EACCES;
     return -1;
   }
-  union {
-    struct cmsghdr header;
-    char bytes[CMSG_SPACE(sizeof(int))];
-  } control = {0};
-  char byte = 0;
-  struct iovec iov = {&byte, 1};
-  struct msghdr msg = {.msg_iov = &iov,
-                       .msg_iovlen = 1,
-                       .msg_control = control.bytes,
-                       .msg_controllen = sizeof control.bytes};
-  struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
-  c->cmsg_level = SOL_SOCKET;
-  c->cmsg_type = SCM_RIGHTS;
-  c->cmsg_len = CMSG_LEN(sizeof(int));
-  memcpy(CMSG_DATA(c), &made, sizeof(int));
-  int result = sendmsg(message->fds[0], &msg, MSG_NOSIGNAL) == 1 ? 0 : -1, error = errno;
+  int result = send_descriptor(message->fds[0], made), error = errno;
   close(made);
   errno = error;
   return result;
