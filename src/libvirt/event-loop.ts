@@ -35,67 +35,77 @@ const poll = koffi.node.poll as unknown as (
   callback: (status: number, events: PollEvents) => void,
 ) => Poll;
 
-interface Watch {
-  readonly fd: number;
-  readonly callback: Pointer;
-  readonly opaque: Pointer | null;
-  readonly release: Pointer | null;
-  events: number;
-  poll: Poll | undefined;
-}
-
-interface Timer {
-  readonly callback: Pointer;
-  readonly opaque: Pointer | null;
-  readonly release: Pointer | null;
-  /** Milliseconds between calls; below zero it sleeps. */
-  interval: number;
-  timeout: NodeJS.Timeout | undefined;
-}
-
-const watches = new Map<number, Watch>();
-const timers = new Map<number, Timer>();
-let lastId = 0;
-let registered = false;
-let accepting = false;
-
 const handleCallback = koffi.proto('void (int watch, int fd, int events, void *opaque)');
 const timeoutCallback = koffi.proto('void (int timer, void *opaque)');
 const freeCallback = koffi.proto('void (void *opaque)');
 
-/** libvirt asks that an object is not released before the call that removed it has returned. */
-function releaseLater(release: Pointer | null, opaque: Pointer | null): void {
-  if (release !== null) setImmediate(() => koffi.call(release, freeCallback, opaque));
+/** Waits for something else from now on; what that is, and what nothing is, depends on its kind. */
+type Update = (wanted: number) => void;
+
+interface Registered {
+  readonly update: Update;
+  readonly nothing: number;
+  readonly opaque: Pointer | null;
+  readonly release: Pointer | null;
 }
 
-function watchAgain(id: number, watch: Watch): void {
-  watch.poll?.close();
-  watch.poll = undefined;
-  if (watch.events === 0) return;
-  const wanted = {
-    readable: (watch.events & READABLE) !== 0,
-    writable: (watch.events & WRITABLE) !== 0,
-    disconnect: true,
+const registered = new Map<number, Registered>();
+let lastId = 0;
+let isImplemented = false;
+let accepting = false;
+
+/** Calls for each of the wanted events (0: none) of a descriptor. */
+function watch(id: number, fd: number, callback: Pointer, opaque: Pointer | null): Update {
+  let events = 0;
+  let polling: Poll | undefined;
+  return (wanted) => {
+    if (wanted === events) return;
+    events = wanted;
+    polling?.close();
+    polling = undefined;
+    if (wanted === 0) return;
+    const asked = {
+      readable: (wanted & READABLE) !== 0,
+      writable: (wanted & WRITABLE) !== 0,
+      disconnect: true,
+    };
+    polling = poll(fd, asked, (status, { readable, writable, disconnect }) => {
+      const happened =
+        (status < 0 ? ERROR : 0) |
+        (readable ? READABLE : 0) |
+        (writable ? WRITABLE : 0) |
+        (disconnect ? HANGUP : 0);
+      koffi.call(callback, handleCallback, id, fd, happened, opaque);
+    });
   };
-  watch.poll = poll(watch.fd, wanted, (status, { readable, writable, disconnect }) => {
-    const events =
-      (status < 0 ? ERROR : 0) |
-      (readable ? READABLE : 0) |
-      (writable ? WRITABLE : 0) |
-      (disconnect ? HANGUP : 0);
-    koffi.call(watch.callback, handleCallback, id, watch.fd, events, watch.opaque);
-  });
 }
 
-function arm(id: number, timer: Timer): void {
-  clearTimeout(timer.timeout);
-  timer.timeout = undefined;
-  if (timer.interval < 0) return;
-  timer.timeout = setTimeout(() => {
-    koffi.call(timer.callback, timeoutCallback, id, timer.opaque);
-    // It goes on until it is updated or removed, which the callback may have done.
-    if (timers.get(id) === timer && timer.timeout !== undefined) arm(id, timer);
-  }, timer.interval);
+/** Calls again and again after so many milliseconds; below zero it sleeps. */
+function repeat(id: number, callback: Pointer, opaque: Pointer | null): Update {
+  let timeout: NodeJS.Timeout | undefined;
+  return function update(interval) {
+    clearTimeout(timeout);
+    timeout = undefined;
+    if (interval < 0) return;
+    const own = setTimeout(() => {
+      koffi.call(callback, timeoutCallback, id, opaque);
+      // It goes on unless the callback has updated or removed it.
+      if (timeout === own) update(interval);
+    }, interval);
+    timeout = own;
+  };
+}
+
+function add(
+  { make, ...rest }: Omit<Registered, 'update'> & { readonly make: (id: number) => Update },
+  wanted: number,
+): number {
+  if (!accepting) return -1;
+  const id = ++lastId;
+  const made = { ...rest, update: make(id) };
+  registered.set(id, made);
+  made.update(wanted);
+  return id;
 }
 
 function addHandle(
@@ -105,28 +115,8 @@ function addHandle(
   opaque: Pointer | null,
   release: Pointer | null,
 ): number {
-  if (!accepting) return -1;
-  const id = ++lastId;
-  const watch: Watch = { fd, events, callback, opaque, release, poll: undefined };
-  watches.set(id, watch);
-  watchAgain(id, watch);
-  return id;
-}
-
-function updateHandle(id: number, events: number): void {
-  const watch = watches.get(id);
-  if (watch === undefined || watch.events === events) return;
-  watch.events = events;
-  watchAgain(id, watch);
-}
-
-function removeHandle(id: number): number {
-  const watch = watches.get(id);
-  if (watch === undefined) return -1;
-  watches.delete(id);
-  watch.poll?.close();
-  releaseLater(watch.release, watch.opaque);
-  return 0;
+  const make = (id: number) => watch(id, fd, callback, opaque);
+  return add({ make, nothing: 0, opaque, release }, events);
 }
 
 function addTimeout(
@@ -135,38 +125,33 @@ function addTimeout(
   opaque: Pointer | null,
   release: Pointer | null,
 ): number {
-  if (!accepting) return -1;
-  const id = ++lastId;
-  const timer: Timer = { interval, callback, opaque, release, timeout: undefined };
-  timers.set(id, timer);
-  arm(id, timer);
-  return id;
+  const make = (id: number) => repeat(id, callback, opaque);
+  return add({ make, nothing: -1, opaque, release }, interval);
 }
 
-function updateTimeout(id: number, interval: number): void {
-  const timer = timers.get(id);
-  if (timer === undefined) return;
-  timer.interval = interval;
-  arm(id, timer);
+function update(id: number, wanted: number): void {
+  registered.get(id)?.update(wanted);
 }
 
-function removeTimeout(id: number): number {
-  const timer = timers.get(id);
-  if (timer === undefined) return -1;
-  timers.delete(id);
-  clearTimeout(timer.timeout);
-  releaseLater(timer.release, timer.opaque);
+function remove(id: number): number {
+  const found = registered.get(id);
+  if (found === undefined) return -1;
+  registered.delete(id);
+  found.update(found.nothing);
+  const { release, opaque } = found;
+  // libvirt asks that an object is not released before the call that removed it has returned.
+  if (release !== null) setImmediate(() => koffi.call(release, freeCallback, opaque));
   return 0;
 }
 
 /** The six functions of an event loop, in the order virEventRegisterImpl takes them. */
 const IMPLEMENTATION: readonly (readonly [string, (...args: never[]) => unknown])[] = [
   ['int (int fd, int events, void *callback, void *opaque, void *release)', addHandle],
-  ['void (int watch, int events)', updateHandle],
-  ['int (int watch)', removeHandle],
+  ['void (int watch, int events)', update],
+  ['int (int watch)', remove],
   ['int (int interval, void *callback, void *opaque, void *release)', addTimeout],
-  ['void (int timer, int interval)', updateTimeout],
-  ['int (int timer)', removeTimeout],
+  ['void (int timer, int interval)', update],
+  ['int (int timer)', remove],
 ];
 
 /**
@@ -174,8 +159,8 @@ const IMPLEMENTATION: readonly (readonly [string, (...args: never[]) => unknown]
  * that connection is used on the main thread only.
  */
 export function joinEventLoop<Result>(library: Libvirt, open: () => Result): Result {
-  if (!registered) {
-    registered = true;
+  if (!isImplemented) {
+    isImplemented = true;
     const functions = IMPLEMENTATION.map(([prototype, run]) =>
       koffi.register(run, koffi.pointer(koffi.proto(prototype))),
     );
