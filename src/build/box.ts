@@ -1,7 +1,6 @@
 import { chmod, chown, mkdir } from 'node:fs/promises';
 import type { EgressLog } from '../egress/rule.ts';
 import type { LeasedImage } from '../image/store/images.ts';
-import type { CgroupUsage } from '../kernel/cgroup-usage.ts';
 import { removeTree } from '../kernel/remove-tree.ts';
 import { TRANSACTION_CAPABILITIES } from '../sandbox/capabilities.ts';
 import { planSandbox } from '../sandbox/door/plan.ts';
@@ -9,7 +8,6 @@ import {
   type CommandIo,
   type Executed,
   type KeptCommand,
-  type Measured,
   PlannedSandbox,
 } from '../sandbox/door/planned-sandbox.ts';
 import type { TimeLimits } from '../sandbox/door/supervise.ts';
@@ -67,7 +65,7 @@ export interface BuildCommand extends Pick<CommandIo, 'capture' | 'signal'>, Tim
  * capability, no network unless asked for. Every command ends with all processes that it left.
  */
 export class BuildBox {
-  readonly #sandbox: PlannedSandbox;
+  readonly sandbox: PlannedSandbox;
   readonly #command: KeptCommand;
   readonly topDirectory: string;
   #egressLog: EgressLog | undefined;
@@ -77,7 +75,7 @@ export class BuildBox {
     topDirectory: string,
     egressLog?: EgressLog,
   ) {
-    this.#sandbox = sandbox;
+    this.sandbox = sandbox;
     this.#command = command;
     this.topDirectory = topDirectory;
     this.#egressLog = egressLog;
@@ -143,15 +141,6 @@ export class BuildBox {
     return new BuildBox(sandbox, { ...kept, workdir: BUILD_HOME }, topDirectory);
   }
 
-  get id(): string {
-    return this.#sandbox.id;
-  }
-
-  /** Puts files of the host into the box; they are the build user's. */
-  async fill(...files: Parameters<PlannedSandbox['copyIn']>): Promise<void> {
-    await this.#sandbox.copyIn(...files);
-  }
-
   /** Runs a command to its end, whatever that is. Throws what starting throws; the signal's reason. */
   async run(
     argv: readonly string[],
@@ -159,43 +148,20 @@ export class BuildBox {
   ): Promise<Executed> {
     const time = { timeout, stallTimeout };
     const plan = { ...this.#command, argv, time, leftovers: 'ended', disks: [BUILD_HOME] } as const;
-    return await this.#sandbox.execute(plan, io);
-  }
-
-  /** Measured when the last command was started. */
-  get measured(): Measured | undefined {
-    return this.#sandbox.measured;
-  }
-
-  /** Of all processes the box has had. */
-  usage(): CgroupUsage {
-    return this.#sandbox.usage();
-  }
-
-  /** A descriptor of the box's root directory; the caller closes it. The tree is hostile. */
-  openRoot(): number {
-    return this.#sandbox.openRoot();
-  }
-
-  /**
-   * Throws E_BOX_GONE unless the box lives: with its init its mounts go, and what is read of its tree
-   * then is empty, not an error.
-   */
-  async confirmAlive(): Promise<void> {
-    await this.#sandbox.killAll();
+    return await this.sandbox.execute(plan, io);
   }
 
   /** Lets go of the box; `kiln shell` finds it in `workdir` with this box's policy. */
   async keep(seconds: number, workdir: string): Promise<void> {
     await this.#noteEgress();
-    await this.#sandbox.keep(seconds, { ...this.#command, workdir });
+    await this.sandbox.keep(seconds, { ...this.#command, workdir });
   }
 
   async close(): Promise<void> {
     try {
       await this.#noteEgress();
     } finally {
-      await this.#sandbox.close();
+      await this.sandbox.close();
     }
   }
 
@@ -203,7 +169,7 @@ export class BuildBox {
   async #noteEgress(): Promise<void> {
     const log = this.#egressLog;
     this.#egressLog = undefined;
-    for (const entry of (await this.#sandbox.closeEgress()) ?? []) log?.add(entry);
+    for (const entry of (await this.sandbox.closeEgress()) ?? []) log?.add(entry);
   }
 }
 

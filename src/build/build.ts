@@ -72,11 +72,11 @@ async function build(run: BuildRun, progress: Progress): Promise<void> {
   try {
     await inBox(run, progress, base, prepared);
   } catch (error) {
-    progress.usage = box.usage();
+    progress.usage = box.sandbox.usage();
     await prepared.close(error);
     throw error;
   }
-  progress.usage = box.usage();
+  progress.usage = box.sandbox.usage();
   await prepared.close();
   if (request.postinstall === true && progress.collected !== undefined) {
     await checkInstall(run, base, progress.collected.packages);

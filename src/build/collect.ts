@@ -38,7 +38,7 @@ interface Found {
  */
 export async function collectPackages(run: BuildRun, box: BuildBox): Promise<CollectedPackages> {
   const { request, signal, warn } = run;
-  const rootFd = box.openRoot();
+  const rootFd = box.sandbox.openRoot();
   try {
     const folders = [`${box.topDirectory}/RPMS`, `${box.topDirectory}/SRPMS`];
     const found = await findPackages(rootFd, folders, run);
@@ -53,7 +53,8 @@ export async function collectPackages(run: BuildRun, box: BuildBox): Promise<Col
       signal,
       onWarning: warn,
     });
-    await box.confirmAlive();
+    // Fails where the sandbox is gone: with its init its mounts went, and what was read of its tree was empty.
+    await box.sandbox.killAll();
     const artifacts = new Map(collection.artifacts.map((artifact) => [artifact.path, artifact]));
     const built = found.map((entry) => describe(entry, artifacts.get(entry.file)));
     return {

@@ -15,19 +15,19 @@ export async function leaveBox(run: BuildRun, box: BuildBox, failure: unknown): 
     await run.phase('destroy', () => box.close()).catch(() => box.close());
     return;
   }
-  await rememberBuild(run.engine.paths, box.id, {
+  await rememberBuild(run.engine.paths, box.sandbox.id, {
     request: run.request,
     name: run.name ?? run.request.source.path.replace(/^.*\//, ''),
     failedPhase: run.failedPhase ?? 'build',
     topDirectory: box.topDirectory,
   });
   await box.keep(keepSeconds, buildDirectory(box));
-  run.kept = box.id;
+  run.kept = box.sandbox.id;
 }
 
 /** Where a person wants to be after a failure: in the unpacked sources, as far as they are there. */
 function buildDirectory(box: BuildBox): string {
-  const root = box.openRoot();
+  const root = box.sandbox.openRoot();
   try {
     let path = `${box.topDirectory}/BUILD`;
     for (let depth = 0; depth < 2; depth++) {

@@ -54,7 +54,7 @@ export async function checkInstall(
     });
     try {
       const items = paths.map((source) => ({ source, target: `${PACKAGES}/` }));
-      await box.fill(items, run.warn, signal);
+      await box.sandbox.copyIn(items, run.warn, signal);
       const end = await box.run(installCommand(), run.command('root.log'));
       if (end.exitCode === 0) return;
       const limit = whichLimit(end);

@@ -202,7 +202,7 @@ class Rounds {
         signal: run.signal,
       });
       try {
-        await box.fill(inputFiles(request, box.topDirectory), run.warn, run.signal);
+        await box.sandbox.copyIn(inputFiles(request, box.topDirectory), run.warn, run.signal);
       } catch (error) {
         await box.close();
         throw error;

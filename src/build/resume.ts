@@ -67,11 +67,11 @@ async function goOn(run: BuildRun, progress: Progress, id: string, kept: KeptBui
     await runRpmbuild(run, progress, box, prepDone);
     await takePackages(run, progress, box);
   } catch (error) {
-    progress.usage = box.usage();
+    progress.usage = box.sandbox.usage();
     await leaveBox(run, box, error);
     throw error;
   }
-  progress.usage = box.usage();
+  progress.usage = box.sandbox.usage();
   await leaveBox(run, box, undefined);
   await signCollected(run, progress);
 }

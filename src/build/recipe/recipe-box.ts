@@ -49,13 +49,13 @@ export class RecipeBox {
   measured: Measured | undefined;
   readonly #plan: Plan;
   readonly #manifest: ImageManifest;
-  readonly #sandbox: PlannedSandbox;
+  readonly sandbox: PlannedSandbox;
 
   /** @param sandbox as planned; closing it stays the caller's */
   constructor(plan: Plan, manifest: ImageManifest, sandbox: PlannedSandbox) {
     this.#plan = plan;
     this.#manifest = manifest;
-    this.#sandbox = sandbox;
+    this.sandbox = sandbox;
   }
 
   /** The recipe's working directory. */
@@ -75,7 +75,7 @@ export class RecipeBox {
     signal: AbortSignal,
   ): Promise<void> {
     const items = sources.map(({ path, name }) => ({ source: path, target: `${SOURCES}/${name}` }));
-    await this.#sandbox.copyIn(items, warn, signal);
+    await this.sandbox.copyIn(items, warn, signal);
   }
 
   /** The image's bash, or its sh. Throws E_RECIPE_SHELL. */
@@ -95,7 +95,7 @@ export class RecipeBox {
     time: TimeLimits,
     onOutput?: (chunk: Buffer) => void,
   ): Promise<Executed> {
-    const end = await this.#sandbox.execute(
+    const end = await this.sandbox.execute(
       { ...this.#command(command), time, leftovers: 'ended' },
       { onOutput },
     );
@@ -105,7 +105,7 @@ export class RecipeBox {
 
   /** Starts a command. Nobody reads its output yet. Throws what {@link PlannedSandbox.start} throws. */
   async start(command: BoxCommandOptions): Promise<BoxCommand> {
-    const { process, measured } = await this.#sandbox.start(this.#command(command));
+    const { process, measured } = await this.sandbox.start(this.#command(command));
     this.measured ??= measured;
     const output = new Output(KEPT);
     const take = (chunk: Buffer) => output.push(chunk);
@@ -115,15 +115,10 @@ export class RecipeBox {
     return { process, output };
   }
 
-  /** Ends every process; the files stay. */
-  async killAll(): Promise<void> {
-    await this.#sandbox.killAll();
-  }
-
   /** Lets go of the box; `kiln shell` comes back to it, as the recipe's user. */
   async keep(seconds: number): Promise<void> {
     const { command } = this.#plan;
-    await this.#sandbox.keep(seconds, { ...command, policy: this.#policy(undefined, false) });
+    await this.sandbox.keep(seconds, { ...command, policy: this.#policy(undefined, false) });
   }
 
   #command({ argv, env, workdir, user, network }: BoxCommandOptions): CommandPlan {

@@ -39,7 +39,7 @@ export async function runStep(
 ): Promise<StepEnd> {
   context.signal.throwIfAborted();
   const { box, signal } = context;
-  const kill = () => box.killAll();
+  const kill = () => box.sandbox.killAll();
   const abort = () => void kill().catch(() => undefined);
   signal.addEventListener('abort', abort, { once: true });
   try {
@@ -107,7 +107,7 @@ async function runFunction(
   };
   using clock = new Clock(limits, () => {
     endOnHost();
-    box.killAll().then(giveUp, giveUp);
+    box.sandbox.killAll().then(giveUp, giveUp);
   });
   let failed: FailedCommand | undefined;
   const userAndNetwork = { user: step.user, network: step.network };

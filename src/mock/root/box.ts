@@ -9,7 +9,6 @@ import {
 import type { CommandEnd } from '../../sandbox/door/supervise.ts';
 import { commandUser } from '../../sandbox/door/user.ts';
 import type { Bind } from '../../sandbox/specification.ts';
-import type { DiskWatch } from '../../state/disk-watch.ts';
 import type { MockRoot } from './root.ts';
 
 /** How a box on a root is set up. */
@@ -47,12 +46,12 @@ export interface Captured extends CommandEnd {
  */
 export class RootBox implements AsyncDisposable {
   readonly root: MockRoot;
-  readonly #sandbox: PlannedSandbox;
+  readonly sandbox: PlannedSandbox;
   #closed = false;
 
   private constructor(root: MockRoot, sandbox: PlannedSandbox) {
     this.root = root;
-    this.#sandbox = sandbox;
+    this.sandbox = sandbox;
   }
 
   /** Throws what opening a sandbox throws. */
@@ -83,7 +82,7 @@ export class RootBox implements AsyncDisposable {
     command: RootCommand,
     stdio: CommandStdio,
   ): Promise<RunningCommand> {
-    return await this.#sandbox.start(this.#plan(argv, command), stdio);
+    return await this.sandbox.start(this.#plan(argv, command), stdio);
   }
 
   /** Runs a command to its end and keeps what it writes, up to {@link CAPTURE_LIMIT}. */
@@ -91,7 +90,7 @@ export class RootBox implements AsyncDisposable {
     argv: readonly string[],
     { input, signal, onOutput, ...command }: RootCommand & CommandIo = {},
   ): Promise<Captured> {
-    const end = await this.#sandbox.execute(this.#plan(argv, command), {
+    const end = await this.sandbox.execute(this.#plan(argv, command), {
       ...{ input, signal, onOutput },
       ...{ keep: CAPTURE_LIMIT, capture: CAPTURE_LIMIT },
     });
@@ -109,31 +108,11 @@ export class RootBox implements AsyncDisposable {
     return { argv, env, workdir, policy, time: {}, leftovers: 'ended' };
   }
 
-  /** Has a watch of the disk kill the box as soon as there is a reason. */
-  killedBy(disk: DiskWatch): void {
-    disk.kills(this.#sandbox.initPid);
-  }
-
-  /** Ends every process in the box. */
-  async killAll(): Promise<void> {
-    await this.#sandbox.killAll();
-  }
-
-  /** Puts files of the host into the root; they are its root's. */
-  async fill(...files: Parameters<PlannedSandbox['copyIn']>): Promise<void> {
-    await this.#sandbox.copyIn(...files);
-  }
-
-  /** Does something with the box's root directory, which is hostile, by its descriptor. */
-  async withRoot<Result>(act: (rootFd: number) => Promise<Result>): Promise<Result> {
-    return await this.#sandbox.withRoot(act);
-  }
-
   /** Ends the box; does nothing the second time. */
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
-    await this.#sandbox.close();
+    await this.sandbox.close();
     await this.root.note({ inUse: false });
   }
 

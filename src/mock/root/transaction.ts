@@ -47,7 +47,7 @@ export async function withPackages<Result>(
     who: 'the packages and their scriptlets',
     hint: 'packages that large belong in the image that the root is made on, whose recipe says `disk: 64G`',
   });
-  box.killedBy(disk);
+  disk.kills(box.sandbox.initPid);
   await disk.ready();
   try {
     const result = await act({
@@ -60,7 +60,7 @@ export async function withPackages<Result>(
           onOutput: options.onOutput,
         }),
     });
-    await box.killAll();
+    await box.sandbox.killAll();
     await disk.finish();
     return result;
   } catch (error) {

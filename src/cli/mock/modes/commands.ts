@@ -93,7 +93,7 @@ async function inBox(
     },
   );
   using disk = new DiskWatch(root.directory);
-  box.killedBy(disk);
+  disk.kills(box.sandbox.initPid);
   const attachment = connect(command.process, () => void command.kill().catch(() => undefined));
   try {
     return commandStatus(await command.ended());

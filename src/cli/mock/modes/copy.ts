@@ -21,7 +21,7 @@ export async function copyin(session: MockSession): Promise<number> {
   return await withRoot(session, async (root) => {
     await root.note({ pristine: false });
     await using box = await RootBox.open(root, { command: ['kiln-mock', '--copyin'] });
-    await box.withRoot(async (rootFd) => {
+    await box.sandbox.withRoot(async (rootFd) => {
       const into = isDirectoryIn(rootFd, destination);
       if (sources.length > 1 && !into) {
         throw argumentError(`multiple source files and ${destination} is not a directory!`);
@@ -36,7 +36,7 @@ export async function copyin(session: MockSession): Promise<number> {
       }
     });
     const items = sources.map((source) => ({ source: hostPath(source), target: destination }));
-    await box.fill(items, (warning) => warn(session, warning), signal);
+    await box.sandbox.copyIn(items, (warning) => warn(session, warning), signal);
     return 0;
   });
 }
@@ -57,7 +57,7 @@ export async function copyout(session: MockSession): Promise<number> {
           throw argumentError(`cannot write to ${dirname(target)}: ${String(cause)}`);
         });
     try {
-      const collection = await box.withRoot((rootFd) =>
+      const collection = await box.sandbox.withRoot((rootFd) =>
         collectArtifacts({
           rootFd,
           patterns: sources.map((source) => source.replace(/^~(?=\/|$)/, home)),
