@@ -41,17 +41,20 @@ const OF_PROCESS = [
   ...['HTTP_PROXY', 'HTTPS_PROXY', 'FTP_PROXY', 'ALL_PROXY', 'NO_PROXY'],
 ];
 
-/** Those of them that a plain run has to do with: it fetches nothing. */
-const OF_RUN = ['KILN_URI', 'KILN_TRACE', 'KILN_FIXTURES'];
-
 /** As a daemon has it; a caller's own one is no reason for a worker of its own. */
 const USUAL_HOME = homedir();
 
 /** Options of `run` that are work for a worker. */
 const LONG = ['copyIn', 'egress', 'resultdir', 'keep', 'explain'] as const;
 
-/** Commands that the daemon's own thread runs. */
-const SHORT = ['run', 'ps', 'kill', 'park'];
+/** Commands that the daemon's own thread runs, each with the variables that make it work for a worker. */
+const SHORT: Readonly<Record<string, readonly string[]>> = {
+  run: ['KILN_URI', 'KILN_TRACE', 'KILN_FIXTURES'],
+  ps: ['KILN_URI', 'KILN_TRACE'],
+  kill: ['KILN_URI', 'KILN_TRACE'],
+  // The daemon alone has sandboxes that wait.
+  park: ['KILN_URI'],
+};
 
 /** Serves one client to the end, here or in a worker. */
 export async function serveCommandLine(line: CommandLine, shared: Shared): Promise<void> {
@@ -69,9 +72,9 @@ export async function serveCommandLine(line: CommandLine, shared: Shared): Promi
     }),
   );
   const [name = '', ...rest] = wordsOf(line);
-  const needed = name === 'run' ? OF_RUN : ['KILN_URI'];
-  const isUsual = needed.every((variable) => env[variable] === undefined);
-  const isShort = SHORT.includes(name) && start.cwd !== '' && isUsual;
+  const unusual = Object.hasOwn(SHORT, name) ? SHORT[name] : undefined;
+  const isShort =
+    unusual?.every((variable) => env[variable] === undefined) === true && start.cwd !== '';
   if (!isShort || !(await serveHere(line, name, rest, shared))) await shared.work(line, env);
 }
 

@@ -99,6 +99,14 @@ test.serial('a worker that waits takes the next client, and serves many', async 
   t.true(await until(() => workers().length === 1 && workers()[0] !== first));
 });
 
+test.serial('what is short is traced as well', async (t) => {
+  for (const args of [['ps'], ['kill', '--all']]) {
+    const file = join(state.beside, `${args[0]}.json`);
+    await kiln(args, { env: { KILN_TRACE: file } });
+    t.regex(readFileSync(file, 'utf8'), /"name":"process"/);
+  }
+});
+
 test.serial('a worker keeps nothing open of what it has done', async (t) => {
   const work = () =>
     kiln(['run', '-r', IMAGE, '--resultdir', join(state.beside, 'open'), '--', 'true']);
