@@ -1,5 +1,6 @@
 import { resolve } from 'node:path';
 import { type Command, Option } from 'commander';
+import { KilnError } from '../errors.ts';
 import type { RunRequest } from '../run/request.ts';
 import { type Capability, parseCapability } from '../sandbox/capabilities.ts';
 import type { LibvirtNetwork } from '../sandbox/domain-xml.ts';
@@ -156,9 +157,28 @@ function network(options: SandboxOptions, command: Command): SandboxSpecificatio
   );
 }
 
+/** Who a request is for. */
+type RequestCaller = Pick<Caller, 'env' | 'cwd' | 'ids'> & Partial<Pick<Caller, 'handOver'>>;
+
+/** Whether a seccomp profile is given as a file, not by the name of one of kiln's. */
+export function isProfileFile(nameOrPath: string): boolean {
+  return /[./]/.test(nameOrPath);
+}
+
+/** A descriptor of the caller's, as a shell writes `<(command)`. */
+const DESCRIPTOR = /^\/dev\/(?:stdin|fd\/)|^\/proc\/(?:self|thread-self)\/fd\//;
+
 /** A profile's name, or the path of its file, which is relative to the caller's directory. */
-function profile(nameOrPath: string, caller: Pick<Caller, 'cwd'>): string {
-  return /[./]/.test(nameOrPath) ? resolve(caller.cwd(), nameOrPath) : nameOrPath;
+function profile(nameOrPath: string, caller: RequestCaller): string {
+  if (!isProfileFile(nameOrPath)) return nameOrPath;
+  if (caller.handOver !== undefined && DESCRIPTOR.test(nameOrPath)) {
+    throw new KilnError(
+      'E_SECCOMP_PROFILE',
+      `the seccomp profile ${nameOrPath} is an open file of the caller, which the daemon does not have`,
+      { hint: 'write it to a file, and name that' },
+    );
+  }
+  return resolve(caller.cwd(), nameOrPath);
 }
 
 /** The request that options and a command line make. `image` is the id of an image. */
@@ -167,7 +187,7 @@ export function runRequest(
   image: string,
   argv: readonly string[],
   command: Command,
-  caller: Pick<Caller, 'env' | 'cwd' | 'ids'>,
+  caller: RequestCaller,
 ): RunRequest {
   if (options.artifact.length > 0 && options.resultdir === undefined) {
     command.error('kiln: --artifact needs --resultdir DIR, where the files go');

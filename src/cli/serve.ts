@@ -16,6 +16,7 @@ import { tellingDamage } from './damage.ts';
 import { printError } from './errors.ts';
 import { exitStatus, KILN_FAILED } from './exit-status.ts';
 import { commandIn, type RunContext, RunElsewhere } from './run.ts';
+import { isProfileFile } from './sandbox-options.ts';
 import { nameUsageErrors } from './usage-errors.ts';
 
 /** What all command lines of a daemon share. */
@@ -133,7 +134,8 @@ async function runHere(
         const value: unknown = options[option];
         return Array.isArray(value) ? value.length > 0 : value !== undefined;
       });
-      if (isLong) throw new RunElsewhere();
+      // A profile of the caller's own has to be read, maybe from a pipe, and compiled.
+      if (isLong || isProfileFile(options.seccomp)) throw new RunElsewhere();
     });
     prepare(command, caller);
     new Command('kiln').enablePositionalOptions().addCommand(command);

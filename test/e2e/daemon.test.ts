@@ -226,3 +226,20 @@ test.serial('a stopped daemon is named, and one ^C ends the client that waits', 
   }
   t.is((await kiln(['--', 'echo', 'on'])).stdout, 'on\n');
 });
+
+test.serial('a seccomp profile from a pipe holds up nobody else', async (t) => {
+  await kiln(['--', 'true']);
+  const pipe = join(state.beside, 'profile');
+  await run('mkfifo', [pipe]);
+  const waits = kiln(['--seccomp', pipe, '--', 'true']).catch((error: Error) => error.message);
+  await sleep(500);
+  const before = performance.now();
+  t.is((await kiln(['--', 'echo', 'on'])).stdout, 'on\n');
+  t.true(performance.now() - before < 2000);
+  t.regex(String(await waits), /nothing comes from .*profile, which is a pipe/);
+  const error = await t.throwsAsync(kiln(['--seccomp', '/dev/fd/63', '--', 'true']));
+  t.regex(
+    String(error?.message),
+    /profile \/dev\/fd\/63 is an open file of the caller, which the daemon does not have\n {2}hint: write/,
+  );
+});

@@ -14,7 +14,7 @@ import { KILN_VERSION } from '../../state/package-root.ts';
 import { commandStatus, exitStatus, KILN_FAILED } from '../exit-status.ts';
 import { pickImage } from '../pick-image.ts';
 import { RunElsewhere } from '../run.ts';
-import { runRequest } from '../sandbox-options.ts';
+import { isProfileFile, runRequest } from '../sandbox-options.ts';
 import type { Answer, CallContext } from './context.ts';
 import { sandboxOptions } from './options.ts';
 import { CommandStdio } from './stdio.ts';
@@ -33,6 +33,8 @@ export const answerRun: Answer<'Run'> = async (parameters, context) => {
   ];
   if (daemon !== undefined && long.some((value) => value !== undefined)) throw new RunElsewhere();
   const { options, command } = sandboxOptions(parameters, caller);
+  // A file of the caller's has to be read and compiled.
+  if (daemon !== undefined && isProfileFile(options.seccomp)) throw new RunElsewhere();
   let request = runRequest(options, '', argv, command, caller);
   await using engine = context.openEngine();
   const timeline = new Timeline();
