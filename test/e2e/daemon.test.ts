@@ -10,6 +10,7 @@ import test from 'ava';
 import { waitForDeath } from '../../src/kernel/process.ts';
 import { type BusyboxState, busyboxState, IMAGE, KILN } from '../support/busybox-state.ts';
 import { daemonPid, endDaemon } from '../support/daemon.ts';
+import { until } from '../support/eventually.ts';
 import { parkedIds } from '../support/parking.ts';
 
 const run = promisify(execFile);
@@ -23,12 +24,6 @@ const environment = (more: NodeJS.ProcessEnv = {}): NodeJS.ProcessEnv => {
 
 const kiln = (args: readonly string[], more: NodeJS.ProcessEnv = {}) =>
   run(KILN, ['run', '-r', IMAGE.slice(0, 12), ...args], { env: environment(more) });
-
-/** Waits until something is so, ten seconds at the most. */
-async function until(isSo: () => boolean): Promise<boolean> {
-  for (let i = 0; i < 500 && !isSo(); i++) await sleep(20);
-  return isSo();
-}
 
 function pidOfDaemon(): number {
   const pid = daemonPid(state.paths.root);

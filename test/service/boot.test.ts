@@ -6,8 +6,9 @@ import { execa } from 'execa';
 import { cgroupHierarchies } from '../../src/kernel/cgroup.ts';
 import { instanceFiles } from '../../src/service/instance-files.ts';
 import { KILN, PATIENCE } from '../support/busybox-state.ts';
+import { eventually } from '../support/eventually.ts';
 import { freePort } from './free-port.ts';
-import { eventually, type ServiceState, serviceState } from './service-state.ts';
+import { type ServiceState, serviceState } from './service-state.ts';
 
 let state: ServiceState;
 let port: number;

@@ -8,6 +8,7 @@ import { execa } from 'execa';
 import { decodeDhcp, encodeDhcp } from '../../src/sandbox/network/dhcp-message.ts';
 import type { ServiceStatus } from '../../src/service/status.ts';
 import { type BusyboxState, busyboxState, IMAGE } from '../support/busybox-state.ts';
+import { eventually } from '../support/eventually.ts';
 import { virsh as callVirsh, createNetwork } from '../support/libvirt-network.ts';
 import { long } from '../support/long.ts';
 
@@ -49,12 +50,6 @@ async function statusOf(name: string): Promise<ServiceStatus | undefined> {
 async function chains(): Promise<string[]> {
   const { stdout } = await execa('iptables', ['-S']);
   return stdout.split('\n').filter((line) => /^-N F[IO]-vnet/.test(line));
-}
-
-async function eventually(holds: () => Promise<boolean>): Promise<void> {
-  for (const end = Date.now() + 30_000; !(await holds()); await sleep(200)) {
-    if (Date.now() > end) throw new Error('it did not happen in time');
-  }
 }
 
 const HTTPD = ['/bin/busybox', 'httpd', '-f', '-p', '80', '-h', '/etc'];

@@ -11,6 +11,7 @@ import {
   KILN,
   PATIENCE,
 } from '../support/busybox-state.ts';
+import { eventually } from '../support/eventually.ts';
 import { freePort } from './free-port.ts';
 
 let state: BusyboxState;
@@ -38,15 +39,6 @@ async function statusOf(name: string): Promise<ServiceStatus | undefined> {
 async function pageAt(port: number | undefined): Promise<string> {
   const again = ['--retry', '20', '--retry-all-errors', '--retry-delay', '1'];
   return (await execa('curl', ['-s', ...again, `http://127.0.0.1:${port}/`])).stdout;
-}
-
-/** Waits until `look` gives something. */
-async function eventually<Found>(look: () => Promise<Found | undefined | false>): Promise<Found> {
-  for (const end = Date.now() + 30_000 * PATIENCE; ; await sleep(200)) {
-    const found = await look().catch(() => undefined);
-    if (found !== undefined && found !== false) return found;
-    if (Date.now() > end) throw new Error('it did not happen in time');
-  }
 }
 
 async function create(name: string, options: readonly string[], ...command: readonly string[]) {

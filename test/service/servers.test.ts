@@ -8,9 +8,10 @@ import { execa } from 'execa';
 import { instanceFiles } from '../../src/service/instance-files.ts';
 import type { ServiceStatus } from '../../src/service/status.ts';
 import { KILN } from '../support/busybox-state.ts';
+import { eventually } from '../support/eventually.ts';
 import { long } from '../support/long.ts';
 import { freePort } from './free-port.ts';
-import { eventually, type ServiceState, serviceState } from './service-state.ts';
+import { type ServiceState, serviceState } from './service-state.ts';
 
 let state: ServiceState;
 

@@ -1,7 +1,6 @@
 import { chmod, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { execa } from 'execa';
 import { ensureDebianRpms } from '../../fixtures/debian-rpms/ensure.ts';
 import { fixturesRoot } from '../../fixtures/debian-rpms/layout.ts';
@@ -67,15 +66,4 @@ export async function serviceState(): Promise<ServiceState> {
       await rm(directory, { recursive: true, force: true });
     },
   };
-}
-
-/** Looks until there is something to see; errors meanwhile count as nothing. */
-export async function eventually<Found>(
-  look: () => Promise<Found | undefined | false>,
-): Promise<Found> {
-  for (const end = Date.now() + 60_000 * PATIENCE; ; await sleep(200)) {
-    const found = await look().catch(() => undefined);
-    if (found !== undefined && found !== false) return found;
-    if (Date.now() > end) throw new Error('it did not happen in time');
-  }
 }
