@@ -2,6 +2,7 @@
 
 import { writeSync } from 'node:fs';
 import { join } from 'node:path';
+import { startQueueChildren } from '../confine/queue-child.ts';
 import type { CommandLine } from '../daemon/command-line.ts';
 import { type AdoptedCall, Daemon } from '../daemon/worker.ts';
 import { syncStore } from '../image/store/durability.ts';
@@ -23,6 +24,9 @@ const JOBS_MAX = 50;
 
 /** A worker that has become larger than this serves nobody else, bytes: memory is given back by ending. */
 const MEMORY_MAX = 256 << 20;
+
+/** How long nobody may want anything before children are started for those who come, milliseconds. */
+const QUIET = 50;
 
 /** How long what a worker does may take to end once its daemon is gone, milliseconds. */
 const LAST_MOMENTS = 20_000;
@@ -102,6 +106,12 @@ export function runWorker(): void {
       !hasEndedWaits() && jobs < JOBS_MAX && process.memoryUsage.rss() < MEMORY_MAX && !changed;
     daemon.done(again);
     closeLeft().catch((error) => writeSync(2, describeError(error)));
+    // Who has read packages reads others.
+    if (again) {
+      setTimeout(() => {
+        if (current === undefined) startQueueChildren();
+      }, QUIET);
+    }
   }
 
   /** Where the command is not to wait for its connection's end, that comes when the client has been told. */

@@ -3,8 +3,9 @@ import { closeSync, constants, openSync, readFileSync, writeSync } from 'node:fs
 import { constants as os } from 'node:os';
 import { KilnError } from '../errors.ts';
 import { attachMount, changeRoot, mountTmpfs } from '../kernel/mount.ts';
+import { ownArguments } from '../kernel/own-node.ts';
 import { limitResource, setNoNewPrivileges } from '../kernel/process.ts';
-import { type RefusedCalls, refuseSystemCalls } from '../kernel/seccomp.ts';
+import { type RefusedCalls, refuseSystemCalls, type SystemCallFilter } from '../kernel/seccomp.ts';
 import { flattenError } from './flat-error.ts';
 import { encodeFrame, FrameDecoder } from './frame.ts';
 import {
@@ -21,20 +22,22 @@ import {
 import { takeWork } from './work.ts';
 
 /**
- * Reads the request from descriptor 0, loads the task it names, shuts the process in, runs it.
- * Nothing is done for a parent that died before it sent the whole request.
+ * Loads the task that the command line names, reads the request from descriptor 0, shuts the process in, runs it.
+ * A child may wait long for its request. Nothing is done for a parent that died before it sent it whole.
  */
 export async function serveConfined(tasks: TaskTable): Promise<void> {
-  const request = readRequest();
-  if (request === undefined) return;
   try {
-    const load = Object.hasOwn(tasks, request.task) ? tasks[request.task] : undefined;
+    const [name = ''] = ownArguments();
+    const load = Object.hasOwn(tasks, name) ? tasks[name] : undefined;
     if (load === undefined) {
-      throw new KilnError('E_CONFINE_PROTOCOL', `there is no confined task '${request.task}'`);
+      throw new KilnError('E_CONFINE_PROTOCOL', `there is no confined task '${name}'`);
     }
     const { task } = await load();
-    await task.prepare?.(request.input);
-    enclose(request);
+    await task.prepare?.();
+    const filter = refuseSystemCalls(REFUSED);
+    const request = readRequest();
+    if (request === undefined) return;
+    enclose(request, filter);
     const emit = (value: unknown) => reply({ type: 'message', value });
     if ('begin' in task) await serveQueue(task.begin(request.input), emit);
     else {
@@ -114,9 +117,8 @@ const REFUSED: readonly RefusedCalls[] = [
 ];
 
 /** Shuts this process in; there is no way back. Throws when any part of it fails. */
-function enclose(request: ConfinedRequest): void {
+function enclose(request: ConfinedRequest, filter: SystemCallFilter): void {
   const { limits } = request;
-  const filter = refuseSystemCalls(REFUSED);
   limitResource('core', 0);
   limitResource('cpu', limits.cpuSeconds);
   limitResource('fsize', limits.fileSize);

@@ -38,7 +38,7 @@ const CAPABILITIES = ['chown', 'dac_override', 'fowner', 'fsetid', 'setfcap', 's
 const HEAP_MB = 768;
 
 /** What {@link launchConfined} starts the child with. */
-interface LaunchOptions {
+export interface LaunchOptions {
   /** Its name is a word of the command line, for who looks at the host's processes. */
   readonly task: string;
   /** A directory that becomes the child's root, writable with real owners. Needs root. */

@@ -8,10 +8,10 @@
 import { KilnError } from '../errors.ts';
 import { closeDescriptor } from '../kernel/descriptor.ts';
 import { hasErrno } from '../kernel/libc.ts';
-import { unixPacketPair } from '../kernel/unix-socket.ts';
 import { awaitedLater, deferred } from '../promise.ts';
 import { span } from '../trace/trace.ts';
 import { aboutFile, rebuildError } from './flat-error.ts';
+import { takeQueueChild } from './queue-child.ts';
 import { ConfinedChild, type ConfinedStart, checked } from './run.ts';
 import { type HandedWork, sendWork } from './work.ts';
 
@@ -69,16 +69,9 @@ class Worker<Work, Output> implements AsyncDisposable {
   constructor(options: QueueOptions<Work, Output>, works: AsyncIterator<Work>) {
     this.#options = options;
     this.#works = works;
-    const [ours, theirs] = unixPacketPair();
-    this.#socket = ours;
-    try {
-      this.#child = new ConfinedChild(options, [theirs]);
-    } catch (error) {
-      closeDescriptor(ours);
-      throw error;
-    } finally {
-      closeDescriptor(theirs);
-    }
+    const { process, socket } = takeQueueChild(options);
+    this.#socket = socket;
+    this.#child = new ConfinedChild(options, process, 1);
   }
 
   async *results(): AsyncGenerator<Output, void, undefined> {

@@ -46,31 +46,28 @@ export class ConfinedChild implements AsyncDisposable {
   #reason: unknown;
 
   /**
-   * Throws E_CONFINE_START, the signal's reason.
-   * @param fds open files for it; of a queue, the socket by which work comes
+   * @param child launched for the task, and with the destination; nobody has told it anything
+   * @param fdCount how many open files it has; of a queue one, the socket by which work comes
    */
-  constructor(start: ConfinedStart, fds: readonly number[]) {
-    const { task, input, destination, entry, signal } = start;
-    signal?.throwIfAborted();
+  constructor(start: ConfinedStart, child: ChildProcess, fdCount: number) {
+    const { input, destination, signal } = start;
     this.#start = start;
     const limits = { ...defaultLimits, ...start.limits };
-    const child = launchConfined({ task, destination, fds, entry });
     this.#child = child;
     const late = () =>
       new KilnError('E_CONFINE_TIMEOUT', `a confined child took longer than ${limits.wallMs} ms`);
     this.#timer = setTimeout(() => this.fail(late()), limits.wallMs);
     this.#onAbort = () => this.fail(signal?.reason);
     signal?.addEventListener('abort', this.#onAbort, { once: true });
+    if (signal?.aborted === true) this.#onAbort();
     child.on('error', (error) => this.fail(error));
     child.stderr?.on('data', (chunk: Buffer) => {
       this.#log = (this.#log + chunk.toString('latin1')).slice(-MAX_LOG);
     });
     // A child that dies early closes the pipe under our request; its death is reported instead.
     child.stdin?.on('error', () => undefined);
-    const request: ConfinedRequest = {
-      ...{ task, input, limits, fdCount: fds.length },
-      destination: destination !== undefined,
-    };
+    const isRooted = destination !== undefined;
+    const request: ConfinedRequest = { input, limits, fdCount, destination: isRooted };
     child.stdin?.end(encodeFrame(request));
   }
 
@@ -167,7 +164,8 @@ export async function* runConfined<Output>(
 ): AsyncGenerator<Output, void, undefined> {
   const { task, fds = [], validate } = options;
   using _ = span(`confined: ${task}`);
-  await using child = new ConfinedChild(options, fds);
+  options.signal?.throwIfAborted();
+  await using child = new ConfinedChild(options, launchConfined({ ...options, fds }), fds.length);
   for await (const reply of child.replies()) {
     if (reply.type !== 'message') {
       throw new KilnError('E_CONFINE_PROTOCOL', 'a confined child answers what nobody asked');

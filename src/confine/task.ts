@@ -22,9 +22,8 @@ export const defaultLimits: ConfinedLimits = {
   wallMs: 30 * 60 * 1000,
 };
 
-/** The parent's one message to the child. */
+/** The parent's one message to the child, which knows its task from its command line. */
 export interface ConfinedRequest {
-  readonly task: string;
   readonly input: unknown;
   /** Descriptors handed over, numbered from {@link FIRST_FD}. */
   readonly fdCount: number;
@@ -74,13 +73,13 @@ export interface TaskContext {
  * all), no network, no new program, no new library.
  */
 export interface SingleTask {
-  prepare?(input: unknown): Promise<void> | void;
+  prepare?(): Promise<void> | void;
   run(input: unknown, context: TaskContext): Promise<void> | void;
 }
 
 /** The same for the pieces of work of a queue: `begin` is called once, what it returns for each of them. */
 export interface QueueTask {
-  prepare?(input: unknown): Promise<void> | void;
+  prepare?(): Promise<void> | void;
   begin(input: unknown): PerformWork;
 }
 

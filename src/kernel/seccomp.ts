@@ -18,7 +18,7 @@ const SCMP_FLTATR_CTL_TSYNC = 4;
 const NR_SCMP_ERROR = -1;
 
 /** A filter that is loaded but not in force yet. */
-interface SystemCallFilter {
+export interface SystemCallFilter {
   /** Puts it in force for all threads of this process, for good. no_new_privs must be set. */
   apply(): void;
 }

@@ -13,9 +13,6 @@ import type { ReadTaskInput } from './read-task.ts';
 /** A child costs 50 ms, a header 0.3 ms: fewer files than this do not earn another child. */
 const FILES_PER_CHILD = 150;
 
-/** Measured: of a thousand, a second child reads what it takes to start it, on two cores. */
-const IDENTITIES_PER_CHILD = 1000;
-
 /** One child may have to read all files of a call: so many of them get the time of a child. */
 const FILES_PER_LIMIT = 500;
 
@@ -64,10 +61,7 @@ async function* readAll<Read>(
 ): AsyncGenerator<ReadResult<Read>, void, undefined> {
   const { depth = 'header', keys = [], signal } = options;
   const input: ReadTaskInput = { depth, keys, identityOnly };
-  const children = Math.min(
-    availableParallelism(),
-    Math.ceil(files.length / (identityOnly ? IDENTITIES_PER_CHILD : FILES_PER_CHILD)),
-  );
+  const children = Math.min(availableParallelism(), Math.ceil(files.length / FILES_PER_CHILD));
   const results = runQueue<Group, readonly ReadResult<Read>[]>({
     task: 'rpm-read',
     input,

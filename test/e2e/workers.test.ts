@@ -8,6 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import test from 'ava';
 import { waitForDeath } from '../../src/kernel/process.ts';
+import { packages } from '../rpm/fixtures.ts';
 import {
   type BusyboxState,
   busyboxState,
@@ -16,6 +17,7 @@ import {
   PATIENCE,
 } from '../support/busybox-state.ts';
 import { daemonPid, endDaemon, plainEnvironment } from '../support/daemon.ts';
+import { until } from '../support/eventually.ts';
 
 const run = promisify(execFile);
 let state: BusyboxState;
@@ -27,11 +29,6 @@ const environment = (more: NodeJS.ProcessEnv = {}): NodeJS.ProcessEnv => ({
 
 const kiln = (args: readonly string[], options: { cwd?: string; env?: NodeJS.ProcessEnv } = {}) =>
   run(KILN, args, { ...options, env: environment(options.env) });
-
-async function until(isSo: () => boolean): Promise<boolean> {
-  for (let i = 0; i < 1000 * PATIENCE && !isSo(); i++) await sleep(20);
-  return isSo();
-}
 
 /** Processes whose command line, words joined by blanks, is matched. */
 function processes(pattern: RegExp): number[] {
@@ -105,6 +102,30 @@ test.serial('what is short is traced as well', async (t) => {
     await kiln(args, { env: { KILN_TRACE: file } });
     t.regex(readFileSync(file, 'utf8'), /"name":"process"/);
   }
+});
+
+test.serial('who reads packages finds a confined child that waits, and has it alone', async (t) => {
+  const waiting = () => {
+    const own = workers();
+    return processes(/^unshare .* :rpm-read $/).filter((pid) =>
+      own.includes(
+        Number(/^PPid:\t(\d+)$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]),
+      ),
+    );
+  };
+  const query = async () => (await kiln(['rpm', 'query', '--json', ...packages])).stdout;
+  const first = await query();
+  t.true(await until(() => waiting().length > 0));
+  const before = waiting();
+  t.is(await query(), first);
+  t.true(await until(() => waiting().length === before.length));
+  t.deepEqual(
+    waiting().filter((pid) => before.includes(pid)),
+    [],
+  );
+  const left = waiting();
+  await endDaemon(state.paths.root);
+  for (const pid of left) t.true(await waitForDeath(pid, 5000 * PATIENCE));
 });
 
 test.serial('a worker keeps nothing open of what it has done', async (t) => {

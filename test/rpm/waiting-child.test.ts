@@ -1,0 +1,64 @@
+/** Confined children that are started before anybody has packages for them. */
+import { readdirSync, readFileSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import test from 'ava';
+import { startQueueChildren } from '../../src/confine/queue-child.ts';
+import { waitForDeath } from '../../src/kernel/process.ts';
+import { readIdentities } from '../../src/rpm/read.ts';
+import { PATIENCE } from '../support/busybox-state.ts';
+import { packages } from './fixtures.ts';
+
+/** The children of this process that read packages. */
+function readers(): number[] {
+  return readdirSync('/proc/self/task')
+    .flatMap((thread) => readFileSync(`/proc/self/task/${thread}/children`, 'utf8').split(' '))
+    .filter(
+      (pid) => pid !== '' && readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes('rpm-read'),
+    )
+    .map(Number);
+}
+
+const descriptors = () => readdirSync('/proc/self/fd').length;
+
+async function names(): Promise<string[]> {
+  const found: string[] = [];
+  for await (const { index, package: rpm } of readIdentities(packages)) {
+    found[index] = rpm?.name ?? '';
+  }
+  return found;
+}
+
+test.serial('one that waits is used once, and gone with its queue', async (t) => {
+  startQueueChildren();
+  t.deepEqual(readers(), [], 'nobody has needed one');
+  const expected = await names();
+  t.deepEqual(readers(), []);
+  const before = descriptors();
+  const seen: number[] = [];
+  for (let round = 0; round < 3; round++) {
+    startQueueChildren();
+    startQueueChildren();
+    const [waiting = 0, ...more] = readers();
+    t.deepEqual(more, []);
+    t.false(seen.includes(waiting));
+    seen.push(waiting);
+    // The second one finds it on its way, the third one long at rest.
+    await sleep(round * 500);
+    t.deepEqual(await names(), expected);
+    t.true(await waitForDeath(waiting, 1000 * PATIENCE));
+    t.deepEqual(readers(), [], 'nothing else was started');
+  }
+  t.true(descriptors() <= before, `${descriptors()} instead of ${before}`);
+});
+
+test.serial('one that dies while it waits is not used', async (t) => {
+  const expected = await names();
+  const before = descriptors();
+  startQueueChildren();
+  const [waiting = 0] = readers();
+  process.kill(waiting, 'SIGKILL');
+  for (let i = 0; i < 500 && descriptors() > before; i++) await sleep(20);
+  t.deepEqual(readers(), []);
+  t.true(descriptors() <= before);
+  t.deepEqual(await names(), expected);
+});
