@@ -13,7 +13,15 @@ const LOG_LIMIT = 512 * 2 ** 20;
 
 /** Files of an earlier build in the same directory that would belie this one. */
 const STALE = [
-  ...['result.json', 'report.html', 'lock.json', 'buildroot_lock.json', 'installed_pkgs.log'],
+  ...[
+    'result.json',
+    'report.html',
+    'junit.xml',
+    'gl-code-quality-report.json',
+    'lock.json',
+    'buildroot_lock.json',
+    'installed_pkgs.log',
+  ],
   ...[SBOM_FILE, STATEMENT_FILE, ENVELOPE_FILE, CHECKSUMS_FILE],
 ];
 

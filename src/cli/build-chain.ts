@@ -5,6 +5,9 @@ import { buildChain } from '../build/chain/chain.ts';
 import { chainJson } from '../build/chain/json.ts';
 import type { ChainMemberReport, ChainReport, ChainRequest } from '../build/chain/request.ts';
 import { buildStatus } from '../build/exit-status.ts';
+import { resultOfBuild } from '../build/result.ts';
+import { JUNIT_FILE, junitXml } from '../report/ci/junit.ts';
+import { ciProvider } from '../report/ci/provider.ts';
 import type { ChainOptions } from './build-chain-options.ts';
 import type { BuildOptions } from './build-options.ts';
 import { buildRequest } from './build-request.ts';
@@ -50,12 +53,21 @@ export async function runChain(
     const json = chainJson(request, report);
     const text = `${JSON.stringify(json, undefined, 2)}\n`;
     await writeText(request.resultDirectory, CHAIN_FILE, text, request.build.caller);
+    if (ciProvider(options.ci, caller.environment) !== undefined) await writeJunit(request, report);
     if (options.json === true) printJson(caller.stderr, json);
     caller.exitStatus = report.exitStatus;
   } catch (error) {
     printError(error, caller.stderr);
     caller.exitStatus = buildStatus(error);
   }
+}
+
+/** A suite for each package that was built, or tried. */
+async function writeJunit(request: ChainRequest, { members }: ChainReport): Promise<void> {
+  const suites = members.flatMap(({ name, report }) =>
+    report === undefined ? [] : [{ name, result: resultOfBuild(report), tests: [] }],
+  );
+  await writeText(request.resultDirectory, JUNIT_FILE, junitXml(suites), request.build.caller);
 }
 
 /** The request that a command line makes. */

@@ -26,7 +26,7 @@ const PACKAGE: readonly Name[] = [
   ...SIGN,
   ...(['define', 'with', 'without', 'nocheck', 'target', 'rpmbuildOpts'] as const),
   ...(['shortCircuit', 'enableNetwork', 'network', 'egress', 'addrepo', 'cache'] as const),
-  ...(['postinstall', 'provenanceKey', 'builderId'] as const),
+  ...(['postinstall', 'provenanceKey', 'builderId', 'ci'] as const),
 ];
 
 /** What says which packages the image has: a lock has said so already. */
@@ -47,7 +47,7 @@ const MODES: Readonly<
   },
   resume: {
     title: 'a build that is resumed',
-    uses: [...EVERY, ...SIGN, 'shortCircuit', 'nocheck', 'resume'],
+    uses: [...EVERY, ...SIGN, 'shortCircuit', 'nocheck', 'resume', 'ci'],
   },
   recipe: {
     title: 'a recipe',

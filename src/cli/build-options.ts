@@ -6,6 +6,7 @@ import {
   type NetworkPhase,
   type ShortCircuit,
 } from '../build/request.ts';
+import { CI_CHOICES, type CiChoice } from '../report/ci/provider.ts';
 import { shellWords } from '../shell-words.ts';
 import type { Caller } from './caller.ts';
 import { type LimitValues, limitOptions } from './limit-options.ts';
@@ -44,6 +45,7 @@ export interface BuildOptions extends LimitValues {
   readonly update?: boolean;
   readonly json?: boolean;
   readonly quiet?: boolean;
+  readonly ci: CiChoice;
 }
 
 /** Bytes of a cache when nobody says: ccache's own default. */
@@ -142,6 +144,9 @@ export function addBuildOptions(command: Command, caller: Pick<Caller, 'env'>): 
     ),
     new Option('--offline', 'download nothing'),
     new Option('--update', 'make the image anew if its repositories have news'),
+    new Option('--ci <service>', 'tell a CI service what happens: groups, annotations, junit.xml')
+      .choices(CI_CHOICES)
+      .default('auto'),
     new Option('-q, --quiet', 'do not show the build’s output'),
   ];
   for (const option of options) command.addOption(option);

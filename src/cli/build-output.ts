@@ -1,5 +1,8 @@
 import type { BuildHooks, BuildReport } from '../build/report.ts';
+import { resultOfBuild } from '../build/result.ts';
+import { type CiChoice, ciProvider } from '../report/ci/provider.ts';
 import type { Caller } from './caller.ts';
+import { CiOutput } from './ci-output.ts';
 import { printEgressRefusals } from './egress-refusals.ts';
 import { printError } from './errors.ts';
 import { imageProgress } from './image-progress.ts';
@@ -11,24 +14,39 @@ const TOLD = new Set(['prep', 'compile', 'install', 'check', 'package', 'dynamic
 /** Differences of two builds that are shown; result.json has them all. */
 const DIFFERENCES = 30;
 
+/** How a build is shown. */
+interface BuildOutputOptions {
+  readonly quiet: boolean;
+  readonly ci: CiChoice;
+  /** The source's name. */
+  readonly source: string;
+}
+
 /** Shows a build on the terminal: its log on stdout, everything of kiln's own on stderr. */
 export class BuildOutput {
   readonly hooks: BuildHooks;
   readonly #caller: Caller;
+  readonly #ci: CiOutput | undefined;
   #view: LogView | undefined;
 
-  constructor(quiet: boolean, caller: Caller) {
+  constructor({ quiet, ci, source }: BuildOutputOptions, caller: Caller) {
     this.#caller = caller;
+    const provider = ciProvider(ci, caller.environment);
+    this.#ci = provider && new CiOutput(provider, source, caller);
     const progress = imageProgress(caller.stderr);
     this.hooks = {
       onImageProgress: progress.report,
       onWarning: ({ message }) => caller.stderr.say(`kiln: warning: ${message}\n`),
       onPhase: (phase, event) => {
         if (event === 'start') progress[Symbol.dispose]();
-        if (event === 'start' && TOLD.has(phase)) caller.stderr.say(`kiln: ${phase}\n`);
+        if (event !== 'start' || !TOLD.has(phase)) return;
+        if (this.#ci === undefined || quiet) caller.stderr.say(`kiln: ${phase}\n`);
+        else this.#ci.begin(phase);
       },
       onOutput: (log, chunk) => {
-        if (log === 'build.log' && !quiet) this.#log().write(chunk);
+        if (log !== 'build.log') return;
+        this.#ci?.read(chunk);
+        if (!quiet) this.#log().write(chunk);
       },
     };
   }
@@ -39,9 +57,10 @@ export class BuildOutput {
     return this.#view;
   }
 
-  /** What came of it. */
-  finish(report: BuildReport): void {
+  /** What came of it. @throws KilnError E_RESULTDIR where files for a CI service cannot be written */
+  async finish(report: BuildReport): Promise<void> {
     this.#view?.[Symbol.dispose]();
+    await this.#ci?.finish(resultOfBuild(report), report.resultDirectory);
     const { failure, failedPhase, lastLines, packages, sourcePackage, resultDirectory } = report;
     if (failure !== undefined) {
       for (const line of lastLines) this.#caller.stderr.say(`  | ${line}\n`);

@@ -1,3 +1,4 @@
+import { basename } from 'node:path';
 import { type Command, Option } from 'commander';
 import { buildPackage } from '../build/build.ts';
 import type { BuildHooks, BuildReport } from '../build/report.ts';
@@ -83,7 +84,11 @@ async function build(
 ): Promise<void> {
   await using engine = caller.openEngine({ hurry: true });
   using interruption = listenForInterruption(caller);
-  const output = new BuildOutput(options.quiet === true, caller);
+  const shown = options.spec ?? source ?? options.resume ?? '';
+  const output = new BuildOutput(
+    { quiet: options.quiet === true, ci: options.ci, source: basename(shown) },
+    caller,
+  );
   const hooks = { ...output.hooks, signal: interruption.signal };
   const report =
     options.resume === undefined
@@ -93,7 +98,7 @@ async function build(
           hooks,
         )
       : await resume(engine, options.resume, resumedRequest(source, options, it), hooks);
-  output.finish(report);
+  await output.finish(report);
   if (options.json === true) {
     printJson(caller.stderr, resultOfBuild(report));
   }

@@ -294,3 +294,35 @@ test.serial('what is no chain', async (t) => {
   t.regex(String(twice.stderr), /good-1-1\.src\.rpm is named more than once: it is built once/);
   t.regex(String(twice.stderr), /^kiln: chain of 2 packages/m);
 });
+
+test.serial('a CI service is told what happens, and gets junit.xml', async (t) => {
+  const { make, run, out } = workshop('ci');
+  const good = await make({ name: 'good' });
+  const bad = await make({ name: 'bad', build: 'echo "a.c:7:3: error: too bad"; false' });
+  await run([good, bad], '--ci', 'gitlab', '--continue');
+  const query = async (file: string, path: string) =>
+    (await execa('xmllint', ['--xpath', path, file])).stdout;
+  const chain = join(out, 'junit.xml');
+  t.is(await query(chain, 'count(//testsuite)'), '2');
+  t.is(await query(chain, 'count(//testsuite[@name="bad-1-1"]//failure)'), '1');
+  t.is(await query(chain, 'count(//testsuite[@name="good-1-1"]//failure)'), '0');
+  const alone = join(state.directory, 'alone');
+  const summary = join(state.directory, 'summary.md');
+  await writeFile(summary, '');
+  const build = ['build', '--ci', 'github', '-r', RECIPE, '--resultdir', alone, bad];
+  const { stdout, exitCode } = await execa(
+    'env',
+    [`GITHUB_STEP_SUMMARY=${summary}`, join(import.meta.dirname, '../../bin/kiln'), ...build],
+    { env: state.env, reject: false },
+  );
+  t.is(exitCode, 1);
+  const said = String(stdout);
+  t.regex(said, /^::group::compile\n::stop-commands::(\S+)\n[\s\S]*^::\1::\n::endgroup::$/m);
+  t.regex(said, /^::error file=a\.c,line=7,col=3::too bad$/m);
+  t.regex(await readFile(summary, 'utf8'), /^### ` bad ` failed in compile/);
+  t.is(await query(join(alone, 'junit.xml'), 'count(//testcase[@name="compile"]/failure)'), '1');
+  const quality = JSON.parse(
+    await readFile(join(alone, 'gl-code-quality-report.json'), 'utf8'),
+  ) as unknown[];
+  t.is(quality.length, 1);
+});

@@ -1,0 +1,166 @@
+/** What a build tells CI services. The formats are held against what the services document. */
+import { execFileSync } from 'node:child_process';
+import test from 'ava';
+import { codeQuality } from '../../src/report/ci/code-quality.ts';
+import { LogReader } from '../../src/report/ci/findings.ts';
+import { junitXml } from '../../src/report/ci/junit.ts';
+import { ciProvider, summary } from '../../src/report/ci/provider.ts';
+import type { Result } from '../../src/result/schema.ts';
+
+const LOG = `Executing(%build): /bin/sh -e
+/builddir/build/BUILD/hello-1-build/hello-1/src/a.c:12:5: warning: unused variable ‘x’ [-Wunused-variable]
+\u001b[1msrc/b.c:3:1: \u001b[31merror: \u001b[0mexpected ‘;’ before ‘}’ token
+src/b.c:3:1: error: expected ‘;’ before ‘}’ token
+make[1]: *** [Makefile:7: b.o] Error 1
+10:20:30 hello: nothing of interest: error: no
+hello.x86_64: W: no-manual-page-for-binary hello
+hello.spec:14: E: hardcoded-library-path in /usr/lib/foo
+error: line 5: Unknown tag: Foo
+PASS: test-one
+FAIL: test-two
+SKIP: test-three
+XFAIL: test-four
+ 1/2 Test  #1: alpha ............................   Passed    0.01 sec
+ 2/2 Test  #2: beta .............................***Failed    0.02 sec
+ok 1 - gamma
+not ok 2 - delta
+ok 3 - epsilon # SKIP no network
+`;
+
+function read(text: string, pieces = 1): LogReader {
+  const log = new LogReader('hello.spec');
+  const bytes = Buffer.from(text);
+  const size = Math.ceil(bytes.length / pieces);
+  for (let at = 0; at < bytes.length; at += size) log.push(bytes.subarray(at, at + size));
+  return log;
+}
+
+function result(changes: Partial<Result> = {}): Result {
+  return {
+    ...{ version: 1, kiln: '0.1.0', id: null, startedAt: '2026-11-24T18:16:54.678Z' },
+    ...{ durationMs: 1500, exitStatus: 1, exit: { code: 1 }, limitHit: null },
+    failure: {
+      ...{ code: 'E_BUILD_FAILED', phase: 'check', causes: [] },
+      message: 'a, b: 100%\nfailed',
+      lastLines: ['FAIL: test-two', '```', '<b>&"'],
+      hint: 'look at build.log',
+    },
+    ...{ request: {}, planDigest: '0'.repeat(64), image: null, policy: null },
+    phases: [
+      { name: 'prep', startMs: 0, durationMs: 500 },
+      { name: 'check', startMs: 500, durationMs: 1000 },
+    ],
+    ...{ resources: {}, artifacts: [], warnings: [] },
+    ...changes,
+  };
+}
+
+test('compilers, make, rpmlint and rpm are understood, each once', (t) => {
+  const found = read(LOG).findings.map(
+    ({ tool, severity, file, line, column }) => `${tool} ${severity} ${file}:${line}:${column}`,
+  );
+  t.deepEqual(found, [
+    'compiler warning src/a.c:12:5',
+    'compiler error src/b.c:3:1',
+    'make error Makefile:7:undefined',
+    'rpmlint warning hello.x86_64:1:undefined',
+    'rpmlint error hello.spec:14:undefined',
+    'rpm error hello.spec:5:undefined',
+  ]);
+  t.deepEqual(read(LOG, 50).findings, read(LOG).findings, 'however it comes');
+});
+
+test('tests of %check are understood', (t) => {
+  t.deepEqual(
+    read(LOG).tests.map(({ name, outcome }) => `${name} ${outcome}`),
+    [
+      ...['test-one passed', 'test-two failed', 'test-three skipped', 'test-four passed'],
+      ...['alpha passed', 'beta failed', 'gamma passed', 'delta failed', 'epsilon skipped'],
+    ],
+  );
+});
+
+test('what gcc says of a real source is found where it says', (t) => {
+  const code = 'int main(void) {\n  return undefined_name;\n}\n';
+  let said = '';
+  try {
+    execFileSync('gcc', ['-x', 'c', '-fsyntax-only', '-'], { input: code, stdio: 'pipe' });
+  } catch (error) {
+    said = String((error as { stderr: Buffer }).stderr);
+  }
+  const [found] = read(said).findings;
+  t.deepEqual([found?.file, found?.line, found?.column], ['<stdin>', 2, 10]);
+});
+
+test('a log without end is read within bounds', (t) => {
+  const log = new LogReader('x.spec');
+  const line = Buffer.alloc(1 << 20, 'x');
+  for (let n = 0; n < 50; n++) log.push(line);
+  for (let n = 0; n < 3000; n++) log.push(Buffer.from(`\na.c:${n}:1: error: e${n}\nPASS: t${n}\n`));
+  t.is(log.findings.length, 1000);
+});
+
+test('junit.xml is XML, and counts what is in it', (t) => {
+  const evil = `<&"'>\u0000\u001b]0;`;
+  const { tests } = read(`${LOG}FAIL: ${evil}\n`);
+  const xml = junitXml([
+    { name: evil, result: result(), tests },
+    { name: 'fine', result: result({ failure: null, exitStatus: 0 }), tests: [] },
+  ]);
+  const query = (path: string) =>
+    execFileSync('xmllint', ['--xpath', path, '-'], { input: xml, encoding: 'utf8' }).trim();
+  t.is(query('count(//testsuite)'), '2');
+  t.is(query('number(//testsuite[1]/@tests)'), '12');
+  t.is(query('count(//testsuite[1]/testcase)'), '12');
+  t.is(query('number(//testsuite[1]/@failures)'), query('count(//testsuite[1]//failure)'));
+  t.is(query('number(//testsuite[1]/@skipped)'), '2');
+  t.is(query('count(//testsuite[2]//failure)'), '0');
+  t.regex(query('string(//failure[@type="E_BUILD_FAILED"])'), /FAIL: test-two\n```\n<b>&"/);
+});
+
+test('code quality has what GitLab asks for, and keeps fingerprints', (t) => {
+  const issues = JSON.parse(codeQuality(read(LOG).findings)) as Record<string, unknown>[];
+  t.is(issues.length, 6);
+  for (const issue of issues) {
+    t.deepEqual(Object.keys(issue).sort(), [
+      ...['check_name', 'description', 'fingerprint', 'location', 'severity'],
+    ]);
+    t.true(['info', 'minor', 'major', 'critical', 'blocker'].includes(String(issue.severity)));
+  }
+  t.is(issues[0]?.check_name, '-Wunused-variable');
+  t.is(new Set(issues.map(({ fingerprint }) => fingerprint)).size, 6);
+  const moved = JSON.parse(codeQuality(read(LOG.replace(':12:5:', ':99:5:')).findings));
+  t.is(moved[0].fingerprint, issues[0]?.fingerprint);
+});
+
+test('GitHub’s commands are escaped as it documents, and a log is no command', (t) => {
+  const github = ciProvider('auto', { GITHUB_ACTIONS: 'true' })!;
+  t.is(github.name, 'github');
+  const finding = { tool: 'compiler', severity: 'error', file: 'a,b:c.c', line: 3 } as const;
+  t.is(
+    github.annotate({ ...finding, column: 4, message: '100%\nof' }),
+    '::error file=a%2Cb%3Ac.c,line=3,col=4::100%25%0Aof\n',
+  );
+  t.is(github.failure(result()), '::error title=kiln%3A check::a, b: 100%25%0Afailed\n');
+  const { begin, end } = github.untrusted;
+  const token = /^::stop-commands::(.{36})\n$/.exec(begin)?.[1];
+  t.is(end, `\n::${token}::\n`);
+  t.not(ciProvider('github', {})!.untrusted.begin, begin);
+});
+
+test('GitLab’s sections begin and end by one name', (t) => {
+  const gitlab = ciProvider('auto', { GITLAB_CI: 'true' })!;
+  t.regex(
+    gitlab.group('%prep'),
+    /^\u001b\[0Ksection_start:\d+:kiln__prep\[collapsed=true\]\r\u001b\[0K%prep\n$/,
+  );
+  t.regex(gitlab.endGroup('%prep'), /^\u001b\[0Ksection_end:\d+:kiln__prep\r\u001b\[0K\n$/);
+  t.is(ciProvider('auto', {}), undefined);
+  t.is(ciProvider('none', { GITLAB_CI: 'true' }), undefined);
+});
+
+test('a summary is Markdown in which strangers have no markup', (t) => {
+  const text = summary(result());
+  t.regex(text, /^### ` kiln ` failed in check/);
+  t.regex(text, /\n````\nFAIL: test-two\n```\n<b>&"\n````\n/);
+});
