@@ -1,13 +1,14 @@
 /**
  * Writes the C side of both wires from their tables: src/client/frames.h from src/daemon/frames.ts, and
- * src/guest/wire.h and wire.c from src/sandbox/wire/table.ts. Writes the types of the API, src/api/io-kiln.ts, from
- * its interface. Tests compare.
+ * src/guest/wire.h and wire.c from src/sandbox/wire/table.ts. Writes the types of the API, src/api/io-kiln.ts, and
+ * the reference in docs/api.md from its interface. Tests compare.
  */
 import { execFileSync } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { interfaceText } from '../src/api/interface.ts';
 import { FRAME, TO_CLIENT, TO_DAEMON } from '../src/daemon/frames.ts';
+import { API_PAGE, apiPage } from './api-reference.ts';
 import { API_TYPES, apiTypes } from './api-types.ts';
 import { guestHeader, guestSource } from './guest-wire.ts';
 
@@ -49,6 +50,7 @@ export function formattedApiTypes(): string {
 
 if (import.meta.main) {
   writeFileSync(API_TYPES, formattedApiTypes());
+  writeFileSync(API_PAGE, apiPage(interfaceText()));
   writeFileSync(FRAMES_HEADER, framesHeader());
   writeFileSync(GUEST_HEADER, guestHeader());
   writeFileSync(GUEST_SOURCE, guestSource());

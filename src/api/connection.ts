@@ -89,10 +89,11 @@ export class Connection {
     else this.#socket.resume();
   }
 
-  /** It does not keep this process alive, whatever it waits for. */
-  unref(): void {
-    this.#isBackground = true;
-    this.#socket.unref();
+  /** In the background it does not keep this process alive, whatever it waits for. */
+  set isBackground(isBackground: boolean) {
+    this.#isBackground = isBackground;
+    if (isBackground || this.#pending.length === 0) this.#socket.unref();
+    else this.#socket.ref();
   }
 
   close(): void {

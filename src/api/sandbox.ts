@@ -48,6 +48,8 @@ export class Sandbox implements AsyncDisposable {
   readonly #open: () => Promise<Connection>;
   /** Of the program, for what is short. */
   readonly #connection: Connection;
+  /** Whose end is the sandbox's. */
+  readonly #own: Connection;
   /** Resolves when it is gone, for whatever reason. */
   readonly #gone: Promise<unknown>;
 
@@ -55,12 +57,14 @@ export class Sandbox implements AsyncDisposable {
     opened: Pick<Sandbox, 'id' | 'image'>,
     open: () => Promise<Connection>,
     connection: Connection,
+    own: Connection,
     gone: Promise<unknown>,
   ) {
     this.id = opened.id;
     this.image = opened.image;
     this.#open = open;
     this.#connection = connection;
+    this.#own = own;
     this.#gone = gone;
   }
 
@@ -94,8 +98,8 @@ export class Sandbox implements AsyncDisposable {
     gone.catch(opened.reject);
     try {
       const result = await opened.promise;
-      own.unref();
-      return new Sandbox(result, open, connection, gone);
+      own.isBackground = true;
+      return new Sandbox(result, open, connection, own, gone);
     } finally {
       signal?.removeEventListener('abort', abort);
     }
@@ -175,6 +179,7 @@ export class Sandbox implements AsyncDisposable {
     } catch (error) {
       if (!(error instanceof KilnError) || error.code !== 'E_NO_BOX') throw error;
     }
+    this.#own.isBackground = false;
     await this.#gone.catch(() => undefined);
   }
 

@@ -13,7 +13,8 @@ const SOCK_NONBLOCK = 0o4000;
 const SOCK_CLOEXEC = 0o2000000;
 /** sizeof(sun_path) of unix(7). */
 const SUN_PATH = 108;
-const BACKLOG = 128;
+/** Connections that wait to be accepted; with more, connecting without waiting (as Node does) fails. */
+const BACKLOG = 4096;
 
 /** Connections that are accepted in one turn, so that the others get theirs. */
 const A_TURN = 16;

@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fc, testProp } from '@fast-check/ava';
 import test from 'ava';
+import { API_PAGE, apiPage } from '../../scripts/api-reference.ts';
 import { API_TYPES } from '../../scripts/api-types.ts';
 import { formattedApiTypes } from '../../scripts/write-wire.ts';
 import { parseInterface, type Struct, type Type } from '../../src/api/idl.ts';
@@ -17,6 +18,10 @@ const of = kilnInterface();
 
 test('the types are what the interface says', (t) => {
   t.is(readFileSync(API_TYPES, 'utf8'), formattedApiTypes());
+});
+
+test('the reference is what the comments of the interface say', (t) => {
+  t.is(readFileSync(API_PAGE, 'utf8'), apiPage(interfaceText()), 'run: npm run write-wire');
 });
 
 /** A type as the language of interfaces writes it. */

@@ -1,0 +1,332 @@
+/** Callers that are slow, gone, hostile, or not root; and jobs whose worker dies. */
+
+import { once } from 'node:events';
+import { chmodSync, readdirSync, readFileSync } from 'node:fs';
+import { connect, type Socket } from 'node:net';
+import { dirname } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import test from 'ava';
+import { type ApiState, apiState, program } from '../support/api.ts';
+import { PATIENCE } from '../support/busybox-state.ts';
+import { daemonPid } from '../support/daemon.ts';
+
+let state: ApiState;
+
+test.before(async () => {
+  state = await apiState();
+});
+test.after.always(async () => {
+  await state[Symbol.asyncDispose]();
+});
+
+interface Reply {
+  readonly error?: string;
+  readonly continues?: boolean;
+  // biome-ignore lint/suspicious/noExplicitAny: whatever the daemon says
+  readonly parameters: any;
+}
+
+/** A connection byte by byte. */
+class Raw {
+  readonly socket: Socket;
+  readonly replies: Reply[] = [];
+  #rest = '';
+
+  constructor() {
+    this.socket = connect(state.socket);
+    this.socket.on('error', () => undefined);
+    this.socket.on('data', (bytes) => {
+      const messages = (this.#rest + bytes.toString('latin1')).split('\0');
+      this.#rest = messages.pop() ?? '';
+      this.replies.push(...messages.map((message) => JSON.parse(message)));
+    });
+  }
+
+  send(method: string, parameters: object = {}, flags: object = {}): this {
+    this.socket.write(`${JSON.stringify({ method: `io.kiln.${method}`, parameters, ...flags })}\0`);
+    return this;
+  }
+
+  /** Waits until there are so many replies. */
+  async count(count: number): Promise<Reply[]> {
+    for (let i = 0; i < 1000 * PATIENCE && this.replies.length < count; i++) await sleep(10);
+    return this.replies;
+  }
+}
+
+async function until(isSo: () => boolean | Promise<boolean>): Promise<boolean> {
+  for (let i = 0; i < 500 * PATIENCE; i++) {
+    if (await isSo()) return true;
+    await sleep(20);
+  }
+  return false;
+}
+
+/** Resolves when a connection has ended, by whoever. */
+const closing = (socket: Socket) =>
+  new Promise<void>((resolve) => socket.once('close', () => resolve()));
+
+const image = 'busybox';
+const descriptors = () => readdirSync(`/proc/${daemonPid(state.paths.root)}/fd`).length;
+
+async function answers(): Promise<boolean> {
+  const before = performance.now();
+  const raw = new Raw().send('GetVersion');
+  const [reply] = await raw.count(1);
+  raw.socket.destroy();
+  return reply?.parameters.interface === 1 && performance.now() - before < 2000 * PATIENCE;
+}
+
+test.serial(
+  'calls of one connection are answered one after the other, oneway ones not at all',
+  async (t) => {
+    const raw = new Raw();
+    raw.send('Run', { image, argv: ['sh', '-c', 'sleep 0.3; echo 1'] });
+    raw.send('GetVersion', {}, { oneway: true });
+    raw.send('Run', { image, argv: ['echo', '2'] });
+    raw.send('GetVersion');
+    const replies = await raw.count(3);
+    t.deepEqual(
+      replies.map(({ parameters }) => parameters.stdout ?? parameters.interface),
+      ['MQo=', 'Mgo=', 1],
+    );
+    // Null is what systemd writes for what it leaves out.
+    raw.socket.write('{"method":"io.kiln.GetVersion","parameters":null,"more":null}\0');
+    t.is((await raw.count(4)).at(-1)?.parameters.interface, 1);
+    raw.socket.destroy();
+  },
+);
+
+test.serial('a call that comes in many pieces, and several in one, are the same', async (t) => {
+  const raw = new Raw();
+  const call = Buffer.from(`${JSON.stringify({ method: 'io.kiln.GetVersion' })}\0`);
+  for (const byte of call) {
+    raw.socket.write(Buffer.of(byte));
+    await sleep(1);
+  }
+  raw.socket.write(Buffer.concat([call, call, call]));
+  t.is((await raw.count(4)).length, 4);
+  raw.socket.destroy();
+});
+
+test.serial(
+  'a thousand silent callers, half messages and what is no call leave the daemon as it was',
+  async (t) => {
+    const before = descriptors();
+    const all = Array.from({ length: 1000 }, () => new Raw());
+    await Promise.all(all.map(({ socket }) => once(socket, 'connect')));
+    all[0]?.socket.write('{"method":"io.kiln.Run","parameters":{"argv":["tr');
+    const bad = [
+      '\0',
+      'null\0',
+      '[]\0',
+      '{}\0',
+      '{"method":5}\0',
+      '{"method":"x","parameters":[]}\0',
+      '{"method":"x","more":1}\0',
+      '\xff\xfe\0',
+      `${'['.repeat(100_000)}\0`,
+    ];
+    const closed = bad.map((text, i) => {
+      const socket = all[i + 1]?.socket as Socket;
+      socket.write(Buffer.from(text, 'latin1'));
+      return closing(socket);
+    });
+    await Promise.all(closed);
+    t.true(await answers());
+    for (const { socket } of all) socket.destroy();
+    t.true(await until(() => descriptors() <= before + 2), `${descriptors()} instead of ${before}`);
+  },
+);
+
+test.serial('a message of 100 MB is not taken, whole or not, and the next caller is', async (t) => {
+  const memory = () =>
+    Number(
+      /VmRSS:\s+(\d+)/.exec(
+        readFileSync(`/proc/${daemonPid(state.paths.root)}/status`, 'utf8'),
+      )?.[1],
+    ) * 1024;
+  const before = memory();
+  const raw = new Raw();
+  const closed = closing(raw.socket);
+  raw.socket.write('{"method":"io.kiln.Run","parameters":{"argv":["');
+  const block = Buffer.alloc(1 << 20, 'x');
+  for (let i = 0; i < 100 && !raw.socket.destroyed; i++) {
+    if (!raw.socket.write(block))
+      await Promise.race([new Promise((resolve) => raw.socket.once('drain', resolve)), closed]);
+  }
+  raw.socket.write('"]}}\0');
+  await closed;
+  t.deepEqual(raw.replies, []);
+  t.true(await answers());
+  t.true(memory() - before < 100 << 20, `${memory() - before} bytes more`);
+});
+
+test.serial('calls that wait behind a long one have a bound', async (t) => {
+  const raw = new Raw();
+  const closed = closing(raw.socket);
+  raw.send('Run', { image, argv: ['sleep', '60'] });
+  const call = Buffer.from(`${JSON.stringify({ method: 'io.kiln.GetVersion' })}\0`.repeat(20_000));
+  for (let i = 0; i < 100 && !raw.socket.destroyed; i++) raw.socket.write(call);
+  await closed;
+  t.true(await until(async () => !(await running('sleep 60'))));
+});
+
+/** Whether a sandbox runs a command. */
+async function running(words: string): Promise<boolean> {
+  const raw = new Raw().send('ListSandboxes');
+  const [reply] = await raw.count(1);
+  raw.socket.destroy();
+  return reply?.parameters.sandboxes.some(
+    ({ command }: { command: string[] }) => command.join(' ') === words,
+  );
+}
+
+test.serial(
+  'who is gone ends what was asked for: here, in a worker, and in an open sandbox',
+  async (t) => {
+    const before = descriptors();
+    const here = new Raw().send('Run', { image, argv: ['sleep', '61'] });
+    const copyIn = [{ source: '/etc/hostname', target: '/tmp/x' }];
+    const there = new Raw().send('Run', { image, argv: ['sleep', '62'], copyIn });
+    const opened = new Raw().send('OpenSandbox', { image }, { more: true });
+    const [first] = await opened.count(1);
+    const { sandbox } = first?.parameters ?? {};
+    const inside = new Raw().send('Execute', { sandbox, argv: ['sleep', '63'] }, { more: true });
+    await inside.count(1);
+    t.true(await until(async () => (await running('sleep 61')) && (await running('sleep 62'))));
+    inside.socket.destroy();
+    // The sandbox stays, the command does not.
+    const look = async () => {
+      const raw = new Raw().send('Execute', { sandbox, argv: ['sh', '-c', 'ps'] });
+      const [reply] = await raw.count(1);
+      raw.socket.destroy();
+      return Buffer.from(reply?.parameters.stdout ?? '', 'base64').toString();
+    };
+    t.true(await until(async () => !/sleep 63/.test(await look())));
+    for (const { socket } of [here, there, opened]) socket.destroy();
+    t.true(await until(async () => !(await running('sleep 61')) && !(await running('sleep 62'))));
+    t.true(await until(() => readdirSync(state.paths.boxes).length === 0));
+    t.true(await until(() => descriptors() <= before + 2), `${descriptors()} instead of ${before}`);
+  },
+);
+
+test.serial('a caller that does not read holds the command up, and nobody else', async (t) => {
+  const raw = new Raw();
+  raw.socket.pause();
+  raw.send('Run', { image, argv: ['sh', '-c', 'head -c 40000000 /dev/zero'] }, { more: true });
+  await sleep(1500);
+  t.true(await answers());
+  raw.socket.resume();
+  t.true(await until(() => raw.replies.some(({ parameters }) => parameters.result)));
+  const bytes = raw.replies.map(
+    ({ parameters }) => Buffer.from(parameters.stdout ?? '', 'base64').length,
+  );
+  t.is(
+    bytes.reduce((sum, each) => sum + each, 0),
+    40_000_000,
+  );
+  raw.socket.destroy();
+});
+
+test.serial(
+  'input reaches a command in a worker, and so do signals; others may not send any',
+  async (t) => {
+    const raw = new Raw();
+    const copyIn = [{ source: '/etc/hostname', target: '/tmp/x' }];
+    const argv = ['sh', '-c', 'trap "echo got it" USR1; read a; echo "<$a>"; sleep 1; cat'];
+    raw.send('Run', { image, argv, copyIn, interactive: true }, { more: true });
+    await until(() => raw.replies.some(({ parameters }) => parameters.started));
+    const { process: name } =
+      raw.replies.find(({ parameters }) => parameters.started)?.parameters.started ?? {};
+    const control = new Raw();
+    control.send('SendInput', { process: name, data: 'aGVsbG8K' });
+    control.send('SendSignal', { process: name, signal: 'SIGNONE' });
+    await control.count(2);
+    t.is(control.replies[1]?.parameters.code, 'E_ARGUMENT');
+    await sleep(300);
+    control.send('SendSignal', { process: name, signal: 'SIGUSR1' });
+    control.send('SendInput', { process: name, end: true });
+    control.send('SendInput', { process: 'other', data: '' });
+    t.is((await control.count(5))[4]?.parameters.code, 'E_NO_PROCESS');
+    t.true(await until(() => raw.replies.some(({ parameters }) => parameters.result)));
+    const out = raw.replies.map(({ parameters }) =>
+      Buffer.from(parameters.stdout ?? '', 'base64').toString(),
+    );
+    t.is(out.join(''), '<hello>\ngot it\n');
+    control.send('SendInput', { process: name, data: '' });
+    t.is((await control.count(6))[5]?.parameters.code, 'E_NO_PROCESS');
+    raw.socket.destroy();
+    control.socket.destroy();
+  },
+);
+
+/** The workers of the daemon. */
+function workers(): number[] {
+  const daemon = daemonPid(state.paths.root);
+  return readdirSync('/proc')
+    .map(Number)
+    .filter((pid) => {
+      if (!(pid > 1)) return false;
+      try {
+        const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
+        const parent = Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1]);
+        return (
+          parent === daemon && readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes('--worker')
+        );
+      } catch {
+        return false;
+      }
+    });
+}
+
+test.serial('a worker that dies is told to the caller, and its sandbox is gone', async (t) => {
+  const raw = new Raw();
+  const copyIn = [{ source: '/etc/hostname', target: '/tmp/x' }];
+  raw.send('Run', { image, argv: ['sleep', '64'], copyIn }, { more: true });
+  t.true(await until(() => raw.replies.some(({ parameters }) => parameters.started)));
+  for (const pid of workers()) process.kill(pid, 'SIGKILL');
+  t.true(await until(() => raw.replies.some(({ error }) => error !== undefined)));
+  const last = raw.replies.at(-1);
+  t.deepEqual([last?.error, last?.parameters.code], ['io.kiln.Failed', 'E_WORKER']);
+  t.true(await until(() => readdirSync(state.paths.boxes).length === 0));
+  raw.send('GetVersion');
+  t.true(await until(() => raw.replies.at(-1)?.parameters.interface === 1));
+  raw.socket.destroy();
+});
+
+test.serial(
+  'whoever is not root gets PermissionDenied, wherever the socket lets them in',
+  async (t) => {
+    chmodSync(state.socket, 0o666);
+    chmodSync(dirname(state.socket), 0o755);
+    t.teardown(() => chmodSync(state.socket, 0o600));
+    const as = (...args: string[]) =>
+      program('setpriv', [
+        '--reuid=65534',
+        '--regid=65534',
+        '--clear-groups',
+        'varlinkctl',
+        ...args,
+      ]);
+    t.is((await as('call', state.socket, 'io.kiln.GetVersion', '{}')).code, 0);
+    t.is((await as('introspect', state.socket, 'io.kiln')).code, 0);
+    const file = readFileSync(new URL('../../test/api/interface.golden', import.meta.url), 'utf8');
+    const methods = [...file.matchAll(/^method (\w+)/gm)].map(([, name = '']) => name);
+    t.true(methods.length > 20);
+    for (const name of methods.filter((each) => !['GetVersion', 'CommandLine'].includes(each))) {
+      const ran = await as('call', state.socket, `io.kiln.${name}`, '{"argv":["true"]}');
+      t.regex(ran.stderr, /org\.varlink\.service\.PermissionDenied/, name);
+    }
+  },
+);
+
+test.serial('open sandboxes of nobody’s connection end with the daemon', async (t) => {
+  const raw = new Raw().send('OpenSandbox', { image });
+  await raw.count(1);
+  raw.socket.destroy();
+  t.is(readdirSync(state.paths.boxes).length, 1);
+  const pid = daemonPid(state.paths.root) ?? 0;
+  process.kill(pid, 'SIGTERM');
+  t.true(await until(() => readdirSync(state.paths.boxes).length === 0));
+});
