@@ -47,7 +47,7 @@ export async function makeBed(recipe: string): Promise<Bed> {
     await execute([...KILN, 'park', '--none'], env);
     const connection = await kiln.engine.connect();
     // libvirtd takes 0.2 s for the end of a domain, for which whoever comes next is not to pay.
-    while ((await connection.listDomains()).length > 0) await sleep(20);
+    while ((await connection.domainNames()).length > 0) await sleep(20);
   };
   const end = async () => {
     try {

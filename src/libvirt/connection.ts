@@ -1,37 +1,29 @@
-import { Domain, type DomainSummary, identify, readState } from './domain.ts';
-import { LibvirtError } from './errors.ts';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { LibvirtError, VIR_ERR } from './errors.ts';
 import type { Libvirt, Pointer } from './functions.ts';
-import { consumeArray, runAsync, takeString } from './library.ts';
-import { LifecycleChannel, type LifecycleListener } from './lifecycle.ts';
+import { runAsync, takeArray, takeString } from './library.ts';
 import { ConnectionPool, type PoolOptions } from './pool.ts';
+import { isWatchedNow } from './watched.ts';
 
 /** How a domain is made. */
 export interface CreateOptions {
   /** The domain ends when this connection is closed or this process dies. */
   readonly autodestroy?: boolean;
-  /** Descriptors for the init: they are its 3, 4, …; the caller keeps its own copies. */
-  readonly files?: readonly number[];
-}
-
-/** A virtual network that libvirt knows. */
-export interface NetworkSummary {
-  readonly name: string;
-  readonly uuid: string;
-  readonly active: boolean;
 }
 
 /** VIR_DOMAIN_START_AUTODESTROY (libvirt/libvirt-domain.h). */
 const START_AUTODESTROY = 2;
 
-function isNoDomain(error: unknown): boolean {
-  return error instanceof LibvirtError && error.code === 'E_LIBVIRT_NO_DOMAIN';
-}
+/** VIR_UUID_STRING_BUFLEN of libvirt/libvirt-host.h: 36 characters and the terminator. */
+const UUID_BUFFER = 37;
+
+/** How long a controller may take to accept the daemon's connection; only then is it seen. */
+const WATCH_MS = 250;
 
 /** A connection to one libvirt daemon. Make it with {@link openConnection}. */
 export class Connection {
   readonly uri: string;
   readonly #pool: ConnectionPool;
-  #channel: LifecycleChannel | undefined;
 
   constructor(pool: ConnectionPool) {
     this.#pool = pool;
@@ -40,31 +32,13 @@ export class Connection {
 
   /** Starts an ephemeral domain: it has no definition and vanishes when it ends. */
   createDomain(xml: string, options: CreateOptions = {}): Promise<Domain> {
-    const files = Int32Array.from(options.files ?? []);
     const flags = options.autodestroy === true ? START_AUTODESTROY : 0;
     return this.#domain(
       'create a domain',
-      (library, connection) =>
-        files.length === 0
-          ? runAsync(library.virDomainCreateXML, connection, xml, flags)
-          : runAsync(
-              library.virDomainCreateXMLWithFiles,
-              connection,
-              xml,
-              files.length,
-              files,
-              flags,
-            ),
+      (library, connection) => runAsync(library.virDomainCreateXML, connection, xml, flags),
       false,
       // Its maker has given up on it.
       (domain) => domain.destroy(),
-    );
-  }
-
-  /** Stores a definition; `domain.start()` starts it, `domain.undefine()` forgets it. */
-  defineDomain(xml: string): Promise<Domain> {
-    return this.#domain('define a domain', (library, connection) =>
-      runAsync(library.virDomainDefineXML, connection, xml),
     );
   }
 
@@ -75,34 +49,17 @@ export class Connection {
     );
   }
 
-  /** @throws LibvirtError E_LIBVIRT_NO_DOMAIN */
-  lookupByUuid(uuid: string): Promise<Domain> {
-    return this.#domain(`find domain ${uuid}`, (library, connection) =>
-      runAsync(library.virDomainLookupByUUIDString, connection, uuid),
-    );
-  }
-
-  /** All domains, running or only defined. One that ends while the list is made is left out. */
-  listDomains(): Promise<DomainSummary[]> {
+  /** The names of all domains, also of those that do not run. */
+  domainNames(): Promise<string[]> {
     return this.#pool.run(async (library, connection, failure) => {
       const list = new BigUint64Array(1);
       const count = await runAsync(library.virConnectListAllDomains, connection, list, 0);
       if (count < 0) throw failure('list the domains');
-      const summaries = await consumeArray<DomainSummary | undefined>(
-        list[0] ?? 0n,
-        count,
-        async (native) => {
-          try {
-            const state = await readState(library, native, failure);
-            return { ...identify(library, native), state };
-          } catch (error) {
-            if (isNoDomain(error)) return undefined;
-            throw error;
-          }
-        },
-        library.virDomainFree,
-      );
-      return summaries.filter((summary) => summary !== undefined);
+      return takeArray(list[0] ?? 0n, count).map((native) => {
+        const { name } = identify(library, native);
+        library.virDomainFree(native);
+        return name;
+      });
     });
   }
 
@@ -128,53 +85,14 @@ export class Connection {
     });
   }
 
-  /** All networks, active or only defined. */
-  networks(): Promise<NetworkSummary[]> {
-    return this.#pool.run(async (library, connection, failure) => {
-      const list = new BigUint64Array(1);
-      const count = await runAsync(library.virConnectListAllNetworks, connection, list, 0);
-      if (count < 0) throw failure('list the networks');
-      return consumeArray(
-        list[0] ?? 0n,
-        count,
-        async (native) => {
-          const uuid = Buffer.alloc(37);
-          library.virNetworkGetUUIDString(native, uuid);
-          return {
-            name: library.virNetworkGetName(native) ?? '',
-            uuid: uuid.toString('latin1', 0, 36),
-            active: (await runAsync(library.virNetworkIsActive, native)) === 1,
-          };
-        },
-        library.virNetworkFree,
-      );
-    });
-  }
-
-  /**
-   * Tells `listener` of every domain that starts or ends, from now until the result is disposed of.
-   * Listening keeps the process alive. @throws LibvirtError E_LIBVIRT_CONNECT
-   */
-  async onLifecycle(listener: LifecycleListener): Promise<Disposable> {
-    // The pool sees to it that the daemon runs; the channel is then opened on the main thread.
-    const channel = await this.#pool.run(async (library) => {
-      if (this.#channel?.open !== true) this.#channel = new LifecycleChannel(library, this.uri);
-      return this.#channel;
-    });
-    channel.add(listener);
-    return { [Symbol.dispose]: () => channel.remove(listener) };
-  }
-
   /** Waits for calls under way and closes; every later call throws E_LIBVIRT_CLOSED. Idempotent. */
   async close(): Promise<void> {
     await this.#pool.close();
-    this.#channel?.close();
   }
 
   /** Like {@link close}, for a process that ends now: its end closes what is open. */
   async leave(): Promise<void> {
     await this.#pool.leave();
-    this.#channel?.close();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -213,4 +131,90 @@ export async function openConnection(uri: string, options: PoolOptions = {}): Pr
   const pool = new ConnectionPool(uri, options);
   await pool.run(async () => {});
   return new Connection(pool);
+}
+
+/**
+ * A domain, known by its uuid. It holds no native handle: each call looks the domain up (one
+ * round trip, about 0.1 ms), so there is nothing to free and nothing to use after it was freed.
+ */
+export class Domain {
+  readonly name: string;
+  readonly uuid: string;
+  readonly #pool: ConnectionPool;
+
+  constructor(pool: ConnectionPool, name: string, uuid: string) {
+    this.#pool = pool;
+    this.name = name;
+    this.uuid = uuid;
+  }
+
+  /**
+   * lxc only: whether the daemon holds a connection to the domain's controller, and so will notice
+   * when the domain ends. On a busy machine up to one new domain in twenty has lost it at birth:
+   * libvirtd (11.3) registers a controller's socket with its event loop before it knows what the
+   * messages on it mean, and hangs up on one that is early. Such a domain works, but the daemon does
+   * not see its end: it is listed as running, and keeps the daemon up, until {@link destroy} is
+   * called. True comes at once and may be too early: ask {@link isWatchedNow} at the end again. False
+   * comes after a quarter of a second. The name must be unique on the host.
+   */
+  async isWatched(): Promise<boolean> {
+    const until = performance.now() + WATCH_MS;
+    while (!isWatchedNow(this.name)) {
+      if (performance.now() > until) return false;
+      await sleep(WATCH_MS / 10);
+    }
+    return true;
+  }
+
+  /**
+   * Ends it: SIGTERM, after 1.6 s SIGKILL (libvirt's own times), then teardown.
+   * @returns false where it had ended before
+   */
+  async destroy(): Promise<boolean> {
+    const what = `destroy domain ${this.name}`;
+    try {
+      return await this.#pool.run(async (library, connection, failure) => {
+        const native = await runAsync(library.virDomainLookupByUUIDString, connection, this.uuid);
+        if (native === null) throw failure(what);
+        try {
+          if ((await runAsync(library.virDomainDestroy, native)) === 0) return true;
+          const error = failure(what);
+          if (error.libvirt?.code !== VIR_ERR.OPERATION_INVALID) throw error;
+          await forgetRemnant(library, native);
+          return false;
+        } finally {
+          library.virDomainFree(native);
+        }
+      });
+    } catch (error) {
+      if (error instanceof LibvirtError && error.code === 'E_LIBVIRT_NO_DOMAIN') return false;
+      throw error;
+    }
+  }
+}
+
+/**
+ * A daemon killed while it started a domain lists that domain as shut off for the rest of its days,
+ * although it was never defined, and undefines nothing that was not: so it is defined first.
+ * Whether that works is not checked; another caller may be at it too.
+ */
+async function forgetRemnant(library: Libvirt, native: Pointer): Promise<void> {
+  if ((await runAsync(library.virDomainIsPersistent, native)) !== 0) return;
+  const text = await runAsync(library.virDomainGetXMLDesc, native, 0);
+  if (text === null) return;
+  const connection = library.virDomainGetConnect(native);
+  const defined = await runAsync(library.virDomainDefineXML, connection, takeString(text));
+  if (defined === null) return;
+  await runAsync(library.virDomainUndefine, defined);
+  library.virDomainFree(defined);
+}
+
+/** Name and uuid of a native domain; no call to the server. */
+function identify(library: Libvirt, native: Pointer): { name: string; uuid: string } {
+  const uuid = Buffer.alloc(UUID_BUFFER);
+  const name = library.virDomainGetName(native);
+  if (name === null || library.virDomainGetUUIDString(native, uuid) < 0) {
+    throw new LibvirtError('E_LIBVIRT', 'libvirt gave a domain without a name or uuid');
+  }
+  return { name, uuid: uuid.toString('latin1', 0, UUID_BUFFER - 1) };
 }

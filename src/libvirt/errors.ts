@@ -10,11 +10,6 @@ export interface VirError {
   readonly domain: number;
   readonly message: string;
   readonly level: number;
-  readonly str1: string | null;
-  readonly str2: string | null;
-  readonly str3: string | null;
-  readonly int1: number;
-  readonly int2: number;
 }
 
 /** virErrorNumber values that kiln acts on (libvirt/virterror.h; the list only ever grows). */

@@ -83,52 +83,29 @@ export function takeString(address: Pointer): string {
 /** Bytes of a pointer: kiln runs on 64-bit machines only. */
 const POINTER_SIZE = 8n;
 
-/**
- * Works through a native array of `count` objects, then frees the array. Each object is freed by
- * `release` once, also those that an error leaves unread.
- */
-export async function consumeArray<Item>(
-  address: Pointer,
-  count: number,
-  read: (object: Pointer) => Promise<Item>,
-  release: (object: Pointer) => number,
-): Promise<Item[]> {
+/** The objects of a native array of `count` pointers, which is freed; each of them is the caller's to free. */
+export function takeArray(address: Pointer, count: number): Pointer[] {
   // One by one: koffi 3.3's decode of an array leaks some bytes each time.
   const objects = Array.from({ length: count }, (_, index) =>
     BigInt(koffi.decode.uint64(address + BigInt(index) * POINTER_SIZE)),
   );
   freeNative?.(address);
-  try {
-    const items: Item[] = [];
-    for (const object of objects) items.push(await read(object));
-    return items;
-  } finally {
-    for (const object of objects) release(object);
-  }
+  return objects;
 }
 
-// struct _virError of libvirt/virterror.h.
+// The beginning of struct _virError of libvirt/virterror.h.
 const VIR_ERROR = koffi.struct({
   code: 'int',
   domain: 'int',
   message: 'str',
   level: 'int',
-  conn: 'void *',
-  dom: 'void *',
-  str1: 'str',
-  str2: 'str',
-  str3: 'str',
-  int1: 'int',
-  int2: 'int',
-  net: 'void *',
 });
 
 function copyError(address: Nullable): VirError | undefined {
   if (address === null) return undefined;
   const raw = koffi.decode(address, VIR_ERROR);
   if (raw.code === 0) return undefined;
-  const { code, domain, message, level, str1, str2, str3, int1, int2 } = raw;
-  return { code, domain, message: message ?? '', level, str1, str2, str3, int1, int2 };
+  return { code: raw.code, domain: raw.domain, message: raw.message ?? '', level: raw.level };
 }
 
 /** The last error of the calling thread: right only after a call that was not `async`. */

@@ -92,10 +92,6 @@ export class ConnectionPool {
     this.#options = options;
   }
 
-  get closed(): boolean {
-    return this.#closed;
-  }
-
   /**
    * Runs `work` on a connection of its own.
    *

@@ -108,7 +108,7 @@ export async function sweepDomains(paths: StatePaths, connection: Connection): P
     return (await stat(join(paths.boxes, id)).catch(() => undefined)) !== undefined;
   };
   const destroyed: string[] = [];
-  for (const { name } of await connection.listDomains()) {
+  for (const name of await connection.domainNames()) {
     if (!name.startsWith(prefix) || (await hasBox(name))) continue;
     await destroyDomain(connection, name);
     destroyed.push(name);

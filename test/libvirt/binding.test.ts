@@ -6,7 +6,6 @@ import test from 'ava';
 import koffi from 'koffi';
 import { openConnection } from '../../src/libvirt/connection.ts';
 import { LibvirtError } from '../../src/libvirt/errors.ts';
-import type { LifecycleEvent } from '../../src/libvirt/lifecycle.ts';
 
 const URI = 'test:///default';
 const run = promisify(execFile);
@@ -21,44 +20,23 @@ function xml(name: string): string {
   return `<domain type='test'><name>${name}</name><memory>8192</memory><os><type>hvm</type></os></domain>`;
 }
 
-test.serial('lists, describes and identifies what virsh does', async (t) => {
+test.serial('names, describes and identifies what virsh does', async (t) => {
   await using connection = await openConnection(URI);
-  const [listed, ...others] = await connection.listDomains();
-  if (listed === undefined) return t.fail('nothing listed');
-  t.is(others.length, 0);
-  t.is(listed.name, await virsh('list', '--name'));
-  t.is(listed.uuid, await virsh('domuuid', 'test'));
-  t.is(String(listed.id), await virsh('domid', 'test'));
-
-  const domain = await connection.lookupByUuid(listed.uuid);
-  t.is((await domain.xml()).trim(), await virsh('dumpxml', 'test'));
-  const { cpus, maxMemory, memory } = await domain.info();
-  const described = await virsh('dominfo', 'test');
-  t.regex(described, new RegExp(`^CPU\\(s\\): +${cpus}$`, 'm'));
-  t.regex(described, new RegExp(`^Max memory: +${maxMemory} KiB$`, 'm'));
-  t.regex(described, new RegExp(`^Used memory: +${memory} KiB$`, 'm'));
-  t.is(listed.state, 'running');
-  t.is(await virsh('domstate', 'test'), 'running');
-
+  t.deepEqual(await connection.domainNames(), ['test']);
+  t.is(await virsh('list', '--name'), 'test');
+  const domain = await connection.lookupByName('test');
+  t.is(domain.name, 'test');
+  t.is(domain.uuid, await virsh('domuuid', 'test'));
   t.is((await connection.capabilities()).trim(), await virsh('capabilities'));
   t.regex(await virsh('version'), new RegExp(`API: TEST ${await connection.version()}`));
-  const [network] = await connection.networks();
-  t.is(network?.name, await virsh('net-list', '--name'));
-  t.is(network?.uuid, await virsh('net-uuid', 'default'));
-  t.true(network?.active);
 });
 
-test.serial('defines, starts, destroys and undefines', async (t) => {
+test.serial('destroys what runs, and tells what was gone', async (t) => {
   await using connection = await openConnection(URI);
-  const domain = await connection.defineDomain(xml('defined'));
-  t.is(await domain.state(), 'shutoff');
-  t.is(await domain.id(), null);
-  await domain.start();
-  t.is(await domain.state(), 'running');
+  const domain = await connection.createDomain(xml('made'));
+  t.deepEqual((await connection.domainNames()).toSorted(), ['made', 'test']);
   t.is(await domain.destroy(), true);
-  t.is(await domain.destroy(), false);
-  await domain.undefine();
-  await t.throwsAsync(domain.state(), { code: 'E_LIBVIRT_NO_DOMAIN' });
+  t.deepEqual(await connection.domainNames(), ['test']);
   t.is(await domain.destroy(), false);
 });
 
@@ -86,14 +64,10 @@ test.serial('an error carries everything libvirt says', async (t) => {
 
 test.serial('calls that fail at the same time each get their own error', async (t) => {
   await using connection = await openConnection(URI);
-  const uuids = Array.from(
-    { length: 60 },
-    (_, index) => `00000000-0000-0000-0000-${String(index).padStart(12, '0')}`,
-  );
   const wrong = (index: number) => connection.createDomain(`<domain><x${index}></domain>`);
   const errors = await Promise.all(
-    uuids.map((uuid, index) =>
-      (index % 2 === 0 ? wrong(index) : connection.lookupByUuid(uuid)).then(
+    Array.from({ length: 60 }, (_, index) =>
+      (index % 2 === 0 ? wrong(index) : connection.lookupByName(`absent${index}`)).then(
         () => undefined,
         (error: unknown) => error,
       ),
@@ -109,15 +83,13 @@ test.serial('calls that fail at the same time each get their own error', async (
 test.serial('after close every call is refused, and close waits for calls under way', async (t) => {
   const connection = await openConnection(URI);
   const domain = await connection.lookupByName('test');
-  const pending = Promise.all(Array.from({ length: 20 }, () => domain.xml()));
+  const pending = Promise.all(Array.from({ length: 20 }, () => connection.version()));
   await connection.close();
   t.is((await pending.catch(() => [])).length, 20);
   await connection.close();
   for (const call of [
-    () => connection.listDomains(),
+    () => connection.domainNames(),
     () => connection.createDomain(xml('late')),
-    () => connection.onLifecycle({ onEvent: () => undefined }),
-    () => domain.xml(),
     () => domain.destroy(),
   ]) {
     await t.throwsAsync<LibvirtError>(call, { code: 'E_LIBVIRT_CLOSED' });
@@ -130,39 +102,6 @@ test.serial('a server that is not there is named in the error', async (t) => {
   });
   t.is(error?.code, 'E_LIBVIRT_CONNECT');
   t.regex(error?.message ?? '', /\/nonexistent.*No such file or directory/);
-});
-
-test.serial('lifecycle events arrive until the listener leaves', async (t) => {
-  await using connection = await openConnection(URI);
-  const domain = await connection.defineDomain(xml('watched'));
-  const seen: LifecycleEvent[] = [];
-  let arrived = (): void => undefined;
-  const next = async (act: () => Promise<unknown>): Promise<void> => {
-    const event = new Promise<void>((resolve) => {
-      arrived = resolve;
-    });
-    await act();
-    await event;
-  };
-  {
-    using _listening = await connection.onLifecycle({
-      onEvent: (event) => {
-        seen.push(event);
-        arrived();
-      },
-    });
-    await next(() => domain.start());
-    await next(() => domain.destroy());
-  }
-  await domain.undefine();
-  await new Promise((resolve) => setTimeout(resolve, 50));
-  t.deepEqual(
-    seen.map(({ name, uuid, kind }) => [name, uuid, kind]),
-    [
-      ['watched', domain.uuid, 'started'],
-      ['watched', domain.uuid, 'stopped'],
-    ],
-  );
 });
 
 setFlagsFromString('--expose-gc');
@@ -179,10 +118,9 @@ const mallocBytes: () => number = (() => {
 
 test.serial('thousands of calls leave no native memory behind', async (t) => {
   await using connection = await openConnection(URI);
-  const domain = await connection.lookupByName('test');
-  // Objects are counted by libvirt, and a leak of one makes close() throw. Strings are not.
+  // Objects are counted by libvirt, and a leak of one makes close() throw. Strings and lists are not.
   const kinds: Record<string, () => Promise<unknown>> = {
-    xml: () => domain.xml(),
+    names: () => connection.domainNames(),
     capabilities: () => connection.capabilities(),
   };
   for (const [name, call] of Object.entries(kinds)) {

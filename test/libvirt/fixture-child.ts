@@ -1,6 +1,6 @@
 // A kiln of its own, for tests that need several processes or one that dies.
 //   connect            connects to the engine, prints the daemon's pid, closes
-//   autodestroy XML    starts a domain that ends with this process, prints its id, waits
+//   autodestroy XML    starts a domain that ends with this process, prints its name, waits
 import { connect } from '../../src/libvirt/connect.ts';
 import { embeddedDaemonStatus } from '../../src/libvirt/embedded/daemon.ts';
 import { statePaths } from '../../src/state/paths.ts';
@@ -10,10 +10,10 @@ const paths = statePaths(process.env);
 const connection = await connect({ paths, env: process.env });
 if (task === 'autodestroy') {
   const domain = await connection.createDomain(xml ?? '', { autodestroy: true });
-  console.log(await domain.id());
+  console.log(domain.name);
   setInterval(() => undefined, 1000);
 } else {
-  await connection.listDomains();
+  await connection.domainNames();
   console.log((await embeddedDaemonStatus(paths)).pid);
   await connection.close();
 }

@@ -42,7 +42,7 @@ export function parkedIds({ boxes }: StatePaths): string[] {
 /** As libvirt sees it. */
 export async function domainNames({ engine }: Kiln): Promise<string[]> {
   const connection = await engine.connect();
-  return (await connection.listDomains()).map(({ name }) => name);
+  return connection.domainNames();
 }
 
 /** Those that have not ended by themselves after 20 s. */
