@@ -22,7 +22,7 @@ const SLOW_MS = 2000;
 const OPEN_ATTEMPTS = 3;
 
 /** Tells why a native call failed: returns the error to throw. Valid until the lease ends. */
-export type Failure = (what: string) => LibvirtError;
+type Failure = (what: string) => LibvirtError;
 
 /** Work on a native connection that nobody else uses meanwhile. */
 export type Work<Result> = (
