@@ -12,7 +12,6 @@ import { checked, tryCall } from './system-call.ts';
 
 const AT_FDCWD = -100;
 const AT_EMPTY_PATH = 0x1000;
-const AT_RECURSIVE = 0x8000;
 const OPEN_TREE_CLONE = 1;
 const OPEN_TREE_CLOEXEC = 0o2000000;
 const MOVE_MOUNT_F_EMPTY_PATH = 0x4;
@@ -28,12 +27,10 @@ export const MOUNT_ATTR_NOEXEC = 0x8;
 const MOUNT_ATTR_IDMAP = 0x100000;
 
 /**
- * A detached copy of the mount at `path` (without what is mounted below it unless `recursive`),
- * as a close-on-exec descriptor that the caller closes. Needs CAP_SYS_ADMIN.
+ * A detached copy of the mount at `path` (without what is mounted below it), as a close-on-exec descriptor that the caller closes. Needs CAP_SYS_ADMIN.
  */
-export function cloneMount(path: string, options: { readonly recursive?: boolean } = {}): number {
-  const flags =
-    OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (options.recursive === true ? AT_RECURSIVE : 0);
+export function cloneMount(path: string): number {
+  const flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC;
   return checked('open_tree', tryCall('open_tree', AT_FDCWD, path, flags), path);
 }
 
@@ -46,7 +43,6 @@ interface MountAttributes {
    * before the mount is attached.
    */
   readonly userNamespace?: number;
-  readonly recursive?: boolean;
 }
 
 /**
@@ -63,8 +59,8 @@ export function setMountAttributes(mount: number, attributes: MountAttributes): 
     MS_PRIVATE,
     BigInt(attributes.userNamespace ?? 0),
   );
-  const flags = AT_EMPTY_PATH | (attributes.recursive === true ? AT_RECURSIVE : 0);
-  checked('mount_setattr', tryCall('mount_setattr', mount, '', flags, attr, attr.byteLength));
+  const size = attr.byteLength;
+  checked('mount_setattr', tryCall('mount_setattr', mount, '', AT_EMPTY_PATH, attr, size));
 }
 
 /** Attaches a detached mount at `path` of this process's mount namespace. */

@@ -39,13 +39,12 @@ const REAL_DIRECTORY = {
  * not entered. What is missing, or vanishes meanwhile, is fine: several processes may remove the same tree.
  * What cannot be removed does not keep the rest from it. Lets the event loop turn.
  *
- * @throws KilnError E_REMOVE for what is left; the signal's reason
+ * @throws KilnError E_REMOVE for what is left
  */
-export async function removeTree(path: string, signal?: AbortSignal): Promise<void> {
+export async function removeTree(path: string): Promise<void> {
   let turnEnds = performance.now() + TURN_MS;
   for (const _ of removal(path)) {
     if (performance.now() < turnEnds) continue;
-    signal?.throwIfAborted();
     await nextTurn();
     turnEnds = performance.now() + TURN_MS;
   }

@@ -22,12 +22,10 @@ const WATCH_MS = 250;
 
 /** A connection to one libvirt daemon. Make it with {@link openConnection}. */
 export class Connection {
-  readonly uri: string;
   readonly #pool: ConnectionPool;
 
   constructor(pool: ConnectionPool) {
     this.#pool = pool;
-    this.uri = pool.uri;
   }
 
   /** Starts an ephemeral domain: it has no definition and vanishes when it ends. */

@@ -47,7 +47,7 @@ export async function collectGarbage(paths: StatePaths, limits: GcLimits): Promi
   await collector.collect();
   const { images, packages: count } = collector.removed;
   const failures: KilnError[] = [];
-  const trees = await emptyTrash(paths, { onFailure: (error) => failures.push(error) });
+  const trees = await emptyTrash(paths, (error) => failures.push(error));
   return { images, packages: count, trees, failures };
 }
 

@@ -1,8 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { lstatSync, mkdirSync, renameSync } from 'node:fs';
-import { readdir, rm, stat } from 'node:fs/promises';
+import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../../errors.ts';
 import { acquireLock, tryLock } from '../../kernel/flock.ts';
 import { hasErrno } from '../../kernel/libc.ts';
@@ -28,38 +27,23 @@ export async function discard(paths: StatePaths, path: string): Promise<string |
   }
 }
 
-interface EmptyTrashOptions {
-  /** Only what was thrown away at least this long ago, seconds. */
-  readonly minimumAge?: number;
-  /** Rest between two trees, milliseconds: others want the disk as well. */
-  readonly pause?: number;
-  readonly signal?: AbortSignal;
-  /** Told of each tree that could not be deleted; the others are deleted all the same. */
-  readonly onFailure?: (error: KilnError) => void;
-}
-
-/** Deletes what was discarded. Returns how many trees that were; safe to run several times at once. */
+/**
+ * Deletes what was discarded. Returns how many trees that were; safe to run several times at once.
+ * `onFailure` is told of each tree that could not be deleted; the others are deleted all the same.
+ */
 export async function emptyTrash(
   paths: StatePaths,
-  options: EmptyTrashOptions = {},
+  onFailure?: (error: KilnError) => void,
 ): Promise<number> {
-  const { minimumAge = 0, pause = 0, signal, onFailure } = options;
   let deleted = 0;
   for (const name of await readdir(paths.trash).catch(() => [])) {
-    if (signal?.aborted) break;
-    const path = join(paths.trash, name);
-    const entry = await stat(path).catch(() => undefined);
-    if (entry === undefined) continue;
-    // A rename sets the change time: that is when it was thrown away. Its clock is finer than ours.
-    if (Math.ceil(Date.now() - entry.ctimeMs) < minimumAge * 1000) continue;
     try {
-      await removeTree(path, signal);
+      await removeTree(join(paths.trash, name));
       deleted++;
     } catch (error) {
       if (!(error instanceof KilnError && error.code === 'E_REMOVE')) throw error;
       onFailure?.(error);
     }
-    if (pause > 0) await sleep(pause);
   }
   return deleted;
 }

@@ -38,11 +38,11 @@ export class TreePlan {
   /** Directories by the paths they were found at: what a path leads to stays what it is. */
   readonly #found = new Map<string, PlannedDirectory>();
 
-  /** Adds a package's files, or some of them. Ghosts are no files: they are left out. */
-  add(added: RpmPackage, files: readonly RpmFile[] = added.files): void {
+  /** Adds a package's files. Ghosts are no files: they are left out. */
+  add(added: RpmPackage): void {
     let folder: string | undefined;
     let holder: PlannedDirectory | undefined;
-    for (const file of files) {
+    for (const file of added.files) {
       if (file.flags.includes('ghost')) continue;
       const { path } = file;
       const end = path.lastIndexOf('/');

@@ -26,10 +26,7 @@ const STOP_MS = 5000;
 
 /** A running embedded daemon. */
 export interface EmbeddedDaemon {
-  readonly uri: string;
   readonly pid: number;
-  readonly socket: string;
-  readonly log: string;
   /** Whether this call started it. */
   readonly started: boolean;
 }
@@ -76,17 +73,12 @@ export async function ensureEmbeddedDaemon(
 export interface EmbeddedStatus {
   readonly running: boolean;
   readonly pid: number | undefined;
-  readonly uri: string;
-  readonly socket: string;
-  readonly log: string;
 }
 
 /** Looks whether the daemon runs and answers. */
 export async function embeddedDaemonStatus(paths: StatePaths): Promise<EmbeddedStatus> {
-  const files = embeddedFiles(paths);
-  const found = await reach(files);
-  const { uri, socket, log } = files;
-  return { running: found !== undefined, pid: found?.pid, uri, socket, log };
+  const found = await reach(embeddedFiles(paths));
+  return { running: found !== undefined, pid: found?.pid };
 }
 
 /**
@@ -142,8 +134,7 @@ type Found = Omit<EmbeddedDaemon, 'started'>;
 async function reach(files: EmbeddedFiles): Promise<Found | undefined> {
   if (!(await answers(files.socket))) return undefined;
   const pid = daemonPid(files);
-  const { uri, socket, log } = files;
-  return pid === undefined ? undefined : { uri, pid, socket, log };
+  return pid === undefined ? undefined : { pid };
 }
 
 /**
