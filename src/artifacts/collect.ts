@@ -42,7 +42,6 @@ export interface CollectRequest {
   readonly onWarning?: (warning: ArtifactWarning) => void;
 }
 
-/** What was collected. */
 export interface Collection {
   /** Sorted by path; a directory comes before what is in it. */
   readonly artifacts: readonly Artifact[];

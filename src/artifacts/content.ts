@@ -17,7 +17,6 @@ const STAT_BLOCK = 512;
 const readAt = promisify(read);
 const writeAt = promisify(write);
 
-/** What was copied. */
 export interface CopiedContent {
   /** Bytes that were read, holes included; less than asked for if the file shrank. */
   readonly size: number;

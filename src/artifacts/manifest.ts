@@ -64,7 +64,6 @@ function isoTime(milliseconds: number): string {
   return `${second.text}${String(time - start).padStart(3, '0')}Z`;
 }
 
-/** One entry of a copy. */
 export interface CopiedEntry {
   /** Below the destination's root. */
   readonly path: ByteString;

@@ -50,7 +50,6 @@ export function reopenFile(fd: number): number {
   );
 }
 
-/** An entry of a directory that was read. */
 export interface DirectoryEntry {
   readonly name: ByteString;
   /** Whether the directory calls it a regular file; it may have become something else. */

@@ -54,7 +54,6 @@ export async function* runQueue<Work, Output>(
   yield* mergeIterations(start, options.signal);
 }
 
-/** One child of a queue. */
 class Worker<Work, Output> implements AsyncDisposable {
   readonly #options: QueueOptions<Work, Output>;
   readonly #works: AsyncIterator<Work>;

@@ -44,7 +44,6 @@ export interface AssembleOptions extends TreeOptions {
   readonly reserved: ReservedBox | undefined;
 }
 
-/** A tree that is made. */
 export interface AssembledTree {
   readonly path: string;
   readonly transaction: TransactionKind;

@@ -47,7 +47,6 @@ export interface ImageSettings
   readonly files: readonly FileToWrite[];
 }
 
-/** An image to have. */
 export interface ImageRequest {
   readonly engine: Engine;
   /** Its packages; with a base, those that come on top of the base's. */

@@ -76,7 +76,6 @@ export async function findStoredImage(
   return (await findImage(paths, name)) ?? (await imagesNamed(paths, name))[0]?.id;
 }
 
-/** The path of the recipe of this name. */
 export function findRecipe(name: string, cwd: string): string | undefined {
   if (basename(name) !== name) return undefined;
   return recipeFolders(cwd)

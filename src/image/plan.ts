@@ -109,7 +109,6 @@ function withTrustOf(recipe: readonly Repository[], lock: Lock): Lock {
   return { ...lock, repositories };
 }
 
-/** Where the lock of a recipe lies: beside it. */
 export function lockPathOf(recipePath: string): string {
   return recipePath.replace(/\.ya?ml$/, '.lock.json');
 }

@@ -12,7 +12,6 @@ export interface IoLimit {
   readonly write?: number;
 }
 
-/** A line for a file of a cgroup's. */
 export interface CgroupLine {
   readonly file: string;
   readonly line: string;

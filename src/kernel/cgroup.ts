@@ -73,7 +73,6 @@ export function pathOfGroup(
   return join(path, ...wanted.down.slice(top.down.length));
 }
 
-/** The cgroup hierarchies that this process sees mounted. */
 export function cgroupHierarchies(): CgroupHierarchy[] {
   const mounts = parseCgroupMounts(readFileSync('/proc/self/mountinfo', 'utf8'));
   return mounts.map((mount) => {

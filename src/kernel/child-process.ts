@@ -59,7 +59,6 @@ export async function runProgram(
   }
 }
 
-/** What a tool is given. */
 export interface ToolOptions {
   readonly cwd?: string;
   /** Its whole environment; by default this process's. */
@@ -70,7 +69,6 @@ export interface ToolOptions {
   readonly timeout?: number;
 }
 
-/** How a tool ended. */
 export interface ToolResult {
   /** Without the newline at the end, as {@link stderr}. */
   readonly stdout: string;

@@ -47,7 +47,6 @@ export function readDirectory(fd: number, visit: (name: string, isFile: boolean)
   }
 }
 
-/** An entry as its directory describes it. */
 export interface DirectoryEntry {
   /** Its bytes; the caller's. */
   readonly name: Buffer;

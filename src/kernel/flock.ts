@@ -109,7 +109,6 @@ async function pollLock(
   }
 }
 
-/** Who holds the lock, for those who wait for it. */
 function holderOf(path: string): Awaited {
   const pid = lockHolder(path);
   if (pid === undefined) return { name: `whoever holds the lock ${path}` };

@@ -23,7 +23,6 @@ import { mkdirat, openat2, openDirectory, renameat, unlinkat } from './at.ts';
 import { hasErrno } from './libc.ts';
 import { callerMode } from './own-umask.ts';
 
-/** Whose a file or folder is to be. */
 interface FolderOwner {
   readonly uid: number;
   readonly gid: number;
@@ -128,7 +127,6 @@ export class Folder implements Disposable {
     }
   }
 
-  /** Whether there is a regular file of this name. */
   has(name: string): boolean {
     return lstatSync(`${this.path}/${name}`, { throwIfNoEntry: false })?.isFile() ?? false;
   }

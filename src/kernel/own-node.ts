@@ -26,13 +26,11 @@ export function nodePath(): string {
   return process.execPath;
 }
 
-/** What a Node of kiln's is started for. */
 export interface NodeStart {
   /** The Node, if not this process's own path of it. */
   readonly node?: string;
   /** Options for Node and V8: constants, never a caller's words. */
   readonly options?: readonly string[];
-  /** Path of the program. */
   readonly program: string;
   /** Arguments for the program, which reads them by {@link ownArguments}. */
   readonly words?: readonly string[];

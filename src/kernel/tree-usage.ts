@@ -34,7 +34,6 @@ const REAL_DIRECTORY = {
   resolve: RESOLVE_NO_XDEV | RESOLVE_NO_SYMLINKS,
 };
 
-/** What a tree has on the disk. */
 export interface TreeUsage {
   /** Holes do not count, nor do further names of a file. */
   readonly bytes: number;

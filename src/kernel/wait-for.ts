@@ -32,7 +32,6 @@ export interface Awaited {
 export interface WaitOptions {
   /** Who is waited for; asked only when it has to be told. Whom others wait for, unless given. */
   readonly whom?: () => Awaited;
-  /** The code of the error that ends the wait. */
   readonly code: ErrorCode;
   /** What to do when the process is not stopped. */
   readonly hint: string;

@@ -49,7 +49,6 @@ export function setXattrOf(fd: number, name: string, value: Buffer): void {
   checked('setxattr', tryCall('setxattr', path, cString(name), value, value.length, 0), name);
 }
 
-/** Removes an attribute that is there. */
 export function removeXattr(fd: number, name: string): void {
   checked('fremovexattr', tryCall('fremovexattr', fd, cString(name)), name);
 }

@@ -7,7 +7,6 @@ import { type EmbeddedOptions, ensureEmbeddedDaemon } from './embedded/daemon.ts
 import { daemonPid, embeddedFiles } from './embedded/files.ts';
 import { type Engine, pickEngine } from './pick-engine.ts';
 
-/** From where and to what {@link connect} connects. */
 export interface ConnectOptions extends EmbeddedOptions {
   readonly paths: StatePaths;
   readonly env: NodeJS.ProcessEnv;

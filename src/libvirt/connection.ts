@@ -5,7 +5,6 @@ import { runAsync, takeArray, takeString } from './library.ts';
 import { ConnectionPool, type PoolOptions } from './pool.ts';
 import { isWatchedNow } from './watched.ts';
 
-/** How a domain is made. */
 export interface CreateOptions {
   /** The domain ends when this connection is closed or this process dies. */
   readonly autodestroy?: boolean;

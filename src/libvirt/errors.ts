@@ -47,7 +47,6 @@ export class LibvirtError extends KilnError {
   }
 }
 
-/** A LibvirtError for a call named `what`, to the libvirt at `uri`, that failed with `error`. */
 export function failedCall(what: string, error: VirError | undefined, uri: string): LibvirtError {
   if (error === undefined) {
     return new LibvirtError('E_LIBVIRT', `libvirt failed to ${what} and gave no reason`);

@@ -6,7 +6,6 @@ export type Native<Args extends unknown[], Result> = ((...args: Args) => Result)
   async(...args: [...Args, (error: Error | null, result: Result) => void]): void;
 };
 
-/** A native address, or null for the null pointer. */
 export type Nullable = Pointer | null;
 
 /** The functions of libvirt.so.0 that kiln calls, as the headers declare them. */

@@ -207,7 +207,6 @@ export interface RecipeStep {
   readonly network: boolean;
 }
 
-/** The steps of a recipe, each with a name. */
 export function stepsOf({ steps }: BuildRecipe): RecipeStep[] {
   return steps.map((step, index) => {
     const isMap = typeof step === 'object' && 'run' in step;

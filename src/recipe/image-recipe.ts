@@ -138,7 +138,6 @@ export const imageRecipeSchema = z
   })
   .describe('A kiln image: packages from RPM repositories, plus files and users');
 
-/** One recipe file that passed the schema. */
 export type ImageRecipe = z.output<typeof imageRecipeSchema>;
 export type RecipeFile = ImageRecipe['files'][number];
 export type RecipeUser = ImageRecipe['users'][number];

@@ -65,7 +65,6 @@ function oneOf<const Values extends readonly (string | number)[]>(
   };
 }
 
-/** How each key of an object is taken. */
 type Shape<Value> = { readonly [Key in keyof Value]-?: Take<Value[Key]> };
 
 function object<Value extends object>(shape: Shape<Value>): Take<Value> {
@@ -180,7 +179,6 @@ function file(value: unknown): RpmFile {
   return { ...plain, type, linkTarget: type === 'symlink' ? text(linkTarget) : null };
 }
 
-/** A package with all that is in it. */
 export const takePackage: Take<RpmPackage> = object<RpmPackage>({
   ...identity,
   files: list(file),

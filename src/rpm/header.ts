@@ -174,7 +174,6 @@ export class RpmHeader {
     throw this.#broken(tag, `has type ${entry.type}`);
   }
 
-  /** Where the string at `start` ends (its NUL). */
   #stringEnd(tag: number, start: number): number {
     const end = this.#store.indexOf(0, start);
     if (end < 0 || start >= this.#store.length) throw this.#broken(tag, 'does not end');

@@ -215,7 +215,6 @@ function bind() {
     created: call.created,
     /** RFC 9580, 5.2.1; -1 for what is no signature. */
     signatureType: call.signatureType,
-    /** Starts a digest; undefined for an algorithm that the library has not. */
     startDigest(algorithm: number): Pointer | undefined {
       const digest = BigInt(call.digestInit(algorithm, 0));
       return digest === 0n ? undefined : digest;

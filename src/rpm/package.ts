@@ -88,7 +88,6 @@ export interface RpmFile {
   readonly mtime: number;
   /** Lower-case hex in the algorithm `RpmPackage.fileDigestAlgorithm`; null for what is no regular file, and for ghosts. */
   readonly digest: string | null;
-  /** Null for what is no symbolic link. */
   readonly linkTarget: string | null;
   readonly flags: readonly RpmFileFlag[];
   /** RPMVERIFY_* bits to check (`rpm -V`); all ones by default. */
@@ -103,11 +102,9 @@ export interface RpmFile {
   readonly rdev: number;
   /** `%lang(de)`, or `''`. */
   readonly lang: string;
-  /** IMA signature in hex, or null. */
   readonly imaSignature: string | null;
 }
 
-/** What payloads are compressed with. */
 export const RPM_COMPRESSORS = ['none', 'gzip', 'bzip2', 'xz', 'lzma', 'zstd'] as const;
 export type RpmCompressor = (typeof RPM_COMPRESSORS)[number];
 

@@ -8,7 +8,6 @@ import { loadLibrpmio } from './librpmio.ts';
 
 export interface ReadTaskInput {
   readonly depth: DigestDepth;
-  /** Only what the packages are, not what is in them. */
   readonly identityOnly: boolean;
   /** Armored public keys. */
   readonly keys: readonly string[];

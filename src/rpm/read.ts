@@ -19,7 +19,6 @@ const FILES_PER_LIMIT = 500;
 /** Groups of files that wait at each child, so that it need not. */
 const AHEAD = 2;
 
-/** What came of one file. */
 export type ReadResult<Read = RpmPackage> = { readonly file: string; readonly index: number } & (
   | { readonly package: Read; readonly error?: never }
   | { readonly error: KilnError; readonly package?: never }

@@ -22,7 +22,6 @@ const PIECE = 1024 * 1024;
 
 /** What was written. Digests are of whole files, lower-case hex. */
 interface SignedCopy {
-  /** Of the package as it was read. */
   readonly from: string;
   readonly sha256: string;
   /** Bytes. */

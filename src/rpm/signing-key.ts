@@ -14,7 +14,6 @@ export interface SigningKeyFiles {
   readonly passphraseFile?: string;
 }
 
-/** Signs packages. */
 export interface PackageSigner {
   /** Of the key or subkey that signs, lower-case hex. */
   readonly fingerprint: string;
@@ -144,7 +143,6 @@ const RSA = 1;
 
 /** An OpenPGP signature of a main header. */
 interface HeaderSignature {
-  /** The packet. */
   readonly bytes: Buffer;
   /** Of the packet: 4 or 6. */
   readonly version: number;

@@ -12,7 +12,6 @@ import type { OwnerMap } from './payload/writer.ts';
 import type { UnpackTaskInput } from './unpack-task.ts';
 
 export interface UnpackJob {
-  /** The .rpm file. */
   readonly file: string;
   /**
    * Where its tree goes: a new directory relative to `root`, whose parents exist; or `.` to write

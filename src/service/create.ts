@@ -36,7 +36,6 @@ import type { ServiceUnit } from './unit/service-unit.ts';
 import { namedCapabilities } from './unit-host.ts';
 import { copyVar, moveVarToImage } from './var-volume.ts';
 
-/** A service that was made. */
 interface CreatedService {
   readonly files: InstanceFiles;
   readonly units: readonly ServiceUnit[];
@@ -144,7 +143,6 @@ function checkMounts(paths: StatePaths, definition: ServiceDefinition): void {
   refuseCopyUp({ hostFiles: mounts.some(({ readonly }) => !readonly), allowHostWrite });
 }
 
-/** What is different in a clone. */
 type CloneChanges = Pick<ServiceFile, 'publish' | 'network'>;
 
 /** What only one of two services can have. */

@@ -144,7 +144,6 @@ export type ServiceDefinition = z.output<typeof serviceSchema>;
 /** As it is written. */
 export type ServiceFile = z.input<typeof serviceSchema>;
 
-/** The JSON Schema of service.yaml, for editors. */
 export function serviceJsonSchema(): unknown {
   return z.toJSONSchema(serviceSchema, { io: 'input', unrepresentable: 'any' });
 }

@@ -75,7 +75,6 @@ export function resultOfStart(error: unknown): UnitResult {
   return isKilnCode(error, 'E_UNIT_TIMEOUT') ? 'timeout' : 'exit-code';
 }
 
-/** An error's message, for the log. */
 export function reasonOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }

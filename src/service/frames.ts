@@ -63,7 +63,6 @@ export interface WiredError {
   readonly hint?: string;
 }
 
-/** An error as it is sent. */
 export function wired(error: unknown): WiredError {
   if (error instanceof KilnError) {
     const { code, message, hint } = error;

@@ -23,7 +23,6 @@ export interface KilnInvocation {
   readonly env: Readonly<Record<string, string>>;
 }
 
-/** The host's unit of a service. */
 export function hostUnitName(service: string): string {
   return `kiln@${service}.service`;
 }
@@ -90,7 +89,6 @@ WantedBy=multi-user.target kiln-services.target
   };
 }
 
-/** The host's target of all services that run a unit. */
 function unitTarget(unit: string): string {
   return `kiln-unit-${unit.replace(/\.service$/, '')}.target`;
 }

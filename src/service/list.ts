@@ -6,14 +6,12 @@ import { type Outcome, readOutcome, type ServiceStatus } from './status.ts';
 import { readService, type StoredService, serviceNames } from './store.ts';
 import { askSupervisor } from './supervisor-client.ts';
 
-/** A service and what it does at the moment. */
 export interface ListedService {
   readonly name: string;
   /** Undefined when its service.yaml is broken: see `problem`. */
   readonly service: StoredService | undefined;
   /** Its file is broken, or its supervisor does not answer. */
   readonly problem: KilnError | undefined;
-  /** Undefined when it does not run. */
   readonly status: ServiceStatus | undefined;
   /** How it last ended. */
   readonly outcome: Outcome | undefined;

@@ -54,7 +54,6 @@ export async function logrotate(
 /** Output beyond this is not kept, bytes. */
 const OUTPUT_LIMIT = 1024 * 1024;
 
-/** What a command in a service came to. */
 interface ServiceCommandEnd {
   readonly exitCode: number | null;
   readonly signal: NodeJS.Signals | null;

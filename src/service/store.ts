@@ -9,7 +9,6 @@ import { SERVICE_NAME, type ServiceDefinition } from './definition.ts';
 import { readDefinition } from './definition-file.ts';
 import { type InstanceFiles, instanceFiles } from './instance-files.ts';
 
-/** A service as it is kept. */
 export interface StoredService {
   readonly name: string;
   readonly files: InstanceFiles;

@@ -54,7 +54,6 @@ export class Tree implements Disposable {
     return this.#with(path, O_PATH, (_, stats) => stats);
   }
 
-  /** What a path itself is. */
   lstat(path: string): Stats | undefined {
     return this.#with(path, O_PATH | constants.O_NOFOLLOW, (_, stats) => stats);
   }

@@ -32,7 +32,6 @@ export const ROOT_POLICY: PolicyRequest = {
   seccomp: 'default',
 };
 
-/** How a process ended. */
 export interface ProcessEnd {
   readonly exitCode: number | null;
   readonly signal: NodeJS.Signals | null;

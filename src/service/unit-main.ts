@@ -20,7 +20,6 @@ export interface MainProcess {
 const PID_FILE_PATIENCE = 30_000;
 const PAUSE = 20;
 
-/** A command that is itself the unit's main process. */
 export function commandAsMain({ pid, end, process }: RunningCommand): MainProcess {
   return { pid, end, kill: (signal) => void process.kill(signal) };
 }

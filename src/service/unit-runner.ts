@@ -275,7 +275,6 @@ export class UnitRunner implements RunningUnit {
     await this.#afterEnd(result, end, endText(end));
   }
 
-  /** What follows the end of a unit that nobody stopped. */
   async #afterEnd(result: UnitResult, end: ProcessEnd, reason: string): Promise<void> {
     await this.#stopPost(result, end);
     if (!this.#wanted) return;

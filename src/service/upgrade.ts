@@ -27,7 +27,6 @@ import { Tree, treeEntries } from './tree.ts';
 const SETTLE = 2000;
 const LOOK_PAUSE = 200;
 
-/** What an upgrade did. */
 export interface UpgradeReport {
   /** Undefined where the service's image.json is damaged. */
   readonly from: string | undefined;

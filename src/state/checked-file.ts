@@ -68,7 +68,6 @@ export function writeWholeSync(
   }
 }
 
-/** Writes a record, as a whole or not at all. */
 export function writeRecord(path: string, value: object, options?: WriteOptions): void {
   writeWholeSync(path, recordText(value), options);
 }
@@ -138,7 +137,6 @@ export function readRecordOrSetAside<Value>(
   return undefined;
 }
 
-/** Puts a damaged file aside and tells so. */
 function putAside({ path, why }: DamagedFileError): void {
   try {
     if (setAside(path)) tellDamage({ path, why, done: `it lies in ${asidePath(path)} now` });

@@ -59,7 +59,6 @@ export function tellDamage(damage: Damage): void {
   for (const tell of listeners) tell(damage);
 }
 
-/** Where what is damaged is put. */
 export function asidePath(path: string): string {
   return `${path}.damaged`;
 }

@@ -102,7 +102,6 @@ function realDirectory(path: string): string {
   }
 }
 
-/** E_STATE, for a state directory that cannot be one. */
 function unusableState(root: string, why: string, cause?: unknown): KilnError {
   return new KilnError('E_STATE', `cannot keep kiln’s state in ${root}: ${why}`, {
     hint: `name a directory in KILN_STATE, or leave it unset for ${DEFAULT_STATE}`,

@@ -98,4 +98,3 @@ test.serial('several may remove one tree at once', async (t) => {
   await Promise.all([1, 2, 3].map(() => removeTree(join(directory, 'deep'))));
   t.deepEqual(readdirSync(directory), []);
 });
-});

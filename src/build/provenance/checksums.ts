@@ -17,7 +17,6 @@ export interface ListedFile {
   readonly sha256?: string;
 }
 
-/** A file whose digest is known. */
 export type DigestedFile = ListedFile & { readonly sha256: string };
 
 /**

@@ -84,12 +84,10 @@ interface RootPackage extends PackageVersion {
   readonly digest: string;
 }
 
-/** What an SBOM is made of. */
 interface SbomInput {
   /** Name of the document: what was built. */
   readonly name: string;
   readonly created: Date;
-  /** Version of kiln. */
   readonly kiln: string;
   readonly built: readonly SbomPackage[];
   /** The image it was built in. */

@@ -60,7 +60,6 @@ export interface Resource {
   readonly annotations?: Readonly<Record<string, unknown>>;
 }
 
-/** What a statement says. */
 interface StatementInput {
   /** What was made. */
   readonly subjects: readonly { readonly name: string; readonly sha256: string }[];
@@ -71,7 +70,6 @@ interface StatementInput {
   readonly materials: readonly Resource[];
   readonly byproducts: readonly Resource[];
   readonly builder: string | undefined;
-  /** Version of kiln. */
   readonly kiln: string;
   readonly invocation: string;
   readonly started: Date;

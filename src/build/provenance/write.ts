@@ -81,7 +81,6 @@ export interface AttestInput extends Pick<ProvenanceOptions, 'builder' | 'source
   readonly sources: readonly { readonly name: string; readonly sha256: string }[];
   /** Other files of the result directory that came of the build: logs, locks. */
   readonly byproducts: readonly DigestedFile[];
-  /** Version of kiln. */
   readonly kiln: string;
   readonly key?: SigningKey | undefined;
 }

@@ -25,14 +25,12 @@ done; done`;
 /** Bytes that are kept of what one of a step's commands wrote. */
 const KEPT = 1 << 20;
 
-/** A command that has been started in the box. */
 export interface BoxCommand {
   readonly process: SandboxProcess;
   /** The end of what it wrote, both streams together, oldest first. */
   readonly output: Output;
 }
 
-/** How a command is started. */
 export interface BoxCommandOptions {
   readonly argv: readonly string[];
   readonly env: Readonly<Record<string, string>>;

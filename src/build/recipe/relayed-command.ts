@@ -22,7 +22,6 @@ export interface CommandProcess {
   once(event: 'error', listener: (error: Error) => void): unknown;
 }
 
-/** The way to the recipe. */
 interface RecipePipe {
   /** False when there is much under way: stop sending until it has drained. */
   send(message: ParentMessage): boolean;

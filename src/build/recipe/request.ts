@@ -64,7 +64,6 @@ export interface RecipeHooks {
 /** A step begins, or has ended. */
 export interface StepEvent {
   readonly name: string;
-  /** Counted from 1. */
   readonly number: number;
   readonly count: number;
   readonly event: 'start' | 'finish' | 'fail';
@@ -72,7 +71,6 @@ export interface StepEvent {
   readonly milliseconds?: number;
 }
 
-/** The step that failed, and what it said. */
 export interface FailedStep {
   readonly name: string;
   /** The script, or the command of a function that failed; undefined when none did. */

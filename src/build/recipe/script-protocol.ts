@@ -106,7 +106,6 @@ export type ParentMessage =
     }
   | { readonly type: 'quit' };
 
-/** The answer to `read`. */
 export type FileAnswer = { readonly content: string } | { readonly problem: string };
 
 /** The shell of an image, as zx wants it. */

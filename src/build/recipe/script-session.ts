@@ -50,7 +50,6 @@ export interface ScriptOptions {
   readonly onLog: (chunk: Buffer) => void;
 }
 
-/** Starts what a recipe wants started. */
 export type StartCommand = (message: SpawnMessage) => Promise<CommandProcess>;
 
 type StepMessage = Omit<Extract<ParentMessage, { type: 'step' }>, 'type'>;

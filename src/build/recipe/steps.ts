@@ -13,7 +13,6 @@ import type { ScriptSession } from './script-session.ts';
 /** Lines of a failed command that are shown. */
 const SHOWN_LINES = 40;
 
-/** How a step ended. */
 export interface StepEnd extends CommandEnd {
   readonly failure: FailedStep | undefined;
 }
@@ -79,7 +78,6 @@ async function runScript(
   return { exitCode, signal, timeLimit, failure };
 }
 
-/** The command of a function that failed last. */
 interface FailedCommand {
   readonly command: string;
   readonly lines: readonly string[];

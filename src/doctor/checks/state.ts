@@ -86,7 +86,6 @@ export const stateDirectory: Check = {
   },
 };
 
-/** The mount that a path is on. */
 async function mountOfPath(path: string) {
   await using file = await open(path);
   return mountOf(file.fd);

@@ -101,7 +101,6 @@ function checksumOf(path: string): string | undefined {
   }
 }
 
-/** The package whose entry is in `directory`. */
 export function storedPackage(
   directory: string,
   digest: string,

@@ -24,14 +24,12 @@ export interface ImageManifest {
   readonly description: string;
   readonly arch: string;
   readonly environment: Readonly<Record<string, string>>;
-  /** Who runs commands. */
   readonly user: Account;
   /** Where commands start, absolute. */
   readonly workdir: string;
   /** Every user of the image's /etc/passwd. */
   readonly accounts: readonly Account[];
   readonly packageCount: number;
-  /** Bytes of all files. */
   readonly bytes: number;
   /** Bytes on disk that only this image holds: what it does not share with the package store. */
   readonly ownBytes: number;

@@ -24,7 +24,6 @@ const START_ATTEMPTS = 3;
 /** How long a daemon that was asked to end may take before it is killed. */
 const STOP_MS = 5000;
 
-/** A running embedded daemon. */
 export interface EmbeddedDaemon {
   readonly pid: number;
   /** Whether this call started it. */

@@ -121,12 +121,10 @@ export async function launch(files: EmbeddedFiles, idle: number): Promise<Launch
 /** The folder of the D-Bus system bus's socket. */
 const SYSTEM_BUS = '/run/dbus';
 
-/** A field of fstab(5). */
 function field(text: string): string {
   return text.replace(/[\s\\#]/g, (char) => `\\${char.charCodeAt(0).toString(8).padStart(3, '0')}`);
 }
 
-/** libvirtd.conf. */
 function configuration(files: EmbeddedFiles): string {
   return [
     `unix_sock_dir = ${JSON.stringify(files.run)}`,

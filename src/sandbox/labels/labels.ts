@@ -23,9 +23,7 @@ import {
 /** The labels of one box: plain and serialisable. */
 export interface BoxLabels {
   readonly module: SecurityModule;
-  /** The init's. */
   readonly init: string;
-  /** Each command's. */
   readonly command: string;
   /** Each command's in a box for other sandboxes, should it become one. */
   readonly nested: string;

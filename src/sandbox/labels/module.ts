@@ -55,7 +55,6 @@ export interface MeasuredLabel {
   readonly enforcing: boolean;
 }
 
-/** The label that the init of a box, or a command in it, is to have. */
 export function plannedLabel(labels: BoxLabels | undefined, whose: 'init' | 'command') {
   return labels && { module: labels.module, label: labels[whose] };
 }

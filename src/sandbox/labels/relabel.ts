@@ -152,7 +152,6 @@ function tooMany(): KilnError {
   });
 }
 
-/** Whether `path` has exactly this context. */
 export function hasContext(path: string, context: string): boolean {
   const fd = openPlace(path);
   using _fd = closing(fd);

@@ -45,7 +45,6 @@ export function levelOf(context: string): string {
   });
 }
 
-/** The same context at another level. */
 export function atLevel(context: string, level: string): string {
   return context.slice(0, -levelOf(context).length) + level;
 }

@@ -62,7 +62,6 @@ export interface DhcpAnswer {
   readonly rebinding: number;
 }
 
-/** A request as it is sent. */
 export function encodeDhcp(request: DhcpRequest): Buffer {
   const head = Buffer.alloc(OPTIONS_AT);
   head.set([BOOTREQUEST, ETHERNET, request.hardware.length]);

@@ -258,7 +258,6 @@ const PRLIMIT: readonly Instruction[] = [
   TO_PROFILE,
 ];
 
-/** The filter with the guard in front of it. */
 export function withCoreGuard(filter: SeccompFilter): SeccompFilter {
   const instructions = guard(({ setrlimit, prlimit64 }) => [
     ...(setrlimit === undefined ? [] : ifEqual(setrlimit, SETRLIMIT)),

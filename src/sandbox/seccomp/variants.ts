@@ -3,7 +3,6 @@
  * profiles as podman has them (containers/common, seccomp.json).
  */
 
-/** A rule of a profile. */
 interface Rule {
   readonly action: string;
   readonly names?: readonly string[] | undefined;

@@ -35,7 +35,6 @@ export function unitName(text: string): string {
   });
 }
 
-/** The units that a tree has, templates too. */
 export function listUnits(tree: Tree): string[] {
   const names = UNIT_FOLDERS.flatMap((folder) => tree.list(folder));
   return [...new Set(names.filter((name) => name.endsWith('.service')))].sort();

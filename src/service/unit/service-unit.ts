@@ -99,6 +99,5 @@ export interface ServiceUnit {
   readonly wants: readonly string[];
   /** What is not done although the unit asks for it, one sentence each. */
   readonly warnings: readonly string[];
-  /** The files it was read from. */
   readonly files: readonly string[];
 }

@@ -86,7 +86,6 @@ export function optionalPath(value: string): { path: string; optional: boolean }
     : { path: value, optional: false };
 }
 
-/** A capability without its CAP_. */
 export function withoutPrefix(capability: string): string {
   return capability.toUpperCase().replace(/^CAP_/, '');
 }
