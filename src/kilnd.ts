@@ -41,8 +41,7 @@ import { awaitedLater } from './promise.ts';
 import { timeInMilliseconds } from './recipe/limit-keys.ts';
 import { sweepBoxes } from './sandbox/sweep.ts';
 import { clearPlace } from './state/damage.ts';
-import { packageRoot } from './state/package-root.ts';
-import { requireState, statePaths } from './state/paths.ts';
+import { packageRoot, requireState, statePaths } from './state/paths.ts';
 
 const READY_FD = 3;
 const DEFAULT_STATE = '/var/lib/kiln';

@@ -11,7 +11,7 @@ import type { Repository } from '../repository/configuration.ts';
 import type { LockedPackage } from '../repository/lock.ts';
 import { digestOf } from '../result/digest.ts';
 import type { Engine } from '../sandbox/open.ts';
-import { KILN_VERSION } from '../state/package-root.ts';
+import { KILN_VERSION } from '../state/paths.ts';
 import { SmallCache } from '../state/small-cache.ts';
 import { assertCached } from './offline.ts';
 

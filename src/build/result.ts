@@ -2,7 +2,7 @@ import { digestOf } from '../result/digest.ts';
 import type { Result } from '../result/schema.ts';
 import { RESULT_VERSION } from '../result/version.ts';
 import { failureOf, measuredPolicy, resourcesOf } from '../run/result.ts';
-import { KILN_VERSION } from '../state/package-root.ts';
+import { KILN_VERSION } from '../state/paths.ts';
 import type { BuildReport, BuiltPackage } from './report.ts';
 import type { BuildRequest } from './request.ts';
 

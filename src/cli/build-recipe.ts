@@ -12,7 +12,7 @@ import { KilnError } from '../errors.ts';
 import { writeResult } from '../report/write.ts';
 import type { Result } from '../result/schema.ts';
 import { Timeline } from '../run/timeline.ts';
-import { KILN_VERSION } from '../state/package-root.ts';
+import { KILN_VERSION } from '../state/paths.ts';
 import type { RecipeOptions } from './build-recipe-options.ts';
 import type { Caller } from './caller.ts';
 import { printError } from './errors.ts';

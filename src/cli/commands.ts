@@ -1,6 +1,6 @@
 /** kiln's command line: what each word means, run for whoever called. */
 import { Command, CommanderError } from 'commander';
-import { KILN_VERSION } from '../state/package-root.ts';
+import { KILN_VERSION } from '../state/paths.ts';
 import { span } from '../trace/trace.ts';
 import type { Caller } from './caller.ts';
 import { tellingDamage } from './damage.ts';

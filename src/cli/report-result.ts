@@ -2,7 +2,7 @@ import { writeResult } from '../report/write.ts';
 import type { Result } from '../result/schema.ts';
 import type { RunRequest } from '../run/request.ts';
 import type { ResultContext } from '../run/result.ts';
-import { KILN_VERSION } from '../state/package-root.ts';
+import { KILN_VERSION } from '../state/paths.ts';
 import type { Caller } from './caller.ts';
 import { printError } from './errors.ts';
 import { KILN_FAILED } from './exit-status.ts';

@@ -17,9 +17,9 @@ import {
   REPLY_FD,
   type TaskContext,
   type TaskTable,
+  takeWork,
   USER_NAMESPACE_FD,
 } from './task.ts';
-import { takeWork } from './work.ts';
 
 /**
  * Loads the task that the command line names, reads the request from descriptor 0, shuts the process in, runs it.

@@ -17,7 +17,7 @@ import {
 } from '../kernel/mount.ts';
 import { nodeCommand, nodePath } from '../kernel/own-node.ts';
 import { createUserNamespace } from '../kernel/user-namespace.ts';
-import { packageRoot } from '../state/package-root.ts';
+import { packageRoot } from '../state/paths.ts';
 import { USER_NAMESPACE_FD } from './task.ts';
 
 /**

@@ -13,7 +13,7 @@ import { span } from '../trace/trace.ts';
 import { aboutFile, rebuildError } from './flat-error.ts';
 import { takeQueueChild } from './queue-child.ts';
 import { ConfinedChild, type ConfinedStart, checked } from './run.ts';
-import { type HandedWork, sendWork } from './work.ts';
+import { type HandedWork, sendWork } from './task.ts';
 
 export interface QueueOptions<Work, Output> extends Omit<ConfinedStart, 'fds'> {
   /** How many at most. */

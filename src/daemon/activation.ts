@@ -5,7 +5,7 @@ import { runProgram, startProgram } from '../kernel/child-process.ts';
 import { keepDescriptors } from '../kernel/descriptor.ts';
 import { ownEnvironment } from '../kernel/own-process.ts';
 import { tryCall } from '../kernel/system-call.ts';
-import { packageRoot } from '../state/package-root.ts';
+import { packageRoot } from '../state/paths.ts';
 
 /** SD_LISTEN_FDS_START of sd-daemon.h. */
 const FIRST = 3;

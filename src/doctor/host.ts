@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { runTool } from '../kernel/child-process.ts';
 import { errnoName } from '../kernel/libc.ts';
 import { patience } from '../kernel/wait-for.ts';
-import { packageRoot } from '../state/package-root.ts';
+import { packageRoot } from '../state/paths.ts';
 
 /** The families of package managers that host-packages.txt has a column for. */
 type Family = 'debian' | 'fedora' | 'suse';

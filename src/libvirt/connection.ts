@@ -1,7 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { LibvirtError, VIR_ERR } from './errors.ts';
-import type { Libvirt, Pointer } from './functions.ts';
-import { runAsync, takeArray, takeString } from './library.ts';
+import { type Libvirt, type Pointer, runAsync, takeArray, takeString } from './library.ts';
 import { ConnectionPool, type PoolOptions } from './pool.ts';
 import { isWatchedNow } from './watched.ts';
 

@@ -3,8 +3,14 @@ import { abandonCall } from '../kernel/system-call.ts';
 import { type Awaited, patience, waitFor } from '../kernel/wait-for.ts';
 import { awaitedLater } from '../promise.ts';
 import { failedCall, LibvirtError } from './errors.ts';
-import type { Libvirt, Pointer } from './functions.ts';
-import { connectionError, lastError, loadLibvirt, runAsync } from './library.ts';
+import {
+  connectionError,
+  type Libvirt,
+  lastError,
+  loadLibvirt,
+  type Pointer,
+  runAsync,
+} from './library.ts';
 import { endOrphans } from './orphans.ts';
 
 /**

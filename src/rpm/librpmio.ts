@@ -4,14 +4,13 @@
  * the system-wide crypto policy. A wrong pointer ends the process, so this module is loaded in
  * confined children only.
  */
-
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import koffi from 'koffi';
 import { KilnError } from '../errors.ts';
 import { libc } from '../kernel/c-library.ts';
 import { ownEnvironment } from '../kernel/own-process.ts';
-import { packageRoot } from '../state/package-root.ts';
+import { packageRoot } from '../state/paths.ts';
 
 /** Of rpm 4.19 and newer: older ones cannot say why they refuse a key or a signature. */
 const LIBRPMIO = 'librpmio.so.10';

@@ -2,8 +2,7 @@
 import { availableParallelism } from 'node:os';
 import { aboutFile, rebuildError } from '../confine/flat-error.ts';
 import { runQueue } from '../confine/queue.ts';
-import { defaultLimits } from '../confine/task.ts';
-import { type HandedWork, MAX_FILES } from '../confine/work.ts';
+import { defaultLimits, type HandedWork, MAX_FILES } from '../confine/task.ts';
 import { KilnError } from '../errors.ts';
 import { takeIdentity, takePackage } from './check.ts';
 import type { DigestDepth } from './digests.ts';

@@ -7,7 +7,7 @@ import type { StatePaths } from '../state/paths.ts';
 import { configuredLines } from './tmpfiles.ts';
 import type { Tree } from './tree.ts';
 import type { ServiceUnit } from './unit/service-unit.ts';
-import { splitWords } from './unit/words.ts';
+import { splitWords } from './unit/unit-file.ts';
 
 /** The packages of an image, as far as the store has them; none for an imported image. */
 async function* imagePackages(paths: StatePaths, image: string): AsyncGenerator<RpmPackage> {

@@ -11,9 +11,8 @@ import { connectLoopback } from '../kernel/unix-socket.ts';
 import { awaitedLater } from '../promise.ts';
 import type { BoxControl } from '../sandbox/control.ts';
 import { virtualMac } from '../sandbox/network/mac.ts';
-import type { PublishedPort } from './definition.ts';
+import type { PublishedPort, ServiceNetwork } from './definition.ts';
 import { replaceFileIn } from './definition-file.ts';
-import type { ServiceNetwork } from './definition-network.ts';
 import type { InstanceFiles } from './instance-files.ts';
 
 /** Connections at a time through one published port. */

@@ -7,7 +7,7 @@ import { defined, planSandbox } from '../sandbox/door/plan.ts';
 import { PlannedSandbox } from '../sandbox/door/planned-sandbox.ts';
 import type { Engine } from '../sandbox/open.ts';
 import { systemFiles } from './boot/system-files.ts';
-import type { ServiceNetwork } from './definition-network.ts';
+import type { ServiceNetwork } from './definition.ts';
 import { networkMac } from './publish.ts';
 import { knownImage, type StoredService } from './store.ts';
 import { unitName } from './unit/load-unit.ts';

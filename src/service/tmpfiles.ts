@@ -1,7 +1,7 @@
 import { readAccounts, readGroups } from '../image/tree/accounts.ts';
 import type { BoxDirectory } from '../sandbox/control.ts';
 import type { Tree } from './tree.ts';
-import { splitWords } from './unit/words.ts';
+import { splitWords } from './unit/unit-file.ts';
 
 /** The first of a name counts (tmpfiles.d(5)). */
 const FOLDERS = ['/etc/tmpfiles.d', '/run/tmpfiles.d', '/usr/lib/tmpfiles.d'];

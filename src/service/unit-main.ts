@@ -4,7 +4,7 @@ import { awaitedLater } from '../promise.ts';
 import { endText } from './failure.ts';
 import { accountOf } from './unit/load-unit.ts';
 import type { ServiceUnit, UnitCondition } from './unit/service-unit.ts';
-import { signalOf } from './unit/words.ts';
+import { signalOf } from './unit/unit-file.ts';
 import type { RunningCommand } from './unit-command.ts';
 import type { ProcessEnd, UnitHost } from './unit-host.ts';
 import { boxProcesses } from './unit-processes.ts';

@@ -10,7 +10,7 @@ import { digestOf } from '../../src/result/digest.ts';
 import { type Result, resultJsonSchema } from '../../src/result/schema.ts';
 import type { RunRequest } from '../../src/run/request.ts';
 import { resultOfFailure } from '../../src/run/result.ts';
-import { KILN_VERSION } from '../../src/state/package-root.ts';
+import { KILN_VERSION } from '../../src/state/paths.ts';
 
 const top = join(import.meta.dirname, '../..');
 const published = readFileSync(join(top, 'docs/result.schema.json'), 'utf8');

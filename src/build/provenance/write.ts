@@ -6,7 +6,7 @@ import { readContents } from '../../image/store/manifest.ts';
 import { digestFile } from '../../repository/cache.ts';
 import type { LockedPackage } from '../../repository/lock.ts';
 import type { Engine } from '../../sandbox/open.ts';
-import { KILN_VERSION } from '../../state/package-root.ts';
+import { KILN_VERSION } from '../../state/paths.ts';
 import type { BuildReport, BuiltPackage } from '../report.ts';
 import type { BuildRequest, ProvenanceOptions } from '../request.ts';
 import { CHECKSUMS_FILE, checksumManifest, type DigestedFile, digestFiles } from './checksums.ts';

@@ -14,7 +14,7 @@ import type { RunReport } from '../../run/run.ts';
 import type { Timeline } from '../../run/timeline.ts';
 import type { TimeLimits } from '../../sandbox/door/supervise.ts';
 import type { Bind, SandboxLimits } from '../../sandbox/specification.ts';
-import { packageRoot } from '../../state/package-root.ts';
+import { packageRoot } from '../../state/paths.ts';
 import type { ReadySource } from './sources.ts';
 
 /** Everything the caller decides about a recipe's build. What is given here goes before the recipe. */

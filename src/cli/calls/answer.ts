@@ -11,7 +11,7 @@ import { SERVICE_ERROR } from '../../daemon/varlink.ts';
 import { takeCallersUmask } from '../../kernel/own-umask.ts';
 import { knownFailure, reasonLine } from '../../kernel/system-error.ts';
 import { withWaits } from '../../kernel/wait-for.ts';
-import { KILN_VERSION } from '../../state/package-root.ts';
+import { KILN_VERSION } from '../../state/paths.ts';
 import { endTrace } from '../../trace/trace.ts';
 import type { CliEngine } from '../engine.ts';
 import { RunElsewhere } from '../run.ts';

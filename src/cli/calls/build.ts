@@ -13,7 +13,7 @@ import { verifyBuild } from '../../build/verify.ts';
 import { KilnError } from '../../errors.ts';
 import { writeResult } from '../../report/write.ts';
 import type { Engine } from '../../sandbox/open.ts';
-import { KILN_VERSION } from '../../state/package-root.ts';
+import { KILN_VERSION } from '../../state/paths.ts';
 import { CHAIN_FILE, chainRequest } from '../build-chain.ts';
 import { addChainOptions, type ChainOptions } from '../build-chain-options.ts';
 import { buildMode, refuseUnused } from '../build-modes.ts';

@@ -10,7 +10,7 @@ import { Timeline } from '../../run/timeline.ts';
 import type { Ended } from '../../sandbox/door/planned-sandbox.ts';
 import type { CommandEnd } from '../../sandbox/door/supervise.ts';
 import type { Engine } from '../../sandbox/open.ts';
-import { KILN_VERSION } from '../../state/package-root.ts';
+import { KILN_VERSION } from '../../state/paths.ts';
 import { commandStatus, exitStatus, KILN_FAILED } from '../exit-status.ts';
 import { pickImage } from '../pick-image.ts';
 import { RunElsewhere } from '../run.ts';

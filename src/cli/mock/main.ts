@@ -1,4 +1,4 @@
-import { KILN_VERSION } from '../../state/package-root.ts';
+import { KILN_VERSION } from '../../state/paths.ts';
 import type { Caller } from '../caller.ts';
 import { listenForInterruption } from '../interruption.ts';
 import { type CommandLine, parseCommandLine } from './command-line.ts';

@@ -1,7 +1,6 @@
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { parseLabelRequest } from '../../sandbox/labels/request.ts';
-import { parsePublish, type ServiceFile } from '../../service/definition.ts';
-import { parseNetwork } from '../../service/definition-network.ts';
+import { parseNetwork, parsePublish, type ServiceFile } from '../../service/definition.ts';
 import type { LimitValues } from '../limit-options.ts';
 import { parseCount, parseCpus, parseMemory, parseRate, parseSize } from '../values.ts';
 

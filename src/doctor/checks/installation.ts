@@ -4,7 +4,7 @@ import { KilnError } from '../../errors.ts';
 import { runTool } from '../../kernel/child-process.ts';
 import { hasProc } from '../../kernel/process.ts';
 import { verifyRepomd } from '../../repository/verify-repomd.ts';
-import { packageRoot } from '../../state/package-root.ts';
+import { packageRoot } from '../../state/paths.ts';
 import { type Check, fail, ok, reason } from '../check.ts';
 import { initPath } from '../host.ts';
 

@@ -4,8 +4,7 @@ import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
 import { shellWord } from '../../shell-words.ts';
-import { packageRoot } from '../../state/package-root.ts';
-import type { StatePaths } from '../../state/paths.ts';
+import { packageRoot, type StatePaths } from '../../state/paths.ts';
 import { claim, ensureClaims, type Owner, releaseClaim, releaseClaimsOf } from '../claim.ts';
 
 /**

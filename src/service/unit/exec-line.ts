@@ -1,6 +1,6 @@
 import { KilnError } from '../../errors.ts';
 import { expandSpecifiers, type SpecifierContext } from './specifiers.ts';
-import { plainWords, splitWords } from './words.ts';
+import { plainWords, splitWords } from './unit-file.ts';
 
 /** What variables may add to a command's arguments: the kernel takes no more (2 MiB). */
 const ARGUMENTS_MAX = 2 * 2 ** 20;

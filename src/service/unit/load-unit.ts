@@ -5,8 +5,7 @@ import type { Tree } from '../tree.ts';
 import { readUnit } from './read-unit.ts';
 import type { ServiceUnit } from './service-unit.ts';
 import { type SpecifierContext, unitNameParts } from './specifiers.ts';
-import { parseUnitFile } from './unit-file.ts';
-import { SettingList } from './words.ts';
+import { parseUnitFile, SettingList } from './unit-file.ts';
 
 /** Where units of the system are, the first of a name counts (systemd.unit(5), "Unit file load path"). */
 const UNIT_FOLDERS = [

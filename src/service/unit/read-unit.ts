@@ -12,15 +12,15 @@ import {
 } from './service-unit.ts';
 import { expandSpecifiers, type SpecifierContext } from './specifiers.ts';
 import { parseResourceLimit, parseTimeSpan, RESOURCE_NAMES } from './time-span.ts';
-import type { UnitSetting } from './unit-file.ts';
 import {
   exitStatusSet,
   optionalPath,
   plainWords,
   SettingList,
   signalOf,
+  type UnitSetting,
   withoutPrefix,
-} from './words.ts';
+} from './unit-file.ts';
 
 /** systemd's defaults (systemd-system.conf(5)), milliseconds. */
 const DEFAULT_TIMEOUT = 90_000;

@@ -1,3 +1,6 @@
+import { constants } from 'node:os';
+import type { ExitStatusSet } from './service-unit.ts';
+
 /** One setting of a unit file, as written: specifiers and quotes still in it. */
 export interface UnitSetting {
   readonly section: string;
@@ -58,4 +61,148 @@ export function parseUnitFile(file: string, text: string): ParsedUnitFile {
     settings.push({ section, key, value, file, line });
   }
   return { settings, complaints };
+}
+
+/** A word of a setting, and whether any of it was quoted. */
+interface Word {
+  readonly text: string;
+  readonly quoted: boolean;
+}
+
+const SIMPLE: Readonly<Record<string, string>> = {
+  a: '\x07',
+  b: '\b',
+  f: '\f',
+  n: '\n',
+  r: '\r',
+  t: '\t',
+  v: '\v',
+  s: ' ',
+};
+
+/** C escapes of systemd.syntax(7): one of x, u, U, octal, or a letter; what is none stays. */
+const ESCAPE = /\\(?:x([0-9A-Fa-f]{2})|u([0-9A-Fa-f]{4})|U([0-9A-Fa-f]{8})|([0-7]{3})|([\s\S]))/y;
+
+/**
+ * Splits at white space as systemd does: quotes around words or parts of them, C escapes in and
+ * outside of quotes. Undefined when a quote is not closed.
+ */
+export function splitWords(text: string): Word[] | undefined {
+  const words: Word[] = [];
+  let at = 0;
+  while (at < text.length) {
+    if (/\s/.test(text[at]!)) {
+      at++;
+      continue;
+    }
+    let word = '';
+    let quoted = false;
+    let quote = '';
+    for (; at < text.length; at++) {
+      const char = text[at]!;
+      if (char === '\\') {
+        ESCAPE.lastIndex = at;
+        const match = ESCAPE.exec(text);
+        if (match === null) {
+          word += char;
+          continue;
+        }
+        word += unescaped(match);
+        at = ESCAPE.lastIndex - 1;
+      } else if (quote !== '') {
+        if (char === quote) quote = '';
+        else word += char;
+      } else if (char === '"' || char === "'") {
+        quote = char;
+        quoted = true;
+      } else if (/\s/.test(char)) break;
+      else word += char;
+    }
+    if (quote !== '') return undefined;
+    words.push({ text: word, quoted });
+  }
+  return words;
+}
+
+function unescaped([whole, hex, short, long, octal, letter]: RegExpExecArray): string {
+  const code = hex ?? short ?? long;
+  if (code !== undefined) {
+    const number = Number.parseInt(code, 16);
+    return number <= 0x10ffff ? String.fromCodePoint(number) : whole;
+  }
+  if (octal !== undefined) return String.fromCharCode(Number.parseInt(octal, 8));
+  if (letter === undefined) return whole;
+  return SIMPLE[letter] ?? (/[\\"']/.test(letter) ? letter : whole);
+}
+
+/** Words without their quotes; a broken value has none. */
+export function plainWords(text: string): string[] {
+  return (splitWords(text) ?? []).map((word) => word.text);
+}
+
+/** A path that may be missing when a dash stands before it. */
+export function optionalPath(value: string): { path: string; optional: boolean } {
+  return value.startsWith('-')
+    ? { path: value.slice(1), optional: true }
+    : { path: value, optional: false };
+}
+
+export function withoutPrefix(capability: string): string {
+  return capability.toUpperCase().replace(/^CAP_/, '');
+}
+
+/** A signal by its name, with or without SIG, or its number. */
+export function signalOf(text: string): NodeJS.Signals | undefined {
+  const signals: Readonly<Record<string, number>> = constants.signals;
+  const name = /^\d+$/.test(text)
+    ? Object.keys(signals).find((key) => signals[key] === Number(text))
+    : `SIG${text.toUpperCase().replace(/^SIG/, '')}`;
+  return name !== undefined && name in signals ? (name as NodeJS.Signals) : undefined;
+}
+
+/** Statuses and signals of SuccessExitStatus= and its kin. */
+export function exitStatusSet(values: readonly string[]): ExitStatusSet {
+  const words = values.flatMap(plainWords);
+  return new Set(
+    words.map((word) => (/^\d+$/.test(word) ? Number(word) : (signalOf(word) ?? word))),
+  );
+}
+
+const TRUE = new Set(['1', 'yes', 'y', 'true', 't', 'on']);
+const FALSE = new Set(['0', 'no', 'n', 'false', 'f', 'off']);
+
+/** The settings of a unit and its drop-ins, in the order in which they count. */
+export class SettingList {
+  readonly #settings: readonly UnitSetting[];
+
+  constructor(settings: readonly UnitSetting[]) {
+    this.#settings = settings;
+  }
+
+  /** The last value; undefined if there is none or it is empty. */
+  last(...keys: readonly string[]): string | undefined {
+    return this.#settings.findLast(({ key }) => keys.includes(key))?.value || undefined;
+  }
+
+  /** All values that add up: an empty one takes back those before it. */
+  all(...keys: readonly string[]): string[] {
+    let values: string[] = [];
+    for (const { key, value } of this.#settings) {
+      if (!keys.includes(key)) continue;
+      if (value === '') values = [];
+      else values.push(value);
+    }
+    return values;
+  }
+
+  /** Whether it was set at all, be it to nothing. */
+  has(key: string): boolean {
+    return this.#settings.some((setting) => setting.key === key);
+  }
+
+  boolean(key: string, fallback: boolean): boolean {
+    const value = this.last(key)?.toLowerCase() ?? '';
+    if (TRUE.has(value)) return true;
+    return FALSE.has(value) ? false : fallback;
+  }
 }
