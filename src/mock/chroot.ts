@@ -72,6 +72,7 @@ function loadChrootConfig(paths: StatePaths, request: ChrootRequest): LoadedConf
     paths,
     directory: request.configDirectory,
     arch: hostArchitecture(),
+    adjust: (options: ConfigOptions) => adjustOptions(options, request),
   };
   const path = findConfig(request.name, settings);
   if (path === undefined) {
@@ -80,15 +81,17 @@ function loadChrootConfig(paths: StatePaths, request: ChrootRequest): LoadedConf
     }
     return undefined;
   }
-  const config = loadConfig(path, settings);
-  const { options } = config;
+  return loadConfig(path, settings);
+}
+
+/** Does what the command line says about options, in mock's order. */
+function adjustOptions(options: ConfigOptions, request: ChrootRequest): void {
   overrideOptions(options, request.overrides);
   switchPlugins(options, request.plugins);
   if (request.arch !== undefined) options.set('target_arch', request.arch);
   if (request.target !== undefined) options.set('rpmbuild_arch', request.target);
   if (request.resultDirectory !== undefined) options.set('resultdir', request.resultDirectory);
-  if (request.uniqueext !== undefined) {
+  if (request.uniqueext !== undefined && options.has('root')) {
     options.set('root', `${asText(options.get('root'))}-${request.uniqueext}`);
   }
-  return config;
 }

@@ -94,6 +94,7 @@ config_opts['named'] = '%(x)s' % {'x': 'y'}
 config_opts['is'] = config_opts['text'] != 'i686'
 config_opts['chosen'] = 'yes' if 'x' in config_opts['text'] and not False else 'no'
 config_opts['compared'] = [1 < 2, 'a' >= 'b', 1 in [1, 2], 'q' not in 'abc', 1 == 1]
+config_opts['made'] = [int('41') >= 41, int(' -3 '), int(2.9), str(7) + str(None), len('abc'), len([1]), bool('')]
 config_opts['joined'] = ' '.join(['a', 'b']).upper().split()
 local = 'variable'
 config_opts['variable'] = local
@@ -163,6 +164,8 @@ const REFUSED: readonly (readonly [string, RegExp])[] = [
   ['config_opts["a"] = 1 < 2 < 3', /:2: chained comparisons/],
   ['config_opts = {}', /:2: config_opts as a whole/],
   ['  config_opts["a"] = 1', /:2: indented/],
+  ['config_opts["a"] = int("rawhide")', /:2: int\(\) of "rawhide"/],
+  ['config_opts["a"] = int()', /:2: int\(\) is not understood/],
   ['config_opts["a"] = 1 + "a"', /:2: only two texts/],
   ['include("missing.tpl")', /:2: cannot read .*missing\.tpl/],
   [`config_opts["a"] = ${'['.repeat(100)}${']'.repeat(100)}`, /:2: this is nested too deeply/],
@@ -384,6 +387,18 @@ for (const [what, text, message] of WRONG) {
   });
 }
 
+test('a file that is included more than once is read once, as by mock', async (t) => {
+  const directory = await folder(t, {
+    'test.cfg': `${MINIMAL}include('a.tpl')\nconfig_opts['x'] = 'own'\ninclude('b.tpl')\n`,
+    'a.tpl': "config_opts['x'] = 'a'\n",
+    'b.tpl': "include('a.tpl')\nconfig_opts['y'] = config_opts['x']\n",
+    'site-defaults.cfg': "include('a.tpl')\n",
+  });
+  const { options, warnings } = load(directory);
+  t.is(options.get('y'), 'own');
+  t.regex(warnings.map(({ message }) => message).join('\n'), /a\.tpl is included more than once/);
+});
+
 test('templates that need each other come to an end', async (t) => {
   const text = `${MINIMAL}config_opts['a'] = '{{ b }}1'\nconfig_opts['b'] = '{{ a }}2'\n`;
   const options = expandAll(load(await folder(t, { 'test.cfg': text })).options);
@@ -441,7 +456,9 @@ test('a configuration cannot hang kiln or fill its memory', async (t) => {
   const cases: Record<string, RegExp> = {
     "include('/dev/zero')": /cannot read \/dev\/zero/,
     "include('fifo')": /cannot read .*fifo/,
-    "include('0.cfg')": /more than 256 files are included/,
+    "include('0.cfg')": /more than 16 files include one another/,
+    [Array.from({ length: 300 }, (_, at) => `include('n${at}.cfg')`).join('\n')]:
+      /more than 256 files are included/,
     [`a = ['x']\n${doubled('a.extend(a)')}`]: /this asks for too much/,
     [`a = 'xy'\n${doubled("a = f'{a}{a}'")}`]: /this asks for too much/,
     [`a = 'xy'\n${doubled('a = a.join([a, a, a])')}`]: /this asks for too much/,
@@ -449,7 +466,12 @@ test('a configuration cannot hang kiln or fill its memory', async (t) => {
     [`config_opts['l'] = 'x'.join(['${'a,'.repeat(999)}']).split(',')\nconfig_opts['root'] = '${loops}'`]:
       /more than \d+ steps/,
   };
-  const directory = await folder(t, { ...nested(12), '12.cfg': '' });
+  const many = Array.from({ length: 300 }, (_, at): [string, string] => [`n${at}.cfg`, '']);
+  const directory = await folder(t, {
+    ...nested(20),
+    '20.cfg': '',
+    ...Object.fromEntries(many),
+  });
   await execa('mkfifo', [join(directory, 'fifo')]);
   for (const [text, message] of Object.entries(cases)) {
     await writeFile(join(directory, 'test.cfg'), `config_opts['root'] = 'demo'\n${text}\n`);

@@ -1,6 +1,6 @@
 import { configError } from './problem.ts';
-import type { Templates } from './template.ts';
-import { asText, type ConfigOptions, isDict, isList } from './values.ts';
+import { Templates } from './template.ts';
+import { asText, type ConfigOptions, isDict, isList, isTrue } from './values.ts';
 
 /** Architectures a machine runs beside its own: their processors are its own. */
 const ALSO_RUNS: Readonly<Record<string, readonly string[]>> = {
@@ -16,6 +16,19 @@ const BASEARCH: Readonly<Record<string, string>> = {
   i686: 'i386',
   armv7hl: 'armhfp',
 };
+
+/**
+ * Gives `rpmbuild_arch` and `repo_arch` the values that mock gives them once all files and the
+ * command line are read: templates use them.
+ */
+export function completeArchitectures(options: ConfigOptions): void {
+  const templates = new Templates(options);
+  const target = asText(templates.value('target_arch'));
+  if (options.get('rpmbuild_arch') === null) options.set('rpmbuild_arch', target);
+  if (isTrue(options.get('repo_arch'))) return;
+  const map = templates.value('repo_arch_map');
+  options.set('repo_arch', (isDict(map) ? map.get(target) : undefined) ?? target);
+}
 
 /** For which architecture a configuration builds. */
 export interface TargetArchitecture {
@@ -46,10 +59,9 @@ export function targetArchitecture(
       hint: `use a machine that runs ${arch}: kiln emulates no processor (--forcearch)`,
     });
   }
-  const map = templates.value('repo_arch_map');
-  const said = templates.value('repo_arch') ?? (isDict(map) ? map.get(arch) : undefined);
+  const said = asText(templates.value('repo_arch'));
   return {
     arch: arch === 'i386' ? 'i686' : arch,
-    repositoryArch: said ? asText(said) : (BASEARCH[arch] ?? arch),
+    repositoryArch: said === arch ? (BASEARCH[arch] ?? arch) : said,
   };
 }

@@ -9,8 +9,9 @@ export function mockDirectory(paths: Pick<StatePaths, 'root'>): string {
 }
 
 /**
- * mock's own defaults (mock(1), site-defaults.cfg), as far as configurations read or change them.
- * Options that say how mock itself works, such as dnf's command line, are not among them.
+ * mock's own defaults (setup_default_config_opts of mockbuild/config.py), as far as configurations
+ * read or change them. Command lines of package managers are among them because configurations add
+ * words to them; kiln runs none of these commands.
  */
 export function defaultOptions(
   paths: Pick<StatePaths, 'root'>,
@@ -62,8 +63,9 @@ function defaults(basedir: string, arch: string): Record<string, ConfigValue> {
     more_buildreqs: dict({}),
     update_before_build: true,
     package_manager: 'dnf',
-    dnf_common_opts: [],
-    yum_common_opts: [],
+    ...packageManagerCommands(),
+    rpm_command: '/bin/rpm',
+    rpmbuild_command: '/usr/bin/rpmbuild',
     dnf_vars: dict({}),
     module_enable: [],
     module_install: [],
@@ -73,7 +75,32 @@ function defaults(basedir: string, arch: string): Record<string, ConfigValue> {
     bootstrap_image: null,
     bootstrap_chroot_additional_packages: [],
     extra_chroot_dirs: [],
-    nspawn_args: [],
+    nspawn_args: ['--capability=cap_ipc_lock'],
+    createrepo_on_rpms: false,
+    external_buildrequires: false,
+    redhat_subscription_required: false,
+    ssl_ca_bundle_path: null,
+    ssl_extra_certs: null,
+    ssl_copied_ca_trust_dirs: [
+      ['/etc/pki/ca-trust', '/etc/pki/ca-trust'],
+      ['/usr/share/pki/ca-trust-source', '/usr/share/pki/ca-trust-source'],
+    ],
+    copy_host_users: [],
+    exclude_from_homedir_cleanup: ['build/SOURCES', '.bash_history', '.bashrc'],
+    package_manager_max_attempts: 1,
+    package_manager_attempt_delay: 10,
+    dynamic_buildrequires: true,
+    dynamic_buildrequires_max_loops: 10,
+    bootstrap_module_enable: [],
+    bootstrap_module_install: [],
+    bootstrap_module_setup_commands: [],
+    bootstrap_image_ready: false,
+    nosync: false,
+    nosync_force: false,
+    no_root_shells: false,
+    'priorities.conf': '\n[main]\nenabled=0',
+    'rhnplugin.conf': '\n[main]\nenabled=0',
+    'subscription-manager.conf': '',
     description: '',
     'no-config': dict({}),
     'dnf.conf': '',
@@ -94,6 +121,36 @@ function defaults(basedir: string, arch: string): Record<string, ConfigValue> {
     }),
     plugins: [...PLUGINS],
     plugin_conf: pluginDefaults(),
+  };
+}
+
+/** mock's command lines for package managers, by the names that {@link ConfigOptions} keeps. */
+function packageManagerCommands(): Record<string, ConfigValue> {
+  const common = [
+    '--setopt=deltarpm=False',
+    '--setopt=allow_vendor_change=yes',
+    '--allowerasing',
+  ] as const;
+  return {
+    yum_command: '/usr/bin/yum',
+    yum_system_command: '/usr/bin/yum',
+    yum_install_command: 'install yum yum-utils',
+    yum_builddep_command: '/usr/bin/yum-builddep',
+    yum_builddep_opts: [],
+    yum_common_opts: [],
+    dnf4_command: '/usr/bin/dnf-3',
+    dnf4_system_command: '/usr/bin/dnf-3',
+    dnf4_install_command: 'install python3-dnf python3-dnf-plugins-core',
+    dnf4_common_opts: [...common],
+    dnf4_disable_plugins: ['local', 'spacewalk', 'versionlock'],
+    dnf5_command: '/usr/bin/dnf5',
+    dnf5_system_command: '/usr/bin/dnf5',
+    dnf5_install_command: 'install dnf5 dnf5-plugins',
+    dnf5_common_opts: [...common],
+    dnf5_disable_plugins: [],
+    microdnf_command: '/usr/bin/microdnf',
+    microdnf_install_command: 'dnf-install microdnf dnf dnf-plugins-core',
+    microdnf_common_opts: [],
   };
 }
 

@@ -1,4 +1,4 @@
-import { CHANGING, dictMethod, listMethod, textMethod } from './methods.ts';
+import { CHANGING, callFunction, dictMethod, listMethod, textMethod } from './methods.ts';
 import { joinTexts, operate, Unfit } from './operators.ts';
 import { configError, type Place } from './problem.ts';
 import type { Expression, Statement } from './syntax.ts';
@@ -223,12 +223,10 @@ class Evaluator {
 
   #call(expression: Extract<Expression, { kind: 'call' }>): ConfigValue {
     const { callee, line } = expression;
-    if (callee.kind !== 'attribute') {
-      const name = callee.kind === 'name' ? `${callee.name}()` : 'this call';
-      throw this.#error(`${name} is not understood`, line);
-    }
-    const owner = this.#owner(callee.of);
     const values = expression.arguments.map((argument) => this.#value(argument));
+    if (callee.kind === 'name') return this.#function(callee.name, values, line);
+    if (callee.kind !== 'attribute') throw this.#error('this call is not understood', line);
+    const owner = this.#owner(callee.of);
     const method = callee.name;
     let result: { readonly value: ConfigValue } | undefined;
     if (typeof owner === 'string') result = textMethod(owner, method, values);
@@ -240,6 +238,13 @@ class Evaluator {
     if (result === undefined) throw this.#error(`.${method}() is not understood`, line);
     if (CHANGING.has(method)) this.#touch(callee.of, line);
     return result.value;
+  }
+
+  /** One of Python's own functions; those that do more than make a value do not exist here. */
+  #function(name: string, values: readonly ConfigValue[], line: number): ConfigValue {
+    const value = callFunction(name, values);
+    if (value instanceof Unfit) throw this.#error(value.why, line);
+    return value;
   }
 
   #at(line: number): Place {

@@ -3,6 +3,7 @@ import { homedir } from 'node:os';
 import { basename, isAbsolute, join, resolve } from 'node:path';
 import { readUserFile } from '../../kernel/user-file.ts';
 import type { StatePaths } from '../../state/paths.ts';
+import { completeArchitectures } from './architecture.ts';
 import { defaultOptions } from './defaults.ts';
 import { evaluate } from './evaluate.ts';
 import { parse } from './parse.ts';
@@ -39,6 +40,8 @@ export interface LoadConfigOptions {
   readonly arch: string;
   /** Where ~/.config/mock is looked for; the caller's home unless given. */
   readonly home?: string;
+  /** Does what the command line says about options, after all files. */
+  readonly adjust?: (options: ConfigOptions) => void;
 }
 
 /**
@@ -76,6 +79,8 @@ export function loadConfig(path: string, settings: LoadConfigOptions): LoadedCon
   reader.read(path);
   reader.readIfThere(join(home, '.mock', 'user.cfg'));
   reader.readIfThere(join(home, '.config', 'mock.cfg'));
+  settings.adjust?.(options);
+  completeArchitectures(options);
   if (!options.has('root')) {
     throw configError(`${path} does not set config_opts['root']`, undefined, {
       hint: "every configuration names its root: config_opts['root'] = 'name'",
@@ -89,7 +94,9 @@ class Reader {
   readonly warnings: ConfigWarning[] = [];
   readonly #options: ConfigOptions;
   readonly #directory: string;
-  readonly #including: string[] = [];
+  /** What the file that is read includes, and itself: mock reads each of these once. */
+  readonly #included = new Set<string>();
+  #depth = 0;
 
   constructor(options: ConfigOptions, directory: string) {
     this.#options = options;
@@ -102,11 +109,13 @@ class Reader {
 
   /** `from`: where it is included. */
   read(path: string, from?: Place): void {
-    if (this.#including.includes(path)) {
-      this.#warn(`${path} includes itself in the end: it is read once`, from);
+    if (from === undefined) this.#included.clear();
+    if (this.#included.has(path)) {
+      this.#warn(`${path} is included more than once: it is read once, as by mock`, from);
       return;
     }
-    if (this.#including.length === MAX_INCLUDES) {
+    this.#included.add(path);
+    if (this.#depth === MAX_INCLUDES) {
       throw configError(`more than ${MAX_INCLUDES} files include one another`, from);
     }
     if (this.files.length === MAX_FILES) {
@@ -114,18 +123,18 @@ class Reader {
     }
     const text = readText(path, from);
     this.files.push(path);
-    this.#including.push(path);
+    this.#depth++;
     evaluate(parse(text, path), {
       options: this.#options,
       file: path,
-      include: (name, place) => this.read(this.#included(name), place),
+      include: (name, place) => this.read(this.#inDirectory(name), place),
       warn: (message, place) => this.#warn(message, place),
     });
-    this.#including.pop();
+    this.#depth--;
   }
 
   /** What is included lies in the configuration directory, wherever the file that includes it is. */
-  #included(name: string): string {
+  #inDirectory(name: string): string {
     return isAbsolute(name) ? resolve(name) : resolve(this.#directory, name);
   }
 

@@ -1,4 +1,4 @@
-import { equal, joinTexts } from './operators.ts';
+import { equal, joinTexts, Unfit } from './operators.ts';
 import type { Place } from './problem.ts';
 import {
   asText,
@@ -7,6 +7,7 @@ import {
   type ConfigValue,
   isDict,
   isList,
+  isTrue,
 } from './values.ts';
 
 /** Methods after which an option is not what it was. */
@@ -22,6 +23,27 @@ export const CHANGING = new Set([
 
 /** Undefined: there is no such method, or not with these arguments. */
 type MethodResult = { readonly value: ConfigValue } | undefined;
+
+/** What `name(values)` is, of Python's functions that only make a value of one value. */
+export function callFunction(name: string, values: readonly ConfigValue[]): ConfigValue | Unfit {
+  const [value] = values;
+  if (values.length !== 1 || !['int', 'str', 'bool', 'len'].includes(name)) {
+    return new Unfit(`${name}() is not understood`);
+  }
+  if (name === 'str') return asText(value);
+  if (name === 'bool') return isTrue(value);
+  if (name === 'int') return integer(value);
+  if (typeof value === 'string' || isList(value)) return value.length;
+  return isDict(value) ? value.size : new Unfit(`len() of ${asText(value)}`);
+}
+
+function integer(value: ConfigValue): number | Unfit {
+  if (typeof value === 'number') return Math.trunc(value);
+  if (typeof value === 'boolean') return Number(value);
+  const text = typeof value === 'string' ? value.trim() : '';
+  if (/^[-+]?\d+$/.test(text)) return Number(text);
+  return new Unfit(`int() of ${JSON.stringify(value)}: this is no whole number`);
+}
 
 /** A method of str. */
 export function textMethod(

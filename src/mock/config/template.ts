@@ -1,4 +1,5 @@
 import { Environment, Interpreter, parse, tokenize } from '@huggingface/jinja';
+import { joinTexts } from './operators.ts';
 import { configError } from './problem.ts';
 import { asText, type ConfigOptions, type ConfigValue, isDict, isList } from './values.ts';
 
@@ -76,6 +77,7 @@ export class Templates {
       None: null,
     };
     for (const [key, value] of Object.entries(constants)) environment.set(key, value);
+    environment.set('range', range);
     for (const key of this.#namesIn(template)) {
       // An option that stands in its own template is text that was meant to stay.
       if (this.#active.includes(key)) continue;
@@ -84,7 +86,9 @@ export class Templates {
     }
     try {
       const program = parse(tokenize(template, { lstrip_blocks: false, trim_blocks: false }));
-      return asText(boundedInterpreter(environment).run(program).value);
+      const text = asText(boundedInterpreter(environment).run(program).value);
+      // The parser drops the line end of a template's last line, which mock keeps.
+      return template.endsWith('\n') ? `${text}\n` : text;
     } catch (cause) {
       if (cause instanceof Error && cause.name === 'KilnError') throw cause;
       const what = cause instanceof Error ? cause.message : String(cause);
@@ -107,23 +111,60 @@ export class Templates {
   }
 }
 
+/** Numbers that one `range()` may give. */
+const MAX_RANGE = 10_000;
+
+/** Jinja's `range(end)`, `range(start, end)`, `range(start, end, step)`. */
+function range(first: number, end?: number, step = 1): number[] {
+  const [from, to] = end === undefined ? [0, first] : [first, end];
+  const length = Math.max(0, Math.ceil((to - from) / step));
+  if (!(length <= MAX_RANGE)) throw new RangeError(`range() gives more than ${MAX_RANGE} numbers`);
+  return Array.from({ length }, (_, index) => from + index * step);
+}
+
+/** A value inside of the interpreter. */
+interface RuntimeValue {
+  readonly type: string;
+  value: unknown;
+  toString(): string;
+}
+
 /** What is used of the interpreter, whose own types do not say it. */
 interface Evaluating {
-  evaluate(...given: unknown[]): unknown;
+  evaluate(node: { readonly type: string }, environment: unknown): RuntimeValue;
+  evaluateBlock(nodes: readonly { readonly type: string }[], environment: unknown): RuntimeValue;
   run(program: unknown): { readonly value: ConfigValue };
 }
 
 /** An interpreter that gives up: loops in loops have no end that anybody waits for. */
 function boundedInterpreter(environment: Environment): Evaluating {
-  const interpreter = new Interpreter(environment) as Evaluating;
+  const interpreter = new Interpreter(environment) as unknown as Evaluating;
   const evaluate = interpreter.evaluate.bind(interpreter);
+  const evaluateBlock = interpreter.evaluateBlock.bind(interpreter);
   let steps = 0;
   interpreter.evaluate = (...given) => {
     steps += 1;
     if (steps > MAX_STEPS) throw new Error(`it takes more than ${MAX_STEPS} steps`);
     return evaluate(...given);
   };
+  interpreter.evaluateBlock = (nodes, scope) => {
+    const written = nodes.map((node) => pythonText(node.type, interpreter.evaluate(node, scope)));
+    // The class of texts is not exported: an empty block is one.
+    const result = evaluateBlock([], scope);
+    result.value = joinTexts(written, '');
+    return result;
+  };
   return interpreter;
+}
+
+/** Nodes of a template that write nothing themselves. */
+const SILENT = new Set(['Set', 'Macro', 'Comment', 'Break', 'Continue']);
+
+/** What a node of a template writes, in Python's words where JavaScript has others. */
+function pythonText(node: string, value: RuntimeValue): string {
+  if (SILENT.has(node) || value.type === 'UndefinedValue') return '';
+  if (value.type === 'NullValue') return asText(null);
+  return typeof value.value === 'boolean' ? asText(value.value) : value.toString();
 }
 
 /** A value as the interpreter takes it. */
