@@ -25,6 +25,13 @@ const PACKAGE_FIELDS = [
   'fileTriggers',
 ] as const;
 
+/** What is different in two sets of packages. */
+export interface Comparison {
+  readonly differences: readonly Difference[];
+  /** The files of packages that both sets have, by the name that differences call them. */
+  readonly pairs: ReadonlyMap<string, readonly [string, string]>;
+}
+
 /**
  * What is different in two sets of binary packages, file by file. Times of building and of files,
  * and the host's name, are left out: rpmbuild writes them into every package unless the
@@ -34,30 +41,35 @@ export async function comparePackages(
   first: readonly string[],
   second: readonly string[],
   signal?: AbortSignal,
-): Promise<Difference[]> {
+): Promise<Comparison> {
   const before = await byName(first, signal);
   const after = await byName(second, signal);
   const found: Difference[] = [];
+  const pairs = new Map<string, readonly [string, string]>();
   for (const [name, a] of before) {
     const b = after.get(name);
     if (b === undefined) found.push({ package: name, what: 'only the first build made it' });
-    else found.push(...compare(name, a, b));
+    else {
+      found.push(...compare(name, a.rpm, b.rpm));
+      pairs.set(name, [a.path, b.path]);
+    }
   }
   for (const name of after.keys()) {
     if (!before.has(name)) found.push({ package: name, what: 'only the second build made it' });
   }
-  return found.slice(0, MAX_DIFFERENCES);
+  return { differences: found.slice(0, MAX_DIFFERENCES), pairs };
 }
 
 async function byName(
   paths: readonly string[],
   signal: AbortSignal | undefined,
-): Promise<Map<string, RpmPackage>> {
-  const packages = new Map<string, RpmPackage>();
+): Promise<Map<string, { readonly rpm: RpmPackage; readonly path: string }>> {
+  const packages = new Map<string, { readonly rpm: RpmPackage; readonly path: string }>();
   for await (const result of readRpms(paths, { signal })) {
     if (result.error !== undefined) throw result.error;
     const { name, version, release, arch } = result.package;
-    packages.set(`${name}-${version}-${release}.${arch}`, result.package);
+    const path = paths[result.index] ?? '';
+    packages.set(`${name}-${version}-${release}.${arch}`, { rpm: result.package, path });
   }
   return packages;
 }

@@ -9,9 +9,10 @@ import type { Engine } from '../sandbox/open.ts';
 import { DiskWatch } from '../state/disk-watch.ts';
 import { buildPackage } from './build.ts';
 import { comparePackages } from './compare.ts';
+import { explainContent } from './compare-content.ts';
 import { buildStatus } from './exit-status.ts';
 import { writeProvenance } from './provenance/write.ts';
-import type { BuildHooks, BuildReport } from './report.ts';
+import type { BuildHooks, BuildReport, Difference } from './report.ts';
 import type { BuildRequest } from './request.ts';
 import { resultOfBuild } from './result.ts';
 import { BUILD_HOME } from './rpmbuild.ts';
@@ -21,7 +22,6 @@ import { packageSigner, signReport } from './sign.ts';
 const OTHERWISE = {
   hostname: 'another-host',
   surroundings: {
-    topDirectory: `${BUILD_HOME}/another/build/directory`,
     // One processor where there are more, else two.
     processors: availableParallelism() > 1 ? 1 : 2,
     // 14 hours ahead of UTC: for most of a day, it is tomorrow there.
@@ -29,16 +29,25 @@ const OTHERWISE = {
   },
 } as const;
 
+/** What the second build varies only when it is asked to: distributions pin it. */
+export const VARIATIONS = ['path'] as const;
+export type Variation = (typeof VARIATIONS)[number];
+
+/** The second build's %_topdir where the path varies. */
+const OTHER_TOP = `${BUILD_HOME}/another/build/directory`;
+
 /**
  * Builds a package, then builds it once more in a fresh box of the same image, with another host
- * name, build directory, file system below it, time zone, number of processors, and in another
- * second; and compares what the two made. The result directory is the first build's. If they differ, that is the report's failure
- * (E_BUILD_DIFFERS); its `differences` are set whenever both were built.
+ * name, file system below its directory, time zone, number of processors, and in another second, and
+ * with `vary` in another directory; and compares what the two made. The result directory is the first
+ * build's. If they differ, that is the report's failure (E_BUILD_DIFFERS); its `differences` are set
+ * whenever both were built.
  */
 export async function verifyBuild(
   engine: Engine,
   request: BuildRequest,
   hooks: BuildHooks = {},
+  vary: readonly Variation[] = [],
 ): Promise<BuildReport> {
   let signer: PackageSigner | undefined;
   try {
@@ -52,7 +61,7 @@ export async function verifyBuild(
   if (first.failure !== undefined || request.stopAfter !== undefined) return first;
   let report: BuildReport;
   try {
-    report = await buildAgain(engine, first, hooks);
+    report = await buildAgain(engine, first, hooks, vary);
     if (report.failure === undefined) report = await sign(report, signer, hooks);
     await writeResult(request.resultDirectory, resultOfBuild(report), request.caller);
     await writeProvenance(engine, report);
@@ -82,6 +91,7 @@ async function buildAgain(
   engine: Engine,
   first: BuildReport,
   hooks: BuildHooks,
+  vary: readonly Variation[],
 ): Promise<BuildReport> {
   const { request, resultDirectory } = first;
   await using work = await openWorkDirectory(engine.paths);
@@ -95,7 +105,11 @@ async function buildAgain(
     {
       ...same,
       ...OTHERWISE,
-      surroundings: { ...OTHERWISE.surroundings, home: join(work.path, 'home') },
+      surroundings: {
+        ...OTHERWISE.surroundings,
+        ...(vary.includes('path') ? { topDirectory: OTHER_TOP } : {}),
+        home: join(work.path, 'home'),
+      },
       // A base that is known by its id only has no lock; it is the same one by its id.
       ...(first.warnings.some(({ code }) => code === 'no-lock')
         ? {}
@@ -111,15 +125,24 @@ async function buildAgain(
     const failure = new KilnError('E_BUILD_DIFFERS', message, { cause: second.failure, hint });
     return { ...failed(first, failure), lastLines: second.lastLines };
   }
+  const { signal } = hooks;
   const paths = (report: BuildReport) =>
     report.packages.map(({ file }) => join(report.resultDirectory, file));
-  const differences = await comparePackages(paths(first), paths(second), hooks.signal);
-  if (differences.length === 0) return { ...first, differences };
-  const failure = new KilnError('E_BUILD_DIFFERS', 'two builds of it are not the same', {
+  const { differences: found, pairs } = await comparePackages(paths(first), paths(second), signal);
+  if (found.length === 0) return { ...first, differences: found };
+  const differences = await explainContent(found, pairs, join(work.path, 'unpacked'), signal);
+  return { ...failed(first, differ(differences)), differences };
+}
+
+/** The failure, which names the first difference. */
+function differ(differences: readonly Difference[]): KilnError {
+  const [first] = differences;
+  const what = [first?.package, first?.path, first?.what].filter(Boolean).join(': ');
+  const more = differences.length === 1 ? '' : `, and ${differences.length - 1} more`;
+  return new KilnError('E_BUILD_DIFFERS', `two builds of it are not the same: ${what}${more}`, {
     hint: 'result.json lists what differs under build.differences',
     details: { differences: differences.length },
   });
-  return { ...failed(first, failure), differences };
 }
 
 /** A clock that is read in the second build, to the second, never shows what it did in the first. */

@@ -35,11 +35,11 @@ const IMAGE: readonly Name[] = ['image', 'additionalPackage', 'update'];
 const MODES: Readonly<
   Record<BuildMode, { readonly title: string; readonly uses: readonly Name[] }>
 > = {
-  package: { title: 'a source package', uses: [...PACKAGE, ...IMAGE, 'verify'] },
-  spec: { title: 'a spec', uses: [...PACKAGE, ...IMAGE, 'verify', 'spec', 'sources'] },
+  package: { title: 'a source package', uses: [...PACKAGE, ...IMAGE, 'verify', 'vary'] },
+  spec: { title: 'a spec', uses: [...PACKAGE, ...IMAGE, 'verify', 'vary', 'spec', 'sources'] },
   lock: {
     title: 'a build by a lock',
-    uses: [...PACKAGE, 'verify', 'spec', 'sources', 'lock'],
+    uses: [...PACKAGE, 'verify', 'vary', 'spec', 'sources', 'lock'],
   },
   chain: {
     title: 'a chain',

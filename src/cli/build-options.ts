@@ -6,6 +6,7 @@ import {
   type NetworkPhase,
   type ShortCircuit,
 } from '../build/request.ts';
+import { VARIATIONS, type Variation } from '../build/verify.ts';
 import { CI_CHOICES, type CiChoice } from '../report/ci/provider.ts';
 import { shellWords } from '../shell-words.ts';
 import type { Caller } from './caller.ts';
@@ -37,6 +38,7 @@ export interface BuildOptions extends LimitValues {
   readonly resume?: string;
   readonly postinstall?: boolean;
   readonly verify?: boolean;
+  readonly vary: readonly Variation[];
   readonly provenanceKey?: string;
   readonly signKey?: string;
   readonly signPassphraseFile?: string;
@@ -75,6 +77,12 @@ function parseDefinition(text: string, before: string[] | undefined): string[] {
   const definition = macroDefinition(text);
   if (definition === undefined) throw new InvalidArgumentError("write it as 'NAME VALUE'.");
   return [...(before ?? []), definition];
+}
+
+function parseVariation(text: string): Variation {
+  const found = VARIATIONS.find((name) => name === text);
+  if (found !== undefined) return found;
+  throw new InvalidArgumentError(`it can be ${VARIATIONS.join(', ')}.`);
 }
 
 /** `--rpmbuild-opts` is one string, as mock has it. */
@@ -130,6 +138,9 @@ export function addBuildOptions(command: Command, caller: Pick<Caller, 'env'>): 
       .preset('1h'),
     new Option('--lock <file>', 'build in the very image of an earlier build, by its lock.json'),
     new Option('--verify', 'build twice, in other surroundings, and compare'),
+    new Option('--vary <what>', 'with --verify: let this differ, too')
+      .argParser((text: string, before: Variation[]) => [...before, parseVariation(text)])
+      .default([] as Variation[], 'none'),
     new Option('--postinstall', 'install what was built in a fresh sandbox'),
     new Option('--resume <id>', 'go on with a build in the sandbox that it was kept in'),
     new Option('--provenance-key <file>', 'sign the provenance with this private key (PEM)'),

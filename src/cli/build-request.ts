@@ -70,6 +70,9 @@ export function buildRequest(
   if (image === undefined && options.lock === undefined) {
     return command.error('kiln: say which image to build in: -r IMAGE, or KILN_IMAGE');
   }
+  if (options.vary.length > 0 && options.verify !== true) {
+    return command.error('kiln: --vary is for --verify: say what to compare');
+  }
   const phases = options.enableNetwork;
   if (options.egress.length > 0 && phases === undefined) {
     return command.error('kiln: --egress is for the phases of --enable-network: name them');

@@ -76,6 +76,17 @@ async function resume(
   return await resumeBuild(engine, box.id, overrides, hooks);
 }
 
+function buildOnce(
+  engine: Engine,
+  request: BuildRequest,
+  { verify, vary }: BuildOptions,
+  hooks: BuildHooks,
+): Promise<BuildReport> {
+  return verify === true
+    ? verifyBuild(engine, request, hooks, vary)
+    : buildPackage(engine, request, hooks);
+}
+
 async function build(
   source: string | undefined,
   options: BuildOptions,
@@ -92,11 +103,7 @@ async function build(
   const hooks = { ...output.hooks, signal: interruption.signal };
   const report =
     options.resume === undefined
-      ? await (options.verify === true ? verifyBuild : buildPackage)(
-          engine,
-          buildRequest(source, options, it, caller),
-          hooks,
-        )
+      ? await buildOnce(engine, buildRequest(source, options, it, caller), options, hooks)
       : await resume(engine, options.resume, resumedRequest(source, options, it), hooks);
   await output.finish(report);
   if (options.json === true) {

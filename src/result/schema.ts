@@ -187,7 +187,17 @@ const build = z
     sourcePackage: builtPackage.nullable(),
     kept: z.boolean().describe('the box is still there: kiln shell ID'),
     differences: z
-      .array(z.object({ package: z.string(), what: z.string(), path: z.string().optional() }))
+      .array(
+        z.object({
+          package: z.string(),
+          what: z.string(),
+          path: z.string().optional(),
+          detail: z
+            .array(z.string())
+            .optional()
+            .describe('of content: what only the first (-) or only the second build (+) has'),
+        }),
+      )
       .optional()
       .describe('what a second build gave that the first did not: of --verify'),
   })

@@ -23,7 +23,8 @@ test.serial('a build that depends on nothing around it is the same twice', async
   const parts = {
     name: 'steady',
     preamble: 'BuildRequires: tool-a',
-    install: 'tool-a > %{buildroot}/usr/share/steady/said',
+    // The second build has the first one's directory.
+    install: '(tool-a; pwd) > %{buildroot}/usr/share/steady/said',
   };
   const path = await sourcePackage(await state.fresh(), parts);
   const keys = await state.fresh();
@@ -54,8 +55,13 @@ test.serial('what differs is told file by file', async (t) => {
   const keys = await state.fresh();
   const key = await makeKey(keys, 'ed25519');
   const signing = { key: key.secret };
-  const report = await verifyBuild(state.images.engine, await state.request(path, { signing }));
+  const request = await state.request(path, { signing });
+  const report = await verifyBuild(state.images.engine, request, {}, ['path']);
   t.is(report.failure?.code, 'E_BUILD_DIFFERS', report.failure?.stack);
+  t.regex(
+    report.failure?.message ?? '',
+    /^two builds of it are not the same: shaky-1-1\.x86_64: .*, and \d+ more$/,
+  );
   const unsigned = join(report.resultDirectory, report.packages[0]!.file);
   t.notRegex((await rpmkeys(keys, unsigned, [key.public])).text, /Signature/);
   t.is(report.exitStatus, 5);
@@ -75,6 +81,11 @@ test.serial('what differs is told file by file', async (t) => {
   t.true(told.includes(`${folder}/only-another-host only the second build has it`));
   t.true(told.includes(' scriptlets'));
   t.false(told.some((line) => line.includes('/same ')));
+  const detailOf = (name: string) =>
+    report.differences?.find(({ path: file }) => file === `${folder}/${name}`)?.detail;
+  t.deepEqual(detailOf('host'), ['-kiln', '+another-host']);
+  t.regex(detailOf('folder')?.join('\n') ?? '', /^-\/builddir\/build\/.*\n\+.*\/another\/build/);
+  t.is(detailOf('link'), undefined);
   const result = JSON.parse(await resultFile(report, 'result.json'));
   t.is(result.build.differences.length, told.length);
   // The manifest is of the result.json that is there.
