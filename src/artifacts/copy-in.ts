@@ -30,6 +30,8 @@ export interface CopyInItem {
   readonly source: string;
   /** In the box, absolute. */
   readonly target: string;
+  /** What of a directory is left out: absolute paths of the host, without links. */
+  readonly leaveOut?: readonly string[];
 }
 
 /** What to copy into a box, before anything runs in it. */
@@ -81,7 +83,8 @@ async function copyItem(
     failure: (failed, cause) => cannotWrite(item, failed, cause),
   });
   const inventory = new Inventory(budget, LONGEST_PATH);
-  const copy = new TreeCopy({ destination, inventory, budget, warnings, links: 'now' });
+  const leaveOut = new Set(item.leaveOut?.map(fromText));
+  const copy = new TreeCopy({ destination, inventory, budget, warnings, links: 'now', leaveOut });
   if (source.contentOnly && kindOf(request.rootFd, path) === 'directory') {
     await copyContentOf(source, path, { copy, budget, rootFd: request.rootFd });
   } else {

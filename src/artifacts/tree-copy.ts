@@ -27,6 +27,8 @@ export interface TreeCopyOptions {
   readonly links: 'now' | 'later';
   /** What a new file is by itself, where that is known: many are copied quicker then. */
   readonly birth?: Birth;
+  /** Entries that are left out, with all that is in them: their paths in the source. */
+  readonly leaveOut?: ReadonlySet<ByteString>;
 }
 
 /** Where an entry goes to and comes from: `source` is its path there, for people. */
@@ -100,7 +102,8 @@ export class TreeCopy {
    * @throws KilnError E_ARTIFACT_LIMIT, E_ARTIFACT_COLLISION, the destination's; the signal's reason
    */
   async copy(step: CopyStep): Promise<void> {
-    const { budget, warnings, inventory } = this.#options;
+    const { budget, warnings, inventory, leaveOut } = this.#options;
+    if (leaveOut?.has(step.source) === true) return;
     if (budget.due) await budget.breathe();
     const fd = this.#openSource(step);
     if (fd === undefined) return;

@@ -6,7 +6,7 @@ import type { Engine } from '../sandbox/open.ts';
 import type { BuildCommand, BuildEgress } from './box.ts';
 import type { BuildHooks, BuildPhase, BuildWarning, LogName } from './report.ts';
 import { type BuildRequest, egressIn, type NetworkPhase } from './request.ts';
-import type { ResultFiles } from './result-files.ts';
+import { logTime, type ResultFiles } from './result-files.ts';
 
 /** What all parts of one build share: its logs, its clock, who listens. */
 export class BuildRun {
@@ -41,6 +41,7 @@ export class BuildRun {
 
   /** Puts a whole file into the result directory. @throws KilnError E_RESULTDIR */
   write(name: string, content: string): void {
+    if (this.request.omit?.some((omitted) => omitted === name) === true) return;
     this.#files?.write(name, content);
   }
 
@@ -49,20 +50,35 @@ export class BuildRun {
     this.#files = files;
   }
 
+  /** Runs the whole build; state.log hears of it where the whole has a name. */
+  async whole(work: () => Promise<void>): Promise<void> {
+    const name = this.hooks.stateNames?.whole;
+    if (name === undefined) return await work();
+    this.#files?.state('Start', name);
+    try {
+      await work();
+      this.#files?.state('Finish', name);
+    } catch (error) {
+      this.#files?.state('Failed', name);
+      throw error;
+    }
+  }
+
   /** Runs a part of the build: state.log and whoever listens hear of it, and its time is taken. */
   async phase<Result>(name: BuildPhase, work: () => Promise<Result>): Promise<Result> {
     this.signal.throwIfAborted();
-    this.#files?.state('Start', name);
+    const state = this.hooks.stateNames?.[name] ?? name;
+    this.#files?.state('Start', state);
     this.hooks.onPhase?.(name, 'start');
     try {
       const result = await this.timeline.measure(name, work);
-      this.#files?.state('Finish', name);
+      this.#files?.state('Finish', state);
       this.hooks.onPhase?.(name, 'finish');
       return result;
     } catch (error) {
       this.failedPhase ??= name;
       this.hooks.onPhase?.(name, 'fail');
-      this.#files?.state('Failed', name);
+      this.#files?.state('Failed', state);
       throw error;
     }
   }
@@ -101,9 +117,10 @@ export class BuildRun {
     this.#broken.abort(failure);
   }
 
-  /** A line of root.log. */
-  say(text: string): void {
-    this.output('root.log', Buffer.from(`${text}\n`));
+  /** A line of a log; root.log has the time of each. */
+  say(text: string, log: LogName = 'root.log'): void {
+    const time = log === 'root.log' ? `${logTime()} - ` : '';
+    this.output(log, Buffer.from(`${time}${text}\n`));
   }
 
   /** What making images is busy with goes into root.log, each kind of step once. */

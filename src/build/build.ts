@@ -35,7 +35,7 @@ export async function buildPackage(
     // A key that cannot sign is to be known before hours of building.
     await signingKey(request);
     run.signer = await packageSigner(engine, request);
-    await build(run, progress);
+    await run.whole(() => build(run, progress));
   } catch (error) {
     failure = error;
   }
@@ -70,6 +70,7 @@ async function build(run: BuildRun, progress: Progress): Promise<void> {
   progress.image = { id: image.manifest.id, name: image.manifest.name };
   progress.requires = requires;
   try {
+    caches.lookAt(box);
     await inBox(run, progress, base, prepared);
   } catch (error) {
     progress.usage = box.sandbox.usage();
@@ -78,8 +79,9 @@ async function build(run: BuildRun, progress: Progress): Promise<void> {
   }
   progress.usage = box.sandbox.usage();
   await prepared.close();
-  if (request.postinstall === true && progress.collected !== undefined) {
-    await checkInstall(run, base, progress.collected.packages);
+  const { packages } = progress.collected ?? { packages: [] };
+  if (request.postinstall === true && packages.length > 0) {
+    await checkInstall(run, base, packages);
   }
   await signCollected(run, progress);
 }

@@ -1,10 +1,14 @@
+import { closeSync } from 'node:fs';
 import { chown, mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { KilnError } from '../errors.ts';
 import { discard } from '../image/store/work-directory.ts';
+import { openInTree } from '../image/tree/path.ts';
+import { O_PATH } from '../kernel/at.ts';
 import { acquireLock, type HeldLock, tryLock } from '../kernel/flock.ts';
 import type { Bind } from '../sandbox/specification.ts';
 import { DiskWatch } from '../state/disk-watch.ts';
+import type { BuildBox } from './box.ts';
 import type { BuildRun } from './build-run.ts';
 import { MAX_ENTRIES, thinOut } from './cache-tree.ts';
 import type { CacheMount } from './request.ts';
@@ -12,6 +16,9 @@ import { BUILD_HOME } from './rpmbuild.ts';
 
 /** Where a box sees its caches: where programs look for theirs (XDG Base Directory). */
 const CACHE_HOME = `${BUILD_HOME}/.cache`;
+
+/** The name of the cache that is ccache's. */
+const CCACHE = 'ccache';
 
 /** Where distributions put ccache's own gcc and cc. */
 const CCACHE_PATHS = ['/usr/lib64/ccache', '/usr/lib/ccache'];
@@ -63,9 +70,34 @@ export class Caches implements AsyncDisposable {
 
   /** What makes programs use their cache; to be added to the image's environment. */
   environment(image: Readonly<Record<string, string>>): Record<string, string> {
-    if (!this.#open.some(({ mount }) => mount.name === 'ccache')) return {};
+    const ccache = this.#open.find(({ mount }) => mount.name === CCACHE);
+    if (ccache === undefined) return {};
     const path = image.PATH ?? '/usr/local/bin:/usr/bin:/usr/local/sbin:/usr/sbin';
-    return { PATH: [...CCACHE_PATHS, path].join(':') };
+    return {
+      PATH: [...CCACHE_PATHS, path].join(':'),
+      // Where ccache 3 looks, it would find nothing.
+      CCACHE_DIR: `${CACHE_HOME}/${CCACHE}`,
+      // It evicts by itself, long before the build is ended for filling its cache.
+      CCACHE_MAXSIZE: `${Math.max(1, Math.floor(ccache.mount.bytes / 1024))}Ki`,
+    };
+  }
+
+  /** Warns of an image without the program that the cache is for. */
+  lookAt(box: BuildBox): void {
+    if (!this.#open.some(({ mount }) => mount.name === CCACHE)) return;
+    const root = box.openRoot();
+    try {
+      const program = openInTree(root, '/usr/bin/ccache', O_PATH);
+      if (program !== undefined) {
+        closeSync(program);
+        return;
+      }
+    } finally {
+      closeSync(root);
+    }
+    const message =
+      'the image has no ccache, so its cache stays empty: add --additional-package ccache';
+    this.#run.warn({ code: 'no-ccache', message });
   }
 
   async #add(mount: CacheMount): Promise<void> {

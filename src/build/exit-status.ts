@@ -21,6 +21,7 @@ const BUILD_STATUS = {
 
 const BY_CODE: Readonly<Partial<Record<ErrorCode, number>>> = {
   E_BUILD_FAILED: BUILD_STATUS.failed,
+  E_BUILD_ARCH: BUILD_STATUS.source,
   E_BUILD_OUTPUT: BUILD_STATUS.failed,
   E_BUILD_LOOP: BUILD_STATUS.failed,
   E_BUILD_SOURCE: BUILD_STATUS.source,

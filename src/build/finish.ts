@@ -35,7 +35,11 @@ export async function finish(
   if (report.failure?.code === 'E_RESULTDIR') return report;
   try {
     await writeResult(request.resultDirectory, resultOfBuild(report), request.caller);
-    const whole = report.failure === undefined && request.stopAfter === undefined;
+    // Who goes on with a part of a build has changed what the other parts left.
+    const whole =
+      report.failure === undefined &&
+      request.stopAfter === undefined &&
+      request.shortCircuit === undefined;
     if (whole) await writeProvenance(run.engine, report);
     return report;
   } catch (cause) {

@@ -1,5 +1,6 @@
 import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
+import type { CopyInItem } from '../artifacts/copy-in.ts';
 import { KilnError } from '../errors.ts';
 import { awaitedLater } from '../promise.ts';
 import { digestFile } from '../repository/cache.ts';
@@ -7,6 +8,7 @@ import { readIdentities } from '../rpm/read.ts';
 import type { StatePaths } from '../state/paths.ts';
 import { SmallCache } from '../state/small-cache.ts';
 import type { BuildRequest, BuildSource } from './request.ts';
+import { resultPaths } from './result-files.ts';
 import { TOP_DIRECTORY } from './rpmbuild.ts';
 
 /** Names of source packages that are kept; each is a file of a few bytes. */
@@ -30,8 +32,9 @@ export async function readInput(
   paths: StatePaths,
   signal: AbortSignal,
 ): Promise<BuildInput> {
-  const { path } = source;
+  const { path, spec } = source;
   await regular(path, source.kind === 'spec' ? 'spec file' : 'source package');
+  if (spec !== undefined) await regular(spec, 'spec file');
   if (source.kind === 'spec') {
     await sourcesOf(source.sources);
     return { digest: await digestFile(path, 'sha256'), name: Promise.resolve(specName(path)) };
@@ -94,13 +97,15 @@ async function regular(path: string, what: string): Promise<void> {
 }
 
 /** What to copy into a box for this source. */
-export function inputFiles(
-  request: BuildRequest,
-  top: string = TOP_DIRECTORY,
-): { readonly source: string; readonly target: string }[] {
-  const { source } = request;
-  if (source.kind === 'srpm') return [{ source: source.path, target: `${top}/originals/` }];
+export function inputFiles(request: BuildRequest, top: string = TOP_DIRECTORY): CopyInItem[] {
+  const { source, resultDirectory } = request;
+  if (source.kind === 'srpm') {
+    const originals = { source: source.path, target: `${top}/originals/` };
+    if (source.spec === undefined) return [originals];
+    return [originals, { source: source.spec, target: `${top}/replacement/` }];
+  }
   const spec = { source: source.path, target: `${top}/SPECS/` };
   if (source.sources === undefined) return [spec];
-  return [spec, { source: `${source.sources}/.`, target: `${top}/SOURCES` }];
+  const leaveOut = resultPaths(resultDirectory, source.sources);
+  return [spec, { source: `${source.sources}/.`, target: `${top}/SOURCES`, leaveOut }];
 }

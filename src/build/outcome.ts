@@ -47,6 +47,24 @@ function howItEnded({ exitCode, signal }: Executed): string {
   return signal === null ? `exit status ${exitCode}` : `killed by ${signal}`;
 }
 
+/** What rpmbuild says of a spec whose ExclusiveArch, ExcludeArch, ExclusiveOS or ExcludeOS forbid it. */
+const NOT_HERE = /^error: (?:Architecture|OS) is (?:not included|excluded): (\S+)$/;
+
+/**
+ * The failure of rpmbuild with a spec that is not for this architecture.
+ * @returns undefined for any other failure
+ */
+export function notForThisMachine(end: Executed): BuildFailure | undefined {
+  for (const line of end.output.lines()) {
+    const arch = NOT_HERE.exec(line)?.[1];
+    if (arch === undefined) continue;
+    const what = `the package is not for ${arch}: its ExclusiveArch or ExcludeArch says so`;
+    const hint = 'build it where it is for, or for another architecture with --target';
+    return new BuildFailure('E_BUILD_ARCH', what, end, null, hint);
+  }
+  return undefined;
+}
+
 /** The section of a spec that rpmbuild says failed, such as `%build`. */
 export function failedSection(lines: readonly string[]): string | undefined {
   for (const line of lines.toReversed()) {

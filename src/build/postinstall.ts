@@ -56,6 +56,10 @@ export async function checkInstall(
       const items = paths.map((source) => ({ source, target: `${PACKAGES}/` }));
       await box.sandbox.copyIn(items, run.warn, signal);
       const end = await box.run(installCommand(), run.command('root.log'));
+      // rpm warns of scriptlets that failed, and calls the transaction a success.
+      for (const line of end.output.lines().filter((it) => FAILED_SCRIPTLET.test(it))) {
+        run.warn({ code: 'scriptlet', message: line.replace(/^(?:warning|error): /, '') });
+      }
       if (end.exitCode === 0) return;
       const limit = whichLimit(end);
       throw new BuildFailure(
@@ -76,6 +80,9 @@ function installCommand(): string[] {
   const script = `exec 2>&1; cd ${PACKAGES} && exec rpm -Uv --replacepkgs --oldpackage --nosignature --define '__transaction_unshare %{nil}' *.rpm`;
   return ['/bin/sh', '-c', script];
 }
+
+/** As rpm says it: `warning: %post(hello-1-1.noarch) scriptlet failed, exit status 1`. */
+const FAILED_SCRIPTLET = /^(?:warning|error): %\w+\(.*\) scriptlet failed, /;
 
 /** What the packages require that none of them provides. rpm has the last word on that. */
 async function neededFromOthers(paths: readonly string[], signal: AbortSignal): Promise<string[]> {

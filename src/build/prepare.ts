@@ -182,7 +182,13 @@ class Rounds {
       }
     }
     const image = await run.phase('image', async () => {
-      for (const { nevra } of layer.lock?.packages ?? []) run.say(`installing ${nevra}`);
+      const { manifest } = this.#options.base.image;
+      const { packages } = this.#options.base;
+      run.say(`image ${manifest.name} (${manifest.id.slice(0, 12)}): ${packages.length} packages`);
+      // Said of what is there already, too: it is what the build has.
+      for (const { nevra, repository } of layer.lock?.packages ?? []) {
+        run.say(`installing ${nevra} (${repository})`);
+      }
       return await openLayer(this.#context(), layer);
     });
     this.#image = image;

@@ -46,7 +46,11 @@ export type BuildWarning =
         | 'solver'
         /** lock.json: where the base image's packages came from is not known. */
         | 'no-lock'
-        | 'no-buildroot-lock';
+        | 'no-buildroot-lock'
+        /** There is a cache for ccache, and no ccache in the image. */
+        | 'no-ccache'
+        /** --postinstall: a scriptlet failed, and the package is installed all the same. */
+        | 'scriptlet';
       readonly message: string;
     };
 
@@ -59,6 +63,8 @@ export interface BuildHooks {
   readonly onOutput?: (log: LogName, chunk: Buffer) => void;
   readonly onImageProgress?: OnImageProgress;
   readonly onWarning?: (warning: BuildWarning) => void;
+  /** What state.log calls the phases, and the build as a whole, where that is not kiln's own name. */
+  readonly stateNames?: Readonly<Partial<Record<BuildPhase | 'whole', string>>>;
 }
 
 /** What the header of a package that was built says: for its SBOM. */
@@ -89,6 +95,8 @@ export interface Difference {
   readonly what: string;
   /** The file it is about; without one it is about the package. */
   readonly path?: string;
+  /** Of a file's content: lines or words that only the first (`-`) or the second build (`+`) has. */
+  readonly detail?: readonly string[];
 }
 
 /** Everything that comes of a build, however it ended; see {@link buildPackage}. */

@@ -11,10 +11,16 @@ export type NetworkPhase = (typeof NETWORK_PHASES)[number];
 
 /** What a package is built from. Paths are absolute, on the host. */
 export type BuildSource =
-  | { readonly kind: 'srpm'; readonly path: string }
+  | {
+      readonly kind: 'srpm';
+      readonly path: string;
+      /** A spec that takes the place of the package's own. */
+      readonly spec?: string;
+    }
   | {
       readonly kind: 'spec';
       readonly path: string;
+      readonly spec?: undefined;
       /** A directory with what the spec names as Source and Patch. */
       readonly sources?: string;
     };
@@ -97,12 +103,16 @@ export interface BuildRequest {
   readonly provenance?: ProvenanceOptions;
   /** Sign the packages with this key; KILN_SIGN_PASSPHRASE opens it where no file does. */
   readonly signing?: SigningKeyFiles;
+  /** Files of the result directory that are not wanted. */
+  readonly omit?: readonly ('hw_info.log' | 'installed_pkgs.log')[];
+  /** What `kiln ps` shows; `kiln build` and the source's path when missing. */
+  readonly shownAs?: readonly string[];
 }
 
 /** What surrounds a build in its box. */
 interface Surroundings {
-  /** rpm's %_topdir. */
-  readonly topDirectory: string;
+  /** rpm's %_topdir, where it is not mock's. */
+  readonly topDirectory?: string;
   /** How many the build is told to use (RPM_BUILD_NCPUS). */
   readonly processors: number;
   /** TZ. */

@@ -43,7 +43,12 @@ export function resultOfBuild(report: BuildReport): Result {
       kept: report.kept,
       ...(report.differences === undefined
         ? {}
-        : { differences: report.differences.map((difference) => ({ ...difference })) }),
+        : {
+            differences: report.differences.map(({ detail, ...difference }) => ({
+              ...difference,
+              ...(detail === undefined ? {} : { detail: [...detail] }),
+            })),
+          }),
     },
   };
 }

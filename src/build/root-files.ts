@@ -21,6 +21,7 @@ const QUERY =
  * each is asked once.
  */
 export async function writeInstalled(run: BuildRun, { box, image }: PreparedBuild): Promise<void> {
+  if (run.request.omit?.includes('installed_pkgs.log') === true) return;
   const cache = rootCache(run);
   const name = `${image.manifest.id}.installed`;
   let list = await cache.read(name);

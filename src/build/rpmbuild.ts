@@ -1,3 +1,4 @@
+import { shellWord } from '../shell-words.ts';
 import type { BuildRequest } from './request.ts';
 
 /** The build user's home, as mock has it. It is a file system of its own. */
@@ -41,9 +42,25 @@ function shell(name: string, script: string, ...parameters: readonly string[]): 
   return ['/bin/sh', '-c', `exec 2>&1; cd "$1" && shift && ${script}`, name, ...parameters];
 }
 
-/** Unpacks the source package in `originals` into SPECS and SOURCES. */
+/**
+ * What a command of this module runs, as a person would write it: for logs.
+ * @param argv as {@link shell} makes them
+ */
+export function commandLine(argv: readonly string[]): string {
+  const [, , script = '', , , ...parameters] = argv;
+  const written = script.slice(script.indexOf('&& shift && ') + '&& shift && '.length);
+  const words = parameters.map((word) => `${shellWord(word)} `).join('');
+  return written.replace(/\bexec /, '').replace('"$@" ', () => words);
+}
+
+/**
+ * Unpacks the source package in `originals` into SPECS and SOURCES. A spec in `replacement` takes the
+ * place of the package's own.
+ */
 export function unpackSource(top: string): string[] {
-  return shell('unpack', 'rpm -i --nodeps originals/*.rpm', top);
+  const script =
+    'rpm -i --nodeps originals/*.rpm && if [ -d replacement ]; then rm -f SPECS/*.spec && cp replacement/*.spec SPECS/; fi';
+  return shell('unpack', script, top);
 }
 
 /** Makes the source package, with the macros of the image. */
@@ -84,14 +101,18 @@ const SHORT_CIRCUIT = { build: '-bc', install: '-bi', binary: '-bb' } as const;
  */
 export function buildPackages(
   top: string,
-  options: readonly string[],
-  shortCircuit: BuildRequest['shortCircuit'],
+  request: Pick<BuildRequest, 'shortCircuit' | 'scratch'> & Parameters<typeof specOptions>[0],
   prepared: boolean,
 ): string[] {
+  const { shortCircuit, scratch } = request;
   const whole = prepared ? ['-bb', '--noprep'] : ['-bb'];
   const stage =
     shortCircuit === undefined ? whole : [SHORT_CIRCUIT[shortCircuit], '--short-circuit'];
-  return shell('build', 'exec rpmbuild "$@" SPECS/*.spec', top, ...options, ...stage);
+  // rpmbuild removes what it unpacked and installed; who comes back to a root goes on from there.
+  const keep = scratch === undefined ? [] : ['--noclean'];
+  // Packages of an earlier build are no results of this one.
+  const script = `${shortCircuit === undefined ? '' : 'rm -f RPMS/*.rpm && '}exec rpmbuild "$@" SPECS/*.spec`;
+  return shell('build', script, top, ...specOptions(request), ...stage, ...keep);
 }
 
 /** Without requirements on rpm itself: the image's rpm answers those. */

@@ -3,8 +3,9 @@ import type { BuildBox } from './box.ts';
 import type { BuildRun } from './build-run.ts';
 import { collectPackages } from './collect.ts';
 import type { Progress } from './finish.ts';
-import { BuildFailure, failedSection, whichLimit } from './outcome.ts';
-import { buildPackages, MISSING_BUILDREQUIRES, specOptions } from './rpmbuild.ts';
+import { runLogged } from './logged-command.ts';
+import { BuildFailure, failedSection, notForThisMachine, whichLimit } from './outcome.ts';
+import { buildPackages, MISSING_BUILDREQUIRES } from './rpmbuild.ts';
 import { Stages } from './stages.ts';
 
 /**
@@ -22,9 +23,8 @@ export async function runRpmbuild(
   await run.phase('build', async () => {
     const stages = new Stages(timeline, (phase, event) => hooks.onPhase?.(phase, event));
     const command = run.command('build.log');
-    const options = specOptions(request);
-    const argv = buildPackages(box.topDirectory, options, request.shortCircuit, prepDone);
-    const end = await box.run(argv, {
+    const argv = buildPackages(box.topDirectory, request, prepDone);
+    const end = await runLogged(run, box, argv, {
       ...command,
       onOutput: (chunk) => {
         command.onOutput(chunk);
@@ -44,6 +44,8 @@ export async function runRpmbuild(
       const what = 'the image lacks what the package requires';
       throw new BuildFailure('E_BUILD_REQUIRES', what, end, limit, hint);
     }
+    const elsewhere = limit === null ? notForThisMachine(end) : undefined;
+    if (elsewhere !== undefined) throw elsewhere;
     const what = failedSection(end.output.lines()) ?? section ?? 'rpmbuild';
     throw new BuildFailure('E_BUILD_FAILED', `${what} failed`, end, limit);
   });

@@ -2,8 +2,8 @@ import type { ErrorCode } from '../error-codes.ts';
 import type { Executed } from '../sandbox/door/planned-sandbox.ts';
 import type { BuildBox } from './box.ts';
 import type { BuildRun } from './build-run.ts';
-import { BuildFailure, failedSection, whichLimit } from './outcome.ts';
-import type { LogName } from './report.ts';
+import { runLogged } from './logged-command.ts';
+import { BuildFailure, failedSection, notForThisMachine, whichLimit } from './outcome.ts';
 import {
   generateBuildRequires,
   isDynamic,
@@ -41,22 +41,17 @@ export async function makeSrpm(
   const { topDirectory } = box;
   await run.phase('srpm', async () => {
     if (unpack) {
-      const end = await execute(run, box, unpackSource(topDirectory), 'build.log');
+      const end = await runLogged(run, box, unpackSource(topDirectory));
       if (end.exitCode !== 0)
         throw failure('E_BUILD_SRPM', 'the source package cannot be unpacked', end);
     }
-    const end = await execute(
-      run,
-      box,
-      makeSourcePackage(topDirectory, specOptions(request)),
-      'build.log',
-    );
+    const argv = makeSourcePackage(topDirectory, specOptions(request));
+    const end = await runLogged(run, box, argv);
     if (end.exitCode !== 0) {
-      const hint =
-        request.source.kind === 'spec' && request.source.sources === undefined
-          ? 'if a Source or Patch is missing, name its directory with --sources'
-          : undefined;
-      throw failure('E_BUILD_SPEC', 'rpmbuild cannot make the source package', end, hint);
+      throw (
+        notForThisMachine(end) ??
+        failure('E_BUILD_SPEC', 'rpmbuild cannot make the source package', end, specHint(end))
+      );
     }
   });
   return await run.phase('buildrequires', async () => {
@@ -73,7 +68,7 @@ export async function dynamicRequires(run: BuildRun, box: BuildBox): Promise<str
   return await run.phase('dynamic-buildrequires', async () => {
     const { topDirectory } = box;
     const argv = generateBuildRequires(topDirectory, specOptions(run.request));
-    const end = await execute(run, box, argv, 'build.log');
+    const end = await runLogged(run, box, argv);
     if (end.exitCode !== MISSING_BUILDREQUIRES) {
       const section = failedSection(end.output.lines()) ?? '%generate_buildrequires';
       throw failure('E_BUILD_FAILED', `${section} failed`, end);
@@ -94,13 +89,15 @@ async function query(run: BuildRun, box: BuildBox, argv: readonly string[]): Pro
     .slice(0, MAX_REQUIRES);
 }
 
-async function execute(
-  run: BuildRun,
-  box: BuildBox,
-  argv: readonly string[],
-  log: LogName,
-): Promise<Executed> {
-  return await box.run(argv, run.command(log));
+/** What to do about a spec that rpmbuild does not take, by what it said. */
+function specHint(end: Executed): string {
+  const lines = end.output.lines();
+  if (lines.some((line) => /^error: Bad (?:file|source): /.test(line))) {
+    return 'a Source or Patch of the spec is missing: --sources names the directory that has it';
+  }
+  const place = lines.find((line) => /^error: .*\bline \d+: /.test(line));
+  if (place !== undefined) return `mend the spec: ${place.slice('error: '.length, 200)}`;
+  return 'mend the spec; build.log has all that rpmbuild said';
 }
 
 function failure(code: ErrorCode, what: string, end: Executed, hint?: string): BuildFailure {

@@ -6,6 +6,7 @@ import { CiOutput } from './ci-output.ts';
 import { printEgressRefusals } from './egress-refusals.ts';
 import { printError } from './errors.ts';
 import { imageProgress } from './image-progress.ts';
+import { LogTail } from './log-tail.ts';
 import { LogView } from './print.ts';
 
 /** Parts that are worth a line while they go on; the others are over at once. */
@@ -28,6 +29,7 @@ export class BuildOutput {
   readonly #caller: Caller;
   readonly #ci: CiOutput | undefined;
   #view: LogView | undefined;
+  readonly #tail = new LogTail();
 
   constructor({ quiet, ci, source }: BuildOutputOptions, caller: Caller) {
     this.#caller = caller;
@@ -46,7 +48,9 @@ export class BuildOutput {
       onOutput: (log, chunk) => {
         if (log !== 'build.log') return;
         this.#ci?.read(chunk);
-        if (!quiet) this.#log().write(chunk);
+        if (quiet) return;
+        this.#log().write(chunk);
+        this.#tail.push(chunk);
       },
     };
   }
@@ -57,19 +61,29 @@ export class BuildOutput {
     return this.#view;
   }
 
+  /** Whether whoever reads stderr has just seen these lines on stdout. */
+  #isSeen(lines: readonly string[]): boolean {
+    const { stdout, stderr } = this.#caller;
+    return (stdout.isTTY || !stderr.isTTY) && this.#tail.has(lines);
+  }
+
   /** What came of it. @throws KilnError E_RESULTDIR where files for a CI service cannot be written */
   async finish(report: BuildReport): Promise<void> {
     this.#view?.[Symbol.dispose]();
     await this.#ci?.finish(resultOfBuild(report), report.resultDirectory);
     const { failure, failedPhase, lastLines, packages, sourcePackage, resultDirectory } = report;
     if (failure !== undefined) {
-      for (const line of lastLines) this.#caller.stderr.say(`  | ${line}\n`);
+      for (const line of this.#isSeen(lastLines) ? [] : lastLines) {
+        this.#caller.stderr.say(`  | ${line}\n`);
+      }
       this.#caller.stderr.say(`kiln: ${report.name}: failed in ${failedPhase}\n`);
       printError(failure, this.#caller.stderr);
     }
     printEgressRefusals(report.egress, this.#caller.stderr);
-    for (const { package: name, path, what } of report.differences?.slice(0, DIFFERENCES) ?? []) {
+    for (const difference of report.differences?.slice(0, DIFFERENCES) ?? []) {
+      const { package: name, path, what, detail = [] } = difference;
       this.#caller.stderr.say(`  | ${[name, path, what].filter(Boolean).join(': ')}\n`);
+      for (const line of detail) this.#caller.stderr.say(`  |   ${line}\n`);
     }
     if (report.differences?.length === 0)
       this.#caller.stderr.say('kiln: both builds are the same\n');

@@ -12,7 +12,7 @@ import { leftOutPlugins } from './config/left-out.ts';
 import { SYSTEM_CONFIG } from './config/load.ts';
 import { switchPlugins } from './config/plugins.ts';
 import { configError } from './config/problem.ts';
-import { ccacheSize } from './config/recipe.ts';
+import { ccacheSize, omittedFiles } from './config/recipe.ts';
 import { signPlugin } from './config/sign.ts';
 import { Templates } from './config/template.ts';
 import type { ConfigOptions } from './config/values.ts';
@@ -48,6 +48,9 @@ export async function recipeChroot(place: RecipePlace, request: ChrootRequest): 
     target: request.target,
     ccache: ccacheSize(options),
     sign: sign === 'other' ? undefined : sign,
+    omit: omittedFiles(options),
+    moreBuildRequires: new Map(),
+    switchedOn: [],
     warnings: leftOutPlugins(options, () => undefined),
   };
 }

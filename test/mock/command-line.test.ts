@@ -138,7 +138,7 @@ const WRONG: readonly (readonly [string[], RegExp, RegExp?])[] = [
   [['--scrub=everything'], /it takes all, chroot/],
   [['--short-circuit', 'check'], /it takes prep, build/],
   [['--forcearch', 'ppc64le'], /nothing that kiln does/, /none is emulated/],
-  [['--dnf-cmd', 'list'], /nothing that kiln does/, /--install/],
+  [['--rootdir', 'd'], /nothing that kiln does/, /KILN_STATE/],
   [['--snapshot', 'x'], /nothing that kiln does/, /--uniqueext/],
 ];
 

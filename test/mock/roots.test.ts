@@ -34,7 +34,7 @@ function ends(t: ExecutionContext, result: MockResult, status: number, words: Re
 }
 
 function leftOut(plugin: string): string {
-  return `the plugin ${plugin} is left out: kiln has nothing like it`;
+  return `the plugin ${plugin} is left out: run it with --chroot`;
 }
 
 /** A binary package, made by rpmbuild on this host. */

@@ -41,12 +41,17 @@ export async function writeProvenance(engine: Engine, report: BuildReport): Prom
     resultDirectory,
     there.map((path) => ({ path })),
   );
-  const { path: source } = request.source;
+  const { path: source, spec } = request.source;
   const digest = report.sourceDigest ?? (await digestFile(source, 'sha256'));
   const attestations = attestBuild({
     report,
     root,
-    sources: [{ name: basename(source), sha256: digest.slice('sha256:'.length) }],
+    sources: [
+      { name: basename(source), sha256: digest.slice('sha256:'.length) },
+      ...(spec === undefined
+        ? []
+        : [{ name: basename(spec), sha256: (await digestFile(spec, 'sha256')).slice(7) }]),
+    ],
     byproducts,
     kiln: KILN_VERSION,
     key,

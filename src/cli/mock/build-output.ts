@@ -23,6 +23,13 @@ export function buildHooks({ log, signal }: MockSession, what: string): BuildHoo
     onOutput: (_, chunk) => log.output(chunk),
     onImageProgress: (progress) => log.output(`${describeProgress(progress)}\n`),
     onWarning: ({ message }) => log.warning(message),
+    stateNames: {
+      whole: `build phase for ${what}`,
+      image: 'chroot init',
+      srpm: `build setup for ${what}`,
+      build: `rpmbuild ${what}`,
+      'dynamic-buildrequires': `rpmbuild -br ${what}`,
+    },
   };
 }
 
@@ -39,7 +46,8 @@ export function finishBuild(log: MockLog, report: BuildReport, what: string, roo
   log.error(`Exception(${what}) Config(${root}) ${time}`);
   log.info(`Results and/or logs in: ${resultDirectory}`);
   log.failure(failure);
-  for (const line of report.lastLines) log.error(`  ${line}`);
+  const { lastLines } = report;
+  for (const line of log.hasShown(lastLines) ? [] : lastLines) log.error(`  ${line}`);
   return statusOf(report);
 }
 

@@ -1,4 +1,4 @@
-import { isAbsolute, resolve } from 'node:path';
+import { basename, isAbsolute, resolve } from 'node:path';
 import { macroDefinition } from '../../build/macro-definition.ts';
 import {
   type BuildRequest,
@@ -6,12 +6,15 @@ import {
   NETWORK_PHASES,
   type ShortCircuit,
 } from '../../build/request.ts';
+import { KilnError } from '../../errors.ts';
 import { hostArchitecture } from '../../image/key.ts';
+import { readUserFile } from '../../kernel/user-file.ts';
 import type { Chroot } from '../../mock/chroot.ts';
+import { rootCommand } from '../../mock/root/box.ts';
 import { shellWords } from '../../shell-words.ts';
 import { parseSize } from '../values.ts';
 import { usageError } from './command-line.ts';
-import { addedRepositories, type MockSession } from './session.ts';
+import { addedRepositories, hostPath, type MockSession } from './session.ts';
 
 /** The build that mock's command line and configuration ask for. */
 export function mockBuildRequest(
@@ -37,22 +40,57 @@ export function mockBuildRequest(
     source,
     resultDirectory,
     caller: session.caller.ids,
-    defines: line.values('define').map(definition),
+    defines: [
+      ...macroFileDefines(line.value('macro-file')),
+      ...line.values('define').map(definition),
+    ],
     with: line.values('with'),
     without: line.values('without'),
     nocheck: line.has('nocheck') || !chroot.check,
     rpmbuildOptions: shellWords(line.value('rpmbuild-opts') ?? chroot.rpmbuildOptions),
-    additionalPackages: line.values('additional-package'),
+    additionalPackages: [
+      ...line.values('additional-package'),
+      ...moreRequires(chroot, source),
+      // As mock's plugin does.
+      ...(chroot.ccache === undefined ? [] : ['ccache']),
+    ],
     repositories: addedRepositories(session, hostArchitecture()),
     postinstall: line.has('postinstall') || chroot.postInstall,
     offline: line.has('offline'),
     caches,
+    omit: chroot.omit,
+    shownAs: rootCommand(chroot.root, [basename(source.path)]),
     ...(target === undefined ? {} : { target }),
     ...(shortCircuit === undefined ? {} : { shortCircuit: shortCircuit as ShortCircuit }),
     ...(network ? { network: { use: 'host', phases: NETWORK_PHASES } } : {}),
     ...(timeout === undefined ? {} : { time: { timeout } }),
     ...(chroot.hostname === undefined ? {} : { hostname: chroot.hostname }),
   };
+}
+
+/** What more_buildreqs has for a source: by name-version-release, name-version, or name. */
+function moreRequires({ moreBuildRequires }: Chroot, { path }: BuildSource): readonly string[] {
+  const full = basename(path).replace(/(?:\.(?:no)?src)?\.(?:rpm|spec)$/, '');
+  const shorter = full.replace(/-[^-]*$/, '');
+  const names = [full, shorter, shorter.replace(/-[^-]*$/, '')];
+  const found = names.find((name) => moreBuildRequires.has(name));
+  return moreBuildRequires.get(found ?? '') ?? [];
+}
+
+/** Bytes of a file of macros. */
+const MAX_MACROS = 2 ** 20;
+
+/** The macros of `--macro-file`: `%NAME VALUE` in lines, one that ends in a backslash goes on. */
+function macroFileDefines(path: string | undefined): string[] {
+  if (path === undefined) return [];
+  let text: string;
+  try {
+    text = readUserFile(hostPath(path), MAX_MACROS).toString('utf8');
+  } catch (cause) {
+    throw new KilnError('E_MOCK_USAGE', `Input rpm macros file cannot be read: ${path}`, { cause });
+  }
+  const lines = text.replace(/\\\r?\n/g, ' ').split(/\r?\n/);
+  return lines.filter((line) => /^\s*%/.test(line)).map((line) => definition(line.trim()));
 }
 
 /** `MACRO EXPR`. */

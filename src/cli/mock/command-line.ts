@@ -73,6 +73,7 @@ export function parseCommandLine(argv: readonly string[]): CommandLine {
     mode = MODES.find((known) => known === first);
     positionals.shift();
   }
+  checkModes(mode ?? 'rebuild', given);
   return {
     mode: mode ?? 'rebuild',
     args: positionals,
@@ -81,6 +82,16 @@ export function parseCommandLine(argv: readonly string[]): CommandLine {
     value: (wanted) => given.findLast(({ name }) => name === wanted)?.value,
     values: (wanted) => given.filter(({ name }) => name === wanted).map(({ value }) => value ?? ''),
   };
+}
+
+/** Refuses options that the mode would not heed. */
+function checkModes(mode: Mode, given: readonly { readonly name: string }[]): void {
+  for (const { name } of given) {
+    const modes = OPTIONS.get(name)?.onlyFor;
+    if (modes === undefined || modes.includes(mode)) continue;
+    const [only, ...others] = modes.map((it) => `--${it}`);
+    throw usageError(`--${name} is for ${[only, ...others].join(', ')}, not for --${mode}`);
+  }
 }
 
 function check(rawName: string, name: string, value: string | undefined): void {
@@ -92,6 +103,9 @@ function check(rawName: string, name: string, value: string | undefined): void {
     throw usageError(`${rawName} takes no value, and was given ${JSON.stringify(value)}`);
   }
   if (refused !== undefined) throw usageError(`${rawName} is nothing that kiln does`, refused);
+  if (name === 'target' && value?.includes(',') === true) {
+    throw usageError(`--target option accepts only one arch. Invalid: ${value}`);
+  }
   if (choices !== undefined && value !== undefined && !choices.includes(value)) {
     throw usageError(`${rawName} ${value}: it takes ${choices.join(', ')}`);
   }

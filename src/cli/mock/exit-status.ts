@@ -46,6 +46,7 @@ const BY_CODE: Readonly<Partial<Record<ErrorCode, number>>> = {
   E_ARTIFACT_WRITE: MOCK_STATUS.resultdir,
   E_BUILD_SOURCE: MOCK_STATUS.srpm,
   E_BUILD_SRPM: MOCK_STATUS.srpm,
+  E_BUILD_ARCH: MOCK_STATUS.build,
   E_BUILD_OUTPUT: MOCK_STATUS.build,
   E_BUILD_LOOP: MOCK_STATUS.packages,
   E_BUILD_POSTINSTALL: MOCK_STATUS.packages,

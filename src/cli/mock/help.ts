@@ -1,7 +1,7 @@
 import { OPTION_GROUPS, type OptionEntry } from './option-table.ts';
 
 const USAGE = `Usage: kiln-mock [options] [--rebuild] SRPM…
-       kiln-mock [options] --buildsrpm --spec SPEC --sources PATH
+       kiln-mock [options] --buildsrpm --spec SPEC [--sources PATH]
        kiln-mock [options] --chain SRPM…
        kiln-mock [options] {--init | --clean | --scrub WHAT}
        kiln-mock [options] {--shell | --chroot} [COMMAND…]
@@ -13,7 +13,7 @@ configurations, which are read and never run, or a recipe of kiln's.
 `;
 
 const AFTER = `
-Options of mock's about its bootstrap and isolation are taken and change nothing.
+Options of mock's about its bootstrap, isolation and package manager are taken and change nothing.
 
 Exit status: 0; 1 failed, or rpmbuild's own; 3 configuration; 4 chain incomplete; 5 command line;
 7 interrupted; 10 no packages; 11 out of time; 20 root; 30 packages and repositories; 40 no SRPM;

@@ -1,5 +1,6 @@
 import { knownFailure, reasonLine } from '../../kernel/system-error.ts';
 import type { TextOutput } from '../caller.ts';
+import { LogTail } from '../log-tail.ts';
 import { LogView } from '../print.ts';
 
 /** How much is said: `-q`, nothing, `-v`. */
@@ -10,6 +11,7 @@ export class MockLog {
   readonly verbosity: Verbosity;
   readonly #to: TextOutput;
   #view: LogView | undefined;
+  readonly #tail = new LogTail();
 
   constructor(verbosity: Verbosity, to: TextOutput) {
     this.#to = to;
@@ -72,6 +74,12 @@ export class MockLog {
     if (!this.showsLogs) return;
     this.#view ??= new LogView(this.#to);
     this.#view.write(chunk);
+    this.#tail.push(chunk);
+  }
+
+  /** Whether these lines of a log were shown a moment ago. */
+  hasShown(lines: readonly string[]): boolean {
+    return this.showsLogs && this.#tail.has(lines);
   }
 
   #write(line: string): void {

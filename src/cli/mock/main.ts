@@ -5,7 +5,7 @@ import { type CommandLine, parseCommandLine } from './command-line.ts';
 import { mockStatus } from './exit-status.ts';
 import { helpText } from './help.ts';
 import { MockLog, type Verbosity } from './log.ts';
-import type { Mode } from './option-table.ts';
+import { type Mode, OPTIONS } from './option-table.ts';
 import type { MockSession } from './session.ts';
 
 type Run = (session: MockSession) => Promise<number>;
@@ -20,6 +20,8 @@ const RUNS: Readonly<Record<Mode, () => Promise<Run>>> = {
   init: async () => (await import('./modes/roots.ts')).init,
   clean: async () => (await import('./modes/roots.ts')).clean,
   orphanskill: async () => (await import('./modes/roots.ts')).orphanskill,
+  'scrub-all-chroots': async () => (await import('./modes/roots.ts')).scrubAll,
+  'pm-cmd': async () => (await import('./modes/packages.ts')).packageManager,
   shell: async () => (await import('./modes/commands.ts')).shell,
   chroot: async () => (await import('./modes/commands.ts')).chroot,
   install: async () => (await import('./modes/packages.ts')).install,
@@ -55,6 +57,7 @@ const CHANGING: ReadonlySet<Mode> = new Set([
   'installdeps',
   'remove',
   'update',
+  'pm-cmd',
   'copyin',
   'rebuild',
 ]);
@@ -87,6 +90,10 @@ async function run(line: CommandLine, log: MockLog, caller: Caller): Promise<num
   const session: MockSession = { caller, engine, line, log, signal: interruption.signal };
   if (SILENT.has(line.mode)) return await act(session);
   log.info(`kiln-mock version ${KILN_VERSION} starting...`);
+  for (const { name } of line.given) {
+    const why = OPTIONS.get(name)?.noEffect;
+    if (why !== undefined) log.info(`--${name} changes nothing: ${why}`);
+  }
   const status = await log.state('run', () => act(session));
   if (CHANGING.has(line.mode)) caller.storeChanged();
   return status;

@@ -17,6 +17,8 @@ export const MODES = [
   'copyin',
   'copyout',
   'orphanskill',
+  'scrub-all-chroots',
+  'pm-cmd',
   'list-chroots',
   'debug-config',
   'debug-config-expanded',
@@ -47,14 +49,15 @@ export interface OptionEntry {
   readonly help?: string;
   /** It chooses what to do. */
   readonly mode?: Mode;
-  /** Taken for mock's sake: kiln does that in its own way, or always. */
-  readonly noEffect?: true;
+  /** The modes that heed it; all unless given. */
+  readonly onlyFor?: readonly Mode[];
+  /** Taken for mock's sake, and changes nothing: why. */
+  readonly noEffect?: string;
   /** What to do instead of an option that is refused. */
   readonly refused?: string;
 }
 
 const SNAPSHOTS = 'kiln has no snapshots: name roots with --uniqueext';
-const PACKAGE_MANAGER = 'no package manager runs: use --install, --remove and --update';
 const SCM = 'get the sources first, then give --spec and --sources';
 
 const modes: Record<string, OptionEntry> = {
@@ -86,7 +89,14 @@ const modes: Record<string, OptionEntry> = {
   remove: { mode: 'remove', help: 'remove packages from the root' },
   copyin: { mode: 'copyin', help: 'copy files into the root: SOURCE… DESTINATION' },
   copyout: { mode: 'copyout', help: 'copy files out of the root: SOURCE… DESTINATION' },
-  orphanskill: { mode: 'orphanskill', help: 'end what a killed kiln-mock left running' },
+  orphanskill: { mode: 'orphanskill', help: 'end all that runs in the root' },
+  'scrub-all-chroots': { mode: 'scrub-all-chroots', help: 'remove all roots' },
+  'pm-cmd': {
+    mode: 'pm-cmd',
+    help: 'install, remove or update, as a package manager’s command line',
+  },
+  'dnf-cmd': { mode: 'pm-cmd', help: 'the same' },
+  'yum-cmd': { mode: 'pm-cmd', help: 'the same' },
   'list-chroots': { mode: 'list-chroots', help: 'list configurations and recipes' },
   'debug-config': { mode: 'debug-config', help: 'print all options of the configuration' },
   'debug-config-expanded': {
@@ -101,8 +111,16 @@ const building: Record<string, OptionEntry> = {
   without: { value: 'OPTION', help: 'disable a conditional of the spec' },
   nocheck: { help: 'skip %check' },
   target: { value: 'ARCH', help: 'rpmbuild’s --target' },
-  spec: { value: 'FILE', help: 'the spec, for --buildsrpm and --rebuild' },
-  sources: { value: 'PATH', help: 'its sources: a file, or a directory of files' },
+  spec: {
+    value: 'FILE',
+    onlyFor: ['buildsrpm', 'rebuild'],
+    help: 'the spec, or one to take the place of an SRPM’s',
+  },
+  sources: {
+    value: 'PATH',
+    onlyFor: ['buildsrpm', 'rebuild'],
+    help: 'its sources: a file, or a directory of files',
+  },
   resultdir: { value: 'DIR', help: 'where results go' },
   'rpmbuild-opts': { value: 'OPTIONS', help: 'further options for rpmbuild' },
   rpmbuild_timeout: { value: 'SECONDS', help: 'end rpmbuild after this long' },
@@ -111,12 +129,23 @@ const building: Record<string, OptionEntry> = {
     choices: ['prep', 'build', 'install', 'binary'],
     help: 'go on in the root from build, install or binary; implies --no-clean',
   },
-  'additional-package': { value: 'PACKAGE', help: 'install it beside what the package requires' },
+  'additional-package': {
+    value: 'PACKAGE',
+    onlyFor: ['rebuild', 'chain', 'installdeps', 'calculate-build-dependencies'],
+    help: 'install it beside what the package requires',
+  },
   postinstall: { help: 'install what was built, too' },
   'enable-network': { help: 'the host’s network for builds and commands' },
-  continue: { short: 'c', help: 'chain: go on after a failure' },
-  recurse: { help: 'chain: try again what failed, as long as something works' },
-  localrepo: { value: 'DIR', help: 'chain: where results and their repository go' },
+  continue: { short: 'c', onlyFor: ['chain'], help: 'chain: go on after a failure' },
+  recurse: {
+    onlyFor: ['chain'],
+    help: 'chain: try again what failed, as long as something works',
+  },
+  localrepo: {
+    value: 'DIR',
+    onlyFor: ['chain'],
+    help: 'chain: where results and their repository go',
+  },
 };
 
 const root: Record<string, OptionEntry> = {
@@ -127,6 +156,7 @@ const root: Record<string, OptionEntry> = {
   },
   configdir: { value: 'DIR', help: 'where configurations are, /etc/mock unless given' },
   'config-opts': { value: 'KEY=VALUE', help: 'override an option of the configuration' },
+  'macro-file': { value: 'FILE', help: 'macros for rpmbuild, as ~/.rpmmacros has them' },
   'enable-plugin': { value: 'NAME', help: 'switch a plugin on: ccache and sign do something' },
   'disable-plugin': { value: 'NAME', help: 'switch a plugin off' },
   'plugin-option': { value: 'PLUGIN:KEY=VALUE', help: 'set an option of a plugin' },
@@ -147,24 +177,25 @@ const root: Record<string, OptionEntry> = {
   version: { help: 'the version' },
 };
 
-const withoutEffect = [
-  'bootstrap-chroot',
-  'no-bootstrap-chroot',
-  'use-bootstrap-image',
-  'no-bootstrap-image',
-  'old-chroot',
-  'new-chroot',
-  'cache-alterations',
-  'trace',
-  'yum',
-  'dnf',
-  'dnf4',
-  'dnf5',
-];
+const BOOTSTRAP = 'packages are solved and unpacked on the host, without a bootstrap root';
+const ISOLATION = 'every command runs in a libvirt-lxc sandbox';
+const MANAGER = 'no package manager runs: kiln solves and installs by itself';
 
-const valuesWithoutEffect: Record<string, OptionEntry> = {
-  isolation: { value: 'HOW', choices: ['auto', 'simple', 'nspawn'], noEffect: true },
-  tmp_prefix: { value: 'TEXT', noEffect: true },
+const withoutEffect: Record<string, OptionEntry> = {
+  'bootstrap-chroot': { noEffect: BOOTSTRAP },
+  'no-bootstrap-chroot': { noEffect: BOOTSTRAP },
+  'use-bootstrap-image': { noEffect: BOOTSTRAP },
+  'no-bootstrap-image': { noEffect: BOOTSTRAP },
+  'old-chroot': { noEffect: ISOLATION },
+  'new-chroot': { noEffect: ISOLATION },
+  isolation: { value: 'HOW', choices: ['auto', 'simple', 'nspawn'], noEffect: ISOLATION },
+  'cache-alterations': { noEffect: 'a root keeps what was changed in it, and images are cached' },
+  trace: { noEffect: 'mock traces its Python functions' },
+  tmp_prefix: { value: 'TEXT', noEffect: 'results of a chain go to --localrepo, or a new folder' },
+  yum: { noEffect: MANAGER },
+  dnf: { noEffect: MANAGER },
+  dnf4: { noEffect: MANAGER },
+  dnf5: { noEffect: MANAGER },
 };
 
 const refused: Record<string, OptionEntry> = {
@@ -174,12 +205,8 @@ const refused: Record<string, OptionEntry> = {
     refused: 'a root is mounted in a sandbox only: use --copyin, --copyout and --chroot',
   },
   rootdir: { value: 'DIR', refused: 'roots are kept in KILN_STATE: set that instead' },
-  'macro-file': { value: 'FILE', refused: 'give each macro with -D, or in the configuration' },
   'symlink-dereference': { refused: 'copy the sources to a directory without links first' },
   'hermetic-build': { value: 'LOCK', refused: 'use kiln build --lock lock.json --offline' },
-  'pm-cmd': { refused: PACKAGE_MANAGER },
-  'yum-cmd': { refused: PACKAGE_MANAGER },
-  'dnf-cmd': { refused: PACKAGE_MANAGER },
   snapshot: { refused: SNAPSHOTS },
   'remove-snapshot': { refused: SNAPSHOTS },
   'rollback-to': { refused: SNAPSHOTS },
@@ -188,6 +215,10 @@ const refused: Record<string, OptionEntry> = {
   umount: { refused: 'nothing stays mounted between commands' },
   'scm-enable': { refused: SCM },
   'scm-option': { value: 'KEY=VALUE', refused: SCM },
+  'separate-check': {
+    value: 'MODE',
+    refused: 'use --nocheck, and test what was built with kiln run',
+  },
   'buildroot-image': { value: 'IMAGE', refused: 'kiln makes build roots of packages' },
 };
 
@@ -202,7 +233,6 @@ export const OPTION_GROUPS: readonly (readonly [string, Readonly<Record<string, 
 /** All options by their long names. */
 export const OPTIONS: ReadonlyMap<string, OptionEntry> = new Map([
   ...OPTION_GROUPS.flatMap(([, entries]) => Object.entries(entries)),
-  ...withoutEffect.map((name): [string, OptionEntry] => [name, { noEffect: true }]),
-  ...Object.entries(valuesWithoutEffect),
+  ...Object.entries(withoutEffect),
   ...Object.entries(refused),
 ]);

@@ -68,7 +68,7 @@ export async function specRequires(
 ): Promise<readonly string[]> {
   const input = readSpec(path);
   const request = mockBuildRequest(session, chroot, { kind: 'spec', path }, '/');
-  await using box = await RootBox.open(root, { command: ['kiln-mock', 'rpmspec'] });
+  await using box = await RootBox.open(root, { command: ['rpmspec'] });
   const result = await box.capture(['/bin/sh', '-c', QUERY, 'sh', ...specOptions(request)], {
     user: chroot.user,
     env: { TMPDIR: '/tmp' },

@@ -1,4 +1,4 @@
-import { basename } from 'node:path';
+import { basename, join } from 'node:path';
 import { buildPackage } from '../../build/build.ts';
 import type { BuildReport } from '../../build/report.ts';
 import type { BuildRequest, BuildSource } from '../../build/request.ts';
@@ -9,6 +9,7 @@ import type { MockRoot } from '../../mock/root/root.ts';
 import { DiskWatch } from '../../state/disk-watch.ts';
 import { buildHooks } from './build-output.ts';
 import { cleanup, mockBuildRequest, resultDirectoryOf } from './build-request.ts';
+import { installArguments } from './modes/packages.ts';
 import { buildRequires, installRequirements } from './requirements.ts';
 import { type MockSession, openBaseImage } from './session.ts';
 
@@ -32,11 +33,28 @@ export async function buildInRoot(
     ...more,
   };
   const opened = clean ? undefined : await root.open((reason) => log.warning(reason));
-  if (opened !== undefined && !opened.record.pristine) {
-    return await buildThere(session, chroot, root, request);
-  }
   if (clean) await log.state('clean chroot', () => root.remove());
-  return await buildFresh(session, chroot, root, request, after.onSuccess && after.onFailure);
+  const report =
+    opened !== undefined && !opened.record.pristine
+      ? await buildThere(session, chroot, root, request)
+      : await buildFresh(session, chroot, root, request, after.onSuccess && after.onFailure);
+  if (report.failure === undefined && request.postinstall === true && !after.onSuccess) {
+    await installBuilt(session, chroot, root, report);
+  }
+  return report;
+}
+
+/** `--postinstall`: whoever looks into the root afterwards finds there what was built. */
+async function installBuilt(
+  session: MockSession,
+  chroot: Chroot,
+  root: MockRoot,
+  { packages, resultDirectory }: BuildReport,
+): Promise<void> {
+  const kept = await root.open(() => undefined);
+  if (kept === undefined) return;
+  const files = packages.map(({ file }) => join(resultDirectory, file));
+  await installArguments(session, kept, chroot, files);
 }
 
 /** Removes the root after a build, where that is to be. */
@@ -94,7 +112,7 @@ async function buildThere(
   const requires = await buildRequires(session, chroot, request.source);
   await installRequirements(session, root, chroot, requires);
   if (request.shortCircuit === undefined) {
-    await using box = await RootBox.open(root, { command: ['kiln-mock', 'clean', BUILD_HOME] });
+    await using box = await RootBox.open(root, { command: ['clean', BUILD_HOME] });
     await box.capture(['rm', '-rf', `${BUILD_HOME}/build`]);
   }
   await root.note({ inUse: true });

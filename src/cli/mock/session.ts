@@ -122,10 +122,12 @@ export async function packageSources(
 ): Promise<PackageSources> {
   const recipe = await readRecipe(session.engine, chroot.recipe);
   const { arch, repositories, exclude, recommends } = recipe;
+  const enabled = repositories.filter(({ id }) => chroot.switchedOn.includes(id));
   return {
     arch,
     repositories,
     added: addedRepositories(session, arch),
+    passing: enabled.map(({ id }) => id),
     exclude,
     recommends,
     refresh: session.line.has('offline') ? 'never' : 'auto',

@@ -9,7 +9,7 @@ const KNOWN = new Set(
   chrootgroup chrootuid chrootgid rpmbuild_timeout host_arch target_arch rpmbuild_arch repo_arch
   repo_arch_map legal_host_arches releasever cleanup_on_success cleanup_on_failure
   rpmbuild_networking use_host_resolv hostname short_circuit rpmbuild_opts chroot_setup_cmd
-  chroot_additional_packages additional_packages dnf_vars description dnf.conf user_agent mirrored
+  chroot_additional_packages additional_packages more_buildreqs dnf_vars description dnf.conf user_agent mirrored
   files macros environment plugins plugin_conf config_path config_file chroot_name config_paths
   dist package_manager isolation use_nspawn nspawn_args log_config_file build_log_fmt_name
   root_log_fmt_name state_log_fmt_name print_main_output stderr_line_prefix
@@ -34,11 +34,10 @@ const KNOWN = new Set(
 
 /** Options that change a build and cannot be had: why, and what to do instead. */
 const LEFT_OUT: Readonly<Record<string, string>> = {
-  more_buildreqs: 'add the packages to chroot_additional_packages',
   module_enable: 'kiln does not know modules',
   module_install: 'kiln does not know modules',
   module_setup_commands: 'kiln does not know modules',
-  macrofile: "put the macros into config_opts['macros']",
+  macrofile: "put the macros into config_opts['macros'], or give --macro-file",
   scm: 'get the sources first, then give --spec and --sources',
   createrepo_on_rpms: 'run createrepo_c on the result directory',
   external_buildrequires: 'kiln takes RPM packages only',
@@ -65,6 +64,21 @@ const OWN_WAY = new Set([
   'sbom_generator',
   'ccache',
 ]);
+
+/** What to do instead of a plugin. */
+const PLUGINS_LEFT_OUT: Readonly<Record<string, string>> = {
+  bind_mount: 'a root sees nothing of the host; use --copyin, or kiln run --bind',
+  mount: 'a root sees nothing of the host; use --copyin, or kiln run --bind',
+  chroot_scan: 'build with -N and take files out with --copyout',
+  compress_logs: 'compress the logs in the result directory',
+  rpmautospec: 'run it before the build, and give --spec and --sources',
+  rpkg_preprocessor: 'run it before the build, and give --spec and --sources',
+  pm_request: 'a build does not reach the host; require what it needs',
+  export_buildroot_image: 'kiln image export makes OCI images',
+  procenv: 'run it with --chroot',
+  showrc: 'run rpm --showrc with --chroot',
+  scm: 'get the sources first, then give --spec and --sources',
+};
 
 /** What a configuration asks for that is not done: each with its place and what to do instead. */
 export function leftOut(
@@ -97,7 +111,7 @@ export function leftOutPlugins(
   placeOf: (plugin: string) => ConfigWarning['place'],
 ): ConfigWarning[] {
   return activePlugins(templates).map((plugin) => ({
-    message: `the plugin ${plugin} is left out: kiln has nothing like it`,
+    message: `the plugin ${plugin} is left out: ${PLUGINS_LEFT_OUT[plugin] ?? 'kiln has nothing like it'}`,
     place: placeOf(plugin),
   }));
 }

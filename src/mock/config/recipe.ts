@@ -1,12 +1,13 @@
 import type { z } from 'zod';
+import type { BuildRequest } from '../../build/request.ts';
 import type { imageRecipeSchema } from '../../recipe/image-recipe.ts';
 import { targetArchitecture } from './architecture.ts';
-import { parseDnfConf } from './dnf-conf.ts';
+import { type DnfConf, parseDnfConf } from './dnf-conf.ts';
 import { leftOut } from './left-out.ts';
 import type { LoadedConfig } from './load.ts';
 import { macroFile } from './macros.ts';
 import { type ConfigWarning, configError } from './problem.ts';
-import { type RepositorySwitch, readRepositories } from './repositories.ts';
+import { type RepositorySwitch, readRepositories, switchedOn } from './repositories.ts';
 import { readSetupCommand, sortWords } from './setup-command.ts';
 import { type SignPlugin, signPlugin } from './sign.ts';
 import { Templates } from './template.ts';
@@ -45,6 +46,12 @@ export interface ConfigMeaning {
   readonly ccache: string | undefined;
   /** The key that what is built is signed with; undefined: it is not. */
   readonly sign: SignPlugin | undefined;
+  /** What the plugins hw_info and package_state would write, where they are off. */
+  readonly omit: NonNullable<BuildRequest['omit']>;
+  /** more_buildreqs: packages to be installed for builds of a source package, by its name. */
+  readonly moreBuildRequires: ReadonlyMap<string, readonly string[]>;
+  /** Ids of the repositories that only the command line enables. */
+  readonly switchedOn: readonly string[];
   readonly warnings: readonly ConfigWarning[];
 }
 
@@ -85,9 +92,12 @@ export function configMeaning(config: LoadedConfig, settings: MeaningSettings): 
     check: isTrue(templates.value('check')),
     postInstall: isTrue(templates.value('post_install')),
     rpmbuildOptions: isTrue(templates.value('rpmbuild_opts')) ? text('rpmbuild_opts') : '',
-    target: templates.value('rpmbuild_arch') === null || target === arch ? undefined : target,
+    target: [arch, text('target_arch')].includes(target) ? undefined : target,
     ccache: ccacheSize(templates),
     sign: sign === 'other' ? undefined : sign,
+    omit: omittedFiles(templates),
+    moreBuildRequires: moreBuildRequires(templates),
+    switchedOn: switchedOn(dnfConf(templates), settings.switches),
     warnings,
   };
 }
@@ -103,6 +113,27 @@ function rootName(name: string, options: ConfigOptions): string {
 function number(value: ConfigValue): number {
   const read = Number(value ?? 0);
   return Number.isFinite(read) && read > 0 ? read : 0;
+}
+
+/** Files of the result directory that a plugin writes which is off. */
+export function omittedFiles(templates: Templates): ConfigMeaning['omit'] {
+  const conf = templates.value('plugin_conf');
+  const isOff = (name: string) => isDict(conf) && !isTrue(conf.get(`${name}_enable`));
+  return [
+    ...(isOff('hw_info') ? (['hw_info.log'] as const) : []),
+    ...(isOff('package_state') ? (['installed_pkgs.log'] as const) : []),
+  ];
+}
+
+function moreBuildRequires(templates: Templates): ConfigMeaning['moreBuildRequires'] {
+  const more = templates.value('more_buildreqs');
+  if (!isDict(more)) return new Map();
+  const list = (value: ConfigValue) => (isList(value) ? value.map(asText) : [asText(value)]);
+  return new Map([...more].map(([name, value]) => [name, list(value)]));
+}
+
+function dnfConf(templates: Templates): DnfConf {
+  return parseDnfConf(asText(templates.value('dnf.conf') ?? ''));
 }
 
 /** How large the cache of the ccache plugin may be; undefined where the plugin is off. */
@@ -127,7 +158,7 @@ function recipeOf(
   );
   const more = sortWords(words(templates.value('chroot_additional_packages')));
   const place = options.placeOf('dnf.conf');
-  const conf = parseDnfConf(asText(templates.value('dnf.conf') ?? ''));
+  const conf = dnfConf(templates);
   for (const line of conf.unknown) {
     warnings.push({ message: `dnf.conf: \`${line}\` is left out: it is no option`, place });
   }

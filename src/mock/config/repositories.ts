@@ -1,4 +1,6 @@
+import { fileURLToPath } from 'node:url';
 import { stripVTControlCharacters } from 'node:util';
+import { readUserFile } from '../../kernel/user-file.ts';
 import type { RepositoryInput } from '../../repository/configuration.ts';
 import { booleanOption, type DnfConf, type DnfSection, listOption } from './dnf-conf.ts';
 import { matchesGlob } from './glob.ts';
@@ -62,7 +64,19 @@ export function readRepositories(conf: DnfConf, settings: RepositorySettings): R
   return repositories;
 }
 
-function isEnabled(id: string, section: DnfSection, settings: RepositorySettings): boolean {
+/** Ids of the repositories that `switches` enable and the configuration itself does not. */
+export function switchedOn(conf: DnfConf, switches: readonly RepositorySwitch[]): string[] {
+  return [...conf.repositories]
+    .filter(([id, section]) => isEnabled(id, section, { switches }))
+    .filter(([id, section]) => !isEnabled(id, section, { switches: [] }))
+    .map(([id]) => id);
+}
+
+function isEnabled(
+  id: string,
+  section: DnfSection,
+  settings: Pick<RepositorySettings, 'switches'>,
+): boolean {
   const said = booleanOption(section.get('enabled')) ?? true;
   return settings.switches.reduce(
     (enabled, { pattern, enabled: wanted }) => (matchesGlob(id, pattern) ? wanted : enabled),
@@ -86,7 +100,7 @@ function readRepository(
   const source = metalink
     ? { metalink: fill(metalink) }
     : mirrorlist
-      ? { mirrorlist: fill(mirrorlist) }
+      ? mirrorListSource(fill(mirrorlist), id, settings)
       : { baseurl: urls.map((url) => (url.startsWith('/') ? `file://${url}` : url)) };
   const exclude = [...lists(main, EXCLUDES), ...lists(section, EXCLUDES)].map(fill);
   const include = lists(section, ['includepkgs']).map(fill);
@@ -107,6 +121,29 @@ function readRepository(
     ...(include.length > 0 ? { includepkgs: include } : {}),
     ...(expire === undefined ? {} : { metadata_expire: expire }),
   };
+}
+
+/** Bytes of a mirrorlist on this machine. */
+const MIRRORLIST_LIMIT = 1024 * 1024;
+
+/** dnf reads a mirrorlist that is a path from the disk; its lines are the URLs. */
+function mirrorListSource(
+  written: string,
+  id: string,
+  { place }: RepositorySettings,
+): Pick<RepositoryInput, 'mirrorlist' | 'baseurl'> {
+  const path = written.startsWith('file://') ? fileURLToPath(written) : written;
+  if (!path.startsWith('/')) return { mirrorlist: written };
+  let text: string;
+  try {
+    text = readUserFile(path, MIRRORLIST_LIMIT).toString('utf8');
+  } catch (cause) {
+    throw configError(`repository ${id}: cannot read the mirrorlist ${path}`, place, { cause });
+  }
+  const urls = text.split('\n').map((line) => line.trim());
+  const baseurl = urls.filter((line) => line !== '' && !line.startsWith('#'));
+  if (baseurl.length > 0) return { baseurl };
+  throw configError(`repository ${id}: the mirrorlist ${path} has no URL`, place);
 }
 
 const EXCLUDES = ['exclude', 'excludepkgs'];

@@ -30,6 +30,16 @@ export interface RootCommand {
   readonly transaction?: boolean;
 }
 
+/** What `kiln ps` shows of a sandbox on a root: the root's name is the second word. */
+export function rootCommand(root: string, command: readonly string[]): readonly string[] {
+  return ['kiln-mock', root, ...command];
+}
+
+/** Whether a sandbox is one on this root, by what `kiln ps` shows of it. */
+export function runsInRoot(command: readonly string[] | undefined, root: string): boolean {
+  return command?.[0] === 'kiln-mock' && command[1] === root;
+}
+
 /** Bytes that a captured command may write: the names of 100,000 packages. */
 const CAPTURE_LIMIT = 8 * 1024 * 1024;
 
@@ -69,7 +79,8 @@ export class RootBox implements AsyncDisposable {
         ...{ volumes: [], allowHostWrite: false, namespaces: 0, nested: false, boot: false },
         ...{ label: { kind: 'auto' }, allowMissing: engine.allowMissing(), egress: undefined },
         ...{ scratch: root.scratch, hostname: options.hostname ?? 'mock' },
-        ...{ owner, caller: owner, shownAs: options.command, outlives: false },
+        ...{ owner, caller: owner, shownAs: rootCommand(root.name, options.command) },
+        outlives: false,
       },
       { tree: image.tree, id: image.manifest.id, environment },
     );

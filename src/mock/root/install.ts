@@ -19,6 +19,8 @@ export interface PackageSources {
   readonly repositories: readonly Repository[];
   /** `--addrepo`: what comes from these is kept with the root, a later call may not name them. */
   readonly added: readonly Repository[];
+  /** Ids of repositories that only this call enables (`--enablerepo`): the same for what they have. */
+  readonly passing: readonly string[];
   readonly exclude: readonly string[];
   readonly recommends: boolean;
   readonly refresh: RefreshMode;
@@ -83,7 +85,7 @@ async function upgrade(
   { signal, onProgress, sources }: InstallRequest,
 ): Promise<void> {
   const files = await fetchSignedFiles(root.engine.paths, lock, { onProgress, signal });
-  const added = new Set(sources.added.map(({ id }) => id));
+  const added = new Set([...sources.passing, ...sources.added.map(({ id }) => id)]);
   const foreign = files.filter((_, index) => added.has(lock.packages[index]!.repository));
   if (foreign.length > 0) await addOwnPackages(root, foreign, signal);
   const lent = files.map((file) => session.lend(file));

@@ -39,7 +39,7 @@ export async function withPackages<Result>(
   await using box = await RootBox.open(root, {
     hostname: 'localhost',
     binds: [{ source: control.path, target: CONTROL, readonly: true }],
-    command: ['kiln-mock', 'rpm', root.name],
+    command: ['rpm'],
   });
   using disk = new DiskWatch(root.scratch, {
     tree: root.scratch,

@@ -106,7 +106,7 @@ test.serial(
       await resultFile(report, 'installed_pkgs.log'),
       /^tool-a-1-1\.noarch \d+ \d+ \w* installed$/m,
     );
-    t.regex(await resultFile(report, 'root.log'), /^installing tool-a-1-1\.noarch$/m);
+    t.regex(await resultFile(report, 'root.log'), / - installing tool-a-1-1\.noarch \(\S+\)$/m);
     t.regex(await resultFile(report, 'state.log'), /^\S+ \S+,\d{3} - Start: build$/m);
     t.true(phases.indexOf('start compile') < phases.indexOf('start check'));
     t.deepEqual(report.buildRequires, ['gcc', 'tool-a']);

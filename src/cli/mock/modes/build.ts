@@ -1,14 +1,12 @@
-import { existsSync, statSync } from 'node:fs';
-import { copyFile, mkdir } from 'node:fs/promises';
-import { basename, join } from 'node:path';
-import type { BuildRequest, BuildSource } from '../../../build/request.ts';
-import { openWorkDirectory } from '../../../image/store/work-directory.ts';
+import { basename } from 'node:path';
+import type { BuildRequest } from '../../../build/request.ts';
 import { finishBuild } from '../build-output.ts';
 import { usageError } from '../command-line.ts';
 import { argumentError } from '../exit-status.ts';
 import { buildInRoot, cleanAfter } from '../rooted-build.ts';
-import { hostPath, lockRoot, type MockSession, sessionChroot } from '../session.ts';
+import { lockRoot, type MockSession, sessionChroot } from '../session.ts';
 import { hostKey } from '../signing.ts';
+import { buildSources } from '../sources.ts';
 
 /** `--rebuild SRPM…`, or with `--spec` and `--sources`. */
 export async function rebuild(session: MockSession): Promise<number> {
@@ -18,8 +16,8 @@ export async function rebuild(session: MockSession): Promise<number> {
   if (args.length === 0 && spec === undefined) {
     throw argumentError('No package specified to rebuild command.');
   }
-  if (args.length > 0 && spec !== undefined) {
-    throw argumentError('--spec is for one package: leave the SRPMs out');
+  if (args.length > 1 && spec !== undefined) {
+    throw argumentError('--spec is for one package: name one SRPM, or none');
   }
   if (args.length > 1 && line.value('resultdir') === undefined) {
     throw usageError('Must specify --resultdir when building multiple RPMS.');
@@ -27,12 +25,10 @@ export async function rebuild(session: MockSession): Promise<number> {
   return await buildAll(session, args, {});
 }
 
-/** `--buildsrpm --spec SPEC --sources PATH` */
+/** `--buildsrpm --spec SPEC [--sources PATH]` */
 export async function buildsrpm(session: MockSession): Promise<number> {
   const { line } = session;
-  if (line.value('spec') === undefined || line.value('sources') === undefined) {
-    throw usageError('Must specify both --spec and --sources with --buildsrpm');
-  }
+  if (line.value('spec') === undefined) throw usageError('Must specify --spec with --buildsrpm');
   return await buildAll(session, [], { stopAfter: 'srpm' });
 }
 
@@ -66,41 +62,4 @@ async function buildAll(
     if (status !== 0) return status;
   }
   return 0;
-}
-
-interface BuildSources extends AsyncDisposable {
-  readonly list: readonly BuildSource[];
-}
-
-/** What is to be built; a single source file gets a directory of its own. */
-async function buildSources(
-  { line, engine }: MockSession,
-  srpms: readonly string[],
-): Promise<BuildSources> {
-  const spec = line.value('spec');
-  await using stack = new AsyncDisposableStack();
-  if (spec === undefined) {
-    const list = srpms.map((path): BuildSource => ({ kind: 'srpm', path: hostPath(path) }));
-    return { list, [Symbol.asyncDispose]: async () => undefined };
-  }
-  const path = hostPath(spec);
-  if (!existsSync(path)) throw usageError(`Input specfile does not exist: ${spec}`);
-  const written = line.value('sources');
-  let sources = written === undefined ? undefined : hostPath(written);
-  const stat = sources === undefined ? undefined : statSync(sources, { throwIfNoEntry: false });
-  if (sources !== undefined && stat === undefined) {
-    throw usageError(`Input sources directory or file does not exist: ${written}`);
-  }
-  if (sources !== undefined && stat?.isFile() === true) {
-    const work = stack.use(await openWorkDirectory(engine.paths));
-    const directory = join(work.path, 'sources');
-    await mkdir(directory);
-    await copyFile(sources, join(directory, basename(sources)));
-    sources = directory;
-  }
-  const disposal = stack.move();
-  return {
-    list: [{ kind: 'spec', path, ...(sources === undefined ? {} : { sources }) }],
-    [Symbol.asyncDispose]: () => disposal.disposeAsync(),
-  };
 }

@@ -14,6 +14,7 @@ import { usageError } from '../command-line.ts';
 import { argumentError, MOCK_STATUS } from '../exit-status.ts';
 import { hostPath, lockRoot, type MockSession, openBaseImage, sessionChroot } from '../session.ts';
 import { type HostKey, hostKey } from '../signing.ts';
+import { buildSources } from '../sources.ts';
 
 /** Marks in a package's result directory, as mock has them. */
 const MARKS = { done: 'success', failed: 'fail' } as const;
@@ -28,13 +29,11 @@ export async function chain(session: MockSession): Promise<number> {
   if (line.value('resultdir') !== undefined) {
     throw usageError("The --chain mode doesn't support --resultdir, use --localrepo instead");
   }
-  for (const srpm of line.args) {
-    if (existsSync(hostPath(srpm))) continue;
-    throw argumentError(
-      `No such file or directory: ${srpm}`,
-      'a package at a URL: download it first',
-    );
+  await using sources = await buildSources(session, line.args);
+  for (const { path } of sources.list) {
+    if (!existsSync(path)) throw argumentError(`No such file or directory: ${path}`);
   }
+  const srpms = sources.list.map(({ path }) => path);
   const chroot = await sessionChroot(session);
   const results = await resultsDirectory(session, chroot.config);
   await using root = await lockRoot(session, chroot);
@@ -43,7 +42,7 @@ export async function chain(session: MockSession): Promise<number> {
   log.info(`results dir: ${results}`);
   using key = await hostKey(chroot.sign, session.caller);
   await using run = new ChainRun(session, chroot, results, key);
-  return await run.all();
+  return await run.all(srpms);
 }
 
 /** Where the packages' result directories go, below --localrepo. @throws KilnError E_RESULTDIR */
@@ -79,12 +78,12 @@ class ChainRun implements AsyncDisposable {
     this.#key = key;
   }
 
-  async all(): Promise<number> {
+  async all(srpms: readonly string[]): Promise<number> {
     const { line, log } = this.#session;
     const recurse = line.has('recurse');
     const goOn = recurse || line.has('continue');
     await this.#publish();
-    let left: readonly string[] = line.args;
+    let left = srpms;
     for (let progress = true; progress && left.length > 0; ) {
       const failed: string[] = [];
       for (const [index, srpm] of left.entries()) {
@@ -99,7 +98,7 @@ class ChainRun implements AsyncDisposable {
       if (progress && failed.length > 0) log.info(`Trying to rebuild ${failed.length} failed pkgs`);
       left = failed;
     }
-    const { length } = line.args;
+    const { length } = srpms;
     log.info(`Results out to: ${this.#results}`);
     if (left.length === 0) {
       log.info(`Success building ${length} out of ${length}`);
@@ -123,7 +122,7 @@ class ChainRun implements AsyncDisposable {
       return true;
     }
     log.info(`Start build: ${srpm}`);
-    const source = { kind: 'srpm', path: hostPath(srpm) } as const;
+    const source = { kind: 'srpm', path: srpm } as const;
     const request = mockBuildRequest(this.#session, this.#chroot, source, directory);
     const own = localRepository('kiln-mock-chain', this.#snapshot!.path);
     const report = await log.state(`build phase for ${what}`, () =>

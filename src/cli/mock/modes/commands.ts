@@ -78,7 +78,7 @@ async function inBox(
   await using box = await RootBox.open(root, {
     network: chroot.network || line.has('enable-network'),
     hostname: chroot.hostname,
-    command: ['kiln-mock', ...argv.slice(-3)],
+    command: [...argv.slice(-3)],
   });
   const command = await box.start(
     argv,

@@ -20,7 +20,7 @@ export async function copyin(session: MockSession): Promise<number> {
   }
   return await withRoot(session, async (root) => {
     await root.note({ pristine: false });
-    await using box = await RootBox.open(root, { command: ['kiln-mock', '--copyin'] });
+    await using box = await RootBox.open(root, { command: ['--copyin'] });
     await box.sandbox.withRoot(async (rootFd) => {
       const into = isDirectoryIn(rootFd, destination);
       if (sources.length > 1 && !into) {
@@ -49,7 +49,7 @@ export async function copyout(session: MockSession): Promise<number> {
   const isDirectory = statSync(target, { throwIfNoEntry: false })?.isDirectory() ?? false;
   return await withRoot(session, async (root) => {
     const home = root.image.manifest.user.home;
-    await using box = await RootBox.open(root, { command: ['kiln-mock', '--copyout'] });
+    await using box = await RootBox.open(root, { command: ['--copyout'] });
     // What may not be a directory is collected beside its place.
     const staging = isDirectory
       ? target

@@ -5,6 +5,7 @@ import { addOwnPackages } from '../../../mock/root/local-packages.ts';
 import { removePackages } from '../../../mock/root/remove.ts';
 import type { MockRoot } from '../../../mock/root/root.ts';
 import { digestFile } from '../../../repository/cache.ts';
+import { usageError } from '../command-line.ts';
 import { argumentError } from '../exit-status.ts';
 import { hostPath, type MockSession, packageSources, withRoot } from '../session.ts';
 
@@ -73,6 +74,27 @@ export async function remove(session: MockSession): Promise<number> {
     );
     return 0;
   });
+}
+
+/** What of a package manager's command line kiln does itself. */
+const COMMANDS: Readonly<Record<string, (session: MockSession) => Promise<number>>> = {
+  install,
+  update,
+  upgrade: update,
+  remove,
+  erase: remove,
+};
+
+/** `--pm-cmd`, `--dnf-cmd`, `--yum-cmd`: no package manager runs on the host. */
+export async function packageManager(session: MockSession): Promise<number> {
+  const { line } = session;
+  const [command = '', ...args] = line.args.filter((word) => !/^(?:-y|--assumeyes)$/.test(word));
+  const act = COMMANDS[command];
+  if (act !== undefined) return await act({ ...session, line: { ...line, args } });
+  throw usageError(
+    `kiln does not do \`${command}\` of package managers`,
+    `it does ${Object.keys(COMMANDS).join(', ')}; --chroot runs the root’s own package manager, if it has one`,
+  );
 }
 
 function common({ log, signal }: MockSession): Pick<InstallRequest, 'signal' | 'log'> {

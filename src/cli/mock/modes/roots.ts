@@ -1,6 +1,10 @@
+import { readdir } from 'node:fs/promises';
 import { removeTree } from '../../../kernel/remove-tree.ts';
-import type { MockRoot } from '../../../mock/root/root.ts';
-import { sweepBoxes } from '../../../sandbox/sweep.ts';
+import { runsInRoot } from '../../../mock/root/box.ts';
+import { MockRoot } from '../../../mock/root/root.ts';
+import { listBoxes } from '../../../sandbox/list.ts';
+import { destroyBox, sweepBoxes } from '../../../sandbox/sweep.ts';
+import { mockStatus } from '../exit-status.ts';
 import { initRoot, lockRoot, type MockSession, sessionChroot } from '../session.ts';
 
 /** `--init`: a root with nothing but its packages. */
@@ -44,10 +48,33 @@ async function removeForGood(root: MockRoot): Promise<void> {
   if (tree !== undefined) await removeTree(tree);
 }
 
-/** `--orphanskill`: what a kiln-mock left running that was killed. */
+/** `--orphanskill`: ends whatever runs in the root, a build that goes on there as well. */
 export async function orphanskill(session: MockSession): Promise<number> {
   const { engine, log } = session;
-  const ended = await sweepBoxes(engine.paths, engine.connect);
-  log.info(`ended ${ended.length} sandboxes that nobody owned`);
+  const { root } = await sessionChroot(session);
+  const abandoned = await sweepBoxes(engine.paths, engine.connect);
+  let ended = 0;
+  for (const { state, directory, record } of await listBoxes(engine.paths)) {
+    if (state !== 'running' || !runsInRoot(record.command, root)) continue;
+    await destroyBox(engine.paths, directory, record, engine.connect);
+    ended += 1;
+  }
+  log.info(`ended ${ended} sandboxes of ${root}, and ${abandoned.length} that nobody owned`);
   return 0;
+}
+
+/** `--scrub-all-chroots`: removes every root that nobody uses just now. */
+export async function scrubAll(session: MockSession): Promise<number> {
+  const { engine, log } = session;
+  let status = 0;
+  for (const name of await readdir(engine.paths.roots).catch(() => [])) {
+    try {
+      await using root = await MockRoot.lock(engine, name);
+      await log.state(`scrub ${name}`, () => removeForGood(root));
+    } catch (error) {
+      log.failure(error);
+      status = mockStatus(error);
+    }
+  }
+  return status;
 }

@@ -1,0 +1,19 @@
+/** Bytes of a log's end that a person still sees: two screens of long lines. */
+const SEEN = 16 * 1024;
+
+/** The end of a log that was shown: what stands there need not be said again. */
+export class LogTail {
+  #end = Buffer.alloc(0);
+
+  push(chunk: Buffer | string): void {
+    const bytes = typeof chunk === 'string' ? Buffer.from(chunk) : chunk;
+    const all = bytes.length >= SEEN ? bytes : Buffer.concat([this.#end, bytes]);
+    this.#end = Buffer.from(all.subarray(-SEEN));
+  }
+
+  /** Whether all of these lines stand in it. */
+  has(lines: readonly string[]): boolean {
+    const text = this.#end.toString('utf8');
+    return lines.every((line) => text.includes(line));
+  }
+}

@@ -1,0 +1,375 @@
+/** Command lines that mock's users know, and what mock does with them. */
+import { existsSync } from 'node:fs';
+import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { pathToFileURL } from 'node:url';
+import test, { type ExecutionContext } from 'ava';
+import { execa } from 'execa';
+import { type SourceSpec, sourcePackage } from '../build/source-packages.ts';
+import { MirrorServer } from '../repository/mirror-server.ts';
+import { buildPackages, createRepository } from '../repository/rpm-repository.ts';
+import { KILN_MOCK, type MockResult, type MockState, mockState } from './mock-state.ts';
+
+let state: MockState;
+
+test.before(async () => {
+  state = await mockState();
+});
+test.after.always(async () => {
+  await state[Symbol.asyncDispose]();
+});
+
+function srpm(spec: SourceSpec): Promise<string> {
+  return sourcePackage(join(state.directory, 'srpms'), spec);
+}
+
+function results(name: string): string {
+  return join(state.directory, 'results', name);
+}
+
+function ends(t: ExecutionContext, result: MockResult, status: number, words: RegExp): void {
+  t.is(result.exitCode, status, result.stderr);
+  t.regex(result.stderr, words);
+}
+
+function passes(t: ExecutionContext, result: MockResult): void {
+  t.is(result.exitCode, 0, result.stderr);
+}
+
+/** A repository of small packages, by their specs. */
+async function repository(
+  name: string,
+  packages: Parameters<typeof buildPackages>[1],
+): Promise<string> {
+  const directory = join(state.directory, name);
+  await buildPackages(directory, packages);
+  await createRepository(directory);
+  return directory;
+}
+
+/** What rpm on this host says of a package file. */
+async function query(file: string, ...what: string[]): Promise<string> {
+  return (await execa('rpm', ['-qp', '--nosignature', ...what, file])).stdout;
+}
+
+/** A configuration like demo.cfg, with more lines. */
+async function config(name: string, text: string): Promise<string> {
+  const path = join(state.configs, `${name}.cfg`);
+  await writeFile(path, `include('demo.cfg')\nconfig_opts['root'] = '${name}'\n${text}\n`);
+  return path;
+}
+
+const SPEC = `Name: plain
+Version: 1
+Release: 1
+Summary: x
+License: MIT
+BuildArch: noarch
+%description
+x
+%build
+ls -A %{_sourcedir} > listed 2> /dev/null || :
+%install
+mkdir -p %{buildroot}/usr/share
+cp listed %{buildroot}/usr/share/plain
+%files
+/usr/share/plain
+`;
+
+test.serial('--spec with one source package takes the place of its spec', async (t) => {
+  const good = await srpm({ name: 'good' });
+  const spec = join(state.directory, 'other.spec');
+  await writeFile(spec, SPEC);
+  const out = results('replaced');
+  passes(t, await state.mock(['--spec', spec, good, '--resultdir', out]));
+  t.deepEqual((await readdir(out)).filter((name) => name.endsWith('.rpm')).sort(), [
+    'plain-1-1.noarch.rpm',
+    'plain-1-1.src.rpm',
+  ]);
+  ends(t, await state.mock(['--spec', spec, good, good]), 50, /--spec is for one package/);
+});
+
+test.serial('--buildsrpm --spec without --sources, as Copr calls it', async (t) => {
+  const spec = join(state.directory, 'alone.spec');
+  await writeFile(spec, SPEC);
+  const out = results('alone');
+  passes(t, await state.mock(['--buildsrpm', '--spec', spec, '--resultdir', out]));
+  t.is(await query(join(out, 'plain-1-1.src.rpm'), '--qf', '%{name}'), 'plain');
+  ends(t, await state.mock(['--buildsrpm']), 5, /Must specify --spec with --buildsrpm/);
+});
+
+test.serial('--sources with the result directory in it, or that is it', async (t) => {
+  const content = async (out: string) => {
+    const rpm = join(out, 'plain-1-1.noarch.rpm');
+    const script = 'rpm2cpio "$1" | cpio -i --quiet --to-stdout';
+    return (await execa('sh', ['-c', script, 'sh', rpm])).stdout.split('\n').sort();
+  };
+  const folder = join(state.directory, 'work');
+  await mkdir(join(folder, 'sub/out'), { recursive: true });
+  await writeFile(join(folder, 'plain.spec'), SPEC);
+  await writeFile(join(folder, 'sub/kept'), 'x');
+  await writeFile(join(folder, 'sub/out/old'), 'x');
+  const spec = join(folder, 'plain.spec');
+  const build = async (out: string) => {
+    passes(t, await state.mock(['--spec', spec, '--sources', folder, '--resultdir', out]));
+    return await content(out);
+  };
+  t.deepEqual(await build(join(folder, 'sub/out')), ['plain.spec', 'sub']);
+  // Twice, so that there are results of a build before.
+  t.deepEqual(await build(folder), ['plain.spec', 'sub']);
+  t.deepEqual(await build(folder), ['plain.spec', 'sub']);
+});
+
+test.serial(
+  '--short-circuit goes on where a build failed, and what it makes says so',
+  async (t) => {
+    const out = results('stepwise');
+    const stepwise = await srpm({
+      name: 'stepwise',
+      build: 'echo once >> ../../count; echo here > kept',
+      sections: '%check\ntest -f ../../retry\n',
+    });
+    const mock = (...args: string[]) => state.mock([...args, '--resultdir', out, '-N', stepwise]);
+    // A build that went well leaves its directory, too.
+    passes(t, await mock('--nocheck'));
+    const again = await mock('--nocheck', '--short-circuit', 'install');
+    passes(t, again);
+    t.deepEqual(
+      JSON.parse(await readFile(join(out, 'result.json'), 'utf8')).build.packages,
+      [],
+      'install makes no packages',
+    );
+    t.false(existsSync(join(out, 'provenance.json')), 'nor provenance of what another build made');
+    t.regex(
+      await readFile(join(out, 'build.log'), 'utf8'),
+      /rpmbuild .*--short-circuit.* --noclean/,
+    );
+    passes(t, await mock('--nocheck', '--short-circuit', 'binary'));
+    const names = await readdir(out);
+    t.deepEqual(
+      names.filter((name) => /provenance|sbom|spdx|SHA256SUMS/.test(name)),
+      [],
+    );
+    const requires = await query(join(out, 'stepwise-1-1.noarch.rpm'), '--requires');
+    t.regex(requires, /^rpmlib\(ShortCircuited\)/m);
+    const count = await state.mock(['--chroot', 'find /builddir -name count | xargs cat']);
+    t.is(count.stdout, 'once');
+    passes(t, await state.mock(['--clean']));
+  },
+);
+
+test.serial(
+  '--postinstall: a scriptlet that fails is said, and the root has the packages',
+  async (t) => {
+    const loud = await srpm({ name: 'loud', sections: '%post\necho cannot; exit 3' });
+    const args = ['--rebuild', loud, '--postinstall', '--resultdir', results('loud'), '-N'];
+    const result = await state.mock(args);
+    passes(t, result);
+    t.regex(result.stderr, /WARNING: %post\(loud-1-1\.noarch\) scriptlet failed, exit status 3/);
+    t.is((await state.mock(['--shell', 'rpm -q loud'])).stdout, 'loud-1-1.noarch');
+    passes(t, await state.mock(['--clean']));
+  },
+);
+
+test.serial('what only one call’s repositories have stays in the root', async (t) => {
+  const a = await repository('repo-a', [{ name: 'from-a', files: { '/usr/share/a': 'a' } }]);
+  const b = await repository('repo-b', [{ name: 'from-b', requires: ['from-a'] }]);
+  const sections = [
+    `[a]\\nbaseurl=${pathToFileURL(a)}\\nenabled=0`,
+    `[b]\\nbaseurl=${pathToFileURL(b)}`,
+  ];
+  const cfg = await config(
+    'switched',
+    `config_opts['dnf.conf'] += '\\n${sections.join('\\ngpgcheck=0\\n')}\\ngpgcheck=0\\n'`,
+  );
+  passes(t, await state.mock(['-r', cfg, '--enablerepo', 'a', '--install', 'from-a']));
+  passes(t, await state.mock(['-r', cfg, '--install', 'from-b']));
+  const installed = await state.mock(['-r', cfg, '--chroot', 'rpm -q from-a from-b']);
+  t.is(installed.stdout, 'from-a-1-1.noarch\nfrom-b-1-1.noarch');
+  // Package managers' own words.
+  passes(t, await state.mock(['-r', cfg, '--dnf-cmd', 'remove', 'from-b']));
+  t.is((await state.mock(['-r', cfg, '--chroot', 'rpm -q from-b'])).exitCode, 1);
+  passes(t, await state.mock(['-r', cfg, '--pm-cmd', 'install', 'from-b']));
+  ends(
+    t,
+    await state.mock(['-r', cfg, '--pm-cmd', 'whatprovides', 'x']),
+    5,
+    /does not do `whatprovides`/,
+  );
+  // All roots go, whatever their configurations.
+  passes(t, await state.mock(['--init']));
+  t.is((await readdir(state.engine.paths.roots)).length, 2);
+  passes(t, await state.mock(['--scrub-all-chroots']));
+  t.deepEqual(await readdir(state.engine.paths.roots), []);
+});
+
+test.serial('more_buildreqs, --macro-file, and plugins that are switched off', async (t) => {
+  const directory = await repository('extras', [
+    { name: 'extra' },
+    { name: 'ccache', files: { '/usr/bin/ccache': 'x' } },
+  ]);
+  const good = await srpm({
+    name: 'good',
+    build:
+      'rpm -q extra; echo "macro %{from_file}"; echo "cache $CCACHE_MAXSIZE $CCACHE_DIR"; rpm -q ccache',
+  });
+  const cfg = await config(
+    'more',
+    `config_opts['more_buildreqs']['good-1'] = ['extra']
+config_opts['plugin_conf']['ccache_enable'] = True
+config_opts['plugin_conf']['ccache_opts']['max_cache_size'] = '64M'`,
+  );
+  const macros = join(state.directory, 'macros');
+  await writeFile(macros, '# a comment\n%from_file of two \\\n  lines\n');
+  const out = results('more');
+  const result = await state.mock([
+    ...['-r', cfg, '--rebuild', good, '--resultdir', out, '--addrepo', directory],
+    ...['--macro-file', macros, '--disable-plugin=hw_info', '--disable-plugin=package_state'],
+  ]);
+  passes(t, result);
+  const log = await readFile(join(out, 'build.log'), 'utf8');
+  t.regex(log, /^extra-1-1\.noarch$/m);
+  t.regex(log, /^macro of two {4}lines$/m);
+  t.regex(log, /^cache 65536Ki \/builddir\/\.cache\/ccache$/m);
+  t.regex(log, /^ccache-1-1\.noarch$/m);
+  const names = await readdir(out);
+  t.deepEqual(
+    names.filter((name) => ['hw_info.log', 'installed_pkgs.log'].includes(name)),
+    [],
+  );
+  t.true(names.includes('root.log'));
+  const none = await state.kiln([
+    ...['build', '-r', 'debian-build', '--cache', 'ccache', good, '--resultdir', results('none')],
+  ]);
+  t.regex(String(none.stderr), /warning: the image has no ccache/);
+});
+
+test.serial('source packages at URLs, and a mirrorlist that is a path', async (t) => {
+  const good = await srpm({ name: 'good' });
+  await using server = await MirrorServer.start(join(state.directory, 'srpms'));
+  const url = `${server.url}${good.split('/').at(-1)}`;
+  passes(t, await state.mock(['--rebuild', url, '--resultdir', results('url')]));
+  t.true(existsSync(join(results('url'), 'good-1-1.noarch.rpm')));
+  const chain = await state.mock(['--chain', '--localrepo', results('url-chain'), url]);
+  passes(t, chain);
+  const missing = await state.mock([
+    `${server.url}none-1-1.src.rpm`,
+    '--resultdir',
+    results('url'),
+  ]);
+  ends(t, missing, 30, /none-1-1\.src\.rpm/);
+  ends(t, await state.mock(['gopher://x/y.src.rpm']), 50, /gopher.* is no URL of a source package/);
+
+  const local = await repository('listed', [{ name: 'listed' }]);
+  await mkdir(join(state.directory, 'x86_64'), { recursive: true });
+  await writeFile(join(state.directory, 'x86_64/list'), `# comment\n${pathToFileURL(local)}\n`);
+  const conf = `[listed]\\nmirrorlist=${state.directory}/$basearch/list\\ngpgcheck=0\\n`;
+  const cfg = await config('listed', `config_opts['dnf.conf'] += '\\n${conf}'`);
+  passes(t, await state.mock(['-r', cfg, '--install', 'listed']));
+  passes(t, await state.mock(['-r', cfg, '--scrub=all']));
+  await rm(join(state.directory, 'x86_64/list'));
+  ends(
+    t,
+    await state.mock(['-r', cfg, '--init']),
+    3,
+    /repository listed: cannot read the mirrorlist/,
+  );
+});
+
+test.serial('--orphanskill ends what runs in the root, a build that goes on as well', async (t) => {
+  const slow = await srpm({ name: 'slow', build: 'echo it is building; sleep 3600' });
+  const start = (...args: string[]) =>
+    execa(KILN_MOCK, ['-v', '--configdir', state.configs, '-r', 'demo', ...args], {
+      env: { ...state.env, HOME: state.directory },
+      reject: false,
+      stdin: 'ignore',
+      all: true,
+    });
+  const runs = [
+    { call: start('--chroot', 'echo it is building; sleep 3600'), root: 'demo' },
+    { call: start('--uniqueext', 'x', slow, '--resultdir', results('slow')), root: 'x' },
+  ];
+  for (const { call, root } of runs) {
+    for await (const line of call.iterable({ from: 'all' })) {
+      if (!/^it is building/.test(line)) continue;
+      // Another root's are left alone.
+      const other = await state.mock(['--orphanskill', '--uniqueext', 'other']);
+      passes(t, other);
+      await sleep(100);
+      t.is(call.exitCode, undefined);
+      passes(t, await state.mock(['--orphanskill', ...(root === 'x' ? ['--uniqueext', 'x'] : [])]));
+      break;
+    }
+    t.not((await call).exitCode, 0);
+  }
+  const { stdout } = await state.kiln(['ps']);
+  t.notRegex(String(stdout), /sleep|slow-1-1/);
+});
+
+test.serial('logs have what tools for packagers look for', async (t) => {
+  const good = await srpm({ name: 'good' });
+  const out = results('logs');
+  passes(t, await state.mock(['--rebuild', good, '--resultdir', out, '-D', 'two words']));
+  const build = await readFile(join(out, 'build.log'), 'utf8');
+  t.regex(build, /^Executing command: rpmbuild --define 'two words' -bb /m);
+  t.deepEqual(build.match(/^Child return code was: \d+$/gm)?.slice(-1), [
+    'Child return code was: 0',
+  ]);
+  const root = await readFile(join(out, 'root.log'), 'utf8');
+  t.regex(
+    root,
+    /^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} - image demo-x86_64 \(\w+\): \d+ packages$/m,
+  );
+  const stamp = String.raw`^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} - `;
+  const phases = await readFile(join(out, 'state.log'), 'utf8');
+  for (const name of [
+    'chroot init',
+    'build phase for good-1-1.src.rpm',
+    'build setup for good-1-1.src.rpm',
+    'rpmbuild good-1-1.src.rpm',
+  ]) {
+    for (const event of ['Start', 'Finish']) {
+      t.regex(phases, new RegExp(`${stamp}${event}: ${name}$`, 'm'));
+    }
+  }
+  // What is required is named as well when its layer was made before.
+  const directory = await repository('needed', [{ name: 'needed' }]);
+  const needs = await srpm({ name: 'needs', buildRequires: ['needed'] });
+  for (const name of ['layer-1', 'layer-2']) {
+    const args = ['--rebuild', needs, '--resultdir', results(name), '--addrepo', directory];
+    passes(t, await state.mock(args));
+    t.regex(
+      await readFile(join(results(name), 'root.log'), 'utf8'),
+      new RegExp(`${stamp}installing needed-1-1\\.noarch \\(\\S+\\)$`, 'm'),
+    );
+  }
+});
+
+test.serial('the cause of a failure is in the first screen, once, and the hint fits', async (t) => {
+  const fails = async (name: string, spec: SourceSpec | string) => {
+    const out = results(name);
+    if (typeof spec !== 'string') {
+      return await state.mock(['-v', await srpm(spec), '--resultdir', out], { verbosity: '-v' });
+    }
+    const path = join(state.directory, `${name}.spec`);
+    await writeFile(path, spec);
+    return await state.mock(['--spec', path, '--resultdir', out]);
+  };
+  const check = await fails('check', {
+    name: 'check',
+    sections: '%check\necho the check is cross >&2; exit 1',
+  });
+  ends(t, check, 1, /ERROR: %check failed: exit status 1/);
+  t.is(check.stderr.match(/^(?:ERROR: *)?the check is cross$/gm)?.length, 1, check.stderr);
+  const arch = await fails('arch', SPEC.replace('BuildArch: noarch', 'ExclusiveArch: s390x'));
+  ends(t, arch, 10, /ERROR: the package is not for x86_64: its ExclusiveArch/);
+  const syntax = await fails('syntax', SPEC.replace('%build', '%if 1\n%build'));
+  ends(t, syntax, 1, /hint: mend the spec: .*line \d+: .*%if/);
+  t.notRegex(syntax.stderr, /--sources/);
+  const source = await fails(
+    'source',
+    SPEC.replace('%description', 'Source0: no.tar\n%description'),
+  );
+  ends(t, source, 1, /hint: a Source or Patch of the spec is missing: --sources/);
+});

@@ -1,0 +1,150 @@
+import test from 'ava';
+import { parseCommandLine } from '../../src/cli/mock/command-line.ts';
+import { helpText } from '../../src/cli/mock/help.ts';
+import { OPTIONS } from '../../src/cli/mock/option-table.ts';
+import { KilnError } from '../../src/errors.ts';
+
+/** Every long option of mock(1) and `mock --help`; those with a value have it after a blank. */
+const MOCK = `
+--addrepo URL
+--additional-package PACKAGE
+--arch x86_64
+--bootstrap-chroot
+--buildroot-image IMAGE
+--buildsrpm
+--cache-alterations
+--calculate-build-dependencies
+--chain
+--chroot
+--clean
+--cleanup-after
+--config-opts KEY=VALUE
+--configdir DIR
+--continue
+--copyin
+--copyout
+--cwd DIR
+--debug-config
+--debug-config-expanded
+--define MACRO=EXPR
+--disable-plugin PLUGIN
+--disablerepo REPO
+--dnf
+--dnf-cmd
+--enable-network
+--enable-plugin PLUGIN
+--enablerepo REPO
+--forcearch ARCH
+--help
+--hermetic-build LOCKFILE
+--init
+--install
+--installdeps
+--isolation nspawn
+--list-chroots
+--list-snapshots
+--localrepo DIR
+--macro-file FILE
+--mount
+--new-chroot
+--no-bootstrap-chroot
+--no-bootstrap-image
+--no-clean
+--no-cleanup-after
+--nocheck
+--offline
+--old-chroot
+--orphanskill
+--plugin-option PLUGIN:KEY=VALUE
+--pm-cmd
+--postinstall
+--print-root-path
+--quiet
+--rebuild
+--recurse
+--remove
+--remove-snapshot
+--resultdir DIR
+--rollback-to
+--root CONFIG
+--rootdir DIR
+--rpmbuild-opts OPTIONS
+--rpmbuild_timeout 1
+--scm-enable
+--scm-option KEY=VALUE
+--scrub all
+--scrub-all-chroots
+--separate-check best_effort
+--shell
+--short-circuit build
+--snapshot
+--sources PATH
+--spec FILE
+--symlink-dereference
+--target ARCH
+--tmp_prefix TEXT
+--trace
+--umount
+--uniqueext TEXT
+--unpriv
+--update
+--use-bootstrap-image
+--verbose
+--version
+--with OPTION
+--without OPTION
+--yum
+--yum-cmd
+`
+  .trim()
+  .split('\n')
+  .map((line) => line.split(' '));
+
+test('every option of mock is done, changes nothing with a reason, or is refused with a reason', (t) => {
+  t.true(MOCK.length >= 87, String(MOCK.length));
+  const help = helpText();
+  for (const argv of MOCK) {
+    const name = argv[0]?.slice(2) ?? '';
+    const entry = OPTIONS.get(name);
+    if (entry === undefined) {
+      t.fail(`--${name} is not known`);
+      continue;
+    }
+    const { refused, noEffect, help: text, onlyFor } = entry;
+    const reasons = [refused, noEffect, text].filter((reason) => reason !== undefined);
+    t.is(reasons.length, 1, `--${name}: one of refused, noEffect, help`);
+    const mode = onlyFor === undefined ? [] : [`--${onlyFor[0]}`];
+    if (refused === undefined) {
+      t.notThrows(() => parseCommandLine([...argv, ...mode]), `--${name}`);
+      if (text !== undefined) t.true(help.includes(`--${name}`), `--${name} in --help`);
+      continue;
+    }
+    const error = t.throws(() => parseCommandLine(argv), { instanceOf: KilnError }, name);
+    t.is(error?.code, 'E_MOCK_USAGE', name);
+    t.true(error?.message.includes(`--${name}`), error?.message);
+    t.is(error?.hint, refused, name);
+  }
+  // Nor does kiln know options that mock has not, but for names of package managers.
+  const known = MOCK.map(([option]) => option?.slice(2));
+  const others = [...OPTIONS.keys()].filter((name) => !known.includes(name));
+  t.deepEqual(others, ['dnf4', 'dnf5']);
+});
+
+test('an option that the mode would not heed is refused', (t) => {
+  const wrong: readonly (readonly [string[], RegExp])[] = [
+    [['--localrepo', 'd', '--rebuild', 'x'], /--localrepo is for --chain, not for --rebuild/],
+    [['--recurse', 'x.src.rpm'], /--recurse is for --chain, not for --rebuild/],
+    [['-c', 'x.src.rpm'], /--continue is for --chain/],
+    [['--init', '--additional-package', 'x'], /--additional-package is for .* not for --init/],
+    [['--chain', '--spec', 'x.spec', 'a'], /--spec is for --buildsrpm, --rebuild, not for --chain/],
+    [['--target', 'i386,x86_64', 'x'], /accepts only one arch. Invalid: i386,x86_64/],
+    [['--rebuild', '--macro-file'], /needs a value/],
+  ];
+  for (const [argv, message] of wrong) {
+    const error = t.throws(() => parseCommandLine(argv), { instanceOf: KilnError }, argv.join(' '));
+    t.is(error?.code, 'E_MOCK_USAGE');
+    t.regex(error?.message ?? '', message);
+  }
+  t.notThrows(() => parseCommandLine(['--chain', '-c', '--recurse', '--localrepo', 'd', 'x']));
+  t.notThrows(() => parseCommandLine(['--target', 'noarch', '--rebuild', 'x']));
+});
