@@ -162,6 +162,7 @@ export const CODES_BY_PAGE = {
     E_STEP_FAILED: 'A step of the recipe failed.',
   },
   'builds.md': {
+    E_BUILD_ARCH: 'ExclusiveArch or ExcludeArch of the spec rule out this architecture.',
     E_BUILD_CACHE_FULL: 'The build filled a cache of its own (--cache).',
     E_BUILD_DIFFERS: '--verify built the package twice, and the results differ.',
     E_BUILD_FAILED: 'A section of the spec failed; build.log has its output.',
