@@ -85,7 +85,7 @@ export class Caches implements AsyncDisposable {
   /** Warns of an image without the program that the cache is for. */
   lookAt(box: BuildBox): void {
     if (!this.#open.some(({ mount }) => mount.name === CCACHE)) return;
-    const root = box.openRoot();
+    const root = box.sandbox.openRoot();
     try {
       const program = openInTree(root, '/usr/bin/ccache', O_PATH);
       if (program !== undefined) {
