@@ -527,6 +527,25 @@ export interface ListServicesReply {
   readonly services: readonly Service[];
 }
 
+/** Makes a service. The image is made first where it is not there yet. */
+export interface CreateServiceParameters {
+  /** Small letters, digits and dashes. */
+  readonly name: string;
+  /** What service.yaml has: docs/services.md, and `kiln service schema`. It names the image. */
+  readonly definition: Readonly<Record<string, unknown>>;
+  /** With the files that the image has in the packages' /var. */
+  readonly copy?: boolean | undefined;
+  /** /var in an ext4 image of this size. */
+  readonly imageSize?: number | undefined;
+}
+
+/** What {@link CreateServiceParameters} are answered with. */
+export interface CreateServiceReply {
+  readonly progress?: Progress | undefined;
+  readonly warning?: string | undefined;
+  readonly result?: Service | undefined;
+}
+
 /** Starts a service and waits until it is up. */
 export interface StartServiceParameters {
   readonly name: string;
@@ -545,6 +564,16 @@ export interface StopServiceParameters {
 /** What {@link StopServiceParameters} are answered with. */
 export interface StopServiceReply {
   readonly stopped: boolean;
+}
+
+/** Stops a service, if it runs, and starts it. */
+export interface RestartServiceParameters {
+  readonly name: string;
+}
+
+/** What {@link RestartServiceParameters} are answered with. */
+export interface RestartServiceReply {
+  readonly service: Service;
 }
 
 /** Removes a service that does not run, with all it has. */
@@ -627,6 +656,10 @@ export interface Methods {
     readonly parameters: ListServicesParameters;
     readonly reply: ListServicesReply;
   };
+  readonly CreateService: {
+    readonly parameters: CreateServiceParameters;
+    readonly reply: CreateServiceReply;
+  };
   readonly StartService: {
     readonly parameters: StartServiceParameters;
     readonly reply: StartServiceReply;
@@ -634,6 +667,10 @@ export interface Methods {
   readonly StopService: {
     readonly parameters: StopServiceParameters;
     readonly reply: StopServiceReply;
+  };
+  readonly RestartService: {
+    readonly parameters: RestartServiceParameters;
+    readonly reply: RestartServiceReply;
   };
   readonly DeleteService: {
     readonly parameters: DeleteServiceParameters;

@@ -1,25 +1,67 @@
 import type { Service } from '../../api/io-kiln.ts';
+import { KilnError } from '../../errors.ts';
+import type { Engine } from '../../sandbox/open.ts';
+import { createService } from '../../service/create.ts';
+import type { ServiceFile } from '../../service/definition.ts';
 import { type ListedService, listServices } from '../../service/list.ts';
 import { deleteService, isSupervised, stopService } from '../../service/stop.ts';
 import { serviceFiles } from '../../service/store.ts';
+import { pickImage } from '../pick-image.ts';
 import { startSupervisor } from '../service/life.ts';
 import { serviceState } from '../service/list.ts';
-import type { Answer } from './context.ts';
+import type { Answer, CallContext } from './context.ts';
 
 export const answerListServices: Answer<'ListServices'> = async ({ names }, context) => {
   await using engine = context.openEngine();
   return { services: (await listServices(engine.paths, names)).map(serviceOf) };
 };
 
+export const answerCreateService: Answer<'CreateService'> = async (parameters, context) => {
+  const { name, copy = false, imageSize, definition } = parameters;
+  const { call, onProgress } = context;
+  await using engine = context.openEngine();
+  const { image: wanted } = definition;
+  if (typeof wanted !== 'string') {
+    throw new KilnError('E_ARGUMENT', 'definition: it has no image', { hint: 'name one: image' });
+  }
+  const storeChanged = () => context.storeChanged();
+  await using image = await pickImage(engine, wanted, {
+    onProgress,
+    signal: call.signal,
+    storeChanged,
+  });
+  const begin = { copy, ...(imageSize === undefined ? {} : { imageSize }) };
+  // It is checked there, with all that is wrong with it.
+  const file = definition as unknown as ServiceFile;
+  const { units } = await createService(engine.paths, name, file, image, begin);
+  for (const unit of units)
+    for (const warning of unit.warnings) context.warn(`${unit.name}: ${warning}`);
+  return { result: await lookAt(engine, name) };
+};
+
 export const answerStartService: Answer<'StartService'> = async ({ name }, context) => {
   await using engine = context.openEngine();
+  return { service: await start(engine, name, context) };
+};
+
+export const answerRestartService: Answer<'RestartService'> = async ({ name }, context) => {
+  await using engine = context.openEngine();
+  await stopService(await serviceFiles(engine.paths, name));
+  return { service: await start(engine, name, context) };
+};
+
+async function start(engine: Engine, name: string, { caller }: CallContext): Promise<Service> {
   const { paths } = engine;
   if (!(await isSupervised(await serviceFiles(paths, name)))) {
-    await startSupervisor(paths, name, context.caller);
+    await startSupervisor(paths, name, caller);
   }
-  const [service] = await listServices(paths, [name]);
-  return { service: serviceOf(service as ListedService) };
-};
+  return await lookAt(engine, name);
+}
+
+/** @throws KilnError E_NO_SERVICE */
+async function lookAt({ paths }: Engine, name: string): Promise<Service> {
+  return serviceOf((await listServices(paths, [name]))[0] as ListedService);
+}
 
 export const answerStopService: Answer<'StopService'> = async ({ name }, context) => {
   await using engine = context.openEngine();
