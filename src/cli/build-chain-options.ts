@@ -14,8 +14,8 @@ export const CHAIN_EXAMPLES = `
 Several packages that require each other (see docs/chains.md):
   kiln build --chain -r debian-build --resultdir out a.src.rpm b.src.rpm c.src.rpm
   kiln build --chain -j 4 --continue -r debian-build --resultdir out *.src.rpm
-  The exit status is that of the first build that failed. With the same --resultdir a chain goes
-  on where it was; what would be built from the same as before is not built again.`;
+  The exit status is that of the first build that failed. With the same --resultdir a chain continues
+  where it stopped: a package whose inputs have not changed is not built again.`;
 
 /** A build uses several processors by itself (make -j). */
 const JOBS = Math.max(1, Math.min(4, Math.floor(availableParallelism() / 2)));
@@ -24,20 +24,21 @@ const JOBS = Math.max(1, Math.min(4, Math.floor(availableParallelism() / 2)));
 export function addChainOptions(command: Command): Command {
   return command
     .addOption(
-      new Option('--chain', 'build all these source packages, each with the results of the others'),
+      new Option(
+        '--chain',
+        'build several source packages; each can use the results of the others',
+      ),
     )
     .addOption(
-      new Option('-j, --jobs <number>', 'with --chain: so many builds at a time')
+      new Option('-j, --jobs <number>', 'with --chain: run this many builds at a time')
         .argParser(parseCount)
         .default(JOBS),
     )
-    .addOption(
-      new Option('-c, --continue', 'with --chain: after a failure go on with what can be built'),
-    )
+    .addOption(new Option('-c, --continue', 'with --chain: continue after a failed build'))
     .addOption(
       new Option(
         '--recurse',
-        'with --chain: try what failed again with newer results; packages may need each other',
+        'with --chain: try failed builds again with newer results; packages may need each other',
       ),
     );
 }

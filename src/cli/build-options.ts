@@ -93,72 +93,82 @@ function parseWords(text: string, before: string[] | undefined): string[] {
 /** Adds the options of a build: mock's names where mock has them. */
 export function addBuildOptions(command: Command, caller: Pick<Caller, 'env'>): Command {
   const options = [
-    new Option('-r, --image <image>', 'a recipe’s name or path, a lock, or an image id').default(
-      caller.env.KILN_IMAGE || undefined,
-      'KILN_IMAGE',
+    new Option(
+      '-r, --image <image>',
+      'build in this image: the name or path of a recipe, a lock, or an image id; by default KILN_IMAGE',
+    ).default(caller.env.KILN_IMAGE || undefined, 'KILN_IMAGE'),
+    new Option('--spec <file>', 'build from this spec file instead of a source package'),
+    new Option(
+      '--sources <dir>',
+      'take the files that the spec names as Source and Patch from this directory',
     ),
-    new Option('--spec <file>', 'build from this spec file'),
-    new Option('--sources <dir>', 'the files that the spec names as Source and Patch'),
-    new Option('--resultdir <dir>', 'where packages and logs go').default('result'),
-    new Option('-D, --define <name value>', 'define a macro')
+    new Option('--resultdir <dir>', 'write packages and logs to this directory').default('result'),
+    new Option('-D, --define <name value>', 'define an rpm macro')
       .argParser(parseDefinition)
       .default([] as string[], 'none'),
-    repeated('--with <condition>', 'turn a condition of the spec on'),
-    repeated('--without <condition>', 'turn a condition of the spec off'),
-    new Option('--nocheck', 'leave %check out'),
-    new Option('--target <arch>', 'rpmbuild’s --target'),
-    new Option('--rpmbuild-opts <options>', 'more options for rpmbuild')
+    repeated('--with <condition>', 'enable a condition (%bcond) of the spec'),
+    repeated('--without <condition>', 'disable a condition (%bcond) of the spec'),
+    new Option('--nocheck', 'skip %check'),
+    new Option('--target <arch>', 'build for this architecture (rpmbuild --target)'),
+    new Option('--rpmbuild-opts <options>', 'pass more options to rpmbuild')
       .argParser(parseWords)
       .default([] as string[], 'none'),
-    new Option('--short-circuit <stage>', 'start rpmbuild there').choices([
+    new Option('--short-circuit <stage>', 'start rpmbuild at this stage').choices([
       'build',
       'install',
       'binary',
     ]),
     new Option(
       '--enable-network [phases]',
-      `give the build a network, or only these of its phases: ${NETWORK_PHASES.join(', ')}`,
+      `allow the network during the build, or only in these phases: ${NETWORK_PHASES.join(', ')}`,
     )
       .argParser(parsePhases)
       .preset(NETWORK_PHASES.join(',')),
-    new Option('--network <network>', 'which: host, or a libvirt network as of kiln run').default(
-      'host',
-    ),
-    new Option('--egress <host[:port]>', 'those phases reach only this host, by an HTTP proxy')
+    new Option(
+      '--network <network>',
+      'choose the network for --enable-network: host, or a libvirt network as in `kiln run`',
+    ).default('host'),
+    new Option(
+      '--egress <host[:port]>',
+      'let these phases reach only this host, through an HTTP proxy',
+    )
       .argParser((text: string, before: string[]) => [...before, parseEgress(text)])
       .default([] as string[], 'none'),
-    repeated('--additional-package <package>', 'install this, too'),
-    repeated('--addrepo <repository>', 'a folder or URL to take packages from, too'),
-    new Option('--cache <name[:size]>', 'a folder below ~/.cache that later builds find again (5G)')
+    repeated('--additional-package <package>', 'install this package, too'),
+    repeated('--addrepo <repository>', 'take packages from this folder or URL, too'),
+    new Option('--cache <name[:size]>', 'keep ~/.cache/NAME for later builds (size: 5G by default)')
       .argParser(parseCaches)
       .default([] as CacheMount[], 'none'),
     ...limitOptions(),
-    new Option('--keep [time]', 'if it fails, keep its sandbox an hour or this time')
+    new Option('--keep [time]', 'keep the sandbox of a failed build for this time, 1h by default')
       .argParser(parseTime)
       .preset('1h'),
-    new Option('--lock <file>', 'build in the very image of an earlier build, by its lock.json'),
-    new Option('--verify', 'build twice, in other surroundings, and compare'),
-    new Option('--vary <what>', 'with --verify: let this differ, too')
+    new Option(
+      '--lock <file>',
+      'build in exactly the image of an earlier build, named by its lock.json',
+    ),
+    new Option('--verify', 'build twice in different surroundings and compare the results'),
+    new Option('--vary <what>', 'with --verify: also vary this between the two builds')
       .argParser((text: string, before: Variation[]) => [...before, parseVariation(text)])
       .default([] as Variation[], 'none'),
-    new Option('--postinstall', 'install what was built in a fresh sandbox'),
-    new Option('--resume <id>', 'go on with a build in the sandbox that it was kept in'),
+    new Option('--postinstall', 'install the built packages in a new sandbox'),
+    new Option('--resume <id>', 'continue a build in its kept sandbox'),
     new Option('--provenance-key <file>', 'sign the provenance with this private key (PEM)'),
     new Option('--sign-key <file>', 'sign the packages with this OpenPGP secret key (armored)'),
     new Option(
       '--sign-passphrase-file <file>',
-      'its passphrase, if not in the environment as KILN_SIGN_PASSPHRASE',
+      'read the passphrase of that key from this file instead of KILN_SIGN_PASSPHRASE',
     ),
-    new Option('--builder-id <uri>', 'who runs this builder, for the provenance').default(
+    new Option('--builder-id <uri>', 'name this builder in the provenance').default(
       caller.env.KILN_BUILDER_ID || undefined,
       'KILN_BUILDER_ID',
     ),
-    new Option('--offline', 'download nothing'),
-    new Option('--update', 'make the image anew if its repositories have news'),
-    new Option('--ci <service>', 'tell a CI service what happens: groups, annotations, junit.xml')
+    new Option('--offline', 'use only what was downloaded before'),
+    new Option('--update', 'build the image again if its repositories have changed'),
+    new Option('--ci <service>', 'format output for a CI service: groups, annotations, junit.xml')
       .choices(CI_CHOICES)
       .default('auto'),
-    new Option('-q, --quiet', 'do not show the build’s output'),
+    new Option('-q, --quiet', 'do not show the output of the build'),
   ];
   for (const option of options) command.addOption(option);
   return command;

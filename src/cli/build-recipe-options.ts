@@ -14,7 +14,8 @@ export interface RecipeOptions {
 /** For `kiln build --help`. */
 export const RECIPE_EXAMPLES = `
 
-A recipe’s exit status is that of the step that failed. 124: out of time. 125: kiln failed.
+The exit status of a recipe is that of the step that failed. kiln’s own: 124 the time limit was
+reached; 125 kiln failed.
 
 Recipes:
   kiln build recipes/builds/hello.yaml --resultdir out
@@ -26,24 +27,24 @@ Recipes:
 /** Adds the options that only recipes have. */
 export function addRecipeOptions(command: Command, caller: Pick<Caller, 'cwd'>): Command {
   const options = [
-    new Option('--param <name=value>', 'recipes: what a TypeScript one finds in `parameters`')
+    new Option('--param <name=value>', 'recipes: set a parameter of a TypeScript recipe')
       .argParser((text: string, before: (readonly [string, string])[] | undefined) => [
         ...(before ?? []),
         parseParameter(text),
       ])
       .default([] as (readonly [string, string])[], 'none'),
-    new Option('--bind <src:dst[:ro|rw][,z|Z]>', 'recipes: show a file or folder of the host')
+    new Option('--bind <src:dst[:ro|rw][,z|Z]>', 'recipes: bind-mount a host path')
       .argParser((text: string, before: ReturnType<typeof parseBind>[] | undefined) => [
         ...(before ?? []),
         parseBind(text, caller.cwd()),
       ])
       .default([] as ReturnType<typeof parseBind>[], 'none'),
-    new Option('--allow-host', 'recipes: allow $host, binds and the host’s network'),
+    new Option('--allow-host', 'recipes: allow $host, binds and the network of the host'),
     new Option(
       '--allow-host-write',
-      'recipes: confirm writable binds of what the host lives on; see docs/sandboxes.md',
+      'recipes: allow writable binds of directories that the host itself needs; see docs/sandboxes.md',
     ),
-    new Option('--schema', 'print the JSON Schema of YAML recipes, and do nothing else'),
+    new Option('--schema', 'print the JSON Schema of YAML recipes and exit'),
   ];
   for (const option of options) command.addOption(option);
   return command;

@@ -20,9 +20,9 @@ import { EqualsCommand } from './optional-value.ts';
 import { printJson } from './print.ts';
 
 const EXAMPLES = `
-Exit status: 0 built; 1 it does not build; 3 no source package, or a spec that rpmbuild does not
-take; 4 what it requires cannot be had; 5 what was built does not pass (--postinstall, --verify);
-124 out of time; 125 kiln itself failed; 130 interrupted.
+Exit status: 0 built; 1 the build failed; 3 the source package or spec is wrong; 4 a package that
+the build requires is missing; 5 --postinstall or --verify failed; 124 the time limit was reached;
+125 kiln failed; 130 interrupted.
 
 Examples:
   kiln build -r debian-build hello-2.12-1.src.rpm
@@ -35,12 +35,12 @@ Examples:
 /** `kiln build`. */
 export function command(caller: Caller): Command {
   const it = new EqualsCommand('build')
-    .description('Build a package or a recipe in a sandbox that is gone afterwards.')
+    .description('Build RPM packages, or what a recipe describes, in a new sandbox.')
     .usage('[options] (SRPM | --spec SPEC [--sources DIR] | RECIPE | --chain SRPM…)')
-    .argument('[source...]', 'a source package; a recipe’s name or path (.yaml, .ts)');
+    .argument('[source...]', 'a source package, or the name or path of a recipe (.yaml, .ts)');
   addChainOptions(addRecipeOptions(addBuildOptions(it, caller), caller));
   return it
-    .addOption(new Option('--json', 'print the result as JSON on stderr’s last line'))
+    .addOption(new Option('--json', 'print the result as JSON, as the last line of stderr'))
     .addHelpText('after', EXAMPLES + RECIPE_EXAMPLES + CHAIN_EXAMPLES)
     .action(async (sources: string[], options: BuildOptions & RecipeOptions & ChainOptions) => {
       const [source] = sources;
@@ -51,7 +51,7 @@ export function command(caller: Caller): Command {
         await runChain(sources, options, it, caller);
         return;
       }
-      if (sources.length > 1) it.error('kiln: several sources are a chain: say --chain');
+      if (sources.length > 1) it.error('kiln: to build several source packages, give --chain');
       if (mode === 'schema' || mode === 'recipe') {
         const { buildRecipe, printRecipeSchema } = await import('./build-recipe.ts');
         // KILN_IMAGE is for what names no image itself.

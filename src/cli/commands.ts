@@ -18,22 +18,22 @@ interface CommandEntry {
 const commands: readonly CommandEntry[] = [
   {
     name: 'run',
-    summary: 'run one command in a sandbox that is gone afterwards',
+    summary: 'run one command in a new sandbox',
     load: () => import('./run.ts'),
   },
   {
     name: 'shell',
-    summary: 'an interactive shell in a new sandbox, or in a kept one',
+    summary: 'open a shell in a new sandbox, or in a kept one',
     load: () => import('./shell.ts'),
   },
   {
     name: 'build',
-    summary: 'build an RPM package, or what a recipe describes',
+    summary: 'build RPM packages, or what a recipe describes',
     load: () => import('./build.ts'),
   },
   {
     name: 'image',
-    summary: 'build, lock, list, show and remove images',
+    summary: 'build, lock, list, show, remove, export and import images',
     load: () => import('./image.ts'),
   },
   {
@@ -48,13 +48,13 @@ const commands: readonly CommandEntry[] = [
   },
   {
     name: 'service',
-    summary: 'long-running services on images',
+    summary: 'run long-lived services',
     load: () => import('./service.ts'),
   },
   { name: 'ps', summary: 'list sandboxes', load: () => import('./ps.ts') },
   { name: 'kill', summary: 'destroy sandboxes', load: () => import('./kill.ts') },
-  { name: 'park', summary: 'start sandboxes ahead', load: () => import('./park.ts') },
-  { name: 'gc', summary: 'clean up what nobody uses', load: () => import('./gc.ts') },
+  { name: 'park', summary: 'start sandboxes ahead of time', load: () => import('./park.ts') },
+  { name: 'gc', summary: 'remove what nobody uses any more', load: () => import('./gc.ts') },
   {
     name: 'doctor',
     summary: 'check whether this host can run sandboxes',
@@ -67,20 +67,22 @@ Examples:
   kiln image build debian-build                     make an image from a recipe
   kiln run -r debian-build -- gcc --version         run a command in it
   kiln run -r debian-build --bind .:/work --workdir /work -- make
-  kiln shell -r debian-build                        look around
-  kiln doctor                                       is this host ready?
+  kiln shell -r debian-build                        open a shell in it
+  kiln doctor                                       check this host
 
-“kiln COMMAND --help” tells more.`;
+“kiln COMMAND --help” shows all options.`;
 
 function overview(): Command {
   const program = new Command('kiln')
-    .description('Run one command or one build in a sealed libvirt-lxc box made of RPM payloads.')
+    .description(
+      'Run a command or a build in a locked-down libvirt-lxc sandbox on an image made of RPM packages.',
+    )
     .version(KILN_VERSION)
     .addHelpText('after', EXAMPLES);
   for (const entry of commands) program.command(entry.name).description(entry.summary);
-  program.command('mock').description('mock’s own command line, also as kiln-mock');
+  program.command('mock').description('accept the command line of mock; also called kiln-mock');
   // Else it would describe the list's entries, which have no options: see helpRequest.
-  program.helpCommand('help [command]', 'show a command’s options');
+  program.helpCommand('help [command]', 'show the options of a command');
   return program;
 }
 

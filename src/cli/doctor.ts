@@ -14,10 +14,10 @@ interface DoctorOptions {
 /** `kiln doctor`: what of this host keeps kiln from working, and how to mend it. */
 export function command(caller: Caller): Command {
   return new Command('doctor')
-    .description('check what kiln needs of this machine, and say how to mend what is wrong')
-    .argument('[check...]', 'only these checks, by the name in the second column')
+    .description('Check what kiln needs of this host, and tell how to mend what is wrong.')
+    .argument('[check...]', 'names of checks to run, from the second column; all by default')
     .option('--json', 'print one JSON document instead of a table')
-    .option('--files', 'list the places kiln uses on this machine beside KILN_STATE')
+    .option('--files', 'list the paths that kiln uses on this host beside KILN_STATE')
     .addHelpText(
       'after',
       '\nExamples:\n  kiln doctor\n  kiln doctor landlock\n  kiln doctor --json | jq -r ".checks[] | select(.status == \\"fail\\") | .mend"\n  kiln doctor --files',

@@ -12,7 +12,7 @@ import { printJson } from './print.ts';
 import { parseSize, parseTime } from './values.ts';
 
 const EXAMPLES = `
-Without limits only what is broken or abandoned goes. What is in use never does.
+Without limits, only broken and abandoned things are removed. Nothing that is in use is removed.
 
 Examples:
   kiln gc
@@ -29,19 +29,21 @@ interface GcOptions {
 /** `kiln gc`. */
 export function command(caller: Caller): Command {
   return new Command('gc')
-    .description('Remove abandoned sandboxes, half-made images, and what limits do not let stay.')
+    .description(
+      'Remove abandoned sandboxes and unfinished images, and what exceeds the given limits.',
+    )
     .option(
       '--max-age <time>',
-      'images, packages and downloads not used, and kept sandboxes made, before this, as 4w',
+      'remove images, packages and downloads unused for this time, such as 4w, and sandboxes kept longer',
       parseTime,
     )
     .option(
       '--max-size <size>',
-      'images, packages and downloads beyond this, least recently used first',
+      'remove the least recently used images, packages and downloads until the rest is this small',
       parseSize,
     )
-    .option('--verify', 'compare the files of all unpacked packages with their digests first')
-    .option('--json', 'the report as JSON')
+    .option('--verify', 'first compare the files of all unpacked packages with their checksums')
+    .option('--json', 'print the report as JSON')
     .addOption(new Option('--sync-only', 'only write the store to the disk').hideHelp())
     .addHelpText('after', EXAMPLES)
     .action(async (options: GcOptions) => {

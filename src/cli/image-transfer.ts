@@ -13,8 +13,8 @@ import { printJson } from './print.ts';
 import { parseSize } from './values.ts';
 
 const EXPORT_EXAMPLES = `
-A name that ends in .tar, .tar.gz or .tar.zst is a tar archive of the root directory, “-” the same
-on stdout; any other is the folder of an OCI layout, which skopeo, podman and buildah read.
+If the output ends in .tar, .tar.gz or .tar.zst, it is a tar archive of the root directory; “-” writes
+that to stdout. Otherwise it is the folder of an OCI layout, which skopeo, podman and buildah read.
 
 Examples:
   kiln image export debian-build -o debian-build.tar.zst
@@ -42,23 +42,23 @@ export function addTransferCommands(image: Command, caller: Caller): void {
   image
     .command('export')
     .description('Write an image as a tar archive or an OCI layout.')
-    .argument('<image>')
-    .requiredOption('-o, --output <path>', 'the archive, the layout’s folder, or - for stdout')
+    .argument('<image>', 'the name or path of a recipe, a lock, or the id of an image')
+    .requiredOption('-o, --output <path>', 'write to this archive or folder, or to stdout with -')
     .addOption(
       new Option(
         '--compress <how>',
-        'as the name of the output says, for a layout gzip, by default',
+        'choose the compression; by default the name of the output decides, and a layout uses gzip',
       ).choices(['none', 'gzip', 'zstd']),
     )
     .addHelpText('after', EXPORT_EXAMPLES)
     .action((name: string, options: ExportOptions) => exportImage(name, options, caller));
   image
     .command('import')
-    .description('Make an image of an OCI layout, or of a tar archive (plain, gzip or zstd).')
-    .argument('<path>')
-    .option('--name <name>', 'what to call it')
-    .option('--disk <size>', 'what it may unpack to; 16G unless given', parseSize)
-    .option('--json', 'print its manifest')
+    .description('Make an image from an OCI layout or a tar archive (plain, gzip or zstd).')
+    .argument('<path>', 'the folder of an OCI layout, or a tar archive')
+    .option('--name <name>', 'give the image this name')
+    .option('--disk <size>', 'refuse to unpack more than this, 16G by default', parseSize)
+    .option('--json', 'print the manifest of the image as JSON instead of its id')
     .addHelpText('after', IMPORT_EXAMPLES)
     .action((path: string, options: ImportOptions) => importPath(path, options, caller));
 }
@@ -96,7 +96,10 @@ async function exportImage(name: string, options: ExportOptions, caller: Caller)
   } catch (cause) {
     await rm(temporary, { force: true });
     if (cause instanceof KilnError) throw cause;
-    throw new KilnError('E_EXPORT', `cannot write ${output}`, { cause });
+    throw new KilnError('E_EXPORT', `cannot write ${output}`, {
+      cause,
+      hint: 'name a file in a folder that exists and can be written',
+    });
   }
 }
 

@@ -45,38 +45,40 @@ export function command(caller: Caller): Command {
     .description('Build, lock, list, show, remove, export and import images.')
     .addHelpText('after', EXAMPLES);
   it.command('build')
-    .description('Build an image, unless it is there already; print its id.')
-    .argument('<image>', 'a recipe or a lock')
-    .option('--update', 'with fresh metadata, and without the lock beside the recipe')
-    .option('--json', 'print its manifest')
+    .description('Build an image unless it exists; print its id.')
+    .argument('<image>', 'the name or path of a recipe, or a lock')
+    .option('--update', 'fetch the metadata again, and ignore the lock beside the recipe')
+    .option('--json', 'print the manifest of the image as JSON instead of its id')
     .addHelpText(
       'after',
       '\nExamples:\n  kiln image build debian-build\n  kiln image build --update ./mine.yaml',
     )
     .action((name: string, options: BuildOptions) => build(name, options, caller));
   it.command('lock')
-    .description('Solve a recipe and write its lock, by which it is built without a solver.')
-    .argument('<recipe>')
-    .option('-o, --output <file>', 'where to; beside the recipe by default')
+    .description(
+      'Choose the packages for a recipe and write them to its lock; later builds use exactly these.',
+    )
+    .argument('<recipe>', 'the name or path of a recipe (.yaml)')
+    .option('-o, --output <file>', 'write the lock to this file; by default beside the recipe')
     .addHelpText(
       'after',
       '\nExamples:\n  kiln image lock mine.yaml\n  kiln image build mine.lock.json',
     )
     .action((name: string, options: { output?: string }) => lock(name, options, caller));
   it.command('ls')
-    .description('List images, the one used last first.')
-    .option('--json', 'one JSON array')
+    .description('List images, the most recently used first.')
+    .option('--json', 'print one JSON array instead of a table')
     .addHelpText('after', '\nExamples:\n  kiln image ls\n  kiln image ls --json | jq -r ".[].id"')
     .action((options: JsonOption) => list(options, caller));
   it.command('show')
     .description('Show what an image is and what it is made of.')
-    .argument('<image>')
+    .argument('<image>', 'the id of an image, its first digits, or a name')
     .addHelpText('after', '\nExamples:\n  kiln image show debian-build | jq -r ".packages[].nevra"')
     .action((name: string) => show(name, caller));
   it.command('rm')
     .description('Remove images that are not in use.')
-    .argument('<id...>')
-    .option('--packages', 'and unpacked packages that no image uses any more')
+    .argument('<id...>', 'ids, their first digits, or names')
+    .option('--packages', 'also remove unpacked packages that no image uses any more')
     .addHelpText(
       'after',
       '\nExamples:\n  kiln image rm 3fa9c1d2\n  kiln image rm --packages debian-build',
@@ -235,7 +237,7 @@ async function remove(
   const rest =
     left.count === 0
       ? ''
-      : `; ${left.count} packages that no image uses (${size(left.bytes)}) stay for the next one, --packages removes them`;
+      : `; ${left.count} packages that no image uses (${size(left.bytes)}) are kept; --packages removes them`;
   caller.stderr.say(`kiln: freed ${size(freed)}${rest}\n`);
 }
 

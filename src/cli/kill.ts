@@ -9,10 +9,10 @@ import type { Caller } from './caller.ts';
 export function command(caller: Caller): Command {
   return new Command('kill')
     .description(
-      'Destroy sandboxes, whatever runs in them. `kiln run` of one ends with status 137.',
+      'Destroy sandboxes with all that runs in them; `kiln run` then exits with status 137.',
     )
-    .argument('[id...]', 'as `kiln ps` shows them, or their beginning')
-    .option('-a, --all', 'all of them, parked ones too')
+    .argument('[id...]', 'ids as `kiln ps` shows them; the first digits are enough')
+    .option('-a, --all', 'destroy all sandboxes, including parked ones')
     .addHelpText('after', '\nExamples:\n  kiln kill 3fa9\n  kiln kill --all')
     .action(async (ids: string[], options: { all?: boolean }) => {
       if (ids.length === 0 && options.all !== true) {

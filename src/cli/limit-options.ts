@@ -16,24 +16,33 @@ export interface LimitValues {
 /** Their options. */
 export function limitOptions(): Option[] {
   return [
-    new Option('--memory <size>', 'limit, as 512M; what it writes to /tmp counts').argParser(
+    new Option('--memory <size>', 'limit memory, such as 512M; files in /tmp count').argParser(
       parseMemory,
     ),
-    new Option('--cpus <number>', 'processors’ worth of time, as 1.5').argParser(parseCpus),
-    new Option('--pids <number>', 'processes and threads').argParser(parseCount),
-    new Option('--io-read <rate>', 'read from each disk a second at most, as 10M').argParser(
-      parseRate,
+    new Option('--cpus <number>', 'limit processor time to this many CPUs, such as 1.5').argParser(
+      parseCpus,
+    ),
+    new Option('--pids <number>', 'limit the number of processes and threads').argParser(
+      parseCount,
     ),
     new Option(
-      '--io-write <rate>',
-      'written to each disk a second at most; docs/sandboxes.md: what it cannot slow down',
+      '--io-read <rate>',
+      'limit the bytes read per second from each disk, such as 10M',
     ).argParser(parseRate),
-    new Option('--disk <size>', 'what each of its writable file systems may hold (8G)').argParser(
-      parseSize,
-    ),
-    new Option('--timeout <time>', 'end it after this time, as 10m').argParser(parseTime),
-    new Option('--stall-timeout <time>', 'end it after this time without output').argParser(
+    new Option(
+      '--io-write <rate>',
+      'limit the bytes written per second to each disk; see docs/sandboxes.md',
+    ).argParser(parseRate),
+    new Option(
+      '--disk <size>',
+      'limit the size of each writable file system of the sandbox (default: 8G)',
+    ).argParser(parseSize),
+    new Option('--timeout <time>', 'end the command after this time, such as 10m').argParser(
       parseTime,
     ),
+    new Option(
+      '--stall-timeout <time>',
+      'end the command when it has written nothing for this time',
+    ).argParser(parseTime),
   ];
 }

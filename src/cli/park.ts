@@ -8,17 +8,17 @@ import { parseCount } from './values.ts';
 export function command(caller: Caller): Command {
   return new Command('park')
     .description(
-      'Start sandboxes ahead, so that the next runs need not wait for libvirt. They fit every image, bind and limit; each is used once and then replaced in the background. They end after 30 minutes without use, and with the daemon.',
+      'Start sandboxes ahead of time, so that the next commands need not wait for libvirt. A parked sandbox fits every image, bind and limit. It is used once and then replaced in the background. Parked sandboxes end after 30 minutes without use, and with the daemon.',
     )
     .option(
       '-n, --number <count>',
-      'how many are to wait; without it, as many as before',
+      'keep this many sandboxes parked; without -n, as many as before',
       parseCount,
     )
-    .option('--none', 'destroy those that wait, and start no more')
+    .option('--none', 'destroy the parked sandboxes and start no more')
     .addHelpText(
       'after',
-      '\nExamples:\n  kiln park -n 4\n  kiln ps\n  kiln park --none\n\nMore than memory allows (32 MB each, 512 MB stay free) are refused. KILN_PARKED says how many wait when nobody asks.',
+      '\nExamples:\n  kiln park -n 4\n  kiln ps\n  kiln park --none\n\nEach is reckoned at 32 MB, and 512 MB must stay free: kiln refuses more. KILN_PARKED sets how many the daemon parks by itself.',
     )
     .action(async (options: { number?: number; none?: boolean }) => {
       // What everybody is told who cannot have sandboxes at all.
@@ -46,9 +46,13 @@ export function command(caller: Caller): Command {
 /** @throws KilnError E_NO_DAEMON */
 function requireParking({ parking }: Caller): Parking {
   if (parking !== undefined) return parking;
-  throw new KilnError('E_NO_DAEMON', 'no sandbox can wait without the daemon that keeps it', {
-    hint: 'call kiln as root, without KILN_URI and KILN_FROM_SOURCE, where the daemon runs',
-  });
+  throw new KilnError(
+    'E_NO_DAEMON',
+    'only the daemon can park sandboxes, and none serves this call',
+    {
+      hint: 'call kiln as root, without KILN_URI and KILN_FROM_SOURCE, where the daemon runs',
+    },
+  );
 }
 
 function parked({ count, target }: Parking): string {

@@ -9,8 +9,10 @@ import { printTable } from './table.ts';
 /** `kiln ps`. */
 export function command(caller: Caller): Command {
   return new Command('ps')
-    .description('List sandboxes: running, kept for `kiln shell`, and parked (waiting for a run).')
-    .option('--json', 'one JSON array')
+    .description(
+      'List sandboxes: running, kept (for `kiln shell`) and parked (ready for the next command).',
+    )
+    .option('--json', 'print one JSON array instead of a table')
     .addHelpText('after', '\nExamples:\n  kiln ps\n  kiln ps --json | jq -r ".[].id"')
     .action(async (options: { json?: boolean }) => {
       requireHost();

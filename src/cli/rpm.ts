@@ -7,7 +7,7 @@ import { verifyCommand } from './rpm/verify.ts';
 /** `kiln rpm`. */
 export function command(caller: Caller): Command {
   return new Command('rpm')
-    .description('Query, verify and unpack .rpm files, without rpm and without trusting them.')
+    .description('Query, verify and unpack .rpm files in a confined process, without rpm.')
     .addHelpText(
       'after',
       `

@@ -55,8 +55,8 @@ export function ownContext(caller: Caller): RunContext {
 }
 
 const EXAMPLES = `
-The exit status is the command’s own. 125: kiln failed. 124: out of time. 126, 127: the command
-cannot be executed, is not in the image. 128+n: ended by signal n.
+The exit status is that of the command. kiln’s own: 124 the time limit was reached; 125 kiln failed;
+126 the command cannot be executed; 127 the image does not have it; 128+n signal n ended it.
 
 Examples:
   kiln run -r debian-build -- gcc --version
@@ -76,14 +76,14 @@ export function command(caller: Caller): Command {
 /** The same, elsewhere. */
 export function commandIn(context: RunContext): Command {
   const it = new EqualsCommand('run')
-    .description('Run one command in a sandbox that is gone afterwards.')
+    .description('Run one command in a new sandbox; destroy the sandbox afterwards.')
     .usage('[options] [--] COMMAND [ARGUMENT…]')
     .argument('<command...>', 'the command and its arguments')
     .passThroughOptions();
   return addSandboxOptions(it, context.caller)
-    .option('--json', 'print the result as JSON on stderr’s last line; see docs/result.md')
-    .option('-t, --tty', 'give it a terminal: colours, line editing, window size')
-    .option('--explain', 'print what would stand around the command, and run nothing')
+    .option('--json', 'print the result as JSON, as the last line of stderr; see docs/result.md')
+    .option('-t, --tty', 'give the command a terminal (colours, line editing, window size)')
+    .option('--explain', 'print which layers of protection the command would have; run nothing')
     .addHelpText('after', EXAMPLES)
     .action((argv: string[], options: RunOptions) => runCommand(argv, options, it, context));
 }
@@ -190,10 +190,12 @@ function announce(report: RunReport, options: RunOptions, caller: Caller): void 
 
 function limitText(limit: string, options: RunOptions): string {
   if (limit === 'timeout')
-    return `out of time: ended after ${(options.timeout ?? 0) / 1000} s (--timeout)`;
+    return `the command was ended after ${(options.timeout ?? 0) / 1000} s: the time limit was reached (--timeout)`;
   if (limit === 'stall')
-    return `no output for ${(options.stallTimeout ?? 0) / 1000} s: ended (--stall-timeout)`;
-  if (limit === 'memory') return 'out of memory: the kernel killed for the limit (--memory)';
-  if (limit === 'pids') return 'too many processes: a fork was refused (--pids)';
-  return 'the disk limit is reached: a private file system is full (--disk)';
+    return `the command was ended: it wrote nothing for ${(options.stallTimeout ?? 0) / 1000} s (--stall-timeout)`;
+  if (limit === 'memory')
+    return 'the kernel killed a process: the memory limit was reached (--memory)';
+  if (limit === 'pids')
+    return 'the command could not start a process: the limit was reached (--pids)';
+  return 'a file system of the sandbox is full: the disk limit was reached (--disk)';
 }

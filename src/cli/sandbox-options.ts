@@ -63,7 +63,7 @@ function repeated<Value>(flags: string, description: string, parse: (text: strin
 export function hostWriteOption(): Option {
   return new Option(
     '--allow-host-write',
-    'confirm writable binds of what the host lives on; see docs/sandboxes.md',
+    'allow writable binds of directories that the host itself needs; see docs/sandboxes.md',
   );
 }
 
@@ -78,60 +78,84 @@ export function addSandboxOptions(
   const options = [
     new Option(
       '-r, --image <image>',
-      'a recipe’s name or path, a lock, or an image id; KILN_IMAGE when missing',
+      'use this image: the name or path of a recipe, a lock, or an image id; by default KILN_IMAGE',
     ).default(caller.env.KILN_IMAGE || undefined, 'KILN_IMAGE'),
     repeated(
       '--bind <src:dst[:ro|rw][,z|Z]>',
-      'show a file or folder of the host; with z or Z SELinux may, too: see docs/security.md',
+      'bind-mount a host path; z or Z relabels it for SELinux, see docs/labels.md',
       (text) => parseBind(text, caller.cwd()),
     ),
     hostWriteOption(),
-    repeated('--tmpfs <dst[:size]>', 'an empty file system in memory', parseTmpfs),
-    repeated('--copy-in <src:dst>', 'copy a file or folder in before the start', (text) =>
-      parseCopyIn(text, caller.cwd()),
+    repeated('--tmpfs <dst[:size]>', 'mount an empty file system that lives in memory', parseTmpfs),
+    repeated(
+      '--copy-in <src:dst>',
+      'copy a file or folder of the host into the sandbox before the command starts',
+      (text) => parseCopyIn(text, caller.cwd()),
     ),
-    repeated('--env <name=value>', 'set a variable; NAME alone takes kiln’s own', (text) =>
-      parseEnvironment(text, (name) => caller.variable(name)),
+    repeated(
+      '--env <name=value>',
+      'set an environment variable; NAME alone copies it from the caller',
+      (text) => parseEnvironment(text, (name) => caller.variable(name)),
     ),
-    new Option('--workdir <dir>', 'where the command starts'),
-    new Option('--user <user>', 'NAME, UID or UID:GID; root for container root'),
-    new Option('--hostname <name>', 'the host name it sees').argParser(parseHostname),
+    new Option('--workdir <dir>', 'start the command in this directory of the sandbox'),
+    new Option(
+      '--user <user>',
+      'run the command as NAME, UID or UID:GID; root is root of the sandbox only',
+    ),
+    new Option('--hostname <name>', 'give the sandbox this host name').argParser(parseHostname),
     new Option(
       '--network <network>',
-      'private or none (only lo, as podman’s none), host, or a libvirt network: NAME[,address=IP/PREFIX[,gateway=IP]][,mac=MAC]; without an address by DHCP',
+      'choose the network: private or none (loopback only), host, or a libvirt network as NAME[,address=IP/PREFIX[,gateway=IP]][,mac=MAC] (without an address DHCP gives one)',
     ).default('private'),
     repeated(
       '--egress <host[:port]>',
-      'let it reach this host by an HTTP proxy; *.HOST for all below it; see docs/sandboxes.md',
+      'let the command reach this host through an HTTP proxy; *.HOST allows its subdomains; see docs/sandboxes.md',
       parseEgress,
     ),
-    new Option('--allow-host-network', 'confirm --network host: no isolation of the network'),
+    new Option(
+      '--allow-host-network',
+      'allow --network host, which takes the isolation of the network away',
+    ),
     ...limitOptions(),
-    repeated('--cap-add <capability>', 'allow a capability more', parseCapability),
-    new Option('--profile <profile>', 'nested: other sandboxes can be made in it')
+    repeated(
+      '--cap-add <capability>',
+      'give the command one more capability, such as NET_BIND_SERVICE',
+      parseCapability,
+    ),
+    new Option(
+      '--profile <profile>',
+      'choose what the sandbox is for; nested allows sandboxes inside it',
+    )
       .choices(['default', 'nested'])
       .default('default'),
     new Option(
       '--seccomp <profile>',
-      'default, build (tracing allowed), strict, or a JSON file in podman’s format',
+      'filter system calls by this profile: default, build (allows tracing), strict, or a JSON file in podman’s format',
     ).default('default'),
     new Option(
       '--label <label>',
-      'SELinux, AppArmor: dynamic[:LABEL], static:LABEL, inherit or none; default: what the host has',
+      'choose the SELinux or AppArmor label: auto, dynamic[:LABEL], static:LABEL, inherit or none',
     ).argParser(parseLabelRequest),
     repeated(
       '--secret <name=file>',
-      'show a file as /run/secrets/NAME, to the command’s user only',
+      'put a file of the host at /run/secrets/NAME, readable by the user of the command only',
       (text) => parseSecret(text, caller.cwd()),
     ),
     repeated(
       '--allow-missing <layer>',
-      `go on without it where this host cannot give it: ${OPTIONAL_LAYERS.join(', ')}`,
+      `run without this layer of protection if the host does not support it: ${OPTIONAL_LAYERS.join(', ')}`,
       parseLayer,
     ),
-    repeated('--artifact <glob>', 'copy these files out afterwards', (text) => text),
-    new Option('--resultdir <dir>', 'where artifacts and result.json go'),
-    new Option('--keep [time]', 'keep the sandbox afterwards, for an hour or this time')
+    repeated(
+      '--artifact <glob>',
+      'copy the files that match this pattern to --resultdir afterwards',
+      (text) => text,
+    ),
+    new Option('--resultdir <dir>', 'write artifacts and result.json to this directory'),
+    new Option(
+      '--keep [time]',
+      'keep the sandbox afterwards for this time, 1h by default; `kiln shell ID` enters it',
+    )
       .argParser(parseTime)
       .preset('1h'),
   ];

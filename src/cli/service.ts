@@ -22,12 +22,12 @@ Examples:
   kiln service start apache1; curl http://127.0.0.1:8081/
   kiln service list
   kiln service execute apache1 -- apachectl -S
-  kiln service connect apache1                  a shell in it
+  kiln service connect apache1                  open a shell in it
   kiln service logs -f apache1
   kiln service reload --unit apache2.service    all services that run it
   kiln service stop apache1; kiln service delete apache1
 
-“kiln service COMMAND --help” tells more; docs/services.md explains.`;
+“kiln service COMMAND --help” shows all options; docs/services.md explains them.`;
 
 /** `kiln service`. */
 export function command(caller: Caller): Command {

@@ -14,7 +14,7 @@ import { addSandboxOptions, type SandboxOptions } from './sandbox-options.ts';
 const SHELL = ['/bin/sh', '-c', 'if command -v bash >/dev/null; then exec bash -l; fi; exec sh -l'];
 
 const EXAMPLES = `
-Leaving the shell destroys a new sandbox; one that was kept stays until its time is over.
+When the shell ends, a new sandbox is destroyed. A kept one stays until its time is over.
 
 Examples:
   kiln shell -r debian-build
@@ -24,9 +24,12 @@ Examples:
 /** `kiln shell`. */
 export function command(caller: Caller): Command {
   const it = new EqualsCommand('shell')
-    .description('An interactive shell in a new sandbox, or in one that `run --keep` left.')
+    .description('Open a shell in a new sandbox, or in one that `kiln run --keep` kept.')
     .usage('[options] | ID')
-    .argument('[id]', 'a kept sandbox, as `kiln ps` shows it, or its beginning');
+    .argument(
+      '[id]',
+      'the id of a kept sandbox, as `kiln ps` shows it; the first digits are enough',
+    );
   return addSandboxOptions(it, caller)
     .addHelpText('after', EXAMPLES)
     .action(async (id: string | undefined, options: SandboxOptions) => {

@@ -69,6 +69,7 @@ test('every command has examples, of commands and options that there are', async
     // systemd and kiln itself call it, nobody else.
     if (command.name() === 'supervise') continue;
     const calls = exampleCalls(helpOf(command));
+    t.notRegex(helpOf(command), /\bbox(es)?\b/i, `${nameOf(command)}: it is called a sandbox`);
     const own = calls.filter((words) => called(root, words)[0] === command);
     t.true(own.length > 0, `${nameOf(command)} has no example`);
     for (const words of calls) {

@@ -8,17 +8,17 @@ const USAGE = `Usage: kiln-mock [options] [--rebuild] SRPM…
        kiln-mock [options] {--install | --remove | --update | --installdeps} PACKAGE…
        kiln-mock [options] {--copyin | --copyout} SOURCE… DESTINATION
 
-mock's command line on kiln's sandboxes, for scripts that call mock. CONFIG is one of mock's
-configurations, which are read and never run, or a recipe of kiln's.
+Builds packages in kiln's sandboxes with the command line of mock, for scripts that call mock. CONFIG
+is a mock configuration, which kiln reads but never executes, or a recipe of kiln.
 `;
 
 const AFTER = `
-Options of mock's about its bootstrap, isolation and package manager are taken and change nothing.
+kiln-mock accepts mock's options about bootstrap, isolation and package manager, but they have no effect.
 
-Exit status: 0; 1 failed, or rpmbuild's own; 3 configuration; 4 chain incomplete; 5 command line;
-7 interrupted; 10 no packages; 11 out of time; 20 root; 30 packages and repositories; 40 no SRPM;
-50 arguments; 60 root locked; 70 result directory; 80 sandbox; of --shell and --chroot the
-command's own.
+Exit status: 0, or what went wrong: 1 something else, or the status of rpmbuild; 3 configuration;
+4 a chain is incomplete; 5 command line; 7 interrupted; 10 no packages were made; 11 time limit;
+20 root; 30 packages and repositories; 40 not a source package; 50 arguments; 60 the root is locked;
+70 result directory; 80 sandbox. --shell and --chroot: the status of the command.
 
 Examples:
   kiln-mock -r debian-build --rebuild hello-2.12-1.src.rpm --resultdir out

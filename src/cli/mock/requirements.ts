@@ -48,7 +48,10 @@ function readSpec(path: string): Buffer {
   try {
     return readUserFile(path, MAX_SPEC);
   } catch (cause) {
-    throw new KilnError('E_MOCK_ARGUMENT', `cannot read ${path}`, { cause });
+    throw new KilnError('E_MOCK_ARGUMENT', `cannot read ${path}`, {
+      cause,
+      hint: 'give the path of a spec file, of 16 MB at most',
+    });
   }
 }
 
@@ -76,7 +79,7 @@ export async function specRequires(
     signal: session.signal,
   });
   if (result.exitCode !== 0) {
-    throw new KilnError('E_BUILD_SPEC', `${path} cannot be read: ${result.output.trim()}`);
+    throw new KilnError('E_BUILD_SPEC', `rpmspec cannot read ${path}: ${result.output.trim()}`);
   }
   return result.stdout.split('\n').filter((line) => line !== '');
 }

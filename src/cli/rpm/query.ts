@@ -21,13 +21,13 @@ interface QueryOptions {
 /** `kiln rpm query`. */
 export function queryCommand(caller: Caller): Command {
   return new Command('query')
-    .description('Show what .rpm files say of themselves. Only their headers are read.')
+    .description('Show what .rpm files contain; kiln reads only their headers.')
     .argument('<file...>', '.rpm files')
-    .option('-l, --files', 'list the files in them')
-    .option('--deps', 'list what they require, provide and so on')
-    .option('--scripts', 'show their scriptlets and triggers')
+    .option('-l, --files', 'list the files of the packages')
+    .option('--deps', 'list what the packages require, provide, conflict with and so on')
+    .option('--scripts', 'show scriptlets and triggers')
     .option('--keyring <file>', 'check signatures with these OpenPGP keys (repeatable)', collect)
-    .option('--json', 'one object a file, with everything')
+    .option('--json', 'print one JSON object per file, with all fields')
     .addHelpText(
       'after',
       `

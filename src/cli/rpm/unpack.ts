@@ -23,18 +23,26 @@ export function unpackCommand(caller: Caller): Command {
   return new Command('unpack')
     .description(
       'Write the files of .rpm packages into a directory: verified, with modes, times, links and ' +
-        'capabilities, owned by root. No script runs. The packages are read in a process that ' +
-        'sees nothing but the directory. Needs root.',
+        'capabilities, owned by root. No script runs. A confined process reads the packages; ' +
+        'it can write only to the directory. Needs root.',
     )
     .argument('<file...>', '.rpm files')
-    .option('-C, --directory <dir>', 'where to write; made if it is not there', '.')
-    .option('--keyring <file>', 'refuse packages these keys did not sign (repeatable)', collect)
+    .option(
+      '-C, --directory <dir>',
+      'write to this directory; it is made if it does not exist',
+      '.',
+    )
+    .option(
+      '--keyring <file>',
+      'refuse packages that no key in this file signed (repeatable)',
+      collect,
+    )
     .option('--max-size <size>', 'refuse packages that unpack to more', parseSize)
-    .option('--json', 'one object a file')
+    .option('--json', 'print one JSON object per file')
     .addHelpText(
       'after',
       `
-Exit status: 0; 1 if a package was refused or broken: nothing of that one is left.
+Exit status: 0; 1 if a package was refused or damaged. Nothing of such a package is left.
 
 Examples:
   kiln rpm unpack -C /tmp/bash bash-5.2.37-2.x86_64.rpm

@@ -30,13 +30,17 @@ export function verifyCommand(caller: Caller): Command {
   return new Command('verify')
     .description('Check every digest and signature of .rpm files, payload included.')
     .argument('<file...>', '.rpm files')
-    .option('--keyring <file>', 'OpenPGP public keys to trust, armored (repeatable)', collect)
-    .option('--json', 'one object a file')
+    .option(
+      '--keyring <file>',
+      'trust the armored OpenPGP public keys in this file (repeatable)',
+      collect,
+    )
+    .option('--json', 'print one JSON object per file')
     .addHelpText(
       'after',
       `
-Exit status: 0 whole and signed by a key of the keyring; 1 whole, but unsigned or signed by an
-unknown key; 2 broken, or not what was signed. Of several files the highest.
+Exit status: 0 undamaged and signed by a key of the keyring; 1 undamaged, but unsigned or signed by
+an unknown key; 2 damaged, or changed after signing. For several files, the highest of theirs.
 
 Examples:
   kiln rpm verify --keyring /etc/pki/rpm-gpg/RPM-GPG-KEY-fedora-42-x86_64 *.rpm

@@ -24,12 +24,14 @@ interface CloneOptions {
 /** `kiln service clone`. */
 export function cloneCommand(caller: Caller): Command {
   return new Command('clone')
-    .description('Make a service like one that does not run, with copies of its /etc and /var.')
-    .argument('<from>')
-    .argument('<name>')
-    .addOption(publishOption('ports of the clone; else it has none'))
+    .description('Create a service as a copy of a stopped one, including its /etc and /var.')
+    .argument('<from>', 'the service to copy')
+    .argument('<name>', 'the name of the copy')
+    .addOption(publishOption('forward this port of the host to the copy; by default none'))
     .addOption(
-      networkOption('its network; else that of its model, without a fixed address, gateway or MAC'),
+      networkOption(
+        'choose the network of the copy; by default that of the original, without fixed address, gateway or MAC',
+      ),
     )
     .addHelpText('after', '\nExamples:\n  kiln service clone apache1 apache2 --publish 8082:80')
     .action(async (from: string, name: string, { publish, network }: CloneOptions) => {
@@ -60,10 +62,10 @@ interface SetOptions extends SettingValues {
 /** `kiln service set`. */
 export function setCommand(caller: Caller): Command {
   const it = new Command('set')
-    .description('Change settings of a service; limits on a running one at once.')
-    .argument('<name>')
-    .addOption(publishOption('all its ports, instead of those before'))
-    .addOption(repeated('--unset <setting>', 'take a setting away, as memory', (text) => text))
+    .description('Change settings of a service; new limits apply to a running one at once.')
+    .argument('<name>', 'the name of the service')
+    .addOption(publishOption('replace all published ports by these'))
+    .addOption(repeated('--unset <setting>', 'remove a setting, such as memory', (text) => text))
     .addHelpText(
       'after',
       '\nExamples:\n  kiln service set apache1 --memory 256M --cpus 0.5\n  kiln service set apache1 --unset health',
@@ -79,10 +81,10 @@ async function set(name: string, options: SetOptions, it: Command, caller: Calle
   const given = givenSettings(options);
   const unset = options.unset.map(settingName);
   const both = unset.find((key) => key in given);
-  if (both !== undefined) it.error(`kiln: ${both} can be set or taken away, not both`);
+  if (both !== undefined) it.error(`kiln: ${both} can be set or removed, not both`);
   if (Object.keys(given).length + unset.length === 0) {
     it.error(
-      `kiln: say what to change, as --memory 256M; or edit ${service.files.definition} and restart it`,
+      `kiln: give a setting to change, such as --memory 256M; or edit ${service.files.definition} and restart it`,
     );
   }
   const nothing = Object.fromEntries(unset.map((key) => [key, null]));

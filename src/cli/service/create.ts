@@ -50,57 +50,63 @@ Examples:
 export function createCommand(caller: Caller): Command {
   const it = new Command('create')
     .description(
-      'Make a service: units of an image, or a command, with an /etc and /var of its own.',
+      'Create a service that runs units of an image, or a command, with its own /etc and /var.',
     )
     .usage('-r IMAGE {-u UNIT… NAME | NAME -- COMMAND…}')
-    .argument('[name]', 'small letters, digits and dashes')
-    .argument('[command...]', 'what it runs instead of units')
+    .argument('[name]', 'the name: small letters, digits and dashes')
+    .argument('[command...]', 'a command to run instead of units')
     .addOption(
-      new Option('-r, --image <image>', 'a recipe’s name or path, a lock, or an image id').default(
-        caller.env.KILN_IMAGE || undefined,
-        'KILN_IMAGE',
+      new Option(
+        '-r, --image <image>',
+        'use this image: the name or path of a recipe, a lock, or an image id; by default KILN_IMAGE',
+      ).default(caller.env.KILN_IMAGE || undefined, 'KILN_IMAGE'),
+    )
+    .addOption(
+      repeated(
+        '-u, --unit <unit>',
+        'run this unit of the image, such as apache2.service',
+        (t) => t,
       ),
     )
-    .addOption(repeated('-u, --unit <unit>', 'a unit of the image, as apache2.service', (t) => t))
-    .option('--boot', 'boot the image’s systemd, which runs the units')
-    .addOption(publishOption('a port of the host that leads in'))
+    .option('--boot', 'boot systemd of the image, and let it run the units')
+    .addOption(publishOption('forward this port of the host to a port of the service'))
     .addOption(
       repeated(
         '-m, --mount <src:dst[:ro]>',
-        'show a file or folder of the host; with z or Z SELinux may, too',
+        'bind-mount a host path; z or Z relabels it for SELinux',
         (text) => parseBind(text, caller.cwd()),
       ),
     )
     .addOption(
-      repeated('--env <name=value>', 'set a variable', (text) =>
+      repeated('--env <name=value>', 'set an environment variable', (text) =>
         parseEnvironment(text, caller.variable),
       ),
     )
     .addOption(hostWriteOption())
     .addOption(
       networkOption(
-        'an interface on a libvirt network, besides lo: dhcp, or address=IP/PREFIX and gateway=IP; mac=MAC, filter=NAME,filter.VARIABLE=VALUE, peers',
+        'add an interface on a libvirt network; options: dhcp, or address=IP/PREFIX and gateway=IP; mac=MAC, filter=NAME,filter.VARIABLE=VALUE, peers',
       ),
     )
-    .option('--hostname <name>', 'its host name, else its own')
-    .option('--user <user>', 'who runs the command')
+    .option('--hostname <name>', 'give the service this host name; by default its name')
+    .option('--user <user>', 'run the command as this user')
     .addOption(
       repeated(
         '-P, --package <package>',
-        'a package whose /etc and /var are its own, too',
+        'give the service its own copy of the /etc and /var of this package, too',
         (t) => t,
       ),
     )
-    .option('-C, --copy', 'with the files that the image has in the packages’ /var')
+    .option('-C, --copy', 'copy the files that the image has in /var of these packages')
     .addOption(
-      new Option('-i, --image-size <size>', '/var in an ext4 image of this size').argParser(
+      new Option('-i, --image-size <size>', 'keep /var in an ext4 image of this size').argParser(
         parseSize,
       ),
     )
     .addOption(labelOption())
-    .option('--file <file>', 'a service file to begin with, as recipes/services/apache.yaml')
-    .option('--from <file>', 'read a .sandbox file of virt-sandbox-service')
-    .option('--json', 'what was made, as JSON')
+    .option('--file <file>', 'start from this service file, such as recipes/services/apache.yaml')
+    .option('--from <file>', 'take settings from a .sandbox file of virt-sandbox-service')
+    .option('--json', 'print the new service as JSON')
     .addHelpText('after', EXAMPLES);
   return addSettingOptions(it).action(
     (name: string | undefined, argv: string[], options: CreateOptions) =>

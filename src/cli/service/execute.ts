@@ -23,10 +23,13 @@ interface ExecuteOptions {
 
 function withOptions(command: Command, caller: Caller): Command {
   return command
-    .option('--user <user>', 'NAME, UID or UID:GID; root of the sandbox when missing')
-    .option('--workdir <dir>', 'where it starts')
+    .option(
+      '--user <user>',
+      'run the command as NAME, UID or UID:GID; by default root of the sandbox',
+    )
+    .option('--workdir <dir>', 'start the command in this directory of the sandbox')
     .addOption(
-      repeated('--env <name=value>', 'set a variable', (text) =>
+      repeated('--env <name=value>', 'set an environment variable', (text) =>
         parseEnvironment(text, caller.variable),
       ),
     );
@@ -36,11 +39,11 @@ function withOptions(command: Command, caller: Caller): Command {
 export function executeCommand(caller: Caller): Command {
   const it = new Command('execute')
     .alias('exec')
-    .description('Run a command in a service that runs; its exit status is kiln’s.')
+    .description('Run a command in a running service; kiln exits with the status of the command.')
     .usage('[options] NAME [--] COMMAND [ARGUMENT…]')
-    .argument('<name>')
-    .argument('<command...>')
-    .option('-t, --tty', 'give it a terminal')
+    .argument('<name>', 'the name of the service')
+    .argument('<command...>', 'the command and its arguments')
+    .option('-t, --tty', 'give the command a terminal')
     .addHelpText(
       'after',
       '\nExamples:\n  kiln service execute apache1 -- ip addr\n  kiln service execute db -- mariadb -e "show databases"',
@@ -53,8 +56,8 @@ export function executeCommand(caller: Caller): Command {
 /** `kiln service connect`. */
 export function connectCommand(caller: Caller): Command {
   const it = new Command('connect')
-    .description('A shell in a service that runs.')
-    .argument('<name>')
+    .description('Open a shell in a running service.')
+    .argument('<name>', 'the name of the service')
     .addHelpText(
       'after',
       '\nExamples:\n  kiln service connect apache1\n  kiln service connect --user postgres pg',

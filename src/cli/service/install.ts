@@ -25,12 +25,12 @@ interface InstallOptions {
 export function installCommand(caller: Caller): Command {
   return new Command('install')
     .description(
-      'Write the host’s systemd units of services: start with the host, journal, reload.',
+      'Write systemd units for services, so that they start with the host and systemctl controls them.',
     )
-    .argument('[name...]')
-    .option('--directory <dir>', 'write them here instead, and tell nobody')
-    .option('--enable', 'start the services with the host, and logrotate daily')
-    .option('--cron <file>', 'write a cron file for logrotate instead of units')
+    .argument('[name...]', 'names of services')
+    .option('--directory <dir>', 'write the units to this directory, and do not tell systemd')
+    .option('--enable', 'start the services with the host, and rotate logs daily')
+    .option('--cron <file>', 'write a cron file that rotates logs, instead of units')
     .addHelpText(
       'after',
       '\nExamples:\n  kiln service install --enable apache1 apache2\n  systemctl reload apache2.service       reloads both, if the host has such a unit\n  systemctl stop kiln-services.target    stops all\n  systemctl restart kiln-unit-apache2.target    restarts those that run apache2.service\n  kiln service install --cron /etc/cron.d/kiln',
@@ -66,8 +66,8 @@ async function install(names: string[], options: InstallOptions, caller: Caller)
 /** `kiln service uninstall`. */
 export function uninstallCommand(caller: Caller): Command {
   return new Command('uninstall')
-    .description('Have the host’s systemd forget services; the services stay.')
-    .argument('<name...>')
+    .description('Remove the systemd units of services; the services stay.')
+    .argument('<name...>', 'names of services')
     .addHelpText('after', '\nExamples:\n  kiln service uninstall apache1')
     .action(async (names: string[]) => {
       await inTurn(names, uninstall, caller);

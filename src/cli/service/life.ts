@@ -31,10 +31,10 @@ const PATIENCE = 10 * 60_000;
 export function startCommand(caller: Caller): Command {
   return new Command('start')
     .description('Start services and wait until they are up.')
-    .argument('<name...>')
+    .argument('<name...>', 'names of services')
     .addHelpText(
       'after',
-      '\nWhere no systemd runs, kiln supervises each itself, in the background.\n\nExamples:\n  kiln service start apache1 apache2',
+      '\nsystemd supervises the services; where no systemd runs, kiln does it in the background.\n\nExamples:\n  kiln service start apache1 apache2',
     )
     .action((names: string[]) => forEach(names, start, caller));
 }
@@ -82,7 +82,9 @@ const SPARING = ['--max-semi-space-size=1', '--optimize-for-size'];
 function supervisorCommand(name: string): [string, ...string[]] {
   const command = kilnProgram(['service', 'supervise', '--while-wanted', name], SPARING);
   if (command !== undefined) return command;
-  throw new KilnError('E_INSTALLATION', 'kiln does not know its own program');
+  throw new KilnError('E_INSTALLATION', 'kiln does not know its own program', {
+    hint: 'run kiln from a checkout or from its installed package',
+  });
 }
 
 /** How the host's own units call kiln: by the program that finds the rest, now and after an update. */
@@ -96,8 +98,8 @@ export function hostInvocation(paths: StatePaths, caller: Pick<Caller, 'env'>): 
 /** `kiln service stop`. */
 export function stopCommand(caller: Caller): Command {
   return new Command('stop')
-    .description('Stop services: their units first, then whatever is left.')
-    .argument('<name...>')
+    .description('Stop services: first their units, then all other processes.')
+    .argument('<name...>', 'names of services')
     .addHelpText('after', '\nExamples:\n  kiln service stop apache1 apache2')
     .action((names: string[]) => forEach(names, stop, caller));
 }
@@ -111,9 +113,9 @@ async function stop(name: string, caller: Caller): Promise<void> {
 /** `kiln service restart`. */
 export function restartCommand(caller: Caller): Command {
   return new Command('restart')
-    .description('Stop and start services, or one unit inside them.')
-    .argument('<name...>')
-    .option('--unit <unit>', 'only this unit; the sandbox stays')
+    .description('Restart services, or one unit in them.')
+    .argument('<name...>', 'names of services')
+    .option('--unit <unit>', 'restart only this unit; the sandbox stays')
     .addHelpText(
       'after',
       '\nExamples:\n  kiln service restart apache1\n  kiln service restart --unit apache2.service apache1',
@@ -137,15 +139,16 @@ export function restartCommand(caller: Caller): Command {
 /** `kiln service reload`. */
 export function reloadCommand(caller: Caller): Command {
   return new Command('reload')
-    .description('Have services read their configuration again.')
-    .argument('[name...]')
-    .option('--unit <unit>', 'this unit only; without names, in every service that runs it')
+    .description('Tell services to read their configuration again.')
+    .argument('[name...]', 'names of services')
+    .option('--unit <unit>', 'reload only this unit; without names, in every service that runs it')
     .addHelpText(
       'after',
       '\nExamples:\n  kiln service reload apache1\n  kiln service reload --unit apache2.service',
     )
     .action(async (names: string[], { unit }: { unit?: string }, it: Command) => {
-      if (names.length === 0 && unit === undefined) it.error('kiln: say which: names, or --unit');
+      if (names.length === 0 && unit === undefined)
+        it.error('kiln: give the names of services, or --unit');
       const wanted = unit === undefined ? undefined : unitName(unit);
       const chosen = names.length > 0 ? names : await servicesRunning(wanted ?? '', caller);
       await forEach(
@@ -198,8 +201,8 @@ export function notRunning(name: string): KilnError {
 /** `kiln service delete`. */
 export function deleteCommand(caller: Caller): Command {
   return new Command('delete')
-    .description('Remove services that do not run, with all they have.')
-    .argument('<name...>')
+    .description('Delete stopped services with their data.')
+    .argument('<name...>', 'names of services')
     .addHelpText('after', '\nExamples:\n  kiln service stop apache1; kiln service delete apache1')
     .action((names: string[]) =>
       forEach(
@@ -218,9 +221,9 @@ export function deleteCommand(caller: Caller): Command {
 export function superviseCommand(caller: Caller): Command {
   return new Command('supervise')
     .description('Run a service in the foreground, until it is stopped or cannot go on.')
-    .argument('<name>')
-    .option('--echo', 'its log on standard output, too')
-    .addOption(new Option('--while-wanted', 'only until `kiln service stop`').hideHelp())
+    .argument('<name>', 'the name of the service')
+    .option('--echo', 'write the log to standard output, too')
+    .addOption(new Option('--while-wanted', 'end when `kiln service stop` is called').hideHelp())
     .action(async (name: string, options: { echo?: boolean; whileWanted?: boolean }) => {
       const { echo = false, whileWanted = false } = options;
       await using engine = caller.openEngine();

@@ -11,12 +11,12 @@ import { printTable } from '../table.ts';
 export function listCommand(caller: Caller): Command {
   return new Command('list')
     .alias('ls')
-    .description('List services, what they do and what they use.')
-    .argument('[name...]')
-    .option('--json', 'one JSON array')
+    .description('List services with their state and what they use.')
+    .argument('[name...]', 'names of services; all by default')
+    .option('--json', 'print one JSON array instead of a table')
     .addHelpText(
       'after',
-      '\nPORTS are [ADDRESS:]HOSTPORT:PORT, on 127.0.0.1 where no address stands.\n\nExamples:\n  kiln service list\n  kiln service list --json apache1',
+      '\nPORTS are [ADDRESS:]HOSTPORT:PORT; the address is 127.0.0.1 where none is shown.\n\nExamples:\n  kiln service list\n  kiln service list --json apache1',
     )
     .action(async (names: string[], options: { json?: boolean }) => {
       await using engine = caller.openEngine();

@@ -7,10 +7,12 @@ import { parseCount } from '../values.ts';
 /** `kiln service logs`. */
 export function logsCommand(caller: Caller): Command {
   return new Command('logs')
-    .description('Show what a service’s units, and kiln about it, wrote.')
-    .argument('<name>')
-    .option('-f, --follow', 'go on with what comes, until ^C')
-    .addOption(new Option('-n, --lines <number>', 'so many').argParser(parseCount).default(200))
+    .description('Show the log of a service: what its units wrote, and messages of kiln.')
+    .argument('<name>', 'the name of the service')
+    .option('-f, --follow', 'also show new lines until Ctrl-C')
+    .addOption(
+      new Option('-n, --lines <number>', 'show this many lines').argParser(parseCount).default(200),
+    )
     .addHelpText(
       'after',
       '\nExamples:\n  kiln service logs apache1\n  kiln service logs -f -n 20 apache1',

@@ -36,7 +36,8 @@ export function networkOption(description: string): Option {
 
 /** `-s, --label`; the text is kept. */
 export function labelOption(): Option {
-  const description = 'auto, dynamic[:LABEL], static:LABEL, inherit or none, as `kiln run` has it';
+  const description =
+    'choose the SELinux or AppArmor label: auto, dynamic[:LABEL], static:LABEL, inherit or none';
   return new Option('-s, --label <label>', description).argParser((text) => {
     parseLabelRequest(text);
     return text;
@@ -53,15 +54,35 @@ export interface SettingValues extends Omit<LimitValues, 'timeout' | 'stallTimeo
 /** Adds their options, apart from `--publish`. */
 export function addSettingOptions(command: Command): Command {
   return command
-    .option('--health <check>', 'a command in the service, or :PORT/PATH to be asked for by HTTP')
-    .option('--workdir <dir>', 'where its command starts')
-    .addOption(new Option('--memory <size>', 'limit, as 512M').argParser(parseMemory))
-    .addOption(new Option('--cpus <number>', 'processors’ worth of time').argParser(parseCpus))
-    .addOption(new Option('--pids <number>', 'processes and threads').argParser(parseCount))
-    .addOption(new Option('--io-read <rate>', 'from each disk a second').argParser(parseRate))
-    .addOption(new Option('--io-write <rate>', 'to each disk a second').argParser(parseRate))
+    .option(
+      '--health <check>',
+      'check health by this command in the service, or by an HTTP request to :PORT/PATH',
+    )
+    .option('--workdir <dir>', 'start the command in this directory of the sandbox')
+    .addOption(new Option('--memory <size>', 'limit memory, such as 512M').argParser(parseMemory))
     .addOption(
-      new Option('--disk <size>', 'what /tmp, /run and the like may hold, each').argParser(
+      new Option(
+        '--cpus <number>',
+        'limit processor time to this many CPUs, such as 1.5',
+      ).argParser(parseCpus),
+    )
+    .addOption(
+      new Option('--pids <number>', 'limit the number of processes and threads').argParser(
+        parseCount,
+      ),
+    )
+    .addOption(
+      new Option('--io-read <rate>', 'limit the bytes read per second from each disk').argParser(
+        parseRate,
+      ),
+    )
+    .addOption(
+      new Option('--io-write <rate>', 'limit the bytes written per second to each disk').argParser(
+        parseRate,
+      ),
+    )
+    .addOption(
+      new Option('--disk <size>', 'limit the size of each of /tmp, /run and the like').argParser(
         parseSize,
       ),
     );

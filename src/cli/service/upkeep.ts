@@ -16,10 +16,10 @@ import { startSupervisor } from './life.ts';
 /** `kiln service logrotate`. */
 export function logrotateCommand(caller: Caller): Command {
   return new Command('logrotate')
-    .description('Run the image’s own logrotate in services that run, and reload their units.')
-    .argument('[name...]', 'all that run, without any')
-    .option('--force', 'rotate although it is not time')
-    .option('--quiet', 'say only what failed')
+    .description('Run the logrotate of the image in running services, and reload their units.')
+    .argument('[name...]', 'services; by default all running ones')
+    .option('--force', 'rotate even if it is not time')
+    .option('--quiet', 'print only failures')
     .addHelpText(
       'after',
       '\nExamples:\n  kiln service logrotate\n  kiln service logrotate --force apache1',
@@ -73,12 +73,15 @@ async function rotateLogsOf(
 /** `kiln service upgrade`. */
 export function upgradeCommand(caller: Caller): Command {
   return new Command('upgrade')
-    .description('Move services to a new image; back, if they are not healthy on it.')
-    .argument('<name...>')
-    .option('--to <image>', 'a recipe, a lock or an image id; else its own recipe, solved anew')
+    .description('Move services to a new image; move them back if they are not healthy there.')
+    .argument('<name...>', 'names of services')
+    .option(
+      '--to <image>',
+      'use this recipe, lock or image id; by default the newest packages for the recipe of the service',
+    )
     .addHelpText(
       'after',
-      '\nChanges in /etc are kept as rpm keeps them: .rpmnew and .rpmsave files are named. The data in\n/var is copied first, and comes back if the service is not healthy.\n\nExamples:\n  kiln service upgrade apache1\n  kiln service upgrade db --to debian-mariadb.lock.json',
+      '\nChanges in /etc are kept as rpm keeps them; kiln lists .rpmnew and .rpmsave files. The data in /var\nis copied first, and restored if the service is not healthy.\n\nExamples:\n  kiln service upgrade apache1\n  kiln service upgrade db --to debian-mariadb.lock.json',
     )
     .action((names: string[], { to }: { to?: string }) =>
       inTurn(names, (name) => upgrade(name, to, caller), caller),
