@@ -23,7 +23,7 @@ export async function checkImage(directory: string): Promise<void> {
       'debian-build',
     ]);
     // With two processors rpm writes its database in a box of its own; where it fails there it runs again.
-    const runs = (await readFile(trace, 'utf8')).match(/in the box: \/usr\/bin\/rpm"/g);
+    const runs = (await readFile(trace, 'utf8')).match(/in the sandbox: \/usr\/bin\/rpm"/g);
     assert.equal(runs?.length, 1);
     const { stdout: version } = await kiln('bin/kiln', [
       ...['run', '-r', 'debian-build', '--', 'gcc', '--version'],

@@ -128,7 +128,7 @@ export function missingArtifacts(collection: Collection): KilnError | undefined 
   if (collection.missing.length === 0) return undefined;
   const which = collection.missing.map((source) => JSON.stringify(source)).join(', ');
   return new KilnError('E_ARTIFACT_MISSING', `no artifact for ${which}`, {
-    hint: 'patterns are relative to the working directory in the box; quote them from the shell',
+    hint: 'patterns are relative to the working directory in the sandbox; quote them from the shell',
     details: { patterns: collection.missing, warnings: collection.warnings },
   });
 }

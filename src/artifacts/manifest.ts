@@ -139,7 +139,10 @@ function pathTooLong(source: ByteString, limit: number): KilnError {
   return new KilnError(
     'E_ARTIFACT_LIMIT',
     `a path of more than ${limit} bytes would have to be made for what is below ${start}`,
-    { details: { limit: 'path', value: limit } },
+    {
+      hint: 'pack the deep folder into an archive in the sandbox: `tar -cf`',
+      details: { limit: 'path', value: limit },
+    },
   );
 }
 

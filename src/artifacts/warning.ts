@@ -88,7 +88,7 @@ function limitExceeded(kind: keyof CopyLimits, limit: number): KilnError {
     hint:
       kind === 'holes'
         ? 'pack sparse files into an archive inside the box: `tar -S`'
-        : 'name fewer files, or pack them into one archive inside the box',
+        : 'name fewer files, or pack them into one archive inside the sandbox',
     details: { limit: kind, value: limit },
   });
 }

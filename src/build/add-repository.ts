@@ -25,9 +25,13 @@ export function addedRepository(
   const isUrl = /^[a-z]+:\/\//.test(where);
   const place = isUrl ? { baseurl: where } : { directory: directory(resolve(cwd, where), where) };
   if (where.startsWith('http:') && gpgkey === undefined) {
-    throw new KilnError('E_ARGUMENT', `--addrepo ${where}: nothing would tell a forged package`, {
-      hint: 'use https, or name the key of its packages: --addrepo URL,gpgkey=FILE',
-    });
+    throw new KilnError(
+      'E_ARGUMENT',
+      `--addrepo ${where}: without gpgcheck a forged package would not be noticed`,
+      {
+        hint: 'use https, or name the key of its packages: --addrepo URL,gpgkey=FILE',
+      },
+    );
   }
   const parsed = repositorySchema.safeParse({
     id: `addrepo${index + 1}`,
@@ -39,7 +43,9 @@ export function addedRepository(
     metadata_expire: 0,
   });
   if (!parsed.success) {
-    throw new KilnError('E_ARGUMENT', `--addrepo ${where}: ${parsed.error.issues[0]?.message}`);
+    throw new KilnError('E_ARGUMENT', `--addrepo ${where}: ${parsed.error.issues[0]?.message}`, {
+      hint: 'give a URL (https:, http: or file:), or a folder that has repodata/',
+    });
   }
   return resolveRepository(parsed.data, { arch, baseDirectory: cwd });
 }

@@ -40,6 +40,6 @@ export async function readKept(paths: StatePaths, box: string): Promise<KeptBuil
   const kept = /^[0-9a-f]+$/.test(box) ? readRecord(keptFile(paths, box), takeKept) : undefined;
   if (kept !== undefined) return kept;
   throw new KilnError('E_NO_BOX', `no build was kept as ${box}`, {
-    hint: '`kiln ps` lists what is kept; `kiln build --keep` keeps the box of a build that fails',
+    hint: '`kiln ps` lists what is kept; `kiln build --keep` keeps the sandbox of a build that fails',
   });
 }

@@ -218,7 +218,7 @@ class Rounds {
   }
 
   #opened(): BuildBox {
-    if (this.#box === undefined) throw new TypeError('no box is open');
+    if (this.#box === undefined) throw new TypeError('no sandbox is open');
     return this.#box;
   }
 

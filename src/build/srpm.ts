@@ -16,6 +16,9 @@ import {
   withoutRpmlib,
 } from './rpmbuild.ts';
 
+/** What to do about a source package that rpm refuses. */
+const VERIFY = '`kiln rpm verify FILE` tells whether the file is damaged';
+
 /** What a source package asks for. */
 export interface SourceRequires {
   readonly requires: readonly string[];
@@ -43,7 +46,7 @@ export async function makeSrpm(
     if (unpack) {
       const end = await runLogged(run, box, unpackSource(topDirectory));
       if (end.exitCode !== 0)
-        throw failure('E_BUILD_SRPM', 'the source package cannot be unpacked', end);
+        throw failure('E_BUILD_SRPM', 'the source package cannot be unpacked', end, VERIFY);
     }
     const argv = makeSourcePackage(topDirectory, specOptions(request));
     const end = await runLogged(run, box, argv);
@@ -81,7 +84,8 @@ export async function dynamicRequires(run: BuildRun, box: BuildBox): Promise<str
 async function query(run: BuildRun, box: BuildBox, argv: readonly string[]): Promise<string[]> {
   const command = run.command('build.log');
   const end = await box.run(argv, { ...command, capture: MAX_REQUIRES * 200 });
-  if (end.exitCode !== 0) throw failure('E_BUILD_SRPM', 'rpm cannot read the source package', end);
+  if (end.exitCode !== 0)
+    throw failure('E_BUILD_SRPM', 'rpm cannot read the source package', end, VERIFY);
   const lines = end.stdout.toString('utf8').split('\n');
   // rpm warns of what it does not like beside what it was asked.
   return lines

@@ -23,13 +23,17 @@ export async function hostFiles(paths: StatePaths, env: NodeJS.ProcessEnv): Prom
   const places: Array<Omit<HostFile, 'exists'>> = [
     { path: paths.hostRun, purpose: 'sockets and locks, one folder a KILN_STATE', lives: boot },
     { path: paths.run, purpose: 'sockets and locks of this KILN_STATE', lives: boot },
-    { path: join(paths.hostRun, 'ranges'), purpose: 'which box has which ids', lives: boot },
+    { path: join(paths.hostRun, 'ranges'), purpose: 'which sandbox has which ids', lives: boot },
   ];
   if (engine.kind === 'embedded') {
     const idle = 'until the embedded libvirtd ends';
     places.push({ path: embedded.run, purpose: 'files of the embedded libvirtd', lives: idle });
     for (const path of (await homeOf(embedded)).joined) {
-      places.push({ path, purpose: 'cgroup of the embedded libvirtd and its boxes', lives: idle });
+      places.push({
+        path,
+        purpose: 'cgroup of the embedded libvirtd and its sandboxes',
+        lives: idle,
+      });
     }
     if (hasSystemd()) {
       places.push({
@@ -42,12 +46,12 @@ export async function hostFiles(paths: StatePaths, env: NodeJS.ProcessEnv): Prom
     places.push(
       {
         path: '/run/libvirt/lxc',
-        purpose: 'the system libvirtd: running boxes',
-        lives: 'with the box',
+        purpose: 'the system libvirtd: running sandboxes',
+        lives: 'with the sandbox',
       },
       {
         path: '/var/log/libvirt/lxc',
-        purpose: 'the system libvirtd: a log for each box',
+        purpose: 'the system libvirtd: a log for each sandbox',
         lives: 'until deleted',
       },
     );

@@ -40,7 +40,10 @@ export async function openEgress(sandbox: Sandbox, rules: readonly string[]): Pr
     listenLoopback(fd, PORT);
     return await start(fd, rules);
   } catch (cause) {
-    throw new KilnError('E_EGRESS', 'cannot open the way out of the box', { cause });
+    throw new KilnError('E_EGRESS', 'cannot open the way out of the sandbox', {
+      cause,
+      hint: '`kiln doctor` tells what this host lacks',
+    });
   } finally {
     closeDescriptor(fd);
   }

@@ -85,12 +85,20 @@ export function checkEgress(request: {
   if (egress === undefined) return;
   parseEgressRules(egress);
   if (network !== 'private') {
-    throw new KilnError('E_EGRESS', 'a box with a network of its own needs no way out by a proxy', {
-      hint: 'leave out the network, or the list of hosts',
-    });
+    throw new KilnError(
+      'E_EGRESS',
+      '--egress is for a sandbox without a network, and this one has one',
+      {
+        hint: 'leave out the network, or the list of hosts',
+      },
+    );
   }
   if (seccomp === 'strict') {
-    throw new KilnError('E_EGRESS', 'the strict profile allows no network: no proxy can be asked');
+    throw new KilnError(
+      'E_EGRESS',
+      'the strict profile allows no network, so --egress has no effect',
+      { hint: 'leave out --egress, or choose another --seccomp profile' },
+    );
   }
 }
 

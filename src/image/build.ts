@@ -89,7 +89,9 @@ export async function ensureImage(request: ImageRequest): Promise<LeasedImage> {
     await make(request, inputs, id);
     const made = await leaseImage(paths, id);
     if (made !== undefined) return made;
-    throw new KilnError('E_IMAGE_MISSING', `image ${id} was deleted as soon as it was made`);
+    throw new KilnError('E_IMAGE_MISSING', `image ${id} was deleted as soon as it was made`, {
+      hint: 'another call of kiln deleted it: try again',
+    });
   } catch (error) {
     if (isDiskShort(error)) await emptyTrash(paths);
     throw namingFullDisk(error, paths.store);
@@ -177,7 +179,9 @@ async function assembleLock(parts: TreeOptions, lock: Lock): Promise<AssembledTr
 async function leaseBase({ engine, base }: ImageRequest): Promise<LeasedImage> {
   const lease = await leaseImage(engine.paths, base!);
   if (lease !== undefined) return lease;
-  throw new KilnError('E_IMAGE_MISSING', `there is no image ${base} to build on`);
+  throw new KilnError('E_IMAGE_MISSING', `there is no image ${base} to build on`, {
+    hint: '`kiln image ls` lists the images; build the base image first',
+  });
 }
 
 /** Writes an image's folder; returns its path. */

@@ -235,7 +235,7 @@ export class ProcessCgroups {
     if (found !== undefined) return found;
     throw new KilnError(
       'E_LIMIT',
-      `no ${controller} limit can be set: the box has no such cgroup`,
+      `no ${controller} limit can be set: the sandbox has no such cgroup`,
       {
         hint: '`kiln doctor` shows which controllers this host has',
         details: { controller },

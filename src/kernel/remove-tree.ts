@@ -65,7 +65,10 @@ function* removal(path: Buffer | string): Generator<void> {
     parent = openSync(folder, constants.O_RDONLY | constants.O_DIRECTORY);
   } catch (error) {
     if (hasErrno(error, 'ENOENT')) return;
-    throw new KilnError('E_REMOVE', `${path} cannot be removed`, { cause: error });
+    throw new KilnError('E_REMOVE', `${path} cannot be removed`, {
+      cause: error,
+      hint: 'the next `kiln gc` tries again',
+    });
   }
   try {
     yield* new Removal(`${path}`).run(parent, Buffer.from(basename(bytes), 'latin1'));

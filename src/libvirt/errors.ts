@@ -49,7 +49,9 @@ export class LibvirtError extends KilnError {
 
 export function failedCall(what: string, error: VirError | undefined, uri: string): LibvirtError {
   if (error === undefined) {
-    return new LibvirtError('E_LIBVIRT', `libvirt failed to ${what} and gave no reason`);
+    return new LibvirtError('E_LIBVIRT', `libvirt failed to ${what} and gave no reason`, {
+      hint: '`kiln doctor` tells whether libvirt works',
+    });
   }
   const code = CODES.get(error.code) ?? 'E_LIBVIRT';
   return new LibvirtError(code, `libvirt failed to ${what}: ${error.message}`, {

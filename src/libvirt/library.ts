@@ -104,7 +104,10 @@ async function load(): Promise<Libvirt> {
     Object.entries(DECLARATIONS).map(([name, declaration]) => [name, library.func(declaration)]),
   ) as unknown as Libvirt;
   if ((await runAsync(bound.virInitialize)) < 0) {
-    throw new LibvirtError('E_LIBVIRT', 'virInitialize failed', { libvirt: lastError(bound) });
+    throw new LibvirtError('E_LIBVIRT', 'libvirt cannot be initialized', {
+      libvirt: lastError(bound),
+      hint: '`kiln doctor` tells whether libvirt works',
+    });
   }
   // Without a handler of ours libvirt prints every error to stderr. The handler runs on whatever
   // thread failed, so it must be native: abs() is a function of the right shape that does nothing.

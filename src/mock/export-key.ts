@@ -176,7 +176,9 @@ function secretKeys(home: number): string[] {
   } finally {
     closeSync(folder);
   }
-  throw new KilnError('E_SIGN_KEY', `${SECRET.folder} holds more than ${MAX_SECRETS} keys`);
+  throw new KilnError('E_SIGN_KEY', `${SECRET.folder} holds more than ${MAX_SECRETS} keys`, {
+    hint: 'use a home of gpg for this key alone: %_gpg_path',
+  });
 }
 
 /** A plain file of the home, if it is there; a link is not followed. */
@@ -195,5 +197,7 @@ function readBeneath(home: number, path: string, limit: number): Buffer | undefi
   } finally {
     closeSync(fd);
   }
-  throw new KilnError('E_SIGN_KEY', `${path} in the home of gpg is larger than ${limit} bytes`);
+  throw new KilnError('E_SIGN_KEY', `${path} in the home of gpg is larger than ${limit} bytes`, {
+    hint: 'use a home of gpg for this key alone: %_gpg_path',
+  });
 }

@@ -108,7 +108,7 @@ const sandbox = z.strictObject({
     .enum(['default', 'build', 'strict', 'nested'])
     .default('default')
     .describe(
-      'What the box lets its commands do: build: trace, strict: less, nested: make sandboxes',
+      'What the sandbox lets its commands do: build: trace, strict: less, nested: make sandboxes',
     ),
   ...limitKeys,
   disk: size.optional().describe('What each private file system may hold; 8G by default'),
@@ -134,7 +134,7 @@ const stepShape = {
   env: environment.default({}),
   user: user.optional().describe('Instead of the user of the recipe; root for container root'),
   timeout: time.optional(),
-  network: z.boolean().default(false).describe("Whether it may use the box's network"),
+  network: z.boolean().default(false).describe("Whether it may use the sandbox's network"),
 };
 
 const script = z
@@ -171,11 +171,11 @@ function recipe<Run extends z.ZodType>(run: Run) {
         if (typeof step !== 'object' || step === null || !('network' in step) || !step.network)
           continue;
         const message =
-          'the box has no network: sandbox.network or sandbox.egress says which it is to have';
+          'the sandbox has no network: sandbox.network or sandbox.egress says which it is to have';
         context.addIssue({ code: 'custom', message, path: ['steps', index, 'network'] });
       }
     })
-    .describe('A kiln build: an image, sources, steps that run in a box, artifacts');
+    .describe('A kiln build: an image, sources, steps that run in a sandbox, artifacts');
 }
 
 /** A YAML recipe: every step is a shell script. */

@@ -1,5 +1,6 @@
 import { SaxesParser } from 'saxes';
-import { KilnError } from '../errors.ts';
+import type { KilnError } from '../errors.ts';
+import { brokenMetadata } from './broken-metadata.ts';
 
 /** One package of a comps group. */
 export interface GroupPackage {
@@ -114,5 +115,5 @@ export class CompsParser {
 }
 
 function broken(why: string): KilnError {
-  return new KilnError('E_REPOSITORY_METADATA', `the comps file is broken: ${why}`);
+  return brokenMetadata('the comps file', why);
 }

@@ -28,5 +28,6 @@ export function checkLocation(location: string, repository: string): void {
   throw new KilnError(
     'E_REPOSITORY_METADATA',
     `repository ${repository} puts a file at '${location}', which is outside it`,
+    { hint: 'do not use this repository: it is hostile or broken' },
   );
 }

@@ -79,7 +79,9 @@ export async function openRepositories(
   const seen = new Set<string>();
   for (const { id } of repositories) {
     if (seen.has(id)) {
-      throw new KilnError('E_REPOSITORY_CONFIGURATION', `two repositories are called ${id}`);
+      throw new KilnError('E_REPOSITORY_CONFIGURATION', `two repositories are called ${id}`, {
+        hint: 'give one of them another id',
+      });
     }
     seen.add(id);
   }

@@ -40,5 +40,7 @@ function repomdDigest(element: XmlElement): Metalink['repomds'] {
 }
 
 function broken(why: string): KilnError {
-  return new KilnError('E_REPOSITORY_METADATA', `the metalink is broken: ${why}`);
+  return new KilnError('E_REPOSITORY_METADATA', `the metalink is broken: ${why}`, {
+    hint: 'try again later, or give a baseurl instead',
+  });
 }

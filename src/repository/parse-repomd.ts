@@ -1,4 +1,5 @@
-import { KilnError } from '../errors.ts';
+import type { KilnError } from '../errors.ts';
+import { brokenMetadata } from './broken-metadata.ts';
 import { MAX_METADATA, MAX_OPEN_METADATA } from './limits.ts';
 import { isSafeLocation } from './location.ts';
 import type { Compression, MetadataFile } from './metadata-file.ts';
@@ -80,5 +81,5 @@ function sizeOf(data: XmlElement, name: string, limit: number): number | undefin
 }
 
 function broken(why: string): KilnError {
-  return new KilnError('E_REPOSITORY_METADATA', `repomd.xml is broken: ${why}`);
+  return brokenMetadata('repomd.xml', why);
 }

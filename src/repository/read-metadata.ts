@@ -4,6 +4,7 @@ import { pipeline, type Transform } from 'node:stream';
 import { createGunzip, createZstdDecompress } from 'node:zlib';
 import { KilnError } from '../errors.ts';
 import { decodeNative } from '../rpm/payload/native-codec.ts';
+import { brokenMetadata } from './broken-metadata.ts';
 import { MAX_OPEN_METADATA } from './limits.ts';
 import type { Compression, MetadataFile } from './metadata-file.ts';
 
@@ -27,7 +28,7 @@ export async function* readMetadata(fd: number, file: MetadataFile): AsyncGenera
     }
   } catch (cause) {
     if (cause instanceof KilnError && cause.code !== 'E_RPM_FORMAT') throw cause;
-    throw broken(file, (cause as Error).message, cause);
+    throw brokenMetadata(file.location, (cause as Error).message, cause);
   } finally {
     source.destroy();
   }
@@ -57,15 +58,19 @@ function checker(
   return {
     update(chunk: Buffer): void {
       length += chunk.length;
-      if (length > limit) throw broken(file, `it is longer than ${limit} bytes ${what}`);
+      if (length > limit)
+        throw brokenMetadata(file.location, `it is longer than ${limit} bytes ${what}`);
       hash.update(chunk);
     },
     finish(): void {
       if (size !== undefined && length !== size) {
-        throw broken(file, `it has ${length} bytes ${what} instead of ${size}`);
+        throw brokenMetadata(file.location, `it has ${length} bytes ${what} instead of ${size}`);
       }
       if (expected !== undefined && hash.digest('hex') !== expected) {
-        throw broken(file, `its ${algorithm} (${what}) is not the one in repomd.xml`);
+        throw brokenMetadata(
+          file.location,
+          `its ${algorithm} (${what}) is not the one in repomd.xml`,
+        );
       }
     },
   };
@@ -91,10 +96,4 @@ function decompressed(
 function through(source: AsyncIterable<Buffer>, decoder: Transform): AsyncIterable<Buffer> {
   // An error of the source destroys the decoder with it, and so reaches whoever reads.
   return pipeline(source, decoder, () => undefined);
-}
-
-function broken(file: MetadataFile, why: string, cause?: unknown): KilnError {
-  return new KilnError('E_REPOSITORY_METADATA', `${file.location} is broken: ${why}`, {
-    ...(cause === undefined ? {} : { cause }),
-  });
 }

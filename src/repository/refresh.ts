@@ -201,7 +201,10 @@ async function indexOf(
   const { readRepomd } = await import('./parse-index.ts');
   const repomd = await readRepomd(content, context.signal).catch((cause: unknown) => {
     if (!(cause instanceof KilnError)) throw cause;
-    throw new KilnError(cause.code, `repository ${repository.id}: ${cause.message}`, { cause });
+    throw new KilnError(cause.code, `repository ${repository.id}: ${cause.message}`, {
+      cause,
+      ...(cause.hint && { hint: cause.hint }),
+    });
   });
   return {
     digest: digestOf(content, 'sha256'),
@@ -226,7 +229,7 @@ async function readLocal(repository: Repository, path: string, limit: number): P
       throw new KilnError(
         'E_REPOSITORY_METADATA',
         `repository ${repository.id}: ${path} cannot be read`,
-        { cause },
+        { cause, hint: 'make the metadata with `createrepo_c FOLDER`' },
       );
     }
     throw new KilnError(

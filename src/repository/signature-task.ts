@@ -50,5 +50,7 @@ function fault({ keyId, status, reason }: JudgedSignature): string {
 }
 
 function noSignature(): KilnError {
-  return new KilnError('E_REPOSITORY_SIGNATURE', 'repomd.xml.asc is no OpenPGP signature');
+  return new KilnError('E_REPOSITORY_SIGNATURE', 'repomd.xml.asc is not an OpenPGP signature', {
+    hint: 'try again later: the mirror is at fault',
+  });
 }

@@ -1,5 +1,5 @@
 import { SaxesParser } from 'saxes';
-import { KilnError } from '../errors.ts';
+import { brokenMetadata } from './broken-metadata.ts';
 
 /** One element of a small XML document. Namespace prefixes are cut off. */
 export interface XmlElement {
@@ -21,7 +21,7 @@ export function parseXml(text: string, what: string): XmlElement {
   const root = { name: '', attributes: {}, children: [] as XmlElement[], text: '' };
   const stack: { name: string; children: XmlElement[]; text: string }[] = [root];
   const fail = (why: string): never => {
-    throw new KilnError('E_REPOSITORY_METADATA', `${what} is broken: ${why}`);
+    throw brokenMetadata(what, why);
   };
   let count = 0;
   const parser = new SaxesParser();

@@ -53,9 +53,9 @@ const limits = z
         }),
       )
       .optional()
-      .describe('bytes per second, for each disk that the box reaches'),
+      .describe('bytes per second, for each disk that the sandbox reaches'),
   })
-  .describe('as the files of the box’s cgroups have them; what is absent is unlimited');
+  .describe('as the files of the sandbox’s cgroups have them; what is absent is unlimited');
 
 const refusedCall = z
   .object({
@@ -75,9 +75,9 @@ const policy = z
     namespaces: z.array(z.string()).describe('those that are not the host’s'),
     uidMap: z
       .tuple([z.int(), z.int(), z.int()])
-      .describe('first id in the box, first id on the host, how many'),
+      .describe('first id in the sandbox, first id on the host, how many'),
     gidMap: z.tuple([z.int(), z.int(), z.int()]).optional(),
-    interfaces: z.array(z.string()).describe('network interfaces in the box'),
+    interfaces: z.array(z.string()).describe('network interfaces in the sandbox'),
     mounts: z.array(mount),
     masked: z.array(z.string()).optional().describe('paths that show nothing'),
     readOnlyPaths: z.array(z.string()).optional().describe('the kernel’s, not to be written to'),
@@ -92,7 +92,7 @@ const policy = z
     noNewPrivileges: z.boolean(),
     seccomp: z.enum(['none', 'strict', 'filter']),
     label: label.describe('a context, or a profile’s name; null on a host with neither'),
-    initLabel: label.describe('of the box’s init'),
+    initLabel: label.describe('of the sandbox’s init'),
     landlock: z
       .object({ abi: z.int().min(1), walls: z.array(z.string()) })
       .nullable()
@@ -110,7 +110,9 @@ const policy = z
       effective: z.array(z.string()),
     }),
   })
-  .describe('what was measured inside the box before the command started, not what was planned');
+  .describe(
+    'what was measured inside the sandbox before the command started, not what was planned',
+  );
 
 const egress = z
   .object({
@@ -137,7 +139,7 @@ const resources = z
       .optional()
       .describe('to block devices: on cgroup v1 when made dirty, on v2 when written back'),
   })
-  .describe('of all processes of the box; a number the kernel does not give is absent');
+  .describe('of all processes of the sandbox; a number the kernel does not give is absent');
 
 const sample = z
   .object({
@@ -152,7 +154,7 @@ const sample = z
 const artifact = z.object({
   path: z.string().describe('below the result directory; U+FFFD stands for what is not UTF-8'),
   pathBytes: z.base64().optional().describe('the exact path, only where it is not UTF-8'),
-  source: z.string().describe('where it was in the box'),
+  source: z.string().describe('where it was in the sandbox'),
   type: z.enum(['file', 'directory', 'symlink']),
   size: count.describe('bytes, holes included; 0 for a directory'),
   sha256: sha256.optional().describe('of a file'),
@@ -167,7 +169,7 @@ const artifact = z.object({
 const warning = z.object({
   code: z.string().describe('stable, to match on'),
   message: z.string(),
-  path: z.string().optional().describe('the file it is about, in the box'),
+  path: z.string().optional().describe('the file it is about, in the sandbox'),
   pathBytes: z.base64().optional(),
 });
 
@@ -185,7 +187,7 @@ const build = z
     buildRequires: z.array(z.string()).describe('static and dynamic, as the spec has them'),
     packages: z.array(builtPackage),
     sourcePackage: builtPackage.nullable(),
-    kept: z.boolean().describe('the box is still there: kiln shell ID'),
+    kept: z.boolean().describe('the sandbox is still there: kiln shell ID'),
     differences: z
       .array(
         z.object({
@@ -208,7 +210,7 @@ const resultSchema = z
   .object({
     version: z.literal(RESULT_VERSION),
     kiln: z.string().describe('version of kiln'),
-    id: z.string().nullable().describe('of the box; null when there was none'),
+    id: z.string().nullable().describe('of the sandbox; null when there was none'),
     startedAt: z.iso.datetime(),
     durationMs: milliseconds,
     exitStatus: z.int().min(0).max(255).describe('what kiln exited with'),
@@ -223,7 +225,7 @@ const resultSchema = z
       .describe('what was asked for; of environment variables only the names'),
     planDigest: sha256.describe('same request, same image: same digest'),
     image: z.object({ id: z.string(), name: z.string() }).nullable(),
-    policy: policy.nullable().describe('null when no box was measured'),
+    policy: policy.nullable().describe('null when no sandbox was measured'),
     refusedCalls: z
       .array(refusedCall)
       .optional()

@@ -31,7 +31,10 @@ export function explainLayers(
   const { memory, cpus, pids, ioRead, ioWrite } = request.limits;
   const writable = request.binds.filter((bind) => !bind.readonly).map((bind) => bind.target);
   return [
-    on('user-namespace', 'root of the box is nobody on the host; 65536 ids no other box has'),
+    on(
+      'user-namespace',
+      'root of the sandbox is nobody on the host; 65536 ids no other sandbox has',
+    ),
     on('user', `${user} (uid ${user.split(':')[0]})`),
     on('mount-namespace', 'the image read-only below an overlay; nothing of the host but binds'),
     on('pid-namespace', 'nested: the init that watches cannot be traced, nor seen its parent'),
@@ -63,7 +66,7 @@ export function explainLayers(
     limit('pids-limit', pids?.toString(), String(DEFAULT_PIDS)),
     limit('io-limit', rates(ioRead, ioWrite), undefined),
     limit('time-limit', milliseconds(request.time.timeout), undefined),
-    on('end', 'when kiln ends, everything in the box does'),
+    on('end', 'when kiln ends, everything in the sandbox does'),
   ];
 }
 

@@ -229,7 +229,10 @@ export class Box {
     try {
       writeBoxRecord(this.directory, this.record);
     } catch (error) {
-      throw new KilnError('E_STATE', `cannot write to ${this.directory}`, { cause: error });
+      throw new KilnError('E_STATE', `cannot write to ${this.directory}`, {
+        cause: error,
+        hint: 'make room there, or name another directory in KILN_STATE',
+      });
     }
   }
 
@@ -254,7 +257,7 @@ export class Box {
       if (!dead || !watched) {
         await destroyDomain(await this.#connect(), this.record.domain);
       }
-      using _ = span('remove the box');
+      using _ = span('remove the sandbox');
       await removeBox(this.paths, this.directory, this.record);
     } finally {
       // What is left when that fails is the sweeper's.
@@ -340,7 +343,10 @@ export async function destroyDomain(connection: Connection, name: string): Promi
         if (error.code === 'E_LIBVIRT_NO_DOMAIN') return;
         if (error.libvirt !== undefined && Date.now() < end) continue;
       }
-      throw new KilnError('E_DESTROY', `cannot destroy domain ${name}`, { cause: error });
+      throw new KilnError('E_DESTROY', `cannot destroy domain ${name}`, {
+        cause: error,
+        hint: '`kiln gc` tries again; `kiln doctor` tells whether libvirt works',
+      });
     }
   }
 }

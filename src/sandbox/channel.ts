@@ -125,7 +125,10 @@ export class Channel extends EventEmitter<ChannelEvents> {
 }
 
 function boxGone(cause?: unknown): KilnError {
-  return new KilnError('E_BOX_GONE', 'the sandbox has ended', { cause });
+  return new KilnError('E_BOX_GONE', 'the sandbox has ended', {
+    cause,
+    hint: '`journalctl -k` shows whether the kernel killed it; try again',
+  });
 }
 
 /**

@@ -159,6 +159,7 @@ export class BoxControl {
             'E_SETUP',
             `the sandbox could not ${failureWords(answer)}: ${errno}`,
             {
+              hint: '`kiln doctor` tells whether this host lacks something',
               details: { errno },
             },
           );

@@ -42,6 +42,9 @@ function existing(path: string): ReturnType<typeof backingOf> | undefined {
     return backingOf(path);
   } catch (error) {
     if (hasErrno(error, 'ENOENT', 'ENOTDIR')) return undefined;
-    throw new KilnError('E_LIMIT', `cannot find out which disk ${path} is on`, { cause: error });
+    throw new KilnError('E_LIMIT', `cannot find out which disk ${path} is on`, {
+      cause: error,
+      hint: 'without --io-read and --io-write kiln need not know it',
+    });
   }
 }

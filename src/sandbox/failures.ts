@@ -18,7 +18,7 @@ export interface SetupContent {
 type Failed = AnswerOf<'failed'>;
 
 const TOO_FEW_PROCESSES =
-  'give more --pids: beside the command’s own processes the box’s init counts, too';
+  'give more --pids: beside the command’s own processes the sandbox’s init counts, too';
 
 const LOW_LIMITS =
   'the hard limit of core dumps must not be 0 where libvirtd is started: `ulimit -H -c unlimited`';

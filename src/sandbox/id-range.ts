@@ -81,7 +81,7 @@ export async function allocateRange(paths: StatePaths, owner: Owner): Promise<Id
     const base = block.start + index * RANGE_SIZE;
     if (await claim(directory, String(base), owner)) return { base, count: RANGE_SIZE };
   }
-  throw new KilnError('E_NO_RANGE', `all ${total - 1} id ranges are taken by live boxes`, {
+  throw new KilnError('E_NO_RANGE', `all ${total - 1} id ranges are taken by live sandboxes`, {
     hint: 'see `kiln ps`; `kiln gc` destroys what nobody owns any more',
   });
 }

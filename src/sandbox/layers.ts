@@ -57,7 +57,7 @@ export function layerMissing(layer: string, why: string, cause?: unknown): KilnE
   return new KilnError('E_LAYER_MISSING', `the sandbox is not closed: ${layer}: ${why}`, {
     hint: optional
       ? `\`kiln doctor\` tells what this host lacks; to go on without: KILN_ALLOW_MISSING=${layer} in the environment, or --allow-missing ${layer} of \`kiln run\``
-      : '`kiln doctor` tells what this host lacks; the command was not trusted to a box that leaks',
+      : '`kiln doctor` tells what this host lacks; the command was not trusted to a sandbox that leaks',
     details: { layer },
     cause,
   });

@@ -71,7 +71,7 @@ export class ReservedBox implements AsyncDisposable {
   /** The box, which is the caller's from here on. If it has died while it waited, another one. */
   take(): Promise<Box> {
     const box = this.#box;
-    if (box === undefined) throw new TypeError('the box has been taken already');
+    if (box === undefined) throw new TypeError('the sandbox has been taken already');
     this.#box = undefined;
     return box.then(async (waiting) => {
       const { ended, initPid } = waiting.channel;
@@ -162,7 +162,7 @@ async function takeBox(
 /** Claims a parked box that fits. Whatever is wrong with one, it is the sweep's, and the next one is tried. */
 async function claimParked({ paths, connect, takeParked }: Engine): Promise<Box | undefined> {
   if (takeParked === undefined) return undefined;
-  using _ = span('claim a parked box');
+  using _ = span('claim a parked sandbox');
   const skeleton = knownSkeleton(paths);
   for (let next = await takeParked(); next !== undefined; next = await takeParked()) {
     const { directory, lock } = next;

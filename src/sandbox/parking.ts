@@ -115,7 +115,7 @@ async function park(
   lifetime: number,
   mustBeWatched: boolean,
 ): Promise<ParkedSandbox | undefined> {
-  using _ = span('park a box');
+  using _ = span('park a sandbox');
   const started = await startDomain(paths, connection, {
     network: 'private',
     label: { kind: 'auto' },

@@ -63,7 +63,7 @@ export class Sandbox implements AsyncDisposable {
   ): Promise<Sandbox> {
     let lease: LeasedAddress | undefined;
     try {
-      using _ = span('fill the box');
+      using _ = span('fill the sandbox');
       const { labels } = box.record;
       const label = labelOperation(labels);
       // Before anything of the host is changed.

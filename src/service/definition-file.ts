@@ -74,7 +74,10 @@ async function readBounded(path: string): Promise<string> {
   try {
     return readUserFile(path, RECIPE_SIZE_LIMIT).toString('utf8');
   } catch (cause) {
-    throw new KilnError('E_SERVICE_READ', `cannot read ${path}`, { cause });
+    throw new KilnError('E_SERVICE_READ', `cannot read ${path}`, {
+      cause,
+      hint: 'give the path of a service definition (.yaml)',
+    });
   }
 }
 

@@ -132,7 +132,9 @@ const mount = z.strictObject({
   relabel: z
     .enum(['shared', 'private'])
     .optional()
-    .describe('SELinux: its files get the label of all boxes, or of this one alone; they keep it'),
+    .describe(
+      'SELinux: its files get the label of all sandboxes, or of this one alone; they keep it',
+    ),
 });
 
 const health = z.strictObject({

@@ -37,7 +37,9 @@ export async function logrotate(
   });
   const status = await askSupervisor<ServiceStatus>(files, { do: 'status' });
   if (end === undefined || status === undefined) {
-    throw new KilnError('E_SERVICE_STOPPED', `${name} does not run`);
+    throw new KilnError('E_SERVICE_STOPPED', `${name} does not run`, {
+      hint: `\`kiln service start ${name}\` starts it`,
+    });
   }
   const reloaded: string[] = [];
   for (const unit of status.units.filter(({ state }) => state === 'active')) {

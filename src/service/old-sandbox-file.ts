@@ -22,7 +22,10 @@ export async function readOldSandbox(path: string): Promise<OldSandbox> {
   try {
     text = readUserFile(path, RECIPE_SIZE_LIMIT).toString('utf8');
   } catch (cause) {
-    throw new KilnError('E_SERVICE_READ', `cannot read ${path}`, { cause });
+    throw new KilnError('E_SERVICE_READ', `cannot read ${path}`, {
+      cause,
+      hint: 'such files lie in /etc/libvirt-sandbox/services',
+    });
   }
   const sections = new Map<string, Map<string, string>>();
   for (const { section, key, value } of parseUnitFile(path, text).settings) {

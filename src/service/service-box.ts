@@ -106,7 +106,7 @@ function boxNetwork(network: ServiceNetwork, mac: string): LibvirtNetwork {
 const HINTS: readonly (readonly [RegExp, string])[] = [
   [
     /no connection driver available for nwfilter/,
-    'the libvirtd has no nwfilter: install libvirt-daemon-driver-nwfilter, and start the service again when no box runs any more',
+    'the libvirtd has no nwfilter: install libvirt-daemon-driver-nwfilter, and start the service again when no sandbox runs any more',
   ],
   [/referenced filter '.*' is missing/, '`virsh nwfilter-list` shows the rule sets'],
   [/variable '?\w+'?.*(?:missing|not)|unresolvable variable/i, 'give it as filter.VARIABLE=VALUE'],

@@ -86,7 +86,9 @@ function unitEnvironment(
   for (const { path, optional } of unit.environmentFiles) {
     const text = host.tree.readText(path);
     if (text === undefined && !optional) {
-      throw new KilnError('E_UNIT', `${unit.name}: there is no environment file ${path}`);
+      throw new KilnError('E_UNIT', `${unit.name}: there is no environment file ${path}`, {
+        hint: 'make it, or allow it to be missing: EnvironmentFile=-PATH',
+      });
     }
     for (const [name, value] of parseEnvironmentFile(text ?? '')) environment[name] = value;
   }

@@ -152,5 +152,7 @@ export async function within<Result>(work: Promise<Result>, milliseconds: number
 
 /** The error of what took longer than so many milliseconds: E_UNIT_TIMEOUT. */
 export function outOfTime(milliseconds: number): KilnError {
-  return new KilnError('E_UNIT_TIMEOUT', `out of time after ${milliseconds / 1000} s`);
+  return new KilnError('E_UNIT_TIMEOUT', `out of time after ${milliseconds / 1000} s`, {
+    hint: 'TimeoutStartSec= and TimeoutStopSec= of the unit allow more',
+  });
 }

@@ -9,6 +9,7 @@ import type { SingleTask, TaskContext } from '../confine/task.ts';
 import { KilnError } from '../errors.ts';
 import { createPipe } from '../kernel/descriptor.ts';
 import { deferred } from '../promise.ts';
+import { brokenMetadata } from '../repository/broken-metadata.ts';
 import { CompsParser } from '../repository/comps.ts';
 import { type MetadataFile, metadataFileSchema } from '../repository/metadata-file.ts';
 import { readMetadata } from '../repository/read-metadata.ts';
@@ -16,6 +17,7 @@ import { loadNativeCodecs } from '../rpm/payload/native-codec.ts';
 import { loadLibsolv, REPO_EXTEND_SOLVABLES, REPO_LOCALPOOL } from './libsolv.ts';
 import type { Pointer } from './libsolv-types.ts';
 import { Pool } from './pool.ts';
+import { DELETE_CACHE } from './solver-error.ts';
 
 /**
  * `primary`: descriptors are the output, primary and, if `group` is given, comps.
@@ -68,7 +70,9 @@ async function convertFilelists(
   const pool = new Pool('noarch', false);
   const repository = pool.addRepository('repository');
   if (!pool.load(repository, base)) {
-    throw new KilnError('E_SOLVER_CACHE', 'the converted metadata in the cache is damaged');
+    throw new KilnError('E_SOLVER_CACHE', 'the converted metadata in the cache is damaged', {
+      hint: DELETE_CACHE,
+    });
   }
   const flags = REPO_EXTEND_SOLVABLES | REPO_LOCALPOOL;
   await addMetadata(pool, repository.address, source, filelists, flags);
@@ -111,10 +115,7 @@ async function addMetadata(
   // What is wrong with the file explains why libsolv could not read it.
   if (written instanceof KilnError) throw written;
   if (result !== 0) {
-    throw new KilnError(
-      'E_REPOSITORY_METADATA',
-      `${file.location} is broken: ${library.pool.error(pool.address)}`,
-    );
+    throw brokenMetadata(file.location, `${library.pool.error(pool.address)}`);
   }
   if (written !== undefined) throw written;
 }

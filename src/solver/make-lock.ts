@@ -34,6 +34,10 @@ export function makeLock(
   });
 }
 
+/** What to do about a package that its repository describes wrongly. */
+const LEAVE_OUT =
+  'the metadata of its repository is broken or hostile: leave the package out by `exclude`';
+
 function lockPackage(found: SolvedPackage): LockedPackage {
   const { nevra, name, arch, digest, size, repository } = found;
   const { epoch, version, release } = splitEvr(found.evr);
@@ -56,12 +60,16 @@ function lockPackage(found: SolvedPackage): LockedPackage {
 function splitEvr(evr: string): { epoch: number; version: string; release: string } {
   const match = /^(?:(\d+):)?([^:-]+)-([^:-]+)$/.exec(evr);
   if (match === null) {
-    throw new KilnError('E_REPOSITORY_METADATA', `'${evr}' is no version of a package`);
+    throw new KilnError('E_REPOSITORY_METADATA', `'${evr}' is not the version of a package`, {
+      hint: LEAVE_OUT,
+    });
   }
   const [, epoch = '0', version = '', release = ''] = match;
   return { epoch: Number(epoch), version, release };
 }
 
 function broken({ nevra, repository }: SolvedPackage, why: string): KilnError {
-  return new KilnError('E_REPOSITORY_METADATA', `${nevra} of repository ${repository}: ${why}`);
+  return new KilnError('E_REPOSITORY_METADATA', `${nevra} of repository ${repository}: ${why}`, {
+    hint: LEAVE_OUT,
+  });
 }

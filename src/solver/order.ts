@@ -29,9 +29,14 @@ export async function orderPackages(
   for await (const answer of answers) {
     if (answer.kind === 'problems') {
       const text = problemText(answer.problems);
-      throw new KilnError('E_SOLVER_PROBLEM', `these packages do not make a whole:\n${text}`, {
-        details: { problems: answer.problems },
-      });
+      throw new KilnError(
+        'E_SOLVER_PROBLEM',
+        `these packages require what none of them provides:\n${text}`,
+        {
+          hint: 'add the missing packages to the recipe or the lock',
+          details: { problems: answer.problems },
+        },
+      );
     }
     if (new Set(answer.order).size === files.length) return answer.order;
   }

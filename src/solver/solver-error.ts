@@ -2,6 +2,9 @@ import { KilnError } from '../errors.ts';
 import { problemText } from './problem-text.ts';
 import type { SolveOutput } from './solve-input.ts';
 
+/** What to do about converted metadata that libsolv cannot read. */
+export const DELETE_CACHE = 'delete the cache folder of KILN_STATE; it is made again';
+
 /** What a person is told when the solver found no solution. */
 export function solverError(answer: Exclude<SolveOutput, { kind: 'solved' }>): KilnError {
   switch (answer.kind) {
@@ -26,7 +29,7 @@ export function solverError(answer: Exclude<SolveOutput, { kind: 'solved' }>): K
     case 'incomplete':
     case 'damaged':
       return new KilnError('E_SOLVER_CACHE', 'the converted metadata in the cache is damaged', {
-        hint: 'delete the cache folder of KILN_STATE; it is made again',
+        hint: DELETE_CACHE,
         details: { ...answer },
       });
   }

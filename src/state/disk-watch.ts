@@ -83,7 +83,12 @@ export class DiskWatch implements Disposable {
     this.#thread.on('error', (cause) => {
       // Nobody watches any more: what writes must not go on.
       const what = `the disk that ${path} lies on cannot be watched`;
-      this.#fail(new KilnError('E_DISK_WATCH', what, { cause }));
+      this.#fail(
+        new KilnError('E_DISK_WATCH', what, {
+          cause,
+          hint: 'does the path still exist? Try again',
+        }),
+      );
     });
   }
 

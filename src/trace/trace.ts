@@ -42,7 +42,7 @@ export function traceBox(pid: number, facts: string): void {
   let before: number | undefined;
   for (const [, name = '', micro] of facts.matchAll(/^mark=(\S+) (\d+)$/gm)) {
     const at = Number(micro) / 1000;
-    if (before !== undefined) add(`box: ${name}`, pid, before, at - before);
+    if (before !== undefined) add(`init: ${name}`, pid, before, at - before);
     before = at;
   }
 }

@@ -307,7 +307,7 @@ const faults: readonly Fault[] = [
     check: 'id-ranges',
     setup: `${privateEtc}; echo kiln:3000000:655360 >> /etc/subuid`,
     status: 'ok',
-    says: /3000000 to 3655359, room for 9 boxes/,
+    says: /3000000 to 3655359, room for 9 sandboxes/,
   },
   {
     title: 'SELinux without kiln’s policy module',

@@ -198,7 +198,10 @@ test('an image in use is not removed: by a process, or by a box that outlives it
     const box = join(paths.boxes, 'abc');
     mkdirSync(box, { recursive: true });
     writeFileSync(join(box, 'box.json'), JSON.stringify({ id: 'abc', image: id }));
-    await t.throwsAsync(removeImage(paths, id), { instanceOf: KilnError, message: /the box abc/ });
+    await t.throwsAsync(removeImage(paths, id), {
+      instanceOf: KilnError,
+      message: /the sandbox abc/,
+    });
     await rm(box, { recursive: true });
 
     t.is((await state.kiln(['image', 'rm', id.slice(0, 12)])).exitCode, 0);

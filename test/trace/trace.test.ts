@@ -48,8 +48,8 @@ test('KILN_TRACE has the phases of the run, and those of the box inside them', a
   // It runs from within `start` on: its runner may hear of that a little later.
   const took = one('start').dur + command.dur;
   t.true(took > 290_000, `sleep 0.3 took ${took} µs`);
-  const fill = one('fill the box');
-  for (const name of ['box: prepare', 'box: enter', 'box: measure']) {
+  const fill = one('fill the sandbox');
+  for (const name of ['init: prepare', 'init: enter', 'init: measure']) {
     const phase = one(name);
     t.not(phase.pid, fill.pid);
     // The box's clock is the host's; both round.

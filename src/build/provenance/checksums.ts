@@ -69,7 +69,10 @@ async function digestFile(directory: string, file: ListedFile): Promise<string> 
     const fd = openUserFile(path);
     await pipeline(createReadStream('', { fd, highWaterMark: 1 << 20 }), hash);
   } catch (cause) {
-    throw new KilnError('E_RESULTDIR', `${directory}/${file.path} cannot be read`, { cause });
+    throw new KilnError('E_RESULTDIR', `${directory}/${file.path} cannot be read`, {
+      cause,
+      hint: 'nothing else may write to the result directory of a build that runs',
+    });
   }
   return hash.digest('hex');
 }

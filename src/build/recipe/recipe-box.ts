@@ -82,7 +82,9 @@ export class RecipeBox {
     const { output } = await this.execute({ ...options, argv: ['sh', '-c', FIND_SHELL] }, {});
     const path = output.lines()[0] ?? '';
     if (!path.startsWith('/')) {
-      throw new KilnError('E_RECIPE_SHELL', `image ${this.#manifest.name} has no shell`);
+      throw new KilnError('E_RECIPE_SHELL', `image ${this.#manifest.name} has no shell`, {
+        hint: 'add bash to the packages of the image',
+      });
     }
     return { path, prefix: path.endsWith('bash') ? 'set -euo pipefail;' : 'set -eu;' };
   }

@@ -125,7 +125,11 @@ export class ScriptSession implements AsyncDisposable {
   async #obey(child: AsyncGenerator<ChildMessage, void, undefined>): Promise<void> {
     try {
       for await (const message of child) this.#receive(message);
-      this.#fail(new KilnError('E_RECIPE_SCRIPT', `${this.#options.path} ended before its time`));
+      this.#fail(
+        new KilnError('E_RECIPE_SCRIPT', `${this.#options.path} ended before its steps did`, {
+          hint: 'a recipe must not call process.exit(), and must await its commands',
+        }),
+      );
     } catch (error) {
       this.#fail(this.#explain(error));
     }

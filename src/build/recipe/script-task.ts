@@ -76,7 +76,7 @@ class BoxShellState {
     const { $ } = loaded;
     $.spawn = this.#spawn('box');
     $.spawnSync = () => {
-      throw new Error('a command in a box cannot be waited for synchronously: use await $`…`');
+      throw new Error('a command in a sandbox cannot be waited for synchronously: use await $`…`');
     };
     $.kill = async (pid, signal = 'SIGTERM') => {
       processes.find(Number(pid))?.kill(signal);

@@ -63,7 +63,10 @@ function openBeneath(folder: string, path: string): number {
 }
 
 function unreadable(path: string, why: string, cause?: unknown): KilnError {
-  return new KilnError('E_RECIPE_READ', `the recipe cannot have ${path}: ${why}`, { cause });
+  return new KilnError('E_RECIPE_READ', `the recipe cannot have ${path}: ${why}`, {
+    cause,
+    hint: 'put the file into the folder of the recipe; see docs/recipes.md',
+  });
 }
 
 /** Bytes a source may have when the recipe does not say. */
@@ -225,7 +228,10 @@ async function copied(
 ): Promise<Found> {
   const fd = openBeneath(folder, file);
   using _fd = closing(fd);
-  if (!fstatSync(fd).isFile()) throw new KilnError('E_SOURCE', `source ${file} is no file`);
+  if (!fstatSync(fd).isFile())
+    throw new KilnError('E_SOURCE', `source ${file} is not a file`, {
+      hint: 'name a regular file',
+    });
   // A descriptor of its own, which ends with the stream.
   const stream = createReadStream(`/proc/self/fd/${fd}`);
   return { ...(await keep(stream, file, source, cache)), from: 'recipe' };

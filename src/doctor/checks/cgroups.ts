@@ -32,7 +32,7 @@ export const cgroups: Check = {
     if (mode === 'none') {
       return fail(
         'no cgroup hierarchy is mounted',
-        'libvirt cannot start a box',
+        'libvirt cannot start a sandbox',
         'mount -t cgroup2 none /sys/fs/cgroup',
       );
     }

@@ -17,10 +17,10 @@ export const idRanges: Check = {
       block = await idBlock();
     } catch (error) {
       const hint = error instanceof KilnError ? error.hint : undefined;
-      return fail(reason(error), 'boxes have no ids', hint ?? 'mend /etc/subuid');
+      return fail(reason(error), 'sandboxes have no ids', hint ?? 'mend /etc/subuid');
     }
     const last = block.start + block.count - 1;
-    const found = `${block.start} to ${last}, room for ${Math.floor(block.count / RANGE_SIZE) - 1} boxes`;
+    const found = `${block.start} to ${last}, room for ${Math.floor(block.count / RANGE_SIZE) - 1} sandboxes`;
     const accounts = [
       ...(await accountsIn('/etc/passwd', block)),
       ...(await accountsIn('/etc/group', block)),
@@ -28,7 +28,7 @@ export const idRanges: Check = {
     if (accounts.length > 0) {
       return fail(
         found,
-        `these ids belong to ${accounts.slice(0, 3).join(', ')}: a box could act as them`,
+        `these ids belong to ${accounts.slice(0, 3).join(', ')}: a sandbox could act as them`,
         'give kiln a block of its own: echo kiln:START:COUNT >> /etc/subuid (and /etc/subgid)',
       );
     }

@@ -58,7 +58,7 @@ export const privileges: Check = {
     if (missing.length === 0) return ok('root with all capabilities that kiln needs');
     return fail(
       `root without ${missing.join(', ')}`,
-      'this root is confined: boxes cannot be made',
+      'this root is confined: sandboxes cannot be made',
       'start the container or unit with these capabilities: podman --privileged, or see docs/containers.md',
     );
   },
@@ -90,11 +90,11 @@ export const guestInit: Check = {
     const compile = `${join(packageRoot(), 'scripts/quickstart')}, or npm run build`;
     const mend =
       names.length === 0 ? compile : `${host.install([...new Set(names)])} && npm run build`;
-    if (file === undefined) return fail(`no ${path}`, 'no box can start', mend);
+    if (file === undefined) return fail(`no ${path}`, 'no sandbox can start', mend);
     // The dynamic linker refuses to list what a static program needs: exactly what is wanted here.
     const { failure, stdout } = await runTool('ldd', [path]);
     if (failure === undefined && !/statically linked/.test(stdout)) {
-      return fail(`${path} needs libraries`, 'it cannot run on the empty root of a box', mend);
+      return fail(`${path} needs libraries`, 'it cannot run on the empty root of a sandbox', mend);
     }
     return ok(`${path}, ${Math.round(file.size / 1024)} KiB`);
   },

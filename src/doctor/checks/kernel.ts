@@ -30,7 +30,7 @@ export const kernel: Check = {
     if (!actions.split(/\s+/).includes('errno')) {
       return fail(
         `Linux ${version} without seccomp filters`,
-        "a box's system calls cannot be limited, and kiln does not run without that",
+        "a sandbox's system calls cannot be limited, and kiln does not run without that",
         'use a kernel that is built with CONFIG_SECCOMP_FILTER',
       );
     }
@@ -59,7 +59,7 @@ export const landlock: Check = {
 export function landlockFinding(abi: number, allowed: boolean): Finding {
   if (abi < FIRST_ABI.files) {
     const lost =
-      'a wall is missing: files of the host’s that leaked into a box could be opened, and SYS_PTRACE could reach its init';
+      'a wall is missing: files of the host’s that leaked into a sandbox could be opened, and SYS_PTRACE could reach its init';
     return (allowed ? warn : fail)(
       'the kernel has no Landlock',
       allowed ? lost : `commands are refused, for ${lost}`,
@@ -130,7 +130,7 @@ async function restrictsOthers(): Promise<boolean> {
 function tooFew(kind: string, limit: number, status: 'warn' | 'fail'): Finding {
   const name = `user.max_${kind}_namespaces`;
   const make = status === 'fail' ? fail : warn;
-  return make(`${name} is ${limit}`, 'boxes cannot be made', `sysctl -w ${name}=100000`);
+  return make(`${name} is ${limit}`, 'sandboxes cannot be made', `sysctl -w ${name}=100000`);
 }
 
 /** No system call that the init of a sandbox makes is refused by a filter that kiln was started under: tried. */

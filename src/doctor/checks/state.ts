@@ -39,7 +39,7 @@ export const stateDirectory: Check = {
       if ((mode & 0o001) === 0) {
         return fail(
           found,
-          `boxes cannot reach their image: ${folder} may not be passed by others`,
+          `sandboxes cannot reach their image: ${folder} may not be passed by others`,
           `chmod o+x ${folder}, or set KILN_STATE to another place`,
         );
       }
@@ -168,7 +168,7 @@ export const idMappedMounts: Check = {
       const unsupported = hasErrno(error, 'EINVAL');
       return fail(
         `${type} below ${directory}: ${reason(error)}`,
-        'images cannot be handed to boxes',
+        'images cannot be handed to sandboxes',
         unsupported
           ? 'set KILN_STATE to a file system with ID-mapped mounts: ext4, xfs, btrfs, tmpfs'
           : 'run as root, outside of containers that forbid open_tree and mount_setattr',
@@ -217,7 +217,7 @@ export const overlay: Check = {
     if (tried.failure === undefined) return ok(`overlayfs on ${type}, in a user namespace`);
     return fail(
       `overlayfs on ${type}: ${reason(tried.failure)}`,
-      'a box cannot make its image writable for itself',
+      'a sandbox cannot make its image writable for itself',
       'modprobe overlay; if that does not help, set KILN_STATE to ext4, xfs, btrfs or tmpfs',
     );
   },

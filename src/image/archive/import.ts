@@ -172,7 +172,8 @@ async function unpack(
     signal: AbortSignal.any([watch.signal, ...given]),
   });
   for await (const message of messages) output = message;
-  if (output === undefined) throw new KilnError('E_ARCHIVE', `${source} could not be unpacked`);
+  if (output === undefined)
+    throw new KilnError('E_ARCHIVE', `${source} could not be unpacked`, { hint: IMPORTABLE });
   const manifest = manifestOf(id, tree, config, output, nameOf(source, config, options));
   const contents: ImageContents = { inputs: null, packages: [], linked: [], exactReasons: [] };
   writeRecord(imageFiles.contents(directory), contents);
@@ -181,7 +182,9 @@ async function unpack(
   await publishImage(paths, id, directory);
   const leased = await leaseImage(paths, id);
   if (leased !== undefined) return leased;
-  throw new KilnError('E_IMAGE_MISSING', `image ${id} was deleted as soon as it was made`);
+  throw new KilnError('E_IMAGE_MISSING', `image ${id} was deleted as soon as it was made`, {
+    hint: 'another call of kiln deleted it: try again',
+  });
 }
 
 function manifestOf(
@@ -239,7 +242,9 @@ function userOf(text: string, accounts: readonly Account[]): Account {
   if (account !== undefined) return gid === undefined ? account : { ...account, gid };
   if (wanted === 'root') return ROOT_ACCOUNT;
   if (!/^\d{1,5}$/.test(wanted) || Number(wanted) > 65535) {
-    throw new KilnError('E_IMAGE_USER', `the image has no user ${wanted} to run commands as`);
+    throw new KilnError('E_IMAGE_USER', `the image has no user ${wanted} to run commands as`, {
+      hint: 'add the user to the image, or change its configuration: `podman build` with USER',
+    });
   }
   const uid = Number(wanted);
   return { name: wanted, uid, gid: gid ?? 0, home: '/', shell: '/bin/sh' };

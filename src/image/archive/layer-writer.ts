@@ -249,5 +249,7 @@ function tooLarge(what: string): KilnError {
 }
 
 function hostile(what: string): KilnError {
-  return new KilnError('E_ARCHIVE_HOSTILE', `the archive is refused: ${what}`);
+  return new KilnError('E_ARCHIVE_HOSTILE', `the archive is refused: ${what}`, {
+    hint: 'kiln imports only what stays inside its own tree: get the archive from a source that you trust',
+  });
 }

@@ -107,6 +107,9 @@ async function readJson<Schema extends z.ZodType>(
     return schema.parse(JSON.parse(readUserFile(path, JSON_LIMIT).toString('utf8')));
   } catch (cause) {
     const why = cause instanceof z.ZodError ? new Error(z.prettifyError(cause)) : cause;
-    throw new KilnError('E_OCI', `${path} is not what an OCI layout has there`, { cause: why });
+    throw new KilnError('E_OCI', `${path} is not what an OCI layout has there`, {
+      cause: why,
+      hint: 'copy the image again: `skopeo copy docker://IMAGE oci:FOLDER`',
+    });
   }
 }

@@ -207,7 +207,7 @@ async function heldImages(paths: StatePaths): Promise<HeldImages> {
     }
   };
   await note(paths.roots, 'root.json', 'the root');
-  await note(paths.boxes, 'box.json', 'the box');
+  await note(paths.boxes, 'box.json', 'the sandbox');
   await note(paths.services, 'image.json', 'the service');
   return images;
 }

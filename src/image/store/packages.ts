@@ -325,7 +325,10 @@ function copyHeader(from: string, to: string, end: number): void {
   try {
     for (let at = 0; at < end; ) {
       const count = readSync(fd, bytes, at, end - at, at);
-      if (count === 0) throw new KilnError('E_STORE', `${from} has become shorter`);
+      if (count === 0)
+        throw new KilnError('E_STORE', `${from} has become shorter`, {
+          hint: 'is its disk or network share at fault? Try again',
+        });
       at += count;
     }
   } finally {

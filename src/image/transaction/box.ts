@@ -131,7 +131,7 @@ export class TransactionBox implements AsyncDisposable {
    * @throws KilnError E_DISK, E_DISK_LOW
    */
   async run(command: TransactionCommand): Promise<TransactionResult> {
-    using _ = span(`in the box: ${command.argv[0]}`);
+    using _ = span(`in the sandbox: ${command.argv[0]}`);
     this.#disk.signal.throwIfAborted();
     const { argv, timeout, input, signal, output: keep = OUTPUT_LIMIT, meanwhile } = command;
     const plan: CommandPlan = {

@@ -150,7 +150,7 @@ export function failure(what: string, result: TransactionResult): KilnError {
   const lines = result.output.trimEnd().split('\n').slice(-SHOWN_LINES).join('\n  ');
   const output = lines === '' ? '' : `:\n  ${lines}`;
   return new KilnError('E_SCRIPTLET', `${what} ${ending(result)}${output}`, {
-    hint: 'the package is at fault, or needs more than a sealed box gives; `scriptlets: {mode: none}` leaves all of them out',
+    hint: 'the package is at fault, or needs more than a sealed sandbox gives; `scriptlets: {mode: none}` leaves all of them out',
     details: { status: result.status, signal: result.killedBy, timedOut: result.timedOut },
   });
 }

@@ -15,6 +15,9 @@ import type { RecipeUser } from '../../recipe/image-recipe.ts';
 import { type Account, type Group, readAccounts, readGroups } from './accounts.ts';
 import { openInTree } from './path.ts';
 
+/** Why a path of the tree is not what kiln needs there. */
+const IN_THE_WAY = 'a package or a scriptlet has put something else there';
+
 /** A recipe's file with its content in memory. */
 export interface FileToWrite {
   readonly path: string;
@@ -179,7 +182,9 @@ function changeTreeFile(root: number, path: string, change: (text: string) => st
   try {
     const stat = fstatSync(fd);
     if (!stat.isFile()) {
-      throw new KilnError('E_IMAGE_TREE', `${path} of the image is no plain file`);
+      throw new KilnError('E_IMAGE_TREE', `${path} of the image is not a plain file`, {
+        hint: IN_THE_WAY,
+      });
     }
     const { mode, uid, gid } = stat;
     const text = change(readFileSync(fd, 'utf8'));
@@ -212,7 +217,7 @@ function makeTreeDirectories(
   } catch (cause) {
     throw new KilnError('E_IMAGE_TREE', `cannot make the folder ${path} in the image`, {
       cause,
-      hint: 'a package or a scriptlet has put something else there',
+      hint: IN_THE_WAY,
     });
   } finally {
     closeSync(parent);
@@ -232,7 +237,9 @@ function refuseDirectory(folder: number, name: string, path: string): void {
   } finally {
     closeSync(fd);
   }
-  throw new KilnError('E_IMAGE_TREE', `${path} is a folder in the image, not a file`);
+  throw new KilnError('E_IMAGE_TREE', `${path} is a folder in the image, not a file`, {
+    hint: IN_THE_WAY,
+  });
 }
 
 function removeIfThere(folder: number, name: string): void {

@@ -94,6 +94,7 @@ export async function stopEmbeddedDaemon(paths: StatePaths): Promise<void> {
       throw new LibvirtError(
         'E_LIBVIRT_STOP',
         `processes in cgroup ${files.name} cannot be killed`,
+        { hint: 'they are stuck in the kernel: `journalctl -k` may tell why' },
       );
     }
     await removeTree(files.run);
@@ -164,7 +165,9 @@ async function endProcess(pid: number): Promise<void> {
     }
     if (await waitForDeath(pid, within)) return;
   }
-  throw new LibvirtError('E_LIBVIRT_STOP', `libvirtd ${pid} cannot be killed`);
+  throw new LibvirtError('E_LIBVIRT_STOP', `libvirtd ${pid} cannot be killed`, {
+    hint: `it is stuck in the kernel: \`cat /proc/${pid}/stack\` shows where`,
+  });
 }
 
 /** A daemon that takes no connections is about to end, or stuck. */

@@ -169,7 +169,9 @@ export class MockRoot implements AsyncDisposable {
     const { paths } = this.engine;
     const image = await leaseImage(paths, id);
     if (image === undefined) {
-      throw new KilnError('E_IMAGE_MISSING', `image ${id} is gone, the root was made on it`);
+      throw new KilnError('E_IMAGE_MISSING', `image ${id} is gone, the root was made on it`, {
+        hint: '`kiln-mock --clean` removes the root; the next call makes it anew',
+      });
     }
     await this.#image?.[Symbol.asyncDispose]();
     this.#image = image;
@@ -181,7 +183,7 @@ export class MockRoot implements AsyncDisposable {
   async packages(): Promise<LockedPackage[]> {
     const packages = readRootPackages(this.directory);
     if (packages !== undefined) return packages;
-    throw new KilnError('E_DAMAGED', `the root ${this.name}: which packages it has is lost`, {
+    throw new KilnError('E_DAMAGED', `the root ${this.name} has lost its list of packages`, {
       hint: 'it is made anew when it is opened again',
     });
   }

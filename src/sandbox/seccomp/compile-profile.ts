@@ -52,7 +52,9 @@ const NATIVE: Readonly<Record<string, { go: string; scmp: string }>> = {
 function native() {
   const found = NATIVE[process.arch];
   if (found !== undefined) return found;
-  throw new KilnError('E_SECCOMP', `no seccomp profile for ${process.arch}`);
+  throw new KilnError('E_SECCOMP', `there is no seccomp profile for ${process.arch}`, {
+    hint: 'kiln runs on x86_64 and aarch64',
+  });
 }
 
 /** libseccomp's own name: `SCMP_ARCH_X86` is `x86`. */

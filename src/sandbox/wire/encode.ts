@@ -22,6 +22,7 @@ export function encodeRequest<R extends RequestName>(
   throw new KilnError(
     'E_ARGUMENT',
     `${name}: longer than the ${WIRE.request} bytes that a sandbox takes`,
+    { hint: 'give fewer or shorter arguments and environment variables' },
   );
 }
 
@@ -54,7 +55,9 @@ export function encodeMessage(
   for (const [op, [least, most]] of Object.entries<Times>(message.fields)) {
     const found = times.get(op as FieldName) ?? 0;
     if (found < least || found > most) {
-      throw new KilnError('E_ARGUMENT', `${op}: ${found} of them, where a sandbox takes ${most}`);
+      throw new KilnError('E_ARGUMENT', `${op}: ${found} of them, where a sandbox takes ${most}`, {
+        hint: 'give fewer of them',
+      });
     }
   }
   parts[0]?.writeUInt32LE(length, 0);

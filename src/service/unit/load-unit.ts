@@ -51,7 +51,9 @@ export function loadUnit(tree: Tree, name: string, surroundings: UnitSurrounding
   const files = texts.map(({ path }) => path);
   const unit = readUnit(settings, context, files);
   if (unit.commands.start.length === 0 && unit.type !== 'oneshot') {
-    throw new KilnError('E_UNIT', `${fragment.path} has no ExecStart=`);
+    throw new KilnError('E_UNIT', `${fragment.path} has no ExecStart=`, {
+      hint: 'a service needs one, unless it has Type=oneshot',
+    });
   }
   return { ...unit, warnings: [...parsed.flatMap((file) => file.complaints), ...unit.warnings] };
 }
@@ -67,7 +69,9 @@ function findFragment(tree: Tree, name: string): UnitText {
     for (const folder of UNIT_FOLDERS) {
       const path = `${folder}/${candidate}`;
       if (isMasked(tree, path)) {
-        throw new KilnError('E_UNIT', `${name} is masked: ${path} leads to /dev/null`);
+        throw new KilnError('E_UNIT', `${name} is masked: ${path} leads to /dev/null`, {
+          hint: 'remove that link in the recipe of the image',
+        });
       }
       const text = tree.readText(path);
       if (text !== undefined) return { path, text };
@@ -114,7 +118,9 @@ function dropIns(tree: Tree, name: string): UnitText[] {
       for (const file of tree.list(directory)) {
         if (!file.endsWith('.conf') || found.has(file)) continue;
         if (found.size === DROP_INS_MAX) {
-          throw new KilnError('E_UNIT', `${name} has more than ${DROP_INS_MAX} drop-ins`);
+          throw new KilnError('E_UNIT', `${name} has more than ${DROP_INS_MAX} drop-ins`, {
+            hint: 'join some of them',
+          });
         }
         const text = tree.readText(`${directory}/${file}`);
         if (text !== undefined) found.set(file, { path: `${directory}/${file}`, text });

@@ -321,7 +321,7 @@ export default { image: '${BUSYBOX}', sandbox: { network: 'host' },
   const without = await workshop.build({
     'it.yaml': `image: ${BUSYBOX}\nsteps:\n  - {network: true, run: 'true'}`,
   });
-  t.regex(without.stderr, /it\.yaml:3:15: steps\[0\]\.network: the box has no network/);
+  t.regex(without.stderr, /it\.yaml:3:15: steps\[0\]\.network: the sandbox has no network/);
 });
 
 test.serial('a list of hosts: only steps that ask for it have the proxy', async (t) => {
@@ -375,7 +375,7 @@ test.serial('a source is bounded, and is a file', async (t) => {
   await mkdir(join(path, 'directory'));
   await execa('mkfifo', [join(path, 'pipe')]);
   const fifo = await workshop.state.kiln(['build', join(path, 'it.yaml'), '--resultdir', path]);
-  t.regex(String(fifo.stderr), /is no file/);
+  t.regex(String(fifo.stderr), /is not a file/);
   await writeFile(join(path, 'it.yaml'), recipe('{file: directory}'));
   const directory = await workshop.state.kiln([
     'build',
@@ -383,5 +383,5 @@ test.serial('a source is bounded, and is a file', async (t) => {
     '--resultdir',
     path,
   ]);
-  t.regex(String(directory.stderr), /is no file/);
+  t.regex(String(directory.stderr), /is not a file/);
 });
