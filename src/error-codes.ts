@@ -37,10 +37,13 @@ export const CODES_BY_PAGE = {
     E_LAYER_MISSING:
       'A layer of protection cannot be put in force on this host, so nothing was run.',
     E_PROTOCOL: 'The other end of a connection (an init, a supervisor) broke the protocol.',
-    E_RELABEL: 'The SELinux label of a bound folder cannot be changed.',
     E_SECCOMP: 'The seccomp filter of a sandbox cannot be made.',
     E_SECCOMP_PROFILE: 'The seccomp profile is missing, or is not a profile.',
     E_EGRESS: 'The list of allowed hosts is wrong, or the proxy that enforces it failed.',
+  },
+  'labels.md': {
+    E_NO_MCS: 'No pair of MCS categories is free for another sandbox.',
+    E_RELABEL: 'The SELinux label of a bound folder cannot be changed.',
   },
   'doctor.md': {
     E_CONFINE_START: 'The host does not let kiln confine the processes that read untrusted files.',
@@ -50,7 +53,6 @@ export const CODES_BY_PAGE = {
     E_IO: 'The disk reports input/output errors.',
     E_NO_CHECK: '`kiln doctor` has no check with this name.',
     E_NO_GUEST_INIT: 'kiln-init, the init of every sandbox, has not been compiled.',
-    E_NO_MCS: 'No pair of MCS categories is free for another sandbox.',
     E_NO_MEMORY: 'The host has no memory left.',
     E_NO_PROC: '/proc is not mounted.',
     E_NO_RANGE: 'No range of user ids is free for another sandbox.',

@@ -1,5 +1,5 @@
 /**
- * GNU hello again, as a program: zx's `$` runs in the box, without a network.
+ * GNU hello again, as a program: zx's `$` runs in the sandbox, without a network.
  *
  *     kiln build recipes/builds/hello.ts --sources FOLDER --param check=no
  */

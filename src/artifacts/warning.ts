@@ -87,7 +87,7 @@ function limitExceeded(kind: keyof CopyLimits, limit: number): KilnError {
   return new KilnError('E_ARTIFACT_LIMIT', `more than ${limit} ${WHAT[kind]} would be copied`, {
     hint:
       kind === 'holes'
-        ? 'pack sparse files into an archive inside the box: `tar -S`'
+        ? 'pack sparse files into an archive inside the sandbox: `tar -S`'
         : 'name fewer files, or pack them into one archive inside the sandbox',
     details: { limit: kind, value: limit },
   });

@@ -1,6 +1,6 @@
 /**
  * What stands around a command, for every way into a sandbox and every layer: what doors.test.ts measures from
- * inside, and what docs/security.md says (scripts/write-doors.ts).
+ * inside, and what docs/doors.md says (scripts/write-doors.ts).
  */
 import type { Capability } from '../../src/sandbox/capabilities.ts';
 

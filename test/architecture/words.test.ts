@@ -1,0 +1,19 @@
+import { globSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import test from 'ava';
+
+const top = join(import.meta.dirname, '../..');
+
+/** Text without code: names of files, fields and codes stay as they are. */
+function prose(text: string): string {
+  return text.replace(/^```[\s\S]*?^```/gm, '').replace(/`[^`\n]*`/g, '');
+}
+
+test('people read of sandboxes, never of boxes', (t) => {
+  const pages = globSync(['*.md', 'docs/**/*.md', 'recipes/**/*.{yaml,ts,md}'], { cwd: top });
+  t.true(pages.length > 40);
+  const wrong = pages.filter((page) =>
+    /(?<![-\w./])box(es)?(?![-\w/]|\.\w)/i.test(prose(readFileSync(join(top, page), 'utf8'))),
+  );
+  t.deepEqual(wrong, []);
+});
