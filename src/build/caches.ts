@@ -103,8 +103,8 @@ export class Caches implements AsyncDisposable {
   async #add(mount: CacheMount): Promise<void> {
     const { caller } = this.#run.request;
     if (!/^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/.test(mount.name)) {
-      throw new KilnError('E_ARGUMENT', `${mount.name} is no name for a cache`, {
-        hint: 'take letters, digits, dots, lines: --cache ccache:2G',
+      throw new KilnError('E_ARGUMENT', `${mount.name} cannot be the name of a cache`, {
+        hint: 'use letters, digits, dots, dashes and underscores: --cache ccache:2G',
       });
     }
     const folder = join(this.#run.engine.paths.cache, 'builds', String(caller.uid));

@@ -117,7 +117,7 @@ function isFile(folder: number, name: Buffer, path: string): boolean {
 }
 
 function notAPackage(name: string, cause: Error): KilnError {
-  return new KilnError('E_BUILD_OUTPUT', `the build made ${name}, and that is no package`, {
+  return new KilnError('E_BUILD_OUTPUT', `the build made ${name}, which is not a package`, {
     cause,
     hint: 'only rpmbuild may write to RPMS and SRPMS; look for what else does in the spec',
   });

@@ -71,7 +71,7 @@ export async function solveLayer(
 ): Promise<Layer> {
   const { arch } = base.image.manifest;
   if (set.members.length === 0) {
-    throw new KilnError('E_BUILD_REPOSITORIES', 'it is not known where to get packages from', {
+    throw new KilnError('E_BUILD_REPOSITORIES', 'kiln does not know where to get packages from', {
       hint: 'name the base image by its recipe or its lock, not by its id, or give --addrepo',
     });
   }

@@ -34,10 +34,14 @@ export async function checkInstall(
     const layer = await solveLayer(set, context, { requires, additionalPackages: [] }).catch(
       (error: unknown) => {
         if (!(error instanceof KilnError && error.code === 'E_SOLVER_PROBLEM')) throw error;
-        throw new KilnError('E_BUILD_POSTINSTALL', 'what was built requires what nobody has', {
-          cause: error,
-          hint: 'give the repository that has it with --addrepo',
-        });
+        throw new KilnError(
+          'E_BUILD_POSTINSTALL',
+          'the built packages require something that no repository has',
+          {
+            cause: error,
+            hint: 'name a repository that has it with --addrepo',
+          },
+        );
       },
     );
     await using image = await openLayer(context, layer);
@@ -64,7 +68,7 @@ export async function checkInstall(
       const limit = whichLimit(end);
       throw new BuildFailure(
         'E_BUILD_POSTINSTALL',
-        'what was built cannot be installed',
+        'the built packages cannot be installed',
         end,
         limit,
         'root.log has all that rpm said',

@@ -101,9 +101,13 @@ class Rounds {
       }
       await this.#enter(next, 'buildrequires');
     }
-    throw new KilnError('E_BUILD_LOOP', `it asks for more after ${MAX_ROUNDS} rounds`, {
-      hint: 'its %generate_buildrequires never comes to rest; build.log shows what it asks for',
-    });
+    throw new KilnError(
+      'E_BUILD_LOOP',
+      `%generate_buildrequires still asks for more packages after ${MAX_ROUNDS} rounds`,
+      {
+        hint: 'build.log shows what it asks for',
+      },
+    );
   }
 
   /** Ends the box there is; after a failure in it, it may be kept. */

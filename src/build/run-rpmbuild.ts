@@ -67,8 +67,8 @@ export async function takePackages(
     progress.collected = collected;
     const whole = shortCircuit === undefined || shortCircuit === 'binary';
     if (collected.packages.length > 0 || stopAfter !== undefined || !whole) return;
-    throw new KilnError('E_BUILD_OUTPUT', 'rpmbuild went well, and made no package', {
-      hint: 'a spec makes a package for each %files that it has',
+    throw new KilnError('E_BUILD_OUTPUT', 'rpmbuild succeeded, but made no package', {
+      hint: 'a spec makes a package for each %files section',
     });
   });
 }

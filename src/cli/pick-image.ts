@@ -44,7 +44,7 @@ export async function pickImage(
       ? await leaseImage(engine.paths, only.manifest.id)
       : undefined;
   if (leased !== undefined) return leased;
-  throw new KilnError('E_IMAGE_MISSING', `say which image: there are ${images.length}`, {
+  throw new KilnError('E_IMAGE_MISSING', `no image is named, and there are ${images.length}`, {
     hint: 'give one with -r or in KILN_IMAGE; `kiln image ls` lists them',
   });
 }

@@ -77,10 +77,14 @@ export function launchConfined(options: LaunchOptions): ChildProcess {
   } catch (cause) {
     const passed: readonly ErrorCode[] = ['E_INSTALLATION', 'E_TOO_MANY_FILES'];
     if (cause instanceof KilnError && passed.includes(cause.code)) throw cause;
-    throw new KilnError('E_CONFINE_START', 'cannot make the confinement for untrusted files', {
-      cause,
-      hint: 'kiln doctor says what this kernel lacks (user namespaces, ID-mapped mounts)',
-    });
+    throw new KilnError(
+      'E_CONFINE_START',
+      'the process that reads untrusted files cannot be confined',
+      {
+        cause,
+        hint: '`kiln doctor` tells what this host lacks (user namespaces, ID-mapped mounts)',
+      },
+    );
   } finally {
     for (const fd of opened) closeSync(fd);
   }

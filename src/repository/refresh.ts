@@ -84,7 +84,7 @@ function trustedPart(
 function offline(repository: Repository): KilnError {
   return new KilnError(
     'E_REPOSITORY_OFFLINE',
-    `repository ${repository.id} has not been fetched yet, and nothing may be fetched now`,
+    `repository ${repository.id} has not been fetched yet, and --offline forbids it`,
     { hint: 'run once without --offline' },
   );
 }

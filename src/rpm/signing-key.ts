@@ -88,7 +88,10 @@ async function readKey(openpgp: Library, path: string, armoredKeys: string): Pro
   try {
     keys = await openpgp.readPrivateKeys({ armoredKeys });
   } catch (cause) {
-    throw new KilnError('E_SIGN_KEY', `${path} is no armored OpenPGP secret key`, { cause, hint });
+    throw new KilnError('E_SIGN_KEY', `${path} is not an armored OpenPGP secret key`, {
+      cause,
+      hint,
+    });
   }
   const [key, ...more] = keys;
   if (key === undefined) {

@@ -21,7 +21,7 @@ export type OptionalLayer = (typeof OPTIONAL_LAYERS)[number];
 export function parseLayer(text: string): OptionalLayer {
   const found = OPTIONAL_LAYERS.find((layer) => layer === text);
   if (found !== undefined) return found;
-  throw new KilnError('E_ARGUMENT', `no layer ${text} that may be missing`, {
+  throw new KilnError('E_ARGUMENT', `${text} is not a layer that may be missing`, {
     hint: `there are ${OPTIONAL_LAYERS.join(', ')}`,
   });
 }
@@ -57,7 +57,7 @@ export function layerMissing(layer: string, why: string, cause?: unknown): KilnE
   return new KilnError('E_LAYER_MISSING', `the sandbox is not closed: ${layer}: ${why}`, {
     hint: optional
       ? `\`kiln doctor\` tells what this host lacks; to go on without: KILN_ALLOW_MISSING=${layer} in the environment, or --allow-missing ${layer} of \`kiln run\``
-      : '`kiln doctor` tells what this host lacks; the command was not trusted to a sandbox that leaks',
+      : '`kiln doctor` tells what this host lacks',
     details: { layer },
     cause,
   });

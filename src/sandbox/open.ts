@@ -203,8 +203,8 @@ export async function reopenSandbox(
   }
   const lock = await tryLock(boxFiles.lock(directory));
   if (lock === undefined) {
-    throw new KilnError('E_BOX_BUSY', `somebody else is in sandbox ${id}`, {
-      hint: 'wait until they have left it',
+    throw new KilnError('E_BOX_BUSY', `sandbox ${id} is in use by another command`, {
+      hint: 'wait until that command has ended',
     });
   }
   const kept = { directory, record, lock, prepared: true };

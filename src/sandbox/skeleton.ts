@@ -200,7 +200,7 @@ function requirePassable(directory: string): void {
     if ((statSync(path).mode & 0o001) === 0) {
       throw new KilnError(
         'E_STATE_PRIVATE',
-        `${path} lets nobody pass, but sandboxes start below it`,
+        `${path} is closed to other users, but sandboxes must pass it`,
         {
           hint: `chmod o+x ${path}, or set KILN_STATE to another directory`,
         },

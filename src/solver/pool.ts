@@ -118,9 +118,13 @@ export class Pool {
     const { pool, repo } = this.library;
     const parsed = parseDependency(this.library, this.address, dependency);
     if (parsed === 0) {
-      throw new KilnError('E_SOLVER_REQUEST', `'${dependency}' is no dependency rpm understands`, {
-        hint: 'rich dependencies look like (a or (b >= 2 and c))',
-      });
+      throw new KilnError(
+        'E_SOLVER_REQUEST',
+        `'${dependency}' is not a dependency that rpm understands`,
+        {
+          hint: 'rich dependencies look like (a or (b >= 2 and c))',
+        },
+      );
     }
     const solvable = repo.addSolvable(repository.address);
     const set = (key: string, value: string) =>

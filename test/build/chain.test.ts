@@ -166,7 +166,7 @@ long('what a chain makes is signed, and made anew for another key', async (t) =>
   t.true((await rpmkeys(state.directory, published.stdout.trim(), [second.public])).ok);
   const none = await run([source], '--sign-key', '/etc/passwd');
   t.is(none.exitCode, 125);
-  t.regex(String(none.stderr), /E_SIGN_KEY|no armored OpenPGP secret key/);
+  t.regex(String(none.stderr), /E_SIGN_KEY|not an armored OpenPGP secret key/);
 });
 
 long('what nobody could know before: it waits until somebody has made it', async (t) => {

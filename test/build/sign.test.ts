@@ -254,9 +254,9 @@ test('a key that cannot sign is E_SIGN_KEY, and says why', async (t) => {
   const locked = keys.ed25519.secret;
   for (const [signing, message] of [
     [{ key: join(directory, 'none') }, /cannot be read/],
-    [{ key: keys.rsa2048.public }, /no armored OpenPGP secret key/],
-    [{ key: bad }, /no armored OpenPGP secret key/],
-    [{ key: '/etc/passwd' }, /no armored OpenPGP secret key/],
+    [{ key: keys.rsa2048.public }, /not an armored OpenPGP secret key/],
+    [{ key: bad }, /not an armored OpenPGP secret key/],
+    [{ key: '/etc/passwd' }, /not an armored OpenPGP secret key/],
     [{ key: locked }, /locked with a passphrase/],
     [{ key: locked, passphraseFile: wrong }, /passphrase does not open/],
     [{ key: locked, passphraseFile: join(directory, 'none') }, /passphrase file .* cannot be read/],

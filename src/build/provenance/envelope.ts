@@ -29,7 +29,7 @@ export async function readSigningKey(path: string): Promise<SigningKey> {
   try {
     key = createPrivateKey(readUserFile(path, MAX_KEY, 'anything'));
   } catch (cause) {
-    throw new KilnError('E_PROVENANCE_KEY', `${path} is no private key that can be read`, {
+    throw new KilnError('E_PROVENANCE_KEY', `${path} is not a readable private key`, {
       cause,
       hint: '`openssl genpkey -algorithm ed25519` makes one; it must not have a passphrase',
     });
