@@ -179,7 +179,10 @@ test.serial('set: what is no setting, no change, or two at once is an error', as
   };
   t.regex(await said('--unset', 'memroy'), /^125 .*no setting memroy\n.*did you mean memory\?/);
   t.regex(await said(), /^125 .*give a setting to change/);
-  t.regex(await said('-p', '8081:80', '--unset', 'publish'), /^125 .*publish can be set or removed/);
+  t.regex(
+    await said('-p', '8081:80', '--unset', 'publish'),
+    /^125 .*publish can be set or removed/,
+  );
   t.regex(await said('--unset', 'image'), /^125 .*image: is missing/s);
 });
 
