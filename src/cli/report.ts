@@ -13,8 +13,8 @@ Examples:
 /** `kiln report`. */
 export function command(caller: Caller): Command {
   return new Command('report')
-    .description('Make report.html of a result directory anew, from its result.json and logs.')
-    .argument('<directory>', 'what --resultdir named')
+    .description('Write report.html again from the result.json and the logs in a result directory.')
+    .argument('<directory>', 'the result directory of a job')
     .addHelpText('after', EXAMPLES)
     .action(async (directory: string) => {
       const path = await renewReport(resolve(caller.cwd(), directory), caller.ids);

@@ -70,7 +70,9 @@ export async function findDaemon(
 ): Promise<MainProcess | undefined> {
   const end = await command.end;
   if (end.exitCode !== 0) {
-    throw new KilnError('E_UNIT_FAILED', `${unit.name}: its start ended with ${endText(end)}`);
+    throw new KilnError('E_UNIT_FAILED', `${unit.name}: its start ended with ${endText(end)}`, {
+      hint: '`kiln service logs` shows what it said',
+    });
   }
   const orphans = newOrphans(host, before);
   for (const orphan of orphans) join(orphan, joined);
@@ -122,7 +124,9 @@ export function failedCondition(host: UnitHost, unit: ServiceUnit): string | und
     const { assertion, kind, negated, path } = condition;
     const text = `${assertion ? 'Assert' : 'Condition'}${kind}=${negated ? '!' : ''}${path}`;
     if (!assertion) return text;
-    throw new KilnError('E_UNIT_FAILED', `${unit.name}: ${text} does not hold`);
+    throw new KilnError('E_UNIT_FAILED', `${unit.name}: ${text} does not hold`, {
+      hint: 'the unit starts only where this is true',
+    });
   }
   return undefined;
 }

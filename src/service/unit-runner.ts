@@ -106,7 +106,9 @@ export class UnitRunner implements RunningUnit {
   async reload(): Promise<void> {
     const { name, type, commands, reloadSignal, startTimeout } = this.unit;
     if (this.#state !== 'active') {
-      throw new KilnError('E_UNIT_FAILED', `${name} cannot be reloaded: it is ${this.#state}`);
+      throw new KilnError('E_UNIT_FAILED', `${name} cannot be reloaded: it is ${this.#state}`, {
+        hint: 'only an active unit reloads: `kiln service restart` starts it',
+      });
     }
     if (type !== 'notify-reload' && commands.reload.length === 0) {
       throw new KilnError('E_NO_RELOAD', `${name} has no ExecReload=`, {

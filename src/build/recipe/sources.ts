@@ -201,7 +201,10 @@ async function findOffered(
   try {
     entries = await readdir(offered);
   } catch (cause) {
-    throw new KilnError('E_SOURCE_MISSING', `cannot read the folder ${offered}`, { cause });
+    throw new KilnError('E_SOURCE_MISSING', `cannot read the folder ${offered}`, {
+      cause,
+      hint: '--sources names a folder with source archives',
+    });
   }
   entries.sort((a, b) => Number(b === name) - Number(a === name));
   for (const entry of entries.slice(0, MAX_OFFERED)) {

@@ -87,7 +87,10 @@ function macroFileDefines(path: string | undefined): string[] {
   try {
     text = readUserFile(hostPath(path), MAX_MACROS).toString('utf8');
   } catch (cause) {
-    throw new KilnError('E_MOCK_USAGE', `Input rpm macros file cannot be read: ${path}`, { cause });
+    throw new KilnError('E_MOCK_USAGE', `Input rpm macros file cannot be read: ${path}`, {
+      cause,
+      hint: '--macro-file names a file with macros, as ~/.rpmmacros',
+    });
   }
   const lines = text.replace(/\\\r?\n/g, ' ').split(/\r?\n/);
   return lines.filter((line) => /^\s*%/.test(line)).map((line) => definition(line.trim()));
