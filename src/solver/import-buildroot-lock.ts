@@ -52,11 +52,12 @@ export async function importBuildrootLock(
     return await downloadUnknown({ ...context, signal }, { ...item, maxSize: MAX_PACKAGE }, url);
   });
   for await (const result of readRpms(files, { depth: 'all', signal: context.signal })) {
-    if (result.error !== undefined) throw result.error;
+    const { url = '' } = rpms[result.index] ?? {};
+    if (result.error !== undefined) throw aboutUrl(result.error, result.file, url);
     try {
       assertTrusted(result.package, 'allow-unsigned');
     } catch (error) {
-      throw error instanceof KilnError ? aboutFile(result.file, error) : error;
+      throw error instanceof KilnError ? aboutFile(url, error) : error;
     }
     compare(rpms[result.index], result.package);
   }
@@ -76,6 +77,14 @@ export async function importBuildrootLock(
     requested: [],
     repositories: [repository],
     packages: order.map((index) => locked[index]),
+  });
+}
+
+/** The path of a download tells nobody which package it is. */
+function aboutUrl(error: KilnError, file: string, url: string): KilnError {
+  return new KilnError(error.code, error.message.replaceAll(file, url), {
+    cause: error.cause,
+    ...(error.hint === undefined ? {} : { hint: error.hint }),
   });
 }
 

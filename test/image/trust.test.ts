@@ -1,8 +1,9 @@
 /** What one recipe lets in is nothing to another: each package is judged by the keys of who asks for it. */
-import { copyFile, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { copyFile, mkdir, readdir, readFile, rm, truncate, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { execa } from 'execa';
+import { MirrorServer } from '../repository/mirror-server.ts';
 import { buildPackages, createRepository } from '../repository/rpm-repository.ts';
 import { GnuPgHome } from '../support/gnupg-home.ts';
 import { type ImageState, imageState } from './image-state.ts';
@@ -71,6 +72,31 @@ async function built(t: ExecutionContext, path: string): Promise<string> {
   t.is(exitCode, 0, stderr);
   return id;
 }
+
+test.serial(
+  'what is wrong with a package is told of it and its repository, not of a file',
+  async (t) => {
+    const cut = (file: string) => truncate(file, 2000);
+    for (const [name, sign, why] of [
+      ['stranger', (file: string) => gpg.signPackage(file, 'good'), /key|sign/],
+      ['stump', cut, /./],
+    ] as const) {
+      const directory = await repository(name, sign);
+      await using server = await MirrorServer.start(directory);
+      const path = join(state.directory, `${name}.yaml`);
+      await writeFile(
+        path,
+        `repositories: [{ id: far, baseurl: "${server.url}", ${checkedBy('other')} }]
+packages: [${name}]
+scriptlets: { mode: none }
+`,
+      );
+      const said = await refused(t, path, new RegExp(`${name}-1-1\\.noarch of repository far`));
+      t.regex(said, why);
+      t.notRegex(said, /cache\/objects/);
+    }
+  },
+);
 
 /** The folder of a package in the store. */
 async function entryOf(name: string): Promise<string> {

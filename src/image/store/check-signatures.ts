@@ -9,6 +9,7 @@ import { signatureVerdict } from '../../rpm/signature-packet.ts';
 import { dropCached, findRecord, withFields, writeRecord } from '../../state/checked-file.ts';
 import type { StatePaths } from '../../state/paths.ts';
 import { span } from '../../trace/trace.ts';
+import { aboutPackages, nameOf, naming, namingPackages } from './about-package.ts';
 import { packageDirectory } from './entry.ts';
 
 /*
@@ -87,7 +88,7 @@ export function checkIdentity(locked: LockedPackage, found: RpmIdentity): void {
   if (same) return;
   throw new KilnError(
     'E_LOCK_MISMATCH',
-    `the file of ${locked.nevra} holds ${found.name}-${found.version}-${found.release}.${found.arch}`,
+    `the file of ${nameOf(locked)} holds ${found.name}-${found.version}-${found.release}.${found.arch}`,
     { hint: 'make the lock anew: its repository is inconsistent' },
   );
 }
@@ -190,25 +191,14 @@ async function* readTrusted(
   { keys, policy }: Trust,
   signal: AbortSignal | undefined,
 ): AsyncGenerator<[LockedPackage, RpmIdentity]> {
-  for await (const result of readIdentities(files, { keys, depth: 'payload', signal })) {
-    if (result.error !== undefined) throw result.error;
+  const named = packages.map((locked, index) => ({ locked, file: files[index]! }));
+  const results = readIdentities(files, { keys, depth: 'payload', signal });
+  for await (const result of namingPackages(results, named)) {
+    if (result.error !== undefined) throw aboutPackages(result.error, named);
     const { package: found } = result;
     const wanted = packages[result.index]!;
     naming(wanted, () => assertTrusted(found, policy));
     checkIdentity(wanted, found);
     yield [wanted, found];
-  }
-}
-
-/** Does something about a package; what that throws names it. */
-function naming({ nevra }: LockedPackage, act: () => void): void {
-  try {
-    act();
-  } catch (error) {
-    if (!(error instanceof KilnError)) throw error;
-    throw new KilnError(error.code, `${nevra}: ${error.message}`, {
-      cause: error,
-      ...(error.hint === undefined ? {} : { hint: error.hint }),
-    });
   }
 }

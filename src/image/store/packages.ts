@@ -21,6 +21,7 @@ import { type Unpacked, type UnpackJob, type UnpackOptions, unpackRpms } from '.
 import { DiskWatch, diskExceeded } from '../../state/disk-watch.ts';
 import type { StatePaths } from '../../state/paths.ts';
 import type { OnImageProgress } from '../progress.ts';
+import { aboutPackages, namingPackages } from './about-package.ts';
 import { checkFiles, checkIdentity, checkStored, noteCheck } from './check-signatures.ts';
 import {
   entryFile,
@@ -274,8 +275,8 @@ async function unpackPart(
     unpackedSize: room.bytes,
     onProgress: take,
   };
-  for await (const result of unpackRpms(jobs, options)) {
-    if ('error' in result) throw result.error;
+  for await (const result of namingPackages(unpackRpms(jobs, options), wanted)) {
+    if ('error' in result) throw aboutPackages(result.error, wanted);
     take(result.job, contentSize(result.package));
     const { locked, file } = wanted[Number(result.job.into)]!;
     checkIdentity(locked, result.package);

@@ -1,0 +1,54 @@
+import { KilnError } from '../../errors.ts';
+import type { LockedPackage } from '../../repository/lock.ts';
+
+/** What messages call a package of a lock. */
+export function nameOf({ nevra, repository }: LockedPackage): string {
+  return `${nevra} of repository ${repository}`;
+}
+
+/**
+ * An error about files, told of their packages: the path of a file in the cache tells nobody which
+ * package it is. Other errors are returned as they are.
+ */
+export function aboutPackages(
+  error: unknown,
+  packages: readonly { readonly locked: LockedPackage; readonly file: string }[],
+): unknown {
+  if (!(error instanceof KilnError)) return error;
+  const named = packages.filter(({ file }) => error.message.includes(file));
+  if (named.length === 0) return error;
+  const message = named.reduce(
+    (text, { locked, file }) => text.replaceAll(file, nameOf(locked)),
+    error.message,
+  );
+  return new KilnError(error.code, message, {
+    cause: error.cause,
+    ...(error.hint === undefined ? {} : { hint: error.hint }),
+    details: { ...error.details, files: named.map(({ file }) => file) },
+  });
+}
+
+/** The results of work on files of packages; what is thrown meanwhile is told of the packages. */
+export async function* namingPackages<Result>(
+  results: AsyncIterable<Result>,
+  packages: Parameters<typeof aboutPackages>[1],
+): AsyncGenerator<Result, void, undefined> {
+  try {
+    yield* results;
+  } catch (error) {
+    throw aboutPackages(error, packages);
+  }
+}
+
+/** Does something about a package; what that throws names it. */
+export function naming(locked: LockedPackage, act: () => void): void {
+  try {
+    act();
+  } catch (error) {
+    if (!(error instanceof KilnError)) throw error;
+    throw new KilnError(error.code, `${nameOf(locked)}: ${error.message}`, {
+      cause: error,
+      ...(error.hint === undefined ? {} : { hint: error.hint }),
+    });
+  }
+}
