@@ -7,6 +7,7 @@ import type { OnImageProgress } from '../image/progress.ts';
 import { currentReference } from '../image/reference.ts';
 import { type LeasedImage, leaseImage } from '../image/store/images.ts';
 import { readContents } from '../image/store/manifest.ts';
+import type { ImageModules } from '../recipe/load-image-recipe.ts';
 import type { Repository } from '../repository/configuration.ts';
 import type { LockedPackage } from '../repository/lock.ts';
 import { digestOf } from '../result/digest.ts';
@@ -22,6 +23,7 @@ export interface BaseDescription {
   /** What was asked for to make it: names, groups. */
   readonly install: readonly string[];
   readonly exclude: readonly string[];
+  readonly modules?: ImageModules | undefined;
   readonly recommends: boolean;
   readonly settings: ImageSettings;
   /** The image as a lock; undefined where it is not known which repositories it came from. */
@@ -129,7 +131,9 @@ async function describe(
       ? describeLock(await readImageLock(named.path))
       : await describeRecipe(await readRecipe({ paths, cwd }, named.path), packages);
   const bytes = description.settings.files.reduce((sum, { content }) => sum + content.length, 0);
-  if (key && bytes <= MAX_FILES) await cache.write(key, JSON.stringify(description));
+  // What has secrets is not written.
+  const secret = description.repositories.some(({ access }) => access !== undefined);
+  if (key && bytes <= MAX_FILES && !secret) await cache.write(key, JSON.stringify(description));
   return description;
 }
 

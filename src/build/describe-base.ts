@@ -15,16 +15,17 @@ export async function describeRecipe(
   packages: readonly LockedPackage[],
 ): Promise<BaseDescription> {
   const settings = await settingsOf(recipe);
-  const { repositories, exclude, recommends } = recipe;
+  const { repositories, exclude, modules, recommends } = recipe;
   const install = [...recipe.packages, ...recipe.groups.map((group) => `@${group}`)];
   const lock = lockOf(recipe.arch, install, packages, repositories);
   return {
     repositories,
     install,
     exclude,
+    modules,
     recommends,
     settings,
-    lock: lock && imageLock(settings, lock, askedDigest(recipe)),
+    lock: lock && imageLock(settings, lock, askedDigest(recipe), modules),
   };
 }
 
@@ -34,6 +35,7 @@ export function describeLock(lock: ImageLock): BaseDescription {
     repositories: lock.packages.repositories.map(unlockedRepository),
     install: lock.packages.requested,
     exclude: [],
+    modules: lock.modules,
     recommends: false,
     settings: lockedSettings(lock),
     lock,
@@ -111,6 +113,7 @@ function unlockedRepository({ id, source, gpgcheck, gpgkey }: LockedRepository):
     cost: 1000,
     excludepkgs: [],
     includepkgs: [],
+    moduleHotfixes: false,
     metadataExpire: 6 * 3600,
   };
 }

@@ -87,6 +87,7 @@ export async function solveLayer(
     install: [...base.install, ...additionalPackages],
     requires,
     exclude: base.exclude,
+    modules: base.modules,
     recommends: base.recommends,
     keep,
     onProgress,

@@ -45,7 +45,7 @@ export function serializeBuildLock(
 
 function lockedImage(base: BuildBase, { whole, lock }: Layer): ImageLock | undefined {
   if (!whole || lock === null) return base.lock;
-  return imageLock(base.settings, lock, base.lock?.asked ?? '');
+  return imageLock(base.settings, lock, base.lock?.asked ?? '', base.modules);
 }
 
 /** @throws KilnError E_LOCK_INVALID, E_LOCK_READ. */

@@ -151,7 +151,8 @@ export async function lockRecipe(
   await checkOutput(file);
   const plan = await planFromRecipe(engine, named.path, { update: true, onProgress });
   const { askedDigest, serializeImageLock } = await import('../image/lock.ts');
-  const text = serializeImageLock(plan.settings, plan.lock, askedDigest(plan.recipe));
+  const asked = askedDigest(plan.recipe);
+  const text = serializeImageLock(plan.settings, plan.lock, asked, plan.recipe.modules);
   try {
     writeUserFile(file, text);
   } catch (cause) {

@@ -1,8 +1,9 @@
 import { createHash } from 'node:crypto';
 import { z } from 'zod';
-import type { LoadedImageRecipe } from '../recipe/load-image-recipe.ts';
+import type { ImageModules, LoadedImageRecipe } from '../recipe/load-image-recipe.ts';
 import { lockSchema } from '../repository/lock.ts';
 import { readLockFile } from '../repository/lock-file.ts';
+import { moduleRequestSchema } from '../solver/solve-input.ts';
 import { DEFAULT_DISK } from '../state/disk-watch.ts';
 import type { ImageSettings } from './build.ts';
 import { canonicalJson } from './key.ts';
@@ -53,15 +54,20 @@ export const imageLockSchema = z.strictObject({
   asked: z.string(),
   image: settingsSchema,
   packages: lockSchema,
+  /** What was asked of modules: it counts for what is put on top of the image, too. */
+  modules: moduleRequestSchema.optional(),
 });
 
 export type ImageLock = z.output<typeof imageLockSchema>;
 
 /** Digest (sha256, hex) of what a recipe wants installed. Where its repositories are does not count. */
 export function askedDigest(recipe: LoadedImageRecipe): string {
-  const { arch, packages, groups, exclude, recommends } = recipe;
+  const { arch, packages, groups, exclude, recommends, modules } = recipe;
   const repositories = recipe.repositories.map(({ id }) => id);
-  const asked = canonicalJson({ arch, packages, groups, exclude, recommends, repositories });
+  const asked = canonicalJson({
+    ...{ arch, packages, groups, exclude, recommends, repositories },
+    ...(modules === undefined ? {} : { modules }),
+  });
   return createHash('sha256').update(asked).digest('hex');
 }
 
@@ -70,8 +76,9 @@ export function serializeImageLock(
   settings: ImageSettings,
   packages: ImageLock['packages'],
   asked: string,
+  modules?: ImageModules,
 ): string {
-  return `${JSON.stringify(imageLock(settings, packages, asked), undefined, 2)}\n`;
+  return `${JSON.stringify(imageLock(settings, packages, asked, modules), undefined, 2)}\n`;
 }
 
 /** A lock as it is written. */
@@ -79,6 +86,7 @@ export function imageLock(
   settings: ImageSettings,
   packages: ImageLock['packages'],
   asked: string,
+  modules?: ImageModules,
 ): ImageLock {
   const files = settings.files.map((file) => ({
     ...file,
@@ -86,7 +94,8 @@ export function imageLock(
   }));
   const image = { ...settings, files };
   // Parsing rebuilds every object in the schema's own order of keys.
-  return imageLockSchema.parse({ kind: KIND, format: 1, asked, image, packages });
+  const wanted = modules === undefined ? {} : { modules };
+  return imageLockSchema.parse({ kind: KIND, format: 1, asked, image, packages, ...wanted });
 }
 
 /** @throws KilnError E_LOCK_INVALID, E_LOCK_READ. */

@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs';
 import { KilnError } from '../errors.ts';
 import { readUserFile } from '../kernel/user-file.ts';
 import { type LoadedImageRecipe, loadImageRecipe } from '../recipe/load-image-recipe.ts';
+import { lockAccess } from '../repository/access.ts';
 import type { Repository } from '../repository/configuration.ts';
 import type { Lock } from '../repository/lock.ts';
 import { openRepositories } from '../repository/open.ts';
@@ -106,7 +107,7 @@ function withTrustOf(recipe: readonly Repository[], lock: Lock): Lock {
       ? locked
       : { ...locked, gpgcheck: now.gpgcheck, gpgkey: [...now.gpgkey] };
   });
-  return { ...lock, repositories };
+  return { ...lock, repositories, ...lockAccess(recipe) };
 }
 
 export function lockPathOf(recipePath: string): string {
@@ -128,6 +129,7 @@ async function solveRecipe(
     arch: recipe.arch,
     install: [...recipe.packages, ...recipe.groups.map((group) => `@${group}`)],
     exclude: recipe.exclude,
+    modules: recipe.modules,
     recommends: recipe.recommends,
     signal,
     onProgress,

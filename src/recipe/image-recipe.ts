@@ -83,6 +83,35 @@ const scriptletsSchema = z.strictObject({
   timeout: durationSchema.optional().describe('For each scriptlet; 5m unless given'),
 });
 
+/** `NAME`, `NAME:STREAM` or `NAME:STREAM/PROFILE`, as on the command line of `dnf module`. */
+const moduleSpec = z
+  .string()
+  .regex(/^[^\s:/]+(:[^\s/]+)?(\/[^\s/]+)?$/, 'expected NAME, NAME:STREAM or NAME:STREAM/PROFILE');
+
+const modulesSchema = z.strictObject({
+  enable: z
+    .array(moduleSpec)
+    .default([])
+    .describe('Streams whose packages are taken, as nodejs:18; without a stream the default one'),
+  disable: z
+    .array(moduleSpec)
+    .default([])
+    .describe('Modules of which no stream counts, not the default one either'),
+  install: z
+    .array(moduleSpec)
+    .default([])
+    .describe('Enabled, and the packages of the profile installed, as nodejs:18/development'),
+  obsoletes: z
+    .boolean()
+    .default(false)
+    .describe('Replace streams that the repositories say are replaced; off unless set'),
+  platform: z
+    .string()
+    .regex(/^[A-Za-z0-9._-]+$/)
+    .optional()
+    .describe("What `platform` is to streams, as el9; the release's packages say it unless given"),
+});
+
 /**
  * An image recipe as a person writes it. Every key is optional here, because a recipe may be the
  * lesser half of another (`extends`); {@link loadImageRecipe} asks for what the whole needs.
@@ -115,6 +144,7 @@ export const imageRecipeSchema = z
       .array(z.string().min(1))
       .default([])
       .describe('Never installed, not as a dependency either'),
+    modules: modulesSchema.optional().describe('Streams of modules (EL 8 and 9, Fedora to 38)'),
     recommends: z.boolean().optional().describe('Install weak dependencies too; off unless set'),
     files: z.array(fileSchema).default([]),
     users: z.array(userSchema).default([]),

@@ -30,6 +30,8 @@ export interface LoadedImageRecipe {
   readonly packages: readonly string[];
   readonly groups: readonly string[];
   readonly exclude: readonly string[];
+  /** Streams of modules; undefined where the recipe does not speak of them. */
+  readonly modules: ImageModules | undefined;
   readonly recommends: boolean;
   readonly files: readonly RecipeFile[];
   readonly users: readonly RecipeUser[];
@@ -39,6 +41,9 @@ export interface LoadedImageRecipe {
   readonly workdir: string | null;
   readonly scriptlets: ScriptletPolicy;
 }
+
+/** What a recipe wants of modules. */
+export type ImageModules = NonNullable<ImageRecipe['modules']>;
 
 /** What is done about scriptlets and triggers. */
 export interface ScriptletPolicy {
@@ -111,6 +116,7 @@ export async function loadImageRecipe(
     packages: merged.packages,
     groups: merged.groups,
     exclude: merged.exclude,
+    modules: merged.modules,
     recommends: merged.recommends ?? false,
     files: ordered.flatMap(({ recipe, file }) =>
       recipe.files.map((entry) => absoluteSource(entry, dirname(file))),
@@ -232,7 +238,21 @@ function merge(recipes: readonly ImageRecipe[]): ImageRecipe {
     environment: Object.assign({}, ...recipes.map((recipe) => recipe.environment)),
     scriptlets: Object.assign({}, ...recipes.map((recipe) => recipe.scriptlets ?? {})),
   };
-  return Object.assign({}, ...recipes, lists, maps);
+  return Object.assign({}, ...recipes, lists, maps, mergeModules(recipes));
+}
+
+/** As {@link merge}; `obsoletes` counts where any says so. */
+function mergeModules(recipes: readonly ImageRecipe[]): Pick<ImageRecipe, 'modules'> {
+  const all = recipes.flatMap(({ modules = [] }) => modules);
+  if (all.length === 0) return {};
+  const modules = {
+    ...Object.assign({}, ...all),
+    enable: all.flatMap(({ enable }) => enable),
+    disable: all.flatMap(({ disable }) => disable),
+    install: all.flatMap(({ install }) => install),
+    obsoletes: all.some(({ obsoletes }) => obsoletes),
+  };
+  return { modules };
 }
 
 /** What a recipe must have once everything it extends is known. */

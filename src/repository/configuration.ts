@@ -2,6 +2,7 @@ import { isAbsolute, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { z } from 'zod';
 import { KilnError } from '../errors.ts';
+import { type AccessOptions, RepositoryAccess } from './access.ts';
 import { parseDuration } from './duration.ts';
 
 /** One string or several, as dnf's list options are written; always a list afterwards. */
@@ -19,6 +20,13 @@ const duration = z.union([z.int().min(0), z.string()]).transform((value, context
 });
 
 const SOURCES = ['baseurl', 'metalink', 'mirrorlist', 'directory'] as const;
+
+/** What an option is of no use without. */
+const NEEDED = [
+  ['username', 'password'],
+  ['username', 'password_file'],
+  ['sslclientcert', 'sslclientkey'],
+] as const;
 
 /**
  * One repository as a recipe writes it: dnf's names and meanings (dnf.conf(5)), and `directory` for
@@ -38,6 +46,18 @@ export const repositorySchema = z
     metalink: z.url({ protocol: /^https?$/ }).optional(),
     mirrorlist: z.url({ protocol: /^https?$/ }).optional(),
     directory: z.string().min(1).optional().describe('A local folder that holds repodata/'),
+    username: z.string().min(1).optional().describe('Sent to the hosts that are named here only'),
+    password: z.string().optional().describe('Better in a file: password_file'),
+    password_file: z.string().min(1).optional().describe('A file whose first line is the password'),
+    token_file: z
+      .string()
+      .min(1)
+      .optional()
+      .describe('A file whose first line is a token, sent as `Authorization: Bearer`'),
+    sslclientcert: z.string().min(1).optional().describe('File of the certificate to log in with'),
+    sslclientkey: z.string().min(1).optional().describe('File of its key, unless it has both'),
+    sslcacert: z.string().min(1).optional().describe('File of the authorities that are trusted'),
+    sslverify: z.boolean().optional().describe("Check the server's certificate; on unless set"),
     gpgcheck: z
       .boolean()
       .optional()
@@ -55,6 +75,10 @@ export const repositorySchema = z
       .default([])
       .describe('Names, NEVRAs or globs that are never taken from here'),
     includepkgs: oneOrMore.default([]).describe('If given, only these are taken from here'),
+    module_hotfixes: z
+      .boolean()
+      .default(false)
+      .describe('Its packages are taken whatever streams of modules are enabled'),
     metadata_expire: duration
       .prefault('6h')
       .describe('Age after which the server is asked for news'),
@@ -66,6 +90,19 @@ export const repositorySchema = z
         code: 'custom',
         message: `exactly one of ${SOURCES.join(', ')} is needed, ${given.length === 0 ? 'none is given' : `not ${given.join(' and ')}`}`,
       });
+    }
+    for (const [needed, option] of NEEDED) {
+      if (value[option] === undefined || value[needed] !== undefined) continue;
+      const message = `${option} needs ${needed}`;
+      context.addIssue({ code: 'custom', path: [option], message });
+    }
+    if (value.password !== undefined && value.password_file !== undefined) {
+      const message = 'password and password_file are one too many';
+      context.addIssue({ code: 'custom', path: ['password'], message });
+    }
+    if (value.token_file !== undefined && value.username !== undefined) {
+      const message = 'a token stands alone: leave username and password out';
+      context.addIssue({ code: 'custom', path: ['token_file'], message });
     }
     value.baseurl?.forEach((url, index) => {
       if (!/^(https?|file):\/\//.test(url)) {
@@ -105,6 +142,8 @@ export interface Repository {
   readonly id: string;
   readonly name: string;
   readonly source: RepositorySource;
+  /** How to log in at its servers; undefined where nobody has to. */
+  readonly access?: RepositoryAccess | undefined;
   /** Whether every package must carry a good signature by one of `gpgkey`. */
   readonly gpgcheck: boolean;
   /** Whether repomd.xml must carry a good signature by one of `gpgkey`. */
@@ -116,6 +155,8 @@ export interface Repository {
   readonly cost: number;
   readonly excludepkgs: readonly string[];
   readonly includepkgs: readonly string[];
+  /** None of its packages is left out for the sake of modules. */
+  readonly moduleHotfixes: boolean;
   /** Seconds. */
   readonly metadataExpire: number;
 }
@@ -157,7 +198,8 @@ export function resolveRepository(
   const { id } = configuration;
   const expand = (text: string) => expandVariables(id, text, options);
   const path = (text: string) => absolute(expand(text), options.baseDirectory);
-  const source = resolveSource(configuration, expand, path);
+  const { source, login } = withoutLogin(resolveSource(configuration, expand, path));
+  const access = resolveAccess(configuration, source, login, path);
   const remote = source.kind !== 'directory';
   const gpgcheck = configuration.gpgcheck ?? remote;
   const repoGpgcheck = configuration.repo_gpgcheck ?? false;
@@ -173,6 +215,7 @@ export function resolveRepository(
     id,
     name: configuration.name ?? id,
     source,
+    ...(access === undefined ? {} : { access }),
     gpgcheck,
     repoGpgcheck,
     gpgkey,
@@ -180,6 +223,7 @@ export function resolveRepository(
     cost: configuration.cost,
     excludepkgs: configuration.excludepkgs,
     includepkgs: configuration.includepkgs,
+    moduleHotfixes: configuration.module_hotfixes,
     metadataExpire: configuration.metadata_expire,
   };
 }
@@ -205,6 +249,62 @@ function resolveSource(
     );
   }
   return { kind: 'directory', path: fileURLToPath(first) };
+}
+
+/** A name and a password. */
+interface Login {
+  readonly username: string;
+  readonly password: string;
+}
+
+/** Takes `user:password@` out of URLs: they are written into locks and logs. */
+function withoutLogin(source: RepositorySource): { source: RepositorySource; login?: Login } {
+  if (source.kind === 'directory') return { source };
+  const logins: Login[] = [];
+  const strip = (text: string) => {
+    const url = URL.parse(text);
+    if (url === null || (url.username === '' && url.password === '')) return text;
+    const [username, password] = [url.username, url.password].map(decodeURIComponent);
+    logins.push({ username: username ?? '', password: password ?? '' });
+    url.username = url.password = '';
+    return url.href;
+  };
+  const stripped: RepositorySource =
+    source.kind === 'baseurl'
+      ? { kind: 'baseurl', urls: source.urls.map(strip) }
+      : { kind: source.kind, url: strip(source.url) };
+  const [login] = logins;
+  return login === undefined ? { source: stripped } : { source: stripped, login };
+}
+
+function resolveAccess(
+  { id, ...options }: RepositoryConfiguration,
+  source: RepositorySource,
+  login: Login | undefined,
+  path: (text: string) => string,
+): RepositoryAccess | undefined {
+  const file = (text: string | undefined) => (text === undefined ? undefined : path(text));
+  const access: AccessOptions = {
+    username: options.username ?? login?.username,
+    password: options.password ?? (options.username === undefined ? login?.password : undefined),
+    passwordFile: file(options.password_file),
+    tokenFile: file(options.token_file),
+    certificate: file(options.sslclientcert),
+    key: file(options.sslclientkey),
+    authorities: file(options.sslcacert),
+    verify: options.sslverify ?? true,
+  };
+  const { verify, ...others } = access;
+  if (verify && Object.values(others).every((value) => value === undefined)) return undefined;
+  if (source.kind === 'directory') {
+    throw new KilnError(
+      'E_REPOSITORY_CONFIGURATION',
+      `repository ${id}: a folder of this host has no login and no certificates`,
+      { hint: 'leave username, password_file, token_file and ssl… out' },
+    );
+  }
+  const urls = source.kind === 'baseurl' ? source.urls : [source.url];
+  return new RepositoryAccess(id, urls, access);
 }
 
 function expandVariables(id: string, text: string, options: ResolveOptions): string {

@@ -172,6 +172,7 @@ function receiveOptions(context: DownloadContext, item: DownloadItem, size: numb
     signal: context.signal,
     size,
     maxSize: item.maxSize,
+    access: item.mirrors.access,
     onBytes: (received: number) =>
       context.onProgress?.({ kind: 'download', repository, item: name, received, total: size }),
   };

@@ -3,11 +3,12 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { KilnError } from '../errors.ts';
 import { awaitedLater } from '../promise.ts';
+import type { LockAccess } from './access.ts';
 import { hasContent } from './cache.ts';
 import { type DownloadContext, downloadObject } from './download.ts';
 import { findMirrors, namedBy } from './find-mirrors.ts';
 import { MAX_PACKAGE } from './limits.ts';
-import { checkLocation, locationUrl } from './location.ts';
+import { isAbsoluteUrl, locationUrl, resolveLocation } from './location.ts';
 import type { Lock, LockedPackage, LockedRepository } from './lock.ts';
 import { Mirrors } from './mirrors.ts';
 import { downloadContext, type OpenOptions } from './open.ts';
@@ -53,7 +54,7 @@ export async function fetchPackages(
     const local = localPath(repository, entry);
     const path =
       local === undefined
-        ? await remotePackage(repository, entry, mirrors, progress.watch(entry, signal))
+        ? await remotePackage(lock, repository, entry, mirrors, progress.watch(entry, signal))
         : await checkInTurn(local, entry, signal);
     progress.finished();
     options.onPackage?.(entry.digest);
@@ -93,7 +94,7 @@ export async function packageUrls(
   const bases = new Map<string, string>();
   for (const repository of lock.repositories) {
     if (repository.source.kind === 'directory') continue;
-    const [base] = (await packageMirrors(repository, context)).bases;
+    const [base] = (await packageMirrors(repository, lock.access, context)).bases;
     if (base !== undefined) bases.set(repository.id, base);
   }
   const urls = new Map<string, string>();
@@ -101,22 +102,22 @@ export async function packageUrls(
     const base = bases.get(repository);
     if (isAbsoluteUrl(location)) urls.set(digest, location);
     else if (base !== undefined) urls.set(digest, locationUrl(base, location));
-    else if (location.startsWith('file://')) urls.set(digest, location);
   }
   return urls;
-}
-
-function isAbsoluteUrl(location: string): boolean {
-  return /^https?:\/\//.test(location);
 }
 
 /** Where a package lies that needs no download. */
 function localPath({ source }: LockedRepository, entry: LockedPackage): string | undefined {
   if (source.kind !== 'directory') return undefined;
+  checkLocation(entry, true);
   if (entry.location.startsWith('file://')) return fileURLToPath(entry.location);
   if (isAbsoluteUrl(entry.location)) return undefined;
-  checkLocation(entry.location, entry.repository);
   return join(source.path, entry.location);
+}
+
+/** @throws KilnError E_REPOSITORY_METADATA for a lock that names what is not the repository's. */
+function checkLocation({ location, nevra, repository }: LockedPackage, local: boolean): void {
+  resolveLocation({ location, base: '' }, local, `${nevra} of repository ${repository}`);
 }
 
 async function localPackage(path: string, entry: LockedPackage): Promise<string> {
@@ -124,7 +125,7 @@ async function localPackage(path: string, entry: LockedPackage): Promise<string>
   const found = await stat(path).catch(() => undefined);
   throw new KilnError(
     'E_PACKAGE_CHANGED',
-    `repository ${entry.repository}: ${path} ${found === undefined ? 'is missing' : `is not the locked ${entry.nevra}`}`,
+    `${entry.nevra} of repository ${entry.repository}: ${path} ${found === undefined ? 'is missing' : 'is not the locked package'}`,
     {
       hint: 'make the metadata (createrepo_c) and the lock anew if the folder was changed on purpose',
       details: { nevra: entry.nevra, digest: entry.digest },
@@ -133,25 +134,26 @@ async function localPackage(path: string, entry: LockedPackage): Promise<string>
 }
 
 async function remotePackage(
+  { access }: Lock,
   repository: LockedRepository,
   entry: LockedPackage,
   mirrors: Map<string, Promise<Mirrors>>,
   context: DownloadContext,
 ): Promise<string> {
   const { digest, size, location, nevra } = entry;
+  checkLocation(entry, false);
   const cached = await context.cache.find(digest, size);
   if (cached !== undefined) return cached;
   const item = { repository: repository.id, item: nevra, maxSize: MAX_PACKAGE, digest, size };
   if (isAbsoluteUrl(location)) {
     const { source } = repository;
     const [base] = source.kind === 'baseurl' ? source.urls : [namedBy(source)];
-    const single = new Mirrors([location], base);
+    const single = new Mirrors([location], base, access?.of(repository.id));
     return await downloadObject(context, { ...item, mirrors: single, location: '' });
   }
-  checkLocation(location, repository.id);
   let found = mirrors.get(repository.id);
   if (found === undefined) {
-    found = awaitedLater(packageMirrors(repository, context));
+    found = awaitedLater(packageMirrors(repository, access, context));
     mirrors.set(repository.id, found);
   }
   return await downloadObject(context, { ...item, mirrors: await found, location });
@@ -159,15 +161,17 @@ async function remotePackage(
 
 async function packageMirrors(
   repository: LockedRepository,
+  accesses: LockAccess | undefined,
   context: DownloadContext,
 ): Promise<Mirrors> {
   const { id, source } = repository;
   if (source.kind === 'directory') throw new TypeError('a directory has no mirrors');
-  if (source.kind === 'baseurl') return new Mirrors(source.urls, undefined);
+  const access = accesses?.of(id);
+  if (source.kind === 'baseurl') return new Mirrors(source.urls, undefined, access);
   const state = await readState(stateDirectory(context.cache, repository));
   const usable = state !== undefined && Date.now() - state.checkedAt < MIRRORS_AGE;
-  const bases = usable ? state.mirrors : (await findMirrors(id, source, context)).mirrors;
-  return new Mirrors(bases, namedBy(source));
+  const bases = usable ? state.mirrors : (await findMirrors(id, source, access, context)).mirrors;
+  return new Mirrors(bases, namedBy(source), access);
 }
 
 /** Sums what the downloads of one call report. */

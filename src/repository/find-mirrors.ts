@@ -1,4 +1,5 @@
 import { KilnError } from '../errors.ts';
+import type { RepositoryAccess } from './access.ts';
 import type { RepositorySource } from './configuration.ts';
 import { type DownloadContext, downloadFile } from './download.ts';
 import { MAX_METALINK, MAX_MIRRORLIST } from './limits.ts';
@@ -22,12 +23,13 @@ export interface FoundMirrors {
 export async function findMirrors(
   repository: string,
   source: Exclude<RepositorySource, { kind: 'directory' }>,
+  access: RepositoryAccess | undefined,
   context: DownloadContext,
 ): Promise<FoundMirrors> {
   if (source.kind === 'baseurl') return { mirrors: source.urls, allowed: [] };
   const item = {
     repository,
-    mirrors: new Mirrors([source.url], undefined),
+    mirrors: new Mirrors([source.url], undefined, access),
     location: '',
     item: source.kind,
     maxSize: source.kind === 'metalink' ? MAX_METALINK : MAX_MIRRORLIST,

@@ -3,6 +3,7 @@ import * as https from 'node:https';
 import { KilnError } from '../errors.ts';
 import { ownEnvironment } from '../kernel/own-process.ts';
 import { deferred } from '../promise.ts';
+import type { RepositoryAccess } from './access.ts';
 import { Arrivals } from './arrivals.ts';
 import {
   AddressRefused,
@@ -20,15 +21,23 @@ const MAX_REDIRECTS = 10;
 export class TransferError extends KilnError {
   /** Whether the same URL may work later. */
   readonly transient: boolean;
+  /** Whether the server wants to know who asks. */
+  readonly unauthorized: boolean;
   /** The server's wish: do not come back before so many milliseconds. */
   readonly retryAfter: number | undefined;
 
   constructor(
     message: string,
-    options: { transient: boolean; retryAfter?: number | undefined; cause?: unknown },
+    options: {
+      transient: boolean;
+      unauthorized?: boolean;
+      retryAfter?: number | undefined;
+      cause?: unknown;
+    },
   ) {
     super('E_DOWNLOAD', message, options.cause === undefined ? {} : { cause: options.cause });
     this.transient = options.transient;
+    this.unauthorized = options.unauthorized === true;
     this.retryAfter = options.retryAfter;
   }
 }
@@ -44,6 +53,8 @@ export interface GetOptions {
   readonly allowPlain: boolean;
   /** Where the URL may lead. */
   readonly reach: Reach;
+  /** How to log in where it leads. */
+  readonly access?: RepositoryAccess | undefined;
 }
 
 /** The head of an answer, and its body as it arrives: read it or dispose of it. */
@@ -96,6 +107,7 @@ export async function get(url: string, options: GetOptions): Promise<Answer> {
     answer.body[Symbol.dispose]();
     if (![301, 302, 303, 307, 308].includes(status) || target === undefined) {
       throw new TransferError(`${status} ${answer.statusText}`.trim(), {
+        unauthorized: status === 401 || status === 403,
         transient: status >= 500 || status === 408 || status === 425 || status === 429,
         retryAfter: retryAfter(answer.headers['retry-after']),
       });
@@ -122,15 +134,21 @@ function redirect(from: URL, target: string, allowPlain: boolean): URL {
 }
 
 async function ask(url: URL, options: GetOptions): Promise<Answer> {
-  const { reach } = options;
+  const { reach, access } = options;
   if (reach === 'public') {
     await checkHost(url).catch((error: unknown) => {
       throw refused(error);
     });
   }
-  const { request, agent } = schemes[reach][url.protocol as 'http:' | 'https:']();
+  const { request, agent: usual } = schemes[reach][url.protocol as 'http:' | 'https:']();
+  const agent = (url.protocol === 'https:' ? access?.agent(reach) : undefined) ?? usual;
+  const authorization = access?.authorization(url);
   const { promise, resolve, reject } = deferred<Answer>();
-  const headers = { 'user-agent': 'kiln', 'accept-encoding': 'identity', ...options.headers };
+  const headers = {
+    ...{ 'user-agent': 'kiln', 'accept-encoding': 'identity' },
+    ...options.headers,
+    ...(authorization === undefined ? {} : { authorization }),
+  };
   const sent = request(url, {
     agent,
     headers,

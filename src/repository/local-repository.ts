@@ -13,6 +13,7 @@ export function localRepository(id: string, path: string, name = id): Repository
     cost: 1,
     excludepkgs: [],
     includepkgs: [],
+    moduleHotfixes: false,
     metadataExpire: 0,
   };
 }

@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import { z } from 'zod';
 import { KilnError } from '../errors.ts';
 import { reasonLine } from '../kernel/system-error.ts';
+import { LockAccess } from './access.ts';
 import { parseLockText } from './lock-file.ts';
 import { LOCK_FORMAT } from './lock-format.ts';
 
@@ -48,6 +49,7 @@ export const lockSchema = z
     packages: z
       .array(lockedPackageSchema)
       .describe('In the order in which they are to be installed'),
+    access: z.instanceof(LockAccess).optional().describe('In memory only: no file has it'),
   })
   .superRefine((lock, context) => {
     const known = new Set(lock.repositories.map((repository) => repository.id));

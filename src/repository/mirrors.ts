@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../errors.ts';
+import type { RepositoryAccess } from './access.ts';
 import { TransferError } from './http.ts';
 import { locationUrl } from './location.ts';
 import { AddressRefused, type Reach, reachThrough } from './reach.ts';
@@ -17,11 +18,14 @@ export class Mirrors {
   readonly bases: readonly string[];
   /** URL of the server that named them; undefined: whoever wrote the configuration did. */
   readonly namedBy: string | undefined;
+  /** How to log in there. */
+  readonly access: RepositoryAccess | undefined;
   readonly #failures = new Map<string, number>();
 
-  constructor(bases: readonly string[], namedBy: string | undefined) {
+  constructor(bases: readonly string[], namedBy: string | undefined, access?: RepositoryAccess) {
     this.bases = bases;
     this.namedBy = namedBy;
+    this.access = access;
   }
 
   /** The best base not in `except`: least failures first, then in the given order. */
@@ -87,6 +91,7 @@ export async function tryMirrors<Result>(
       request.signal?.throwIfAborted();
       if (!(error instanceof TransferError)) throw error;
       if (error.cause instanceof AddressRefused) hint = refusalHint(request);
+      if (error.unauthorized) hint = loginHint(mirrors.access !== undefined);
       attempts.push({ url: withoutCredentials(url), reason: error.message });
       request.onRetry(`${new URL(url).host}: ${error.message}`);
       mirrors.failed(base);
@@ -98,6 +103,12 @@ export async function tryMirrors<Result>(
     }
   }
   throw downloadError(request, attempts, hint);
+}
+
+function loginHint(hasAccess: boolean): string {
+  return hasAccess
+    ? 'the server does not take this login: see whether it is right, and is for these files'
+    : 'the server wants a login: name username and password_file, token_file or sslclientcert in the recipe; a lock alone has none';
 }
 
 function refusalHint({ reach }: MirrorRequest): string {

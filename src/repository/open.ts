@@ -1,5 +1,6 @@
 import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { KilnError } from '../errors.ts';
 import type { StatePaths } from '../state/paths.ts';
 import { Cache } from './cache.ts';
@@ -8,7 +9,9 @@ import { type DownloadContext, downloadObject } from './download.ts';
 import { fixturesHint } from './fixtures-hint.ts';
 import { readKeys } from './keys.ts';
 import { MAX_METADATA } from './limits.ts';
+import { resolveLocation } from './location.ts';
 import type { MetadataFile } from './metadata-file.ts';
+import { Mirrors } from './mirrors.ts';
 import type { OnProgress } from './progress.ts';
 import { type RefreshedRepository, type RefreshMode, refreshRepository } from './refresh.ts';
 import { defaultTransfer, type TransferOptions } from './transfer-options.ts';
@@ -115,14 +118,28 @@ export async function metadataPath(
   context: DownloadContext,
 ): Promise<string> {
   const { repository, mirrors } = member;
-  if (mirrors !== undefined) {
-    const { location, digest, size, type } = file;
-    const { id } = repository;
-    const item = { repository: id, mirrors, location, item: type, maxSize: MAX_METADATA };
+  const { source, id } = repository;
+  const { digest, size, type } = file;
+  const what = `${type} of repository ${id}`;
+  const location = resolveLocation({ ...file, base: '' }, mirrors === undefined, what);
+  const remote = /^https?:/.test(location);
+  if (mirrors !== undefined || remote) {
+    const place = remote
+      ? {
+          mirrors: new Mirrors(
+            [location],
+            mirrors?.namedBy ?? mirrors?.bases[0],
+            repository.access,
+          ),
+          location: '',
+        }
+      : { mirrors: mirrors!, location };
+    const item = { repository: id, item: type, maxSize: MAX_METADATA, ...place };
     return await downloadObject(context, { ...item, digest, size });
   }
-  const { source } = repository;
-  const path = join(source.kind === 'directory' ? source.path : '', file.location);
+  const path = location.startsWith('file:')
+    ? fileURLToPath(location)
+    : join(source.kind === 'directory' ? source.path : '', location);
   const found = await stat(path).catch(() => undefined);
   if (found?.isFile()) return path;
   throw new KilnError('E_REPOSITORY_MISSING', `repository ${repository.id}: there is no ${path}`, {

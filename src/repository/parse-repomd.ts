@@ -1,7 +1,7 @@
 import type { KilnError } from '../errors.ts';
 import { brokenMetadata } from './broken-metadata.ts';
 import { MAX_METADATA, MAX_OPEN_METADATA } from './limits.ts';
-import { isSafeLocation } from './location.ts';
+import { isAbsoluteUrl, resolveLocation } from './location.ts';
 import type { Compression, MetadataFile } from './metadata-file.ts';
 import type { Repomd } from './repomd.ts';
 import { child, children, parseXml, type XmlElement } from './xml.ts';
@@ -11,6 +11,8 @@ const ALGORITHMS: Readonly<Record<string, number>> = { sha256: 64, sha384: 96, s
 
 const SUFFIXES: Readonly<Record<string, Compression>> = {
   xml: 'none',
+  yaml: 'none',
+  bz2: 'bzip2',
   gz: 'gzip',
   xz: 'xz',
   zst: 'zstd',
@@ -30,32 +32,34 @@ export function parseRepomd(text: string): Repomd {
   const filelists = data('filelists');
   // `group_gz` is the same file compressed.
   const group = data('group_gz') ?? data('group_xz') ?? data('group_zst') ?? data('group');
+  const modules = data('modules');
   return {
     revision: child(root, 'revision')?.text ?? '',
     primary: metadataFile(primary),
     ...(filelists === undefined ? {} : { filelists: metadataFile(filelists) }),
     ...(group === undefined ? {} : { group: metadataFile(group) }),
+    ...(modules === undefined ? {} : { modules: metadataFile(modules) }),
   };
 }
 
 function metadataFile(data: XmlElement): MetadataFile {
   const type = data.attributes.type ?? '';
-  const location = child(data, 'location')?.attributes.href ?? '';
-  if (!isSafeLocation(location))
-    throw broken(`${type} is at '${location}', outside the repository`);
-  const suffix = location.slice(location.lastIndexOf('.') + 1);
+  const { href = '', 'xml:base': base = '' } = child(data, 'location')?.attributes ?? {};
+  // Whether it may be a file of this host is asked where it is opened.
+  const location = resolveLocation({ location: href, base }, true, `repomd.xml is broken: ${type}`);
+  const path = isAbsoluteUrl(location) ? new URL(location).pathname : location;
+  const suffix = path.slice(path.lastIndexOf('.') + 1);
   const compression = SUFFIXES[suffix];
   if (compression === undefined) throw broken(`${location} has a compression kiln cannot read`);
   const openDigest = child(data, 'open-checksum');
   const openSize = sizeOf(data, 'open-size', MAX_OPEN_METADATA);
   const size = sizeOf(data, 'size', MAX_METADATA);
-  if (size === undefined) throw broken(`it gives no size of ${type}`);
   return {
     type,
     location,
     compression,
     digest: digest(child(data, 'checksum'), type),
-    size,
+    ...(size === undefined ? {} : { size }),
     ...(openDigest === undefined ? {} : { openDigest: digest(openDigest, type) }),
     ...(openSize === undefined ? {} : { openSize }),
   };

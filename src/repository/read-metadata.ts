@@ -5,7 +5,7 @@ import { createGunzip, createZstdDecompress } from 'node:zlib';
 import { KilnError } from '../errors.ts';
 import { decodeNative } from '../rpm/payload/native-codec.ts';
 import { brokenMetadata } from './broken-metadata.ts';
-import { MAX_OPEN_METADATA } from './limits.ts';
+import { MAX_METADATA, MAX_OPEN_METADATA } from './limits.ts';
 import type { Compression, MetadataFile } from './metadata-file.ts';
 
 const CHUNK = 1 << 20;
@@ -18,7 +18,7 @@ const CHUNK = 1 << 20;
  */
 export async function* readMetadata(fd: number, file: MetadataFile): AsyncGenerator<Buffer> {
   const source = createReadStream('', { fd, highWaterMark: CHUNK });
-  const raw = checker(file, 'compressed', file.digest, file.size);
+  const raw = checker(file, 'compressed', file.digest, file.size, file.size ?? MAX_METADATA);
   const limit = file.openSize ?? MAX_OPEN_METADATA;
   const open = checker(file, 'decompressed', file.openDigest, file.openSize, limit);
   try {
@@ -50,7 +50,7 @@ function checker(
   what: string,
   digest: string | undefined,
   size: number | undefined,
-  limit = size ?? Number.POSITIVE_INFINITY,
+  limit: number,
 ) {
   const [algorithm = 'sha256', expected] = digest?.split(':') ?? [];
   const hash = createHash(algorithm);
@@ -84,6 +84,8 @@ function decompressed(
   switch (compression) {
     case 'none':
       return source;
+    case 'bzip2':
+      return decodeNative('bzip2', source);
     case 'gzip':
       return through(source, createGunzip({ chunkSize: CHUNK }));
     case 'zstd':

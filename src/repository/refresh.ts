@@ -16,6 +16,7 @@ import {
   type RepositoryIndex,
   type RepositoryState,
   readState,
+  STATE_FORMAT,
   stateDirectory,
   writeState,
 } from './state.ts';
@@ -63,7 +64,7 @@ export async function refreshRepository(
     if (state?.index !== undefined && fresh) {
       return {
         index: state.index,
-        mirrors: new Mirrors(state.mirrors, namedBy(repository.source)),
+        mirrors: new Mirrors(state.mirrors, namedBy(repository.source), repository.access),
       };
     }
     if (mode === 'never') throw offline(repository);
@@ -107,7 +108,7 @@ async function refreshLocal(
   }
   const index = await indexOf(repository, content, context);
   await writeState(directory, {
-    format: 1,
+    format: STATE_FORMAT,
     checkedAt: Date.now(),
     mirrors: [],
     allowed: [],
@@ -124,11 +125,15 @@ async function refreshRemote(
   keys: readonly string[] | undefined,
   context: DownloadContext,
 ): Promise<RefreshedRepository> {
-  const { id, source } = repository;
+  const { id, source, access } = repository;
   if (source.kind === 'directory') throw new TypeError('a directory is not remote');
-  const { mirrors: bases, allowed } = await findMirrors(id, source, context);
-  const mirrors = new Mirrors(bases, namedBy(source));
-  const found = { format: 1 as const, mirrors: [...bases], allowed: [...allowed] };
+  const { mirrors: bases, allowed } = await findMirrors(id, source, access, context);
+  const mirrors = new Mirrors(bases, namedBy(source), access);
+  const found = {
+    format: STATE_FORMAT as typeof STATE_FORMAT,
+    mirrors: [...bases],
+    allowed: [...allowed],
+  };
   const before = state?.index;
   const done = async (index: RepositoryIndex): Promise<RefreshedRepository> => {
     await writeState(directory, {

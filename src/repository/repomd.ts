@@ -8,5 +8,7 @@ export const repomdSchema = z.strictObject({
   filelists: metadataFileSchema.optional(),
   /** comps.xml */
   group: metadataFileSchema.optional(),
+  /** modules.yaml */
+  modules: metadataFileSchema.optional(),
 });
 export type Repomd = z.output<typeof repomdSchema>;

@@ -6,7 +6,7 @@ import type { Repository, RepositorySource } from './configuration.ts';
 import type { Repomd } from './repomd.ts';
 
 /** Raised when what is remembered changes. */
-const STATE_FORMAT = 1;
+export const STATE_FORMAT = 2;
 
 /** What is remembered of a repository between two runs. */
 export interface RepositoryState {

@@ -12,6 +12,7 @@ import { deferred } from '../promise.ts';
 import { brokenMetadata } from '../repository/broken-metadata.ts';
 import { CompsParser } from '../repository/comps.ts';
 import { type MetadataFile, metadataFileSchema } from '../repository/metadata-file.ts';
+import { ModulesParser } from '../repository/modules.ts';
 import { readMetadata } from '../repository/read-metadata.ts';
 import { loadNativeCodecs } from '../rpm/payload/native-codec.ts';
 import { loadLibsolv, REPO_EXTEND_SOLVABLES, REPO_LOCALPOOL } from './libsolv.ts';
@@ -22,6 +23,7 @@ import { DELETE_CACHE } from './solver-error.ts';
 /**
  * `primary`: descriptors are the output, primary and, if `group` is given, comps.
  * `filelists`: descriptors are the output, the converted primary and filelists.
+ * `modules`: descriptors are the output and modules.
  */
 export const convertInputSchema = z.discriminatedUnion('kind', [
   z.strictObject({
@@ -30,6 +32,7 @@ export const convertInputSchema = z.discriminatedUnion('kind', [
     group: metadataFileSchema.optional(),
   }),
   z.strictObject({ kind: z.literal('filelists'), filelists: metadataFileSchema }),
+  z.strictObject({ kind: z.literal('modules'), modules: metadataFileSchema }),
 ]);
 export type ConvertInput = z.output<typeof convertInputSchema>;
 
@@ -41,7 +44,8 @@ export const task: SingleTask = {
   async run(value, context) {
     const input = convertInputSchema.parse(value);
     if (input.kind === 'primary') await convertPrimary(input, context);
-    else await convertFilelists(input.filelists, context);
+    else if (input.kind === 'filelists') await convertFilelists(input.filelists, context);
+    else await convertModules(input.modules, context);
   },
 };
 
@@ -78,6 +82,14 @@ async function convertFilelists(
   await addMetadata(pool, repository.address, source, filelists, flags);
   const { repo } = pool.library;
   save(pool, output, (stream) => repo.writeData(repo.lastData(repository.address), stream));
+  emit([]);
+}
+
+async function convertModules(modules: MetadataFile, { fds, emit }: TaskContext): Promise<void> {
+  const [output, source] = fds as [number, number];
+  const parser = new ModulesParser();
+  for await (const chunk of readMetadata(source, modules)) parser.write(chunk);
+  await writeAll(output, Buffer.from(JSON.stringify(parser.end())));
   emit([]);
 }
 

@@ -14,7 +14,7 @@ import { DamagedFileError } from '../state/damage.ts';
 import type { ConvertInput } from './convert-task.ts';
 
 /** Raised when the converted files of an older kiln are of no use any more. */
-const FORMAT = 2;
+const FORMAT = 3;
 
 /** Fedora's primary takes 700 MB and 6 s, its filelists twice that. */
 const LIMITS = { memory: 4 * 2 ** 30, cpuSeconds: 300, wallMs: 900_000, fileSize: 4 * 2 ** 30 };
@@ -36,7 +36,7 @@ const groupsSchema: z.ZodType<Group[]> = z.array(
 ) as z.ZodType<Group[]>;
 
 /** The parts of a repository's metadata that are converted, each on its own. */
-export type ConvertedPart = 'primary' | 'filelists';
+export type ConvertedPart = 'primary' | 'filelists' | 'modules';
 
 /**
  * The path of a repository's metadata in libsolv's form, which is made unless it is there: one
@@ -59,7 +59,8 @@ export async function ensureConverted(
     if (await isWhole(path)) return;
     context.onProgress?.({ kind: 'load', repository: member.repository.id });
     if (part === 'primary') await convertPrimary(member, path, context);
-    else await convertFilelists(member, path, context);
+    else if (part === 'filelists') await convertFilelists(member, path, context);
+    else await convertModules(member, path, context);
   };
   await withLock(`${path}.lock`, make, { signal: context.signal });
   return path;
@@ -70,7 +71,7 @@ export async function dropConverted(
   member: OpenRepository,
   context: DownloadContext,
 ): Promise<void> {
-  for (const part of ['primary', 'filelists'] as const) {
+  for (const part of ['primary', 'filelists', 'modules'] as const) {
     await rm(convertedPath(member, part, context), { force: true });
   }
 }
@@ -100,14 +101,19 @@ async function convertAnew(member: OpenRepository, context: DownloadContext): Pr
   await ensureConverted(member, 'primary', context);
 }
 
+const SUFFIXES: Readonly<Record<ConvertedPart, string>> = {
+  primary: 'solv',
+  filelists: 'solvx',
+  modules: 'modules',
+};
+
 function convertedPath(
   member: OpenRepository,
   part: ConvertedPart,
   context: DownloadContext,
 ): string {
   const [, digest = ''] = member.index.digest.split(':');
-  const suffix = part === 'primary' ? 'solv' : 'solvx';
-  return context.cache.solv(`${digest}-${FORMAT}.${suffix}`);
+  return context.cache.solv(`${digest}-${FORMAT}.${SUFFIXES[part]}`);
 }
 
 function groupsPath(primary: string): string {
@@ -138,6 +144,17 @@ async function convertFilelists(
   const base = await ensureConverted(member, 'primary', context);
   const input = { kind: 'filelists' as const, filelists };
   await convert(member, input, [filelists], [base], path, context, async () => {});
+}
+
+async function convertModules(
+  member: OpenRepository,
+  path: string,
+  context: DownloadContext,
+): Promise<void> {
+  const { modules } = member.index.repomd;
+  if (modules === undefined) throw new TypeError('the repository has no modules');
+  const input = { kind: 'modules' as const, modules };
+  await convert(member, input, [modules], [], path, context, async () => {});
 }
 
 async function convert(

@@ -1,10 +1,6 @@
-import { collectIds } from './id-queue.ts';
 import { readPool, readRelation } from './layout.ts';
 import type { Id } from './libsolv-types.ts';
 import type { Pool } from './pool.ts';
-
-/** solver.h: the job's argument is a dependency, and means its providers. */
-const SOLVER_SOLVABLE_PROVIDES = 0x03;
 
 /**
  * Whether primary metadata lists a file of this path (createrepo_c's filter); all others are in
@@ -36,7 +32,7 @@ export function missedFiles(pool: Pool, solution: readonly Id[]): string | undef
     for (const dependency of pool.array(solvable, 'solvable:requires')) {
       if (seen.has(dependency)) continue;
       seen.add(dependency);
-      for (const candidate of providers(pool, dependency)) {
+      for (const candidate of pool.providers(dependency)) {
         if (chosen.has(candidate)) continue;
         chosen.add(candidate);
         const needed = paths.find(pool.array(candidate, 'solvable:requires'));
@@ -45,13 +41,6 @@ export function missedFiles(pool: Pool, solution: readonly Id[]): string | undef
     }
   }
   return undefined;
-}
-
-function providers(pool: Pool, dependency: Id): Id[] {
-  const { jobSolvables } = pool.library.pool;
-  return collectIds((queue) =>
-    jobSolvables(pool.address, queue, SOLVER_SOLVABLE_PROVIDES, dependency),
-  );
 }
 
 /** Finds the paths in dependencies that only filelists could provide. Asks once for each id. */
@@ -87,6 +76,6 @@ class DependencyPaths {
     }
     const text = pool.library.pool.idToString(pool.address, dependency);
     const unlisted = text.startsWith('/') && !isPrimaryFile(text);
-    return unlisted && providers(pool, dependency).length === 0 ? text : undefined;
+    return unlisted && pool.providers(dependency).length === 0 ? text : undefined;
   }
 }

@@ -61,6 +61,7 @@ const repoType = koffi.struct({
   disabled: 'int',
   priority: 'int',
   subpriority: 'int',
+  idarraydata: 'void *',
 });
 
 const solvableType = koffi.struct({
@@ -85,6 +86,8 @@ const relationType = koffi.struct({ name: 'int', evr: 'int', flags: 'int' });
 
 /** What {@link readPool} reads. Addresses are valid until the next call that adds something. */
 export interface PoolFields {
+  readonly id2arch: Pointer | null;
+  readonly lastarch: number;
   readonly rels: Pointer;
   readonly nrels: number;
   readonly urepos: number;
@@ -121,9 +124,57 @@ export function solvableAddress(fields: PoolFields, solvable: Id): Pointer {
   return fields.solvables + BigInt(solvable) * BigInt(koffi.sizeof(solvableType));
 }
 
-/** The ids of the packages that `repo` holds: `start` to before `end`. */
-export function repoRange(repo: Pointer): { readonly start: Id; readonly end: Id } {
-  return koffi.decode(repo, repoType) as { start: Id; end: Id };
+/** What the packages of a repository have in their fixed part. Numbers are ids, unless they say otherwise. */
+export interface SolvableRecord {
+  readonly id: Id;
+  readonly name: Id;
+  readonly arch: Id;
+  readonly evr: Id;
+  /** Where in the repository's array what it obsoletes begins; 0: it obsoletes nothing. */
+  readonly obsoletes: number;
+}
+
+/** Every package of `repo`: one look at the memory, since a call for each of 60,000 takes too long. */
+export function readSolvables(fields: PoolFields, repo: Pointer): SolvableRecord[] {
+  const { start, end } = koffi.decode(repo, repoType) as { start: Id; end: Id };
+  if (end <= start) return [];
+  const size = koffi.sizeof(solvableType);
+  const bytes = Buffer.from(koffi.view(solvableAddress(fields, start), (end - start) * size));
+  const at = (key: string) => koffi.offsetof(solvableType, key);
+  const [name, arch, evr, owner, obsoletes] = ['name', 'arch', 'evr', 'repo', 'obsoletes'].map(
+    at,
+  ) as [number, number, number, number, number];
+  const records: SolvableRecord[] = [];
+  for (let id = start, base = 0; id < end; id++, base += size) {
+    // Repositories may lie between one another.
+    if (bytes.readBigUInt64LE(base + owner) !== repo) continue;
+    records.push({
+      id,
+      name: bytes.readInt32LE(base + name),
+      arch: bytes.readInt32LE(base + arch),
+      evr: bytes.readInt32LE(base + evr),
+      obsoletes: bytes.readUInt32LE(base + obsoletes),
+    });
+  }
+  return records;
+}
+
+/** The ids in the array of `repo` from `offset` to the 0 that ends them. */
+export function readArray(repo: Pointer, offset: number): Id[] {
+  const { idarraydata } = koffi.decode(repo, repoType) as { idarraydata: Pointer };
+  const ids: Id[] = [];
+  for (let at = idarraydata + BigInt(offset) * 4n; ; at += 4n) {
+    const id = koffi.decode(at, 'int') as Id;
+    if (id === 0) return ids;
+    ids.push(id);
+  }
+}
+
+/** Whether the pool's policy lets packages of this architecture be installed. */
+export function isCompatible({ id2arch, lastarch }: PoolFields, arch: Id): boolean {
+  if (id2arch === null) return true;
+  if (arch > lastarch) return false;
+  return (koffi.decode(id2arch + BigInt(arch) * 4n, 'int') as number) !== 0;
 }
 
 /** Higher is preferred, the other way round than dnf counts. */

@@ -128,10 +128,14 @@ function bindPool(library: Library) {
       solvable: Pointer,
       media: null,
     ) => string | null,
-    /** Packages of which a dependency of kind `key` means `solvable`. */
-    whatMatches: library.func(
-      'void pool_whatmatchessolvable(void *pool, int key, int solvable, void *queue, int marker)',
-    ) as (pool: Pointer, key: Id, solvable: Id, queue: Buffer, marker: Id) => void,
+    /** Whether the package's own name and version are what `dependency`, a relation, means. */
+    matchesRelation: library.func(
+      'int pool_match_nevr_rel(void *pool, void *solvable, int dependency)',
+    ) as (pool: Pointer, solvable: Pointer, dependency: Id) => number,
+    /** Negative, 0 or positive, as rpm compares versions; `mode` 0. */
+    compareVersions: library.func(
+      'int pool_evrcmp(void *pool, int first, int second, int mode)',
+    ) as (pool: Pointer, first: Id, second: Id, mode: 0) => number,
     internSolvables: library.func('int pool_queuetowhatprovides(void *pool, void *queue)') as (
       pool: Pointer,
       queue: Buffer,

@@ -1,6 +1,7 @@
 import { KilnError } from '../errors.ts';
+import { lockAccess } from '../repository/access.ts';
 import { MAX_PACKAGE } from '../repository/limits.ts';
-import { checkLocation, locationUrl } from '../repository/location.ts';
+import { resolveLocation } from '../repository/location.ts';
 import { type Lock, type LockedPackage, lockOf } from '../repository/lock.ts';
 import { LOCK_FORMAT } from '../repository/lock-format.ts';
 import type { RepositorySet } from '../repository/open.ts';
@@ -19,7 +20,12 @@ export function makeLock(
   },
   packages: readonly SolvedPackage[],
 ): Lock {
-  const locked = packages.map(lockPackage);
+  const local = new Set(
+    set.members
+      .filter(({ repository }) => repository.source.kind === 'directory')
+      .map(({ repository }) => repository.id),
+  );
+  const locked = packages.map((found) => lockPackage(found, local.has(found.repository)));
   const used = new Set(locked.map(({ repository }) => repository));
   const repositories = set.members
     .map(({ repository }) => repository)
@@ -31,6 +37,7 @@ export function makeLock(
     requested: [...request.install, ...(request.requires ?? [])],
     repositories,
     packages: locked,
+    ...lockAccess(set.members.map(({ repository }) => repository)),
   });
 }
 
@@ -38,38 +45,33 @@ export function makeLock(
 const LEAVE_OUT =
   'the metadata of its repository is broken or hostile: leave the package out by `exclude`';
 
-function lockPackage(found: SolvedPackage): LockedPackage {
+function lockPackage(found: SolvedPackage, local: boolean): LockedPackage {
   const { nevra, name, arch, digest, size, repository } = found;
-  const { epoch, version, release } = splitEvr(found.evr);
+  const { epoch, version, release } = splitEvr(found);
   if (!/^sha(256|384|512):[0-9a-f]+$/.test(digest)) {
     throw broken(found, `it has the checksum type '${digest.split(':')[0]}', sha256 is the least`);
   }
-  if (size <= 0 || size > MAX_PACKAGE) throw broken(found, `it has ${size} bytes`);
-  let { location } = found;
-  checkLocation(location, repository);
-  if (found.base !== '') {
-    if (!/^https?:\/\//.test(found.base) || !URL.canParse(found.base)) {
-      throw broken(found, `it is at '${found.base}'`);
-    }
-    location = locationUrl(found.base, location);
+  if (size <= 0 || size > MAX_PACKAGE) {
+    throw broken(found, `it has ${size} bytes, from 1 to ${MAX_PACKAGE} can be had`);
   }
+  const location = resolveLocation(found, local, aboutFound(found));
   return { nevra, name, epoch, version, release, arch, digest, size, location, repository };
 }
 
 /** libsolv writes `[epoch:]version-release` and leaves epoch 0 out. */
-function splitEvr(evr: string): { epoch: number; version: string; release: string } {
-  const match = /^(?:(\d+):)?([^:-]+)-([^:-]+)$/.exec(evr);
-  if (match === null) {
-    throw new KilnError('E_REPOSITORY_METADATA', `'${evr}' is not the version of a package`, {
-      hint: LEAVE_OUT,
-    });
-  }
+function splitEvr(found: SolvedPackage): { epoch: number; version: string; release: string } {
+  const match = /^(?:(\d+):)?([^:-]+)-([^:-]+)$/.exec(found.evr);
+  if (match === null) throw broken(found, `'${found.evr}' is not the version of a package`);
   const [, epoch = '0', version = '', release = ''] = match;
   return { epoch: Number(epoch), version, release };
 }
 
-function broken({ nevra, repository }: SolvedPackage, why: string): KilnError {
-  return new KilnError('E_REPOSITORY_METADATA', `${nevra} of repository ${repository}: ${why}`, {
+function broken(found: SolvedPackage, why: string): KilnError {
+  return new KilnError('E_REPOSITORY_METADATA', `${aboutFound(found)}: ${why}`, {
     hint: LEAVE_OUT,
   });
+}
+
+function aboutFound({ nevra, repository }: SolvedPackage): string {
+  return `${nevra} of repository ${repository}`;
 }

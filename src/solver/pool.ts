@@ -5,7 +5,7 @@ import { collectIds, IdQueue } from './id-queue.ts';
 import {
   checkLayout,
   readPool,
-  repoRange,
+  readRelation,
   setConsidered,
   setRepoPriority,
   solvableAddress,
@@ -19,13 +19,31 @@ import {
 } from './libsolv.ts';
 import type { Id, Pointer } from './libsolv-types.ts';
 
+/** pool.h */
+const REL_OR = 17;
+
+/** solver.h: the job's argument is a dependency, and means its providers. */
+const SOLVER_SOLVABLE_PROVIDES = 0x03;
+
 /** The names of packages that stand for what was requested begin so; no real name has a space. */
 export const REQUEST_PREFIX = 'this request:';
 
 /** A repository inside a {@link Pool}. */
 export interface PoolRepository {
   readonly id: string;
+  /** 1 is preferred to 99. */
+  readonly priority: number;
   readonly address: Pointer;
+}
+
+/** A package to be added by {@link Pool.addSolvable}; dependencies are numbers. */
+export interface MadeSolvable {
+  readonly name: string;
+  readonly evr: string;
+  readonly arch: string;
+  readonly provides?: readonly Id[];
+  readonly requires?: readonly Id[];
+  readonly conflicts?: readonly Id[];
 }
 
 /** What is known of one package. */
@@ -77,7 +95,7 @@ export class Pool {
   }
 
   addRepository(id: string, priority = 99, cost = 1000): PoolRepository {
-    const repository = { id, address: this.library.repo.create(this.address, id) };
+    const repository = { id, priority, address: this.library.repo.create(this.address, id) };
     setRepoPriority(repository.address, -priority, -cost);
     this.#repositories.push(repository);
     return repository;
@@ -115,40 +133,64 @@ export class Pool {
    * @throws KilnError E_SOLVER_REQUEST if it cannot be read.
    */
   addRequest(repository: PoolRepository, dependency: string): Id {
-    const { pool, repo } = this.library;
-    const parsed = parseDependency(this.library, this.address, dependency);
-    if (parsed === 0) {
-      throw new KilnError(
-        'E_SOLVER_REQUEST',
-        `'${dependency}' is not a dependency that rpm understands`,
-        {
-          hint: 'rich dependencies look like (a or (b >= 2 and c))',
-        },
-      );
+    return this.addSolvable(repository, {
+      name: `${REQUEST_PREFIX} ${dependency}`,
+      evr: '0',
+      arch: 'noarch',
+      requires: [this.dependency(dependency)],
+    });
+  }
+
+  /** Adds a package that no metadata has. */
+  addSolvable(repository: PoolRepository, made: MadeSolvable): Id {
+    const { repo } = this.library;
+    const { address } = repository;
+    const solvable = repo.addSolvable(address);
+    for (const key of ['name', 'arch', 'evr'] as const) {
+      repo.setId(address, solvable, this.id(`solvable:${key}`), this.id(made[key]));
     }
-    const solvable = repo.addSolvable(repository.address);
-    const set = (key: string, value: string) =>
-      repo.setId(
-        repository.address,
-        solvable,
-        this.id(key),
-        pool.stringToId(this.address, value, 1),
-      );
-    set('solvable:name', `${REQUEST_PREFIX} ${dependency}`);
-    set('solvable:arch', 'noarch');
-    set('solvable:evr', '0');
-    repo.addDependency(repository.address, solvable, this.id('solvable:requires'), parsed, 0);
+    for (const key of ['provides', 'requires', 'conflicts'] as const) {
+      for (const dependency of made[key] ?? []) {
+        repo.addDependency(address, solvable, this.id(`solvable:${key}`), dependency, 0);
+      }
+    }
     return solvable;
+  }
+
+  /** The number of a dependency that any of these meets. */
+  anyOf(dependencies: readonly Id[]): Id {
+    const { pool } = this.library;
+    return dependencies.reduce((all, one) => pool.relationToId(this.address, all, one, REL_OR, 1));
+  }
+
+  /**
+   * The number of a dependency (a name, a condition, a file or a rich dependency).
+   * @throws KilnError E_SOLVER_REQUEST if it cannot be read.
+   */
+  dependency(text: string): Id {
+    const parsed = parseDependency(this.library, this.address, text);
+    if (parsed !== 0) return parsed;
+    throw new KilnError('E_SOLVER_REQUEST', `'${text}' is not a dependency that rpm understands`, {
+      hint: 'rich dependencies look like (a or (b >= 2 and c))',
+    });
+  }
+
+  /** The packages that meet a dependency. */
+  providers(dependency: Id): Id[] {
+    const { jobSolvables } = this.library.pool;
+    return collectIds((queue) =>
+      jobSolvables(this.address, queue, SOLVER_SOLVABLE_PROVIDES, dependency),
+    );
+  }
+
+  /** The number of the name that a plain dependency or a condition is about. */
+  dependencyName(dependency: Id): Id {
+    return readRelation(readPool(this.address), dependency)?.name ?? dependency;
   }
 
   /** The number of a string; every known one has the same number in every pool. */
   id(text: string): Id {
     return this.library.pool.stringToId(this.address, text, 1);
-  }
-
-  /** Whether any metadata mentions this name. */
-  knows(name: string): boolean {
-    return this.library.pool.stringToId(this.address, name, 0) !== 0;
   }
 
   /** Packages `name` selects, by selection.h's flags. */
@@ -186,15 +228,6 @@ export class Pool {
     return this.library.pool.internSolvables(this.address, queue.raw);
   }
 
-  /** Every package of `repository`. */
-  *members(repository: PoolRepository): Generator<Id> {
-    const fields = readPool(this.address);
-    const { start, end } = repoRange(repository.address);
-    for (let id = start; id < end; id++) {
-      if (solvableRepo(fields, id) === repository.address) yield id;
-    }
-  }
-
   /** The ids a package has under `key`, e.g. `solvable:requires`. */
   array(solvable: Id, key: string): Id[] {
     const { pool } = this.library;
@@ -205,16 +238,6 @@ export class Pool {
     const { pool } = this.library;
     const id = pool.lookupId(this.address, solvable, this.id('solvable:name'));
     return pool.idToString(this.address, id);
-  }
-
-  /** The packages of another name that obsolete this one. */
-  obsoleting(solvable: Id): Id[] {
-    const { pool } = this.library;
-    const name = this.name(solvable);
-    const key = this.id('solvable:obsoletes');
-    return collectIds((queue) => pool.whatMatches(this.address, key, solvable, queue, 0)).filter(
-      (other) => this.name(other) !== name,
-    );
   }
 
   nevra(solvable: Id): string {

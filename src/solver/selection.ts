@@ -1,25 +1,24 @@
 import { editDistance } from '../edit-distance.ts';
 import type { Id } from './libsolv-types.ts';
+import { isFilePattern, isGlob, type Match, matchAll, matchNames } from './match.ts';
+import type { Package, Packages } from './packages.ts';
 import type { Pool, PoolRepository } from './pool.ts';
 
 /** selection.h */
-const NAME = 1 << 0;
-const PROVIDES = 1 << 1;
-const FILELIST = 1 << 2;
 const CANON = 1 << 3;
-const DOTARCH = 1 << 4;
-const REL = 1 << 5;
-const GLOB = 1 << 9;
-const NOCASE = 1 << 11;
-const WITH_DISABLED = 1 << 16;
-const WITH_BADARCH = 1 << 17;
 
 /** solver.h */
 const SOLVER_SOLVABLE = 0x01;
+const SOLVER_SOLVABLE_PROVIDES = 0x03;
 const SOLVER_SOLVABLE_ONE_OF = 0x04;
 const SOLVER_INSTALL = 0x0100;
 const SOLVER_WEAK = 0x010000;
 const SOLVER_FORCEBEST = 0x100000;
+const SOLVER_SETEVR = 0x02000000;
+const SOLVER_SETARCH = 0x04000000;
+
+/** The newest that is asked for, or a problem: never an older one in silence. */
+const INSTALL_BEST = SOLVER_INSTALL | SOLVER_FORCEBEST;
 
 /** Suggestions for one misspelt name, and how far they may be from it. */
 const MAX_SIMILAR = 5;
@@ -28,59 +27,83 @@ const MAX_TYPOS = 2;
 /** Pairs of numbers, as libsolv's job queue has them. */
 export type Jobs = Id[];
 
-/** A name is meant before what provides it, and that before a file of that name: dnf's order. */
-const STEPS = [NAME | CANON | DOTARCH | REL | GLOB, PROVIDES | REL | GLOB] as const;
-const FILE_STEPS = [FILELIST | GLOB, PROVIDES | GLOB] as const;
-
 /**
  * Jobs that install what `spec` names: a name, name-version, NEVRA, glob, condition
  * (`foo >= 2`), capability or path. Undefined if nothing is called so.
  */
-export function installJobs(pool: Pool, spec: string): Jobs | undefined {
-  for (const step of steps(spec)) {
-    const { jobs, solvables } = pool.select(spec, step);
-    if (solvables.length === 0) continue;
-    const renamed = renamedJobs(pool, spec, solvables);
-    if (renamed !== undefined) return renamed;
-    return jobs.map((value, index) =>
-      // The newest that is asked for, or a problem: never an older one in silence.
-      index % 2 === 0 ? value | SOLVER_INSTALL | SOLVER_FORCEBEST : value,
-    );
-  }
-  return hasWildcard(spec) ? nevraGlobJobs(pool, spec) : undefined;
+export function installJobs(pool: Pool, packages: Packages, spec: string): Jobs | undefined {
+  const match = matchAll(pool, packages, packages.enabled(packages.all), spec);
+  if (match === undefined) return undefined;
+  const withObsoletes = match.kind === 'name' || isGlob(match.arch ?? '');
+  return parted(match, spec).flatMap((part) => oneOfJob(pool, packages, part, withObsoletes));
+}
+
+/** Of each part of what matches one package is installed: dnf's `Base.install`. */
+function parted({ kind, packages, arch }: Match, spec: string): (readonly Package[])[] {
+  if (isGlob(arch ?? '')) return groupedBy(packages, ({ name, arch }) => `${name} ${arch}`);
+  const byName = kind === 'glob' || (isGlob(spec) && !isFilePattern(spec));
+  return byName ? groupedBy(packages, ({ name }) => `${name}`) : [packages];
+}
+
+function groupedBy(
+  packages: readonly Package[],
+  key: (candidate: Package) => string,
+): (readonly Package[])[] {
+  return [...Map.groupBy(packages, key).values()];
 }
 
 /**
- * A name that another package obsoletes means that one as well, as for dnf; undefined where there
- * is none. The solver prefers the one that obsoletes.
+ * The job that installs one of `candidates`. What obsoletes the newest of them is meant as well, as
+ * for dnf: the solver prefers it.
  */
-function renamedJobs(pool: Pool, name: string, solvables: readonly Id[]): Jobs | undefined {
-  if (solvables.some((solvable) => pool.name(solvable) !== name)) return undefined;
-  const obsoleting = solvables.flatMap((solvable) => pool.obsoleting(solvable));
-  const enabled = obsoleting.filter((solvable) => pool.isEnabled(solvable));
-  if (enabled.length === 0) return undefined;
-  const all = [...new Set([...solvables, ...enabled])];
-  return [SOLVER_INSTALL | SOLVER_SOLVABLE_ONE_OF | SOLVER_FORCEBEST, pool.oneOf(all)];
+function oneOfJob(
+  pool: Pool,
+  packages: Packages,
+  candidates: readonly Package[],
+  withObsoletes: boolean,
+): Jobs {
+  const obsoleting = withObsoletes
+    ? packages.enabled(packages.obsoleting(packages.latest(candidates)))
+    : [];
+  return bestJob(pool, [...new Set([...candidates, ...obsoleting])]);
 }
 
-/** Jobs that install the best package of each name of which a NEVRA matches the glob. */
-function nevraGlobJobs(pool: Pool, glob: string): Jobs | undefined {
-  const byName = new Map<string, Id[]>();
-  for (const solvable of matchingNevras(pool, glob)) {
-    if (!pool.isEnabled(solvable)) continue;
-    const name = pool.name(solvable);
-    byName.set(name, [...(byName.get(name) ?? []), solvable]);
-  }
-  const how = SOLVER_INSTALL | SOLVER_SOLVABLE_ONE_OF | SOLVER_FORCEBEST;
-  const jobs = [...byName.values()].flatMap((solvables) => [how, pool.oneOf(solvables)]);
-  return jobs.length === 0 ? undefined : jobs;
+/** The job that installs a provider of `name`; `weak`: unless something else stands in the way. */
+export function providesJob(
+  pool: Pool,
+  name: string,
+  { best, weak }: { readonly best: boolean; readonly weak: boolean },
+): Jobs {
+  const how = SOLVER_INSTALL | (best ? SOLVER_FORCEBEST : 0) | (weak ? SOLVER_WEAK : 0);
+  return [how | SOLVER_SOLVABLE_PROVIDES, pool.id(name)];
+}
+
+/** The job that installs the best of these packages. */
+export function bestJob(pool: Pool, candidates: readonly Package[]): Jobs {
+  const how = INSTALL_BEST | SOLVER_SOLVABLE_ONE_OF | SOLVER_SETEVR | SOLVER_SETARCH;
+  return [how, pool.oneOf(candidates.map(({ id }) => id).sort((a, b) => a - b))];
 }
 
 /** Jobs that install one package of this very name, or undefined if there is none. */
-export function memberJobs(pool: Pool, name: string): Jobs | undefined {
-  const { jobs, solvables } = pool.select(name, NAME | DOTARCH);
-  if (solvables.length === 0) return undefined;
-  return jobs.map((value, index) => (index % 2 === 0 ? value | SOLVER_INSTALL : value));
+export function memberJobs(pool: Pool, packages: Packages, name: string): Jobs | undefined {
+  const found = named(packages, name);
+  return found.length === 0 ? undefined : oneOfJob(pool, packages, found, true);
+}
+
+/** Jobs that install `name` if `requires` is installed, or undefined if there is none of that name. */
+export function conditionalJobs(
+  pool: Pool,
+  packages: Packages,
+  { name, requires }: { readonly name: string; readonly requires: string },
+): Jobs | undefined {
+  if (named(packages, name).length === 0) return undefined;
+  return [INSTALL_BEST | SOLVER_SOLVABLE_PROVIDES, pool.dependency(`(${name} if ${requires})`)];
+}
+
+function named(packages: Packages, name: string): Package[] {
+  return packages
+    .enabled(packages.all)
+    .filter((candidate) => packages.text(candidate.name) === name);
 }
 
 /** The job that installs one package; `weak`: unless something else stands in the way. */
@@ -94,27 +117,22 @@ export function findNevra(pool: Pool, nevra: string): Id[] {
   return solvables.filter((solvable) => pool.nevra(solvable) === nevra);
 }
 
-/** What `spec` would have named were it not excluded, as NEVRAs. */
-export function excludedMatches(pool: Pool, spec: string): string[] {
-  const solvables = steps(spec).flatMap(
-    (step) => pool.select(spec, step | WITH_DISABLED).solvables,
-  );
-  return [...new Set(solvables)].slice(0, 10).map((solvable) => pool.nevra(solvable));
+/** What `spec` would have named were it not excluded. */
+export function excludedMatches(pool: Pool, packages: Packages, spec: string): readonly Package[] {
+  return matchAll(pool, packages, packages.all, spec)?.packages.slice(0, 10) ?? [];
 }
 
 /** Names that look like a misspelt `spec`, the likeliest first. */
-export function similarNames(pool: Pool, spec: string): string[] {
-  const tries = [spec, `*${spec.replace(/[*?[\]]/g, '')}*`];
-  const solvables = tries.flatMap((text) => pool.select(text, NAME | GLOB | NOCASE).solvables);
-  const containing = [...new Set(solvables.map((solvable) => pool.name(solvable)))];
+export function similarNames(packages: Packages, spec: string): string[] {
+  const plain = spec.replace(/[*?[\]]/g, '').toLowerCase();
+  const names = new Set(packages.enabled(packages.all).map(({ name }) => packages.text(name)));
+  const containing = [...names].filter(
+    (name) => plain !== '' && name.toLowerCase().includes(plain),
+  );
   containing.sort((a, b) => a.length - b.length);
   if (containing.length > 0) return containing.slice(0, MAX_SIMILAR);
-  const names = new Set<string>();
-  for (const member of pool.repositories.flatMap((each) => [...pool.members(each)])) {
-    const name = pool.name(member);
-    if (Math.abs(name.length - spec.length) <= MAX_TYPOS) names.add(name);
-  }
   return [...names]
+    .filter((name) => Math.abs(name.length - spec.length) <= MAX_TYPOS)
     .map((name) => ({ name, typos: editDistance(spec, name, MAX_TYPOS) }))
     .filter((entry) => entry.typos <= MAX_TYPOS && entry.typos < spec.length / 2)
     .sort((a, b) => a.typos - b.typos)
@@ -125,61 +143,33 @@ export function similarNames(pool: Pool, spec: string): string[] {
 /** Applies a repository's own `includepkgs` and `excludepkgs`. */
 export function applyFilters(
   pool: Pool,
+  packages: Packages,
   repository: PoolRepository,
   filters: { readonly includepkgs: readonly string[]; readonly excludepkgs: readonly string[] },
 ): void {
   if (filters.includepkgs.length === 0 && filters.excludepkgs.length === 0) return;
-  const members = new Set(pool.members(repository));
+  const own = (candidate: Package) => candidate.repository === repository;
   const matches = (patterns: readonly string[]) =>
-    patterns.flatMap((pattern) => namedSolvables(pool, pattern)).filter((id) => members.has(id));
+    patterns.flatMap((pattern) => namedPackages(packages, pattern)).filter(own);
   if (filters.includepkgs.length > 0) {
     const included = new Set(matches(filters.includepkgs));
-    pool.disable([...members].filter((id) => !included.has(id)));
+    disable(
+      pool,
+      packages.all.filter((candidate) => own(candidate) && !included.has(candidate)),
+    );
   }
-  pool.disable(matches(filters.excludepkgs));
+  disable(pool, matches(filters.excludepkgs));
 }
 
-/** Packages (excluded ones, too) whose name, name.arch or NEVRA matches the glob `pattern`. */
-export function namedSolvables(pool: Pool, pattern: string): Id[] {
-  const flags = NAME | CANON | DOTARCH | GLOB | WITH_DISABLED | WITH_BADARCH;
-  const { solvables } = pool.select(pattern, flags);
-  return hasWildcard(pattern) ? [...solvables, ...matchingNevras(pool, pattern)] : solvables;
+/** Leaves packages out whose name, name.arch, NEVRA, … matches `pattern`. */
+export function applyExclude(pool: Pool, packages: Packages, pattern: string): void {
+  disable(pool, namedPackages(packages, pattern));
 }
 
-function hasWildcard(spec: string): boolean {
-  return /[*?[]/.test(spec);
+function namedPackages(packages: Packages, pattern: string): readonly Package[] {
+  return matchNames(packages, packages.all, pattern)?.packages ?? [];
 }
 
-/**
- * Packages of which name-version, name-version-release or the whole NEVRA matches; libsolv's own
- * globs know names only.
- */
-function matchingNevras(pool: Pool, glob: string): Id[] {
-  if (!/[-:]/.test(glob)) return [];
-  const expression = globExpression(glob);
-  const found: Id[] = [];
-  for (const solvable of pool.repositories.flatMap((member) => [...pool.members(member)])) {
-    const nevra = pool.nevra(solvable);
-    const withoutArch = nevra.slice(0, nevra.lastIndexOf('.'));
-    const withoutRelease = withoutArch.slice(0, withoutArch.lastIndexOf('-'));
-    if ([nevra, withoutArch, withoutRelease].some((text) => expression.test(text))) {
-      found.push(solvable);
-    }
-  }
-  return found;
-}
-
-/** fnmatch(3)'s notation as a regular expression. */
-function globExpression(glob: string): RegExp {
-  const source = glob.replace(/\[(!|\^)?([^\]]+)\]|[*?]|[^*?[]+|\[/g, (part, not, set) => {
-    if (set !== undefined) return `[${not ? '^' : ''}${set.replace(/[\\\]^]/g, '\\$&')}]`;
-    if (part === '*') return '.*';
-    if (part === '?') return '.';
-    return part.replace(/[\\^$.|+(){}]/g, '\\$&').replaceAll('[', '\\[');
-  });
-  return new RegExp(`^${source}$`, 's');
-}
-
-function steps(spec: string): readonly number[] {
-  return spec.startsWith('/') ? FILE_STEPS : STEPS;
+function disable(pool: Pool, packages: readonly Package[]): void {
+  pool.disable(packages.map(({ id }) => id));
 }

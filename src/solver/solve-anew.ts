@@ -22,6 +22,7 @@ export async function solveAnew(
   context: DownloadContext,
 ): Promise<Solution> {
   const primaries = await convertAll(set, 'primary', context);
+  const modules = await convertAll(set, 'modules', context);
   const groups = request.install.filter((spec) => spec.startsWith('@'));
   const known =
     groups.length === 0
@@ -34,22 +35,41 @@ export async function solveAnew(
     types,
   );
   const ask = async (filelists: ReadonlyMap<string, string> | undefined) => {
-    const input = solveInput(set, request, expanded, filelists);
-    return await runSolver(set, input, primaries, filelists, context);
+    const input = solveInput(set, request, expanded, { filelists, modules });
+    return await runSolver(set, input, { primaries, filelists, modules }, context);
   };
   let answer = await ask(undefined);
   if (answer.kind === 'damaged') {
     await Promise.all(set.members.map((member) => dropConverted(member, context)));
-    await convertAll(set, 'primary', context);
+    for (const part of ['primary', 'modules'] as const) await convertAll(set, part, context);
     answer = await ask(undefined);
   }
   if (answer.kind === 'incomplete') answer = await ask(await convertAll(set, 'filelists', context));
   if (answer.kind !== 'solved') throw solverError(answer);
+  if (answer.packages.length === 0 && answer.idle.length > 0) throw asksForNothing(answer.idle);
   const warnings = [
     ...answer.missing.map((name) => `no repository has ${name}, which is in a requested group`),
     ...answer.gone.map((nevra) => `no repository has ${nevra} any more`),
+    ...answer.warnings,
+    ...answer.idle.map((text) => `${text} asks for nothing here: its condition is not met`),
   ];
   return { lock: makeLock(set, request, answer.packages), warnings };
+}
+
+function asksForNothing(idle: readonly string[]): KilnError {
+  const many = idle.length > 1;
+  return new KilnError(
+    'E_SOLVER_REQUEST',
+    `${idle.join(' and ')} ${many ? 'ask' : 'asks'} for nothing: ${many ? 'their conditions are' : 'its condition is'} not met, and nothing else is asked for`,
+    { hint: 'name the package itself, or ask for what the condition is about as well' },
+  );
+}
+
+/** Paths of converted metadata by repository id, for each part. */
+interface Converted {
+  readonly primaries: ReadonlyMap<string, string>;
+  readonly filelists: ReadonlyMap<string, string> | undefined;
+  readonly modules: ReadonlyMap<string, string>;
 }
 
 /** Makes the converted metadata of every repository that has this part; paths by repository id. */
@@ -91,7 +111,7 @@ function solveInput(
   set: RepositorySet,
   request: SolveRequest,
   expanded: Pick<SolveInput, 'members' | 'conditional'>,
-  filelists: ReadonlyMap<string, string> | undefined,
+  { filelists, modules }: Omit<Converted, 'primaries'>,
 ): SolveInput {
   return {
     arch: request.arch,
@@ -103,6 +123,8 @@ function solveInput(
       excludepkgs: [...repository.excludepkgs],
       includepkgs: [...repository.includepkgs],
       filelists: filelists?.has(repository.id) ?? false,
+      modules: modules.has(repository.id),
+      moduleHotfixes: repository.moduleHotfixes,
     })),
     complete: filelists !== undefined,
     install: request.install.filter((spec) => !spec.startsWith('@')),
@@ -110,6 +132,7 @@ function solveInput(
     conditional: expanded.conditional,
     requires: [...(request.requires ?? [])],
     exclude: [...(request.exclude ?? [])],
+    modules: { enable: [], disable: [], install: [], obsoletes: false, ...request.modules },
     recommends: request.recommends ?? false,
     keep: (request.keep?.packages ?? []).map(({ nevra, digest }) => ({ nevra, digest })),
   };
@@ -118,14 +141,14 @@ function solveInput(
 async function runSolver(
   set: RepositorySet,
   input: SolveInput,
-  primaries: ReadonlyMap<string, string>,
-  filelists: ReadonlyMap<string, string> | undefined,
+  { primaries, filelists, modules }: Converted,
   context: DownloadContext,
 ): Promise<SolveOutput> {
   await using stack = new AsyncDisposableStack();
   const fds: number[] = [];
   for (const { repository } of set.members) {
-    for (const path of [primaries.get(repository.id), filelists?.get(repository.id)]) {
+    for (const part of [primaries, filelists, modules]) {
+      const path = part?.get(repository.id);
       if (path !== undefined) fds.push(stack.use(await open(path)).fd);
     }
   }

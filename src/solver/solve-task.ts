@@ -1,22 +1,29 @@
 /** Confined task `solver-solve`: from names to packages in the order of installation. */
+import { readFileSync } from 'node:fs';
 import type { SingleTask, TaskContext } from '../confine/task.ts';
 import { KilnError } from '../errors.ts';
 import { reasonLine } from '../kernel/system-error.ts';
+import { type ModuleMetadata, moduleMetadataSchema } from '../repository/modules.ts';
+import { isIdle } from './condition.ts';
 import { missedFiles, unlistedPath } from './file-dependencies.ts';
 import { IdQueue } from './id-queue.ts';
 import { transactionSteps } from './layout.ts';
 import { loadLibsolv, REPO_EXTEND_SOLVABLES, REPO_LOCALPOOL } from './libsolv.ts';
-import type { Id, Pointer } from './libsolv-types.ts';
+import type { Id } from './libsolv-types.ts';
+import { chooseModules, type RepositoryModules } from './modules.ts';
+import { type Package, Packages } from './packages.ts';
 import { Pool, type PoolPackage, type PoolRepository, REQUEST_PREFIX } from './pool.ts';
 import { describeProblems } from './problems.ts';
 import {
+  applyExclude,
   applyFilters,
+  bestJob,
+  conditionalJobs,
   excludedMatches,
   findNevra,
   installJobs,
   type Jobs,
   memberJobs,
-  namedSolvables,
   packageJob,
   similarNames,
 } from './selection.ts';
@@ -26,13 +33,7 @@ import {
   solvedPackageSchema,
   solveInputSchema,
 } from './solve-input.ts';
-
-/** solver.h; the same flags as libdnf sets, so that the same packages are chosen. */
-const ALLOW_VENDORCHANGE = 3;
-const IGNORE_RECOMMENDED = 7;
-const BEST_OBEY_POLICY = 12;
-const KEEP_ORPHANS = 18;
-const YUM_OBSOLETES = 21;
+import { setSolverFlags } from './solver-flags.ts';
 
 export const task: SingleTask = {
   prepare() {
@@ -45,68 +46,102 @@ export const task: SingleTask = {
 
 function solveIn(input: SolveInput, { fds }: TaskContext): SolveOutput {
   const pool = new Pool(input.arch, input.multilib);
-  const damaged = loadRepositories(pool, input, [...fds]);
-  if (damaged !== undefined) return { kind: 'damaged', repository: damaged };
+  const loaded = loadRepositories(pool, input, [...fds]);
+  if (loaded.damaged !== undefined) return { kind: 'damaged', repository: loaded.damaged };
   const path = [...input.install, ...input.requires].map(unlistedPath).find(Boolean);
   if (path !== undefined && !input.complete) return { kind: 'incomplete', because: path };
 
+  const packages = new Packages(pool);
   const requested = pool.addRepository('request', 1);
   const requests = input.requires.map((text) => pool.addRequest(requested, text));
   const rich = input.install.filter((spec) => spec.startsWith('('));
   requests.push(...rich.map((text) => pool.addRequest(requested, text)));
-  const conditional = input.conditional
-    .filter(({ name }) => pool.knows(name))
-    .map(({ name, requires }) => `(${name} if ${requires})`);
-  requests.push(...conditional.map((text) => pool.addRequest(requested, text)));
   pool.prepare();
-  for (const pattern of input.exclude) pool.disable(namedSolvables(pool, pattern));
+  for (const pattern of input.exclude) applyExclude(pool, packages, pattern);
   for (const [index, repository] of input.repositories.entries()) {
     const member = pool.repositories[index];
-    if (member !== undefined) applyFilters(pool, member, repository);
+    if (member !== undefined) applyFilters(pool, packages, member, repository);
   }
+  const modules = chooseModules(loaded.modules, {
+    ...{ pool, packages, arch: input.arch, multilib: input.multilib, request: input.modules },
+    hotfixes: new Set(
+      pool.repositories.filter((_, index) => input.repositories[index]?.moduleHotfixes),
+    ),
+  });
+  pool.disable(modules.filtered.keys());
 
   const jobs: Jobs = requests.flatMap((solvable) => packageJob(solvable, false));
   const unknown: string[] = [];
   for (const spec of input.install) {
     if (rich.includes(spec)) continue;
-    const found = installJobs(pool, spec);
+    const found = installJobs(pool, packages, spec);
     if (found === undefined) unknown.push(spec);
     else jobs.push(...found);
   }
-  if (unknown.length > 0) return { kind: 'unknown', names: explainUnknown(pool, unknown) };
+  if (unknown.length > 0)
+    return { kind: 'unknown', names: explainUnknown(pool, packages, unknown, modules.filtered) };
   const missing: string[] = [];
   for (const name of input.members) {
-    const found = memberJobs(pool, name);
+    const found = memberJobs(pool, packages, name);
     if (found === undefined) missing.push(name);
     else jobs.push(...found);
   }
+  jobs.push(...input.conditional.flatMap((entry) => conditionalJobs(pool, packages, entry) ?? []));
+  jobs.push(...modules.profiles.flatMap((candidates) => bestJob(pool, candidates)));
   const kept = keepJobs(pool, input.keep);
   jobs.push(...kept.jobs);
-  return solved(pool, input, jobs, { missing, gone: kept.gone });
+  return solved(pool, input, jobs, { missing, gone: kept.gone, rich, warnings: modules.warnings });
 }
 
-function loadRepositories(pool: Pool, input: SolveInput, fds: number[]): string | undefined {
-  for (const { id, priority, cost, filelists } of input.repositories) {
+function loadRepositories(
+  pool: Pool,
+  input: SolveInput,
+  fds: number[],
+): { readonly damaged?: string; readonly modules: RepositoryModules[] } {
+  const found: RepositoryModules[] = [];
+  for (const { id, priority, cost, filelists, modules } of input.repositories) {
     const repository: PoolRepository = pool.addRepository(id, priority, cost);
     const base = fds.shift();
-    if (base === undefined || !pool.load(repository, base)) return id;
-    if (!filelists) continue;
-    const extension = fds.shift();
-    const flags = REPO_EXTEND_SOLVABLES | REPO_LOCALPOOL;
-    if (extension === undefined || !pool.load(repository, extension, flags)) return id;
+    const damaged = { damaged: id, modules: [] };
+    if (base === undefined || !pool.load(repository, base)) return damaged;
+    if (filelists) {
+      const extension = fds.shift();
+      const flags = REPO_EXTEND_SOLVABLES | REPO_LOCALPOOL;
+      if (extension === undefined || !pool.load(repository, extension, flags)) return damaged;
+    }
+    if (modules) {
+      const fd = fds.shift();
+      const metadata = fd === undefined ? undefined : readModules(fd);
+      if (metadata === undefined) return damaged;
+      found.push({ repository, metadata });
+    }
   }
-  return undefined;
+  return { modules: found };
+}
+
+/** What the converter wrote: one line, before the seal. */
+function readModules(fd: number): ModuleMetadata | undefined {
+  const [line = ''] = readFileSync(fd, 'utf8').split('\n', 1);
+  return moduleMetadataSchema.safeParse(JSON.parse(line)).data;
+}
+
+/** What is told beside the packages. */
+interface SolveNotes {
+  readonly missing: string[];
+  readonly gone: string[];
+  readonly rich: readonly string[];
+  readonly warnings: readonly string[];
 }
 
 function solved(
   pool: Pool,
   input: SolveInput,
   jobs: Jobs,
-  notes: { readonly missing: string[]; readonly gone: string[] },
+  { rich, warnings, ...notes }: SolveNotes,
 ): SolveOutput {
   const { solver: calls } = pool.library;
   const solver = calls.create(pool.address);
-  setFlags(solver, calls.setFlag, input.recommends);
+  setSolverFlags(pool, solver, input.recommends);
   using queue = new IdQueue(jobs);
   const count = calls.solve(solver, queue.raw);
   if (count > 0) {
@@ -126,7 +161,9 @@ function solved(
     .map((solvable) => pool.describe(solvable))
     .filter(({ name }) => !name.startsWith(REQUEST_PREFIX));
   for (const found of packages) checkSolved(found);
-  return { kind: 'solved', packages, ...notes };
+  const chosen = new Set(steps);
+  const idle = rich.filter((text) => isIdle(pool, pool.dependency(text), chosen));
+  return { kind: 'solved', packages, ...notes, idle, warnings: [...warnings] };
 }
 
 /** What kiln would not take from this child is wrong in the metadata, which is told by name. */
@@ -140,17 +177,6 @@ function checkSolved(found: PoolPackage): void {
   });
 }
 
-function setFlags(
-  solver: Pointer,
-  setFlag: (solver: Pointer, flag: number, value: number) => number,
-  recommends: boolean,
-): void {
-  for (const flag of [ALLOW_VENDORCHANGE, BEST_OBEY_POLICY, KEEP_ORPHANS, YUM_OBSOLETES]) {
-    setFlag(solver, flag, 1);
-  }
-  setFlag(solver, IGNORE_RECOMMENDED, recommends ? 0 : 1);
-}
-
 function keepJobs(pool: Pool, keep: SolveInput['keep']): { jobs: Jobs; gone: string[] } {
   const jobs: Jobs = [];
   const gone: string[] = [];
@@ -162,9 +188,19 @@ function keepJobs(pool: Pool, keep: SolveInput['keep']): { jobs: Jobs; gone: str
   return { jobs, gone };
 }
 
-function explainUnknown(pool: Pool, names: readonly string[]) {
+function explainUnknown(
+  pool: Pool,
+  packages: Packages,
+  names: readonly string[],
+  filtered: ReadonlyMap<Id, string>,
+) {
+  const describe = (found: Package) => {
+    const stream = filtered.get(found.id);
+    const nevra = packages.nevra(found);
+    return stream === undefined ? nevra : `${nevra}, by the module ${stream}`;
+  };
   return names.map((name) => {
-    const excluded = excludedMatches(pool, name);
-    return { name, excluded, similar: excluded.length > 0 ? [] : similarNames(pool, name) };
+    const excluded = excludedMatches(pool, packages, name).map(describe);
+    return { name, excluded, similar: excluded.length > 0 ? [] : similarNames(packages, name) };
   });
 }

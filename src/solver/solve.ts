@@ -1,9 +1,11 @@
+import { lockAccess } from '../repository/access.ts';
 import type { DownloadContext } from '../repository/download.ts';
 import type { Lock } from '../repository/lock.ts';
 import type { RepositorySet } from '../repository/open.ts';
 import type { OnProgress } from '../repository/progress.ts';
 import type { GroupPackageType } from './groups.ts';
 import { readSolution, solutionPath, writeSolution } from './solution-cache.ts';
+import type { ModuleRequest } from './solve-input.ts';
 
 /** What {@link solve} is asked for. */
 export interface SolveRequest {
@@ -20,6 +22,8 @@ export interface SolveRequest {
   readonly requires?: readonly string[] | undefined;
   /** Names, NEVRAs or globs of packages that must not be installed. */
   readonly exclude?: readonly string[] | undefined;
+  /** Streams of modules to enable, to disable, or to install; none unless given. */
+  readonly modules?: Partial<ModuleRequest> | undefined;
   /** Install what is only recommended, too; off unless set. */
   readonly recommends?: boolean | undefined;
   /** Which members of a group are meant; mandatory, default and conditional ones unless given. */
@@ -39,7 +43,7 @@ export interface Solution {
 /**
  * Finds the packages that `request` means, with everything they need, and their order.
  * @throws KilnError E_SOLVER_PROBLEM (`details.problems`: libsolv's own words, a list for each
- * problem), E_SOLVER_NO_MATCH (`details.names`), E_SOLVER_REQUEST, E_SOLVER_MISSING, E_DOWNLOAD,
+ * problem), E_SOLVER_NO_MATCH (`details.names`), E_SOLVER_REQUEST, E_SOLVER_MODULE, E_SOLVER_MISSING, E_DOWNLOAD,
  * E_REPOSITORY_METADATA
  */
 export async function solve(set: RepositorySet, request: SolveRequest): Promise<Solution> {
@@ -51,7 +55,11 @@ export async function solve(set: RepositorySet, request: SolveRequest): Promise<
   const { signal: _, onProgress: __, ...question } = request;
   const path = solutionPath(set, question);
   const known = await readSolution(path);
-  if (known !== undefined) return known;
+  if (known !== undefined) {
+    // What is kept has no secrets.
+    const access = lockAccess(set.members.map(({ repository }) => repository));
+    return { ...known, lock: { ...known.lock, ...access } };
+  }
   // Most questions have been asked before: then none of this is needed.
   const { solveAnew } = await import('./solve-anew.ts');
   const solution = await solveAnew(set, request, context);

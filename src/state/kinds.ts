@@ -92,7 +92,7 @@ export const KINDS: readonly StateKind[] = [
   { pattern: kind(`cache/seccomp/[^/]+.bpf`), care: 'sealed' },
   { pattern: kind(`cache/solutions/${HEX}.json`), care: 'cached record' },
   { pattern: kind(`cache/solv/[^/]+.groups.json`), care: 'cached record' },
-  { pattern: kind(`cache/solv/[^/]+.solvx?`), care: 'checked when used' },
+  { pattern: kind(`cache/solv/[^/]+.(?:solvx?|modules)`), care: 'checked when used' },
   { pattern: kind(`cache/solv/[^/]+.lock`), care: 'no content' },
   { pattern: kind(`cache/repositories/[^/]+/state.json`), care: 'cached record' },
   { pattern: kind(`cache/repositories/[^/]+/lock`), care: 'no content' },

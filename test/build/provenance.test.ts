@@ -74,7 +74,8 @@ async function built(t: ExecutionContext) {
         cost: 1000,
         excludepkgs: [],
         includepkgs: [],
-        metadataExpire: 0,
+        moduleHotfixes: false,
+      metadataExpire: 0,
       },
     ],
   };

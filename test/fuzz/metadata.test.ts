@@ -45,10 +45,12 @@ test('repomd.xml: whatever it says is refused, or is what the rest of kiln may r
           repomd.filelists,
           repomd.group,
         ].filter((it) => it !== undefined)) {
-          // Below the repository, by no other route; checked by a digest; bounded.
+          // Below the repository, by no other route, or a URL; checked by a digest; bounded.
+          if (!/^sha(256|384|512):[0-9a-f]{64,128}$/.test(digest)) return false;
+          if (size !== undefined && size > 2 ** 40) return false;
+          if (/^(https?|file):\/\//.test(location)) continue;
           const { pathname, origin } = new URL(location, 'http://mirror.invalid/repo/');
           if (origin !== 'http://mirror.invalid' || !pathname.startsWith('/repo/')) return false;
-          if (!/^sha(256|384|512):[0-9a-f]{64,128}$/.test(digest) || size > 2 ** 40) return false;
         }
         return true;
       } catch (error) {

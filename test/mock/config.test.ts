@@ -308,7 +308,6 @@ test('a configuration of mock becomes an image recipe that kiln takes', async (t
   for (const expected of [
     /^19: `import os` is left out/,
     /^18: misspelt_optoin is left out/,
-    /^17: module_enable is left out/,
     /the plugin sign is left out/,
     /the plugin bind_mount is left out/,
     /\[new\] fancy=1 is left out/,
@@ -319,7 +318,65 @@ test('a configuration of mock becomes an image recipe that kiln takes', async (t
       `${expected} in\n${said.join('\n')}`,
     );
   }
-  t.is(said.length, 7, said.join('\n'));
+  t.is(said.length, 6, said.join('\n'));
+  t.deepEqual(loaded.modules?.enable, ['ruby:3']);
+});
+
+test('modules and logins of dnf.conf are what a recipe says', async (t) => {
+  const plain = (text: string) => `${MINIMAL}${text}`;
+  const conf = (lines: string) => `config_opts['dnf.conf'] = '''${lines}'''\n`;
+  const directory = await folder(t, { 'test.cfg': '' });
+  const meant = async (text: string) => {
+    await writeFile(join(directory, 'test.cfg'), plain(text));
+    const { recipe, warnings } = meaning(directory);
+    t.deepEqual(warnings, []);
+    return recipe;
+  };
+  const main = `
+[main]
+module_platform_id=platform:el8
+[r]
+baseurl=https://one/$basearch
+module_hotfixes=1
+username=joe
+password=$ecret
+sslclientcert=/etc/pki/$basearch.pem
+sslverify=0
+`;
+  const none = { enable: [], disable: [], install: [], platform: 'el8' };
+  const first = await meant(conf(main));
+  t.deepEqual(first.modules, none);
+  t.like(first.repositories?.[0], {
+    module_hotfixes: true,
+    username: 'joe',
+    password: '$ecret',
+    sslclientcert: '/etc/pki/x86_64.pem',
+    sslverify: false,
+  });
+  const plainly = `config_opts['module_enable'] = ['ruby:3', 'perl']
+config_opts['module_install'] = ['nodejs:18/common']
+`;
+  t.deepEqual((await meant(conf(main) + plainly)).modules, {
+    ...none,
+    enable: ['ruby:3', 'perl'],
+    install: ['nodejs:18/common'],
+  });
+  // As in mock, these stand in for the others, and the last one about a module counts.
+  const commands = `${plainly}config_opts['module_setup_commands'] = [
+    ('disable', 'postgresql, mariadb'), ('enable', 'postgresql:12'), ('enable', 'php'), ('reset', 'php')]
+`;
+  t.deepEqual((await meant(conf(main) + commands)).modules, {
+    ...none,
+    enable: ['postgresql:12'],
+    disable: ['mariadb'],
+  });
+  await writeFile(
+    join(directory, 'test.cfg'),
+    plain(`${conf(main)}config_opts['module_setup_commands'] = [('switch-to', 'a:1')]\n`),
+  );
+  t.throws(() => meaning(directory), {
+    message: /module_setup_commands: switch-to is not understood/,
+  });
 });
 
 test('repositories are switched by name or glob, and one that is not there is an error', async (t) => {

@@ -1,11 +1,13 @@
 import { createHash } from 'node:crypto';
-import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
 import { gzipSync, zstdCompressSync } from 'node:zlib';
 import test, { type ExecutionContext } from 'ava';
 import { execa } from 'execa';
 import type { KilnError } from '../../src/errors.ts';
 import { fetchPackages } from '../../src/repository/fetch-packages.ts';
+import { askDnf } from '../solver/dnf.ts';
 import { lockOf, nevras, repository } from './open.ts';
 import { buildPackages, createRepository, temporaryDirectory } from './rpm-repository.ts';
 
@@ -21,7 +23,7 @@ async function localRepository(t: ExecutionContext, ...options: string[]) {
   };
 }
 
-for (const type of ['gz', 'xz', 'zstd']) {
+for (const type of ['bz2', 'gz', 'xz', 'zstd']) {
   test.serial(`metadata compressed by ${type}, file lists as well`, async (t) => {
     const { config, cache, rpms } = await localRepository(t, `--general-compress-type=${type}`);
     t.true(
@@ -194,14 +196,21 @@ const BROKEN: Record<string, { make: (rpms: string) => Promise<void>; message: R
       const xml = XML(PACKAGE({ href: '../../../etc/passwd' }));
       return replacePrimary(rpms, xml, gzipSync(xml), 'gz');
     },
-    message: /outside it/,
+    message: /one-1-1\.noarch of repository local is at '.*passwd': that is outside the repository/,
   },
   'a package with a weak checksum': {
     make: (rpms) => {
       const xml = XML(PACKAGE({ digest: 'sha1' }));
       return replacePrimary(rpms, xml, gzipSync(xml), 'gz');
     },
-    message: /checksum type 'sha1'/,
+    message: /one-1-1\.noarch of repository local: .*checksum type 'sha1'/,
+  },
+  'a location of another scheme': {
+    make: (rpms) => {
+      const xml = XML(PACKAGE({ href: 'ftp://example.org/one.rpm' }));
+      return replacePrimary(rpms, xml, gzipSync(xml), 'gz');
+    },
+    message: /one-1-1\.noarch of repository local is at 'ftp:.*knows http:, https: and file: only/,
   },
   'a package larger than any': {
     make: (rpms) => {
@@ -228,6 +237,52 @@ for (const [title, { make, message }] of Object.entries(BROKEN)) {
       [],
     );
   });
+}
+
+test.serial(
+  'metadata that dnf takes: no size, blanks, a relative xml:base, files elsewhere',
+  async (t) => {
+    const { config, cache, rpms } = await localRepository(t);
+    const index = join(rpms, 'repodata/repomd.xml');
+    await writeFile(index, (await readFile(index, 'utf8')).replaceAll(/<size>\d+<\/size>/g, ''));
+    await mkdir(join(rpms, 'below/a b'), { recursive: true });
+    await rename(join(rpms, 'one-1-1.noarch.rpm'), join(rpms, 'below/a b/one 1.rpm'));
+    await rename(join(rpms, 'two-1-1.noarch.rpm'), join(rpms, '../two.rpm'));
+    const elsewhere = pathToFileURL(join(rpms, '../two.rpm')).href;
+    await changePrimary(rpms, (xml) =>
+      xml
+        .replace(
+          '<location href="one-1-1.noarch.rpm"',
+          '<location xml:base="below/" href="a b/one 1.rpm"',
+        )
+        .replace('href="two-1-1.noarch.rpm"', `href="${elsewhere}"`),
+    );
+    const install = ['one', 'two'];
+    t.deepEqual(
+      [nevras(await lockOf([config], cache, { install }))],
+      await askDnf([{ directories: [rpms], install }]),
+    );
+    const lock = await lockOf([config], cache, { install });
+    const files = await fetchPackages(lock, { paths: { cache } });
+    t.deepEqual(
+      [...files.values()].sort(),
+      [join(rpms, '../two.rpm'), join(rpms, 'below/a b/one 1.rpm')].sort(),
+    );
+  },
+);
+
+/** Changes the text of primary.xml, with what repomd.xml says of it; sizes are left out. */
+async function changePrimary(rpms: string, change: (xml: string) => string): Promise<void> {
+  const repodata = join(rpms, 'repodata');
+  const name = (await readdir(repodata)).find((entry) => entry.includes('primary.xml')) ?? '';
+  const { stdout } = await execa('zstdcat', ['-f', name], {
+    cwd: repodata,
+    stripFinalNewline: false,
+  });
+  const xml = Buffer.from(change(stdout));
+  const compressed = gzipSync(xml);
+  const claims = { size: '', openSize: '' };
+  await replacePrimary(rpms, xml, compressed, 'gz', claims);
 }
 
 test.serial('converted metadata that was damaged is made anew', async (t) => {

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { cp, mkdtemp, readdir, readFile, rm, utimes, writeFile } from 'node:fs/promises';
+import { cp, mkdtemp, readdir, readFile, rename, rm, utimes, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import anyTest, { type ExecutionContext, type TestFn } from 'ava';
@@ -255,6 +255,71 @@ test.serial(
     t.true(nevras(lock).includes('world-3-1.noarch'));
   },
 );
+
+/** Rewrites primary.xml and what repomd.xml says of it. */
+async function changePrimary(it: Scene, change: (xml: string) => string): Promise<void> {
+  const repodata = join(it.root, 'good/repodata');
+  const [name = ''] = (await readdir(repodata)).filter((entry) => entry.includes('primary.xml'));
+  const { stdout } = await execa('zstdcat', [name], { cwd: repodata });
+  await writeFile(join(repodata, 'primary.xml'), change(stdout));
+  await execa('modifyrepo_c', ['--remove', 'primary', repodata]);
+  await execa('modifyrepo_c', ['--mdtype', 'primary', join(repodata, 'primary.xml'), repodata]);
+  await rm(join(repodata, 'primary.xml'));
+}
+
+test.serial(
+  'absolute URLs, a relative xml:base, blanks: for packages and for metadata',
+  async (t) => {
+    await using it = await scene(t);
+    await changePrimary(it, (xml) =>
+      xml
+        .replace(
+          /<location href="Packages\/h\/hello-1-1/,
+          '<location xml:base="Packages/" href="a b/hello 1',
+        )
+        .replace(/<location href="(Packages\/h\/world)/, `<location href="${it.server.url}good/$1`),
+    );
+    await cp(join(it.root, 'good/Packages/h'), join(it.root, 'good/Packages/a b'), {
+      recursive: true,
+    });
+    await rename(
+      join(it.root, 'good/Packages/a b/hello-1-1.noarch.rpm'),
+      join(it.root, 'good/Packages/a b/hello 1.noarch.rpm'),
+    );
+    const index = join(it.root, 'good/repodata/repomd.xml');
+    const text = await readFile(index, 'utf8');
+    await writeFile(
+      index,
+      text.replaceAll('href="repodata/', `href="${it.server.url}good/repodata/`),
+    );
+    const config = remote({ baseurl: `${it.server.url}good` });
+    const lock = await lockOf([config], it.cache, { install: ['hello'] });
+    t.deepEqual(nevras(lock), EXPECTED);
+    t.is((await fetchPackages(lock, { paths: { cache: it.cache }, transfer: impatient })).size, 2);
+    t.true(it.server.served().some((path) => path.includes('a%20b/hello%201')));
+  },
+);
+
+test.serial('files of this host are not for a remote repository to name', async (t) => {
+  await using it = await scene(t);
+  await changePrimary(it, (xml) =>
+    xml.replace('href="Packages/h/world', 'href="file:///etc/world'),
+  );
+  const config = remote({ baseurl: `${it.server.url}good` });
+  const error = await t.throwsAsync<KilnError>(lockOf([config], it.cache, { install: ['world'] }));
+  t.is(error?.code, 'E_REPOSITORY_METADATA');
+  t.regex(
+    error?.message ?? '',
+    /world-1-1\.noarch of repository \w+ is at 'file:.*a remote repository cannot name files/,
+  );
+  const index = join(it.root, 'good/repodata/repomd.xml');
+  const text = await readFile(index, 'utf8');
+  await writeFile(index, text.replaceAll('href="repodata/', 'href="file:///etc/'));
+  const other = await t.throwsAsync<KilnError>(
+    lockOf([config], join(it.cache, '2'), { install: ['world'] }),
+  );
+  t.regex(other?.message ?? '', /a remote repository cannot name files/);
+});
 
 const BROKEN: Record<string, { spoil: (xml: string) => string; message: RegExp }> = {
   truncated: { spoil: (xml) => xml.slice(0, xml.length / 2), message: /repomd\.xml is broken/ },

@@ -4,6 +4,8 @@ import { join } from 'node:path';
 import anyTest, { type TestFn } from 'ava';
 import { execa } from 'execa';
 import type { KilnError } from '../../src/errors.ts';
+import { openRepositories } from '../../src/repository/open.ts';
+import { solve } from '../../src/solver/solve.ts';
 import { lockOf, nevras, repository } from '../repository/open.ts';
 import { buildPackages, createRepository, type PackageSpec } from '../repository/rpm-repository.ts';
 import { askDnf, type DnfQuestion } from './dnf.ts';
@@ -44,6 +46,14 @@ const MAIN: readonly PackageSpec[] = [
   { name: 'tilde', version: '1.0' },
   { name: 'new-name', version: '5', obsoletes: ['old-name < 5'], provides: ['old-name = 5'] },
   { name: 'old-name', version: '4' },
+  { name: 'holder', provides: ['held'] },
+  { name: 'taker', obsoletes: ['held'] },
+  { name: 'split', version: '1' },
+  { name: 'split', version: '3' },
+  { name: 'split-part', obsoletes: ['split < 2'] },
+  { name: 'moved-a', version: '1' },
+  { name: 'moved-b', version: '1' },
+  { name: 'target', version: '1', obsoletes: ['moved-a'] },
   { name: 'perl-Foo', provides: ['perl(Foo) = 1.5', 'perl(Foo::Bar)'] },
   { name: 'first', requires: ['second'] },
   { name: 'second', requires: ['third'] },
@@ -83,6 +93,11 @@ const questions: Record<string, Omit<DnfQuestion, 'directories'> & { readonly bo
   epochs: { install: ['epochal'] },
   'a version with a tilde': { install: ['tilde'] },
   'what obsoletes a name': { install: ['old-name'] },
+  'what obsoletes a capability only': { install: ['holder'] },
+  'what obsoletes an older version only': { install: ['split'] },
+  'what obsoletes a name with a version': { install: ['split-1'] },
+  'what obsoletes one of a glob': { install: ['moved-*'] },
+  'what obsoletes a name with an architecture': { install: ['old-name.noarch'] },
   'several at once': { install: ['app', 'rich', 'reader', 'first'] },
   'recommended packages': { install: ['app'], weak: true },
   'two repositories': { install: ['tool', 'extra-only'], both: true },
@@ -209,6 +224,25 @@ test.serial(
   },
 );
 
+test.serial('a member of a group means what obsoletes it, too', async (t) => {
+  const { main, extra, cache } = t.context;
+  const groups = join(extra, '../groups');
+  await buildPackages(groups, [{ name: 'empty' }]);
+  const comps = join(groups, 'comps.xml');
+  const member = '<packagereq type="mandatory">old-name</packagereq>';
+  await writeFile(
+    comps,
+    `<comps><group><id>renamed</id><name>r</name><packagelist>${member}</packagelist></group></comps>`,
+  );
+  await createRepository(groups, '--groupfile', comps);
+  const repositories = [main, groups].map((directory, index) =>
+    repository({ id: `r${index}`, directory }),
+  );
+  const lock = await lockOf(repositories, cache, { install: ['@renamed'] });
+  const members = [{ name: 'old-name' }];
+  t.deepEqual([nevras(lock)], await askDnf([{ directories: [main], install: [], members }]));
+});
+
 test.serial('an unknown group names those there are', async (t) => {
   const { main, cache } = t.context;
   const error = await t.throwsAsync<KilnError>(
@@ -240,6 +274,26 @@ test.serial('rich dependencies and conditions can be asked for', async (t) => {
       .then((e) => e?.code),
     'E_SOLVER_REQUEST',
   );
+});
+
+test.serial('a condition that is not met asks for nothing, and that is said', async (t) => {
+  const { main, cache } = t.context;
+  const set = await openRepositories([repository({ id: 'main', directory: main })], {
+    paths: { cache },
+  });
+  const ask = (install: string[]) => solve(set, { arch: 'x86_64', install });
+  const error = await t.throwsAsync<KilnError>(ask(['(green if left)']));
+  t.is(error?.code, 'E_SOLVER_REQUEST');
+  t.regex(error?.message ?? '', /\(green if left\) asks for nothing: its condition is not met/);
+  const both = await ask(['(green if left)', '(docs if tool)', '(blue unless tool)', 'tool']);
+  t.deepEqual(nevras(both.lock), ['docs-1-1.noarch', 'tool-1-1.noarch']);
+  t.deepEqual(both.warnings, [
+    '(green if left) asks for nothing here: its condition is not met',
+    '(blue unless tool) asks for nothing here: its condition is not met',
+  ]);
+  const otherwise = await ask(['(green if left else docs)']);
+  t.deepEqual(nevras(otherwise.lock), ['docs-1-1.noarch']);
+  t.deepEqual(otherwise.warnings, []);
 });
 
 test.serial('problems are told in words, all of them', async (t) => {

@@ -121,7 +121,7 @@ export async function packageSources(
   chroot: Chroot,
 ): Promise<PackageSources> {
   const recipe = await readRecipe(session.engine, chroot.recipe);
-  const { arch, repositories, exclude, recommends } = recipe;
+  const { arch, repositories, exclude, modules, recommends } = recipe;
   const enabled = repositories.filter(({ id }) => chroot.switchedOn.includes(id));
   return {
     arch,
@@ -129,6 +129,7 @@ export async function packageSources(
     added: addedRepositories(session, arch),
     passing: enabled.map(({ id }) => id),
     exclude,
+    modules,
     recommends,
     refresh: session.line.has('offline') ? 'never' : 'auto',
   };

@@ -9,7 +9,8 @@ const KNOWN = new Set(
   chrootgroup chrootuid chrootgid rpmbuild_timeout host_arch target_arch rpmbuild_arch repo_arch
   repo_arch_map legal_host_arches releasever cleanup_on_success cleanup_on_failure
   rpmbuild_networking use_host_resolv hostname short_circuit rpmbuild_opts chroot_setup_cmd
-  chroot_additional_packages additional_packages more_buildreqs dnf_vars description dnf.conf user_agent mirrored
+  chroot_additional_packages additional_packages more_buildreqs module_enable
+  module_install module_setup_commands dnf_vars description dnf.conf user_agent mirrored
   files macros environment plugins plugin_conf config_path config_file chroot_name config_paths
   dist package_manager isolation use_nspawn nspawn_args log_config_file build_log_fmt_name
   root_log_fmt_name state_log_fmt_name print_main_output stderr_line_prefix
@@ -34,9 +35,6 @@ const KNOWN = new Set(
 
 /** Options that change a build and cannot be had: why, and what to do instead. */
 const LEFT_OUT: Readonly<Record<string, string>> = {
-  module_enable: 'kiln does not know modules',
-  module_install: 'kiln does not know modules',
-  module_setup_commands: 'kiln does not know modules',
   macrofile: "put the macros into config_opts['macros'], or give --macro-file",
   scm: 'get the sources first, then give --spec and --sources',
   createrepo_on_rpms: 'run createrepo_c on the result directory',

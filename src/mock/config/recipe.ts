@@ -6,6 +6,7 @@ import { type DnfConf, parseDnfConf } from './dnf-conf.ts';
 import { leftOut } from './left-out.ts';
 import type { LoadedConfig } from './load.ts';
 import { macroFile } from './macros.ts';
+import { readModules } from './modules.ts';
 import { type ConfigWarning, configError } from './problem.ts';
 import { type RepositorySwitch, readRepositories, switchedOn } from './repositories.ts';
 import { readSetupCommand, sortWords } from './setup-command.ts';
@@ -14,7 +15,7 @@ import { Templates } from './template.ts';
 import { asText, type ConfigOptions, type ConfigValue, isDict, isList, isTrue } from './values.ts';
 
 /** An image recipe as a person would write it. */
-type RecipeInput = z.input<typeof imageRecipeSchema>;
+export type RecipeInput = z.input<typeof imageRecipeSchema>;
 
 /** Variables of mock's environment that say how a session looks, not how a build works. */
 const SESSION = new Set(['TERM', 'PROMPT_COMMAND', 'PS1', 'HOSTNAME']);
@@ -173,6 +174,7 @@ function recipeOf(
       hint: "config_opts['dnf.conf'] has a section for each one",
     });
   }
+  const modules = readModules(templates, conf.main, options.placeOf('module_setup_commands'));
   const user = asText(templates.value('chrootuser'));
   const home = asText(templates.value('chroothome'));
   const uid = Number(templates.value('chrootuid'));
@@ -182,6 +184,7 @@ function recipeOf(
     repositories,
     packages: [...setup.packages, ...more.packages],
     groups: [...setup.groups, ...more.groups],
+    ...(modules === undefined ? {} : { modules }),
     ...(conf.main.get('install_weak_deps') === '1' ? { recommends: true } : {}),
     users: [{ name: user, uid, home, shell: '/bin/bash' }],
     user,

@@ -25,18 +25,19 @@ export interface RepositorySwitch {
 const WITHOUT_EFFECT = new Set(
   `name enabled type cachedir keepcache debuglevel errorlevel logfile reposdir retries obsoletes
   assumeyes syslog_ident syslog_device mdpolicy best protected_packages user_agent
-  module_platform_id failovermethod countme timeout minrate throttle bandwidth ip_resolve
+  failovermethod countme timeout minrate throttle bandwidth ip_resolve
   max_parallel_downloads deltarpm deltarpm_percentage zchunk fastestmirror skip_if_unavailable
   enablegroups exactarch plugins strict bugtracker_url distroverpkg metadata_timer_sync
   mirrorlist_expire http_caching clean_requirements_on_remove installonly_limit installonlypkgs
   tsflags diskspacecheck history_record color color_list_installed_older group_package_types
-  system_cachedir persistdir varsdir log_size log_rotate sslverify`.split(/\s+/),
+  system_cachedir persistdir varsdir log_size log_rotate`.split(/\s+/),
 );
 
 /** Options that are read below. */
 const READ = new Set(
   `baseurl metalink mirrorlist gpgcheck repo_gpgcheck gpgkey priority cost exclude excludepkgs
-  includepkgs metadata_expire install_weak_deps module_hotfixes`.split(/\s+/),
+  includepkgs metadata_expire install_weak_deps module_hotfixes module_platform_id
+  module_obsoletes username password sslclientcert sslclientkey sslcacert sslverify`.split(/\s+/),
 );
 
 /**
@@ -105,6 +106,7 @@ function readRepository(
   const exclude = [...lists(main, EXCLUDES), ...lists(section, EXCLUDES)].map(fill);
   const include = lists(section, ['includepkgs']).map(fill);
   const keys = listOption(option('gpgkey')).map(fill);
+  const hotfixes = booleanOption(option('module_hotfixes'));
   const priority = integer(option('priority'));
   const cost = integer(option('cost'));
   const expire = metadataExpire(option('metadata_expire'));
@@ -119,6 +121,8 @@ function readRepository(
     ...(cost === undefined ? {} : { cost }),
     ...(exclude.length > 0 ? { excludepkgs: exclude } : {}),
     ...(include.length > 0 ? { includepkgs: include } : {}),
+    ...(hotfixes === true ? { module_hotfixes: true } : {}),
+    ...readAccess(option, fill),
     ...(expire === undefined ? {} : { metadata_expire: expire }),
   };
 }
@@ -144,6 +148,22 @@ function mirrorListSource(
   const baseurl = urls.filter((line) => line !== '' && !line.startsWith('#'));
   if (baseurl.length > 0) return { baseurl };
   throw configError(`repository ${id}: the mirrorlist ${path} has no URL`, place);
+}
+
+const ACCESS = ['username', 'password', 'sslclientcert', 'sslclientkey', 'sslcacert'] as const;
+
+/** How to log in: what dnf.conf says, as a recipe says it. */
+function readAccess(
+  option: (name: string) => string | undefined,
+  fill: (text: string) => string,
+): Partial<RepositoryInput> {
+  const given = ACCESS.map((name) => [name, option(name)] as const);
+  const known = given.flatMap(([name, value]) =>
+    // A password is what it is.
+    value === undefined ? [] : [[name, name === 'password' ? value : fill(value)]],
+  );
+  const sslverify = booleanOption(option('sslverify')) === false ? { sslverify: false } : {};
+  return { ...Object.fromEntries(known), ...sslverify };
 }
 
 const EXCLUDES = ['exclude', 'excludepkgs'];

@@ -2,6 +2,7 @@ import { KilnError } from '../../errors.ts';
 import type { OnImageProgress } from '../../image/progress.ts';
 import { fetchSignedFiles } from '../../image/store/packages.ts';
 import { VERIFIED_BEFORE } from '../../image/transaction/rpm-options.ts';
+import type { ImageModules } from '../../recipe/load-image-recipe.ts';
 import type { Repository } from '../../repository/configuration.ts';
 import type { Lock, LockedPackage } from '../../repository/lock.ts';
 import { openRepositories } from '../../repository/open.ts';
@@ -22,6 +23,7 @@ export interface PackageSources {
   /** Ids of repositories that only this call enables (`--enablerepo`): the same for what they have. */
   readonly passing: readonly string[];
   readonly exclude: readonly string[];
+  readonly modules?: ImageModules | undefined;
   readonly recommends: boolean;
   readonly refresh: RefreshMode;
 }
@@ -114,7 +116,7 @@ async function solveFor(
 ): Promise<Lock> {
   const { sources, signal, onProgress } = request;
   const { paths } = root.engine;
-  const { arch, exclude, recommends, refresh } = sources;
+  const { arch, exclude, modules, recommends, refresh } = sources;
   const own = ownRepository(root);
   const repositories = [...sources.repositories, ...sources.added, ...(own ? [own] : [])];
   const set = await openRepositories(repositories, { paths, refresh, onProgress, signal });
@@ -125,7 +127,8 @@ async function solveFor(
   const ask = async (there: readonly string[]) => {
     const install = [...there, ...request.install];
     const { requires } = request;
-    const question = { arch, install, requires, exclude, recommends, keep, signal, onProgress };
+    const asked = { install, requires, exclude, modules, recommends, keep };
+    const question = { arch, ...asked, signal, onProgress };
     return (await solve(set, question)).lock;
   };
   const exact = installed.map((it) => (stays(it) ? it.nevra : it.name));

@@ -12,7 +12,7 @@ import { readUserFile } from '../../kernel/user-file.ts';
 import { openFile, type RpmPackage } from '../../rpm/package.ts';
 import { readRpms } from '../../rpm/read.ts';
 import { digestFile, writeWhole } from '../cache.ts';
-import { isSafeLocation } from '../location.ts';
+import { locationFault } from '../location.ts';
 import { packageElements } from './metadata-xml.ts';
 
 /** Raised when something else is written of the same package than before. */
@@ -154,7 +154,7 @@ async function readPooled(pool: string, sha256: string): Promise<PooledPackage |
 function describe(rpm: RpmPackage, sha256: string, file: string): PooledPackage {
   const { name, epoch, version, release, arch, sourceRpm, buildTime } = rpm;
   const location = `${name}-${version}-${release}.${arch}.rpm`;
-  if (!isSafeLocation(location) || location.includes('/') || location.startsWith('.')) {
+  if (locationFault(location) !== undefined || location.includes('/') || location.startsWith('.')) {
     throw new KilnError('E_RPM_FORMAT', `${file}: its name cannot be that of a file: ${location}`);
   }
   const provides = rpm.dependencies.provides.map(({ flags: _, ...entry }) => entry);

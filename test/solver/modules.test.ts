@@ -1,0 +1,374 @@
+/** Modules: dnf decides which streams are active, kiln the same. */
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import anyTest, { type TestFn } from 'ava';
+import { execa } from 'execa';
+import { writeRepository } from '../../scripts/solver/metadata.ts';
+import type { WorldPackage, WorldRepository, WorldStream } from '../../scripts/solver/world.ts';
+import type { KilnError } from '../../src/errors.ts';
+import { ModulesParser } from '../../src/repository/modules.ts';
+import { openRepositories } from '../../src/repository/open.ts';
+import type { SolveRequest } from '../../src/solver/solve.ts';
+import { solve } from '../../src/solver/solve.ts';
+import { lockOf, nevras, repository } from '../repository/open.ts';
+import { askDnf, type DnfQuestion, type DnfRepository } from './dnf.ts';
+
+interface Context {
+  readonly directory: string;
+  readonly cache: string;
+  readonly dnf: ReadonlyMap<string, string[] | null>;
+}
+const test = anyTest as TestFn<Context>;
+
+const NOTHING = {
+  ...{ epoch: 0, release: '1', arch: 'x86_64', requires: [], recommends: [], suggests: [] },
+  ...{ supplements: [], provides: [], conflicts: [], obsoletes: [], files: [] },
+};
+const one = (name: string, version: string, more: Partial<WorldPackage> = {}): WorldPackage => ({
+  ...NOTHING,
+  name,
+  version,
+  ...more,
+});
+const stream = (
+  name: string,
+  text: string,
+  artifacts: readonly string[],
+  more: Partial<WorldStream> = {},
+): WorldStream => ({
+  ...{ name, stream: text, version: 1, context: 'c0ffee', staticContext: false },
+  requires: { platform: ['el9'] },
+  artifacts,
+  ...more,
+});
+const plain = {
+  ...{ groups: [], streams: [], defaults: {}, priority: 99, cost: 1000 },
+  ...{ excludepkgs: [], includepkgs: [], moduleHotfixes: false },
+};
+
+/** As EL 8 has it: the newest nodejs is of a stream that nobody enabled. */
+const APPSTREAM: WorldRepository = {
+  ...plain,
+  packages: [
+    one('nodejs', '16', { epoch: 1 }),
+    one('nodejs', '18', { epoch: 1 }),
+    one('nodejs', '22', { epoch: 1 }),
+    one('npm', '8'),
+    one('npm', '10', { provides: ['nodejs = 99'] }),
+    one('perl', '5.26'),
+    one('perl', '5.32'),
+    one('perl-DBI', '1', { requires: ['perl'] }),
+    one('perl-DBI', '2', { requires: ['perl'] }),
+    one('postgresql', '10'),
+    one('postgresql', '15'),
+    one('old-context', '1'),
+    one('old-context', '2'),
+    one('foreign', '1'),
+    one('app', '1', { requires: ['nodejs'] }),
+  ],
+  streams: [
+    stream('nodejs', '16', ['nodejs-1:16-1.x86_64', 'npm-0:8-1.x86_64']),
+    stream('nodejs', '18', ['nodejs-1:18-1.x86_64']),
+    stream('nodejs', '22', ['nodejs-1:22-1.x86_64', 'npm-0:10-1.x86_64']),
+    stream('perl', '5.26', ['perl-0:5.26-1.x86_64']),
+    stream('perl', '5.32', ['perl-0:5.32-1.x86_64']),
+    stream('perl-DBI', '1', ['perl-DBI-0:1-1.x86_64'], {
+      requires: { platform: ['el9'], perl: ['5.26'] },
+    }),
+    stream('perl-DBI', '1', ['perl-DBI-0:2-1.x86_64'], {
+      requires: { platform: ['el9'], perl: ['5.32'] },
+      context: 'other',
+    }),
+    stream('postgresql', '10', ['postgresql-0:10-1.x86_64']),
+    stream('postgresql', '15', ['postgresql-0:15-1.x86_64']),
+    stream('old', '1', ['old-context-0:1-1.x86_64']),
+    stream('old', '1', ['old-context-0:2-1.x86_64'], { version: 2, context: 'new' }),
+    stream('foreign', '1', ['foreign-0:1-1.x86_64'], { requires: { platform: ['f38'] } }),
+  ],
+  defaults: {
+    nodejs: '16',
+    perl: '5.26',
+    'perl-DBI': '1',
+    postgresql: '10',
+    old: '1',
+    foreign: '1',
+  },
+};
+
+/** What is newer than the modules' packages, and no module's. */
+const EXTRA: WorldRepository = {
+  ...plain,
+  packages: [one('nodejs', '99', { epoch: 1 }), one('postgresql', '17')],
+};
+const RELEASE: WorldRepository = {
+  ...plain,
+  packages: [one('release', '9', { provides: ['system-release', 'base-module(platform:el9)'] })],
+};
+
+type Case = Omit<DnfQuestion, 'directories'> & { readonly with?: readonly string[] };
+const CASES: Record<string, Case> = {
+  'the default stream, not the newest package': { install: ['app'], platform: 'el9' },
+  'a stream that is enabled': { install: ['nodejs'], enable: ['nodejs:18'], platform: 'el9' },
+  'packages of other streams are hidden, by what they provide as well': {
+    install: ['nodejs', 'npm'],
+    enable: ['nodejs:18'],
+    platform: 'el9',
+  },
+  'no stream of a module': { install: ['nodejs'], disable: ['nodejs'], platform: 'el9' },
+  'a module that brings another, in the right context': {
+    install: ['perl-DBI'],
+    enable: ['perl:5.32'],
+    platform: 'el9',
+  },
+  'the default of both': { install: ['perl-DBI'], platform: 'el9' },
+  'every context and version of a stream with the same requirements': {
+    install: ['old-context'],
+    platform: 'el9',
+  },
+  'a stream of another platform': { install: ['foreign'], platform: 'el9' },
+  'no platform': { install: ['nodejs'] },
+  'the platform as the release has it': { install: ['nodejs'], with: ['release'] },
+  'a repository without modules cannot replace a module': {
+    install: ['nodejs', 'postgresql'],
+    platform: 'el9',
+    with: ['extra'],
+  },
+  'hotfixes can': { install: ['nodejs', 'postgresql'], platform: 'el9', with: ['hotfixes'] },
+  'a stream that does not exist': { install: ['nodejs'], enable: ['nodejs:1'], platform: 'el9' },
+  'a module that does not exist': { install: ['nodejs'], enable: ['node'], platform: 'el9' },
+};
+
+test.before(async (t) => {
+  const directory = await mkdtemp(join(tmpdir(), 'kiln-modules-'));
+  const cache = join(directory, 'cache');
+  for (const [name, world] of Object.entries({ app: APPSTREAM, extra: EXTRA, release: RELEASE })) {
+    await writeRepository(join(directory, name), world);
+  }
+  const questions = Object.values(CASES).map(({ with: more, ...question }) => ({
+    ...question,
+    directories: repositoriesOf(directory, more),
+  }));
+  const answers = await askDnf(questions);
+  const dnf = new Map(Object.keys(CASES).map((title, index) => [title, answers[index] ?? null]));
+  Object.assign(t.context, { directory, cache, dnf });
+});
+
+test.after.always((t) => rm(t.context.directory, { recursive: true, force: true }));
+
+function repositoriesOf(directory: string, more: readonly string[] = []): DnfRepository[] {
+  return [
+    { directory: join(directory, 'app') },
+    ...more.map((name) =>
+      name === 'hotfixes'
+        ? { directory: join(directory, 'extra'), module_hotfixes: true }
+        : { directory: join(directory, name) },
+    ),
+  ];
+}
+
+async function ask(
+  { directory, cache }: Context,
+  { install, enable = [], disable = [], platform, with: more }: Case,
+  modules: SolveRequest['modules'] = {},
+) {
+  const repositories = repositoriesOf(directory, more).map((options, index) =>
+    repository({ id: `r${index}`, ...options, excludepkgs: undefined, includepkgs: undefined }),
+  );
+  const set = await openRepositories(repositories, { paths: { cache } });
+  const wanted = { enable: [...enable], disable: [...disable], platform, ...modules };
+  return await solve(set, { arch: 'x86_64', install, modules: wanted });
+}
+
+for (const [title, question] of Object.entries(CASES)) {
+  test.serial(`dnf chooses the same: ${title}`, async (t) => {
+    const { dnf } = t.context;
+    const kiln = await ask(t.context, question).catch((error: KilnError) => {
+      t.regex(error.code, /^E_SOLVER_(NO_MATCH|PROBLEM|MODULE)$/, error.message);
+      return undefined;
+    });
+    t.deepEqual(kiln === undefined ? null : nevras(kiln.lock), dnf.get(title));
+  });
+}
+
+test.serial('the cases tell streams apart', (t) => {
+  const { dnf } = t.context;
+  t.deepEqual(dnf.get('the default stream, not the newest package'), [
+    'app-1-1.x86_64',
+    'nodejs-1:16-1.x86_64',
+  ]);
+  t.deepEqual(dnf.get('a stream that is enabled'), ['nodejs-1:18-1.x86_64']);
+  t.deepEqual(dnf.get('hotfixes can'), ['nodejs-1:99-1.x86_64', 'postgresql-17-1.x86_64']);
+  t.is(dnf.get('a stream of another platform'), null);
+});
+
+test.serial('what a module hides is called so, with its stream', async (t) => {
+  const error = await t.throwsAsync<KilnError>(
+    ask(t.context, { install: ['nodejs-22'], platform: 'el9' }, {}),
+  );
+  t.is(error?.code, 'E_SOLVER_NO_MATCH');
+  t.regex(error?.message ?? '', /nodejs-1:22-1\.x86_64, by the module nodejs:22/);
+});
+
+test.serial('streams that exclude one another, and names that are none', async (t) => {
+  const asked = { install: ['app'], platform: 'el9' };
+  const two = await t.throwsAsync<KilnError>(
+    ask(t.context, { ...asked, enable: ['nodejs:16', 'nodejs:18'] }),
+  );
+  t.is(two?.code, 'E_SOLVER_MODULE');
+  t.regex(two?.message ?? '', /16 and 18 of the module nodejs cannot both be enabled/);
+  const unknown = await t.throwsAsync<KilnError>(ask(t.context, { ...asked, enable: ['nodej'] }));
+  t.regex(unknown?.hint ?? '', /nodejs/);
+  const noStream = await t.throwsAsync<KilnError>(
+    ask(t.context, { ...asked, enable: ['nodejs:9'] }),
+  );
+  t.regex(noStream?.hint ?? '', /16, 18, 22/);
+  const foreign = await t.throwsAsync<KilnError>(ask(t.context, { ...asked, enable: ['foreign'] }));
+  t.regex(foreign?.message ?? '', /platform:f38/);
+});
+
+const YAML = `
+---
+document: modulemd
+version: 2
+data:
+  name: tool
+  stream: 1.10
+  version: 20240101000000
+  context: abc
+  arch: x86_64
+  dependencies:
+  - requires:
+      platform: [el9]
+  profiles:
+    default:
+      rpms:
+      - tool
+    all:
+      rpms: [tool, tool-extra]
+  artifacts:
+    rpms:
+    - tool-0:1-1.noarch
+    - tool-extra-0:1-1.noarch
+...
+---
+document: modulemd
+version: 2
+data: { name: tool, stream: 2.0, version: 1, context: abc, arch: x86_64, dependencies: [ { requires: { platform: [el9] } } ], artifacts: { rpms: [ "tool-0:2-1.noarch" ] } }
+---
+document: modulemd-defaults
+version: 1
+data:
+  module: tool
+  stream: 1.10
+  profiles:
+    1.10: [default]
+---
+document: modulemd-obsoletes
+version: 1
+data:
+  module: tool
+  stream: 1.10
+  modified: 2021-01-01T00:00Z
+  message: use a newer one
+  obsoleted_by: { module: tool, stream: 2.0 }
+---
+this: [is broken
+---
+document: modulemd
+version: 2
+data: { name: "bad name)", stream: 1 }
+`;
+
+async function yamlRepository({ directory }: Context, name: string): Promise<string> {
+  const folder = join(directory, name);
+  await writeRepository(folder, {
+    ...plain,
+    packages: ['1', '2'].flatMap((version) => [
+      one('tool', version, { arch: 'noarch' }),
+      ...(version === '1' ? [one('tool-extra', version, { arch: 'noarch' })] : []),
+    ]),
+  });
+  const file = join(folder, 'modules.yaml');
+  await writeFile(file, YAML);
+  const options = ['--mdtype', 'modules', '--compress', '--compress-type=gz'];
+  await execa('modifyrepo_c', [...options, file, join(folder, 'repodata')]);
+  return folder;
+}
+
+test.serial(
+  'YAML as distributions write it; what is broken in it is left out and told',
+  async (t) => {
+    const folder = await yamlRepository(t.context, 'yaml');
+    const set = await openRepositories([repository({ id: 'yaml', directory: folder })], {
+      paths: { cache: t.context.cache },
+    });
+    const modules = { platform: 'el9' };
+    const request = { arch: 'x86_64', install: ['tool'] };
+    const { lock, warnings } = await solve(set, { ...request, modules });
+    t.deepEqual(nevras(lock), ['tool-1-1.noarch']);
+    t.is(warnings.length, 2);
+    t.regex(warnings[0] ?? '', /repository yaml: modules\.yaml, document 5: .*: it is left out/);
+    t.regex(warnings[1] ?? '', /document 6: name: no blank, colon or bracket/);
+    const [dnf] = await askDnf([{ directories: [folder], install: ['tool'], platform: 'el9' }]);
+    t.deepEqual(nevras(lock), dnf);
+
+    const enabled = { ...modules, enable: ['tool:1.10'] };
+    const told = await solve(set, { ...request, modules: enabled });
+    t.deepEqual(nevras(told.lock), ['tool-1-1.noarch']);
+    t.true(told.warnings.includes('the module tool:1.10 is replaced by tool:2.0: use a newer one'));
+    const replaced = await solve(set, { ...request, modules: { ...enabled, obsoletes: true } });
+    t.deepEqual(nevras(replaced.lock), ['tool-2-1.noarch']);
+
+    for (const [install, expected] of [
+      ['tool:1.10', ['tool-1-1.noarch']],
+      ['tool:1.10/all', ['tool-1-1.noarch', 'tool-extra-1-1.noarch']],
+      ['tool', ['tool-1-1.noarch']],
+    ] as const) {
+      const wanted = { ...modules, install: [install] };
+      const solution = await solve(set, { arch: 'x86_64', install: [], modules: wanted });
+      t.deepEqual(nevras(solution.lock), expected, install);
+    }
+    const error = await t.throwsAsync<KilnError>(
+      solve(set, { ...request, modules: { ...modules, install: ['tool:1.10/none'] } }),
+    );
+    t.regex(error?.hint ?? '', /all, default/);
+  },
+);
+
+test('hostile modules.yaml: bounded, without aliases, never a number', (t) => {
+  const parse = (...chunks: string[]) => {
+    const parser = new ModulesParser();
+    for (const chunk of chunks) parser.write(Buffer.from(chunk));
+    return parser.end();
+  };
+  const bomb = `a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b]\n`;
+  t.deepEqual(parse(bomb).streams, []);
+  t.is(parse(bomb).skipped.length, 1);
+  t.is(parse('['.repeat(100_000)).skipped.length, 1);
+  t.throws(() => parse('x'.repeat(9 * 2 ** 20), 'x'.repeat(9 * 2 ** 20)), { message: /16 MiB/ });
+  t.throws(() => parse(`${'x: y\n---\n'.repeat(60_000)}`), { message: /too many documents/ });
+  t.is(parse('x: [\n---\n'.repeat(1000)).skipped.length, 20);
+  const { streams } = parse(YAML.slice(0, 60), YAML.slice(60));
+  t.deepEqual(
+    streams.map(({ stream: text, version }) => [text, version]),
+    [
+      ['1.10', '20240101000000'],
+      ['2.0', '1'],
+    ],
+  );
+});
+
+test.serial('modules.yaml with another digest is refused', async (t) => {
+  const folder = await yamlRepository(t.context, 'changed');
+  const { stdout } = await execa('sh', ['-c', 'echo repodata/*modules.yaml.gz'], { cwd: folder });
+  await writeFile(join(folder, stdout), 'document: other');
+  await mkdir(t.context.cache, { recursive: true });
+  const error = await t.throwsAsync<KilnError>(
+    lockOf([repository({ id: 'changed', directory: folder })], t.context.cache, {
+      install: ['tool'],
+    }),
+  );
+  t.is(error?.code, 'E_REPOSITORY_METADATA');
+  t.regex(error?.message ?? '', /repository changed: .*modules/);
+});
