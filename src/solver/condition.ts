@@ -8,7 +8,6 @@ const REL_AND = 16;
 const REL_OR = 17;
 const REL_COND = 22;
 const REL_ELSE = 26;
-const REL_UNLESS = 29;
 
 /** rpm's parser lets less through. */
 const MAX_DEPTH = 64;
@@ -18,9 +17,9 @@ export function isIdle(pool: Pool, dependency: Id, chosen: ReadonlySet<Id>): boo
   const relation = readRelation(readPool(pool.address), dependency);
   if (relation === undefined) return false;
   const { flags, evr } = relation;
-  if (flags !== REL_COND && flags !== REL_UNLESS) return false;
+  if (flags !== REL_COND) return false;
   if (readRelation(readPool(pool.address), evr)?.flags === REL_ELSE) return false;
-  return isMet(pool, evr, chosen, 0) === (flags === REL_UNLESS);
+  return !isMet(pool, evr, chosen, 0);
 }
 
 function isMet(pool: Pool, dependency: Id, chosen: ReadonlySet<Id>, depth: number): boolean {

@@ -75,7 +75,7 @@ async function built(t: ExecutionContext) {
         excludepkgs: [],
         includepkgs: [],
         moduleHotfixes: false,
-      metadataExpire: 0,
+        metadataExpire: 0,
       },
     ],
   };

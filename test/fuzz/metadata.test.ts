@@ -7,6 +7,7 @@ import test from 'ava';
 import fc from 'fast-check';
 import { runConfined } from '../../src/confine/run.ts';
 import { KilnError } from '../../src/errors.ts';
+import { ModulesParser, moduleMetadataSchema } from '../../src/repository/modules.ts';
 import { parseRepomd } from '../../src/repository/parse-repomd.ts';
 import { repomdSchema } from '../../src/repository/repomd.ts';
 import { damagedText } from './damage.ts';
@@ -114,4 +115,51 @@ test('primary.xml: libsolv reads it in its child, or it is refused; the child do
   );
   // Those which are read for sure; of the damaged ones, chance may leave none.
   t.true(read >= EXAMPLES.length, String(read));
+});
+
+test('modules.yaml: whatever it is, streams whose names fit into dependencies, or an error', (t) => {
+  let read = 0;
+  const words = fc.constantFrom(
+    ...[
+      'document: modulemd\n',
+      'version: 2\n',
+      'data:\n',
+      '  name: a\n',
+      '  stream: "1"\n',
+      '---\n',
+    ],
+    ...[
+      '  artifacts:\n    rpms:\n',
+      '    - a-0:1-1.noarch\n',
+      '  dependencies:\n',
+      '  - requires:\n',
+    ],
+    ...[
+      '      platform: [a, -b]\n',
+      '&a [*a]\n',
+      '!!js/function x\n',
+      '{[',
+      '"\\u0000"',
+      '- ',
+      '? ',
+    ],
+  );
+  fc.assert(
+    fc.property(fc.array(fc.oneof(words, fc.string())), (parts) => {
+      const parser = new ModulesParser();
+      try {
+        for (const part of parts) parser.write(Buffer.from(part));
+        const { streams } = moduleMetadataSchema.parse(parser.end());
+        read += streams.length;
+        return streams.every(({ name, stream }) => !/[\s:()]/.test(name + stream));
+      } catch (error) {
+        return error instanceof KilnError && error.code === 'E_REPOSITORY_METADATA';
+      }
+    }),
+    {
+      numRuns: 2000,
+      examples: [[['document: modulemd\nversion: 2\ndata: {name: a, stream: 1}\n']]],
+    },
+  );
+  t.true(read > 0, String(read));
 });

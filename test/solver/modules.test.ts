@@ -7,6 +7,9 @@ import { execa } from 'execa';
 import { writeRepository } from '../../scripts/solver/metadata.ts';
 import type { WorldPackage, WorldRepository, WorldStream } from '../../scripts/solver/world.ts';
 import type { KilnError } from '../../src/errors.ts';
+import { askedDigest, readImageLock, serializeImageLock } from '../../src/image/lock.ts';
+import { settingsOf } from '../../src/image/plan.ts';
+import { loadImageRecipe } from '../../src/recipe/load-image-recipe.ts';
 import { ModulesParser } from '../../src/repository/modules.ts';
 import { openRepositories } from '../../src/repository/open.ts';
 import type { SolveRequest } from '../../src/solver/solve.ts';
@@ -237,6 +240,12 @@ data:
   version: 20240101000000
   context: abc
   arch: x86_64
+  summary: A tool
+  description: >-
+    It has
+    uses.
+  license:
+    module: [MIT]
   dependencies:
   - requires:
       platform: [el9]
@@ -254,7 +263,7 @@ data:
 ---
 document: modulemd
 version: 2
-data: { name: tool, stream: 2.0, version: 1, context: abc, arch: x86_64, dependencies: [ { requires: { platform: [el9] } } ], artifacts: { rpms: [ "tool-0:2-1.noarch" ] } }
+data: { name: tool, stream: 2.0, version: 1, context: abc, arch: x86_64, summary: x, description: x, license: { module: [MIT] }, dependencies: [ { requires: { platform: [el9] } } ], artifacts: { rpms: [ "tool-0:2-1.noarch" ] } }
 ---
 document: modulemd-defaults
 version: 1
@@ -272,7 +281,9 @@ data:
   modified: 2021-01-01T00:00Z
   message: use a newer one
   obsoleted_by: { module: tool, stream: 2.0 }
----
+`;
+
+const BROKEN = `---
 this: [is broken
 ---
 document: modulemd
@@ -280,7 +291,7 @@ version: 2
 data: { name: "bad name)", stream: 1 }
 `;
 
-async function yamlRepository({ directory }: Context, name: string): Promise<string> {
+async function yamlRepository({ directory }: Context, name: string, yaml: string): Promise<string> {
   const folder = join(directory, name);
   await writeRepository(folder, {
     ...plain,
@@ -290,7 +301,7 @@ async function yamlRepository({ directory }: Context, name: string): Promise<str
     ]),
   });
   const file = join(folder, 'modules.yaml');
-  await writeFile(file, YAML);
+  await writeFile(file, yaml);
   const options = ['--mdtype', 'modules', '--compress', '--compress-type=gz'];
   await execa('modifyrepo_c', [...options, file, join(folder, 'repodata')]);
   return folder;
@@ -299,7 +310,7 @@ async function yamlRepository({ directory }: Context, name: string): Promise<str
 test.serial(
   'YAML as distributions write it; what is broken in it is left out and told',
   async (t) => {
-    const folder = await yamlRepository(t.context, 'yaml');
+    const folder = await yamlRepository(t.context, 'yaml', YAML + BROKEN);
     const set = await openRepositories([repository({ id: 'yaml', directory: folder })], {
       paths: { cache: t.context.cache },
     });
@@ -310,7 +321,8 @@ test.serial(
     t.is(warnings.length, 2);
     t.regex(warnings[0] ?? '', /repository yaml: modules\.yaml, document 5: .*: it is left out/);
     t.regex(warnings[1] ?? '', /document 6: name: no blank, colon or bracket/);
-    const [dnf] = await askDnf([{ directories: [folder], install: ['tool'], platform: 'el9' }]);
+    const whole = await yamlRepository(t.context, 'whole', YAML);
+    const [dnf] = await askDnf([{ directories: [whole], install: ['tool'], platform: 'el9' }]);
     t.deepEqual(nevras(lock), dnf);
 
     const enabled = { ...modules, enable: ['tool:1.10'] };
@@ -336,6 +348,53 @@ test.serial(
   },
 );
 
+test('recipes say it, also what they extend, and locks of images hold it', async (t) => {
+  const { directory } = t.context;
+  await writeFile(
+    join(directory, 'base.yaml'),
+    `repositories: [{ id: r, directory: ${directory} }]
+packages: [bash]
+modules: { enable: [perl:5.32], platform: el9 }
+`,
+  );
+  const recipe = join(directory, 'top.yaml');
+  await writeFile(
+    recipe,
+    'extends: ./base.yaml\nmodules: { enable: [nodejs], disable: [postgresql], install: [php/devel] }\n',
+  );
+  const load = () =>
+    loadImageRecipe(recipe, {
+      variables: { KILN_STATE: '/x', KILN_FIXTURES: '/x' },
+      arch: 'x86_64',
+      findByName: async () => undefined,
+    });
+  const loaded = await load();
+  const expected = {
+    enable: ['perl:5.32', 'nodejs'],
+    disable: ['postgresql'],
+    install: ['php/devel'],
+    obsoletes: false,
+    platform: 'el9',
+  };
+  t.deepEqual(loaded.modules, expected);
+  const packages = {
+    format: 1 as const,
+    arch: 'x86_64',
+    requested: [],
+    repositories: [],
+    packages: [],
+  };
+  const text = serializeImageLock(await settingsOf(loaded), packages, 'asked', loaded.modules);
+  const path = join(directory, 'top.lock.json');
+  await writeFile(path, text);
+  t.deepEqual((await readImageLock(path)).modules, expected);
+  const asked = askedDigest(loaded);
+  await writeFile(recipe, 'extends: ./base.yaml\n');
+  t.not(askedDigest(await load()), asked);
+  await writeFile(recipe, 'extends: ./base.yaml\nmodules: { enable: ["a b"] }\n');
+  await t.throwsAsync(load, { message: /NAME:STREAM/ });
+});
+
 test('hostile modules.yaml: bounded, without aliases, never a number', (t) => {
   const parse = (...chunks: string[]) => {
     const parser = new ModulesParser();
@@ -360,7 +419,7 @@ test('hostile modules.yaml: bounded, without aliases, never a number', (t) => {
 });
 
 test.serial('modules.yaml with another digest is refused', async (t) => {
-  const folder = await yamlRepository(t.context, 'changed');
+  const folder = await yamlRepository(t.context, 'changed', YAML);
   const { stdout } = await execa('sh', ['-c', 'echo repodata/*modules.yaml.gz'], { cwd: folder });
   await writeFile(join(folder, stdout), 'document: other');
   await mkdir(t.context.cache, { recursive: true });
