@@ -105,7 +105,7 @@ async function askBoth(worlds: readonly World[]): Promise<Difference[]> {
 }
 
 /** Writes a world's repositories below `work`. @returns its questions. */
-export async function writeWorld(work: string, world: World): Promise<DnfQuestion[]> {
+async function writeWorld(work: string, world: World): Promise<DnfQuestion[]> {
   const directories: DnfRepository[] = [];
   for (const [index, one] of world.repositories.entries()) {
     const directory = join(work, `${world.seed}-${index}`);
@@ -129,7 +129,7 @@ export async function writeWorld(work: string, world: World): Promise<DnfQuestio
 }
 
 /** What kiln says to a question of dnf's. */
-export async function askKiln(cache: string, question: DnfQuestion): Promise<DnfAnswer> {
+async function askKiln(cache: string, question: DnfQuestion): Promise<DnfAnswer> {
   const repositories = question.directories.map((entry, index) => {
     const options: DnfRepository = typeof entry === 'string' ? { directory: entry } : entry;
     const { excludepkgs = [], includepkgs = [], ...rest } = options;
