@@ -91,7 +91,8 @@ export class ModulesParser {
 
   write(chunk: Buffer): void {
     this.#total += chunk.length;
-    if (this.#total > MAX_TEXT) throw brokenMetadata('modules.yaml', `it is longer than ${MAX_TEXT} bytes`);
+    if (this.#total > MAX_TEXT)
+      throw brokenMetadata('modules.yaml', `it is longer than ${MAX_TEXT} bytes`);
     this.#text(this.#decoder.decode(chunk, { stream: true }));
   }
 
@@ -104,7 +105,8 @@ export class ModulesParser {
   #text(text: string): void {
     const lines = (this.#rest + text).split('\n');
     this.#rest = lines.pop() ?? '';
-    if (this.#rest.length > MAX_DOCUMENT) throw brokenMetadata('modules.yaml', 'it has a line of more than 16 MiB');
+    if (this.#rest.length > MAX_DOCUMENT)
+      throw brokenMetadata('modules.yaml', 'it has a line of more than 16 MiB');
     for (const line of lines) this.#line(line);
   }
 
@@ -115,7 +117,8 @@ export class ModulesParser {
     const content = mark ? line.slice(3) : line;
     if (content.trim() === '') return void this.#lines.push('');
     this.#size += content.length;
-    if (this.#size > MAX_DOCUMENT) throw brokenMetadata('modules.yaml', 'it has a document of more than 16 MiB');
+    if (this.#size > MAX_DOCUMENT)
+      throw brokenMetadata('modules.yaml', 'it has a document of more than 16 MiB');
     this.#lines.push(content);
   }
 
@@ -125,7 +128,8 @@ export class ModulesParser {
     this.#lines = [];
     this.#size = 0;
     if (size === 0) return;
-    if (++this.#documents > MAX_DOCUMENTS) throw brokenMetadata('modules.yaml', 'it has too many documents');
+    if (++this.#documents > MAX_DOCUMENTS)
+      throw brokenMetadata('modules.yaml', 'it has too many documents');
     try {
       this.#take(readDocument(text));
     } catch (error) {
