@@ -1,7 +1,6 @@
 /** How kiln logs in at a repository's servers. What is secret is never written anywhere. */
 import * as https from 'node:https';
 import { KilnError } from '../errors.ts';
-import { ownEnvironment } from '../kernel/own-process.ts';
 import { readUserFile } from '../kernel/user-file.ts';
 import type { Reach } from './reach.ts';
 
@@ -58,9 +57,10 @@ export class RepositoryAccess {
 
   /**
    * The agent of https connections, where they need one of their own.
+   * @param usual what every agent has
    * @throws KilnError E_REPOSITORY_ACCESS for a file that cannot be read.
    */
-  agent(reach: Reach): https.Agent | undefined {
+  agent(reach: Reach, usual: https.AgentOptions): https.Agent | undefined {
     const { authorities, certificate, key, verify } = this.#options;
     if (verify && authorities === undefined && certificate === undefined) return undefined;
     let agent = this.#agents.get(reach);
@@ -70,9 +70,7 @@ export class RepositoryAccess {
         key: this.#read('sslclientkey', key ?? certificate),
       };
       agent = new https.Agent({
-        keepAlive: true,
-        maxSockets: 16,
-        proxyEnv: ownEnvironment,
+        ...usual,
         rejectUnauthorized: verify,
         ...own,
         ...(authorities && { ca: this.#read('sslcacert', authorities) }),

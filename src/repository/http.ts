@@ -141,7 +141,8 @@ async function ask(url: URL, options: GetOptions): Promise<Answer> {
     });
   }
   const { request, agent: usual } = schemes[reach][url.protocol as 'http:' | 'https:']();
-  const agent = (url.protocol === 'https:' ? access?.agent(reach) : undefined) ?? usual;
+  const agent =
+    (url.protocol === 'https:' ? access?.agent(reach, agentOptions) : undefined) ?? usual;
   const authorization = access?.authorization(url);
   const { promise, resolve, reject } = deferred<Answer>();
   const headers = {
