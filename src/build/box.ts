@@ -9,6 +9,7 @@ import {
   type Executed,
   type KeptCommand,
   PlannedSandbox,
+  type UsageWatcher,
 } from '../sandbox/door/planned-sandbox.ts';
 import type { TimeLimits } from '../sandbox/door/supervise.ts';
 import { type CommandUser, commandUser } from '../sandbox/door/user.ts';
@@ -44,6 +45,7 @@ export interface BuildBoxOptions {
   readonly installer?: boolean;
   /** Aborts the wait for an address of the network. */
   readonly signal?: AbortSignal | undefined;
+  readonly samples?: UsageWatcher | undefined;
   /** Where rpm's folders are; {@link TOP_DIRECTORY} when missing. */
   readonly topDirectory?: string | undefined;
 }
@@ -129,7 +131,8 @@ export class BuildBox {
       env: { ...options.env, HOME: BUILD_HOME },
       workdir: BUILD_HOME,
     };
-    const sandbox = await PlannedSandbox.open(engine, plan, { signal });
+    const { samples } = options;
+    const sandbox = await PlannedSandbox.open(engine, plan, { signal, samples });
     return new BuildBox(sandbox, command, topDirectory, egress?.log);
   }
 

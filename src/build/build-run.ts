@@ -35,6 +35,7 @@ export class BuildRun {
     this.engine = engine;
     this.request = request;
     this.hooks = hooks;
+    this.timeline.samples.isOn = hooks.samples !== false;
     const signals = [this.#broken.signal, ...(hooks.signal === undefined ? [] : [hooks.signal])];
     this.signal = AbortSignal.any(signals);
   }

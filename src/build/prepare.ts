@@ -210,6 +210,7 @@ class Rounds {
         env,
         topDirectory,
         signal: run.signal,
+        samples: run.timeline.samples,
       });
       try {
         await box.sandbox.copyIn(inputFiles(request, box.topDirectory), run.warn, run.signal);

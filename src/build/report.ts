@@ -5,7 +5,7 @@ import type { KilnError } from '../errors.ts';
 import type { OnImageProgress } from '../image/progress.ts';
 import type { CgroupUsage } from '../kernel/cgroup-usage.ts';
 import type { RpmIdentity } from '../rpm/package.ts';
-import type { Phase } from '../run/timeline.ts';
+import type { Course } from '../run/timeline.ts';
 import type { CommandFacts } from '../sandbox/command-facts.ts';
 import type { CommandEnd } from '../sandbox/door/supervise.ts';
 import type { BoxFacts } from '../sandbox/facts.ts';
@@ -63,6 +63,8 @@ export interface BuildHooks {
   readonly onOutput?: (log: LogName, chunk: Buffer) => void;
   readonly onImageProgress?: OnImageProgress;
   readonly onWarning?: (warning: BuildWarning) => void;
+  /** Whether the result has samples of what was used; it has, unless this is false. */
+  readonly samples?: boolean;
   /** What state.log calls the phases, and the build as a whole, where that is not kiln's own name. */
   readonly stateNames?: Readonly<Partial<Record<BuildPhase | 'whole', string>>>;
 }
@@ -100,7 +102,7 @@ export interface Difference {
 }
 
 /** Everything that comes of a build, however it ended; see {@link buildPackage}. */
-export interface BuildReport {
+export interface BuildReport extends Course {
   /** name, or what the source was called when it could not be read. */
   readonly name: string;
   /** 0, or why not: see docs/builds.md. */
@@ -113,10 +115,8 @@ export interface BuildReport {
   /** What was asked for. */
   readonly request: BuildRequest;
   readonly resultDirectory: string;
-  readonly started: Date;
   /** `sha256:…` of the source package or spec; undefined if it was not read for this build. */
   readonly sourceDigest: string | undefined;
-  readonly phases: readonly Phase[];
   /** Without the source package. */
   readonly packages: readonly BuiltPackage[];
   readonly sourcePackage: BuiltPackage | undefined;

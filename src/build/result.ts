@@ -1,7 +1,6 @@
 import { digestOf } from '../result/digest.ts';
 import type { Result } from '../result/schema.ts';
-import { RESULT_VERSION } from '../result/version.ts';
-import { failureOf, measuredPolicy, resourcesOf } from '../run/result.ts';
+import { failureOf, measuredPolicy, resourcesOf, resultOfCourse } from '../run/result.ts';
 import { KILN_VERSION } from '../state/paths.ts';
 import type { BuildReport, BuiltPackage } from './report.ts';
 import type { BuildRequest } from './request.ts';
@@ -9,13 +8,10 @@ import type { BuildRequest } from './request.ts';
 /** result.json of a build, however it ended. */
 export function resultOfBuild(report: BuildReport): Result {
   const { request, failure, failedPhase, end, image, measured } = report;
-  const last = Math.max(0, ...report.phases.map((phase) => phase.start + phase.duration));
   return {
-    version: RESULT_VERSION,
+    ...resultOfCourse(report),
     kiln: KILN_VERSION,
     id: report.box ?? null,
-    startedAt: report.started.toISOString(),
-    durationMs: Math.round(last * 1000) / 1000,
     exitStatus: report.exitStatus,
     exit: exitOf(end),
     limitHit: report.limitHit,
@@ -26,11 +22,6 @@ export function resultOfBuild(report: BuildReport): Result {
     image: image === undefined ? null : { ...image },
     policy: measured === undefined ? null : measuredPolicy(measured),
     ...(report.egress.length === 0 ? {} : { egress: [...report.egress] }),
-    phases: report.phases.map(({ name, start, duration }) => ({
-      name,
-      startMs: start,
-      durationMs: duration,
-    })),
     resources: resourcesOf(report.usage),
     artifacts: [...report.artifacts],
     warnings: [...report.warnings],

@@ -11,7 +11,7 @@ type Name = keyof (BuildOptions & ChainOptions & RecipeOptions);
 
 /** What every build has. */
 const EVERY: readonly Name[] = [
-  ...(['resultdir', 'keep', 'json', 'quiet', 'timeout', 'stallTimeout'] as const),
+  ...(['resultdir', 'keep', 'json', 'quiet', 'samples', 'timeout', 'stallTimeout'] as const),
 ];
 
 const BOX: readonly Name[] = [

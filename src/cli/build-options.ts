@@ -48,6 +48,7 @@ export interface BuildOptions extends LimitValues {
   readonly json?: boolean;
   readonly quiet?: boolean;
   readonly ci: CiChoice;
+  readonly samples: boolean;
 }
 
 /** Bytes of a cache when nobody says: ccache's own default. */
@@ -168,6 +169,7 @@ export function addBuildOptions(command: Command, caller: Pick<Caller, 'env'>): 
     new Option('--ci <service>', 'format output for a CI service: groups, annotations, junit.xml')
       .choices(CI_CHOICES)
       .default('auto'),
+    new Option('--no-samples', 'do not record resource use over time in result.json'),
     new Option('-q, --quiet', 'do not show the output of the build'),
   ];
   for (const option of options) command.addOption(option);

@@ -31,6 +31,7 @@ export interface SharedOptions extends LimitValues {
   readonly offline?: boolean;
   readonly json?: boolean;
   readonly quiet?: boolean;
+  readonly samples: boolean;
 }
 
 /** Prints the schema of YAML recipes. */
@@ -56,6 +57,7 @@ export async function buildRecipe(
   using interruption = listenForInterruption(caller);
   using output = new RecipeOutput(path, options.quiet === true, caller);
   const timeline = new Timeline();
+  timeline.samples.isOn = options.samples;
   const json = options.json === true;
   try {
     const hooks = { ...output.hooks, signal: interruption.signal };

@@ -100,7 +100,7 @@ async function build(
     { quiet: options.quiet === true, ci: options.ci, source: basename(shown) },
     caller,
   );
-  const hooks = { ...output.hooks, signal: interruption.signal };
+  const hooks = { ...output.hooks, signal: interruption.signal, samples: options.samples };
   const report =
     options.resume === undefined
       ? await buildOnce(engine, buildRequest(source, options, it, caller), options, hooks)

@@ -27,6 +27,7 @@ interface RunOptions extends SandboxOptions {
   readonly json?: boolean;
   readonly tty?: boolean;
   readonly explain?: boolean;
+  readonly samples?: boolean;
 }
 
 /** What a run takes from where it happens: a process of its own, or one that has many at a time. */
@@ -84,6 +85,7 @@ export function commandIn(context: RunContext): Command {
     .option('--json', 'print the result as JSON, as the last line of stderr; see docs/result.md')
     .option('-t, --tty', 'give the command a terminal (colours, line editing, window size)')
     .option('--explain', 'print which layers of protection the command would have; run nothing')
+    .option('--no-samples', 'do not record resource use over time in result.json')
     .addHelpText('after', EXAMPLES)
     .action((argv: string[], options: RunOptions) => runCommand(argv, options, it, context));
 }
@@ -109,6 +111,8 @@ export async function runCommand(
   let attachment: Attachment | undefined;
   const timeline = new Timeline();
   const json = options.json === true;
+  timeline.samples.isOn =
+    options.samples !== false && (json || request.resultDirectory !== undefined);
   // Until the command has started, a signal means kiln itself.
   const interruption = listenForInterruption(caller);
   let collecting: ReturnType<typeof listenForInterruption> | undefined;
@@ -156,8 +160,8 @@ export async function runCommand(
     if (error instanceof RunElsewhere) throw error;
     printError(error, caller.stderr);
     caller.exitStatus = exitStatus(error);
-    const { started, phases, current, failed: phase = current } = timeline;
-    const failure = { error, started, phases, phase, box, image: used };
+    const { course, current, failed: phase = current } = timeline;
+    const failure = { error, ...course, phase, box, image: used };
     await reportResult(request, json, (context) => resultOfFailure(context, failure), caller);
   } finally {
     interruption[Symbol.dispose]();

@@ -10,6 +10,8 @@ export interface CgroupUsage {
   readonly cpuMicroseconds?: number;
   readonly cpuUserMicroseconds?: number;
   readonly cpuSystemMicroseconds?: number;
+  /** At this moment. */
+  readonly memoryBytes?: number;
   readonly peakMemoryBytes?: number;
   /** How often the kernel killed because of the memory limit. */
   readonly oomKills?: number;
@@ -48,6 +50,7 @@ function usageV1(memory: string | undefined, cpuacct: string | undefined) {
     cpuMicroseconds: scaled(read(cpuacct, 'cpuacct.usage'), 1e-3),
     cpuUserMicroseconds: scaled(read(cpuacct, 'cpuacct.usage_user'), 1e-3),
     cpuSystemMicroseconds: scaled(read(cpuacct, 'cpuacct.usage_sys'), 1e-3),
+    memoryBytes: scaled(read(memory, 'memory.usage_in_bytes'), 1),
     peakMemoryBytes: scaled(read(memory, 'memory.max_usage_in_bytes'), 1),
     oomKills: word(read(memory, 'memory.oom_control'), 'oom_kill'),
     ...ioOfProcesses(read(memory, 'cgroup.procs')),
@@ -63,6 +66,7 @@ function usageV2(path: string) {
     cpuMicroseconds: word(cpu, 'usage_usec'),
     cpuUserMicroseconds: word(cpu, 'user_usec'),
     cpuSystemMicroseconds: word(cpu, 'system_usec'),
+    memoryBytes: scaled(read(path, 'memory.current'), 1),
     peakMemoryBytes: scaled(read(path, 'memory.peak'), 1),
     oomKills: word(read(path, 'memory.events'), 'oom_kill'),
     readBytes: sum('rbytes'),

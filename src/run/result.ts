@@ -6,7 +6,7 @@ import { RESULT_VERSION } from '../result/version.ts';
 import { describeRefusal } from './refusal.ts';
 import type { RunRequest } from './request.ts';
 import type { RunReport } from './run.ts';
-import type { Phase } from './timeline.ts';
+import type { Course } from './timeline.ts';
 
 /** What every result has, however the run went. */
 export interface ResultContext {
@@ -18,10 +18,8 @@ export interface ResultContext {
 }
 
 /** How far a run came that kiln could not bring to its end. */
-export interface FailedRun {
+export interface FailedRun extends Course {
   readonly error: unknown;
-  readonly started: Date;
-  readonly phases: readonly Phase[];
   /** The box, if it came to one. */
   readonly box?: string | undefined;
   readonly image?: RunReport['image'] | undefined;
@@ -66,16 +64,10 @@ export function resultOfFailure(context: ResultContext, failed: FailedRun): Resu
   };
 }
 
-function common(
-  { request, version, exitStatus }: ResultContext,
-  { started, phases }: { readonly started: Date; readonly phases: readonly Phase[] },
-) {
-  const end = Math.max(0, ...phases.map((phase) => phase.start + phase.duration));
+function common({ request, version, exitStatus }: ResultContext, course: Course) {
   return {
-    version: RESULT_VERSION,
+    ...resultOfCourse(course),
     kiln: version,
-    startedAt: started.toISOString(),
-    durationMs: Math.round(end * 1000) / 1000,
     exitStatus,
     // Values of the environment may be secrets; result.json is often shown around.
     request: {
@@ -84,11 +76,22 @@ function common(
       ...(request.secrets === undefined ? {} : { secrets: secretNames(request) }),
     },
     planDigest: digestOf(planOf(request)),
+  } as const;
+}
+
+/** The fields about when, and about what was used meanwhile. */
+export function resultOfCourse({ started, phases, samples }: Course) {
+  const end = Math.max(0, ...phases.map((phase) => phase.start + phase.duration));
+  return {
+    version: RESULT_VERSION,
+    startedAt: started.toISOString(),
+    durationMs: Math.round(end * 1000) / 1000,
     phases: phases.map(({ name, start, duration }) => ({
       name,
       startMs: start,
       durationMs: duration,
     })),
+    ...(samples === undefined ? {} : { samples: [...samples] }),
   } as const;
 }
 

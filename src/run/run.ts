@@ -19,7 +19,7 @@ import { collectorFor } from './collect.ts';
 import { planRun } from './plan.ts';
 import type { RunRequest } from './request.ts';
 import { readSecrets } from './secrets.ts';
-import { type Phase, Timeline } from './timeline.ts';
+import { type Course, Timeline } from './timeline.ts';
 
 /** What a caller does while the command runs, and where its stdio goes. */
 export interface RunHooks extends CommandStdio {
@@ -41,11 +41,10 @@ export interface RunHooks extends CommandStdio {
 /** What came of a run. */
 export interface RunReport
   extends Pick<Ended, 'limitHit' | 'usage'>,
-    Partial<Pick<Ended, 'refused'>> {
+    Partial<Pick<Ended, 'refused'>>,
+    Course {
   readonly box: string;
   readonly image: { readonly id: string; readonly name: string };
-  readonly started: Date;
-  readonly phases: readonly Phase[];
   readonly end: CommandEnd;
   /** Measured inside the sandbox. */
   readonly measured: Measured & { readonly limits?: CgroupLimits };
@@ -94,7 +93,7 @@ export async function run(
   const secrets = await readSecrets(request.secrets);
   const sandbox = await timeline.measure('sandbox', () =>
     withWaits({ endAfter: startLimit(request), signal }, () =>
-      PlannedSandbox.open(engine, plan, { secrets, signal }),
+      PlannedSandbox.open(engine, plan, { secrets, signal, samples: timeline.samples }),
     ),
   );
   let removed: Promise<void> | undefined;
@@ -124,8 +123,7 @@ export async function run(
     return {
       box: sandbox.id,
       image: { id: image.manifest.id, name: image.manifest.name },
-      started: timeline.started,
-      phases: timeline.phases,
+      ...timeline.course,
       end: { exitCode, signal: endedBy, timeLimit },
       measured: { ...measured, limits },
       ...{ limitHit, usage, refused, collection, failure, warnings, removed },

@@ -114,3 +114,22 @@ test.serial('what kiln could not do is told with its phase', async (t) => {
     t.regex(cramped.result.failure?.hint ?? '', /--pids/, cramped.result.failure?.message);
   }
 });
+
+test.serial('a result has what was used over time', async (t) => {
+  const script = `dd if=/dev/zero of=/tmp/x bs=1M count=20 2>/dev/null; i=0
+    end=$(($(date +%s) + 3)); while [ $(date +%s) -lt $end ]; do i=$((i+1)); done`;
+  const { result, directory } = await run(t, script);
+  const { samples = [], resources } = result;
+  t.true(samples.length >= 5 && samples.length <= 20, `${samples.length} samples in 3 s`);
+  const last = samples.at(-1)!;
+  t.true(last.cpuMs <= (resources.cpuMs ?? 0), 'no more than in the end');
+  t.true(last.cpuMs > (resources.cpuMs ?? 0) / 4, `${last.cpuMs} of ${resources.cpuMs}`);
+  t.true(last.memory > 20 << 20, 'with the file in /tmp');
+  t.true(samples.every(({ ms }, at) => at === 0 || ms - samples[at - 1]!.ms >= 190));
+  t.regex(readFileSync(join(directory, 'report.html'), 'utf8'), /id="plots"/);
+});
+
+test.serial('--no-samples leaves them out', async (t) => {
+  const { result } = await run(t, 'sleep 1', ['--no-samples']);
+  t.is(result.samples, undefined);
+});

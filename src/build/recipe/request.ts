@@ -126,8 +126,8 @@ export function resultOfFailedRecipe(
     caller: asked.caller,
     recipe: { path: asked.path, parameters: Object.keys(asked.parameters ?? {}) },
   };
-  const { started, phases, current, failed: phase = current } = timeline;
-  return resultOfFailure({ request, version, exitStatus }, { error, started, phases, phase });
+  const { course, current, failed: phase = current } = timeline;
+  return resultOfFailure({ request, version, exitStatus }, { error, ...course, phase });
 }
 
 /** What a recipe's file name ends in; a script first, where both lie side by side. */

@@ -82,7 +82,7 @@ export async function runRecipe(
   const plan = planRun(engine, run, image);
   const collect = await collectorFor(run);
   const sandbox = await timeline.measure('sandbox', () =>
-    PlannedSandbox.open(engine, plan, { signal }),
+    PlannedSandbox.open(engine, plan, { signal, samples: timeline.samples }),
   );
   let kept = false;
   try {
@@ -112,8 +112,7 @@ export async function runRecipe(
     return {
       box: sandbox.id,
       image: { id: image.manifest.id, name: image.manifest.name },
-      started: timeline.started,
-      phases: timeline.phases,
+      ...timeline.course,
       end,
       limitHit,
       usage,

@@ -67,8 +67,8 @@ export const answerRun: Answer<'Run'> = async (parameters, context) => {
     return { ...stdio?.collected, result: await resultOf(request, report) };
   } catch (error) {
     if (!(error instanceof RunElsewhere) && request.resultDirectory !== undefined) {
-      const { started, phases, current, failed: phase = current } = timeline;
-      const failure = { error, started, phases, phase, box: sandbox, image: used };
+      const { course, current, failed: phase = current } = timeline;
+      const failure = { error, ...course, phase, box: sandbox, image: used };
       const about = { request, version: KILN_VERSION, exitStatus: exitStatus(error) };
       // What went wrong goes before what goes wrong with the report of it.
       await writeResult(

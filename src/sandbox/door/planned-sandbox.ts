@@ -29,8 +29,15 @@ export interface OpenIo {
   readonly secrets?: readonly Secret[];
   /** Aborts the wait for an address of the network. */
   readonly signal?: AbortSignal | undefined;
+  /** Is shown what the sandbox uses while commands run. */
+  readonly samples?: UsageWatcher | undefined;
   /** A sandbox taken before, for a plan with the usual network and label. */
   readonly reserved?: ReservedBox | undefined;
+}
+
+/** Looks now and then at what a sandbox has used, until the answer is disposed of. */
+export interface UsageWatcher {
+  watch(read: () => CgroupUsage): Disposable;
 }
 
 /** Where a command's stdio goes: to streams of this process unless given. */
@@ -105,6 +112,7 @@ export class PlannedSandbox implements AsyncDisposable {
   readonly #owner: Ids;
   readonly #environment: Readonly<Record<string, string>>;
   #egress: Egress | undefined;
+  #samples: UsageWatcher | undefined;
   /** Measured when its last command was started. */
   measured: Measured | undefined;
 
@@ -127,7 +135,7 @@ export class PlannedSandbox implements AsyncDisposable {
   static async open(
     engine: Engine,
     plan: SandboxPlan | Plan,
-    { secrets = [], ...io }: OpenIo = {},
+    { secrets = [], samples, ...io }: OpenIo = {},
   ): Promise<PlannedSandbox> {
     const policies = new Policies(engine.paths, surroundingsOf(plan.sandbox));
     if ('command' in plan) await policies.of(plan.command.policy);
@@ -142,6 +150,7 @@ export class PlannedSandbox implements AsyncDisposable {
       ...io,
     });
     const opened = new PlannedSandbox(sandbox, policies, plan);
+    opened.#samples = samples;
     try {
       if (plan.egress !== undefined) {
         // Few have one.
@@ -225,6 +234,7 @@ export class PlannedSandbox implements AsyncDisposable {
     const kill =
       plan.leftovers === 'ended' ? () => this.killAll() : async () => void process.kill('SIGKILL');
     const ended = async () => {
+      using _samples = this.#samples?.watch(() => this.usage());
       const end = await supervise(process, plan.time, plan.leftovers, kill);
       const usage = this.usage();
       const limitHit = this.limitHit(end, usage, plan.disks);
