@@ -1,9 +1,20 @@
 /** Open sandboxes: any number of commands, and files in and out. */
-import { closeSync, constants, fchmodSync, fstatSync, readSync, writeSync } from 'node:fs';
+import {
+  closeSync,
+  constants,
+  fchmodSync,
+  fstatSync,
+  openSync,
+  readSync,
+  writeSync,
+} from 'node:fs';
+import { descriptorPath, FileSystems } from '../../artifacts/source.ts';
 import { noProcess } from '../../daemon/call.ts';
 import { KilnError } from '../../errors.ts';
 import { openExistingImage } from '../../image/open.ts';
-import { openat2, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS } from '../../kernel/at.ts';
+import { O_PATH, openat2, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS } from '../../kernel/at.ts';
+import { closing } from '../../kernel/descriptor.ts';
+import { hasErrno } from '../../kernel/libc.ts';
 import { makingFilesAs } from '../../kernel/user-namespace.ts';
 import { planRun } from '../../run/plan.ts';
 import { readSecrets } from '../../run/secrets.ts';
@@ -162,22 +173,29 @@ export const answerRead: Answer<'ReadFile'> = async ({ sandbox: id, path, offset
       }),
   );
 
+const RESOLVE = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
+
 /**
- * Opens a file of a sandbox, whatever links lie on the way: none leads out of it.
+ * Opens a file of a sandbox, whatever links lie on the way: none leads out of it. What the kernel only shows as a
+ * file (/proc, /sys) is none: here it would be opened with root's rights.
  * @throws KilnError E_ARGUMENT for what is no plain file, SyscallError
  */
 function openFile(root: number, path: string, flags: number, mode = 0): number {
   if (!path.startsWith('/')) throw notFile(path, 'it is not an absolute path');
-  const isNew = (flags & constants.O_CREAT) !== 0;
-  const file = openat2(root, path, {
-    // A pipe that nobody writes to would be waited for.
-    flags: flags | constants.O_NONBLOCK,
-    resolve: RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS,
-    ...(isNew ? { mode: mode & 0o777 } : {}),
-  });
-  if (fstatSync(file).isFile()) return file;
-  closeSync(file);
-  throw notFile(path, 'it is not a plain file');
+  let found: number;
+  try {
+    found = openat2(root, path, { flags: O_PATH, resolve: RESOLVE });
+  } catch (error) {
+    if ((flags & constants.O_CREAT) === 0 || !hasErrno(error, 'ENOENT')) throw error;
+    const how = { flags: flags | constants.O_EXCL, mode: mode & 0o777, resolve: RESOLVE };
+    return openat2(root, path, how);
+  }
+  using _found = closing(found);
+  const stats = fstatSync(found, { bigint: true });
+  if (!stats.isFile() || new FileSystems().isPseudo(found, stats)) {
+    throw notFile(path, 'it is not a plain file');
+  }
+  return openSync(descriptorPath(found), flags & ~constants.O_CREAT);
 }
 
 async function use<Result>(
