@@ -215,7 +215,7 @@ const faults: readonly Fault[] = [
     setup:
       'mount -t tmpfs -o size=20g,mode=755 tmpfs $D; mkdir -m 700 $D/home; KILN_STATE=$D/home/state',
     status: 'fail',
-    says: /home may not be passed.*chmod o\+x/s,
+    says: /home is closed to other users.*chmod o\+x/s,
   },
   {
     title: 'a state directory that everybody may write to',

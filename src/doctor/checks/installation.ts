@@ -73,7 +73,7 @@ export const packages: Check = {
     const names = missing.map((need) => need.package).filter((name) => name !== undefined);
     return fail(
       `${host.name}: no ${missing.map(({ what }) => what).join(', ')}`,
-      'kiln calls these',
+      'kiln needs them',
       host.install([...new Set(names)]),
     );
   },
@@ -113,6 +113,10 @@ export const signatures: Check = {
       const mend = (isKiln ? error.hint : undefined) ?? 'see the checks above';
       return fail(reason(error), 'no package can be verified, so no image can be made', mend);
     }
-    return fail('what is no signature was taken for one', 'forged packages pass', 'report it');
+    return fail(
+      'rpm’s library accepted data that is not a signature',
+      'forged packages pass',
+      'report it',
+    );
   },
 };

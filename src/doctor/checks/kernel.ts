@@ -59,10 +59,10 @@ export const landlock: Check = {
 export function landlockFinding(abi: number, allowed: boolean): Finding {
   if (abi < FIRST_ABI.files) {
     const lost =
-      'a wall is missing: files of the host’s that leaked into a sandbox could be opened, and SYS_PTRACE could reach its init';
+      'nothing else stops a command from opening host files that leak into its sandbox, or one with SYS_PTRACE from tracing the init';
     return (allowed ? warn : fail)(
       'the kernel has no Landlock',
-      allowed ? lost : `commands are refused, for ${lost}`,
+      allowed ? lost : `kiln refuses commands: ${lost}`,
       `boot with landlock in lsm= (cat /sys/kernel/security/lsm shows the others), on ${SINCE.files} or newer with CONFIG_SECURITY_LANDLOCK; or do without: KILN_ALLOW_MISSING=landlock`,
     );
   }
@@ -70,12 +70,12 @@ export function landlockFinding(abi: number, allowed: boolean): Finding {
   const lost = (['no-tcp', 'abstract-sockets'] as const).filter((wall) => abi < FIRST_ABI[wall]);
   const last = lost.at(-1);
   if (last === undefined) return ok(`${found}: files, TCP, abstract sockets`);
-  const uses = lost.map((wall) => NEEDED_BY[wall]).join(', no ');
+  const uses = lost.map((wall) => NEEDED_BY[wall]).join(', ');
   return warn(
     found,
     allowed
-      ? `no wall for ${uses} (${lost.join(', ')})`
-      : `no ${uses}: refused for want of ${lost.join(', ')}`,
+      ? `Landlock does not cover ${uses} (${lost.join(', ')})`
+      : `kiln refuses ${uses}: Landlock here lacks ${lost.join(', ')}`,
     `use ${SINCE[last]} or newer; or do without: KILN_ALLOW_MISSING=landlock`,
   );
 }

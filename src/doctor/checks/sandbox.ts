@@ -63,8 +63,8 @@ export const sandbox: Check = {
     const timer = setTimeout(() => {
       late.resolve(
         fail(
-          `nothing had come of a sandbox after ${PATIENCE / 1000} s`,
-          'no run and no build comes to an end',
+          `a sandbox did not end within ${PATIENCE / 1000} s`,
+          'commands and builds hang',
           'see which process hangs: `kiln doctor --files` names the log of libvirtd',
         ),
       );
@@ -88,7 +88,7 @@ async function tried(context: CheckContext): Promise<Finding> {
     const cause = error instanceof KilnError ? error.cause : undefined;
     return fail(
       `cannot ${step}: ${reason(error)}${cause === undefined ? '' : `: ${reason(cause)}`}`,
-      'no run and no build can start',
+      'no command and no build can start',
       hint ?? 'mend what the other checks name; in a container: docs/containers.md',
     );
   }

@@ -39,7 +39,7 @@ export const stateDirectory: Check = {
       if ((mode & 0o001) === 0) {
         return fail(
           found,
-          `sandboxes cannot reach their image: ${folder} may not be passed by others`,
+          `sandboxes cannot reach their image: ${folder} is closed to other users`,
           `chmod o+x ${folder}, or set KILN_STATE to another place`,
         );
       }
@@ -168,7 +168,7 @@ export const idMappedMounts: Check = {
       const unsupported = hasErrno(error, 'EINVAL');
       return fail(
         `${type} below ${directory}: ${reason(error)}`,
-        'images cannot be handed to sandboxes',
+        'images cannot be mounted in sandboxes',
         unsupported
           ? 'set KILN_STATE to a file system with ID-mapped mounts: ext4, xfs, btrfs, tmpfs'
           : 'run as root, outside of containers that forbid open_tree and mount_setattr',
@@ -232,7 +232,7 @@ export const openat2Call: Check = {
       // Were `..` not held at the root, this would be another directory, or none.
       const flags = constants.O_RDONLY | constants.O_DIRECTORY;
       closeSync(openat2(root, '../../../..', { flags, resolve: RESOLVE_IN_ROOT }));
-      return ok('paths can be kept inside a tree');
+      return ok('openat2 works: paths can be kept inside a tree');
     } catch (error) {
       return fail(
         `openat2: ${reason(error)}`,
