@@ -100,7 +100,16 @@ export class Workers {
     const spare = this.#spare?.isFor(env) === true ? this.#spare : undefined;
     if (spare !== undefined) this.#spare = undefined;
     const worker = spare ?? this.#start(env);
-    const again = await job(worker);
+    let again = false;
+    try {
+      again = await job(worker);
+    } finally {
+      this.#put(worker, again);
+    }
+  }
+
+  /** Keeps a worker for the next job, or has it end. */
+  #put(worker: Worker, again: boolean): void {
     if (again && this.#spare === undefined && !this.#ended) this.#spare = worker;
     else worker.end();
     this.#waiting.shift()?.();

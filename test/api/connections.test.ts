@@ -295,6 +295,29 @@ test.serial('a worker that dies is told to the caller, and its sandbox is gone',
   raw.socket.destroy();
 });
 
+test.serial('a daemon without descriptors says so to whoever calls, and goes on', async (t) => {
+  const raw = new Raw().send('GetVersion');
+  await raw.count(1);
+  const pid = `${daemonPid(state.paths.root)}`;
+  const fds = readdirSync(`/proc/${pid}/fd`).map(Number);
+  // Every number below the limit that is free would be taken: none is.
+  const first = Array.from({ length: 10_000 }, (_, fd) => fd).find((fd) => !fds.includes(fd)) ?? 0;
+  const set = (soft: number) => program('prlimit', ['--pid', pid, `--nofile=${soft}:`]);
+  t.is((await set(first)).code, 0);
+  raw.send('Doctor', { names: ['landlock'] });
+  raw.send('Run', { image, argv: ['true'], copyIn: [] });
+  const replies = await raw.count(3);
+  await set(1024);
+  t.deepEqual(
+    replies.slice(1).map(({ error, parameters }) => [error, parameters.code]),
+    Array.from({ length: 2 }, () => ['io.kiln.Failed', 'E_TOO_MANY_FILES']),
+  );
+  raw.send('Doctor', { names: ['landlock'] });
+  t.is((await raw.count(4))[3]?.parameters.checks?.length, 1);
+  t.is(`${daemonPid(state.paths.root)}`, pid);
+  raw.socket.destroy();
+});
+
 test.serial(
   'whoever is not root gets PermissionDenied, wherever the socket lets them in',
   async (t) => {

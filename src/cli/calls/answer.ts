@@ -99,22 +99,32 @@ export async function answerCall(call: Call, daemon: AnsweringDaemon): Promise<v
   calls.set(id, call);
   try {
     const parameters = checkedParameters(call, name);
-    if (methods[name].isShort)
-      await answer(
-        call,
-        name,
-        parameters,
-        contextOf(call, daemon, {
-          ...daemon.state,
-          makeImage: (of, image) => makeImage(of, image, daemon),
-        }),
-      );
-    else await daemon.work(call);
+    const isDone = methods[name].isShort && (await answerHere(call, name, parameters, daemon));
+    if (!isDone) await daemon.work(call);
   } catch (error) {
-    if (error instanceof RunElsewhere) await daemon.work(call);
-    else fail(call, error, daemon);
+    fail(call, error, daemon);
   } finally {
     calls.delete(id);
+  }
+}
+
+/** False: nothing has happened yet, it is work for a worker. */
+async function answerHere(
+  call: Call,
+  name: keyof typeof methods,
+  parameters: object,
+  daemon: AnsweringDaemon,
+): Promise<boolean> {
+  const state: DaemonState = {
+    ...daemon.state,
+    makeImage: (of, image) => makeImage(of, image, daemon),
+  };
+  try {
+    await answer(call, name, parameters, contextOf(call, daemon, state));
+    return true;
+  } catch (error) {
+    if (error instanceof RunElsewhere) return false;
+    throw error;
   }
 }
 
