@@ -83,3 +83,14 @@ test('every command has examples, of commands and options that there are', async
     }
   }
 });
+
+test('every command, argument and option has a help', async (t) => {
+  for (const command of leaves(await kiln())) {
+    const name = nameOf(command);
+    t.regex(command.description(), /^[A-Z].*\.$/s, name);
+    for (const argument of command.registeredArguments) {
+      t.not(argument.description, '', `${name}: ${argument.name()}`);
+    }
+    for (const option of command.options) t.not(option.description, '', `${name}: ${option.flags}`);
+  }
+});
