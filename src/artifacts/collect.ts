@@ -9,11 +9,10 @@ import {
   RESOLVE_NO_SYMLINKS,
 } from '../kernel/at.ts';
 import { hasErrno } from '../kernel/libc.ts';
-import { Destination, type Owner, unusableResultDirectory } from './destination.ts';
+import { Destination, type Owner } from './destination.ts';
 import { type Artifact, type CopiedEntry, describe, Inventory } from './manifest.ts';
 import { type ByteString, compilePattern, fromText, joinBytes, quoteName } from './pattern.ts';
-import { type Birth, birthIn } from './plain-file.ts';
-import { openStaging, type Staging } from './staging.ts';
+import { openStaging } from './staging.ts';
 import { TreeCopy } from './tree-copy.ts';
 import { PatternWalk } from './walk.ts';
 import { type ArtifactWarning, Budget, type CopyLimits, Warnings } from './warning.ts';
@@ -85,9 +84,7 @@ export async function collectArtifacts(request: CollectRequest): Promise<Collect
   });
   const room = LONGEST_PATH - Buffer.byteLength(staging.destination) - 1;
   const inventory = new Inventory(budget, room);
-  const birth = birthOf(staging, request.owner);
-  const links = 'later';
-  const copy = new TreeCopy({ destination, inventory, budget, warnings, links, birth });
+  const copy = new TreeCopy({ destination, inventory, budget, warnings, links: 'later' });
 
   const matches = new Map<string, readonly ByteString[]>();
   for (const pattern of patterns) {
@@ -152,14 +149,6 @@ function openBase(rootFd: number, path: string): Base | undefined {
   } catch (error) {
     if (hasErrno(error, 'ENOENT', 'ENOTDIR', 'ELOOP', 'ENAMETOOLONG', 'EACCES')) return undefined;
     throw error;
-  }
-}
-
-function birthOf({ fd, destination }: Staging, owner: Owner): Birth {
-  try {
-    return birthIn(fd, owner);
-  } catch (error) {
-    throw unusableResultDirectory(destination, error);
   }
 }
 

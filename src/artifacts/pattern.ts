@@ -26,11 +26,6 @@ export function toBytes(name: ByteString): Buffer {
   return Buffer.from(name, 'latin1');
 }
 
-/** The same for the calls of kernel/, which are quicker with text, where it has the same bytes. */
-export function toName(name: ByteString): Buffer | string {
-  return isAscii(name) ? name : toBytes(name);
-}
-
 /** Such a byte string is its own text. */
 function isAscii(name: ByteString): boolean {
   return /^[\x00-\x7f]*$/.test(name);

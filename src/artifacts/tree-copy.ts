@@ -1,13 +1,11 @@
 import { type BigIntStats, closeSync, fstatSync } from 'node:fs';
 import { openPath, readlinkat } from '../kernel/at.ts';
 import { closing } from '../kernel/descriptor.ts';
-import { isWithoutDevices } from '../kernel/file-status.ts';
 import { hasErrno, SyscallError } from '../kernel/libc.ts';
 import { type CopiedContent, copyContent, ReadFailed } from './content.ts';
 import { type Destination, type DestinationStep, droppedBits, keptMode } from './destination.ts';
 import type { CopiedEntry, Inventory } from './manifest.ts';
-import { type ByteString, fromBytes, joinBytes, toName } from './pattern.ts';
-import { type Birth, copyPlainFiles, GROUP } from './plain-file.ts';
+import { type ByteString, fromBytes, joinBytes, toBytes } from './pattern.ts';
 import {
   type DirectoryEntry,
   FileSystems,
@@ -25,8 +23,6 @@ export interface TreeCopyOptions {
   readonly warnings: Warnings;
   /** Makes symbolic links at once and as they are, or keeps them for {@link TreeCopy.makeLinks}. */
   readonly links: 'now' | 'later';
-  /** What a new file is by itself, where that is known: many are copied quicker then. */
-  readonly birth?: Birth;
   /** Entries that are left out, with all that is in them: their paths in the source. */
   readonly leaveOut?: ReadonlySet<ByteString>;
 }
@@ -39,15 +35,9 @@ export interface MadeEntry extends DestinationStep {
 /** One entry to copy: the open directory that has it, and its name there. */
 export interface CopyStep extends MadeEntry {
   readonly from: number;
-  readonly name: Buffer | string;
+  readonly name: Buffer;
   /** How many directories it is below the start. */
   readonly depth: number;
-}
-
-/** A file to copy, with its name as a byte string. */
-interface FileStep {
-  readonly step: CopyStep;
-  readonly name: ByteString;
 }
 
 /** A directory of the source, open, and its copy. */
@@ -60,7 +50,7 @@ export interface DirectoryPair extends MadeEntry {
 /**
  * Copies entries of one tree into another: content with its digest, holes, permission bits, times,
  * hard links among the copies; owners become one owner. The source may be hostile and may change:
- * nothing is followed, and nothing opened before its type is known, but where there can be no device.
+ * nothing is followed, and nothing opened before its type is known.
  * What cannot be copied is a warning; what cannot be written, or is too much, is an error.
  */
 export class TreeCopy {
@@ -75,26 +65,7 @@ export class TreeCopy {
 
   /** Copies entries of one directory. @throws as {@link copy} */
   async copyEntries(directory: DirectoryPair, entries: readonly DirectoryEntry[]): Promise<void> {
-    const { birth, budget } = this.#options;
-    const short = birth !== undefined && isWithoutDevices(directory.from);
-    let files: FileStep[] = [];
-    // Before anything else is copied, and at the end: the order is that of the names, short way or not.
-    const flush = async () => {
-      if (short && files.length > 0) await this.#copyPlainFiles(directory, files, birth);
-      files = [];
-    };
-    for (const { name, isFile } of entries) {
-      if (budget.due) await budget.breathe();
-      const step = stepTo(directory, name);
-      if (short && isFile) {
-        if (this.#claimFile(step)) files.push({ step, name });
-        if (files.length === GROUP) await flush();
-      } else {
-        await flush();
-        await this.copy(step);
-      }
-    }
-    await flush();
+    for (const { name } of entries) await this.copy(stepTo(directory, name));
   }
 
   /**
@@ -114,7 +85,7 @@ export class TreeCopy {
       } else if (stats.isDirectory()) {
         await this.#copyDirectory(step, fd, stats);
       } else if (stats.isFile()) {
-        if (this.#claimFile(step)) await this.#copyFile(step, fd, stats);
+        if (inventory.claim({ ...step, type: 'file' })) await this.#copyFile(step, fd, stats);
       } else if (stats.isSymbolicLink()) {
         if (inventory.claim({ ...step, type: 'symlink' })) this.#copyLink(step, fd, stats);
       } else {
@@ -189,31 +160,6 @@ export class TreeCopy {
     using _to = closing(to);
     const { source, path, depth } = step;
     await this.copyEntries({ from: fd, to, source, path, depth: depth + 1 }, entries);
-  }
-
-  #claimFile({ path, source }: CopyStep): boolean {
-    return this.#options.inventory.claim({ path, source, type: 'file' });
-  }
-
-  /** Copies files of one directory that are claimed, the short way where that will do. */
-  async #copyPlainFiles(
-    { from, to }: DirectoryPair,
-    files: readonly FileStep[],
-    birth: Birth,
-  ): Promise<void> {
-    const { budget, inventory } = this.#options;
-    const copies = copyPlainFiles({ from, to, names: files.map(({ name }) => name), birth });
-    for (const [index, copied] of copies.entries()) {
-      const { step } = files[index]!;
-      if (copied === undefined) {
-        await this.copy(step);
-        continue;
-      }
-      const { size, sha256, mode, mtimeMs } = copied;
-      budget.spend('bytes', size);
-      const { path, source } = step;
-      inventory.add({ path, source, type: 'file', size, sha256, mode, mtimeMs });
-    }
   }
 
   async #copyFile(step: CopyStep, pathFd: number, stats: BigIntStats): Promise<void> {
@@ -329,7 +275,7 @@ export class TreeCopy {
 function stepTo(directory: DirectoryPair, name: ByteString): CopyStep {
   return {
     from: directory.from,
-    name: toName(name),
+    name: toBytes(name),
     source: `${directory.source}/${name}`,
     to: directory.to,
     path: joinBytes(directory.path, name),

@@ -10,7 +10,7 @@ import {
   matchText,
   type PatternState,
   step,
-  toName,
+  toBytes,
 } from './pattern.ts';
 import { type DirectoryEntry, listEntries } from './source.ts';
 import type { TreeCopy } from './tree-copy.ts';
@@ -155,7 +155,7 @@ export class PatternWalk {
 /** An entry that is gone, or never was, is no match. */
 function openEntry(dirfd: number, name: ByteString): number | undefined {
   try {
-    return openPath(dirfd, toName(name));
+    return openPath(dirfd, toBytes(name));
   } catch (error) {
     if (hasErrno(error, 'ENOENT', 'ENOTDIR', 'ENAMETOOLONG', 'EACCES')) return undefined;
     throw error;

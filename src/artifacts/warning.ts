@@ -50,11 +50,6 @@ export class Budget {
     if (this.#used[kind] > this.limits[kind]) throw limitExceeded(kind, this.limits[kind]);
   }
 
-  /** How many directory entries may still be looked at. */
-  get visitsLeft(): number {
-    return this.limits.visited - this.#used.visited;
-  }
-
   /** @throws KilnError E_ARTIFACT_LIMIT */
   checkDepth(depth: number): void {
     if (depth > this.limits.depth) throw limitExceeded('depth', this.limits.depth);

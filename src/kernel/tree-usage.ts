@@ -4,8 +4,8 @@ import { KilnError } from '../errors.ts';
 import { openat2, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV } from './at.ts';
 import { closeDescriptor } from './descriptor.ts';
 import { DirectoryReader } from './directory.ts';
-import { FileStatus } from './file-status.ts';
-import { hasErrno } from './libc.ts';
+import { cString, hasErrno } from './libc.ts';
+import { checked, tryCall } from './system-call.ts';
 
 /**
  * Directories within directories that a tree may have to be copied or merged: each level holds descriptors and
@@ -41,6 +41,42 @@ export interface TreeUsage {
   readonly entries: number;
 }
 
+const AT_SYMLINK_NOFOLLOW = 0x100;
+const STATX_BASIC_STATS = 0x7ff;
+const S_IFMT = 0o170000;
+const S_IFDIR = 0o040000;
+
+/** What statx(2) says of an entry. Made once and read for many, it costs no more than the call. */
+class EntryStatus {
+  /** struct statx of linux/stat.h, in words of 32 bits. */
+  readonly #words = new Uint32Array(64);
+
+  /** Of the entry `name` of an open directory, a link itself. @throws SyscallError */
+  read(directory: number, name: Buffer): this {
+    const [flags, mask] = [AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS];
+    const result = tryCall('statx', directory, cString(name), flags, mask, this.#words);
+    checked('statx', result, name);
+    return this;
+  }
+
+  get links(): number {
+    return this.#words[4]!;
+  }
+
+  get isDirectory(): boolean {
+    return (this.#words[7]! & S_IFMT) === S_IFDIR;
+  }
+
+  /** As text. */
+  get inode(): string {
+    return `${this.#words[8]}:${this.#words[9]}`;
+  }
+
+  get blocks(): number {
+    return this.#words[12]! + this.#words[13]! * 2 ** 32;
+  }
+}
+
 /** A directory that is being read. */
 interface Level {
   readonly fd: number;
@@ -54,7 +90,7 @@ interface Level {
  * @throws KilnError E_TREE_DEPTH; SyscallError
  */
 export function treeUsage(path: string, most: TreeUsage): TreeUsage {
-  const status = new FileStatus();
+  const status = new EntryStatus();
   const linked = new Set<string>();
   const levels: Level[] = [];
   let bytes = 0;

@@ -2,62 +2,60 @@ import { lstatSync, readFileSync, readlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import test from 'ava';
 import { missingArtifacts } from '../../src/artifacts/collect.ts';
-import { BASE, bashIn, OWNER, PLACES, sandboxTree } from './sandbox-tree.ts';
+import { BASE, bashIn, OWNER, sandboxTree } from './sandbox-tree.ts';
 
 /** Everything find(1) knows of a tree except owners: type, mode, size, ns times, links, targets. */
 const LISTING = String.raw`find . -mindepth 1 -printf '%P\0%y %m %s %T@ %n %l\0' | sort -z | od -An -c`;
 
-for (const [where, parent] of PLACES) {
-  test(`a directory comes out as cp -a would copy it, owned by the caller${where}`, async (t) => {
-    const tree = sandboxTree(t, parent(t));
-    tree.bash(`
-      mkdir -p out/deep/er out/empty 'out/sp ace'
-      echo one > out/one; ln out/one out/deep/same; ln out/one out/deep/er/too; ln out/one out/a1
-      printf 'x' > $'out/new\\nline'; printf 'y' > $'out/bad\\xff\\xfe'; printf z > out/ünï; echo old > out/deep/er/old
-      ln -s one out/link; ln -s ../one out/deep/up; ln -s deep out/dir; ln -s dir/er out/via
-      ln -s $'bad\\xff\\xfe' out/tobad
-      head -c 3000000 /dev/urandom > out/big; head -c 262144 /dev/zero > out/zeros
-      chmod 640 out/one; chmod 1777 out/empty; chmod 500 out/deep; chmod 0 out/zeros
-      find out -exec touch -h -d '2001-02-03 04:05:06.789012345' {} +
-      touch -d '1965-01-01 00:00:00.5 UTC' out/big; touch -d '1965-01-01 00:00:00.4999 UTC' out/zeros out/deep/er/old
-      chown -hR ${BASE + 1000}:${BASE + 100} out`);
-    const { artifacts, warnings } = await tree.collect(['out']);
-    t.deepEqual(warnings, []);
-    tree.bash('cp -a out ../oracle');
-    t.is(bashIn(join(tree.out, 'out'), LISTING), bashIn(join(tree.root, '../oracle'), LISTING));
-    t.is(
-      bashIn(tree.out, `find . -mindepth 1 -printf '%U:%G\\n' | sort -u`),
-      `${OWNER.uid}:${OWNER.gid}\n`,
-    );
+test(`a directory comes out as cp -a would copy it, owned by the caller`, async (t) => {
+  const tree = sandboxTree(t);
+  tree.bash(`
+    mkdir -p out/deep/er out/empty 'out/sp ace'
+    echo one > out/one; ln out/one out/deep/same; ln out/one out/deep/er/too; ln out/one out/a1
+    printf 'x' > $'out/new\\nline'; printf 'y' > $'out/bad\\xff\\xfe'; printf z > out/ünï; echo old > out/deep/er/old
+    ln -s one out/link; ln -s ../one out/deep/up; ln -s deep out/dir; ln -s dir/er out/via
+    ln -s $'bad\\xff\\xfe' out/tobad
+    head -c 3000000 /dev/urandom > out/big; head -c 262144 /dev/zero > out/zeros
+    chmod 640 out/one; chmod 1777 out/empty; chmod 500 out/deep; chmod 0 out/zeros
+    find out -exec touch -h -d '2001-02-03 04:05:06.789012345' {} +
+    touch -d '1965-01-01 00:00:00.5 UTC' out/big; touch -d '1965-01-01 00:00:00.4999 UTC' out/zeros out/deep/er/old
+    chown -hR ${BASE + 1000}:${BASE + 100} out`);
+  const { artifacts, warnings } = await tree.collect(['out']);
+  t.deepEqual(warnings, []);
+  tree.bash('cp -a out ../oracle');
+  t.is(bashIn(join(tree.out, 'out'), LISTING), bashIn(join(tree.root, '../oracle'), LISTING));
+  t.is(
+    bashIn(tree.out, `find . -mindepth 1 -printf '%U:%G\\n' | sort -u`),
+    `${OWNER.uid}:${OWNER.gid}\n`,
+  );
 
-    const sums = bashIn(tree.out, `find . -type f -print0 | sort -z | xargs -0 sha256sum -z`);
-    const expected = sums
-      .split('\0')
-      .filter(Boolean)
-      .map((line) => {
-        const name = Buffer.from(line.slice(66 + 2), 'latin1').toString();
-        return `${name} ${line.slice(0, 64)}`;
-      });
-    const got = artifacts.filter((a) => a.type === 'file').map((a) => `${a.path} ${a.sha256}`);
-    t.deepEqual(got.sort(), expected.sort());
-    const bad = artifacts.find((a) => a.path === 'out/bad\ufffd\ufffd');
-    t.is(bad?.pathBytes, Buffer.from('out/bad\xff\xfe', 'latin1').toString('base64'));
-    const old = artifacts.find((a) => a.path === 'out/deep/er/old');
-    t.is(old?.mtime, '1965-01-01T00:00:00.499Z');
-    t.is(artifacts.find((a) => a.path === 'out/zeros')?.mtime, old?.mtime);
-    const up = artifacts.find((a) => a.path === 'out/deep/up');
-    t.like(up, { type: 'symlink', target: '../one', source: '/out/deep/up' });
-    // The first in the order of names is what the others are links to.
-    t.deepEqual(
-      artifacts.filter((a) => a.hardLinkTo !== undefined).map((a) => `${a.path} ${a.hardLinkTo}`),
-      ['out/deep/er/too out/a1', 'out/deep/same out/a1', 'out/one out/a1'],
-    );
-    t.like(
-      artifacts.find((a) => a.path === 'out/empty'),
-      { type: 'directory', mode: '01777' },
-    );
-  });
-}
+  const sums = bashIn(tree.out, `find . -type f -print0 | sort -z | xargs -0 sha256sum -z`);
+  const expected = sums
+    .split('\0')
+    .filter(Boolean)
+    .map((line) => {
+      const name = Buffer.from(line.slice(66 + 2), 'latin1').toString();
+      return `${name} ${line.slice(0, 64)}`;
+    });
+  const got = artifacts.filter((a) => a.type === 'file').map((a) => `${a.path} ${a.sha256}`);
+  t.deepEqual(got.sort(), expected.sort());
+  const bad = artifacts.find((a) => a.path === 'out/bad\ufffd\ufffd');
+  t.is(bad?.pathBytes, Buffer.from('out/bad\xff\xfe', 'latin1').toString('base64'));
+  const old = artifacts.find((a) => a.path === 'out/deep/er/old');
+  t.is(old?.mtime, '1965-01-01T00:00:00.499Z');
+  t.is(artifacts.find((a) => a.path === 'out/zeros')?.mtime, old?.mtime);
+  const up = artifacts.find((a) => a.path === 'out/deep/up');
+  t.like(up, { type: 'symlink', target: '../one', source: '/out/deep/up' });
+  // The first in the order of names is what the others are links to.
+  t.deepEqual(
+    artifacts.filter((a) => a.hardLinkTo !== undefined).map((a) => `${a.path} ${a.hardLinkTo}`),
+    ['out/deep/er/too out/a1', 'out/deep/same out/a1', 'out/one out/a1'],
+  );
+  t.like(
+    artifacts.find((a) => a.path === 'out/empty'),
+    { type: 'directory', mode: '01777' },
+  );
+});
 
 test('files that are copied in pieces are whole, and so is their digest', async (t) => {
   const tree = sandboxTree(t);
@@ -89,42 +87,38 @@ test('holes stay holes, and their zeros are in the digest', async (t) => {
   t.true(blocks < 1000, `${blocks} KiB on disk`);
 });
 
-for (const [where, parent] of PLACES) {
-  test(`devices, fifos and sockets are skipped with a warning, and nothing blocks${where}`, async (t) => {
-    const tree = sandboxTree(t, parent(t));
-    tree.bash(`
-      mkdir out; mkfifo out/fifo; mknod out/zero c 1 5; mknod out/disk b 7 0; echo ok > out/file
-      perl -MIO::Socket::UNIX -e 'IO::Socket::UNIX->new(Local => "out/sock", Listen => 1)'`);
-    const { artifacts, warnings } = await tree.collect(['out', 'out/fifo']);
-    t.deepEqual(
-      artifacts.map((a) => a.path),
-      ['out', 'out/file'],
-    );
-    const told = warnings.filter((w) => w.code === 'special-file').map((w) => w.message);
-    t.deepEqual(told, [
-      '"/out/disk" is a block device: skipped',
-      '"/out/fifo" is a fifo: skipped',
-      '"/out/sock" is a socket: skipped',
-      '"/out/zero" is a character device: skipped',
-      '"/out/fifo" is a fifo: skipped',
-    ]);
-  });
-}
+test(`devices, fifos and sockets are skipped with a warning, and nothing blocks`, async (t) => {
+  const tree = sandboxTree(t);
+  tree.bash(`
+    mkdir out; mkfifo out/fifo; mknod out/zero c 1 5; mknod out/disk b 7 0; echo ok > out/file
+    perl -MIO::Socket::UNIX -e 'IO::Socket::UNIX->new(Local => "out/sock", Listen => 1)'`);
+  const { artifacts, warnings } = await tree.collect(['out', 'out/fifo']);
+  t.deepEqual(
+    artifacts.map((a) => a.path),
+    ['out', 'out/file'],
+  );
+  const told = warnings.filter((w) => w.code === 'special-file').map((w) => w.message);
+  t.deepEqual(told, [
+    '"/out/disk" is a block device: skipped',
+    '"/out/fifo" is a fifo: skipped',
+    '"/out/sock" is a socket: skipped',
+    '"/out/zero" is a character device: skipped',
+    '"/out/fifo" is a fifo: skipped',
+  ]);
+});
 
-for (const [where, parent] of PLACES) {
-  test(`setuid and setgid bits do not come out${where}`, async (t) => {
-    const tree = sandboxTree(t, parent(t));
-    tree.bash(`mkdir out; cp /bin/true out/su; cp /bin/true out/sg; mkdir out/dir
-      chmod 4755 out/su; chmod 2711 out/sg; chmod 2775 out/dir; chown -R ${BASE}:${BASE} out/dir`);
-    const { artifacts, warnings } = await tree.collect(['out']);
-    t.is(bashIn(tree.out, 'stat -c %a out/su out/sg out/dir'), '755\n711\n775\n');
-    t.is(artifacts.find((a) => a.path === 'out/su')?.mode, '0755');
-    t.deepEqual(
-      warnings.map((w) => `${w.code} ${w.path}`),
-      ['mode-bits-dropped /out/dir', 'mode-bits-dropped /out/sg', 'mode-bits-dropped /out/su'],
-    );
-  });
-}
+test(`setuid and setgid bits do not come out`, async (t) => {
+  const tree = sandboxTree(t);
+  tree.bash(`mkdir out; cp /bin/true out/su; cp /bin/true out/sg; mkdir out/dir
+    chmod 4755 out/su; chmod 2711 out/sg; chmod 2775 out/dir; chown -R ${BASE}:${BASE} out/dir`);
+  const { artifacts, warnings } = await tree.collect(['out']);
+  t.is(bashIn(tree.out, 'stat -c %a out/su out/sg out/dir'), '755\n711\n775\n');
+  t.is(artifacts.find((a) => a.path === 'out/su')?.mode, '0755');
+  t.deepEqual(
+    warnings.map((w) => `${w.code} ${w.path}`),
+    ['mode-bits-dropped /out/dir', 'mode-bits-dropped /out/sg', 'mode-bits-dropped /out/su'],
+  );
+});
 
 test('links are never followed out, and come out only where they lead to what came out', async (t) => {
   const tree = sandboxTree(t);
@@ -166,23 +160,21 @@ test('patterns that give nothing are told apart, and are a failure', async (t) =
   t.is(missingArtifacts(await tree.collect(['a/x'])), undefined);
 });
 
-for (const [where, parent] of PLACES) {
-  test(`two matches cannot become one file; the same file may be matched twice${where}`, async (t) => {
-    const tree = sandboxTree(t, parent(t));
-    tree.bash(`mkdir a b; echo 1 > a/x; echo 2 > b/x; echo 3 > b/y`);
-    await t.throwsAsync(tree.collect(['a/x', 'b/x']), {
-      code: 'E_ARTIFACT_COLLISION',
-      message: '"/a/x" and "/b/x" would both become "x"',
-    });
-    t.is(bashIn(tree.out, 'ls -A'), '');
-    const { artifacts } = await tree.collect(['{a,b}/x', '*/x', 'b', 'b/y']);
-    t.deepEqual(
-      artifacts.map((a) => a.path),
-      ['a', 'a/x', 'b', 'b/x', 'b/y', 'y'],
-    );
-    t.is(lstatSync(join(tree.out, 'y')).nlink, 1);
+test(`two matches cannot become one file; the same file may be matched twice`, async (t) => {
+  const tree = sandboxTree(t);
+  tree.bash(`mkdir a b; echo 1 > a/x; echo 2 > b/x; echo 3 > b/y`);
+  await t.throwsAsync(tree.collect(['a/x', 'b/x']), {
+    code: 'E_ARTIFACT_COLLISION',
+    message: '"/a/x" and "/b/x" would both become "x"',
   });
-}
+  t.is(bashIn(tree.out, 'ls -A'), '');
+  const { artifacts } = await tree.collect(['{a,b}/x', '*/x', 'b', 'b/y']);
+  t.deepEqual(
+    artifacts.map((a) => a.path),
+    ['a', 'a/x', 'b', 'b/x', 'b/y', 'y'],
+  );
+  t.is(lstatSync(join(tree.out, 'y')).nlink, 1);
+});
 
 test('pseudo file systems have no artifacts', async (t) => {
   const tree = sandboxTree(t);

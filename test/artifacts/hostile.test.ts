@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
 import type { Artifact } from '../../src/artifacts/manifest.ts';
-import { BASE, bashIn, CHILD, PLACES, type SandboxTree, sandboxTree } from './sandbox-tree.ts';
+import { BASE, bashIn, CHILD, type SandboxTree, sandboxTree } from './sandbox-tree.ts';
 
 /** Number of renameat2(2), which swaps two names at once. */
 const RENAMEAT2 = process.arch === 'arm64' ? 276 : 316;
@@ -29,43 +29,41 @@ function digests(artifacts: readonly Artifact[]): string {
     .join('');
 }
 
-for (const [where, parent] of PLACES) {
-  test.serial(`links swapped in while the tree is walked lead nowhere${where}`, async (t) => {
-    const tree = sandboxTree(t, parent(t));
-    tree.bash(`mkdir -p ../secret out/d out/keep; echo SECRET > ../secret/f; echo SECRET > ../secret/g
-      echo public > out/d/f; echo public > out/g`);
-    const secret = join(tree.root, '../secret');
-    // Atomic swaps, as fast as one process can: a directory and a file for a link to the secret.
-    const child = spawn(
-      'perl',
-      [
-        '-e',
-        `
-      chdir "${tree.root}/out"; symlink "${secret}", "../ld"; symlink "${secret}/g", "../lg";
-      my ($n, $x, $d, $ld, $g, $lg) = (${RENAMEAT2}, 2, 'd', '../ld', 'g', '../lg');
-      while (1) {
-        syscall($n, -100, $d, -100, $ld, $x); syscall($n, -100, $g, -100, $lg, $x);
-        select undef, undef, undef, 0.0001;
-      }`,
-      ],
-      { stdio: 'ignore' },
-    );
-    t.teardown(() => child.kill('SIGKILL'));
-    await sleep(100);
-    let [asFile, inside, round] = [0, 0, 0];
-    const enough = (seen: number) => seen >= 5 && round - seen >= 5;
-    for (; round < 300 && !(enough(asFile) && enough(inside)); round += 1) {
-      const destination = `${tree.out}/${round}`;
-      const { artifacts } = await tree.collect(['out', 'out/**/f'], { destination });
-      asFile += artifacts.filter((a) => a.path === 'out/g').length;
-      inside += artifacts.filter((a) => a.path === 'out/d/f').length;
-    }
-    t.is(bashIn(tree.out, 'grep -rl SECRET . || true'), '');
-    t.is(bashIn(tree.out, 'find . -type l'), '');
-    // Both states were met, else nothing was tested.
-    t.true(enough(asFile) && enough(inside), `${asFile}, ${inside} of ${round}`);
-  });
-}
+test.serial(`links swapped in while the tree is walked lead nowhere`, async (t) => {
+  const tree = sandboxTree(t);
+  tree.bash(`mkdir -p ../secret out/d out/keep; echo SECRET > ../secret/f; echo SECRET > ../secret/g
+    echo public > out/d/f; echo public > out/g`);
+  const secret = join(tree.root, '../secret');
+  // Atomic swaps, as fast as one process can: a directory and a file for a link to the secret.
+  const child = spawn(
+    'perl',
+    [
+      '-e',
+      `
+    chdir "${tree.root}/out"; symlink "${secret}", "../ld"; symlink "${secret}/g", "../lg";
+    my ($n, $x, $d, $ld, $g, $lg) = (${RENAMEAT2}, 2, 'd', '../ld', 'g', '../lg');
+    while (1) {
+      syscall($n, -100, $d, -100, $ld, $x); syscall($n, -100, $g, -100, $lg, $x);
+      select undef, undef, undef, 0.0001;
+    }`,
+    ],
+    { stdio: 'ignore' },
+  );
+  t.teardown(() => child.kill('SIGKILL'));
+  await sleep(100);
+  let [asFile, inside, round] = [0, 0, 0];
+  const enough = (seen: number) => seen >= 5 && round - seen >= 5;
+  for (; round < 300 && !(enough(asFile) && enough(inside)); round += 1) {
+    const destination = `${tree.out}/${round}`;
+    const { artifacts } = await tree.collect(['out', 'out/**/f'], { destination });
+    asFile += artifacts.filter((a) => a.path === 'out/g').length;
+    inside += artifacts.filter((a) => a.path === 'out/d/f').length;
+  }
+  t.is(bashIn(tree.out, 'grep -rl SECRET . || true'), '');
+  t.is(bashIn(tree.out, 'find . -type l'), '');
+  // Both states were met, else nothing was tested.
+  t.true(enough(asFile) && enough(inside), `${asFile}, ${inside} of ${round}`);
+});
 
 for (const [how, script] of [
   ['grows', 'while :; do echo line >> log; done'],
@@ -96,24 +94,22 @@ for (const [how, script] of [
   );
 }
 
-for (const [where, parent] of PLACES) {
-  test.serial(`files that vanish meanwhile are told, the others come out${where}`, async (t) => {
-    const tree = sandboxTree(t, parent(t));
-    tree.bash(`mkdir out; touch out/{1..3000}; touch out/stays`);
-    let vanished = 0;
-    for (let round = 0; round < 20 && vanished === 0; round += 1) {
-      tree.bash('touch out/{1..3000}');
-      const child = racer(t, tree, 'rm -f out/[1-9]*');
-      const { artifacts, warnings } = await tree.collect(['out']);
-      const told = warnings.filter((w) => w.code === 'vanished').length;
-      vanished += told;
-      t.true(artifacts.some((a) => a.path === 'out/stays'));
-      t.true(warnings.every((w) => w.code === 'vanished' || w.code === 'more'));
-      if (child.exitCode === null) await once(child, 'exit');
-    }
-    t.true(vanished > 0);
-  });
-}
+test.serial(`files that vanish meanwhile are told, the others come out`, async (t) => {
+  const tree = sandboxTree(t);
+  tree.bash(`mkdir out; touch out/{1..3000}; touch out/stays`);
+  let vanished = 0;
+  for (let round = 0; round < 20 && vanished === 0; round += 1) {
+    tree.bash('touch out/{1..3000}');
+    const child = racer(t, tree, 'rm -f out/[1-9]*');
+    const { artifacts, warnings } = await tree.collect(['out']);
+    const told = warnings.filter((w) => w.code === 'vanished').length;
+    vanished += told;
+    t.true(artifacts.some((a) => a.path === 'out/stays'));
+    t.true(warnings.every((w) => w.code === 'vanished' || w.code === 'more'));
+    if (child.exitCode === null) await once(child, 'exit');
+  }
+  t.true(vanished > 0);
+});
 
 test.serial('directories that come and go are no reason to fail', async (t) => {
   const tree = sandboxTree(t);
@@ -163,30 +159,28 @@ test.serial('a path that would be longer than any program can use is refused', a
   await t.throwsAsync(tree.collect(['*']), { code: 'E_ARTIFACT_LIMIT', message: /4\d\d\d bytes/ });
 });
 
-for (const [where, parent] of PLACES) {
-  test.serial(`limits end a collection at once, and nothing is left of it${where}`, async (t) => {
-    const tree = sandboxTree(t, parent(t));
-    tree.bash(`mkdir many; cd many; seq 6000 | xargs touch; cd ..; truncate -s 8T huge
-      head -c 3M /dev/urandom > data; mkdir -p wide/{1..200}`);
-    const cases: [string, object, RegExp][] = [
-      ['huge', {}, /bytes of holes/],
-      ['huge', { limits: { holes: 2 ** 43 - 1 } }, /8796093022207 bytes of holes/],
-      ['many', { limits: { entries: 5000 } }, /5000 files and directories/],
-      ['many/*', { limits: { visited: 3000 } }, /3000 directory entries/],
-      ['**/none', { limits: { visited: 100 } }, /100 directory entries/],
-      ['data', { limits: { bytes: 2 ** 20 } }, /1048576 bytes/],
-    ];
-    for (const [pattern, more, message] of cases) {
-      await t.throwsAsync(
-        tree.collect([pattern], more),
-        { code: 'E_ARTIFACT_LIMIT', message },
-        pattern,
-      );
-    }
-    t.is(bashIn(tree.out, 'ls -A'), '');
-    t.is((await tree.collect(['data'])).artifacts.length, 1);
-  });
-}
+test.serial(`limits end a collection at once, and nothing is left of it`, async (t) => {
+  const tree = sandboxTree(t);
+  tree.bash(`mkdir many; cd many; seq 6000 | xargs touch; cd ..; truncate -s 8T huge
+    head -c 3M /dev/urandom > data; mkdir -p wide/{1..200}`);
+  const cases: [string, object, RegExp][] = [
+    ['huge', {}, /bytes of holes/],
+    ['huge', { limits: { holes: 2 ** 43 - 1 } }, /8796093022207 bytes of holes/],
+    ['many', { limits: { entries: 5000 } }, /5000 files and directories/],
+    ['many/*', { limits: { visited: 3000 } }, /3000 directory entries/],
+    ['**/none', { limits: { visited: 100 } }, /100 directory entries/],
+    ['data', { limits: { bytes: 2 ** 20 } }, /1048576 bytes/],
+  ];
+  for (const [pattern, more, message] of cases) {
+    await t.throwsAsync(
+      tree.collect([pattern], more),
+      { code: 'E_ARTIFACT_LIMIT', message },
+      pattern,
+    );
+  }
+  t.is(bashIn(tree.out, 'ls -A'), '');
+  t.is((await tree.collect(['data'])).artifacts.length, 1);
+});
 
 test.serial('a million warnings are not kept', async (t) => {
   const tree = sandboxTree(t);

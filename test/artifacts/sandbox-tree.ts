@@ -16,25 +16,6 @@ export const BASE = 1_234_500_000;
 /** The caller that artifacts go to. */
 export const OWNER = { uid: 4321, gid: 8765 };
 
-/** An empty directory on a tmpfs where no device can be opened, as a box's own are; gone after the test. */
-export function withoutDevices(t: ExecutionContext): string {
-  return tmpfs(t, 'nodev');
-}
-
-function tmpfs(t: ExecutionContext, option: 'dev' | 'nodev'): string {
-  const directory = mkdtempSync(join(tmpdir(), 'kiln-artifacts-'));
-  t.teardown(() => rmSync(directory, { recursive: true, force: true }));
-  bashIn(directory, `mount -t tmpfs -o ${option} kiln-test .`);
-  t.teardown(() => bashIn('/', `umount -l ${directory}`));
-  return directory;
-}
-
-/** Where a tree can be: files are copied with care, or plain ones the short way. */
-export const PLACES = [
-  [' (with devices)', (t: ExecutionContext) => tmpfs(t, 'dev')],
-  [' (without devices)', withoutDevices],
-] as const;
-
 /** A program that collects, in a process of its own. */
 export const CHILD = fileURLToPath(new URL('collect-child.ts', import.meta.url));
 
@@ -50,8 +31,8 @@ export interface SandboxTree {
   ): Promise<Collection>;
 }
 
-export function sandboxTree(t: ExecutionContext, parent: string = tmpdir()): SandboxTree {
-  const top = mkdtempSync(join(parent, 'kiln-artifacts-'));
+export function sandboxTree(t: ExecutionContext): SandboxTree {
+  const top = mkdtempSync(join(tmpdir(), 'kiln-artifacts-'));
   const [root, out] = [join(top, 'root'), join(top, 'out')];
   t.teardown(() => rmSync(top, { recursive: true, force: true }));
   bashIn(top, 'mkdir root && chmod 755 .');
