@@ -13,6 +13,7 @@ import {
   type DnfRepository,
 } from '../../test/solver/dnf.ts';
 import { explain } from './explain.ts';
+import { SolverInProcess } from './in-process.ts';
 import { writeRepository } from './metadata.ts';
 import { makeWorld, PLATFORM, type World, type WorldQuestion } from './world.ts';
 
@@ -26,6 +27,8 @@ export interface CampaignOptions {
   readonly count: number;
   /** Questions to each world. */
   readonly each?: number;
+  /** Ask kiln as recipes ask it, in confined children: a hundred times as slow. */
+  readonly confined: boolean;
   readonly say: (line: string) => void;
 }
 
@@ -60,7 +63,7 @@ export async function campaign(options: CampaignOptions): Promise<CampaignReport
       worlds.push(makeWorld(seed, Math.min(each, left)));
       left -= each;
     }
-    for (const outcome of await askBoth(worlds)) {
+    for (const outcome of await askBoth(worlds, options.confined)) {
       asked++;
       if (outcome.dnf.packages !== undefined) solved++;
       if (same(outcome)) continue;
@@ -79,7 +82,7 @@ function same({ kiln, dnf }: Difference): boolean {
   return kiln.packages.join() === dnf.packages.join();
 }
 
-async function askBoth(worlds: readonly World[]): Promise<Difference[]> {
+async function askBoth(worlds: readonly World[], confined: boolean): Promise<Difference[]> {
   const work = await mkdtemp(join(tmpdir(), 'kiln-campaign-'));
   try {
     const questions: DnfQuestion[] = [];
@@ -90,11 +93,14 @@ async function askBoth(worlds: readonly World[]): Promise<Difference[]> {
         install: question.install.filter((spec) => !spec.startsWith('@')),
       })),
     );
+    const inProcess = new SolverInProcess(join(work, 'solv'));
+    const ask = (question: DnfQuestion) =>
+      confined ? solveConfined(join(work, 'cache'), question) : inProcess.ask(question);
     const outcomes: Difference[] = [];
     for (const world of worlds) {
       for (const [number, question] of world.questions.entries()) {
         const at = outcomes.length;
-        const kiln = await askKiln(join(work, 'cache'), questions[at]!);
+        const kiln = await answerOf(() => ask(questions[at]!));
         outcomes.push({ seed: world.seed, number, question, kiln, dnf: dnf[at]! });
       }
     }
@@ -128,8 +134,18 @@ async function writeWorld(work: string, world: World): Promise<DnfQuestion[]> {
   });
 }
 
-/** What kiln says to a question of dnf's. */
-async function askKiln(cache: string, question: DnfQuestion): Promise<DnfAnswer> {
+/** What kiln says: packages, or why there is no solution. */
+async function answerOf(ask: () => Promise<DnfAnswer>): Promise<DnfAnswer> {
+  try {
+    return await ask();
+  } catch (error) {
+    if (!(error instanceof KilnError) || !error.code.startsWith('E_SOLVER_')) throw error;
+    return { error: `${error.code} ${error.message}` };
+  }
+}
+
+/** Asks as a recipe would, with all that lies between. */
+async function solveConfined(cache: string, question: DnfQuestion): Promise<DnfAnswer> {
   const repositories = question.directories.map((entry, index) => {
     const options: DnfRepository = typeof entry === 'string' ? { directory: entry } : entry;
     const { excludepkgs = [], includepkgs = [], ...rest } = options;
@@ -140,24 +156,19 @@ async function askKiln(cache: string, question: DnfQuestion): Promise<DnfAnswer>
       ...(includepkgs.length > 0 ? { includepkgs: [...includepkgs] } : {}),
     });
   });
-  try {
-    const set = await openRepositories(repositories, { paths: { cache } });
-    const { lock } = await solve(set, {
-      arch: 'x86_64',
-      install: question.install,
-      exclude: question.exclude,
-      recommends: question.weak,
-      modules: {
-        enable: [...(question.enable ?? [])],
-        disable: [...(question.disable ?? [])],
-        platform: question.platform,
-      },
-    });
-    return { packages: lock.packages.map(({ nevra }) => nevra).sort() };
-  } catch (error) {
-    if (!(error instanceof KilnError) || !error.code.startsWith('E_SOLVER_')) throw error;
-    return { error: `${error.code} ${error.message}` };
-  }
+  const set = await openRepositories(repositories, { paths: { cache } });
+  const { lock } = await solve(set, {
+    arch: 'x86_64',
+    install: question.install,
+    exclude: question.exclude,
+    recommends: question.weak,
+    modules: {
+      enable: [...(question.enable ?? [])],
+      disable: [...(question.disable ?? [])],
+      platform: question.platform,
+    },
+  });
+  return { packages: lock.packages.map(({ nevra }) => nevra).sort() };
 }
 
 /** A report for people. */

@@ -20,16 +20,25 @@ export function unlistedPath(text: string): string | undefined {
  * Says why a solution that was found without filelists might be another one with them, or
  * undefined if it would not. That is so if a package which could have been chosen (it provides
  * something that the solution needs) was not, because a file it requires is not in primary
- * metadata; or if a chosen one conflicts with such a file.
+ * metadata; or if a chosen one conflicts with such a file, or recommends
+ * it and that counts.
  */
-export function missedFiles(pool: Pool, solution: readonly Id[]): string | undefined {
+export function missedFiles(
+  pool: Pool,
+  solution: readonly Id[],
+  recommends: boolean,
+): string | undefined {
   const chosen = new Set(solution);
   const paths = new DependencyPaths(pool);
   const seen = new Set<Id>();
   for (const solvable of solution) {
     const conflict = paths.find(pool.array(solvable, 'solvable:conflicts'));
     if (conflict !== undefined) return `${pool.nevra(solvable)} conflicts with ${conflict}`;
-    for (const dependency of pool.array(solvable, 'solvable:requires')) {
+    const recommended = recommends ? pool.array(solvable, 'solvable:recommends') : [];
+    // What is required was found; what is recommended is missed without a word.
+    const missed = paths.find(recommended);
+    if (missed !== undefined) return `${pool.nevra(solvable)} recommends ${missed}`;
+    for (const dependency of [...pool.array(solvable, 'solvable:requires'), ...recommended]) {
       if (seen.has(dependency)) continue;
       seen.add(dependency);
       for (const candidate of pool.providers(dependency)) {

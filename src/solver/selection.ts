@@ -35,7 +35,9 @@ export function installJobs(pool: Pool, packages: Packages, spec: string): Jobs 
   const match = matchAll(pool, packages, packages.enabled(packages.all), spec);
   if (match === undefined) return undefined;
   const withObsoletes = match.kind === 'name' || isGlob(match.arch ?? '');
-  return parted(match, spec).flatMap((part) => oneOfJob(pool, packages, part, withObsoletes));
+  return parted(match, spec).flatMap((part) =>
+    oneOfJob(pool, packages, part, { withObsoletes, best: true }),
+  );
 }
 
 /** Of each part of what matches one package is installed: dnf's `Base.install`. */
@@ -60,12 +62,12 @@ function oneOfJob(
   pool: Pool,
   packages: Packages,
   candidates: readonly Package[],
-  withObsoletes: boolean,
+  { withObsoletes, best }: { readonly withObsoletes: boolean; readonly best: boolean },
 ): Jobs {
   const obsoleting = withObsoletes
     ? packages.enabled(packages.obsoleting(packages.latest(candidates)))
     : [];
-  return bestJob(pool, [...new Set([...candidates, ...obsoleting])]);
+  return packagesJob(pool, [...new Set([...candidates, ...obsoleting])], best);
 }
 
 /** The job that installs a provider of `name`; `weak`: unless something else stands in the way. */
@@ -78,16 +80,23 @@ export function providesJob(
   return [how | SOLVER_SOLVABLE_PROVIDES, pool.id(name)];
 }
 
-/** The job that installs the best of these packages. */
-export function bestJob(pool: Pool, candidates: readonly Package[]): Jobs {
-  const how = INSTALL_BEST | SOLVER_SOLVABLE_ONE_OF | SOLVER_SETEVR | SOLVER_SETARCH;
+/** The job that installs one of these packages: the best, unless it may be one that is there already. */
+export function packagesJob(pool: Pool, candidates: readonly Package[], best: boolean): Jobs {
+  const install = best ? INSTALL_BEST : SOLVER_INSTALL;
+  const how = install | SOLVER_SOLVABLE_ONE_OF | SOLVER_SETEVR | SOLVER_SETARCH;
   return [how, pool.oneOf(candidates.map(({ id }) => id).sort((a, b) => a - b))];
 }
 
 /** Jobs that install one package of this very name, or undefined if there is none. */
-export function memberJobs(pool: Pool, packages: Packages, name: string): Jobs | undefined {
+export function memberJobs(
+  pool: Pool,
+  packages: Packages,
+  name: string,
+  best: boolean,
+): Jobs | undefined {
   const found = named(packages, name);
-  return found.length === 0 ? undefined : oneOfJob(pool, packages, found, true);
+  if (found.length === 0) return undefined;
+  return oneOfJob(pool, packages, found, { withObsoletes: true, best });
 }
 
 /** Jobs that install `name` if `requires` is installed, or undefined if there is none of that name. */
@@ -95,9 +104,11 @@ export function conditionalJobs(
   pool: Pool,
   packages: Packages,
   { name, requires }: { readonly name: string; readonly requires: string },
+  best: boolean,
 ): Jobs | undefined {
   if (named(packages, name).length === 0) return undefined;
-  return [INSTALL_BEST | SOLVER_SOLVABLE_PROVIDES, pool.dependency(`(${name} if ${requires})`)];
+  const install = best ? INSTALL_BEST : SOLVER_INSTALL;
+  return [install | SOLVER_SOLVABLE_PROVIDES, pool.dependency(`(${name} if ${requires})`)];
 }
 
 function named(packages: Packages, name: string): Package[] {

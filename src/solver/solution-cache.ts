@@ -7,7 +7,7 @@ import type { RepositorySet } from '../repository/open.ts';
 import { dropCached, findRecord, recordText, withFields } from '../state/checked-file.ts';
 
 /** Raised when equal questions may have another answer: new flags, another way to choose. */
-const FORMAT = 2;
+const FORMAT = 3;
 
 /** An answer of the solver. */
 export interface CachedSolution {

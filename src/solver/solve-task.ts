@@ -17,7 +17,6 @@ import { describeProblems } from './problems.ts';
 import {
   applyExclude,
   applyFilters,
-  bestJob,
   conditionalJobs,
   excludedMatches,
   findNevra,
@@ -25,6 +24,7 @@ import {
   type Jobs,
   memberJobs,
   packageJob,
+  packagesJob,
   similarNames,
 } from './selection.ts';
 import {
@@ -80,14 +80,18 @@ function solveIn(input: SolveInput, { fds }: TaskContext): SolveOutput {
   }
   if (unknown.length > 0)
     return { kind: 'unknown', names: explainUnknown(pool, packages, unknown, modules.filtered) };
+  // What is there already stays, where it will do.
+  const best = input.keep.length === 0;
   const missing: string[] = [];
   for (const name of input.members) {
-    const found = memberJobs(pool, packages, name);
+    const found = memberJobs(pool, packages, name, best);
     if (found === undefined) missing.push(name);
     else jobs.push(...found);
   }
-  jobs.push(...input.conditional.flatMap((entry) => conditionalJobs(pool, packages, entry) ?? []));
-  jobs.push(...modules.profiles.flatMap((candidates) => bestJob(pool, candidates)));
+  jobs.push(
+    ...input.conditional.flatMap((entry) => conditionalJobs(pool, packages, entry, best) ?? []),
+  );
+  jobs.push(...modules.profiles.flatMap((candidates) => packagesJob(pool, candidates, best)));
   const kept = keepJobs(pool, input.keep);
   jobs.push(...kept.jobs);
   return solved(pool, input, jobs, { missing, gone: kept.gone, rich, warnings: modules.warnings });
@@ -154,7 +158,7 @@ function solved(
   calls.orderTransaction(transaction, 0);
   const steps: Id[] = transactionSteps(transaction);
   if (!input.complete) {
-    const because = missedFiles(pool, steps);
+    const because = missedFiles(pool, steps, input.recommends);
     if (because !== undefined) return { kind: 'incomplete', because };
   }
   const packages = steps

@@ -360,6 +360,22 @@ test.serial('an earlier lock is kept to wherever that is possible', async (t) =>
   t.true(nevras(forced).includes('libx-2.1-1.x86_64'));
 });
 
+test.serial('members of a group that are there stay, too', async (t) => {
+  const { main, extra, cache } = t.context;
+  const [first, second] = [main, extra].map((directory, index) =>
+    repository({ id: `r${index}`, directory }),
+  );
+  const install = ['@buildsys-build'];
+  const old = await lockOf([first!], cache, { install });
+  const grown = await lockOf([first!, second!], cache, {
+    install: [...install, 'third'],
+    keep: old,
+  });
+  t.deepEqual(nevras(grown), [...nevras(old), 'third-1-1.noarch'].sort());
+  const anew = await lockOf([first!, second!], cache, { install });
+  t.true(nevras(anew).includes('tool-7-1.noarch'));
+});
+
 test('what rpm could not install is told by name, not as a wall of JSON', async (t) => {
   const { directory, cache } = t.context;
   const long = 'n'.repeat(2000);
