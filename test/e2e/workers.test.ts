@@ -45,12 +45,21 @@ function processes(pattern: RegExp): number[] {
     .map(Number);
 }
 
+/** Those of some processes that a process has started, as far as they are still there. */
+function startedBy(parent: number | undefined, pids: readonly number[]): number[] {
+  const status = (pid: number) => {
+    try {
+      return readFileSync(`/proc/${pid}/status`, 'utf8');
+    } catch {
+      return '';
+    }
+  };
+  return pids.filter((pid) => new RegExp(`^PPid:\t${parent}$`, 'm').test(status(pid)));
+}
+
 /** The daemon's worker processes. */
 function workers(): number[] {
-  const daemon = daemonPid(state.paths.root);
-  return processes(/kilnd\.cjs :--worker/).filter((pid) =>
-    new RegExp(`^PPid:\t${daemon}$`, 'm').test(readFileSync(`/proc/${pid}/status`, 'utf8')),
-  );
+  return startedBy(daemonPid(state.paths.root), processes(/kilnd\.cjs :--worker/));
 }
 
 /** Starts a command that lasts in a sandbox, by a worker, and gives its process and the client. */
@@ -105,14 +114,8 @@ test.serial('what is short is traced as well', async (t) => {
 });
 
 test.serial('who reads packages finds a confined child that waits, and has it alone', async (t) => {
-  const waiting = () => {
-    const own = workers();
-    return processes(/^unshare .* :rpm-read $/).filter((pid) =>
-      own.includes(
-        Number(/^PPid:\t(\d+)$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]),
-      ),
-    );
-  };
+  const waiting = () =>
+    workers().flatMap((worker) => startedBy(worker, processes(/^unshare .* :rpm-read $/)));
   const query = async () => (await kiln(['rpm', 'query', '--json', ...packages])).stdout;
   const first = await query();
   t.true(await until(() => waiting().length > 0));
@@ -135,7 +138,8 @@ test.serial('a worker keeps nothing open of what it has done', async (t) => {
   await work();
   t.true(await until(() => workers().length === 1));
   const [worker] = workers();
-  // What libvirt opens once and for all is open then.
+  await work();
+  // What libvirt and libuv open once and for all is open then.
   await sleep(1000 * PATIENCE);
   const before = open(worker);
   for (let i = 0; i < 4; i++) await work();
