@@ -34,7 +34,7 @@ import { Quiet } from './daemon/quiet.ts';
 import { Server } from './daemon/server.ts';
 import { Workers } from './daemon/workers.ts';
 import { acquireLock, tryLock } from './kernel/flock.ts';
-import { ownArguments, thisProgram } from './kernel/own-node.ts';
+import { nodeCommand, ownArguments } from './kernel/own-node.ts';
 import { checked, tryCall } from './kernel/system-call.ts';
 import { openKiln } from './kiln.ts';
 import { awaitedLater } from './promise.ts';
@@ -98,7 +98,8 @@ async function main(): Promise<void> {
   const tell = (error: unknown) => printError(error, errors);
   const parked = new ParkedSandboxes(kiln.engine, usual, tell);
   const workers = new Workers({
-    command: thisProgram([WORKER]) ?? fail(new Error('the program of the daemon is not known')),
+    // Without the options that keep the daemon small: a worker's memory goes with it.
+    command: nodeCommand({ program: join(packageRoot(), 'dist/kilnd.cjs'), words: [WORKER] }),
     env: { PATH: process.env.PATH ?? '', HOME: homedir(), KILN_STATE: state },
     takeParked: async () => {
       const given = parked.take();

@@ -11,8 +11,8 @@ const MSG_NOSIGNAL = 0x4000;
 const SOL_SOCKET = 1;
 const SO_PEERCRED = 17;
 
-/** Bytes that are received at a time. */
-const PIECE = 64 * 1024;
+/** What is received at a time; it is copied at once, for most of it is a few bytes. */
+const piece = Buffer.allocUnsafeSlow(64 * 1024);
 
 /** Bytes that may wait to be sent: a peer that does not read for so long is given up. */
 const UNSENT_MAX = 64 << 20;
@@ -149,7 +149,6 @@ export class Peer {
   }
 
   #receive(): void {
-    const piece = Buffer.allocUnsafe(PIECE);
     const fds: number[] = [];
     const most = FRAME.descriptors;
     const [result] = addon().receiveMessage(this.#fd, piece, fds, most, MSG_DONTWAIT);
@@ -159,7 +158,7 @@ export class Peer {
       this.destroy();
       return;
     }
-    this.#deliver(piece.subarray(0, result));
+    this.#deliver(Buffer.from(piece.subarray(0, result)));
   }
 
   #deliver(bytes: Buffer): void {

@@ -42,19 +42,17 @@ export function nodeCommand(start: NodeStart): [string, ...string[]] {
   return [node, ...options, program, ...words.map((word) => `${MARK}${word}`)];
 }
 
-/** The command line of this very program with other words. Undefined where this process runs no program. */
-export function thisProgram(
+/**
+ * The command line of the program that takes kiln's command lines, which lies beside the daemon's.
+ * Undefined where this process runs neither.
+ */
+export function kilnProgram(
   words: readonly string[],
   options: readonly string[] = [],
-  program = process.argv[1],
 ): [string, ...string[]] | undefined {
+  const program = process.argv[1]?.replace(/\/kilnd\.cjs$/, '/kiln.cjs');
   if (program === undefined) return undefined;
   return nodeCommand({ options: [...options, ...process.execArgv], program, words });
-}
-
-/** The same of the program that takes kiln's command lines, which lies beside the daemon's. */
-export function kilnProgram(words: readonly string[], options: readonly string[] = []) {
-  return thisProgram(words, options, process.argv[1]?.replace(/\/kilnd\.cjs$/, '/kiln.cjs'));
 }
 
 /** The words this process was started with, unmarked. Somebody who starts Node by hand marks none. */

@@ -16,7 +16,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
 import { execa } from 'execa';
-import { thisProgram, withoutOrders } from '../../src/kernel/own-node.ts';
+import { kilnProgram, withoutOrders } from '../../src/kernel/own-node.ts';
 import {
   type BusyboxState,
   busyboxState,
@@ -190,6 +190,6 @@ test('what this process starts has neither', (t) => {
   const orders = { NODE_OPTIONS: 'a', LD_PRELOAD: 'b', NODE_PATH: 'c', OPENSSL_CONF: 'd' };
   const kept = { PATH: '/bin', NODE_EXTRA_CA_CERTS: '/x.pem', KILN_NODE: '/n', NODE: 'e' };
   t.deepEqual(withoutOrders({ ...orders, ...kept }), kept);
-  const command = thisProgram(['service', '--env-file=.env']) ?? [];
+  const command = kilnProgram(['service', '--env-file=.env']) ?? [];
   t.deepEqual(command.slice(-2), [':service', ':--env-file=.env']);
 });
