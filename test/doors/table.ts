@@ -221,7 +221,12 @@ const DOORS = {
   },
   'service execute': { through: 'service/execute.ts', around: SERVICE },
   'service health': { through: 'service/health.ts', around: SERVICE },
-  library: { through: 'kiln.ts', around: { ...USER, limits: 'default' } },
+  'library: run': run(USER),
+  'library: open sandbox': {
+    through: 'cli/calls/sandbox.ts',
+    around: { ...USER, limits: 'default' },
+  },
+  'engine of one process': { through: 'kiln.ts', around: { ...USER, limits: 'default' } },
 } as const satisfies Readonly<Record<string, DoorEntry>>;
 
 export type Door = keyof typeof DOORS;

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ensureDebianRpms } from '../../fixtures/debian-rpms/ensure.ts';
+import { connect } from '../../src/index.ts';
 import { openKiln } from '../../src/kiln.ts';
 import { type SpecParts, sourcePackage } from '../build/core/build-state.ts';
 import type { Door } from './table.ts';
@@ -346,12 +347,24 @@ export const VISITS: readonly Visit[] = [
     },
   },
   {
-    doors: ['library'],
+    doors: ['library: run', 'library: open sandbox'],
+    go: async (world) => {
+      await using kiln = await connect({ state: world.images.env.KILN_STATE ?? '' });
+      const image = world.recipe;
+      const surroundings = { pids: 200, memory: 1 << 30 };
+      const ran = await kiln.run({ image, argv: world.measure('library: run'), surroundings });
+      await using sandbox = await kiln.open({ image });
+      const [program, ...args] = world.measure('library: open sandbox') as [string, ...string[]];
+      return `${ran.stdout}${(await sandbox.execFile(program, args)).stdout}`;
+    },
+  },
+  {
+    doors: ['engine of one process'],
     go: async (world) => {
       const { manifest } = await world.images.open(world.recipe);
       await using kiln = openKiln({ env: world.images.env });
       await using sandbox = await kiln.open({ image: manifest.id });
-      const [program, ...args] = world.measure('library') as [string, ...string[]];
+      const [program, ...args] = world.measure('engine of one process') as [string, ...string[]];
       const command = await sandbox.spawn(program, args);
       command.stdin.end();
       return await text(command.stdout);
