@@ -26,7 +26,8 @@ export const CODES_BY_PAGE = {
   'api.md': {
     E_INPUT: 'The command has closed its standard input, or has ended: it reads nothing more.',
     E_NO_PROCESS: 'No command that was started by the API has this name; it may have ended.',
-    E_WORKER: 'The process that worked for a call of the API ended before the call did.',
+    E_WORKER:
+      'The process that worked for a call of the API, or wrote the results of a run, ended too early.',
   },
   'security.md': {
     E_CONFINE_DIED:

@@ -31,6 +31,7 @@ import type { Call } from './daemon/call.ts';
 import { isTaken } from './daemon/listener.ts';
 import { ParkedSandboxes } from './daemon/parked.ts';
 import { Quiet } from './daemon/quiet.ts';
+import { WorkerResults } from './daemon/results.ts';
 import { Server } from './daemon/server.ts';
 import { Workers } from './daemon/workers.ts';
 import { acquireLock, tryLock } from './kernel/flock.ts';
@@ -132,6 +133,7 @@ async function main(): Promise<void> {
     engine: kiln.engine,
     parking: parked,
     mountNamespace: statSync('/proc/self/ns/mnt').ino,
+    results: (umask) => new WorkerResults(workers, umask),
     removing: (removal) => {
       const over = awaitedLater(removal.catch(tell));
       removals.add(over);

@@ -123,11 +123,15 @@ export interface ArtifactWarning {
 /** A hostile tree can hold a million sockets: this many warnings are told, the rest counted. */
 const MAX_WARNINGS = 200;
 
+/** A path can have 4096 bytes that none prints as it is: so much text is told, characters. */
+const MAX_TEXT = 1 << 18;
+
 /** Gathers warnings, each passed on at once to `notify`. */
 export class Warnings {
   readonly #notify: ((warning: ArtifactWarning) => void) | undefined;
   readonly #kept: ArtifactWarning[] = [];
   #dropped = 0;
+  #text = 0;
 
   constructor(notify?: (warning: ArtifactWarning) => void) {
     this.#notify = notify;
@@ -135,7 +139,7 @@ export class Warnings {
 
   /** @param what completes the sentence that starts with the quoted path */
   add(code: ArtifactWarningCode, path: ByteString, what: string): void {
-    if (this.#kept.length >= MAX_WARNINGS) {
+    if (this.#kept.length >= MAX_WARNINGS || this.#text > MAX_TEXT) {
       this.#dropped += 1;
       return;
     }
@@ -162,6 +166,7 @@ export class Warnings {
   }
 
   #keep(warning: ArtifactWarning): void {
+    this.#text += warning.message.length;
     this.#kept.push(warning);
     this.#notify?.(warning);
   }

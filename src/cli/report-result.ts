@@ -1,12 +1,11 @@
-import { writeResult } from '../report/write.ts';
 import type { Result } from '../result/schema.ts';
 import type { RunRequest } from '../run/request.ts';
 import type { ResultContext } from '../run/result.ts';
 import { KILN_VERSION } from '../state/paths.ts';
-import type { Caller } from './caller.ts';
 import { printError } from './errors.ts';
 import { KILN_FAILED } from './exit-status.ts';
 import { jsonText } from './print.ts';
+import type { RunContext } from './run.ts';
 
 /**
  * Writes result.json into the result directory, if there is one, and prints it as one line on
@@ -16,7 +15,7 @@ export async function reportResult(
   request: RunRequest,
   json: boolean,
   describe: (context: ResultContext) => Result,
-  caller: Caller,
+  { caller, results }: Pick<RunContext, 'caller' | 'results'>,
 ): Promise<void> {
   if (!json && request.resultDirectory === undefined) return;
   try {
@@ -24,7 +23,7 @@ export async function reportResult(
     const result = describe({ request, version: KILN_VERSION, exitStatus });
     if (json) caller.stderr.write(`${jsonText(result)}\n`);
     if (request.resultDirectory === undefined) return;
-    await writeResult(request.resultDirectory, result, request.caller);
+    await results.write(request.resultDirectory, result, request.caller);
   } catch (error) {
     printError(error, caller.stderr);
     if (!caller.exitStatus) caller.exitStatus = KILN_FAILED;

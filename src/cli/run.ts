@@ -2,6 +2,7 @@ import type { Command } from 'commander';
 import type { LeasedImage } from '../image/store/images.ts';
 import { describeRefusal, mayExplainFailure } from '../run/refusal.ts';
 import { resultOfFailure, resultOfRun } from '../run/result.ts';
+import { ownResults, type Results } from '../run/results.ts';
 import { type RunHooks, type RunReport, run } from '../run/run.ts';
 import { Timeline } from '../run/timeline.ts';
 import {
@@ -33,6 +34,8 @@ interface RunOptions extends SandboxOptions {
 /** What a run takes from where it happens: a process of its own, or one that has many at a time. */
 export interface RunContext {
   readonly caller: Caller;
+  /** Who puts results into the caller's directory. */
+  readonly results: Results;
   /** Takes the image that a person means. */
   pickImage(
     engine: CliEngine,
@@ -50,6 +53,7 @@ export class RunElsewhere extends Error {}
 export function ownContext(caller: Caller): RunContext {
   return {
     caller,
+    results: ownResults,
     pickImage: (engine, wanted, signal) => pickImageFor(caller, engine, wanted, signal),
     removed: (removal) => removal,
   };
@@ -135,6 +139,7 @@ export async function runCommand(
       ...(terminal === undefined ? {} : { terminal }),
       ...(relay === undefined ? {} : { relay }),
       ...(handOver === undefined ? {} : { handOver }),
+      results: context.results,
       entered: (id) => {
         box = id;
       },
@@ -155,14 +160,14 @@ export async function runCommand(
     const report = await run(engine, request, hooks, timeline);
     announce(report, options, caller);
     await context.removed(report.removed);
-    await reportResult(request, json, (context) => resultOfRun(context, report), caller);
+    await reportResult(request, json, (known) => resultOfRun(known, report), context);
   } catch (error) {
     if (error instanceof RunElsewhere) throw error;
     printError(error, caller.stderr);
     caller.exitStatus = exitStatus(error);
     const { course, current, failed: phase = current } = timeline;
     const failure = { error, ...course, phase, box, image: used };
-    await reportResult(request, json, (context) => resultOfFailure(context, failure), caller);
+    await reportResult(request, json, (known) => resultOfFailure(known, failure), context);
   } finally {
     interruption[Symbol.dispose]();
     collecting?.[Symbol.dispose]();

@@ -6,6 +6,7 @@ import type { CommandLine } from '../daemon/command-line.ts';
 import { openExistingImage } from '../image/open.ts';
 import { takeCallersUmask } from '../kernel/own-umask.ts';
 import { withWaits } from '../kernel/wait-for.ts';
+import type { Results } from '../run/results.ts';
 import { allowedMissing } from '../sandbox/layers.ts';
 import type { Engine } from '../sandbox/open.ts';
 import { endTrace } from '../trace/trace.ts';
@@ -27,6 +28,8 @@ export interface Shared {
   readonly mountNamespace: number;
   /** A sandbox is being removed, which nobody waits for. */
   removing(removal: Promise<void>): void;
+  /** Who puts results into the directory of a caller that has this umask. */
+  results(umask: number): Results & Disposable;
   /** Has a worker process serve the client, with these variables of the caller's in its own environment. */
   work(line: CommandLine, env: Readonly<Record<string, string>>): Promise<void>;
 }
@@ -46,7 +49,7 @@ const OF_PROCESS = [
 const USUAL_HOME = homedir();
 
 /** Options of `run` that are work for a worker. */
-const LONG = ['copyIn', 'egress', 'resultdir', 'keep', 'explain'] as const;
+const LONG = ['copyIn', 'egress', 'keep', 'explain'] as const;
 
 /** Commands that the daemon's own thread runs, each with the variables that make it work for a worker. */
 const SHORT: Readonly<Record<string, readonly string[]>> = {
@@ -126,8 +129,9 @@ async function runHere(
 ): Promise<boolean> {
   const say = (text: string) => caller.stderr.say(text);
   using _damage = tellingDamage(words, say);
+  using results = shared.results(line.start.umask);
   try {
-    const command = commandIn(contextOf(caller, line, shared));
+    const command = commandIn(contextOf(caller, line, shared, results));
     command.hook('preAction', (_, action) => {
       const options = action.opts();
       const isLong = LONG.some((option) => {
@@ -136,6 +140,8 @@ async function runHere(
       });
       // A profile of the caller's own has to be read, maybe from a pipe, and compiled.
       if (isLong || isProfileFile(options.seccomp)) throw new RunElsewhere();
+      // The list of artifacts, which may be long, stays with the worker that collects them.
+      if (options.json === true && options.artifact.length > 0) throw new RunElsewhere();
     });
     prepare(command, caller);
     new Command('kiln').enablePositionalOptions().addCommand(command);
@@ -151,9 +157,15 @@ async function runHere(
   return true;
 }
 
-function contextOf(caller: Caller, line: CommandLine, { removing }: Shared): RunContext {
+function contextOf(
+  caller: Caller,
+  line: CommandLine,
+  { removing }: Shared,
+  results: Results,
+): RunContext {
   return {
     caller,
+    results,
     pickImage: async ({ paths }, wanted) => {
       // Making an image is work for a worker.
       if (wanted === undefined) throw new RunElsewhere();

@@ -4,10 +4,13 @@ import { writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { startQueueChildren } from '../confine/queue-child.ts';
 import type { CommandLine } from '../daemon/command-line.ts';
+import { ResultsServer } from '../daemon/results.ts';
 import { type AdoptedCall, Daemon } from '../daemon/worker.ts';
 import { syncStore } from '../image/store/durability.ts';
+import { closeDescriptor } from '../kernel/descriptor.ts';
 import { heldLock } from '../kernel/flock.ts';
 import { hasEndedWaits } from '../kernel/wait-for.ts';
+import { awaitedLater } from '../promise.ts';
 import { readBoxRecord } from '../sandbox/box-record.ts';
 import type { ParkedSandbox } from '../sandbox/parking.ts';
 import { type StatePaths, statePaths } from '../state/paths.ts';
@@ -37,6 +40,9 @@ export function runWorker(): void {
   /** Ends what is being done: its caller is gone, and nobody waits for it. */
   let abort: (() => void) | undefined;
   let current: CommandLine | undefined;
+  const results = new ResultsServer();
+  /** What was asked of it last. */
+  let putting = Promise.resolve();
   let jobs = 0;
   let changed = false;
   /** Those that their commands have left, with connections that are still open. */
@@ -51,13 +57,30 @@ export function runWorker(): void {
       abort = () => adopted.call.gone();
       answer(adopted).catch(fail);
     },
+    results: (payload, root) => {
+      putting = awaitedLater(put(payload, root).catch(fail));
+    },
+    stop: () => results.stop(),
+    over: () => {
+      results.forget();
+      daemon.done(isSmall());
+    },
     gone: () => {
-      if (abort === undefined) process.exit();
+      results.stop();
+      if (abort === undefined) putting.finally(() => process.exit()).catch(fail);
       // Its caller's end is the end of what it asked for.
-      abort();
+      else abort();
       setTimeout(() => process.exit(KILN_FAILED), LAST_MOMENTS).unref();
     },
   });
+
+  async function put(payload: Buffer, root: number | undefined): Promise<void> {
+    try {
+      daemon.answer(await results.answer(payload, root));
+    } finally {
+      if (root !== undefined) closeDescriptor(root);
+    }
+  }
 
   async function serve(line: CommandLine): Promise<void> {
     const { cwd } = line.descriptors;
@@ -102,8 +125,7 @@ export function runWorker(): void {
     current = undefined;
     abort = undefined;
     jobs++;
-    const again =
-      !hasEndedWaits() && jobs < JOBS_MAX && process.memoryUsage.rss() < MEMORY_MAX && !changed;
+    const again = !hasEndedWaits() && jobs < JOBS_MAX && isSmall() && !changed;
     daemon.done(again);
     closeLeft().catch((error) => writeSync(2, describeError(error)));
     // Who has read packages reads others.
@@ -136,6 +158,10 @@ export function runWorker(): void {
     if (record !== undefined) return { directory, record, lock };
     await lock.release();
     return undefined;
+  }
+
+  function isSmall(): boolean {
+    return process.memoryUsage.rss() < MEMORY_MAX;
   }
 
   /** The client is told, and nobody else. */

@@ -57,13 +57,21 @@ export const TO_WORKER = {
    * on it is what is wanted of the command that the call has started (Control), as JSON that ends with NUL.
    */
   call: 3,
+  /** JSON of a ResultsRequest (results.ts); to collect artifacts, as a descriptor, the root of the sandbox. */
+  results: 4,
+  /** What was asked for by `results` is to end: nobody waits for it any more. */
+  stop: 5,
+  /** No more `results` of this run will come. */
+  over: 6,
 } as const;
 
 export const FROM_WORKER = {
-  /** The client has its exit status, or the call its last reply: u8 1 if another job may come. */
+  /** The client has its exit status, or the call its last reply, or `over` has come: u8 1 if another job may come. */
   done: 65,
   /** A parked sandbox is wanted. */
   wantsParked: 66,
+  /** JSON of a ResultsAnswer. */
+  results: 67,
 } as const;
 
 /** What the client says first. */

@@ -20,6 +20,12 @@ export interface GivenSandbox {
 export interface DaemonListener {
   readonly job: (line: CommandLine) => void;
   readonly call: (call: AdoptedCall) => void;
+  /** Results are to be put somewhere, of the sandbox with this root: see ResultsServer. */
+  readonly results: (payload: Buffer, root: number | undefined) => void;
+  /** What `results` has begun is to end. */
+  readonly stop: () => void;
+  /** No more results of this run will come. */
+  readonly over: () => void;
   /** The daemon has ended, or ends this worker. */
   readonly gone: () => void;
 }
@@ -36,7 +42,8 @@ export class Daemon {
   readonly #peer: Peer;
   #wanted: PromiseWithResolvers<GivenSandbox | undefined>[] = [];
 
-  constructor({ job, call, gone }: DaemonListener) {
+  constructor(listener: DaemonListener) {
+    const { job, call, results, stop, over, gone } = listener;
     const peer: Peer = new Peer(
       DAEMON_FD,
       {
@@ -50,6 +57,9 @@ export class Daemon {
           const { type, payload, fds } = frame;
           if (type === TO_WORKER.job) job(readJob(payload, fds));
           else if (type === TO_WORKER.call) call(readCall(payload, fds));
+          else if (type === TO_WORKER.results) results(payload, fds[0]);
+          else if (type === TO_WORKER.stop) stop();
+          else if (type === TO_WORKER.over) over();
           else this.#give(payload.toString(), fds);
           return FRAME.header + payload.length;
         },
@@ -63,7 +73,12 @@ export class Daemon {
     this.#peer = peer;
   }
 
-  /** The client has been told how to end; with `again` this process takes another one. */
+  /** What came of results that it has asked for. */
+  answer(payload: Buffer): void {
+    this.#peer.send(encodeFrame(FROM_WORKER.results, payload));
+  }
+
+  /** The client has been told how to end, or a run is over; with `again` this process takes another one. */
   done(again: boolean): void {
     this.#peer.send(encodeFrame(FROM_WORKER.done, Buffer.of(again ? 1 : 0)));
   }

@@ -4,6 +4,7 @@
  */
 import type { ChildProcess } from 'node:child_process';
 import { isDeepStrictEqual } from 'node:util';
+import { KilnError } from '../errors.ts';
 import { startProgram } from '../kernel/child-process.ts';
 import { closeDescriptor } from '../kernel/descriptor.ts';
 import { addon, tryCall } from '../kernel/system-call.ts';
@@ -92,9 +93,7 @@ export class Workers {
     gone: () => boolean,
     job: (worker: Worker) => Promise<boolean>,
   ): Promise<void> {
-    while (this.#all.size >= WORKERS_MAX && this.#spare?.isFor(env) !== true) {
-      await new Promise<void>((resolve) => this.#waiting.push(resolve));
-    }
+    while (this.#all.size >= WORKERS_MAX && this.#spare?.isFor(env) !== true) await this.#room();
     if (gone() || this.#ended) return;
     this.#usual = env;
     const spare = this.#spare?.isFor(env) === true ? this.#spare : undefined;
@@ -106,6 +105,24 @@ export class Workers {
     } finally {
       this.#put(worker, again);
     }
+  }
+
+  /** A worker for what the daemon itself has to do, whatever its environment. Throws E_WORKER. */
+  async lend(): Promise<LentWorker> {
+    while (this.#all.size >= WORKERS_MAX && this.#spare === undefined) await this.#room();
+    if (this.#ended) throw resultsLost('with its daemon');
+    const worker = this.#spare ?? this.#start(this.#usual);
+    this.#spare = undefined;
+    worker.lend().then(
+      (again) => this.#put(worker, again),
+      () => undefined,
+    );
+    return worker;
+  }
+
+  /** Resolves when a worker has ended, or has been given back. */
+  #room(): Promise<void> {
+    return new Promise<void>((resolve) => this.#waiting.push(resolve));
   }
 
   /** Keeps a worker for the next job, or has it end. */
@@ -147,7 +164,21 @@ function ended(how: string): string {
   return `the process that worked for this call ended ${how}, and its sandboxes with it`;
 }
 
-class Worker {
+/** A worker that does nothing but what it is asked until it is given back. */
+export interface LentWorker {
+  /** Asks for results, with descriptors that are the worker's then. Throws E_WORKER where it dies. */
+  ask(request: Buffer, fds: readonly number[]): Promise<Buffer>;
+  /** Ends what it was asked for last, which is answered then. */
+  stop(): void;
+  giveBack(): void;
+}
+
+function resultsLost(how: string): KilnError {
+  const message = `the process that was to write the results ended ${how}`;
+  return new KilnError('E_WORKER', message, { hint: SEE_LOG });
+}
+
+class Worker implements LentWorker {
   readonly #process: ChildProcess;
   readonly #peer: Peer;
   readonly #options: WorkersOptions;
@@ -158,6 +189,8 @@ class Worker {
   #job:
     | { readonly crashed: (how: string) => void; readonly done: PromiseWithResolvers<boolean> }
     | undefined;
+  /** Of a lent one, what it was asked. */
+  #asked: PromiseWithResolvers<Buffer> | undefined;
   /** Resolves when the process has ended. */
   readonly over: Promise<void>;
 
@@ -255,6 +288,29 @@ class Worker {
     return done.promise;
   }
 
+  /** Resolves when it has been given back; whether it can have a client afterwards. */
+  lend(): Promise<boolean> {
+    const done = deferred<boolean>();
+    this.#job = { crashed: (how) => this.#asked?.reject(resultsLost(how)), done };
+    return done.promise;
+  }
+
+  ask(request: Buffer, fds: readonly number[]): Promise<Buffer> {
+    const asked = deferred<Buffer>();
+    this.#asked = asked;
+    this.#peer.send(encodeFrame(TO_WORKER.results, request, fds.length), fds);
+    if (this.#peer.ended) asked.reject(resultsLost('before it was asked'));
+    return asked.promise;
+  }
+
+  stop(): void {
+    this.#peer.send(encodeFrame(TO_WORKER.stop, Buffer.alloc(0)));
+  }
+
+  giveBack(): void {
+    this.#peer.send(encodeFrame(TO_WORKER.over, Buffer.alloc(0)));
+  }
+
   #receive(peer: Peer, bytes: Buffer): number {
     const frame = readFrame(peer, bytes);
     if (frame === undefined) return 0;
@@ -265,6 +321,8 @@ class Worker {
     for (const fd of frame.fds) closeDescriptor(fd);
     if (frame.type === FROM_WORKER.done) this.#finish(frame.payload[0] === 1);
     else if (frame.type === FROM_WORKER.wantsParked) this.#giveParked();
+    // The bytes of a connection are used again.
+    else if (frame.type === FROM_WORKER.results) this.#asked?.resolve(Buffer.from(frame.payload));
     return FRAME.header + frame.payload.length;
   }
 

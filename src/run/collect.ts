@@ -3,6 +3,7 @@ import type { ArtifactWarning } from '../artifacts/warning.ts';
 import { KilnError } from '../errors.ts';
 import type { PlannedSandbox } from '../sandbox/door/planned-sandbox.ts';
 import type { RunRequest } from './request.ts';
+import { ownResults, type Results } from './results.ts';
 
 /** What `--timeout` leaves for the artifacts at least, ms. */
 const SHORTEST_COLLECTION = 60_000;
@@ -25,19 +26,18 @@ export type Collector = (
 /** Checks the patterns of a request, for {@link Collector} to collect what they name. Throws E_ARTIFACT_PATTERN. */
 export async function collectorFor(
   request: Pick<RunRequest, 'artifacts' | 'resultDirectory' | 'caller' | 'time'>,
+  results: Pick<Results, 'collect'> = ownResults,
 ): Promise<Collector> {
   const { artifacts: patterns, resultDirectory: destination, caller: owner } = request;
   const none = { collection: undefined, failure: undefined };
   if (destination === undefined || patterns.length === 0) return async () => none;
-  const { checkPatterns, collectArtifacts, missingArtifacts } = await import(
-    '../artifacts/collect.ts'
-  );
+  const { checkPatterns, missingArtifacts } = await import('../artifacts/collect.ts');
   checkPatterns(patterns);
   return async (sandbox, workdir, onWarning, interrupted) => {
     try {
       const signal = collectionEnd(request.time.timeout, interrupted);
       const collection = await sandbox.withRoot((rootFd) =>
-        collectArtifacts({ rootFd, patterns, workdir, destination, owner, onWarning, signal }),
+        results.collect({ rootFd, patterns, workdir, destination, owner, onWarning, signal }),
       );
       // With a sandbox's init its mounts go: what was read of its tree since then is not what was there.
       await sandbox.killAll();

@@ -18,6 +18,7 @@ import type { SandboxProcess } from '../sandbox/process.ts';
 import { collectorFor } from './collect.ts';
 import { planRun } from './plan.ts';
 import type { RunRequest } from './request.ts';
+import type { Results } from './results.ts';
 import { readSecrets } from './secrets.ts';
 import { type Course, Timeline } from './timeline.ts';
 
@@ -34,6 +35,8 @@ export interface RunHooks extends CommandStdio {
   readonly entered?: (box: string) => void;
   /** Aborts what comes before the start; afterwards signals go to the command. */
   readonly signal?: AbortSignal;
+  /** Who collects the artifacts; this process unless given. */
+  readonly results?: Results;
   /** Something the caller should know that stops nothing. */
   readonly warning: (warning: ArtifactWarning) => void;
 }
@@ -86,7 +89,7 @@ export async function run(
   };
 
   signal?.throwIfAborted();
-  const collect = await collectorFor(request);
+  const collect = await collectorFor(request, hooks.results);
   await using image = await timeline.measure('image', () => takeImage(engine, request));
   const plan = planRun(engine, request, image);
   const { command } = plan;

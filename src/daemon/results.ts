@@ -1,0 +1,141 @@
+/**
+ * Results of runs in the daemon's own thread: a worker process copies, hashes and writes, which may take long,
+ * and has the list of artifacts, which may be.
+ */
+import type { Collection, CollectRequest } from '../artifacts/collect.ts';
+import type { Owner } from '../artifacts/destination.ts';
+import type { Artifact } from '../artifacts/manifest.ts';
+import type { ArtifactWarning } from '../artifacts/warning.ts';
+import { flattenError, rebuildError } from '../confine/flat-error.ts';
+import type { FlatError } from '../confine/task.ts';
+import { takeCallersUmask } from '../kernel/own-umask.ts';
+import { checked, tryCall } from '../kernel/system-call.ts';
+import type { Result } from '../result/schema.ts';
+import { ownResults, type Results } from '../run/results.ts';
+import type { LentWorker, Workers } from './workers.ts';
+
+const F_DUPFD_CLOEXEC = 1030;
+
+/** Of a collection, what is the same on both sides. */
+type Collecting = Pick<CollectRequest, 'patterns' | 'workdir' | 'destination' | 'owner'>;
+
+/** What a worker is asked. */
+interface ResultsRequest {
+  /** The caller's. */
+  readonly umask: number;
+  readonly collect?: Collecting;
+  readonly write?: {
+    readonly directory: string;
+    readonly result: Result;
+    readonly owner: Owner;
+  };
+}
+
+/** What it answers. */
+interface ResultsAnswer {
+  readonly missing: readonly string[];
+  readonly warnings: readonly ArtifactWarning[];
+  readonly error?: FlatError;
+}
+
+/** Results of one run, by a worker that is there from the first of them until this is disposed of. */
+export class WorkerResults implements Results, Disposable {
+  readonly #workers: Workers;
+  readonly #umask: number;
+  #worker: LentWorker | undefined;
+
+  constructor(workers: Workers, umask: number) {
+    this.#workers = workers;
+    this.#umask = umask;
+  }
+
+  async collect(request: CollectRequest): Promise<Collection> {
+    const { rootFd, patterns, workdir, destination, owner, signal, onWarning } = request;
+    const worker = await this.#lent();
+    signal?.throwIfAborted();
+    const stop = () => worker.stop();
+    signal?.addEventListener('abort', stop, { once: true });
+    try {
+      const root = checked('fcntl', tryCall('fcntl', rootFd, F_DUPFD_CLOEXEC, 0));
+      const collect = { patterns, workdir, destination, owner };
+      const { missing, warnings, error } = await this.#ask(worker, { collect }, [root]);
+      for (const warning of warnings) onWarning?.(warning);
+      if (error === undefined) return { artifacts: [], warnings, missing };
+      signal?.throwIfAborted();
+      throw rebuildError(error);
+    } finally {
+      signal?.removeEventListener('abort', stop);
+    }
+  }
+
+  async write(directory: string, result: Result, owner: Owner): Promise<void> {
+    const write = { directory, result, owner };
+    const { error } = await this.#ask(await this.#lent(), { write }, []);
+    if (error !== undefined) throw rebuildError(error);
+  }
+
+  async #lent(): Promise<LentWorker> {
+    this.#worker ??= await this.#workers.lend();
+    return this.#worker;
+  }
+
+  async #ask(
+    worker: LentWorker,
+    request: Omit<ResultsRequest, 'umask'>,
+    fds: readonly number[],
+  ): Promise<ResultsAnswer> {
+    const text = JSON.stringify({ umask: this.#umask, ...request } satisfies ResultsRequest);
+    try {
+      return JSON.parse((await worker.ask(Buffer.from(text), fds)).toString());
+    } catch (error) {
+      // It is gone: the next one is asked of another.
+      this.#worker = undefined;
+      throw error;
+    }
+  }
+
+  [Symbol.dispose](): void {
+    this.#worker?.giveBack();
+  }
+}
+
+/** The worker's side: of one run at a time. */
+export class ResultsServer {
+  #artifacts: readonly Artifact[] = [];
+  #stop = new AbortController();
+
+  /** Does what is asked in `payload`; never rejects. */
+  async answer(payload: Buffer, rootFd: number | undefined): Promise<Buffer> {
+    const { umask, collect, write }: ResultsRequest = JSON.parse(payload.toString());
+    takeCallersUmask(umask);
+    const warnings: ArtifactWarning[] = [];
+    let answer: ResultsAnswer = { missing: [], warnings };
+    this.#stop = new AbortController();
+    const { signal } = this.#stop;
+    const onWarning = (warning: ArtifactWarning) => void warnings.push(warning);
+    try {
+      if (collect !== undefined && rootFd !== undefined) {
+        const collection = await ownResults.collect({ ...collect, rootFd, signal, onWarning });
+        this.#artifacts = collection.artifacts;
+        answer = { ...answer, missing: collection.missing };
+      }
+      if (write !== undefined) {
+        const { directory, result, owner } = write;
+        await ownResults.write(directory, { ...result, artifacts: [...this.#artifacts] }, owner);
+      }
+    } catch (error) {
+      answer = { ...answer, error: flattenError(error) };
+    }
+    return Buffer.from(JSON.stringify(answer));
+  }
+
+  /** Ends what was asked last. */
+  stop(): void {
+    this.#stop.abort();
+  }
+
+  /** The run is over. */
+  forget(): void {
+    this.#artifacts = [];
+  }
+}
