@@ -179,15 +179,31 @@ interface MountPoint {
   readonly options: readonly string[];
 }
 
+/** The mounts of this process, which are read once for many questions: that takes longer than all of these. */
+export class MountTable {
+  #lines = readMountLines();
+
+  /** The line of mountinfo of a mount; undefined where there is none, also none that is new. */
+  line(id: string): string | undefined {
+    if (!this.#lines.has(id)) this.#lines = readMountLines();
+    return this.#lines.get(id);
+  }
+}
+
+/** By the mount's id, which comes first. */
+function readMountLines(): Map<string, string> {
+  const lines = readFileSync('/proc/self/mountinfo', 'utf8').split('\n');
+  return new Map(lines.map((line) => [line.slice(0, line.indexOf(' ')), line]));
+}
+
 /**
  * The mount that an open file is on, also where several are stacked on one mount point: the kernel
  * tells it by its id (proc_pid_fdinfo(5), proc_pid_mountinfo(5)).
  * @throws the error of reading /proc
  */
-export function mountOf(fd: number): MountPoint {
-  const id = /^mnt_id:\s*(\d+)$/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8'))?.[1];
-  const mounts = readFileSync('/proc/self/mountinfo', 'utf8').split('\n');
-  const line = mounts.find((candidate) => candidate.startsWith(`${id} `));
+export function mountOf(fd: number, mounts: MountTable = new MountTable()): MountPoint {
+  const id = /^mnt_id:\s*(\d+)$/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8'))?.[1] ?? '';
+  const line = mounts.line(id);
   if (line === undefined) throw new Error(`mount ${id} is not listed in /proc/self/mountinfo`);
   // 36 35 98:0 /root /mount/point rw,noatime shared:1 - type source rw,superoptions
   const [own = '', fileSystem = ''] = line.split(' - ');
@@ -210,9 +226,9 @@ export interface MountedPath {
 }
 
 /** The place of the file that `fd` has open (O_PATH suffices), through links, `..` and bind mounts. Throws as {@link mountOf}. */
-export function mountedPath(fd: number): MountedPath {
+export function mountedPath(fd: number, mounts: MountTable): MountedPath {
   const path = readlinkSync(`/proc/self/fd/${fd}`);
-  const mount = mountOf(fd);
+  const mount = mountOf(fd, mounts);
   const below = path.slice(mount.path.replace(/\/$/, '').length);
   return { path, device: mount.device, inside: `${mount.root.replace(/\/$/, '')}${below}` || '/' };
 }

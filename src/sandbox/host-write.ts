@@ -4,7 +4,7 @@
  */
 import { closeSync, constants, openSync, readFileSync, statSync } from 'node:fs';
 import { KilnError } from '../errors.ts';
-import { isWithin, type MountedPath, mountedPath } from '../kernel/mount.ts';
+import { isWithin, type MountedPath, MountTable, mountedPath } from '../kernel/mount.ts';
 import type { StatePaths } from '../state/paths.ts';
 import type { SandboxSpecification } from './specification.ts';
 import type { Surroundings } from './surroundings.ts';
@@ -61,12 +61,14 @@ export function refuseHostWrite(
   fd: number,
   caller: { readonly uid: number },
 ): void {
-  const place = mountedPath(fd);
+  const mounts = new MountTable();
+  const place = mountedPath(fd, mounts);
+  const peoples = isPeoples(place, mounts);
   for (const kept of keptFolders(paths, place.path, caller.uid)) {
-    const folder = placeOf(kept.path);
+    const folder = placeOf(kept.path, mounts);
     if (folder === undefined) continue;
     const inIt = isIn(place, folder);
-    if (kept.only === true ? inIt && place.inside !== folder.inside : isPeoples(place)) continue;
+    if (kept.only === true ? inIt && place.inside !== folder.inside : peoples) continue;
     if (!inIt && !isIn(folder, place)) continue;
     const what = place.path === source ? source : `${source} (${place.path})`;
     const where =
@@ -116,9 +118,9 @@ function isIn(place: MountedPath, folder: MountedPath): boolean {
   return place.device === folder.device && isWithin(place.inside, folder.inside);
 }
 
-function isPeoples(place: MountedPath): boolean {
+function isPeoples(place: MountedPath, mounts: MountTable): boolean {
   return PEOPLES.some((path) => {
-    const folder = placeOf(path);
+    const folder = placeOf(path, mounts);
     return folder !== undefined && isIn(place, folder);
   });
 }
@@ -169,7 +171,7 @@ function ownerOf(path: string): number | undefined {
   return statSync(path, { throwIfNoEntry: false })?.uid;
 }
 
-function placeOf(path: string): MountedPath | undefined {
+function placeOf(path: string, mounts: MountTable): MountedPath | undefined {
   let fd: number;
   try {
     fd = openSync(path, O_PATH | constants.O_DIRECTORY);
@@ -178,7 +180,7 @@ function placeOf(path: string): MountedPath | undefined {
     return undefined;
   }
   try {
-    return mountedPath(fd);
+    return mountedPath(fd, mounts);
   } finally {
     closeSync(fd);
   }
