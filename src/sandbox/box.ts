@@ -80,8 +80,20 @@ async function makeFolder(paths: StatePaths, id: string): Promise<HeldLock> {
   return lock;
 }
 
+/** A box that libvirt has been asked for. */
+export interface StartedBox {
+  readonly directory: string;
+  readonly record: BoxRecord;
+  readonly lock: HeldLock;
+  /**
+   * When libvirt has started it; its init runs before. Rejects with LibvirtError; nothing is left then,
+   * other than what {@link sweepBoxes} finds.
+   */
+  readonly domain: Promise<Domain>;
+}
+
 /**
- * Starts a generic box: a domain whose init waits in the skeleton. Nothing is left when it fails, other
+ * Asks for a generic box: a domain whose init waits in the skeleton. Nothing is left when it fails, other
  * than what {@link sweepBoxes} finds.
  */
 export async function startDomain(
@@ -91,11 +103,8 @@ export async function startDomain(
     readonly network: DomainOptions['network'];
     readonly label: LabelRequest;
     readonly autodestroy: boolean;
-    /** Called when libvirt has been asked for it. */
-    readonly onRequested?: (() => void) | undefined;
   },
-): Promise<{ directory: string; record: BoxRecord; lock: HeldLock; domain: Domain }> {
-  using _ = span('start a domain');
+): Promise<StartedBox> {
   ensureBoxDirectories(paths);
   await ensureStoreContext(paths);
   const skeleton = await ensureSkeleton(paths);
@@ -105,7 +114,13 @@ export async function startDomain(
   const owner = boxOwner(paths, id);
   const range = await allocateRange(paths, owner);
   let labels: BoxLabels | undefined;
-  let asked = false;
+  const giveBack = async () => {
+    await removeOwnCgroups(id);
+    await releaseRange(paths, range, owner);
+    await releaseLabels(paths, labels, owner);
+    await lock.release();
+    await removeTree(directory);
+  };
   try {
     labels = await planLabels(paths, options.label, owner);
     const record: BoxRecord = {
@@ -131,23 +146,31 @@ export async function startDomain(
       network: options.network,
       ...(labels?.module === 'selinux' ? { context: labels.init } : {}),
     });
-    asked = true;
-    const created = awaitedLater(
-      connection.createDomain(xml, { autodestroy: options.autodestroy }),
-    );
-    options.onRequested?.();
-    return { directory, record, lock, domain: await created };
+    const create = async () => {
+      using _ = span('start a domain');
+      try {
+        return await connection.createDomain(xml, { autodestroy: options.autodestroy });
+      } catch (error) {
+        if (isRefusal(error)) await giveBack();
+        // The domain may be there, or come yet: its folder tells the sweeper of it.
+        else await lock.release();
+        throw error;
+      }
+    };
+    return { directory, record, lock, domain: awaitedLater(create()) };
   } catch (error) {
-    if (asked && !isRefusal(error)) {
-      // The domain may be there, or come yet: its folder tells the sweeper of it.
-      await lock.release();
-      throw error;
-    }
-    await releaseRange(paths, range, owner);
-    await releaseLabels(paths, labels, owner);
-    await lock.release();
-    await removeTree(directory);
+    await giveBack();
     throw error;
+  }
+}
+
+/** Does beforehand what limits have to do first. Whoever limits the box gets to know what is wrong. */
+async function moveToItsGroup(initPid: number, id: string): Promise<void> {
+  try {
+    // Not the box's own cgroups, which are looked up once: the process is somewhere else after this.
+    await ProcessCgroups.of(initPid).prepare(initPid, id);
+  } catch {
+    // It is tried again then.
   }
 }
 
@@ -193,20 +216,43 @@ export class Box {
   }
 
   /**
-   * Connects to the init of a box that was just started or, `prepared`, claimed, and so owns it. If
-   * that fails, the lock is given up: the box is left to {@link sweepBoxes}.
+   * Connects to the init of a box that has been asked for and, while libvirt does the rest, moves it into the
+   * group that its limits need, for which the kernel takes long. If that fails, the lock is given up: the
+   * box is left to {@link sweepBoxes}. Throws E_INIT_SILENT, and what `started.domain` rejects with.
    */
   static async own(
     paths: StatePaths,
-    started: { directory: string; record: BoxRecord; lock: HeldLock; prepared?: boolean },
+    started: StartedBox,
+    connect: () => Promise<Connection>,
+  ): Promise<Box> {
+    const { directory, record, lock, domain } = started;
+    lowerOwnRange();
+    let channel: Channel | undefined;
+    try {
+      channel = await openChannel(boxFiles.socket(directory), domain);
+      await moveToItsGroup(channel.initPid, record.id);
+      await domain;
+      return new Box(paths, directory, record, channel, lock, connect, false);
+    } catch (error) {
+      await channel?.close();
+      // Why it has ended.
+      await domain;
+      await lock.release();
+      throw error;
+    }
+  }
+
+  /** The same for one that was claimed, whose init has made what every box has. Throws E_BOX_GONE. */
+  static async claim(
+    paths: StatePaths,
+    { directory, record, lock }: Omit<StartedBox, 'domain'>,
     connect: () => Promise<Connection>,
   ): Promise<Box> {
     using _ = span('connect to the init');
-    const { directory, record, lock, prepared = false } = started;
     lowerOwnRange();
     try {
-      const channel = await openChannel(boxFiles.socket(directory), { listens: prepared });
-      return new Box(paths, directory, record, channel, lock, connect, prepared);
+      const channel = await openChannel(boxFiles.socket(directory));
+      return new Box(paths, directory, record, channel, lock, connect, true);
     } catch (error) {
       await lock.release();
       throw error;

@@ -132,20 +132,22 @@ function boxGone(cause?: unknown): KilnError {
 }
 
 /**
- * Connects to the init that listens at `path`, waiting until it does. Throws E_INIT_SILENT; where it
- * `listens` already and is gone, E_BOX_GONE at once.
+ * Connects to the init that listens at `path`. Of a domain that is being started it is waited for; throws
+ * E_INIT_SILENT, and what `domain` rejects with. Without one it has been listening: throws E_BOX_GONE.
  */
-export async function openChannel(
-  path: string,
-  { listens = false }: { readonly listens?: boolean } = {},
-): Promise<Channel> {
+export async function openChannel(path: string, domain?: Promise<unknown>): Promise<Channel> {
   const deadline = Date.now() + INIT_DEADLINE;
-  for (let pause = 1; ; pause = Math.min(pause * 1.1, 20)) {
+  let refused = false;
+  domain?.catch(() => {
+    refused = true;
+  });
+  for (let pause = 1; ; pause = Math.min(pause * 1.03, 20)) {
+    if (refused) await domain;
     try {
       return new Channel(connectUnixSocket(path));
     } catch (error) {
       if (!hasErrno(error, 'ENOENT', 'ECONNREFUSED', 'EAGAIN')) throw error;
-      if (listens && !hasErrno(error, 'EAGAIN')) throw boxGone(error);
+      if (domain === undefined && !hasErrno(error, 'EAGAIN')) throw boxGone(error);
       if (Date.now() > deadline) {
         throw new KilnError(
           'E_INIT_SILENT',

@@ -1,6 +1,5 @@
 import { join } from 'node:path';
 import { KilnError } from '../errors.ts';
-import { ProcessCgroups } from '../kernel/cgroup-files.ts';
 import { tryLock } from '../kernel/flock.ts';
 import { delegateCgroup } from '../kernel/own-cgroups.ts';
 import { isDead } from '../kernel/process.ts';
@@ -64,7 +63,7 @@ export class ReservedBox implements AsyncDisposable {
     const requested = deferred<void>();
     this.requested = requested.promise;
     this.#box = awaitedLater(
-      takeBox(engine, USUAL, false, requested.resolve).finally(requested.resolve).then(inItsGroup),
+      takeBox(engine, USUAL, false, requested.resolve).finally(requested.resolve),
     );
   }
 
@@ -85,17 +84,6 @@ export class ReservedBox implements AsyncDisposable {
     const box = await this.#box?.catch(() => undefined);
     await box?.destroy();
   }
-}
-
-/** Moves the init into the group that its limits need: that takes the kernel long, as for parked boxes. */
-async function inItsGroup(box: Box): Promise<Box> {
-  try {
-    // Not the box's own, which are looked up once: the process is somewhere else after this.
-    await ProcessCgroups.of(box.channel.initPid).prepare(box.channel.initPid, box.id);
-  } catch {
-    // Whoever limits the box gets to know what is wrong.
-  }
-  return box;
 }
 
 /**
@@ -154,8 +142,8 @@ async function takeBox(
     network,
     label,
     autodestroy: !outlives,
-    onRequested,
   });
+  onRequested?.();
   return await Box.own(engine.paths, started, engine.connect);
 }
 
@@ -172,7 +160,7 @@ async function claimParked({ paths, connect, takeParked }: Engine): Promise<Box 
       continue;
     }
     try {
-      return await Box.own(paths, { directory, record, lock, prepared: true }, connect);
+      return await Box.claim(paths, { directory, record, lock }, connect);
     } catch {
       // It is dead.
     }
@@ -207,7 +195,6 @@ export async function reopenSandbox(
       hint: 'wait until that command has ended',
     });
   }
-  const kept = { directory, record, lock, prepared: true };
-  const box = await Box.own(engine.paths, kept, engine.connect);
+  const box = await Box.claim(engine.paths, { directory, record, lock }, engine.connect);
   return { sandbox: Sandbox.reopen(box, session), session, keepUntil };
 }

@@ -128,7 +128,7 @@ async function park(
     await box.destroy();
     throw error;
   }
-  const { domain } = started;
+  const domain = await started.domain;
   if (mustBeWatched && !(await domain.isWatched()) && isListedNow(domain.name)) {
     try {
       // By libvirt, since its init waits by now.
@@ -145,9 +145,7 @@ async function park(
 }
 
 /** Has a box's init make what it can before anybody knows what the box is for, and leaves it to wait. */
-async function prepare({ id, record, cgroups, channel }: Box, lifetime: number): Promise<void> {
-  // First: the init is to see itself at the root of its cgroups.
-  await cgroups.prepare(channel.initPid, id);
+async function prepare({ record, channel }: Box, lifetime: number): Promise<void> {
   const made = [...labelOperation(record.labels), ...procOperations()];
   const wait = { op: 'wait', seconds: Math.ceil(lifetime / 1000) } as const;
   channel.send(encodeRequest('prepare', [...made, wait]));

@@ -19,8 +19,9 @@ const look = () => {
   setImmediate(look);
 };
 setImmediate(look);
-await startDomain(paths, connection, {
+const { domain } = await startDomain(paths, connection, {
   network: 'private',
   label: { kind: 'auto' },
   autodestroy: true,
 });
+await domain;

@@ -1,4 +1,5 @@
-import { readdir } from 'node:fs/promises';
+import { readlinkSync } from 'node:fs';
+import { readdir, readFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -6,6 +7,9 @@ import test from 'ava';
 import { execa } from 'execa';
 import { waitForDeath } from '../../src/kernel/process.ts';
 import { openKiln } from '../../src/kiln.ts';
+import { connect } from '../../src/libvirt/connect.ts';
+import { LibvirtError } from '../../src/libvirt/errors.ts';
+import { Box, startDomain } from '../../src/sandbox/box.ts';
 import { domainPrefix } from '../../src/sandbox/box-record.ts';
 import { openSandbox, ReservedBox } from '../../src/sandbox/open.ts';
 import type { StatePaths } from '../../src/state/paths.ts';
@@ -68,4 +72,70 @@ test('a box that dies while it waits is replaced', async (t) => {
   t.not(sandbox.id, waiting);
   const child = await sandbox.spawn(['echo', 'here'], await asRoot(paths, sandbox));
   t.is(await text(child.stdout), 'here\n');
+});
+
+const USUAL = { network: 'private', label: { kind: 'auto' }, autodestroy: true } as const;
+
+/** Whether kiln is connected to the init of the one box: such a socket is of kiln's network, not of the box's. */
+async function isConnected(paths: StatePaths): Promise<boolean> {
+  const [controller] = await controllers(paths);
+  if (controller === undefined) return false;
+  const { stdout } = await execa('pgrep', ['-P', controller], { reject: false });
+  try {
+    const own = await readFile(`/proc/${stdout}/net/unix`, 'utf8');
+    const open = (await readdir(`/proc/${stdout}/fd`)).map((fd) =>
+      readlinkSync(`/proc/${stdout}/fd/${fd}`),
+    );
+    const inodes = open.flatMap((name) => /^socket:\[(\d+)\]$/.exec(name)?.[1] ?? []);
+    return own.includes('/.kiln/init.sock') && inodes.some((inode) => !own.includes(` ${inode} `));
+  } catch {
+    return false;
+  }
+}
+
+test('kiln is with the init while libvirt still starts the domain, and waits for libvirt', async (t) => {
+  await using state = await busyboxState();
+  const { paths } = state;
+  await using connection = await connect({ paths, env: state.env });
+  const create = connection.createDomain.bind(connection);
+  const told = Promise.withResolvers<void>();
+  connection.createDomain = async (...asked) => {
+    const domain = await create(...asked);
+    await told.promise;
+    return domain;
+  };
+  const started = await startDomain(paths, connection, USUAL);
+  let isOwned = false;
+  const owning = Box.own(paths, started, async () => connection).finally(() => {
+    isOwned = true;
+  });
+  while (!(await isConnected(paths))) await sleep(20);
+  await sleep(200);
+  t.false(isOwned);
+  told.resolve();
+  const box = await owning;
+  t.is(box.id, started.record.id);
+  await box.destroy();
+  t.deepEqual(await readdir(paths.boxes), []);
+});
+
+test('what libvirt refuses late leaves nothing, and is said', async (t) => {
+  await using state = await busyboxState();
+  const { paths } = state;
+  await using connection = await connect({ paths, env: state.env });
+  const create = connection.createDomain.bind(connection);
+  connection.createDomain = async (...asked) => {
+    const domain = await create(...asked);
+    while (!(await isConnected(paths))) await sleep(20);
+    await domain.destroy();
+    throw new LibvirtError('E_LIBVIRT_CLOSED', 'libvirt said no');
+  };
+  const started = await startDomain(paths, connection, USUAL);
+  const owning = Box.own(paths, started, async () => connection);
+  await t.throwsAsync(owning, { message: 'libvirt said no' });
+  t.deepEqual(await readdir(paths.boxes), []);
+  // Another sandbox of this host may have the range by now.
+  const { base } = started.record.range;
+  const owner = await readFile(join(paths.hostRun, 'ranges', String(base)), 'utf8').catch(() => '');
+  t.not(owner, started.directory);
 });

@@ -60,6 +60,7 @@ async function bareSandbox({ engine }: Kiln, connection: Connection): Promise<nu
   const options = { network: 'private', label: { kind: 'auto' }, autodestroy: true } as const;
   const start = performance.now();
   const started = await startDomain(paths, connection, options);
+  await started.domain;
   const time = performance.now() - start;
   const box = await Box.own(paths, started, connect);
   await box.destroy();
