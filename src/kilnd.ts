@@ -94,7 +94,7 @@ async function main(): Promise<void> {
   let idle = false;
   const idleTime = timeInMilliseconds(process.env.KILN_IDLE || IDLE) ?? 0;
   const usual = Number(process.env.KILN_PARKED || PARKED);
-  const kiln = openKiln({ env: { KILN_STATE: state }, takeParked: async () => parked.take() });
+  const kiln = openKiln({ env: { KILN_STATE: state }, takeParked: () => parked.take() });
   const errors = outputOf(process.stderr, { isTTY: false, columns: 80 });
   const tell = (error: unknown) => printError(error, errors);
   const parked = new ParkedSandboxes(kiln.engine, usual, tell);
@@ -103,7 +103,7 @@ async function main(): Promise<void> {
     command: nodeCommand({ program: join(packageRoot(), 'dist/kilnd.cjs'), words: [WORKER] }),
     env: { PATH: process.env.PATH ?? '', HOME: homedir(), KILN_STATE: state },
     takeParked: async () => {
-      const given = parked.take();
+      const given = await parked.take();
       return given && { id: given.record.id, lock: given.lock.descriptor };
     },
     crashed: (how) => {
@@ -129,7 +129,7 @@ async function main(): Promise<void> {
   const endNow = () => {
     end().catch(fail);
   };
-  const shared: Omit<Shared, 'work'> = {
+  const shared: Omit<Shared, 'work' | 'started'> = {
     engine: kiln.engine,
     parking: parked,
     mountNamespace: statSync('/proc/self/ns/mnt').ino,
@@ -151,7 +151,8 @@ async function main(): Promise<void> {
         starting[Symbol.dispose]();
         return workers.serve(handed, env);
       };
-      await serveCommandLine(line, { ...shared, work });
+      const started = () => starting[Symbol.dispose]();
+      await serveCommandLine(line, { ...shared, work, started });
     },
     call: async (call) => {
       using _workers = quieter.begin();

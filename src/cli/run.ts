@@ -42,6 +42,8 @@ export interface RunContext {
     wanted: string | undefined,
     signal: AbortSignal,
   ): Promise<LeasedImage>;
+  /** The command has started. */
+  started?(): void;
   /** Waits for the sandbox's removal where nobody else does. */
   removed(removal: Promise<void>): Promise<void>;
 }
@@ -145,6 +147,7 @@ export async function runCommand(
       },
       started: (started, kill) => {
         interruption[Symbol.dispose]();
+        context.started?.();
         if (!own) attachment = forwardSignals(started, kill, caller);
         else if (relay === undefined) attachment = attachTerminal(started, kill, caller);
         else attachment = attach(started, kill, caller, relay);

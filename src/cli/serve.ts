@@ -30,6 +30,8 @@ export interface Shared {
   removing(removal: Promise<void>): void;
   /** Who puts results into the directory of a caller that has this umask. */
   results(umask: number): Results & Disposable;
+  /** The command has started: whatever comes now, nothing is being started for it. */
+  started(): void;
   /** Has a worker process serve the client, with these variables of the caller's in its own environment. */
   work(line: CommandLine, env: Readonly<Record<string, string>>): Promise<void>;
 }
@@ -160,7 +162,7 @@ async function runHere(
 function contextOf(
   caller: Caller,
   line: CommandLine,
-  { removing }: Shared,
+  { removing, started }: Shared,
   results: Results,
 ): RunContext {
   return {
@@ -174,6 +176,7 @@ function contextOf(
       line.keep();
       return image;
     },
+    started,
     removed: async (removal) => removing(removal),
   };
 }

@@ -60,9 +60,9 @@ export class ParkedSandboxes {
     return Math.max(0, Math.floor((freemem() - SPARE_MEMORY) / SANDBOX_MEMORY));
   }
 
-  /** Gives one away, if one waits. */
-  take(): ParkedSandbox | undefined {
-    return this.#lot.take();
+  /** Gives one away, if one waits or is being started. */
+  take(): Promise<ParkedSandbox | undefined> {
+    return this.#lot.takeNext();
   }
 
   /** From now on so many are to wait; resolves when they do. @throws what starting one throws */

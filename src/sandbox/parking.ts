@@ -3,6 +3,7 @@ import { existsSync } from 'node:fs';
 import type { HeldLock } from '../kernel/flock.ts';
 import type { Connection } from '../libvirt/connection.ts';
 import { isListedNow } from '../libvirt/watched.ts';
+import { deferred } from '../promise.ts';
 import type { StatePaths } from '../state/paths.ts';
 import { span } from '../trace/trace.ts';
 import { Box, destroyDomain, startDomain } from './box.ts';
@@ -28,6 +29,9 @@ const LAST_MOMENT = 5000;
  */
 const LOST_MAX = 5;
 
+/** How many are started at a time: libvirt is asked for three at most (pool.ts), and somebody may come who needs one. */
+const AT_ONCE = 2;
+
 /** A sandbox that waits. Whoever has the lock owns it. */
 export interface ParkedSandbox {
   readonly directory: string;
@@ -45,6 +49,9 @@ interface Starter {
 export class ParkingLot {
   readonly #starter: Starter;
   #waiting: ParkedSandbox[] = [];
+  /** How many are being started, and who gets the next of them, which are not to wait then. */
+  #starting = 0;
+  readonly #takers: PromiseWithResolvers<ParkedSandbox | undefined>[] = [];
 
   constructor(starter: Starter) {
     this.#starter = starter;
@@ -67,20 +74,48 @@ export class ParkingLot {
     return at === -1 ? undefined : this.#waiting.splice(at, 1)[0];
   }
 
+  /** As {@link take}; where none waits, but one is being started, that one: it is there sooner than another. */
+  async takeNext(): Promise<ParkedSandbox | undefined> {
+    const waiting = this.take();
+    if (waiting !== undefined || this.#takers.length >= this.#starting) return waiting;
+    const taker = deferred<ParkedSandbox | undefined>();
+    this.#takers.push(taker);
+    return await taker.promise;
+  }
+
   /**
-   * Starts as many as are missing, one after the other, and ends those that have waited for too long.
+   * Starts as many as are missing, some at a time, and ends those that have waited for too long.
    * @param wanted how many are to wait; asked again before each, and none is started where it is fewer
    * @param lifetime how long each of them is to wait, milliseconds
    * @throws what starting a sandbox throws
    */
   async fill(wanted: () => number, lifetime = PARKED_LIFETIME): Promise<void> {
     await this.#end(this.#waiting.filter((parked) => !stillWaits(parked, Date.now())));
-    const { paths, connect } = this.#starter;
-    for (let lost = 0; this.count < wanted(); ) {
-      const parked = await park(paths, await connect(), lifetime, lost < LOST_MAX);
-      lost = parked === undefined ? lost + 1 : 0;
-      if (parked !== undefined) this.#waiting.push(parked);
+    let lost = 0;
+    for (let missing = wanted() - this.count; missing > 0; missing = wanted() - this.count) {
+      const starts = Array.from({ length: Math.min(missing, AT_ONCE) }, async () => {
+        const isThere = await this.#start(lifetime, lost < LOST_MAX);
+        lost = isThere ? 0 : lost + 1;
+      });
+      const ends = await Promise.allSettled(starts);
+      for (const end of ends) if (end.status === 'rejected') throw end.reason;
     }
+  }
+
+  /** Starts one, which waits or is a taker's. False: it is lost. @throws what starting a sandbox throws */
+  async #start(lifetime: number, mustBeWatched: boolean): Promise<boolean> {
+    const { paths, connect } = this.#starter;
+    let parked: ParkedSandbox | undefined;
+    this.#starting++;
+    try {
+      parked = await park(paths, await connect(), lifetime, mustBeWatched);
+    } finally {
+      this.#starting--;
+      const taker = this.#takers.shift();
+      if (taker !== undefined) taker.resolve(parked);
+      else if (parked !== undefined) this.#waiting.push(parked);
+    }
+    return parked !== undefined;
   }
 
   /** Ends those that wait. Throws E_DESTROY. */

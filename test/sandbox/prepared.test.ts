@@ -3,6 +3,7 @@ import { existsSync, readFileSync, readlinkSync } from 'node:fs';
 import { cp, mkdir, readdir, rm, rmdir, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import test from 'ava';
 import { KilnError } from '../../src/errors.ts';
 import { waitForDeath } from '../../src/kernel/process.ts';
@@ -205,6 +206,29 @@ test.serial(
     t.deepEqual(await domainNames(), [readBoxRecord(join(state.paths.boxes, other))?.domain]);
   },
 );
+
+test.serial('whoever comes while one is being started gets that one, each once', async (t) => {
+  await noneWaits();
+  const { lot } = parked;
+  const filling = lot.fill(() => 1);
+  await nextTurn();
+  const [first, second] = await Promise.all([lot.takeNext(), lot.takeNext()]);
+  await filling;
+  t.true(first !== undefined && existsSync(first.directory));
+  // There was one for one of them.
+  t.is(second, undefined);
+  // It was not to wait: another one does.
+  t.is(lot.count, 1);
+  t.not(lot.waiting[0]?.record.id, first?.record.id);
+  t.is((await domainNames()).length, 2);
+  const next = await lot.takeNext();
+  t.deepEqual(
+    parking.parkedIds(state.paths).sort(),
+    [first, next].map((it) => it!.record.id).sort(),
+  );
+  for (const taken of [first, next]) await taken!.lock.release();
+  t.is((await sweepBoxes(state.paths, kiln.engine.connect)).length, 2);
+});
 
 test.serial('a box whose owner died while it waited is swept', async (t) => {
   await noneWaits();
