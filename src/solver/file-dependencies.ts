@@ -18,19 +18,26 @@ export function unlistedPath(text: string): string | undefined {
 
 /**
  * Says why a solution that was found without filelists might be another one with them, or
- * undefined if it would not. That is so if a package which could have been chosen (it provides
- * something that the solution needs) was not, because a file it requires is not in primary
- * metadata; or if a chosen one conflicts with such a file, or recommends
- * it and that counts.
+ * undefined if it would not. That is so if a package which could have been chosen (it was asked
+ * for, or provides something that the solution needs) was not, because a file it requires is not
+ * in primary metadata; or if a chosen one conflicts with such a file, or recommends it and that
+ * counts.
  */
 export function missedFiles(
   pool: Pool,
   solution: readonly Id[],
-  recommends: boolean,
+  { requested, recommends }: { readonly requested: Iterable<Id>; readonly recommends: boolean },
 ): string | undefined {
   const chosen = new Set(solution);
+  const names = new Set(solution.map((solvable) => pool.name(solvable)));
   const paths = new DependencyPaths(pool);
   const seen = new Set<Id>();
+  for (const candidate of requested) {
+    // Of a name that is chosen the best was asked for, and found.
+    if (chosen.has(candidate) || names.has(pool.name(candidate))) continue;
+    const needed = paths.find(pool.array(candidate, 'solvable:requires'));
+    if (needed !== undefined) return `${pool.nevra(candidate)} requires ${needed}`;
+  }
   for (const solvable of solution) {
     const conflict = paths.find(pool.array(solvable, 'solvable:conflicts'));
     if (conflict !== undefined) return `${pool.nevra(solvable)} conflicts with ${conflict}`;

@@ -6,7 +6,7 @@ import { reasonLine } from '../kernel/system-error.ts';
 import { type ModuleMetadata, moduleMetadataSchema } from '../repository/modules.ts';
 import { isIdle } from './condition.ts';
 import { missedFiles, unlistedPath } from './file-dependencies.ts';
-import { IdQueue } from './id-queue.ts';
+import { collectIds, IdQueue } from './id-queue.ts';
 import { transactionSteps } from './layout.ts';
 import { loadLibsolv, REPO_EXTEND_SOLVABLES, REPO_LOCALPOOL } from './libsolv.ts';
 import type { Id } from './libsolv-types.ts';
@@ -158,7 +158,10 @@ function solved(
   calls.orderTransaction(transaction, 0);
   const steps: Id[] = transactionSteps(transaction);
   if (!input.complete) {
-    const because = missedFiles(pool, steps, input.recommends);
+    const because = missedFiles(pool, steps, {
+      requested: requestedPackages(pool, jobs),
+      recommends: input.recommends,
+    });
     if (because !== undefined) return { kind: 'incomplete', because };
   }
   const packages = steps
@@ -168,6 +171,18 @@ function solved(
   const chosen = new Set(steps);
   const idle = rich.filter((text) => isIdle(pool, pool.dependency(text), chosen));
   return { kind: 'solved', packages, ...notes, idle, warnings: [...warnings] };
+}
+
+/** The packages that the jobs are about. */
+function requestedPackages(pool: Pool, jobs: Jobs): ReadonlySet<Id> {
+  const { jobSolvables } = pool.library.pool;
+  const found = new Set<Id>();
+  for (let index = 0; index < jobs.length; index += 2) {
+    const [how = 0, what = 0] = jobs.slice(index, index + 2);
+    for (const id of collectIds((queue) => jobSolvables(pool.address, queue, how, what)))
+      found.add(id);
+  }
+  return found;
 }
 
 /** What kiln would not take from this child is wrong in the metadata, which is told by name. */

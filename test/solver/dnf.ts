@@ -68,12 +68,12 @@ for question in questions:
         base.fill_sack(load_system_repo=False)
         try:
             modules = dnf.module.module_base.ModuleBase(base)
-            if question.get('disable'):
-                modules.disable(question['disable'])
-            if question.get('enable'):
+            for act, specs in ((modules.disable, 'disable'), (modules.enable, 'enable')):
+                if not question.get(specs):
+                    continue
                 # As dnf's command: what is wrong with defaults only is a warning.
                 try:
-                    modules.enable(question['enable'])
+                    act(question[specs])
                 except dnf.exceptions.MarkingErrors as error:
                     problems = error.module_depsolv_errors
                     if not problems or problems[1] != MODULES.ModuleErrorType_ERROR_IN_DEFAULTS:
