@@ -11,7 +11,7 @@ import { CpioParser } from './payload/cpio.ts';
 import { decompressPayload, loadZstd } from './payload/decompress.ts';
 import { loadNativeCodecs } from './payload/native-codec.ts';
 import { planUnpack, type UnpackLimits } from './payload/plan.ts';
-import { type OwnerMap, PackageWriter } from './payload/writer.ts';
+import { PackageWriter } from './payload/writer.ts';
 import { readSections } from './sections.ts';
 import { checkSignatures } from './signature-packet.ts';
 
@@ -19,7 +19,6 @@ export interface UnpackTaskInput {
   readonly keys: readonly string[];
   readonly policy: SignaturePolicy;
   readonly limits: UnpackLimits;
-  readonly owners?: OwnerMap;
 }
 
 /** Bytes written between two messages about progress. */
@@ -53,7 +52,7 @@ async function unpack(
   fd: number,
   into: string,
   keyring: Keyring,
-  { policy, limits, owners }: UnpackTaskInput,
+  { policy, limits }: UnpackTaskInput,
   onProgress: (bytes: number) => void,
 ): Promise<{ package: RpmPackage; warnings: readonly string[] }> {
   const sections = readSections(fd);
@@ -66,7 +65,6 @@ async function unpack(
   if (into !== '.') mkdirSync(into, 0o755);
   const writer = new PackageWriter(plan, into, {
     algorithm: description.fileDigestAlgorithm,
-    owners,
     unpackedSize: limits.unpackedSize,
   });
   try {

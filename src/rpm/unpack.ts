@@ -8,7 +8,6 @@ import { takePackage } from './check.ts';
 import type { SignaturePolicy } from './inspect.ts';
 import { openFile, type RpmPackage } from './package.ts';
 import type { UnpackLimits } from './payload/plan.ts';
-import type { OwnerMap } from './payload/writer.ts';
 import type { UnpackTaskInput } from './unpack-task.ts';
 
 export interface UnpackJob {
@@ -31,8 +30,6 @@ export interface UnpackOptions {
   readonly policy: SignaturePolicy;
   /** Bytes one package may unpack to; default 64 GiB. */
   readonly unpackedSize?: number;
-  /** Ids for owners' names. Without, and for names that are not in it, files belong to root. */
-  readonly owners?: OwnerMap;
   /** Children at a time; default one a core. */
   readonly concurrency?: number;
   readonly limits?: Partial<ConfinedLimits>;
@@ -73,7 +70,7 @@ const DEFAULT_UNPACKED_SIZE = 64 * 1024 * 1024 * 1024;
 /**
  * Verifies and unpacks packages, yielding each as it is done, in no particular order.
  *
- * Files are root's (unless `owners` says otherwise), with the header's modes, set-id bits, times,
+ * Files are root's, with the header's modes, set-id bits, times,
  * capabilities and hard links; every file's digest is checked as it is written. Ghosts, devices,
  * fifos and sockets are not made.
  *
@@ -95,8 +92,8 @@ export async function* unpackRpms(
   const children = Math.min(Math.max(concurrency, 1), MOST_CHILDREN, jobs.length);
   if (children === 0) return;
   const limits: UnpackLimits = { unpackedSize: options.unpackedSize ?? DEFAULT_UNPACKED_SIZE };
-  const { keys = [], policy, owners, entry } = options;
-  const input: UnpackTaskInput = { keys, policy, limits, ...(owners && { owners }) };
+  const { keys = [], policy, entry } = options;
+  const input: UnpackTaskInput = { keys, policy, limits };
   // One child may have to unpack all of them.
   const cpuSeconds = defaultLimits.cpuSeconds * Math.ceil(jobs.length / JOBS_PER_LIMIT);
   yield* runQueue<UnpackJob, UnpackResult>({

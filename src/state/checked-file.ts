@@ -46,8 +46,6 @@ function parseRecord(path: string, text: string): object {
 }
 
 export interface WriteOptions {
-  /** 0600 unless given. */
-  readonly mode?: number;
   /** Waits until the disk has the content, so that a power cut leaves the old file or the new one. */
   readonly flush?: boolean;
 }
@@ -56,11 +54,11 @@ export interface WriteOptions {
 export function writeWholeSync(
   path: string,
   content: string | Uint8Array,
-  { mode = 0o600, flush = false }: WriteOptions = {},
+  { flush = false }: WriteOptions = {},
 ): void {
   const temporary = `${path}.${process.pid}.tmp`;
   try {
-    writeFileSync(temporary, content, { mode, flush });
+    writeFileSync(temporary, content, { mode: 0o600, flush });
     renameOver(temporary, path);
   } catch (error) {
     rmSync(temporary, { force: true });

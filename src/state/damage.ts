@@ -13,8 +13,8 @@ export class DamagedFileError extends KilnError {
   /** What is wrong with it, as the end of a sentence. */
   readonly why: string;
 
-  constructor(path: string, why: string, hint?: string) {
-    super('E_DAMAGED', `${path} is damaged: ${why}`, hint === undefined ? {} : { hint });
+  constructor(path: string, why: string) {
+    super('E_DAMAGED', `${path} is damaged: ${why}`);
     this.path = path;
     this.why = why;
   }

@@ -88,9 +88,6 @@ export async function findImage(paths: StatePaths, prefix: string): Promise<stri
   return found[0];
 }
 
-/** A whole id: a sha256 in hex. */
-const IMAGE_ID = /^[0-9a-f]{64}$/;
-
 function noImage(id: string): KilnError {
   return new KilnError('E_IMAGE_MISSING', `there is no image ${id === '' ? '""' : id}`, {
     hint: '`kiln image ls` lists them',
@@ -113,7 +110,7 @@ export async function imagesNamed(paths: StatePaths, name: string): Promise<Imag
  */
 export async function removeImage(paths: StatePaths, id: string): Promise<string | undefined> {
   // The id becomes a path: an empty one would mean the folder of all images.
-  if (!IMAGE_ID.test(id)) throw noImage(id);
+  if (!ID.test(id)) throw noImage(id);
   const directory = imageDirectory(paths, id);
   const lock = await lockLease(directory, false, async () => {
     throw inUse(id, 'a running command');
@@ -212,7 +209,7 @@ async function heldImages(paths: StatePaths): Promise<HeldImages> {
   return images;
 }
 
-/** Digits of an id. */
+/** Digits of an id, a sha256 in hex. */
 const ID_LENGTH = 64;
 const ID = /^[0-9a-f]{64}$/;
 /** A broken image that was in use when it was made anew. */

@@ -1,14 +1,6 @@
 /** One regular file while it is written: content, digest, then everything else the header says. */
 import { type BinaryLike, createHash, type Hash, hash } from 'node:crypto';
-import {
-  closeSync,
-  constants,
-  fchmodSync,
-  fchownSync,
-  futimesSync,
-  openSync,
-  writeSync,
-} from 'node:fs';
+import { closeSync, constants, fchmodSync, futimesSync, openSync, writeSync } from 'node:fs';
 import { setXattr } from '../../kernel/xattr.ts';
 import { rpmError } from '../errors.ts';
 import { showName } from '../filename.ts';
@@ -84,35 +76,23 @@ function unknown(what: string) {
 }
 
 const PERMISSIONS = 0o7777;
-/** Set-user-id and set-group-id: writing and chown(2) clear them. */
+/** Set-user-id and set-group-id: writing clears them. */
 const SET_ID = 0o6000;
-
-export interface Owner {
-  readonly uid: number;
-  readonly gid: number;
-}
 
 export class FileTarget {
   readonly #file: PlannedFile;
   readonly #fd: number;
   readonly #algorithm: string;
-  readonly #owner: Owner | undefined;
   #hash: Hash | undefined;
   #digest: string | undefined;
   #written = 0;
 
-  /** Makes the file; an existing one is EEXIST. @param owner Undefined for root. */
-  constructor(
-    path: string | Buffer,
-    file: PlannedFile,
-    algorithm: string,
-    owner: Owner | undefined,
-  ) {
+  /** Makes the file; an existing one is EEXIST. */
+  constructor(path: string | Buffer, file: PlannedFile, algorithm: string) {
     const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
     this.#fd = openSync(path, flags, file.mode & PERMISSIONS);
     this.#file = file;
     this.#algorithm = algorithm;
-    this.#owner = owner;
   }
 
   write(piece: Buffer): void {
@@ -135,7 +115,6 @@ export class FileTarget {
     if (this.#written !== size || (digest !== null && actual !== digest.toLowerCase())) {
       throw rpmError('E_RPM_DIGEST', `its file ${showName(path)} is not what its header says`);
     }
-    if (this.#owner !== undefined) fchownSync(this.#fd, this.#owner.uid, this.#owner.gid);
     if ((mode & SET_ID) !== 0) fchmodSync(this.#fd, mode & PERMISSIONS);
     if (caps !== null) setXattr(this.#fd, CAPABILITY_XATTR, capabilityXattr(caps));
     futimesSync(this.#fd, mtime, mtime);

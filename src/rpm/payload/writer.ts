@@ -1,12 +1,11 @@
 /**
  * Writes a package's files below a directory, as the archive shows them. What the archive says
- * beyond names and content is ignored: modes, owners, times, capabilities are the header's, which
- * digest and signature cover.
+ * beyond names and content is ignored: modes, times, capabilities are the header's, which digest and
+ * signature cover. All files are root's.
  */
 import {
   chmodSync,
   constants,
-  lchownSync,
   linkSync,
   lstatSync,
   lutimesSync,
@@ -20,7 +19,7 @@ import { hasErrno } from '../../kernel/libc.ts';
 import { rpmError } from '../errors.ts';
 import { decodeName, encodeName, showName } from '../filename.ts';
 import type { CpioEntry, CpioVisitor } from './cpio.ts';
-import { FileTarget, type Owner } from './file-target.ts';
+import { FileTarget } from './file-target.ts';
 import type { PlannedFile, UnpackPlan } from './plan.ts';
 
 const PERMISSIONS = 0o7777;
@@ -29,16 +28,9 @@ const SET_ID = 0o6000;
 /** Directories that no entry describes. */
 const IMPLICIT_MODE = 0o755;
 
-/** Ids of owners by name; whoever is not in it is root. */
-export interface OwnerMap {
-  readonly users: Readonly<Record<string, number>>;
-  readonly groups: Readonly<Record<string, number>>;
-}
-
 export interface WriterOptions {
   /** What the header's digests of files are made with. */
   readonly algorithm: string;
-  readonly owners?: OwnerMap | undefined;
   /** Bytes of content to write at most. */
   readonly unpackedSize: number;
 }
@@ -51,7 +43,6 @@ export class PackageWriter implements CpioVisitor {
   readonly #plan: UnpackPlan;
   readonly #prefix: string;
   readonly #algorithm: string;
-  readonly #owners: OwnerMap | undefined;
   readonly #limit: number;
   readonly #seen = new Set<PlannedFile>();
   /** Regular files that came with content of their own. */
@@ -65,12 +56,11 @@ export class PackageWriter implements CpioVisitor {
 
   /** @param into An existing directory, without a slash at the end; `.` for the working directory. */
   constructor(plan: UnpackPlan, into: string, options: WriterOptions) {
-    const { algorithm, owners, unpackedSize } = options;
+    const { algorithm, unpackedSize } = options;
     this.#plan = plan;
     this.#limit = unpackedSize;
     this.#prefix = `${into}/`;
     this.#algorithm = algorithm;
-    this.#owners = owners;
   }
 
   begin(entry: CpioEntry): number {
@@ -177,10 +167,7 @@ export class PackageWriter implements CpioVisitor {
     }
     this.#written.add(file);
     const path = this.#path(file.relative);
-    this.#target = exclusively(
-      file,
-      () => new FileTarget(path, file, this.#algorithm, this.#ownerOf(file)),
-    );
+    this.#target = exclusively(file, () => new FileTarget(path, file, this.#algorithm));
     this.#made.push({ path, directory: false });
   }
 
@@ -195,8 +182,6 @@ export class PackageWriter implements CpioVisitor {
     const path = this.#path(file.relative);
     exclusively(file, () => symlinkSync(target, path));
     this.#made.push({ path, directory: false });
-    const owner = this.#ownerOf(file);
-    if (owner !== undefined) lchownSync(path, owner.uid, owner.gid);
     lutimesSync(path, file.mtime, file.mtime);
   }
 
@@ -227,14 +212,7 @@ export class PackageWriter implements CpioVisitor {
     const made = relative !== '' && makeOrFind(path, mode, relative);
     if (made) this.#made.push({ path, directory: true });
     if (entry === undefined) return;
-    const owner = this.#ownerOf(entry);
-    if (owner !== undefined) lchownSync(path, owner.uid, owner.gid);
     if (!made || (mode & SET_ID) !== 0) chmodSync(path, mode);
-  }
-
-  #ownerOf({ owner, group }: PlannedFile): Owner | undefined {
-    if (this.#owners === undefined) return undefined;
-    return { uid: this.#owners.users[owner] ?? 0, gid: this.#owners.groups[group] ?? 0 };
   }
 }
 
