@@ -4,9 +4,8 @@ import { gzipSync } from 'node:zlib';
 import { type Owner, unusableResultDirectory } from '../artifacts/destination.ts';
 import { Folder, makeDirectory } from '../kernel/folder.ts';
 import { CHECKSUMS_FILE } from './provenance/checksums.ts';
-import { ENVELOPE_FILE } from './provenance/envelope.ts';
 import { SBOM_FILE } from './provenance/spdx.ts';
-import { STATEMENT_FILE } from './provenance/statement.ts';
+import { ENVELOPE_FILE, STATEMENT_FILE } from './provenance/statement.ts';
 import type { LogName } from './report.ts';
 
 /** Bytes of one log; what comes after goes on compressed. */

@@ -2,7 +2,7 @@
 import { closeSync, constants, fchmodSync, fchownSync, fstatSync, openSync } from 'node:fs';
 import { type Owner, unusableResultDirectory } from '../artifacts/destination.ts';
 import { openStaging } from '../artifacts/staging.ts';
-import { aboutFile } from '../confine/flat-error.ts';
+import { aboutFile } from '../confine/frame.ts';
 import { KilnError } from '../errors.ts';
 import { openat2, RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS } from '../kernel/at.ts';
 import { MAX_FDS } from '../rpm/package.ts';

@@ -6,8 +6,7 @@ import { attachMount, changeRoot, mountTmpfs } from '../kernel/mount.ts';
 import { ownArguments } from '../kernel/own-node.ts';
 import { limitResource, setNoNewPrivileges } from '../kernel/process.ts';
 import { type RefusedCalls, refuseSystemCalls, type SystemCallFilter } from '../kernel/seccomp.ts';
-import { flattenError } from './flat-error.ts';
-import { encodeFrame, FrameDecoder } from './frame.ts';
+import { encodeFrame, FrameDecoder, flattenError } from './frame.ts';
 import {
   type ConfinedReply,
   type ConfinedRequest,

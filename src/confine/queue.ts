@@ -10,7 +10,7 @@ import { closeDescriptor } from '../kernel/descriptor.ts';
 import { hasErrno } from '../kernel/libc.ts';
 import { awaitedLater, deferred } from '../promise.ts';
 import { span } from '../trace/trace.ts';
-import { aboutFile, rebuildError } from './flat-error.ts';
+import { aboutFile, rebuildError } from './frame.ts';
 import { takeQueueChild } from './queue-child.ts';
 import { ConfinedChild, type ConfinedStart, checked } from './run.ts';
 import { type HandedWork, sendWork } from './task.ts';

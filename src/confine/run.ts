@@ -5,8 +5,7 @@ import type { Readable } from 'node:stream';
 import { KilnError } from '../errors.ts';
 import { reasonLine } from '../kernel/system-error.ts';
 import { span } from '../trace/trace.ts';
-import { rebuildError } from './flat-error.ts';
-import { encodeFrame, FrameDecoder } from './frame.ts';
+import { encodeFrame, FrameDecoder, rebuildError } from './frame.ts';
 import { launchConfined, stopConfined } from './launch.ts';
 import { type ConfinedLimits, type ConfinedRequest, defaultLimits } from './task.ts';
 

@@ -15,11 +15,11 @@ import { TransactionBox } from './transaction/box.ts';
 import { reasonsForExact } from './transaction/choose.ts';
 import { installIntoEmptyRoot, rpmMissing } from './transaction/exact.ts';
 import { findRpm, runFastTransaction } from './transaction/fast.ts';
+import { restoreCapabilities, settleOwners } from './tree/accounts.ts';
 import { type Composition, composeTree, packagedTime } from './tree/compose.ts';
 import { type ClampTimes, cleanUpperTree, mergeOverlay } from './tree/merge-overlay.ts';
 import { openInTree } from './tree/path.ts';
 import { TreePlan } from './tree/plan.ts';
-import { restoreCapabilities, settleOwners } from './tree/settle.ts';
 
 /** File conflicts that a message lists. */
 const SHOWN_PROBLEMS = 20;

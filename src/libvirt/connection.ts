@@ -1,8 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import { isWatchedNow } from './controllers.ts';
 import { LibvirtError, VIR_ERR } from './errors.ts';
 import { type Libvirt, type Pointer, runAsync, takeArray, takeString } from './library.ts';
 import { ConnectionPool, type PoolOptions } from './pool.ts';
-import { isWatchedNow } from './watched.ts';
 
 export interface CreateOptions {
   /** The domain ends when this connection is closed or this process dies. */

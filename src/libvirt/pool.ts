@@ -2,6 +2,7 @@ import { ownEnvironment } from '../kernel/own-process.ts';
 import { abandonCall } from '../kernel/system-call.ts';
 import { type Awaited, patience, waitFor } from '../kernel/wait-for.ts';
 import { awaitedLater } from '../promise.ts';
+import { endOrphans } from './controllers.ts';
 import { failedCall, LibvirtError } from './errors.ts';
 import {
   connectionError,
@@ -11,7 +12,6 @@ import {
   type Pointer,
   runAsync,
 } from './library.ts';
-import { endOrphans } from './orphans.ts';
 
 /**
  * How many libvirt calls one process has under way. Each blocks a thread of libuv's pool for as

@@ -1,5 +1,5 @@
 /** The confined side of readRpms: headers, digests and signatures of a list of open files. */
-import { flattenError } from '../confine/flat-error.ts';
+import { flattenError } from '../confine/frame.ts';
 import type { QueueTask } from '../confine/task.ts';
 import { type DigestDepth, loadHashes } from './digests.ts';
 import { inspectIdentity, inspectPackage } from './inspect.ts';

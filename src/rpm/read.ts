@@ -1,6 +1,6 @@
 /** Reading .rpm files: the parent's side. All parsing happens in confined children. */
 import { availableParallelism } from 'node:os';
-import { aboutFile, rebuildError } from '../confine/flat-error.ts';
+import { aboutFile, rebuildError } from '../confine/frame.ts';
 import { runQueue } from '../confine/queue.ts';
 import { defaultLimits, type HandedWork, MAX_FILES } from '../confine/task.ts';
 import { KilnError } from '../errors.ts';

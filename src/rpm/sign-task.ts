@@ -1,6 +1,6 @@
 /** The confined side of signing: takes packages apart, so that the host need not read them. */
 import { closeSync } from 'node:fs';
-import { flattenError } from '../confine/flat-error.ts';
+import { flattenError } from '../confine/frame.ts';
 import type { SingleTask } from '../confine/task.ts';
 import { checkDigests, digestFaults } from './digests.ts';
 import { rpmError } from './errors.ts';

@@ -6,7 +6,7 @@ import { createHash } from 'node:crypto';
 import { read, write } from 'node:fs';
 import { promisify } from 'node:util';
 import { z } from 'zod';
-import { rebuildError } from '../confine/flat-error.ts';
+import { rebuildError } from '../confine/frame.ts';
 import { runConfined } from '../confine/run.ts';
 import type { KilnError } from '../errors.ts';
 import { rpmError } from './errors.ts';

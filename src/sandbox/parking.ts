@@ -2,7 +2,7 @@
 import { existsSync } from 'node:fs';
 import type { HeldLock } from '../kernel/flock.ts';
 import type { Connection } from '../libvirt/connection.ts';
-import { isListedNow } from '../libvirt/watched.ts';
+import { isListedNow } from '../libvirt/controllers.ts';
 import { deferred } from '../promise.ts';
 import type { StatePaths } from '../state/paths.ts';
 import { span } from '../trace/trace.ts';

@@ -1,7 +1,7 @@
 import { stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { aboutFile } from '../confine/flat-error.ts';
+import { aboutFile } from '../confine/frame.ts';
 import { KilnError } from '../errors.ts';
 import type { BuildrootLock, BuildrootRpm } from '../repository/buildroot-lock.ts';
 import { digestFile } from '../repository/cache.ts';

@@ -8,6 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
 import { connect } from '../../src/libvirt/connect.ts';
 import { openConnection } from '../../src/libvirt/connection.ts';
+import { isWatchedNow } from '../../src/libvirt/controllers.ts';
 import {
   embeddedDaemonStatus,
   ensureEmbeddedDaemon,
@@ -16,7 +17,6 @@ import {
 import { embeddedFiles } from '../../src/libvirt/embedded/files.ts';
 import { homeOf } from '../../src/libvirt/embedded/launch.ts';
 import { LibvirtError } from '../../src/libvirt/errors.ts';
-import { isWatchedNow } from '../../src/libvirt/watched.ts';
 import { type PrivateState, privateState, processesWith, WAITING } from './private-state.ts';
 
 const CHILD = join(import.meta.dirname, 'fixture-child.ts');

@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
 import { execa } from 'execa';
 import { connect } from '../../src/libvirt/connect.ts';
-import { endOrphans } from '../../src/libvirt/orphans.ts';
+import { endOrphans } from '../../src/libvirt/controllers.ts';
 import { long } from '../support/long.ts';
 import { privateState, processesWith, WAITING } from './private-state.ts';
 

@@ -10,13 +10,16 @@ import { KILN_VERSION } from '../../state/paths.ts';
 import type { BuildReport, BuiltPackage } from '../report.ts';
 import type { BuildRequest, ProvenanceOptions } from '../request.ts';
 import { CHECKSUMS_FILE, checksumManifest, type DigestedFile, digestFiles } from './checksums.ts';
-import { ENVELOPE_FILE, readSigningKey, type SigningKey, signedEnvelope } from './envelope.ts';
 import { rpmPurl, SBOM_FILE, type SbomPackage, spdxDocument } from './spdx.ts';
 import {
+  ENVELOPE_FILE,
   externalParameters,
   provenanceStatement,
   type Resource,
+  readSigningKey,
+  type SigningKey,
   STATEMENT_FILE,
+  signedEnvelope,
 } from './statement.ts';
 
 /** What a build leaves beside its packages, as far as it is there. */

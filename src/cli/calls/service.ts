@@ -3,7 +3,7 @@ import { KilnError } from '../../errors.ts';
 import type { Engine } from '../../sandbox/open.ts';
 import { createService } from '../../service/create.ts';
 import type { ServiceFile } from '../../service/definition.ts';
-import { type ListedService, listServices } from '../../service/list.ts';
+import { type ListedService, listServices } from '../../service/status.ts';
 import { deleteService, isSupervised, stopService } from '../../service/stop.ts';
 import { serviceFiles } from '../../service/store.ts';
 import { pickImage } from '../pick-image.ts';

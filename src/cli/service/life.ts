@@ -11,9 +11,8 @@ import {
   type KilnInvocation,
   systemctl,
 } from '../../service/host-units.ts';
-import { listServices } from '../../service/list.ts';
 import { startInBackground, waitUntilStarted } from '../../service/start.ts';
-import type { ServiceStatus } from '../../service/status.ts';
+import { listServices, type ServiceStatus } from '../../service/status.ts';
 import { deleteService, isSupervised, stopService } from '../../service/stop.ts';
 import { readService, serviceFiles } from '../../service/store.ts';
 import { supervise } from '../../service/supervise.ts';

@@ -1,7 +1,7 @@
 import { Command } from 'commander';
 import { formatPublish } from '../../service/definition.ts';
 import { instanceFiles } from '../../service/instance-files.ts';
-import { type ListedService, listServices } from '../../service/list.ts';
+import { type ListedService, listServices } from '../../service/status.ts';
 import type { Caller } from '../caller.ts';
 import { printError } from '../errors.ts';
 import { printJson } from '../print.ts';
