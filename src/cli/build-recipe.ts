@@ -9,6 +9,7 @@ import {
 } from '../build/recipe/request.ts';
 import { runRecipe } from '../build/recipe/run-recipe.ts';
 import { KilnError } from '../errors.ts';
+import { buildRecipeJsonSchema } from '../recipe/build-recipe.ts';
 import { writeResult } from '../report/write.ts';
 import type { Result } from '../result/schema.ts';
 import { Timeline } from '../run/timeline.ts';
@@ -35,8 +36,7 @@ export interface SharedOptions extends LimitValues {
 }
 
 /** Prints the schema of YAML recipes. */
-export async function printRecipeSchema(caller: Caller): Promise<void> {
-  const { buildRecipeJsonSchema } = await import('../recipe/build-recipe.ts');
+export function printRecipeSchema(caller: Caller): void {
   printJson(caller.stdout, buildRecipeJsonSchema(), { indent: 2 });
 }
 

@@ -58,9 +58,8 @@ export function command(caller: Caller): Command {
         const given = it.getOptionValueSource('image') === 'cli';
         const { image: _default, ...others } = options;
         const wanted = given ? options : others;
-        await (mode === 'schema'
-          ? printRecipeSchema(caller)
-          : buildRecipe(source ?? '', wanted, caller));
+        if (mode === 'schema') printRecipeSchema(caller);
+        else await buildRecipe(source ?? '', wanted, caller);
       } else await build(source, options, it, caller);
     });
 }

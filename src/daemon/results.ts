@@ -6,7 +6,7 @@ import type { Collection, CollectRequest } from '../artifacts/collect.ts';
 import type { Owner } from '../artifacts/destination.ts';
 import type { Artifact } from '../artifacts/manifest.ts';
 import type { ArtifactWarning } from '../artifacts/warning.ts';
-import { flattenError, rebuildError } from '../confine/flat-error.ts';
+import { flattenError, rebuildError } from '../confine/frame.ts';
 import type { FlatError } from '../confine/task.ts';
 import { takeCallersUmask } from '../kernel/own-umask.ts';
 import { checked, tryCall } from '../kernel/system-call.ts';
