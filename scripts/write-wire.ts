@@ -7,15 +7,21 @@ import { execFileSync } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { interfaceText } from '../src/api/interface.ts';
-import { FRAME, TO_CLIENT, TO_DAEMON } from '../src/daemon/frames.ts';
+import { FRAME, OPEN, TO_CLIENT, TO_DAEMON } from '../src/daemon/frames.ts';
 import { API_PAGE, apiPage } from './api-reference.ts';
 import { API_TYPES, apiTypes } from './api-types.ts';
 import { guestHeader, guestSource } from './guest-wire.ts';
 
 export const FRAMES_HEADER = join(import.meta.dirname, '../src/client/frames.h');
 
-function enumeration(name: string, types: Readonly<Record<string, number>>): string {
-  const lines = Object.entries(types).map(([type, n]) => `  FRAME_${type.toUpperCase()} = ${n},\n`);
+function enumeration(
+  name: string,
+  types: Readonly<Record<string, number>>,
+  prefix = 'FRAME',
+): string {
+  const lines = Object.entries(types).map(
+    ([type, n]) => `  ${prefix}_${type.toUpperCase()} = ${n},\n`,
+  );
   return `enum ${name} {\n${lines.join('')}};\n`;
 }
 
@@ -34,6 +40,8 @@ export function framesHeader(): string {
 
 ${enumeration('frame_to_daemon', TO_DAEMON)}
 ${enumeration('frame_to_client', TO_CLIENT)}
+/* How FRAME_OPEN wants a file opened. */
+${enumeration('open_how', OPEN, 'OPEN')}
 #endif
 `;
 }

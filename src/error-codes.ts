@@ -29,6 +29,10 @@ export const CODES_BY_PAGE = {
     E_WORKER:
       'The process that worked for a call of the API, or wrote the results of a run, ended too early.',
   },
+  'users.md': {
+    E_CALLER_FILE: 'A file that a user named is not one that kiln can use with the user’s rights.',
+    E_FORBIDDEN: 'Users who are not root may not do this here.',
+  },
   'security.md': {
     E_CONFINE_DIED:
       'The confined process that reads an untrusted file crashed or reached its limits.',

@@ -20,6 +20,8 @@ export interface KilnOptions {
   readonly env?: NodeJS.ProcessEnv;
   /** Gives a parked sandbox, where somebody keeps some. */
   readonly takeParked?: Engine['takeParked'];
+  /** Whose sandboxes are, where they are not root's. */
+  readonly owner?: Engine['owner'];
 }
 
 /** A sandbox to open: only `image` (an id from {@link Kiln.images}) is needed. */
@@ -69,7 +71,7 @@ export class Kiln implements AsyncDisposable {
   /** Boxes of runs that are over, being removed, and those that could not be. */
   readonly #removals = new Set<Promise<void>>();
 
-  constructor({ env = process.env, takeParked }: KilnOptions) {
+  constructor({ env = process.env, takeParked, owner }: KilnOptions) {
     this.paths = statePaths(env);
     const paths = this.paths;
     requireState(paths.root);
@@ -78,6 +80,7 @@ export class Kiln implements AsyncDisposable {
     this.#env = env;
     this.#engine = {
       paths,
+      owner,
       cwd: () => process.cwd(),
       allowMissing: () => allowedMissing(env),
       // Unlike arguments, the environment is the user's own.

@@ -43,6 +43,9 @@ import { timeInMilliseconds } from './recipe/limit-keys.ts';
 import { sweepBoxes } from './sandbox/sweep.ts';
 import { clearPlace } from './state/damage.ts';
 import { packageRoot, requireState, statePaths } from './state/paths.ts';
+import { sweepJobs } from './users/caller-files.ts';
+import { configurationFile, groupNumber, readUserPolicy } from './users/configuration.ts';
+import { UserJobs } from './users/queue.ts';
 
 const READY_FD = 3;
 const DEFAULT_STATE = '/var/lib/kiln';
@@ -79,7 +82,11 @@ async function main(): Promise<void> {
   if (lock === undefined) return sayReady(log);
   const state = realpathSync(paths.root);
   const names = [join(state, SOCKET)];
-  if (existsSync(DEFAULT_STATE) && realpathSync(DEFAULT_STATE) === state) {
+  const configuration = configurationFile(process.env);
+  const isDefault = existsSync(DEFAULT_STATE) && realpathSync(DEFAULT_STATE) === state;
+  // Users have one daemon, root's tests some more.
+  const group = isDefault || process.env.KILN_CONFIG ? groupOf(configuration) : undefined;
+  if (isDefault) {
     mkdirSync(paths.hostRun, { recursive: true, mode: 0o755 });
     names.push(join(paths.hostRun, SOCKET));
   }
@@ -101,7 +108,10 @@ async function main(): Promise<void> {
   const workers = new Workers({
     // Without the options that keep the daemon small: a worker's memory goes with it.
     command: nodeCommand({ program: join(packageRoot(), 'dist/kilnd.cjs'), words: [WORKER] }),
-    env: { PATH: process.env.PATH ?? '', HOME: homedir(), KILN_STATE: state },
+    env: {
+      ...{ PATH: process.env.PATH ?? '', HOME: homedir(), KILN_STATE: state },
+      ...(process.env.KILN_CONFIG ? { KILN_CONFIG: process.env.KILN_CONFIG } : {}),
+    },
     takeParked: async () => {
       const given = await parked.take();
       return given && { id: given.record.id, lock: given.lock.descriptor };
@@ -109,6 +119,7 @@ async function main(): Promise<void> {
     crashed: (how) => {
       errors.say(`kilnd: a worker ended ${how}\n`);
       sweepBoxes(paths, kiln.engine.connect).catch(tell);
+      sweepJobs(paths).catch(tell);
     },
   });
   const removals = new Set<Promise<void>>();
@@ -133,6 +144,7 @@ async function main(): Promise<void> {
     engine: kiln.engine,
     parking: parked,
     mountNamespace: statSync('/proc/self/ns/mnt').ino,
+    users: { configuration, jobs: new UserJobs() },
     results: (umask) => new WorkerResults(workers, umask),
     removing: (removal) => {
       const over = awaitedLater(removal.catch(tell));
@@ -142,6 +154,7 @@ async function main(): Promise<void> {
   };
   const server = new Server({
     sockets: passed.length > 0 ? passed : names,
+    group,
     build,
     serve: async (line) => {
       using _workers = quieter.begin();
@@ -199,7 +212,18 @@ async function main(): Promise<void> {
   }).unref();
   // What a daemon has left that was killed.
   sweepBoxes(paths, kiln.engine.connect).catch(tell);
+  sweepJobs(paths).catch(tell);
   if (passed.length === 0) sayReady(log);
+}
+
+/** The group whose members are served. Where the configuration has mistakes, only root is, who can mend them. */
+function groupOf(configuration: string): number | undefined {
+  try {
+    return groupNumber(readUserPolicy(configuration).group);
+  } catch (error) {
+    writeSync(2, describeError(error));
+    return undefined;
+  }
 }
 
 /** Tells the client that waits, if one does. What is said on stderr afterwards goes to the log. */

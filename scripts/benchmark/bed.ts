@@ -1,5 +1,5 @@
 /** The place a benchmark is made in: a state of its own on a tmpfs, with its daemon, an image and parked sandboxes. */
-import { mkdir, mkdtemp, rm } from 'node:fs/promises';
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -9,6 +9,9 @@ import { endDaemon } from '../../test/support/daemon.ts';
 import { execute } from './measure.ts';
 
 export const top = join(import.meta.dirname, '../..');
+
+/** A user who is not root, and the group that is served: nobody of this host’s. */
+export const USER = 61_001;
 
 /** The client, as a user starts it. */
 export const KILN = [join(top, 'dist/kiln')] as const;
@@ -38,7 +41,9 @@ export async function makeBed(recipe: string): Promise<Bed> {
   const scratch = join(directory, 'scratch');
   await mkdir(state, { mode: 0o755 });
   await mkdir(scratch, { mode: 0o755 });
-  const env: NodeJS.ProcessEnv = { ...process.env, KILN_STATE: state };
+  const config = join(directory, 'kiln.yaml');
+  await writeFile(config, `users: { group: ${USER} }\n`);
+  const env: NodeJS.ProcessEnv = { ...process.env, KILN_STATE: state, KILN_CONFIG: config };
   delete env.KILN_FROM_SOURCE;
   env.KILN_FIXTURES ??= join(top, '.cache/fixtures');
   const kiln = openKiln({ env });

@@ -36,7 +36,9 @@ export async function startBystander(
     { env, reject: false, stdin: 'ignore' },
   );
   await Promise.race([once(running.stdout, 'data'), running]);
-  const box = (await listBoxes(paths)).find(({ record }) => record.command?.includes(name));
+  const box = (await listBoxes(paths, { owner: undefined })).find(({ record }) =>
+    record.command?.includes(name),
+  );
   if (box === undefined) {
     const { exitCode, stderr } = await running;
     throw new Error(`a bystander did not start: ${exitCode}: ${stderr}`);

@@ -180,7 +180,7 @@ const MAX_HOPS = 40;
  * directories it climbs are real ones, and every link it then passes obeys the same rule. (With
  * `..` after a name, `a/../../x` would climb from wherever a link `a` leads.)
  */
-function staysInside(link: CopiedEntry, inventory: Inventory): boolean {
+export function staysInside(link: CopiedEntry, inventory: Inventory): boolean {
   let current = link;
   for (let hop = 0; hop < MAX_HOPS; hop += 1) {
     const target = climb(current);

@@ -78,7 +78,8 @@ async function copyItem(
     root: request.rootFd,
     resolve: RESOLVE,
     owner: request.owner,
-    makeAsOwner: true,
+    // Entries must be born as the owner's: it is a file system of another user namespace.
+    writing: (act) => makingFilesAs(request.owner, act),
     replace: true,
     failure: (failed, cause) => cannotWrite(item, failed, cause),
   });

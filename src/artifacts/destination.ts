@@ -12,7 +12,6 @@ import {
 } from '../kernel/at.ts';
 import { closing } from '../kernel/descriptor.ts';
 import { hasErrno, SyscallError } from '../kernel/libc.ts';
-import { makingFilesAs } from '../kernel/user-namespace.ts';
 import { type ByteString, toBytes } from './pattern.ts';
 
 /** Whose the copies are. */
@@ -21,6 +20,9 @@ export interface Owner {
   readonly gid: number;
 }
 
+/** Does something synchronous with the rights of whoever's files it is about. */
+export type WithRights = <Result>(act: () => Result) => Result;
+
 /** Where copies go, and how. */
 interface DestinationOptions {
   /** Descriptor of the directory that all paths are relative to. */
@@ -28,8 +30,8 @@ interface DestinationOptions {
   /** RESOLVE_ flags that keep a path below `root` inside it. */
   readonly resolve: number;
   readonly owner: Owner;
-  /** Entries must be born as the owner's: in a file system of another user namespace. */
-  readonly makeAsOwner?: boolean;
+  /** Does what makes or removes an entry, as somebody else than this process. */
+  readonly writing?: WithRights;
   /** Whether what is there gives way; existing directories are then kept as they are. */
   readonly replace: boolean;
   /** The error for a destination that cannot be written. */
@@ -80,6 +82,12 @@ export class Destination {
 
   /** Gives an open copy its owner, mode and times, in the order that keeps them. */
   dress(fd: number, stats: BigIntStats): void {
+    const { writing } = this.#options;
+    if (writing === undefined) this.#dress(fd, stats);
+    else writing(() => this.#dress(fd, stats));
+  }
+
+  #dress(fd: number, stats: BigIntStats): void {
     fchownSync(fd, this.#options.owner.uid, this.#options.owner.gid);
     fchmodSync(fd, keptMode(stats));
     setTimes(fd, stats);
@@ -147,7 +155,7 @@ export class Destination {
       this.#attempt(path, () => {
         const fd = this.#resolve(path);
         using _fd = closing(fd);
-        this.dress(fd, stats);
+        this.#dress(fd, stats);
       });
     }
   }
@@ -160,7 +168,7 @@ export class Destination {
 
   #attempt<Result>(path: ByteString, act: () => Result): Result {
     try {
-      return this.#options.makeAsOwner === true ? makingFilesAs(this.#options.owner, act) : act();
+      return this.#options.writing === undefined ? act() : this.#options.writing(act);
     } catch (error) {
       throw this.failure(path, error);
     }

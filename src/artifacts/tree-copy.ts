@@ -3,7 +3,13 @@ import { openPath, readlinkat } from '../kernel/at.ts';
 import { closing } from '../kernel/descriptor.ts';
 import { hasErrno, SyscallError } from '../kernel/libc.ts';
 import { type CopiedContent, copyContent, ReadFailed } from './content.ts';
-import { type Destination, type DestinationStep, droppedBits, keptMode } from './destination.ts';
+import {
+  type Destination,
+  type DestinationStep,
+  droppedBits,
+  keptMode,
+  type WithRights,
+} from './destination.ts';
 import type { CopiedEntry, Inventory } from './manifest.ts';
 import { type ByteString, fromBytes, joinBytes, toBytes } from './pattern.ts';
 import {
@@ -23,6 +29,8 @@ export interface TreeCopyOptions {
   readonly warnings: Warnings;
   /** Makes symbolic links at once and as they are, or keeps them for {@link TreeCopy.makeLinks}. */
   readonly links: 'now' | 'later';
+  /** Does what opens, lists or reads an entry of the source, as somebody else than this process. */
+  readonly reading?: WithRights;
   /** Entries that are left out, with all that is in them: their paths in the source. */
   readonly leaveOut?: ReadonlySet<ByteString>;
 }
@@ -128,9 +136,14 @@ export class TreeCopy {
     }
   }
 
+  #reading<Result>(act: () => Result): Result {
+    const { reading } = this.#options;
+    return reading === undefined ? act() : reading(act);
+  }
+
   #openSource(step: CopyStep): number | undefined {
     try {
-      return openPath(step.from, step.name);
+      return this.#reading(() => openPath(step.from, step.name));
     } catch (error) {
       if (hasErrno(error, 'ENOENT')) {
         this.#options.warnings.add('vanished', step.source, 'was gone before it could be read');
@@ -150,7 +163,7 @@ export class TreeCopy {
     this.#options.budget.checkDepth(step.depth);
     let entries: DirectoryEntry[];
     try {
-      entries = listEntries(fd, this.#options.budget);
+      entries = this.#reading(() => listEntries(fd, this.#options.budget));
     } catch (error) {
       if (!(error instanceof SyscallError)) throw error;
       this.#unreadable(step.source, error);
@@ -172,7 +185,7 @@ export class TreeCopy {
     }
     let from: number;
     try {
-      from = reopenFile(pathFd);
+      from = this.#reading(() => reopenFile(pathFd));
     } catch (error) {
       this.#unreadable(step.source, error);
       return;
@@ -242,7 +255,7 @@ export class TreeCopy {
   #copyLink(step: CopyStep, fd: number, stats: BigIntStats): void {
     let target: ByteString;
     try {
-      target = fromBytes(readlinkat(fd, ''));
+      target = fromBytes(this.#reading(() => readlinkat(fd, '')));
     } catch (error) {
       this.#unreadable(step.source, error);
       return;

@@ -34,7 +34,9 @@ export async function finish(
   const report = describe(run, progress, error);
   if (report.failure?.code === 'E_RESULTDIR') return report;
   try {
-    await writeResult(request.resultDirectory, resultOfBuild(report), request.caller);
+    const result = resultOfBuild(report);
+    const renamed = run.engine.owner?.renamed(result) ?? result;
+    await writeResult(request.resultDirectory, renamed, request.caller);
     // Who goes on with a part of a build has changed what the other parts left.
     const whole =
       report.failure === undefined &&

@@ -63,7 +63,9 @@ export async function verifyBuild(
   try {
     report = await buildAgain(engine, first, hooks, vary);
     if (report.failure === undefined) report = await sign(report, signer, hooks);
-    await writeResult(request.resultDirectory, resultOfBuild(report), request.caller);
+    const result = resultOfBuild(report);
+    const renamed = engine.owner?.renamed(result) ?? result;
+    await writeResult(request.resultDirectory, renamed, request.caller);
     await writeProvenance(engine, report);
   } catch (error) {
     if (!(error instanceof KilnError)) throw error;

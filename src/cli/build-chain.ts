@@ -52,7 +52,8 @@ export async function runChain(
     finish(report, caller);
     const json = chainJson(request, report);
     const text = `${JSON.stringify(json, undefined, 2)}\n`;
-    await writeText(request.resultDirectory, CHAIN_FILE, text, request.build.caller);
+    const own = caller.user?.files?.rename(text) ?? text;
+    await writeText(request.resultDirectory, CHAIN_FILE, own, request.build.caller);
     if (ciProvider(options.ci, caller.environment) !== undefined) await writeJunit(request, report);
     if (options.json === true) printJson(caller.stderr, json);
     caller.exitStatus = report.exitStatus;
@@ -126,7 +127,9 @@ function finish({ members, repository, failure }: ChainReport, caller: Caller): 
   printTable(caller.stdout, ['PACKAGE', 'STATE', 'TIME', 'RPMS', 'NEEDS'], rows);
   if (failure !== undefined) printError(failure, caller.stderr);
   if (members.some(({ packages }) => packages.length > 0)) {
-    caller.stderr.say(`kiln: repository: ${relative('', repository) || repository}\n`);
+    // What a user has is elsewhere as long as the job runs.
+    const near = caller.user === undefined ? relative('', repository) : '';
+    caller.stderr.say(`kiln: repository: ${near || repository}\n`);
   }
 }
 

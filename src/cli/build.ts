@@ -71,7 +71,7 @@ async function resume(
   overrides: Partial<BuildRequest>,
   hooks: BuildHooks,
 ): Promise<BuildReport> {
-  const box = await findBox(engine.paths, id);
+  const box = await findBox(engine, id);
   return await resumeBuild(engine, box.id, overrides, hooks);
 }
 

@@ -1,6 +1,7 @@
 /** Who called kiln, and what kiln sees of them: of this process, or of a client of the daemon. */
 import type { Readable, Writable } from 'node:stream';
 import type { HandOver } from '../sandbox/streams.ts';
+import type { CallerUser } from '../users/user.ts';
 import type { CliEngine, CliEngineOptions } from './engine.ts';
 import { plainText } from './print.ts';
 
@@ -34,6 +35,8 @@ export interface Caller {
   cwd(): string;
   /** Whose files binds and artifacts are. */
   readonly ids: { readonly uid: number; readonly gid: number };
+  /** Who called, where that is not root. */
+  readonly user: CallerUser | undefined;
   /** Whether stdin is a terminal. */
   readonly inputIsTTY: boolean;
   readonly stdout: TextOutput;

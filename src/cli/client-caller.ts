@@ -7,6 +7,8 @@ import { checked, tryCall } from '../kernel/system-call.ts';
 import { workingDirectoryGone } from '../kernel/system-error.ts';
 import { awaitedLater } from '../promise.ts';
 import type { HandedStdio, HostStdio } from '../sandbox/streams.ts';
+import type { CallerFiles } from '../users/caller-files.ts';
+import { userEnvironment } from '../users/user.ts';
 import { type Caller, outputOf, type Parking, type TextInput, type TextOutput } from './caller.ts';
 import type { CliEngine, CliEngineOptions } from './engine.ts';
 
@@ -37,6 +39,7 @@ export type ClientEnd = { readonly status: number } | { readonly signal: NodeJS.
 export class ClientCaller implements Caller {
   readonly env: Caller['env'];
   readonly ids: Caller['ids'];
+  readonly user: Caller['user'];
   readonly stdout: TextOutput;
   readonly stderr: TextOutput;
   readonly inputIsTTY: boolean;
@@ -49,17 +52,22 @@ export class ClientCaller implements Caller {
   /** How many listen for each signal. */
   readonly #heard = new Map<NodeJS.Signals, number>();
 
-  constructor(line: CommandLine, process: ServingProcess) {
+  constructor(line: CommandLine, process: ServingProcess, user: Caller['user']) {
     const { env, terminals, columns } = line.start;
     this.#line = line;
     this.#process = process;
     this.isOnly = process.isOnly;
     this.parking = process.parking;
-    this.env = { ...env, KILN_STATE: process.state };
+    this.user = user;
+    const obeyed = user === undefined ? env : userEnvironment(env);
+    this.env = { ...obeyed, KILN_STATE: process.state };
     this.ids = callerIds(env, line.identity);
     this.inputIsTTY = terminals[0];
-    const output = (fd: 1 | 2) =>
-      outputOf(new ClientOutput(line, fd), { isTTY: terminals[fd], columns: columns || 80 });
+    const output = (fd: 1 | 2) => {
+      const stream = new ClientOutput(line, fd);
+      const own = outputOf(stream, { isTTY: terminals[fd], columns: columns || 80 });
+      return user?.files === undefined ? own : renaming(own, user.files);
+    };
     this.stdout = output(1);
     this.stderr = output(2);
     line.on('signal', (signal) => this.#unheard(signal));
@@ -73,7 +81,8 @@ export class ClientCaller implements Caller {
   }
 
   get environment(): Caller['environment'] {
-    return this.#line.start.env;
+    const { env } = this.#line.start;
+    return this.user === undefined ? env : userEnvironment(env);
   }
 
   cwd(): string {
@@ -88,6 +97,7 @@ export class ClientCaller implements Caller {
     const { stdin, stdout, stderr } = this.#line.descriptors;
     const size = Buffer.alloc(WINSIZE);
     for (const fd of [stdin, stdout, stderr]) {
+      if (fd === undefined) continue;
       if (tryCall('ioctl', fd, TIOCGWINSZ, size) === 0 && size.readUInt16LE(0) > 0) {
         return { rows: size.readUInt16LE(0), columns: size.readUInt16LE(2) };
       }
@@ -190,6 +200,15 @@ export class ClientCaller implements Caller {
   storeChanged(): void {
     this.#process.storeChanged();
   }
+}
+
+/** Says what a caller calls files that were copied. */
+function renaming(output: TextOutput, files: CallerFiles): TextOutput {
+  return {
+    ...output,
+    write: (text) => output.write(typeof text === 'string' ? files.rename(text) : text),
+    say: (text) => output.say(files.rename(text)),
+  };
 }
 
 /** Text frames, no faster than the client takes them. */

@@ -56,6 +56,11 @@ const commands: readonly CommandEntry[] = [
   { name: 'park', summary: 'start sandboxes ahead of time', load: () => import('./park.ts') },
   { name: 'gc', summary: 'remove what nobody uses any more', load: () => import('./gc.ts') },
   {
+    name: 'config',
+    summary: 'show and check what users may',
+    load: () => import('./config.ts'),
+  },
+  {
     name: 'doctor',
     summary: 'check whether this host can run sandboxes',
     load: () => import('./doctor.ts'),
@@ -119,6 +124,8 @@ async function runKiln(argv: readonly string[], caller: Caller): Promise<void> {
   loading[Symbol.dispose]();
   prepare(program, caller);
   nameUsageErrors(program);
+  // Late: it is for few, and knows all commands.
+  if (caller.user !== undefined) (await import('./user-guard.ts')).guard(program, caller.user);
   if (argv.length === 0) program.help();
   await program.parseAsync([...argv], { from: 'user' });
 }

@@ -10,6 +10,8 @@ export interface CliEngineOptions {
   readonly hurry?: boolean;
   /** For what needs nothing of this host: users other than root may call it. */
   readonly anybody?: boolean;
+  /** Whose sandboxes are, where they are not root's. */
+  readonly owner?: Engine['owner'];
 }
 
 /**
@@ -19,8 +21,8 @@ export interface CliEngineOptions {
 export interface CliEngine extends Engine, AsyncDisposable {}
 
 export function openEngine(env: NodeJS.ProcessEnv, options: CliEngineOptions = {}): CliEngine {
-  const { hurry = false, anybody = false } = options;
+  const { hurry = false, anybody = false, owner } = options;
   if (!anybody) requireHost();
-  const kiln: Kiln = openKiln({ env });
+  const kiln: Kiln = openKiln({ env, owner });
   return { ...kiln.engine, [Symbol.asyncDispose]: () => (hurry ? kiln.leave() : kiln.close()) };
 }

@@ -4,7 +4,9 @@ import { collectGarbage } from '../image/store/gc.ts';
 import { type VerifyReport, verifyPackages } from '../image/store/verify.ts';
 import { pruneRoots } from '../mock/root/prune.ts';
 import { pruneCache } from '../repository/prune.ts';
-import { sweepBoxes, sweepDomains } from '../sandbox/sweep.ts';
+import { listBoxes } from '../sandbox/list.ts';
+import type { Engine } from '../sandbox/open.ts';
+import { destroyBox, sweepBoxes, sweepDomains } from '../sandbox/sweep.ts';
 import { mendDamage } from '../state/kinds.ts';
 import type { Caller } from './caller.ts';
 import { printError } from './errors.ts';
@@ -53,6 +55,12 @@ export function command(caller: Caller): Command {
         return;
       }
       const { maxAge, maxSize } = options;
+      if (caller.user !== undefined) {
+        const removed = await removeKept(engine, maxAge);
+        if (options.json === true) printJson(caller.stdout, { boxes: removed });
+        else caller.stdout.say(`removed ${removed.length} sandboxes\n`);
+        return;
+      }
       const kept = maxAge === undefined ? {} : { keptMaxAge: maxAge };
       const boxes = await sweepBoxes(engine.paths, engine.connect, kept);
       const domains = await sweepDomains(engine.paths, await engine.connect());
@@ -74,6 +82,16 @@ export function command(caller: Caller): Command {
         );
       }
     });
+}
+
+/** Of a user: all that is kept and old enough. The rest of the state is root's. @returns their ids */
+async function removeKept(engine: Engine, maxAge = Number.POSITIVE_INFINITY): Promise<string[]> {
+  const { paths, connect } = engine;
+  const old = (await listBoxes(paths, engine)).filter(
+    ({ state, record }) => state === 'kept' && Date.now() - record.created >= maxAge,
+  );
+  for (const { directory, record } of old) await destroyBox(paths, directory, record, connect);
+  return old.map(({ id }) => id);
 }
 
 function verifiedText(verified: VerifyReport | undefined): string {

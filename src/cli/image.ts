@@ -97,7 +97,7 @@ export function command(caller: Caller): Command {
 
 async function build(name: string, options: BuildOptions, caller: Caller): Promise<void> {
   await using engine = caller.openEngine({ hurry: true });
-  const named = await resolveImage(engine.paths, name, caller.cwd());
+  const named = await resolveImage(engine.paths, name, engine.cwd());
   const started = Date.now();
   const image = await (async () => {
     using progress = imageProgress(caller.stderr);

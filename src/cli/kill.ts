@@ -28,8 +28,8 @@ export function command(caller: Caller): Command {
       await using engine = caller.openEngine();
       const chosen =
         options.all === true
-          ? await listBoxes(engine.paths)
-          : await Promise.all(ids.map((id) => findBox(engine.paths, id)));
+          ? await listBoxes(engine.paths, engine)
+          : await Promise.all(ids.map((id) => findBox(engine, id)));
       for (const { id, directory, record } of chosen) {
         await destroyBox(engine.paths, directory, record, engine.connect);
         caller.stdout.say(`${id}\n`);

@@ -17,6 +17,7 @@ export const processCaller: Caller = {
   get ids() {
     return callerIds(process.env);
   },
+  user: undefined,
   get inputIsTTY() {
     return process.stdin.isTTY === true;
   },

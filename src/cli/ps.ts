@@ -18,7 +18,7 @@ export function command(caller: Caller): Command {
       requireHost();
       const paths = statePaths(caller.env);
       requireState(paths.root);
-      const boxes = await listBoxes(paths);
+      const boxes = await listBoxes(paths, { owner: caller.user });
       if (options.json === true) {
         printJson(caller.stdout, boxes);
         return;

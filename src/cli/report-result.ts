@@ -20,7 +20,8 @@ export async function reportResult(
   if (!json && request.resultDirectory === undefined) return;
   try {
     const exitStatus = caller.exitStatus ?? 0;
-    const result = describe({ request, version: KILN_VERSION, exitStatus });
+    const described = describe({ request, version: KILN_VERSION, exitStatus });
+    const result = caller.user?.files?.renamed(described) ?? described;
     if (json) caller.stderr.write(`${jsonText(result)}\n`);
     if (request.resultDirectory === undefined) return;
     await results.write(request.resultDirectory, result, request.caller);

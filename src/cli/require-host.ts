@@ -10,7 +10,7 @@ export function requireHost(): void {
   const uid = process.geteuid?.() ?? 0;
   if (uid !== 0) {
     throw new KilnError('E_NOT_ROOT', `only root can do this, and kiln runs as user ${uid}`, {
-      hint: 'run it as root, for example with sudo; `kiln rpm query` and `verify` need no root',
+      hint: 'run it as root, for example with sudo, or have root put you into the group kiln, and leave KILN_STATE unset: `kiln doctor users` says what is missing; `kiln rpm query` and `verify` need no root',
     });
   }
   if (!hasProc()) {

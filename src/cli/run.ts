@@ -24,7 +24,7 @@ import { pickImageFor } from './pick-image.ts';
 import { reportResult } from './report-result.ts';
 import { addSandboxOptions, runRequest, type SandboxOptions } from './sandbox-options.ts';
 
-interface RunOptions extends SandboxOptions {
+export interface RunOptions extends SandboxOptions {
   readonly json?: boolean;
   readonly tty?: boolean;
   readonly explain?: boolean;

@@ -8,17 +8,24 @@ import { takeCallersUmask } from '../kernel/own-umask.ts';
 import { withWaits } from '../kernel/wait-for.ts';
 import type { Results } from '../run/results.ts';
 import { allowedMissing } from '../sandbox/layers.ts';
-import type { Engine } from '../sandbox/open.ts';
+import { listBoxes } from '../sandbox/list.ts';
+import type { Engine, SandboxOwner } from '../sandbox/open.ts';
 import { endTrace } from '../trace/trace.ts';
+import { jobsFolder } from '../users/caller-files.ts';
+import { currentUserPolicy, shareOf } from '../users/configuration.ts';
+import type { UserJobs } from '../users/queue.ts';
+import { type CallerUser, forbidden } from '../users/user.ts';
 import type { Caller, Parking } from './caller.ts';
 import { ClientCaller, type ServingProcess } from './client-caller.ts';
 import { prepare, runCommandLine } from './commands.ts';
 import { tellingDamage } from './damage.ts';
-import { printError } from './errors.ts';
+import { describeError, printError } from './errors.ts';
 import { exitStatus, KILN_FAILED } from './exit-status.ts';
+import { plainText } from './print.ts';
 import { commandIn, type RunContext, RunElsewhere } from './run.ts';
 import { isProfileFile } from './sandbox-options.ts';
 import { nameUsageErrors } from './usage-errors.ts';
+import { guard } from './user-guard.ts';
 
 /** What all command lines of a daemon share. */
 export interface Shared {
@@ -26,6 +33,8 @@ export interface Shared {
   readonly parking: Parking;
   /** Inode of the daemon's mount namespace: paths of callers in another one mean other files. */
   readonly mountNamespace: number;
+  /** What users may, and how many jobs they have. */
+  readonly users: { readonly configuration: string; readonly jobs: UserJobs };
   /** A sandbox is being removed, which nobody waits for. */
   removing(removal: Promise<void>): void;
   /** Who puts results into the directory of a caller that has this umask. */
@@ -65,6 +74,10 @@ const SHORT: Readonly<Record<string, readonly string[]>> = {
 /** Serves one client to the end, here or in a worker. */
 export async function serveCommandLine(line: CommandLine, shared: Shared): Promise<void> {
   const { start } = line;
+  if (line.identity.uid !== 0) {
+    await serveUser(line, shared);
+    return;
+  }
   if (start.mountNamespace !== shared.mountNamespace) {
     line.sendElsewhere();
     return;
@@ -81,7 +94,86 @@ export async function serveCommandLine(line: CommandLine, shared: Shared): Promi
   const unusual = Object.hasOwn(SHORT, name) ? SHORT[name] : undefined;
   const isShort =
     unusual?.every((variable) => env[variable] === undefined) === true && start.cwd !== '';
-  if (!isShort || !(await serveHere(line, name, rest, shared))) await shared.work(line, env);
+  if (!isShort || !(await serveHere(line, name, rest, shared, undefined)))
+    await shared.work(line, env);
+}
+
+/** Serves a user's client: nothing of its environment is for a process of kiln's. */
+async function serveUser(line: CommandLine, shared: Shared): Promise<void> {
+  const { users } = shared;
+  const say = (text: string) => line.write(2, plainText(text));
+  const [name = '', ...rest] = wordsOf(line);
+  try {
+    const user = userOf(line, users.configuration, undefined);
+    using job = await beginJob(line, [name, ...rest], user, shared);
+    if (job === undefined || line.gone) return;
+    const isShort = Object.hasOwn(SHORT, name) && line.start.cwd !== '';
+    if (!isShort || !(await serveHere(line, name, rest, shared, user))) await shared.work(line, {});
+  } catch (error) {
+    say(describeError(error));
+    line.exit({ status: KILN_FAILED });
+  }
+}
+
+/** Who called, as the kernel says. @throws RecipeError where root's configuration cannot be used */
+export function userOf(
+  { identity: { uid, gid, groups } }: CommandLine,
+  configuration: string,
+  files: CallerUser['files'],
+): CallerUser {
+  return { uid, gid, groups, policy: currentUserPolicy(configuration), files };
+}
+
+/** A user as the owner of sandboxes. */
+export function ownerOf({ uid, gid, groups, policy, files }: CallerUser): SandboxOwner {
+  const renamed: SandboxOwner['renamed'] = (value) => files?.renamed(value) ?? value;
+  return { uid, gid, groups, renamed, share: shareOf(policy) };
+}
+
+/** Commands that open no sandbox. */
+const WITHOUT_SANDBOX = ['ps', 'kill', 'gc', 'config'];
+
+/** Waits until the user may have another job; undefined: the client is told that it is over, or gone. */
+async function beginJob(
+  line: CommandLine,
+  [name = '', id, ...more]: readonly string[],
+  user: CallerUser,
+  { engine, users }: Shared,
+): Promise<Disposable | undefined> {
+  if (WITHOUT_SANDBOX.includes(name)) return { [Symbol.dispose]: () => undefined };
+  const { sandboxes } = user.policy.limits;
+  const kept = (await listBoxes(engine.paths, { owner: user })).filter(
+    ({ state }) => state === 'kept',
+  );
+  // Whoever enters a kept one needs no other.
+  const enters =
+    name === 'shell' &&
+    more.length === 0 &&
+    kept.some((box) => id !== undefined && id !== '' && box.id.startsWith(id));
+  const room = sandboxes - kept.length + (enters ? 1 : 0);
+  if (room <= 0) {
+    throw forbidden(`a further sandbox beside ${kept.length} that you keep`, 'they count as well', {
+      hint: '`kiln ps` lists them, `kiln kill ID` ends one; root sets users.limits.sandboxes',
+    });
+  }
+  const given = new AbortController();
+  const end = (signal: NodeJS.Signals) => {
+    if (!['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT'].includes(signal)) return;
+    line.exit({ signal });
+    given.abort();
+  };
+  const gone = () => given.abort();
+  line.on('signal', end).on('gone', gone);
+  const waits = () =>
+    line.write(
+      2,
+      `kiln: waiting until one of your ${sandboxes} sandboxes ends (users.limits.sandboxes)\n`,
+    );
+  try {
+    return await users.jobs.begin({ uid: user.uid, most: room }, waits, given.signal);
+  } finally {
+    line.off('signal', end).off('gone', gone);
+  }
 }
 
 /** The words behind the program's name, which may say what is meant. */
@@ -96,27 +188,30 @@ async function serveHere(
   name: string,
   words: readonly string[],
   shared: Shared,
+  user: CallerUser | undefined,
 ): Promise<boolean> {
   const { engine, parking } = shared;
-  const caller = new ClientCaller(line, {
+  const serving: ServingProcess = {
     state: engine.paths.root,
     isOnly: false,
     parking,
     openEngine: (own) => ({
       ...engine,
-      cwd: () => own.cwd(),
+      // No path of a user's is resolved here.
+      cwd: () => (user === undefined ? own.cwd() : jobsFolder(engine.paths)),
+      owner: user && ownerOf(user),
       allowMissing: () => allowedMissing(own.env),
       signingPassphrase: () => own.env.KILN_SIGN_PASSPHRASE,
       [Symbol.asyncDispose]: async () => undefined,
     }),
     storeChanged: () => undefined,
     interrupted: () => undefined,
-  });
+  };
+  const caller = new ClientCaller(line, serving, user);
   const say = (text: string) => caller.stderr.say(text);
-  const { env } = line.start;
   if (name !== 'run') {
     line.keep();
-    const waits = { say, patience: env.KILN_PATIENCE };
+    const waits = { say, patience: caller.env.KILN_PATIENCE };
     await withWaits(waits, () => runCommandLine([name, ...words], caller));
   } else if (!(await runHere(words, caller, line, shared))) return false;
   await caller.finish();
@@ -146,9 +241,10 @@ async function runHere(
       if (options.json === true && options.artifact.length > 0) throw new RunElsewhere();
     });
     prepare(command, caller);
+    if (caller.user !== undefined) guard(command, caller.user);
     new Command('kiln').enablePositionalOptions().addCommand(command);
     nameUsageErrors(command);
-    const waits = { say, patience: line.start.env.KILN_PATIENCE };
+    const waits = { say, patience: caller.env.KILN_PATIENCE };
     await withWaits(waits, () => command.parseAsync(words, { from: 'user' }));
   } catch (error) {
     if (error instanceof RunElsewhere) return false;
@@ -168,10 +264,10 @@ function contextOf(
   return {
     caller,
     results,
-    pickImage: async ({ paths }, wanted) => {
+    pickImage: async ({ paths, cwd }, wanted) => {
       // Making an image is work for a worker.
       if (wanted === undefined) throw new RunElsewhere();
-      const image = await openExistingImage(paths, wanted, caller.cwd());
+      const image = await openExistingImage(paths, wanted, cwd());
       if (image === undefined) throw new RunElsewhere();
       line.keep();
       return image;
@@ -182,11 +278,21 @@ function contextOf(
 }
 
 /** Runs a client's command line in a process that has nothing else to do. */
-export async function serveAlone(line: CommandLine, process: ServingProcess): Promise<void> {
-  const caller = new ClientCaller(line, process);
+export async function serveAlone(
+  line: CommandLine,
+  process: ServingProcess,
+  user: CallerUser | undefined,
+): Promise<void> {
+  const caller = new ClientCaller(line, process, user);
   const say = (text: string) => caller.stderr.say(text);
   takeCallersUmask(line.start.umask);
   await withWaits({ say }, () => runCommandLine(wordsOf(line), caller));
+  try {
+    await user?.files?.deliver();
+  } catch (error) {
+    printError(error, caller.stderr);
+    caller.exitStatus ||= KILN_FAILED;
+  }
   endTrace(say);
   await caller.finish();
 }

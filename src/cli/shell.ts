@@ -54,7 +54,7 @@ function refuseOptions(it: Command, id: string): void {
 
 async function enterKept(id: string, tty: boolean, caller: Caller): Promise<void> {
   await using engine = caller.openEngine();
-  const box = await findBox(engine.paths, id);
+  const box = await findBox(engine, id);
   const { sandbox, kept, keepUntil } = await PlannedSandbox.reopen(engine, box.id);
   const { TERM } = caller.env;
   try {

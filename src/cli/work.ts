@@ -7,6 +7,7 @@ import type { CommandLine } from '../daemon/command-line.ts';
 import { ResultsServer } from '../daemon/results.ts';
 import { type AdoptedCall, Daemon } from '../daemon/worker.ts';
 import { syncStore } from '../image/store/durability.ts';
+import { actingAs } from '../kernel/acting-as.ts';
 import { closeDescriptor } from '../kernel/descriptor.ts';
 import { heldLock } from '../kernel/flock.ts';
 import { hasEndedWaits } from '../kernel/wait-for.ts';
@@ -14,13 +15,18 @@ import { awaitedLater } from '../promise.ts';
 import { readBoxRecord } from '../sandbox/box-record.ts';
 import type { ParkedSandbox } from '../sandbox/parking.ts';
 import { type StatePaths, statePaths } from '../state/paths.ts';
+import { CallerFiles } from '../users/caller-files.ts';
+import { configurationFile } from '../users/configuration.ts';
+import type { CallerUser } from '../users/user.ts';
 import type { Caller } from './caller.ts';
 import { answerAlone } from './calls/answer.ts';
+import type { ServingProcess } from './client-caller.ts';
 import { loadCommands } from './commands.ts';
 import { type CliEngine, type CliEngineOptions, openEngine } from './engine.ts';
 import { describeError } from './errors.ts';
 import { KILN_FAILED } from './exit-status.ts';
-import { serveAlone } from './serve.ts';
+import { plainText } from './print.ts';
+import { ownerOf, serveAlone, userOf } from './serve.ts';
 
 /** Jobs of one worker. */
 const JOBS_MAX = 50;
@@ -45,6 +51,7 @@ export function runWorker(): void {
   let putting = Promise.resolve();
   let jobs = 0;
   let changed = false;
+  let files: CallerFiles | undefined;
   /** Those that their commands have left, with connections that are still open. */
   const left: CliEngine[] = [];
   const daemon = new Daemon({
@@ -84,21 +91,24 @@ export function runWorker(): void {
 
   async function serve(line: CommandLine): Promise<void> {
     const { cwd } = line.descriptors;
+    const user = line.identity.uid === 0 ? undefined : await userOfJob(line);
     // By descriptor: whatever it is called by now, and whether or not this process could find it.
-    process.chdir(cwd === undefined ? '/' : `/proc/self/fd/${cwd}`);
+    const place = cwd === undefined ? '/' : `/proc/self/fd/${cwd}`;
+    process.chdir(user?.files?.folder ?? place);
     changed = false;
-    await serveAlone(line, {
+    const serving: ServingProcess = {
       state: root,
       isOnly: true,
       parking: undefined,
-      openEngine: ({ env }, options) => openWithoutWait(env, options),
+      openEngine: (caller, options) => openWithoutWait(caller.env, caller.user, options),
       storeChanged: () => {
         changed = true;
       },
       interrupted: () => {
         leave(line, 0);
       },
-    });
+    };
+    await serveAlone(line, serving, user);
     await line.sent();
     await done();
   }
@@ -108,7 +118,7 @@ export function runWorker(): void {
     const { env } = process;
     await answerAlone(call, {
       env,
-      openEngine: () => openWithoutWait(env, { hurry: true }),
+      openEngine: () => openWithoutWait(env, undefined, { hurry: true }),
       storeChanged: () => {
         changed = true;
       },
@@ -122,10 +132,14 @@ export function runWorker(): void {
   async function done(): Promise<void> {
     if (changed) await syncStore(statePaths(process.env));
     process.chdir('/');
+    // A process that has worked for a user works for nobody else.
+    const wasUsers = files !== undefined;
+    await files?.[Symbol.asyncDispose]();
+    files = undefined;
     current = undefined;
     abort = undefined;
     jobs++;
-    const again = !hasEndedWaits() && jobs < JOBS_MAX && isSmall() && !changed;
+    const again = !wasUsers && !hasEndedWaits() && jobs < JOBS_MAX && isSmall() && !changed;
     daemon.done(again);
     closeLeft().catch((error) => writeSync(2, describeError(error)));
     // Who has read packages reads others.
@@ -137,12 +151,30 @@ export function runWorker(): void {
   }
 
   /** Where the command is not to wait for its connection's end, that comes when the client has been told. */
-  function openWithoutWait(env: Caller['env'], options: CliEngineOptions = {}): CliEngine {
-    const own = openEngine(env, { ...options, hurry: false });
+  function openWithoutWait(
+    env: Caller['env'],
+    user: Caller['user'],
+    options: CliEngineOptions = {},
+  ): CliEngine {
+    const owner = user && ownerOf(user);
+    const own = openEngine(env, { ...options, hurry: false, owner });
     // They are domains of the daemon's own libvirt.
     const engine = env.KILN_URI ? own : { ...own, takeParked: () => takeParked(own.paths) };
     if (options.hurry !== true) return engine;
     return { ...engine, [Symbol.asyncDispose]: async () => void left.push(engine) };
+  }
+
+  /** A user, whose files come to a folder of this job's. Only what the user's own client opens is theirs. */
+  async function userOfJob(line: CommandLine): Promise<CallerUser> {
+    const user = userOf(line, configurationFile(process.env), undefined);
+    files = await CallerFiles.make(statePaths(process.env), {
+      opener: line,
+      withRights: (act) => actingAs(user, act),
+      owner: user,
+      bytes: user.policy.limits.disk,
+      warn: ({ message }) => line.write(2, `kiln: warning: ${plainText(message)}\n`),
+    });
+    return { ...user, files };
   }
 
   async function closeLeft(): Promise<void> {
@@ -181,7 +213,8 @@ export function runWorker(): void {
       daemon.done(false);
       process.exit(status);
     };
-    line.sent().then(end, end);
+    const finish = () => (files?.[Symbol.asyncDispose]() ?? Promise.resolve()).then(end, end);
+    line.sent().then(finish, finish);
   }
 
   process.on('uncaughtException', fail);

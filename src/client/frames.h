@@ -15,6 +15,7 @@ enum frame_to_daemon {
   FRAME_MOVED = 4,
   FRAME_DRAINED = 5,
   FRAME_UNWRITABLE = 6,
+  FRAME_OPENED = 7,
 };
 
 enum frame_to_client {
@@ -23,7 +24,15 @@ enum frame_to_client {
   FRAME_TERMINAL = 68,
   FRAME_INPUT = 71,
   FRAME_ELSEWHERE = 69,
+  FRAME_OPEN = 72,
   FRAME_EXIT = 70,
+};
+
+/* How FRAME_OPEN wants a file opened. */
+enum open_how {
+  OPEN_FILE = 1,
+  OPEN_PLACE = 2,
+  OPEN_MADE = 3,
 };
 
 #endif

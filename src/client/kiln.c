@@ -250,6 +250,41 @@ static bool take_input(const struct frame *frame) {
   return true;
 }
 
+/* Makes a folder and those above it; an errno, or 0. Only the last one matters: the opening will tell. */
+static int make_folders(char *path) {
+  int error = 0;
+  for (char *at = path + 1;; at++) {
+    if (*at != '/' && *at != '\0') continue;
+    char here = *at;
+    *at = '\0';
+    error = mkdir(path, 0777) == 0 || errno == EEXIST ? 0 : errno;
+    *at = here;
+    if (here == '\0') return error;
+  }
+}
+
+/* Opens a file for the daemon, with our rights and relative to our directory, and says what came of it. */
+static bool open_file(const struct frame *frame) {
+  static const int flags[] = {
+      [OPEN_FILE] = O_RDONLY | O_NONBLOCK | O_NOCTTY,
+      [OPEN_PLACE] = O_PATH,
+      [OPEN_MADE] = O_RDONLY | O_DIRECTORY,
+  };
+  if (frame->fd_count != 0 || frame->length < 3 || frame->length > PATH_MAX + 1) return false;
+  uint8_t how = frame->payload[0];
+  char path[PATH_MAX + 1];
+  memcpy(path, frame->payload + 1, frame->length - 1);
+  if (how < OPEN_FILE || how > OPEN_MADE || strnlen(path, frame->length - 1) != frame->length - 2) return false;
+  int making = how == OPEN_MADE ? make_folders(path) : 0;
+  int fd = open(path, flags[how] | O_CLOEXEC);
+  int error = fd != -1 ? 0 : making != 0 ? making : errno;
+  uint8_t payload[4];
+  write_u32(payload, (uint32_t)error);
+  bool sent = connection_send(&client.connection, FRAME_OPENED, payload, sizeof payload, &fd, fd == -1 ? 0 : 1);
+  if (fd != -1) close(fd);
+  return sent;
+}
+
 /* Whether we were started as mock's command line. */
 static bool is_mock(const char *name) {
   const char *slash = strrchr(name, '/');
@@ -301,6 +336,8 @@ static bool act(const struct frame *frame, char **argv) {
       return take_terminal(frame);
     case FRAME_INPUT:
       return take_input(frame);
+    case FRAME_OPEN:
+      return open_file(frame);
     case FRAME_ELSEWHERE:
       run_elsewhere(argv);
     case FRAME_EXIT:
@@ -478,6 +515,8 @@ static void begin(char **argv, char **environment) {
     if (attempt > 0) pause_a_moment();
     int fd = daemon_connect();
     if (fd == -1) {
+      /* A user whom no daemon serves: there is help to be had, and to be told why. */
+      if (geteuid() != 0) run_elsewhere(argv);
       if (errno != ENOENT && errno != ECONNREFUSED) {
         if (errno == ENOTDIR || errno == ELOOP || errno == ENAMETOOLONG) {
           fail("cannot keep kiln’s state in %s: %s\n  hint: name a directory in KILN_STATE", daemon_place(),
@@ -497,6 +536,11 @@ static void begin(char **argv, char **environment) {
     }
     if (answer != NULL && strcmp(answer, ANSWER_OK) == 0) return;
     bool again = answer == NULL || strncmp(answer, ANSWER_OTHER_BUILD, strlen(ANSWER_OTHER_BUILD)) == 0;
+    if (answer != NULL && again && geteuid() != 0) {
+      fail("kilnd is of another build of kiln than this\n  hint: root's next call of this kiln, or `systemctl restart "
+           "kiln.service`, replaces it");
+    }
+    if (!again && geteuid() != 0) run_elsewhere(argv);
     if (!again) {
       fail("the daemon refused the connection: %s\n  hint: is it kilnd that listens on io.kiln? end it: the next call "
            "starts another", answer);
@@ -510,20 +554,22 @@ static void begin(char **argv, char **environment) {
 }
 
 /*
- * Whether the daemon is to be asked: by root, and not by a developer who wants the sources as they are; not for
- * what tells about kiln and this machine, which is to work where no daemon does; not for a supervisor of a
- * service, which outlives it; and not to look at a state that is not there, which a daemon would make, or that
- * can be none, or is read-only.
+ * Whether the daemon is to be asked: not by a developer who wants the sources as they are; not for what tells
+ * about kiln and this machine, which is to work where no daemon does; not for a supervisor of a service, which
+ * outlives it; not for what reads RPM files, which needs nothing that others have; and not by root to look at a
+ * state that is not there, which a daemon would make, or that can be none, or is read-only.
  */
 static bool is_for_daemon(int argc, char **argv) {
   const char *from_source = getenv("KILN_FROM_SOURCE");
-  if (geteuid() != 0 || (from_source != NULL && from_source[0] != '\0')) return false;
+  bool is_root = geteuid() == 0;
+  if (from_source != NULL && from_source[0] != '\0') return false;
   if (is_mock(argv[0])) return true;
   if (argc < 2) return false;
   static const char *const own[] = {"doctor", "help", "--help", "-h", "--version", "-V"};
   for (size_t i = 0; i < sizeof own / sizeof *own; i++) {
     if (strcmp(argv[1], own[i]) == 0) return false;
   }
+  if (!is_root) return strcmp(argv[1], "rpm") != 0;
   if (argc > 2 && strcmp(argv[1], "service") == 0 && strcmp(argv[2], "supervise") == 0) return false;
   bool makes = strcmp(argv[1], "run") == 0 || strcmp(argv[1], "build") == 0 || strcmp(argv[1], "park") == 0;
   return makes || daemon_place_serves();

@@ -2,8 +2,18 @@
 import { EventEmitter } from 'node:events';
 import { closeSync } from 'node:fs';
 import { constants } from 'node:os';
-import { errnoName } from '../kernel/libc.ts';
-import { encodeFrame, FRAME, readStart, type Start, TO_CLIENT, TO_DAEMON, u32s } from './frames.ts';
+import { errnoName, SyscallError } from '../kernel/libc.ts';
+import { deferred } from '../promise.ts';
+import {
+  encodeFrame,
+  FRAME,
+  OPEN,
+  readStart,
+  type Start,
+  TO_CLIENT,
+  TO_DAEMON,
+  u32s,
+} from './frames.ts';
 import { Peer } from './peer.ts';
 
 const signalNames = new Map<number, NodeJS.Signals>(
@@ -29,11 +39,11 @@ interface CommandLineEvents {
   gone: [];
 }
 
-/** Descriptors of the client's, in force until {@link CommandLine.close}. */
+/** Descriptors of the client's, in force until {@link CommandLine.close}. Of a user's client none are taken. */
 export interface ClientDescriptors {
-  readonly stdin: number;
-  readonly stdout: number;
-  readonly stderr: number;
+  readonly stdin: number | undefined;
+  readonly stdout: number | undefined;
+  readonly stderr: number | undefined;
   /** Of the working directory (O_PATH), unless it is gone. */
   readonly cwd: number | undefined;
 }
@@ -58,6 +68,8 @@ export class CommandLine extends EventEmitter<CommandLineEvents> {
   #since: Buffer[] | undefined = [];
   #sinceBytes = 0;
   #closed = false;
+  /** Files that the client has been asked to open, the first one first. */
+  readonly #opening: PromiseWithResolvers<number>[] = [];
 
   private constructor(peer: Peer, payload: Buffer, descriptors: ClientDescriptors) {
     super();
@@ -86,7 +98,7 @@ export class CommandLine extends EventEmitter<CommandLineEvents> {
     const [stdin, stdout, stderr, cwd] = frame.fds;
     try {
       if (frame.type !== TO_DAEMON.start) throw new RangeError('no start');
-      if (stdin === undefined || stdout === undefined || stderr === undefined) {
+      if (peer.identity.uid === 0 && stderr === undefined) {
         throw new RangeError('descriptors are missing');
       }
       return new CommandLine(peer, frame.payload, { stdin, stdout, stderr, cwd });
@@ -117,13 +129,18 @@ export class CommandLine extends EventEmitter<CommandLineEvents> {
   static adopt(
     connection: number,
     payload: Buffer,
-    [stdin = -1, stdout = -1, stderr = -1, cwd]: readonly number[],
+    [stdin, stdout, stderr, cwd]: readonly number[],
     rest: Buffer,
   ): CommandLine {
-    const peer: Peer = new Peer(connection, {
-      data: (bytes) => line.receive(bytes),
-      end: () => line.ended(),
-    });
+    const peer: Peer = new Peer(
+      connection,
+      {
+        data: (bytes) => line.receive(bytes),
+        end: () => line.ended(),
+      },
+      // This process has no other caller who could be held up.
+      { trusted: 'everybody' },
+    );
     const line = new CommandLine(peer, payload, { stdin, stdout, stderr, cwd });
     line.keep();
     // In a later turn, when somebody listens.
@@ -141,12 +158,11 @@ export class CommandLine extends EventEmitter<CommandLineEvents> {
     this.removeAllListeners();
     this.#closed = true;
     const { fd, rest } = this.#peer.release();
-    const { stdin, stdout, stderr, cwd } = this.descriptors;
     return {
       connection: fd,
       payload: this.#payload,
       rest: Buffer.concat([...(this.#since ?? []), rest]),
-      descriptors: [stdin, stdout, stderr, ...(cwd === undefined ? [] : [cwd])],
+      descriptors: this.#open(),
     };
   }
 
@@ -162,11 +178,46 @@ export class CommandLine extends EventEmitter<CommandLineEvents> {
 
   /** The connection is over. */
   ended(): void {
+    for (const { reject } of this.#opening.splice(0)) reject(new Error('the client is gone'));
     this.emit('gone');
   }
 
+  /**
+   * Has the client open a file with its own rights; the caller closes the descriptor. It is whatever the client
+   * gives, which may be a stranger: nothing but its own file system knows what becomes of whoever reads it.
+   * @throws SyscallError with the client's errno
+   */
+  open(how: keyof typeof OPEN, path: string): Promise<number> {
+    const answer = deferred<number>();
+    const error = new SyscallError('open', constants.errno.ENOENT, path);
+    if (this.gone || path.includes('\0') || path === '') return Promise.reject(error);
+    this.#opening.push({
+      ...answer,
+      reject: (why) =>
+        answer.reject(typeof why === 'number' ? new SyscallError('open', why, path) : why),
+    });
+    const payload = Buffer.concat([Buffer.of(OPEN[how]), Buffer.from(`${path}\0`)]);
+    this.#peer.send(encodeFrame(TO_CLIENT.open, payload));
+    return answer.promise;
+  }
+
+  #opened(payload: Buffer, fds: readonly number[]): boolean {
+    const asked = this.#opening.shift();
+    const [fd] = fds;
+    const errno = payload.length === 4 ? payload.readUInt32LE(0) : undefined;
+    if (asked !== undefined && errno === 0 && fd !== undefined && fds.length === 1) {
+      asked.resolve(fd);
+      return true;
+    }
+    for (const one of fds) closeSync(one);
+    if (asked === undefined || errno === undefined || errno === 0) return false;
+    asked.reject(errno);
+    return true;
+  }
+
   #act({ type, payload, fds }: Frame): boolean {
-    // No frame of a client's but the first has descriptors that anybody waits for.
+    if (type === TO_DAEMON.opened) return this.#opened(payload, fds);
+    // No other frame of a client's but the first has descriptors that anybody waits for.
     for (const fd of fds) closeSync(fd);
     if (fds.length > 0) return false;
     switch (type) {
@@ -237,9 +288,13 @@ export class CommandLine extends EventEmitter<CommandLineEvents> {
   #close(): void {
     if (this.#closed) return;
     this.#closed = true;
-    const { stdin, stdout, stderr, cwd } = this.descriptors;
-    for (const fd of [stdin, stdout, stderr, cwd]) if (fd !== undefined) closeSync(fd);
+    for (const fd of this.#open()) closeSync(fd);
     this.#peer.end();
+  }
+
+  #open(): number[] {
+    const { stdin, stdout, stderr, cwd } = this.descriptors;
+    return [stdin, stdout, stderr, cwd].filter((fd) => fd !== undefined);
   }
 
   /** Ends the connection: whoever serves the client is told that it is gone. */

@@ -22,27 +22,31 @@ export async function forwardCall(call: Call, connection: number): Promise<void>
     };
     call.room().then(goOn, goOn);
   };
-  const peer: Peer = new Peer(connection, {
-    data: (bytes) => {
-      const message = firstMessage(bytes);
-      if (message === undefined) return 0;
-      const reply = bytes.subarray(0, message.length + 1);
-      if (reply.toString('latin1', 0, CONTROLLED.length) === CONTROLLED) {
-        const { controlled } = JSON.parse(message.toString()) as { controlled: boolean };
-        const control = controls.shift();
-        if (controlled) control?.resolve();
-        else control?.reject(noProcess());
-      } else {
-        call.forward(Buffer.from(reply));
-        if (!call.hasRoom) wait();
-      }
-      return reply.length;
+  const peer: Peer = new Peer(
+    connection,
+    {
+      data: (bytes) => {
+        const message = firstMessage(bytes);
+        if (message === undefined) return 0;
+        const reply = bytes.subarray(0, message.length + 1);
+        if (reply.toString('latin1', 0, CONTROLLED.length) === CONTROLLED) {
+          const { controlled } = JSON.parse(message.toString()) as { controlled: boolean };
+          const control = controls.shift();
+          if (controlled) control?.resolve();
+          else control?.reject(noProcess());
+        } else {
+          call.forward(Buffer.from(reply));
+          if (!call.hasRoom) wait();
+        }
+        return reply.length;
+      },
+      end: () => {
+        for (const control of controls.splice(0)) control.reject(noProcess());
+        over.resolve();
+      },
     },
-    end: () => {
-      for (const control of controls.splice(0)) control.reject(noProcess());
-      over.resolve();
-    },
-  });
+    { trusted: 'everybody' },
+  );
   call.onControl(async (control: Control) => {
     if (peer.ended) throw noProcess();
     const done = deferred<void>();

@@ -25,6 +25,8 @@ export const TO_DAEMON = {
   drained: 5,
   /** u8 1 for stdout or 2 for stderr: text for it cannot be written any more. */
   unwritable: 6,
+  /** The answer to `open`, in the order of the questions: u32 0 and the descriptor, or u32 errno. */
+  opened: 7,
 } as const;
 
 /** Frames of the daemon's. */
@@ -39,8 +41,20 @@ export const TO_CLIENT = {
   input: 71,
   /** Run the command line in a process of your own. */
   elsewhere: 69,
+  /** Open a file with your own rights: u8 how (see {@link OPEN}), then its path, which ends with NUL. */
+  open: 72,
   /** The last one: u8 0 and u32 exit status, or u8 1 and u32 number of the signal that ended the command. */
   exit: 70,
+} as const;
+
+/** How a client is to open a file; a path is relative to its own working directory. */
+export const OPEN = {
+  /** To read it, whatever it is: nothing is waited for. */
+  file: 1,
+  /** To name it (O_PATH). */
+  place: 2,
+  /** A folder, which is made, with those above it, where it is missing. */
+  made: 3,
 } as const;
 
 /** Between a daemon and a worker process, which has the client's connection while it works for it. */
@@ -136,7 +150,9 @@ export function readStart(payload: Buffer): Start {
   const reader = new PayloadReader(payload);
   const umask = reader.u32() & 0o777;
   const terminals = reader.u8();
-  const [rows, columns, mountNamespace] = [reader.u32(), reader.u32(), reader.u32()];
+  // A terminal has no more: struct winsize of ioctl_tty(2).
+  const [rows, columns] = [reader.u32() & 0xffff, reader.u32() & 0xffff];
+  const mountNamespace = reader.u32();
   const argv = reader.texts();
   const env: Record<string, string> = Object.create(null);
   for (const entry of reader.texts()) {

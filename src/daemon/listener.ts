@@ -1,5 +1,14 @@
 /** The daemon's sockets: made whole under another name, so that nobody finds one that does not listen. */
-import { chmodSync, closeSync, constants, openSync, renameSync, rmSync, statSync } from 'node:fs';
+import {
+  chmodSync,
+  chownSync,
+  closeSync,
+  constants,
+  openSync,
+  renameSync,
+  rmSync,
+  statSync,
+} from 'node:fs';
 import { constants as os } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { closeDescriptor } from '../kernel/descriptor.ts';
@@ -54,11 +63,11 @@ export class Listener implements Disposable {
   }
 
   /**
-   * Listens at `path`, in place of whatever socket is there; only its owner can connect.
+   * Listens at `path`, in place of whatever socket is there; only its owner can connect, and the members of `group`.
    * @param connected is given each connection, a descriptor that is its from then on
    * @throws SyscallError, Node's own errors of the file system
    */
-  static open(path: string, connected: (fd: number) => void): Listener {
+  static open(path: string, connected: (fd: number) => void, group?: number): Listener {
     const fd = checked('socket', tryCall('socket', AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
     const fresh = `.${basename(path)}.${process.pid}`;
     // By descriptor: a socket's path may have 107 bytes, a directory's many more.
@@ -71,6 +80,10 @@ export class Listener implements Disposable {
       address.write(temporary, 2);
       checked('bind', tryCall('bind', fd, address, address.length), path);
       chmodSync(temporary, 0o600);
+      if (group !== undefined) {
+        chownSync(temporary, 0, group);
+        chmodSync(temporary, 0o660);
+      }
       checked('listen', tryCall('listen', fd, BACKLOG), path);
       const { ino: inode } = statSync(temporary, { bigint: true });
       renameSync(temporary, `/proc/self/fd/${folder}/${basename(path)}`);

@@ -10,6 +10,9 @@ const MSG_DONTWAIT = 0x40;
 const MSG_NOSIGNAL = 0x4000;
 const SOL_SOCKET = 1;
 const SO_PEERCRED = 17;
+const SO_PEERGROUPS = 59;
+/** As many groups as most have at the most. */
+const GROUPS_USUAL = 64;
 
 /** What is received at a time; it is copied at once, for most of it is a few bytes. */
 const piece = Buffer.allocUnsafeSlow(64 * 1024);
@@ -17,15 +20,23 @@ const piece = Buffer.allocUnsafeSlow(64 * 1024);
 /** Bytes that may wait to be sent: a peer that does not read for so long is given up. */
 const UNSENT_MAX = 64 << 20;
 
+/** Bytes of a user's that may wait to be taken: as long as arguments and environment usually can be (execve(2)). */
+const USER_LIMIT = 2 << 20;
+
 /** Descriptors that may have arrived before what they belong to. */
 const DESCRIPTORS_MAX = 2 * FRAME.descriptors;
 
-/** Who is at the other end, as the kernel says (SO_PEERCRED of unix(7)). */
+/** Who is at the other end, as the kernel says (SO_PEERCRED and SO_PEERGROUPS of unix(7)). */
 export interface PeerIdentity {
   readonly pid: number;
   readonly uid: number;
   readonly gid: number;
+  /** The others that it is in; not asked for of root, who needs none. */
+  readonly groups: readonly number[];
 }
+
+/** Whose descriptors are taken. Those of others never come to be this process's, see {@link Peer}. */
+type Trusted = 'everybody' | 'root';
 
 interface PeerEvents {
   /** Bytes have come; what is not taken yet stays. Return how many bytes were taken. */
@@ -40,6 +51,10 @@ interface Unsent {
   fds: readonly number[];
 }
 
+/**
+ * A descriptor of a stranger's can hold up whoever closes it, without end: closing tells the file system, and a
+ * user can be one (FUSE). The daemon's own process has many callers, so it takes none but root's.
+ */
 export class Peer {
   readonly identity: PeerIdentity;
   readonly #fd: number;
@@ -48,6 +63,7 @@ export class Peer {
   #whenSent: (() => void)[] = [];
   /** Bounds what may be waiting to be taken, bytes. */
   readonly #limit: number;
+  readonly #takesDescriptors: boolean;
   #received: Buffer = Buffer.alloc(0);
   #descriptors: number[] = [];
   #unsent: Unsent[] = [];
@@ -57,11 +73,17 @@ export class Peer {
   #paused = false;
 
   /** @param fd a connected socket, which is this peer's from here on */
-  constructor(fd: number, events: PeerEvents, limit: number = FRAME.header + FRAME.max) {
+  constructor(
+    fd: number,
+    events: PeerEvents,
+    { limit = FRAME.header + FRAME.max, trusted }: { limit?: number; trusted: Trusted },
+  ) {
     this.#fd = fd;
     this.#events = events;
-    this.#limit = limit;
     this.identity = peerIdentity(fd);
+    const isUser = this.identity.uid !== 0;
+    this.#limit = isUser ? Math.min(limit, USER_LIMIT) : limit;
+    this.#takesDescriptors = !isUser || trusted === 'everybody';
     this.#watch = new Watch(fd, (ready) => this.#ready(ready));
     this.#watch.events = READABLE;
   }
@@ -107,8 +129,12 @@ export class Peer {
     return { fd: this.#fd, rest };
   }
 
-  /** Takes `count` descriptors that came with what is being read; undefined if fewer have come. */
+  /**
+   * Takes `count` descriptors that came with what is being read; undefined if fewer have come. None of somebody
+   * whose descriptors are not taken.
+   */
   takeDescriptors(count: number): number[] | undefined {
+    if (!this.#takesDescriptors) return [];
     return count > this.#descriptors.length ? undefined : this.#descriptors.splice(0, count);
   }
 
@@ -150,7 +176,7 @@ export class Peer {
 
   #receive(): void {
     const fds: number[] = [];
-    const most = FRAME.descriptors;
+    const most = this.#takesDescriptors ? FRAME.descriptors : 0;
     const [result] = addon().receiveMessage(this.#fd, piece, fds, most, MSG_DONTWAIT);
     this.#descriptors.push(...fds);
     if (result === -os.errno.EAGAIN || result === -os.errno.EINTR) return;
@@ -205,9 +231,24 @@ function peerIdentity(fd: number): PeerIdentity {
   const length = Uint32Array.of(credentials.length);
   const result = tryCall('getsockopt', fd, SOL_SOCKET, SO_PEERCRED, credentials, length);
   if (result < 0) throw new SyscallError('getsockopt', -result);
+  const uid = credentials.readUInt32LE(4);
   return {
     pid: credentials.readInt32LE(0),
-    uid: credentials.readUInt32LE(4),
+    uid,
     gid: credentials.readUInt32LE(8),
+    groups: uid === 0 ? [] : peerGroups(fd),
   };
+}
+
+function peerGroups(fd: number): number[] {
+  let groups = new Uint32Array(GROUPS_USUAL);
+  const length = Uint32Array.of(groups.byteLength);
+  let result = tryCall('getsockopt', fd, SOL_SOCKET, SO_PEERGROUPS, groups, length);
+  if (result === -os.errno.ERANGE) {
+    // So many bytes it would have taken.
+    groups = new Uint32Array((length[0] ?? 0) / groups.BYTES_PER_ELEMENT);
+    result = tryCall('getsockopt', fd, SOL_SOCKET, SO_PEERGROUPS, groups, length);
+  }
+  if (result < 0) throw new SyscallError('getsockopt', -result);
+  return [...groups.subarray(0, (length[0] ?? 0) / groups.BYTES_PER_ELEMENT)];
 }

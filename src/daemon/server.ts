@@ -16,6 +16,9 @@ import {
 /** Connections at a time; those beyond are closed at once. */
 const CONNECTIONS_MAX = 4096;
 
+/** Of one user at a time. */
+const USER_CONNECTIONS_MAX = 64;
+
 /** How long a connection may take to say what it wants, milliseconds. */
 const SILENCE_MAX = 10_000;
 
@@ -26,6 +29,8 @@ const OTHER_BUILD = 'io.kiln.OtherBuild';
 export interface ServerOptions {
   /** Paths to listen at, and descriptors of sockets that listen already. */
   readonly sockets: readonly (string | number)[];
+  /** The group whose members are served; undefined: only root is. */
+  readonly group: number | undefined;
   /** What clients of this build say; others are refused, and `outdated` is called. */
   readonly build: string;
   /** Runs a command line. It is over when the promise is settled. */
@@ -56,7 +61,7 @@ export class Server {
         this.#listeners.push(
           typeof socket === 'number'
             ? Listener.adopt(socket, connected)
-            : Listener.open(socket, connected),
+            : Listener.open(socket, connected, options.group),
         );
       }
     } catch (error) {
@@ -81,67 +86,92 @@ export class Server {
     let call: Call | undefined;
     const silence = setTimeout(() => peer.destroy(), SILENCE_MAX);
     let upgraded = false;
-    const peer: Peer = new Peer(fd, {
-      data: (bytes) => {
-        if (line !== undefined) return line.receive(bytes);
-        // One call after the other: the next one waits.
-        if (call !== undefined) return 0;
-        if (!upgraded) {
-          const message = firstMessage(bytes);
-          if (message === undefined) {
-            if (bytes.length > MESSAGE_MAX) peer.destroy();
+    const peer: Peer = new Peer(
+      fd,
+      {
+        data: (bytes) => {
+          if (line !== undefined) return line.receive(bytes);
+          // One call after the other: the next one waits.
+          if (call !== undefined) return 0;
+          if (!upgraded) {
+            const message = firstMessage(bytes);
+            if (message === undefined) {
+              if (bytes.length > MESSAGE_MAX) peer.destroy();
+              return 0;
+            }
+            const called = message.length > MESSAGE_MAX ? undefined : parseCall(message);
+            if (called === undefined) peer.destroy();
+            else if (called.method === COMMAND_LINE) upgraded = this.#upgrade(peer, called);
+            else {
+              clearTimeout(silence);
+              const begun = Call.from(peer, called);
+              call = begun;
+              const over = () => {
+                call = undefined;
+                peer.again();
+              };
+              // In a later turn: it may be over at once, while what follows it is being read.
+              setImmediate(() =>
+                this.#run(() => this.#options.call(begun)).then(over, this.#options.failed),
+              );
+            }
+            return message.length + 1;
+          }
+          const begun = CommandLine.begin(peer, bytes);
+          if (begun === 'incomplete') return 0;
+          clearTimeout(silence);
+          if (begun === undefined) {
+            peer.destroy();
             return 0;
           }
-          const called = message.length > MESSAGE_MAX ? undefined : parseCall(message);
-          if (called === undefined) peer.destroy();
-          else if (called.method === COMMAND_LINE) upgraded = this.#upgrade(peer, called);
-          else {
-            clearTimeout(silence);
-            const begun = Call.from(peer, called);
-            call = begun;
-            const over = () => {
-              call = undefined;
-              peer.again();
-            };
-            // In a later turn: it may be over at once, while what follows it is being read.
-            setImmediate(() =>
-              this.#run(() => this.#options.call(begun)).then(over, this.#options.failed),
-            );
-          }
-          return message.length + 1;
-        }
-        const begun = CommandLine.begin(peer, bytes);
-        if (begun === 'incomplete') return 0;
-        clearTimeout(silence);
-        if (begun === undefined) {
-          peer.destroy();
-          return 0;
-        }
-        line = begun;
-        // In a later turn: it may take the connection away, whose bytes are being read right now.
-        queueMicrotask(() => this.#serve(begun).catch(this.#options.failed));
-        return bytes.readUInt32LE(0) + 8;
+          line = begun;
+          // In a later turn: it may take the connection away, whose bytes are being read right now.
+          queueMicrotask(() => this.#serve(begun).catch(this.#options.failed));
+          return bytes.readUInt32LE(0) + 8;
+        },
+        end: () => {
+          clearTimeout(silence);
+          this.#peers.delete(peer);
+          line?.ended();
+          call?.gone();
+          this.#tellIdle();
+        },
       },
-      end: () => {
-        clearTimeout(silence);
-        this.#peers.delete(peer);
-        line?.ended();
-        call?.gone();
-        this.#tellIdle();
-      },
-    });
+      { trusted: 'root' },
+    );
     this.#peers.add(peer);
-    if (this.#peers.size > CONNECTIONS_MAX) peer.destroy();
+    if (!this.#hasRoom(peer)) peer.destroy();
     this.#tellIdle();
+  }
+
+  /** Whether somebody may run command lines: root, and members of the group. */
+  #serves({ identity: { uid, gid, groups } }: Peer): boolean {
+    const { group } = this.#options;
+    return uid === 0 || (group !== undefined && [gid, ...groups].includes(group));
+  }
+
+  /** Whether there is room for another connection of whoever this is. */
+  #hasRoom({ identity: { uid } }: Peer): boolean {
+    if (this.#peers.size > CONNECTIONS_MAX) return false;
+    if (uid === 0) return true;
+    let own = 0;
+    for (const { identity: other } of this.#peers) if (other.uid === uid) own++;
+    return own <= USER_CONNECTIONS_MAX;
   }
 
   /** Answers a client of the command line; true if the connection is upgraded by it. */
   #upgrade(peer: Peer, { parameters, upgrade }: CallMessage): boolean {
     const { build } = this.#options;
+    if (!this.#serves(peer)) {
+      peer.send(encodeError(SERVICE_ERROR.permissionDenied));
+      peer.end();
+      return false;
+    }
     if (parameters.build !== build) {
       peer.send(encodeError(OTHER_BUILD, { build }));
       peer.end();
-      this.#options.outdated();
+      // A user's client is no reason to leave everybody else.
+      if (peer.identity.uid === 0) this.#options.outdated();
       return false;
     }
     if (upgrade) peer.send(encodeReply());

@@ -22,6 +22,7 @@ import {
   stateDirectory,
   stateFiles,
 } from './checks/state.ts';
+import { users } from './checks/users.ts';
 
 /** Every check, in the order a person reads them: a fault further up explains those below. */
 const CHECKS: readonly Check[] = [
@@ -44,6 +45,7 @@ const CHECKS: readonly Check[] = [
   cgroups,
   securityModules,
   runDirectory,
+  users,
   libvirt,
   sandbox,
 ];
@@ -68,7 +70,7 @@ export function runChecks(
 
 /** Without root or /proc most checks fail for that reason alone, whatever they say of this host. */
 function judged(check: Check, finding: Finding): Finding {
-  if (finding.status === 'ok' || check === privileges) return finding;
+  if (finding.status === 'ok' || check === privileges || check === users) return finding;
   const problem = (what: string) => `this cannot be judged without ${what}`;
   if (!hasProc()) return { ...finding, problem: problem('/proc'), mend: MOUNT_PROC };
   if (process.geteuid?.() === 0) return finding;

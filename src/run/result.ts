@@ -99,8 +99,9 @@ export function resultOfCourse({ started, phases, samples }: Course) {
 function planOf(request: RunRequest): Partial<RunRequest> {
   const { resultDirectory: _directory, caller: _caller, keepSeconds: _keep, ...plan } = request;
   // Where secrets lie on the host is nobody's business.
-  if (plan.secrets === undefined) return plan;
-  return { ...plan, secrets: secretNames(plan).map((name) => ({ name, file: '' })) };
+  const binds = request.binds.map(({ descriptor: _descriptor, ...bind }) => bind);
+  if (plan.secrets === undefined) return { ...plan, binds };
+  return { ...plan, binds, secrets: secretNames(plan).map((name) => ({ name, file: '' })) };
 }
 
 function secretNames({ secrets = [] }: Pick<RunRequest, 'secrets'>): string[] {

@@ -27,6 +27,8 @@ export interface BoxRecord {
   /** The image in it, once it is claimed: nobody may delete that image. */
   readonly image?: string;
   readonly command?: readonly string[];
+  /** The user whose it is; absent where it is root's. */
+  readonly owner?: number;
   /** Until when a kept box lives although its owner is gone. */
   readonly keepUntil?: number;
   /** How commands run in a kept box: whoever comes back has the same policy. */

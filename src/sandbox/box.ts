@@ -266,7 +266,9 @@ export class Box {
   }
 
   /** Says what the box is used for, which {@link writeRecord} writes. */
-  describe(use: Pick<BoxRecord, 'image' | 'command' | 'keepUntil' | 'labels' | 'session'>): void {
+  describe(
+    use: Pick<BoxRecord, 'image' | 'command' | 'owner' | 'keepUntil' | 'labels' | 'session'>,
+  ): void {
     this.record = { ...this.record, ...use };
   }
 

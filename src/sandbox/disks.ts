@@ -13,7 +13,9 @@ export function disksOf(specification: SandboxSpecification): string[] {
   const paths = [
     root,
     ...(scratch === undefined ? [] : [scratch]),
-    ...binds.map(({ source }) => source),
+    ...binds.map(({ source, descriptor }) =>
+      descriptor === undefined ? source : `/proc/self/fd/${descriptor}`,
+    ),
     ...volumes.map(({ source }) =>
       typeof source === 'number' ? `/proc/self/fd/${source}` : source,
     ),

@@ -98,7 +98,12 @@ export interface SetupPlan extends Disposable {
 export interface BindOwners {
   readonly user: { readonly uid: number; readonly gid: number };
   readonly caller: { readonly uid: number; readonly gid: number };
+  /** Further groups of the caller's. */
+  readonly groups: readonly number[];
 }
+
+/** As many groups as a map takes: it is written at once, in one page (user_namespaces(7)). */
+const GROUPS_MAX = 150;
 
 /** What a sandbox's network has told about it. */
 export interface NetworkAnswers {
@@ -152,12 +157,13 @@ function detach(
 
 /** @param check looks at the file that is bound, before it is, and throws what is against that */
 function bindOperation(
-  { source, target: path, readonly, own }: Bind,
+  bind: Bind,
   namespace: number,
   descriptors: Descriptors,
   check: (source: string, fd: number) => void,
 ): SetupOperation {
-  const file = openBind(source);
+  const { source, target: path, readonly, own } = bind;
+  const file = openBind(bind);
   try {
     const access = readonly ? 'readonly' : own === true ? 'own' : 'host';
     if (access === 'host') check(source, file);
@@ -184,11 +190,20 @@ function loadOverlay(): void {
   }
 }
 
-/** Only the caller's own ids cross the border of a bind; everybody else is nobody in the box. */
-function bindNamespace(range: IdRange, { user, caller }: BindOwners): number {
+/**
+ * Only the caller's own ids cross the border of a bind; everybody else is nobody in the box. A folder whose group
+ * is nobody's takes no new files, so the caller's other groups are there by their numbers.
+ */
+function bindNamespace(range: IdRange, { user, caller, groups }: BindOwners): number {
+  const others = [...new Set(groups)]
+    .filter((gid) => gid !== caller.gid && gid !== user.gid && gid < range.count - 1)
+    .slice(0, GROUPS_MAX);
   return createUserNamespace(
     [{ inside: caller.uid, outside: range.base + user.uid, count: 1 }],
-    [{ inside: caller.gid, outside: range.base + user.gid, count: 1 }],
+    [
+      { inside: caller.gid, outside: range.base + user.gid, count: 1 },
+      ...others.map((gid) => ({ inside: gid, outside: range.base + gid, count: 1 })),
+    ],
   );
 }
 

@@ -1,13 +1,16 @@
 import { KilnError } from '../errors.ts';
-import type { StatePaths } from '../state/paths.ts';
 import { type ListedBox, listBoxes } from './list.ts';
+import type { Engine } from './open.ts';
 
 /**
- * The box that an id, or the beginning of one, means.
+ * The box that an id, or the beginning of one, means, among those of the engine's owner.
  * @throws KilnError E_NO_BOX when there is none, or several begin so; `kiln ps` shows what there is
  */
-export async function findBox(paths: StatePaths, id: string): Promise<ListedBox> {
-  const boxes = await listBoxes(paths);
+export async function findBox(
+  { paths, owner }: Pick<Engine, 'paths' | 'owner'>,
+  id: string,
+): Promise<ListedBox> {
+  const boxes = await listBoxes(paths, { owner });
   // An empty beginning would mean whatever sandbox there is.
   const found = id === '' ? [] : boxes.filter((box) => box.id.startsWith(id));
   const [only] = found;

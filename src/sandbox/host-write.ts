@@ -6,7 +6,7 @@ import { closeSync, constants, openSync, readFileSync, statSync } from 'node:fs'
 import { KilnError } from '../errors.ts';
 import { isWithin, type MountedPath, MountTable, mountedPath } from '../kernel/mount.ts';
 import type { StatePaths } from '../state/paths.ts';
-import type { SandboxSpecification } from './specification.ts';
+import type { Bind, SandboxSpecification } from './specification.ts';
 import type { Surroundings } from './surroundings.ts';
 
 /** O_PATH of open(2), which Node has no name for: finds a file without opening it. */
@@ -29,9 +29,9 @@ const NOBODY = 65534;
 /**
  * Finds what is to be bound, without opening it; the caller closes the descriptor. Throws E_BIND.
  */
-export function openBind(source: string): number {
+export function openBind({ source, descriptor }: Pick<Bind, 'source' | 'descriptor'>): number {
   try {
-    return openSync(source, O_PATH);
+    return openSync(descriptor === undefined ? source : `/proc/self/fd/${descriptor}`, O_PATH);
   } catch (error) {
     throw new KilnError('E_BIND', `cannot bind ${source}`, {
       hint: 'SRC of --bind SRC:DST is a file or folder of this host: make it first',
@@ -101,11 +101,11 @@ export function refuseHostWrites(
   caller: { readonly uid: number },
 ): void {
   if (allowHostWrite) return;
-  for (const { source, readonly, own } of binds) {
-    if (readonly || own === true) continue;
-    const fd = openBind(source);
+  for (const bind of binds) {
+    if (bind.readonly || bind.own === true) continue;
+    const fd = openBind(bind);
     try {
-      refuseHostWrite(paths, source, fd, caller);
+      refuseHostWrite(paths, bind.source, fd, caller);
     } finally {
       closeSync(fd);
     }

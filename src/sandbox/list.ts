@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { tryLock } from '../kernel/flock.ts';
 import type { StatePaths } from '../state/paths.ts';
 import { type BoxRecord, boxFiles, isExpired, readBoxRecord } from './box-record.ts';
+import type { SandboxOwner } from './open.ts';
 
 /**
  * `running`: its owner lives. `kept`: it waits for somebody to come back. `parked`: it waits for a
@@ -18,13 +19,18 @@ export interface ListedBox {
   readonly record: BoxRecord;
 }
 
-/** All boxes of a state directory, the oldest first. Reads files only; asks nobody. */
-export async function listBoxes(paths: StatePaths): Promise<ListedBox[]> {
+/** All boxes of a state directory that are root's or a user's, the oldest first. Reads files only; asks nobody. */
+export async function listBoxes(
+  paths: StatePaths,
+  { owner }: { readonly owner: Pick<SandboxOwner, 'uid'> | undefined },
+): Promise<ListedBox[]> {
   const boxes: ListedBox[] = [];
   for (const id of await readdir(paths.boxes).catch(() => [])) {
     const directory = join(paths.boxes, id);
     const record = readBoxRecord(directory);
     if (record === undefined) continue;
+    // Root sees them all.
+    if (owner !== undefined && record.owner !== owner.uid) continue;
     boxes.push({ id, state: await stateOf(directory, record), directory, record });
   }
   return boxes.sort((a, b) => a.record.created - b.record.created);

@@ -1,5 +1,6 @@
 import { join } from 'node:path';
 import { KilnError } from '../errors.ts';
+import type { UserIds } from '../kernel/acting-as.ts';
 import { tryLock } from '../kernel/flock.ts';
 import { delegateCgroup } from '../kernel/own-cgroups.ts';
 import { isDead } from '../kernel/process.ts';
@@ -17,12 +18,22 @@ import { randomMac } from './network/mac.ts';
 import type { ParkedSandbox } from './parking.ts';
 import { Sandbox } from './sandbox.ts';
 import { knownSkeleton } from './skeleton.ts';
-import type { SandboxSpecification } from './specification.ts';
+import type { SandboxLimits, SandboxSpecification } from './specification.ts';
 import { sweepBoxes } from './sweep.ts';
+
+/** A user of this host for whom sandboxes are opened, and what each of them may use at the most. */
+export interface SandboxOwner extends UserIds {
+  /** A value with the user's own names for files that were copied for a job. */
+  readonly renamed: <Value>(value: Value) => Value;
+  readonly share: Required<Pick<SandboxLimits, 'memory' | 'pids'>> &
+    Pick<SandboxLimits, 'cpus'> & { readonly disk: number };
+}
 
 /** Where sandboxes live, and how to reach the libvirt that runs them. */
 export interface Engine {
   readonly paths: StatePaths;
+  /** Whose sandboxes are; undefined: root's, without bounds. */
+  readonly owner: SandboxOwner | undefined;
   /** Called when libvirt is needed; a parked box is claimed without it. Gives one connection. */
   readonly connect: () => Promise<Connection>;
   /** Where relative paths, and names of recipes, start. Throws Node's own ENOENT where it was deleted. */
@@ -36,7 +47,7 @@ export interface Engine {
 }
 
 /** Who a sandbox is for. */
-export interface SandboxUse extends BindOwners {
+export interface SandboxUse extends Omit<BindOwners, 'groups'> {
   /** What `kiln ps` shows. */
   readonly command?: readonly string[];
   /** Aborts the wait for an address of the network. */
@@ -97,13 +108,17 @@ export async function openSandbox(
   wanted: SandboxSpecification,
   use: SandboxUse,
 ): Promise<Sandbox> {
-  const specification = { ...wanted, network: knownInterface(wanted.network) };
+  const specification = {
+    ...withinShare(wanted, engine.owner),
+    network: knownInterface(wanted.network),
+  };
   const box = await (use.reserved?.take() ?? takeBox(engine, specification, use.outlives ?? false));
   const { labels } = box.record;
   const mounts = specification.nested || specification.boot;
   box.describe({
     ...(specification.image === undefined ? {} : { image: specification.image }),
     ...(use.command === undefined ? {} : { command: use.command }),
+    ...(engine.owner === undefined ? {} : { owner: engine.owner.uid }),
     ...(labels === undefined ? {} : { labels: claimedLabels(labels, mounts) }),
   });
   try {
@@ -113,7 +128,28 @@ export async function openSandbox(
     await box.destroy();
     throw error;
   }
-  return await Sandbox.open(box, specification, use, use.signal);
+  const owners = { ...use, groups: engine.owner?.groups ?? [] };
+  return await Sandbox.open(box, specification, owners, use.signal);
+}
+
+/** What a sandbox of this owner's may use, whatever a job asks for. */
+function withinShare(
+  wanted: SandboxSpecification,
+  owner: SandboxOwner | undefined,
+): SandboxSpecification {
+  if (owner === undefined) return wanted;
+  const { memory, cpus, pids, disk } = owner.share;
+  const { limits } = wanted;
+  return {
+    ...wanted,
+    disk: Math.min(wanted.disk, disk),
+    limits: {
+      ...limits,
+      memory: Math.min(limits.memory ?? memory, memory),
+      pids: Math.min(limits.pids ?? pids, pids),
+      ...(cpus === undefined ? {} : { cpus: Math.min(limits.cpus ?? cpus, cpus) }),
+    },
+  };
 }
 
 /** A network knows an interface by its Ethernet address: libvirt would not tell which one it made up. */

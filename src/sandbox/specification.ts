@@ -9,6 +9,11 @@ import type { LandlockWall } from './wire/exec.ts';
 export interface Bind {
   /** Absolute path on the host. */
   readonly source: string;
+  /**
+   * The file itself, which the caller has opened (O_PATH): `source` is then only what it is called, and nobody
+   * looks for it by that name.
+   */
+  readonly descriptor?: number;
   /** Absolute path in the box. */
   readonly target: string;
   readonly readonly: boolean;

@@ -121,6 +121,7 @@ export const KINDS: readonly StateKind[] = [
   { pattern: kind(`services/\\..*`), care: 'not read' },
   { pattern: kind(`libvirt/.*`), care: 'not read' },
   { pattern: kind(`io.kiln|kilnd.log|kilnd.lock`), care: 'not read' },
+  { pattern: kind(`jobs/.*`), care: 'not read' },
   { pattern: kind(`mock/recipes/[^/]+/[^/]+.yaml`), care: 'checked when used' },
   { pattern: kind(`.*\\.damaged(/.*)?`), care: 'not read' },
 ];

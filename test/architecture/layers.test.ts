@@ -18,7 +18,7 @@ const layers: readonly (readonly string[])[] = [
   ['confine', 'api'],
   ['rpm', 'repository', 'solver', 'libvirt'],
   ['sandbox', 'image', 'artifacts', 'recipe', 'egress'],
-  ['result'],
+  ['result', 'users'],
   ['report'],
   ['run', 'build', 'service', 'doctor'],
   ['mock', 'daemon'],

@@ -48,6 +48,11 @@ function payload(random: Random, type: number): Buffer {
       return Buffer.concat([Buffer.of(random.below(3)), bytes(random, random.below(9000))]);
     case TO_CLIENT.exit:
       return Buffer.concat([Buffer.of(random.below(3)), u32s(random.below(300))]);
+    case TO_CLIENT.open: {
+      const path = Buffer.from(`${folder}/opened-${random.below(9)}/x`.slice(0, -random.below(3)));
+      const end = chance(random, 0.8) ? [0] : [];
+      return Buffer.concat([Buffer.of(random.below(5)), path, Buffer.from(end)]);
+    }
     default:
       return Buffer.alloc(0);
   }

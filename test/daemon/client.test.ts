@@ -33,6 +33,7 @@ function serve(t: ExecutionContext, handle: (line: CommandLine) => Promise<void>
   let outdated = 0;
   const server = new Server({
     sockets: [join(state, 'io.kiln')],
+    group: undefined,
     build,
     serve: handle,
     call: async (call) => call.fail('org.varlink.service.MethodNotFound'),

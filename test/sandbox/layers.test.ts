@@ -225,7 +225,7 @@ for (const domain of domains) {
     }
     const specification = sandboxSpecification({ root: join(paths.images, IMAGE, 'tree') });
     const ids = { uid: 0, gid: 0 };
-    const opened = Sandbox.open(await owned, specification, { user: ids, caller: ids });
+    const opened = Sandbox.open(await owned, specification, { user: ids, caller: ids, groups: [] });
     const error = await t.throwsAsync(opened, { code });
     if (code === 'E_LAYER_MISSING') isFoundOut(t, error, lacks);
   });

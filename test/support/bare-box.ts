@@ -88,7 +88,7 @@ export class BareBox implements AsyncDisposable {
     using plan = planFilesystem(
       specification,
       { range: box.range, initPid: box.channel.initPid },
-      { user: ids, caller: ids },
+      { user: ids, caller: ids, groups: [] },
       paths,
     );
     const operations = plan.operations.filter(({ op }) => !without.includes(op));

@@ -6,7 +6,7 @@ import type { Kiln } from '../../../src/kiln.ts';
 import type { Connection } from '../../../src/libvirt/connection.ts';
 import { Box, startDomain } from '../../../src/sandbox/box.ts';
 import { podmanRun } from '../../podman.ts';
-import { type Bed, KILN } from '../bed.ts';
+import { type Bed, KILN, USER } from '../bed.ts';
 import { execute, type Figures, figures, type Side, shell } from '../measure.ts';
 import { kilnRun, parked, type Row } from '../row.ts';
 
@@ -25,6 +25,19 @@ async function timed(bed: Bed): Promise<number> {
   await execute([...KILN, 'run', '-r', bed.image, '--', 'true'], bed.env);
   return performance.now() - start;
 }
+
+/** As {@link kilnRun} by somebody; both ways take what setpriv takes. */
+const runAs = (bed: Bed, id: number): Side => ({
+  name: id === 0 ? 'root' : 'a user',
+  run: () =>
+    execute(
+      [
+        ...['setpriv', `--reuid=${id}`, `--regid=${id}`, '--clear-groups', '--'],
+        ...[...KILN, 'run', '-r', bed.image, '--', 'true'],
+      ],
+      { PATH: process.env.PATH, KILN_STATE: bed.env.KILN_STATE },
+    ),
+});
 
 const RATE = 40;
 
@@ -135,6 +148,12 @@ export const runRows: readonly Row[] = [
       run(bed),
       { name: 'mock --chroot', run: () => execute(['mock', '--quiet', '--chroot', 'true']) },
     ],
+  },
+  {
+    id: 'run-user',
+    title: '`kiln run -- true` of a user in the group kiln, by root’s',
+    goal: { kind: 'ratio', max: 1.1 },
+    sides: (bed) => [parked(bed, runAs(bed, USER)), parked(bed, runAs(bed, 0))],
   },
   {
     id: 'run-tail',

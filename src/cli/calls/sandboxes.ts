@@ -5,7 +5,7 @@ import type { Answer } from './context.ts';
 
 export const answerListSandboxes: Answer<'ListSandboxes'> = async (_, context) => {
   await using engine = context.openEngine();
-  const boxes = await listBoxes(engine.paths);
+  const boxes = await listBoxes(engine.paths, engine);
   return {
     sandboxes: boxes.map(({ id, state, record }) => ({
       ...{ id, state, domain: record.domain, created: Math.round(record.created) },
@@ -17,7 +17,7 @@ export const answerListSandboxes: Answer<'ListSandboxes'> = async (_, context) =
 
 export const answerKillSandbox: Answer<'KillSandbox'> = async ({ sandbox }, context) => {
   await using engine = context.openEngine();
-  const { id, directory, record } = await findBox(engine.paths, sandbox);
+  const { id, directory, record } = await findBox(engine, sandbox);
   await destroyBox(engine.paths, directory, record, engine.connect);
   return { id };
 };

@@ -74,10 +74,17 @@ export function parseCommandLine(argv: readonly string[]): CommandLine {
     positionals.shift();
   }
   checkModes(mode ?? 'rebuild', given);
+  return commandLine(mode ?? 'rebuild', positionals, given);
+}
+
+/** A command line of these options. */
+export function commandLine(
+  mode: Mode,
+  args: readonly string[],
+  given: CommandLine['given'],
+): CommandLine {
   return {
-    mode: mode ?? 'rebuild',
-    args: positionals,
-    given,
+    ...{ mode, args, given },
     has: (flag) => given.some(({ name }) => name === flag),
     value: (wanted) => given.findLast(({ name }) => name === wanted)?.value,
     values: (wanted) => given.filter(({ name }) => name === wanted).map(({ value }) => value ?? ''),

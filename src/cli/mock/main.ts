@@ -7,6 +7,7 @@ import { helpText } from './help.ts';
 import { MockLog, type Verbosity } from './log.ts';
 import { type Mode, OPTIONS } from './option-table.ts';
 import type { MockSession } from './session.ts';
+import { userLine } from './user-line.ts';
 
 type Run = (session: MockSession) => Promise<number>;
 
@@ -66,7 +67,8 @@ const CHANGING: ReadonlySet<Mode> = new Set([
 export async function main(argv: readonly string[], caller: Caller): Promise<void> {
   let log = new MockLog('normal', caller.stderr);
   try {
-    const line = parseCommandLine(argv);
+    const asked = parseCommandLine(argv);
+    const line = caller.user === undefined ? asked : await userLine(asked, caller.user);
     if (line.has('help')) {
       caller.stdout.say(helpText());
       return;

@@ -126,6 +126,7 @@ async function trial(
   const engine = {
     ...{ paths, connect: async () => connection },
     ...{ cwd: () => '/', allowMissing: () => allowMissing, signingPassphrase: () => undefined },
+    owner: undefined,
   };
   await using emptySandbox = await PlannedSandbox.open(engine, { ...plan, command });
   begin('run a command in it');

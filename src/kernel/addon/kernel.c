@@ -260,8 +260,8 @@ static napi_value js_send_message(napi_env env, napi_callback_info info) {
 
 /*
  * receiveMessage(socket, into, descriptors, most, flags): recvmsg(2); what came with SCM_RIGHTS, `most` at the
- * most, is pushed onto the array, close-on-exec; the kernel drops the rest (MSG_CTRUNC). Gives
- * [bytes or -errno, msg_flags].
+ * most, is pushed onto the array, close-on-exec; the kernel drops the rest (MSG_CTRUNC), without a word to the
+ * file system of one, as close(2) would have. Gives [bytes or -errno, msg_flags].
  */
 static napi_value js_receive_message(napi_env env, napi_callback_info info) {
   napi_value given[5], answer;
@@ -273,8 +273,8 @@ static napi_value js_receive_message(napi_env env, napi_callback_info info) {
       !read_int(env, given[4], &flags)) {
     return NULL;
   }
-  if (most < 1 || most > MAX_DESCRIPTORS) {
-    throw_type(env, "receiveMessage takes 1 to 253 descriptors");
+  if (most < 0 || most > MAX_DESCRIPTORS) {
+    throw_type(env, "receiveMessage takes 0 to 253 descriptors");
     return NULL;
   }
   if (!read_bytes(env, given[1], &data, &length)) {
@@ -291,7 +291,7 @@ static napi_value js_receive_message(napi_env env, napi_callback_info info) {
       .msg_iovlen = 1,
       .msg_control = &control,
       /* Without the padding, which would have room for one more. */
-      .msg_controllen = CMSG_LEN(sizeof(int) * most)};
+      .msg_controllen = most == 0 ? 0 : CMSG_LEN(sizeof(int) * most)};
   ssize_t received = recvmsg(socket, &message, flags | MSG_CMSG_CLOEXEC);
   long result = received == -1 ? -errno : received;
   if (received == -1) {

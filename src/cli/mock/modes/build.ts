@@ -1,5 +1,6 @@
 import { basename } from 'node:path';
 import type { BuildRequest } from '../../../build/request.ts';
+import { forbidden } from '../../../users/user.ts';
 import { finishBuild } from '../build-output.ts';
 import { usageError } from '../command-line.ts';
 import { argumentError } from '../exit-status.ts';
@@ -49,6 +50,12 @@ async function buildAll(
   const chroot = await sessionChroot(session);
   await using root = await lockRoot(session, chroot);
   await using sources = await buildSources(session, srpms);
+  // The key is root's, and so is what it vouches for.
+  if (session.caller.user !== undefined && chroot.sign !== undefined) {
+    throw forbidden('a configuration with the plugin sign', 'its key is root’s', {
+      hint: `build without it, and sign with a key of your own: \`kiln build --sign-key\``,
+    });
+  }
   using key = await hostKey(chroot.sign, session.caller);
   for (const source of sources.list) {
     const what = basename(source.path);

@@ -22,7 +22,7 @@ export async function listChroots(session: MockSession): Promise<number> {
   lines.push('Custom configs:');
   lines.push(...(await describeAll(session, join(homedir(), '.config', 'mock'), directory)));
   lines.push('kiln recipes:');
-  for (const name of await recipeNames(session.caller.cwd())) lines.push(entry(name, ''));
+  for (const name of await recipeNames(session.engine.cwd())) lines.push(entry(name, ''));
   session.caller.stdout.say(`${lines.join('\n')}\n`);
   return 0;
 }

@@ -54,7 +54,7 @@ export async function orphanskill(session: MockSession): Promise<number> {
   const { root } = await sessionChroot(session);
   const abandoned = await sweepBoxes(engine.paths, engine.connect);
   let ended = 0;
-  for (const { state, directory, record } of await listBoxes(engine.paths)) {
+  for (const { state, directory, record } of await listBoxes(engine.paths, engine)) {
     if (state !== 'running' || !runsInRoot(record.command, root)) continue;
     await destroyBox(engine.paths, directory, record, engine.connect);
     ended += 1;

@@ -1,0 +1,386 @@
+/**
+ * The files of a caller whose paths kiln does not resolve: the client opens them, with the caller's rights. What a
+ * job reads is copied into a folder that nobody else reaches, and the job is told of the copy. What it writes
+ * comes into such a folder, and is copied to the caller's at the end. What is bound stays what the client opened.
+ */
+import { randomUUID } from 'node:crypto';
+import {
+  closeSync,
+  constants,
+  existsSync,
+  fchmodSync,
+  fstatSync,
+  mkdirSync,
+  openSync,
+  rmSync,
+} from 'node:fs';
+import { readdir } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import { staysInside } from '../artifacts/collect.ts';
+import { copyContent, ReadFailed } from '../artifacts/content.ts';
+import { Destination, type WithRights } from '../artifacts/destination.ts';
+import { Inventory } from '../artifacts/manifest.ts';
+import { fromText, quoteName } from '../artifacts/pattern.ts';
+import { descriptorPath, FileSystems, listEntries } from '../artifacts/source.ts';
+import { TreeCopy } from '../artifacts/tree-copy.ts';
+import { type ArtifactWarning, Budget, type CopyLimits, Warnings } from '../artifacts/warning.ts';
+import type { ErrorCode } from '../error-codes.ts';
+import { KilnError } from '../errors.ts';
+import { RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS } from '../kernel/at.ts';
+import { type HeldLock, tryLock } from '../kernel/flock.ts';
+import { mountOf } from '../kernel/mount.ts';
+import { removeTree } from '../kernel/remove-tree.ts';
+import { reasonLine } from '../kernel/system-error.ts';
+import type { StatePaths } from '../state/paths.ts';
+
+/** Who opens a path as its caller would: a client. `made` makes missing folders. */
+interface Opener {
+  /** Gives a descriptor, which is the asker's. @throws SyscallError */
+  open(how: 'file' | 'place' | 'made', path: string): Promise<number>;
+}
+
+interface CallerFilesOptions {
+  readonly opener: Opener;
+  /** Does something with the caller's rights to files. */
+  readonly withRights: WithRights;
+  /** Whose copies are that the caller gets. */
+  readonly owner: { readonly uid: number; readonly gid: number };
+  /** Bytes that may be copied in, and out. */
+  readonly bytes: number;
+  readonly warn: (warning: ArtifactWarning) => void;
+}
+
+/** PATH_MAX of linux/limits.h, without its NUL. */
+const LONGEST_PATH = 4095;
+
+/** Beside the folder of a job lies a file of its name and this, which its process locks. */
+const LOCKED = '.lock';
+
+function lockOf(folder: string): string {
+  return `${folder}${LOCKED}`;
+}
+
+/** Names that are looked at and copied: each takes memory of this process. */
+const NAMES: Partial<CopyLimits> = { entries: 100_000, visited: 200_000 };
+
+/** The folders of jobs, which only root enters. */
+export function jobsFolder(paths: Pick<StatePaths, 'root'>): string {
+  return join(paths.root, 'jobs');
+}
+
+/** Removes the folders of jobs whose process has died. */
+export async function sweepJobs(paths: Pick<StatePaths, 'root'>): Promise<void> {
+  const jobs = jobsFolder(paths);
+  for (const name of await readdir(jobs).catch(() => [])) {
+    if (!name.endsWith(LOCKED)) continue;
+    const file = join(jobs, name);
+    const lock = await tryLock(file, { existing: true }).catch(() => undefined);
+    if (lock === undefined) continue;
+    await removeTree(file.slice(0, -LOCKED.length));
+    rmSync(file, { force: true });
+    await lock.release();
+  }
+}
+
+export class CallerFiles implements AsyncDisposable {
+  /** The job's own, empty but for what is asked for here. */
+  readonly folder: string;
+  readonly #options: CallerFilesOptions;
+  readonly #lock: HeldLock;
+  readonly #places: number[] = [];
+  readonly #results: { readonly from: string; readonly to: number; readonly path: string }[] = [];
+  /** What a copy is called by the caller. */
+  readonly #names = new Map<string, string>();
+  #count = 0;
+
+  private constructor(folder: string, lock: HeldLock, options: CallerFilesOptions) {
+    this.folder = folder;
+    this.#lock = lock;
+    this.#options = options;
+  }
+
+  /** Makes the folder of a job. Dispose of it when the job is over. */
+  static async make(
+    paths: Pick<StatePaths, 'root'>,
+    options: CallerFilesOptions,
+  ): Promise<CallerFiles> {
+    const jobs = jobsFolder(paths);
+    mkdirSync(jobs, { recursive: true, mode: 0o700 });
+    for (;;) {
+      const folder = join(jobs, randomUUID());
+      const lock = await tryLock(lockOf(folder));
+      // Somebody who sweeps may have seen the lock before it was held.
+      if (lock !== undefined && existsSync(lockOf(folder))) {
+        mkdirSync(folder, { mode: 0o700 });
+        return new CallerFiles(folder, lock, options);
+      }
+      await lock?.release();
+    }
+  }
+
+  /** A copy of one regular file. @throws KilnError E_CALLER_FILE */
+  async file(path: string): Promise<string> {
+    const from = await this.#open('file', path);
+    try {
+      return await this.#copyFile(from, path);
+    } finally {
+      closeSync(from);
+    }
+  }
+
+  /**
+   * A copy of a folder, or of a regular file. Of symbolic links in a folder, all are kept as they are, or only
+   * those that lead to something else that was copied: for whoever follows them.
+   * @throws KilnError E_CALLER_FILE
+   */
+  async tree(path: string, links: 'as they are' | 'inside'): Promise<string> {
+    const { withRights } = this.#options;
+    const place = await this.#open('place', path);
+    try {
+      const isFolder = fstatSync(place).isDirectory();
+      const type = isFolder ? constants.O_DIRECTORY : constants.O_NONBLOCK | constants.O_NOCTTY;
+      const from = this.#attempt(path, () =>
+        withRights(() => openSync(descriptorPath(place), constants.O_RDONLY | type)),
+      );
+      try {
+        return isFolder
+          ? await this.#copyFolder(from, path, links)
+          : await this.#copyFile(from, path);
+      } finally {
+        closeSync(from);
+      }
+    } finally {
+      closeSync(place);
+    }
+  }
+
+  /** What is to be bound: a descriptor, open until the job is over. @throws KilnError E_CALLER_FILE, E_BIND */
+  async place(path: string): Promise<number> {
+    const place = await this.#open('place', path);
+    this.#places.push(place);
+    try {
+      mountOf(place);
+    } catch (cause) {
+      throw new KilnError('E_BIND', `cannot bind ${path}: it lies on no mount of this host’s`, {
+        cause,
+        hint: 'a container, or a mount namespace of your own, has other mounts: call kiln outside of it',
+      });
+    }
+    const stats = fstatSync(place, { bigint: true });
+    const isFile = stats.isFile() || stats.isDirectory();
+    if (isFile && !new FileSystems().isPseudo(place, stats)) return place;
+    throw new KilnError('E_BIND', `cannot bind ${path}: it is neither a file nor a folder`, {
+      hint: 'devices, sockets, and what lies in /proc or /sys, are root’s to bind',
+    });
+  }
+
+  /** A folder for results, which come to `path` at the end. @throws KilnError E_RESULTDIR */
+  async results(path: string): Promise<string> {
+    const to = await this.#open('made', path, 'E_RESULTDIR');
+    return this.#deliverTo(to, path);
+  }
+
+  /** The same for one file or folder, which need not be there. @throws KilnError E_CALLER_FILE */
+  async resultAt(path: string): Promise<string> {
+    const parent = dirname(path);
+    const place = await this.#open('place', parent);
+    try {
+      const to = this.#attempt(parent, () =>
+        this.#options.withRights(() =>
+          openSync(descriptorPath(place), constants.O_RDONLY | constants.O_DIRECTORY),
+        ),
+      );
+      const folder = this.#deliverTo(to, parent);
+      const inside = join(folder, basename(path));
+      this.#names.set(inside, path);
+      return inside;
+    } finally {
+      closeSync(place);
+    }
+  }
+
+  #deliverTo(to: number, path: string): string {
+    const from = this.#newFolder();
+    this.#results.push({ from, to, path });
+    this.#names.set(from, path);
+    return from;
+  }
+
+  /** A text of kiln's with the caller's own names for what was copied. */
+  rename(text: string): string {
+    let renamed = text;
+    if (!renamed.includes(this.folder)) return renamed;
+    // Whatever lies in another comes first.
+    for (const [copy, name] of [...this.#names].sort(([a], [b]) => b.length - a.length)) {
+      renamed = renamed.replaceAll(copy, name);
+    }
+    return renamed;
+  }
+
+  /** A value with {@link rename}d texts. */
+  renamed<Value>(value: Value): Value {
+    if (typeof value === 'string') return this.rename(value) as Value;
+    if (Array.isArray(value)) return value.map((item) => this.renamed(item)) as Value;
+    if (typeof value !== 'object' || value === null) return value;
+    const entries = Object.entries(value).map(([key, item]) => [key, this.renamed(item)]);
+    return Object.fromEntries(entries) as Value;
+  }
+
+  /** Copies results to where the caller wants them. @throws KilnError E_RESULTDIR, E_ARTIFACT_LIMIT */
+  async deliver(): Promise<void> {
+    for (const { from, to, path } of this.#results.splice(0)) {
+      try {
+        await this.#deliver(from, to, path);
+      } finally {
+        closeSync(to);
+      }
+    }
+  }
+
+  async #deliver(from: string, to: number, path: string): Promise<void> {
+    const { owner, withRights } = this.#options;
+    const source = openSync(from, constants.O_RDONLY | constants.O_DIRECTORY);
+    try {
+      const { copy, budget, destination } = this.#copier({
+        destination: new Destination({
+          root: to,
+          resolve: RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
+          owner,
+          writing: withRights,
+          replace: true,
+          failure: (name, cause) => cannotDeliver(path, quoteName(name), cause),
+        }),
+        links: 'now',
+      });
+      const pair = { from: source, to, source: fromText(path), path: '', depth: 1 };
+      await copy.copyEntries(pair, listEntries(source, budget));
+      destination.finish();
+    } finally {
+      closeSync(source);
+    }
+  }
+
+  async #copyFolder(from: number, path: string, links: 'as they are' | 'inside'): Promise<string> {
+    const { withRights } = this.#options;
+    const folder = this.#newFolder(path);
+    const to = openSync(folder, constants.O_RDONLY | constants.O_DIRECTORY);
+    try {
+      const { copy, budget, destination, inventory } = this.#copier({
+        destination: new Destination({
+          root: to,
+          resolve: RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
+          owner: { uid: 0, gid: 0 },
+          replace: false,
+          failure: (name, cause) => cannotCopy(path, quoteName(name), cause),
+        }),
+        links: links === 'inside' ? 'later' : 'now',
+        reading: withRights,
+      });
+      const entries = this.#attempt(path, () => withRights(() => listEntries(from, budget)));
+      await copy.copyEntries({ from, to, source: fromText(path), path: '', depth: 1 }, entries);
+      copy.makeLinks((link) => staysInside(link, inventory));
+      destination.finish();
+      return folder;
+    } finally {
+      closeSync(to);
+    }
+  }
+
+  #copier(options: {
+    readonly destination: Destination;
+    readonly links: 'now' | 'later';
+    readonly reading?: WithRights;
+  }) {
+    const limits: Partial<CopyLimits> = { bytes: this.#options.bytes, ...NAMES };
+    const budget = new Budget(limits);
+    const inventory = new Inventory(budget, LONGEST_PATH);
+    const warnings = new Warnings(this.#options.warn);
+    const copy = new TreeCopy({ ...options, budget, inventory, warnings });
+    return { copy, budget, inventory, destination: options.destination };
+  }
+
+  async #copyFile(from: number, path: string): Promise<string> {
+    const stats = fstatSync(from, { bigint: true });
+    if (!stats.isFile() || new FileSystems().isPseudo(from, stats)) {
+      throw new KilnError('E_CALLER_FILE', `${path} is not a regular file`, {
+        hint: 'only files and folders are copied for you: write what it gives into a file first',
+      });
+    }
+    const copy = join(this.#newFolder(), nameOf(path));
+    this.#names.set(copy, path);
+    const to = openSync(copy, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, 0o600);
+    try {
+      const budget = new Budget({ bytes: this.#options.bytes });
+      await copyContent(from, to, Number(stats.size), Number(stats.blocks), budget);
+      fchmodSync(to, Number(stats.mode) & 0o777);
+      return copy;
+    } catch (error) {
+      throw error instanceof ReadFailed ? unreadable(path, error.cause) : error;
+    } finally {
+      closeSync(to);
+    }
+  }
+
+  /** A folder of its own; of a copied one, under its own name. */
+  #newFolder(path?: string): string {
+    const folder = join(this.folder, String(this.#count++));
+    mkdirSync(folder, { mode: 0o700 });
+    if (path === undefined) return folder;
+    const inner = join(folder, nameOf(path));
+    mkdirSync(inner, { mode: 0o755 });
+    this.#names.set(inner, path);
+    return inner;
+  }
+
+  async #open(how: 'file' | 'place' | 'made', path: string, code?: ErrorCode): Promise<number> {
+    try {
+      return await this.#options.opener.open(how, path);
+    } catch (cause) {
+      throw unreadable(path, cause, code);
+    }
+  }
+
+  #attempt<Result>(path: string, act: () => Result): Result {
+    try {
+      return act();
+    } catch (cause) {
+      throw unreadable(path, cause);
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const { to } of this.#results.splice(0)) closeSync(to);
+    for (const place of this.#places.splice(0)) closeSync(place);
+    await removeTree(this.folder);
+    rmSync(lockOf(this.folder), { force: true });
+    await this.#lock.release();
+  }
+}
+
+/** The last name of a path; another one where that is none. */
+function nameOf(path: string): string {
+  const name = basename(path);
+  return name === '' || name === '.' || name === '..' ? 'files' : name;
+}
+
+function unreadable(path: string, cause: unknown, code: ErrorCode = 'E_CALLER_FILE'): KilnError {
+  const why = cause instanceof Error ? reasonLine(cause) : String(cause);
+  return new KilnError(code, `you cannot use ${path}: ${why}`, {
+    hint: 'kiln opens files with your rights: look at it with `ls -ld`',
+    cause,
+  });
+}
+
+function cannotCopy(path: string, name: string, cause: unknown): KilnError {
+  return new KilnError('E_CALLER_FILE', `${name} of ${path} cannot be copied`, {
+    hint: 'root makes room in the state directory',
+    cause,
+  });
+}
+
+function cannotDeliver(path: string, name: string, cause: unknown): KilnError {
+  return new KilnError('E_RESULTDIR', `${name} cannot be written to ${path}`, {
+    hint: 'name a folder that you may write to, with room for the results',
+    cause,
+  });
+}

@@ -1,0 +1,171 @@
+/** /etc/kiln/kiln.yaml: who besides root may use kiln, and what they may. Root alone writes it. */
+import { fstatSync, readFileSync, statSync } from 'node:fs';
+import { totalmem } from 'node:os';
+import { z } from 'zod';
+import { parseEgressRule } from '../egress/rule.ts';
+import { closeDescriptor } from '../kernel/descriptor.ts';
+import { hasErrno } from '../kernel/libc.ts';
+import { openUserFile } from '../kernel/user-file.ts';
+import { RecipeDocument } from '../recipe/document.ts';
+import { limitKeys, size, time } from '../recipe/limit-keys.ts';
+import { RecipeError } from '../recipe/problem.ts';
+import { parseCapability } from '../sandbox/capabilities.ts';
+import { MINIMUM_MEMORY } from '../sandbox/limits.ts';
+import type { SandboxOwner } from '../sandbox/open.ts';
+
+/** Where it is unless KILN_CONFIG of the daemon says otherwise. */
+const DEFAULT_FILE = '/etc/kiln/kiln.yaml';
+
+/** The part of the machine's memory that the sandboxes of one user may have when nobody says. */
+const USUAL_MEMORY = 0.75;
+
+/** Bytes: it is written by hand. */
+const SIZE_LIMIT = 1 << 20;
+
+const HINT = 'docs/administration.md describes every key; `kiln config check` reads it again';
+
+const egressHost = z.string().refine((text) => parseEgressRule(text) !== undefined, {
+  message: 'not a host: write it as HOST, HOST:PORT or *.HOST',
+});
+
+const capability = z.string().transform((text, context) => {
+  try {
+    return parseCapability(text);
+  } catch (error) {
+    context.addIssue({ code: 'custom', message: (error as Error).message });
+    return z.NEVER;
+  }
+});
+
+/** What users' sandboxes use, by user. */
+const limitsSchema = z.strictObject({
+  sandboxes: z
+    .int()
+    .positive()
+    .default(4)
+    .describe('Commands of one user that run at the same time, kept sandboxes included'),
+  memory: limitKeys.memory.describe(
+    'Of all of them together, in equal shares; three quarters of the machine unless given',
+  ),
+  cpus: limitKeys.cpus.describe(
+    'Of all of them together, in equal shares; unless given the kernel shares them out fairly',
+  ),
+  pids: limitKeys.pids
+    .unwrap()
+    .default(16_384)
+    .describe('Of all of them together, in equal shares'),
+  disk: size
+    .default(16 * 2 ** 30)
+    .describe('What each may write, and what may be copied in and out for it'),
+  keep: time.default(24 * 3_600_000).describe('How long a sandbox may be kept'),
+});
+
+const usersSchema = z.strictObject({
+  group: z
+    .union([z.string().regex(/^[A-Za-z_][\w.-]*\$?$/, 'the name of a group'), z.int().positive()])
+    .default('kiln')
+    .describe('Whose members may use kiln: a name or a number'),
+  egress: z
+    .array(egressHost)
+    .default([])
+    .describe('Hosts that --egress may name, as HOST[:PORT] or *.HOST'),
+  networks: z
+    .array(z.string().regex(/^[\w.-]+$/, 'the name of a libvirt network'))
+    .default([])
+    .describe('libvirt networks that --network may name'),
+  capabilities: z.array(capability).default([]).describe('Capabilities that --cap-add may name'),
+  limits: limitsSchema.prefault({}),
+});
+
+const configurationSchema = z.strictObject({ users: usersSchema.prefault({}) });
+
+/** What users may, complete. Sizes are bytes, times milliseconds. */
+export interface UserPolicy extends Omit<z.output<typeof usersSchema>, 'limits'> {
+  readonly limits: {
+    readonly sandboxes: number;
+    readonly memory: number;
+    readonly cpus?: number | undefined;
+    readonly pids: number;
+    readonly disk: number;
+    readonly keep: number;
+  };
+}
+
+/** The configuration's path: KILN_CONFIG is for tests, and the daemon's own variable, never a caller's. */
+export function configurationFile(env: { readonly KILN_CONFIG?: string | undefined }): string {
+  return env.KILN_CONFIG || DEFAULT_FILE;
+}
+
+/**
+ * Reads what users may; without a file, what is so by default.
+ * @throws RecipeError (E_RECIPE) with all that is wrong with it
+ */
+export function readUserPolicy(file: string): UserPolicy {
+  const document = new RecipeDocument(file, readText(file));
+  const value = document.value();
+  const read = value === undefined ? undefined : document.check(configurationSchema, value);
+  if (read === undefined || document.problems.length > 0) {
+    throw new RecipeError(file, document.problems, HINT, 'configuration');
+  }
+  const { limits, ...users } = read.users;
+  const { memory = Math.floor(totalmem() * USUAL_MEMORY), ...rest } = limits;
+  return { ...users, limits: { ...rest, memory } };
+}
+
+/** What one sandbox of a user's may use: none of them can take what is another's, so nobody has to count. */
+export function shareOf({ limits }: UserPolicy): SandboxOwner['share'] {
+  const { sandboxes, memory, cpus, pids, disk } = limits;
+  return {
+    memory: Math.max(MINIMUM_MEMORY, Math.floor(memory / sandboxes)),
+    pids: Math.max(1, Math.floor(pids / sandboxes)),
+    ...(cpus === undefined ? {} : { cpus: cpus / sandboxes }),
+    disk,
+  };
+}
+
+function readText(file: string): string {
+  let fd: number;
+  try {
+    fd = openUserFile(file);
+  } catch (error) {
+    if (hasErrno(error, 'ENOENT')) return '';
+    throw problem(file, `cannot be read: ${(error as Error).message}`);
+  }
+  try {
+    const { uid, mode, size: bytes } = fstatSync(fd);
+    if (uid !== 0 || (mode & 0o022) !== 0) {
+      throw problem(file, `others than root can write it: chown root ${file}; chmod go-w ${file}`);
+    }
+    if (bytes > SIZE_LIMIT) throw problem(file, `it is larger than ${SIZE_LIMIT} bytes`);
+    return readFileSync(fd, 'utf8');
+  } finally {
+    closeDescriptor(fd);
+  }
+}
+
+function problem(file: string, message: string): RecipeError {
+  return new RecipeError(
+    file,
+    [{ file, line: 0, column: 0, path: '', message }],
+    HINT,
+    'configuration',
+  );
+}
+
+/** The number of a group, from /etc/group; undefined where there is none of that name. */
+export function groupNumber(group: string | number): number | undefined {
+  if (typeof group === 'number') return group;
+  const lines = readFileSync('/etc/group', 'utf8').split('\n');
+  const found = lines.map((line) => line.split(':')).find(([name]) => name === group);
+  return found === undefined ? undefined : Number(found[2]);
+}
+
+let cached: { readonly key: string; readonly policy: UserPolicy } | undefined;
+
+/** {@link readUserPolicy}, read again only where the file has changed. */
+export function currentUserPolicy(file: string): UserPolicy {
+  const stat = statSync(file, { bigint: true, throwIfNoEntry: false });
+  const key = `${file}:${stat?.ino}:${stat?.mtimeNs}:${stat?.ctimeNs}:${stat?.size}`;
+  if (cached?.key !== key) cached = { key, policy: readUserPolicy(file) };
+  return cached.policy;
+}

@@ -1,0 +1,92 @@
+/** A state whose daemon serves users, and a user: nobody of the host's, by number. */
+import { chmodSync, chownSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { execa, type Options, type ResultPromise } from 'execa';
+import { type BusyboxState, busyboxState, PATIENCE } from './busybox-state.ts';
+
+/** Of users, and of what they share: beyond what /etc/passwd of a host usually has. */
+export const USER = { uid: 61_001, gid: 61_001 } as const;
+export const OTHER = { uid: 61_002, gid: 61_002 } as const;
+export const GROUP = 61_234;
+/** A further group of every user here. */
+export const SHARED = 61_300;
+
+const CLIENT = join(import.meta.dirname, '../../dist/kiln');
+
+export interface UserState extends BusyboxState {
+  /** The configuration. */
+  readonly config: string;
+  /** A folder of the user's. */
+  readonly home: string;
+  /** Runs `kiln` as a user, by default in `home`; a run that hangs is killed after 60 s. Never rejects. */
+  as(
+    user: { readonly uid: number; readonly gid: number },
+    args: readonly string[],
+    options?: Options & { readonly groups?: readonly number[]; readonly program?: string },
+  ): ResultPromise;
+  /** Runs any command as a user. */
+  run(
+    user: { readonly uid: number; readonly gid: number },
+    argv: readonly string[],
+    options?: Options & { readonly groups?: readonly number[] },
+  ): ResultPromise;
+}
+
+/** Makes such a state; `yaml` is what users may. Root's first call starts its daemon. */
+export async function userState(yaml = ''): Promise<UserState> {
+  const state = await busyboxState();
+  const config = join(state.beside, 'kiln.yaml');
+  writeConfig(config, yaml);
+  const home = join(state.beside, 'home');
+  mkdirSync(home);
+  chownSync(home, USER.uid, USER.gid);
+  chmodSync(home, 0o700);
+  const env = { ...state.env, KILN_FROM_SOURCE: '', KILN_CONFIG: config, KILN_PARKED: '1' };
+  const run: UserState['run'] = (
+    { uid, gid },
+    argv,
+    { groups = [GROUP, SHARED], ...options } = {},
+  ) =>
+    execa(
+      'setpriv',
+      [
+        ...[`--reuid=${uid}`, `--regid=${gid}`],
+        ...[groups.length === 0 ? '--clear-groups' : `--groups=${groups.join()}`, '--', ...argv],
+      ],
+      {
+        cwd: home,
+        env: { PATH: process.env.PATH, KILN_STATE: state.paths.root },
+        extendEnv: false,
+        reject: false,
+        stdin: 'ignore',
+        timeout: 60_000 * PATIENCE,
+        killSignal: 'SIGKILL',
+        ...options,
+      },
+    ) as ResultPromise;
+  const result: UserState = {
+    ...state,
+    env,
+    config,
+    home,
+    run,
+    kiln: (args, options = {}) => state.kiln(args, { env, ...options }),
+    as: (user, args, { program = CLIENT, ...options } = {}) =>
+      run(user, [program, ...args], options),
+  };
+  await result.kiln(['ps']);
+  return result;
+}
+
+/** Replaces the configuration; the group is the tests' own. */
+function writeConfig(file: string, yaml: string): void {
+  writeFileSync(file, `users:\n  group: ${GROUP}\n${yaml}`);
+}
+
+/** What is left of jobs, once the process of the last one has had time to remove it: the client ends before. */
+export async function leftOfJobs({ paths }: UserState): Promise<string[]> {
+  const jobs = () => readdirSync(join(paths.root, 'jobs'));
+  for (let tries = 0; jobs().length > 0 && tries < 50; tries++) await sleep(100);
+  return jobs();
+}

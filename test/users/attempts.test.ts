@@ -1,0 +1,496 @@
+/**
+ * What a user who may use kiln tries in order to have more than that: docs/security.md lists them. Each must fail
+ * to do harm, which is looked at from outside, as root.
+ */
+import {
+  chmodSync,
+  chownSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import anyTest, { type ExecutionContext, type TestFn } from 'ava';
+import { daemonPid } from '../support/daemon.ts';
+import {
+  GROUP,
+  leftOfJobs,
+  OTHER,
+  USER,
+  type UserState,
+  userState,
+} from '../support/second-user.ts';
+
+const test = anyTest as TestFn<UserState>;
+const RUN = ['run', '-r', 'busybox'];
+const ROOT = [...RUN, '--user', 'root'];
+const MARK = 'nobody-but-root';
+
+/** Files of root's and of another user's, which the user reaches and may not read. */
+interface Loot {
+  readonly folder: string;
+  readonly file: string;
+  readonly others: string;
+}
+
+function loot({ beside }: UserState): Loot {
+  const folder = join(beside, 'loot');
+  return { folder, file: join(folder, 'root'), others: join(folder, 'others') };
+}
+
+test.before(async (t) => {
+  t.context = await userState('  limits: { sandboxes: 2, memory: 128M, pids: 100, disk: 64M }\n');
+  const { folder, file, others } = loot(t.context);
+  mkdirSync(folder);
+  writeFileSync(file, MARK, { mode: 0o600 });
+  mkdirSync(others);
+  writeFileSync(join(others, 'file'), MARK, { mode: 0o600 });
+  chownSync(join(others, 'file'), OTHER.uid, OTHER.gid);
+  chownSync(others, OTHER.uid, OTHER.gid);
+  mkdirSync(join(folder, 'closed'), { mode: 0o700 });
+  writeFileSync(join(folder, 'closed/readable'), MARK, { mode: 0o644 });
+});
+
+test.after.always(async ({ context }) => {
+  await context[Symbol.asyncDispose]();
+});
+
+/** All that a call said. */
+async function said(call: ReturnType<UserState['as']>): Promise<string> {
+  const { stdout, stderr } = await call;
+  return `${stdout}\n${stderr}`;
+}
+
+test.serial('reading others’ files by a bind, as root of the sandbox', async (t) => {
+  const { folder } = loot(t.context);
+  const script =
+    'cat /b/root; cat /b/others/file; cat /b/closed/readable; chmod 666 /b/root; chown 0 /b/root';
+  t.notRegex(
+    await said(
+      t.context.as(USER, [...ROOT, '--bind', `${folder}:/b:ro`, '--', 'sh', '-c', script]),
+    ),
+    /nobody-but-root/,
+  );
+  for (const path of ['root', 'others/file', 'closed/readable']) {
+    const argv = [...ROOT, '--bind', `${join(folder, path)}:/b:ro`, '--', 'cat', '/b'];
+    t.notRegex(await said(t.context.as(USER, argv)), /nobody-but-root/, path);
+  }
+});
+
+test.serial('writing others’ files by a bind, as root of the sandbox', async (t) => {
+  const { folder, file } = loot(t.context);
+  const script =
+    'echo x >>/b/root; rm -f /b/root; mv /b/others /b/x; touch /b/new; chmod 777 /b; chown 0 /b; mknod /b/n c 1 1';
+  await t.context.as(USER, [...ROOT, '--bind', `${folder}:/b`, '--', 'sh', '-c', script]);
+  t.is(readFileSync(file, 'utf8'), MARK);
+  t.deepEqual(readdirSync(folder).sort(), ['closed', 'others', 'root']);
+  t.is(statSync(folder).mode & 0o777, 0o755);
+});
+
+test.serial(
+  'reading others’ files by copy-in, secret, source package, spec, sources and key',
+  async (t) => {
+    const { file, others, folder } = loot(t.context);
+    const closed = join(folder, 'closed/readable');
+    for (const path of [file, join(others, 'file'), closed]) {
+      for (const options of [
+        [...RUN, '--copy-in', `${path}:/tmp/x`, '--', 'cat', '/tmp/x'],
+        [...RUN, '--secret', `x=${path}`, '--', 'cat', '/run/secrets/x'],
+        [...RUN, '--seccomp', path, '--', 'true'],
+        ['run', '-r', path, '--', 'true'],
+        ['build', '-r', 'busybox', `${path}.src.rpm`],
+        ['build', '-r', 'busybox', '--spec', path],
+        ['build', '-r', 'busybox', '--spec', '/dev/null', '--sources', path],
+        ['build', '-r', 'busybox', '--sign-key', path, 'x.src.rpm'],
+        ['build', path],
+        ['image', 'build', path],
+        ['image', 'show', path],
+      ]) {
+        const result = await t.context.as(USER, options);
+        t.not(result.exitCode, 0, options.join(' '));
+        t.notRegex(`${result.stdout}${result.stderr}`, /nobody-but-root/, options.join(' '));
+      }
+    }
+  },
+);
+
+test.serial('a link in what is copied in leads nowhere but in the sandbox', async (t) => {
+  const { home, as } = t.context;
+  const { file } = loot(t.context);
+  const folder = join(home, 'links');
+  mkdirSync(folder);
+  symlinkSync(file, join(folder, 'file'));
+  symlinkSync('/etc/shadow', join(folder, 'shadow'));
+  chownSync(folder, USER.uid, USER.gid);
+  const argv = ['--copy-in', 'links:/tmp/', '--', 'sh', '-c', 'cat /tmp/links/*'];
+  t.notRegex(await said(as(USER, [...RUN, ...argv])), /nobody-but-root|root:/);
+});
+
+test.serial(
+  'a path that is swapped between an own file and another’s gives the own one or none',
+  async (t) => {
+    const { home, as } = t.context;
+    const { file } = loot(t.context);
+    const path = join(home, 'swapped');
+    let over = false;
+    const swapping = (async () => {
+      for (let count = 0; !over; count++) {
+        const fresh = `${path}.${count % 2}`;
+        rmSync(fresh, { force: true });
+        if (count % 2 === 0) symlinkSync(file, fresh);
+        else {
+          writeFileSync(fresh, 'mine');
+          chownSync(fresh, USER.uid, USER.gid);
+        }
+        renameSync(fresh, path);
+        await sleep(1);
+      }
+    })();
+    for (let tries = 0; tries < 8; tries++) {
+      const argv = [
+        '--secret',
+        'x=swapped',
+        '--copy-in',
+        'swapped:/tmp/x',
+        '--',
+        'cat',
+        '/run/secrets/x',
+        '/tmp/x',
+      ];
+      t.notRegex(await said(as(USER, [...RUN, ...argv])), /nobody-but-root/);
+    }
+    over = true;
+    await swapping;
+  },
+);
+
+test.serial('results go nowhere that the user could not write to', async (t) => {
+  const { home, as } = t.context;
+  const { folder, others } = loot(t.context);
+  const write = (where: string) =>
+    as(USER, [
+      ...RUN,
+      '--workdir',
+      '/tmp',
+      '--artifact',
+      'd',
+      '--resultdir',
+      where,
+      '--',
+      'sh',
+      '-c',
+      'mkdir d; echo x >d/x',
+    ]);
+  for (const where of [
+    folder,
+    others,
+    join(folder, 'closed'),
+    join(folder, 'new'),
+    '/etc/kiln-test',
+    '/',
+  ]) {
+    const result = await write(where);
+    t.is(result.exitCode, 125, where);
+  }
+  t.deepEqual(readdirSync(folder).sort(), ['closed', 'others', 'root']);
+  t.deepEqual(readdirSync(others), ['file']);
+  t.false(existsSync('/result.json'));
+  // Folders of the results that are links, there already.
+  const out = join(home, 'out');
+  mkdirSync(out);
+  symlinkSync(others, join(out, 'd'));
+  symlinkSync(join(others, 'file'), join(out, 'result.json'));
+  chownSync(out, USER.uid, USER.gid);
+  await write('out');
+  t.deepEqual(readdirSync(others), ['file']);
+  t.is(readFileSync(join(others, 'file'), 'utf8'), MARK);
+  // The folder itself.
+  symlinkSync(others, join(home, 'away'));
+  t.is((await write('away')).exitCode, 125);
+  t.deepEqual(readdirSync(others), ['file']);
+});
+
+test.serial('image export writes where the user may, and replaces no link’s target', async (t) => {
+  const { as, home } = t.context;
+  const { folder, file } = loot(t.context);
+  t.not((await as(USER, ['image', 'export', 'busybox', '-o', join(folder, 'x.tar')])).exitCode, 0);
+  symlinkSync(file, join(home, 'image.tar'));
+  const done = await as(USER, ['image', 'export', 'busybox', '-o', 'image.tar']);
+  t.is(done.exitCode, 0, String(done.stderr));
+  t.is(statSync(join(home, 'image.tar')).uid, USER.uid);
+  t.is(readFileSync(file, 'utf8'), MARK);
+});
+
+test.serial('no set-id file comes to be, by bind or as an artifact', async (t) => {
+  const { home, as } = t.context;
+  const script = 'cp /bin/busybox /b/s; chmod 6755 /b/s; cp /bin/busybox /tmp/s; chmod 6755 /tmp/s';
+  const argv = [
+    '--bind',
+    '.:/b',
+    '--workdir',
+    '/tmp',
+    '--artifact',
+    's',
+    '--resultdir',
+    'ids',
+    '--',
+    'sh',
+    '-c',
+    script,
+  ];
+  await as(USER, [...ROOT, ...argv]);
+  for (const path of ['s', 'ids/s']) {
+    const { mode } = statSync(join(home, path), { throwIfNoEntry: false }) ?? { mode: 0 };
+    t.is(mode & 0o6000, 0, path);
+  }
+});
+
+test.serial(
+  'devices, /proc, and descriptors of the daemon are not bound and not copied',
+  async (t) => {
+    const { as, paths } = t.context;
+    const pid = daemonPid(paths.root);
+    for (const path of [
+      '/dev/null',
+      '/dev',
+      '/proc',
+      '/proc/1',
+      `/proc/${pid}/fd`,
+      `/proc/${pid}/root`,
+      '/sys/kernel',
+    ]) {
+      const bound = await as(USER, [...ROOT, '--bind', `${path}:/b:ro`, '--', 'ls', '/b']);
+      t.not(bound.exitCode, 0, path);
+    }
+    for (const path of [
+      `/proc/${pid}/fd/3`,
+      `/proc/${pid}/environ`,
+      `/proc/${pid}/maps`,
+      '/proc/self/status',
+      '/dev/zero',
+    ]) {
+      const copied = await as(USER, [
+        ...RUN,
+        '--secret',
+        `x=${path}`,
+        '--',
+        'cat',
+        '/run/secrets/x',
+      ]);
+      t.is(copied.exitCode, 125, path);
+    }
+  },
+);
+
+test.serial('the state directory, its jobs and its sockets are closed', async (t) => {
+  const { as, run, paths } = t.context;
+  const argv = [
+    ...ROOT,
+    '--bind',
+    `${paths.root}:/b:ro`,
+    '--',
+    'sh',
+    '-c',
+    'ls -R /b/jobs /b/services; cat /b/kilnd.log; cat /b/*/*.json',
+  ];
+  t.notRegex(await said(as(USER, argv)), /[0-9a-f]{8}-[0-9a-f]{4}|^\{/m);
+  const listed = await run(USER, [
+    'sh',
+    '-c',
+    `ls ${paths.root}/jobs ${paths.boxes}/* ${paths.libvirt}`,
+  ]);
+  t.not(listed.exitCode, 0);
+});
+
+test.serial('kilnd’s own socket is none for who is in a sandbox', async (t) => {
+  const { as, paths } = t.context;
+  const argv = [
+    ...ROOT,
+    '--bind',
+    `${paths.root}:/b:ro`,
+    '--',
+    'sh',
+    '-c',
+    'test -S /b/io.kiln && nc -U /b/io.kiln </dev/null',
+  ];
+  t.not((await as(USER, argv)).exitCode, 0);
+});
+
+test.serial('variables that steer kiln, Node and the loader are not a user’s', async (t) => {
+  const { as, paths, home, config } = t.context;
+  const env = {
+    PATH: process.env.PATH,
+    KILN_STATE: paths.root,
+    KILN_CONFIG: join(home, 'own.yaml'),
+    KILN_TRACE: '/etc/kiln-test-trace',
+    KILN_URI: 'lxc:///system',
+    KILN_ALLOW_MISSING: 'landlock,seccomp,memory-limit',
+    KILN_FIXTURES: home,
+    NODE_OPTIONS: `--require ${join(home, 'evil.cjs')}`,
+    LD_PRELOAD: join(home, 'evil.so'),
+    SUDO_UID: '0',
+    SUDO_GID: '0',
+    TMPDIR: home,
+    HOME: home,
+  };
+  writeFileSync(join(home, 'own.yaml'), `users: { group: ${GROUP}, egress: ['*.org'] }\n`);
+  writeFileSync(join(home, 'evil.cjs'), `require('fs').writeFileSync('/etc/kiln-test-evil', '')`);
+  const done = await as(USER, [...RUN, '--', 'id', '-u'], { env });
+  t.is(String(done.stdout), '1000', String(done.stderr));
+  const refused = await as(USER, [...RUN, '--egress', 'example.org', '--', 'true'], { env });
+  t.is(refused.exitCode, 125);
+  const listed = await as(USER, ['ps', '--json'], { env });
+  t.is(String(listed.stdout).trim(), '[]');
+  const in_worker = await as(USER, [...RUN, '--copy-in', `${config}:/tmp/x`, '--', 'true'], {
+    env,
+  });
+  t.is(in_worker.exitCode, 0, String(in_worker.stderr));
+  for (const path of ['/etc/kiln-test-trace', '/etc/kiln-test-evil'])
+    t.false(existsSync(path), path);
+});
+
+test.serial('a sandbox gets no more than its share of memory and processes', async (t) => {
+  const { as } = t.context;
+  const hog = await as(USER, [
+    ...RUN,
+    '--',
+    'sh',
+    '-c',
+    'dd if=/dev/zero of=/tmp/x bs=1M count=100',
+  ]);
+  t.not(hog.exitCode, 0);
+  const forks = await as(USER, [
+    ...RUN,
+    '--',
+    'sh',
+    '-c',
+    'i=0; while [ $i -lt 70 ]; do sleep 5 & i=$((i+1)); done; wait',
+  ]);
+  t.regex(`${forks.stderr}`, /fork|processes/);
+  const asked = await as(USER, [...RUN, '--memory', '100M', '--', 'true']);
+  t.regex(String(asked.stderr), /users\.limits\.memory/);
+});
+
+test.serial('more than may be copied in is refused, and nothing of it stays', async (t) => {
+  const { as, home } = t.context;
+  const big = join(home, 'big');
+  writeFileSync(big, Buffer.alloc(65 << 20, 1));
+  chownSync(big, USER.uid, USER.gid);
+  const refused = await as(USER, [...RUN, '--copy-in', 'big:/tmp/x', '--', 'true']);
+  t.is(refused.exitCode, 125);
+  t.regex(String(refused.stderr), /bytes would be copied/);
+  t.deepEqual(await leftOfJobs(t.context), []);
+});
+
+test.serial(
+  'a command too many waits, says so, and can be interrupted; others do not wait for it',
+  async (t) => {
+    const { as, kiln } = t.context;
+    const first = [0, 1].map(() => as(USER, [...RUN, '--', 'sleep', '8']));
+    await sleep(1500);
+    const third = as(USER, [...RUN, '--', 'true']);
+    const fourth = as(USER, [...RUN, '--', 'true']);
+    await sleep(500);
+    const other = await as(OTHER, [...RUN, '--', 'true']);
+    t.is(other.exitCode, 0, String(other.stderr));
+    t.is((await kiln([...RUN, '--', 'true'])).exitCode, 0);
+    fourth.kill('SIGINT');
+    t.not((await fourth).exitCode, 0);
+    const result = await third;
+    t.is(result.exitCode, 0);
+    t.regex(String(result.stderr), /waiting until one of your 2 sandboxes ends/);
+    for (const one of first) t.is((await one).exitCode, 0);
+  },
+);
+
+const build = readFileSync(join(import.meta.dirname, '../../dist/build-id'), 'utf8').trim();
+
+function hostile({ run, paths }: UserState, what: string, input?: 'pipe') {
+  const script = join(import.meta.dirname, 'hostile-client.py');
+  const socket = join(paths.root, 'io.kiln');
+  return run(
+    USER,
+    ['/usr/bin/python3', script, socket, build, what],
+    input === undefined ? {} : { stdin: input },
+  );
+}
+
+/** The same daemon still serves, with as many descriptors as before. */
+async function unharmed(t: ExecutionContext<UserState>, act: () => Promise<unknown>) {
+  const { paths, kiln } = t.context;
+  const pid = daemonPid(paths.root);
+  const descriptors = () => readdirSync(`/proc/${pid}/fd`).length;
+  const before = descriptors();
+  await act();
+  t.is((await kiln(['ps'])).exitCode, 0);
+  t.is(daemonPid(paths.root), pid);
+  let after = descriptors();
+  for (let tries = 0; after > before + 2 && tries < 50; tries++) {
+    await sleep(100);
+    after = descriptors();
+  }
+  t.true(after <= before + 2, `${after} descriptors, ${before} before`);
+}
+
+test.serial('descriptors that nobody asked for do not come to be the daemon’s', async (t) => {
+  await unharmed(t, async () => {
+    const done = await hostile(t.context, 'descriptors');
+    t.regex(String(done.stdout), /ID +STATE/);
+    await hostile(t.context, 'unasked');
+  });
+});
+
+test.serial('a client that answers with another file than it was asked for', async (t) => {
+  await unharmed(t, async () => {
+    const done = await hostile(t.context, 'wrong-file');
+    t.is(done.exitCode, 0, String(done.stderr));
+    t.is(
+      String(done.stdout).match(/not a regular file|cannot use/g)?.length,
+      5,
+      String(done.stdout),
+    );
+  });
+});
+
+test.serial(
+  'hundreds of connections, messages without an end, clients of another build',
+  async (t) => {
+    await unharmed(t, async () => {
+      const many = hostile(t.context, 'connections', 'pipe');
+      const [line] = await new Promise<string[]>((resolve) => {
+        many.stdout?.once('data', (data: Buffer) => resolve(String(data).split('\n')));
+      });
+      t.true(Number(line) <= 64, line);
+      t.is((await t.context.kiln([...RUN, '--', 'true'])).exitCode, 0);
+      const other = await t.context.as(OTHER, [...RUN, '--', 'true']);
+      t.is(other.exitCode, 0, String(other.stderr));
+      many.stdin?.end();
+      await many;
+      await hostile(t.context, 'long');
+      t.regex(String((await hostile(t.context, 'other-build')).stdout), /OtherBuild/);
+    });
+  },
+);
+
+test.serial(
+  'a file that is rid of its folder’s protection by a descriptor is still bound with the user’s rights',
+  async (t) => {
+    const { as, home } = t.context;
+    const closed = join(home, 'later-closed');
+    mkdirSync(closed);
+    writeFileSync(join(closed, 'x'), MARK);
+    chmodSync(join(closed, 'x'), 0o600);
+    chmodSync(closed, 0o755);
+    t.notRegex(
+      await said(as(USER, [...ROOT, '--bind', 'later-closed/x:/b:ro', '--', 'cat', '/b'])),
+      /nobody-but-root/,
+    );
+  },
+);

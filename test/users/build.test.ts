@@ -1,0 +1,142 @@
+/** A user builds: an image that comes with kiln, packages in it, and mock’s own story. */
+import { chownSync, mkdirSync, readdirSync, readFileSync, statSync, symlinkSync } from 'node:fs';
+import { basename, join } from 'node:path';
+import anyTest, { type ExecutionContext, type TestFn } from 'ava';
+import { execa } from 'execa';
+import { type SpecParts, sourcePackage } from '../build/core/build-state.ts';
+import { leftOfJobs, OTHER, USER, type UserState, userState } from '../support/second-user.ts';
+
+const test = anyTest as TestFn<UserState & { readonly srpm: string }>;
+const MOCK = join(import.meta.dirname, '../../bin/kiln-mock');
+
+/** Makes a source package that only the user reads. */
+async function ownPackage(state: UserState, parts: SpecParts): Promise<string> {
+  const folder = join(state.beside, 'packages');
+  mkdirSync(folder, { recursive: true });
+  const made = await sourcePackage(folder, parts);
+  const path = join(state.home, basename(made));
+  const { uid, gid } = USER;
+  await execa('install', ['-m', '0600', '-o', String(uid), '-g', String(gid), made, path]);
+  return path;
+}
+
+test.before(async (t) => {
+  const state = await userState();
+  const fixtures = process.env.KILN_FIXTURES ?? join(import.meta.dirname, '../../.cache/fixtures');
+  symlinkSync(fixtures, join(state.paths.root, 'fixtures'));
+  const install = 'id -u >%{buildroot}/usr/share/mine/uid';
+  t.context = { ...state, srpm: await ownPackage(state, { name: 'mine', install }) };
+});
+
+test.after.always(async ({ context }) => {
+  await context[Symbol.asyncDispose]();
+});
+
+/** A folder of results has a package, and all of it is the user's. */
+function owned(t: ExecutionContext, folder: string): void {
+  const names = readdirSync(folder);
+  t.true(
+    names.some((name) => /^mine-1-1\..*\.rpm$/.test(name) && !name.includes('.src.')),
+    names.join(),
+  );
+  for (const name of names) t.is(statSync(join(folder, name)).uid, USER.uid, name);
+}
+
+test.serial(
+  'an image that comes with kiln is made for a user, and is there for others',
+  async (t) => {
+    const { as } = t.context;
+    const made = await as(USER, ['image', 'build', 'debian-build'], { timeout: 600_000 });
+    t.is(made.exitCode, 0, String(made.stderr));
+    const listed = await as(OTHER, ['image', 'ls']);
+    t.regex(String(listed.stdout), /debian-build/);
+    const run = await as(OTHER, ['run', '-r', 'debian-build', '--', 'gcc', '--version']);
+    t.is(run.exitCode, 0, String(run.stderr));
+  },
+);
+
+test.serial('a user builds a source package and owns what comes of it', async (t) => {
+  const { as, home, srpm } = t.context;
+  const argv = ['build', '-r', 'debian-build', srpm, '--resultdir', 'out'];
+  const built = await as(USER, argv, { timeout: 600_000 });
+  t.is(built.exitCode, 0, String(built.stderr));
+  owned(t, join(home, 'out'));
+  t.notRegex(readFileSync(join(home, 'out/result.json'), 'utf8'), /.*\/jobs\/.*/);
+  t.notRegex(String(built.stderr), /\/jobs\//);
+  t.is((await as(OTHER, argv, { cwd: '/' })).exitCode, 125);
+});
+
+test.serial('a user builds a spec with its sources', async (t) => {
+  const { as, home } = t.context;
+  const folder = join(import.meta.dirname, '../../recipes/builds/noarch-rpm');
+  const argv = ['--spec', join(folder, 'greet.spec'), '--sources', folder, '--resultdir', 'spec'];
+  const built = await as(USER, ['build', '-r', 'debian-build', ...argv], { timeout: 600_000 });
+  t.is(built.exitCode, 0, String(built.stderr));
+  t.true(readdirSync(join(home, 'spec')).some((name) => name.endsWith('.rpm')));
+});
+
+test.serial('mock’s own story: kiln-mock --rebuild, and the user owns the result', async (t) => {
+  const { as, home, srpm } = t.context;
+  const argv = ['-r', 'debian-build', '--rebuild', srpm];
+  const built = await as(USER, argv, { program: MOCK, timeout: 600_000 });
+  t.is(built.exitCode, 0, String(built.stderr));
+  owned(t, join(home, 'result'));
+  t.deepEqual(await leftOfJobs(t.context), []);
+});
+
+test.serial('a chain: each package is built with what came of the others', async (t) => {
+  const { as, home, srpm } = t.context;
+  const parts = {
+    name: 'second',
+    preamble: 'BuildRequires: mine',
+    build: 'cat /usr/share/mine/uid',
+  };
+  const second = await ownPackage(t.context, parts);
+  const argv = ['build', '--chain', '-r', 'debian-build', srpm, second, '--resultdir', 'chain'];
+  const built = await as(USER, argv, { timeout: 600_000 });
+  t.is(built.exitCode, 0, String(built.stderr));
+  const report = readFileSync(join(home, 'chain/chain.json'), 'utf8');
+  t.notRegex(`${report}${built.stderr}`, /.*\/jobs\/.*/);
+});
+
+for (const [what, options] of [
+  ['a configuration by its path', ['-r', './evil.cfg']],
+  ['options of the configuration', ['--config-opts', 'root=x']],
+  ['another folder of configurations', ['--configdir', '.']],
+  ['a repository', ['--addrepo', 'http://127.0.0.1/']],
+  ['the host’s network', ['--enable-network']],
+  ['a plugin', ['--enable-plugin', 'sign']],
+  ['a root of others', ['--no-clean']],
+  ['a shell in a root', ['--shell']],
+] as const) {
+  test.serial(`kiln-mock refuses a user ${what}`, async (t) => {
+    const { as, srpm } = t.context;
+    const argv = ['-r', 'debian-build', srpm, ...options];
+    const refused = await as(USER, argv, { program: MOCK });
+    t.not(refused.exitCode, 0);
+    t.regex(String(refused.stderr), /not for users/);
+  });
+}
+
+for (const options of [
+  ['--addrepo', 'http://127.0.0.1/'],
+  ['--enable-network'],
+  ['--lock', 'x.json'],
+  ['--cache', 'ccache'],
+  ['--chain', '--jobs', '2'],
+  ['--resume', 'abcd'],
+  ['--additional-package', '/etc/shadow'],
+]) {
+  test.serial(`kiln build refuses a user ${options.join(' ')}`, async (t) => {
+    const { as, srpm } = t.context;
+    const refused = await as(USER, ['build', '-r', 'debian-build', srpm, ...options]);
+    t.not(refused.exitCode, 0);
+    t.regex(String(refused.stderr), /not for users/);
+  });
+}
+
+test.serial('recipes are refused by name', async (t) => {
+  chownSync(t.context.home, USER.uid, USER.gid);
+  const refused = await t.context.as(USER, ['build', 'hello.yaml']);
+  t.regex(String(refused.stderr), /the recipe hello\.yaml is not for users/);
+});

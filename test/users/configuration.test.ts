@@ -1,0 +1,66 @@
+/** kiln.yaml: what it says, what it says by default, and all that is wrong with one. */
+import { chmodSync, mkdtempSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import test from 'ava';
+import { RecipeError } from '../../src/recipe/problem.ts';
+import { readUserPolicy, shareOf } from '../../src/users/configuration.ts';
+
+const folder = mkdtempSync(join(tmpdir(), 'kiln-config-'));
+
+function written(name: string, text: string, mode = 0o644): string {
+  const file = join(folder, name);
+  writeFileSync(file, text);
+  chmodSync(file, mode);
+  return file;
+}
+
+function problems(file: string): string[] {
+  try {
+    readUserPolicy(file);
+    return [];
+  } catch (error) {
+    if (!(error instanceof RecipeError)) throw error;
+    return error.problems.map(({ line, path, message }) => `${line} ${path}: ${message}`);
+  }
+}
+
+test('without a file, and with an empty one, users may what is said to be so by default', (t) => {
+  const policy = readUserPolicy(join(folder, 'missing'));
+  t.deepEqual(readUserPolicy(written('empty', '# nothing\n')), policy);
+  t.like(policy, { group: 'kiln', egress: [], networks: [], capabilities: [] });
+  t.is(policy.limits.sandboxes, 4);
+  t.is(policy.limits.cpus, undefined);
+});
+
+test('what is written counts, and is shared out', (t) => {
+  const text = `users:
+  group: builders
+  egress: ['*.example.org', 'example.org:8080']
+  capabilities: [net_bind_service]
+  limits: { sandboxes: 2, memory: 4G, cpus: 3, disk: 1G, keep: 2h, pids: 100 }
+`;
+  const policy = readUserPolicy(written('some', text));
+  t.deepEqual(policy.capabilities, ['NET_BIND_SERVICE']);
+  t.is(policy.limits.keep, 7_200_000);
+  t.deepEqual(shareOf(policy), { memory: 2 * 2 ** 30, cpus: 1.5, pids: 50, disk: 2 ** 30 });
+});
+
+test('all mistakes are told at once, each with its line', (t) => {
+  const text = `users:
+  groups: kiln
+  egress: ['not a host']
+  capabilities: [FLY]
+  limits:
+    sandboxes: 0
+    memory: lots
+sandbox: {}
+`;
+  const found = problems(written('wrong', text));
+  const lines = found.map((problem) => Number(problem.split(' ')[0])).sort((a, b) => a - b);
+  t.deepEqual(lines, [2, 3, 4, 6, 7, 8], found.join('\n'));
+});
+
+test('one that others can write is not believed', (t) => {
+  t.regex(problems(written('open', 'users: {}\n', 0o666)).join(), /others than root can write it/);
+});

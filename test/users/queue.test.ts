@@ -1,0 +1,67 @@
+/** Jobs of users: who waits, who is next, and who does not wait for whom. */
+import { setImmediate as turn } from 'node:timers/promises';
+import test from 'ava';
+import { UserJobs } from '../../src/users/queue.ts';
+
+const never = new AbortController().signal;
+
+/** Begins a job, and notes when it may. */
+function begin(
+  jobs: UserJobs,
+  uid: number,
+  name: string,
+  began: string[],
+  signal = never,
+  most = 2,
+) {
+  return jobs
+    .begin({ uid, most }, () => began.push(`${name} waits`), signal)
+    .then((job) => {
+      began.push(job === undefined ? `${name} gave up` : name);
+      return job;
+    });
+}
+
+test('who is beyond the limit waits until one of the same user’s ends, the first one first', async (t) => {
+  const jobs = new UserJobs();
+  const began: string[] = [];
+  const first = await begin(jobs, 1, 'a', began);
+  await begin(jobs, 1, 'b', began);
+  const third = begin(jobs, 1, 'c', began);
+  begin(jobs, 1, 'd', began);
+  await begin(jobs, 2, 'other', began);
+  await turn();
+  t.deepEqual(began, ['a', 'b', 'c waits', 'd waits', 'other']);
+  first?.[Symbol.dispose]();
+  first?.[Symbol.dispose]();
+  (await third)?.[Symbol.dispose]();
+  await turn();
+  t.deepEqual(began.slice(5), ['c', 'd']);
+});
+
+test('who gives up is not counted', async (t) => {
+  const jobs = new UserJobs();
+  const began: string[] = [];
+  const first = await begin(jobs, 1, 'a', began, never, 1);
+  const given = new AbortController();
+  const second = begin(jobs, 1, 'b', began, given.signal, 1);
+  given.abort();
+  t.is(await second, undefined);
+  first?.[Symbol.dispose]();
+  t.not(await begin(jobs, 1, 'c', began, never, 1), undefined);
+  t.deepEqual(began, ['a', 'b waits', 'b gave up', 'c']);
+});
+
+test('all users together leave room for root, and take turns in the order they came', async (t) => {
+  const jobs = new UserJobs();
+  const began: string[] = [];
+  const running = await Promise.all(
+    Array.from({ length: 32 }, (_, uid) => begin(jobs, 100 + uid, 'x', [])),
+  );
+  begin(jobs, 1, 'a', began);
+  begin(jobs, 2, 'b', began);
+  await turn();
+  running[5]?.[Symbol.dispose]();
+  await turn();
+  t.deepEqual(began, ['a waits', 'b waits', 'a']);
+});
