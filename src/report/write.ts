@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { promisify, stripVTControlCharacters } from 'node:util';
 import { gzip } from 'node:zlib';
 import { type Owner, unusableResultDirectory } from '../artifacts/destination.ts';
-import { writeText } from '../artifacts/staging.ts';
+import { writeText, writeTexts } from '../artifacts/staging.ts';
 import { KilnError } from '../errors.ts';
 import { Folder } from '../kernel/folder.ts';
 import { hasErrno } from '../kernel/libc.ts';
@@ -81,7 +81,9 @@ async function writeReport(directory: string, result: Result, owner: Owner): Pro
   }
   const packages = result.build && folder.read('installed_pkgs.log', RESULT_MAX)?.trim();
   const parts = { result, logs, packages: packages ? packages.split('\n') : [] };
-  await writeText(directory, REPORT_FILE, reportPage(parts, browserFiles()), owner);
+  // It can be made anew: nobody waits for a disk.
+  const content = reportPage(parts, browserFiles());
+  await writeTexts(directory, [{ name: REPORT_FILE, content }], owner);
 }
 
 /** Undefined where there is none, it is empty, or it is no regular file. */
