@@ -8,6 +8,7 @@ import type { RefreshMode } from '../repository/refresh.ts';
 import type { Engine } from '../sandbox/open.ts';
 import { solve } from '../solver/solve.ts';
 import type { BuildBase } from './base.ts';
+import { missingRequires } from './missing-requires.ts';
 import { assertCached } from './offline.ts';
 import type { BuildRequest } from './request.ts';
 
@@ -92,6 +93,8 @@ export async function solveLayer(
     keep,
     onProgress,
     signal,
+  }).catch(async (error: unknown) => {
+    throw await missingRequires(error, set, { arch, signal });
   });
   const there = new Set(base.packages.map(({ digest }) => digest));
   const wanted = new Set(lock.packages.map(({ digest }) => digest));

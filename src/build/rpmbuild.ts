@@ -73,9 +73,22 @@ export function makeSourcePackage(top: string, options: readonly string[]): stri
   );
 }
 
-/** Prints what the source package requires, one requirement a line. */
+/** What {@link querySource} writes before an architecture of ExclusiveArch, and before the image's own. */
+export const ONLY_FOR = 'only for ';
+export const BUILT_FOR = 'built for ';
+
+/**
+ * Prints what the source package requires, one requirement a line, and then for which architectures it
+ * is and what the image builds for.
+ */
 export function querySource(top: string): string[] {
-  return shell('requires', 'exec rpm -qp --nosignature --requires SRPMS/*src.rpm', top);
+  const query = 'rpm -qp --nosignature';
+  const script = [
+    `${query} --requires SRPMS/*src.rpm`,
+    `${query} --qf '[${ONLY_FOR}%{EXCLUSIVEARCH}\\n]' SRPMS/*src.rpm`,
+    `exec rpm --eval '${BUILT_FOR}%{_target_cpu}'`,
+  ];
+  return shell('requires', script.join(' && '), top);
 }
 
 /**

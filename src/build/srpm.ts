@@ -1,14 +1,17 @@
 import type { ErrorCode } from '../error-codes.ts';
+import { KilnError } from '../errors.ts';
 import type { Executed } from '../sandbox/door/planned-sandbox.ts';
 import type { BuildBox } from './box.ts';
 import type { BuildRun } from './build-run.ts';
 import { runLogged } from './logged-command.ts';
 import { BuildFailure, failedSection, notForThisMachine, whichLimit } from './outcome.ts';
 import {
+  BUILT_FOR,
   generateBuildRequires,
   isDynamic,
   MISSING_BUILDREQUIRES,
   makeSourcePackage,
+  ONLY_FOR,
   queryGenerated,
   querySource,
   specOptions,
@@ -58,7 +61,11 @@ export async function makeSrpm(
     }
   });
   return await run.phase('buildrequires', async () => {
-    const lines = await query(run, box, querySource(topDirectory));
+    const answer = await query(run, box, querySource(topDirectory));
+    const lines = answer.filter(
+      (line) => !line.startsWith(ONLY_FOR) && !line.startsWith(BUILT_FOR),
+    );
+    checkArchitecture(answer, request.target);
     return { requires: withoutRpmlib(lines), dynamic: isDynamic(lines) };
   });
 }
@@ -91,6 +98,24 @@ async function query(run: BuildRun, box: BuildBox, argv: readonly string[]): Pro
   return lines
     .filter((line) => line !== '' && !/^(warning|error): /.test(line))
     .slice(0, MAX_REQUIRES);
+}
+
+/**
+ * rpmbuild itself says that a package is not for an architecture when it has built it.
+ * @throws KilnError E_BUILD_ARCH
+ */
+function checkArchitecture(lines: readonly string[], target: string | undefined): void {
+  const after = (start: string) =>
+    lines.filter((line) => line.startsWith(start)).map((line) => line.slice(start.length));
+  const only = after(ONLY_FOR).filter((arch) => arch !== '(none)');
+  const arch = target?.split('-')[0] ?? after(BUILT_FOR)[0] ?? '';
+  // What makes noarch packages is built anywhere.
+  if (only.length === 0 || [arch, 'noarch'].some((it) => only.includes(it))) return;
+  throw new KilnError(
+    'E_BUILD_ARCH',
+    `the package is not for ${arch}: its ExclusiveArch is ${only.join(', ')}`,
+    { hint: 'build it where it is for, or for another architecture with --target' },
+  );
 }
 
 /** What to do about a spec that rpmbuild does not take, by what it said. */

@@ -368,6 +368,9 @@ test.serial('the cause of a failure is in the first screen, once, and the hint f
   t.is(check.stderr.match(/^(?:ERROR: *)?the check is cross$/gm)?.length, 1, check.stderr);
   const arch = await fails('arch', SPEC.replace('BuildArch: noarch', 'ExclusiveArch: s390x'));
   ends(t, arch, 10, /ERROR: the package is not for x86_64: its ExclusiveArch/);
+  t.notRegex(await readFile(join(results('arch'), 'build.log'), 'utf8'), /Executing\(%build\)/);
+  const missing = await fails('missing', { name: 'missing', buildRequires: ['bizp2 >= 1'] });
+  ends(t, missing, 30, /ERROR: no package provides:\n {2}bizp2 >= 1 \(did you mean bzip2\?\)/);
   const syntax = await fails('syntax', SPEC.replace('%build', '%if 1\n%build'));
   ends(t, syntax, 1, /hint: mend the spec: .*line \d+: .*%if/);
   t.notRegex(syntax.stderr, /--sources/);

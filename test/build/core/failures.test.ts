@@ -58,7 +58,7 @@ const cases: readonly Case[] = [
     status: 4,
     code: 'E_SOLVER_PROBLEM',
     phase: 'dependencies',
-    message: /nothing provides nobody-has-this > 3/,
+    message: /no package provides:\n {2}nobody-has-this > 3$/,
   },
   {
     what: '%prep',

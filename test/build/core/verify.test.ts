@@ -1,7 +1,10 @@
+import { copyFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import test from 'ava';
 import { execa } from 'execa';
+import { ensureSources } from '../../../fixtures/sources/ensure.ts';
 import { verifyBuild } from '../../../src/build/verify.ts';
+import { long } from '../../support/long.ts';
 import { makeKey, rpmkeys } from '../signing-keys.ts';
 import {
   type BuildState,
@@ -94,3 +97,67 @@ test.serial('what differs is told file by file', async (t) => {
   });
   t.deepEqual(await leftovers(state), []);
 });
+
+/** Real programs with debugging information, which has the path that they were built in. */
+const REAL = [
+  {
+    name: 'hello',
+    tarball: 'hello_2.10.orig.tar.gz',
+    build: './configure --quiet --prefix=/usr && make -s',
+    file: 'hello',
+  },
+  {
+    name: 'zlib',
+    tarball: 'zlib_1.3.dfsg+really1.3.1.orig.tar.gz',
+    build: './configure --prefix=/usr && make -s libz.so.1.3.1',
+    file: 'libz.so.1.3.1',
+  },
+];
+
+long(
+  'real packages are the same twice while the path is, and it is named when it is not',
+  async (t) => {
+    const sources = await ensureSources();
+    for (const { name, tarball, build, file } of REAL) {
+      const spec = join(await state.fresh(), `${name}.spec`);
+      const folder = await state.fresh();
+      await copyFile(join(sources, tarball), join(folder, tarball));
+      await writeFile(
+        spec,
+        `%global debug_package %{nil}
+%global __os_install_post %{nil}
+Name: ${name}
+Version: 1
+Release: 1
+Summary: x
+License: MIT
+Source0: ${tarball}
+%description
+x
+%prep
+tar xf %{SOURCE0} --strip-components=1
+%build
+CFLAGS="-g -O2" ${build}
+%install
+install -D ${file} %{buildroot}/usr/lib/real/${file}
+%files
+/usr/lib/real
+`,
+      );
+      const request = {
+        ...(await state.request(spec)),
+        image: 'debian-build',
+        source: { kind: 'spec' as const, path: spec, sources: folder },
+      };
+      const { engine } = state.images;
+      const same = await verifyBuild(engine, { ...request, resultDirectory: await state.fresh() });
+      t.deepEqual(same.differences, [], `${name}: ${same.failure?.message}`);
+      const varied = await verifyBuild(engine, request, {}, ['path']);
+      t.is(varied.failure?.code, 'E_BUILD_DIFFERS', name);
+      const detail = varied.differences
+        ?.flatMap((difference) => difference.detail ?? [])
+        .join('\n');
+      t.regex(detail ?? '', /\/builddir\/another\/build/, name);
+    }
+  },
+);
