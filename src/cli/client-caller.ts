@@ -173,8 +173,9 @@ export class ClientCaller implements Caller {
       onMoved: (listener) => void line.on('moved', listener),
       drained: awaitedLater(
         new Promise((resolve, reject) => {
-          // A client that is gone has closed its ends.
+          // A client that is gone has closed its ends; it may be gone for a while.
           line.once('gone', resolve);
+          if (line.gone) resolve(undefined);
           line.once('drained', (errno) => {
             if (errno === undefined) resolve();
             else reject(new KilnError('E_SYSCALL', `write: ${errno}`));

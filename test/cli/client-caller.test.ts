@@ -1,0 +1,35 @@
+import { EventEmitter } from 'node:events';
+import { setTimeout as sleep } from 'node:timers/promises';
+import test from 'ava';
+import { ClientCaller, type ServingProcess } from '../../src/cli/client-caller.ts';
+import type { CommandLine } from '../../src/daemon/command-line.ts';
+
+/** A connection as a caller sees it; its client may be gone. */
+function connection(gone: boolean): CommandLine {
+  const start = { argv: [], env: {}, terminals: [false, false, false], cwd: '/', umask: 0o22 };
+  const parts = { gone, start, identity: { uid: 0, gid: 0 }, passStdio: () => undefined };
+  return Object.assign(new EventEmitter(), parts) as unknown as CommandLine;
+}
+
+const serving = { state: '/nowhere', interrupted: () => undefined } as unknown as ServingProcess;
+const callerOf = (line: CommandLine) => new ClientCaller(line, serving, undefined);
+
+test('output that is handed to a client which was killed before is not waited for', async (t) => {
+  const { handOver } = callerOf(connection(true));
+  const { drained } = handOver({ stdin: 0, stdout: 1, stderr: 2 });
+  t.is(await Promise.race([drained.then(() => 'ended'), sleep(5000, 'waits')]), 'ended');
+});
+
+test('output that is handed to a client is waited for until the client has it, or is gone', async (t) => {
+  for (const event of ['drained', 'gone']) {
+    const line = connection(false);
+    const { drained } = callerOf(line).handOver({
+      stdin: 0,
+      stdout: 1,
+      stderr: 2,
+    });
+    t.is(await Promise.race([drained.then(() => 'ended'), sleep(50, 'waits')]), 'waits');
+    line.emit(event as 'gone');
+    await drained;
+  }
+});
