@@ -16,6 +16,16 @@ export function unlistedPath(text: string): string | undefined {
   return paths.find((path) => !isPrimaryFile(path));
 }
 
+/** What else {@link missedFiles} looks at. */
+interface MissedOptions {
+  /** The packages that may be what was asked for. */
+  readonly requested: Iterable<Id>;
+  /** Whether weak dependencies count. */
+  readonly recommends: boolean;
+  /** Where they do, the packages that supplement others. */
+  readonly supplementing: Iterable<Id>;
+}
+
 /**
  * Says why a solution that was found without filelists might be another one with them, or
  * undefined if it would not. That is so if a package which could have been chosen (it was asked
@@ -26,7 +36,7 @@ export function unlistedPath(text: string): string | undefined {
 export function missedFiles(
   pool: Pool,
   solution: readonly Id[],
-  { requested, recommends }: { readonly requested: Iterable<Id>; readonly recommends: boolean },
+  { requested, recommends, supplementing }: MissedOptions,
 ): string | undefined {
   const chosen = new Set(solution);
   const names = new Set(solution.map((solvable) => pool.name(solvable)));
@@ -37,6 +47,17 @@ export function missedFiles(
     if (chosen.has(candidate) || names.has(pool.name(candidate))) continue;
     const needed = paths.find(pool.array(candidate, 'solvable:requires'));
     if (needed !== undefined) return `${pool.nevra(candidate)} requires ${needed}`;
+  }
+  for (const candidate of supplementing) {
+    if (chosen.has(candidate)) continue;
+    const supplements = pool.array(candidate, 'solvable:supplements');
+    const wanted = supplements.some((dependency) =>
+      pool.providers(dependency).some((id) => chosen.has(id)),
+    );
+    const needed =
+      paths.find(supplements) ??
+      (wanted ? paths.find(pool.array(candidate, 'solvable:requires')) : undefined);
+    if (needed !== undefined) return `${pool.nevra(candidate)} is about ${needed}`;
   }
   for (const solvable of solution) {
     const conflict = paths.find(pool.array(solvable, 'solvable:conflicts'));

@@ -132,6 +132,8 @@ export interface SolvableRecord {
   readonly evr: Id;
   /** Where in the repository's array what it obsoletes begins; 0: it obsoletes nothing. */
   readonly obsoletes: number;
+  /** The same of what it supplements. */
+  readonly supplements: number;
 }
 
 /** Every package of `repo`: one look at the memory, since a call for each of 60,000 takes too long. */
@@ -141,9 +143,8 @@ export function readSolvables(fields: PoolFields, repo: Pointer): SolvableRecord
   const size = koffi.sizeof(solvableType);
   const bytes = Buffer.from(koffi.view(solvableAddress(fields, start), (end - start) * size));
   const at = (key: string) => koffi.offsetof(solvableType, key);
-  const [name, arch, evr, owner, obsoletes] = ['name', 'arch', 'evr', 'repo', 'obsoletes'].map(
-    at,
-  ) as [number, number, number, number, number];
+  const [name, arch, evr, owner] = [at('name'), at('arch'), at('evr'), at('repo')];
+  const [obsoletes, supplements] = [at('obsoletes'), at('supplements')];
   const records: SolvableRecord[] = [];
   for (let id = start, base = 0; id < end; id++, base += size) {
     // Repositories may lie between one another.
@@ -154,6 +155,7 @@ export function readSolvables(fields: PoolFields, repo: Pointer): SolvableRecord
       arch: bytes.readInt32LE(base + arch),
       evr: bytes.readInt32LE(base + evr),
       obsoletes: bytes.readUInt32LE(base + obsoletes),
+      supplements: bytes.readUInt32LE(base + supplements),
     });
   }
   return records;

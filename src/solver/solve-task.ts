@@ -94,7 +94,12 @@ function solveIn(input: SolveInput, { fds }: TaskContext): SolveOutput {
   jobs.push(...modules.profiles.flatMap((candidates) => packagesJob(pool, candidates, best)));
   const kept = keepJobs(pool, input.keep);
   jobs.push(...kept.jobs);
-  return solved(pool, input, jobs, { missing, gone: kept.gone, rich, warnings: modules.warnings });
+  return solved(pool, packages, input, jobs, {
+    missing,
+    gone: kept.gone,
+    rich,
+    warnings: modules.warnings,
+  });
 }
 
 function loadRepositories(
@@ -139,6 +144,7 @@ interface SolveNotes {
 
 function solved(
   pool: Pool,
+  packages: Packages,
   input: SolveInput,
   jobs: Jobs,
   { rich, warnings, ...notes }: SolveNotes,
@@ -161,16 +167,22 @@ function solved(
     const because = missedFiles(pool, steps, {
       requested: requestedPackages(pool, jobs),
       recommends: input.recommends,
+      supplementing: input.recommends ? supplementing(packages) : [],
     });
     if (because !== undefined) return { kind: 'incomplete', because };
   }
-  const packages = steps
+  const found = steps
     .map((solvable) => pool.describe(solvable))
     .filter(({ name }) => !name.startsWith(REQUEST_PREFIX));
-  for (const found of packages) checkSolved(found);
+  for (const each of found) checkSolved(each);
   const chosen = new Set(steps);
   const idle = rich.filter((text) => isIdle(pool, pool.dependency(text), chosen));
-  return { kind: 'solved', packages, ...notes, idle, warnings: [...warnings] };
+  return { kind: 'solved', packages: found, ...notes, idle, warnings: [...warnings] };
+}
+
+function supplementing(packages: Packages): Id[] {
+  const found = packages.all.filter(({ supplements }) => supplements !== 0);
+  return packages.enabled(found).map(({ id }) => id);
 }
 
 /** The packages that the jobs are about. */

@@ -14,6 +14,7 @@ export interface PackageSpec {
   readonly arch?: 'noarch' | 'x86_64';
   readonly requires?: readonly string[];
   readonly recommends?: readonly string[];
+  readonly supplements?: readonly string[];
   readonly provides?: readonly string[];
   readonly conflicts?: readonly string[];
   readonly obsoletes?: readonly string[];
@@ -105,6 +106,7 @@ function packageText(spec: PackageSpec): string {
     'AutoReqProv: no',
     ...list('Requires', spec.requires),
     ...list('Recommends', spec.recommends),
+    ...list('Supplements', spec.supplements),
     ...list('Provides', spec.provides),
     ...list('Conflicts', spec.conflicts),
     ...list('Obsoletes', spec.obsoletes),
