@@ -48,7 +48,7 @@ export interface OpenBaseOptions {
 const KEPT = 100;
 
 /** Of a description that is kept. */
-const FORMAT = 1;
+const FORMAT = 2;
 
 /** Bytes of files in a description that is kept. */
 const MAX_FILES = 2 ** 20;
