@@ -1,5 +1,5 @@
 /** kiln.yaml: what it says, what it says by default, and all that is wrong with one. */
-import { chmodSync, mkdtempSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
@@ -7,6 +7,8 @@ import { RecipeError } from '../../src/recipe/problem.ts';
 import { readUserPolicy, shareOf } from '../../src/users/configuration.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'kiln-config-'));
+
+test.after.always(() => rmSync(folder, { recursive: true }));
 
 function written(name: string, text: string, mode = 0o644): string {
   const file = join(folder, name);
