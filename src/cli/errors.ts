@@ -29,7 +29,8 @@ export function describeError(error: unknown): string {
   // A failure of the system is in the message already.
   let cause = known === error ? known.cause : undefined;
   for (let n = 0; n < MAX_CAUSES && cause instanceof Error; n++, cause = cause.cause) {
-    text += `  because: ${reasonLine(cause)}\n`;
+    const reason = reasonLine(cause);
+    if (!text.includes(reason)) text += `  because: ${reason}\n`;
   }
   if (known.hint !== undefined) text += `  hint: ${known.hint}\n`;
   return plainText(text);

@@ -22,9 +22,9 @@ function read(path: string): string {
   }
 }
 
-/** Whether the probe blocks SIGUSR1 already, so that the signal does not kill it: SigBlk of proc_pid_status(5). */
-function waitsForSignal(pid: string): boolean {
-  const mask = /^SigBlk:\s*([0-9a-f]+)$/m.exec(read(`/proc/${pid}/status`))?.[1] ?? '0';
+/** Whether the signal is the probe's to take already, and does not kill it: SigCgt of proc_pid_status(5). */
+function takesSignal(pid: string): boolean {
+  const mask = /^SigCgt:\s*([0-9a-f]+)$/m.exec(read(`/proc/${pid}/status`))?.[1] ?? '0';
   return (BigInt(`0x${mask}`) & (1n << BigInt(constants.signals.SIGUSR1 - 1))) !== 0n;
 }
 
@@ -49,7 +49,7 @@ export class OutsideWatch implements Disposable {
       const [program, door] = read(`/proc/${pid}/cmdline`).split('\0');
       if (!program?.endsWith('/kiln-probe') || door === undefined) continue;
       const groups = read(`/proc/${pid}/cgroup`);
-      if (groups === '' || !waitsForSignal(pid)) continue;
+      if (groups === '' || !takesSignal(pid)) continue;
       if (!this.seen.has(door)) this.seen.set(door, limitsOf(groups));
       letGo(Number(pid));
     }

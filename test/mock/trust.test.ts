@@ -41,8 +41,9 @@ test.after.always(async () => {
   await state[Symbol.asyncDispose]();
 });
 
-const NOT_TRUSTED = /signed-1-1\.noarch: it is signed by .* not by a key that is trusted here/;
-const UNSIGNED = /unsigned-1-1\.noarch: it is not signed/;
+const NOT_TRUSTED =
+  /signed-1-1\.noarch of repository addrepo1: it is signed by .* not by a key that is trusted here/;
+const UNSIGNED = /unsigned-1-1\.noarch of repository addrepo\d+: it is not signed/;
 
 test.serial('a layer for a build: packages of --addrepo, required or added', async (t) => {
   const source = await sourcePackage();
