@@ -186,6 +186,21 @@ async function buildClient(): Promise<boolean> {
   return true;
 }
 
+/** Writes the declarations of the library into dist/types, for who installs the package. */
+async function buildTypes(): Promise<boolean> {
+  const target = join(dist, 'types/index.d.ts');
+  if (await upToDate(target, [join(top, 'src'), join(top, 'scripts/tsconfig.types.json')]))
+    return false;
+  const started = new Date();
+  await execa({
+    cwd: top,
+    preferLocal: true,
+    stdio: ['ignore', 'inherit', 'inherit'],
+  })`tsc -p scripts/tsconfig.types.json`;
+  await utimes(target, started, started);
+  return true;
+}
+
 /** Puts what report.html is made of into dist/report, with uPlot for its plots. */
 async function copyReportFiles(): Promise<boolean> {
   const own = join(top, 'src/report/browser');
@@ -219,7 +234,7 @@ async function writeBuildId(): Promise<void> {
   const names = entries.filter((entry) => entry.isFile()).map(({ name }) => name);
   for (const name of names.sort()) {
     if (name === 'build-id' || name.startsWith('.') || CHUNK.test(name)) continue;
-    if (name === 'report') continue;
+    if (name === 'report' || name === 'types') continue;
     hash.update(name).update(await readFile(join(dist, name)));
   }
   const temporary = join(dist, `.build-id-${process.pid}`);
@@ -253,7 +268,14 @@ const started = performance.now();
 process.umask(0o022);
 await mkdir(dist, { recursive: true });
 const results = await Promise.allSettled([
-  ...[buildBundles(), buildGuestInit(), buildAddon(), buildClient(), copyReportFiles()],
+  ...[
+    buildBundles(),
+    buildGuestInit(),
+    buildAddon(),
+    buildClient(),
+    copyReportFiles(),
+    buildTypes(),
+  ],
 ]);
 const failures = results.filter((result) => result.status === 'rejected');
 if (failures.length === 0) {

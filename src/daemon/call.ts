@@ -120,14 +120,14 @@ export class Call {
 
   /** @throws KilnError E_NO_PROCESS where there is no command, E_ARGUMENT */
   async control(control: Control): Promise<void> {
-    if (this.#control === undefined) throw noProcess();
+    if (this.#control === undefined) throw this.noProcess();
     await this.#control(control);
   }
-}
 
-/** The error for a command that is not there. */
-export function noProcess(): KilnError {
-  return new KilnError('E_NO_PROCESS', 'there is no such command', {
-    hint: 'it may have ended; `started` has the name of its process',
-  });
+  /** The error for a command that is not there. */
+  noProcess(): KilnError {
+    return new KilnError('E_NO_PROCESS', 'there is no such command', {
+      hint: 'it may have ended; `started` has the name of its process',
+    });
+  }
 }

@@ -1,6 +1,6 @@
 /** A call that a worker answers: its replies, and what is wanted of the command that it starts. */
 import { deferred } from '../promise.ts';
-import { type Call, type Control, noProcess } from './call.ts';
+import type { Call, Control } from './call.ts';
 import { Peer } from './peer.ts';
 import { firstMessage } from './varlink.ts';
 
@@ -33,7 +33,7 @@ export async function forwardCall(call: Call, connection: number): Promise<void>
           const { controlled } = JSON.parse(message.toString()) as { controlled: boolean };
           const control = controls.shift();
           if (controlled) control?.resolve();
-          else control?.reject(noProcess());
+          else control?.reject(call.noProcess());
         } else {
           call.forward(Buffer.from(reply));
           if (!call.hasRoom) wait();
@@ -41,14 +41,14 @@ export async function forwardCall(call: Call, connection: number): Promise<void>
         return reply.length;
       },
       end: () => {
-        for (const control of controls.splice(0)) control.reject(noProcess());
+        for (const control of controls.splice(0)) control.reject(call.noProcess());
         over.resolve();
       },
     },
     { trusted: 'everybody' },
   );
   call.onControl(async (control: Control) => {
-    if (peer.ended) throw noProcess();
+    if (peer.ended) throw call.noProcess();
     const done = deferred<void>();
     controls.push(done);
     peer.send(Buffer.from(`${JSON.stringify(control)}\0`));

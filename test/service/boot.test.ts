@@ -146,8 +146,10 @@ test.serial('it reboots into a new box, and powers off for good; nothing is left
   await service('execute', 'whole', '--', 'systemctl', 'poweroff');
   await eventually(async () => (await statusOf('whole')) === undefined);
   await eventually(async () => !existsSync(`/proc/${after.initPid}`));
-  const { stdout } = await service('list', '--json', 'whole');
-  t.is(JSON.parse(stdout)[0].outcome.state, 'finished');
+  await eventually(async () => {
+    const { stdout } = await service('list', '--json', 'whole');
+    return JSON.parse(stdout)[0].outcome?.state === 'finished';
+  });
   // libvirtd removes its cgroups a moment after the domain's end.
   const cgroups = () => execa('find', ['/sys/fs/cgroup', '-name', `*${after.box}*`]);
   await eventually(async () => (await cgroups()).stdout === '');

@@ -1,5 +1,13 @@
 /** A state whose daemon serves users, and a user: nobody of the host's, by number. */
-import { chmodSync, chownSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  chownSync,
+  copyFileSync,
+  mkdirSync,
+  readdirSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { execa, type Options, type ResultPromise } from 'execa';
@@ -12,13 +20,15 @@ export const GROUP = 61_234;
 /** A further group of every user here. */
 export const SHARED = 61_300;
 
-const CLIENT = join(import.meta.dirname, '../../dist/kiln');
+const DIST = join(import.meta.dirname, '../../dist');
 
 export interface UserState extends BusyboxState {
   /** The configuration. */
   readonly config: string;
   /** A folder of the user's. */
   readonly home: string;
+  /** kiln-mock where users may start it. */
+  readonly mock: string;
   /** Runs `kiln` as a user, by default in `home`; a run that hangs is killed after 60 s. Never rejects. */
   as(
     user: { readonly uid: number; readonly gid: number },
@@ -42,6 +52,7 @@ export async function userState(yaml = ''): Promise<UserState> {
   mkdirSync(home);
   chownSync(home, USER.uid, USER.gid);
   chmodSync(home, 0o700);
+  const { client, mock } = clientForUsers(join(state.beside, 'client'));
   const env = { ...state.env, KILN_FROM_SOURCE: '', KILN_CONFIG: config, KILN_PARKED: '1' };
   const run: UserState['run'] = (
     { uid, gid },
@@ -70,13 +81,30 @@ export async function userState(yaml = ''): Promise<UserState> {
     env,
     config,
     home,
+    mock,
     run,
     kiln: (args, options = {}) => state.kiln(args, { env, ...options }),
-    as: (user, args, { program = CLIENT, ...options } = {}) =>
+    as: (user, args, { program = client, ...options } = {}) =>
       run(user, [program, ...args], options),
   };
   await result.kiln(['ps']);
   return result;
+}
+
+/** The client outside of a checkout that may lie where only root can pass, with files that only root can read. */
+function clientForUsers(folder: string): { readonly client: string; readonly mock: string } {
+  const client = join(folder, 'dist/kiln');
+  const mock = join(folder, 'bin/kiln-mock');
+  for (const part of [folder, join(folder, 'dist'), join(folder, 'bin')]) {
+    mkdirSync(part);
+    chmodSync(part, 0o755);
+  }
+  for (const name of ['kiln', 'build-id']) {
+    copyFileSync(join(DIST, name), join(folder, 'dist', name));
+    chmodSync(join(folder, 'dist', name), 0o755);
+  }
+  symlinkSync('../dist/kiln', mock);
+  return { client, mock };
 }
 
 /** Replaces the configuration; the group is the tests' own. */

@@ -7,7 +7,6 @@ import { type SpecParts, sourcePackage } from '../build/core/build-state.ts';
 import { leftOfJobs, OTHER, USER, type UserState, userState } from '../support/second-user.ts';
 
 const test = anyTest as TestFn<UserState & { readonly srpm: string }>;
-const MOCK = join(import.meta.dirname, '../../bin/kiln-mock');
 
 /** Makes a source package that only the user reads. */
 async function ownPackage(state: UserState, parts: SpecParts): Promise<string> {
@@ -78,7 +77,7 @@ test.serial('a user builds a spec with its sources', async (t) => {
 test.serial('mock’s own story: kiln-mock --rebuild, and the user owns the result', async (t) => {
   const { as, home, srpm } = t.context;
   const argv = ['-r', 'debian-build', '--rebuild', srpm];
-  const built = await as(USER, argv, { program: MOCK, timeout: 600_000 });
+  const built = await as(USER, argv, { program: t.context.mock, timeout: 600_000 });
   t.is(built.exitCode, 0, String(built.stderr));
   owned(t, join(home, 'result'));
   t.deepEqual(await leftOfJobs(t.context), []);
@@ -112,7 +111,7 @@ for (const [what, options] of [
   test.serial(`kiln-mock refuses a user ${what}`, async (t) => {
     const { as, srpm } = t.context;
     const argv = ['-r', 'debian-build', srpm, ...options];
-    const refused = await as(USER, argv, { program: MOCK });
+    const refused = await as(USER, argv, { program: t.context.mock });
     t.not(refused.exitCode, 0);
     t.regex(String(refused.stderr), /not for users/);
   });

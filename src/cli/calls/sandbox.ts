@@ -9,7 +9,6 @@ import {
   writeSync,
 } from 'node:fs';
 import { descriptorPath, FileSystems } from '../../artifacts/source.ts';
-import { noProcess } from '../../daemon/call.ts';
 import { KilnError } from '../../errors.ts';
 import { openExistingImage } from '../../image/open.ts';
 import { O_PATH, openat2, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS } from '../../kernel/at.ts';
@@ -123,7 +122,7 @@ export const answerResize: Answer<'ResizeTerminal'> = async (
 /** The call that has started a command. @throws KilnError E_NO_PROCESS */
 function commandOf(process: string, context: CallContext) {
   const found = daemonOf(context).calls.get(process);
-  if (found?.head.identity.uid !== context.call.head.identity.uid) throw noProcess();
+  if (found?.head.identity.uid !== context.call.head.identity.uid) throw context.call.noProcess();
   return found;
 }
 
