@@ -57,6 +57,9 @@ const IDLE = '10m';
 /** `KILN_PARKED`: how many sandboxes wait when nobody says (`kiln park`). */
 const PARKED = '2';
 
+/** Commands of users that open no sandbox and have a worker, at a time: beside their jobs, root still finds one. */
+const ASIDES = 16;
+
 /** The word that makes a worker of a daemon's program. */
 const WORKER = '--worker';
 
@@ -144,7 +147,7 @@ async function main(): Promise<void> {
     engine: kiln.engine,
     parking: parked,
     mountNamespace: statSync('/proc/self/ns/mnt').ino,
-    users: { configuration, jobs: new UserJobs() },
+    users: { configuration, jobs: new UserJobs(), asides: new UserJobs(ASIDES) },
     results: (umask) => new WorkerResults(workers, umask),
     removing: (removal) => {
       const over = awaitedLater(removal.catch(tell));

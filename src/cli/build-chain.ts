@@ -29,7 +29,9 @@ export async function runChain(
   command: Command,
   caller: Caller,
 ): Promise<void> {
-  const request = chainRequest(sources, options, command, caller);
+  const asked = chainRequest(sources, options, command, caller);
+  // Each sandbox of a user's has a share, and a command counts as one.
+  const request = caller.user === undefined ? asked : { ...asked, jobs: 1 };
   const paths = sources.map((path) => resolve(path));
   for (const path of new Set(paths.filter((path, index) => paths.indexOf(path) !== index))) {
     caller.stderr.say(`kiln: warning: ${path} is named more than once: it is built once\n`);

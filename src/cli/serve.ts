@@ -34,7 +34,12 @@ export interface Shared {
   /** Inode of the daemon's mount namespace: paths of callers in another one mean other files. */
   readonly mountNamespace: number;
   /** What users may, and how many jobs they have. */
-  readonly users: { readonly configuration: string; readonly jobs: UserJobs };
+  readonly users: {
+    readonly configuration: string;
+    readonly jobs: UserJobs;
+    /** Of commands that open no sandbox. */
+    readonly asides: UserJobs;
+  };
   /** A sandbox is being removed, which nobody waits for. */
   removing(removal: Promise<void>): void;
   /** Who puts results into the directory of a caller that has this umask. */
@@ -107,12 +112,22 @@ async function serveUser(line: CommandLine, shared: Shared): Promise<void> {
     const user = userOf(line, users.configuration, undefined);
     using job = await beginJob(line, [name, ...rest], user, shared);
     if (job === undefined || line.gone) return;
-    const isShort = Object.hasOwn(SHORT, name) && line.start.cwd !== '';
-    if (!isShort || !(await serveHere(line, name, rest, shared, user))) await shared.work(line, {});
+    if (!isShort(line, name) || !(await serveHere(line, name, rest, shared, user)))
+      await shared.work(line, {});
   } catch (error) {
     say(describeError(error));
     line.exit({ status: KILN_FAILED });
   }
+}
+
+/** A user's command line with more words, or characters, is read by a worker: it may take long. */
+const SHORT_WORDS = 1000;
+const SHORT_TEXT = 128 * 1024;
+
+/** Whether a user's command is one for this thread, as far as its name and its length say. */
+function isShort({ start: { argv, cwd } }: CommandLine, name: string): boolean {
+  if (!Object.hasOwn(SHORT, name) || cwd === '' || argv.length > SHORT_WORDS) return false;
+  return argv.reduce((sum, word) => sum + word.length, 0) <= SHORT_TEXT;
 }
 
 /** Who called, as the kernel says. @throws RecipeError where root's configuration cannot be used */
@@ -133,6 +148,9 @@ export function ownerOf({ uid, gid, groups, policy, files }: CallerUser): Sandbo
 /** Commands that open no sandbox. */
 const WITHOUT_SANDBOX = ['ps', 'kill', 'gc', 'config'];
 
+/** Those of one user that have a worker at a time. */
+const ASIDES = 2;
+
 /** Waits until the user may have another job; undefined: the client is told that it is over, or gone. */
 async function beginJob(
   line: CommandLine,
@@ -140,22 +158,6 @@ async function beginJob(
   user: CallerUser,
   { engine, users }: Shared,
 ): Promise<Disposable | undefined> {
-  if (WITHOUT_SANDBOX.includes(name)) return { [Symbol.dispose]: () => undefined };
-  const { sandboxes } = user.policy.limits;
-  const kept = (await listBoxes(engine.paths, { owner: user })).filter(
-    ({ state }) => state === 'kept',
-  );
-  // Whoever enters a kept one needs no other.
-  const enters =
-    name === 'shell' &&
-    more.length === 0 &&
-    kept.some((box) => id !== undefined && id !== '' && box.id.startsWith(id));
-  const room = sandboxes - kept.length + (enters ? 1 : 0);
-  if (room <= 0) {
-    throw forbidden(`a further sandbox beside ${kept.length} that you keep`, 'they count as well', {
-      hint: '`kiln ps` lists them, `kiln kill ID` ends one; root sets users.limits.sandboxes',
-    });
-  }
   const given = new AbortController();
   const end = (signal: NodeJS.Signals) => {
     if (!['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT'].includes(signal)) return;
@@ -164,16 +166,58 @@ async function beginJob(
   };
   const gone = () => given.abort();
   line.on('signal', end).on('gone', gone);
-  const waits = () =>
-    line.write(
-      2,
-      `kiln: waiting until one of your ${sandboxes} sandboxes ends (users.limits.sandboxes)\n`,
-    );
+  let hasWaited = false;
+  const waits = (whom: string) => () => {
+    if (!hasWaited) line.write(2, `kiln: waiting until one of ${whom}\n`);
+    hasWaited = true;
+  };
+  const { uid, policy } = user;
+  const { sandboxes } = policy.limits;
   try {
-    return await users.jobs.begin({ uid: user.uid, most: room }, waits, given.signal);
+    if (WITHOUT_SANDBOX.includes(name)) {
+      if (isShort(line, name)) return { [Symbol.dispose]: () => undefined };
+      const others = waits('your other commands ends');
+      return await users.asides.begin({ uid, most: ASIDES }, others, given.signal);
+    }
+    const entered = name === 'shell' && more.length === 0 ? id : undefined;
+    for (;;) {
+      const room = await roomFor(user, engine, entered);
+      const one = waits(`your ${sandboxes} sandboxes ends (users.limits.sandboxes)`);
+      const job = await users.jobs.begin({ uid, most: room }, one, given.signal);
+      if (job === undefined) return undefined;
+      // While it waited, others may have been kept.
+      const still = await roomFor(user, engine, entered).catch((error) => {
+        job[Symbol.dispose]();
+        throw error;
+      });
+      const isOver = given.signal.aborted;
+      if (!isOver && users.jobs.running(uid) <= still) return job;
+      job[Symbol.dispose]();
+      if (isOver) return undefined;
+    }
   } finally {
     line.off('signal', end).off('gone', gone);
   }
+}
+
+/**
+ * How many sandboxes a user may have beside those that are kept, one of which is entered where `id` means it.
+ * @throws KilnError E_FORBIDDEN where there is no room
+ */
+async function roomFor(
+  user: CallerUser,
+  { paths }: Pick<Engine, 'paths'>,
+  id: string | undefined,
+): Promise<number> {
+  const boxes = await listBoxes(paths, { owner: user });
+  const kept = boxes.filter(({ state }) => state === 'kept');
+  // Whoever enters a kept one needs no other.
+  const enters = id !== undefined && id !== '' && kept.some((box) => box.id.startsWith(id));
+  const room = user.policy.limits.sandboxes - kept.length + (enters ? 1 : 0);
+  if (room > 0) return room;
+  throw forbidden(`a further sandbox beside ${kept.length} that you keep`, 'they count as well', {
+    hint: '`kiln ps` lists them, `kiln kill ID` ends one; root sets users.limits.sandboxes',
+  });
 }
 
 /** The words behind the program's name, which may say what is meant. */

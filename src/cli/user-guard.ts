@@ -79,7 +79,12 @@ function check(
       },
     );
   }
-  if (rule.kind === 'path') return;
+  if (rule.kind === 'path') {
+    // The label would change on the host, with root's rights, wherever the user may look.
+    if (Array.isArray(value) && value.some((item) => item?.relabel !== undefined))
+      throw forbidden(`z or Z of ${what}`, 'it changes labels of the host’s files');
+    return;
+  }
   if (rule.kind === 'root') throw forbidden(what, rule.why);
   if (rule.allows(value, policy, options)) return;
   throw forbidden(`${what} ${shown(value)}`, 'root has not allowed it', {

@@ -172,7 +172,10 @@ const BUILD: Readonly<Record<keyof (BuildOptions & RecipeOptions & ChainOptions)
   },
   addrepo: { kind: 'root', why: 'kilnd itself would ask whatever server it names' },
   cache: NOT_YET,
-  keep: KEEP,
+  keep: setting('limits.keep, and no --chain', (value, { limits }, { chain }) => {
+    // Every package of a chain would leave a sandbox.
+    return chain !== true && Number(value) <= limits.keep;
+  }),
   lock: { kind: 'root', why: 'kilnd itself would ask whatever server it names' },
   resume: NOT_YET,
   postinstall: 'open',

@@ -14,7 +14,7 @@ export const TO_DAEMON = {
   /**
    * The first one: u32 umask, u8 terminals (bit N: descriptor N is one), u32 rows, u32 columns, u32 inode of
    * the mount namespace, arguments and environment (u32 count, then so many texts that end with NUL), the
-   * working directory. Descriptors: 0, 1, 2 and, unless it is gone, the working directory.
+   * working directory. Descriptors: 0, 1, 2 and, unless it is gone, the working directory; of a user none.
    */
   start: 1,
   /** u32 number of a signal that the client got; SIGWINCH where it has no terminal of a sandbox's. */

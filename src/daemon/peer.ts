@@ -5,6 +5,7 @@ import { SyscallError } from '../kernel/libc.ts';
 import { addon, tryCall } from '../kernel/system-call.ts';
 import { READABLE, Watch, WRITABLE } from '../kernel/watch.ts';
 import { FRAME } from './frames.ts';
+import { closeStranger, lookAhead, seeAll } from './stranger.ts';
 
 const MSG_DONTWAIT = 0x40;
 const MSG_NOSIGNAL = 0x4000;
@@ -53,7 +54,8 @@ interface Unsent {
 
 /**
  * A descriptor of a stranger's can hold up whoever closes it, without end: closing tells the file system, and a
- * user can be one (FUSE). The daemon's own process has many callers, so it takes none but root's.
+ * user can be one (FUSE). The daemon's own process has many callers, so it takes none but root's: a user who sends
+ * one is not heard any more, see stranger.ts.
  */
 export class Peer {
   readonly identity: PeerIdentity;
@@ -84,6 +86,7 @@ export class Peer {
     const isUser = this.identity.uid !== 0;
     this.#limit = isUser ? Math.min(limit, USER_LIMIT) : limit;
     this.#takesDescriptors = !isUser || trusted === 'everybody';
+    if (!this.#takesDescriptors) seeAll(fd);
     this.#watch = new Watch(fd, (ready) => this.#ready(ready));
     this.#watch.events = READABLE;
   }
@@ -161,7 +164,8 @@ export class Peer {
     if (this.#ended) return;
     this.#ended = true;
     this.#watch.stop();
-    closeDescriptor(this.#fd);
+    if (this.#takesDescriptors) closeDescriptor(this.#fd);
+    else closeStranger(this.#fd);
     for (const fd of this.#descriptors.splice(0)) closeDescriptor(fd);
     for (const { fds } of this.#unsent.splice(0)) for (const fd of fds) closeDescriptor(fd);
     this.#unsentBytes = 0;
@@ -176,8 +180,7 @@ export class Peer {
 
   #receive(): void {
     const fds: number[] = [];
-    const most = this.#takesDescriptors ? FRAME.descriptors : 0;
-    const [result] = addon().receiveMessage(this.#fd, piece, fds, most, MSG_DONTWAIT);
+    const result = this.#takesDescriptors ? this.#receiveAll(fds) : this.#receiveHarmless();
     this.#descriptors.push(...fds);
     if (result === -os.errno.EAGAIN || result === -os.errno.EINTR) return;
     if (result <= 0 || this.#descriptors.length > DESCRIPTORS_MAX) {
@@ -185,6 +188,21 @@ export class Peer {
       return;
     }
     this.#deliver(Buffer.from(piece.subarray(0, result)));
+  }
+
+  #receiveAll(fds: number[]): number {
+    return addon().receiveMessage(this.#fd, piece, fds, FRAME.descriptors, MSG_DONTWAIT)[0];
+  }
+
+  /** Receives what brings nothing along; 0 if something does. */
+  #receiveHarmless(): number {
+    const length = lookAhead(this.#fd, piece);
+    if (length === 'brings') return 0;
+    // No byte more: it may have come since, with something.
+    if (length > 0) {
+      addon().receiveMessage(this.#fd, piece.subarray(0, length), [], 0, MSG_DONTWAIT);
+    }
+    return length;
   }
 
   #deliver(bytes: Buffer): void {

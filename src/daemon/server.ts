@@ -106,7 +106,9 @@ export class Server {
               clearTimeout(silence);
               const begun = Call.from(peer, called);
               call = begun;
-              const over = () => {
+              // Whoever asks on and reads nothing gets no further answers.
+              const over = async () => {
+                await peer.sent();
                 call = undefined;
                 peer.again();
               };

@@ -17,6 +17,7 @@ import { readFrame } from './command-line.ts';
 import { forwardCall } from './forward-call.ts';
 import { encodeFrame, FRAME, FROM_WORKER, TO_CLIENT, TO_WORKER, u32s } from './frames.ts';
 import { Peer } from './peer.ts';
+import { closeStranger } from './stranger.ts';
 
 const F_DUPFD_CLOEXEC = 1030;
 const MSG_DONTWAIT = 0x40;
@@ -263,7 +264,8 @@ class Worker implements LentWorker {
     try {
       return await this.#work(encodeFrame(TO_WORKER.job, bytes, fds.length), fds, crashed);
     } finally {
-      closeDescriptor(copy);
+      // Maybe the last one, with whatever the client has sent meanwhile.
+      closeStranger(copy);
     }
   }
 

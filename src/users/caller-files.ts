@@ -45,7 +45,7 @@ interface CallerFilesOptions {
   readonly withRights: WithRights;
   /** Whose copies are that the caller gets. */
   readonly owner: { readonly uid: number; readonly gid: number };
-  /** Bytes that may be copied in, and out. */
+  /** Bytes that may be copied in, all together, and out. */
   readonly bytes: number;
   readonly warn: (warning: ArtifactWarning) => void;
 }
@@ -60,7 +60,7 @@ function lockOf(folder: string): string {
   return `${folder}${LOCKED}`;
 }
 
-/** Names that are looked at and copied: each takes memory of this process. */
+/** Names that are looked at and copied, all together: each takes memory of this process. */
 const NAMES: Partial<CopyLimits> = { entries: 100_000, visited: 200_000 };
 
 /** The folders of jobs, which only root enters. */
@@ -91,12 +91,16 @@ export class CallerFiles implements AsyncDisposable {
   readonly #results: { readonly from: string; readonly to: number; readonly path: string }[] = [];
   /** What a copy is called by the caller. */
   readonly #names = new Map<string, string>();
+  readonly #budgets: { readonly in: Budget; readonly out: Budget };
   #count = 0;
 
   private constructor(folder: string, lock: HeldLock, options: CallerFilesOptions) {
     this.folder = folder;
     this.#lock = lock;
     this.#options = options;
+    const { bytes } = options;
+    const budget = () => new Budget({ bytes, ...NAMES });
+    this.#budgets = { in: budget(), out: budget() };
   }
 
   /** Makes the folder of a job. Dispose of it when the job is over. */
@@ -182,7 +186,13 @@ export class CallerFiles implements AsyncDisposable {
 
   /** The same for one file or folder, which need not be there. @throws KilnError E_CALLER_FILE */
   async resultAt(path: string): Promise<string> {
+    const name = basename(path);
     const parent = dirname(path);
+    if (name === '' || name === '.' || name === '..') {
+      throw new KilnError('E_CALLER_FILE', `${path} is the name of no file or folder`, {
+        hint: 'write it with its own name at the end',
+      });
+    }
     const place = await this.#open('place', parent);
     try {
       const to = this.#attempt(parent, () =>
@@ -191,7 +201,7 @@ export class CallerFiles implements AsyncDisposable {
         ),
       );
       const folder = this.#deliverTo(to, parent);
-      const inside = join(folder, basename(path));
+      const inside = join(folder, name);
       this.#names.set(inside, path);
       return inside;
     } finally {
@@ -241,7 +251,9 @@ export class CallerFiles implements AsyncDisposable {
     const { owner, withRights } = this.#options;
     const source = openSync(from, constants.O_RDONLY | constants.O_DIRECTORY);
     try {
-      const { copy, budget, destination } = this.#copier({
+      const budget = this.#budgets.out;
+      const { copy, destination } = this.#copier({
+        budget,
         destination: new Destination({
           root: to,
           resolve: RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
@@ -265,7 +277,9 @@ export class CallerFiles implements AsyncDisposable {
     const folder = this.#newFolder(path);
     const to = openSync(folder, constants.O_RDONLY | constants.O_DIRECTORY);
     try {
-      const { copy, budget, destination, inventory } = this.#copier({
+      const budget = this.#budgets.in;
+      const { copy, destination, inventory } = this.#copier({
+        budget,
         destination: new Destination({
           root: to,
           resolve: RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
@@ -287,16 +301,15 @@ export class CallerFiles implements AsyncDisposable {
   }
 
   #copier(options: {
+    readonly budget: Budget;
     readonly destination: Destination;
     readonly links: 'now' | 'later';
     readonly reading?: WithRights;
   }) {
-    const limits: Partial<CopyLimits> = { bytes: this.#options.bytes, ...NAMES };
-    const budget = new Budget(limits);
-    const inventory = new Inventory(budget, LONGEST_PATH);
+    const inventory = new Inventory(options.budget, LONGEST_PATH);
     const warnings = new Warnings(this.#options.warn);
-    const copy = new TreeCopy({ ...options, budget, inventory, warnings });
-    return { copy, budget, inventory, destination: options.destination };
+    const copy = new TreeCopy({ ...options, inventory, warnings });
+    return { copy, inventory, destination: options.destination };
   }
 
   async #copyFile(from: number, path: string): Promise<string> {
@@ -310,7 +323,8 @@ export class CallerFiles implements AsyncDisposable {
     this.#names.set(copy, path);
     const to = openSync(copy, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, 0o600);
     try {
-      const budget = new Budget({ bytes: this.#options.bytes });
+      const budget = this.#budgets.in;
+      budget.spend('entries', 1);
       await copyContent(from, to, Number(stats.size), Number(stats.blocks), budget);
       fchmodSync(to, Number(stats.mode) & 0o777);
       return copy;

@@ -12,7 +12,13 @@ interface Waiting {
 export class UserJobs {
   readonly #running = new Map<number, number>();
   readonly #waiting = new Set<Waiting>();
+  readonly #most: number;
   #together = 0;
+
+  /** @param most of all users together */
+  constructor(most = TOGETHER) {
+    this.#most = most;
+  }
 
   /**
    * Begins a job of a user who may have `most` at a time; dispose of the result when it is over. Undefined if
@@ -38,17 +44,22 @@ export class UserJobs {
     };
   }
 
+  /** How many jobs a user has. */
+  running(uid: number): number {
+    return this.#running.get(uid) ?? 0;
+  }
+
   /** Whether others of the same user wait, who were here first. */
   #othersWait(uid: number): boolean {
     return [...this.#waiting].some((waiting) => waiting.uid === uid);
   }
 
   #hasRoom(uid: number, most: number): boolean {
-    return (this.#running.get(uid) ?? 0) < most && this.#together < TOGETHER;
+    return this.running(uid) < most && this.#together < this.#most;
   }
 
   #count(uid: number, more: number): void {
-    const count = (this.#running.get(uid) ?? 0) + more;
+    const count = this.running(uid) + more;
     if (count > 0) this.#running.set(uid, count);
     else this.#running.delete(uid);
     this.#together += more;

@@ -221,6 +221,8 @@ test.serial('image export writes where the user may, and replaces no link’s ta
   const { as, home } = t.context;
   const { folder, file } = loot(t.context);
   t.not((await as(USER, ['image', 'export', 'busybox', '-o', join(folder, 'x.tar')])).exitCode, 0);
+  for (const place of ['..', '.', '/'])
+    t.is((await as(USER, ['image', 'export', 'busybox', '-o', place])).exitCode, 125, place);
   symlinkSync(file, join(home, 'image.tar'));
   const done = await as(USER, ['image', 'export', 'busybox', '-o', 'image.tar']);
   t.is(done.exitCode, 0, String(done.stderr));
@@ -389,6 +391,38 @@ test.serial('more than may be copied in is refused, and nothing of it stays', as
   t.deepEqual(await leftOfJobs(t.context), []);
 });
 
+test.serial('copies are counted together', async (t) => {
+  const { as, home } = t.context;
+  const half = join(home, 'half');
+  writeFileSync(half, Buffer.alloc(40 << 20, 1));
+  chownSync(half, USER.uid, USER.gid);
+  const twice = ['--copy-in', 'half:/tmp/a', '--copy-in', 'half:/tmp/b'];
+  const refused = await as(USER, [...RUN, ...twice, '--', 'true']);
+  t.is(refused.exitCode, 125);
+  t.regex(String(refused.stderr), /bytes would be copied/);
+  t.deepEqual(await leftOfJobs(t.context), []);
+});
+
+test.serial('no more sandboxes are kept than allowed, by whatever waits its turn', async (t) => {
+  const { as } = t.context;
+  const keep = [...RUN, '--keep=1h', '--', 'sleep', '1'];
+  await Promise.all(Array.from({ length: 6 }, () => as(USER, keep)));
+  const kept = JSON.parse(String((await as(USER, ['ps', '--json'])).stdout));
+  t.is(kept.length, 2);
+  t.is((await as(USER, ['kill', '--all'])).exitCode, 0);
+  const chain = ['build', '--chain', '--continue', '--keep', '-r', 'busybox', 'a.src.rpm'];
+  t.regex(String((await as(USER, chain)).stderr), /users\.limits\.keep/);
+});
+
+test.serial('labels of the host’s files are not changed for a user', async (t) => {
+  for (const how of ['z', 'ro,Z']) {
+    const argv = [...RUN, '--bind', `/usr/share:/b:${how}`, '--', 'true'];
+    const refused = await t.context.as(USER, argv);
+    t.is(refused.exitCode, 125);
+    t.regex(String(refused.stderr), /is not for users/);
+  }
+});
+
 test.serial(
   'a command too many waits, says so, and can be interrupted; others do not wait for it',
   async (t) => {
@@ -442,8 +476,80 @@ async function unharmed(t: ExecutionContext<UserState>, act: () => Promise<unkno
 test.serial('descriptors that nobody asked for do not come to be the daemon’s', async (t) => {
   await unharmed(t, async () => {
     const done = await hostile(t.context, 'descriptors');
-    t.regex(String(done.stdout), /ID +STATE/);
+    t.notRegex(String(done.stdout), /ID +STATE/);
     await hostile(t.context, 'unasked');
+  });
+});
+
+/** What becomes of root's call while a client holds on to what it has sent. */
+async function whileHeld(
+  t: ExecutionContext<UserState>,
+  what: string,
+  act: () => Promise<unknown>,
+): Promise<void> {
+  await unharmed(t, async () => {
+    const holding = hostile(t.context, what, 'pipe');
+    const said = await new Promise<string>((resolve) => {
+      holding.stdout?.once('data', (data: Buffer) => resolve(String(data)));
+      holding.then(({ stderr }) => resolve(String(stderr)));
+    });
+    t.regex(said, /^sent/);
+    await act();
+    holding.stdin?.end();
+    await holding;
+  });
+}
+
+test.serial(
+  'sockets that hold up whoever closes them last do not hold up the daemon',
+  async (t) => {
+    await whileHeld(t, 'lingering', async () => {
+      const began = performance.now();
+      t.is((await t.context.kiln([...RUN, '--', 'true'])).exitCode, 0);
+      const took = performance.now() - began;
+      t.true(took < 20_000, `${took} ms`);
+    });
+  },
+);
+
+test.serial('a command line without an end does not hold up the daemon', async (t) => {
+  await whileHeld(t, 'words', async () => {
+    const began = performance.now();
+    t.is((await t.context.kiln(['ps'])).exitCode, 0);
+    const took = performance.now() - began;
+    t.true(took < 8000, `${took} ms`);
+  });
+});
+
+/** Processes that work for the daemon. */
+function workersOf({ paths }: UserState): number {
+  const pid = daemonPid(paths.root);
+  const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim().split(' ');
+  return children.filter((child) => {
+    const file = `/proc/${child}/cmdline`;
+    return existsSync(file) && readFileSync(file, 'utf8').includes('--worker');
+  }).length;
+}
+
+test.serial('commands whose output nobody reads leave workers for others', async (t) => {
+  await whileHeld(t, 'unread', async () => {
+    // Two of the user's, and one that waits.
+    t.true(workersOf(t.context) <= 3, String(workersOf(t.context)));
+    t.is((await t.context.kiln(['image', 'ls'])).exitCode, 0);
+    const own = await t.context.as(USER, ['ps']);
+    t.is(own.exitCode, 0, String(own.stderr));
+  });
+});
+
+test.serial('questions without an end, whose answers nobody reads, take no memory', async (t) => {
+  const memory = () => {
+    const status = readFileSync(`/proc/${daemonPid(t.context.paths.root)}/status`, 'utf8');
+    return Number(/VmRSS:\s+(\d+)/.exec(status)?.[1]) * 1024;
+  };
+  const before = memory();
+  await whileHeld(t, 'asks', async () => {
+    const more = memory() - before;
+    t.true(more < 128 << 20, `${more} bytes`);
   });
 });
 

@@ -94,6 +94,7 @@ test.serial('a chain: each package is built with what came of the others', async
   const argv = ['build', '--chain', '-r', 'debian-build', srpm, second, '--resultdir', 'chain'];
   const built = await as(USER, argv, { timeout: 600_000 });
   t.is(built.exitCode, 0, String(built.stderr));
+  t.regex(String(built.stderr), /chain of 2 packages, 1 at a time/);
   const report = readFileSync(join(home, 'chain/chain.json'), 'utf8');
   t.notRegex(`${report}${built.stderr}`, /.*\/jobs\/.*/);
 });
@@ -105,6 +106,7 @@ for (const [what, options] of [
   ['a repository', ['--addrepo', 'http://127.0.0.1/']],
   ['the host’s network', ['--enable-network']],
   ['a plugin', ['--enable-plugin', 'sign']],
+  ['a template of configurations', ['--target', "{{ config_opts['dnf.conf'] }}"]],
   ['a root of others', ['--no-clean']],
   ['a shell in a root', ['--shell']],
 ] as const) {

@@ -1,5 +1,5 @@
 """Says to kilnd what no client of kiln's would: hostile-client.py SOCKET BUILD WHAT."""
-import array, os, socket, struct, sys, time
+import array, os, socket, struct, sys, threading, time
 
 path, build, what = sys.argv[1:4]
 
@@ -29,6 +29,37 @@ def upgrade(of=build):
 
 def with_fds(peer, data, fds):
     peer.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))])
+
+
+def lingering():
+    """A socket that holds up whoever closes it last for a minute, and what it waits for."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    end = socket.create_connection(listener.getsockname())
+    other, _ = listener.accept()
+    end.setblocking(False)
+    try:
+        while True:
+            end.send(b"x" * 65536)
+    except BlockingIOError:
+        pass
+    end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 60))
+    return end, (listener, other)
+
+
+def send_lingering(peer, data, kept, flags=0):
+    end, others = lingering()
+    kept.append(others)
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [end.fileno()]))]
+    try:
+        peer.sendmsg([data], rights, flags)
+        return True
+    except OSError:
+        # Nobody takes it: it is not to hold up this process.
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        return False
+    finally:
+        # It may be the last one itself.
+        threading.Thread(target=end.close, daemon=True).start()
 
 
 def answer(peer, seconds=20):
@@ -99,6 +130,68 @@ elif what == "other-build":
     peer = connect()
     peer.sendall(upgrade("0" * 16))
     print(answer(peer).decode("latin1"))
+elif what == "lingering":
+    kept = []
+    # Before anything is said, with the first words, with the start, after it, and as urgent bytes.
+    send_lingering(silent := connect(), b"x", kept)
+    send_lingering(silent, b"x", kept)
+    send_lingering(first := connect(), upgrade(), kept)
+    with_start = connect()
+    with_start.sendall(upgrade())
+    send_lingering(with_start, start(["kiln", "ps"], fds=[0]), kept)
+    urgent = connect()
+    send_lingering(urgent, upgrade(), kept, socket.MSG_OOB)
+    send_lingering(urgent, b"x", kept, socket.MSG_OOB)
+    after = connect()
+    after.sendall(upgrade() + start(["kiln", "run", "-r", "busybox", "--", "sleep", "1"]))
+    send_lingering(after, frame(3), kept)
+    # On a connection that is closed at once, and on one that a worker has until its end.
+    closed = connect()
+    closed.sendall(upgrade("0" * 16))
+    send_lingering(closed, b"x", kept)
+    closed.close()
+    worked = connect()
+    worked.sendall(upgrade() + start(["kiln", "run", "-r", "busybox", "--copy-in", "a:/b", "--", "true"]))
+    worked.settimeout(20)
+    seen = b""
+    while b"/a\0" not in seen:
+        seen += worked.recv(65536)
+    while len(kept) < 20 and send_lingering(worked, frame(2), kept):
+        pass
+    print("sent", flush=True)
+    sys.stdin.read()
+elif what == "unread":
+    # Answers that are longer than what a socket takes, and nobody who reads them.
+    held = []
+    for _ in range(12):
+        peer = connect()
+        peer.sendall(upgrade() + start(["kiln", "gc", "--" + "x" * 1_000_000]))
+        held.append(peer)
+    time.sleep(3)
+    print("sent", flush=True)
+    sys.stdin.read()
+elif what == "words":
+    # Options without number.
+    peer = connect()
+    options = ["--env", "A=b"] * 150_000
+    peer.sendall(upgrade() + start(["kiln", "run", *options, "-r", "busybox", "--", "true"]))
+    print("sent", flush=True)
+    sys.stdin.read()
+elif what == "asks":
+    # Questions that are shorter than their answers, without an end.
+    held = []
+    ask = b'{"method":"org.varlink.service.GetInterfaceDescription","parameters":{"interface":"io.kiln"}}\0'
+    for _ in range(8):
+        peer = connect()
+        peer.settimeout(2)
+        try:
+            peer.sendall(ask * 15_000)
+        except OSError:
+            pass
+        held.append(peer)
+    time.sleep(2)
+    print("sent", flush=True)
+    sys.stdin.read()
 elif what == "long":
     peer = connect()
     try:

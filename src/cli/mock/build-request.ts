@@ -12,6 +12,7 @@ import { readUserFile } from '../../kernel/user-file.ts';
 import type { Chroot } from '../../mock/chroot.ts';
 import { rootCommand } from '../../mock/root/box.ts';
 import { shellWords } from '../../shell-words.ts';
+import { forbidden } from '../../users/user.ts';
 import { parseSize } from '../values.ts';
 import { usageError } from './command-line.ts';
 import { addedRepositories, hostPath, type MockSession } from './session.ts';
@@ -33,6 +34,9 @@ export function mockBuildRequest(
     );
   }
   const network = chroot.network || line.has('enable-network');
+  if (network && session.caller.user !== undefined) {
+    throw forbidden(`the host's network for ${chroot.root}`, 'the configuration asks for it');
+  }
   const caches =
     chroot.ccache === undefined ? [] : [{ name: 'ccache', bytes: parseSize(chroot.ccache) }];
   return {

@@ -55,6 +55,10 @@ export async function userLine(line: CommandLine, user: CallerUser): Promise<Com
     if (name === 'uniqueext' && !/^[\w.-]*$/.test(value)) {
       throw forbidden(`--uniqueext ${value}`, 'it is letters, digits and _ . -');
     }
+    // In a configuration it is a template, which could ask for all that is in root's.
+    if ((name === 'arch' || name === 'target') && !/^\w[\w.+-]*$/.test(value)) {
+      throw forbidden(`--${name} ${value}`, 'it is letters, digits and _ . + -');
+    }
     if (name === 'uniqueext') continue;
     given.push({ name, value: kind === undefined ? value : await fetched(kind, value, user) });
   }
