@@ -23,11 +23,16 @@ export type Collector = (
   interrupted: AbortSignal | undefined,
 ) => Promise<Collected>;
 
-/** Checks the patterns of a request, for {@link Collector} to collect what they name. Throws E_ARTIFACT_PATTERN. */
+/**
+ * Checks the patterns of a request, for {@link Collector} to collect what they name, up to `bytes` of it.
+ * Throws E_ARTIFACT_PATTERN.
+ */
 export async function collectorFor(
   request: Pick<RunRequest, 'artifacts' | 'resultDirectory' | 'caller' | 'time'>,
   results: Pick<Results, 'collect'> = ownResults,
+  bytes?: number,
 ): Promise<Collector> {
+  const limits = bytes === undefined ? {} : { bytes };
   const { artifacts: patterns, resultDirectory: destination, caller: owner } = request;
   const none = { collection: undefined, failure: undefined };
   if (destination === undefined || patterns.length === 0) return async () => none;
@@ -36,8 +41,9 @@ export async function collectorFor(
   return async (sandbox, workdir, onWarning, interrupted) => {
     try {
       const signal = collectionEnd(request.time.timeout, interrupted);
+      const wanted = { patterns, workdir, destination, owner, limits };
       const collection = await sandbox.withRoot((rootFd) =>
-        results.collect({ rootFd, patterns, workdir, destination, owner, onWarning, signal }),
+        results.collect({ ...wanted, rootFd, onWarning, signal }),
       );
       // With a sandbox's init its mounts go: what was read of its tree since then is not what was there.
       await sandbox.killAll();

@@ -89,7 +89,8 @@ export async function run(
   };
 
   signal?.throwIfAborted();
-  const collect = await collectorFor(request, hooks.results);
+  // What is bound is not in the sandbox's own share: it counts here.
+  const collect = await collectorFor(request, hooks.results, engine.owner?.share.disk);
   await using image = await timeline.measure('image', () => takeImage(engine, request));
   const plan = planRun(engine, request, image);
   const { command } = plan;

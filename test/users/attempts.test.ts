@@ -403,6 +403,20 @@ test.serial('copies are counted together', async (t) => {
   t.deepEqual(await leftOfJobs(t.context), []);
 });
 
+test.serial('artifacts from what is bound are no more than allowed', async (t) => {
+  const { as, home } = t.context;
+  const much = join(home, 'much');
+  mkdirSync(much);
+  for (const name of ['a', 'b']) writeFileSync(join(much, name), Buffer.alloc(40 << 20, 1));
+  const argv = ['--bind', 'much:/b:ro', '--artifact', '/b/*', '--resultdir', 'too-much'];
+  const refused = await as(USER, [...RUN, ...argv, '--', 'true']);
+  t.not(refused.exitCode, 0);
+  t.regex(String(refused.stderr), /than 67108864 bytes would be copied/);
+  // Found while they were collected, not when they were there.
+  t.regex(readFileSync(join(home, 'too-much/result.json'), 'utf8'), /E_ARTIFACT_LIMIT/);
+  t.deepEqual(await leftOfJobs(t.context), []);
+});
+
 test.serial('no more sandboxes are kept than allowed, by whatever waits its turn', async (t) => {
   const { as } = t.context;
   const keep = [...RUN, '--keep=1h', '--', 'sleep', '1'];
