@@ -1,11 +1,15 @@
-import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
-import { join } from 'node:path';
+import { existsSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 /** How long boxes and daemons that are being torn down may take to be gone. */
 const GRACE_MS = 10_000;
 
-/** Id ranges and pairs of categories in use, a file each; the folders belong to the host and stay. */
+/**
+ * Id ranges and pairs of categories in use, a file each, which names the folder of its sandbox. A test that deletes
+ * a state just when its daemon was ended has deleted what would have given back the claims: whoever needs one takes
+ * it then (src/sandbox/claim.ts).
+ */
 const CLAIMS = ['/run/kiln/ranges', '/run/kiln/mcs'];
 
 /** What of kiln's is on a host and would be there still after its makers are gone. */
@@ -21,7 +25,10 @@ export function hostThings(folder: string): HostThings {
   return {
     mounts: new Set(mountPoints().filter((path) => path.includes('kiln'))),
     cgroups: new Set(kilnCgroups('/sys/fs/cgroup', 6)),
-    runDirectories: new Set(['/run/kiln', ...CLAIMS].flatMap(entriesOf)),
+    runDirectories: new Set([
+      ...entriesOf('/run/kiln'),
+      ...CLAIMS.flatMap(entriesOf).filter(hasState),
+    ]),
     temporaryFiles: new Set(entriesOf(folder)),
   };
 }
@@ -51,6 +58,12 @@ function findLeftovers(before: HostThings, folder: string): string[] {
     ...added('run directory', before.runDirectories, now.runDirectories),
     ...added('temporary file', before.temporaryFiles, now.temporaryFiles),
   ];
+}
+
+/** Whether the run directory is there of the state that a claim's sandbox is of. */
+function hasState(claim: string): boolean {
+  const [sandbox = ''] = read(claim).split('\n');
+  return existsSync(dirname(dirname(sandbox)));
 }
 
 function processesOf(folder: string): string[] {
