@@ -1,5 +1,13 @@
 /** A user builds: an image that comes with kiln, packages in it, and mock’s own story. */
-import { chownSync, mkdirSync, readdirSync, readFileSync, statSync, symlinkSync } from 'node:fs';
+import {
+  chownSync,
+  cpSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  statSync,
+  symlinkSync,
+} from 'node:fs';
 import { basename, join } from 'node:path';
 import anyTest, { type ExecutionContext, type TestFn } from 'ava';
 import { execa } from 'execa';
@@ -67,7 +75,10 @@ test.serial('a user builds a source package and owns what comes of it', async (t
 
 test.serial('a user builds a spec with its sources', async (t) => {
   const { as, home } = t.context;
-  const folder = join(import.meta.dirname, '../../recipes/builds/noarch-rpm');
+  // A checkout may lie where users cannot go.
+  const folder = join(home, 'noarch-rpm');
+  cpSync(join(import.meta.dirname, '../../recipes/builds/noarch-rpm'), folder, { recursive: true });
+  await execa('chown', ['-R', `${USER.uid}:${USER.gid}`, folder]);
   const argv = ['--spec', join(folder, 'greet.spec'), '--sources', folder, '--resultdir', 'spec'];
   const built = await as(USER, ['build', '-r', 'debian-build', ...argv], { timeout: 600_000 });
   t.is(built.exitCode, 0, String(built.stderr));
