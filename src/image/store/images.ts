@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { readdirSync, utimesSync } from 'node:fs';
 import { readdir, rename, stat } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../../errors.ts';
 import { acquireLock, type HeldLock, tryLock } from '../../kernel/flock.ts';
 import { hasErrno } from '../../kernel/libc.ts';
@@ -198,7 +199,7 @@ async function heldImages(paths: StatePaths): Promise<HeldImages> {
       if (value?.image !== undefined) images.add(value.image, holder, inBox);
       if (damage === undefined) continue;
       // Of one that nobody owns any more nothing is used: the next sweep takes it.
-      if (inBox && (await isLocked(boxFiles.lock(join(folder, name))))) images.addUnknown(holder);
+      if (inBox && (await staysOwned(join(folder, name)))) images.addUnknown(holder);
       const done = `nobody knows which image ${holder} has`;
       tellDamage({ path: damage.path, why: damage.why, done });
     }
@@ -207,6 +208,21 @@ async function heldImages(paths: StatePaths): Promise<HeldImages> {
   await note(paths.boxes, 'box.json', 'the sandbox');
   await note(paths.services, 'image.json', 'the service');
   return images;
+}
+
+/** How long a sweep may take to remove a sandbox whose lock it holds meanwhile, milliseconds. */
+const REMOVAL = 3000;
+
+/** Whether somebody has a sandbox, and does not just remove it. */
+async function staysOwned(box: string): Promise<boolean> {
+  for (
+    const end = performance.now() + REMOVAL;
+    await isLocked(boxFiles.lock(box));
+    await sleep(100)
+  ) {
+    if (performance.now() > end) return true;
+  }
+  return false;
 }
 
 /** Digits of an id, a sha256 in hex. */
