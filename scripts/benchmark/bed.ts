@@ -1,5 +1,5 @@
 /** The place a benchmark is made in: a state of its own on a tmpfs, with its daemon, an image and parked sandboxes. */
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -46,6 +46,7 @@ export async function makeBed(recipe: string): Promise<Bed> {
   const env: NodeJS.ProcessEnv = { ...process.env, KILN_STATE: state, KILN_CONFIG: config };
   delete env.KILN_FROM_SOURCE;
   env.KILN_FIXTURES ??= join(top, '.cache/fixtures');
+  await symlink(env.KILN_FIXTURES, join(state, 'fixtures'));
   const kiln = openKiln({ env });
   const { run } = kiln.paths;
   const parkNone = async () => {
