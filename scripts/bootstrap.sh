@@ -151,6 +151,9 @@ make_readable() {
 
 # bootstrap USE…
 bootstrap() {
+  # `su` without `-` keeps the PATH of a user, which has no folder for root's programs.
+  PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+  export PATH
   # What is installed and built is for more than whoever does it.
   umask 022
   [ "$(uname -s)" = Linux ] || die "kiln runs on Linux only"

@@ -2,6 +2,7 @@
 import { mkdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { $ } from 'zx';
+import { shellWord } from '../src/shell-words.ts';
 
 const top = join(import.meta.dirname, '..');
 const kiln = join(top, 'bin/kiln');
@@ -51,15 +52,16 @@ await step('running it in another sandbox', async () => {
 
 // What works here must work when it is pasted into another shell.
 const state = process.env.KILN_STATE;
-const command = state === undefined ? kiln : `KILN_STATE=${state} ${kiln}`;
+const command =
+  state === undefined ? shellWord(kiln) : `KILN_STATE=${shellWord(state)} ${shellWord(kiln)}`;
 process.stdout.write(`
 kiln works. It took ${secondsSince(begun)} s.
 
 The program that was compiled:  ${program}
-How it was made (result.json):  ${result}/result.json
+How it was made, for a browser: ${result}/report.html (and result.json beside it)
 
 Three commands to try next:
   ${command} run -r debian-build -- gcc --version
   ${command} shell -r debian-build
-  ${command} run -r debian-build --bind ${source}:/src:ro -- sh -c 'cd /src && cat hello.c; id; ls -l /proc/self/ns'
+  ${command} run -r debian-build --bind ${shellWord(`${source}:/src:ro`)} -- sh -c 'cd /src && cat hello.c; id; ls -l /proc/self/ns'
 `);

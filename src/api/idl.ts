@@ -138,8 +138,8 @@ class Parser {
       TOKEN.lastIndex = this.#at;
       const found = TOKEN.exec(this.#text);
       if (found === null) this.#fail();
-      const [whole, comment, mark, name] = found as unknown as (string | undefined)[];
-      this.#at += whole?.length ?? 0;
+      const [whole, comment, mark, name] = found;
+      this.#at += whole.length;
       if (comment === undefined) {
         this.#token = mark ?? name ?? '';
         this.#doc = doc.trim();

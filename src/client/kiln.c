@@ -124,8 +124,10 @@ static void read_build_id(char *into) {
   int fd = open(path, O_RDONLY | O_CLOEXEC);
   ssize_t length = fd == -1 ? -1 : read(fd, into, BUILD_ID_MAX);
   if (length <= 0) {
-    fail("%s cannot be read: %s\n  hint: run scripts/quickstart, or npm run build", path,
-         length == 0 ? "it is empty" : strerror(errno));
+    const char *hint = length == -1 && errno == EACCES
+                           ? "kiln lies where only its owner may read: have it installed where you may"
+                           : "run scripts/quickstart, or npm run build";
+    fail("%s cannot be read: %s\n  hint: %s", path, length == 0 ? "it is empty" : strerror(errno), hint);
   }
   close(fd);
   into[length] = '\0';

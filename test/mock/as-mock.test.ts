@@ -9,7 +9,7 @@ import { execa } from 'execa';
 import { type SourceSpec, sourcePackage } from '../build/source-packages.ts';
 import { MirrorServer } from '../repository/mirror-server.ts';
 import { buildPackages, createRepository } from '../repository/rpm-repository.ts';
-import { KILN_MOCK, type MockResult, type MockState, mockState } from './mock-state.ts';
+import { ends, KILN_MOCK, type MockResult, type MockState, mockState } from './mock-state.ts';
 
 let state: MockState;
 
@@ -26,11 +26,6 @@ function srpm(spec: SourceSpec): Promise<string> {
 
 function results(name: string): string {
   return join(state.directory, 'results', name);
-}
-
-function ends(t: ExecutionContext, result: MockResult, status: number, words: RegExp): void {
-  t.is(result.exitCode, status, result.stderr);
-  t.regex(result.stderr, words);
 }
 
 function passes(t: ExecutionContext, result: MockResult): void {

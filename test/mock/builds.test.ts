@@ -12,13 +12,13 @@ import {
 } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { pathToFileURL } from 'node:url';
-import test, { type ExecutionContext } from 'ava';
+import test from 'ava';
 import { execa } from 'execa';
 import { makeKey, rpmkeys } from '../build/signing-keys.ts';
 import { type SourceSpec, sourcePackage } from '../build/source-packages.ts';
 import { debianRepository } from '../image/image-state.ts';
 import { long } from '../support/long.ts';
-import { type MockResult, type MockState, mockState } from './mock-state.ts';
+import { ends, type MockState, mockState } from './mock-state.ts';
 
 let state: MockState;
 
@@ -35,11 +35,6 @@ function srpm(spec: SourceSpec): Promise<string> {
 
 function results(name: string): string {
   return join(state.directory, 'results', name);
-}
-
-function ends(t: ExecutionContext, result: MockResult, status: number, words: RegExp): void {
-  t.is(result.exitCode, status, result.stderr);
-  t.regex(result.stderr, words);
 }
 
 /** What rpm on this host says of a package file. */

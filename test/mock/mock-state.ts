@@ -1,6 +1,7 @@
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
+import type { ExecutionContext } from 'ava';
 import { execa } from 'execa';
 import { debianRepository, type ImageState, imageState } from '../image/image-state.ts';
 
@@ -73,4 +74,10 @@ gpgkey=${pathToFileURL(key ?? '')}
     return { exitCode, stdout, stderr };
   };
   return { ...state, configs, mock };
+}
+
+/** A call ended with a status, and said so. */
+export function ends(t: ExecutionContext, result: MockResult, status: number, words: RegExp): void {
+  t.is(result.exitCode, status, result.stderr);
+  t.regex(result.stderr, words);
 }

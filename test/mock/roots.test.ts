@@ -10,7 +10,7 @@ import { MockRoot } from '../../src/mock/root/root.ts';
 import { withPackages } from '../../src/mock/root/transaction.ts';
 import { MirrorServer } from '../repository/mirror-server.ts';
 import { long } from '../support/long.ts';
-import { KILN_MOCK, type MockResult, type MockState, mockState } from './mock-state.ts';
+import { ends, KILN_MOCK, type MockState, mockState } from './mock-state.ts';
 
 let state: MockState;
 
@@ -26,11 +26,6 @@ async function inRoot(t: ExecutionContext, script: string, ...more: string[]): P
   const { exitCode, stdout, stderr } = await state.mock([...more, '--chroot', script]);
   t.is(exitCode, 0, stderr);
   return stdout;
-}
-
-function ends(t: ExecutionContext, result: MockResult, status: number, words: RegExp): void {
-  t.is(result.exitCode, status, result.stderr);
-  t.regex(result.stderr, words);
 }
 
 function leftOut(plugin: string): string {

@@ -133,6 +133,12 @@ test('fixtures are made with the Node that kiln brings, whatever `node` the mach
   });
 });
 
+test('a PATH without the folders of root’s programs, as `su` leaves it, is enough', async (t) => {
+  const env = { PATH: '/usr/local/bin:/usr/bin:/bin', KILN_NODE: undefined };
+  const { all } = await execa(join(top, 'scripts/fixtures'), ['--help'], { env, all: true });
+  t.regex(all, /^Usage: scripts\/fixtures/);
+});
+
 test('no page tells to start a program with a Node of one’s own', async (t) => {
   const { stdout } = await execa(
     'git',
