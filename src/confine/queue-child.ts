@@ -26,7 +26,8 @@ export function takeQueueChild(options: Omit<LaunchOptions, 'fds'>): QueueChild 
   const child = of.waiting.shift() ?? start({ task });
   of.inUse++;
   of.most = Math.max(of.most, of.inUse);
-  child.process.once('close', () => of.inUse--);
+  // Its queue waits for the same, so that the next queue finds it counted off.
+  child.process.once('exit', () => of.inUse--);
   return child;
 }
 

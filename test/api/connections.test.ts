@@ -5,7 +5,7 @@ import { chmodSync, readdirSync, readFileSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
 import { dirname } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import test from 'ava';
+import test, { type ExecutionContext } from 'ava';
 import { type ApiState, apiState, program } from '../support/api.ts';
 import { PATIENCE } from '../support/busybox-state.ts';
 import { daemonPid } from '../support/daemon.ts';
@@ -182,31 +182,38 @@ async function running(words: string): Promise<boolean> {
   );
 }
 
+/** Callers that ask for a run here, one in a worker and an open sandbox, and are gone: what they asked for ends. */
+async function comeAndGo(t: ExecutionContext): Promise<void> {
+  const here = new Raw().send('Run', { image, argv: ['sleep', '61'] });
+  const copyIn = [{ source: '/etc/hostname', target: '/tmp/x' }];
+  const there = new Raw().send('Run', { image, argv: ['sleep', '62'], copyIn });
+  const opened = new Raw().send('OpenSandbox', { image }, { more: true });
+  const [first] = await opened.count(1);
+  const { sandbox } = first?.parameters ?? {};
+  const inside = new Raw().send('Execute', { sandbox, argv: ['sleep', '63'] }, { more: true });
+  await inside.count(1);
+  t.true(await until(async () => (await running('sleep 61')) && (await running('sleep 62'))));
+  inside.socket.destroy();
+  // The sandbox stays, the command does not.
+  const look = async () => {
+    const raw = new Raw().send('Execute', { sandbox, argv: ['sh', '-c', 'ps'] });
+    const [reply] = await raw.count(1);
+    raw.socket.destroy();
+    return Buffer.from(reply?.parameters.stdout ?? '', 'base64').toString();
+  };
+  t.true(await until(async () => !/sleep 63/.test(await look())));
+  for (const { socket } of [here, there, opened]) socket.destroy();
+  t.true(await until(async () => !(await running('sleep 61')) && !(await running('sleep 62'))));
+  t.true(await until(() => readdirSync(state.paths.boxes).length === 0));
+}
+
 test.serial(
   'who is gone ends what was asked for: here, in a worker, and in an open sandbox',
   async (t) => {
+    // What the daemon opens once, such as the connection of a worker that waits, it has after the first time.
+    await comeAndGo(t);
     const before = descriptors();
-    const here = new Raw().send('Run', { image, argv: ['sleep', '61'] });
-    const copyIn = [{ source: '/etc/hostname', target: '/tmp/x' }];
-    const there = new Raw().send('Run', { image, argv: ['sleep', '62'], copyIn });
-    const opened = new Raw().send('OpenSandbox', { image }, { more: true });
-    const [first] = await opened.count(1);
-    const { sandbox } = first?.parameters ?? {};
-    const inside = new Raw().send('Execute', { sandbox, argv: ['sleep', '63'] }, { more: true });
-    await inside.count(1);
-    t.true(await until(async () => (await running('sleep 61')) && (await running('sleep 62'))));
-    inside.socket.destroy();
-    // The sandbox stays, the command does not.
-    const look = async () => {
-      const raw = new Raw().send('Execute', { sandbox, argv: ['sh', '-c', 'ps'] });
-      const [reply] = await raw.count(1);
-      raw.socket.destroy();
-      return Buffer.from(reply?.parameters.stdout ?? '', 'base64').toString();
-    };
-    t.true(await until(async () => !/sleep 63/.test(await look())));
-    for (const { socket } of [here, there, opened]) socket.destroy();
-    t.true(await until(async () => !(await running('sleep 61')) && !(await running('sleep 62'))));
-    t.true(await until(() => readdirSync(state.paths.boxes).length === 0));
+    await comeAndGo(t);
     t.true(await until(() => descriptors() <= before + 2), `${descriptors()} instead of ${before}`);
   },
 );

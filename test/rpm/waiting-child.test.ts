@@ -55,7 +55,8 @@ test.serial('one that dies while it waits is not used', async (t) => {
   const expected = await names();
   const before = descriptors();
   startQueueChildren();
-  const [waiting = 0] = readers();
+  const [waiting = 0, ...more] = readers();
+  t.deepEqual(more, []);
   process.kill(waiting, 'SIGKILL');
   for (let i = 0; i < 500 && descriptors() > before; i++) await sleep(20);
   t.deepEqual(readers(), []);

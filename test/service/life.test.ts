@@ -256,15 +256,20 @@ test.serial('a libvirtd that dies takes nothing with it', async (t) => {
   t.is((await service('start', 'one')).exitCode, 0);
 });
 
+/** Why a service failed for good: when nobody tries to start its units any more. */
+function failureOf(name: string) {
+  return eventually(async () => {
+    const { stdout } = await service('list', '--json', name);
+    const [listed] = JSON.parse(String(stdout));
+    return listed.status === undefined && listed.outcome?.state === 'failed' && listed.outcome;
+  });
+}
+
 test.serial('a service that cannot run says why, and is not tried forever', async (t) => {
   await create('broken', [], 'sh', '-c', 'echo no configuration >&2; exit 3');
   const begun = Date.now();
   await service('start', 'broken');
-  const failed = await eventually(async () => {
-    const { stdout } = await service('list', '--json', 'broken');
-    const [listed] = JSON.parse(String(stdout));
-    return listed.status === undefined && listed.outcome?.state === 'failed' && listed.outcome;
-  });
+  const failed = await failureOf('broken');
   t.regex(failed.reason, /command\.service/);
   t.true(Date.now() - begun < 60_000 * PATIENCE);
   t.regex(String((await service('logs', 'broken')).stdout), /command\[\d+\]: no configuration/);
@@ -387,6 +392,8 @@ test.serial('stopped means gone; deleted means everything', async (t) => {
   await t.throwsAsync(stat(`/proc/${initPid}`));
   const domains = await execa('virsh', ['-q', '-c', uri(), 'list', '--all', '--name']);
   t.false(domains.stdout.split('\n').includes(domain));
+  // Its unit is tried again a few times, each time later.
+  t.regex((await failureOf('missing')).reason, /nonesuch|command\.service/);
   const deleted = await service('delete', 'three', 'broken', 'missing');
   t.is(deleted.exitCode, 0, String(deleted.stderr));
   await t.throwsAsync(stat(join(state.paths.services, 'three')));

@@ -26,7 +26,7 @@ export const users: Check = {
       return fail(
         found,
         `you are user ${own}`,
-        `groupadd --system ${group}; usermod -aG ${group} NAME`,
+        `groupadd --system ${group}; usermod -aG ${group} NAME, as root`,
       );
     }
     const isMember = [process.getegid?.(), ...(process.getgroups?.() ?? [])].includes(gid);
