@@ -15,7 +15,6 @@ const tasks: TaskTable = {
   'rpm-sign': () => import('./rpm/sign-task.ts'),
   'rpm-unpack': () => import('./rpm/unpack-task.ts'),
   'solver-convert': () => import('./solver/convert-task.ts'),
-  'solver-order': () => import('./solver/order-task.ts'),
   'solver-solve': () => import('./solver/solve-task.ts'),
 };
 

@@ -2,7 +2,9 @@
 import { readFile, statfs } from 'node:fs/promises';
 import { arch, cpus, freemem, release, totalmem } from 'node:os';
 import { join } from 'node:path';
+import { fetchPackages } from '../repository/fetch-packages.ts';
 import type { Lock } from '../repository/lock.ts';
+import { type BuildrootLock, exportBuildrootLock } from '../solver/export-buildroot-lock.ts';
 import { SmallCache } from '../state/small-cache.ts';
 import type { BuildBase } from './base.ts';
 import type { BuildRun } from './build-run.ts';
@@ -70,8 +72,11 @@ async function buildrootLock(
   const textOf = async (id: string, packages: Lock, below?: string) => {
     const known = await cache.read(`${id}.buildroot`);
     if (known !== undefined) return known;
-    const { describeBuildroot } = await import('./buildroot.ts');
-    const text = await describeBuildroot(run, packages, below);
+    const others = below === undefined ? [] : (JSON.parse(below) as BuildrootLock).buildroot.rpms;
+    const options = { paths: run.engine.paths, signal: run.signal };
+    const files = await fetchPackages(packages, options);
+    const root = await exportBuildrootLock(packages, files, options, others);
+    const text = `${JSON.stringify(root, undefined, 4)}\n`;
     await cache.write(`${id}.buildroot`, text);
     return text;
   };

@@ -1,9 +1,7 @@
-import { createHash } from 'node:crypto';
 import { z } from 'zod';
 import { KilnError } from '../errors.ts';
 import { reasonLine } from '../kernel/system-error.ts';
 import { LockAccess } from './access.ts';
-import { parseLockText } from './lock-file.ts';
 import { LOCK_FORMAT } from './lock-format.ts';
 
 const sourceSchema = z.discriminatedUnion('kind', [
@@ -68,28 +66,6 @@ export type LockedPackage = Lock['packages'][number];
 export type LockedRepository = Lock['repositories'][number];
 
 /**
- * The lock as JSON text with a fixed order of keys: equal locks give equal bytes, so that a lock
- * can be committed and compared.
- */
-export function serializeLock(lock: Lock): string {
-  // Parsing rebuilds every object in the schema's own order of keys.
-  return `${JSON.stringify(lockSchema.parse(lock), undefined, 2)}\n`;
-}
-
-/**
- * Reads a lock's text.
- * @param origin what messages call it: the file's path.
- * @throws KilnError E_LOCK_INVALID
- */
-export function parseLock(text: string, origin: string): Lock {
-  return parseLockText(text, origin, {
-    schema: lockSchema,
-    name: 'lock of packages',
-    hint: 'make it anew with `kiln image lock`',
-  });
-}
-
-/**
  * A lock of what metadata said, checked.
  * @throws KilnError E_REPOSITORY_METADATA: it names the first package that cannot be locked, and why
  */
@@ -106,11 +82,4 @@ export function lockOf(
     cause: new Error(reasonLine(result.error)),
     hint: 'the metadata of its repository is broken or hostile: leave the package out by `exclude`',
   });
-}
-
-/** sha256 (hex) over what the lock installs, in its order: equal for locks that differ only in where files come from. */
-export function lockDigest(lock: Lock): string {
-  const hash = createHash('sha256').update(`kiln-lock ${lock.format} ${lock.arch}\n`);
-  for (const entry of lock.packages) hash.update(`${entry.nevra} ${entry.digest}\n`);
-  return hash.digest('hex');
 }

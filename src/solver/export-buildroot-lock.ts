@@ -1,16 +1,32 @@
 import { pathToFileURL } from 'node:url';
 import { KilnError } from '../errors.ts';
-import {
-  type BuildrootLock,
-  type BuildrootRpm,
-  buildrootLockVersion,
-} from '../repository/buildroot-lock.ts';
 import { packageUrls } from '../repository/fetch-packages.ts';
 import type { Lock, LockedPackage } from '../repository/lock.ts';
 import type { OpenOptions } from '../repository/open.ts';
 import type { RpmPackage } from '../rpm/package.ts';
 import { readRpms } from '../rpm/read.ts';
-import { sigmd5 } from './sigmd5.ts';
+
+/** A package in {@link BuildrootLock}. */
+interface BuildrootRpm {
+  readonly name: string;
+  readonly arch: string;
+  readonly epoch: string | null;
+  readonly version: string;
+  readonly release: string;
+  readonly license: string;
+  readonly sigmd5: string;
+  /** The last eight digits of the id of the key that signed it. */
+  readonly signature: string | null;
+  /** Of the package itself. */
+  readonly url: string;
+}
+
+/** mock's buildroot_lock.json (its docs/buildroot-lock-schema-1.1.0.json). */
+export interface BuildrootLock {
+  readonly version: string;
+  readonly buildroot: { readonly rpms: readonly BuildrootRpm[] };
+  readonly config: { readonly target_arch: string; readonly legal_host_arches: readonly string[] };
+}
 
 /**
  * Writes a lock as mock's buildroot_lock.json. It lacks mock's `bootstrap`, for kiln has none.
@@ -37,7 +53,7 @@ export async function exportBuildrootLock(
   rpms.sort((a, b) => compare(`${a.name} ${a.arch}`, `${b.name} ${b.arch}`));
   const { arch } = lock;
   return {
-    version: buildrootLockVersion,
+    version: '1.1.0',
     buildroot: { rpms },
     config: { target_arch: arch, legal_host_arches: [arch] },
   };
@@ -50,8 +66,10 @@ function describe(
   path: string,
 ): BuildrootRpm {
   const { name, arch, version, release, epoch, license } = found;
-  const md5 = sigmd5(found);
-  if (md5 === '') {
+  const digest = found.digests.find(
+    ({ scope, algorithm }) => scope === 'header+payload' && algorithm === 'md5',
+  );
+  if (digest === undefined) {
     throw new KilnError('E_LOCK_EXPORT', `${entry.nevra} has no MD5 of header and payload`, {
       hint: "packages of RPM's format 6 have none; a buildroot lock cannot name them",
     });
@@ -64,7 +82,7 @@ function describe(
     release,
     epoch: epoch === null ? null : String(epoch),
     license,
-    sigmd5: md5,
+    sigmd5: digest.expected,
     signature: signature === undefined ? null : signature.keyId.slice(-8),
     url: urls.get(entry.digest) ?? pathToFileURL(path).href,
   };

@@ -1,4 +1,4 @@
-/** libsolv's calls on repositories and on package files (repo.h, repo_write.h, repo_rpmdb.h). */
+/** libsolv's calls on repositories (repo.h, repo_write.h). */
 import type { KoffiFunc } from 'koffi';
 import type { Id, Library, Pointer } from './libsolv-types.ts';
 
@@ -40,25 +40,5 @@ export function bindRepo(library: Library, extension: Library) {
       'void repo_add_deparray(void *repo, int solvable, int key, int dep, int marker)',
     ) as (repo: Pointer, solvable: Id, key: Id, dependency: Id, marker: Id) => void,
     internalize: library.func('void repo_internalize(void *repo)') as (repo: Pointer) => void,
-  };
-}
-
-export function bindRpm(extension: Library) {
-  return {
-    createState: extension.func('void *rpm_state_create(void *pool, const char *root)') as (
-      pool: Pointer,
-      root: null,
-    ) => Pointer,
-    /** The handle is valid until the next call. */
-    readFile: extension.func('void *rpm_byfp(void *state, void *stream, const char *name)') as (
-      state: Pointer,
-      stream: Pointer,
-      name: string,
-    ) => Pointer | null,
-    addHandle: extension.func('int repo_add_rpm_handle(void *repo, void *handle, int flags)') as (
-      repo: Pointer,
-      handle: Pointer,
-      flags: number,
-    ) => Id,
   };
 }

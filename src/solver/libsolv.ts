@@ -5,7 +5,7 @@
 import koffi from 'koffi';
 import { KilnError } from '../errors.ts';
 import { libc } from '../kernel/c-library.ts';
-import { bindRepo, bindRpm } from './libsolv-repo.ts';
+import { bindRepo } from './libsolv-repo.ts';
 import type { Id, Library, Pointer } from './libsolv-types.ts';
 
 /** pool.h */
@@ -47,7 +47,6 @@ function bind() {
     repo: bindRepo(base, extension),
     solver: bindSolver(base),
     queue: bindQueue(base),
-    rpm: bindRpm(extension),
     parseRichDependency: extension.func(
       'int pool_parserpmrichdep(void *pool, const char *dep)',
     ) as (pool: Pointer, dependency: string) => Id,

@@ -74,7 +74,6 @@ export class Pool {
   /** Memory that libsolv has the address of. */
   readonly #kept: Buffer[] = [];
   #considered: Buffer | undefined;
-  #rpmState: Pointer | undefined;
 
   constructor(arch: string, multilib: boolean) {
     this.library = loadLibsolv();
@@ -107,18 +106,6 @@ export class Pool {
     if (stream === null) return false;
     // Not closed: big parts are read when they are needed.
     return this.library.repo.addSolv(repository.address, stream, flags) === 0;
-  }
-
-  /** Adds an open .rpm file; 0 if it cannot be read. */
-  addPackageFile(repository: PoolRepository, fd: number): Id {
-    const { fdopen, fclose, rpm } = this.library;
-    const stream = fdopen(fd, 'r');
-    if (stream === null) return 0;
-    this.#rpmState ??= rpm.createState(this.address, null);
-    const handle = rpm.readFile(this.#rpmState, stream, 'package');
-    const id = handle === null ? 0 : rpm.addHandle(repository.address, handle, 0);
-    fclose(stream);
-    return id;
   }
 
   /** Must follow the last change to repositories and precede every question. */
