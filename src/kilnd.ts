@@ -34,10 +34,10 @@ import { Quiet } from './daemon/quiet.ts';
 import { WorkerResults } from './daemon/results.ts';
 import { Server } from './daemon/server.ts';
 import { Workers } from './daemon/workers.ts';
+import { openEngine } from './engine.ts';
 import { acquireLock, tryLock } from './kernel/flock.ts';
 import { nodeCommand, ownArguments } from './kernel/own-node.ts';
 import { checked, tryCall } from './kernel/system-call.ts';
-import { openKiln } from './kiln.ts';
 import { awaitedLater } from './promise.ts';
 import { timeInMilliseconds } from './recipe/limit-keys.ts';
 import { sweepBoxes } from './sandbox/sweep.ts';
@@ -104,10 +104,13 @@ async function main(): Promise<void> {
   let idle = false;
   const idleTime = timeInMilliseconds(process.env.KILN_IDLE || IDLE) ?? 0;
   const usual = Number(process.env.KILN_PARKED || PARKED);
-  const kiln = openKiln({ env: { KILN_STATE: state }, takeParked: () => parked.take() });
+  const engine = openEngine(
+    { KILN_STATE: state },
+    { takeParked: () => parked.take(), hurry: true },
+  );
   const errors = outputOf(process.stderr, { isTTY: false, columns: 80 });
   const tell = (error: unknown) => printError(error, errors);
-  const parked = new ParkedSandboxes(kiln.engine, usual, tell);
+  const parked = new ParkedSandboxes(engine, usual, tell);
   const workers = new Workers({
     // Without the options that keep the daemon small: a worker's memory goes with it.
     command: nodeCommand({ program: join(packageRoot(), 'dist/kilnd.cjs'), words: [WORKER] }),
@@ -121,7 +124,7 @@ async function main(): Promise<void> {
     },
     crashed: (how) => {
       errors.say(`kilnd: a worker ended ${how}\n`);
-      sweepBoxes(paths, kiln.engine.connect).catch(tell);
+      sweepBoxes(paths, engine.connect).catch(tell);
       sweepJobs(paths).catch(tell);
     },
   });
@@ -137,14 +140,14 @@ async function main(): Promise<void> {
     server.stopListening();
     await Promise.all([parked.end(), workers.end(), sandboxes.closeAll()]);
     await Promise.race([Promise.allSettled(removals), sleep(LAST_REMOVALS)]);
-    await kiln.leave();
+    await engine[Symbol.asyncDispose]();
     process.exit(0);
   };
   const endNow = () => {
     end().catch(fail);
   };
   const shared: Omit<Shared, 'work' | 'started'> = {
-    engine: kiln.engine,
+    engine,
     parking: parked,
     mountNamespace: statSync('/proc/self/ns/mnt').ino,
     users: { configuration, jobs: new UserJobs(), asides: new UserJobs(ASIDES) },
@@ -175,7 +178,7 @@ async function main(): Promise<void> {
       using starting = quiet.begin();
       await answerCall(call, {
         env: { KILN_STATE: state },
-        openEngine: () => ({ ...kiln.engine, [Symbol.asyncDispose]: async () => undefined }),
+        openEngine: () => ({ ...engine, [Symbol.asyncDispose]: async () => undefined }),
         storeChanged: () => undefined,
         tell,
         state: { sandboxes, calls, removing: shared.removing },
@@ -214,7 +217,7 @@ async function main(): Promise<void> {
     else endNow();
   }).unref();
   // What a daemon has left that was killed.
-  sweepBoxes(paths, kiln.engine.connect).catch(tell);
+  sweepBoxes(paths, engine.connect).catch(tell);
   sweepJobs(paths).catch(tell);
   if (passed.length === 0) sayReady(log);
 }

@@ -1,7 +1,7 @@
 /** Boxes by the dozen: all at once, or one after the other. */
 import { execa } from 'execa';
-import type { Kiln, OpenSandbox } from '../../src/kiln.ts';
 import { embeddedFiles } from '../../src/libvirt/embedded/files.ts';
+import type { Kiln, OpenSandbox } from '../../test/support/kiln.ts';
 
 /** Runs a command in a box; gives what it wrote. */
 async function say(box: OpenSandbox, words: string): Promise<string> {

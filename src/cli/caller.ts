@@ -1,8 +1,8 @@
 /** Who called kiln, and what kiln sees of them: of this process, or of a client of the daemon. */
 import type { Readable, Writable } from 'node:stream';
+import type { EngineOptions, OwnEngine } from '../engine.ts';
 import type { HandOver } from '../sandbox/streams.ts';
 import type { CallerUser } from '../users/user.ts';
-import type { CliEngine, CliEngineOptions } from './engine.ts';
 import { plainText } from './print.ts';
 
 /** One of the caller's outputs. */
@@ -21,6 +21,12 @@ export interface TextOutput {
 /** What the caller's stdin gives; disposing of it leaves the rest there, and the terminal as it was. */
 export interface TextInput extends Disposable {
   readonly stream: Readable;
+}
+
+/** What a command wants of its engine. */
+interface JobEngineOptions extends EngineOptions {
+  /** It needs nothing of this host: users other than root may call it. */
+  readonly anybody?: boolean;
 }
 
 /** Everything of a command line that is not an option: explicit, since a daemon has many at a time. */
@@ -58,7 +64,7 @@ export interface Caller {
   /** Reads stdin; a terminal is `raw` meanwhile, so that every key comes as it is pressed. */
   readInput(options: { readonly raw: boolean }): TextInput;
   /** The engine that the environment names. @throws KilnError E_NOT_ROOT, E_NO_PROC, E_STATE */
-  openEngine(options?: CliEngineOptions): CliEngine;
+  openEngine(options?: JobEngineOptions): OwnEngine;
   /** Where sandboxes can be parked. */
   readonly parking: Parking | undefined;
   /** Nothing of this process is for anybody else. */

@@ -2,6 +2,7 @@
 import { Socket } from 'node:net';
 import { Writable } from 'node:stream';
 import type { CommandLine } from '../daemon/command-line.ts';
+import type { EngineOptions, OwnEngine } from '../engine.ts';
 import { KilnError } from '../errors.ts';
 import { checked, tryCall } from '../kernel/system-call.ts';
 import { workingDirectoryGone } from '../kernel/system-error.ts';
@@ -10,7 +11,6 @@ import type { HandedStdio, HostStdio } from '../sandbox/streams.ts';
 import type { CallerFiles } from '../users/caller-files.ts';
 import { userEnvironment } from '../users/user.ts';
 import { type Caller, outputOf, type Parking, type TextInput, type TextOutput } from './caller.ts';
-import type { CliEngine, CliEngineOptions } from './engine.ts';
 
 /** How much text may wait for the client before whoever writes is asked to wait, bytes. */
 const WAITING_MAX = 1 << 20;
@@ -27,7 +27,7 @@ export interface ServingProcess {
   /** It does nothing else meanwhile. */
   readonly isOnly: boolean;
   readonly parking: Parking | undefined;
-  openEngine(caller: Caller, options?: CliEngineOptions): CliEngine;
+  openEngine(caller: Caller, options?: EngineOptions): OwnEngine;
   storeChanged(): void;
   /** The client has been told to end by a signal that nothing listens for. */
   interrupted(): void;
@@ -194,7 +194,7 @@ export class ClientCaller implements Caller {
     return { stream, [Symbol.dispose]: () => void stream.destroy() };
   }
 
-  openEngine(options?: CliEngineOptions): CliEngine {
+  openEngine(options?: EngineOptions): OwnEngine {
     return this.#process.openEngine(this, options);
   }
 

@@ -1,10 +1,11 @@
 /** The caller whose process this is: of a kiln that runs without the daemon. */
 
+import { openEngine } from '../engine.ts';
 import { startDetached } from '../kernel/child-process.ts';
 import { callerEnvironment, callerVariable, kilnProgram } from '../kernel/own-node.ts';
 import { callerIds } from '../run/request.ts';
 import { type Caller, outputOf } from './caller.ts';
-import { openEngine } from './engine.ts';
+import { requireHost } from './require-host.ts';
 
 /** Everything is that of the process. */
 export const processCaller: Caller = {
@@ -61,7 +62,10 @@ export const processCaller: Caller = {
   },
   parking: undefined,
   isOnly: true,
-  openEngine: (options) => openEngine(process.env, options),
+  openEngine: (options) => {
+    if (options?.anybody !== true) requireHost();
+    return openEngine(process.env, options);
+  },
   storeChanged: () => {
     const command = kilnProgram(['gc', '--sync-only']);
     if (command !== undefined) startDetached(command);

@@ -1,4 +1,5 @@
 import type { Command } from 'commander';
+import type { OwnEngine } from '../engine.ts';
 import type { LeasedImage } from '../image/store/images.ts';
 import { describeRefusal, mayExplainFailure } from '../run/refusal.ts';
 import { resultOfFailure, resultOfRun } from '../run/result.ts';
@@ -14,7 +15,6 @@ import {
 } from './attach.ts';
 import type { Caller } from './caller.ts';
 import { printEgressRefusals } from './egress-refusals.ts';
-import type { CliEngine } from './engine.ts';
 import { printError } from './errors.ts';
 import { commandStatus, exitStatus, KILN_FAILED } from './exit-status.ts';
 import { printLayers } from './explain.ts';
@@ -38,7 +38,7 @@ export interface RunContext {
   readonly results: Results;
   /** Takes the image that a person means. */
   pickImage(
-    engine: CliEngine,
+    engine: OwnEngine,
     wanted: string | undefined,
     signal: AbortSignal,
   ): Promise<LeasedImage>;

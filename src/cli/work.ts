@@ -6,6 +6,7 @@ import { startQueueChildren } from '../confine/queue-child.ts';
 import type { CommandLine } from '../daemon/command-line.ts';
 import { ResultsServer } from '../daemon/results.ts';
 import { type AdoptedCall, Daemon } from '../daemon/worker.ts';
+import { type EngineOptions, type OwnEngine, openEngine } from '../engine.ts';
 import { syncStore } from '../image/store/durability.ts';
 import { actingAs } from '../kernel/acting-as.ts';
 import { closeDescriptor } from '../kernel/descriptor.ts';
@@ -22,7 +23,6 @@ import type { Caller } from './caller.ts';
 import { answerAlone } from './calls/answer.ts';
 import type { ServingProcess } from './client-caller.ts';
 import { loadCommands } from './commands.ts';
-import { type CliEngine, type CliEngineOptions, openEngine } from './engine.ts';
 import { describeError } from './errors.ts';
 import { KILN_FAILED } from './exit-status.ts';
 import { plainText } from './print.ts';
@@ -53,7 +53,7 @@ export function runWorker(): void {
   let changed = false;
   let files: CallerFiles | undefined;
   /** Those that their commands have left, with connections that are still open. */
-  const left: CliEngine[] = [];
+  const left: OwnEngine[] = [];
   const daemon = new Daemon({
     job: (line) => {
       current = line;
@@ -154,8 +154,8 @@ export function runWorker(): void {
   function openWithoutWait(
     env: Caller['env'],
     user: Caller['user'],
-    options: CliEngineOptions = {},
-  ): CliEngine {
+    options: EngineOptions = {},
+  ): OwnEngine {
     const owner = user && ownerOf(user);
     const own = openEngine(env, { ...options, hurry: false, owner });
     // They are domains of the daemon's own libvirt.

@@ -68,7 +68,7 @@ export function readLockFile<Schema extends z.ZodType>(
  * @param origin what messages call it: the file's path
  * @throws KilnError E_LOCK_INVALID: it names what else the file is, or the first thing that is wrong.
  */
-export function parseLockText<Schema extends z.ZodType>(
+function parseLockText<Schema extends z.ZodType>(
   text: string,
   origin: string,
   { schema, name, hint }: LockForm<Schema>,

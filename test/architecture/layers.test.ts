@@ -22,7 +22,7 @@ const layers: readonly (readonly string[])[] = [
   ['report'],
   ['run', 'build', 'service', 'doctor'],
   ['mock', 'daemon'],
-  ['kiln.ts', 'index.ts', 'confined.ts', 'egress-proxy.ts', 'watch-disk.ts'],
+  ['engine.ts', 'index.ts', 'confined.ts', 'egress-proxy.ts', 'watch-disk.ts'],
   ['cli'],
   ['kilnd.ts'],
 ];

@@ -7,7 +7,7 @@ const source = join(import.meta.dirname, '../../src');
 
 /** Where a process of kiln's begins, and reads what it was given. */
 const ENTRIES = [
-  ...['kiln.ts', 'kilnd.ts', 'confined.ts', 'egress-proxy.ts'],
+  ...['engine.ts', 'kilnd.ts', 'confined.ts', 'egress-proxy.ts'],
   // What those two run: each has a process of its own, without a caller's environment.
   ...['egress/child.ts', 'confine/child.ts', 'build/recipe/script-task.ts'],
   // The one that knows who called.
@@ -78,7 +78,13 @@ test('few modules have business with the process itself', async (t) => {
 
 test('an allowance that nobody needs is taken back', async (t) => {
   const texts = new Map(await modules());
-  for (const name of [...OWN, 'cli/process-caller.ts', 'kiln.ts', 'kilnd.ts', 'egress/child.ts']) {
+  for (const name of [
+    ...OWN,
+    'cli/process-caller.ts',
+    'engine.ts',
+    'kilnd.ts',
+    'egress/child.ts',
+  ]) {
     t.true(reads(texts.get(name) ?? '').length > 0, name);
   }
 });

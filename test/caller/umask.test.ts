@@ -156,7 +156,7 @@ test.serial('a library works under its process’s umask, which stays', async (t
   await using state = await busyboxState(folder);
   const program = `
 process.umask(0o077);
-const { openKiln } = await import(${JSON.stringify(join(top, 'src/kiln.ts'))});
+const { openKiln } = await import(${JSON.stringify(join(top, 'test/support/kiln.ts'))});
 await using kiln = openKiln({ env: process.env });
 await using sandbox = await kiln.open({ image: '${IMAGE}' });
 const command = await sandbox.spawn('sh', ['-c', 'umask; id -u; touch /tmp/x']);

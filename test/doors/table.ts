@@ -226,7 +226,6 @@ const DOORS = {
     through: 'cli/calls/sandbox.ts',
     around: { ...USER, limits: 'default' },
   },
-  'engine of one process': { through: 'kiln.ts', around: { ...USER, limits: 'default' } },
 } as const satisfies Readonly<Record<string, DoorEntry>>;
 
 export type Door = keyof typeof DOORS;

@@ -1,11 +1,9 @@
 /** How each door is gone through. One visit may lead through several doors. */
 import { chmod, mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { text } from 'node:stream/consumers';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ensureDebianRpms } from '../../fixtures/debian-rpms/ensure.ts';
 import { connect } from '../../src/index.ts';
-import { openKiln } from '../../src/kiln.ts';
 import { type SpecParts, sourcePackage } from '../build/core/build-state.ts';
 import type { Door } from './table.ts';
 import type { World } from './world.ts';
@@ -356,18 +354,6 @@ export const VISITS: readonly Visit[] = [
       await using sandbox = await kiln.open({ image });
       const [program, ...args] = world.measure('library: open sandbox') as [string, ...string[]];
       return `${ran.stdout}${(await sandbox.execFile(program, args)).stdout}`;
-    },
-  },
-  {
-    doors: ['engine of one process'],
-    go: async (world) => {
-      const { manifest } = await world.images.open(world.recipe);
-      await using kiln = openKiln({ env: world.images.env });
-      await using sandbox = await kiln.open({ image: manifest.id });
-      const [program, ...args] = world.measure('engine of one process') as [string, ...string[]];
-      const command = await sandbox.spawn(program, args);
-      command.stdin.end();
-      return await text(command.stdout);
     },
   },
 ];

@@ -4,8 +4,8 @@ import { dirname, join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { execa } from 'execa';
 import { processCaller } from '../../src/cli/process-caller.ts';
-import { openKiln } from '../../src/kiln.ts';
 import { type BusyboxState, busyboxState, IMAGE, KILN } from '../support/busybox-state.ts';
+import { openKiln } from '../support/kiln.ts';
 
 /** What a person is told who got a command line wrong: what is wrong, and what to do. */
 

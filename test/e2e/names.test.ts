@@ -3,8 +3,8 @@ import { mkdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import test from 'ava';
 import { execa } from 'execa';
-import { openKiln } from '../../src/kiln.ts';
 import { type BusyboxState, busyboxState, IMAGE } from '../support/busybox-state.ts';
+import { openKiln } from '../support/kiln.ts';
 import { createNetwork, virsh } from '../support/libvirt-network.ts';
 
 let state: BusyboxState;

@@ -6,7 +6,6 @@ import { Readable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import anyTest, { type TestFn } from 'ava';
 import { execa } from 'execa';
-import { openKiln } from '../../src/kiln.ts';
 import { embeddedFiles } from '../../src/libvirt/embedded/files.ts';
 import { sweepBoxes } from '../../src/sandbox/sweep.ts';
 import {
@@ -16,6 +15,7 @@ import {
   KILN,
   PATIENCE,
 } from '../support/busybox-state.ts';
+import { openKiln } from '../support/kiln.ts';
 import { long } from '../support/long.ts';
 
 const test = anyTest as TestFn<{ state: BusyboxState }>;

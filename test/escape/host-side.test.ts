@@ -3,7 +3,6 @@ import { chmod, mkdir, mkdtemp, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import test from 'ava';
 import { execa } from 'execa';
-import { openKiln } from '../../src/kiln.ts';
 import {
   type BusyboxState,
   busyboxState,
@@ -11,6 +10,7 @@ import {
   KILN,
   PATIENCE,
 } from '../support/busybox-state.ts';
+import { openKiln } from '../support/kiln.ts';
 import { lures } from './attempts/host-side.ts';
 import { installProbe } from './setup.ts';
 

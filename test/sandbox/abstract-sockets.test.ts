@@ -1,7 +1,6 @@
 import { join } from 'node:path';
 import test from 'ava';
 import { execa } from 'execa';
-import { openKiln } from '../../src/kiln.ts';
 import { openSandbox } from '../../src/sandbox/open.ts';
 import {
   type AbstractSocket,
@@ -10,6 +9,7 @@ import {
   compileAbstractProbe,
 } from '../support/abstract-socket.ts';
 import { type BusyboxState, busyboxState, IMAGE } from '../support/busybox-state.ts';
+import { openKiln } from '../support/kiln.ts';
 import { asRoot } from '../support/plain-policy.ts';
 import { sandboxSpecification } from '../support/specification.ts';
 

@@ -1,9 +1,9 @@
 /** Starts a sandbox, and kills itself as soon as that has a folder, which says nothing yet of what it is. */
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { openKiln } from '../../src/kiln.ts';
 import { startDomain } from '../../src/sandbox/box.ts';
 import { boxFiles, findBoxRecord } from '../../src/sandbox/box-record.ts';
+import { openKiln } from '../support/kiln.ts';
 
 const { engine } = openKiln();
 const { paths } = engine;

@@ -3,8 +3,8 @@ import { homedir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
 import { execa } from 'execa';
-import { openKiln } from '../../src/kiln.ts';
 import { type BusyboxState, busyboxState, IMAGE, KILN } from '../support/busybox-state.ts';
+import { openKiln } from '../support/kiln.ts';
 
 let state: BusyboxState;
 /** A folder in a home directory of root's. */

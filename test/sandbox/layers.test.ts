@@ -5,8 +5,6 @@ import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { execa } from 'execa';
 import { KilnError } from '../../src/errors.ts';
-import type { OpenOptions } from '../../src/kiln.ts';
-import { openKiln } from '../../src/kiln.ts';
 import { connect } from '../../src/libvirt/connect.ts';
 import { Box, startDomain } from '../../src/sandbox/box.ts';
 import { securityModule, selinuxEnforces } from '../../src/sandbox/labels/module.ts';
@@ -20,6 +18,8 @@ import {
   PATIENCE,
 } from '../support/busybox-state.ts';
 import { type FaultyInit, installFaultyInit } from '../support/faulty-init.ts';
+import type { OpenOptions } from '../support/kiln.ts';
+import { openKiln } from '../support/kiln.ts';
 import { sandboxSpecification } from '../support/specification.ts';
 
 let state: BusyboxState;

@@ -6,9 +6,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import test from 'ava';
-import { openKiln } from '../../src/kiln.ts';
 import type { RunRequest } from '../../src/run/request.ts';
 import { busyboxState, IMAGE } from '../support/busybox-state.ts';
+import { openKiln } from '../support/kiln.ts';
 
 test('a sandbox runs any number of commands, shaped as child processes, and is gone after its scope', async (t) => {
   await using state = await busyboxState();

@@ -1,11 +1,11 @@
 import { spawn } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';
 import test from 'ava';
-import type { Kiln } from '../../src/kiln.ts';
-import { openKiln } from '../../src/kiln.ts';
 import { embeddedFiles } from '../../src/libvirt/embedded/files.ts';
 import { readBoxRecord } from '../../src/sandbox/box-record.ts';
 import { type BusyboxState, busyboxState, PATIENCE } from '../support/busybox-state.ts';
+import type { Kiln } from '../support/kiln.ts';
+import { openKiln } from '../support/kiln.ts';
 import { domainNames, domainsLeft, Parked } from '../support/parking.ts';
 
 /** Boxes that libvirtd loses sight of at their birth: see Domain.isWatched(). */

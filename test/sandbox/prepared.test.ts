@@ -7,8 +7,6 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import test from 'ava';
 import { KilnError } from '../../src/errors.ts';
 import { waitForDeath } from '../../src/kernel/process.ts';
-import type { Kiln } from '../../src/kiln.ts';
-import { openKiln } from '../../src/kiln.ts';
 import {
   boxFiles,
   PARKED_LIFETIME,
@@ -24,6 +22,8 @@ import type { SandboxSpecification } from '../../src/sandbox/specification.ts';
 import { sweepBoxes } from '../../src/sandbox/sweep.ts';
 import { type BusyboxState, busyboxState, IMAGE, PATIENCE } from '../support/busybox-state.ts';
 import { installFaultyInit } from '../support/faulty-init.ts';
+import type { Kiln } from '../support/kiln.ts';
+import { openKiln } from '../support/kiln.ts';
 import * as parking from '../support/parking.ts';
 import { asRoot } from '../support/plain-policy.ts';
 import { sandboxSpecification } from '../support/specification.ts';

@@ -4,12 +4,11 @@ import { join } from 'node:path';
 import test from 'ava';
 import { execa } from 'execa';
 import { library } from '../../src/kernel/seccomp.ts';
-import { openKiln } from '../../src/kiln.ts';
 import { openSandbox } from '../../src/sandbox/open.ts';
 import { ABIS } from '../../src/sandbox/seccomp/guard.ts';
 import { seccompFilter } from '../../src/sandbox/seccomp/profile.ts';
-
 import { type BusyboxState, busyboxState, IMAGE } from '../support/busybox-state.ts';
+import { openKiln } from '../support/kiln.ts';
 import { asRoot } from '../support/plain-policy.ts';
 import { sandboxSpecification } from '../support/specification.ts';
 

@@ -2,10 +2,9 @@
 import { readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
-import { openKiln } from '../../src/kiln.ts';
 import { openSandbox } from '../../src/sandbox/open.ts';
-
 import { type BusyboxState, busyboxState, IMAGE } from '../support/busybox-state.ts';
+import { openKiln } from '../support/kiln.ts';
 import { asRoot } from '../support/plain-policy.ts';
 import { sandboxSpecification } from '../support/specification.ts';
 import { stopped } from '../support/stopped.ts';

@@ -5,10 +5,10 @@ import { fileURLToPath } from 'node:url';
 import test from 'ava';
 import { execa } from 'execa';
 import { acquireLock } from '../../src/kernel/flock.ts';
-import { openKiln } from '../../src/kiln.ts';
 import { newDirectory } from '../../src/sandbox/box.ts';
 import { sweepBoxes } from '../../src/sandbox/sweep.ts';
 import { busyboxState } from '../support/busybox-state.ts';
+import { openKiln } from '../support/kiln.ts';
 
 const MAKER = fileURLToPath(new URL('dying-maker.ts', import.meta.url));
 

@@ -1,11 +1,11 @@
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Kiln } from '../../src/kiln.ts';
 import { readBoxRecord } from '../../src/sandbox/box-record.ts';
 import { ParkingLot } from '../../src/sandbox/parking.ts';
 import type { StatePaths } from '../../src/state/paths.ts';
 import { PATIENCE } from './busybox-state.ts';
+import type { Kiln } from './kiln.ts';
 
 /** Sandboxes that wait in this process, as they do in a daemon. */
 export class Parked {

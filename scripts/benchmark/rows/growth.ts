@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto';
 import { cp, mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { OpenSandbox } from '../../../src/kiln.ts';
+import type { OpenSandbox } from '../../../test/support/kiln.ts';
 import { type Bed, KILN } from '../bed.ts';
 import { execute, type Figures, interleave, type Side } from '../measure.ts';
 import { kilnRun, parked, type Row } from '../row.ts';

@@ -2,9 +2,9 @@
 import { copyFile, mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Kiln } from '../../../src/kiln.ts';
 import type { Connection } from '../../../src/libvirt/connection.ts';
 import { Box, startDomain } from '../../../src/sandbox/box.ts';
+import type { Kiln } from '../../../test/support/kiln.ts';
 import { podmanRun } from '../../podman.ts';
 import { type Bed, KILN, USER } from '../bed.ts';
 import { execute, type Figures, figures, type Side, shell } from '../measure.ts';

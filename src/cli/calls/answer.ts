@@ -8,12 +8,12 @@ import {
 } from '../../api/interface.ts';
 import type { Call } from '../../daemon/call.ts';
 import { SERVICE_ERROR } from '../../daemon/varlink.ts';
+import type { OwnEngine } from '../../engine.ts';
 import { takeCallersUmask } from '../../kernel/own-umask.ts';
 import { knownFailure, reasonLine } from '../../kernel/system-error.ts';
 import { withWaits } from '../../kernel/wait-for.ts';
 import { KILN_VERSION } from '../../state/paths.ts';
 import { endTrace } from '../../trace/trace.ts';
-import type { CliEngine } from '../engine.ts';
 import { RunElsewhere } from '../run.ts';
 import {
   type Answer,
@@ -71,7 +71,7 @@ const UMASK = 0o022;
 /** Where a call is answered. */
 export interface AnsweringProcess {
   readonly env: OptionCaller['env'];
-  openEngine(): CliEngine;
+  openEngine(): OwnEngine;
   storeChanged(): void;
   /** What nobody expected goes to a log. */
   tell(error: unknown): void;

@@ -1,10 +1,10 @@
 /** What a method of the API is answered with and from. */
 import type { Methods } from '../../api/io-kiln.ts';
 import type { Call } from '../../daemon/call.ts';
+import type { OwnEngine } from '../../engine.ts';
 import type { OnImageProgress } from '../../image/progress.ts';
 import { describeProgress, type ImageProgress } from '../../image/progress.ts';
 import type { Caller } from '../caller.ts';
-import type { CliEngine } from '../engine.ts';
 import type { OpenSandboxes } from './open-sandboxes.ts';
 
 /** What of the daemon's only its own thread has. */
@@ -24,7 +24,7 @@ export interface CallContext {
   readonly caller: OptionCaller;
   /** Undefined in a worker. */
   readonly daemon: DaemonState | undefined;
-  openEngine(): CliEngine;
+  openEngine(): OwnEngine;
   /** Something has been changed in the store. */
   storeChanged(): void;
   /** Tells something that stops nothing. */

@@ -1,6 +1,7 @@
 import { homedir } from 'node:os';
 import { resolve } from 'node:path';
 import { addedRepository } from '../../build/add-repository.ts';
+import type { OwnEngine } from '../../engine.ts';
 import { resolveImage } from '../../image/find.ts';
 import { openImage } from '../../image/open.ts';
 import { buildNamed, readRecipe } from '../../image/plan.ts';
@@ -12,14 +13,13 @@ import type { PackageSources } from '../../mock/root/install.ts';
 import { MockRoot } from '../../mock/root/root.ts';
 import type { Repository } from '../../repository/configuration.ts';
 import type { Caller } from '../caller.ts';
-import type { CliEngine } from '../engine.ts';
 import type { CommandLine } from './command-line.ts';
 import type { MockLog } from './log.ts';
 
 /** One call of kiln-mock. */
 export interface MockSession {
   readonly caller: Caller;
-  readonly engine: CliEngine;
+  readonly engine: OwnEngine;
   readonly line: CommandLine;
   readonly log: MockLog;
   readonly signal: AbortSignal;

@@ -1,4 +1,4 @@
-import type { OpenOptions } from '../../../src/kiln.ts';
+import type { OpenOptions } from '../../support/kiln.ts';
 import type { Attempt } from '../attempt.ts';
 
 /** What limits stop, of what every command tries. */

@@ -1,0 +1,70 @@
+import { KilnError } from './errors.ts';
+import { waitFor, withWaits } from './kernel/wait-for.ts';
+import type { Connection } from './libvirt/connection.ts';
+import { pickEngine } from './libvirt/pick-engine.ts';
+import { awaitedLater } from './promise.ts';
+import { allowedMissing } from './sandbox/layers.ts';
+import type { Engine } from './sandbox/open.ts';
+import { requireState, statePaths } from './state/paths.ts';
+
+/** What one process wants of its engine. */
+export interface EngineOptions extends Pick<Partial<Engine>, 'takeParked' | 'owner'> {
+  /**
+   * The end is not to wait until libvirtd has put away what belonged to a sandbox: cgroups are there
+   * for a fifth of a second more.
+   */
+  readonly hurry?: boolean;
+}
+
+/** An engine whose connection ends with it. */
+export interface OwnEngine extends Engine, AsyncDisposable {}
+
+/**
+ * The engine of one process: the state and the libvirt that `env` names (`KILN_STATE`, `KILN_URI`). Its one
+ * connection is made when first needed. Throws E_STATE, and what {@link pickEngine} throws.
+ */
+export function openEngine(env: NodeJS.ProcessEnv, options: EngineOptions = {}): OwnEngine {
+  const { takeParked, owner, hurry = false } = options;
+  const paths = statePaths(env);
+  requireState(paths.root);
+  // A run in a parked sandbox connects to nothing, and is refused all the same.
+  pickEngine(paths, env);
+  // Aborted when nobody needs a connection any more that is still being made.
+  const unneeded = new AbortController();
+  let connection: Promise<Connection> | undefined;
+
+  const connect = async () => {
+    const { connect } = await import('./libvirt/connect.ts');
+    try {
+      return await withWaits({ signal: unneeded.signal }, () => connect({ paths, env }));
+    } catch (error) {
+      // What is wrong may be mended: whoever comes next tries anew.
+      connection = undefined;
+      throw error;
+    }
+  };
+
+  return {
+    paths,
+    owner,
+    cwd: () => process.cwd(),
+    allowMissing: () => allowedMissing(env),
+    // Unlike arguments, the environment is the user's own.
+    signingPassphrase: () => env.KILN_SIGN_PASSPHRASE,
+    takeParked,
+    connect: () => {
+      connection ??= awaitedLater(connect());
+      // Whoever waits has limits of its own; the connection is made for all.
+      return waitFor(connection, {
+        code: 'E_LIBVIRT_SILENT',
+        hint: '`kiln doctor` tells whether it answers',
+        endAfter: Number.POSITIVE_INFINITY,
+      });
+    },
+    [Symbol.asyncDispose]: async () => {
+      unneeded.abort(new KilnError('E_INTERRUPTED', 'nobody needs libvirt any more'));
+      const made = await connection?.catch(() => undefined);
+      await (hurry ? made?.leave() : made?.close());
+    },
+  };
+}
