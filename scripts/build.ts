@@ -155,7 +155,7 @@ async function buildBundles(): Promise<boolean> {
   return true;
 }
 
-/** Compiles the program that is pid 1 in every box: static, for it runs on an empty root. */
+/** Compiles the program that is pid 1 in every sandbox: static, for it runs on an empty root. */
 async function buildGuestInit(): Promise<boolean> {
   const folder = join(top, 'src/guest');
   const target = join(dist, 'kiln-init');

@@ -154,7 +154,7 @@ async function isInstalled(command: string | undefined): Promise<boolean> {
   return (await execa('sh', ['-c', `command -v ${command}`], { reject: false })).exitCode === 0;
 }
 
-/** What root of a box may do with its own files is no escape, nor is what a command does to itself. */
+/** What root of a sandbox may do with its own files is no escape, nor is what a command does to itself. */
 function cell(attempt: Attempt, { tool, outcomes }: Column): string {
   const isRight = tool.name !== USER && attempt.as === 'user';
   const isItself = tool.initless === true && /\binit\b(?!-module)/.test(attempt.verb);

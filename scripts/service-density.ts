@@ -25,10 +25,10 @@ async function kilobytes(pids: readonly number[], file: string, line: string): P
   return sum;
 }
 
-/** The pids of the box whose init this is, its own among them, as the host has them. */
-async function boxPids(init: number): Promise<number[]> {
+/** The pids of the sandbox whose init this is, its own among them, as the host has them. */
+async function sandboxPids(init: number): Promise<number[]> {
   const children = await readFile(`/proc/${init}/task/${init}/children`, 'utf8').catch(() => '');
-  const below = children.split(' ').filter(Boolean).map(Number).map(boxPids);
+  const below = children.split(' ').filter(Boolean).map(Number).map(sandboxPids);
   return [init, ...(await Promise.all(below)).flat()];
 }
 
@@ -44,7 +44,7 @@ try {
   const { stdout } = await kiln('list', '--json', ...names);
   const rows: { group: number; pss: number; shared: number; supervisor: number }[] = [];
   for (const { status } of JSON.parse(stdout)) {
-    const pids = await boxPids(status.initPid);
+    const pids = await sandboxPids(status.initPid);
     rows.push({
       group: status.usage.memoryBytes / 1024,
       pss: await kilobytes(pids, 'smaps_rollup', 'Pss'),
@@ -54,7 +54,7 @@ try {
   }
   const column = (key: keyof (typeof rows)[number]) => megabytes(mean(rows.map((row) => row[key])));
   process.stdout.write(`${rows.length} services up in ${seconds.toFixed(1)} s; for each, on average:
-  cgroup of the box            ${column('group')}
+  cgroup of the sandbox            ${column('group')}
   Pss of its processes         ${column('pss')}
   mapped files shared          ${column('shared')} (counted once for all in the page cache)
   its supervisor, anonymous    ${column('supervisor')}

@@ -7,15 +7,15 @@ export const CODES_BY_PAGE = {
   'sandboxes.md': {
     E_ARGUMENT: 'An option or argument has a value that kiln cannot use.',
     E_BIND: 'A file or folder of the host cannot be mounted in the sandbox.',
-    E_BOX_BUSY: 'Another command is in the kept sandbox; only one at a time can be.',
-    E_BOX_GONE:
+    E_SANDBOX_BUSY: 'Another command is in the kept sandbox; only one at a time can be.',
+    E_SANDBOX_GONE:
       'The sandbox ended while kiln still needed it, for example because somebody killed it.',
     E_COMMAND_NOT_EXECUTABLE: 'The command is in the image, but the kernel cannot execute it.',
     E_COMMAND_NOT_FOUND: 'The image does not have the command.',
     E_EXEC: 'The command could not be started.',
     E_INTERRUPTED: 'The work was interrupted, by Ctrl-C or a signal.',
     E_LIMIT: 'A limit (memory, CPUs, processes, disk speed) cannot be set to the wanted value.',
-    E_NO_BOX: 'No sandbox has this id, or it is not one that can be entered.',
+    E_NO_SANDBOX: 'No sandbox has this id, or it is not one that can be entered.',
     E_NO_DAEMON: 'The command needs the daemon, and none serves this call.',
     E_NO_USER: 'The image does not have the user that the command should run as.',
     E_OUTPUT: 'The place where the output goes cannot be written to.',

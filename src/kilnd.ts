@@ -40,7 +40,7 @@ import { nodeCommand, ownArguments } from './kernel/own-node.ts';
 import { checked, tryCall } from './kernel/system-call.ts';
 import { awaitedLater } from './promise.ts';
 import { timeInMilliseconds } from './recipe/limit-keys.ts';
-import { sweepBoxes } from './sandbox/sweep.ts';
+import { sweepSandboxes } from './sandbox/sweep.ts';
 import { clearPlace } from './state/damage.ts';
 import { packageRoot, requireState, statePaths } from './state/paths.ts';
 import { sweepJobs } from './users/caller-files.ts';
@@ -124,7 +124,7 @@ async function main(): Promise<void> {
     },
     crashed: (how) => {
       errors.say(`kilnd: a worker ended ${how}\n`);
-      sweepBoxes(paths, engine.connect).catch(tell);
+      sweepSandboxes(paths, engine.connect).catch(tell);
       sweepJobs(paths).catch(tell);
     },
   });
@@ -217,7 +217,7 @@ async function main(): Promise<void> {
     else endNow();
   }).unref();
   // What a daemon has left that was killed.
-  sweepBoxes(paths, engine.connect).catch(tell);
+  sweepSandboxes(paths, engine.connect).catch(tell);
   sweepJobs(paths).catch(tell);
   if (passed.length === 0) sayReady(log);
 }

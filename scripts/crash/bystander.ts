@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { execa } from 'execa';
-import { listBoxes } from '../../src/sandbox/list.ts';
+import { listSandboxes } from '../../src/sandbox/list.ts';
 import type { StatePaths } from '../../src/state/paths.ts';
 
 /** What a bystander writes at its end, and its status. */
@@ -14,7 +14,7 @@ const KILN = join(import.meta.dirname, '../../src/cli/main.ts');
 
 /** A run that lives until it is told to end. */
 export interface Bystander {
-  readonly box: string;
+  readonly sandbox: string;
   readonly runner: number;
   /** Ends it; says what is wrong with how it ended, if anything is. */
   end(): Promise<string | undefined>;
@@ -36,21 +36,21 @@ export async function startBystander(
     { env, reject: false, stdin: 'ignore' },
   );
   await Promise.race([once(running.stdout, 'data'), running]);
-  const box = (await listBoxes(paths, { owner: undefined })).find(({ record }) =>
+  const sandbox = (await listSandboxes(paths, { owner: undefined })).find(({ record }) =>
     record.command?.includes(name),
   );
-  if (box === undefined) {
+  if (sandbox === undefined) {
     const { exitCode, stderr } = await running;
     throw new Error(`a bystander did not start: ${exitCode}: ${stderr}`);
   }
   return {
-    box: box.id,
+    sandbox: sandbox.id,
     runner: running.pid ?? 0,
     async end() {
       await writeFile(join(directory, 'stop'), '');
       const { exitCode, stdout, stderr, timedOut } = await running;
       if (exitCode === STATUS && stdout === `up\n${LAST}`) return undefined;
-      return `bystander ${box.id}: status ${exitCode}${timedOut ? ', timed out' : ''}, output ${JSON.stringify(stdout)}, ${stderr}`;
+      return `bystander ${sandbox.id}: status ${exitCode}${timedOut ? ', timed out' : ''}, output ${JSON.stringify(stdout)}, ${stderr}`;
     },
   };
 }

@@ -100,7 +100,7 @@ async function killAndMend(
   const kill = await (job.served ? killServed : killOne)({
     ...{ paths: ground.paths, env: ground.env, args: job.args, within },
     target: options.target ?? target,
-    // A box is there some time after its maker has begun to compose the image.
+    // A sandbox is there some time after its maker has begun to compose the image.
     phase: phase === 'scriptlets' ? 'compose' : phase,
   });
   aim.learn(job, kill.took);
@@ -138,7 +138,7 @@ async function lookOver(
   if (gc.exitCode !== 0) tally.wrong.push(`kiln gc: ${gc.stderr}`);
   const directories = jobs.flatMap((job) => job.resultDirectory ?? []);
   const living = {
-    boxes: bystanders.map(({ box }) => box),
+    sandboxes: bystanders.map(({ sandbox }) => sandbox),
     runners: bystanders.map(({ runner }) => runner),
   };
   const after = `after ${tally.kills} kills and gc`;

@@ -11,7 +11,7 @@ import { TARGETS } from './victim.ts';
 
 const USAGE = `usage: scripts/crash-test [--count N] [--each N] [--minutes N] [--phase PHASE] [--target WHAT]
 
-Kills kiln, its daemon, a worker, its libvirtd, a box's controller or its init with SIGKILL at random moments of kiln run,
+Kills kiln, its daemon, a worker, its libvirtd, a sandbox's controller or its init with SIGKILL at random moments of kiln run,
 kiln build and kiln image build, while other runs go on, and looks for anything left or half made.
 Exit status 1 if there is any. --count: kills, at least (500). --each: kills in each phase, at least
 (20). --minutes: end sooner. --phase: only in this one. --target: only kill this one, ${TARGETS.join(', ')}.`;

@@ -37,7 +37,7 @@ export function processes(): SeenProcess[] {
     .filter(({ command }) => command !== '');
 }
 
-/** Pids of the controllers (libvirt_lxc) of domains whose names begin with `prefix`, by box id. */
+/** Pids of the controllers (libvirt_lxc) of domains whose names begin with `prefix`, by sandbox id. */
 export function controllers(prefix: string): Map<string, number> {
   const found = new Map<string, number>();
   for (const { pid, command } of processes()) {
@@ -47,7 +47,7 @@ export function controllers(prefix: string): Map<string, number> {
   return found;
 }
 
-/** The init of a box: its controller's child. */
+/** The init of a sandbox: its controller's child. */
 export function initOf(controller: number): number | undefined {
   return processes().find(({ parent }) => parent === controller)?.pid;
 }

@@ -4,16 +4,16 @@ import { basename, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { execa } from 'execa';
 import { embeddedFiles } from '../../src/libvirt/embedded/files.ts';
-import { domainPrefix } from '../../src/sandbox/box-record.ts';
+import { domainPrefix } from '../../src/sandbox/sandbox-record.ts';
 import type { StatePaths } from '../../src/state/paths.ts';
 import { processes } from './processes.ts';
 
 /** How long things that are on their way out may take, ms. */
 const GRACE = 15_000;
 
-/** Those who may be there: ids of boxes and pids of their runners. */
+/** Those who may be there: ids of sandboxes and pids of their runners. */
 export interface Living {
-  readonly boxes: readonly string[];
+  readonly sandboxes: readonly string[];
   readonly runners: readonly number[];
 }
 
@@ -25,7 +25,7 @@ export async function remains(
 ): Promise<string[]> {
   for (const end = Date.now() + GRACE; ; await sleep(300)) {
     const found = [
-      ...boxDirectories(paths, living),
+      ...sandboxDirectories(paths, living),
       ...(await domains(paths, living)),
       ...cgroups(paths, living),
       ...strayProcesses(paths, living),
@@ -46,32 +46,32 @@ function list(directory: string): string[] {
   }
 }
 
-function boxDirectories(paths: StatePaths, { boxes }: Living): string[] {
+function sandboxDirectories(paths: StatePaths, { sandboxes }: Living): string[] {
   const all = [
-    ...list(paths.boxes),
+    ...list(paths.sandboxes),
     ...list(join(paths.run, 'removed')).map((id) => `removed ${id}`),
   ];
-  return all.filter((id) => !boxes.includes(id)).map((id) => `directory of a box: ${id}`);
+  return all.filter((id) => !sandboxes.includes(id)).map((id) => `directory of a sandbox: ${id}`);
 }
 
-async function domains(paths: StatePaths, { boxes }: Living): Promise<string[]> {
+async function domains(paths: StatePaths, { sandboxes }: Living): Promise<string[]> {
   const options = ['-q', '-c', embeddedFiles(paths).uri, 'list', '--all', '--name'];
   const { stdout } = await execa('virsh', options, { reject: false, timeout: 10_000 });
   const names = (stdout ?? '').split('\n').filter((name) => name.trim() !== '');
-  const known = boxes.map((id) => `${domainPrefix(paths)}${id}`);
+  const known = sandboxes.map((id) => `${domainPrefix(paths)}${id}`);
   return names.filter((name) => !known.includes(name)).map((name) => `domain ${name}`);
 }
 
-/** Of boxes: `lxc-PID-NAME.libvirt-lxc`, and what v1's pids controller has by their ids. */
-function cgroups(paths: StatePaths, { boxes }: Living): string[] {
+/** Of sandboxes: `lxc-PID-NAME.libvirt-lxc`, and what v1's pids controller has by their ids. */
+function cgroups(paths: StatePaths, { sandboxes }: Living): string[] {
   const prefix = domainPrefix(paths);
   return globSync(`/sys/fs/cgroup/**/*lxc-*${prefix.slice(0, 12)}*`)
-    .filter((path) => !boxes.some((id) => basename(path).includes(id.slice(0, 6))))
+    .filter((path) => !sandboxes.some((id) => basename(path).includes(id.slice(0, 6))))
     .map((path) => `cgroup ${path}`);
 }
 
-/** Whatever was started with this state directory, or is in a cgroup of its boxes. */
-function strayProcesses(paths: StatePaths, { boxes, runners }: Living): string[] {
+/** Whatever was started with this state directory, or is in a cgroup of its sandboxes. */
+function strayProcesses(paths: StatePaths, { sandboxes, runners }: Living): string[] {
   const all = processes();
   const name = embeddedFiles(paths).name;
   const kept = new Set([process.pid, ...runners]);
@@ -80,9 +80,11 @@ function strayProcesses(paths: StatePaths, { boxes, runners }: Living): string[]
   return all
     .filter(({ cgroup, environment, command }) => {
       if (command.includes(embeddedFiles(paths).config)) return false;
-      const inBox = cgroup.includes(`/${name}/`) && cgroup.includes('lxc-');
+      const inSandbox = cgroup.includes(`/${name}/`) && cgroup.includes('lxc-');
       const ours = environment.includes(`KILN_STATE=${paths.root}\0`);
-      return (inBox || ours) && !boxes.some((id) => cgroup.includes(id) || command.includes(id));
+      return (
+        (inSandbox || ours) && !sandboxes.some((id) => cgroup.includes(id) || command.includes(id))
+      );
     })
     .filter(({ pid, command }) => !kept.has(pid) && !/\/virsh|^virsh/.test(command))
     .map(({ pid, command }) => `process ${pid}: ${command.slice(0, 120)}`);
@@ -95,8 +97,8 @@ function mounts(paths: StatePaths): string[] {
     .map((line) => `mount ${line}`);
 }
 
-/** Claims of id ranges that name a box of this state directory. */
-function ranges(paths: StatePaths, { boxes }: Living): string[] {
+/** Claims of id ranges that name a sandbox of this state directory. */
+function ranges(paths: StatePaths, { sandboxes }: Living): string[] {
   const directory = join(paths.hostRun, 'ranges');
   return list(directory).flatMap((name) => {
     let owner: string;
@@ -106,7 +108,7 @@ function ranges(paths: StatePaths, { boxes }: Living): string[] {
       return [];
     }
     if (!owner.includes(`${paths.run}/`)) return [];
-    return boxes.some((id) => owner.includes(id))
+    return sandboxes.some((id) => owner.includes(id))
       ? []
       : [`id range ${name}: ${owner.split('\n')[0]}`];
   });

@@ -2,7 +2,7 @@
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { execa } from 'execa';
-import { domainPrefix } from '../../src/sandbox/box-record.ts';
+import { domainPrefix } from '../../src/sandbox/sandbox-record.ts';
 import type { StatePaths } from '../../src/state/paths.ts';
 import { daemonPid, plainEnvironment } from '../../test/support/daemon.ts';
 import { controllers, processes, signal } from './processes.ts';

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { execa } from 'execa';
 import { embeddedFiles } from '../../src/libvirt/embedded/files.ts';
-import { domainPrefix } from '../../src/sandbox/box-record.ts';
+import { domainPrefix } from '../../src/sandbox/sandbox-record.ts';
 import type { StatePaths } from '../../src/state/paths.ts';
 import { controllers, initOf, signal } from './processes.ts';
 
@@ -80,10 +80,10 @@ export async function killOne(options: VictimOptions): Promise<Kill> {
     await end;
     return { phase: undefined, target, took };
   }
-  const box = [...controllers(domainPrefix(paths))].find(([id]) => !before.has(id))?.[1];
-  // Scriptlets run in a box, and nothing else in an image's making does.
-  const phase = current === 'compose' && box !== undefined ? 'scriptlets' : current;
-  const victim = pidOf(target, paths, box);
+  const sandbox = [...controllers(domainPrefix(paths))].find(([id]) => !before.has(id))?.[1];
+  // Scriptlets run in a sandbox, and nothing else in an image's making does.
+  const phase = current === 'compose' && sandbox !== undefined ? 'scriptlets' : current;
+  const victim = pidOf(target, paths, sandbox);
   if (victim === undefined || !signal(victim, 'SIGKILL')) {
     signal(pid, 'SIGKILL');
     await end;

@@ -22,7 +22,7 @@ export async function checkImage(directory: string): Promise<void> {
       'build',
       'debian-build',
     ]);
-    // With two processors rpm writes its database in a box of its own; where it fails there it runs again.
+    // With two processors rpm writes its database in a sandbox of its own; where it fails there it runs again.
     const runs = (await readFile(trace, 'utf8')).match(/in the sandbox: \/usr\/bin\/rpm"/g);
     assert.equal(runs?.length, 1);
     const { stdout: version } = await kiln('bin/kiln', [

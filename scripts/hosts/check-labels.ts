@@ -24,7 +24,7 @@ async function checkProfile(state: BusyboxState): Promise<void> {
   const run = await state.kiln(['run', '-r', IMAGE, '--', ...LABEL.split(' ')]);
   assert.match(
     String(run.stdout),
-    /^libvirt-kiln-box-[0-9a-f]{8} \(enforce\)$/,
+    /^libvirt-kiln-sandbox-[0-9a-f]{8} \(enforce\)$/,
     String(run.stderr),
   );
   const mount = ['sh', '-c', 'mount -t tmpfs tmpfs /tmp && echo mounted'];
@@ -32,7 +32,10 @@ async function checkProfile(state: BusyboxState): Promise<void> {
   const refused = await state.kiln(['run', '-r', IMAGE, ...allowed, '--', ...mount]);
   assert.doesNotMatch(String(refused.stdout), /mounted/);
   const { stdout: log } = await execa('journalctl', ['-k', '--no-pager', '-b']);
-  assert.match(log, /apparmor="DENIED" operation="mount".*profile="libvirt-kiln-box-[0-9a-f]{8}"/);
+  assert.match(
+    log,
+    /apparmor="DENIED" operation="mount".*profile="libvirt-kiln-sandbox-[0-9a-f]{8}"/,
+  );
   const without = await state.kiln([
     ...['run', '-r', IMAGE, ...allowed, '--label', 'none', '--', ...mount],
   ]);
@@ -44,7 +47,7 @@ async function checkProfile(state: BusyboxState): Promise<void> {
 }
 
 /**
- * A file that everybody may read by its mode, and that is bound into two boxes of the same user: the
+ * A file that everybody may read by its mode, and that is bound into two sandboxes of the same user: the
  * one whose label it has reads it, the other does not, unless the host only logs.
  */
 async function checkCategories(state: BusyboxState): Promise<void> {

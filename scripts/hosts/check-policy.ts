@@ -13,7 +13,7 @@ export async function checkPolicy(): Promise<void> {
 const TRY = ['run', '-r', IMAGE] as const;
 
 /**
- * What kiln says of a host that does not hold boxes by labels, and that it refuses them there: kiln's
+ * What kiln says of a host that does not hold sandboxes by labels, and that it refuses them there: kiln's
  * module is not loaded, or SELinux only logs. The host is as before afterwards.
  */
 export async function checkHonesty(state: BusyboxState): Promise<void> {
@@ -51,7 +51,7 @@ export async function checkHonesty(state: BusyboxState): Promise<void> {
   }
 }
 
-/** On a host with SELinux, what boxes of tests need that show a layer by being without it. */
+/** On a host with SELinux, what sandboxes of tests need that show a layer by being without it. */
 export async function withBarePolicy(work: () => Promise<void>): Promise<void> {
   if (securityModule() !== 'selinux') return await work();
   await execa('semodule', ['-i', join(import.meta.dirname, '../../test/support/bare.cil')]);

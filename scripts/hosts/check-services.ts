@@ -65,7 +65,7 @@ export async function checkServices(): Promise<void> {
   }
 }
 
-/** A unit of the host's that is named as the one in the boxes is reloaded, and so are they. */
+/** A unit of the host's that is named as the one in the sandboxes is reloaded, and so are they. */
 async function reloadByTheHostsUnit(): Promise<void> {
   await writeFile(
     '/run/systemd/system/apache2.service',
@@ -88,7 +88,7 @@ async function reloadByTheHostsUnit(): Promise<void> {
   }
 }
 
-/** The unit in the box says Restart=on-abort: its own supervisor starts it again. */
+/** The unit in the sandbox says Restart=on-abort: its own supervisor starts it again. */
 async function killMainProcess(name: (typeof names)[0]): Promise<void> {
   const before = await statusOf(name);
   const main = before?.units[0]?.mainPid;
@@ -99,11 +99,11 @@ async function killMainProcess(name: (typeof names)[0]): Promise<void> {
     const pid = now?.units[0]?.mainPid;
     return typeof pid === 'number' && pid !== main && (await get(name, '/')) === '200';
   });
-  assert.equal((await statusOf(name))?.box, before?.box, 'in the same box');
+  assert.equal((await statusOf(name))?.sandbox, before?.sandbox, 'in the same sandbox');
   assert.equal(await property(unit(name), 'NRestarts'), '0', 'the host’s unit went on');
 }
 
-/** The box dies with its supervisor; the host’s systemd starts both again. */
+/** The sandbox dies with its supervisor; the host’s systemd starts both again. */
 async function killSupervisor(name: (typeof names)[0]): Promise<void> {
   const before = await statusOf(name);
   const supervisor = Number(await property(unit(name), 'MainPID'));
@@ -111,12 +111,12 @@ async function killSupervisor(name: (typeof names)[0]): Promise<void> {
   process.kill(supervisor, 'SIGKILL');
   await eventually('the service is started again', async () => {
     const now = await statusOf(name);
-    return now?.box !== before?.box && (await get(name, '/')) === '200';
+    return now?.sandbox !== before?.sandbox && (await get(name, '/')) === '200';
   });
   assert.equal(await property(unit(name), 'NRestarts'), '1');
-  const boxes: { id: string }[] = JSON.parse(await kiln('ps', '--json'));
-  const left = boxes.some(({ id }) => id === before?.box);
-  assert.equal(left, false, 'the former box is gone');
+  const sandboxes: { id: string }[] = JSON.parse(await kiln('ps', '--json'));
+  const left = sandboxes.some(({ id }) => id === before?.sandbox);
+  assert.equal(left, false, 'the former sandbox is gone');
 }
 
 async function rotate(): Promise<void> {

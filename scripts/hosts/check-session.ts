@@ -5,8 +5,8 @@ import { execa } from 'execa';
 import { type BusyboxState, IMAGE, KILN } from '../../test/support/busybox-state.ts';
 
 /**
- * A unit, such as a CI job's or an ssh session's, keeps a box and ends, with everything in its
- * cgroup: the box is there still, and with it the libvirtd that it needs.
+ * A unit, such as a CI job's or an ssh session's, keeps a sandbox and ends, with everything in its
+ * cgroup: the sandbox is there still, and with it the libvirtd that it needs.
  */
 export async function checkSession(state: BusyboxState): Promise<void> {
   const variables = ['KILN_STATE', 'KILN_URI', 'KILN_FROM_SOURCE', 'KILN_NODE'];
@@ -28,11 +28,11 @@ export async function checkSession(state: BusyboxState): Promise<void> {
   );
   const said = `${run.stderr}\n${await readFile(output, 'utf8').catch(String)}`;
   assert.equal(run.exitCode, 0, `${run.command} ended with ${run.exitCode}: ${said}`);
-  const [box] = JSON.parse(String((await state.kiln(['ps', '--json'])).stdout));
-  assert.equal(box?.state, 'kept');
-  const shell = await state.kiln(['shell', box.id], { stdin: 'pipe', input: 'cat /tmp/f\n' });
+  const [sandbox] = JSON.parse(String((await state.kiln(['ps', '--json'])).stdout));
+  assert.equal(sandbox?.state, 'kept');
+  const shell = await state.kiln(['shell', sandbox.id], { stdin: 'pipe', input: 'cat /tmp/f\n' });
   assert.equal(shell.stdout, 'kept', String(shell.stderr));
   // By libvirtd, which is confined itself where AppArmor or SELinux is in force.
-  const killed = await state.kiln(['kill', box.id]);
+  const killed = await state.kiln(['kill', sandbox.id]);
   assert.equal(killed.exitCode, 0, String(killed.stderr));
 }

@@ -95,12 +95,12 @@ async function onEngine(engine: string, uri: string): Promise<void> {
   }
   const before = hostThings('/tmp');
   if (wanted('limits')) {
-    await check(`${engine}: limits are in force in the cgroups of the box`, () =>
+    await check(`${engine}: limits are in force in the cgroups of the sandbox`, () =>
       onState(checkLimits),
     );
   }
   if (wanted('session')) {
-    await check(`${engine}: a kept box outlives the unit that started it`, () =>
+    await check(`${engine}: a kept sandbox outlives the unit that started it`, () =>
       onState(checkSession),
     );
   }
@@ -108,7 +108,7 @@ async function onEngine(engine: string, uri: string): Promise<void> {
     await check(`${engine}: kilnd runs in units of the host’s systemd`, () => onState(checkDaemon));
   }
   if (wanted('labels')) {
-    await check(`${engine}: a box has the host’s labels, and keeps others out`, () =>
+    await check(`${engine}: a sandbox has the host’s labels, and keeps others out`, () =>
       onState(checkLabels),
     );
     await runTests(engine, ['test/sandbox/layers.test.ts', 'test/sandbox/prepared.test.ts']);

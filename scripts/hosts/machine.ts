@@ -38,7 +38,7 @@ export async function runMachine(
       ...['-drive', `file=${job},format=raw,if=virtio,cache=unsafe`],
       ...['-serial', `file:${join(folder, 'console.log')}`, '-serial', 'stdio'],
       ...['-display', 'none', '-monitor', 'none'],
-      // A host has an interface that a box must not see; nothing answers on this one.
+      // A host has an interface that a sandbox must not see; nothing answers on this one.
       ...['-nic', 'user,restrict=on,model=virtio-net-pci'],
     ],
     // qemu keeps the throw-away changes there: gone with the folder.

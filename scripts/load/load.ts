@@ -5,9 +5,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { execa } from 'execa';
 import type { StatePaths } from '../../src/state/paths.ts';
 import { type Kiln, openKiln } from '../../test/support/kiln.ts';
-import { allAtOnce, oneByOne } from './boxes.ts';
 import { clientsAtOnce, clientsOneByOne } from './clients.ts';
 import { type Counts, measure } from './measure.ts';
+import { allAtOnce, oneByOne } from './sandboxes.ts';
 import { makeMess } from './week.ts';
 
 /** How much of what. */
@@ -36,7 +36,7 @@ export interface LoadGround {
 
 const KILN = join(import.meta.dirname, '../../src/cli/main.ts');
 
-/** Boxes before the first measurement: libraries are loaded, pools filled, caches written. */
+/** Sandboxes before the first measurement: libraries are loaded, pools filled, caches written. */
 const WARM_UP = 10;
 
 /** What memory may grow by with a peak: allocators keep what they had, and peaks differ. Bytes. */
@@ -45,8 +45,8 @@ const PEAK_SLACK = 48 << 20;
 /** What it may grow by otherwise. Bytes. */
 const SLACK = 16 << 20;
 
-/** What it may grow by for each box of a sequence, where a leak would show. Bytes. */
-const SLACK_PER_BOX = 4 << 10;
+/** What it may grow by for each sandbox of a sequence, where a leak would show. Bytes. */
+const SLACK_PER_SANDBOX = 4 << 10;
 
 /** How long what is being taken down may take, ms. */
 const GRACE = 30_000;
@@ -75,8 +75,8 @@ export async function load(ground: LoadGround, options: LoadOptions): Promise<Lo
   wrong.push(...(await oneByOne(kiln, image, WARM_UP)));
   wrong.push(...(await clientsAtOnce(ground, options.atOnce)));
   wrong.push(...(await clientsOneByOne(ground, WARM_UP)));
-  // The store's folders are made when it is first looked through, that of boxes on their way out by
-  // the next box.
+  // The store's folders are made when it is first looked through, that of sandboxes on their way out by
+  // the next sandbox.
   await execa(process.execPath, [KILN, 'gc'], { env });
   wrong.push(...(await oneByOne(kiln, image, 1)));
   const before = await take('before');
@@ -90,19 +90,19 @@ export async function load(ground: LoadGround, options: LoadOptions): Promise<Lo
     })),
   );
   const after = await take('after them', before);
-  wrong.push(...judge('boxes at once', before, after, PEAK_SLACK));
+  wrong.push(...judge('sandboxes at once', before, after, PEAK_SLACK));
   wrong.push(...(await clientsAtOnce(ground, options.atOnce)));
   const afterClients = await take('after clients', before);
   wrong.push(...judge('clients at once', after, afterClients, PEAK_SLACK));
   wrong.push(...(await clientsOneByOne(ground, options.oneByOne)));
   const many = await take(`after ${options.oneByOne} clients`, before);
-  const slack = SLACK + options.oneByOne * SLACK_PER_BOX;
+  const slack = SLACK + options.oneByOne * SLACK_PER_SANDBOX;
   wrong.push(...judge('clients one by one', afterClients, many, slack));
   const began = performance.now();
   wrong.push(...(await oneByOne(kiln, image, options.oneByOne)));
-  say(`${options.oneByOne} boxes in ${((performance.now() - began) / 1000).toFixed(0)} s`);
+  say(`${options.oneByOne} sandboxes in ${((performance.now() - began) / 1000).toFixed(0)} s`);
   const sequence = await take(`after ${options.oneByOne}`, before);
-  wrong.push(...judge('boxes one by one', many, sequence, slack));
+  wrong.push(...judge('sandboxes one by one', many, sequence, slack));
   if (options.week > 0) {
     wrong.push(...(await week({ paths, env, image }, options.week, kiln, columns, temporary)));
     // A new daemon: what it takes is to be compared with nothing.

@@ -5,7 +5,7 @@ import { describeLoad, load } from './load.ts';
 
 const USAGE = `usage: scripts/load-test [--at-once N] [--one-by-one N] [--week N]
 
-Opens boxes all at once (100), then one after the other (1000), in this process and as
+Opens sandboxes all at once (100), then one after the other (1000), in this process and as
 clients of the daemon; then makes the remains of a bad week (20 of each kind) and has kiln gc clear up.
 Prints what there is before and after of domains, processes, cgroups, mounts, id ranges, files, disk,
 descriptors and memory. Exit status 1 if there is more afterwards.`;

@@ -3,7 +3,7 @@ import { lstatSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { execa } from 'execa';
 import { embeddedFiles } from '../../src/libvirt/embedded/files.ts';
-import { domainPrefix } from '../../src/sandbox/box-record.ts';
+import { domainPrefix } from '../../src/sandbox/sandbox-record.ts';
 import type { StatePaths } from '../../src/state/paths.ts';
 import { daemonPid } from '../../test/support/daemon.ts';
 import { processes } from '../crash/processes.ts';
@@ -89,7 +89,7 @@ function list(directory: string): string[] {
   }
 }
 
-/** Groups of boxes, in whatever hierarchy. Names are cut where libvirt makes them. */
+/** Groups of sandboxes, in whatever hierarchy. Names are cut where libvirt makes them. */
 function cgroups(directory: string, prefix: string, depth: number): number {
   if (depth === 0) return 0;
   let count = 0;
@@ -109,7 +109,7 @@ function entries(directory: string) {
   }
 }
 
-/** Claims that name a box of this state directory. */
+/** Claims that name a sandbox of this state directory. */
 function ranges(paths: StatePaths): number {
   const directory = join(paths.hostRun, 'ranges');
   return list(directory).filter((name) => readText(join(directory, name)).includes(`${paths.run}/`))

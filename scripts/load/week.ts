@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { execa } from 'execa';
 import { embeddedFiles } from '../../src/libvirt/embedded/files.ts';
-import { domainPrefix } from '../../src/sandbox/box-record.ts';
+import { domainPrefix } from '../../src/sandbox/sandbox-record.ts';
 import type { StatePaths } from '../../src/state/paths.ts';
 import { controllers, signal } from '../crash/processes.ts';
 
@@ -29,7 +29,7 @@ export async function makeMess(week: Week): Promise<void> {
   }
   halfMade(week);
   await killDaemon(week);
-  // Kept boxes are over their time then, and folders without a record are nobody's.
+  // Kept sandboxes are over their time then, and folders without a record are nobody's.
   await sleep(6000);
 }
 
@@ -37,7 +37,7 @@ async function run({ env }: Week, args: readonly string[]): Promise<void> {
   await execa(process.execPath, [KILN, ...args], { env, stdin: 'ignore', reject: false });
 }
 
-/** Boxes that run, as many as there are to be; their runners. */
+/** Sandboxes that run, as many as there are to be; their runners. */
 async function start({ env, image, count }: Week) {
   const script = ['run', '-r', image, '--', 'sh', '-c', 'echo up; sleep 1000'];
   const runs = Array.from({ length: count }, () =>
@@ -81,8 +81,8 @@ function halfMade({ paths, count }: Week): void {
     writeFileSync(join(paths.store, 'locks', `work-${name}`), '');
     folder(join(paths.trash, name));
     folder(join(paths.images, String(i).padStart(64, 'd')));
-    const box = join(paths.boxes, `dead${String(i).padStart(6, '0')}`);
-    mkdirSync(box);
-    utimesSync(box, lastWeek, lastWeek);
+    const sandbox = join(paths.sandboxes, `dead${String(i).padStart(6, '0')}`);
+    mkdirSync(sandbox);
+    utimesSync(sandbox, lastWeek, lastWeek);
   }
 }

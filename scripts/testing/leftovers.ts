@@ -2,7 +2,7 @@ import { existsSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 
-/** How long boxes and daemons that are being torn down may take to be gone. */
+/** How long sandboxes and daemons that are being torn down may take to be gone. */
 const GRACE_MS = 10_000;
 
 /**
@@ -74,7 +74,7 @@ function processesOf(folder: string): string[] {
     const belongs =
       commandLine.includes(folder) ||
       read(`/proc/${pid}/environ`).includes(folder) ||
-      // A box outlives the daemon that started it; the daemon's private mounts are in its table.
+      // A sandbox outlives the daemon that started it; the daemon's private mounts are in its table.
       (!sharesOurMounts(pid) && read(`/proc/${pid}/mountinfo`).includes(folder));
     if (belongs) found.push(`process ${pid}: ${commandLine.slice(0, 160)}`);
   }

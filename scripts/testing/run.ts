@@ -110,7 +110,7 @@ const problems: string[] = [];
 const started = performance.now();
 // One folder for everything temporary: what is in it at the end was left behind.
 const temporary = mkdtempSync(join(tmpdir(), 'kiln-test-'));
-// Boxes reach their images through it with ids of their own.
+// Sandboxes reach their images through it with ids of their own.
 chmodSync(temporary, 0o711);
 // Where a test that names no state of its own keeps it: never in the machine's.
 mkdirSync(join(temporary, 'state'));

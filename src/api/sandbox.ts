@@ -177,7 +177,7 @@ export class Sandbox implements AsyncDisposable {
     try {
       await this.#connection.call('CloseSandbox', { sandbox: this.id });
     } catch (error) {
-      if (!(error instanceof KilnError) || error.code !== 'E_NO_BOX') throw error;
+      if (!(error instanceof KilnError) || error.code !== 'E_NO_SANDBOX') throw error;
     }
     this.#own.isBackground = false;
     await this.#gone.catch(() => undefined);

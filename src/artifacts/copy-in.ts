@@ -21,25 +21,25 @@ import { type ArtifactWarning, Budget, type CopyLimits, Warnings } from './warni
 
 /** PATH_MAX of linux/limits.h, without its NUL. */
 const LONGEST_PATH = 4095;
-/** In the box a path is what it says, whatever links an image has, and never leaves the box. */
+/** In the sandbox a path is what it says, whatever links an image has, and never leaves the sandbox. */
 const RESOLVE = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
 
 /** One `--copy-in SRC:DST`. */
 export interface CopyInItem {
   /** On the host, absolute or relative to the working directory of kiln. */
   readonly source: string;
-  /** In the box, absolute. */
+  /** In the sandbox, absolute. */
   readonly target: string;
   /** What of a directory is left out: absolute paths of the host, without links. */
   readonly leaveOut?: readonly string[];
 }
 
-/** What to copy into a box, before anything runs in it. */
+/** What to copy into a sandbox, before anything runs in it. */
 export interface CopyInRequest {
-  /** The box's root as a directory descriptor; stays open, is the caller's. */
+  /** The sandbox's root as a directory descriptor; stays open, is the caller's. */
   readonly rootFd: number;
   readonly items: readonly CopyInItem[];
-  /** Host ids of the user in the box who gets the files: they must be mapped in it. */
+  /** Host ids of the user in the sandbox who gets the files: they must be mapped in it. */
   readonly owner: Owner;
   readonly limits?: Partial<CopyLimits>;
   readonly signal?: AbortSignal;
@@ -48,7 +48,7 @@ export interface CopyInRequest {
 }
 
 /**
- * Copies files and directories of the host into a box, as `docker cp` would: a target that is a
+ * Copies files and directories of the host into a sandbox, as `docker cp` would: a target that is a
  * directory, or ends in a slash, takes the source under its own name; any other target is the name
  * it gets; a source that ends in `/.` is what is in that directory. Missing directories on the way
  * are made; what is there is replaced, existing directories are merged with.
@@ -164,7 +164,7 @@ function findSource(item: CopyInItem): Source {
   };
 }
 
-/** The path in the box, without a leading slash, that the source becomes; its parent exists then. */
+/** The path in the sandbox, without a leading slash, that the source becomes; its parent exists then. */
 function placeFor(rootFd: number, item: CopyInItem, source: Source): ByteString {
   if (!item.target.startsWith('/')) throw copyFailed(item, 'the target is not an absolute path');
   const parts = item.target.split('/').filter((part) => part !== '' && part !== '.');

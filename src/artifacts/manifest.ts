@@ -8,7 +8,7 @@ export interface Artifact {
   readonly path: string;
   /** The exact bytes of `path` in base64, only where it is not UTF-8. */
   readonly pathBytes?: string;
-  /** Where it was in the box, absolute. */
+  /** Where it was in the sandbox, absolute. */
   readonly source: string;
   readonly type: 'file' | 'directory' | 'symlink';
   /** Bytes of content, holes included; of a link: of its target; 0 for a directory. */

@@ -112,7 +112,7 @@ type ArtifactWarningCode =
 /** One thing a person should know about a collection. */
 export interface ArtifactWarning {
   readonly code: ArtifactWarningCode;
-  /** Where it is in the box (of `no-match`: the pattern); absent for `more`. */
+  /** Where it is in the sandbox (of `no-match`: the pattern); absent for `more`. */
   readonly path?: string;
   /** The exact bytes of `path` in base64, where it is not UTF-8. */
   readonly pathBytes?: string;

@@ -106,7 +106,7 @@ export async function openLockedBase(
 
 /**
  * Describes an image. A recipe or lock that is what it was is not parsed again: that takes longer
- * than opening a box.
+ * than opening a sandbox.
  */
 async function describe(
   { paths, cwd }: Engine,

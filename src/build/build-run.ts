@@ -3,7 +3,7 @@ import { describeProgress, type ImageProgress } from '../image/progress.ts';
 import type { PackageSigner } from '../rpm/signing-key.ts';
 import { Timeline } from '../run/timeline.ts';
 import type { Engine } from '../sandbox/open.ts';
-import type { BuildCommand, BuildEgress } from './box.ts';
+import type { BuildCommand, BuildEgress } from './build-sandbox.ts';
 import type { BuildHooks, BuildPhase, BuildWarning, LogName } from './report.ts';
 import { type BuildRequest, egressIn, type NetworkPhase } from './request.ts';
 import { logTime, type ResultFiles } from './result-files.ts';
@@ -20,11 +20,11 @@ export class BuildRun {
   name: string | undefined;
   /** Signs what is built, if it is to be signed. */
   signer: PackageSigner | undefined;
-  /** The box that was kept for whoever wants to look into it. */
+  /** The sandbox that was kept for whoever wants to look into it. */
   kept: string | undefined;
   /** The phase that failed: the innermost. */
   failedPhase: BuildPhase | undefined;
-  /** What its boxes asked the proxy for. */
+  /** What its sandboxes asked the proxy for. */
   readonly egressLog = new EgressLog();
   #files: ResultFiles | undefined;
   readonly #broken = new AbortController();

@@ -17,7 +17,7 @@ import { runRpmbuild, takePackages } from './run-rpmbuild.ts';
 import { packageSigner, signCollected } from './sign.ts';
 
 /**
- * Builds one package in a box of its own, and leaves nothing behind but its result directory: logs
+ * Builds one package in a sandbox of its own, and leaves nothing behind but its result directory: logs
  * and packages. It does not throw for what goes wrong with the build, with kiln's part of it or for
  * an aborted signal: the report tells.
  */
@@ -65,19 +65,19 @@ async function build(run: BuildRun, progress: Progress): Promise<void> {
         : { lock: lock?.layer ?? null, whole: false, warnings: [] },
     sourceOnly: request.stopAfter === 'srpm',
   });
-  const { box, image, requires } = prepared;
-  progress.box = box;
+  const { sandbox, image, requires } = prepared;
+  progress.sandbox = sandbox;
   progress.image = { id: image.manifest.id, name: image.manifest.name };
   progress.requires = requires;
   try {
-    caches.lookAt(box);
-    await inBox(run, progress, base, prepared);
+    caches.lookAt(sandbox);
+    await inSandbox(run, progress, base, prepared);
   } catch (error) {
-    progress.usage = box.sandbox.usage();
+    progress.usage = sandbox.sandbox.usage();
     await prepared.close(error);
     throw error;
   }
-  progress.usage = box.sandbox.usage();
+  progress.usage = sandbox.sandbox.usage();
   await prepared.close();
   const { packages } = progress.collected ?? { packages: [] };
   if (request.postinstall === true && packages.length > 0) {
@@ -138,22 +138,22 @@ function takeBase(run: BuildRun, lock: Parameters<typeof openLockedBase>[1] | un
     : openLockedBase(engine, lock, options);
 }
 
-async function inBox(
+async function inSandbox(
   run: BuildRun,
   progress: Progress,
   base: BuildBase,
   prepared: PreparedBuild,
 ): Promise<void> {
-  const { box, prepDone } = prepared;
+  const { sandbox, prepDone } = prepared;
   await writeInstalled(run, prepared);
   const building =
     run.request.stopAfter === undefined
-      ? awaitedLater(runRpmbuild(run, progress, box, prepDone))
+      ? awaitedLater(runRpmbuild(run, progress, sandbox, prepDone))
       : undefined;
   const describing = awaitedLater(describeRoot(run, base, prepared));
   const ends = await Promise.allSettled([building, describing]);
   for (const end of ends) if (end.status === 'rejected') throw end.reason;
-  await takePackages(run, progress, box);
+  await takePackages(run, progress, sandbox);
 }
 
 /** Writes what is known of the root already, while rpmbuild works; if that fails, so does the build. */

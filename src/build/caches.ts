@@ -8,13 +8,13 @@ import { O_PATH } from '../kernel/at.ts';
 import { acquireLock, type HeldLock, tryLock } from '../kernel/flock.ts';
 import type { Bind } from '../sandbox/specification.ts';
 import { DiskWatch } from '../state/disk-watch.ts';
-import type { BuildBox } from './box.ts';
 import type { BuildRun } from './build-run.ts';
+import type { BuildSandbox } from './build-sandbox.ts';
 import { MAX_ENTRIES, thinOut } from './cache-tree.ts';
 import type { CacheMount } from './request.ts';
 import { BUILD_HOME } from './rpmbuild.ts';
 
-/** Where a box sees its caches: where programs look for theirs (XDG Base Directory). */
+/** Where a sandbox sees its caches: where programs look for theirs (XDG Base Directory). */
 const CACHE_HOME = `${BUILD_HOME}/.cache`;
 
 /** The name of the cache that is ccache's. */
@@ -83,9 +83,9 @@ export class Caches implements AsyncDisposable {
   }
 
   /** Warns of an image without the program that the cache is for. */
-  lookAt(box: BuildBox): void {
+  lookAt(sandbox: BuildSandbox): void {
     if (!this.#open.some(({ mount }) => mount.name === CCACHE)) return;
-    const root = box.sandbox.openRoot();
+    const root = sandbox.sandbox.openRoot();
     try {
       const program = openInTree(root, '/usr/bin/ccache', O_PATH);
       if (program !== undefined) {

@@ -8,23 +8,23 @@ import { openInTree } from '../image/tree/path.ts';
 import { openPath } from '../kernel/at.ts';
 import type { RpmIdentity } from '../rpm/package.ts';
 import { readIdentities } from '../rpm/read.ts';
-import type { BuildBox } from './box.ts';
 import type { BuildRun } from './build-run.ts';
+import type { BuildSandbox } from './build-sandbox.ts';
 import type { BuiltPackage } from './report.ts';
 
 /** More packages than any spec makes; each costs a line in result.json. */
 const MAX_PACKAGES = 20_000;
 
-/** What came out of a box. */
+/** What came out of a sandbox. */
 export interface CollectedPackages {
   readonly packages: readonly BuiltPackage[];
   readonly sourcePackage: BuiltPackage | undefined;
   readonly collection: Collection;
 }
 
-/** One package file in a box. */
+/** One package file in a sandbox. */
 interface Found {
-  /** In the box. */
+  /** In the sandbox. */
   readonly folder: string;
   /** Without a folder. */
   readonly file: string;
@@ -33,14 +33,17 @@ interface Found {
 
 /**
  * Copies the packages that a build made into the result directory. Before that each is read in a
- * confined child; nothing that is no package comes out. All processes of the box must be dead.
- * @throws KilnError E_BUILD_OUTPUT, E_BOX_GONE, and what {@link collectArtifacts} throws.
+ * confined child; nothing that is no package comes out. All processes of the sandbox must be dead.
+ * @throws KilnError E_BUILD_OUTPUT, E_SANDBOX_GONE, and what {@link collectArtifacts} throws.
  */
-export async function collectPackages(run: BuildRun, box: BuildBox): Promise<CollectedPackages> {
+export async function collectPackages(
+  run: BuildRun,
+  sandbox: BuildSandbox,
+): Promise<CollectedPackages> {
   const { request, signal, warn } = run;
-  const rootFd = box.sandbox.openRoot();
+  const rootFd = sandbox.sandbox.openRoot();
   try {
-    const folders = [`${box.topDirectory}/RPMS`, `${box.topDirectory}/SRPMS`];
+    const folders = [`${sandbox.topDirectory}/RPMS`, `${sandbox.topDirectory}/SRPMS`];
     const found = await findPackages(rootFd, folders, run);
     const collection = await collectArtifacts({
       rootFd,
@@ -54,7 +57,7 @@ export async function collectPackages(run: BuildRun, box: BuildBox): Promise<Col
       onWarning: warn,
     });
     // Fails where the sandbox is gone: with its init its mounts went, and what was read of its tree was empty.
-    await box.sandbox.killAll();
+    await sandbox.sandbox.killAll();
     const artifacts = new Map(collection.artifacts.map((artifact) => [artifact.path, artifact]));
     const built = found.map((entry) => describe(entry, artifacts.get(entry.file)));
     return {
@@ -67,7 +70,7 @@ export async function collectPackages(run: BuildRun, box: BuildBox): Promise<Col
   }
 }
 
-/** The packages in these folders of the box; a link or device that is called like one is left out. */
+/** The packages in these folders of the sandbox; a link or device that is called like one is left out. */
 async function findPackages(
   rootFd: number,
   folders: readonly string[],

@@ -2,8 +2,8 @@ import type { CgroupUsage } from '../kernel/cgroup-usage.ts';
 import { asKilnError } from '../kernel/system-error.ts';
 import { writeResult } from '../report/write.ts';
 import type { CommandEnd } from '../sandbox/door/supervise.ts';
-import type { BuildBox } from './box.ts';
 import type { BuildRun } from './build-run.ts';
+import type { BuildSandbox } from './build-sandbox.ts';
 import type { CollectedPackages } from './collect.ts';
 import { buildStatus } from './exit-status.ts';
 import { BuildFailure } from './outcome.ts';
@@ -18,7 +18,7 @@ export interface Progress {
   base?: BuildReport['base'];
   image?: BuildReport['image'];
   requires?: readonly string[];
-  box?: BuildBox;
+  sandbox?: BuildSandbox;
   collected?: CollectedPackages;
   end?: CommandEnd;
   usage?: CgroupUsage;
@@ -53,7 +53,7 @@ export async function finish(
 
 function describe(run: BuildRun, progress: Progress, error: unknown): BuildReport {
   const { request, timeline, warnings } = run;
-  const { name, base, image, box, collected, end } = progress;
+  const { name, base, image, sandbox, collected, end } = progress;
   const failure = error === undefined ? undefined : asKilnError(error);
   const failedPhase: BuildPhase | undefined = failure && (run.failedPhase ?? 'input');
   return {
@@ -71,12 +71,12 @@ function describe(run: BuildRun, progress: Progress, error: unknown): BuildRepor
     buildRequires: progress.requires ?? [],
     base,
     image,
-    box: run.kept ?? box?.sandbox.id,
+    sandbox: run.kept ?? sandbox?.sandbox.id,
     kept: run.kept !== undefined,
     end,
     limitHit: failure instanceof BuildFailure ? failure.limitHit : null,
     usage: progress.usage ?? {},
-    measured: box?.sandbox.measured,
+    measured: sandbox?.sandbox.measured,
     artifacts: collected?.collection.artifacts ?? [],
     warnings,
     egress: run.egressLog.entries(),

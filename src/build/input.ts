@@ -96,7 +96,7 @@ async function regular(path: string, what: string): Promise<void> {
   });
 }
 
-/** What to copy into a box for this source. */
+/** What to copy into a sandbox for this source. */
 export function inputFiles(request: BuildRequest, top: string = TOP_DIRECTORY): CopyInItem[] {
   const { source, resultDirectory } = request;
   if (source.kind === 'srpm') {

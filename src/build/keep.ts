@@ -1,41 +1,45 @@
 import { closeSync, constants, readdirSync } from 'node:fs';
 import { openInTree } from '../image/tree/path.ts';
-import type { BuildBox } from './box.ts';
 import type { BuildRun } from './build-run.ts';
+import type { BuildSandbox } from './build-sandbox.ts';
 import { rememberBuild } from './kept-build.ts';
 import { BuildFailure } from './outcome.ts';
 
 /** Directories beside the sources that rpmbuild makes in a package's build directory. */
 const RPMBUILD_OWN = new Set(['BUILDROOT', 'SPECPARTS']);
 
-/** Destroys a build's box, or keeps it when the build failed in it and that was asked for. */
-export async function leaveBox(run: BuildRun, box: BuildBox, failure: unknown): Promise<void> {
+/** Destroys a build's sandbox, or keeps it when the build failed in it and that was asked for. */
+export async function leaveSandbox(
+  run: BuildRun,
+  sandbox: BuildSandbox,
+  failure: unknown,
+): Promise<void> {
   const { keepSeconds } = run.request;
   if (keepSeconds === undefined || !(failure instanceof BuildFailure)) {
-    await run.phase('destroy', () => box.close()).catch(() => box.close());
+    await run.phase('destroy', () => sandbox.close()).catch(() => sandbox.close());
     return;
   }
-  await rememberBuild(run.engine.paths, box.sandbox.id, {
+  await rememberBuild(run.engine.paths, sandbox.sandbox.id, {
     request: run.request,
     name: run.name ?? run.request.source.path.replace(/^.*\//, ''),
     failedPhase: run.failedPhase ?? 'build',
-    topDirectory: box.topDirectory,
+    topDirectory: sandbox.topDirectory,
   });
-  await box.keep(keepSeconds, buildDirectory(box));
-  run.kept = box.sandbox.id;
+  await sandbox.keep(keepSeconds, buildDirectory(sandbox));
+  run.kept = sandbox.sandbox.id;
 }
 
 /** Where a person wants to be after a failure: in the unpacked sources, as far as they are there. */
-function buildDirectory(box: BuildBox): string {
-  const root = box.sandbox.openRoot();
+function buildDirectory(sandbox: BuildSandbox): string {
+  const root = sandbox.sandbox.openRoot();
   try {
-    let path = `${box.topDirectory}/BUILD`;
+    let path = `${sandbox.topDirectory}/BUILD`;
     for (let depth = 0; depth < 2; depth++) {
       const below = onlyDirectory(root, path);
       if (below === undefined) break;
       path = `${path}/${below}`;
     }
-    return directories(root, path) === undefined ? box.topDirectory : path;
+    return directories(root, path) === undefined ? sandbox.topDirectory : path;
   } finally {
     closeSync(root);
   }

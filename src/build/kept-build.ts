@@ -5,7 +5,7 @@ import type { StatePaths } from '../state/paths.ts';
 import type { BuildPhase } from './report.ts';
 import type { BuildRequest } from './request.ts';
 
-/** What is kept beside a box that a build failed in. It goes with the box. */
+/** What is kept beside a sandbox that a build failed in. It goes with the sandbox. */
 export interface KeptBuild {
   readonly request: BuildRequest;
   /** Of the source package. */
@@ -14,17 +14,17 @@ export interface KeptBuild {
   readonly topDirectory: string;
 }
 
-function keptFile(paths: StatePaths, box: string): string {
-  return join(paths.boxes, box, 'build.json');
+function keptFile(paths: StatePaths, sandbox: string): string {
+  return join(paths.sandboxes, sandbox, 'build.json');
 }
 
-/** Notes how a build can go on in the box it failed in. */
+/** Notes how a build can go on in the sandbox it failed in. */
 export async function rememberBuild(
   paths: StatePaths,
-  box: string,
+  sandbox: string,
   kept: KeptBuild,
 ): Promise<void> {
-  const file = keptFile(paths, box);
+  const file = keptFile(paths, sandbox);
   writeRecord(file, kept);
 }
 
@@ -35,11 +35,13 @@ const takeKept = withFields<KeptBuild>({
   topDirectory: 'string',
 });
 
-/** How a build can go on in the box `box`. @throws KilnError E_NO_BOX; E_DAMAGED */
-export async function readKept(paths: StatePaths, box: string): Promise<KeptBuild> {
-  const kept = /^[0-9a-f]+$/.test(box) ? readRecord(keptFile(paths, box), takeKept) : undefined;
+/** How a build can go on in the sandbox `sandbox`. @throws KilnError E_NO_SANDBOX; E_DAMAGED */
+export async function readKept(paths: StatePaths, sandbox: string): Promise<KeptBuild> {
+  const kept = /^[0-9a-f]+$/.test(sandbox)
+    ? readRecord(keptFile(paths, sandbox), takeKept)
+    : undefined;
   if (kept !== undefined) return kept;
-  throw new KilnError('E_NO_BOX', `no build was kept as ${box}`, {
+  throw new KilnError('E_NO_SANDBOX', `no build was kept as ${sandbox}`, {
     hint: '`kiln ps` lists what is kept; `kiln build --keep` keeps the sandbox of a build that fails',
   });
 }

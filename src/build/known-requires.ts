@@ -11,7 +11,7 @@ const KEPT = 4000;
 
 /**
  * What a source package turned out to require the last time, so that its build can start in the
- * right image at once. It is a guess: what the package says in the box decides.
+ * right image at once. It is a guess: what the package says in the sandbox decides.
  */
 export class KnownRequires {
   readonly #cache: SmallCache;

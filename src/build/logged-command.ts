@@ -1,6 +1,6 @@
 import type { Executed } from '../sandbox/door/planned-sandbox.ts';
-import type { BuildBox, BuildCommand } from './box.ts';
 import type { BuildRun } from './build-run.ts';
+import type { BuildCommand, BuildSandbox } from './build-sandbox.ts';
 import { commandLine } from './rpmbuild.ts';
 
 /**
@@ -9,12 +9,12 @@ import { commandLine } from './rpmbuild.ts';
  */
 export async function runLogged(
   run: BuildRun,
-  box: BuildBox,
+  sandbox: BuildSandbox,
   argv: readonly string[],
   command: BuildCommand = run.command('build.log'),
 ): Promise<Executed> {
   run.say(`Executing command: ${commandLine(argv)}`, 'build.log');
-  const end = await box.run(argv, command);
+  const end = await sandbox.run(argv, command);
   const how = end.signal === null ? String(end.exitCode) : `killed by ${end.signal}`;
   run.say(`Child return code was: ${how}`, 'build.log');
   return end;

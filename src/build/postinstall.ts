@@ -4,19 +4,19 @@ import { formatDependency } from '../rpm/dependency.ts';
 import type { RpmPackage } from '../rpm/package.ts';
 import { readRpms } from '../rpm/read.ts';
 import type { BuildBase } from './base.ts';
-import { BuildBox } from './box.ts';
 import type { BuildRun } from './build-run.ts';
+import { BuildSandbox } from './build-sandbox.ts';
 import { buildRepositories, openLayer, solveLayer } from './layer.ts';
 import { BuildFailure, whichLimit } from './outcome.ts';
 import type { BuiltPackage } from './report.ts';
 import { networkIn } from './request.ts';
 import { BUILD_HOME } from './rpmbuild.ts';
 
-/** Where the new packages are in the box. */
+/** Where the new packages are in the sandbox. */
 const PACKAGES = `${BUILD_HOME}/packages`;
 
 /**
- * Installs what was built, all of it at once, in a fresh box: on top of the base image and of what
+ * Installs what was built, all of it at once, in a fresh sandbox: on top of the base image and of what
  * the packages require, by the image's own rpm, which judges dependencies, conflicts and scriptlets.
  * @throws BuildFailure E_BUILD_POSTINSTALL; E_SOLVER_PROBLEM and what making images throws.
  */
@@ -45,7 +45,7 @@ export async function checkInstall(
       },
     );
     await using image = await openLayer(context, layer);
-    const box = await BuildBox.open({
+    const sandbox = await BuildSandbox.open({
       engine,
       request,
       image,
@@ -58,8 +58,8 @@ export async function checkInstall(
     });
     try {
       const items = paths.map((source) => ({ source, target: `${PACKAGES}/` }));
-      await box.sandbox.copyIn(items, run.warn, signal);
-      const end = await box.run(installCommand(), run.command('root.log'));
+      await sandbox.sandbox.copyIn(items, run.warn, signal);
+      const end = await sandbox.run(installCommand(), run.command('root.log'));
       // rpm warns of scriptlets that failed, and calls the transaction a success.
       for (const line of end.output.lines().filter((it) => FAILED_SCRIPTLET.test(it))) {
         run.warn({ code: 'scriptlet', message: line.replace(/^(?:warning|error): /, '') });
@@ -74,7 +74,7 @@ export async function checkInstall(
         'root.log has all that rpm said',
       );
     } finally {
-      await box.close();
+      await sandbox.close();
     }
   });
 }

@@ -5,10 +5,10 @@ import { discard } from '../image/store/work-directory.ts';
 import type { RepositorySet } from '../repository/open.ts';
 import type { Bind } from '../sandbox/specification.ts';
 import type { BuildBase } from './base.ts';
-import { BuildBox } from './box.ts';
 import type { BuildRun } from './build-run.ts';
+import { BuildSandbox } from './build-sandbox.ts';
 import { type BuildInput, inputFiles } from './input.ts';
-import { leaveBox } from './keep.ts';
+import { leaveSandbox } from './keep.ts';
 import { KnownRequires } from './known-requires.ts';
 import { buildRepositories, type Layer, openLayer, solveLayer } from './layer.ts';
 import { egressIn, type NetworkPhase, networkIn } from './request.ts';
@@ -17,20 +17,20 @@ import { dynamicRequires, makeSrpm } from './srpm.ts';
 /** Rounds of installing what was asked for and asking again; more never come to rest. */
 const MAX_ROUNDS = 20;
 
-/** A box with the source package made in it, in the image that has everything it requires. */
+/** A sandbox with the source package made in it, in the image that has everything it requires. */
 export interface PreparedBuild {
-  readonly box: BuildBox;
+  readonly sandbox: BuildSandbox;
   readonly image: LeasedImage;
   readonly layer: Layer;
-  /** %prep has run in the box, for the dynamic requirements' sake. */
+  /** %prep has run in the sandbox, for the dynamic requirements' sake. */
   readonly prepDone: boolean;
   /** What the spec requires, statically and dynamically. */
   readonly requires: readonly string[];
-  /** Ends the use of the image, and the box; after a failure in the box it may be kept. */
+  /** Ends the use of the image, and the sandbox; after a failure in the sandbox it may be kept. */
   close(failure?: unknown): Promise<void>;
 }
 
-/** How boxes are opened. */
+/** How sandboxes are opened. */
 export interface PrepareOptions {
   readonly base: BuildBase;
   readonly input: BuildInput;
@@ -63,7 +63,7 @@ export async function prepareBuild(run: BuildRun, options: PrepareOptions): Prom
 class Rounds {
   readonly #run: BuildRun;
   readonly #options: PrepareOptions;
-  #box: BuildBox | undefined;
+  #sandbox: BuildSandbox | undefined;
   #image: LeasedImage | undefined;
   #layer: Layer = { lock: null, whole: false, warnings: [] };
   #repositories: RepositorySet | undefined;
@@ -110,9 +110,9 @@ class Rounds {
     );
   }
 
-  /** Ends the box there is; after a failure in it, it may be kept. */
+  /** Ends the sandbox there is; after a failure in it, it may be kept. */
   async abandon(failure?: unknown): Promise<void> {
-    if (this.#box !== undefined) await leaveBox(this.#run, this.#box, failure);
+    if (this.#sandbox !== undefined) await leaveSandbox(this.#run, this.#sandbox, failure);
     await this.#image?.[Symbol.asyncDispose]();
   }
 
@@ -155,7 +155,7 @@ class Rounds {
     return { engine, base: this.#options.base, offline, onProgress, signal };
   }
 
-  /** Whether the box is closed as it is to be for the build itself. */
+  /** Whether the sandbox is closed as it is to be for the build itself. */
   #sameNetwork(): boolean {
     const { request } = this.#run;
     const inPhase = (phase: NetworkPhase) => [networkIn(request, phase), egressIn(request, phase)];
@@ -167,7 +167,7 @@ class Rounds {
     return JSON.stringify(digests(layer)) === JSON.stringify(digests(this.#layer));
   }
 
-  /** Whether the box has what `layer` has; it may have more, if it was guessed. */
+  /** Whether the sandbox has what `layer` has; it may have more, if it was guessed. */
   #hasAll(layer: Layer): boolean {
     const here = new Set(this.#layer.lock?.packages.map(({ digest }) => digest));
     const wanted = layer.lock?.packages ?? [];
@@ -176,7 +176,7 @@ class Rounds {
 
   async #enter(layer: Layer, phase: NetworkPhase): Promise<void> {
     await this.abandon();
-    this.#box = undefined;
+    this.#sandbox = undefined;
     const run = this.#run;
     for (const message of layer.warnings) run.warn({ code: 'solver', message });
     const { scratch } = run.request;
@@ -197,10 +197,10 @@ class Rounds {
     });
     this.#image = image;
     this.#layer = layer;
-    this.#box = await run.phase('sandbox', async () => {
+    this.#sandbox = await run.phase('sandbox', async () => {
       const { binds, env, topDirectory } = this.#options;
       const { engine, request } = run;
-      const box = await BuildBox.open({
+      const sandbox = await BuildSandbox.open({
         engine,
         request,
         image,
@@ -213,31 +213,35 @@ class Rounds {
         samples: run.timeline.samples,
       });
       try {
-        await box.sandbox.copyIn(inputFiles(request, box.topDirectory), run.warn, run.signal);
+        await sandbox.sandbox.copyIn(
+          inputFiles(request, sandbox.topDirectory),
+          run.warn,
+          run.signal,
+        );
       } catch (error) {
-        await box.close();
+        await sandbox.close();
         throw error;
       }
-      return box;
+      return sandbox;
     });
   }
 
-  #opened(): BuildBox {
-    if (this.#box === undefined) throw new TypeError('no sandbox is open');
-    return this.#box;
+  #opened(): BuildSandbox {
+    if (this.#sandbox === undefined) throw new TypeError('no sandbox is open');
+    return this.#sandbox;
   }
 
   #prepared(requires: readonly string[], prepDone: boolean): PreparedBuild {
-    const box = this.#opened();
+    const sandbox = this.#opened();
     const image = this.#image!;
     return {
-      box,
+      sandbox,
       image,
       layer: this.#layer,
       prepDone,
       requires,
       close: async (failure) => {
-        await leaveBox(this.#run, box, failure);
+        await leaveSandbox(this.#run, sandbox, failure);
         await image[Symbol.asyncDispose]();
       },
     };

@@ -8,7 +8,7 @@ import type { RpmIdentity } from '../rpm/package.ts';
 import type { Course } from '../run/timeline.ts';
 import type { CommandFacts } from '../sandbox/command-facts.ts';
 import type { CommandEnd } from '../sandbox/door/supervise.ts';
-import type { BoxFacts } from '../sandbox/facts.ts';
+import type { SandboxFacts } from '../sandbox/facts.ts';
 import type { BuildRequest } from './request.ts';
 
 /**
@@ -56,7 +56,7 @@ export type BuildWarning =
 
 /** What a caller hears of a build while it runs. All are optional. */
 export interface BuildHooks {
-  /** Ends the build: its box is destroyed, and the report's failure is the signal's reason. */
+  /** Ends the build: its sandbox is destroyed, and the report's failure is the signal's reason. */
   readonly signal?: AbortSignal;
   readonly onPhase?: (phase: BuildPhase, event: 'start' | 'finish' | 'fail') => void;
   /** What goes into a log, as it comes. */
@@ -125,15 +125,15 @@ export interface BuildReport extends Course {
   /** The base, and the image the build ran in: the same where nothing was to add. */
   readonly base: { readonly id: string; readonly name: string } | undefined;
   readonly image: { readonly id: string; readonly name: string } | undefined;
-  /** The box the build ran in; it is there still if `kept`. */
-  readonly box: string | undefined;
+  /** The sandbox the build ran in; it is there still if `kept`. */
+  readonly sandbox: string | undefined;
   readonly kept: boolean;
   /** How rpmbuild ended. */
   readonly end: CommandEnd | undefined;
   readonly limitHit: 'timeout' | 'stall' | 'memory' | 'pids' | 'disk' | null;
   readonly usage: CgroupUsage;
-  readonly measured: (BoxFacts & CommandFacts) | undefined;
-  /** All files that were taken out of boxes. */
+  readonly measured: (SandboxFacts & CommandFacts) | undefined;
+  /** All files that were taken out of sandboxes. */
   readonly artifacts: readonly Artifact[];
   readonly warnings: readonly BuildWarning[];
   /** What was asked of the proxy; nothing where there was none. */

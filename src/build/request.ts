@@ -25,7 +25,7 @@ export type BuildSource =
       readonly sources?: string;
     };
 
-/** A named cache that is mounted into the box and outlives it. */
+/** A named cache that is mounted into the sandbox and outlives it. */
 export interface CacheMount {
   /** Letters, digits, `.`, `_`, `-`. */
   readonly name: string;
@@ -39,7 +39,7 @@ type BuildStop = 'srpm' | 'dependencies';
 /** Where rpmbuild is to start, with what is there already: its `--short-circuit`. */
 export type ShortCircuit = 'build' | 'install' | 'binary';
 
-/** An overlay that outlives the build's box: kiln-mock's roots. */
+/** An overlay that outlives the build's sandbox: kiln-mock's roots. */
 interface KeptScratch {
   /** On the host, absolute: its `upper` has what is written, the build user's home with it. */
   readonly path: string;
@@ -82,10 +82,10 @@ export interface BuildRequest {
   readonly limits?: SandboxLimits;
   /** Bytes the build may write; see SandboxSpecification. */
   readonly disk?: number;
-  /** Milliseconds; `timeout` is for everything that runs in boxes together. */
+  /** Milliseconds; `timeout` is for everything that runs in sandboxes together. */
   readonly time?: { readonly timeout?: number; readonly stallTimeout?: number };
   readonly hostname?: string;
-  /** Keep the box so many seconds when the build fails in it. */
+  /** Keep the sandbox so many seconds when the build fails in it. */
   readonly keepSeconds?: number;
   /** Use no network on the host's side: what is not cached is an error. */
   readonly offline?: boolean;
@@ -93,12 +93,12 @@ export interface BuildRequest {
   readonly update?: boolean;
   /** A lock that an earlier build wrote (`lock.json`): its images are made, nothing is solved. */
   readonly lock?: string;
-  /** Install what was built in a fresh box. */
+  /** Install what was built in a fresh sandbox. */
   readonly postinstall?: boolean;
   /** What a build should not depend on; for {@link verifyBuild} to change. */
   readonly surroundings?: Surroundings;
   readonly stopAfter?: BuildStop;
-  /** Where the box's own files stay; without it they are gone with the box. */
+  /** Where the sandbox's own files stay; without it they are gone with the sandbox. */
   readonly scratch?: KeptScratch;
   readonly provenance?: ProvenanceOptions;
   /** Sign the packages with this key; KILN_SIGN_PASSPHRASE opens it where no file does. */
@@ -109,7 +109,7 @@ export interface BuildRequest {
   readonly shownAs?: readonly string[];
 }
 
-/** What surrounds a build in its box. */
+/** What surrounds a build in its sandbox. */
 interface Surroundings {
   /** rpm's %_topdir, where it is not mock's. */
   readonly topDirectory?: string;

@@ -11,7 +11,7 @@ export function resultOfBuild(report: BuildReport): Result {
   return {
     ...resultOfCourse(report),
     kiln: KILN_VERSION,
-    id: report.box ?? null,
+    id: report.sandbox ?? null,
     exitStatus: report.exitStatus,
     exit: exitOf(end),
     limitHit: report.limitHit,

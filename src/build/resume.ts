@@ -1,12 +1,12 @@
 import { join } from 'node:path';
 import { readManifest } from '../image/store/manifest.ts';
-import { readBoxRecord } from '../sandbox/box-record.ts';
 import type { Engine } from '../sandbox/open.ts';
+import { readSandboxRecord } from '../sandbox/sandbox-record.ts';
 import type { StatePaths } from '../state/paths.ts';
-import { BuildBox } from './box.ts';
 import { BuildRun } from './build-run.ts';
+import { BuildSandbox } from './build-sandbox.ts';
 import { finish, type Progress } from './finish.ts';
-import { leaveBox } from './keep.ts';
+import { leaveSandbox } from './keep.ts';
 import { type KeptBuild, readKept } from './kept-build.ts';
 import type { BuildHooks, BuildPhase, BuildReport } from './report.ts';
 import type { BuildRequest } from './request.ts';
@@ -24,24 +24,24 @@ const BEFORE_COMPILE = new Set<BuildPhase>([
 ]);
 
 /**
- * Goes on with a build in the box that it failed in, with all that somebody changed there: the
+ * Goes on with a build in the sandbox that it failed in, with all that somebody changed there: the
  * source package is made anew of SPECS and SOURCES, and rpmbuild starts with %prep if that is where
- * it failed, else with what comes after it. If it fails again, the box is kept once more.
+ * it failed, else with what comes after it. If it fails again, the sandbox is kept once more.
  * @param overrides what is to be different from the first time
- * @throws KilnError E_NO_BOX for a box that no build was kept in.
+ * @throws KilnError E_NO_SANDBOX for a sandbox that no build was kept in.
  */
 export async function resumeBuild(
   engine: Engine,
-  box: string,
+  sandbox: string,
   overrides: Partial<BuildRequest>,
   hooks: BuildHooks = {},
 ): Promise<BuildReport> {
-  const kept = await readKept(engine.paths, box);
+  const kept = await readKept(engine.paths, sandbox);
   const request: BuildRequest = { ...kept.request, ...overrides };
   const run = new BuildRun(engine, request, hooks);
   run.name = kept.name;
   const progress: Progress = {
-    ...(await imageOf(engine.paths, box)),
+    ...(await imageOf(engine.paths, sandbox)),
     name: kept.name,
   };
   let failure: unknown;
@@ -49,7 +49,7 @@ export async function resumeBuild(
     using files = await ResultFiles.open(request.resultDirectory, request.caller);
     run.logTo(files);
     run.signer = await packageSigner(engine, request);
-    await goOn(run, progress, box, kept);
+    await goOn(run, progress, sandbox, kept);
   } catch (error) {
     failure = error;
   }
@@ -58,26 +58,28 @@ export async function resumeBuild(
 
 async function goOn(run: BuildRun, progress: Progress, id: string, kept: KeptBuild): Promise<void> {
   const { engine } = run;
-  const box = await run.phase('sandbox', () => BuildBox.reopen(engine, id, kept.topDirectory));
-  progress.box = box;
+  const sandbox = await run.phase('sandbox', () =>
+    BuildSandbox.reopen(engine, id, kept.topDirectory),
+  );
+  progress.sandbox = sandbox;
   try {
-    const { requires } = await makeSrpm(run, box, { unpack: false });
+    const { requires } = await makeSrpm(run, sandbox, { unpack: false });
     progress.requires = requires;
     const prepDone = !BEFORE_COMPILE.has(kept.failedPhase);
-    await runRpmbuild(run, progress, box, prepDone);
-    await takePackages(run, progress, box);
+    await runRpmbuild(run, progress, sandbox, prepDone);
+    await takePackages(run, progress, sandbox);
   } catch (error) {
-    progress.usage = box.sandbox.usage();
-    await leaveBox(run, box, error);
+    progress.usage = sandbox.sandbox.usage();
+    await leaveSandbox(run, sandbox, error);
     throw error;
   }
-  progress.usage = box.sandbox.usage();
-  await leaveBox(run, box, undefined);
+  progress.usage = sandbox.sandbox.usage();
+  await leaveSandbox(run, sandbox, undefined);
   await signCollected(run, progress);
 }
 
-async function imageOf(paths: StatePaths, box: string): Promise<Pick<Progress, 'image'>> {
-  const id = readBoxRecord(join(paths.boxes, box))?.image;
+async function imageOf(paths: StatePaths, sandbox: string): Promise<Pick<Progress, 'image'>> {
+  const id = readSandboxRecord(join(paths.sandboxes, sandbox))?.image;
   if (id === undefined) return {};
   return { image: { id, name: readManifest(paths, id)?.name ?? '' } };
 }

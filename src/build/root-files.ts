@@ -22,14 +22,17 @@ const QUERY =
  * Writes installed_pkgs.log: what the image's own rpm says is installed. An image never changes, so
  * each is asked once.
  */
-export async function writeInstalled(run: BuildRun, { box, image }: PreparedBuild): Promise<void> {
+export async function writeInstalled(
+  run: BuildRun,
+  { sandbox, image }: PreparedBuild,
+): Promise<void> {
   if (run.request.omit?.includes('installed_pkgs.log') === true) return;
   const cache = rootCache(run);
   const name = `${image.manifest.id}.installed`;
   let list = await cache.read(name);
   if (list === undefined) {
     const chunks: Buffer[] = [];
-    const end = await box.run(['rpm', '-qa', '--qf', QUERY], {
+    const end = await sandbox.run(['rpm', '-qa', '--qf', QUERY], {
       ...run.command('root.log'),
       onOutput: (chunk) => chunks.push(chunk),
     });

@@ -4,21 +4,21 @@ import type { BuildRequest } from './request.ts';
 /** The build user's home, as mock has it. It is a file system of its own. */
 export const BUILD_HOME = '/builddir';
 
-/** rpm's %_topdir in a box, as mock has it. */
+/** rpm's %_topdir in a sandbox, as mock has it. */
 export const TOP_DIRECTORY = `${BUILD_HOME}/build`;
 
 /** Exit status of rpmbuild when BuildRequires are not met (RPMRC_MISSINGBUILDREQUIRES). */
 export const MISSING_BUILDREQUIRES = 11;
 
 /**
- * ~/.rpmmacros of a box: whoever enters a kept one builds as kiln did. RPMs come out flat in RPMS/,
+ * ~/.rpmmacros of a sandbox: whoever enters a kept one builds as kiln did. RPMs come out flat in RPMS/,
  * as in mock.
  */
 export function rpmMacros(top: string, hostname: string): string {
   return [
     `%_topdir ${top}`,
     '%_rpmfilename %%{NAME}-%%{VERSION}-%%{RELEASE}.%%{ARCH}.rpm',
-    // rpmbuild would ask a resolver, and a box has none.
+    // rpmbuild would ask a resolver, and a sandbox has none.
     `%_buildhost ${hostname}`,
     '',
   ].join('\n');
@@ -36,7 +36,7 @@ export function specOptions(request: BuildRequest): string[] {
   ];
 }
 
-/** What a box is asked to run: a script for the image's own shell, and its arguments. */
+/** What a sandbox is asked to run: a script for the image's own shell, and its arguments. */
 function shell(name: string, script: string, ...parameters: readonly string[]): string[] {
   // One stream for both outputs: what rpmbuild says stays beside what it is about.
   return ['/bin/sh', '-c', `exec 2>&1; cd "$1" && shift && ${script}`, name, ...parameters];
@@ -110,7 +110,7 @@ const SHORT_CIRCUIT = { build: '-bc', install: '-bi', binary: '-bb' } as const;
 
 /**
  * Makes the binary packages.
- * @param prepared %prep has run in this box already
+ * @param prepared %prep has run in this sandbox already
  */
 export function buildPackages(
   top: string,

@@ -1,6 +1,6 @@
 import { KilnError } from '../errors.ts';
-import type { BuildBox } from './box.ts';
 import type { BuildRun } from './build-run.ts';
+import type { BuildSandbox } from './build-sandbox.ts';
 import { collectPackages } from './collect.ts';
 import type { Progress } from './finish.ts';
 import { runLogged } from './logged-command.ts';
@@ -9,22 +9,22 @@ import { buildPackages, MISSING_BUILDREQUIRES } from './rpmbuild.ts';
 import { Stages } from './stages.ts';
 
 /**
- * Has rpmbuild make the binary packages in a box that has everything it needs.
- * @param prepDone %prep has run in this box already
+ * Has rpmbuild make the binary packages in a sandbox that has everything it needs.
+ * @param prepDone %prep has run in this sandbox already
  * @throws BuildFailure E_BUILD_FAILED
  */
 export async function runRpmbuild(
   run: BuildRun,
   progress: Progress,
-  box: BuildBox,
+  sandbox: BuildSandbox,
   prepDone: boolean,
 ): Promise<void> {
   const { request, hooks, timeline } = run;
   await run.phase('build', async () => {
     const stages = new Stages(timeline, (phase, event) => hooks.onPhase?.(phase, event));
     const command = run.command('build.log');
-    const argv = buildPackages(box.topDirectory, request, prepDone);
-    const end = await runLogged(run, box, argv, {
+    const argv = buildPackages(sandbox.topDirectory, request, prepDone);
+    const end = await runLogged(run, sandbox, argv, {
       ...command,
       onOutput: (chunk) => {
         command.onOutput(chunk);
@@ -52,18 +52,18 @@ export async function runRpmbuild(
 }
 
 /**
- * Takes what was made out of the box. A build without packages is a mistake in the spec, unless it
+ * Takes what was made out of the sandbox. A build without packages is a mistake in the spec, unless it
  * was not to get that far.
  * @throws KilnError E_BUILD_OUTPUT, and what {@link collectPackages} throws.
  */
 export async function takePackages(
   run: BuildRun,
   progress: Progress,
-  box: BuildBox,
+  sandbox: BuildSandbox,
 ): Promise<void> {
   const { shortCircuit, stopAfter } = run.request;
   await run.phase('collect', async () => {
-    const collected = await collectPackages(run, box);
+    const collected = await collectPackages(run, sandbox);
     progress.collected = collected;
     const whole = shortCircuit === undefined || shortCircuit === 'binary';
     if (collected.packages.length > 0 || stopAfter !== undefined || !whole) return;

@@ -1,4 +1,4 @@
-/** Signing what was built, with a key that no box and no confined child ever sees. */
+/** Signing what was built, with a key that no sandbox and no confined child ever sees. */
 import { openSigningKey, type PackageSigner } from '../rpm/signing-key.ts';
 import type { Engine } from '../sandbox/open.ts';
 import type { BuildRun } from './build-run.ts';

@@ -1,8 +1,8 @@
 import type { ErrorCode } from '../error-codes.ts';
 import { KilnError } from '../errors.ts';
 import type { Executed } from '../sandbox/door/planned-sandbox.ts';
-import type { BuildBox } from './box.ts';
 import type { BuildRun } from './build-run.ts';
+import type { BuildSandbox } from './build-sandbox.ts';
 import { runLogged } from './logged-command.ts';
 import { BuildFailure, failedSection, notForThisMachine, whichLimit } from './outcome.ts';
 import {
@@ -33,26 +33,26 @@ export interface SourceRequires {
 const MAX_REQUIRES = 20_000;
 
 /**
- * Makes the source package in a box with the macros of its image.
+ * Makes the source package in a sandbox with the macros of its image.
  * @throws BuildFailure E_BUILD_SRPM for a source package that cannot be unpacked, E_BUILD_SPEC for
  * a spec that rpmbuild does not take.
  * @param options `unpack`: SPECS and SOURCES are to be filled from the source package
  */
 export async function makeSrpm(
   run: BuildRun,
-  box: BuildBox,
+  sandbox: BuildSandbox,
   { unpack } = { unpack: run.request.source.kind === 'srpm' },
 ): Promise<SourceRequires> {
   const { request } = run;
-  const { topDirectory } = box;
+  const { topDirectory } = sandbox;
   await run.phase('srpm', async () => {
     if (unpack) {
-      const end = await runLogged(run, box, unpackSource(topDirectory));
+      const end = await runLogged(run, sandbox, unpackSource(topDirectory));
       if (end.exitCode !== 0)
         throw failure('E_BUILD_SRPM', 'the source package cannot be unpacked', end, VERIFY);
     }
     const argv = makeSourcePackage(topDirectory, specOptions(request));
-    const end = await runLogged(run, box, argv);
+    const end = await runLogged(run, sandbox, argv);
     if (end.exitCode !== 0) {
       throw (
         notForThisMachine(end) ??
@@ -61,7 +61,7 @@ export async function makeSrpm(
     }
   });
   return await run.phase('buildrequires', async () => {
-    const answer = await query(run, box, querySource(topDirectory));
+    const answer = await query(run, sandbox, querySource(topDirectory));
     const lines = answer.filter(
       (line) => !line.startsWith(ONLY_FOR) && !line.startsWith(BUILT_FOR),
     );
@@ -74,23 +74,27 @@ export async function makeSrpm(
  * Runs %prep and %generate_buildrequires and returns all that they ask for.
  * @throws BuildFailure E_BUILD_FAILED when one of them fails.
  */
-export async function dynamicRequires(run: BuildRun, box: BuildBox): Promise<string[]> {
+export async function dynamicRequires(run: BuildRun, sandbox: BuildSandbox): Promise<string[]> {
   return await run.phase('dynamic-buildrequires', async () => {
-    const { topDirectory } = box;
+    const { topDirectory } = sandbox;
     const argv = generateBuildRequires(topDirectory, specOptions(run.request));
-    const end = await runLogged(run, box, argv);
+    const end = await runLogged(run, sandbox, argv);
     if (end.exitCode !== MISSING_BUILDREQUIRES) {
       const section = failedSection(end.output.lines()) ?? '%generate_buildrequires';
       throw failure('E_BUILD_FAILED', `${section} failed`, end);
     }
-    return withoutRpmlib(await query(run, box, queryGenerated(topDirectory)));
+    return withoutRpmlib(await query(run, sandbox, queryGenerated(topDirectory)));
   });
 }
 
 /** Runs a command whose output is an answer: lines. */
-async function query(run: BuildRun, box: BuildBox, argv: readonly string[]): Promise<string[]> {
+async function query(
+  run: BuildRun,
+  sandbox: BuildSandbox,
+  argv: readonly string[],
+): Promise<string[]> {
   const command = run.command('build.log');
-  const end = await box.run(argv, { ...command, capture: MAX_REQUIRES * 200 });
+  const end = await sandbox.run(argv, { ...command, capture: MAX_REQUIRES * 200 });
   if (end.exitCode !== 0)
     throw failure('E_BUILD_SRPM', 'rpm cannot read the source package', end, VERIFY);
   const lines = end.stdout.toString('utf8').split('\n');

@@ -37,7 +37,7 @@ export type Variation = (typeof VARIATIONS)[number];
 const OTHER_TOP = `${BUILD_HOME}/another/build/directory`;
 
 /**
- * Builds a package, then builds it once more in a fresh box of the same image, with another host
+ * Builds a package, then builds it once more in a fresh sandbox of the same image, with another host
  * name, file system below its directory, time zone, number of processors, and in another second, and
  * with `vary` in another directory; and compares what the two made. The result directory is the first
  * build's. If they differ, that is the report's failure (E_BUILD_DIFFERS); its `differences` are set

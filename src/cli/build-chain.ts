@@ -114,7 +114,7 @@ function noteMember(member: ChainMemberReport, note: (text: string) => void, cal
   if (state !== 'failed' || report === undefined) return;
   const logs = ['build.log', 'root.log'].map((log) => `${member.resultDirectory}/${log}`);
   caller.stderr.say(`  see ${logs.join(', ')}\n`);
-  if (report.kept) note(`kept as ${report.box}: kiln shell ${report.box}`);
+  if (report.kept) note(`kept as ${report.sandbox}: kiln shell ${report.sandbox}`);
 }
 
 /** The table of what came of it, and where it is. */

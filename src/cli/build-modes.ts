@@ -14,7 +14,7 @@ const EVERY: readonly Name[] = [
   ...(['resultdir', 'keep', 'json', 'quiet', 'samples', 'timeout', 'stallTimeout'] as const),
 ];
 
-const BOX: readonly Name[] = [
+const SANDBOX: readonly Name[] = [
   ...EVERY,
   ...(['offline', 'memory', 'cpus', 'pids', 'ioRead', 'ioWrite', 'disk'] as const),
 ];
@@ -22,7 +22,7 @@ const BOX: readonly Name[] = [
 const SIGN: readonly Name[] = ['signKey', 'signPassphraseFile'];
 
 const PACKAGE: readonly Name[] = [
-  ...BOX,
+  ...SANDBOX,
   ...SIGN,
   ...(['define', 'with', 'without', 'nocheck', 'target', 'rpmbuildOpts'] as const),
   ...(['shortCircuit', 'enableNetwork', 'network', 'egress', 'addrepo', 'cache'] as const),
@@ -51,7 +51,7 @@ const MODES: Readonly<
   },
   recipe: {
     title: 'a recipe',
-    uses: [...BOX, 'image', 'sources', 'param', 'bind', 'allowHost', 'allowHostWrite'],
+    uses: [...SANDBOX, 'image', 'sources', 'param', 'bind', 'allowHost', 'allowHostWrite'],
   },
   schema: { title: '--schema', uses: ['schema'] },
 };

@@ -90,6 +90,6 @@ export class BuildOutput {
     const made = sourcePackage === undefined ? packages : [sourcePackage, ...packages];
     for (const { file } of made) this.#caller.stderr.say(`kiln: ${resultDirectory}/${file}\n`);
     if (report.kept)
-      this.#caller.stderr.say(`kiln: kept as ${report.box}: kiln shell ${report.box}\n`);
+      this.#caller.stderr.say(`kiln: kept as ${report.sandbox}: kiln shell ${report.sandbox}\n`);
   }
 }

@@ -6,7 +6,7 @@ import type { BuildRequest } from '../build/request.ts';
 import { resultOfBuild } from '../build/result.ts';
 import { resumeBuild } from '../build/resume.ts';
 import { verifyBuild } from '../build/verify.ts';
-import { findBox } from '../sandbox/find-box.ts';
+import { findSandbox } from '../sandbox/find-sandbox.ts';
 import type { Engine } from '../sandbox/open.ts';
 import { addChainOptions, CHAIN_EXAMPLES, type ChainOptions } from './build-chain-options.ts';
 import { buildMode, refuseUnused } from './build-modes.ts';
@@ -71,8 +71,8 @@ async function resume(
   overrides: Partial<BuildRequest>,
   hooks: BuildHooks,
 ): Promise<BuildReport> {
-  const box = await findBox(engine, id);
-  return await resumeBuild(engine, box.id, overrides, hooks);
+  const sandbox = await findSandbox(engine, id);
+  return await resumeBuild(engine, sandbox.id, overrides, hooks);
 }
 
 function buildOnce(

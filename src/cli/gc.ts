@@ -4,9 +4,9 @@ import { collectGarbage } from '../image/store/gc.ts';
 import { type VerifyReport, verifyPackages } from '../image/store/verify.ts';
 import { pruneRoots } from '../mock/root/prune.ts';
 import { pruneCache } from '../repository/prune.ts';
-import { listBoxes } from '../sandbox/list.ts';
+import { listSandboxes } from '../sandbox/list.ts';
 import type { Engine } from '../sandbox/open.ts';
-import { destroyBox, sweepBoxes, sweepDomains } from '../sandbox/sweep.ts';
+import { destroySandbox, sweepDomains, sweepSandboxes } from '../sandbox/sweep.ts';
 import { mendDamage } from '../state/kinds.ts';
 import type { Caller } from './caller.ts';
 import { printError } from './errors.ts';
@@ -57,12 +57,12 @@ export function command(caller: Caller): Command {
       const { maxAge, maxSize } = options;
       if (caller.user !== undefined) {
         const removed = await removeKept(engine, maxAge);
-        if (options.json === true) printJson(caller.stdout, { boxes: removed });
+        if (options.json === true) printJson(caller.stdout, { sandboxes: removed });
         else caller.stdout.say(`removed ${removed.length} sandboxes\n`);
         return;
       }
       const kept = maxAge === undefined ? {} : { keptMaxAge: maxAge };
-      const boxes = await sweepBoxes(engine.paths, engine.connect, kept);
+      const sandboxes = await sweepSandboxes(engine.paths, engine.connect, kept);
       const domains = await sweepDomains(engine.paths, await engine.connect());
       const limits = {
         ...(maxAge === undefined ? {} : { maxAge }),
@@ -74,11 +74,11 @@ export function command(caller: Caller): Command {
       const { failures, ...store } = await collectGarbage(engine.paths, limits);
       const downloads = await pruneCache(engine.paths, limits);
       for (const failure of failures) printError(failure, caller.stderr);
-      const report = { boxes, domains, roots, ...store, downloads, damaged, verified };
+      const report = { sandboxes, domains, roots, ...store, downloads, damaged, verified };
       if (options.json === true) printJson(caller.stdout, report);
       else {
         caller.stdout.say(
-          `${verifiedText(verified)}removed ${boxes.length} sandboxes, ${domains.length} domains, ${roots.length} roots, ${store.images.length} images, ${store.packages} packages, ${downloads.files} downloads; deleted ${store.trees} trees\n`,
+          `${verifiedText(verified)}removed ${sandboxes.length} sandboxes, ${domains.length} domains, ${roots.length} roots, ${store.images.length} images, ${store.packages} packages, ${downloads.files} downloads; deleted ${store.trees} trees\n`,
         );
       }
     });
@@ -87,10 +87,10 @@ export function command(caller: Caller): Command {
 /** Of a user: all that is kept and old enough. The rest of the state is root's. @returns their ids */
 async function removeKept(engine: Engine, maxAge = Number.POSITIVE_INFINITY): Promise<string[]> {
   const { paths, connect } = engine;
-  const old = (await listBoxes(paths, engine)).filter(
+  const old = (await listSandboxes(paths, engine)).filter(
     ({ state, record }) => state === 'kept' && Date.now() - record.created >= maxAge,
   );
-  for (const { directory, record } of old) await destroyBox(paths, directory, record, connect);
+  for (const { directory, record } of old) await destroySandbox(paths, directory, record, connect);
   return old.map(({ id }) => id);
 }
 

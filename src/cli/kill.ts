@@ -1,8 +1,8 @@
 import { Command } from 'commander';
 import { KilnError } from '../errors.ts';
-import { findBox } from '../sandbox/find-box.ts';
-import { listBoxes } from '../sandbox/list.ts';
-import { destroyBox } from '../sandbox/sweep.ts';
+import { findSandbox } from '../sandbox/find-sandbox.ts';
+import { listSandboxes } from '../sandbox/list.ts';
+import { destroySandbox } from '../sandbox/sweep.ts';
 import type { Caller } from './caller.ts';
 
 /** `kiln kill`. */
@@ -28,10 +28,10 @@ export function command(caller: Caller): Command {
       await using engine = caller.openEngine();
       const chosen =
         options.all === true
-          ? await listBoxes(engine.paths, engine)
-          : await Promise.all(ids.map((id) => findBox(engine, id)));
+          ? await listSandboxes(engine.paths, engine)
+          : await Promise.all(ids.map((id) => findSandbox(engine, id)));
       for (const { id, directory, record } of chosen) {
-        await destroyBox(engine.paths, directory, record, engine.connect);
+        await destroySandbox(engine.paths, directory, record, engine.connect);
         caller.stdout.say(`${id}\n`);
       }
     });

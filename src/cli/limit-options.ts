@@ -1,7 +1,7 @@
 import { Option } from 'commander';
 import { parseCount, parseCpus, parseMemory, parseRate, parseSize, parseTime } from './values.ts';
 
-/** What `run`, `shell` and `build` take to limit a box, as commander gives it. */
+/** What `run`, `shell` and `build` take to limit a sandbox, as commander gives it. */
 export interface LimitValues {
   readonly memory?: number;
   readonly cpus?: number;

@@ -59,7 +59,7 @@ function parked({ count, target }: Parking): string {
   return `${count} of ${target} parked`;
 }
 
-/** Refuses a number of boxes that memory has no room for. */
+/** Refuses a number of sandboxes that memory has no room for. */
 function requireRoom({ count, room }: Parking, wanted: number): void {
   const most = count + room;
   if (wanted <= most) return;

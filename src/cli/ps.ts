@@ -1,5 +1,5 @@
 import { Command } from 'commander';
-import { listBoxes } from '../sandbox/list.ts';
+import { listSandboxes } from '../sandbox/list.ts';
 import { requireState, statePaths } from '../state/paths.ts';
 import type { Caller } from './caller.ts';
 import { printJson } from './print.ts';
@@ -18,15 +18,15 @@ export function command(caller: Caller): Command {
       requireHost();
       const paths = statePaths(caller.env);
       requireState(paths.root);
-      const boxes = await listBoxes(paths, { owner: caller.user });
+      const sandboxes = await listSandboxes(paths, { owner: caller.user });
       if (options.json === true) {
-        printJson(caller.stdout, boxes);
+        printJson(caller.stdout, sandboxes);
         return;
       }
       printTable(
         caller.stdout,
         ['ID', 'STATE', 'AGE', 'IMAGE', 'DOMAIN', 'COMMAND'],
-        boxes.map(({ id, state, record }) => [
+        sandboxes.map(({ id, state, record }) => [
           id,
           state,
           age(record.created),

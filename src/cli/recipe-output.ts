@@ -51,7 +51,7 @@ export class RecipeOutput implements Disposable {
   finish(report: RecipeReport): void {
     this.#view?.[Symbol.dispose]();
     this.interrupt();
-    const { failedStep, failure, collection, limitHit, kept, box } = report;
+    const { failedStep, failure, collection, limitHit, kept, sandbox } = report;
     if (failedStep !== undefined) {
       if (failedStep.command !== undefined) {
         const lines = failedStep.command.trim().split('\n');
@@ -71,7 +71,7 @@ export class RecipeOutput implements Disposable {
     for (const { path, type } of collection?.artifacts ?? []) {
       if (type === 'file') this.#caller.stderr.say(`kiln: ${resultDirectory}/${path}\n`);
     }
-    if (kept) this.#caller.stderr.say(`kiln: kept as ${box}: kiln shell ${box}\n`);
+    if (kept) this.#caller.stderr.say(`kiln: kept as ${sandbox}: kiln shell ${sandbox}\n`);
     if (failure === undefined) {
       const last = report.phases.at(-1);
       const seconds = (((last?.start ?? 0) + (last?.duration ?? 0)) / 1000).toFixed(1);

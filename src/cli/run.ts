@@ -122,7 +122,7 @@ export async function runCommand(
   // Until the command has started, a signal means kiln itself.
   const interruption = listenForInterruption(caller);
   let collecting: ReturnType<typeof listenForInterruption> | undefined;
-  let box: string | undefined;
+  let sandbox: string | undefined;
   let used: RunReport['image'] | undefined;
   try {
     await using image = await context.pickImage(engine, options.image, interruption.signal);
@@ -143,7 +143,7 @@ export async function runCommand(
       ...(handOver === undefined ? {} : { handOver }),
       results: context.results,
       entered: (id) => {
-        box = id;
+        sandbox = id;
       },
       started: (started, kill) => {
         interruption[Symbol.dispose]();
@@ -169,7 +169,7 @@ export async function runCommand(
     printError(error, caller.stderr);
     caller.exitStatus = exitStatus(error);
     const { course, current, failed: phase = current } = timeline;
-    const failure = { error, ...course, phase, box, image: used };
+    const failure = { error, ...course, phase, sandbox, image: used };
     await reportResult(request, json, (known) => resultOfFailure(known, failure), context);
   } finally {
     interruption[Symbol.dispose]();
@@ -196,7 +196,7 @@ function announce(report: RunReport, options: RunOptions, caller: Caller): void 
   }
   printEgressRefusals(report.egress ?? [], caller.stderr);
   if (options.keep !== undefined) {
-    caller.stderr.say(`kiln: kept as ${report.box}: kiln shell ${report.box}\n`);
+    caller.stderr.say(`kiln: kept as ${report.sandbox}: kiln shell ${report.sandbox}\n`);
   }
 }
 

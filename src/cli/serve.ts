@@ -8,7 +8,7 @@ import { takeCallersUmask } from '../kernel/own-umask.ts';
 import { withWaits } from '../kernel/wait-for.ts';
 import type { Results } from '../run/results.ts';
 import { allowedMissing } from '../sandbox/layers.ts';
-import { listBoxes } from '../sandbox/list.ts';
+import { listSandboxes } from '../sandbox/list.ts';
 import type { Engine, SandboxOwner } from '../sandbox/open.ts';
 import { endTrace } from '../trace/trace.ts';
 import { jobsFolder } from '../users/caller-files.ts';
@@ -209,10 +209,10 @@ async function roomFor(
   { paths }: Pick<Engine, 'paths'>,
   id: string | undefined,
 ): Promise<number> {
-  const boxes = await listBoxes(paths, { owner: user });
-  const kept = boxes.filter(({ state }) => state === 'kept');
+  const sandboxes = await listSandboxes(paths, { owner: user });
+  const kept = sandboxes.filter(({ state }) => state === 'kept');
   // Whoever enters a kept one needs no other.
-  const enters = id !== undefined && id !== '' && kept.some((box) => box.id.startsWith(id));
+  const enters = id !== undefined && id !== '' && kept.some((sandbox) => sandbox.id.startsWith(id));
   const room = user.policy.limits.sandboxes - kept.length + (enters ? 1 : 0);
   if (room > 0) return room;
   throw forbidden(`a further sandbox beside ${kept.length} that you keep`, 'they count as well', {

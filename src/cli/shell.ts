@@ -2,7 +2,7 @@ import { once } from 'node:events';
 import type { Command } from 'commander';
 import { KilnError } from '../errors.ts';
 import { PlannedSandbox } from '../sandbox/door/planned-sandbox.ts';
-import { findBox } from '../sandbox/find-box.ts';
+import { findSandbox } from '../sandbox/find-sandbox.ts';
 import { connectCommand } from './attach.ts';
 import { type Caller, hasTerminal } from './caller.ts';
 import { commandStatus } from './exit-status.ts';
@@ -54,8 +54,8 @@ function refuseOptions(it: Command, id: string): void {
 
 async function enterKept(id: string, tty: boolean, caller: Caller): Promise<void> {
   await using engine = caller.openEngine();
-  const box = await findBox(engine, id);
-  const { sandbox, kept, keepUntil } = await PlannedSandbox.reopen(engine, box.id);
+  const found = await findSandbox(engine, id);
+  const { sandbox, kept, keepUntil } = await PlannedSandbox.reopen(engine, found.id);
   const { TERM } = caller.env;
   try {
     const { process: command } = await sandbox.start(

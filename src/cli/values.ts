@@ -52,7 +52,7 @@ export function parseCpus(text: string): number {
   return Number(text);
 }
 
-/** `SRC:DST[:ro|rw]`; SRC is relative to `cwd`, DST absolute in the box. */
+/** `SRC:DST[:ro|rw]`; SRC is relative to `cwd`, DST absolute in the sandbox. */
 export function parseBind(text: string, cwd: string): Bind {
   const [source, target, mode = 'rw', ...more] = text.split(':');
   if (!source || more.length > 0)

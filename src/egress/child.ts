@@ -1,5 +1,5 @@
 /**
- * The proxy's process. It sees what a hostile box sends, so it gives up everything but the network:
+ * The proxy's process. It sees what a hostile sandbox sends, so it gives up everything but the network:
  * ids that own nothing, no capability, no new program, no look at other processes.
  */
 import { once } from 'node:events';

@@ -12,7 +12,7 @@ import { awaitedLater } from '../promise.ts';
 import type { Sandbox } from '../sandbox/sandbox.ts';
 import { type EgressEntry, EgressLog, MAX_ENTRIES } from './rule.ts';
 
-/** Where the proxy is in the box: on its loopback, which nothing else uses before it. */
+/** Where the proxy is in the sandbox: on its loopback, which nothing else uses before it. */
 const PORT = 3128;
 
 /** How long the proxy may take to start, and to end, ms. */
@@ -21,7 +21,7 @@ const PATIENCE = 30_000;
 /** Characters of a line of the proxy's that are read: so many entries with the longest names. */
 const MAX_LINE = 1 << 20;
 
-/** A way out of a box, to the hosts of a list. */
+/** A way out of a sandbox, to the hosts of a list. */
 export interface Egress extends AsyncDisposable {
   /** What tells programs of it. */
   readonly environment: Readonly<Record<string, string>>;
@@ -30,8 +30,8 @@ export interface Egress extends AsyncDisposable {
 }
 
 /**
- * Opens a way out of a box that has no network: a socket that the box's init made listens on the
- * box's loopback, and a process of the host, without rights, accepts there and is an HTTP proxy.
+ * Opens a way out of a sandbox that has no network: a socket that the sandbox's init made listens on the
+ * sandbox's loopback, and a process of the host, without rights, accepts there and is an HTTP proxy.
  * Throws E_EGRESS.
  */
 export async function openEgress(sandbox: Sandbox, rules: readonly string[]): Promise<Egress> {
@@ -131,7 +131,7 @@ function proxyEnvironment(): Record<string, string> {
   };
 }
 
-/** The proxy's report. It has met the box: nothing of it is believed that does not look right. */
+/** The proxy's report. It has met the sandbox: nothing of it is believed that does not look right. */
 function readEntries(line: string | undefined): EgressEntry[] {
   let value: unknown;
   try {

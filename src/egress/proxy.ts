@@ -17,7 +17,7 @@ import type { Duplex } from 'node:stream';
 import { isPublicAddress } from '../kernel/unix-socket.ts';
 import { canonicalHost, type EgressLog, type EgressRule, isListed } from './rule.ts';
 
-/** Connections of the box at a time. */
+/** Connections of the sandbox at a time. */
 const MAX_CONNECTIONS = 256;
 
 /** How long a connection may be silent, ms. */
@@ -172,7 +172,7 @@ const CONNECT_MS = 15_000;
 /** Addresses of one name that are tried. */
 const ADDRESSES = 8;
 
-/** Why a box does not get what it asked for, and with which status of HTTP. */
+/** Why a sandbox does not get what it asked for, and with which status of HTTP. */
 class Refusal extends Error {
   readonly status: 400 | 403 | 502 | 504;
 

@@ -102,7 +102,7 @@ export function checkEgress(request: {
   }
 }
 
-/** What a box asked the proxy for: a line for each host, port and outcome. */
+/** What a sandbox asked the proxy for: a line for each host, port and outcome. */
 export interface EgressEntry {
   readonly host: string;
   readonly port: number;
@@ -113,7 +113,7 @@ export interface EgressEntry {
   readonly receivedBytes: number;
 }
 
-/** Lines at most: a box can ask for any number of hosts. */
+/** Lines at most: a sandbox can ask for any number of hosts. */
 export const MAX_ENTRIES = 200;
 
 /** Stands for the hosts beyond {@link MAX_ENTRIES}. */

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A command that is pid 1 of a system of its own: systemd. It gets a pid namespace below the init's,
 // so that it sees neither the init nor anything it could signal, the cgroup that the host has given
-// to the box as its own tree, and the terminal as its console. Commands that are started while it
+// to the sandbox as its own tree, and the terminal as its console. Commands that are started while it
 // lives are started in its pid namespace.
 #ifndef KILN_BOOT_H
 #define KILN_BOOT_H

@@ -110,7 +110,7 @@ static void complete_environment(struct command *command, const struct user *use
   env_strings[command->envc] = NULL;
 }
 
-// A terminal of the box's own devpts: its master goes to the runner through `socket_fd`.
+// A terminal of the sandbox's own devpts: its master goes to the runner through `socket_fd`.
 static int open_terminal(const struct command *command, const struct user *user, int socket_fd,
                          int *master, int *slave) {
   int unlock = 0, number;
@@ -172,7 +172,7 @@ static _Noreturn void become_command(struct command *command, const struct user 
   }
   umask(command->umask);
 
-  // The box goes first when memory is short, never its init.
+  // The sandbox goes first when memory is short, never its init.
   prctl(PR_SET_DUMPABLE, 1, 0, 0, 0); // else the file is not ours to write
   int score = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
   if (score >= 0 && write(score, "500", 3) != 3) die(socket_fd, FAIL_OOM_SCORE);

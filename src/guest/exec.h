@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Starts one command in the box, with everything dropped that the request does not name.
+// Starts one command in the sandbox, with everything dropped that the request does not name.
 #ifndef KILN_EXEC_H
 #define KILN_EXEC_H
 

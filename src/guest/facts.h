@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What is found of a box, as kiln reads it: lines NAME=VALUE.
+// What is found of a sandbox, as kiln reads it: lines NAME=VALUE.
 #ifndef KILN_FACTS_H
 #define KILN_FACTS_H
 

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// The guest init: pid 1 of a box. It starts in a tiny, constant skeleton. A runner has it prepare what
-// every box has: it becomes two processes. The outer one stays libvirt's init. The nested one is pid 1
+// The guest init: pid 1 of a sandbox. It starts in a tiny, constant skeleton. A runner has it prepare what
+// every sandbox has: it becomes two processes. The outer one stays libvirt's init. The nested one is pid 1
 // of a pid namespace of its own, where commands run, so that a command can neither see, signal nor
-// trace the outer one. Then the same runner, or, when the box was to wait, another one, hands it an
-// image, binds and limits. When that runner's socket ends, so does the box.
+// trace the outer one. Then the same runner, or, when the sandbox was to wait, another one, hands it an
+// image, binds and limits. When that runner's socket ends, so does the sandbox.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -179,7 +179,7 @@ static int64_t now_ms(void) {
   return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
-// The life of the box: until the runner is gone, or, when it asked to keep the box, until that
+// The life of the sandbox: until the runner is gone, or, when it asked to keep the sandbox, until that
 // time is over and nobody has come back.
 static void serve(int listener, int control, int signals) {
   int64_t deadline = 0;
@@ -224,7 +224,7 @@ static void serve(int listener, int control, int signals) {
   }
 }
 
-// The message that says what the box is for. A prepared box may have to wait for whoever claims it:
+// The message that says what the sandbox is for. A prepared sandbox may have to wait for whoever claims it:
 // not for ever, since there may be no other kiln that would end it.
 static int await_setup(int listener, int control, uint32_t wait_seconds, struct message *setup) {
   int more = message_receive(control, setup);
@@ -295,7 +295,7 @@ static _Noreturn void nested_init(struct message *prepare, int listener, int con
   measure_surroundings(&setup);
   if (landlock_prepare() != 0) end_with(control, FAIL_MEASURE_FILES, 1);
   int signals = watch_children();
-  if (measure_box(&setup, facts, sizeof facts, &failure) != 0) end_failed(control, &failure, 1);
+  if (measure_sandbox(&setup, facts, sizeof facts, &failure) != 0) end_failed(control, &failure, 1);
   mark("measure");
   marks_append(facts, sizeof facts);
   label_measure("init_label", facts, sizeof facts);

@@ -79,7 +79,7 @@ int landlock_rules(uint32_t flags) {
                                : offsetof(struct attributes, tcp);
   int rules = (int)syscall(SYS_landlock_create_ruleset, &attributes, size, 0);
   if (rules < 0 || !(flags & WALL_FILES)) return rules;
-  // All of the box, but no device: neither made anywhere, nor spoken to outside of /dev.
+  // All of the sandbox, but no device: neither made anywhere, nor spoken to outside of /dev.
   uint64_t allowed = known(version) & ~devices & ~LANDLOCK_ACCESS_FS_IOCTL_DEV;
   int result = allow_below(rules, "/", allowed);
   if (result == 0 && version >= 5) result = allow_below(rules, "/dev", LANDLOCK_ACCESS_FS_IOCTL_DEV);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A second wall over files and TCP (landlock(7)): what does not lie below the box's own root cannot
-// be opened, not even through a directory that leaked into the box.
+// A second wall over files and TCP (landlock(7)): what does not lie below the sandbox's own root cannot
+// be opened, not even through a directory that leaked into the sandbox.
 #ifndef KILN_LANDLOCK_H
 #define KILN_LANDLOCK_H
 

@@ -244,7 +244,7 @@ static void measure_namespaces(char *facts, size_t size) {
   }
 }
 
-int measure_box(const struct message *setup, char *facts, size_t size, struct failure *failure) {
+int measure_sandbox(const struct message *setup, char *facts, size_t size, struct failure *failure) {
   measure_namespaces(facts, size);
   if (measure_ids(facts, size) != 0) return fail(failure, FAIL_OPEN_USERS, NULL);
   if (measure_network(wants_network(setup), facts, size) != 0)

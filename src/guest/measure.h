@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Looks at the box from inside. What kiln reports as in force is what is found here.
+// Looks at the sandbox from inside. What kiln reports as in force is what is found here.
 #ifndef KILN_MEASURE_H
 #define KILN_MEASURE_H
 
@@ -8,9 +8,9 @@
 
 #include "protocol.h"
 
-// Appends lines NAME=VALUE about the box to `facts`. 0, or -1 with the first of what `setup` asked for
+// Appends lines NAME=VALUE about the sandbox to `facts`. 0, or -1 with the first of what `setup` asked for
 // that does not hold in `failure`. No command runs yet.
-int measure_box(const struct message *setup, char *facts, size_t size, struct failure *failure);
+int measure_sandbox(const struct message *setup, char *facts, size_t size, struct failure *failure);
 
 // Before the first command: what decides on walls of every command, whatever its request says.
 void measure_surroundings(const struct message *setup);

@@ -60,7 +60,7 @@ static int detached(const char *type, unsigned attributes, const char *const opt
     result = options[i + 1] == NULL
                  ? (int)syscall(SYS_fsconfig, fs, FSCONFIG_SET_FLAG, options[i], NULL, 0)
                  : (int)syscall(SYS_fsconfig, fs, FSCONFIG_SET_STRING, options[i], options[i + 1], 0);
-  // Else its files would have the policy's label for all of that type, which other boxes have, too.
+  // Else its files would have the policy's label for all of that type, which other sandboxes have, too.
   const char *context =
       strcmp(type, "proc") == 0 || strcmp(type, "cgroup2") == 0 ? NULL : label_files();
   if (result == 0 && context != NULL)
@@ -213,7 +213,7 @@ static int make_names(const struct message *setup) {
   return result == 0 ? 1 : -1;
 }
 
-// The root of the box, on /newroot, and its name.
+// The root of the sandbox, on /newroot, and its name.
 static int make_root(const struct message *setup, struct failure *failure) {
   struct field field;
   size_t offset = 0;
@@ -359,7 +359,7 @@ int mounts_directory(const struct wire_directory *wanted) {
   return result;
 }
 
-// More than these cannot be made in the box, whoever asks: limits of its user namespace
+// More than these cannot be made in the sandbox, whoever asks: limits of its user namespace
 // (namespaces(7)). What exists already stays. Not of mount namespaces: each detached mount is one.
 static int limit_namespaces(uint32_t most, struct failure *failure) {
   static const char *const kinds[] = {"cgroup", "ipc", "net", "pid", "time", "user", "uts"};
@@ -483,7 +483,7 @@ static int is_staged(size_t at, ssize_t known) {
   return known >= 0 && at >= (size_t)known && at < (size_t)known + closed_length;
 }
 
-// What came to the kernel's /proc while the box waited (a module's folder) is still open.
+// What came to the kernel's /proc while the sandbox waited (a module's folder) is still open.
 static int is_closed(const struct field *field) {
   return field->tag == FIELD_MASK ? measure_masked(wire_get_mask(field))
                                   : measure_readonly(wire_get_readonly(field));

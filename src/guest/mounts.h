@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Builds the box's file system: from the skeleton libvirt started us in to the image.
+// Builds the sandbox's file system: from the skeleton libvirt started us in to the image.
 #ifndef KILN_MOUNTS_H
 #define KILN_MOUNTS_H
 
@@ -7,7 +7,7 @@
 
 // First of all: makes the skeleton read-only, keeping the flags of the mount it is on.
 int mounts_seal_skeleton(void);
-// In the nested init, once, before it is known what the box is for: /proc, with what `prepare` masks
+// In the nested init, once, before it is known what the sandbox is for: /proc, with what `prepare` masks
 // and closes in it, and /dev, each whole, in a place of the skeleton's.
 int mounts_stage(const struct message *prepare, struct failure *failure);
 // Then: lower, scratch, overlay, what was staged, pivot into the image, private tmpfs, then what the

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a box's interface needs whose address comes from the network: the runner speaks DHCP, through
+// What a sandbox's interface needs whose address comes from the network: the runner speaks DHCP, through
 // a socket that is made here, and has the address set here.
 #ifndef KILN_NETWORK_H
 #define KILN_NETWORK_H

@@ -6,15 +6,15 @@ import { closing } from '../kernel/descriptor.ts';
 import { hasErrno } from '../kernel/libc.ts';
 import type { ScriptletPolicy } from '../recipe/load-image-recipe.ts';
 import { encodeName } from '../rpm/filename.ts';
-import type { Engine, ReservedBox } from '../sandbox/open.ts';
+import type { Engine, ReservedSandbox } from '../sandbox/open.ts';
 import { span } from '../trace/trace.ts';
 import type { OnImageProgress } from './progress.ts';
 import type { StoredPackage } from './store/entry.ts';
 import type { TransactionKind } from './store/manifest.ts';
-import { TransactionBox } from './transaction/box.ts';
 import { reasonsForExact } from './transaction/choose.ts';
 import { installIntoEmptyRoot, rpmMissing } from './transaction/exact.ts';
 import { findRpm, runFastTransaction } from './transaction/fast.ts';
+import { TransactionSandbox } from './transaction/transaction-sandbox.ts';
 import { restoreCapabilities, settleOwners } from './tree/accounts.ts';
 import { type Composition, composeTree, packagedTime } from './tree/compose.ts';
 import { type ClampTimes, cleanUpperTree, mergeOverlay } from './tree/merge-overlay.ts';
@@ -41,7 +41,7 @@ export interface AssembleOptions extends TreeOptions {
   /** In installation order. */
   readonly packages: readonly StoredPackage[];
   /** For the transaction; without scriptlets none. It stays the caller's. */
-  readonly reserved: ReservedBox | undefined;
+  readonly reserved: ReservedSandbox | undefined;
 }
 
 export interface AssembledTree {
@@ -66,7 +66,7 @@ export async function assembleTree(options: AssembleOptions): Promise<AssembledT
   using _ = span('assemble the tree');
   const { packages, scriptlets, work, onProgress } = options;
   // What is wrong with it shows when it is needed.
-  if (scriptlets.mode !== 'none') TransactionBox.prepare(options.engine).catch(() => undefined);
+  if (scriptlets.mode !== 'none') TransactionSandbox.prepare(options.engine).catch(() => undefined);
   const plan = new TreePlan();
   for (const { package: added } of packages) plan.add(added);
   if (plan.problems.length > 0) throw conflictError(plan.problems);
@@ -209,7 +209,7 @@ function setDirectoryTimes(plan: TreePlan, tree: string, changed: ReadonlySet<st
   }
 }
 
-/** A box needs these; where the tree below has none, they are no part of the image. */
+/** A sandbox needs these; where the tree below has none, they are no part of the image. */
 export function removeMountPoints(upper: string, exists: (name: string) => boolean): void {
   const root = openSync(upper, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW);
   using _root = closing(root);

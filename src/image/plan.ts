@@ -25,7 +25,7 @@ const SOURCE_LIMIT_MB = 64;
  * Makes the image of a recipe or a lock what its repositories say now: solves even where a
  * current image is known, unless there is a lock.
  * @throws KilnError E_NO_GUEST_INIT, before anything is fetched: scriptlets, and whatever the image is
- * for, run in boxes
+ * for, run in sandboxes
  */
 export async function buildNamed(
   engine: Engine,

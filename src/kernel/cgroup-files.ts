@@ -49,7 +49,7 @@ export class ProcessCgroups {
 
   /** @throws the error of reading /proc/PID/cgroup when the process is gone */
   static of(pid: number): ProcessCgroups {
-    // What is delegated to a box has neither limits nor accounts: the group above it has.
+    // What is delegated to a sandbox has neither limits nor accounts: the group above it has.
     const text = readFileSync(`/proc/${pid}/cgroup`, 'utf8').trim();
     const lines = text.split('\n').map((line) => line.split(`/${DELEGATED_GROUP}`)[0] ?? '');
     return new ProcessCgroups(knownHierarchies(), lines);
@@ -255,7 +255,7 @@ function write(directory: string, name: string, value: number | string): void {
 function limitError(name: string, value: number | string, cause: unknown): KilnError {
   return new KilnError('E_LIMIT', `${name} cannot be set to ${value}`, {
     cause,
-    // The kernel's word for a limit below what the box's init has in use already.
+    // The kernel's word for a limit below what the sandbox's init has in use already.
     hint: hasErrno(cause, 'EBUSY')
       ? 'that is less than an empty sandbox takes'
       : 'the kernel takes another value: see the limits in docs/sandboxes.md',

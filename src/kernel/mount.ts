@@ -47,7 +47,7 @@ interface MountAttributes {
 
 /**
  * Changes the attributes of the mount that the descriptor `mount` is, and makes it private: the
- * clone of a shared mount, as all are under systemd, is shared with it, so that what a box mounts
+ * clone of a shared mount, as all are under systemd, is shared with it, so that what a sandbox mounts
  * below a bind would appear on the host.
  */
 export function setMountAttributes(mount: number, attributes: MountAttributes): void {
@@ -71,7 +71,7 @@ export function attachMount(mount: number, path: string): void {
 
 /**
  * Has the kernel load the module of a file system, as it does by itself for whoever may have it do
- * so: under SELinux a box's init may not. Throws a SyscallError: ENODEV where there is none.
+ * so: under SELinux a sandbox's init may not. Throws a SyscallError: ENODEV where there is none.
  */
 export function loadFileSystem(type: string): void {
   closeDescriptor(checked('fsopen', tryCall('fsopen', type, FSOPEN_CLOEXEC), type));

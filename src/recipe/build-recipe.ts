@@ -13,7 +13,7 @@ const absolutePath = z
   .max(4095)
   .regex(/^\/(?!.*(?:^|\/)\.\.(?:\/|$))[^\0]*$/, 'an absolute path without ..');
 
-const boxPath = z
+const sandboxPath = z
   .string()
   .min(1)
   .max(4095)
@@ -31,7 +31,7 @@ const user = z
 
 const sha256 = z.string().regex(/^[0-9a-f]{64}$/, '64 hexadecimal digits, in lower case');
 
-/** What becomes of a source in the box: a name of one component. */
+/** What becomes of a source in the sandbox: a name of one component. */
 const sourceName = z
   .string()
   .max(255)
@@ -130,7 +130,7 @@ const stepShape = {
     .regex(/^[^\p{Cc}]*$/u, 'no control character')
     .optional()
     .describe('What messages and result.json call it'),
-  workdir: boxPath.optional(),
+  workdir: sandboxPath.optional(),
   env: environment.default({}),
   user: user.optional().describe('Instead of the user of the recipe; root for container root'),
   timeout: time.optional(),
@@ -203,7 +203,7 @@ export interface RecipeStep {
   readonly user: string | undefined;
   /** Milliseconds. */
   readonly timeout: number | undefined;
-  /** Whether it may use the network of the box. */
+  /** Whether it may use the network of the sandbox. */
   readonly network: boolean;
 }
 

@@ -12,7 +12,7 @@ const accountName = z
     'letters, digits and _ . - only, not beginning with a digit',
   );
 
-/** Ids below 65534 fit in the range that a box maps; 65534 is "nobody" to the kernel. */
+/** Ids below 65534 fit in the range that a sandbox maps; 65534 is "nobody" to the kernel. */
 const accountId = z.int().min(0).max(65533);
 
 const absolutePath = z

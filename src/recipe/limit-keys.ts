@@ -51,5 +51,5 @@ export function timeInMilliseconds(text: string): number | undefined {
   return seconds === undefined ? undefined : seconds * 1000;
 }
 
-/** What a box may be called. */
+/** What a sandbox may be called. */
 export const HOSTNAME = /^[A-Za-z0-9][A-Za-z0-9.-]{0,62}$/;

@@ -11,7 +11,7 @@ export interface RunRequest {
   readonly argv: readonly string[];
   /** On top of the image's environment. */
   readonly env: Readonly<Record<string, string>>;
-  /** Absolute in the box; the image's when missing. */
+  /** Absolute in the sandbox; the image's when missing. */
   readonly workdir?: string;
   /** NAME|UID[:GROUP|GID]; the image's when missing. */
   readonly user?: string;
@@ -19,14 +19,14 @@ export interface RunRequest {
   readonly capAdd: readonly Capability[];
   /** Name of a shipped profile, or path of a JSON file. */
   readonly seccomp: string;
-  /** The box is for other sandboxes; see SandboxSpecification. */
+  /** The sandbox is for other sandboxes; see SandboxSpecification. */
   readonly nested?: boolean;
   /** SELinux' or AppArmor's; `auto` when missing. */
   readonly label?: LabelRequest;
   readonly network: SandboxSpecification['network'];
   /**
    * Hosts that the command reaches by an HTTP proxy of kiln's, as `HOST[:PORT]` or `*.HOST`: for a
-   * box whose network is private.
+   * sandbox whose network is private.
    */
   readonly egress?: readonly string[];
   readonly binds: readonly Bind[];
@@ -46,7 +46,7 @@ export interface RunRequest {
   readonly allowMissing?: readonly OptionalLayer[];
   /** Where artifacts and result.json go, absolute on the host. */
   readonly resultDirectory?: string;
-  /** Keep the box so many seconds after the command. */
+  /** Keep the sandbox so many seconds after the command. */
   readonly keepSeconds?: number;
   /** Whose binds and artifacts are, on the host. */
   readonly caller: { readonly uid: number; readonly gid: number };

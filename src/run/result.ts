@@ -20,8 +20,8 @@ export interface ResultContext {
 /** How far a run came that kiln could not bring to its end. */
 export interface FailedRun extends Course {
   readonly error: unknown;
-  /** The box, if it came to one. */
-  readonly box?: string | undefined;
+  /** The sandbox, if it came to one. */
+  readonly sandbox?: string | undefined;
   readonly image?: RunReport['image'] | undefined;
   /** The phase that failed. */
   readonly phase: string;
@@ -34,7 +34,7 @@ export function resultOfRun(context: ResultContext, report: RunReport): Result {
   const { end } = report;
   return {
     ...common(context, report),
-    id: report.box,
+    id: report.sandbox,
     exit: end.signal === null ? { code: end.exitCode ?? 0 } : { signal: end.signal },
     limitHit: report.limitHit,
     failure: report.failure === undefined ? null : failureOf(report.failure, 'artifacts'),
@@ -52,7 +52,7 @@ export function resultOfRun(context: ResultContext, report: RunReport): Result {
 export function resultOfFailure(context: ResultContext, failed: FailedRun): Result {
   return {
     ...common(context, failed),
-    id: failed.box ?? null,
+    id: failed.sandbox ?? null,
     exit: null,
     limitHit: null,
     failure: failureOf(failed.error, failed.phase, failed.lastLines),
@@ -95,7 +95,7 @@ export function resultOfCourse({ started, phases, samples }: Course) {
   } as const;
 }
 
-/** The part of a request that decides what happens in the box, not where things go afterwards. */
+/** The part of a request that decides what happens in the sandbox, not where things go afterwards. */
 function planOf(request: RunRequest): Partial<RunRequest> {
   const { resultDirectory: _directory, caller: _caller, keepSeconds: _keep, ...plan } = request;
   // Where secrets lie on the host is nobody's business.

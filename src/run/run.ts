@@ -32,7 +32,7 @@ export interface RunHooks extends CommandStdio {
   /** The command has ended: signals go to the caller again. What is returned aborts the collection of artifacts. */
   readonly ended?: () => AbortSignal;
   /** The sandbox is there. */
-  readonly entered?: (box: string) => void;
+  readonly entered?: (sandbox: string) => void;
   /** Aborts what comes before the start; afterwards signals go to the command. */
   readonly signal?: AbortSignal;
   /** Who collects the artifacts; this process unless given. */
@@ -46,7 +46,7 @@ export interface RunReport
   extends Pick<Ended, 'limitHit' | 'usage'>,
     Partial<Pick<Ended, 'refused'>>,
     Course {
-  readonly box: string;
+  readonly sandbox: string;
   readonly image: { readonly id: string; readonly name: string };
   readonly end: CommandEnd;
   /** Measured inside the sandbox. */
@@ -125,7 +125,7 @@ export async function run(
     }
     removed ??= awaitedLater(timeline.measure('destroy', () => sandbox.close()));
     return {
-      box: sandbox.id,
+      sandbox: sandbox.id,
       image: { id: image.manifest.id, name: image.manifest.name },
       ...timeline.course,
       end: { exitCode, signal: endedBy, timeLimit },

@@ -76,8 +76,8 @@ export const ROOT_CAPABILITIES: readonly Capability[] = [
 ];
 
 /**
- * What a systemd that boots in a box has beyond root's: mounts, namespaces, its cgroups, and the end
- * of its own pid namespace (reboot(2)); all of it in the box's user namespace only.
+ * What a systemd that boots in a sandbox has beyond root's: mounts, namespaces, its cgroups, and the end
+ * of its own pid namespace (reboot(2)); all of it in the sandbox's user namespace only.
  */
 export const BOOT_CAPABILITIES: readonly Capability[] = ['SYS_ADMIN', 'SYS_BOOT'];
 

@@ -12,17 +12,17 @@ import type { Answer } from './wire/table.ts';
 
 /**
  * How long an init may take from the start of its domain until it listens, milliseconds: far beyond
- * the few it needs, for machines that are emulated, swap, or start many boxes at once.
+ * the few it needs, for machines that are emulated, swap, or start many sandboxes at once.
  */
 const INIT_DEADLINE = 60_000;
 
 interface ChannelEvents {
   answer: [Answer];
-  /** The box is gone, or is not to be trusted any more; `error` says why when it is known. */
+  /** The sandbox is gone, or is not to be trusted any more; `error` says why when it is known. */
   end: [error: Error | undefined];
 }
 
-/** The connection to a box's init. When it ends, so does the box. */
+/** The connection to a sandbox's init. When it ends, so does the sandbox. */
 export class Channel extends EventEmitter<ChannelEvents> {
   /** The host's pid of the init. */
   readonly initPid: number;
@@ -51,11 +51,11 @@ export class Channel extends EventEmitter<ChannelEvents> {
    * waiting until we do. The caller closes its copies of them.
    */
   send(message: Buffer, fds: readonly number[] = []): void {
-    if (this.#ended) throw boxGone();
+    if (this.#ended) throw sandboxGone();
     try {
       this.#sender.send(message, fds);
     } catch (error) {
-      if (hasErrno(error, 'EPIPE', 'ECONNRESET')) throw boxGone(error);
+      if (hasErrno(error, 'EPIPE', 'ECONNRESET')) throw sandboxGone(error);
       throw error;
     }
   }
@@ -70,11 +70,11 @@ export class Channel extends EventEmitter<ChannelEvents> {
   }
 
   /**
-   * Waits for the first answer that `accept` maps to something. Throws E_BOX_GONE at the end, E_PROTOCOL where it
+   * Waits for the first answer that `accept` maps to something. Throws E_SANDBOX_GONE at the end, E_PROTOCOL where it
    * is the end because of what the init sent.
    */
   async wait<Result>(accept: (answer: Answer) => Result | undefined): Promise<Result> {
-    if (this.#ended) throw boxGone();
+    if (this.#ended) throw sandboxGone();
     return await new Promise<Result>((resolve, reject) => {
       const onAnswer = (answer: Answer) => {
         try {
@@ -88,7 +88,7 @@ export class Channel extends EventEmitter<ChannelEvents> {
         this.off('end', onEnd);
       };
       const onEnd = (error: Error | undefined) =>
-        reject(error instanceof KilnError ? error : boxGone(error));
+        reject(error instanceof KilnError ? error : sandboxGone(error));
       this.on('answer', onAnswer);
       this.once('end', onEnd);
     });
@@ -124,8 +124,8 @@ export class Channel extends EventEmitter<ChannelEvents> {
   }
 }
 
-function boxGone(cause?: unknown): KilnError {
-  return new KilnError('E_BOX_GONE', 'the sandbox has ended', {
+function sandboxGone(cause?: unknown): KilnError {
+  return new KilnError('E_SANDBOX_GONE', 'the sandbox has ended', {
     cause,
     hint: '`journalctl -k` shows whether the kernel killed it; try again',
   });
@@ -133,7 +133,7 @@ function boxGone(cause?: unknown): KilnError {
 
 /**
  * Connects to the init that listens at `path`. Of a domain that is being started it is waited for; throws
- * E_INIT_SILENT, and what `domain` rejects with. Without one it has been listening: throws E_BOX_GONE.
+ * E_INIT_SILENT, and what `domain` rejects with. Without one it has been listening: throws E_SANDBOX_GONE.
  */
 export async function openChannel(path: string, domain?: Promise<unknown>): Promise<Channel> {
   const deadline = Date.now() + INIT_DEADLINE;
@@ -147,7 +147,7 @@ export async function openChannel(path: string, domain?: Promise<unknown>): Prom
       return new Channel(connectUnixSocket(path));
     } catch (error) {
       if (!hasErrno(error, 'ENOENT', 'ECONNREFUSED', 'EAGAIN')) throw error;
-      if (domain === undefined && !hasErrno(error, 'EAGAIN')) throw boxGone(error);
+      if (domain === undefined && !hasErrno(error, 'EAGAIN')) throw sandboxGone(error);
       if (Date.now() > deadline) {
         throw new KilnError(
           'E_INIT_SILENT',

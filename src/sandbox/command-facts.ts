@@ -1,6 +1,6 @@
 import { type Capability, capabilityNames } from './capabilities.ts';
 import { factLines } from './fact-lines.ts';
-import type { BoxLabels } from './labels/labels.ts';
+import type { SandboxLabels } from './labels/labels.ts';
 import { type MeasuredLabel, measuredLabel, plannedLabel } from './labels/module.ts';
 import { layerMissing } from './layers.ts';
 import { decodeWalls, type LandlockWall, type ProcRule, type ResourceLimit } from './wire/exec.ts';
@@ -34,7 +34,7 @@ export interface CommandPlan {
   /** In the host's network, its abstract sockets may be open. */
   readonly openSockets: boolean;
   readonly limits: readonly ResourceLimit[];
-  readonly labels: BoxLabels | undefined;
+  readonly labels: SandboxLabels | undefined;
   /** How the /proc of its own is closed that a system has. */
   readonly boot: readonly ProcRule[];
 }

@@ -1,10 +1,10 @@
 import { KilnError } from '../errors.ts';
 import { closeDescriptor, createPipe, type Pipe } from '../kernel/descriptor.ts';
 import { receiveDescriptor, unixSocketPair } from '../kernel/unix-socket.ts';
-import type { Box } from './box.ts';
 import { capabilityMask } from './capabilities.ts';
 import { type CommandFacts, type CommandPlan, readCommandFacts } from './command-facts.ts';
 import { PROC_RULES } from './filesystem.ts';
+import type { SandboxDomain } from './sandbox-domain.ts';
 import type { CommandPolicy } from './specification.ts';
 import {
   abandonStreams,
@@ -17,19 +17,19 @@ import {
 } from './streams.ts';
 import { encodeExec, type ResourceLimit } from './wire/exec.ts';
 
-/** How a command is started in a box. */
+/** How a command is started in a sandbox. */
 export interface SpawnOptions {
   readonly policy: CommandPolicy;
   /** The whole environment; HOME, USER and LOGNAME are added from the image when missing. */
   readonly env?: Readonly<Record<string, string>> | undefined;
   readonly workdir?: string | undefined;
-  /** A terminal of the box instead of three pipes. */
+  /** A terminal of the sandbox instead of three pipes. */
   readonly terminal?: { readonly rows: number; readonly columns: number } | undefined;
   /** Where output goes without being read on the way; the command's streams are empty then. */
   readonly relay?: RelayedOutput | undefined;
   /** Who gets its stdio, once it has been started; the command's streams are empty then. */
   readonly handOver?: HandOver | undefined;
-  /** Beside that of core dumps, which is the box’s. */
+  /** Beside that of core dumps, which is the sandbox’s. */
   readonly limits?: readonly ResourceLimit[] | undefined;
   readonly umask?: number | undefined;
   /** It is pid 1 of a system of its own: see src/guest/boot.h. */
@@ -53,7 +53,7 @@ export class CommandRequest implements Disposable {
   readonly id: number;
   readonly argv: readonly string[];
   readonly options: SpawnOptions;
-  readonly #box: Box;
+  readonly #sandbox: SandboxDomain;
   readonly #message: Buffer;
   readonly #wanted: Omit<CommandPlan, 'labels'>;
   readonly #stdio: Stdio;
@@ -61,12 +61,12 @@ export class CommandRequest implements Disposable {
   /** Its streams are the caller's, or closed. */
   #ended = false;
 
-  /** @param id of this box's commands, its own */
-  constructor(box: Box, id: number, argv: readonly string[], options: SpawnOptions) {
+  /** @param id of this sandbox's commands, its own */
+  constructor(sandbox: SandboxDomain, id: number, argv: readonly string[], options: SpawnOptions) {
     this.id = id;
     this.argv = argv;
     this.options = options;
-    this.#box = box;
+    this.#sandbox = sandbox;
     const { policy, terminal, umask = 0o022 } = options;
     const { user, landlock, openSockets } = policy;
     const boot = options.boot === true ? PROC_RULES : [];
@@ -90,13 +90,13 @@ export class CommandRequest implements Disposable {
       umask,
       boot,
     });
-    this.#stdio = terminal === undefined ? pipes(box.range.base) : terminalSocket();
+    this.#stdio = terminal === undefined ? pipes(sandbox.range.base) : terminalSocket();
   }
 
-  /** Asks the box's init to start it. Throws E_BOX_GONE. */
+  /** Asks the sandbox's init to start it. Throws E_SANDBOX_GONE. */
   send(): void {
     try {
-      this.#box.channel.send(this.#message, this.#stdio.guest);
+      this.#sandbox.channel.send(this.#message, this.#stdio.guest);
     } finally {
       this.#closeGuestEnds();
     }
@@ -107,7 +107,7 @@ export class CommandRequest implements Disposable {
 
   /** What the init measured, compared with what was asked for. Throws E_LAYER_MISSING. */
   readFacts(text: string): CommandFacts {
-    return readCommandFacts(text, { ...this.#wanted, labels: this.#box.record.labels });
+    return readCommandFacts(text, { ...this.#wanted, labels: this.#sandbox.record.labels });
   }
 
   /** The host's ends of stdio, once the command runs: they are the caller's. Throws E_PROTOCOL. */
@@ -121,7 +121,7 @@ export class CommandRequest implements Disposable {
     return streams;
   }
 
-  /** Closes what is the box's, and what nobody has taken. */
+  /** Closes what is the sandbox's, and what nobody has taken. */
   [Symbol.dispose](): void {
     this.#closeGuestEnds();
     if (this.#ended) return;
@@ -154,7 +154,7 @@ interface Stdio {
   abandon(): void;
 }
 
-/** @param owner the box's root: the init gives them to the command's user */
+/** @param owner the sandbox's root: the init gives them to the command's user */
 function pipes(owner: number): Stdio {
   const made: Pipe[] = [];
   const pipe = () => {

@@ -18,11 +18,11 @@ type Asked = Exclude<
 /** Ids of requests lie above those that a sandbox counts its commands by. */
 const FIRST_ID = 2 ** 30;
 
-/** A directory of the box; ids are the box's own. */
-export type BoxDirectory = Parts<'directory'>;
+/** A directory of the sandbox; ids are the sandbox's own. */
+export type SandboxDirectory = Parts<'directory'>;
 
 /** An interface's address, IPv4 and dotted. */
-export interface BoxAddress {
+export interface SandboxAddress {
   readonly address: string;
   readonly mask: string;
   readonly gateway?: string;
@@ -30,15 +30,15 @@ export interface BoxAddress {
 
 /** A process that nobody started through kiln: a daemon that left its parent. */
 export interface AdoptedProcess {
-  /** In the box. */
+  /** In the sandbox. */
   readonly pid: number;
   readonly session: number;
   readonly ended: Promise<ExitedAnswer>;
   kill(signal: NodeJS.Signals): void;
 }
 
-/** What a supervisor of services asks of a box's init, beyond starting commands. */
-export class BoxControl {
+/** What a supervisor of services asks of a sandbox's init, beyond starting commands. */
+export class SandboxControl {
   readonly #channel: Channel;
   #nextId = FIRST_ID;
 
@@ -46,14 +46,14 @@ export class BoxControl {
     this.#channel = channel;
   }
 
-  /** Resolves when the box is gone. */
+  /** Resolves when the sandbox is gone. */
   get gone(): Promise<void> {
     if (this.#channel.ended) return Promise.resolve();
     return new Promise((resolve) => this.#channel.once('end', () => resolve()));
   }
 
   /** Makes directories, or gives existing ones that mode and owner. Throws E_SETUP. */
-  async makeDirectories(directories: readonly BoxDirectory[]): Promise<void> {
+  async makeDirectories(directories: readonly SandboxDirectory[]): Promise<void> {
     if (directories.length === 0) return;
     await this.#ask(
       'directory',
@@ -62,7 +62,7 @@ export class BoxControl {
   }
 
   /**
-   * A new, unconnected, non-blocking stream socket of the box's network; the caller closes it.
+   * A new, unconnected, non-blocking stream socket of the sandbox's network; the caller closes it.
    * Throws E_SETUP.
    */
   socket(family: Parts<'family'>['family']): Promise<number> {
@@ -70,7 +70,7 @@ export class BoxControl {
   }
 
   /**
-   * A datagram socket of one of the box's interfaces, on the port of DHCP clients; the caller closes
+   * A datagram socket of one of the sandbox's interfaces, on the port of DHCP clients; the caller closes
    * it. Throws E_SETUP.
    */
   dhcpSocket(name: string): Promise<number> {
@@ -78,7 +78,7 @@ export class BoxControl {
   }
 
   /** Gives an interface an address instead of any it has, and a default route. Throws E_SETUP. */
-  async setAddress(name: string, { address, mask, gateway }: BoxAddress): Promise<void> {
+  async setAddress(name: string, { address, mask, gateway }: SandboxAddress): Promise<void> {
     await this.#ask('address', [
       { op: 'interface', interface: name },
       { op: 'address', address, mask, gateway: gateway ?? '0.0.0.0' },
@@ -98,7 +98,7 @@ export class BoxControl {
     }
   }
 
-  /** Watches an orphan of the box, by its pid there, from now on. Throws E_SETUP. */
+  /** Watches an orphan of the sandbox, by its pid there, from now on. Throws E_SETUP. */
   async adopt(pid: number): Promise<AdoptedProcess> {
     const id = this.#nextId;
     // The id that the request below takes; listening first, for it may end at once.

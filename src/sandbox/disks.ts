@@ -4,7 +4,7 @@ import { hasErrno } from '../kernel/libc.ts';
 import type { SandboxSpecification } from './specification.ts';
 
 /**
- * The whole disks (`MAJOR:MINOR`) that a box can reach: those of its image, its scratch directory,
+ * The whole disks (`MAJOR:MINOR`) that a sandbox can reach: those of its image, its scratch directory,
  * its binds and its volumes. What is in memory has none.
  * @throws KilnError E_LIMIT where a file system does not tell its disks
  */

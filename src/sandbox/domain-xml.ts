@@ -4,7 +4,7 @@ import { KilnError } from '../errors.ts';
 import type { IdRange } from './id-range.ts';
 import { INIT_PATH } from './skeleton.ts';
 
-/** An interface on a libvirt network. libvirt itself gives it its address, before the box's init runs. */
+/** An interface on a libvirt network. libvirt itself gives it its address, before the sandbox's init runs. */
 export interface LibvirtNetwork {
   readonly name: string;
   /** `52:54:00:12:34:56`; without one libvirt makes one up at each start. */
@@ -23,7 +23,7 @@ export interface LibvirtNetwork {
   readonly isolated?: boolean;
 }
 
-/** What a generic box needs from libvirt; everything else is done at the claim. */
+/** What a generic sandbox needs from libvirt; everything else is done at the claim. */
 export interface DomainOptions {
   readonly name: string;
   readonly uuid: string;
@@ -84,11 +84,11 @@ function filterXml({ filter, filterParameters = {} }: LibvirtNetwork): string {
   return `<filterref filter='${escapeXml(filter)}'>${parameters.join('')}</filterref>`;
 }
 
-/** What a box without a limit of its own may have of the host's memory: not the last of it. */
+/** What a sandbox without a limit of its own may have of the host's memory: not the last of it. */
 const MEMORY_SHARE = 0.9;
 
 /**
- * kiln labels files itself: libvirt would give the skeleton, which all boxes share, one box's label.
+ * kiln labels files itself: libvirt would give the skeleton, which all sandboxes share, one sandbox's label.
  * Without a context nothing is said: `type='none'` is refused where libvirt has no such driver.
  */
 function labelXml(context: string | undefined): string {
@@ -98,7 +98,7 @@ function labelXml(context: string | undefined): string {
 }
 
 /**
- * The domain of a generic box (libvirt's formatdomain and drvlxc pages). A box's own limit of memory
+ * The domain of a generic sandbox (libvirt's formatdomain and drvlxc pages). A sandbox's own limit of memory
  * is written to its cgroup at the claim. The skeleton is not `readonly` here but made
  * so by the init: libvirt's remount drops nosuid and nodev of the file system it lies on, which a
  * user namespace may not, and fails where KILN_STATE is on such a one (a tmpfs, a hardened /var).

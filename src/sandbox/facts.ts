@@ -1,20 +1,20 @@
 import { readlinkSync } from 'node:fs';
 import { factLines } from './fact-lines.ts';
 import type { IdRange } from './id-range.ts';
-import type { BoxLabels } from './labels/labels.ts';
+import type { SandboxLabels } from './labels/labels.ts';
 import { type MeasuredLabel, measuredLabel, plannedLabel } from './labels/module.ts';
 import { layerMissing } from './layers.ts';
 import type { SetupOperation } from './wire/table.ts';
 
-/** A mount as the box sees it. */
+/** A mount as the sandbox sees it. */
 interface MeasuredMount {
   readonly path: string;
   readonly type: string;
   readonly options: readonly string[];
 }
 
-/** What the guest init found when it looked at its own box, before the first command. */
-export interface BoxFacts {
+/** What the guest init found when it looked at its own sandbox, before the first command. */
+export interface SandboxFacts {
   /** Namespaces that are not the host's. */
   readonly namespaces: readonly string[];
   /** First id inside, first id outside, count. */
@@ -30,31 +30,31 @@ export interface BoxFacts {
   readonly readonlyBinds: readonly string[];
   /** Names in /dev. */
   readonly devices: readonly string[];
-  /** How many namespaces of each kind the box may still make; null where nothing limits them. */
+  /** How many namespaces of each kind the sandbox may still make; null where nothing limits them. */
   readonly namespaceLimit: number | null;
   /** The init's; null on a host without SELinux and AppArmor. */
   readonly initLabel: MeasuredLabel | null;
 }
 
-/** Namespaces every box has of its own. `net` is checked apart: it may be asked to be the host's. */
+/** Namespaces every sandbox has of its own. `net` is checked apart: it may be asked to be the host's. */
 const REQUIRED = ['cgroup', 'ipc', 'mnt', 'pid', 'user', 'uts'];
 
-/** What a box was to be, for {@link readBoxFacts} to compare it with. */
-export interface BoxPlan {
+/** What a sandbox was to be, for {@link readSandboxFacts} to compare it with. */
+export interface ExpectedFacts {
   readonly network: 'own' | 'host';
   readonly range: IdRange;
   readonly operations: readonly SetupOperation[];
   /** A time namespace is wanted, too. */
   readonly time: boolean;
-  readonly labels: BoxLabels | undefined;
+  readonly labels: SandboxLabels | undefined;
 }
 
 /**
  * Reads the facts of a `ready` answer and compares them with the host and the plan. Throws
- * E_LAYER_MISSING when a namespace is the host's, ids are not those of the box, or something that
+ * E_LAYER_MISSING when a namespace is the host's, ids are not those of the sandbox, or something that
  * was to be hidden or closed is not on the init's list of what it found hidden and closed.
  */
-export function readBoxFacts(text: string, plan: BoxPlan): BoxFacts {
+export function readSandboxFacts(text: string, plan: ExpectedFacts): SandboxFacts {
   const lines = factLines(text);
   const all = (name: string) => lines.get(name) ?? [];
   const namespaces: string[] = [];
@@ -82,7 +82,7 @@ export function readBoxFacts(text: string, plan: BoxPlan): BoxFacts {
     return { path: path.join(' '), type, options: options.split(',') };
   });
   const limit = all('namespace_limit')[0];
-  const facts: BoxFacts = {
+  const facts: SandboxFacts = {
     namespaces,
     uidMap: map('uid_map'),
     gidMap: map('gid_map'),
@@ -108,7 +108,7 @@ function ownNamespace(name: string): string {
   return link;
 }
 
-function comparePlan(facts: BoxFacts, operations: readonly SetupOperation[]): void {
+function comparePlan(facts: SandboxFacts, operations: readonly SetupOperation[]): void {
   for (const operation of operations) {
     if (operation.op === 'mask' && !facts.masked.includes(operation.path)) {
       throw layerMissing('masked-paths', operation.path);

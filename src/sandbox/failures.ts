@@ -1,18 +1,18 @@
 /** What an init's refusals mean for whoever asked. */
 import { KilnError } from '../errors.ts';
 import { errnoName } from '../kernel/libc.ts';
-import type { BoxLabels } from './labels/labels.ts';
+import type { SandboxLabels } from './labels/labels.ts';
 import { contextAt } from './labels/relabel.ts';
 import { layerMissing } from './layers.ts';
 import type { Bind } from './specification.ts';
 import { type AnswerOf, FAILURES, type Failure, WIRE } from './wire/table.ts';
 
-/** What a box was to get. */
+/** What a sandbox was to get. */
 export interface SetupContent {
   /** What each descriptor is of. */
   readonly sources: readonly string[];
   readonly binds: readonly Bind[];
-  readonly labels: BoxLabels | undefined;
+  readonly labels: SandboxLabels | undefined;
 }
 
 type Failed = AnswerOf<'failed'>;
@@ -38,7 +38,7 @@ function openLayer(answer: Failed): KilnError | undefined {
   return layer === undefined ? undefined : layerMissing(layer, failureWords(answer));
 }
 
-/** The error for a box that could not be filled. */
+/** The error for a sandbox that could not be filled. */
 export function setupFailed(answer: Failed, content: SetupContent): KilnError {
   const errno = errnoName(answer.error);
   const known =

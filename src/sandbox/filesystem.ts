@@ -67,18 +67,18 @@ const READ_ONLY = [
   '/proc/tty',
 ];
 
-/** How every /proc of a box is closed. */
+/** How every /proc of a sandbox is closed. */
 export const PROC_RULES: readonly ProcRule[] = [
   ...MASKED.map((path) => ({ path, rule: 'mask' }) as const),
   ...READ_ONLY.map((path) => ({ path, rule: 'readonly' }) as const),
 ];
 
-/** The same for the init, which can do it before the box has an image. */
+/** The same for the init, which can do it before the sandbox has an image. */
 export function procOperations(): PrepareOperation[] {
   return PROC_RULES.map(({ path, rule }) => ({ op: rule, path }));
 }
 
-/** tmpfs that every box has: private, and gone with it. Mode, and share of the disk limit. */
+/** tmpfs that every sandbox has: private, and gone with it. Mode, and share of the disk limit. */
 const PRIVATE_TMPFS = [
   { path: '/tmp', mode: 0o1777 },
   { path: '/var/tmp', mode: 0o1777 },
@@ -131,7 +131,7 @@ class Descriptors implements Disposable {
   }
 }
 
-/** What every mount from outside has, also one that the box may write to. */
+/** What every mount from outside has, also one that the sandbox may write to. */
 const WRITABLE = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV;
 
 /** A detached, nosuid, nodev copy of the mount at `path`, its owners mapped by `userNamespace`. */
@@ -179,7 +179,7 @@ function bindOperation(
 
 let overlayAsked = false;
 
-/** Asks once for a module that the box cannot load itself. Without it, the init says what it lacks. */
+/** Asks once for a module that the sandbox cannot load itself. Without it, the init says what it lacks. */
 function loadOverlay(): void {
   if (overlayAsked) return;
   overlayAsked = true;
@@ -191,7 +191,7 @@ function loadOverlay(): void {
 }
 
 /**
- * Only the caller's own ids cross the border of a bind; everybody else is nobody in the box. A folder whose group
+ * Only the caller's own ids cross the border of a bind; everybody else is nobody in the sandbox. A folder whose group
  * is nobody's takes no new files, so the caller's other groups are there by their numbers.
  */
 function bindNamespace(range: IdRange, { user, caller, groups }: BindOwners): number {
@@ -207,7 +207,7 @@ function bindNamespace(range: IdRange, { user, caller, groups }: BindOwners): nu
   );
 }
 
-/** Where secrets lie in a box, as with podman and Docker. */
+/** Where secrets lie in a sandbox, as with podman and Docker. */
 const SECRETS = '/run/secrets';
 
 /** A file system of its own, closed once it is filled. */
@@ -245,9 +245,9 @@ function nameOperations(
 }
 
 /**
- * What the box's init has to mount, in order, and the detached mounts it needs for that. Dispose of
+ * What the sandbox's init has to mount, in order, and the detached mounts it needs for that. Dispose of
  * it when the message has been sent. Nothing here appears in the host's mount table.
- * @param initPid the box's init: files of the image get the ids of its user namespace
+ * @param initPid the sandbox's init: files of the image get the ids of its user namespace
  * @param paths what a bind must not give write access to
  */
 export function planFilesystem(

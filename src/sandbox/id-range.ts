@@ -18,13 +18,13 @@ const DEFAULT_BLOCK = { start: 0x7000_0000, count: 0x1000_0000 };
 /** The initial pid namespace: PROC_PID_INIT_INO of linux/proc_ns.h. */
 const HOST_PIDS = 'pid:[4026531836]';
 
-/** `count` ids from `base` on the host are 0, 1, … in a box. */
+/** `count` ids from `base` on the host are 0, 1, … in a sandbox. */
 export interface IdRange {
   readonly base: number;
   readonly count: number;
 }
 
-/** The ids kiln may give to boxes: the line `kiln:START:COUNT` of /etc/subuid, or the default block. */
+/** The ids kiln may give to sandboxes: the line `kiln:START:COUNT` of /etc/subuid, or the default block. */
 export async function idBlock(subuid = '/etc/subuid'): Promise<{ start: number; count: number }> {
   const text = await readFile(subuid, 'utf8').catch(() => '');
   for (const line of text.split('\n')) {
@@ -67,7 +67,7 @@ function rangeDirectory(paths: StatePaths): string {
 /**
  * Takes an id range that no other live sandbox has which shares this /run/kiln: all of the host, or all
  * of a container. Throws E_NO_RANGE.
- * @param owner where the box lives, see {@link Owner}
+ * @param owner where the sandbox lives, see {@link Owner}
  */
 export async function allocateRange(paths: StatePaths, owner: Owner): Promise<IdRange> {
   const directory = rangeDirectory(paths);

@@ -1,15 +1,15 @@
 import { KilnError } from '../errors.ts';
 import type { CgroupLimits, ProcessCgroups } from '../kernel/cgroup-files.ts';
 import { hasErrno } from '../kernel/libc.ts';
-import type { Box } from './box.ts';
 import { disksOf } from './disks.ts';
 import { layerMissing, type OptionalLayer } from './layers.ts';
+import type { SandboxDomain } from './sandbox-domain.ts';
 import type { SandboxSpecification } from './specification.ts';
 
-/** Processes and threads of a box that nobody gave a limit: a fork bomb must not be the host's. */
+/** Processes and threads of a sandbox that nobody gave a limit: a fork bomb must not be the host's. */
 export const DEFAULT_PIDS = 8192;
 
-/** Less than a box takes before anything runs in it: a typo, not a limit. Bytes. */
+/** Less than a sandbox takes before anything runs in it: a typo, not a limit. Bytes. */
 export const MINIMUM_MEMORY = 4 << 20;
 
 function requireMemory(memory: number | undefined): void {
@@ -36,11 +36,11 @@ function isRefusedValue(error: unknown): error is KilnError {
 }
 
 /**
- * Puts limits on a box that waits. Throws E_LAYER_MISSING for one that cannot be had, the default
+ * Puts limits on a sandbox that waits. Throws E_LAYER_MISSING for one that cannot be had, the default
  * one of processes among them; E_LIMIT for a value that can be none.
  */
-export async function limitBox(
-  { id, cgroups, channel: { initPid } }: Box,
+export async function limitSandbox(
+  { id, cgroups, channel: { initPid } }: SandboxDomain,
   specification: SandboxSpecification,
 ): Promise<void> {
   const { limits, allowMissing } = specification;

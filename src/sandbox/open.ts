@@ -8,18 +8,18 @@ import type { Connection } from '../libvirt/connection.ts';
 import { awaitedLater, deferred } from '../promise.ts';
 import type { StatePaths } from '../state/paths.ts';
 import { span } from '../trace/trace.ts';
-import { Box, startDomain } from './box.ts';
-import { type BoxSession, boxFiles, readBoxRecord } from './box-record.ts';
 import type { BindOwners } from './filesystem.ts';
 import { claimedLabels, requirePolicy } from './labels/labels.ts';
 import type { OptionalLayer } from './layers.ts';
-import { limitBox } from './limits.ts';
+import { limitSandbox } from './limits.ts';
 import { randomMac } from './network/mac.ts';
 import type { ParkedSandbox } from './parking.ts';
 import { Sandbox } from './sandbox.ts';
+import { SandboxDomain, startDomain } from './sandbox-domain.ts';
+import { readSandboxRecord, type SandboxSession, sandboxFiles } from './sandbox-record.ts';
 import { knownSkeleton } from './skeleton.ts';
 import type { SandboxLimits, SandboxSpecification } from './specification.ts';
-import { sweepBoxes } from './sweep.ts';
+import { sweepSandboxes } from './sweep.ts';
 
 /** A user of this host for whom sandboxes are opened, and what each of them may use at the most. */
 export interface SandboxOwner extends UserIds {
@@ -34,7 +34,7 @@ export interface Engine {
   readonly paths: StatePaths;
   /** Whose sandboxes are; undefined: root's, without bounds. */
   readonly owner: SandboxOwner | undefined;
-  /** Called when libvirt is needed; a parked box is claimed without it. Gives one connection. */
+  /** Called when libvirt is needed; a parked sandbox is claimed without it. Gives one connection. */
   readonly connect: () => Promise<Connection>;
   /** Where relative paths, and names of recipes, start. Throws Node's own ENOENT where it was deleted. */
   cwd(): string;
@@ -52,19 +52,19 @@ export interface SandboxUse extends Omit<BindOwners, 'groups'> {
   readonly command?: readonly string[];
   /** Aborts the wait for an address of the network. */
   readonly signal?: AbortSignal | undefined;
-  /** The box is to be kept: it must not die with this process. */
+  /** The sandbox is to be kept: it must not die with this process. */
   readonly outlives?: boolean;
-  /** A box taken before, for a sandbox with the usual network and label that dies with this process. */
-  readonly reserved?: ReservedBox | undefined;
+  /** A sandbox taken before, for a sandbox with the usual network and label that dies with this process. */
+  readonly reserved?: ReservedSandbox | undefined;
 }
 
-/** What a box is like that is taken before it is known who for. */
+/** What a sandbox is like that is taken before it is known who for. */
 const USUAL = { network: 'private', label: { kind: 'auto' }, boot: false } as const;
 
-/** A box that is being started before it is known what goes into it. Disposing of it destroys it. */
-export class ReservedBox implements AsyncDisposable {
+/** A sandbox that is being started before it is known what goes into it. Disposing of it destroys it. */
+export class ReservedSandbox implements AsyncDisposable {
   readonly #engine: Engine;
-  #box: Promise<Box> | undefined;
+  #sandbox: Promise<SandboxDomain> | undefined;
 
   /** Fulfilled once there is nothing to do for it but to wait: libvirt starts it, or it is there. */
   readonly requested: Promise<void>;
@@ -73,32 +73,32 @@ export class ReservedBox implements AsyncDisposable {
     this.#engine = engine;
     const requested = deferred<void>();
     this.requested = requested.promise;
-    this.#box = awaitedLater(
-      takeBox(engine, USUAL, false, requested.resolve).finally(requested.resolve),
+    this.#sandbox = awaitedLater(
+      takeSandbox(engine, USUAL, false, requested.resolve).finally(requested.resolve),
     );
   }
 
-  /** The box, which is the caller's from here on. If it has died while it waited, another one. */
-  take(): Promise<Box> {
-    const box = this.#box;
-    if (box === undefined) throw new TypeError('the sandbox has been taken already');
-    this.#box = undefined;
-    return box.then(async (waiting) => {
+  /** The sandbox, which is the caller's from here on. If it has died while it waited, another one. */
+  take(): Promise<SandboxDomain> {
+    const sandbox = this.#sandbox;
+    if (sandbox === undefined) throw new TypeError('the sandbox has been taken already');
+    this.#sandbox = undefined;
+    return sandbox.then(async (waiting) => {
       const { ended, initPid } = waiting.channel;
       if (!ended && !isDead(initPid)) return waiting;
       await waiting.destroy();
-      return await takeBox(this.#engine, USUAL, false);
+      return await takeSandbox(this.#engine, USUAL, false);
     });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    const box = await this.#box?.catch(() => undefined);
-    await box?.destroy();
+    const sandbox = await this.#sandbox?.catch(() => undefined);
+    await sandbox?.destroy();
   }
 }
 
 /**
- * Takes a parked box that fits, or starts one, and puts the image and everything else into it.
+ * Takes a parked sandbox that fits, or starts one, and puts the image and everything else into it.
  * Dispose of the result, or `close()` it: nothing is left then.
  *
  * Throws E_SETUP, E_LAYER_MISSING, E_BIND, E_IDMAP, E_NO_RANGE, E_NO_LEASE, LibvirtError.
@@ -112,24 +112,25 @@ export async function openSandbox(
     ...withinShare(wanted, engine.owner),
     network: knownInterface(wanted.network),
   };
-  const box = await (use.reserved?.take() ?? takeBox(engine, specification, use.outlives ?? false));
-  const { labels } = box.record;
+  const sandbox = await (use.reserved?.take() ??
+    takeSandbox(engine, specification, use.outlives ?? false));
+  const { labels } = sandbox.record;
   const mounts = specification.nested || specification.boot;
-  box.describe({
+  sandbox.describe({
     ...(specification.image === undefined ? {} : { image: specification.image }),
     ...(use.command === undefined ? {} : { command: use.command }),
     ...(engine.owner === undefined ? {} : { owner: engine.owner.uid }),
     ...(labels === undefined ? {} : { labels: claimedLabels(labels, mounts) }),
   });
   try {
-    await limitBox(box, specification);
-    if (specification.boot) delegateCgroup(box.channel.initPid, box.id, box.range.base);
+    await limitSandbox(sandbox, specification);
+    if (specification.boot) delegateCgroup(sandbox.channel.initPid, sandbox.id, sandbox.range.base);
   } catch (error) {
-    await box.destroy();
+    await sandbox.destroy();
     throw error;
   }
   const owners = { ...use, groups: engine.owner?.groups ?? [] };
-  return await Sandbox.open(box, specification, owners, use.signal);
+  return await Sandbox.open(sandbox, specification, owners, use.signal);
 }
 
 /** What a sandbox of this owner's may use, whatever a job asks for. */
@@ -158,14 +159,14 @@ function knownInterface(network: SandboxSpecification['network']): SandboxSpecif
   return { ...network, mac: randomMac() };
 }
 
-async function takeBox(
+async function takeSandbox(
   engine: Engine,
   { network, label, boot }: Pick<SandboxSpecification, 'network' | 'label' | 'boot'>,
   outlives: boolean,
   onRequested?: () => void,
-): Promise<Box> {
+): Promise<SandboxDomain> {
   requirePolicy(label);
-  // A parked box has the label that is usual on this host, and knows its cgroups: for a system they
+  // A parked sandbox has the label that is usual on this host, and knows its cgroups: for a system they
   // would be others.
   if (network === 'private' && label.kind === 'auto' && !boot) {
     const parked = await claimParked(engine);
@@ -173,18 +174,22 @@ async function takeBox(
   }
   const connection = await engine.connect();
   // What others left is cleaned up beside our own work, which does not depend on it.
-  sweepBoxes(engine.paths, engine.connect).catch(() => undefined);
+  sweepSandboxes(engine.paths, engine.connect).catch(() => undefined);
   const started = await startDomain(engine.paths, connection, {
     network,
     label,
     autodestroy: !outlives,
   });
   onRequested?.();
-  return await Box.own(engine.paths, started, engine.connect);
+  return await SandboxDomain.own(engine.paths, started, engine.connect);
 }
 
-/** Claims a parked box that fits. Whatever is wrong with one, it is the sweep's, and the next one is tried. */
-async function claimParked({ paths, connect, takeParked }: Engine): Promise<Box | undefined> {
+/** Claims a parked sandbox that fits. Whatever is wrong with one, it is the sweep's, and the next one is tried. */
+async function claimParked({
+  paths,
+  connect,
+  takeParked,
+}: Engine): Promise<SandboxDomain | undefined> {
   if (takeParked === undefined) return undefined;
   using _ = span('claim a parked sandbox');
   const skeleton = knownSkeleton(paths);
@@ -196,7 +201,7 @@ async function claimParked({ paths, connect, takeParked }: Engine): Promise<Box 
       continue;
     }
     try {
-      return await Box.claim(paths, { directory, record, lock }, connect);
+      return await SandboxDomain.claim(paths, { directory, record, lock }, connect);
     } catch {
       // It is dead.
     }
@@ -205,32 +210,36 @@ async function claimParked({ paths, connect, takeParked }: Engine): Promise<Box 
 }
 
 /**
- * Comes back to a box that was kept. It is destroyed on close, unless it is kept again.
- * Throws E_NO_BOX, E_BOX_BUSY, E_BOX_GONE.
+ * Comes back to a sandbox that was kept. It is destroyed on close, unless it is kept again.
+ * Throws E_NO_SANDBOX, E_SANDBOX_BUSY, E_SANDBOX_GONE.
  */
 export async function reopenSandbox(
   engine: Engine,
   id: string,
-): Promise<{ sandbox: Sandbox; session: BoxSession; keepUntil: number }> {
-  const directory = join(engine.paths.boxes, id);
-  const record = readBoxRecord(directory);
+): Promise<{ sandbox: Sandbox; session: SandboxSession; keepUntil: number }> {
+  const directory = join(engine.paths.sandboxes, id);
+  const record = readSandboxRecord(directory);
   const { session, keepUntil } = record ?? {};
   if (record === undefined || session === undefined || keepUntil === undefined) {
-    throw new KilnError('E_NO_BOX', `there is no kept sandbox ${id}`, {
+    throw new KilnError('E_NO_SANDBOX', `there is no kept sandbox ${id}`, {
       hint: '`kiln ps` lists them; `kiln run --keep` keeps one',
     });
   }
   if (session.surroundings === undefined) {
-    throw new KilnError('E_NO_BOX', `sandbox ${id} was kept by an older version of kiln`, {
+    throw new KilnError('E_NO_SANDBOX', `sandbox ${id} was kept by an older version of kiln`, {
       hint: '`kiln kill` ends it; its files cannot be entered any more',
     });
   }
-  const lock = await tryLock(boxFiles.lock(directory));
+  const lock = await tryLock(sandboxFiles.lock(directory));
   if (lock === undefined) {
-    throw new KilnError('E_BOX_BUSY', `sandbox ${id} is in use by another command`, {
+    throw new KilnError('E_SANDBOX_BUSY', `sandbox ${id} is in use by another command`, {
       hint: 'wait until that command has ended',
     });
   }
-  const box = await Box.claim(engine.paths, { directory, record, lock }, engine.connect);
-  return { sandbox: Sandbox.reopen(box, session), session, keepUntil };
+  const sandbox = await SandboxDomain.claim(
+    engine.paths,
+    { directory, record, lock },
+    engine.connect,
+  );
+  return { sandbox: Sandbox.reopen(sandbox, session), session, keepUntil };
 }

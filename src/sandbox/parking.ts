@@ -6,25 +6,25 @@ import { isListedNow } from '../libvirt/controllers.ts';
 import { deferred } from '../promise.ts';
 import type { StatePaths } from '../state/paths.ts';
 import { span } from '../trace/trace.ts';
-import { Box, destroyDomain, startDomain } from './box.ts';
-import {
-  type BoxRecord,
-  boxFiles,
-  isExpired,
-  PARKED_LIFETIME,
-  writeBoxRecord,
-} from './box-record.ts';
 import { setupFailed } from './failures.ts';
 import { procOperations } from './filesystem.ts';
 import { labelOperation } from './labels/request.ts';
-import { destroyBox } from './sweep.ts';
+import { destroyDomain, SandboxDomain, startDomain } from './sandbox-domain.ts';
+import {
+  isExpired,
+  PARKED_LIFETIME,
+  type SandboxRecord,
+  sandboxFiles,
+  writeSandboxRecord,
+} from './sandbox-record.ts';
+import { destroySandbox } from './sweep.ts';
 import { encodeRequest } from './wire/encode.ts';
 
-/** Nobody claims a box that is about to end by itself, milliseconds. */
+/** Nobody claims a sandbox that is about to end by itself, milliseconds. */
 const LAST_MOMENT = 5000;
 
 /**
- * So many boxes in a row that libvirt has lost sight of are ended, since one that nobody claims is to
+ * So many sandboxes in a row that libvirt has lost sight of are ended, since one that nobody claims is to
  * end without a kiln; then one waits in spite of it. See Domain.isWatched().
  */
 const LOST_MAX = 5;
@@ -35,7 +35,7 @@ const AT_ONCE = 2;
 /** A sandbox that waits. Whoever has the lock owns it. */
 export interface ParkedSandbox {
   readonly directory: string;
-  readonly record: BoxRecord;
+  readonly record: SandboxRecord;
   readonly lock: HeldLock;
 }
 
@@ -128,7 +128,7 @@ export class ParkingLot {
     const { paths, connect } = this.#starter;
     for (const { directory, record, lock } of these) {
       try {
-        if (existsSync(directory)) await destroyBox(paths, directory, record, connect);
+        if (existsSync(directory)) await destroySandbox(paths, directory, record, connect);
       } finally {
         await lock.release();
       }
@@ -137,11 +137,11 @@ export class ParkingLot {
 }
 
 function stillWaits({ directory, record }: ParkedSandbox, now: number): boolean {
-  return !isExpired(record, now) && existsSync(boxFiles.record(directory));
+  return !isExpired(record, now) && existsSync(sandboxFiles.record(directory));
 }
 
 /**
- * Starts one box and leaves it waiting. If it `mustBeWatched` and is not, it is ended instead, and the
+ * Starts one sandbox and leaves it waiting. If it `mustBeWatched` and is not, it is ended instead, and the
  * answer is undefined.
  */
 async function park(
@@ -156,11 +156,11 @@ async function park(
     label: { kind: 'auto' },
     autodestroy: false,
   });
-  const box = await Box.own(paths, started, async () => connection);
+  const sandbox = await SandboxDomain.own(paths, started, async () => connection);
   try {
-    await prepare(box, lifetime);
+    await prepare(sandbox, lifetime);
   } catch (error) {
-    await box.destroy();
+    await sandbox.destroy();
     throw error;
   }
   const domain = await started.domain;
@@ -169,18 +169,18 @@ async function park(
       // By libvirt, since its init waits by now.
       await destroyDomain(connection, domain.name);
     } finally {
-      await box.destroy();
+      await sandbox.destroy();
     }
     return undefined;
   }
   const { directory, lock } = started;
   const record = { ...started.record, parked: true } as const;
-  writeBoxRecord(directory, record);
+  writeSandboxRecord(directory, record);
   return { directory, record, lock };
 }
 
-/** Has a box's init make what it can before anybody knows what the box is for, and leaves it to wait. */
-async function prepare({ record, channel }: Box, lifetime: number): Promise<void> {
+/** Has a sandbox's init make what it can before anybody knows what the sandbox is for, and leaves it to wait. */
+async function prepare({ record, channel }: SandboxDomain, lifetime: number): Promise<void> {
   const made = [...labelOperation(record.labels), ...procOperations()];
   const wait = { op: 'wait', seconds: Math.ceil(lifetime / 1000) } as const;
   channel.send(encodeRequest('prepare', [...made, wait]));

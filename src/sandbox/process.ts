@@ -45,8 +45,8 @@ interface SandboxProcessEvents {
 }
 
 /**
- * A command in a box, shaped as node:child_process has it: stdin, stdout, stderr, pid, kill(),
- * exitCode, signalCode and the events spawn, exit, close and error. `pid` is the one in the box.
+ * A command in a sandbox, shaped as node:child_process has it: stdin, stdout, stderr, pid, kill(),
+ * exitCode, signalCode and the events spawn, exit, close and error. `pid` is the one in the sandbox.
  */
 export class SandboxProcess extends EventEmitter<SandboxProcessEvents> {
   readonly pid: number;
@@ -138,7 +138,7 @@ export class SandboxProcess extends EventEmitter<SandboxProcessEvents> {
     );
   }
 
-  /** For ChildProcess's sake: a box does not keep the event loop alive by itself. */
+  /** For ChildProcess's sake: a sandbox does not keep the event loop alive by itself. */
   ref(): void {}
   unref(): void {
     this.#channel.unref();
@@ -175,9 +175,9 @@ export class SandboxProcess extends EventEmitter<SandboxProcessEvents> {
   }
 
   #onGone(error: Error): void {
-    // The box is gone, and so was everything in it: killed.
+    // The sandbox is gone, and so was everything in it: killed.
     this.signalCode = 'SIGKILL';
-    const plain = error instanceof KilnError && error.code === 'E_BOX_GONE';
+    const plain = error instanceof KilnError && error.code === 'E_SANDBOX_GONE';
     if (!plain || error.cause !== undefined) this.emit('error', error);
     this.#finish();
   }

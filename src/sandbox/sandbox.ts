@@ -2,12 +2,10 @@ import { openSync, statfsSync } from 'node:fs';
 import { KilnError } from '../errors.ts';
 import type { ProcessCgroups } from '../kernel/cgroup-files.ts';
 import { awaitedLater } from '../promise.ts';
-import { span, traceBox } from '../trace/trace.ts';
-import type { Box } from './box.ts';
-import type { BoxSession } from './box-record.ts';
+import { span, traceSandbox } from '../trace/trace.ts';
 import { CommandRequest, type SpawnOptions } from './command-request.ts';
-import { BoxControl } from './control.ts';
-import { type BoxFacts, readBoxFacts } from './facts.ts';
+import { SandboxControl } from './control.ts';
+import { readSandboxFacts, type SandboxFacts } from './facts.ts';
 import { execFailed, setupFailed } from './failures.ts';
 import {
   type BindOwners,
@@ -20,43 +18,45 @@ import { labelOperation, relabelSources } from './labels/request.ts';
 import { requireLayer } from './layers.ts';
 import { type LeasedAddress, type LeaseRequest, leaseAddress } from './network/dhcp-client.ts';
 import { SandboxProcess } from './process.ts';
+import type { SandboxDomain } from './sandbox-domain.ts';
+import type { SandboxSession } from './sandbox-record.ts';
 import type { SandboxSpecification } from './specification.ts';
 import { type Surroundings, surroundingsOf } from './surroundings.ts';
 import { encodeRequest } from './wire/encode.ts';
 
 /**
- * A claimed box with an image in it. Commands are started with {@link spawn}; disposing of it ends
+ * A claimed sandbox with an image in it. Commands are started with {@link spawn}; disposing of it ends
  * everything in it.
  */
 export class Sandbox implements AsyncDisposable {
-  /** What the init measured when the box was ready. */
-  readonly facts: BoxFacts;
+  /** What the init measured when the sandbox was ready. */
+  readonly facts: SandboxFacts;
   /** What decides which walls stand around its commands. */
   readonly surroundings: Surroundings;
-  readonly #box: Box;
+  readonly #sandbox: SandboxDomain;
   readonly #lease: LeasedAddress | undefined;
-  #control: BoxControl | undefined;
+  #control: SandboxControl | undefined;
   #nextId = 1;
 
   private constructor(
-    box: Box,
-    facts: BoxFacts,
+    sandbox: SandboxDomain,
+    facts: SandboxFacts,
     surroundings: Surroundings,
     lease?: LeasedAddress | undefined,
   ) {
-    this.#box = box;
+    this.#sandbox = sandbox;
     this.surroundings = surroundings;
     this.facts = facts;
     this.#lease = lease;
   }
 
   /**
-   * Puts an image and everything else a specification names into a box. Throws E_SETUP with what
+   * Puts an image and everything else a specification names into a sandbox. Throws E_SETUP with what
    * the init could not do, E_LAYER_MISSING when it measured a hole, E_NO_LEASE when its network gave no
-   * address, E_STATE, the signal's reason; the box is destroyed then.
+   * address, E_STATE, the signal's reason; the sandbox is destroyed then.
    */
   static async open(
-    box: Box,
+    sandbox: SandboxDomain,
     specification: SandboxSpecification,
     owners: BindOwners,
     signal?: AbortSignal,
@@ -64,26 +64,26 @@ export class Sandbox implements AsyncDisposable {
     let lease: LeasedAddress | undefined;
     try {
       using _ = span('fill the sandbox');
-      const { labels } = box.record;
+      const { labels } = sandbox.record;
       const label = labelOperation(labels);
       // Before anything of the host is changed.
-      if (labels !== undefined) refuseHostWrites(box.paths, specification, owners.caller);
+      if (labels !== undefined) refuseHostWrites(sandbox.paths, specification, owners.caller);
       await relabelSources(specification, labels);
       const rules = specification.nested ? [] : procOperations();
-      const prepare = box.prepared ? undefined : encodeRequest('prepare', [...label, ...rules]);
+      const prepare = sandbox.prepared ? undefined : encodeRequest('prepare', [...label, ...rules]);
       const asks = leaseRequest(specification);
-      if (asks !== undefined) lease = await leaseBefore(box, prepare, { ...asks, signal });
+      if (asks !== undefined) lease = await leaseBefore(sandbox, prepare, { ...asks, signal });
       using plan = planFilesystem(
         specification,
-        { range: box.range, initPid: box.channel.initPid },
+        { range: sandbox.range, initPid: sandbox.channel.initPid },
         owners,
-        box.paths,
+        sandbox.paths,
         lease ?? givenAddress(specification),
       );
       const { sources } = plan;
       // Before anything is sent: an init that could not even prepare has said why when it hangs up.
       const filled = awaitedLater(
-        box.channel.ask((answer) => {
+        sandbox.channel.ask((answer) => {
           if (answer.type === 'failed') {
             throw setupFailed(answer, { sources, binds: specification.binds, labels });
           }
@@ -92,73 +92,73 @@ export class Sandbox implements AsyncDisposable {
       );
       const send = (message: Buffer, fds: readonly number[] = []) => {
         try {
-          box.channel.send(message, fds);
+          sandbox.channel.send(message, fds);
         } catch (error) {
-          if (!(error instanceof KilnError && error.code === 'E_BOX_GONE')) throw error;
+          if (!(error instanceof KilnError && error.code === 'E_SANDBOX_GONE')) throw error;
         }
       };
       if (prepare !== undefined && lease === undefined) send(prepare);
       send(encodeRequest('setup', [...label, ...plan.operations]), plan.fds);
       // While the init works.
-      box.writeRecord();
+      sandbox.writeRecord();
       const text = await filled;
-      traceBox(box.channel.initPid, text);
+      traceSandbox(sandbox.channel.initPid, text);
       const { network, allowMissing } = specification;
-      const facts = readBoxFacts(text, {
+      const facts = readSandboxFacts(text, {
         network: network === 'host' ? 'host' : 'own',
-        range: box.range,
+        range: sandbox.range,
         operations: plan.operations,
         time: requireLayer('time-namespace', allowMissing),
         labels,
       });
-      return new Sandbox(box, facts, surroundingsOf(specification), lease);
+      return new Sandbox(sandbox, facts, surroundingsOf(specification), lease);
     } catch (error) {
       lease?.close();
-      await box.destroy();
+      await sandbox.destroy();
       throw error;
     }
   }
 
   get id(): string {
-    return this.#box.id;
+    return this.#sandbox.id;
   }
 
-  /** The host's pid of the box's init, the root of its process tree. */
+  /** The host's pid of the sandbox's init, the root of its process tree. */
   get initPid(): number {
-    return this.#box.channel.initPid;
+    return this.#sandbox.channel.initPid;
   }
 
-  /** Of the box: limits and accounts. */
+  /** Of the sandbox: limits and accounts. */
   get cgroups(): ProcessCgroups {
-    return this.#box.cgroups;
+    return this.#sandbox.cgroups;
   }
 
   /**
    * Starts a command, as child_process.spawn() does, and resolves once it has been exec'd.
    * Throws E_COMMAND_NOT_FOUND, E_COMMAND_NOT_EXECUTABLE, E_NO_USER, E_WORKDIR, E_EXEC,
-   * E_LAYER_MISSING, E_BOX_GONE.
+   * E_LAYER_MISSING, E_SANDBOX_GONE.
    */
   async spawn(argv: readonly string[], options: SpawnOptions): Promise<SandboxProcess> {
-    const request = new CommandRequest(this.#box, this.#nextId++, argv, options);
-    return await awaitStart(this.#box, request);
+    const request = new CommandRequest(this.#sandbox, this.#nextId++, argv, options);
+    return await awaitStart(this.#sandbox, request);
   }
 
   /** What a supervisor of services asks of the init. */
-  control(): BoxControl {
+  control(): SandboxControl {
     // One for all: they count their requests.
-    this.#control ??= new BoxControl(this.#box.channel);
+    this.#control ??= new SandboxControl(this.#sandbox.channel);
     return this.#control;
   }
 
-  /** Ends every process of the box but its init, so that its files hold still. */
+  /** Ends every process of the sandbox but its init, so that its files hold still. */
   async killAll(): Promise<void> {
-    this.#box.channel.send(encodeRequest('kill-all', []));
-    await this.#box.channel.ask((answer) => (answer.type === 'quiet' ? true : undefined));
+    this.#sandbox.channel.send(encodeRequest('kill-all', []));
+    await this.#sandbox.channel.ask((answer) => (answer.type === 'quiet' ? true : undefined));
   }
 
-  /** Whether one of the box's private file systems, or one at `more`, has no room left. */
+  /** Whether one of the sandbox's private file systems, or one at `more`, has no room left. */
   diskIsFull(more: readonly string[] = []): boolean {
-    const root = `/proc/${this.#box.channel.initPid}/root`;
+    const root = `/proc/${this.#sandbox.channel.initPid}/root`;
     return ['/', '/tmp', '/dev/shm', ...more].some((path) => {
       try {
         return statfsSync(root + path).bavail === 0;
@@ -168,34 +168,37 @@ export class Sandbox implements AsyncDisposable {
     });
   }
 
-  /** A descriptor of the box's root directory; the caller closes it. The tree is hostile. */
+  /** A descriptor of the sandbox's root directory; the caller closes it. The tree is hostile. */
   openRoot(): number {
-    return openSync(`/proc/${this.#box.channel.initPid}/root`, 'r');
+    return openSync(`/proc/${this.#sandbox.channel.initPid}/root`, 'r');
   }
 
   /**
-   * Lets go of the box, which lives on for `seconds` or until somebody destroys it;
+   * Lets go of the sandbox, which lives on for `seconds` or until somebody destroys it;
    * {@link reopen} comes back to it.
    */
-  async keep(seconds: number, session: Omit<BoxSession, 'facts' | 'surroundings'>): Promise<void> {
+  async keep(
+    seconds: number,
+    session: Omit<SandboxSession, 'facts' | 'surroundings'>,
+  ): Promise<void> {
     this.#lease?.close();
-    this.#box.describe({
+    this.#sandbox.describe({
       keepUntil: Date.now() + seconds * 1000,
       session: { ...session, surroundings: this.surroundings, facts: this.facts },
     });
-    this.#box.writeRecord();
-    this.#box.channel.send(encodeRequest('keep', [{ op: 'ttl', seconds }]));
-    await this.#box.abandon();
+    this.#sandbox.writeRecord();
+    this.#sandbox.channel.send(encodeRequest('keep', [{ op: 'ttl', seconds }]));
+    await this.#sandbox.abandon();
   }
 
-  /** A kept box, as {@link keep} left it. */
-  static reopen(box: Box, session: BoxSession): Sandbox {
-    return new Sandbox(box, session.facts, session.surroundings);
+  /** A kept sandbox, as {@link keep} left it. */
+  static reopen(sandbox: SandboxDomain, session: SandboxSession): Sandbox {
+    return new Sandbox(sandbox, session.facts, session.surroundings);
   }
 
   async close(): Promise<void> {
     this.#lease?.close();
-    await this.#box.destroy();
+    await this.#sandbox.destroy();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -216,9 +219,9 @@ function givenAddress({ network }: SandboxSpecification): NetworkAnswers {
   return { address: network.address.split('/')[0] ?? '' };
 }
 
-/** Gets the box an address while there is nothing in it yet. */
+/** Gets the sandbox an address while there is nothing in it yet. */
 async function leaseBefore(
-  { channel, record: { labels } }: Box,
+  { channel, record: { labels } }: SandboxDomain,
   prepare: Buffer | undefined,
   request: LeaseRequest,
 ): Promise<LeasedAddress> {
@@ -232,14 +235,17 @@ async function leaseBefore(
     channel.send(prepare);
     await prepared;
   }
-  return await leaseAddress(new BoxControl(channel), request);
+  return await leaseAddress(new SandboxControl(channel), request);
 }
 
 /** Has the init start a command, and resolves once it has been exec'd. */
-async function awaitStart(box: Box, request: CommandRequest): Promise<SandboxProcess> {
+async function awaitStart(
+  sandbox: SandboxDomain,
+  request: CommandRequest,
+): Promise<SandboxProcess> {
   using _ = request;
   const { id, argv } = request;
-  const { channel } = box;
+  const { channel } = sandbox;
   // Listening before it starts: its end may come together with the news of its start.
   const ended = awaitedLater(
     channel.wait((answer) => {
@@ -255,7 +261,7 @@ async function awaitStart(box: Box, request: CommandRequest): Promise<SandboxPro
   );
   request.send();
   const { pid, facts } = await started;
-  traceBox(channel.initPid, facts);
+  traceSandbox(channel.initPid, facts);
   const measured = request.readFacts(facts);
   return new SandboxProcess(channel, id, pid, argv, request.takeStreams(), measured, ended);
 }

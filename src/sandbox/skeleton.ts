@@ -44,7 +44,7 @@ function findInit(): { readonly path: string; readonly stat: Stats } {
   });
 }
 
-/** For work that ends in a box, before it begins. Throws E_NO_GUEST_INIT when kiln was not built. */
+/** For work that ends in a sandbox, before it begins. Throws E_NO_GUEST_INIT when kiln was not built. */
 export function requireInit(): void {
   findInit();
 }
@@ -57,7 +57,7 @@ function skeletonOf(paths: StatePaths, { size, mtimeMs }: Stats): string {
   return join(paths.skeleton, `${size}-${Math.floor(mtimeMs)}-${LAYOUT}`);
 }
 
-/** Beside a skeleton's init, what it is: a box whose init cannot run is waited for until its time is over. */
+/** Beside a skeleton's init, what it is: a sandbox whose init cannot run is waited for until its time is over. */
 interface InitRecord {
   readonly size: number;
   readonly sha256: string;
@@ -75,7 +75,7 @@ export function noteInit(skeleton: string): void {
   writeRecord(initRecordFile(skeleton), { size: bytes.length, sha256: sha256(bytes) });
 }
 
-/** Whether there is an init of the size it is to have. Its content is looked at where a box starts from it. */
+/** Whether there is an init of the size it is to have. Its content is looked at where a sandbox starts from it. */
 function isMade(skeleton: string): boolean {
   const found = statSync(join(skeleton, INIT_PATH), { throwIfNoEntry: false });
   if (found?.isFile() !== true) return false;
@@ -115,7 +115,7 @@ function openFor(paths: StatePaths, skeleton: string): string {
   return skeleton;
 }
 
-/** The skeleton that boxes of this version have, if any was ever started. Throws E_NO_GUEST_INIT. */
+/** The skeleton that sandboxes of this version have, if any was ever started. Throws E_NO_GUEST_INIT. */
 export function knownSkeleton(paths: StatePaths): string | undefined {
   const skeleton = skeletonOf(paths, findInit().stat);
   return isMade(skeleton) ? openFor(paths, skeleton) : undefined;
@@ -134,8 +134,8 @@ function damageOf(skeleton: string): string | undefined {
 }
 
 /**
- * The constant, read-only root every box starts in: made once per version of the init, shared by
- * all boxes. Returns its path. Throws E_NO_GUEST_INIT when kiln was not built.
+ * The constant, read-only root every sandbox starts in: made once per version of the init, shared by
+ * all sandboxes. Returns its path. Throws E_NO_GUEST_INIT when kiln was not built.
  */
 export async function ensureSkeleton(paths: StatePaths): Promise<string> {
   const source = findInit();
@@ -143,7 +143,7 @@ export async function ensureSkeleton(paths: StatePaths): Promise<string> {
   const why = damageOf(quick);
   if (why !== undefined) tellDamage({ path: quick, why, done: 'it is made anew' });
   else if (isMade(quick)) return openFor(paths, quick);
-  // Of several boxes that are opened at once the first makes it.
+  // Of several sandboxes that are opened at once the first makes it.
   const made = making.get(quick) ?? awaitedLater(makeSkeleton(paths, source.path, quick));
   making.set(quick, made);
   try {
@@ -165,7 +165,7 @@ async function makeSkeleton(paths: StatePaths, source: string, target: string): 
     await rename(half, target);
   } catch (error) {
     if (!hasErrno(error, 'EEXIST', 'ENOTEMPTY', 'ENOTDIR')) throw error;
-    // Another kiln was faster, or it is damaged. Boxes that run in it keep the init they have.
+    // Another kiln was faster, or it is damaged. Sandboxes that run in it keep the init they have.
     await mend(half, target);
     await removeTree(half);
   }
@@ -194,7 +194,7 @@ function clearFile(path: string): void {
   if (statSync(path, { throwIfNoEntry: false })?.isFile() === true) setAside(path);
 }
 
-/** Refuses a state directory that a box's mapped root could not enter on the way to its skeleton. */
+/** Refuses a state directory that a sandbox's mapped root could not enter on the way to its skeleton. */
 function requirePassable(directory: string): void {
   for (let path = directory; ; path = dirname(path)) {
     if ((statSync(path).mode & 0o001) === 0) {

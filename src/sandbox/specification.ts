@@ -5,7 +5,7 @@ import type { OptionalLayer } from './layers.ts';
 import type { SeccompFilter } from './seccomp/profile.ts';
 import type { LandlockWall } from './wire/exec.ts';
 
-/** A part of the host that the box sees. Its owner on the host is the command's user in the box. */
+/** A part of the host that the sandbox sees. Its owner on the host is the command's user in the sandbox. */
 export interface Bind {
   /** Absolute path on the host. */
   readonly source: string;
@@ -14,11 +14,11 @@ export interface Bind {
    * looks for it by that name.
    */
   readonly descriptor?: number;
-  /** Absolute path in the box. */
+  /** Absolute path in the sandbox. */
   readonly target: string;
   readonly readonly: boolean;
   /**
-   * SELinux: gives the host's files the label of all boxes (`shared`, podman's `z`) or of this one
+   * SELinux: gives the host's files the label of all sandboxes (`shared`, podman's `z`) or of this one
    * alone (`private`, `Z`). They keep it.
    */
   readonly relabel?: 'shared' | 'private';
@@ -26,11 +26,11 @@ export interface Bind {
   readonly own?: true;
 }
 
-/** A part of the box's own tree that outlives it: owners on disk are those in the box. */
+/** A part of the sandbox's own tree that outlives it: owners on disk are those in the sandbox. */
 interface Volume {
   /** A directory of the host's, or the descriptor of a detached mount, which is taken over. */
   readonly source: string | number;
-  /** Absolute path in the box. */
+  /** Absolute path in the sandbox. */
   readonly target: string;
 }
 
@@ -59,7 +59,7 @@ export interface SandboxSpecification {
   readonly allowHostWrite: boolean;
   /** Mounted before the private tmpfs, which may lie in them. */
   readonly volumes: readonly Volume[];
-  /** Parts of the tree that nobody in the box can write to, as /usr. */
+  /** Parts of the tree that nobody in the sandbox can write to, as /usr. */
   readonly readonlyPaths: readonly string[];
   readonly tmpfs: readonly { readonly target: string; readonly bytes: number }[];
   /** Small files written before the command starts; content is text. */
@@ -98,7 +98,7 @@ export interface Secret {
   readonly content: Buffer;
 }
 
-/** What a box may use; undefined is no limit of its own. */
+/** What a sandbox may use; undefined is no limit of its own. */
 export interface SandboxLimits {
   /** Bytes, its tmpfs and page cache included. */
   readonly memory?: number;

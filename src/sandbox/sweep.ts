@@ -11,40 +11,40 @@ import type { StatePaths } from '../state/paths.ts';
 import {
   destroyDomain,
   newDirectory,
-  removeBox,
   removeDomainFiles,
   removedDirectory,
-} from './box.ts';
+  removeSandbox,
+} from './sandbox-domain.ts';
 import {
-  type BoxRecord,
-  boxFiles,
   domainOf,
   domainPrefix,
-  findBoxRecord,
-  readBoxRecord,
-} from './box-record.ts';
+  findSandboxRecord,
+  readSandboxRecord,
+  type SandboxRecord,
+  sandboxFiles,
+} from './sandbox-record.ts';
 
 /** Longer than a maker takes to lock its folder, milliseconds. */
 const MAKING = 60_000;
 
 /**
- * Destroys what nobody owns: boxes whose owner died, kept ones whose time is over or that are older
- * than `keptMaxAge` (milliseconds). Returns their ids. Boxes in use, and those that wait, are not disturbed.
+ * Destroys what nobody owns: sandboxes whose owner died, kept ones whose time is over or that are older
+ * than `keptMaxAge` (milliseconds). Returns their ids. Sandboxes in use, and those that wait, are not disturbed.
  * Safe to run at any time, by several processes.
  */
-export async function sweepBoxes(
+export async function sweepSandboxes(
   paths: StatePaths,
   connect: () => Promise<Connection>,
   options: { readonly keptMaxAge?: number } = {},
 ): Promise<string[]> {
   const now = Date.now();
   const keptSince = now - (options.keptMaxAge ?? Number.POSITIVE_INFINITY);
-  // What cannot be removed there is nobody's: the boxes that are left come all the same.
+  // What cannot be removed there is nobody's: the sandboxes that are left come all the same.
   await removeTree(removedDirectory(paths)).catch(() => undefined);
   await sweepNew(paths, now);
   const swept: string[] = [];
-  for (const id of await readdir(paths.boxes).catch(() => [])) {
-    if (await sweepBox(paths, id, connect, now, keptSince)) swept.push(id);
+  for (const id of await readdir(paths.sandboxes).catch(() => [])) {
+    if (await sweepSandbox(paths, id, connect, now, keptSince)) swept.push(id);
   }
   return swept;
 }
@@ -58,64 +58,67 @@ async function sweepNew(paths: StatePaths, now: number): Promise<void> {
   }
 }
 
-async function sweepBox(
+async function sweepSandbox(
   paths: StatePaths,
   id: string,
   connect: () => Promise<Connection>,
   now: number,
   keptSince: number,
 ): Promise<boolean> {
-  const directory = join(paths.boxes, id);
-  const lock = await tryLock(boxFiles.lock(directory)).catch(() => undefined);
+  const directory = join(paths.sandboxes, id);
+  const lock = await tryLock(sandboxFiles.lock(directory)).catch(() => undefined);
   if (lock === undefined) return false;
   try {
-    const record = readBoxRecord(directory);
+    const record = readSandboxRecord(directory);
     if (record !== undefined && isKept(record, now) && record.created >= keptSince) return false;
-    await destroyBox(paths, directory, record, connect);
+    await destroySandbox(paths, directory, record, connect);
     return true;
   } finally {
     await lock.release();
   }
 }
 
-function isKept({ keepUntil }: BoxRecord, now: number): boolean {
+function isKept({ keepUntil }: SandboxRecord, now: number): boolean {
   return keepUntil !== undefined && keepUntil > now;
 }
 
-/** Kills a box that is not ours to talk to, through libvirt, and removes what it had. */
-export async function destroyBox(
+/** Kills a sandbox that is not ours to talk to, through libvirt, and removes what it had. */
+export async function destroySandbox(
   paths: StatePaths,
   directory: string,
-  record: BoxRecord | undefined,
+  record: SandboxRecord | undefined,
   connect: () => Promise<Connection>,
 ): Promise<void> {
   const domain = record?.domain ?? domainOf(paths, directory);
-  // Of a folder without box.json there never was one, unless that was damaged.
-  if (record !== undefined || findBoxRecord(directory).damage !== undefined) {
+  // Of a folder without sandbox.json there never was one, unless that was damaged.
+  if (record !== undefined || findSandboxRecord(directory).damage !== undefined) {
     await destroyDomain(await connect(), domain);
   }
-  await removeBox(paths, directory, record);
+  await removeSandbox(paths, directory, record);
 }
 
 /**
- * Destroys the domains of this state directory that have no box: their folder was deleted by hand.
+ * Destroys the domains of this state directory that have no sandbox: their folder was deleted by hand.
  * Removes the cgroups of those that are gone, and of libvirtds of other state directories that have ended.
  */
 export async function sweepDomains(paths: StatePaths, connection: Connection): Promise<string[]> {
   const prefix = domainPrefix(paths);
-  const hasBox = async (name: string) => {
+  const hasSandbox = async (name: string) => {
     const id = name.slice(prefix.length);
-    return (await stat(join(paths.boxes, id)).catch(() => undefined)) !== undefined;
+    return (await stat(join(paths.sandboxes, id)).catch(() => undefined)) !== undefined;
   };
   const destroyed: string[] = [];
   for (const name of await connection.domainNames()) {
-    if (!name.startsWith(prefix) || (await hasBox(name))) continue;
+    if (!name.startsWith(prefix) || (await hasSandbox(name))) continue;
     await destroyDomain(connection, name);
     destroyed.push(name);
   }
-  await sweepDomainFiles(paths, hasBox);
+  await sweepDomainFiles(paths, hasSandbox);
   const home = await homeOf(embeddedFiles(paths));
-  await removeDomainGroups(home, async (name) => !name.startsWith(prefix) || (await hasBox(name)));
+  await removeDomainGroups(
+    home,
+    async (name) => !name.startsWith(prefix) || (await hasSandbox(name)),
+  );
   await sweepEndedDaemons(paths);
   return destroyed;
 }
@@ -123,14 +126,14 @@ export async function sweepDomains(paths: StatePaths, connection: Connection): P
 /** Removes what libvirt and its controllers have left of domains on /run, where nobody waits for them. */
 async function sweepDomainFiles(
   paths: StatePaths,
-  hasBox: (domain: string) => Promise<boolean>,
+  hasSandbox: (domain: string) => Promise<boolean>,
 ): Promise<void> {
   const { domainRun } = embeddedFiles(paths);
   const prefix = domainPrefix(paths);
   const files = await readdir(domainRun).catch(() => []);
   const domains = new Set(files.map((name) => name.replace(/\.[a-z]+$/, '')));
   for (const domain of domains) {
-    if (!domain.startsWith(prefix) || (await hasBox(domain))) continue;
+    if (!domain.startsWith(prefix) || (await hasSandbox(domain))) continue;
     removeDomainFiles(paths, domain);
   }
 }

@@ -16,7 +16,7 @@ export interface ChangeReport {
 }
 
 /**
- * Changes settings of a service in its file, and limits on its box if it runs: both, or neither. A
+ * Changes settings of a service in its file, and limits on its sandbox if it runs: both, or neither. A
  * value of null removes a setting. Throws E_RECIPE for what cannot be, E_LIMIT.
  */
 export async function changeService(
@@ -44,7 +44,7 @@ export async function changeService(
 
 /**
  * Sets limits of a service that runs. When one fails, the others are again what they were, unless they
- * were none: those stay until the box ends. False when its supervisor does not listen (yet):
+ * were none: those stay until the sandbox ends. False when its supervisor does not listen (yet):
  * it will read them in its file. Throws E_LIMIT.
  */
 async function limit(

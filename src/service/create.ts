@@ -120,7 +120,7 @@ async function publishService(paths: StatePaths, name: string, work: string): Pr
   await rename(work, instanceFiles(paths, name).directory);
 }
 
-/** Gives an /etc that no box uses a machine id and a host name of its own. */
+/** Gives an /etc that no sandbox uses a machine id and a host name of its own. */
 function giveIdentity(etc: string, hostname: string): void {
   const directory = openSync(etc, constants.O_RDONLY | constants.O_DIRECTORY);
   using _directory = closing(directory);

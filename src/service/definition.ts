@@ -78,26 +78,26 @@ export const SERVICE_NAME = /^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$/;
 
 const port = z.coerce.number().int().min(1).max(65535);
 
-/** `[ADDRESS:]PORT:PORT`: where the host listens, and the port in the box. */
+/** `[ADDRESS:]PORT:PORT`: where the host listens, and the port in the sandbox. */
 export interface PublishedPort {
   readonly address: string;
   readonly host: number;
-  readonly box: number;
+  readonly sandbox: number;
 }
 
-/** Reads `[ADDRESS:]HOSTPORT:BOXPORT`; an IPv6 address is in brackets. Undefined if it is not that. */
+/** Reads `[ADDRESS:]HOSTPORT:SANDBOXPORT`; an IPv6 address is in brackets. Undefined if it is not that. */
 export function parsePublish(text: string): PublishedPort | undefined {
   const match = /^(?:(\[[0-9a-fA-F:]+\]|[0-9.]+):)?(\d{1,5}):(\d{1,5})$/.exec(text);
-  const [host, box] = [port.safeParse(match?.[2]), port.safeParse(match?.[3])];
-  if (match === null || !host.success || !box.success) return undefined;
+  const [host, sandbox] = [port.safeParse(match?.[2]), port.safeParse(match?.[3])];
+  if (match === null || !host.success || !sandbox.success) return undefined;
   const address = match[1]?.replace(/[[\]]/g, '') ?? '127.0.0.1';
-  return { address, host: host.data, box: box.data };
+  return { address, host: host.data, sandbox: sandbox.data };
 }
 
 /** As it is written; without the address where that is loopback's. */
-export function formatPublish({ address, host, box }: PublishedPort): string {
+export function formatPublish({ address, host, sandbox }: PublishedPort): string {
   const shown = address.includes(':') ? `[${address}]` : address;
-  return address === '127.0.0.1' ? `${host}:${box}` : `${shown}:${host}:${box}`;
+  return address === '127.0.0.1' ? `${host}:${sandbox}` : `${shown}:${host}:${sandbox}`;
 }
 
 const publish = z.string().transform((text, context) => {

@@ -52,7 +52,7 @@ function environmentLines(env: KilnInvocation['env']): string {
 }
 
 /**
- * The template that all services share. The supervisor is the unit's main process; the box itself
+ * The template that all services share. The supervisor is the unit's main process; the sandbox itself
  * belongs to libvirt and dies with the supervisor's connection.
  */
 export function templateUnit({ command, env }: KilnInvocation): HostFile {
@@ -94,7 +94,7 @@ function unitTarget(unit: string): string {
 }
 
 /**
- * What is particular to one service: reloading a unit of the host's reloads the one in the box, and
+ * What is particular to one service: reloading a unit of the host's reloads the one in the sandbox, and
  * of each of its units there is a target that starts and stops all services which run it.
  */
 function serviceFiles({ name, definition }: StoredService): HostFile[] {

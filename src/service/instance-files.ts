@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import type { StatePaths } from '../state/paths.ts';
 
-/** Files of one service. All are root's alone, apart from what the box sees. */
+/** Files of one service. All are root's alone, apart from what the sandbox sees. */
 export interface InstanceFiles {
   readonly directory: string;
   /** What a person wants of it. */
@@ -10,7 +10,7 @@ export interface InstanceFiles {
   readonly image: string;
   /** What came of its last run, see outcome.ts. */
   readonly outcome: string;
-  /** Its private directories, owners as in the box. */
+  /** Its private directories, owners as in the sandbox. */
   readonly etc: string;
   readonly var: string;
   /** Instead of `var` where the service has a fixed size: an ext4 file system. */

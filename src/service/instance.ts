@@ -1,13 +1,13 @@
 import { KilnError } from '../errors.ts';
-import { domainPrefix } from '../sandbox/box-record.ts';
 import { INTERFACE, type LeasedAddress, leaseAddress } from '../sandbox/network/dhcp-client.ts';
 import type { Engine } from '../sandbox/open.ts';
+import { domainPrefix } from '../sandbox/sandbox-record.ts';
 import type { SandboxLimits } from '../sandbox/specification.ts';
 import { reasonOf } from './failure.ts';
 import { HealthWatch } from './health.ts';
 import type { LogFile } from './log-file.ts';
 import { networkMac, type Publication, publishPort, writeNameServers } from './publish.ts';
-import { openServiceBox, serviceImage } from './service-box.ts';
+import { openServiceSandbox, serviceImage } from './service-sandbox.ts';
 import { unitManager } from './service-units.ts';
 import type { ServiceState, ServiceStatus } from './status.ts';
 import { knownImage, type StoredService } from './store.ts';
@@ -20,9 +20,9 @@ import {
   type UnitHost,
   type UnitManager,
 } from './unit-host.ts';
-import { boxProcesses } from './unit-processes.ts';
+import { sandboxProcesses } from './unit-processes.ts';
 
-/** A service that runs: its box, its units, its ports. Its supervisor has exactly one. */
+/** A service that runs: its sandbox, its units, its ports. Its supervisor has exactly one. */
 export class Instance {
   readonly #engine: Engine;
   readonly #service: StoredService;
@@ -42,10 +42,10 @@ export class Instance {
     this.#manager = unitManager(host, service);
   }
 
-  /** Opens the box of a service and its ports; no unit runs yet. Throws E_UNIT, E_IMAGE_MISSING, E_PUBLISH, and what opening a box throws. */
+  /** Opens the sandbox of a service and its ports; no unit runs yet. Throws E_UNIT, E_IMAGE_MISSING, E_PUBLISH, and what opening a sandbox throws. */
   static async open(engine: Engine, service: StoredService, log: LogFile): Promise<Instance> {
     await using image = await serviceImage(engine, service);
-    const sandbox = await openServiceBox(engine, service, image);
+    const sandbox = await openServiceSandbox(engine, service, image);
     const tree = new Tree(sandbox.openRoot());
     try {
       const host: UnitHost = {
@@ -84,7 +84,7 @@ export class Instance {
     ];
   }
 
-  /** Resolves when the box is gone, whoever ended it, or of no use any more. */
+  /** Resolves when the sandbox is gone, whoever ended it, or of no use any more. */
   get gone(): Promise<void> {
     const ends = [this.#host.control.gone, this.#manager.lost];
     if (this.#lease !== undefined) ends.push(this.#lease.lost.then(() => undefined));
@@ -98,7 +98,7 @@ export class Instance {
       this.#publications.push(await publishPort(this.#service.name, control, port));
     }
     await this.#askForAddress();
-    // A systemd in the box does that itself.
+    // A systemd in the sandbox does that itself.
     const plan = this.#service.definition.boot ? undefined : tmpfilesPlan(tree);
     const own = { path: '/run/kiln', mode: 0o755, uid: 0, gid: 0 };
     await control.makeDirectories([own, ...(plan?.directories ?? [])]);
@@ -147,7 +147,7 @@ export class Instance {
     this.#health = new HealthWatch(this.#host, health, () => this.restart(undefined));
   }
 
-  /** Stops ports and units, in reverse order, and ends the box. */
+  /** Stops ports and units, in reverse order, and ends the sandbox. */
   async close(): Promise<void> {
     this.#phase = 'stopping';
     this.#health?.stop();
@@ -189,7 +189,7 @@ export class Instance {
     return this.#manager.idle;
   }
 
-  /** Sets limits of the running box. Throws E_LIMIT. */
+  /** Sets limits of the running sandbox. Throws E_LIMIT. */
   async limit(limits: SandboxLimits): Promise<void> {
     const { sandbox } = this.#host;
     sandbox.cgroups.limit(sandbox.initPid, sandbox.id, limits);
@@ -203,7 +203,7 @@ export class Instance {
       name: this.#service.name,
       state: this.#state(),
       image: knownImage(this.#service),
-      box: sandbox.id,
+      sandbox: sandbox.id,
       domain: `${domainPrefix(this.#engine.paths)}${sandbox.id}`,
       supervisorPid: process.pid,
       initPid: sandbox.initPid,
@@ -238,7 +238,7 @@ export class Instance {
       cpuMicroseconds,
       memoryBytes: sandbox.cgroups.memoryBytes(),
       peakMemoryBytes,
-      pids: boxProcesses(sandbox.initPid).length,
+      pids: sandboxProcesses(sandbox.initPid).length,
       oomKills,
     };
     return Object.fromEntries(Object.entries(all).filter(([, value]) => value !== undefined));

@@ -9,7 +9,7 @@ import { closeDescriptor, closing } from '../kernel/descriptor.ts';
 import { hasErrno } from '../kernel/libc.ts';
 import { connectLoopback } from '../kernel/unix-socket.ts';
 import { awaitedLater } from '../promise.ts';
-import type { BoxControl } from '../sandbox/control.ts';
+import type { SandboxControl } from '../sandbox/control.ts';
 import { virtualMac } from '../sandbox/network/mac.ts';
 import type { PublishedPort, ServiceNetwork } from './definition.ts';
 import { replaceFileIn } from './definition-file.ts';
@@ -18,25 +18,25 @@ import type { InstanceFiles } from './instance-files.ts';
 /** Connections at a time through one published port. */
 const MAX_CONNECTIONS = 4096;
 
-/** A port of the host that leads into a box. */
+/** A port of the host that leads into a sandbox. */
 export interface Publication extends AsyncDisposable {
   readonly port: PublishedPort;
 }
 
 /**
- * Listens on the host and passes each connection on to the loopback of the box, through a socket
- * that the box's init made: the box needs no interface and can reach nobody.
+ * Listens on the host and passes each connection on to the loopback of the sandbox, through a socket
+ * that the sandbox's init made: the sandbox needs no interface and can reach nobody.
  * Throws E_PUBLISH.
  */
 export async function publishPort(
   service: string,
-  control: BoxControl,
+  control: SandboxControl,
   port: PublishedPort,
 ): Promise<Publication> {
   const open = new Set<Socket>();
   const server = createServer({ allowHalfOpen: true, pauseOnConnect: true }, (client) => {
     track(open, client);
-    passOn(control, port.box, client, open).catch(() => client.destroy());
+    passOn(control, port.sandbox, client, open).catch(() => client.destroy());
   });
   server.maxConnections = MAX_CONNECTIONS;
   await listen(service, server, port);
@@ -54,7 +54,7 @@ export async function publishPort(
 async function listen(
   service: string,
   server: Server,
-  { address, host, box }: PublishedPort,
+  { address, host, sandbox }: PublishedPort,
 ): Promise<void> {
   try {
     server.listen({ host: address, port: host });
@@ -62,13 +62,13 @@ async function listen(
   } catch (cause) {
     throw new KilnError('E_PUBLISH', `cannot listen on ${address} port ${host}`, {
       cause,
-      hint: `publish another port: \`kiln service set ${service} --publish HOSTPORT:${box}\`, or end who has it`,
+      hint: `publish another port: \`kiln service set ${service} --publish HOSTPORT:${sandbox}\`, or end who has it`,
     });
   }
 }
 
 async function passOn(
-  control: BoxControl,
+  control: SandboxControl,
   port: number,
   client: Socket,
   open: Set<Socket>,
@@ -82,7 +82,7 @@ async function passOn(
 }
 
 /** Connects to a port of the sandbox's own loopback. */
-export async function connectInside(control: BoxControl, port: number): Promise<Socket> {
+export async function connectInside(control: SandboxControl, port: number): Promise<Socket> {
   const fd = await control.socket('ipv4');
   try {
     connectLoopback(fd, 'ipv4', port);

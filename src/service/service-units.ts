@@ -34,7 +34,7 @@ export function serviceUnits(
   return startOrder([...units.values()]);
 }
 
-/** Who runs the units of a service: kiln, or a systemd that boots in the box. Throws E_UNIT. */
+/** Who runs the units of a service: kiln, or a systemd that boots in the sandbox. Throws E_UNIT. */
 export function unitManager(host: UnitHost, { name, definition }: StoredService): UnitManager {
   if (definition.boot) return new BootedSystem(host, definition.units.map(unitName));
   const surroundings = {
@@ -107,7 +107,7 @@ export function startOrder(units: readonly ServiceUnit[]): ServiceUnit[] {
   return ordered;
 }
 
-/** The units of a service whose box has no systemd: kiln runs them, in the order given. */
+/** The units of a service whose sandbox has no systemd: kiln runs them, in the order given. */
 class KilnUnits implements UnitManager {
   readonly #host: UnitHost;
   readonly #runners: readonly UnitRunner[];

@@ -21,7 +21,7 @@ export interface UnitStatus {
   readonly name: string;
   readonly description: string;
   readonly state: UnitState;
-  /** In the box. */
+  /** In the sandbox. */
   readonly mainPid: number | null;
   readonly since: number;
   readonly restarts: number;
@@ -46,13 +46,13 @@ export interface ServiceStatus {
   readonly name: string;
   readonly state: ServiceState;
   readonly image: string;
-  readonly box: string;
+  readonly sandbox: string;
   readonly domain: string;
   /** On the host. */
   readonly supervisorPid: number;
   readonly initPid: number;
   readonly started: number;
-  /** Restarts of all units, and of the box as a whole. */
+  /** Restarts of all units, and of the sandbox as a whole. */
   readonly restarts: number;
   readonly health: ServiceHealth | null;
   readonly units: readonly UnitStatus[];

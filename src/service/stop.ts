@@ -31,8 +31,8 @@ export async function isSupervised(files: InstanceFiles): Promise<boolean> {
 }
 
 /**
- * Stops a service and waits until its box is gone. False when it did not run, nor was about to.
- * A supervisor that shows no sign of life any more is killed; its box ends with it.
+ * Stops a service and waits until its sandbox is gone. False when it did not run, nor was about to.
+ * A supervisor that shows no sign of life any more is killed; its sandbox ends with it.
  * Throws E_SERVICE_SILENT when even that does not help.
  */
 export async function stopService(files: InstanceFiles): Promise<boolean> {

@@ -47,7 +47,7 @@ const UNDO_PATIENCE = 10_000;
 
 /**
  * Runs a service until somebody stops it (SIGTERM, SIGINT, `kiln service stop`), its units are done
- * or cannot go on, or its box dies. Returns its exit status: 0 done, 78 it cannot go on, 1 it is to be started again. The box ends with this
+ * or cannot go on, or its sandbox dies. Returns its exit status: 0 done, 78 it cannot go on, 1 it is to be started again. The sandbox ends with this
  * process, however it ends. Throws what may be over when it is tried again.
  */
 export async function supervise(

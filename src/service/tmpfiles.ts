@@ -1,5 +1,5 @@
 import { readAccounts, readGroups } from '../image/tree/accounts.ts';
-import type { BoxDirectory } from '../sandbox/control.ts';
+import type { SandboxDirectory } from '../sandbox/control.ts';
 import type { Tree } from './tree.ts';
 import { splitWords } from './unit/unit-file.ts';
 
@@ -9,7 +9,7 @@ const FOLDERS = ['/etc/tmpfiles.d', '/run/tmpfiles.d', '/usr/lib/tmpfiles.d'];
 /** Types that make a directory; `e` only changes one that exists. */
 const DIRECTORY_TYPES = new Set(['d', 'D', 'v', 'q', 'Q']);
 
-/** Where the box's file systems are empty when it starts. */
+/** Where the sandbox's file systems are empty when it starts. */
 const VOLATILE = /^\/(?:run|tmp|var\/tmp)\//;
 
 /** What a booted systemd keeps there: nothing for a service. */
@@ -18,16 +18,16 @@ const SYSTEMD = /^\/run\/(?:systemd|credstore|log|user|nologin|shm)/;
 /** More than any image has; a tree may be hostile. */
 const DIRECTORIES_MAX = 1000;
 
-/** What tmpfiles.d asks for that lies in the box's empty file systems. */
+/** What tmpfiles.d asks for that lies in the sandbox's empty file systems. */
 export interface TmpfilesPlan {
-  readonly directories: readonly BoxDirectory[];
+  readonly directories: readonly SandboxDirectory[];
   /** Lines for such places that kiln does not obey. */
   readonly undone: readonly string[];
 }
 
 /** Reads the tmpfiles.d of a tree: /run is empty at every start, and services count on it. */
 export function tmpfilesPlan(tree: Tree): TmpfilesPlan {
-  const directories = new Map<string, BoxDirectory>();
+  const directories = new Map<string, SandboxDirectory>();
   const undone: string[] = [];
   const accounts = readAccounts(tree.root);
   const groups = readGroups(tree.root);

@@ -15,7 +15,7 @@ const PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 
 /** A command of a unit that runs. */
 export interface RunningCommand {
-  /** In the box; it leads a session of this number. */
+  /** In the sandbox; it leads a session of this number. */
   readonly pid: number;
   readonly end: Promise<ProcessEnd>;
   readonly process: SandboxProcess;

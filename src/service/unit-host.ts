@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { KilnError } from '../errors.ts';
 import { deferred } from '../promise.ts';
 import { type Capability, parseCapability, ROOT_CAPABILITIES } from '../sandbox/capabilities.ts';
-import type { BoxControl } from '../sandbox/control.ts';
+import type { SandboxControl } from '../sandbox/control.ts';
 import type { PlannedSandbox } from '../sandbox/door/planned-sandbox.ts';
 import type { PolicyRequest } from '../sandbox/policy.ts';
 import type { SandboxProcess } from '../sandbox/process.ts';
@@ -12,11 +12,11 @@ import type { UnitState, UnitStatus } from './status.ts';
 import type { Tree } from './tree.ts';
 import type { ServiceUnit } from './unit/service-unit.ts';
 
-/** The box that units run in, and what all of them share. */
+/** The sandbox that units run in, and what all of them share. */
 export interface UnitHost {
   readonly sandbox: PlannedSandbox;
-  readonly control: BoxControl;
-  /** The box's root directory. */
+  readonly control: SandboxControl;
+  /** The sandbox's root directory. */
   readonly tree: Tree;
   readonly log: LogFile;
   /** Of the image and of the service. */
@@ -37,7 +37,7 @@ export interface ProcessEnd {
   readonly signal: NodeJS.Signals | null;
 }
 
-/** The end of a command, once it has come; a box that is gone counts as a kill. */
+/** The end of a command, once it has come; a sandbox that is gone counts as a kill. */
 export function endOf(command: SandboxProcess): Promise<ProcessEnd> {
   return new Promise((resolve) => {
     command.on('error', () => undefined);
@@ -79,8 +79,8 @@ export function namedCapabilities(names: readonly string[]): Capability[] {
 }
 
 /**
- * A unit's limits, none above the box's own hard ones, which only the host's root could raise: a
- * process of the box that asked for more would not start at all.
+ * A unit's limits, none above the sandbox's own hard ones, which only the host's root could raise: a
+ * process of the sandbox that asked for more would not start at all.
  */
 export function clampedLimits(host: UnitHost, unit: ServiceUnit): ResourceLimit[] {
   if (unit.limits.length === 0) return [];
@@ -104,7 +104,7 @@ function hardLimits(pid: number): number[] {
   });
 }
 
-/** A unit of a service that runs, whoever runs it: kiln, or a systemd in the box. */
+/** A unit of a service that runs, whoever runs it: kiln, or a systemd in the sandbox. */
 export interface RunningUnit {
   readonly name: string;
   readonly state: UnitState;
@@ -122,7 +122,7 @@ export interface UnitManager {
   readonly idle: boolean;
   /** Why no unit runs, where it is no unit's own failure. */
   readonly failure: string | undefined;
-  /** Resolves when what runs in the box has ended so that the box is to be made anew. */
+  /** Resolves when what runs in the sandbox has ended so that the sandbox is to be made anew. */
   readonly lost: Promise<void>;
   /** Starts all units. A unit that fails does not stop the others. Throws the first failure. */
   start(): Promise<void>;
@@ -131,7 +131,7 @@ export interface UnitManager {
   restart(): Promise<void>;
   /** Brings the units' states up to date. */
   refresh(): Promise<void>;
-  /** A process of the box used sd_notify(3). */
+  /** A process of the sandbox used sd_notify(3). */
   notified(pid: number, text: string): void;
 }
 

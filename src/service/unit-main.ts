@@ -7,7 +7,7 @@ import type { ServiceUnit, UnitCondition } from './unit/service-unit.ts';
 import { signalOf } from './unit/unit-file.ts';
 import type { RunningCommand } from './unit-command.ts';
 import type { ProcessEnd, UnitHost } from './unit-host.ts';
-import { boxProcesses } from './unit-processes.ts';
+import { sandboxProcesses } from './unit-processes.ts';
 
 /** The process whose end is the unit's end. */
 export interface MainProcess {
@@ -58,7 +58,7 @@ function endFromStatus({ status }: { readonly status: number }): ProcessEnd {
 
 /**
  * Finds the daemon that the command of a Type=forking unit left behind: by its PID file, else the
- * one new orphan of the box. Undefined when that is not unambiguous: the unit has no main process
+ * one new orphan of the sandbox. Undefined when that is not unambiguous: the unit has no main process
  * then. Throws E_UNIT_FAILED when the command failed or the PID file does not appear.
  */
 export async function findDaemon(
@@ -85,7 +85,7 @@ export async function findDaemon(
 }
 
 function newOrphans(host: UnitHost, before: ReadonlySet<number>) {
-  return boxProcesses(host.sandbox.initPid).filter(
+  return sandboxProcesses(host.sandbox.initPid).filter(
     ({ pid, parent, zombie }) => parent === 1 && !zombie && !before.has(pid),
   );
 }
@@ -93,7 +93,7 @@ function newOrphans(host: UnitHost, before: ReadonlySet<number>) {
 async function pidFromFile(host: UnitHost, path: string): Promise<number> {
   for (const end = Date.now() + PID_FILE_PATIENCE; Date.now() < end; await sleep(PAUSE)) {
     const pid = Number(host.tree.readText(path)?.trim());
-    const found = boxProcesses(host.sandbox.initPid).find((process) => process.pid === pid);
+    const found = sandboxProcesses(host.sandbox.initPid).find((process) => process.pid === pid);
     if (found !== undefined && found.parent === 1 && !found.zombie) return pid;
   }
   throw new KilnError('E_UNIT_FAILED', `${path} does not name a daemon that runs`, {

@@ -11,7 +11,7 @@ const PAUSE = 20;
 /**
  * The processes of one unit, known by their sessions: each command that kiln starts leads one, and
  * so does a daemon that left its parent. A process that makes itself a session of its own is out of
- * sight until the whole box ends.
+ * sight until the whole sandbox ends.
  */
 export class UnitProcesses {
   readonly #host: UnitHost;
@@ -26,13 +26,15 @@ export class UnitProcesses {
   }
 
   has(pid: number): boolean {
-    const found = boxProcesses(this.#host.sandbox.initPid).find((process) => process.pid === pid);
+    const found = sandboxProcesses(this.#host.sandbox.initPid).find(
+      (process) => process.pid === pid,
+    );
     return found !== undefined && this.#sessions.has(found.session);
   }
 
   /** Those that live. */
   get living(): number {
-    return boxProcesses(this.#host.sandbox.initPid).filter(
+    return sandboxProcesses(this.#host.sandbox.initPid).filter(
       ({ session, zombie }) => !zombie && this.#sessions.has(session),
     ).length;
   }
@@ -75,8 +77,8 @@ export async function terminate(
   await processes.gone(KILL_PATIENCE);
 }
 
-/** A process of a box, by its own /proc. */
-interface BoxProcess {
+/** A process of a sandbox, by its own /proc. */
+interface ProcessOfSandbox {
   readonly pid: number;
   readonly parent: number;
   readonly session: number;
@@ -84,14 +86,14 @@ interface BoxProcess {
 }
 
 /**
- * The processes that the box of this init has, its pids. The box cannot mount, so its /proc is the
+ * The processes that the sandbox of this init has, its pids. The sandbox cannot mount, so its /proc is the
  * one that its init mounted.
  */
-export function boxProcesses(initPid: number): BoxProcess[] {
+export function sandboxProcesses(initPid: number): ProcessOfSandbox[] {
   const proc = `/proc/${initPid}/root/proc`;
   return readdirSync(proc)
     .filter((name) => /^\d+$/.test(name))
-    .flatMap((name): BoxProcess[] => {
+    .flatMap((name): ProcessOfSandbox[] => {
       const pid = Number(name);
       const stat = statOf(pid, proc);
       if (stat === undefined) return [];

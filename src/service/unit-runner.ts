@@ -21,7 +21,7 @@ import {
   type MainProcess,
   makeUnitDirectories,
 } from './unit-main.ts';
-import { boxProcesses, terminate, UnitProcesses } from './unit-processes.ts';
+import { sandboxProcesses, terminate, UnitProcesses } from './unit-processes.ts';
 
 /** How often is looked whether a unit without a main process still has any, ms. */
 const WATCH_PAUSE = 1000;
@@ -220,7 +220,7 @@ export class UnitRunner implements RunningUnit {
     } else {
       const [command] = commands.start;
       if (command === undefined) throw new KilnError('E_UNIT', `${this.unit.name} starts nothing`);
-      const before = new Set(boxProcesses(this.#host.sandbox.initPid).map(({ pid }) => pid));
+      const before = new Set(sandboxProcesses(this.#host.sandbox.initPid).map(({ pid }) => pid));
       // Heard from the moment it starts.
       const ready = new Promise<void>((resolve) => {
         this.#onReady = resolve;

@@ -36,9 +36,9 @@ export interface StatePaths {
   readonly store: string;
   /** Trees on their way out: renamed here, deleted late (ext4 scans freshly deleted inodes). */
   readonly trash: string;
-  /** One folder a claimed box: its state, its owner, its socket. They live no longer than a boot. */
-  readonly boxes: string;
-  /** The constant root of every box. */
+  /** One folder a claimed sandbox: its state, its owner, its socket. They live no longer than a boot. */
+  readonly sandboxes: string;
+  /** The constant root of every sandbox. */
   readonly skeleton: string;
   /** One folder a service: what it is, its /etc and /var, its logs. */
   readonly services: string;
@@ -77,7 +77,7 @@ export function statePaths(env: NodeJS.ProcessEnv): StatePaths {
     images: join(store, 'images'),
     roots: join(store, 'roots'),
     trash: join(store, 'trash'),
-    boxes: join(run, 'boxes'),
+    sandboxes: join(run, 'sandboxes'),
     skeleton: join(root, 'skeleton'),
     services: join(root, 'services'),
     runServices: join(run, 'services'),

@@ -1,5 +1,5 @@
 /**
- * KILN_TRACE=FILE: which phase took how long, of every process of kiln and of every box, in Chrome's
+ * KILN_TRACE=FILE: which phase took how long, of every process of kiln and of every sandbox, in Chrome's
  * trace event format (the array form, whose closing bracket is optional): chrome://tracing and
  * Perfetto show it. Processes append to the file when they end; `ts` and `dur` are microseconds,
  * `ts` since 1970.
@@ -34,10 +34,10 @@ export function trace(name: string, start: number, end: number): void {
 }
 
 /**
- * Notes the phases of a box: the lines `mark=NAME MICROSECONDS` of its init's facts, each the end of
+ * Notes the phases of a sandbox: the lines `mark=NAME MICROSECONDS` of its init's facts, each the end of
  * a phase, the first the beginning of them all. `pid` is the init's.
  */
-export function traceBox(pid: number, facts: string): void {
+export function traceSandbox(pid: number, facts: string): void {
   if (file === undefined) return;
   let before: number | undefined;
   for (const [, name = '', micro] of facts.matchAll(/^mark=(\S+) (\d+)$/gm)) {

@@ -204,7 +204,7 @@ async function comeAndGo(t: ExecutionContext): Promise<void> {
   t.true(await until(async () => !/sleep 63/.test(await look())));
   for (const { socket } of [here, there, opened]) socket.destroy();
   t.true(await until(async () => !(await running('sleep 61')) && !(await running('sleep 62'))));
-  t.true(await until(() => readdirSync(state.paths.boxes).length === 0));
+  t.true(await until(() => readdirSync(state.paths.sandboxes).length === 0));
 }
 
 test.serial(
@@ -296,7 +296,7 @@ test.serial('a worker that dies is told to the caller, and its sandbox is gone',
   t.true(await until(() => raw.replies.some(({ error }) => error !== undefined)));
   const last = raw.replies.at(-1);
   t.deepEqual([last?.error, last?.parameters.code], ['io.kiln.Failed', 'E_WORKER']);
-  t.true(await until(() => readdirSync(state.paths.boxes).length === 0));
+  t.true(await until(() => readdirSync(state.paths.sandboxes).length === 0));
   raw.send('GetVersion');
   t.true(await until(() => raw.replies.at(-1)?.parameters.interface === 1));
   raw.socket.destroy();
@@ -355,8 +355,8 @@ test.serial('open sandboxes of nobody’s connection end with the daemon', async
   const raw = new Raw().send('OpenSandbox', { image });
   await raw.count(1);
   raw.socket.destroy();
-  t.is(readdirSync(state.paths.boxes).length, 1);
+  t.is(readdirSync(state.paths.sandboxes).length, 1);
   const pid = daemonPid(state.paths.root) ?? 0;
   process.kill(pid, 'SIGTERM');
-  t.true(await until(() => readdirSync(state.paths.boxes).length === 0));
+  t.true(await until(() => readdirSync(state.paths.sandboxes).length === 0));
 });

@@ -92,7 +92,7 @@ test('an abort signal ends a run and its sandbox', async (t) => {
   const run = kiln.run({ image, argv, signal: over.signal, onStdout });
   await t.throwsAsync(run, { message: 'enough' });
   t.deepEqual(seen, ['here\n']);
-  for (let i = 0; i < 250 && readdirSync(state.paths.boxes).length > 0; i++) await sleep(20);
+  for (let i = 0; i < 250 && readdirSync(state.paths.sandboxes).length > 0; i++) await sleep(20);
   const left = await kiln.sandboxes();
   t.false(left.some(({ command }) => command.includes('sleep 60')));
 });

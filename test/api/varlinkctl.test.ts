@@ -179,7 +179,7 @@ test('several commands share an open sandbox, and files go in and out', async (t
   }
   t.is((await kiln('WriteFile', { sandbox, path: '/proc/new', data: '' })).error, 'io.kiln.Failed');
   t.falsy((await kiln('CloseSandbox', { sandbox })).error);
-  t.is((await kiln('Execute', { sandbox, argv: ['true'] })).reply.code, 'E_NO_BOX');
+  t.is((await kiln('Execute', { sandbox, argv: ['true'] })).reply.code, 'E_NO_SANDBOX');
   const left = (await kiln('ListSandboxes')).reply.sandboxes;
   t.false(left.some(({ id }: { id: string }) => id === sandbox));
 });
@@ -191,7 +191,7 @@ test('images, sandboxes, services and checks are listed', async (t) => {
   t.like((await kiln('Doctor', { names: ['landlock'] })).reply.checks[0], { name: 'landlock' });
   t.is((await kiln('StartService', { name: 'none' })).reply.code, 'E_NO_SERVICE');
   t.is((await kiln('RemoveImage', { image: 'none' })).reply.code, 'E_IMAGE_MISSING');
-  t.is((await kiln('KillSandbox', { sandbox: 'none' })).reply.code, 'E_NO_BOX');
+  t.is((await kiln('KillSandbox', { sandbox: 'none' })).reply.code, 'E_NO_SANDBOX');
   const recipe = await kiln('Build', { sources: ['nowhere'], resultDirectory: state.beside });
   t.is(recipe.error, 'io.kiln.Failed');
 });

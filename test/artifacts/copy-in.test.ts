@@ -7,7 +7,7 @@ import { type CopyInItem, copyIn } from '../../src/artifacts/copy-in.ts';
 import { createUserNamespace } from '../../src/kernel/user-namespace.ts';
 import { BASE, bashIn, type SandboxTree, sandboxTree } from './sandbox-tree.ts';
 
-/** The command's user in the box, as the host knows it. */
+/** The command's user in the sandbox, as the host knows it. */
 const USER = { uid: BASE + 1000, gid: BASE + 1000 };
 
 async function into(root: string, items: readonly CopyInItem[]) {
@@ -86,7 +86,7 @@ x 2
   );
 });
 
-test('an image’s links cannot send a copy out of the box', async (t) => {
+test('an image’s links cannot send a copy out of the sandbox', async (t) => {
   const tree = sandboxTree(t);
   const host = hostFiles(tree, 'mkdir -p t/lib; echo mine > f; echo lib > t/lib/l');
   tree.bash(`mkdir -p usr/lib ../outside; ln -s usr/lib lib; ln -s /usr abs
@@ -133,11 +133,11 @@ test('what cannot be copied is an error that says why', async (t) => {
   t.is(tree.bash('stat -c %a ok/su; ls ok'), '755\nsu\n');
 });
 
-/** A tmpfs mounted by a box's root, in a user namespace: where the host's root is nobody. */
+/** A tmpfs mounted by a sandbox's root, in a user namespace: where the host's root is nobody. */
 async function foreignMount(t: ExecutionContext, tree: SandboxTree): Promise<string> {
   const namespace = createUserNamespace([{ inside: 0, outside: BASE, count: 65536 }]);
-  tree.bash('mkdir box');
-  const script = `mount -t tmpfs -o size=1m,mode=755 none ${tree.root}/box && echo up && read`;
+  tree.bash('mkdir sandbox');
+  const script = `mount -t tmpfs -o size=1m,mode=755 none ${tree.root}/sandbox && echo up && read`;
   const holder = spawn(
     'nsenter',
     [`--user=/proc/${process.pid}/fd/${namespace}`, 'unshare', '-m', 'bash', '-c', script],
@@ -146,21 +146,21 @@ async function foreignMount(t: ExecutionContext, tree: SandboxTree): Promise<str
   t.teardown(() => holder.stdin.end());
   await once(holder.stdout, 'data');
   closeSync(namespace);
-  return `/proc/${holder.pid}/root${tree.root}/box`;
+  return `/proc/${holder.pid}/root${tree.root}/sandbox`;
 }
 
-test('files can be made in a file system that the box mounted, up to its size', async (t) => {
+test('files can be made in a file system that the sandbox mounted, up to its size', async (t) => {
   const tree = sandboxTree(t);
   const host = hostFiles(tree, 'mkdir -p d; echo 1 > d/f; ln -s f d/l; head -c 2M /dev/zero > big');
-  const box = await foreignMount(t, tree);
-  await into(box, [{ source: `${host}/d`, target: '/home/user/d' }]);
+  const sandbox = await foreignMount(t, tree);
+  await into(sandbox, [{ source: `${host}/d`, target: '/home/user/d' }]);
   t.is(
-    bashIn(box, `find home -printf '%P %U %G\\n' | sort`),
+    bashIn(sandbox, `find home -printf '%P %U %G\\n' | sort`),
     ['', 'user', 'user/d', 'user/d/f', 'user/d/l']
       .map((path) => `${path} ${USER.uid} ${USER.gid}\n`)
       .join(''),
   );
-  await t.throwsAsync(into(box, [{ source: `${host}/big`, target: '/big' }]), {
+  await t.throwsAsync(into(sandbox, [{ source: `${host}/big`, target: '/big' }]), {
     code: 'E_COPY_IN',
     message: /\/big cannot be written/,
   });

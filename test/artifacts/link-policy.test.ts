@@ -68,19 +68,19 @@ function linksBelow(directory: string): string[] {
   });
 }
 
-test('whatever two hostile boxes leave one after the other, no link in the results leads out', async (t) => {
-  const box = sandboxTree(t);
+test('whatever two hostile sandboxes leave one after the other, no link in the results leads out', async (t) => {
+  const sandbox = sandboxTree(t);
   let [run, made, kept, both] = [0, 0, 0, 0];
   await fc.assert(
     fc.asyncProperty(links, links, async (first, second) => {
       run += 1;
-      const destination = `${box.out}/${run}/results`;
+      const destination = `${sandbox.out}/${run}/results`;
       for (const [index, content] of [first, second].entries()) {
         const top = `${run}.${index}`;
-        build(join(box.root, top), content);
-        made += linksBelow(join(box.root, top)).length;
+        build(join(sandbox.root, top), content);
+        made += linksBelow(join(sandbox.root, top)).length;
         try {
-          await box.collect([`${top}/.`], { destination });
+          await sandbox.collect([`${top}/.`], { destination });
           both += index;
         } catch (error) {
           // A link where a directory is may be refused: then the second adds nothing.

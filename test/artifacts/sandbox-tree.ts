@@ -11,7 +11,7 @@ import {
 } from '../../src/artifacts/collect.ts';
 import { O_PATH } from '../../src/kernel/at.ts';
 
-/** Where a box's ids would start: nobody on the host has them. */
+/** Where a sandbox's ids would start: nobody on the host has them. */
 export const BASE = 1_234_500_000;
 /** The caller that artifacts go to. */
 export const OWNER = { uid: 4321, gid: 8765 };
@@ -19,7 +19,7 @@ export const OWNER = { uid: 4321, gid: 8765 };
 /** A program that collects, in a process of its own. */
 export const CHILD = fileURLToPath(new URL('collect-child.ts', import.meta.url));
 
-/** A tree like a box's root, and an empty folder beside it; both gone after the test. */
+/** A tree like a sandbox's root, and an empty folder beside it; both gone after the test. */
 export interface SandboxTree {
   readonly root: string;
   readonly out: string;

@@ -1,4 +1,4 @@
-/** Chains of real packages, built by rpmbuild in boxes. */
+/** Chains of real packages, built by rpmbuild in sandboxes. */
 import { readdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';

@@ -17,7 +17,7 @@ interface Found {
 }
 
 test.serial(
-  'on a host that runs boxes every check agrees with the tools of the host',
+  'on a host that runs sandboxes every check agrees with the tools of the host',
   async (t) => {
     const state = await mkdtemp(join(tmpdir(), 'kiln-doctor-'));
     const paths = statePaths({ KILN_STATE: state });

@@ -131,9 +131,12 @@ const MOCK_BUILD: Around = { ...BUILD, limits: 'default' };
 const SERVICE: Around = { ...ROOT, mounted: '/etc /run /tmp /usr /var /var/tmp' };
 
 const run = (around: Around): DoorEntry => ({ through: 'run/run.ts', around });
-const build = (around: Around): DoorEntry => ({ through: 'build/box.ts', around });
-const recipe = (around: Around): DoorEntry => ({ through: 'build/recipe/recipe-box.ts', around });
-const mock = (around: Around): DoorEntry => ({ through: 'mock/root/box.ts', around });
+const build = (around: Around): DoorEntry => ({ through: 'build/build-sandbox.ts', around });
+const recipe = (around: Around): DoorEntry => ({
+  through: 'build/recipe/recipe-sandbox.ts',
+  around,
+});
+const mock = (around: Around): DoorEntry => ({ through: 'mock/root/root-sandbox.ts', around });
 
 /** rpmbuild reads the requirements there, and leaves its own end of it to the script. */
 const REQUIRES = { descriptors: 'stdin, stdout, stderr, 3 of rpmbuild’s' };
@@ -193,7 +196,7 @@ const DOORS = {
   'TypeScript recipe: step without a network': recipe({ ...USER, ...OFFLINE }),
   'TypeScript recipe: step with its network': recipe({ ...USER, ...ONLINE }),
   '%post of an image': {
-    through: 'image/transaction/box.ts',
+    through: 'image/transaction/transaction-sandbox.ts',
     around: { ...MOCK, capabilities: 'transaction' },
   },
   'kiln-mock --rebuild: %build': build(MOCK_BUILD),

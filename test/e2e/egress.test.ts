@@ -33,7 +33,7 @@ test.after.always(async () => {
   await state[Symbol.asyncDispose]();
 });
 
-/** The host's curl, with what it needs, in a box of busybox. */
+/** The host's curl, with what it needs, in a sandbox of busybox. */
 const CURL = ['/usr', '/lib', '/lib64'].flatMap((path) => ['--bind', `${path}:${path}:ro`]);
 
 const run = (options: readonly string[], script: string) =>
@@ -60,7 +60,7 @@ test.serial(
     const lines = String(stdout).split('\n');
     t.deepEqual(lines.slice(0, 3), ['got 0', '200got 0', '200got 102400'], String(stdout));
     t.regex(lines[3] ?? '', /^200kiln: 127\.0\.0\.2:\d+: not on the list/);
-    // The oracle: what the host's server got. Proxy headers and the box's Host are not among it.
+    // The oracle: what the host's server got. Proxy headers and the sandbox's Host are not among it.
     const host = `127.0.0.1:${port}`;
     t.deepEqual(asked, [
       `GET /plain?a=b ${host} clean`,
@@ -163,12 +163,12 @@ test.serial(
   },
 );
 
-test.serial('a service of the box on its loopback is no matter of the proxy', async (t) => {
+test.serial('a service of the sandbox on its loopback is no matter of the proxy', async (t) => {
   const lone = createTcpServer();
   lone.listen(0, '127.0.0.1');
   await new Promise((resolve) => lone.once('listening', resolve));
   const { port: other } = lone.address() as AddressInfo;
-  // Without a proxy nothing listens there, and the host's ports are not the box's.
+  // Without a proxy nothing listens there, and the host's ports are not the sandbox's.
   const script = `${curl} http://127.0.0.1:3128/ 2>&1; ${curl} http://127.0.0.1:${other}/ 2>&1`;
   const { stdout } = await run([], script);
   t.is(String(stdout).match(/Could not connect/g)?.length, 2, String(stdout));

@@ -44,7 +44,7 @@ test.serial(
     const next = await kiln(['run', '-r', IMAGE, '--', 'echo', 'again']);
     t.is(next.stdout, 'again', next.stderr);
     t.is(next.exitCode, 0);
-    t.deepEqual(await readdir(state.paths.boxes), []);
+    t.deepEqual(await readdir(state.paths.sandboxes), []);
   },
 );
 
@@ -63,7 +63,7 @@ test.serial(
     t.is((await kiln(['run', '-r', IMAGE, '--', 'true'])).exitCode, 0);
     t.is((await bystander).exitCode, 5);
     t.is((await kiln(['run', '-r', IMAGE, '--', 'true'])).exitCode, 0);
-    t.deepEqual(await readdir(state.paths.boxes), []);
+    t.deepEqual(await readdir(state.paths.sandboxes), []);
     const { uri } = embeddedFiles(state.paths);
     for (let i = 0; i < 30; i++) {
       const { stdout } = await execa('virsh', ['-c', uri, 'list', '--name']);
@@ -81,7 +81,7 @@ test.serial('interrupted before the command has started: status 130, nothing lef
   // Before kiln listens to signals it dies of one, which a shell calls 130 as well.
   const { exitCode, signal } = await run;
   t.is(signal === 'SIGINT' ? 130 : exitCode, 130);
-  t.deepEqual(await readdir(state.paths.boxes).catch(() => []), []);
+  t.deepEqual(await readdir(state.paths.sandboxes).catch(() => []), []);
 });
 
 test.serial('a bind that is not there, a state directory that nobody may enter', async (t) => {

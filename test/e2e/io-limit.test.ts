@@ -31,7 +31,7 @@ const resultOf = (stderr: unknown) => JSON.parse(String(stderr).split('\n').at(-
 const WRITE = 'dd if=/dev/zero of=/data/out bs=256k count=12 oflag=direct';
 const READ = 'dd if=/data/in of=/dev/null bs=256k iflag=direct';
 
-/** Runs a command in a box; how long it took there, in seconds, and the limits in the result. */
+/** Runs a command in a sandbox; how long it took there, in seconds, and the limits in the result. */
 async function timed(args: readonly string[], command: string) {
   const clock = (name: string) => `read ${name} rest < /proc/uptime`;
   const script = `${clock('from')}; ${command} 2>/dev/null || exit 9; ${clock('to')}; echo $from $to`;
@@ -74,16 +74,16 @@ test.serial('--io-write slows down what is written to a disk, and nothing else',
 
 test.serial('--io-read slows down what is read; the kernel has what the result says', async (t) => {
   const rates = ['--io-read', '1048577', '--io-write', '9999999'];
-  const box = run(rates, `${READ} 2>/dev/null; echo read; head -n 1`, { stdin: 'pipe' });
+  const sandbox = run(rates, `${READ} 2>/dev/null; echo read; head -n 1`, { stdin: 'pipe' });
   const started = performance.now();
   const [line] = await new Promise<[string]>((resolve) => {
-    box.stdout?.once('data', (chunk) => resolve([String(chunk)]));
+    sandbox.stdout?.once('data', (chunk) => resolve([String(chunk)]));
   });
   t.is(line, 'read\n');
   const device = await disk();
   const shown = await inKernel('1048577|9999999');
-  box.stdin?.end('\n');
-  const { stderr, exitCode } = await box;
+  sandbox.stdin?.end('\n');
+  const { stderr, exitCode } = await sandbox;
   t.is(exitCode, 0, String(stderr));
   const v1 = [`${device} 1048577`, `${device} 9999999`];
   const v2 = [`${device} rbps=1048577 wbps=9999999 riops=max wiops=max`];

@@ -83,7 +83,7 @@ test.serial('--explain says what is planned and runs nothing', async (t) => {
   t.regex(String(less.stdout), /^capabilities +on +SYS_ADMIN$/m);
 });
 
-test.serial('no box gets a profile of seccomp’s that is kiln’s own', async (t) => {
+test.serial('no sandbox gets a profile of seccomp’s that is kiln’s own', async (t) => {
   for (const name of ['nested', 'boot', 'default-offline', 'nested-offline']) {
     for (const explain of [[], ['--explain']]) {
       const { exitCode, stderr } = await run('--seccomp', name, ...explain, '--', 'true');
@@ -119,7 +119,7 @@ test.serial('only layers that a host may lack can be allowed to be missing', asy
 });
 
 test.serial(
-  'more binds than a box can take are refused, and the first that is too many is named',
+  'more binds than a sandbox can take are refused, and the first that is too many is named',
   async (t) => {
     const binds = (count: number) =>
       Array.from({ length: count }, (_, n) => `--bind=/tmp:/d/${String(n).padStart(3, '0')}:ro`);

@@ -5,7 +5,7 @@ import { chmod, mkdir, open, readdir, readFile, readlink, stat, writeFile } from
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { execa } from 'execa';
-import { boxFiles } from '../../src/sandbox/box-record.ts';
+import { sandboxFiles } from '../../src/sandbox/sandbox-record.ts';
 import {
   type BusyboxState,
   busyboxState,
@@ -191,7 +191,9 @@ test.serial('what others must not read of commands and services, they cannot', a
   );
   await state.kiln(['build', recipe, '--keep=5m', '--resultdir', join(state.beside, 'hush')]);
   const { paths } = state;
-  const records = (await readdir(paths.boxes)).map((id) => boxFiles.record(join(paths.boxes, id)));
+  const records = (await readdir(paths.sandboxes)).map((id) =>
+    sandboxFiles.record(join(paths.sandboxes, id)),
+  );
   t.true(records.length >= 4);
   for (const record of records) t.is((await stat(record)).mode & 0o777, 0o600);
   const found = await execa('grep', ['-rlaI', secret, paths.root, paths.run], { reject: false });

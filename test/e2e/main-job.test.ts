@@ -34,9 +34,9 @@ test.after.always(async () => {
 const kiln = (...args: readonly string[]) =>
   execa(KILN, args, { env, reject: false, stdin: 'ignore', timeout: 240_000 });
 
-test.serial('packages in, a compile in a box, the program out', async (t) => {
+test.serial('packages in, a compile in a sandbox, the program out', async (t) => {
   const source = join(directory, 'hello.c');
-  await writeFile(source, '#include <stdio.h>\nint main(void) { puts("made in a box"); }\n');
+  await writeFile(source, '#include <stdio.h>\nint main(void) { puts("made in a sandbox"); }\n');
   const results = join(directory, 'results');
   const run = await kiln(
     ...['run', '-r', 'debian-build', '--copy-in', `${source}:/builddir/hello.c`],
@@ -44,9 +44,9 @@ test.serial('packages in, a compile in a box, the program out', async (t) => {
     ...['--', 'sh', '-c', 'gcc -O2 -o hello hello.c && ./hello'],
   );
   t.is(run.exitCode, 0, run.stderr);
-  t.is(run.stdout, 'made in a box');
-  // The host is a Debian as well: its own loader runs what was compiled in the box.
-  t.is((await execa(join(results, 'hello'))).stdout, 'made in a box');
+  t.is(run.stdout, 'made in a sandbox');
+  // The host is a Debian as well: its own loader runs what was compiled in the sandbox.
+  t.is((await execa(join(results, 'hello'))).stdout, 'made in a sandbox');
   const result = JSON.parse(await readFile(join(results, 'result.json'), 'utf8'));
   const { stdout: digest } = await execa('sha256sum', [join(results, 'hello')]);
   t.true(digest.startsWith(result.artifacts[0].sha256));
@@ -56,7 +56,7 @@ test.serial('the rpm of the image knows what is installed, and finds it whole', 
   const names = await kiln('run', '-r', 'debian-build', '--', 'rpm', '-qa', '--qf', '%{NAME}\\n');
   t.true(names.stdout.split('\n').includes('gcc'));
   const verify = await kiln('run', '-r', 'debian-build', '--user', 'root', '--', 'rpm', '-Va');
-  // The box has a /proc and a /run of its own, whatever base-files says of them.
+  // The sandbox has a /proc and a /run of its own, whatever base-files says of them.
   const foreign = verify.stdout
     .split('\n')
     .filter((line) => !/ \/(proc|run\/\S*|sys|dev)$/.test(line));
@@ -68,7 +68,7 @@ test.serial('rpmbuild works as the unprivileged user, without a network', async 
     'Name: tiny',
     'Version: 1',
     'Release: 1',
-    'Summary: A package made in a box',
+    'Summary: A package made in a sandbox',
     'License: Apache-2.0',
     '%description',
     '%{summary}.',

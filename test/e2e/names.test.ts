@@ -170,8 +170,8 @@ test.serial('with a libvirt network an address, a way out, and names', async (t)
 
 test.serial('the library has them as well', async (t) => {
   await using kilns = openKiln({ env: state.env });
-  await using box = await kilns.open({ image: IMAGE, hostname: 'lib' });
-  const command = await box.spawn('cat', ['/etc/hosts']);
+  await using sandbox = await kilns.open({ image: IMAGE, hostname: 'lib' });
+  const command = await sandbox.spawn('cat', ['/etc/hosts']);
   let text = '';
   command.stdout.on('data', (chunk) => {
     text += String(chunk);

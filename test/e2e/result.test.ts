@@ -17,7 +17,7 @@ test.after.always(async () => {
   await state[Symbol.asyncDispose]();
 });
 
-/** Runs a shell script in a box; gives what kiln said and the result.json it wrote. */
+/** Runs a shell script in a sandbox; gives what kiln said and the result.json it wrote. */
 async function run(t: ExecutionContext, script: string, options: readonly string[] = []) {
   const directory = join(state.paths.root, t.title.replace(/\W+/g, '-'));
   const name = IMAGE.slice(0, 12);

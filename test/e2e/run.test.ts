@@ -7,7 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import anyTest, { type TestFn } from 'ava';
 import { execa } from 'execa';
 import { embeddedFiles } from '../../src/libvirt/embedded/files.ts';
-import { sweepBoxes } from '../../src/sandbox/sweep.ts';
+import { sweepSandboxes } from '../../src/sandbox/sweep.ts';
 import {
   type BusyboxState,
   busyboxState,
@@ -21,7 +21,7 @@ import { long } from '../support/long.ts';
 const test = anyTest as TestFn<{ state: BusyboxState }>;
 let state: BusyboxState;
 
-/** How many processes, zombies aside, run with the ids of a box. */
+/** How many processes, zombies aside, run with the ids of a sandbox. */
 async function processesOf(base: number): Promise<number> {
   const { stdout } = await execa('ps', ['-o', 'uid=,stat=', '-e']);
   return stdout.split('\n').filter((line) => {
@@ -178,10 +178,10 @@ test.serial(
     await once(command.stdout as NodeJS.ReadableStream, 'data');
     const uri = process.env.KILN_URI || embeddedFiles(state.paths).uri;
     const { stdout: names } = await execa('virsh', ['-c', uri, 'list', '--name']);
-    const [id] = await readdir(state.paths.boxes);
+    const [id] = await readdir(state.paths.sandboxes);
     t.true(names.split('\n').some((name) => name.endsWith(`-${id}`)));
     const record = JSON.parse(
-      await readFile(join(state.paths.boxes, String(id), 'box.json'), 'utf8'),
+      await readFile(join(state.paths.sandboxes, String(id), 'sandbox.json'), 'utf8'),
     );
     const { stdout: pids } = await execa('ps', ['-o', 'pid=,uid=,comm=', '-e']);
     const line = pids.split('\n').find((text) => text.includes(` ${record.range.base + 1000} `));
@@ -317,7 +317,7 @@ test.serial('nothing is left: processes in the background, mounts, folders, rang
   await sh('true');
   const system = (state.env.KILN_URI ?? '') !== '';
   const domainLogs = system ? '/var/log/libvirt/lxc' : embeddedFiles(state.paths).domainLogs;
-  const before = await readdir(state.paths.boxes);
+  const before = await readdir(state.paths.sandboxes);
   const logs = await readdir(domainLogs);
   // Others of this machine mount, too.
   const mountsOfState = async () => {
@@ -329,12 +329,12 @@ test.serial('nothing is left: processes in the background, mounts, folders, rang
   const run = await sh('(sleep 300; touch /tmp/late) & echo done');
   t.is(run.stdout, 'done');
   t.is(run.exitCode, 0, String(run.stderr));
-  // Nobody waits for its output: only the end of the box ends it.
+  // Nobody waits for its output: only the end of the sandbox ends it.
   const silent = 'sleep 3011.5';
   await sh(`setsid ${silent} </dev/null >/dev/null 2>&1 & sleep 0.2`);
   t.is((await execa('pgrep', ['-f', silent], { reject: false })).stdout, '');
   t.deepEqual(await mountsOfState(), mounts);
-  const after = await readdir(state.paths.boxes);
+  const after = await readdir(state.paths.sandboxes);
   t.deepEqual(
     after.filter((id) => !before.includes(id)),
     [],
@@ -378,7 +378,7 @@ test.serial('TERM, HUP and QUIT reach the command, too', async (t) => {
   ]);
 });
 
-test.serial('kill -9 of kiln ends the box; the next run cleans up its folder', async (t) => {
+test.serial('kill -9 of kiln ends the sandbox; the next run cleans up its folder', async (t) => {
   const command = execa(
     process.execPath,
     [
@@ -398,17 +398,17 @@ test.serial('kill -9 of kiln ends the box; the next run cleans up its folder', a
     },
   );
   await once(command.stdout as NodeJS.ReadableStream, 'data');
-  const [id] = await readdir(state.paths.boxes);
+  const [id] = await readdir(state.paths.sandboxes);
   const record = JSON.parse(
-    await readFile(join(state.paths.boxes, String(id), 'box.json'), 'utf8'),
+    await readFile(join(state.paths.sandboxes, String(id), 'sandbox.json'), 'utf8'),
   );
   command.kill('SIGKILL');
   await command;
   for (let i = 0; i < 50 * PATIENCE && (await processesOf(record.range.base)) > 0; i++)
     await sleep(100);
-  t.is(await processesOf(record.range.base), 0, 'processes with the ids of the box');
+  t.is(await processesOf(record.range.base), 0, 'processes with the ids of the sandbox');
   t.is((await sh('true')).exitCode, 0);
-  t.false((await readdir(state.paths.boxes)).includes(String(id)));
+  t.false((await readdir(state.paths.sandboxes)).includes(String(id)));
 });
 
 test.serial('ten at once do not disturb each other', async (t) => {
@@ -419,27 +419,27 @@ test.serial('ten at once do not disturb each other', async (t) => {
     t.is(result.exitCode, i, String(result.stderr));
     t.is(result.stdout, `${i}\n1000`);
   });
-  t.deepEqual(await readdir(state.paths.boxes), []);
+  t.deepEqual(await readdir(state.paths.sandboxes), []);
 });
 
-test.serial('a kept box is entered again as it was left, then destroyed', async (t) => {
+test.serial('a kept sandbox is entered again as it was left, then destroyed', async (t) => {
   t.is((await sh('echo state > /tmp/f', ['--keep=5m'])).exitCode, 0);
-  const boxes = JSON.parse(String((await state.kiln(['ps', '--json'])).stdout));
-  t.is(boxes.length, 1);
-  t.is(boxes[0].state, 'kept');
-  const shell = await state.kiln(['shell', boxes[0].id], {
+  const sandboxes = JSON.parse(String((await state.kiln(['ps', '--json'])).stdout));
+  t.is(sandboxes.length, 1);
+  t.is(sandboxes[0].state, 'kept');
+  const shell = await state.kiln(['shell', sandboxes[0].id], {
     stdin: 'pipe',
     input: 'cat /tmp/f; id -u; exit 4\n',
   });
   t.is(shell.stdout, 'state\n1000');
   t.is(shell.exitCode, 4);
-  t.is((await state.kiln(['kill', boxes[0].id])).exitCode, 0);
+  t.is((await state.kiln(['kill', sandboxes[0].id])).exitCode, 0);
   t.is((await state.kiln(['ps', '--json'])).stdout, '[]');
   await sh('true', ['--keep=5m']);
   const kiln = openKiln({ env: { ...process.env, ...state.env } });
   try {
     const sweep = (keptMaxAge: number) =>
-      sweepBoxes(state.paths, kiln.engine.connect, { keptMaxAge });
+      sweepSandboxes(state.paths, kiln.engine.connect, { keptMaxAge });
     t.deepEqual(await sweep(3_600_000), []);
     await sleep(20);
     t.is((await sweep(10)).length, 1);
@@ -461,7 +461,7 @@ test.serial('a terminal: size, job control, control characters', async (t) => {
 
 test.serial('a terminal that changes its size', async (t) => {
   const device = join(state.paths.root, 'terminal');
-  // stty(1) sets one after the other, so the box may be told of a size in between.
+  // stty(1) sets one after the other, so the sandbox may be told of a size in between.
   const inside =
     'trap "stty size | grep 44.88 && exit 5" WINCH; echo up; while true; do sleep 0.1; done';
   const kiln = `"${join(import.meta.dirname, '../../bin/kiln')}" run -r ${IMAGE} --tty -- sh -c '${inside}'`;

@@ -38,10 +38,10 @@ test('--timeout ends a run whose init is stopped', async (t) => {
   });
   let domain = '';
   for (let tries = 0; domain === '' && tries < 100; tries++) {
-    const boxes = JSON.parse(String((await state.kiln(['ps', '--json'])).stdout)) as {
+    const sandboxes = JSON.parse(String((await state.kiln(['ps', '--json'])).stdout)) as {
       record: { domain: string; command?: string[] };
     }[];
-    domain = boxes.find(({ record }) => record.command !== undefined)?.record.domain ?? '';
+    domain = sandboxes.find(({ record }) => record.command !== undefined)?.record.domain ?? '';
     await sleep(50);
   }
   const init = await initOf(domain);

@@ -29,7 +29,7 @@ async function onMount(
 }
 
 // systemd mounts /tmp and /run so, and a hardened host /var.
-test('a box starts from a state directory on a file system mounted nosuid,nodev', async (t) => {
+test('a sandbox starts from a state directory on a file system mounted nosuid,nodev', async (t) => {
   await onMount('nosuid,nodev', 'private', async (directory) => {
     await using state = await busyboxState(directory);
     const result = await state.kiln(['run', '-r', IMAGE, '--', 'sh', '-c', 'echo up; exit 3']);
@@ -39,7 +39,7 @@ test('a box starts from a state directory on a file system mounted nosuid,nodev'
 });
 
 // systemd makes every mount of a host shared.
-test('what a box mounts on a bind from a shared mount does not appear on the host', async (t) => {
+test('what a sandbox mounts on a bind from a shared mount does not appear on the host', async (t) => {
   await onMount('rw', 'shared', async (directory) => {
     await using state = await busyboxState(directory);
     const bound = join(directory, 'bound');

@@ -208,7 +208,7 @@ test.serial('kill -9 of the client ends what a worker collects for the daemon', 
   const { client } = await collecting(directory);
   client.kill('SIGKILL');
   const isOver = () => readdirSync(directory).every((name) => !name.startsWith('.kiln-'));
-  t.true(await until(() => isOver() && readdirSync(state.paths.boxes).length === 0));
+  t.true(await until(() => isOver() && readdirSync(state.paths.sandboxes).length === 0));
 });
 
 test.serial('kill -9 of the worker that collects: the run fails and says so', async (t) => {
@@ -224,7 +224,7 @@ test.serial('kill -9 of the worker that collects: the run fails and says so', as
   t.like(result, { exit: { code: 0 }, failure: { code: 'E_WORKER' }, artifacts: [] });
   // What it had begun to collect is gone, too.
   t.deepEqual(readdirSync(directory).sort(), ['report.html', 'result.json']);
-  t.true(await until(() => readdirSync(state.paths.boxes).length === 0));
+  t.true(await until(() => readdirSync(state.paths.sandboxes).length === 0));
 });
 
 test.serial('what one run has collected is in no other’s result', async (t) => {
@@ -279,7 +279,7 @@ test.serial('kill -9 of a worker: its client fails with 125, and nobody else', a
   t.true(existsSync(`/proc/${other.pid}`));
   other.client.kill('SIGTERM');
   await once(other.client, 'exit');
-  t.true(await until(() => readdirSync(state.paths.boxes).length === 0));
+  t.true(await until(() => readdirSync(state.paths.sandboxes).length === 0));
   t.is((await kiln(['ps'])).stdout.split('\n').length, 2);
 });
 
@@ -299,7 +299,7 @@ test.serial('kill -9 of the client ends what its worker does', async (t) => {
   const { client, pid } = await lasting(7663);
   client.kill('SIGKILL');
   t.true(await waitForDeath(pid, 10_000 * PATIENCE));
-  t.true(await until(() => readdirSync(state.paths.boxes).length === 0));
+  t.true(await until(() => readdirSync(state.paths.sandboxes).length === 0));
   t.is((await kiln(['image', 'ls', '--json'])).stderr, '');
 });
 
@@ -312,7 +312,7 @@ test.serial('kill -9 of the daemon ends its workers and their sandboxes', async 
   t.is(code, 125);
   t.true(await waitForDeath(pid, 10_000 * PATIENCE));
   for (const worker of all) t.true(await waitForDeath(worker, 10_000 * PATIENCE));
-  t.true(await until(() => readdirSync(state.paths.boxes).length === 0));
+  t.true(await until(() => readdirSync(state.paths.sandboxes).length === 0));
 });
 
 test.serial('a daemon of another build goes on until its workers are done', async (t) => {

@@ -2,7 +2,7 @@
 
 /**
  * The layers, as docs/security.md has them. Labels are not among them: few hosts have SELinux or AppArmor,
- * and scripts/hosts tries what is between a box and its label there (check-labels.ts).
+ * and scripts/hosts tries what is between a sandbox and its label there (check-labels.ts).
  */
 export const LAYERS = [
   ...(['namespaces', 'files', 'ids', 'capabilities', 'seccomp', 'landlock', 'limits'] as const),
@@ -16,7 +16,7 @@ export type Without =
   | 'seccomp' // no filter
   | 'rights' // no filter, no Landlock, every capability: root of its user namespace in full
   | 'walls' // no Landlock, no filter
-  | 'proc' // a box whose /proc is as the kernel makes it, otherwise as `seccomp`
+  | 'proc' // a sandbox whose /proc is as the kernel makes it, otherwise as `seccomp`
   | 'bare' // `proc` and `rights` at once, and namespaces can be made
   | 'network' // the host's network, otherwise as usual
   | 'user' // container root instead of the unprivileged user, otherwise as usual
@@ -25,7 +25,7 @@ export type Without =
   | 'cgroup-namespace' // an init that skips it
   | 'descriptors' // an init that leaves one open
   | 'old-root' // an init that keeps the root it came from
-  | 'box'; // none at all: root of the host
+  | 'sandbox'; // none at all: root of the host
 
 export interface Attempt {
   readonly verb: string;

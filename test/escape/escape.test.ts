@@ -6,7 +6,7 @@ import { text } from 'node:stream/consumers';
 import { isDeepStrictEqual } from 'node:util';
 import test, { type ExecutionContext } from 'ava';
 import { execa } from 'execa';
-import { ALL_CAPABILITIES, BareBox } from '../support/bare-box.ts';
+import { ALL_CAPABILITIES, BareSandbox } from '../support/bare-sandbox.ts';
 import { type BusyboxState, busyboxState, IMAGE, PATIENCE } from '../support/busybox-state.ts';
 import type { OpenOptions } from '../support/kiln.ts';
 import { openKiln } from '../support/kiln.ts';
@@ -84,9 +84,9 @@ async function tryOne(verb: string, options: Partial<OpenOptions>): Promise<Outc
   return (await tryIn([verb], options)).get(verb);
 }
 
-test.serial('bombs stay in the box, and are no bombs without the limit', async (t) => {
+test.serial('bombs stay in the sandbox, and are no bombs without the limit', async (t) => {
   for (const { verb, limit } of bombs) {
-    // The kernel may kill the whole box for its memory: then nobody is left to tell.
+    // The kernel may kill the whole sandbox for its memory: then nobody is left to tell.
     t.not((await tryOne(verb, limit))?.outcome, 'through', verb);
     t.is((await tryOne(verb, {}))?.outcome, 'through', `${verb} cannot fail`);
   }
@@ -132,13 +132,13 @@ test.serial('Landlock alone stops what nothing else is there to stop', async (t)
   const stdin = openSync(folder, constants.O_RDONLY | constants.O_DIRECTORY);
   try {
     for (const network of ['private', 'host'] as const) {
-      await using box = await BareBox.open(state, tree, { without: OPEN, network });
-      box.admit(folder);
+      await using sandbox = await BareSandbox.open(state, tree, { without: OPEN, network });
+      sandbox.admit(folder);
       const command = { user: '0', capabilities: ALL_CAPABILITIES, stdin };
       const environment = variables(servers.environment);
       for (const { verb, tries, wall } of wallAttempts.filter((it) => it.network === network)) {
         for (const landlock of [[wall], []]) {
-          const printed = await box.run(['/bin/probe', verb], {
+          const printed = await sandbox.run(['/bin/probe', verb], {
             ...command,
             environment,
             landlock,
@@ -168,7 +168,17 @@ test.serial('what container root changes in its image is changed for it alone', 
 
 /** Faulty inits last: they stay in the state. */
 const lacks: readonly Without[] = [
-  ...(['box', 'seccomp', 'rights', 'walls', 'proc', 'bare', 'network', 'user', 'limits'] as const),
+  ...([
+    'sandbox',
+    'seccomp',
+    'rights',
+    'walls',
+    'proc',
+    'bare',
+    'network',
+    'user',
+    'limits',
+  ] as const),
   ...(['new-privileges', 'cgroup-namespace', 'descriptors', 'old-root'] as const),
 ];
 

@@ -59,7 +59,7 @@ test.serial('an exit status cannot be forged', async (t) => {
   t.is(result.exitCode, 42, String(result.stderr));
 });
 
-test.serial('nor can that of another command in the same box', async (t) => {
+test.serial('nor can that of another command in the same sandbox', async (t) => {
   await using kiln = openKiln({ env: state.env });
   await using sandbox = await kiln.open({ image: IMAGE, user: 'root' });
   const honest = await sandbox.spawn('sh', ['-c', 'read -r go; exit 42']);

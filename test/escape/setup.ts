@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { execa } from 'execa';
 import { ROOT_CAPABILITIES } from '../../src/sandbox/capabilities.ts';
 import { type SeccompFilter, seccompFilter } from '../../src/sandbox/seccomp/profile.ts';
-import { ALL_CAPABILITIES, BareBox, type BareCommand } from '../support/bare-box.ts';
+import { ALL_CAPABILITIES, type BareCommand, BareSandbox } from '../support/bare-sandbox.ts';
 import { type BusyboxState, IMAGE } from '../support/busybox-state.ts';
 import { installFaultyInit } from '../support/faulty-init.ts';
 import type { Attempt, Without } from './attempt.ts';
@@ -53,7 +53,7 @@ export interface HostServers extends AsyncDisposable {
 }
 
 /**
- * An address of this host that no box has, to look for a route to: that of an interface, or one given
+ * An address of this host that no sandbox has, to look for a route to: that of an interface, or one given
  * to it where it has none, as a machine without a network.
  */
 async function ownAddress(): Promise<{ readonly address: string } & AsyncDisposable> {
@@ -105,7 +105,7 @@ export async function hostServers(): Promise<HostServers> {
   };
 }
 
-/** The same attempts without what stops them. Boxes that share a lack share a box. */
+/** The same attempts without what stops them. Sandboxes that share a lack share a sandbox. */
 export async function runWithout(
   state: BusyboxState,
   tree: string,
@@ -114,7 +114,7 @@ export async function runWithout(
   environment: Readonly<Record<string, string>>,
 ): Promise<Map<string, Outcome>> {
   const verbs = attempts.map(({ verb }) => verb);
-  if (without === 'box') {
+  if (without === 'sandbox') {
     const options = { env: environment, stdin: 'ignore', reject: false } as const;
     return readOutcomes((await execa(join(tree, 'bin/probe'), verbs, options)).stdout);
   }
@@ -123,13 +123,13 @@ export async function runWithout(
     const init = await installFaultyInit(state.paths);
     await init.leaveOut(...faults);
   }
-  await using box = await BareBox.open(state, tree, {
+  await using sandbox = await BareSandbox.open(state, tree, {
     ...(without === 'proc' || without === 'bare' ? { without: OPEN } : {}),
     network: without === 'network' ? 'host' : 'private',
   });
   const user = attempts.every(({ as }) => as === 'user') && without !== 'user' ? '1000' : '0';
   const seccomp = await seccompFilter(state.paths, 'default', commandCapabilities(without, user));
-  const text = await box.run(['/bin/probe', ...verbs], {
+  const text = await sandbox.run(['/bin/probe', ...verbs], {
     ...bareCommand(without, user, seccomp),
     environment: variables(environment),
   });
@@ -153,7 +153,7 @@ const BEHIND_LANDLOCK: readonly Without[] = [
   ...(['seccomp', 'proc', 'user', 'limits', 'descriptors', 'old-root'] as const),
 ];
 
-/** What a box is not asked for whose /proc is as the kernel makes it, and that may make namespaces. */
+/** What a sandbox is not asked for whose /proc is as the kernel makes it, and that may make namespaces. */
 export const OPEN = ['mask', 'readonly', 'namespaces'] as const;
 
 function commandCapabilities(without: Without, user: string) {

@@ -94,7 +94,7 @@ test.serial('rpm -Va, run inside, finds every file as its package says', async (
   t.timeout(120_000);
   const { stdout, stderr } = await inImage(['rpm', '-Va']);
   t.is(stderr, '');
-  // A box has a /proc of its own there.
+  // A sandbox has a /proc of its own there.
   t.is(stdout.replace(/^\.M\.\.\.UG\.\. {4}\/proc\n/, ''), '');
 });
 

@@ -89,7 +89,7 @@ test.serial('payloads first gives what rpm gives, wherever it is chosen', async 
   t.deepEqual(relevant(root, image.tree), []);
 });
 
-test.serial('where it would matter, rpm itself installs everything, in a box', async (t) => {
+test.serial('where it would matter, rpm itself installs everything, in a sandbox', async (t) => {
   t.timeout(300_000);
   // Their %pretrans need a shell, which an empty root has not: rpm itself fails there.
   const impossible = new Set(['edge-scriptlets', 'edge-lua']);

@@ -136,7 +136,7 @@ test.serial(
     t.regex(error!.message, /scriptlets put more than 209715200 bytes on the disk/);
     t.deepEqual(await readdir(join(paths.store, 'work')), []);
     t.deepEqual(await readdir(paths.trash), []);
-    t.deepEqual(await readdir(paths.boxes), []);
+    t.deepEqual(await readdir(paths.sandboxes), []);
   },
 );
 

@@ -149,7 +149,7 @@ test('a build that is killed in its sandbox takes the sandbox with it', (t) =>
     t.timeout(300_000);
     const { paths } = state.engine;
     const recipe = await state.recipe(
-      'boxed',
+      'sandboxed',
       'packages: [base-files, base-passwd, dash, coreutils, passwd, libc-bin, rpm]',
     );
     // The packages are unpacked once; what is killed are transactions.
@@ -169,7 +169,7 @@ test('a build that is killed in its sandbox takes the sandbox with it', (t) =>
     }
     t.true(killed > 0);
     t.is((await state.kiln(['gc'])).exitCode, 0);
-    t.deepEqual(await readdir(paths.boxes), []);
+    t.deepEqual(await readdir(paths.sandboxes), []);
     t.deepEqual(await readdir(join(paths.store, 'work')), []);
   }));
 
@@ -183,7 +183,7 @@ async function snapshotOf(state: ImageState, id: string): Promise<Map<string, st
   return snapshot;
 }
 
-test('an image in use is not removed: by a process, or by a box that outlives it', (t) =>
+test('an image in use is not removed: by a process, or by a sandbox that outlives it', (t) =>
   withState(async (state) => {
     const { paths } = state.engine;
     const id = await build(state, 'used');
@@ -195,14 +195,14 @@ test('an image in use is not removed: by a process, or by a box that outlives it
     t.deepEqual((await collectGarbage(paths, { maxSize: 0, maxAge: 0 })).images, []);
     await lease[Symbol.asyncDispose]();
 
-    const box = join(paths.boxes, 'abc');
-    mkdirSync(box, { recursive: true });
-    writeFileSync(join(box, 'box.json'), JSON.stringify({ id: 'abc', image: id }));
+    const sandbox = join(paths.sandboxes, 'abc');
+    mkdirSync(sandbox, { recursive: true });
+    writeFileSync(join(sandbox, 'sandbox.json'), JSON.stringify({ id: 'abc', image: id }));
     await t.throwsAsync(removeImage(paths, id), {
       instanceOf: KilnError,
       message: /the sandbox abc/,
     });
-    await rm(box, { recursive: true });
+    await rm(sandbox, { recursive: true });
 
     t.is((await state.kiln(['image', 'rm', id.slice(0, 12)])).exitCode, 0);
     t.deepEqual(await listImages(paths), []);

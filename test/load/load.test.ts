@@ -2,7 +2,7 @@ import test from 'ava';
 import { describeLoad, load } from '../../scripts/load/load.ts';
 import { busyboxState, IMAGE } from '../support/busybox-state.ts';
 
-test('boxes at once, one by one, and the remains of crashes: all is as before', async (t) => {
+test('sandboxes at once, one by one, and the remains of crashes: all is as before', async (t) => {
   t.timeout(600_000);
   await using state = await busyboxState();
   const report = await load(

@@ -615,6 +615,6 @@ long('killed in a build: nothing is left, and the next call makes the root anew'
       /it was being changed when kiln was killed/.test(next.stderr),
       moment.endsWith('rpmbuild'),
     );
-    t.deepEqual(await readdir(state.engine.paths.boxes), []);
+    t.deepEqual(await readdir(state.engine.paths.sandboxes), []);
   }
 });

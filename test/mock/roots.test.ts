@@ -68,7 +68,7 @@ test.serial('scriptlets that fill the disk cost the root, and nothing of it is l
   const error = await t.throwsAsync(install, { instanceOf: KilnError });
   t.is((error as KilnError).code, 'E_DISK', String(error));
   t.deepEqual(await readdir(engine.paths.roots), []);
-  // The folder of what the box was lent.
+  // The folder of what the sandbox was lent.
   const { stdout } = await execa('du', ['-sk', engine.paths.trash]);
   t.true(Number(stdout.split('\t')[0]) < 1024, stdout);
 });
@@ -87,7 +87,7 @@ test.serial('a root is what the configuration says; what is left out is named', 
     'root',
     'mockbuild',
   ]);
-  // No network but the box's own.
+  // No network but the sandbox's own.
   t.deepEqual(
     lines.slice(7).map((line) => line.split(':')[0]?.trim()),
     ['lo'],

@@ -25,7 +25,7 @@ test.after.always(async () => {
   await state[Symbol.asyncDispose]();
 });
 
-/** A box whose command is, or is not, to be a system's pid 1. */
+/** A sandbox whose command is, or is not, to be a system's pid 1. */
 function open(boot: boolean): Promise<Sandbox> {
   const root = join(state.paths.images, IMAGE, 'tree');
   const ids = { uid: 0, gid: 0 };
@@ -53,7 +53,7 @@ test.serial('it is pid 1 of its own, and what is started later is beside it', as
   const seen = await output(await sandbox.spawn(['sh', '-c', look], await root(sandbox)));
   const [first = '', processes, ...groups] = seen.split('\n');
   t.is(first, `sh\0-c\0${script}\0 0`);
-  // sh, its sleep, and the three that look: the box's init is not among them.
+  // sh, its sleep, and the three that look: the sandbox's init is not among them.
   t.true(Number(processes) <= 5, processes);
   t.true(groups.includes('cgroup.procs'), groups.join(' '));
   t.false(groups.includes('memory.max'));
@@ -67,7 +67,7 @@ test.serial('it is pid 1 of its own, and what is started later is beside it', as
 
 test.serial('without a cgroup of its own it is not started', async (t) => {
   if (cgroupHierarchies().every(({ version }) => version === 2)) {
-    t.pass('there every box has one, which it cannot write to');
+    t.pass('there every sandbox has one, which it cannot write to');
     return;
   }
   await using sandbox = await open(false);

@@ -2,7 +2,7 @@ import { readlinkSync } from 'node:fs';
 import test from 'ava';
 import type { KilnError } from '../../src/errors.ts';
 import { type CommandPlan, readCommandFacts } from '../../src/sandbox/command-facts.ts';
-import { type BoxPlan, readBoxFacts } from '../../src/sandbox/facts.ts';
+import { type ExpectedFacts, readSandboxFacts } from '../../src/sandbox/facts.ts';
 
 /**
  * What kiln makes of a report of the init, line by line. Whether the report is true is tested in
@@ -14,13 +14,13 @@ const labels = {
   ...({
     module: 'apparmor',
     init: 'kiln-init',
-    command: 'kiln-box',
+    command: 'kiln-sandbox',
     nested: 'kiln-nested',
     files: '',
   } as const),
 };
 
-const plan: BoxPlan = {
+const plan: ExpectedFacts = {
   network: 'own',
   range: { base: 200000, count: 65536 },
   operations: [
@@ -34,7 +34,7 @@ const plan: BoxPlan = {
   labels,
 };
 
-const box = [
+const sandbox = [
   ...NAMESPACES.map((name) => `ns=${name}:[1]`),
   ...['uid_map=0 200000 65536', 'gid_map=0 200000 65536', 'interface=lo'],
   ...['mask=/proc/keys', 'readonly=/proc/sys', 'bind_readonly=/in', 'namespace_limit=0'],
@@ -42,7 +42,7 @@ const box = [
 ];
 
 /** The line that is another one, or none, and the layer that must be named then. */
-const boxes: readonly (readonly [line: string, other: string, layer: string])[] = [
+const sandboxes: readonly (readonly [line: string, other: string, layer: string])[] = [
   ...NAMESPACES.map(
     (name) =>
       [
@@ -70,7 +70,7 @@ const command = [
   ...['CapInh', 'CapPrm', 'CapEff', 'CapBnd', 'CapAmb'].map((name) => `${name}=0000000000000001`),
   ...['NoNewPrivs=1', 'Seccomp=2', 'landlock=6', 'walls=5', 'descriptors=0'],
   ...['network=host', 'host_files=1', 'set_id=refused'],
-  ...['rlimit=4 1 1', 'rlimit=7 1024 4096', 'mask=/proc/keys', 'label=kiln-box (enforce)'],
+  ...['rlimit=4 1 1', 'rlimit=7 1024 4096', 'mask=/proc/keys', 'label=kiln-sandbox (enforce)'],
 ];
 
 const commandPlan: CommandPlan = {
@@ -107,12 +107,12 @@ const commands: readonly (readonly [line: string, other: string, layer: string])
   ['rlimit=4 1 1', 'rlimit=4 1 18446744073709551615', 'limits'],
   ['rlimit=7 1024 4096', 'rlimit=7 1025 4096', 'limits'],
   ['mask=/proc/keys', 'readonly=/proc/keys', 'boot'],
-  ['label=kiln-box (enforce)', 'label=kiln-init (enforce)', 'apparmor'],
-  ['label=kiln-box (enforce)', '', 'apparmor'],
+  ['label=kiln-sandbox (enforce)', 'label=kiln-init (enforce)', 'apparmor'],
+  ['label=kiln-sandbox (enforce)', '', 'apparmor'],
 ];
 
-test('a box that is as it was to be is taken', (t) => {
-  const facts = readBoxFacts(box.join('\n'), plan);
+test('a sandbox that is as it was to be is taken', (t) => {
+  const facts = readSandboxFacts(sandbox.join('\n'), plan);
   t.deepEqual(facts.readonlyBinds, ['/in']);
   const found = readCommandFacts(command.join('\n'), commandPlan);
   t.deepEqual(found.landlock, { abi: 6, walls: ['files', 'abstract-sockets'] });
@@ -133,7 +133,7 @@ test('what a command must have is decided by what the init found, not by what wa
 });
 
 for (const [what, lines, read, cases] of [
-  ['box', box, (text: string) => readBoxFacts(text, plan), boxes],
+  ['sandbox', sandbox, (text: string) => readSandboxFacts(text, plan), sandboxes],
   ['command', command, (text: string) => readCommandFacts(text, commandPlan), commands],
 ] as const) {
   test(`a report of a ${what} that lacks a layer is refused, and the layer named`, (t) => {

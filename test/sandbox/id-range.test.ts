@@ -75,26 +75,26 @@ test('in a pid namespace of its own all ranges are still to be had, each once', 
   t.deepEqual(bases.toSorted(), all);
 });
 
-test('a range is free again when it is released, or when its box is gone', async (t) => {
+test('a range is free again when it is released, or when its sandbox is gone', async (t) => {
   await using paths = await privatePaths();
-  const [box, other] = ['box', 'other'].map((name) => join(paths.hostRun, name)) as [
+  const [sandbox, other] = ['sandbox', 'other'].map((name) => join(paths.hostRun, name)) as [
     string,
     string,
   ];
-  await mkdir(box);
+  await mkdir(sandbox);
   await mkdir(other);
-  const first = await allocateRange(paths, box);
+  const first = await allocateRange(paths, sandbox);
   const second = await allocateRange(paths, other);
   t.not(second.base, first.base);
-  await rm(box, { recursive: true });
+  await rm(sandbox, { recursive: true });
   t.is((await allocateRange(paths, other)).base, first.base);
-  await releaseRange(paths, first, box);
+  await releaseRange(paths, first, sandbox);
   t.not((await allocateRange(paths, other)).base, first.base, 'it is somebody else’s by now');
   await releaseRange(paths, second, other);
   t.is((await allocateRange(paths, other)).base, second.base);
 });
 
-test('what dead boxes had is given to one of many that find it at once', async (t) => {
+test('what dead sandboxes had is given to one of many that find it at once', async (t) => {
   await using paths = await privatePaths();
   const ranges = join(paths.hostRun, 'ranges');
   await mkdir(ranges);

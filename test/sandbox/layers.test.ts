@@ -6,10 +6,10 @@ import test, { type ExecutionContext } from 'ava';
 import { execa } from 'execa';
 import { KilnError } from '../../src/errors.ts';
 import { connect } from '../../src/libvirt/connect.ts';
-import { Box, startDomain } from '../../src/sandbox/box.ts';
 import { securityModule, selinuxEnforces } from '../../src/sandbox/labels/module.ts';
 import { Sandbox } from '../../src/sandbox/sandbox.ts';
-import { destroyBox } from '../../src/sandbox/sweep.ts';
+import { SandboxDomain, startDomain } from '../../src/sandbox/sandbox-domain.ts';
+import { destroySandbox } from '../../src/sandbox/sweep.ts';
 import {
   type BusyboxState,
   busyboxState,
@@ -69,8 +69,8 @@ interface Fault {
   readonly uncheckedRefusedBy?: readonly string[];
 }
 
-/** Of the box, found out before any command. */
-const boxFaults: readonly Fault[] = [
+/** Of the sandbox, found out before any command. */
+const sandboxFaults: readonly Fault[] = [
   { fault: 'pid-namespace', layer: 'pid-namespace' },
   { fault: 'cgroup-namespace', layer: 'cgroup-namespace' },
   { fault: 'time-namespace', layer: 'time-namespace' },
@@ -133,7 +133,7 @@ const enforcing = selinuxEnforces();
 const refuses = securityModule() === 'selinux' && !enforcing ? '' : (securityModule() ?? '');
 
 for (const { fault, layer, options, unchecked, refusedBy, uncheckedRefusedBy } of [
-  ...[...boxFaults, ...commandFaults, ...labelFaults],
+  ...[...sandboxFaults, ...commandFaults, ...labelFaults],
 ]) {
   test.serial(`an init that leaves out ${fault} is found out, and the start refused`, async (t) => {
     await init.leaveOut();
@@ -175,15 +175,15 @@ test.serial('kiln’s own comparison names the wall of Landlock that is not ther
   t.regex(String(await attempt({ network: 'host' })), /landlock: no wall: abstract-sockets$/m);
 });
 
-test.serial('an init that does not enter the image cannot build a box', async (t) => {
+test.serial('an init that does not enter the image cannot build a sandbox', async (t) => {
   await init.leaveOut('pivot');
   t.is(((await attempt()) as KilnError | undefined)?.code, 'E_SETUP');
 });
 
 /**
  * Layers that are libvirt's doing: what it is told, and how the start is refused. It cannot be told to
- * leave out the mount namespace, and a box with ids of its own cannot share the host's ipc and uts: the
- * kernel lets nobody enter those from a user namespace. What boxes without them would report is
+ * leave out the mount namespace, and a sandbox with ids of its own cannot share the host's ipc and uts: the
+ * kernel lets nobody enter those from a user namespace. What sandboxes without them would report is
  * in facts.test.ts.
  */
 const domains: readonly {
@@ -216,10 +216,10 @@ for (const domain of domains) {
     connection.createDomain = (xml, options) => create(change(xml), options);
     const options = { network, label: { kind: 'auto' }, autodestroy: true } as const;
     const started = await startDomain(paths, connection, options);
-    const owned = Box.own(paths, started, async () => connection);
+    const owned = SandboxDomain.own(paths, started, async () => connection);
     if (code === 'E_INIT_SILENT') {
       await t.throwsAsync(owned, { code });
-      await destroyBox(paths, started.directory, started.record, async () => connection);
+      await destroySandbox(paths, started.directory, started.record, async () => connection);
       await started.lock.release();
       return;
     }
@@ -231,14 +231,14 @@ for (const domain of domains) {
   });
 }
 
-/** Limits are put on a box from outside, by kiln itself: here it finds no cgroups to do it in. */
+/** Limits are put on a sandbox from outside, by kiln itself: here it finds no cgroups to do it in. */
 const WITHOUT_CGROUPS = `
 awk '$3 ~ /^cgroup2?$/ { print $2 }' /proc/mounts | sort -r | while read -r at
 do umount -l "$at" || exit 99
 done
 exec "$@"`;
 
-test.serial('a limit that cannot be put on a box is found out', async (t) => {
+test.serial('a limit that cannot be put on a sandbox is found out', async (t) => {
   t.timeout(300_000 * PATIENCE);
   await init.leaveOut();
   for (const [layer, ...option] of [

@@ -42,7 +42,7 @@ test('a sandbox runs any number of commands, shaped as child processes, and is g
     );
     t.deepEqual(parallel, ['0', '1', '2', '3', '4', '5', '6', '7']);
   }
-  t.deepEqual(await readdir(state.paths.boxes), []);
+  t.deepEqual(await readdir(state.paths.sandboxes), []);
 });
 
 test('what a command leaves running writes to a bind no more once its result is there', async (t) => {
@@ -65,7 +65,7 @@ test('what a command leaves running writes to a bind no more once its result is 
     },
     warning: () => undefined,
   });
-  // Without a turn in which the box could be taken apart.
+  // Without a turn in which the sandbox could be taken apart.
   execFileSync('sleep', ['0.3']);
   const { size } = statSync(join(folder, 'x'));
   execFileSync('sleep', ['0.3']);

@@ -2,13 +2,13 @@ import { spawn } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';
 import test from 'ava';
 import { embeddedFiles } from '../../src/libvirt/embedded/files.ts';
-import { readBoxRecord } from '../../src/sandbox/box-record.ts';
+import { readSandboxRecord } from '../../src/sandbox/sandbox-record.ts';
 import { type BusyboxState, busyboxState, PATIENCE } from '../support/busybox-state.ts';
 import type { Kiln } from '../support/kiln.ts';
 import { openKiln } from '../support/kiln.ts';
 import { domainNames, domainsLeft, Parked } from '../support/parking.ts';
 
-/** Boxes that libvirtd loses sight of at their birth: see Domain.isWatched(). */
+/** Sandboxes that libvirtd loses sight of at their birth: see Domain.isWatched(). */
 
 let state: BusyboxState;
 let kiln: Kiln;
@@ -38,7 +38,7 @@ test.serial('none waits whose end libvirt would not notice', async (t) => {
   const started = new Set<string>();
   let waiting = '';
   const looking = setInterval(() => {
-    for (const id of readdirSync(state.paths.boxes)) started.add(id);
+    for (const id of readdirSync(state.paths.sandboxes)) started.add(id);
     if (started.size > 1) strace.kill();
   }, 20);
   try {
@@ -55,7 +55,7 @@ test.serial('none waits whose end libvirt would not notice', async (t) => {
   t.true(started.size <= 5, 'one that libvirt has not lost was ended');
   t.deepEqual(
     await domainNames(kiln),
-    [readBoxRecord(waiting)?.domain],
+    [readSandboxRecord(waiting)?.domain],
     'the lost one was not ended',
   );
   t.deepEqual(await domainsLeft(kiln), []);

@@ -16,11 +16,11 @@ test.after.always(async () => {
   await state[Symbol.asyncDispose]();
 });
 
-/** The host's own programs are the sandbox tools that run in the box: read-only, from its /usr. */
+/** The host's own programs are the sandbox tools that run in the sandbox: read-only, from its /usr. */
 const HOST = ['/usr', '/lib', '/lib64', '/etc/ld.so.cache'].filter((path) => existsSync(path));
 
-/** Runs a script in a box that has the host's programs, and kiln and its Node. */
-const inBox = (script: string, ...options: readonly string[]) =>
+/** Runs a script in a sandbox that has the host's programs, and kiln and its Node. */
+const inSandbox = (script: string, ...options: readonly string[]) =>
   state.kiln([
     ...['run', '-r', IMAGE.slice(0, 12), ...options],
     ...HOST.flatMap((path) => ['--bind', `${path}:${path}:ro`]),
@@ -29,18 +29,18 @@ const inBox = (script: string, ...options: readonly string[]) =>
   ]);
 
 const nested = (script: string, ...options: readonly string[]) =>
-  inBox(script, '--profile', 'nested', ...options);
+  inSandbox(script, '--profile', 'nested', ...options);
 
 const BWRAP =
   'bwrap --unshare-all --ro-bind / / --proc /proc --dev /dev --tmpfs /tmp --die-with-parent';
 
-test.serial('bubblewrap makes a sandbox in a nested box, and not in another', async (t) => {
+test.serial('bubblewrap makes a sandbox in a nested sandbox, and not in another', async (t) => {
   const script = `${BWRAP} sh -c 'ls -d /proc/[0-9]*; id -u; touch /tmp/x && ls /tmp'`;
   const inside = await nested(script);
   t.is(inside.exitCode, 0, String(inside.stderr));
-  // bwrap's own init and the shell: nobody of the box outside.
+  // bwrap's own init and the shell: nobody of the sandbox outside.
   t.is(inside.stdout, '/proc/1\n/proc/2\n1000\nx');
-  const without = await inBox(script);
+  const without = await inSandbox(script);
   t.not(without.exitCode, 0);
   t.regex(String(without.stderr), /bwrap: .*namespace failed/);
 });
@@ -62,12 +62,12 @@ test.serial(
       t.is(built.exitCode, 0, String(built.stderr));
       t.is(built.stdout, 'bin\nproc\n/proc/1\n3\n2\n1');
     }
-    t.not((await inBox(script(enter))).exitCode, 0);
+    t.not((await inSandbox(script(enter))).exitCode, 0);
   },
 );
 
 test.serial(
-  'kiln’s own confinement of hostile files works in a nested box, unprivileged',
+  'kiln’s own confinement of hostile files works in a nested sandbox, unprivileged',
   async (t) => {
     const query = `KILN_STATE=/tmp/k /node /kiln/src/cli/main.ts rpm query --json /kiln/${rpm.slice(top.length + 1)}`;
     const inside = await nested(query);
@@ -81,8 +81,8 @@ test.serial(
     ]);
     const { name, version, release, arch } = JSON.parse(String(inside.stdout));
     t.is(`${name}-${version}-${release}.${arch}`, oracle);
-    // Without the confinement nothing is read: in another box it cannot be made, and that is said.
-    const without = await inBox(query);
+    // Without the confinement nothing is read: in another sandbox it cannot be made, and that is said.
+    const without = await inSandbox(query);
     t.not(without.exitCode, 0);
     t.is(without.stdout, '');
   },
@@ -101,7 +101,7 @@ test.serial('libvirt cannot nest, and kiln says so', async (t) => {
   );
 });
 
-test.serial('a nested box is closed to the host as any other', async (t) => {
+test.serial('a nested sandbox is closed to the host as any other', async (t) => {
   const attempts = `
     try() { if eval "$2" 2>/dev/null >/dev/null; then echo "$1 worked"; else echo "$1 refused"; fi; }
     try sysrq 'echo h > /proc/sysrq-trigger'
@@ -124,13 +124,13 @@ test.serial('a nested box is closed to the host as any other', async (t) => {
     ls /proc/1/root/.kiln 2>/dev/null; true`;
   for (const enter of ['', 'unshare --map-root-user --mount --pid --fork ']) {
     for (const user of ['build', 'root']) {
-      const box = await nested(
+      const sandbox = await nested(
         `${enter}sh -c '${attempts.replaceAll("'", "'\\''")}'`,
         '--user',
         user,
       );
-      t.is(box.exitCode, 0, String(box.stderr));
-      const worked = String(box.stdout)
+      t.is(sandbox.exitCode, 0, String(sandbox.stderr));
+      const worked = String(sandbox.stdout)
         .split('\n')
         .filter((line) => !line.endsWith('refused'));
       t.deepEqual(worked, [], `${enter}${user}`);

@@ -7,19 +7,19 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import test from 'ava';
 import { KilnError } from '../../src/errors.ts';
 import { waitForDeath } from '../../src/kernel/process.ts';
-import {
-  boxFiles,
-  PARKED_LIFETIME,
-  readBoxRecord,
-  writeBoxRecord,
-} from '../../src/sandbox/box-record.ts';
 import { openChannel } from '../../src/sandbox/channel.ts';
-import { listBoxes } from '../../src/sandbox/list.ts';
+import { listSandboxes } from '../../src/sandbox/list.ts';
 import { openSandbox } from '../../src/sandbox/open.ts';
 import type { Sandbox } from '../../src/sandbox/sandbox.ts';
+import {
+  PARKED_LIFETIME,
+  readSandboxRecord,
+  sandboxFiles,
+  writeSandboxRecord,
+} from '../../src/sandbox/sandbox-record.ts';
 import { ensureSkeleton } from '../../src/sandbox/skeleton.ts';
 import type { SandboxSpecification } from '../../src/sandbox/specification.ts';
-import { sweepBoxes } from '../../src/sandbox/sweep.ts';
+import { sweepSandboxes } from '../../src/sandbox/sweep.ts';
 import { type BusyboxState, busyboxState, IMAGE, PATIENCE } from '../support/busybox-state.ts';
 import { installFaultyInit } from '../support/faulty-init.ts';
 import type { Kiln } from '../support/kiln.ts';
@@ -28,7 +28,7 @@ import * as parking from '../support/parking.ts';
 import { asRoot } from '../support/plain-policy.ts';
 import { sandboxSpecification } from '../support/specification.ts';
 
-/** Boxes that wait have much of what they need already: they must be no worse for it. */
+/** Sandboxes that wait have much of what they need already: they must be no worse for it. */
 
 let state: BusyboxState;
 let kiln: Kiln;
@@ -66,7 +66,7 @@ async function said(sandbox: Sandbox, script: string): Promise<string> {
   return out;
 }
 
-/** All that a command can see of its box. */
+/** All that a command can see of its sandbox. */
 const LOOK = `
 while read -r _ _ _ rest; do echo "mount $rest"; done < /proc/self/mountinfo
 stat -c '%n %F %a %u:%g %t,%T' /dev/* /dev/pts/* /proc/[a-z]* /proc/sys /proc/[0-9]*
@@ -74,7 +74,7 @@ cat /proc/sys/user/max_* /proc/self/cgroup /proc/self/uid_map /proc/self/timens_
 ls -l /dev/fd /dev/stdin /dev/stdout /dev/stderr /dev/ptmx | grep -o '/dev.*'
 head -c 8 /dev/zero | wc -c; echo > /dev/null && hostname; stat -c '%n %F %a %u:%g' /*; id`;
 
-/** Its lines without what is another one in every box: ids, and sizes of file systems' folders. */
+/** Its lines without what is another one in every sandbox: ids, and sizes of file systems' folders. */
 function comparable(lines: string): string[] {
   return lines
     .replace(/(upperdir|workdir|lowerdir)=[^, \n]*/g, '$1')
@@ -91,7 +91,7 @@ for (const [name, different] of [
   ['with a path that nobody writes to', { readonlyPaths: ['/home'], namespaces: 3 }],
   ['for other sandboxes', { nested: true }],
 ] as const) {
-  test.serial(`a box that waited is as one that did not: ${name}`, async (t) => {
+  test.serial(`a sandbox that waited is as one that did not: ${name}`, async (t) => {
     await noneWaits();
     const look = async () => {
       await using sandbox = await open(different);
@@ -132,7 +132,7 @@ for (const name of ['proc', 'dev']) {
   });
 }
 
-test.serial('nothing lies above the root of a box that waited', async (t) => {
+test.serial('nothing lies above the root of a sandbox that waited', async (t) => {
   await oneWaits();
   await using sandbox = await open();
   const above = await said(
@@ -152,49 +152,52 @@ for (const [fault, layer] of [
   ['readonly', 'read-only-paths'],
   ['devices', 'devices'],
 ] as const) {
-  test.serial(`a box that waited without ${fault} is found out when it is claimed`, async (t) => {
-    await noneWaits();
-    const init = await installFaultyInit(state.paths);
-    await init.leaveOut(fault);
-    const waiting = await oneWaits();
-    await init.leaveOut();
-    const error = await t.throwsAsync(open(), { instanceOf: KilnError });
-    t.is(error.details?.layer, layer, String(error));
-    t.false(existsSync(waiting));
-  });
+  test.serial(
+    `a sandbox that waited without ${fault} is found out when it is claimed`,
+    async (t) => {
+      await noneWaits();
+      const init = await installFaultyInit(state.paths);
+      await init.leaveOut(fault);
+      const waiting = await oneWaits();
+      await init.leaveOut();
+      const error = await t.throwsAsync(open(), { instanceOf: KilnError });
+      t.is(error.details?.layer, layer, String(error));
+      t.false(existsSync(waiting));
+    },
+  );
 }
 
-test.serial('whoever claims a box and says nothing has ended it', async (t) => {
+test.serial('whoever claims a sandbox and says nothing has ended it', async (t) => {
   const waiting = await oneWaits();
-  const channel = await openChannel(boxFiles.socket(waiting));
+  const channel = await openChannel(sandboxFiles.socket(waiting));
   await channel.close();
   t.true(await waitForDeath(channel.initPid, 10_000));
-  // The next one does not take it for a box.
+  // The next one does not take it for a sandbox.
   await using sandbox = await open();
   t.regex(await said(sandbox, 'hostname'), /^kiln$/m);
 });
 
-test.serial('a box that nobody claims ends by itself, with no kiln to end it', async (t) => {
+test.serial('a sandbox that nobody claims ends by itself, with no kiln to end it', async (t) => {
   await noneWaits();
   const waiting = await oneWaits(4000 * PATIENCE);
-  const { domain } = readBoxRecord(waiting)!;
+  const { domain } = readSandboxRecord(waiting)!;
   t.deepEqual(await domainNames(), [domain]);
   t.deepEqual(await parking.domainsLeft(kiln), []);
-  // The next one does not take what is left for a box.
+  // The next one does not take what is left for a sandbox.
   await using sandbox = await open();
   t.regex(await said(sandbox, 'hostname'), /^kiln$/m);
 });
 
 test.serial(
-  'a box that has waited for too long is neither counted nor claimed, and ends',
+  'a sandbox that has waited for too long is neither counted nor claimed, and ends',
   async (t) => {
     await noneWaits();
     const waiting = await oneWaits();
     const [one] = parked.lot.waiting;
     const old = { ...one!.record, created: Date.now() - PARKED_LIFETIME };
     Object.assign(one!, { record: old });
-    writeBoxRecord(waiting, old);
-    const [shown] = await listBoxes(state.paths, { owner: undefined });
+    writeSandboxRecord(waiting, old);
+    const [shown] = await listSandboxes(state.paths, { owner: undefined });
     t.deepEqual([shown?.id, shown?.state], [old.id, 'abandoned']);
     t.is(parked.lot.count, 0);
     t.is(parked.lot.take(), undefined);
@@ -203,7 +206,9 @@ test.serial(
     const [other = '', ...more] = parking.parkedIds(state.paths);
     t.deepEqual(more, []);
     t.not(other, old.id);
-    t.deepEqual(await domainNames(), [readBoxRecord(join(state.paths.boxes, other))?.domain]);
+    t.deepEqual(await domainNames(), [
+      readSandboxRecord(join(state.paths.sandboxes, other))?.domain,
+    ]);
   },
 );
 
@@ -227,25 +232,25 @@ test.serial('whoever comes while one is being started gets that one, each once',
     [first, next].map((it) => it!.record.id).sort(),
   );
   for (const taken of [first, next]) await taken!.lock.release();
-  t.is((await sweepBoxes(state.paths, kiln.engine.connect)).length, 2);
+  t.is((await sweepSandboxes(state.paths, kiln.engine.connect)).length, 2);
 });
 
-test.serial('a box whose owner died while it waited is swept', async (t) => {
+test.serial('a sandbox whose owner died while it waited is swept', async (t) => {
   await noneWaits();
   await oneWaits();
   const taken = parked.lot.take()!;
   t.deepEqual(
-    (await listBoxes(state.paths, { owner: undefined })).map((box) => box.state),
+    (await listSandboxes(state.paths, { owner: undefined })).map((sandbox) => sandbox.state),
     ['parked'],
   );
-  t.deepEqual(await sweepBoxes(state.paths, kiln.engine.connect), []);
+  t.deepEqual(await sweepSandboxes(state.paths, kiln.engine.connect), []);
   // As the kernel does at a process's end.
   await taken.lock.release();
-  t.deepEqual(await sweepBoxes(state.paths, kiln.engine.connect), [taken.record.id]);
+  t.deepEqual(await sweepSandboxes(state.paths, kiln.engine.connect), [taken.record.id]);
   t.deepEqual(await domainNames(), []);
 });
 
-test.serial('a box that cannot be prepared does not wait', async (t) => {
+test.serial('a sandbox that cannot be prepared does not wait', async (t) => {
   await noneWaits();
   const skeleton = await ensureSkeleton(state.paths);
   const point = join(skeleton, 'stage/proc');
@@ -256,7 +261,7 @@ test.serial('a box that cannot be prepared does not wait', async (t) => {
       code: 'E_SETUP',
       message: /mount \/proc: E(?:INVAL|NOTDIR)/,
     });
-    t.deepEqual(await readdir(state.paths.boxes), []);
+    t.deepEqual(await readdir(state.paths.sandboxes), []);
     t.deepEqual(await domainNames(), []);
   } finally {
     await rm(point);

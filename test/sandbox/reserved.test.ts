@@ -8,9 +8,9 @@ import { execa } from 'execa';
 import { waitForDeath } from '../../src/kernel/process.ts';
 import { connect } from '../../src/libvirt/connect.ts';
 import { LibvirtError } from '../../src/libvirt/errors.ts';
-import { Box, startDomain } from '../../src/sandbox/box.ts';
-import { domainPrefix } from '../../src/sandbox/box-record.ts';
-import { openSandbox, ReservedBox } from '../../src/sandbox/open.ts';
+import { openSandbox, ReservedSandbox } from '../../src/sandbox/open.ts';
+import { SandboxDomain, startDomain } from '../../src/sandbox/sandbox-domain.ts';
+import { domainPrefix } from '../../src/sandbox/sandbox-record.ts';
 import type { StatePaths } from '../../src/state/paths.ts';
 import { busyboxState, IMAGE } from '../support/busybox-state.ts';
 import { openKiln } from '../support/kiln.ts';
@@ -18,21 +18,21 @@ import { Parked } from '../support/parking.ts';
 import { asRoot } from '../support/plain-policy.ts';
 import { sandboxSpecification } from '../support/specification.ts';
 
-/** libvirt's processes for boxes of this state. */
+/** libvirt's processes for sandboxes of this state. */
 async function controllers(paths: StatePaths): Promise<string[]> {
   const argv = ['-f', `libvirt_lxc.*${domainPrefix(paths)}`];
   const { stdout } = await execa('pgrep', argv, { reject: false });
   return stdout.split('\n').filter(Boolean);
 }
 
-test('a reserved box becomes the next sandbox, and one that nobody takes is destroyed', async (t) => {
+test('a reserved sandbox becomes the next sandbox, and one that nobody takes is destroyed', async (t) => {
   await using state = await busyboxState();
   await using kiln = openKiln({ env: state.env });
   const { engine, paths } = kiln;
   const user = { uid: 0, gid: 0 };
   const root = join(paths.images, IMAGE, 'tree');
   {
-    await using reserved = new ReservedBox(engine);
+    await using reserved = new ReservedSandbox(engine);
     await using sandbox = await openSandbox(engine, sandboxSpecification({ root }), {
       user,
       caller: user,
@@ -44,13 +44,13 @@ test('a reserved box becomes the next sandbox, and one that nobody takes is dest
     t.throws(() => reserved.take(), { instanceOf: TypeError });
   }
   {
-    await using _ = new ReservedBox(engine);
+    await using _ = new ReservedSandbox(engine);
   }
-  t.deepEqual(await readdir(paths.boxes), []);
+  t.deepEqual(await readdir(paths.sandboxes), []);
   t.deepEqual(await controllers(paths), []);
 });
 
-test('a box that dies while it waits is replaced', async (t) => {
+test('a sandbox that dies while it waits is replaced', async (t) => {
   await using state = await busyboxState();
   await using kiln = openKiln({ env: state.env });
   const { paths } = kiln;
@@ -58,7 +58,7 @@ test('a box that dies while it waits is replaced', async (t) => {
   const parked = new Parked(kiln);
   const { engine } = parked;
   const waiting = basename(await parked.one());
-  await using reserved = new ReservedBox(engine);
+  await using reserved = new ReservedSandbox(engine);
   while (parked.lot.count > 0) await sleep(10);
   // From the claim to the connection to its init it is milliseconds.
   await sleep(1000);
@@ -76,7 +76,7 @@ test('a box that dies while it waits is replaced', async (t) => {
 
 const USUAL = { network: 'private', label: { kind: 'auto' }, autodestroy: true } as const;
 
-/** Whether kiln is connected to the init of the one box: such a socket is of kiln's network, not of the box's. */
+/** Whether kiln is connected to the init of the one sandbox: such a socket is of kiln's network, not of the sandbox's. */
 async function isConnected(paths: StatePaths): Promise<boolean> {
   const [controller] = await controllers(paths);
   if (controller === undefined) return false;
@@ -106,17 +106,17 @@ test('kiln is with the init while libvirt still starts the domain, and waits for
   };
   const started = await startDomain(paths, connection, USUAL);
   let isOwned = false;
-  const owning = Box.own(paths, started, async () => connection).finally(() => {
+  const owning = SandboxDomain.own(paths, started, async () => connection).finally(() => {
     isOwned = true;
   });
   while (!(await isConnected(paths))) await sleep(20);
   await sleep(200);
   t.false(isOwned);
   told.resolve();
-  const box = await owning;
-  t.is(box.id, started.record.id);
-  await box.destroy();
-  t.deepEqual(await readdir(paths.boxes), []);
+  const sandbox = await owning;
+  t.is(sandbox.id, started.record.id);
+  await sandbox.destroy();
+  t.deepEqual(await readdir(paths.sandboxes), []);
 });
 
 test('what libvirt refuses late leaves nothing, and is said', async (t) => {
@@ -131,9 +131,9 @@ test('what libvirt refuses late leaves nothing, and is said', async (t) => {
     throw new LibvirtError('E_LIBVIRT_CLOSED', 'libvirt said no');
   };
   const started = await startDomain(paths, connection, USUAL);
-  const owning = Box.own(paths, started, async () => connection);
+  const owning = SandboxDomain.own(paths, started, async () => connection);
   await t.throwsAsync(owning, { message: 'libvirt said no' });
-  t.deepEqual(await readdir(paths.boxes), []);
+  t.deepEqual(await readdir(paths.sandboxes), []);
   // Another sandbox of this host may have the range by now.
   const { base } = started.record.range;
   const owner = await readFile(join(paths.hostRun, 'ranges', String(base)), 'utf8').catch(() => '');

@@ -5,8 +5,8 @@ import { fileURLToPath } from 'node:url';
 import test from 'ava';
 import { execa } from 'execa';
 import { acquireLock } from '../../src/kernel/flock.ts';
-import { newDirectory } from '../../src/sandbox/box.ts';
-import { sweepBoxes } from '../../src/sandbox/sweep.ts';
+import { newDirectory } from '../../src/sandbox/sandbox-domain.ts';
+import { sweepSandboxes } from '../../src/sandbox/sweep.ts';
 import { busyboxState } from '../support/busybox-state.ts';
 import { openKiln } from '../support/kiln.ts';
 
@@ -26,10 +26,10 @@ test('a sandbox whose maker was killed before it wrote its record goes at once, 
   mkdirSync(begun);
   {
     await using _ = await acquireLock(lock);
-    t.deepEqual(await sweepBoxes(paths, engine.connect), []);
+    t.deepEqual(await sweepSandboxes(paths, engine.connect), []);
     t.true(existsSync(lock));
   }
-  t.deepEqual(await sweepBoxes(paths, engine.connect), [id]);
-  t.deepEqual(await readdir(paths.boxes), []);
+  t.deepEqual(await sweepSandboxes(paths, engine.connect), [id]);
+  t.deepEqual(await readdir(paths.sandboxes), []);
   t.deepEqual(await readdir(newDirectory(paths)), ['begun']);
 });

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import test from 'ava';
 import type { KilnError } from '../../src/errors.ts';
 import { type Message, REQUESTS } from '../../src/sandbox/wire/table.ts';
-import { BareBox } from '../support/bare-box.ts';
+import { BareSandbox } from '../support/bare-sandbox.ts';
 import { type BusyboxState, busyboxState, IMAGE, PATIENCE } from '../support/busybox-state.ts';
 import { damagedMessages, wholeMessage } from '../support/wire-damage.ts';
 
@@ -22,23 +22,23 @@ for (const [request, message] of Object.entries<Message>(REQUESTS)) {
     // Here none have descriptors.
     const damages = [...damagedMessages(message)].filter(({ name }) => !/descriptors$/.test(name));
     const damage = damages[Math.floor(Math.random() * damages.length)];
-    await using box = await BareBox.open(state, join(state.paths.images, IMAGE, 'tree'));
-    const ended = await box.endWith(damage?.bytes ?? Buffer.alloc(8));
-    t.is((ended as KilnError).code, 'E_BOX_GONE', damage?.name);
+    await using sandbox = await BareSandbox.open(state, join(state.paths.images, IMAGE, 'tree'));
+    const ended = await sandbox.endWith(damage?.bytes ?? Buffer.alloc(8));
+    t.is((ended as KilnError).code, 'E_SANDBOX_GONE', damage?.name);
   });
 }
 
 for (const request of ['prepare', 'setup'] as const) {
   test.serial(`a ${request} that comes too late ends the sandbox`, async (t) => {
-    await using box = await BareBox.open(state, join(state.paths.images, IMAGE, 'tree'));
-    const ended = await box.endWith(wholeMessage(REQUESTS[request]).bytes);
-    t.is((ended as KilnError).code, 'E_BOX_GONE');
+    await using sandbox = await BareSandbox.open(state, join(state.paths.images, IMAGE, 'tree'));
+    const ended = await sandbox.endWith(wholeMessage(REQUESTS[request]).bytes);
+    t.is((ended as KilnError).code, 'E_SANDBOX_GONE');
   });
 }
 
 test.serial('what the init takes does not end it', async (t) => {
-  await using box = await BareBox.open(state, join(state.paths.images, IMAGE, 'tree'));
-  const ended = box.endWith(wholeMessage(REQUESTS.keep).bytes);
+  await using sandbox = await BareSandbox.open(state, join(state.paths.images, IMAGE, 'tree'));
+  const ended = sandbox.endWith(wholeMessage(REQUESTS.keep).bytes);
   const lives = new Promise((resolve) => setTimeout(resolve, 500, 'it lives'));
   t.is(await Promise.race([ended, lives]), 'it lives');
 });

@@ -28,7 +28,7 @@ const answer = async () =>
     .stdout;
 
 test.serial(
-  'a systemd boots in the box, runs the unit that was asked for, and says so',
+  'a systemd boots in the sandbox, runs the unit that was asked for, and says so',
   async (t) => {
     const made = await service(
       ...['create', '--boot', '-r', 'debian-systemd', '-u', 'apache2.service', '-C'],
@@ -38,7 +38,7 @@ test.serial(
     const started = await service('start', 'whole');
     t.is(started.exitCode, 0, started.stderr);
     t.is(await answer(), '200');
-    // What kiln reports is what the box's own tools say.
+    // What kiln reports is what the sandbox's own tools say.
     t.is(await inside('systemctl', 'is-system-running'), 'running');
     t.is(await inside('cat', '/proc/1/comm'), 'systemd');
     const main = await inside('systemctl', 'show', '--value', '-p', 'MainPID', 'apache2.service');
@@ -53,16 +53,16 @@ test.serial(
   },
 );
 
-test.serial('its cgroups are its own, and on the host below the box’s', async (t) => {
-  const { initPid, box } = (await statusOf('whole'))!;
+test.serial('its cgroups are its own, and on the host below the sandbox’s', async (t) => {
+  const { initPid, sandbox } = (await statusOf('whole'))!;
   const unified = cgroupHierarchies().find(({ version }) => version === 2)!;
   const lines = (await readFile(`/proc/${initPid}/cgroup`, 'utf8')).split('\n');
   const group = lines.find((line) => line.startsWith('0::'))!.slice(3);
-  t.true(group.includes(box) || group.endsWith('kiln-boot'), group);
+  t.true(group.includes(sandbox) || group.endsWith('kiln-boot'), group);
   const [, base] = /^\s*0\s+(\d+)/.exec(await readFile(`/proc/${initPid}/uid_map`, 'utf8')) ?? [];
   t.is((await stat(join(unified.path, group))).uid, Number(base));
   t.true(existsSync(join(unified.path, group, 'system.slice/apache2.service/cgroup.procs')));
-  // No controller: a system in a box cannot undo the box's limits, nor has it any of its own.
+  // No controller: a system in a sandbox cannot undo the sandbox's limits, nor has it any of its own.
   t.is((await readFile(join(unified.path, group, 'cgroup.controllers'), 'utf8')).trim(), '');
   t.not((await stat(join(unified.path, group, '..'))).uid, Number(base));
 });
@@ -91,7 +91,7 @@ const ATTEMPTS = [
   'ls /.kiln',
 ];
 
-test.serial('a root of the booted system stays in the box', async (t) => {
+test.serial('a root of the booted system stays in the sandbox', async (t) => {
   const { etc } = instanceFiles(state.paths, 'whole');
   const script = ATTEMPTS.map((attempt) => `(${attempt}) >/dev/null 2>&1; echo $?`).join('\n');
   await writeFile(join(etc, 'attempts.sh'), `${script}\n`);
@@ -129,36 +129,39 @@ test.serial('units are reloaded, restarted and come back as systemd has it', asy
     return unit?.state === 'active' && unit.restarts === 1;
   });
   t.is(await answer(), '200');
-  t.is((await statusOf('whole'))?.box, before.box);
+  t.is((await statusOf('whole'))?.sandbox, before.sandbox);
 });
 
-test.serial('it reboots into a new box, and powers off for good; nothing is left', async (t) => {
-  const before = (await statusOf('whole'))!;
-  await inside('touch', '/var/lib/stays');
-  await service('execute', 'whole', '--', 'systemctl', 'reboot');
-  const after = await eventually(async () => {
-    const status = await statusOf('whole');
-    return status?.state === 'running' && status.box !== before.box && status;
-  });
-  t.false(existsSync(`/proc/${before.initPid}`));
-  t.is(await answer(), '200');
-  await inside('test', '-e', '/var/lib/stays');
-  await service('execute', 'whole', '--', 'systemctl', 'poweroff');
-  await eventually(async () => (await statusOf('whole')) === undefined);
-  await eventually(async () => !existsSync(`/proc/${after.initPid}`));
-  await eventually(async () => {
-    const { stdout } = await service('list', '--json', 'whole');
-    return JSON.parse(stdout)[0].outcome?.state === 'finished';
-  });
-  // libvirtd removes its cgroups a moment after the domain's end.
-  const cgroups = () => execa('find', ['/sys/fs/cgroup', '-name', `*${after.box}*`]);
-  await eventually(async () => (await cgroups()).stdout === '');
-  // A stop is a shutdown: units are told.
-  t.is((await service('start', 'whole')).exitCode, 0);
-  t.is((await service('stop', 'whole')).exitCode, 0);
-  const log = (await service('logs', 'whole')).stdout;
-  t.regex(log.slice(log.lastIndexOf('kiln: stopping whole')), /systemd ended with signal SIGINT/);
-});
+test.serial(
+  'it reboots into a new sandbox, and powers off for good; nothing is left',
+  async (t) => {
+    const before = (await statusOf('whole'))!;
+    await inside('touch', '/var/lib/stays');
+    await service('execute', 'whole', '--', 'systemctl', 'reboot');
+    const after = await eventually(async () => {
+      const status = await statusOf('whole');
+      return status?.state === 'running' && status.sandbox !== before.sandbox && status;
+    });
+    t.false(existsSync(`/proc/${before.initPid}`));
+    t.is(await answer(), '200');
+    await inside('test', '-e', '/var/lib/stays');
+    await service('execute', 'whole', '--', 'systemctl', 'poweroff');
+    await eventually(async () => (await statusOf('whole')) === undefined);
+    await eventually(async () => !existsSync(`/proc/${after.initPid}`));
+    await eventually(async () => {
+      const { stdout } = await service('list', '--json', 'whole');
+      return JSON.parse(stdout)[0].outcome?.state === 'finished';
+    });
+    // libvirtd removes its cgroups a moment after the domain's end.
+    const cgroups = () => execa('find', ['/sys/fs/cgroup', '-name', `*${after.sandbox}*`]);
+    await eventually(async () => (await cgroups()).stdout === '');
+    // A stop is a shutdown: units are told.
+    t.is((await service('start', 'whole')).exitCode, 0);
+    t.is((await service('stop', 'whole')).exitCode, 0);
+    const log = (await service('logs', 'whole')).stdout;
+    t.regex(log.slice(log.lastIndexOf('kiln: stopping whole')), /systemd ended with signal SIGINT/);
+  },
+);
 
 test.serial('without a systemd in the image, or cgroups on the host, it says so', async (t) => {
   const refused = await service('create', '--boot', '-r', 'debian-minimal', 'half');

@@ -192,12 +192,12 @@ long('a lease is renewed before it ends', async (t) => {
   try {
     await service('create', '-r', IMAGE, '--user', 'root', '-N', 'short', 'brief', '--', ...HTTPD);
     t.is((await service('start', 'brief')).exitCode, 0);
-    const { box, address: given } = (await statusOf('brief'))!;
+    const { sandbox, address: given } = (await statusOf('brief'))!;
     const expiry = async () => (await virsh('net-dhcp-leases', 'short')).stdout.slice(0, 20);
     const first = await expiry();
     await sleep(130_000);
     t.not(await expiry(), first);
-    t.is((await statusOf('brief'))?.box, box);
+    t.is((await statusOf('brief'))?.sandbox, sandbox);
     t.is((await statusOf('brief'))?.address, given);
   } finally {
     await service('stop', 'brief');

@@ -171,9 +171,9 @@ dynamic=true
 });
 
 test('ports are published as people write them', (t) => {
-  t.deepEqual(parsePublish('8081:80'), { address: '127.0.0.1', host: 8081, box: 80 });
-  t.deepEqual(parsePublish('0.0.0.0:1:2'), { address: '0.0.0.0', host: 1, box: 2 });
-  t.deepEqual(parsePublish('[::1]:1:2'), { address: '::1', host: 1, box: 2 });
+  t.deepEqual(parsePublish('8081:80'), { address: '127.0.0.1', host: 8081, sandbox: 80 });
+  t.deepEqual(parsePublish('0.0.0.0:1:2'), { address: '0.0.0.0', host: 1, sandbox: 2 });
+  t.deepEqual(parsePublish('[::1]:1:2'), { address: '::1', host: 1, sandbox: 2 });
   for (const text of ['8081:80', '0.0.0.0:1:2', '[::1]:1:2']) {
     t.is(formatPublish(parsePublish(text)!), text);
   }

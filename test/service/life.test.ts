@@ -96,7 +96,7 @@ test.serial('what it reports is what the kernel says', async (t) => {
   t.is(status.state, 'running');
   const domains = await execa('virsh', ['-q', '-c', uri(), 'list', '--name']);
   t.true(domains.stdout.split('\n').includes(status.domain));
-  // The main process, by the pid namespace of the box's init's children.
+  // The main process, by the pid namespace of the sandbox's init's children.
   const comm = await readFile(
     `/proc/${status.initPid}/root/proc/${status.units[0]?.mainPid}/cmdline`,
     'utf8',
@@ -230,13 +230,13 @@ test.serial('a killed command comes back, and so does a killed supervisor', asyn
     const status = await statusOf('one');
     return status?.state === 'running' && status.supervisorPid !== after.supervisorPid && status;
   });
-  t.not(again.box, after.box);
+  t.not(again.sandbox, after.sandbox);
   const port = again.publish[0]?.host;
   t.is(await pageAt(port), 'this is one');
   await t.throwsAsync(
     stat(`/proc/${after.initPid}`),
     undefined,
-    'the box of the dead supervisor is gone',
+    'the sandbox of the dead supervisor is gone',
   );
 });
 
@@ -246,7 +246,7 @@ test.serial('a libvirtd that dies takes nothing with it', async (t) => {
   process.kill(pid, 'SIGKILL');
   await sleep(500);
   const after = (await statusOf('one'))!;
-  t.is(after.box, before.box);
+  t.is(after.sandbox, before.sandbox);
   t.is(
     (await execa('curl', ['-s', `http://127.0.0.1:${after.publish[0]?.host}/`])).stdout,
     'this is one',

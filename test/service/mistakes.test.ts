@@ -130,7 +130,7 @@ test.serial(
     const setId = await service('execute', 'given', '--', 'chmod', '4755', '/shown/pwd');
     t.not(setId.exitCode, 0);
     t.is((await stat(join(folder, 'pwd'))).mode & 0o6000, 0);
-    // In MB, as the box's statfs(2) has it.
+    // In MB, as the sandbox's statfs(2) has it.
     t.is(await ok('execute', 'given', '--', 'stat', '-fc', '%b*%S', '/tmp'), '768*4096');
     await ok('set', 'given', '--disk', '6M', '--workdir', '/etc');
     await ok('restart', 'given');

@@ -65,7 +65,7 @@ test.serial('two virtual hosts of Apache from one image', async (t) => {
       await execa('stat', ['-L', '-c', '%d:%i', `/proc/${initPid}/root/usr/sbin/apache2`])
     ).stdout.split(':')[1];
   t.is(await program(one), await program(two));
-  // Apache’s workers are www-data of the box, which is nobody of the host’s.
+  // Apache’s workers are www-data of the sandbox, which is nobody of the host’s.
   const uids = await inside('shop', 'sh', '-c', 'ps -eo user= | sort -u');
   t.true(uids.split('\n').includes('www-data'), uids);
 });

@@ -252,23 +252,23 @@ async function mendByHand(
 }
 
 for (const [title, garble] of Object.entries(GARBLINGS)) {
-  test.serial(`box.json of a sandbox that waits, and of a kept one: ${title}`, async (t) => {
+  test.serial(`sandbox.json of a sandbox that waits, and of a kept one: ${title}`, async (t) => {
     t.timeout(120_000);
-    const { boxes } = state.engine.paths;
+    const { sandboxes } = state.engine.paths;
     await ok('run', '-r', recipe, '--keep', '--', 'true');
     // The run may have taken the one that waited.
     await ok('park', '-n', '1');
-    const found = readdirSync(boxes).map((id) => join(boxes, id));
+    const found = readdirSync(sandboxes).map((id) => join(sandboxes, id));
     t.true(found.length >= 2);
-    for (const box of found) {
-      const path = join(box, 'box.json');
+    for (const sandbox of found) {
+      const path = join(sandbox, 'sandbox.json');
       await replace(path, garble(readFileSync(path)));
     }
     // Whoever sweeps it says so: that may have been the daemon, on its own, in its log.
     const log = full('kilnd.log');
     const said = (await everything(t)) + (existsSync(log) ? readFileSync(log, 'utf8') : '');
     t.true(
-      found.some((box) => said.includes(`${box}/box.json is damaged`)),
+      found.some((sandbox) => said.includes(`${sandbox}/sandbox.json is damaged`)),
       said,
     );
     await ok('park', '-n', '1');
@@ -279,16 +279,16 @@ for (const [title, garble] of Object.entries(GARBLINGS)) {
       'list',
       '--name',
     ]);
-    for (const box of found) {
-      t.false(existsSync(box));
-      t.false(stdout.includes(basename(box)), stdout);
+    for (const sandbox of found) {
+      t.false(existsSync(sandbox));
+      t.false(stdout.includes(basename(sandbox)), stdout);
     }
     // Their ids are free, though no record says which they had.
     const ranges = join(state.engine.paths.hostRun, 'ranges');
     for (const name of readdirSync(ranges)) {
       const owner = readFileSync(join(ranges, name), 'utf8');
       t.false(
-        found.some((box) => owner.includes(basename(box))),
+        found.some((sandbox) => owner.includes(basename(sandbox))),
         `${name}: ${owner}`,
       );
     }

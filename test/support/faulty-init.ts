@@ -8,7 +8,7 @@ const guest = join(import.meta.dirname, '../../src/guest');
 
 /**
  * Puts an init that can leave out layers into the skeleton of a state directory: compiled from the
- * same sources, with KILN_FAULTS. Boxes of that state started from now on have it.
+ * same sources, with KILN_FAULTS. Sandboxes of that state started from now on have it.
  */
 export async function installFaultyInit(paths: StatePaths): Promise<FaultyInit> {
   const skeleton = await ensureSkeleton(paths);
@@ -20,7 +20,7 @@ export async function installFaultyInit(paths: StatePaths): Promise<FaultyInit> 
     ...sources,
     faults,
   ]);
-  // Not written in place: a box may run the one that is there.
+  // Not written in place: a sandbox may run the one that is there.
   await copyFile(built, `${skeleton}${INIT_PATH}.new`);
   await rename(`${skeleton}${INIT_PATH}.new`, join(skeleton, INIT_PATH));
   noteInit(skeleton);
@@ -31,6 +31,6 @@ export async function installFaultyInit(paths: StatePaths): Promise<FaultyInit> 
 }
 
 export interface FaultyInit {
-  /** What the boxes that start from now on do without. */
+  /** What the sandboxes that start from now on do without. */
   leaveOut(...layers: readonly string[]): Promise<void>;
 }

@@ -33,7 +33,7 @@ interface CommandOptions {
 /** An open sandbox. `await using` it, or call `close()`: nothing of it is left then. */
 export interface OpenSandbox extends AsyncDisposable {
   readonly id: string;
-  /** What the init measured in the box before anything ran. */
+  /** What the init measured in the sandbox before anything ran. */
   readonly facts: PlannedSandbox['facts'];
   /** Starts a command: like child_process.spawn(), but resolves when it has been exec'd. */
   spawn(
@@ -119,7 +119,7 @@ export class Kiln implements AsyncDisposable {
         [Symbol.asyncDispose]: close,
       };
     } finally {
-      // The box itself holds the image from here on.
+      // The sandbox itself holds the image from here on.
       await image[Symbol.asyncDispose]();
     }
   }

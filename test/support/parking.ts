@@ -1,8 +1,8 @@
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { readBoxRecord } from '../../src/sandbox/box-record.ts';
 import { ParkingLot } from '../../src/sandbox/parking.ts';
+import { readSandboxRecord } from '../../src/sandbox/sandbox-record.ts';
 import type { StatePaths } from '../../src/state/paths.ts';
 import { PATIENCE } from './busybox-state.ts';
 import type { Kiln } from './kiln.ts';
@@ -31,9 +31,11 @@ export class Parked {
 }
 
 /** The ids of those that wait, in whatever process. */
-export function parkedIds({ boxes }: StatePaths): string[] {
+export function parkedIds({ sandboxes }: StatePaths): string[] {
   try {
-    return readdirSync(boxes).filter((id) => readBoxRecord(join(boxes, id))?.parked === true);
+    return readdirSync(sandboxes).filter(
+      (id) => readSandboxRecord(join(sandboxes, id))?.parked === true,
+    );
   } catch {
     return [];
   }

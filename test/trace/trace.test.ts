@@ -26,7 +26,7 @@ async function readTrace(file: string): Promise<TraceEvent[]> {
   return JSON.parse(`${text.replace(/,\s*$/, '')}]`) as TraceEvent[];
 }
 
-test('KILN_TRACE has the phases of the run, and those of the box inside them', async (t) => {
+test('KILN_TRACE has the phases of the run, and those of the sandbox inside them', async (t) => {
   const file = join(state.paths.root, 'trace.json');
   const before = Date.now();
   const ran = await state.kiln(['run', '-r', IMAGE, '--', 'sleep', '0.3'], {
@@ -52,7 +52,7 @@ test('KILN_TRACE has the phases of the run, and those of the box inside them', a
   for (const name of ['init: prepare', 'init: enter', 'init: measure']) {
     const phase = one(name);
     t.not(phase.pid, fill.pid);
-    // The box's clock is the host's; both round.
+    // The sandbox's clock is the host's; both round.
     t.true(phase.ts >= fill.ts - 2000 && phase.ts + phase.dur <= fill.ts + fill.dur + 2000, name);
   }
   t.true(one('start a domain').dur > 0);

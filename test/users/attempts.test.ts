@@ -306,7 +306,7 @@ test.serial('the state directory, its jobs and its sockets are closed', async (t
   const listed = await run(USER, [
     'sh',
     '-c',
-    `ls ${paths.root}/jobs ${paths.boxes}/* ${paths.libvirt}`,
+    `ls ${paths.root}/jobs ${paths.sandboxes}/* ${paths.libvirt}`,
   ]);
   t.not(listed.exitCode, 0);
 });

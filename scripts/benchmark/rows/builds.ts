@@ -45,7 +45,7 @@ async function kilnBuild(bed: Bed, srpm: string, more: readonly string[]): Promi
   return { name: 'kiln build', before: () => bed.park(2), run };
 }
 
-/** The source package lies in the same place; what is timed is the command in the box. */
+/** The source package lies in the same place; what is timed is the command in the sandbox. */
 function rpmbuild(bed: Bed, srpm: string): Side {
   const results = join(bed.scratch, 'floor');
   const options = ['--copy-in', `${srpm}:/tmp/it.src.rpm`, '--resultdir', results];

@@ -20,16 +20,16 @@ const command = (bed: Bed, ...args: readonly string[]): Side => ({
 /** Brings the number of something to `count`. */
 type Grow = (bed: Bed, count: number) => Promise<void>;
 
-const boxes: OpenSandbox[] = [];
+const sandboxes: OpenSandbox[] = [];
 
 /** Sandboxes that run; none end with them. */
-const growBoxes: Grow = async (bed, count) => {
-  while (boxes.length < count) {
-    const box = await bed.kiln.open({ image: bed.image });
-    boxes.push(box);
-    await box.spawn('sleep', ['infinity']);
+const growSandboxes: Grow = async (bed, count) => {
+  while (sandboxes.length < count) {
+    const sandbox = await bed.kiln.open({ image: bed.image });
+    sandboxes.push(sandbox);
+    await sandbox.spawn('sleep', ['infinity']);
   }
-  for (const box of boxes.splice(count)) await box.close();
+  for (const sandbox of sandboxes.splice(count)) await sandbox.close();
 };
 
 /** Images of nothing, and as many packages; the bed goes with them. */
@@ -60,7 +60,7 @@ interface Growth {
 }
 
 const GROWTHS: readonly Growth[] = [
-  { of: 'boxes', grow: growBoxes, few: 10, many: 100 },
+  { of: 'sandboxes', grow: growSandboxes, few: 10, many: 100 },
   { of: 'store', grow: growStore, few: 1000, many: 10_000 },
 ];
 
@@ -87,7 +87,7 @@ function measureGrowth(bed: Bed, growth: Growth): Promise<readonly [Measured, Me
     const few = await measure(bed);
     await growth.grow(bed, growth.many);
     const many = await measure(bed);
-    if (growth.grow === growBoxes) await growBoxes(bed, 0);
+    if (growth.grow === growSandboxes) await growSandboxes(bed, 0);
     return [few, many] as const;
   };
   const known = done.get(growth) ?? measuring();
@@ -107,7 +107,7 @@ const MAX: Readonly<Record<What, number>> = { claim: 1.3, ps: 10, gc: 10 };
 export const growthRows: readonly Row[] = GROWTHS.flatMap((growth) =>
   (Object.keys(WHAT) as What[]).map((what): Row => {
     const { of, few, many } = growth;
-    const things = of === 'boxes' ? 'running sandboxes' : 'images and packages';
+    const things = of === 'sandboxes' ? 'running sandboxes' : 'images and packages';
     return {
       id: `${of}-${what}`,
       title: `${TITLES[what]}, beside ${many} ${things}, by ${few}`,

@@ -1,11 +1,11 @@
-/** What comes out of a box: artifacts and packages. */
+/** What comes out of a sandbox: artifacts and packages. */
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type Bed, KILN } from '../bed.ts';
 import { execute, type Side } from '../measure.ts';
 import { phase, type Row } from '../row.ts';
 
-/** What a command left in the box's /tmp/out, collected by kiln and copied by cp -a: on one tmpfs. */
+/** What a command left in the sandbox's /tmp/out, collected by kiln and copied by cp -a: on one tmpfs. */
 function artifacts(bed: Bed, id: string, make: string, memory: number): readonly [Side, Side] {
   const source = join(bed.scratch, `${id}-source`);
   const out = join(bed.scratch, `${id}-out`);

@@ -3,7 +3,7 @@ import { copyFile, mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Connection } from '../../../src/libvirt/connection.ts';
-import { Box, startDomain } from '../../../src/sandbox/box.ts';
+import { SandboxDomain, startDomain } from '../../../src/sandbox/sandbox-domain.ts';
 import type { Kiln } from '../../../test/support/kiln.ts';
 import { podmanRun } from '../../podman.ts';
 import { type Bed, KILN, USER } from '../bed.ts';
@@ -75,8 +75,8 @@ async function bareSandbox({ engine }: Kiln, connection: Connection): Promise<nu
   const started = await startDomain(paths, connection, options);
   await started.domain;
   const time = performance.now() - start;
-  const box = await Box.own(paths, started, connect);
-  await box.destroy();
+  const sandbox = await SandboxDomain.own(paths, started, connect);
+  await sandbox.destroy();
   return time;
 }
 

@@ -2,7 +2,7 @@
 import { KilnError } from '../../errors.ts';
 import type { Engine } from '../../sandbox/open.ts';
 import type { BuildBase } from '../base.ts';
-import { BuildBox } from '../box.ts';
+import { BuildSandbox } from '../build-sandbox.ts';
 import type { BuildRequest } from '../request.ts';
 import { BUILD_HOME, specOptions, withoutRpmlib } from '../rpmbuild.ts';
 import { type Capability, parseCapabilities } from './capability.ts';
@@ -25,7 +25,7 @@ const TIMEOUT_MS = 60_000;
 const MAX_ANSWER = 4 * 2 ** 20;
 
 /**
- * Scans the members in one box, as the unprivileged user and without network: a spec is a program.
+ * Scans the members in one sandbox, as the unprivileged user and without network: a spec is a program.
  * One whose spec gives no answer is known by its header: its build will say what is wrong with it.
  */
 export async function scanMembers(
@@ -38,7 +38,7 @@ export async function scanMembers(
   const scans = new Map<Member, Scan>();
   if (members.length === 0) return scans;
   const { keepSeconds: _, ...oneShot } = request;
-  const box = await BuildBox.open({
+  const sandbox = await BuildSandbox.open({
     engine,
     request: oneShot,
     image: base.image,
@@ -50,27 +50,27 @@ export async function scanMembers(
     for (const [index, member] of members.entries()) {
       const top = `${BUILD_HOME}/scan${index}`;
       const ignore = () => undefined;
-      await box.sandbox.copyIn(
+      await sandbox.sandbox.copyIn(
         [{ source: member.path, target: `${top}/originals/` }],
         ignore,
         signal,
       );
-      scans.set(member, await scan(box, request, member, top, signal));
+      scans.set(member, await scan(sandbox, request, member, top, signal));
     }
   } finally {
-    await box.close();
+    await sandbox.close();
   }
   return scans;
 }
 
 async function scan(
-  box: BuildBox,
+  sandbox: BuildSandbox,
   request: BuildRequest,
   member: Member,
   top: string,
   signal: AbortSignal | undefined,
 ): Promise<Scan> {
-  const ask = (script: string) => answer(box, script, top, specOptions(request), signal);
+  const ask = (script: string) => answer(sandbox, script, top, specOptions(request), signal);
   try {
     await ask('rpm -i --nodeps --define "_topdir $top" originals/*.rpm >&2');
     const query = 'rpmspec -q --define "_topdir $top" "$@"';
@@ -88,7 +88,7 @@ async function scan(
 
 /** The lines that a script writes to its standard output. */
 async function answer(
-  box: BuildBox,
+  sandbox: BuildSandbox,
   script: string,
   top: string,
   options: readonly string[],
@@ -99,7 +99,7 @@ async function answer(
     exitCode,
     signal: endedBy,
     stdout,
-  } = await box.run(['/bin/sh', '-c', full, 'scan', top, ...options], {
+  } = await sandbox.run(['/bin/sh', '-c', full, 'scan', top, ...options], {
     capture: MAX_ANSWER + 1,
     timeout: TIMEOUT_MS,
     signal,

@@ -125,7 +125,7 @@ export function attestBuild(input: AttestInput): TextFile[] {
     byproducts: sourceDateEpoch === undefined ? input.byproducts.map(fileResource) : [],
     builder: input.builder,
     kiln: input.kiln,
-    invocation: sourceDateEpoch === undefined ? (report.box ?? '') : image.id,
+    invocation: sourceDateEpoch === undefined ? (report.sandbox ?? '') : image.id,
     started: time(report.started),
     finished: time(finished),
   });

@@ -13,7 +13,7 @@ import type { ReadySource } from './sources.ts';
  * @throws KilnError E_HOST_NOT_ALLOWED when the recipe wants of the host what the caller does not
  * allow.
  */
-export function boxRequest(
+export function sandboxRequest(
   request: RecipeRequest,
   recipe: BuildRecipe,
   sources: readonly ReadySource[],

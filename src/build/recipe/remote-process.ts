@@ -1,4 +1,4 @@
-/** The confined child's side of a command that runs elsewhere: in the box, or on the host. */
+/** The confined child's side of a command that runs elsewhere: in the sandbox, or on the host. */
 import { EventEmitter } from 'node:events';
 import { constants } from 'node:os';
 import { Readable, Writable } from 'node:stream';
@@ -156,7 +156,7 @@ export class RemoteProcesses {
 
   /** As child_process.spawn(): `shell` is a shell's path, `args` are words of its command line. */
   spawn(
-    where: 'box' | 'host',
+    where: 'sandbox' | 'host',
     file: string,
     args: readonly string[],
     options: RemoteSpawnOptions,

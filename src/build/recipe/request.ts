@@ -35,13 +35,13 @@ export interface RecipeRequest {
   readonly offline?: boolean;
   readonly binds?: readonly Bind[];
   readonly limits?: SandboxLimits;
-  /** Bytes each private file system of the box may hold. */
+  /** Bytes each private file system of the sandbox may hold. */
   readonly disk?: number;
   /** `timeout` is for all steps together, `stallTimeout` for each. Milliseconds. */
   readonly time?: TimeLimits;
   /** Where artifacts and result.json go, absolute on the host. */
   readonly resultDirectory?: string;
-  /** Keep the box so many seconds when a step fails. */
+  /** Keep the sandbox so many seconds when a step fails. */
   readonly keepSeconds?: number;
   /** Whose the artifacts are, and who runs what `$host` runs. */
   readonly caller: { readonly uid: number; readonly gid: number };
@@ -51,7 +51,7 @@ export interface RecipeRequest {
 
 /** What a caller hears of a recipe's build while it runs. */
 export interface RecipeHooks {
-  /** Ends the build: its box is destroyed, and {@link runRecipe} throws the signal's reason. */
+  /** Ends the build: its sandbox is destroyed, and {@link runRecipe} throws the signal's reason. */
   readonly signal?: AbortSignal | undefined;
   /** What the steps write, as it comes: both streams of a command, and what the recipe prints. */
   readonly onOutput: (chunk: Buffer) => void;
@@ -85,7 +85,7 @@ export interface RecipeReport extends RunReport {
   readonly recipe: BuildRecipe;
   readonly sources: readonly ReadySource[];
   readonly failedStep: FailedStep | undefined;
-  /** The box is there still. */
+  /** The sandbox is there still. */
   readonly kept: boolean;
   /** What {@link resultOfRun} needs: the request as the recipe and the caller made it. */
   readonly request: RunRequest & { readonly recipe: Readonly<Record<string, unknown>> };

@@ -17,8 +17,8 @@ import { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
 import type { CommandEnd, TimeLimits } from '../../sandbox/door/supervise.ts';
 import type { Engine } from '../../sandbox/open.ts';
 import { ResultFiles } from '../result-files.ts';
-import { boxRequest } from './plan.ts';
-import { RecipeBox } from './recipe-box.ts';
+import { sandboxRequest } from './plan.ts';
+import { RecipeSandbox } from './recipe-sandbox.ts';
 import {
   type FailedStep,
   isScript,
@@ -31,7 +31,7 @@ import { readySources } from './sources.ts';
 import { runStep, type StepContext } from './steps.ts';
 
 /**
- * Builds what a recipe describes, in one box, and leaves nothing behind: gets and checks the
+ * Builds what a recipe describes, in one sandbox, and leaves nothing behind: gets and checks the
  * sources, takes the image, runs the steps, collects the artifacts. A step that fails is no
  * exception: the report's `failedStep` and `end` say so. `timeline` tells what was done when.
  *
@@ -78,7 +78,7 @@ export async function runRecipe(
   await using image = await timeline.measure('image', () =>
     openImage(engine, name, { signal, onProgress: hooks.onImageProgress }),
   );
-  const run = boxRequest(request, recipe, sources, image.manifest.id);
+  const run = sandboxRequest(request, recipe, sources, image.manifest.id);
   const plan = planRun(engine, run, image);
   const collect = await collectorFor(run);
   const sandbox = await timeline.measure('sandbox', () =>
@@ -92,31 +92,40 @@ export async function runRecipe(
       warnings.push(warning);
       hooks.onWarning(warning);
     };
-    const box = new RecipeBox(plan, image.manifest, sandbox);
+    const recipeSandbox = new RecipeSandbox(plan, image.manifest, sandbox);
     if (sources.length > 0) {
-      await timeline.measure('copy-in', () => box.fill(sources, warn, signal));
+      await timeline.measure('copy-in', () => recipeSandbox.fill(sources, warn, signal));
     }
-    const work = new Work(run.time, recipe, box, session, { ...hooks, onOutput }, signal, request);
+    const work = new Work(
+      run.time,
+      recipe,
+      recipeSandbox,
+      session,
+      { ...hooks, onOutput },
+      signal,
+      request,
+    );
     const { end, failedStep } = await work.run(timeline);
     const egress = await sandbox.closeEgress();
     const usage = sandbox.usage();
     const limitHit = sandbox.limitHit(end, usage);
     const { collection, failure } = await timeline.measure('artifacts', () =>
-      collect(sandbox, box.workdir, warn, undefined),
+      collect(sandbox, recipeSandbox.workdir, warn, undefined),
     );
     if (request.keepSeconds !== undefined && failedStep !== undefined) {
-      await box.keep(request.keepSeconds);
+      await recipeSandbox.keep(request.keepSeconds);
       kept = true;
     }
-    if (box.measured === undefined) throw new KilnError('E_INTERNAL', 'no command was measured');
+    if (recipeSandbox.measured === undefined)
+      throw new KilnError('E_INTERNAL', 'no command was measured');
     return {
-      box: sandbox.id,
+      sandbox: sandbox.id,
       image: { id: image.manifest.id, name: image.manifest.name },
       ...timeline.course,
       end,
       limitHit,
       usage,
-      measured: { ...box.measured, limits: sandbox.limits() },
+      measured: { ...recipeSandbox.measured, limits: sandbox.limits() },
       collection,
       // After a failed step, none of the artifacts is missed.
       failure: failedStep?.error ?? failure,
@@ -190,7 +199,7 @@ async function imageName(
 class Work {
   readonly #time: TimeLimits;
   readonly #recipe: BuildRecipe;
-  readonly #box: RecipeBox;
+  readonly #sandbox: RecipeSandbox;
   readonly #session: ScriptSession | undefined;
   readonly #hooks: RecipeHooks;
   readonly #signal: AbortSignal;
@@ -199,7 +208,7 @@ class Work {
   constructor(
     time: TimeLimits,
     recipe: BuildRecipe,
-    box: RecipeBox,
+    sandbox: RecipeSandbox,
     session: ScriptSession | undefined,
     hooks: RecipeHooks,
     signal: AbortSignal,
@@ -207,7 +216,7 @@ class Work {
   ) {
     this.#time = time;
     this.#recipe = recipe;
-    this.#box = box;
+    this.#sandbox = sandbox;
     this.#session = session;
     this.#hooks = hooks;
     this.#signal = signal;
@@ -219,9 +228,9 @@ class Work {
     timeline: Timeline,
   ): Promise<{ readonly end: CommandEnd; readonly failedStep: FailedStep | undefined }> {
     const { onOutput, onStep } = this.#hooks;
-    const shell = await this.#box.findShell();
+    const shell = await this.#sandbox.findShell();
     const context = {
-      box: this.#box,
+      sandbox: this.#sandbox,
       shell,
       session: this.#session,
       onOutput,

@@ -46,7 +46,7 @@ export const childMessageSchema = z.discriminatedUnion('type', [
   z.object({
     type: z.literal('spawn'),
     id,
-    where: z.enum(['box', 'host']),
+    where: z.enum(['sandbox', 'host']),
     argv: z.array(argument).min(1).max(10_000),
     cwd: argument.max(4096),
     env: z.record(
@@ -85,7 +85,7 @@ export type ParentMessage =
       readonly index: number;
       readonly workdir: string;
       readonly env: Readonly<Record<string, string>>;
-      readonly shell: BoxShell;
+      readonly shell: SandboxShell;
     }
   | { readonly type: 'started'; readonly id: number }
   | { readonly type: 'failed'; readonly id: number; readonly message: string }
@@ -109,7 +109,7 @@ export type ParentMessage =
 export type FileAnswer = { readonly content: string } | { readonly problem: string };
 
 /** The shell of an image, as zx wants it. */
-export interface BoxShell {
+export interface SandboxShell {
   readonly path: string;
   /** Before each command: what makes it fail early. */
   readonly prefix: string;

@@ -19,7 +19,7 @@ import {
 } from './script-protocol.ts';
 import { readModule } from './sources.ts';
 
-/** Commands of one recipe at a time; the init of a box has room for 256. */
+/** Commands of one recipe at a time; the init of a sandbox has room for 256. */
 const MAX_COMMANDS = 200;
 
 /** Bytes of one message of a recipe's: a command's arguments and environment (Linux: 2 MiB), quoted. */

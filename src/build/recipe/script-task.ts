@@ -1,6 +1,6 @@
 /**
  * The confined child that a TypeScript recipe runs in. It has no file, no network and no way to
- * start a program: zx's `$` asks kiln to start it, in the box or, where the caller allows that, on
+ * start a program: zx's `$` asks kiln to start it, in the sandbox or, where the caller allows that, on
  * the host.
  */
 import { readSync } from 'node:fs';
@@ -15,12 +15,12 @@ import { RECIPE_SCHEME, serveModules } from './recipe-modules.ts';
 import { RemoteProcesses } from './remote-process.ts';
 import {
   ANSWERS_FD_INDEX,
-  type BoxShell,
   CHUNK_BYTES,
   type ChildMessage,
   type FileAnswer,
   MESSAGES_FD_INDEX,
   type ParentMessage,
+  type SandboxShell,
   type ScriptInput,
   type StepFailure,
 } from './script-protocol.ts';
@@ -43,18 +43,18 @@ async function run(input: unknown, { fds, emit }: Parameters<SingleTask['run']>[
   const send = (message: ChildMessage) => emit(message);
   const processes = new RemoteProcesses(send);
   redirectOutput(send);
-  const box = new BoxShellState(zx, processes);
+  const sandbox = new SandboxShellState(zx, processes);
   const kiln = {
     defineRecipe,
     parameters: Object.freeze({ ...parameters }),
-    $host: hostCwd === undefined ? hostShell(notAllowed) : box.hostShell(hostCwd),
+    $host: hostCwd === undefined ? hostShell(notAllowed) : sandbox.hostShell(hostCwd),
   };
   serveModules(fileReader(send, fds[ANSWERS_FD_INDEX]!), { zx, 'zx/core': zx, kiln });
   const steps = await loadSteps(entry, send);
   await serve(fds[MESSAGES_FD_INDEX]!, processes, async (message) => {
     const step = steps[message.index];
     if (step === undefined) throw new Error(`the recipe has no function at step ${message.index}`);
-    send({ type: 'step-done', ...(await outcome(zx!, () => box.enter(message, step))) });
+    send({ type: 'step-done', ...(await outcome(zx!, () => sandbox.enter(message, step))) });
   });
 }
 
@@ -64,8 +64,8 @@ function notAllowed(): never {
   throw new Error('$host is not allowed: kiln build --allow-host allows it');
 }
 
-/** zx, told to do its work in the box. */
-class BoxShellState {
+/** zx, told to do its work in the sandbox. */
+class SandboxShellState {
   readonly #zx: Zx;
   readonly #processes: RemoteProcesses;
   #cwd = '/';
@@ -74,7 +74,7 @@ class BoxShellState {
     this.#zx = loaded;
     this.#processes = processes;
     const { $ } = loaded;
-    $.spawn = this.#spawn('box');
+    $.spawn = this.#spawn('sandbox');
     $.spawnSync = () => {
       throw new Error('a command in a sandbox cannot be waited for synchronously: use await $`…`');
     };
@@ -83,7 +83,7 @@ class BoxShellState {
     };
     $.quote = loaded.quote;
     $.verbose = true;
-    // cd() and within() of zx keep the directory of the box here; the box checks that it is there.
+    // cd() and within() of zx keep the directory of the sandbox here; the sandbox checks that it is there.
     process.cwd = () => this.#cwd;
     process.chdir = (directory) => {
       this.#cwd = resolve(this.#cwd, directory);
@@ -94,7 +94,7 @@ class BoxShellState {
   enter(message: StepMessage, step: () => unknown): unknown {
     return this.#zx.within(() => {
       const { $, cd } = this.#zx;
-      const { path, prefix }: BoxShell = message.shell;
+      const { path, prefix }: SandboxShell = message.shell;
       Object.assign($, { shell: path, prefix, env: { ...message.env }, verbose: false });
       cd(message.workdir);
       $.verbose = true;
@@ -113,7 +113,7 @@ class BoxShellState {
     return this.#zx.$(options);
   }
 
-  #spawn(where: 'box' | 'host'): Zx['$']['spawn'] {
+  #spawn(where: 'sandbox' | 'host'): Zx['$']['spawn'] {
     const spawn = (
       ...given: Parameters<RemoteProcesses['spawn']> extends [unknown, ...infer Rest] ? Rest : never
     ) => this.#processes.spawn(where, ...given);

@@ -76,7 +76,7 @@ const MAX_OFFERED = 2000;
 
 /** A source that is here: `path` is its copy in kiln's cache, which nobody else writes to. */
 export interface ReadySource {
-  /** What it is called in the box. */
+  /** What it is called in the sandbox. */
   readonly name: string;
   readonly path: string;
   /** Lower-case hex. */

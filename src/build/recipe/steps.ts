@@ -4,10 +4,10 @@ import { KilnError } from '../../errors.ts';
 import { deferred } from '../../promise.ts';
 import type { RecipeStep } from '../../recipe/build-recipe.ts';
 import { Clock, type CommandEnd, GRACE, type TimeLimits } from '../../sandbox/door/supervise.ts';
-import type { RecipeBox } from './recipe-box.ts';
+import type { RecipeSandbox } from './recipe-sandbox.ts';
 import { type CommandProcess, startOnHost } from './relayed-command.ts';
 import type { FailedStep, RecipeRequest } from './request.ts';
-import type { BoxShell, SpawnMessage, StepFailure } from './script-protocol.ts';
+import type { SandboxShell, SpawnMessage, StepFailure } from './script-protocol.ts';
 import type { ScriptSession } from './script-session.ts';
 
 /** Lines of a failed command that are shown. */
@@ -19,8 +19,8 @@ export interface StepEnd extends CommandEnd {
 
 /** What the steps of one recipe have in common. */
 export interface StepContext {
-  readonly box: RecipeBox;
-  readonly shell: BoxShell;
+  readonly sandbox: RecipeSandbox;
+  readonly shell: SandboxShell;
   /** The recipe's process; undefined where all steps are scripts. */
   readonly session: ScriptSession | undefined;
   readonly onOutput: (chunk: Buffer) => void;
@@ -37,8 +37,8 @@ export async function runStep(
   context: StepContext,
 ): Promise<StepEnd> {
   context.signal.throwIfAborted();
-  const { box, signal } = context;
-  const kill = () => box.sandbox.killAll();
+  const { sandbox, signal } = context;
+  const kill = () => sandbox.sandbox.killAll();
   const abort = () => void kill().catch(() => undefined);
   signal.addEventListener('abort', abort, { once: true });
   try {
@@ -58,9 +58,9 @@ async function runScript(
   step: RecipeStep,
   script: string,
   limits: TimeLimits,
-  { box, shell, onOutput }: StepContext,
+  { sandbox, shell, onOutput }: StepContext,
 ): Promise<StepEnd> {
-  const end = await box.execute(
+  const end = await sandbox.execute(
     {
       // One pipe for both streams: in a log, an error belongs after what led to it.
       argv: [shell.path, '-c', `${shell.prefix} exec 2>&1\n${script}`],
@@ -91,7 +91,7 @@ async function runFunction(
   limits: TimeLimits,
   context: StepContext,
 ): Promise<StepEnd> {
-  const { box, shell, session } = context;
+  const { sandbox, shell, session } = context;
   if (session === undefined) throw new KilnError('E_INTERNAL', 'a function without its recipe');
   const onHost = new Set<CommandProcess>();
   const endOnHost = () => {
@@ -105,7 +105,7 @@ async function runFunction(
   };
   using clock = new Clock(limits, () => {
     endOnHost();
-    box.sandbox.killAll().then(giveUp, giveUp);
+    sandbox.sandbox.killAll().then(giveUp, giveUp);
   });
   let failed: FailedCommand | undefined;
   const userAndNetwork = { user: step.user, network: step.network };
@@ -117,7 +117,7 @@ async function runFunction(
       return command;
     }
     const { argv, env, cwd } = message;
-    const { process, output } = await box.start({ argv, env, workdir: cwd, ...userAndNetwork });
+    const { process, output } = await sandbox.start({ argv, env, workdir: cwd, ...userAndNetwork });
     clock.watch(process);
     process.once('exit', (exitCode, signal) => {
       if (exitCode === 0) return;
@@ -133,8 +133,8 @@ async function runFunction(
   const message = {
     index,
     shell,
-    workdir: resolveIn(box.workdir, step.workdir),
-    env: { ...box.environment, ...step.env },
+    workdir: resolveIn(sandbox.workdir, step.workdir),
+    env: { ...sandbox.environment, ...step.env },
   };
   const failure = await Promise.race([session.runStep(message, start), givenUp.promise])
     .catch((error: unknown) => {

@@ -54,7 +54,7 @@ export class OpenSandboxes {
 
   /**
    * Does something with one. It stays open at least as long.
-   * @throws KilnError E_NO_BOX where there is none, or it is somebody else's
+   * @throws KilnError E_NO_SANDBOX where there is none, or it is somebody else's
    */
   async use<Result>(
     id: string,
@@ -72,7 +72,7 @@ export class OpenSandboxes {
     }
   }
 
-  /** Closes one; nothing of it is left then. @throws KilnError E_NO_BOX, E_DESTROY */
+  /** Closes one; nothing of it is left then. @throws KilnError E_NO_SANDBOX, E_DESTROY */
   async close(id: string, uid: number): Promise<void> {
     await this.#close(this.#find(id, uid));
   }
@@ -91,7 +91,7 @@ export class OpenSandboxes {
   #find(id: string, uid: number): Entry {
     const entry = this.#all.get(id);
     if (entry !== undefined && entry.uid === uid) return entry;
-    throw new KilnError('E_NO_BOX', `there is no open sandbox ${id}`, {
+    throw new KilnError('E_NO_SANDBOX', `there is no open sandbox ${id}`, {
       hint: 'OpenSandbox opens one; what its connection had opened ends with it',
     });
   }

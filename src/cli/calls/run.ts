@@ -68,7 +68,7 @@ export const answerRun: Answer<'Run'> = async (parameters, context) => {
   } catch (error) {
     if (!(error instanceof RunElsewhere) && request.resultDirectory !== undefined) {
       const { course, current, failed: phase = current } = timeline;
-      const failure = { error, ...course, phase, box: sandbox, image: used };
+      const failure = { error, ...course, phase, sandbox: sandbox, image: used };
       const about = { request, version: KILN_VERSION, exitStatus: exitStatus(error) };
       // What went wrong goes before what goes wrong with the report of it.
       await writeResult(
@@ -87,7 +87,7 @@ async function resultOf(
   request: RunRequest,
   report: RunReport,
 ): Promise<NonNullable<RunReply['result']>> {
-  const { failure, collection, warnings, box: sandbox, image } = report;
+  const { failure, collection, warnings, sandbox, image } = report;
   const ended = endOf(report.end, report.limitHit);
   const status = ended.exitStatus === 0 && failure !== undefined ? KILN_FAILED : ended.exitStatus;
   const result = resultOfRun({ request, version: KILN_VERSION, exitStatus: status }, report);

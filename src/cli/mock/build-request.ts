@@ -10,7 +10,7 @@ import { KilnError } from '../../errors.ts';
 import { hostArchitecture } from '../../image/key.ts';
 import { readUserFile } from '../../kernel/user-file.ts';
 import type { Chroot } from '../../mock/chroot.ts';
-import { rootCommand } from '../../mock/root/box.ts';
+import { rootCommand } from '../../mock/root/root-sandbox.ts';
 import { shellWords } from '../../shell-words.ts';
 import { forbidden } from '../../users/user.ts';
 import { parseSize } from '../values.ts';

@@ -6,8 +6,8 @@ import { KilnError } from '../../errors.ts';
 import { openWorkDirectory } from '../../image/store/work-directory.ts';
 import { readUserFile } from '../../kernel/user-file.ts';
 import type { Chroot } from '../../mock/chroot.ts';
-import { RootBox } from '../../mock/root/box.ts';
 import type { MockRoot } from '../../mock/root/root.ts';
+import { RootSandbox } from '../../mock/root/root-sandbox.ts';
 import { buildHooks } from './build-output.ts';
 import { mockBuildRequest } from './build-request.ts';
 import { installArguments } from './modes/packages.ts';
@@ -71,8 +71,8 @@ export async function specRequires(
 ): Promise<readonly string[]> {
   const input = readSpec(path);
   const request = mockBuildRequest(session, chroot, { kind: 'spec', path }, '/');
-  await using box = await RootBox.open(root, { command: ['rpmspec'] });
-  const result = await box.capture(['/bin/sh', '-c', QUERY, 'sh', ...specOptions(request)], {
+  await using sandbox = await RootSandbox.open(root, { command: ['rpmspec'] });
+  const result = await sandbox.capture(['/bin/sh', '-c', QUERY, 'sh', ...specOptions(request)], {
     user: chroot.user,
     env: { TMPDIR: '/tmp' },
     input,

@@ -4,8 +4,8 @@ import type { BuildReport } from '../../build/report.ts';
 import type { BuildRequest, BuildSource } from '../../build/request.ts';
 import { BUILD_HOME } from '../../build/rpmbuild.ts';
 import type { Chroot } from '../../mock/chroot.ts';
-import { RootBox } from '../../mock/root/box.ts';
 import type { MockRoot } from '../../mock/root/root.ts';
+import { RootSandbox } from '../../mock/root/root-sandbox.ts';
 import { DiskWatch } from '../../state/disk-watch.ts';
 import { buildHooks } from './build-output.ts';
 import { cleanup, mockBuildRequest, resultDirectoryOf } from './build-request.ts';
@@ -15,7 +15,7 @@ import { type MockSession, openBaseImage } from './session.ts';
 
 /**
  * Builds a package as mock does with its root: made anew unless `--no-clean`, left as the build left
- * it, or removed. A root that nobody is to see afterwards is never made: such a build has a box of
+ * it, or removed. A root that nobody is to see afterwards is never made: such a build has a sandbox of
  * its own.
  */
 export async function buildInRoot(
@@ -112,8 +112,8 @@ async function buildThere(
   const requires = await buildRequires(session, chroot, request.source);
   await installRequirements(session, root, chroot, requires);
   if (request.shortCircuit === undefined) {
-    await using box = await RootBox.open(root, { command: ['clean', BUILD_HOME] });
-    await box.capture(['rm', '-rf', `${BUILD_HOME}/build`]);
+    await using sandbox = await RootSandbox.open(root, { command: ['clean', BUILD_HOME] });
+    await sandbox.capture(['rm', '-rf', `${BUILD_HOME}/build`]);
   }
   await root.note({ inUse: true });
   const report = await build(session, {

@@ -146,7 +146,7 @@ async function create(
     printJson(caller.stdout, { name, file: files.definition, units, owners });
     return;
   }
-  // A systemd in the box does all of it.
+  // A systemd in the sandbox does all of it.
   for (const unit of options.boot === true || model?.boot === true ? [] : units) {
     for (const warning of unit.warnings) caller.stderr.say(`kiln: ${unit.name}: ${warning}\n`);
   }

@@ -46,7 +46,9 @@ async function start(name: string, caller: Caller): Promise<void> {
     return;
   }
   const status = await startSupervisor(engine.paths, name, caller);
-  const ports = definition.publish.map(({ address, host, box }) => `${address}:${host} -> ${box}`);
+  const ports = definition.publish.map(
+    ({ address, host, sandbox }) => `${address}:${host} -> ${sandbox}`,
+  );
   const places = [status.address ?? [], ports].flat();
   const where = places.length === 0 ? '' : `, ${places.join(', ')}`;
   const by = hasSystemd() ? hostUnitName(name) : `kiln, process ${status.supervisorPid}`;

@@ -23,7 +23,7 @@ const V1_MUST = ['cpuacct', 'devices', 'memory'];
 /** The same of v2. */
 const V2_MUST = ['memory'];
 
-/** What libvirt finds to limit boxes with, and that cgroups can be made. */
+/** What libvirt finds to limit sandboxes with, and that cgroups can be made. */
 export const cgroups: Check = {
   name: 'cgroups',
   async run(context) {

@@ -8,7 +8,7 @@ interface Block {
   readonly count: number;
 }
 
-/** The ids that boxes get belong to nobody else on this host. */
+/** The ids that sandboxes get belong to nobody else on this host. */
 export const idRanges: Check = {
   name: 'id-ranges',
   async run() {

@@ -9,7 +9,7 @@ import { type Check, fail, ok, reason } from '../check.ts';
 import { initPath } from '../host.ts';
 
 /**
- * Bits of the effective capability set (linux/capability.h) without which no box can be made, and
+ * Bits of the effective capability set (linux/capability.h) without which no sandbox can be made, and
  * which a container or a unit with a bounding set may lack even for uid 0: found by taking them away one
  * by one (test/e2e/containers.test.ts).
  */
@@ -79,7 +79,7 @@ export const packages: Check = {
   },
 };
 
-/** The program that is pid 1 in every box is compiled, and runs without any library. */
+/** The program that is pid 1 in every sandbox is compiled, and runs without any library. */
 export const guestInit: Check = {
   name: 'guest-init',
   async run({ host }) {

@@ -80,7 +80,7 @@ export function landlockFinding(abi: number, allowed: boolean): Finding {
   );
 }
 
-/** Namespaces that a box is made of, by their name in /proc/sys/user and unshare(1)'s option. */
+/** Namespaces that a sandbox is made of, by their name in /proc/sys/user and unshare(1)'s option. */
 const KINDS: Readonly<Record<string, string>> = {
   user: '--user',
   mnt: '--mount',
@@ -91,7 +91,7 @@ const KINDS: Readonly<Record<string, string>> = {
   cgroup: '--cgroup',
 };
 
-/** Fewer user namespaces than this and ten boxes at once may not all start. */
+/** Fewer user namespaces than this and ten sandboxes at once may not all start. */
 const FEW = 64;
 
 /** Namespaces of every kind can be made: the limits allow it, and making them works. */

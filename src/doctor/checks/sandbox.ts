@@ -15,7 +15,7 @@ import { type Check, type CheckContext, type Finding, fail, ok, reason } from '.
 import { initPath, libvirtPatience } from '../host.ts';
 
 /**
- * The libvirt that would run a box answers and offers containers. The embedded one is started for
+ * The libvirt that would run a sandbox answers and offers containers. The embedded one is started for
  * that where it does not run; it ends by itself when nobody uses it.
  */
 export const libvirt: Check = {

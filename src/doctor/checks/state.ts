@@ -24,7 +24,7 @@ const COMFORTABLE = 10 * GIB;
 /** Inodes of two such images. */
 const NEEDED_FILES = 50_000;
 
-/** KILN_STATE: reachable by the ids of boxes, executable, with room. */
+/** KILN_STATE: reachable by the ids of sandboxes, executable, with room. */
 export const stateDirectory: Check = {
   name: 'state-directory',
   async run({ paths }) {
@@ -149,7 +149,7 @@ export const runDirectory: Check = {
   },
 };
 
-/** The file system of KILN_STATE takes an ID map, as every image is handed to a box: tried. */
+/** The file system of KILN_STATE takes an ID map, as every image is handed to a sandbox: tried. */
 export const idMappedMounts: Check = {
   name: 'id-mapped-mounts',
   async run({ paths }) {

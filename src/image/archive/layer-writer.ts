@@ -34,7 +34,7 @@ const WHITEOUT = '.wh.';
 const OPAQUE = '.wh..wh..opq';
 
 const PERMISSIONS = 0o7777;
-/** A box maps ids up to here. */
+/** A sandbox maps ids up to here. */
 const MAX_ID = 65535;
 const MAX_WARNINGS = 20;
 

@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../../errors.ts';
 import { acquireLock, type HeldLock, tryLock } from '../../kernel/flock.ts';
 import { hasErrno } from '../../kernel/libc.ts';
-import { boxFiles } from '../../sandbox/box-record.ts';
+import { sandboxFiles } from '../../sandbox/sandbox-record.ts';
 import { findRecord } from '../../state/checked-file.ts';
 import { tellDamage } from '../../state/damage.ts';
 import type { StatePaths } from '../../state/paths.ts';
@@ -33,7 +33,7 @@ export interface ListedImage {
 
 /**
  * Takes an image into use: undefined if there is none that can be used. The lease ends with this
- * process, however it dies; a box that outlives it holds the image by its box.json.
+ * process, however it dies; a sandbox that outlives it holds the image by its sandbox.json.
  */
 export async function leaseImage(paths: StatePaths, id: string): Promise<LeasedImage | undefined> {
   const directory = imageDirectory(paths, id);
@@ -118,7 +118,7 @@ export async function removeImage(paths: StatePaths, id: string): Promise<string
   });
   if (lock === undefined) throw noImage(id);
   try {
-    // Whoever puts an image into a box holds a lease until the box says so itself.
+    // Whoever puts an image into a sandbox holds a lease until the sandbox says so itself.
     const holder = (await heldImages(paths)).holder(id);
     if (holder !== undefined) throw inUse(id, holder);
     return await discard(paths, directory);
@@ -129,7 +129,7 @@ export async function removeImage(paths: StatePaths, id: string): Promise<string
 
 /**
  * Throws away images that cannot be used (damaged ones, unsynced ones of an earlier boot, other formats),
- * but not while a box has them.
+ * but not while a sandbox has them.
  */
 export async function sweepImages(paths: StatePaths): Promise<void> {
   const broken = imageIds(paths).filter((id) => readManifest(paths, id) === undefined);
@@ -138,7 +138,7 @@ export async function sweepImages(paths: StatePaths): Promise<void> {
   const held = await heldImages(paths);
   for (const name of [...broken, ...replaced]) {
     const id = name.slice(0, ID_LENGTH);
-    if (held.inBox(id)) continue;
+    if (held.inSandbox(id)) continue;
     const directory = join(paths.images, name);
     const lock = await lockLease(directory, false, async () => undefined);
     if (lock === undefined) continue;
@@ -154,7 +154,7 @@ export async function sweepImages(paths: StatePaths): Promise<void> {
 export async function publishImage(paths: StatePaths, id: string, made: string): Promise<void> {
   const directory = imageDirectory(paths, id);
   const there = folderNames(paths).includes(id);
-  if (there && ((await heldImages(paths)).inBox(id) || (await isLeased(directory)))) {
+  if (there && ((await heldImages(paths)).inSandbox(id) || (await isLeased(directory)))) {
     await rename(directory, `${directory}${replacedSuffix()}`);
   } else {
     await discard(paths, directory);
@@ -162,18 +162,18 @@ export async function publishImage(paths: StatePaths, id: string, made: string):
   await rename(made, directory);
 }
 
-/** Who has images in use without a lease: boxes, roots and services. */
+/** Who has images in use without a lease: sandboxes, roots and services. */
 class HeldImages {
   readonly #holders = new Map<string, string>();
-  readonly #boxed = new Set<string>();
+  readonly #sandboxed = new Set<string>();
   #unknown: string | undefined;
 
-  add(image: string, holder: string, inBox: boolean): void {
+  add(image: string, holder: string, inSandbox: boolean): void {
     this.#holders.set(image, holder);
-    if (inBox) this.#boxed.add(image);
+    if (inSandbox) this.#sandboxed.add(image);
   }
 
-  /** A box of which nobody knows which image it has: that may be any. */
+  /** A sandbox of which nobody knows which image it has: that may be any. */
   addUnknown(holder: string): void {
     this.#unknown = holder;
   }
@@ -183,29 +183,29 @@ class HeldImages {
     return this.#holders.get(id) ?? this.#unknown;
   }
 
-  /** Whether a box has it, or may have it: its files are in use right now. */
-  inBox(id: string): boolean {
-    return this.#boxed.has(id) || this.#unknown !== undefined;
+  /** Whether a sandbox has it, or may have it: its files are in use right now. */
+  inSandbox(id: string): boolean {
+    return this.#sandboxed.has(id) || this.#unknown !== undefined;
   }
 }
 
 async function heldImages(paths: StatePaths): Promise<HeldImages> {
   const images = new HeldImages();
   const note = async (folder: string, file: string, what: string) => {
-    const inBox = folder === paths.boxes;
+    const inSandbox = folder === paths.sandboxes;
     for (const name of await readdir(folder).catch(() => [])) {
       const holder = `${what} ${name}`;
       const { value, damage } = findRecord<{ image?: string }>(join(folder, name, file));
-      if (value?.image !== undefined) images.add(value.image, holder, inBox);
+      if (value?.image !== undefined) images.add(value.image, holder, inSandbox);
       if (damage === undefined) continue;
       // Of one that nobody owns any more nothing is used: the next sweep takes it.
-      if (inBox && (await staysOwned(join(folder, name)))) images.addUnknown(holder);
+      if (inSandbox && (await staysOwned(join(folder, name)))) images.addUnknown(holder);
       const done = `nobody knows which image ${holder} has`;
       tellDamage({ path: damage.path, why: damage.why, done });
     }
   };
   await note(paths.roots, 'root.json', 'the root');
-  await note(paths.boxes, 'box.json', 'the sandbox');
+  await note(paths.sandboxes, 'sandbox.json', 'the sandbox');
   await note(paths.services, 'image.json', 'the service');
   return images;
 }
@@ -214,10 +214,10 @@ async function heldImages(paths: StatePaths): Promise<HeldImages> {
 const REMOVAL = 3000;
 
 /** Whether somebody has a sandbox, and does not just remove it. */
-async function staysOwned(box: string): Promise<boolean> {
+async function staysOwned(sandbox: string): Promise<boolean> {
   for (
     const end = performance.now() + REMOVAL;
-    await isLocked(boxFiles.lock(box));
+    await isLocked(sandboxFiles.lock(sandbox));
     await sleep(100)
   ) {
     if (performance.now() > end) return true;

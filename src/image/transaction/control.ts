@@ -2,10 +2,10 @@ import { chmodSync, copyFileSync, linkSync, mkdirSync, writeFileSync } from 'nod
 import { join } from 'node:path';
 import { hasErrno } from '../../kernel/libc.ts';
 import { encodeName } from '../../rpm/filename.ts';
-import { CONTROL } from './box.ts';
+import { CONTROL } from './transaction-sandbox.ts';
 
 /**
- * The folder through which a transaction's box gets its scripts and package headers. The box reads
+ * The folder through which a transaction's sandbox gets its scripts and package headers. The sandbox reads
  * it while this process goes on writing to it.
  */
 export class ControlDirectory {
@@ -20,14 +20,14 @@ export class ControlDirectory {
     this.path = path;
   }
 
-  /** Writes a script; returns its path in the box. Lone surrogates become the bytes they stand for. */
+  /** Writes a script; returns its path in the sandbox. Lone surrogates become the bytes they stand for. */
   addScript(text: string): string {
     const name = `script-${++this.#serial}`;
     writeFileSync(join(this.path, name), encodeName(text), { mode: 0o644 });
     return `${CONTROL}/${name}`;
   }
 
-  /** Lends a file of the host's to the box; returns its path in the box. */
+  /** Lends a file of the host's to the sandbox; returns its path in the sandbox. */
   addFile(source: string): string {
     const name = `file-${++this.#serial}.rpm`;
     const target = join(this.path, name);

@@ -2,10 +2,10 @@ import { compareVersions } from '../../rpm/dependency.ts';
 import type { RpmPackage } from '../../rpm/package.ts';
 import type { StoredPackage } from '../store/entry.ts';
 import { nevra } from '../tree/path.ts';
-import { OUTPUT_LIMIT, type TransactionBox } from './box.ts';
 import type { ControlDirectory } from './control.ts';
 import { SOLVED_BEFORE } from './rpm-options.ts';
 import { failure } from './run-steps.ts';
+import { OUTPUT_LIMIT, type TransactionSandbox } from './transaction-sandbox.ts';
 
 /** Seconds; some thousand packages take a few. */
 const DATABASE_TIMEOUT = 600;
@@ -21,27 +21,27 @@ const JUST_DATABASE = [
 
 /**
  * Plugins report each package to a log, an audit daemon or a bus of the host's, none of which is in a
- * box; an rpm before 4.12 has no such option.
+ * sandbox; an rpm before 4.12 has no such option.
  */
 const NO_PLUGINS = { since: '4.12', option: '--noplugins' };
 
 /** Where rpm writes its database, and of what. */
 export interface DatabaseOptions {
-  readonly box: TransactionBox;
+  readonly sandbox: TransactionSandbox;
   readonly control: ControlDirectory;
-  /** Path of rpm in the box. */
+  /** Path of rpm in the sandbox. */
   readonly rpm: string;
   readonly packages: readonly StoredPackage[];
   readonly signal?: AbortSignal | undefined;
 }
 
 /**
- * Lets the rpm in a box write its database from the packages' headers.
+ * Lets the rpm in a sandbox write its database from the packages' headers.
  * @returns the packages in the order in which rpm has put them into it; undefined if it did not say.
  * @throws KilnError E_SCRIPTLET with what rpm said.
  */
 export async function writeDatabase(options: DatabaseOptions): Promise<RpmPackage[] | undefined> {
-  const { box, control, rpm, packages, signal } = options;
+  const { sandbox, control, rpm, packages, signal } = options;
   const headers = packages.map((stored) => control.addFile(stored.header));
   const version = packages.find((stored) => stored.package.name === 'rpm')?.package.version;
   const known = version !== undefined && compareVersions(version, NO_PLUGINS.since) >= 0;
@@ -49,7 +49,7 @@ export async function writeDatabase(options: DatabaseOptions): Promise<RpmPackag
   // A line of it for each package, in UTF-8, and room for what else rpm has to say.
   const lines = packages.reduce((sum, stored) => sum + nevra(stored.package).length * 3 + 1, 0);
   const output = OUTPUT_LIMIT + lines;
-  const result = await box.run({ argv, timeout: DATABASE_TIMEOUT, signal, output });
+  const result = await sandbox.run({ argv, timeout: DATABASE_TIMEOUT, signal, output });
   if (result.status !== 0) throw failure('writing the rpm database', result);
   return installationOrder(
     packages.map((stored) => stored.package),

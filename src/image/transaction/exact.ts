@@ -3,11 +3,11 @@ import { dirname, join } from 'node:path';
 import { KilnError } from '../../errors.ts';
 import { openDirectory, unlinkat } from '../../kernel/at.ts';
 import { hasErrno } from '../../kernel/libc.ts';
-import type { Engine, ReservedBox } from '../../sandbox/open.ts';
-import { TransactionBox } from './box.ts';
+import type { Engine, ReservedSandbox } from '../../sandbox/open.ts';
 import { ControlDirectory } from './control.ts';
 import { SOLVED_BEFORE } from './rpm-options.ts';
 import { failure } from './run-steps.ts';
+import { TransactionSandbox } from './transaction-sandbox.ts';
 
 /** What both exact ways need. */
 export interface ExactTransaction {
@@ -18,7 +18,7 @@ export interface ExactTransaction {
   readonly rpm: string;
   /** An empty folder for what happens. */
   readonly work: string;
-  readonly reserved?: ReservedBox | undefined;
+  readonly reserved?: ReservedSandbox | undefined;
   /** Done while rpm runs. */
   readonly meanwhile?: () => void;
   /** Whole package files. */
@@ -36,13 +36,13 @@ const TARGET = '/kiln-target';
 const INSTALL = [
   '-i',
   ...SOLVED_BEFORE,
-  // A box lets nobody unshare.
+  // A sandbox lets nobody unshare.
   '--define',
   '__transaction_unshare %{nil}',
 ];
 
 /**
- * Lets the rpm of `tree` install packages into an empty root: `rpm --root -i` in a box.
+ * Lets the rpm of `tree` install packages into an empty root: `rpm --root -i` in a sandbox.
  * @returns the folder that is that root, still with the overlay's marks, and rpm's warnings.
  * @throws KilnError E_SCRIPTLET with what rpm said.
  */
@@ -95,7 +95,7 @@ async function runRpm(options: ExactTransaction, more: readonly string[]): Promi
   const { engine, tree, rpm, work, reserved, timeout, disk, signal, meanwhile } = options;
   const control = new ControlDirectory(join(work, 'control'));
   const files = options.packages.map((file) => control.addFile(file));
-  await using box = await TransactionBox.open(engine, {
+  await using sandbox = await TransactionSandbox.open(engine, {
     tree,
     scratch: join(work, 'scratch'),
     control: control.path,
@@ -103,8 +103,8 @@ async function runRpm(options: ExactTransaction, more: readonly string[]): Promi
     disk,
   });
   const argv = [rpm, ...more, ...INSTALL, ...files];
-  const result = await box.run({ argv, timeout, signal, meanwhile });
-  await box.finish();
+  const result = await sandbox.run({ argv, timeout, signal, meanwhile });
+  await sandbox.finish();
   const lines = result.output.split('\n');
   // rpm also fails when a scriptlet failed too late to keep a package from being installed.
   const installed = result.killedBy === null && !lines.some((line) => line.startsWith('error: '));

@@ -1,14 +1,14 @@
 import { join } from 'node:path';
 import type { RpmPackage } from '../../rpm/package.ts';
-import type { Engine, ReservedBox } from '../../sandbox/open.ts';
+import type { Engine, ReservedSandbox } from '../../sandbox/open.ts';
 import type { StoredPackage } from '../store/entry.ts';
 import type { DeferredOwner } from '../tree/compose.ts';
 import type { TreePlan } from '../tree/plan.ts';
-import { TransactionBox } from './box.ts';
 import { ControlDirectory } from './control.ts';
 import { writeDatabase } from './database.ts';
 import { planTransaction } from './plan.ts';
 import { runSteps } from './run-steps.ts';
+import { TransactionSandbox } from './transaction-sandbox.ts';
 
 /** What {@link runFastTransaction} needs. */
 export interface FastTransaction {
@@ -18,7 +18,7 @@ export interface FastTransaction {
   readonly plan: TreePlan;
   /** An empty folder for what happens. */
   readonly work: string;
-  readonly reserved: ReservedBox | undefined;
+  readonly reserved: ReservedSandbox | undefined;
   readonly packages: readonly StoredPackage[];
   readonly deferred: readonly DeferredOwner[];
   /** For each script, seconds. */
@@ -42,7 +42,7 @@ export async function runFastTransaction(
   const control = new ControlDirectory(join(work, 'control'));
   const scratch = join(work, 'scratch');
   const rpm = findRpm(plan);
-  await using box = await TransactionBox.open(engine, {
+  await using sandbox = await TransactionSandbox.open(engine, {
     tree,
     scratch,
     control: control.path,
@@ -52,11 +52,11 @@ export async function runFastTransaction(
   let order: readonly RpmPackage[] | undefined;
   if (rpm !== undefined) {
     options.onStep?.('rpm database');
-    order = await writeDatabase({ box, control, rpm, packages, signal });
+    order = await writeDatabase({ sandbox, control, rpm, packages, signal });
   }
   order ??= packages.map((stored) => stored.package);
   const warnings = await runSteps(planTransaction(order, plan.shared), {
-    box,
+    sandbox,
     control,
     rpm,
     deferred: options.deferred,
@@ -65,7 +65,7 @@ export async function runFastTransaction(
     signal,
     ...(options.onStep === undefined ? {} : { onStep: options.onStep }),
   });
-  await box.finish();
+  await sandbox.finish();
   return { upper: join(scratch, 'upper'), warnings };
 }
 

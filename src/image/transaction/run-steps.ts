@@ -2,18 +2,18 @@ import { KilnError } from '../../errors.ts';
 import { encodeName } from '../../rpm/filename.ts';
 import type { RpmPackage } from '../../rpm/package.ts';
 import type { DeferredOwner } from '../tree/compose.ts';
-import type { TransactionBox, TransactionResult } from './box.ts';
 import type { ControlDirectory } from './control.ts';
 import { luaProgram } from './lua.ts';
 import { ownersScript } from './owners.ts';
 import type { TransactionStep } from './plan.ts';
+import type { TransactionResult, TransactionSandbox } from './transaction-sandbox.ts';
 
 /** Lines of a failed script's output that its error shows. */
 const SHOWN_LINES = 20;
 
 /** What {@link runSteps} works with. */
 export interface StepContext {
-  readonly box: TransactionBox;
+  readonly sandbox: TransactionSandbox;
   readonly control: ControlDirectory;
   /** The image's own rpm (`/usr/bin/rpm`), which runs Lua; undefined if it has none. */
   readonly rpm: string | undefined;
@@ -129,8 +129,8 @@ class StepRunner {
   }
 
   #run(argv: readonly string[], input?: Buffer): Promise<TransactionResult> {
-    const { box, timeout, signal } = this.#context;
-    return box.run({ argv, timeout, signal, ...(input === undefined ? {} : { input }) });
+    const { sandbox, timeout, signal } = this.#context;
+    return sandbox.run({ argv, timeout, signal, ...(input === undefined ? {} : { input }) });
   }
 }
 

@@ -34,7 +34,7 @@ export interface Group {
 /** Larger databases (bytes) than this are not read: they come out of a package or a scriptlet. */
 const SIZE_LIMIT = 1024 * 1024;
 
-/** The highest id that a box maps. */
+/** The highest id that a sandbox maps. */
 const MAX_ID = 65535;
 
 /** Who root is where an image has no /etc/passwd. */

@@ -156,7 +156,7 @@ class Composer implements Composition {
     this.deferred.push({ path: leaf.path, ...leaf.owner, ...caps });
   }
 
-  /** Unpacking leaves these out. A fifo can be made; of devices and sockets a box has its own. */
+  /** Unpacking leaves these out. A fifo can be made; of devices and sockets a sandbox has its own. */
   #special(leaf: PlannedLeaf, name: Buffer | string, target: number): void {
     const { file } = leaf.owner;
     if (file.type !== 'fifo') {

@@ -7,7 +7,7 @@ import { type CgroupHierarchy, cgroupHierarchies, cgroupMode } from '../../kerne
 
 /**
  * The v1 controllers that libvirt knows (vircgroup.c), which the daemon sees mounted, and `pids`,
- * which it does not know: its cgroup is a place for kiln to limit boxes in.
+ * which it does not know: its cgroup is a place for kiln to limit sandboxes in.
  */
 const V1_SEEN = ['cpu', 'cpuacct', 'cpuset', 'memory', 'devices', 'freezer', 'blkio'];
 const V1_JOINED = [...V1_SEEN, 'pids'];
@@ -125,7 +125,7 @@ async function subtree(path: string): Promise<string[]> {
 }
 
 /**
- * The controllers (`libvirt_lxc`) of running domains; host pids. What runs in a box is told apart by
+ * The controllers (`libvirt_lxc`) of running domains; host pids. What runs in a sandbox is told apart by
  * its user namespace, which it cannot fake: it must not pass its cgroup namespace for ours.
  */
 export async function controllerProcesses(home: CgroupHome): Promise<number[]> {

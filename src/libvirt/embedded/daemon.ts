@@ -50,7 +50,7 @@ export async function ensureEmbeddedDaemon(
   const found = await reach(files);
   if (found !== undefined) return { ...found, started: false };
   await mkdir(files.run, { recursive: true, mode: 0o700 });
-  // Boxes pass through the state directory to their root; they do not to what is libvirt's.
+  // Sandboxes pass through the state directory to their root; they do not to what is libvirt's.
   await mkdir(paths.root, { recursive: true });
   await mkdir(paths.libvirt, { recursive: true, mode: 0o700 });
   linkState(paths);

@@ -27,7 +27,7 @@ const DRIVER_FOLDERS = [
   '/usr/lib/libvirt/connection-driver',
 ];
 
-/** `network` is for boxes with `--network NAME`. */
+/** `network` is for sandboxes with `--network NAME`. */
 const DRIVERS = [
   'libvirt_driver_lxc.so',
   'libvirt_driver_network.so',
@@ -84,7 +84,7 @@ export interface Launched {
  */
 export async function launch(files: EmbeddedFiles, idle: number): Promise<Launched> {
   const libvirtd = findLibvirtd();
-  // A box's mapped root must pass to its console's devpts; on the host their parent is 0700.
+  // A sandbox's mapped root must pass to its console's devpts; on the host their parent is 0700.
   for (const folder of [...files.binds.map(([source]) => source), files.noBus]) {
     await mkdir(folder, { recursive: true });
     await chmod(folder, 0o711);
@@ -196,7 +196,7 @@ function launchScript(
   libvirtd: string,
   idle: number,
 ): string {
-  // Commands get a limit of 1 for core dumps, which a box cannot raise from 0.
+  // Commands get a limit of 1 for core dumps, which a sandbox cannot raise from 0.
   const lines = ['set -eu', 'umask 022', 'cd /', 'ulimit -H -c unlimited 2>/dev/null || :'];
   const living = running[0];
   let enter = 'unshare --cgroup';

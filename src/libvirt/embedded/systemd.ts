@@ -23,7 +23,7 @@ export async function asUnit(
   start: readonly string[],
 ): Promise<string[]> {
   const { name } = unitOf(files);
-  // A unit whose daemon was killed stays loaded as long as boxes run in it.
+  // A unit whose daemon was killed stays loaded as long as sandboxes run in it.
   const loaded = await runProgram('systemctl', ['show', '--property=LoadState', '--value', name]);
   if (loaded.stdout.trim() === 'loaded') return ['systemctl', 'start', name];
   const { stdout } = await runProgram('systemd-run', ['--version']);
@@ -35,9 +35,9 @@ export async function asUnit(
     '--collect',
     '--quiet',
     '--property=Delegate=yes',
-    // Else systemd's default, 15 % of what the host takes, is shared by all boxes.
+    // Else systemd's default, 15 % of what the host takes, is shared by all sandboxes.
     '--property=TasksMax=infinity',
-    // Boxes outlive a killed daemon; the next one takes them over.
+    // Sandboxes outlive a killed daemon; the next one takes them over.
     '--property=KillMode=process',
     // Once the unit's own cgroup passes controllers on, no process can be started in it.
     ...(version >= 254 ? ['--property=DelegateSubgroup=daemon'] : []),

@@ -53,7 +53,7 @@ const UPGRADE = ['-U', '--oldpackage', ...VERIFIED_BEFORE];
 
 /**
  * Installs packages into a root, with what they need: solved on the host, fetched and verified as
- * for an image, and installed by the root's own rpm in a box.
+ * for an image, and installed by the root's own rpm in a sandbox.
  * @returns what was installed, in order.
  * @throws KilnError of the solver and the repositories; E_MOCK_PACKAGES when rpm fails, or nothing
  *   is installed that `renew` names.
@@ -65,7 +65,7 @@ export async function installPackages(
   const { disk, signal, log } = request;
   const onOutput = (chunk: Buffer) => log(chunk.toString('utf8'));
   return await withPackages(root, { disk, signal, onOutput }, async (session) => {
-    const installed = await installedPackages(session.box, signal);
+    const installed = await installedPackages(session.sandbox, signal);
     const lock = await solveFor(root, request, installed);
     const there = new Set(installed.map(({ nevra }) => nevra));
     const missing = lock.packages.filter(({ nevra }) => !there.has(nevra));
@@ -95,7 +95,7 @@ async function upgrade(
     const result = await session.rpm([...UPGRADE, ...lent]);
     if (result.exitCode !== 0) {
       // A scriptlet that fails late fails rpm as well, with the package installed all the same.
-      const left = await installedPackages(session.box, signal);
+      const left = await installedPackages(session.sandbox, signal);
       const there = new Set(left.map(({ nevra }) => nevra));
       if (!lock.packages.every(({ nevra }) => there.has(nevra))) {
         await root.note({ changing: false });

@@ -1,5 +1,5 @@
 import { KilnError } from '../../errors.ts';
-import type { RootBox } from './box.ts';
+import type { RootSandbox } from './root-sandbox.ts';
 
 /** A package as the root's own rpm database has it. */
 export interface InstalledPackage {
@@ -17,11 +17,11 @@ const FORMAT = '%{name}\t%{epochnum}\t%{version}\t%{release}\t%{arch}\n';
  * @throws KilnError E_MOCK_PACKAGES when there is no rpm, or it fails.
  */
 export async function installedPackages(
-  box: RootBox,
+  sandbox: RootSandbox,
   signal?: AbortSignal,
 ): Promise<InstalledPackage[]> {
   const argv = ['rpm', '-qa', '--qf', FORMAT];
-  const { exitCode, stdout, output } = await box.capture(argv, { signal });
+  const { exitCode, stdout, output } = await sandbox.capture(argv, { signal });
   if (exitCode !== 0) {
     throw new KilnError('E_MOCK_PACKAGES', `rpm cannot list what is installed: ${output.trim()}`, {
       hint: '`kiln-mock --clean` removes the root; the next call makes it anew',

@@ -14,7 +14,7 @@ export interface RootRecord {
   readonly image: string;
   /** When it was last changed: what the disk may not have after a crash is not trusted. */
   readonly changed: Moment;
-  /** A box may be using it: set before one is opened, cleared when it is gone. */
+  /** A sandbox may be using it: set before one is opened, cleared when it is gone. */
   readonly inUse: boolean;
   /** Packages are being changed: one that is found like this is not whole. */
   readonly changing: boolean;

@@ -38,7 +38,7 @@ export async function removePackages(
       }
       for (const name of more) wanted.add(name);
     }
-    const before = await installedPackages(session.box, signal);
+    const before = await installedPackages(session.sandbox, signal);
     for (const name of wanted) log(`Removing ${name}\n`);
     const names = new Set(wanted);
     if (before.some(({ name, nevra }) => name === PROTECTED && isOneOf(names, name, nevra))) {
@@ -54,7 +54,7 @@ export async function removePackages(
       await root.note({ changing: false });
       throw rpmFailed('the packages cannot be removed', result);
     });
-    const left = new Set((await installedPackages(session.box, signal)).map((it) => it.nevra));
+    const left = new Set((await installedPackages(session.sandbox, signal)).map((it) => it.nevra));
     const known = await root.packages();
     await root.setPackages(known.filter(({ nevra }) => left.has(nevra)));
     return before.map(({ nevra }) => nevra).filter((nevra) => !left.has(nevra));

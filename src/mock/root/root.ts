@@ -1,6 +1,6 @@
 /**
  * Persistent roots, as mock has them: an image, and an overlay's upper directory that is kept by
- * name. What it holds belongs to the ids that files have in the box; each box maps them anew.
+ * name. What it holds belongs to the ids that files have in the sandbox; each sandbox maps them anew.
  */
 import { mkdir, rename } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -17,7 +17,7 @@ import {
 import { type HeldLock, tryLock } from '../../kernel/flock.ts';
 import type { LockedPackage } from '../../repository/lock.ts';
 import type { Engine } from '../../sandbox/open.ts';
-import { sweepBoxes } from '../../sandbox/sweep.ts';
+import { sweepSandboxes } from '../../sandbox/sweep.ts';
 import {
   ROOT_FORMAT,
   type RootRecord,
@@ -94,7 +94,7 @@ export class MockRoot implements AsyncDisposable {
       await discard(paths, this.directory);
       return undefined;
     }
-    if (record.inUse) await this.#endBoxes();
+    if (record.inUse) await this.#endSandboxes();
     const image = await leaseImage(paths, record.image);
     const reason =
       image === undefined
@@ -145,7 +145,7 @@ export class MockRoot implements AsyncDisposable {
   /** Throws the root away, if there is one, and tells where it waits to be deleted. It stays locked. */
   async remove(): Promise<string | undefined> {
     const record = this.#record ?? (await readRootRecord(this.directory));
-    if (record?.inUse === true) await this.#endBoxes();
+    if (record?.inUse === true) await this.#endSandboxes();
     const trashed = await discard(this.engine.paths, this.directory);
     await this.#image?.[Symbol.asyncDispose]();
     this.#image = undefined;
@@ -159,7 +159,7 @@ export class MockRoot implements AsyncDisposable {
     await writeRootRecord(this.directory, this.#record);
   }
 
-  /** Where boxes keep what they write: the overlay's upper and work directories. */
+  /** Where sandboxes keep what they write: the overlay's upper and work directories. */
   get scratch(): string {
     return rootFiles.scratch(this.directory);
   }
@@ -196,9 +196,9 @@ export class MockRoot implements AsyncDisposable {
     await writeRootPackages(this.directory, packages);
   }
 
-  /** Ends the boxes of a process that died while it had the root: two overlays must not share it. */
-  async #endBoxes(): Promise<void> {
-    await sweepBoxes(this.engine.paths, this.engine.connect);
+  /** Ends the sandboxes of a process that died while it had the root: two overlays must not share it. */
+  async #endSandboxes(): Promise<void> {
+    await sweepSandboxes(this.engine.paths, this.engine.connect);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -1,16 +1,16 @@
 import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
 import { emptyTrash, openWorkDirectory } from '../../image/store/work-directory.ts';
-import { CONTROL } from '../../image/transaction/box.ts';
 import { ControlDirectory } from '../../image/transaction/control.ts';
+import { CONTROL } from '../../image/transaction/transaction-sandbox.ts';
 import { DEFAULT_DISK, DiskWatch } from '../../state/disk-watch.ts';
-import { type Captured, RootBox } from './box.ts';
 import type { MockRoot } from './root.ts';
+import { type Captured, RootSandbox } from './root-sandbox.ts';
 
 /** What a change of packages works with. */
 export interface PackageSession {
-  readonly box: RootBox;
-  /** Lends a file of the host's to the box; returns its path there. */
+  readonly sandbox: RootSandbox;
+  /** Lends a file of the host's to the sandbox; returns its path there. */
   readonly lend: (file: string) => string;
   /** Runs the root's own rpm with the rights of packages' scripts. */
   readonly rpm: (argv: readonly string[]) => Promise<Captured>;
@@ -25,7 +25,7 @@ export interface SessionOptions {
 }
 
 /**
- * Opens a box on a root in which its packages can be changed, and does `act` in it. No network, and
+ * Opens a sandbox on a root in which its packages can be changed, and does `act` in it. No network, and
  * of the host only the packages that are lent.
  * @throws KilnError E_DISK, E_DISK_LOW: the root is removed then
  */
@@ -36,7 +36,7 @@ export async function withPackages<Result>(
 ): Promise<Result> {
   await using work = await openWorkDirectory(root.engine.paths);
   const control = new ControlDirectory(join(work.path, 'control'));
-  await using box = await RootBox.open(root, {
+  await using sandbox = await RootSandbox.open(root, {
     hostname: 'localhost',
     binds: [{ source: control.path, target: CONTROL, readonly: true }],
     command: ['rpm'],
@@ -47,26 +47,26 @@ export async function withPackages<Result>(
     who: 'the packages and their scriptlets',
     hint: 'packages that large belong in the image that the root is made on, whose recipe says `disk: 64G`',
   });
-  disk.kills(box.sandbox.initPid);
+  disk.kills(sandbox.sandbox.initPid);
   await disk.ready();
   try {
     const result = await act({
-      box,
+      sandbox,
       lend: (file) => control.addFile(file),
       rpm: (argv) =>
-        box.capture(['rpm', '--define', '__transaction_unshare %{nil}', ...argv], {
+        sandbox.capture(['rpm', '--define', '__transaction_unshare %{nil}', ...argv], {
           transaction: true,
           signal: options.signal,
           onOutput: options.onOutput,
         }),
     });
-    await box.sandbox.killAll();
+    await sandbox.sandbox.killAll();
     await disk.finish();
     return result;
   } catch (error) {
     if (!disk.signal.aborted) throw error;
     // What it wrote is what there is no room for.
-    await box.close();
+    await sandbox.close();
     await root.remove();
     await emptyTrash(root.engine.paths);
     throw disk.signal.reason;

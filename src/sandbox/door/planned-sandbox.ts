@@ -11,9 +11,9 @@ import { mountLoopImage } from '../../kernel/mount.ts';
 import { awaitedLater } from '../../promise.ts';
 import type { StatePaths } from '../../state/paths.ts';
 import type { CommandFacts } from '../command-facts.ts';
-import type { BoxControl } from '../control.ts';
-import type { BoxFacts } from '../facts.ts';
-import { type Engine, openSandbox, type ReservedBox, reopenSandbox } from '../open.ts';
+import type { SandboxControl } from '../control.ts';
+import type { SandboxFacts } from '../facts.ts';
+import { type Engine, openSandbox, type ReservedSandbox, reopenSandbox } from '../open.ts';
 import { commandPolicy, type PolicyRequest } from '../policy.ts';
 import type { RefusedCall, SandboxProcess } from '../process.ts';
 import type { Sandbox } from '../sandbox.ts';
@@ -32,7 +32,7 @@ export interface OpenIo {
   /** Is shown what the sandbox uses while commands run. */
   readonly samples?: UsageWatcher | undefined;
   /** A sandbox taken before, for a plan with the usual network and label. */
-  readonly reserved?: ReservedBox | undefined;
+  readonly reserved?: ReservedSandbox | undefined;
 }
 
 /** Looks now and then at what a sandbox has used, until the answer is disposed of. */
@@ -72,7 +72,7 @@ const KEPT = 4 << 20;
 export type LimitHit = 'timeout' | 'stall' | 'memory' | 'pids' | 'disk';
 
 /** What was measured in the sandbox when a command started. */
-export type Measured = BoxFacts & CommandFacts;
+export type Measured = SandboxFacts & CommandFacts;
 
 /** How a command ended, and what of it is known. */
 export interface Ended extends CommandEnd {
@@ -166,7 +166,7 @@ export class PlannedSandbox implements AsyncDisposable {
 
   /**
    * Comes back to a sandbox that was kept, and to how commands run in it. It is destroyed on close, unless
-   * it is kept again. Throws E_NO_BOX, E_BOX_BUSY, E_BOX_GONE, E_INIT_SILENT.
+   * it is kept again. Throws E_NO_SANDBOX, E_SANDBOX_BUSY, E_SANDBOX_GONE, E_INIT_SILENT.
    */
   static async reopen(
     engine: Engine,
@@ -186,7 +186,7 @@ export class PlannedSandbox implements AsyncDisposable {
   }
 
   /** What the init measured when the sandbox was ready. */
-  get facts(): BoxFacts {
+  get facts(): SandboxFacts {
     return this.#sandbox.facts;
   }
 
@@ -211,13 +211,13 @@ export class PlannedSandbox implements AsyncDisposable {
   }
 
   /** What a supervisor of services asks of the init. */
-  control(): BoxControl {
+  control(): SandboxControl {
     return this.#sandbox.control();
   }
 
   /**
    * Starts a command; it resolves once it has been exec'd. Throws E_COMMAND_NOT_FOUND,
-   * E_COMMAND_NOT_EXECUTABLE, E_NO_USER, E_WORKDIR, E_EXEC, E_LAYER_MISSING, E_BOX_GONE, and what making a
+   * E_COMMAND_NOT_EXECUTABLE, E_NO_USER, E_WORKDIR, E_EXEC, E_LAYER_MISSING, E_SANDBOX_GONE, and what making a
    * policy throws.
    */
   async start(plan: CommandPlan, stdio: CommandStdio = {}): Promise<RunningCommand> {
@@ -323,7 +323,7 @@ export class PlannedSandbox implements AsyncDisposable {
   }
 
   /**
-   * Ends every process in it; its files hold still. Throws E_BOX_GONE when it is gone: with its init its
+   * Ends every process in it; its files hold still. Throws E_SANDBOX_GONE when it is gone: with its init its
    * mounts go, and what was read of its tree is not what was there.
    */
   async killAll(): Promise<void> {

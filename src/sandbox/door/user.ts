@@ -1,7 +1,7 @@
 import { KilnError } from '../../errors.ts';
 import type { ImageManifest } from '../../image/store/manifest.ts';
 
-/** The last id of a box's range. */
+/** The last id of a sandbox's range. */
 const LAST_ID = 65535;
 
 /** Who a command runs as. */

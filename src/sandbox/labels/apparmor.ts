@@ -59,7 +59,7 @@ interface ProfileSet {
 
 /**
  * Knobs of the kernel below /proc and /sys, which a command may neither write nor, the last ones,
- * read: docker's and podman's list. `/proc/sys/kernel/shm*` and `/proc/sys/net` are the box's own.
+ * read: docker's and podman's list. `/proc/sys/kernel/shm*` and `/proc/sys/net` are the sandbox's own.
  */
 const KNOBS = `
   deny @{PROC}/{[^1-9],[^1-9][^0-9],[^1-9s][^0-9y][^0-9s],[^1-9][^0-9][^0-9][^0-9]*}/** w,
@@ -77,7 +77,7 @@ const KNOBS = `
   deny /sys/kernel/security/** rwklx,`;
 
 /**
- * Files are not what AppArmor guards here: the box has only its own. It refuses mounts, what acts on
+ * Files are not what AppArmor guards here: the sandbox has only its own. It refuses mounts, what acts on
  * the whole host, and to touch processes of others.
  */
 function commandRules(name: string, more: string): string {
@@ -99,8 +99,8 @@ ${more}${KNOBS}
 }
 
 /**
- * The init: what it takes to build a box, and to become one of the others, never unconfined. It has
- * no more than its capabilities, which are those of the box's user namespace.
+ * The init: what it takes to build a sandbox, and to become one of the others, never unconfined. It has
+ * no more than its capabilities, which are those of the sandbox's user namespace.
  */
 function initRules(name: string, targets: readonly string[]): string {
   const changes = targets
@@ -126,7 +126,7 @@ ${changes}
 }
 
 /**
- * The profiles, named by their content, so that boxes of another version keep theirs.
+ * The profiles, named by their content, so that sandboxes of another version keep theirs.
  * @param target one more profile that the init may become
  */
 export function profileSet(target?: string): ProfileSet {
@@ -143,10 +143,10 @@ export function profileSet(target?: string): ProfileSet {
     .update(build('i', 'c', 'n'))
     .digest('hex')
     .slice(0, 8);
-  // Debian's profile of libvirtd lets it signal and trace `libvirt-*`, and it is to destroy boxes.
+  // Debian's profile of libvirtd lets it signal and trace `libvirt-*`, and it is to destroy sandboxes.
   const names = {
     init: `libvirt-kiln-init-${digest}`,
-    command: `libvirt-kiln-box-${digest}`,
+    command: `libvirt-kiln-sandbox-${digest}`,
     nested: `libvirt-kiln-nested-${digest}`,
   };
   return { ...names, text: build(names.init, names.command, names.nested) };

@@ -20,16 +20,16 @@ import {
   requireContext,
 } from './selinux.ts';
 
-/** The labels of one box: plain and serialisable. */
-export interface BoxLabels {
+/** The labels of one sandbox: plain and serialisable. */
+export interface SandboxLabels {
   readonly module: SecurityModule;
   readonly init: string;
   readonly command: string;
-  /** Each command's in a box for other sandboxes, should it become one. */
+  /** Each command's in a sandbox for other sandboxes, should it become one. */
   readonly nested: string;
-  /** SELinux: of every file that is the box's own, and of binds with `Z`. */
+  /** SELinux: of every file that is the sandbox's own, and of binds with `Z`. */
   readonly files?: string;
-  /** The categories that are this box's alone. */
+  /** The categories that are this sandbox's alone. */
   readonly pair?: Pair;
 }
 
@@ -40,7 +40,7 @@ function missing(what: string, hint: string): KilnError {
 
 /**
  * Throws E_LAYER_MISSING on a host with SELinux that lacks kiln's policy module, which kiln's own
- * libvirtd needs before any box does.
+ * libvirtd needs before any sandbox does.
  */
 export function requirePolicy(request: LabelRequest): void {
   if (request.kind === 'none' || securityModule() !== 'selinux') return;
@@ -48,14 +48,14 @@ export function requirePolicy(request: LabelRequest): void {
 }
 
 /**
- * Decides the labels of a box that lives at `owner`, and claims what must be its alone; undefined
+ * Decides the labels of a sandbox that lives at `owner`, and claims what must be its alone; undefined
  * when it has none. Throws E_LAYER_MISSING when what was asked for cannot be in force, E_NO_MCS.
  */
 export async function planLabels(
   paths: StatePaths,
   request: LabelRequest,
   owner: Owner,
-): Promise<BoxLabels | undefined> {
+): Promise<SandboxLabels | undefined> {
   if (request.kind === 'none') return undefined;
   const module = securityModule();
   if (module === undefined) {
@@ -79,7 +79,7 @@ async function selinuxLabels(
   paths: StatePaths,
   request: Exclude<LabelRequest, { kind: 'none' }>,
   owner: Owner,
-): Promise<BoxLabels> {
+): Promise<SandboxLabels> {
   if (request.kind === 'inherit') {
     const whole = ownLabel('selinux') ?? '';
     // Of a range `low-high` kiln keeps the low level (runner.ts), and files are at one level.
@@ -127,7 +127,7 @@ async function selinuxLabels(
 
 async function apparmorLabels(
   request: Exclude<LabelRequest, { kind: 'none' }>,
-): Promise<BoxLabels> {
+): Promise<SandboxLabels> {
   if (request.kind === 'dynamic' && request.label !== undefined) {
     throw missing(
       `--label dynamic:${request.label}: AppArmor has no categories to add to it`,
@@ -142,15 +142,15 @@ async function apparmorLabels(
   return { module: 'apparmor', ...profiles };
 }
 
-/** The labels of a box that is claimed: from here on it is known what it is for. */
-export function claimedLabels(labels: BoxLabels, nested: boolean): BoxLabels {
+/** The labels of a sandbox that is claimed: from here on it is known what it is for. */
+export function claimedLabels(labels: SandboxLabels, nested: boolean): SandboxLabels {
   return nested ? { ...labels, command: labels.nested } : labels;
 }
 
-/** Gives back what a box's labels had claimed. Only when none of its processes is left. */
+/** Gives back what a sandbox's labels had claimed. Only when none of its processes is left. */
 export async function releaseLabels(
   paths: StatePaths,
-  labels: BoxLabels | undefined,
+  labels: SandboxLabels | undefined,
   owner: Owner,
 ): Promise<void> {
   if (labels?.pair !== undefined) await releasePair(paths, labels.pair, owner);

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { layerMissing } from '../layers.ts';
-import type { BoxLabels } from './labels.ts';
+import type { SandboxLabels } from './labels.ts';
 
 /** The security modules that kiln gives labels for. */
 export type SecurityModule = 'selinux' | 'apparmor';
@@ -46,7 +46,7 @@ export function ownLabel(module: SecurityModule): string | undefined {
   return module === 'apparmor' ? label?.replace(/ \(\w+\)$/, '') : label;
 }
 
-/** A label as the kernel told it of a process in the box. */
+/** A label as the kernel told it of a process in the sandbox. */
 export interface MeasuredLabel {
   readonly module: SecurityModule;
   /** A context of SELinux, or the name of an AppArmor profile. */
@@ -55,12 +55,12 @@ export interface MeasuredLabel {
   readonly enforcing: boolean;
 }
 
-export function plannedLabel(labels: BoxLabels | undefined, whose: 'init' | 'command') {
+export function plannedLabel(labels: SandboxLabels | undefined, whose: 'init' | 'command') {
   return labels && { module: labels.module, label: labels[whose] };
 }
 
 /**
- * Reads what /proc/self/attr/current said in the box; null on a host without either module. Throws
+ * Reads what /proc/self/attr/current said in the sandbox; null on a host without either module. Throws
  * E_LAYER_MISSING when it is not the label that was to be in force.
  */
 export function measuredLabel(

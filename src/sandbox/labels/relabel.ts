@@ -21,7 +21,7 @@ const ATTRIBUTE = 'security.selinux';
 /** fcntl.h: relative to the working directory. */
 const AT_FDCWD = -100;
 
-/** More files than that are no folder that somebody meant to show to a box. */
+/** More files than that are no folder that somebody meant to show to a sandbox. */
 const MOST_FILES = 2_000_000;
 
 /** Other work gets its turn after so many files. */

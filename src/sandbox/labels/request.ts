@@ -2,12 +2,12 @@ import { mkdirSync } from 'node:fs';
 import { KilnError } from '../../errors.ts';
 import type { SandboxSpecification } from '../specification.ts';
 import type { PrepareOperation } from '../wire/table.ts';
-import type { BoxLabels } from './labels.ts';
+import type { SandboxLabels } from './labels.ts';
 import { refuseSystemDirectory, relabelTree } from './relabel.ts';
 import { fileContext } from './selinux.ts';
 
 /**
- * Which label a box gets, on a host with SELinux or AppArmor. As virt-sandbox had them, and:
+ * Which label a sandbox gets, on a host with SELinux or AppArmor. As virt-sandbox had them, and:
  * - `auto`: `dynamic` where the host has either, else none;
  * - `none`: whatever libvirt's domains have without one.
  */
@@ -33,12 +33,12 @@ export function parseLabelRequest(text: string): LabelRequest {
 }
 
 /**
- * SELinux: gives what a box may write to on the host the context of its own files, and binds the one
+ * SELinux: gives what a sandbox may write to on the host the context of its own files, and binds the one
  * that was asked for. Throws E_RELABEL.
  */
 export async function relabelSources(
   specification: Pick<SandboxSpecification, 'binds' | 'scratch' | 'volumes'>,
-  labels: BoxLabels | undefined,
+  labels: SandboxLabels | undefined,
 ): Promise<void> {
   if (labels?.module !== 'selinux' || labels.files === undefined) return;
   const { binds, scratch, volumes } = specification;
@@ -55,7 +55,7 @@ export async function relabelSources(
 }
 
 /** What the init is told of labels; nothing when there are none. */
-export function labelOperation(labels: BoxLabels | undefined): PrepareOperation[] {
+export function labelOperation(labels: SandboxLabels | undefined): PrepareOperation[] {
   if (labels === undefined) return [];
   const { module, init, command, files = '' } = labels;
   return [{ op: 'label', module, init, command, files }];

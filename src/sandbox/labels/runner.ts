@@ -12,7 +12,7 @@ let lowered = false;
 
 /**
  * SELinux: leaves the categories that this thread has beyond those it always has. Pipes and sockets
- * are at the highest level of whoever makes them, and root's shell is at `s0-s0:c0.c1023`: no box
+ * are at the highest level of whoever makes them, and root's shell is at `s0-s0:c0.c1023`: no sandbox
  * with a pair of categories may use one that is made there. Root's own type is not held by
  * categories, so that nothing is lost. Throws E_LAYER_MISSING.
  */
@@ -34,7 +34,7 @@ export async function labelForImages(tree: string): Promise<void> {
 }
 
 /**
- * On a host with SELinux: images, packages and the skeleton have the context that every box may
+ * On a host with SELinux: images, packages and the skeleton have the context that every sandbox may
  * read. What is made below a folder has the folder's type, so that after the first time, with an
  * empty store, there is nothing to do. Throws E_RELABEL.
  */

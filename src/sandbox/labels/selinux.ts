@@ -19,7 +19,7 @@ const FILE_TYPE = 'container_file_t';
 /** What a container may read and execute, never write: podman's images have it, too. */
 const IMAGE_TYPE = 'container_ro_file_t';
 
-/** libvirt's controller of a box, which starts the init, in Debian's and Fedora's policy. */
+/** libvirt's controller of a sandbox, which starts the init, in Debian's and Fedora's policy. */
 export const CONTROLLER = 'system_u:system_r:virtd_lxc_t:s0';
 
 /** A context of a process of the system, at the lowest level with these categories. */
@@ -27,12 +27,12 @@ export function processContext(type: keyof typeof TYPES, pair: Pair): string {
   return `system_u:system_r:${TYPES[type]}:s0:${pair}`;
 }
 
-/** The context of files at `level`, such as `s0:c1,c2`, that a box may write to. */
+/** The context of files at `level`, such as `s0:c1,c2`, that a sandbox may write to. */
 export function fileContext(level: string): string {
   return `system_u:object_r:${FILE_TYPE}:${level}`;
 }
 
-/** The context of every file of the store: all boxes read them. */
+/** The context of every file of the store: all sandboxes read them. */
 export const IMAGE_CONTEXT = `system_u:object_r:${IMAGE_TYPE}:s0`;
 
 /** The level of a context: all behind its third colon. Throws E_ARGUMENT when it has none. */
@@ -97,7 +97,7 @@ function randomPair(): Pair {
 }
 
 /**
- * Takes a pair of categories that nobody on this host has: no other box or service, of any state
+ * Takes a pair of categories that nobody on this host has: no other sandbox or service, of any state
  * directory, and no process at all, such as libvirt's or podman's. Two labels with different pairs
  * have no access to each other. Throws E_NO_MCS.
  * @param owner whoever has it, see {@link Owner}

@@ -3,7 +3,7 @@ import { createSocket, type Socket } from 'node:dgram';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../../errors.ts';
 import { awaitedLater, deferred } from '../../promise.ts';
-import type { BoxControl } from '../control.ts';
+import type { SandboxControl } from '../control.ts';
 import { DHCP, type DhcpAnswer, type DhcpRequest, decodeDhcp, encodeDhcp } from './dhcp-message.ts';
 
 const SERVER_PORT = 67;
@@ -166,7 +166,7 @@ export interface LeasedAddress {
  * Throws E_NO_LEASE, E_SETUP, and the signal's reason.
  */
 export async function leaseAddress(
-  control: BoxControl,
+  control: SandboxControl,
   { mac, hostname, onLease, signal }: LeaseRequest,
 ): Promise<LeasedAddress> {
   signal?.throwIfAborted();

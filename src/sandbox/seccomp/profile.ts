@@ -35,7 +35,7 @@ const SHIPPED: Readonly<Record<string, () => unknown>> = {
 const CHOSEN = ['default', 'build', 'strict'];
 
 /**
- * The profile that somebody named for a box: one that ships for that, or a file.
+ * The profile that somebody named for a sandbox: one that ships for that, or a file.
  *
  * Throws E_SECCOMP_PROFILE for one of kiln's own, which alone would be less than `default`.
  */

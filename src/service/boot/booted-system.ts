@@ -25,7 +25,7 @@ const SIGRTMIN = 34;
 const HALT = SIGRTMIN + 3;
 const REBOOT = SIGRTMIN + 5;
 
-/** A systemd that boots in the box and runs the units there. */
+/** A systemd that boots in the sandbox and runs the units there. */
 export class BootedSystem implements UnitManager {
   readonly #host: UnitHost;
   readonly #units: readonly BootedUnit[];
@@ -114,7 +114,7 @@ export class BootedSystem implements UnitManager {
     await within(this.#end, SHUTDOWN_PATIENCE).catch(() => undefined);
   }
 
-  /** Reboots: the box is made anew. */
+  /** Reboots: the sandbox is made anew. */
   async restart(): Promise<void> {
     this.#process?.kill(REBOOT);
     if (this.#end !== undefined) await within(this.#end, SHUTDOWN_PATIENCE);

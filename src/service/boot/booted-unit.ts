@@ -24,7 +24,7 @@ const PROPERTIES = [
   ...['StatusText', 'CanReload', 'LoadState', 'StateChangeTimestampMonotonic'],
 ];
 
-/** A unit that the systemd of the box runs. */
+/** A unit that the systemd of the sandbox runs. */
 export class BootedUnit implements RunningUnit {
   readonly name: string;
   readonly #host: UnitHost;
@@ -93,7 +93,7 @@ export class BootedUnit implements RunningUnit {
   }
 }
 
-/** Asks the systemd of the box for the states of units. Throws what running systemctl throws. */
+/** Asks the systemd of the sandbox for the states of units. Throws what running systemctl throws. */
 export async function refreshUnits(host: UnitHost, units: readonly BootedUnit[]): Promise<void> {
   if (units.length === 0) return;
   const names = units.map(({ name }) => name);
@@ -111,10 +111,10 @@ export async function refreshUnits(host: UnitHost, units: readonly BootedUnit[])
   });
 }
 
-/** More than it has to say of any number of units; what it says comes from the box. */
+/** More than it has to say of any number of units; what it says comes from the sandbox. */
 const OUTPUT_MAX = 256 * 1024;
 
-/** Runs the box's own systemctl and gives what it said. Throws E_UNIT_FAILED, E_UNIT_TIMEOUT. */
+/** Runs the sandbox's own systemctl and gives what it said. Throws E_UNIT_FAILED, E_UNIT_TIMEOUT. */
 async function systemctl(
   host: UnitHost,
   argv: readonly string[],

@@ -7,7 +7,7 @@ const TARGET = 'kiln.target';
 
 const PROGRAMS = ['/usr/lib/systemd/systemd', '/lib/systemd/systemd'];
 
-/** Files of the box that make its systemd start these units and nothing else. */
+/** Files of the sandbox that make its systemd start these units and nothing else. */
 export function systemFiles(units: readonly string[]): SandboxSpecification['files'] {
   const wanted = units.length === 0 ? ['multi-user.target'] : units;
   const content = `# Made by kiln: what this service is to run.

@@ -28,7 +28,7 @@ export const HONOURED = words(`Description After Before Requires Wants BindsTo R
   LimitCPU LimitFSIZE LimitDATA LimitSTACK LimitCORE LimitRSS LimitNOFILE LimitAS LimitNPROC
   LimitMEMLOCK LimitLOCKS LimitSIGPENDING LimitMSGQUEUE LimitNICE LimitRTPRIO LimitRTTIME`);
 
-/** In force in every box, or without an object there: nothing is to be done. */
+/** In force in every sandbox, or without an object there: nothing is to be done. */
 export const GIVEN =
   words(`Documentation SourcePath DefaultDependencies RequiresMountsFor WantsMountsFor Conflicts
   PropagatesReloadTo ReloadPropagatedFrom OnFailure OnSuccess JoinsNamespaceOf CollectMode

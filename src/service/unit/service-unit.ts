@@ -25,7 +25,7 @@ export type ExecPhase =
 
 /** A directory that RuntimeDirectory= and its kin ask for. */
 export interface UnitDirectory {
-  /** Absolute in the box. */
+  /** Absolute in the sandbox. */
   readonly path: string;
   readonly mode: number;
   /** The variable that names it to commands, as `STATE_DIRECTORY`. */

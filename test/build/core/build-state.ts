@@ -117,12 +117,12 @@ export async function buildState(): Promise<BuildState> {
   };
 }
 
-/** What is left of builds: names of boxes, and of folders for what is half made. */
+/** What is left of builds: names of sandboxes, and of folders for what is half made. */
 export async function leftovers(state: BuildState): Promise<string[]> {
   const { paths } = state.images.engine;
-  const boxes = await readdir(paths.boxes).catch(() => []);
+  const sandboxes = await readdir(paths.sandboxes).catch(() => []);
   const work = await readdir(join(paths.store, 'work')).catch(() => []);
-  return [...boxes, ...work];
+  return [...sandboxes, ...work];
 }
 
 /** A file of a result directory. */

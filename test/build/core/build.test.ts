@@ -146,15 +146,15 @@ test.serial('dynamic requirements are met in rounds, and known the next time', a
     install: 'cp prepared %{buildroot}/usr/share/dynamic',
   };
   const path = await sourcePackage(await state.fresh(), parts);
-  const boxes = (report: BuildReport) =>
+  const sandboxes = (report: BuildReport) =>
     report.phases.filter(({ name }) => name === 'sandbox').length;
   const first = await buildPackage(state.images.engine, await state.request(path));
   passed(t, first);
   t.deepEqual([...first.buildRequires].sort(), ['tool-a', 'tool-b']);
-  t.is(boxes(first), 3);
+  t.is(sandboxes(first), 3);
   const second = await buildPackage(state.images.engine, await state.request(path));
   passed(t, second);
-  t.is(boxes(second), 1);
+  t.is(sandboxes(second), 1);
   t.is(second.image?.id, first.image?.id);
   t.deepEqual([...second.buildRequires].sort(), ['tool-a', 'tool-b']);
 });
@@ -335,7 +335,7 @@ long('eight builds at once make one image, and the same as one after another', a
   t.deepEqual(await leftovers(state), []);
 });
 
-test.serial('what was built is installed in a fresh box', async (t) => {
+test.serial('what was built is installed in a fresh sandbox', async (t) => {
   const good = await state.build(
     { name: 'good', preamble: 'BuildArch: noarch\nRequires: tool-c', sections: '%post\ntool-c' },
     { postinstall: true },

@@ -6,7 +6,7 @@ import { execa } from 'execa';
 import { buildPackage } from '../../../src/build/build.ts';
 import { thinOut } from '../../../src/build/cache-tree.ts';
 import { resumeBuild } from '../../../src/build/resume.ts';
-import { sweepBoxes } from '../../../src/sandbox/sweep.ts';
+import { sweepSandboxes } from '../../../src/sandbox/sweep.ts';
 import { PATIENCE } from '../../support/busybox-state.ts';
 import { long } from '../../support/long.ts';
 import {
@@ -70,7 +70,7 @@ for (const phase of ['image', 'sandbox', 'srpm', 'build', 'collect', 'destroy'])
       [],
     );
     const { paths, connect } = state.images.engine;
-    await sweepBoxes(paths, connect);
+    await sweepSandboxes(paths, connect);
     t.deepEqual(await leftovers(state), []);
   });
 }
@@ -125,7 +125,7 @@ test.serial('a failed build is kept, entered, mended and resumed', async (t) => 
   );
   t.is(failed.exitStatus, 1);
   t.true(failed.kept);
-  const id = failed.box ?? '';
+  const id = failed.sandbox ?? '';
   const shell = await execa(process.execPath, [MAIN, 'shell', id], {
     env: state.images.env,
     input: 'id -un; pwd; cat prepared; grep CapBnd /proc/self/status; touch mended',
@@ -148,7 +148,7 @@ test.serial('a failed build is kept, entered, mended and resumed', async (t) => 
   t.notRegex(log, /Executing\(%prep\)/);
   t.deepEqual(await leftovers(state), []);
   const gone = await t.throwsAsync(resumeBuild(state.images.engine, id, {}));
-  t.is((gone as { code?: string }).code, 'E_NO_BOX');
+  t.is((gone as { code?: string }).code, 'E_NO_SANDBOX');
 });
 
 test.serial('a build that goes well is not kept', async (t) => {

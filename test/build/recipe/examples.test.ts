@@ -56,9 +56,9 @@ async function build(t: ExecutionContext, name: string, ...args: readonly string
   return { run, out, result, log: await readFile(join(out, 'build.log'), 'utf8') };
 }
 
-long('hello.yaml makes GNU hello, and its tests pass in the box', async (t) => {
+long('hello.yaml makes GNU hello, and its tests pass in the sandbox', async (t) => {
   const { out, log } = await build(t, 'hello.yaml');
-  // The host is a Debian as well: its own loader runs what was made in the box.
+  // The host is a Debian as well: its own loader runs what was made in the sandbox.
   t.is((await execa(join(out, 'hello'))).stdout, 'Hello, world!');
   t.regex((await execa(join(out, 'hello'), ['--version'])).stdout, /^hello \(GNU Hello\) 2\.10/);
   t.regex(log, /^# PASS: {2}[1-9]/m);

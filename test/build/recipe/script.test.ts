@@ -24,7 +24,7 @@ export default defineRecipe({ image: '${BUSYBOX}', sandbox: { workdir: '/tmp' },
   steps: [async function work() { ${body} }] });`;
 
 test.serial(
-  'zx’s $, cd, within, retry and spinner do in the box what they do elsewhere',
+  'zx’s $, cd, within, retry and spinner do in the sandbox what they do elsewhere',
   async (t) => {
     const built = await workshop.build(
       {

@@ -25,7 +25,7 @@ export const idAttempts: readonly Attempt[] = [
     verb: 'overlay-attribute',
     tries: 'the attributes overlayfs keeps for itself',
     layer: 'ids',
-    without: 'box',
+    without: 'sandbox',
   },
   {
     verb: 'mount-disk',

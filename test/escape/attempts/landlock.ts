@@ -2,7 +2,7 @@ import type { LandlockWall } from '../../../src/sandbox/wire/exec.ts';
 import type { Attempt } from '../attempt.ts';
 import { NO_DEVICES } from './ids.ts';
 
-/** What Landlock is the first to stop in any box. */
+/** What Landlock is the first to stop in any sandbox. */
 export const landlockAttempts: readonly Attempt[] = [
   {
     verb: 'make-disk',
@@ -20,7 +20,7 @@ export const landlockAttempts: readonly Attempt[] = [
   },
 ];
 
-/** What nothing but one of Landlock's walls stops, in a box that has nothing else. */
+/** What nothing but one of Landlock's walls stops, in a sandbox that has nothing else. */
 export interface WallAttempt {
   readonly verb: string;
   readonly tries: string;

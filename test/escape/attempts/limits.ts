@@ -11,7 +11,7 @@ export const limitAttempts: readonly Attempt[] = [
   },
 ];
 
-/** What uses up the host, in a box with a limit; without the limit it must get through. */
+/** What uses up the host, in a sandbox with a limit; without the limit it must get through. */
 export const bombs: readonly { readonly verb: string; readonly limit: Partial<OpenOptions> }[] = [
   { verb: 'fork-bomb', limit: { limits: { pids: 40 } } },
   { verb: 'memory-bomb', limit: { limits: { memory: 64 << 20 } } },

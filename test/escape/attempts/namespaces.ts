@@ -86,7 +86,7 @@ export const namespaceAttempts: readonly Attempt[] = [
     verb: 'init-oom-score',
     tries: 'that the init is killed first when memory is short',
     layer: 'namespaces',
-    as: 'user', // root of the box may harm its own init, and so end its own box
+    as: 'user', // root of the sandbox may harm its own init, and so end its own sandbox
     without: 'user',
   },
   {
@@ -99,7 +99,7 @@ export const namespaceAttempts: readonly Attempt[] = [
     verb: 'see-other-processes',
     tries: 'processes of the host',
     layer: 'namespaces',
-    without: 'box',
+    without: 'sandbox',
   },
   {
     verb: 'cgroup-names',
@@ -112,6 +112,6 @@ export const namespaceAttempts: readonly Attempt[] = [
     tries: 'shared memory of the host',
     layer: 'namespaces',
     as: 'root',
-    without: 'box',
+    without: 'sandbox',
   },
 ];

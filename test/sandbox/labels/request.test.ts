@@ -20,7 +20,7 @@ test('labels as virt-sandbox had them', (t) => {
   }
 });
 
-test('libvirt’s schema takes the domain of a labelled box', async (t) => {
+test('libvirt’s schema takes the domain of a labelled sandbox', async (t) => {
   const options = {
     name: 'kiln-test',
     uuid: '6f1f3c0e-9c5c-4a5e-8d0a-0e8f6f2b7a11',
@@ -53,9 +53,14 @@ test('apparmor_parser takes the profiles, whose names tell their content', async
 });
 
 test('a label that is not the planned one is called out', (t) => {
-  const planned = { module: 'apparmor', label: 'kiln-box-1' } as const;
-  t.deepEqual(measuredLabel('kiln-box-1 (enforce)', planned), { ...planned, enforcing: true });
-  for (const found of ['unconfined', 'kiln-box-1 (complain)', 'kiln-box-2 (enforce)', undefined]) {
+  const planned = { module: 'apparmor', label: 'kiln-sandbox-1' } as const;
+  t.deepEqual(measuredLabel('kiln-sandbox-1 (enforce)', planned), { ...planned, enforcing: true });
+  for (const found of [
+    'unconfined',
+    'kiln-sandbox-1 (complain)',
+    'kiln-sandbox-2 (enforce)',
+    undefined,
+  ]) {
     t.throws(() => measuredLabel(found, planned), { code: 'E_LAYER_MISSING' }, found);
   }
   const context = { module: 'selinux', label: 'system_u:system_r:kiln_t:s0:c1,c2' } as const;

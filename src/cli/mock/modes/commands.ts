@@ -1,6 +1,6 @@
 import type { Chroot } from '../../../mock/chroot.ts';
-import { RootBox } from '../../../mock/root/box.ts';
 import type { MockRoot } from '../../../mock/root/root.ts';
+import { RootSandbox } from '../../../mock/root/root-sandbox.ts';
 import type { SandboxProcess } from '../../../sandbox/process.ts';
 import type { HandOver } from '../../../sandbox/streams.ts';
 import { DiskWatch } from '../../../state/disk-watch.ts';
@@ -24,7 +24,7 @@ export async function shell(session: MockSession): Promise<number> {
   const tty = hasTerminal(session.caller);
   return await withRoot(session, async (root, chroot) => {
     log.start('shell');
-    const status = await inBox(
+    const status = await inSandbox(
       session,
       root,
       chroot,
@@ -49,7 +49,7 @@ export async function chroot(session: MockSession): Promise<number> {
   return await withRoot(session, async (root, config) => {
     log.info(`Running in chroot: ${JSON.stringify(line.args)}`);
     log.start('chroot');
-    const status = await inBox(session, root, config, argv, false, (command, kill) => {
+    const status = await inSandbox(session, root, config, argv, false, (command, kill) => {
       command.stdin.end();
       command.stdout.pipe(caller.stdout.stream, { end: false });
       command.stderr.pipe(caller.stderr.stream, { end: false });
@@ -64,7 +64,7 @@ export async function chroot(session: MockSession): Promise<number> {
 }
 
 /** Runs a command to its end and gives its status; `connect` attaches the caller to it. */
-async function inBox(
+async function inSandbox(
   { line, caller }: MockSession,
   root: MockRoot,
   chroot: Chroot,
@@ -75,12 +75,12 @@ async function inBox(
 ): Promise<number> {
   const { TERM } = caller.env;
   await root.note({ pristine: false });
-  await using box = await RootBox.open(root, {
+  await using sandbox = await RootSandbox.open(root, {
     network: chroot.network || line.has('enable-network'),
     hostname: chroot.hostname,
     command: [...argv.slice(-3)],
   });
-  const command = await box.start(
+  const command = await sandbox.start(
     argv,
     {
       user: line.has('unpriv') ? chroot.user : undefined,
@@ -93,13 +93,13 @@ async function inBox(
     },
   );
   using disk = new DiskWatch(root.directory);
-  disk.kills(box.sandbox.initPid);
+  disk.kills(sandbox.sandbox.initPid);
   const attachment = connect(command.process, () => void command.kill().catch(() => undefined));
   try {
     return commandStatus(await command.ended());
   } finally {
     attachment.detach();
-    // The watch kills the whole box: what that did to the command is not the reason.
+    // The watch kills the whole sandbox: what that did to the command is not the reason.
     disk.signal.throwIfAborted();
   }
 }

@@ -5,7 +5,7 @@ import { collectArtifacts } from '../../../artifacts/collect.ts';
 import type { ArtifactWarning } from '../../../artifacts/warning.ts';
 import { openInTree } from '../../../image/tree/path.ts';
 import { removeTree } from '../../../kernel/remove-tree.ts';
-import { RootBox } from '../../../mock/root/box.ts';
+import { RootSandbox } from '../../../mock/root/root-sandbox.ts';
 import { argumentError } from '../exit-status.ts';
 import { hostPath, type MockSession, withRoot } from '../session.ts';
 
@@ -20,8 +20,8 @@ export async function copyin(session: MockSession): Promise<number> {
   }
   return await withRoot(session, async (root) => {
     await root.note({ pristine: false });
-    await using box = await RootBox.open(root, { command: ['--copyin'] });
-    await box.sandbox.withRoot(async (rootFd) => {
+    await using sandbox = await RootSandbox.open(root, { command: ['--copyin'] });
+    await sandbox.sandbox.withRoot(async (rootFd) => {
       const into = isDirectoryIn(rootFd, destination);
       if (sources.length > 1 && !into) {
         throw argumentError(`multiple source files and ${destination} is not a directory!`);
@@ -36,7 +36,7 @@ export async function copyin(session: MockSession): Promise<number> {
       }
     });
     const items = sources.map((source) => ({ source: hostPath(source), target: destination }));
-    await box.sandbox.copyIn(items, (warning) => warn(session, warning), signal);
+    await sandbox.sandbox.copyIn(items, (warning) => warn(session, warning), signal);
     return 0;
   });
 }
@@ -49,7 +49,7 @@ export async function copyout(session: MockSession): Promise<number> {
   const isDirectory = statSync(target, { throwIfNoEntry: false })?.isDirectory() ?? false;
   return await withRoot(session, async (root) => {
     const home = root.image.manifest.user.home;
-    await using box = await RootBox.open(root, { command: ['--copyout'] });
+    await using sandbox = await RootSandbox.open(root, { command: ['--copyout'] });
     // What may not be a directory is collected beside its place.
     const staging = isDirectory
       ? target
@@ -57,7 +57,7 @@ export async function copyout(session: MockSession): Promise<number> {
           throw argumentError(`cannot write to ${dirname(target)}: ${String(cause)}`);
         });
     try {
-      const collection = await box.sandbox.withRoot((rootFd) =>
+      const collection = await sandbox.sandbox.withRoot((rootFd) =>
         collectArtifacts({
           rootFd,
           patterns: sources.map((source) => source.replace(/^~(?=\/|$)/, home)),

@@ -1,9 +1,9 @@
 import { readdir } from 'node:fs/promises';
 import { removeTree } from '../../../kernel/remove-tree.ts';
-import { runsInRoot } from '../../../mock/root/box.ts';
 import { MockRoot } from '../../../mock/root/root.ts';
-import { listBoxes } from '../../../sandbox/list.ts';
-import { destroyBox, sweepBoxes } from '../../../sandbox/sweep.ts';
+import { runsInRoot } from '../../../mock/root/root-sandbox.ts';
+import { listSandboxes } from '../../../sandbox/list.ts';
+import { destroySandbox, sweepSandboxes } from '../../../sandbox/sweep.ts';
 import { mockStatus } from '../exit-status.ts';
 import { initRoot, lockRoot, type MockSession, sessionChroot } from '../session.ts';
 
@@ -52,11 +52,11 @@ async function removeForGood(root: MockRoot): Promise<void> {
 export async function orphanskill(session: MockSession): Promise<number> {
   const { engine, log } = session;
   const { root } = await sessionChroot(session);
-  const abandoned = await sweepBoxes(engine.paths, engine.connect);
+  const abandoned = await sweepSandboxes(engine.paths, engine.connect);
   let ended = 0;
-  for (const { state, directory, record } of await listBoxes(engine.paths, engine)) {
+  for (const { state, directory, record } of await listSandboxes(engine.paths, engine)) {
     if (state !== 'running' || !runsInRoot(record.command, root)) continue;
-    await destroyBox(engine.paths, directory, record, engine.connect);
+    await destroySandbox(engine.paths, directory, record, engine.connect);
     ended += 1;
   }
   log.info(`ended ${ended} sandboxes of ${root}, and ${abandoned.length} that nobody owned`);

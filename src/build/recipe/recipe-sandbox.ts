@@ -1,4 +1,4 @@
-/** The box of a recipe: its commands, who runs them, and what they wrote last. */
+/** The sandbox of a recipe: its commands, who runs them, and what they wrote last. */
 import { posix } from 'node:path';
 import type { ArtifactWarning } from '../../artifacts/warning.ts';
 import { KilnError } from '../../errors.ts';
@@ -11,10 +11,10 @@ import { commandUser } from '../../sandbox/door/user.ts';
 import { type PolicyRequest, userCapabilities } from '../../sandbox/policy.ts';
 import type { SandboxProcess } from '../../sandbox/process.ts';
 import { surroundingsOf } from '../../sandbox/surroundings.ts';
-import type { BoxShell } from './script-protocol.ts';
+import type { SandboxShell } from './script-protocol.ts';
 import type { ReadySource } from './sources.ts';
 
-/** Where sources lie in the box. */
+/** Where sources lie in the sandbox. */
 const SOURCES = '/sources';
 
 /** Prints the path of the shell that steps are for: `command -v` of some shells has no path. */
@@ -25,24 +25,24 @@ done; done`;
 /** Bytes that are kept of what one of a step's commands wrote. */
 const KEPT = 1 << 20;
 
-export interface BoxCommand {
+export interface RecipeCommand {
   readonly process: SandboxProcess;
   /** The end of what it wrote, both streams together, oldest first. */
   readonly output: Output;
 }
 
-export interface BoxCommandOptions {
+export interface RecipeCommandOptions {
   readonly argv: readonly string[];
   readonly env: Readonly<Record<string, string>>;
   /** Absolute, or relative to the recipe's working directory. */
   readonly workdir: string | undefined;
   /** Instead of the recipe's. */
   readonly user: string | undefined;
-  /** Whether it may use the network of the box, if that has one. */
+  /** Whether it may use the network of the sandbox, if that has one. */
   readonly network: boolean;
 }
 
-export class RecipeBox {
+export class RecipeSandbox {
   /** Measured when its first command was started. */
   measured: Measured | undefined;
   readonly #plan: Plan;
@@ -66,7 +66,7 @@ export class RecipeBox {
     return { ...this.#plan.environment, ...this.#plan.command.env };
   }
 
-  /** Puts the sources into the box; they are the recipe's user's. */
+  /** Puts the sources into the sandbox; they are the recipe's user's. */
   async fill(
     sources: readonly ReadySource[],
     warn: (warning: ArtifactWarning) => void,
@@ -77,7 +77,7 @@ export class RecipeBox {
   }
 
   /** The image's bash, or its sh. Throws E_RECIPE_SHELL. */
-  async findShell(): Promise<BoxShell> {
+  async findShell(): Promise<SandboxShell> {
     const options = { env: {}, workdir: '/', user: undefined, network: false };
     const { output } = await this.execute({ ...options, argv: ['sh', '-c', FIND_SHELL] }, {});
     const path = output.lines()[0] ?? '';
@@ -91,7 +91,7 @@ export class RecipeBox {
 
   /** Runs a command to its end. Throws what {@link PlannedSandbox.execute} throws. */
   async execute(
-    command: BoxCommandOptions,
+    command: RecipeCommandOptions,
     time: TimeLimits,
     onOutput?: (chunk: Buffer) => void,
   ): Promise<Executed> {
@@ -104,7 +104,7 @@ export class RecipeBox {
   }
 
   /** Starts a command. Nobody reads its output yet. Throws what {@link PlannedSandbox.start} throws. */
-  async start(command: BoxCommandOptions): Promise<BoxCommand> {
+  async start(command: RecipeCommandOptions): Promise<RecipeCommand> {
     const { process, measured } = await this.sandbox.start(this.#command(command));
     this.measured ??= measured;
     const output = new Output(KEPT);
@@ -115,13 +115,13 @@ export class RecipeBox {
     return { process, output };
   }
 
-  /** Lets go of the box; `kiln shell` comes back to it, as the recipe's user. */
+  /** Lets go of the sandbox; `kiln shell` comes back to it, as the recipe's user. */
   async keep(seconds: number): Promise<void> {
     const { command } = this.#plan;
     await this.sandbox.keep(seconds, { ...command, policy: this.#policy(undefined, false) });
   }
 
-  #command({ argv, env, workdir, user, network }: BoxCommandOptions): CommandPlan {
+  #command({ argv, env, workdir, user, network }: RecipeCommandOptions): CommandPlan {
     return {
       ...this.#plan.command,
       argv,

@@ -5,23 +5,23 @@ import { tellDamage } from '../state/damage.ts';
 import type { StatePaths } from '../state/paths.ts';
 import type { Capability } from './capabilities.ts';
 import type { DomainOptions } from './domain-xml.ts';
-import type { BoxFacts } from './facts.ts';
+import type { SandboxFacts } from './facts.ts';
 import type { IdRange } from './id-range.ts';
-import type { BoxLabels } from './labels/labels.ts';
+import type { SandboxLabels } from './labels/labels.ts';
 import type { Surroundings } from './surroundings.ts';
 
-/** box.json: what is known of a box without asking libvirt. Times are milliseconds since the epoch. */
-export interface BoxRecord {
+/** sandbox.json: what is known of a sandbox without asking libvirt. Times are milliseconds since the epoch. */
+export interface SandboxRecord {
   readonly id: string;
   /** The domain's name, as `virsh list` shows it. */
   readonly domain: string;
   readonly range: IdRange;
   readonly created: number;
-  /** The skeleton it started in: a box of another version of kiln-init is not claimed. */
+  /** The skeleton it started in: a sandbox of another version of kiln-init is not claimed. */
   readonly skeleton: string;
   readonly network: DomainOptions['network'];
   /** What SELinux or AppArmor hold it by; absent where neither does. */
-  readonly labels?: BoxLabels;
+  readonly labels?: SandboxLabels;
   /** Nobody has claimed it yet: it waits. */
   readonly parked?: true;
   /** The image in it, once it is claimed: nobody may delete that image. */
@@ -29,29 +29,29 @@ export interface BoxRecord {
   readonly command?: readonly string[];
   /** The user whose it is; absent where it is root's. */
   readonly owner?: number;
-  /** Until when a kept box lives although its owner is gone. */
+  /** Until when a kept sandbox lives although its owner is gone. */
   readonly keepUntil?: number;
-  /** How commands run in a kept box: whoever comes back has the same policy. */
-  readonly session?: BoxSession;
+  /** How commands run in a kept sandbox: whoever comes back has the same policy. */
+  readonly session?: SandboxSession;
 }
 
-/** What it takes to start another command in a kept box, as the first one was started. */
-export interface BoxSession {
+/** What it takes to start another command in a kept sandbox, as the first one was started. */
+export interface SandboxSession {
   readonly user: string;
   readonly capabilities: readonly Capability[];
   readonly seccomp: string;
   readonly surroundings: Surroundings;
   readonly env: Readonly<Record<string, string>>;
   readonly workdir: string;
-  readonly facts: BoxFacts;
+  readonly facts: SandboxFacts;
 }
 
-/** Files of a box's folder. */
-export const boxFiles = {
-  record: (directory: string) => join(directory, 'box.json'),
-  /** Locked for as long as the box's owner lives. */
+/** Files of a sandbox's folder. */
+export const sandboxFiles = {
+  record: (directory: string) => join(directory, 'sandbox.json'),
+  /** Locked for as long as the sandbox's owner lives. */
   lock: (directory: string) => join(directory, 'owner.lock'),
-  /** Belongs to the box's root, the only folder it sees of the host before it is claimed. */
+  /** Belongs to the sandbox's root, the only folder it sees of the host before it is claimed. */
   socketDirectory: (directory: string) => join(directory, 'init'),
   socket: (directory: string) => join(directory, 'init', 'init.sock'),
 };
@@ -61,7 +61,7 @@ export function domainPrefix(paths: StatePaths): string {
   return `kiln-${basename(paths.run)}-`;
 }
 
-const takeRecord = withFields<BoxRecord>({
+const takeRecord = withFields<SandboxRecord>({
   id: 'string',
   domain: 'string',
   range: 'object',
@@ -69,19 +69,19 @@ const takeRecord = withFields<BoxRecord>({
   skeleton: 'string',
 });
 
-/** Reads box.json, or says what is wrong with it. */
-export function findBoxRecord(directory: string): FoundRecord<BoxRecord> {
-  return findRecord(boxFiles.record(directory), takeRecord);
+/** Reads sandbox.json, or says what is wrong with it. */
+export function findSandboxRecord(directory: string): FoundRecord<SandboxRecord> {
+  return findRecord(sandboxFiles.record(directory), takeRecord);
 }
 
 /**
- * Reads box.json; undefined when there is none (its maker died early, or it is gone already), or when it
+ * Reads sandbox.json; undefined when there is none (its maker died early, or it is gone already), or when it
  * is damaged, which is told: the sandbox is the sweep's as soon as nobody has it any more.
  */
-export function readBoxRecord(directory: string): BoxRecord | undefined {
-  const { value, damage } = findBoxRecord(directory);
+export function readSandboxRecord(directory: string): SandboxRecord | undefined {
+  const { value, damage } = findSandboxRecord(directory);
   if (damage === undefined) {
-    if (value !== undefined) closeToOthers(boxFiles.record(directory));
+    if (value !== undefined) closeToOthers(sandboxFiles.record(directory));
     return value;
   }
   tellDamage({
@@ -98,24 +98,24 @@ function closeToOthers(path: string): void {
   if (mode !== undefined && (mode & 0o077) !== 0) chmodSync(path, 0o600);
 }
 
-/** The domain of the box in `directory`, which is named by its id. */
+/** The domain of the sandbox in `directory`, which is named by its id. */
 export function domainOf(paths: StatePaths, directory: string): string {
   return `${domainPrefix(paths)}${basename(directory)}`;
 }
 
-/** So long a parked box waits for a claim, milliseconds: whoever parked it is not in a hurry any more then. */
+/** So long a parked sandbox waits for a claim, milliseconds: whoever parked it is not in a hurry any more then. */
 export const PARKED_LIFETIME = 30 * 60_000;
 
-/** A clock that was set back by so much, milliseconds, says nothing of a box's age. */
+/** A clock that was set back by so much, milliseconds, says nothing of a sandbox's age. */
 const SET_BACK = 60_000;
 
-/** Whether a parked box has waited for too long: its init has ended by itself, or is about to. */
-export function isExpired(record: BoxRecord, now: number): boolean {
+/** Whether a parked sandbox has waited for too long: its init has ended by itself, or is about to. */
+export function isExpired(record: SandboxRecord, now: number): boolean {
   const age = now - record.created;
   return age >= PARKED_LIFETIME || age < -SET_BACK;
 }
 
-/** Replaces box.json as a whole. It has arguments and variables of commands: nobody else reads it. */
-export function writeBoxRecord(directory: string, record: BoxRecord): void {
-  writeRecord(boxFiles.record(directory), record);
+/** Replaces sandbox.json as a whole. It has arguments and variables of commands: nobody else reads it. */
+export function writeSandboxRecord(directory: string, record: SandboxRecord): void {
+  writeRecord(sandboxFiles.record(directory), record);
 }

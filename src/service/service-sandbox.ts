@@ -26,8 +26,8 @@ export async function serviceImage(engine: Engine, service: StoredService): Prom
   });
 }
 
-/** Opens the box of a service: the image, /usr read-only, over it the service's own /etc and /var. */
-export async function openServiceBox(
+/** Opens the sandbox of a service: the image, /usr read-only, over it the service's own /etc and /var. */
+export async function openServiceSandbox(
   engine: Engine,
   { name, files, definition }: StoredService,
   image: LeasedImage,
@@ -39,7 +39,8 @@ export async function openServiceBox(
       hostname: hostname ?? name,
       // They are in its own /etc.
       names: false,
-      network: network === 'private' ? 'private' : boxNetwork(network, networkMac(network, files)),
+      network:
+        network === 'private' ? 'private' : sandboxNetwork(network, networkMac(network, files)),
       volumes: [
         { source: files.etc, target: '/etc' },
         { source: varVolume(files), target: '/var' },
@@ -76,7 +77,7 @@ export async function openServiceBox(
   }
 }
 
-/** Who of the box has what is root's on the host: the command's user, as with `kiln run`. */
+/** Who of the sandbox has what is root's on the host: the command's user, as with `kiln run`. */
 function bindOwner({ accounts }: ImageManifest, user = 'root'): { uid: number; gid: number } {
   const [name] = user.split(':');
   const account = accounts.find((each) => each.name === name || String(each.uid) === name);
@@ -85,7 +86,7 @@ function bindOwner({ accounts }: ImageManifest, user = 'root'): { uid: number; g
 }
 
 /** Unless its peers are allowed, nothing of the same network reaches a service but its host. */
-function boxNetwork(network: ServiceNetwork, mac: string): LibvirtNetwork {
+function sandboxNetwork(network: ServiceNetwork, mac: string): LibvirtNetwork {
   const { name, peers, address, gateway, filter, 'filter-parameters': given = {} } = network;
   const filterParameters = Object.fromEntries(
     Object.entries(given).map(([variable, value]) => [variable, [value].flat()]),
@@ -116,7 +117,7 @@ const HINTS: readonly (readonly [RegExp, string])[] = [
 /** Errors that have the name of a layer with them. */
 const OF_LAYERS: ReadonlySet<string> = new Set(['E_LAYER_MISSING', 'E_LIMIT']);
 
-/** Which setting a layer of a box comes from. */
+/** Which setting a layer of a sandbox comes from. */
 const SETTINGS = new Map([
   ['memory-limit', 'memory'],
   ['cpu-limit', 'cpus'],

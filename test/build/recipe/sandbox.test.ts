@@ -21,7 +21,7 @@ test.after.always(async () => {
 const sha256 = (text: string) => createHash('sha256').update(text).digest('hex');
 
 test.serial(
-  'steps share one box; sources, variables, users and artifacts are as written',
+  'steps share one sandbox; sources, variables, users and artifacts are as written',
   async (t) => {
     const built = await workshop.build({
       'it.yaml': `
@@ -251,7 +251,7 @@ test.serial(
   },
 );
 
-test.serial('--keep keeps the box of a step that failed, files and all', async (t) => {
+test.serial('--keep keeps the sandbox of a step that failed, files and all', async (t) => {
   const built = await workshop.build(
     {
       'it.yaml': `image: ${BUSYBOX}\nsandbox: {workdir: /tmp, env: {WHO: me}}\nsteps: [echo here > file; false]`,
@@ -281,7 +281,7 @@ test.serial('--keep keeps the box of a step that failed, files and all', async (
   await workshop.state.kiln(['kill', id]);
 });
 
-test.serial('only steps that ask for it have the network of the box', async (t) => {
+test.serial('only steps that ask for it have the network of the sandbox', async (t) => {
   const server = createServer((_request, response) => response.end('from outside\n')).listen(
     0,
     '127.0.0.1',

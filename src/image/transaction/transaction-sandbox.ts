@@ -5,12 +5,12 @@ import { TRANSACTION_CAPABILITIES } from '../../sandbox/capabilities.ts';
 import { type CommandPlan, planSandbox } from '../../sandbox/door/plan.ts';
 import { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
 import { labelForImages } from '../../sandbox/labels/runner.ts';
-import type { Engine, ReservedBox } from '../../sandbox/open.ts';
+import type { Engine, ReservedSandbox } from '../../sandbox/open.ts';
 import { seccompFilter } from '../../sandbox/seccomp/profile.ts';
 import { DiskWatch } from '../../state/disk-watch.ts';
 import { span } from '../../trace/trace.ts';
 
-/** Where the box sees the control folder: on the tmpfs that is its /dev, so that it leaves no trace. */
+/** Where the sandbox sees the control folder: on the tmpfs that is its /dev, so that it leaves no trace. */
 export const CONTROL = '/dev/.kiln';
 
 /** Scripts write to the host's disk. */
@@ -28,20 +28,20 @@ const SCRIPT_PATH = '/sbin:/bin:/usr/sbin:/usr/bin';
 
 const ROOT = { uid: 0, gid: 0 };
 
-/** How a transaction's box is set up. */
-export interface TransactionBoxOptions {
-  /** The tree that is the box's root; it is not written to. */
+/** How a transaction's sandbox is set up. */
+export interface TransactionSandboxOptions {
+  /** The tree that is the sandbox's root; it is not written to. */
   readonly tree: string;
-  /** A folder of the host for what the box writes: `upper` and `work` appear in it. */
+  /** A folder of the host for what the sandbox writes: `upper` and `work` appear in it. */
   readonly scratch: string;
-  /** A folder of the host that the box sees at {@link CONTROL}, read-only. */
+  /** A folder of the host that the sandbox sees at {@link CONTROL}, read-only. */
   readonly control: string;
-  readonly reserved?: ReservedBox | undefined;
+  readonly reserved?: ReservedSandbox | undefined;
   /** Bytes that may be written. */
   readonly disk: number;
 }
 
-/** One command in a transaction's box. It runs as root with no network. */
+/** One command in a transaction's sandbox. It runs as root with no network. */
 export interface TransactionCommand {
   readonly argv: readonly string[];
   /** Standard input. */
@@ -65,8 +65,8 @@ export interface TransactionResult {
   readonly output: string;
 }
 
-/** A box in which packages' scripts run: root of its own world with the few rights they need. */
-export class TransactionBox implements AsyncDisposable {
+/** A sandbox in which packages' scripts run: root of its own world with the few rights they need. */
+export class TransactionSandbox implements AsyncDisposable {
   readonly #sandbox: PlannedSandbox;
   readonly #scratch: string;
   readonly #disk: DiskWatch;
@@ -84,10 +84,13 @@ export class TransactionBox implements AsyncDisposable {
   }
 
   /**
-   * Opens a box; before anything is done with what it wrote, {@link finish} it.
+   * Opens a sandbox; before anything is done with what it wrote, {@link finish} it.
    * @throws what opening a sandbox throws; KilnError E_DISK_LOW
    */
-  static async open(engine: Engine, options: TransactionBoxOptions): Promise<TransactionBox> {
+  static async open(
+    engine: Engine,
+    options: TransactionSandboxOptions,
+  ): Promise<TransactionSandbox> {
     await mkdir(options.scratch, { recursive: true });
     const { tree, scratch, reserved } = options;
     const plan = planSandbox(
@@ -110,14 +113,14 @@ export class TransactionBox implements AsyncDisposable {
       hint: '`disk` in the recipe of the image allows more, as `disk: 64G`',
     });
     try {
-      const sandbox = await PlannedSandbox.open(engine, plan, { reserved });
-      const box = new TransactionBox(sandbox, scratch, disk);
+      const planned = await PlannedSandbox.open(engine, plan, { reserved });
+      const sandbox = new TransactionSandbox(planned, scratch, disk);
       try {
-        disk.kills(sandbox.initPid);
+        disk.kills(planned.initPid);
         await disk.ready();
-        return box;
+        return sandbox;
       } catch (error) {
-        await box[Symbol.asyncDispose]();
+        await sandbox[Symbol.asyncDispose]();
         throw error;
       }
     } catch (error) {
@@ -150,26 +153,26 @@ export class TransactionBox implements AsyncDisposable {
       this.#disk.signal.throwIfAborted();
       return startFailure(error);
     } finally {
-      // The watch kills the whole box: what that did to the command is not the reason.
+      // The watch kills the whole sandbox: what that did to the command is not the reason.
       this.#disk.signal.throwIfAborted();
     }
   }
 
   /**
-   * Ends all of the box, and looks for the last time at what it wrote.
+   * Ends all of the sandbox, and looks for the last time at what it wrote.
    * @throws KilnError E_DISK, E_DISK_LOW, E_TREE_DEPTH
    */
   async finish(): Promise<void> {
     await this.#close();
     await this.#disk.finish();
-    // What it wrote becomes part of an image, and is this box's alone until then.
+    // What it wrote becomes part of an image, and is this sandbox's alone until then.
     await labelForImages(this.#scratch);
   }
 
   async #close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
-    // A box that was killed has nothing to kill.
+    // A sandbox that was killed has nothing to kill.
     if (!this.#disk.signal.aborted) await this.#sandbox.killAll();
     await this.#sandbox.close();
   }

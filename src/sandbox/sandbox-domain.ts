@@ -24,16 +24,22 @@ import { LibvirtError } from '../libvirt/errors.ts';
 import { awaitedLater } from '../promise.ts';
 import { linkState, type StatePaths } from '../state/paths.ts';
 import { span } from '../trace/trace.ts';
-import { type BoxRecord, boxFiles, domainOf, domainPrefix, writeBoxRecord } from './box-record.ts';
 import { type Channel, openChannel } from './channel.ts';
 import type { Owner } from './claim.ts';
 import { type DomainOptions, domainXml } from './domain-xml.ts';
 import { allocateRange, type IdRange, releaseRange, releaseRangesOf } from './id-range.ts';
-import { type BoxLabels, planLabels, releaseLabels } from './labels/labels.ts';
+import { planLabels, releaseLabels, type SandboxLabels } from './labels/labels.ts';
 import { labelFile } from './labels/relabel.ts';
 import type { LabelRequest } from './labels/request.ts';
 import { ensureStoreContext, lowerOwnRange } from './labels/runner.ts';
 import { releasePairsOf } from './labels/selinux.ts';
+import {
+  domainOf,
+  domainPrefix,
+  type SandboxRecord,
+  sandboxFiles,
+  writeSandboxRecord,
+} from './sandbox-record.ts';
 import { ensureSkeleton } from './skeleton.ts';
 
 /** How long an init has to die once its socket is closed before libvirt is asked to kill it, ms. */
@@ -48,14 +54,14 @@ const SYSTEM_DOMAIN_RUN = '/run/libvirt/lxc';
 /** Of a domain, in libvirt's folder on /run: empty, mounted on only in its controller's namespace. */
 const DOMAIN_FOLDERS = ['dev', 'devpts', 'fuse'];
 
-/** Where a box lives, for what it has claimed. */
-function boxOwner(paths: StatePaths, id: string): Owner {
-  return join(paths.boxes, id);
+/** Where a sandbox lives, for what it has claimed. */
+function sandboxOwner(paths: StatePaths, id: string): Owner {
+  return join(paths.sandboxes, id);
 }
 
-/** Makes the folders that boxes live in: passable for mapped ids, readable for root only. */
-function ensureBoxDirectories(paths: StatePaths): void {
-  for (const directory of [paths.hostRun, paths.run, paths.boxes]) {
+/** Makes the folders that sandboxes live in: passable for mapped ids, readable for root only. */
+function ensureSandboxDirectories(paths: StatePaths): void {
+  for (const directory of [paths.hostRun, paths.run, paths.sandboxes]) {
     mkdirSync(directory, { recursive: true });
     chmodSync(directory, 0o711);
   }
@@ -75,26 +81,26 @@ async function makeFolder(paths: StatePaths, id: string): Promise<HeldLock> {
   const made = join(newDirectory(paths), id);
   mkdirSync(made, { recursive: true, mode: 0o700 });
   chmodSync(made, 0o711);
-  const lock = await acquireLock(boxFiles.lock(made));
-  renameSync(made, join(paths.boxes, id));
+  const lock = await acquireLock(sandboxFiles.lock(made));
+  renameSync(made, join(paths.sandboxes, id));
   return lock;
 }
 
-/** A box that libvirt has been asked for. */
-export interface StartedBox {
+/** A sandbox that libvirt has been asked for. */
+export interface StartedDomain {
   readonly directory: string;
-  readonly record: BoxRecord;
+  readonly record: SandboxRecord;
   readonly lock: HeldLock;
   /**
    * When libvirt has started it; its init runs before. Rejects with LibvirtError; nothing is left then,
-   * other than what {@link sweepBoxes} finds.
+   * other than what {@link sweepSandboxes} finds.
    */
   readonly domain: Promise<Domain>;
 }
 
 /**
- * Asks for a generic box: a domain whose init waits in the skeleton. Nothing is left when it fails, other
- * than what {@link sweepBoxes} finds.
+ * Asks for a generic sandbox: a domain whose init waits in the skeleton. Nothing is left when it fails, other
+ * than what {@link sweepSandboxes} finds.
  */
 export async function startDomain(
   paths: StatePaths,
@@ -104,16 +110,16 @@ export async function startDomain(
     readonly label: LabelRequest;
     readonly autodestroy: boolean;
   },
-): Promise<StartedBox> {
-  ensureBoxDirectories(paths);
+): Promise<StartedDomain> {
+  ensureSandboxDirectories(paths);
   await ensureStoreContext(paths);
   const skeleton = await ensureSkeleton(paths);
   const id = randomBytes(5).toString('hex');
-  const directory = join(paths.boxes, id);
+  const directory = join(paths.sandboxes, id);
   const lock = await makeFolder(paths, id);
-  const owner = boxOwner(paths, id);
+  const owner = sandboxOwner(paths, id);
   const range = await allocateRange(paths, owner);
-  let labels: BoxLabels | undefined;
+  let labels: SandboxLabels | undefined;
   const giveBack = async () => {
     await removeOwnCgroups(id);
     await releaseRange(paths, range, owner);
@@ -123,7 +129,7 @@ export async function startDomain(
   };
   try {
     labels = await planLabels(paths, options.label, owner);
-    const record: BoxRecord = {
+    const record: SandboxRecord = {
       id,
       domain: `${domainPrefix(paths)}${id}`,
       range,
@@ -132,8 +138,8 @@ export async function startDomain(
       network: options.network,
       ...(labels === undefined ? {} : { labels }),
     };
-    writeBoxRecord(directory, record);
-    const socketDirectory = boxFiles.socketDirectory(directory);
+    writeSandboxRecord(directory, record);
+    const socketDirectory = sandboxFiles.socketDirectory(directory);
     mkdirSync(socketDirectory, { mode: 0o700 });
     chownSync(socketDirectory, range.base, range.base);
     if (labels?.files !== undefined) labelFile(socketDirectory, labels.files);
@@ -164,10 +170,10 @@ export async function startDomain(
   }
 }
 
-/** Does beforehand what limits have to do first. Whoever limits the box gets to know what is wrong. */
+/** Does beforehand what limits have to do first. Whoever limits the sandbox gets to know what is wrong. */
 async function moveToItsGroup(initPid: number, id: string): Promise<void> {
   try {
-    // Not the box's own cgroups, which are looked up once: the process is somewhere else after this.
+    // Not the sandbox's own cgroups, which are looked up once: the process is somewhere else after this.
     await ProcessCgroups.of(initPid).prepare(initPid, id);
   } catch {
     // It is tried again then.
@@ -180,15 +186,15 @@ function isRefusal(error: unknown): boolean {
   return error.libvirt !== undefined || error.code === 'E_LIBVIRT_CLOSED';
 }
 
-/** A box that is ours: its init waits for, or has got, the one setup message. */
-export class Box {
+/** A sandbox that is ours: its init waits for, or has got, the one setup message. */
+export class SandboxDomain {
   readonly id: string;
-  /** Its init has made what every box has; it is never moved to other cgroups again. */
+  /** Its init has made what every sandbox has; it is never moved to other cgroups again. */
   readonly prepared: boolean;
   readonly directory: string;
   readonly range: IdRange;
   readonly channel: Channel;
-  record: BoxRecord;
+  record: SandboxRecord;
   readonly paths: StatePaths;
   readonly #lock: HeldLock;
   readonly #connect: () => Promise<Connection>;
@@ -198,7 +204,7 @@ export class Box {
   constructor(
     paths: StatePaths,
     directory: string,
-    record: BoxRecord,
+    record: SandboxRecord,
     channel: Channel,
     lock: HeldLock,
     connect: () => Promise<Connection>,
@@ -216,23 +222,23 @@ export class Box {
   }
 
   /**
-   * Connects to the init of a box that has been asked for and, while libvirt does the rest, moves it into the
+   * Connects to the init of a sandbox that has been asked for and, while libvirt does the rest, moves it into the
    * group that its limits need, for which the kernel takes long. If that fails, the lock is given up: the
-   * box is left to {@link sweepBoxes}. Throws E_INIT_SILENT, and what `started.domain` rejects with.
+   * sandbox is left to {@link sweepSandboxes}. Throws E_INIT_SILENT, and what `started.domain` rejects with.
    */
   static async own(
     paths: StatePaths,
-    started: StartedBox,
+    started: StartedDomain,
     connect: () => Promise<Connection>,
-  ): Promise<Box> {
+  ): Promise<SandboxDomain> {
     const { directory, record, lock, domain } = started;
     lowerOwnRange();
     let channel: Channel | undefined;
     try {
-      channel = await openChannel(boxFiles.socket(directory), domain);
+      channel = await openChannel(sandboxFiles.socket(directory), domain);
       await moveToItsGroup(channel.initPid, record.id);
       await domain;
-      return new Box(paths, directory, record, channel, lock, connect, false);
+      return new SandboxDomain(paths, directory, record, channel, lock, connect, false);
     } catch (error) {
       await channel?.close();
       // Why it has ended.
@@ -242,17 +248,17 @@ export class Box {
     }
   }
 
-  /** The same for one that was claimed, whose init has made what every box has. Throws E_BOX_GONE. */
+  /** The same for one that was claimed, whose init has made what every sandbox has. Throws E_SANDBOX_GONE. */
   static async claim(
     paths: StatePaths,
-    { directory, record, lock }: Omit<StartedBox, 'domain'>,
+    { directory, record, lock }: Omit<StartedDomain, 'domain'>,
     connect: () => Promise<Connection>,
-  ): Promise<Box> {
+  ): Promise<SandboxDomain> {
     using _ = span('connect to the init');
     lowerOwnRange();
     try {
-      const channel = await openChannel(boxFiles.socket(directory));
-      return new Box(paths, directory, record, channel, lock, connect, true);
+      const channel = await openChannel(sandboxFiles.socket(directory));
+      return new SandboxDomain(paths, directory, record, channel, lock, connect, true);
     } catch (error) {
       await lock.release();
       throw error;
@@ -265,17 +271,17 @@ export class Box {
     return this.#cgroups;
   }
 
-  /** Says what the box is used for, which {@link writeRecord} writes. */
+  /** Says what the sandbox is used for, which {@link writeRecord} writes. */
   describe(
-    use: Pick<BoxRecord, 'image' | 'command' | 'owner' | 'keepUntil' | 'labels' | 'session'>,
+    use: Pick<SandboxRecord, 'image' | 'command' | 'owner' | 'keepUntil' | 'labels' | 'session'>,
   ): void {
     this.record = { ...this.record, ...use };
   }
 
-  /** Writes box.json. Throws E_STATE. */
+  /** Writes sandbox.json. Throws E_STATE. */
   writeRecord(): void {
     try {
-      writeBoxRecord(this.directory, this.record);
+      writeSandboxRecord(this.directory, this.record);
     } catch (error) {
       throw new KilnError('E_STATE', `cannot write to ${this.directory}`, {
         cause: error,
@@ -284,13 +290,13 @@ export class Box {
     }
   }
 
-  /** Leaves the box to itself: its owner lets go, it lives until its time is over. */
+  /** Leaves the sandbox to itself: its owner lets go, it lives until its time is over. */
   async abandon(): Promise<void> {
     await this.channel.close();
     await this.#lock.release();
   }
 
-  /** Ends every process of the box, and gives back what it had. Safe to call again. */
+  /** Ends every process of the sandbox, and gives back what it had. Safe to call again. */
   destroy(): Promise<void> {
     this.#destroyed ??= awaitedLater(this.#destroy());
     return this.#destroyed;
@@ -306,7 +312,7 @@ export class Box {
         await destroyDomain(await this.#connect(), this.record.domain);
       }
       using _ = span('remove the sandbox');
-      await removeBox(this.paths, this.directory, this.record);
+      await removeSandbox(this.paths, this.directory, this.record);
     } finally {
       // What is left when that fails is the sweeper's.
       await this.#lock.release();
@@ -319,7 +325,7 @@ export class Box {
   }
 }
 
-/** Folders of boxes on their way out; what is found here belongs to nobody. */
+/** Folders of sandboxes on their way out; what is found here belongs to nobody. */
 export function removedDirectory(paths: StatePaths): string {
   return join(paths.run, 'removed');
 }
@@ -348,16 +354,16 @@ function removeFolder(path: string): void {
   }
 }
 
-/** Gives back what a box had whose processes are all dead. */
-export async function removeBox(
+/** Gives back what a sandbox had whose processes are all dead. */
+export async function removeSandbox(
   paths: StatePaths,
   directory: string,
-  record: BoxRecord | undefined,
+  record: SandboxRecord | undefined,
 ): Promise<void> {
-  // They are named by the box's id, as its folder is.
+  // They are named by the sandbox's id, as its folder is.
   await removeOwnCgroups(basename(directory));
   removeDomainFiles(paths, domainOf(paths, directory));
-  const owner = boxOwner(paths, basename(directory));
+  const owner = sandboxOwner(paths, basename(directory));
   if (record === undefined) {
     await releaseRangesOf(paths, owner);
     await releasePairsOf(paths, owner);

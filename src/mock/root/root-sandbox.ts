@@ -11,8 +11,8 @@ import { commandUser } from '../../sandbox/door/user.ts';
 import type { Bind } from '../../sandbox/specification.ts';
 import type { MockRoot } from './root.ts';
 
-/** How a box on a root is set up. */
-export interface RootBoxOptions {
+/** How a sandbox on a root is set up. */
+export interface RootSandboxOptions {
   readonly network?: boolean | undefined;
   readonly hostname?: string | undefined;
   readonly binds?: readonly Bind[];
@@ -51,10 +51,10 @@ export interface Captured extends CommandEnd {
 }
 
 /**
- * A box whose root is a persistent root: what is changed in it stays. Its owners are the box's own
- * ids, which another box maps to another range of the host's.
+ * A sandbox whose root is a persistent root: what is changed in it stays. Its owners are the sandbox's own
+ * ids, which another sandbox maps to another range of the host's.
  */
-export class RootBox implements AsyncDisposable {
+export class RootSandbox implements AsyncDisposable {
   readonly root: MockRoot;
   readonly sandbox: PlannedSandbox;
   #closed = false;
@@ -65,7 +65,7 @@ export class RootBox implements AsyncDisposable {
   }
 
   /** Throws what opening a sandbox throws. */
-  static async open(root: MockRoot, options: RootBoxOptions): Promise<RootBox> {
+  static async open(root: MockRoot, options: RootSandboxOptions): Promise<RootSandbox> {
     const { image, engine } = root;
     await root.note({ inUse: true });
     const owner = { uid: 0, gid: 0 };
@@ -84,7 +84,7 @@ export class RootBox implements AsyncDisposable {
       },
       { tree: image.tree, id: image.manifest.id, environment },
     );
-    return new RootBox(root, await PlannedSandbox.open(engine, plan));
+    return new RootSandbox(root, await PlannedSandbox.open(engine, plan));
   }
 
   /** Starts a command. Throws what {@link PlannedSandbox.start} throws, E_NO_USER. */
@@ -119,7 +119,7 @@ export class RootBox implements AsyncDisposable {
     return { argv, env, workdir, policy, time: {}, leftovers: 'ended' };
   }
 
-  /** Ends the box; does nothing the second time. */
+  /** Ends the sandbox; does nothing the second time. */
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;

@@ -30,8 +30,8 @@ const SECCOMP = 'default';
 /** Its name where the build writes to the host's disk. */
 const ON_DISK = 'default-on-disk';
 
-/** How a box for a build is set up. */
-export interface BuildBoxOptions {
+/** How a sandbox for a build is set up. */
+export interface BuildSandboxOptions {
   readonly engine: Engine;
   readonly request: BuildRequest;
   readonly image: LeasedImage;
@@ -50,23 +50,23 @@ export interface BuildBoxOptions {
   readonly topDirectory?: string | undefined;
 }
 
-/** See {@link BuildBoxOptions}. */
+/** See {@link BuildSandboxOptions}. */
 export interface BuildEgress {
   readonly hosts: readonly string[];
   readonly log: EgressLog;
 }
 
-/** How one command in the box is run. */
+/** How one command in the sandbox is run. */
 export interface BuildCommand extends Pick<CommandIo, 'capture' | 'signal'>, TimeLimits {
   /** What it writes, as it comes. */
   readonly onOutput?: (chunk: Buffer) => void;
 }
 
 /**
- * A box in which packages are built: an unprivileged user, a private home with rpm's folders, no
+ * A sandbox in which packages are built: an unprivileged user, a private home with rpm's folders, no
  * capability, no network unless asked for. Every command ends with all processes that it left.
  */
-export class BuildBox {
+export class BuildSandbox {
   readonly sandbox: PlannedSandbox;
   readonly #command: KeptCommand;
   readonly topDirectory: string;
@@ -84,7 +84,7 @@ export class BuildBox {
   }
 
   /** Throws what opening a sandbox throws; nothing is left then. */
-  static async open(options: BuildBoxOptions): Promise<BuildBox> {
+  static async open(options: BuildSandboxOptions): Promise<BuildSandbox> {
     const { engine, request, image, egress, topDirectory = TOP_DIRECTORY, signal } = options;
     const { manifest } = image;
     const installer = options.installer === true;
@@ -133,16 +133,16 @@ export class BuildBox {
     };
     const { samples } = options;
     const sandbox = await PlannedSandbox.open(engine, plan, { signal, samples });
-    return new BuildBox(sandbox, command, topDirectory, egress?.log);
+    return new BuildSandbox(sandbox, command, topDirectory, egress?.log);
   }
 
   /**
-   * Comes back to a box that a build was kept in.
-   * Throws E_NO_BOX, E_BOX_BUSY, E_INIT_SILENT.
+   * Comes back to a sandbox that a build was kept in.
+   * Throws E_NO_SANDBOX, E_SANDBOX_BUSY, E_INIT_SILENT.
    */
-  static async reopen(engine: Engine, id: string, topDirectory: string): Promise<BuildBox> {
+  static async reopen(engine: Engine, id: string, topDirectory: string): Promise<BuildSandbox> {
     const { sandbox, kept } = await PlannedSandbox.reopen(engine, id);
-    return new BuildBox(sandbox, { ...kept, workdir: BUILD_HOME }, topDirectory);
+    return new BuildSandbox(sandbox, { ...kept, workdir: BUILD_HOME }, topDirectory);
   }
 
   /** Runs a command to its end, whatever that is. Throws what starting throws; the signal's reason. */
@@ -155,7 +155,7 @@ export class BuildBox {
     return await this.sandbox.execute(plan, io);
   }
 
-  /** Lets go of the box; `kiln shell` finds it in `workdir` with this box's policy. */
+  /** Lets go of the sandbox; `kiln shell` finds it in `workdir` with this sandbox's policy. */
   async keep(seconds: number, workdir: string): Promise<void> {
     await this.#noteEgress();
     await this.sandbox.keep(seconds, { ...this.#command, workdir });
@@ -177,7 +177,7 @@ export class BuildBox {
   }
 }
 
-/** Owners in a volume are those in the box. Each box starts with an empty home. */
+/** Owners in a volume are those in the sandbox. Each sandbox starts with an empty home. */
 async function makeHome(path: string, { uid, gid }: CommandUser): Promise<void> {
   await removeTree(path);
   await mkdir(path, { mode: 0o700 });
