@@ -201,6 +201,49 @@ async function buildTypes(): Promise<boolean> {
   return true;
 }
 
+/** When this is built, for pages that carry a date; SOURCE_DATE_EPOCH (seconds) for builds that are repeated. */
+function buildDate(): string {
+  const epoch = process.env.SOURCE_DATE_EPOCH;
+  return new Date(epoch ? Number(epoch) * 1000 : Date.now()).toISOString().slice(0, 10);
+}
+
+/** Writes man pages and the completion scripts of shells, as packages install them. */
+async function buildManPages(): Promise<boolean> {
+  const folder = join(dist, 'man');
+  const mark = join(folder, 'man1/kiln.1');
+  const sources = ['src', 'scripts/reference', 'scripts/build.ts', 'package.json'];
+  if (
+    await upToDate(
+      mark,
+      sources.map((path) => join(top, path)),
+    )
+  )
+    return false;
+  const started = new Date();
+  const [{ describedByDefault }, { manPages }, { SHELLS }, { KILN_VERSION }] = await Promise.all([
+    import('./write-reference.ts'),
+    import('./reference/man.ts'),
+    import('../src/cli/reference/shells.ts'),
+    import('../src/state/paths.ts'),
+  ]);
+  const kiln = await describedByDefault();
+  const temporary = join(dist, `.man-${process.pid}`);
+  await mkdir(join(temporary, 'man1'), { recursive: true });
+  for (const [name, text] of manPages(kiln, { date: buildDate(), version: KILN_VERSION })) {
+    await writeFile(join(temporary, 'man1', `${name}.1`), text);
+  }
+  await mkdir(join(temporary, 'completions'));
+  const scripts = { bash: 'kiln.bash', zsh: '_kiln', fish: 'kiln.fish' } as const;
+  for (const [shell, name] of Object.entries(scripts)) {
+    const text = SHELLS[shell as keyof typeof scripts](kiln);
+    await writeFile(join(temporary, 'completions', name), text);
+  }
+  await utimes(join(temporary, 'man1/kiln.1'), started, started);
+  await rm(folder, { recursive: true, force: true });
+  await rename(temporary, folder);
+  return true;
+}
+
 /** Puts what report.html is made of into dist/report, with uPlot for its plots. */
 async function copyReportFiles(): Promise<boolean> {
   const own = join(top, 'src/report/browser');
@@ -275,6 +318,7 @@ const results = await Promise.allSettled([
     buildClient(),
     copyReportFiles(),
     buildTypes(),
+    buildManPages(),
   ],
 ]);
 const failures = results.filter((result) => result.status === 'rejected');

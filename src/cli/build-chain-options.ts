@@ -32,7 +32,7 @@ export function addChainOptions(command: Command): Command {
     .addOption(
       new Option('-j, --jobs <number>', 'with --chain: run this many builds at a time')
         .argParser(parseCount)
-        .default(JOBS),
+        .default(JOBS, 'half of the processors, at most 4'),
     )
     .addOption(new Option('-c, --continue', 'with --chain: continue after a failed build'))
     .addOption(

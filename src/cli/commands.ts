@@ -6,6 +6,7 @@ import type { Caller } from './caller.ts';
 import { tellingDamage } from './damage.ts';
 import { printError } from './errors.ts';
 import { exitStatus } from './exit-status.ts';
+import type { CommandDescription } from './reference/describe.ts';
 import { nameUsageErrors } from './usage-errors.ts';
 
 /** One command: its module is imported only when it is called, so that start-up stays short. */
@@ -13,6 +14,8 @@ interface CommandEntry {
   readonly name: string;
   readonly summary: string;
   readonly load: () => Promise<{ command(caller: Caller): Command }>;
+  /** For programs, not for people. */
+  readonly hidden?: boolean;
 }
 
 const commands: readonly CommandEntry[] = [
@@ -65,7 +68,23 @@ const commands: readonly CommandEntry[] = [
     summary: 'check whether this host can run sandboxes',
     load: () => import('./doctor.ts'),
   },
+  {
+    name: 'completion',
+    summary: 'print the completion script of a shell',
+    load: async () => {
+      const { command } = await import('./completion.ts');
+      return { command: (caller) => command(caller, describeKiln) };
+    },
+  },
+  {
+    name: 'complete',
+    summary: 'list what a shell completes a word to',
+    load: () => import('./complete.ts'),
+    hidden: true,
+  },
 ];
+
+const SUMMARY = 'run a command or a build in a locked-down sandbox';
 
 const EXAMPLES = `
 Examples:
@@ -77,18 +96,42 @@ Examples:
 
 “kiln COMMAND --help” shows all options.`;
 
-function overview(): Command {
+/** kiln itself, with these commands of its own. */
+function overview(those: readonly Command[]): Command {
   const program = new Command('kiln')
+    .enablePositionalOptions()
     .description(
       'Run a command or a build in a locked-down libvirt-lxc sandbox on an image made of RPM packages.',
     )
     .version(KILN_VERSION)
     .addHelpText('after', EXAMPLES);
-  for (const entry of commands) program.command(entry.name).description(entry.summary);
+  for (const command of those) program.addCommand(command);
   program.command('mock').description('accept the command line of mock; also called kiln-mock');
   // Else it would describe the list's entries, which have no options: see helpRequest.
   program.helpCommand('help [command]', 'show the options of a command');
   return program;
+}
+
+/** What `kiln --help` lists: names and summaries alone. */
+function summaries(): Command[] {
+  return commands
+    .filter(({ hidden }) => hidden !== true)
+    .map(({ name, summary }) => new Command(name).description(summary));
+}
+
+/** Every command with all of its options, for what is written about them. */
+export async function describeKiln(caller: Caller): Promise<CommandDescription> {
+  const { describe, describeMock } = await import('./reference/describe.ts');
+  const shown = commands.filter(({ hidden }) => hidden !== true);
+  const loaded = shown.map(async ({ load, summary }) =>
+    (await load()).command(caller).summary(summary),
+  );
+  const kiln = describe(overview(await Promise.all(loaded)), [], SUMMARY);
+  const isMock = ({ words }: CommandDescription) => words[0] === 'mock';
+  return {
+    ...kiln,
+    commands: kiln.commands.map((command) => (isMock(command) ? describeMock() : command)),
+  };
 }
 
 /** Loads the code of every command, for a process that waits for one. */
@@ -117,7 +160,7 @@ async function runKiln(argv: readonly string[], caller: Caller): Promise<void> {
   const loading = span('load the command');
   const program =
     entry === undefined
-      ? overview()
+      ? overview(summaries())
       : new Command('kiln')
           .enablePositionalOptions()
           .addCommand((await entry.load()).command(caller).summary(entry.summary));

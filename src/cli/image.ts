@@ -77,7 +77,7 @@ export function command(caller: Caller): Command {
     .action((name: string) => show(name, caller));
   it.command('rm')
     .description('Remove images that are not in use.')
-    .argument('<id...>', 'ids, their first digits, or names')
+    .argument('<image...>', 'ids, their first digits, or names')
     .option('--packages', 'also remove unpacked packages that no image uses any more')
     .addHelpText(
       'after',

@@ -229,5 +229,7 @@ export const USER_COMMANDS: Readonly<Record<string, CommandRules>> = {
   'image show': { options: {}, arguments: 'image' },
   'image export': { options: { output: path('result'), compress: 'open' }, arguments: 'image' },
   'config show': { options: {}, arguments: 'open' },
+  complete: { options: {}, arguments: 'open' },
+  completion: { options: {}, arguments: 'open' },
   'image schema': { options: {}, arguments: 'open' },
 };

@@ -568,7 +568,7 @@ static bool is_for_daemon(int argc, char **argv) {
   if (from_source != NULL && from_source[0] != '\0') return false;
   if (is_mock(argv[0])) return true;
   if (argc < 2) return false;
-  static const char *const own[] = {"doctor", "help", "--help", "-h", "--version", "-V"};
+  static const char *const own[] = {"doctor", "completion", "help", "--help", "-h", "--version", "-V"};
   for (size_t i = 0; i < sizeof own / sizeof *own; i++) {
     if (strcmp(argv[1], own[i]) == 0) return false;
   }

@@ -1,18 +1,20 @@
 import { OPTION_GROUPS, type OptionEntry } from './option-table.ts';
 
-const USAGE = `Usage: kiln-mock [options] [--rebuild] SRPM…
+export const MOCK_USAGE = `Usage: kiln-mock [options] [--rebuild] SRPM…
        kiln-mock [options] --buildsrpm --spec SPEC [--sources PATH]
        kiln-mock [options] --chain SRPM…
        kiln-mock [options] {--init | --clean | --scrub WHAT}
        kiln-mock [options] {--shell | --chroot} [COMMAND…]
        kiln-mock [options] {--install | --remove | --update | --installdeps} PACKAGE…
        kiln-mock [options] {--copyin | --copyout} SOURCE… DESTINATION
+`;
 
+export const MOCK_ABOUT = `
 Builds packages in kiln's sandboxes with the command line of mock, for scripts that call mock. CONFIG
 is a mock configuration, which kiln reads but never executes, or a recipe of kiln.
 `;
 
-const AFTER = `
+export const MOCK_AFTER = `
 kiln-mock accepts mock's options about bootstrap, isolation and package manager, but they have no effect.
 
 Exit status: 0, or what went wrong: 1 something else, or the status of rpmbuild; 3 configuration;
@@ -33,7 +35,7 @@ export function helpText(): string {
     const lines = Object.entries(entries).map(([name, entry]) => optionLine(name, entry));
     return `\n${title}:\n${lines.join('\n')}\n`;
   });
-  return USAGE + groups.join('') + AFTER;
+  return MOCK_USAGE + MOCK_ABOUT + groups.join('') + MOCK_AFTER;
 }
 
 function optionLine(name: string, { short, value, help = '' }: OptionEntry): string {

@@ -25,7 +25,7 @@ interface CloneOptions {
 export function cloneCommand(caller: Caller): Command {
   return new Command('clone')
     .description('Create a service as a copy of a stopped one, including its /etc and /var.')
-    .argument('<from>', 'the service to copy')
+    .argument('<service>', 'the service to copy')
     .argument('<name>', 'the name of the copy')
     .addOption(publishOption('forward this port of the host to the copy; by default none'))
     .addOption(
@@ -63,7 +63,7 @@ interface SetOptions extends SettingValues {
 export function setCommand(caller: Caller): Command {
   const it = new Command('set')
     .description('Change settings of a service; new limits apply to a running one at once.')
-    .argument('<name>', 'the name of the service')
+    .argument('<service>', 'the name of the service')
     .addOption(publishOption('replace all published ports by these'))
     .addOption(repeated('--unset <setting>', 'remove a setting, such as memory', (text) => text))
     .addHelpText(

@@ -41,7 +41,7 @@ export function executeCommand(caller: Caller): Command {
     .alias('exec')
     .description('Run a command in a running service; kiln exits with the status of the command.')
     .usage('[options] NAME [--] COMMAND [ARGUMENT…]')
-    .argument('<name>', 'the name of the service')
+    .argument('<service>', 'the name of the service')
     .argument('<command...>', 'the command and its arguments')
     .option('-t, --tty', 'give the command a terminal')
     .addHelpText(
@@ -57,7 +57,7 @@ export function executeCommand(caller: Caller): Command {
 export function connectCommand(caller: Caller): Command {
   const it = new Command('connect')
     .description('Open a shell in a running service.')
-    .argument('<name>', 'the name of the service')
+    .argument('<service>', 'the name of the service')
     .addHelpText(
       'after',
       '\nExamples:\n  kiln service connect apache1\n  kiln service connect --user postgres pg',

@@ -27,7 +27,7 @@ export function installCommand(caller: Caller): Command {
     .description(
       'Write systemd units for services, so that they start with the host and systemctl controls them.',
     )
-    .argument('[name...]', 'names of services')
+    .argument('[service...]', 'names of services')
     .option('--directory <dir>', 'write the units to this directory, and do not tell systemd')
     .option('--enable', 'start the services with the host, and rotate logs daily')
     .option('--cron <file>', 'write a cron file that rotates logs, instead of units')
@@ -67,7 +67,7 @@ async function install(names: string[], options: InstallOptions, caller: Caller)
 export function uninstallCommand(caller: Caller): Command {
   return new Command('uninstall')
     .description('Remove the systemd units of services; the services stay.')
-    .argument('<name...>', 'names of services')
+    .argument('<service...>', 'names of services')
     .addHelpText('after', '\nExamples:\n  kiln service uninstall apache1')
     .action(async (names: string[]) => {
       await inTurn(names, uninstall, caller);

@@ -30,7 +30,7 @@ const PATIENCE = 10 * 60_000;
 export function startCommand(caller: Caller): Command {
   return new Command('start')
     .description('Start services and wait until they are up.')
-    .argument('<name...>', 'names of services')
+    .argument('<service...>', 'names of services')
     .addHelpText(
       'after',
       '\nsystemd supervises the services; where no systemd runs, kiln does it in the background.\n\nExamples:\n  kiln service start apache1 apache2',
@@ -100,7 +100,7 @@ export function hostInvocation(paths: StatePaths, caller: Pick<Caller, 'env'>): 
 export function stopCommand(caller: Caller): Command {
   return new Command('stop')
     .description('Stop services: first their units, then all other processes.')
-    .argument('<name...>', 'names of services')
+    .argument('<service...>', 'names of services')
     .addHelpText('after', '\nExamples:\n  kiln service stop apache1 apache2')
     .action((names: string[]) => forEach(names, stop, caller));
 }
@@ -115,7 +115,7 @@ async function stop(name: string, caller: Caller): Promise<void> {
 export function restartCommand(caller: Caller): Command {
   return new Command('restart')
     .description('Restart services, or one unit in them.')
-    .argument('<name...>', 'names of services')
+    .argument('<service...>', 'names of services')
     .option('--unit <unit>', 'restart only this unit; the sandbox stays')
     .addHelpText(
       'after',
@@ -141,7 +141,7 @@ export function restartCommand(caller: Caller): Command {
 export function reloadCommand(caller: Caller): Command {
   return new Command('reload')
     .description('Tell services to read their configuration again.')
-    .argument('[name...]', 'names of services')
+    .argument('[service...]', 'names of services')
     .option('--unit <unit>', 'reload only this unit; without names, in every service that runs it')
     .addHelpText(
       'after',
@@ -203,7 +203,7 @@ export function notRunning(name: string): KilnError {
 export function deleteCommand(caller: Caller): Command {
   return new Command('delete')
     .description('Delete stopped services with their data.')
-    .argument('<name...>', 'names of services')
+    .argument('<service...>', 'names of services')
     .addHelpText('after', '\nExamples:\n  kiln service stop apache1; kiln service delete apache1')
     .action((names: string[]) =>
       forEach(
@@ -222,7 +222,7 @@ export function deleteCommand(caller: Caller): Command {
 export function superviseCommand(caller: Caller): Command {
   return new Command('supervise')
     .description('Run a service in the foreground, until it is stopped or cannot go on.')
-    .argument('<name>', 'the name of the service')
+    .argument('<service>', 'the name of the service')
     .option('--echo', 'write the log to standard output, too')
     .addOption(new Option('--while-wanted', 'end when `kiln service stop` is called').hideHelp())
     .action(async (name: string, options: { echo?: boolean; whileWanted?: boolean }) => {

@@ -12,7 +12,7 @@ export function listCommand(caller: Caller): Command {
   return new Command('list')
     .alias('ls')
     .description('List services with their state and what they use.')
-    .argument('[name...]', 'names of services; all by default')
+    .argument('[service...]', 'names of services; all by default')
     .option('--json', 'print one JSON array instead of a table')
     .addHelpText(
       'after',

@@ -8,7 +8,7 @@ import { parseCount } from '../values.ts';
 export function logsCommand(caller: Caller): Command {
   return new Command('logs')
     .description('Show the log of a service: what its units wrote, and messages of kiln.')
-    .argument('<name>', 'the name of the service')
+    .argument('<service>', 'the name of the service')
     .option('-f, --follow', 'also show new lines until Ctrl-C')
     .addOption(
       new Option('-n, --lines <number>', 'show this many lines').argParser(parseCount).default(200),

@@ -17,7 +17,7 @@ import { startSupervisor } from './life.ts';
 export function logrotateCommand(caller: Caller): Command {
   return new Command('logrotate')
     .description('Run the logrotate of the image in running services, and reload their units.')
-    .argument('[name...]', 'services; by default all running ones')
+    .argument('[service...]', 'services; by default all running ones')
     .option('--force', 'rotate even if it is not time')
     .option('--quiet', 'print only failures')
     .addHelpText(
@@ -74,7 +74,7 @@ async function rotateLogsOf(
 export function upgradeCommand(caller: Caller): Command {
   return new Command('upgrade')
     .description('Move services to a new image; move them back if they are not healthy there.')
-    .argument('<name...>', 'names of services')
+    .argument('<service...>', 'names of services')
     .option(
       '--to <image>',
       'use this recipe, lock or image id; by default the newest packages for the recipe of the service',

@@ -1,0 +1,21 @@
+/** Writes docs/reference from the options of the command line; a test compares. */
+import { mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describeKiln } from '../src/cli/commands.ts';
+import { processCaller } from '../src/cli/process-caller.ts';
+import type { CommandDescription } from '../src/cli/reference/describe.ts';
+import { referencePages } from './reference/markdown.ts';
+
+export const REFERENCE = join(import.meta.dirname, '../docs/reference');
+
+/** The commands as they are by default, whatever the environment says here. */
+export async function describedByDefault(): Promise<CommandDescription> {
+  return await describeKiln({ ...processCaller, env: {} });
+}
+
+if (import.meta.main) {
+  mkdirSync(REFERENCE, { recursive: true });
+  const pages = referencePages(await describedByDefault());
+  for (const name of readdirSync(REFERENCE)) if (!pages.has(name)) rmSync(join(REFERENCE, name));
+  for (const [name, text] of pages) writeFileSync(join(REFERENCE, name), text);
+}

@@ -1,0 +1,53 @@
+import { Argument, Command } from 'commander';
+import { recipeNames } from '../image/find.ts';
+import { listImages } from '../image/store/images.ts';
+import { listSandboxes } from '../sandbox/list.ts';
+import { serviceNames } from '../service/store.ts';
+import type { StatePaths } from '../state/paths.ts';
+import { statePaths } from '../state/paths.ts';
+import type { Caller } from './caller.ts';
+import { LISTED, type Listed } from './reference/value-kinds.ts';
+
+/** A word, and what it is. */
+type Suggestion = readonly [word: string, about: string];
+
+const LISTS: Readonly<
+  Record<Listed, (paths: StatePaths, caller: Caller) => Promise<readonly Suggestion[]>>
+> = {
+  recipe: async (_, caller) => await recipes(caller),
+  image: async (paths, caller) => {
+    const images = await listImages(paths);
+    return [
+      ...(await recipes(caller)),
+      ...images.map(({ manifest: { id, name } }) => [id.slice(0, 12), `image ${name}`] as const),
+    ];
+  },
+  sandbox: async (paths, { user }) =>
+    (await listSandboxes(paths, { owner: user }))
+      .filter(({ state }) => state !== 'parked')
+      .map(({ id, state, record }) => [
+        id,
+        [state, ...(record.command ?? [])].join(' ').slice(0, 60),
+      ]),
+  service: async (paths, { user }) =>
+    user === undefined ? (await serviceNames(paths)).map((name) => [name, 'service']) : [],
+};
+
+/** A user's folder is not the daemon's to look into. */
+async function recipes(caller: Caller): Promise<Suggestion[]> {
+  const names = await recipeNames(caller.user === undefined ? caller.cwd() : '/');
+  return names.map((name) => [name, 'recipe']);
+}
+
+/** `kiln complete`: a word and what it is on each line, with a tab between them. */
+export function command(caller: Caller): Command {
+  return new Command('complete')
+    .description('List what a shell completes a word to.')
+    .addArgument(new Argument('<kind>', 'what the word is to be').choices(LISTED))
+    .addHelpText('after', '\nExamples:\n  kiln complete image')
+    .action(async (kind: Listed) => {
+      const found = await LISTS[kind](statePaths(caller.env), caller);
+      const lines = found.map(([word, about]) => `${word}\t${about.replaceAll(/\s+/g, ' ')}\n`);
+      caller.stdout.say([...new Set(lines)].join(''));
+    });
+}
