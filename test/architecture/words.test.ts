@@ -17,3 +17,14 @@ test('people read of sandboxes, never of boxes', (t) => {
   );
   t.deepEqual(wrong, []);
 });
+
+test('so does the code', (t) => {
+  const files = globSync('{src,scripts}/**/*.{ts,c,h}', { cwd: top });
+  t.true(files.length > 600);
+  const wrong = files.filter((file) =>
+    /(?<!sand|busy|virtual|mail|key|border-)box(?!-sizing)/i.test(
+      readFileSync(join(top, file), 'utf8'),
+    ),
+  );
+  t.deepEqual(wrong, []);
+});

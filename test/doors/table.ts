@@ -242,6 +242,8 @@ export function doorEntry(door: Door): DoorEntry {
 
 /** Modules that start a command and are no door of the table, and why. */
 export const NO_DOORS: Readonly<Record<string, string>> = {
+  'build/recipe/steps.ts': 'asks recipe-sandbox.ts, which is one',
+  'cli/mock/modes/commands.ts': 'asks root-sandbox.ts, which is one',
   'doctor/checks/sandbox.ts': 'runs a command of kiln’s own in an empty sandbox',
   'service/boot/booted-unit.ts': 'systemctl of a booted service: test/service/boot.test.ts',
 };
