@@ -64,14 +64,14 @@ export function buildMode(
   if (options.schema === true) return 'schema';
   if (options.chain === true) return 'chain';
   if (options.resume !== undefined) return 'resume';
-  if (isRecipe(source)) return 'recipe';
+  if (source !== undefined && !isPackageOrSpec(source)) return 'recipe';
   if (options.lock !== undefined) return 'lock';
   return options.spec !== undefined || source?.endsWith('.spec') ? 'spec' : 'package';
 }
 
 /** A source package says so in its name; what has neither is the name or path of a recipe. */
-function isRecipe(source: string | undefined): boolean {
-  return source !== undefined && !/\.(?:rpm|spec)$/.test(source);
+export function isPackageOrSpec(source: string): boolean {
+  return /\.(?:rpm|spec)$/.test(source);
 }
 
 /**

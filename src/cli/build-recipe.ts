@@ -1,6 +1,8 @@
-import { resolve } from 'node:path';
+import { dirname, resolve } from 'node:path';
+import { callerShell, userShell } from '../build/recipe/host-shell.ts';
 import {
   findBuildRecipe,
+  type HostShell,
   isScript,
   type RecipeReport,
   type RecipeRequest,
@@ -14,6 +16,7 @@ import { writeResult } from '../report/write.ts';
 import type { Result } from '../result/schema.ts';
 import { Timeline } from '../run/timeline.ts';
 import { KILN_VERSION } from '../state/paths.ts';
+import { type CallerUser, forbidden } from '../users/user.ts';
 import type { RecipeOptions } from './build-recipe-options.ts';
 import type { Caller } from './caller.ts';
 import { printError } from './errors.ts';
@@ -22,6 +25,7 @@ import { listenForInterruption } from './interruption.ts';
 import type { LimitValues } from './limit-options.ts';
 import { printJson } from './print.ts';
 import { RecipeOutput } from './recipe-output.ts';
+import { admitRecipe } from './user-recipe.ts';
 
 /** Options of `kiln build` that recipes share with packages. */
 export interface SharedOptions extends LimitValues {
@@ -46,7 +50,7 @@ export async function buildRecipe(
   options: SharedOptions & RecipeOptions,
   caller: Caller,
 ): Promise<void> {
-  const path = await findBuildRecipe(name, caller.cwd());
+  const path = await findBuildRecipe(name, caller.user?.files?.folder ?? caller.cwd());
   if (options.param.length > 0 && !isScript(path)) {
     throw new KilnError('E_ARGUMENT', `a recipe in YAML takes no --param: ${path}`, {
       hint: 'a TypeScript recipe finds them in `parameters`; see docs/recipes.md',
@@ -84,11 +88,17 @@ export async function buildRecipe(
   }
 }
 
+/** Where commands that a user's recipe runs on the host are found. */
+const USERS_PATH = '/usr/local/bin:/usr/bin:/bin';
+
+type RecipeCaller = Pick<Caller, 'ids' | 'environment' | 'cwd' | 'variable'> &
+  Partial<Pick<Caller, 'user'>>;
+
 /** The request that a command line makes. */
 export function recipeRequest(
   path: string,
   options: SharedOptions & RecipeOptions,
-  caller: Pick<Caller, 'ids' | 'environment'>,
+  caller: RecipeCaller,
 ): RecipeRequest {
   const { image, sources, memory, cpus, pids, ioRead, ioWrite, disk, timeout, stallTimeout } =
     options;
@@ -117,7 +127,38 @@ export function recipeRequest(
     resultDirectory: resolve(options.resultdir),
     ...(keepSeconds === undefined ? {} : { keepSeconds }),
     caller: caller.ids,
-    callerEnvironment: caller.environment,
+    ...(options.allowHost === true ? { host: hostShell(path, caller) } : {}),
+    ...(caller.user === undefined ? {} : partsOfUser(path, caller.user, options)),
+  };
+}
+
+/** Where a recipe's `$host` runs commands, and as whom. */
+function hostShell(path: string, caller: RecipeCaller): HostShell {
+  const { ids, user, environment } = caller;
+  if (user === undefined) return callerShell(ids, { cwd: dirname(path), environment });
+  if (!user.policy.hostCommands) {
+    const why = 'root has not allowed it (users.hostCommands in /etc/kiln/kiln.yaml)';
+    return { cwd: '/', start: () => Promise.reject(forbidden('$host', why)) };
+  }
+  const own = ['HOME', 'USER', 'LOGNAME'].flatMap((name) => {
+    const value = caller.variable(name);
+    return value === undefined ? [] : [[name, value] as const];
+  });
+  const variables = { ...environment, ...Object.fromEntries(own), PATH: USERS_PATH };
+  return userShell(user, { cwd: caller.cwd(), environment: variables });
+}
+
+/** A recipe of a user's own has the user's folder; one that comes with kiln has kiln's. */
+function partsOfUser(
+  path: string,
+  user: CallerUser,
+  { allowHost, image }: SharedOptions & RecipeOptions,
+): Pick<RecipeRequest, 'admit' | 'folder'> {
+  const folder = user.files?.folderOf(path);
+  return {
+    ...(folder === undefined ? {} : { folder }),
+    admit: (recipe) =>
+      admitRecipe({ ...recipe, image: image ?? recipe.image }, user, allowHost === true),
   };
 }
 
@@ -136,7 +177,8 @@ async function publish(
   try {
     if (json) printJson(caller.stderr, result);
     if (request.resultDirectory === undefined) return;
-    await writeResult(request.resultDirectory, result, request.caller);
+    const renamed = caller.user?.files?.renamed(result) ?? result;
+    await writeResult(request.resultDirectory, renamed, request.caller);
   } catch (error) {
     printError(error, caller.stderr);
     if (!caller.exitStatus) caller.exitStatus = KILN_FAILED;

@@ -132,11 +132,11 @@ function isShort({ start: { argv, cwd } }: CommandLine, name: string): boolean {
 
 /** Who called, as the kernel says. @throws RecipeError where root's configuration cannot be used */
 export function userOf(
-  { identity: { uid, gid, groups } }: CommandLine,
+  { identity: { pid, uid, gid, groups } }: CommandLine,
   configuration: string,
   files: CallerUser['files'],
 ): CallerUser {
-  return { uid, gid, groups, policy: currentUserPolicy(configuration), files };
+  return { pid, uid, gid, groups, policy: currentUserPolicy(configuration), files };
 }
 
 /** A user as the owner of sandboxes. */

@@ -1,8 +1,10 @@
 /** Before a command does anything for a user who is not root: what it may not is refused, and its files are fetched. */
 import type { Command } from 'commander';
+import { isRecipeName } from '../build/recipe/request.ts';
 import { KilnError } from '../errors.ts';
 import type { CallerFiles } from '../users/caller-files.ts';
 import { type CallerUser, forbidden } from '../users/user.ts';
+import { isPackageOrSpec } from './build-modes.ts';
 import { RunElsewhere } from './run.ts';
 import { isImageName, type PathKind, type Rule, USER_COMMANDS, type Values } from './user-rules.ts';
 
@@ -32,7 +34,6 @@ async function admit(action: Command, user: CallerUser): Promise<void> {
     }
   }
   for (const value of action.args) check(value, rules.arguments, value, user, options);
-  if (words === 'build') refuseRecipes(action.args);
   for (const option of action.options) {
     const name = option.attributeName();
     const rule = rules.options[name];
@@ -60,11 +61,12 @@ function isName(rule: Rule): boolean {
   return rule === 'image' || (typeof rule !== 'string' && rule.kind === 'path');
 }
 
-function check(
+/** Refuses what a rule does not allow. @throws KilnError E_FORBIDDEN */
+export function check(
   what: string,
   rule: Rule | undefined,
   value: unknown,
-  { policy }: CallerUser,
+  { policy }: Pick<CallerUser, 'policy'>,
   options: Values,
 ): void {
   if (rule === undefined) throw forbidden(what, 'it is root’s');
@@ -94,13 +96,6 @@ function check(
 
 function shown(value: unknown): string {
   return typeof value === 'string' ? value : JSON.stringify(value);
-}
-
-/** A recipe names files of its own, and may run programs on the host. */
-function refuseRecipes(args: readonly string[]): void {
-  const recipe = args.find((arg) => !/\.(?:rpm|spec)$/.test(arg));
-  if (recipe !== undefined)
-    throw forbidden(`the recipe ${recipe}`, 'recipes are not made for users yet');
 }
 
 async function fetchAll<Value>(
@@ -135,6 +130,10 @@ export async function fetchPath(
   switch (kind) {
     case 'file':
       return await files.file(path);
+    case 'built':
+      if (isRecipeName(path)) return await files.recipe(path);
+      // The name of a recipe that comes with kiln.
+      return isImageName(path) && !isPackageOrSpec(path) ? path : await files.file(path);
     case 'sources':
       return await files.tree(path, 'inside');
     case 'tree':

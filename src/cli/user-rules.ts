@@ -14,11 +14,11 @@ import type { SandboxOptions } from './sandbox-options.ts';
 export type Values = Readonly<Record<string, unknown>>;
 
 /**
- * How a path of the caller's is used: `file`: read; `sources`: a folder whose links are followed; `tree`: a file
+ * How a path of the caller's is used: `file`: read; `built`: read, as what a build is of; `sources`: a folder whose links are followed; `tree`: a file
  * or folder that is copied with its links; `place`: bound; `results`: a folder that is written to; `result`: one
  * file or folder that is written.
  */
-export type PathKind = 'file' | 'sources' | 'tree' | 'place' | 'results' | 'result';
+export type PathKind = 'file' | 'built' | 'sources' | 'tree' | 'place' | 'results' | 'result';
 
 export type Rule =
   /** It reaches nothing but the user's own sandbox, and stays within its share. */
@@ -69,12 +69,12 @@ function isOpenHost(text: string, { egress }: UserPolicy): boolean {
   );
 }
 
-const EGRESS = setting('egress', (value, policy) =>
+export const EGRESS = setting('egress', (value, policy) =>
   every<string>(value, (host) => isOpenHost(host, policy)),
 );
 
 /** A word, without the settings that would give it an address of somebody else's. */
-const NETWORK = setting(
+export const NETWORK = setting(
   'networks',
   (value, { networks }) =>
     value === 'private' || value === 'none' || networks.some((name) => name === value),
@@ -102,7 +102,7 @@ const LIMITS = {
   stallTimeout: 'open',
 } as const satisfies Record<string, Rule>;
 
-const SHIPPED_PROFILES: readonly unknown[] = ['default', 'build', 'strict'];
+export const SHIPPED_PROFILES: readonly unknown[] = ['default', 'build', 'strict'];
 
 const SANDBOX: Readonly<Record<keyof SandboxOptions, Rule>> = {
   ...LIMITS,
@@ -197,10 +197,11 @@ const BUILD: Readonly<Record<keyof (BuildOptions & RecipeOptions & ChainOptions)
   jobs: NOT_YET,
   continue: 'open',
   recurse: 'open',
-  param: NOT_YET,
-  allowHost: NOT_YET,
+  param: 'open',
+  // What a recipe then asks for is judged when it is known: admitRecipe().
+  allowHost: 'open',
   allowHostWrite: CONFIRMS,
-  bind: NOT_YET,
+  bind: path('place', 'source'),
   schema: 'open',
 };
 
@@ -219,7 +220,7 @@ interface CommandRules {
 export const USER_COMMANDS: Readonly<Record<string, CommandRules>> = {
   run: { options: RUN, arguments: 'open' },
   shell: { options: SANDBOX, arguments: 'open' },
-  build: { options: BUILD, arguments: path('file') },
+  build: { options: BUILD, arguments: path('built') },
   ps: { options: { json: 'open' }, arguments: 'open' },
   // Ids of others' sandboxes mean nothing to their own.
   kill: { options: { all: 'open' }, arguments: 'open' },

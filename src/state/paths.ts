@@ -1,6 +1,7 @@
 import {
   existsSync,
   lstatSync,
+  mkdirSync,
   readlinkSync,
   realpathSync,
   rmSync,
@@ -84,6 +85,16 @@ export function statePaths(env: NodeJS.ProcessEnv): StatePaths {
     libvirt: join(root, 'libvirt'),
     link: join(run, 'state'),
   };
+}
+
+/**
+ * The same with a cache of a user's own: what a user's recipes name, and what servers say of it, is nobody
+ * else's to find by its digest. `users` lets only root in.
+ */
+export function pathsOfUser(paths: StatePaths, { uid }: { readonly uid: number }): StatePaths {
+  const users = join(paths.root, 'users');
+  mkdirSync(users, { recursive: true, mode: 0o700 });
+  return { ...paths, cache: join(users, String(uid), 'cache') };
 }
 
 /** The path without symbolic links, also where its end is not there yet. */

@@ -26,11 +26,12 @@ import { TreeCopy } from '../artifacts/tree-copy.ts';
 import { type ArtifactWarning, Budget, type CopyLimits, Warnings } from '../artifacts/warning.ts';
 import type { ErrorCode } from '../error-codes.ts';
 import { KilnError } from '../errors.ts';
-import { RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS } from '../kernel/at.ts';
+import { openat2, RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS } from '../kernel/at.ts';
 import { type HeldLock, tryLock } from '../kernel/flock.ts';
 import { mountOf } from '../kernel/mount.ts';
 import { removeTree } from '../kernel/remove-tree.ts';
 import { reasonLine } from '../kernel/system-error.ts';
+import { BENEATH, type RecipeFolder } from '../recipe/folder.ts';
 import type { StatePaths } from '../state/paths.ts';
 
 /** Who opens a path as its caller would: a client. `made` makes missing folders. */
@@ -89,6 +90,8 @@ export class CallerFiles implements AsyncDisposable {
   readonly #lock: HeldLock;
   readonly #places: number[] = [];
   readonly #results: { readonly from: string; readonly to: number; readonly path: string }[] = [];
+  /** Of copies of recipes: what lies beside them. */
+  readonly #folders = new Map<string, RecipeFolder>();
   /** What a copy is called by the caller. */
   readonly #names = new Map<string, string>();
   readonly #budgets: { readonly in: Budget; readonly out: Budget };
@@ -156,6 +159,29 @@ export class CallerFiles implements AsyncDisposable {
     } finally {
       closeSync(place);
     }
+  }
+
+  /** A copy of a build recipe, which may go on to read what lies beside it. @throws KilnError E_CALLER_FILE */
+  async recipe(path: string): Promise<string> {
+    const copy = await this.file(path);
+    const folder = await this.#open('place', dirname(path));
+    this.#places.push(folder);
+    const { withRights } = this.#options;
+    this.#folders.set(copy, {
+      open: (name) => {
+        const file = withRights(() => openat2(folder, name, BENEATH));
+        // Below a folder may be /proc, where what is this process's own is open to its own threads.
+        if (!new FileSystems().isPseudo(file, fstatSync(file, { bigint: true }))) return file;
+        closeSync(file);
+        throw new Error(`${name} is no file of a disk`);
+      },
+    });
+    return copy;
+  }
+
+  /** What lies beside a recipe, by its copy; undefined for what is none. */
+  folderOf(copy: string): RecipeFolder | undefined {
+    return this.#folders.get(copy);
   }
 
   /** What is to be bound: a descriptor, open until the job is over. @throws KilnError E_CALLER_FILE, E_BIND */

@@ -74,6 +74,10 @@ const usersSchema = z.strictObject({
     .default([])
     .describe('libvirt networks that --network may name'),
   capabilities: z.array(capability).default([]).describe('Capabilities that --cap-add may name'),
+  hostCommands: z
+    .boolean()
+    .default(false)
+    .describe('Whether recipes of users run commands on the host, as the user, with $host'),
   limits: limitsSchema.prefault({}),
 });
 

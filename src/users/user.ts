@@ -6,6 +6,8 @@ import type { UserPolicy } from './configuration.ts';
 
 /** The ids are those that the kernel gives for the connection. */
 export interface CallerUser extends UserIds {
+  /** The process that called. */
+  readonly pid: number;
   readonly policy: UserPolicy;
   /** Their files; undefined in a process that has other callers, and opens nobody's. */
   readonly files: CallerFiles | undefined;

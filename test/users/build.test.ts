@@ -1,13 +1,5 @@
 /** A user builds: an image that comes with kiln, packages in it, and mock’s own story. */
-import {
-  chownSync,
-  cpSync,
-  mkdirSync,
-  readdirSync,
-  readFileSync,
-  statSync,
-  symlinkSync,
-} from 'node:fs';
+import { cpSync, mkdirSync, readdirSync, readFileSync, statSync, symlinkSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import anyTest, { type ExecutionContext, type TestFn } from 'ava';
 import { execa } from 'execa';
@@ -146,9 +138,3 @@ for (const options of [
     t.regex(String(refused.stderr), /not for users/);
   });
 }
-
-test.serial('recipes are refused by name', async (t) => {
-  chownSync(t.context.home, USER.uid, USER.gid);
-  const refused = await t.context.as(USER, ['build', 'hello.yaml']);
-  t.regex(String(refused.stderr), /the recipe hello\.yaml is not for users/);
-});

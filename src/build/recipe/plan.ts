@@ -4,20 +4,27 @@ import { KilnError } from '../../errors.ts';
 import { isPublicAddress } from '../../kernel/unix-socket.ts';
 import type { BuildRecipe } from '../../recipe/build-recipe.ts';
 import { defined } from '../../sandbox/door/plan.ts';
-import type { SandboxSpecification } from '../../sandbox/specification.ts';
+import type { Bind, SandboxSpecification } from '../../sandbox/specification.ts';
 import type { RecipeReport, RecipeRequest } from './request.ts';
 import type { ReadySource } from './sources.ts';
 
 /**
- * The request that a recipe and its caller make of the sandbox. `image` is an image's id.
+ * The request that a recipe and its caller make of the sandbox. `image` is an image's id, `binds` are the recipe's own.
  * @throws KilnError E_HOST_NOT_ALLOWED when the recipe wants of the host what the caller does not
  * allow.
  */
 export function sandboxRequest(
   request: RecipeRequest,
   recipe: BuildRecipe,
-  sources: readonly ReadySource[],
-  image: string,
+  {
+    sources,
+    binds,
+    image,
+  }: {
+    readonly sources: readonly ReadySource[];
+    readonly binds: readonly Bind[];
+    readonly image: string;
+  },
 ): RecipeReport['request'] {
   const { sandbox } = recipe;
   if (request.allowHost !== true) refuseHost(request.path, recipe);
@@ -37,7 +44,7 @@ export function sandboxRequest(
     ...(sandbox.profile === 'nested' ? { nested: true } : {}),
     network: networkOf(sandbox.network),
     ...defined({ egress: sandbox.egress }),
-    binds: [...sandbox.bind, ...(request.binds ?? [])],
+    binds: [...binds, ...(request.binds ?? [])],
     ...defined({ allowHostWrite: request.allowHostWrite }),
     tmpfs: sandbox.tmpfs.map(({ target, size = 0 }) => ({ target, bytes: size })),
     limits: defined({ memory, cpus, pids, ioRead, ioWrite }),

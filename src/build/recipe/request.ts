@@ -5,6 +5,7 @@ import type { ArtifactWarning } from '../../artifacts/warning.ts';
 import { KilnError } from '../../errors.ts';
 import type { OnImageProgress } from '../../image/progress.ts';
 import type { BuildRecipe } from '../../recipe/build-recipe.ts';
+import type { RecipeFolder } from '../../recipe/folder.ts';
 import { suggest } from '../../recipe/problem.ts';
 import type { OnProgress } from '../../repository/progress.ts';
 import type { Result } from '../../result/schema.ts';
@@ -15,12 +16,21 @@ import type { Timeline } from '../../run/timeline.ts';
 import type { TimeLimits } from '../../sandbox/door/supervise.ts';
 import type { Bind, SandboxLimits } from '../../sandbox/specification.ts';
 import { packageRoot } from '../../state/paths.ts';
+import type { CommandProcess } from './relayed-command.ts';
+import type { SpawnMessage } from './script-protocol.ts';
 import type { ReadySource } from './sources.ts';
 
 /** Everything the caller decides about a recipe's build. What is given here goes before the recipe. */
 export interface RecipeRequest {
   /** The recipe, absolute: YAML, or TypeScript or JavaScript. */
   readonly path: string;
+  /** What it may read of its folder; the folder of `path` unless given. */
+  readonly folder?: RecipeFolder;
+  /**
+   * Of a user who is not root: checks what the recipe asks for, and gives its binds as the user has them.
+   * @throws KilnError E_FORBIDDEN, E_CALLER_FILE, E_BIND
+   */
+  readonly admit?: (recipe: BuildRecipe) => Promise<readonly Bind[]>;
   /** Instead of the recipe's image; as `-r` takes it. */
   readonly image?: string;
   /** What a TypeScript recipe finds in `parameters`. */
@@ -43,10 +53,18 @@ export interface RecipeRequest {
   readonly resultDirectory?: string;
   /** Keep the sandbox so many seconds when a step fails. */
   readonly keepSeconds?: number;
-  /** Whose the artifacts are, and who runs what `$host` runs. */
+  /** Whose the artifacts are. */
   readonly caller: { readonly uid: number; readonly gid: number };
-  /** The caller's variables, for what `$host` runs. No part of the plan or the result. */
-  readonly callerEnvironment: Readonly<Record<string, string>>;
+  /** Runs what `$host` runs; undefined: the recipe may not. */
+  readonly host?: HostShell | undefined;
+}
+
+/** Where a recipe’s commands run that are not for the sandbox, and how. */
+export interface HostShell {
+  /** The folder in which they start unless the recipe says otherwise, absolute. */
+  readonly cwd: string;
+  /** @throws Error of spawn(2) */
+  start(message: Pick<SpawnMessage, 'argv' | 'cwd' | 'env'>): Promise<CommandProcess>;
 }
 
 /** What a caller hears of a recipe's build while it runs. */
@@ -135,7 +153,7 @@ const ENDINGS = ['.ts', '.mts', '.js', '.mjs', '.yaml', '.yml'] as const;
 const SCRIPT = /\.m?[tj]s$/;
 
 /** Is this file name one of a recipe, and not of a source package or a spec? */
-function isRecipeName(name: string): boolean {
+export function isRecipeName(name: string): boolean {
   return ENDINGS.some((ending) => name.endsWith(ending));
 }
 

@@ -10,12 +10,14 @@ import {
   loadBuildRecipe,
   stepsOf,
 } from '../../recipe/build-recipe.ts';
+import { hostFolder, type RecipeFolder } from '../../recipe/folder.ts';
 import { collectorFor } from '../../run/collect.ts';
 import { planRun } from '../../run/plan.ts';
 import { Timeline } from '../../run/timeline.ts';
 import { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
 import type { CommandEnd, TimeLimits } from '../../sandbox/door/supervise.ts';
 import type { Engine } from '../../sandbox/open.ts';
+import { pathsOfUser } from '../../state/paths.ts';
 import { ResultFiles } from '../result-files.ts';
 import { sandboxRequest } from './plan.ts';
 import { RecipeSandbox } from './recipe-sandbox.ts';
@@ -62,14 +64,17 @@ export async function runRecipe(
   };
   await using loaded = await timeline.measure('recipe', () => load(request, onOutput, signal));
   const { recipe, session } = loaded;
+  const binds = (await request.admit?.(recipe)) ?? recipe.sandbox.bind;
   if (resultDirectory !== undefined) checkPatterns(recipe.artifacts);
   const sources = await timeline.measure('sources', () =>
     readySources(recipe.sources, {
-      paths: engine.paths,
-      folder: dirname(request.path),
+      paths: engine.owner === undefined ? engine.paths : pathsOfUser(engine.paths, engine.owner),
+      largest: engine.owner?.share.disk ?? Number.POSITIVE_INFINITY,
+      folder: folderOf(request),
       offered: request.sources,
       offline: request.offline ?? false,
-      allowHost: request.allowHost ?? false,
+      // kilnd itself would ask a server that only this host reaches.
+      allowHost: request.allowHost === true && engine.owner === undefined,
       signal,
       onProgress: hooks.onSourceProgress,
     }),
@@ -78,7 +83,7 @@ export async function runRecipe(
   await using image = await timeline.measure('image', () =>
     openImage(engine, name, { signal, onProgress: hooks.onImageProgress }),
   );
-  const run = sandboxRequest(request, recipe, sources, image.manifest.id);
+  const run = sandboxRequest(request, recipe, { sources, binds, image: image.manifest.id });
   const plan = planRun(engine, run, image);
   const collect = await collectorFor(run);
   const sandbox = await timeline.measure('sandbox', () =>
@@ -103,7 +108,7 @@ export async function runRecipe(
       session,
       { ...hooks, onOutput },
       signal,
-      request,
+      request.host,
     );
     const { end, failedStep } = await work.run(timeline);
     const egress = await sandbox.closeEgress();
@@ -149,18 +154,20 @@ interface LoadedRecipe extends AsyncDisposable {
 }
 
 async function load(
-  { path, parameters = {}, allowHost = false }: RecipeRequest,
+  request: RecipeRequest,
   onLog: (chunk: Buffer) => void,
   signal: AbortSignal,
 ): Promise<LoadedRecipe> {
+  const { path, parameters = {}, host } = request;
   if (!isScript(path)) {
     const recipe = await loadBuildRecipe(path);
     return { recipe, session: undefined, [Symbol.asyncDispose]: async () => undefined };
   }
   const session = new ScriptSession({
     path,
+    folder: folderOf(request),
     parameters,
-    hostCwd: allowHost ? dirname(path) : undefined,
+    hostCwd: host?.cwd,
     signal,
     onLog,
   });
@@ -171,6 +178,10 @@ async function load(
     await session[Symbol.asyncDispose]();
     throw error;
   }
+}
+
+function folderOf({ path, folder = hostFolder(dirname(path)) }: RecipeRequest): RecipeFolder {
+  return folder;
 }
 
 /** The image as the command line would name it; a path is relative to the recipe. */

@@ -1,12 +1,13 @@
 /** kiln's side of a TypeScript recipe: starts the child that runs it and does what it asks for. */
 import { closeSync } from 'node:fs';
 import { Socket } from 'node:net';
-import { basename, dirname } from 'node:path';
+import { basename } from 'node:path';
 import { encodeFrame } from '../../confine/frame.ts';
 import { runConfined } from '../../confine/run.ts';
 import { KilnError } from '../../errors.ts';
 import { createPipe } from '../../kernel/descriptor.ts';
 import { awaitedLater, deferred } from '../../promise.ts';
+import type { RecipeFolder } from '../../recipe/folder.ts';
 import { type CommandProcess, RelayedCommand } from './relayed-command.ts';
 import {
   type ChildMessage,
@@ -42,6 +43,7 @@ const WALL_MS = 7 * 24 * 3600 * 1000;
 export interface ScriptOptions {
   /** The recipe, absolute. */
   readonly path: string;
+  readonly folder: RecipeFolder;
   readonly parameters: Readonly<Record<string, string>>;
   /** Where `$host` runs commands; undefined: it may not. */
   readonly hostCwd: string | undefined;
@@ -167,7 +169,7 @@ export class ScriptSession implements AsyncDisposable {
 
   #read(path: string): FileAnswer {
     try {
-      return { content: readModule(dirname(this.#options.path), path) };
+      return { content: readModule(this.#options.folder, path) };
     } catch (error) {
       return { problem: error instanceof Error ? error.message : String(error) };
     }

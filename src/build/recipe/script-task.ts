@@ -10,6 +10,7 @@ import { Writable } from 'node:stream';
 import { FrameDecoder } from '../../confine/frame.ts';
 import type { SingleTask } from '../../confine/task.ts';
 import { KilnError } from '../../errors.ts';
+import { shellWord } from '../../shell-words.ts';
 import { defineRecipe, hostShell } from './api.ts';
 import { RECIPE_SCHEME, serveModules } from './recipe-modules.ts';
 import { RemoteProcesses } from './remote-process.ts';
@@ -81,7 +82,7 @@ class SandboxShellState {
     $.kill = async (pid, signal = 'SIGTERM') => {
       processes.find(Number(pid))?.kill(signal);
     };
-    $.quote = loaded.quote;
+    $.quote = shellWord;
     $.verbose = true;
     // cd() and within() of zx keep the directory of the sandbox here; the sandbox checks that it is there.
     process.cwd = () => this.#cwd;
@@ -109,6 +110,8 @@ class SandboxShellState {
       env: {},
       shell: '/bin/sh',
       prefix: 'set -eu;',
+      // zx’s own is for bash: other shells take an apostrophe in a value for the end of it.
+      quote: shellWord,
     };
     return this.#zx.$(options);
   }

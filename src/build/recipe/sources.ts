@@ -1,25 +1,17 @@
 /** The sources of a recipe: on this machine, and what their digests say, before anything runs. */
 
 import { randomUUID } from 'node:crypto';
-import {
-  closeSync,
-  constants,
-  createReadStream,
-  createWriteStream,
-  fstatSync,
-  openSync,
-  readFileSync,
-} from 'node:fs';
+import { createReadStream, createWriteStream, fstatSync, readFileSync } from 'node:fs';
 import { mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { KilnError } from '../../errors.ts';
-import { openat2, RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS } from '../../kernel/at.ts';
 import { closing } from '../../kernel/descriptor.ts';
 import { openUserFile } from '../../kernel/user-file.ts';
 import type { RecipeSource } from '../../recipe/build-recipe.ts';
 import { RECIPE_SIZE_LIMIT } from '../../recipe/document.ts';
+import type { RecipeFolder } from '../../recipe/folder.ts';
 import { Cache, digestFile } from '../../repository/cache.ts';
 import { downloadObject } from '../../repository/download.ts';
 import { Mirrors } from '../../repository/mirrors.ts';
@@ -32,14 +24,8 @@ import type { StatePaths } from '../../state/paths.ts';
 /** What a module's name ends in. Other files are sources, and the recipe says so. */
 const MODULE = /\.(?:m?[tj]s|json)$/;
 
-/** O_NONBLOCK: a fifo must not hang us. */
-const BENEATH = {
-  flags: constants.O_RDONLY | constants.O_NONBLOCK,
-  resolve: RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS,
-};
-
 /** The text of a module below `folder`; links may not lead out of it. Throws E_RECIPE_READ. */
-export function readModule(folder: string, path: string): string {
+export function readModule(folder: RecipeFolder, path: string): string {
   if (!MODULE.test(path)) throw unreadable(path, 'modules end in .ts, .mts, .js, .mjs or .json');
   const fd = openBeneath(folder, path);
   using _fd = closing(fd);
@@ -50,15 +36,11 @@ export function readModule(folder: string, path: string): string {
 }
 
 /** Opens a file below `folder` for reading; the caller closes it. Throws E_RECIPE_READ. */
-function openBeneath(folder: string, path: string): number {
-  let base: number | undefined;
+function openBeneath(folder: RecipeFolder, path: string): number {
   try {
-    base = openSync(folder, constants.O_RDONLY | constants.O_DIRECTORY);
-    return openat2(base, path, BENEATH);
+    return folder.open(path);
   } catch (cause) {
     throw unreadable(path, 'a recipe may read what lies in its folder and below', cause);
-  } finally {
-    if (base !== undefined) closeSync(base);
   }
 }
 
@@ -86,9 +68,10 @@ export interface ReadySource {
 }
 
 interface SourceOptions {
-  readonly paths: StatePaths;
-  /** The recipe's folder, absolute. */
-  readonly folder: string;
+  readonly paths: Pick<StatePaths, 'cache'>;
+  /** Bytes that one source may have at the most, whatever the recipe says. */
+  readonly largest: number;
+  readonly folder: RecipeFolder;
   /** Files found in it by their digest need no download. */
   readonly offered: string | undefined;
   readonly offline: boolean;
@@ -110,8 +93,9 @@ export async function readySources(
   const cache = new Cache(options.paths);
   const ready: ReadySource[] = [];
   const names = new Set<string>();
-  for (const source of sources) {
+  for (const wanted of sources) {
     options.signal.throwIfAborted();
+    const source = { ...wanted, 'max-size': Math.min(limitOf(wanted), options.largest) };
     const name = source.name ?? nameOf(source);
     if (names.has(name)) {
       throw new KilnError('E_SOURCE', `two sources are called ${name}`, {
@@ -280,7 +264,7 @@ async function keep(
 
 function tooLarge(name: string, source: RecipeSource): KilnError {
   return new KilnError('E_SOURCE', `source ${name} is larger than ${limitOf(source)} bytes`, {
-    hint: 'raise its `max-size` in the recipe',
+    hint: 'raise its `max-size` in the recipe; for users `users.limits.disk` is the most',
   });
 }
 

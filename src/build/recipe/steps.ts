@@ -5,8 +5,8 @@ import { deferred } from '../../promise.ts';
 import type { RecipeStep } from '../../recipe/build-recipe.ts';
 import { Clock, type CommandEnd, GRACE, type TimeLimits } from '../../sandbox/door/supervise.ts';
 import type { RecipeSandbox } from './recipe-sandbox.ts';
-import { type CommandProcess, startOnHost } from './relayed-command.ts';
-import type { FailedStep, RecipeRequest } from './request.ts';
+import type { CommandProcess } from './relayed-command.ts';
+import type { FailedStep, HostShell } from './request.ts';
 import type { SandboxShell, SpawnMessage, StepFailure } from './script-protocol.ts';
 import type { ScriptSession } from './script-session.ts';
 
@@ -25,8 +25,8 @@ export interface StepContext {
   readonly session: ScriptSession | undefined;
   readonly onOutput: (chunk: Buffer) => void;
   readonly signal: AbortSignal;
-  /** Who runs what `$host` runs, and their variables. */
-  readonly host: Pick<RecipeRequest, 'caller' | 'callerEnvironment'>;
+  /** Undefined: the recipe may run nothing on the host. */
+  readonly host: HostShell | undefined;
 }
 
 /** Runs one step to its end; nothing that it started is left. Throws the signal's reason. */
@@ -111,7 +111,8 @@ async function runFunction(
   const userAndNetwork = { user: step.user, network: step.network };
   const start = async (message: SpawnMessage) => {
     if (message.where === 'host') {
-      const command = await startOnHost(message, context.host);
+      if (context.host === undefined) throw new KilnError('E_INTERNAL', '$host without a host');
+      const command = await context.host.start(message);
       onHost.add(command);
       command.once('close', () => onHost.delete(command));
       return command;

@@ -1,0 +1,120 @@
+/**
+ * The process that a user called kiln with. What runs on the host for that user is to be bounded as it is, and not
+ * to have more of the host than it has.
+ * Sources: proc_pid_limits(5), proc_pid_cgroup(5), proc_pid_status(5), namespaces(7).
+ */
+import { readFileSync, readlinkSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { knownHierarchies, pathOfGroup } from '../kernel/cgroup.ts';
+import { forbidden } from './user.ts';
+
+/** Bounds of a process, for another one to take. */
+export interface ProcessBounds {
+  /** The files that a process writes its id to, to be in the same groups. */
+  readonly cgroups: readonly string[];
+  /** Options of prlimit(1). */
+  readonly limits: readonly string[];
+  /** As /proc/PID/oom_score_adj has it. */
+  readonly oomScore: string;
+}
+
+const NAMESPACES = ['cgroup', 'ipc', 'mnt', 'net', 'pid', 'user', 'uts'] as const;
+
+/** Options of prlimit(1), by the first words of a line of /proc/PID/limits. */
+const LIMITS: ReadonlyMap<string, string> = new Map([
+  ['Max cpu time', 'cpu'],
+  ['Max file size', 'fsize'],
+  ['Max data size', 'data'],
+  ['Max stack size', 'stack'],
+  ['Max core file size', 'core'],
+  ['Max resident set', 'rss'],
+  ['Max processes', 'nproc'],
+  ['Max open files', 'nofile'],
+  ['Max locked memory', 'memlock'],
+  ['Max address space', 'as'],
+  ['Max file locks', 'locks'],
+  ['Max pending signals', 'sigpending'],
+  ['Max msgqueue size', 'msgqueue'],
+  ['Max nice priority', 'nice'],
+  ['Max realtime priority', 'rtprio'],
+  ['Max realtime timeout', 'rttime'],
+]);
+
+/**
+ * The bounds of a user's client. A confined one, as in a container or with a filter of system calls, could get out
+ * by what kilnd starts: it has none.
+ * @throws KilnError E_FORBIDDEN
+ */
+export function boundsOfClient({ pid, uid }: { readonly pid: number; readonly uid: number }) {
+  try {
+    const why = confinement(pid, uid);
+    if (why === undefined) return boundsOf(pid);
+    throw refused(why);
+  } catch (cause) {
+    if (!(cause instanceof Error && 'syscall' in cause)) throw cause;
+    throw refused('it is gone');
+  }
+}
+
+function refused(why: string): Error {
+  return forbidden('$host', `nothing runs on the host for the process that called kiln: ${why}`, {
+    hint: 'call kiln from a plain shell of this host',
+  });
+}
+
+function confinement(pid: number, uid: number): string | undefined {
+  const of = (name: string) => `/proc/${pid}/${name}`;
+  const own = (name: string) => `/proc/self/${name}`;
+  const status = readFileSync(of('status'), 'latin1');
+  const field = (name: string) => new RegExp(`^${name}:\\s*(.*)$`, 'm').exec(status)?.[1] ?? '';
+  // All four ids: one that changes them is none of the user's own.
+  if (
+    field('Uid')
+      .split('\t')
+      .some((id) => Number(id) !== uid)
+  )
+    return 'it is somebody else’s';
+  for (const name of NAMESPACES) {
+    if (statSync(of(`ns/${name}`)).ino !== statSync(own(`ns/${name}`)).ino)
+      return `it has a ${name} namespace of its own`;
+  }
+  if (readlinkSync(of('root')) !== '/') return 'it has a root directory of its own';
+  if (field('Seccomp') !== '0') return 'a filter of system calls confines it';
+  if (label(of('attr/current')) !== label(own('attr/current')))
+    return 'a security module has another label for it than for kilnd';
+  return undefined;
+}
+
+/** Empty where no security module has labels. */
+function label(path: string): string {
+  try {
+    return readFileSync(path, 'latin1');
+  } catch {
+    return '';
+  }
+}
+
+function boundsOf(pid: number): ProcessBounds {
+  const lines = readFileSync(`/proc/${pid}/limits`, 'latin1').split('\n');
+  const limits = lines.flatMap((line) => {
+    const [, name = '', soft, hard] = /^(\S.*?) {2,}(\S+) +(\S+)/.exec(line) ?? [];
+    const option = LIMITS.get(name);
+    return option === undefined ? [] : [`--${option}=${soft}:${hard}`];
+  });
+  const groups = readFileSync(`/proc/${pid}/cgroup`, 'utf8').trim().split('\n');
+  const cgroups = groups.flatMap((line) => {
+    // As 4:memory:/a, and 0::/a of the unified hierarchy. A name may have a colon.
+    const [, controllers = '', group = ''] = /^\d+:([^:]*):(.*)$/.exec(line) ?? [];
+    const hierarchy = knownHierarchies().find((known) =>
+      controllers === ''
+        ? known.version === 2
+        : known.version === 1 &&
+          controllers.split(',').every((name) => known.controllers.includes(name)),
+    );
+    if (hierarchy === undefined) return [];
+    const path = pathOfGroup(hierarchy, group);
+    if (path === undefined) throw refused(`its control group ${group} is not seen from here`);
+    return [join(path, 'cgroup.procs')];
+  });
+  return { cgroups, limits, oomScore: readFileSync(`/proc/${pid}/oom_score_adj`, 'latin1').trim() };
+}

@@ -1,0 +1,339 @@
+/** Build recipes of users’ own: whose files they read, what they may ask for, and what `$host` is. */
+
+import { createHash } from 'node:crypto';
+import {
+  chmodSync,
+  chownSync,
+  mkdirSync,
+  readFileSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import anyTest, { type ExecutionContext, type TestFn } from 'ava';
+import { execa } from 'execa';
+import {
+  GROUP,
+  leftOfJobs,
+  SHARED,
+  USER,
+  type UserState,
+  userState,
+} from '../support/second-user.ts';
+
+const test = anyTest as TestFn<UserState & { readonly closed: UserState }>;
+const MARK = 'nobody-but-root';
+
+test.before(async (t) => {
+  const state = await userState('  hostCommands: true\n');
+  writeFileSync(join(state.beside, 'loot'), MARK, { mode: 0o600 });
+  t.context = { ...state, closed: await userState() };
+});
+
+test.after.always(async ({ context }) => {
+  await context[Symbol.asyncDispose]();
+  await context.closed[Symbol.asyncDispose]();
+});
+
+let folders = 0;
+
+/** Writes files of the user’s into a folder of its own, whose name it gives. */
+function folder({ home }: UserState, files: Readonly<Record<string, string>>): string {
+  const name = `recipe-${++folders}`;
+  const path = join(home, name);
+  mkdirSync(path);
+  for (const [file, text] of Object.entries(files)) {
+    writeFileSync(join(path, file), text, { mode: 0o600 });
+    chownSync(join(path, file), USER.uid, USER.gid);
+  }
+  chownSync(path, USER.uid, USER.gid);
+  return name;
+}
+
+function yaml(lines: readonly string[], steps = "['true']"): string {
+  return [`image: busybox`, ...lines, `steps: ${steps}`, ''].join('\n');
+}
+
+function script(steps: string, more = ''): string {
+  return `import { $host, defineRecipe } from 'kiln';
+import { $ } from 'zx';
+export default defineRecipe({ image: 'busybox', ${more} steps: [${steps}] });
+`;
+}
+
+function succeeds(t: ExecutionContext, result: { exitCode?: unknown; stderr?: unknown }): void {
+  t.is(result.exitCode, 0, String(result.stderr));
+}
+
+test.serial(
+  'a recipe in YAML has the files beside it, and its results are the user’s',
+  async (t) => {
+    const { as, home } = t.context;
+    const lines = [
+      'sources: [{ file: mine.txt }]',
+      'sandbox: { workdir: /tmp }',
+      'artifacts: [out]',
+    ];
+    const name = folder(t.context, {
+      'r.yaml': yaml(lines, "['cat /sources/mine.txt >out']"),
+      'mine.txt': 'mine',
+    });
+    const built = await as(USER, ['build', `${name}/r.yaml`, '--resultdir', `${name}/out`]);
+    succeeds(t, built);
+    const out = join(home, name, 'out');
+    t.is(readFileSync(join(out, 'out'), 'utf8'), 'mine');
+    for (const file of ['out', 'result.json', 'build.log']) {
+      t.is(statSync(join(out, file)).uid, USER.uid, file);
+    }
+    t.notRegex(`${readFileSync(join(out, 'result.json'), 'utf8')}${built.stderr}`, /\/jobs\//);
+    t.deepEqual(await leftOfJobs(t.context), []);
+  },
+);
+
+test.serial('a recipe in TypeScript has its modules, and runs in the sandbox', async (t) => {
+  const step = `async () => { await $\`echo said: \${text}\`; }`;
+  const name = folder(t.context, {
+    'r.ts': `import { text } from './other.ts';\n${script(step)}`,
+    'other.ts': "export const text: string = 'hello';\n",
+  });
+  const built = await t.context.as(USER, ['build', `${name}/r.ts`, '--resultdir', `${name}/out`]);
+  succeeds(t, built);
+  t.regex(readFileSync(join(t.context.home, name, 'out/build.log'), 'utf8'), /said: hello/);
+});
+
+test.serial('what a recipe may read of others’ files: nothing', async (t) => {
+  const { as, beside, home } = t.context;
+  const loot = join(beside, 'loot');
+  const name = folder(t.context, {
+    'link.yaml': yaml(['sources: [{ file: link }]'], "['cat /sources/*']"),
+    'up.yaml': yaml(['sources: [{ file: ../../loot }]'], "['cat /sources/*']"),
+    'up.ts': `import text from '../../loot';\n${script('async () => { console.log(text); }')}`,
+    'link.ts': `import text from './link.json';\n${script('async () => { console.log(text); }')}`,
+  });
+  for (const link of ['link', 'link.json', 'recipe.yaml'])
+    symlinkSync(loot, join(home, name, link));
+  for (const recipe of ['link.yaml', 'up.yaml', 'up.ts', 'link.ts', 'recipe.yaml']) {
+    const argv = ['build', `${name}/${recipe}`, '--resultdir', `${name}/out`];
+    const refused = await as(USER, argv);
+    t.not(refused.exitCode, 0, recipe);
+    t.notRegex(`${refused.stdout}${refused.stderr}`, /nobody-but-root/, recipe);
+  }
+  // The user’s own file elsewhere is the user’s; a recipe, which may be a stranger’s, does not get it.
+  writeFileSync(join(home, 'own'), 'my-own-secret', { mode: 0o600 });
+  chownSync(join(home, 'own'), USER.uid, USER.gid);
+  symlinkSync('../own', join(home, name, 'own'));
+  writeFileSync(
+    join(home, name, 'own.yaml'),
+    yaml(['sources: [{ file: own }]'], "['cat /sources/*']"),
+  );
+  const kept = await as(USER, ['build', `${name}/own.yaml`, '--resultdir', `${name}/out`]);
+  t.not(kept.exitCode, 0);
+  t.notRegex(`${kept.stdout}${kept.stderr}`, /my-own-secret/);
+});
+
+test.serial('the files of kilnd’s own processes are no files of a recipe’s', async (t) => {
+  // Somebody may bind /proc anywhere; a folder that has it shows each process itself.
+  const { home } = t.context;
+  const name = folder(t.context, {
+    'r.yaml': yaml(['sources: [{ file: proc/self/maps, name: x }]'], "['cat /sources/x']"),
+  });
+  mkdirSync(join(home, name, 'proc'));
+  await execa('mount', ['--bind', '/proc', join(home, name, 'proc')]);
+  try {
+    const refused = await t.context.as(USER, [
+      'build',
+      `${name}/r.yaml`,
+      '--resultdir',
+      `${name}/out`,
+    ]);
+    t.not(refused.exitCode, 0);
+    t.regex(String(refused.stderr), /is no file of a disk/);
+  } finally {
+    await execa('umount', [join(home, name, 'proc')]);
+  }
+});
+
+test.serial(
+  'a file beside a recipe that is swapped meanwhile gives the own one or none',
+  async (t) => {
+    const { as, beside, home, run } = t.context;
+    const name = folder(t.context, {
+      'r.yaml': yaml(['sources: [{ file: swapped, name: x }]'], "['cat /sources/x']"),
+      mine: 'mine',
+    });
+    const loop = `while :; do ln -sfn ${join(beside, 'loot')} swapped; ln -f mine swapped; done`;
+    const swapping = run(USER, ['sh', '-c', loop], { cwd: join(home, name) });
+    for (let tries = 0; tries < 6; tries++) {
+      const said = await as(USER, ['build', `${name}/r.yaml`, '--resultdir', `${name}/out`]);
+      t.notRegex(`${said.stdout}${said.stderr}`, /nobody-but-root/);
+    }
+    swapping.kill('SIGKILL');
+    await swapping;
+  },
+);
+
+test.serial('sources that others have fetched are not found by their digest', async (t) => {
+  const { as, kiln, beside } = t.context;
+  const content = 'a source of root’s';
+  const sha256 = createHash('sha256').update(content).digest('hex');
+  mkdirSync(join(beside, 'roots'));
+  writeFileSync(join(beside, 'roots/r.yaml'), yaml(['sources: [{ file: x }]']));
+  writeFileSync(join(beside, 'roots/x'), content);
+  succeeds(
+    t,
+    await kiln(['build', join(beside, 'roots/r.yaml'), '--resultdir', join(beside, 'roots/out')]),
+  );
+  const name = folder(t.context, {
+    'r.yaml': yaml([`sources: [{ name: x, sha256: ${sha256} }]`], "['cat /sources/x']"),
+  });
+  const refused = await as(USER, ['build', `${name}/r.yaml`, '--resultdir', `${name}/out`]);
+  t.not(refused.exitCode, 0);
+  t.regex(String(refused.stderr), /source x is not here/);
+});
+
+test.serial(
+  'a bind that a recipe asks for is one with the user’s rights, by the user’s word',
+  async (t) => {
+    const { as, beside } = t.context;
+    chmodSync(beside, 0o755);
+    const bind = `sandbox: { bind: [{ source: ${beside}, target: /b }] }`;
+    const steps = "[{ user: root, run: 'cat /b/loot || true; touch /b/new || true' }]";
+    const name = folder(t.context, { 'r.yaml': yaml([bind], steps) });
+    const argv = ['build', `${name}/r.yaml`, '--resultdir', `${name}/out`];
+    t.regex(String((await as(USER, argv)).stderr), /--allow-host/);
+    const built = await as(USER, [...argv, '--allow-host']);
+    succeeds(t, built);
+    t.notRegex(`${built.stdout}${built.stderr}`, /nobody-but-root/);
+    t.is(statSync(join(beside, 'new'), { throwIfNoEntry: false }), undefined);
+  },
+);
+
+for (const [what, lines, expected] of [
+  ['the host’s network', ['sandbox: { network: host }'], /sandbox\.network host.*users\.networks/s],
+  ['hosts', ['sandbox: { egress: [example.org] }'], /sandbox\.egress.*users\.egress/s],
+  ['nested sandboxes', ['sandbox: { profile: nested }'], /sandbox\.profile nested/],
+  ['an image by path', ['image: ./x.yaml'], /the image \.\/x\.yaml/],
+] as const) {
+  test.serial(`a recipe that asks for ${what} is refused by name`, async (t) => {
+    const text = yaml(lines).replace(
+      what.includes('path') ? 'image: busybox\n' : ' ',
+      what.includes('path') ? '' : ' ',
+    );
+    const name = folder(t.context, { 'r.yaml': text });
+    const argv = ['build', `${name}/r.yaml`, '--resultdir', `${name}/out`, '--allow-host'];
+    const refused = await t.context.as(USER, argv);
+    t.not(refused.exitCode, 0);
+    t.regex(String(refused.stderr), expected);
+  });
+}
+
+test.serial('$host takes root’s word, and the user’s', async (t) => {
+  const files = { 'r.ts': script('async () => { await $host`id`; }') };
+  for (const [state, options, expected] of [
+    [t.context.closed, ['--allow-host'], /\$host is not for users: .*users\.hostCommands/],
+    [t.context, [], /\$host is not allowed: .*--allow-host/],
+  ] as const) {
+    const name = folder(state, files);
+    const argv = ['build', `${name}/r.ts`, '--resultdir', `${name}/out`, ...options];
+    const refused = await state.as(USER, argv);
+    t.not(refused.exitCode, 0);
+    t.regex(String(refused.stderr), expected);
+  }
+});
+
+test.serial(
+  '$host is the caller: ids, groups, folder, bounds; no rights, nothing of kilnd’s',
+  async (t) => {
+    const { home } = t.context;
+    const facts =
+      'cat /proc/self/status /proc/self/cgroup; ulimit -n; pwd; env; ls -l /proc/self/fd';
+    const step = `async () => { await $host\`sh -c \${${JSON.stringify(facts)}}\`; }`;
+    const name = folder(t.context, { 'r.ts': script(step) });
+    const argv = ['build', 'r.ts', '--resultdir', 'out', '--allow-host'];
+    const shell = `ulimit -n 300; exec "$@"`;
+    const client = join(t.context.beside, 'client/dist/kiln');
+    const done = await t.context.run(USER, ['sh', '-c', shell, 'sh', client, ...argv], {
+      cwd: join(home, name),
+      env: { PATH: process.env.PATH, KILN_STATE: t.context.paths.root, SECRET: 'x', LANG: 'C' },
+    });
+    succeeds(t, done);
+    const log = readFileSync(join(home, name, 'out/build.log'), 'utf8');
+    t.regex(log, new RegExp(`Uid:\\s${USER.uid}\\s${USER.uid}\\s${USER.uid}\\s${USER.uid}\\n`));
+    t.regex(log, new RegExp(`Gid:\\s${USER.gid}\\s${USER.gid}\\s${USER.gid}\\s${USER.gid}\\n`));
+    t.regex(log, new RegExp(`Groups:\\s${GROUP} ${SHARED} *\\n`));
+    t.regex(log, /NoNewPrivs:\s1\n/);
+    for (const set of ['CapInh', 'CapPrm', 'CapEff', 'CapBnd', 'CapAmb'])
+      t.regex(log, new RegExp(`${set}:\\s0+\\n`), set);
+    const own = readFileSync('/proc/self/cgroup', 'utf8').trim();
+    t.true(log.includes(own), log);
+    t.regex(log, /^300$/m);
+    t.true(log.includes(`\n${join(home, name)}\n`), log);
+    t.regex(log, /^LANG=C$/m);
+    t.notRegex(log, /SECRET|KILN_STATE|NODE_/);
+    // Its pipes, and what `ls` itself opens.
+    t.is(log.match(/^l[rwx-]{9}.* -> /gm)?.length, 4);
+  },
+);
+
+test.serial(
+  'what a recipe gives $host is nobody’s but the user’s: variables, words, folders',
+  async (t) => {
+    const { as, beside, home } = t.context;
+    const evil = join(home, 'evil.sh');
+    writeFileSync(evil, `id -u >>${join(home, 'ran')}\n`, { mode: 0o755 });
+    const env =
+      "{ LD_PRELOAD: '/tmp/none.so', BASH_ENV: '" +
+      evil +
+      "', ENV: '" +
+      evil +
+      "', PATH: '" +
+      home +
+      ':/usr/bin:/bin\', X: "a\'b; touch /etc/kiln-test-env" }';
+    const steps = [
+      `async () => { await $host({ env: ${env} })\`sh -c 'echo "$X" >said'\`; }`,
+      `async () => { await $host\`printf %s \${"a'; touch /etc/kiln-test-host; 'b"} >word\`; }`,
+      `async () => { await $host({ cwd: '/root' })\`ls\`.nothrow(); }`,
+      `async () => { await $host\`cat ${join(beside, 'loot')}\`.nothrow(); await $host\`touch /etc/kiln-test-host\`.nothrow(); }`,
+    ];
+    const name = folder(t.context, { 'r.ts': script(steps.join(', ')) });
+    const built = await as(USER, ['build', 'r.ts', '--resultdir', 'out', '--allow-host'], {
+      cwd: join(home, name),
+    });
+    succeeds(t, built);
+    t.is(readFileSync(join(home, name, 'said'), 'utf8'), "a'b; touch /etc/kiln-test-env\n");
+    t.is(readFileSync(join(home, name, 'word'), 'utf8'), "a'; touch /etc/kiln-test-host; 'b");
+    t.notRegex(readFileSync(join(home, name, 'out/build.log'), 'utf8'), /nobody-but-root/);
+    for (const path of ['/etc/kiln-test-env', '/etc/kiln-test-host'])
+      t.is(statSync(path, { throwIfNoEntry: false }), undefined, path);
+  },
+);
+
+test.serial('$host is refused where the caller is confined: it would be a way out', async (t) => {
+  const { home, paths, run, beside } = t.context;
+  const name = folder(t.context, {
+    'r.ts': script('async () => { await $host`touch out-of-it`; }'),
+  });
+  const client = join(beside, 'client/dist/kiln');
+  const argv = [client, 'build', 'r.ts', '--resultdir', 'out', '--allow-host'];
+  const env = { PATH: process.env.PATH, KILN_STATE: paths.root };
+  const confined = await run(USER, ['unshare', '--user', '--map-current-user', '--net', ...argv], {
+    cwd: join(home, name),
+    env,
+  });
+  t.not(confined.exitCode, 0);
+  t.regex(String(confined.stderr), /namespace of its own|not served|only root/);
+  t.is(statSync(join(home, name, 'out-of-it'), { throwIfNoEntry: false }), undefined);
+});
+
+test.serial('commands of $host end with the recipe', async (t) => {
+  const { as, home, run } = t.context;
+  const name = folder(t.context, {
+    'r.ts': script('async () => { await $host`sleep 54321`; }', "sandbox: { timeout: '3s' },"),
+  });
+  const built = await as(USER, ['build', 'r.ts', '--resultdir', 'out', '--allow-host'], {
+    cwd: join(home, name),
+  });
+  t.is(built.exitCode, 124, String(built.stderr));
+  t.not((await run(USER, ['pgrep', '-f', 'sleep 54321'])).exitCode, 0);
+});
