@@ -1,5 +1,4 @@
 import {
-  chmodSync,
   existsSync,
   mkdirSync,
   readdirSync,
@@ -37,13 +36,9 @@ export async function claim(directory: string, name: string, owner: Owner): Prom
   }
 }
 
-/**
- * Makes the folder that claims are in. It is locked, and who can open a folder can lock it: nobody else
- * may, also where an older version made it for all to read.
- */
+/** Makes the folder that claims are in. It is locked, and who can open a folder can lock it: nobody else may. */
 export function ensureClaims(directory: string): void {
   mkdirSync(directory, { recursive: true, mode: 0o700 });
-  chmodSync(directory, 0o700);
 }
 
 /** Gives a claim back, if it is that owner's. */
@@ -51,7 +46,7 @@ export async function releaseClaim(directory: string, name: string, owner: Owner
   const path = join(directory, name);
   try {
     await locked(directory, () => {
-      if (isOf(read(path), owner)) rmSync(path, { force: true });
+      if (read(path) === owner) rmSync(path, { force: true });
     });
   } catch (error) {
     if (!hasErrno(error, 'ENOENT')) throw error;
@@ -73,11 +68,6 @@ async function locked(directory: string, work: () => void): Promise<void> {
   await withLock(directory, work, { existing: true });
 }
 
-/** An older version named several places, the first of which is the one that counts. */
-function isOf(text: string | undefined, owner: Owner): boolean {
-  return text?.split('\n')[0] === owner;
-}
-
 function removeAbandoned(path: string): void {
   if (ownerOf(path) === 'gone') rmSync(path, { force: true });
 }
@@ -91,7 +81,7 @@ function ownerOf(path: string): 'living' | 'gone' | 'no claim' {
     const { mtimeMs } = statSync(path, { throwIfNoEntry: false }) ?? { mtimeMs: Date.now() };
     return Date.now() - mtimeMs > WRITING ? 'gone' : 'living';
   }
-  return owner.split('\n').some(exists) ? 'living' : 'gone';
+  return exists(owner) ? 'living' : 'gone';
 }
 
 function exists(path: string): boolean {

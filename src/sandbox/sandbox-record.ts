@@ -1,4 +1,3 @@
-import { chmodSync, statSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { type FoundRecord, findRecord, withFields, writeRecord } from '../state/checked-file.ts';
 import { tellDamage } from '../state/damage.ts';
@@ -80,22 +79,13 @@ export function findSandboxRecord(directory: string): FoundRecord<SandboxRecord>
  */
 export function readSandboxRecord(directory: string): SandboxRecord | undefined {
   const { value, damage } = findSandboxRecord(directory);
-  if (damage === undefined) {
-    if (value !== undefined) closeToOthers(sandboxFiles.record(directory));
-    return value;
-  }
+  if (damage === undefined) return value;
   tellDamage({
     path: damage.path,
     why: damage.why,
     done: `nobody can use the sandbox ${basename(directory)} any more, and it goes when its command ends`,
   });
   return undefined;
-}
-
-/** An older version let everybody read it. */
-function closeToOthers(path: string): void {
-  const mode = statSync(path, { throwIfNoEntry: false })?.mode;
-  if (mode !== undefined && (mode & 0o077) !== 0) chmodSync(path, 0o600);
 }
 
 /** The domain of the sandbox in `directory`, which is named by its id. */

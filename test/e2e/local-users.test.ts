@@ -81,10 +81,6 @@ async function cannotOpen(t: ExecutionContext, path: string): Promise<void> {
 
 test.serial('nothing that kiln locks can be opened by others', async (t) => {
   t.timeout(600_000 * PATIENCE);
-  // As an older version left it.
-  const { hostRun } = state.paths;
-  await mkdir(join(hostRun, 'ranges'), { recursive: true });
-  await chmod(join(hostRun, 'ranges'), 0o755);
   const archive = join(state.beside, 'tree.tar');
   const recipe = join(state.beside, 'it.yaml');
   await writeFile(recipe, `image: ${IMAGE.slice(0, 12)}\nsteps: ['true']\n`);
@@ -137,7 +133,7 @@ test.serial('nothing that kiln locks can be opened by others', async (t) => {
   for (const action of ['stop', 'delete']) {
     t.is((await state.kiln(['service', action, 'locks'])).exitCode, 0);
   }
-  t.true(locked.has(join(hostRun, 'ranges')), [...locked].join('\n'));
+  t.true(locked.has(join(state.paths.hostRun, 'ranges')), [...locked].join('\n'));
   t.true([...locked].some((path) => path.endsWith('/owner.lock')));
   t.true(locked.size >= 8, [...locked].join('\n'));
   // Of those that are gone by now, the folder or what is above it is closed, or they were made so.
@@ -203,11 +199,6 @@ test.serial('what others must not read of commands and services, they cannot', a
     const read = await asNobody('cat', file);
     t.not(read.exitCode, 0, file);
   }
-  // As an older version left it.
-  const [record = ''] = records;
-  await chmod(record, 0o644);
-  await state.kiln(['ps']);
-  t.is((await stat(record)).mode & 0o777, 0o600);
   t.is((await state.kiln(['service', 'stop', 'hush'])).exitCode, 0);
   await state.kiln(['kill', '--all']);
   await running;
