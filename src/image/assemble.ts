@@ -6,7 +6,7 @@ import { closing } from '../kernel/descriptor.ts';
 import { hasErrno } from '../kernel/libc.ts';
 import type { ScriptletPolicy } from '../recipe/load-image-recipe.ts';
 import { encodeName } from '../rpm/filename.ts';
-import type { Engine, ReservedSandbox } from '../sandbox/open.ts';
+import type { Engine } from '../sandbox/open.ts';
 import { span } from '../trace/trace.ts';
 import type { OnImageProgress } from './progress.ts';
 import type { StoredPackage } from './store/entry.ts';
@@ -40,8 +40,6 @@ export interface TreeOptions {
 export interface AssembleOptions extends TreeOptions {
   /** In installation order. */
   readonly packages: readonly StoredPackage[];
-  /** For the transaction; without scriptlets none. It stays the caller's. */
-  readonly reserved: ReservedSandbox | undefined;
 }
 
 export interface AssembledTree {
@@ -107,7 +105,7 @@ function withoutScripts({ options, composed, composition }: Parts): AssembledTre
 }
 
 async function fast({ options, plan, composed, composition }: Parts): Promise<AssembledTree> {
-  const { engine, packages, reserved, scriptlets, signal, onProgress } = options;
+  const { engine, packages, scriptlets, signal, onProgress } = options;
   const work = subdirectory(options.work, 'transaction');
   const clamp = clampTimes(newest(packages));
   const trash = openSync(subdirectory(options.work, 'displaced'), constants.O_DIRECTORY);
@@ -117,7 +115,6 @@ async function fast({ options, plan, composed, composition }: Parts): Promise<As
     tree: composed,
     plan,
     work,
-    reserved,
     packages,
     deferred: composition.deferred,
     timeout: scriptlets.timeout,
@@ -145,7 +142,7 @@ async function exact(
   { options, plan, composed }: Parts,
   reasons: readonly string[],
 ): Promise<AssembledTree> {
-  const { engine, packages, reserved, scriptlets, signal, onProgress } = options;
+  const { engine, packages, scriptlets, signal, onProgress } = options;
   const rpm = findRpm(plan);
   if (rpm === undefined) throw rpmMissing(reasons);
   onProgress?.({ kind: 'exact', reasons });
@@ -156,7 +153,6 @@ async function exact(
     tree: composed,
     rpm,
     work,
-    reserved,
     packages: await options.fetchFiles(),
     hasDev: plan.find('/dev') !== undefined,
     // rpm cannot be told to watch each script.

@@ -8,7 +8,7 @@ import { namingFullDisk } from '../kernel/system-error.ts';
 import type { LoadedImageRecipe } from '../recipe/load-image-recipe.ts';
 import type { Lock } from '../repository/lock.ts';
 import { requiredKeys } from '../repository/trust.ts';
-import { type Engine, ReservedSandbox } from '../sandbox/open.ts';
+import type { Engine } from '../sandbox/open.ts';
 import { writeRecord } from '../state/checked-file.ts';
 import { tellDamage } from '../state/damage.ts';
 import { isDiskShort } from '../state/disk-watch.ts';
@@ -156,24 +156,12 @@ async function make(request: ImageRequest, inputs: ImageInputs, id: string): Pro
   await publishImage(engine.paths, id, finish(work.path, tree.path, manifest, contents));
 }
 
-/** Makes the tree of a lock's packages. Its sandbox starts while they are unpacked, planned and composed. */
+/** Makes the tree of a lock's packages. */
 async function assembleLock(parts: TreeOptions, lock: Lock): Promise<AssembledTree> {
   const { engine, scriptlets, onProgress, signal } = parts;
-  await using sandboxes = new AsyncDisposableStack();
-  let reserved: ReservedSandbox | undefined;
-  const onFetched = async () => {
-    // Fetching may end after everything else has failed.
-    if (scriptlets.mode === 'none' || sandboxes.disposed) return;
-    reserved = sandboxes.use(new ReservedSandbox(engine));
-    await reserved.requested;
-  };
-  const packages = await obtainPackages(engine.paths, lock, {
-    disk: scriptlets.disk,
-    onProgress,
-    signal,
-    onFetched,
-  });
-  return await assembleTree({ ...parts, packages, reserved });
+  const { disk } = scriptlets;
+  const packages = await obtainPackages(engine.paths, lock, { disk, onProgress, signal });
+  return await assembleTree({ ...parts, packages });
 }
 
 async function leaseBase({ engine, base }: ImageRequest): Promise<LeasedImage> {

@@ -1,7 +1,6 @@
 import { closeSync, constants, lstatSync, mkdirSync, openSync } from 'node:fs';
 import { join } from 'node:path';
 import { closing } from '../kernel/descriptor.ts';
-import { ReservedSandbox } from '../sandbox/open.ts';
 import { type AssembledTree, clampTimes, removeMountPoints, type TreeOptions } from './assemble.ts';
 import type { LeasedImage } from './store/images.ts';
 import { installOnTop, rpmMissing } from './transaction/exact.ts';
@@ -23,7 +22,6 @@ export async function extendTree(
   if (rpm === undefined) throw rpmMissing([`${base.manifest.name} is extended`]);
   const inner = join(work, 'transaction');
   mkdirSync(inner, { mode: 0o700 });
-  await using reserved = new ReservedSandbox(engine);
   const packages = await options.fetchFiles();
   const path = join(work, 'extended');
   const clamp = clampTimes(epoch);
@@ -32,7 +30,6 @@ export async function extendTree(
     tree: base.tree,
     rpm,
     work: inner,
-    reserved,
     packages,
     timeout: scriptlets.timeout * (packages.length + 1),
     disk: scriptlets.disk,

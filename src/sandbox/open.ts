@@ -3,9 +3,7 @@ import { KilnError } from '../errors.ts';
 import type { UserIds } from '../kernel/acting-as.ts';
 import { tryLock } from '../kernel/flock.ts';
 import { delegateCgroup } from '../kernel/own-cgroups.ts';
-import { isDead } from '../kernel/process.ts';
 import type { Connection } from '../libvirt/connection.ts';
-import { awaitedLater, deferred } from '../promise.ts';
 import type { StatePaths } from '../state/paths.ts';
 import { span } from '../trace/trace.ts';
 import type { BindOwners } from './filesystem.ts';
@@ -54,47 +52,6 @@ export interface SandboxUse extends Omit<BindOwners, 'groups'> {
   readonly signal?: AbortSignal | undefined;
   /** The sandbox is to be kept: it must not die with this process. */
   readonly outlives?: boolean;
-  /** A sandbox taken before, for a sandbox with the usual network and label that dies with this process. */
-  readonly reserved?: ReservedSandbox | undefined;
-}
-
-/** What a sandbox is like that is taken before it is known who for. */
-const USUAL = { network: 'private', label: { kind: 'auto' }, boot: false } as const;
-
-/** A sandbox that is being started before it is known what goes into it. Disposing of it destroys it. */
-export class ReservedSandbox implements AsyncDisposable {
-  readonly #engine: Engine;
-  #sandbox: Promise<SandboxDomain> | undefined;
-
-  /** Fulfilled once there is nothing to do for it but to wait: libvirt starts it, or it is there. */
-  readonly requested: Promise<void>;
-
-  constructor(engine: Engine) {
-    this.#engine = engine;
-    const requested = deferred<void>();
-    this.requested = requested.promise;
-    this.#sandbox = awaitedLater(
-      takeSandbox(engine, USUAL, false, requested.resolve).finally(requested.resolve),
-    );
-  }
-
-  /** The sandbox, which is the caller's from here on. If it has died while it waited, another one. */
-  take(): Promise<SandboxDomain> {
-    const sandbox = this.#sandbox;
-    if (sandbox === undefined) throw new TypeError('the sandbox has been taken already');
-    this.#sandbox = undefined;
-    return sandbox.then(async (waiting) => {
-      const { ended, initPid } = waiting.channel;
-      if (!ended && !isDead(initPid)) return waiting;
-      await waiting.destroy();
-      return await takeSandbox(this.#engine, USUAL, false);
-    });
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    const sandbox = await this.#sandbox?.catch(() => undefined);
-    await sandbox?.destroy();
-  }
 }
 
 /**
@@ -112,8 +69,7 @@ export async function openSandbox(
     ...withinShare(wanted, engine.owner),
     network: knownInterface(wanted.network),
   };
-  const sandbox = await (use.reserved?.take() ??
-    takeSandbox(engine, specification, use.outlives ?? false));
+  const sandbox = await takeSandbox(engine, specification, use.outlives ?? false);
   const { labels } = sandbox.record;
   const mounts = specification.nested || specification.boot;
   sandbox.describe({
@@ -163,7 +119,6 @@ async function takeSandbox(
   engine: Engine,
   { network, label, boot }: Pick<SandboxSpecification, 'network' | 'label' | 'boot'>,
   outlives: boolean,
-  onRequested?: () => void,
 ): Promise<SandboxDomain> {
   requirePolicy(label);
   // A parked sandbox has the label that is usual on this host, and knows its cgroups: for a system they
@@ -180,7 +135,6 @@ async function takeSandbox(
     label,
     autodestroy: !outlives,
   });
-  onRequested?.();
   return await SandboxDomain.own(engine.paths, started, engine.connect);
 }
 

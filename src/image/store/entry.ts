@@ -1,5 +1,5 @@
 /** An entry of the package store: a folder with an unpacked package, its header, and a file that says what it is. */
-import { existsSync, readFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { hasErrno } from '../../kernel/libc.ts';
 import { shortHashOf } from '../../kernel/short-hash.ts';
@@ -51,11 +51,6 @@ export function installedSize(directory: string): number | undefined {
   const take = (value: object) =>
     (value as { package?: { installedSize?: number } }).package?.installedSize;
   return findRecord(entryFile(directory), take).value;
-}
-
-/** Whether there is anything of a package; what it is worth shows when it is read. */
-export function hasEntry(paths: StatePaths, digest: string): boolean {
-  return existsSync(entryFile(packageDirectory(paths, digest)));
 }
 
 /** What the store has of a package; undefined if that is nothing, or nothing to rely on. */

@@ -25,7 +25,6 @@ import { aboutPackages, namingPackages } from './about-package.ts';
 import { checkFiles, checkIdentity, checkStored, noteCheck } from './check-signatures.ts';
 import {
   entryFile,
-  hasEntry,
   packageDirectory,
   readStoredPackage,
   type StoredPackage,
@@ -37,11 +36,6 @@ import { discard, ensureStore, lockFile, openWorkDirectory } from './work-direct
 export interface ObtainOptions {
   /** Bytes that all of the packages may unpack to. */
   readonly disk: number;
-  /**
-   * Called once, when every package is on this machine: nothing is waited for any more, only worked.
-   * Where no package has to be unpacked, what it begins has a start before that.
-   */
-  readonly onFetched?: (() => Promise<void>) | undefined;
   readonly onProgress?: OnImageProgress | undefined;
   readonly signal?: AbortSignal | undefined;
 }
@@ -57,14 +51,6 @@ export async function obtainPackages(
   options: ObtainOptions,
 ): Promise<StoredPackage[]> {
   ensureStore(paths);
-  let told = false;
-  const onFetched = async () => {
-    const first = !told;
-    told = true;
-    if (first) await options.onFetched?.();
-  };
-  // Reading them takes a while, in which others can begin.
-  if (lock.packages.every((wanted) => hasEntry(paths, wanted.digest))) await onFetched();
   const present = lock.packages.map((wanted) => readStoredPackage(paths, wanted.digest));
   const found = lock.packages.filter((_, index) => present[index] !== undefined);
   const check = (packages: readonly LockedPackage[]) =>
@@ -82,7 +68,7 @@ export async function obtainPackages(
   const added =
     missing.length === 0
       ? new Map<string, StoredPackage>()
-      : await addPackages(paths, lock, missing, { ...options, onFetched });
+      : await addPackages(paths, lock, missing, options);
   const byOthers = missing.filter(({ digest }) => !added.has(digest));
   const [wrong] = byOthers.length === 0 ? [] : await check(byOthers);
   if (wrong !== undefined) throw wasDeleted(wrong);
@@ -162,13 +148,7 @@ async function addPackages(
     if (fetching !== undefined) return fetching;
     const onPackage = (digest: string) => arrivals.get(digest)?.resolve();
     // Thrown to whoever waits for a package; all may have given up before.
-    fetching = awaitedLater(
-      fetchFiles(paths, part, { ...options, signal, onPackage }).then((found) => {
-        // Unpacking need not wait for it.
-        options.onFetched?.().catch(() => undefined);
-        return found;
-      }),
-    );
+    fetching = awaitedLater(fetchFiles(paths, part, { ...options, signal, onPackage }));
     return fetching;
   };
   const ready = async (digest: string) => {
@@ -200,8 +180,7 @@ async function addPackages(
     // One at a time: two builds that want the same packages do not unpack them twice.
     await withLock(lockFile(paths, 'unpack'), unpack, { signal: options.signal });
     // Somebody else may have unpacked them all, or some, which are checked all the same.
-    if (fetching === undefined) await options.onFetched?.();
-    else await fetching;
+    await fetching;
   } catch (error) {
     stop.abort(error);
     throw error;

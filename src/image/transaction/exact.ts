@@ -3,7 +3,7 @@ import { dirname, join } from 'node:path';
 import { KilnError } from '../../errors.ts';
 import { openDirectory, unlinkat } from '../../kernel/at.ts';
 import { hasErrno } from '../../kernel/libc.ts';
-import type { Engine, ReservedSandbox } from '../../sandbox/open.ts';
+import type { Engine } from '../../sandbox/open.ts';
 import { ControlDirectory } from './control.ts';
 import { SOLVED_BEFORE } from './rpm-options.ts';
 import { failure } from './run-steps.ts';
@@ -18,7 +18,6 @@ export interface ExactTransaction {
   readonly rpm: string;
   /** An empty folder for what happens. */
   readonly work: string;
-  readonly reserved?: ReservedSandbox | undefined;
   /** Done while rpm runs. */
   readonly meanwhile?: () => void;
   /** Whole package files. */
@@ -92,14 +91,13 @@ export async function installOnTop(
 }
 
 async function runRpm(options: ExactTransaction, more: readonly string[]): Promise<string[]> {
-  const { engine, tree, rpm, work, reserved, timeout, disk, signal, meanwhile } = options;
+  const { engine, tree, rpm, work, timeout, disk, signal, meanwhile } = options;
   const control = new ControlDirectory(join(work, 'control'));
   const files = options.packages.map((file) => control.addFile(file));
   await using sandbox = await TransactionSandbox.open(engine, {
     tree,
     scratch: join(work, 'scratch'),
     control: control.path,
-    reserved,
     disk,
   });
   const argv = [rpm, ...more, ...INSTALL, ...files];

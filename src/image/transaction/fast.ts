@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import type { RpmPackage } from '../../rpm/package.ts';
-import type { Engine, ReservedSandbox } from '../../sandbox/open.ts';
+import type { Engine } from '../../sandbox/open.ts';
 import type { StoredPackage } from '../store/entry.ts';
 import type { DeferredOwner } from '../tree/compose.ts';
 import type { TreePlan } from '../tree/plan.ts';
@@ -18,7 +18,6 @@ export interface FastTransaction {
   readonly plan: TreePlan;
   /** An empty folder for what happens. */
   readonly work: string;
-  readonly reserved: ReservedSandbox | undefined;
   readonly packages: readonly StoredPackage[];
   readonly deferred: readonly DeferredOwner[];
   /** For each script, seconds. */
@@ -38,7 +37,7 @@ export interface FastTransaction {
 export async function runFastTransaction(
   options: FastTransaction,
 ): Promise<{ readonly upper: string; readonly warnings: readonly string[] }> {
-  const { engine, tree, plan, work, reserved, packages, signal } = options;
+  const { engine, tree, plan, work, packages, signal } = options;
   const control = new ControlDirectory(join(work, 'control'));
   const scratch = join(work, 'scratch');
   const rpm = findRpm(plan);
@@ -46,7 +45,6 @@ export async function runFastTransaction(
     tree,
     scratch,
     control: control.path,
-    reserved,
     disk: options.disk,
   });
   let order: readonly RpmPackage[] | undefined;

@@ -5,7 +5,7 @@ import { TRANSACTION_CAPABILITIES } from '../../sandbox/capabilities.ts';
 import { type CommandPlan, planSandbox } from '../../sandbox/door/plan.ts';
 import { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
 import { labelForImages } from '../../sandbox/labels/runner.ts';
-import type { Engine, ReservedSandbox } from '../../sandbox/open.ts';
+import type { Engine } from '../../sandbox/open.ts';
 import { seccompFilter } from '../../sandbox/seccomp/profile.ts';
 import { DiskWatch } from '../../state/disk-watch.ts';
 import { span } from '../../trace/trace.ts';
@@ -36,7 +36,6 @@ export interface TransactionSandboxOptions {
   readonly scratch: string;
   /** A folder of the host that the sandbox sees at {@link CONTROL}, read-only. */
   readonly control: string;
-  readonly reserved?: ReservedSandbox | undefined;
   /** Bytes that may be written. */
   readonly disk: number;
 }
@@ -92,7 +91,7 @@ export class TransactionSandbox implements AsyncDisposable {
     options: TransactionSandboxOptions,
   ): Promise<TransactionSandbox> {
     await mkdir(options.scratch, { recursive: true });
-    const { tree, scratch, reserved } = options;
+    const { tree, scratch } = options;
     const plan = planSandbox(
       {
         ...{ scratch, hostname: 'localhost', privateTmp: false },
@@ -113,7 +112,7 @@ export class TransactionSandbox implements AsyncDisposable {
       hint: '`disk` in the recipe of the image allows more, as `disk: 64G`',
     });
     try {
-      const planned = await PlannedSandbox.open(engine, plan, { reserved });
+      const planned = await PlannedSandbox.open(engine, plan);
       const sandbox = new TransactionSandbox(planned, scratch, disk);
       try {
         disk.kills(planned.initPid);

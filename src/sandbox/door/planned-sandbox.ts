@@ -13,7 +13,7 @@ import type { StatePaths } from '../../state/paths.ts';
 import type { CommandFacts } from '../command-facts.ts';
 import type { SandboxControl } from '../control.ts';
 import type { SandboxFacts } from '../facts.ts';
-import { type Engine, openSandbox, type ReservedSandbox, reopenSandbox } from '../open.ts';
+import { type Engine, openSandbox, reopenSandbox } from '../open.ts';
 import { commandPolicy, type PolicyRequest } from '../policy.ts';
 import type { RefusedCall, SandboxProcess } from '../process.ts';
 import type { Sandbox } from '../sandbox.ts';
@@ -31,8 +31,6 @@ export interface OpenIo {
   readonly signal?: AbortSignal | undefined;
   /** Is shown what the sandbox uses while commands run. */
   readonly samples?: UsageWatcher | undefined;
-  /** A sandbox taken before, for a plan with the usual network and label. */
-  readonly reserved?: ReservedSandbox | undefined;
 }
 
 /** Looks now and then at what a sandbox has used, until the answer is disposed of. */
