@@ -102,6 +102,12 @@ function signature(verb: 'get' | 'put', name: FieldName): string {
     : `void wire_put_${snake(name)}(struct writer *out, ${typeOf(name)}v)`;
 }
 
+/** What reads or writes a field of one part: there is one function for each kind. */
+function shared(part: Part): string {
+  const [, size] = inC(part);
+  return size === undefined ? 'text' : `u${size * 8}`;
+}
+
 /** Fields that the init reads, or writes, and that have something to it. */
 function handled(verb: 'get' | 'put'): readonly (readonly [FieldName, Record<string, Part>])[] {
   return fields
@@ -145,12 +151,27 @@ ${[...both]
   .map(([name, parts]) => structure(name, parts))
   .join('\n')}
 // Reads a field of a message that has been checked.
+uint32_t wire_get_u32(const struct field *field);
+uint64_t wire_get_u64(const struct field *field);
+const char *wire_get_text(const struct field *field);
 ${handled('get')
-  .map(([name]) => `${signature('get', name)};\n`)
+  .map(([name, parts]) => {
+    const part = only(parts);
+    return part === undefined
+      ? `${signature('get', name)};\n`
+      : `#define wire_get_${snake(name)} wire_get_${shared(part)}\n`;
+  })
   .join('')}
 // Adds a field to an answer.
+void wire_put_u32(struct writer *out, uint32_t tag, uint32_t v);
+void wire_put_text(struct writer *out, uint32_t tag, const char *v);
 ${handled('put')
-  .map(([name]) => `${signature('put', name)};\n`)
+  .map(([name, parts]) => {
+    const part = only(parts);
+    return part === undefined
+      ? `${signature('put', name)};\n`
+      : `#define wire_put_${snake(name)}(out, v) wire_put_${shared(part)}(out, FIELD_${upper(name)}, v)\n`;
+  })
   .join('')}
 #endif
 `;
@@ -158,26 +179,25 @@ ${handled('put')
 
 function getter([name, parts]: readonly [FieldName, Readonly<Record<string, Part>>]): string {
   const lines = Object.entries(parts).map(([key, part]) => {
-    const member = only(parts) === undefined ? `v.${snake(key)}` : 'v';
+    const member = `v.${snake(key)}`;
     const [, size] = inC(part);
-    if (size !== undefined) return `  at = take(&${member}, at, ${size});\n`;
+    if (size !== undefined) return `  take(&at, &${member}, ${size});\n`;
     if (part.kind === 'bytes') {
       return `  ${member} = at;\n  ${member}_length = field->length - (size_t)(at - field->data);\n`;
     }
-    return `  ${member} = (const char *)at;\n  at += strlen(${member}) + 1;\n`;
+    return `  ${member} = take_text(&at);\n`;
   });
   return `${signature('get', name)} {
   ${typeOf(name)}v;
   const unsigned char *at = field->data;
-${lines.join('')}  (void)at;
-  return v;
+${lines.join('')}  return v;
 }
 `;
 }
 
 function putter([name, parts]: readonly [FieldName, Readonly<Record<string, Part>>]): string {
   const lines = Object.entries(parts).map(([key, part]) => {
-    const member = only(parts) === undefined ? `v.${snake(key)}` : 'v';
+    const member = `v.${snake(key)}`;
     if (part.kind === 'bytes') return `  writer_add(out, ${member}, ${member}_length);\n`;
     const [, size] = inC(part);
     return size === undefined
@@ -252,13 +272,51 @@ export function guestSource(): string {
 
 #include "protocol.h"
 
-static const unsigned char *take(void *to, const unsigned char *from, size_t length) {
-  memcpy(to, from, length);
-  return from + length;
+static void take(const unsigned char **at, void *to, size_t length) {
+  memcpy(to, *at, length);
+  *at += length;
 }
 
-${handled('get').map(getter).join('\n')}
-${handled('put').map(putter).join('\n')}
+static const char *take_text(const unsigned char **at) {
+  const char *text = (const char *)*at;
+  *at += strlen(text) + 1;
+  return text;
+}
+
+uint32_t wire_get_u32(const struct field *field) {
+  uint32_t v;
+  memcpy(&v, field->data, sizeof v);
+  return v;
+}
+
+uint64_t wire_get_u64(const struct field *field) {
+  uint64_t v;
+  memcpy(&v, field->data, sizeof v);
+  return v;
+}
+
+const char *wire_get_text(const struct field *field) { return (const char *)field->data; }
+
+${handled('get')
+  .filter(([, parts]) => only(parts) === undefined)
+  .map(getter)
+  .join('\n')}
+void wire_put_u32(struct writer *out, uint32_t tag, uint32_t v) {
+  size_t start = writer_field(out, tag);
+  writer_add(out, &v, sizeof v);
+  writer_end(out, start);
+}
+
+void wire_put_text(struct writer *out, uint32_t tag, const char *v) {
+  size_t start = writer_field(out, tag);
+  writer_add(out, v, strlen(v) + 1);
+  writer_end(out, start);
+}
+
+${handled('put')
+  .filter(([, parts]) => only(parts) === undefined)
+  .map(putter)
+  .join('\n')}
 ${specs.join('')}
 ${requests.map(messageSpec).join('')}
 const struct message_spec request_specs[] = {

@@ -4,201 +4,88 @@
 
 #include "protocol.h"
 
-static const unsigned char *take(void *to, const unsigned char *from, size_t length) {
-  memcpy(to, from, length);
-  return from + length;
+static void take(const unsigned char **at, void *to, size_t length) {
+  memcpy(to, *at, length);
+  *at += length;
 }
 
-const char *wire_get_hostname(const struct field *field) {
-  const char *v;
-  const unsigned char *at = field->data;
-  v = (const char *)at;
-  at += strlen(v) + 1;
-  (void)at;
-  return v;
+static const char *take_text(const unsigned char **at) {
+  const char *text = (const char *)*at;
+  *at += strlen(text) + 1;
+  return text;
 }
 
-uint32_t wire_get_lower(const struct field *field) {
+uint32_t wire_get_u32(const struct field *field) {
   uint32_t v;
-  const unsigned char *at = field->data;
-  at = take(&v, at, 4);
-  (void)at;
+  memcpy(&v, field->data, sizeof v);
   return v;
 }
 
-uint64_t wire_get_scratch_tmpfs(const struct field *field) {
+uint64_t wire_get_u64(const struct field *field) {
   uint64_t v;
-  const unsigned char *at = field->data;
-  at = take(&v, at, 8);
-  (void)at;
+  memcpy(&v, field->data, sizeof v);
   return v;
 }
 
-uint32_t wire_get_scratch(const struct field *field) {
-  uint32_t v;
-  const unsigned char *at = field->data;
-  at = take(&v, at, 4);
-  (void)at;
-  return v;
-}
+const char *wire_get_text(const struct field *field) { return (const char *)field->data; }
 
 struct wire_tmpfs wire_get_tmpfs(const struct field *field) {
   struct wire_tmpfs v;
   const unsigned char *at = field->data;
-  at = take(&v.mode, at, 4);
-  at = take(&v.bytes, at, 8);
-  v.path = (const char *)at;
-  at += strlen(v.path) + 1;
-  (void)at;
+  take(&at, &v.mode, 4);
+  take(&at, &v.bytes, 8);
+  v.path = take_text(&at);
   return v;
 }
 
 struct wire_bind wire_get_bind(const struct field *field) {
   struct wire_bind v;
   const unsigned char *at = field->data;
-  at = take(&v.fd, at, 4);
-  at = take(&v.access, at, 4);
-  at = take(&v.directory, at, 4);
-  v.path = (const char *)at;
-  at += strlen(v.path) + 1;
-  (void)at;
-  return v;
-}
-
-const char *wire_get_mask(const struct field *field) {
-  const char *v;
-  const unsigned char *at = field->data;
-  v = (const char *)at;
-  at += strlen(v) + 1;
-  (void)at;
-  return v;
-}
-
-const char *wire_get_readonly(const struct field *field) {
-  const char *v;
-  const unsigned char *at = field->data;
-  v = (const char *)at;
-  at += strlen(v) + 1;
-  (void)at;
+  take(&at, &v.fd, 4);
+  take(&at, &v.access, 4);
+  take(&at, &v.directory, 4);
+  v.path = take_text(&at);
   return v;
 }
 
 struct wire_file wire_get_file(const struct field *field) {
   struct wire_file v;
   const unsigned char *at = field->data;
-  at = take(&v.mode, at, 4);
-  at = take(&v.uid, at, 4);
-  at = take(&v.gid, at, 4);
-  v.path = (const char *)at;
-  at += strlen(v.path) + 1;
+  take(&at, &v.mode, 4);
+  take(&at, &v.uid, 4);
+  take(&at, &v.gid, 4);
+  v.path = take_text(&at);
   v.content = at;
   v.content_length = field->length - (size_t)(at - field->data);
-  (void)at;
   return v;
 }
 
 struct wire_directory wire_get_directory(const struct field *field) {
   struct wire_directory v;
   const unsigned char *at = field->data;
-  at = take(&v.mode, at, 4);
-  at = take(&v.uid, at, 4);
-  at = take(&v.gid, at, 4);
-  v.path = (const char *)at;
-  at += strlen(v.path) + 1;
-  (void)at;
-  return v;
-}
-
-uint32_t wire_get_namespaces(const struct field *field) {
-  uint32_t v;
-  const unsigned char *at = field->data;
-  at = take(&v, at, 4);
-  (void)at;
+  take(&at, &v.mode, 4);
+  take(&at, &v.uid, 4);
+  take(&at, &v.gid, 4);
+  v.path = take_text(&at);
   return v;
 }
 
 struct wire_label wire_get_label(const struct field *field) {
   struct wire_label v;
   const unsigned char *at = field->data;
-  at = take(&v.module, at, 4);
-  v.init = (const char *)at;
-  at += strlen(v.init) + 1;
-  v.command = (const char *)at;
-  at += strlen(v.command) + 1;
-  v.files = (const char *)at;
-  at += strlen(v.files) + 1;
-  (void)at;
-  return v;
-}
-
-uint32_t wire_get_wait(const struct field *field) {
-  uint32_t v;
-  const unsigned char *at = field->data;
-  at = take(&v, at, 4);
-  (void)at;
+  take(&at, &v.module, 4);
+  v.init = take_text(&at);
+  v.command = take_text(&at);
+  v.files = take_text(&at);
   return v;
 }
 
 struct wire_etc_file wire_get_etc_file(const struct field *field) {
   struct wire_etc_file v;
   const unsigned char *at = field->data;
-  v.name = (const char *)at;
-  at += strlen(v.name) + 1;
+  v.name = take_text(&at);
   v.content = at;
   v.content_length = field->length - (size_t)(at - field->data);
-  (void)at;
-  return v;
-}
-
-uint32_t wire_get_id(const struct field *field) {
-  uint32_t v;
-  const unsigned char *at = field->data;
-  at = take(&v, at, 4);
-  (void)at;
-  return v;
-}
-
-const char *wire_get_argument(const struct field *field) {
-  const char *v;
-  const unsigned char *at = field->data;
-  v = (const char *)at;
-  at += strlen(v) + 1;
-  (void)at;
-  return v;
-}
-
-const char *wire_get_variable(const struct field *field) {
-  const char *v;
-  const unsigned char *at = field->data;
-  v = (const char *)at;
-  at += strlen(v) + 1;
-  (void)at;
-  return v;
-}
-
-const char *wire_get_workdir(const struct field *field) {
-  const char *v;
-  const unsigned char *at = field->data;
-  v = (const char *)at;
-  at += strlen(v) + 1;
-  (void)at;
-  return v;
-}
-
-const char *wire_get_user(const struct field *field) {
-  const char *v;
-  const unsigned char *at = field->data;
-  v = (const char *)at;
-  at += strlen(v) + 1;
-  (void)at;
-  return v;
-}
-
-uint64_t wire_get_capabilities(const struct field *field) {
-  uint64_t v;
-  const unsigned char *at = field->data;
-  at = take(&v, at, 8);
-  (void)at;
   return v;
 }
 
@@ -207,7 +94,6 @@ struct wire_seccomp wire_get_seccomp(const struct field *field) {
   const unsigned char *at = field->data;
   v.filter = at;
   v.filter_length = field->length - (size_t)(at - field->data);
-  (void)at;
   return v;
 }
 
@@ -216,124 +102,52 @@ struct wire_verdicts wire_get_verdicts(const struct field *field) {
   const unsigned char *at = field->data;
   v.filter = at;
   v.filter_length = field->length - (size_t)(at - field->data);
-  (void)at;
   return v;
 }
 
 struct wire_rlimit wire_get_rlimit(const struct field *field) {
   struct wire_rlimit v;
   const unsigned char *at = field->data;
-  at = take(&v.resource, at, 4);
-  at = take(&v.soft, at, 8);
-  at = take(&v.hard, at, 8);
-  (void)at;
+  take(&at, &v.resource, 4);
+  take(&at, &v.soft, 8);
+  take(&at, &v.hard, 8);
   return v;
 }
 
 struct wire_terminal wire_get_terminal(const struct field *field) {
   struct wire_terminal v;
   const unsigned char *at = field->data;
-  at = take(&v.rows, at, 2);
-  at = take(&v.columns, at, 2);
-  (void)at;
-  return v;
-}
-
-uint32_t wire_get_umask(const struct field *field) {
-  uint32_t v;
-  const unsigned char *at = field->data;
-  at = take(&v, at, 4);
-  (void)at;
-  return v;
-}
-
-uint32_t wire_get_landlock(const struct field *field) {
-  uint32_t v;
-  const unsigned char *at = field->data;
-  at = take(&v, at, 4);
-  (void)at;
+  take(&at, &v.rows, 2);
+  take(&at, &v.columns, 2);
   return v;
 }
 
 struct wire_boot wire_get_boot(const struct field *field) {
   struct wire_boot v;
   const unsigned char *at = field->data;
-  at = take(&v.rule, at, 4);
-  v.path = (const char *)at;
-  at += strlen(v.path) + 1;
-  (void)at;
-  return v;
-}
-
-uint32_t wire_get_signal(const struct field *field) {
-  uint32_t v;
-  const unsigned char *at = field->data;
-  at = take(&v, at, 4);
-  (void)at;
-  return v;
-}
-
-uint32_t wire_get_ttl(const struct field *field) {
-  uint32_t v;
-  const unsigned char *at = field->data;
-  at = take(&v, at, 4);
-  (void)at;
-  return v;
-}
-
-uint32_t wire_get_family(const struct field *field) {
-  uint32_t v;
-  const unsigned char *at = field->data;
-  at = take(&v, at, 4);
-  (void)at;
-  return v;
-}
-
-uint32_t wire_get_process(const struct field *field) {
-  uint32_t v;
-  const unsigned char *at = field->data;
-  at = take(&v, at, 4);
-  (void)at;
-  return v;
-}
-
-const char *wire_get_socket(const struct field *field) {
-  const char *v;
-  const unsigned char *at = field->data;
-  v = (const char *)at;
-  at += strlen(v) + 1;
-  (void)at;
-  return v;
-}
-
-const char *wire_get_interface(const struct field *field) {
-  const char *v;
-  const unsigned char *at = field->data;
-  v = (const char *)at;
-  at += strlen(v) + 1;
-  (void)at;
+  take(&at, &v.rule, 4);
+  v.path = take_text(&at);
   return v;
 }
 
 struct wire_address wire_get_address(const struct field *field) {
   struct wire_address v;
   const unsigned char *at = field->data;
-  at = take(&v.address, at, 4);
-  at = take(&v.mask, at, 4);
-  at = take(&v.gateway, at, 4);
-  (void)at;
+  take(&at, &v.address, 4);
+  take(&at, &v.mask, 4);
+  take(&at, &v.gateway, 4);
   return v;
 }
 
-void wire_put_id(struct writer *out, uint32_t v) {
-  size_t start = writer_field(out, FIELD_ID);
-  writer_add(out, &v, 4);
+void wire_put_u32(struct writer *out, uint32_t tag, uint32_t v) {
+  size_t start = writer_field(out, tag);
+  writer_add(out, &v, sizeof v);
   writer_end(out, start);
 }
 
-void wire_put_process(struct writer *out, uint32_t v) {
-  size_t start = writer_field(out, FIELD_PROCESS);
-  writer_add(out, &v, 4);
+void wire_put_text(struct writer *out, uint32_t tag, const char *v) {
+  size_t start = writer_field(out, tag);
+  writer_add(out, v, strlen(v) + 1);
   writer_end(out, start);
 }
 
@@ -343,18 +157,6 @@ void wire_put_failure(struct writer *out, struct wire_failure v) {
   writer_add(out, &v.error, 4);
   writer_add(out, &v.number, 4);
   writer_add(out, v.text, strlen(v.text) + 1);
-  writer_end(out, start);
-}
-
-void wire_put_facts(struct writer *out, const char *v) {
-  size_t start = writer_field(out, FIELD_FACTS);
-  writer_add(out, v, strlen(v) + 1);
-  writer_end(out, start);
-}
-
-void wire_put_status(struct writer *out, uint32_t v) {
-  size_t start = writer_field(out, FIELD_STATUS);
-  writer_add(out, &v, 4);
   writer_end(out, start);
 }
 
@@ -372,12 +174,6 @@ void wire_put_refused(struct writer *out, struct wire_refused v) {
   writer_add(out, &v.number, 4);
   writer_add(out, &v.action, 4);
   writer_add(out, &v.count, 4);
-  writer_end(out, start);
-}
-
-void wire_put_value(struct writer *out, uint32_t v) {
-  size_t start = writer_field(out, FIELD_VALUE);
-  writer_add(out, &v, 4);
   writer_end(out, start);
 }
 

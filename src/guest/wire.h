@@ -306,50 +306,55 @@ struct wire_said {
 };
 
 // Reads a field of a message that has been checked.
-const char *wire_get_hostname(const struct field *field);
-uint32_t wire_get_lower(const struct field *field);
-uint64_t wire_get_scratch_tmpfs(const struct field *field);
-uint32_t wire_get_scratch(const struct field *field);
+uint32_t wire_get_u32(const struct field *field);
+uint64_t wire_get_u64(const struct field *field);
+const char *wire_get_text(const struct field *field);
+#define wire_get_hostname wire_get_text
+#define wire_get_lower wire_get_u32
+#define wire_get_scratch_tmpfs wire_get_u64
+#define wire_get_scratch wire_get_u32
 struct wire_tmpfs wire_get_tmpfs(const struct field *field);
 struct wire_bind wire_get_bind(const struct field *field);
-const char *wire_get_mask(const struct field *field);
-const char *wire_get_readonly(const struct field *field);
+#define wire_get_mask wire_get_text
+#define wire_get_readonly wire_get_text
 struct wire_file wire_get_file(const struct field *field);
 struct wire_directory wire_get_directory(const struct field *field);
-uint32_t wire_get_namespaces(const struct field *field);
+#define wire_get_namespaces wire_get_u32
 struct wire_label wire_get_label(const struct field *field);
-uint32_t wire_get_wait(const struct field *field);
+#define wire_get_wait wire_get_u32
 struct wire_etc_file wire_get_etc_file(const struct field *field);
-uint32_t wire_get_id(const struct field *field);
-const char *wire_get_argument(const struct field *field);
-const char *wire_get_variable(const struct field *field);
-const char *wire_get_workdir(const struct field *field);
-const char *wire_get_user(const struct field *field);
-uint64_t wire_get_capabilities(const struct field *field);
+#define wire_get_id wire_get_u32
+#define wire_get_argument wire_get_text
+#define wire_get_variable wire_get_text
+#define wire_get_workdir wire_get_text
+#define wire_get_user wire_get_text
+#define wire_get_capabilities wire_get_u64
 struct wire_seccomp wire_get_seccomp(const struct field *field);
 struct wire_verdicts wire_get_verdicts(const struct field *field);
 struct wire_rlimit wire_get_rlimit(const struct field *field);
 struct wire_terminal wire_get_terminal(const struct field *field);
-uint32_t wire_get_umask(const struct field *field);
-uint32_t wire_get_landlock(const struct field *field);
+#define wire_get_umask wire_get_u32
+#define wire_get_landlock wire_get_u32
 struct wire_boot wire_get_boot(const struct field *field);
-uint32_t wire_get_signal(const struct field *field);
-uint32_t wire_get_ttl(const struct field *field);
-uint32_t wire_get_family(const struct field *field);
-uint32_t wire_get_process(const struct field *field);
-const char *wire_get_socket(const struct field *field);
-const char *wire_get_interface(const struct field *field);
+#define wire_get_signal wire_get_u32
+#define wire_get_ttl wire_get_u32
+#define wire_get_family wire_get_u32
+#define wire_get_process wire_get_u32
+#define wire_get_socket wire_get_text
+#define wire_get_interface wire_get_text
 struct wire_address wire_get_address(const struct field *field);
 
 // Adds a field to an answer.
-void wire_put_id(struct writer *out, uint32_t v);
-void wire_put_process(struct writer *out, uint32_t v);
+void wire_put_u32(struct writer *out, uint32_t tag, uint32_t v);
+void wire_put_text(struct writer *out, uint32_t tag, const char *v);
+#define wire_put_id(out, v) wire_put_u32(out, FIELD_ID, v)
+#define wire_put_process(out, v) wire_put_u32(out, FIELD_PROCESS, v)
 void wire_put_failure(struct writer *out, struct wire_failure v);
-void wire_put_facts(struct writer *out, const char *v);
-void wire_put_status(struct writer *out, uint32_t v);
+#define wire_put_facts(out, v) wire_put_text(out, FIELD_FACTS, v)
+#define wire_put_status(out, v) wire_put_u32(out, FIELD_STATUS, v)
 void wire_put_usage(struct writer *out, struct wire_usage v);
 void wire_put_refused(struct writer *out, struct wire_refused v);
-void wire_put_value(struct writer *out, uint32_t v);
+#define wire_put_value(out, v) wire_put_u32(out, FIELD_VALUE, v)
 void wire_put_said(struct writer *out, struct wire_said v);
 
 #endif
