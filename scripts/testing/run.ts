@@ -41,9 +41,13 @@ const steps: readonly Step[] = [
   },
 ];
 
-/** Runs ava and passes its results on; the closing counts of TAP are ours to print. */
-async function runTests(args: readonly string[], env: Record<string, string>): Promise<TapReader> {
-  const reader = new TapReader();
+/** Runs ava and passes its results on, to `reader` as well; the closing counts of TAP are ours to print. */
+async function runTests(
+  reader: TapReader,
+  args: readonly string[],
+  env: Record<string, string>,
+): Promise<void> {
+  reader.planned = undefined;
   const ava = execa(process.execPath, ['node_modules/ava/entrypoints/cli.js', '--tap', ...args], {
     cwd: top,
     env,
@@ -72,7 +76,6 @@ async function runTests(args: readonly string[], env: Record<string, string>): P
   }
   if (reader.planned === undefined) problems.push('ava stopped before it had run every test');
   if (reader.count('passed') === 0) problems.push('no test passed');
-  return reader;
 }
 
 /** Prints the test files that took longest, from what test-file.ts wrote. */
@@ -130,21 +133,26 @@ for (const step of steps) {
 }
 process.stdout.write('==> tests (ava)\n');
 const options = process.argv.slice(2);
-const reader = await runTests(
-  options.filter((option) => option !== '--long'),
-  {
-    ...(options.includes('--long') ? { KILN_TEST_LONG: '1' } : {}),
-    TMPDIR: temporary,
-    // The bundle, built above: what users run, and faster.
-    KILN_FROM_SOURCE: '',
-    // A daemon for each test's state: none parks by itself, none stays for long.
-    KILN_PARKED: '0',
-    KILN_IDLE: '20s',
-    KILN_STATE: join(temporary, 'state'),
-    KILN_FIXTURES: fixtures,
-    KILN_TEST_TIMES: times,
-  },
-);
+const reader = new TapReader();
+const chosen = options.filter((option) => option !== '--long');
+const env = {
+  ...(options.includes('--long') ? { KILN_TEST_LONG: '1' } : {}),
+  TMPDIR: temporary,
+  // The bundle, built above: what users run, and faster.
+  KILN_FROM_SOURCE: '',
+  // A daemon for each test's state: none parks by itself, none stays for long.
+  KILN_PARKED: '0',
+  KILN_IDLE: '20s',
+  KILN_STATE: join(temporary, 'state'),
+  KILN_FIXTURES: fixtures,
+  KILN_TEST_TIMES: times,
+};
+if (chosen.length > 0) await runTests(reader, chosen, env);
+else {
+  await runTests(reader, [], { ...env, KILN_TEST_PART: 'together' });
+  // What measures times has the machine for itself.
+  await runTests(reader, [], { ...env, KILN_TEST_PART: 'alone' });
+}
 const list = readSkipList(top);
 problems.push(...skipProblems(reader.results, list));
 const left = await leftovers(before, temporary);
