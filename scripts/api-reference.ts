@@ -1,12 +1,11 @@
-/** The reference in docs/api.md, made from the comments of the interface, for scripts/write-wire.ts. */
-import { readFileSync } from 'node:fs';
+/** docs/reference/api.md, made from the comments of the interface, for scripts/write-wire.ts. */
 import { join } from 'node:path';
-import { type Interface, parseInterface, type Struct, type Type } from '../src/api/idl.ts';
+import { parseInterface, type Struct, type Type } from '../src/api/idl.ts';
 import { interfaceVersion } from '../src/api/interface.ts';
 
-export const API_PAGE = join(import.meta.dirname, '../docs/api.md');
+export const API_PAGE = join(import.meta.dirname, '../docs/reference/api.md');
 
-const HEADING = '## Reference\n';
+const HEADING = '# The API: reference\n';
 
 function typeText(type: Type): string {
   switch (type.kind) {
@@ -44,17 +43,19 @@ function table(title: string, { fields }: Struct): string {
 function typeSection(name: string, doc: string, type: Type): string {
   const text = doc === '' ? '' : `${line(doc)}\n\n`;
   const fields = type.kind === 'struct' ? table('field', type) : `One of: ${typeText(type)}.\n\n`;
-  return `#### type ${name}\n\n${text}${fields}`;
+  return `### type ${name}\n\n${text}${fields}`;
 }
 
-function reference(of: Interface): string {
+/** The text of the page for an interface description. */
+export function apiPage(text: string): string {
+  const of = parseInterface(text);
   const rules = of.doc.split('\n').filter((text) => text !== '');
   const methods = [...of.methods].map(
     ([name, { doc, input, output }]) =>
-      `#### ${name}\n\n${line(doc)}\n\n${table('parameter', input)}${table('reply', output)}`,
+      `### ${name}\n\n${line(doc)}\n\n${table('parameter', input)}${table('reply', output)}`,
   );
   const errors = [...of.errors].map(
-    ([name, { doc, type }]) => `#### error ${name}\n\n${line(doc)}\n\n${table('field', type)}`,
+    ([name, { doc, type }]) => `### error ${name}\n\n${line(doc)}\n\n${table('field', type)}`,
   );
   const types = [...of.types].map(([name, { doc, type }]) => typeSection(name, doc, type));
   return `${HEADING}
@@ -62,19 +63,12 @@ Version ${interfaceVersion(of)}. Written by \`npm run write-wire\` from \`src/ap
 
 ${rules.slice(rules.findIndex((text) => text.startsWith('- '))).join('\n')}
 
-### Methods
+## Methods
 
-${methods.join('')}### Errors
+${methods.join('')}## Errors
 
-${errors.join('')}### Types
+${errors.join('')}## Types
 
-${types.join('')}`.trimEnd();
-}
-
-/** The text of docs/api.md with the reference of today. */
-export function apiPage(text: string): string {
-  const page = readFileSync(API_PAGE, 'utf8');
-  const at = page.indexOf(HEADING);
-  const before = at === -1 ? page : page.slice(0, at);
-  return `${before.trimEnd()}\n\n${reference(parseInterface(text))}\n`;
+${types.join('').trimEnd()}
+`;
 }

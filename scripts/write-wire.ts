@@ -1,7 +1,7 @@
 /**
  * Writes the C side of both wires from their tables: src/client/frames.h from src/daemon/frames.ts, and
  * src/guest/wire.h and wire.c from src/sandbox/wire/table.ts. Writes the types of the API, src/api/io-kiln.ts, and
- * the reference in docs/api.md from its interface. Tests compare.
+ * docs/reference/api.md from its interface. Tests compare.
  */
 import { execFileSync } from 'node:child_process';
 import { writeFileSync } from 'node:fs';

@@ -146,7 +146,7 @@ function failure(error: string, parameters: object): KilnError {
   if (error === 'org.varlink.service.InvalidParameter') {
     const { parameter } = parameters as { readonly parameter: string };
     const message = `${parameter || 'the parameters'}: missing, unknown, or not of its type`;
-    return new KilnError('E_ARGUMENT', message, { hint: 'docs/api.md has what there is' });
+    return new KilnError('E_ARGUMENT', message, { hint: 'docs/reference/api.md lists the fields' });
   }
   if (error === 'org.varlink.service.PermissionDenied') {
     return new KilnError('E_PERMISSION', 'kilnd does not do this for your user', {

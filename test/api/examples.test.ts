@@ -1,4 +1,4 @@
-/** The examples of docs/api.md, as they stand there: with varlinkctl, Debian's python3-varlink, and the library. */
+/** The programs of docs/api.md, as they stand there: with Debian's python3-varlink and the library. Its shell commands: test/docs. */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import test from 'ava';
@@ -26,14 +26,6 @@ async function run(file: string, args: string[], t: { log(text: string): void })
   if (ran.code !== 0) t.log(ran.stderr);
   return ran;
 }
-
-test('a shell', async (t) => {
-  const { code, stdout } = await run('bash', ['-euo', 'pipefail', '-c', example('sh')], t);
-  t.is(code, 0);
-  t.regex(stdout, /^method Run\($/m);
-  t.regex(stdout, /"name"\s*:\s*"busybox"/);
-  t.regex(stdout, /\nhello\none\ntwo\n(.*\n)*0\n/);
-});
 
 test('Python', async (t) => {
   const { code, stdout } = await run('/usr/bin/python3', ['-c', example('python')], t);

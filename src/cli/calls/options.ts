@@ -51,7 +51,7 @@ function named<Result>(name: string, parse: () => Result): Result {
   } catch (error) {
     if (!(error instanceof InvalidArgumentError)) throw error;
     throw new KilnError('E_ARGUMENT', `${name}: ${error.message}`, {
-      hint: 'see docs/api.md for what it is',
+      hint: 'docs/reference/api.md says what each field is',
     });
   }
 }
