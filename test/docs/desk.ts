@@ -1,0 +1,98 @@
+/** A reader's desk: a folder with the files that the pages' commands name, and a state of its own. */
+import { existsSync, globSync } from 'node:fs';
+import { cp, mkdir, symlink, writeFile } from 'node:fs/promises';
+import { delimiter, join } from 'node:path';
+import { execa } from 'execa';
+import { ensureDebianRpms } from '../../fixtures/debian-rpms/ensure.ts';
+import { fixturesRoot } from '../../fixtures/debian-rpms/layout.ts';
+import { sourcePackage } from '../build/source-packages.ts';
+import { type BusyboxState, busyboxState } from '../support/busybox-state.ts';
+import { type Block, exchanges, ID, pattern, TOP } from './blocks.ts';
+
+export interface Desk extends AsyncDisposable {
+  /** Runs a block as a reader would; throws with the output where it fails or says something else. */
+  run(block: Block): Promise<void>;
+}
+
+/** Makes the state. Disposing ends its daemons and removes everything. */
+export async function openDesk(): Promise<Desk> {
+  const state = await busyboxState();
+  const model = join(state.beside, 'model');
+  await furnish(model);
+  // Where scripts/fixtures makes them for a user.
+  await ensureDebianRpms(process.env.KILN_TEST_LONG === '1' ? 'extras' : 'build');
+  await symlink(fixturesRoot(), join(state.paths.root, 'fixtures'));
+  return {
+    run: async (block) => {
+      const folder = join(state.beside, block.page.replaceAll('/', '-'));
+      if (!existsSync(folder)) await cp(model, folder, { recursive: true, verbatimSymlinks: true });
+      const text = block.text.replaceAll('/run/kiln/io.kiln', join(state.paths.root, 'io.kiln'));
+      if (block.language === 'sh') await bash(state, folder, text);
+      else await converse(state, folder, text);
+    },
+    [Symbol.asyncDispose]: async () => {
+      for (const home of globSync('*/.gnupg', { cwd: state.beside })) {
+        await execa('gpgconf', ['--kill', 'all'], { env: { GNUPGHOME: join(state.beside, home) } });
+      }
+      await state[Symbol.asyncDispose]();
+    },
+  };
+}
+
+/** The files that commands of the pages name. */
+async function furnish(folder: string): Promise<void> {
+  await mkdir(folder, { mode: 0o755 });
+  for (const name of ['bin', 'scripts']) await symlink(join(TOP, name), join(folder, name));
+  // Without images: recipes of the working directory would take the place of kiln's own.
+  for (const name of ['builds', 'examples', 'services']) {
+    await cp(join(TOP, 'recipes', name), join(folder, 'recipes', name), { recursive: true });
+  }
+  await cp(join(TOP, 'recipes/examples/hello/hello.c'), join(folder, 'hello.c'));
+  await writeFile(join(folder, 'Makefile'), 'hello: hello.c\n\tcc -o hello hello.c\n');
+  await sourcePackage(folder, { name: 'hello', version: '2.12' });
+  await sourcePackage(folder, { name: 'liba' });
+  await sourcePackage(folder, { name: 'libb', buildRequires: ['liba-devel'] });
+  await sourcePackage(folder, { name: 'app', buildRequires: ['libb-devel'] });
+  const unpack = 'rpm2archive hello-2.12-1.src.rpm | tar -xz';
+  await execa('bash', ['-c', unpack], { cwd: folder });
+}
+
+async function bash(state: BusyboxState, folder: string, script: string): Promise<string> {
+  const { PATH, KILN_STATE, KILN_NODE } = state.env;
+  const { all, failed, shortMessage } = await execa('bash', ['-euo', 'pipefail', '-c', script], {
+    cwd: folder,
+    env: {
+      PATH: `${join(TOP, 'bin')}${delimiter}${PATH}`,
+      HOME: folder,
+      KILN_STATE,
+      KILN_NODE,
+      KILN_PARKED: '0',
+      KILN_IDLE: '60s',
+    },
+    extendEnv: false,
+    stdin: 'ignore',
+    all: true,
+    reject: false,
+    timeout: 280_000,
+  });
+  if (failed) throw new Error(`${shortMessage}\n${all}`);
+  return all;
+}
+
+/** Runs the commands of a console block one by one, and compares what they print with the page. */
+async function converse(state: BusyboxState, folder: string, text: string): Promise<void> {
+  // By the id of a sandbox in the page: the one that a command here printed in its place.
+  const ids = new Map<string, string>();
+  for (const { command, output } of exchanges(text)) {
+    const said = await bash(
+      state,
+      folder,
+      command.replaceAll(ID, (id) => ids.get(id) ?? id),
+    );
+    if (output.length === 0) continue;
+    const match = pattern(output).exec(said);
+    if (match === null) throw new Error(`${command}\nprints\n${said}\nnot\n${output.join('\n')}`);
+    const shown = output.join('\n').match(ID) ?? [];
+    for (const [at, id] of shown.entries()) ids.set(id, match[at + 1] ?? id);
+  }
+}
