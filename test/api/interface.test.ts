@@ -107,7 +107,7 @@ test('parameters are taken exactly as they are described', (t) => {
     [{ argv: ['a', null] }, 'argv'],
     [{ argv: ['a\0'] }, 'argv'],
     [{ argv: ['a'], env: { A: 1 } }, 'env.A'],
-    [{ argv: ['a'], Object: 1 }, 'constructor'],
+    [{ argv: ['a'], constructor: 1 }, 'constructor'],
     [JSON.parse('{"argv":["a"],"__proto__":{}}'), '__proto__'],
     [{ argv: ['a'], terminal: { rows: 1 } }, 'terminal.columns'],
     [
