@@ -34,6 +34,7 @@ const steps: readonly Step[] = [
   { title: 'format and lint (biome)', command: ['npm', 'run', '--silent', 'check:lint'] },
   { title: 'kept promises', command: ['npm', 'run', '--silent', 'check:promises'] },
   { title: 'dead code (knip)', command: ['npm', 'run', '--silent', 'check:dead'] },
+  { title: 'messages of new commits', command: ['npm', 'run', '--silent', 'check:commits'] },
   {
     title: 'fixtures: a repository of RPMs made of Debian packages',
     command: [process.execPath, 'fixtures/debian-rpms/main.ts'],
