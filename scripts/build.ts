@@ -38,11 +38,11 @@ const CHUNK = /-[A-Za-z0-9_-]{8}\.c?js$/;
 
 /** The bundles: file in dist, without ending, and where it starts. */
 const entries: Readonly<Record<string, string>> = {
-  kiln: 'src/cli/main.ts',
-  kilnd: 'src/kilnd.ts',
-  confined: 'src/confined.ts',
-  'egress-proxy': 'src/egress-proxy.ts',
-  'watch-disk': 'src/watch-disk.ts',
+  kiln: 'src/programs/command-line.ts',
+  kilnd: 'src/programs/kilnd.ts',
+  confined: 'src/programs/confined.ts',
+  'egress-proxy': 'src/programs/egress-proxy.ts',
+  'watch-disk': 'src/programs/watch-disk.ts',
   index: 'src/index.ts',
 };
 
@@ -168,7 +168,7 @@ async function buildGuestInit(): Promise<boolean> {
 
 /** Compiles the addon for system calls against the headers that Node's own distribution brings. */
 async function buildAddon(): Promise<boolean> {
-  const folder = join(top, 'src/kernel/addon');
+  const folder = join(top, 'src/host/calls/addon');
   const target = join(dist, 'kernel.node');
   if (await upToDate(target, [folder, join(top, 'scripts/build.ts')])) return false;
   const headers = join(await realpath(process.execPath), '../../include/node');
@@ -224,7 +224,7 @@ async function buildManPages(): Promise<boolean> {
     import('./write-reference.ts'),
     import('./reference/man.ts'),
     import('../src/cli/reference/shells.ts'),
-    import('../src/state/paths.ts'),
+    import('../src/host/state/paths.ts'),
   ]);
   const kiln = await describedByDefault();
   const temporary = join(dist, `.man-${process.pid}`);

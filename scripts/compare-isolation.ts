@@ -11,7 +11,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { execa } from 'execa';
-import { embeddedFiles } from '../src/libvirt/embedded/files.ts';
+import { embeddedFiles } from '../src/host/libvirt/embedded/files.ts';
 import type { Attempt } from '../test/escape/attempt.ts';
 import { attempts } from '../test/escape/attempts.ts';
 import { hostServers, installProbe, type Outcome, readOutcomes } from '../test/escape/setup.ts';

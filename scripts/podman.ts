@@ -1,5 +1,5 @@
 /** podman, as root calls it, in the comparisons with kiln. */
-import { cgroupHierarchies, cgroupMode } from '../src/kernel/cgroup.ts';
+import { cgroupHierarchies, cgroupMode } from '../src/host/cgroup/cgroup.ts';
 
 /** Its crun refuses hybrid cgroups (`drop all controllers from cgroupv2`): nothing but v2 is to be seen there. */
 const ONLY_V2 = 'umount -R /sys/fs/cgroup && mount -t cgroup2 cgroup2 /sys/fs/cgroup && ';

@@ -1,11 +1,11 @@
 /** Writes docs/errors.md from src/error-codes.ts; a test compares. */
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { buildStatus } from '../src/build/exit-status.ts';
-import { exitStatus } from '../src/cli/exit-status.ts';
 import { mockStatus } from '../src/cli/mock/exit-status.ts';
+import { exitStatus } from '../src/cli/output/exit-status.ts';
 import { CODES_BY_PAGE, type ErrorCode } from '../src/error-codes.ts';
 import { KilnError } from '../src/errors.ts';
+import { buildStatus } from '../src/jobs/rpmbuild/outcome/exit-status.ts';
 
 export const DOCS = join(import.meta.dirname, '../docs');
 export const ERRORS_PAGE = join(DOCS, 'errors.md');

@@ -1,8 +1,8 @@
 /** Writes docs/reference from the options of the command line; a test compares. */
 import { mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { processCaller } from '../src/cli/caller/process-caller.ts';
 import { describeKiln } from '../src/cli/commands.ts';
-import { processCaller } from '../src/cli/process-caller.ts';
 import type { CommandDescription } from '../src/cli/reference/describe.ts';
 import { referencePages } from './reference/markdown.ts';
 

@@ -1,11 +1,11 @@
 import { KilnError } from './errors.ts';
-import { waitFor, withWaits } from './kernel/wait-for.ts';
-import type { Connection } from './libvirt/connection.ts';
-import { pickEngine } from './libvirt/pick-engine.ts';
+import type { Connection } from './host/libvirt/connection.ts';
+import { pickEngine } from './host/libvirt/pick-engine.ts';
+import { waitFor, withWaits } from './host/process/wait-for.ts';
+import { requireState, statePaths } from './host/state/paths.ts';
 import { awaitedLater } from './promise.ts';
-import { allowedMissing } from './sandbox/layers.ts';
 import type { Engine } from './sandbox/open.ts';
-import { requireState, statePaths } from './state/paths.ts';
+import { allowedMissing } from './sandbox/policy/layers.ts';
 
 /** What one process wants of its engine. */
 export interface EngineOptions extends Pick<Partial<Engine>, 'takeParked' | 'owner'> {
@@ -34,7 +34,7 @@ export function openEngine(env: NodeJS.ProcessEnv, options: EngineOptions = {}):
   let connection: Promise<Connection> | undefined;
 
   const connect = async () => {
-    const { connect } = await import('./libvirt/connect.ts');
+    const { connect } = await import('./host/libvirt/connect.ts');
     try {
       return await withWaits({ signal: unneeded.signal }, () => connect({ paths, env }));
     } catch (error) {

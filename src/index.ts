@@ -13,11 +13,11 @@ export type {
   RunOutcome,
 } from './api/kiln.ts';
 export { ExecError, type ExecOptions, type ExecResult, type Sandbox } from './api/sandbox.ts';
+export { KilnError } from './errors.ts';
 export {
   $host,
   defineRecipe,
   parameters,
   type RecipeInput,
   type RecipeStepInput,
-} from './build/recipe/api.ts';
-export { KilnError } from './errors.ts';
+} from './jobs/recipe/api.ts';

@@ -3,7 +3,7 @@ import { mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { stopEmbeddedDaemon } from '../../src/libvirt/embedded/daemon.ts';
+import { stopEmbeddedDaemon } from '../../src/host/libvirt/embedded/daemon.ts';
 import { endDaemon } from '../../test/support/daemon.ts';
 import { type Kiln, openKiln } from '../../test/support/kiln.ts';
 import { execute } from './measure.ts';

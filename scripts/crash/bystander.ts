@@ -3,14 +3,14 @@ import { once } from 'node:events';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { execa } from 'execa';
-import { listSandboxes } from '../../src/sandbox/list.ts';
-import type { StatePaths } from '../../src/state/paths.ts';
+import type { StatePaths } from '../../src/host/state/paths.ts';
+import { listSandboxes } from '../../src/sandbox/domain/list.ts';
 
 /** What a bystander writes at its end, and its status. */
 const LAST = 'counted up to the end';
 const STATUS = 7;
 
-const KILN = join(import.meta.dirname, '../../src/cli/main.ts');
+const KILN = join(import.meta.dirname, '../../src/programs/command-line.ts');
 
 /** A run that lives until it is told to end. */
 export interface Bystander {

@@ -4,7 +4,7 @@ import { existsSync } from 'node:fs';
 import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { execa } from 'execa';
-import type { StatePaths } from '../../src/state/paths.ts';
+import type { StatePaths } from '../../src/host/state/paths.ts';
 import { NO_SANDBOX, SANDBOX, SERVED_TARGETS } from './served.ts';
 import { OWN_TARGETS, type Target } from './victim.ts';
 

@@ -5,7 +5,7 @@
  */
 import { appendFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { Timeline } from '../../src/run/timeline.ts';
+import { Timeline } from '../../src/jobs/run/timeline.ts';
 
 const file = process.env.CRASH_PHASES ?? '';
 

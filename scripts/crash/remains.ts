@@ -3,9 +3,9 @@ import { globSync, readdirSync, readFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { execa } from 'execa';
-import { embeddedFiles } from '../../src/libvirt/embedded/files.ts';
-import { domainPrefix } from '../../src/sandbox/sandbox-record.ts';
-import type { StatePaths } from '../../src/state/paths.ts';
+import { embeddedFiles } from '../../src/host/libvirt/embedded/files.ts';
+import type { StatePaths } from '../../src/host/state/paths.ts';
+import { domainPrefix } from '../../src/sandbox/domain/sandbox-record.ts';
 import { processes } from './processes.ts';
 
 /** How long things that are on their way out may take, ms. */

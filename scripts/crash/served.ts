@@ -2,8 +2,8 @@
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { execa } from 'execa';
-import { domainPrefix } from '../../src/sandbox/sandbox-record.ts';
-import type { StatePaths } from '../../src/state/paths.ts';
+import type { StatePaths } from '../../src/host/state/paths.ts';
+import { domainPrefix } from '../../src/sandbox/domain/sandbox-record.ts';
 import { daemonPid, plainEnvironment } from '../../test/support/daemon.ts';
 import { controllers, processes, signal } from './processes.ts';
 import { END, type Kill, type Target, type VictimOptions } from './victim.ts';

@@ -4,9 +4,9 @@ import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { execa } from 'execa';
-import { embeddedFiles } from '../../src/libvirt/embedded/files.ts';
-import { domainPrefix } from '../../src/sandbox/sandbox-record.ts';
-import type { StatePaths } from '../../src/state/paths.ts';
+import { embeddedFiles } from '../../src/host/libvirt/embedded/files.ts';
+import type { StatePaths } from '../../src/host/state/paths.ts';
+import { domainPrefix } from '../../src/sandbox/domain/sandbox-record.ts';
 import { controllers, initOf, signal } from './processes.ts';
 
 export const TARGETS = ['runner', 'libvirtd', 'libvirt_lxc', 'init', 'daemon', 'worker'] as const;
@@ -43,7 +43,7 @@ export interface VictimOptions {
   readonly target: Target;
 }
 
-const MAIN = join(import.meta.dirname, '../../src/cli/main.ts');
+const MAIN = join(import.meta.dirname, '../../src/programs/command-line.ts');
 const PROBE = join(import.meta.dirname, 'probe.ts');
 
 /** How long a runner may take to end after something else of its was killed, ms. */

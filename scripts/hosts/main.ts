@@ -6,7 +6,7 @@ import { mkdir, readFile, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { execa } from 'execa';
-import { acquireLock } from '../../src/kernel/flock.ts';
+import { acquireLock } from '../../src/host/files/flock.ts';
 import { TapReader } from '../testing/tap.ts';
 import { ensureHostDisk } from './base.ts';
 import { type HostKind, hostKinds } from './kinds.ts';

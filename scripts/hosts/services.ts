@@ -4,9 +4,9 @@ import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { execa } from 'execa';
-import { stopEmbeddedDaemon } from '../../src/libvirt/embedded/daemon.ts';
+import { stopEmbeddedDaemon } from '../../src/host/libvirt/embedded/daemon.ts';
+import { statePaths } from '../../src/host/state/paths.ts';
 import type { ServiceStatus } from '../../src/service/status.ts';
-import { statePaths } from '../../src/state/paths.ts';
 
 const top = join(import.meta.dirname, '../..');
 

@@ -3,7 +3,7 @@ import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { execa } from 'execa';
-import type { StatePaths } from '../../src/state/paths.ts';
+import type { StatePaths } from '../../src/host/state/paths.ts';
 import { type Kiln, openKiln } from '../../test/support/kiln.ts';
 import { clientsAtOnce, clientsOneByOne } from './clients.ts';
 import { type Counts, measure } from './measure.ts';
@@ -34,7 +34,7 @@ export interface LoadGround {
   readonly image: string;
 }
 
-const KILN = join(import.meta.dirname, '../../src/cli/main.ts');
+const KILN = join(import.meta.dirname, '../../src/programs/command-line.ts');
 
 /** Sandboxes before the first measurement: libraries are loaded, pools filled, caches written. */
 const WARM_UP = 10;

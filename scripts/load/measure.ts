@@ -2,9 +2,9 @@
 import { lstatSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { execa } from 'execa';
-import { embeddedFiles } from '../../src/libvirt/embedded/files.ts';
-import { domainPrefix } from '../../src/sandbox/sandbox-record.ts';
-import type { StatePaths } from '../../src/state/paths.ts';
+import { embeddedFiles } from '../../src/host/libvirt/embedded/files.ts';
+import type { StatePaths } from '../../src/host/state/paths.ts';
+import { domainPrefix } from '../../src/sandbox/domain/sandbox-record.ts';
 import { daemonPid } from '../../test/support/daemon.ts';
 import { processes } from '../crash/processes.ts';
 

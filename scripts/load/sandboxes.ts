@@ -1,6 +1,6 @@
 /** Sandboxes by the dozen: all at once, or one after the other. */
 import { execa } from 'execa';
-import { embeddedFiles } from '../../src/libvirt/embedded/files.ts';
+import { embeddedFiles } from '../../src/host/libvirt/embedded/files.ts';
 import type { Kiln, OpenSandbox } from '../../test/support/kiln.ts';
 
 /** Runs a command in a sandbox; gives what it wrote. */

@@ -4,12 +4,12 @@ import { mkdirSync, utimesSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { execa } from 'execa';
-import { embeddedFiles } from '../../src/libvirt/embedded/files.ts';
-import { domainPrefix } from '../../src/sandbox/sandbox-record.ts';
-import type { StatePaths } from '../../src/state/paths.ts';
+import { embeddedFiles } from '../../src/host/libvirt/embedded/files.ts';
+import type { StatePaths } from '../../src/host/state/paths.ts';
+import { domainPrefix } from '../../src/sandbox/domain/sandbox-record.ts';
 import { controllers, signal } from '../crash/processes.ts';
 
-const KILN = join(import.meta.dirname, '../../src/cli/main.ts');
+const KILN = join(import.meta.dirname, '../../src/programs/command-line.ts');
 
 /** Where and with what. */
 export interface Week {

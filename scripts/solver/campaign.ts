@@ -3,8 +3,8 @@ import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { KilnError } from '../../src/errors.ts';
-import { openRepositories } from '../../src/repository/open.ts';
-import { solve } from '../../src/solver/solve.ts';
+import { openRepositories } from '../../src/packages/repository/open.ts';
+import { solve } from '../../src/packages/solver/solve.ts';
 import { repository } from '../../test/repository/open.ts';
 import {
   askDnfWhy,

@@ -6,18 +6,18 @@ import { createHash } from 'node:crypto';
 import { openSync } from 'node:fs';
 import { mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { SingleTask } from '../../src/confine/task.ts';
-import type { Group } from '../../src/repository/comps.ts';
-import type { MetadataFile } from '../../src/repository/metadata-file.ts';
-import { task as convertTask } from '../../src/solver/convert-task.ts';
-import { defaultGroupTypes, expandGroups } from '../../src/solver/groups.ts';
+import type { SingleTask } from '../../src/host/confine/task.ts';
+import type { Group } from '../../src/packages/repository/metadata/comps.ts';
+import type { MetadataFile } from '../../src/packages/repository/metadata/metadata-file.ts';
+import { task as convertTask } from '../../src/packages/solver/convert-task.ts';
+import { defaultGroupTypes, expandGroups } from '../../src/packages/solver/groups.ts';
 import {
   type SolveInput,
   type SolveOutput,
   solveOutputSchema,
-} from '../../src/solver/solve-input.ts';
-import { task as solveTask } from '../../src/solver/solve-task.ts';
-import { solverError } from '../../src/solver/solver-error.ts';
+} from '../../src/packages/solver/solve-input.ts';
+import { task as solveTask } from '../../src/packages/solver/solve-task.ts';
+import { solverError } from '../../src/packages/solver/solver-error.ts';
 import type { DnfAnswer, DnfQuestion, DnfRepository } from '../../test/solver/dnf.ts';
 
 /** A repository of a question, converted. */

@@ -8,7 +8,7 @@ const GRACE_MS = 10_000;
 /**
  * Id ranges and pairs of categories in use, a file each, which names the folder of its sandbox. A test that deletes
  * a state just when its daemon was ended has deleted what would have given back the claims: whoever needs one takes
- * it then (src/sandbox/claim.ts).
+ * it then (src/sandbox/domain/claim.ts).
  */
 const CLAIMS = ['/run/kiln/ranges', '/run/kiln/mcs'];
 

@@ -2,7 +2,7 @@
 import { execFile } from 'node:child_process';
 import { join, resolve } from 'node:path';
 import { KilnError } from '../errors.ts';
-import { packageRoot } from '../state/paths.ts';
+import { packageRoot } from '../host/state/paths.ts';
 import { Connection } from './connection.ts';
 import { INTERFACE_VERSION } from './io-kiln.ts';
 import { Kiln } from './kiln.ts';

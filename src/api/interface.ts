@@ -1,7 +1,7 @@
 /** The interface io.kiln, as the file that describes it has it. */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { packageRoot } from '../state/paths.ts';
+import { packageRoot } from '../host/state/paths.ts';
 import { type Interface, parseInterface, type Struct, type Type } from './idl.ts';
 
 /** Its text. @throws KilnError E_INSTALLATION, Node's own errors of the file system */

@@ -1,5 +1,6 @@
 import { type BigIntStats, closeSync, constants, fstatSync } from 'node:fs';
 import { KilnError } from '../errors.ts';
+import { hasErrno } from '../host/calls/libc.ts';
 import {
   O_PATH,
   openat2,
@@ -7,8 +8,7 @@ import {
   RESOLVE_IN_ROOT,
   RESOLVE_NO_MAGICLINKS,
   RESOLVE_NO_SYMLINKS,
-} from '../kernel/at.ts';
-import { hasErrno } from '../kernel/libc.ts';
+} from '../host/files/at.ts';
 import { Destination, type Owner } from './destination.ts';
 import { type Artifact, type CopiedEntry, describe, Inventory } from './manifest.ts';
 import { type ByteString, compilePattern, fromText, joinBytes, quoteName } from './pattern.ts';

@@ -2,8 +2,8 @@
 import { createHash, type Hash, hash } from 'node:crypto';
 import { ftruncateSync, read, readSync, write, writeSync } from 'node:fs';
 import { promisify } from 'node:util';
-import { SyscallError } from '../kernel/libc.ts';
-import { dataExtents, type Extent } from '../kernel/sparse.ts';
+import { SyscallError } from '../host/calls/libc.ts';
+import { dataExtents, type Extent } from '../host/files/sparse.ts';
 import { awaitedLater } from '../promise.ts';
 import type { Budget } from './warning.ts';
 

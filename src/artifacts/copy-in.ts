@@ -1,6 +1,8 @@
 import { closeSync, constants, fchmodSync, fstatSync, openSync, realpathSync } from 'node:fs';
 import { basename, dirname, resolve } from 'node:path';
 import { KilnError } from '../errors.ts';
+import { closing } from '../host/calls/descriptor.ts';
+import { hasErrno } from '../host/calls/libc.ts';
 import {
   mkdirat,
   O_PATH,
@@ -8,10 +10,8 @@ import {
   openDirectory,
   RESOLVE_IN_ROOT,
   RESOLVE_NO_MAGICLINKS,
-} from '../kernel/at.ts';
-import { closing } from '../kernel/descriptor.ts';
-import { hasErrno } from '../kernel/libc.ts';
-import { makingFilesAs } from '../kernel/user-namespace.ts';
+} from '../host/files/at.ts';
+import { makingFilesAs } from '../host/process/user-namespace.ts';
 import { Destination, type Owner } from './destination.ts';
 import { Inventory } from './manifest.ts';
 import { type ByteString, fromBytes, fromText, joinBytes, quoteName, toBytes } from './pattern.ts';

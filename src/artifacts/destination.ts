@@ -1,5 +1,7 @@
 import { type BigIntStats, constants, fchmodSync, fchownSync } from 'node:fs';
 import { KilnError } from '../errors.ts';
+import { closing } from '../host/calls/descriptor.ts';
+import { hasErrno, SyscallError } from '../host/calls/libc.ts';
 import {
   lchownat,
   linkat,
@@ -9,9 +11,7 @@ import {
   setTimes,
   symlinkat,
   unlinkat,
-} from '../kernel/at.ts';
-import { closing } from '../kernel/descriptor.ts';
-import { hasErrno, SyscallError } from '../kernel/libc.ts';
+} from '../host/files/at.ts';
 import { type ByteString, toBytes } from './pattern.ts';
 
 /** Whose the copies are. */

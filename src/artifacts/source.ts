@@ -1,6 +1,6 @@
 /** Reading a tree that somebody hostile made: the number of names is bounded, nothing is followed. */
 import { type BigIntStats, constants, openSync, statfsSync } from 'node:fs';
-import { readDirectory } from '../kernel/directory.ts';
+import { readDirectory } from '../host/files/directory.ts';
 import { type ByteString, toBytes } from './pattern.ts';
 import type { Budget } from './warning.ts';
 

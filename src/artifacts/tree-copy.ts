@@ -1,7 +1,7 @@
 import { type BigIntStats, closeSync, fstatSync } from 'node:fs';
-import { openPath, readlinkat } from '../kernel/at.ts';
-import { closing } from '../kernel/descriptor.ts';
-import { hasErrno, SyscallError } from '../kernel/libc.ts';
+import { closing } from '../host/calls/descriptor.ts';
+import { hasErrno, SyscallError } from '../host/calls/libc.ts';
+import { openPath, readlinkat } from '../host/files/at.ts';
 import { type CopiedContent, copyContent, ReadFailed } from './content.ts';
 import {
   type Destination,

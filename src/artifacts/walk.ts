@@ -1,6 +1,6 @@
 import { type BigIntStats, closeSync, fstatSync } from 'node:fs';
-import { openPath } from '../kernel/at.ts';
-import { hasErrno, SyscallError } from '../kernel/libc.ts';
+import { hasErrno, SyscallError } from '../host/calls/libc.ts';
+import { openPath } from '../host/files/at.ts';
 import {
   type ArtifactPattern,
   type ByteString,

@@ -1,9 +1,9 @@
 import { fstatSync } from 'node:fs';
 import type { Writable } from 'node:stream';
-import { canRelayTo } from '../kernel/relay.ts';
-import type { SandboxProcess } from '../sandbox/process.ts';
-import type { RelayedOutput } from '../sandbox/streams.ts';
-import { type Caller, FORWARDED } from './caller.ts';
+import { canRelayTo } from '../host/sockets/relay.ts';
+import type { SandboxProcess } from '../sandbox/command/process.ts';
+import type { RelayedOutput } from '../sandbox/command/streams.ts';
+import { type Caller, FORWARDED } from './caller/caller.ts';
 
 /** What forwards to a command until it is detached. */
 export interface Attachment {

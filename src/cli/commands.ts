@@ -1,13 +1,13 @@
 /** kiln's command line: what each word means, run for whoever called. */
 import { Command, CommanderError } from 'commander';
-import { KILN_VERSION } from '../state/paths.ts';
-import { span } from '../trace/trace.ts';
-import type { Caller } from './caller.ts';
-import { tellingDamage } from './damage.ts';
-import { printError } from './errors.ts';
-import { exitStatus } from './exit-status.ts';
+import { KILN_VERSION } from '../host/state/paths.ts';
+import { span } from '../host/trace/trace.ts';
+import type { Caller } from './caller/caller.ts';
+import { tellingDamage } from './output/damage.ts';
+import { printError } from './output/errors.ts';
+import { exitStatus } from './output/exit-status.ts';
+import { nameUsageErrors } from './output/usage-errors.ts';
 import type { CommandDescription } from './reference/describe.ts';
-import { nameUsageErrors } from './usage-errors.ts';
 
 /** One command: its module is imported only when it is called, so that start-up stays short. */
 interface CommandEntry {
@@ -32,12 +32,12 @@ const commands: readonly CommandEntry[] = [
   {
     name: 'build',
     summary: 'build RPM packages, or what a recipe describes',
-    load: () => import('./build.ts'),
+    load: () => import('./rpmbuild/build.ts'),
   },
   {
     name: 'image',
     summary: 'build, lock, list, show, remove, export and import images',
-    load: () => import('./image.ts'),
+    load: () => import('./images/image.ts'),
   },
   {
     name: 'report',
@@ -168,7 +168,8 @@ async function runKiln(argv: readonly string[], caller: Caller): Promise<void> {
   prepare(program, caller);
   nameUsageErrors(program);
   // Late: it is for few, and knows all commands.
-  if (caller.user !== undefined) (await import('./user-guard.ts')).guard(program, caller.user);
+  if (caller.user !== undefined)
+    (await import('./users/user-guard.ts')).guard(program, caller.user);
   if (argv.length === 0) program.help();
   await program.parseAsync([...argv], { from: 'user' });
 }

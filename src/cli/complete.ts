@@ -1,11 +1,11 @@
 import { Argument, Command } from 'commander';
+import type { StatePaths } from '../host/state/paths.ts';
+import { statePaths } from '../host/state/paths.ts';
 import { recipeNames } from '../image/find.ts';
 import { listImages } from '../image/store/images.ts';
-import { listSandboxes } from '../sandbox/list.ts';
-import { serviceNames } from '../service/store.ts';
-import type { StatePaths } from '../state/paths.ts';
-import { statePaths } from '../state/paths.ts';
-import type { Caller } from './caller.ts';
+import { listSandboxes } from '../sandbox/domain/list.ts';
+import { serviceNames } from '../service/lifecycle/store.ts';
+import type { Caller } from './caller/caller.ts';
 import { LISTED, type Listed } from './reference/value-kinds.ts';
 
 /** A word, and what it is. */

@@ -1,5 +1,5 @@
 import { Argument, Command } from 'commander';
-import type { Caller } from './caller.ts';
+import type { Caller } from './caller/caller.ts';
 import type { CommandDescription } from './reference/describe.ts';
 import { SHELLS, type Shell } from './reference/shells.ts';
 

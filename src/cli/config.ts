@@ -1,7 +1,7 @@
 import { Command } from 'commander';
 import { stringify } from 'yaml';
 import { configurationFile, groupNumber, readUserPolicy } from '../users/configuration.ts';
-import type { Caller } from './caller.ts';
+import type { Caller } from './caller/caller.ts';
 
 const EXAMPLES = `
 The configuration is /etc/kiln/kiln.yaml, root's to write; without it, everything is as by default.

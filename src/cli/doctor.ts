@@ -3,8 +3,8 @@ import type { CheckResult } from '../doctor/check.ts';
 import { runChecks } from '../doctor/checks.ts';
 import { type HostFile, hostFiles } from '../doctor/files.ts';
 import { readHost } from '../doctor/host.ts';
-import { statePaths } from '../state/paths.ts';
-import type { Caller } from './caller.ts';
+import { statePaths } from '../host/state/paths.ts';
+import type { Caller } from './caller/caller.ts';
 
 interface DoctorOptions {
   readonly json?: true;

@@ -1,16 +1,16 @@
 import { Command, Option } from 'commander';
+import { mendDamage } from '../host/state/kinds.ts';
 import { syncStore } from '../image/store/durability.ts';
 import { collectGarbage } from '../image/store/gc.ts';
 import { type VerifyReport, verifyPackages } from '../image/store/verify.ts';
-import { pruneRoots } from '../mock/root/prune.ts';
-import { pruneCache } from '../repository/prune.ts';
-import { listSandboxes } from '../sandbox/list.ts';
+import { pruneRoots } from '../jobs/mock/root/prune.ts';
+import { pruneCache } from '../packages/repository/prune.ts';
+import { listSandboxes } from '../sandbox/domain/list.ts';
+import { destroySandbox, sweepDomains, sweepSandboxes } from '../sandbox/domain/sweep.ts';
 import type { Engine } from '../sandbox/open.ts';
-import { destroySandbox, sweepDomains, sweepSandboxes } from '../sandbox/sweep.ts';
-import { mendDamage } from '../state/kinds.ts';
-import type { Caller } from './caller.ts';
-import { printError } from './errors.ts';
-import { printJson } from './print.ts';
+import type { Caller } from './caller/caller.ts';
+import { printError } from './output/errors.ts';
+import { printJson } from './output/print.ts';
 import { parseSize, parseTime } from './values.ts';
 
 const EXAMPLES = `

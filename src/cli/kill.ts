@@ -1,9 +1,9 @@
 import { Command } from 'commander';
 import { KilnError } from '../errors.ts';
-import { findSandbox } from '../sandbox/find-sandbox.ts';
-import { listSandboxes } from '../sandbox/list.ts';
-import { destroySandbox } from '../sandbox/sweep.ts';
-import type { Caller } from './caller.ts';
+import { findSandbox } from '../sandbox/domain/find-sandbox.ts';
+import { listSandboxes } from '../sandbox/domain/list.ts';
+import { destroySandbox } from '../sandbox/domain/sweep.ts';
+import type { Caller } from './caller/caller.ts';
 
 /** `kiln kill`. */
 export function command(caller: Caller): Command {

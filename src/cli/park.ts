@@ -1,7 +1,7 @@
 import { Command } from 'commander';
 import { KilnError } from '../errors.ts';
-import type { Caller, Parking } from './caller.ts';
-import { watchProgress } from './changing-line.ts';
+import type { Caller, Parking } from './caller/caller.ts';
+import { watchProgress } from './output/changing-line.ts';
 import { parseCount } from './values.ts';
 
 /** `kiln park`. */

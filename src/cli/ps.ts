@@ -1,10 +1,10 @@
 import { Command } from 'commander';
-import { listSandboxes } from '../sandbox/list.ts';
-import { requireState, statePaths } from '../state/paths.ts';
-import type { Caller } from './caller.ts';
-import { printJson } from './print.ts';
+import { requireState, statePaths } from '../host/state/paths.ts';
+import { listSandboxes } from '../sandbox/domain/list.ts';
+import type { Caller } from './caller/caller.ts';
+import { printJson } from './output/print.ts';
+import { printTable } from './output/table.ts';
 import { requireHost } from './require-host.ts';
-import { printTable } from './table.ts';
 
 /** `kiln ps`. */
 export function command(caller: Caller): Command {

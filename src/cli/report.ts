@@ -1,7 +1,7 @@
 import { resolve } from 'node:path';
 import { Command } from 'commander';
 import { renewReport } from '../report/write.ts';
-import type { Caller } from './caller.ts';
+import type { Caller } from './caller/caller.ts';
 
 const EXAMPLES = `
 Jobs with a --resultdir write the report themselves. It is one file and needs no network: open it in a browser.

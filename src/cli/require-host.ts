@@ -1,5 +1,5 @@
 import { KilnError } from '../errors.ts';
-import { hasProc } from '../kernel/process.ts';
+import { hasProc } from '../host/process/process.ts';
 
 /**
  * Refuses what every command needs and not every caller has. Without this check each command fails

@@ -1,5 +1,5 @@
 import { Command } from 'commander';
-import type { Caller } from './caller.ts';
+import type { Caller } from './caller/caller.ts';
 import { queryCommand } from './rpm/query.ts';
 import { unpackCommand } from './rpm/unpack.ts';
 import { verifyCommand } from './rpm/verify.ts';

@@ -1,11 +1,11 @@
 import type { Command } from 'commander';
 import type { OwnEngine } from '../engine.ts';
 import type { LeasedImage } from '../image/store/images.ts';
-import { describeRefusal, mayExplainFailure } from '../run/refusal.ts';
-import { resultOfFailure, resultOfRun } from '../run/result.ts';
-import { ownResults, type Results } from '../run/results.ts';
-import { type RunHooks, type RunReport, run } from '../run/run.ts';
-import { Timeline } from '../run/timeline.ts';
+import { describeRefusal, mayExplainFailure } from '../jobs/run/refusal.ts';
+import { resultOfFailure, resultOfRun } from '../jobs/run/result.ts';
+import { ownResults, type Results } from '../jobs/run/results.ts';
+import { type RunHooks, type RunReport, run } from '../jobs/run/run.ts';
+import { Timeline } from '../jobs/run/timeline.ts';
 import {
   type Attachment,
   attach,
@@ -13,15 +13,15 @@ import {
   forwardSignals,
   relayableOutput,
 } from './attach.ts';
-import type { Caller } from './caller.ts';
-import { printEgressRefusals } from './egress-refusals.ts';
-import { printError } from './errors.ts';
-import { commandStatus, exitStatus, KILN_FAILED } from './exit-status.ts';
-import { printLayers } from './explain.ts';
-import { listenForInterruption } from './interruption.ts';
+import type { Caller } from './caller/caller.ts';
+import { listenForInterruption } from './caller/interruption.ts';
+import { pickImageFor } from './images/pick-image.ts';
 import { EqualsCommand } from './optional-value.ts';
-import { pickImageFor } from './pick-image.ts';
-import { reportResult } from './report-result.ts';
+import { printEgressRefusals } from './output/egress-refusals.ts';
+import { printError } from './output/errors.ts';
+import { commandStatus, exitStatus, KILN_FAILED } from './output/exit-status.ts';
+import { printLayers } from './output/explain.ts';
+import { reportResult } from './output/report-result.ts';
 import { addSandboxOptions, runRequest, type SandboxOptions } from './sandbox-options.ts';
 
 export interface RunOptions extends SandboxOptions {

@@ -1,5 +1,5 @@
 import { Command } from 'commander';
-import type { Caller } from './caller.ts';
+import type { Caller } from './caller/caller.ts';
 import { cloneCommand, setCommand } from './service/change.ts';
 import { createCommand } from './service/create.ts';
 import { connectCommand, executeCommand } from './service/execute.ts';

@@ -1,12 +1,12 @@
 import { once } from 'node:events';
 import type { Command } from 'commander';
 import { KilnError } from '../errors.ts';
+import { findSandbox } from '../sandbox/domain/find-sandbox.ts';
 import { PlannedSandbox } from '../sandbox/door/planned-sandbox.ts';
-import { findSandbox } from '../sandbox/find-sandbox.ts';
 import { connectCommand } from './attach.ts';
-import { type Caller, hasTerminal } from './caller.ts';
-import { commandStatus } from './exit-status.ts';
+import { type Caller, hasTerminal } from './caller/caller.ts';
 import { EqualsCommand } from './optional-value.ts';
+import { commandStatus } from './output/exit-status.ts';
 import { ownContext, runCommand } from './run.ts';
 import { addSandboxOptions, type SandboxOptions } from './sandbox-options.ts';
 

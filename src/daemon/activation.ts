@@ -1,11 +1,11 @@
 /** Sockets that systemd has made for the daemon and passes on (sd_listen_fds(3), systemd.socket(5)). */
 import { join } from 'node:path';
 import { KilnError } from '../errors.ts';
-import { runProgram, startProgram } from '../kernel/child-process.ts';
-import { keepDescriptors } from '../kernel/descriptor.ts';
-import { ownEnvironment } from '../kernel/own-process.ts';
-import { tryCall } from '../kernel/system-call.ts';
-import { packageRoot } from '../state/paths.ts';
+import { keepDescriptors } from '../host/calls/descriptor.ts';
+import { tryCall } from '../host/calls/system-call.ts';
+import { runProgram, startProgram } from '../host/process/child-process.ts';
+import { ownEnvironment } from '../host/process/own-process.ts';
+import { packageRoot } from '../host/state/paths.ts';
 
 /** SD_LISTEN_FDS_START of sd-daemon.h. */
 const FIRST = 3;

@@ -2,7 +2,7 @@
 import { EventEmitter } from 'node:events';
 import { closeSync } from 'node:fs';
 import { constants } from 'node:os';
-import { errnoName, SyscallError } from '../kernel/libc.ts';
+import { errnoName, SyscallError } from '../host/calls/libc.ts';
 import { deferred } from '../promise.ts';
 import {
   encodeFrame,

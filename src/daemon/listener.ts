@@ -11,10 +11,10 @@ import {
 } from 'node:fs';
 import { constants as os } from 'node:os';
 import { basename, dirname, join } from 'node:path';
-import { closeDescriptor } from '../kernel/descriptor.ts';
-import { checked, tryCall } from '../kernel/system-call.ts';
-import { connectUnixSocket } from '../kernel/unix-socket.ts';
-import { READABLE, Watch } from '../kernel/watch.ts';
+import { closeDescriptor } from '../host/calls/descriptor.ts';
+import { checked, tryCall } from '../host/calls/system-call.ts';
+import { connectUnixSocket } from '../host/sockets/unix-socket.ts';
+import { READABLE, Watch } from '../host/sockets/watch.ts';
 
 const AF_UNIX = 1;
 const SOCK_STREAM = 1;

@@ -2,10 +2,10 @@
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { freemem } from 'node:os';
 import { join } from 'node:path';
+import type { StatePaths } from '../host/state/paths.ts';
 import { awaitedLater } from '../promise.ts';
+import { type ParkedSandbox, ParkingLot } from '../sandbox/domain/parking.ts';
 import type { Engine } from '../sandbox/open.ts';
-import { type ParkedSandbox, ParkingLot } from '../sandbox/parking.ts';
-import type { StatePaths } from '../state/paths.ts';
 
 /** What must stay free beside parked sandboxes, and what one of them is reckoned at, bytes. */
 const SPARE_MEMORY = 512 << 20;

@@ -1,9 +1,9 @@
 /** One connection of the daemon's: bytes and descriptors in order, in both directions, without blocking. */
 import { constants as os } from 'node:os';
-import { closeDescriptor } from '../kernel/descriptor.ts';
-import { SyscallError } from '../kernel/libc.ts';
-import { addon, tryCall } from '../kernel/system-call.ts';
-import { READABLE, Watch, WRITABLE } from '../kernel/watch.ts';
+import { closeDescriptor } from '../host/calls/descriptor.ts';
+import { SyscallError } from '../host/calls/libc.ts';
+import { addon, tryCall } from '../host/calls/system-call.ts';
+import { READABLE, Watch, WRITABLE } from '../host/sockets/watch.ts';
 import { FRAME } from './frames.ts';
 import { closeStranger, lookAhead, seeAll } from './stranger.ts';
 

@@ -6,12 +6,12 @@ import type { Collection, CollectRequest } from '../artifacts/collect.ts';
 import type { Owner } from '../artifacts/destination.ts';
 import type { Artifact } from '../artifacts/manifest.ts';
 import type { ArtifactWarning } from '../artifacts/warning.ts';
-import { flattenError, rebuildError } from '../confine/frame.ts';
-import type { FlatError } from '../confine/task.ts';
-import { takeCallersUmask } from '../kernel/own-umask.ts';
-import { checked, tryCall } from '../kernel/system-call.ts';
+import { checked, tryCall } from '../host/calls/system-call.ts';
+import { flattenError, rebuildError } from '../host/confine/frame.ts';
+import type { FlatError } from '../host/confine/task.ts';
+import { takeCallersUmask } from '../host/process/own-umask.ts';
+import { ownResults, type Results } from '../jobs/run/results.ts';
 import type { Result } from '../result/schema.ts';
-import { ownResults, type Results } from '../run/results.ts';
 import type { LentWorker, Workers } from './workers.ts';
 
 const F_DUPFD_CLOEXEC = 1030;

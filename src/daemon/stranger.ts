@@ -6,9 +6,9 @@
  * process that ends: the kernel has none linger that does.
  */
 import { constants as os } from 'node:os';
-import { startProgram } from '../kernel/child-process.ts';
-import { closeDescriptor } from '../kernel/descriptor.ts';
-import { addon, tryCall } from '../kernel/system-call.ts';
+import { closeDescriptor } from '../host/calls/descriptor.ts';
+import { addon, tryCall } from '../host/calls/system-call.ts';
+import { startProgram } from '../host/process/child-process.ts';
 
 const MSG_PEEK = 0x2;
 const MSG_CTRUNC = 0x8;

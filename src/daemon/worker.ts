@@ -1,5 +1,5 @@
 /** The other side of workers.ts: a process that serves one client at a time for its daemon. */
-import { closeDescriptor } from '../kernel/descriptor.ts';
+import { closeDescriptor } from '../host/calls/descriptor.ts';
 import { deferred } from '../promise.ts';
 import { Call, type CallHead, type Control } from './call.ts';
 import { CommandLine, readFrame } from './command-line.ts';

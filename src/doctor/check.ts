@@ -1,4 +1,4 @@
-import type { StatePaths } from '../state/paths.ts';
+import type { StatePaths } from '../host/state/paths.ts';
 import type { Host } from './host.ts';
 
 /** `fail`: no job can run. `warn`: something kiln offers will not work, or soon will not. */

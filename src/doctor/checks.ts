@@ -1,5 +1,5 @@
 import { KilnError } from '../errors.ts';
-import { hasProc } from '../kernel/process.ts';
+import { hasProc } from '../host/process/process.ts';
 import {
   type Check,
   type CheckContext,

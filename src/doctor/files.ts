@@ -1,10 +1,10 @@
 import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { embeddedFiles } from '../libvirt/embedded/files.ts';
-import { homeOf } from '../libvirt/embedded/launch.ts';
-import { hasSystemd } from '../libvirt/embedded/systemd.ts';
-import { pickEngine } from '../libvirt/pick-engine.ts';
-import type { StatePaths } from '../state/paths.ts';
+import { embeddedFiles } from '../host/libvirt/embedded/files.ts';
+import { homeOf } from '../host/libvirt/embedded/launch.ts';
+import { hasSystemd } from '../host/libvirt/embedded/systemd.ts';
+import { pickEngine } from '../host/libvirt/pick-engine.ts';
+import type { StatePaths } from '../host/state/paths.ts';
 
 /** A place outside KILN_STATE that kiln, or libvirt on its behalf, uses. */
 export interface HostFile {

@@ -1,9 +1,9 @@
 import { access, constants, glob, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { runTool } from '../kernel/child-process.ts';
-import { errnoName } from '../kernel/libc.ts';
-import { patience } from '../kernel/wait-for.ts';
-import { packageRoot } from '../state/paths.ts';
+import { errnoName } from '../host/calls/libc.ts';
+import { runTool } from '../host/process/child-process.ts';
+import { patience } from '../host/process/wait-for.ts';
+import { packageRoot } from '../host/state/paths.ts';
 
 /** The families of package managers that host-packages.txt has a column for. */
 type Family = 'debian' | 'fedora' | 'suse';

@@ -4,12 +4,12 @@
  */
 import { once } from 'node:events';
 import { constants as os } from 'node:os';
-import { dieWithParent, limitResource, setNoNewPrivileges } from '../kernel/process.ts';
-import { refuseSystemCalls } from '../kernel/seccomp.ts';
+import { dieWithParent, limitResource, setNoNewPrivileges } from '../host/process/process.ts';
+import { refuseSystemCalls } from '../host/process/seccomp.ts';
 import { egressProxy } from './proxy.ts';
 import { EgressLog, parseEgressRules } from './rule.ts';
 
-/** The last of the ids that are kept for confined children (src/confine/launch.ts). */
+/** The last of the ids that are kept for confined children (src/host/confine/launch.ts). */
 const NOBODY = 1879048192 + 65533;
 
 /** Where the listening socket is. */

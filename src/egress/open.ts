@@ -4,10 +4,10 @@ import { createInterface } from 'node:readline';
 import type { Readable, Writable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 import { KilnError } from '../errors.ts';
-import { startProgram } from '../kernel/child-process.ts';
-import { closeDescriptor } from '../kernel/descriptor.ts';
-import { nodeCommand } from '../kernel/own-node.ts';
-import { listenLoopback } from '../kernel/unix-socket.ts';
+import { closeDescriptor } from '../host/calls/descriptor.ts';
+import { startProgram } from '../host/process/child-process.ts';
+import { nodeCommand } from '../host/process/own-node.ts';
+import { listenLoopback } from '../host/sockets/unix-socket.ts';
 import { awaitedLater } from '../promise.ts';
 import type { Sandbox } from '../sandbox/sandbox.ts';
 import { type EgressEntry, EgressLog, MAX_ENTRIES } from './rule.ts';
@@ -106,7 +106,7 @@ async function start(listener: number, rules: readonly string[]): Promise<Egress
 
 function entry(): string {
   const here = import.meta.url;
-  const path = here.endsWith('.ts') ? '../egress-proxy.ts' : './egress-proxy.cjs';
+  const path = here.endsWith('.ts') ? '../programs/egress-proxy.ts' : './egress-proxy.cjs';
   return fileURLToPath(new URL(path, here));
 }
 

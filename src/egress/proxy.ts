@@ -14,7 +14,7 @@ import {
 } from 'node:http';
 import { connect, isIP, type Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
-import { isPublicAddress } from '../kernel/unix-socket.ts';
+import { isPublicAddress } from '../host/sockets/unix-socket.ts';
 import { canonicalHost, type EgressLog, type EgressRule, isListed } from './rule.ts';
 
 /** Connections of the sandbox at a time. */

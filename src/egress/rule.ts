@@ -1,7 +1,7 @@
 import { isIP } from 'node:net';
 import { domainToASCII } from 'node:url';
 import { KilnError } from '../errors.ts';
-import type { SandboxSpecification } from '../sandbox/specification.ts';
+import type { SandboxSpecification } from '../sandbox/policy/specification.ts';
 
 /** Ports of a rule that names none: HTTP's and HTTPS'. */
 const USUAL_PORTS: readonly number[] = [80, 443];

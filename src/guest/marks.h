@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// When what was done, for KILN_TRACE (src/trace/trace.ts). Taken always: a mark costs 50 ns.
+// When what was done, for KILN_TRACE (src/host/trace/trace.ts). Taken always: a mark costs 50 ns.
 #ifndef KILN_MARKS_H
 #define KILN_MARKS_H
 

@@ -1,13 +1,13 @@
 import { closeSync, constants, futimesSync, mkdirSync, openSync, renameSync } from 'node:fs';
 import { join } from 'node:path';
 import { KilnError } from '../errors.ts';
-import { unlinkat } from '../kernel/at.ts';
-import { closing } from '../kernel/descriptor.ts';
-import { hasErrno } from '../kernel/libc.ts';
+import { closing } from '../host/calls/descriptor.ts';
+import { hasErrno } from '../host/calls/libc.ts';
+import { unlinkat } from '../host/files/at.ts';
+import { span } from '../host/trace/trace.ts';
+import { encodeName } from '../packages/rpm/filename.ts';
 import type { ScriptletPolicy } from '../recipe/load-image-recipe.ts';
-import { encodeName } from '../rpm/filename.ts';
 import type { Engine } from '../sandbox/open.ts';
-import { span } from '../trace/trace.ts';
 import type { OnImageProgress } from './progress.ts';
 import type { StoredPackage } from './store/entry.ts';
 import type { TransactionKind } from './store/manifest.ts';

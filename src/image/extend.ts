@@ -1,6 +1,6 @@
 import { closeSync, constants, lstatSync, mkdirSync, openSync } from 'node:fs';
 import { join } from 'node:path';
-import { closing } from '../kernel/descriptor.ts';
+import { closing } from '../host/calls/descriptor.ts';
 import { type AssembledTree, clampTimes, removeMountPoints, type TreeOptions } from './assemble.ts';
 import type { LeasedImage } from './store/images.ts';
 import { installOnTop, rpmMissing } from './transaction/exact.ts';

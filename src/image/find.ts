@@ -3,8 +3,8 @@ import { readdir } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { KilnError } from '../errors.ts';
+import type { StatePaths } from '../host/state/paths.ts';
 import { suggest } from '../recipe/problem.ts';
-import type { StatePaths } from '../state/paths.ts';
 import { findImage, imagesNamed } from './store/images.ts';
 
 /** What a person means by IMAGE. */

@@ -1,10 +1,10 @@
 import { createHash } from 'node:crypto';
 import { z } from 'zod';
+import { DEFAULT_DISK } from '../host/state/disk-watch.ts';
+import { lockSchema } from '../packages/repository/lock/lock.ts';
+import { readLockFile } from '../packages/repository/lock/lock-file.ts';
+import { moduleRequestSchema } from '../packages/solver/solve-input.ts';
 import type { ImageModules, LoadedImageRecipe } from '../recipe/load-image-recipe.ts';
-import { lockSchema } from '../repository/lock.ts';
-import { readLockFile } from '../repository/lock-file.ts';
-import { moduleRequestSchema } from '../solver/solve-input.ts';
-import { DEFAULT_DISK } from '../state/disk-watch.ts';
 import type { ImageSettings } from './build.ts';
 import { canonicalJson } from './key.ts';
 

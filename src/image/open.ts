@@ -1,6 +1,6 @@
 import { KilnError } from '../errors.ts';
+import type { StatePaths } from '../host/state/paths.ts';
 import type { Engine } from '../sandbox/open.ts';
-import type { StatePaths } from '../state/paths.ts';
 import { type NamedImage, resolveImage } from './find.ts';
 import type { OnImageProgress } from './progress.ts';
 import { readReference } from './reference.ts';

@@ -1,4 +1,4 @@
-import type { RepositoryProgress } from '../repository/progress.ts';
+import type { RepositoryProgress } from '../packages/repository/transport/progress.ts';
 
 /** What making an image is busy with. */
 export type ImageProgress =

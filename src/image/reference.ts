@@ -5,9 +5,9 @@
 import { statSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { shortHash } from '../kernel/short-hash.ts';
-import { dropCached, findRecord, withFields, writeRecord } from '../state/checked-file.ts';
-import type { StatePaths } from '../state/paths.ts';
+import { shortHash } from '../host/process/short-hash.ts';
+import { dropCached, findRecord, withFields, writeRecord } from '../host/state/checked-file.ts';
+import type { StatePaths } from '../host/state/paths.ts';
 
 /** Raised when other files count. Before 2, those with keys did not. */
 const FORMAT = 2;

@@ -9,7 +9,7 @@ import {
 } from 'yaml';
 import type * as z from 'zod';
 import { KilnError } from '../errors.ts';
-import { readUserFile } from '../kernel/user-file.ts';
+import { readUserFile } from '../host/files/user-file.ts';
 import { formatPath, knownKeys, type RecipeProblem, suggest } from './problem.ts';
 
 /** One YAML file, with the place of each of its values. */

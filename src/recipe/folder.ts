@@ -1,6 +1,6 @@
 /** The folder of a build recipe: the recipe may have what lies in it and below, and nothing else. */
 import { closeSync, constants, openSync } from 'node:fs';
-import { type OpenHow, openat2, RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS } from '../kernel/at.ts';
+import { type OpenHow, openat2, RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS } from '../host/files/at.ts';
 
 export interface RecipeFolder {
   /** Opens a file below for reading; no link leads out. The caller closes it. @throws Error of the kernel’s */

@@ -1,6 +1,6 @@
 import { z } from 'zod';
-import { repositorySchema } from '../repository/configuration.ts';
-import { parseDuration } from '../repository/duration.ts';
+import { repositorySchema } from '../packages/repository/configuration.ts';
+import { parseDuration } from '../packages/repository/transport/duration.ts';
 import { size } from './limit-keys.ts';
 
 /** No shell, no separator of /etc/passwd, no path: what useradd(8) takes, and upper case as Samba needs. */

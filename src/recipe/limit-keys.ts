@@ -1,7 +1,7 @@
 /** Keys that recipes and the definitions of services have in common. */
 import { z } from 'zod';
-import { parseDuration } from '../repository/duration.ts';
-import { MINIMUM_MEMORY } from '../sandbox/limits.ts';
+import { parseDuration } from '../packages/repository/transport/duration.ts';
+import { MINIMUM_MEMORY } from '../sandbox/policy/limits.ts';
 
 /** A size, in bytes. */
 export const size = z.union([z.number(), z.string()]).transform((value, context) => {

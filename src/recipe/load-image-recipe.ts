@@ -1,8 +1,8 @@
 import { realpath } from 'node:fs/promises';
 import { basename, dirname, isAbsolute, join, resolve } from 'node:path';
 import { KilnError } from '../errors.ts';
-import { type Repository, resolveRepository } from '../repository/configuration.ts';
-import { DEFAULT_DISK } from '../state/disk-watch.ts';
+import { DEFAULT_DISK } from '../host/state/disk-watch.ts';
+import { type Repository, resolveRepository } from '../packages/repository/configuration.ts';
 import { RecipeDocument, readRecipeText } from './document.ts';
 import {
   type ImageRecipe,

@@ -1,7 +1,7 @@
 /** The scripts and styles of report.html, as files of the package. */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { packageRoot } from '../state/paths.ts';
+import { packageRoot } from '../host/state/paths.ts';
 
 export interface BrowserFiles {
   readonly script: string;

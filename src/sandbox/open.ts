@@ -1,23 +1,23 @@
 import { join } from 'node:path';
 import { KilnError } from '../errors.ts';
-import type { UserIds } from '../kernel/acting-as.ts';
-import { tryLock } from '../kernel/flock.ts';
-import { delegateCgroup } from '../kernel/own-cgroups.ts';
-import type { Connection } from '../libvirt/connection.ts';
-import type { StatePaths } from '../state/paths.ts';
-import { span } from '../trace/trace.ts';
-import type { BindOwners } from './filesystem.ts';
+import { delegateCgroup } from '../host/cgroup/own-cgroups.ts';
+import { tryLock } from '../host/files/flock.ts';
+import type { Connection } from '../host/libvirt/connection.ts';
+import type { UserIds } from '../host/process/acting-as.ts';
+import type { StatePaths } from '../host/state/paths.ts';
+import { span } from '../host/trace/trace.ts';
+import type { ParkedSandbox } from './domain/parking.ts';
+import { SandboxDomain, startDomain } from './domain/sandbox-domain.ts';
+import { readSandboxRecord, type SandboxSession, sandboxFiles } from './domain/sandbox-record.ts';
+import { knownSkeleton } from './domain/skeleton.ts';
+import { sweepSandboxes } from './domain/sweep.ts';
 import { claimedLabels, requirePolicy } from './labels/labels.ts';
-import type { OptionalLayer } from './layers.ts';
-import { limitSandbox } from './limits.ts';
 import { randomMac } from './network/mac.ts';
-import type { ParkedSandbox } from './parking.ts';
+import type { BindOwners } from './policy/filesystem.ts';
+import type { OptionalLayer } from './policy/layers.ts';
+import { limitSandbox } from './policy/limits.ts';
+import type { SandboxLimits, SandboxSpecification } from './policy/specification.ts';
 import { Sandbox } from './sandbox.ts';
-import { SandboxDomain, startDomain } from './sandbox-domain.ts';
-import { readSandboxRecord, type SandboxSession, sandboxFiles } from './sandbox-record.ts';
-import { knownSkeleton } from './skeleton.ts';
-import type { SandboxLimits, SandboxSpecification } from './specification.ts';
-import { sweepSandboxes } from './sweep.ts';
 
 /** A user of this host for whom sandboxes are opened, and what each of them may use at the most. */
 export interface SandboxOwner extends UserIds {

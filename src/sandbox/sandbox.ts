@@ -1,27 +1,27 @@
 import { openSync, statfsSync } from 'node:fs';
 import { KilnError } from '../errors.ts';
-import type { ProcessCgroups } from '../kernel/cgroup-files.ts';
+import type { ProcessCgroups } from '../host/cgroup/cgroup-files.ts';
+import { span, traceSandbox } from '../host/trace/trace.ts';
 import { awaitedLater } from '../promise.ts';
-import { span, traceSandbox } from '../trace/trace.ts';
-import { CommandRequest, type SpawnOptions } from './command-request.ts';
-import { SandboxControl } from './control.ts';
-import { readSandboxFacts, type SandboxFacts } from './facts.ts';
-import { execFailed, setupFailed } from './failures.ts';
+import { CommandRequest, type SpawnOptions } from './command/command-request.ts';
+import { SandboxControl } from './command/control.ts';
+import { readSandboxFacts, type SandboxFacts } from './command/facts.ts';
+import { execFailed, setupFailed } from './command/failures.ts';
+import { SandboxProcess } from './command/process.ts';
+import type { SandboxDomain } from './domain/sandbox-domain.ts';
+import type { SandboxSession } from './domain/sandbox-record.ts';
+import { labelOperation, relabelSources } from './labels/request.ts';
+import { type LeasedAddress, type LeaseRequest, leaseAddress } from './network/dhcp-client.ts';
 import {
   type BindOwners,
   type NetworkAnswers,
   planFilesystem,
   procOperations,
-} from './filesystem.ts';
-import { refuseHostWrites } from './host-write.ts';
-import { labelOperation, relabelSources } from './labels/request.ts';
-import { requireLayer } from './layers.ts';
-import { type LeasedAddress, type LeaseRequest, leaseAddress } from './network/dhcp-client.ts';
-import { SandboxProcess } from './process.ts';
-import type { SandboxDomain } from './sandbox-domain.ts';
-import type { SandboxSession } from './sandbox-record.ts';
-import type { SandboxSpecification } from './specification.ts';
-import { type Surroundings, surroundingsOf } from './surroundings.ts';
+} from './policy/filesystem.ts';
+import { refuseHostWrites } from './policy/host-write.ts';
+import { requireLayer } from './policy/layers.ts';
+import type { SandboxSpecification } from './policy/specification.ts';
+import { type Surroundings, surroundingsOf } from './policy/surroundings.ts';
 import { encodeRequest } from './wire/encode.ts';
 
 /**

@@ -1,7 +1,7 @@
 import type { ErrorCode } from '../error-codes.ts';
 import { KilnError } from '../errors.ts';
+import type { ProcessEnd } from './supervisor/unit-host.ts';
 import type { ExitStatusSet, RestartPolicy, ServiceUnit } from './unit/service-unit.ts';
-import type { ProcessEnd } from './unit-host.ts';
 
 /** How a unit ended (systemd.service(5), $SERVICE_RESULT). */
 export type UnitResult =

@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import type { StatePaths } from '../state/paths.ts';
+import type { StatePaths } from '../host/state/paths.ts';
 
 /** Files of one service. All are root's alone, apart from what the sandbox sees. */
 export interface InstanceFiles {

@@ -11,9 +11,9 @@ import {
 } from 'node:fs';
 import { dirname } from 'node:path';
 import { stripVTControlCharacters } from 'node:util';
-import { closing } from '../kernel/descriptor.ts';
-import { echoToOwner } from '../kernel/own-process.ts';
-import { clearPlace } from '../state/damage.ts';
+import { closing } from '../host/calls/descriptor.ts';
+import { echoToOwner } from '../host/process/own-process.ts';
+import { clearPlace } from '../host/state/damage.ts';
 import type { InstanceFiles } from './instance-files.ts';
 
 /** A log file is closed and renamed beyond so many bytes; so many old ones are kept beside it. */

@@ -1,11 +1,11 @@
 import { KilnError } from '../errors.ts';
-import { readRecordOrSetAside, withFields, writeRecord } from '../state/checked-file.ts';
-import type { StatePaths } from '../state/paths.ts';
-import type { PublishedPort } from './definition.ts';
+import { readRecordOrSetAside, withFields, writeRecord } from '../host/state/checked-file.ts';
+import type { StatePaths } from '../host/state/paths.ts';
+import type { PublishedPort } from './definition/definition.ts';
 import { isKilnCode } from './failure.ts';
 import { type InstanceFiles, instanceFiles } from './instance-files.ts';
-import { readService, type StoredService, serviceNames } from './store.ts';
-import { askSupervisor } from './supervisor-client.ts';
+import { readService, type StoredService, serviceNames } from './lifecycle/store.ts';
+import { askSupervisor } from './supervisor/supervisor-client.ts';
 
 export type UnitState =
   | 'inactive'

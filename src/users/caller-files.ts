@@ -26,13 +26,13 @@ import { TreeCopy } from '../artifacts/tree-copy.ts';
 import { type ArtifactWarning, Budget, type CopyLimits, Warnings } from '../artifacts/warning.ts';
 import type { ErrorCode } from '../error-codes.ts';
 import { KilnError } from '../errors.ts';
-import { openat2, RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS } from '../kernel/at.ts';
-import { type HeldLock, tryLock } from '../kernel/flock.ts';
-import { mountOf } from '../kernel/mount.ts';
-import { removeTree } from '../kernel/remove-tree.ts';
-import { reasonLine } from '../kernel/system-error.ts';
+import { reasonLine } from '../host/calls/system-error.ts';
+import { openat2, RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS } from '../host/files/at.ts';
+import { type HeldLock, tryLock } from '../host/files/flock.ts';
+import { mountOf } from '../host/files/mount.ts';
+import { removeTree } from '../host/files/remove-tree.ts';
+import type { StatePaths } from '../host/state/paths.ts';
 import { BENEATH, type RecipeFolder } from '../recipe/folder.ts';
-import type { StatePaths } from '../state/paths.ts';
 
 /** Who opens a path as its caller would: a client. `made` makes missing folders. */
 interface Opener {

@@ -5,7 +5,7 @@
  */
 import { readFileSync, readlinkSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { knownHierarchies, pathOfGroup } from '../kernel/cgroup.ts';
+import { knownHierarchies, pathOfGroup } from '../host/cgroup/cgroup.ts';
 import { forbidden } from './user.ts';
 
 /** Bounds of a process, for another one to take. */

@@ -3,15 +3,15 @@ import { fstatSync, readFileSync, statSync } from 'node:fs';
 import { totalmem } from 'node:os';
 import { z } from 'zod';
 import { parseEgressRule } from '../egress/rule.ts';
-import { closeDescriptor } from '../kernel/descriptor.ts';
-import { hasErrno } from '../kernel/libc.ts';
-import { openUserFile } from '../kernel/user-file.ts';
+import { closeDescriptor } from '../host/calls/descriptor.ts';
+import { hasErrno } from '../host/calls/libc.ts';
+import { openUserFile } from '../host/files/user-file.ts';
 import { RecipeDocument } from '../recipe/document.ts';
 import { limitKeys, size, time } from '../recipe/limit-keys.ts';
 import { RecipeError } from '../recipe/problem.ts';
-import { parseCapability } from '../sandbox/capabilities.ts';
-import { MINIMUM_MEMORY } from '../sandbox/limits.ts';
 import type { SandboxOwner } from '../sandbox/open.ts';
+import { parseCapability } from '../sandbox/policy/capabilities.ts';
+import { MINIMUM_MEMORY } from '../sandbox/policy/limits.ts';
 
 /** Where it is unless KILN_CONFIG of the daemon says otherwise. */
 const DEFAULT_FILE = '/etc/kiln/kiln.yaml';

@@ -1,6 +1,6 @@
 /** A caller who is not root, and what root lets them do. */
 import { KilnError } from '../errors.ts';
-import type { UserIds } from '../kernel/acting-as.ts';
+import type { UserIds } from '../host/process/acting-as.ts';
 import type { CallerFiles } from './caller-files.ts';
 import type { UserPolicy } from './configuration.ts';
 

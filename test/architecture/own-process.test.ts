@@ -9,23 +9,32 @@ const source = join(import.meta.dirname, '../../src');
 const ENTRIES = [
   ...['engine.ts', 'kilnd.ts', 'confined.ts', 'egress-proxy.ts'],
   // What those two run: each has a process of its own, without a caller's environment.
-  ...['egress/child.ts', 'confine/child.ts', 'build/recipe/script-task.ts'],
+  ...['egress/child.ts', 'host/confine/child.ts', 'jobs/recipe/script-task.ts'],
   // The one that knows who called.
-  'cli/process-caller.ts',
+  'cli/caller/process-caller.ts',
   // The library is in its caller's own process.
   ...['api/connect.ts', 'api/kiln.ts'],
 ];
 
 /** What has the process itself as its purpose. */
-const OWN = ['kernel/own-process.ts', 'kernel/own-umask.ts'];
+const OWN = ['host/process/own-process.ts', 'host/process/own-umask.ts'];
 
 /** Whose business the process is: what it hands on to programs, how patient it is, where it traces and logs. */
 const OWN_USERS = [
   'daemon/activation.ts',
-  ...['kernel/child-process.ts', 'kernel/own-node.ts'],
-  ...['kernel/wait-for.ts', 'libvirt/pool.ts', 'repository/http.ts', 'repository/reach.ts'],
-  ...['rpm/librpmio.ts', 'service/log-file.ts', 'service/supervise.ts'],
-  'trace/trace.ts',
+  ...['host/process/child-process.ts', 'host/process/own-node.ts'],
+  ...[
+    'host/process/wait-for.ts',
+    'host/libvirt/pool.ts',
+    'packages/repository/transport/http.ts',
+    'packages/repository/transport/reach.ts',
+  ],
+  ...[
+    'packages/rpm/signature/librpmio.ts',
+    'service/log-file.ts',
+    'service/supervisor/supervise.ts',
+  ],
+  'host/trace/trace.ts',
 ];
 
 /** Of the command line: what enters it, and a caller that is this process. */
@@ -80,7 +89,7 @@ test('an allowance that nobody needs is taken back', async (t) => {
   const texts = new Map(await modules());
   for (const name of [
     ...OWN,
-    'cli/process-caller.ts',
+    'cli/caller/process-caller.ts',
     'engine.ts',
     'kilnd.ts',
     'egress/child.ts',

@@ -21,9 +21,9 @@ test('programs are started in one module, with the descriptors they are to have'
   t.deepEqual(await modulesWith(/child_process|'(?:node:)?cluster'|from 'execa'/), [
     // Of the library, in a process that is not kiln's.
     'api/connect.ts',
-    'kernel/child-process.ts',
+    'host/process/child-process.ts',
   ]);
-  const text = await readFile(join(source, 'kernel/child-process.ts'), 'utf8');
+  const text = await readFile(join(source, 'host/process/child-process.ts'), 'utf8');
   t.is(text.match(/^ {2}keepDescriptors\(\);$/gm)?.length, 3);
   const calls = /\b(?:posix_spawnp?|v?fork|exec[vl]p?e?|system|popen|clone3?)\(/;
   t.deepEqual(await modulesWith(calls), []);
@@ -31,13 +31,13 @@ test('programs are started in one module, with the descriptors they are to have'
 
 test('one module writes the command lines of Nodes, and reads one', async (t) => {
   const names = /process\.(?:execPath|argv|execArgv|argv0)\b/;
-  t.deepEqual(await modulesWith(names), ['kernel/own-node.ts']);
+  t.deepEqual(await modulesWith(names), ['host/process/own-node.ts']);
 });
 
 test('bin/kiln-node sets aside the variables that children do not have', async (t) => {
   const shell = await readFile(join(source, '../bin/kiln-node'), 'utf8');
   const list = /^ {4}(NODE_\* .*)\)$/m.exec(shell)?.[1]?.split(' | ') ?? [];
-  const module = await readFile(join(source, 'kernel/own-node.ts'), 'utf8');
+  const module = await readFile(join(source, 'host/process/own-node.ts'), 'utf8');
   const [, families = '', names = ''] =
     /\/\^\(\?:\(\?:([A-Z|]+)\)_\\w\*\|([A-Z_|]+)\)\$\//.exec(module) ?? [];
   t.deepEqual(list, [...families.split('|').map((it) => `${it}_*`), ...names.split('|')]);

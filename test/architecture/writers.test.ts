@@ -17,17 +17,17 @@ const WRITES =
  */
 const SAFE: Readonly<Record<string, string>> = {
   'artifacts/staging.ts': 'to a descriptor of a new file',
-  'build/recipe/sources.ts': 'below KILN_STATE',
-  'cli/ci-output.ts': 'O_NOFOLLOW, a plain file',
-  'cli/image-transfer.ts': 'a new file (wx)',
+  'jobs/recipe/sources.ts': 'below KILN_STATE',
+  'cli/output/ci-output.ts': 'O_NOFOLLOW, a plain file',
+  'cli/images/image-transfer.ts': 'a new file (wx)',
   'cli/mock/signing.ts': 'a new file (wx) in a new folder',
   'cli/mock/sources.ts': 'below KILN_STATE',
   'image/archive/export.ts': 'new files (wx) in a folder that was empty',
   'image/archive/import.ts': 'below KILN_STATE',
-  'repository/publish/pool.ts': 'a new file (COPYFILE_EXCL) in an open folder',
-  'repository/publish/repodata.ts': 'new files (wx) in an open folder',
-  'repository/publish/snapshot.ts': 'a new file (wx) in an open folder',
-  'trace/trace.ts': 'O_NOFOLLOW',
+  'packages/repository/publish/pool.ts': 'a new file (COPYFILE_EXCL) in an open folder',
+  'packages/repository/publish/repodata.ts': 'new files (wx) in an open folder',
+  'packages/repository/publish/snapshot.ts': 'a new file (wx) in an open folder',
+  'host/trace/trace.ts': 'O_NOFOLLOW',
 };
 
 test('a module that writes where others may write follows no link', async (t) => {

@@ -4,7 +4,7 @@ import { closeSync, openSync } from 'node:fs';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { type CopyInItem, copyIn } from '../../src/artifacts/copy-in.ts';
-import { createUserNamespace } from '../../src/kernel/user-namespace.ts';
+import { createUserNamespace } from '../../src/host/process/user-namespace.ts';
 import { BASE, bashIn, type SandboxTree, sandboxTree } from './sandbox-tree.ts';
 
 /** The command's user in the sandbox, as the host knows it. */

@@ -9,7 +9,7 @@ import {
   type CollectRequest,
   collectArtifacts,
 } from '../../src/artifacts/collect.ts';
-import { O_PATH } from '../../src/kernel/at.ts';
+import { O_PATH } from '../../src/host/files/at.ts';
 
 /** Where a sandbox's ids would start: nobody on the host has them. */
 export const BASE = 1_234_500_000;

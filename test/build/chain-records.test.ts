@@ -3,7 +3,7 @@ import { mkdirSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
-import { Records } from '../../src/build/chain/records.ts';
+import { Records } from '../../src/jobs/chain/records.ts';
 
 const PLANTED: Readonly<Record<string, (path: string) => unknown>> = {
   'a link': (path) => symlinkSync('/etc/passwd', path),

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { execa } from 'execa';
-import { ResultFiles, resultPaths } from '../../src/build/result-files.ts';
+import { ResultFiles, resultPaths } from '../../src/jobs/rpmbuild/outcome/result-files.ts';
 
 async function folder(t: ExecutionContext): Promise<string> {
   const path = await mkdtemp(join(tmpdir(), 'kiln-results-'));

@@ -14,11 +14,11 @@ import {
 import { basename, join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { execa } from 'execa';
-import type { BuiltPackage } from '../../src/build/report.ts';
-import { packageSigner } from '../../src/build/sign.ts';
-import { signPackages } from '../../src/build/sign-packages.ts';
 import type { KilnError } from '../../src/errors.ts';
-import { readRpm } from '../../src/rpm/read.ts';
+import { packageSigner } from '../../src/jobs/provenance/sign.ts';
+import { signPackages } from '../../src/jobs/provenance/sign-packages.ts';
+import type { BuiltPackage } from '../../src/jobs/rpmbuild/outcome/report.ts';
+import { readRpm } from '../../src/packages/rpm/read.ts';
 import { temporaryDirectory } from '../repository/rpm-repository.ts';
 import { fixture, kiln } from '../rpm/fixtures.ts';
 import { buildRpm } from '../rpm/rpm-builder.ts';

@@ -16,7 +16,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
 import { execa } from 'execa';
-import { kilnProgram, withoutOrders } from '../../src/kernel/own-node.ts';
+import { kilnProgram, withoutOrders } from '../../src/host/process/own-node.ts';
 import {
   type BusyboxState,
   busyboxState,
@@ -127,7 +127,7 @@ test.serial('no variable of the caller’s is one of Node’s or of the loader�
     const given = program === KILN ? { ...env, KILN_FROM_SOURCE: '' } : env;
     const running = execa(program, args, { cwd: folder, env: given, reject: false });
     const seen = await orders(
-      program === KILN ? ['kilnd.cjs'] : ['cli/main.ts', 'kiln.cjs'],
+      program === KILN ? ['kilnd.cjs'] : ['programs/command-line.ts', 'kiln.cjs'],
       state.paths.root,
     );
     t.deepEqual(seen, program === KILN ? [] : own, program);

@@ -6,8 +6,8 @@ import { join } from 'node:path';
 import test from 'ava';
 import { execa } from 'execa';
 import { ensureDebianRpms } from '../../fixtures/debian-rpms/ensure.ts';
-import { stopEmbeddedDaemon } from '../../src/libvirt/embedded/daemon.ts';
-import { type StatePaths, statePaths } from '../../src/state/paths.ts';
+import { stopEmbeddedDaemon } from '../../src/host/libvirt/embedded/daemon.ts';
+import { type StatePaths, statePaths } from '../../src/host/state/paths.ts';
 import { busyboxState, IMAGE, KILN, PATIENCE } from '../support/busybox-state.ts';
 
 const top = join(import.meta.dirname, '../..');

@@ -1,7 +1,7 @@
 import { EventEmitter } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
-import { ClientCaller, type ServingProcess } from '../../src/cli/client-caller.ts';
+import { ClientCaller, type ServingProcess } from '../../src/cli/caller/client-caller.ts';
 import type { CommandLine } from '../../src/daemon/command-line.ts';
 
 /** A connection as a caller sees it; its client may be gone. */

@@ -1,5 +1,5 @@
 import test from 'ava';
-import { egressRefusals } from '../../src/cli/egress-refusals.ts';
+import { egressRefusals } from '../../src/cli/output/egress-refusals.ts';
 
 const entry = (host: string, port: number, refused?: string) => ({
   host,

@@ -2,8 +2,8 @@ import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import test from 'ava';
 import { Command } from 'commander';
-import type { Caller } from '../../src/cli/caller.ts';
-import { processCaller } from '../../src/cli/process-caller.ts';
+import type { Caller } from '../../src/cli/caller/caller.ts';
+import { processCaller } from '../../src/cli/caller/process-caller.ts';
 
 /** All commands of kiln, as `src/cli` has one file for each. */
 async function kiln(): Promise<Command> {

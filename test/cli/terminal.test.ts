@@ -78,7 +78,7 @@ test.serial('errors, and names in them', async (t) => {
 
 test.serial('JSON stays what it is, and plain', async (t) => {
   const text = 'x\u009b2J\u007f\u202e';
-  const script = `import { printJson } from ${JSON.stringify(join(import.meta.dirname, '../../src/cli/print.ts'))};
+  const script = `import { printJson } from ${JSON.stringify(join(import.meta.dirname, '../../src/cli/output/print.ts'))};
     printJson(process.stdout, { text: JSON.parse(process.argv[1]) });`;
   const { stdout } = await execa(process.execPath, [
     ...['--input-type=module', '-e', script, JSON.stringify(text)],
@@ -91,7 +91,7 @@ test.serial('a sequence that comes in pieces is found; colours end with the log'
   const script = join(workshop.state.paths.root, 'view.mjs');
   await writeFile(
     script,
-    `import { LogView } from ${JSON.stringify(join(import.meta.dirname, '../../src/cli/print.ts'))};
+    `import { LogView } from ${JSON.stringify(join(import.meta.dirname, '../../src/cli/output/print.ts'))};
     const view = new LogView(process.stdout);
     for (const byte of Buffer.from('\\u001b[1;31mred\\u001b[2J\\u001b]0;x\\u0007é\\u009b\\n\\u001b[4'))
       view.write(Buffer.from([byte]));

@@ -15,8 +15,8 @@ import {
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
-import { type ConfinedOptions, runConfined } from '../../src/confine/run.ts';
 import type { KilnError } from '../../src/errors.ts';
+import { type ConfinedOptions, runConfined } from '../../src/host/confine/run.ts';
 
 const entry = join(import.meta.dirname, 'probe-entry.ts');
 

@@ -1,6 +1,6 @@
 /** A program that runs a confined child which never ends: the test kills it. */
 import { join } from 'node:path';
-import { runConfined } from '../../src/confine/run.ts';
+import { runConfined } from '../../src/host/confine/run.ts';
 
 const held = runConfined({
   task: 'hold',

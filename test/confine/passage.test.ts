@@ -33,8 +33,8 @@ test('the way there leaves nothing in the child’s environment', async (t) => {
   const program = `
 import { execFileSync } from 'node:child_process';
 const [top] = process.argv.slice(1);
-const { passageTo } = await import(top + '/src/confine/launch.ts');
-const [first, ...more] = passageTo(top + '/src/confined.ts', { base: 1879048192, count: 65536 }).prefix;
+const { passageTo } = await import(top + '/src/host/confine/launch.ts');
+const [first, ...more] = passageTo(top + '/src/programs/confined.ts', { base: 1879048192, count: 65536 }).prefix;
 process.stdout.write(execFileSync(first, [...more, 'env'], { env: { PATH: '/usr/sbin:/usr/bin' } }));`;
   const script = 'exec "$3" --input-type=module -e "$4" "$2/kiln"';
   t.is(await inPrivateFolder(script, process.execPath, program), 'PATH=/usr/sbin:/usr/bin');

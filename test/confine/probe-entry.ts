@@ -11,11 +11,11 @@ import {
 } from 'node:fs';
 import { connect } from 'node:net';
 import koffi from 'koffi';
-import { serveConfined } from '../../src/confine/child.ts';
-import { encodeFrame } from '../../src/confine/frame.ts';
-import { type PerformWork, REPLY_FD, type SingleTask } from '../../src/confine/task.ts';
 import { KilnError } from '../../src/errors.ts';
-import { limitResource } from '../../src/kernel/process.ts';
+import { serveConfined } from '../../src/host/confine/child.ts';
+import { encodeFrame } from '../../src/host/confine/frame.ts';
+import { type PerformWork, REPLY_FD, type SingleTask } from '../../src/host/confine/task.ts';
+import { limitResource } from '../../src/host/process/process.ts';
 
 const libc = koffi.load(null);
 const calls: Record<string, () => number> = {

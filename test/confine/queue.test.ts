@@ -2,9 +2,9 @@ import { closeSync, mkdtempSync, openSync, rmSync, writeFileSync, writeSync } fr
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
-import { type QueueOptions, runQueue } from '../../src/confine/queue.ts';
 import { KilnError } from '../../src/errors.ts';
-import { createPipe } from '../../src/kernel/descriptor.ts';
+import { createPipe } from '../../src/host/calls/descriptor.ts';
+import { type QueueOptions, runQueue } from '../../src/host/confine/queue.ts';
 import { PATIENCE } from '../support/busybox-state.ts';
 
 const top = mkdtempSync('/tmp/kiln-test-queue-');

@@ -43,10 +43,10 @@ test('kiln, its daemon and workers, libvirtd, controller and init killed in ever
 
 test('work that stops without an end is no success', async (t) => {
   const stuck = `data:text/javascript,import{Timeline}from${JSON.stringify(
-    new URL('../../src/run/timeline.ts', import.meta.url).href,
+    new URL('../../src/jobs/run/timeline.ts', import.meta.url).href,
   )};Timeline.prototype.measure=()=>new Promise(()=>{})`;
   await using state = await busyboxState();
-  const main = join(import.meta.dirname, '../../src/cli/main.ts');
+  const main = join(import.meta.dirname, '../../src/programs/command-line.ts');
   const { exitCode, stderr } = await execa(
     process.execPath,
     ['--import', stuck, main, 'run', '-r', IMAGE, '--', 'true'],

@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
 import { execa } from 'execa';
-import { waitForDeath } from '../../src/kernel/process.ts';
+import { waitForDeath } from '../../src/host/process/process.ts';
 import { type BusyboxState, busyboxState, IMAGE, KILN } from '../support/busybox-state.ts';
 import { endDaemon } from '../support/daemon.ts';
 

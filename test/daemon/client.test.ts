@@ -20,7 +20,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
 import type { CommandLine } from '../../src/daemon/command-line.ts';
 import { Server } from '../../src/daemon/server.ts';
-import { closeDescriptor, createPipe } from '../../src/kernel/descriptor.ts';
+import { closeDescriptor, createPipe } from '../../src/host/calls/descriptor.ts';
 
 const top = join(import.meta.dirname, '../..');
 const client = join(top, 'dist/kiln');

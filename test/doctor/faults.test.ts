@@ -7,8 +7,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
 import { execa } from 'execa';
-import { stopEmbeddedDaemon } from '../../src/libvirt/embedded/daemon.ts';
-import { statePaths } from '../../src/state/paths.ts';
+import { stopEmbeddedDaemon } from '../../src/host/libvirt/embedded/daemon.ts';
+import { statePaths } from '../../src/host/state/paths.ts';
 
 const top = join(import.meta.dirname, '../..');
 // bin/kiln is in dist/, which some faults hide; `kiln doctor` is no work for the daemon.

@@ -2,7 +2,7 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { constants } from 'node:os';
 import { dirname, join } from 'node:path';
-import { cgroupHierarchies } from '../../src/kernel/cgroup.ts';
+import { cgroupHierarchies } from '../../src/host/cgroup/cgroup.ts';
 import type { Outside } from './judge.ts';
 
 const FILES = {

@@ -2,7 +2,7 @@
  * What stands around a command, for every way into a sandbox and every layer: what doors.test.ts measures from
  * inside, and what docs/doors.md says (scripts/write-doors.ts).
  */
-import type { Capability } from '../../src/sandbox/capabilities.ts';
+import type { Capability } from '../../src/sandbox/policy/capabilities.ts';
 
 /** Layers that are the same behind every door, and what the probe finds of them. */
 export const EVERYWHERE = {
@@ -130,13 +130,16 @@ const MOCK_USER: Around = { ...MOCK, user: 'build', capabilities: 'none' };
 const MOCK_BUILD: Around = { ...BUILD, limits: 'default' };
 const SERVICE: Around = { ...ROOT, mounted: '/etc /run /tmp /usr /var /var/tmp' };
 
-const run = (around: Around): DoorEntry => ({ through: 'run/run.ts', around });
-const build = (around: Around): DoorEntry => ({ through: 'build/build-sandbox.ts', around });
-const recipe = (around: Around): DoorEntry => ({
-  through: 'build/recipe/recipe-sandbox.ts',
+const run = (around: Around): DoorEntry => ({ through: 'jobs/run/run.ts', around });
+const build = (around: Around): DoorEntry => ({
+  through: 'jobs/rpmbuild/build-sandbox.ts',
   around,
 });
-const mock = (around: Around): DoorEntry => ({ through: 'mock/root/root-sandbox.ts', around });
+const recipe = (around: Around): DoorEntry => ({
+  through: 'jobs/recipe/recipe-sandbox.ts',
+  around,
+});
+const mock = (around: Around): DoorEntry => ({ through: 'jobs/mock/root/root-sandbox.ts', around });
 
 /** rpmbuild reads the requirements there, and leaves its own end of it to the script. */
 const REQUIRES = { descriptors: 'stdin, stdout, stderr, 3 of rpmbuild’s' };
@@ -207,7 +210,7 @@ const DOORS = {
   'kiln-mock --chroot with a network': mock({ ...MOCK, ...ONLINE }),
   'kiln-mock --chroot --unpriv with a network': mock({ ...MOCK_USER, ...ONLINE }),
   'kiln-mock --shell with a network': mock({ ...MOCK, ...ONLINE }),
-  'service unit': { through: 'service/unit-command.ts', around: SERVICE },
+  'service unit': { through: 'service/supervisor/unit-command.ts', around: SERVICE },
   'service --boot: unit': {
     through: 'service/boot/booted-system.ts',
     around: {
@@ -222,8 +225,8 @@ const DOORS = {
     },
     otherwise: { devices: 'console full null random tty urandom zero' },
   },
-  'service execute': { through: 'service/execute.ts', around: SERVICE },
-  'service health': { through: 'service/health.ts', around: SERVICE },
+  'service execute': { through: 'service/supervisor/execute.ts', around: SERVICE },
+  'service health': { through: 'service/supervisor/health.ts', around: SERVICE },
   'library: run': run(USER),
   'library: open sandbox': {
     through: 'cli/calls/sandbox.ts',
@@ -242,7 +245,7 @@ export function doorEntry(door: Door): DoorEntry {
 
 /** Modules that start a command and are no door of the table, and why. */
 export const NO_DOORS: Readonly<Record<string, string>> = {
-  'build/recipe/steps.ts': 'asks recipe-sandbox.ts, which is one',
+  'jobs/recipe/steps.ts': 'asks recipe-sandbox.ts, which is one',
   'cli/mock/modes/commands.ts': 'asks root-sandbox.ts, which is one',
   'doctor/checks/sandbox.ts': 'runs a command of kiln’s own in an empty sandbox',
   'service/boot/booted-unit.ts': 'systemctl of a booted service: test/service/boot.test.ts',

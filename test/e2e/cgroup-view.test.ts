@@ -5,8 +5,8 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
 import { execa } from 'execa';
-import { parseCgroupMounts, pathOfGroup } from '../../src/kernel/cgroup.ts';
-import { stopEmbeddedDaemon } from '../../src/libvirt/embedded/daemon.ts';
+import { parseCgroupMounts, pathOfGroup } from '../../src/host/cgroup/cgroup.ts';
+import { stopEmbeddedDaemon } from '../../src/host/libvirt/embedded/daemon.ts';
 import {
   type BusyboxState,
   busyboxState,

@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import test from 'ava';
-import { waitForDeath } from '../../src/kernel/process.ts';
+import { waitForDeath } from '../../src/host/process/process.ts';
 import { type BusyboxState, busyboxState, IMAGE, KILN } from '../support/busybox-state.ts';
 import { daemonPid, endDaemon } from '../support/daemon.ts';
 import { until } from '../support/eventually.ts';

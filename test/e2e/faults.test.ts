@@ -4,9 +4,9 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
 import { execa } from 'execa';
-import { stopEmbeddedDaemon } from '../../src/libvirt/embedded/daemon.ts';
-import { embeddedFiles } from '../../src/libvirt/embedded/files.ts';
-import { statePaths } from '../../src/state/paths.ts';
+import { stopEmbeddedDaemon } from '../../src/host/libvirt/embedded/daemon.ts';
+import { embeddedFiles } from '../../src/host/libvirt/embedded/files.ts';
+import { statePaths } from '../../src/host/state/paths.ts';
 import { type BusyboxState, busyboxState, IMAGE } from '../support/busybox-state.ts';
 
 let state: BusyboxState;
@@ -18,7 +18,7 @@ test.after.always(async () => {
   await state[Symbol.asyncDispose]();
 });
 
-const MAIN = join(import.meta.dirname, '../../src/cli/main.ts');
+const MAIN = join(import.meta.dirname, '../../src/programs/command-line.ts');
 
 /** kiln as one process, so that a signal reaches it and not its shell wrapper. */
 function kiln(args: readonly string[]) {

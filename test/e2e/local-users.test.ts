@@ -5,7 +5,7 @@ import { chmod, mkdir, open, readdir, readFile, readlink, stat, writeFile } from
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { execa } from 'execa';
-import { sandboxFiles } from '../../src/sandbox/sandbox-record.ts';
+import { sandboxFiles } from '../../src/sandbox/domain/sandbox-record.ts';
 import {
   type BusyboxState,
   busyboxState,

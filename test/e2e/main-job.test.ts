@@ -6,8 +6,8 @@ import test from 'ava';
 import { execa } from 'execa';
 import { ensureDebianRpms } from '../../fixtures/debian-rpms/ensure.ts';
 import { fixturesRoot } from '../../fixtures/debian-rpms/layout.ts';
-import { stopEmbeddedDaemon } from '../../src/libvirt/embedded/daemon.ts';
-import { statePaths } from '../../src/state/paths.ts';
+import { stopEmbeddedDaemon } from '../../src/host/libvirt/embedded/daemon.ts';
+import { statePaths } from '../../src/host/state/paths.ts';
 import { KILN } from '../support/busybox-state.ts';
 
 let directory: string;

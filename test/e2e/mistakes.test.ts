@@ -3,7 +3,7 @@ import { cp, mkdir, symlink, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { execa } from 'execa';
-import { processCaller } from '../../src/cli/process-caller.ts';
+import { processCaller } from '../../src/cli/caller/process-caller.ts';
 import { type BusyboxState, busyboxState, IMAGE, KILN } from '../support/busybox-state.ts';
 import { openKiln } from '../support/kiln.ts';
 
@@ -122,8 +122,8 @@ test.serial('kiln build refuses options that the build asked for would not heed'
 });
 
 test('every option of kiln build is for some kind of build', async (t) => {
-  const { command } = await import('../../src/cli/build.ts');
-  const { refuseUnused } = await import('../../src/cli/build-modes.ts');
+  const { command } = await import('../../src/cli/rpmbuild/build.ts');
+  const { refuseUnused } = await import('../../src/cli/rpmbuild/build-modes.ts');
   for (const { long, attributeName } of command(processCaller).options.map((option) => ({
     long: option.long ?? '',
     attributeName: option.attributeName(),
@@ -145,7 +145,7 @@ test('every option of kiln build is for some kind of build', async (t) => {
 });
 
 test('definitions and words of --rpmbuild-opts are read as a shell and rpm have them', async (t) => {
-  const { command } = await import('../../src/cli/build.ts');
+  const { command } = await import('../../src/cli/rpmbuild/build.ts');
   const it = command(processCaller);
   it.action(() => undefined);
   const opts = `--define 'a "b" c' --with\\ x "d\\"e"`;
@@ -266,7 +266,7 @@ test.serial('a checkout that was not built says so before it fetches anything', 
     await symlink(join(top, name), join(checkout, name));
   }
   const env = { ...state.env, KILN_STATE: place('unbuilt') };
-  const main = join(checkout, 'src/cli/main.ts');
+  const main = join(checkout, 'src/programs/command-line.ts');
   const recipe = ['image', 'build', 'debian-build'];
   const { exitCode, stderr } = await execa(process.execPath, [main, ...recipe], {
     env,
@@ -331,7 +331,7 @@ test.serial('help of a command is its own --help', async (t) => {
 });
 
 test.serial('a call that programs do without is not named as the cause of a failure', async (t) => {
-  const { mayExplainFailure } = await import('../../src/run/refusal.ts');
+  const { mayExplainFailure } = await import('../../src/jobs/run/refusal.ts');
   const explains = (syscall: string, action: string) =>
     mayExplainFailure({ syscall, action, count: 1 });
   t.false(explains('io_uring_setup', 'EPERM'));
@@ -416,7 +416,7 @@ test.serial('a machine without /proc is told so', async (t) => {
       reject: false,
       timeout: 60_000,
     });
-  const main = join(import.meta.dirname, '../../src/cli/main.ts');
+  const main = join(import.meta.dirname, '../../src/programs/command-line.ts');
   const direct = await without(process.execPath, main, 'ps');
   t.is(direct.stderr, 'kiln: /proc is not mounted\n  hint: mount it: mount -t proc proc /proc');
   for (const command of [['ps'], ['run', '-r', IMAGE, '--', 'true']]) {

@@ -6,8 +6,8 @@ import { Readable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import anyTest, { type TestFn } from 'ava';
 import { execa } from 'execa';
-import { embeddedFiles } from '../../src/libvirt/embedded/files.ts';
-import { sweepSandboxes } from '../../src/sandbox/sweep.ts';
+import { embeddedFiles } from '../../src/host/libvirt/embedded/files.ts';
+import { sweepSandboxes } from '../../src/sandbox/domain/sweep.ts';
 import {
   type BusyboxState,
   busyboxState,
@@ -382,7 +382,7 @@ test.serial('kill -9 of kiln ends the sandbox; the next run cleans up its folder
   const command = execa(
     process.execPath,
     [
-      join(import.meta.dirname, '../../src/cli/main.ts'),
+      join(import.meta.dirname, '../../src/programs/command-line.ts'),
       'run',
       '-r',
       IMAGE,

@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
-import { isDead } from '../../src/kernel/process.ts';
+import { isDead } from '../../src/host/process/process.ts';
 import { processesWith } from '../libvirt/private-state.ts';
 import { type BusyboxState, busyboxState, IMAGE, PATIENCE } from '../support/busybox-state.ts';
 import { stopped } from '../support/stopped.ts';

@@ -3,7 +3,7 @@ import { readFile } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
 import { execa } from 'execa';
-import { embeddedFiles } from '../../src/libvirt/embedded/files.ts';
+import { embeddedFiles } from '../../src/host/libvirt/embedded/files.ts';
 import {
   type BusyboxState,
   busyboxState,

@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import test from 'ava';
-import { waitForDeath } from '../../src/kernel/process.ts';
+import { waitForDeath } from '../../src/host/process/process.ts';
 import { packages } from '../rpm/fixtures.ts';
 import {
   type BusyboxState,

@@ -5,11 +5,14 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
 import fc from 'fast-check';
-import { runConfined } from '../../src/confine/run.ts';
 import { KilnError } from '../../src/errors.ts';
-import { ModulesParser, moduleMetadataSchema } from '../../src/repository/modules.ts';
-import { parseRepomd } from '../../src/repository/parse-repomd.ts';
-import { repomdSchema } from '../../src/repository/repomd.ts';
+import { runConfined } from '../../src/host/confine/run.ts';
+import {
+  ModulesParser,
+  moduleMetadataSchema,
+} from '../../src/packages/repository/metadata/modules.ts';
+import { parseRepomd } from '../../src/packages/repository/metadata/parse-repomd.ts';
+import { repomdSchema } from '../../src/packages/repository/metadata/repomd.ts';
 import { damagedText } from './damage.ts';
 
 /** What lengthens, closes and opens: where parsers of XML break. */

@@ -6,9 +6,9 @@ import { join } from 'node:path';
 import test from 'ava';
 import fc from 'fast-check';
 import { pack } from 'tar-stream';
-import { runConfined } from '../../src/confine/run.ts';
 import { KilnError } from '../../src/errors.ts';
-import { type CpioEntry, CpioParser } from '../../src/rpm/payload/cpio.ts';
+import { runConfined } from '../../src/host/confine/run.ts';
+import { type CpioEntry, CpioParser } from '../../src/packages/rpm/payload/cpio.ts';
 
 /** Parts of names that lead somewhere else, or end early. */
 const part = fc.oneof(

@@ -4,10 +4,10 @@ import { link, mkdir, mkdtemp, rm, truncate, writeFile } from 'node:fs/promises'
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { execa } from 'execa';
+import { SyscallError } from '../../src/host/calls/libc.ts';
 import { composeTree } from '../../src/image/tree/compose.ts';
 import { TreePlan } from '../../src/image/tree/plan.ts';
-import { SyscallError } from '../../src/kernel/libc.ts';
-import type { RpmFile, RpmPackage } from '../../src/rpm/package.ts';
+import type { RpmFile, RpmPackage } from '../../src/packages/rpm/package.ts';
 import { rpmFile } from '../support/rpm-file.ts';
 
 /** EXT4_LINK_MAX of the kernel's fs/ext4/ext4.h. */

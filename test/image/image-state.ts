@@ -3,13 +3,13 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { execa, type Options, type ResultPromise } from 'execa';
 import { ensureDebianRpms } from '../../fixtures/debian-rpms/ensure.ts';
+import { connect } from '../../src/host/libvirt/connect.ts';
+import type { Connection } from '../../src/host/libvirt/connection.ts';
+import { stopEmbeddedDaemon } from '../../src/host/libvirt/embedded/daemon.ts';
+import { statePaths } from '../../src/host/state/paths.ts';
 import { type OpenImageOptions, openImage } from '../../src/image/open.ts';
 import type { LeasedImage } from '../../src/image/store/images.ts';
-import { connect } from '../../src/libvirt/connect.ts';
-import type { Connection } from '../../src/libvirt/connection.ts';
-import { stopEmbeddedDaemon } from '../../src/libvirt/embedded/daemon.ts';
 import type { Engine } from '../../src/sandbox/open.ts';
-import { statePaths } from '../../src/state/paths.ts';
 import { endDaemon } from '../support/daemon.ts';
 import { ownCaller } from '../support/own-caller.ts';
 

@@ -8,6 +8,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
 import { execa } from 'execa';
 import { KilnError } from '../../src/errors.ts';
+import { removeTree } from '../../src/host/files/remove-tree.ts';
+import { readRecord, writeRecord } from '../../src/host/state/checked-file.ts';
 import { syncStore } from '../../src/image/store/durability.ts';
 import { packageDirectory } from '../../src/image/store/entry.ts';
 import { collectGarbage } from '../../src/image/store/gc.ts';
@@ -27,8 +29,6 @@ import {
 } from '../../src/image/store/manifest.ts';
 import { cloneTree, copyTree } from '../../src/image/tree/clone.ts';
 import { cleanUpperTree } from '../../src/image/tree/merge-overlay.ts';
-import { removeTree } from '../../src/kernel/remove-tree.ts';
-import { readRecord, writeRecord } from '../../src/state/checked-file.ts';
 import { makeDeepTree } from '../support/deep-tree.ts';
 import { debianRepository, type ImageState, imageState } from './image-state.ts';
 import { differences, snapshotTree } from './tree-snapshot.ts';

@@ -13,6 +13,7 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
+import { hasErrno } from '../../src/host/calls/libc.ts';
 import {
   linkat,
   mkdirat,
@@ -28,10 +29,9 @@ import {
   setTimes,
   symlinkat,
   unlinkat,
-} from '../../src/kernel/at.ts';
-import { hasErrno } from '../../src/kernel/libc.ts';
-import { dataExtents } from '../../src/kernel/sparse.ts';
-import { makingFilesAs } from '../../src/kernel/user-namespace.ts';
+} from '../../src/host/files/at.ts';
+import { dataExtents } from '../../src/host/files/sparse.ts';
+import { makingFilesAs } from '../../src/host/process/user-namespace.ts';
 
 /** A directory and a descriptor of it. */
 function folder(t: ExecutionContext): { path: string; fd: number } {

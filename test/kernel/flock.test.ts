@@ -4,7 +4,7 @@ import { mkdtemp, rm, unlink } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
-import { acquireLock, tryLock, withLock } from '../../src/kernel/flock.ts';
+import { acquireLock, tryLock, withLock } from '../../src/host/files/flock.ts';
 
 async function lockFile(t: { teardown: (fn: () => Promise<void>) => void }): Promise<string> {
   const directory = await mkdtemp(join(tmpdir(), 'kiln-flock-'));

@@ -4,9 +4,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { execa } from 'execa';
-import { tryLock } from '../../src/kernel/flock.ts';
-import { Folder } from '../../src/kernel/folder.ts';
-import { writeUserFile } from '../../src/kernel/user-file.ts';
+import { tryLock } from '../../src/host/files/flock.ts';
+import { Folder } from '../../src/host/files/folder.ts';
+import { writeUserFile } from '../../src/host/files/user-file.ts';
 
 /** A folder in which somebody put links to a file and a folder beside it, and a fifo. */
 async function planted(t: ExecutionContext) {

@@ -7,8 +7,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
 import { execa } from 'execa';
-import { createPipe } from '../../src/kernel/descriptor.ts';
-import { canRelayTo, relay } from '../../src/kernel/relay.ts';
+import { createPipe } from '../../src/host/calls/descriptor.ts';
+import { canRelayTo, relay } from '../../src/host/sockets/relay.ts';
 
 let directory: string;
 /** More than any pipe holds, and no multiple of a page. */
@@ -108,7 +108,7 @@ test('a full disk is an error, and ends the writer', async (t) => {
 test('neither terminals nor sockets are written to', async (t) => {
   const { stdout } = await execa('script', [
     '-qec',
-    `'${process.execPath}' -e "import('${join(import.meta.dirname, '../../src/kernel/relay.ts')}').then((m) => console.log('tty ' + m.canRelayTo(1)))"`,
+    `'${process.execPath}' -e "import('${join(import.meta.dirname, '../../src/host/sockets/relay.ts')}').then((m) => console.log('tty ' + m.canRelayTo(1)))"`,
     '/dev/null',
   ]);
   t.regex(stdout, /tty false/);

@@ -11,7 +11,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { KilnError } from '../../src/errors.ts';
-import { removeTree, removeTreeNow } from '../../src/kernel/remove-tree.ts';
+import { removeTree, removeTreeNow } from '../../src/host/files/remove-tree.ts';
 import { makeDeepTree, perl } from '../support/deep-tree.ts';
 
 /** A folder of the test's own; the host's `rm` removes what is left of it. */

@@ -1,6 +1,6 @@
 /** Tools of the host, run for what they print. */
 import test from 'ava';
-import { runTool, type ToolOptions } from '../../src/kernel/child-process.ts';
+import { runTool, type ToolOptions } from '../../src/host/process/child-process.ts';
 
 const sh = (script: string, options?: ToolOptions) => runTool('sh', ['-c', script], options);
 

@@ -1,5 +1,5 @@
 import test from 'ava';
-import { shortHash } from '../../src/kernel/short-hash.ts';
+import { shortHash } from '../../src/host/process/short-hash.ts';
 
 test('FNV-1a with the values of RFC 9923', (t) => {
   t.is(shortHash(''), '811c9dc5');

@@ -5,8 +5,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
-import { acquireLock, lockHolder, tryLock } from '../../src/kernel/flock.ts';
-import { claim, releaseClaim } from '../../src/sandbox/claim.ts';
+import { acquireLock, lockHolder, tryLock } from '../../src/host/files/flock.ts';
+import { claim, releaseClaim } from '../../src/sandbox/domain/claim.ts';
 import { stopped } from '../support/stopped.ts';
 
 process.env.KILN_PATIENCE = '1';

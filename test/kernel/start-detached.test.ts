@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
-import { startDetached } from '../../src/kernel/child-process.ts';
+import { startDetached } from '../../src/host/process/child-process.ts';
 
 test('what is started has a session, signals and stdio of its own', async (t) => {
   const directory = await mkdtemp(join(tmpdir(), 'kiln-test-'));

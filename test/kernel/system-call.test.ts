@@ -4,8 +4,8 @@ import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import test from 'ava';
 import koffi from 'koffi';
-import { addon, tryCall, tryCallInThread } from '../../src/kernel/system-call.ts';
-import { receivePacket, sendPacket, unixPacketPair } from '../../src/kernel/unix-socket.ts';
+import { addon, tryCall, tryCallInThread } from '../../src/host/calls/system-call.ts';
+import { receivePacket, sendPacket, unixPacketPair } from '../../src/host/sockets/unix-socket.ts';
 
 const AT_FDCWD = -100;
 
@@ -40,7 +40,7 @@ test('errno that a library leaves behind is no call’s result', (t) => {
 
 test('numbers of calls are those of the headers', (t) => {
   const header = readFileSync(
-    join(import.meta.dirname, '../../src/kernel/addon/numbers.h'),
+    join(import.meta.dirname, '../../src/host/calls/addon/numbers.h'),
     'utf8',
   );
   const names = [...header.matchAll(/CALL\((\w+)\)/g)].map(([, name]) => name).slice(1);
@@ -49,7 +49,7 @@ test('numbers of calls are those of the headers', (t) => {
 });
 
 test('text, bytes, numbers and null reach the kernel', (t) => {
-  // The addon is given what src/kernel would give it.
+  // The addon is given what src/host/calls would give it.
   const how = BigUint64Array.of(BigInt(constants.O_DIRECTORY), 0n, 0n);
   for (const path of ['/tmp', Buffer.from('/tmp\0'), `/tmp${'/.'.repeat(2000)}`]) {
     const fd = tryCall('openat2', AT_FDCWD, path, how, how.byteLength);

@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
-import { treeUsage } from '../../src/kernel/tree-usage.ts';
+import { treeUsage } from '../../src/host/files/tree-usage.ts';
 
 const ALL = { bytes: Number.POSITIVE_INFINITY, entries: Number.POSITIVE_INFINITY };
 

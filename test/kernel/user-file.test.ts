@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
 import { execa } from 'execa';
-import { readUserFile } from '../../src/kernel/user-file.ts';
+import { readUserFile } from '../../src/host/files/user-file.ts';
 
 test('a fifo, a device, a folder, a file without end: an error at once', async (t) => {
   const directory = await mkdtemp(join(tmpdir(), 'kiln-user-file-'));
@@ -28,7 +28,7 @@ test('a pipe that the caller names is read to its end, and one that nobody write
   t.teardown(() => rm(directory, { recursive: true }));
   const fifo = join(directory, 'fifo');
   await execa('mkfifo', [fifo]);
-  const script = `import { readUserFile } from ${JSON.stringify(join(import.meta.dirname, '../../src/kernel/user-file.ts'))};
+  const script = `import { readUserFile } from ${JSON.stringify(join(import.meta.dirname, '../../src/host/files/user-file.ts'))};
     process.stdout.write(readUserFile(process.argv[1], 100000, 'anything'));`;
   const node = [process.execPath, '--input-type=module', '-e', script];
   const reader = (path: string) =>

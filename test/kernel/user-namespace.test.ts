@@ -1,7 +1,7 @@
 import { spawnSync } from 'node:child_process';
 import { closeSync, readdirSync, readFileSync } from 'node:fs';
 import test from 'ava';
-import { createUserNamespace } from '../../src/kernel/user-namespace.ts';
+import { createUserNamespace } from '../../src/host/process/user-namespace.ts';
 
 test.serial('a program that enters the namespace has the mapped ids', (t) => {
   const fd = createUserNamespace([

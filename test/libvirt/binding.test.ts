@@ -4,8 +4,8 @@ import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import test from 'ava';
 import koffi from 'koffi';
-import { openConnection } from '../../src/libvirt/connection.ts';
-import { LibvirtError } from '../../src/libvirt/errors.ts';
+import { openConnection } from '../../src/host/libvirt/connection.ts';
+import { LibvirtError } from '../../src/host/libvirt/errors.ts';
 
 const URI = 'test:///default';
 const run = promisify(execFile);

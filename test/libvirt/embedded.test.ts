@@ -6,17 +6,17 @@ import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
-import { connect } from '../../src/libvirt/connect.ts';
-import { openConnection } from '../../src/libvirt/connection.ts';
-import { isWatchedNow } from '../../src/libvirt/controllers.ts';
+import { connect } from '../../src/host/libvirt/connect.ts';
+import { openConnection } from '../../src/host/libvirt/connection.ts';
+import { isWatchedNow } from '../../src/host/libvirt/controllers.ts';
 import {
   embeddedDaemonStatus,
   ensureEmbeddedDaemon,
   sweepEndedDaemons,
-} from '../../src/libvirt/embedded/daemon.ts';
-import { embeddedFiles } from '../../src/libvirt/embedded/files.ts';
-import { homeOf } from '../../src/libvirt/embedded/launch.ts';
-import { LibvirtError } from '../../src/libvirt/errors.ts';
+} from '../../src/host/libvirt/embedded/daemon.ts';
+import { embeddedFiles } from '../../src/host/libvirt/embedded/files.ts';
+import { homeOf } from '../../src/host/libvirt/embedded/launch.ts';
+import { LibvirtError } from '../../src/host/libvirt/errors.ts';
 import { type PrivateState, privateState, processesWith, WAITING } from './private-state.ts';
 
 const CHILD = join(import.meta.dirname, 'fixture-child.ts');

@@ -1,6 +1,6 @@
 import test from 'ava';
-import { pickEngine } from '../../src/libvirt/pick-engine.ts';
-import { statePaths } from '../../src/state/paths.ts';
+import { pickEngine } from '../../src/host/libvirt/pick-engine.ts';
+import { statePaths } from '../../src/host/state/paths.ts';
 
 const paths = statePaths({ KILN_STATE: '/var/tmp/kiln-engine-test' });
 

@@ -5,8 +5,8 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
 import { execa } from 'execa';
-import { connect } from '../../src/libvirt/connect.ts';
-import { endOrphans } from '../../src/libvirt/controllers.ts';
+import { connect } from '../../src/host/libvirt/connect.ts';
+import { endOrphans } from '../../src/host/libvirt/controllers.ts';
 import { long } from '../support/long.ts';
 import { privateState, processesWith, WAITING } from './private-state.ts';
 

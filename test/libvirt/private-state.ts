@@ -4,9 +4,9 @@ import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { promisify } from 'node:util';
 import type { ExecutionContext } from 'ava';
-import { stopEmbeddedDaemon } from '../../src/libvirt/embedded/daemon.ts';
-import { type EmbeddedFiles, embeddedFiles } from '../../src/libvirt/embedded/files.ts';
-import { type StatePaths, statePaths } from '../../src/state/paths.ts';
+import { stopEmbeddedDaemon } from '../../src/host/libvirt/embedded/daemon.ts';
+import { type EmbeddedFiles, embeddedFiles } from '../../src/host/libvirt/embedded/files.ts';
+import { type StatePaths, statePaths } from '../../src/host/state/paths.ts';
 
 const run = promisify(execFile);
 

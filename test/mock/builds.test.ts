@@ -597,7 +597,7 @@ best=1
 
 long('killed in a build: nothing is left, and the next call makes the root anew', async (t) => {
   const slow = await srpm({ name: 'slow', build: 'sleep 3600' });
-  const main = join(import.meta.dirname, '../../src/cli/main.ts');
+  const main = join(import.meta.dirname, '../../src/programs/command-line.ts');
   for (const moment of ['Start: chroot init', 'Start: rpmbuild']) {
     const build = execa(
       process.execPath,

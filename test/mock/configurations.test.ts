@@ -5,9 +5,9 @@ import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { execa } from 'execa';
 import { KilnError } from '../../src/errors.ts';
-import { expandAll, loadConfig } from '../../src/mock/config/load.ts';
-import { configMeaning } from '../../src/mock/config/recipe.ts';
-import type { ConfigValue } from '../../src/mock/config/values.ts';
+import type { ConfigValue } from '../../src/jobs/mock/config/language/values.ts';
+import { expandAll, loadConfig } from '../../src/jobs/mock/config/load.ts';
+import { configMeaning } from '../../src/jobs/mock/config/recipe.ts';
 
 /** Holds mock's own configurations (`etc/mock` of mock-core-configs); their test is skipped without. */
 const CONFIGS = process.env.KILN_MOCK_CONFIGS ?? '';

@@ -6,8 +6,8 @@ import test, { type ExecutionContext } from 'ava';
 import { execa } from 'execa';
 import { KilnError } from '../../src/errors.ts';
 import { emptyTrash } from '../../src/image/store/work-directory.ts';
-import { MockRoot } from '../../src/mock/root/root.ts';
-import { withPackages } from '../../src/mock/root/transaction.ts';
+import { MockRoot } from '../../src/jobs/mock/root/root.ts';
+import { withPackages } from '../../src/jobs/mock/root/transaction.ts';
 import { MirrorServer } from '../repository/mirror-server.ts';
 import { long } from '../support/long.ts';
 import { ends, KILN_MOCK, type MockState, mockState } from './mock-state.ts';
@@ -313,7 +313,7 @@ long(
       execa(
         process.execPath,
         [
-          join(import.meta.dirname, '../../src/cli/main.ts'),
+          join(import.meta.dirname, '../../src/programs/command-line.ts'),
           'mock',
           '-v',
           '--configdir',

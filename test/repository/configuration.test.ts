@@ -1,7 +1,10 @@
 import test from 'ava';
 import type { KilnError } from '../../src/errors.ts';
-import { repositorySchema, resolveRepository } from '../../src/repository/configuration.ts';
-import { parseDuration } from '../../src/repository/duration.ts';
+import {
+  repositorySchema,
+  resolveRepository,
+} from '../../src/packages/repository/configuration.ts';
+import { parseDuration } from '../../src/packages/repository/transport/duration.ts';
 
 const OPTIONS = { arch: 'x86_64', releasever: '43', baseDirectory: '/recipes' };
 

@@ -3,10 +3,10 @@ import { mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import type { KilnError } from '../../src/errors.ts';
-import { Cache, publish } from '../../src/repository/cache.ts';
-import { fetchPackages } from '../../src/repository/fetch-packages.ts';
-import type { Lock } from '../../src/repository/lock.ts';
-import type { RepositoryProgress } from '../../src/repository/progress.ts';
+import { Cache, publish } from '../../src/packages/repository/cache.ts';
+import { fetchPackages } from '../../src/packages/repository/fetch-packages.ts';
+import type { Lock } from '../../src/packages/repository/lock/lock.ts';
+import type { RepositoryProgress } from '../../src/packages/repository/transport/progress.ts';
 import { MirrorServer } from './mirror-server.ts';
 import { impatient, veryImpatient } from './open.ts';
 import { temporaryDirectory } from './rpm-repository.ts';
@@ -310,7 +310,7 @@ test('abort ends a download at once with the reason', async (t) => {
 /** Fetches a lock in a process whose proxy is the server; what it says when it fails. */
 async function fetchThroughProxy(it: Scene, lock: Lock): Promise<string> {
   const script = `
-    import { fetchPackages } from ${JSON.stringify(new URL('../../src/repository/fetch-packages.ts', import.meta.url).href)};
+    import { fetchPackages } from ${JSON.stringify(new URL('../../src/packages/repository/fetch-packages.ts', import.meta.url).href)};
     await fetchPackages(JSON.parse(process.argv[1]), { paths: { cache: process.argv[2] } });`;
   const { execa } = await import('execa');
   const args = ['--input-type=module', '-e', script, JSON.stringify(lock), it.cache];
@@ -428,8 +428,8 @@ test('https: an unknown authority is refused; what has no digest yet never comes
   const program = (body: string) => `
     import { readFileSync } from 'node:fs';
     import { createServer } from 'node:https';
-    import { fetchPackages } from ${JSON.stringify(new URL('../../src/repository/fetch-packages.ts', import.meta.url).href)};
-    import { openRepositories } from ${JSON.stringify(new URL('../../src/repository/open.ts', import.meta.url).href)};
+    import { fetchPackages } from ${JSON.stringify(new URL('../../src/packages/repository/fetch-packages.ts', import.meta.url).href)};
+    import { openRepositories } from ${JSON.stringify(new URL('../../src/packages/repository/open.ts', import.meta.url).href)};
     const [key, cert, plain, cache, lock] = process.argv.slice(1);
     const server = createServer({ key: readFileSync(key), cert: readFileSync(cert) }, (request, response) => {
       response.writeHead(302, { location: plain + request.url.slice(1) }).end();

@@ -6,7 +6,7 @@ import { gzipSync, zstdCompressSync } from 'node:zlib';
 import test, { type ExecutionContext } from 'ava';
 import { execa } from 'execa';
 import type { KilnError } from '../../src/errors.ts';
-import { fetchPackages } from '../../src/repository/fetch-packages.ts';
+import { fetchPackages } from '../../src/packages/repository/fetch-packages.ts';
 import { askDnf } from '../solver/dnf.ts';
 import { lockOf, nevras, repository } from './open.ts';
 import { buildPackages, createRepository, temporaryDirectory } from './rpm-repository.ts';

@@ -1,6 +1,6 @@
 import test from 'ava';
-import { reasonLine } from '../../src/kernel/system-error.ts';
-import { type Lock, lockSchema } from '../../src/repository/lock.ts';
+import { reasonLine } from '../../src/host/calls/system-error.ts';
+import { type Lock, lockSchema } from '../../src/packages/repository/lock/lock.ts';
 
 const LOCK: Lock = {
   format: 1,

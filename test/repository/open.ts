@@ -4,10 +4,10 @@ import {
   type RepositoryInput,
   repositorySchema,
   resolveRepository,
-} from '../../src/repository/configuration.ts';
-import type { Lock } from '../../src/repository/lock.ts';
-import { type OpenOptions, openRepositories } from '../../src/repository/open.ts';
-import { type SolveRequest, solve } from '../../src/solver/solve.ts';
+} from '../../src/packages/repository/configuration.ts';
+import type { Lock } from '../../src/packages/repository/lock/lock.ts';
+import { type OpenOptions, openRepositories } from '../../src/packages/repository/open.ts';
+import { type SolveRequest, solve } from '../../src/packages/solver/solve.ts';
 
 /** Few tries and short pauses, so that tests of failures are short; waits for a busy machine. */
 export const impatient = { attempts: 4, backoff: 10 };

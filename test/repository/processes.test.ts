@@ -13,9 +13,9 @@ const source = (path: string) => JSON.stringify(new URL(`../../src/${path}`, imp
 
 /** A kiln of its own: opens, solves, fetches, and prints the lock. */
 const PROGRAM = `
-  import { openRepositories } from ${source('repository/open.ts')};
-  import { fetchPackages } from ${source('repository/fetch-packages.ts')};
-  import { solve } from ${source('solver/solve.ts')};
+  import { openRepositories } from ${source('packages/repository/open.ts')};
+  import { fetchPackages } from ${source('packages/repository/fetch-packages.ts')};
+  import { solve } from ${source('packages/solver/solve.ts')};
   const [repository, cache, name] = process.argv.slice(1);
   const paths = { cache };
   const set = await openRepositories([JSON.parse(repository)], { paths, refresh: 'always' });
@@ -91,7 +91,7 @@ test.serial('kill -9 in the middle of a download: the next run goes on there', a
     packages: [{ ...entry!, digest: `sha256:${sha256}`, size: content.length }],
   });
   const program = `
-    import { fetchPackages } from ${source('repository/fetch-packages.ts')};
+    import { fetchPackages } from ${source('packages/repository/fetch-packages.ts')};
     const files = await fetchPackages(JSON.parse(process.argv[1]), { paths: { cache: process.argv[2] } });
     process.stdout.write([...files.values()].join());`;
   const run = () =>
@@ -165,7 +165,7 @@ test.serial('a full disk is told as such', async (t) => {
     size: content.length,
     location: 'big.rpm',
   });
-  const { fetchPackages } = await import('../../src/repository/fetch-packages.ts');
+  const { fetchPackages } = await import('../../src/packages/repository/fetch-packages.ts');
   await t.throwsAsync(fetchPackages(lock, { paths: { cache: small } }), {
     code: 'E_CACHE_WRITE',
     message: /ENOSPC/,

@@ -1,8 +1,8 @@
 import { mkdir, readdir, stat, utimes, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import test from 'ava';
-import { acquireLock } from '../../src/kernel/flock.ts';
-import { pruneCache } from '../../src/repository/prune.ts';
+import { acquireLock } from '../../src/host/files/flock.ts';
+import { pruneCache } from '../../src/packages/repository/prune.ts';
 import { temporaryDirectory } from './rpm-repository.ts';
 
 const HOUR = 3600_000;

@@ -16,7 +16,7 @@ import { pathToFileURL } from 'node:url';
 import test, { type ExecutionContext } from 'ava';
 import { execa } from 'execa';
 import type { KilnError } from '../../src/errors.ts';
-import { publishRepository } from '../../src/repository/publish/snapshot.ts';
+import { publishRepository } from '../../src/packages/repository/publish/snapshot.ts';
 import { lockOf, nevras, repository } from './open.ts';
 import { buildPackages, createRepository, temporaryDirectory } from './rpm-repository.ts';
 
@@ -163,7 +163,7 @@ test.serial(
   'what a killed publisher left is cleared away, and nothing half made is used',
   async (t) => {
     const { files, published } = await builtPackages(t);
-    const script = `const { publishRepository } = await import('${join(import.meta.dirname, '../../src/repository/publish/snapshot.ts')}');
+    const script = `const { publishRepository } = await import('${join(import.meta.dirname, '../../src/packages/repository/publish/snapshot.ts')}');
     await publishRepository(process.argv[1], process.argv.slice(2).map((path) => ({ path })));`;
     const paths = files.map(({ path }) => path);
     for (const delay of [150, 250, 350, 450]) {

@@ -5,8 +5,8 @@ import { join } from 'node:path';
 import anyTest, { type ExecutionContext, type TestFn } from 'ava';
 import { execa } from 'execa';
 import type { KilnError } from '../../src/errors.ts';
-import { fetchPackages } from '../../src/repository/fetch-packages.ts';
-import { openRepositories } from '../../src/repository/open.ts';
+import { fetchPackages } from '../../src/packages/repository/fetch-packages.ts';
+import { openRepositories } from '../../src/packages/repository/open.ts';
 import { MirrorServer } from './mirror-server.ts';
 import { impatient, lockOf, nevras, repository } from './open.ts';
 import { buildPackages, createRepository, temporaryDirectory } from './rpm-repository.ts';
@@ -250,7 +250,7 @@ test.serial(
     await rm(join(directory, 'repodata'), { recursive: true });
     await buildPackages(join(directory, 'Packages/h'), [{ name: 'world', version: '3' }]);
     await createRepository(directory);
-    const { solve } = await import('../../src/solver/solve.ts');
+    const { solve } = await import('../../src/packages/solver/solve.ts');
     const { lock } = await solve(set, { arch: 'x86_64', install: ['hello'] });
     t.true(nevras(lock).includes('world-3-1.noarch'));
   },

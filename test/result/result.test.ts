@@ -5,12 +5,12 @@ import { join } from 'node:path';
 import { Ajv2020 } from 'ajv/dist/2020.js';
 import test from 'ava';
 import { KilnError } from '../../src/errors.ts';
+import { KILN_VERSION } from '../../src/host/state/paths.ts';
+import type { RunRequest } from '../../src/jobs/run/request.ts';
+import { resultOfFailure } from '../../src/jobs/run/result.ts';
 import { writeResult } from '../../src/report/write.ts';
 import { digestOf } from '../../src/result/digest.ts';
 import { type Result, resultJsonSchema } from '../../src/result/schema.ts';
-import type { RunRequest } from '../../src/run/request.ts';
-import { resultOfFailure } from '../../src/run/result.ts';
-import { KILN_VERSION } from '../../src/state/paths.ts';
 
 const top = join(import.meta.dirname, '../..');
 const published = readFileSync(join(top, 'docs/result.schema.json'), 'utf8');

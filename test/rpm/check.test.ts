@@ -1,7 +1,7 @@
 /** The checks of what a confined child says, held against a schema of the same. */
 import test from 'ava';
 import fc from 'fast-check';
-import { takeIdentity, takePackage } from '../../src/rpm/check.ts';
+import { takeIdentity, takePackage } from '../../src/packages/rpm/check.ts';
 import { identitySchema, packageSchema } from './schema.ts';
 
 const text = fc.string({ maxLength: 6 });

@@ -1,6 +1,11 @@
 import { fc, testProp } from '@fast-check/ava';
 import test, { type ExecutionContext } from 'ava';
-import { compareEvr, compareVersions, formatEvr, parseEvr } from '../../src/rpm/dependency.ts';
+import {
+  compareEvr,
+  compareVersions,
+  formatEvr,
+  parseEvr,
+} from '../../src/packages/rpm/dependency.ts';
 import { put, rpm, scratch } from './fixtures.ts';
 
 const PAIRS = 4000;

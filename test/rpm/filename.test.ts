@@ -1,6 +1,6 @@
 import { fc, testProp } from '@fast-check/ava';
 import test from 'ava';
-import { decodeName, encodeName, showName } from '../../src/rpm/filename.ts';
+import { decodeName, encodeName, showName } from '../../src/packages/rpm/filename.ts';
 
 /** Bytes of which many begin or continue a UTF-8 sequence, in and out of place. */
 const nearlyUtf8 = fc

@@ -5,7 +5,7 @@ import { fc } from '@fast-check/ava';
 import test, { type ExecutionContext } from 'ava';
 import type { ErrorCode } from '../../src/error-codes.ts';
 import type { KilnError } from '../../src/errors.ts';
-import { type UnpackResult, unpackRpms } from '../../src/rpm/unpack.ts';
+import { type UnpackResult, unpackRpms } from '../../src/packages/rpm/unpack.ts';
 import { fixture, kiln, put, scratch } from './fixtures.ts';
 import { buildRpm, cpioEntry, cpioTrailer, seal, type TestFile } from './rpm-builder.ts';
 import { lookAt } from './tree.ts';

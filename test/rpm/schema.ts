@@ -1,11 +1,11 @@
 /**
  * The shape of what a confined child says about a package, as a schema: what the checks of
- * src/rpm/check.ts are held against. `RpmPackage` (package.ts) is the reference; the compiler
+ * src/packages/rpm/check.ts are held against. `RpmPackage` (package.ts) is the reference; the compiler
  * compares the two. Keys that are not here are dropped.
  */
 import { z } from 'zod';
-import { fileTypeOf } from '../../src/rpm/files.ts';
-import type { RpmIdentity, RpmPackage } from '../../src/rpm/package.ts';
+import { fileTypeOf } from '../../src/packages/rpm/files.ts';
+import type { RpmIdentity, RpmPackage } from '../../src/packages/rpm/package.ts';
 
 const count = z.number().int().nonnegative();
 const text = z.string();

@@ -1,7 +1,7 @@
 /** The form in which a confined child sends a package, and the store keeps it. */
 import test from 'ava';
-import { takePackage } from '../../src/rpm/check.ts';
-import { readRpms } from '../../src/rpm/read.ts';
+import { takePackage } from '../../src/packages/rpm/check.ts';
+import { readRpms } from '../../src/packages/rpm/read.ts';
 import { packages } from './fixtures.ts';
 
 test('a package comes through as it was', async (t) => {

@@ -2,9 +2,9 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
-import { startQueueChildren } from '../../src/confine/queue-child.ts';
-import { waitForDeath } from '../../src/kernel/process.ts';
-import { readIdentities } from '../../src/rpm/read.ts';
+import { startQueueChildren } from '../../src/host/confine/queue-child.ts';
+import { waitForDeath } from '../../src/host/process/process.ts';
+import { readIdentities } from '../../src/packages/rpm/read.ts';
 import { PATIENCE } from '../support/busybox-state.ts';
 import { packages } from './fixtures.ts';
 

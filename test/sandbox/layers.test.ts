@@ -5,11 +5,11 @@ import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { execa } from 'execa';
 import { KilnError } from '../../src/errors.ts';
-import { connect } from '../../src/libvirt/connect.ts';
+import { connect } from '../../src/host/libvirt/connect.ts';
+import { SandboxDomain, startDomain } from '../../src/sandbox/domain/sandbox-domain.ts';
+import { destroySandbox } from '../../src/sandbox/domain/sweep.ts';
 import { securityModule, selinuxEnforces } from '../../src/sandbox/labels/module.ts';
 import { Sandbox } from '../../src/sandbox/sandbox.ts';
-import { SandboxDomain, startDomain } from '../../src/sandbox/sandbox-domain.ts';
-import { destroySandbox } from '../../src/sandbox/sweep.ts';
 import {
   type BusyboxState,
   busyboxState,

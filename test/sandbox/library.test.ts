@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import test from 'ava';
-import type { RunRequest } from '../../src/run/request.ts';
+import type { RunRequest } from '../../src/jobs/run/request.ts';
 import { busyboxState, IMAGE } from '../support/busybox-state.ts';
 import { openKiln } from '../support/kiln.ts';
 

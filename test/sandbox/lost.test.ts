@@ -1,8 +1,8 @@
 import { spawn } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';
 import test from 'ava';
-import { embeddedFiles } from '../../src/libvirt/embedded/files.ts';
-import { readSandboxRecord } from '../../src/sandbox/sandbox-record.ts';
+import { embeddedFiles } from '../../src/host/libvirt/embedded/files.ts';
+import { readSandboxRecord } from '../../src/sandbox/domain/sandbox-record.ts';
 import { type BusyboxState, busyboxState, PATIENCE } from '../support/busybox-state.ts';
 import type { Kiln } from '../support/kiln.ts';
 import { openKiln } from '../support/kiln.ts';

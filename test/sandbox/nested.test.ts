@@ -69,7 +69,7 @@ test.serial(
 test.serial(
   'kiln’s own confinement of hostile files works in a nested sandbox, unprivileged',
   async (t) => {
-    const query = `KILN_STATE=/tmp/k /node /kiln/src/cli/main.ts rpm query --json /kiln/${rpm.slice(top.length + 1)}`;
+    const query = `KILN_STATE=/tmp/k /node /kiln/src/programs/command-line.ts rpm query --json /kiln/${rpm.slice(top.length + 1)}`;
     const inside = await nested(query);
     t.is(inside.exitCode, 0, String(inside.stderr));
     const { stdout: oracle } = await execa('rpm', [
@@ -90,7 +90,7 @@ test.serial(
 
 test.serial('libvirt cannot nest, and kiln says so', async (t) => {
   const doctor = await nested(
-    'KILN_STATE=/tmp/k /node /kiln/src/cli/main.ts doctor privileges',
+    'KILN_STATE=/tmp/k /node /kiln/src/programs/command-line.ts doctor privileges',
     '--user',
     'root',
   );

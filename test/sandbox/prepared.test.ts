@@ -6,20 +6,20 @@ import { text } from 'node:stream/consumers';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import test from 'ava';
 import { KilnError } from '../../src/errors.ts';
-import { waitForDeath } from '../../src/kernel/process.ts';
-import { openChannel } from '../../src/sandbox/channel.ts';
-import { listSandboxes } from '../../src/sandbox/list.ts';
-import { openSandbox } from '../../src/sandbox/open.ts';
-import type { Sandbox } from '../../src/sandbox/sandbox.ts';
+import { waitForDeath } from '../../src/host/process/process.ts';
+import { openChannel } from '../../src/sandbox/command/channel.ts';
+import { listSandboxes } from '../../src/sandbox/domain/list.ts';
 import {
   PARKED_LIFETIME,
   readSandboxRecord,
   sandboxFiles,
   writeSandboxRecord,
-} from '../../src/sandbox/sandbox-record.ts';
-import { ensureSkeleton } from '../../src/sandbox/skeleton.ts';
-import type { SandboxSpecification } from '../../src/sandbox/specification.ts';
-import { sweepSandboxes } from '../../src/sandbox/sweep.ts';
+} from '../../src/sandbox/domain/sandbox-record.ts';
+import { ensureSkeleton } from '../../src/sandbox/domain/skeleton.ts';
+import { sweepSandboxes } from '../../src/sandbox/domain/sweep.ts';
+import { openSandbox } from '../../src/sandbox/open.ts';
+import type { SandboxSpecification } from '../../src/sandbox/policy/specification.ts';
+import type { Sandbox } from '../../src/sandbox/sandbox.ts';
 import { type BusyboxState, busyboxState, IMAGE, PATIENCE } from '../support/busybox-state.ts';
 import { installFaultyInit } from '../support/faulty-init.ts';
 import type { Kiln } from '../support/kiln.ts';

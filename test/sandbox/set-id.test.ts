@@ -3,7 +3,7 @@ import { chmod, cp, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import test from 'ava';
 import { execa } from 'execa';
-import { library } from '../../src/kernel/seccomp.ts';
+import { library } from '../../src/host/process/seccomp.ts';
 import { openSandbox } from '../../src/sandbox/open.ts';
 import { ABIS } from '../../src/sandbox/seccomp/guard.ts';
 import { seccompFilter } from '../../src/sandbox/seccomp/profile.ts';

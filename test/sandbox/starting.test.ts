@@ -4,11 +4,11 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
 import { execa } from 'execa';
-import { connect } from '../../src/libvirt/connect.ts';
-import { LibvirtError } from '../../src/libvirt/errors.ts';
-import { SandboxDomain, startDomain } from '../../src/sandbox/sandbox-domain.ts';
-import { domainPrefix } from '../../src/sandbox/sandbox-record.ts';
-import type { StatePaths } from '../../src/state/paths.ts';
+import { connect } from '../../src/host/libvirt/connect.ts';
+import { LibvirtError } from '../../src/host/libvirt/errors.ts';
+import type { StatePaths } from '../../src/host/state/paths.ts';
+import { SandboxDomain, startDomain } from '../../src/sandbox/domain/sandbox-domain.ts';
+import { domainPrefix } from '../../src/sandbox/domain/sandbox-record.ts';
 import { busyboxState } from '../support/busybox-state.ts';
 
 /** libvirt's processes for sandboxes of this state. */

@@ -4,9 +4,9 @@ import { basename, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import test from 'ava';
 import { execa } from 'execa';
-import { acquireLock } from '../../src/kernel/flock.ts';
-import { newDirectory } from '../../src/sandbox/sandbox-domain.ts';
-import { sweepSandboxes } from '../../src/sandbox/sweep.ts';
+import { acquireLock } from '../../src/host/files/flock.ts';
+import { newDirectory } from '../../src/sandbox/domain/sandbox-domain.ts';
+import { sweepSandboxes } from '../../src/sandbox/domain/sweep.ts';
 import { busyboxState } from '../support/busybox-state.ts';
 import { openKiln } from '../support/kiln.ts';
 

@@ -106,13 +106,13 @@ test('a clone made under umask 077 becomes readable, its own folder stays closed
   await inTemporary(async (folder) => {
     const checkout = join(folder, 'a b');
     const make =
-      'umask 077; mkdir -p "$0/src/cli" "$0/bin"; : > "$0/src/cli/main.ts"; : > "$0/package.json"';
+      'umask 077; mkdir -p "$0/src/cli" "$0/bin"; : > "$0/src/programs/command-line.ts"; : > "$0/package.json"';
     await execa('sh', ['-ec', make, checkout]);
     await bootstrapFunction(`top='${checkout}'; make_readable`, systemFolders.join(':'));
     const { stdout } = await execa('find', [checkout, '-printf', '%m %P\\n']);
     t.deepEqual(stdout.split('\n').sort(), [
       '644 package.json',
-      '644 src/cli/main.ts',
+      '644 src/programs/command-line.ts',
       '700 ',
       '755 bin',
       '755 src',

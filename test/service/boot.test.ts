@@ -3,7 +3,7 @@ import { readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import test from 'ava';
 import { execa } from 'execa';
-import { cgroupHierarchies } from '../../src/kernel/cgroup.ts';
+import { cgroupHierarchies } from '../../src/host/cgroup/cgroup.ts';
 import { instanceFiles } from '../../src/service/instance-files.ts';
 import { KILN, PATIENCE } from '../support/busybox-state.ts';
 import { eventually } from '../support/eventually.ts';

@@ -6,9 +6,14 @@ import { Ajv2020 } from 'ajv/dist/2020.js';
 import test from 'ava';
 import { execa } from 'execa';
 import { parse } from 'yaml';
-import { removeTree } from '../../src/kernel/remove-tree.ts';
-import { formatPublish, parsePublish, serviceJsonSchema } from '../../src/service/definition.ts';
-import { readDefinition } from '../../src/service/definition-file.ts';
+import { removeTree } from '../../src/host/files/remove-tree.ts';
+import { statePaths } from '../../src/host/state/paths.ts';
+import {
+  formatPublish,
+  parsePublish,
+  serviceJsonSchema,
+} from '../../src/service/definition/definition.ts';
+import { readDefinition } from '../../src/service/definition/definition-file.ts';
 import {
   cronFile,
   hostEnvironment,
@@ -16,13 +21,13 @@ import {
   sharedUnits,
   templateUnit,
   writeHostUnits,
-} from '../../src/service/host-units.ts';
-import { mergeAccounts, planMerge } from '../../src/service/merge-trees.ts';
-import { readOldSandbox } from '../../src/service/old-sandbox-file.ts';
-import { guardianScript } from '../../src/service/start.ts';
-import { deleteService } from '../../src/service/stop.ts';
-import type { StoredService } from '../../src/service/store.ts';
-import type { TreeEntry } from '../../src/service/tree.ts';
+} from '../../src/service/definition/host-units.ts';
+import { readOldSandbox } from '../../src/service/definition/old-sandbox-file.ts';
+import { mergeAccounts, planMerge } from '../../src/service/lifecycle/merge-trees.ts';
+import { guardianScript } from '../../src/service/lifecycle/start.ts';
+import { deleteService } from '../../src/service/lifecycle/stop.ts';
+import type { StoredService } from '../../src/service/lifecycle/store.ts';
+import type { TreeEntry } from '../../src/service/lifecycle/tree.ts';
 import {
   commandArguments,
   parseEnvironmentFile,
@@ -30,7 +35,6 @@ import {
 } from '../../src/service/unit/exec-line.ts';
 import { readUnit } from '../../src/service/unit/read-unit.ts';
 import { parseUnitFile } from '../../src/service/unit/unit-file.ts';
-import { statePaths } from '../../src/state/paths.ts';
 import { makeDeepTree } from '../support/deep-tree.ts';
 
 const context = {

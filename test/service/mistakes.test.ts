@@ -1,8 +1,8 @@
 import { chmod, mkdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import test from 'ava';
-import { changeService } from '../../src/service/configuration.ts';
-import { readService } from '../../src/service/store.ts';
+import { changeService } from '../../src/service/definition/configuration.ts';
+import { readService } from '../../src/service/lifecycle/store.ts';
 import { type BusyboxState, busyboxState, IMAGE } from '../support/busybox-state.ts';
 import { freePort } from './free-port.ts';
 

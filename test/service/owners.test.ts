@@ -3,7 +3,7 @@ import { dirname, join } from 'node:path';
 import test from 'ava';
 import { entryFile, packageDirectory, writeEntry } from '../../src/image/store/entry.ts';
 import { imageDirectory, imageFiles } from '../../src/image/store/manifest.ts';
-import { readRpm } from '../../src/rpm/read.ts';
+import { readRpm } from '../../src/packages/rpm/read.ts';
 import { fixture } from '../rpm/fixtures.ts';
 import { type BusyboxState, busyboxState, IMAGE } from '../support/busybox-state.ts';
 

@@ -218,7 +218,7 @@ test.serial('an upgrade that is not healthy goes back, data included', async (t)
 
 long('an upgrade whose maker was killed is undone by the next start', async (t) => {
   await service('stop', 'shop');
-  const { keepPrevious } = await import('../../src/service/previous.ts');
+  const { keepPrevious } = await import('../../src/service/lifecycle/previous.ts');
   const files = instanceFiles(state.paths, 'shop');
   // As it is in the middle of an upgrade: the copy is there, /etc and the image are not what they were.
   await keepPrevious(files);

@@ -4,9 +4,9 @@ import { join } from 'node:path';
 import { execa } from 'execa';
 import { ensureDebianRpms } from '../../fixtures/debian-rpms/ensure.ts';
 import { fixturesRoot } from '../../fixtures/debian-rpms/layout.ts';
-import { stopEmbeddedDaemon } from '../../src/libvirt/embedded/daemon.ts';
+import { stopEmbeddedDaemon } from '../../src/host/libvirt/embedded/daemon.ts';
+import { type StatePaths, statePaths } from '../../src/host/state/paths.ts';
 import type { ServiceStatus } from '../../src/service/status.ts';
-import { type StatePaths, statePaths } from '../../src/state/paths.ts';
 import { KILN, PATIENCE } from '../support/busybox-state.ts';
 
 /** A state directory for services of the fixture repository's servers. */

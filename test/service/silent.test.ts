@@ -3,10 +3,10 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
 import { execa } from 'execa';
-import { isDead } from '../../src/kernel/process.ts';
-import { embeddedFiles } from '../../src/libvirt/embedded/files.ts';
+import { embeddedFiles } from '../../src/host/libvirt/embedded/files.ts';
+import { isDead } from '../../src/host/process/process.ts';
 import { instanceFiles } from '../../src/service/instance-files.ts';
-import { hasPrevious } from '../../src/service/previous.ts';
+import { hasPrevious } from '../../src/service/lifecycle/previous.ts';
 import type { ServiceStatus } from '../../src/service/status.ts';
 import { processesWith } from '../libvirt/private-state.ts';
 import {
@@ -46,7 +46,7 @@ async function statusOf(name: string): Promise<ServiceStatus | undefined> {
 }
 
 async function runs(): Promise<boolean> {
-  const { isSupervised } = await import('../../src/service/stop.ts');
+  const { isSupervised } = await import('../../src/service/lifecycle/stop.ts');
   return await isSupervised(instanceFiles(state.paths, 'one'));
 }
 
@@ -133,7 +133,7 @@ test.serial('a start ends when its supervisor is stopped meanwhile', async (t) =
   t.is((await service('start', 'one')).exitCode, 0);
   const { supervisorPid } = (await statusOf('one'))!;
   using _ = await stopped(supervisorPid);
-  const { waitUntilStarted } = await import('../../src/service/start.ts');
+  const { waitUntilStarted } = await import('../../src/service/lifecycle/start.ts');
   process.env.KILN_PATIENCE = '2';
   const files = instanceFiles(state.paths, 'one');
   await t.throwsAsync(

@@ -3,8 +3,8 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import test from 'ava';
 import { execa } from 'execa';
-import { startOrder } from '../../src/service/service-units.ts';
-import { Tree } from '../../src/service/tree.ts';
+import { startOrder } from '../../src/service/definition/service-units.ts';
+import { Tree } from '../../src/service/lifecycle/tree.ts';
 import {
   commandArguments,
   parseEnvironmentFile,

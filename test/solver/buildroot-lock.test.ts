@@ -2,8 +2,8 @@ import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import test from 'ava';
 import { execa } from 'execa';
-import { fetchPackages } from '../../src/repository/fetch-packages.ts';
-import { exportBuildrootLock } from '../../src/solver/export-buildroot-lock.ts';
+import { fetchPackages } from '../../src/packages/repository/fetch-packages.ts';
+import { exportBuildrootLock } from '../../src/packages/solver/export-buildroot-lock.ts';
 import { MirrorServer } from '../repository/mirror-server.ts';
 import { lockOf, repository } from '../repository/open.ts';
 import {

@@ -9,11 +9,11 @@ import type { WorldPackage, WorldRepository, WorldStream } from '../../scripts/s
 import type { KilnError } from '../../src/errors.ts';
 import { askedDigest, readImageLock, serializeImageLock } from '../../src/image/lock.ts';
 import { settingsOf } from '../../src/image/plan.ts';
+import { ModulesParser } from '../../src/packages/repository/metadata/modules.ts';
+import { openRepositories } from '../../src/packages/repository/open.ts';
+import type { SolveRequest } from '../../src/packages/solver/solve.ts';
+import { solve } from '../../src/packages/solver/solve.ts';
 import { loadImageRecipe } from '../../src/recipe/load-image-recipe.ts';
-import { ModulesParser } from '../../src/repository/modules.ts';
-import { openRepositories } from '../../src/repository/open.ts';
-import type { SolveRequest } from '../../src/solver/solve.ts';
-import { solve } from '../../src/solver/solve.ts';
 import { lockOf, nevras, repository } from '../repository/open.ts';
 import { askDnf, type DnfQuestion, type DnfRepository } from './dnf.ts';
 

@@ -9,8 +9,8 @@ import {
   withFields,
   writeRecord,
   writeSealed,
-} from '../../src/state/checked-file.ts';
-import { DamagedFileError } from '../../src/state/damage.ts';
+} from '../../src/host/state/checked-file.ts';
+import { DamagedFileError } from '../../src/host/state/damage.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'kiln-checked-'));
 test.after.always(() => rmSync(folder, { recursive: true }));

@@ -7,9 +7,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
 import { execa } from 'execa';
 import { KilnError } from '../../src/errors.ts';
-import { removeTree } from '../../src/kernel/remove-tree.ts';
-import { treeUsage } from '../../src/kernel/tree-usage.ts';
-import { DiskWatch } from '../../src/state/disk-watch.ts';
+import { removeTree } from '../../src/host/files/remove-tree.ts';
+import { treeUsage } from '../../src/host/files/tree-usage.ts';
+import { DiskWatch } from '../../src/host/state/disk-watch.ts';
 import { makeDeepTree, perl } from '../support/deep-tree.ts';
 
 const MIB = 2 ** 20;

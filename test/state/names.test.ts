@@ -3,9 +3,9 @@ import { mkdir, readdir, rm, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import test from 'ava';
 import { execa } from 'execa';
-import { stopEmbeddedDaemon } from '../../src/libvirt/embedded/daemon.ts';
-import { hostEnvironment, templateUnit } from '../../src/service/host-units.ts';
-import { DEFAULT_STATE, statePaths } from '../../src/state/paths.ts';
+import { stopEmbeddedDaemon } from '../../src/host/libvirt/embedded/daemon.ts';
+import { DEFAULT_STATE, statePaths } from '../../src/host/state/paths.ts';
+import { hostEnvironment, templateUnit } from '../../src/service/definition/host-units.ts';
 import { type ImageState, imageState } from '../image/image-state.ts';
 
 /** What shells, libvirtd.conf, fstab, XML, URIs, systemd and mountinfo each take for something else. */

@@ -1,5 +1,5 @@
 import test from 'ava';
-import { statePaths } from '../../src/state/paths.ts';
+import { statePaths } from '../../src/host/state/paths.ts';
 
 test('a unix socket below the run directory fits in sun_path whatever KILN_STATE is', (t) => {
   const paths = statePaths({ KILN_STATE: `/very/${'long/'.repeat(60)}state` });

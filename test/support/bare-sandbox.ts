@@ -1,19 +1,19 @@
 import { closeSync } from 'node:fs';
 import { Socket } from 'node:net';
 import { text } from 'node:stream/consumers';
-import { closeDescriptor, createPipe } from '../../src/kernel/descriptor.ts';
-import { connect } from '../../src/libvirt/connect.ts';
+import { closeDescriptor, createPipe } from '../../src/host/calls/descriptor.ts';
+import { connect } from '../../src/host/libvirt/connect.ts';
+import { failureWords } from '../../src/sandbox/command/failures.ts';
+import { SandboxDomain, startDomain } from '../../src/sandbox/domain/sandbox-domain.ts';
+import { securityModule } from '../../src/sandbox/labels/module.ts';
+import { labelFile } from '../../src/sandbox/labels/relabel.ts';
+import { type LabelRequest, labelOperation } from '../../src/sandbox/labels/request.ts';
 import {
   type Capability,
   capabilityMask,
   capabilityNames,
-} from '../../src/sandbox/capabilities.ts';
-import { failureWords } from '../../src/sandbox/failures.ts';
-import { planFilesystem } from '../../src/sandbox/filesystem.ts';
-import { securityModule } from '../../src/sandbox/labels/module.ts';
-import { labelFile } from '../../src/sandbox/labels/relabel.ts';
-import { type LabelRequest, labelOperation } from '../../src/sandbox/labels/request.ts';
-import { SandboxDomain, startDomain } from '../../src/sandbox/sandbox-domain.ts';
+} from '../../src/sandbox/policy/capabilities.ts';
+import { planFilesystem } from '../../src/sandbox/policy/filesystem.ts';
 import type { SeccompFilter } from '../../src/sandbox/seccomp/profile.ts';
 import { encodeRequest } from '../../src/sandbox/wire/encode.ts';
 import { encodeExec, type LandlockWall, type ResourceLimit } from '../../src/sandbox/wire/exec.ts';

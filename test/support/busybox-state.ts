@@ -2,8 +2,8 @@ import { chmod, cp, mkdir, mkdtemp, readFile, rm, symlink, writeFile } from 'nod
 import { tmpdir, uptime } from 'node:os';
 import { join } from 'node:path';
 import { execa, type Options, type ResultPromise } from 'execa';
+import { type StatePaths, statePaths } from '../../src/host/state/paths.ts';
 import { IMAGE_FORMAT } from '../../src/image/key.ts';
-import { type StatePaths, statePaths } from '../../src/state/paths.ts';
 import { endDaemon } from './daemon.ts';
 
 const APPLETS =
@@ -103,7 +103,7 @@ export async function busyboxState(parent = tmpdir()): Promise<BusyboxState> {
       }) as ResultPromise,
     [Symbol.asyncDispose]: async () => {
       await endDaemon(directory);
-      const { stopEmbeddedDaemon } = await import('../../src/libvirt/embedded/daemon.ts');
+      const { stopEmbeddedDaemon } = await import('../../src/host/libvirt/embedded/daemon.ts');
       await stopEmbeddedDaemon(paths);
       // A command may leave something behind that still writes, and ends by itself.
       for (const path of [directory, beside]) {

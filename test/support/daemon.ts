@@ -1,7 +1,7 @@
 import { closeSync, existsSync, realpathSync } from 'node:fs';
 import { join } from 'node:path';
-import { waitForDeath } from '../../src/kernel/process.ts';
-import { connectUnixSocket, peerPid } from '../../src/kernel/unix-socket.ts';
+import { waitForDeath } from '../../src/host/process/process.ts';
+import { connectUnixSocket, peerPid } from '../../src/host/sockets/unix-socket.ts';
 
 /** The process that listens on a state directory's socket; undefined where none does. */
 export function daemonPid(state: string): number | undefined {

@@ -1,8 +1,8 @@
 import { copyFile, readdir, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { execa } from 'execa';
-import { ensureSkeleton, INIT_PATH, noteInit } from '../../src/sandbox/skeleton.ts';
-import type { StatePaths } from '../../src/state/paths.ts';
+import type { StatePaths } from '../../src/host/state/paths.ts';
+import { ensureSkeleton, INIT_PATH, noteInit } from '../../src/sandbox/domain/skeleton.ts';
 
 const guest = join(import.meta.dirname, '../../src/guest');
 

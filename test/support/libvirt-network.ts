@@ -1,7 +1,7 @@
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { execa } from 'execa';
-import type { StatePaths } from '../../src/state/paths.ts';
+import type { StatePaths } from '../../src/host/state/paths.ts';
 
 /** Calls virsh on the embedded libvirtd of a state, which has to run. Never rejects. */
 export function virsh(paths: StatePaths, ...args: readonly string[]) {

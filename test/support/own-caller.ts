@@ -1,5 +1,5 @@
-import { allowedMissing } from '../../src/sandbox/layers.ts';
 import type { Engine } from '../../src/sandbox/open.ts';
+import { allowedMissing } from '../../src/sandbox/policy/layers.ts';
 
 /** What an engine knows of its caller, where that is the test. */
 export const ownCaller: Omit<Engine, 'paths' | 'connect'> = {

@@ -1,9 +1,9 @@
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { ParkingLot } from '../../src/sandbox/parking.ts';
-import { readSandboxRecord } from '../../src/sandbox/sandbox-record.ts';
-import type { StatePaths } from '../../src/state/paths.ts';
+import type { StatePaths } from '../../src/host/state/paths.ts';
+import { ParkingLot } from '../../src/sandbox/domain/parking.ts';
+import { readSandboxRecord } from '../../src/sandbox/domain/sandbox-record.ts';
 import { PATIENCE } from './busybox-state.ts';
 import type { Kiln } from './kiln.ts';
 

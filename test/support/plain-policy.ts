@@ -1,8 +1,8 @@
-import type { Capability } from '../../src/sandbox/capabilities.ts';
-import type { SpawnOptions } from '../../src/sandbox/command-request.ts';
-import { commandPolicy } from '../../src/sandbox/policy.ts';
+import type { StatePaths } from '../../src/host/state/paths.ts';
+import type { SpawnOptions } from '../../src/sandbox/command/command-request.ts';
+import type { Capability } from '../../src/sandbox/policy/capabilities.ts';
+import { commandPolicy } from '../../src/sandbox/policy/policy.ts';
 import type { Sandbox } from '../../src/sandbox/sandbox.ts';
-import type { StatePaths } from '../../src/state/paths.ts';
 
 /** How a command of root's is started that is about something else than its rights. */
 export async function asRoot(

@@ -1,4 +1,4 @@
-import type { RpmFile } from '../../src/rpm/package.ts';
+import type { RpmFile } from '../../src/packages/rpm/package.ts';
 
 /** A plain file of five bytes, root's, but for what is given. */
 export function rpmFile(path: string, other: Partial<RpmFile> = {}): RpmFile {

@@ -1,5 +1,5 @@
-import { allowedMissing } from '../../src/sandbox/layers.ts';
-import type { SandboxSpecification } from '../../src/sandbox/specification.ts';
+import { allowedMissing } from '../../src/sandbox/policy/layers.ts';
+import type { SandboxSpecification } from '../../src/sandbox/policy/specification.ts';
 
 /** A sandbox as `kiln run` has it, nothing shared, nothing reachable, but for what is `wanted`. */
 export function sandboxSpecification(

@@ -3,7 +3,7 @@ import test from 'ava';
 import { mockBuildRequest } from '../../src/cli/mock/build-request.ts';
 import { commandLine } from '../../src/cli/mock/command-line.ts';
 import type { MockSession } from '../../src/cli/mock/session.ts';
-import type { Chroot } from '../../src/mock/chroot.ts';
+import type { Chroot } from '../../src/jobs/mock/chroot.ts';
 
 const CHROOT = { root: 'fedora', recipe: 'fedora', network: true } as unknown as Chroot;
 const SOURCE = { kind: 'srpm', path: '/x.src.rpm' } as const;

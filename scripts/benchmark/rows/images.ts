@@ -1,9 +1,9 @@
 /** Making images. */
 import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { openBase } from '../../../src/build/base.ts';
-import { openLayer, solveLayer } from '../../../src/build/layer.ts';
-import { openRepositories } from '../../../src/repository/open.ts';
+import { openBase } from '../../../src/jobs/rpmbuild/buildroot/base.ts';
+import { openLayer, solveLayer } from '../../../src/jobs/rpmbuild/buildroot/layer.ts';
+import { openRepositories } from '../../../src/packages/repository/open.ts';
 import { type Bed, KILN } from '../bed.ts';
 import { execute, type Side, shell } from '../measure.ts';
 import type { Row } from '../row.ts';

@@ -3,7 +3,7 @@ import { readdirSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { domainPrefix } from '../../../src/sandbox/sandbox-record.ts';
+import { domainPrefix } from '../../../src/sandbox/domain/sandbox-record.ts';
 import { daemonPid } from '../../../test/support/daemon.ts';
 import { type Bed, KILN } from '../bed.ts';
 import { largePackage } from '../large-package.ts';

@@ -2,8 +2,8 @@
 import { copyFile, mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Connection } from '../../../src/libvirt/connection.ts';
-import { SandboxDomain, startDomain } from '../../../src/sandbox/sandbox-domain.ts';
+import type { Connection } from '../../../src/host/libvirt/connection.ts';
+import { SandboxDomain, startDomain } from '../../../src/sandbox/domain/sandbox-domain.ts';
 import type { Kiln } from '../../../test/support/kiln.ts';
 import { podmanRun } from '../../podman.ts';
 import { type Bed, KILN, USER } from '../bed.ts';

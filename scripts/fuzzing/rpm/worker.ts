@@ -19,23 +19,23 @@ import {
   writeSync,
 } from 'node:fs';
 import { KilnError } from '../../../src/errors.ts';
-import { changeRoot } from '../../../src/kernel/mount.ts';
-import { limitResource } from '../../../src/kernel/process.ts';
-import { describePackage } from '../../../src/rpm/describe.ts';
-import { checkDigests, digestFaults } from '../../../src/rpm/digests.ts';
-import { Keyring } from '../../../src/rpm/keyring.ts';
-import { loadLibrpmio } from '../../../src/rpm/librpmio.ts';
-import { CpioParser } from '../../../src/rpm/payload/cpio.ts';
-import { decompressPayload } from '../../../src/rpm/payload/decompress.ts';
-import { loadNativeCodecs } from '../../../src/rpm/payload/native-codec.ts';
-import { planUnpack } from '../../../src/rpm/payload/plan.ts';
-import { PackageWriter } from '../../../src/rpm/payload/writer.ts';
-import { readSections } from '../../../src/rpm/sections.ts';
-import { checkSignatures } from '../../../src/rpm/signature-packet.ts';
+import { changeRoot } from '../../../src/host/files/mount.ts';
+import { limitResource } from '../../../src/host/process/process.ts';
+import { describePackage } from '../../../src/packages/rpm/describe.ts';
+import { checkDigests, digestFaults } from '../../../src/packages/rpm/digests.ts';
+import { CpioParser } from '../../../src/packages/rpm/payload/cpio.ts';
+import { decompressPayload } from '../../../src/packages/rpm/payload/decompress.ts';
+import { loadNativeCodecs } from '../../../src/packages/rpm/payload/native-codec.ts';
+import { planUnpack } from '../../../src/packages/rpm/payload/plan.ts';
+import { PackageWriter } from '../../../src/packages/rpm/payload/writer.ts';
+import { readSections } from '../../../src/packages/rpm/sections.ts';
+import { Keyring } from '../../../src/packages/rpm/signature/keyring.ts';
+import { loadLibrpmio } from '../../../src/packages/rpm/signature/librpmio.ts';
+import { checkSignatures } from '../../../src/packages/rpm/signature/signature-packet.ts';
 import { mutate } from './mutate.ts';
 import { readSpecimen } from './specimen.ts';
 
-/** How far a mutant came; in the order of src/rpm/unpack-task.ts. */
+/** How far a mutant came; in the order of src/packages/rpm/unpack-task.ts. */
 export const STAGES = [
   'headers',
   'digests',

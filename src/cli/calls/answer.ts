@@ -9,11 +9,11 @@ import {
 import type { Call } from '../../daemon/call.ts';
 import { SERVICE_ERROR } from '../../daemon/varlink.ts';
 import type { OwnEngine } from '../../engine.ts';
-import { takeCallersUmask } from '../../kernel/own-umask.ts';
-import { knownFailure, reasonLine } from '../../kernel/system-error.ts';
-import { withWaits } from '../../kernel/wait-for.ts';
-import { KILN_VERSION } from '../../state/paths.ts';
-import { endTrace } from '../../trace/trace.ts';
+import { knownFailure, reasonLine } from '../../host/calls/system-error.ts';
+import { takeCallersUmask } from '../../host/process/own-umask.ts';
+import { withWaits } from '../../host/process/wait-for.ts';
+import { KILN_VERSION } from '../../host/state/paths.ts';
+import { endTrace } from '../../host/trace/trace.ts';
 import { RunElsewhere } from '../run.ts';
 import {
   type Answer,

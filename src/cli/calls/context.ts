@@ -4,7 +4,7 @@ import type { Call } from '../../daemon/call.ts';
 import type { OwnEngine } from '../../engine.ts';
 import type { OnImageProgress } from '../../image/progress.ts';
 import { describeProgress, type ImageProgress } from '../../image/progress.ts';
-import type { Caller } from '../caller.ts';
+import type { Caller } from '../caller/caller.ts';
 import type { OpenSandboxes } from './open-sandboxes.ts';
 
 /** What of the daemon's only its own thread has. */

@@ -1,11 +1,11 @@
 import type { Image } from '../../api/io-kiln.ts';
+import { removeTree } from '../../host/files/remove-tree.ts';
 import { resolveImage } from '../../image/find.ts';
 import { openImage } from '../../image/open.ts';
 import { buildNamed } from '../../image/plan.ts';
 import { listImages, removeImage } from '../../image/store/images.ts';
 import { type ImageManifest, readManifest } from '../../image/store/manifest.ts';
-import { removeTree } from '../../kernel/remove-tree.ts';
-import { imageToRemove, lockRecipe } from '../image.ts';
+import { imageToRemove, lockRecipe } from '../images/image.ts';
 import type { Answer } from './context.ts';
 import { hostPath } from './options.ts';
 

@@ -1,6 +1,6 @@
-import { findSandbox } from '../../sandbox/find-sandbox.ts';
-import { listSandboxes } from '../../sandbox/list.ts';
-import { destroySandbox } from '../../sandbox/sweep.ts';
+import { findSandbox } from '../../sandbox/domain/find-sandbox.ts';
+import { listSandboxes } from '../../sandbox/domain/list.ts';
+import { destroySandbox } from '../../sandbox/domain/sweep.ts';
 import type { Answer } from './context.ts';
 
 export const answerListSandboxes: Answer<'ListSandboxes'> = async (_, context) => {

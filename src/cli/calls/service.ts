@@ -1,12 +1,12 @@
 import type { Service } from '../../api/io-kiln.ts';
 import { KilnError } from '../../errors.ts';
 import type { Engine } from '../../sandbox/open.ts';
-import { createService } from '../../service/create.ts';
-import type { ServiceFile } from '../../service/definition.ts';
+import type { ServiceFile } from '../../service/definition/definition.ts';
+import { createService } from '../../service/lifecycle/create.ts';
+import { deleteService, isSupervised, stopService } from '../../service/lifecycle/stop.ts';
+import { serviceFiles } from '../../service/lifecycle/store.ts';
 import { type ListedService, listServices } from '../../service/status.ts';
-import { deleteService, isSupervised, stopService } from '../../service/stop.ts';
-import { serviceFiles } from '../../service/store.ts';
-import { pickImage } from '../pick-image.ts';
+import { pickImage } from '../images/pick-image.ts';
 import { startSupervisor } from '../service/life.ts';
 import { serviceState } from '../service/list.ts';
 import type { Answer, CallContext } from './context.ts';

@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Call, Control } from '../../daemon/call.ts';
 import { KilnError } from '../../errors.ts';
 import { awaitedLater } from '../../promise.ts';
-import type { SandboxProcess } from '../../sandbox/process.ts';
+import type { SandboxProcess } from '../../sandbox/command/process.ts';
 
 /** Bytes of each output that the one reply of a call without `more` has. */
 const COLLECTED_MAX = 1 << 20;

@@ -1,6 +1,6 @@
 /** Which method is answered by what, and where. Modules are loaded when they are needed. */
 import { INTERFACE_VERSION } from '../../api/io-kiln.ts';
-import { KILN_VERSION } from '../../state/paths.ts';
+import { KILN_VERSION } from '../../host/state/paths.ts';
 import type { Answer, Name } from './context.ts';
 
 interface Entry<Method extends Name> {

@@ -1,5 +1,5 @@
-import type { BuildHooks, BuildReport } from '../../build/report.ts';
 import { describeProgress } from '../../image/progress.ts';
+import type { BuildHooks, BuildReport } from '../../jobs/rpmbuild/outcome/report.ts';
 import { MOCK_STATUS, mockStatus } from './exit-status.ts';
 import type { MockLog } from './log.ts';
 import type { MockSession } from './session.ts';

@@ -1,16 +1,16 @@
 import { basename, isAbsolute, resolve } from 'node:path';
-import { macroDefinition } from '../../build/macro-definition.ts';
+import { KilnError } from '../../errors.ts';
+import { readUserFile } from '../../host/files/user-file.ts';
+import { hostArchitecture } from '../../image/key.ts';
+import type { Chroot } from '../../jobs/mock/chroot.ts';
+import { rootCommand } from '../../jobs/mock/root/root-sandbox.ts';
+import { macroDefinition } from '../../jobs/rpmbuild/macro-definition.ts';
 import {
   type BuildRequest,
   type BuildSource,
   NETWORK_PHASES,
   type ShortCircuit,
-} from '../../build/request.ts';
-import { KilnError } from '../../errors.ts';
-import { hostArchitecture } from '../../image/key.ts';
-import { readUserFile } from '../../kernel/user-file.ts';
-import type { Chroot } from '../../mock/chroot.ts';
-import { rootCommand } from '../../mock/root/root-sandbox.ts';
+} from '../../jobs/rpmbuild/request.ts';
 import { shellWords } from '../../shell-words.ts';
 import { forbidden } from '../../users/user.ts';
 import { parseSize } from '../values.ts';

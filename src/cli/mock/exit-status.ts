@@ -1,6 +1,6 @@
 import type { ErrorCode } from '../../error-codes.ts';
 import { KilnError } from '../../errors.ts';
-import { signalNumber } from '../../sandbox/process.ts';
+import { signalNumber } from '../../sandbox/command/process.ts';
 
 /** mock's exit codes (mockbuild/exception.py names them). */
 export const MOCK_STATUS = {

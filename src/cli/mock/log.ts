@@ -1,7 +1,7 @@
-import { knownFailure, reasonLine } from '../../kernel/system-error.ts';
-import type { TextOutput } from '../caller.ts';
-import { LogTail } from '../log-tail.ts';
-import { LogView } from '../print.ts';
+import { knownFailure, reasonLine } from '../../host/calls/system-error.ts';
+import type { TextOutput } from '../caller/caller.ts';
+import { LogTail } from '../output/log-tail.ts';
+import { LogView } from '../output/print.ts';
 
 /** How much is said: `-q`, nothing, `-v`. */
 export type Verbosity = 'quiet' | 'normal' | 'verbose';

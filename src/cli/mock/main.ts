@@ -1,6 +1,6 @@
-import { KILN_VERSION } from '../../state/paths.ts';
-import type { Caller } from '../caller.ts';
-import { listenForInterruption } from '../interruption.ts';
+import { KILN_VERSION } from '../../host/state/paths.ts';
+import type { Caller } from '../caller/caller.ts';
+import { listenForInterruption } from '../caller/interruption.ts';
 import { type CommandLine, parseCommandLine } from './command-line.ts';
 import { mockStatus } from './exit-status.ts';
 import { helpText } from './help.ts';

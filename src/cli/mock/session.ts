@@ -1,18 +1,18 @@
 import { homedir } from 'node:os';
 import { resolve } from 'node:path';
-import { addedRepository } from '../../build/add-repository.ts';
 import type { OwnEngine } from '../../engine.ts';
 import { resolveImage } from '../../image/find.ts';
 import { openImage } from '../../image/open.ts';
 import { buildNamed, readRecipe } from '../../image/plan.ts';
 import { describeProgress, type OnImageProgress } from '../../image/progress.ts';
 import type { LeasedImage } from '../../image/store/images.ts';
-import { type Chroot, type ChrootRequest, openChroot } from '../../mock/chroot.ts';
-import { formatPlace } from '../../mock/config/problem.ts';
-import type { PackageSources } from '../../mock/root/install.ts';
-import { MockRoot } from '../../mock/root/root.ts';
-import type { Repository } from '../../repository/configuration.ts';
-import type { Caller } from '../caller.ts';
+import { type Chroot, type ChrootRequest, openChroot } from '../../jobs/mock/chroot.ts';
+import { formatPlace } from '../../jobs/mock/config/language/problem.ts';
+import type { PackageSources } from '../../jobs/mock/root/install.ts';
+import { MockRoot } from '../../jobs/mock/root/root.ts';
+import { addedRepository } from '../../jobs/rpmbuild/buildroot/add-repository.ts';
+import type { Repository } from '../../packages/repository/configuration.ts';
+import type { Caller } from '../caller/caller.ts';
 import type { CommandLine } from './command-line.ts';
 import type { MockLog } from './log.ts';
 

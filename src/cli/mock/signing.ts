@@ -1,13 +1,13 @@
 /** mock's plugin sign: the key is in a home of gpg's, kiln signs with it. */
 import { closeSync, mkdtempSync, openSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { BuildRequest } from '../../build/request.ts';
 import { KilnError } from '../../errors.ts';
-import { runTool } from '../../kernel/child-process.ts';
-import { removeTreeNow } from '../../kernel/remove-tree.ts';
-import type { SignPlugin } from '../../mock/config/sign.ts';
-import { exportSecretKey } from '../../mock/export-key.ts';
-import type { Caller } from '../caller.ts';
+import { removeTreeNow } from '../../host/files/remove-tree.ts';
+import { runTool } from '../../host/process/child-process.ts';
+import type { SignPlugin } from '../../jobs/mock/config/sign.ts';
+import { exportSecretKey } from '../../jobs/mock/export-key.ts';
+import type { BuildRequest } from '../../jobs/rpmbuild/request.ts';
+import type { Caller } from '../caller/caller.ts';
 import { hostPath } from './session.ts';
 
 /** The key for as long as this is not disposed of. */

@@ -1,12 +1,12 @@
 import { existsSync, statSync } from 'node:fs';
 import { copyFile, mkdir, symlink } from 'node:fs/promises';
 import { basename, join } from 'node:path';
-import type { BuildSource } from '../../build/request.ts';
 import { openWorkDirectory } from '../../image/store/work-directory.ts';
-import { Cache } from '../../repository/cache.ts';
-import { downloadUnknown } from '../../repository/download.ts';
-import { Mirrors } from '../../repository/mirrors.ts';
-import { defaultTransfer } from '../../repository/transfer-options.ts';
+import type { BuildSource } from '../../jobs/rpmbuild/request.ts';
+import { Cache } from '../../packages/repository/cache.ts';
+import { downloadUnknown } from '../../packages/repository/transport/download.ts';
+import { Mirrors } from '../../packages/repository/transport/mirrors.ts';
+import { defaultTransfer } from '../../packages/repository/transport/transfer-options.ts';
 import { usageError } from './command-line.ts';
 import { argumentError } from './exit-status.ts';
 import { hostPath, type MockSession } from './session.ts';

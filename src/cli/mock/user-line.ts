@@ -1,8 +1,8 @@
 /** mock's command line of a user who is not root: what is open, and the user's files. */
 import type { CallerUser } from '../../users/user.ts';
 import { forbidden } from '../../users/user.ts';
-import { fetchPath } from '../user-guard.ts';
-import { isImageName, type PathKind } from '../user-rules.ts';
+import { fetchPath } from '../users/user-guard.ts';
+import { isImageName, type PathKind } from '../users/user-rules.ts';
 import { type CommandLine, commandLine } from './command-line.ts';
 import { type Mode, OPTIONS } from './option-table.ts';
 

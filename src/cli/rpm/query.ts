@@ -1,13 +1,13 @@
 import { Command } from 'commander';
-import { formatDependency, formatEvr } from '../../rpm/dependency.ts';
-import { showName } from '../../rpm/filename.ts';
-import { octalMode, queryJson } from '../../rpm/inspect.ts';
-import type { RpmIdentity, RpmPackage, RpmScript } from '../../rpm/package.ts';
-import { type ReadResult, readIdentities, readRpms } from '../../rpm/read.ts';
-import type { Caller } from '../caller.ts';
-import { printError } from '../errors.ts';
-import { printJson } from '../print.ts';
-import { printTable } from '../table.ts';
+import { formatDependency, formatEvr } from '../../packages/rpm/dependency.ts';
+import { showName } from '../../packages/rpm/filename.ts';
+import { octalMode, queryJson } from '../../packages/rpm/inspect.ts';
+import type { RpmIdentity, RpmPackage, RpmScript } from '../../packages/rpm/package.ts';
+import { type ReadResult, readIdentities, readRpms } from '../../packages/rpm/read.ts';
+import type { Caller } from '../caller/caller.ts';
+import { printError } from '../output/errors.ts';
+import { printJson } from '../output/print.ts';
+import { printTable } from '../output/table.ts';
 import { collect, errorJson, inOrder, readKeyrings } from './read-all.ts';
 
 interface QueryOptions {

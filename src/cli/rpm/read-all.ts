@@ -1,7 +1,7 @@
 import { KilnError } from '../../errors.ts';
-import { readUserFile } from '../../kernel/user-file.ts';
-import { ARMORED_KEY } from '../../rpm/keyring.ts';
-import type { ReadResult } from '../../rpm/read.ts';
+import { readUserFile } from '../../host/files/user-file.ts';
+import type { ReadResult } from '../../packages/rpm/read.ts';
+import { ARMORED_KEY } from '../../packages/rpm/signature/keyring.ts';
 
 /** Bytes of a file with keys: a whole distribution's have less. */
 const MAX_KEYRING = 16 * 2 ** 20;

@@ -1,13 +1,13 @@
 import { resolve } from 'node:path';
 import { Command } from 'commander';
 import { KilnError } from '../../errors.ts';
-import { makeDirectory } from '../../kernel/folder.ts';
-import { formatEvr } from '../../rpm/dependency.ts';
-import { showName } from '../../rpm/filename.ts';
-import { type UnpackResult, unpackRpms } from '../../rpm/unpack.ts';
-import type { Caller } from '../caller.ts';
-import { printError } from '../errors.ts';
-import { printJson } from '../print.ts';
+import { makeDirectory } from '../../host/files/folder.ts';
+import { formatEvr } from '../../packages/rpm/dependency.ts';
+import { showName } from '../../packages/rpm/filename.ts';
+import { type UnpackResult, unpackRpms } from '../../packages/rpm/unpack.ts';
+import type { Caller } from '../caller/caller.ts';
+import { printError } from '../output/errors.ts';
+import { printJson } from '../output/print.ts';
 import { parseSize } from '../values.ts';
 import { collect, errorJson, readKeyrings } from './read-all.ts';
 

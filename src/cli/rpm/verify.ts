@@ -1,13 +1,13 @@
 import { Command } from 'commander';
-import { digestFaults } from '../../rpm/digests.ts';
-import { showName } from '../../rpm/filename.ts';
-import type { RpmPackage, RpmSignature } from '../../rpm/package.ts';
-import { type ReadResult, readRpms } from '../../rpm/read.ts';
-import { signatureVerdict } from '../../rpm/signature-packet.ts';
-import type { Caller } from '../caller.ts';
-import { printError } from '../errors.ts';
-import { printJson } from '../print.ts';
-import { printTable } from '../table.ts';
+import { digestFaults } from '../../packages/rpm/digests.ts';
+import { showName } from '../../packages/rpm/filename.ts';
+import type { RpmPackage, RpmSignature } from '../../packages/rpm/package.ts';
+import { type ReadResult, readRpms } from '../../packages/rpm/read.ts';
+import { signatureVerdict } from '../../packages/rpm/signature/signature-packet.ts';
+import type { Caller } from '../caller/caller.ts';
+import { printError } from '../output/errors.ts';
+import { printJson } from '../output/print.ts';
+import { printTable } from '../output/table.ts';
 import { collect, errorJson, inOrder, readKeyrings } from './read-all.ts';
 
 /** The exit status for each verdict; that of several files is the highest. */

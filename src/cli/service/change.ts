@@ -1,12 +1,12 @@
 import { Command } from 'commander';
 import { KilnError } from '../../errors.ts';
 import { knownKeys, suggest } from '../../recipe/problem.ts';
-import { changeService } from '../../service/configuration.ts';
-import { cloneService } from '../../service/create.ts';
-import { type ServiceFile, serviceSchema } from '../../service/definition.ts';
+import { changeService } from '../../service/definition/configuration.ts';
+import { type ServiceFile, serviceSchema } from '../../service/definition/definition.ts';
 import { instanceFiles } from '../../service/instance-files.ts';
-import { readService } from '../../service/store.ts';
-import type { Caller } from '../caller.ts';
+import { cloneService } from '../../service/lifecycle/create.ts';
+import { readService } from '../../service/lifecycle/store.ts';
+import type { Caller } from '../caller/caller.ts';
 import {
   addSettingOptions,
   givenSettings,

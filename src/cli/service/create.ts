@@ -1,12 +1,12 @@
 import { resolve } from 'node:path';
 import { Command, Option } from 'commander';
-import { createService } from '../../service/create.ts';
-import type { ServiceFile } from '../../service/definition.ts';
-import { readServiceFile } from '../../service/definition-file.ts';
-import { readOldSandbox } from '../../service/old-sandbox-file.ts';
-import type { Caller } from '../caller.ts';
-import { pickImageFor } from '../pick-image.ts';
-import { printJson } from '../print.ts';
+import type { ServiceFile } from '../../service/definition/definition.ts';
+import { readServiceFile } from '../../service/definition/definition-file.ts';
+import { readOldSandbox } from '../../service/definition/old-sandbox-file.ts';
+import { createService } from '../../service/lifecycle/create.ts';
+import type { Caller } from '../caller/caller.ts';
+import { pickImageFor } from '../images/pick-image.ts';
+import { printJson } from '../output/print.ts';
 import { hostWriteOption } from '../sandbox-options.ts';
 import { parseBind, parseEnvironment, parseSize } from '../values.ts';
 import {

@@ -2,12 +2,16 @@ import type { Socket } from 'node:net';
 import type { Writable } from 'node:stream';
 import { Command } from 'commander';
 import { awaitedLater } from '../../promise.ts';
-import type { ExecuteAnswer, ExecuteControl, ExecuteRequest } from '../../service/execute.ts';
-import { encodeFrame, FRAME, onFrames, sendMessage } from '../../service/frames.ts';
-import { readService } from '../../service/store.ts';
-import { connectSupervisor, unwired } from '../../service/supervisor-client.ts';
-import { type Caller, hasTerminal, type TextInput } from '../caller.ts';
-import { commandStatus } from '../exit-status.ts';
+import { readService } from '../../service/lifecycle/store.ts';
+import type {
+  ExecuteAnswer,
+  ExecuteControl,
+  ExecuteRequest,
+} from '../../service/supervisor/execute.ts';
+import { encodeFrame, FRAME, onFrames, sendMessage } from '../../service/supervisor/frames.ts';
+import { connectSupervisor, unwired } from '../../service/supervisor/supervisor-client.ts';
+import { type Caller, hasTerminal, type TextInput } from '../caller/caller.ts';
+import { commandStatus } from '../output/exit-status.ts';
 import { parseEnvironment } from '../values.ts';
 import { notRunning } from './life.ts';
 import { repeated } from './options.ts';

@@ -1,5 +1,5 @@
-import type { Caller } from '../caller.ts';
-import { printError } from '../errors.ts';
+import type { Caller } from '../caller/caller.ts';
+import { printError } from '../output/errors.ts';
 
 /** Does it for all at once, and fails at the end with the first failure, so that one does not stop the others. */
 export async function forEach(

@@ -1,7 +1,7 @@
 import { Command } from 'commander';
 import { KilnError } from '../../errors.ts';
-import { writeUserFile } from '../../kernel/user-file.ts';
-import { hasSystemd } from '../../libvirt/embedded/systemd.ts';
+import { writeUserFile } from '../../host/files/user-file.ts';
+import { hasSystemd } from '../../host/libvirt/embedded/systemd.ts';
 import {
   cronFile,
   hostUnitName,
@@ -9,9 +9,9 @@ import {
   systemctl,
   UNIT_FOLDER,
   writeHostUnits,
-} from '../../service/host-units.ts';
-import { readService, serviceFiles } from '../../service/store.ts';
-import type { Caller } from '../caller.ts';
+} from '../../service/definition/host-units.ts';
+import { readService, serviceFiles } from '../../service/lifecycle/store.ts';
+import type { Caller } from '../caller/caller.ts';
 import { inTurn } from './for-each.ts';
 import { hostInvocation } from './life.ts';
 

@@ -1,8 +1,9 @@
 import { join } from 'node:path';
 import { Command, Option } from 'commander';
 import { KilnError } from '../../errors.ts';
-import { kilnProgram } from '../../kernel/own-node.ts';
-import { hasSystemd } from '../../libvirt/embedded/systemd.ts';
+import { hasSystemd } from '../../host/libvirt/embedded/systemd.ts';
+import { kilnProgram } from '../../host/process/own-node.ts';
+import { packageRoot, type StatePaths } from '../../host/state/paths.ts';
 import { suggest } from '../../recipe/problem.ts';
 import {
   ensureHostUnit,
@@ -10,17 +11,16 @@ import {
   hostUnitName,
   type KilnInvocation,
   systemctl,
-} from '../../service/host-units.ts';
-import { startInBackground, waitUntilStarted } from '../../service/start.ts';
+} from '../../service/definition/host-units.ts';
+import { startInBackground, waitUntilStarted } from '../../service/lifecycle/start.ts';
+import { deleteService, isSupervised, stopService } from '../../service/lifecycle/stop.ts';
+import { readService, serviceFiles } from '../../service/lifecycle/store.ts';
 import { listServices, type ServiceStatus } from '../../service/status.ts';
-import { deleteService, isSupervised, stopService } from '../../service/stop.ts';
-import { readService, serviceFiles } from '../../service/store.ts';
-import { supervise } from '../../service/supervise.ts';
-import { askSupervisor } from '../../service/supervisor-client.ts';
+import { supervise } from '../../service/supervisor/supervise.ts';
+import { askSupervisor } from '../../service/supervisor/supervisor-client.ts';
 import { unitName } from '../../service/unit/load-unit.ts';
-import { packageRoot, type StatePaths } from '../../state/paths.ts';
-import type { Caller } from '../caller.ts';
-import { printError } from '../errors.ts';
+import type { Caller } from '../caller/caller.ts';
+import { printError } from '../output/errors.ts';
 import { forEach } from './for-each.ts';
 
 /** What a reload or a restart inside may take, ms. */

@@ -1,11 +1,11 @@
 import { Command } from 'commander';
-import { formatPublish } from '../../service/definition.ts';
+import { formatPublish } from '../../service/definition/definition.ts';
 import { instanceFiles } from '../../service/instance-files.ts';
 import { type ListedService, listServices } from '../../service/status.ts';
-import type { Caller } from '../caller.ts';
-import { printError } from '../errors.ts';
-import { printJson } from '../print.ts';
-import { printTable } from '../table.ts';
+import type { Caller } from '../caller/caller.ts';
+import { printError } from '../output/errors.ts';
+import { printJson } from '../output/print.ts';
+import { printTable } from '../output/table.ts';
 
 /** `kiln service list`. */
 export function listCommand(caller: Caller): Command {

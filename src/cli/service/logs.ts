@@ -1,7 +1,7 @@
 import { Command, Option } from 'commander';
+import { readService } from '../../service/lifecycle/store.ts';
 import { followLog, readLog } from '../../service/log-file.ts';
-import { readService } from '../../service/store.ts';
-import type { Caller } from '../caller.ts';
+import type { Caller } from '../caller/caller.ts';
 import { parseCount } from '../values.ts';
 
 /** `kiln service logs`. */

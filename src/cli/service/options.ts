@@ -1,6 +1,10 @@
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { parseLabelRequest } from '../../sandbox/labels/request.ts';
-import { parseNetwork, parsePublish, type ServiceFile } from '../../service/definition.ts';
+import {
+  parseNetwork,
+  parsePublish,
+  type ServiceFile,
+} from '../../service/definition/definition.ts';
 import type { LimitValues } from '../limit-options.ts';
 import { parseCount, parseCpus, parseMemory, parseRate, parseSize } from '../values.ts';
 

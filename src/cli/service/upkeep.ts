@@ -1,15 +1,15 @@
 import { Command } from 'commander';
 import { openImage } from '../../image/open.ts';
-import { serviceJsonSchema } from '../../service/definition.ts';
+import { serviceJsonSchema } from '../../service/definition/definition.ts';
+import { logrotate } from '../../service/definition/logrotate.ts';
 import { isKilnCode } from '../../service/failure.ts';
 import { type InstanceFiles, instanceFiles } from '../../service/instance-files.ts';
-import { logrotate } from '../../service/logrotate.ts';
+import { readService } from '../../service/lifecycle/store.ts';
+import { upgradeService } from '../../service/lifecycle/upgrade.ts';
 import { listServices } from '../../service/status.ts';
-import { readService } from '../../service/store.ts';
-import { upgradeService } from '../../service/upgrade.ts';
-import type { Caller } from '../caller.ts';
-import { imageProgress } from '../image-progress.ts';
-import { printJson } from '../print.ts';
+import type { Caller } from '../caller/caller.ts';
+import { imageProgress } from '../images/image-progress.ts';
+import { printJson } from '../output/print.ts';
 import { inTurn } from './for-each.ts';
 import { startSupervisor } from './life.ts';
 

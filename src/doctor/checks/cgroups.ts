@@ -5,8 +5,8 @@ import {
   type CgroupMode,
   cgroupHierarchies,
   cgroupMode,
-} from '../../kernel/cgroup.ts';
-import { hasSystemd } from '../../libvirt/embedded/systemd.ts';
+} from '../../host/cgroup/cgroup.ts';
+import { hasSystemd } from '../../host/libvirt/embedded/systemd.ts';
 import { type Check, type CheckContext, type Finding, fail, ok, reason, warn } from '../check.ts';
 
 /** The controllers behind kiln's limits; cgroup v1 calls io `blkio`. */

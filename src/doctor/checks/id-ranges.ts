@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import { KilnError } from '../../errors.ts';
-import { idBlock, RANGE_SIZE } from '../../sandbox/id-range.ts';
+import { idBlock, RANGE_SIZE } from '../../sandbox/domain/id-range.ts';
 import { type Check, fail, ok, reason, warn } from '../check.ts';
 
 interface Block {

@@ -1,10 +1,10 @@
 import { readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
-import { runTool } from '../../kernel/child-process.ts';
-import { hasProc } from '../../kernel/process.ts';
-import { verifyRepomd } from '../../repository/verify-repomd.ts';
-import { packageRoot } from '../../state/paths.ts';
+import { runTool } from '../../host/process/child-process.ts';
+import { hasProc } from '../../host/process/process.ts';
+import { packageRoot } from '../../host/state/paths.ts';
+import { verifyRepomd } from '../../packages/repository/trust/verify-repomd.ts';
 import { type Check, fail, ok, reason } from '../check.ts';
 import { initPath } from '../host.ts';
 

@@ -1,10 +1,10 @@
 import { open, readFile } from 'node:fs/promises';
 import { release } from 'node:os';
-import { runTool } from '../../kernel/child-process.ts';
-import { hasErrno } from '../../kernel/libc.ts';
-import { landlockAbi } from '../../kernel/process.ts';
-import { FIRST_ABI } from '../../sandbox/landlock.ts';
-import { allowedMissing } from '../../sandbox/layers.ts';
+import { hasErrno } from '../../host/calls/libc.ts';
+import { runTool } from '../../host/process/child-process.ts';
+import { landlockAbi } from '../../host/process/process.ts';
+import { FIRST_ABI } from '../../sandbox/policy/landlock.ts';
+import { allowedMissing } from '../../sandbox/policy/layers.ts';
 import { type Check, type Finding, fail, ok, reason, warn } from '../check.ts';
 import { listed, probe } from '../host.ts';
 

@@ -1,4 +1,4 @@
-import { runTool } from '../../kernel/child-process.ts';
+import { runTool } from '../../host/process/child-process.ts';
 import {
   ownLabel,
   type SecurityModule,

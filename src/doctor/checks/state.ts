@@ -1,20 +1,20 @@
 import { closeSync, openSync } from 'node:fs';
 import { access, constants, open, stat, statfs } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import { openat2, RESOLVE_IN_ROOT } from '../../kernel/at.ts';
-import { runTool } from '../../kernel/child-process.ts';
-import { closing } from '../../kernel/descriptor.ts';
-import { hasErrno } from '../../kernel/libc.ts';
+import { closing } from '../../host/calls/descriptor.ts';
+import { hasErrno } from '../../host/calls/libc.ts';
+import { openat2, RESOLVE_IN_ROOT } from '../../host/files/at.ts';
 import {
   cloneMount,
   MOUNT_ATTR_NODEV,
   MOUNT_ATTR_NOSUID,
   mountOf,
   setMountAttributes,
-} from '../../kernel/mount.ts';
-import { createUserNamespace } from '../../kernel/user-namespace.ts';
-import { idBlock, RANGE_SIZE } from '../../sandbox/id-range.ts';
-import { findDamage } from '../../state/kinds.ts';
+} from '../../host/files/mount.ts';
+import { runTool } from '../../host/process/child-process.ts';
+import { createUserNamespace } from '../../host/process/user-namespace.ts';
+import { findDamage } from '../../host/state/kinds.ts';
+import { idBlock, RANGE_SIZE } from '../../sandbox/domain/id-range.ts';
 import { type Check, fail, ok, reason, warn } from '../check.ts';
 
 const GIB = 2 ** 30;

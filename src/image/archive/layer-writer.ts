@@ -20,9 +20,9 @@ import {
 import { basename, dirname, join } from 'node:path';
 import type { Header } from 'tar-stream';
 import { KilnError } from '../../errors.ts';
-import { removeTreeNow } from '../../kernel/remove-tree.ts';
-import { setXattr } from '../../kernel/xattr.ts';
-import { diskExceeded } from '../../state/disk-watch.ts';
+import { removeTreeNow } from '../../host/files/remove-tree.ts';
+import { setXattr } from '../../host/files/xattr.ts';
+import { diskExceeded } from '../../host/state/disk-watch.ts';
 import { type PaxRecords, XATTR_PREFIX } from './pax.ts';
 import type { UnpackLayersInput, UnpackLayersOutput } from './unpack-task.ts';
 

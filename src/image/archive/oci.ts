@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import { z } from 'zod';
 import { KilnError } from '../../errors.ts';
-import { readUserFile } from '../../kernel/user-file.ts';
+import { readUserFile } from '../../host/files/user-file.ts';
 
 /**
  * OCI image layout (image-layout.md, manifest.md and config.md of the image specification 1.1), as

@@ -10,9 +10,9 @@ import {
 } from 'node:fs';
 import type { Readable } from 'node:stream';
 import type { Pack } from 'tar-stream';
-import { openDirectory, openPath, readlinkat } from '../../kernel/at.ts';
-import { closing } from '../../kernel/descriptor.ts';
-import { getXattr } from '../../kernel/xattr.ts';
+import { closing } from '../../host/calls/descriptor.ts';
+import { openDirectory, openPath, readlinkat } from '../../host/files/at.ts';
+import { getXattr } from '../../host/files/xattr.ts';
 import { encodePaxHeader, XATTR_PREFIX } from './pax.ts';
 
 const CAPABILITY = 'security.capability';

@@ -3,9 +3,9 @@ import { readSync } from 'node:fs';
 import { pipeline, Readable } from 'node:stream';
 import { createGunzip, createZstdDecompress } from 'node:zlib';
 import type { Extract, extract as extractType, Header } from 'tar-stream';
-import type { SingleTask } from '../../confine/task.ts';
 import { KilnError } from '../../errors.ts';
-import { knownFailure } from '../../kernel/system-error.ts';
+import { knownFailure } from '../../host/calls/system-error.ts';
+import type { SingleTask } from '../../host/confine/task.ts';
 import { LayerWriter } from './layer-writer.ts';
 import { PaxTap } from './pax.ts';
 

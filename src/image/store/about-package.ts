@@ -1,5 +1,5 @@
 import { KilnError } from '../../errors.ts';
-import type { LockedPackage } from '../../repository/lock.ts';
+import type { LockedPackage } from '../../packages/repository/lock/lock.ts';
 
 /** What messages call a package of a lock. */
 export function nameOf({ nevra, repository }: LockedPackage): string {

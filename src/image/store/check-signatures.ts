@@ -1,14 +1,14 @@
 /** Signatures of packages that are not unpacked now: those of the store, and those that rpm itself installs. */
 import { KilnError } from '../../errors.ts';
-import type { Lock, LockedPackage } from '../../repository/lock.ts';
-import { readTrust, type Trust } from '../../repository/trust.ts';
-import { assertSigned, assertTrusted } from '../../rpm/inspect.ts';
-import type { RpmIdentity, RpmSignature } from '../../rpm/package.ts';
-import { readIdentities } from '../../rpm/read.ts';
-import { signatureVerdict } from '../../rpm/signature-packet.ts';
-import { dropCached, findRecord, withFields, writeRecord } from '../../state/checked-file.ts';
-import type { StatePaths } from '../../state/paths.ts';
-import { span } from '../../trace/trace.ts';
+import { dropCached, findRecord, withFields, writeRecord } from '../../host/state/checked-file.ts';
+import type { StatePaths } from '../../host/state/paths.ts';
+import { span } from '../../host/trace/trace.ts';
+import type { Lock, LockedPackage } from '../../packages/repository/lock/lock.ts';
+import { readTrust, type Trust } from '../../packages/repository/trust/trust.ts';
+import { assertSigned, assertTrusted } from '../../packages/rpm/inspect.ts';
+import type { RpmIdentity, RpmSignature } from '../../packages/rpm/package.ts';
+import { readIdentities } from '../../packages/rpm/read.ts';
+import { signatureVerdict } from '../../packages/rpm/signature/signature-packet.ts';
 import { aboutPackages, nameOf, naming, namingPackages } from './about-package.ts';
 import { packageDirectory } from './entry.ts';
 

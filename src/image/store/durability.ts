@@ -7,11 +7,11 @@ import { readFileSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { uptime } from 'node:os';
 import { join } from 'node:path';
-import { syncFileSystem } from '../../kernel/descriptor.ts';
-import { withLock } from '../../kernel/flock.ts';
-import { hasErrno } from '../../kernel/libc.ts';
-import { dropCached, findRecord, withFields, writeRecord } from '../../state/checked-file.ts';
-import type { StatePaths } from '../../state/paths.ts';
+import { syncFileSystem } from '../../host/calls/descriptor.ts';
+import { hasErrno } from '../../host/calls/libc.ts';
+import { withLock } from '../../host/files/flock.ts';
+import { dropCached, findRecord, withFields, writeRecord } from '../../host/state/checked-file.ts';
+import type { StatePaths } from '../../host/state/paths.ts';
 
 /** Boots whose sync points are remembered: entries of older ones that were never used again go. */
 const REMEMBERED_BOOTS = 64;

@@ -1,13 +1,13 @@
 /** An entry of the package store: a folder with an unpacked package, its header, and a file that says what it is. */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { hasErrno } from '../../kernel/libc.ts';
-import { shortHashOf } from '../../kernel/short-hash.ts';
-import { takePackage } from '../../rpm/check.ts';
-import type { RpmPackage } from '../../rpm/package.ts';
-import { findRecord, writeRecord } from '../../state/checked-file.ts';
-import { tellDamage } from '../../state/damage.ts';
-import type { StatePaths } from '../../state/paths.ts';
+import { hasErrno } from '../../host/calls/libc.ts';
+import { shortHashOf } from '../../host/process/short-hash.ts';
+import { findRecord, writeRecord } from '../../host/state/checked-file.ts';
+import { tellDamage } from '../../host/state/damage.ts';
+import type { StatePaths } from '../../host/state/paths.ts';
+import { takePackage } from '../../packages/rpm/check.ts';
+import type { RpmPackage } from '../../packages/rpm/package.ts';
 import { currentMoment, isDurable, type Moment } from './durability.ts';
 
 /** Raised when what an entry of the store holds, or how it was unpacked, changes. */

@@ -1,10 +1,10 @@
 import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
-import { tryLock } from '../../kernel/flock.ts';
-import { removeTree } from '../../kernel/remove-tree.ts';
-import { tellDamage } from '../../state/damage.ts';
-import type { StatePaths } from '../../state/paths.ts';
+import { tryLock } from '../../host/files/flock.ts';
+import { removeTree } from '../../host/files/remove-tree.ts';
+import { tellDamage } from '../../host/state/damage.ts';
+import type { StatePaths } from '../../host/state/paths.ts';
 import { entryFile, installedSize, packageDirectory } from './entry.ts';
 import { type ListedImage, listImages, removeImage, sweepImages } from './images.ts';
 import { readContents } from './manifest.ts';

@@ -4,12 +4,12 @@ import { readdir, rename, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { KilnError } from '../../errors.ts';
-import { acquireLock, type HeldLock, tryLock } from '../../kernel/flock.ts';
-import { hasErrno } from '../../kernel/libc.ts';
-import { sandboxFiles } from '../../sandbox/sandbox-record.ts';
-import { findRecord } from '../../state/checked-file.ts';
-import { tellDamage } from '../../state/damage.ts';
-import type { StatePaths } from '../../state/paths.ts';
+import { hasErrno } from '../../host/calls/libc.ts';
+import { acquireLock, type HeldLock, tryLock } from '../../host/files/flock.ts';
+import { findRecord } from '../../host/state/checked-file.ts';
+import { tellDamage } from '../../host/state/damage.ts';
+import type { StatePaths } from '../../host/state/paths.ts';
+import { sandboxFiles } from '../../sandbox/domain/sandbox-record.ts';
 import { type ImageManifest, imageDirectory, imageFiles, readManifest } from './manifest.ts';
 import { discard } from './work-directory.ts';
 

@@ -1,9 +1,9 @@
 import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
-import type { Lock } from '../../repository/lock.ts';
-import { type FoundRecord, findRecord, withFields } from '../../state/checked-file.ts';
-import { tellDamage } from '../../state/damage.ts';
-import type { StatePaths } from '../../state/paths.ts';
+import { type FoundRecord, findRecord, withFields } from '../../host/state/checked-file.ts';
+import { tellDamage } from '../../host/state/damage.ts';
+import type { StatePaths } from '../../host/state/paths.ts';
+import type { Lock } from '../../packages/repository/lock/lock.ts';
 import { IMAGE_FORMAT, type ImageInputs } from '../key.ts';
 import type { Account } from '../tree/accounts.ts';
 import { isDurable, type Moment } from './durability.ts';

@@ -11,15 +11,20 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
-import { withLock } from '../../kernel/flock.ts';
+import { withLock } from '../../host/files/flock.ts';
+import { DiskWatch, diskExceeded } from '../../host/state/disk-watch.ts';
+import type { StatePaths } from '../../host/state/paths.ts';
+import { fetchPackages, localPackages } from '../../packages/repository/fetch-packages.ts';
+import type { Lock, LockedPackage, LockedRepository } from '../../packages/repository/lock/lock.ts';
+import { readTrust } from '../../packages/repository/trust/trust.ts';
+import type { RpmPackage } from '../../packages/rpm/package.ts';
+import {
+  type Unpacked,
+  type UnpackJob,
+  type UnpackOptions,
+  unpackRpms,
+} from '../../packages/rpm/unpack.ts';
 import { awaitedLater, deferred } from '../../promise.ts';
-import { fetchPackages, localPackages } from '../../repository/fetch-packages.ts';
-import type { Lock, LockedPackage, LockedRepository } from '../../repository/lock.ts';
-import { readTrust } from '../../repository/trust.ts';
-import type { RpmPackage } from '../../rpm/package.ts';
-import { type Unpacked, type UnpackJob, type UnpackOptions, unpackRpms } from '../../rpm/unpack.ts';
-import { DiskWatch, diskExceeded } from '../../state/disk-watch.ts';
-import type { StatePaths } from '../../state/paths.ts';
 import type { OnImageProgress } from '../progress.ts';
 import { aboutPackages, namingPackages } from './about-package.ts';
 import { checkFiles, checkIdentity, checkStored, noteCheck } from './check-signatures.ts';

@@ -3,10 +3,10 @@ import { lstatSync, mkdirSync, renameSync } from 'node:fs';
 import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
-import { acquireLock, tryLock } from '../../kernel/flock.ts';
-import { hasErrno } from '../../kernel/libc.ts';
-import { removeTree } from '../../kernel/remove-tree.ts';
-import type { StatePaths } from '../../state/paths.ts';
+import { hasErrno } from '../../host/calls/libc.ts';
+import { acquireLock, tryLock } from '../../host/files/flock.ts';
+import { removeTree } from '../../host/files/remove-tree.ts';
+import type { StatePaths } from '../../host/state/paths.ts';
 
 /**
  * Takes a tree out of the way at once; it is deleted later. (Making many inodes soon after deleting

@@ -1,4 +1,4 @@
-import type { RpmPackage } from '../../rpm/package.ts';
+import type { RpmPackage } from '../../packages/rpm/package.ts';
 import type { TreePlan } from '../tree/plan.ts';
 import { sysusersLines } from './sysusers.ts';
 

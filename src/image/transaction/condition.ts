@@ -1,5 +1,5 @@
-import { compareVersions, parseEvr } from '../../rpm/dependency.ts';
-import type { RpmDependency } from '../../rpm/package.ts';
+import { compareVersions, parseEvr } from '../../packages/rpm/dependency.ts';
+import type { RpmDependency } from '../../packages/rpm/package.ts';
 
 /**
  * Whether what a package provides meets a trigger's condition: the two ranges of versions overlap

@@ -1,7 +1,7 @@
 import { chmodSync, copyFileSync, linkSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { hasErrno } from '../../kernel/libc.ts';
-import { encodeName } from '../../rpm/filename.ts';
+import { hasErrno } from '../../host/calls/libc.ts';
+import { encodeName } from '../../packages/rpm/filename.ts';
 import { CONTROL } from './transaction-sandbox.ts';
 
 /**

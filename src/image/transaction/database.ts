@@ -1,5 +1,5 @@
-import { compareVersions } from '../../rpm/dependency.ts';
-import type { RpmPackage } from '../../rpm/package.ts';
+import { compareVersions } from '../../packages/rpm/dependency.ts';
+import type { RpmPackage } from '../../packages/rpm/package.ts';
 import type { StoredPackage } from '../store/entry.ts';
 import { nevra } from '../tree/path.ts';
 import type { ControlDirectory } from './control.ts';

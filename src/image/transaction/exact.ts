@@ -1,8 +1,8 @@
 import { chmodSync, closeSync, constants, mkdirSync, openSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { KilnError } from '../../errors.ts';
-import { openDirectory, unlinkat } from '../../kernel/at.ts';
-import { hasErrno } from '../../kernel/libc.ts';
+import { hasErrno } from '../../host/calls/libc.ts';
+import { openDirectory, unlinkat } from '../../host/files/at.ts';
 import type { Engine } from '../../sandbox/open.ts';
 import { ControlDirectory } from './control.ts';
 import { SOLVED_BEFORE } from './rpm-options.ts';

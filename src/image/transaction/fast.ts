@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import type { RpmPackage } from '../../rpm/package.ts';
+import type { RpmPackage } from '../../packages/rpm/package.ts';
 import type { Engine } from '../../sandbox/open.ts';
 import type { StoredPackage } from '../store/entry.ts';
 import type { DeferredOwner } from '../tree/compose.ts';

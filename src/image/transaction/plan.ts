@@ -5,7 +5,7 @@ import type {
   RpmScript,
   RpmScriptletKind,
   RpmTrigger,
-} from '../../rpm/package.ts';
+} from '../../packages/rpm/package.ts';
 import { nevra } from '../tree/path.ts';
 import { meetsCondition } from './condition.ts';
 import { sysusersLines } from './sysusers.ts';

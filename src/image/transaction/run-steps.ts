@@ -1,6 +1,6 @@
 import { KilnError } from '../../errors.ts';
-import { encodeName } from '../../rpm/filename.ts';
-import type { RpmPackage } from '../../rpm/package.ts';
+import { encodeName } from '../../packages/rpm/filename.ts';
+import type { RpmPackage } from '../../packages/rpm/package.ts';
 import type { DeferredOwner } from '../tree/compose.ts';
 import type { ControlDirectory } from './control.ts';
 import { luaProgram } from './lua.ts';

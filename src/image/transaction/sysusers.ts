@@ -1,4 +1,4 @@
-import type { RpmPackage } from '../../rpm/package.ts';
+import type { RpmPackage } from '../../packages/rpm/package.ts';
 
 /** RPMSENSE_EQUAL of rpm/rpmds.h. */
 const RPMSENSE_EQUAL = 8;

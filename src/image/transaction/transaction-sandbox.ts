@@ -1,14 +1,14 @@
 import { mkdir } from 'node:fs/promises';
 import type { ErrorCode } from '../../error-codes.ts';
 import { KilnError } from '../../errors.ts';
-import { TRANSACTION_CAPABILITIES } from '../../sandbox/capabilities.ts';
+import { DiskWatch } from '../../host/state/disk-watch.ts';
+import { span } from '../../host/trace/trace.ts';
 import { type CommandPlan, planSandbox } from '../../sandbox/door/plan.ts';
 import { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
 import { labelForImages } from '../../sandbox/labels/runner.ts';
 import type { Engine } from '../../sandbox/open.ts';
+import { TRANSACTION_CAPABILITIES } from '../../sandbox/policy/capabilities.ts';
 import { seccompFilter } from '../../sandbox/seccomp/profile.ts';
-import { DiskWatch } from '../../state/disk-watch.ts';
-import { span } from '../../trace/trace.ts';
 
 /** Where the sandbox sees the control folder: on the tmpfs that is its /dev, so that it leaves no trace. */
 export const CONTROL = '/dev/.kiln';

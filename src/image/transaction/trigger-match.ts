@@ -1,4 +1,4 @@
-import type { RpmFile, RpmFileTrigger, RpmPackage } from '../../rpm/package.ts';
+import type { RpmFile, RpmFileTrigger, RpmPackage } from '../../packages/rpm/package.ts';
 
 /**
  * Which files set off a file trigger, and in which order they reach its standard input.

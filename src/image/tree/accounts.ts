@@ -8,10 +8,10 @@ import {
   readFileSync,
 } from 'node:fs';
 import { posix } from 'node:path';
-import { lchownat } from '../../kernel/at.ts';
-import { closing } from '../../kernel/descriptor.ts';
-import { setXattr } from '../../kernel/xattr.ts';
-import { encodeName } from '../../rpm/filename.ts';
+import { closing } from '../../host/calls/descriptor.ts';
+import { lchownat } from '../../host/files/at.ts';
+import { setXattr } from '../../host/files/xattr.ts';
+import { encodeName } from '../../packages/rpm/filename.ts';
 import type { DeferredOwner } from './compose.ts';
 import { openInTree } from './path.ts';
 

@@ -8,6 +8,9 @@ import {
   openSync,
   readdirSync,
 } from 'node:fs';
+import { closing } from '../../host/calls/descriptor.ts';
+import { hasErrno } from '../../host/calls/libc.ts';
+import { checked, tryCall } from '../../host/calls/system-call.ts';
 import {
   lchownat,
   linkat,
@@ -18,13 +21,10 @@ import {
   readlinkat,
   setTimes,
   symlinkat,
-} from '../../kernel/at.ts';
-import { closing } from '../../kernel/descriptor.ts';
-import { hasErrno } from '../../kernel/libc.ts';
-import { copySparse } from '../../kernel/sparse.ts';
-import { checked, tryCall } from '../../kernel/system-call.ts';
-import { checkTreeDepth } from '../../kernel/tree-usage.ts';
-import { getXattr, listXattrs, setXattr } from '../../kernel/xattr.ts';
+} from '../../host/files/at.ts';
+import { copySparse } from '../../host/files/sparse.ts';
+import { checkTreeDepth } from '../../host/files/tree-usage.ts';
+import { getXattr, listXattrs, setXattr } from '../../host/files/xattr.ts';
 
 /** ioctl_ficlone(2): _IOW(0x94, 9, int). */
 const FICLONE = 0x40049409;

@@ -8,6 +8,8 @@ import {
   mkdirSync,
   openSync,
 } from 'node:fs';
+import { closing } from '../../host/calls/descriptor.ts';
+import { hasErrno } from '../../host/calls/libc.ts';
 import {
   type FileTimes,
   linkat,
@@ -21,13 +23,11 @@ import {
   RESOLVE_NO_SYMLINKS,
   setTimes,
   symlinkat,
-} from '../../kernel/at.ts';
-import { closing } from '../../kernel/descriptor.ts';
-import { hasErrno } from '../../kernel/libc.ts';
-import { getXattr, setXattr } from '../../kernel/xattr.ts';
-import { callName, encodeName } from '../../rpm/filename.ts';
-import type { RpmFile, RpmPackage } from '../../rpm/package.ts';
-import { span } from '../../trace/trace.ts';
+} from '../../host/files/at.ts';
+import { getXattr, setXattr } from '../../host/files/xattr.ts';
+import { span } from '../../host/trace/trace.ts';
+import { callName, encodeName } from '../../packages/rpm/filename.ts';
+import type { RpmFile, RpmPackage } from '../../packages/rpm/package.ts';
 import { needsOwner, type PlannedDirectory, type PlannedLeaf, type TreePlan } from './plan.ts';
 
 /** A path whose owner is known by name only until the image has users. */

@@ -9,8 +9,15 @@ import {
 } from 'node:fs';
 import { posix } from 'node:path';
 import { KilnError } from '../../errors.ts';
-import { mkdirat, openat2, openDirectory, openPath, renameat, unlinkat } from '../../kernel/at.ts';
-import { hasErrno } from '../../kernel/libc.ts';
+import { hasErrno } from '../../host/calls/libc.ts';
+import {
+  mkdirat,
+  openat2,
+  openDirectory,
+  openPath,
+  renameat,
+  unlinkat,
+} from '../../host/files/at.ts';
 import type { RecipeUser } from '../../recipe/image-recipe.ts';
 import { type Account, type Group, readAccounts, readGroups } from './accounts.ts';
 import { openInTree } from './path.ts';

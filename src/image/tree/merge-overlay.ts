@@ -8,6 +8,8 @@ import {
   openSync,
   readdirSync,
 } from 'node:fs';
+import { closing } from '../../host/calls/descriptor.ts';
+import { hasErrno } from '../../host/calls/libc.ts';
 import {
   type FileTimes,
   openDirectory,
@@ -15,12 +17,10 @@ import {
   renameat,
   setTimes,
   unlinkat,
-} from '../../kernel/at.ts';
-import { closing } from '../../kernel/descriptor.ts';
-import { hasErrno } from '../../kernel/libc.ts';
-import { checkTreeDepth } from '../../kernel/tree-usage.ts';
-import { getXattr, listXattrs, removeXattr, setXattr } from '../../kernel/xattr.ts';
-import { decodeName } from '../../rpm/filename.ts';
+} from '../../host/files/at.ts';
+import { checkTreeDepth } from '../../host/files/tree-usage.ts';
+import { getXattr, listXattrs, removeXattr, setXattr } from '../../host/files/xattr.ts';
+import { decodeName } from '../../packages/rpm/filename.ts';
 
 /** Bytes of a block as stat(2) counts them. */
 const BLOCK = 512;

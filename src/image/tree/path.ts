@@ -1,7 +1,7 @@
 import { constants } from 'node:fs';
-import { O_PATH, openat2, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS } from '../../kernel/at.ts';
-import { hasErrno } from '../../kernel/libc.ts';
-import type { RpmFile, RpmPackage } from '../../rpm/package.ts';
+import { hasErrno } from '../../host/calls/libc.ts';
+import { O_PATH, openat2, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS } from '../../host/files/at.ts';
+import type { RpmFile, RpmPackage } from '../../packages/rpm/package.ts';
 
 /**
  * Opens `path` as somebody whose root is the open directory `root` would: links are followed, and

@@ -1,4 +1,4 @@
-import type { RpmFile, RpmPackage } from '../../rpm/package.ts';
+import type { RpmFile, RpmPackage } from '../../packages/rpm/package.ts';
 import { filesConflict, nevra, type OwnedFile } from './path.ts';
 
 /** Links on the way to a directory before it counts as a loop: the kernel's own number (MAXSYMLINKS). */

@@ -1,4 +1,4 @@
-import type { SandboxProcess } from '../process.ts';
+import type { SandboxProcess } from '../command/process.ts';
 
 /** Characters of one line that are told; a linker's command may have megabytes. */
 const LINE_LENGTH = 4096;

@@ -1,10 +1,10 @@
 import { checkEgress } from '../../egress/rule.ts';
 import type { ImageManifest } from '../../image/store/manifest.ts';
-import type { Capability } from '../capabilities.ts';
-import { type PolicyRequest, userCapabilities } from '../policy.ts';
+import type { Capability } from '../policy/capabilities.ts';
+import { type PolicyRequest, userCapabilities } from '../policy/policy.ts';
+import type { SandboxSpecification } from '../policy/specification.ts';
+import { surroundingsOf } from '../policy/surroundings.ts';
 import { chosenProfile } from '../seccomp/profile.ts';
-import type { SandboxSpecification } from '../specification.ts';
-import { surroundingsOf } from '../surroundings.ts';
 import type { ResourceLimit } from '../wire/exec.ts';
 import type { TimeLimits } from './supervise.ts';
 import { commandUser } from './user.ts';

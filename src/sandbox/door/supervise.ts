@@ -1,6 +1,6 @@
 import { KilnError } from '../../errors.ts';
 import { deferred } from '../../promise.ts';
-import type { SandboxProcess } from '../process.ts';
+import type { SandboxProcess } from '../command/process.ts';
 
 /** Bounds in time; undefined is none. Milliseconds. */
 export interface TimeLimits {

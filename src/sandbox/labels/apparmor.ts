@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { KilnError } from '../../errors.ts';
-import { runTool } from '../../kernel/child-process.ts';
+import { runTool } from '../../host/process/child-process.ts';
 
 /** Every profile the kernel has, a line each: `NAME (MODE)`. */
 const LOADED = '/sys/kernel/security/apparmor/profiles';

@@ -1,8 +1,8 @@
 import { openSync, readFileSync, readSync, writeSync } from 'node:fs';
 import { KilnError } from '../../errors.ts';
-import { closing } from '../../kernel/descriptor.ts';
-import type { StatePaths } from '../../state/paths.ts';
-import type { Owner } from '../claim.ts';
+import { closing } from '../../host/calls/descriptor.ts';
+import type { StatePaths } from '../../host/state/paths.ts';
+import type { Owner } from '../domain/claim.ts';
 import { ensureProfiles } from './apparmor.ts';
 import { ownLabel, type SecurityModule, securityModule, selinuxEnforces } from './module.ts';
 import type { LabelRequest } from './request.ts';

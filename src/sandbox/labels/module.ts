@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import { layerMissing } from '../layers.ts';
+import { layerMissing } from '../policy/layers.ts';
 import type { SandboxLabels } from './labels.ts';
 
 /** The security modules that kiln gives labels for. */

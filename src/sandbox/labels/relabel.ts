@@ -2,6 +2,8 @@ import { closeSync, constants, fstatSync, opendirSync, realpathSync } from 'node
 import { homedir } from 'node:os';
 import { setImmediate as breathe } from 'node:timers/promises';
 import { KilnError } from '../../errors.ts';
+import { closing } from '../../host/calls/descriptor.ts';
+import { hasErrno } from '../../host/calls/libc.ts';
 import {
   O_PATH,
   openat2,
@@ -10,10 +12,8 @@ import {
   RESOLVE_NO_MAGICLINKS,
   RESOLVE_NO_SYMLINKS,
   RESOLVE_NO_XDEV,
-} from '../../kernel/at.ts';
-import { closing } from '../../kernel/descriptor.ts';
-import { hasErrno } from '../../kernel/libc.ts';
-import { getXattrOf, setXattrOf } from '../../kernel/xattr.ts';
+} from '../../host/files/at.ts';
+import { getXattrOf, setXattrOf } from '../../host/files/xattr.ts';
 
 /** Where SELinux keeps a file's context: a string with its NUL (libselinux, setfilecon(3)). */
 const ATTRIBUTE = 'security.selinux';

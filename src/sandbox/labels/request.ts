@@ -1,6 +1,6 @@
 import { mkdirSync } from 'node:fs';
 import { KilnError } from '../../errors.ts';
-import type { SandboxSpecification } from '../specification.ts';
+import type { SandboxSpecification } from '../policy/specification.ts';
 import type { PrepareOperation } from '../wire/table.ts';
 import type { SandboxLabels } from './labels.ts';
 import { refuseSystemDirectory, relabelTree } from './relabel.ts';

@@ -1,7 +1,7 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
-import type { StatePaths } from '../../state/paths.ts';
-import { layerMissing } from '../layers.ts';
+import type { StatePaths } from '../../host/state/paths.ts';
+import { layerMissing } from '../policy/layers.ts';
 import { securityModule } from './module.ts';
 import { hasContext, relabelTree } from './relabel.ts';
 import { IMAGE_CONTEXT } from './selinux.ts';

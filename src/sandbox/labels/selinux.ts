@@ -3,9 +3,9 @@ import { writeFileSync } from 'node:fs';
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
+import { packageRoot, type StatePaths } from '../../host/state/paths.ts';
 import { shellWord } from '../../shell-words.ts';
-import { packageRoot, type StatePaths } from '../../state/paths.ts';
-import { claim, ensureClaims, type Owner, releaseClaim, releaseClaimsOf } from '../claim.ts';
+import { claim, ensureClaims, type Owner, releaseClaim, releaseClaimsOf } from '../domain/claim.ts';
 
 /**
  * The types of kiln's policy module, policy/kiln.cil. `init`: may mount, and become one of the two

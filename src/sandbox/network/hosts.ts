@@ -1,6 +1,11 @@
 /** What a sandbox's /etc/hosts and /etc/resolv.conf say. */
 import { closeSync, constants, fstatSync, openSync, readFileSync, readSync } from 'node:fs';
-import { type OpenHow, openat2, RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS } from '../../kernel/at.ts';
+import {
+  type OpenHow,
+  openat2,
+  RESOLVE_BENEATH,
+  RESOLVE_NO_SYMLINKS,
+} from '../../host/files/at.ts';
 
 /** The host's own, and what systemd-resolved's stub in it stands for (systemd-resolved.service(8)). */
 const HOST_FILES = ['/etc/resolv.conf', '/run/systemd/resolve/resolv.conf'];

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { isIP } from 'node:net';
-import type { LibvirtNetwork } from '../domain-xml.ts';
+import type { LibvirtNetwork } from '../domain/domain-xml.ts';
 
 /** The prefix of virtual machines' interfaces, as libvirt and qemu use it. */
 const PREFIX = ['52', '54', '00'];

@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { KilnError } from '../../errors.ts';
-import { compileFilter, FILTER_ACTIONS, FILTER_COMPARISONS } from '../../kernel/seccomp.ts';
-import type { Capability } from '../capabilities.ts';
+import { compileFilter, FILTER_ACTIONS, FILTER_COMPARISONS } from '../../host/process/seccomp.ts';
+import type { Capability } from '../policy/capabilities.ts';
 
 const condition = z.object({ caps: z.array(z.string()), arches: z.array(z.string()) }).partial();
 

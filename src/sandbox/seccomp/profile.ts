@@ -2,11 +2,11 @@ import { createHash } from 'node:crypto';
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { KilnError } from '../../errors.ts';
-import { shortHash } from '../../kernel/short-hash.ts';
-import { readUserFile } from '../../kernel/user-file.ts';
-import { readCached, writeSealed } from '../../state/checked-file.ts';
-import type { StatePaths } from '../../state/paths.ts';
-import type { Capability } from '../capabilities.ts';
+import { readUserFile } from '../../host/files/user-file.ts';
+import { shortHash } from '../../host/process/short-hash.ts';
+import { readCached, writeSealed } from '../../host/state/checked-file.ts';
+import type { StatePaths } from '../../host/state/paths.ts';
+import type { Capability } from '../policy/capabilities.ts';
 import defaultProfile from './default.json' with { type: 'json' };
 import {
   bootProfile,

@@ -194,7 +194,7 @@ const OTHER_IOCTLS = Array.from({ length: 8 }, (_, bit) => {
 /**
  * For commands whose files lie on the host's disk: nothing reserves space without writing it. fallocate(2) takes a
  * terabyte in a millisecond, before anybody can look; what is written comes no faster than memory is copied, which
- * src/state/disk-watch.ts reckons with.
+ * src/host/state/disk-watch.ts reckons with.
  */
 export function onDiskProfile<Base extends Profile>(base: Base) {
   const others = without(base.syscalls, ['fallocate', 'ioctl']);

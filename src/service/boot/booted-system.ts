@@ -1,10 +1,10 @@
 import { KilnError } from '../../errors.ts';
 import { awaitedLater, deferred } from '../../promise.ts';
-import { BOOT_CAPABILITIES, ROOT_CAPABILITIES } from '../../sandbox/capabilities.ts';
-import type { SandboxProcess } from '../../sandbox/process.ts';
+import type { SandboxProcess } from '../../sandbox/command/process.ts';
+import { BOOT_CAPABILITIES, ROOT_CAPABILITIES } from '../../sandbox/policy/capabilities.ts';
 import { endText, isKilnCode, reasonOf } from '../failure.ts';
 import { LineSplitter } from '../log-file.ts';
-import { NOTIFY_SOCKET } from '../unit-command.ts';
+import { NOTIFY_SOCKET } from '../supervisor/unit-command.ts';
 import {
   endOf,
   type ProcessEnd,
@@ -12,7 +12,7 @@ import {
   type UnitHost,
   type UnitManager,
   within,
-} from '../unit-host.ts';
+} from '../supervisor/unit-host.ts';
 import { BootedUnit, refreshUnits } from './booted-unit.ts';
 import { bootCommand } from './system-files.ts';
 

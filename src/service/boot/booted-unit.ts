@@ -2,7 +2,12 @@ import { KilnError } from '../../errors.ts';
 import { Output } from '../../sandbox/door/output.ts';
 import { endText } from '../failure.ts';
 import type { UnitState, UnitStatus } from '../status.ts';
-import { outOfTime, ROOT_POLICY, type RunningUnit, type UnitHost } from '../unit-host.ts';
+import {
+  outOfTime,
+  ROOT_POLICY,
+  type RunningUnit,
+  type UnitHost,
+} from '../supervisor/unit-host.ts';
 
 /** How long systemctl waits for a unit: its own time-outs are shorter, ms. */
 const JOB_PATIENCE = 10 * 60_000;

@@ -1,6 +1,6 @@
 import { KilnError } from '../../errors.ts';
-import type { SandboxSpecification } from '../../sandbox/specification.ts';
-import type { Tree } from '../tree.ts';
+import type { SandboxSpecification } from '../../sandbox/policy/specification.ts';
+import type { Tree } from '../lifecycle/tree.ts';
 
 /** What a booted service reaches: the units that were asked for, or what the image has enabled. */
 const TARGET = 'kiln.target';

@@ -1,7 +1,7 @@
 import { KilnError } from '../../errors.ts';
 import { readAccounts, readGroups } from '../../image/tree/accounts.ts';
 import { suggest } from '../../recipe/problem.ts';
-import type { Tree } from '../tree.ts';
+import type { Tree } from '../lifecycle/tree.ts';
 import { readUnit } from './read-unit.ts';
 import type { ServiceUnit } from './service-unit.ts';
 import { type SpecifierContext, unitNameParts } from './specifiers.ts';

@@ -1,9 +1,9 @@
 import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { execa } from 'execa';
-import { buildPackage } from '../../../src/build/build.ts';
-import type { BuildHooks, BuildReport } from '../../../src/build/report.ts';
-import type { BuildRequest } from '../../../src/build/request.ts';
+import { buildPackage } from '../../../src/jobs/rpmbuild/build.ts';
+import type { BuildHooks, BuildReport } from '../../../src/jobs/rpmbuild/outcome/report.ts';
+import type { BuildRequest } from '../../../src/jobs/rpmbuild/request.ts';
 import { debianRepository, type ImageState, imageState } from '../../image/image-state.ts';
 
 /** What a spec has; every part is optional. */

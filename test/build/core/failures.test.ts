@@ -2,10 +2,10 @@ import { readdir, readFile, stat, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import test from 'ava';
 import { execa } from 'execa';
-import { buildPackage } from '../../../src/build/build.ts';
-import type { BuildRequest } from '../../../src/build/request.ts';
 import type { ErrorCode } from '../../../src/error-codes.ts';
 import { KilnError } from '../../../src/errors.ts';
+import { buildPackage } from '../../../src/jobs/rpmbuild/build.ts';
+import type { BuildRequest } from '../../../src/jobs/rpmbuild/request.ts';
 import { KILN, PATIENCE } from '../../support/busybox-state.ts';
 import { long } from '../../support/long.ts';
 import {

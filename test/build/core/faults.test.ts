@@ -3,10 +3,10 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import test from 'ava';
 import { execa } from 'execa';
-import { buildPackage } from '../../../src/build/build.ts';
-import { thinOut } from '../../../src/build/cache-tree.ts';
-import { resumeBuild } from '../../../src/build/resume.ts';
-import { sweepSandboxes } from '../../../src/sandbox/sweep.ts';
+import { buildPackage } from '../../../src/jobs/rpmbuild/build.ts';
+import { thinOut } from '../../../src/jobs/rpmbuild/buildroot/cache-tree.ts';
+import { resumeBuild } from '../../../src/jobs/rpmbuild/resume.ts';
+import { sweepSandboxes } from '../../../src/sandbox/domain/sweep.ts';
 import { PATIENCE } from '../../support/busybox-state.ts';
 import { long } from '../../support/long.ts';
 import {
@@ -17,7 +17,7 @@ import {
   sourcePackage,
 } from './build-state.ts';
 
-const MAIN = join(import.meta.dirname, '../../../src/cli/main.ts');
+const MAIN = join(import.meta.dirname, '../../../src/programs/command-line.ts');
 const MINUTE = 60_000;
 
 let state: BuildState;

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import test from 'ava';
 import { execa } from 'execa';
 import { ensureSources } from '../../../fixtures/sources/ensure.ts';
-import { verifyBuild } from '../../../src/build/verify.ts';
+import { verifyBuild } from '../../../src/jobs/verify/verify.ts';
 import { long } from '../../support/long.ts';
 import { makeKey, rpmkeys } from '../signing-keys.ts';
 import {

@@ -6,9 +6,9 @@ import { execa } from 'execa';
 import { ensureDebianRpms } from '../../../fixtures/debian-rpms/ensure.ts';
 import { fixturesRoot } from '../../../fixtures/debian-rpms/layout.ts';
 import { ensureSources } from '../../../fixtures/sources/ensure.ts';
-import { stopEmbeddedDaemon } from '../../../src/libvirt/embedded/daemon.ts';
+import { stopEmbeddedDaemon } from '../../../src/host/libvirt/embedded/daemon.ts';
+import { statePaths } from '../../../src/host/state/paths.ts';
 import type { Result } from '../../../src/result/schema.ts';
-import { statePaths } from '../../../src/state/paths.ts';
 import { KILN } from '../../support/busybox-state.ts';
 import { long } from '../../support/long.ts';
 

@@ -4,13 +4,13 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
 import { execa } from 'execa';
+import { type StatePaths, statePaths } from '../../../src/host/state/paths.ts';
 import {
   allocatePair,
   claimPair,
   pairOf,
   releasePair,
 } from '../../../src/sandbox/labels/selinux.ts';
-import { type StatePaths, statePaths } from '../../../src/state/paths.ts';
 
 const module = join(import.meta.dirname, '../../../src/sandbox/labels/selinux.ts');
 

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
 import { execa } from 'execa';
-import { domainXml } from '../../../src/sandbox/domain-xml.ts';
+import { domainXml } from '../../../src/sandbox/domain/domain-xml.ts';
 import { profileSet } from '../../../src/sandbox/labels/apparmor.ts';
 import { measuredLabel } from '../../../src/sandbox/labels/module.ts';
 import { parseLabelRequest } from '../../../src/sandbox/labels/request.ts';

@@ -1,5 +1,5 @@
 import { basename } from 'node:path';
-import type { BuildRequest } from '../../../build/request.ts';
+import type { BuildRequest } from '../../../jobs/rpmbuild/request.ts';
 import { forbidden } from '../../../users/user.ts';
 import { finishBuild } from '../build-output.ts';
 import { usageError } from '../command-line.ts';

@@ -1,11 +1,11 @@
-import type { Chroot } from '../../../mock/chroot.ts';
-import type { MockRoot } from '../../../mock/root/root.ts';
-import { RootSandbox } from '../../../mock/root/root-sandbox.ts';
-import type { SandboxProcess } from '../../../sandbox/process.ts';
-import type { HandOver } from '../../../sandbox/streams.ts';
-import { DiskWatch } from '../../../state/disk-watch.ts';
+import { DiskWatch } from '../../../host/state/disk-watch.ts';
+import type { Chroot } from '../../../jobs/mock/chroot.ts';
+import type { MockRoot } from '../../../jobs/mock/root/root.ts';
+import { RootSandbox } from '../../../jobs/mock/root/root-sandbox.ts';
+import type { SandboxProcess } from '../../../sandbox/command/process.ts';
+import type { HandOver } from '../../../sandbox/command/streams.ts';
 import { type Attachment, connectCommand } from '../../attach.ts';
-import { hasTerminal } from '../../caller.ts';
+import { hasTerminal } from '../../caller/caller.ts';
 import { argumentError, commandStatus } from '../exit-status.ts';
 import { type MockSession, withRoot } from '../session.ts';
 

@@ -3,9 +3,9 @@ import { mkdtemp, readdir, rename } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { collectArtifacts } from '../../../artifacts/collect.ts';
 import type { ArtifactWarning } from '../../../artifacts/warning.ts';
+import { removeTree } from '../../../host/files/remove-tree.ts';
 import { openInTree } from '../../../image/tree/path.ts';
-import { removeTree } from '../../../kernel/remove-tree.ts';
-import { RootSandbox } from '../../../mock/root/root-sandbox.ts';
+import { RootSandbox } from '../../../jobs/mock/root/root-sandbox.ts';
 import { argumentError } from '../exit-status.ts';
 import { hostPath, type MockSession, withRoot } from '../session.ts';
 

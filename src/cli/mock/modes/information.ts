@@ -3,9 +3,14 @@ import { homedir } from 'node:os';
 import { basename, join } from 'node:path';
 import { recipeNames } from '../../../image/find.ts';
 import { hostArchitecture } from '../../../image/key.ts';
-import { chrootOptions } from '../../../mock/chroot.ts';
-import { description, expandAll, loadConfig, SYSTEM_CONFIG } from '../../../mock/config/load.ts';
-import { asLiteral, type ConfigOptions } from '../../../mock/config/values.ts';
+import { chrootOptions } from '../../../jobs/mock/chroot.ts';
+import { asLiteral, type ConfigOptions } from '../../../jobs/mock/config/language/values.ts';
+import {
+  description,
+  expandAll,
+  loadConfig,
+  SYSTEM_CONFIG,
+} from '../../../jobs/mock/config/load.ts';
 import { chrootRequest, type MockSession } from '../session.ts';
 
 /** Characters of a name's column, as mock has it. */

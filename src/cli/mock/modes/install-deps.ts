@@ -1,6 +1,6 @@
-import type { Chroot } from '../../../mock/chroot.ts';
-import type { MockRoot } from '../../../mock/root/root.ts';
-import { readRpm } from '../../../rpm/read.ts';
+import type { Chroot } from '../../../jobs/mock/chroot.ts';
+import type { MockRoot } from '../../../jobs/mock/root/root.ts';
+import { readRpm } from '../../../packages/rpm/read.ts';
 import { argumentError } from '../exit-status.ts';
 import { buildRequires, installRequirements, specRequires } from '../requirements.ts';
 import { hostPath, type MockSession, withRoot } from '../session.ts';

@@ -1,10 +1,10 @@
 import { existsSync } from 'node:fs';
-import type { Chroot } from '../../../mock/chroot.ts';
-import { type InstallRequest, installPackages } from '../../../mock/root/install.ts';
-import { addOwnPackages } from '../../../mock/root/local-packages.ts';
-import { removePackages } from '../../../mock/root/remove.ts';
-import type { MockRoot } from '../../../mock/root/root.ts';
-import { digestFile } from '../../../repository/cache.ts';
+import type { Chroot } from '../../../jobs/mock/chroot.ts';
+import { type InstallRequest, installPackages } from '../../../jobs/mock/root/install.ts';
+import { addOwnPackages } from '../../../jobs/mock/root/local-packages.ts';
+import { removePackages } from '../../../jobs/mock/root/remove.ts';
+import type { MockRoot } from '../../../jobs/mock/root/root.ts';
+import { digestFile } from '../../../packages/repository/cache.ts';
 import { usageError } from '../command-line.ts';
 import { argumentError } from '../exit-status.ts';
 import { hostPath, type MockSession, packageSources, withRoot } from '../session.ts';

@@ -1,9 +1,9 @@
 import { readdir } from 'node:fs/promises';
-import { removeTree } from '../../../kernel/remove-tree.ts';
-import { MockRoot } from '../../../mock/root/root.ts';
-import { runsInRoot } from '../../../mock/root/root-sandbox.ts';
-import { listSandboxes } from '../../../sandbox/list.ts';
-import { destroySandbox, sweepSandboxes } from '../../../sandbox/sweep.ts';
+import { removeTree } from '../../../host/files/remove-tree.ts';
+import { MockRoot } from '../../../jobs/mock/root/root.ts';
+import { runsInRoot } from '../../../jobs/mock/root/root-sandbox.ts';
+import { listSandboxes } from '../../../sandbox/domain/list.ts';
+import { destroySandbox, sweepSandboxes } from '../../../sandbox/domain/sweep.ts';
 import { mockStatus } from '../exit-status.ts';
 import { initRoot, lockRoot, type MockSession, sessionChroot } from '../session.ts';
 

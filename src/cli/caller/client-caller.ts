@@ -1,0 +1,248 @@
+/** A caller at the other end of a connection. */
+import { Socket } from 'node:net';
+import { Writable } from 'node:stream';
+import type { CommandLine } from '../../daemon/command-line.ts';
+import type { EngineOptions, OwnEngine } from '../../engine.ts';
+import { KilnError } from '../../errors.ts';
+import { checked, tryCall } from '../../host/calls/system-call.ts';
+import { workingDirectoryGone } from '../../host/calls/system-error.ts';
+import { awaitedLater } from '../../promise.ts';
+import type { HandedStdio, HostStdio } from '../../sandbox/command/streams.ts';
+import type { CallerFiles } from '../../users/caller-files.ts';
+import { userEnvironment } from '../../users/user.ts';
+import { type Caller, outputOf, type Parking, type TextInput, type TextOutput } from './caller.ts';
+
+/** How much text may wait for the client before whoever writes is asked to wait, bytes. */
+const WAITING_MAX = 1 << 20;
+
+const O_CLOEXEC = 0o2000000;
+/** ioctl(2) of asm-generic/ioctls.h, and struct winsize: rows and columns, u16 each, come first. */
+const TIOCGWINSZ = 0x5413;
+const WINSIZE = 8;
+
+/** Where the caller's command line is run. */
+export interface ServingProcess {
+  /** The state directory, absolute. */
+  readonly state: string;
+  /** It does nothing else meanwhile. */
+  readonly isOnly: boolean;
+  readonly parking: Parking | undefined;
+  openEngine(caller: Caller, options?: EngineOptions): OwnEngine;
+  storeChanged(): void;
+  /** The client has been told to end by a signal that nothing listens for. */
+  interrupted(): void;
+}
+
+/** How a client is told to end. */
+export type ClientEnd = { readonly status: number } | { readonly signal: NodeJS.Signals };
+
+export class ClientCaller implements Caller {
+  readonly env: Caller['env'];
+  readonly ids: Caller['ids'];
+  readonly user: Caller['user'];
+  readonly stdout: TextOutput;
+  readonly stderr: TextOutput;
+  readonly inputIsTTY: boolean;
+  readonly isOnly: boolean;
+  readonly parking: Parking | undefined;
+  exitStatus: number | undefined;
+  readonly #line: CommandLine;
+  readonly #process: ServingProcess;
+  #over = false;
+  /** How many listen for each signal. */
+  readonly #heard = new Map<NodeJS.Signals, number>();
+
+  constructor(line: CommandLine, process: ServingProcess, user: Caller['user']) {
+    const { env, terminals, columns } = line.start;
+    this.#line = line;
+    this.#process = process;
+    this.isOnly = process.isOnly;
+    this.parking = process.parking;
+    this.user = user;
+    const obeyed = user === undefined ? env : userEnvironment(env);
+    this.env = { ...obeyed, KILN_STATE: process.state };
+    this.ids = callerIds(env, line.identity);
+    this.inputIsTTY = terminals[0];
+    const output = (fd: 1 | 2) => {
+      const stream = new ClientOutput(line, fd);
+      const own = outputOf(stream, { isTTY: terminals[fd], columns: columns || 80 });
+      return user?.files === undefined ? own : renaming(own, user.files);
+    };
+    this.stdout = output(1);
+    this.stderr = output(2);
+    line.on('signal', (signal) => this.#unheard(signal));
+    line.on('gone', () => {
+      if (!this.#over && this.#heard.size === 0) process.interrupted();
+    });
+  }
+
+  variable(name: string): string | undefined {
+    return this.#line.start.env[name];
+  }
+
+  get environment(): Caller['environment'] {
+    const { env } = this.#line.start;
+    return this.user === undefined ? env : userEnvironment(env);
+  }
+
+  cwd(): string {
+    const { cwd } = this.#line.start;
+    if (cwd !== '') return cwd;
+    throw workingDirectoryGone();
+  }
+
+  /** What its terminal has now, or had at the start. */
+  get windowSize(): Caller['windowSize'] {
+    const { rows, columns } = this.#line.start;
+    const { stdin, stdout, stderr } = this.#line.descriptors;
+    const size = Buffer.alloc(WINSIZE);
+    for (const fd of [stdin, stdout, stderr]) {
+      if (fd === undefined) continue;
+      if (tryCall('ioctl', fd, TIOCGWINSZ, size) === 0 && size.readUInt16LE(0) > 0) {
+        return { rows: size.readUInt16LE(0), columns: size.readUInt16LE(2) };
+      }
+    }
+    return { rows: rows || 24, columns: columns || 80 };
+  }
+
+  /** Sends what is still to be written, and then how to end. */
+  async finish(): Promise<void> {
+    for (const { stream } of [this.stdout, this.stderr]) {
+      if (stream.destroyed) continue;
+      await new Promise<void>((resolve) => {
+        stream.once('close', resolve);
+        stream.end();
+      });
+    }
+    this.end({ status: this.exitStatus ?? 0 });
+  }
+
+  end(end: ClientEnd): void {
+    this.#over = true;
+    this.#line.exit(end);
+  }
+
+  onSignal(
+    signals: readonly NodeJS.Signals[],
+    listener: (signal: NodeJS.Signals) => void,
+  ): Disposable {
+    const line = this.#line;
+    const heard = (signal: NodeJS.Signals) => {
+      if (signals.includes(signal)) listener(signal);
+    };
+    // A client that is gone ends what it has asked for, like one that was told to twice.
+    const gone = () => {
+      if (!signals.includes('SIGTERM')) return;
+      listener('SIGTERM');
+      listener('SIGTERM');
+    };
+    line.on('signal', heard).on('gone', gone);
+    if (line.gone) setImmediate(gone);
+    this.#count(signals, 1);
+    let over = false;
+    return {
+      [Symbol.dispose]: () => {
+        if (over) return;
+        over = true;
+        line.off('signal', heard).off('gone', gone);
+        this.#count(signals, -1);
+      },
+    };
+  }
+
+  #count(signals: readonly NodeJS.Signals[], more: number): void {
+    for (const signal of signals) {
+      const count = (this.#heard.get(signal) ?? 0) + more;
+      if (count > 0) this.#heard.set(signal, count);
+      else this.#heard.delete(signal);
+    }
+  }
+
+  /** What it means to any process that does not listen for it. */
+  #unheard(signal: NodeJS.Signals): void {
+    if (this.#over || signal === 'SIGWINCH' || this.#heard.has(signal)) return;
+    this.end({ signal });
+    this.#process.interrupted();
+  }
+
+  readonly handOver = (stdio: HostStdio): HandedStdio => {
+    const line = this.#line;
+    if ('terminal' in stdio) line.passTerminal(stdio.terminal);
+    else line.passStdio(stdio.stdin, stdio.stdout, stdio.stderr);
+    return {
+      onMoved: (listener) => void line.on('moved', listener),
+      drained: awaitedLater(
+        new Promise((resolve, reject) => {
+          // A client that is gone has closed its ends; it may be gone for a while.
+          line.once('gone', resolve);
+          if (line.gone) resolve(undefined);
+          line.once('drained', (errno) => {
+            if (errno === undefined) resolve();
+            else reject(new KilnError('E_SYSCALL', `write: ${errno}`));
+          });
+        }),
+      ),
+    };
+  };
+
+  readInput({ raw }: { readonly raw: boolean }): TextInput {
+    const ends = new Int32Array(2);
+    checked('pipe2', tryCall('pipe2', ends, O_CLOEXEC));
+    const [from = -1, to = -1] = ends;
+    this.#line.passInput(to, raw);
+    const stream = new Socket({ fd: from, readable: true, writable: false });
+    return { stream, [Symbol.dispose]: () => void stream.destroy() };
+  }
+
+  openEngine(options?: EngineOptions): OwnEngine {
+    return this.#process.openEngine(this, options);
+  }
+
+  storeChanged(): void {
+    this.#process.storeChanged();
+  }
+}
+
+/** Says what a caller calls files that were copied. */
+function renaming(output: TextOutput, files: CallerFiles): TextOutput {
+  return {
+    ...output,
+    write: (text) => output.write(typeof text === 'string' ? files.rename(text) : text),
+    say: (text) => output.say(files.rename(text)),
+  };
+}
+
+/** Text frames, no faster than the client takes them. */
+class ClientOutput extends Writable {
+  readonly #line: CommandLine;
+  readonly #fd: 1 | 2;
+
+  constructor(line: CommandLine, fd: 1 | 2) {
+    super({ highWaterMark: WAITING_MAX });
+    this.#line = line;
+    this.#fd = fd;
+    // The client says what that means for it; nobody else need listen.
+    this.on('error', () => undefined);
+    line.on('unwritable', (which) => {
+      if (which === fd) {
+        this.destroy(Object.assign(new Error('EPIPE: nobody reads this'), { code: 'EPIPE' }));
+      }
+    });
+  }
+
+  override _write(chunk: Buffer, _: BufferEncoding, done: (error?: Error) => void): void {
+    this.#line.write(this.#fd, chunk);
+    if (this.#line.waiting < WAITING_MAX) done();
+    else this.#line.sent().then(() => done(), done);
+  }
+}
+
+/** Of sudo's caller, where root calls for one. */
+function callerIds(
+  env: Caller['env'],
+  identity: { readonly uid: number; readonly gid: number },
+): Caller['ids'] {
+  const [uid, gid] = [Number(env.SUDO_UID), Number(env.SUDO_GID)];
+  if (identity.uid === 0 && uid > 0 && gid > 0) return { uid, gid };
+  return { uid: identity.uid, gid: identity.gid };
+}

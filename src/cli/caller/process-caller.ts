@@ -1,0 +1,77 @@
+/** The caller whose process this is: of a kiln that runs without the daemon. */
+
+import { openEngine } from '../../engine.ts';
+import { startDetached } from '../../host/process/child-process.ts';
+import { callerEnvironment, callerVariable, kilnProgram } from '../../host/process/own-node.ts';
+import { callerIds } from '../../jobs/run/request.ts';
+import { requireHost } from '../require-host.ts';
+import { type Caller, outputOf } from './caller.ts';
+
+/** Everything is that of the process. */
+export const processCaller: Caller = {
+  env: process.env,
+  variable: callerVariable,
+  get environment() {
+    return callerEnvironment();
+  },
+  cwd: () => process.cwd(),
+  get ids() {
+    return callerIds(process.env);
+  },
+  user: undefined,
+  get inputIsTTY() {
+    return process.stdin.isTTY === true;
+  },
+  // Not made before they are needed: Node takes a millisecond for each.
+  get stdout() {
+    return ownOutput(process.stdout);
+  },
+  get stderr() {
+    return ownOutput(process.stderr);
+  },
+  get windowSize() {
+    return { rows: process.stdout.rows ?? 24, columns: process.stdout.columns ?? 80 };
+  },
+  get exitStatus() {
+    return process.exitCode === undefined ? undefined : Number(process.exitCode);
+  },
+  set exitStatus(status) {
+    process.exitCode = status;
+  },
+  onSignal: (signals, listener) => {
+    for (const signal of signals) process.on(signal, listener);
+    return {
+      [Symbol.dispose]: () => {
+        for (const signal of signals) process.off(signal, listener);
+      },
+    };
+  },
+  handOver: undefined,
+  readInput: ({ raw }) => {
+    const { stdin } = process;
+    const makesRaw = raw && stdin.isTTY === true;
+    if (makesRaw) stdin.setRawMode(true);
+    return {
+      stream: stdin,
+      [Symbol.dispose]: () => {
+        if (makesRaw) stdin.setRawMode(false);
+        // A terminal or pipe that is still open would keep kiln waiting.
+        stdin.destroy();
+      },
+    };
+  },
+  parking: undefined,
+  isOnly: true,
+  openEngine: (options) => {
+    if (options?.anybody !== true) requireHost();
+    return openEngine(process.env, options);
+  },
+  storeChanged: () => {
+    const command = kilnProgram(['gc', '--sync-only']);
+    if (command !== undefined) startDetached(command);
+  },
+};
+
+function ownOutput(stream: NodeJS.WriteStream) {
+  return outputOf(stream, { isTTY: stream.isTTY === true, columns: stream.columns || 80 });
+}

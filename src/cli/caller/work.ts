@@ -1,0 +1,223 @@
+/** `kilnd --worker`: serves clients that the daemon hands over, one after the other. */
+
+import { writeSync } from 'node:fs';
+import { join } from 'node:path';
+import type { CommandLine } from '../../daemon/command-line.ts';
+import { ResultsServer } from '../../daemon/results.ts';
+import { type AdoptedCall, Daemon } from '../../daemon/worker.ts';
+import { type EngineOptions, type OwnEngine, openEngine } from '../../engine.ts';
+import { closeDescriptor } from '../../host/calls/descriptor.ts';
+import { startQueueChildren } from '../../host/confine/queue-child.ts';
+import { heldLock } from '../../host/files/flock.ts';
+import { actingAs } from '../../host/process/acting-as.ts';
+import { hasEndedWaits } from '../../host/process/wait-for.ts';
+import { type StatePaths, statePaths } from '../../host/state/paths.ts';
+import { syncStore } from '../../image/store/durability.ts';
+import { awaitedLater } from '../../promise.ts';
+import type { ParkedSandbox } from '../../sandbox/domain/parking.ts';
+import { readSandboxRecord } from '../../sandbox/domain/sandbox-record.ts';
+import { CallerFiles } from '../../users/caller-files.ts';
+import { configurationFile } from '../../users/configuration.ts';
+import type { CallerUser } from '../../users/user.ts';
+import { answerAlone } from '../calls/answer.ts';
+import { loadCommands } from '../commands.ts';
+import { describeError } from '../output/errors.ts';
+import { KILN_FAILED } from '../output/exit-status.ts';
+import { plainText } from '../output/print.ts';
+import { ownerOf, serveAlone, userOf } from '../serve.ts';
+import type { Caller } from './caller.ts';
+import type { ServingProcess } from './client-caller.ts';
+
+/** Jobs of one worker. */
+const JOBS_MAX = 50;
+
+/** A worker that has become larger than this serves nobody else, bytes: memory is given back by ending. */
+const MEMORY_MAX = 256 << 20;
+
+/** How long nobody may want anything before children are started for those who come, milliseconds. */
+const QUIET = 50;
+
+/** How long what a worker does may take to end once its daemon is gone, milliseconds. */
+const LAST_MOMENTS = 20_000;
+
+/** Serves until the daemon has enough of it. */
+export function runWorker(): void {
+  const { root } = statePaths(process.env);
+  /** Ends what is being done: its caller is gone, and nobody waits for it. */
+  let abort: (() => void) | undefined;
+  let current: CommandLine | undefined;
+  const results = new ResultsServer();
+  /** What was asked of it last. */
+  let putting = Promise.resolve();
+  let jobs = 0;
+  let changed = false;
+  let files: CallerFiles | undefined;
+  /** Those that their commands have left, with connections that are still open. */
+  const left: OwnEngine[] = [];
+  const daemon = new Daemon({
+    job: (line) => {
+      current = line;
+      abort = () => line.abort();
+      serve(line).catch(fail);
+    },
+    call: (adopted) => {
+      abort = () => adopted.call.gone();
+      answer(adopted).catch(fail);
+    },
+    results: (payload, root) => {
+      putting = awaitedLater(put(payload, root).catch(fail));
+    },
+    stop: () => results.stop(),
+    over: () => {
+      results.forget();
+      daemon.done(isSmall());
+    },
+    gone: () => {
+      results.stop();
+      if (abort === undefined) putting.finally(() => process.exit()).catch(fail);
+      // Its caller's end is the end of what it asked for.
+      else abort();
+      setTimeout(() => process.exit(KILN_FAILED), LAST_MOMENTS).unref();
+    },
+  });
+
+  async function put(payload: Buffer, root: number | undefined): Promise<void> {
+    try {
+      daemon.answer(await results.answer(payload, root));
+    } finally {
+      if (root !== undefined) closeDescriptor(root);
+    }
+  }
+
+  async function serve(line: CommandLine): Promise<void> {
+    const { cwd } = line.descriptors;
+    const user = line.identity.uid === 0 ? undefined : await userOfJob(line);
+    // By descriptor: whatever it is called by now, and whether or not this process could find it.
+    const place = cwd === undefined ? '/' : `/proc/self/fd/${cwd}`;
+    process.chdir(user?.files?.folder ?? place);
+    changed = false;
+    const serving: ServingProcess = {
+      state: root,
+      isOnly: true,
+      parking: undefined,
+      openEngine: (caller, options) => openWithoutWait(caller.env, caller.user, options),
+      storeChanged: () => {
+        changed = true;
+      },
+      interrupted: () => {
+        leave(line, 0);
+      },
+    };
+    await serveAlone(line, serving, user);
+    await line.sent();
+    await done();
+  }
+
+  async function answer({ call, close }: AdoptedCall): Promise<void> {
+    changed = false;
+    const { env } = process;
+    await answerAlone(call, {
+      env,
+      openEngine: () => openWithoutWait(env, undefined, { hurry: true }),
+      storeChanged: () => {
+        changed = true;
+      },
+      tell: (error) => writeSync(2, describeError(error)),
+    });
+    await close();
+    await done();
+  }
+
+  /** The caller has been told what came of it. */
+  async function done(): Promise<void> {
+    if (changed) await syncStore(statePaths(process.env));
+    process.chdir('/');
+    // A process that has worked for a user works for nobody else.
+    const wasUsers = files !== undefined;
+    await files?.[Symbol.asyncDispose]();
+    files = undefined;
+    current = undefined;
+    abort = undefined;
+    jobs++;
+    const again = !wasUsers && !hasEndedWaits() && jobs < JOBS_MAX && isSmall() && !changed;
+    daemon.done(again);
+    closeLeft().catch((error) => writeSync(2, describeError(error)));
+    // Who has read packages reads others.
+    if (again) {
+      setTimeout(() => {
+        if (current === undefined) startQueueChildren();
+      }, QUIET);
+    }
+  }
+
+  /** Where the command is not to wait for its connection's end, that comes when the client has been told. */
+  function openWithoutWait(
+    env: Caller['env'],
+    user: Caller['user'],
+    options: EngineOptions = {},
+  ): OwnEngine {
+    const owner = user && ownerOf(user);
+    const own = openEngine(env, { ...options, hurry: false, owner });
+    // They are domains of the daemon's own libvirt.
+    const engine = env.KILN_URI ? own : { ...own, takeParked: () => takeParked(own.paths) };
+    if (options.hurry !== true) return engine;
+    return { ...engine, [Symbol.asyncDispose]: async () => void left.push(engine) };
+  }
+
+  /** A user, whose files come to a folder of this job's. Only what the user's own client opens is theirs. */
+  async function userOfJob(line: CommandLine): Promise<CallerUser> {
+    const user = userOf(line, configurationFile(process.env), undefined);
+    files = await CallerFiles.make(statePaths(process.env), {
+      opener: line,
+      withRights: (act) => actingAs(user, act),
+      owner: user,
+      bytes: user.policy.limits.disk,
+      warn: ({ message }) => line.write(2, `kiln: warning: ${plainText(message)}\n`),
+    });
+    return { ...user, files };
+  }
+
+  async function closeLeft(): Promise<void> {
+    for (const engine of left.splice(0)) await engine[Symbol.asyncDispose]();
+  }
+
+  async function takeParked(paths: StatePaths): Promise<ParkedSandbox | undefined> {
+    const given = await daemon.takeParked();
+    if (given === undefined) return undefined;
+    const lock = heldLock(given.lock);
+    const directory = join(paths.sandboxes, given.id);
+    const record = readSandboxRecord(directory);
+    if (record !== undefined) return { directory, record, lock };
+    await lock.release();
+    return undefined;
+  }
+
+  function isSmall(): boolean {
+    return process.memoryUsage.rss() < MEMORY_MAX;
+  }
+
+  /** The client is told, and nobody else. */
+  function fail(error: unknown): void {
+    const text = describeError(error);
+    writeSync(2, text);
+    const line = current;
+    if (line === undefined) process.exit(KILN_FAILED);
+    line.write(2, text);
+    line.exit({ status: KILN_FAILED });
+    leave(line, KILN_FAILED);
+  }
+
+  /** Ends this process once the client has what was said. */
+  function leave(line: CommandLine, status: number): void {
+    const end = () => {
+      daemon.done(false);
+      process.exit(status);
+    };
+    const finish = () => (files?.[Symbol.asyncDispose]() ?? Promise.resolve()).then(end, end);
+    line.sent().then(finish, finish);
+  }
+
+  process.on('uncaughtException', fail);
+  // Ahead of the first client.
+  loadCommands().catch(fail);
+}

@@ -1,0 +1,261 @@
+import { stat } from 'node:fs/promises';
+import { dirname, resolve } from 'node:path';
+import { Command } from 'commander';
+import { KilnError } from '../../errors.ts';
+import { removeTree } from '../../host/files/remove-tree.ts';
+import { writeUserFile } from '../../host/files/user-file.ts';
+import type { StatePaths } from '../../host/state/paths.ts';
+import { findStoredImage, resolveImage } from '../../image/find.ts';
+import { openImage } from '../../image/open.ts';
+import { buildNamed, lockPathOf, planFromRecipe } from '../../image/plan.ts';
+import type { OnImageProgress } from '../../image/progress.ts';
+import { removeUnusedPackages, unusedPackages } from '../../image/store/gc.ts';
+import { findImage, imagesNamed, listImages, removeImage } from '../../image/store/images.ts';
+import { readContents, readManifest } from '../../image/store/manifest.ts';
+import type { Engine } from '../../sandbox/open.ts';
+import type { Caller } from '../caller/caller.ts';
+import { printJson } from '../output/print.ts';
+import { printTable } from '../output/table.ts';
+import { imageProgress } from './image-progress.ts';
+import { addTransferCommands } from './image-transfer.ts';
+
+const EXAMPLES = `
+IMAGE is a recipe’s name or path (.yaml), a lock (.json), or an image’s id, its beginning, or name.
+
+Examples:
+  kiln image build debian-build
+  kiln image lock recipes/images/debian-build.yaml   # then: kiln image build …/debian-build.lock.json
+  kiln image ls
+  kiln image show debian-build
+  kiln image rm 3fa9c1d2
+  kiln image export debian-build -o debian-build.tar.zst
+  kiln image import oci-folder --name from-elsewhere`;
+
+interface JsonOption {
+  readonly json?: boolean;
+}
+
+interface BuildOptions extends JsonOption {
+  readonly update?: boolean;
+}
+
+/** `kiln image`. */
+export function command(caller: Caller): Command {
+  const it = new Command('image')
+    .description('Build, lock, list, show, remove, export and import images.')
+    .addHelpText('after', EXAMPLES);
+  it.command('build')
+    .description('Build an image unless it exists; print its id.')
+    .argument('<image>', 'the name or path of a recipe, or a lock')
+    .option('--update', 'fetch the metadata again, and ignore the lock beside the recipe')
+    .option('--json', 'print the manifest of the image as JSON instead of its id')
+    .addHelpText(
+      'after',
+      '\nExamples:\n  kiln image build debian-build\n  kiln image build --update ./mine.yaml',
+    )
+    .action((name: string, options: BuildOptions) => build(name, options, caller));
+  it.command('lock')
+    .description(
+      'Choose the packages for a recipe and write them to its lock; later builds use exactly these.',
+    )
+    .argument('<recipe>', 'the name or path of a recipe (.yaml)')
+    .option('-o, --output <file>', 'write the lock to this file; by default beside the recipe')
+    .addHelpText(
+      'after',
+      '\nExamples:\n  kiln image lock mine.yaml\n  kiln image build mine.lock.json',
+    )
+    .action((name: string, options: { output?: string }) => lock(name, options, caller));
+  it.command('ls')
+    .description('List images, the most recently used first.')
+    .option('--json', 'print one JSON array instead of a table')
+    .addHelpText('after', '\nExamples:\n  kiln image ls\n  kiln image ls --json | jq -r ".[].id"')
+    .action((options: JsonOption) => list(options, caller));
+  it.command('show')
+    .description('Show what an image is and what it is made of.')
+    .argument('<image>', 'the id of an image, its first digits, or a name')
+    .addHelpText('after', '\nExamples:\n  kiln image show debian-build | jq -r ".packages[].nevra"')
+    .action((name: string) => show(name, caller));
+  it.command('rm')
+    .description('Remove images that are not in use.')
+    .argument('<image...>', 'ids, their first digits, or names')
+    .option('--packages', 'also remove unpacked packages that no image uses any more')
+    .addHelpText(
+      'after',
+      '\nExamples:\n  kiln image rm 3fa9c1d2\n  kiln image rm --packages debian-build',
+    )
+    .action((ids: string[], options: { packages?: boolean }) => remove(ids, options, caller));
+  addTransferCommands(it, caller);
+  it.command('schema')
+    .description('Print the JSON Schema of image recipes.')
+    .addHelpText('after', '\nExamples:\n  kiln image schema > image.schema.json')
+    .action(async () => {
+      const { imageRecipeJsonSchema } = await import('../../recipe/image-recipe.ts');
+      printJson(caller.stdout, imageRecipeJsonSchema(), { indent: 2 });
+    });
+  return it;
+}
+
+async function build(name: string, options: BuildOptions, caller: Caller): Promise<void> {
+  await using engine = caller.openEngine({ hurry: true });
+  const named = await resolveImage(engine.paths, name, engine.cwd());
+  const started = Date.now();
+  const image = await (async () => {
+    using progress = imageProgress(caller.stderr);
+    const wanted = { update: options.update === true, onProgress: progress.report };
+    return named.kind === 'image'
+      ? await openImage(engine, name, wanted)
+      : await buildNamed(engine, named, wanted);
+  })();
+  await using leased = image;
+  const { manifest } = leased;
+  if (manifest.created >= started) caller.storeChanged();
+  for (const warning of manifest.warnings) caller.stderr.say(`kiln: warning: ${warning}\n`);
+  const seconds = ((Date.now() - started) / 1000).toFixed(1);
+  caller.stderr.say(
+    `kiln: ${manifest.name}: ${manifest.packageCount} packages, ${size(manifest.bytes)}, ready after ${seconds} s\n`,
+  );
+  if (options.json === true) printJson(caller.stdout, manifest);
+  else caller.stdout.say(`${manifest.id}\n`);
+}
+
+async function lock(name: string, options: { output?: string }, caller: Caller): Promise<void> {
+  await using engine = caller.openEngine();
+  const { file, warnings } = await (async () => {
+    using progress = imageProgress(caller.stderr);
+    const wanted = { output: options.output, onProgress: progress.report };
+    return await lockRecipe(engine, name, wanted);
+  })();
+  for (const warning of warnings) caller.stderr.say(`kiln: warning: ${warning}\n`);
+  caller.stdout.say(`${file}\n`);
+}
+
+/**
+ * Solves a recipe and writes its lock, beside it unless `output` says otherwise.
+ * @throws KilnError E_ARGUMENT, and what solving throws
+ */
+export async function lockRecipe(
+  engine: Engine,
+  name: string,
+  {
+    output,
+    onProgress,
+  }: { readonly output?: string | undefined; readonly onProgress: OnImageProgress },
+): Promise<{ readonly file: string; readonly warnings: readonly string[] }> {
+  const named = await resolveImage(engine.paths, name, engine.cwd());
+  if (named.kind !== 'recipe') {
+    throw new KilnError('E_ARGUMENT', `${name} is not a recipe, and only recipes are locked`, {
+      hint: 'give a recipe’s name, or the path of its .yaml file',
+    });
+  }
+  const file = output ?? lockPathOf(named.path);
+  await checkOutput(file);
+  const plan = await planFromRecipe(engine, named.path, { update: true, onProgress });
+  const { askedDigest, serializeImageLock } = await import('../../image/lock.ts');
+  const asked = askedDigest(plan.recipe);
+  const text = serializeImageLock(plan.settings, plan.lock, asked, plan.recipe.modules);
+  try {
+    writeUserFile(file, text);
+  } catch (cause) {
+    throw unwritable(file, cause);
+  }
+  return { file, warnings: plan.warnings };
+}
+
+/** Before anything is solved for a file that cannot be written. */
+async function checkOutput(file: string): Promise<void> {
+  const folder = dirname(resolve(file));
+  const [there, at] = await Promise.all([stat(folder), stat(file).catch(() => undefined)]).catch(
+    (cause: unknown) => {
+      throw unwritable(file, cause);
+    },
+  );
+  if (!there.isDirectory()) throw unwritable(file, new Error(`${folder} is not a directory`));
+  if (at?.isDirectory()) throw unwritable(file, new Error('it is a directory'));
+}
+
+function unwritable(file: string, cause: unknown): KilnError {
+  return new KilnError('E_ARGUMENT', `cannot write ${file}`, {
+    hint: 'name a file in a directory that is there and can be written: -o FILE',
+    cause,
+  });
+}
+
+async function list(options: JsonOption, caller: Caller): Promise<void> {
+  await using engine = caller.openEngine();
+  const images = await listImages(engine.paths);
+  if (options.json === true) {
+    const rows = images.map(({ manifest, ...rest }) => ({ ...manifest, ...rest }));
+    printJson(caller.stdout, rows);
+    return;
+  }
+  printTable(
+    caller.stdout,
+    ['ID', 'NAME', 'PACKAGES', 'SIZE', 'OWN', 'LAST USE', ''],
+    images.map(({ manifest, lastUse, inUse }) => [
+      manifest.id.slice(0, 12),
+      manifest.name,
+      String(manifest.packageCount),
+      size(manifest.bytes),
+      size(manifest.ownBytes),
+      new Date(lastUse).toISOString().slice(0, 16).replace('T', ' '),
+      inUse ? 'in use' : '',
+    ]),
+  );
+}
+
+async function show(name: string, caller: Caller): Promise<void> {
+  await using engine = caller.openEngine();
+  // A recipe's name shows what it last became; nothing is built to be shown.
+  const id = await findStoredImage(engine.paths, name);
+  const manifest = id === undefined ? undefined : readManifest(engine.paths, id);
+  if (manifest === undefined) {
+    throw new KilnError('E_IMAGE_MISSING', `there is no image ${name}`, {
+      hint: '`kiln image ls` lists them; `kiln image build` makes one',
+    });
+  }
+  const { packages, exactReasons } = await readContents(engine.paths, manifest.id);
+  printJson(caller.stdout, { ...manifest, exactReasons, packages }, { indent: 2 });
+}
+
+async function remove(
+  ids: string[],
+  options: { readonly packages?: boolean },
+  caller: Caller,
+): Promise<void> {
+  await using engine = caller.openEngine();
+  const { paths } = engine;
+  let freed = 0;
+  for (const wanted of ids) {
+    const id = await imageToRemove(paths, wanted);
+    const own = readManifest(paths, id)?.ownBytes ?? 0;
+    const tree = await removeImage(paths, id);
+    caller.stdout.say(`${id}\n`);
+    if (tree !== undefined) await removeTree(tree);
+    freed += own;
+  }
+  if (options.packages === true) freed += (await removeUnusedPackages(paths)).bytes;
+  const left = await unusedPackages(paths);
+  const rest =
+    left.count === 0
+      ? ''
+      : `; ${left.count} packages that no image uses (${size(left.bytes)}) are kept; --packages removes them`;
+  caller.stderr.say(`kiln: freed ${size(freed)}${rest}\n`);
+}
+
+/** An id; a name only if it is one image's: what is deleted is never guessed. */
+export async function imageToRemove(paths: StatePaths, wanted: string): Promise<string> {
+  const id = await findImage(paths, wanted);
+  if (id !== undefined) return id;
+  const named = await imagesNamed(paths, wanted);
+  if (named.length > 1) {
+    throw new KilnError('E_IMAGE_AMBIGUOUS', `${named.length} images are called ${wanted}`, {
+      hint: `give an id: ${named.map((manifest) => manifest.id.slice(0, 12)).join(', ')}`,
+    });
+  }
+  return named[0]?.id ?? wanted;
+}
+
+function size(bytes: number): string {
+  const mebibytes = bytes / 2 ** 20;
+  return mebibytes < 1024 ? `${mebibytes.toFixed(1)}M` : `${(mebibytes / 1024).toFixed(1)}G`;
+}

@@ -1,0 +1,50 @@
+import { KilnError } from '../../errors.ts';
+import { type OpenImageOptions, openImage } from '../../image/open.ts';
+import { type LeasedImage, leaseImage, listImages } from '../../image/store/images.ts';
+import type { Engine } from '../../sandbox/open.ts';
+import type { Caller } from '../caller/caller.ts';
+import { imageProgress } from './image-progress.ts';
+
+interface PickOptions extends Pick<OpenImageOptions, 'onProgress' | 'signal'> {
+  storeChanged(): void;
+}
+
+/** The same for a person, who is shown what is made. */
+export async function pickImageFor(
+  caller: Caller,
+  engine: Engine,
+  wanted: string | undefined,
+  signal?: AbortSignal,
+): Promise<LeasedImage> {
+  using progress = imageProgress(caller.stderr);
+  const storeChanged = () => caller.storeChanged();
+  return await pickImage(engine, wanted, { onProgress: progress.report, signal, storeChanged });
+}
+
+/**
+ * Takes the image into use that `wanted` (a recipe's name or path, a lock, an id or its beginning)
+ * names; what is not there yet is built. Without `wanted`, the only image there is.
+ * Throws E_IMAGE_MISSING, E_IMAGE_AMBIGUOUS, and whatever a build throws.
+ */
+export async function pickImage(
+  engine: Engine,
+  wanted: string | undefined,
+  { storeChanged, ...options }: PickOptions,
+): Promise<LeasedImage> {
+  if (wanted !== undefined) {
+    const started = Date.now();
+    const image = await openImage(engine, wanted, options);
+    if (image.manifest.created >= started) storeChanged();
+    return image;
+  }
+  const images = await listImages(engine.paths);
+  const only = images[0];
+  const leased =
+    only !== undefined && images.length === 1
+      ? await leaseImage(engine.paths, only.manifest.id)
+      : undefined;
+  if (leased !== undefined) return leased;
+  throw new KilnError('E_IMAGE_MISSING', `no image is named, and there are ${images.length}`, {
+    hint: 'give one with -r or in KILN_IMAGE; `kiln image ls` lists them',
+  });
+}

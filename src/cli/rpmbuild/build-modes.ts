@@ -1,0 +1,101 @@
+import type { Command, Option } from 'commander';
+import { KilnError } from '../../errors.ts';
+import type { ChainOptions } from './build-chain-options.ts';
+import type { BuildOptions } from './build-options.ts';
+import type { RecipeOptions } from './build-recipe-options.ts';
+
+/** What `kiln build` is asked for. */
+export type BuildMode = 'package' | 'spec' | 'lock' | 'resume' | 'chain' | 'recipe' | 'schema';
+
+type Name = keyof (BuildOptions & ChainOptions & RecipeOptions);
+
+/** What every build has. */
+const EVERY: readonly Name[] = [
+  ...(['resultdir', 'keep', 'json', 'quiet', 'samples', 'timeout', 'stallTimeout'] as const),
+];
+
+const SANDBOX: readonly Name[] = [
+  ...EVERY,
+  ...(['offline', 'memory', 'cpus', 'pids', 'ioRead', 'ioWrite', 'disk'] as const),
+];
+
+const SIGN: readonly Name[] = ['signKey', 'signPassphraseFile'];
+
+const PACKAGE: readonly Name[] = [
+  ...SANDBOX,
+  ...SIGN,
+  ...(['define', 'with', 'without', 'nocheck', 'target', 'rpmbuildOpts'] as const),
+  ...(['shortCircuit', 'enableNetwork', 'network', 'egress', 'addrepo', 'cache'] as const),
+  ...(['postinstall', 'provenanceKey', 'builderId', 'ci'] as const),
+];
+
+/** What says which packages the image has: a lock has said so already. */
+const IMAGE: readonly Name[] = ['image', 'additionalPackage', 'update'];
+
+const MODES: Readonly<
+  Record<BuildMode, { readonly title: string; readonly uses: readonly Name[] }>
+> = {
+  package: { title: 'a source package', uses: [...PACKAGE, ...IMAGE, 'verify', 'vary'] },
+  spec: { title: 'a spec', uses: [...PACKAGE, ...IMAGE, 'verify', 'vary', 'spec', 'sources'] },
+  lock: {
+    title: 'a build by a lock',
+    uses: [...PACKAGE, 'verify', 'vary', 'spec', 'sources', 'lock'],
+  },
+  chain: {
+    title: 'a chain',
+    uses: [...PACKAGE, ...IMAGE, 'chain', 'jobs', 'continue', 'recurse'],
+  },
+  resume: {
+    title: 'a build that is resumed',
+    uses: [...EVERY, ...SIGN, 'shortCircuit', 'nocheck', 'resume', 'ci'],
+  },
+  recipe: {
+    title: 'a recipe',
+    uses: [...SANDBOX, 'image', 'sources', 'param', 'bind', 'allowHost', 'allowHostWrite'],
+  },
+  schema: { title: '--schema', uses: ['schema'] },
+};
+
+/** Which build a command line asks for. */
+export function buildMode(
+  source: string | undefined,
+  options: BuildOptions & ChainOptions & RecipeOptions,
+): BuildMode {
+  if (options.schema === true) return 'schema';
+  if (options.chain === true) return 'chain';
+  if (options.resume !== undefined) return 'resume';
+  if (source !== undefined && !isPackageOrSpec(source)) return 'recipe';
+  if (options.lock !== undefined) return 'lock';
+  return options.spec !== undefined || source?.endsWith('.spec') ? 'spec' : 'package';
+}
+
+/** A source package says so in its name; what has neither is the name or path of a recipe. */
+export function isPackageOrSpec(source: string): boolean {
+  return /\.(?:rpm|spec)$/.test(source);
+}
+
+/**
+ * Refuses options of the command line that this kind of build would not heed: who asks for
+ * something is not to believe that it was done.
+ * @throws KilnError E_ARGUMENT
+ */
+export function refuseUnused(mode: BuildMode, command: Command): void {
+  const uses: ReadonlySet<string> = new Set(MODES[mode].uses);
+  // What the environment or a default says is for those that heed it.
+  const unused = command.options.filter(
+    (option) =>
+      command.getOptionValueSource(option.attributeName()) === 'cli' &&
+      !uses.has(option.attributeName()),
+  );
+  if (unused.length === 0) return;
+  const names = unused.map(({ long }) => long).join(', ');
+  throw new KilnError('E_ARGUMENT', `${MODES[mode].title} takes no ${names}`, {
+    hint: unused.map((option) => `${option.long} is for ${whatFor(option)}`).join('; '),
+  });
+}
+
+function whatFor(option: Option): string {
+  const name = option.attributeName();
+  const modes = Object.values(MODES).filter(({ uses }) => uses.some((used) => used === name));
+  return modes.map(({ title }) => title).join(', ');
+}

@@ -1,0 +1,154 @@
+/** Before a command does anything for a user who is not root: what it may not is refused, and its files are fetched. */
+import type { Command } from 'commander';
+import { KilnError } from '../../errors.ts';
+import { isRecipeName } from '../../jobs/recipe/request.ts';
+import type { CallerFiles } from '../../users/caller-files.ts';
+import { type CallerUser, forbidden } from '../../users/user.ts';
+import { isPackageOrSpec } from '../rpmbuild/build-modes.ts';
+import { RunElsewhere } from '../run.ts';
+import { isImageName, type PathKind, type Rule, USER_COMMANDS, type Values } from './user-rules.ts';
+
+/** Has the command that is about to run pass {@link admit} first. */
+export function guard(program: Command, user: CallerUser): void {
+  program.hook('preAction', async (_, action) => await admit(action, user));
+}
+
+/**
+ * Checks every option and argument of a command against the rules, and puts copies in place of the caller's files.
+ * @throws KilnError E_FORBIDDEN, E_CALLER_FILE, E_BIND, E_RESULTDIR; RunElsewhere where this process takes no files
+ */
+async function admit(action: Command, user: CallerUser): Promise<void> {
+  const words = wordsOf(action);
+  const rules = USER_COMMANDS[words];
+  if (rules === undefined) throw forbidden(`kiln ${words}`, 'it is root’s');
+  const options: Values = action.opts();
+  for (const option of action.options) {
+    const name = option.attributeName();
+    const source = action.getOptionValueSource(name);
+    const value = options[name];
+    if (value === undefined) continue;
+    const rule = rules.options[name];
+    // What is so by default is nobody's wish, but it may name a file.
+    if (source === 'cli' || (rule !== undefined && isName(rule))) {
+      check(option.long ?? name, rule, value, user, options);
+    }
+  }
+  for (const value of action.args) check(value, rules.arguments, value, user, options);
+  for (const option of action.options) {
+    const name = option.attributeName();
+    const rule = rules.options[name];
+    if (rule === undefined || typeof rule === 'string' || rule.kind !== 'path') continue;
+    const value: unknown = options[name];
+    if (value === undefined || (Array.isArray(value) && value.length === 0)) continue;
+    const fetched = await fetchAll(value, rule.field, (path) => fetchPath(rule.path, path, user));
+    action.setOptionValueWithSource(name, fetched, action.getOptionValueSource(name) ?? 'cli');
+  }
+  const { arguments: rule } = rules;
+  if (typeof rule !== 'string' && rule.kind === 'path') {
+    action.processedArgs = await fetchAll(action.processedArgs, undefined, (path) =>
+      fetchPath(rule.path, path, user),
+    );
+  }
+}
+
+function wordsOf(action: Command): string {
+  const words: string[] = [];
+  for (let at: Command | null = action; at?.parent; at = at.parent) words.unshift(at.name());
+  return words.join(' ');
+}
+
+function isName(rule: Rule): boolean {
+  return rule === 'image' || (typeof rule !== 'string' && rule.kind === 'path');
+}
+
+/** Refuses what a rule does not allow. @throws KilnError E_FORBIDDEN */
+export function check(
+  what: string,
+  rule: Rule | undefined,
+  value: unknown,
+  { policy }: Pick<CallerUser, 'policy'>,
+  options: Values,
+): void {
+  if (rule === undefined) throw forbidden(what, 'it is root’s');
+  if (rule === 'open') return;
+  if (rule === 'image') {
+    if (isImageName(String(value))) return;
+    throw forbidden(
+      `an image of your own recipe or lock, ${value}`,
+      'it is not made for users yet',
+      {
+        hint: '`kiln image ls` lists the images that you can use; root makes others',
+      },
+    );
+  }
+  if (rule.kind === 'path') {
+    // The label would change on the host, with root's rights, wherever the user may look.
+    if (Array.isArray(value) && value.some((item) => item?.relabel !== undefined))
+      throw forbidden(`z or Z of ${what}`, 'it changes labels of the host’s files');
+    return;
+  }
+  if (rule.kind === 'root') throw forbidden(what, rule.why);
+  if (rule.allows(value, policy, options)) return;
+  throw forbidden(`${what} ${shown(value)}`, 'root has not allowed it', {
+    hint: `in /etc/kiln/kiln.yaml: ${rule.setting}; \`kiln config show\` shows what is allowed`,
+  });
+}
+
+function shown(value: unknown): string {
+  return typeof value === 'string' ? value : JSON.stringify(value);
+}
+
+async function fetchAll<Value>(
+  value: Value,
+  field: string | undefined,
+  fetch: (path: string) => Promise<string | number>,
+): Promise<Value> {
+  if (Array.isArray(value)) {
+    const fetched = [];
+    for (const item of value) fetched.push(await fetchAll(item, field, fetch));
+    return fetched as Value;
+  }
+  if (typeof value === 'string') return (await fetch(value)) as Value;
+  if (field === undefined || typeof value !== 'object' || value === null) return value;
+  const path = (value as Record<string, unknown>)[field];
+  if (typeof path !== 'string')
+    throw new KilnError('E_FORBIDDEN', `no path: ${JSON.stringify(value)}`);
+  const fetched = await fetch(path);
+  return {
+    ...value,
+    ...(typeof fetched === 'number' ? { descriptor: fetched } : { [field]: fetched }),
+  };
+}
+
+/** A copy's path, or the descriptor of what is to be bound. */
+export async function fetchPath(
+  kind: PathKind,
+  path: string,
+  { files }: CallerUser,
+): Promise<string | number> {
+  if (files === undefined) throw new RunElsewhere();
+  switch (kind) {
+    case 'file':
+      return await files.file(path);
+    case 'built':
+      if (isRecipeName(path)) return await files.recipe(path);
+      // The name of a recipe that comes with kiln.
+      return isImageName(path) && !isPackageOrSpec(path) ? path : await files.file(path);
+    case 'sources':
+      return await files.tree(path, 'inside');
+    case 'tree':
+      return await copiedIn(path, files);
+    case 'place':
+      return await files.place(path);
+    case 'results':
+      return await files.results(path);
+    case 'result':
+      return path === '-' ? path : await files.resultAt(path);
+  }
+}
+
+/** A slash, or `/.`, at its end has a meaning to whoever copies it on. */
+async function copiedIn(path: string, files: CallerFiles): Promise<string> {
+  const [end = ''] = /\/\.?\/*$/.exec(path) ?? [];
+  return `${await files.tree(path, 'as they are')}${end}`;
+}

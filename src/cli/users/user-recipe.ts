@@ -1,0 +1,32 @@
+/** What a build recipe asks for, for a user who is not root: the rules of the command line hold for it as well. */
+import type { BuildRecipe } from '../../recipe/build-recipe.ts';
+import type { Bind } from '../../sandbox/policy/specification.ts';
+import { type CallerUser, forbidden } from '../../users/user.ts';
+import { check, fetchPath } from './user-guard.ts';
+import { EGRESS, isImageName, NETWORK, SHIPPED_PROFILES } from './user-rules.ts';
+
+/**
+ * Checks a recipe that a user builds, and gives its binds as the user has opened them, where the user's word allows
+ * them at all.
+ * @throws KilnError E_FORBIDDEN, E_CALLER_FILE, E_BIND
+ */
+export async function admitRecipe(
+  { image, sandbox }: BuildRecipe,
+  user: CallerUser,
+  allowHost: boolean,
+): Promise<readonly Bind[]> {
+  const { network, egress, profile, bind } = sandbox;
+  if (!isImageName(image)) throw forbidden(`the image ${image} of a recipe`, 'it is no name');
+  check('sandbox.network', NETWORK, network, user, {});
+  if (egress !== undefined) check('sandbox.egress', EGRESS, egress, user, {});
+  if (!SHIPPED_PROFILES.includes(profile))
+    throw forbidden(`sandbox.profile ${profile}`, 'sandboxes in a sandbox need its whole /proc');
+  // Without that word, the plan refuses a recipe that has any.
+  if (!allowHost) return bind;
+  const binds: Bind[] = [];
+  for (const wanted of bind) {
+    const descriptor = Number(await fetchPath('place', wanted.source, user));
+    binds.push({ ...wanted, descriptor });
+  }
+  return binds;
+}

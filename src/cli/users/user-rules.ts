@@ -1,0 +1,236 @@
+/**
+ * What of the command line is open to users who are not root: each option by itself. An option that has no rule
+ * does not compile, and a command that is not here is root's.
+ */
+import { isListed, parseEgressRule } from '../../egress/rule.ts';
+import type { UserPolicy } from '../../users/configuration.ts';
+import type { ChainOptions } from '../rpmbuild/build-chain-options.ts';
+import type { BuildOptions } from '../rpmbuild/build-options.ts';
+import type { RecipeOptions } from '../rpmbuild/build-recipe-options.ts';
+import type { RunOptions } from '../run.ts';
+import type { SandboxOptions } from '../sandbox-options.ts';
+
+/** Options of one command, by commander's names of them. */
+export type Values = Readonly<Record<string, unknown>>;
+
+/**
+ * How a path of the caller's is used: `file`: read; `built`: read, as what a build is of; `sources`: a folder whose links are followed; `tree`: a file
+ * or folder that is copied with its links; `place`: bound; `results`: a folder that is written to; `result`: one
+ * file or folder that is written.
+ */
+export type PathKind = 'file' | 'built' | 'sources' | 'tree' | 'place' | 'results' | 'result';
+
+export type Rule =
+  /** It reaches nothing but the user's own sandbox, and stays within its share. */
+  | 'open'
+  /** No setting opens it. */
+  | { readonly kind: 'root'; readonly why: string }
+  /** The policy's `setting` says how far it is open. */
+  | {
+      readonly kind: 'setting';
+      readonly setting: string;
+      readonly allows: (value: unknown, policy: UserPolicy, options: Values) => boolean;
+    }
+  /** One or several paths, each the value itself or its property `field`. */
+  | { readonly kind: 'path'; readonly path: PathKind; readonly field?: 'source' | 'file' }
+  /** What images are called: no path. */
+  | 'image';
+
+const CONFIRMS: Rule = { kind: 'root', why: 'it confirms what only root may do' };
+const NOT_YET: Rule = { kind: 'root', why: 'it is not made for users yet' };
+
+function path(kind: PathKind, field?: 'source' | 'file'): Rule {
+  return { kind: 'path', path: kind, ...(field === undefined ? {} : { field }) };
+}
+
+function setting(
+  name: string,
+  allows: (value: unknown, policy: UserPolicy, options: Values) => boolean,
+): Rule {
+  return { kind: 'setting', setting: `users.${name}`, allows };
+}
+
+function every<Item>(value: unknown, holds: (item: Item) => boolean): boolean {
+  return Array.isArray(value) && value.every((item: Item) => holds(item));
+}
+
+/** A host that is listed, with all ports that are asked for. */
+function isOpenHost(text: string, { egress }: UserPolicy): boolean {
+  const wanted = parseEgressRule(text);
+  const rules = egress.map(parseEgressRule).filter((rule) => rule !== undefined);
+  if (wanted === undefined) return false;
+  return wanted.ports.every((port) =>
+    wanted.below
+      ? rules.some(
+          ({ host, below, ports }) =>
+            below && ports.includes(port) && `.${wanted.host}`.endsWith(`.${host}`),
+        )
+      : isListed(rules, wanted.host, port),
+  );
+}
+
+export const EGRESS = setting('egress', (value, policy) =>
+  every<string>(value, (host) => isOpenHost(host, policy)),
+);
+
+/** A word, without the settings that would give it an address of somebody else's. */
+export const NETWORK = setting(
+  'networks',
+  (value, { networks }) =>
+    value === 'private' || value === 'none' || networks.some((name) => name === value),
+);
+
+const KEEP = setting('limits.keep', (value, { limits }) => Number(value) <= limits.keep);
+
+/** Whose share has no bound is bounded by the machine. */
+function within(limit: 'memory' | 'cpus' | 'pids' | 'disk'): Rule {
+  return setting(`limits.${limit}`, (value, { limits }) => {
+    const most = limits[limit];
+    const share = limit === 'disk' ? 1 : limits.sandboxes;
+    return most === undefined || Number(value) * share <= most;
+  });
+}
+
+const LIMITS = {
+  memory: within('memory'),
+  cpus: within('cpus'),
+  pids: within('pids'),
+  disk: within('disk'),
+  ioRead: 'open',
+  ioWrite: 'open',
+  timeout: 'open',
+  stallTimeout: 'open',
+} as const satisfies Record<string, Rule>;
+
+export const SHIPPED_PROFILES: readonly unknown[] = ['default', 'build', 'strict'];
+
+const SANDBOX: Readonly<Record<keyof SandboxOptions, Rule>> = {
+  ...LIMITS,
+  image: 'image',
+  bind: path('place', 'source'),
+  allowHostWrite: CONFIRMS,
+  tmpfs: 'open',
+  copyIn: path('tree', 'source'),
+  env: 'open',
+  workdir: 'open',
+  user: 'open',
+  hostname: 'open',
+  network: NETWORK,
+  allowHostNetwork: CONFIRMS,
+  egress: EGRESS,
+  capAdd: setting('capabilities', (value, { capabilities }) =>
+    every(value, (name) => capabilities.some((allowed) => allowed === name)),
+  ),
+  profile: { kind: 'root', why: 'sandboxes in a sandbox need its whole /proc' },
+  seccomp: {
+    kind: 'setting',
+    setting: 'no setting: users have the profiles default, build and strict',
+    allows: (value) => SHIPPED_PROFILES.includes(value),
+  },
+  label: { kind: 'root', why: 'a label says what the host’s security module lets it do' },
+  secret: path('file', 'file'),
+  allowMissing: { kind: 'root', why: 'it takes a layer of the isolation away' },
+  artifact: 'open',
+  resultdir: path('results'),
+  keep: KEEP,
+};
+
+const RUN: Readonly<Record<keyof RunOptions, Rule>> = {
+  ...SANDBOX,
+  json: 'open',
+  samples: 'open',
+  tty: 'open',
+  explain: 'open',
+};
+
+const BUILD: Readonly<Record<keyof (BuildOptions & RecipeOptions & ChainOptions), Rule>> = {
+  ...LIMITS,
+  image: 'image',
+  spec: path('file'),
+  sources: path('sources'),
+  resultdir: path('results'),
+  define: 'open',
+  with: 'open',
+  without: 'open',
+  nocheck: 'open',
+  target: 'open',
+  rpmbuildOpts: 'open',
+  shortCircuit: 'open',
+  enableNetwork: {
+    kind: 'setting',
+    setting: 'users.egress, and --egress HOST for what the build may reach',
+    // What --egress names has a rule of its own; without it, --network decides.
+    allows: (_, { networks }, { egress, network }) =>
+      (Array.isArray(egress) && egress.length > 0) || networks.some((name) => name === network),
+  },
+  network: NETWORK,
+  egress: EGRESS,
+  additionalPackage: {
+    kind: 'setting',
+    setting: 'no setting: users name packages, not files',
+    allows: (value) => every<string>(value, (name) => /^[^/-][^/]*$/.test(name)),
+  },
+  addrepo: { kind: 'root', why: 'kilnd itself would ask whatever server it names' },
+  cache: NOT_YET,
+  keep: setting('limits.keep, and no --chain', (value, { limits }, { chain }) => {
+    // Every package of a chain would leave a sandbox.
+    return chain !== true && Number(value) <= limits.keep;
+  }),
+  lock: { kind: 'root', why: 'kilnd itself would ask whatever server it names' },
+  resume: NOT_YET,
+  postinstall: 'open',
+  verify: 'open',
+  vary: NOT_YET,
+  provenanceKey: path('file'),
+  signKey: path('file'),
+  signPassphraseFile: path('file'),
+  builderId: 'open',
+  offline: 'open',
+  update: 'open',
+  json: 'open',
+  samples: 'open',
+  quiet: 'open',
+  // It writes to a file that a variable names.
+  ci: NOT_YET,
+  chain: 'open',
+  // Several sandboxes of one command would each have a share.
+  jobs: NOT_YET,
+  continue: 'open',
+  recurse: 'open',
+  param: 'open',
+  // What a recipe then asks for is judged when it is known: admitRecipe().
+  allowHost: 'open',
+  allowHostWrite: CONFIRMS,
+  bind: path('place', 'source'),
+  schema: 'open',
+};
+
+/** A recipe or image by its name, or an id: nothing that is looked for by a path. */
+export function isImageName(text: string): boolean {
+  return /^[A-Za-z0-9][\w.+-]*$/.test(text) && !/\.(?:ya?ml|json|cfg)$/.test(text);
+}
+
+interface CommandRules {
+  readonly options: Readonly<Record<string, Rule>>;
+  /** Of every argument that is not an option. */
+  readonly arguments: Rule;
+}
+
+/** By the command’s words, as `image ls`. */
+export const USER_COMMANDS: Readonly<Record<string, CommandRules>> = {
+  run: { options: RUN, arguments: 'open' },
+  shell: { options: SANDBOX, arguments: 'open' },
+  build: { options: BUILD, arguments: path('built') },
+  ps: { options: { json: 'open' }, arguments: 'open' },
+  // Ids of others' sandboxes mean nothing to their own.
+  kill: { options: { all: 'open' }, arguments: 'open' },
+  gc: { options: { maxAge: 'open', json: 'open' }, arguments: 'open' },
+  'image build': { options: { json: 'open' }, arguments: 'image' },
+  'image ls': { options: { json: 'open' }, arguments: 'open' },
+  'image show': { options: {}, arguments: 'image' },
+  'image export': { options: { output: path('result'), compress: 'open' }, arguments: 'image' },
+  'config show': { options: {}, arguments: 'open' },
+  complete: { options: {}, arguments: 'open' },
+  completion: { options: {}, arguments: 'open' },
+  'image schema': { options: {}, arguments: 'open' },
+};

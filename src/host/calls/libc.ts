@@ -1,0 +1,52 @@
+import { constants } from 'node:os';
+import { KilnError } from '../../errors.ts';
+
+/** A system call failed. `details.errno` is the number, `code` is `E_SYSCALL`. */
+export class SyscallError extends KilnError {
+  readonly errno: number;
+  /** Its name. */
+  readonly call: string;
+  /** The symbol of errno, as in errno(3): ENOENT, EPERM, … */
+  readonly errnoName: string;
+
+  constructor(call: string, errno: number, subject?: string) {
+    const name = errnoName(errno);
+    const on = subject === undefined ? '' : ` ${subject}`;
+    super('E_SYSCALL', `${call}${on}: ${name}`, { details: { call, errno, name, subject } });
+    this.errno = errno;
+    this.call = call;
+    this.errnoName = name;
+  }
+}
+
+// Some numbers have two names: these are the ones that are never used here.
+const names = new Map<number, string>(
+  Object.entries(constants.errno)
+    .filter(([name]) => !['EWOULDBLOCK', 'EDEADLOCK', 'ENOTSUP'].includes(name))
+    .map(([name, number]) => [number, name]),
+);
+
+/** The symbol of an errno of this platform. */
+export function errnoName(errno: number): string {
+  return names.get(errno) ?? `errno ${errno}`;
+}
+
+/** Whether `error` is a system call of ours or of Node's that failed with one of these errnos. */
+export function hasErrno(error: unknown, ...names: readonly string[]): boolean {
+  if (error instanceof SyscallError) return names.includes(error.errnoName);
+  return error instanceof Error && names.includes((error as NodeJS.ErrnoException).code ?? '');
+}
+
+/**
+ * A file name for a parameter of C's type `const char *`. Names are bytes (invalid UTF-8 included), or
+ * text, which the addon turns into C's form; one with a NUL inside would silently be another name, so it
+ * is refused with a TypeError.
+ */
+export function cString(name: Buffer | string): Buffer | string {
+  if (name.includes('\0')) throw new TypeError('a file name holds a NUL byte');
+  if (typeof name === 'string') return name;
+  const terminated = Buffer.allocUnsafe(name.length + 1);
+  terminated.set(name);
+  terminated[name.length] = 0;
+  return terminated;
+}

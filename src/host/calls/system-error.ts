@@ -1,0 +1,247 @@
+/** Failures of the system (a full disk, a read-only mount, no memory) as errors that a person can act on. */
+import { accessSync, constants, existsSync } from 'node:fs';
+import { dirname } from 'node:path';
+import type { ErrorCode } from '../../error-codes.ts';
+import { KilnError } from '../../errors.ts';
+import { hasErrno, SyscallError } from './libc.ts';
+
+/** The code of the error that says so, also when a confined child was the one to find out. */
+export const DISK_FULL = 'E_DISK_FULL';
+
+/** Whether it, or what caused it, is a write for which there was no room: ENOSPC, EDQUOT. */
+export function isDiskFull(error: unknown): boolean {
+  for (let cause = error; cause instanceof Error; cause = cause.cause) {
+    if (hasErrno(cause, 'ENOSPC', 'EDQUOT')) return true;
+    if (cause instanceof KilnError && cause.code === DISK_FULL) return true;
+  }
+  return false;
+}
+
+/** What to throw for an error of work that writes to `directory`: E_DISK_FULL if that is why. */
+export function namingFullDisk(error: unknown, directory: string): unknown {
+  if (!isDiskFull(error)) return error;
+  return new KilnError(DISK_FULL, `no room is left for ${directory}`, {
+    cause: error,
+    hint: '`kiln gc --max-size 10G` makes room; KILN_STATE may lie on another disk',
+  });
+}
+
+/** What an errno means for whoever runs kiln. */
+interface Meaning {
+  readonly code: ErrorCode;
+  /** Follows “cannot open PATH: ”. */
+  readonly reason: string;
+  readonly hint: string;
+}
+
+const ROOM = '`kiln gc --max-size 10G` makes room; KILN_STATE may lie on another disk';
+
+/** Errnos of errno(3) that the host or its operator causes. Others mean a mistake in kiln. */
+const MEANINGS: Readonly<Record<string, Meaning>> = {
+  ENOSPC: { code: DISK_FULL, reason: 'no space is left', hint: ROOM },
+  EDQUOT: { code: DISK_FULL, reason: 'the disk quota is used up', hint: ROOM },
+  EFBIG: {
+    code: 'E_FILE_TOO_BIG',
+    reason: 'the file would be too big',
+    hint: 'kiln limits what untrusted files may grow to; `ulimit -f` limits the rest',
+  },
+  EROFS: {
+    code: 'E_READ_ONLY',
+    reason: 'the file system is read-only',
+    hint: 'mount it writable, or name another directory in KILN_STATE',
+  },
+  EACCES: {
+    code: 'E_PERMISSION',
+    reason: 'permission denied',
+    hint: '`kiln doctor` tells which rights kiln lacks here',
+  },
+  EPERM: {
+    code: 'E_PERMISSION',
+    reason: 'the operation is not permitted',
+    hint: '`kiln doctor` tells which rights kiln lacks here',
+  },
+  EMFILE: {
+    code: 'E_TOO_MANY_FILES',
+    reason: 'kiln has too many open files',
+    hint: 'raise the limit: `ulimit -n 65536`',
+  },
+  ENFILE: {
+    code: 'E_TOO_MANY_FILES',
+    reason: 'the host has too many open files',
+    hint: 'end what holds them open, or raise the sysctl fs.file-max',
+  },
+  ENOMEM: {
+    code: 'E_NO_MEMORY',
+    reason: 'the host has no memory left',
+    hint: 'end other programs, or give kiln a larger memory limit',
+  },
+  EAGAIN: {
+    code: 'E_TOO_MANY_PROCESSES',
+    reason: 'the host allows no more processes',
+    hint: 'end other programs, or raise the limit: `ulimit -u`',
+  },
+  EIO: {
+    code: 'E_IO',
+    reason: 'the disk reports an input/output error',
+    hint: '`dmesg` tells more about the disk',
+  },
+  ENOENT: {
+    code: 'E_PATH',
+    reason: 'it does not exist',
+    hint: 'another program may have removed it: try again',
+  },
+  ENOTDIR: {
+    code: 'E_PATH',
+    reason: 'a part of the path is not a directory',
+    hint: 'remove or rename what is in the way',
+  },
+  EISDIR: {
+    code: 'E_PATH',
+    reason: 'it is a directory',
+    hint: 'name a file, or remove or rename the directory',
+  },
+  ELOOP: {
+    code: 'E_PATH',
+    reason: 'there are symbolic links in its path, where none are followed',
+    hint: 'name the place that the link leads to',
+  },
+  ENAMETOOLONG: { code: 'E_PATH', reason: 'its name is too long', hint: 'use a shorter path' },
+};
+
+/** Errnos that are the user's or the host's only where a path is named: without one, kiln made a mistake. */
+const NEED_PATH = new Set(['ENOENT', 'ENOTDIR', 'EISDIR', 'ELOOP', 'ENAMETOOLONG']);
+
+/** Calls of Node's and ours, in words. Others go by their own name. */
+const ACTIONS: Readonly<Record<string, string>> = {
+  access: 'find',
+  chmod: 'change the mode of',
+  chown: 'change the owner of',
+  copyfile: 'copy',
+  fsync: 'write',
+  link: 'link',
+  lstat: 'look at',
+  mkdir: 'make the directory',
+  mkdtemp: 'make a directory',
+  open: 'open',
+  openat: 'open',
+  openat2: 'open',
+  read: 'read',
+  readlink: 'read',
+  rename: 'rename',
+  rm: 'remove',
+  rmdir: 'remove',
+  scandir: 'list',
+  spawn: 'start',
+  stat: 'look at',
+  statfs: 'look at',
+  symlink: 'make the link',
+  unlink: 'remove',
+  utime: 'change the time of',
+  write: 'write',
+};
+
+/** A system call that failed, ours or Node's. */
+interface FailedCall {
+  readonly call: string;
+  readonly errno: string;
+  readonly path: string | undefined;
+}
+
+/**
+ * The error to show for `error`: a KilnError as it is, a failure of the system in words (with the
+ * original as its cause), undefined for what only a mistake in kiln explains. Of an error that was
+ * followed by another while things were put away (SuppressedError) the first counts.
+ */
+export function knownFailure(error: unknown): KilnError | undefined {
+  if (error instanceof SuppressedError) return knownFailure(error.suppressed);
+  const failed = failedCall(error);
+  // A call of ours that failed is a KilnError as well, without a word on what to do.
+  if (failed === undefined) return error instanceof KilnError ? error : undefined;
+  return inWords(failed, error) ?? (error instanceof KilnError ? error : undefined);
+}
+
+function failedCall(error: unknown): FailedCall | undefined {
+  if (error instanceof SyscallError) {
+    const subject = error.details?.subject;
+    const path = typeof subject === 'string' && subject !== '' ? subject : undefined;
+    return { call: error.call, errno: error.errnoName, path };
+  }
+  if (error instanceof KilnError || !(error instanceof Error)) return undefined;
+  const { code, syscall, path } = error as NodeJS.ErrnoException;
+  if (code === undefined || syscall === undefined) return undefined;
+  const hidden = syscall === 'mkdir' && code === 'ENOENT' && path !== undefined;
+  return { call: syscall, errno: hidden && isReadOnly(path) ? 'EROFS' : code, path };
+}
+
+/** Node's recursive mkdir says ENOENT where the file system is read-only. */
+function isReadOnly(path: string): boolean {
+  let at = dirname(path);
+  while (at !== dirname(at) && !existsSync(at)) at = dirname(at);
+  try {
+    accessSync(at, constants.W_OK);
+    return false;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'EROFS';
+  }
+}
+
+function inWords({ call, errno, path }: FailedCall, cause: unknown): KilnError | undefined {
+  if (call === 'uv_cwd') return workingDirectoryGone(cause);
+  const meaning = Object.hasOwn(MEANINGS, errno) ? MEANINGS[errno] : undefined;
+  if (meaning === undefined || (path === undefined && NEED_PATH.has(errno))) return undefined;
+  // Elsewhere EAGAIN means that a call should be made again, which kiln does.
+  if (errno === 'EAGAIN' && !/^(?:spawn|fork|v?clone)/.test(call)) return undefined;
+  const action = Object.hasOwn(ACTIONS, call) ? ACTIONS[call] : call.replace(/^spawn .*/, 'start');
+  const subject = path === undefined ? '' : ` ${path}`;
+  return new KilnError(meaning.code, `cannot ${action}${subject}: ${meaning.reason}`, {
+    hint: hintFor(path, meaning),
+    cause,
+    details: { call, errno, ...(path === undefined ? {} : { path }) },
+  });
+}
+
+/** What to do depends on where it happened: nobody frees /run or /sys by `kiln gc`. */
+function hintFor(path: string | undefined, { code, hint }: Meaning): string {
+  const kernel = path !== undefined && /^\/(?:sys|proc)\//.test(path);
+  if (kernel && (code === 'E_READ_ONLY' || code === 'E_PATH'))
+    return '`kiln doctor` tells what kiln needs of this host';
+  if (code === DISK_FULL && path?.startsWith('/run/'))
+    return 'make room in /run: it lies in memory';
+  return hint;
+}
+
+/**
+ * {@link knownFailure}, and E_INTERNAL for everything else.
+ * @param subject goes before the message of an internal error
+ */
+export function asKilnError(error: unknown, subject?: string): KilnError {
+  const known = knownFailure(error);
+  if (known !== undefined) return known;
+  const message = error instanceof Error ? error.message : String(error);
+  return new KilnError('E_INTERNAL', subject === undefined ? message : `${subject}: ${message}`, {
+    cause: error,
+    hint: 'this is a mistake in kiln: please report it with result.json',
+  });
+}
+
+/** One line that says why: what a schema refuses is named, not printed as JSON. */
+export function reasonLine(cause: Error): string {
+  const { issues } = cause as { readonly issues?: unknown };
+  if (!Array.isArray(issues)) return cause.message;
+  const [issue] = issues as { readonly path?: readonly PropertyKey[]; readonly message?: string }[];
+  if (issue === undefined) return 'it has not the right form';
+  const place = (issue.path ?? []).reduce<string>((text, key) => {
+    if (typeof key === 'number') return `${text}[${key}]`;
+    return text === '' ? String(key) : `${text}.${String(key)}`;
+  }, '');
+  const more = issues.length > 1 ? ` (and ${issues.length - 1} more)` : '';
+  return `${place === '' ? '' : `${place}: `}${issue.message ?? 'wrong'}${more}`.slice(0, 500);
+}
+
+/** What is said of a caller whose working directory was deleted. */
+export function workingDirectoryGone(cause?: unknown): KilnError {
+  return new KilnError('E_PATH', 'the working directory does not exist any more', {
+    hint: 'change to another one: `cd /`',
+    cause,
+  });
+}

@@ -1,0 +1,271 @@
+/**
+ * Limits and accounts of the cgroups a process is in, on v1, v2 and hybrid hosts.
+ * Sources: cgroups(7), the kernel's admin-guide/cgroup-v1 and admin-guide/cgroup-v2.
+ */
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { writeFile as writeFileInThread } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { KilnError } from '../../errors.ts';
+import { hasErrno } from '../calls/libc.ts';
+import { type CgroupHierarchy, knownHierarchies, pathOfGroup } from './cgroup.ts';
+import { type IoLimit, ioLimitFile, ioLimitLines, parseIoLimits } from './cgroup-io.ts';
+import { type CgroupUsage, readText, readUsage } from './cgroup-usage.ts';
+import { DELEGATED_GROUP, makePidsGroup, pidsGroup } from './own-cgroups.ts';
+
+/** A controller that kiln limits or reads. `cpuacct` is v1's account of what `cpu` limits, `blkio` its name of `io`. */
+type Controller = 'memory' | 'cpu' | 'cpuacct' | 'pids' | 'io' | 'blkio';
+
+/** What a process and its kin may use; undefined is left as it is. */
+export interface CgroupLimits {
+  /** Bytes. */
+  readonly memory?: number;
+  /** Processors' worth of time. */
+  readonly cpus?: number;
+  /** Processes and threads. */
+  readonly pids?: number;
+  /** Of each disk by itself. */
+  readonly io?: IoLimit[];
+}
+
+/** The period of cpu bandwidth control, microseconds: the kernel's default. */
+const CPU_PERIOD = 100_000;
+
+/** A process's group in one hierarchy. */
+interface Group {
+  readonly version: 1 | 2;
+  readonly path: string;
+}
+
+/** The cgroups of one process, looked up once. */
+export class ProcessCgroups {
+  readonly #hierarchies: readonly CgroupHierarchy[];
+  readonly #lines: readonly string[];
+  readonly #groups = new Map<Controller, Group | undefined>();
+
+  private constructor(hierarchies: readonly CgroupHierarchy[], lines: readonly string[]) {
+    this.#hierarchies = hierarchies;
+    this.#lines = lines;
+  }
+
+  /** @throws the error of reading /proc/PID/cgroup when the process is gone */
+  static of(pid: number): ProcessCgroups {
+    // What is delegated to a sandbox has neither limits nor accounts: the group above it has.
+    const text = readFileSync(`/proc/${pid}/cgroup`, 'utf8').trim();
+    const lines = text.split('\n').map((line) => line.split(`/${DELEGATED_GROUP}`)[0] ?? '');
+    return new ProcessCgroups(knownHierarchies(), lines);
+  }
+
+  /**
+   * Does beforehand what a limit of processes would have to do first: on v1, makes the group for
+   * `id` and moves the process there, for which the kernel waits for all processors: ten milliseconds
+   * in which this thread can do something else. removeOwnCgroups() removes it.
+   * @throws KilnError E_LIMIT
+   */
+  async prepare(pid: number, id: string): Promise<void> {
+    const path = this.#newPidsGroup(id);
+    if (path === undefined) return;
+    const file = join(path, 'cgroup.procs');
+    await writeFileInThread(file, String(pid)).catch((cause) => {
+      throw limitError('cgroup.procs', pid, cause);
+    });
+  }
+
+  /**
+   * Sets limits for the group of the process. On v1, where libvirt makes no group for pids, one is
+   * made for `id` and the process moved into it: removeOwnCgroups() removes it.
+   * @throws KilnError E_LIMIT where one cannot be had
+   */
+  limit(pid: number, id: string, limits: CgroupLimits): void {
+    if (limits.memory !== undefined) this.#limitMemory(limits.memory);
+    if (limits.cpus !== undefined) this.#limitCpu(Math.round(limits.cpus * CPU_PERIOD));
+    if (limits.pids !== undefined) this.#limitPids(pid, id, limits.pids);
+    for (const limit of limits.io ?? []) this.#limitIo(limit);
+  }
+
+  /** @param id as it was given to {@link limit} */
+  usage(id: string): CgroupUsage {
+    const memory = this.#group('memory');
+    return readUsage({
+      version: memory?.version ?? 1,
+      memory: memory?.path,
+      cpuacct: this.#group('cpuacct')?.path,
+      pids: this.#pidsGroup(id) ?? this.#nearest('pids', 'pids.events', 'pids.events')?.path,
+    });
+  }
+
+  /**
+   * The limits that are in force, as the kernel's files have them now; what is unlimited is left
+   * out. @param id as it was given to {@link limit}
+   */
+  limits(id: string): CgroupLimits {
+    const text = (group: Group | undefined, name: string) =>
+      group === undefined ? undefined : readText(join(group.path, name))?.trim();
+    const memory = this.#nearest('memory', 'memory.max', 'memory.limit_in_bytes');
+    const cpu = this.#nearest('cpu', 'cpu.max', 'cpu.cfs_quota_us');
+    const pids = this.#pidsGroup(id) ?? this.#nearest('pids', 'pids.max', 'pids.max')?.path;
+    const bytes = Number(
+      text(memory, memory?.version === 2 ? 'memory.max' : 'memory.limit_in_bytes'),
+    );
+    const [quota, period] =
+      cpu?.version === 2
+        ? (text(cpu, 'cpu.max') ?? '').split(' ').map(Number)
+        : [Number(text(cpu, 'cpu.cfs_quota_us')), Number(text(cpu, 'cpu.cfs_period_us'))];
+    const most = Number(pids === undefined ? undefined : readText(join(pids, 'pids.max')));
+    const share = (quota ?? 0) / (period ?? 0);
+    const io = this.#nearest(this.#ioController(), ioLimitFile(2), ioLimitFile(1));
+    const disks = io === undefined ? [] : parseIoLimits(io.version, (file) => text(io, file));
+    return {
+      // v1 has the most pages there can be for no limit.
+      ...(bytes > 0 && bytes < 2 ** 60 ? { memory: bytes } : {}),
+      ...(share > 0 && Number.isFinite(share) ? { cpus: share } : {}),
+      ...(most > 0 ? { pids: most } : {}),
+      ...(disks.length > 0 ? { io: disks } : {}),
+    };
+  }
+
+  /** Bytes the group of the process holds right now, page cache included; undefined where the kernel does not tell. */
+  memoryBytes(): number | undefined {
+    const group = this.#nearest('memory', 'memory.current', 'memory.usage_in_bytes');
+    if (group === undefined) return undefined;
+    const file = group.version === 2 ? 'memory.current' : 'memory.usage_in_bytes';
+    const bytes = Number(readText(join(group.path, file)));
+    return Number.isNaN(bytes) ? undefined : bytes;
+  }
+
+  #limitMemory(bytes: number): void {
+    const group = this.#need('memory', 'memory.max', 'memory.limit_in_bytes');
+    if (group.version === 2) {
+      write(group.path, 'memory.max', bytes);
+      // Else what does not fit goes to swap, and the limit is none.
+      tryWrite(group.path, 'memory.swap.max', 0);
+      tryWrite(group.path, 'memory.oom.group', 0);
+      return;
+    }
+    // That of both must never be the lower one: it comes first on the way up, last on the way down.
+    tryWrite(group.path, 'memory.memsw.limit_in_bytes', bytes);
+    write(group.path, 'memory.limit_in_bytes', bytes);
+    tryWrite(group.path, 'memory.memsw.limit_in_bytes', bytes);
+  }
+
+  #limitCpu(quota: number): void {
+    const group = this.#need('cpu', 'cpu.max', 'cpu.cfs_quota_us');
+    if (group.version === 2) {
+      write(group.path, 'cpu.max', `${quota} ${CPU_PERIOD}`);
+      return;
+    }
+    write(group.path, 'cpu.cfs_period_us', CPU_PERIOD);
+    write(group.path, 'cpu.cfs_quota_us', quota);
+  }
+
+  #limitPids(pid: number, id: string, count: number): void {
+    const own = this.#pidsGroup(id);
+    if (own !== undefined) {
+      const path = this.#newPidsGroup(id);
+      if (path !== undefined) write(path, 'cgroup.procs', pid);
+      write(own, 'pids.max', count);
+      return;
+    }
+    const { path } = this.#need('pids', 'pids.max', 'pids.max');
+    // libvirt's controller is in the group too, with as many threads as its libraries want.
+    const others = Number(readText(join(path, 'pids.current')) ?? 1) - 1;
+    write(path, 'pids.max', others + count);
+  }
+
+  #limitIo(limit: IoLimit): void {
+    const group = this.#need(this.#ioController(), ioLimitFile(2), ioLimitFile(1));
+    for (const { file, line } of ioLimitLines(group.version, limit)) write(group.path, file, line);
+  }
+
+  #ioController(): Controller {
+    return this.#hierarchy('blkio') === undefined ? 'io' : 'blkio';
+  }
+
+  /** Makes the group for `id`, where there is to be one; undefined if the process is in it. */
+  #newPidsGroup(id: string): string | undefined {
+    const path = this.#pidsGroup(id);
+    if (path === undefined || this.#group('pids')?.path === path) return undefined;
+    makePidsGroup(path);
+    return path;
+  }
+
+  /** The group that kiln makes for `id`, on v1. */
+  #pidsGroup(id: string): string | undefined {
+    const hierarchy = this.#hierarchy('pids');
+    if (hierarchy?.version !== 1) return undefined;
+    return pidsGroup(hierarchy.path, id);
+  }
+
+  #hierarchy(controller: Controller): CgroupHierarchy | undefined {
+    return this.#hierarchies.find(({ controllers }) => controllers.includes(controller));
+  }
+
+  #group(controller: Controller): Group | undefined {
+    if (!this.#groups.has(controller)) this.#groups.set(controller, this.#findGroup(controller));
+    return this.#groups.get(controller);
+  }
+
+  #findGroup(controller: Controller): Group | undefined {
+    const hierarchy = this.#hierarchy(controller);
+    if (hierarchy === undefined) return undefined;
+    for (const line of this.#lines) {
+      const [, names = '', path = ''] = /^\d+:([^:]*):(.*)$/.exec(line) ?? [];
+      const mine = hierarchy.version === 2 ? names === '' : names.split(',').includes(controller);
+      if (!mine) continue;
+      const seen = pathOfGroup(hierarchy, path);
+      return seen === undefined ? undefined : { version: hierarchy.version, path: seen };
+    }
+    return undefined;
+  }
+
+  /**
+   * The nearest group, from the process's own up, that has the controller's file: a leaf on v2 may
+   * lack the controller that its parent, the domain's group, has. (systemd-machined's scope has
+   * `pids`, which libvirt does not pass on to its group below.)
+   */
+  #nearest(controller: Controller, v2File: string, v1File: string): Group | undefined {
+    const group = this.#group(controller);
+    if (group === undefined) return undefined;
+    const file = group.version === 2 ? v2File : v1File;
+    const path = [group.path, dirname(group.path)].find((path) => existsSync(join(path, file)));
+    return path === undefined ? undefined : { version: group.version, path };
+  }
+
+  #need(controller: Controller, v2File: string, v1File: string): Group {
+    const found = this.#nearest(controller, v2File, v1File);
+    if (found !== undefined) return found;
+    throw new KilnError(
+      'E_LIMIT',
+      `no ${controller} limit can be set: the sandbox has no such cgroup`,
+      {
+        hint: '`kiln doctor` shows which controllers this host has',
+        details: { controller },
+      },
+    );
+  }
+}
+
+function write(directory: string, name: string, value: number | string): void {
+  try {
+    writeFileSync(join(directory, name), String(value));
+  } catch (cause) {
+    throw limitError(name, value, cause);
+  }
+}
+
+function limitError(name: string, value: number | string, cause: unknown): KilnError {
+  return new KilnError('E_LIMIT', `${name} cannot be set to ${value}`, {
+    cause,
+    // The kernel's word for a limit below what the sandbox's init has in use already.
+    hint: hasErrno(cause, 'EBUSY')
+      ? 'that is less than an empty sandbox takes'
+      : 'the kernel takes another value: see the limits in docs/sandboxes.md',
+  });
+}
+
+function tryWrite(directory: string, name: string, value: number): void {
+  try {
+    writeFileSync(join(directory, name), String(value));
+  } catch {
+    // Not every kernel has it: no swap accounting, for one.
+  }
+}

@@ -1,0 +1,218 @@
+/** Starts the confined child: a Node in namespaces of its own, mapped to ids that nobody else has. */
+import type { ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { closeSync, statSync } from 'node:fs';
+import { dirname, join, relative } from 'node:path';
+import type { Readable } from 'node:stream';
+import { fileURLToPath } from 'node:url';
+import type { ErrorCode } from '../../error-codes.ts';
+import { KilnError } from '../../errors.ts';
+import {
+  cloneMount,
+  MOUNT_ATTR_NODEV,
+  MOUNT_ATTR_NOEXEC,
+  MOUNT_ATTR_NOSUID,
+  setMountAttributes,
+} from '../files/mount.ts';
+import { startProgram } from '../process/child-process.ts';
+import { nodeCommand, nodePath } from '../process/own-node.ts';
+import { createUserNamespace } from '../process/user-namespace.ts';
+import { packageRoot } from '../state/paths.ts';
+import { USER_NAMESPACE_FD } from './task.ts';
+
+/**
+ * Ids of confined children on the host: 0x70000000 and the next 65536, which systemd's UIDS-GIDS
+ * document leaves unused and sandbox/id-range.ts keeps for us. Children share them: each has its
+ * own user and pid namespace and none lives long.
+ */
+const ID_BASE = 1879048192;
+const ID_COUNT = 65536;
+
+/**
+ * What unpacking as root of the namespace needs; SYS_ADMIN only until the child has changed its
+ * root (its filter then refuses every call that it would allow).
+ */
+const CAPABILITIES = ['chown', 'dac_override', 'fowner', 'fsetid', 'setfcap', 'sys_admin'];
+
+/** V8's heap, MiB: headers become objects there; payloads never do. */
+const HEAP_MB = 768;
+
+/** What {@link launchConfined} starts the child with. */
+export interface LaunchOptions {
+  /** Its name is a word of the command line, for who looks at the host's processes. */
+  readonly task: string;
+  /** A directory that becomes the child's root, writable with real owners. Needs root. */
+  readonly destination?: string | undefined;
+  /** Descriptors for the child; they stay the caller's. */
+  readonly fds: readonly number[];
+  /** The program to run, for a table of tasks other than src/programs/confined.ts. */
+  readonly entry?: string | undefined;
+}
+
+/**
+ * Starts the child. It waits for a request on its stdin; replies come on `stdio[3]`.
+ *
+ * The process kiln sees is util-linux's unshare: killing it kills the child, which is pid 1 of its
+ * own pid namespace, and with that everything in it; the kernel kills it when kiln dies.
+ */
+export function launchConfined(options: LaunchOptions): ChildProcess {
+  const opened: number[] = [];
+  try {
+    const userNamespace = createUserNamespace([idMapping()]);
+    opened.push(userNamespace);
+    let destination: number | 'ignore' = 'ignore';
+    if (options.destination !== undefined) {
+      destination = cloneMount(options.destination);
+      opened.push(destination);
+      const set = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
+      setMountAttributes(destination, { set, userNamespace });
+    }
+    const { task, entry = confinedEntry() } = options;
+    const [program = 'nsenter', ...args] = confinedCommand(entry, task);
+    return startProgram(program, args, {
+      env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin' },
+      cwd: '/',
+      stdio: ['pipe', 'ignore', 'pipe', 'pipe', userNamespace, destination, ...options.fds],
+    });
+  } catch (cause) {
+    const passed: readonly ErrorCode[] = ['E_INSTALLATION', 'E_TOO_MANY_FILES'];
+    if (cause instanceof KilnError && passed.includes(cause.code)) throw cause;
+    throw new KilnError(
+      'E_CONFINE_START',
+      'the process that reads untrusted files cannot be confined',
+      {
+        cause,
+        hint: '`kiln doctor` tells what this host lacks (user namespaces, ID-mapped mounts)',
+      },
+    );
+  } finally {
+    for (const fd of opened) closeSync(fd);
+  }
+}
+
+/** Root gets the reserved range; anybody else can only map himself (and has no destination). */
+function idMapping() {
+  const uid = process.geteuid?.() ?? 0;
+  return uid === 0
+    ? { inside: 0, outside: ID_BASE, count: ID_COUNT }
+    : { inside: 0, outside: uid, count: 1 };
+}
+
+function confinedCommand(path: string, task: string): string[] {
+  const { prefix, node, entry } = passageTo(path, { base: ID_BASE, count: ID_COUNT });
+  const keepCredentials = process.geteuid?.() === 0 ? [] : ['--preserve-credentials'];
+  const enter = [`--user=/proc/self/fd/${USER_NAMESPACE_FD}`, ...keepCredentials, '--'];
+  const bounding = ['-all', ...CAPABILITIES.map((name) => `+${name}`)].join(',');
+  const restrict = [
+    ...['setpriv', '--pdeathsig=KILL', '--inh-caps=-all', `--bounding-set=${bounding}`],
+    '--',
+  ];
+  const isolate = [
+    ...['unshare', '--mount', '--pid', '--net', '--ipc', '--uts', '--cgroup'],
+    ...['--fork', '--kill-child=KILL', '--'],
+  ];
+  const options = [
+    `--max-old-space-size=${HEAP_MB}`,
+    '--disable-warning=ExperimentalWarning',
+    // No signal opens a debugger there, and no thread waits for one.
+    '--disable-sigusr1',
+  ];
+  const child = nodeCommand({ node, options, program: entry, words: [task] });
+  return [...prefix, 'nsenter', ...enter, ...restrict, ...isolate, ...child];
+}
+
+/** Kills what is left of the child and waits until nothing of it holds the reply pipe. */
+export async function stopConfined(child: ChildProcess): Promise<void> {
+  if (child.pid === undefined) return;
+  child.kill('SIGKILL');
+  const pipe = child.stdio[3] as Readable;
+  pipe.resume();
+  if (!pipe.closed) await once(pipe, 'close');
+  child.stderr?.destroy();
+  if (child.exitCode === null && child.signalCode === null) await once(child, 'exit');
+}
+
+/*
+ * Where the confined child's program is: the one place that knows how the source and the bundle
+ * are laid out (scripts/build.ts makes dist/confined.cjs from src/programs/confined.ts).
+ */
+
+/** Absolute path of the module that the child runs. */
+function confinedEntry(): string {
+  const here = import.meta.url;
+  const entry = here.endsWith('.ts') ? '../../programs/confined.ts' : './confined.cjs';
+  return fileURLToPath(new URL(entry, here));
+}
+
+/*
+ * A way for the confined child to its own program where the way is barred: the ids it is mapped to
+ * are others to every file of the host, and a checkout in root's home may be passed by root alone.
+ */
+
+/** Where the child finds things in the mount namespace made for it; it needs nothing of /run. */
+const PLACE = '/run';
+
+/**
+ * Run by root in a mount namespace of its own, which ends with the child: $1 kiln, $2 Node, $3 the child's
+ * ids. The mounts are ID-mapped (X-mount.idmap of mount(8)), so that what only its owner may read is the child's to
+ * read. Where the file system takes no ID map (an overlay), they are what they are, and others' rights count: then
+ * kiln's folder itself stays behind, which may be closed where these of its folders are not.
+ */
+const BIND = `set -e
+mapped() {
+  mount -n --bind -o "ro,X-mount.idmap=b:0:$ids" "$1" "$2" 2>/dev/null
+}
+kiln=$1 node=$2 ids=$3
+mount -n -t tmpfs -o mode=755,size=64k,nosuid,nodev kiln ${PLACE}
+mkdir ${PLACE}/kiln
+: > ${PLACE}/node
+mapped "$node" ${PLACE}/node || mount -n --bind "$node" ${PLACE}/node
+mapped "$kiln" ${PLACE}/kiln || {
+  cp "$kiln/package.json" ${PLACE}/kiln/
+  for part in dist node_modules policy; do
+    mkdir ${PLACE}/kiln/$part
+    mount -n --bind "$kiln/$part" ${PLACE}/kiln/$part
+  done
+}
+shift 3
+# The shell has put variables of its own into the environment.
+exec env -i PATH="$PATH" "$@"`;
+
+/** How to start a program of kiln's for ids that are others to every file. */
+interface Passage {
+  /** Words before the command that needs `node` and `entry`; empty where the way is open. */
+  readonly prefix: readonly string[];
+  readonly node: string;
+  readonly entry: string;
+}
+
+/**
+ * The way to `entry`, a module below kiln's own folder, and to the Node that runs it. Costs a few
+ * stat calls where everybody may read them, and five milliseconds of the child's start elsewhere.
+ *
+ * @param ids the child's ids on the host, as the first one and how many
+ * @public test/confine/passage.test.ts calls it by name in a process of its own
+ */
+export function passageTo(
+  entry: string,
+  ids: { readonly base: number; readonly count: number },
+): Passage {
+  const root = packageRoot();
+  const node = nodePath();
+  if (process.geteuid?.() !== 0 || [entry, node].every(mayRead)) return { prefix: [], node, entry };
+  const mount = ['unshare', '--mount', '--propagation', 'private', '--', 'sh', '-c', BIND, 'sh'];
+  return {
+    prefix: [...mount, root, node, `${ids.base}:${ids.count}`],
+    node: join(PLACE, 'node'),
+    entry: join(PLACE, 'kiln', relative(root, entry)),
+  };
+}
+
+/** May anybody read `file`, which is to say pass all folders above it, too? */
+function mayRead(file: string): boolean {
+  if ((statSync(file).mode & 0o004) === 0) return false;
+  for (let path = dirname(file); ; path = dirname(path)) {
+    if ((statSync(path).mode & 0o001) === 0) return false;
+    if (path === '/') return true;
+  }
+}

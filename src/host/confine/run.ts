@@ -1,0 +1,174 @@
+/** Runs work on untrusted bytes in a confined child and hands back what it says, checked. */
+import type { ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import type { Readable } from 'node:stream';
+import { KilnError } from '../../errors.ts';
+import { reasonLine } from '../calls/system-error.ts';
+import { span } from '../trace/trace.ts';
+import { encodeFrame, FrameDecoder, rebuildError } from './frame.ts';
+import { launchConfined, stopConfined } from './launch.ts';
+import { type ConfinedLimits, type ConfinedRequest, defaultLimits } from './task.ts';
+
+/* A confined child as its parent has it: it is sent a request, and what it says is checked. */
+
+/** Bytes of the child's stderr kept for an error message. */
+const MAX_LOG = 8192;
+
+/** What a child is started for. */
+export interface ConfinedStart {
+  /** A name of the table in src/programs/confined.ts. */
+  readonly task: string;
+  /** JSON for the task. */
+  readonly input: unknown;
+  /** An existing directory that becomes the child's root; files get the owners the child gives. */
+  readonly destination?: string | undefined;
+  readonly limits?: Partial<ConfinedLimits>;
+  /** Bytes that one message of the child may have; a package with all its files fits by default. */
+  readonly longestMessage?: number;
+  readonly signal?: AbortSignal | undefined;
+  /** A program that calls serveConfined with its own tasks; default src/programs/confined.ts. */
+  readonly entry?: string;
+}
+
+/** What a child that does its work says meanwhile. Nothing of it is checked. */
+type ChildReply =
+  | { readonly type: 'message'; readonly value: unknown }
+  | { readonly type: 'answered'; readonly value?: unknown; readonly error?: unknown };
+
+/** It is killed when time is up or the caller gives up; disposing of it waits until it is dead. */
+export class ConfinedChild implements AsyncDisposable {
+  readonly #child: ChildProcess;
+  readonly #start: ConfinedStart;
+  readonly #timer: NodeJS.Timeout;
+  readonly #onAbort: () => void;
+  #log = '';
+  #reason: unknown;
+
+  /**
+   * @param child launched for the task, and with the destination; nobody has told it anything
+   * @param fdCount how many open files it has; of a queue one, the socket by which work comes
+   */
+  constructor(start: ConfinedStart, child: ChildProcess, fdCount: number) {
+    const { input, destination, signal } = start;
+    this.#start = start;
+    const limits = { ...defaultLimits, ...start.limits };
+    this.#child = child;
+    const late = () =>
+      new KilnError('E_CONFINE_TIMEOUT', `a confined child took longer than ${limits.wallMs} ms`);
+    this.#timer = setTimeout(() => this.fail(late()), limits.wallMs);
+    this.#onAbort = () => this.fail(signal?.reason);
+    signal?.addEventListener('abort', this.#onAbort, { once: true });
+    if (signal?.aborted === true) this.#onAbort();
+    child.on('error', (error) => this.fail(error));
+    child.stderr?.on('data', (chunk: Buffer) => {
+      this.#log = (this.#log + chunk.toString('latin1')).slice(-MAX_LOG);
+    });
+    // A child that dies early closes the pipe under our request; its death is reported instead.
+    child.stdin?.on('error', () => undefined);
+    const isRooted = destination !== undefined;
+    const request: ConfinedRequest = { input, limits, fdCount, destination: isRooted };
+    child.stdin?.end(encodeFrame(request));
+  }
+
+  /** Its time begins anew. */
+  again(): void {
+    this.#timer.refresh();
+  }
+
+  /** Kills it; its replies end with this reason. */
+  fail(why: unknown): void {
+    this.#reason ??= why;
+    this.#child.kill('SIGKILL');
+  }
+
+  /** What it says until it is done. @throws the error it ended with; see {@link runConfined} */
+  async *replies(): AsyncGenerator<ChildReply, void, undefined> {
+    const decoder = new FrameDecoder(this.#start.longestMessage);
+    const pipe = this.#child.stdio[3] as Readable;
+    // Not destroyed on the way out: stopConfined() waits for its end, the proof that the child is gone.
+    for await (const chunk of pipe.iterator({ destroyOnReturn: false })) {
+      for (const frame of decoder.push(chunk)) {
+        const reply = takeReply(frame);
+        if (reply.type === 'done') return;
+        if (reply.type === 'failed') throw rebuildError(reply.error);
+        yield reply as ChildReply;
+      }
+    }
+    throw this.#reason ?? (await this.#death());
+  }
+
+  async #death(): Promise<KilnError> {
+    const { task } = this.#start;
+    const child = this.#child;
+    if (child.exitCode === null && child.signalCode === null) await once(child, 'exit');
+    const how = child.signalCode ?? `exit status ${child.exitCode}`;
+    const text = this.#log.replace(/[^\n\x20-\x7e]/g, '?').trim();
+    return new KilnError('E_CONFINE_DIED', `the confined child for '${task}' died (${how})`, {
+      ...(text === '' ? {} : { cause: new Error(text) }),
+      hint: 'the file is probably broken or hostile; KILN_DEBUG=1 shows more',
+      details: { task, exitCode: child.exitCode, signal: child.signalCode },
+    });
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await stopConfined(this.#child);
+    clearTimeout(this.#timer);
+    this.#start.signal?.removeEventListener('abort', this.#onAbort);
+  }
+}
+
+function takeReply(value: unknown): Record<string, unknown> {
+  if (typeof value !== 'object' || value === null) {
+    throw new KilnError('E_CONFINE_PROTOCOL', 'a confined child sent no object');
+  }
+  const reply = value as Record<string, unknown>;
+  if (['message', 'answered', 'done', 'failed'].includes(String(reply.type))) return reply;
+  throw new KilnError('E_CONFINE_PROTOCOL', 'a confined child sent an unknown reply');
+}
+
+/** What `take` makes of something a child for `task` has sent. @throws KilnError E_CONFINE_PROTOCOL where it throws */
+export function checked<Result>(task: string, take: () => Result): Result {
+  try {
+    return take();
+  } catch (cause) {
+    if (cause instanceof KilnError) throw cause;
+    const message = `the confined child for '${task}' sent what it must not send`;
+    const hint = 'the file is probably broken or hostile';
+    throw new KilnError('E_CONFINE_PROTOCOL', message, { cause: shortCause(cause), hint });
+  }
+}
+
+/** A schema's refusal in one line: what it refuses may be megabytes. */
+function shortCause(cause: unknown): Error {
+  return new Error(cause instanceof Error ? reasonLine(cause).slice(0, 500) : String(cause));
+}
+
+export interface ConfinedOptions<Output> extends ConfinedStart {
+  /** Turns a message of the child, which is untrusted, into an Output or throws. */
+  readonly validate: (value: unknown) => Output;
+  /** Open files for the child; they stay open here. */
+  readonly fds?: readonly number[];
+}
+
+/**
+ * Runs a task in a child of its own and yields its messages as they come. The child is dead, and
+ * cannot write any more, when the iteration ends, whichever way it ends.
+ *
+ * @throws the KilnError the task threw; E_CONFINE_START, E_CONFINE_DIED (crash, out of memory, out
+ *   of processor time), E_CONFINE_TIMEOUT, E_CONFINE_PROTOCOL (it sent what `validate` refused);
+ *   the signal's reason.
+ */
+export async function* runConfined<Output>(
+  options: ConfinedOptions<Output>,
+): AsyncGenerator<Output, void, undefined> {
+  const { task, fds = [], validate } = options;
+  using _ = span(`confined: ${task}`);
+  options.signal?.throwIfAborted();
+  await using child = new ConfinedChild(options, launchConfined({ ...options, fds }), fds.length);
+  for await (const reply of child.replies()) {
+    if (reply.type !== 'message') {
+      throw new KilnError('E_CONFINE_PROTOCOL', 'a confined child answers what nobody asked');
+    }
+    yield checked(task, () => validate(reply.value));
+  }
+}

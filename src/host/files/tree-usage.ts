@@ -1,0 +1,141 @@
+/** How much of a disk a tree uses. The tree may be hostile, and may change meanwhile. Source: statx(2). */
+import { constants } from 'node:fs';
+import { KilnError } from '../../errors.ts';
+import { closeDescriptor } from '../calls/descriptor.ts';
+import { cString, hasErrno } from '../calls/libc.ts';
+import { checked, tryCall } from '../calls/system-call.ts';
+import { openat2, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV } from './at.ts';
+import { DirectoryReader } from './directory.ts';
+
+/**
+ * Directories within directories that a tree may have to be copied or merged: each level holds descriptors and
+ * stack. Trees of packages have some twenty. Deeper ones can only be removed.
+ */
+const MAX_TREE_DEPTH = 1000;
+
+/** Throws E_TREE_DEPTH where `depth` is more than {@link MAX_TREE_DEPTH}. */
+export function checkTreeDepth(depth: number): void {
+  if (depth <= MAX_TREE_DEPTH) return;
+  throw new KilnError(
+    'E_TREE_DEPTH',
+    `a tree has more than ${MAX_TREE_DEPTH} directories within directories`,
+    { hint: 'what wrote it is at fault: remove the deep folders in the sandbox that made them' },
+  );
+}
+
+/** Of st_blocks, bytes, whatever the file system's own size of blocks is. */
+const BLOCK = 512;
+
+/** fcntl.h: relative to the working directory. */
+const AT_FDCWD = -100;
+
+const REAL_DIRECTORY = {
+  flags: constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW,
+  resolve: RESOLVE_NO_XDEV | RESOLVE_NO_SYMLINKS,
+};
+
+export interface TreeUsage {
+  /** Holes do not count, nor do further names of a file. */
+  readonly bytes: number;
+  /** Names: of files, folders and all else. */
+  readonly entries: number;
+}
+
+const AT_SYMLINK_NOFOLLOW = 0x100;
+const STATX_BASIC_STATS = 0x7ff;
+const S_IFMT = 0o170000;
+const S_IFDIR = 0o040000;
+
+/** What statx(2) says of an entry. Made once and read for many, it costs no more than the call. */
+class EntryStatus {
+  /** struct statx of linux/stat.h, in words of 32 bits. */
+  readonly #words = new Uint32Array(64);
+
+  /** Of the entry `name` of an open directory, a link itself. @throws SyscallError */
+  read(directory: number, name: Buffer): this {
+    const [flags, mask] = [AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS];
+    const result = tryCall('statx', directory, cString(name), flags, mask, this.#words);
+    checked('statx', result, name);
+    return this;
+  }
+
+  get links(): number {
+    return this.#words[4]!;
+  }
+
+  get isDirectory(): boolean {
+    return (this.#words[7]! & S_IFMT) === S_IFDIR;
+  }
+
+  /** As text. */
+  get inode(): string {
+    return `${this.#words[8]}:${this.#words[9]}`;
+  }
+
+  get blocks(): number {
+    return this.#words[12]! + this.#words[13]! * 2 ** 32;
+  }
+}
+
+/** A directory that is being read. */
+interface Level {
+  readonly fd: number;
+  readonly entries: DirectoryReader;
+  readonly inner: Buffer[];
+}
+
+/**
+ * Counts what is below `path`; stops as soon as there is more than `most`. Files that are open and have no name
+ * are not seen.
+ * @throws KilnError E_TREE_DEPTH; SyscallError
+ */
+export function treeUsage(path: string, most: TreeUsage): TreeUsage {
+  const status = new EntryStatus();
+  const linked = new Set<string>();
+  const levels: Level[] = [];
+  let bytes = 0;
+  let entries = 0;
+  const open = (fd: number) => levels.push({ fd, entries: new DirectoryReader(fd), inner: [] });
+  try {
+    open(openat2(AT_FDCWD, path, { flags: constants.O_RDONLY | constants.O_DIRECTORY }));
+    for (let level = levels.at(-1); level !== undefined; level = levels.at(-1)) {
+      if (bytes > most.bytes || entries > most.entries) break;
+      const next = level.inner.pop();
+      if (next !== undefined) {
+        checkTreeDepth(levels.length);
+        const fd = unlessGone(() => openat2(level.fd, next, REAL_DIRECTORY));
+        if (fd !== undefined) open(fd);
+        continue;
+      }
+      const piece = level.entries.next();
+      if (piece === undefined) {
+        levels.pop();
+        closeDescriptor(level.fd);
+        continue;
+      }
+      for (const { name } of piece) {
+        if (unlessGone(() => status.read(level.fd, name)) === undefined) continue;
+        entries++;
+        if (status.isDirectory) level.inner.push(name);
+        else if (status.links > 1) {
+          if (linked.has(status.inode)) continue;
+          linked.add(status.inode);
+        }
+        bytes += status.blocks * BLOCK;
+      }
+    }
+  } finally {
+    for (const { fd } of levels) closeDescriptor(fd);
+  }
+  return { bytes, entries };
+}
+
+/** Undefined for what is not there any more, is no directory now, or is another file system. */
+function unlessGone<Result>(act: () => Result): Result | undefined {
+  try {
+    return act();
+  } catch (error) {
+    if (hasErrno(error, 'ENOENT', 'ENOTDIR', 'ELOOP', 'EXDEV')) return undefined;
+    throw error;
+  }
+}

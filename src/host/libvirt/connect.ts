@@ -1,0 +1,59 @@
+import { existsSync, readFileSync } from 'node:fs';
+import { isDead } from '../process/process.ts';
+import type { Awaited } from '../process/wait-for.ts';
+import type { StatePaths } from '../state/paths.ts';
+import { type Connection, openConnection } from './connection.ts';
+import { type EmbeddedOptions, ensureEmbeddedDaemon } from './embedded/daemon.ts';
+import { daemonPid, embeddedFiles } from './embedded/files.ts';
+import { type Engine, pickEngine } from './pick-engine.ts';
+
+export interface ConnectOptions extends EmbeddedOptions {
+  readonly paths: StatePaths;
+  readonly env: NodeJS.ProcessEnv;
+  /** How long libvirtd may be silent, ms; the usual patience unless given. */
+  readonly endAfter?: number;
+}
+
+/** Where a libvirtd of the system's says which process it is, by distribution and kind. */
+const SYSTEM_PID_FILES = [
+  '/run/virtlxcd.pid',
+  '/run/libvirt/virtlxcd.pid',
+  '/run/libvirtd.pid',
+  '/run/libvirt/libvirtd.pid',
+];
+
+/** The libvirtd of an engine, for those who wait for it. */
+function daemonOf(engine: Engine, paths: StatePaths): Awaited {
+  const embedded = engine.kind === 'embedded';
+  const pid = embedded ? daemonPid(embeddedFiles(paths)) : systemPid();
+  const facts = [...(pid === undefined ? [] : [`pid ${pid}`]), embedded ? 'embedded' : engine.uri];
+  return { name: `libvirtd (${facts.join(', ')})`, pid };
+}
+
+function systemPid(): number | undefined {
+  for (const path of SYSTEM_PID_FILES) {
+    const pid = existsSync(path) ? Number(readFileSync(path, 'latin1')) : 0;
+    if (pid > 0 && !isDead(pid)) return pid;
+  }
+  return undefined;
+}
+
+/**
+ * Connects to the engine. The embedded daemon is started where it does not run, now or, after it
+ * died or ended idle, at a later call on the connection.
+ *
+ * @throws LibvirtError E_LIBVIRT_MISSING, E_LIBVIRT_CONNECT, E_LIBVIRT_START, and those of
+ *   {@link pickEngine}; KilnError E_LIBVIRT_SILENT
+ */
+export function connect(options: ConnectOptions): Promise<Connection> {
+  const { paths, env, endAfter } = options;
+  const engine = pickEngine(paths, env);
+  const revive = async () => {
+    await ensureEmbeddedDaemon(paths, options);
+  };
+  return openConnection(engine.uri, {
+    whom: () => daemonOf(engine, paths),
+    endAfter,
+    ...(engine.kind === 'system' ? {} : { revive }),
+  });
+}

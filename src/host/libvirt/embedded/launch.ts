@@ -1,0 +1,227 @@
+import { existsSync } from 'node:fs';
+import { chmod, mkdir, open, readdir, symlink, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { shellWord } from '../../../shell-words.ts';
+import { removeTree } from '../../files/remove-tree.ts';
+import { startProgram } from '../../process/child-process.ts';
+import { clearPlace } from '../../state/damage.ts';
+import { LibvirtError } from '../errors.ts';
+import {
+  type CgroupHome,
+  cgroupHome,
+  controllerProcesses,
+  DOMAINS,
+  makeHome,
+  V2_CONTROLLERS,
+} from './cgroups.ts';
+import type { EmbeddedFiles } from './files.ts';
+import { asUnit, hasSystemd, unitOf } from './systemd.ts';
+
+const LIBVIRTD = ['/usr/sbin/libvirtd', '/usr/bin/libvirtd', '/sbin/libvirtd'];
+
+/** Where distributions put libvirt_driver_lxc.so. */
+const DRIVER_FOLDERS = [
+  '/usr/lib64/libvirt/connection-driver',
+  '/usr/lib/x86_64-linux-gnu/libvirt/connection-driver',
+  '/usr/lib/aarch64-linux-gnu/libvirt/connection-driver',
+  '/usr/lib/libvirt/connection-driver',
+];
+
+/** `network` is for sandboxes with `--network NAME`. */
+const DRIVERS = [
+  'libvirt_driver_lxc.so',
+  'libvirt_driver_network.so',
+  'libvirt_driver_nwfilter.so',
+];
+
+/** The environment of the daemon: nothing of the caller's gets into it. */
+const ENVIRONMENT = {
+  PATH: '/usr/sbin:/usr/bin:/sbin:/bin',
+  LANG: 'C.UTF-8',
+};
+
+/** The cgroups of the daemon of `files`, made or not. */
+export function homeOf(files: EmbeddedFiles): Promise<CgroupHome> {
+  return cgroupHome(files.name, hasSystemd() ? unitOf(files).cgroup : undefined);
+}
+
+function findLibvirtd(): string {
+  const found = LIBVIRTD.find((path) => existsSync(path));
+  if (found !== undefined) return found;
+  throw new LibvirtError('E_LIBVIRT_MISSING', 'there is no libvirtd on this machine', {
+    hint: 'apt-get install libvirt-daemon libvirt-daemon-driver-lxc, or dnf install libvirt-daemon libvirt-daemon-driver-lxc',
+  });
+}
+
+async function selectDrivers(files: EmbeddedFiles): Promise<void> {
+  const folder = DRIVER_FOLDERS.find((path) => existsSync(join(path, DRIVERS[0] ?? '')));
+  if (folder === undefined) {
+    throw new LibvirtError('E_LIBVIRT_MISSING', "libvirt's LXC driver is not installed", {
+      hint: 'apt-get install libvirt-daemon-driver-lxc, or dnf install libvirt-daemon-driver-lxc',
+    });
+  }
+  await removeTree(files.drivers);
+  await mkdir(files.drivers, { mode: 0o700 });
+  const present = await readdir(folder);
+  for (const driver of DRIVERS.filter((name) => present.includes(name))) {
+    await symlink(join(folder, driver), join(files.drivers, driver));
+  }
+}
+
+function environment(files: EmbeddedFiles): Record<string, string> {
+  return { ...ENVIRONMENT, LIBVIRT_DRIVER_DIR: files.drivers };
+}
+
+/** Ends when the launcher has: of a daemon that runs, it is the daemon that ended. */
+export interface Launched {
+  /** Undefined while it runs. Under systemd 0 means that the unit was started. */
+  exitCode(): number | undefined;
+}
+
+/**
+ * Starts libvirtd; the caller holds the lock. It is ready when its socket answers.
+ * @param idle seconds without client and running domain after which it ends by itself
+ */
+export async function launch(files: EmbeddedFiles, idle: number): Promise<Launched> {
+  const libvirtd = findLibvirtd();
+  // A sandbox's mapped root must pass to its console's devpts; on the host their parent is 0700.
+  for (const folder of [...files.binds.map(([source]) => source), files.noBus]) {
+    await mkdir(folder, { recursive: true });
+    await chmod(folder, 0o711);
+  }
+  await selectDrivers(files);
+  const home = await homeOf(files);
+  const systemd = hasSystemd();
+  if (!systemd || home.version === 1) await makeHome(home);
+  const running = await controllerProcesses(home);
+  await writeFile(files.config, configuration(files));
+  await writeFile(files.mounts, mountTable(files, home));
+  await writeFile(files.script, launchScript(files, home, running, libvirtd, idle));
+  const start = ['/bin/sh', files.script];
+  const words = systemd ? await asUnit(files, environment(files), start) : start;
+  clearPlace(files.log);
+  await using log = await open(files.log, 'a', 0o600);
+  const child = startProgram(words[0] ?? '', words.slice(1), {
+    cwd: '/',
+    env: environment(files),
+    stdio: ['ignore', log.fd, log.fd],
+    detached: true,
+  });
+  let ended: number | undefined;
+  child.once('error', () => {
+    ended = 127;
+  });
+  child.once('exit', (code) => {
+    ended = code ?? 128;
+  });
+  child.unref();
+  return { exitCode: () => (systemd && ended === 0 ? undefined : ended) };
+}
+
+/** The folder of the D-Bus system bus's socket. */
+const SYSTEM_BUS = '/run/dbus';
+
+function field(text: string): string {
+  return text.replace(/[\s\\#]/g, (char) => `\\${char.charCodeAt(0).toString(8).padStart(3, '0')}`);
+}
+
+function configuration(files: EmbeddedFiles): string {
+  return [
+    `unix_sock_dir = ${JSON.stringify(files.run)}`,
+    'unix_sock_rw_perms = "0700"',
+    'unix_sock_ro_perms = "0700"',
+    'auth_unix_rw = "none"',
+    'auth_unix_ro = "none"',
+    'audit_level = 0',
+    // A frozen kiln (^Z, a debugger) must not lose its domains to a keepalive.
+    'keepalive_interval = -1',
+    // Level 3: warnings and errors.
+    `log_outputs = ${JSON.stringify(`3:file:${files.log}`)}`,
+    '',
+  ].join('\n');
+}
+
+/** What is mounted in the daemon's own mount namespace, in the form of fstab(5). */
+function mountTable(files: EmbeddedFiles, home: CgroupHome): string {
+  const binds = [...files.binds];
+  // Were systemd-machined found on the bus, it would put domains into scopes of its own, which the
+  // daemon's cgroup namespace does not reach: start fails. The controllers get no environment, so
+  // the bus has to be hidden.
+  if (existsSync(SYSTEM_BUS)) binds.push([files.noBus, SYSTEM_BUS]);
+  const lines = binds.map(
+    ([source, target]) => `${field(source)} ${target} none bind,x-mount.mkdir 0 0`,
+  );
+  if (home.version === 2) {
+    lines.push('cgroup2 /sys/fs/cgroup cgroup2 nosuid,nodev,noexec 0 0');
+  } else {
+    lines.push('tmpfs /sys/fs/cgroup tmpfs mode=0755,size=64k,nosuid,nodev,noexec 0 0');
+    for (const { controllers } of home.seen) {
+      const target = field(`/sys/fs/cgroup/${controllers.join(',')}`);
+      lines.push(
+        `cgroup ${target} cgroup x-mount.mkdir,nosuid,nodev,noexec,${controllers.join(',')} 0 0`,
+      );
+    }
+  }
+  return `${lines.join('\n')}\n`;
+}
+
+/** The commands, in the new namespaces, that lead to libvirtd. */
+function inner(files: EmbeddedFiles, home: CgroupHome, libvirtd: string, idle: number): string {
+  // -n: /run/mount/utab is the host's, and nobody would take what these leave in it out again.
+  const lines = ['umount -n -l /sys/fs/cgroup', `mount -n -a -T ${shellWord(files.mounts)}`];
+  if (home.version === 2) {
+    // A cgroup that passes controllers on may hold no process itself.
+    lines.push(
+      `mkdir -p /sys/fs/cgroup/daemon /sys/fs/cgroup/${DOMAINS}`,
+      'echo $$ > /sys/fs/cgroup/daemon/cgroup.procs',
+      `for c in ${V2_CONTROLLERS.join(' ')}; do`,
+      `  for g in . ${DOMAINS}; do echo +$c > /sys/fs/cgroup/$g/cgroup.subtree_control || :; done`,
+      'done 2>/dev/null',
+    );
+  }
+  const words = ['--config', files.config, '--pid-file', files.pid, '--timeout', String(idle)];
+  lines.push(`exec ${[libvirtd, ...words].map(shellWord).join(' ')}`);
+  return lines.join('\n');
+}
+
+/**
+ * The script that becomes libvirtd: enters its cgroups, makes its namespaces (the cgroup one has
+ * those cgroups as root), mounts, executes. Mounts of the host still reach it (slave), so that it
+ * does not keep a file system busy that the host unmounts.
+ */
+function launchScript(
+  files: EmbeddedFiles,
+  home: CgroupHome,
+  running: readonly number[],
+  libvirtd: string,
+  idle: number,
+): string {
+  // Commands get a limit of 1 for core dumps, which a sandbox cannot raise from 0.
+  const lines = ['set -eu', 'umask 022', 'cd /', 'ulimit -H -c unlimited 2>/dev/null || :'];
+  const living = running[0];
+  let enter = 'unshare --cgroup';
+  if (home.version === 1) {
+    for (const path of home.joined)
+      lines.push(`echo $$ > ${shellWord(join(path, 'cgroup.procs'))}`);
+  } else {
+    const top = home.joined[0] ?? '';
+    if (living === undefined) {
+      // Nobody is below: stop passing controllers on, so that the root takes this process.
+      lines.push(
+        `for g in ${shellWord(join(top, DOMAINS))} ${shellWord(top)}; do`,
+        '  [ ! -e $g/cgroup.subtree_control ] || for c in $(cat $g/cgroup.subtree_control); do',
+        '    echo -$c > $g/cgroup.subtree_control',
+        '  done',
+        'done',
+        `echo $$ > ${shellWord(join(top, 'cgroup.procs'))}`,
+      );
+    } else {
+      // Domains outlived the last daemon; their controllers keep its cgroup namespace.
+      lines.push(`echo $$ > ${shellWord(join(top, 'daemon/cgroup.procs'))}`);
+      enter = `nsenter --cgroup=/proc/${living}/ns/cgroup --`;
+    }
+  }
+  const script = shellWord(`set -eu\n${inner(files, home, libvirtd, idle)}`);
+  lines.push(`exec ${enter} unshare --mount --propagation slave sh -c ${script}`, '');
+  return lines.join('\n');
+}

@@ -1,0 +1,179 @@
+import koffi from 'koffi';
+import { awaitedLater } from '../../promise.ts';
+import { libc } from '../calls/c-library.ts';
+import { LibvirtError, type VirError } from './errors.ts';
+
+/** The address of a native object. koffi represents pointers as BigInt; null is the null pointer. */
+export type Pointer = bigint;
+
+/** A native function: called directly it blocks, `async` runs it on a thread of libuv's pool. */
+type Native<Args extends unknown[], Result> = ((...args: Args) => Result) & {
+  async(...args: [...Args, (error: Error | null, result: Result) => void]): void;
+};
+
+type Nullable = Pointer | null;
+
+/** The functions of libvirt.so.0 that kiln calls, as the headers declare them. */
+export interface Libvirt {
+  readonly virInitialize: Native<[], number>;
+  readonly virGetLastError: Native<[], Nullable>;
+  readonly virConnGetLastError: Native<[Pointer], Nullable>;
+  readonly virConnectOpen: Native<[string], Nullable>;
+  readonly virConnectClose: Native<[Pointer], number>;
+  readonly virConnectIsAlive: Native<[Pointer], number>;
+  readonly virConnectGetLibVersion: Native<[Pointer, BigUint64Array], number>;
+  readonly virConnectGetCapabilities: Native<[Pointer], Nullable>;
+  readonly virConnectListAllDomains: Native<[Pointer, BigUint64Array, number], number>;
+  /** The connection the domain was found on; not counted, not to be closed. */
+  readonly virDomainGetConnect: Native<[Pointer], Pointer>;
+  readonly virDomainGetName: Native<[Pointer], string | null>;
+  readonly virDomainGetUUIDString: Native<[Pointer, Uint8Array], number>;
+  readonly virDomainGetXMLDesc: Native<[Pointer, number], Nullable>;
+  readonly virDomainLookupByName: Native<[Pointer, string], Nullable>;
+  readonly virDomainLookupByUUIDString: Native<[Pointer, string], Nullable>;
+  readonly virDomainCreateXML: Native<[Pointer, string, number], Nullable>;
+  readonly virDomainDefineXML: Native<[Pointer, string], Nullable>;
+  readonly virDomainIsPersistent: Native<[Pointer], number>;
+  readonly virDomainUndefine: Native<[Pointer], number>;
+  readonly virDomainDestroy: Native<[Pointer], number>;
+  readonly virDomainFree: Native<[Pointer], number>;
+}
+
+/** Their C prototypes, in koffi's notation. */
+const DECLARATIONS: Readonly<Record<keyof Libvirt, string>> = {
+  virInitialize: 'int virInitialize()',
+  virGetLastError: 'void *virGetLastError()',
+  virConnGetLastError: 'void *virConnGetLastError(void *conn)',
+  virConnectOpen: 'void *virConnectOpen(const char *uri)',
+  virConnectClose: 'int virConnectClose(void *conn)',
+  virConnectIsAlive: 'int virConnectIsAlive(void *conn)',
+  virConnectGetLibVersion: 'int virConnectGetLibVersion(void *conn, void *version)',
+  virConnectGetCapabilities: 'void *virConnectGetCapabilities(void *conn)',
+  virConnectListAllDomains: 'int virConnectListAllDomains(void *conn, void *list, uint flags)',
+  virDomainGetConnect: 'void *virDomainGetConnect(void *dom)',
+  virDomainGetName: 'const char *virDomainGetName(void *dom)',
+  virDomainGetUUIDString: 'int virDomainGetUUIDString(void *dom, void *buf)',
+  virDomainGetXMLDesc: 'void *virDomainGetXMLDesc(void *dom, uint flags)',
+  virDomainLookupByName: 'void *virDomainLookupByName(void *conn, const char *name)',
+  virDomainLookupByUUIDString: 'void *virDomainLookupByUUIDString(void *conn, const char *uuid)',
+  virDomainCreateXML: 'void *virDomainCreateXML(void *conn, const char *xml, uint flags)',
+  virDomainDefineXML: 'void *virDomainDefineXML(void *conn, const char *xml)',
+  virDomainIsPersistent: 'int virDomainIsPersistent(void *dom)',
+  virDomainUndefine: 'int virDomainUndefine(void *dom)',
+  virDomainDestroy: 'int virDomainDestroy(void *dom)',
+  virDomainFree: 'int virDomainFree(void *dom)',
+};
+
+const SONAME = 'libvirt.so.0';
+
+/** dlopen's RTLD_LAZY (dlfcn.h). */
+const RTLD_LAZY = 1;
+
+let loading: Promise<Libvirt> | undefined;
+let freeNative: ((address: Pointer) => void) | undefined;
+
+/**
+ * Loads libvirt.so.0 once a process. The dynamic loader needs 15 ms for its sixty libraries and
+ * virInitialize 3 ms more, so both happen on a thread of the pool: call this early, await it late.
+ *
+ * @throws LibvirtError E_LIBVIRT_MISSING
+ */
+export function loadLibvirt(): Promise<Libvirt> {
+  loading ??= awaitedLater(
+    load().catch((error: unknown) => {
+      loading = undefined;
+      throw error;
+    }),
+  );
+  return loading;
+}
+
+async function load(): Promise<Libvirt> {
+  const dlopen: Native<[string, number], Nullable> = libc.func(
+    'void *dlopen(const char *filename, int flags)',
+  );
+  freeNative = libc.func('void free(void *address)');
+  const handle = await runAsync(dlopen, SONAME, RTLD_LAZY);
+  if (handle === null) {
+    throw new LibvirtError('E_LIBVIRT_MISSING', `${SONAME} cannot be loaded`, {
+      hint: 'install libvirt: apt-get install libvirt0 libvirt-daemon libvirt-daemon-driver-lxc, or dnf install libvirt-daemon-driver-lxc',
+    });
+  }
+  const library = koffi.load(SONAME);
+  const bound = Object.fromEntries(
+    Object.entries(DECLARATIONS).map(([name, declaration]) => [name, library.func(declaration)]),
+  ) as unknown as Libvirt;
+  if ((await runAsync(bound.virInitialize)) < 0) {
+    throw new LibvirtError('E_LIBVIRT', 'libvirt cannot be initialized', {
+      libvirt: lastError(bound),
+      hint: '`kiln doctor` tells whether libvirt works',
+    });
+  }
+  // Without a handler of ours libvirt prints every error to stderr. The handler runs on whatever
+  // thread failed, so it must be native: abs() is a function of the right shape that does nothing.
+  library.func('void virSetErrorFunc(void *userData, void *handler)')(null, libc.symbol('abs'));
+  return bound;
+}
+
+/** Runs a native function on a thread of libuv's pool; the event loop stays free. */
+export function runAsync<Args extends unknown[], Result>(
+  native: Native<Args, Result>,
+  ...args: Args
+): Promise<Result> {
+  return new Promise((resolve, reject) => {
+    // Args are captured by this closure, which keeps buffers alive until the call is over.
+    native.async(...args, (error, result) => {
+      if (error === null || error === undefined) resolve(result);
+      else reject(error);
+      void args;
+    });
+  });
+}
+
+/** Copies a native string and frees it. */
+export function takeString(address: Pointer): string {
+  const text: string = koffi.decode.string(address);
+  freeNative?.(address);
+  return text;
+}
+
+/** Bytes of a pointer: kiln runs on 64-bit machines only. */
+const POINTER_SIZE = 8n;
+
+/** The objects of a native array of `count` pointers, which is freed; each of them is the caller's to free. */
+export function takeArray(address: Pointer, count: number): Pointer[] {
+  // One by one: koffi 3.3's decode of an array leaks some bytes each time.
+  const objects = Array.from({ length: count }, (_, index) =>
+    BigInt(koffi.decode.uint64(address + BigInt(index) * POINTER_SIZE)),
+  );
+  freeNative?.(address);
+  return objects;
+}
+
+// The beginning of struct _virError of libvirt/virterror.h.
+const VIR_ERROR = koffi.struct({
+  code: 'int',
+  domain: 'int',
+  message: 'str',
+  level: 'int',
+});
+
+function copyError(address: Nullable): VirError | undefined {
+  if (address === null) return undefined;
+  const raw = koffi.decode(address, VIR_ERROR);
+  if (raw.code === 0) return undefined;
+  return { code: raw.code, domain: raw.domain, message: raw.message ?? '', level: raw.level };
+}
+
+/** The last error of the calling thread: right only after a call that was not `async`. */
+export function lastError(library: Libvirt): VirError | undefined {
+  return copyError(library.virGetLastError());
+}
+
+/**
+ * The last error of a connection, whichever thread made the call. Exact as long as one call at a
+ * time uses the connection, which is what the pool in pool.ts sees to.
+ */
+export function connectionError(library: Libvirt, connection: Pointer): VirError | undefined {
+  return copyError(library.virConnGetLastError(connection));
+}

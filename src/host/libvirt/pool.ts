@@ -1,0 +1,293 @@
+import { awaitedLater } from '../../promise.ts';
+import { abandonCall } from '../calls/system-call.ts';
+import { ownEnvironment } from '../process/own-process.ts';
+import { type Awaited, patience, waitFor } from '../process/wait-for.ts';
+import { endOrphans } from './controllers.ts';
+import { failedCall, LibvirtError } from './errors.ts';
+import {
+  connectionError,
+  type Libvirt,
+  lastError,
+  loadLibvirt,
+  type Pointer,
+  runAsync,
+} from './library.ts';
+
+/**
+ * How many libvirt calls one process has under way. Each blocks a thread of libuv's pool for as
+ * long as the daemon takes; one thread is left to file access, which kiln does meanwhile. Measured
+ * on two cores, three creates at once are as fast as eight (40/s); with UV_THREADPOOL_SIZE a bigger
+ * machine gets more. Workers would need 15 ms each to start and gain nothing.
+ */
+const CONCURRENT_CALLS = Math.max(1, (Number(ownEnvironment.UV_THREADPOOL_SIZE) || 4) - 1);
+
+/** How long a call may take before it is looked whether something holds it up for ever, ms. */
+const SLOW_MS = 2000;
+
+/** A daemon that was just seen running may end, idle, before it is connected to: once, not thrice. */
+const OPEN_ATTEMPTS = 3;
+
+/** Tells why a native call failed: returns the error to throw. Valid until the lease ends. */
+type Failure = (what: string) => LibvirtError;
+
+/** Work on a native connection that nobody else uses meanwhile. */
+export type Work<Result> = (
+  library: Libvirt,
+  connection: Pointer,
+  failure: Failure,
+) => Promise<Result>;
+
+/** Makes a server reachable: called when a connection could not be opened, before another try. */
+type Reviver = () => Promise<void>;
+
+/** Beyond what a connection needs. */
+export interface PoolOptions {
+  /** Makes the server reachable, now or later. */
+  readonly revive?: Reviver | undefined;
+  /** The daemon, for those who wait for it. */
+  readonly whom?: (() => Awaited) | undefined;
+  /** How long it may be silent, ms; the usual patience unless given. */
+  readonly endAfter?: number | undefined;
+}
+
+let running = 0;
+const waiting: (() => void)[] = [];
+
+/** When any call of this process was over the last time, monotonic ms. */
+let lastEnd = 0;
+
+async function takeTurn(): Promise<void> {
+  if (running < CONCURRENT_CALLS) running++;
+  else await new Promise<void>((resolve) => waiting.push(resolve));
+}
+
+function endTurn(): void {
+  lastEnd = performance.now();
+  const next = waiting.shift();
+  if (next === undefined) running--;
+  else next();
+}
+
+/** A call, as those see it who wait for it. */
+interface CallState {
+  /** Since when it is the daemon's turn, monotonic ms; undefined while it waits for its own. */
+  began: number | undefined;
+  /** Nobody waits for it any more. */
+  given: boolean;
+}
+
+/**
+ * Native connections to one URI, opened as calls overlap.
+ *
+ * libvirt keeps errors in thread-local storage and, as a copy, in the connection. Calls run on
+ * pool threads, so the copy is what can be read, and it is exact only while a connection serves
+ * one call at a time. A libvirtd also serves no more than five calls of one connection at once.
+ */
+export class ConnectionPool {
+  readonly uri: string;
+  readonly #options: PoolOptions;
+  readonly #idle: Pointer[] = [];
+  readonly #leases = new Set<Promise<unknown>>();
+  #closed = false;
+  /** Calls under way that nobody waits for any more, and why that is so. */
+  #abandoned = 0;
+  #silence: unknown;
+
+  constructor(uri: string, options: PoolOptions = {}) {
+    this.uri = uri;
+    this.#options = options;
+  }
+
+  /**
+   * Runs `work` on a connection of its own.
+   *
+   * A connection that broke since its last use is replaced. One that breaks during `work` fails
+   * it with E_LIBVIRT_LOST, unless `repeatable`: then the work is done once more.
+   *
+   * A daemon that does not answer ends the wait, not the call: `late` is given what comes of it
+   * after that. Until then every other call fails at once, as this one did.
+   *
+   * @throws LibvirtError E_LIBVIRT_CLOSED, E_LIBVIRT_CONNECT, E_LIBVIRT_LOST, and what `work` throws;
+   *   KilnError E_LIBVIRT_SILENT
+   */
+  run<Result>(
+    work: Work<Result>,
+    repeatable = true,
+    late?: (result: Result) => Promise<unknown>,
+  ): Promise<Result> {
+    const refusal = this.#closed ? this.#refusal() : undefined;
+    const lease = awaitedLater(
+      refusal === undefined ? this.#patiently(work, repeatable, late) : Promise.reject(refusal),
+    );
+    this.#leases.add(lease);
+    const forget = (): void => void this.#leases.delete(lease);
+    lease.then(forget, forget);
+    return lease;
+  }
+
+  async #patiently<Result>(
+    work: Work<Result>,
+    repeatable: boolean,
+    late: ((result: Result) => Promise<unknown>) | undefined,
+  ): Promise<Result> {
+    if (this.#silence !== undefined) throw this.#silence;
+    const call: CallState = { began: undefined, given: false };
+    const done = awaitedLater(this.#run(work, repeatable, call));
+    const waitStarted = performance.now();
+    let over = false;
+    const settle = (): void => {
+      over = true;
+    };
+    done.then(settle, settle);
+    try {
+      return await waitFor(done, {
+        whom: () => this.#whom(),
+        code: 'E_LIBVIRT_SILENT',
+        hint: 'kiln doctor tells whether it answers; its log may say what it does',
+        ...(this.#options.endAfter === undefined ? {} : { endAfter: this.#options.endAfter }),
+        // While others have their turn, their calls are the sign of life.
+        since: () => call.began ?? Math.max(waitStarted, lastEnd),
+      });
+    } catch (error) {
+      if (!over) this.#abandon(done, call, error, late);
+      throw error;
+    }
+  }
+
+  /** Gives up waiting for a call; the pool refuses others until it is over. */
+  #abandon<Result>(
+    done: Promise<Result>,
+    call: CallState,
+    reason: unknown,
+    late: ((result: Result) => Promise<unknown>) | undefined,
+  ): void {
+    call.given = true;
+    this.#abandoned++;
+    // Who was in more of a hurry than others, or was interrupted, does not decide for them.
+    const quiet = performance.now() - (call.began ?? 0);
+    if (quiet >= (this.#options.endAfter ?? patience())) this.#silence ??= reason;
+    abandonCall(done);
+    const end = (): void => {
+      this.#abandoned--;
+      if (this.#abandoned === 0) this.#silence = undefined;
+    };
+    done.then((result) => {
+      end();
+      if (late !== undefined && !this.#closed) late(result).catch(() => undefined);
+    }, end);
+  }
+
+  #whom(): Awaited {
+    return this.#options.whom?.() ?? { name: `libvirt (${this.uri})` };
+  }
+
+  async #run<Result>(work: Work<Result>, repeatable: boolean, call: CallState): Promise<Result> {
+    const library = await loadLibvirt();
+    await takeTurn();
+    const slow = setInterval(() => endOrphans(), SLOW_MS);
+    try {
+      for (let attempt = 1; ; attempt++) {
+        // Nobody waits any more: nothing is begun.
+        if (call.given) throw this.#refusal();
+        call.began = performance.now();
+        const connection = await this.#take(library, !repeatable, call);
+        try {
+          if (call.given) throw this.#refusal();
+          return await work(library, connection, (what) =>
+            failedCall(what, connectionError(library, connection), this.uri),
+          );
+        } catch (error) {
+          if (library.virConnectIsAlive(connection) === 1) throw error;
+          if (repeatable && attempt === 1) continue;
+          throw new LibvirtError('E_LIBVIRT_LOST', `the connection to ${this.uri} broke`, {
+            cause: error,
+            hint: 'the libvirt daemon went away during the call; call again',
+          });
+        } finally {
+          await this.#give(library, connection);
+        }
+      }
+    } finally {
+      clearInterval(slow);
+      endTurn();
+    }
+  }
+
+  #refusal(): LibvirtError {
+    return new LibvirtError('E_LIBVIRT_CLOSED', `the connection to ${this.uri} is closed`);
+  }
+
+  /** An idle connection, or a new one. With `verify` an idle one has answered a moment ago. */
+  async #take(library: Libvirt, verify: boolean, call: CallState): Promise<Pointer> {
+    for (let idle = this.#idle.pop(); idle !== undefined; idle = this.#idle.pop()) {
+      const alive = verify
+        ? (await runAsync(library.virConnectGetLibVersion, idle, new BigUint64Array(1))) === 0
+        : library.virConnectIsAlive(idle) === 1;
+      if (alive) return idle;
+      await runAsync(library.virConnectClose, idle);
+    }
+    for (let attempt = 0; attempt < OPEN_ATTEMPTS; attempt++) {
+      const opened = await runAsync(library.virConnectOpen, this.uri);
+      if (opened !== null) return opened;
+      if (this.#options.revive === undefined || call.given) break;
+      // Starting a daemon has limits of its own.
+      call.began = Number.POSITIVE_INFINITY;
+      await this.#options.revive();
+      call.began = performance.now();
+    }
+    // The reasons of those failures stayed on the pool's threads: the last try is made on this one.
+    const last = library.virConnectOpen(this.uri);
+    if (last !== null) return last;
+    const reason = lastError(library);
+    throw new LibvirtError(
+      'E_LIBVIRT_CONNECT',
+      `cannot connect to ${this.uri}: ${reason?.message ?? 'no reason given'}`,
+      { libvirt: reason, hint: 'kiln doctor tells what is missing' },
+    );
+  }
+
+  async #give(library: Libvirt, connection: Pointer): Promise<void> {
+    if (library.virConnectIsAlive(connection) === 1) this.#idle.push(connection);
+    else await runAsync(library.virConnectClose, connection);
+  }
+
+  /**
+   * Waits for the calls under way; the native connections end with this process. (A daemon that has
+   * just lost a domain takes 0.2 s to answer a close.)
+   */
+  async leave(): Promise<void> {
+    this.#closed = true;
+    await Promise.allSettled([...this.#leases]);
+  }
+
+  /** Waits for the calls under way, then closes. Domains made with `autodestroy` end here. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    await Promise.allSettled([...this.#leases]);
+    // Its answer is what a goodbye waits for; the end of this process closes the connections, too.
+    if (this.#idle.length === 0 || this.#silence !== undefined) return;
+    const library = await loadLibvirt();
+    const connections = this.#idle.splice(0);
+    const goodbyes = awaitedLater(
+      Promise.all(connections.map((one) => runAsync(library.virConnectClose, one))),
+    );
+    let left: number[];
+    try {
+      left = await waitFor(goodbyes, {
+        whom: () => this.#whom(),
+        code: 'E_LIBVIRT_SILENT',
+        hint: 'kiln doctor tells whether it answers',
+      });
+    } catch {
+      // What was asked for is done.
+      abandonCall(goodbyes);
+      return;
+    }
+    // Every native object counts as a use of its connection: this one was never freed.
+    if (left.some((uses) => uses > 0)) {
+      throw new LibvirtError('E_LIBVIRT_LEAK', `a native object outlived its call to ${this.uri}`, {
+        hint: 'this is a bug in kiln: please report it with what you did',
+      });
+    }
+  }
+}

@@ -1,0 +1,109 @@
+/**
+ * How kiln starts programs of the host: the only place that does (test/architecture). A child has the descriptors of its stdio and no others, and of the environment
+ * nothing that makes it load code.
+ */
+import { type ExecFileException, execFile, type SpawnOptions, spawn } from 'node:child_process';
+import { promisify } from 'node:util';
+import { KilnError } from '../../errors.ts';
+import { awaitedLater } from '../../promise.ts';
+import { keepDescriptors } from '../calls/descriptor.ts';
+import { withoutOrders } from './own-node.ts';
+import { ownEnvironment } from './own-process.ts';
+import { stoppedSince, waitFor } from './wait-for.ts';
+
+const execute = promisify(execFile);
+
+/** child_process.spawn() for kiln. Throws E_TOO_MANY_FILES. */
+export const startProgram = ((program: string, args: readonly string[], options: SpawnOptions) => {
+  keepDescriptors();
+  const child = spawn(program, args, { env: withoutOrders(ownEnvironment), ...options });
+  // Without descriptors Node gives up half-way: the child has no streams, and says why only later.
+  if (child.stdio === undefined) {
+    child.on('error', () => undefined);
+    throw new KilnError('E_TOO_MANY_FILES', `cannot start ${program}: too many open files`, {
+      hint: 'raise the limit: `ulimit -n 65536`',
+    });
+  }
+  return child;
+}) as typeof spawn;
+
+/** Starts a program, by its path, that goes on by itself: in a session of its own, with nothing on its stdio. */
+export function startDetached([program, ...args]: readonly [string, ...string[]]): void {
+  const child = startProgram(program, args, { detached: true, stdio: 'ignore' });
+  child.on('error', () => undefined).unref();
+}
+
+/**
+ * Runs a program of the host to its end, or kills it after {@link patience}; where it `works` long, only
+ * once it has been stopped for so long. Throws as child_process.execFile() does, and KilnError
+ * E_PROGRAM_SILENT.
+ */
+export async function runProgram(
+  program: string,
+  args: readonly string[],
+  { works = false }: { readonly works?: boolean } = {},
+): Promise<{ readonly stdout: string; readonly stderr: string }> {
+  keepDescriptors();
+  const running = awaitedLater(execute(program, args, { env: withoutOrders(ownEnvironment) }));
+  const { child } = running;
+  const words = [program, ...args].join(' ');
+  try {
+    return await waitFor(running, {
+      whom: () => ({ name: `\`${words}\` (pid ${child.pid})`, pid: child.pid }),
+      code: 'E_PROGRAM_SILENT',
+      hint: `run it by hand to see what it waits for: ${words}`,
+      ...(works ? { since: stoppedSince(() => child.pid) } : {}),
+    });
+  } finally {
+    if (child.exitCode === null && child.signalCode === null) child.kill('SIGKILL');
+  }
+}
+
+export interface ToolOptions {
+  readonly cwd?: string;
+  /** Its whole environment; by default this process's. */
+  readonly env?: Readonly<Record<string, string>>;
+  /** For its standard input, which else is empty. */
+  readonly input?: string;
+  /** Milliseconds, after which it is killed. */
+  readonly timeout?: number;
+}
+
+export interface ToolResult {
+  /** Without the newline at the end, as {@link stderr}. */
+  readonly stdout: string;
+  readonly stderr: string;
+  /** Undefined if it ended with status 0; else what is to be said of it: what it wrote to stderr, or how it ended. */
+  readonly failure?: string;
+}
+
+/** The most that is read of a tool's output, bytes: one that writes more is killed. */
+const MAX_OUTPUT = 16 << 20;
+
+/** Runs a tool of the host to its end, for what it prints. Never rejects. */
+export function runTool(
+  program: string,
+  args: readonly string[],
+  { cwd, env = withoutOrders(ownEnvironment), input = '', timeout = 0 }: ToolOptions = {},
+): Promise<ToolResult> {
+  keepDescriptors();
+  const options = { cwd, env, timeout, maxBuffer: MAX_OUTPUT, killSignal: 'SIGKILL' } as const;
+  return new Promise((resolve) => {
+    const child = execFile(program, args, options, (error, out, err) => {
+      const [stdout, stderr] = [out, err].map((text) => text.replace(/\r?\n$/, '')) as [
+        string,
+        string,
+      ];
+      if (error === null) resolve({ stdout, stderr });
+      else resolve({ stdout, stderr, failure: stderr.trim() || failureText(error, timeout) });
+    });
+    // Nobody need read it; and without descriptors there is none.
+    child.stdin?.on('error', () => undefined).end(input);
+  });
+}
+
+function failureText(error: ExecFileException, timeout: number): string {
+  if (error.killed && typeof error.code !== 'string') return `no answer within ${timeout / 1000} s`;
+  if (error.signal) return `ended by ${error.signal}`;
+  return typeof error.code === 'number' ? `exit status ${error.code}` : error.message;
+}

@@ -1,0 +1,233 @@
+/**
+ * Filtering a process's own system calls, through libseccomp (which every Debian, Fedora and SUSE
+ * has: apt and systemd need it), so that no numbers of system calls are kept here.
+ * Sources: seccomp_init(3), seccomp_attr_set(3), seccomp_rule_add(3), seccomp_load(3).
+ */
+
+import { fstatSync, readSync } from 'node:fs';
+import koffi from 'koffi';
+import { KilnError } from '../../errors.ts';
+import { closing } from '../calls/descriptor.ts';
+import { SyscallError } from '../calls/libc.ts';
+import { checked, tryCall } from '../calls/system-call.ts';
+
+const SCMP_ACT_ALLOW = 0x7fff0000;
+const SCMP_ACT_ERRNO = 0x00050000;
+const SCMP_FLTATR_CTL_TSYNC = 4;
+/** What libseccomp calls a system call it does not know at all. */
+const NR_SCMP_ERROR = -1;
+
+/** A filter that is loaded but not in force yet. */
+export interface SystemCallFilter {
+  /** Puts it in force for all threads of this process, for good. no_new_privs must be set. */
+  apply(): void;
+}
+
+/** System calls by name, and the errno (a number) each group fails with. */
+export interface RefusedCalls {
+  readonly errno: number;
+  readonly names: readonly string[];
+}
+
+/**
+ * Builds a filter that refuses some system calls and allows all others.
+ * Names that this libseccomp or this architecture does not know are left out.
+ * @throws KilnError E_SECCOMP when libseccomp is missing or refuses.
+ */
+export function refuseSystemCalls(groups: readonly RefusedCalls[]): SystemCallFilter {
+  const seccomp = library();
+  const context = seccomp.init(SCMP_ACT_ALLOW);
+  if (context === null) throw new KilnError('E_SECCOMP', 'libseccomp cannot make a filter');
+  const done = (call: string, result: number) => {
+    if (result < 0) throw new SyscallError(call, -result);
+  };
+  done('seccomp_attr_set', seccomp.attrSet(context, SCMP_FLTATR_CTL_TSYNC, 1));
+  for (const { errno, names } of groups) {
+    for (const name of names) {
+      const number = seccomp.resolve(name);
+      if (number === NR_SCMP_ERROR) continue;
+      const action = SCMP_ACT_ERRNO | (errno & 0xffff);
+      done(`seccomp_rule_add ${name}`, seccomp.ruleAdd(context, action, number, 0, null));
+    }
+  }
+  return { apply: () => done('seccomp_load', seccomp.load(context)) };
+}
+
+/** libseccomp's calls, loaded at the first use. @throws KilnError E_SECCOMP where it is missing. */
+export function library() {
+  let lib: ReturnType<typeof koffi.load>;
+  try {
+    lib = koffi.load('libseccomp.so.2');
+  } catch (cause) {
+    throw new KilnError('E_SECCOMP', 'libseccomp.so.2 cannot be loaded', {
+      cause,
+      hint: 'install libseccomp2 (Debian, Ubuntu) or libseccomp (Fedora)',
+    });
+  }
+  return {
+    init: lib.func('void *seccomp_init(uint32_t action)'),
+    attrSet: lib.func('int seccomp_attr_set(void *context, int attribute, uint32_t value)'),
+    resolve: lib.func('int seccomp_syscall_resolve_name(const char *name)'),
+    resolveNumber: lib.func(
+      'str seccomp_syscall_resolve_num_arch(uint32_t architecture, int number)',
+    ) as (architecture: number, number: number) => string | null,
+    ruleAdd: lib.func(
+      'int seccomp_rule_add_array(void *context, uint32_t action, int number, unsigned int count, void *arguments)',
+    ),
+    load: lib.func('int seccomp_load(void *context)'),
+    archAdd: lib.func('int seccomp_arch_add(void *context, uint32_t architecture)'),
+    archResolve: lib.func('uint32_t seccomp_arch_resolve_name(const char *name)'),
+    exportBpf: lib.func('int seccomp_export_bpf(void *context, int fd)'),
+    release: lib.func('void seccomp_release(void *context)'),
+  };
+}
+
+/*
+ * Compiles a filter to the program that prctl(PR_SET_SECCOMP) takes, without putting it in force.
+ * Sources: seccomp_rule_add(3), seccomp_export_bpf(3), seccomp_attr_set(3), memfd_create(2), seccomp.h.
+ */
+
+const MFD_CLOEXEC = 1;
+
+const ACTIONS = {
+  SCMP_ACT_KILL: 0x00000000,
+  SCMP_ACT_KILL_THREAD: 0x00000000,
+  SCMP_ACT_KILL_PROCESS: 0x80000000,
+  SCMP_ACT_TRAP: 0x00030000,
+  SCMP_ACT_ERRNO: 0x00050000,
+  SCMP_ACT_LOG: 0x7ffc0000,
+  SCMP_ACT_ALLOW: 0x7fff0000,
+} as const;
+
+const COMPARISONS = {
+  SCMP_CMP_NE: 1,
+  SCMP_CMP_LT: 2,
+  SCMP_CMP_LE: 3,
+  SCMP_CMP_EQ: 4,
+  SCMP_CMP_GE: 5,
+  SCMP_CMP_GT: 6,
+  SCMP_CMP_MASKED_EQ: 7,
+} as const;
+
+/** Asks whoever holds the filter's listener (seccomp_unotify(2)). Not for profiles to say. */
+const ASK = 0x7fc00000;
+
+type FilterAction = keyof typeof ACTIONS;
+type FilterComparison = keyof typeof COMPARISONS;
+/** The names of all actions and comparisons, for schemas. */
+export const FILTER_ACTIONS = Object.keys(ACTIONS) as [FilterAction, ...FilterAction[]];
+export const FILTER_COMPARISONS = Object.keys(COMPARISONS) as [
+  FilterComparison,
+  ...FilterComparison[],
+];
+
+/** What to do with some system calls. All `args` must hold; `errno` is for SCMP_ACT_ERRNO. */
+interface FilterRule {
+  readonly names: readonly string[];
+  readonly action: FilterAction;
+  readonly errno: number;
+  readonly args: readonly {
+    readonly index: number;
+    readonly value: number;
+    readonly valueTwo: number;
+    readonly op: FilterComparison;
+  }[];
+}
+
+const SCMP_FLTATR_CTL_OPTIMIZE = 8;
+const OPTIMIZE_BINARY_TREE = 2;
+const EEXIST = 17;
+const ENOSYS = 38;
+const EOPNOTSUPP = 95;
+const EACCES = 13;
+
+function actionNumber(action: FilterAction, errno: number): number {
+  return action === 'SCMP_ACT_ERRNO' ? ACTIONS[action] | (errno & 0xffff) : ACTIONS[action];
+}
+
+const REFUSALS: readonly FilterAction[] = [
+  'SCMP_ACT_ERRNO',
+  'SCMP_ACT_KILL',
+  'SCMP_ACT_KILL_THREAD',
+  'SCMP_ACT_KILL_PROCESS',
+];
+
+/** The same, but asking where the profile refuses, save where a rule says there is no such thing. */
+function askingNumber(action: FilterAction, errno: number, isRule: boolean): number {
+  if (!REFUSALS.includes(action)) return actionNumber(action, errno);
+  const absent = isRule && action === 'SCMP_ACT_ERRNO' && [ENOSYS, EOPNOTSUPP].includes(errno);
+  return absent ? actionNumber(action, errno) : ASK;
+}
+
+/** struct scmp_arg_cmp { unsigned arg; enum op; uint64_t a, b; } */
+function argumentBytes(args: FilterRule['args']): Buffer {
+  const bytes = Buffer.alloc(24 * args.length);
+  args.forEach(({ index, op, value, valueTwo }, i) => {
+    bytes.writeUInt32LE(index, 24 * i);
+    bytes.writeUInt32LE(COMPARISONS[op], 24 * i + 4);
+    bytes.writeBigUInt64LE(BigInt(value), 24 * i + 8);
+    bytes.writeBigUInt64LE(BigInt(valueTwo), 24 * i + 16);
+  });
+  return bytes;
+}
+
+/**
+ * The filter as struct sock_filter[]. Calls of other ABIs of this machine (`architectures`, in
+ * libseccomp's names such as `x86`) are filtered by the same rules. Unknown names are left out.
+ * `asking`: instead of refusing a call, the filter asks its listener; a rule that answers ENOSYS or
+ * EOPNOTSUPP is left alone: it is there to be answered fast (clone3), and so that programs do it otherwise.
+ * @throws KilnError E_SECCOMP (for `asking` also where libseccomp or the kernel cannot), SyscallError
+ */
+export function compileFilter(
+  fallback: { readonly action: FilterAction; readonly errno: number },
+  rules: readonly FilterRule[],
+  architectures: readonly string[],
+  asking = false,
+): Buffer {
+  const seccomp = library();
+  const number = (action: FilterAction, errno: number, isRule = true) =>
+    asking ? askingNumber(action, errno, isRule) : actionNumber(action, errno);
+  const fallbackNumber = number(fallback.action, fallback.errno, false);
+  const context = seccomp.init(fallbackNumber);
+  if (context === null) throw new KilnError('E_SECCOMP', 'libseccomp cannot make a filter');
+  const done = (call: string, result: number, ...accepted: readonly number[]) => {
+    if (result < 0 && !accepted.includes(-result)) throw new SyscallError(call, -result);
+  };
+  try {
+    // Before libseccomp 2.5 there is no such attribute; the filter is then a list, and as right.
+    seccomp.attrSet(context, SCMP_FLTATR_CTL_OPTIMIZE, OPTIMIZE_BINARY_TREE);
+    for (const name of architectures) {
+      done('seccomp_arch_add', seccomp.archAdd(context, seccomp.archResolve(name)), EEXIST);
+    }
+    for (const rule of rules) {
+      const args = argumentBytes(rule.args);
+      const action = number(rule.action, rule.errno);
+      // A rule that says what the default does is refused (EACCES), and of no use.
+      if (action === fallbackNumber) continue;
+      for (const name of rule.names) {
+        const call = seccomp.resolve(name);
+        if (call === NR_SCMP_ERROR) continue;
+        const result = seccomp.ruleAdd(context, action, call, rule.args.length, args);
+        done(`seccomp_rule_add ${name}`, result, EEXIST, EACCES);
+      }
+    }
+    return exported((fd) => done('seccomp_export_bpf', seccomp.exportBpf(context, fd)));
+  } finally {
+    seccomp.release(context);
+  }
+}
+
+/** The name of a call: `architecture` is an AUDIT_ARCH_ number, as the kernel tells it. */
+export function systemCallName(architecture: number, number: number): string {
+  return library().resolveNumber(architecture, number) ?? `system call ${number}`;
+}
+
+/** What is written to a file that has no name: a process that is killed leaves none. */
+function exported(write: (fd: number) => void): Buffer {
+  const fd = checked('memfd_create', tryCall('memfd_create', 'kiln-seccomp', MFD_CLOEXEC));
+  using _fd = closing(fd);
+  write(fd);
+  const bytes = Buffer.alloc(fstatSync(fd).size);
+  readSync(fd, bytes, 0, bytes.length, 0);
+  return bytes;
+}

@@ -1,0 +1,119 @@
+/**
+ * Messages with descriptors (SCM_RIGHTS) to a peer that may be slow to read, or stopped. Sources: unix(7), sendmsg(2).
+ */
+import { constants as os } from 'node:os';
+import { closeDescriptor } from '../calls/descriptor.ts';
+import { SyscallError } from '../calls/libc.ts';
+import { addon, checked, tryCall } from '../calls/system-call.ts';
+import { Watch, WRITABLE } from './watch.ts';
+
+const MSG_DONTWAIT = 0x40;
+const MSG_NOSIGNAL = 0x4000;
+/** F_DUPFD_CLOEXEC of linux/fcntl.h. */
+const F_DUPFD_CLOEXEC = 1030;
+
+/** Bytes that may wait: more is no slow reader, but none. */
+const UNSENT_MAX = 64 << 20;
+
+/** A message that waits, with copies of its descriptors. */
+interface Unsent {
+  bytes: Buffer;
+  fds: readonly number[];
+}
+
+/** Sends messages in their order. What the socket has no room for waits; this thread never does. */
+export class MessageSender {
+  readonly #fd: number;
+  readonly #failed: (error: Error) => void;
+  #unsent: Unsent[] = [];
+  #unsentBytes = 0;
+  /** Of a copy of the descriptor: the event loop knows the other one by a stream of Node's. */
+  #waiting: { readonly watch: Watch; readonly fd: number } | undefined;
+  #stopped = false;
+
+  /**
+   * @param fd a connected stream socket, which stays its owner's
+   * @param failed is told why what waited could not be sent
+   */
+  constructor(fd: number, failed: (error: Error) => void) {
+    this.#fd = fd;
+    this.#failed = failed;
+  }
+
+  /**
+   * Sends `bytes` (not empty), and `fds` along with the first of them; the caller closes its own. Throws
+   * SyscallError where nobody is at the other end, or too much waits.
+   */
+  send(bytes: Buffer, fds: readonly number[]): void {
+    if (this.#stopped) throw new SyscallError('sendmsg', os.errno.EPIPE);
+    const done = this.#unsent.length === 0 ? this.#try(bytes, fds) : 0;
+    if (done === bytes.length) return;
+    const rest = bytes.subarray(done);
+    if (this.#unsentBytes + rest.length > UNSENT_MAX) {
+      throw new SyscallError('sendmsg', os.errno.ENOBUFS);
+    }
+    this.#unsentBytes += rest.length;
+    this.#unsent.push({ bytes: rest, fds: done > 0 ? [] : fds.map(duplicate) });
+    this.#wait();
+  }
+
+  /** Sends nothing any more. */
+  stop(): void {
+    this.#stopped = true;
+    for (const { fds } of this.#unsent.splice(0)) fds.forEach(closeDescriptor);
+    this.#unsentBytes = 0;
+    this.#rest();
+  }
+
+  /** How many bytes there was room for. Throws SyscallError. */
+  #try(bytes: Buffer, fds: readonly number[]): number {
+    for (let done = 0; ; ) {
+      const rest = done === 0 ? bytes : bytes.subarray(done);
+      const flags = MSG_DONTWAIT | MSG_NOSIGNAL;
+      const result = addon().sendMessage(this.#fd, rest, done === 0 ? fds : [], flags);
+      if (result === -os.errno.EAGAIN) return done;
+      if (result === -os.errno.EINTR) continue;
+      done += checked('sendmsg', result);
+      if (done === bytes.length) return done;
+    }
+  }
+
+  #flush(): void {
+    try {
+      for (let next = this.#unsent[0]; next !== undefined; next = this.#unsent[0]) {
+        const done = this.#try(next.bytes, next.fds);
+        this.#unsentBytes -= done;
+        if (done > 0) {
+          next.fds.forEach(closeDescriptor);
+          next.fds = [];
+        }
+        next.bytes = next.bytes.subarray(done);
+        if (next.bytes.length > 0) return;
+        this.#unsent.shift();
+      }
+      this.#rest();
+    } catch (error) {
+      this.stop();
+      this.#failed(error as Error);
+    }
+  }
+
+  #wait(): void {
+    if (this.#waiting !== undefined) return;
+    const fd = duplicate(this.#fd);
+    const watch = new Watch(fd, () => this.#flush());
+    watch.events = WRITABLE;
+    this.#waiting = { watch, fd };
+  }
+
+  #rest(): void {
+    if (this.#waiting === undefined) return;
+    this.#waiting.watch.stop();
+    closeDescriptor(this.#waiting.fd);
+    this.#waiting = undefined;
+  }
+}
+
+function duplicate(fd: number): number {
+  return checked('fcntl', tryCall('fcntl', fd, F_DUPFD_CLOEXEC, 0));
+}

@@ -1,0 +1,175 @@
+/**
+ * Moves what comes out of pipes to other descriptors without reading it: splice(2) hands the pages
+ * on. Node's streams copy every byte twice and allocate for each chunk. Sources: splice(2), poll(2).
+ */
+import { fstatSync, readSync, writeSync } from 'node:fs';
+import { constants as os } from 'node:os';
+import { isatty } from 'node:tty';
+import { closeDescriptor, growPipe } from '../calls/descriptor.ts';
+import { hasErrno, SyscallError } from '../calls/libc.ts';
+import { checked, tryCall, tryCallInThread } from '../calls/system-call.ts';
+
+const SPLICE_F_MOVE = 1;
+const SPLICE_F_NONBLOCK = 2;
+const POLLIN = 1;
+const POLLOUT = 4;
+/** sizeof(struct pollfd) */
+const POLLFD = 8;
+
+/** At most so much is moved at a time, so that signals and the other lanes get their turn. */
+const CHUNK = 1 << 20;
+
+/**
+ * What flows goes on within microseconds, which a thread takes a tenth of a millisecond to hear of:
+ * so long, in milliseconds, everything else waits for it.
+ */
+const LINGER = 1;
+
+/** One way: everything that comes out of `from`, a pipe, goes to `to`. */
+export interface Lane {
+  /** Closed when it has ended, or when nobody wants any more of it. */
+  readonly from: number;
+  readonly to: number;
+}
+
+/**
+ * Whether {@link relay} can write to this descriptor: a pipe, a file or a device, but no terminal,
+ * and no socket, on which a splice may block.
+ */
+export function canRelayTo(fd: number): boolean {
+  try {
+    const stat = fstatSync(fd);
+    return stat.isFIFO() || stat.isFile() || (stat.isCharacterDevice() && !isatty(fd));
+  } catch {
+    return false;
+  }
+}
+
+/**
+ * Moves until all lanes have ended. A lane ends with its input, or when nobody reads its output any
+ * more: whoever still writes to `from` then gets SIGPIPE. `moved` is told of every chunk.
+ * @throws SyscallError when an output fails (ENOSPC, EIO); all lanes are closed then.
+ */
+export async function relay(lanes: readonly Lane[], moved: () => void): Promise<void> {
+  const open = lanes.map((lane) => new OpenLane(lane));
+  try {
+    for (let flowing = false; ; ) {
+      const busy = open.filter((lane) => lane.step(moved));
+      const waiting = open.filter((lane) => lane.wanted !== undefined);
+      if (busy.length > 0) await nextTurn();
+      else if (waiting.length > 0) await untilReady(waiting, flowing ? LINGER : 0);
+      else return;
+      flowing = busy.length > 0;
+    }
+  } finally {
+    for (const lane of open) lane.close();
+  }
+}
+
+/** What a lane cannot go on without. */
+interface Wanted {
+  readonly fd: number;
+  readonly events: typeof POLLIN | typeof POLLOUT;
+}
+
+class OpenLane {
+  readonly #from: number;
+  readonly #to: number;
+  /** Used from when splice has refused: a file opened for appending makes it. */
+  #buffer: Buffer | undefined;
+  #unwritten: Buffer = Buffer.alloc(0);
+  #closed = false;
+  /** Undefined when it can go on, and when it has ended. */
+  wanted: Wanted | undefined;
+
+  constructor({ from, to }: Lane) {
+    this.#from = from;
+    this.#to = to;
+    if (fstatSync(to).isFIFO()) growPipe(to);
+  }
+
+  /** Moves a chunk, unless it has to wait. Returns whether it is worth calling again at once. */
+  step(moved: () => void): boolean {
+    if (this.#closed || this.wanted !== undefined) return false;
+    try {
+      const bytes = this.#buffer === undefined ? this.#splice() : this.#copy(this.#buffer);
+      if (bytes === 0) this.close();
+      else moved();
+    } catch (error) {
+      if (hasErrno(error, 'EINVAL') && this.#buffer === undefined) {
+        this.#buffer = Buffer.allocUnsafeSlow(CHUNK);
+      } else if (hasErrno(error, 'EAGAIN')) this.#wait();
+      else if (hasErrno(error, 'EPIPE')) this.close();
+      else if (!hasErrno(error, 'EINTR')) throw error;
+    }
+    return !this.#closed && this.wanted === undefined;
+  }
+
+  #splice(): number {
+    const flags = SPLICE_F_MOVE | SPLICE_F_NONBLOCK;
+    return checked('splice', tryCall('splice', this.#from, null, this.#to, null, CHUNK, flags));
+  }
+
+  #copy(buffer: Buffer): number {
+    if (this.#unwritten.length === 0) {
+      if (!isReady(this.#from, POLLIN)) throw new SyscallError('poll', os.errno.EAGAIN);
+      this.#unwritten = buffer.subarray(0, readSync(this.#from, buffer, 0, CHUNK, null));
+    }
+    if (this.#unwritten.length === 0) return 0;
+    const bytes = writeSync(this.#to, this.#unwritten);
+    this.#unwritten = this.#unwritten.subarray(bytes);
+    return bytes;
+  }
+
+  /** Which of its ends a lane waits for, splice does not tell. */
+  #wait(): void {
+    const input = this.#unwritten.length > 0 || isReady(this.#from, POLLIN);
+    this.wanted = input ? { fd: this.#to, events: POLLOUT } : { fd: this.#from, events: POLLIN };
+  }
+
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.wanted = undefined;
+    closeDescriptor(this.#from);
+  }
+}
+
+/** An array of struct pollfd for these. */
+function pollfds(wanted: readonly Wanted[]): Buffer {
+  const fds = Buffer.alloc(POLLFD * wanted.length);
+  wanted.forEach(({ fd, events }, index) => {
+    fds.writeInt32LE(fd, index * POLLFD);
+    fds.writeInt16LE(events, index * POLLFD + 4);
+  });
+  return fds;
+}
+
+/** Whether a call would not block, be it for an error or an end. */
+function isReady(fd: number, events: Wanted['events']): boolean {
+  return poll(pollfds([{ fd, events }]), 1, 0) > 0;
+}
+
+/** Waits until some lane can go on: for `linger` milliseconds here, then in a thread of libuv's. */
+async function untilReady(lanes: readonly OpenLane[], linger: number): Promise<void> {
+  const wanted = lanes.flatMap((lane) => lane.wanted ?? []);
+  const fds = pollfds(wanted);
+  if (linger === 0 || poll(fds, wanted.length, linger) <= 0) await pollInThread(fds, wanted.length);
+  lanes.forEach((lane, index) => {
+    if (fds.readInt16LE(index * POLLFD + 6) !== 0) lane.wanted = undefined;
+  });
+}
+
+/** Waits for at most `milliseconds`; how many descriptors are ready. An error counts as none. */
+function poll(fds: Buffer, count: number, milliseconds: number): number {
+  const time = BigInt64Array.of(0n, BigInt(milliseconds) * 1_000_000n); // struct timespec
+  return tryCall('ppoll', fds, count, time, null, 0);
+}
+
+async function pollInThread(fds: Buffer, count: number): Promise<void> {
+  await tryCallInThread('ppoll', fds, count, null, null, 0);
+}
+
+function nextTurn(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
+}

@@ -1,0 +1,58 @@
+import { mkdir, readdir, stat, utimes } from 'node:fs/promises';
+import { join } from 'node:path';
+import { removeTree } from '../files/remove-tree.ts';
+import { readCached, writeSealed } from './checked-file.ts';
+
+/**
+ * Small texts that are quicker to read than to find out, in files of one folder. Nothing depends on
+ * them: what cannot be read is found out again, what cannot be written is not kept.
+ */
+export class SmallCache {
+  readonly #directory: string;
+  readonly #kept: number;
+
+  /** @param kept how many files are kept; those that were used longest ago go */
+  constructor(directory: string, kept: number) {
+    this.#directory = directory;
+    this.#kept = kept;
+  }
+
+  async read(name: string): Promise<string | undefined> {
+    const path = join(this.#directory, name);
+    try {
+      const found = readCached(path);
+      if (found === undefined) return undefined;
+      const now = new Date();
+      await utimes(path, now, now);
+      return found.toString('utf8');
+    } catch {
+      return undefined;
+    }
+  }
+
+  async write(name: string, text: string): Promise<void> {
+    const path = join(this.#directory, name);
+    try {
+      await mkdir(this.#directory, { recursive: true, mode: 0o700 });
+      writeSealed(path, text);
+      await this.#prune();
+    } catch {
+      // It is found out again.
+    }
+  }
+
+  async #prune(): Promise<void> {
+    const names = await readdir(this.#directory);
+    if (names.length <= this.#kept) return;
+    const dated = await Promise.all(
+      names.map(async (name) => {
+        const path = join(this.#directory, name);
+        return { path, used: (await stat(path).catch(() => undefined))?.mtimeMs ?? 0 };
+      }),
+    );
+    dated.sort((a, b) => a.used - b.used);
+    // Half of them: not each new one is to read the whole folder.
+    const gone = dated.slice(0, names.length - Math.floor(this.#kept / 2));
+    for (const { path } of gone) await removeTree(path);
+  }
+}

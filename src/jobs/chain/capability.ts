@@ -1,0 +1,53 @@
+import { meetsCondition } from '../../image/transaction/condition.ts';
+import type { RpmDependency } from '../../packages/rpm/package.ts';
+
+/** A capability with its condition, as specs and `rpm -q` write it. */
+export type Capability = Pick<RpmDependency, 'name' | 'operator' | 'version'>;
+
+const CONDITION = /^(\S+)(?:\s+(<=|>=|<|>|=)\s+(\S+))?$/;
+
+/** Words that join the parts of a rich dependency. Source: rpm's docs/manual/boolean_dependencies.md. */
+const JOINTS = new Set(['and', 'or', 'if', 'else', 'unless', 'with', 'without']);
+
+/**
+ * `foo`, `foo >= 1:2-3`. Of a rich dependency, every capability it names: each may be asked for.
+ * What is none is none.
+ */
+export function parseCapabilities(text: string): Capability[] {
+  if (text.startsWith('(')) return richCapabilities(text);
+  const match = CONDITION.exec(text.trim());
+  if (match === null) return [];
+  const [, name = '', operator = '', version = ''] = match;
+  return [{ name, operator: operator as RpmDependency['operator'], version }];
+}
+
+function richCapabilities(text: string): Capability[] {
+  const parts: string[][] = [[]];
+  for (const token of text.split(/\s+/)) {
+    const word = trimParentheses(token);
+    if (JOINTS.has(word)) parts.push([]);
+    else if (word !== '') parts.at(-1)?.push(word);
+  }
+  return parts.flatMap((part) => (part.length === 0 ? [] : parseCapabilities(part.join(' '))));
+}
+
+/** Takes off the parentheses that group; those of `libfoo(x86-64)` are part of a name. */
+function trimParentheses(token: string): string {
+  let word = token.replace(/^\(+/, '');
+  while (word.endsWith(')') && count(word, ')') > count(word, '(')) word = word.slice(0, -1);
+  return word;
+}
+
+function count(text: string, character: string): number {
+  return text.split(character).length - 1;
+}
+
+/** Whether what is provided meets the requirement, as rpm compares them. */
+export function provides(provided: Capability, required: Capability): boolean {
+  return meetsCondition({ ...provided, flags: 0 }, { ...required, flags: 0 });
+}
+
+/** As it is written in a spec. */
+export function showCapability({ name, operator, version }: Capability): string {
+  return operator === '' ? name : `${name} ${operator} ${version}`;
+}

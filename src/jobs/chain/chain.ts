@@ -1,0 +1,177 @@
+import { join } from 'node:path';
+import { unusableResultDirectory } from '../../artifacts/destination.ts';
+import { KilnError } from '../../errors.ts';
+import { makeDirectory } from '../../host/files/folder.ts';
+import type { RepositoryFile } from '../../packages/repository/publish/snapshot.ts';
+import { digestOf } from '../../result/digest.ts';
+import type { Engine } from '../../sandbox/open.ts';
+import { packageSigner } from '../provenance/sign.ts';
+import { type BuildBase, openBase } from '../rpmbuild/buildroot/base.ts';
+import type { BuildRequest } from '../rpmbuild/request.ts';
+import { specOptions } from '../rpmbuild/rpmbuild.ts';
+import { packageFiles, usableRecord } from './build-member.ts';
+import { optionsDigest } from './freshness.ts';
+import { cycleError, findCycles } from './graph.ts';
+import { type Member, readMembers } from './member.ts';
+import { type MemberRecord, packagesAreThere, Records } from './records.ts';
+import type { ChainHooks, ChainReport, ChainRequest } from './request.ts';
+import { Results } from './results.ts';
+import { ChainRun } from './run.ts';
+import { type Scan, scanMembers } from './scan.ts';
+
+/**
+ * Builds source packages that require each other, in an order in which each finds what it requires
+ * among the results of the others, several at a time. A chain that was interrupted goes on where it
+ * was; what would be built from the very same as before is not built again.
+ *
+ * What becomes of each package is in the report.
+ * @throws KilnError E_SIGN_KEY, E_BUILD_SOURCE, E_CHAIN_DUPLICATE, E_CHAIN_CYCLE, E_CHAIN_BUSY,
+ * E_RESULTDIR, and what opening the base image throws: then nothing was built
+ */
+export async function buildChain(
+  engine: Engine,
+  request: ChainRequest,
+  hooks: ChainHooks = {},
+): Promise<ChainReport> {
+  const started = performance.now();
+  const { signal } = hooks;
+  const signer = await packageSigner(engine, request.build);
+  const members = await readMembers(request.sources, signal);
+  using records = await openRecords(request);
+  await using _lock = await lockChain(records, request);
+  await using base = await openBase(engine, request.build.image, {
+    update: request.build.update ?? false,
+    onProgress: hooks.onImageProgress,
+    signal,
+  });
+  const scans = await scanAll(engine, base, request, members, records, signal);
+  const options = optionsDigest(request, signer?.fingerprint);
+  const known = new Map<string, MemberRecord>();
+  for (const member of members) {
+    const record = await usableRecord({ records, options }, member);
+    if (record !== undefined) known.set(member.name, record);
+  }
+  const snapshots = [...known.values()].flatMap(({ snapshot }) => snapshot ?? []);
+  const repository = join(request.resultDirectory, 'repository');
+  await using results = new Results(repository, snapshots);
+  await recall(results, request, members, known, signal);
+  const run = new ChainRun({ engine, base, records, results, options }, request, scans, hooks);
+  for (const [name, record] of known) run.remember(name, record);
+  refuseCycles(run, request);
+  await run.run();
+  await results.remove(run.lost());
+  const interrupted = signal?.aborted ? asInterruption(signal.reason) : undefined;
+  return {
+    members: run.reports(),
+    repository: results.current,
+    exitStatus: interrupted === undefined ? run.exitStatus : INTERRUPTED,
+    failure: interrupted,
+    durationMs: performance.now() - started,
+  };
+}
+
+/**
+ * Begins with all results of an earlier chain, if it made every one of these packages: mostly there
+ * is little to do then, and everything is found unchanged at once. What has to be built again is
+ * taken out first.
+ */
+async function recall(
+  results: Results,
+  { resultDirectory }: ChainRequest,
+  members: readonly Member[],
+  known: ReadonlyMap<string, MemberRecord>,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  const files: [string, RepositoryFile[]][] = [];
+  for (const { name } of members) {
+    const record = known.get(name);
+    const directory = join(resultDirectory, name);
+    if (record === undefined || !(await packagesAreThere(directory, record))) return;
+    files.push([name, packageFiles(directory, record)]);
+  }
+  await results.add(files, signal);
+}
+
+/** As a shell has it for SIGINT. */
+const INTERRUPTED = 130;
+
+function asInterruption(reason: unknown): KilnError {
+  if (reason instanceof KilnError) return reason;
+  return new KilnError('E_INTERRUPTED', 'interrupted', { cause: reason });
+}
+
+async function openRecords({ resultDirectory, build }: ChainRequest): Promise<Records> {
+  try {
+    await makeDirectory(resultDirectory, build.caller);
+    return Records.open(resultDirectory);
+  } catch (cause) {
+    throw unusableResultDirectory(resultDirectory, cause);
+  }
+}
+
+async function lockChain(records: Records, { resultDirectory }: ChainRequest) {
+  const lock = await records.lock();
+  if (lock !== undefined) return lock;
+  throw new KilnError('E_CHAIN_BUSY', `another chain works in ${resultDirectory}`, {
+    hint: 'wait for its end, or name another --resultdir',
+  });
+}
+
+/**
+ * Members that need each other are an error, unless they are to be built with what the repositories
+ * have; with --continue the others are built.
+ */
+function refuseCycles(run: ChainRun, request: ChainRequest): void {
+  if (request.recurse) return;
+  const edges = run.edges();
+  const cycles = findCycles(edges);
+  if (cycles.length === 0) return;
+  const error = cycleError(edges, cycles);
+  if (!request.continue) throw error;
+  run.refuse(cycles.flat(), error);
+}
+
+/** What specs say is known from the last time for those that cannot say anything else. */
+async function scanAll(
+  engine: Engine,
+  base: BuildBase,
+  request: ChainRequest,
+  members: readonly Member[],
+  records: Records,
+  signal: AbortSignal | undefined,
+): Promise<Map<Member, Scan>> {
+  const [first] = members;
+  if (first === undefined) {
+    throw new KilnError('E_BUILD_SOURCE', 'a chain needs source packages', {
+      hint: 'name .src.rpm files',
+    });
+  }
+  const build: BuildRequest = {
+    ...request.build,
+    source: { kind: 'srpm', path: first.path },
+    resultDirectory: request.resultDirectory,
+  };
+  const key = ({ sha256 }: Member) =>
+    digestOf([sha256, base.image.manifest.id, specOptions(build)]);
+  const scans = new Map<Member, Scan>();
+  for (const member of members) {
+    const record = records.scanned(member.name);
+    if (record?.key !== key(member)) continue;
+    const { requires, provides, problem } = record;
+    scans.set(member, { requires, provides, problem });
+  }
+  const fresh = members.filter((member) => !scans.has(member));
+  for (const [member, scan] of await scanMembers(engine, base, build, fresh, signal)) {
+    scans.set(member, scan);
+    const { problem, ...said } = scan;
+    records.keepScanned(member.name, {
+      format: 1,
+      key: key(member),
+      requires: [...said.requires],
+      provides: [...said.provides],
+      ...(problem === undefined ? {} : { problem }),
+    });
+  }
+  // In the caller's order.
+  return new Map(members.map((member) => [member, scans.get(member)!]));
+}

@@ -1,0 +1,139 @@
+import { lstatSync } from 'node:fs';
+import { join } from 'node:path';
+import { z } from 'zod';
+import { KilnError } from '../../errors.ts';
+import { type HeldLock, tryLock } from '../../host/files/flock.ts';
+import { Folder } from '../../host/files/folder.ts';
+import { hasContent } from '../../packages/repository/cache.ts';
+
+const sha256 = z.string().regex(/^[0-9a-f]{64}$/);
+const text = z.string().max(65536);
+const capability = z.strictObject({
+  name: text,
+  operator: z.enum(['', '<', '<=', '=', '>=', '>', '<>', '<>=']),
+  version: text,
+});
+
+const recordSchema = z.strictObject({
+  format: z.literal(1),
+  /** Of the source package. */
+  source: sha256,
+  /** Of the options that it was built with. */
+  options: sha256,
+  /** Of everything in the build root: see freshness.ts. */
+  root: sha256,
+  /** Static and dynamic, as the build found them. */
+  requires: z.array(text),
+  /** Members whose packages were in the build root. */
+  uses: z.array(text),
+  /** Snapshot of the repository that the build was given, and its lock names. */
+  snapshot: sha256.nullable(),
+  packages: z.array(z.strictObject({ file: z.string().regex(/^[^/\0]+\.rpm$/), sha256 })),
+  durationMs: z.number().min(0),
+});
+
+/** A build of a chain that went well: written when everything else is in its place. */
+export type MemberRecord = z.output<typeof recordSchema>;
+
+const scanSchema = z.strictObject({
+  format: z.literal(1),
+  /** Of the source package, the options and the base image. */
+  key: sha256,
+  requires: z.array(text),
+  provides: z.array(capability),
+  problem: text.optional(),
+});
+
+/** What a spec said, and when it would say something else. */
+export type ScanRecord = z.output<typeof scanSchema>;
+
+/**
+ * What a chain remembers in its result directory, one file for each fact, each replaced as a whole:
+ * it can be killed at any time. What cannot be read is not known.
+ *
+ *     .kiln/lock               held by the chain that works here
+ *     .kiln/built/NAME.json    {@link MemberRecord}
+ *     .kiln/scanned/NAME.json  {@link ScanRecord}
+ */
+export class Records implements Disposable {
+  readonly #directory: string;
+  readonly #folder: Folder;
+  readonly #built: Folder;
+  readonly #scanned: Folder;
+
+  private constructor(directory: string, folder: Folder) {
+    this.#directory = directory;
+    this.#folder = folder;
+    this.#built = folder.inner('built');
+    this.#scanned = folder.inner('scanned');
+  }
+
+  /** @throws the system's error where something else has the place of a folder of records. */
+  static open(resultDirectory: string): Records {
+    using top = Folder.open(resultDirectory);
+    return new Records(resultDirectory, top.inner('.kiln'));
+  }
+
+  /** Holds the directory for one chain; undefined if another one has it. @throws KilnError E_RESULTDIR */
+  async lock(): Promise<HeldLock | undefined> {
+    const file = join(this.#folder.path, 'lock');
+    try {
+      return await tryLock(file);
+    } catch (error) {
+      const found = lstatSync(file, { throwIfNoEntry: false });
+      if (found === undefined || found.isFile()) throw error;
+      const path = join(this.#directory, '.kiln/lock');
+      throw new KilnError('E_RESULTDIR', `${path} cannot be locked: it is no plain file`, {
+        hint: 'remove it: kiln makes it anew',
+      });
+    }
+  }
+
+  built(member: string): MemberRecord | undefined {
+    return readJson(this.#built, member, recordSchema);
+  }
+
+  keepBuilt(member: string, record: MemberRecord): void {
+    this.#built.replace(`${member}.json`, JSON.stringify(recordSchema.parse(record)));
+  }
+
+  /** From here on it counts as not built. */
+  forgetBuilt(member: string): void {
+    this.#built.remove(`${member}.json`);
+  }
+
+  scanned(member: string): ScanRecord | undefined {
+    return readJson(this.#scanned, member, scanSchema);
+  }
+
+  keepScanned(member: string, record: ScanRecord): void {
+    this.#scanned.replace(`${member}.json`, JSON.stringify(scanSchema.parse(record)));
+  }
+
+  [Symbol.dispose](): void {
+    for (const folder of [this.#built, this.#scanned, this.#folder]) folder[Symbol.dispose]();
+  }
+}
+
+/** Bytes of one record. */
+const MAX_RECORD = 64 * 2 ** 20;
+
+/** Whether what a record says was made is still there, unchanged. */
+export async function packagesAreThere(directory: string, record: MemberRecord): Promise<boolean> {
+  for (const { file, sha256: digest } of record.packages) {
+    if (!(await hasContent(join(directory, file), `sha256:${digest}`))) return false;
+  }
+  return true;
+}
+
+function readJson<Value>(
+  folder: Folder,
+  member: string,
+  schema: z.ZodType<Value>,
+): Value | undefined {
+  try {
+    return schema.safeParse(JSON.parse(folder.read(`${member}.json`, MAX_RECORD) ?? '')).data;
+  } catch {
+    return undefined;
+  }
+}

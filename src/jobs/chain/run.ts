@@ -1,0 +1,220 @@
+/** The order of a chain: who may start, what waits, what is tried again. */
+
+import type { KilnError } from '../../errors.ts';
+import { asKilnError } from '../../host/calls/system-error.ts';
+import { awaitedLater } from '../../promise.ts';
+import { buildStatus } from '../rpmbuild/outcome/exit-status.ts';
+import type { BuildRequest } from '../rpmbuild/request.ts';
+import { buildMember, type MemberContext, type MemberOutcome } from './build-member.ts';
+import type { Edges } from './graph.ts';
+import type { Member } from './member.ts';
+import { Order } from './order.ts';
+import { Progress } from './progress.ts';
+import type { MemberRecord } from './records.ts';
+import type { ChainHooks, ChainMemberReport, ChainRequest, MemberState } from './request.ts';
+import type { ResultsInUse } from './results.ts';
+import type { Scan } from './scan.ts';
+
+/** Failures that another result may mend: what a build requires is not there. */
+const MISSING: ReadonlySet<string> = new Set(['E_SOLVER_NO_MATCH', 'E_SOLVER_PROBLEM']);
+
+/** Builds the members of a chain in an order that their requirements allow. */
+export class ChainRun {
+  readonly #context: MemberContext;
+  readonly #request: ChainRequest;
+  readonly #hooks: ChainHooks;
+  readonly #members: readonly Progress[];
+  readonly #byName: ReadonlyMap<string, Progress>;
+  readonly #order: Order;
+  readonly #running = new Map<Progress, Promise<void>>();
+  #stopped = false;
+
+  constructor(
+    context: MemberContext,
+    request: ChainRequest,
+    scans: ReadonlyMap<Member, Scan>,
+    hooks: ChainHooks,
+  ) {
+    this.#context = context;
+    this.#request = request;
+    this.#hooks = hooks;
+    this.#members = [...scans].map(
+      ([member, scan]) => new Progress(member, scan, request.resultDirectory),
+    );
+    this.#order = new Order(this.#members, context.results);
+    this.#byName = new Map(this.#members.map((progress) => [progress.name, progress]));
+  }
+
+  /** Tells what an earlier chain found: who used whose packages, and what specs generate. */
+  remember(name: string, record: MemberRecord): void {
+    this.#find(name)?.remember(record);
+    this.#order.learn();
+  }
+
+  /** These cannot be built at all. */
+  refuse(names: readonly string[], failure: KilnError): void {
+    for (const progress of this.#members) {
+      if (names.includes(progress.name)) this.#fail(progress, failure, buildStatus(failure));
+    }
+  }
+
+  /** Who needs whom, by what is known by now. */
+  edges(): Edges {
+    return this.#order.edges();
+  }
+
+  /** Builds all that can be built; ends when nothing more can. */
+  async run(): Promise<void> {
+    for (;;) {
+      this.#start();
+      if (this.#running.size > 0) await Promise.race(this.#running.values());
+      else if (!this.#settle()) return;
+    }
+  }
+
+  reports(): ChainMemberReport[] {
+    const edges = this.edges();
+    return this.#members.map((progress) => progress.describe(edges));
+  }
+
+  /** Members whose packages are not there, or not what they should be made of. */
+  lost(): string[] {
+    return this.#members.filter(({ isDone }) => !isDone).map(({ name }) => name);
+  }
+
+  /** Of the first member that failed, in the caller's order; 0 when all are there. */
+  get exitStatus(): number {
+    return this.#members.find(({ exitStatus }) => exitStatus !== 0)?.exitStatus ?? 0;
+  }
+
+  #start(): void {
+    if (this.#hooks.signal?.aborted) this.#stopped = true;
+    if (this.#stopped) return;
+    this.#skipLost();
+    const pending = this.#order.pending();
+    for (const progress of this.#members) {
+      if (this.#running.size >= this.#request.jobs) return;
+      if (progress.state !== 'waiting' || this.#running.has(progress)) continue;
+      if ((pending.get(progress.name)?.size ?? 0) > 0) continue;
+      if (progress.failedIn?.generation === this.#context.results.generation) continue;
+      const work = awaitedLater(
+        this.#process(progress).finally(() => this.#running.delete(progress)),
+      );
+      this.#running.set(progress, work);
+    }
+  }
+
+  /** What needs something that will not come does not wait for it. */
+  #skipLost(): void {
+    for (let changed = true; changed; ) {
+      changed = false;
+      const pending = this.#order.pending();
+      for (const progress of this.#members) {
+        if (progress.state !== 'waiting') continue;
+        const needs = [...(pending.get(progress.name) ?? [])];
+        const lost = needs.find(([name]) => this.#find(name)?.isLost);
+        if (lost === undefined) continue;
+        const what = lost[1].length === 0 ? '' : `${lost[1].join(', ')} of `;
+        this.#change(progress, 'skipped', `it needs ${what}${lost[0]}, which is not there`);
+        changed = true;
+      }
+    }
+  }
+
+  /**
+   * Nothing runs and nothing can start. Whoever still waits for what nobody makes has failed; who
+   * was done before there was something newer that it asks for is done once more.
+   * @returns whether there is more to do
+   */
+  #settle(): boolean {
+    const failing = this.#members.filter(({ state, failedIn }) => state === 'waiting' && failedIn);
+    for (const progress of failing) {
+      const { failure } = progress.failedIn!;
+      this.#fail(progress, failure, progress.report?.exitStatus ?? buildStatus(failure));
+    }
+    if (this.#stopped) {
+      for (const progress of this.#members) {
+        if (progress.state === 'waiting') this.#change(progress, 'skipped', 'the chain had ended');
+      }
+      return false;
+    }
+    const outdated = this.#members.filter(
+      (progress) => progress.isDone && !progress.again && this.#order.isOutdated(progress),
+    );
+    for (const progress of outdated) {
+      progress.again = true;
+      this.#change(progress, 'waiting', 'what it requires was built after it');
+    }
+    return failing.length > 0 || outdated.length > 0;
+  }
+
+  async #process(progress: Progress): Promise<void> {
+    const { signal, buildHooks } = this.#hooks;
+    try {
+      await using inUse = await this.#context.results.use();
+      const outcome = await buildMember(this.#context, {
+        member: progress.member,
+        request: this.#requestFor(progress, inUse),
+        results: inUse,
+        hooks: { ...buildHooks?.(progress.name), ...(signal === undefined ? {} : { signal }) },
+        onStart: () => this.#change(progress, 'building', undefined),
+      });
+      this.#conclude(progress, outcome, inUse.generation);
+    } catch (error) {
+      const failure = asKilnError(error, progress.name);
+      this.#fail(progress, failure, buildStatus(failure));
+    }
+  }
+
+  #requestFor(progress: Progress, { repository }: ResultsInUse): BuildRequest {
+    const { build } = this.#request;
+    const chosen = this.#context.results.chosenFor(progress.requires, progress.name);
+    return {
+      ...build,
+      source: { kind: 'srpm', path: progress.member.path },
+      resultDirectory: progress.directory,
+      repositories: [
+        ...(build.repositories ?? []),
+        ...(repository === undefined ? [] : [repository]),
+      ],
+      additionalPackages: [...(build.additionalPackages ?? []), ...chosen],
+      // The chain has asked for news once, for all.
+      update: false,
+    };
+  }
+
+  #conclude(progress: Progress, outcome: MemberOutcome, generation: number): void {
+    if (outcome.kind === 'failed') {
+      const { report, failure } = outcome;
+      progress.report = report;
+      const mendable = this.#request.recurse || MISSING.has(failure.code);
+      if (mendable && !this.#hooks.signal?.aborted) {
+        progress.failedIn = { generation, failure };
+        this.#change(progress, 'waiting', 'to be tried again when there is something new');
+        return;
+      }
+      this.#fail(progress, failure, report.exitStatus);
+      return;
+    }
+    const report = outcome.kind === 'built' ? outcome.report : progress.report;
+    progress.finish(outcome.record, generation, report);
+    this.#order.learn();
+    this.#change(progress, outcome.kind, undefined);
+  }
+
+  #fail(progress: Progress, failure: KilnError, exitStatus: number): void {
+    progress.exitStatus = exitStatus;
+    this.#change(progress, 'failed', failure.message);
+    if (!this.#request.continue) this.#stopped = true;
+  }
+
+  #change(progress: Progress, state: MemberState, reason: string | undefined): void {
+    progress.state = state;
+    progress.reason = reason;
+    this.#hooks.onMember?.(progress.describe(this.edges()));
+  }
+
+  #find(name: string): Progress | undefined {
+    return this.#byName.get(name);
+  }
+}

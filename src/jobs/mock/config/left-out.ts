@@ -1,0 +1,144 @@
+import type { ConfigWarning } from './language/problem.ts';
+import type { Templates } from './language/template.ts';
+import { type ConfigOptions, isDict, isList, isTrue } from './language/values.ts';
+import { signPlugin } from './sign.ts';
+
+/** Options that kiln-mock reads, or that say how mock itself works and so have no meaning here. */
+const KNOWN = new Set(
+  `root basedir resultdir rootdir cache_topdir clean check post_install online chroothome chrootuser
+  chrootgroup chrootuid chrootgid rpmbuild_timeout host_arch target_arch rpmbuild_arch repo_arch
+  repo_arch_map legal_host_arches releasever cleanup_on_success cleanup_on_failure
+  rpmbuild_networking use_host_resolv hostname short_circuit rpmbuild_opts chroot_setup_cmd
+  chroot_additional_packages additional_packages more_buildreqs module_enable
+  module_install module_setup_commands dnf_vars description dnf.conf user_agent mirrored
+  files macros environment plugins plugin_conf config_path config_file chroot_name config_paths
+  dist package_manager isolation use_nspawn nspawn_args log_config_file build_log_fmt_name
+  root_log_fmt_name state_log_fmt_name print_main_output stderr_line_prefix
+  use_bootstrap use_bootstrap_container use_bootstrap_image bootstrap_image
+  bootstrap_image_skip_pull bootstrap_image_ready bootstrap_image_fallback
+  bootstrap_image_keep_getting bootstrap_image_assert_digest bootstrap_chroot_additional_packages
+  bootstrap_module_enable bootstrap_module_install bootstrap_module_setup_commands
+  bootstrap_expand_packages internal_dev_setup dev_loop_count extra_chroot_dirs
+  exclude_from_homedir_cleanup tar tar_binary backup_on_clean backup_base_dir
+  update_before_build package_manager_max_attempts package_manager_attempt_delay nosync nosync_force
+  dynamic_buildrequires dynamic_buildrequires_max_loops no-config seccomp opstimeout
+  dnf_warning dnf_disable_plugins dnf_common_opts yum_common_opts rpm_command rpmbuild_command
+  yum_command dnf_command dnf4_command dnf5_command microdnf_command yum_install_command
+  dnf_install_command dnf4_install_command dnf5_install_command yum_builddep_command
+  dnf_builddep_opts yum_builddep_opts system_yum_command system_dnf_command
+  dnf4_common_opts dnf5_common_opts dnf4_disable_plugins dnf5_disable_plugins
+  priorities.conf rhnplugin.conf subscription-manager.conf use_host_shadow_utils
+  use_container_host_hostname docker_unshare_warning ssl_copied_ca_trust_dirs recursion_limit
+  mock_run_uuid version plugin_dir cache_alterations createrepo_command sbom_generator
+  qemu_user_static_mapping copy_host_users`.split(/\s+/),
+);
+
+/** Options that change a build and cannot be had: why, and what to do instead. */
+const LEFT_OUT: Readonly<Record<string, string>> = {
+  macrofile: "put the macros into config_opts['macros'], or give --macro-file",
+  scm: 'get the sources first, then give --spec and --sources',
+  createrepo_on_rpms: 'run createrepo_c on the result directory',
+  external_buildrequires: 'kiln takes RPM packages only',
+  redhat_subscription_required: 'kiln has no subscription-manager',
+  ssl_ca_bundle_path: 'the image has the certificates of its packages',
+  ssl_extra_certs: "add them with config_opts['files']",
+  use_buildroot_image: 'kiln makes the build root itself',
+  buildroot_image: 'kiln makes the build root itself',
+  forcearch: 'kiln builds for what this machine can run',
+  no_root_shells: '--shell and --chroot are for the caller of kiln-mock',
+};
+
+/** Plugins whose work kiln does in a way of its own, whatever the configuration says. */
+const OWN_WAY = new Set([
+  'tmpfs',
+  'root_cache',
+  'yum_cache',
+  'selinux',
+  'package_state',
+  'hw_info',
+  'overlayfs',
+  'lvm_root',
+  'buildroot_lock',
+  'sbom_generator',
+  'ccache',
+]);
+
+/** What to do instead of a plugin. */
+const PLUGINS_LEFT_OUT: Readonly<Record<string, string>> = {
+  bind_mount: 'a root sees nothing of the host; use --copyin, or kiln run --bind',
+  mount: 'a root sees nothing of the host; use --copyin, or kiln run --bind',
+  chroot_scan: 'build with -N and take files out with --copyout',
+  compress_logs: 'compress the logs in the result directory',
+  rpmautospec: 'run it before the build, and give --spec and --sources',
+  rpkg_preprocessor: 'run it before the build, and give --spec and --sources',
+  pm_request: 'a build does not reach the host; require what it needs',
+  export_buildroot_image: 'kiln image export makes OCI images',
+  procenv: 'run it with --chroot',
+  showrc: 'run rpm --showrc with --chroot',
+  scm: 'get the sources first, then give --spec and --sources',
+};
+
+/** What a configuration asks for that is not done: each with its place and what to do instead. */
+export function leftOut(
+  options: ConfigOptions,
+  templates: Templates,
+  enabledPlugins: readonly string[] = [],
+): ConfigWarning[] {
+  const warnings: ConfigWarning[] = [];
+  const warn = (message: string, name: string) => {
+    warnings.push({ message, place: options.placeOf(name) });
+  };
+  for (const [name, instead] of Object.entries(LEFT_OUT)) {
+    if (isTrue(options.get(name))) warn(`${name} is left out: ${instead}`, name);
+  }
+  const placeOf = (plugin: string) =>
+    enabledPlugins.includes(plugin) ? undefined : options.placeOf('plugin_conf');
+  warnings.push(...leftOutPlugins(templates, placeOf));
+  for (const name of options.names()) {
+    if (KNOWN.has(name) || name in LEFT_OUT || options.placeOf(name) === undefined) continue;
+    if (/^(?:bootstrap_|dnf\d?_|yum_|microdnf_|system_)/.test(name)) continue;
+    if (!isUsedElsewhere(name, options))
+      warn(`${name} is left out: it is no option of mock's`, name);
+  }
+  return warnings;
+}
+
+/** Enabled plugins whose work is not done; `placeOf` says where each was enabled. */
+export function leftOutPlugins(
+  templates: Templates,
+  placeOf: (plugin: string) => ConfigWarning['place'],
+): ConfigWarning[] {
+  return activePlugins(templates).map((plugin) => ({
+    message: `the plugin ${plugin} is left out: ${PLUGINS_LEFT_OUT[plugin] ?? 'kiln has nothing like it'}`,
+    place: placeOf(plugin),
+  }));
+}
+
+/** Enabled plugins that would do something. */
+function activePlugins(templates: Templates): string[] {
+  const conf = templates.value('plugin_conf');
+  if (!isDict(conf)) return [];
+  const active: string[] = [];
+  for (const [key, enabled] of conf) {
+    const name = /^(.*)_enable$/.exec(key)?.[1];
+    if (name === undefined || OWN_WAY.has(name) || !isTrue(enabled)) continue;
+    if (name === 'sign' && signPlugin(templates) !== 'other') continue;
+    const settings = conf.get(`${name}_opts`);
+    // Enabled by default, they only do something when directories are named.
+    if (name === 'mount' || name === 'bind_mount') {
+      const dirs = isDict(settings) ? settings.get('dirs') : undefined;
+      if (!isList(dirs) || dirs.length === 0) continue;
+    }
+    active.push(name);
+  }
+  return active;
+}
+
+/** A name that is no option may be a variable of the configuration's own, used in a template. */
+function isUsedElsewhere(name: string, options: ConfigOptions): boolean {
+  const word = new RegExp(`\\{[{%][^}]*\\b${name.replace(/\W/g, '\\$&')}\\b`);
+  return options.names().some((other) => {
+    const value = options.get(other);
+    return other !== name && typeof value === 'string' && word.test(value);
+  });
+}

@@ -1,0 +1,204 @@
+import { fileURLToPath } from 'node:url';
+import { stripVTControlCharacters } from 'node:util';
+import { readUserFile } from '../../../host/files/user-file.ts';
+import type { RepositoryInput } from '../../../packages/repository/configuration.ts';
+import { booleanOption, type DnfConf, type DnfSection, listOption } from './dnf-conf.ts';
+import { matchesGlob } from './language/glob.ts';
+import { configError, type Place } from './language/problem.ts';
+
+/** What {@link readRepositories} needs beside the dnf.conf. */
+export interface RepositorySettings {
+  /** What `$releasever`, `$basearch`, `$arch` and the configuration's own dnf_vars stand for. */
+  readonly variables: ReadonlyMap<string, string>;
+  /** `--enablerepo` and `--disablerepo`, in their order; globs as dnf takes them. */
+  readonly switches: readonly RepositorySwitch[];
+  readonly place: Place | undefined;
+  readonly warn: (message: string) => void;
+}
+
+export interface RepositorySwitch {
+  readonly pattern: string;
+  readonly enabled: boolean;
+}
+
+/** Options that change nothing here: about downloading, logging, or what kiln always does. */
+const WITHOUT_EFFECT = new Set(
+  `name enabled type cachedir keepcache debuglevel errorlevel logfile reposdir retries obsoletes
+  assumeyes syslog_ident syslog_device mdpolicy best protected_packages user_agent
+  failovermethod countme timeout minrate throttle bandwidth ip_resolve
+  max_parallel_downloads deltarpm deltarpm_percentage zchunk fastestmirror skip_if_unavailable
+  enablegroups exactarch plugins strict bugtracker_url distroverpkg metadata_timer_sync
+  mirrorlist_expire http_caching clean_requirements_on_remove installonly_limit installonlypkgs
+  tsflags diskspacecheck history_record color color_list_installed_older group_package_types
+  system_cachedir persistdir varsdir log_size log_rotate`.split(/\s+/),
+);
+
+/** Options that are read below. */
+const READ = new Set(
+  `baseurl metalink mirrorlist gpgcheck repo_gpgcheck gpgkey priority cost exclude excludepkgs
+  includepkgs metadata_expire install_weak_deps module_hotfixes module_platform_id
+  module_obsoletes username password sslclientcert sslclientkey sslcacert sslverify`.split(/\s+/),
+);
+
+/**
+ * The repositories of a dnf.conf that are enabled, as an image recipe has them. What changes which
+ * packages are taken and cannot be had is an error, the rest a warning.
+ * @throws KilnError E_MOCK_CONFIG
+ */
+export function readRepositories(conf: DnfConf, settings: RepositorySettings): RepositoryInput[] {
+  warnOfOptions('main', conf.main, settings);
+  const repositories: RepositoryInput[] = [];
+  for (const [id, section] of conf.repositories) {
+    if (!isEnabled(id, section, settings)) continue;
+    warnOfOptions(id, section, settings);
+    repositories.push(readRepository(id, section, conf.main, settings));
+  }
+  const ids = [...conf.repositories.keys()];
+  for (const { pattern, enabled } of settings.switches) {
+    if (ids.some((id) => matchesGlob(id, pattern))) continue;
+    throw configError(
+      `no repository is called ${pattern} (--${enabled ? 'enable' : 'disable'}repo)`,
+      settings.place,
+      { hint: `there are: ${ids.join(', ')}` },
+    );
+  }
+  return repositories;
+}
+
+/** Ids of the repositories that `switches` enable and the configuration itself does not. */
+export function switchedOn(conf: DnfConf, switches: readonly RepositorySwitch[]): string[] {
+  return [...conf.repositories]
+    .filter(([id, section]) => isEnabled(id, section, { switches }))
+    .filter(([id, section]) => !isEnabled(id, section, { switches: [] }))
+    .map(([id]) => id);
+}
+
+function isEnabled(
+  id: string,
+  section: DnfSection,
+  settings: Pick<RepositorySettings, 'switches'>,
+): boolean {
+  const said = booleanOption(section.get('enabled')) ?? true;
+  return settings.switches.reduce(
+    (enabled, { pattern, enabled: wanted }) => (matchesGlob(id, pattern) ? wanted : enabled),
+    said,
+  );
+}
+
+function readRepository(
+  id: string,
+  section: DnfSection,
+  main: DnfSection,
+  settings: RepositorySettings,
+): RepositoryInput {
+  const fill = (text: string) => fillVariables(text, id, settings);
+  const option = (name: string) => {
+    const value = section.get(name) ?? main.get(name);
+    return value === undefined || value === '' ? undefined : value;
+  };
+  const [metalink, mirrorlist] = ['metalink', 'mirrorlist'].map((name) => section.get(name));
+  const urls = listOption(section.get('baseurl')).map(fill);
+  const source = metalink
+    ? { metalink: fill(metalink) }
+    : mirrorlist
+      ? mirrorListSource(fill(mirrorlist), id, settings)
+      : { baseurl: urls.map((url) => (url.startsWith('/') ? `file://${url}` : url)) };
+  const exclude = [...lists(main, EXCLUDES), ...lists(section, EXCLUDES)].map(fill);
+  const include = lists(section, ['includepkgs']).map(fill);
+  const keys = listOption(option('gpgkey')).map(fill);
+  const hotfixes = booleanOption(option('module_hotfixes'));
+  const priority = integer(option('priority'));
+  const cost = integer(option('cost'));
+  const expire = metadataExpire(option('metadata_expire'));
+  return {
+    id,
+    ...(section.get('name') ? { name: stripVTControlCharacters(fill(section.get('name')!)) } : {}),
+    ...source,
+    gpgcheck: booleanOption(option('gpgcheck')) ?? false,
+    repo_gpgcheck: booleanOption(option('repo_gpgcheck')) ?? false,
+    ...(keys.length > 0 ? { gpgkey: keys } : {}),
+    ...(priority === undefined ? {} : { priority }),
+    ...(cost === undefined ? {} : { cost }),
+    ...(exclude.length > 0 ? { excludepkgs: exclude } : {}),
+    ...(include.length > 0 ? { includepkgs: include } : {}),
+    ...(hotfixes === true ? { module_hotfixes: true } : {}),
+    ...readAccess(option, fill),
+    ...(expire === undefined ? {} : { metadata_expire: expire }),
+  };
+}
+
+/** Bytes of a mirrorlist on this machine. */
+const MIRRORLIST_LIMIT = 1024 * 1024;
+
+/** dnf reads a mirrorlist that is a path from the disk; its lines are the URLs. */
+function mirrorListSource(
+  written: string,
+  id: string,
+  { place }: RepositorySettings,
+): Pick<RepositoryInput, 'mirrorlist' | 'baseurl'> {
+  const path = written.startsWith('file://') ? fileURLToPath(written) : written;
+  if (!path.startsWith('/')) return { mirrorlist: written };
+  let text: string;
+  try {
+    text = readUserFile(path, MIRRORLIST_LIMIT).toString('utf8');
+  } catch (cause) {
+    throw configError(`repository ${id}: cannot read the mirrorlist ${path}`, place, { cause });
+  }
+  const urls = text.split('\n').map((line) => line.trim());
+  const baseurl = urls.filter((line) => line !== '' && !line.startsWith('#'));
+  if (baseurl.length > 0) return { baseurl };
+  throw configError(`repository ${id}: the mirrorlist ${path} has no URL`, place);
+}
+
+const ACCESS = ['username', 'password', 'sslclientcert', 'sslclientkey', 'sslcacert'] as const;
+
+/** How to log in: what dnf.conf says, as a recipe says it. */
+function readAccess(
+  option: (name: string) => string | undefined,
+  fill: (text: string) => string,
+): Partial<RepositoryInput> {
+  const given = ACCESS.map((name) => [name, option(name)] as const);
+  const known = given.flatMap(([name, value]) =>
+    // A password is what it is.
+    value === undefined ? [] : [[name, name === 'password' ? value : fill(value)]],
+  );
+  const sslverify = booleanOption(option('sslverify')) === false ? { sslverify: false } : {};
+  return { ...Object.fromEntries(known), ...sslverify };
+}
+
+const EXCLUDES = ['exclude', 'excludepkgs'];
+
+function lists(section: DnfSection, names: readonly string[]): string[] {
+  return names.flatMap((name) => listOption(section.get(name)));
+}
+
+function integer(value: string | undefined): number | undefined {
+  return value !== undefined && /^\d+$/.test(value) ? Number(value) : undefined;
+}
+
+/** dnf: seconds, or with a unit; `-1` and `never` are never. Ten years will do. */
+function metadataExpire(value: string | undefined): number | string | undefined {
+  if (value === undefined) return undefined;
+  if (value === '-1' || value === 'never') return 10 * 365 * 24 * 3600;
+  return /^\d+$/.test(value) ? Number(value) : value;
+}
+
+function fillVariables(text: string, id: string, settings: RepositorySettings): string {
+  return text.replace(/\$(?:\{(\w+)\}|(\w+))/g, (whole, braced?: string, bare?: string) => {
+    const value = settings.variables.get(braced ?? bare ?? '');
+    if (value !== undefined) return value;
+    throw configError(`repository ${id}: ${whole} has no value`, settings.place, {
+      hint: "config_opts['dnf_vars'] gives names a value, config_opts['releasever'] $releasever",
+    });
+  });
+}
+
+function warnOfOptions(id: string, section: DnfSection, settings: RepositorySettings): void {
+  for (const [name, value] of section) {
+    if (READ.has(name) || WITHOUT_EFFECT.has(name) || value === '') continue;
+    settings.warn(`[${id}] ${name}=${value} is left out: kiln does not know this option of dnf`);
+  }
+  if (booleanOption(section.get('skip_if_unavailable')) === true) {
+    settings.warn(`[${id}] skip_if_unavailable is left out: what is configured must be there`);
+  }
+}

@@ -1,0 +1,208 @@
+/**
+ * A secret key out of a home of gpg's, without anything of that home but its keys: its gpg.conf can
+ * name programs for gpg to start, its gpg-agent.conf too.
+ */
+import {
+  chownSync,
+  closeSync,
+  constants,
+  fstatSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  writeFileSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import { KilnError } from '../../errors.ts';
+import { hasErrno } from '../../host/calls/libc.ts';
+import {
+  openat2,
+  openDirectory,
+  RESOLVE_BENEATH,
+  RESOLVE_NO_SYMLINKS,
+} from '../../host/files/at.ts';
+import { removeTreeNow } from '../../host/files/remove-tree.ts';
+import { runTool } from '../../host/process/child-process.ts';
+
+/** Which key, and what opens it. */
+export interface KeyExport {
+  /** As gpg finds it. */
+  readonly name: string;
+  /** gpg's home, absolute. */
+  readonly home: string;
+  readonly passphrase: string | undefined;
+}
+
+/** Where public keys are, by the version of gpg that wrote them; `secring.gpg`: secret ones of gpg 1. */
+const RINGS = ['pubring.kbx', 'pubring.gpg', 'secring.gpg'];
+
+/** The keyring of gpg's keyboxd, where common.conf says that it is used. */
+const DATABASE = { folder: 'public-keys.d', file: 'pubring.db' };
+
+/** Secret keys of gpg 2, a file for each. */
+const SECRET = { folder: 'private-keys-v1.d', file: /^[0-9A-F]{40}\.key$/ };
+
+/** Bytes of a keyring, of one secret key, and of common.conf; secret keys. */
+const MAX_RING = 256 * 2 ** 20;
+const MAX_SECRET = 2 ** 20;
+const MAX_CONF = 64 * 1024;
+const MAX_SECRETS = 4096;
+
+/** Exporting takes a second; an agent that waits for somebody must not be waited for. */
+const PATIENCE_MS = 60_000;
+
+/** Of the ids that are kept for confined children (src/host/confine/launch.ts), one that nothing else has. */
+const GPG_ID = 1879048192 + 65532;
+
+const READ = {
+  flags: constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOFOLLOW,
+  resolve: RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
+};
+
+const ENVIRONMENT = { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', LC_ALL: 'C.UTF-8' };
+
+/**
+ * Has gpg export a secret key. gpg runs without rights and without a network, in a home that kiln
+ * made and that has copies of the keyrings only: no configuration, no socket, no program.
+ * @returns the armored key
+ * @throws KilnError E_SIGN_KEY
+ */
+export async function exportSecretKey(wanted: KeyExport): Promise<string> {
+  // In memory: these are secret keys.
+  const home = mkdtempSync('/dev/shm/kiln-gpg-');
+  try {
+    copyKeys(wanted.home, home);
+    return await runGpg(wanted, home);
+  } finally {
+    removeTreeNow(home);
+  }
+}
+
+async function runGpg({ name, passphrase, ...wanted }: KeyExport, home: string): Promise<string> {
+  const gpg = [
+    ...['gpg', '--no-options', '--homedir', home, '--batch', '--armor'],
+    ...(passphrase === undefined
+      ? ['--pinentry-mode', 'error']
+      : ['--pinentry-mode', 'loopback', '--passphrase-fd', '0']),
+    ...['--export-secret-keys', '--', name],
+  ];
+  const [program, ...args] = [...confinement(), ...gpg] as [string, ...string[]];
+  const { stdout, failure = '' } = await runTool(program, args, {
+    cwd: '/',
+    env: { ...ENVIRONMENT, HOME: home },
+    timeout: PATIENCE_MS,
+    ...(passphrase === undefined ? {} : { input: passphrase }),
+  });
+  if (failure === '' && stdout.includes('PRIVATE KEY')) return `${stdout}\n`;
+  throw new KilnError('E_SIGN_KEY', `gpg has no secret key called ${name} for the plugin sign`, {
+    cause: new Error(failure),
+    hint: `\`gpg --homedir ${wanted.home} --list-secret-keys\` lists them; KILN_SIGN_PASSPHRASE opens one with a passphrase`,
+  });
+}
+
+/** What stands before gpg: its agent, which it starts, ends with it. */
+function confinement(): string[] {
+  if (process.geteuid?.() !== 0) return [];
+  return [
+    ...['unshare', '--mount', '--pid', '--net', '--ipc', '--mount-proc'],
+    ...['--fork', '--kill-child=KILL', '--'],
+    ...['setpriv', `--reuid=${GPG_ID}`, `--regid=${GPG_ID}`, '--clear-groups', '--no-new-privs'],
+    ...['--inh-caps=-all', '--bounding-set=-all', '--'],
+  ];
+}
+
+function copyKeys(source: string, target: string): void {
+  const own = process.geteuid?.() === 0;
+  const give = (path: string) => {
+    if (own) chownSync(path, GPG_ID, GPG_ID);
+  };
+  const put = (path: string, bytes: Buffer | string) => {
+    writeFileSync(join(target, path), bytes, { flag: 'wx', mode: 0o600 });
+    give(join(target, path));
+  };
+  const folder = (name: string) => {
+    mkdirSync(join(target, name), { mode: 0o700 });
+    give(join(target, name));
+  };
+  const from = openHome(source);
+  try {
+    for (const name of RINGS) {
+      const bytes = readBeneath(from, name, MAX_RING);
+      if (bytes !== undefined) put(name, bytes);
+    }
+    const database = readBeneath(from, `${DATABASE.folder}/${DATABASE.file}`, MAX_RING);
+    const common = readBeneath(from, 'common.conf', MAX_CONF)?.toString('latin1') ?? '';
+    if (database !== undefined && /^\s*use-keyboxd\s*$/m.test(common)) {
+      folder(DATABASE.folder);
+      put(`${DATABASE.folder}/${DATABASE.file}`, database);
+      put('common.conf', 'use-keyboxd\n');
+    }
+    folder(SECRET.folder);
+    for (const name of secretKeys(from)) {
+      const path = `${SECRET.folder}/${name}`;
+      const bytes = readBeneath(from, path, MAX_SECRET);
+      if (bytes !== undefined) put(path, bytes);
+    }
+    give(target);
+  } finally {
+    closeSync(from);
+  }
+}
+
+function openHome(path: string): number {
+  try {
+    return openSync(path, constants.O_RDONLY | constants.O_DIRECTORY);
+  } catch (cause) {
+    throw new KilnError(
+      'E_SIGN_KEY',
+      `${path}, the home of gpg for the plugin sign, cannot be read`,
+      {
+        cause,
+        hint: '%_gpg_path, or GNUPGHOME, names the folder that holds pubring.kbx and private-keys-v1.d',
+      },
+    );
+  }
+}
+
+/** Names of the secret keys; links and other files in their folder are none. */
+function secretKeys(home: number): string[] {
+  let folder: number;
+  try {
+    folder = openDirectory(home, SECRET.folder);
+  } catch (error) {
+    if (hasErrno(error, 'ENOENT', 'ENOTDIR', 'ELOOP')) return [];
+    throw error;
+  }
+  try {
+    const names = readdirSync(`/proc/self/fd/${folder}`).filter((name) => SECRET.file.test(name));
+    if (names.length <= MAX_SECRETS) return names;
+  } finally {
+    closeSync(folder);
+  }
+  throw new KilnError('E_SIGN_KEY', `${SECRET.folder} holds more than ${MAX_SECRETS} keys`, {
+    hint: 'use a home of gpg for this key alone: %_gpg_path',
+  });
+}
+
+/** A plain file of the home, if it is there; a link is not followed. */
+function readBeneath(home: number, path: string, limit: number): Buffer | undefined {
+  let fd: number;
+  try {
+    fd = openat2(home, path, READ);
+  } catch (error) {
+    if (hasErrno(error, 'ENOENT', 'ENOTDIR', 'ELOOP', 'ENXIO')) return undefined;
+    throw error;
+  }
+  try {
+    const stats = fstatSync(fd);
+    if (!stats.isFile()) return undefined;
+    if (stats.size <= limit) return readFileSync(fd);
+  } finally {
+    closeSync(fd);
+  }
+  throw new KilnError('E_SIGN_KEY', `${path} in the home of gpg is larger than ${limit} bytes`, {
+    hint: 'use a home of gpg for this key alone: %_gpg_path',
+  });
+}

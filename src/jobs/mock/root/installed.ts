@@ -1,0 +1,38 @@
+import { KilnError } from '../../../errors.ts';
+import type { RootSandbox } from './root-sandbox.ts';
+
+/** A package as the root's own rpm database has it. */
+export interface InstalledPackage {
+  readonly name: string;
+  readonly arch: string;
+  /** name-[epoch:]version-release.arch, epoch 0 left out. */
+  readonly nevra: string;
+}
+
+/** Lines of rpm's answer: name, epoch, version, release, architecture. */
+const FORMAT = '%{name}\t%{epochnum}\t%{version}\t%{release}\t%{arch}\n';
+
+/**
+ * Asks the root's own rpm what is installed; keys are no packages.
+ * @throws KilnError E_MOCK_PACKAGES when there is no rpm, or it fails.
+ */
+export async function installedPackages(
+  sandbox: RootSandbox,
+  signal?: AbortSignal,
+): Promise<InstalledPackage[]> {
+  const argv = ['rpm', '-qa', '--qf', FORMAT];
+  const { exitCode, stdout, output } = await sandbox.capture(argv, { signal });
+  if (exitCode !== 0) {
+    throw new KilnError('E_MOCK_PACKAGES', `rpm cannot list what is installed: ${output.trim()}`, {
+      hint: '`kiln-mock --clean` removes the root; the next call makes it anew',
+    });
+  }
+  const packages: InstalledPackage[] = [];
+  for (const line of stdout.split('\n')) {
+    const [name, epoch, version, release, arch] = line.split('\t');
+    if (name === undefined || arch === undefined || name === 'gpg-pubkey') continue;
+    const prefix = epoch === '0' ? '' : `${epoch}:`;
+    packages.push({ name, arch, nevra: `${name}-${prefix}${version}-${release}.${arch}` });
+  }
+  return packages;
+}

@@ -1,0 +1,57 @@
+import { existsSync, realpathSync } from 'node:fs';
+import { readdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { KilnError } from '../../../errors.ts';
+import type { Repository } from '../../../packages/repository/configuration.ts';
+import { localRepository } from '../../../packages/repository/local-repository.ts';
+import type { PooledPackage } from '../../../packages/repository/publish/pool.ts';
+import { publishRepository } from '../../../packages/repository/publish/snapshot.ts';
+import type { MockRoot } from './root.ts';
+
+/**
+ * Packages of a root that its own repositories do not have: given as files, or taken from an
+ * `--addrepo`. They are kept with the root, so that what needs them later can be solved.
+ */
+function directoryOf(root: MockRoot): string {
+  return join(root.directory, 'local');
+}
+
+/** The repository of a root's own packages; undefined when it has none. */
+export function ownRepository(root: MockRoot): Repository | undefined {
+  const current = join(directoryOf(root), 'current');
+  if (!existsSync(current)) return undefined;
+  return localRepository('kiln-mock-root', realpathSync(current));
+}
+
+/**
+ * Adds package files to a root's own repository; one that is there already is replaced.
+ * @returns what is in it now.
+ * @throws what {@link publishRepository} throws for files that are no packages.
+ */
+export async function addOwnPackages(
+  root: MockRoot,
+  files: readonly string[],
+  signal?: AbortSignal,
+): Promise<readonly PooledPackage[]> {
+  const directory = directoryOf(root);
+  const current = join(directory, 'current');
+  const names = (await readdir(current).catch(() => [])).filter((name) => name.endsWith('.rpm'));
+  const publish = async (without: ReadonlySet<string>) => {
+    const before = names.filter((name) => !without.has(name)).map((name) => join(current, name));
+    const all = [...before, ...files].map((path) => ({ path }));
+    await using snapshot = await publishRepository(directory, all, { signal });
+    return snapshot.packages;
+  };
+  const without = new Set<string>();
+  for (;;) {
+    try {
+      return await publish(without);
+    } catch (error) {
+      const location = error instanceof KilnError ? error.details?.location : undefined;
+      if (typeof location !== 'string' || !names.includes(location) || without.has(location)) {
+        throw error;
+      }
+      without.add(location);
+    }
+  }
+}

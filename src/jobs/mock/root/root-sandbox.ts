@@ -1,0 +1,136 @@
+import { type CommandPlan, planSandbox } from '../../../sandbox/door/plan.ts';
+import {
+  type CommandIo,
+  type CommandStdio,
+  PlannedSandbox,
+  type RunningCommand,
+} from '../../../sandbox/door/planned-sandbox.ts';
+import type { CommandEnd } from '../../../sandbox/door/supervise.ts';
+import { commandUser } from '../../../sandbox/door/user.ts';
+import {
+  ROOT_CAPABILITIES,
+  TRANSACTION_CAPABILITIES,
+} from '../../../sandbox/policy/capabilities.ts';
+import type { Bind } from '../../../sandbox/policy/specification.ts';
+import type { MockRoot } from './root.ts';
+
+/** How a sandbox on a root is set up. */
+export interface RootSandboxOptions {
+  readonly network?: boolean | undefined;
+  readonly hostname?: string | undefined;
+  readonly binds?: readonly Bind[];
+  /** What `kiln ps` shows. */
+  readonly command: readonly string[];
+}
+
+/** How a command is started in it. */
+export interface RootCommand {
+  /** NAME or UID:GID; root unless given. */
+  readonly user?: string | undefined;
+  readonly workdir?: string | undefined;
+  readonly env?: Readonly<Record<string, string>>;
+  /** With the rights of a package's scripts instead of those of a root shell. */
+  readonly transaction?: boolean;
+}
+
+/** What `kiln ps` shows of a sandbox on a root: the root's name is the second word. */
+export function rootCommand(root: string, command: readonly string[]): readonly string[] {
+  return ['kiln-mock', root, ...command];
+}
+
+/** Whether a sandbox is one on this root, by what `kiln ps` shows of it. */
+export function runsInRoot(command: readonly string[] | undefined, root: string): boolean {
+  return command?.[0] === 'kiln-mock' && command[1] === root;
+}
+
+/** Bytes that a captured command may write: the names of 100,000 packages. */
+const CAPTURE_LIMIT = 8 * 1024 * 1024;
+
+/** What a captured command wrote. */
+export interface Captured extends CommandEnd {
+  readonly stdout: string;
+  /** Both outputs, in the order they came. */
+  readonly output: string;
+}
+
+/**
+ * A sandbox whose root is a persistent root: what is changed in it stays. Its owners are the sandbox's own
+ * ids, which another sandbox maps to another range of the host's.
+ */
+export class RootSandbox implements AsyncDisposable {
+  readonly root: MockRoot;
+  readonly sandbox: PlannedSandbox;
+  #closed = false;
+
+  private constructor(root: MockRoot, sandbox: PlannedSandbox) {
+    this.root = root;
+    this.sandbox = sandbox;
+  }
+
+  /** Throws what opening a sandbox throws. */
+  static async open(root: MockRoot, options: RootSandboxOptions): Promise<RootSandbox> {
+    const { image, engine } = root;
+    await root.note({ inUse: true });
+    const owner = { uid: 0, gid: 0 };
+    const { environment } = image.manifest;
+    const plan = planSandbox(
+      {
+        network: options.network === true ? 'host' : 'private',
+        binds: options.binds ?? [],
+        // A root's /tmp and /var/tmp are its own, and stay.
+        privateTmp: false,
+        ...{ volumes: [], allowHostWrite: false, namespaces: 0, nested: false, boot: false },
+        ...{ label: { kind: 'auto' }, allowMissing: engine.allowMissing(), egress: undefined },
+        ...{ scratch: root.scratch, hostname: options.hostname ?? 'mock' },
+        ...{ owner, caller: owner, shownAs: rootCommand(root.name, options.command) },
+        outlives: false,
+      },
+      { tree: image.tree, id: image.manifest.id, environment },
+    );
+    return new RootSandbox(root, await PlannedSandbox.open(engine, plan));
+  }
+
+  /** Starts a command. Throws what {@link PlannedSandbox.start} throws, E_NO_USER. */
+  async start(
+    argv: readonly string[],
+    command: RootCommand,
+    stdio: CommandStdio,
+  ): Promise<RunningCommand> {
+    return await this.sandbox.start(this.#plan(argv, command), stdio);
+  }
+
+  /** Runs a command to its end and keeps what it writes, up to {@link CAPTURE_LIMIT}. */
+  async capture(
+    argv: readonly string[],
+    { input, signal, onOutput, ...command }: RootCommand & CommandIo = {},
+  ): Promise<Captured> {
+    const end = await this.sandbox.execute(this.#plan(argv, command), {
+      ...{ input, signal, onOutput },
+      ...{ keep: CAPTURE_LIMIT, capture: CAPTURE_LIMIT },
+    });
+    return { ...end, stdout: end.stdout.toString('utf8'), output: end.output.text() };
+  }
+
+  #plan(
+    argv: readonly string[],
+    { user: wanted = '0:0', workdir = '/', env = {}, transaction = false }: RootCommand,
+  ): CommandPlan {
+    const user = commandUser(this.root.image.manifest, wanted);
+    const rights = transaction ? TRANSACTION_CAPABILITIES : ROOT_CAPABILITIES;
+    const capabilities = user.uid === 0 ? rights : [];
+    const policy = { user: user.spec, capabilities, seccomp: 'default-on-disk' };
+    return { argv, env, workdir, policy, time: {}, leftovers: 'ended' };
+  }
+
+  /** Ends the sandbox; does nothing the second time. */
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    await this.sandbox.close();
+    await this.root.note({ inUse: false });
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+}

@@ -1,0 +1,117 @@
+/** `$host`: commands of a recipe that the caller lets run on the host. */
+import { once } from 'node:events';
+import type { Writable } from 'node:stream';
+import type { UserIds } from '../../host/process/acting-as.ts';
+import { startProgram } from '../../host/process/child-process.ts';
+import { withCallersUmask } from '../../host/process/own-umask.ts';
+import { shellWord } from '../../shell-words.ts';
+import { boundsOfClient } from '../../users/client-process.ts';
+import type { CommandProcess } from './relayed-command.ts';
+import type { HostShell } from './request.ts';
+
+type Started = ReturnType<typeof startProgram>;
+
+interface ShellOptions {
+  /** Absolute. */
+  readonly cwd: string;
+  /** The caller's variables. */
+  readonly environment: Readonly<Record<string, string>>;
+}
+
+/** Of a caller who is root: commands are the caller's, with sudo those of the one who called it. */
+export function callerShell(
+  { uid, gid }: { readonly uid: number; readonly gid: number },
+  { cwd: start, environment }: ShellOptions,
+): HostShell {
+  return {
+    cwd: start,
+    start: async ({ argv, cwd, env }) => {
+      const command = startProgram(
+        'setpriv',
+        ['--pdeathsig', 'KILL', '--', ...withCallersUmask(argv)],
+        {
+          cwd,
+          env: { ...environment, ...env },
+          stdio: ['pipe', 'pipe', 'pipe'],
+          detached: true,
+          ...(process.geteuid?.() === 0 ? { uid, gid } : {}),
+        },
+      );
+      return await running(command);
+    },
+  };
+}
+
+/** As root, in words that only kiln wrote: takes the bounds of another process, and then what is behind them. */
+const TAKE_BOUNDS =
+  'echo "$1" >/proc/self/oom_score_adj && shift && while [ "$1" != -- ]; do echo $$ >"$1" || exit 126; shift; done && shift && exec "$@"';
+
+/** As the user: the variables come by descriptor 3, so that no program of root's has them, and `ps` shows none. */
+const AS_USER = 'eval "$(cat <&3)"; exec 3<&-; cd -- "$0" && exec "$@"';
+
+const NAME = /^[A-Za-z_][A-Za-z0-9_]*$/;
+
+/**
+ * Of a user who is not root: commands have the user's ids and groups, no way to other rights, the bounds of the
+ * process that called kiln, and the variables given here. Where they start is for the user's rights to say.
+ */
+export function userShell(
+  user: UserIds & { readonly pid: number },
+  { cwd: start, environment }: ShellOptions,
+): HostShell {
+  return {
+    cwd: start,
+    start: async ({ argv, cwd, env }) => {
+      const { cgroups, limits, oomScore } = boundsOfClient(user);
+      const { uid, gid, groups } = user;
+      const rights = [
+        ...['setpriv', `--reuid=${uid}`, `--regid=${gid}`],
+        groups.length === 0 ? '--clear-groups' : `--groups=${groups.join()}`,
+        ...['--no-new-privs', '--bounding-set=-all', '--inh-caps=-all', '--pdeathsig=KILL'],
+      ];
+      const own = ['/bin/sh', '-c', AS_USER, cwd, ...withCallersUmask(argv)];
+      const bounded = ['prlimit', ...limits, '--', ...rights, '--', ...own];
+      const words = ['-c', TAKE_BOUNDS, 'kiln', oomScore, ...cgroups, '--', ...bounded];
+      const command = startProgram('/bin/sh', words, {
+        cwd: '/',
+        env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin' },
+        stdio: ['pipe', 'pipe', 'pipe', 'pipe'],
+        detached: true,
+      });
+      const variables = command.stdio[3] as Writable;
+      variables.on('error', () => variables.destroy());
+      variables.end(exports({ ...environment, ...env }));
+      return await running(command);
+    },
+  };
+}
+
+/** Words for a shell that set these variables. Others than a shell can have are left out. */
+function exports(variables: Readonly<Record<string, string>>): string {
+  return Object.entries(variables)
+    .filter(([name]) => NAME.test(name))
+    .map(([name, value]) => `export ${name}=${shellWord(value)}\n`)
+    .join('');
+}
+
+async function running(command: Started): Promise<CommandProcess> {
+  await once(command, 'spawn');
+  const { stdin, stdout, stderr, pid } = command;
+  if (stdin === null || stdout === null || stderr === null) throw new TypeError('no pipes');
+  stdin.on('error', () => stdin.destroy());
+  return {
+    stdin,
+    stdout,
+    stderr,
+    kill: (signal) => {
+      if (pid === undefined || command.exitCode !== null || command.signalCode !== null)
+        return false;
+      try {
+        return process.kill(-pid, signal);
+      } catch {
+        return command.kill(signal as NodeJS.Signals | number);
+      }
+    },
+    once: command.once.bind(command) as CommandProcess['once'],
+  };
+}

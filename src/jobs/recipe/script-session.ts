@@ -1,0 +1,247 @@
+/** kiln's side of a TypeScript recipe: starts the child that runs it and does what it asks for. */
+import { closeSync } from 'node:fs';
+import { Socket } from 'node:net';
+import { basename } from 'node:path';
+import { KilnError } from '../../errors.ts';
+import { createPipe } from '../../host/calls/descriptor.ts';
+import { encodeFrame } from '../../host/confine/frame.ts';
+import { runConfined } from '../../host/confine/run.ts';
+import { awaitedLater, deferred } from '../../promise.ts';
+import type { RecipeFolder } from '../../recipe/folder.ts';
+import { type CommandProcess, RelayedCommand } from './relayed-command.ts';
+import {
+  type ChildMessage,
+  childMessageSchema,
+  type FileAnswer,
+  type ParentMessage,
+  type ScriptInput,
+  type SpawnMessage,
+  type StepFailure,
+} from './script-protocol.ts';
+import { readModule } from './sources.ts';
+
+/** Commands of one recipe at a time; the init of a sandbox has room for 256. */
+const MAX_COMMANDS = 200;
+
+/** Bytes of one message of a recipe's: a command's arguments and environment (Linux: 2 MiB), quoted. */
+const LONGEST_MESSAGE = 16 * 2 ** 20;
+
+/**
+ * Bytes that may wait for a recipe to read them. Output of its commands waits in their pipes; what
+ * still adds up is an answer to each thing it asks for. A recipe that works reads it.
+ */
+const MAX_UNREAD = 32 * 2 ** 20;
+/** Of files it asked for: it waits for one before it asks for the next, and none has more than 1 MiB. */
+const MAX_UNREAD_FILES = 4 * 2 ** 20;
+
+/** A recipe waits for its commands; what it computes itself is little. Seconds. */
+const CPU_SECONDS = 3600;
+
+/** Time-outs of the build end a recipe earlier; this one is for what they overlook. */
+const WALL_MS = 7 * 24 * 3600 * 1000;
+
+export interface ScriptOptions {
+  /** The recipe, absolute. */
+  readonly path: string;
+  readonly folder: RecipeFolder;
+  readonly parameters: Readonly<Record<string, string>>;
+  /** Where `$host` runs commands; undefined: it may not. */
+  readonly hostCwd: string | undefined;
+  readonly signal: AbortSignal;
+  /** What the recipe prints, and what zx says of its commands. */
+  readonly onLog: (chunk: Buffer) => void;
+}
+
+export type StartCommand = (message: SpawnMessage) => Promise<CommandProcess>;
+
+type StepMessage = Omit<Extract<ParentMessage, { type: 'step' }>, 'type'>;
+
+/** A recipe that has been loaded, or is about to be. Dispose of it: its process ends then. */
+export class ScriptSession implements AsyncDisposable {
+  /** What the recipe exports, its functions replaced by marks. Rejects with E_RECIPE_SCRIPT. */
+  readonly recipe: Promise<unknown>;
+  readonly #options: ScriptOptions;
+  readonly #stop = new AbortController();
+  readonly #messages: Socket;
+  readonly #answers: Socket;
+  readonly #commands = new Map<number, RelayedCommand>();
+  readonly #ended: Promise<void>;
+  readonly #loaded = deferred<unknown>();
+  #step: PromiseWithResolvers<StepFailure | undefined> | undefined;
+  #start: StartCommand | undefined;
+  #failure: unknown;
+
+  constructor(options: ScriptOptions) {
+    this.#options = options;
+    this.recipe = this.#loaded.promise;
+    const [messages, answers] = [createPipe(0), createPipe(0)];
+    this.#messages = writer(messages.write);
+    this.#answers = writer(answers.write);
+    const input: ScriptInput = {
+      entry: basename(options.path),
+      parameters: options.parameters,
+      hostCwd: options.hostCwd,
+    };
+    const readers = [messages.read, answers.read];
+    const child = runConfined<ChildMessage>({
+      task: 'recipe-script',
+      input,
+      fds: readers,
+      longestMessage: LONGEST_MESSAGE,
+      limits: { cpuSeconds: CPU_SECONDS, wallMs: WALL_MS, fileSize: 0 },
+      signal: AbortSignal.any([options.signal, this.#stop.signal]),
+      validate: (value) => childMessageSchema.parse(value),
+    });
+    this.#ended = awaitedLater(
+      this.#obey(child).finally(() => {
+        for (const fd of readers) closeSync(fd);
+      }),
+    );
+  }
+
+  /**
+   * Runs the function of one step; commands it wants go to `start`. Resolves with how it failed, if
+   * it did. Throws E_RECIPE_SCRIPT when the recipe's process is gone; the signal's reason.
+   */
+  async runStep(step: StepMessage, start: StartCommand): Promise<StepFailure | undefined> {
+    if (this.#failure !== undefined) throw this.#failure;
+    this.#step = deferred();
+    this.#start = start;
+    this.#send({ type: 'step', ...step });
+    try {
+      return await this.#step.promise;
+    } finally {
+      this.#step = undefined;
+      this.#start = undefined;
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#stop.abort(new KilnError('E_RECIPE_SCRIPT', 'the recipe is over'));
+    await this.#ended;
+    for (const command of this.#commands.values()) command.abandon();
+    this.#messages.destroy();
+    this.#answers.destroy();
+  }
+
+  async #obey(child: AsyncGenerator<ChildMessage, void, undefined>): Promise<void> {
+    try {
+      for await (const message of child) this.#receive(message);
+      this.#fail(
+        new KilnError('E_RECIPE_SCRIPT', `${this.#options.path} ended before its steps did`, {
+          hint: 'a recipe must not call process.exit(), and must await its commands',
+        }),
+      );
+    } catch (error) {
+      this.#fail(this.#explain(error));
+    }
+  }
+
+  #receive(message: ChildMessage): void {
+    switch (message.type) {
+      case 'recipe':
+        this.#loaded.resolve(message.value);
+        break;
+      case 'read':
+        this.#answers.write(encodeFrame(this.#read(message.path)));
+        if (this.#answers.writableLength > MAX_UNREAD_FILES) throw this.#unread();
+        break;
+      case 'spawn':
+        this.#spawn(message);
+        break;
+      case 'stdin':
+        this.#commands.get(message.id)?.feed(Buffer.from(message.data, 'base64'));
+        break;
+      case 'stdin-end':
+        this.#commands.get(message.id)?.endInput();
+        break;
+      case 'kill':
+        this.#commands.get(message.id)?.kill(message.signal);
+        break;
+      case 'log':
+        this.#options.onLog(Buffer.from(message.data, 'base64'));
+        break;
+      case 'step-done':
+        this.#step?.resolve(message.failure);
+        break;
+    }
+  }
+
+  #read(path: string): FileAnswer {
+    try {
+      return { content: readModule(this.#options.folder, path) };
+    } catch (error) {
+      return { problem: error instanceof Error ? error.message : String(error) };
+    }
+  }
+
+  #spawn(message: SpawnMessage): void {
+    const { id } = message;
+    const start = this.#start;
+    if (this.#commands.has(id)) {
+      throw new KilnError('E_CONFINE_PROTOCOL', `the recipe starts command ${id} twice`);
+    }
+    // The recipe's process may send what it likes: what it may do is decided here.
+    const problem =
+      message.where === 'host' && this.#options.hostCwd === undefined
+        ? '$host is not allowed: kiln build --allow-host allows it'
+        : this.#commands.size >= MAX_COMMANDS
+          ? `more than ${MAX_COMMANDS} commands at once`
+          : undefined;
+    if (start === undefined || problem !== undefined) {
+      const why = problem ?? 'commands can be run in steps only';
+      this.#send({ type: 'failed', id, message: why });
+      return;
+    }
+    const command = new RelayedCommand(id, start(message), {
+      send: (answer) => this.#send(answer),
+      whenWritable: (then) => this.#messages.once('drain', then),
+    });
+    this.#commands.set(id, command);
+    const forget = () => this.#commands.delete(id);
+    command.over.then(forget, forget);
+  }
+
+  /** False when the child has much to read already: wait for the pipe to drain. */
+  #send(message: ParentMessage): boolean {
+    if (this.#messages.destroyed) return true;
+    const writable = this.#messages.write(encodeFrame(message));
+    if (this.#messages.writableLength > MAX_UNREAD) {
+      // Whatever comes of what waits: nobody is there to hear it.
+      this.#messages.destroy();
+      this.#stop.abort(this.#unread());
+    }
+    return writable;
+  }
+
+  #unread(): KilnError {
+    return new KilnError('E_RECIPE_SCRIPT', `${this.#options.path} does not read kiln's answers`, {
+      hint: 'it was ended, before its unread answers fill the memory; a recipe that uses zx reads them',
+    });
+  }
+
+  #fail(error: unknown): void {
+    this.#failure ??= error;
+    this.#loaded.reject(error);
+    this.#step?.reject(error);
+  }
+
+  #explain(error: unknown): unknown {
+    if (!(error instanceof KilnError)) return error;
+    if (error.code === 'E_CONFINE_DIED') {
+      return new KilnError('E_RECIPE_SCRIPT', `${this.#options.path} died`, {
+        cause: error,
+        hint: 'it called process.exit(), or needed more memory or processor time than a recipe may have',
+      });
+    }
+    return error;
+  }
+}
+
+function writer(fd: number): Socket {
+  const socket = new Socket({ fd, readable: false, writable: true });
+  socket.setMaxListeners(0);
+  // A child that is gone says so through its other pipe.
+  socket.on('error', () => socket.destroy());
+  return socket;
+}

@@ -1,0 +1,277 @@
+/** The sources of a recipe: on this machine, and what their digests say, before anything runs. */
+
+import { randomUUID } from 'node:crypto';
+import { createReadStream, createWriteStream, fstatSync, readFileSync } from 'node:fs';
+import { mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import type { Readable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import { KilnError } from '../../errors.ts';
+import { closing } from '../../host/calls/descriptor.ts';
+import { openUserFile } from '../../host/files/user-file.ts';
+import type { StatePaths } from '../../host/state/paths.ts';
+import { Cache, digestFile } from '../../packages/repository/cache.ts';
+import { downloadObject } from '../../packages/repository/transport/download.ts';
+import { Mirrors } from '../../packages/repository/transport/mirrors.ts';
+import type { OnProgress } from '../../packages/repository/transport/progress.ts';
+import { defaultTransfer } from '../../packages/repository/transport/transfer-options.ts';
+import type { RecipeSource } from '../../recipe/build-recipe.ts';
+import { RECIPE_SIZE_LIMIT } from '../../recipe/document.ts';
+import type { RecipeFolder } from '../../recipe/folder.ts';
+
+/* A recipe's folder, from which it may have its own modules and nothing else. */
+
+/** What a module's name ends in. Other files are sources, and the recipe says so. */
+const MODULE = /\.(?:m?[tj]s|json)$/;
+
+/** The text of a module below `folder`; links may not lead out of it. Throws E_RECIPE_READ. */
+export function readModule(folder: RecipeFolder, path: string): string {
+  if (!MODULE.test(path)) throw unreadable(path, 'modules end in .ts, .mts, .js, .mjs or .json');
+  const fd = openBeneath(folder, path);
+  using _fd = closing(fd);
+  const stats = fstatSync(fd);
+  if (!stats.isFile()) throw unreadable(path, 'it is no file');
+  if (stats.size > RECIPE_SIZE_LIMIT) throw unreadable(path, 'it is too large for a module');
+  return readFileSync(fd, 'utf8');
+}
+
+/** Opens a file below `folder` for reading; the caller closes it. Throws E_RECIPE_READ. */
+function openBeneath(folder: RecipeFolder, path: string): number {
+  try {
+    return folder.open(path);
+  } catch (cause) {
+    throw unreadable(path, 'a recipe may read what lies in its folder and below', cause);
+  }
+}
+
+function unreadable(path: string, why: string, cause?: unknown): KilnError {
+  return new KilnError('E_RECIPE_READ', `the recipe cannot have ${path}: ${why}`, {
+    cause,
+    hint: 'put the file into the folder of the recipe; see docs/recipes.md',
+  });
+}
+
+/** Bytes a source may have when the recipe does not say. */
+const MAX_SOURCE = 4 * 2 ** 30;
+/** Files of `--sources DIR` that are looked at. */
+const MAX_OFFERED = 2000;
+
+/** A source that is here: `path` is its copy in kiln's cache, which nobody else writes to. */
+export interface ReadySource {
+  /** What it is called in the sandbox. */
+  readonly name: string;
+  readonly path: string;
+  /** Lower-case hex. */
+  readonly sha256: string;
+  readonly bytes: number;
+  readonly from: 'cache' | 'download' | 'folder' | 'recipe';
+}
+
+interface SourceOptions {
+  readonly paths: Pick<StatePaths, 'cache'>;
+  /** Bytes that one source may have at the most, whatever the recipe says. */
+  readonly largest: number;
+  readonly folder: RecipeFolder;
+  /** Files found in it by their digest need no download. */
+  readonly offered: string | undefined;
+  readonly offline: boolean;
+  /** Whether URLs may lead to addresses that are not public: this host's, and its network's. */
+  readonly allowHost: boolean;
+  readonly signal: AbortSignal;
+  readonly onProgress: OnProgress | undefined;
+}
+
+/**
+ * Gets every source and checks it.
+ * @throws KilnError E_SOURCE (two of one name, too large), E_SOURCE_DIGEST, E_SOURCE_MISSING,
+ * E_RECIPE_READ, E_DOWNLOAD; the signal's reason.
+ */
+export async function readySources(
+  sources: readonly RecipeSource[],
+  options: SourceOptions,
+): Promise<ReadySource[]> {
+  const cache = new Cache(options.paths);
+  const ready: ReadySource[] = [];
+  const names = new Set<string>();
+  for (const wanted of sources) {
+    options.signal.throwIfAborted();
+    const source = { ...wanted, 'max-size': Math.min(limitOf(wanted), options.largest) };
+    const name = source.name ?? nameOf(source);
+    if (names.has(name)) {
+      throw new KilnError('E_SOURCE', `two sources are called ${name}`, {
+        hint: 'give one of them another `name`',
+      });
+    }
+    names.add(name);
+    const found =
+      source.file === undefined
+        ? await fetched(name, source, cache, options)
+        : await copied(source.file, source, cache, options);
+    const bytes = (await stat(found.path)).size;
+    if (bytes > limitOf(source)) throw tooLarge(name, source);
+    ready.push({ name, bytes, ...found });
+  }
+  return ready;
+}
+
+function limitOf(source: RecipeSource): number {
+  return source['max-size'] ?? MAX_SOURCE;
+}
+
+function nameOf(source: RecipeSource): string {
+  if (source.file !== undefined) return basename(source.file);
+  const first = [source.url ?? ''].flat()[0] ?? '';
+  const path = URL.parse(first)?.pathname ?? '';
+  const name = decodeURIComponent(basename(path));
+  if (name !== '' && name !== '.' && name !== '..' && !/[/\0\n]/.test(name)) return name;
+  throw new KilnError('E_SOURCE', `the URL ${first} does not say what the file is called`, {
+    hint: 'give the source a `name`',
+  });
+}
+
+type Found = Pick<ReadySource, 'path' | 'sha256' | 'from'>;
+
+async function fetched(
+  name: string,
+  source: RecipeSource,
+  cache: Cache,
+  options: SourceOptions,
+): Promise<Found> {
+  const sha256 = source.sha256 ?? '';
+  const digest = `sha256:${sha256}`;
+  const cached = await cache.find(digest);
+  if (cached !== undefined) return { path: cached, sha256, from: 'cache' };
+  const offered = await findOffered(name, sha256, source, cache, options);
+  if (offered !== undefined) return { path: offered, sha256, from: 'folder' };
+  const urls = [source.url ?? []].flat();
+  if (urls.length === 0 || options.offline) {
+    const why =
+      urls.length === 0 ? 'the recipe has no URL for it' : 'downloads are off (--offline)';
+    throw new KilnError('E_SOURCE_MISSING', `source ${name} is not here, and ${why}`, {
+      hint: `put it into a folder and name that with --sources; its sha256 is ${sha256}`,
+    });
+  }
+  const path = await downloadObject(
+    {
+      cache,
+      transfer: defaultTransfer,
+      reach: options.allowHost ? 'named' : 'public',
+      signal: options.signal,
+      onProgress: options.onProgress,
+    },
+    {
+      repository: 'sources',
+      mirrors: new Mirrors(urls, undefined),
+      location: '',
+      item: name,
+      maxSize: limitOf(source),
+      digest,
+      size: undefined,
+    },
+  );
+  return { path, sha256, from: 'download' };
+}
+
+/** Looks among the files of `--sources` for the right name first, then for the right content. */
+async function findOffered(
+  name: string,
+  sha256: string,
+  source: RecipeSource,
+  cache: Cache,
+  { offered, signal }: SourceOptions,
+): Promise<string | undefined> {
+  if (offered === undefined) return undefined;
+  let entries: string[];
+  try {
+    entries = await readdir(offered);
+  } catch (cause) {
+    throw new KilnError('E_SOURCE_MISSING', `cannot read the folder ${offered}`, {
+      cause,
+      hint: '--sources names a folder with source archives',
+    });
+  }
+  entries.sort((a, b) => Number(b === name) - Number(a === name));
+  for (const entry of entries.slice(0, MAX_OFFERED)) {
+    signal.throwIfAborted();
+    const path = join(offered, entry);
+    const info = await stat(path).catch(() => undefined);
+    if (!info?.isFile() || info.size > limitOf(source)) continue;
+    const found = await digestFile(path, 'sha256');
+    if (found === `sha256:${sha256}`) {
+      // By what was read into the cache, not by the file: somebody may change that meanwhile.
+      const stream = createReadStream('', { fd: openUserFile(path) });
+      return (await keep(stream, name, { ...source, sha256 }, cache)).path;
+    }
+    if (entry === name) throw wrongDigest(name, sha256, found.slice('sha256:'.length), path);
+  }
+  return undefined;
+}
+
+async function copied(
+  file: string,
+  source: RecipeSource,
+  cache: Cache,
+  { folder }: SourceOptions,
+): Promise<Found> {
+  const fd = openBeneath(folder, file);
+  using _fd = closing(fd);
+  if (!fstatSync(fd).isFile())
+    throw new KilnError('E_SOURCE', `source ${file} is not a file`, {
+      hint: 'name a regular file',
+    });
+  // A descriptor of its own, which ends with the stream.
+  const stream = createReadStream(`/proc/self/fd/${fd}`);
+  return { ...(await keep(stream, file, source, cache)), from: 'recipe' };
+}
+
+/** Copies a stream into the cache under its digest, and checks that it is the one wanted. */
+async function keep(
+  stream: Readable,
+  name: string,
+  source: RecipeSource,
+  cache: Cache,
+): Promise<{ path: string; sha256: string }> {
+  const temporary = join(cache.root, 'partial', `source-${process.pid}-${randomUUID()}`);
+  await mkdir(dirname(temporary), { recursive: true });
+  const limit = limitOf(source);
+  let received = 0;
+  try {
+    await pipeline(
+      stream,
+      async function* (chunks: AsyncIterable<Buffer>) {
+        for await (const chunk of chunks) {
+          received += chunk.length;
+          if (received > limit) throw tooLarge(name, source);
+          yield chunk;
+        }
+      },
+      createWriteStream(temporary, { flags: 'wx', mode: 0o600 }),
+    );
+    const sha256 = (await digestFile(temporary, 'sha256')).slice('sha256:'.length);
+    if (source.sha256 !== undefined && source.sha256 !== sha256) {
+      throw wrongDigest(name, source.sha256, sha256, name);
+    }
+    const path = cache.object(`sha256:${sha256}`);
+    await mkdir(dirname(path), { recursive: true });
+    await using handle = await open(temporary);
+    await handle.sync();
+    await rename(temporary, path);
+    return { path, sha256 };
+  } finally {
+    await rm(temporary, { force: true });
+  }
+}
+
+function tooLarge(name: string, source: RecipeSource): KilnError {
+  return new KilnError('E_SOURCE', `source ${name} is larger than ${limitOf(source)} bytes`, {
+    hint: 'raise its `max-size` in the recipe; for users `users.limits.disk` is the most',
+  });
+}
+
+function wrongDigest(name: string, wanted: string, found: string, path: string): KilnError {
+  return new KilnError(
+    'E_SOURCE_DIGEST',
+    `source ${name} is not the one the recipe names: ${path} has the sha256 ${found}, not ${wanted}`,
+    { hint: 'get the right file, or, if the new one is trusted, change the recipe' },
+  );
+}

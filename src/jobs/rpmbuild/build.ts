@@ -1,0 +1,171 @@
+import { awaitedLater } from '../../promise.ts';
+import type { Engine } from '../../sandbox/open.ts';
+import { packageSigner, signCollected } from '../provenance/sign.ts';
+import { signingKey } from '../provenance/write.ts';
+import { BuildRun } from './build-run.ts';
+import { type BuildBase, openBase, openLockedBase } from './buildroot/base.ts';
+import { Caches } from './buildroot/caches.ts';
+import { readBuildLock } from './buildroot/lock.ts';
+import { writeHardware, writeInstalled, writeLocks } from './buildroot/root-files.ts';
+import { type BuildInput, readInput } from './input.ts';
+import { finish, type Progress } from './outcome/finish.ts';
+import type { BuildHooks, BuildReport } from './outcome/report.ts';
+import { ResultFiles } from './outcome/result-files.ts';
+import { checkInstall } from './postinstall.ts';
+import { type PreparedBuild, prepareBuild } from './prepare.ts';
+import type { BuildRequest } from './request.ts';
+import { runRpmbuild, takePackages } from './run-rpmbuild.ts';
+
+/**
+ * Builds one package in a sandbox of its own, and leaves nothing behind but its result directory: logs
+ * and packages. It does not throw for what goes wrong with the build, with kiln's part of it or for
+ * an aborted signal: the report tells.
+ */
+export async function buildPackage(
+  engine: Engine,
+  request: BuildRequest,
+  hooks: BuildHooks = {},
+): Promise<BuildReport> {
+  const run = new BuildRun(engine, request, hooks);
+  const progress: Progress = {};
+  let failure: unknown;
+  try {
+    using files = await ResultFiles.open(request.resultDirectory, request.caller);
+    run.logTo(files);
+    // A key that cannot sign is to be known before hours of building.
+    await signingKey(request);
+    run.signer = await packageSigner(engine, request);
+    await run.whole(() => build(run, progress));
+  } catch (error) {
+    failure = error;
+  }
+  return await finish(run, progress, failure);
+}
+
+async function build(run: BuildRun, progress: Progress): Promise<void> {
+  const { request } = run;
+  const lock = request.lock === undefined ? undefined : await readBuildLock(request.lock);
+  const taken = awaitedLater(run.phase('image', () => takeBase(run, lock?.image)));
+  const input = await lookAtInput(run, progress, taken);
+  await using base = await taken;
+  progress.base = { id: base.image.manifest.id, name: base.image.manifest.name };
+  await using caches = await Caches.open(run);
+  const prepared = await prepareBuild(run, {
+    base,
+    input,
+    binds: caches.binds,
+    env: {
+      ...caches.environment(base.image.manifest.environment),
+      ...environmentOf(request),
+    },
+    topDirectory: request.surroundings?.topDirectory,
+    layer:
+      lock === undefined && request.scratch?.fresh !== false
+        ? undefined
+        : { lock: lock?.layer ?? null, whole: false, warnings: [] },
+    sourceOnly: request.stopAfter === 'srpm',
+  });
+  const { sandbox, image, requires } = prepared;
+  progress.sandbox = sandbox;
+  progress.image = { id: image.manifest.id, name: image.manifest.name };
+  progress.requires = requires;
+  try {
+    caches.lookAt(sandbox);
+    await inSandbox(run, progress, base, prepared);
+  } catch (error) {
+    progress.usage = sandbox.sandbox.usage();
+    await prepared.close(error);
+    throw error;
+  }
+  progress.usage = sandbox.sandbox.usage();
+  await prepared.close();
+  const { packages } = progress.collected ?? { packages: [] };
+  if (request.postinstall === true && packages.length > 0) {
+    await checkInstall(run, base, packages);
+  }
+  await signCollected(run, progress);
+}
+
+/** Looks at the source while the base image is made ready; if it is none, that is given up. */
+async function lookAtInput(
+  run: BuildRun,
+  progress: Progress,
+  base: Promise<BuildBase>,
+): Promise<BuildInput> {
+  const { request, signal } = run;
+  try {
+    const input = await run.phase('input', () =>
+      readInput(request.source, run.engine.paths, signal),
+    );
+    progress.sourceDigest = input.digest;
+    input.name.then(
+      (name) => {
+        progress.name = name;
+        run.name = name;
+      },
+      () => {
+        run.failedPhase ??= 'input';
+      },
+    );
+    return input;
+  } catch (error) {
+    run.abort(error);
+    await base.then(
+      (late) => late[Symbol.asyncDispose](),
+      () => undefined,
+    );
+    throw error;
+  }
+}
+
+/** Processors and time zone, as far as the request says something about them. */
+function environmentOf({ surroundings, limits }: BuildRequest): Record<string, string> {
+  const { cpus } = limits ?? {};
+  const processors = surroundings?.processors ?? (cpus && Math.ceil(cpus));
+  return {
+    // A limit on time is nothing that a build can see, and it would start a job for each processor.
+    ...(processors === undefined ? {} : { RPM_BUILD_NCPUS: String(processors) }),
+    ...(surroundings === undefined ? {} : { TZ: surroundings.timeZone }),
+  };
+}
+
+function takeBase(run: BuildRun, lock: Parameters<typeof openLockedBase>[1] | undefined) {
+  const { engine, request, onProgress, signal } = run;
+  const { update = false, offline } = request;
+  const options = { update, offline, onProgress, signal };
+  return lock === undefined
+    ? openBase(engine, request.image, options)
+    : openLockedBase(engine, lock, options);
+}
+
+async function inSandbox(
+  run: BuildRun,
+  progress: Progress,
+  base: BuildBase,
+  prepared: PreparedBuild,
+): Promise<void> {
+  const { sandbox, prepDone } = prepared;
+  await writeInstalled(run, prepared);
+  const building =
+    run.request.stopAfter === undefined
+      ? awaitedLater(runRpmbuild(run, progress, sandbox, prepDone))
+      : undefined;
+  const describing = awaitedLater(describeRoot(run, base, prepared));
+  const ends = await Promise.allSettled([building, describing]);
+  for (const end of ends) if (end.status === 'rejected') throw end.reason;
+  await takePackages(run, progress, sandbox);
+}
+
+/** Writes what is known of the root already, while rpmbuild works; if that fails, so does the build. */
+async function describeRoot(
+  run: BuildRun,
+  base: BuildBase,
+  prepared: PreparedBuild,
+): Promise<void> {
+  try {
+    await Promise.all([writeHardware(run), writeLocks(run, base, prepared)]);
+  } catch (error) {
+    run.abort(error);
+    throw error;
+  }
+}

@@ -1,0 +1,209 @@
+import { closeSync, readdirSync, realpathSync, writeSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import { gzipSync } from 'node:zlib';
+import { type Owner, unusableResultDirectory } from '../../../artifacts/destination.ts';
+import { Folder, makeDirectory } from '../../../host/files/folder.ts';
+import { CHECKSUMS_FILE } from '../../provenance/checksums.ts';
+import { SBOM_FILE } from '../../provenance/spdx.ts';
+import { ENVELOPE_FILE, STATEMENT_FILE } from '../../provenance/statement.ts';
+import type { LogName } from './report.ts';
+
+/** Bytes of one log; what comes after goes on compressed. */
+const LOG_LIMIT = 512 * 2 ** 20;
+
+/** Bytes of the rest, compressed: a build that talks without end must not fill the host's disk. */
+const REST_LIMIT = 512 * 2 ** 20;
+
+/** Bytes that are compressed at once: a millisecond's or two's work. */
+const REST_BLOCK = 256 * 1024;
+
+/** Files of an earlier build in the same directory that would belie this one. */
+const STALE = [
+  ...[
+    'result.json',
+    'report.html',
+    'junit.xml',
+    'gl-code-quality-report.json',
+    'lock.json',
+    'buildroot_lock.json',
+    'installed_pkgs.log',
+  ],
+  ...['build.log.rest.gz', 'root.log.rest.gz'],
+  ...[SBOM_FILE, STATEMENT_FILE, ENVELOPE_FILE, CHECKSUMS_FILE],
+];
+
+/** What a build that was killed had not put in its place yet; as Folder.replace() names it. */
+function isHalfWritten(name: string): boolean {
+  const of = /^\.(.+)\.[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.exec(name)?.[1];
+  return of !== undefined && STALE.includes(of);
+}
+
+const LOGS = ['build.log', 'root.log', 'state.log'] as const;
+
+/**
+ * Results that lie in a directory of sources and are no sources: the result directory, or where the
+ * two are one, what builds leave there, packages included.
+ * @returns absolute paths without links
+ */
+export function resultPaths(resultDirectory: string, sources: string): string[] {
+  const [results, directory] = [realpathSync(resultDirectory), realpathSync(sources)];
+  if (results !== directory) return [results];
+  const packages = readdirSync(results).filter((name) => name.endsWith('.rpm'));
+  return [...LOGS, 'hw_info.log', ...STALE, ...packages].map((name) => join(results, name));
+}
+
+interface OpenLog {
+  readonly fd: number;
+  written: number;
+  rest?: LogRest;
+}
+
+/** What of a log came after its limit: gzip members one after the other, which gzip reads as one file. */
+class LogRest {
+  readonly #fd: number;
+  readonly #limit: number;
+  #written = 0;
+  #chunks: Buffer[] = [];
+  #waiting = 0;
+
+  constructor(fd: number, limit: number) {
+    this.#fd = fd;
+    this.#limit = limit;
+  }
+
+  append(chunk: Buffer): void {
+    this.#chunks.push(chunk);
+    this.#waiting += chunk.length;
+    if (this.#waiting >= REST_BLOCK) this.#flush();
+  }
+
+  #flush(): void {
+    const packed = gzipSync(Buffer.concat(this.#chunks), { level: 1 });
+    this.#chunks = [];
+    this.#waiting = 0;
+    if (this.#written > this.#limit) return;
+    writeAll(this.#fd, packed);
+    this.#written += packed.length;
+    if (this.#written <= this.#limit) return;
+    const last = `\n[kiln: the log ends here: its rest is ${this.#limit} bytes long]\n`;
+    writeAll(this.#fd, gzipSync(last));
+  }
+
+  close(): void {
+    if (this.#waiting > 0) this.#flush();
+    closeSync(this.#fd);
+  }
+}
+
+/** Bytes of one log, and of its rest, compressed. */
+interface LogLimits {
+  readonly plain: number;
+  readonly rest: number;
+}
+
+/** Now, as mock's logs have it: `2026-11-24 18:16:54,678`. */
+export function logTime(): string {
+  return new Date().toISOString().replace('T', ' ').replace('.', ',').replace('Z', '');
+}
+
+/**
+ * The logs of a result directory, by mock's names. They are written while the build goes on, so
+ * that one can look on; everything else appears whole.
+ */
+export class ResultFiles implements Disposable {
+  /** Absolute. */
+  readonly directory: string;
+  readonly #folder: Folder;
+  readonly #owner: Owner;
+  readonly #logs = new Map<LogName | 'state.log', OpenLog>();
+  readonly #limits: LogLimits;
+
+  private constructor(directory: string, folder: Folder, owner: Owner, limits: LogLimits) {
+    this.directory = directory;
+    this.#folder = folder;
+    this.#owner = owner;
+    this.#limits = limits;
+  }
+
+  /** Makes the directory if missing, and empty logs in it. @throws KilnError E_RESULTDIR */
+  static async open(
+    path: string,
+    owner: Owner,
+    logs: readonly (LogName | 'state.log')[] = LOGS,
+    limits: LogLimits = { plain: LOG_LIMIT, rest: REST_LIMIT },
+  ): Promise<ResultFiles> {
+    const directory = resolve(path);
+    let files: ResultFiles | undefined;
+    try {
+      await makeDirectory(directory, owner);
+      const folder = Folder.open(directory);
+      files = new ResultFiles(directory, folder, owner, limits);
+      for (const name of STALE) folder.remove(name);
+      for (const name of folder.names()) if (isHalfWritten(name)) folder.remove(name);
+      for (const name of logs) {
+        folder.remove(name);
+        files.#logs.set(name, { fd: folder.create(name, owner), written: 0 });
+      }
+    } catch (cause) {
+      files?.[Symbol.dispose]();
+      throw unusableResultDirectory(directory, cause);
+    }
+    return files;
+  }
+
+  /** @throws KilnError E_RESULTDIR when there is no room any more. */
+  append(name: LogName, chunk: Buffer): void {
+    this.#append(name, chunk);
+  }
+
+  /** A line of state.log: `2026-11-24 18:16:54,678 - Start: build`. */
+  state(event: 'Start' | 'Finish' | 'Failed', phase: string): void {
+    this.#append('state.log', Buffer.from(`${logTime()} - ${event}: ${phase}\n`));
+  }
+
+  /** Puts a whole file into the directory, in place of what has its name. @throws E_RESULTDIR */
+  write(name: string, content: string): void {
+    try {
+      this.#folder.replace(name, content, this.#owner);
+    } catch (cause) {
+      throw unusableResultDirectory(this.directory, cause);
+    }
+  }
+
+  #append(name: LogName | 'state.log', chunk: Buffer): void {
+    const log = this.#logs.get(name);
+    if (log === undefined) return;
+    try {
+      if (log.rest !== undefined) {
+        log.rest.append(chunk);
+        return;
+      }
+      writeAll(log.fd, chunk);
+      log.written += chunk.length;
+      if (log.written > this.#limits.plain) log.rest = this.#startRest(name, log.fd);
+    } catch (cause) {
+      throw unusableResultDirectory(this.directory, cause);
+    }
+  }
+
+  #startRest(name: string, fd: number): LogRest {
+    const rest = `${name}.rest.gz`;
+    this.#folder.remove(rest);
+    const opened = this.#folder.create(rest, this.#owner);
+    writeAll(fd, Buffer.from(`\n[kiln: ${name} goes on in ${rest}]\n`));
+    return new LogRest(opened, this.#limits.rest);
+  }
+
+  [Symbol.dispose](): void {
+    for (const { fd, rest } of this.#logs.values()) {
+      rest?.close();
+      closeSync(fd);
+    }
+    this.#logs.clear();
+    this.#folder[Symbol.dispose]();
+  }
+}
+
+function writeAll(fd: number, chunk: Buffer): void {
+  for (let at = 0; at < chunk.length; ) at += writeSync(fd, chunk, at);
+}

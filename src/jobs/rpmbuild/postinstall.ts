@@ -1,0 +1,115 @@
+import { join } from 'node:path';
+import { KilnError } from '../../errors.ts';
+import { formatDependency } from '../../packages/rpm/dependency.ts';
+import type { RpmPackage } from '../../packages/rpm/package.ts';
+import { readRpms } from '../../packages/rpm/read.ts';
+import type { BuildRun } from './build-run.ts';
+import { BuildSandbox } from './build-sandbox.ts';
+import type { BuildBase } from './buildroot/base.ts';
+import { buildRepositories, openLayer, solveLayer } from './buildroot/layer.ts';
+import { BuildFailure, whichLimit } from './outcome/outcome.ts';
+import type { BuiltPackage } from './outcome/report.ts';
+import { networkIn } from './request.ts';
+import { BUILD_HOME } from './rpmbuild.ts';
+
+/** Where the new packages are in the sandbox. */
+const PACKAGES = `${BUILD_HOME}/packages`;
+
+/**
+ * Installs what was built, all of it at once, in a fresh sandbox: on top of the base image and of what
+ * the packages require, by the image's own rpm, which judges dependencies, conflicts and scriptlets.
+ * @throws BuildFailure E_BUILD_POSTINSTALL; E_SOLVER_PROBLEM and what making images throws.
+ */
+export async function checkInstall(
+  run: BuildRun,
+  base: BuildBase,
+  built: readonly BuiltPackage[],
+): Promise<void> {
+  const { engine, request, onProgress, signal } = run;
+  const context = { engine, base, offline: request.offline, onProgress, signal };
+  await run.phase('postinstall', async () => {
+    const paths = built.map(({ file }) => join(request.resultDirectory, file));
+    const requires = await neededFromOthers(paths, signal);
+    const set = await buildRepositories(context, request);
+    const layer = await solveLayer(set, context, { requires, additionalPackages: [] }).catch(
+      (error: unknown) => {
+        if (!(error instanceof KilnError && error.code === 'E_SOLVER_PROBLEM')) throw error;
+        throw new KilnError(
+          'E_BUILD_POSTINSTALL',
+          'the built packages require something that no repository has',
+          {
+            cause: error,
+            hint: 'name a repository that has it with --addrepo',
+          },
+        );
+      },
+    );
+    await using image = await openLayer(context, layer);
+    const sandbox = await BuildSandbox.open({
+      engine,
+      request,
+      image,
+      network: networkIn(request, 'postinstall'),
+      egress: run.egress('postinstall'),
+      binds: [],
+      env: {},
+      installer: true,
+      signal,
+    });
+    try {
+      const items = paths.map((source) => ({ source, target: `${PACKAGES}/` }));
+      await sandbox.sandbox.copyIn(items, run.warn, signal);
+      const end = await sandbox.run(installCommand(), run.command('root.log'));
+      // rpm warns of scriptlets that failed, and calls the transaction a success.
+      for (const line of end.output.lines().filter((it) => FAILED_SCRIPTLET.test(it))) {
+        run.warn({ code: 'scriptlet', message: line.replace(/^(?:warning|error): /, '') });
+      }
+      if (end.exitCode === 0) return;
+      const limit = whichLimit(end);
+      throw new BuildFailure(
+        'E_BUILD_POSTINSTALL',
+        'the built packages cannot be installed',
+        end,
+        limit,
+        'root.log has all that rpm said',
+      );
+    } finally {
+      await sandbox.close();
+    }
+  });
+}
+
+/** rpm fails late for a scriptlet: what it then says is a warning or an error of its own. */
+function installCommand(): string[] {
+  const script = `exec 2>&1; cd ${PACKAGES} && exec rpm -Uv --replacepkgs --oldpackage --nosignature --define '__transaction_unshare %{nil}' *.rpm`;
+  return ['/bin/sh', '-c', script];
+}
+
+/** As rpm says it: `warning: %post(hello-1-1.noarch) scriptlet failed, exit status 1`. */
+const FAILED_SCRIPTLET = /^(?:warning|error): %\w+\(.*\) scriptlet failed, /;
+
+/** What the packages require that none of them provides. rpm has the last word on that. */
+async function neededFromOthers(paths: readonly string[], signal: AbortSignal): Promise<string[]> {
+  const packages: RpmPackage[] = [];
+  for await (const result of readRpms(paths, { signal })) {
+    if (result.error !== undefined) throw result.error;
+    packages.push(result.package);
+  }
+  const provided = new Set(
+    packages.flatMap(({ dependencies, files }) => [
+      ...dependencies.provides.map(({ name }) => name),
+      ...files.map(({ path }) => path),
+    ]),
+  );
+  const needed = packages
+    .flatMap(({ dependencies }) => dependencies.requires)
+    .filter(({ name }) => !name.startsWith('rpmlib(') && !provided.has(name))
+    .filter(({ name }) => !mentions(name, provided))
+    .map(formatDependency);
+  return [...new Set(needed)].sort();
+}
+
+/** Whether a rich dependency is about something that was built: the solver does not know that. */
+function mentions(name: string, provided: ReadonlySet<string>): boolean {
+  return name.startsWith('(') && name.split(/[\s()]+/).some((word) => provided.has(word));
+}

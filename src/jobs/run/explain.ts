@@ -1,0 +1,160 @@
+import { landlockAbi } from '../../host/process/process.ts';
+import type { ImageManifest } from '../../image/store/manifest.ts';
+import { securityModule, selinuxEnforces } from '../../sandbox/labels/module.ts';
+import type { LabelRequest } from '../../sandbox/labels/request.ts';
+import type { Engine } from '../../sandbox/open.ts';
+import { landlockWalls, mayMount } from '../../sandbox/policy/landlock.ts';
+import { type OptionalLayer, whyUnavailable } from '../../sandbox/policy/layers.ts';
+import { DEFAULT_PIDS } from '../../sandbox/policy/limits.ts';
+import { type Surroundings, surroundingsOf } from '../../sandbox/policy/surroundings.ts';
+import { planRun } from './plan.ts';
+import type { RunRequest } from './request.ts';
+
+/** One layer around a command, as planned. What is in force is measured later: result.json. */
+export interface PlannedLayer {
+  readonly layer: string;
+  /** `on`; `off` because the request says so; `missing` because this host cannot give it. */
+  readonly state: 'on' | 'off' | 'missing';
+  readonly detail: string;
+}
+
+/** What would stand around the command of a request. Throws E_NO_USER. */
+export function explainLayers(
+  engine: Pick<Engine, 'allowMissing'>,
+  request: RunRequest,
+  image: ImageManifest,
+): PlannedLayer[] {
+  const { sandbox, command } = planRun(engine, request, { tree: image.id, manifest: image });
+  const { disk, allowMissing } = sandbox;
+  const { capabilities, user } = command.policy;
+  const surroundings = surroundingsOf(sandbox);
+  const { memory, cpus, pids, ioRead, ioWrite } = request.limits;
+  const writable = request.binds.filter((bind) => !bind.readonly).map((bind) => bind.target);
+  return [
+    on(
+      'user-namespace',
+      'root of the sandbox is nobody on the host; 65536 ids no other sandbox has',
+    ),
+    on('user', `${user} (uid ${user.split(':')[0]})`),
+    on('mount-namespace', 'the image read-only below an overlay; nothing of the host but binds'),
+    on('pid-namespace', 'nested: the init that watches cannot be traced, nor seen its parent'),
+    on('ipc, uts, cgroup-namespace', 'own'),
+    optional('time-namespace', 'own', allowMissing),
+    networkLayer(request),
+    on('files', `nosuid, nodev everywhere; written to: memory, ${size(disk)} a file system`),
+    writable.length === 0 ? on('binds', 'none writable') : off('binds', `writable: ${writable}`),
+    request.nested === true
+      ? off(
+          'proc',
+          'nothing masked: else no /proc can be mounted in it (--profile nested); no /sys',
+        )
+      : on('proc', 'what tells of the host is masked, what acts on it is read-only; no /sys'),
+    on('devices', 'null, zero, full, random, urandom, tty, pts, shm'),
+    request.nested === true
+      ? off('namespace-limit', 'namespaces can be made in it (--profile nested)')
+      : on('namespace-limit', 'no new namespaces'),
+    on('capabilities', capabilities.length === 0 ? 'none' : capabilities.join(', ')),
+    on('no_new_privs', 'setuid programs and file capabilities give nothing'),
+    on('seccomp', `profile ${command.policy.seccomp}; refused calls are counted by name`),
+    labelLayer(request.label ?? { kind: 'auto' }),
+    landlockLayer(request.seccomp, capabilities, surroundings),
+    setIdLayer(surroundings),
+    on('descriptors', 'stdin, stdout, stderr'),
+    on('core dumps', 'none'),
+    limit('memory-limit', memory === undefined ? undefined : size(memory), '90 % of the host’s'),
+    limit('cpu-limit', cpus?.toString(), undefined),
+    limit('pids-limit', pids?.toString(), String(DEFAULT_PIDS)),
+    limit('io-limit', rates(ioRead, ioWrite), undefined),
+    limit('time-limit', milliseconds(request.time.timeout), undefined),
+    on('end', 'when kiln ends, everything in the sandbox does'),
+  ];
+}
+
+function on(layer: string, detail: string): PlannedLayer {
+  return { layer, state: 'on', detail };
+}
+
+function off(layer: string, detail: string): PlannedLayer {
+  return { layer, state: 'off', detail };
+}
+
+function optional(
+  layer: OptionalLayer,
+  detail: string,
+  allowMissing: readonly OptionalLayer[],
+): PlannedLayer {
+  const why = whyUnavailable(layer);
+  if (why === undefined) return on(layer, detail);
+  const then = allowMissing.includes(layer)
+    ? 'allowed'
+    : `refused without --allow-missing ${layer}`;
+  return { layer, state: 'missing', detail: `${why}: ${then}` };
+}
+
+function networkLayer({ network, egress }: RunRequest): PlannedLayer {
+  if (egress !== undefined) {
+    return on('net-namespace', `own, with nothing but lo; a proxy to ${egress.join(', ')}`);
+  }
+  if (network === 'private') return on('net-namespace', 'own, with nothing but lo');
+  if (network === 'host') return off('net-namespace', 'the host’s, as asked for');
+  return on('net-namespace', `own, on libvirt’s network ${network.name}`);
+}
+
+function labelLayer(label: LabelRequest): PlannedLayer {
+  const module = securityModule();
+  if (module === undefined) return off('label', 'this host has neither SELinux nor AppArmor');
+  if (label.kind === 'none') return off('label', `no label of kiln’s for ${module} (--label none)`);
+  if (label.kind === 'static') return on('label', `${module}: ${label.label}`);
+  if (label.kind === 'inherit') return on('label', `${module}: this process’s own`);
+  if (module === 'apparmor') return on('label', 'apparmor: kiln’s profile for commands');
+  const force = selinuxEnforces() ? '' : '; SELinux only logs on this host';
+  return on('label', `selinux: a pair of categories of its own${force}`);
+}
+
+function landlockLayer(
+  seccomp: string,
+  capabilities: RunRequest['capAdd'],
+  surroundings: Surroundings,
+): PlannedLayer {
+  if (whyUnavailable('landlock') !== undefined) {
+    return optional('landlock', '', surroundings.allowMissing);
+  }
+  // Where a wall is missing, the plan says so; the run itself would be refused.
+  const walls = landlockWalls({
+    capabilities,
+    seccomp,
+    surroundings: { ...surroundings, allowMissing: ['landlock'] },
+  });
+  const which = `${walls.join(', ')} (ABI ${landlockAbi()})`;
+  if (!mayMount({ capabilities, surroundings })) return on('landlock', which);
+  const none = 'not around files: mounts were asked for, behind such a wall nothing can be mounted';
+  return off('landlock', walls.length === 0 ? none : `${none}; ${which}`);
+}
+
+function setIdLayer({ hostFiles }: Surroundings): PlannedLayer {
+  return hostFiles
+    ? on('set-id', 'no file gets a set-id bit or capabilities: it could be one of the host’s')
+    : off('set-id', 'nothing of the host can be written to');
+}
+
+function limit(layer: string, asked: string | undefined, usual: string | undefined): PlannedLayer {
+  if (asked !== undefined) return on(layer, asked);
+  return usual === undefined ? off(layer, 'none') : on(layer, `${usual} (default)`);
+}
+
+function size(bytes: number): string {
+  const power = Math.min(3, Math.floor(Math.log2(Math.max(bytes, 1)) / 10));
+  return `${Math.round((bytes / 1024 ** power) * 10) / 10} ${['B', 'KiB', 'MiB', 'GiB'][power]}`;
+}
+
+function rates(read: number | undefined, write: number | undefined): string | undefined {
+  const parts = [
+    ...(read === undefined ? [] : [`read ${size(read)}/s`]),
+    ...(write === undefined ? [] : [`written ${size(write)}/s`]),
+  ];
+  return parts.length === 0 ? undefined : `${parts.join(', ')}, of each disk it reaches`;
+}
+
+function milliseconds(value: number | undefined): string | undefined {
+  return value === undefined ? undefined : `${value / 1000} s`;
+}

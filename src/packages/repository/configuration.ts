@@ -1,0 +1,331 @@
+import { isAbsolute, resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { z } from 'zod';
+import { KilnError } from '../../errors.ts';
+import { type AccessOptions, RepositoryAccess } from './transport/access.ts';
+import { parseDuration } from './transport/duration.ts';
+
+/** One string or several, as dnf's list options are written; always a list afterwards. */
+const oneOrMore = z
+  .union([z.string().min(1), z.array(z.string().min(1)).min(1)])
+  .transform((value) => (typeof value === 'string' ? [value] : value));
+
+const duration = z.union([z.int().min(0), z.string()]).transform((value, context) => {
+  const seconds = typeof value === 'number' ? value : parseDuration(value);
+  if (seconds === undefined) {
+    context.addIssue({ code: 'custom', message: 'expected a duration such as 90s, 10m, 6h or 2d' });
+    return z.NEVER;
+  }
+  return seconds;
+});
+
+const SOURCES = ['baseurl', 'metalink', 'mirrorlist', 'directory'] as const;
+
+/** What an option is of no use without. */
+const NEEDED = [
+  ['username', 'password'],
+  ['username', 'password_file'],
+  ['sslclientcert', 'sslclientkey'],
+] as const;
+
+/**
+ * One repository as a recipe writes it: dnf's names and meanings (dnf.conf(5)), and `directory` for
+ * a local one. `$basearch`, `$arch` and `$releasever` stand in URLs and paths.
+ */
+export const repositorySchema = z
+  .strictObject({
+    id: z
+      .string()
+      .max(128)
+      .regex(/^[A-Za-z0-9][A-Za-z0-9_.:-]*$/, 'letters, digits and _ . : - only')
+      .describe('Short name, unique in the recipe'),
+    name: z.string().optional().describe('What messages call it'),
+    baseurl: oneOrMore
+      .optional()
+      .describe('http:, https: or file: URLs of the folder that holds repodata/'),
+    metalink: z.url({ protocol: /^https?$/ }).optional(),
+    mirrorlist: z.url({ protocol: /^https?$/ }).optional(),
+    directory: z.string().min(1).optional().describe('A local folder that holds repodata/'),
+    username: z.string().min(1).optional().describe('Sent to the hosts that are named here only'),
+    password: z.string().optional().describe('Better in a file: password_file'),
+    password_file: z.string().min(1).optional().describe('A file whose first line is the password'),
+    token_file: z
+      .string()
+      .min(1)
+      .optional()
+      .describe('A file whose first line is a token, sent as `Authorization: Bearer`'),
+    sslclientcert: z.string().min(1).optional().describe('File of the certificate to log in with'),
+    sslclientkey: z.string().min(1).optional().describe('File of its key, unless it has both'),
+    sslcacert: z.string().min(1).optional().describe('File of the authorities that are trusted'),
+    sslverify: z.boolean().optional().describe("Check the server's certificate; on unless set"),
+    gpgcheck: z
+      .boolean()
+      .optional()
+      .describe('Verify package signatures; on unless the repository is local'),
+    repo_gpgcheck: z.boolean().optional().describe("Verify repomd.xml's signature; off unless set"),
+    gpgkey: oneOrMore.optional().describe('Paths (or file: URLs) of the trusted OpenPGP keys'),
+    priority: z.int().min(1).max(99).default(99).describe('1 is preferred to 99'),
+    cost: z
+      .int()
+      .min(0)
+      .max(1_000_000)
+      .default(1000)
+      .describe('Among equals the cheaper repository is used'),
+    excludepkgs: oneOrMore
+      .default([])
+      .describe('Names, NEVRAs or globs that are never taken from here'),
+    includepkgs: oneOrMore.default([]).describe('If given, only these are taken from here'),
+    module_hotfixes: z
+      .boolean()
+      .default(false)
+      .describe('Its packages are taken whatever streams of modules are enabled'),
+    metadata_expire: duration
+      .prefault('6h')
+      .describe('Age after which the server is asked for news'),
+  })
+  .superRefine((value, context) => {
+    const given = SOURCES.filter((source) => value[source] !== undefined);
+    if (given.length !== 1) {
+      context.addIssue({
+        code: 'custom',
+        message: `exactly one of ${SOURCES.join(', ')} is needed, ${given.length === 0 ? 'none is given' : `not ${given.join(' and ')}`}`,
+      });
+    }
+    for (const [needed, option] of NEEDED) {
+      if (value[option] === undefined || value[needed] !== undefined) continue;
+      const message = `${option} needs ${needed}`;
+      context.addIssue({ code: 'custom', path: [option], message });
+    }
+    if (value.password !== undefined && value.password_file !== undefined) {
+      const message = 'password and password_file are one too many';
+      context.addIssue({ code: 'custom', path: ['password'], message });
+    }
+    if (value.token_file !== undefined && value.username !== undefined) {
+      const message = 'a token stands alone: leave username and password out';
+      context.addIssue({ code: 'custom', path: ['token_file'], message });
+    }
+    value.baseurl?.forEach((url, index) => {
+      if (!/^(https?|file):\/\//.test(url)) {
+        context.addIssue({
+          code: 'custom',
+          path: ['baseurl', index],
+          message: 'expected a URL that starts with http://, https:// or file://',
+        });
+      }
+    });
+    value.gpgkey?.forEach((key, index) => {
+      if (/^(https?|ftp):/.test(key)) {
+        context.addIssue({
+          code: 'custom',
+          path: ['gpgkey', index],
+          message:
+            'keys are trusted, so they must be local files: a key from the network proves nothing',
+        });
+      }
+    });
+  });
+
+/** A repository block as people write it, before defaults. */
+export type RepositoryInput = z.input<typeof repositorySchema>;
+/** A repository block that passed the schema. */
+export type RepositoryConfiguration = z.output<typeof repositorySchema>;
+
+/** Where a repository's files come from. URLs and paths are absolute and free of variables. */
+export type RepositorySource =
+  | { readonly kind: 'baseurl'; readonly urls: readonly string[] }
+  | { readonly kind: 'metalink'; readonly url: string }
+  | { readonly kind: 'mirrorlist'; readonly url: string }
+  | { readonly kind: 'directory'; readonly path: string };
+
+/** A repository ready to be opened. */
+export interface Repository {
+  readonly id: string;
+  readonly name: string;
+  readonly source: RepositorySource;
+  /** How to log in at its servers; undefined where nobody has to. */
+  readonly access?: RepositoryAccess | undefined;
+  /** Whether every package must carry a good signature by one of `gpgkey`. */
+  readonly gpgcheck: boolean;
+  /** Whether repomd.xml must carry a good signature by one of `gpgkey`. */
+  readonly repoGpgcheck: boolean;
+  /** Absolute paths of key files. */
+  readonly gpgkey: readonly string[];
+  /** 1 (preferred) to 99, as in dnf. */
+  readonly priority: number;
+  readonly cost: number;
+  readonly excludepkgs: readonly string[];
+  readonly includepkgs: readonly string[];
+  /** None of its packages is left out for the sake of modules. */
+  readonly moduleHotfixes: boolean;
+  /** Seconds. */
+  readonly metadataExpire: number;
+}
+
+/** What {@link resolveRepository} needs beside the block itself. */
+export interface ResolveOptions {
+  /** The architecture of the packages, as `uname -m` and rpm call it: `x86_64`, `aarch64`, … */
+  readonly arch: string;
+  /** Stands for `$releasever`. */
+  readonly releasever?: string | undefined;
+  /** Relative paths start here: the folder of the recipe. */
+  readonly baseDirectory: string;
+}
+
+/** dnf's `$basearch` for an architecture where the two differ (dnf's rpm/__init__.py). */
+const BASEARCH: Readonly<Record<string, string>> = {
+  i486: 'i386',
+  i586: 'i386',
+  i686: 'i386',
+  athlon: 'i386',
+  x86_64_v2: 'x86_64',
+  x86_64_v3: 'x86_64',
+  x86_64_v4: 'x86_64',
+  amd64: 'x86_64',
+  armv7hl: 'armhfp',
+  armv7hnl: 'armhfp',
+};
+
+/**
+ * Fills a repository block's variables in, makes its paths absolute and applies the defaults that
+ * depend on where it is (`gpgcheck`).
+ * @throws KilnError E_REPOSITORY_CONFIGURATION for an unknown variable, E_REPOSITORY_KEYS when keys
+ * are needed and none is named.
+ */
+export function resolveRepository(
+  configuration: RepositoryConfiguration,
+  options: ResolveOptions,
+): Repository {
+  const { id } = configuration;
+  const expand = (text: string) => expandVariables(id, text, options);
+  const path = (text: string) => absolute(expand(text), options.baseDirectory);
+  const { source, login } = withoutLogin(resolveSource(configuration, expand, path));
+  const access = resolveAccess(configuration, source, login, path);
+  const remote = source.kind !== 'directory';
+  const gpgcheck = configuration.gpgcheck ?? remote;
+  const repoGpgcheck = configuration.repo_gpgcheck ?? false;
+  const gpgkey = (configuration.gpgkey ?? []).map(path);
+  if ((gpgcheck || repoGpgcheck) && gpgkey.length === 0) {
+    throw new KilnError(
+      'E_REPOSITORY_KEYS',
+      `repository ${id}: signatures are to be checked, but no gpgkey is named`,
+      { hint: 'name the key files with gpgkey, or write gpgcheck: false if you trust the source' },
+    );
+  }
+  return {
+    id,
+    name: configuration.name ?? id,
+    source,
+    ...(access === undefined ? {} : { access }),
+    gpgcheck,
+    repoGpgcheck,
+    gpgkey,
+    priority: configuration.priority,
+    cost: configuration.cost,
+    excludepkgs: configuration.excludepkgs,
+    includepkgs: configuration.includepkgs,
+    moduleHotfixes: configuration.module_hotfixes,
+    metadataExpire: configuration.metadata_expire,
+  };
+}
+
+function resolveSource(
+  configuration: RepositoryConfiguration,
+  expand: (text: string) => string,
+  path: (text: string) => string,
+): RepositorySource {
+  const { id, baseurl, metalink, mirrorlist, directory } = configuration;
+  if (directory !== undefined) return { kind: 'directory', path: path(directory) };
+  if (metalink !== undefined) return { kind: 'metalink', url: expand(metalink) };
+  if (mirrorlist !== undefined) return { kind: 'mirrorlist', url: expand(mirrorlist) };
+  const urls = (baseurl ?? []).map(expand);
+  const local = urls.filter((url) => url.startsWith('file:'));
+  const [first] = local;
+  if (first === undefined) return { kind: 'baseurl', urls };
+  if (urls.length > 1) {
+    throw new KilnError(
+      'E_REPOSITORY_CONFIGURATION',
+      `repository ${id}: a file: URL stands alone, it has no mirrors`,
+      { hint: 'make two repositories of it' },
+    );
+  }
+  return { kind: 'directory', path: fileURLToPath(first) };
+}
+
+/** A name and a password. */
+interface Login {
+  readonly username: string;
+  readonly password: string;
+}
+
+/** Takes `user:password@` out of URLs: they are written into locks and logs. */
+function withoutLogin(source: RepositorySource): { source: RepositorySource; login?: Login } {
+  if (source.kind === 'directory') return { source };
+  const logins: Login[] = [];
+  const strip = (text: string) => {
+    const url = URL.parse(text);
+    if (url === null || (url.username === '' && url.password === '')) return text;
+    const [username, password] = [url.username, url.password].map(decodeURIComponent);
+    logins.push({ username: username ?? '', password: password ?? '' });
+    url.username = url.password = '';
+    return url.href;
+  };
+  const stripped: RepositorySource =
+    source.kind === 'baseurl'
+      ? { kind: 'baseurl', urls: source.urls.map(strip) }
+      : { kind: source.kind, url: strip(source.url) };
+  const [login] = logins;
+  return login === undefined ? { source: stripped } : { source: stripped, login };
+}
+
+function resolveAccess(
+  { id, ...options }: RepositoryConfiguration,
+  source: RepositorySource,
+  login: Login | undefined,
+  path: (text: string) => string,
+): RepositoryAccess | undefined {
+  const file = (text: string | undefined) => (text === undefined ? undefined : path(text));
+  const access: AccessOptions = {
+    username: options.username ?? login?.username,
+    password: options.password ?? (options.username === undefined ? login?.password : undefined),
+    passwordFile: file(options.password_file),
+    tokenFile: file(options.token_file),
+    certificate: file(options.sslclientcert),
+    key: file(options.sslclientkey),
+    authorities: file(options.sslcacert),
+    verify: options.sslverify ?? true,
+  };
+  const { verify, ...others } = access;
+  if (verify && Object.values(others).every((value) => value === undefined)) return undefined;
+  if (source.kind === 'directory') {
+    throw new KilnError(
+      'E_REPOSITORY_CONFIGURATION',
+      `repository ${id}: a folder of this host has no login and no certificates`,
+      { hint: 'leave username, password_file, token_file and ssl… out' },
+    );
+  }
+  const urls = source.kind === 'baseurl' ? source.urls : [source.url];
+  return new RepositoryAccess(id, urls, access);
+}
+
+function expandVariables(id: string, text: string, options: ResolveOptions): string {
+  const values: Readonly<Record<string, string | undefined>> = {
+    arch: options.arch,
+    basearch: BASEARCH[options.arch] ?? options.arch,
+    releasever: options.releasever,
+  };
+  return text.replace(/\$(?:\{(\w+)\}|(\w+))/g, (_, braced: string | undefined, bare: string) => {
+    const name = braced ?? bare;
+    const value = values[name];
+    if (value !== undefined) return value;
+    throw new KilnError(
+      'E_REPOSITORY_CONFIGURATION',
+      `repository ${id}: $${name} in ${text} has no value`,
+      { hint: 'known variables are $arch, $basearch and $releasever (set `releasever`)' },
+    );
+  });
+}
+
+function absolute(path: string, baseDirectory: string): string {
+  if (path.startsWith('file:')) return fileURLToPath(path);
+  return isAbsolute(path) ? resolve(path) : resolve(baseDirectory, path);
+}

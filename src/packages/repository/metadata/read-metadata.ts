@@ -1,0 +1,101 @@
+import { createHash } from 'node:crypto';
+import { createReadStream } from 'node:fs';
+import { pipeline, type Transform } from 'node:stream';
+import { createGunzip, createZstdDecompress } from 'node:zlib';
+import { KilnError } from '../../../errors.ts';
+import { decodeNative } from '../../rpm/payload/native-codec.ts';
+import { MAX_METADATA, MAX_OPEN_METADATA } from '../transport/limits.ts';
+import { brokenMetadata } from './broken-metadata.ts';
+import type { Compression, MetadataFile } from './metadata-file.ts';
+
+const CHUNK = 1 << 20;
+
+/**
+ * The decompressed content of the open file `fd`, checked on the way: what is read is hashed, and
+ * the iteration ends with an error if a digest or a size is not what repomd.xml says. Nothing that
+ * was yielded may be believed before the end. `fd` is closed. Runs in a confined child.
+ * @throws KilnError E_REPOSITORY_METADATA
+ */
+export async function* readMetadata(fd: number, file: MetadataFile): AsyncGenerator<Buffer> {
+  const source = createReadStream('', { fd, highWaterMark: CHUNK });
+  const raw = checker(file, 'compressed', file.digest, file.size, file.size ?? MAX_METADATA);
+  const limit = file.openSize ?? MAX_OPEN_METADATA;
+  const open = checker(file, 'decompressed', file.openDigest, file.openSize, limit);
+  try {
+    for await (const chunk of decompressed(checked(source, raw), file.compression)) {
+      open.update(chunk);
+      yield chunk;
+    }
+  } catch (cause) {
+    if (cause instanceof KilnError && cause.code !== 'E_RPM_FORMAT') throw cause;
+    throw brokenMetadata(file.location, (cause as Error).message, cause);
+  } finally {
+    source.destroy();
+  }
+  raw.finish();
+  open.finish();
+}
+
+async function* checked(source: AsyncIterable<Buffer>, by: Checker): AsyncGenerator<Buffer> {
+  for await (const chunk of source) {
+    by.update(chunk);
+    yield chunk;
+  }
+}
+
+type Checker = ReturnType<typeof checker>;
+
+function checker(
+  file: MetadataFile,
+  what: string,
+  digest: string | undefined,
+  size: number | undefined,
+  limit: number,
+) {
+  const [algorithm = 'sha256', expected] = digest?.split(':') ?? [];
+  const hash = createHash(algorithm);
+  let length = 0;
+  return {
+    update(chunk: Buffer): void {
+      length += chunk.length;
+      if (length > limit)
+        throw brokenMetadata(file.location, `it is longer than ${limit} bytes ${what}`);
+      hash.update(chunk);
+    },
+    finish(): void {
+      if (size !== undefined && length !== size) {
+        throw brokenMetadata(file.location, `it has ${length} bytes ${what} instead of ${size}`);
+      }
+      if (expected !== undefined && hash.digest('hex') !== expected) {
+        throw brokenMetadata(
+          file.location,
+          `its ${algorithm} (${what}) is not the one in repomd.xml`,
+        );
+      }
+    },
+  };
+}
+
+/** A piece is valid until the next one is asked for. */
+function decompressed(
+  source: AsyncIterable<Buffer>,
+  compression: Compression,
+): AsyncIterable<Buffer> {
+  switch (compression) {
+    case 'none':
+      return source;
+    case 'bzip2':
+      return decodeNative('bzip2', source);
+    case 'gzip':
+      return through(source, createGunzip({ chunkSize: CHUNK }));
+    case 'zstd':
+      return through(source, createZstdDecompress({ chunkSize: CHUNK }));
+    case 'xz':
+      return decodeNative('xz', source);
+  }
+}
+
+function through(source: AsyncIterable<Buffer>, decoder: Transform): AsyncIterable<Buffer> {
+  // An error of the source destroys the decoder with it, and so reaches whoever reads.
+  return pipeline(source, decoder, () => undefined);
+}

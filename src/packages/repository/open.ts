@@ -1,0 +1,148 @@
+import { stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { KilnError } from '../../errors.ts';
+import type { StatePaths } from '../../host/state/paths.ts';
+import { Cache } from './cache.ts';
+import type { Repository } from './configuration.ts';
+import { fixturesHint } from './fixtures-hint.ts';
+import type { MetadataFile } from './metadata/metadata-file.ts';
+import { type RefreshedRepository, type RefreshMode, refreshRepository } from './refresh.ts';
+import { type DownloadContext, downloadObject } from './transport/download.ts';
+import { MAX_METADATA } from './transport/limits.ts';
+import { resolveLocation } from './transport/location.ts';
+import { Mirrors } from './transport/mirrors.ts';
+import type { OnProgress } from './transport/progress.ts';
+import { defaultTransfer, type TransferOptions } from './transport/transfer-options.ts';
+import { readKeys } from './trust/keys.ts';
+
+export interface OpenOptions {
+  readonly paths: Pick<StatePaths, 'cache'>;
+  /** `auto` unless given. */
+  readonly refresh?: RefreshMode | undefined;
+  readonly transfer?: Partial<TransferOptions> | undefined;
+  readonly signal?: AbortSignal | undefined;
+  readonly onProgress?: OnProgress | undefined;
+}
+
+/** What a download needs, from the options of a public function. */
+export function downloadContext(options: Omit<OpenOptions, 'refresh'>): DownloadContext {
+  return {
+    cache: new Cache(options.paths),
+    transfer: { ...defaultTransfer, ...options.transfer },
+    // Whoever wrote the image recipe, or a repository's configuration, is trusted with the network.
+    reach: 'named',
+    signal: options.signal,
+    onProgress: options.onProgress,
+  };
+}
+
+/** A repository whose metadata can be had. */
+export interface OpenRepository extends RefreshedRepository {
+  readonly repository: Repository;
+}
+
+/** Repositories that were opened together, for one or several solutions. */
+export class RepositorySet {
+  readonly context: DownloadContext;
+  readonly #members: OpenRepository[];
+
+  constructor(context: DownloadContext, members: readonly OpenRepository[]) {
+    this.context = context;
+    this.#members = [...members];
+  }
+
+  get members(): readonly OpenRepository[] {
+    return this.#members;
+  }
+
+  /** Asks the server again, because what its repomd.xml names is not there any more. */
+  async renew(id: string): Promise<OpenRepository> {
+    const index = this.#members.findIndex((member) => member.repository.id === id);
+    const old = this.#members[index];
+    if (old === undefined) throw new TypeError(`no repository ${id}`);
+    const { repository } = old;
+    const member = { repository, ...(await refreshRepository(repository, 'always', this.context)) };
+    this.#members[index] = member;
+    return member;
+  }
+}
+
+/**
+ * Makes repositories ready to be solved from: each one's repomd.xml is fetched, or known well
+ * enough, and verified as its configuration asks.
+ * @throws KilnError of the first repository that fails: E_DOWNLOAD, E_REPOSITORY_METADATA,
+ * E_REPOSITORY_SIGNATURE, E_REPOSITORY_OFFLINE, E_REPOSITORY_MISSING, E_REPOSITORY_CONFIGURATION,
+ * E_KEY_MISSING
+ */
+export async function openRepositories(
+  repositories: readonly Repository[],
+  options: OpenOptions,
+): Promise<RepositorySet> {
+  const seen = new Set<string>();
+  for (const { id } of repositories) {
+    if (seen.has(id)) {
+      throw new KilnError('E_REPOSITORY_CONFIGURATION', `two repositories are called ${id}`, {
+        hint: 'give one of them another id',
+      });
+    }
+    seen.add(id);
+  }
+  // A key that is missing would be noticed only after everything was downloaded.
+  const checked = repositories.filter(({ gpgcheck, repoGpgcheck }) => gpgcheck || repoGpgcheck);
+  await Promise.all(checked.map((repository) => readKeys(repository)));
+  const failed = new AbortController();
+  const signal = AbortSignal.any([failed.signal, ...(options.signal ? [options.signal] : [])]);
+  const context = downloadContext({ ...options, signal });
+  const mode = options.refresh ?? 'auto';
+  const members = await Promise.all(
+    repositories.map(async (repository) => ({
+      repository,
+      ...(await refreshRepository(repository, mode, context)),
+    })),
+  ).catch((error: unknown) => {
+    failed.abort(error);
+    throw error;
+  });
+  return new RepositorySet(downloadContext(options), members);
+}
+
+/**
+ * A local path of one of a repository's metadata files. What is in it is still to be checked
+ * against its digests where it comes from a local directory.
+ * @throws KilnError E_DOWNLOAD, E_REPOSITORY_MISSING
+ */
+export async function metadataPath(
+  member: OpenRepository,
+  file: MetadataFile,
+  context: DownloadContext,
+): Promise<string> {
+  const { repository, mirrors } = member;
+  const { source, id } = repository;
+  const { digest, size, type } = file;
+  const what = `${type} of repository ${id}`;
+  const location = resolveLocation({ ...file, base: '' }, mirrors === undefined, what);
+  const remote = /^https?:/.test(location);
+  if (mirrors !== undefined || remote) {
+    const place = remote
+      ? {
+          mirrors: new Mirrors(
+            [location],
+            mirrors?.namedBy ?? mirrors?.bases[0],
+            repository.access,
+          ),
+          location: '',
+        }
+      : { mirrors: mirrors!, location };
+    const item = { repository: id, item: type, maxSize: MAX_METADATA, ...place };
+    return await downloadObject(context, { ...item, digest, size });
+  }
+  const path = location.startsWith('file:')
+    ? fileURLToPath(location)
+    : join(source.kind === 'directory' ? source.path : '', location);
+  const found = await stat(path).catch(() => undefined);
+  if (found?.isFile()) return path;
+  throw new KilnError('E_REPOSITORY_MISSING', `repository ${repository.id}: there is no ${path}`, {
+    hint: fixturesHint(path) ?? 'the folder changed, or is not whole: run createrepo_c again',
+  });
+}

@@ -1,0 +1,91 @@
+import { readdir, rm, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { hasErrno } from '../../host/calls/libc.ts';
+import { tryLock } from '../../host/files/flock.ts';
+import type { StatePaths } from '../../host/state/paths.ts';
+import { Cache } from './cache.ts';
+
+/** Whatever was used within this time may be in use, milliseconds. */
+const IN_USE = 60 * 60 * 1000;
+
+/** A download or a temporary file that nobody touched for so long is left over, milliseconds. */
+const ABANDONED = 24 * 60 * 60 * 1000;
+
+export interface PruneOptions {
+  /** All files of the cache together, bytes; undefined is no limit. */
+  readonly maxSize?: number;
+  /** Since the last use, milliseconds; undefined is no limit. */
+  readonly maxAge?: number;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** What is gone. */
+export interface Pruned {
+  readonly files: number;
+  readonly bytes: number;
+}
+
+interface CachedFile {
+  readonly path: string;
+  readonly bytes: number;
+  /** Last use, milliseconds since 1970. */
+  readonly used: number;
+}
+
+/**
+ * Keeps the download cache within its limits: what was not used for longest goes first, and what
+ * killed processes left goes after a day. What was used within the last hour, and what somebody is
+ * downloading, stays. All of it can be had again.
+ */
+export async function pruneCache(
+  paths: Pick<StatePaths, 'cache'>,
+  options: PruneOptions,
+): Promise<Pruned> {
+  const { root } = new Cache(paths);
+  const { maxSize = Number.POSITIVE_INFINITY, maxAge = Number.POSITIVE_INFINITY } = options;
+  const now = Date.now();
+  const removed = { files: 0, bytes: 0 };
+  const remove = async ({ path, bytes }: CachedFile) => {
+    options.signal?.throwIfAborted();
+    await rm(path, { force: true });
+    removed.files++;
+    removed.bytes += bytes;
+  };
+  for (const file of await filesBelow(join(root, 'partial'))) {
+    if (now - file.used < ABANDONED) continue;
+    await using held = await tryLock(file.path);
+    if (held !== undefined) await remove(file);
+  }
+  const kept: CachedFile[] = [];
+  for (const file of await filesBelow(root)) {
+    if (file.path.startsWith(join(root, 'partial/')) || file.path.endsWith('lock')) continue;
+    const limit = file.path.endsWith('.tmp') ? ABANDONED : Math.max(maxAge, IN_USE);
+    if (now - file.used > limit) await remove(file);
+    else kept.push(file);
+  }
+  let total = kept.reduce((sum, { bytes }) => sum + bytes, 0);
+  for (const file of kept.sort((a, b) => a.used - b.used)) {
+    if (total <= maxSize || now - file.used < IN_USE) break;
+    await remove(file);
+    total -= file.bytes;
+  }
+  return removed;
+}
+
+async function filesBelow(directory: string): Promise<CachedFile[]> {
+  const entries = await readdir(directory, { recursive: true, withFileTypes: true }).catch(
+    (error: unknown) => {
+      if (hasErrno(error, 'ENOENT')) return [];
+      throw error;
+    },
+  );
+  const files: CachedFile[] = [];
+  for (const entry of entries) {
+    if (!entry.isFile()) continue;
+    const path = join(entry.parentPath, entry.name);
+    // It may have gone in the meantime.
+    const found = await stat(path).catch(() => undefined);
+    if (found !== undefined) files.push({ path, bytes: found.size, used: found.mtimeMs });
+  }
+  return files;
+}

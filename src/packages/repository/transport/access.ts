@@ -1,0 +1,139 @@
+/** How kiln logs in at a repository's servers. What is secret is never written anywhere. */
+import * as https from 'node:https';
+import { KilnError } from '../../../errors.ts';
+import { readUserFile } from '../../../host/files/user-file.ts';
+import type { Reach } from './reach.ts';
+
+/** A password or token has one line, a certificate some KiB, a bundle of all authorities 300. */
+const MAX_FILE = 4 << 20;
+
+/** dnf's options of a repository (dnf.conf(5)), and files for what is secret. Paths are absolute. */
+export interface AccessOptions {
+  readonly username?: string | undefined;
+  readonly password?: string | undefined;
+  readonly passwordFile?: string | undefined;
+  /** Sent as `Authorization: Bearer …`. */
+  readonly tokenFile?: string | undefined;
+  readonly certificate?: string | undefined;
+  readonly key?: string | undefined;
+  readonly authorities?: string | undefined;
+  /** Whether the server's certificate is checked. */
+  readonly verify: boolean;
+}
+
+/**
+ * How to log in at one repository. Names and passwords go to the hosts that the configuration names
+ * and to no other; certificates are for every connection of the repository. Nothing of it can be
+ * printed or serialized; files are read when they are first needed.
+ */
+export class RepositoryAccess {
+  readonly #repository: string;
+  readonly #origins: ReadonlySet<string>;
+  readonly #options: AccessOptions;
+  readonly #agents = new Map<Reach, https.Agent>();
+  #authorization: string | undefined;
+
+  /** @param urls those of the configuration */
+  constructor(repository: string, urls: readonly string[], options: AccessOptions) {
+    this.#repository = repository;
+    this.#origins = new Set(urls.map((url) => new URL(url).origin));
+    this.#options = options;
+  }
+
+  /** Nothing: what is serialized is read by many. */
+  toJSON(): undefined {
+    return undefined;
+  }
+
+  /**
+   * The value of the Authorization header of a request, if it is to have one.
+   * @throws KilnError E_REPOSITORY_ACCESS for a file that cannot be read.
+   */
+  authorization(url: URL): string | undefined {
+    if (!this.#origins.has(url.origin)) return undefined;
+    this.#authorization ??= this.#readAuthorization();
+    return this.#authorization === '' ? undefined : this.#authorization;
+  }
+
+  /**
+   * The agent of https connections, where they need one of their own.
+   * @param usual what every agent has
+   * @throws KilnError E_REPOSITORY_ACCESS for a file that cannot be read.
+   */
+  agent(reach: Reach, usual: https.AgentOptions): https.Agent | undefined {
+    const { authorities, certificate, key, verify } = this.#options;
+    if (verify && authorities === undefined && certificate === undefined) return undefined;
+    let agent = this.#agents.get(reach);
+    if (agent === undefined) {
+      const own = certificate && {
+        cert: this.#read('sslclientcert', certificate),
+        key: this.#read('sslclientkey', key ?? certificate),
+      };
+      agent = new https.Agent({
+        ...usual,
+        rejectUnauthorized: verify,
+        ...own,
+        ...(authorities && { ca: this.#read('sslcacert', authorities) }),
+      });
+      this.#agents.set(reach, agent);
+    }
+    return agent;
+  }
+
+  #readAuthorization(): string {
+    const { username, password, passwordFile, tokenFile } = this.#options;
+    if (tokenFile !== undefined) return `Bearer ${this.#readLine('token_file', tokenFile)}`;
+    if (username === undefined) return '';
+    const secret =
+      passwordFile === undefined ? (password ?? '') : this.#readLine('password_file', passwordFile);
+    return `Basic ${Buffer.from(`${username}:${secret}`).toString('base64')}`;
+  }
+
+  #readLine(option: string, path: string): string {
+    const [line = ''] = this.#read(option, path).toString('utf8').split(/\r?\n/, 1);
+    if (line !== '' && !/[\u0000-\u001f\u007f]/.test(line)) return line;
+    throw this.#fail(`${option} ${path} has no line of text to begin with`);
+  }
+
+  #read(option: string, path: string): Buffer {
+    try {
+      return readUserFile(path, MAX_FILE);
+    } catch (cause) {
+      throw this.#fail(`${option} ${path} cannot be read`, cause);
+    }
+  }
+
+  #fail(why: string, cause?: unknown): KilnError {
+    return new KilnError('E_REPOSITORY_ACCESS', `repository ${this.#repository}: ${why}`, {
+      hint: 'put the file there, readable for root, or change the option',
+      ...(cause === undefined ? {} : { cause }),
+    });
+  }
+}
+
+/** How to log in at the repositories of a lock, by their ids. A lock that is written has none of it. */
+export class LockAccess {
+  readonly #byId: ReadonlyMap<string, RepositoryAccess>;
+
+  constructor(byId: ReadonlyMap<string, RepositoryAccess>) {
+    this.#byId = byId;
+  }
+
+  /** Nothing, as {@link RepositoryAccess} has it. */
+  toJSON(): undefined {
+    return undefined;
+  }
+
+  of(repository: string): RepositoryAccess | undefined {
+    return this.#byId.get(repository);
+  }
+}
+
+/** What a lock of these repositories has of access: nothing where nobody has to log in. */
+export function lockAccess(
+  repositories: readonly { readonly id: string; readonly access?: RepositoryAccess | undefined }[],
+): { readonly access?: LockAccess } {
+  const byId = new Map<string, RepositoryAccess>();
+  for (const { id, access } of repositories) if (access !== undefined) byId.set(id, access);
+  return byId.size === 0 ? {} : { access: new LockAccess(byId) };
+}

@@ -1,0 +1,179 @@
+import { createHash } from 'node:crypto';
+import { mkdir, rm, stat, truncate } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { acquireLock } from '../../../host/files/flock.ts';
+import { removeTree } from '../../../host/files/remove-tree.ts';
+import { type Cache, digestFile, hasContent, publish } from '../cache.ts';
+import { BrokenFileError, type MirrorRequest, type Mirrors, tryMirrors } from './mirrors.ts';
+import type { OnProgress } from './progress.ts';
+import type { Reach } from './reach.ts';
+import { type ResumeState, receiveBuffer, receiveFile } from './receive.ts';
+import type { TransferOptions } from './transfer-options.ts';
+
+/** What every download of one call has in common. */
+export interface DownloadContext {
+  readonly cache: Cache;
+  readonly transfer: TransferOptions;
+  /** How far the URLs may lead that the configuration, or a recipe, names. */
+  readonly reach: Reach;
+  readonly signal?: AbortSignal | undefined;
+  readonly onProgress?: OnProgress | undefined;
+}
+
+/** One file of a repository. */
+export interface DownloadItem {
+  readonly repository: string;
+  readonly mirrors: Mirrors;
+  /** Below each mirror's folder; '' for the mirror's URL itself. */
+  readonly location: string;
+  /** What messages call it. */
+  readonly item: string;
+  readonly maxSize: number;
+}
+
+/**
+ * Gets a file whose digest is known into the cache, and gives its path there. A download that broke
+ * off, in this process or in one that was killed, goes on where it stopped. Processes that want the
+ * same file wait for the one that downloads it.
+ * @throws KilnError E_DOWNLOAD, E_CACHE_WRITE; the signal's reason
+ */
+export async function downloadObject(
+  context: DownloadContext,
+  item: DownloadItem & { readonly digest: string; readonly size: number | undefined },
+): Promise<string> {
+  const { cache } = context;
+  const known = await cache.find(item.digest, item.size);
+  if (known !== undefined) return known;
+  const partial = cache.partial(item.digest);
+  await makePlace(partial);
+  await using _held = await acquireLock(partial, { signal: context.signal });
+  const target = cache.object(item.digest);
+  const meanwhile = await cache.find(item.digest, item.size);
+  if (meanwhile !== undefined) {
+    await rm(partial, { force: true });
+    return meanwhile;
+  }
+  const resume: ResumeState = {};
+  const options = {
+    ...receiveOptions(context, item, item.size),
+    headers: {},
+    allowPlain: true,
+  };
+  const complete = async (url: string, have: number, reach: Reach) => {
+    if (have !== item.size) await receiveFile(url, partial, have, resume, { ...options, reach });
+    if (await hasContent(partial, item.digest, item.size)) return true;
+    await truncate(partial);
+    resume.validator = undefined;
+    return false;
+  };
+  await tryMirrors(mirrorRequest(context, item), async (url, reach) => {
+    const have = await usable(partial, item.size);
+    if (await complete(url, have, reach)) return;
+    // What was here already may be what is wrong: that is not this mirror's fault.
+    if (have > 0 && (await complete(url, 0, reach))) return;
+    const [algorithm] = item.digest.split(':');
+    throw new BrokenFileError(`its ${algorithm} is not the one it should have`);
+  });
+  await publish(partial, target);
+  return target;
+}
+
+/** Makes the folder of a download; a directory in the place of its file goes. */
+async function makePlace(partial: string): Promise<void> {
+  await mkdir(dirname(partial), { recursive: true });
+  const found = await stat(partial).catch(() => undefined);
+  if (found?.isDirectory()) await removeTree(partial);
+}
+
+/** How many bytes of a file are here; what is too long cannot be part of it. */
+async function usable(path: string, size: number | undefined): Promise<number> {
+  const have = (await stat(path)).size;
+  if (size === undefined || have <= size) return have;
+  await truncate(path);
+  return 0;
+}
+
+/**
+ * Gets a file of which nothing is known but its URL into the cache, from the beginning, and gives
+ * its path there.
+ * @throws KilnError E_DOWNLOAD, E_CACHE_WRITE; the signal's reason
+ */
+export async function downloadUnknown(
+  context: DownloadContext,
+  item: DownloadItem,
+  url: string,
+): Promise<string> {
+  const { cache } = context;
+  const name = createHash('sha256').update(url).digest('hex');
+  const partial = cache.partial(`url:${name}`);
+  await makePlace(partial);
+  await using _held = await acquireLock(partial, { signal: context.signal });
+  await tryMirrors(mirrorRequest(context, item), async (from, reach) => {
+    const options = receiveOptions(context, item, undefined);
+    await receiveFile(from, partial, 0, {}, { ...options, headers: {}, allowPlain: false, reach });
+  });
+  const target = cache.object(await digestFile(partial, 'sha256'));
+  await publish(partial, target);
+  return target;
+}
+
+/** A small file and how its server tells it from a later one. */
+export interface FetchedFile {
+  readonly content: Buffer;
+  readonly etag: string | undefined;
+  readonly lastModified: string | undefined;
+}
+
+/**
+ * Gets a small file whose digest is not known into memory.
+ * @param known what is here already: undefined is returned if the server has the same.
+ * @param accept throws a BrokenFileError for content that another mirror may have better.
+ * @throws KilnError E_DOWNLOAD; the signal's reason
+ */
+export function downloadFile(
+  context: DownloadContext,
+  item: DownloadItem,
+  known: Partial<Omit<FetchedFile, 'content'>> | undefined,
+  accept: (content: Buffer) => void,
+): Promise<FetchedFile | undefined> {
+  const headers = {
+    'cache-control': 'no-cache',
+    ...(known?.etag === undefined ? {} : { 'if-none-match': known.etag }),
+    ...(known?.lastModified === undefined ? {} : { 'if-modified-since': known.lastModified }),
+  };
+  return tryMirrors(mirrorRequest(context, item), async (url, reach) => {
+    const options = { ...receiveOptions(context, item, undefined), headers, allowPlain: false };
+    const answer = await receiveBuffer(url, { ...options, reach });
+    if (answer === undefined) return undefined;
+    accept(answer.content);
+    const { etag, 'last-modified': lastModified } = answer.headers;
+    return { content: answer.content, etag, lastModified };
+  });
+}
+
+function mirrorRequest(context: DownloadContext, item: DownloadItem): MirrorRequest {
+  const { repository, item: name } = item;
+  return {
+    mirrors: item.mirrors,
+    location: item.location,
+    repository,
+    item: name,
+    transfer: context.transfer,
+    reach: context.reach,
+    signal: context.signal,
+    onRetry: (reason) => context.onProgress?.({ kind: 'retry', repository, item: name, reason }),
+  };
+}
+
+function receiveOptions(context: DownloadContext, item: DownloadItem, size: number | undefined) {
+  const { repository, item: name } = item;
+  return {
+    transfer: context.transfer,
+    signal: context.signal,
+    size,
+    maxSize: item.maxSize,
+    access: item.mirrors.access,
+    onBytes: (received: number) =>
+      context.onProgress?.({ kind: 'download', repository, item: name, received, total: size }),
+  };
+}

@@ -1,0 +1,192 @@
+import * as http from 'node:http';
+import * as https from 'node:https';
+import { KilnError } from '../../../errors.ts';
+import { ownEnvironment } from '../../../host/process/own-process.ts';
+import { deferred } from '../../../promise.ts';
+import type { RepositoryAccess } from './access.ts';
+import { Arrivals } from './arrivals.ts';
+import {
+  AddressRefused,
+  checkHost,
+  hostOf,
+  publicLookup,
+  type Reach,
+  reachThrough,
+} from './reach.ts';
+import type { TransferOptions } from './transfer-options.ts';
+
+const MAX_REDIRECTS = 10;
+
+/** One try that failed, and what follows from it. */
+export class TransferError extends KilnError {
+  /** Whether the same URL may work later. */
+  readonly transient: boolean;
+  /** Whether the server wants to know who asks. */
+  readonly unauthorized: boolean;
+  /** The server's wish: do not come back before so many milliseconds. */
+  readonly retryAfter: number | undefined;
+
+  constructor(
+    message: string,
+    options: {
+      transient: boolean;
+      unauthorized?: boolean;
+      retryAfter?: number | undefined;
+      cause?: unknown;
+    },
+  ) {
+    super('E_DOWNLOAD', message, options.cause === undefined ? {} : { cause: options.cause });
+    this.transient = options.transient;
+    this.unauthorized = options.unauthorized === true;
+    this.retryAfter = options.retryAfter;
+  }
+}
+
+export interface GetOptions {
+  readonly headers: Readonly<Record<string, string>>;
+  readonly transfer: TransferOptions;
+  readonly signal: AbortSignal | undefined;
+  /**
+   * Whether https may lead to http. Fine where the content's digest is known beforehand; mirrors
+   * do it.
+   */
+  readonly allowPlain: boolean;
+  /** Where the URL may lead. */
+  readonly reach: Reach;
+  /** How to log in where it leads. */
+  readonly access?: RepositoryAccess | undefined;
+}
+
+/** The head of an answer, and its body as it arrives: read it or dispose of it. */
+export interface Answer {
+  readonly status: number;
+  readonly statusText: string;
+  readonly headers: http.IncomingHttpHeaders;
+  /** Of who answered: the server, or a proxy. */
+  readonly remoteAddress: string | undefined;
+  readonly body: Arrivals;
+}
+
+// The proxy comes from http_proxy, https_proxy and no_proxy. Compression is not asked for and not
+// undone: what a repository lists has the digest of the bytes on the wire.
+const agentOptions = { keepAlive: true, maxSockets: 16, proxyEnv: ownEnvironment };
+
+/**
+ * How a scheme is spoken; made when it first is, since Node takes milliseconds to load TLS. Each reach
+ * has connections of its own: one that was made without a look at the address is not used for others.
+ */
+const schemes = {
+  named: {
+    'http:': once(() => ({ request: http.request, agent: new http.Agent(agentOptions) })),
+    'https:': once(() => ({ request: https.request, agent: new https.Agent(agentOptions) })),
+  },
+  public: {
+    'http:': once(() => ({ request: http.request, agent: new http.Agent(agentOptions) })),
+    'https:': once(() => ({ request: https.request, agent: new https.Agent(agentOptions) })),
+  },
+} as const;
+
+function once<Made>(make: () => Made): () => Made {
+  let made: Made | undefined;
+  return () => (made ??= make());
+}
+
+/**
+ * GETs `url`, following redirects, up to the end of the answer's head. The caller reads or destroys
+ * the body.
+ * @throws TransferError for anything but 200, 206, 304 and 416; the signal's reason.
+ */
+export async function get(url: string, options: GetOptions): Promise<Answer> {
+  let current = new URL(url);
+  let { reach } = options;
+  for (let redirects = 0; ; redirects++) {
+    const answer = await ask(current, { ...options, reach });
+    const { status } = answer;
+    if (status === 200 || status === 206 || status === 304 || status === 416) return answer;
+    const target = answer.headers.location;
+    answer.body[Symbol.dispose]();
+    if (![301, 302, 303, 307, 308].includes(status) || target === undefined) {
+      throw new TransferError(`${status} ${answer.statusText}`.trim(), {
+        unauthorized: status === 401 || status === 403,
+        transient: status >= 500 || status === 408 || status === 425 || status === 429,
+        retryAfter: retryAfter(answer.headers['retry-after']),
+      });
+    }
+    if (redirects >= MAX_REDIRECTS) {
+      throw new TransferError('it redirects in circles', { transient: false });
+    }
+    if (reach === 'named') reach = await reachThrough(current, answer.remoteAddress);
+    current = redirect(current, target, options.allowPlain);
+  }
+}
+
+function redirect(from: URL, target: string, allowPlain: boolean): URL {
+  const to = URL.parse(target, from.href);
+  if (to === null || (to.protocol !== 'http:' && to.protocol !== 'https:')) {
+    throw new TransferError(`it redirects to ${target}`, { transient: false });
+  }
+  if (from.protocol === 'https:' && to.protocol === 'http:' && !allowPlain) {
+    throw new TransferError(`it redirects to ${to.href}, which is not encrypted`, {
+      transient: false,
+    });
+  }
+  return to;
+}
+
+async function ask(url: URL, options: GetOptions): Promise<Answer> {
+  const { reach, access } = options;
+  if (reach === 'public') {
+    await checkHost(url).catch((error: unknown) => {
+      throw refused(error);
+    });
+  }
+  const { request, agent: usual } = schemes[reach][url.protocol as 'http:' | 'https:']();
+  const agent =
+    (url.protocol === 'https:' ? access?.agent(reach, agentOptions) : undefined) ?? usual;
+  const authorization = access?.authorization(url);
+  const { promise, resolve, reject } = deferred<Answer>();
+  const headers = {
+    ...{ 'user-agent': 'kiln', 'accept-encoding': 'identity' },
+    ...options.headers,
+    ...(authorization === undefined ? {} : { authorization }),
+  };
+  const sent = request(url, {
+    agent,
+    headers,
+    ...(options.signal && { signal: options.signal }),
+    ...(reach === 'public' ? { lookup: publicLookup(hostOf(url)) } : {}),
+  });
+  const timer = setTimeout(() => {
+    sent.destroy(new Error(`no answer within ${options.transfer.answerTimeout} ms`));
+  }, options.transfer.answerTimeout);
+  sent.on('response', (message) => {
+    resolve({
+      status: message.statusCode ?? 0,
+      statusText: message.statusMessage ?? '',
+      headers: message.headers,
+      remoteAddress: message.socket?.remoteAddress,
+      body: new Arrivals(message),
+    });
+  });
+  sent.on('error', (cause) => {
+    if (options.signal?.aborted) reject(options.signal.reason);
+    else reject(refused(cause));
+  });
+  sent.end();
+  return promise.finally(() => clearTimeout(timer));
+}
+
+function refused(cause: unknown): TransferError {
+  const transient = !(cause instanceof AddressRefused);
+  return new TransferError(reason(cause), { transient, cause });
+}
+
+/** Node's connection errors to several addresses have no message of their own. */
+export function reason(error: unknown): string {
+  if (error instanceof AggregateError) return error.errors.map(reason).join('; ');
+  return error instanceof Error && error.message !== '' ? error.message : String(error);
+}
+
+function retryAfter(header: string | undefined): number | undefined {
+  return header !== undefined && /^\d{1,5}$/.test(header) ? Number(header) * 1000 : undefined;
+}

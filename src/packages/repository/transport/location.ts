@@ -1,0 +1,71 @@
+import { KilnError } from '../../../errors.ts';
+
+/** Whether a location is a URL of its own, not a path below the repository's folder. */
+export function isAbsoluteUrl(location: string): boolean {
+  return /^(?:https?|file):\/\//.test(location);
+}
+
+/**
+ * Why no file can be fetched from `location`, or undefined where one can: a path below the repository
+ * (relative, without `..`, without bytes that would make another URL of it; blanks are fine), or an
+ * absolute URL. Whether a file: URL may be followed is for {@link resolveLocation} to say.
+ */
+export function locationFault(location: string): string | undefined {
+  if (location === '') return 'it is empty';
+  if (/[\u0000-\u001f\u007f\\]/.test(location)) return 'it has a byte that no URL has';
+  if (isAbsoluteUrl(location)) return URL.canParse(location) ? undefined : 'it is no URL';
+  if (/^[A-Za-z][A-Za-z0-9+.-]*:/.test(location)) return 'kiln knows http:, https: and file: only';
+  if (/[?#]/.test(location)) return 'it has a ? or a #, which would make another URL of it';
+  const leaves = location
+    .split('/')
+    .some((part) => part === '..' || /^(%2e|\.)(%2e|\.)$/i.test(part));
+  return location.startsWith('/') || leaves ? 'that is outside the repository' : undefined;
+}
+
+/** The URL of a file at `location` below the folder `base`. */
+export function locationUrl(base: string, location: string): string {
+  const url = new URL(base);
+  // Not resolved as a relative URL: the folder's URL may lack the last slash.
+  url.pathname = `${url.pathname.replace(/\/$/, '')}/${location}`;
+  return url.href;
+}
+
+/** A file as a repository's metadata names it. */
+export interface NamedLocation {
+  /** The `href` of the location. */
+  readonly location: string;
+  /** Its `xml:base`, or ''. It may be relative to the repository's folder. */
+  readonly base: string;
+}
+
+/**
+ * Where a file of a repository is: relative to the repository's folder, or an absolute URL.
+ * @param local whether the repository is a folder of this host: only such a one may name files of it
+ * @param what begins messages: the file and its repository.
+ * @throws KilnError E_REPOSITORY_METADATA if `location` leaves the repository, or is none.
+ */
+export function resolveLocation(
+  { location, base }: NamedLocation,
+  local: boolean,
+  what: string,
+): string {
+  const fail = (place: string, why: string): never => {
+    throw new KilnError('E_REPOSITORY_METADATA', `${what} is at '${place}': ${why}`, {
+      hint: 'the metadata of the repository is broken or hostile: tell whoever publishes it',
+    });
+  };
+  const fault = locationFault(location);
+  if (fault !== undefined) fail(location, fault);
+  let place = location;
+  if (base !== '' && !isAbsoluteUrl(location)) {
+    const baseFault = locationFault(base);
+    if (baseFault !== undefined) fail(base, baseFault);
+    place = isAbsoluteUrl(base)
+      ? locationUrl(base, location)
+      : `${base.replace(/\/+$/, '')}/${location}`;
+  }
+  if (place.startsWith('file:') && !local) {
+    fail(place, 'a remote repository cannot name files of this host');
+  }
+  return place;
+}

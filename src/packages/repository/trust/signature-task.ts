@@ -1,0 +1,56 @@
+/** Confined task `repository-signature`: checks repomd.xml's detached OpenPGP signature as rpm does. */
+import { z } from 'zod';
+import { KilnError } from '../../../errors.ts';
+import type { SingleTask } from '../../../host/confine/task.ts';
+import { type JudgedSignature, Keyring } from '../../rpm/signature/keyring.ts';
+import { Armor, loadLibrpmio } from '../../rpm/signature/librpmio.ts';
+import { splitPackets } from '../../rpm/signature/signature-packet.ts';
+
+export const signatureInputSchema = z.strictObject({
+  /** Armored public keys. */
+  keys: z.array(z.string()),
+  /** Base64 of the signed bytes. */
+  content: z.string(),
+  /** Armored, or base64 of the binary form if it does not begin with dashes. */
+  signature: z.string(),
+});
+
+/** Signatures that are looked at: a distribution that changes its key has two. */
+const MOST_SIGNATURES = 16;
+
+export const task: SingleTask = {
+  prepare() {
+    loadLibrpmio();
+  },
+  run(value, { emit }) {
+    emit(checkSignature(signatureInputSchema.parse(value)));
+  },
+};
+
+/** `ok` if any of the keys made the signature; else why not. */
+function checkSignature({ keys, content, signature }: z.output<typeof signatureInputSchema>) {
+  const keyring = new Keyring(loadLibrpmio(), keys);
+  const signed = Buffer.from(content, 'base64');
+  const packets = [...splitPackets(binary(signature))].slice(0, MOST_SIGNATURES);
+  if (packets.length === 0) throw noSignature();
+  const judged = packets.map((packet) => keyring.judge(packet, (use) => use(signed)));
+  return judged.some(({ status }) => status === 'ok') ? 'ok' : judged.map(fault).join('; ');
+}
+
+function binary(signature: string): Buffer {
+  if (!signature.startsWith('-----BEGIN')) return Buffer.from(signature, 'base64');
+  const packets = loadLibrpmio().dearmor(signature);
+  if (packets?.kind !== Armor.signature) throw noSignature();
+  return packets.bytes;
+}
+
+function fault({ keyId, status, reason }: JudgedSignature): string {
+  const key = `key ${keyId === '' ? 'unknown' : keyId}`;
+  return status === 'nokey' ? `${key} is not among the trusted ones` : `${key}: ${reason}`;
+}
+
+function noSignature(): KilnError {
+  return new KilnError('E_REPOSITORY_SIGNATURE', 'repomd.xml.asc is not an OpenPGP signature', {
+    hint: 'try again later: the mirror is at fault',
+  });
+}

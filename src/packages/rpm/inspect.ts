@@ -1,0 +1,162 @@
+/** One package, read and checked. Runs in the confined child. */
+import { formatDependency } from './dependency.ts';
+import { describeIdentity, describePackage } from './describe.ts';
+import { checkDigests, type DigestDepth, digestFaults } from './digests.ts';
+import { rpmError } from './errors.ts';
+import type {
+  RpmDependencyKind,
+  RpmFile,
+  RpmIdentity,
+  RpmPackage,
+  RpmSignature,
+} from './package.ts';
+import { type RpmSections, readSections } from './sections.ts';
+import type { Keyring } from './signature/keyring.ts';
+import { checkSignatures, signatureVerdict } from './signature/signature-packet.ts';
+
+/** How to look at a package. */
+interface InspectOptions {
+  readonly depth: DigestDepth;
+  readonly keyring: Keyring;
+}
+
+/**
+ * Reads the package that `fd` has open and checks its digests and signatures as deep as asked.
+ * What is wrong with those is in the result; a file that cannot be read at all throws.
+ */
+export function inspectPackage(fd: number, options: InspectOptions): RpmPackage {
+  const sections = readSections(fd);
+  const checks = check(fd, sections, options);
+  return { ...describePackage(fd, sections), ...checks };
+}
+
+/** Like {@link inspectPackage}, without the lists in the package. */
+export function inspectIdentity(fd: number, options: InspectOptions): RpmIdentity {
+  const sections = readSections(fd);
+  const checks = check(fd, sections, options);
+  return { ...describeIdentity(fd, sections), ...checks };
+}
+
+function check(fd: number, sections: RpmSections, { depth, keyring }: InspectOptions) {
+  const digests = checkDigests(fd, sections, depth);
+  const wrongHeader = digests.some(({ scope, status }) => scope === 'header' && status === 'bad');
+  if (wrongHeader) throw rpmError('E_RPM_DIGEST', digestFaults(digests)[0]!);
+  const signatures = checkSignatures(fd, sections, keyring, depth !== 'header');
+  return { digests, signatures };
+}
+
+/** What a package must be before anything of it is used. */
+export type SignaturePolicy =
+  /** Signed by a key of the keyring. */
+  | 'require'
+  /** Unsigned, or signed by unknown keys, is good enough; a wrong signature never is. */
+  | 'allow-unsigned';
+
+/** @throws KilnError E_RPM_DIGEST or E_RPM_SIGNATURE for a package that must not be used. */
+export function assertTrusted(
+  rpm: Pick<RpmPackage, 'digests' | 'signatures'>,
+  policy: SignaturePolicy,
+): void {
+  const [fault] = digestFaults(rpm.digests);
+  if (fault !== undefined) {
+    throw rpmError('E_RPM_DIGEST', fault, { hint: 'download it again' });
+  }
+  assertSigned(rpm.signatures, policy);
+}
+
+/** @throws KilnError E_RPM_SIGNATURE for signatures of a package that must not be used. */
+export function assertSigned(signatures: RpmPackage['signatures'], policy: SignaturePolicy): void {
+  const verdict = signatureVerdict(signatures);
+  if (verdict === 'broken') {
+    const wrong = signatures.find(({ status }) => status === 'bad')!;
+    throw rpmError(
+      'E_RPM_SIGNATURE',
+      `its signature by ${madeBy(wrong)} is wrong: ${wrong.reason}`,
+    );
+  }
+  if (verdict === 'trusted' || policy === 'allow-unsigned') return;
+  const hint = 'name the key of whoever made it, or switch the check off for its repository';
+  const weak = signatures.find(({ status }) => status === 'unsupported');
+  if (weak !== undefined) {
+    throw rpmError(
+      'E_RPM_SIGNATURE',
+      `its signature by ${madeBy(weak)} cannot be trusted: ${weak.reason}`,
+      {
+        hint: 'rpm does not trust it, by its crypto policy (docs/repositories.md): it must be signed anew',
+      },
+    );
+  }
+  const signers = signatures.map(({ keyId, algorithm }) => `${keyId} (${algorithm})`);
+  throw rpmError(
+    'E_RPM_SIGNATURE',
+    signers.length === 0
+      ? 'it is not signed'
+      : `it is signed by ${signers.join(' and ')}, not by a key that is trusted here`,
+    { hint },
+  );
+}
+
+function madeBy({ signer, keyId, algorithm }: RpmSignature): string {
+  return `${signer ?? 'unknown'} (key ${keyId === '' ? 'unknown' : keyId}, ${algorithm})`;
+}
+
+/* The object `kiln rpm query --json` prints for a package: what scripts rely on. */
+
+/** Permission and set-id bits, as `chmod` takes them. */
+export function octalMode(mode: number): string {
+  return `0${(mode & 0o7777).toString(8).padStart(3, '0')}`;
+}
+
+function fileJson(file: RpmFile, algorithm: string) {
+  return {
+    path: file.path,
+    type: file.type,
+    mode: octalMode(file.mode),
+    owner: file.owner,
+    group: file.group,
+    size: file.size,
+    mtime: file.mtime,
+    digest: file.digest === null ? null : `${algorithm}:${file.digest}`,
+    linkTarget: file.linkTarget,
+    flags: file.flags,
+    caps: file.caps,
+  };
+}
+
+/** Plain JSON; names that are no UTF-8 have lone surrogates (see filename.ts). */
+export function queryJson(file: string, rpm: RpmPackage) {
+  const list = (kind: RpmDependencyKind) => rpm.dependencies[kind].map(formatDependency);
+  return {
+    file,
+    name: rpm.name,
+    epoch: rpm.epoch,
+    version: rpm.version,
+    release: rpm.release,
+    arch: rpm.arch,
+    summary: rpm.summary,
+    license: rpm.license,
+    sourceRpm: rpm.sourceRpm,
+    buildTime: rpm.buildTime,
+    payloadCompressor: rpm.payload.compressor,
+    formatVersion: rpm.formatVersion,
+    packageSize: rpm.packageSize,
+    installedSize: rpm.installedSize,
+    requires: list('requires'),
+    provides: list('provides'),
+    conflicts: list('conflicts'),
+    obsoletes: list('obsoletes'),
+    recommends: list('recommends'),
+    suggests: list('suggests'),
+    supplements: list('supplements'),
+    enhances: list('enhances'),
+    scriptlets: rpm.scriptlets,
+    triggers: rpm.triggers.map(({ conditions, ...trigger }) => ({
+      ...trigger,
+      conditions: conditions.map(formatDependency),
+    })),
+    fileTriggers: rpm.fileTriggers,
+    signatures: rpm.signatures,
+    digests: rpm.digests,
+    files: rpm.files.map((entry) => fileJson(entry, rpm.fileDigestAlgorithm)),
+  };
+}

@@ -1,0 +1,132 @@
+/** One regular file while it is written: content, digest, then everything else the header says. */
+import { type BinaryLike, createHash, type Hash, hash } from 'node:crypto';
+import { closeSync, constants, fchmodSync, futimesSync, openSync, writeSync } from 'node:fs';
+import { setXattr } from '../../../host/files/xattr.ts';
+import { rpmError } from '../errors.ts';
+import { showName } from '../filename.ts';
+import type { PlannedFile } from './plan.ts';
+
+/*
+ * File capabilities, from the text in a header to the extended attribute security.capability.
+ * Sources: cap_from_text(3), linux/capability.h (struct vfs_cap_data, version 2).
+ */
+
+/** Numbers of linux/capability.h; a name's place is its number. */
+const NAMES = [
+  ...['chown', 'dac_override', 'dac_read_search', 'fowner', 'fsetid', 'kill', 'setgid', 'setuid'],
+  ...['setpcap', 'linux_immutable', 'net_bind_service', 'net_broadcast', 'net_admin', 'net_raw'],
+  ...['ipc_lock', 'ipc_owner', 'sys_module', 'sys_rawio', 'sys_chroot', 'sys_ptrace', 'sys_pacct'],
+  ...['sys_admin', 'sys_boot', 'sys_nice', 'sys_resource', 'sys_time', 'sys_tty_config', 'mknod'],
+  ...['lease', 'audit_write', 'audit_control', 'setfcap', 'mac_override', 'mac_admin', 'syslog'],
+  ...['wake_alarm', 'block_suspend', 'audit_read', 'perfmon', 'bpf', 'checkpoint_restore'],
+];
+
+const CAPABILITY_XATTR = 'security.capability';
+
+const REVISION_2 = 0x02000000;
+const EFFECTIVE = 1;
+
+type Sets = Record<'e' | 'p' | 'i', bigint>;
+
+/**
+ * The attribute's value for clauses such as `cap_net_raw,cap_net_admin=ep` or `=`.
+ * @throws KilnError E_RPM_UNSUPPORTED for a capability or clause this does not know.
+ */
+function capabilityXattr(text: string): Buffer {
+  const sets: Sets = { e: 0n, p: 0n, i: 0n };
+  for (const clause of text.trim().split(/\s+/)) apply(clause, sets);
+  const value = Buffer.alloc(20);
+  value.writeUInt32LE(REVISION_2 | (sets.e === 0n ? 0 : EFFECTIVE), 0);
+  for (const half of [0, 1]) {
+    const shift = BigInt(32 * half);
+    value.writeUInt32LE(Number((sets.p >> shift) & 0xffffffffn), 4 + 8 * half);
+    value.writeUInt32LE(Number((sets.i >> shift) & 0xffffffffn), 8 + 8 * half);
+  }
+  return value;
+}
+
+/** One clause: names (none or `all` for every capability), then operators with set letters. */
+function apply(clause: string, sets: Sets): void {
+  const match = /^([a-z0-9_,]*)((?:[=+-][eip]*)+)$/i.exec(clause);
+  if (match === null) throw unknown(clause);
+  const mask = maskOf(match[1]!);
+  for (const [, operator, letters] of match[2]!.matchAll(/([=+-])([eip]*)/g)) {
+    for (const set of ['e', 'p', 'i'] as const) {
+      if (operator === '=') sets[set] &= ~mask;
+      if (!letters!.includes(set)) continue;
+      if (operator === '-') sets[set] &= ~mask;
+      else sets[set] |= mask;
+    }
+  }
+}
+
+function maskOf(list: string): bigint {
+  if (list === '' || list.toLowerCase() === 'all') return (1n << BigInt(NAMES.length)) - 1n;
+  let mask = 0n;
+  for (const name of list.toLowerCase().split(',')) {
+    const number = name.startsWith('cap_') ? NAMES.indexOf(name.slice(4)) : Number(name || NaN);
+    if (!Number.isInteger(number) || number < 0 || number > 63) throw unknown(name);
+    mask |= 1n << BigInt(number);
+  }
+  return mask;
+}
+
+function unknown(what: string) {
+  return rpmError('E_RPM_UNSUPPORTED', `a file has the unknown capabilities '${what}'`);
+}
+
+const PERMISSIONS = 0o7777;
+/** Set-user-id and set-group-id: writing clears them. */
+const SET_ID = 0o6000;
+
+export class FileTarget {
+  readonly #file: PlannedFile;
+  readonly #fd: number;
+  readonly #algorithm: string;
+  #hash: Hash | undefined;
+  #digest: string | undefined;
+  #written = 0;
+
+  /** Makes the file; an existing one is EEXIST. */
+  constructor(path: string | Buffer, file: PlannedFile, algorithm: string) {
+    const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
+    this.#fd = openSync(path, flags, file.mode & PERMISSIONS);
+    this.#file = file;
+    this.#algorithm = algorithm;
+  }
+
+  write(piece: Buffer): void {
+    for (let at = 0; at < piece.length; ) at += writeSync(this.#fd, piece, at);
+    this.#written += piece.length;
+    if (this.#file.digest === null) return;
+    // Most files come in one piece: hashing those at once is several times faster.
+    if (piece.length === this.#file.size) this.#digest = hash(this.#algorithm, piece, 'hex');
+    else {
+      this.#hash ??= createHash(this.#algorithm);
+      this.#hash.update(piece);
+    }
+  }
+
+  /** @throws KilnError E_RPM_DIGEST when the content is not what the header says. */
+  finish(): void {
+    const { digest, mode, caps, mtime, size, path } = this.#file;
+    const actual =
+      this.#digest ?? this.#hash?.digest('hex') ?? emptyDigest(this.#algorithm, digest);
+    if (this.#written !== size || (digest !== null && actual !== digest.toLowerCase())) {
+      throw rpmError('E_RPM_DIGEST', `its file ${showName(path)} is not what its header says`);
+    }
+    if ((mode & SET_ID) !== 0) fchmodSync(this.#fd, mode & PERMISSIONS);
+    if (caps !== null) setXattr(this.#fd, CAPABILITY_XATTR, capabilityXattr(caps));
+    futimesSync(this.#fd, mtime, mtime);
+  }
+
+  close(): void {
+    closeSync(this.#fd);
+  }
+}
+
+const NOTHING: BinaryLike = '';
+
+function emptyDigest(algorithm: string, digest: string | null): string | undefined {
+  return digest === null ? undefined : hash(algorithm, NOTHING, 'hex');
+}

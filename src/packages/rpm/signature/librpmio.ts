@@ -1,0 +1,231 @@
+/**
+ * rpm's own OpenPGP calls (librpmio's rpmpgp.h and rpmcrypto.h). What rpm trusts and what kiln trusts
+ * is the same by construction: rules about keys, times and algorithms are the library's, and so is
+ * the system-wide crypto policy. A wrong pointer ends the process, so this module is loaded in
+ * confined children only.
+ */
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import koffi from 'koffi';
+import { KilnError } from '../../../errors.ts';
+import { libc } from '../../../host/calls/c-library.ts';
+import { ownEnvironment } from '../../../host/process/own-process.ts';
+import { packageRoot } from '../../../host/state/paths.ts';
+
+/** Of rpm 4.19 and newer: older ones cannot say why they refuse a key or a signature. */
+const LIBRPMIO = 'librpmio.so.10';
+
+/** Where the library looks for the system's crypto policy (rpm-sequoia's README). */
+const SYSTEM_POLICIES = ['/etc', '/usr/share'].map(
+  (folder) => `${folder}/crypto-policies/back-ends/rpm-sequoia.config`,
+);
+
+/** The environment variable that names another one. */
+const POLICY_VARIABLE = 'RPM_SEQUOIA_CRYPTO_POLICY';
+
+/** rpmRC of rpmtypes.h. */
+export const Verdict = { ok: 0, fail: 2, notTrusted: 3, noKey: 4 } as const;
+
+/** pgpTag of rpmpgp.h. */
+export const Tag = { signature: 2, publicKey: 6 } as const;
+
+/** PGPARMOR_PUBKEY and PGPARMOR_SIGNATURE of rpmpgp.h. */
+export const Armor = { publicKey: 2, signature: 3 } as const;
+
+/** PGPVAL_PUBKEYALGO and PGPVAL_HASHALGO of rpmpgp.h. */
+const PUBKEY_ALGORITHM = 6;
+const HASH_ALGORITHM = 9;
+
+/** Bytes of a key id. */
+const KEY_ID = 8;
+
+/** An address of the library's; 0 is none. */
+export type Pointer = bigint;
+
+/** Where a call puts an address or a size. */
+type Place = BigUint64Array;
+
+/** A call about a key, a signature or a digest. */
+type Of<Result> = (item: Pointer) => Result;
+
+/** A result and what the library says about it: why it failed, or what is odd. */
+export interface Explained {
+  readonly code: number;
+  readonly lints: string | null;
+}
+
+export type Librpmio = ReturnType<typeof bind>;
+let loaded: Librpmio | undefined;
+
+/**
+ * Loads the library and reads the system's crypto policy, or else kiln's, once. A confined task's `prepare` calls it,
+ * while files can still be opened.
+ * @throws KilnError E_LIBRPM
+ */
+export function loadLibrpmio(): Librpmio {
+  if (loaded !== undefined) return loaded;
+  let library: ReturnType<typeof bind>;
+  try {
+    library = bind();
+  } catch (cause) {
+    throw new KilnError('E_LIBRPM', `${LIBRPMIO} cannot be used: signatures cannot be checked`, {
+      cause,
+      hint: 'install it: apt-get install librpmio10 (Debian, Ubuntu) or dnf install rpm-libs (Fedora); rpm must be 4.19 or newer',
+    });
+  }
+  if (!SYSTEM_POLICIES.some((path) => existsSync(path))) {
+    ownEnvironment[POLICY_VARIABLE] = join(packageRoot(), 'policy/rpm-sequoia.config');
+  }
+  if (library.initialize() !== 0) {
+    throw new KilnError('E_LIBRPM', "rpm's cryptography cannot be initialized", {
+      hint: `the crypto policy may be broken: ${SYSTEM_POLICIES[0]}, or ${POLICY_VARIABLE}`,
+    });
+  }
+  loaded = library;
+  return library;
+}
+
+function bind() {
+  // Deep: Node exports an OpenSSL and a zstd of its own, which would answer the library's calls.
+  const library = koffi.load(LIBRPMIO, { deep: true });
+  const bound = <Call>(prototype: string) => library.func(prototype) as Call;
+  const call = {
+    initCrypto: bound<() => number>('int rpmInitCrypto()'),
+    parseArmor: bound<(armor: string, packets: Place, length: Place) => number>(
+      'int pgpParsePkts(const char *armor, void *packets, void *length)',
+    ),
+    certLength: bound<(packets: Buffer, size: number, length: Place) => number>(
+      'int pgpPubKeyCertLen(const void *packets, size_t size, void *length)',
+    ),
+    lint: bound<(packets: Buffer, size: number, text: Place) => number>(
+      'int pgpPubKeyLint(const void *packets, size_t size, void *text)',
+    ),
+    fingerprint: bound<(packets: Buffer, size: number, bytes: Place, length: Place) => number>(
+      'int pgpPubkeyFingerprint(const void *packets, size_t size, void *bytes, void *length)',
+    ),
+    parse: bound<(bytes: Buffer, size: number, tag: number, made: Place, lints: Place) => number>(
+      'int pgpPrtParams2(const void *packets, size_t size, uint tag, void *made, void *lints)',
+    ),
+    subkeys: bound<
+      (bytes: Buffer, size: number, main: Pointer, made: Place, count: Int32Array) => number
+    >(
+      'int pgpPrtParamsSubkeys(const void *packets, size_t size, uintptr_t main, void *made, void *count)',
+    ),
+    signId: bound<Of<number | bigint>>('uintptr_t pgpDigParamsSignID(uintptr_t item)'),
+    userId: bound<Of<string | null>>('const char *pgpDigParamsUserID(uintptr_t item)'),
+    algorithm: bound<(item: Pointer, kind: number) => number>(
+      'uint pgpDigParamsAlgo(uintptr_t item, uint kind)',
+    ),
+    version: bound<Of<number>>('int pgpDigParamsVersion(uintptr_t item)'),
+    created: bound<Of<number>>('uint32_t pgpDigParamsCreationTime(uintptr_t item)'),
+    signatureType: bound<Of<number>>('int pgpSignatureType(uintptr_t item)'),
+    free: bound<Of<unknown>>('uintptr_t pgpDigParamsFree(uintptr_t item)'),
+    digestInit: bound<(algorithm: number, flags: number) => number | bigint>(
+      'uintptr_t rpmDigestInit(int algorithm, uint flags)',
+    ),
+    digestUpdate: bound<(digest: Pointer, bytes: Buffer, size: number) => number>(
+      'int rpmDigestUpdate(uintptr_t digest, const void *bytes, size_t size)',
+    ),
+    digestFinal: bound<(digest: Pointer, bytes: null, length: null, text: number) => number>(
+      'int rpmDigestFinal(uintptr_t digest, void *bytes, void *length, int text)',
+    ),
+    verify: bound<(key: Pointer, signature: Pointer, digest: Pointer, lints: Place) => number>(
+      'int pgpVerifySignature2(uintptr_t key, uintptr_t signature, uintptr_t digest, void *lints)',
+    ),
+  };
+  const release = libc.func('void free(uintptr_t memory)') as (memory: Pointer) => void;
+
+  /** Copies memory that the library allocated, and frees it. Of nothing, Rust gives no address to free. */
+  const takeBytes = (from: Pointer | undefined, length: number): Buffer => {
+    if (from === undefined || from === 0n || length === 0) return Buffer.alloc(0);
+    const bytes = Buffer.from(Buffer.from(koffi.view(from, length)));
+    release(from);
+    return bytes;
+  };
+  /** Runs a call with a place for an explanation. */
+  const explained = (act: (text: BigUint64Array) => number): Explained => {
+    const text = new BigUint64Array(1);
+    const code = act(text);
+    const [from = 0n] = text;
+    if (from === 0n) return { code, lints: null };
+    const lints: string = koffi.decode(from, 'char', -1);
+    release(from);
+    return { code, lints };
+  };
+
+  return {
+    initialize: call.initCrypto,
+    /** Takes one block of armor off; undefined for text that has none, or a damaged one. */
+    dearmor(armor: string): { readonly kind: number; readonly bytes: Buffer } | undefined {
+      const from = new BigUint64Array(1);
+      const length = new BigUint64Array(1);
+      const kind = call.parseArmor(armor, from, length);
+      if (kind <= 0) return undefined;
+      return { kind, bytes: takeBytes(from[0], Number(length[0])) };
+    },
+    /** Bytes of the first certificate; undefined where none begins. */
+    certificateLength(packets: Buffer): number | undefined {
+      const length = new BigUint64Array(1);
+      const code = call.certLength(packets, packets.length, length);
+      const bytes = Number(length[0]);
+      return code === 0 && bytes > 0 && bytes <= packets.length ? bytes : undefined;
+    },
+    /** What is wrong with a certificate by the system's policy. */
+    lint: (certificate: Buffer): Explained =>
+      explained((text) => call.lint(certificate, certificate.length, text)),
+    /** Of the main key, lower-case hex; `''` where there is none. */
+    fingerprint(certificate: Buffer): string {
+      const from = new BigUint64Array(1);
+      const length = new BigUint64Array(1);
+      const code = call.fingerprint(certificate, certificate.length, from, length);
+      return code === 0 ? takeBytes(from[0], Number(length[0])).toString('hex') : '';
+    },
+    /** Reads a key or a signature; `item` is null unless the code is 0, and is to be freed. */
+    parse(packets: Buffer, tag: number): Explained & { readonly item: Pointer | null } {
+      const made = new BigUint64Array(1);
+      const result = explained((text) => call.parse(packets, packets.length, tag, made, text));
+      const [item = 0n] = made;
+      return { ...result, item: result.code === 0 && item !== 0n ? item : null };
+    },
+    /** The subkeys of a certificate; they stay allocated. */
+    subkeys(certificate: Buffer, main: Pointer): Pointer[] {
+      const made = new BigUint64Array(1);
+      const count = new Int32Array(1);
+      const code = call.subkeys(certificate, certificate.length, main, made, count);
+      if (code !== 0 || count[0] === 0) return [];
+      const bytes = takeBytes(made[0], count[0]! * BigUint64Array.BYTES_PER_ELEMENT);
+      return Array.from({ length: count[0]! }, (_, index) =>
+        bytes.readBigUInt64LE(index * BigUint64Array.BYTES_PER_ELEMENT),
+      );
+    },
+    free: call.free,
+    /** Of a key, or of the key that a signature names, lower-case hex; zeros where it names none. */
+    keyId(item: Pointer): string {
+      const from = BigInt(call.signId(item));
+      return from === 0n ? '' : Buffer.from(koffi.view(from, KEY_ID)).toString('hex');
+    },
+    userId: call.userId,
+    /** RFC 9580, 9.1. */
+    publicKeyAlgorithm: (item: Pointer) => call.algorithm(item, PUBKEY_ALGORITHM),
+    /** RFC 9580, 9.5. */
+    hashAlgorithm: (item: Pointer) => call.algorithm(item, HASH_ALGORITHM),
+    version: call.version,
+    /** Seconds since 1970; 0 where a signature does not say. */
+    created: call.created,
+    /** RFC 9580, 5.2.1; -1 for what is no signature. */
+    signatureType: call.signatureType,
+    startDigest(algorithm: number): Pointer | undefined {
+      const digest = BigInt(call.digestInit(algorithm, 0));
+      return digest === 0n ? undefined : digest;
+    },
+    updateDigest(digest: Pointer, bytes: Buffer): void {
+      call.digestUpdate(digest, bytes, bytes.length);
+    },
+    endDigest(digest: Pointer): void {
+      call.digestFinal(digest, null, null, 0);
+    },
+    /** @param key 0 to find out only whether the signature could be one of what was hashed */
+    verify: (key: Pointer, signature: Pointer, digest: Pointer): Explained =>
+      explained((text) => call.verify(key, signature, digest, text)),
+  };
+}

@@ -1,0 +1,174 @@
+/**
+ * Writes a signed copy of a package. Runs on the host and reads nothing of the package but the
+ * sizes of its main header: it copies bytes between offsets that a confined child told.
+ */
+import { createHash } from 'node:crypto';
+import { read, write } from 'node:fs';
+import { promisify } from 'node:util';
+import { z } from 'zod';
+import type { KilnError } from '../../../errors.ts';
+import { rebuildError } from '../../../host/confine/frame.ts';
+import { runConfined } from '../../../host/confine/run.ts';
+import { rpmError } from '../errors.ts';
+import { INTRO_SIZE, type RawEntry, readIntro } from '../header.ts';
+import { HEADER_LIMITS, LEAD_SIZE } from '../sections.ts';
+import { encodeSignatureHeader, type PackageSigner, withSignature } from './signing-key.ts';
+
+const readAt = promisify(read);
+const writeAt = promisify(write);
+
+/** Bytes copied at a time. */
+const PIECE = 1024 * 1024;
+
+/** What was written. Digests are of whole files, lower-case hex. */
+interface SignedCopy {
+  readonly from: string;
+  readonly sha256: string;
+  /** Bytes. */
+  readonly size: number;
+}
+
+/**
+ * Copies the package that `source` has open into `target`, an empty file, with a new signature in
+ * place of all that it had. What is signed are the very bytes that are written.
+ * @throws KilnError E_RPM_FORMAT when there is no header where `parts` says; E_SIGN_KEY; the
+ * signal's reason; Node's error when `target` cannot be written
+ */
+export async function writeSigned(
+  source: number,
+  target: number,
+  parts: SignableParts,
+  signer: PackageSigner,
+  signal?: AbortSignal,
+): Promise<SignedCopy> {
+  const { headerStart, headerEnd, format, entries } = parts;
+  const lead = await readWhole(source, 0, LEAD_SIZE);
+  const length = headerEnd - headerStart;
+  // The child may be in a package's hands: nothing but a header is ever signed.
+  if (headerStart < LEAD_SIZE || length < INTRO_SIZE) throw noHeader();
+  const intro = await readWhole(source, headerStart, INTRO_SIZE);
+  if (readIntro(intro, 'header', HEADER_LIMITS).size !== length) throw noHeader();
+  const header = await readWhole(source, headerStart, length);
+  const signature = await signer.sign(header);
+
+  const from = createHash('sha256');
+  const to = createHash('sha256');
+  let size = 0;
+  const put = async (bytes: Buffer) => {
+    to.update(bytes);
+    size += bytes.length;
+    for (let at = 0; at < bytes.length; ) {
+      at += (await writeAt(target, bytes, at, bytes.length - at, null)).bytesWritten;
+    }
+  };
+  await put(lead);
+  await put(encodeSignatureHeader(withSignature(entries, format, signature)));
+  await put(header);
+  from.update(lead);
+  for await (const piece of pieces(source, LEAD_SIZE, headerStart)) from.update(piece);
+  from.update(header);
+  for await (const piece of pieces(source, headerEnd, Number.POSITIVE_INFINITY)) {
+    signal?.throwIfAborted();
+    from.update(piece);
+    await put(piece);
+  }
+  return { from: from.digest('hex'), sha256: to.digest('hex'), size };
+}
+
+/** The bytes from `start` to `end` or the end of the file; a piece is good until the next. */
+async function* pieces(fd: number, start: number, end: number): AsyncGenerator<Buffer> {
+  const buffer = Buffer.allocUnsafe(PIECE);
+  for (let at = start; at < end; ) {
+    const { bytesRead } = await readAt(fd, buffer, 0, Math.min(PIECE, end - at), at);
+    if (bytesRead === 0) return;
+    at += bytesRead;
+    yield buffer.subarray(0, bytesRead);
+  }
+}
+
+async function readWhole(fd: number, start: number, length: number): Promise<Buffer> {
+  const bytes = Buffer.alloc(length);
+  for (let at = 0; at < length; ) {
+    const { bytesRead } = await readAt(fd, bytes, at, length - at, start + at);
+    if (bytesRead === 0) throw noHeader();
+    at += bytesRead;
+  }
+  return bytes;
+}
+
+function noHeader() {
+  return rpmError('E_RPM_FORMAT', 'there is no header where one was found');
+}
+
+/* Packages taken apart by a confined child, for a signature to be put between the parts. */
+
+/** Of a signature header, bytes: rpm's own limit. */
+const MAX_DATA = 64 * 1024 * 1024;
+
+/** What is to be known of a package to sign it. Nothing of it is verified. */
+interface SignableParts {
+  /** Byte offsets of the main header, which the signature covers. */
+  readonly headerStart: number;
+  readonly headerEnd: number;
+  /** 4 or 6. */
+  readonly format: number;
+  /** Of the signature header. */
+  readonly entries: readonly RawEntry[];
+}
+
+/** What came of one package. */
+type Signable = { readonly index: number } & (
+  | { readonly parts: SignableParts; readonly error?: never }
+  | { readonly error: KilnError; readonly parts?: never }
+);
+
+const offset = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER);
+const word = z.number().int().min(0).max(0xffffffff);
+
+const partsSchema = z.strictObject({
+  headerStart: offset,
+  headerEnd: offset,
+  format: word,
+  entries: z
+    .array(
+      z.strictObject({
+        tag: word,
+        type: z.number().int().min(1).max(9),
+        count: word,
+        data: z.string().transform((text) => Buffer.from(text, 'base64')),
+      }),
+    )
+    // Limit of rpm's, and one more for the signature.
+    .max(31)
+    .refine((entries) => entries.reduce((sum, { data }) => sum + data.length, 0) <= MAX_DATA),
+});
+
+const messageSchema = z.object({
+  index: z.number().int().min(0),
+  parts: partsSchema.optional(),
+  error: z.unknown().optional(),
+});
+
+/**
+ * Checks the digests of packages, header and payload, and tells their parts, in their order.
+ * @param fds Of open packages; at most MAX_FDS of open-files.ts.
+ * @throws KilnError E_CONFINE_…; the signal's reason
+ */
+export async function* takeApart(
+  fds: readonly number[],
+  signal: AbortSignal | undefined,
+): AsyncGenerator<Signable, void, undefined> {
+  yield* runConfined<Signable>({
+    task: 'rpm-sign',
+    input: null,
+    fds,
+    signal,
+    validate: (value) => {
+      const { index, parts, error } = messageSchema.parse(value);
+      if (index >= fds.length) throw new TypeError(`there is no file ${index}`);
+      if (error !== undefined) return { index, error: rebuildError(error) };
+      if (parts === undefined) throw new TypeError('neither parts nor an error');
+      return { index, parts };
+    },
+  });
+}

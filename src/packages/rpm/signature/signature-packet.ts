@@ -1,0 +1,216 @@
+/**
+ * The outside of an OpenPGP signature, as far as librpmio does not tell it: which algorithms a packet
+ * names that it cannot read, and what version 6 adds. Nothing here is verified. Sources: RFC 9580, 4.2
+ * and 5.2; RFC 4880, 5.2.2 for version 3.
+ */
+import { eachChunk } from '../digests.ts';
+import { hashName } from '../files.ts';
+import type { RpmPackage, RpmSignature } from '../package.ts';
+import type { RpmSections } from '../sections.ts';
+import { SigTag } from '../tags.ts';
+import type { Keyring, SignedBytes } from './keyring.ts';
+
+/** Public key algorithms as rpm names them (rpmio/rpmpgpval.cc; newer ones as in RFC 9580). */
+const KEY_ALGORITHMS: Readonly<Record<number, string>> = {
+  1: 'RSA',
+  3: 'RSA',
+  17: 'DSA',
+  19: 'ECDSA',
+  22: 'EdDSA',
+  27: 'Ed25519',
+  28: 'Ed448',
+  30: 'ML-DSA-65+Ed25519',
+  31: 'ML-DSA-87+Ed448',
+};
+
+/** Those that librpmio of rpm 4.19 can read. */
+const OLD_KEY_ALGORITHMS = new Set([1, 3, 17, 19, 22]);
+
+const SIGNATURE_TAG = 2;
+
+/** The type of the subpacket that names the key by its fingerprint; the highest bit says "critical". */
+const ISSUER_FINGERPRINT = 33;
+const CRITICAL = 0x80;
+
+/** A packet that is a signature, as far as its outside goes. */
+export interface OuterPacket {
+  readonly version: number;
+  /** RFC 9580, 9.1. */
+  readonly keyAlgorithm: number;
+  /** RFC 9580, 9.5. */
+  readonly hashAlgorithm: number;
+  /** Of version 6: the fingerprint of the key that it names, lower-case hex. */
+  readonly issuer?: string | undefined;
+  /** Of version 6: is hashed before what is signed. */
+  readonly salt?: Buffer | undefined;
+}
+
+/** `RSA/SHA256` and so on. */
+export function algorithmName(keyAlgorithm: number, hashAlgorithm: number): string {
+  const key = KEY_ALGORITHMS[keyAlgorithm] ?? `algorithm ${keyAlgorithm}`;
+  return `${key}/${hashName(hashAlgorithm)?.toUpperCase() ?? `hash ${hashAlgorithm}`}`;
+}
+
+/** Whether any librpmio that kiln takes reads such a signature, unless there is something wrong with it. */
+export function isKnown({ version, keyAlgorithm, hashAlgorithm }: OuterPacket): boolean {
+  return (
+    (version === 3 || version === 4) &&
+    OLD_KEY_ALGORITHMS.has(keyAlgorithm) &&
+    hashName(hashAlgorithm) !== undefined
+  );
+}
+
+/** The bytes of each packet, if `bytes` begin with one that is whole; what comes after that is left out. */
+export function* splitPackets(bytes: Buffer): Generator<Buffer> {
+  for (let rest = bytes; rest.length > 0; ) {
+    const packet = readPacket(rest);
+    if (packet === undefined) return;
+    yield rest.subarray(0, packet.end);
+    rest = rest.subarray(packet.end);
+  }
+}
+
+/** Reads the first packet; undefined when it is no signature, or cut off. */
+export function readOuterPacket(bytes: Buffer): OuterPacket | undefined {
+  const packet = readPacket(bytes);
+  if (packet?.tag !== SIGNATURE_TAG) return undefined;
+  const { body } = packet;
+  try {
+    const version = body.readUInt8(0);
+    const at = version === 3 ? 15 : 2;
+    const outer = {
+      version,
+      keyAlgorithm: body.readUInt8(at),
+      hashAlgorithm: body.readUInt8(at + 1),
+    };
+    return version === 6 ? { ...outer, ...readVersion6(body) } : outer;
+  } catch (error) {
+    if (error instanceof RangeError) return undefined;
+    throw error;
+  }
+}
+
+interface Packet {
+  readonly tag: number;
+  readonly body: Buffer;
+  /** Bytes from its beginning to the next. */
+  readonly end: number;
+}
+
+/** Old and new packet headers; there are no partial lengths in a signature. */
+function readPacket(bytes: Buffer): Packet | undefined {
+  try {
+    const first = bytes.readUInt8(0);
+    if ((first & 0x80) === 0) return undefined;
+    const isNew = (first & 0x40) !== 0;
+    const tag = isNew ? first & 0x3f : (first >> 2) & 0x0f;
+    const { start, length } = isNew ? newLength(bytes, 1) : oldLength(bytes, first & 3);
+    const end = start + length;
+    return end > bytes.length ? undefined : { tag, body: bytes.subarray(start, end), end };
+  } catch (error) {
+    if (error instanceof RangeError) return undefined;
+    throw error;
+  }
+}
+
+function oldLength(bytes: Buffer, type: number): { start: number; length: number } {
+  if (type === 0) return { start: 2, length: bytes.readUInt8(1) };
+  if (type === 1) return { start: 3, length: bytes.readUInt16BE(1) };
+  if (type === 2) return { start: 5, length: bytes.readUInt32BE(1) };
+  return { start: 1, length: bytes.length - 1 };
+}
+
+/** Lengths of new packets and of subpackets. */
+function newLength(bytes: Buffer, at: number): { start: number; length: number } {
+  const first = bytes.readUInt8(at);
+  if (first < 192) return { start: at + 1, length: first };
+  if (first < 255) {
+    return { start: at + 2, length: ((first - 192) << 8) + bytes.readUInt8(at + 1) + 192 };
+  }
+  return { start: at + 5, length: bytes.readUInt32BE(at + 1) };
+}
+
+/** Two areas of subpackets with four bytes of length each, two bytes of the digest, the salt. */
+function readVersion6(body: Buffer): Pick<OuterPacket, 'issuer' | 'salt'> {
+  const hashedEnd = 8 + body.readUInt32BE(4);
+  const unhashedEnd = hashedEnd + 4 + body.readUInt32BE(hashedEnd);
+  const areas = [body.subarray(8, hashedEnd), body.subarray(hashedEnd + 4, unhashedEnd)];
+  const saltStart = unhashedEnd + 3;
+  const salt = body.subarray(saltStart, saltStart + body.readUInt8(unhashedEnd + 2));
+  return { issuer: issuerIn(areas[0]!) ?? issuerIn(areas[1]!), salt };
+}
+
+function issuerIn(area: Buffer): string | undefined {
+  for (let at = 0; at < area.length; ) {
+    const { start, length } = newLength(area, at);
+    // After the type comes the key's version.
+    if ((area.readUInt8(start) & ~CRITICAL) === ISSUER_FINGERPRINT) {
+      return area.toString('hex', start + 2, start + length);
+    }
+    at = start + Math.max(length, 1);
+  }
+  return undefined;
+}
+
+/*
+ * Who signed a package. Signatures over the header are OpenPGP version 4 (tags 267, 268) or any
+ * number of any version (278, rpm 6); the oldest kind (1002, 1005) covers header and payload.
+ * Source: rpm's docs/manual/signatures_digests.md.
+ */
+
+/** As rpm writes and reads it, in lines or not. */
+const BASE64 = /^[A-Za-z0-9+/\s]*=*\s*$/;
+
+interface Found {
+  readonly scope: RpmSignature['scope'];
+  readonly bytes: Buffer;
+}
+
+/**
+ * Every signature of the package, checked with `keyring`.
+ * @param withPayload Also check those that cover the payload; else they are `unchecked`.
+ */
+export function checkSignatures(
+  fd: number,
+  sections: RpmSections,
+  keyring: Keyring,
+  withPayload: boolean,
+): RpmSignature[] {
+  const header: SignedBytes = (use) => use(sections.header.bytes);
+  const all: SignedBytes = (use) => {
+    use(sections.header.bytes);
+    eachChunk(fd, sections.headerEnd, use);
+  };
+  return findSignatures(sections).map(({ scope, bytes }) => {
+    const signed = scope === 'header' ? header : withPayload ? all : null;
+    return { scope, ...keyring.judge(bytes, signed) };
+  });
+}
+
+function findSignatures({ signature }: RpmSections): Found[] {
+  const found: Found[] = [];
+  const add = (scope: Found['scope'], bytes: Buffer | undefined) => {
+    if (bytes !== undefined) found.push({ scope, bytes });
+  };
+  for (const text of signature.strings(SigTag.openpgp) ?? []) {
+    // Node skips what is no base64; rpm takes nothing of it.
+    add('header', BASE64.test(text) ? Buffer.from(text, 'base64') : Buffer.alloc(0));
+  }
+  add('header', signature.binary(SigTag.rsaHeader));
+  add('header', signature.binary(SigTag.dsaHeader));
+  add('header+payload', signature.binary(SigTag.pgp));
+  add('header+payload', signature.binary(SigTag.gpg));
+  return found;
+}
+
+/**
+ * `trusted`: a key of the keyring signed it and no signature is wrong. `untrusted`: unsigned, or
+ * signed by others only. `broken`: a signature that cannot be of this package, or that its key could
+ * not make any more.
+ */
+export function signatureVerdict(
+  signatures: RpmPackage['signatures'],
+): 'trusted' | 'untrusted' | 'broken' {
+  if (signatures.some(({ status }) => status === 'bad')) return 'broken';
+  return signatures.some(({ status }) => status === 'ok') ? 'trusted' : 'untrusted';
+}

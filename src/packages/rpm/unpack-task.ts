@@ -1,0 +1,88 @@
+/** The confined side of unpackRpms. Its root is the destination. */
+import { mkdirSync, rmdirSync } from 'node:fs';
+import type { QueueTask } from '../../host/confine/task.ts';
+import { describePackage } from './describe.ts';
+import { checkDigests, loadHashes } from './digests.ts';
+import { assertTrusted, type SignaturePolicy } from './inspect.ts';
+import type { RpmPackage } from './package.ts';
+import { CpioParser } from './payload/cpio.ts';
+import { decompressPayload, loadZstd } from './payload/decompress.ts';
+import { loadNativeCodecs } from './payload/native-codec.ts';
+import { planUnpack, type UnpackLimits } from './payload/plan.ts';
+import { PackageWriter } from './payload/writer.ts';
+import { readSections } from './sections.ts';
+import { Keyring } from './signature/keyring.ts';
+import { loadLibrpmio } from './signature/librpmio.ts';
+import { checkSignatures } from './signature/signature-packet.ts';
+
+export interface UnpackTaskInput {
+  readonly keys: readonly string[];
+  readonly policy: SignaturePolicy;
+  readonly limits: UnpackLimits;
+}
+
+/** Bytes written between two messages about progress. */
+const PROGRESS_STEP = 8 * 1024 * 1024;
+
+loadHashes();
+
+export const task: QueueTask = {
+  prepare() {
+    loadNativeCodecs();
+    loadZstd();
+    loadLibrpmio();
+  },
+
+  begin(input) {
+    const options = input as UnpackTaskInput;
+    const keyring = new Keyring(loadLibrpmio(), options.keys);
+    return async (work, emit) => {
+      return await unpack(work.fds[0]!, work.input as string, keyring, options, emit);
+    };
+  },
+};
+
+/**
+ * Unpacks into a directory relative to the root, or `.` for the root itself.
+ *
+ * Digests and signature come first: with a policy that requires one, no byte of a package that its
+ * maker did not sign ever reaches a decompressor.
+ */
+async function unpack(
+  fd: number,
+  into: string,
+  keyring: Keyring,
+  { policy, limits }: UnpackTaskInput,
+  onProgress: (bytes: number) => void,
+): Promise<{ package: RpmPackage; warnings: readonly string[] }> {
+  const sections = readSections(fd);
+  const digests = checkDigests(fd, sections, 'payload');
+  const signatures = checkSignatures(fd, sections, keyring, true);
+  assertTrusted({ digests, signatures }, policy);
+  const description = describePackage(fd, sections);
+  const plan = planUnpack(description, limits);
+
+  if (into !== '.') mkdirSync(into, 0o755);
+  const writer = new PackageWriter(plan, into, {
+    algorithm: description.fileDigestAlgorithm,
+    unpackedSize: limits.unpackedSize,
+  });
+  try {
+    const parser = new CpioParser(writer);
+    let reported = 0;
+    for await (const piece of decompressPayload(fd, description.payload)) {
+      parser.push(piece);
+      if (parser.finished) break;
+      if (writer.written - reported < PROGRESS_STEP) continue;
+      reported = writer.written;
+      onProgress(reported);
+    }
+    parser.finish();
+    writer.finish();
+  } catch (error) {
+    writer.undo();
+    if (into !== '.') rmdirSync(into);
+    throw error;
+  }
+  return { package: { ...description, digests, signatures }, warnings: writer.warnings };
+}

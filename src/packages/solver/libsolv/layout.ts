@@ -1,0 +1,245 @@
+/**
+ * The parts of libsolv's structures that have no accessor function. All of it is in the public
+ * half of the headers (before `#ifdef LIBSOLV_INTERNAL`), which has not changed within 0.7.
+ */
+import koffi from 'koffi';
+import { KilnError } from '../../../errors.ts';
+import { DISTTYPE_RPM, type Libsolv } from './libsolv.ts';
+import type { Id, Pointer } from './libsolv-types.ts';
+
+const queueType = koffi.struct({
+  elements: 'void *',
+  count: 'int',
+  alloc: 'void *',
+  left: 'int',
+});
+
+const stringPoolType = koffi.struct({
+  strings: 'void *',
+  nstrings: 'int',
+  stringspace: 'void *',
+  sstrings: 'unsigned int',
+  stringhashtbl: 'void *',
+  stringhashmask: 'unsigned int',
+});
+
+const poolType = koffi.struct({
+  appdata: 'void *',
+  ss: stringPoolType,
+  rels: 'void *',
+  nrels: 'int',
+  repos: 'void *',
+  nrepos: 'int',
+  urepos: 'int',
+  installed: 'void *',
+  solvables: 'void *',
+  nsolvables: 'int',
+  languages: 'void *',
+  nlanguages: 'int',
+  disttype: 'int',
+  id2arch: 'void *',
+  id2color: 'void *',
+  lastarch: 'int',
+  vendormap: queueType,
+  vendorclasses: 'void *',
+  whatprovides: 'void *',
+  whatprovides_rel: 'void *',
+  whatprovidesdata: 'void *',
+  whatprovidesdataoff: 'unsigned int',
+  whatprovidesdataleft: 'int',
+  considered: 'void *',
+});
+
+const repoType = koffi.struct({
+  name: 'void *',
+  repoid: 'int',
+  appdata: 'void *',
+  pool: 'void *',
+  start: 'int',
+  end: 'int',
+  nsolvables: 'int',
+  disabled: 'int',
+  priority: 'int',
+  subpriority: 'int',
+  idarraydata: 'void *',
+});
+
+const solvableType = koffi.struct({
+  name: 'int',
+  arch: 'int',
+  evr: 'int',
+  vendor: 'int',
+  repo: 'void *',
+  provides: 'unsigned int',
+  obsoletes: 'unsigned int',
+  conflicts: 'unsigned int',
+  requires: 'unsigned int',
+  recommends: 'unsigned int',
+  suggests: 'unsigned int',
+  supplements: 'unsigned int',
+  enhances: 'unsigned int',
+});
+
+const transactionType = koffi.struct({ pool: 'void *', steps: queueType });
+
+const relationType = koffi.struct({ name: 'int', evr: 'int', flags: 'int' });
+
+/** What {@link readPool} reads. Addresses are valid until the next call that adds something. */
+export interface PoolFields {
+  readonly id2arch: Pointer | null;
+  readonly lastarch: number;
+  readonly rels: Pointer;
+  readonly nrels: number;
+  readonly urepos: number;
+  readonly solvables: Pointer;
+  readonly nsolvables: number;
+  readonly disttype: number;
+  readonly whatprovides: Pointer;
+  readonly whatprovides_rel: Pointer;
+  readonly whatprovidesdata: Pointer;
+}
+
+export function readPool(pool: Pointer): PoolFields {
+  return koffi.decode(pool, poolType) as PoolFields;
+}
+
+/**
+ * Makes sure, on a new pool for RPM, that the libsolv that was loaded has the layout above.
+ * @throws KilnError E_SOLVER_MISSING
+ */
+export function checkLayout(library: Libsolv, pool: Pointer): void {
+  const fields = readPool(pool);
+  // A new pool has the null solvable and the system solvable, and no repository.
+  const sane = fields.nsolvables === 2 && fields.urepos === 0 && fields.disttype === DISTTYPE_RPM;
+  if (sane && library.version.startsWith('0.7.')) return;
+  throw new KilnError(
+    'E_SOLVER_MISSING',
+    `libsolv ${library.version} is not one that kiln knows (0.7)`,
+    { hint: 'install libsolv 0.7 beside it, or a newer kiln' },
+  );
+}
+
+/** The address of a package, which some calls want in place of its id. */
+export function solvableAddress(fields: PoolFields, solvable: Id): Pointer {
+  return fields.solvables + BigInt(solvable) * BigInt(koffi.sizeof(solvableType));
+}
+
+/** What the packages of a repository have in their fixed part. Numbers are ids, unless they say otherwise. */
+export interface SolvableRecord {
+  readonly id: Id;
+  readonly name: Id;
+  readonly arch: Id;
+  readonly evr: Id;
+  /** Where in the repository's array what it obsoletes begins; 0: it obsoletes nothing. */
+  readonly obsoletes: number;
+  /** The same of what it supplements. */
+  readonly supplements: number;
+}
+
+/** Every package of `repo`: one look at the memory, since a call for each of 60,000 takes too long. */
+export function readSolvables(fields: PoolFields, repo: Pointer): SolvableRecord[] {
+  const { start, end } = koffi.decode(repo, repoType) as { start: Id; end: Id };
+  if (end <= start) return [];
+  const size = koffi.sizeof(solvableType);
+  const bytes = Buffer.from(koffi.view(solvableAddress(fields, start), (end - start) * size));
+  const at = (key: string) => koffi.offsetof(solvableType, key);
+  const [name, arch, evr, owner] = [at('name'), at('arch'), at('evr'), at('repo')];
+  const [obsoletes, supplements] = [at('obsoletes'), at('supplements')];
+  const records: SolvableRecord[] = [];
+  for (let id = start, base = 0; id < end; id++, base += size) {
+    // Repositories may lie between one another.
+    if (bytes.readBigUInt64LE(base + owner) !== repo) continue;
+    records.push({
+      id,
+      name: bytes.readInt32LE(base + name),
+      arch: bytes.readInt32LE(base + arch),
+      evr: bytes.readInt32LE(base + evr),
+      obsoletes: bytes.readUInt32LE(base + obsoletes),
+      supplements: bytes.readUInt32LE(base + supplements),
+    });
+  }
+  return records;
+}
+
+/** The ids in the array of `repo` from `offset` to the 0 that ends them. */
+export function readArray(repo: Pointer, offset: number): Id[] {
+  const { idarraydata } = koffi.decode(repo, repoType) as { idarraydata: Pointer };
+  const ids: Id[] = [];
+  for (let at = idarraydata + BigInt(offset) * 4n; ; at += 4n) {
+    const id = koffi.decode(at, 'int') as Id;
+    if (id === 0) return ids;
+    ids.push(id);
+  }
+}
+
+/** Whether the pool's policy lets packages of this architecture be installed. */
+export function isCompatible({ id2arch, lastarch }: PoolFields, arch: Id): boolean {
+  if (id2arch === null) return true;
+  if (arch > lastarch) return false;
+  return (koffi.decode(id2arch + BigInt(arch) * 4n, 'int') as number) !== 0;
+}
+
+/** Higher is preferred, the other way round than dnf counts. */
+export function setRepoPriority(repo: Pointer, priority: number, subpriority: number): void {
+  koffi.encode(repo, koffi.offsetof(repoType, 'priority'), 'int', priority);
+  koffi.encode(repo, koffi.offsetof(repoType, 'subpriority'), 'int', subpriority);
+}
+
+/** The address of the repository that a package belongs to. */
+export function solvableRepo(fields: PoolFields, solvable: Id): Pointer {
+  const address = solvableAddress(fields, solvable);
+  return koffi.decode(address, koffi.offsetof(solvableType, 'repo'), 'void *') as Pointer;
+}
+
+/** A relation (`foo >= 1`, `(a or b)`): `flags` is one of pool.h's REL_ numbers. */
+export interface Relation {
+  readonly name: Id;
+  readonly evr: Id;
+  readonly flags: number;
+}
+
+/** The parts of a dependency, or undefined where it is a plain name. */
+export function readRelation(fields: PoolFields, dependency: Id): Relation | undefined {
+  if (dependency >= 0) return undefined;
+  const index = BigInt(dependency & 0x7fffffff);
+  const address = fields.rels + index * BigInt(koffi.sizeof(relationType));
+  return koffi.decode(address, relationType) as Relation;
+}
+
+/**
+ * Lets the solver use only the packages whose bit is set. `bits` must stay reachable as long as
+ * the pool is used; so must the buffer that is returned.
+ */
+export function setConsidered(pool: Pointer, bits: Buffer): Buffer {
+  const map = Buffer.alloc(16);
+  map.writeBigUInt64LE(koffi.address(bits), 0);
+  map.writeInt32LE(bits.length, 8);
+  koffi.encode(pool, koffi.offsetof(poolType, 'considered'), 'void *', koffi.address(map));
+  return map;
+}
+
+/** Where in a transaction the queue of its steps is. */
+export function transactionSteps(transaction: Pointer): Id[] {
+  const { steps } = koffi.decode(transaction, transactionType) as {
+    steps: { elements: Pointer; count: number };
+  };
+  return readIds(steps.elements, steps.count);
+}
+
+/** A copy of `count` ids in libsolv's memory. */
+function readIds(address: Pointer, count: number): Id[] {
+  if (count === 0) return [];
+  return Array.from(new Int32Array(koffi.view(address, count * 4)));
+}
+
+/** Bytes of a Queue. */
+export const QUEUE_SIZE: number = koffi.sizeof(queueType);
+
+/** The elements of a Queue. */
+export function readQueue(queue: Buffer): Id[] {
+  const { elements, count } = koffi.decode(queue, queueType) as {
+    elements: Pointer;
+    count: number;
+  };
+  return readIds(elements, count);
+}

@@ -1,0 +1,258 @@
+import { KilnError } from '../../../errors.ts';
+import { nativePolicy } from '../arch-policy.ts';
+import { parseDependency } from '../dependency.ts';
+import { collectIds, IdQueue } from './id-queue.ts';
+import {
+  checkLayout,
+  readPool,
+  readRelation,
+  setConsidered,
+  setRepoPriority,
+  solvableAddress,
+  solvableRepo,
+} from './layout.ts';
+import {
+  DISTTYPE_RPM,
+  type Libsolv,
+  loadLibsolv,
+  POOL_FLAG_WHATPROVIDESWITHDISABLED,
+} from './libsolv.ts';
+import type { Id, Pointer } from './libsolv-types.ts';
+
+/** pool.h */
+const REL_OR = 17;
+
+/** solver.h: the job's argument is a dependency, and means its providers. */
+const SOLVER_SOLVABLE_PROVIDES = 0x03;
+
+/** The names of packages that stand for what was requested begin so; no real name has a space. */
+export const REQUEST_PREFIX = 'this request:';
+
+/** A repository inside a {@link Pool}. */
+export interface PoolRepository {
+  readonly id: string;
+  /** 1 is preferred to 99. */
+  readonly priority: number;
+  readonly address: Pointer;
+}
+
+/** A package to be added by {@link Pool.addSolvable}; dependencies are numbers. */
+export interface MadeSolvable {
+  readonly name: string;
+  readonly evr: string;
+  readonly arch: string;
+  readonly provides?: readonly Id[];
+  readonly requires?: readonly Id[];
+  readonly conflicts?: readonly Id[];
+}
+
+/** What is known of one package. */
+export interface PoolPackage {
+  readonly nevra: string;
+  readonly name: string;
+  /** `[epoch:]version-release` */
+  readonly evr: string;
+  readonly arch: string;
+  /** `sha256:…`, or whatever algorithm the metadata has. */
+  readonly digest: string;
+  readonly size: number;
+  /** Relative to the repository, or to `base` where that is not ''. */
+  readonly location: string;
+  /** `xml:base` of the location, or ''. */
+  readonly base: string;
+  readonly repository: string;
+}
+
+/**
+ * All packages of all repositories. Made once in a child that ends afterwards, so nothing is ever
+ * freed.
+ */
+export class Pool {
+  readonly address: Pointer;
+  readonly library: Libsolv;
+  readonly #repositories: PoolRepository[] = [];
+  /** Memory that libsolv has the address of. */
+  readonly #kept: Buffer[] = [];
+  #considered: Buffer | undefined;
+
+  constructor(arch: string, multilib: boolean) {
+    this.library = loadLibsolv();
+    const { pool } = this.library;
+    this.address = pool.create();
+    // Debian's libsolv would compare versions as dpkg does.
+    pool.setDistributionType(this.address, DISTTYPE_RPM);
+    checkLayout(this.library, this.address);
+    pool.setFlag(this.address, POOL_FLAG_WHATPROVIDESWITHDISABLED, 1);
+    const policy = multilib ? undefined : nativePolicy(arch);
+    if (policy === undefined) pool.setArch(this.address, arch);
+    else pool.setArchPolicy(this.address, policy);
+  }
+
+  /** In the order in which they were added. */
+  get repositories(): readonly PoolRepository[] {
+    return this.#repositories;
+  }
+
+  addRepository(id: string, priority = 99, cost = 1000): PoolRepository {
+    const repository = { id, priority, address: this.library.repo.create(this.address, id) };
+    setRepoPriority(repository.address, -priority, -cost);
+    this.#repositories.push(repository);
+    return repository;
+  }
+
+  /** Loads what {@link saveRepository} or {@link saveExtension} wrote; false if it is damaged. */
+  load(repository: PoolRepository, fd: number, flags = 0): boolean {
+    const stream = this.library.fdopen(fd, 'r');
+    if (stream === null) return false;
+    // Not closed: big parts are read when they are needed.
+    return this.library.repo.addSolv(repository.address, stream, flags) === 0;
+  }
+
+  /** Must follow the last change to repositories and precede every question. */
+  prepare(): void {
+    this.library.pool.addFileProvides(this.address);
+    this.library.pool.createWhatProvides(this.address);
+  }
+
+  /**
+   * Adds a package that requires `dependency` (a name, a condition, a file or a rich dependency):
+   * to install it is to ask for the dependency.
+   * @throws KilnError E_SOLVER_REQUEST if it cannot be read.
+   */
+  addRequest(repository: PoolRepository, dependency: string): Id {
+    return this.addSolvable(repository, {
+      name: `${REQUEST_PREFIX} ${dependency}`,
+      evr: '0',
+      arch: 'noarch',
+      requires: [this.dependency(dependency)],
+    });
+  }
+
+  /** Adds a package that no metadata has. */
+  addSolvable(repository: PoolRepository, made: MadeSolvable): Id {
+    const { repo } = this.library;
+    const { address } = repository;
+    const solvable = repo.addSolvable(address);
+    for (const key of ['name', 'arch', 'evr'] as const) {
+      repo.setId(address, solvable, this.id(`solvable:${key}`), this.id(made[key]));
+    }
+    for (const key of ['provides', 'requires', 'conflicts'] as const) {
+      for (const dependency of made[key] ?? []) {
+        repo.addDependency(address, solvable, this.id(`solvable:${key}`), dependency, 0);
+      }
+    }
+    return solvable;
+  }
+
+  /** The number of a dependency that any of these meets. */
+  anyOf(dependencies: readonly Id[]): Id {
+    const { pool } = this.library;
+    return dependencies.reduce((all, one) => pool.relationToId(this.address, all, one, REL_OR, 1));
+  }
+
+  /**
+   * The number of a dependency (a name, a condition, a file or a rich dependency).
+   * @throws KilnError E_SOLVER_REQUEST if it cannot be read.
+   */
+  dependency(text: string): Id {
+    const parsed = parseDependency(this.library, this.address, text);
+    if (parsed !== 0) return parsed;
+    throw new KilnError('E_SOLVER_REQUEST', `'${text}' is not a dependency that rpm understands`, {
+      hint: 'rich dependencies look like (a or (b >= 2 and c))',
+    });
+  }
+
+  /** The packages that meet a dependency. */
+  providers(dependency: Id): Id[] {
+    const { jobSolvables } = this.library.pool;
+    return collectIds((queue) =>
+      jobSolvables(this.address, queue, SOLVER_SOLVABLE_PROVIDES, dependency),
+    );
+  }
+
+  /** The number of the name that a plain dependency or a condition is about. */
+  dependencyName(dependency: Id): Id {
+    return readRelation(readPool(this.address), dependency)?.name ?? dependency;
+  }
+
+  /** The number of a string; every known one has the same number in every pool. */
+  id(text: string): Id {
+    return this.library.pool.stringToId(this.address, text, 1);
+  }
+
+  /** Packages `name` selects, by selection.h's flags. */
+  select(name: string, flags: number): { readonly jobs: Id[]; readonly solvables: Id[] } {
+    const { pool } = this.library;
+    let solvables: Id[] = [];
+    const jobs = collectIds((queue) => {
+      if (pool.select(this.address, queue, name, flags) === 0) return;
+      solvables = collectIds((found) => pool.selectedSolvables(this.address, queue, found));
+    });
+    return { jobs, solvables };
+  }
+
+  /** Takes packages out of the game; problems then call them disabled. */
+  disable(solvables: Iterable<Id>): void {
+    if (this.#considered === undefined) {
+      this.#considered = Buffer.alloc(Math.ceil(readPool(this.address).nsolvables / 8) + 1, 0xff);
+      this.#kept.push(this.#considered, setConsidered(this.address, this.#considered));
+    }
+    for (const id of solvables) {
+      const byte = this.#considered[id >> 3] ?? 0;
+      this.#considered[id >> 3] = byte & ~(1 << (id & 7));
+    }
+  }
+
+  /** Whether nothing excluded this package. */
+  isEnabled(solvable: Id): boolean {
+    const bits = this.#considered;
+    return bits === undefined || ((bits[solvable >> 3] ?? 0) & (1 << (solvable & 7))) !== 0;
+  }
+
+  /** What a job that means one of these packages has for its second number. */
+  oneOf(solvables: readonly Id[]): Id {
+    using queue = new IdQueue(solvables);
+    return this.library.pool.internSolvables(this.address, queue.raw);
+  }
+
+  /** The ids a package has under `key`, e.g. `solvable:requires`. */
+  array(solvable: Id, key: string): Id[] {
+    const { pool } = this.library;
+    return collectIds((queue) => pool.lookupArray(this.address, solvable, this.id(key), queue));
+  }
+
+  name(solvable: Id): string {
+    const { pool } = this.library;
+    const id = pool.lookupId(this.address, solvable, this.id('solvable:name'));
+    return pool.idToString(this.address, id);
+  }
+
+  nevra(solvable: Id): string {
+    const address = solvableAddress(readPool(this.address), solvable);
+    return this.library.pool.solvableToString(this.address, address);
+  }
+
+  describe(solvable: Id): PoolPackage {
+    const { pool } = this.library;
+    const fields = readPool(this.address);
+    const text = (key: string) =>
+      pool.idToString(this.address, pool.lookupId(this.address, solvable, this.id(key)));
+    const type: [Id] = [0];
+    const key = this.id('solvable:checksum');
+    const sum = pool.lookupChecksum(this.address, solvable, key, type) ?? '';
+    const algorithm = pool.idToString(this.address, type[0]).replace('repokey:type:', '');
+    const owner = solvableRepo(fields, solvable);
+    const address = solvableAddress(fields, solvable);
+    return {
+      nevra: pool.solvableToString(this.address, address),
+      name: text('solvable:name'),
+      evr: text('solvable:evr'),
+      arch: text('solvable:arch'),
+      digest: `${algorithm}:${sum}`,
+      size: Number(pool.lookupNumber(this.address, solvable, this.id('solvable:downloadsize'), 0)),
+      location: pool.location(address, null) ?? '',
+      base: pool.lookupString(this.address, solvable, this.id('solvable:mediabase')) ?? '',
+      repository: this.#repositories.find((known) => known.address === owner)?.id ?? '',
+    };
+  }
+}

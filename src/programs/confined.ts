@@ -1,0 +1,29 @@
+/**
+ * What a confined child starts: the list of all work on untrusted bytes. A task's module is loaded
+ * only when it is asked for, so that start-up stays short.
+ */
+import { serveConfined } from '../host/confine/child.ts';
+import type { TaskTable } from '../host/confine/task.ts';
+import { endOnStrayErrors } from '../stray-errors.ts';
+
+const tasks: TaskTable = {
+  'image-unpack': () => import('../image/archive/unpack-task.ts'),
+  'recipe-script': () => import('../jobs/recipe/script-task.ts'),
+  'repository-index': () => import('../packages/repository/metadata/index-task.ts'),
+  'repository-signature': () => import('../packages/repository/trust/signature-task.ts'),
+  'rpm-read': () => import('../packages/rpm/read-task.ts'),
+  'rpm-sign': () => import('../packages/rpm/signature/sign-task.ts'),
+  'rpm-unpack': () => import('../packages/rpm/unpack-task.ts'),
+  'solver-convert': () => import('../packages/solver/convert-task.ts'),
+  'solver-solve': () => import('../packages/solver/solve-task.ts'),
+};
+
+endOnStrayErrors();
+// Whatever a task left behind (timers, handles) must not keep the child alive. Not awaited: the
+// bundle is CommonJS, which starts faster and has no top-level await.
+serveConfined(tasks).then(
+  () => process.exit(),
+  (error) => {
+    throw error;
+  },
+);

@@ -1,0 +1,143 @@
+/** The thread of a DiskWatch (src/host/state/disk-watch.ts). */
+import { statfsSync } from 'node:fs';
+import { parentPort, workerData } from 'node:worker_threads';
+import { KilnError } from '../errors.ts';
+import { type TreeUsage, treeUsage } from '../host/files/tree-usage.ts';
+import {
+  type DiskVerdict,
+  killVictim,
+  type Victim,
+  type WatchJob,
+  type WatchRequest,
+} from '../host/state/disk-watch.ts';
+
+/** What a disk is reckoned to take at most: bytes, and new files, in a millisecond. */
+const BYTES_PER_MS = 8 * 2 ** 20;
+const FILES_PER_MS = 1000;
+
+/** Milliseconds between two looks at what is free, which takes some microseconds. */
+const SHORTEST = 10;
+const LONGEST = 250;
+
+/** Of a tree, whose counting takes long: as a multiple of that, and at least, milliseconds. */
+const COUNTING_SHARE = 20;
+const SHORTEST_COUNTING = 1000;
+
+const UNBOUNDED = { bytes: Number.POSITIVE_INFINITY, entries: Number.POSITIVE_INFINITY };
+
+const { path, reserve, bound } = workerData as WatchJob;
+
+/** What was found when the tree was counted last. */
+let counted: { readonly usage: TreeUsage; readonly at: number; readonly took: number } & Free;
+let timer: NodeJS.Timeout | undefined;
+let victim: Victim | undefined;
+let ended = false;
+
+/** What a file system has left, and what of it must stay. */
+interface Free {
+  readonly bytes: number;
+  readonly files: number;
+}
+
+/** What the tree had when the watch began: the bound is for what comes to it. */
+let before: TreeUsage | undefined;
+
+function free(): Free & { readonly low: boolean; readonly kept: number } {
+  const { bavail, blocks, bsize, files, ffree } = statfsSync(path);
+  const bytes = bavail * bsize;
+  const kept = Math.min(reserve.bytes, blocks * bsize * reserve.share);
+  // Some file systems make inodes as they are needed, and count none.
+  const few = files > 0 && ffree < files * reserve.share;
+  const left = files > 0 ? ffree : Number.POSITIVE_INFINITY;
+  return { bytes, files: left, kept, low: bytes < kept || few };
+}
+
+/** Looks, and returns how long nothing can happen, ms; undefined when something has. */
+function look(): number | undefined {
+  const now = free();
+  if (now.low) {
+    end('low');
+    return undefined;
+  }
+  let left: Free = { bytes: now.bytes - now.kept, files: now.files };
+  if (bound !== undefined) {
+    const since = performance.now() - counted.at;
+    const room = () => ({
+      bytes: bound.bytes - counted.usage.bytes - Math.max(0, counted.bytes - now.bytes),
+      // Where inodes are not counted, the difference of what is left is no number.
+      files: bound.entries - counted.usage.entries - Math.max(0, counted.files - now.files || 0),
+    });
+    // What others write looks the same from here: only counting tells. A file system may also tell late.
+    const full = room().bytes <= 0 || room().files <= 0;
+    const pause = Math.max(SHORTEST_COUNTING, counted.took * COUNTING_SHARE);
+    if ((full && since > counted.took) || since > pause) {
+      const verdict = count();
+      if (verdict !== undefined) {
+        end(verdict);
+        return undefined;
+      }
+    }
+    left = {
+      bytes: Math.min(left.bytes, room().bytes),
+      files: Math.min(left.files, room().files),
+    };
+  }
+  const soon = Math.min(left.bytes / BYTES_PER_MS, left.files / FILES_PER_MS) / 2;
+  return Math.min(Math.max(soon, SHORTEST), LONGEST);
+}
+
+/** Counts the tree, and says what is wrong with it. */
+function count(): DiskVerdict | undefined {
+  if (bound === undefined) return undefined;
+  const at = performance.now();
+  const { bytes, files } = free();
+  let all: TreeUsage;
+  try {
+    all = treeUsage(bound.tree, before === undefined ? UNBOUNDED : plus(before, bound));
+  } catch (error) {
+    if (error instanceof KilnError && error.code === 'E_TREE_DEPTH') return 'deep';
+    throw error;
+  }
+  before ??= all;
+  const usage = { bytes: all.bytes - before.bytes, entries: all.entries - before.entries };
+  const now = performance.now();
+  counted = { usage, at: now, took: now - at, bytes, files };
+  if (usage.bytes > bound.bytes) return 'bytes';
+  return usage.entries > bound.entries ? 'entries' : undefined;
+}
+
+function plus(a: TreeUsage, b: TreeUsage): TreeUsage {
+  return { bytes: a.bytes + b.bytes, entries: a.entries + b.entries };
+}
+
+/** Kills at once what writes: the thread that has started it may be busy. */
+function end(verdict: DiskVerdict): void {
+  clearTimeout(timer);
+  timer = undefined;
+  ended = true;
+  killVictim(victim);
+  parentPort?.postMessage({ verdict });
+}
+
+function turn(): void {
+  const pause = look();
+  if (pause !== undefined) timer = setTimeout(turn, pause);
+}
+
+parentPort?.on('message', (request: WatchRequest) => {
+  if ('victim' in request) {
+    victim = request.victim;
+    // The reason may have come before.
+    if (ended) killVictim(victim);
+  } else {
+    clearTimeout(timer);
+    parentPort?.postMessage({ verdict: count() ?? 'fine' });
+    parentPort?.close();
+  }
+});
+
+counted = { usage: { bytes: 0, entries: 0 }, at: performance.now(), took: 0, ...free() };
+const first = count();
+if (first === undefined) turn();
+else end(first);
+parentPort?.postMessage({ verdict: 'ready' });

@@ -1,0 +1,164 @@
+import { EventEmitter, once } from 'node:events';
+import { Socket } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { KilnError } from '../../errors.ts';
+import { hasErrno } from '../../host/calls/libc.ts';
+import { waitFor } from '../../host/process/wait-for.ts';
+import { MessageSender } from '../../host/sockets/message-sender.ts';
+import { connectUnixSocket, peerPid } from '../../host/sockets/unix-socket.ts';
+import { awaitedLater } from '../../promise.ts';
+import { AnswerDecoder } from '../wire/decode.ts';
+import type { Answer } from '../wire/table.ts';
+
+/**
+ * How long an init may take from the start of its domain until it listens, milliseconds: far beyond
+ * the few it needs, for machines that are emulated, swap, or start many sandboxes at once.
+ */
+const INIT_DEADLINE = 60_000;
+
+interface ChannelEvents {
+  answer: [Answer];
+  /** The sandbox is gone, or is not to be trusted any more; `error` says why when it is known. */
+  end: [error: Error | undefined];
+}
+
+/** The connection to a sandbox's init. When it ends, so does the sandbox. */
+export class Channel extends EventEmitter<ChannelEvents> {
+  /** The host's pid of the init. */
+  readonly initPid: number;
+  readonly #socket: Socket;
+  readonly #sender: MessageSender;
+  readonly #decoder = new AnswerDecoder();
+  #ended = false;
+
+  constructor(fd: number) {
+    super();
+    this.setMaxListeners(0);
+    this.initPid = peerPid(fd);
+    this.#socket = new Socket({ fd, readable: true, writable: true });
+    this.#sender = new MessageSender(fd, (error) => this.#socket.destroy(error));
+    this.#socket.on('data', (chunk) => this.#receive(chunk));
+    this.#socket.on('error', (error) => this.#end(error));
+    this.#socket.on('close', () => this.#end(undefined));
+  }
+
+  get ended(): boolean {
+    return this.#ended;
+  }
+
+  /**
+   * Sends a message, its descriptors with it, or has it wait for an init that does not read: it may itself be
+   * waiting until we do. The caller closes its copies of them.
+   */
+  send(message: Buffer, fds: readonly number[] = []): void {
+    if (this.#ended) throw sandboxGone();
+    try {
+      this.#sender.send(message, fds);
+    } catch (error) {
+      if (hasErrno(error, 'EPIPE', 'ECONNRESET')) throw sandboxGone(error);
+      throw error;
+    }
+  }
+
+  /** Like {@link wait}, for an answer that is due at once. Throws E_INIT_SILENT. */
+  ask<Result>(accept: (answer: Answer) => Result | undefined): Promise<Result> {
+    return waitFor(awaitedLater(this.wait(accept)), {
+      whom: () => ({ name: `the init of a sandbox (pid ${this.initPid})`, pid: this.initPid }),
+      code: 'E_INIT_SILENT',
+      hint: '`kiln ps` lists the sandboxes, and `kiln kill ID` ends one',
+    });
+  }
+
+  /**
+   * Waits for the first answer that `accept` maps to something. Throws E_SANDBOX_GONE at the end, E_PROTOCOL where it
+   * is the end because of what the init sent.
+   */
+  async wait<Result>(accept: (answer: Answer) => Result | undefined): Promise<Result> {
+    if (this.#ended) throw sandboxGone();
+    return await new Promise<Result>((resolve, reject) => {
+      const onAnswer = (answer: Answer) => {
+        try {
+          const result = accept(answer);
+          if (result === undefined) return;
+          resolve(result);
+        } catch (error) {
+          reject(error);
+        }
+        this.off('answer', onAnswer);
+        this.off('end', onEnd);
+      };
+      const onEnd = (error: Error | undefined) =>
+        reject(error instanceof KilnError ? error : sandboxGone(error));
+      this.on('answer', onAnswer);
+      this.once('end', onEnd);
+    });
+  }
+
+  /** Lets the process exit although the channel is open. */
+  unref(): void {
+    this.#socket.unref();
+  }
+
+  /** Closes the connection: the init kills everything and the domain ends by itself. */
+  async close(): Promise<void> {
+    if (this.#ended) return;
+    const closed = awaitedLater(once(this.#socket, 'close'));
+    this.#sender.stop();
+    this.#socket.destroy();
+    await closed;
+  }
+
+  #receive(chunk: Buffer): void {
+    try {
+      for (const answer of this.#decoder.push(chunk)) this.emit('answer', answer);
+    } catch (error) {
+      this.#socket.destroy(error as Error);
+    }
+  }
+
+  #end(error: Error | undefined): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    this.#sender.stop();
+    this.emit('end', error);
+  }
+}
+
+function sandboxGone(cause?: unknown): KilnError {
+  return new KilnError('E_SANDBOX_GONE', 'the sandbox has ended', {
+    cause,
+    hint: '`journalctl -k` shows whether the kernel killed it; try again',
+  });
+}
+
+/**
+ * Connects to the init that listens at `path`. Of a domain that is being started it is waited for; throws
+ * E_INIT_SILENT, and what `domain` rejects with. Without one it has been listening: throws E_SANDBOX_GONE.
+ */
+export async function openChannel(path: string, domain?: Promise<unknown>): Promise<Channel> {
+  const deadline = Date.now() + INIT_DEADLINE;
+  let refused = false;
+  domain?.catch(() => {
+    refused = true;
+  });
+  for (let pause = 1; ; pause = Math.min(pause * 1.03, 20)) {
+    if (refused) await domain;
+    try {
+      return new Channel(connectUnixSocket(path));
+    } catch (error) {
+      if (!hasErrno(error, 'ENOENT', 'ECONNREFUSED', 'EAGAIN')) throw error;
+      if (domain === undefined && !hasErrno(error, 'EAGAIN')) throw sandboxGone(error);
+      if (Date.now() > deadline) {
+        throw new KilnError(
+          'E_INIT_SILENT',
+          `the guest init did not open its socket in ${INIT_DEADLINE / 1000} s`,
+          {
+            cause: error,
+            hint: 'the console log of the domain says why: see `kiln doctor`',
+          },
+        );
+      }
+      await sleep(pause);
+    }
+  }
+}

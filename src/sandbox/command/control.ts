@@ -1,0 +1,173 @@
+import { KilnError } from '../../errors.ts';
+import { closeDescriptor } from '../../host/calls/descriptor.ts';
+import { errnoName } from '../../host/calls/libc.ts';
+import { receiveDescriptor, unixSocketPair } from '../../host/sockets/unix-socket.ts';
+import { awaitedLater } from '../../promise.ts';
+import { encodeRequest } from '../wire/encode.ts';
+import type { Parts, RequestField, RequestName } from '../wire/table.ts';
+import type { Channel } from './channel.ts';
+import { failureWords } from './failures.ts';
+import { type ExitedAnswer, signalNumber } from './process.ts';
+
+/** Requests that are answered with `done`. */
+type Asked = Exclude<
+  RequestName,
+  'prepare' | 'setup' | 'exec' | 'signal' | 'winsize' | 'kill-all' | 'keep'
+>;
+
+/** Ids of requests lie above those that a sandbox counts its commands by. */
+const FIRST_ID = 2 ** 30;
+
+/** A directory of the sandbox; ids are the sandbox's own. */
+export type SandboxDirectory = Parts<'directory'>;
+
+/** An interface's address, IPv4 and dotted. */
+export interface SandboxAddress {
+  readonly address: string;
+  readonly mask: string;
+  readonly gateway?: string;
+}
+
+/** A process that nobody started through kiln: a daemon that left its parent. */
+export interface AdoptedProcess {
+  /** In the sandbox. */
+  readonly pid: number;
+  readonly session: number;
+  readonly ended: Promise<ExitedAnswer>;
+  kill(signal: NodeJS.Signals): void;
+}
+
+/** What a supervisor of services asks of a sandbox's init, beyond starting commands. */
+export class SandboxControl {
+  readonly #channel: Channel;
+  #nextId = FIRST_ID;
+
+  constructor(channel: Channel) {
+    this.#channel = channel;
+  }
+
+  /** Resolves when the sandbox is gone. */
+  get gone(): Promise<void> {
+    if (this.#channel.ended) return Promise.resolve();
+    return new Promise((resolve) => this.#channel.once('end', () => resolve()));
+  }
+
+  /** Makes directories, or gives existing ones that mode and owner. Throws E_SETUP. */
+  async makeDirectories(directories: readonly SandboxDirectory[]): Promise<void> {
+    if (directories.length === 0) return;
+    await this.#ask(
+      'directory',
+      directories.map((directory) => ({ op: 'directory', ...directory })),
+    );
+  }
+
+  /**
+   * A new, unconnected, non-blocking stream socket of the sandbox's network; the caller closes it.
+   * Throws E_SETUP.
+   */
+  socket(family: Parts<'family'>['family']): Promise<number> {
+    return this.#socket('socket', [{ op: 'family', family }]);
+  }
+
+  /**
+   * A datagram socket of one of the sandbox's interfaces, on the port of DHCP clients; the caller closes
+   * it. Throws E_SETUP.
+   */
+  dhcpSocket(name: string): Promise<number> {
+    return this.#socket('dhcp-socket', [{ op: 'interface', interface: name }]);
+  }
+
+  /** Gives an interface an address instead of any it has, and a default route. Throws E_SETUP. */
+  async setAddress(name: string, { address, mask, gateway }: SandboxAddress): Promise<void> {
+    await this.#ask('address', [
+      { op: 'interface', interface: name },
+      { op: 'address', address, mask, gateway: gateway ?? '0.0.0.0' },
+    ]);
+  }
+
+  async #socket(request: Asked, fields: readonly RequestField<Asked>[]): Promise<number> {
+    const [ours, theirs] = unixSocketPair();
+    try {
+      await this.#ask(request, fields, [theirs]);
+      const socket = receiveDescriptor(ours);
+      if (socket === undefined) throw new KilnError('E_PROTOCOL', 'the init sent no socket');
+      return socket;
+    } finally {
+      closeDescriptor(ours);
+      closeDescriptor(theirs);
+    }
+  }
+
+  /** Watches an orphan of the sandbox, by its pid there, from now on. Throws E_SETUP. */
+  async adopt(pid: number): Promise<AdoptedProcess> {
+    const id = this.#nextId;
+    // The id that the request below takes; listening first, for it may end at once.
+    const ended = awaitedLater(
+      this.#channel.wait((answer) =>
+        answer.type === 'exited' && answer.id === id ? answer : undefined,
+      ),
+    );
+    const session = await this.#ask('adopt', [{ op: 'process', pid }]);
+    return {
+      pid,
+      session,
+      ended,
+      kill: (signal) =>
+        this.#channel.send(
+          encodeRequest('signal', [
+            { op: 'id', id },
+            { op: 'signal', signal: signalNumber(signal) },
+          ]),
+        ),
+    };
+  }
+
+  /** Sends a signal to every process of a session (setsid(2)); gives how many there were. */
+  killSession(session: number, signal: NodeJS.Signals): Promise<number> {
+    return this.#ask('kill-session', [
+      { op: 'process', pid: session },
+      { op: 'signal', signal: signalNumber(signal) },
+    ]);
+  }
+
+  /**
+   * Makes the socket that `NOTIFY_SOCKET` names, once; `heard` is told who said what.
+   * Throws E_SETUP.
+   */
+  async listenForNotifications(
+    path: string,
+    heard: (pid: number, text: string) => void,
+  ): Promise<void> {
+    this.#channel.on('answer', (answer) => {
+      if (answer.type === 'notify') heard(answer.pid, answer.said.toString('utf8'));
+    });
+    await this.#ask('notify-socket', [{ op: 'socket', path }]);
+  }
+
+  async #ask(
+    request: Asked,
+    fields: readonly RequestField<Asked>[],
+    fds: readonly number[] = [],
+  ): Promise<number> {
+    const id = this.#nextId++;
+    const message = encodeRequest<Asked>(request, [{ op: 'id', id }, ...fields]);
+    const answered = awaitedLater(
+      this.#channel.ask((answer) => {
+        if (answer.type === 'failed' && answer.id === id) {
+          const errno = errnoName(answer.error);
+          throw new KilnError(
+            'E_SETUP',
+            `the sandbox could not ${failureWords(answer)}: ${errno}`,
+            {
+              hint: '`kiln doctor` tells whether this host lacks something',
+              details: { errno },
+            },
+          );
+        }
+        return answer.type === 'done' && answer.id === id ? answer.value : undefined;
+      }),
+    );
+    this.#channel.send(message, fds);
+    return await answered;
+  }
+}

@@ -1,0 +1,164 @@
+/** What an init's refusals mean for whoever asked. */
+import { KilnError } from '../../errors.ts';
+import { errnoName } from '../../host/calls/libc.ts';
+import type { SandboxLabels } from '../labels/labels.ts';
+import { contextAt } from '../labels/relabel.ts';
+import { layerMissing } from '../policy/layers.ts';
+import type { Bind } from '../policy/specification.ts';
+import { type AnswerOf, FAILURES, type Failure, WIRE } from '../wire/table.ts';
+
+/** What a sandbox was to get. */
+export interface SetupContent {
+  /** What each descriptor is of. */
+  readonly sources: readonly string[];
+  readonly binds: readonly Bind[];
+  readonly labels: SandboxLabels | undefined;
+}
+
+type Failed = AnswerOf<'failed'>;
+
+const TOO_FEW_PROCESSES =
+  'give more --pids: beside the command’s own processes the sandbox’s init counts, too';
+
+const LOW_LIMITS =
+  'the hard limit of core dumps must not be 0 where libvirtd is started: `ulimit -H -c unlimited`';
+
+const failures: Readonly<Record<Failure, { readonly words: string; readonly layer?: string }>> =
+  FAILURES;
+
+/** What an init could not do. */
+export function failureWords({ failure, error, number, text }: Failed): string {
+  const values: Readonly<Record<string, unknown>> = { text, number, errno: errnoName(error) };
+  return failures[failure].words.replace(/\{(\w+)\}/g, (_, name: string) => String(values[name]));
+}
+
+/** The layer that an init found missing. */
+function openLayer(answer: Failed): KilnError | undefined {
+  const { layer } = failures[answer.failure];
+  return layer === undefined ? undefined : layerMissing(layer, failureWords(answer));
+}
+
+/** The error for a sandbox that could not be filled. */
+export function setupFailed(answer: Failed, content: SetupContent): KilnError {
+  const errno = errnoName(answer.error);
+  const known =
+    openLayer(answer) ?? keptBack(answer, errno, content) ?? mountRefused(answer, errno, content);
+  if (known !== undefined) return known;
+  return new KilnError('E_SETUP', `the sandbox could not ${failureWords(answer)}: ${errno}`, {
+    hint: isForkRefused(answer)
+      ? TOO_FEW_PROCESSES
+      : '`kiln doctor` tells whether this host lacks something',
+    details: { errno },
+  });
+}
+
+/** A mount that does not fit what the image has at its place. */
+function mountRefused(
+  { failure, text: target }: Failed,
+  errno: string,
+  { binds }: SetupContent,
+): KilnError | undefined {
+  if (errno !== 'EINVAL' && errno !== 'ENOTDIR') return undefined;
+  if (failure !== 'bind' && failure !== 'tmpfs') return undefined;
+  const bind = failure === 'bind' ? binds.find((it) => it.target === target) : undefined;
+  const [message, hint] =
+    bind === undefined
+      ? [
+          `cannot mount a tmpfs on ${target}: there is a file in its place`,
+          '--tmpfs takes a folder, or a path that the image does not have',
+        ]
+      : [
+          `cannot bind ${bind.source} to ${target}: one is a folder, the other is not`,
+          'name another DST (--bind SRC:DST): a folder goes on a folder, a file on a file',
+        ];
+  return new KilnError('E_BIND', message, { hint, details: { errno, target } });
+}
+
+/** The error of a mount that is one too many. */
+export function tooManyMounts(source: string): KilnError {
+  return new KilnError(
+    'E_BIND',
+    `cannot bind ${source}: a sandbox takes ${WIRE.descriptors} mounts at most`,
+    { hint: 'bind a folder that they are all in', details: { errno: 'EMFILE', source } },
+  );
+}
+
+/** A descriptor that the kernel did not give to the init. */
+function keptBack(
+  { failure, number: index }: Failed,
+  errno: string,
+  { sources, binds, labels }: SetupContent,
+): KilnError | undefined {
+  if (failure !== 'kept-back') return undefined;
+  const source = sources[index] ?? 'a file';
+  const details = { errno, source };
+  if (errno === 'EMFILE') return tooManyMounts(source);
+  if (labels?.module !== 'selinux') {
+    return new KilnError(
+      'E_BIND',
+      `this host’s security module keeps ${source} out of the sandbox`,
+      {
+        hint: '`journalctl -k` shows what it denied',
+        details,
+      },
+    );
+  }
+  const context = contextAt(source) ?? 'without a label';
+  const bound = binds.some((bind) => bind.source === source);
+  return new KilnError(
+    'E_BIND',
+    `SELinux keeps ${source} out of the sandbox: ${labels.init} may not use ${context}`,
+    {
+      hint: bound
+        ? 'let kiln label it: `--bind SRC:DST:Z` for this sandbox alone, `:z` for all of them'
+        : '`ausearch -m avc -ts recent` shows what it denied, `kiln doctor` whether the policy is whole',
+      details: { ...details, context, init: labels.init },
+    },
+  );
+}
+
+/** The error for a command that could not be started. */
+export function execFailed(answer: Failed, argv: readonly string[]): KilnError {
+  const errno = errnoName(answer.error);
+  const command = argv[0] ?? '';
+  const details = { errno, command };
+  if (answer.failure === 'exec') {
+    if (errno === 'ENOENT') {
+      return new KilnError('E_COMMAND_NOT_FOUND', `${command}: not found in the image`, {
+        details,
+        hint: 'add the package that has it to the image recipe, or give its whole path',
+      });
+    }
+    return new KilnError('E_COMMAND_NOT_EXECUTABLE', `${command}: cannot be executed: ${errno}`, {
+      details,
+      hint:
+        errno === 'EACCES'
+          ? 'it needs the permission (`chmod +x`); a script also runs by its interpreter: `sh FILE`'
+          : 'it must be a program for this processor, or a script that begins with #!',
+    });
+  }
+  if (answer.failure === 'user') {
+    return new KilnError('E_NO_USER', `the image has no user ${answer.text}`, {
+      details,
+      hint: 'see /etc/passwd of the image, or give a numeric id',
+    });
+  }
+  if (answer.failure === 'chdir') {
+    return new KilnError('E_WORKDIR', `cannot enter ${answer.text}: ${errno}`, {
+      details,
+      hint: '--workdir names a folder of the image, or one that is bound or copied into the sandbox',
+    });
+  }
+  const open = openLayer(answer);
+  if (open !== undefined) return open;
+  return new KilnError('E_EXEC', `cannot start ${command}: ${failureWords(answer)}: ${errno}`, {
+    details,
+    ...(isForkRefused(answer) ? { hint: TOO_FEW_PROCESSES } : {}),
+    ...(answer.failure === 'setrlimit' ? { hint: LOW_LIMITS } : {}),
+  });
+}
+
+/** Of all that an init does, only fork(2) is refused with EAGAIN, and for the limit of processes. */
+function isForkRefused(answer: Failed): boolean {
+  return answer.failure === 'fork' && errnoName(answer.error) === 'EAGAIN';
+}

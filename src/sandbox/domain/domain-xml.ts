@@ -1,0 +1,127 @@
+import { isIP, isIPv6 } from 'node:net';
+import { totalmem } from 'node:os';
+import { KilnError } from '../../errors.ts';
+import type { IdRange } from './id-range.ts';
+import { INIT_PATH } from './skeleton.ts';
+
+/** An interface on a libvirt network. libvirt itself gives it its address, before the sandbox's init runs. */
+export interface LibvirtNetwork {
+  readonly name: string;
+  /** `52:54:00:12:34:56`; without one libvirt makes one up at each start. */
+  readonly mac?: string;
+  /** `192.168.122.7/24`, or IPv6; without one it is asked for by DHCP. */
+  readonly address?: string;
+  /** False: whoever opens the sandbox asks for the address, if anybody does. */
+  readonly dhcp?: false;
+  /** Where everything else is reached. */
+  readonly gateway?: string;
+  /** A rule set of libvirt's nwfilter. */
+  readonly filter?: string;
+  /** Values for the rule set's variables. */
+  readonly filterParameters?: Readonly<Record<string, readonly string[]>>;
+  /** Other isolated interfaces of the bridge cannot be reached. */
+  readonly isolated?: boolean;
+}
+
+/** What a generic sandbox needs from libvirt; everything else is done at the claim. */
+export interface DomainOptions {
+  readonly name: string;
+  readonly uuid: string;
+  readonly skeleton: string;
+  /** The folder that appears as /.kiln, where the init puts its socket. */
+  readonly socketDirectory: string;
+  readonly range: IdRange;
+  /** `private`: an empty network namespace; else the name of a libvirt network, or the host's. */
+  readonly network: 'private' | 'host' | LibvirtNetwork;
+  /** SELinux: the init's context. */
+  readonly context?: string;
+}
+
+function escapeXml(text: string): string {
+  return text.replace(/[<>&'"]/g, (c) => `&#${c.charCodeAt(0)};`);
+}
+
+function networkXml(network: DomainOptions['network']): { features: string; devices: string } {
+  if (network === 'private') return { features: '<privnet/>', devices: '' };
+  if (network === 'host') return { features: '', devices: '' };
+  if (!/^[\w.-]+$/.test(network.name)) {
+    throw new KilnError('E_ARGUMENT', `not the name of a libvirt network: ${network.name}`, {
+      hint: '`virsh net-list` shows the names',
+    });
+  }
+  return { features: '<privnet/>', devices: interfaceXml(network) };
+}
+
+function interfaceXml(network: LibvirtNetwork): string {
+  const { name, mac, address, gateway, isolated } = network;
+  const [ip = '', prefix] = address?.split('/') ?? [];
+  const family = isIPv6(ip) ? 'ipv6' : 'ipv4';
+  if (address !== undefined && (isIP(ip) === 0 || !/^\d{1,3}$/.test(prefix ?? ''))) {
+    throw new KilnError('E_ARGUMENT', `not an address with its prefix: ${address}`, {
+      hint: 'write it as 192.168.122.7/24',
+    });
+  }
+  const any = family === 'ipv6' ? '::' : '0.0.0.0';
+  return [
+    `<interface type='network'><source network='${escapeXml(name)}'/>`,
+    mac && `<mac address='${escapeXml(mac)}'/>`,
+    address && `<ip address='${ip}' family='${family}' prefix='${prefix}'/>`,
+    gateway &&
+      `<route family='${family}' address='${any}' prefix='0' gateway='${escapeXml(gateway)}'/>`,
+    filterXml(network),
+    isolated === true && "<port isolated='yes'/>",
+    '</interface>',
+  ]
+    .filter(Boolean)
+    .join('');
+}
+
+function filterXml({ filter, filterParameters = {} }: LibvirtNetwork): string {
+  if (filter === undefined) return '';
+  const parameters = Object.entries(filterParameters).flatMap(([name, values]) =>
+    values.map((value) => `<parameter name='${escapeXml(name)}' value='${escapeXml(value)}'/>`),
+  );
+  return `<filterref filter='${escapeXml(filter)}'>${parameters.join('')}</filterref>`;
+}
+
+/** What a sandbox without a limit of its own may have of the host's memory: not the last of it. */
+const MEMORY_SHARE = 0.9;
+
+/**
+ * kiln labels files itself: libvirt would give the skeleton, which all sandboxes share, one sandbox's label.
+ * Without a context nothing is said: `type='none'` is refused where libvirt has no such driver.
+ */
+function labelXml(context: string | undefined): string {
+  if (context === undefined) return '';
+  const label = `<label>${escapeXml(context)}</label>`;
+  return `<seclabel type='static' model='selinux' relabel='no'>${label}</seclabel>`;
+}
+
+/**
+ * The domain of a generic sandbox (libvirt's formatdomain and drvlxc pages). A sandbox's own limit of memory
+ * is written to its cgroup at the claim. The skeleton is not `readonly` here but made
+ * so by the init: libvirt's remount drops nosuid and nodev of the file system it lies on, which a
+ * user namespace may not, and fails where KILN_STATE is on such a one (a tmpfs, a hardened /var).
+ */
+export function domainXml(options: DomainOptions): string {
+  const { features, devices } = networkXml(options.network);
+  const { base, count } = options.range;
+  const map = `start='0' target='${base}' count='${count}'`;
+  return `<domain type='lxc'>
+  <name>${escapeXml(options.name)}</name>
+  <uuid>${escapeXml(options.uuid)}</uuid>
+  <memory unit='b'>${Math.floor(totalmem() * MEMORY_SHARE)}</memory>
+  <vcpu>1</vcpu>
+  <os><type>exe</type><init>${INIT_PATH}</init></os>
+  <idmap><uid ${map}/><gid ${map}/></idmap>
+  <features>${features}</features>
+  <on_poweroff>destroy</on_poweroff><on_reboot>destroy</on_reboot><on_crash>destroy</on_crash>
+  <devices>
+    <filesystem type='mount'><source dir='${escapeXml(options.skeleton)}'/><target dir='/'/></filesystem>
+    <filesystem type='mount'><source dir='${escapeXml(options.socketDirectory)}'/><target dir='/.kiln'/></filesystem>
+    ${devices}
+    <console type='pty'/>
+  </devices>
+  ${labelXml(options.context)}
+</domain>`;
+}

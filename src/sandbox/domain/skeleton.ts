@@ -1,0 +1,211 @@
+import { createHash } from 'node:crypto';
+import { chmodSync, existsSync, readFileSync, type Stats, statSync } from 'node:fs';
+import { copyFile, mkdir, readFile, rename } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { KilnError } from '../../errors.ts';
+import { hasErrno } from '../../host/calls/libc.ts';
+import { removeTree } from '../../host/files/remove-tree.ts';
+import { shortHash } from '../../host/process/short-hash.ts';
+import { findRecord, withFields, writeRecord } from '../../host/state/checked-file.ts';
+import { clearPlace, renameOver, setAside, tellDamage } from '../../host/state/damage.ts';
+import type { StatePaths } from '../../host/state/paths.ts';
+import { awaitedLater } from '../../promise.ts';
+
+/**
+ * Mount points of the skeleton. `.oldroot`: libvirt pivots there and cannot make it itself as a
+ * mapped user. `.kiln`: the folder with the init's socket. `sys/fs/cgroup`: with the host's network
+ * a mapped user cannot mount a /sys that has it. `stage`: for what the init makes before it has an
+ * image. `names`: for the layer with the sandbox's own /etc/hosts. The rest: libvirt's and the init's own.
+ */
+const MOUNT_POINTS = [
+  ...['.oldroot', '.kiln', 'lower', 'names', 'scratch', 'newroot', 'dev', 'proc', 'sys/fs/cgroup'],
+  ...['stage/proc', 'stage/dev'],
+];
+
+/** Names the list above: another version of kiln makes a skeleton of its own. */
+const LAYOUT = shortHash(MOUNT_POINTS.join('\n'));
+
+/** Where the build puts the guest init, seen from source and from the bundle. */
+const INIT_CANDIDATES = ['../../../dist/kiln-init', './kiln-init'];
+
+/** Path of the init inside the skeleton. */
+export const INIT_PATH = '/kiln-init';
+
+function findInit(): { readonly path: string; readonly stat: Stats } {
+  const here = dirname(fileURLToPath(import.meta.url));
+  for (const candidate of INIT_CANDIDATES) {
+    const path = join(here, candidate);
+    const found = statSync(path, { throwIfNoEntry: false });
+    if (found !== undefined) return { path, stat: found };
+  }
+  throw new KilnError('E_NO_GUEST_INIT', 'the guest init has not been compiled', {
+    hint: 'run `scripts/quickstart`, or `npm run build` where a C compiler and a static C library are',
+  });
+}
+
+/** For work that ends in a sandbox, before it begins. Throws E_NO_GUEST_INIT when kiln was not built. */
+export function requireInit(): void {
+  findInit();
+}
+
+/** Skeletons that this process is making, by their path. */
+const making = new Map<string, Promise<string>>();
+
+/** Where the skeleton of this init is, once it is made. Size and time stand for the content, which would have to be read. */
+function skeletonOf(paths: StatePaths, { size, mtimeMs }: Stats): string {
+  return join(paths.skeleton, `${size}-${Math.floor(mtimeMs)}-${LAYOUT}`);
+}
+
+/** Beside a skeleton's init, what it is: a sandbox whose init cannot run is waited for until its time is over. */
+interface InitRecord {
+  readonly size: number;
+  readonly sha256: string;
+}
+
+const takeInit = withFields<InitRecord>({ size: 'number', sha256: 'string' });
+
+function initRecordFile(skeleton: string): string {
+  return join(skeleton, 'kiln-init.json');
+}
+
+/** Notes what the init in a skeleton is. */
+export function noteInit(skeleton: string): void {
+  const bytes = readFileSync(join(skeleton, INIT_PATH));
+  writeRecord(initRecordFile(skeleton), { size: bytes.length, sha256: sha256(bytes) });
+}
+
+/** Whether there is an init of the size it is to have. Its content is looked at where a sandbox starts from it. */
+function isMade(skeleton: string): boolean {
+  const found = statSync(join(skeleton, INIT_PATH), { throwIfNoEntry: false });
+  if (found?.isFile() !== true) return false;
+  return findRecord(initRecordFile(skeleton), takeInit).value?.size === found.size;
+}
+
+/** Every folder of a skeleton, itself first. */
+const FOLDERS = [
+  ...new Set(
+    MOUNT_POINTS.flatMap((point) => {
+      const parts = point.split('/');
+      return ['', ...parts.map((_, index) => parts.slice(0, index + 1).join('/'))];
+    }),
+  ),
+];
+
+/** Mapped ids must be able to pass: none of this is secret. */
+const MODE = 0o755;
+
+/**
+ * Sees to it that a sandbox's mapped root can go all the way to its skeleton, and gives that back. Modes are not
+ * what mkdir(2) was told where the umask was another one, and with a wrong one every start fails: they
+ * are looked at each time, which takes some 30 µs.
+ * @throws KilnError E_STATE_PRIVATE for a folder above KILN_STATE, which is not kiln's to open
+ */
+function openFor(paths: StatePaths, skeleton: string): string {
+  requirePassable(dirname(paths.root));
+  const inner = FOLDERS.map((folder) => join(skeleton, folder));
+  for (const path of [paths.root, paths.skeleton, ...inner, join(skeleton, INIT_PATH)]) {
+    const mode = statSync(path, { throwIfNoEntry: false })?.mode;
+    // What is missing is told by the init that looks for it.
+    if (mode === undefined) continue;
+    // To list KILN_STATE is left to its owner.
+    const needed = path === paths.root ? 0o111 : MODE;
+    if ((mode & needed) !== needed) chmodSync(path, (mode & 0o7777) | needed);
+  }
+  return skeleton;
+}
+
+/** The skeleton that sandboxes of this version have, if any was ever started. Throws E_NO_GUEST_INIT. */
+export function knownSkeleton(paths: StatePaths): string | undefined {
+  const skeleton = skeletonOf(paths, findInit().stat);
+  return isMade(skeleton) ? openFor(paths, skeleton) : undefined;
+}
+
+/** What is wrong with a skeleton; undefined for a good one, and for one that is not there. */
+function damageOf(skeleton: string): string | undefined {
+  if (!existsSync(skeleton)) return undefined;
+  const { value } = findRecord(initRecordFile(skeleton), takeInit);
+  const init = join(skeleton, INIT_PATH);
+  if (value === undefined || !isMade(skeleton) || sha256(readFileSync(init)) !== value.sha256) {
+    return 'its kiln-init is not what it was';
+  }
+  const lost = MOUNT_POINTS.find((point) => !existsSync(join(skeleton, point)));
+  return lost === undefined ? undefined : `its ${lost} is gone`;
+}
+
+/**
+ * The constant, read-only root every sandbox starts in: made once per version of the init, shared by
+ * all sandboxes. Returns its path. Throws E_NO_GUEST_INIT when kiln was not built.
+ */
+export async function ensureSkeleton(paths: StatePaths): Promise<string> {
+  const source = findInit();
+  const quick = skeletonOf(paths, source.stat);
+  const why = damageOf(quick);
+  if (why !== undefined) tellDamage({ path: quick, why, done: 'it is made anew' });
+  else if (isMade(quick)) return openFor(paths, quick);
+  // Of several sandboxes that are opened at once the first makes it.
+  const made = making.get(quick) ?? awaitedLater(makeSkeleton(paths, source.path, quick));
+  making.set(quick, made);
+  try {
+    return await made;
+  } finally {
+    making.delete(quick);
+  }
+}
+
+async function makeSkeleton(paths: StatePaths, source: string, target: string): Promise<string> {
+  const digest = sha256(await readFile(source)).slice(0, 12);
+  const half = join(paths.skeleton, `.${digest}.${process.pid}`);
+  await mkdir(half, { recursive: true });
+  for (const point of MOUNT_POINTS) await mkdir(join(half, point), { recursive: true });
+  await copyFile(source, join(half, INIT_PATH));
+  noteInit(half);
+  openFor(paths, half);
+  try {
+    await rename(half, target);
+  } catch (error) {
+    if (!hasErrno(error, 'EEXIST', 'ENOTEMPTY', 'ENOTDIR')) throw error;
+    // Another kiln was faster, or it is damaged. Sandboxes that run in it keep the init they have.
+    await mend(half, target);
+    await removeTree(half);
+  }
+  return openFor(paths, target);
+}
+
+/** Puts what a skeleton has to have into one that is there already. */
+async function mend(whole: string, target: string): Promise<void> {
+  clearFile(target);
+  clearPlace(join(target, INIT_PATH));
+  await mkdir(target, { recursive: true });
+  for (const point of MOUNT_POINTS) {
+    clearFile(join(target, point));
+    await mkdir(join(target, point), { recursive: true });
+  }
+  await rename(join(whole, INIT_PATH), join(target, INIT_PATH));
+  renameOver(initRecordFile(whole), initRecordFile(target));
+}
+
+function sha256(bytes: Buffer): string {
+  return createHash('sha256').update(bytes).digest('hex');
+}
+
+/** Puts a file aside that lies where a folder is to be. */
+function clearFile(path: string): void {
+  if (statSync(path, { throwIfNoEntry: false })?.isFile() === true) setAside(path);
+}
+
+/** Refuses a state directory that a sandbox's mapped root could not enter on the way to its skeleton. */
+function requirePassable(directory: string): void {
+  for (let path = directory; ; path = dirname(path)) {
+    if ((statSync(path).mode & 0o001) === 0) {
+      throw new KilnError(
+        'E_STATE_PRIVATE',
+        `${path} is closed to other users, but sandboxes must pass it`,
+        {
+          hint: `chmod o+x ${path}, or set KILN_STATE to another directory`,
+        },
+      );
+    }
+    if (path === dirname(path)) return;
+  }
+}

@@ -1,0 +1,339 @@
+import { closeSync, constants, openSync, statSync } from 'node:fs';
+import { KilnError } from '../../errors.ts';
+import { closeDescriptor } from '../../host/calls/descriptor.ts';
+import { hasErrno } from '../../host/calls/libc.ts';
+import {
+  cloneMount,
+  loadFileSystem,
+  MOUNT_ATTR_NODEV,
+  MOUNT_ATTR_NOSUID,
+  MOUNT_ATTR_RDONLY,
+  setMountAttributes,
+} from '../../host/files/mount.ts';
+import { createUserNamespace } from '../../host/process/user-namespace.ts';
+import type { StatePaths } from '../../host/state/paths.ts';
+import { tooManyMounts } from '../command/failures.ts';
+import type { IdRange } from '../domain/id-range.ts';
+import { hostResolver, hostsFile, networkResolver } from '../network/hosts.ts';
+import type { ProcRule } from '../wire/exec.ts';
+import { type PrepareOperation, type SetupOperation, WIRE } from '../wire/table.ts';
+import { openBind, refuseHostWrite } from './host-write.ts';
+import type { Bind, SandboxSpecification } from './specification.ts';
+
+/**
+ * Hidden because they tell about, or act on, the whole host: podman's and runc's list, and what tells
+ * the kernel's addresses, the host's disks, memory and locks, or its command line (which may hold
+ * passwords), or lets anybody make the kernel work (pressure).
+ */
+const MASKED = [
+  '/proc/acpi',
+  '/proc/asound',
+  '/proc/cmdline',
+  '/proc/diskstats',
+  '/proc/interrupts',
+  '/proc/iomem',
+  '/proc/ioports',
+  '/proc/kallsyms',
+  '/proc/kcore',
+  '/proc/key-users',
+  '/proc/keys',
+  '/proc/kmsg',
+  '/proc/kpagecgroup',
+  '/proc/kpagecount',
+  '/proc/kpageflags',
+  '/proc/latency_stats',
+  '/proc/locks',
+  '/proc/modules',
+  '/proc/mtrr',
+  '/proc/pagetypeinfo',
+  '/proc/partitions',
+  '/proc/pressure',
+  '/proc/sched_debug',
+  '/proc/scsi',
+  '/proc/slabinfo',
+  '/proc/swaps',
+  '/proc/timer_list',
+  '/proc/timer_stats',
+  '/proc/vmallocinfo',
+];
+
+const READ_ONLY = [
+  '/proc/bus',
+  '/proc/driver',
+  '/proc/fs',
+  '/proc/irq',
+  '/proc/sys',
+  '/proc/sysrq-trigger',
+  '/proc/tty',
+];
+
+/** How every /proc of a sandbox is closed. */
+export const PROC_RULES: readonly ProcRule[] = [
+  ...MASKED.map((path) => ({ path, rule: 'mask' }) as const),
+  ...READ_ONLY.map((path) => ({ path, rule: 'readonly' }) as const),
+];
+
+/** The same for the init, which can do it before the sandbox has an image. */
+export function procOperations(): PrepareOperation[] {
+  return PROC_RULES.map(({ path, rule }) => ({ op: rule, path }));
+}
+
+/** tmpfs that every sandbox has: private, and gone with it. Mode, and share of the disk limit. */
+const PRIVATE_TMPFS = [
+  { path: '/tmp', mode: 0o1777 },
+  { path: '/var/tmp', mode: 0o1777 },
+  { path: '/run', mode: 0o755 },
+  { path: '/dev/shm', mode: 0o1777 },
+];
+
+/** The descriptors and operations of one setup message. */
+export interface SetupPlan extends Disposable {
+  readonly operations: readonly SetupOperation[];
+  readonly fds: readonly number[];
+  /** What each descriptor is of, for who reads an error. */
+  readonly sources: readonly string[];
+}
+
+/** The ids of the command, and of whoever started kiln: binds map the one to the other. */
+export interface BindOwners {
+  readonly user: { readonly uid: number; readonly gid: number };
+  readonly caller: { readonly uid: number; readonly gid: number };
+  /** Further groups of the caller's. */
+  readonly groups: readonly number[];
+}
+
+/** As many groups as a map takes: it is written at once, in one page (user_namespaces(7)). */
+const GROUPS_MAX = 150;
+
+/** What a sandbox's network has told about it. */
+export interface NetworkAnswers {
+  /** Its own address there. */
+  readonly address?: string;
+  readonly nameServers?: readonly string[];
+}
+
+class Descriptors implements Disposable {
+  readonly fds: number[] = [];
+  readonly sources: string[] = [];
+
+  /** Takes a descriptor over. Throws E_BIND for one more than a message takes. */
+  add(fd: number, source: string): number {
+    if (this.fds.length === WIRE.descriptors) {
+      closeDescriptor(fd);
+      throw tooManyMounts(source);
+    }
+    this.sources.push(source);
+    return this.fds.push(fd) - 1;
+  }
+
+  [Symbol.dispose](): void {
+    for (const fd of this.fds.splice(0)) closeDescriptor(fd);
+  }
+}
+
+/** What every mount from outside has, also one that the sandbox may write to. */
+const WRITABLE = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV;
+
+/** A detached, nosuid, nodev copy of the mount at `path`, its owners mapped by `userNamespace`. */
+function detach(
+  path: string,
+  userNamespace: number,
+  readonly: boolean,
+  name: string = path,
+): number {
+  const fd = cloneMount(path);
+  try {
+    const set = WRITABLE | (readonly ? MOUNT_ATTR_RDONLY : 0);
+    setMountAttributes(fd, { set, userNamespace });
+    return fd;
+  } catch (error) {
+    closeDescriptor(fd);
+    throw new KilnError('E_IDMAP', `cannot map the owners of ${name} into the sandbox`, {
+      cause: error,
+      hint: 'its file system must support ID-mapped mounts (ext4, xfs, btrfs, tmpfs do): see `kiln doctor`',
+    });
+  }
+}
+
+/** @param check looks at the file that is bound, before it is, and throws what is against that */
+function bindOperation(
+  bind: Bind,
+  namespace: number,
+  descriptors: Descriptors,
+  check: (source: string, fd: number) => void,
+): SetupOperation {
+  const { source, target: path, readonly, own } = bind;
+  const file = openBind(bind);
+  try {
+    const access = readonly ? 'readonly' : own === true ? 'own' : 'host';
+    if (access === 'host') check(source, file);
+    // What was looked at, and nothing that has taken its place meanwhile.
+    const opened = `/proc/self/fd/${file}`;
+    const directory = statSync(opened).isDirectory();
+    const fd = descriptors.add(detach(opened, namespace, readonly, source), source);
+    return { op: 'bind', fd, access, directory, path };
+  } finally {
+    closeSync(file);
+  }
+}
+
+let overlayAsked = false;
+
+/** Asks once for a module that the sandbox cannot load itself. Without it, the init says what it lacks. */
+function loadOverlay(): void {
+  if (overlayAsked) return;
+  overlayAsked = true;
+  try {
+    loadFileSystem('overlay');
+  } catch (error) {
+    if (!hasErrno(error, 'ENODEV', 'EPERM', 'ENOSYS')) throw error;
+  }
+}
+
+/**
+ * Only the caller's own ids cross the border of a bind; everybody else is nobody in the sandbox. A folder whose group
+ * is nobody's takes no new files, so the caller's other groups are there by their numbers.
+ */
+function bindNamespace(range: IdRange, { user, caller, groups }: BindOwners): number {
+  const others = [...new Set(groups)]
+    .filter((gid) => gid !== caller.gid && gid !== user.gid && gid < range.count - 1)
+    .slice(0, GROUPS_MAX);
+  return createUserNamespace(
+    [{ inside: caller.uid, outside: range.base + user.uid, count: 1 }],
+    [
+      { inside: caller.gid, outside: range.base + user.gid, count: 1 },
+      ...others.map((gid) => ({ inside: gid, outside: range.base + gid, count: 1 })),
+    ],
+  );
+}
+
+/** Where secrets lie in a sandbox, as with podman and Docker. */
+const SECRETS = '/run/secrets';
+
+/** A file system of its own, closed once it is filled. */
+function secretOperations(
+  { secrets }: SandboxSpecification,
+  { user: { uid, gid } }: BindOwners,
+): SetupOperation[] {
+  if (secrets.length === 0) return [];
+  return [
+    { op: 'tmpfs', path: SECRETS, mode: 0o500, bytes: 1 << 20 },
+    ...secrets.map(({ name, content }) => {
+      const path = `${SECRETS}/${name}`;
+      return { op: 'file', path, mode: 0o400, uid, gid, content } as const;
+    }),
+    { op: 'directory', path: SECRETS, mode: 0o500, uid, gid },
+    { op: 'readonly', path: SECRETS },
+  ];
+}
+
+/** Names of hosts that programs of the sandbox find, whatever the image has. */
+function nameOperations(
+  { names, root, hostname, network }: SandboxSpecification,
+  { address, nameServers = [] }: NetworkAnswers,
+): SetupOperation[] {
+  if (!names) return [];
+  const file = (name: string, content: string | undefined): SetupOperation[] =>
+    content === undefined ? [] : [{ op: 'etc-file', name, content: Buffer.from(content) }];
+  const resolver =
+    network === 'private'
+      ? undefined
+      : network === 'host'
+        ? hostResolver()
+        : networkResolver(nameServers);
+  return [...file('hosts', hostsFile(root, hostname, address)), ...file('resolv.conf', resolver)];
+}
+
+/**
+ * What the sandbox's init has to mount, in order, and the detached mounts it needs for that. Dispose of
+ * it when the message has been sent. Nothing here appears in the host's mount table.
+ * @param initPid the sandbox's init: files of the image get the ids of its user namespace
+ * @param paths what a bind must not give write access to
+ */
+export function planFilesystem(
+  specification: SandboxSpecification,
+  { range, initPid }: { readonly range: IdRange; readonly initPid: number },
+  owners: BindOwners,
+  paths: StatePaths,
+  network: NetworkAnswers = {},
+): SetupPlan {
+  const descriptors = new Descriptors();
+  const operations: SetupOperation[] = [
+    { op: 'hostname', name: specification.hostname },
+    ...nameOperations(specification, network),
+  ];
+  const bytes = specification.disk;
+  loadOverlay();
+  try {
+    const namespace = openSync(`/proc/${initPid}/ns/user`, constants.O_RDONLY);
+    try {
+      const lower = descriptors.add(
+        detach(specification.root, namespace, true),
+        specification.root,
+      );
+      operations.push({ op: 'lower', fd: lower });
+      if (specification.scratch === undefined) operations.push({ op: 'scratch-tmpfs', bytes });
+      else {
+        const { scratch } = specification;
+        const fd = descriptors.add(detach(scratch, namespace, false), scratch);
+        operations.push({ op: 'scratch', fd });
+      }
+      for (const { source, target } of specification.volumes) {
+        const mount = typeof source === 'number' ? source : detach(source, namespace, false);
+        const fd = descriptors.add(mount, typeof source === 'number' ? target : source);
+        if (typeof source === 'number') {
+          setMountAttributes(mount, { set: WRITABLE, userNamespace: namespace });
+        }
+        operations.push({ op: 'bind', fd, access: 'own', directory: true, path: target });
+      }
+    } finally {
+      closeSync(namespace);
+    }
+    if (specification.network !== 'private') operations.push({ op: 'network' });
+    if (specification.namespaces !== null && !specification.nested) {
+      operations.push({ op: 'namespaces', most: specification.namespaces });
+    }
+    for (const { path, mode } of specification.privateTmp
+      ? PRIVATE_TMPFS
+      : PRIVATE_TMPFS.slice(-1)) {
+      operations.push({ op: 'tmpfs', path, mode, bytes });
+    }
+    if (!specification.nested) {
+      operations.push(...procOperations());
+      for (const path of specification.readonlyPaths) operations.push({ op: 'readonly', path });
+    }
+    // What lies above others comes first: mounted later, it would hide them.
+    const wanted = [...specification.tmpfs, ...specification.binds].sort((a, b) =>
+      a.target < b.target ? -1 : Number(a.target > b.target),
+    );
+    const binds = specification.binds.length > 0 ? bindNamespace(range, owners) : -1;
+    const check = (source: string, fd: number) => {
+      if (specification.allowHostWrite) return;
+      refuseHostWrite(paths, source, fd, owners.caller);
+    };
+    try {
+      for (const mount of wanted) {
+        operations.push(
+          'source' in mount
+            ? bindOperation(mount, binds, descriptors, check)
+            : { op: 'tmpfs', path: mount.target, mode: 0o1777, bytes: mount.bytes },
+        );
+      }
+    } finally {
+      if (binds >= 0) closeSync(binds);
+    }
+    for (const { path, mode, content } of specification.files) {
+      operations.push({ op: 'file', mode, uid: 0, gid: 0, path, content: Buffer.from(content) });
+    }
+    operations.push(...secretOperations(specification, owners));
+  } catch (error) {
+    descriptors[Symbol.dispose]();
+    throw error;
+  }
+  return {
+    operations,
+    fds: descriptors.fds,
+    sources: descriptors.sources,
+    [Symbol.dispose]: () => descriptors[Symbol.dispose](),
+  };
+}

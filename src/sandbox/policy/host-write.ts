@@ -1,0 +1,187 @@
+/**
+ * Folders that no command of a sandbox writes to unless the caller confirms it: who writes to them
+ * rules the host, or another user.
+ */
+import { closeSync, constants, openSync, readFileSync, statSync } from 'node:fs';
+import { KilnError } from '../../errors.ts';
+import { isWithin, type MountedPath, MountTable, mountedPath } from '../../host/files/mount.ts';
+import type { StatePaths } from '../../host/state/paths.ts';
+import type { Bind, SandboxSpecification } from './specification.ts';
+import type { Surroundings } from './surroundings.ts';
+
+/** O_PATH of open(2), which Node has no name for: finds a file without opening it. */
+const O_PATH = 0o10000000;
+
+/** What the host's own programs are, read and obey. */
+const SYSTEM = [
+  ...['/bin', '/boot', '/dev', '/etc', '/lib', '/lib32', '/lib64', '/libx32', '/proc', '/run'],
+  ...['/sbin', '/sys', '/usr', '/var/lib/dpkg', '/var/lib/rpm', '/var/lib/libvirt'],
+  ...['/var/lib/systemd', '/var/spool/cron'],
+];
+
+/** In one of those, and yet people's own. */
+const PEOPLES = ['/dev/shm', '/run/media', '/run/user', '/usr/local/src', '/usr/src'];
+
+/** Ids of people; those below are the system's, and the last of 16 bits is nobody's. */
+const FIRST_PERSON = 1000;
+const NOBODY = 65534;
+
+/**
+ * Finds what is to be bound, without opening it; the caller closes the descriptor. Throws E_BIND.
+ */
+export function openBind({ source, descriptor }: Pick<Bind, 'source' | 'descriptor'>): number {
+  try {
+    return openSync(descriptor === undefined ? source : `/proc/self/fd/${descriptor}`, O_PATH);
+  } catch (error) {
+    throw new KilnError('E_BIND', `cannot bind ${source}`, {
+      hint: 'SRC of --bind SRC:DST is a file or folder of this host: make it first',
+      cause: error,
+    });
+  }
+}
+
+/** A folder that is not written to, and why. */
+interface Kept {
+  readonly path: string;
+  readonly why: string;
+  /** What lies below it may be written to. */
+  readonly only?: true;
+}
+
+/**
+ * Refuses a writable bind of what the host lives on: its programs, configuration and devices, kiln's
+ * own state, home directories, and whatever holds one of them. The file is the one that `fd` has open,
+ * so that no link can be put in its place afterwards.
+ * @param source as the caller named it
+ * @throws KilnError E_BIND
+ */
+export function refuseHostWrite(
+  paths: Pick<StatePaths, 'root' | 'hostRun'>,
+  source: string,
+  fd: number,
+  caller: { readonly uid: number },
+): void {
+  const mounts = new MountTable();
+  const place = mountedPath(fd, mounts);
+  const peoples = isPeoples(place, mounts);
+  for (const kept of keptFolders(paths, place.path, caller.uid)) {
+    const folder = placeOf(kept.path, mounts);
+    if (folder === undefined) continue;
+    const inIt = isIn(place, folder);
+    if (kept.only === true ? inIt && place.inside !== folder.inside : peoples) continue;
+    if (!inIt && !isIn(folder, place)) continue;
+    const what = place.path === source ? source : `${source} (${place.path})`;
+    const where =
+      place.path === kept.path ? '' : inIt ? ` in ${kept.path},` : ` with ${kept.path} in it,`;
+    throw new KilnError('E_BIND', `${what} is not bound writable:${where} ${kept.why}`, {
+      hint: 'bind read-only (SRC:DST:ro) or a folder of its own; if the command may change this part of the host, confirm with --allow-host-write',
+    });
+  }
+}
+
+/**
+ * An overlay that is mounted with a bind as its upper directory copies set-id files of the image into
+ * the bind. The kernel does so by itself: no filter of system calls sees a mode.
+ * For a command that may mount. Throws E_BIND.
+ */
+export function refuseCopyUp({
+  hostFiles,
+  allowHostWrite,
+}: Pick<Surroundings, 'hostFiles' | 'allowHostWrite'>): void {
+  if (!hostFiles || allowHostWrite) return;
+  throw new KilnError('E_BIND', 'a command that may mount gets no writable bind', {
+    hint: 'it could put set-id files of the image into the bind, on the host: bind read-only (SRC:DST:ro), or confirm with --allow-host-write',
+  });
+}
+
+/** {@link refuseHostWrite} for the binds of a sandbox that nobody has opened yet. */
+export function refuseHostWrites(
+  paths: Pick<StatePaths, 'root' | 'hostRun'>,
+  { binds, allowHostWrite }: Pick<SandboxSpecification, 'binds' | 'allowHostWrite'>,
+  caller: { readonly uid: number },
+): void {
+  if (allowHostWrite) return;
+  for (const bind of binds) {
+    if (bind.readonly || bind.own === true) continue;
+    const fd = openBind(bind);
+    try {
+      refuseHostWrite(paths, bind.source, fd, caller);
+    } finally {
+      closeSync(fd);
+    }
+  }
+}
+
+/** By its path, or, under another mount, by its place in the file system. */
+function isIn(place: MountedPath, folder: MountedPath): boolean {
+  if (isWithin(place.path, folder.path)) return true;
+  return place.device === folder.device && isWithin(place.inside, folder.inside);
+}
+
+function isPeoples(place: MountedPath, mounts: MountTable): boolean {
+  return PEOPLES.some((path) => {
+    const folder = placeOf(path, mounts);
+    return folder !== undefined && isIn(place, folder);
+  });
+}
+
+function keptFolders(
+  paths: Pick<StatePaths, 'root' | 'hostRun'>,
+  place: string,
+  uid: number,
+): Kept[] {
+  return [
+    ...[paths.root, paths.hostRun].map((path) => ({ path, why: 'kiln keeps its state there' })),
+    ...SYSTEM.map((path) => ({ path, why: 'the host lives on it' })),
+    { path: '/home', why: 'it has home directories', only: true },
+    ...homes(uid),
+    ...foreignHome(place, uid),
+  ];
+}
+
+/** The home directories of people and of root. What lies below the caller's own is the caller's to give. */
+function homes(caller: number): Kept[] {
+  const accounts = readFileSync('/etc/passwd', 'utf8').split('\n');
+  return accounts.flatMap((line): Kept[] => {
+    const [name = '', , id = '', , , home = ''] = line.split(':');
+    const uid = Number(id);
+    const person = uid === 0 || (uid >= FIRST_PERSON && uid !== NOBODY);
+    // Some have a folder that is not theirs, such as /.
+    if (!person || !home.startsWith('/') || ownerOf(home) !== uid || home === '/') return [];
+    const why = `it is the home directory of ${name}`;
+    return uid !== caller
+      ? [{ path: home, why }]
+      : [
+          { path: home, why, only: true },
+          { path: `${home}/.ssh`, why: 'its keys open the account' },
+        ];
+  });
+}
+
+/** Not every user is in /etc/passwd. */
+function foreignHome(place: string, caller: number): Kept[] {
+  const home = /^\/home\/[^/]+/.exec(place)?.[0];
+  if (home === undefined) return [];
+  const owner = ownerOf(home);
+  if (owner === undefined || owner === caller || owner < FIRST_PERSON) return [];
+  return [{ path: home, why: `it is the home directory of user ${owner}` }];
+}
+
+function ownerOf(path: string): number | undefined {
+  return statSync(path, { throwIfNoEntry: false })?.uid;
+}
+
+function placeOf(path: string, mounts: MountTable): MountedPath | undefined {
+  let fd: number;
+  try {
+    fd = openSync(path, O_PATH | constants.O_DIRECTORY);
+  } catch {
+    // None of this host, so nothing to keep.
+    return undefined;
+  }
+  try {
+    return mountedPath(fd, mounts);
+  } finally {
+    closeSync(fd);
+  }
+}

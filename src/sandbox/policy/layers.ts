@@ -1,0 +1,64 @@
+import { existsSync } from 'node:fs';
+import { KilnError } from '../../errors.ts';
+import { landlockAbi } from '../../host/process/process.ts';
+
+/**
+ * Layers that a host may be unable to give. Without them kiln goes on only where `--allow-missing`
+ * names them; the others can never be missing.
+ */
+export const OPTIONAL_LAYERS = [
+  'landlock',
+  'time-namespace',
+  'memory-limit',
+  'cpu-limit',
+  'pids-limit',
+  'io-limit',
+] as const;
+
+export type OptionalLayer = (typeof OPTIONAL_LAYERS)[number];
+
+/** Reads a layer's name. Throws E_ARGUMENT. */
+export function parseLayer(text: string): OptionalLayer {
+  const found = OPTIONAL_LAYERS.find((layer) => layer === text);
+  if (found !== undefined) return found;
+  throw new KilnError('E_ARGUMENT', `${text} is not a layer that may be missing`, {
+    hint: `there are ${OPTIONAL_LAYERS.join(', ')}`,
+  });
+}
+
+/** The layers that `KILN_ALLOW_MISSING` names, separated by commas. Throws E_ARGUMENT. */
+export function allowedMissing(env: NodeJS.ProcessEnv): OptionalLayer[] {
+  const text = env.KILN_ALLOW_MISSING ?? '';
+  return text.split(',').filter(Boolean).map(parseLayer);
+}
+
+/** Why this kernel cannot give a layer; undefined when it can. */
+export function whyUnavailable(layer: OptionalLayer): string | undefined {
+  if (layer === 'landlock' && landlockAbi() === 0) {
+    return 'the kernel has no Landlock (CONFIG_SECURITY_LANDLOCK, and landlock in lsm=)';
+  }
+  if (layer === 'time-namespace' && !existsSync('/proc/self/ns/time')) {
+    return 'the kernel has no time namespaces (CONFIG_TIME_NS)';
+  }
+  return undefined;
+}
+
+/** Throws E_LAYER_MISSING when a layer is missing and may not be. True when it is there. */
+export function requireLayer(layer: OptionalLayer, allowed: readonly OptionalLayer[]): boolean {
+  const why = whyUnavailable(layer);
+  if (why === undefined) return true;
+  if (allowed.includes(layer)) return false;
+  throw layerMissing(layer, why);
+}
+
+/** A layer that was asked for is not there, and nobody said that this is fine. */
+export function layerMissing(layer: string, why: string, cause?: unknown): KilnError {
+  const optional = OPTIONAL_LAYERS.some((name) => name === layer);
+  return new KilnError('E_LAYER_MISSING', `the sandbox is not closed: ${layer}: ${why}`, {
+    hint: optional
+      ? `\`kiln doctor\` tells what this host lacks; to go on without: KILN_ALLOW_MISSING=${layer} in the environment, or --allow-missing ${layer} of \`kiln run\``
+      : '`kiln doctor` tells what this host lacks',
+    details: { layer },
+    cause,
+  });
+}

@@ -1,0 +1,74 @@
+import { KilnError } from '../../errors.ts';
+import { hasErrno } from '../../host/calls/libc.ts';
+import type { CgroupLimits, ProcessCgroups } from '../../host/cgroup/cgroup-files.ts';
+import { disksOf } from '../domain/disks.ts';
+import type { SandboxDomain } from '../domain/sandbox-domain.ts';
+import { layerMissing, type OptionalLayer } from './layers.ts';
+import type { SandboxSpecification } from './specification.ts';
+
+/** Processes and threads of a sandbox that nobody gave a limit: a fork bomb must not be the host's. */
+export const DEFAULT_PIDS = 8192;
+
+/** Less than a sandbox takes before anything runs in it: a typo, not a limit. Bytes. */
+export const MINIMUM_MEMORY = 4 << 20;
+
+function requireMemory(memory: number | undefined): void {
+  if (memory === undefined || memory >= MINIMUM_MEMORY) return;
+  throw new KilnError('E_LIMIT', `a memory limit of ${memory} bytes is less than a sandbox takes`, {
+    hint: 'give 4M or more, as 512M or 2G',
+    details: { layer: 'memory-limit' },
+  });
+}
+
+/** libvirt says nothing of a limit that it could not set, and a container may hide the group that has it. */
+function requireDefaultMemory(
+  cgroups: ProcessCgroups,
+  id: string,
+  allowMissing: readonly OptionalLayer[],
+): void {
+  if (allowMissing.includes('memory-limit') || cgroups.limits(id).memory !== undefined) return;
+  throw layerMissing('memory-limit', 'no group of the sandbox’s with the default limit is seen');
+}
+
+/** Whether the host has the limit and only this value of it is none: that is not for it to lack. */
+function isRefusedValue(error: unknown): error is KilnError {
+  return error instanceof KilnError && hasErrno(error.cause, 'EINVAL', 'EBUSY', 'ERANGE');
+}
+
+/**
+ * Puts limits on a sandbox that waits. Throws E_LAYER_MISSING for one that cannot be had, the default
+ * one of processes among them; E_LIMIT for a value that can be none.
+ */
+export async function limitSandbox(
+  { id, cgroups, channel: { initPid } }: SandboxDomain,
+  specification: SandboxSpecification,
+): Promise<void> {
+  const { limits, allowMissing } = specification;
+  requireMemory(limits.memory);
+  const put = (layer: OptionalLayer, limit: () => CgroupLimits) => {
+    try {
+      cgroups.limit(initPid, id, limit());
+    } catch (error) {
+      if (isRefusedValue(error)) {
+        const { code, message, hint, cause } = error;
+        throw new KilnError(code, message, { ...(hint && { hint }), cause, details: { layer } });
+      }
+      if (allowMissing.includes(layer)) return;
+      const why = error instanceof KilnError ? error.message : 'it cannot be set';
+      throw layerMissing(layer, why, error);
+    }
+  };
+  const { memory, cpus, pids, ioRead: read, ioWrite: write } = limits;
+  if (memory !== undefined) put('memory-limit', () => ({ memory }));
+  if (cpus !== undefined) put('cpu-limit', () => ({ cpus }));
+  put('pids-limit', () => ({ pids: pids ?? DEFAULT_PIDS }));
+  if (memory === undefined) requireDefaultMemory(cgroups, id, allowMissing);
+  if (read === undefined && write === undefined) return;
+  const rates = {
+    ...(read === undefined ? {} : { read }),
+    ...(write === undefined ? {} : { write }),
+  };
+  put('io-limit', () => ({
+    io: disksOf(specification).map((device) => ({ device, ...rates })),
+  }));
+}

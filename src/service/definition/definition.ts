@@ -1,0 +1,221 @@
+import { z } from 'zod';
+import { limitKeys, size, time } from '../../recipe/limit-keys.ts';
+import { parseLabelRequest } from '../../sandbox/labels/request.ts';
+
+const libvirtName = z.string().regex(/^[\w.-]+$/, 'the name of a libvirt network is needed');
+const ip = z.union([z.ipv4(), z.ipv6()]);
+
+/** What nwfilter takes for a value (libvirt's formatnwfilter page). */
+const filterValue = z.string().regex(/^[\w.:/-]+$/);
+
+const networkOptions = z
+  .strictObject({
+    name: libvirtName.describe('A libvirt network; `virsh net-list` shows them'),
+    dhcp: z
+      .boolean()
+      .optional()
+      .describe('The network gives it an IPv4 address: true where none is given here'),
+    address: z.union([z.cidrv4(), z.cidrv6()]).optional().describe('As 192.168.122.7/24'),
+    gateway: ip.optional(),
+    mac: z.mac().optional().describe('As 52:54:00:12:34:56; else one of its own, always the same'),
+    filter: z
+      .string()
+      .regex(/^[\w.-]+$/)
+      .optional()
+      .describe('A rule set of nwfilter'),
+    'filter-parameters': z
+      .record(z.string().regex(/^\w+$/), z.union([filterValue, z.array(filterValue)]))
+      .optional()
+      .describe('Values of its variables; a list where a variable has several'),
+    peers: z.boolean().default(false).describe('Other services of the network may reach it'),
+  })
+  .refine(
+    ({ dhcp, address, gateway }) => dhcp !== true || (address ?? gateway) === undefined,
+    'either dhcp, or an address and a gateway',
+  )
+  .refine(
+    (options) => options.filter !== undefined || options['filter-parameters'] === undefined,
+    'filter-parameters are of a filter',
+  )
+  .transform((options) => ({ ...options, dhcp: options.dhcp ?? options.address === undefined }));
+
+/** A service's interface on a libvirt network. */
+export type ServiceNetwork = z.output<typeof networkOptions>;
+
+/** A libvirt network: its name, or all about the interface on it. */
+const networkSchema = z.union([
+  libvirtName.transform((name): ServiceNetwork => ({ name, dhcp: true, peers: false })),
+  networkOptions,
+]);
+
+/** As it is written. */
+type NetworkFile = z.input<typeof networkSchema>;
+
+/** Options of a network that need no value. */
+const FLAGS = ['dhcp', 'peers'];
+
+/** `NAME[,dhcp][,address=IP/PREFIX][,gateway=IP][,mac=MAC][,filter=NAME[,filter.VARIABLE=VALUE…]][,peers]`, as service.yaml has it. Undefined if it is not that. */
+export function parseNetwork(text: string): NetworkFile | undefined {
+  const [name = '', ...options] = text.split(',');
+  if (options.length === 0) return libvirtName.safeParse(name).success ? name : undefined;
+  const given: Record<string, unknown> = { name };
+  const parameters: Record<string, string[]> = {};
+  for (const option of options) {
+    const equals = option.indexOf('=');
+    const key = equals < 0 ? option : option.slice(0, equals);
+    const value = equals < 0 ? FLAGS.includes(key) : option.slice(equals + 1);
+    const [, variable] = /^filter\.(.+)$/.exec(key) ?? [];
+    if (variable === undefined) given[key] = value;
+    else parameters[variable] = [...(parameters[variable] ?? []), String(value)];
+  }
+  if (Object.keys(parameters).length > 0) given['filter-parameters'] = parameters;
+  const parsed = networkOptions.safeParse(given);
+  return parsed.success ? (parsed.data as NetworkFile) : undefined;
+}
+
+/** A service's name: it becomes a host name, a folder, and part of a unit's name. */
+export const SERVICE_NAME = /^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$/;
+
+const port = z.coerce.number().int().min(1).max(65535);
+
+/** `[ADDRESS:]PORT:PORT`: where the host listens, and the port in the sandbox. */
+export interface PublishedPort {
+  readonly address: string;
+  readonly host: number;
+  readonly sandbox: number;
+}
+
+/** Reads `[ADDRESS:]HOSTPORT:SANDBOXPORT`; an IPv6 address is in brackets. Undefined if it is not that. */
+export function parsePublish(text: string): PublishedPort | undefined {
+  const match = /^(?:(\[[0-9a-fA-F:]+\]|[0-9.]+):)?(\d{1,5}):(\d{1,5})$/.exec(text);
+  const [host, sandbox] = [port.safeParse(match?.[2]), port.safeParse(match?.[3])];
+  if (match === null || !host.success || !sandbox.success) return undefined;
+  const address = match[1]?.replace(/[[\]]/g, '') ?? '127.0.0.1';
+  return { address, host: host.data, sandbox: sandbox.data };
+}
+
+/** As it is written; without the address where that is loopback's. */
+export function formatPublish({ address, host, sandbox }: PublishedPort): string {
+  const shown = address.includes(':') ? `[${address}]` : address;
+  return address === '127.0.0.1' ? `${host}:${sandbox}` : `${shown}:${host}:${sandbox}`;
+}
+
+const publish = z.string().transform((text, context) => {
+  const parsed = parsePublish(text);
+  if (parsed !== undefined) return parsed;
+  context.addIssue({
+    code: 'custom',
+    message: text.endsWith('/udp')
+      ? 'only TCP ports can be published'
+      : `"${text}" is not [ADDRESS:]HOSTPORT:PORT, as 8081:80`,
+  });
+  return z.NEVER;
+});
+
+const label = z.string().transform((text, context) => {
+  try {
+    return parseLabelRequest(text);
+  } catch (error) {
+    context.addIssue({ code: 'custom', message: error instanceof Error ? error.message : '' });
+    return z.NEVER;
+  }
+});
+
+const absolute = z
+  .string()
+  .regex(/^\/(?!.*(?:^|\/)\.\.(?:\/|$))[^\0]*$/, 'an absolute path without .. is needed');
+
+const mount = z.strictObject({
+  source: absolute.describe('A file or folder of the host'),
+  target: absolute.describe('Where it is seen in the service'),
+  readonly: z.boolean().default(false),
+  relabel: z
+    .enum(['shared', 'private'])
+    .optional()
+    .describe(
+      'SELinux: its files get the label of all sandboxes, or of this one alone; they keep it',
+    ),
+});
+
+const health = z.strictObject({
+  command: z
+    .array(z.string())
+    .min(1)
+    .optional()
+    .describe('Run in the service; status 0 is healthy'),
+  http: z
+    .string()
+    .regex(/^:\d{1,5}(?:\/\S*)?$/, 'write it as :PORT/PATH')
+    .refine((where) => port.safeParse(/\d+/.exec(where)?.[0]).success, 'a port is 1 to 65535')
+    .optional()
+    .describe('Asked for inside the service; 200 to 399 is healthy'),
+  interval: time.default(10_000),
+  timeout: time.default(5000),
+  retries: z.int().min(1).max(100).default(3).describe('So many failures in a row are too many'),
+  restart: z.boolean().default(true).describe('Restart the service then'),
+});
+
+/** service.yaml: what a person wants of a service. Everything else about it is found out. */
+export const serviceSchema = z
+  .strictObject({
+    description: z.string().max(200).default(''),
+    image: z.string().min(1).describe('A recipe’s name or path, a lock, or an image id'),
+    packages: z.array(z.string()).default([]).describe('Packages whose /etc and /var are its own'),
+    units: z.array(z.string()).default([]).describe('Units of the image that it runs'),
+    boot: z
+      .boolean()
+      .default(false)
+      .describe(
+        'A systemd boots in it and runs the units; without any, what the image has enabled',
+      ),
+    command: z.array(z.string()).min(1).optional().describe('What it runs instead of units'),
+    user: z.string().optional().describe('Who runs the command'),
+    workdir: absolute.optional().describe('Where the command starts'),
+    environment: z.record(z.string().regex(/^[A-Za-z_][A-Za-z0-9_]*$/), z.string()).default({}),
+    hostname: z.string().regex(SERVICE_NAME).optional(),
+    network: z.union([z.literal('private'), networkSchema]).default('private'),
+    publish: z.array(publish).default([]),
+    mounts: z.array(mount).default([]),
+    'allow-host-write': z
+      .boolean()
+      .default(false)
+      .describe('Confirms writable mounts of what the host lives on'),
+    ...limitKeys,
+    disk: size.optional().describe('Bytes of each of its file systems in memory'),
+    capabilities: z.array(z.string()).default([]).describe('Beyond what a container’s root has'),
+    label: label
+      .optional()
+      .describe('SELinux or AppArmor: auto, dynamic[:LABEL], static:LABEL, inherit, none'),
+    health: health.optional(),
+  })
+  .superRefine((service, context) => {
+    if (service.boot && service.command !== undefined) {
+      context.addIssue({
+        code: 'custom',
+        path: ['boot'],
+        message: 'a systemd runs units, no command',
+      });
+    } else if (!service.boot && (service.command === undefined) === (service.units.length === 0)) {
+      context.addIssue({ code: 'custom', message: 'either units or a command is needed' });
+    }
+    for (const key of ['user', 'workdir'] as const) {
+      if (service.command !== undefined || service[key] === undefined) continue;
+      context.addIssue({ code: 'custom', path: [key], message: `of a command: units have theirs` });
+    }
+    if (service.health !== undefined && !service.health.command === !service.health.http) {
+      context.addIssue({
+        code: 'custom',
+        path: ['health'],
+        message: 'exactly one of command and http is needed',
+      });
+    }
+  });
+
+/** A service, checked. Sizes in bytes, times in milliseconds. */
+export type ServiceDefinition = z.output<typeof serviceSchema>;
+/** As it is written. */
+export type ServiceFile = z.input<typeof serviceSchema>;
+
+export function serviceJsonSchema(): unknown {
+  return z.toJSONSchema(serviceSchema, { io: 'input', unrepresentable: 'any' });
+}

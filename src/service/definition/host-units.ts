@@ -1,0 +1,274 @@
+import { existsSync } from 'node:fs';
+import { mkdir, readdir, rename, rm, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { KilnError } from '../../errors.ts';
+import { removeTree } from '../../host/files/remove-tree.ts';
+import { hasSystemd } from '../../host/libvirt/embedded/systemd.ts';
+import { runProgram } from '../../host/process/child-process.ts';
+import { nodePath } from '../../host/process/own-node.ts';
+import { DEFAULT_STATE, type StatePaths } from '../../host/state/paths.ts';
+import { shellWord } from '../../shell-words.ts';
+import { checkServiceName, type StoredService } from '../lifecycle/store.ts';
+import { unitName } from '../unit/load-unit.ts';
+
+/** A file for the host's systemd or cron, by its name in its folder. */
+interface HostFile {
+  readonly name: string;
+  readonly text: string;
+}
+
+/** How kiln is called from outside of a shell, and what it needs to find its state. */
+export interface KilnInvocation {
+  readonly command: readonly string[];
+  readonly env: Readonly<Record<string, string>>;
+}
+
+export function hostUnitName(service: string): string {
+  return `kiln@${service}.service`;
+}
+
+/** Quoted for a command line in a unit (systemd.service(5)): `%` and `$` mean nothing in it. */
+function quoted(word: string): string {
+  const escaped = escapedSetting(word).replaceAll('$', '$$$$');
+  return /^[\w@%+=:,./-]+$/.test(escaped) ? escaped : `"${escaped}"`;
+}
+
+/** What stands between quotes in a unit (systemd.syntax(7)): one line, whatever is in it. */
+function escapedSetting(text: string): string {
+  return text
+    .replace(/[\\"]/g, '\\$&')
+    .replaceAll('%', '%%')
+    .replace(
+      /[\u0001-\u001f\u007f]/g,
+      (c) => `\\x${c.charCodeAt(0).toString(16).padStart(2, '0')}`,
+    );
+}
+
+function environmentLines(env: KilnInvocation['env']): string {
+  return Object.entries(env)
+    .map(([name, value]) => escapedSetting(`${name}=${value}`))
+    .map((setting) => `Environment="${setting}"\n`)
+    .join('');
+}
+
+/**
+ * The template that all services share. The supervisor is the unit's main process; the sandbox itself
+ * belongs to libvirt and dies with the supervisor's connection.
+ */
+export function templateUnit({ command, env }: KilnInvocation): HostFile {
+  const kiln = command.map(quoted).join(' ');
+  return {
+    name: 'kiln@.service',
+    text: `# Written by \`kiln service install\`.
+[Unit]
+Description=kiln service %i
+After=network.target local-fs.target libvirtd.service virtlxcd.service
+PartOf=kiln-services.target
+StartLimitIntervalSec=60
+StartLimitBurst=10
+
+[Service]
+Type=notify
+NotifyAccess=all
+${environmentLines(env)}ExecStart=${kiln} service supervise --echo %i
+ExecReload=${kiln} service reload %i
+Restart=on-failure
+RestartSec=1
+# sysexits.h: the service's own configuration or start is at fault; the log says what.
+RestartPreventExitStatus=78
+# The supervisor stops the units in order; TimeoutStopSec= of theirs is the bound.
+KillMode=mixed
+KillSignal=SIGTERM
+TimeoutStartSec=infinity
+TimeoutStopSec=infinity
+SyslogIdentifier=kiln-%i
+
+[Install]
+WantedBy=multi-user.target kiln-services.target
+`,
+  };
+}
+
+function unitTarget(unit: string): string {
+  return `kiln-unit-${unit.replace(/\.service$/, '')}.target`;
+}
+
+/**
+ * What is particular to one service: reloading a unit of the host's reloads the one in the sandbox, and
+ * of each of its units there is a target that starts and stops all services which run it.
+ */
+function serviceFiles({ name, definition }: StoredService): HostFile[] {
+  const units = definition.units.map(unitName);
+  const description = definition.description.replaceAll('%', '%%').replace(/[\r\n]+/g, ' ');
+  const lines = [
+    ...(description === '' ? [] : [`Description=kiln service %i: ${description}`]),
+    ...units.map((unit) => `ReloadPropagatedFrom=${unit}`),
+    ...units.map((unit) => `PartOf=${unitTarget(unit)}`),
+  ];
+  const written = '# Written by `kiln service install`.\n[Unit]\n';
+  return [
+    { name: `${hostUnitName(name)}.d/kiln.conf`, text: `${written}${lines.join('\n')}\n` },
+    ...units.flatMap((unit) => [
+      {
+        name: unitTarget(unit),
+        text: `${written}Description=All kiln services that run ${unit}\n`,
+      },
+      {
+        name: memberFile(unitTarget(unit), name),
+        text: `${written}Wants=${hostUnitName(name)}\n`,
+      },
+    ]),
+  ];
+}
+
+/** The drop-in by which a service belongs to the target of a unit. */
+function memberFile(target: string, service: string): string {
+  return `${target}.d/${service}.conf`;
+}
+
+/** Starts and stops all services at once, and the daily logrotate in each. */
+export function sharedUnits({ command, env }: KilnInvocation): HostFile[] {
+  const kiln = command.map(quoted).join(' ');
+  return [
+    {
+      name: 'kiln-services.target',
+      text: `# Written by \`kiln service install\`.
+[Unit]
+Description=All kiln services
+`,
+    },
+    {
+      name: 'kiln-logrotate.service',
+      text: `# Written by \`kiln service install\`.
+[Unit]
+Description=Rotate the logs in kiln services
+
+[Service]
+Type=oneshot
+${environmentLines(env)}ExecStart=${kiln} service logrotate
+`,
+    },
+    {
+      name: 'kiln-logrotate.timer',
+      text: `# Written by \`kiln service install\`.
+[Unit]
+Description=Rotate the logs in kiln services every day
+
+[Timer]
+OnCalendar=daily
+RandomizedDelaySec=1h
+Persistent=true
+
+[Install]
+WantedBy=timers.target
+`,
+    },
+  ];
+}
+
+/** For hosts without systemd: crontab(5) of /etc/cron.d. */
+export function cronFile({ command, env }: KilnInvocation): HostFile {
+  const line = [
+    ...Object.entries(env).map(([name, value]) => `${name}=${shellWord(value)}`),
+    ...command.map(shellWord),
+    'service logrotate --quiet',
+  ].join(' ');
+  if (/[\n\r]/.test(line)) {
+    throw new KilnError('E_STATE', 'a line of crontab(5) cannot hold a path with a line break', {
+      hint: 'keep KILN_STATE in a directory without one in its name, or use the systemd timer',
+    });
+  }
+  return {
+    name: 'kiln',
+    text: `# Written by \`kiln service install --cron\`: the logs in kiln services, every day.\n17 3 * * * root ${line.replaceAll('%', '\\%')}\n`,
+  };
+}
+
+/**
+ * What a unit of the host's needs to find the same state, the same libvirt and the same Node: it has
+ * nothing of the environment of whoever wrote it.
+ */
+export function hostEnvironment(
+  paths: StatePaths,
+  { KILN_URI = '' }: NodeJS.ProcessEnv,
+): Record<string, string> {
+  return {
+    ...(paths.root === DEFAULT_STATE ? {} : { KILN_STATE: paths.root }),
+    ...(KILN_URI === '' ? {} : { KILN_URI }),
+    KILN_NODE: nodePath(),
+  };
+}
+
+/** Where an administrator's units are, and where those are that a reboot takes away. */
+export const UNIT_FOLDER = {
+  persistent: '/etc/systemd/system',
+  runtime: '/run/systemd/system',
+} as const;
+
+/** Writes the host's units of services into `folder`. Returns the paths. */
+export async function writeHostUnits(
+  services: readonly StoredService[],
+  invocation: KilnInvocation,
+  folder: string,
+): Promise<string[]> {
+  const files: HostFile[] = [
+    templateUnit(invocation),
+    ...sharedUnits(invocation),
+    ...services.flatMap(serviceFiles),
+  ];
+  // Units that it ran when they were written last are not its own any more.
+  for (const { name } of services) await removeHostUnit(name, folder);
+  for (const { name, text } of files) {
+    const path = join(folder, name);
+    await mkdir(dirname(path), { recursive: true });
+    await writeFile(`${path}.new`, text);
+    await rename(`${path}.new`, path);
+  }
+  return [...new Set(files.map(({ name }) => join(folder, name)))];
+}
+
+/** Removes what is particular to a service; the template stays for others. False when there is nothing. */
+export async function removeHostUnit(service: string, folder: string): Promise<boolean> {
+  checkServiceName(service);
+  const own = join(folder, `${hostUnitName(service)}.d`);
+  if (!existsSync(own)) return false;
+  for (const name of await readdir(folder)) {
+    if (!/^kiln-unit-.+\.target$/.test(name)) continue;
+    await rm(join(folder, memberFile(name, service)), { force: true });
+    // A target that nobody belongs to any more.
+    if ((await readdir(join(folder, `${name}.d`)).catch(() => [])).length > 0) continue;
+    await removeTree(join(folder, `${name}.d`));
+    await rm(join(folder, name), { force: true });
+  }
+  await removeTree(own);
+  return true;
+}
+
+/** Has the host's systemd do something. Throws E_SYSTEMD. */
+export async function systemctl(...args: readonly string[]): Promise<string> {
+  try {
+    // A service starts for as long as its units take; whoever waits for that asks its supervisor.
+    return (await runProgram('systemctl', [...args], { works: args[0] === 'restart' })).stdout;
+  } catch (cause) {
+    throw new KilnError('E_SYSTEMD', `systemctl ${args.join(' ')} failed`, {
+      cause,
+      hint: 'systemctl status and journalctl -u tell more',
+    });
+  }
+}
+
+/**
+ * Has the host's systemd know a service: if nobody installed its unit, one that lasts until the
+ * reboot. False where no systemd runs.
+ */
+export async function ensureHostUnit(
+  service: StoredService,
+  invocation: KilnInvocation,
+): Promise<boolean> {
+  if (!hasSystemd()) return false;
+  if (!existsSync(join(UNIT_FOLDER.persistent, 'kiln@.service'))) {
+    await writeHostUnits([service], invocation, UNIT_FOLDER.runtime);
+    await systemctl('daemon-reload');
+  }
+  return true;
+}

@@ -1,0 +1,160 @@
+import { KilnError } from '../../errors.ts';
+import { BootedSystem } from '../boot/booted-system.ts';
+import type { StoredService } from '../lifecycle/store.ts';
+import type { Tree } from '../lifecycle/tree.ts';
+import type { RunningUnit, UnitHost, UnitManager } from '../supervisor/unit-host.ts';
+import { UnitRunner } from '../supervisor/unit-runner.ts';
+import { listUnits, loadUnit, type UnitSurroundings, unitName } from '../unit/load-unit.ts';
+import { readUnit } from '../unit/read-unit.ts';
+import type { ServiceUnit } from '../unit/service-unit.ts';
+import type { ServiceDefinition } from './definition.ts';
+
+/** The unit that a service with a command instead of units has. */
+const COMMAND_UNIT = 'command.service';
+
+/**
+ * The units of a service, those that they require of the image too, in the order of their start.
+ * Throws E_UNIT.
+ */
+export function serviceUnits(
+  tree: Tree,
+  definition: ServiceDefinition,
+  surroundings: UnitSurroundings,
+): ServiceUnit[] {
+  if (definition.command !== undefined) return [commandUnit(definition, surroundings)];
+  const wanted = definition.units.map(unitName);
+  const known = new Set(listUnits(tree));
+  const units = new Map<string, ServiceUnit>();
+  for (let name = wanted.shift(); name !== undefined; name = wanted.shift()) {
+    if (units.has(name)) continue;
+    const unit = loadUnit(tree, name, surroundings);
+    units.set(name, unit);
+    wanted.push(...unit.requires.filter((other) => known.has(other)));
+  }
+  return startOrder([...units.values()]);
+}
+
+/** Who runs the units of a service: kiln, or a systemd that boots in the sandbox. Throws E_UNIT. */
+export function unitManager(host: UnitHost, { name, definition }: StoredService): UnitManager {
+  if (definition.boot) return new BootedSystem(host, definition.units.map(unitName));
+  const surroundings = {
+    hostname: definition.hostname ?? name,
+    machineId: host.tree.readText('/etc/machine-id')?.trim() ?? '',
+  };
+  return new KilnUnits(host, serviceUnits(host.tree, definition, surroundings));
+}
+
+/** A command as a unit: started again when it fails. */
+function commandUnit(definition: ServiceDefinition, surroundings: UnitSurroundings): ServiceUnit {
+  const { command = [], user, workdir, description } = definition;
+  const text = (value: string) => value.replaceAll('%', '%%');
+  const settings = [
+    ['Unit', 'Description', text(description || command.join(' '))],
+    ['Service', 'Restart', 'on-failure'],
+    ['Service', 'RestartSec', '1'],
+    ['Service', 'User', user ?? ''],
+    ['Service', 'WorkingDirectory', text(workdir ?? '')],
+  ].map(([section = '', key = '', value = ''], index) => ({
+    section,
+    key,
+    value,
+    file: 'service.yaml',
+    line: index + 1,
+  }));
+  const root = { name: user ?? 'root', uid: 0, home: '/root' };
+  const context = {
+    ...surroundings,
+    unit: COMMAND_UNIT,
+    user: root,
+    group: { name: 'root', gid: 0 },
+  };
+  const unit = readUnit(settings, context, []);
+  const [path = '', ...rest] = command;
+  const start = {
+    path,
+    words: rest.map((word) => ({ text: word, quoted: true })),
+    ignoreFailure: false,
+    privileged: false,
+    // Nothing in it is a variable: it came as separate words.
+    literal: true,
+    renamed: false,
+  };
+  return { ...unit, type: 'exec', commands: { ...unit.commands, start: [start] } };
+}
+
+/**
+ * The units in an order that After= and Before= allow; those that do not care stay as they are.
+ * Throws E_UNIT for a cycle.
+ */
+export function startOrder(units: readonly ServiceUnit[]): ServiceUnit[] {
+  const ordered: ServiceUnit[] = [];
+  const visiting = new Set<ServiceUnit>();
+  const precedes = (a: ServiceUnit, b: ServiceUnit) =>
+    b.after.includes(a.name) || a.before.includes(b.name);
+  const visit = (unit: ServiceUnit): void => {
+    if (ordered.includes(unit)) return;
+    if (visiting.has(unit)) {
+      throw new KilnError('E_UNIT', `${unit.name} is to start after itself`, {
+        hint: 'its After= and Before= make a circle with those of the other units',
+      });
+    }
+    visiting.add(unit);
+    for (const other of units) if (precedes(other, unit)) visit(other);
+    visiting.delete(unit);
+    ordered.push(unit);
+  };
+  for (const unit of units) visit(unit);
+  return ordered;
+}
+
+/** The units of a service whose sandbox has no systemd: kiln runs them, in the order given. */
+class KilnUnits implements UnitManager {
+  readonly #host: UnitHost;
+  readonly #runners: readonly UnitRunner[];
+  readonly failure = undefined;
+  readonly lost = new Promise<void>(() => undefined);
+  #stopping = false;
+
+  constructor(host: UnitHost, units: readonly ServiceUnit[]) {
+    this.#host = host;
+    for (const unit of units) {
+      for (const warning of unit.warnings) host.log.write('kiln', `${unit.name}: ${warning}`);
+    }
+    this.#runners = units.map((unit) => new UnitRunner(host, unit));
+  }
+
+  get units(): readonly RunningUnit[] {
+    return this.#runners;
+  }
+
+  get idle(): boolean {
+    return this.#runners.every(({ state }) => state === 'failed' || state === 'inactive');
+  }
+
+  async start(): Promise<void> {
+    const failures: unknown[] = [];
+    for (const runner of this.#runners) {
+      if (this.#stopping) return;
+      await runner.start().catch((error) => failures.push(error));
+    }
+    if (failures.length > 0) throw failures[0];
+  }
+
+  async stop(): Promise<void> {
+    this.#stopping = true;
+    for (const runner of [...this.#runners].reverse()) {
+      await runner.stop().catch((error) => this.#host.log.write('kiln', String(error)));
+    }
+  }
+
+  async restart(): Promise<void> {
+    for (const runner of [...this.#runners].reverse()) await runner.stop();
+    for (const runner of this.#runners) await runner.start();
+  }
+
+  async refresh(): Promise<void> {}
+
+  notified(pid: number, text: string): void {
+    for (const runner of this.#runners) runner.notified(pid, text);
+  }
+}

@@ -1,0 +1,154 @@
+import { createHash } from 'node:crypto';
+import {
+  closeSync,
+  constants,
+  fstatSync,
+  openSync,
+  readdirSync,
+  readSync,
+  type Stats,
+} from 'node:fs';
+import { closing } from '../../host/calls/descriptor.ts';
+import { O_PATH, openat2, openDirectory, openPath, readlinkat } from '../../host/files/at.ts';
+import { openInTree } from '../../image/tree/path.ts';
+
+/** Files that are read as a whole may be so large, bytes: units, environment files, pid files. */
+const TEXT_LIMIT = 256 * 1024;
+
+/** Of a folder with more entries than this, only the first are seen. */
+const LIST_LIMIT = 4096;
+
+/** A hostile directory tree, read as somebody whose root it is would: no link leads out of it. */
+export class Tree implements Disposable {
+  readonly #root: number;
+
+  /** Takes the descriptor of the root directory over. */
+  constructor(root: number) {
+    this.#root = root;
+  }
+
+  static open(directory: string): Tree {
+    return new Tree(openSync(directory, constants.O_RDONLY | constants.O_DIRECTORY));
+  }
+
+  /** The descriptor of the root directory; this object closes it. */
+  get root(): number {
+    return this.#root;
+  }
+
+  /** The text of a plain file; undefined if it is none, does not exist, or is larger than 256 KiB. */
+  readText(path: string): string | undefined {
+    return this.#with(path, constants.O_RDONLY, (fd, stats) => {
+      if (!stats.isFile() || stats.size > TEXT_LIMIT) return undefined;
+      const bytes = Buffer.alloc(stats.size);
+      let length = 0;
+      for (let count = -1; count !== 0 && length < bytes.length; length += count) {
+        count = readSync(fd, bytes, length, bytes.length - length, length);
+      }
+      return bytes.toString('utf8', 0, length);
+    });
+  }
+
+  /** What a path leads to, links followed; undefined if nothing is there. */
+  stat(path: string): Stats | undefined {
+    return this.#with(path, O_PATH, (_, stats) => stats);
+  }
+
+  lstat(path: string): Stats | undefined {
+    return this.#with(path, O_PATH | constants.O_NOFOLLOW, (_, stats) => stats);
+  }
+
+  /** The names in a directory, in order; none if it is not one. */
+  list(path: string): string[] {
+    const flags = constants.O_RDONLY | constants.O_DIRECTORY;
+    const names = this.#with(path, flags, (fd) => readdirSync(`/proc/self/fd/${fd}`));
+    return (names ?? []).sort().slice(0, LIST_LIMIT);
+  }
+
+  [Symbol.dispose](): void {
+    closeSync(this.#root);
+  }
+
+  #with<Result>(
+    path: string,
+    flags: number,
+    act: (fd: number, stats: Stats) => Result,
+  ): Result | undefined {
+    const fd = openInTree(this.#root, path, flags);
+    if (fd === undefined) return undefined;
+    try {
+      return act(fd, fstatSync(fd));
+    } finally {
+      closeSync(fd);
+    }
+  }
+}
+
+/** An entry of a tree: equal ones are the same file as far as a merge is concerned. */
+export interface TreeEntry {
+  readonly kind: 'file' | 'directory' | 'link' | 'other';
+  /** Type, mode, owner and content, as text. */
+  readonly identity: string;
+}
+
+/** Folders deeper than this are not looked into: nobody's configuration is. */
+const MAX_DEPTH = 64;
+
+/**
+ * Every entry below a directory by its path (`apache2/apache2.conf`), no link followed. Names that
+ * are not UTF-8 are left out. The tree may be hostile, but nobody may change it meanwhile.
+ */
+export function treeEntries(directory: string): Map<string, TreeEntry> {
+  const entries = new Map<string, TreeEntry>();
+  const root = openSync(
+    directory,
+    constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW,
+  );
+  using _root = closing(root);
+  collect(root, '', 0, entries);
+  return entries;
+}
+
+function collect(
+  directory: number,
+  prefix: string,
+  depth: number,
+  into: Map<string, TreeEntry>,
+): void {
+  for (const name of readdirSync(`/proc/self/fd/${directory}`).sort()) {
+    if (name.includes('\ufffd')) continue;
+    const path = prefix + name;
+    const entry = entryOf(directory, name);
+    into.set(path, entry);
+    if (entry.kind !== 'directory' || depth === MAX_DEPTH) continue;
+    const inner = openDirectory(directory, name);
+    using _inner = closing(inner);
+    collect(inner, `${path}/`, depth + 1, into);
+  }
+}
+
+function entryOf(directory: number, name: string): TreeEntry {
+  const fd = openPath(directory, name);
+  using _fd = closing(fd);
+  const stat = fstatSync(fd);
+  const owner = `${stat.uid}:${stat.gid}`;
+  const mode = (stat.mode & 0o7777).toString(8);
+  if (stat.isDirectory()) return { kind: 'directory', identity: `directory ${mode} ${owner}` };
+  if (stat.isSymbolicLink()) {
+    return { kind: 'link', identity: `link ${readlinkat(directory, name).toString('latin1')}` };
+  }
+  if (!stat.isFile()) return { kind: 'other', identity: 'other' };
+  return { kind: 'file', identity: `file ${mode} ${owner} ${digest(directory, name)}` };
+}
+
+function digest(directory: number, name: string): string {
+  const fd = openat2(directory, name, { flags: constants.O_RDONLY | constants.O_NOFOLLOW });
+  using _fd = closing(fd);
+  const hash = createHash('sha256');
+  const buffer = Buffer.alloc(65536);
+  for (let count = -1; count !== 0; ) {
+    count = readSync(fd, buffer, 0, buffer.length, null);
+    hash.update(buffer.subarray(0, count));
+  }
+  return hash.digest('hex');
+}

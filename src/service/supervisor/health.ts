@@ -1,0 +1,109 @@
+import { Agent, get, type IncomingMessage } from 'node:http';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { ServiceDefinition } from '../definition/definition.ts';
+import { endText } from '../failure.ts';
+import type { ServiceHealth } from '../status.ts';
+import { connectInside } from './publish.ts';
+import { ROOT_POLICY, type UnitHost } from './unit-host.ts';
+
+/** Bytes of what a check that fails has said that are shown. */
+const SHOWN = 400;
+
+type HealthCheck = NonNullable<ServiceDefinition['health']>;
+
+/** What one check found: undefined is healthy, else what is wrong. */
+async function checkHealth(host: UnitHost, check: HealthCheck): Promise<string | undefined> {
+  try {
+    if (check.command !== undefined) return await checkCommand(host, check.command, check.timeout);
+    return await checkHttp(host, check.http ?? ':80/', check.timeout);
+  } catch (error) {
+    return error instanceof Error ? error.message : String(error);
+  }
+}
+
+async function checkCommand(
+  host: UnitHost,
+  argv: readonly string[],
+  timeout: number,
+): Promise<string | undefined> {
+  const plan = { argv, env: host.environment, workdir: '/', policy: ROOT_POLICY } as const;
+  const end = await host.sandbox.execute(
+    { ...plan, time: { timeout }, leftovers: 'left' },
+    { keep: SHOWN },
+  );
+  if (end.timeLimit !== null) return `no answer in ${timeout / 1000} s`;
+  return end.exitCode === 0 ? undefined : `${endText(end)} ${end.output.text().trim()}`.trim();
+}
+
+async function checkHttp(
+  host: UnitHost,
+  where: string,
+  timeout: number,
+): Promise<string | undefined> {
+  const [, port = '80', path = '/'] = /^:(\d+)(\/\S*)?$/.exec(where) ?? [];
+  const socket = await connectInside(host.control, Number(port));
+  const agent = new Agent();
+  agent.createConnection = () => socket;
+  try {
+    const status = await new Promise<number>((resolve, reject) => {
+      const answered = (response: IncomingMessage) => {
+        response.resume();
+        resolve(response.statusCode ?? 0);
+      };
+      const signal = AbortSignal.timeout(timeout);
+      const request = get(
+        { agent, path, host: 'localhost', signal, maxHeaderSize: 65536 },
+        answered,
+      );
+      request.once('error', (error) =>
+        reject(signal.aborted ? new Error(`no answer in ${timeout / 1000} s`) : error),
+      );
+    });
+    return status >= 200 && status < 400 ? undefined : `HTTP status ${status}`;
+  } finally {
+    socket.destroy();
+  }
+}
+
+/** Checks the health of a service again and again, and has it restarted when it is none. */
+export class HealthWatch {
+  readonly #host: UnitHost;
+  readonly #check: HealthCheck;
+  readonly #restart: () => Promise<void>;
+  readonly #stopped = new AbortController();
+  #health: ServiceHealth = { state: 'unknown', text: '' };
+
+  constructor(host: UnitHost, check: HealthCheck, restart: () => Promise<void>) {
+    this.#host = host;
+    this.#check = check;
+    this.#restart = restart;
+    this.#watch().catch(() => undefined);
+  }
+
+  get health(): ServiceHealth {
+    return this.#health;
+  }
+
+  stop(): void {
+    this.#stopped.abort();
+  }
+
+  async #watch(): Promise<void> {
+    const { signal } = this.#stopped;
+    for (let failures = 0; !signal.aborted; ) {
+      const problem = await checkHealth(this.#host, this.#check);
+      if (signal.aborted) return;
+      failures = problem === undefined ? 0 : failures + 1;
+      if (problem === undefined) this.#health = { state: 'healthy', text: '' };
+      else if (failures >= this.#check.retries) {
+        this.#health = { state: 'unhealthy', text: problem };
+        this.#host.log.write('kiln', `unhealthy: ${problem}`);
+        if (this.#check.restart) {
+          await this.#restart().catch(() => undefined);
+          failures = 0;
+        }
+      }
+      await sleep(this.#check.interval, undefined, { signal });
+    }
+  }
+}

@@ -1,0 +1,246 @@
+import { KilnError } from '../../errors.ts';
+import { domainPrefix } from '../../sandbox/domain/sandbox-record.ts';
+import { INTERFACE, type LeasedAddress, leaseAddress } from '../../sandbox/network/dhcp-client.ts';
+import type { Engine } from '../../sandbox/open.ts';
+import type { SandboxLimits } from '../../sandbox/policy/specification.ts';
+import { unitManager } from '../definition/service-units.ts';
+import { tmpfilesPlan } from '../definition/tmpfiles.ts';
+import { reasonOf } from '../failure.ts';
+import { knownImage, type StoredService } from '../lifecycle/store.ts';
+import { Tree } from '../lifecycle/tree.ts';
+import type { LogFile } from '../log-file.ts';
+import type { ServiceState, ServiceStatus } from '../status.ts';
+import { HealthWatch } from './health.ts';
+import { networkMac, type Publication, publishPort, writeNameServers } from './publish.ts';
+import { openServiceSandbox, serviceImage } from './service-sandbox.ts';
+import { NOTIFY_SOCKET } from './unit-command.ts';
+import {
+  namedCapabilities,
+  type RunningUnit,
+  type UnitHost,
+  type UnitManager,
+} from './unit-host.ts';
+import { sandboxProcesses } from './unit-processes.ts';
+
+/** A service that runs: its sandbox, its units, its ports. Its supervisor has exactly one. */
+export class Instance {
+  readonly #engine: Engine;
+  readonly #service: StoredService;
+  readonly #host: UnitHost;
+  readonly #manager: UnitManager;
+  readonly #started = Date.now();
+  #publications: Publication[] = [];
+  #lease: LeasedAddress | undefined;
+  #phase: 'starting' | 'up' | 'stopping' = 'starting';
+  #restarting = 0;
+  #health: HealthWatch | undefined;
+
+  private constructor(engine: Engine, service: StoredService, host: UnitHost) {
+    this.#engine = engine;
+    this.#service = service;
+    this.#host = host;
+    this.#manager = unitManager(host, service);
+  }
+
+  /** Opens the sandbox of a service and its ports; no unit runs yet. Throws E_UNIT, E_IMAGE_MISSING, E_PUBLISH, and what opening a sandbox throws. */
+  static async open(engine: Engine, service: StoredService, log: LogFile): Promise<Instance> {
+    await using image = await serviceImage(engine, service);
+    const sandbox = await openServiceSandbox(engine, service, image);
+    const tree = new Tree(sandbox.openRoot());
+    try {
+      const host: UnitHost = {
+        sandbox,
+        control: sandbox.control(),
+        tree,
+        log,
+        environment: { ...image.manifest.environment, ...service.definition.environment },
+        capabilities: namedCapabilities(service.definition.capabilities),
+      };
+      const instance = new Instance(engine, service, host);
+      await instance.#prepare();
+      return instance;
+    } catch (error) {
+      tree[Symbol.dispose]();
+      await sandbox.close();
+      throw error;
+    }
+  }
+
+  get units(): readonly RunningUnit[] {
+    return this.#manager.units;
+  }
+
+  get host(): UnitHost {
+    return this.#host;
+  }
+
+  /** What has failed for good, and why. */
+  get failures(): string[] {
+    const { failure } = this.#manager;
+    const units = this.units.filter(({ state }) => state === 'failed');
+    return [
+      ...(failure === undefined ? [] : [failure]),
+      ...units.map((unit) => `${unit.name}: ${unit.status().reason}`),
+    ];
+  }
+
+  /** Resolves when the sandbox is gone, whoever ended it, or of no use any more. */
+  get gone(): Promise<void> {
+    const ends = [this.#host.control.gone, this.#manager.lost];
+    if (this.#lease !== undefined) ends.push(this.#lease.lost.then(() => undefined));
+    return Promise.race(ends);
+  }
+
+  async #prepare(): Promise<void> {
+    const { control, tree, log } = this.#host;
+    // A port that somebody else has is found before anything runs.
+    for (const port of this.#service.definition.publish) {
+      this.#publications.push(await publishPort(this.#service.name, control, port));
+    }
+    await this.#askForAddress();
+    // A systemd in the sandbox does that itself.
+    const plan = this.#service.definition.boot ? undefined : tmpfilesPlan(tree);
+    const own = { path: '/run/kiln', mode: 0o755, uid: 0, gid: 0 };
+    await control.makeDirectories([own, ...(plan?.directories ?? [])]);
+    for (const line of plan?.undone ?? []) log.write('kiln', `tmpfiles.d: not done: ${line}`);
+    await control.listenForNotifications(NOTIFY_SOCKET, (pid, text) => {
+      this.#manager.notified(pid, text);
+    });
+  }
+
+  /** Before anything runs, for what runs may look for its address once. */
+  async #askForAddress(): Promise<void> {
+    const { name, definition, files } = this.#service;
+    const { network, hostname = name } = definition;
+    if (network === 'private' || !network.dhcp) return;
+    const { control, log } = this.#host;
+    this.#lease = await leaseAddress(control, {
+      mac: networkMac(network, files),
+      hostname,
+      onLease: ({ address, server, nameServers }) => {
+        writeNameServers(files.etc, nameServers);
+        log.write('kiln', `${INTERFACE} has ${address}, leased by ${server}`);
+      },
+    });
+    this.#lease.lost
+      .then((reason) => {
+        if (reason !== undefined) log.write('kiln', reasonOf(reason));
+      })
+      .catch(() => undefined);
+  }
+
+  /** Starts the units in order. A unit that fails does not stop the others. Throws the first failure. */
+  async start(): Promise<void> {
+    try {
+      await this.#manager.start();
+    } finally {
+      if (this.#phase === 'starting') {
+        this.#phase = 'up';
+        this.#watchHealth();
+      }
+    }
+  }
+
+  #watchHealth(): void {
+    const { health } = this.#service.definition;
+    if (health === undefined) return;
+    this.#health = new HealthWatch(this.#host, health, () => this.restart(undefined));
+  }
+
+  /** Stops ports and units, in reverse order, and ends the sandbox. */
+  async close(): Promise<void> {
+    this.#phase = 'stopping';
+    this.#health?.stop();
+    this.#lease?.close();
+    this.#lease = undefined;
+    for (const publication of this.#publications) await publication[Symbol.asyncDispose]();
+    this.#publications = [];
+    await this.#manager.stop();
+    this.#host.tree[Symbol.dispose]();
+    await this.#host.sandbox.close();
+  }
+
+  /** The unit of that name, or all. Throws E_UNIT. */
+  chosen(name: string | undefined): readonly RunningUnit[] {
+    if (name === undefined) return this.units;
+    const found = this.units.filter((unit) => unit.name === name);
+    if (found.length > 0) return found;
+    throw new KilnError('E_UNIT', `${this.#service.name} does not run ${name}`, {
+      hint: `it runs ${this.units.map((unit) => unit.name).join(', ')}`,
+    });
+  }
+
+  /** Stops a unit or all, and starts them again. Throws the first failure. */
+  async restart(name: string | undefined): Promise<void> {
+    const units = name === undefined ? [] : this.chosen(name);
+    this.#restarting++;
+    try {
+      if (name === undefined) await this.#manager.restart();
+      for (const unit of units) await unit.stop();
+      for (const unit of units) await unit.start();
+    } finally {
+      this.#restarting--;
+    }
+  }
+
+  /** Nothing runs, and nothing will by itself. */
+  get idle(): boolean {
+    if (this.#restarting > 0 || this.#phase === 'starting') return false;
+    return this.#manager.idle;
+  }
+
+  /** Sets limits of the running sandbox. Throws E_LIMIT. */
+  async limit(limits: SandboxLimits): Promise<void> {
+    const { sandbox } = this.#host;
+    sandbox.cgroups.limit(sandbox.initPid, sandbox.id, limits);
+  }
+
+  async status(): Promise<ServiceStatus> {
+    const { sandbox } = this.#host;
+    await this.#manager.refresh();
+    const units = this.units.map((unit) => unit.status());
+    return {
+      name: this.#service.name,
+      state: this.#state(),
+      image: knownImage(this.#service),
+      sandbox: sandbox.id,
+      domain: `${domainPrefix(this.#engine.paths)}${sandbox.id}`,
+      supervisorPid: process.pid,
+      initPid: sandbox.initPid,
+      started: this.#started,
+      restarts: units.reduce((sum, unit) => sum + unit.restarts, 0),
+      health: this.#health?.health ?? null,
+      units,
+      publish: this.#publications.map(({ port }) => port),
+      address: this.#address,
+      usage: await this.#usage(),
+    };
+  }
+
+  get #address(): string | null {
+    const { network } = this.#service.definition;
+    if (network === 'private') return null;
+    return this.#lease?.address ?? network.address?.split('/')[0] ?? null;
+  }
+
+  #state(): ServiceState {
+    if (this.#phase !== 'up') return this.#phase === 'starting' ? 'starting' : 'stopping';
+    const states = this.units.map((unit) => unit.state);
+    if (states.length > 0 && states.every((state) => state === 'failed')) return 'failed';
+    const fine = states.every((state) => ['active', 'reloading', 'inactive'].includes(state));
+    return fine && this.#health?.health.state !== 'unhealthy' ? 'running' : 'degraded';
+  }
+
+  async #usage(): Promise<ServiceStatus['usage']> {
+    const { sandbox } = this.#host;
+    const { cpuMicroseconds, peakMemoryBytes, oomKills } = sandbox.usage();
+    const all = {
+      cpuMicroseconds,
+      memoryBytes: sandbox.cgroups.memoryBytes(),
+      peakMemoryBytes,
+      pids: sandboxProcesses(sandbox.initPid).length,
+      oomKills,
+    };
+    return Object.fromEntries(Object.entries(all).filter(([, value]) => value !== undefined));
+  }
+}

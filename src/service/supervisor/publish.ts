@@ -1,0 +1,150 @@
+import { createHash } from 'node:crypto';
+import { once } from 'node:events';
+import { closeSync, constants, openSync, readFileSync, readSync } from 'node:fs';
+import { createServer, type Server, Socket } from 'node:net';
+import { hostname } from 'node:os';
+import { KilnError } from '../../errors.ts';
+import { closeDescriptor, closing } from '../../host/calls/descriptor.ts';
+import { hasErrno } from '../../host/calls/libc.ts';
+import { openat2, RESOLVE_IN_ROOT } from '../../host/files/at.ts';
+import { connectLoopback } from '../../host/sockets/unix-socket.ts';
+import { awaitedLater } from '../../promise.ts';
+import type { SandboxControl } from '../../sandbox/command/control.ts';
+import { virtualMac } from '../../sandbox/network/mac.ts';
+import type { PublishedPort, ServiceNetwork } from '../definition/definition.ts';
+import { replaceFileIn } from '../definition/definition-file.ts';
+import type { InstanceFiles } from '../instance-files.ts';
+
+/** Connections at a time through one published port. */
+const MAX_CONNECTIONS = 4096;
+
+/** A port of the host that leads into a sandbox. */
+export interface Publication extends AsyncDisposable {
+  readonly port: PublishedPort;
+}
+
+/**
+ * Listens on the host and passes each connection on to the loopback of the sandbox, through a socket
+ * that the sandbox's init made: the sandbox needs no interface and can reach nobody.
+ * Throws E_PUBLISH.
+ */
+export async function publishPort(
+  service: string,
+  control: SandboxControl,
+  port: PublishedPort,
+): Promise<Publication> {
+  const open = new Set<Socket>();
+  const server = createServer({ allowHalfOpen: true, pauseOnConnect: true }, (client) => {
+    track(open, client);
+    passOn(control, port.sandbox, client, open).catch(() => client.destroy());
+  });
+  server.maxConnections = MAX_CONNECTIONS;
+  await listen(service, server, port);
+  return {
+    port,
+    [Symbol.asyncDispose]: async () => {
+      const closed = awaitedLater(once(server, 'close'));
+      server.close();
+      for (const socket of open) socket.destroy();
+      await closed;
+    },
+  };
+}
+
+async function listen(
+  service: string,
+  server: Server,
+  { address, host, sandbox }: PublishedPort,
+): Promise<void> {
+  try {
+    server.listen({ host: address, port: host });
+    await once(server, 'listening');
+  } catch (cause) {
+    throw new KilnError('E_PUBLISH', `cannot listen on ${address} port ${host}`, {
+      cause,
+      hint: `publish another port: \`kiln service set ${service} --publish HOSTPORT:${sandbox}\`, or end who has it`,
+    });
+  }
+}
+
+async function passOn(
+  control: SandboxControl,
+  port: number,
+  client: Socket,
+  open: Set<Socket>,
+): Promise<void> {
+  const inside = await connectInside(control, port);
+  track(open, inside);
+  inside.once('close', () => client.destroy());
+  client.once('close', () => inside.destroy());
+  client.pipe(inside);
+  inside.pipe(client);
+}
+
+/** Connects to a port of the sandbox's own loopback. */
+export async function connectInside(control: SandboxControl, port: number): Promise<Socket> {
+  const fd = await control.socket('ipv4');
+  try {
+    connectLoopback(fd, 'ipv4', port);
+    return new Socket({ fd, allowHalfOpen: true, readable: true, writable: true });
+  } catch (error) {
+    closeDescriptor(fd);
+    throw error;
+  }
+}
+
+function track(open: Set<Socket>, socket: Socket): void {
+  open.add(socket);
+  socket.on('error', () => socket.destroy());
+  socket.once('close', () => open.delete(socket));
+}
+
+/** What tells a resolv.conf of kiln's from one that somebody wrote. */
+const MARK = '# Made by kiln from what DHCP said.\n';
+
+/** Makes the resolv.conf of an /etc, unless somebody else has made one. The tree is hostile. */
+export function writeNameServers(etc: string, servers: readonly string[]): void {
+  const directory = openSync(etc, constants.O_RDONLY | constants.O_DIRECTORY);
+  using _directory = closing(directory);
+  if (servers.length === 0 || !isOurs(directory)) return;
+  const lines = servers.slice(0, 3).map((server) => `nameserver ${server}\n`);
+  replaceFileIn(directory, 'resolv.conf', MARK + lines.join(''));
+}
+
+/** There is none, an empty one, or the last one made here. */
+function isOurs(directory: number): boolean {
+  let fd: number;
+  try {
+    const flags = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
+    fd = openat2(directory, 'resolv.conf', { flags, resolve: RESOLVE_IN_ROOT });
+  } catch (error) {
+    return hasErrno(error, 'ENOENT');
+  }
+  try {
+    const begin = Buffer.alloc(MARK.length);
+    const length = readSync(fd, begin);
+    return length === 0 || begin.toString('utf8', 0, length) === MARK;
+  } catch {
+    return false;
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/**
+ * The Ethernet address of a service's interface: the same at each start, since that is what a network
+ * knows it by, and another one on another host.
+ */
+export function networkMac({ mac }: ServiceNetwork, { directory }: InstanceFiles): string {
+  if (mac !== undefined) return mac;
+  const identity = [hostMachineId(), hostname(), directory].join('\n');
+  return virtualMac(createHash('sha256').update(identity).digest().subarray(0, 3));
+}
+
+function hostMachineId(): string {
+  try {
+    return readFileSync('/etc/machine-id', 'utf8');
+  } catch {
+    return '';
+  }
+}

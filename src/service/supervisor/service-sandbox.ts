@@ -1,0 +1,143 @@
+import { KilnError } from '../../errors.ts';
+import { LibvirtError } from '../../host/libvirt/errors.ts';
+import { type LeasedImage, leaseImage } from '../../image/store/images.ts';
+import type { ImageManifest } from '../../image/store/manifest.ts';
+import type { LibvirtNetwork } from '../../sandbox/domain/domain-xml.ts';
+import { defined, planSandbox } from '../../sandbox/door/plan.ts';
+import { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
+import type { Engine } from '../../sandbox/open.ts';
+import { systemFiles } from '../boot/system-files.ts';
+import type { ServiceNetwork } from '../definition/definition.ts';
+import { knownImage, type StoredService } from '../lifecycle/store.ts';
+import { varVolume } from '../lifecycle/var-volume.ts';
+import { unitName } from '../unit/load-unit.ts';
+import { networkMac } from './publish.ts';
+
+/** Of each kind, for what units of a booted service ask for: PrivateTmp=, PrivateNetwork= and so on. */
+const BOOT_NAMESPACES = 256;
+
+/** Takes a service's image into use. Throws E_IMAGE_MISSING. */
+export async function serviceImage(engine: Engine, service: StoredService): Promise<LeasedImage> {
+  const id = knownImage(service);
+  const image = await leaseImage(engine.paths, id);
+  if (image !== undefined) return image;
+  throw new KilnError('E_IMAGE_MISSING', `the image of ${service.name} is gone: ${id}`, {
+    hint: `\`kiln service upgrade ${service.name}\` makes it anew from ${service.definition.image}`,
+  });
+}
+
+/** Opens the sandbox of a service: the image, /usr read-only, over it the service's own /etc and /var. */
+export async function openServiceSandbox(
+  engine: Engine,
+  { name, files, definition }: StoredService,
+  image: LeasedImage,
+): Promise<PlannedSandbox> {
+  const { boot, network, hostname, mounts, disk, memory, cpus, pids, user, label } = definition;
+  const { 'io-read': ioRead, 'io-write': ioWrite } = definition;
+  const plan = planSandbox(
+    {
+      hostname: hostname ?? name,
+      // They are in its own /etc.
+      names: false,
+      network:
+        network === 'private' ? 'private' : sandboxNetwork(network, networkMac(network, files)),
+      volumes: [
+        { source: files.etc, target: '/etc' },
+        { source: varVolume(files), target: '/var' },
+      ],
+      readonlyPaths: ['/usr'],
+      boot,
+      namespaces: boot ? BOOT_NAMESPACES : 0,
+      files: boot ? systemFiles(definition.units.map(unitName)) : [],
+      binds: mounts.map(({ relabel, ...mount }) =>
+        relabel === undefined ? mount : { ...mount, relabel },
+      ),
+      allowHostWrite: definition['allow-host-write'],
+      limits: defined({ memory, cpus, pids, ioRead, ioWrite }),
+      disk,
+      label: label ?? { kind: 'auto' },
+      ...{
+        privateTmp: true,
+        nested: false,
+        allowMissing: engine.allowMissing(),
+        egress: undefined,
+      },
+      ...{ owner: bindOwner(image.manifest, user), caller: { uid: 0, gid: 0 } },
+      shownAs: ['service', name],
+      // It ends with its supervisor's connection; a libvirtd that restarts does not end it.
+      outlives: true,
+    },
+    // Its units' own environment is systemd's.
+    { tree: image.tree, id: image.manifest.id, environment: {} },
+  );
+  try {
+    return await PlannedSandbox.open(engine, plan);
+  } catch (error) {
+    throw withServiceHint(name, error);
+  }
+}
+
+/** Who of the sandbox has what is root's on the host: the command's user, as with `kiln run`. */
+function bindOwner({ accounts }: ImageManifest, user = 'root'): { uid: number; gid: number } {
+  const [name] = user.split(':');
+  const account = accounts.find((each) => each.name === name || String(each.uid) === name);
+  const uid = account?.uid ?? (Number(name) || 0);
+  return { uid, gid: account?.gid ?? uid };
+}
+
+/** Unless its peers are allowed, nothing of the same network reaches a service but its host. */
+function sandboxNetwork(network: ServiceNetwork, mac: string): LibvirtNetwork {
+  const { name, peers, address, gateway, filter, 'filter-parameters': given = {} } = network;
+  const filterParameters = Object.fromEntries(
+    Object.entries(given).map(([variable, value]) => [variable, [value].flat()]),
+  );
+  return {
+    name,
+    mac,
+    isolated: !peers,
+    // Its supervisor asks: a service that loses its address is started again.
+    dhcp: false,
+    ...(address === undefined ? {} : { address }),
+    ...(gateway === undefined ? {} : { gateway }),
+    ...(filter === undefined ? {} : { filter, filterParameters }),
+  };
+}
+
+/** What libvirt says of a network that cannot be had, and what mends it. */
+const HINTS: readonly (readonly [RegExp, string])[] = [
+  [
+    /no connection driver available for nwfilter/,
+    'the libvirtd has no nwfilter: install libvirt-daemon-driver-nwfilter, and start the service again when no sandbox runs any more',
+  ],
+  [/referenced filter '.*' is missing/, '`virsh nwfilter-list` shows the rule sets'],
+  [/variable '?\w+'?.*(?:missing|not)|unresolvable variable/i, 'give it as filter.VARIABLE=VALUE'],
+  [/[Nn]etwork not found|network .* is not active/, '`virsh net-list --all` shows the networks'],
+];
+
+/** Errors that have the name of a layer with them. */
+const OF_LAYERS: ReadonlySet<string> = new Set(['E_LAYER_MISSING', 'E_LIMIT']);
+
+/** Which setting a layer of a sandbox comes from. */
+const SETTINGS = new Map([
+  ['memory-limit', 'memory'],
+  ['cpu-limit', 'cpus'],
+  ['pids-limit', 'pids'],
+  ['io-limit', 'io-read, io-write'],
+]);
+
+/** The failure of a service's start, with what to do about it where a service has its own way. */
+function withServiceHint(service: string, error: unknown): unknown {
+  if (error instanceof LibvirtError) {
+    const hint = HINTS.find(([pattern]) => pattern.test(error.message))?.[1];
+    return hint === undefined
+      ? error
+      : new KilnError('E_NETWORK', error.message, { hint: error.hint ?? hint, cause: error });
+  }
+  if (!(error instanceof KilnError) || !OF_LAYERS.has(error.code)) return error;
+  const { code, message, cause, details = {} } = error;
+  const setting = SETTINGS.get(String(details.layer));
+  if (setting === undefined) return error;
+  const more = code === 'E_LIMIT' ? error.hint : '`kiln doctor` tells what this host lacks';
+  const hint = `\`kiln service set ${service}\` changes ${setting}; ${more}`;
+  return new KilnError(code, message, { hint, cause, details });
+}

@@ -1,0 +1,210 @@
+import { once } from 'node:events';
+import { existsSync } from 'node:fs';
+import { mkdir, rm } from 'node:fs/promises';
+import type { Server } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { ErrorCode } from '../../error-codes.ts';
+import { KilnError } from '../../errors.ts';
+import { type HeldLock, tryLock } from '../../host/files/flock.ts';
+import { runProgram } from '../../host/process/child-process.ts';
+import { ownEnvironment } from '../../host/process/own-process.ts';
+import { withWaits } from '../../host/process/wait-for.ts';
+import { awaitedLater, deferred } from '../../promise.ts';
+import type { Engine } from '../../sandbox/open.ts';
+import { isKilnCode, reasonOf } from '../failure.ts';
+import { type InstanceFiles, instanceFiles } from '../instance-files.ts';
+import { undoAbandonedUpgrade } from '../lifecycle/previous.ts';
+import { readService, type StoredService } from '../lifecycle/store.ts';
+import { LogFile } from '../log-file.ts';
+import { writeOutcome } from '../status.ts';
+import { Instance } from './instance.ts';
+import { serveSupervisor } from './supervisor-server.ts';
+
+/** Exit statuses of a supervisor. Only the last asks its guardian to start it again. */
+const SUPERVISOR_EXIT = { done: 0, failed: 78, again: 1 } as const;
+
+/** Errors that somebody has to mend first. */
+const LASTING: readonly ErrorCode[] = [
+  ...(['E_UNIT', 'E_RECIPE', 'E_ARGUMENT', 'E_IMAGE_MISSING', 'E_NO_SERVICE'] as const),
+  ...(['E_SERVICE_NAME', 'E_SERVICE_RUNS', 'E_SERVICE_READ', 'E_SERVICE_IMAGE'] as const),
+  ...(['E_PUBLISH', 'E_NO_CGROUP2', 'E_NETWORK', 'E_LIMIT'] as const),
+];
+
+/** How often is looked whether any unit is left, ms. */
+const LOOK_PAUSE = 500;
+
+export interface SuperviseOptions {
+  /** Told why a service cannot be started, when starting it again would not help. */
+  readonly onFailure: (error: KilnError) => void;
+  /** The log goes to standard output as well: systemd's journal has it then. */
+  readonly echo: boolean;
+  /** A guardian started it: it is to run only while its file `wanted` exists. */
+  readonly whileWanted: boolean;
+}
+
+/** How long the opening of a sandbox that nobody wants any more may take to be undone, ms. */
+const UNDO_PATIENCE = 10_000;
+
+/**
+ * Runs a service until somebody stops it (SIGTERM, SIGINT, `kiln service stop`), its units are done
+ * or cannot go on, or its sandbox dies. Returns its exit status: 0 done, 78 it cannot go on, 1 it is to be started again. The sandbox ends with this
+ * process, however it ends. Throws what may be over when it is tried again.
+ */
+export async function supervise(
+  engine: Engine,
+  name: string,
+  options: SuperviseOptions,
+): Promise<number> {
+  const files = instanceFiles(engine.paths, name);
+  try {
+    const service = await readService(engine.paths, name);
+    await mkdir(files.run, { recursive: true, mode: 0o700 });
+    await using _lock = await lockSupervisor(service);
+    using log = new LogFile(files.log, options);
+    try {
+      // Who stops a service removes the file first and looks for this process afterwards.
+      if (options.whileWanted && !existsSync(files.wanted)) return await endStopped(files, log);
+      return await superviseLocked(engine, service, log);
+    } catch (error) {
+      const reason = reasonOf(error);
+      log.write('kiln', `cannot start: ${reason}`);
+      await writeOutcome(
+        files,
+        'failed',
+        reason,
+        error instanceof KilnError ? error.hint : undefined,
+      );
+      throw error;
+    }
+  } catch (error) {
+    if (!isKilnCode(error, ...LASTING)) throw error;
+    options.onFailure(error);
+    await rm(files.wanted, { force: true });
+    return SUPERVISOR_EXIT.failed;
+  }
+}
+
+/** Notes that somebody stopped a service. */
+async function endStopped(files: InstanceFiles, log: LogFile): Promise<number> {
+  await rm(files.wanted, { force: true });
+  await writeOutcome(files, 'stopped', '');
+  log.write('kiln', 'stopped before it was up');
+  return SUPERVISOR_EXIT.done;
+}
+
+async function lockSupervisor({ name, files }: StoredService): Promise<HeldLock> {
+  const lock = await tryLock(files.supervisorLock);
+  if (lock !== undefined) return lock;
+  throw new KilnError('E_SERVICE_RUNS', `${name} has a supervisor already`, {
+    hint: `\`kiln service stop ${name}\` ends it`,
+  });
+}
+
+async function superviseLocked(
+  engine: Engine,
+  service: StoredService,
+  log: LogFile,
+): Promise<number> {
+  const { name, files } = service;
+  if (await undoAbandonedUpgrade(files)) {
+    log.write('kiln', 'an upgrade was interrupted: back to what was before');
+    return await superviseLocked(engine, await readService(engine.paths, name), log);
+  }
+  log.write('kiln', `starting ${name}`);
+  let instance: Instance | undefined;
+  let server: Server | undefined;
+  const over = new AbortController();
+  const stopped = deferred<'stopped'>();
+  const stopping = new AbortController();
+  const stop = () => {
+    stopping.abort(new KilnError('E_SERVICE_STOPPED', 'it was stopped while it started'));
+    stopped.resolve('stopped');
+  };
+  const firstStart = deferred<void>();
+  const started = firstStart.promise;
+  try {
+    process.once('SIGTERM', stop);
+    process.once('SIGINT', stop);
+    // Before the sandbox is open: who stops the service or waits for it is heard from the beginning.
+    server = await serveSupervisor(files.socket, { instance: () => instance, started, stop });
+    const opening = awaitedLater(
+      withWaits({ signal: stopping.signal }, () => Instance.open(engine, service, log)),
+    );
+    const opened = await Promise.race([opening, stopped.promise]);
+    if (opened === 'stopped') {
+      firstStart.reject(stopping.signal.reason);
+      await undoOpening(opening);
+      return await endStopped(files, log);
+    }
+    instance = opened;
+    const running = opened;
+    running.start().then(firstStart.resolve, firstStart.reject);
+    started.catch((error: unknown) => log.write('kiln', String(error)));
+    process.on('SIGHUP', () => reloadAll(running, log));
+    await Promise.race([started.catch(() => undefined), stopped.promise]);
+    // Who waits for the start is told that there is none; the units are stopped below.
+    if (stopping.signal.aborted) firstStart.reject(stopping.signal.reason);
+    await notifySystemd();
+    const idle = awaitedLater(
+      started.then(
+        () => idleUnits(running, over.signal),
+        () => idleUnits(running, over.signal),
+      ),
+    );
+    const gone = awaitedLater(running.gone.then(() => 'gone' as const));
+    const end = await Promise.race([stopped.promise, gone, idle]);
+    if (end === 'gone') {
+      log.write('kiln', 'the sandbox is gone');
+      return SUPERVISOR_EXIT.again;
+    }
+    const { failures } = running;
+    log.write('kiln', `stopping ${name}`);
+    await running.close();
+    const state = end === 'stopped' ? end : failures.length > 0 ? 'failed' : 'finished';
+    await rm(files.wanted, { force: true });
+    await writeOutcome(files, state, failures.join('; '));
+    log.write('kiln', `${name} has ${state}`);
+    return state === 'failed' ? SUPERVISOR_EXIT.failed : SUPERVISOR_EXIT.done;
+  } finally {
+    over.abort();
+    // Who still waits for the start is not answered: a guardian may start it again, or the outcome says why.
+    const last = instance;
+    instance = undefined;
+    firstStart.resolve();
+    if (server !== undefined) {
+      const closed = awaitedLater(once(server, 'close'));
+      server.close();
+      await Promise.race([closed, sleep(1000, undefined, { ref: false })]);
+    }
+    await rm(files.socket, { force: true });
+    await last?.close().catch(() => undefined);
+  }
+}
+
+/** Closes what is being opened, as far as that is quick: this process ends, and with it the sandbox. */
+async function undoOpening(opening: Promise<Instance>): Promise<void> {
+  const undone = awaitedLater(opening.then((instance) => instance.close()));
+  const late = awaitedLater(sleep(UNDO_PATIENCE, undefined, { ref: false }));
+  await Promise.race([undone.catch(() => undefined), late]);
+}
+
+/** Resolves when no unit runs or will. */
+async function idleUnits(instance: Instance, over: AbortSignal): Promise<'idle'> {
+  // Units that were cut short never are: looking on would keep the process alive.
+  while (!instance.idle && !over.aborted) {
+    await sleep(LOOK_PAUSE, undefined, { signal: over }).catch(() => undefined);
+  }
+  return 'idle';
+}
+
+function reloadAll(instance: Instance, log: LogFile): void {
+  for (const unit of instance.units) {
+    unit.reload().catch((error: unknown) => log.write('kiln', String(error)));
+  }
+}
+
+/** Tells the systemd whose unit this process is that the service is up. */
+async function notifySystemd(): Promise<void> {
+  if (ownEnvironment.NOTIFY_SOCKET === undefined) return;
+  await runProgram('systemd-notify', ['--ready']).catch(() => undefined);
+}

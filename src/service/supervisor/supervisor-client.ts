@@ -1,0 +1,128 @@
+import { once } from 'node:events';
+import { connect, type Socket } from 'node:net';
+import { basename } from 'node:path';
+import { KilnError } from '../../errors.ts';
+import { hasErrno } from '../../host/calls/libc.ts';
+import { lockHolder } from '../../host/files/flock.ts';
+import { type Awaited, patience, waitFor } from '../../host/process/wait-for.ts';
+import { deferred } from '../../promise.ts';
+import type { InstanceFiles } from '../instance-files.ts';
+import { FRAME, onFrames, sendMessage, type WiredError } from './frames.ts';
+import type { SupervisorRequest } from './supervisor-server.ts';
+
+/** How long a supervisor may take to answer what it can answer at once, ms. */
+const ANSWER_PATIENCE = 10_000;
+
+/** How often one that takes long is asked whether it lives, ms. */
+const PULSE = 1000;
+
+/** The supervisor of a service, for those who wait for it. */
+export function supervisorOf(files: InstanceFiles): Awaited {
+  const pid = lockHolder(files.supervisorLock);
+  const which = pid === undefined ? '' : ` (pid ${pid})`;
+  return { name: `the supervisor of ${basename(files.directory)}${which}`, pid };
+}
+
+/**
+ * Connects to a service's supervisor for as long as the caller likes; undefined when it does not run.
+ * Throws E_SERVICE_SILENT.
+ */
+export async function connectSupervisor(files: InstanceFiles): Promise<Socket | undefined> {
+  // One that is stopped accepts connections, too: the kernel does it.
+  if ((await askSupervisor(files, { do: 'ping' })) === undefined) return undefined;
+  return await openSocket(files);
+}
+
+async function openSocket(files: InstanceFiles): Promise<Socket | undefined> {
+  const socket = connect(files.socket);
+  try {
+    await once(socket, 'connect');
+    return socket;
+  } catch (error) {
+    if (hasErrno(error, 'ENOENT', 'ECONNREFUSED', 'ENOTDIR')) return undefined;
+    if (!hasErrno(error, 'EAGAIN')) throw error;
+    const { name, pid } = supervisorOf(files);
+    throw new KilnError('E_SERVICE_SILENT', `${name} accepts no more connections`, {
+      cause: error,
+      hint: `\`kill -CONT ${pid ?? 'PID'}\` if it is stopped, \`kill -KILL\` else`,
+    });
+  }
+}
+
+/** An error that came through a socket. */
+export function unwired({ code, message, hint }: WiredError): KilnError {
+  return new KilnError(code, message, hint === undefined ? {} : { hint });
+}
+
+/**
+ * Asks a service's supervisor; undefined when it does not run, or ended before it answered. What may
+ * take it longer than other requests is given its time in `within`, ms: it is asked meanwhile whether it
+ * lives. Throws what it answers with, and E_SERVICE_SILENT.
+ */
+export async function askSupervisor<Answer>(
+  files: InstanceFiles,
+  request: SupervisorRequest,
+  within: number = ANSWER_PATIENCE,
+): Promise<Answer | undefined> {
+  const quiet = Math.min(ANSWER_PATIENCE, patience(), within);
+  const socket = await openSocket(files);
+  if (socket === undefined) return undefined;
+  const pulse = within > ANSWER_PATIENCE ? keepAsking(files, { do: 'ping' }, PULSE) : undefined;
+  const { promise: answered, resolve, reject } = deferred<Answer | undefined>();
+  const late = new KilnError('E_SERVICE_SILENT', `${supervisorOf(files).name} takes too long`, {
+    hint: 'its log may say what it does: `kiln service logs`',
+  });
+  const timer = Number.isFinite(within) ? setTimeout(reject, within, late) : undefined;
+  try {
+    onFrames(socket, ({ kind, body }) => {
+      if (kind !== FRAME.message) return;
+      const answer = JSON.parse(body.toString('utf8')) as { ok: Answer } | { error: WiredError };
+      if ('error' in answer) reject(unwired(answer.error));
+      else resolve(answer.ok);
+    });
+    socket.on('error', () => resolve(undefined));
+    socket.once('close', () => resolve(undefined));
+    sendMessage(socket, request);
+    return await waitFor(answered, {
+      whom: () => supervisorOf(files),
+      code: 'E_SERVICE_SILENT',
+      hint: 'its log may say what it does: `kiln service logs`; `kiln service stop` ends it',
+      endAfter: quiet,
+      ...(pulse === undefined ? {} : { since: pulse.last }),
+    });
+  } finally {
+    clearTimeout(timer);
+    pulse?.end();
+    socket.destroy();
+  }
+}
+
+/**
+ * Asks a supervisor the same again and again, `every` so many ms, for signs of life: `last` is when it answered the
+ * last time, by performance.now(). It may not listen yet, and another one may take its place.
+ */
+export function keepAsking(
+  files: InstanceFiles,
+  request: SupervisorRequest,
+  every: number,
+): { last: () => number; end: () => void } {
+  let last = performance.now();
+  let asking = false;
+  const ask = () => {
+    if (asking) return;
+    asking = true;
+    askSupervisor(files, request)
+      .then(
+        (answer) => {
+          if (answer !== undefined) last = performance.now();
+        },
+        () => undefined,
+      )
+      .finally(() => {
+        asking = false;
+      });
+  };
+  ask();
+  const timer = setInterval(ask, every);
+  return { last: () => last, end: () => clearInterval(timer) };
+}

@@ -1,0 +1,162 @@
+import { readFileSync } from 'node:fs';
+import { KilnError } from '../../errors.ts';
+import { deferred } from '../../promise.ts';
+import type { SandboxControl } from '../../sandbox/command/control.ts';
+import type { SandboxProcess } from '../../sandbox/command/process.ts';
+import type { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
+import {
+  type Capability,
+  parseCapability,
+  ROOT_CAPABILITIES,
+} from '../../sandbox/policy/capabilities.ts';
+import type { PolicyRequest } from '../../sandbox/policy/policy.ts';
+import type { ResourceLimit } from '../../sandbox/wire/exec.ts';
+import type { Tree } from '../lifecycle/tree.ts';
+import type { LogFile } from '../log-file.ts';
+import type { UnitState, UnitStatus } from '../status.ts';
+import type { ServiceUnit } from '../unit/service-unit.ts';
+
+/** The sandbox that units run in, and what all of them share. */
+export interface UnitHost {
+  readonly sandbox: PlannedSandbox;
+  readonly control: SandboxControl;
+  /** The sandbox's root directory. */
+  readonly tree: Tree;
+  readonly log: LogFile;
+  /** Of the image and of the service. */
+  readonly environment: Readonly<Record<string, string>>;
+  /** Beyond what container root has. */
+  readonly capabilities: readonly Capability[];
+}
+
+/** Rights of the commands of kiln's own in a service: its root's. */
+export const ROOT_POLICY: PolicyRequest = {
+  user: '0:0',
+  capabilities: ROOT_CAPABILITIES,
+  seccomp: 'default',
+};
+
+export interface ProcessEnd {
+  readonly exitCode: number | null;
+  readonly signal: NodeJS.Signals | null;
+}
+
+/** The end of a command, once it has come; a sandbox that is gone counts as a kill. */
+export function endOf(command: SandboxProcess): Promise<ProcessEnd> {
+  return new Promise((resolve) => {
+    command.on('error', () => undefined);
+    command.once('exit', (exitCode, signal) => resolve({ exitCode, signal }));
+  });
+}
+
+/** Who a command of a unit runs as, and what it may do: never more than the service has. */
+export function unitPolicy(host: UnitHost, unit: ServiceUnit, privileged: boolean): PolicyRequest {
+  const user = privileged ? '0:0' : userSpec(unit);
+  const capabilities = privileged ? allowed(host) : unitCapabilities(host, unit, isRoot(user));
+  return { user, capabilities, seccomp: 'default' };
+}
+
+function userSpec({ user = '0', group }: ServiceUnit): string {
+  return group === undefined ? user : `${user}:${group}`;
+}
+
+function isRoot(spec: string): boolean {
+  return /^(?:root|0)(?::|$)/.test(spec);
+}
+
+function allowed(host: UnitHost): Capability[] {
+  return [...new Set([...ROOT_CAPABILITIES, ...host.capabilities])];
+}
+
+function unitCapabilities(host: UnitHost, unit: ServiceUnit, root: boolean): Capability[] {
+  const { boundingSet } = unit;
+  const bounded = allowed(host).filter(
+    (name) =>
+      boundingSet === undefined || boundingSet.names.includes(name) !== boundingSet.inverted,
+  );
+  return root ? bounded : bounded.filter((name) => unit.ambient.includes(name));
+}
+
+/** Capabilities that a service file names. Throws E_ARGUMENT. */
+export function namedCapabilities(names: readonly string[]): Capability[] {
+  return names.map(parseCapability);
+}
+
+/**
+ * A unit's limits, none above the sandbox's own hard ones, which only the host's root could raise: a
+ * process of the sandbox that asked for more would not start at all.
+ */
+export function clampedLimits(host: UnitHost, unit: ServiceUnit): ResourceLimit[] {
+  if (unit.limits.length === 0) return [];
+  const hard = hardLimits(host.sandbox.initPid);
+  return unit.limits.map((limit) => {
+    const most = hard[limit.resource] ?? Number.POSITIVE_INFINITY;
+    return {
+      resource: limit.resource,
+      soft: Math.min(limit.soft, limit.hard, most),
+      hard: Math.min(limit.hard, most),
+    };
+  });
+}
+
+/** Hard limits by RLIMIT_ number: /proc/PID/limits lists them in that order. */
+function hardLimits(pid: number): number[] {
+  const [, ...lines] = readFileSync(`/proc/${pid}/limits`, 'utf8').trim().split('\n');
+  return lines.map((line) => {
+    const hard = line.slice(26).trim().split(/\s+/)[1];
+    return hard === 'unlimited' ? Number.POSITIVE_INFINITY : Number(hard);
+  });
+}
+
+/** A unit of a service that runs, whoever runs it: kiln, or a systemd in the sandbox. */
+export interface RunningUnit {
+  readonly name: string;
+  readonly state: UnitState;
+  status(): UnitStatus;
+  start(): Promise<void>;
+  stop(): Promise<void>;
+  /** Throws E_NO_RELOAD, E_UNIT_FAILED. */
+  reload(): Promise<void>;
+}
+
+/** All units of a service that runs. */
+export interface UnitManager {
+  readonly units: readonly RunningUnit[];
+  /** Nothing runs, and nothing will by itself. */
+  readonly idle: boolean;
+  /** Why no unit runs, where it is no unit's own failure. */
+  readonly failure: string | undefined;
+  /** Resolves when what runs in the sandbox has ended so that the sandbox is to be made anew. */
+  readonly lost: Promise<void>;
+  /** Starts all units. A unit that fails does not stop the others. Throws the first failure. */
+  start(): Promise<void>;
+  stop(): Promise<void>;
+  /** Stops all of them and starts them again. */
+  restart(): Promise<void>;
+  /** Brings the units' states up to date. */
+  refresh(): Promise<void>;
+  /** A process of the sandbox used sd_notify(3). */
+  notified(pid: number, text: string): void;
+}
+
+/** The outcome of `work`, or E_UNIT_TIMEOUT after so many milliseconds. */
+export async function within<Result>(work: Promise<Result>, milliseconds: number): Promise<Result> {
+  if (milliseconds === Number.POSITIVE_INFINITY) return await work;
+  const over = deferred<never>();
+  const timer = setTimeout(() => {
+    over.reject(outOfTime(milliseconds));
+  }, milliseconds);
+  try {
+    // What comes after the time is over is nobody's any more: a race listens to all.
+    return await Promise.race([work, over.promise]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** The error of what took longer than so many milliseconds: E_UNIT_TIMEOUT. */
+export function outOfTime(milliseconds: number): KilnError {
+  return new KilnError('E_UNIT_TIMEOUT', `out of time after ${milliseconds / 1000} s`, {
+    hint: 'TimeoutStartSec= and TimeoutStopSec= of the unit allow more',
+  });
+}

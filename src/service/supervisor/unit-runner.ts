@@ -1,0 +1,334 @@
+import { KilnError } from '../../errors.ts';
+import { awaitedLater, deferred } from '../../promise.ts';
+import {
+  endText,
+  isRestarted,
+  reasonOf,
+  resultOf,
+  resultOfStart,
+  StartEnded,
+  type UnitResult,
+} from '../failure.ts';
+import type { UnitState, UnitStatus } from '../status.ts';
+import type { ExecPhase, ServiceUnit } from '../unit/service-unit.ts';
+import { type RunningCommand, runCommand, startCommand } from './unit-command.ts';
+import { type ProcessEnd, type RunningUnit, type UnitHost, within } from './unit-host.ts';
+import {
+  adoptMain,
+  commandAsMain,
+  failedCondition,
+  findDaemon,
+  type MainProcess,
+  makeUnitDirectories,
+} from './unit-main.ts';
+import { sandboxProcesses, terminate, UnitProcesses } from './unit-processes.ts';
+
+/** How often is looked whether a unit without a main process still has any, ms. */
+const WATCH_PAUSE = 1000;
+
+const ENDED_WELL: ProcessEnd = { exitCode: 0, signal: null };
+
+/** One unit of a running service, as systemd would have it. */
+export class UnitRunner implements RunningUnit {
+  readonly unit: ServiceUnit;
+  readonly #host: UnitHost;
+  readonly #processes: UnitProcesses;
+  #state: UnitState = 'inactive';
+  #since = Date.now();
+  #reason = '';
+  #text = '';
+  #restarts = 0;
+  #wanted = false;
+  #main: MainProcess | undefined;
+  #starts: number[] = [];
+  #retry: NodeJS.Timeout | undefined;
+  #watch: NodeJS.Timeout | undefined;
+  /** Set while a start or a reload waits for sd_notify(3). */
+  #onReady: (() => void) | undefined;
+  /** Ends a start that is under way. */
+  #onLost: ((error: Error) => void) | undefined;
+
+  constructor(host: UnitHost, unit: ServiceUnit) {
+    this.#host = host;
+    this.unit = unit;
+    this.#processes = new UnitProcesses(host);
+  }
+
+  get name(): string {
+    return this.unit.name;
+  }
+
+  get state(): UnitState {
+    return this.#state;
+  }
+
+  status(): UnitStatus {
+    return {
+      name: this.unit.name,
+      description: this.unit.description,
+      state: this.#state,
+      mainPid: this.#main?.pid ?? null,
+      since: this.#since,
+      restarts: this.#restarts,
+      reason: this.#reason,
+      text: this.#text,
+      warnings: this.unit.warnings,
+    };
+  }
+
+  /** Starts the unit; when it fails, its Restart= is followed meanwhile. Throws E_UNIT_FAILED and others. */
+  async start(): Promise<void> {
+    if (this.#wanted) return;
+    this.#wanted = true;
+    this.#starts = [];
+    await this.#attempt();
+  }
+
+  /** Stops the unit: ExecStop=, then as KillMode= says, then SIGKILL. */
+  async stop(): Promise<void> {
+    this.#wanted = false;
+    clearTimeout(this.#retry);
+    if (this.#state === 'inactive' || this.#state === 'failed') return;
+    if (this.#state === 'restarting') return this.#set('inactive', '');
+    const ran = this.#state === 'active' || this.#state === 'reloading';
+    this.#set('deactivating', '');
+    this.#onLost?.(new KilnError('E_UNIT_FAILED', `${this.unit.name} was stopped`));
+    if (ran) {
+      const commands = awaitedLater(this.#runAll('stop', this.#mainVariables()));
+      await within(commands, this.unit.stopTimeout).catch((error) => this.#complain(error));
+    }
+    await this.#terminate();
+    await this.#stopPost('success', ENDED_WELL);
+    this.#set('inactive', '');
+  }
+
+  /** Has the unit read its configuration again. Throws E_NO_RELOAD, E_UNIT_FAILED. */
+  async reload(): Promise<void> {
+    const { name, type, commands, reloadSignal, startTimeout } = this.unit;
+    if (this.#state !== 'active') {
+      throw new KilnError('E_UNIT_FAILED', `${name} cannot be reloaded: it is ${this.#state}`, {
+        hint: 'only an active unit reloads: `kiln service restart` starts it',
+      });
+    }
+    if (type !== 'notify-reload' && commands.reload.length === 0) {
+      throw new KilnError('E_NO_RELOAD', `${name} has no ExecReload=`, {
+        hint: '`kiln service restart` starts it anew',
+      });
+    }
+    this.#set('reloading', '');
+    try {
+      if (type === 'notify-reload') {
+        const ready = new Promise<void>((resolve) => {
+          this.#onReady = resolve;
+        });
+        this.#main?.kill(reloadSignal);
+        await within(ready, startTimeout);
+      }
+      await within(this.#runAll('reload', this.#mainVariables()), startTimeout);
+    } finally {
+      this.#onReady = undefined;
+      if (this.#is('reloading')) this.#set('active', '');
+    }
+  }
+
+  /** What a process said by sd_notify(3); others than the unit's own are not heard. */
+  notified(pid: number, text: string): void {
+    if (!this.#mayNotify(pid)) return;
+    for (const line of text.split('\n')) {
+      const [name, value = ''] = line.split('=', 2);
+      if (name === 'READY' && value === '1') this.#onReady?.();
+      else if (name === 'STATUS') this.#text = value.slice(0, 200);
+      else if (name === 'MAINPID' && /^\d{1,9}$/.test(value)) this.#changeMain(Number(value));
+    }
+  }
+
+  #mayNotify(pid: number): boolean {
+    const { notifyAccess } = this.unit;
+    if (notifyAccess === 'none') return false;
+    return pid === this.#main?.pid || (notifyAccess !== 'main' && this.#processes.has(pid));
+  }
+
+  #changeMain(pid: number): void {
+    if (pid === this.#main?.pid || !this.#processes.has(pid)) return;
+    adoptMain(this.#host, pid, (session) => this.#processes.add(session)).then(
+      (main) => this.#watchMain(main),
+      () => undefined,
+    );
+  }
+
+  #set(state: UnitState, reason: string): void {
+    const same = state === this.#state && reason === this.#reason;
+    this.#state = state;
+    this.#reason = reason;
+    if (same) return;
+    this.#since = Date.now();
+    const { name } = this.unit;
+    this.#host.log.write('kiln', `${name}: ${state}${reason === '' ? '' : `: ${reason}`}`);
+  }
+
+  /** Apart, since the compiler does not know that awaiting lets the state change. */
+  #is(state: UnitState): boolean {
+    return this.#state === state;
+  }
+
+  async #attempt(): Promise<void> {
+    this.#set('activating', '');
+    try {
+      this.#countStart();
+      const unmet = failedCondition(this.#host, this.unit);
+      if (unmet !== undefined) {
+        this.#wanted = false;
+        return this.#set('inactive', `${unmet} does not hold`);
+      }
+      const lost = deferred<never>();
+      this.#onLost = lost.reject;
+      await within(Promise.race([this.#activate(), lost.promise]), this.unit.startTimeout);
+    } catch (error) {
+      if (!this.#wanted) throw error;
+      const result = resultOfStart(error);
+      this.#complain(error);
+      await this.#terminate();
+      await this.#afterEnd(result, { exitCode: 1, signal: null }, reasonOf(error));
+      throw error;
+    } finally {
+      this.#onLost = undefined;
+      this.#onReady = undefined;
+    }
+  }
+
+  #countStart(): void {
+    const { interval, burst } = this.unit.startLimit;
+    const now = Date.now();
+    this.#starts = this.#starts.filter((time) => now - time < interval);
+    if (interval > 0 && burst > 0 && this.#starts.length >= burst) {
+      throw new KilnError(
+        'E_UNIT_LIMIT',
+        `${this.unit.name} was started ${burst} times in ${interval / 1000} s`,
+        { hint: 'its log says why it ends: `kiln service logs`' },
+      );
+    }
+    this.#starts.push(now);
+  }
+
+  async #activate(): Promise<void> {
+    const { type, commands } = this.unit;
+    await makeUnitDirectories(this.#host, this.unit);
+    await this.#runAll('condition', {});
+    await this.#runAll('startPre', {});
+    if (type === 'oneshot') {
+      await this.#runAll('start', {});
+    } else {
+      const [command] = commands.start;
+      if (command === undefined) throw new KilnError('E_UNIT', `${this.unit.name} starts nothing`);
+      const before = new Set(sandboxProcesses(this.#host.sandbox.initPid).map(({ pid }) => pid));
+      // Heard from the moment it starts.
+      const ready = new Promise<void>((resolve) => {
+        this.#onReady = resolve;
+      });
+      const running = await startCommand(this.#host, this.unit, command, {});
+      this.#processes.add(running.pid);
+      if (type === 'forking') await this.#takeDaemon(running, before);
+      else this.#watchMain(commandAsMain(running));
+      if (type === 'notify' || type === 'notify-reload') await ready;
+    }
+    await this.#runAll('startPost', this.#mainVariables());
+    if (type === 'oneshot' && !this.unit.remainAfterExit) {
+      this.#wanted = false;
+      return this.#set('inactive', 'done');
+    }
+    this.#set('active', '');
+  }
+
+  async #takeDaemon(running: RunningCommand, before: ReadonlySet<number>): Promise<void> {
+    const joined = (session: number) => this.#processes.add(session);
+    const main = await findDaemon(this.#host, this.unit, running, before, joined);
+    if (main !== undefined) return this.#watchMain(main);
+    this.#watch = setInterval(() => {
+      if (this.#processes.living > 0) return;
+      clearInterval(this.#watch);
+      if (this.#state !== 'active') return;
+      this.#afterEnd('success', ENDED_WELL, 'all processes ended').catch((error) =>
+        this.#complain(error),
+      );
+    }, WATCH_PAUSE);
+  }
+
+  #watchMain(main: MainProcess): void {
+    this.#main = main;
+    main.end
+      .then(async (end) => {
+        if (this.#main === main) await this.#mainEnded(end);
+      })
+      .catch((error) => this.#complain(error));
+  }
+
+  async #mainEnded(end: ProcessEnd): Promise<void> {
+    this.#main = undefined;
+    const { name, remainAfterExit } = this.unit;
+    if (this.#state === 'activating') {
+      // The start that waits for it fails, and does the rest.
+      this.#onLost?.(new StartEnded(`${name} ended with ${endText(end)} before it was ready`, end));
+      return;
+    }
+    if (this.#state !== 'active' && this.#state !== 'reloading') return;
+    const result = resultOf(this.unit, end);
+    if (result === 'success' && remainAfterExit) return;
+    await this.#terminate();
+    await this.#afterEnd(result, end, endText(end));
+  }
+
+  async #afterEnd(result: UnitResult, end: ProcessEnd, reason: string): Promise<void> {
+    await this.#stopPost(result, end);
+    if (!this.#wanted) return;
+    if (isRestarted(this.unit, result, end)) {
+      this.#set('restarting', reason);
+      this.#retry = setTimeout(() => {
+        this.#restarts++;
+        this.#attempt().catch(() => undefined);
+      }, this.unit.restartDelay);
+      return;
+    }
+    this.#wanted = false;
+    this.#set(result === 'success' ? 'inactive' : 'failed', reason);
+  }
+
+  async #stopPost(result: UnitResult, end: ProcessEnd): Promise<void> {
+    await within(
+      this.#runAll('stopPost', {
+        SERVICE_RESULT: result,
+        EXIT_CODE: end.signal === null ? 'exited' : 'killed',
+        EXIT_STATUS: end.signal?.replace(/^SIG/, '') ?? String(end.exitCode),
+      }),
+      this.unit.stopTimeout,
+    ).catch((error) => this.#complain(error));
+  }
+
+  #mainVariables(): Record<string, string> {
+    return this.#main === undefined ? {} : { MAINPID: String(this.#main.pid) };
+  }
+
+  async #runAll(phase: ExecPhase, variables: Readonly<Record<string, string>>): Promise<void> {
+    for (const command of this.unit.commands[phase]) {
+      const end = await runCommand(this.#host, this.unit, command, variables, ({ pid }) =>
+        this.#processes.add(pid),
+      );
+      if (end.exitCode === 0) continue;
+      throw new KilnError(
+        'E_UNIT_FAILED',
+        `${this.unit.name}: ${command.path} ended with ${endText(end)}`,
+        {
+          hint: '`kiln service logs` shows what it said',
+        },
+      );
+    }
+  }
+
+  async #terminate(): Promise<void> {
+    clearInterval(this.#watch);
+    await terminate(this.unit, this.#processes, this.#main);
+  }
+
+  #complain(error: unknown): void {
+    this.#host.log.write('kiln', `${this.unit.name}: ${reasonOf(error)}`);
+  }
+}
