@@ -4,7 +4,15 @@
  * (test/support/long.ts); other arguments go to ava (file patterns, `--match`). Ends with one line,
  * `N passed, N failed`, where everything that is wrong with a run counts as failed.
  */
-import { chmodSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import {
+  chmodSync,
+  globSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { execa } from 'execa';
@@ -152,7 +160,8 @@ if (chosen.length > 0) await runTests(reader, chosen, env);
 else {
   await runTests(reader, [], { ...env, KILN_TEST_PART: 'together' });
   // What measures times has the machine for itself.
-  await runTests(reader, [], { ...env, KILN_TEST_PART: 'alone' });
+  const alone = globSync('test/**/*.alone.test.ts', { cwd: top });
+  if (alone.length > 0) await runTests(reader, [], { ...env, KILN_TEST_PART: 'alone' });
 }
 const list = readSkipList(top);
 problems.push(...skipProblems(reader.results, list));

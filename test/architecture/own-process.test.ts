@@ -7,7 +7,7 @@ const source = join(import.meta.dirname, '../../src');
 
 /** Where a process of kiln's begins, and reads what it was given. */
 const ENTRIES = [
-  ...['engine.ts', 'kilnd.ts', 'confined.ts', 'egress-proxy.ts'],
+  ...['engine.ts', 'programs/kilnd.ts', 'programs/confined.ts', 'programs/egress-proxy.ts'],
   // What those two run: each has a process of its own, without a caller's environment.
   ...['egress/child.ts', 'host/confine/child.ts', 'jobs/recipe/script-task.ts'],
   // The one that knows who called.
@@ -38,7 +38,8 @@ const OWN_USERS = [
 ];
 
 /** Of the command line: what enters it, and a caller that is this process. */
-const OWN_CALLER = /^cli\/(?:errors|main|process-caller|stdout|work)\.ts$/;
+const OWN_CALLER =
+  /^(?:programs\/command-line|cli\/output\/errors|cli\/caller\/(?:process-caller|stdout|work))\.ts$/;
 
 async function modules(): Promise<(readonly [string, string])[]> {
   const names = await readdir(source, { recursive: true });
@@ -91,7 +92,7 @@ test('an allowance that nobody needs is taken back', async (t) => {
     ...OWN,
     'cli/caller/process-caller.ts',
     'engine.ts',
-    'kilnd.ts',
+    'programs/kilnd.ts',
     'egress/child.ts',
   ]) {
     t.true(reads(texts.get(name) ?? '').length > 0, name);

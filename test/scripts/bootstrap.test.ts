@@ -106,7 +106,7 @@ test('a clone made under umask 077 becomes readable, its own folder stays closed
   await inTemporary(async (folder) => {
     const checkout = join(folder, 'a b');
     const make =
-      'umask 077; mkdir -p "$0/src/cli" "$0/bin"; : > "$0/src/programs/command-line.ts"; : > "$0/package.json"';
+      'umask 077; mkdir -p "$0/src/programs" "$0/bin"; : > "$0/src/programs/command-line.ts"; : > "$0/package.json"';
     await execa('sh', ['-ec', make, checkout]);
     await bootstrapFunction(`top='${checkout}'; make_readable`, systemFolders.join(':'));
     const { stdout } = await execa('find', [checkout, '-printf', '%m %P\\n']);
@@ -116,7 +116,7 @@ test('a clone made under umask 077 becomes readable, its own folder stays closed
       '700 ',
       '755 bin',
       '755 src',
-      '755 src/cli',
+      '755 src/programs',
     ]);
   });
 });

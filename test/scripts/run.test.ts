@@ -14,7 +14,7 @@ async function runIn(
 ) {
   const checkout = await mkdtemp(join(tmpdir(), 'kiln-runner-'));
   try {
-    const checks = ['types', 'lint', 'promises', 'dead'];
+    const checks = ['types', 'lint', 'promises', 'dead', 'commits'];
     const scripts = Object.fromEntries(checks.map((name) => [`check:${name}`, 'true']));
     await mkdir(join(checkout, 'test'));
     await cp(join(top, 'scripts/testing'), join(checkout, 'scripts/testing'), { recursive: true });
