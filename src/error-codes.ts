@@ -191,6 +191,13 @@ export const CODES_BY_PAGE = {
     E_CHAIN_DUPLICATE: 'Two files of the chain are the same package.',
     E_CHAIN_SCAN: 'rpm could not say what a source package of the chain requires.',
   },
+  'farm.md': {
+    E_FARM_CHAIN: 'There is no chain of this id or in this directory that was given to a pool.',
+    E_FARM_IMAGE: 'This machine cannot make the image of a step as the submitting machine has it.',
+    E_FARM_POOL: 'HTCondor is not installed, does not run, or does not take jobs of this user.',
+    E_FARM_ROOT: 'Root gave a chain to a pool; HTCondor takes no jobs of root.',
+    E_FARM_STEP: 'A file is not a step of a chain, or its source packages are not those it names.',
+  },
   'kiln-mock.md': {
     E_MOCK_ARGUMENT: 'An argument of kiln-mock cannot be used.',
     E_MOCK_CONFIG: 'The mock configuration has a mistake.',

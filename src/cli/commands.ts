@@ -35,6 +35,11 @@ const commands: readonly CommandEntry[] = [
     load: () => import('./rpmbuild/build.ts'),
   },
   {
+    name: 'farm',
+    summary: 'build chains on a pool of machines',
+    load: () => import('./farm.ts'),
+  },
+  {
     name: 'image',
     summary: 'build, lock, list, show, remove, export and import images',
     load: () => import('./images/image.ts'),

@@ -174,7 +174,7 @@ async function beginJob(
   const { uid, policy } = user;
   const { sandboxes } = policy.limits;
   try {
-    if (WITHOUT_SANDBOX.includes(name)) {
+    if (WITHOUT_SANDBOX.includes(name) || (name === 'farm' && id === 'advertise')) {
       if (isShort(line, name)) return { [Symbol.dispose]: () => undefined };
       const others = waits('your other commands ends');
       return await users.asides.begin({ uid, most: ASIDES }, others, given.signal);

@@ -556,6 +556,18 @@ static void begin(char **argv, char **environment) {
        "directory", ATTEMPTS * PAUSE_MS / 1000);
 }
 
+/* Whether a command talks to a pool of machines, as the user whose jobs they are: a step alone is for the daemon. */
+static bool is_for_pool(int argc, char **argv) {
+  if (strcmp(argv[1], "farm") == 0) {
+    return argc < 3 || (strcmp(argv[2], "step") != 0 && strcmp(argv[2], "advertise") != 0);
+  }
+  if (strcmp(argv[1], "build") != 0) return false;
+  for (int i = 2; i < argc && strcmp(argv[i], "--") != 0; i++) {
+    if (strcmp(argv[i], "--farm") == 0) return true;
+  }
+  return false;
+}
+
 /*
  * Whether the daemon is to be asked: not by a developer who wants the sources as they are; not for what tells
  * about kiln and this machine, which is to work where no daemon does; not for a supervisor of a service, which
@@ -572,6 +584,7 @@ static bool is_for_daemon(int argc, char **argv) {
   for (size_t i = 0; i < sizeof own / sizeof *own; i++) {
     if (strcmp(argv[1], own[i]) == 0) return false;
   }
+  if (is_for_pool(argc, argv)) return false;
   if (!is_root) return strcmp(argv[1], "rpm") != 0;
   if (argc > 2 && strcmp(argv[1], "service") == 0 && strcmp(argv[2], "supervise") == 0) return false;
   bool makes = strcmp(argv[1], "run") == 0 || strcmp(argv[1], "build") == 0 || strcmp(argv[1], "park") == 0;

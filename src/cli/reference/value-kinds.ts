@@ -27,16 +27,29 @@ const KINDS: Readonly<Record<string, ValueKind>> = {
   src: 'file',
   // A profile of --seccomp; --profile has choices.
   profile: 'file',
+  step: 'file',
   dir: 'folder',
   directory: 'folder',
 };
 
 /** Names of values that nothing is known about. */
 const TEXTS: ReadonlySet<string> = new Set([
-  ...['addr', 'arch', 'capability', 'check', 'condition', 'count', 'dst', 'glob', 'host', 'how'],
+  ...[
+    'addr',
+    'arch',
+    'capability',
+    'chain',
+    'check',
+    'condition',
+    'count',
+    'dst',
+    'glob',
+    'host',
+    'how',
+  ],
   ...['key', 'kind', 'label', 'layer', 'lines', 'macro', 'name', 'network', 'number', 'option'],
   ...['options', 'package', 'phases', 'plugin', 'rate', 'repo', 'repository', 'seconds', 'setting'],
-  ...['shell', 'size', 'stage', 'text', 'time', 'unit', 'uri', 'url', 'user', 'what'],
+  ...['shell', 'size', 'stage', 'status', 'text', 'time', 'unit', 'uri', 'url', 'user', 'what'],
 ]);
 
 /** What a value is. @throws Error for a name that is in neither list: add it to one of them */

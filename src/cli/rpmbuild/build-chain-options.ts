@@ -8,12 +8,14 @@ export interface ChainOptions {
   readonly jobs: number;
   readonly continue?: boolean;
   readonly recurse?: boolean;
+  readonly farm?: boolean;
 }
 
 export const CHAIN_EXAMPLES = `
 Several packages that require each other (see docs/chains.md):
   kiln build --chain -r debian-build --resultdir out a.src.rpm b.src.rpm c.src.rpm
   kiln build --chain -j 4 --continue -r debian-build --resultdir out *.src.rpm
+  kiln build --chain --farm -r debian-build --resultdir out *.src.rpm   # on a pool: docs/farm.md
   The exit status is that of the first build that failed. With the same --resultdir a chain continues
   where it stopped: a package whose inputs have not changed is not built again.`;
 
@@ -40,5 +42,6 @@ export function addChainOptions(command: Command): Command {
         '--recurse',
         'with --chain: try failed builds again with newer results; packages may need each other',
       ),
-    );
+    )
+    .addOption(new Option('--farm', 'with --chain: build on a pool of machines (HTCondor)'));
 }

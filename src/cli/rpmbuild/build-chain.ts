@@ -51,7 +51,7 @@ export async function runChain(
       onMember: (member) => noteMember(member, note, caller),
       buildHooks: () => hooksFor(progress),
     });
-    finish(report, caller);
+    printChain(report, caller);
     const json = chainJson(request, report);
     const text = `${JSON.stringify(json, undefined, 2)}\n`;
     const own = caller.user?.files?.rename(text) ?? text;
@@ -118,7 +118,7 @@ function noteMember(member: ChainMemberReport, note: (text: string) => void, cal
 }
 
 /** The table of what came of it, and where it is. */
-function finish({ members, repository, failure }: ChainReport, caller: Caller): void {
+export function printChain({ members, repository, failure }: ChainSummary, caller: Caller): void {
   const rows = members.map((member) => [
     member.name,
     member.state,
@@ -135,6 +135,14 @@ function finish({ members, repository, failure }: ChainReport, caller: Caller): 
   }
 }
 
-function seconds(ms: number): string {
+/** What the table shows. */
+type ChainSummary = Pick<ChainReport, 'repository' | 'failure'> & {
+  readonly members: readonly Pick<
+    ChainMemberReport,
+    'name' | 'state' | 'durationMs' | 'packages' | 'needs'
+  >[];
+};
+
+export function seconds(ms: number): string {
   return `${(ms / 1000).toFixed(1)} s`;
 }

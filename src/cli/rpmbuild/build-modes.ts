@@ -43,7 +43,7 @@ const MODES: Readonly<
   },
   chain: {
     title: 'a chain',
-    uses: [...PACKAGE, ...IMAGE, 'chain', 'jobs', 'continue', 'recurse'],
+    uses: [...PACKAGE, ...IMAGE, 'chain', 'jobs', 'continue', 'recurse', 'farm'],
   },
   resume: {
     title: 'a build that is resumed',

@@ -46,6 +46,11 @@ export function command(caller: Caller): Command {
       const [source] = sources;
       const mode = buildMode(source, options);
       refuseUnused(mode, it);
+      if (mode === 'chain' && options.farm === true) {
+        const { runFarmChain } = await import('../farm/chain.ts');
+        await runFarmChain(sources, options, it, caller);
+        return;
+      }
       if (mode === 'chain') {
         const { runChain } = await import('./build-chain.ts');
         await runChain(sources, options, it, caller);

@@ -51,6 +51,14 @@ async function admit(action: Command, user: CallerUser): Promise<void> {
   }
 }
 
+/** Checks options of a command that came by a file. @throws KilnError E_FORBIDDEN */
+export function admitOptions(words: string, options: Values, user: CallerUser): void {
+  const rules = USER_COMMANDS[words]?.options ?? {};
+  for (const [name, value] of Object.entries(options)) {
+    if (value !== undefined) check(name, rules[name], value, user, options);
+  }
+}
+
 function wordsOf(action: Command): string {
   const words: string[] = [];
   for (let at: Command | null = action; at?.parent; at = at.parent) words.unshift(at.name());

@@ -197,6 +197,7 @@ const BUILD: Readonly<Record<keyof (BuildOptions & RecipeOptions & ChainOptions)
   jobs: NOT_YET,
   continue: 'open',
   recurse: 'open',
+  farm: { kind: 'root', why: 'your own kiln talks to a pool, not the daemon' },
   param: 'open',
   // What a recipe then asks for is judged when it is known: admitRecipe().
   allowHost: 'open',
@@ -229,6 +230,9 @@ export const USER_COMMANDS: Readonly<Record<string, CommandRules>> = {
   'image ls': { options: { json: 'open' }, arguments: 'open' },
   'image show': { options: {}, arguments: 'image' },
   'image export': { options: { output: path('result'), compress: 'open' }, arguments: 'image' },
+  'farm advertise': { options: {}, arguments: 'open' },
+  // What a step names is fetched and checked when it has been read.
+  'farm step': { options: { resultdir: path('results'), worker: 'open' }, arguments: 'open' },
   'config show': { options: {}, arguments: 'open' },
   complete: { options: {}, arguments: 'open' },
   completion: { options: {}, arguments: 'open' },

@@ -58,7 +58,8 @@ export interface LaunchOptions {
 export function launchConfined(options: LaunchOptions): ChildProcess {
   const opened: number[] = [];
   try {
-    const userNamespace = createUserNamespace([idMapping()]);
+    const users = mapping(process.geteuid?.());
+    const userNamespace = createUserNamespace([users], [mapping(process.getegid?.())]);
     opened.push(userNamespace);
     let destination: number | 'ignore' = 'ignore';
     if (options.destination !== undefined) {
@@ -90,12 +91,11 @@ export function launchConfined(options: LaunchOptions): ChildProcess {
   }
 }
 
-/** Root gets the reserved range; anybody else can only map himself (and has no destination). */
-function idMapping() {
-  const uid = process.geteuid?.() ?? 0;
-  return uid === 0
+/** Root gets the reserved range; anybody else can only map an id of his own (and has no destination). */
+function mapping(own = 0) {
+  return process.geteuid?.() === 0
     ? { inside: 0, outside: ID_BASE, count: ID_COUNT }
-    : { inside: 0, outside: uid, count: 1 };
+    : { inside: 0, outside: own, count: 1 };
 }
 
 function confinedCommand(path: string, task: string): string[] {

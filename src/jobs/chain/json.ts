@@ -1,10 +1,24 @@
+import type { BuildReport } from '../rpmbuild/outcome/report.ts';
 import type { ChainMemberReport, ChainReport, ChainRequest } from './request.ts';
+
+/** What chain.json has of a member. */
+type JsonMember = Omit<ChainMemberReport, 'report'> & {
+  readonly report:
+    | (Pick<BuildReport, 'exitStatus' | 'failure' | 'lastLines'> & {
+        readonly failedPhase: string | undefined;
+      })
+    | undefined;
+};
+type JsonReport = Omit<ChainReport, 'members'> & { readonly members: readonly JsonMember[] };
+type JsonRequest = Pick<ChainRequest, 'jobs' | 'recurse' | 'continue'> & {
+  readonly build: Pick<ChainRequest['build'], 'image'>;
+};
 
 /** Goes up when a field of chain.json changes its meaning or disappears. */
 const CHAIN_VERSION = 1;
 
 /** chain.json, and what --json prints: docs/chains.md describes it. */
-export function chainJson(request: ChainRequest, report: ChainReport): Record<string, unknown> {
+export function chainJson(request: JsonRequest, report: JsonReport): Record<string, unknown> {
   const { jobs, recurse, continue: goOn, build } = request;
   return {
     version: CHAIN_VERSION,
@@ -17,7 +31,7 @@ export function chainJson(request: ChainRequest, report: ChainReport): Record<st
   };
 }
 
-function memberJson(member: ChainMemberReport) {
+function memberJson(member: JsonMember) {
   const { name, source, state, reason, needs, resultDirectory, packages, report } = member;
   return {
     ...{ name, source, state, reason: reason ?? null, needs, resultDirectory },

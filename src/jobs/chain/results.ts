@@ -14,6 +14,11 @@ import { type Capability, parseCapabilities, provides } from './capability.ts';
 /** The id of a chain's own repository in its members' locks. */
 const REPOSITORY_ID = 'kiln-chain';
 
+/** A snapshot of a chain's repository, as its members take packages from it. */
+export function resultsRepository(path: string): Repository {
+  return localRepository(REPOSITORY_ID, path, 'results of this chain');
+}
+
 /** A package that a member of this chain made. */
 interface ResultPackage extends PooledPackage {
   readonly member: string;
@@ -127,8 +132,7 @@ export class Results implements AsyncDisposable {
       return {
         generation: this.#generation,
         snapshot: snapshot?.id ?? null,
-        repository:
-          snapshot && localRepository(REPOSITORY_ID, snapshot.path, 'results of this chain'),
+        repository: snapshot && resultsRepository(snapshot.path),
         [Symbol.asyncDispose]: release,
       };
     });
@@ -166,20 +170,31 @@ export class Results implements AsyncDisposable {
    * chain has made is what its members are built with, whatever else is to be had.
    */
   chosenFor(requires: readonly string[], member: string): string[] {
-    const chosen = requires
+    return [...new Set(this.#choose(requires, member).flatMap(nevra))].sort();
+  }
+
+  /** The sha256 of those packages. */
+  chosenDigests(requires: readonly string[], member: string): string[] {
+    return [...new Set(this.#choose(requires, member).map(({ sha256 }) => sha256))];
+  }
+
+  /** The members that made them. */
+  makersOf(requires: readonly string[], member: string): string[] {
+    return [...new Set(this.#choose(requires, member).map((entry) => entry.member))];
+  }
+
+  #choose(requires: readonly string[], member: string): ResultPackage[] {
+    return requires
       .filter((text) => !text.startsWith('('))
-      .map((text) => {
+      .flatMap((text) => {
         const [required] = parseCapabilities(text);
-        if (required === undefined) return undefined;
+        if (required === undefined) return [];
         const fitting = this.#packages.filter(
           (entry) =>
             entry.member !== member && entry.provides.some((one) => provides(one, required)),
         );
-        return fitting.sort((a, b) => compareEvr(b, a))[0];
+        return fitting.sort((a, b) => compareEvr(b, a)).slice(0, 1);
       });
-    return [
-      ...new Set(chosen.flatMap((entry) => (entry === undefined ? [] : nevra(entry)))),
-    ].sort();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -16,7 +16,7 @@ import type { ResultsInUse } from './results.ts';
 import type { Scan } from './scan.ts';
 
 /** Failures that another result may mend: what a build requires is not there. */
-const MISSING: ReadonlySet<string> = new Set(['E_SOLVER_NO_MATCH', 'E_SOLVER_PROBLEM']);
+export const MISSING: ReadonlySet<string> = new Set(['E_SOLVER_NO_MATCH', 'E_SOLVER_PROBLEM']);
 
 /** Builds the members of a chain in an order that their requirements allow. */
 export class ChainRun {

@@ -99,7 +99,8 @@ export interface AttestInput extends Pick<ProvenanceOptions, 'builder' | 'source
  */
 export function attestBuild(input: AttestInput): TextFile[] {
   const { report, root, sourceDateEpoch } = input;
-  const { image, base } = report;
+  const { image, base, request } = report;
+  const { worker } = request.provenance ?? {};
   if (image === undefined) throw new TypeError('a build that went well has an image');
   const finished = new Date(report.started.getTime() + duration(report));
   const time = (date: Date) =>
@@ -118,8 +119,13 @@ export function attestBuild(input: AttestInput): TextFile[] {
   });
   const statement = provenanceStatement({
     subjects: built.map(({ file, sha256 }) => ({ name: file, sha256 })),
-    external: externalParameters(report.request),
-    internal: { base: base ?? null, image, buildRequires: [...report.buildRequires].sort() },
+    external: externalParameters(request),
+    internal: {
+      base: base ?? null,
+      image,
+      buildRequires: [...report.buildRequires].sort(),
+      ...(worker === undefined ? {} : { worker }),
+    },
     materials: [...input.sources.map(sourceResource), ...root.map(rootResource)],
     // Logs have times in them.
     byproducts: sourceDateEpoch === undefined ? input.byproducts.map(fileResource) : [],

@@ -130,6 +130,8 @@ export interface ProvenanceOptions {
   readonly key?: string;
   /** URI of who runs this builder; without one the provenance claims none. */
   readonly builder?: string;
+  /** The machine that did it, where a pool of them was asked. */
+  readonly worker?: string;
   /** Stands in for all times, seconds since 1970: the same build then gives the same bytes. */
   readonly sourceDateEpoch?: number;
 }

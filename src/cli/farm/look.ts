@@ -1,0 +1,219 @@
+/** `kiln farm check`, `status`, `logs`, `cancel`, `resume`. */
+import { createReadStream } from 'node:fs';
+import { stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Command } from 'commander';
+import { KilnError } from '../../errors.ts';
+import { FarmFiles, type FarmMember } from '../../farm/chain.ts';
+import { findChain, knownChains } from '../../farm/known-chains.ts';
+import { type QueuedJob, queued, removeDag, requirePool, slots } from '../../farm/pool.ts';
+import { workerOf } from '../../farm/prepare.ts';
+import { reportOf } from '../../farm/report.ts';
+import type { Caller } from '../caller/caller.ts';
+import { LogView, printJson } from '../output/print.ts';
+import { printTable } from '../output/table.ts';
+import { run } from './chain.ts';
+
+export function checkCommand(caller: Caller): Command {
+  return new Command('check')
+    .description(
+      'Check whether there is a pool, whether you may submit, and what its machines offer.',
+    )
+    .option('--json', 'print the machines as one JSON array')
+    .addHelpText('after', '\nExamples:\n  kiln farm check')
+    .action(async ({ json }: { json?: boolean }) => {
+      await requirePool(caller.ids.uid);
+      const all = await slots();
+      if (json === true) printJson(caller.stdout, all);
+      else {
+        const rows = all.map((slot) => [
+          slot.Name,
+          `${slot.State}/${slot.Activity}`,
+          String(slot.Cpus),
+          `${slot.Memory}M`,
+          slot.KilnVersion ?? '-',
+          (slot.KilnImages ?? '').split(',').filter(Boolean).join(' '),
+        ]);
+        printTable(caller.stdout, ['MACHINE', 'STATE', 'CPUS', 'MEMORY', 'KILN', 'IMAGES'], rows);
+      }
+      const ready = all.filter(({ KilnVersion }) => KilnVersion !== undefined);
+      if (ready.length > 0) return;
+      const what =
+        all.length === 0 ? 'the pool has no machines' : 'no machine of the pool has kiln';
+      throw new KilnError('E_FARM_POOL', what, {
+        hint: 'docs/farm.md: a worker has kiln, a user of group kiln for its slots, and a startd cron job that runs `kiln farm advertise`',
+      });
+    });
+}
+
+export function statusCommand(caller: Caller): Command {
+  return new Command('status')
+    .description('Show how it stands with a chain, or list your chains.')
+    .argument('[chain]', 'its id, the beginning of it, or its result directory (with a slash)')
+    .option('--json', 'print JSON instead of a table')
+    .addHelpText('after', '\nExamples:\n  kiln farm status\n  kiln farm status 3fa9c1d2')
+    .action(async (name: string | undefined, { json }: { json?: boolean }) => {
+      if (name === undefined) await list(caller, json === true);
+      else await show(findChain(caller.environment, name), caller, json === true);
+    });
+}
+
+async function list(caller: Caller, json: boolean): Promise<void> {
+  const chains = [];
+  for (const { id, directory } of knownChains(caller.environment)) {
+    const chain = existing(directory);
+    if (chain?.id !== id) continue;
+    const isRunning = chain.cluster !== null && (await queued(chain.cluster)).length > 0;
+    const state = isRunning ? 'running' : 'over';
+    chains.push({ id, state, packages: chain.members.length, directory, started: chain.started });
+  }
+  chains.sort((a, b) => b.started - a.started);
+  if (json) printJson(caller.stdout, chains);
+  else {
+    const rows = chains.map(({ id, state, packages, directory }) => [
+      id,
+      state,
+      String(packages),
+      directory,
+    ]);
+    printTable(caller.stdout, ['CHAIN', 'STATE', 'PACKAGES', 'RESULTS'], rows);
+  }
+}
+
+function existing(directory: string) {
+  try {
+    using files = FarmFiles.open(directory);
+    return files.existing();
+  } catch {
+    // Its results have been removed.
+    return undefined;
+  }
+}
+
+async function show(directory: string, caller: Caller, json: boolean): Promise<void> {
+  using files = FarmFiles.open(directory);
+  const chain = files.chain();
+  const jobs = chain.cluster === null ? [] : await queued(chain.cluster);
+  const rows: { name: string; state: string; worker: string; reason: string }[] = [];
+  for (const member of chain.members) {
+    const report = reportOf(chain, member, files);
+    const job = jobs.find(({ KilnMember }) => KilnMember === member.name);
+    const isOpen = report.outcome === undefined && !member.current && jobs.length > 0;
+    const state = isOpen ? stateOf(job) : report.state;
+    const worker = report.worker ?? (isOpen ? await workerNow(files, member) : undefined);
+    const reason = isOpen ? (job?.HoldReason ?? '') : (report.reason ?? '');
+    rows.push({ name: member.name, state, worker: worker ?? '', reason });
+  }
+  if (json) {
+    printJson(caller.stdout, { id: chain.id, directory, running: jobs.length > 0, members: rows });
+    return;
+  }
+  printTable(
+    caller.stdout,
+    ['PACKAGE', 'STATE', 'WORKER', 'WHY'],
+    rows.map(({ name, state, worker, reason }) => [name, state, worker, reason]),
+  );
+  caller.stderr.say(
+    `kiln: chain ${chain.id} is ${jobs.length > 0 ? 'running' : 'over'}: ${directory}\n`,
+  );
+}
+
+async function workerNow(files: FarmFiles, { node }: FarmMember): Promise<string | undefined> {
+  return node === null ? undefined : await workerOf(join(files.path, node, 'log'));
+}
+
+/** JobStatus of a job’s ClassAd. */
+const JOB_STATES: Readonly<Record<number, string>> = {
+  1: 'queued',
+  2: 'building',
+  5: 'held',
+  6: 'building',
+};
+
+function stateOf(job: QueuedJob | undefined): string {
+  return job === undefined ? 'waiting' : (JOB_STATES[job.JobStatus] ?? 'waiting');
+}
+
+export function logsCommand(caller: Caller): Command {
+  return new Command('logs')
+    .description('Print the log of a step as its worker writes it.')
+    .argument('<chain>', 'an id, the beginning of one, or a result directory (with a slash)')
+    .argument('<package>', 'name-version-release')
+    .option('-f, --follow', 'go on until the step ends')
+    .addHelpText('after', '\nExamples:\n  kiln farm logs -f 3fa9c1d2 app-1-1')
+    .action(async (name: string, member: string, { follow }: { follow?: boolean }) => {
+      using files = FarmFiles.open(findChain(caller.environment, name));
+      const chain = files.chain();
+      const found = chain.members.find((one) => one.name === member);
+      if (found === undefined || found.node === null) {
+        throw new KilnError('E_FARM_CHAIN', `${member} is not built in the chain ${chain.id}`, {
+          hint: `\`kiln farm status ${chain.id}\` lists its packages`,
+        });
+      }
+      const path = join(files.path, found.node, 'log');
+      using view = new LogView(caller.stdout);
+      for (let at = 0; ; ) {
+        const isOver = files.outcome(found.node) !== undefined;
+        const size = (await stat(path).catch(() => undefined))?.size ?? 0;
+        // Another attempt has begun its own.
+        if (size < at) at = 0;
+        if (size > at) {
+          for await (const chunk of createReadStream(path, { start: at, end: size - 1 })) {
+            view.write(chunk as Buffer);
+          }
+          at = size;
+        } else if (isOver || follow !== true) return;
+        else await sleep(LOOK_EVERY);
+      }
+    });
+}
+
+/** How often a log is looked at, milliseconds. */
+const LOOK_EVERY = 300;
+
+export function cancelCommand(caller: Caller): Command {
+  return new Command('cancel')
+    .description('Take a chain and its steps out of the queue; what is built stays.')
+    .argument('<chain>', 'an id, the beginning of one, or a result directory (with a slash)')
+    .addHelpText('after', '\nExamples:\n  kiln farm cancel 3fa9c1d2')
+    .action(async (name: string) => {
+      await requirePool(caller.ids.uid);
+      using files = FarmFiles.open(findChain(caller.environment, name));
+      const chain = files.chain();
+      if (chain.cluster === null || (await queued(chain.cluster)).length === 0) {
+        caller.stderr.say(`kiln: chain ${chain.id} is over\n`);
+        return;
+      }
+      await removeDag(chain.cluster);
+      while ((await queued(chain.cluster)).length > 0) await sleep(LOOK_EVERY);
+      caller.stderr.say(
+        `kiln: chain ${chain.id} is cancelled; kiln farm resume ${chain.id} goes on\n`,
+      );
+    });
+}
+
+export function resumeCommand(caller: Caller): Command {
+  return new Command('resume')
+    .description('Follow a chain that is running, or build what is left of one.')
+    .argument('<chain>', 'an id, the beginning of one, or a result directory (with a slash)')
+    .option('--json', 'print chain.json as the last line of stderr')
+    .addHelpText('after', '\nExamples:\n  kiln farm resume 3fa9c1d2')
+    .action(async (name: string, { json }: { json?: boolean }) => {
+      const directory = findChain(caller.environment, name);
+      const chain = (() => {
+        using files = FarmFiles.open(directory);
+        return files.chain();
+      })();
+      const { sources, resultDirectory, image, options, jobs, recurse } = chain;
+      const request = {
+        sources,
+        resultDirectory,
+        options,
+        jobs,
+        recurse,
+        continue: chain.continue,
+      };
+      await run({ ...request, image: image.name }, caller, { json: json === true, goesOn: true });
+    });
+}

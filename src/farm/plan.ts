@@ -1,0 +1,162 @@
+/** What of a chain has to be built in a round, and in which order. */
+import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { KilnError } from '../errors.ts';
+import { Folder } from '../host/files/folder.ts';
+import { removeTree } from '../host/files/remove-tree.ts';
+import { cycleError, type Edges, edgesOf, findCycles, withoutCycles } from '../jobs/chain/graph.ts';
+import { packagesAreThere, type Records } from '../jobs/chain/records.ts';
+import type { FarmChain, FarmFiles, FarmMember } from './chain.ts';
+import { recordOf, resultsOf } from './done.ts';
+import { MAX_OUTCOME, OUTCOME_FILE, parseScanOutcome, type ScanOutcome } from './outcome.ts';
+import { copySnapshot, knownBuild, linkOrCopy } from './prepare.ts';
+import { type KnownBuild, STEP_FILE, type Step, serializeStep } from './step.ts';
+
+/** Does a step on this machine: in a folder, with results in `out` there. @returns its exit status */
+export type DoStep = (folder: string) => Promise<number>;
+
+/** What a round is planned with. */
+export interface PlanContext {
+  readonly files: FarmFiles;
+  readonly records: Records;
+  readonly doStep: DoStep;
+  /** Members that have failed for good. */
+  readonly lost: ReadonlySet<string>;
+}
+
+/**
+ * Asks this machine's kiln what the source packages require and what of them would be built in the same root as
+ * before, and plans the rest.
+ * @throws KilnError E_CHAIN_CYCLE, E_FARM_STEP
+ */
+export async function planRound(chain: FarmChain, context: PlanContext): Promise<FarmChain> {
+  const { records, files, lost } = context;
+  const there = new Set<string>();
+  for (const member of chain.members) {
+    const record = recordOf(chain, member, records);
+    const directory = join(chain.resultDirectory, member.name);
+    if (record !== undefined && (await packagesAreThere(directory, record))) there.add(member.name);
+  }
+  await using results = await resultsOf(chain, records, ({ name }) => there.has(name));
+  const known: KnownBuild[] = chain.members.flatMap((member) => {
+    const record = there.has(member.name) ? recordOf(chain, member, records) : undefined;
+    if (record === undefined) return [];
+    const chosen = results.chosenFor(record.requires, member.name);
+    const wanted = [...(chain.options.additionalPackages ?? []), ...chosen];
+    return [knownBuild(member.name, record, wanted)];
+  });
+  await using inUse = await results.use();
+  const { source } = inUse.repository ?? {};
+  const snapshot = source?.kind === 'directory' ? source.path : undefined;
+  const scan = await scanned(chain, { known, snapshot, id: inUse.snapshot }, context);
+  const found = new Map(scan.members.map((member) => [member.name, member]));
+  const members = chain.members.map((member) => {
+    const { requires, provides } = found.get(member.name) ?? member;
+    return {
+      ...member,
+      requires: [...(recordOf(chain, member, records)?.requires ?? requires)],
+      provides: [...(results.providesOf(member.name) ?? provides)],
+    };
+  });
+  const { edges, refused } = orderOf(chain, members);
+  const roots = new Map(scan.roots.map(({ member, root }) => [member, root]));
+  const planned = members.map((member) => {
+    const record = recordOf(chain, member, records);
+    const own = edges.get(member.name) ?? new Map<string, readonly string[]>();
+    const used = (record?.uses ?? []).filter((name) => found.has(name) && !own.has(name));
+    const needs = [...own, ...used.map((name) => [name, []] as const)];
+    return {
+      ...member,
+      needs: needs.map(([name, what]) => ({ member: name, capabilities: [...what] })),
+      packages: record?.packages ?? [],
+      durationMs: record?.durationMs ?? 0,
+    };
+  });
+  const build = changed(planned, ({ name, ...member }) => {
+    const record = recordOf(chain, { name, ...member }, records);
+    return !there.has(name) || roots.get(name) !== record?.root;
+  });
+  const never = behind(planned, new Set([...lost, ...refused]));
+  let count = 0;
+  const numbered = planned.map((member) => ({
+    ...member,
+    current: !build.has(member.name),
+    node: build.has(member.name) && !never.has(member.name) ? `s${++count}` : null,
+  }));
+  files.forget([]);
+  return { ...chain, image: { ...chain.image, ...scan.image }, members: numbered };
+}
+
+/** Members that need each other are an error, or are left out, or are built in any order. */
+function orderOf(
+  chain: FarmChain,
+  members: readonly FarmMember[],
+): { readonly edges: Edges; readonly refused: readonly string[] } {
+  const edges = edgesOf(members);
+  const cycles = findCycles(edges);
+  if (cycles.length === 0) return { edges, refused: [] };
+  const plain = withoutCycles(edges, cycles);
+  if (chain.recurse) return { edges: plain, refused: [] };
+  if (chain.continue) return { edges: plain, refused: cycles.flat() };
+  throw cycleError(edges, cycles);
+}
+
+/** Members that have changed, and all that are built after such. */
+function changed(
+  members: readonly FarmMember[],
+  isChanged: (member: FarmMember) => boolean,
+): Set<string> {
+  return behind(members, new Set(members.filter(isChanged).map(({ name }) => name)));
+}
+
+/** These members, and all that come after one of them. */
+export function behind(members: readonly FarmMember[], first: ReadonlySet<string>): Set<string> {
+  const all = new Set(first);
+  for (let before = -1; before < all.size; ) {
+    before = all.size;
+    for (const { name, needs } of members) {
+      if (needs.some(({ member }) => all.has(member))) all.add(name);
+    }
+  }
+  return all;
+}
+
+async function scanned(
+  chain: FarmChain,
+  { known, snapshot, id }: { known: KnownBuild[]; snapshot: string | undefined; id: string | null },
+  { files, doStep }: PlanContext,
+): Promise<ScanOutcome> {
+  const folder = join(files.path, 'scan');
+  await removeTree(folder);
+  await mkdir(folder);
+  const members: Step['members'] = [];
+  for (const { name, path, sha256 } of chain.members) {
+    const file = `${name}.src.rpm`;
+    await linkOrCopy(path, join(folder, file));
+    members.push({ name, file, sha256 });
+  }
+  if (snapshot !== undefined) await copySnapshot(snapshot, join(folder, 'results'));
+  const step: Step = {
+    kind: 'kiln-farm-step',
+    format: 1,
+    chain: chain.id,
+    task: 'scan',
+    image: { name: chain.image.name, id: null, lock: null },
+    members,
+    results: id === null ? null : { folder: 'results', snapshot: id },
+    options: chain.options,
+    known,
+  };
+  using inner = Folder.open(folder);
+  inner.replace(STEP_FILE, serializeStep(step));
+  const status = await doStep(folder);
+  using out = inner.existing('out');
+  const outcome = parseScanOutcome(out?.read(OUTCOME_FILE, MAX_OUTCOME) ?? '');
+  if (status === 0 && outcome !== undefined) {
+    await removeTree(folder);
+    return outcome;
+  }
+  throw new KilnError('E_FARM_STEP', 'what the source packages require cannot be found out here', {
+    hint: 'the lines before say why; `kiln doctor` checks this machine',
+  });
+}

@@ -1,0 +1,156 @@
+/** HTCondor's programs, as the user whose jobs they are. */
+import { hostname } from 'node:os';
+import { z } from 'zod';
+import { KilnError } from '../errors.ts';
+import { runTool, type ToolResult } from '../host/process/child-process.ts';
+import { parseJson } from './step.ts';
+
+/** How long one of them may take, milliseconds. */
+const TIMEOUT = 60_000;
+
+/** Runs a program of HTCondor's. @throws KilnError E_FARM_POOL with what it says */
+async function condor(
+  program: string,
+  args: readonly string[],
+  { cwd, hint }: { readonly cwd?: string; readonly hint: string },
+): Promise<string> {
+  const ended = await runTool(program, args, {
+    timeout: TIMEOUT,
+    ...(cwd === undefined ? {} : { cwd }),
+  });
+  if (ended.failure === undefined) return ended.stdout;
+  throw new KilnError('E_FARM_POOL', `${program}: ${lastLine(ended)}`, { hint });
+}
+
+function lastLine({ stdout, failure = '' }: ToolResult): string {
+  const lines = `${stdout}\n${failure}`.split('\n').filter((line) => line.trim() !== '');
+  return lines.slice(-3).join(' ').trim().slice(0, 1000);
+}
+
+/** A slot of a machine of the pool. */
+const slotSchema = z.looseObject({
+  Name: z.string(),
+  Machine: z.string(),
+  State: z.string().default('?'),
+  Activity: z.string().default('?'),
+  Cpus: z.number().default(0),
+  Memory: z.number().default(0),
+  KilnVersion: z.string().optional(),
+  KilnImages: z.string().optional(),
+  KilnLayers: z.string().optional(),
+});
+export type Slot = z.output<typeof slotSchema>;
+
+/** Slots that take jobs, of machines with and without kiln. @throws KilnError E_FARM_POOL */
+export async function slots(): Promise<Slot[]> {
+  const attributes =
+    'Name,Machine,State,Activity,Cpus,Memory,KilnVersion,KilnImages,KilnLayers,SlotType';
+  const text = await condor(
+    'condor_status',
+    ['-json', '-attributes', attributes, '-constraint', 'SlotType =!= "Dynamic"'],
+    { hint: 'does the collector of CONDOR_HOST run? `condor_config_val COLLECTOR_HOST` names it' },
+  );
+  return rows(text, slotSchema);
+}
+
+const queuedSchema = z.looseObject({
+  ClusterId: z.int(),
+  JobStatus: z.int(),
+  KilnMember: z.string().optional(),
+  RemoteHost: z.string().optional(),
+  HoldReason: z.string().optional(),
+  DAGManJobId: z.int().optional(),
+});
+export type QueuedJob = z.output<typeof queuedSchema>;
+
+/** The jobs of a DAG that are in the queue, itself included. @throws KilnError E_FARM_POOL */
+export async function queued(cluster: number): Promise<QueuedJob[]> {
+  const text = await condor(
+    'condor_q',
+    [
+      ...[
+        '-json',
+        '-attributes',
+        'ClusterId,JobStatus,KilnMember,RemoteHost,HoldReason,DAGManJobId',
+      ],
+      ...['-constraint', `ClusterId == ${cluster} || DAGManJobId == ${cluster}`],
+    ],
+    { hint: NO_SCHEDD },
+  );
+  return rows(text, queuedSchema);
+}
+
+/** The programs print nothing where there is nothing. */
+function rows<Row>(text: string, schema: z.ZodType<Row>): Row[] {
+  if (text.trim() === '') return [];
+  const read = z.array(schema).safeParse(parseJson(text));
+  if (read.success) return read.data;
+  throw new KilnError('E_FARM_POOL', 'HTCondor answers what kiln does not understand', {
+    hint: 'kiln is tried with HTCondor 23.9',
+    cause: read.error,
+  });
+}
+
+const NO_SCHEDD =
+  'does condor_schedd run on this machine? `systemctl status condor`, and `condor_config_val DAEMON_LIST`';
+
+/**
+ * Refuses root, and says what of a pool is missing.
+ * @throws KilnError E_FARM_ROOT, E_FARM_POOL
+ */
+export async function requirePool(uid: number): Promise<void> {
+  if (uid === 0) {
+    throw new KilnError('E_FARM_ROOT', 'root cannot give jobs to HTCondor: it takes none of root', {
+      hint: 'call kiln as a user who is in group kiln: docs/farm.md',
+    });
+  }
+  const version = await runTool('condor_version', [], { timeout: TIMEOUT });
+  if (version.failure !== undefined) {
+    const isMissing = version.failure.includes('ENOENT');
+    const what = isMissing ? 'is not installed here' : `cannot be used here: ${lastLine(version)}`;
+    throw new KilnError('E_FARM_POOL', `HTCondor ${what}`, {
+      hint: 'install its package htcondor, and put its programs on PATH: docs/farm.md',
+    });
+  }
+  const ping = await runTool('condor_ping', ['-type', 'schedd', '-quiet', 'WRITE'], {
+    timeout: TIMEOUT,
+  });
+  if (ping.failure === undefined) return;
+  const queue = await runTool('condor_q', ['-totals'], { timeout: TIMEOUT });
+  if (queue.failure !== undefined) {
+    throw new KilnError(
+      'E_FARM_POOL',
+      `no HTCondor takes jobs on ${hostname()}: ${lastLine(queue)}`,
+      {
+        hint: NO_SCHEDD,
+      },
+    );
+  }
+  throw new KilnError('E_FARM_POOL', `HTCondor does not let you submit jobs: ${lastLine(ping)}`, {
+    hint: 'its administrator allows it: ALLOW_WRITE, or a token of yours by `condor_token_request`',
+  });
+}
+
+/** @returns the number of the DAG @throws KilnError E_FARM_POOL */
+export async function submitDag(
+  folder: string,
+  file: string,
+  { id, jobs }: { readonly id: string; readonly jobs: number | null },
+): Promise<number> {
+  const most = jobs === null ? [] : ['-maxjobs', String(jobs)];
+  const said = await condor(
+    'condor_submit_dag',
+    ['-f', '-notification', 'never', '-batch-name', `kiln ${id}`, ...most, file],
+    { cwd: folder, hint: 'kiln farm check' },
+  );
+  const cluster = /submitted to cluster (\d+)/.exec(said)?.[1];
+  if (cluster !== undefined) return Number(cluster);
+  throw new KilnError('E_FARM_POOL', `condor_submit_dag names no cluster: ${said.slice(-500)}`, {
+    hint: 'kiln farm check',
+  });
+}
+
+/** Takes a DAG and its jobs out of the queue. @throws KilnError E_FARM_POOL */
+export async function removeDag(cluster: number): Promise<void> {
+  await condor('condor_rm', [String(cluster)], { hint: NO_SCHEDD });
+}

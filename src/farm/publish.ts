@@ -1,0 +1,115 @@
+/** After a step: its results become part of the chain's, as a whole or not at all. DAGMan's POST script. */
+import { existsSync } from 'node:fs';
+import { rename, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { writeText } from '../artifacts/staging.ts';
+import { withLock } from '../host/files/flock.ts';
+import { removeTree } from '../host/files/remove-tree.ts';
+import { type MemberRecord, packagesAreThere, Records } from '../jobs/chain/records.ts';
+import { MISSING } from '../jobs/chain/run.ts';
+import { type FarmChain, FarmFiles, type FarmMember } from './chain.ts';
+import { isDone, recordOf, resultsOf } from './done.ts';
+import { STEP_STATUS } from './exit-status.ts';
+import { type BuildOutcome, MAX_OUTCOME, OUTCOME_FILE, parseBuildOutcome } from './outcome.ts';
+import { changesLock, memberOf } from './prepare.ts';
+
+/**
+ * @param status what the step ended with, or what HTCondor says of one that has not ended by itself
+ * @returns the exit status of the script, which decides whether the step is tried again
+ */
+export async function publishStep(
+  resultDirectory: string,
+  node: string,
+  status: number,
+  owner: { readonly uid: number; readonly gid: number },
+): Promise<number> {
+  using files = FarmFiles.open(resultDirectory);
+  const chain = files.chain();
+  const member = memberOf(chain, node);
+  using records = Records.open(resultDirectory);
+  const made = join(files.path, node, 'out');
+  const outcome = readOutcome(files, node);
+  if (outcome === undefined || status === STEP_STATUS.machine) return STEP_STATUS.machine;
+  return await withLock(changesLock(files), async () => {
+    if (outcome.state === 'failed') {
+      if (status !== STEP_STATUS.package) return STEP_STATUS.machine;
+      await take(made, chain, member, 'fail', owner);
+      files.keepOutcome(node, outcome);
+      if (!chain.continue && !mayBeMended(chain, outcome)) files.stop();
+      return STEP_STATUS.package;
+    }
+    const known = recordOf(chain, member, records);
+    if (outcome.state === 'unchanged') {
+      if (known === undefined) return STEP_STATUS.machine;
+    } else if (!(await publishBuilt(chain, member, outcome, made, files, records, owner))) {
+      return STEP_STATUS.machine;
+    }
+    files.keepOutcome(node, outcome);
+    await using _results = await resultsOf(chain, records, (one) => isDone(files, one));
+    return STEP_STATUS.done;
+  });
+}
+
+/** Failures that another result may mend are tried again in the next round. */
+export function mayBeMended(
+  { recurse }: Pick<FarmChain, 'recurse'>,
+  { failure }: Pick<BuildOutcome, 'failure'>,
+): boolean {
+  return recurse || (failure !== null && MISSING.has(failure.code));
+}
+
+function readOutcome(files: FarmFiles, node: string): BuildOutcome | undefined {
+  using folder = files.node(node);
+  using out = folder.existing('out');
+  return parseBuildOutcome(out?.read(OUTCOME_FILE, MAX_OUTCOME) ?? '');
+}
+
+/** False where what came back is not what the worker says it is. */
+async function publishBuilt(
+  chain: FarmChain,
+  member: FarmMember,
+  outcome: BuildOutcome,
+  made: string,
+  files: FarmFiles,
+  records: Records,
+  owner: { readonly uid: number; readonly gid: number },
+): Promise<boolean> {
+  const { root, requires, packages, durationMs } = outcome;
+  if (root === null || outcome.member !== member.name) return false;
+  await using given = await resultsOf(chain, records, (one) => isDone(files, one));
+  const record: MemberRecord = {
+    format: 1,
+    source: member.sha256,
+    options: chain.optionsDigest,
+    root: root.digest,
+    requires,
+    uses: given.membersOf(new Set(root.packages)),
+    // Its lock names the worker's copy.
+    snapshot: null,
+    packages,
+    durationMs,
+  };
+  if (!(await packagesAreThere(made, record))) return false;
+  records.forgetBuilt(member.name);
+  await take(made, chain, member, 'success', owner);
+  records.keepBuilt(member.name, record);
+  return true;
+}
+
+/** Puts what a step has made in the place of what was made before. */
+async function take(
+  made: string,
+  { resultDirectory }: FarmChain,
+  { name }: FarmMember,
+  mark: 'success' | 'fail',
+  owner: { readonly uid: number; readonly gid: number },
+): Promise<void> {
+  await rm(join(made, OUTCOME_FILE), { force: true });
+  await writeText(made, mark, '', owner);
+  const place = join(resultDirectory, name);
+  const before = `${made}.before`;
+  await removeTree(before);
+  if (existsSync(place)) await rename(place, before);
+  await rename(made, place);
+  await removeTree(before);
+}
