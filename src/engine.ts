@@ -62,7 +62,7 @@ export function openEngine(env: NodeJS.ProcessEnv, options: EngineOptions = {}):
       });
     },
     [Symbol.asyncDispose]: async () => {
-      unneeded.abort(new KilnError('E_INTERRUPTED', 'nobody needs libvirt any more'));
+      unneeded.abort(new KilnError('E_INTERRUPTED', 'the call that waited for libvirt has ended'));
       const made = await connection?.catch(() => undefined);
       await (hurry ? made?.leave() : made?.close());
     },

@@ -153,8 +153,8 @@ function failure(error: string, parameters: object): KilnError {
       hint: 'call it as root',
     });
   }
-  return new KilnError('E_PROTOCOL', `kilnd answers ${error}`, {
-    hint: 'is it of another version? `kiln --version` tells',
+  return new KilnError('E_PROTOCOL', `kilnd answered with the unknown error ${error}`, {
+    hint: 'kilnd may be of another version than this library: compare `kiln --version`',
     details: { ...parameters },
   });
 }

@@ -211,7 +211,9 @@ export class Kiln implements AsyncDisposable {
 /** The last reply of a job has a result. */
 function needed<Result>(result: Result | undefined): Result {
   if (result !== undefined) return result;
-  throw new KilnError('E_PROTOCOL', 'kilnd gives no result', { hint: 'is it of another version?' });
+  throw new KilnError('E_PROTOCOL', 'kilnd ended the call without a result', {
+    hint: 'kilnd may be of another version than this library: compare `kiln --version`',
+  });
 }
 
 function absolute(path: string): string;

@@ -138,7 +138,7 @@ function pathTooLong(source: ByteString, limit: number): KilnError {
   const start = quoteName(source.slice(0, 200));
   return new KilnError(
     'E_ARTIFACT_LIMIT',
-    `a path of more than ${limit} bytes would have to be made for what is below ${start}`,
+    `the path of a file below ${start} would be longer than ${limit} bytes`,
     {
       hint: 'pack the deep folder into an archive in the sandbox: `tar -cf`',
       details: { limit: 'path', value: limit },

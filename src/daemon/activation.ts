@@ -27,7 +27,7 @@ export function passedSockets(env: NodeJS.ProcessEnv): number[] {
     const length = Uint32Array.of(4);
     const result = tryCall('getsockopt', fd, SOL_SOCKET, SO_ACCEPTCONN, listens, length);
     if (result === 0 && listens[0] === 1) continue;
-    throw new KilnError('E_ARGUMENT', `descriptor ${fd} is no socket that listens`, {
+    throw new KilnError('E_ARGUMENT', `descriptor ${fd} is not a listening socket`, {
       hint: 'LISTEN_FDS counts the sockets of kiln.socket: take kiln’s own unit files',
     });
   }

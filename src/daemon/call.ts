@@ -126,7 +126,7 @@ export class Call {
 
   /** The error for a command that is not there. */
   noProcess(): KilnError {
-    return new KilnError('E_NO_PROCESS', 'there is no such command', {
+    return new KilnError('E_NO_PROCESS', 'no running command has this process name', {
       hint: 'it may have ended; `started` has the name of its process',
     });
   }

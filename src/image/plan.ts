@@ -83,9 +83,13 @@ export async function planFromRecipe(
     const { askedDigest, readImageLock } = await import('./lock.ts');
     const lock = await readImageLock(lockPath);
     if (lock.asked !== askedDigest(recipe)) {
-      throw new KilnError('E_LOCK_STALE', `${lockPath} is not for ${path} as it is now`, {
-        hint: '`kiln image lock` makes it anew, `--update` goes without it',
-      });
+      throw new KilnError(
+        'E_LOCK_STALE',
+        `the lock ${lockPath} was made for another version of ${path}`,
+        {
+          hint: '`kiln image lock` makes it anew; `--update` ignores it',
+        },
+      );
     }
     const trusted = withTrustOf(recipe.repositories, lock.packages);
     return { recipe, settings, sources, lock: trusted, warnings: [] };
@@ -154,7 +158,7 @@ async function readSource(file: LoadedImageRecipe['files'][number]): Promise<Fil
   } catch (cause) {
     throw new KilnError('E_RECIPE_READ', `cannot read ${file.source}, the source of ${path}`, {
       cause,
-      hint: `it may be a regular file of ${SOURCE_LIMIT_MB} MB; make a package of what is more`,
+      hint: `it must be a regular file of at most ${SOURCE_LIMIT_MB} MB; put larger files into a package`,
     });
   }
 }

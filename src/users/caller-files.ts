@@ -215,9 +215,13 @@ export class CallerFiles implements AsyncDisposable {
     const name = basename(path);
     const parent = dirname(path);
     if (name === '' || name === '.' || name === '..') {
-      throw new KilnError('E_CALLER_FILE', `${path} is the name of no file or folder`, {
-        hint: 'write it with its own name at the end',
-      });
+      throw new KilnError(
+        'E_CALLER_FILE',
+        `${path} does not end with the name of a file or folder`,
+        {
+          hint: 'write the path with the name at its end, not with . or ..',
+        },
+      );
     }
     const place = await this.#open('place', parent);
     try {

@@ -168,8 +168,8 @@ test.serial('processor time, time and file size have an end', async (t) => {
 test.serial('what is no message ends the child', async (t) => {
   const frame = (bytes: string) => failure('raw', bytes);
   t.regex((await frame('ffffffff')).message, /4294967295 bytes is too long/);
-  t.regex((await frame('030000007b7b7b')).message, /no JSON/);
-  t.regex((await frame('010000000a')).message, /no JSON/);
+  t.regex((await frame('030000007b7b7b')).message, /not JSON/);
+  t.regex((await frame('010000000a')).message, /not JSON/);
   t.regex((await frame('0100000031')).message, /no object/);
   t.is((await failure('reply', { type: 'shell' })).code, 'E_CONFINE_PROTOCOL');
   t.deepEqual(children(), []);

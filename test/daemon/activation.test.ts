@@ -132,6 +132,6 @@ test.serial('what is no socket is refused, and named', async (t) => {
   const env = { ...state.env, KILN_NODE: process.execPath };
   const refused = await execa('sh', ['-c', script, KILND], { env, reject: false });
   t.is(refused.exitCode, 125);
-  t.regex(refused.stderr, /descriptor 3 is no socket that listens/);
+  t.regex(refused.stderr, /descriptor 3 is not a listening socket/);
   await endDaemon(state.paths.root);
 });

@@ -412,7 +412,7 @@ const WRONG: readonly (readonly [string, string, RegExp])[] = [
   [
     'a path for a name',
     `${REPOSITORY}config_opts['root'] = '../../etc'\n`,
-    /is no name for a root/,
+    /cannot be the name of a root/,
   ],
   [
     'another set-up',

@@ -47,7 +47,7 @@ const attacks: Record<string, Attack> = {
       archive: Buffer.concat([cpioEntry(`../../..${CANARY}`, REGULAR, data), cpioTrailer]),
     }),
     code: 'E_RPM_HOSTILE',
-    message: /its payload has \.\.\/.*, its header has not/,
+    message: /its payload has \.\.\/.*, which its header does not list/,
   },
   'an absolute symbolic link, then a file through it': {
     rpm: buildRpm({ files: [plain('/a', { mode: SYMLINK, target: '/tmp' }), plain('/a/b')] }),

@@ -416,7 +416,12 @@ test('what rpm could not install is told by name, not as a wall of JSON', async 
   });
   for (const [copy, install, message, cause] of [
     [epoch, 'plain', /^plain-99999999999999999999:1-1\.noarch cannot be locked$/, /epoch: Too big/],
-    [name, long, /^n{80} of repository main is nothing that rpm could install$/, /name: Too big/],
+    [
+      name,
+      long,
+      /^n{80} of repository main is not a package that rpm could install$/,
+      /name: Too big/,
+    ],
   ] as const) {
     const error = await t.throwsAsync<KilnError>(
       lockOf([repository({ id: 'main', directory: copy })], cache, { install: [install] }),

@@ -31,7 +31,7 @@ type Options = BuildOptions & ChainOptions & RecipeOptions;
 export const answerBuild: Answer<'Build'> = async (parameters, context) => {
   const [source] = parameters.sources;
   if (source === undefined) {
-    throw new KilnError('E_ARGUMENT', 'sources: there is none', {
+    throw new KilnError('E_ARGUMENT', 'sources: the list is empty', {
       hint: 'name a package, spec or recipe',
     });
   }

@@ -142,13 +142,13 @@ export async function takeImage(
 /** @throws KilnError E_ARGUMENT */
 export function needCommand([program]: readonly string[]): void {
   if (program) return;
-  throw new KilnError('E_ARGUMENT', 'argv: there is no command in it', {
+  throw new KilnError('E_ARGUMENT', 'argv: the list is empty', {
     hint: 'name a program first',
   });
 }
 
 export function needsMore(): KilnError {
   return new KilnError('E_ARGUMENT', 'interactive and terminal are for calls with `more`', {
-    hint: 'without it there is one reply, when the command has ended',
+    hint: 'a call without `more` has one reply, when the command has ended',
   });
 }

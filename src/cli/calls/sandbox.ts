@@ -41,7 +41,10 @@ export const answerOpen: Answer<'OpenSandbox'> = async (parameters, context) => 
     found = await existing();
   }
   if (found === undefined)
-    throw new KilnError('E_IMAGE_MISSING', `${parameters.image} was made and is gone`);
+    throw new KilnError(
+      'E_IMAGE_MISSING',
+      `image ${parameters.image} was deleted right after it was made`,
+    );
   await using image = found;
   const { id, name } = image.manifest;
   const request = runRequest(options, id, [], command, caller);

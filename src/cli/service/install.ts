@@ -47,8 +47,8 @@ async function install(names: string[], options: InstallOptions, caller: Caller)
     return;
   }
   if (options.directory === undefined && !hasSystemd()) {
-    throw new KilnError('E_NO_SYSTEMD', 'no systemd runs this host', {
-      hint: '`kiln service start` supervises by itself; --directory writes the units elsewhere',
+    throw new KilnError('E_NO_SYSTEMD', 'this host does not run systemd', {
+      hint: '`kiln service start` needs no systemd; --directory writes the unit files to a directory of yours',
     });
   }
   const services = await Promise.all(names.map((name) => readService(engine.paths, name)));

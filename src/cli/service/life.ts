@@ -175,7 +175,7 @@ async function servicesRunning(unit: string, caller: Caller): Promise<string[]> 
     unit,
     running.flatMap(({ units }) => units),
   );
-  throw new KilnError('E_UNIT', `no service that is up runs ${unit}`, {
+  throw new KilnError('E_UNIT', `no running service has the unit ${unit}`, {
     hint: near === undefined ? '`kiln service list` shows their units' : `did you mean ${near}?`,
   });
 }

@@ -120,7 +120,7 @@ async function fetchAll<Value>(
   if (field === undefined || typeof value !== 'object' || value === null) return value;
   const path = (value as Record<string, unknown>)[field];
   if (typeof path !== 'string')
-    throw new KilnError('E_FORBIDDEN', `no path: ${JSON.stringify(value)}`);
+    throw new KilnError('E_FORBIDDEN', `not a path: ${JSON.stringify(value)}`);
   const fetched = await fetch(path);
   return {
     ...value,

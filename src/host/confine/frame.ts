@@ -53,7 +53,7 @@ export class FrameDecoder {
       try {
         message = JSON.parse(body.toString('utf8'));
       } catch (cause) {
-        throw new KilnError('E_CONFINE_PROTOCOL', 'a message is no JSON', { cause });
+        throw new KilnError('E_CONFINE_PROTOCOL', 'a message is not JSON', { cause });
       }
       yield message;
     }

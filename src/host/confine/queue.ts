@@ -79,7 +79,10 @@ class Worker<Work, Output> implements AsyncDisposable {
       for await (const reply of this.#child.replies()) {
         const [work] = this.#sent;
         if (work === undefined) {
-          throw new KilnError('E_CONFINE_PROTOCOL', 'a confined child answers what nobody asked');
+          throw new KilnError(
+            'E_CONFINE_PROTOCOL',
+            'a confined process answered a question that kiln did not ask',
+          );
         }
         this.#child.again();
         if (reply.type === 'answered') yield this.#answered(work, reply);

@@ -167,7 +167,10 @@ export async function* runConfined<Output>(
   await using child = new ConfinedChild(options, launchConfined({ ...options, fds }), fds.length);
   for await (const reply of child.replies()) {
     if (reply.type !== 'message') {
-      throw new KilnError('E_CONFINE_PROTOCOL', 'a confined child answers what nobody asked');
+      throw new KilnError(
+        'E_CONFINE_PROTOCOL',
+        'a confined process answered a question that kiln did not ask',
+      );
     }
     yield checked(task, () => validate(reply.value));
   }

@@ -121,7 +121,7 @@ export class LayerWriter {
   }
 
   #root(header: Header): EntryTarget {
-    if (header.type !== 'directory') throw hostile('it makes / something else than a directory');
+    if (header.type !== 'directory') throw hostile('its file / is not a directory');
     return this.#directory('/', header, lstatSync('/'));
   }
 

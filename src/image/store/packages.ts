@@ -311,7 +311,7 @@ function copyHeader(from: string, to: string, end: number): void {
     for (let at = 0; at < end; ) {
       const count = readSync(fd, bytes, at, end - at, at);
       if (count === 0)
-        throw new KilnError('E_STORE', `${from} has become shorter`, {
+        throw new KilnError('E_STORE', `${from} became shorter while it was copied`, {
           hint: 'is its disk or network share at fault? Try again',
         });
       at += count;

@@ -31,7 +31,7 @@ export const parameters: Readonly<Record<string, string>> = Object.freeze({});
  * is none where no recipe is being run.
  */
 export const $host = hostShell(() => {
-  throw new KilnError('E_HOST_NOT_ALLOWED', '$host works in a recipe that kiln runs', {
+  throw new KilnError('E_HOST_NOT_ALLOWED', '$host works only in a recipe that kiln runs', {
     hint: 'run it with kiln build --allow-host',
   });
 });

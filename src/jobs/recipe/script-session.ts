@@ -117,7 +117,7 @@ export class ScriptSession implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#stop.abort(new KilnError('E_RECIPE_SCRIPT', 'the recipe is over'));
+    this.#stop.abort(new KilnError('E_RECIPE_SCRIPT', 'the recipe has ended'));
     await this.#ended;
     for (const command of this.#commands.values()) command.abandon();
     this.#messages.destroy();

@@ -202,7 +202,7 @@ function checkSolved(found: PoolPackage): void {
   const result = solvedPackageSchema.safeParse(found);
   if (result.success) return;
   const what = `${found.nevra.slice(0, 80)} of repository ${found.repository}`;
-  throw new KilnError('E_REPOSITORY_METADATA', `${what} is nothing that rpm could install`, {
+  throw new KilnError('E_REPOSITORY_METADATA', `${what} is not a package that rpm could install`, {
     cause: new Error(reasonLine(result.error)),
     hint: 'the metadata of the repository is broken or hostile: leave the package out by `exclude`',
   });

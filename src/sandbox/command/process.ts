@@ -201,6 +201,6 @@ export class SandboxProcess extends EventEmitter<SandboxProcessEvents> {
 function outputFailed(cause: unknown): KilnError {
   return new KilnError('E_OUTPUT', 'the command’s output cannot be passed on', {
     cause,
-    hint: 'is the disk full that it is redirected to?',
+    hint: 'check whether the disk that it is redirected to is full',
   });
 }

@@ -28,7 +28,7 @@ export function parseLabelRequest(text: string): LabelRequest {
   const [, kind, label = ''] = /^(dynamic|static):(.*)$/.exec(text) ?? [];
   if ((kind === 'dynamic' || kind === 'static') && LABEL.test(label)) return { kind, label };
   throw new KilnError('E_ARGUMENT', `not a label: ${JSON.stringify(text)}`, {
-    hint: 'auto, dynamic, dynamic:LABEL, static:LABEL, inherit or none',
+    hint: 'give auto, dynamic, dynamic:LABEL, static:LABEL, inherit or none',
   });
 }
 

@@ -89,9 +89,13 @@ export function refuseCopyUp({
   allowHostWrite,
 }: Pick<Surroundings, 'hostFiles' | 'allowHostWrite'>): void {
   if (!hostFiles || allowHostWrite) return;
-  throw new KilnError('E_BIND', 'a command that may mount gets no writable bind', {
-    hint: 'it could put set-id files of the image into the bind, on the host: bind read-only (SRC:DST:ro), or confirm with --allow-host-write',
-  });
+  throw new KilnError(
+    'E_BIND',
+    'a command that may mount file systems cannot have a writable bind',
+    {
+      hint: 'it could put set-id files of the image into the bind, on the host: bind read-only (SRC:DST:ro), or confirm with --allow-host-write',
+    },
+  );
 }
 
 /** {@link refuseHostWrite} for the binds of a sandbox that nobody has opened yet. */

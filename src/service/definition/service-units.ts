@@ -94,7 +94,7 @@ export function startOrder(units: readonly ServiceUnit[]): ServiceUnit[] {
   const visit = (unit: ServiceUnit): void => {
     if (ordered.includes(unit)) return;
     if (visiting.has(unit)) {
-      throw new KilnError('E_UNIT', `${unit.name} is to start after itself`, {
+      throw new KilnError('E_UNIT', `${unit.name} is ordered to start after itself`, {
         hint: 'its After= and Before= make a circle with those of the other units',
       });
     }

@@ -74,7 +74,7 @@ function killSupervisor(files: InstanceFiles): void {
 
 function resists(files: InstanceFiles): KilnError {
   const { name, pid } = supervisorOf(files);
-  return new KilnError('E_SERVICE_SILENT', `${name} cannot be ended`, {
+  return new KilnError('E_SERVICE_SILENT', `the supervisor of service ${name} cannot be ended`, {
     hint:
       pid === undefined
         ? `find who holds ${files.supervisorLock}, and end it`
@@ -85,7 +85,7 @@ function resists(files: InstanceFiles): KilnError {
 /** Throws E_SERVICE_RUNS when the service runs. */
 export async function requireStopped(name: string, files: InstanceFiles): Promise<void> {
   if (!existsSync(files.wanted) && !(await isSupervised(files))) return;
-  throw new KilnError('E_SERVICE_RUNS', `${name} runs`, {
+  throw new KilnError('E_SERVICE_RUNS', `service ${name} is running`, {
     hint: `\`kiln service stop ${name}\` first`,
   });
 }

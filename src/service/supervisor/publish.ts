@@ -62,7 +62,7 @@ async function listen(
   } catch (cause) {
     throw new KilnError('E_PUBLISH', `cannot listen on ${address} port ${host}`, {
       cause,
-      hint: `publish another port: \`kiln service set ${service} --publish HOSTPORT:${sandbox}\`, or end who has it`,
+      hint: `publish another port: \`kiln service set ${service} --publish HOSTPORT:${sandbox}\`, or stop the program that has the port`,
     });
   }
 }

@@ -42,9 +42,9 @@ async function openSocket(files: InstanceFiles): Promise<Socket | undefined> {
     if (hasErrno(error, 'ENOENT', 'ECONNREFUSED', 'ENOTDIR')) return undefined;
     if (!hasErrno(error, 'EAGAIN')) throw error;
     const { name, pid } = supervisorOf(files);
-    throw new KilnError('E_SERVICE_SILENT', `${name} accepts no more connections`, {
+    throw new KilnError('E_SERVICE_SILENT', `the supervisor of ${name} accepts no connections`, {
       cause: error,
-      hint: `\`kill -CONT ${pid ?? 'PID'}\` if it is stopped, \`kill -KILL\` else`,
+      hint: `\`kill -CONT ${pid ?? 'PID'}\` if it is stopped, otherwise \`kill -KILL\``,
     });
   }
 }
@@ -69,9 +69,13 @@ export async function askSupervisor<Answer>(
   if (socket === undefined) return undefined;
   const pulse = within > ANSWER_PATIENCE ? keepAsking(files, { do: 'ping' }, PULSE) : undefined;
   const { promise: answered, resolve, reject } = deferred<Answer | undefined>();
-  const late = new KilnError('E_SERVICE_SILENT', `${supervisorOf(files).name} takes too long`, {
-    hint: 'its log may say what it does: `kiln service logs`',
-  });
+  const late = new KilnError(
+    'E_SERVICE_SILENT',
+    `${supervisorOf(files).name} does not answer in time`,
+    {
+      hint: 'its log may say what it does: `kiln service logs`',
+    },
+  );
   const timer = Number.isFinite(within) ? setTimeout(reject, within, late) : undefined;
   try {
     onFrames(socket, ({ kind, body }) => {

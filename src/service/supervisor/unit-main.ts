@@ -124,8 +124,8 @@ export function failedCondition(host: UnitHost, unit: ServiceUnit): string | und
     const { assertion, kind, negated, path } = condition;
     const text = `${assertion ? 'Assert' : 'Condition'}${kind}=${negated ? '!' : ''}${path}`;
     if (!assertion) return text;
-    throw new KilnError('E_UNIT_FAILED', `${unit.name}: ${text} does not hold`, {
-      hint: 'the unit starts only where this is true',
+    throw new KilnError('E_UNIT_FAILED', `${unit.name}: the condition ${text} is not met`, {
+      hint: 'the unit starts only where the condition is met',
     });
   }
   return undefined;

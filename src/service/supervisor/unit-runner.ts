@@ -178,7 +178,7 @@ export class UnitRunner implements RunningUnit {
       const unmet = failedCondition(this.#host, this.unit);
       if (unmet !== undefined) {
         this.#wanted = false;
-        return this.#set('inactive', `${unmet} does not hold`);
+        return this.#set('inactive', `the condition ${unmet} is not met`);
       }
       const lost = deferred<never>();
       this.#onLost = lost.reject;
@@ -219,7 +219,8 @@ export class UnitRunner implements RunningUnit {
       await this.#runAll('start', {});
     } else {
       const [command] = commands.start;
-      if (command === undefined) throw new KilnError('E_UNIT', `${this.unit.name} starts nothing`);
+      if (command === undefined)
+        throw new KilnError('E_UNIT', `${this.unit.name} has no command to start`);
       const before = new Set(sandboxProcesses(this.#host.sandbox.initPid).map(({ pid }) => pid));
       // Heard from the moment it starts.
       const ready = new Promise<void>((resolve) => {

@@ -113,9 +113,13 @@ export function configMeaning(config: LoadedConfig, settings: MeaningSettings): 
 /** A root's name becomes the name of a folder. */
 function rootName(name: string, options: ConfigOptions): string {
   if (/^[A-Za-z0-9_][A-Za-z0-9_.+@:~-]{0,199}$/.test(name)) return name;
-  throw configError(`${JSON.stringify(name)} is no name for a root`, options.placeOf('root'), {
-    hint: 'letters, digits and _ . + - @ : ~ only',
-  });
+  throw configError(
+    `${JSON.stringify(name)} cannot be the name of a root`,
+    options.placeOf('root'),
+    {
+      hint: 'letters, digits and _ . + - @ : ~ only',
+    },
+  );
 }
 
 function number(value: ConfigValue): number {

@@ -23,9 +23,13 @@ export async function installedPackages(
   const argv = ['rpm', '-qa', '--qf', FORMAT];
   const { exitCode, stdout, output } = await sandbox.capture(argv, { signal });
   if (exitCode !== 0) {
-    throw new KilnError('E_MOCK_PACKAGES', `rpm cannot list what is installed: ${output.trim()}`, {
-      hint: '`kiln-mock --clean` removes the root; the next call makes it anew',
-    });
+    throw new KilnError(
+      'E_MOCK_PACKAGES',
+      `rpm cannot list the installed packages: ${output.trim()}`,
+      {
+        hint: '`kiln-mock --clean` removes the root; the next call makes it anew',
+      },
+    );
   }
   const packages: InstalledPackage[] = [];
   for (const line of stdout.split('\n')) {

@@ -52,9 +52,13 @@ export class MockRoot implements AsyncDisposable {
    */
   static async lock(engine: Engine, name: string): Promise<MockRoot> {
     if (!NAME.test(name)) {
-      throw new KilnError('E_MOCK_ROOT_NAME', `${JSON.stringify(name)} is no name for a root`, {
-        hint: 'letters, digits and _ . + - @ : ~ only',
-      });
+      throw new KilnError(
+        'E_MOCK_ROOT_NAME',
+        `${JSON.stringify(name)} cannot be the name of a root`,
+        {
+          hint: 'letters, digits and _ . + - @ : ~ only',
+        },
+      );
     }
     ensureStore(engine.paths);
     await mkdir(engine.paths.roots, { recursive: true, mode: 0o700 });

@@ -57,9 +57,13 @@ export async function thinOut(path: string, bytes: number, signal?: AbortSignal)
   // What lies too deep has not been seen.
   const left = treeUsage(path, { bytes: bytes + SLACK, entries: MAX_ENTRIES });
   if (left.bytes > bytes + SLACK)
-    throw new KilnError('E_DISK', `the cache ${path} has folders too deep to be thinned out`, {
-      hint: 'remove this folder: the next build makes a new cache',
-    });
+    throw new KilnError(
+      'E_DISK',
+      `the cache ${path} has folders nested too deep to delete old files from it`,
+      {
+        hint: 'remove this folder: the next build makes a new cache',
+      },
+    );
 }
 
 function removeFile(root: number, { folders, name }: CachedFile): boolean {

@@ -155,7 +155,10 @@ function describe(rpm: RpmPackage, sha256: string, file: string): PooledPackage 
   const { name, epoch, version, release, arch, sourceRpm, buildTime } = rpm;
   const location = `${name}-${version}-${release}.${arch}.rpm`;
   if (locationFault(location) !== undefined || location.includes('/') || location.startsWith('.')) {
-    throw new KilnError('E_RPM_FORMAT', `${file}: its name cannot be that of a file: ${location}`);
+    throw new KilnError(
+      'E_RPM_FORMAT',
+      `${file}: its name and version make no valid file name: ${location}`,
+    );
   }
   const provides = rpm.dependencies.provides.map(({ flags: _, ...entry }) => entry);
   const elements = packageElements({ package: rpm, sha256, location });

@@ -136,7 +136,7 @@ function padded(size: number): number {
 function hex(bytes: Buffer, at: number): number {
   const text = bytes.toString('latin1', at, at + 8);
   if (!/^[0-9a-fA-F]{8}$/.test(text)) {
-    throw rpmError('E_RPM_FORMAT', 'its payload is damaged: a number is none');
+    throw rpmError('E_RPM_FORMAT', 'its payload is damaged: a field is not a number');
   }
   return Number.parseInt(text, 16);
 }

@@ -133,7 +133,7 @@ function checkParents(
   byPath: ReadonlyMap<string, PlannedFile>,
 ): void {
   if ((byPath.get('')?.type ?? 'directory') !== 'directory') {
-    throw rpmError('E_RPM_HOSTILE', 'it makes / something else than a directory');
+    throw rpmError('E_RPM_HOSTILE', 'its file / is not a directory');
   }
   const good = new Set<string>();
   for (const { relative, path } of files) {

@@ -139,13 +139,19 @@ export class PackageWriter implements CpioVisitor {
     if (entry.kind === 'stripped') {
       const file = this.#plan.files[entry.index];
       if (file !== undefined) return file;
-      throw rpmError('E_RPM_FORMAT', `its payload has file ${entry.index}, its header has not`);
+      throw rpmError(
+        'E_RPM_FORMAT',
+        `its payload has file ${entry.index}, which its header does not list`,
+      );
     }
     const name = decodeName(entry.name);
     const relative = name.replace(/^\.?\//, '').replace(/^\.$/, '');
     const file = this.#plan.byPath.get(relative);
     if (file === undefined) {
-      throw rpmError('E_RPM_HOSTILE', `its payload has ${showName(name)}, its header has not`);
+      throw rpmError(
+        'E_RPM_HOSTILE',
+        `its payload has ${showName(name)}, which its header does not list`,
+      );
     }
     if ((entry.mode & constants.S_IFMT) !== (file.mode & constants.S_IFMT)) {
       throw rpmError('E_RPM_HOSTILE', `${showName(name)} is of another type than its header says`);

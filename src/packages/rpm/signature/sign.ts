@@ -97,7 +97,7 @@ async function readWhole(fd: number, start: number, length: number): Promise<Buf
 }
 
 function noHeader() {
-  return rpmError('E_RPM_FORMAT', 'there is no header where one was found');
+  return rpmError('E_RPM_FORMAT', 'the header is not where it was found before');
 }
 
 /* Packages taken apart by a confined child, for a signature to be put between the parts. */
