@@ -57,7 +57,12 @@ async function runTests(
   env: Record<string, string>,
 ): Promise<void> {
   reader.planned = undefined;
-  const ava = execa(process.execPath, ['node_modules/ava/entrypoints/cli.js', '--tap', ...args], {
+  const program = [
+    '--import',
+    './scripts/testing/tap-errors.ts',
+    'node_modules/ava/entrypoints/cli.js',
+  ];
+  const ava = execa(process.execPath, [...program, '--tap', ...args], {
     cwd: top,
     env,
     stdin: 'ignore',

@@ -63,6 +63,15 @@ test('passing tests and a skip that is on the list: status 0, the closing line c
   t.regex(run.out, /Slowest of 2 test files:\n +[\d.]+ s {2}test\/[ab]\.test\.ts/);
 });
 
+test('an error without a stack fails its test, and not the run', async (t) => {
+  const throws = `test('throws', async () => {
+      throw Object.assign(new Error('no such luck'), { stack: 'Error: no such luck', cause: undefined });
+    });`;
+  const run = await runIn({ 'throws.test.ts': throws + passes });
+  t.regex(run.out, /^not ok \d+ - throws$[\s\S]*no such luck/m);
+  t.is(run.last, '1 passed, 1 failed', run.out);
+});
+
 test('a run without any test fails', async (t) => {
   const run = await runIn({});
   t.regex(run.last ?? '', /^0 passed, [1-9]\d* failed$/, run.out);
