@@ -1,8 +1,8 @@
 /** Starts a sandbox, and kills itself as soon as that has a folder, which says nothing yet of what it is. */
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { startDomain } from '../../src/sandbox/domain/sandbox-domain.ts';
 import { findSandboxRecord, sandboxFiles } from '../../src/sandbox/domain/sandbox-record.ts';
+import { startDomain } from '../../src/sandbox/domain/start-domain.ts';
 import { openKiln } from '../support/kiln.ts';
 
 const { engine } = openKiln();

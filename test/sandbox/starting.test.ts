@@ -7,8 +7,9 @@ import { execa } from 'execa';
 import { connect } from '../../src/host/libvirt/connect.ts';
 import { LibvirtError } from '../../src/host/libvirt/errors.ts';
 import type { StatePaths } from '../../src/host/state/paths.ts';
-import { SandboxDomain, startDomain } from '../../src/sandbox/domain/sandbox-domain.ts';
+import { SandboxDomain } from '../../src/sandbox/domain/sandbox-domain.ts';
 import { domainPrefix } from '../../src/sandbox/domain/sandbox-record.ts';
+import { startDomain } from '../../src/sandbox/domain/start-domain.ts';
 import { busyboxState } from '../support/busybox-state.ts';
 
 /** libvirt's processes for sandboxes of this state. */

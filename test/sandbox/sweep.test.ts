@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url';
 import test from 'ava';
 import { execa } from 'execa';
 import { acquireLock } from '../../src/host/files/flock.ts';
-import { newDirectory } from '../../src/sandbox/domain/sandbox-domain.ts';
+import { newDirectory } from '../../src/sandbox/domain/start-domain.ts';
 import { sweepSandboxes } from '../../src/sandbox/domain/sweep.ts';
 import { busyboxState } from '../support/busybox-state.ts';
 import { openKiln } from '../support/kiln.ts';

@@ -10,7 +10,8 @@ import { setupFailed } from '../command/failures.ts';
 import { labelOperation } from '../labels/request.ts';
 import { procOperations } from '../policy/filesystem.ts';
 import { encodeRequest } from '../wire/encode.ts';
-import { destroyDomain, SandboxDomain, startDomain } from './sandbox-domain.ts';
+import { destroyDomain } from './remove-sandbox.ts';
+import { SandboxDomain } from './sandbox-domain.ts';
 import {
   isExpired,
   PARKED_LIFETIME,
@@ -18,6 +19,7 @@ import {
   sandboxFiles,
   writeSandboxRecord,
 } from './sandbox-record.ts';
+import { startDomain } from './start-domain.ts';
 import { destroySandbox } from './sweep.ts';
 
 /** Nobody claims a sandbox that is about to end by itself, milliseconds. */

@@ -11,6 +11,7 @@ import type { SandboxFacts } from '../command/facts.ts';
 import type { SandboxLabels } from '../labels/labels.ts';
 import type { Capability } from '../policy/capabilities.ts';
 import type { Surroundings } from '../policy/surroundings.ts';
+import type { Owner } from './claim.ts';
 import type { DomainOptions } from './domain-xml.ts';
 import type { IdRange } from './id-range.ts';
 
@@ -113,4 +114,9 @@ export function isExpired(record: SandboxRecord, now: number): boolean {
 /** Replaces sandbox.json as a whole. It has arguments and variables of commands: nobody else reads it. */
 export function writeSandboxRecord(directory: string, record: SandboxRecord): void {
   writeRecord(sandboxFiles.record(directory), record);
+}
+
+/** Where a sandbox lives, for what it has claimed. */
+export function sandboxOwner(paths: StatePaths, id: string): Owner {
+  return join(paths.sandboxes, id);
 }

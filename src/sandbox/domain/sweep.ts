@@ -10,11 +10,10 @@ import { homeOf } from '../../host/libvirt/embedded/launch.ts';
 import type { StatePaths } from '../../host/state/paths.ts';
 import {
   destroyDomain,
-  newDirectory,
   removeDomainFiles,
   removedDirectory,
   removeSandbox,
-} from './sandbox-domain.ts';
+} from './remove-sandbox.ts';
 import {
   domainOf,
   domainPrefix,
@@ -23,6 +22,7 @@ import {
   type SandboxRecord,
   sandboxFiles,
 } from './sandbox-record.ts';
+import { newDirectory } from './start-domain.ts';
 
 /** Longer than a maker takes to lock its folder, milliseconds. */
 const MAKING = 60_000;

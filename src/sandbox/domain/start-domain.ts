@@ -1,0 +1,143 @@
+/** A domain for a sandbox: its folder, ids and labels, and what libvirt is asked for. */
+import { randomBytes, randomUUID } from 'node:crypto';
+import { chmodSync, chownSync, mkdirSync, renameSync } from 'node:fs';
+import { join, relative } from 'node:path';
+import { removeOwnCgroups } from '../../host/cgroup/own-cgroups.ts';
+import { acquireLock, type HeldLock } from '../../host/files/flock.ts';
+import { removeTree } from '../../host/files/remove-tree.ts';
+import type { Connection, Domain } from '../../host/libvirt/connection.ts';
+import { LibvirtError } from '../../host/libvirt/errors.ts';
+import { linkState, type StatePaths } from '../../host/state/paths.ts';
+import { span } from '../../host/trace/trace.ts';
+import { awaitedLater } from '../../promise.ts';
+import { planLabels, releaseLabels, type SandboxLabels } from '../labels/labels.ts';
+import { labelFile } from '../labels/relabel.ts';
+import type { LabelRequest } from '../labels/request.ts';
+import { ensureStoreContext } from '../labels/runner.ts';
+import { type DomainOptions, domainXml } from './domain-xml.ts';
+import { allocateRange, releaseRange } from './id-range.ts';
+import {
+  domainPrefix,
+  type SandboxRecord,
+  sandboxFiles,
+  sandboxOwner,
+  writeSandboxRecord,
+} from './sandbox-record.ts';
+import { ensureSkeleton } from './skeleton.ts';
+
+/** Makes the folders that sandboxes live in: passable for mapped ids, readable for root only. */
+function ensureSandboxDirectories(paths: StatePaths): void {
+  for (const directory of [paths.hostRun, paths.run, paths.sandboxes]) {
+    mkdirSync(directory, { recursive: true });
+    chmodSync(directory, 0o711);
+  }
+  linkState(paths);
+}
+
+/** Folders of sandboxes that no sweep sees yet; each is there for some system calls only. */
+export function newDirectory(paths: StatePaths): string {
+  return join(paths.run, 'new');
+}
+
+/**
+ * Makes the folder of a new sandbox, which appears among the others with its owner's lock held: one that
+ * can be locked is nobody's, however short it has been there.
+ */
+async function makeFolder(paths: StatePaths, id: string): Promise<HeldLock> {
+  const made = join(newDirectory(paths), id);
+  mkdirSync(made, { recursive: true, mode: 0o700 });
+  chmodSync(made, 0o711);
+  const lock = await acquireLock(sandboxFiles.lock(made));
+  renameSync(made, join(paths.sandboxes, id));
+  return lock;
+}
+
+/** A sandbox that libvirt has been asked for. */
+export interface StartedDomain {
+  readonly directory: string;
+  readonly record: SandboxRecord;
+  readonly lock: HeldLock;
+  /**
+   * When libvirt has started it; its init runs before. Rejects with LibvirtError; nothing is left then,
+   * other than what {@link sweepSandboxes} finds.
+   */
+  readonly domain: Promise<Domain>;
+}
+
+/**
+ * Asks for a generic sandbox: a domain whose init waits in the skeleton. Nothing is left when it fails, other
+ * than what {@link sweepSandboxes} finds.
+ */
+export async function startDomain(
+  paths: StatePaths,
+  connection: Connection,
+  options: {
+    readonly network: DomainOptions['network'];
+    readonly label: LabelRequest;
+    readonly autodestroy: boolean;
+  },
+): Promise<StartedDomain> {
+  ensureSandboxDirectories(paths);
+  await ensureStoreContext(paths);
+  const skeleton = await ensureSkeleton(paths);
+  const id = randomBytes(5).toString('hex');
+  const directory = join(paths.sandboxes, id);
+  const lock = await makeFolder(paths, id);
+  const owner = sandboxOwner(paths, id);
+  const range = await allocateRange(paths, owner);
+  let labels: SandboxLabels | undefined;
+  const giveBack = async () => {
+    await removeOwnCgroups(id);
+    await releaseRange(paths, range, owner);
+    await releaseLabels(paths, labels, owner);
+    await lock.release();
+    await removeTree(directory);
+  };
+  try {
+    labels = await planLabels(paths, options.label, owner);
+    const record: SandboxRecord = {
+      id,
+      domain: `${domainPrefix(paths)}${id}`,
+      range,
+      created: Date.now(),
+      skeleton,
+      network: options.network,
+      ...(labels === undefined ? {} : { labels }),
+    };
+    writeSandboxRecord(directory, record);
+    const socketDirectory = sandboxFiles.socketDirectory(directory);
+    mkdirSync(socketDirectory, { mode: 0o700 });
+    chownSync(socketDirectory, range.base, range.base);
+    if (labels?.files !== undefined) labelFile(socketDirectory, labels.files);
+    const xml = domainXml({
+      name: record.domain,
+      uuid: randomUUID(),
+      skeleton: join(paths.link, relative(paths.root, skeleton)),
+      socketDirectory,
+      range,
+      network: options.network,
+      ...(labels?.module === 'selinux' ? { context: labels.init } : {}),
+    });
+    const create = async () => {
+      using _ = span('start a domain');
+      try {
+        return await connection.createDomain(xml, { autodestroy: options.autodestroy });
+      } catch (error) {
+        if (isRefusal(error)) await giveBack();
+        // The domain may be there, or come yet: its folder tells the sweeper of it.
+        else await lock.release();
+        throw error;
+      }
+    };
+    return { directory, record, lock, domain: awaitedLater(create()) };
+  } catch (error) {
+    await giveBack();
+    throw error;
+  }
+}
+
+/** Whether libvirt has said that there is no domain. */
+function isRefusal(error: unknown): boolean {
+  if (!(error instanceof LibvirtError)) return false;
+  return error.libvirt !== undefined || error.code === 'E_LIBVIRT_CLOSED';
+}
