@@ -366,9 +366,18 @@ test.serial('the cause of a failure is in the first screen, once, and the hint f
   t.notRegex(await readFile(join(results('arch'), 'build.log'), 'utf8'), /Executing\(%build\)/);
   const missing = await fails('missing', { name: 'missing', buildRequires: ['bizp2 >= 1'] });
   ends(t, missing, 30, /ERROR: no package provides:\n {2}bizp2 >= 1 \(did you mean bzip2\?\)/);
+  const others = ['pkgconfig(libaa)', 'perl(Test::Moer)', 'make >= 9999:1'];
+  ends(
+    t,
+    await fails('others', { name: 'others', buildRequires: others }),
+    30,
+    / {2}make >= 9999:1 \(there is make-\d\S+\)\n {2}perl\(Test::Moer\) \(did you mean perl\(Test::More\)\?\)\n {2}pkgconfig\(libaa\)\n/,
+  );
   const syntax = await fails('syntax', SPEC.replace('%build', '%if 1\n%build'));
   ends(t, syntax, 1, /hint: mend the spec: .*line \d+: .*%if/);
   t.notRegex(syntax.stderr, /--sources/);
+  const unpackaged = await fails('unpackaged', SPEC.replace('%files\n/usr/share/plain', '%files'));
+  ends(t, unpackaged, 1, /hint: mend the spec: Installed .* found: \/usr\/share\/plain$/m);
   const source = await fails(
     'source',
     SPEC.replace('%description', 'Source0: no.tar\n%description'),

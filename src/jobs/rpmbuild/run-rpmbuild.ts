@@ -4,7 +4,13 @@ import type { BuildSandbox } from './build-sandbox.ts';
 import { runLogged } from './logged-command.ts';
 import { collectPackages } from './outcome/collect.ts';
 import type { Progress } from './outcome/finish.ts';
-import { BuildFailure, failedSection, notForThisMachine, whichLimit } from './outcome/outcome.ts';
+import {
+  BuildFailure,
+  failedSection,
+  notForThisMachine,
+  summedUp,
+  whichLimit,
+} from './outcome/outcome.ts';
 import { Stages } from './outcome/stages.ts';
 import { buildPackages, MISSING_BUILDREQUIRES } from './rpmbuild.ts';
 
@@ -46,8 +52,12 @@ export async function runRpmbuild(
     }
     const elsewhere = limit === null ? notForThisMachine(end) : undefined;
     if (elsewhere !== undefined) throw elsewhere;
-    const what = failedSection(end.output.lines()) ?? section ?? 'rpmbuild';
-    throw new BuildFailure('E_BUILD_FAILED', `${what} failed`, end, limit);
+    const lines = end.output.lines();
+    const scriptlet = failedSection(lines);
+    const what = scriptlet ?? section ?? 'rpmbuild';
+    const mistake = scriptlet === undefined ? summedUp(lines) : undefined;
+    const hint = mistake === undefined ? undefined : `mend the spec: ${mistake}`;
+    throw new BuildFailure('E_BUILD_FAILED', `${what} failed`, end, limit, hint);
   });
 }
 

@@ -133,10 +133,19 @@ export function excludedMatches(pool: Pool, packages: Packages, spec: string): r
   return matchAll(pool, packages, packages.all, spec)?.packages.slice(0, 10) ?? [];
 }
 
-/** Names that look like a misspelt `spec`, the likeliest first. */
-export function similarNames(packages: Packages, spec: string): string[] {
+/** Names, or capabilities of the same kind, that look like a misspelt `spec`, the likeliest first. */
+export function similarNames(pool: Pool, packages: Packages, spec: string): string[] {
   const plain = spec.replace(/[*?[\]]/g, '').toLowerCase();
-  const names = new Set(packages.enabled(packages.all).map(({ name }) => packages.text(name)));
+  const enabled = packages.enabled(packages.all);
+  const [, kind] = /^([^(]+\()/.exec(spec) ?? [];
+  const names = new Set(
+    kind === undefined
+      ? enabled.map(({ name }) => packages.text(name))
+      : enabled
+          .flatMap(({ id }) => pool.array(id, 'solvable:provides'))
+          .map((id) => packages.text(pool.dependencyName(id)))
+          .filter((name) => name.startsWith(kind)),
+  );
   const containing = [...names].filter(
     (name) => plain !== '' && name.toLowerCase().includes(plain),
   );

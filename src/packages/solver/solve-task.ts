@@ -232,6 +232,10 @@ function explainUnknown(
   };
   return names.map((name) => {
     const excluded = excludedMatches(pool, packages, name).map(describe);
-    return { name, excluded, similar: excluded.length > 0 ? [] : similarNames(packages, name) };
+    return {
+      name,
+      excluded,
+      similar: excluded.length > 0 ? [] : similarNames(pool, packages, name),
+    };
   });
 }

@@ -1,13 +1,13 @@
 import { KilnError } from '../../../errors.ts';
 import type { RepositorySet } from '../../../packages/repository/open.ts';
-import { solve } from '../../../packages/solver/solve.ts';
+import { type Solution, solve } from '../../../packages/solver/solve.ts';
 
 /** The solver's words for a requirement that nothing meets. */
 const NOTHING = /^nothing provides (.+) needed by this request: /;
 
 /**
- * The error for a build whose only problem is that packages do not exist: it names them, and what is
- * called alike.
+ * The error for a build whose only problem is that packages do not exist: it names them, with the
+ * version that there is, or what is called alike.
  * @param error of solving for the build
  * @returns any other error as it is
  */
@@ -38,7 +38,7 @@ function missingOf(problems: unknown): string[] {
   return found.every((requirement) => requirement !== undefined) ? [...new Set(found)] : [];
 }
 
-/** Requirements with a note on names that are like theirs: the solver has them for what it is asked to install. */
+/** Requirements with a note on what there is: the solver knows for what it is asked to install. */
 async function namesAlike(
   missing: readonly string[],
   set: RepositorySet,
@@ -47,10 +47,19 @@ async function namesAlike(
   const alike = new Map<string, string>();
   for (const requirement of missing) {
     const [name = ''] = requirement.split(' ');
-    const answer = await solve(set, { ...question, install: [name] }).catch((it: unknown) => it);
-    if (!(answer instanceof KilnError) || answer.code !== 'E_SOLVER_NO_MATCH') continue;
-    const note = / \(did you mean .*\?\)$/m.exec(answer.message)?.[0];
+    const answer = await solve(set, { ...question, install: [name] }).catch((it: Error) => it);
+    const note = answer instanceof Error ? wrongName(answer) : wrongVersion(name, answer);
     if (note !== undefined) alike.set(requirement, `${requirement}${note}`);
   }
   return alike;
+}
+
+function wrongName(error: Error): string | undefined {
+  if (!(error instanceof KilnError) || error.code !== 'E_SOLVER_NO_MATCH') return undefined;
+  return / \(did you mean .*\?\)$/m.exec(error.message)?.[0];
+}
+
+function wrongVersion(name: string, { lock }: Solution): string | undefined {
+  const found = lock.packages.find((candidate) => candidate.name === name);
+  return found === undefined ? undefined : ` (there is ${found.nevra})`;
 }

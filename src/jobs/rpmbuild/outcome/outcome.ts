@@ -73,3 +73,14 @@ export function failedSection(lines: readonly string[]): string | undefined {
   }
   return undefined;
 }
+
+/** The first of the mistakes in a spec that rpmbuild sums up at its end, on one line. */
+export function summedUp(lines: readonly string[]): string | undefined {
+  const start = lines.lastIndexOf('RPM build errors:') + 1;
+  if (start === 0) return undefined;
+  const [first, ...more] = lines.slice(start).map((line) => line.trim());
+  if (first === undefined || first === '') return undefined;
+  return (first.endsWith(':') ? `${first} ${more.slice(0, 3).join(' ')}` : first)
+    .trim()
+    .slice(0, 300);
+}
