@@ -6,6 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { pathToFileURL } from 'node:url';
 import test, { type ExecutionContext } from 'ava';
 import { execa } from 'execa';
+import { type Mode, OPTIONS } from '../../src/cli/mock/option-table.ts';
 import { type SourceSpec, sourcePackage } from '../build/source-packages.ts';
 import { MirrorServer } from '../repository/mirror-server.ts';
 import { buildPackages, createRepository } from '../repository/rpm-repository.ts';
@@ -30,6 +31,52 @@ function results(name: string): string {
 
 function passes(t: ExecutionContext, result: MockResult): void {
   t.is(result.exitCode, 0, result.stderr);
+}
+
+/** Flags and options with a value, which every mode takes. */
+function everyOption(mode: Mode): string[] {
+  const values: Readonly<Record<string, string>> = {
+    'config-opts': 'rpmbuild_timeout=0',
+    configdir: state.configs,
+    root: 'demo',
+    define: 'unused 1',
+    target: 'noarch',
+    arch: 'x86_64',
+    'macro-file': join(state.configs, 'macros'),
+    'enable-plugin': 'ccache',
+    'disable-plugin': 'ccache',
+    'plugin-option': 'ccache:max_cache_size=1G',
+    addrepo: state.configs,
+    cwd: '/',
+    uniqueext: mode,
+    enablerepo: 'debian',
+    'additional-package': 'gzip',
+    resultdir: results('all'),
+    rpmbuild_timeout: '99',
+    'rpmbuild-opts': '--nodebuginfo',
+    localrepo: results('all'),
+    'short-circuit': 'build',
+  };
+  return [...OPTIONS].flatMap(([name, { help, mode: isMode, value, onlyFor }]) => {
+    if (help === undefined || isMode !== undefined) return [];
+    if (onlyFor !== undefined && !onlyFor.includes(mode)) return [];
+    if (
+      [
+        'help',
+        'version',
+        'verbose',
+        'quiet',
+        'scrub',
+        'spec',
+        'sources',
+        'disablerepo',
+        'offline',
+      ].includes(name)
+    )
+      return [];
+    if (mode === 'chain' && name === 'resultdir') return [];
+    return value === undefined ? [`--${name}`] : [`--${name}`, values[name] ?? 'nothing'];
+  });
 }
 
 /** A repository of small packages, by their specs. */
@@ -199,6 +246,38 @@ test.serial('what only one call’s repositories have stays in the root', async 
   t.deepEqual(await readdir(state.engine.paths.roots), []);
 });
 
+test.serial(
+  'every option has an effect in some mode; where it has none, that is said',
+  async (t) => {
+    await createRepository(state.configs);
+    await writeFile(join(state.configs, 'macros'), '%unused 2\n');
+    const modes: readonly (readonly [Mode, ...string[]])[] = [
+      ['rebuild', await srpm({ name: 'options' })],
+      ['chain', await srpm({ name: 'options' })],
+      ['shell', 'true'],
+      ['init'],
+    ];
+    const said = new Map<Mode, string[]>();
+    for (const [mode, ...args] of modes) {
+      const options = everyOption(mode);
+      const { stderr } = await state.mock([...options, `--${mode}`, ...args], { verbosity: '-v' });
+      t.regex(stderr, /^Finish: run$/m, stderr);
+      const words = stderr.matchAll(/^INFO: --(\S+) changes nothing with --(\S+)$/gm);
+      said.set(mode, [...words].map(([, name = '']) => name).sort());
+    }
+    const build = ['define', 'macro-file', 'nocheck', 'postinstall', 'rpmbuild-opts'];
+    const more = ['rpmbuild_timeout', 'short-circuit', 'with', 'without'];
+    const after = ['cleanup-after', 'no-cleanup-after'];
+    const command = ['cwd', 'unpriv'];
+    t.deepEqual(Object.fromEntries(said), {
+      rebuild: command,
+      chain: ['no-clean', ...after, ...command].sort(),
+      shell: ['addrepo', 'no-clean', ...after, ...build, ...more].sort(),
+      init: ['addrepo', 'enable-network', ...after, ...command, ...build, ...more].sort(),
+    });
+  },
+);
+
 test.serial('more_buildreqs, --macro-file, and plugins that are switched off', async (t) => {
   const directory = await repository('extras', [
     { name: 'extra' },
@@ -271,6 +350,79 @@ test.serial('source packages at URLs, and a mirrorlist that is a path', async (t
     /repository listed: cannot read the mirrorlist/,
   );
 });
+
+test.serial('bind_mount shows files of the host, and none can be changed', async (t) => {
+  const shown = join(state.directory, 'shown');
+  await mkdir(shown, { recursive: true });
+  await writeFile(join(shown, 'from-host'), 'of the host\n');
+  const dirs = `[('${shown}', 'srv/shown/'), ('${shown}/from-host', '/opt/file')]`;
+  const path = await config(
+    'binds',
+    `config_opts['plugin_conf']['bind_mount_opts']['dirs'] = ${dirs}`,
+  );
+  const said = await state.mock(['-r', path, '--chroot', 'cat /srv/shown/from-host /opt/file']);
+  passes(t, said);
+  t.is(said.stdout, 'of the host\nof the host');
+  t.regex(said.stderr, /WARNING: .*the plugin bind_mount: \S+\/shown is read-only in the root/);
+  const change = 'echo x > /srv/shown/from-host || rm /srv/shown/from-host || touch /srv/shown/new';
+  t.not((await state.mock(['-r', path, '--chroot', change])).exitCode, 0);
+  const build = `cat /srv/shown/from-host; ! touch /srv/shown/new; ! touch /srv/shown/from-host`;
+  const out = results('binds');
+  const file = await srpm({ name: 'binds', build });
+  passes(t, await state.mock(['-r', path, '--rebuild', file, '--resultdir', out]));
+  t.regex(await readFile(join(out, 'build.log'), 'utf8'), /^of the host$/m);
+  t.deepEqual(await readdir(shown), ['from-host']);
+  t.is(await readFile(join(shown, 'from-host'), 'utf8'), 'of the host\n');
+  const wrong = await config(
+    'wrong',
+    "config_opts['plugin_conf']['bind_mount_opts']['dirs'] = ['/srv']",
+  );
+  ends(
+    t,
+    await state.mock(['-r', wrong, '--chroot', 'true']),
+    3,
+    /bind_mount_opts: dirs has pairs/,
+  );
+});
+
+test.serial(
+  'createrepo_on_rpms: the result directory is a repository, which dnf reads',
+  async (t) => {
+    const path = await config('published', "config_opts['createrepo_on_rpms'] = True");
+    const out = results('published');
+    const listed = async () => {
+      const [repo, set] = [
+        `--repofrompath=out,${pathToFileURL(out)}`,
+        '--setopt=reposdir=/dev/null',
+      ];
+      const cache = `--setopt=cachedir=${join(state.directory, 'dnf')}`;
+      const query = [
+        'repoquery',
+        '--quiet',
+        '--refresh',
+        '--available',
+        '--qf',
+        '%{name}-%{version}.%{arch}\n',
+      ];
+      const { stdout } = await execa('dnf', [
+        '--disablerepo=*',
+        '--enablerepo=out',
+        repo,
+        set,
+        cache,
+        ...query,
+      ]);
+      return stdout.split('\n').filter(Boolean).sort();
+    };
+    const first = await srpm({ name: 'first' });
+    passes(t, await state.mock(['-r', path, '--rebuild', first, '--resultdir', out]));
+    t.deepEqual(await listed(), ['first-1.noarch', 'first-1.src', 'first-devel-1.noarch']);
+    const second = await srpm({ name: 'second' });
+    passes(t, await state.mock(['-r', path, '--rebuild', second, '--resultdir', out]));
+    t.is((await listed()).length, 6);
+    t.is((await readdir(join(out, 'repodata'))).length, 4);
+  },
+);
 
 test.serial('--orphanskill ends what runs in the root, a build that goes on as well', async (t) => {
   const slow = await srpm({ name: 'slow', build: 'echo it is building; sleep 3600' });

@@ -309,7 +309,7 @@ test('a configuration of mock becomes an image recipe that kiln takes', async (t
     /^19: `import os` is left out/,
     /^18: misspelt_optoin is left out/,
     /the plugin sign is left out/,
-    /the plugin bind_mount is left out/,
+    /the plugin bind_mount: .* is read-only in the root/,
     /\[new\] fancy=1 is left out/,
     /\[new\] skip_if_unavailable is left out/,
   ]) {
@@ -320,6 +320,32 @@ test('a configuration of mock becomes an image recipe that kiln takes', async (t
   }
   t.is(said.length, 6, said.join('\n'));
   t.deepEqual(loaded.modules?.enable, ['ruby:3']);
+});
+
+test('what cannot be had is named, with what to do instead', async (t) => {
+  const names = [
+    ...['macrofile', 'scm', 'external_buildrequires', 'redhat_subscription_required'],
+    ...['ssl_ca_bundle_path', 'ssl_extra_certs', 'use_buildroot_image', 'buildroot_image'],
+    ...['forcearch', 'no_root_shells'],
+  ];
+  const plugins = [
+    ...['chroot_scan', 'compress_logs', 'rpmautospec', 'rpkg_preprocessor', 'pm_request'],
+    ...['export_buildroot_image', 'procenv', 'showrc', 'scm'],
+  ];
+  const directory = await folder(t, {
+    'test.cfg': [
+      `${MINIMAL}${REPOSITORY}`,
+      ...names.map((name) => `config_opts['${name}'] = True`),
+      ...plugins.map((name) => `config_opts['plugin_conf']['${name}_enable'] = True`),
+      "config_opts['plugin_conf']['mount_opts'] = {'dirs': [('/dev/sdb', '/mnt')]}",
+    ].join('\n'),
+  });
+  const said = meaning(directory).warnings.map(({ message }) => message);
+  for (const name of [...names, ...[...plugins, 'mount'].map((plugin) => `the plugin ${plugin}`)]) {
+    const line = said.find((message) => message.startsWith(`${name} is left out: `));
+    t.regex(line ?? '', /: \S+(?: \S+){3}/, `${name} in\n${said.join('\n')}`);
+    t.notRegex(line ?? '', /nothing like it/);
+  }
 });
 
 test('modules and logins of dnf.conf are what a recipe says', async (t) => {

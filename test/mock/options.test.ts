@@ -1,4 +1,5 @@
 import test from 'ava';
+import fc from 'fast-check';
 import { parseCommandLine } from '../../src/cli/mock/command-line.ts';
 import { helpText } from '../../src/cli/mock/help.ts';
 import { OPTIONS } from '../../src/cli/mock/option-table.ts';
@@ -147,4 +148,86 @@ test('an option that the mode would not heed is refused', (t) => {
   }
   t.notThrows(() => parseCommandLine(['--chain', '-c', '--recurse', '--localrepo', 'd', 'x']));
   t.notThrows(() => parseCommandLine(['--target', 'noarch', '--rebuild', 'x']));
+});
+
+/** An option as somebody writes it, and what it is. */
+interface Written {
+  readonly words: readonly string[];
+  readonly name: string;
+  readonly value: string | undefined;
+}
+
+const names = [...OPTIONS.keys()];
+
+/** The long name, or an abbreviation that only it has. */
+function spelling(name: string): fc.Arbitrary<string> {
+  const isOnly = (prefix: string) => names.filter((it) => it.startsWith(prefix)).length === 1;
+  const prefixes = Array.from(name, (_, index) => name.slice(0, index + 1)).filter(isOnly);
+  return fc.constantFrom(name, ...prefixes).map((text) => `--${text}`);
+}
+
+const option = fc.constantFrom(...names).chain((name): fc.Arbitrary<Written> => {
+  const { value: metavar, choices, short } = OPTIONS.get(name) ?? {};
+  const long = spelling(name);
+  const letter = short === undefined ? [] : [fc.constant(`-${short}`)];
+  if (metavar === undefined) {
+    return fc.oneof(long, ...letter).map((word) => ({ words: [word], name, value: undefined }));
+  }
+  const text = fc.oneof(
+    fc.string({ maxLength: 9 }),
+    fc.constantFrom('-', '-x', '--', '--init', '--nocheck', '-n', 'a=b', 'a b', 'é'),
+  );
+  const values = choices === undefined ? text : fc.constantFrom(...choices);
+  return values
+    .filter((it) => name !== 'target' || !it.includes(','))
+    .chain((value) => {
+      const apart = fc
+        .oneof(long, ...letter)
+        .map((word) => ({ words: [word, value], name, value }));
+      const joined = long.map((word) => ({ words: [`${word}=${value}`], name, value }));
+      const glued = letter.map((it) =>
+        it.map((word) => ({ words: [`${word}${value}`], name, value })),
+      );
+      return fc.oneof(apart, joined, ...(value === '' ? [] : glued));
+    });
+});
+const argument = fc
+  .string({ minLength: 1, maxLength: 9 })
+  .filter((text) => !text.startsWith('-'))
+  .map((text) => ({ words: [`./${text}`], name: undefined, value: `./${text}` }));
+
+test('whatever is on a command line is read as it is meant, or refused by name', (t) => {
+  let [read, refused] = [0, 0];
+  const property = fc.property(
+    fc.array(fc.oneof({ weight: 4, arbitrary: option }, argument), { maxLength: 4 }),
+    fc.array(fc.constantFrom('-x', '--init', '--', 'x'), { maxLength: 2 }),
+    (items, after) => {
+      const argv = [...items.flatMap(({ words }) => words), ...(after[0] ? ['--', ...after] : [])];
+      const options = items.filter((item): item is Written => item.name !== undefined);
+      try {
+        const line = parseCommandLine(argv);
+        read += 1;
+        t.deepEqual(
+          line.given.map(({ name, value }) => [name, value]),
+          options.map(({ name, value }) => [name, value]),
+        );
+        const args = items.filter(({ name }) => name === undefined).map(({ value }) => value);
+        t.deepEqual(line.args, [...args, ...after]);
+        t.false(options.some(({ name }) => OPTIONS.get(name)?.refused !== undefined));
+      } catch (error) {
+        refused += 1;
+        if (!(error instanceof KilnError)) throw error;
+        t.is(error.code, 'E_MOCK_USAGE');
+        t.true(
+          options.some(
+            ({ name, words }) =>
+              error.message.includes(`--${name}`) || error.message.includes(words[0] ?? ''),
+          ),
+          error.message,
+        );
+      }
+    },
+  );
+  fc.assert(property, { numRuns: 3000 });
+  t.true(read > 500 && refused > 500, `${read} read, ${refused} refused`);
 });

@@ -62,6 +62,7 @@ export function mockBuildRequest(
     postinstall: line.has('postinstall') || chroot.postInstall,
     offline: line.has('offline'),
     caches,
+    binds: chroot.binds,
     omit: chroot.omit,
     shownAs: rootCommand(chroot.root, [basename(source.path)]),
     ...(target === undefined ? {} : { target }),
@@ -137,7 +138,7 @@ export function cleanup(
   { line }: MockSession,
   chroot: Chroot,
 ): { readonly onSuccess: boolean; readonly onFailure: boolean } {
-  const said = line.given.findLast(({ name }) => /^(?:no-)?cleanup-after$/.test(name));
+  const said = line.of('cleanup-after', 'no-cleanup-after').at(-1);
   if (said !== undefined) {
     const all = said.name === 'cleanup-after';
     return { onSuccess: all, onFailure: all };

@@ -13,8 +13,17 @@ export interface CommandLine {
   value(name: string): string | undefined;
   /** All values of an option, in their order. */
   values(name: string): readonly string[];
+  /** What was given of these options, in its order. */
+  of(...names: readonly string[]): readonly GivenOption[];
   /** Options and their values in the order they were given. */
-  readonly given: readonly { readonly name: string; readonly value: string | undefined }[];
+  readonly given: readonly GivenOption[];
+  /** Options that somebody has asked for by one of the functions above. */
+  readonly heeded: ReadonlySet<string>;
+}
+
+interface GivenOption {
+  readonly name: string;
+  readonly value: string | undefined;
 }
 
 /** Commands without dashes, as very old callers write them. */
@@ -55,7 +64,7 @@ export function parseCommandLine(argv: readonly string[]): CommandLine {
   const args = completeNames(argv);
   // Not strict: mock takes a value that begins with a dash, node's own checks would refuse it.
   const { tokens } = parseArgs({ args, options, strict: false, tokens: true });
-  const given: { name: string; value: string | undefined }[] = [];
+  const given: GivenOption[] = [];
   const positionals: string[] = [];
   let mode: Mode | undefined;
   for (const token of tokens) {
@@ -83,16 +92,21 @@ export function commandLine(
   args: readonly string[],
   given: CommandLine['given'],
 ): CommandLine {
+  const heeded = new Set<string>();
+  const of = (...names: readonly string[]) => {
+    for (const name of names) heeded.add(name);
+    return given.filter(({ name }) => names.includes(name));
+  };
   return {
-    ...{ mode, args, given },
-    has: (flag) => given.some(({ name }) => name === flag),
-    value: (wanted) => given.findLast(({ name }) => name === wanted)?.value,
-    values: (wanted) => given.filter(({ name }) => name === wanted).map(({ value }) => value ?? ''),
+    ...{ mode, args, given, heeded, of },
+    has: (flag) => of(flag).length > 0,
+    value: (wanted) => of(wanted).at(-1)?.value,
+    values: (wanted) => of(wanted).map(({ value }) => value ?? ''),
   };
 }
 
 /** Refuses options that the mode would not heed. */
-function checkModes(mode: Mode, given: readonly { readonly name: string }[]): void {
+function checkModes(mode: Mode, given: readonly GivenOption[]): void {
   for (const { name } of given) {
     const modes = OPTIONS.get(name)?.onlyFor;
     if (modes === undefined || modes.includes(mode)) continue;
@@ -118,30 +132,41 @@ function check(rawName: string, name: string, value: string | undefined): void {
   }
 }
 
-/** Writes abbreviated long options out, up to `--`. */
+/** Writes abbreviated long options out, up to `--`; values stay as they are. */
 function completeNames(argv: readonly string[]): string[] {
-  const end = argv.indexOf('--');
-  return argv.map((argument, index) => {
-    const match = /^--([^=]+)(=.*)?$/s.exec(argument);
-    if (match?.[1] === undefined || (end !== -1 && index > end)) return argument;
-    // The value of the option before it, whatever it looks like.
-    if (index > 0 && takesValue(argv[index - 1] ?? '')) return argument;
-    const [, name, rest = ''] = match;
-    if (OPTIONS.has(name)) return argument;
-    const candidates = [...OPTIONS.keys()].filter((option) => option.startsWith(name));
-    if (candidates.length === 1) return `--${candidates[0]}${rest}`;
-    if (candidates.length === 0) return argument;
-    throw usageError(`--${name} may be ${candidates.map((it) => `--${it}`).join(', ')}`);
-  });
+  const complete: string[] = [];
+  for (let index = 0; index < argv.length; index++) {
+    const argument = argv[index] ?? '';
+    if (argument === '--') return [...complete, ...argv.slice(index)];
+    const word = completeName(argument);
+    complete.push(word);
+    if (!takesValue(word) || index + 1 >= argv.length) continue;
+    index += 1;
+    complete.push(argv[index] ?? '');
+  }
+  return complete;
 }
 
-function takesValue(argument: string): boolean {
-  const long = /^--([^=]+)$/.exec(argument)?.[1];
+function completeName(argument: string): string {
+  const [, name, rest = ''] = /^--([^=]+)(=.*)?$/s.exec(argument) ?? [];
+  if (name === undefined || OPTIONS.has(name)) return argument;
+  const candidates = [...OPTIONS.keys()].filter((option) => option.startsWith(name));
+  if (candidates.length === 0) return argument;
+  if (candidates.length === 1) return `--${candidates[0]}${rest}`;
+  throw usageError(`--${name} may be ${candidates.map((it) => `--${it}`).join(', ')}`);
+}
+
+/** Whether the next word is the value of this one: `--name`, or letters of which the last has a value. */
+function takesValue(word: string): boolean {
+  const long = /^--([^=]+)$/.exec(word)?.[1];
   if (long !== undefined) return OPTIONS.get(long)?.value !== undefined;
-  const letter = /^-([A-Za-z])$/.exec(argument)?.[1];
-  return [...OPTIONS.values()].some(
-    ({ short, value }) => short === letter && letter !== undefined && value !== undefined,
-  );
+  const letters = /^-([A-Za-z]+)$/.exec(word)?.[1] ?? '';
+  const first = [...letters].findIndex((letter) => letterTakesValue(letter));
+  return first !== -1 && first === letters.length - 1;
+}
+
+function letterTakesValue(letter: string): boolean {
+  return [...OPTIONS.values()].some(({ short, value }) => short === letter && value !== undefined);
 }
 
 function unknownOption(rawName: string): KilnError {

@@ -97,12 +97,24 @@ async function run(line: CommandLine, log: MockLog, caller: Caller): Promise<num
     if (why !== undefined) log.info(`--${name} changes nothing: ${why}`);
   }
   const status = await log.state('run', () => act(session));
+  for (const name of unheeded(line)) log.info(`--${name} changes nothing with --${line.mode}`);
   if (CHANGING.has(line.mode)) caller.storeChanged();
   return status;
 }
 
+/** What was given and nobody asked for; what says why it changes nothing, or what to do, is not meant. */
+function unheeded({ given, heeded }: CommandLine): Set<string> {
+  const names = given.map(({ name }) => name).filter((name) => !heeded.has(name));
+  return new Set(
+    names.filter((name) => {
+      const { mode, noEffect } = OPTIONS.get(name) ?? {};
+      return mode === undefined && noEffect === undefined;
+    }),
+  );
+}
+
 function verbosity(line: CommandLine): Verbosity {
-  const said = line.given.findLast(({ name }) => name === 'verbose' || name === 'quiet');
+  const said = line.of('verbose', 'quiet').at(-1);
   if (said === undefined) return 'normal';
   return said.name === 'verbose' ? 'verbose' : 'quiet';
 }

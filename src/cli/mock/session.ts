@@ -41,11 +41,11 @@ export function chrootRequest({ line }: Pick<MockSession, 'line'>): ChrootReques
     resultDirectory: resultDirectory?.replace(/^~(?=\/|$)/, homedir()),
     arch: line.value('arch'),
     target: line.value('target'),
-    switches: line.given.flatMap(({ name, value = '' }) =>
-      name === 'enablerepo' || name === 'disablerepo'
-        ? value.split(',').map((pattern) => ({ pattern, enabled: name === 'enablerepo' }))
-        : [],
-    ),
+    switches: line
+      .of('enablerepo', 'disablerepo')
+      .flatMap(({ name, value = '' }) =>
+        value.split(',').map((pattern) => ({ pattern, enabled: name === 'enablerepo' })),
+      ),
     plugins: {
       disabled: line.values('disable-plugin'),
       enabled: line.values('enable-plugin'),

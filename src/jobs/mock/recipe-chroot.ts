@@ -7,6 +7,7 @@ import { hostArchitecture } from '../../image/key.ts';
 import { type RecipePlace, readRecipe } from '../../image/plan.ts';
 import type { LoadedImageRecipe } from '../../recipe/load-image-recipe.ts';
 import type { Chroot, ChrootRequest } from './chroot.ts';
+import { bindMounts } from './config/bind-mount.ts';
 import { defaultOptions, mockDirectory } from './config/defaults.ts';
 import { configError } from './config/language/problem.ts';
 import { Templates } from './config/language/template.ts';
@@ -49,6 +50,8 @@ export async function recipeChroot(place: RecipePlace, request: ChrootRequest): 
     ccache: ccacheSize(options),
     sign: sign === 'other' ? undefined : sign,
     omit: omittedFiles(options),
+    binds: bindMounts(options),
+    publish: false,
     moreBuildRequires: new Map(),
     switchedOn: [],
     warnings: leftOutPlugins(options, () => undefined),

@@ -107,7 +107,9 @@ export class BuildSandbox {
         tmpfs: [
           ...(inMemory ? [{ target: BUILD_HOME, bytes: disk }] : []),
           // Folders on the way to a bind are root's: what lies beside a cache is to be the build's.
-          ...(binds.length > 0 ? [{ target: `${BUILD_HOME}/.cache`, bytes: disk }] : []),
+          ...(binds.some(({ target }) => target.startsWith(`${BUILD_HOME}/`))
+            ? [{ target: `${BUILD_HOME}/.cache`, bytes: disk }]
+            : []),
         ],
         files: [
           {

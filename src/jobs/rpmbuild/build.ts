@@ -53,7 +53,7 @@ async function build(run: BuildRun, progress: Progress): Promise<void> {
   const prepared = await prepareBuild(run, {
     base,
     input,
-    binds: caches.binds,
+    binds: [...caches.binds, ...(request.binds ?? [])],
     env: {
       ...caches.environment(base.image.manifest.environment),
       ...environmentOf(request),

@@ -1,6 +1,10 @@
 import type { Repository } from '../../packages/repository/configuration.ts';
 import type { SigningKeyFiles } from '../../packages/rpm/signature/signing-key.ts';
-import type { SandboxLimits, SandboxSpecification } from '../../sandbox/policy/specification.ts';
+import type {
+  Bind,
+  SandboxLimits,
+  SandboxSpecification,
+} from '../../sandbox/policy/specification.ts';
 
 /**
  * Parts of a build that can be given a network, or not, by themselves: making the source package
@@ -79,6 +83,8 @@ export interface BuildRequest {
   /** Beside those of the base image. */
   readonly repositories?: readonly Repository[];
   readonly caches?: readonly CacheMount[];
+  /** What the build sees of the host. */
+  readonly binds?: readonly Bind[];
   readonly limits?: SandboxLimits;
   /** Bytes the build may write; see SandboxSpecification. */
   readonly disk?: number;

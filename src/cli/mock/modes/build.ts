@@ -4,6 +4,7 @@ import { forbidden } from '../../../users/user.ts';
 import { finishBuild } from '../build-output.ts';
 import { usageError } from '../command-line.ts';
 import { argumentError } from '../exit-status.ts';
+import { publishResults } from '../publish-results.ts';
 import { buildInRoot, cleanAfter } from '../rooted-build.ts';
 import { lockRoot, type MockSession, sessionChroot } from '../session.ts';
 import { hostKey } from '../signing.ts';
@@ -56,6 +57,9 @@ async function buildAll(
       hint: `build without it, and sign with a key of your own: \`kiln build --sign-key\``,
     });
   }
+  if (session.caller.user !== undefined && chroot.binds.length > 0) {
+    throw forbidden('a configuration with the plugin bind_mount', 'it shows what root may read');
+  }
   using key = await hostKey(chroot.sign, session.caller);
   for (const source of sources.list) {
     const what = basename(source.path);
@@ -64,6 +68,9 @@ async function buildAll(
       ...more,
       ...key.request,
     });
+    if (report.failure === undefined && chroot.publish && more.stopAfter === undefined) {
+      await log.state('createrepo', () => publishResults(session, report.resultDirectory));
+    }
     const status = finishBuild(log, report, what, chroot.root);
     await cleanAfter(session, chroot, root, status === 0);
     if (status !== 0) return status;

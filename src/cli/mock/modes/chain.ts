@@ -81,7 +81,7 @@ class ChainRun implements AsyncDisposable {
   async all(srpms: readonly string[]): Promise<number> {
     const { line, log } = this.#session;
     const recurse = line.has('recurse');
-    const goOn = recurse || line.has('continue');
+    const goOn = line.has('continue') || recurse;
     await this.#publish();
     let left = srpms;
     for (let progress = true; progress && left.length > 0; ) {

@@ -78,6 +78,7 @@ async function inSandbox(
   await using sandbox = await RootSandbox.open(root, {
     network: chroot.network || line.has('enable-network'),
     hostname: chroot.hostname,
+    binds: chroot.binds,
     command: [...argv.slice(-3)],
   });
   const command = await sandbox.start(

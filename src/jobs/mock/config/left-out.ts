@@ -1,3 +1,4 @@
+import { bindMounts } from './bind-mount.ts';
 import type { ConfigWarning } from './language/problem.ts';
 import type { Templates } from './language/template.ts';
 import { type ConfigOptions, isDict, isList, isTrue } from './language/values.ts';
@@ -29,7 +30,7 @@ const KNOWN = new Set(
   dnf4_common_opts dnf5_common_opts dnf4_disable_plugins dnf5_disable_plugins
   priorities.conf rhnplugin.conf subscription-manager.conf use_host_shadow_utils
   use_container_host_hostname docker_unshare_warning ssl_copied_ca_trust_dirs recursion_limit
-  mock_run_uuid version plugin_dir cache_alterations createrepo_command sbom_generator
+  mock_run_uuid createrepo_on_rpms version plugin_dir cache_alterations createrepo_command sbom_generator
   qemu_user_static_mapping copy_host_users`.split(/\s+/),
 );
 
@@ -37,7 +38,6 @@ const KNOWN = new Set(
 const LEFT_OUT: Readonly<Record<string, string>> = {
   macrofile: "put the macros into config_opts['macros'], or give --macro-file",
   scm: 'get the sources first, then give --spec and --sources',
-  createrepo_on_rpms: 'run createrepo_c on the result directory',
   external_buildrequires: 'kiln takes RPM packages only',
   redhat_subscription_required: 'kiln has no subscription-manager',
   ssl_ca_bundle_path: 'the image has the certificates of its packages',
@@ -61,11 +61,11 @@ const OWN_WAY = new Set([
   'buildroot_lock',
   'sbom_generator',
   'ccache',
+  'bind_mount',
 ]);
 
 /** What to do instead of a plugin. */
 const PLUGINS_LEFT_OUT: Readonly<Record<string, string>> = {
-  bind_mount: 'a root sees nothing of the host; use --copyin, or kiln run --bind',
   mount: 'a root sees nothing of the host; use --copyin, or kiln run --bind',
   chroot_scan: 'build with -N and take files out with --copyout',
   compress_logs: 'compress the logs in the result directory',
@@ -108,10 +108,15 @@ export function leftOutPlugins(
   templates: Templates,
   placeOf: (plugin: string) => ConfigWarning['place'],
 ): ConfigWarning[] {
-  return activePlugins(templates).map((plugin) => ({
+  const left = activePlugins(templates).map((plugin) => ({
     message: `the plugin ${plugin} is left out: ${PLUGINS_LEFT_OUT[plugin] ?? 'kiln has nothing like it'}`,
     place: placeOf(plugin),
   }));
+  const binds = bindMounts(templates).map(({ source }) => ({
+    message: `the plugin bind_mount: ${source} is read-only in the root`,
+    place: placeOf('bind_mount'),
+  }));
+  return [...left, ...binds];
 }
 
 /** Enabled plugins that would do something. */
@@ -124,8 +129,8 @@ function activePlugins(templates: Templates): string[] {
     if (name === undefined || OWN_WAY.has(name) || !isTrue(enabled)) continue;
     if (name === 'sign' && signPlugin(templates) !== 'other') continue;
     const settings = conf.get(`${name}_opts`);
-    // Enabled by default, they only do something when directories are named.
-    if (name === 'mount' || name === 'bind_mount') {
+    // Enabled by default, it only does something when directories are named.
+    if (name === 'mount') {
       const dirs = isDict(settings) ? settings.get('dirs') : undefined;
       if (!isList(dirs) || dirs.length === 0) continue;
     }

@@ -1,7 +1,9 @@
 import type { z } from 'zod';
 import type { imageRecipeSchema } from '../../../recipe/image-recipe.ts';
+import type { Bind } from '../../../sandbox/policy/specification.ts';
 import type { BuildRequest } from '../../rpmbuild/request.ts';
 import { targetArchitecture } from './architecture.ts';
+import { bindMounts } from './bind-mount.ts';
 import { type DnfConf, parseDnfConf } from './dnf-conf.ts';
 import { type ConfigWarning, configError } from './language/problem.ts';
 import { Templates } from './language/template.ts';
@@ -56,6 +58,10 @@ export interface ConfigMeaning {
   readonly sign: SignPlugin | undefined;
   /** What the plugins hw_info and package_state would write, where they are off. */
   readonly omit: NonNullable<BuildRequest['omit']>;
+  /** What the plugin bind_mount shows of the host. */
+  readonly binds: readonly Bind[];
+  /** createrepo_on_rpms: the result directory is to be a repository. */
+  readonly publish: boolean;
   /** more_buildreqs: packages to be installed for builds of a source package, by its name. */
   readonly moreBuildRequires: ReadonlyMap<string, readonly string[]>;
   /** Ids of the repositories that only the command line enables. */
@@ -104,6 +110,8 @@ export function configMeaning(config: LoadedConfig, settings: MeaningSettings): 
     ccache: ccacheSize(templates),
     sign: sign === 'other' ? undefined : sign,
     omit: omittedFiles(templates),
+    binds: bindMounts(templates),
+    publish: isTrue(templates.value('createrepo_on_rpms')),
     moreBuildRequires: moreBuildRequires(templates),
     switchedOn: switchedOn(dnfConf(templates), settings.switches),
     warnings,

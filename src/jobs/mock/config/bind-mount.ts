@@ -1,0 +1,31 @@
+import { isAbsolute, normalize } from 'node:path';
+import type { Bind } from '../../../sandbox/policy/specification.ts';
+import { configError } from './language/problem.ts';
+import type { Templates } from './language/template.ts';
+import { asText, type ConfigValue, isDict, isList, isTrue } from './language/values.ts';
+
+/**
+ * What the plugin bind_mount names, `(path on the host, path in the root)` each. mock binds them to be
+ * written; here they are read-only, as a build is not to change the host.
+ * @throws KilnError E_MOCK_CONFIG for what is no pair of absolute paths.
+ */
+export function bindMounts(templates: Templates): Bind[] {
+  const conf = templates.value('plugin_conf');
+  if (!isDict(conf) || !isTrue(conf.get('bind_mount_enable'))) return [];
+  const settings = conf.get('bind_mount_opts');
+  const dirs = isDict(settings) ? settings.get('dirs') : undefined;
+  return isList(dirs) ? dirs.map(bindMount) : [];
+}
+
+function bindMount(pair: ConfigValue): Bind {
+  const [source, target, ...more] = isList(pair) ? pair.map(asText) : [];
+  if (source === undefined || target === undefined || more.length > 0) {
+    throw configError('bind_mount_opts: dirs has pairs, (path on the host, path in the root)');
+  }
+  // mock takes a path in the root without its slash.
+  const inRoot = normalize(`/${target}`).replace(/(.)\/$/, '$1');
+  if (!isAbsolute(source) || inRoot === '/') {
+    throw configError(`bind_mount_opts: ${source} and ${target} are not two absolute paths`);
+  }
+  return { source: normalize(source), target: inRoot, readonly: true };
+}

@@ -1,0 +1,156 @@
+/** What mock's own integration tests assert: which test of ours shows it, and the tests that nothing else has. */
+import { existsSync } from 'node:fs';
+import { readFile, writeFile } from 'node:fs/promises';
+import { basename, join } from 'node:path';
+import { pathToFileURL } from 'node:url';
+import test from 'ava';
+import { type SourceSpec, sourcePackage } from '../build/source-packages.ts';
+import { buildPackages, createRepository } from '../repository/rpm-repository.ts';
+import { type MockState, mockState } from './mock-state.ts';
+
+const roots = 'roots.test.ts';
+const builds = 'builds.test.ts';
+const here = 'integration.test.ts';
+const STATUSES = [
+  roots,
+  'commands: statuses, one argument and several, what stays, and what is ended',
+];
+const CHAIN = [builds, '--chain: in the order given; --recurse comes back to what failed'];
+const REFUSED = ['options.test.ts', 'every option of mock is done, changes nothing with a reason'];
+const LEFT_OUT = ['config.test.ts', 'what cannot be had is named, with what to do instead'];
+
+/** Of each of mock's tests (integration-tests/NAME.tst) the file of ours and the beginning of a title in it. */
+const SHOWN: Readonly<Record<string, readonly string[]>> = {
+  '00-retcode': STATUSES,
+  '001-orphanskill-explicit': STATUSES,
+  '01-shell': STATUSES,
+  '02-argpassing': STATUSES,
+  '03-chroot-one-arg': STATUSES,
+  '04-offline-tmpfs': [roots, '--config-opts, --enable-network, --disablerepo and --offline'],
+  '05-orphanskill-std': STATUSES,
+  '06-orphanskill-explicit': ['as-mock.test.ts', '--orphanskill ends what runs in the root'],
+  '06-retcode': STATUSES,
+  '07-init-clean': [roots, '--clean and --scrub remove it; --init makes it anew'],
+  '08-oldstyle-cmd': ['command-line.test.ts', 'options and arguments in any order'],
+  '09-mockchain-fail': CHAIN,
+  '10-mockchain-partial': CHAIN,
+  '11-mockchain-success': CHAIN,
+  '12-mockchain-recurse': CHAIN,
+  '13-copyin': [roots, 'files go in and out, and no link leads out of the root'],
+  '13-mockchain-gen-br': [here, 'a chain where a package generates what it requires'],
+  '14-mock-multiple': [here, 'several source packages, one result directory'],
+  '15-overlayfs-layers': REFUSED,
+  '16-spec-and-multiple-srpms-fail': ['as-mock.test.ts', '--spec with one source package'],
+  '17-spec-and-rebuild': [builds, '--buildsrpm, and --rebuild of a spec with options'],
+  '18-spec-sources-and-rebuild': [builds, '--buildsrpm, and --rebuild of a spec with options'],
+  '19-sign-plugin': [builds, 'the plugin sign: with the key of the caller’s gpg'],
+  '20-lvm-plugin': REFUSED,
+  '21-mockchain-image': REFUSED,
+  '22-rootdir': REFUSED,
+  '23-local-mirrorlist': [
+    'as-mock.test.ts',
+    'source packages at URLs, and a mirrorlist that is a path',
+  ],
+  '24-postinstall': [builds, '--additional-package, --enable-network and --postinstall'],
+  '25-postupdate-root-cache': [
+    here,
+    'a build root is made anew when a package of it has an update',
+  ],
+  '26-external-deps': LEFT_OUT,
+  '27-nspawn': [here, 'the parent of a command is the init of its sandbox'],
+  '28-nspawn-host-dev': LEFT_OUT,
+};
+
+let state: MockState;
+
+test.before(async () => {
+  state = await mockState();
+});
+test.after.always(async () => {
+  await state[Symbol.asyncDispose]();
+});
+
+function srpm(spec: SourceSpec): Promise<string> {
+  return sourcePackage(join(state.directory, 'srpms'), spec);
+}
+
+test('each of mock’s tests is shown by one of ours, or is in the documentation with the reason', async (t) => {
+  const docs = await readFile(join(import.meta.dirname, '../../docs/kiln-mock.md'), 'utf8');
+  const table = docs.slice(docs.indexOf("## mock's own tests"));
+  const rows = [...table.matchAll(/^\| (\d[^|]*) \| (same|adapted|refused) \|(.*)\|$/gm)];
+  const documented = rows.flatMap(([, names = '']) => names.split(', '));
+  t.deepEqual(documented.toSorted(), Object.keys(SHOWN).toSorted());
+  t.true(documented.length >= 29);
+  for (const [file = '', title = ''] of Object.values(SHOWN)) {
+    const text = await readFile(join(import.meta.dirname, file), 'utf8');
+    t.true(text.includes(`'${title}`), `${file}: ${title}`);
+  }
+  const refused = rows.filter(([, , how]) => how === 'refused');
+  t.true(refused.length <= 6);
+  for (const [line, , , reason = ''] of refused) t.true(reason.trim().length > 10, line);
+});
+
+test.serial('a chain where a package generates what it requires', async (t) => {
+  const needed = await srpm({ name: 'gena' });
+  const asking = await srpm({
+    name: 'genb',
+    sections: '%generate_buildrequires\necho gena-devel',
+  });
+  const localrepo = join(state.directory, 'generated');
+  const made = await state.mock(['--chain', '--localrepo', localrepo, needed, asking]);
+  t.is(made.exitCode, 0, made.stderr);
+  const folder = join(localrepo, 'results/demo', basename(asking, '.src.rpm'));
+  t.true(existsSync(join(folder, 'success')));
+  t.regex(await readFile(join(folder, 'installed_pkgs.log'), 'utf8'), /^gena-devel-1-1/m);
+});
+
+test.serial('several source packages, one result directory', async (t) => {
+  const [one, two] = [await srpm({ name: 'one' }), await srpm({ name: 'two' })];
+  const out = join(state.directory, 'several');
+  const made = await state.mock(['--rebuild', one, two, '--resultdir', out]);
+  t.is(made.exitCode, 0, made.stderr);
+  for (const name of ['one', 'two']) t.true(existsSync(join(out, `${name}-1-1.noarch.rpm`)), name);
+});
+
+test.serial('a build root is made anew when a package of it has an update', async (t) => {
+  const directory = join(state.directory, 'updates');
+  await writeFile(
+    join(state.configs, 'updates.cfg'),
+    `include('demo.cfg')
+config_opts['root'] = 'updates'
+config_opts['chroot_setup_cmd'] += ' bumped'
+config_opts['dnf.conf'] += '''
+[updates]
+baseurl=${pathToFileURL(directory)}
+gpgcheck=0
+metadata_expire=0
+'''
+`,
+  );
+  const source = await srpm({ name: 'built' });
+  const images: string[] = [];
+  for (const [version, isNew] of [
+    ['1', true],
+    ['2', true],
+    ['2', false],
+  ] as const) {
+    if (isNew) await buildPackages(directory, [{ name: 'bumped', version }]);
+    await createRepository(directory);
+    const out = join(state.directory, `update-${images.length}`);
+    const made = await state.mock(['-r', 'updates', '--rebuild', source, '--resultdir', out]);
+    t.is(made.exitCode, 0, made.stderr);
+    t.regex(
+      await readFile(join(out, 'installed_pkgs.log'), 'utf8'),
+      new RegExp(`^bumped-${version}-1`, 'm'),
+    );
+    images.push(JSON.parse(await readFile(join(out, 'result.json'), 'utf8')).image.id);
+  }
+  t.not(images[0], images[1]);
+  t.is(images[1], images[2]);
+});
+
+test.serial('the parent of a command is the init of its sandbox', async (t) => {
+  const { exitCode, stdout, stderr } = await state.mock(['--shell', 'echo $PPID']);
+  t.is(exitCode, 0, stderr);
+  t.is(stdout, '1');
+});
