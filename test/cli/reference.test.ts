@@ -115,6 +115,14 @@ test('docs/reference is what scripts/write-reference.ts writes', async (t) => {
   }
 });
 
+test('npm installs every manual page', async (t) => {
+  const { man } = JSON.parse(await readFile(join(KILN, '../../package.json'), 'utf8'));
+  t.deepEqual(
+    man,
+    [...pages().keys()].sort().map((name) => `dist/man/man1/${name}.1`),
+  );
+});
+
 test('no page and no script lacks an option that another one has', async (t) => {
   t.true(commands.length > 40);
   t.true(namesOf(kiln.commands[0] as CommandDescription).length > 30);

@@ -7,13 +7,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
 import { execa } from 'execa';
-import {
-  type BusyboxState,
-  busyboxState,
-  IMAGE,
-  KILN,
-  PATIENCE,
-} from '../support/busybox-state.ts';
+import { type BusyboxState, busyboxState, IMAGE, KILN } from '../support/busybox-state.ts';
+import { LEAVE_ROOT, removeStorage, runContainer } from '../support/container.ts';
 
 let state: BusyboxState;
 let storage: string;
@@ -24,14 +19,7 @@ test.before(async () => {
 });
 test.after.always(async () => {
   await state[Symbol.asyncDispose]();
-  await execa('rm', ['-rf', storage]);
-  await execa(
-    'sh',
-    ['-c', 'rmdir /sys/fs/cgroup/*/libpod_parent/conmon /sys/fs/cgroup/*/libpod_parent'],
-    {
-      reject: false,
-    },
-  );
+  await removeStorage(storage);
 });
 
 /** What docs/containers.md names as the least that suffices. */
@@ -53,31 +41,17 @@ const LEAST = [
 const WRITABLE = `mount -o remount,rw /sys
   findmnt -rno TARGET -t cgroup,cgroup2 | while read -r path; do mount -o remount,rw,bind "$path"; done`;
 
-/** On v2: the container's processes leave its root group, which else passes no controller on. */
-const LEAVE_ROOT = `if [ -e /sys/fs/cgroup/cgroup.controllers ]; then
-  mkdir /sys/fs/cgroup/init
-  for p in $(cat /sys/fs/cgroup/cgroup.procs); do echo $p > /sys/fs/cgroup/init/cgroup.procs; done
-  fi`;
-
 /** Runs a shell script as the first process of a container. */
 function inContainer(
   options: readonly string[],
   script: string,
   volume: string = state.paths.root,
 ) {
-  const folders = { root: 'root', runroot: 'run', tmpdir: 'tmp' };
-  const podman = [
-    ...Object.entries(folders).flatMap(([option, name]) => [`--${option}`, `${storage}/${name}`]),
-    ...['--storage-driver', 'vfs', '--runtime', 'runc', 'run', '--rm', '--network', 'none'],
-    ...['-v', `${volume}:/var/lib/kiln`, ...options, '--rootfs', '/:O'],
-    ...['env', 'KILN_STATE=/var/lib/kiln', `KILN_NODE=${process.execPath}`, 'KILN_FROM_SOURCE='],
-    ...['sh', '-c', `cd /; ${script}`],
-  ];
-  // podman's locks are in memory that all podmans of a host share.
-  const own = 'mount -t tmpfs podman /dev/shm && exec podman "$@"';
-  return execa('unshare', ['-m', 'sh', '-c', own, 'podman', ...podman], {
-    reject: false,
-    timeout: 180_000 * PATIENCE,
+  const env = { KILN_STATE: '/var/lib/kiln', KILN_NODE: process.execPath, KILN_FROM_SOURCE: '' };
+  return runContainer(storage, {
+    options: ['-v', `${volume}:/var/lib/kiln`, ...options],
+    env,
+    script,
   });
 }
 

@@ -1,0 +1,43 @@
+/** What packages of kiln depend on, from scripts/host-packages.txt. */
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+
+const TABLE = join(import.meta.dirname, '../host-packages.txt');
+
+interface Need {
+  readonly need: string;
+  readonly debian: string;
+  readonly fedora: string;
+  readonly suse: string;
+}
+
+/** What kiln needs to run. */
+function needs(): Need[] {
+  return readFileSync(TABLE, 'utf8')
+    .split('\n')
+    .map((line) => line.split(/ +/))
+    .filter(([use]) => use === 'run')
+    .map(([, need = '', debian = '', fedora = '', suse = '']) => ({ need, debian, fedora, suse }));
+}
+
+function unique(names: readonly string[]): string[] {
+  return [...new Set(names)].sort();
+}
+
+/** `Depends` of the .deb. kernel.node and Node take the C library of Debian 12 or newer. */
+export function debianDepends(): string {
+  const packages = needs().map(({ debian }) => debian);
+  return unique([...packages, 'libc6 (>= 2.36)', 'libstdc++6', 'passwd']).join(', ');
+}
+
+/** Lines of the spec. Libraries by their sonames, all else by the names that Fedora or SUSE have for it. */
+export function rpmRequires(): string {
+  const required = needs().map(({ need, fedora, suse }) => {
+    const [, library] = /^library:(.*)/.exec(need) ?? [];
+    if (library !== undefined) return `${library}()(64bit)`;
+    return fedora === suse ? fedora : `(${fedora} or ${suse})`;
+  });
+  return unique([...required, 'libstdc++.so.6()(64bit)', '/usr/bin/sh'])
+    .map((name) => `Requires: ${name}\n`)
+    .join('');
+}
