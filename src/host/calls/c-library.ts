@@ -1,6 +1,7 @@
 /**
- * The C library, for functions of its own; system calls go through system-call.ts. A module by itself, since a
- * thread that is ended while it loads koffi takes the whole process with it: threads import nothing of koffi.
+ * The C library's own functions; system calls go through system-call.ts. koffi is imported in a module of its
+ * own because a thread that is ended while it loads koffi crashes the whole process: threads must not import
+ * koffi.
  */
 import koffi from 'koffi';
 

@@ -8,7 +8,7 @@ export function closing(fd: number): Disposable {
   return { [Symbol.dispose]: () => closeSync(fd) };
 }
 
-/** Closes a descriptor that Node did not open. An error there helps nobody: ignored. */
+/** Closes a descriptor that Node did not open. Errors are ignored: no caller could act on one. */
 export function closeDescriptor(fd: number): void {
   tryCall('close', fd);
 }
@@ -20,7 +20,7 @@ const F_SETPIPE_SZ = 1031;
 /** The default of /proc/sys/fs/pipe-max-size: what an unprivileged user may ask for, too. */
 const PIPE_BYTES = 1 << 20;
 
-/** Both ends of a pipe; whoever has them closes them. */
+/** Both ends of a pipe. The caller closes them. */
 export interface Pipe {
   readonly read: number;
   readonly write: number;
@@ -47,13 +47,14 @@ export function growPipe(fd: number): void {
 /** The first descriptor that is no stdio, and close_range(2)'s last. */
 const FIRST = 3;
 const LAST = 0xffff_ffff;
-/** CLOSE_RANGE_CLOEXEC of linux/close_range.h (Linux 5.11): they close when a program is executed. */
+/** CLOSE_RANGE_CLOEXEC of linux/close_range.h (Linux 5.11): close the descriptors on exec. */
 const CLOSE_ON_EXEC = 4;
 
 /**
- * From here on no program that this process starts has its descriptors, other than those it is given:
- * not those that kiln's own caller left open either, which nobody marked. They stay open here, for a
- * caller may name one (`/dev/fd/63`). Costs microseconds. @throws SyscallError
+ * Marks every descriptor above stdio close-on-exec, including those that kiln's caller left open. Programs that
+ * this process starts then get only what they are given. The descriptors stay open in this process, because a
+ * caller may name one (`/dev/fd/63`). Takes microseconds.
+ * @throws SyscallError
  */
 export function keepDescriptors(): void {
   checked('close_range', tryCall('close_range', FIRST, LAST, CLOSE_ON_EXEC));
@@ -63,8 +64,8 @@ const openFile = promisify(open);
 const closeFile = promisify(close);
 
 /**
- * Writes everything that waits for the file system of `path` to the disk, without holding up this
- * thread. @throws SyscallError, of syncfs(2).
+ * Flushes the file system of `path` to the disk without blocking this thread.
+ * @throws SyscallError, of syncfs(2).
  */
 export async function syncFileSystem(path: string): Promise<void> {
   const fd = await openFile(path, constants.O_RDONLY);

@@ -4,7 +4,7 @@ import { KilnError } from '../../errors.ts';
 /** A system call failed. `details.errno` is the number, `code` is `E_SYSCALL`. */
 export class SyscallError extends KilnError {
   readonly errno: number;
-  /** Its name. */
+  /** The name of the call. */
   readonly call: string;
   /** The symbol of errno, as in errno(3): ENOENT, EPERM, … */
   readonly errnoName: string;
@@ -19,7 +19,7 @@ export class SyscallError extends KilnError {
   }
 }
 
-// Some numbers have two names: these are the ones that are never used here.
+// Some errnos have two names; kiln never uses these.
 const names = new Map<number, string>(
   Object.entries(constants.errno)
     .filter(([name]) => !['EWOULDBLOCK', 'EDEADLOCK', 'ENOTSUP'].includes(name))
@@ -38,9 +38,8 @@ export function hasErrno(error: unknown, ...names: readonly string[]): boolean {
 }
 
 /**
- * A file name for a parameter of C's type `const char *`. Names are bytes (invalid UTF-8 included), or
- * text, which the addon turns into C's form; one with a NUL inside would silently be another name, so it
- * is refused with a TypeError.
+ * A file name for a C parameter `const char *`, as bytes (also invalid UTF-8) or as text. A name with a NUL
+ * inside is refused with a TypeError: in C it would name another file.
  */
 export function cString(name: Buffer | string): Buffer | string {
   if (name.includes('\0')) throw new TypeError('a file name holds a NUL byte');

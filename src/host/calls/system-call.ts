@@ -89,7 +89,7 @@ interface Addon {
   userNamespace(users: string, groups: string, denySetgroups: boolean): number;
 }
 
-/** Where the build puts it, seen from source and from the bundle. */
+/** Where the build puts the addon, relative to the source and to the bundle. */
 const CANDIDATES = ['../../../dist/kernel.node', './kernel.node'];
 
 function load(): Addon {
@@ -110,7 +110,10 @@ function load(): Addon {
 
 let loaded: Addon | undefined;
 
-/** The addon, loaded when it is first used: what needs none, such as the help, works without. @throws KilnError E_INSTALLATION */
+/**
+ * The addon. It is loaded at its first use, so that commands such as help work without it.
+ * @throws KilnError E_INSTALLATION
+ */
 export function addon(): Addon {
   loaded ??= load();
   return loaded;
@@ -133,21 +136,20 @@ export function tryCallInThread(
 
 /** The result of a call, unless it is a negative errno. @throws SyscallError that names `subject` */
 export function checked(call: string, result: number, subject?: Buffer | string): number {
-  // The text of the subject is made only here: it takes as long as most calls.
+  // The subject's text is made only on failure: making it takes as long as most calls.
   if (result < 0) throw new SyscallError(call, -result, subject?.toString());
   return result;
 }
 
 /*
- * Native calls on threads of libuv's pool that nobody waits for any more, for who was to answer them
- * hangs. Node joins its threads when it ends: a process with such a call would end no sooner than
- * whoever hangs answers.
+ * Native calls on libuv's pool whose callers gave up because the other side hangs. Node joins its threads when
+ * it ends, so a process with such a call cannot end normally before the other side answers.
  */
 
 let abandoned = 0;
 let endsHard = false;
 
-/** Notes a call that goes on although nobody waits for it: process.exit() does not wait for it. */
+/** Notes a call that goes on although its caller gave up: the process must end by process.exit(). */
 export function abandonCall(call: Promise<unknown>): void {
   abandoned++;
   const end = (): void => {
@@ -161,7 +163,7 @@ export function abandonCall(call: Promise<unknown>): void {
   });
 }
 
-/** Whether there are such calls: only process.exit() ends this process then. */
+/** Whether there are abandoned calls. If so, only process.exit() ends this process. */
 export function hasAbandonedCalls(): boolean {
   return abandoned > 0;
 }

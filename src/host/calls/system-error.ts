@@ -5,10 +5,10 @@ import type { ErrorCode } from '../../error-codes.ts';
 import { KilnError } from '../../errors.ts';
 import { hasErrno, SyscallError } from './libc.ts';
 
-/** The code of the error that says so, also when a confined child was the one to find out. */
+/** The code for a full disk. A confined child may be the one that reports it. */
 export const DISK_FULL = 'E_DISK_FULL';
 
-/** Whether it, or what caused it, is a write for which there was no room: ENOSPC, EDQUOT. */
+/** Whether the error, or one of its causes, is a write that found no room: ENOSPC, EDQUOT. */
 export function isDiskFull(error: unknown): boolean {
   for (let cause = error; cause instanceof Error; cause = cause.cause) {
     if (hasErrno(cause, 'ENOSPC', 'EDQUOT')) return true;
@@ -17,7 +17,7 @@ export function isDiskFull(error: unknown): boolean {
   return false;
 }
 
-/** What to throw for an error of work that writes to `directory`: E_DISK_FULL if that is why. */
+/** Turns an error of work that writes to `directory` into E_DISK_FULL if the disk is full. */
 export function namingFullDisk(error: unknown, directory: string): unknown {
   if (!isDiskFull(error)) return error;
   return new KilnError(DISK_FULL, `no room is left for ${directory}`, {
@@ -26,7 +26,7 @@ export function namingFullDisk(error: unknown, directory: string): unknown {
   });
 }
 
-/** What an errno means for whoever runs kiln. */
+/** What an errno means for the person who runs kiln. */
 interface Meaning {
   readonly code: ErrorCode;
   /** Follows “cannot open PATH: ”. */
@@ -36,7 +36,7 @@ interface Meaning {
 
 const ROOM = '`kiln gc --max-size 10G` makes room; KILN_STATE may lie on another disk';
 
-/** Errnos of errno(3) that the host or its operator causes. Others mean a mistake in kiln. */
+/** Errnos of errno(3) that the host or its operator causes. All others mean a mistake in kiln. */
 const MEANINGS: Readonly<Record<string, Meaning>> = {
   ENOSPC: { code: DISK_FULL, reason: 'no space is left', hint: ROOM },
   EDQUOT: { code: DISK_FULL, reason: 'the disk quota is used up', hint: ROOM },
@@ -108,10 +108,10 @@ const MEANINGS: Readonly<Record<string, Meaning>> = {
   ENAMETOOLONG: { code: 'E_PATH', reason: 'its name is too long', hint: 'use a shorter path' },
 };
 
-/** Errnos that are the user's or the host's only where a path is named: without one, kiln made a mistake. */
+/** Errnos that the user or the host causes only if a path is named. Without a path, kiln made a mistake. */
 const NEED_PATH = new Set(['ENOENT', 'ENOTDIR', 'EISDIR', 'ELOOP', 'ENAMETOOLONG']);
 
-/** Calls of Node's and ours, in words. Others go by their own name. */
+/** System calls in words. A call that is not listed is shown by its name. */
 const ACTIONS: Readonly<Record<string, string>> = {
   access: 'find',
   chmod: 'change the mode of',
@@ -148,14 +148,14 @@ interface FailedCall {
 }
 
 /**
- * The error to show for `error`: a KilnError as it is, a failure of the system in words (with the
- * original as its cause), undefined for what only a mistake in kiln explains. Of an error that was
- * followed by another while things were put away (SuppressedError) the first counts.
+ * The error to show for `error`. A KilnError stays as it is; a failure of the system is put in words, with the
+ * original as cause; undefined means that only a mistake in kiln explains the error. If clean-up failed after
+ * the first error (SuppressedError), the first error counts.
  */
 export function knownFailure(error: unknown): KilnError | undefined {
   if (error instanceof SuppressedError) return knownFailure(error.suppressed);
   const failed = failedCall(error);
-  // A call of ours that failed is a KilnError as well, without a word on what to do.
+  // SyscallError is a KilnError too, but it has no hint.
   if (failed === undefined) return error instanceof KilnError ? error : undefined;
   return inWords(failed, error) ?? (error instanceof KilnError ? error : undefined);
 }
@@ -189,7 +189,7 @@ function inWords({ call, errno, path }: FailedCall, cause: unknown): KilnError |
   if (call === 'uv_cwd') return workingDirectoryGone(cause);
   const meaning = Object.hasOwn(MEANINGS, errno) ? MEANINGS[errno] : undefined;
   if (meaning === undefined || (path === undefined && NEED_PATH.has(errno))) return undefined;
-  // Elsewhere EAGAIN means that a call should be made again, which kiln does.
+  // EAGAIN of other calls means "call again", which kiln does.
   if (errno === 'EAGAIN' && !/^(?:spawn|fork|v?clone)/.test(call)) return undefined;
   const action = Object.hasOwn(ACTIONS, call) ? ACTIONS[call] : call.replace(/^spawn .*/, 'start');
   const subject = path === undefined ? '' : ` ${path}`;
@@ -200,7 +200,7 @@ function inWords({ call, errno, path }: FailedCall, cause: unknown): KilnError |
   });
 }
 
-/** What to do depends on where it happened: nobody frees /run or /sys by `kiln gc`. */
+/** The hint depends on the path: `kiln gc` frees no space in /run or /sys. */
 function hintFor(path: string | undefined, { code, hint }: Meaning): string {
   const kernel = path !== undefined && /^\/(?:sys|proc)\//.test(path);
   if (kernel && (code === 'E_READ_ONLY' || code === 'E_PATH'))
@@ -224,7 +224,7 @@ export function asKilnError(error: unknown, subject?: string): KilnError {
   });
 }
 
-/** One line that says why: what a schema refuses is named, not printed as JSON. */
+/** One line that says why. For a schema's refusal it names the field and leaves the JSON out. */
 export function reasonLine(cause: Error): string {
   const { issues } = cause as { readonly issues?: unknown };
   if (!Array.isArray(issues)) return cause.message;
@@ -238,7 +238,7 @@ export function reasonLine(cause: Error): string {
   return `${place === '' ? '' : `${place}: `}${issue.message ?? 'wrong'}${more}`.slice(0, 500);
 }
 
-/** What is said of a caller whose working directory was deleted. */
+/** The error for a caller whose working directory was deleted. */
 export function workingDirectoryGone(cause?: unknown): KilnError {
   return new KilnError('E_PATH', 'the working directory does not exist any more', {
     hint: 'change to another one: `cd /`',

@@ -12,10 +12,13 @@ import { type IoLimit, ioLimitFile, ioLimitLines, parseIoLimits } from './cgroup
 import { type CgroupUsage, readText, readUsage } from './cgroup-usage.ts';
 import { DELEGATED_GROUP, makePidsGroup, pidsGroup } from './own-cgroups.ts';
 
-/** A controller that kiln limits or reads. `cpuacct` is v1's account of what `cpu` limits, `blkio` its name of `io`. */
+/**
+ * A controller that kiln limits or reads. On v1, `cpuacct` is the accounting of `cpu`, and `blkio` is the name
+ * of `io`.
+ */
 type Controller = 'memory' | 'cpu' | 'cpuacct' | 'pids' | 'io' | 'blkio';
 
-/** What a process and its kin may use; undefined is left as it is. */
+/** Limits for a process and its children; an undefined one is left as it is. */
 export interface CgroupLimits {
   /** Bytes. */
   readonly memory?: number;
@@ -23,7 +26,7 @@ export interface CgroupLimits {
   readonly cpus?: number;
   /** Processes and threads. */
   readonly pids?: number;
-  /** Of each disk by itself. */
+  /** One limit for each disk. */
   readonly io?: IoLimit[];
 }
 
@@ -49,16 +52,16 @@ export class ProcessCgroups {
 
   /** @throws the error of reading /proc/PID/cgroup when the process is gone */
   static of(pid: number): ProcessCgroups {
-    // What is delegated to a sandbox has neither limits nor accounts: the group above it has.
+    // The delegated group has no controllers; limits and accounts are on the group above it.
     const text = readFileSync(`/proc/${pid}/cgroup`, 'utf8').trim();
     const lines = text.split('\n').map((line) => line.split(`/${DELEGATED_GROUP}`)[0] ?? '');
     return new ProcessCgroups(knownHierarchies(), lines);
   }
 
   /**
-   * Does beforehand what a limit of processes would have to do first: on v1, makes the group for
-   * `id` and moves the process there, for which the kernel waits for all processors: ten milliseconds
-   * in which this thread can do something else. removeOwnCgroups() removes it.
+   * Makes the pids group for `id` ahead of time on v1 and moves the process into it. Moving takes ten
+   * milliseconds, because the kernel waits for all processors; this thread can do other work meanwhile.
+   * removeOwnCgroups() removes the group.
    * @throws KilnError E_LIMIT
    */
   async prepare(pid: number, id: string): Promise<void> {
@@ -71,8 +74,8 @@ export class ProcessCgroups {
   }
 
   /**
-   * Sets limits for the group of the process. On v1, where libvirt makes no group for pids, one is
-   * made for `id` and the process moved into it: removeOwnCgroups() removes it.
+   * Sets limits for the group of the process. libvirt makes no pids group on v1, so kiln makes one for `id` and
+   * moves the process into it. removeOwnCgroups() removes the group.
    * @throws KilnError E_LIMIT where one cannot be had
    */
   limit(pid: number, id: string, limits: CgroupLimits): void {
@@ -94,8 +97,8 @@ export class ProcessCgroups {
   }
 
   /**
-   * The limits that are in force, as the kernel's files have them now; what is unlimited is left
-   * out. @param id as it was given to {@link limit}
+   * The limits in force, read back from the kernel's files. Resources without a limit are left out.
+   * @param id as it was given to {@link limit}
    */
   limits(id: string): CgroupLimits {
     const text = (group: Group | undefined, name: string) =>
@@ -115,7 +118,7 @@ export class ProcessCgroups {
     const io = this.#nearest(this.#ioController(), ioLimitFile(2), ioLimitFile(1));
     const disks = io === undefined ? [] : parseIoLimits(io.version, (file) => text(io, file));
     return {
-      // v1 has the most pages there can be for no limit.
+      // v1 shows the largest possible number of pages where there is no limit.
       ...(bytes > 0 && bytes < 2 ** 60 ? { memory: bytes } : {}),
       ...(share > 0 && Number.isFinite(share) ? { cpus: share } : {}),
       ...(most > 0 ? { pids: most } : {}),
@@ -136,12 +139,12 @@ export class ProcessCgroups {
     const group = this.#need('memory', 'memory.max', 'memory.limit_in_bytes');
     if (group.version === 2) {
       write(group.path, 'memory.max', bytes);
-      // Else what does not fit goes to swap, and the limit is none.
+      // Without this, memory beyond the limit would go to swap.
       tryWrite(group.path, 'memory.swap.max', 0);
       tryWrite(group.path, 'memory.oom.group', 0);
       return;
     }
-    // That of both must never be the lower one: it comes first on the way up, last on the way down.
+    // The limit of memory plus swap must never be the lower one: raise it first, lower it last.
     tryWrite(group.path, 'memory.memsw.limit_in_bytes', bytes);
     write(group.path, 'memory.limit_in_bytes', bytes);
     tryWrite(group.path, 'memory.memsw.limit_in_bytes', bytes);
@@ -166,7 +169,7 @@ export class ProcessCgroups {
       return;
     }
     const { path } = this.#need('pids', 'pids.max', 'pids.max');
-    // libvirt's controller is in the group too, with as many threads as its libraries want.
+    // libvirt's controller is in the group too, with as many threads as its libraries start.
     const others = Number(readText(join(path, 'pids.current')) ?? 1) - 1;
     write(path, 'pids.max', others + count);
   }
@@ -180,7 +183,7 @@ export class ProcessCgroups {
     return this.#hierarchy('blkio') === undefined ? 'io' : 'blkio';
   }
 
-  /** Makes the group for `id`, where there is to be one; undefined if the process is in it. */
+  /** Makes the v1 group for `id`; undefined where none is needed or the process is in it already. */
   #newPidsGroup(id: string): string | undefined {
     const path = this.#pidsGroup(id);
     if (path === undefined || this.#group('pids')?.path === path) return undefined;
@@ -218,9 +221,9 @@ export class ProcessCgroups {
   }
 
   /**
-   * The nearest group, from the process's own up, that has the controller's file: a leaf on v2 may
-   * lack the controller that its parent, the domain's group, has. (systemd-machined's scope has
-   * `pids`, which libvirt does not pass on to its group below.)
+   * The nearest group, from the process's own upwards, that has the controller's file. On v2 a leaf may lack a
+   * controller that its parent, the domain's group, has. (systemd-machined's scope has `pids`, which libvirt
+   * does not pass on.)
    */
   #nearest(controller: Controller, v2File: string, v1File: string): Group | undefined {
     const group = this.#group(controller);
@@ -255,7 +258,7 @@ function write(directory: string, name: string, value: number | string): void {
 function limitError(name: string, value: number | string, cause: unknown): KilnError {
   return new KilnError('E_LIMIT', `${name} cannot be set to ${value}`, {
     cause,
-    // The kernel's word for a limit below what the sandbox's init has in use already.
+    // EBUSY: the sandbox's init already uses more than this limit.
     hint: hasErrno(cause, 'EBUSY')
       ? 'that is less than an empty sandbox takes'
       : 'the kernel takes another value: see the limits in docs/sandboxes.md',
@@ -266,6 +269,6 @@ function tryWrite(directory: string, name: string, value: number): void {
   try {
     writeFileSync(join(directory, name), String(value));
   } catch {
-    // Not every kernel has it: no swap accounting, for one.
+    // Some kernels lack the file, for example those without swap accounting.
   }
 }

@@ -31,7 +31,7 @@ export function ioLimitFile(version: 1 | 2): string {
   return version === 2 ? V2_FILE : V1_FILES.write;
 }
 
-/** What is to be written for a limit. Each write is for one disk; what is not named stays. */
+/** The lines that set a limit. Each line is for one disk; disks that are not named keep their limits. */
 export function ioLimitLines(version: 1 | 2, limit: IoLimit): CgroupLine[] {
   const asked = WAYS.flatMap((way) => {
     const rate = limit[way];
@@ -72,7 +72,7 @@ export function parseIoLimits(
 /** What is below a file system. */
 export type Backing =
   | { readonly kind: 'disk' /** `MAJOR:MINOR` of the whole disk. */; readonly device: string }
-  /** Nothing: its files are in memory, or made up by the kernel. */
+  /** No disk: the files are in memory or made up by the kernel. */
   | { readonly kind: 'memory' }
   /** An anonymous device: disks or a server are below it, and stat(2) does not tell which. */
   | { readonly kind: 'hidden' /** `btrfs`, `overlay`, … */; readonly fileSystem: string };
@@ -113,6 +113,6 @@ export function backingOf(path: string): Backing {
 function wholeDisk(device: string): string {
   const entry = `/sys/dev/block/${device}`;
   if (!existsSync(`${entry}/partition`)) return device;
-  // The link leads into the disk's own folder: its parent is the disk.
+  // The link leads into the folder of the partition; the parent folder is the disk's.
   return readFileSync(`${entry}/../dev`, 'utf8').trim();
 }

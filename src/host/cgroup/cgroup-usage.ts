@@ -25,7 +25,7 @@ export interface CgroupUsage {
 /** The directories of a process's groups; undefined where the host has no such controller. */
 export interface UsageGroups {
   readonly version: 1 | 2;
-  /** On v2 the one group that tells everything but pids. */
+  /** On v2 this one group tells everything but pids. */
   readonly memory: string | undefined;
   readonly cpuacct: string | undefined;
   readonly pids: string | undefined;
@@ -100,9 +100,9 @@ function word(text: string | undefined, name: string): number | undefined {
 }
 
 /**
- * What living processes, and their dead and reaped children, read from and wrote to block devices.
- * v1's own account, blkio.throttle.io_service_bytes, stays 0 (measured on 6.18) as long as
- * nobody throttles the disk, and does not know of buffered writes.
+ * What living processes, and their reaped children, read from and wrote to block devices. v1's own account,
+ * blkio.throttle.io_service_bytes, stays 0 unless the disk is throttled (measured on 6.18), and leaves out
+ * buffered writes.
  */
 function ioOfProcesses(pids: string | undefined) {
   let told = false;

@@ -5,8 +5,8 @@ import { join } from 'node:path';
 export interface CgroupHierarchy {
   readonly path: string;
   /**
-   * The group that is seen at `path`, as this process's cgroup namespace has it: `/` where that is the
-   * namespace's root, `/a` below it, `/..` above it (cgroup_namespaces(7)).
+   * The group that is visible at `path`, relative to this process's cgroup namespace: `/` for the root of the
+   * namespace, `/a` below it, `/..` above it (cgroup_namespaces(7)).
    */
   readonly root: string;
   /** 1: a hierarchy of cgroup v1 with its controllers; 2: the unified one. */
@@ -50,7 +50,7 @@ export function parseCgroupMounts(mountinfo: string): CgroupHierarchy[] {
   return [...found.values()];
 }
 
-/** A group's path as so many steps up from the cgroup namespace's root, and names down from there. */
+/** A group's path as a number of steps up from the root of the cgroup namespace, and names down from there. */
 function steps(path: string): { readonly up: number; readonly down: readonly string[] } {
   const names = path.split('/').filter((name) => name !== '');
   const up = names.findIndex((name) => name !== '..');
@@ -58,8 +58,8 @@ function steps(path: string): { readonly up: number; readonly down: readonly str
 }
 
 /**
- * Where a group is seen in a mounted hierarchy. Undefined where it is not: the mount shows another part
- * of the tree, as in some containers.
+ * The path of a group in a mounted hierarchy. Undefined where the mount shows another part of the tree, as in
+ * some containers.
  * @param group as /proc/PID/cgroup has it
  */
 export function pathOfGroup(
@@ -67,7 +67,7 @@ export function pathOfGroup(
   group: string,
 ): string | undefined {
   const [top, wanted] = [steps(root), steps(group)];
-  // Names between the two are known only if both begin at the same ancestor.
+  // The names between the two paths are known only if both begin at the same ancestor.
   if (top.up !== wanted.up) return undefined;
   if (!top.down.every((name, index) => wanted.down[index] === name)) return undefined;
   return join(path, ...wanted.down.slice(top.down.length));
@@ -92,7 +92,9 @@ function controllersOf(path: string): string {
 
 let known: readonly CgroupHierarchy[] | undefined;
 
-/** The same, looked up once: they stay while a process lives, and a host's table of mounts can be long. */
+/**
+ * The hierarchies, read once: they do not change while a process lives, and a host's mount table can be long.
+ */
 export function knownHierarchies(): readonly CgroupHierarchy[] {
   known ??= cgroupHierarchies();
   return known;

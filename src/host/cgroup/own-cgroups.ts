@@ -1,5 +1,5 @@
 /**
- * The cgroups that kiln makes where libvirt makes none: below one of kiln's own, one for each sandbox.
+ * The cgroups that kiln makes where libvirt makes none: one for each sandbox, below a parent of kiln's.
  * Sources: the kernel's admin-guide/cgroup-v1/pids and cgroup-v2 ("Delegation"), systemd's CONTAINER_INTERFACE.
  */
 import { chownSync, mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
@@ -9,10 +9,10 @@ import { KilnError } from '../../errors.ts';
 import { hasErrno } from '../calls/libc.ts';
 import { cgroupMode, knownHierarchies, pathOfGroup } from './cgroup.ts';
 
-/** The folder of all of them: in v1's pids hierarchy, and in the v2 hierarchy beside v1's. */
+/** The parent of all these groups, in v1's pids hierarchy and in the v2 hierarchy beside it. */
 const PARENT = 'kiln';
 
-/** Where v2 is all there is: below the sandbox's own group, what systemd in the sandbox divides. */
+/** On a host with v2 only: the group below the sandbox's own that the sandbox's systemd divides. */
 export const DELEGATED_GROUP = 'kiln-boot';
 
 /** What a group's new owner writes to (cgroup-v2, "Model of Delegation"). */
@@ -27,7 +27,7 @@ export function pidsGroup(hierarchy: string, id: string): string {
   return join(hierarchy, PARENT, id);
 }
 
-/** Makes a group and its parent, which whoever removes the last group in it may remove meanwhile. */
+/** Makes a group and its parent. Another process may remove the empty parent meanwhile. */
 export function makePidsGroup(path: string): void {
   for (let attempt = 1; ; attempt++) {
     try {
@@ -40,9 +40,9 @@ export function makePidsGroup(path: string): void {
 }
 
 /**
- * Moves a process into a new group of the unified hierarchy that `owner` may divide, for systemd in a sandbox. It has
- * no controllers: limits stay with the group above it, which is the host's. The process must not have its cgroup
- * namespace yet: that begins here. Throws E_NO_CGROUP2.
+ * Moves a process into a new group of the unified hierarchy that `owner` may divide, for systemd in a sandbox.
+ * The group has no controllers: limits stay on the group above it. Call it before the process makes its cgroup
+ * namespace, so that the namespace begins at this group. Throws E_NO_CGROUP2.
  */
 export function delegateCgroup(pid: number, id: string, owner: number): void {
   const hierarchies = knownHierarchies();
@@ -73,8 +73,8 @@ export function delegateCgroup(pid: number, id: string, owner: number): void {
 }
 
 /**
- * Removes the groups that were made for `id`, and the folders of all of them after the last one; fine where there are
- * none. Their processes must be dying.
+ * Removes the groups of `id`, and their parents if those are empty. Missing groups are fine. The processes in
+ * them must be dying.
  */
 export async function removeOwnCgroups(id: string): Promise<void> {
   const hierarchies = knownHierarchies();
@@ -89,7 +89,7 @@ export async function removeOwnCgroups(id: string): Promise<void> {
     try {
       rmdirSync(parent);
     } catch (error) {
-      // Others are in it, or removed it first.
+      // The parent is in use, or another process removed it first.
       if (!hasErrno(error, 'ENOENT', 'EBUSY', 'ENOTEMPTY')) throw error;
     }
   }
@@ -100,7 +100,7 @@ function unifiedPath(pid: number): string {
   return lines.find((line) => line.startsWith('0::'))?.slice('0::'.length) ?? '/';
 }
 
-/** False while one of them is busy. */
+/** False while a group is still busy. */
 function removeGroups(group: string): boolean {
   try {
     for (const entry of readdirSync(group, { withFileTypes: true })) {

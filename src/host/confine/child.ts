@@ -21,8 +21,9 @@ import {
 } from './task.ts';
 
 /**
- * Loads the task that the command line names, reads the request from descriptor 0, shuts the process in, runs it.
- * A child may wait long for its request. Nothing is done for a parent that died before it sent it whole.
+ * Loads the task that the command line names, reads the request from descriptor 0, encloses the process, and
+ * runs the task. A child may wait long for its request. If the parent dies before the request is complete, the
+ * child does nothing.
  */
 export async function serveConfined(tasks: TaskTable): Promise<void> {
   try {
@@ -66,15 +67,15 @@ async function serveQueue(perform: PerformWork, emit: TaskContext['emit']): Prom
   }
 }
 
-/** The pipe is a blocking one: a slow parent slows the child down. */
+/** The pipe blocks: a slow parent slows the child down. */
 function reply(message: ConfinedReply): void {
   const frame = encodeFrame(message);
   for (let sent = 0; sent < frame.length; ) sent += writeSync(REPLY_FD, frame, sent);
 }
 
-/* The child shuts itself in: limits, a root without the host, no way to make more of itself. */
+/* The child encloses itself: limits, a root without the host's files, no new processes. */
 
-/** A directory that is surely there to mount on; nothing needs it afterwards. */
+/** A directory that always exists and is not needed after the mount. */
 const MOUNT_POINT = '/proc';
 
 /** MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC of linux/mount.h. */
@@ -83,16 +84,15 @@ const SEALED_MOUNT = 1 | 2 | 4 | 8;
 /** Threads of all confined children of one user together (RLIMIT_NPROC). */
 const MAX_THREADS = 1024;
 
-/** Node's own descriptors (epoll, eventfd, pipes) plus what an unpacker has open at a time. */
+/** Node's own descriptors (epoll, eventfd, pipes), and those an unpacker has open at once. */
 const SPARE_FDS = 64;
 
 /**
- * What reading a package never needs and a way out might: mounts, roots and namespaces, new
- * programs, sockets, other processes, keys, kernel interfaces with a history of holes.
+ * System calls that reading a package never needs and that could help to break out: mounts, roots and
+ * namespaces, new programs, sockets, other processes, keys, and kernel interfaces with a history of holes.
  *
- * io_uring_enter stays: libuv makes a ring for epoll as it starts, cannot be told not to, and dies
- * without it. What a ring can do (open, connect) ends at the same root and in the same empty
- * network.
+ * io_uring_enter stays: libuv makes a ring for epoll when it starts, cannot be told not to, and dies without
+ * it. What a ring can do (open, connect) is bound to the same root and the same empty network.
  */
 const REFUSED: readonly RefusedCalls[] = [
   {
@@ -115,7 +115,7 @@ const REFUSED: readonly RefusedCalls[] = [
   },
 ];
 
-/** Shuts this process in; there is no way back. Throws when any part of it fails. */
+/** Encloses this process for good. Throws if any part fails. */
 function enclose(request: ConfinedRequest, filter: SystemCallFilter): void {
   const { limits } = request;
   limitResource('core', 0);

@@ -1,6 +1,6 @@
 /**
- * Messages between kiln and a confined child: a little-endian 32-bit length, then so many bytes of
- * JSON. Both directions use it; the reader trusts nothing.
+ * Messages between kiln and a confined child: a little-endian 32-bit length, then that many bytes of JSON. Both
+ * directions use this format, and the reader trusts nothing.
  */
 import { isErrorCode } from '../../error-codes.ts';
 import { KilnError } from '../../errors.ts';
@@ -80,13 +80,13 @@ export class FrameDecoder {
   }
 }
 
-/* Errors across the pipe: flattened in the child, rebuilt in the parent, which believes nothing. */
+/* Errors across the pipe: the child flattens them, and the parent rebuilds them without trusting a field. */
 
-/** A message that a person reads has no use for more characters. */
+/** Longer messages are cut: nobody reads more. */
 const MAX_TEXT = 4096;
 const MAX_CAUSES = 8;
 
-/** An error as plain data. One that is no KilnError is a bug: its stack goes along. */
+/** An error as plain data. An error that is not a KilnError is a bug, so its stack is included. */
 export function flattenError(error: unknown): FlatError {
   const causes: string[] = [];
   for (
@@ -113,7 +113,7 @@ export function flattenError(error: unknown): FlatError {
   };
 }
 
-/** Rebuilds what {@link flattenError} made; whatever does not look like it is replaced or cut. */
+/** Rebuilds the error that {@link flattenError} made. Fields of another form are replaced or cut. */
 export function rebuildError(value: unknown): KilnError {
   const flat = (typeof value === 'object' && value !== null ? value : {}) as Partial<FlatError>;
   const code = isErrorCode(flat.code) ? flat.code : 'E_CONFINE_PROTOCOL';
@@ -138,7 +138,7 @@ export function aboutFile(file: string, error: KilnError): KilnError {
   });
 }
 
-/** Text that cannot drive a terminal. */
+/** Text without characters that control a terminal. */
 function printable(text: unknown): string {
   return String(text ?? 'no reason given')
     .slice(0, MAX_TEXT)

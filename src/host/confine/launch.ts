@@ -1,4 +1,4 @@
-/** Starts the confined child: a Node in namespaces of its own, mapped to ids that nobody else has. */
+/** Starts the confined child: a Node in its own namespaces, with ids that nobody else uses. */
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { closeSync, statSync } from 'node:fs';
@@ -21,16 +21,16 @@ import { packageRoot } from '../state/paths.ts';
 import { USER_NAMESPACE_FD } from './task.ts';
 
 /**
- * Ids of confined children on the host: 0x70000000 and the next 65536, which systemd's UIDS-GIDS
- * document leaves unused and sandbox/id-range.ts keeps for us. Children share them: each has its
- * own user and pid namespace and none lives long.
+ * Ids of confined children on the host: 0x70000000 and the next 65536. systemd's UIDS-GIDS document leaves them
+ * unused, and sandbox/id-range.ts reserves them. Children share them: each has a user and pid namespace of its
+ * own, and none lives long.
  */
 const ID_BASE = 1879048192;
 const ID_COUNT = 65536;
 
 /**
- * What unpacking as root of the namespace needs; SYS_ADMIN only until the child has changed its
- * root (its filter then refuses every call that it would allow).
+ * Capabilities for unpacking as root of the namespace. SYS_ADMIN is needed only until the child has changed its
+ * root; afterwards its filter refuses every call that SYS_ADMIN allows.
  */
 const CAPABILITIES = ['chown', 'dac_override', 'fowner', 'fsetid', 'setfcap', 'sys_admin'];
 
@@ -39,11 +39,11 @@ const HEAP_MB = 768;
 
 /** What {@link launchConfined} starts the child with. */
 export interface LaunchOptions {
-  /** Its name is a word of the command line, for who looks at the host's processes. */
+  /** The task's name is an argument of the command line, so that `ps` shows it. */
   readonly task: string;
   /** A directory that becomes the child's root, writable with real owners. Needs root. */
   readonly destination?: string | undefined;
-  /** Descriptors for the child; they stay the caller's. */
+  /** Descriptors for the child. The caller closes its own copies. */
   readonly fds: readonly number[];
   /** The program to run, for a table of tasks other than src/programs/confined.ts. */
   readonly entry?: string | undefined;
@@ -52,8 +52,8 @@ export interface LaunchOptions {
 /**
  * Starts the child. It waits for a request on its stdin; replies come on `stdio[3]`.
  *
- * The process kiln sees is util-linux's unshare: killing it kills the child, which is pid 1 of its
- * own pid namespace, and with that everything in it; the kernel kills it when kiln dies.
+ * The process that kiln sees is util-linux's unshare. Killing it kills the child, which is pid 1 of its own pid
+ * namespace, and everything in that namespace. The kernel kills it when kiln dies.
  */
 export function launchConfined(options: LaunchOptions): ChildProcess {
   const opened: number[] = [];
@@ -91,7 +91,7 @@ export function launchConfined(options: LaunchOptions): ChildProcess {
   }
 }
 
-/** Root gets the reserved range; anybody else can only map an id of his own (and has no destination). */
+/** Root gets the reserved range. Other users can only map their own id, and have no destination. */
 function mapping(own = 0) {
   return process.geteuid?.() === 0
     ? { inside: 0, outside: ID_BASE, count: ID_COUNT }
@@ -114,14 +114,14 @@ function confinedCommand(path: string, task: string): string[] {
   const options = [
     `--max-old-space-size=${HEAP_MB}`,
     '--disable-warning=ExperimentalWarning',
-    // No signal opens a debugger there, and no thread waits for one.
+    // With these options no signal opens a debugger, and no thread waits for one.
     '--disable-sigusr1',
   ];
   const child = nodeCommand({ node, options, program: entry, words: [task] });
   return [...prefix, 'nsenter', ...enter, ...restrict, ...isolate, ...child];
 }
 
-/** Kills what is left of the child and waits until nothing of it holds the reply pipe. */
+/** Kills what is left of the child, and waits until no process of it holds the reply pipe. */
 export async function stopConfined(child: ChildProcess): Promise<void> {
   if (child.pid === undefined) return;
   child.kill('SIGKILL');
@@ -133,8 +133,8 @@ export async function stopConfined(child: ChildProcess): Promise<void> {
 }
 
 /*
- * Where the confined child's program is: the one place that knows how the source and the bundle
- * are laid out (scripts/build.ts makes dist/confined.cjs from src/programs/confined.ts).
+ * The path of the confined child's program. Only this module knows the layout of source and bundle
+ * (scripts/build.ts makes dist/confined.cjs from src/programs/confined.ts).
  */
 
 /** Absolute path of the module that the child runs. */
@@ -145,18 +145,18 @@ function confinedEntry(): string {
 }
 
 /*
- * A way for the confined child to its own program where the way is barred: the ids it is mapped to
- * are others to every file of the host, and a checkout in root's home may be passed by root alone.
+ * Lets the confined child read its own program. The child's ids own no file of the host, and a checkout in
+ * root's home may be readable by root alone.
  */
 
-/** Where the child finds things in the mount namespace made for it; it needs nothing of /run. */
+/** Where the child finds its program in its mount namespace; the child needs nothing of /run. */
 const PLACE = '/run';
 
 /**
- * Run by root in a mount namespace of its own, which ends with the child: $1 kiln, $2 Node, $3 the child's
- * ids. The mounts are ID-mapped (X-mount.idmap of mount(8)), so that what only its owner may read is the child's to
- * read. Where the file system takes no ID map (an overlay), they are what they are, and others' rights count: then
- * kiln's folder itself stays behind, which may be closed where these of its folders are not.
+ * Root runs this in a mount namespace that ends with the child: $1 is kiln, $2 Node, $3 the child's ids. The
+ * mounts are ID-mapped (X-mount.idmap of mount(8)), so that the child can read what only the owner may read. A
+ * file system that takes no ID map (an overlay) is mounted as it is, and the rights of others count; then only
+ * folders inside kiln's folder are mounted, since kiln's folder itself may be closed to others.
  */
 const BIND = `set -e
 mapped() {
@@ -178,18 +178,17 @@ shift 3
 # The shell has put variables of its own into the environment.
 exec env -i PATH="$PATH" "$@"`;
 
-/** How to start a program of kiln's for ids that are others to every file. */
+/** How to start a program of kiln's as ids that own no file. */
 interface Passage {
-  /** Words before the command that needs `node` and `entry`; empty where the way is open. */
+  /** Words to put before the command that runs `entry` with `node`; empty where others may read both. */
   readonly prefix: readonly string[];
   readonly node: string;
   readonly entry: string;
 }
 
 /**
- * The way to `entry`, a module below kiln's own folder, and to the Node that runs it. Costs a few
- * stat calls where everybody may read them, and five milliseconds of the child's start elsewhere.
- *
+ * The way to `entry`, a module below kiln's own folder, and to the Node that runs it. Takes a few stat calls
+ * where everybody may read them, and five milliseconds of the child's start elsewhere.
  * @param ids the child's ids on the host, as the first one and how many
  * @public test/confine/passage.test.ts calls it by name in a process of its own
  */
@@ -208,7 +207,7 @@ export function passageTo(
   };
 }
 
-/** May anybody read `file`, which is to say pass all folders above it, too? */
+/** Whether everybody may read `file`, including passing all folders above it. */
 function mayRead(file: string): boolean {
   if ((statSync(file).mode & 0o004) === 0) return false;
   for (let path = dirname(file); ; path = dirname(path)) {

@@ -1,23 +1,23 @@
 /**
- * The children of queues. Some are started before they are needed, since that takes as long as to read hundreds of
- * packages. One that waits has its code loaded, and has seen nothing of anybody's; it serves one queue, and ends with it.
+ * The children of queues. Some are started ahead, because starting one takes as long as reading hundreds of
+ * packages. A waiting child has its code loaded and has read no input; it serves one queue and ends with it.
  */
 import type { ChildProcess } from 'node:child_process';
 import { closeDescriptor } from '../calls/descriptor.ts';
 import { unixPacketPair } from '../sockets/unix-socket.ts';
 import { type LaunchOptions, launchConfined } from './launch.ts';
 
-/** A child that nobody has told anything. */
+/** A child that has received no request yet. */
 export interface QueueChild {
   readonly process: ChildProcess;
-  /** Where its work goes; whoever has it closes it. */
+  /** The socket that its work goes to. The owner of the child closes it. */
   readonly socket: number;
 }
 
-/** Of each task that has been done without a folder of its own. */
+/** By name of the task; only tasks without a destination. */
 const tasks = new Map<string, { readonly waiting: QueueChild[]; inUse: number; most: number }>();
 
-/** One that waits, or a new one. Throws what {@link launchConfined} throws. */
+/** Takes a waiting child or starts a new one. Throws what {@link launchConfined} throws. */
 export function takeQueueChild(options: Omit<LaunchOptions, 'fds'>): QueueChild {
   const { task, destination, entry } = options;
   if (destination !== undefined || entry !== undefined) return start(options);
@@ -26,12 +26,15 @@ export function takeQueueChild(options: Omit<LaunchOptions, 'fds'>): QueueChild 
   const child = of.waiting.shift() ?? start({ task });
   of.inUse++;
   of.most = Math.max(of.most, of.inUse);
-  // Its queue waits for the same, so that the next queue finds it counted off.
+  // The queue waits for the exit as well, so the next queue sees the child counted off.
   child.process.once('exit', () => of.inUse--);
   return child;
 }
 
-/** Starts as many as have been needed at a time. Where that fails, whoever needs one is told why. */
+/**
+ * Starts as many children as were needed at the same time before. A failure is reported by the call that needs
+ * the child.
+ */
 export function startQueueChildren(): void {
   for (const [task, { waiting, most }] of tasks) {
     while (waiting.length < most) {

@@ -1,9 +1,9 @@
 /**
- * A queue of work for several confined children. Each has a socket of its own and takes its next piece
- * of work when it has answered for the one before.
+ * A queue of work for several confined children. Each has a socket of its own, and gets its next piece of work
+ * when it has answered for the last one.
  *
- * A child that a file has taken over can answer wrongly for all that it gets from then on, but for nothing
- * that another child has: files that must not spoil each other need a queue each.
+ * A child that was taken over by a file can answer wrongly for all its later work, but not for work of another
+ * child. Files that must not affect each other need a queue each.
  */
 import { KilnError } from '../../errors.ts';
 import { awaitedLater, deferred } from '../../promise.ts';
@@ -18,19 +18,19 @@ import { type HandedWork, sendWork } from './task.ts';
 export interface QueueOptions<Work, Output> extends Omit<ConfinedStart, 'fds'> {
   /** How many at most. */
   readonly children: number;
-  /** Asked for the next one when a child has room for it. */
+  /** The next piece of work is taken when a child has room for it. */
   readonly works: AsyncIterable<Work>;
-  /** How many a child has beside the one that it is busy with. */
+  /** How many pieces of work a child has waiting beside the one it works on. */
   readonly ahead: number;
-  /** What a failure of the child is about. */
+  /** The name for errors of the child about this work. */
   readonly name: (work: Work) => string;
-  /** Its files are closed here. @throws KilnError that is the result of this work */
+  /** Opens the files of the work. The queue closes them. @throws KilnError that is the result of this work */
   readonly open: (work: Work) => HandedWork;
   /** Turns the child's answer, which is untrusted, into an Output or throws. */
   readonly take: (value: unknown, work: Work) => Output;
-  /** What comes of work that failed, in the child or before. */
+  /** The output for work that failed, in the child or before. */
   readonly fail: (error: KilnError, work: Work) => Output;
-  /** Told what the child says while it works; untrusted. */
+  /** Called with each message of a working child; untrusted. */
   readonly onMessage?: ((value: unknown, work: Work) => void) | undefined;
 }
 
@@ -59,7 +59,7 @@ class Worker<Work, Output> implements AsyncDisposable {
   readonly #works: AsyncIterator<Work>;
   readonly #child: ConfinedChild;
   readonly #socket: number;
-  /** What the child has, first the one that it is busy with. */
+  /** The work that the child has; the first piece is the one that it works on. */
   readonly #sent: Work[] = [];
   readonly #unopened: Output[] = [];
   #isOver = false;
@@ -97,12 +97,12 @@ class Worker<Work, Output> implements AsyncDisposable {
     yield* this.#unopened;
   }
 
-  /** Sends the child what it has room for, until there is no more. */
+  /** Sends the child as much work as it has room for, until there is no more. */
   async #feed(): Promise<void> {
     for (;;) {
       while (this.#sent.length > this.#options.ahead) await this.#onRoom.promise;
       const { done, value } = await this.#works.next();
-      // The child is gone, and its descriptor may be somebody else's.
+      // The child is gone, and its descriptor number may be reused.
       if (this.#isOver) return;
       if (done === true) return this.#end();
       this.#send(value);
@@ -123,7 +123,7 @@ class Worker<Work, Output> implements AsyncDisposable {
     try {
       sendWork(this.#socket, opened);
     } catch (error) {
-      // It died, as its replies will tell.
+      // The child died; its replies report that.
       if (!hasErrno(error, 'EPIPE', 'ECONNRESET')) throw error;
     } finally {
       for (const fd of opened.fds) closeDescriptor(fd);
@@ -146,7 +146,7 @@ class Worker<Work, Output> implements AsyncDisposable {
     return checked(this.#options.task, take);
   }
 
-  /** What a child did wrong, with the name of the work that it was busy with. */
+  /** An error of the child, with the name of the work that it had. */
   #named(error: unknown): unknown {
     const [work] = this.#sent;
     if (work === undefined || !(error instanceof KilnError)) return error;
@@ -154,7 +154,7 @@ class Worker<Work, Output> implements AsyncDisposable {
     return aboutFile(this.#options.name(work), error);
   }
 
-  /** The child sees that no more will come. */
+  /** Tells the child that no more work will come. */
   #end(): void {
     if (this.#isOver) return;
     this.#isOver = true;
@@ -170,9 +170,8 @@ class Worker<Work, Output> implements AsyncDisposable {
 type Source<Value> = AsyncGenerator<Value, void, undefined>;
 
 /**
- * Several iterations at once, as one: whatever comes first is first. When one fails, or the caller
- * stops early, the others are aborted, and have ended before this ends.
- *
+ * Merges several iterations into one, in the order in which values arrive. When one fails, or the caller stops
+ * early, the others are aborted and have ended before this ends.
  * @param start Makes the iterations; they must heed the signal it is given.
  */
 async function* mergeIterations<Value>(
@@ -184,7 +183,7 @@ async function* mergeIterations<Value>(
   const sources = start(signal);
   const waiting = new Map<number, Promise<{ from: number; step: IteratorResult<Value, void> }>>();
   const ask = (from: number) => {
-    // A source that fails while the caller is busy is reported when it asks again.
+    // A source that fails while the caller is busy is reported by the next call.
     const next = awaitedLater(sources[from]!.next().then((step) => ({ from, step })));
     waiting.set(from, next);
   };

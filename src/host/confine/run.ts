@@ -1,4 +1,4 @@
-/** Runs work on untrusted bytes in a confined child and hands back what it says, checked. */
+/** Runs work on untrusted bytes in a confined child, and checks what the child answers. */
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import type { Readable } from 'node:stream';
@@ -9,7 +9,7 @@ import { encodeFrame, FrameDecoder, rebuildError } from './frame.ts';
 import { launchConfined, stopConfined } from './launch.ts';
 import { type ConfinedLimits, type ConfinedRequest, defaultLimits } from './task.ts';
 
-/* A confined child as its parent has it: it is sent a request, and what it says is checked. */
+/* A confined child as its parent sees it. */
 
 /** Bytes of the child's stderr kept for an error message. */
 const MAX_LOG = 8192;
@@ -30,12 +30,12 @@ export interface ConfinedStart {
   readonly entry?: string;
 }
 
-/** What a child that does its work says meanwhile. Nothing of it is checked. */
+/** What a working child says. Nothing of it is checked yet. */
 type ChildReply =
   | { readonly type: 'message'; readonly value: unknown }
   | { readonly type: 'answered'; readonly value?: unknown; readonly error?: unknown };
 
-/** It is killed when time is up or the caller gives up; disposing of it waits until it is dead. */
+/** The child is killed when its time is up or the caller gives up. Disposing waits until it is dead. */
 export class ConfinedChild implements AsyncDisposable {
   readonly #child: ChildProcess;
   readonly #start: ConfinedStart;
@@ -63,29 +63,29 @@ export class ConfinedChild implements AsyncDisposable {
     child.stderr?.on('data', (chunk: Buffer) => {
       this.#log = (this.#log + chunk.toString('latin1')).slice(-MAX_LOG);
     });
-    // A child that dies early closes the pipe under our request; its death is reported instead.
+    // A child that dies early closes the pipe while the request is sent. Its death is reported instead.
     child.stdin?.on('error', () => undefined);
     const isRooted = destination !== undefined;
     const request: ConfinedRequest = { input, limits, fdCount, destination: isRooted };
     child.stdin?.end(encodeFrame(request));
   }
 
-  /** Its time begins anew. */
+  /** Starts the child's time limit anew. */
   again(): void {
     this.#timer.refresh();
   }
 
-  /** Kills it; its replies end with this reason. */
+  /** Kills the child; its replies end with this reason. */
   fail(why: unknown): void {
     this.#reason ??= why;
     this.#child.kill('SIGKILL');
   }
 
-  /** What it says until it is done. @throws the error it ended with; see {@link runConfined} */
+  /** The child's messages until it is done. @throws the error it ended with; see {@link runConfined} */
   async *replies(): AsyncGenerator<ChildReply, void, undefined> {
     const decoder = new FrameDecoder(this.#start.longestMessage);
     const pipe = this.#child.stdio[3] as Readable;
-    // Not destroyed on the way out: stopConfined() waits for its end, the proof that the child is gone.
+    // The pipe stays open here: stopConfined() waits for its end, which proves that the child is gone.
     for await (const chunk of pipe.iterator({ destroyOnReturn: false })) {
       for (const frame of decoder.push(chunk)) {
         const reply = takeReply(frame);
@@ -126,7 +126,10 @@ function takeReply(value: unknown): Record<string, unknown> {
   throw new KilnError('E_CONFINE_PROTOCOL', 'a confined child sent an unknown reply');
 }
 
-/** What `take` makes of something a child for `task` has sent. @throws KilnError E_CONFINE_PROTOCOL where it throws */
+/**
+ * The result of `take` on something that a child for `task` sent.
+ * @throws KilnError E_CONFINE_PROTOCOL where it throws
+ */
 export function checked<Result>(task: string, take: () => Result): Result {
   try {
     return take();
@@ -138,7 +141,7 @@ export function checked<Result>(task: string, take: () => Result): Result {
   }
 }
 
-/** A schema's refusal in one line: what it refuses may be megabytes. */
+/** A schema's refusal in one line: the refused value may be megabytes long. */
 function shortCause(cause: unknown): Error {
   return new Error(cause instanceof Error ? reasonLine(cause).slice(0, 500) : String(cause));
 }
@@ -146,14 +149,13 @@ function shortCause(cause: unknown): Error {
 export interface ConfinedOptions<Output> extends ConfinedStart {
   /** Turns a message of the child, which is untrusted, into an Output or throws. */
   readonly validate: (value: unknown) => Output;
-  /** Open files for the child; they stay open here. */
+  /** Open files for the child. The caller closes its own copies. */
   readonly fds?: readonly number[];
 }
 
 /**
- * Runs a task in a child of its own and yields its messages as they come. The child is dead, and
- * cannot write any more, when the iteration ends, whichever way it ends.
- *
+ * Runs a task in a child of its own and yields its messages as they come. The child is dead, and cannot write
+ * any more, when the iteration ends in any way.
  * @throws the KilnError the task threw; E_CONFINE_START, E_CONFINE_DIED (crash, out of memory, out
  *   of processor time), E_CONFINE_TIMEOUT, E_CONFINE_PROTOCOL (it sent what `validate` refused);
  *   the signal's reason.

@@ -50,8 +50,8 @@ export interface FlatError {
 }
 
 /**
- * Descriptors of the child. 0 is the request, 1 is /dev/null, 2 the log. Without a destination its
- * number is not open, and may be one of Node's own.
+ * Descriptors of the child: 0 is the request, 1 is /dev/null, 2 the log. Without a destination, the number of
+ * the destination is not open, or is one of Node's own.
  */
 export const REPLY_FD = 3;
 export const USER_NAMESPACE_FD = 4;
@@ -77,7 +77,7 @@ export interface SingleTask {
   run(input: unknown, context: TaskContext): Promise<void> | void;
 }
 
-/** The same for the pieces of work of a queue: `begin` is called once, what it returns for each of them. */
+/** A task for a queue: `begin` is called once, and the function that it returns for each piece of work. */
 export interface QueueTask {
   prepare?(): Promise<void> | void;
   begin(input: unknown): PerformWork;
@@ -91,9 +91,9 @@ type ConfinedTask = SingleTask | QueueTask;
 /** Loads a task's module by name. */
 export type TaskTable = Readonly<Record<string, () => Promise<{ readonly task: ConfinedTask }>>>;
 
-/* Pieces of work on their way to a confined child, with their files, through a socket of that child's own. */
+/* Passes pieces of work, with their files, to a confined child through that child's own socket. */
 
-/** Bytes that may be said of one piece of work: a path of the longest kind, escaped. */
+/** Most bytes that describe one piece of work: a path of the longest kind, escaped. */
 const MAX_INPUT = 32 * 1024;
 
 /** Files of one piece of work at most; the kernel would take 253. */
@@ -108,7 +108,7 @@ export interface HandedWork {
 }
 
 /**
- * The parent's side. Never waits: there is room for some dozens that the child has not taken yet.
+ * Sends one piece of work from the parent. Never waits: the socket has room for some dozens.
  * @throws a SyscallError where the kernel cannot pass it on (EAGAIN, EPIPE, ETOOMANYREFS)
  */
 export function sendWork(socket: number, { input, fds }: HandedWork): void {
@@ -118,7 +118,7 @@ export function sendWork(socket: number, { input, fds }: HandedWork): void {
 }
 
 /**
- * The child's side: what comes, until no more will.
+ * Takes the pieces of work in the child until no more will come.
  * @throws KilnError E_CONFINE_PROTOCOL when a descriptor was lost on the way
  */
 export function* takeWork(socket: number): Generator<HandedWork, void, undefined> {

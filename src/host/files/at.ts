@@ -1,18 +1,16 @@
 /**
- * System calls on names relative to a directory descriptor, which Node does not offer. With them a
- * tree that somebody hostile owns can be walked and written without ever giving a path that could
- * be bent on the way.
+ * System calls on names relative to a directory descriptor, which Node does not offer. They walk and write a
+ * tree that an attacker owns without ever resolving a path that the attacker could redirect.
  *
- * Names are single components as bytes unless said otherwise. All throw a SyscallError.
- * Sources: openat2(2), mkdirat(2), linkat(2), symlinkat(2), readlinkat(2), renameat(2),
- * unlinkat(2), utimensat(2).
+ * Names are single components as bytes unless said otherwise. All throw a SyscallError. Sources: openat2(2),
+ * mkdirat(2), linkat(2), symlinkat(2), readlinkat(2), renameat(2), unlinkat(2), utimensat(2).
  */
 import { constants } from 'node:fs';
 import { constants as os } from 'node:os';
 import { cString } from '../calls/libc.ts';
 import { checked, tryCall } from '../calls/system-call.ts';
 
-/** Not in Node's constants; the same number on every architecture that Node runs Linux on. */
+/** Missing from Node's constants. The number is the same on every architecture where Node runs on Linux. */
 export const O_PATH = 0o10000000;
 const O_CLOEXEC = 0o2000000;
 
@@ -23,7 +21,7 @@ export const RESOLVE_NO_SYMLINKS = 0x04;
 export const RESOLVE_BENEATH = 0x08;
 export const RESOLVE_IN_ROOT = 0x10;
 
-/** Any rename or mount on the machine makes such a look-up undecided at that moment: EAGAIN (openat2(2)). */
+/** With these flags, any rename or mount on the machine can make the look-up fail with EAGAIN (openat2(2)). */
 const SCOPED = RESOLVE_BENEATH | RESOLVE_IN_ROOT;
 const SCOPED_ATTEMPTS = 1000;
 
@@ -40,7 +38,7 @@ export interface OpenHow {
   readonly flags: number;
   /** Mode of a file that is made (O_CREAT only). */
   readonly mode?: number;
-  /** RESOLVE_ flags; with them `path` may well have many components. */
+  /** RESOLVE_ flags. With them, `path` may have several components. */
   readonly resolve?: number;
 }
 
@@ -68,8 +66,8 @@ const REAL_DIRECTORY: OpenHow = {
 };
 
 /**
- * Names one directory entry without opening it: nothing blocks (fifo), nothing acts (device), no
- * link is followed. `fstat` of the result says what it is.
+ * Opens one directory entry by name only (O_PATH): a fifo does not block, a device does not act, and a link is
+ * not followed. `fstat` of the result says what the entry is.
  */
 export function openPath(dirfd: number, name: Buffer | string): number {
   return openat2(dirfd, name, ENTRY_ITSELF);

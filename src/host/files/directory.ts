@@ -1,6 +1,6 @@
 /**
- * Reading directories a piece at a time, names as bytes, with the type that the directory itself has of
- * each: Node's own way makes objects and paths. Sources: getdents64(2), readdir(3).
+ * Reads directories in pieces, with names as bytes and the entry types that the directory stores. Node's own
+ * functions make objects and paths instead. Sources: getdents64(2), readdir(3).
  */
 import { constants } from 'node:fs';
 import { closeDescriptor } from '../calls/descriptor.ts';
@@ -25,9 +25,8 @@ const DOT = 0x2e;
 const PIECE = 32 * 1024;
 
 /**
- * Tells `visit` of each entry but `.` and `..`, in the directory's own order: the name, one character a byte
- * (latin1), and whether it is a regular file there; of others, and where the directory does not know, not.
- *
+ * Calls `visit` for each entry but `.` and `..`, in the directory's own order, with the name (one character a
+ * byte, latin1) and whether the entry is known to be a regular file.
  * @param fd a directory; O_PATH will do
  * @throws SyscallError; what `visit` throws
  */
@@ -48,9 +47,12 @@ export function readDirectory(fd: number, visit: (name: string, isFile: boolean)
 }
 
 export interface DirectoryEntry {
-  /** Its bytes; the caller's. */
+  /** The bytes of the name; the caller may keep them. */
   readonly name: Buffer;
-  /** Whether the directory calls it a directory: of some file systems it does not know, and it may change. */
+  /**
+   * Whether the directory lists the entry as a directory. Some file systems do not know, and the entry may
+   * change.
+   */
   readonly isDirectory: boolean;
 }
 

@@ -21,19 +21,19 @@ const LOCK_SH = 1;
 const LOCK_EX = 2;
 const LOCK_NB = 4;
 
-/** A lock may lie where others can put links and fifos: they are neither followed nor waited for. */
+/** A lock may lie in a folder where others can put links and fifos: neither is followed or waited for. */
 const LOCK_FILE = constants.O_RDWR | constants.O_NOFOLLOW | constants.O_NONBLOCK;
 
-/** Waiting asks again after this many milliseconds, growing up to the second number. */
+/** Milliseconds between two attempts: the pause grows from the first number to the second. */
 const POLL_FIRST = 2;
 const POLL_LAST = 50;
 
 interface LockOptions {
   /** Several holders at once, as long as none is exclusive. */
   readonly shared?: boolean;
-  /** The file must be there already: it is not made. */
+  /** The file must exist already. */
   readonly existing?: boolean;
-  /** Gives up waiting (never the lock itself) when aborted. */
+  /** Aborts the waiting, but never a lock that is held. */
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -42,16 +42,16 @@ interface LockOptions {
  * Its descriptor is close-on-exec, so that no child keeps the lock.
  */
 export interface HeldLock extends AsyncDisposable {
-  /** Whoever has the lock: it can be given to another process, instead of being released. */
+  /** The lock's descriptor. A lock can be given to another process instead of being released. */
   readonly descriptor: number;
   release(): Promise<void>;
 }
 
 /**
- * Locks the file `path` (made if missing; only its owner can open it) against other processes and other callers in
- * this one. A lock file may be deleted by its holder: whoever waited then locks the new file.
- * Who works may hold it for as long as the work takes; one that is stopped is waited for as
- * {@link waitFor} says.
+ * Locks the file `path` against other processes and other callers in this one. The file is made if it is
+ * missing; only its owner can open it. A holder may delete the lock file: those who waited then lock the new
+ * file. A holder that works may keep the lock for any time; one that is stopped is waited for as {@link
+ * waitFor} says.
  * @throws SystemError of open(2); the signal's reason when aborted; KilnError E_LOCKED
  */
 export async function acquireLock(path: string, options: LockOptions = {}): Promise<HeldLock> {
@@ -73,7 +73,8 @@ export async function acquireLock(path: string, options: LockOptions = {}): Prom
       hint: 'look what it does, and end it if it hangs',
       since: () => {
         holder = holderOf(path);
-        // The clock runs while it is stopped; where the kernel does not tell who it is, it may work.
+        // The clock runs only while the holder is stopped; a holder that the kernel does not name may be
+        // working.
         const works = holder.pid === undefined || !isStopped(holder.pid);
         if (works) {
           since = performance.now();
@@ -84,7 +85,7 @@ export async function acquireLock(path: string, options: LockOptions = {}): Prom
     });
   } catch (error) {
     given.abort(error);
-    // It may have been given in the same moment.
+    // The lock may be granted at the moment of the abort.
     acquired.then(
       (lock) => lock.release(),
       () => undefined,
@@ -115,7 +116,7 @@ function holderOf(path: string): Awaited {
   return { name: `process ${pid}, which holds the lock ${path}`, pid };
 }
 
-/** Like {@link acquireLock}, but undefined at once if somebody else holds it. */
+/** Like {@link acquireLock}, but undefined at once if another process holds the lock. */
 export async function tryLock(
   path: string,
   options: Pick<LockOptions, 'shared' | 'existing'> = {},
@@ -135,7 +136,7 @@ export async function tryLock(
   return held ? heldLock(fd) : undefined;
 }
 
-/** A lock that is held by `fd`, such as one that another process has given away. */
+/** A lock that `fd` holds, such as one that another process passed on. */
 export function heldLock(fd: number): HeldLock {
   let held = true;
   const release = async () => {
@@ -146,7 +147,7 @@ export function heldLock(fd: number): HeldLock {
   return { descriptor: fd, release, [Symbol.asyncDispose]: release };
 }
 
-/** A directory where a lock's file should be can be locked as well, and hurts nobody. */
+/** If a directory lies in the place of the lock file, the directory is locked instead; that is as good. */
 function openLock(path: string, existing: boolean): number {
   try {
     return openSync(path, LOCK_FILE | (existing ? 0 : constants.O_CREAT), 0o600);
@@ -157,8 +158,8 @@ function openLock(path: string, existing: boolean): number {
 }
 
 /**
- * Locks the file or directory that `fd` has open, until all copies of the descriptor are closed.
- * False if somebody else holds the lock.
+ * Locks the file or directory that `fd` has open, until all copies of the descriptor are closed. False if
+ * another holder has the lock.
  */
 export function tryLockDescriptor(fd: number): boolean {
   return lockNow(fd, `descriptor ${fd}`, false);
@@ -175,8 +176,8 @@ export async function withLock<Result>(
 }
 
 /**
- * Who can open a file can lock it, and keep everybody else waiting. Only of our own, and of no file that
- * somebody may have linked to this name.
+ * Whoever can open a lock file can lock it and make everybody else wait, so its mode is closed. Only files of
+ * ours are changed, and none that has further names.
  */
 function closeToOthers(fd: number): void {
   const { mode, uid, nlink } = fstatSync(fd);
@@ -184,14 +185,14 @@ function closeToOthers(fd: number): void {
   fchmodSync(fd, mode & 0o700);
 }
 
-/** Whether `path` names the very file that `fd` has open: a lock on a deleted file guards nothing. */
+/** Whether `path` still names the file that `fd` has open. A lock on a deleted file guards nothing. */
 function isStill(fd: number, path: string): boolean {
   const mine = fstatSync(fd, { bigint: true });
   const named = lstatSync(path, { bigint: true, throwIfNoEntry: false });
   return named !== undefined && mine.ino === named.ino && mine.dev === named.dev;
 }
 
-/** False if somebody else holds the lock. */
+/** False if another holder has the lock. */
 function lockNow(fd: number, path: string, shared: boolean): boolean {
   const result = tryCall('flock', fd, (shared ? LOCK_SH : LOCK_EX) | LOCK_NB);
   if (result === -os.errno.EAGAIN || result === -os.errno.EINTR) return false;
@@ -199,15 +200,15 @@ function lockNow(fd: number, path: string, shared: boolean): boolean {
 }
 
 /**
- * A process that holds a lock of flock(2) on the file, by /proc/locks (proc_locks(5)); undefined where
- * nobody does, or the kernel does not tell: of a process in another pid namespace, or of a file system
- * whose device numbers are not those of stat(2).
+ * A process that holds a lock of flock(2) on the file, by /proc/locks (proc_locks(5)). Undefined if there is
+ * none or the kernel does not tell, as for a process in another pid namespace, or for a file system whose
+ * device numbers differ from those of stat(2).
  */
 export function lockHolder(path: string): number | undefined {
   const file = statSync(path, { bigint: true, throwIfNoEntry: false });
   if (file === undefined) return undefined;
-  // 1: FLOCK  ADVISORY  WRITE 708 00:13:16478 0 EOF; who waits has `->` after the number. Here nobody
-  // waits in the kernel.
+  // 1: FLOCK  ADVISORY  WRITE 708 00:13:16478 0 EOF; waiters have `->` after the number, but kiln's never wait
+  // in the kernel.
   const [major, minor] = [Number((file.dev >> 8n) & 0xfffn), Number(file.dev & 0xffn)];
   const rest = Number((file.dev >> 12n) & 0xfff00n);
   const hex = (number: number) => number.toString(16).padStart(2, '0');

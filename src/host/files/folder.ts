@@ -1,6 +1,6 @@
 /**
- * A folder that others may write to, worked in through its descriptor. Links that somebody put into it
- * are never followed: neither the last name of a path nor a folder on the way.
+ * A folder that others may write to, used through its descriptor. Links that somebody put into the folder are
+ * never followed, neither as the last name nor on the way.
  */
 import { randomUUID } from 'node:crypto';
 import {
@@ -32,7 +32,7 @@ const CREATE = {
   flags: constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW,
   mode: 0o600,
 };
-/** O_NONBLOCK: a fifo that somebody put there must not hang us. */
+/** O_NONBLOCK: a fifo must not block kiln. */
 const READ = { flags: constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK };
 
 /** All methods throw the system's error; names are single components. Dispose of it to close it. */
@@ -43,12 +43,12 @@ export class Folder implements Disposable {
     this.#fd = fd;
   }
 
-  /** Opens a folder that exists; links in this path are followed: a person named it. */
+  /** Opens an existing folder. Links in this path are followed, because a person named it. */
   static open(path: string): Folder {
     return new Folder(openSync(path, constants.O_RDONLY | constants.O_DIRECTORY));
   }
 
-  /** A path for calls of Node's that names this folder, whatever happens to its names meanwhile. */
+  /** A path that names this folder for calls of Node's, even if the folder is renamed meanwhile. */
   get path(): string {
     return `/proc/self/fd/${this.#fd}`;
   }
@@ -92,7 +92,7 @@ export class Folder implements Disposable {
     return fd;
   }
 
-  /** Puts a whole file in the place of what has its name: whoever reads it sees the old or the new one. */
+  /** Replaces a file as a whole: a reader sees the old content or the new one. */
   replace(name: string, content: string | Buffer, owner?: FolderOwner): void {
     const temporary = `.${name}.${randomUUID()}`;
     try {
@@ -163,7 +163,7 @@ export async function makeDirectory(
     try {
       await mkdir(directory, { mode: callerMode(0o755) });
     } catch (error) {
-      // Another run makes the same one.
+      // Another process made the directory meanwhile.
       if (hasErrno(error, 'EEXIST')) continue;
       throw error;
     }

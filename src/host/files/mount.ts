@@ -27,7 +27,8 @@ export const MOUNT_ATTR_NOEXEC = 0x8;
 const MOUNT_ATTR_IDMAP = 0x100000;
 
 /**
- * A detached copy of the mount at `path` (without what is mounted below it), as a close-on-exec descriptor that the caller closes. Needs CAP_SYS_ADMIN.
+ * A detached copy of the mount at `path`, without the mounts below it, as a close-on-exec descriptor. The
+ * caller closes it. Needs CAP_SYS_ADMIN.
  */
 export function cloneMount(path: string): number {
   const flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC;
@@ -39,16 +40,16 @@ interface MountAttributes {
   /** MOUNT_ATTR_ flags to switch on; IDMAP is added when `userNamespace` is given. */
   readonly set: number;
   /**
-   * Owner ids on disk are read as ids *inside* this namespace (a descriptor). Once only, and only
-   * before the mount is attached.
+   * Owner ids on disk are read as ids *inside* this namespace (a descriptor). Can be set once, before the mount
+   * is attached.
    */
   readonly userNamespace?: number;
 }
 
 /**
- * Changes the attributes of the mount that the descriptor `mount` is, and makes it private: the
- * clone of a shared mount, as all are under systemd, is shared with it, so that what a sandbox mounts
- * below a bind would appear on the host.
+ * Changes the attributes of the detached mount `mount` and makes it private. The clone of a shared mount (all
+ * mounts are shared under systemd) would be shared with it, and mounts that a sandbox makes below a bind would
+ * appear on the host.
  */
 export function setMountAttributes(mount: number, attributes: MountAttributes): void {
   const idmap = attributes.userNamespace === undefined ? 0 : MOUNT_ATTR_IDMAP;
@@ -70,8 +71,8 @@ export function attachMount(mount: number, path: string): void {
 }
 
 /**
- * Has the kernel load the module of a file system, as it does by itself for whoever may have it do
- * so: under SELinux a sandbox's init may not. Throws a SyscallError: ENODEV where there is none.
+ * Makes the kernel load the module of a file system. Usually mounting does so, but under SELinux a sandbox's
+ * init may not. Throws a SyscallError: ENODEV if there is no such module.
  */
 export function loadFileSystem(type: string): void {
   closeDescriptor(checked('fsopen', tryCall('fsopen', type, FSOPEN_CLOEXEC), type));
@@ -83,9 +84,9 @@ export function mountTmpfs(path: string, flags: number, options: string): void {
 }
 
 /**
- * Makes the mount that the descriptor `root` stands on the root of this mount namespace, for all
- * threads of the process, and detaches the old one. Afterwards `/` and the working directory are
- * that root, and the old tree is reachable only through descriptors that are already open.
+ * Makes the mount that `root` stands on the root of this mount namespace, for all threads of the process, and
+ * detaches the old root. Afterwards `/` and the working directory are the new root, and the old tree can be
+ * reached only through descriptors that are open already.
  */
 export function changeRoot(root: number): void {
   checked('fchdir', tryCall('fchdir', root));
@@ -111,12 +112,12 @@ const FSMOUNT_CLOEXEC = 1;
 const FSCONFIG_SET_STRING = 1;
 const FSCONFIG_CMD_CREATE = 6;
 
-/** How often a free loop device that somebody else was faster to take is asked for again. */
+/** How often to ask for another free loop device after another process took the last one. */
 const TRIES = 50;
 
 /**
- * Mounts the image at `path`, nosuid and nodev, nowhere: gives a descriptor of the mount, which the caller
- * closes. The loop device lives as long as the mount does.
+ * Makes a detached mount of the image at `path`, nosuid and nodev. The caller closes the returned descriptor.
+ * The loop device lives as long as the mount does.
  */
 export function mountLoopImage(path: string, type: string): number {
   const { name, device } = attachLoop(path);
@@ -131,7 +132,7 @@ export function mountLoopImage(path: string, type: string): number {
       closeDescriptor(fs);
     }
   } finally {
-    // Without a mount this was its last user, and it is free again.
+    // Without a mount, this was the device's last user, and the device is free again.
     closeSync(device);
   }
 }
@@ -179,11 +180,14 @@ interface MountPoint {
   readonly options: readonly string[];
 }
 
-/** The mounts of this process, which are read once for many questions: that takes longer than all of these. */
+/**
+ * The mounts of this process. The table is read once for many questions, because reading it takes longer than
+ * answering them.
+ */
 export class MountTable {
   #lines = readMountLines();
 
-  /** The line of mountinfo of a mount; undefined where there is none, also none that is new. */
+  /** The line of mountinfo for a mount; undefined if there is none, or if the mount is newer than the table. */
   line(id: string): string | undefined {
     if (!this.#lines.has(id)) this.#lines = readMountLines();
     return this.#lines.get(id);
@@ -197,8 +201,8 @@ function readMountLines(): Map<string, string> {
 }
 
 /**
- * The mount that an open file is on, also where several are stacked on one mount point: the kernel
- * tells it by its id (proc_pid_fdinfo(5), proc_pid_mountinfo(5)).
+ * The mount that an open file is on, by the mount's id (proc_pid_fdinfo(5), proc_pid_mountinfo(5)). This is
+ * right even where several mounts are stacked on one mount point.
  * @throws the error of reading /proc
  */
 export function mountOf(fd: number, mounts: MountTable = new MountTable()): MountPoint {
@@ -225,7 +229,10 @@ export interface MountedPath {
   readonly inside: string;
 }
 
-/** The place of the file that `fd` has open (O_PATH suffices), through links, `..` and bind mounts. Throws as {@link mountOf}. */
+/**
+ * The place of the file that `fd` has open (O_PATH suffices), with links, `..` and bind mounts resolved. Throws
+ * as {@link mountOf}.
+ */
 export function mountedPath(fd: number, mounts: MountTable): MountedPath {
   const path = readlinkSync(`/proc/self/fd/${fd}`);
   const mount = mountOf(fd, mounts);
@@ -233,7 +240,7 @@ export function mountedPath(fd: number, mounts: MountTable): MountedPath {
   return { path, device: mount.device, inside: `${mount.root.replace(/\/$/, '')}${below}` || '/' };
 }
 
-/** Whether `path` is `above` or lies below it. Both are absolute, without links. */
+/** Whether `path` is `above`, or lies below it. Both are absolute, without links. */
 export function isWithin(path: string, above: string): boolean {
   return path === above || path.startsWith(above === '/' ? '/' : `${above}/`);
 }

@@ -1,7 +1,6 @@
 /**
- * Removes directory trees that sandboxes or packages filled. Node's `rm` works on paths, so a tree whose paths
- * are longer than PATH_MAX can never be removed with it.
- * Sources: unlinkat(2), openat2(2), getdents64(2), renameat(2).
+ * Removes directory trees that sandboxes or packages filled. Node's `rm` works on paths, so it cannot remove a
+ * tree whose paths are longer than PATH_MAX. Sources: unlinkat(2), openat2(2), getdents64(2), renameat(2).
  */
 import { randomBytes } from 'node:crypto';
 import { closeSync, constants, openSync } from 'node:fs';
@@ -14,31 +13,30 @@ import { openat2, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, renameat, unlinkat } fro
 import { type DirectoryEntry, DirectoryReader } from './directory.ts';
 
 /**
- * Levels that are open at a time. A directory below them is moved up to the top of the tree and removed from
- * there: neither descriptors nor stack limit how deep a tree may be.
+ * Levels that are open at the same time. Deeper directories are moved up to the top of the tree and removed
+ * there, so neither descriptors nor the stack limit the depth.
  */
 const OPEN_LEVELS = 32;
 
-/** Milliseconds of work before others of this process get their turn. */
+/** Milliseconds of work before the event loop gets its turn. */
 const TURN_MS = 10;
 
-/** How often a directory is read anew that others fill while it is removed. */
+/** How often a directory is read anew while other processes fill it. */
 const TRIES = 1000;
 
 /** Entries of the tree that an error names. */
 const SHOWN_FAILURES = 5;
 
-/** Never another file system that is mounted in the tree, nor where a link leads. */
+/** Never enters another file system that is mounted in the tree, and never follows a link. */
 const REAL_DIRECTORY = {
   flags: constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW,
   resolve: RESOLVE_NO_XDEV | RESOLVE_NO_SYMLINKS,
 };
 
 /**
- * Removes what is at `path`: a file, a link itself, or a tree of any depth. Links are not followed, mounts are
- * not entered. What is missing, or vanishes meanwhile, is fine: several processes may remove the same tree.
- * What cannot be removed does not keep the rest from it. Lets the event loop turn.
- *
+ * Removes what is at `path`: a file, a link itself, or a tree of any depth. Links are not followed and mounts
+ * are not entered. Entries that vanish meanwhile are fine: several processes may remove the same tree. If an
+ * entry cannot be removed, the rest is removed all the same. Lets the event loop turn.
  * @throws KilnError E_REMOVE for what is left
  */
 export async function removeTree(path: string): Promise<void> {
@@ -50,12 +48,12 @@ export async function removeTree(path: string): Promise<void> {
   }
 }
 
-/** As {@link removeTree}, at once: for small trees. @throws KilnError E_REMOVE */
+/** Like {@link removeTree}, but synchronous: for small trees. @throws KilnError E_REMOVE */
 export function removeTreeNow(path: Buffer | string): void {
   for (const _ of removal(path));
 }
 
-/** Yields now and then. */
+/** The work of both; yields at times so that the event loop can turn. */
 function* removal(path: Buffer | string): Generator<void> {
   // Names are bytes: latin1 keeps every one of them.
   const bytes = Buffer.from(path).toString('latin1');
@@ -83,20 +81,23 @@ interface Level {
   readonly name: Buffer;
   readonly fd: number;
   readonly entries: DirectoryReader;
-  /** Directories of the piece that was read last. */
+  /** Directories found in the last piece that was read. */
   readonly inner: Buffer[];
-  /** Whether this pass through the directory has removed something, and so may have missed something. */
+  /**
+   * Whether this pass removed something. Then it may have missed other entries, and the directory is read
+   * again.
+   */
   progress: boolean;
-  /** Something in it, or below it, could not be removed. */
+  /** An entry in the directory, or below it, could not be removed. */
   incomplete: boolean;
-  /** How often it was not empty in the end. */
+  /** How often the directory was not empty at the end of a pass. */
   tries: number;
 }
 
 class Removal {
   readonly #path: string;
   readonly #levels: Level[] = [];
-  /** The first ones: a second pass finds the same again. */
+  /** The first failure of each path: a second pass finds the same again. */
   readonly #failures = new Map<string, unknown>();
   #more = false;
 
@@ -118,7 +119,7 @@ class Removal {
     if (this.#failures.size > 0) throw this.#error();
   }
 
-  /** Takes one directory of the innermost level, or reads on in it, or ends it. */
+  /** Enters one directory of the innermost level, reads more of that level, or ends the level. */
   #step(parent: number): void {
     const level = this.#levels.at(-1)!;
     const next = level.inner.pop();
@@ -149,7 +150,7 @@ class Removal {
       if (above !== undefined) above.progress = true;
     } catch (error) {
       if (hasErrno(error, 'ENOTEMPTY')) {
-        // Another process that removes the same tree has moved something up.
+        // Another process that removes the same tree moved a directory up into this one.
         if (!level.incomplete && level.tries++ < TRIES) {
           this.#again(level);
           return;
@@ -168,7 +169,7 @@ class Removal {
     else if (this.#unlink(level.fd, name)) level.inner.push(name);
   }
 
-  /** Removes what is no directory. True if it is one. */
+  /** Removes an entry that is not a directory. True if the entry is a directory. */
   #unlink(directory: number, name: Buffer): boolean {
     try {
       unlinkat(directory, name);
@@ -198,7 +199,7 @@ class Removal {
     });
   }
 
-  /** Moves a directory that lies too deep to the top, whose next pass finds it. */
+  /** Moves a directory that lies too deep to the top of the tree; the next pass there finds it. */
   #moveUp(level: Level, name: Buffer): void {
     const top = this.#levels[0]!;
     const unique = `.kiln-removed-${randomBytes(8).toString('hex')}`;
@@ -207,7 +208,7 @@ class Removal {
     }
   }
 
-  /** True if it went well. What is gone is no failure; what remains is noted. */
+  /** True if `act` succeeded. An entry that is gone is no failure; one that remains is noted. */
   #attempt(name: Buffer, act: () => void): boolean {
     try {
       act();
@@ -247,7 +248,7 @@ class Removal {
   }
 }
 
-/** Names are hostile: nothing that a terminal acts on, and not pages of it. */
+/** Names are hostile: control characters are escaped, and long paths are cut. */
 function shown(path: string): string {
   const plain = path.replace(/[^\x20-\x7e]/g, '?');
   return plain.length <= 200 ? plain : `${plain.slice(0, 120)}…${plain.slice(-60)}`;

@@ -6,15 +6,15 @@ import { checked, tryCall } from '../calls/system-call.ts';
 const SEEK_DATA = 3;
 const SEEK_HOLE = 4;
 
-/** A run of bytes that has (or may have) content; the rest of the file reads as zeros. */
+/** A part of a file that has, or may have, content; the rest reads as zeros. */
 export interface Extent {
   readonly offset: number;
   readonly length: number;
 }
 
 /**
- * The parts of the first `size` bytes of an open file that are not holes, in order.
- * A file system that cannot tell reports all as data. The file offset is moved.
+ * The parts of the first `size` bytes of an open file that are not holes, in order. On a file system that
+ * cannot tell, the whole file is data. Moves the file offset.
  */
 export function* dataExtents(fd: number, size: number): Generator<Extent> {
   for (let offset = 0; offset < size; ) {
@@ -25,7 +25,7 @@ export function* dataExtents(fd: number, size: number): Generator<Extent> {
       if (start >= size) return;
       end = Math.min(size, checked('lseek', tryCall('lseek', fd, start, SEEK_HOLE)));
     } catch (error) {
-      // ENXIO: nothing but a hole up to the end of the file, or one that was cut short just now.
+      // ENXIO: only a hole follows, or the file was just cut short.
       if (hasErrno(error, 'ENXIO')) return;
       if (hasErrno(error, 'EINVAL', 'EOPNOTSUPP')) {
         yield { offset, length: size - offset };
@@ -33,7 +33,7 @@ export function* dataExtents(fd: number, size: number): Generator<Extent> {
       }
       throw error;
     }
-    // Only a file that changes meanwhile or a lying (FUSE) file system answers so; go forward.
+    // Only a file that changes meanwhile, or a file system that lies (FUSE), answers so. Go forward.
     if (start < offset || end <= start) {
       start = offset;
       end = size;
@@ -47,8 +47,8 @@ export function* dataExtents(fd: number, size: number): Generator<Extent> {
 const PIECE = 4 * 1024 * 1024;
 
 /**
- * Makes the empty file `to` have the same content as `from`: holes stay holes, so that a file which claims a
- * terabyte takes no more room than it has. Nobody may change `from` meanwhile.
+ * Copies the content of `from` into the empty file `to`. Holes stay holes, so a file that claims a terabyte
+ * takes no more room than it has. Nobody may change `from` meanwhile.
  * @throws SyscallError; the system error of a read or write
  */
 export function copySparse(from: number, to: number): void {

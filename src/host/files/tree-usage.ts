@@ -8,8 +8,8 @@ import { openat2, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV } from './at.ts';
 import { DirectoryReader } from './directory.ts';
 
 /**
- * Directories within directories that a tree may have to be copied or merged: each level holds descriptors and
- * stack. Trees of packages have some twenty. Deeper ones can only be removed.
+ * How deep directories may be nested in a tree that is copied or merged: each level takes descriptors and
+ * stack. Trees of packages have some twenty levels. Deeper trees can only be removed.
  */
 const MAX_TREE_DEPTH = 1000;
 
@@ -23,7 +23,7 @@ export function checkTreeDepth(depth: number): void {
   );
 }
 
-/** Of st_blocks, bytes, whatever the file system's own size of blocks is. */
+/** The unit of st_blocks in bytes, whatever the block size of the file system. */
 const BLOCK = 512;
 
 /** fcntl.h: relative to the working directory. */
@@ -35,9 +35,9 @@ const REAL_DIRECTORY = {
 };
 
 export interface TreeUsage {
-  /** Holes do not count, nor do further names of a file. */
+  /** Bytes on the disk: holes do not count, and a file with several names counts once. */
   readonly bytes: number;
-  /** Names: of files, folders and all else. */
+  /** Names of files, folders and everything else. */
   readonly entries: number;
 }
 
@@ -46,12 +46,15 @@ const STATX_BASIC_STATS = 0x7ff;
 const S_IFMT = 0o170000;
 const S_IFDIR = 0o040000;
 
-/** What statx(2) says of an entry. Made once and read for many, it costs no more than the call. */
+/**
+ * What statx(2) says of an entry. One object is reused for many entries, so that reading costs no more than the
+ * call.
+ */
 class EntryStatus {
   /** struct statx of linux/stat.h, in words of 32 bits. */
   readonly #words = new Uint32Array(64);
 
-  /** Of the entry `name` of an open directory, a link itself. @throws SyscallError */
+  /** Reads the entry `name` of an open directory; a link itself, not its target. @throws SyscallError */
   read(directory: number, name: Buffer): this {
     const [flags, mask] = [AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS];
     const result = tryCall('statx', directory, cString(name), flags, mask, this.#words);
@@ -85,8 +88,8 @@ interface Level {
 }
 
 /**
- * Counts what is below `path`; stops as soon as there is more than `most`. Files that are open and have no name
- * are not seen.
+ * Counts what is below `path`, and stops as soon as there is more than `most`. Open files without a name are
+ * not seen.
  * @throws KilnError E_TREE_DEPTH; SyscallError
  */
 export function treeUsage(path: string, most: TreeUsage): TreeUsage {
@@ -130,7 +133,9 @@ export function treeUsage(path: string, most: TreeUsage): TreeUsage {
   return { bytes, entries };
 }
 
-/** Undefined for what is not there any more, is no directory now, or is another file system. */
+/**
+ * Undefined for an entry that is gone, has become something else than a directory, or is another file system.
+ */
 function unlessGone<Result>(act: () => Result): Result | undefined {
   try {
     return act();

@@ -1,4 +1,7 @@
-/** Files whose path somebody else wrote: a fifo must not hang kiln, a device not fill its memory. */
+/**
+ * Reads files whose path somebody else chose: a fifo must not block kiln, and a device must not fill its
+ * memory.
+ */
 
 import {
   closeSync,
@@ -63,13 +66,13 @@ export function readUserFile(path: string, limit: number, kind: UserFileKind = '
   throw new Error(`${path} is larger than ${limit} bytes`);
 }
 
-/** A fifo that nobody writes to must hang nothing, and least of all a daemon. */
+/** O_NONBLOCK: a fifo without a writer must not block kiln, least of all the daemon. */
 const READ_ANYTHING = constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOCTTY;
 
-/** How long a pipe may say nothing, ms. */
+/** How long a pipe may be silent, ms. */
 const PIPE_SILENCE = 5000;
 
-/** Undefined: nothing has come yet. */
+/** Undefined if no bytes have come yet. */
 function readPiece(fd: number, piece: Buffer): number | undefined {
   try {
     return readSync(fd, piece);
@@ -81,7 +84,7 @@ function readPiece(fd: number, piece: Buffer): number | undefined {
 
 /** Waits until a pipe has something to read, or its writer has ended. @throws Error */
 function awaitContent(fd: number, path: string): void {
-  // struct pollfd: fd, events, revents. A pipe that nobody has opened to write shows neither.
+  // struct pollfd: fd, events, revents. A pipe that nobody has opened for writing shows neither event.
   const entry = Buffer.alloc(8);
   entry.writeInt32LE(fd, 0);
   entry.writeInt16LE(POLLIN, 4);
@@ -91,12 +94,15 @@ function awaitContent(fd: number, path: string): void {
   }
 }
 
-/** O_NONBLOCK: a fifo must not hang us. Without O_TRUNC: what is no file must stay as it is. */
+/**
+ * O_NONBLOCK: a fifo must not block kiln. Without O_TRUNC, because something that is not a regular file must
+ * stay unchanged.
+ */
 const WRITE = constants.O_WRONLY | constants.O_CREAT | constants.O_NOFOLLOW | constants.O_NONBLOCK;
 
 /**
- * Writes a file in a folder that may be somebody else's: a link of its name is not followed, and what
- * is no regular file is left alone.
+ * Writes a file in a folder that may belong to somebody else. A link with this name is not followed, and
+ * anything that is not a regular file is left alone.
  * @throws Error of open(2), or that it is no file
  */
 export function writeUserFile(path: string, content: string): void {

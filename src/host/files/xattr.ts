@@ -36,8 +36,8 @@ export function setXattr(fd: number, name: string, value: Buffer): void {
 }
 
 /**
- * Like {@link getXattr}, for descriptors with O_PATH, too, on which the kernel allows neither call:
- * through the link in /proc that names exactly what the descriptor does, a symbolic link itself.
+ * Like {@link getXattr}, also for descriptors with O_PATH, on which the kernel allows neither call: it goes
+ * through the link in /proc that names the very file of the descriptor, even if that file is a symbolic link.
  */
 export function getXattrOf(fd: number, name: string): Buffer | undefined {
   return read('getxattr', `/proc/self/fd/${fd}`, name);

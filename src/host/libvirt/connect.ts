@@ -10,11 +10,11 @@ import { type Engine, pickEngine } from './pick-engine.ts';
 export interface ConnectOptions extends EmbeddedOptions {
   readonly paths: StatePaths;
   readonly env: NodeJS.ProcessEnv;
-  /** How long libvirtd may be silent, ms; the usual patience unless given. */
+  /** How long libvirtd may be silent, ms; {@link patience} by default. */
   readonly endAfter?: number;
 }
 
-/** Where a libvirtd of the system's says which process it is, by distribution and kind. */
+/** Where a system's libvirtd writes its pid, by distribution and kind. */
 const SYSTEM_PID_FILES = [
   '/run/virtlxcd.pid',
   '/run/libvirt/virtlxcd.pid',
@@ -22,7 +22,7 @@ const SYSTEM_PID_FILES = [
   '/run/libvirt/libvirtd.pid',
 ];
 
-/** The libvirtd of an engine, for those who wait for it. */
+/** The libvirtd of an engine, as an error or a message names it. */
 function daemonOf(engine: Engine, paths: StatePaths): Awaited {
   const embedded = engine.kind === 'embedded';
   const pid = embedded ? daemonPid(embeddedFiles(paths)) : systemPid();
@@ -39,9 +39,8 @@ function systemPid(): number | undefined {
 }
 
 /**
- * Connects to the engine. The embedded daemon is started where it does not run, now or, after it
- * died or ended idle, at a later call on the connection.
- *
+ * Connects to the engine. The embedded daemon is started where it does not run: now, or at a later call after
+ * it died or ended idle.
  * @throws LibvirtError E_LIBVIRT_MISSING, E_LIBVIRT_CONNECT, E_LIBVIRT_START, and those of
  *   {@link pickEngine}; KilnError E_LIBVIRT_SILENT
  */

@@ -15,7 +15,7 @@ const START_AUTODESTROY = 2;
 /** VIR_UUID_STRING_BUFLEN of libvirt/libvirt-host.h: 36 characters and the terminator. */
 const UUID_BUFFER = 37;
 
-/** How long a controller may take to accept the daemon's connection; only then is it seen. */
+/** How long a controller may take to accept the daemon's connection. Only then does /proc/net/unix show it. */
 const WATCH_MS = 250;
 
 /** A connection to one libvirt daemon. Make it with {@link openConnection}. */
@@ -33,7 +33,7 @@ export class Connection {
       'create a domain',
       (library, connection) => runAsync(library.virDomainCreateXML, connection, xml, flags),
       false,
-      // Its maker has given up on it.
+      // Its maker has given up, so the domain is destroyed.
       (domain) => domain.destroy(),
     );
   }
@@ -86,7 +86,7 @@ export class Connection {
     await this.#pool.close();
   }
 
-  /** Like {@link close}, for a process that ends now: its end closes what is open. */
+  /** Like {@link close}, but for a process that ends now: ending closes the connections. */
   async leave(): Promise<void> {
     await this.#pool.leave();
   }
@@ -130,8 +130,8 @@ export async function openConnection(uri: string, options: PoolOptions = {}): Pr
 }
 
 /**
- * A domain, known by its uuid. It holds no native handle: each call looks the domain up (one
- * round trip, about 0.1 ms), so there is nothing to free and nothing to use after it was freed.
+ * A domain, known by its uuid. It holds no native handle: each call looks the domain up (one round trip, about
+ * 0.1 ms), so nothing has to be freed and nothing can be used after it was freed.
  */
 export class Domain {
   readonly name: string;
@@ -145,13 +145,13 @@ export class Domain {
   }
 
   /**
-   * lxc only: whether the daemon holds a connection to the domain's controller, and so will notice
-   * when the domain ends. On a busy machine up to one new domain in twenty has lost it at birth:
-   * libvirtd (11.3) registers a controller's socket with its event loop before it knows what the
-   * messages on it mean, and hangs up on one that is early. Such a domain works, but the daemon does
-   * not see its end: it is listed as running, and keeps the daemon up, until {@link destroy} is
-   * called. True comes at once and may be too early: ask {@link isWatchedNow} at the end again. False
-   * comes after a quarter of a second. The name must be unique on the host.
+   * lxc only: whether the daemon holds a connection to the domain's controller, and so will notice the domain's
+   * end. On a busy machine up to one new domain in twenty has lost that connection: libvirtd (11.3) registers a
+   * controller's socket with its event loop before it can understand messages on it, and hangs up if one comes
+   * early. Such a domain works, but the daemon does not see its end: the domain is listed as running, and keeps
+   * the daemon up, until {@link destroy} is called. True comes at once and may be too early: ask {@link
+   * isWatchedNow} again at the end. False comes after a quarter of a second. The name must be unique on the
+   * host.
    */
   async isWatched(): Promise<boolean> {
     const until = performance.now() + WATCH_MS;
@@ -163,7 +163,7 @@ export class Domain {
   }
 
   /**
-   * Ends it: SIGTERM, after 1.6 s SIGKILL (libvirt's own times), then teardown.
+   * Ends the domain: SIGTERM, SIGKILL after 1.6 s (libvirt's own times), then teardown.
    * @returns false where it had ended before
    */
   async destroy(): Promise<boolean> {
@@ -190,9 +190,9 @@ export class Domain {
 }
 
 /**
- * A daemon killed while it started a domain lists that domain as shut off for the rest of its days,
- * although it was never defined, and undefines nothing that was not: so it is defined first.
- * Whether that works is not checked; another caller may be at it too.
+ * Removes a domain that a killed daemon left listed as shut off. libvirt undefines only domains that were
+ * defined, and this one was not, so it is defined first. The result is not checked, because another caller may
+ * be doing the same.
  */
 async function forgetRemnant(library: Libvirt, native: Pointer): Promise<void> {
   if ((await runAsync(library.virDomainIsPersistent, native)) !== 0) return;

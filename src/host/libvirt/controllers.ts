@@ -2,8 +2,8 @@ import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { basename } from 'node:path';
 
 /**
- * Whether a libvirtd is connected to the controller of an lxc domain at this moment, as the kernel
- * lists it: see Domain.isWatched(). No daemon is asked.
+ * Whether a libvirtd is connected to the controller of an lxc domain at this moment, as the kernel lists it;
+ * see Domain.isWatched(). Does not ask the daemon.
  */
 export function isWatchedNow(domain: string): boolean {
   // Num RefCount Protocol Flags Type St Inode Path; state 03 is SS_CONNECTED (linux/net.h).
@@ -11,8 +11,8 @@ export function isWatchedNow(domain: string): boolean {
 }
 
 /**
- * Whether the kernel lists a socket of the domain's controller at all: where not, it has ended, or this
- * process is in another network namespace than libvirt, and knows nothing.
+ * Whether the kernel lists a socket of the domain's controller. If not, the controller has ended, or this
+ * process is in another network namespace than libvirt and cannot tell.
  */
 export function isListedNow(domain: string): boolean {
   return socketsOf(domain).length > 0;
@@ -20,20 +20,20 @@ export function isListedNow(domain: string): boolean {
 
 /** Lines of /proc/net/unix. */
 function socketsOf(domain: string): string[] {
-  // Also of the embedded daemon, in whose mount namespace the controller has bound it.
+  // The embedded daemon's controllers have the same path, in the daemon's mount namespace.
   const socket = `/run/libvirt/lxc/${domain}.sock`;
   const lines = readFileSync('/proc/net/unix', 'latin1').split('\n');
   return lines.filter((line) => line.endsWith(` ${socket}`));
 }
 
-/** Domains of kiln's are called so, whatever their state directory. */
+/** Names of kiln's domains begin so, for every state directory. */
 const OURS = 'kiln-';
 
 interface Controller {
   readonly name: string | undefined;
 }
 
-/** What libvirt_lxc's own command line says, where the process runs that program. */
+/** What the command line of libvirt_lxc says, if the process runs that program. */
 function controllerAt(pid: string): Controller | undefined {
   try {
     const [program = '', ...args] = readFileSync(`/proc/${pid}/cmdline`, 'latin1').split('\0');
@@ -45,9 +45,9 @@ function controllerAt(pid: string): Controller | undefined {
 }
 
 /**
- * Whether a process is the first of a container that has not yet become its init (its command line
- * is still its controller's), and whose controller is dead. It waits for a word from the controller on
- * a socket of which it has both ends, so for ever.
+ * Whether a process is the first one of a container, has not become its init yet (its command line is still its
+ * controller's), and has a dead controller. It waits for a message from the controller on a socket of which it
+ * holds both ends, so it waits for ever.
  */
 function isOrphan(pid: string, own: string): boolean {
   try {
@@ -61,12 +61,10 @@ function isOrphan(pid: string, own: string): boolean {
 }
 
 /**
- * Kills what a controller of libvirt's leaves when it is killed itself (by the kernel, short of
- * memory, or by hand) in the moment between the clone of a container and its first word to it. That
- * process keeps the pipe open on which libvirtd waits for the controller: virDomainCreateXML does not
- * return, and soon no other call does that wants the list of domains (libvirt 11.3, lxc_process.c).
- * Returns how many there were.
- *
+ * Kills the process that a killed libvirt_lxc can leave behind. If the controller dies between the clone of the
+ * container and its first message to it, the container's first process keeps the pipe open on which libvirtd
+ * waits for the controller. Then virDomainCreateXML does not return, and soon no call does that needs the list
+ * of domains (libvirt 11.3, lxc_process.c). Returns how many processes were killed.
  * @param prefix what the names of their domains begin with
  */
 export function endOrphans(prefix = OURS): number {

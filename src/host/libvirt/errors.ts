@@ -28,12 +28,9 @@ const CODES: ReadonlyMap<number, ErrorCode> = new Map([
   [VIR_ERR.NO_NETWORK, 'E_LIBVIRT_NO_NETWORK'],
 ]);
 
-/**
- * A failure in libvirt or on the way to it. Its codes begin with `E_LIBVIRT`; what libvirt itself says
- * has one of those above, or `E_LIBVIRT`.
- */
+/** A failure in libvirt or on the way to it. Its code begins with `E_LIBVIRT`. */
 export class LibvirtError extends KilnError {
-  /** libvirt's own account; undefined where kiln itself refused the call. */
+  /** libvirt's own error; undefined where kiln itself refused the call. */
   readonly libvirt: VirError | undefined;
 
   constructor(

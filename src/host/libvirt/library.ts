@@ -24,7 +24,7 @@ export interface Libvirt {
   readonly virConnectGetLibVersion: Native<[Pointer, BigUint64Array], number>;
   readonly virConnectGetCapabilities: Native<[Pointer], Nullable>;
   readonly virConnectListAllDomains: Native<[Pointer, BigUint64Array, number], number>;
-  /** The connection the domain was found on; not counted, not to be closed. */
+  /** The domain's connection; not reference-counted, and not to be closed. */
   readonly virDomainGetConnect: Native<[Pointer], Pointer>;
   readonly virDomainGetName: Native<[Pointer], string | null>;
   readonly virDomainGetUUIDString: Native<[Pointer, Uint8Array], number>;
@@ -109,8 +109,8 @@ async function load(): Promise<Libvirt> {
       hint: '`kiln doctor` tells whether libvirt works',
     });
   }
-  // Without a handler of ours libvirt prints every error to stderr. The handler runs on whatever
-  // thread failed, so it must be native: abs() is a function of the right shape that does nothing.
+  // Without a handler, libvirt prints every error to stderr. The handler runs on the thread that failed, so it
+  // must be native: abs() has the right signature and does nothing.
   library.func('void virSetErrorFunc(void *userData, void *handler)')(null, libc.symbol('abs'));
   return bound;
 }
@@ -121,7 +121,7 @@ export function runAsync<Args extends unknown[], Result>(
   ...args: Args
 ): Promise<Result> {
   return new Promise((resolve, reject) => {
-    // Args are captured by this closure, which keeps buffers alive until the call is over.
+    // This closure captures `args`, which keeps the buffers alive until the call is over.
     native.async(...args, (error, result) => {
       if (error === null || error === undefined) resolve(result);
       else reject(error);
@@ -142,7 +142,7 @@ const POINTER_SIZE = 8n;
 
 /** The objects of a native array of `count` pointers, which is freed; each of them is the caller's to free. */
 export function takeArray(address: Pointer, count: number): Pointer[] {
-  // One by one: koffi 3.3's decode of an array leaks some bytes each time.
+  // One by one, because koffi 3.3's decode of an array leaks some bytes each time.
   const objects = Array.from({ length: count }, (_, index) =>
     BigInt(koffi.decode.uint64(address + BigInt(index) * POINTER_SIZE)),
   );
@@ -165,14 +165,14 @@ function copyError(address: Nullable): VirError | undefined {
   return { code: raw.code, domain: raw.domain, message: raw.message ?? '', level: raw.level };
 }
 
-/** The last error of the calling thread: right only after a call that was not `async`. */
+/** The last error of the calling thread: right only after a synchronous call. */
 export function lastError(library: Libvirt): VirError | undefined {
   return copyError(library.virGetLastError());
 }
 
 /**
- * The last error of a connection, whichever thread made the call. Exact as long as one call at a
- * time uses the connection, which is what the pool in pool.ts sees to.
+ * The last error of a connection, whichever thread made the call. It is exact while one call at a time uses the
+ * connection, which the pool in pool.ts ensures.
  */
 export function connectionError(library: Libvirt, connection: Pointer): VirError | undefined {
   return copyError(library.virConnGetLastError(connection));

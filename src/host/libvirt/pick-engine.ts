@@ -2,7 +2,7 @@ import type { StatePaths } from '../state/paths.ts';
 import { embeddedFiles } from './embedded/files.ts';
 import { LibvirtError } from './errors.ts';
 
-/** Which libvirt runs the sandboxes: the system's (or any other local one), or kiln's own. */
+/** The libvirt that runs the sandboxes: the system's (or another local one), or kiln's own. */
 export type Engine =
   | { readonly kind: 'system'; readonly uri: string }
   | { readonly kind: 'embedded'; readonly uri: string };

@@ -14,23 +14,26 @@ import {
 } from './library.ts';
 
 /**
- * How many libvirt calls one process has under way. Each blocks a thread of libuv's pool for as
- * long as the daemon takes; one thread is left to file access, which kiln does meanwhile. Measured
- * on two cores, three creates at once are as fast as eight (40/s); with UV_THREADPOOL_SIZE a bigger
- * machine gets more. Workers would need 15 ms each to start and gain nothing.
+ * How many libvirt calls one process makes at the same time. Each blocks a thread of libuv's pool for as long
+ * as the daemon takes; one thread is left for file access. Measured on two cores, three creates at once are as
+ * fast as eight (40/s); on a bigger machine UV_THREADPOOL_SIZE allows more. Workers would take 15 ms each to
+ * start and gain nothing.
  */
 const CONCURRENT_CALLS = Math.max(1, (Number(ownEnvironment.UV_THREADPOOL_SIZE) || 4) - 1);
 
-/** How long a call may take before it is looked whether something holds it up for ever, ms. */
+/** After this time, ms, kiln looks whether something blocks the call for ever. */
 const SLOW_MS = 2000;
 
-/** A daemon that was just seen running may end, idle, before it is connected to: once, not thrice. */
+/**
+ * A daemon that was just seen running may end, idle, before the connection is made. That happens once, not
+ * three times in a row.
+ */
 const OPEN_ATTEMPTS = 3;
 
-/** Tells why a native call failed: returns the error to throw. Valid until the lease ends. */
+/** Makes the error for a failed native call. Valid until the lease ends. */
 type Failure = (what: string) => LibvirtError;
 
-/** Work on a native connection that nobody else uses meanwhile. */
+/** Work on a native connection that no other work uses meanwhile. */
 export type Work<Result> = (
   library: Libvirt,
   connection: Pointer,
@@ -40,20 +43,20 @@ export type Work<Result> = (
 /** Makes a server reachable: called when a connection could not be opened, before another try. */
 type Reviver = () => Promise<void>;
 
-/** Beyond what a connection needs. */
+/** Options beyond the URI. */
 export interface PoolOptions {
   /** Makes the server reachable, now or later. */
   readonly revive?: Reviver | undefined;
   /** The daemon, for those who wait for it. */
   readonly whom?: (() => Awaited) | undefined;
-  /** How long it may be silent, ms; the usual patience unless given. */
+  /** How long the daemon may be silent, ms; {@link patience} by default. */
   readonly endAfter?: number | undefined;
 }
 
 let running = 0;
 const waiting: (() => void)[] = [];
 
-/** When any call of this process was over the last time, monotonic ms. */
+/** When a call of this process ended last, monotonic ms. */
 let lastEnd = 0;
 
 async function takeTurn(): Promise<void> {
@@ -68,11 +71,11 @@ function endTurn(): void {
   else next();
 }
 
-/** A call, as those see it who wait for it. */
+/** The state of a call for those who wait for it. */
 interface CallState {
-  /** Since when it is the daemon's turn, monotonic ms; undefined while it waits for its own. */
+  /** When the daemon's turn began, monotonic ms; undefined while the call is queued. */
   began: number | undefined;
-  /** Nobody waits for it any more. */
+  /** The caller has given up. */
   given: boolean;
 }
 
@@ -89,7 +92,7 @@ export class ConnectionPool {
   readonly #idle: Pointer[] = [];
   readonly #leases = new Set<Promise<unknown>>();
   #closed = false;
-  /** Calls under way that nobody waits for any more, and why that is so. */
+  /** Abandoned calls that still run, and the error that says why. */
   #abandoned = 0;
   #silence: unknown;
 
@@ -101,12 +104,11 @@ export class ConnectionPool {
   /**
    * Runs `work` on a connection of its own.
    *
-   * A connection that broke since its last use is replaced. One that breaks during `work` fails
-   * it with E_LIBVIRT_LOST, unless `repeatable`: then the work is done once more.
+   * A connection that broke since its last use is replaced. One that breaks during `work` fails it with
+   * E_LIBVIRT_LOST, or repeats the work once if it is `repeatable`.
    *
-   * A daemon that does not answer ends the wait, not the call: `late` is given what comes of it
-   * after that. Until then every other call fails at once, as this one did.
-   *
+   * If the daemon does not answer, the wait ends but the call goes on: `late` gets its result. Until the call
+   * ends, every other call fails at once with the same error.
    * @throws LibvirtError E_LIBVIRT_CLOSED, E_LIBVIRT_CONNECT, E_LIBVIRT_LOST, and what `work` throws;
    *   KilnError E_LIBVIRT_SILENT
    */
@@ -145,7 +147,7 @@ export class ConnectionPool {
         code: 'E_LIBVIRT_SILENT',
         hint: 'kiln doctor tells whether it answers; its log may say what it does',
         ...(this.#options.endAfter === undefined ? {} : { endAfter: this.#options.endAfter }),
-        // While others have their turn, their calls are the sign of life.
+        // While a queued call waits, the ends of other calls show that the daemon is alive.
         since: () => call.began ?? Math.max(waitStarted, lastEnd),
       });
     } catch (error) {
@@ -154,7 +156,7 @@ export class ConnectionPool {
     }
   }
 
-  /** Gives up waiting for a call; the pool refuses others until it is over. */
+  /** Gives up waiting for a call. The pool refuses other calls until it is over. */
   #abandon<Result>(
     done: Promise<Result>,
     call: CallState,
@@ -163,7 +165,7 @@ export class ConnectionPool {
   ): void {
     call.given = true;
     this.#abandoned++;
-    // Who was in more of a hurry than others, or was interrupted, does not decide for them.
+    // A caller with a shorter patience, or an interrupted one, does not decide for the others.
     const quiet = performance.now() - (call.began ?? 0);
     if (quiet >= (this.#options.endAfter ?? patience())) this.#silence ??= reason;
     abandonCall(done);
@@ -187,7 +189,7 @@ export class ConnectionPool {
     const slow = setInterval(() => endOrphans(), SLOW_MS);
     try {
       for (let attempt = 1; ; attempt++) {
-        // Nobody waits any more: nothing is begun.
+        // The caller has given up: do not begin.
         if (call.given) throw this.#refusal();
         call.began = performance.now();
         const connection = await this.#take(library, !repeatable, call);
@@ -217,7 +219,7 @@ export class ConnectionPool {
     return new LibvirtError('E_LIBVIRT_CLOSED', `the connection to ${this.uri} is closed`);
   }
 
-  /** An idle connection, or a new one. With `verify` an idle one has answered a moment ago. */
+  /** An idle connection or a new one. With `verify`, an idle one is used only if it answered a moment ago. */
   async #take(library: Libvirt, verify: boolean, call: CallState): Promise<Pointer> {
     for (let idle = this.#idle.pop(); idle !== undefined; idle = this.#idle.pop()) {
       const alive = verify
@@ -230,12 +232,12 @@ export class ConnectionPool {
       const opened = await runAsync(library.virConnectOpen, this.uri);
       if (opened !== null) return opened;
       if (this.#options.revive === undefined || call.given) break;
-      // Starting a daemon has limits of its own.
+      // Starting a daemon has its own time limits.
       call.began = Number.POSITIVE_INFINITY;
       await this.#options.revive();
       call.began = performance.now();
     }
-    // The reasons of those failures stayed on the pool's threads: the last try is made on this one.
+    // The reasons of the earlier failures stayed on pool threads. Try on this thread, to get the reason.
     const last = library.virConnectOpen(this.uri);
     if (last !== null) return last;
     const reason = lastError(library);
@@ -252,8 +254,8 @@ export class ConnectionPool {
   }
 
   /**
-   * Waits for the calls under way; the native connections end with this process. (A daemon that has
-   * just lost a domain takes 0.2 s to answer a close.)
+   * Waits for the calls under way and leaves the native connections to the end of the process. (A daemon that
+   * has just lost a domain takes 0.2 s to answer a close.)
    */
   async leave(): Promise<void> {
     this.#closed = true;
@@ -264,7 +266,7 @@ export class ConnectionPool {
   async close(): Promise<void> {
     this.#closed = true;
     await Promise.allSettled([...this.#leases]);
-    // Its answer is what a goodbye waits for; the end of this process closes the connections, too.
+    // Wait only for the daemon's answer; the end of this process closes the connections.
     if (this.#idle.length === 0 || this.#silence !== undefined) return;
     const library = await loadLibvirt();
     const connections = this.#idle.splice(0);
@@ -279,11 +281,12 @@ export class ConnectionPool {
         hint: 'kiln doctor tells whether it answers',
       });
     } catch {
-      // What was asked for is done.
+      // The calls are done, so nobody waits for the goodbyes.
       abandonCall(goodbyes);
       return;
     }
-    // Every native object counts as a use of its connection: this one was never freed.
+    // Every native object counts as a use of its connection: a use that is left means an object that was not
+    // freed.
     if (left.some((uses) => uses > 0)) {
       throw new LibvirtError('E_LIBVIRT_LEAK', `a native object outlived its call to ${this.uri}`, {
         hint: 'this is a bug in kiln: please report it with what you did',

@@ -1,6 +1,6 @@
 /**
- * Using files as somebody else, for the length of a synchronous call and in this thread alone.
- * Sources: setfsuid(2), setfsgid(2), setgroups(2), capset(2), linux/capability.h.
+ * Uses files with another user's rights, during one synchronous call and in this thread only. Sources:
+ * setfsuid(2), setfsgid(2), setgroups(2), capset(2), linux/capability.h.
  */
 import { checked, tryCall } from '../calls/system-call.ts';
 
@@ -15,9 +15,9 @@ export interface UserIds {
 }
 
 /**
- * Runs `act`, which must be synchronous, with this user's rights to files and no capability: what the user may
- * not open, make or remove fails as it would for the user. No process has the user's ids, so there is none
- * that the user could trace or signal, and whose descriptors they could take.
+ * Runs the synchronous `act` with this user's rights to files and without capabilities, so it fails where the
+ * user would fail. No process gets the user's ids, so the user can trace or signal none and take no
+ * descriptors.
  */
 export function actingAs<Result>({ uid, gid, groups }: UserIds, act: () => Result): Result {
   const capabilities = new Uint32Array(6);
@@ -26,15 +26,15 @@ export function actingAs<Result>({ uid, gid, groups }: UserIds, act: () => Resul
   const own = new Uint32Array(Math.max(1, count));
   checked('getgroups', tryCall('getgroups', count, own));
   try {
-    // The kernel's call, unlike the C library's function, changes this thread only.
+    // The system call changes this thread only, unlike the C library's function.
     checked('setgroups', tryCall('setgroups', groups.length, Uint32Array.from([...groups, 0])));
     tryCall('setfsgid', gid);
     tryCall('setfsuid', uid);
-    // Both give what was set before, and no error: what is in force is asked for.
+    // Both calls return the old value and no error, so the new value is read back.
     if (tryCall('setfsgid', -1) !== gid || tryCall('setfsuid', -1) !== uid) {
       throw new Error(`cannot take the ids ${uid}:${gid}`);
     }
-    // Effective ones only, of two words: those permitted bring them back.
+    // Drops only the effective capabilities (two words); the permitted ones bring them back.
     const [, permitted = 0, inheritable = 0, , permittedHigh = 0, inheritableHigh = 0] =
       capabilities;
     const none = Uint32Array.of(0, permitted, inheritable, 0, permittedHigh, inheritableHigh);

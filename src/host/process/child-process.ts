@@ -1,6 +1,6 @@
 /**
- * How kiln starts programs of the host: the only place that does (test/architecture). A child has the descriptors of its stdio and no others, and of the environment
- * nothing that makes it load code.
+ * The only place where kiln starts programs of the host (test/architecture). A child gets the descriptors of
+ * its stdio and no others, and no environment variable that makes it load code.
  */
 import { type ExecFileException, execFile, type SpawnOptions, spawn } from 'node:child_process';
 import { promisify } from 'node:util';
@@ -17,7 +17,7 @@ const execute = promisify(execFile);
 export const startProgram = ((program: string, args: readonly string[], options: SpawnOptions) => {
   keepDescriptors();
   const child = spawn(program, args, { env: withoutOrders(ownEnvironment), ...options });
-  // Without descriptors Node gives up half-way: the child has no streams, and says why only later.
+  // Without free descriptors Node stops half-way: the child has no streams, and the error comes later.
   if (child.stdio === undefined) {
     child.on('error', () => undefined);
     throw new KilnError('E_TOO_MANY_FILES', `cannot start ${program}: too many open files`, {
@@ -27,15 +27,18 @@ export const startProgram = ((program: string, args: readonly string[], options:
   return child;
 }) as typeof spawn;
 
-/** Starts a program, by its path, that goes on by itself: in a session of its own, with nothing on its stdio. */
+/**
+ * Starts a program, by its path, that outlives this process: in a session of its own, with nothing on its
+ * stdio.
+ */
 export function startDetached([program, ...args]: readonly [string, ...string[]]): void {
   const child = startProgram(program, args, { detached: true, stdio: 'ignore' });
   child.on('error', () => undefined).unref();
 }
 
 /**
- * Runs a program of the host to its end, or kills it after {@link patience}; where it `works` long, only
- * once it has been stopped for so long. Throws as child_process.execFile() does, and KilnError
+ * Runs a program of the host to its end, or kills it after {@link patience}. A program that `works` long is
+ * killed only after it has been stopped for that time. Throws as child_process.execFile() does, and KilnError
  * E_PROGRAM_SILENT.
  */
 export async function runProgram(
@@ -63,21 +66,21 @@ export interface ToolOptions {
   readonly cwd?: string;
   /** Its whole environment; by default this process's. */
   readonly env?: Readonly<Record<string, string>>;
-  /** For its standard input, which else is empty. */
+  /** Standard input; empty by default. */
   readonly input?: string;
   /** Milliseconds, after which it is killed. */
   readonly timeout?: number;
 }
 
 export interface ToolResult {
-  /** Without the newline at the end, as {@link stderr}. */
+  /** Without the newline at the end, as {@link stderr} is. */
   readonly stdout: string;
   readonly stderr: string;
-  /** Undefined if it ended with status 0; else what is to be said of it: what it wrote to stderr, or how it ended. */
+  /** Undefined if the program ended with status 0. Otherwise its stderr, or how it ended. */
   readonly failure?: string;
 }
 
-/** The most that is read of a tool's output, bytes: one that writes more is killed. */
+/** The most bytes of a tool's output: a tool that writes more is killed. */
 const MAX_OUTPUT = 16 << 20;
 
 /** Runs a tool of the host to its end, for what it prints. Never rejects. */
@@ -97,7 +100,7 @@ export function runTool(
       if (error === null) resolve({ stdout, stderr });
       else resolve({ stdout, stderr, failure: stderr.trim() || failureText(error, timeout) });
     });
-    // Nobody need read it; and without descriptors there is none.
+    // The program may not read its input, and there is no stdin without free descriptors.
     child.stdin?.on('error', () => undefined).end(input);
   });
 }

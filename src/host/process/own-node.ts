@@ -1,33 +1,36 @@
 /**
- * How kiln starts a Node: nothing of a caller's may reach the options that Node reads for itself.
+ * How kiln starts a Node, so that no caller's words reach the options that Node reads itself.
  *
- * Node looks for some of them in all of its arguments, even behind the program's name and a `--`
- * (`--env-file`, `--experimental-default-config-file`), and takes others from the environment; each of
- * those can name a file to run. So words are passed on marked, and the environment loses every variable that
- * Node, the loader or the libraries below them take orders from. bin/kiln-node does the same in sh.
+ * Node looks for some options in all its arguments, even behind the program's name and `--` (`--env-file`,
+ * `--experimental-default-config-file`), and takes others from the environment. Each of them can name a file to
+ * run. So arguments are marked, and variables that Node, the loader or their libraries obey are removed from
+ * the environment. bin/kiln-node does the same in sh.
  */
 import { ownEnvironment } from './own-process.ts';
 
-/** Stands before every word, so that none looks like an option. */
+/** Put before every argument, so that none looks like an option. */
 const MARK = ':';
 
-/** Variables that decide what a process loads, where it writes, or what it believes: node(1), ld.so(8), OpenSSL's openssl-env(7), glibc's list for set-user-ID programs. */
+/**
+ * Variables that decide what a process loads, where it writes, or what it trusts: node(1), ld.so(8), OpenSSL's
+ * openssl-env(7), glibc's list for set-user-ID programs.
+ */
 const ORDERS =
   /^(?:(?:NODE|UV|LD|OPENSSL|ICU|MALLOC)_\w*|GLIBC_TUNABLES|GCONV_PATH|LOCPATH|NLSPATH)$/;
 
-/** Of these, no code comes by: certificates to trust, and a number of threads. */
+/** These two load no code: certificates to trust, and a number of threads. */
 const HARMLESS = ['NODE_EXTRA_CA_CERTS', 'UV_THREADPOOL_SIZE'];
 
-/** Under which name bin/kiln-node puts the caller's value of a variable that Node must not see. */
+/** The prefix under which bin/kiln-node keeps the caller's value of a variable that Node must not see. */
 const ASIDE = 'KILN_CALLER_';
 
-/** The Node that this process runs on, for what has to name it. */
+/** The path of the Node that runs this process. */
 export function nodePath(): string {
   return process.execPath;
 }
 
 export interface NodeStart {
-  /** The Node, if not this process's own path of it. */
+  /** The Node; this process's own by default. */
   readonly node?: string;
   /** Options for Node and V8: constants, never a caller's words. */
   readonly options?: readonly string[];
@@ -43,8 +46,8 @@ export function nodeCommand(start: NodeStart): [string, ...string[]] {
 }
 
 /**
- * The command line of the program that takes kiln's command lines, which lies beside the daemon's.
- * Undefined where this process runs neither.
+ * The command line of the program that takes kiln's command lines; it lies beside the daemon's. Undefined where
+ * this process runs neither.
  */
 export function kilnProgram(
   words: readonly string[],
@@ -55,14 +58,14 @@ export function kilnProgram(
   return nodeCommand({ options: [...options, ...process.execArgv], program, words });
 }
 
-/** The words this process was started with, unmarked. Somebody who starts Node by hand marks none. */
+/** The arguments of this process, unmarked. Arguments of a Node that a person started are not marked. */
 export function ownArguments(): string[] {
   const words = process.argv.slice(2);
   if (words[0]?.startsWith(MARK) !== true) return words;
   return words.map((word) => (word.startsWith(MARK) ? word.slice(MARK.length) : word));
 }
 
-/** `env` without what a Node, or the loader, takes orders from: for every process that inherits it. */
+/** `env` without the variables that Node or the loader obey: for every process that inherits it. */
 export function withoutOrders(env: Readonly<NodeJS.ProcessEnv>): Record<string, string> {
   const kept = Object.entries(env).filter(
     (entry): entry is [string, string] =>
@@ -71,12 +74,12 @@ export function withoutOrders(env: Readonly<NodeJS.ProcessEnv>): Record<string, 
   return Object.fromEntries(kept);
 }
 
-/** A variable as the caller has it, also one that bin/kiln has set aside. */
+/** A variable with the caller's value, even if bin/kiln-node set it aside. */
 export function callerVariable(name: string): string | undefined {
   return ownEnvironment[name] ?? ownEnvironment[`${ASIDE}${name}`];
 }
 
-/** The caller's environment, for a command that runs as the caller: what was set aside is back. */
+/** The caller's environment, with the variables that were set aside, for a command that runs as the caller. */
 export function callerEnvironment(): Record<string, string> {
   const back = Object.entries(ownEnvironment).map(([name, value]) => [
     name.startsWith(ASIDE) ? name.slice(ASIDE.length) : name,

@@ -1,21 +1,21 @@
 import { readFileSync } from 'node:fs';
 
-/** What kiln works with: what it keeps has the modes that the code says. */
+/** kiln's own umask: files that kiln keeps have the modes in the code. */
 const WORKING = 0o022;
 
 /** The caller's, once it has been taken. */
 let callers: number | undefined;
 
 /**
- * The first thing a program of kiln's does. From here on the caller's umask decides for nothing but
- * the files that the caller asked for: {@link callerMode}. A library leaves its process's umask alone, and
- * sets the modes that matter.
+ * Takes over the umask; a program of kiln's calls this first. Afterwards the caller's umask counts only for
+ * files that the caller asked for: {@link callerMode}. A library leaves its process's umask alone and sets the
+ * modes that matter.
  */
 export function takeUmask(): void {
   callers ??= process.umask(WORKING);
 }
 
-/** The same, where the caller is another process, whose umask that is. */
+/** Sets the caller's umask where the caller is another process. */
 export function takeCallersUmask(umask: number): void {
   callers = umask;
 }
@@ -31,7 +31,7 @@ export function callerMode(mode: number): number {
   return mode & ~(callers ?? ofProcess());
 }
 
-/** A library's process keeps its own. process.umask() would change it for a moment, for all threads. */
+/** A library keeps its process's umask. process.umask() would change it for a moment, for all threads. */
 function ofProcess(): number {
   const status = readFileSync('/proc/self/status', 'latin1');
   return Number.parseInt(/^Umask:\s*([0-7]+)$/m.exec(status)?.[1] ?? '0', 8);

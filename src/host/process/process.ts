@@ -32,12 +32,15 @@ export function dieWithParent(): void {
   checked('prctl', tryCall('prctl', PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0), 'parent death signal');
 }
 
-/* Whether a process has ended, and waiting for it: of any process, not only of a child. */
+/* Tells whether a process has ended and waits for that: for any process, not only a child. */
 
 /** Longest pause between two looks, ms. */
 const LONGEST_PAUSE = 50;
 
-/** What proc_pid_stat(5) says from the third field on, the state; undefined for a process that is gone. @param proc of the process's pid namespace */
+/**
+ * The fields of proc_pid_stat(5) from the third one (the state) on; undefined for a process that is gone.
+ * @param proc of the process's pid namespace
+ */
 export function statOf(pid: number, proc = '/proc'): string[] | undefined {
   try {
     const stat = readFileSync(`${proc}/${pid}/stat`, 'latin1');
@@ -47,10 +50,7 @@ export function statOf(pid: number, proc = '/proc'): string[] | undefined {
   }
 }
 
-/**
- * Whether a process is gone, or dead and only not reaped: in many containers pid 1 never reaps
- * what it inherits.
- */
+/** Whether a process is gone or a zombie. In many containers pid 1 never reaps orphans. */
 export function isDead(pid: number): boolean {
   return (statOf(pid)?.[0] ?? 'Z') === 'Z';
 }
@@ -61,16 +61,16 @@ export function isStopped(pid: number): boolean {
 }
 
 /**
- * When a process began, in the kernel's own ticks since the boot: with the pid it names one process for good.
- * Undefined for one that is gone.
+ * When a process began, in kernel ticks since the boot. Pid and start name one process for good. Undefined for
+ * a process that is gone.
  */
 export function startOf(pid: number): string | undefined {
   return statOf(pid)?.[19];
 }
 
 /**
- * Waits until {@link isDead}, at most `within` ms; false if it is not then. Pid 1 of a pid namespace
- * dies after everything else in it has.
+ * Waits up to `within` ms until {@link isDead}; false if the time runs out. Pid 1 of a pid namespace dies after
+ * all other processes in it.
  */
 export async function waitForDeath(pid: number, within: number): Promise<boolean> {
   const until = performance.now() + within;
@@ -84,7 +84,7 @@ export async function waitForDeath(pid: number, within: number): Promise<boolean
 /** What statfs calls /proc (linux/magic.h). */
 export const PROC_SUPER_MAGIC = 0x9fa0;
 
-/** Whether /proc is what its name says. */
+/** Whether /proc is mounted and is procfs. */
 export function hasProc(): boolean {
   try {
     return statfsSync('/proc').type === PROC_SUPER_MAGIC;
@@ -93,7 +93,7 @@ export function hasProc(): boolean {
   }
 }
 
-/* landlock(7): what this kernel has of it. */
+/* What this kernel offers of landlock(7). */
 
 const LANDLOCK_CREATE_RULESET_VERSION = 1;
 

@@ -1,7 +1,7 @@
 /**
- * Filtering a process's own system calls, through libseccomp (which every Debian, Fedora and SUSE
- * has: apt and systemd need it), so that no numbers of system calls are kept here.
- * Sources: seccomp_init(3), seccomp_attr_set(3), seccomp_rule_add(3), seccomp_load(3).
+ * Filters a process's own system calls through libseccomp, so that kiln keeps no table of call numbers. Every
+ * Debian, Fedora and SUSE has libseccomp, because apt and systemd need it. Sources: seccomp_init(3),
+ * seccomp_attr_set(3), seccomp_rule_add(3), seccomp_load(3).
  */
 
 import { fstatSync, readSync } from 'node:fs';
@@ -14,12 +14,12 @@ import { checked, tryCall } from '../calls/system-call.ts';
 const SCMP_ACT_ALLOW = 0x7fff0000;
 const SCMP_ACT_ERRNO = 0x00050000;
 const SCMP_FLTATR_CTL_TSYNC = 4;
-/** What libseccomp calls a system call it does not know at all. */
+/** libseccomp's number for a system call that it does not know. */
 const NR_SCMP_ERROR = -1;
 
 /** A filter that is loaded but not in force yet. */
 export interface SystemCallFilter {
-  /** Puts it in force for all threads of this process, for good. no_new_privs must be set. */
+  /** Puts the filter in force for all threads of this process, for good. no_new_privs must be set. */
   apply(): void;
 }
 
@@ -53,7 +53,7 @@ export function refuseSystemCalls(groups: readonly RefusedCalls[]): SystemCallFi
   return { apply: () => done('seccomp_load', seccomp.load(context)) };
 }
 
-/** libseccomp's calls, loaded at the first use. @throws KilnError E_SECCOMP where it is missing. */
+/** libseccomp's functions, loaded at the first use. @throws KilnError E_SECCOMP where it is missing. */
 export function library() {
   let lib: ReturnType<typeof koffi.load>;
   try {
@@ -109,7 +109,7 @@ const COMPARISONS = {
   SCMP_CMP_MASKED_EQ: 7,
 } as const;
 
-/** Asks whoever holds the filter's listener (seccomp_unotify(2)). Not for profiles to say. */
+/** Asks the process that holds the filter's listener (seccomp_unotify(2)). A profile cannot use it. */
 const ASK = 0x7fc00000;
 
 type FilterAction = keyof typeof ACTIONS;
@@ -152,7 +152,10 @@ const REFUSALS: readonly FilterAction[] = [
   'SCMP_ACT_KILL_PROCESS',
 ];
 
-/** The same, but asking where the profile refuses, save where a rule says there is no such thing. */
+/**
+ * Like the plain action, but asks the listener where the profile refuses. Rules that answer "no such call"
+ * stay.
+ */
 function askingNumber(action: FilterAction, errno: number, isRule: boolean): number {
   if (!REFUSALS.includes(action)) return actionNumber(action, errno);
   const absent = isRule && action === 'SCMP_ACT_ERRNO' && [ENOSYS, EOPNOTSUPP].includes(errno);
@@ -172,10 +175,10 @@ function argumentBytes(args: FilterRule['args']): Buffer {
 }
 
 /**
- * The filter as struct sock_filter[]. Calls of other ABIs of this machine (`architectures`, in
- * libseccomp's names such as `x86`) are filtered by the same rules. Unknown names are left out.
- * `asking`: instead of refusing a call, the filter asks its listener; a rule that answers ENOSYS or
- * EOPNOTSUPP is left alone: it is there to be answered fast (clone3), and so that programs do it otherwise.
+ * The filter as struct sock_filter[]. Calls of other ABIs of this machine (`architectures`, in libseccomp's
+ * names such as `x86`) are filtered by the same rules. Unknown names are left out. With `asking`, the filter
+ * asks its listener instead of refusing a call. Rules that answer ENOSYS or EOPNOTSUPP stay as they are:
+ * programs rely on a fast answer (clone3) and then do without the call.
  * @throws KilnError E_SECCOMP (for `asking` also where libseccomp or the kernel cannot), SyscallError
  */
 export function compileFilter(
@@ -194,7 +197,7 @@ export function compileFilter(
     if (result < 0 && !accepted.includes(-result)) throw new SyscallError(call, -result);
   };
   try {
-    // Before libseccomp 2.5 there is no such attribute; the filter is then a list, and as right.
+    // libseccomp before 2.5 lacks this attribute; its filter is then a linear list, which is as right.
     seccomp.attrSet(context, SCMP_FLTATR_CTL_OPTIMIZE, OPTIMIZE_BINARY_TREE);
     for (const name of architectures) {
       done('seccomp_arch_add', seccomp.archAdd(context, seccomp.archResolve(name)), EEXIST);
@@ -202,7 +205,7 @@ export function compileFilter(
     for (const rule of rules) {
       const args = argumentBytes(rule.args);
       const action = number(rule.action, rule.errno);
-      // A rule that says what the default does is refused (EACCES), and of no use.
+      // libseccomp refuses a rule that repeats the default action (EACCES), and such a rule has no effect.
       if (action === fallbackNumber) continue;
       for (const name of rule.names) {
         const call = seccomp.resolve(name);
@@ -222,7 +225,7 @@ export function systemCallName(architecture: number, number: number): string {
   return library().resolveNumber(architecture, number) ?? `system call ${number}`;
 }
 
-/** What is written to a file that has no name: a process that is killed leaves none. */
+/** The content that `write` wrote to a file without a name: a killed process leaves no file. */
 function exported(write: (fd: number) => void): Buffer {
   const fd = checked('memfd_create', tryCall('memfd_create', 'kiln-seccomp', MFD_CLOEXEC));
   using _fd = closing(fd);

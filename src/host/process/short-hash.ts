@@ -3,16 +3,16 @@ const OFFSET = 0x811c9dc5;
 const PRIME = 0x01000193;
 
 /**
- * FNV-1a: eight hexadecimal digits that tell texts of our own apart. Not for what somebody else may
- * choose: two texts with the same hash are easily made. (node:crypto takes five milliseconds to load.)
+ * FNV-1a: eight hexadecimal digits that tell kiln's own texts apart. Do not use it for text that others choose:
+ * two texts with the same hash are easily made. (node:crypto takes five milliseconds to load.)
  */
 export function shortHash(text: string): string {
   return shortHashOf(Buffer.from(text));
 }
 
 /**
- * The same of bytes. Bytes of which one differs never have the same: each step can be undone. (As a
- * checksum it takes a millisecond for a megabyte.)
+ * The hash of bytes. Two inputs that differ in one byte never have the same hash, because each step can be
+ * inverted. (As a checksum it takes a millisecond for a megabyte.)
  */
 export function shortHashOf(bytes: Uint8Array): string {
   let hash = OFFSET;

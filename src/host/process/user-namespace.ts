@@ -1,6 +1,6 @@
 /**
- * User namespaces without a process in them: a descriptor that ID-maps a mount (mount_setattr) or
- * that a program enters (setns, nsenter).
+ * User namespaces without a process in them. The descriptor of one ID-maps a mount (mount_setattr), and a
+ * program can enter it (setns, nsenter).
  */
 import { addon, checked, tryCall } from '../calls/system-call.ts';
 
@@ -12,11 +12,11 @@ interface IdMapping {
 }
 
 /**
- * Makes a user namespace in which user ids are mapped by `users` and group ids by `groups`, and
- * returns a descriptor for it. It lives as long as somebody holds it; the caller closes it.
+ * Makes a user namespace that maps user ids by `users` and group ids by `groups`, and returns its descriptor.
+ * The namespace lives while a descriptor is open; the caller closes it.
  *
- * Needs CAP_SETUID and CAP_SETGID, except for a single mapping of the caller's own id.
- * Throws a SyscallError: EINVAL where the kernel refuses a map.
+ * Needs CAP_SETUID and CAP_SETGID, except for a single mapping of the caller's own id. Throws a SyscallError:
+ * EINVAL where the kernel refuses a map.
  */
 export function createUserNamespace(
   users: readonly IdMapping[],
@@ -33,18 +33,18 @@ function mapText(mappings: readonly IdMapping[]): string {
 }
 
 /*
- * Making files as somebody else. Where a file system was mounted in a user namespace, new files can
- * only belong to ids of that namespace: for the host's root, creating one fails with EOVERFLOW.
- * Sources: setfsuid(2), setfsgid(2), capset(2), linux/capability.h.
+ * Makes files as somebody else. On a file system that was mounted in a user namespace, new files can belong
+ * only to ids of that namespace: for the host's root, creating one fails with EOVERFLOW. Sources: setfsuid(2),
+ * setfsgid(2), capset(2), linux/capability.h.
  */
 
 /** _LINUX_CAPABILITY_VERSION_3, and 0 for the calling thread. */
 const HEADER = Uint32Array.of(0x20080522, 0);
 
 /**
- * Runs `act`, which must be synchronous, with files and directories it makes belonging to these
- * ids. Only this thread changes, so nothing else of the process is touched. Capabilities stay what
- * they were (the kernel would drop those for files). Needs CAP_SETUID and CAP_SETGID.
+ * Runs the synchronous `act`; files and directories that it makes belong to these ids. Only this thread
+ * changes. Capabilities stay as they are (the kernel would drop those for files). Needs CAP_SETUID and
+ * CAP_SETGID.
  */
 export function makingFilesAs<Result>(
   ids: { readonly uid: number; readonly gid: number },
@@ -53,7 +53,7 @@ export function makingFilesAs<Result>(
   // effective, permitted, inheritable: two words each.
   const capabilities = new Uint32Array(6);
   checked('capget', tryCall('capget', HEADER, capabilities));
-  // Both return what was set before, never an error.
+  // Both calls return the old value, never an error.
   const gid = tryCall('setfsgid', ids.gid);
   const uid = tryCall('setfsuid', ids.uid);
   try {

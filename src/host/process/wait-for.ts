@@ -1,6 +1,6 @@
 /**
- * Waiting for another process that may never answer: it may be stopped (SIGSTOP), hang, or be short of
- * memory. Every such wait says for whom it waits after a while, and ends after a longer one.
+ * Waits for another process that may never answer, because it is stopped (SIGSTOP), hangs, or lacks memory.
+ * Every such wait tells the user after a while whom it waits for, and ends after a longer time.
  */
 import { AsyncLocalStorage } from 'node:async_hooks';
 import type { ErrorCode } from '../../error-codes.ts';
@@ -9,13 +9,13 @@ import { deferred } from '../../promise.ts';
 import { ownEnvironment, tellOwner } from './own-process.ts';
 import { isStopped } from './process.ts';
 
-/** How long another process may be silent unless KILN_PATIENCE (seconds) says otherwise, ms. */
+/** How long another process may be silent, ms, unless KILN_PATIENCE (seconds) says otherwise. */
 const PATIENCE = 60_000;
 
-/** After this long, or a third of the patience if that is less, it is said who is waited for, ms. */
+/** After this time, or a third of the patience if that is shorter, the user is told whom kiln waits for, ms. */
 const SAY_AFTER = 5000;
 
-/** How long a process that is not stopped may go on with what it was asked after an abort, ms. */
+/** How long a process that is not stopped may continue after an abort, ms. */
 const GRACE = 2000;
 
 /** Longest pause between two looks at the clock, ms. */
@@ -23,33 +23,36 @@ const LOOK = 1000;
 
 /** The process that is waited for. */
 export interface Awaited {
-  /** As a person knows it, such as `libvirtd (pid 1234, embedded)`. */
+  /** The name in messages, such as `libvirtd (pid 1234, embedded)`. */
   readonly name: string;
-  /** On this host, where it is known. */
+  /** The pid on this host, where it is known. */
   readonly pid?: number | undefined;
 }
 
 export interface WaitOptions {
-  /** Who is waited for; asked only when it has to be told. Whom others wait for, unless given. */
+  /**
+   * The process that is waited for; called only when the user is told. By default, whatever an outer wait
+   * names.
+   */
   readonly whom?: () => Awaited;
   readonly code: ErrorCode;
   /** What to do when the process is not stopped. */
   readonly hint: string;
   /** How long the wait may last, ms; {@link patience} unless given. */
   readonly endAfter?: number;
-  /** When there was a sign of life the last time, monotonic ms; the beginning of the wait unless given. */
+  /** The last sign of life, monotonic ms; the beginning of the wait by default. */
   readonly since?: () => number;
 }
 
-/** What holds for all waits inside {@link withWaits}. */
+/** Settings for all waits inside {@link withWaits}. */
 interface WaitContext {
   /** No wait lasts longer than this, ms. */
   readonly endAfter?: number | undefined;
-  /** `KILN_PATIENCE` of whom they are for, in seconds; this process's own one unless given. */
+  /** `KILN_PATIENCE` of the caller, in seconds; this process's own by default. */
   readonly patience?: string | undefined;
-  /** Aborts them: a process that is not stopped has two more seconds. */
+  /** Aborts the waits. A process that is not stopped gets two more seconds. */
   readonly signal?: AbortSignal | undefined;
-  /** Who is told of them; stderr unless given. */
+  /** Where the user is told; stderr by default. */
   readonly say?: (text: string) => void;
 }
 
@@ -58,10 +61,10 @@ const contexts = new AsyncLocalStorage<WaitContext>();
 /** Aborted when this process as a whole was interrupted. */
 const interruption = new AbortController();
 
-/** Who is waited for in this process. */
+/** The waits of this process. */
 const awaited = new Set<() => Awaited>();
 
-/** Who is waited for, by whom that was told: it is told once. */
+/** What each listener was told already, so that it is told once. */
 const told = new Map<(text: string) => void, Map<string, number>>();
 
 /** How long another process may be silent, ms. `KILN_PATIENCE` is in seconds. */
@@ -70,12 +73,12 @@ export function patience(): number {
   return seconds > 0 ? seconds * 1000 : PATIENCE;
 }
 
-/** After how long it is said who is waited for, ms. */
+/** After how long the user is told whom kiln waits for, ms. */
 export function sayAfter(): number {
   return Math.min(SAY_AFTER, patience() / 3);
 }
 
-/** Runs `task`; what it waits for by {@link waitFor} ends earlier, or with the signal's reason. */
+/** Runs `task`. Its waits by {@link waitFor} end after the shorter time, or with the signal's reason. */
 export function withWaits<Result>(
   context: WaitContext,
   task: () => Promise<Result>,
@@ -83,17 +86,17 @@ export function withWaits<Result>(
   return contexts.run({ ...contexts.getStore(), ...context }, task);
 }
 
-/** This process was interrupted: all its waits end, now and from now on, with `reason`. */
+/** Ends all waits of this process, now and from now on, with `reason`: the process was interrupted. */
 export function endWaits(reason: Error): void {
   interruption.abort(reason);
 }
 
-/** Whether {@link endWaits} was called: this process cannot wait for anybody any more. */
+/** Whether {@link endWaits} was called, so that this process can wait no more. */
 export function hasEndedWaits(): boolean {
   return interruption.signal.aborted;
 }
 
-/** The error of a wait that took too long, or the news that one does. */
+/** The text for a wait that takes long, or took too long. */
 function sentence(
   { name, pid }: Awaited,
   what = 'which does not answer',
@@ -102,12 +105,12 @@ function sentence(
   return { why: `${name}, which is stopped`, mend: `\`kill -CONT ${pid}\` lets it go on` };
 }
 
-/** Says something to whom the waits are for, see {@link withWaits}. */
+/** Tells a text to the listener of {@link withWaits}. */
 export function sayToWaiting(text: string): void {
   (contexts.getStore()?.say ?? tellOwner)(text);
 }
 
-/** Says who is waited for, once however many wait; the result is to be called at the end. */
+/** Tells whom kiln waits for, once for all who wait. Call the result at the end of the wait. */
 export function sayWaiting(whom: Awaited, what?: string): () => void {
   const say = contexts.getStore()?.say ?? tellOwner;
   const names = told.get(say) ?? new Map<string, number>();
@@ -126,7 +129,10 @@ export function sayWaiting(whom: Awaited, what?: string): () => void {
   };
 }
 
-/** A clock for {@link waitFor} that runs only while a process is stopped: one that works may take long. */
+/**
+ * A clock for {@link waitFor} that runs only while a process is stopped, because a working process may take
+ * long.
+ */
 export function stoppedSince(pid: () => number | undefined): () => number {
   let last = performance.now();
   return () => {
@@ -142,9 +148,8 @@ function somebody(): Awaited {
 }
 
 /**
- * The outcome of `work`, which another process has to do something for. What comes of it after the
- * wait has ended is nobody's: the caller sees to it.
- *
+ * The result of `work`, for which another process must do something. If the wait ends first, the caller handles
+ * the late result.
  * @throws KilnError of `code` when the wait lasted too long; the reason of an abort
  */
 export async function waitFor<Result>(

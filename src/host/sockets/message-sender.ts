@@ -1,5 +1,6 @@
 /**
- * Messages with descriptors (SCM_RIGHTS) to a peer that may be slow to read, or stopped. Sources: unix(7), sendmsg(2).
+ * Sends messages with descriptors (SCM_RIGHTS) to a peer that may be slow to read, or stopped. Sources:
+ * unix(7), sendmsg(2).
  */
 import { constants as os } from 'node:os';
 import { closeDescriptor } from '../calls/descriptor.ts';
@@ -12,7 +13,7 @@ const MSG_NOSIGNAL = 0x4000;
 /** F_DUPFD_CLOEXEC of linux/fcntl.h. */
 const F_DUPFD_CLOEXEC = 1030;
 
-/** Bytes that may wait: more is no slow reader, but none. */
+/** The most bytes that may wait: a peer with more unread bytes does not read at all. */
 const UNSENT_MAX = 64 << 20;
 
 /** A message that waits, with copies of its descriptors. */
@@ -21,13 +22,15 @@ interface Unsent {
   fds: readonly number[];
 }
 
-/** Sends messages in their order. What the socket has no room for waits; this thread never does. */
+/** Sends messages in order. What the socket has no room for is queued; this thread never blocks. */
 export class MessageSender {
   readonly #fd: number;
   readonly #failed: (error: Error) => void;
   #unsent: Unsent[] = [];
   #unsentBytes = 0;
-  /** Of a copy of the descriptor: the event loop knows the other one by a stream of Node's. */
+  /**
+   * Watches a copy of the descriptor, because a stream of Node's may watch the original on the same event loop.
+   */
   #waiting: { readonly watch: Watch; readonly fd: number } | undefined;
   #stopped = false;
 
@@ -41,8 +44,8 @@ export class MessageSender {
   }
 
   /**
-   * Sends `bytes` (not empty), and `fds` along with the first of them; the caller closes its own. Throws
-   * SyscallError where nobody is at the other end, or too much waits.
+   * Sends `bytes` (not empty), with `fds` attached to the first byte. The caller closes its own copies. Throws
+   * SyscallError if the peer is gone, or too much is queued.
    */
   send(bytes: Buffer, fds: readonly number[]): void {
     if (this.#stopped) throw new SyscallError('sendmsg', os.errno.EPIPE);
@@ -57,7 +60,7 @@ export class MessageSender {
     this.#wait();
   }
 
-  /** Sends nothing any more. */
+  /** Sends nothing more. */
   stop(): void {
     this.#stopped = true;
     for (const { fds } of this.#unsent.splice(0)) fds.forEach(closeDescriptor);
@@ -65,7 +68,7 @@ export class MessageSender {
     this.#rest();
   }
 
-  /** How many bytes there was room for. Throws SyscallError. */
+  /** The number of bytes that the socket took. Throws SyscallError. */
   #try(bytes: Buffer, fds: readonly number[]): number {
     for (let done = 0; ; ) {
       const rest = done === 0 ? bytes : bytes.subarray(done);

@@ -1,6 +1,6 @@
 /**
- * Moves what comes out of pipes to other descriptors without reading it: splice(2) hands the pages
- * on. Node's streams copy every byte twice and allocate for each chunk. Sources: splice(2), poll(2).
+ * Moves the output of pipes to other descriptors without reading it: splice(2) hands the pages on. Node's
+ * streams would copy every byte twice and allocate for each chunk. Sources: splice(2), poll(2).
  */
 import { fstatSync, readSync, writeSync } from 'node:fs';
 import { constants as os } from 'node:os';
@@ -16,25 +16,25 @@ const POLLOUT = 4;
 /** sizeof(struct pollfd) */
 const POLLFD = 8;
 
-/** At most so much is moved at a time, so that signals and the other lanes get their turn. */
+/** The most bytes moved at once, so that signals and the other lanes get their turn. */
 const CHUNK = 1 << 20;
 
 /**
- * What flows goes on within microseconds, which a thread takes a tenth of a millisecond to hear of:
- * so long, in milliseconds, everything else waits for it.
+ * Output usually continues within microseconds, but a thread of the pool takes a tenth of a millisecond to
+ * notice. So the event loop is blocked for up to this time, ms.
  */
 const LINGER = 1;
 
-/** One way: everything that comes out of `from`, a pipe, goes to `to`. */
+/** One direction: everything that comes out of the pipe `from` goes to `to`. */
 export interface Lane {
-  /** Closed when it has ended, or when nobody wants any more of it. */
+  /** Closed when its input has ended, or when nobody reads the output any more. */
   readonly from: number;
   readonly to: number;
 }
 
 /**
- * Whether {@link relay} can write to this descriptor: a pipe, a file or a device, but no terminal,
- * and no socket, on which a splice may block.
+ * Whether {@link relay} can write to this descriptor: a pipe, a file or a device. Not a terminal, and not a
+ * socket, on which splice may block.
  */
 export function canRelayTo(fd: number): boolean {
   try {
@@ -46,8 +46,8 @@ export function canRelayTo(fd: number): boolean {
 }
 
 /**
- * Moves until all lanes have ended. A lane ends with its input, or when nobody reads its output any
- * more: whoever still writes to `from` then gets SIGPIPE. `moved` is told of every chunk.
+ * Moves bytes until all lanes have ended. A lane ends with its input, or when nobody reads its output any more;
+ * a program that still writes to `from` then gets SIGPIPE. `moved` is called for every chunk.
  * @throws SyscallError when an output fails (ENOSPC, EIO); all lanes are closed then.
  */
 export async function relay(lanes: readonly Lane[], moved: () => void): Promise<void> {
@@ -66,7 +66,7 @@ export async function relay(lanes: readonly Lane[], moved: () => void): Promise<
   }
 }
 
-/** What a lane cannot go on without. */
+/** The event that a lane waits for. */
 interface Wanted {
   readonly fd: number;
   readonly events: typeof POLLIN | typeof POLLOUT;
@@ -75,11 +75,11 @@ interface Wanted {
 class OpenLane {
   readonly #from: number;
   readonly #to: number;
-  /** Used from when splice has refused: a file opened for appending makes it. */
+  /** Used once splice has refused, as it does for a file opened for appending. */
   #buffer: Buffer | undefined;
   #unwritten: Buffer = Buffer.alloc(0);
   #closed = false;
-  /** Undefined when it can go on, and when it has ended. */
+  /** Undefined when the lane can continue, and when it has ended. */
   wanted: Wanted | undefined;
 
   constructor({ from, to }: Lane) {
@@ -88,7 +88,7 @@ class OpenLane {
     if (fstatSync(to).isFIFO()) growPipe(to);
   }
 
-  /** Moves a chunk, unless it has to wait. Returns whether it is worth calling again at once. */
+  /** Moves a chunk unless the lane must wait. Returns whether calling again at once is worthwhile. */
   step(moved: () => void): boolean {
     if (this.#closed || this.wanted !== undefined) return false;
     try {
@@ -121,7 +121,7 @@ class OpenLane {
     return bytes;
   }
 
-  /** Which of its ends a lane waits for, splice does not tell. */
+  /** Finds which of its ends the lane waits for; splice does not tell. */
   #wait(): void {
     const input = this.#unwritten.length > 0 || isReady(this.#from, POLLIN);
     this.wanted = input ? { fd: this.#to, events: POLLOUT } : { fd: this.#from, events: POLLIN };
@@ -145,12 +145,14 @@ function pollfds(wanted: readonly Wanted[]): Buffer {
   return fds;
 }
 
-/** Whether a call would not block, be it for an error or an end. */
+/** Whether a call would not block, even if only because of an error or an end. */
 function isReady(fd: number, events: Wanted['events']): boolean {
   return poll(pollfds([{ fd, events }]), 1, 0) > 0;
 }
 
-/** Waits until some lane can go on: for `linger` milliseconds here, then in a thread of libuv's. */
+/**
+ * Waits until some lane can continue: `linger` milliseconds in this thread, then in a thread of libuv's pool.
+ */
 async function untilReady(lanes: readonly OpenLane[], linger: number): Promise<void> {
   const wanted = lanes.flatMap((lane) => lane.wanted ?? []);
   const fds = pollfds(wanted);

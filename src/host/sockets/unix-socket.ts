@@ -37,7 +37,9 @@ export function connectUnixSocket(path: string): number {
   return fd;
 }
 
-/** The pid, in our pid namespace, of who listens at the other end of a connected socket. */
+/**
+ * The pid, in this process's pid namespace, of the process that listens at the other end of a connected socket.
+ */
 export function peerPid(fd: number): number {
   const credentials = Buffer.alloc(12); // struct ucred { pid, uid, gid }
   const length = Uint32Array.of(credentials.length);
@@ -62,14 +64,14 @@ function socketPair(type: number): [number, number] {
   return [pair[0] as number, pair[1] as number];
 }
 
-/** Receives one byte and the descriptor that came with it; undefined when none did. Blocks. */
+/** Receives one byte and the descriptor sent with it; undefined if there was none. Blocks. */
 export function receiveDescriptor(fd: number): number | undefined {
   return receivePacket(fd, 1, 1)?.fds[0];
 }
 
 /**
- * Sends `data` (not empty) with `fds`, 253 at most, as one message that is received as one or not at
- * all. EAGAIN when there is no room for it: never waits.
+ * Sends `data` (not empty) with up to 253 `fds` as one message, whole or not at all. Fails with EAGAIN instead
+ * of waiting for room.
  */
 export function sendPacket(fd: number, data: Buffer, fds: readonly number[]): void {
   checked('sendmsg', addon().sendMessage(fd, data, fds, MSG_NOSIGNAL | MSG_DONTWAIT));
@@ -80,7 +82,10 @@ interface Packet {
   readonly data: Buffer;
   /** Close-on-exec. */
   readonly fds: readonly number[];
-  /** All that was sent: neither cut off, nor a descriptor that the kernel could not pass on. */
+  /**
+   * Whether the message is complete: neither cut off nor missing a descriptor that the kernel could not pass
+   * on.
+   */
   readonly whole: boolean;
 }
 
@@ -99,7 +104,7 @@ export function receivePacket(fd: number, size: number, count: number): Packet |
 }
 
 /*
- * Connecting a socket that somebody else made, in whatever network it belongs to, or listening on it.
+ * Connects or listens on a socket that another process made, in the network that the socket belongs to.
  * Sources: connect(2), bind(2), listen(2), ip(7), ipv6(7).
  */
 
@@ -110,8 +115,8 @@ const AF_INET6 = 10;
 const BACKLOG = 128;
 
 /**
- * Begins to connect a non-blocking stream socket to `port` of its own network's loopback: the
- * outcome shows at the first read or write. Throws a SyscallError when it fails at once.
+ * Begins to connect a non-blocking stream socket to `port` on the loopback of its own network. The result shows
+ * at the first read or write. Throws a SyscallError if it fails at once.
  */
 export function connectLoopback(fd: number, family: 'ipv4' | 'ipv6', port: number): void {
   const address = loopback(family, port);
@@ -140,8 +145,9 @@ function loopback(family: 'ipv4' | 'ipv6', port: number): Buffer {
 }
 
 /**
- * Not the internet's, by the IANA's registries of special addresses: this host, its network, its
- * cloud's metadata. Of IPv6 what is not global unicast (2000::/3), and what carries an IPv4 address.
+ * Addresses that are not on the public Internet, by IANA's registries of special addresses: this host, its
+ * network, its cloud's metadata. Of IPv6, everything that is not global unicast (2000::/3) or that embeds an
+ * IPv4 address.
  */
 const SPECIAL_IPV4 = [
   ...['0.0.0.0/8', '10.0.0.0/8', '100.64.0.0/10', '127.0.0.0/8', '169.254.0.0/16'],
@@ -163,7 +169,7 @@ const special4 = blockList(SPECIAL_IPV4, 'ipv4');
 const special6 = blockList(SPECIAL_IPV6, 'ipv6');
 const global6 = blockList(['2000::/3'], 'ipv6');
 
-/** Whether an address is out in the internet: none of this host's, of a private network, or special. */
+/** Whether an address is on the public Internet: not this host's, not of a private network, not special. */
 export function isPublicAddress(address: string): boolean {
   const own = Object.values(networkInterfaces()).flatMap((list) => list ?? []);
   if (own.some((one) => one.address === address)) return false;

@@ -1,4 +1,4 @@
-/** Descriptors on Node's event loop that no stream of Node's has. Source: uv_poll_t of libuv. */
+/** Watches descriptors on Node's event loop that belong to no stream of Node's. Source: uv_poll_t of libuv. */
 import { addon, checked } from '../calls/system-call.ts';
 
 /** UV_READABLE and UV_WRITABLE of uv.h. */
@@ -6,8 +6,8 @@ export const READABLE = 1;
 export const WRITABLE = 2;
 
 /**
- * Tells when a descriptor can be read or written. It becomes non-blocking and stays its owner's, who
- * closes it after {@link stop}.
+ * Tells when a descriptor can be read or written. Makes it non-blocking. The owner closes it after {@link
+ * stop}.
  */
 export class Watch {
   readonly #handle: unknown;
@@ -26,7 +26,7 @@ export class Watch {
     this.#handle = handle;
   }
 
-  /** What to wait for from now on: {@link READABLE}, {@link WRITABLE}, both, or 0 for nothing. */
+  /** The events to wait for from now on: {@link READABLE}, {@link WRITABLE}, both, or 0 for none. */
   set events(events: number) {
     if (this.#stopped || events === this.#events) return;
     this.#events = events;

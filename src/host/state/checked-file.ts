@@ -1,7 +1,7 @@
 /**
- * Small files that kiln writes and reads back. Each ends with a checksum of what is before it: one
- * that was cut, emptied or changed is found when it is read. A file without a checksum (an older
- * kiln's, or a person's) counts as it is.
+ * Small files that kiln writes and reads back. Each ends with a checksum of its content, so a file that was
+ * cut, emptied or changed is detected when it is read. A file without a checksum (from an older kiln, or a
+ * person) is taken as it is.
  */
 import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { hasErrno } from '../calls/libc.ts';
@@ -12,7 +12,7 @@ import { asidePath, DamagedFileError, renameOver, setAside, tellDamage } from '.
 /** What is wrong with a file that is a directory. */
 const IS_DIRECTORY = 'it is a directory';
 
-/** The last key of a record, which has no other one of that name. */
+/** The last key of a record; no other key has this name. */
 const CHECK = /"check":"([0-9a-f]{8})"\}\s*$/;
 
 /** A record's text: the object as JSON, with the checksum of all before it as the last key. */
@@ -50,7 +50,7 @@ export interface WriteOptions {
   readonly flush?: boolean;
 }
 
-/** Replaces a file as a whole: nobody ever sees half of it. */
+/** Replaces a file as a whole: a reader never sees half of it. */
 export function writeWholeSync(
   path: string,
   content: string | Uint8Array,
@@ -92,7 +92,7 @@ export function readRecord<Value>(
 /** What a field of a record must be: `typeof`, or an array. */
 type FieldKind = 'string' | 'number' | 'boolean' | 'object' | 'array';
 
-/** Checks that a record has these fields; others are not looked at. For {@link readRecord}. */
+/** Checks that a record has these fields, and ignores others. For {@link readRecord}. */
 export function withFields<Value>(
   fields: Readonly<Partial<Record<keyof Value & string, FieldKind>>>,
 ): (value: object) => Value {
@@ -106,12 +106,12 @@ export function withFields<Value>(
   };
 }
 
-/** A record that is not damaged, or what is wrong with it. It stays where it is. */
+/** An undamaged record, or what is wrong with it. The file stays in its place. */
 export type FoundRecord<Value> =
   | { readonly value: Value | undefined; readonly damage?: undefined }
   | { readonly value?: undefined; readonly damage: DamagedFileError };
 
-/** Like {@link readRecord}, for whoever decides what becomes of a damaged one. */
+/** Like {@link readRecord}, for a caller that decides itself what to do with a damaged record. */
 export function findRecord<Value>(
   path: string,
   take?: (value: object) => Value,
@@ -124,7 +124,7 @@ export function findRecord<Value>(
   }
 }
 
-/** Reads a record that can be done without: a damaged one is put aside, told by name, and counts as none. */
+/** Reads a record that kiln can do without. A damaged one is set aside, reported, and counts as missing. */
 export function readRecordOrSetAside<Value>(
   path: string,
   take?: (value: object) => Value,
@@ -139,15 +139,17 @@ function putAside({ path, why }: DamagedFileError): void {
   try {
     if (setAside(path)) tellDamage({ path, why, done: `it lies in ${asidePath(path)} now` });
   } catch {
-    // On a disk that cannot be written to it stays, and is found again.
+    // The disk may be read-only: the file stays and is found again.
     tellDamage({ path, why, done: 'it is not used, and cannot be put aside' });
   }
 }
 
-/** What ends the bytes of a file of a cache: this, and eight hexadecimal digits. */
+/** The marker before the checksum (eight hexadecimal digits) at the end of a cache file. */
 const SEAL = '\nkiln-check ';
 
-/** Writes a file of a cache, as a whole or not at all. It is not flushed: what the disk loses is found when it is read. */
+/**
+ * Writes a cache file as a whole or not at all. It is not flushed: if the disk loses it, reading detects that.
+ */
 export function writeSealed(path: string, content: string | Buffer): void {
   const bytes = typeof content === 'string' ? Buffer.from(content) : content;
   writeWholeSync(path, Buffer.concat([bytes, Buffer.from(`${SEAL}${shortHashOf(bytes)}`)]));
@@ -167,7 +169,7 @@ export function readSealed(path: string): Buffer | undefined {
   throw new DamagedFileError(path, 'its checksum is another one');
 }
 
-/** A file of a cache; a damaged one is deleted, told by name, and counts as none. */
+/** A cache file. A damaged one is deleted, reported, and counts as missing. */
 export function readCached(path: string): Buffer | undefined {
   try {
     return readSealed(path);
@@ -178,13 +180,13 @@ export function readCached(path: string): Buffer | undefined {
   }
 }
 
-/** Deletes a damaged file of a cache and tells so: it is made again by whoever needs it. */
+/** Deletes and reports a damaged cache file. It is made again when it is needed. */
 export function dropCached({ path, why }: DamagedFileError): void {
   let done = 'it is made anew';
   try {
     removeTreeNow(path);
   } catch {
-    // On a disk that cannot be written to it stays, and is found again.
+    // The disk may be read-only: the file stays and is found again.
     done = 'it is not used, and cannot be removed';
   }
   tellDamage({ path, why, done });

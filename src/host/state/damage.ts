@@ -1,16 +1,16 @@
 /**
- * What kiln does with a file of its own that is not what kiln wrote (a power cut, a full disk, a
- * failing one, an editor): it says so once, by name, puts the file aside, and goes on.
+ * Handles files of kiln's own that were damaged (a power cut, a full or failing disk, an editor): kiln reports
+ * the file once by name, sets it aside, and goes on.
  */
 import { renameSync, statSync } from 'node:fs';
 import { KilnError } from '../../errors.ts';
 import { hasErrno } from '../calls/libc.ts';
 import { removeTreeNow } from '../files/remove-tree.ts';
 
-/** A file of kiln's own that is not what kiln wrote. Its code is E_DAMAGED. */
+/** A file of kiln's own with content that kiln did not write. Its code is E_DAMAGED. */
 export class DamagedFileError extends KilnError {
   readonly path: string;
-  /** What is wrong with it, as the end of a sentence. */
+  /** What is wrong with the file, as the end of a sentence. */
   readonly why: string;
 
   constructor(path: string, why: string) {
@@ -24,7 +24,7 @@ export class DamagedFileError extends KilnError {
 export interface Damage {
   readonly path: string;
   readonly why: string;
-  /** What becomes of it, as the end of a sentence: `it is made anew`. */
+  /** What kiln did about it, as the end of a sentence: `it is made anew`. */
   readonly done: string;
 }
 
@@ -32,13 +32,13 @@ type DamageListener = (damage: Damage) => void;
 
 const listeners = new Set<DamageListener>();
 
-/** How long the same is not told again, milliseconds: a daemon lives for days. */
+/** How long the same damage is not reported again, milliseconds: a daemon lives for days. */
 const TOLD = 60_000;
 const told = new Map<string, number>();
 
 /**
- * Has damage told to somebody else than Node's warnings, until what it gives back is disposed of: command lines
- * print it. A daemon has several; it does not know whose work met it, and tells all of them.
+ * Reports damage to `tell` instead of Node's warnings, until the result is disposed of; command lines print it.
+ * A daemon has several listeners and tells all of them, because it does not know whose work met the damage.
  */
 export function onDamage(tell: DamageListener): Disposable {
   listeners.add(tell);
@@ -50,7 +50,7 @@ export function damageText({ path, why, done }: Damage): string {
   return `${path} is damaged: ${why}; ${done}`;
 }
 
-/** Tells of damage, of each file once in a while. */
+/** Reports damage, at most once in a while for each file. */
 export function tellDamage(damage: Damage): void {
   const now = performance.now();
   if (now - (told.get(damage.path) ?? Number.NEGATIVE_INFINITY) < TOLD) return;
@@ -64,8 +64,8 @@ export function asidePath(path: string): string {
 }
 
 /**
- * Puts a damaged file (or a directory in its place) aside, for whoever wants to look at it; one that
- * was put there before goes. False if it is gone already.
+ * Sets a damaged file (or a directory in its place) aside for people to look at, in place of one that was set
+ * aside before. False if it is gone already.
  */
 export function setAside(path: string): boolean {
   const aside = asidePath(path);
@@ -79,7 +79,9 @@ export function setAside(path: string): boolean {
   }
 }
 
-/** Gives a finished file its name. A directory that has that name, which no file of kiln's is, is put aside. */
+/**
+ * Gives a finished file its name. A directory with that name is set aside: no file of kiln's is a directory.
+ */
 export function renameOver(from: string, to: string): void {
   try {
     renameSync(from, to);
@@ -90,7 +92,7 @@ export function renameOver(from: string, to: string): void {
   }
 }
 
-/** Puts a directory aside that lies where kiln is about to write a file. */
+/** Sets a directory aside that lies where kiln is about to write a file. */
 export function clearPlace(path: string): void {
   if (!isDirectory(path)) return;
   setAside(path);

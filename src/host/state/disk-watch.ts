@@ -1,6 +1,6 @@
 /**
- * What sandboxes write to the host's disk has no quota that every file system offers. Two walls stand instead:
- * a thread that looks at the disk and kills what writes too much, and a seccomp profile without fallocate(2)
+ * Limits what sandboxes write to the host's disk, since no quota exists on every file system. Two walls replace
+ * it: a thread that watches the disk and kills what writes too much, and a seccomp profile without fallocate(2)
  * (src/sandbox/seccomp/variants.ts), the only call that takes space faster than memory can be copied.
  */
 import { fileURLToPath } from 'node:url';
@@ -11,23 +11,23 @@ import { deferred } from '../../promise.ts';
 import { hasErrno } from '../calls/libc.ts';
 import { startOf } from '../process/process.ts';
 
-/** So much of a disk is never taken by what is watched, bytes; of a small disk, a share of it. */
+/** Bytes of a disk that watched programs never take; on a small disk, a share of it. */
 const RESERVE_BYTES = 2 * 2 ** 30;
 const RESERVE_SHARE = 0.05;
 
-/** One file for so many bytes: what mke2fs reckons with when it makes inodes. */
+/** One file for this many bytes: the ratio by which mke2fs makes inodes. */
 const BYTES_PER_FILE = 16 * 1024;
 
-/** What packages and their scripts may write unless it is said otherwise, bytes. */
+/** What packages and their scripts may write by default, bytes. */
 export const DEFAULT_DISK = 16 * 2 ** 30;
 
-/** How much may come to lie below a folder. */
+/** How much may be written below a folder. */
 interface DiskBound {
   /** The folder. */
   readonly tree: string;
-  /** Bytes more than it has. */
+  /** Bytes more than the folder has now. */
   readonly bytes: number;
-  /** Files and folders more than it has; one for each 16 KiB unless given. */
+  /** Files and folders more than the folder has now; one for each 16 KiB by default. */
   readonly entries?: number;
   /** Who writes, for the error: `the packages' scripts`. */
   readonly who: string;
@@ -35,20 +35,20 @@ interface DiskBound {
   readonly hint: string;
 }
 
-/** What the thread is told when it starts. */
+/** What the thread gets when it starts. */
 export interface WatchJob {
   readonly path: string;
   readonly reserve: { readonly bytes: number; readonly share: number };
   readonly bound?: { readonly tree: string; readonly bytes: number; readonly entries: number };
 }
 
-/** What it is told later: whom to kill; or that it is to count for the last time. */
+/** A later message to the thread: the process to kill, or the request to count for the last time. */
 export type WatchRequest = { readonly victim: Victim } | { readonly finish: true };
 
-/** What it finds. `ready`: it watches. */
+/** The thread's findings. `ready`: it watches. */
 export type DiskVerdict = 'ready' | 'fine' | 'low' | 'bytes' | 'entries' | 'deep';
 
-/** Watches a disk while a sandbox writes to it, from a thread of its own: this one may be busy. */
+/** Watches a disk while a sandbox writes to it, in a thread of its own, because the main thread may be busy. */
 export class DiskWatch implements Disposable {
   readonly #path: string;
   readonly #bound: DiskBound | undefined;
@@ -75,13 +75,13 @@ export class DiskWatch implements Disposable {
     };
     this.#thread = new Worker(threadEntry(), {
       workerData: job,
-      // At its end Node would close numbers that others have by then.
+      // Otherwise Node would close descriptor numbers at the thread's end that others have by then.
       trackUnmanagedFds: false,
     });
     this.#thread.unref();
     this.#thread.on('message', ({ verdict }: { verdict: DiskVerdict }) => this.#take(verdict));
     this.#thread.on('error', (cause) => {
-      // Nobody watches any more: what writes must not go on.
+      // If the watch fails, writing must not go on.
       const what = `the disk that ${path} lies on cannot be watched`;
       this.#fail(
         new KilnError('E_DISK_WATCH', what, {
@@ -107,14 +107,17 @@ export class DiskWatch implements Disposable {
     }
   }
 
-  /** Has the thread kill a process as soon as there is a reason: a sandbox's init, all of it dies with that. */
+  /**
+   * Has the thread kill a process as soon as a bound is exceeded. The process is a sandbox's init, and the
+   * sandbox dies with it.
+   */
   kills(pid: number): void {
     const victim = { pid, start: startOf(pid) };
     this.#victim = victim;
     this.#thread.postMessage({ victim } satisfies WatchRequest);
   }
 
-  /** Ends the watch when nothing writes any more, with a last look at the tree. @throws the signal's reason */
+  /** Ends the watch after the writing has ended, with a last count of the tree. @throws the signal's reason */
   async finish(): Promise<void> {
     this.signal.throwIfAborted();
     this.#thread.ref();
@@ -129,7 +132,7 @@ export class DiskWatch implements Disposable {
   }
 
   #fail(error: KilnError): void {
-    // The thread has done so, unless it is what failed.
+    // The thread has killed it already, unless the thread itself failed.
     killVictim(this.#victim);
     if (!this.signal.aborted) this.#abort.abort(error);
     this.#ready.reject(error);
@@ -150,7 +153,7 @@ export function filesFor(bytes: number): number {
   return Math.ceil(bytes / BYTES_PER_FILE);
 }
 
-/** What a watch without a bound cannot find is never asked for. */
+/** A watch without a bound never reports one, so this is never shown. */
 const NO_BOUND: DiskBound = { tree: '', bytes: 0, who: 'a sandbox', hint: '' };
 
 function diskError(
@@ -190,7 +193,10 @@ export function diskExceeded(who: string, what: string, hint: string): KilnError
   return new KilnError('E_DISK', `${who} put ${what} on the disk`, { hint });
 }
 
-/** Whether it says that a disk is full, nearly full, or filled beyond a bound: what was begun is to go at once. */
+/**
+ * Whether the error says that a disk is full, nearly full, or over a bound. Then unfinished work is removed at
+ * once.
+ */
 export function isDiskShort(error: unknown): boolean {
   const codes: readonly ErrorCode[] = ['E_DISK', 'E_DISK_LOW', 'E_DISK_FULL', 'E_TREE_DEPTH'];
   for (let cause = error; cause instanceof Error; cause = cause.cause) {
@@ -202,11 +208,11 @@ export function isDiskShort(error: unknown): boolean {
 /** A process that is killed when a disk fills: the init of what writes to it. */
 export interface Victim {
   readonly pid: number;
-  /** What {@link startOf} says of it; undefined if it was gone already. */
+  /** {@link startOf} of the process; undefined if it was gone already. */
   readonly start: string | undefined;
 }
 
-/** Kills it, unless it is gone: another process may have its pid by then. */
+/** Kills the process unless it is gone: another process may have its pid by then. */
 export function killVictim(victim: Victim | undefined): void {
   if (victim?.start === undefined || startOf(victim.pid) !== victim.start) return;
   try {

@@ -1,6 +1,6 @@
 /**
- * Every kind of file below KILN_STATE that kiln writes and reads back, and what is done about a damaged
- * one. A new kind needs a line here: a test makes a state with real commands and knows no other files.
+ * Every kind of file below KILN_STATE that kiln writes and reads back, and what is done about a damaged one. A
+ * new kind needs a line here: a test makes a state with real commands and fails on files of no known kind.
  */
 import { readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
@@ -10,41 +10,41 @@ import { dropCached, readRecord, readSealed } from './checked-file.ts';
 import { DamagedFileError, tellDamage } from './damage.ts';
 import type { StatePaths } from './paths.ts';
 
-/** How a kind of file is looked after. */
+/** How damage to a kind of file is handled. */
 type Care =
-  /** A record of a cache: damaged, it is deleted and made anew. */
+  /** A record of a cache: a damaged one is deleted and made anew. */
   | 'cached record'
-  /** Bytes of a cache, which end with a checksum: likewise. */
+  /** Bytes of a cache with a checksum at the end: a damaged file is deleted and made anew. */
   | 'sealed'
-  /** Its digest is looked at whenever it is used, and it is made anew. */
+  /** Compared with its digest at each use, and made anew if it differs. */
   | 'checked when used'
-  /** A record: `mend` says what becomes of it. */
+  /** A record; `mend` says what to do about a damaged one. */
   | 'record'
   /** header.rpm, whose checksum is in the package.json beside it. */
   | 'header'
-  /** A person's: whoever reads it says what is wrong, of this object only. */
+  /** Written by a person: the reader reports mistakes, for this object only. */
   | 'definition'
-  /** What is in it means nothing. */
+  /** The content has no meaning. */
   | 'no content'
   /** The files of images, roots and services: see `kiln gc --verify`. */
   | 'tree'
-  /** On its way to its name; after a day it is a killed process's. */
+  /** A file that is being written. After a day it belongs to a killed process. */
   | 'half written'
-  /** libvirt's, a log, or on its way out: kiln does not read it back. */
+  /** A file of libvirt's, a log, or trash: kiln does not read it back. */
   | 'not read';
 
 /** A kind of file, or a folder whose content is of one kind. */
 interface StateKind {
-  /** Of its path below KILN_STATE. */
+  /** Matches the path below KILN_STATE. */
   readonly pattern: RegExp;
   readonly care: Care;
-  /** What mends it, where kiln does not do so by itself. */
+  /** What mends it, where kiln does not mend it by itself. */
   readonly mend?: string;
 }
 
 const HEX = '[0-9a-f]+';
 
-/** In the order in which they are looked for. */
+/** The first match counts. */
 export const KINDS: readonly StateKind[] = [
   {
     pattern: kind(
@@ -130,20 +130,20 @@ function kind(pattern: string): RegExp {
   return new RegExp(`^(?:${pattern.replaceAll('.json', '\\.json')})$`, 's');
 }
 
-/** The kind of the file with this path below KILN_STATE; undefined for one that nobody knows. */
+/** The kind of the file with this path below KILN_STATE; undefined for an unknown file. */
 export function kindOf(path: string): StateKind | undefined {
   return KINDS.find(({ pattern }) => pattern.test(path));
 }
 
-/** A file that is not what it was when it was written. */
+/** A damaged file. */
 interface FoundDamage {
   readonly kind: StateKind;
   readonly error: DamagedFileError;
 }
 
 /**
- * Looks at every small file of a state; large ones (downloads, converted metadata, the trees of images)
- * are looked at when they are used. Changes nothing.
+ * Checks every small file of a state. Large files (downloads, converted metadata, the trees of images) are
+ * checked when they are used. Changes nothing.
  */
 export function findDamage(paths: Pick<StatePaths, 'root'>): FoundDamage[] {
   const found: FoundDamage[] = [];
@@ -160,7 +160,7 @@ interface KnownEntry {
   readonly isDirectory: boolean;
 }
 
-/** What is of a known kind; what is below a directory of such a kind is not looked at. */
+/** The entries of a known kind. What is below a directory of such a kind is skipped. */
 function* entries(root: string, folder: string): Generator<KnownEntry> {
   for (const entry of list(join(root, folder))) {
     const path = folder === '' ? entry.name : `${folder}/${entry.name}`;
@@ -171,15 +171,15 @@ function* entries(root: string, folder: string): Generator<KnownEntry> {
   }
 }
 
-/** Kinds that are made again by whoever misses them. */
+/** Kinds that are made again when they are missing. */
 const CACHES: ReadonlySet<Care> = new Set(['cached record', 'sealed', 'checked when used']);
 
-/** A file that was being written so long ago (milliseconds) is a killed process's. */
+/** After this time, milliseconds, an unfinished file belongs to a killed process. */
 const ABANDONED = 24 * 60 * 60 * 1000;
 
 /**
- * Deletes damaged files of caches and says so; of others it says what mends them. Deletes what killed processes
- * were writing. Returns how many damaged ones there are.
+ * Deletes damaged files of caches and reports them. For others, reports what mends them. Deletes unfinished
+ * files of killed processes. Returns how many damaged files there are.
  */
 export function mendDamage(paths: Pick<StatePaths, 'root'>): number {
   for (const { path, kind, isDirectory } of entries(paths.root, '')) {
@@ -227,7 +227,7 @@ function checkHeader(path: string): void {
   throw new DamagedFileError(path, 'its checksum is another one');
 }
 
-/** What is wrong with package.json is said of that. */
+/** Damage to package.json is reported for that file itself. */
 function known(path: string): object | undefined {
   try {
     return readRecord(path);

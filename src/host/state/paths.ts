@@ -15,13 +15,13 @@ import { hasErrno } from '../calls/libc.ts';
 import { PROC_SUPER_MAGIC } from '../process/process.ts';
 import { shortHash } from '../process/short-hash.ts';
 
-/** Where kiln keeps everything it keeps. All paths are absolute. */
+/** The places where kiln keeps its files. All paths are absolute. */
 export interface StatePaths {
   /** `KILN_STATE`, default /var/lib/kiln. */
   readonly root: string;
-  /** Sockets and what lives no longer than a boot: /run/kiln/HASH, short enough for sun_path. */
+  /** Sockets and files that live no longer than a boot: /run/kiln/HASH, short enough for sun_path. */
   readonly run: string;
-  /** Shared by every KILN_STATE of this host: id ranges must be unique on the whole machine. */
+  /** Shared by all states of this host: id ranges must be unique on the whole machine. */
   readonly hostRun: string;
   /** Downloads and repository metadata; may be deleted at any time. */
   readonly cache: string;
@@ -31,23 +31,23 @@ export interface StatePaths {
   readonly packages: string;
   /** Images, one folder each, named by image id. */
   readonly images: string;
-  /** kiln-mock's persistent roots, one folder each. Below `store`: what is thrown away goes to `trash`. */
+  /** kiln-mock's persistent roots, one folder each. Below `store`, so that they can be renamed into `trash`. */
   readonly roots: string;
   /** The folder that holds `packages` and `images`: one file system, one mount. */
   readonly store: string;
-  /** Trees on their way out: renamed here, deleted late (ext4 scans freshly deleted inodes). */
+  /** Deleted trees: renamed to here at once, removed later (ext4 scans freshly deleted inodes). */
   readonly trash: string;
   /** One folder a claimed sandbox: its state, its owner, its socket. They live no longer than a boot. */
   readonly sandboxes: string;
   /** The constant root of every sandbox. */
   readonly skeleton: string;
-  /** One folder a service: what it is, its /etc and /var, its logs. */
+  /** One folder for each service: its definition, its /etc and /var, its logs. */
   readonly services: string;
   /** Sockets and locks of the services' supervisors. */
   readonly runServices: string;
   /** The embedded libvirtd's private files. */
   readonly libvirt: string;
-  /** A link in `run` to `root`: what libvirt and shells are told has no character that they could take amiss. */
+  /** A link in `run` to `root`: a path without characters that libvirt or a shell could misread. */
   readonly link: string;
 }
 
@@ -55,14 +55,14 @@ export interface StatePaths {
 export const DEFAULT_STATE = '/var/lib/kiln';
 
 /**
- * The layout of the state directory named by `env.KILN_STATE`, which may be relative to the working
- * directory; empty, it is not set. Two state directories share nothing but `hostRun`; one that is reached
- * through a symbolic link is the same one, with the same locks.
+ * The layout of the state directory that `env.KILN_STATE` names. It may be relative to the working directory;
+ * an empty one counts as unset. Two state directories share only `hostRun`. A state that is reached through a
+ * symbolic link is the same state, with the same locks.
  * @throws KilnError E_STATE for a name that cannot be one
  */
 export function statePaths(env: NodeJS.ProcessEnv): StatePaths {
   const { KILN_STATE = '' } = env;
-  // Node shows bytes that are not UTF-8 as this: another directory would be made.
+  // Node shows bytes that are not UTF-8 as U+FFFD: kiln would make another directory.
   if (KILN_STATE.includes('\ufffd')) throw unusableState(KILN_STATE, 'its name is not UTF-8');
   const root = realDirectory(resolve(KILN_STATE === '' ? DEFAULT_STATE : KILN_STATE));
   const run = join('/run/kiln', shortHash(root));
@@ -88,8 +88,8 @@ export function statePaths(env: NodeJS.ProcessEnv): StatePaths {
 }
 
 /**
- * The same with a cache of a user's own: what a user's recipes name, and what servers say of it, is nobody
- * else's to find by its digest. `users` lets only root in.
+ * The paths with a cache of a user's own: nobody else can find, by its digest, what a user's recipes name or
+ * what servers answer. Only root can enter `users`.
  */
 export function pathsOfUser(paths: StatePaths, { uid }: { readonly uid: number }): StatePaths {
   const users = join(paths.root, 'users');
@@ -97,7 +97,7 @@ export function pathsOfUser(paths: StatePaths, { uid }: { readonly uid: number }
   return { ...paths, cache: join(users, String(uid), 'cache') };
 }
 
-/** The path without symbolic links, also where its end is not there yet. */
+/** The path without symbolic links, even if its end does not exist yet. */
 function realDirectory(path: string): string {
   try {
     return realpathSync(path);
@@ -108,7 +108,7 @@ function realDirectory(path: string): string {
       }
       return join(realDirectory(dirname(path)), basename(path));
     }
-    // Whoever needs a directory says that it is none.
+    // The code that needs the directory reports that it is not one.
     if (hasErrno(error, 'ENOTDIR')) return path;
     throw unusableState(path, (error as Error).message, error);
   }
@@ -121,7 +121,7 @@ function unusableState(root: string, why: string, cause?: unknown): KilnError {
   });
 }
 
-/** Makes {@link StatePaths.link}, in a folder that is there. */
+/** Makes {@link StatePaths.link} in an existing folder. */
 export function linkState({ root, link }: Pick<StatePaths, 'root' | 'link'>): void {
   try {
     if (readlinkSync(link) === root) return;
@@ -132,14 +132,14 @@ export function linkState({ root, link }: Pick<StatePaths, 'root' | 'link'>): vo
   try {
     symlinkSync(root, link);
   } catch (error) {
-    // Another process was faster.
+    // Another process made it first.
     if (!hasErrno(error, 'EEXIST')) throw error;
   }
 }
 
 /**
- * Refuses a state directory (absolute) that is none and cannot become one: nothing kiln says of
- * what is in it would be true. One stat where it is there already.
+ * Refuses a state directory (absolute) that is not a directory and cannot become one: everything kiln said
+ * about its content would be wrong. Takes one stat if the directory exists.
  * @throws KilnError E_STATE
  */
 export function requireState(root: string): void {
@@ -155,7 +155,7 @@ export function requireState(root: string): void {
   }
 }
 
-/** Below what is no directory there is nothing, either. */
+/** Below a file there is nothing. */
 function look(path: string) {
   try {
     return statSync(path, { throwIfNoEntry: false });
@@ -166,8 +166,8 @@ function look(path: string) {
 }
 
 /**
- * The folder of kiln's own package.json, whether kiln runs from src/ or from dist/: where recipes/,
- * dist/ and scripts/ are found.
+ * The folder of kiln's own package.json, whether kiln runs from src/ or from dist/. recipes/, dist/ and
+ * scripts/ lie in it.
  */
 export function packageRoot(): string {
   for (let folder = import.meta.dirname; folder !== '/'; folder = dirname(folder)) {

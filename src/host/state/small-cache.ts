@@ -4,8 +4,8 @@ import { removeTree } from '../files/remove-tree.ts';
 import { readCached, writeSealed } from './checked-file.ts';
 
 /**
- * Small texts that are quicker to read than to find out, in files of one folder. Nothing depends on
- * them: what cannot be read is found out again, what cannot be written is not kept.
+ * Small texts that are quicker to read than to compute, in files of one folder. Nothing depends on them: a text
+ * that cannot be read is computed again, and one that cannot be written is not kept.
  */
 export class SmallCache {
   readonly #directory: string;
@@ -37,7 +37,7 @@ export class SmallCache {
       writeSealed(path, text);
       await this.#prune();
     } catch {
-      // It is found out again.
+      // The text is computed again.
     }
   }
 
@@ -51,7 +51,7 @@ export class SmallCache {
       }),
     );
     dated.sort((a, b) => a.used - b.used);
-    // Half of them: not each new one is to read the whole folder.
+    // Deletes half of them, so that the folder is not read for each new text.
     const gone = dated.slice(0, names.length - Math.floor(this.#kept / 2));
     for (const { path } of gone) await removeTree(path);
   }

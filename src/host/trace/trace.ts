@@ -1,18 +1,17 @@
 /**
- * KILN_TRACE=FILE: which phase took how long, of every process of kiln and of every sandbox, in Chrome's
- * trace event format (the array form, whose closing bracket is optional): chrome://tracing and
- * Perfetto show it. Processes append to the file when they end; `ts` and `dur` are microseconds,
- * `ts` since 1970.
+ * KILN_TRACE=FILE: how long each phase of every process of kiln and of every sandbox took, in Chrome's trace
+ * event format (the array form, whose closing bracket is optional); chrome://tracing and Perfetto show it.
+ * Processes append to the file when they end; `ts` and `dur` are microseconds, `ts` since 1970.
  */
 
 import { closeSync, constants, openSync, writeFileSync } from 'node:fs';
 import { ownEnvironment, tellOwner } from '../process/own-process.ts';
 import { callerMode } from '../process/own-umask.ts';
 
-/** Where the trace goes; undefined: there is none, and tracing costs one comparison. */
+/** The trace file; undefined if there is none, and then tracing costs one comparison. */
 const file = ownEnvironment.KILN_TRACE || undefined;
 
-/** Events that are kept before they are written: a killed process loses no more. */
+/** Events that are kept before they are written: a killed process loses no more than these. */
 const BUFFERED = 1000;
 
 const NOTHING: Disposable = { [Symbol.dispose]: () => undefined };
@@ -34,8 +33,8 @@ export function trace(name: string, start: number, end: number): void {
 }
 
 /**
- * Notes the phases of a sandbox: the lines `mark=NAME MICROSECONDS` of its init's facts, each the end of
- * a phase, the first the beginning of them all. `pid` is the init's.
+ * Notes the phases of a sandbox from the lines `mark=NAME MICROSECONDS` of its init's facts. Each line is the
+ * end of a phase; the first is the beginning of all. `pid` is the init's.
  */
 export function traceSandbox(pid: number, facts: string): void {
   if (file === undefined) return;
@@ -61,11 +60,11 @@ function begin(): void {
   process.on('exit', () => {
     if (events.length > 0) endTrace();
   });
-  // From the start of the process, all of Node's own included, to the first line of ours.
+  // From the start of the process, including Node's own work, to the first line of kiln.
   trace('start of node', 0, performance.nodeTiming.bootstrapComplete);
 }
 
-/** Writes what there is: at the end of the process, or of a job of one that goes on. */
+/** Writes the events: at the end of the process, or of a job in a process that goes on. */
 export function endTrace(tell: (text: string) => void = tellOwner): void {
   if (!begun) return;
   trace('process', 0, performance.now());
@@ -83,7 +82,7 @@ function flush(tell: (text: string) => void = tellOwner): void {
   try {
     writeFileSync(file, '[\n', { flag: 'wx', mode: callerMode(0o644) });
   } catch {
-    // Another process has begun the file, or it cannot be written, which the next line says.
+    // Another process began the file, or it cannot be written; the next write reports that.
   }
   try {
     const fd = openSync(file, APPEND);

@@ -40,7 +40,7 @@ struct arguments {
 
 static void throw_type(napi_env env, const char *message) { napi_throw_type_error(env, NULL, message); }
 
-/* A text argument as C has it. A text with a NUL inside would silently be another name: refused. */
+/* Reads a text argument. A text with a NUL inside is refused: in C it would name another file. */
 static bool read_text(napi_env env, napi_value value, long *into, char **copy) {
   size_t length;
   if (napi_get_value_string_utf8(env, value, NULL, 0, &length) != napi_ok) return false;
@@ -321,13 +321,13 @@ static napi_value js_receive_message(napi_env env, napi_callback_info info) {
 /* --- a user namespace without a process in it --------------------------------------------------- */
 
 #define STAND_IN_STACK (64 * 1024)
-/* How long the stand-in process lives should we die before we can kill it, seconds. */
+/* Seconds that the stand-in process lives at most if this process dies before it can kill it. */
 #define STAND_IN_SECONDS 2
 
 static int stand_in(void *unused) {
   (void)unused;
   const struct timespec time = {STAND_IN_SECONDS, 0};
-  /* No libc: this process shares the memory, and so the thread-local data, of the one that made it. */
+  /* No libc here: this process shares its memory, and so its thread-local data, with the parent. */
   syscall(SYS_nanosleep, &time, NULL);
   syscall(SYS_exit_group, 0);
   return 0;
@@ -407,7 +407,7 @@ struct watch {
   napi_env env;
   napi_ref callback;
   napi_async_context context;
-  /* Both ends let go before it is freed: the loop, and JavaScript's garbage collector. */
+  /* The loop and JavaScript's garbage collector each hold it; it is freed when both let go. */
   int holders;
   bool stopped;
 };

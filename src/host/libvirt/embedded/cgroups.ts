@@ -6,8 +6,8 @@ import { KilnError } from '../../../errors.ts';
 import { type CgroupHierarchy, cgroupHierarchies, cgroupMode } from '../../cgroup/cgroup.ts';
 
 /**
- * The v1 controllers that libvirt knows (vircgroup.c), which the daemon sees mounted, and `pids`,
- * which it does not know: its cgroup is a place for kiln to limit sandboxes in.
+ * The v1 controllers that libvirt knows (vircgroup.c) and the daemon sees mounted, and `pids`, which libvirt
+ * does not know: kiln limits sandboxes in the daemon's pids cgroup.
  */
 const V1_SEEN = ['cpu', 'cpuacct', 'cpuset', 'memory', 'devices', 'freezer', 'blkio'];
 const V1_JOINED = [...V1_SEEN, 'pids'];
@@ -15,15 +15,15 @@ const V1_JOINED = [...V1_SEEN, 'pids'];
 /** The controllers that domains get where v2 offers them. */
 export const V2_CONTROLLERS = ['cpuset', 'cpu', 'io', 'memory', 'pids'];
 
-/** libvirt's default partition: the parent of all domains' cgroups, below the daemon's root. */
+/** libvirt's default partition: the parent of the cgroups of all domains, below the daemon's root. */
 export const DOMAINS = 'machine';
 
 /** Where the daemon and its domains sit in the cgroup hierarchies; host paths. */
 export interface CgroupHome {
   readonly version: 1 | 2;
-  /** Its cgroup in each hierarchy: the root of everything the daemon and its domains see. */
+  /** The daemon's cgroup in each hierarchy: the root of what the daemon and its domains see. */
   readonly joined: readonly string[];
-  /** v1 only: the mounts to give the daemon, without `unified` and `name=systemd`. */
+  /** v1 only: the mounts that the daemon sees, without `unified` and `name=systemd`. */
   readonly seen: readonly CgroupHierarchy[];
 }
 
@@ -61,9 +61,9 @@ export async function cgroupHome(name: string, unit: string | undefined): Promis
 }
 
 /**
- * Makes the cgroups, where systemd does not. On v1 also the parent of the domains' cgroups: libvirt
- * makes it in steps, and a domain that is started meanwhile inherits an empty cpuset, which takes no
- * process (vircgroupv1.c, virCgroupV1MakeGroup).
+ * Makes the cgroups that systemd does not make. On v1 that includes the parent of the domains' cgroups: libvirt
+ * makes the parent in several steps, and a domain that starts meanwhile inherits an empty cpuset, which takes
+ * no process (vircgroupv1.c, virCgroupV1MakeGroup).
  */
 export async function makeHome(home: CgroupHome): Promise<void> {
   for (const path of home.joined) {
@@ -91,7 +91,7 @@ async function makeGroup(path: string): Promise<void> {
   }
 }
 
-/** libvirt starts no domain on v2 without this controller, and its own words for that name no cause. */
+/** On v2 libvirt starts no domain without the memory controller, and its own error does not say so. */
 async function requireMemory(path: string): Promise<void> {
   const controllers = await readFile(join(path, 'cgroup.controllers'), 'utf8').catch(() => '');
   if (controllers.split(/\s+/).includes('memory')) return;
@@ -108,7 +108,7 @@ async function inheritCpuset(path: string): Promise<void> {
   }
 }
 
-/** Passes on the v2 controllers that there are; one by one, since one refusal refuses the write. */
+/** Passes on the available v2 controllers one by one, because one refused controller fails the whole write. */
 async function enableControllers(path: string): Promise<void> {
   for (const controller of V2_CONTROLLERS) {
     await writeFile(join(path, 'cgroup.subtree_control'), `+${controller}`).catch(() => undefined);
@@ -125,8 +125,8 @@ async function subtree(path: string): Promise<string[]> {
 }
 
 /**
- * The controllers (`libvirt_lxc`) of running domains; host pids. What runs in a sandbox is told apart by
- * its user namespace, which it cannot fake: it must not pass its cgroup namespace for ours.
+ * The controllers (`libvirt_lxc`) of running domains, as host pids. Processes inside a sandbox are told apart
+ * by their user namespace, which they cannot fake; they must not pass for a controller.
  */
 export async function controllerProcesses(home: CgroupHome): Promise<number[]> {
   const pids = await processesBelow(home.joined.map((path) => join(path, DOMAINS)));
@@ -146,12 +146,12 @@ async function processesBelow(tops: readonly string[]): Promise<number[]> {
   return [...new Set(pids.map(Number))];
 }
 
-/** What libvirt calls the cgroup of a domain that no systemd-machined keeps: vircgroup.c. */
+/** How libvirt names the cgroup of a domain without systemd-machined: vircgroup.c. */
 const DOMAIN_GROUP = /^lxc-\d+-(.+)\.libvirt-lxc$/;
 
 /**
- * Removes the empty cgroups of domains that do not exist: libvirtd leaves them behind when their
- * controller is killed. One with a process in it the kernel does not let go.
+ * Removes the empty cgroups of domains that do not exist. libvirtd leaves them behind when a controller is
+ * killed. The kernel refuses to remove a cgroup with a process in it.
  */
 export async function removeDomainGroups(
   home: CgroupHome,
@@ -168,13 +168,13 @@ export async function removeDomainGroups(
   }
 }
 
-/** The names of the folders at the top of the hierarchies that daemons may be in. */
+/** The folders at the top of the hierarchies that daemons may be in. */
 export async function homeNames(): Promise<string[]> {
   const lists = cgroupHierarchies().map(({ path }) => readdir(path).catch(() => []));
   return [...new Set((await Promise.all(lists)).flat())];
 }
 
-/** Removes a daemon's cgroups in every hierarchy, unless there is a process in one. True if they are gone. */
+/** Removes a daemon's cgroups in every hierarchy unless one has a process in it. True if they are gone. */
 export async function removeEmptyHome(name: string): Promise<boolean> {
   const tops = cgroupHierarchies().map(({ path }) => join(path, name));
   if ((await processesBelow(tops)).length > 0) return false;
@@ -194,7 +194,7 @@ export async function clearHome(home: CgroupHome): Promise<boolean> {
       try {
         process.kill(pid, 'SIGKILL');
       } catch {
-        // It ended by itself.
+        // The process ended by itself.
       }
     }
     const paths = (await Promise.all(home.joined.map(subtree))).flat();

@@ -13,7 +13,7 @@ import { clearHome, homeNames, removeEmptyHome } from './cgroups.ts';
 import { daemonPid, type EmbeddedFiles, embeddedFiles, LOCK } from './files.ts';
 import { homeOf, type Launched, launch } from './launch.ts';
 
-/** Without client and running domain for this many seconds, the daemon ends by itself. */
+/** Seconds without a client and a running domain after which the daemon ends by itself. */
 const IDLE_SECONDS = 120;
 
 /** How long a start may take: far beyond the 150 ms it needs, for machines that swap. */
@@ -21,7 +21,7 @@ const START_MS = 60_000;
 
 const START_ATTEMPTS = 3;
 
-/** How long a daemon that was asked to end may take before it is killed. */
+/** How long a daemon may take to end on SIGTERM before it is killed. */
 const STOP_MS = 5000;
 
 export interface EmbeddedDaemon {
@@ -37,9 +37,8 @@ export interface EmbeddedOptions {
 }
 
 /**
- * Makes sure that the private libvirtd of `paths` runs, starting it where it does not. However
- * many processes call this at once, one daemon results. It belongs to none of them and lives on.
- *
+ * Starts the private libvirtd of `paths` unless it runs. If many processes call this at once, one daemon is
+ * started. It belongs to none of them and lives on.
  * @throws LibvirtError E_LIBVIRT_MISSING, E_LIBVIRT_START; KilnError E_NO_CGROUPS
  */
 export async function ensureEmbeddedDaemon(
@@ -50,7 +49,8 @@ export async function ensureEmbeddedDaemon(
   const found = await reach(files);
   if (found !== undefined) return { ...found, started: false };
   await mkdir(files.run, { recursive: true, mode: 0o700 });
-  // Sandboxes pass through the state directory to their root; they do not to what is libvirt's.
+  // The state directory is traversable, because sandboxes reach their root through it; libvirt's directory is
+  // 0700.
   await mkdir(paths.root, { recursive: true });
   await mkdir(paths.libvirt, { recursive: true, mode: 0o700 });
   linkState(paths);
@@ -62,13 +62,13 @@ export async function ensureEmbeddedDaemon(
       const launched = await launch(files, options.idle ?? IDLE_SECONDS);
       const result = await ready(files, launched);
       if (typeof result === 'object') return { ...result, started: true };
-      // Status 0: on a machine this busy it ended, idle, before it was looked at.
+      // Status 0: on a busy machine the daemon ended, idle, before this process looked.
       if (result !== 0 || attempt === START_ATTEMPTS) throw await failedStart(files, result);
     }
   });
 }
 
-/** What is known of the daemon of `paths`, without starting it. */
+/** The state of the daemon of `paths`, without starting it. */
 export interface EmbeddedStatus {
   readonly running: boolean;
   readonly pid: number | undefined;
@@ -99,17 +99,17 @@ export async function stopEmbeddedDaemon(paths: StatePaths): Promise<void> {
     }
     await removeTree(files.run);
     await rm(paths.link, { force: true });
-    // While the lock is held: whoever waits for it takes a new file.
+    // Deleted while the lock is held: those who wait for the lock take a new file.
     await rm(files.lock, { force: true });
   });
 }
 
-/** What a daemon's cgroup is called: the name of {@link embeddedFiles}. */
+/** The name of a daemon's cgroup, as {@link embeddedFiles} makes it. */
 const HOME_NAME = /^kiln-([0-9a-f]+)$/;
 
 /**
- * Removes the cgroups that daemons of other state directories have left: one that ends by itself cannot
- * remove what it is in. Those with a process in them stay, and those of a daemon that is being started.
+ * Removes cgroups that daemons of other state directories left: a daemon cannot remove the cgroup it is in when
+ * it ends. Cgroups with a process in them stay, and those of a daemon that is starting.
  * @returns their names
  */
 export async function sweepEndedDaemons(paths: StatePaths): Promise<string[]> {
@@ -130,7 +130,7 @@ export async function sweepEndedDaemons(paths: StatePaths): Promise<string[]> {
 
 type Found = Omit<EmbeddedDaemon, 'started'>;
 
-/** The daemon, if it takes connections. */
+/** The daemon, if it accepts connections. */
 async function reach(files: EmbeddedFiles): Promise<Found | undefined> {
   if (!(await answers(files.socket))) return undefined;
   const pid = daemonPid(files);
@@ -138,8 +138,8 @@ async function reach(files: EmbeddedFiles): Promise<Found | undefined> {
 }
 
 /**
- * Whether something listens there. A daemon that is stopped does, until as many wait as its backlog
- * takes (EAGAIN): it is there all the same, with its domains.
+ * Whether something listens on the socket. A stopped daemon still does, until its backlog is full (EAGAIN):
+ * that daemon is alive and has its domains.
  */
 function answers(socket: string): Promise<boolean> {
   return new Promise((resolve) => {
@@ -170,11 +170,11 @@ async function endProcess(pid: number): Promise<void> {
   });
 }
 
-/** A daemon that takes no connections is about to end, or stuck. */
+/** Ends a daemon that accepts no connections: it is ending already, or stuck. */
 async function endRemains(files: EmbeddedFiles): Promise<void> {
   const pid = daemonPid(files);
   if (pid !== undefined && !(await waitForDeath(pid, STOP_MS))) {
-    // Somebody has a reason: a debugger, or a look at what it holds.
+    // A person stopped it on purpose, for example in a debugger.
     if (isStopped(pid)) {
       throw new LibvirtError('E_LIBVIRT_SILENT', `the embedded libvirtd (pid ${pid}) is stopped`, {
         hint: `\`kill -CONT ${pid}\` lets it go on; \`kill -KILL ${pid}\` ends it`,
@@ -186,7 +186,7 @@ async function endRemains(files: EmbeddedFiles): Promise<void> {
   await rm(files.pid, { force: true });
 }
 
-/** The daemon that was just launched, once it takes connections; else its status or undefined. */
+/** The daemon that was just launched, once it accepts connections; otherwise its exit status or undefined. */
 async function ready(
   files: EmbeddedFiles,
   launched: Launched,

@@ -2,11 +2,11 @@ import { readFileSync } from 'node:fs';
 import { basename, join, relative } from 'node:path';
 import type { StatePaths } from '../../state/paths.ts';
 
-/** Every file and name of one state directory's embedded daemon. */
+/** Files and names of the embedded daemon of one state directory. */
 export interface EmbeddedFiles {
   /** `kiln-HASH`: the name of its cgroup and, under systemd, of its unit. */
   readonly name: string;
-  /** Mode 0700, on /run: gone after a reboot, like the processes it tells of. */
+  /** Mode 0700, on /run: a reboot removes it together with the processes it describes. */
   readonly run: string;
   readonly lock: string;
   readonly socket: string;
@@ -14,13 +14,13 @@ export interface EmbeddedFiles {
   readonly config: string;
   readonly mounts: string;
   readonly script: string;
-  /** Only the drivers that kiln needs: libvirtd loads every one it finds. */
+  /** Only the drivers that kiln needs: libvirtd loads every driver it finds. */
   readonly drivers: string;
-  /** Warnings of libvirtd, and what the launch script printed. */
+  /** Warnings of libvirtd, and the output of the launch script. */
   readonly log: string;
   /** The directories that libvirtd sees in place of the system's: [private, system]. */
   readonly binds: readonly (readonly [string, string])[];
-  /** An empty directory, mounted where the system bus is. */
+  /** An empty directory that is mounted over the system bus. */
   readonly noBus: string;
   /** libvirt writes one log a domain here, NAME.log, and never deletes it. */
   readonly domainLogs: string;
@@ -29,7 +29,7 @@ export interface EmbeddedFiles {
   readonly uri: string;
 }
 
-/** The lock of whoever starts or ends a daemon, in the folder of its state on /run. */
+/** The lock for starting and ending a daemon, in the folder of its state on /run. */
 export const LOCK = 'libvirt.lock';
 
 /** Where the embedded daemon of `paths` keeps its files. */
@@ -37,7 +37,7 @@ export function embeddedFiles(paths: StatePaths): EmbeddedFiles {
   const run = join(paths.run, 'libvirt');
   const socket = join(run, 'libvirt-sock');
   const logs = join(paths.libvirt, 'log');
-  // libvirtd.conf has no way to write a quote, and its list of logs none to write a blank.
+  // libvirtd.conf cannot express a quote, and its list of logs cannot express a blank.
   const linked = join(paths.link, relative(paths.root, paths.libvirt));
   return {
     name: `kiln-${basename(paths.run)}`,
@@ -64,7 +64,7 @@ export function embeddedFiles(paths: StatePaths): EmbeddedFiles {
   };
 }
 
-/** The pid in the pid file of the embedded daemon, if that process is the daemon of these files. */
+/** The pid in the embedded daemon's pid file, if that process is the daemon of these files. */
 export function daemonPid(files: EmbeddedFiles): number | undefined {
   const pid = Number(read(files.pid));
   if (!Number.isInteger(pid) || pid <= 0) return undefined;

@@ -34,13 +34,13 @@ const DRIVERS = [
   'libvirt_driver_nwfilter.so',
 ];
 
-/** The environment of the daemon: nothing of the caller's gets into it. */
+/** The daemon's environment: nothing of the caller's gets into it. */
 const ENVIRONMENT = {
   PATH: '/usr/sbin:/usr/bin:/sbin:/bin',
   LANG: 'C.UTF-8',
 };
 
-/** The cgroups of the daemon of `files`, made or not. */
+/** The cgroups of the daemon of `files`, whether they exist or not. */
 export function homeOf(files: EmbeddedFiles): Promise<CgroupHome> {
   return cgroupHome(files.name, hasSystemd() ? unitOf(files).cgroup : undefined);
 }
@@ -72,19 +72,20 @@ function environment(files: EmbeddedFiles): Record<string, string> {
   return { ...ENVIRONMENT, LIBVIRT_DRIVER_DIR: files.drivers };
 }
 
-/** Ends when the launcher has: of a daemon that runs, it is the daemon that ended. */
+/** The launcher of the daemon. Its end is the daemon's end if the daemon runs as its child. */
 export interface Launched {
-  /** Undefined while it runs. Under systemd 0 means that the unit was started. */
+  /** Undefined while it runs. Under systemd, 0 means that the unit was started. */
   exitCode(): number | undefined;
 }
 
 /**
- * Starts libvirtd; the caller holds the lock. It is ready when its socket answers.
+ * Starts libvirtd; the caller holds the lock. libvirtd is ready when its socket answers.
  * @param idle seconds without client and running domain after which it ends by itself
  */
 export async function launch(files: EmbeddedFiles, idle: number): Promise<Launched> {
   const libvirtd = findLibvirtd();
-  // A sandbox's mapped root must pass to its console's devpts; on the host their parent is 0700.
+  // The sandbox's mapped root must reach its console's devpts; libvirt's parent directories are 0700 on the
+  // host.
   for (const folder of [...files.binds.map(([source]) => source), files.noBus]) {
     await mkdir(folder, { recursive: true });
     await chmod(folder, 0o711);
@@ -133,7 +134,7 @@ function configuration(files: EmbeddedFiles): string {
     'auth_unix_rw = "none"',
     'auth_unix_ro = "none"',
     'audit_level = 0',
-    // A frozen kiln (^Z, a debugger) must not lose its domains to a keepalive.
+    // -1: a frozen kiln (^Z, a debugger) must not lose its domains to a keepalive.
     'keepalive_interval = -1',
     // Level 3: warnings and errors.
     `log_outputs = ${JSON.stringify(`3:file:${files.log}`)}`,
@@ -141,12 +142,12 @@ function configuration(files: EmbeddedFiles): string {
   ].join('\n');
 }
 
-/** What is mounted in the daemon's own mount namespace, in the form of fstab(5). */
+/** The mounts of the daemon's own mount namespace, in the form of fstab(5). */
 function mountTable(files: EmbeddedFiles, home: CgroupHome): string {
   const binds = [...files.binds];
-  // Were systemd-machined found on the bus, it would put domains into scopes of its own, which the
-  // daemon's cgroup namespace does not reach: start fails. The controllers get no environment, so
-  // the bus has to be hidden.
+  // If libvirt found systemd-machined on the bus, machined would put domains into scopes outside the daemon's
+  // cgroup namespace, and starting them would fail. The controllers get no environment, so only hiding the bus
+  // helps.
   if (existsSync(SYSTEM_BUS)) binds.push([files.noBus, SYSTEM_BUS]);
   const lines = binds.map(
     ([source, target]) => `${field(source)} ${target} none bind,x-mount.mkdir 0 0`,
@@ -167,10 +168,10 @@ function mountTable(files: EmbeddedFiles, home: CgroupHome): string {
 
 /** The commands, in the new namespaces, that lead to libvirtd. */
 function inner(files: EmbeddedFiles, home: CgroupHome, libvirtd: string, idle: number): string {
-  // -n: /run/mount/utab is the host's, and nobody would take what these leave in it out again.
+  // -n: /run/mount/utab is the host's, and nobody would remove entries from it again.
   const lines = ['umount -n -l /sys/fs/cgroup', `mount -n -a -T ${shellWord(files.mounts)}`];
   if (home.version === 2) {
-    // A cgroup that passes controllers on may hold no process itself.
+    // A cgroup that passes controllers on may not contain a process.
     lines.push(
       `mkdir -p /sys/fs/cgroup/daemon /sys/fs/cgroup/${DOMAINS}`,
       'echo $$ > /sys/fs/cgroup/daemon/cgroup.procs',
@@ -185,9 +186,9 @@ function inner(files: EmbeddedFiles, home: CgroupHome, libvirtd: string, idle: n
 }
 
 /**
- * The script that becomes libvirtd: enters its cgroups, makes its namespaces (the cgroup one has
- * those cgroups as root), mounts, executes. Mounts of the host still reach it (slave), so that it
- * does not keep a file system busy that the host unmounts.
+ * The script that becomes libvirtd. It enters the cgroups, makes namespaces (the cgroup namespace has those
+ * cgroups as root), mounts, and executes libvirtd. Later mounts and unmounts of the host still reach it
+ * (slave), so it does not keep a file system busy that the host unmounts.
  */
 function launchScript(
   files: EmbeddedFiles,
@@ -196,7 +197,7 @@ function launchScript(
   libvirtd: string,
   idle: number,
 ): string {
-  // Commands get a limit of 1 for core dumps, which a sandbox cannot raise from 0.
+  // Commands get a core dump limit of 1, and a sandbox cannot raise a limit of 0.
   const lines = ['set -eu', 'umask 022', 'cd /', 'ulimit -H -c unlimited 2>/dev/null || :'];
   const living = running[0];
   let enter = 'unshare --cgroup';
@@ -206,7 +207,7 @@ function launchScript(
   } else {
     const top = home.joined[0] ?? '';
     if (living === undefined) {
-      // Nobody is below: stop passing controllers on, so that the root takes this process.
+      // The cgroup has no children: stop passing controllers on, so that this process can enter the root.
       lines.push(
         `for g in ${shellWord(join(top, DOMAINS))} ${shellWord(top)}; do`,
         '  [ ! -e $g/cgroup.subtree_control ] || for c in $(cat $g/cgroup.subtree_control); do',
@@ -216,7 +217,7 @@ function launchScript(
         `echo $$ > ${shellWord(join(top, 'cgroup.procs'))}`,
       );
     } else {
-      // Domains outlived the last daemon; their controllers keep its cgroup namespace.
+      // Domains outlived the last daemon, and their controllers keep its cgroup namespace.
       lines.push(`echo $$ > ${shellWord(join(top, 'daemon/cgroup.procs'))}`);
       enter = `nsenter --cgroup=/proc/${living}/ns/cgroup --`;
     }

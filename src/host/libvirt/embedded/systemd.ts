@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs';
 import { runProgram } from '../../process/child-process.ts';
 import type { EmbeddedFiles } from './files.ts';
 
-/** systemd runs this machine (sd_booted(3)). */
+/** Whether systemd runs this machine (sd_booted(3)). */
 export function hasSystemd(): boolean {
   return existsSync('/run/systemd/system');
 }
@@ -14,8 +14,8 @@ export function unitOf(files: EmbeddedFiles): { name: string; cgroup: string } {
 }
 
 /**
- * The command that has systemd run `start` as a transient unit with a cgroup subtree of its own,
- * so that it outlives the session or CI unit that asked for it.
+ * The command that has systemd run `start` as a transient unit with a delegated cgroup subtree, so that it
+ * outlives the session or CI job that asked for it.
  */
 export async function asUnit(
   files: EmbeddedFiles,
@@ -23,7 +23,7 @@ export async function asUnit(
   start: readonly string[],
 ): Promise<string[]> {
   const { name } = unitOf(files);
-  // A unit whose daemon was killed stays loaded as long as sandboxes run in it.
+  // A unit whose daemon was killed stays loaded while sandboxes run in it.
   const loaded = await runProgram('systemctl', ['show', '--property=LoadState', '--value', name]);
   if (loaded.stdout.trim() === 'loaded') return ['systemctl', 'start', name];
   const { stdout } = await runProgram('systemd-run', ['--version']);
@@ -35,11 +35,11 @@ export async function asUnit(
     '--collect',
     '--quiet',
     '--property=Delegate=yes',
-    // Else systemd's default, 15 % of what the host takes, is shared by all sandboxes.
+    // Otherwise all sandboxes would share systemd's default limit, 15 % of the host's tasks.
     '--property=TasksMax=infinity',
     // Sandboxes outlive a killed daemon; the next one takes them over.
     '--property=KillMode=process',
-    // Once the unit's own cgroup passes controllers on, no process can be started in it.
+    // Once the unit's own cgroup passes controllers on, systemd can start no process in it.
     ...(version >= 254 ? ['--property=DelegateSubgroup=daemon'] : []),
     `--property=StandardOutput=append:${files.log}`,
     `--property=StandardError=append:${files.log}`,
