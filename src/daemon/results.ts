@@ -12,7 +12,8 @@ import type { FlatError } from '../host/confine/task.ts';
 import { takeCallersUmask } from '../host/process/own-umask.ts';
 import { ownResults, type Results } from '../jobs/run/results.ts';
 import type { Result } from '../result/schema.ts';
-import type { LentWorker, Workers } from './workers.ts';
+import type { LentWorker } from './worker-process.ts';
+import type { Workers } from './workers.ts';
 
 const F_DUPFD_CLOEXEC = 1030;
 

@@ -7,7 +7,7 @@ import { CONTROLLED } from './forward-call.ts';
 import { encodeFrame, FRAME, FROM_WORKER, TO_WORKER } from './frames.ts';
 import { Peer } from './peer.ts';
 import { firstMessage } from './varlink.ts';
-import { DAEMON_FD, JOB_MAX } from './workers.ts';
+import { DAEMON_FD, JOB_MAX } from './worker-process.ts';
 
 /** A parked sandbox that was the daemon's. */
 export interface GivenSandbox {

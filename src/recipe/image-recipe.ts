@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { repositorySchema } from '../packages/repository/configuration.ts';
+import { repositorySchema } from '../packages/repository/configuration-schema.ts';
 import { parseDuration } from '../packages/repository/transport/duration.ts';
 import { size } from './limit-keys.ts';
 

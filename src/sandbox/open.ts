@@ -14,7 +14,7 @@ import { startDomain } from './domain/start-domain.ts';
 import { sweepSandboxes } from './domain/sweep.ts';
 import { claimedLabels, requirePolicy } from './labels/labels.ts';
 import { randomMac } from './network/mac.ts';
-import type { BindOwners } from './policy/filesystem.ts';
+import type { BindOwners } from './policy/binds.ts';
 import type { OptionalLayer } from './policy/layers.ts';
 import { limitSandbox } from './policy/limits.ts';
 import type { SandboxLimits, SandboxSpecification } from './policy/specification.ts';

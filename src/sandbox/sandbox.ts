@@ -12,12 +12,8 @@ import type { SandboxDomain } from './domain/sandbox-domain.ts';
 import type { SandboxSession } from './domain/sandbox-record.ts';
 import { labelOperation, relabelSources } from './labels/request.ts';
 import { type LeasedAddress, type LeaseRequest, leaseAddress } from './network/dhcp-client.ts';
-import {
-  type BindOwners,
-  type NetworkAnswers,
-  planFilesystem,
-  procOperations,
-} from './policy/filesystem.ts';
+import type { BindOwners } from './policy/binds.ts';
+import { type NetworkAnswers, planFilesystem, procOperations } from './policy/filesystem.ts';
 import { refuseHostWrites } from './policy/host-write.ts';
 import { requireLayer } from './policy/layers.ts';
 import type { SandboxSpecification } from './policy/specification.ts';

@@ -7,7 +7,7 @@ import { inspect } from 'node:util';
 import test, { type ExecutionContext } from 'ava';
 import { execa } from 'execa';
 import type { KilnError } from '../../src/errors.ts';
-import type { RepositoryInput } from '../../src/packages/repository/configuration.ts';
+import type { RepositoryInput } from '../../src/packages/repository/configuration-schema.ts';
 import { fetchPackages } from '../../src/packages/repository/fetch-packages.ts';
 import { lockSchema } from '../../src/packages/repository/lock/lock.ts';
 import { MirrorServer } from './mirror-server.ts';

@@ -1,10 +1,10 @@
 /** Short ways to the functions under test. */
+
+import { type Repository, resolveRepository } from '../../src/packages/repository/configuration.ts';
 import {
-  type Repository,
   type RepositoryInput,
   repositorySchema,
-  resolveRepository,
-} from '../../src/packages/repository/configuration.ts';
+} from '../../src/packages/repository/configuration-schema.ts';
 import type { Lock } from '../../src/packages/repository/lock/lock.ts';
 import { type OpenOptions, openRepositories } from '../../src/packages/repository/open.ts';
 import { type SolveRequest, solve } from '../../src/packages/solver/solve.ts';

@@ -8,7 +8,7 @@ import { resultOfFailure, resultOfRun } from '../../jobs/run/result.ts';
 import { type RunHooks, type RunReport, run } from '../../jobs/run/run.ts';
 import { Timeline } from '../../jobs/run/timeline.ts';
 import { writeResult } from '../../report/write.ts';
-import type { Ended } from '../../sandbox/door/planned-sandbox.ts';
+import type { Ended } from '../../sandbox/door/io.ts';
 import type { CommandEnd } from '../../sandbox/door/supervise.ts';
 import type { Engine } from '../../sandbox/open.ts';
 import { pickImage } from '../images/pick-image.ts';

@@ -2,14 +2,9 @@ import { chmod, chown, mkdir } from 'node:fs/promises';
 import type { EgressLog } from '../../egress/rule.ts';
 import { removeTree } from '../../host/files/remove-tree.ts';
 import type { LeasedImage } from '../../image/store/images.ts';
+import type { CommandIo, Executed, UsageWatcher } from '../../sandbox/door/io.ts';
 import { planSandbox } from '../../sandbox/door/plan.ts';
-import {
-  type CommandIo,
-  type Executed,
-  type KeptCommand,
-  PlannedSandbox,
-  type UsageWatcher,
-} from '../../sandbox/door/planned-sandbox.ts';
+import { type KeptCommand, PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
 import type { TimeLimits } from '../../sandbox/door/supervise.ts';
 import { type CommandUser, commandUser } from '../../sandbox/door/user.ts';
 import type { Engine } from '../../sandbox/open.ts';

@@ -1,4 +1,4 @@
-import type { Executed } from '../../sandbox/door/planned-sandbox.ts';
+import type { Executed } from '../../sandbox/door/io.ts';
 import type { BuildRun } from './build-run.ts';
 import type { BuildCommand, BuildSandbox } from './build-sandbox.ts';
 import { commandLine } from './rpmbuild.ts';

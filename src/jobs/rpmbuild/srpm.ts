@@ -1,6 +1,6 @@
 import type { ErrorCode } from '../../error-codes.ts';
 import { KilnError } from '../../errors.ts';
-import type { Executed } from '../../sandbox/door/planned-sandbox.ts';
+import type { Executed } from '../../sandbox/door/io.ts';
 import type { BuildRun } from './build-run.ts';
 import type { BuildSandbox } from './build-sandbox.ts';
 import { runLogged } from './logged-command.ts';

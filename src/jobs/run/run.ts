@@ -7,12 +7,8 @@ import { sayAfter, withWaits } from '../../host/process/wait-for.ts';
 import { type LeasedImage, leaseImage } from '../../image/store/images.ts';
 import { awaitedLater } from '../../promise.ts';
 import type { SandboxProcess } from '../../sandbox/command/process.ts';
-import {
-  type CommandStdio,
-  type Ended,
-  type Measured,
-  PlannedSandbox,
-} from '../../sandbox/door/planned-sandbox.ts';
+import type { CommandStdio, Ended, Measured } from '../../sandbox/door/io.ts';
+import { PlannedSandbox } from '../../sandbox/door/planned-sandbox.ts';
 import type { CommandEnd } from '../../sandbox/door/supervise.ts';
 import type { Engine } from '../../sandbox/open.ts';
 import { collectorFor } from './collect.ts';

@@ -1,4 +1,5 @@
 /** The one door: every command that enters a sandbox, for whatever reason, passes here. */
+
 import { closeSync } from 'node:fs';
 import type { CopyInItem } from '../../artifacts/copy-in.ts';
 import type { ArtifactWarning } from '../../artifacts/warning.ts';
@@ -8,97 +9,27 @@ import { KilnError } from '../../errors.ts';
 import type { CgroupLimits, ProcessCgroups } from '../../host/cgroup/cgroup-files.ts';
 import type { CgroupUsage } from '../../host/cgroup/cgroup-usage.ts';
 import { mountLoopImage } from '../../host/files/mount.ts';
-import type { StatePaths } from '../../host/state/paths.ts';
 import { awaitedLater } from '../../promise.ts';
-import type { CommandFacts } from '../command/command-facts.ts';
 import type { SandboxControl } from '../command/control.ts';
 import type { SandboxFacts } from '../command/facts.ts';
-import type { RefusedCall, SandboxProcess } from '../command/process.ts';
-import type { HandOver, RelayedOutput } from '../command/streams.ts';
 import { type Engine, openSandbox, reopenSandbox } from '../open.ts';
-import { commandPolicy, type PolicyRequest } from '../policy/policy.ts';
-import type { CommandPolicy, Secret } from '../policy/specification.ts';
-import { type Surroundings, surroundingsOf } from '../policy/surroundings.ts';
+import { surroundingsOf } from '../policy/surroundings.ts';
 import type { Sandbox } from '../sandbox.ts';
+import {
+  type CommandIo,
+  type CommandStdio,
+  type Executed,
+  KEPT,
+  type LimitHit,
+  type Measured,
+  type OpenIo,
+  type RunningCommand,
+  type UsageWatcher,
+} from './io.ts';
 import { listenToOutput, Output } from './output.ts';
 import type { CommandPlan, Ids, Plan, SandboxPlan } from './plan.ts';
+import { Policies } from './policies.ts';
 import { type CommandEnd, supervise } from './supervise.ts';
-
-/** What a sandbox is opened with beside its plan. */
-export interface OpenIo {
-  readonly secrets?: readonly Secret[];
-  /** Aborts the wait for an address of the network. */
-  readonly signal?: AbortSignal | undefined;
-  /** Is shown what the sandbox uses while commands run. */
-  readonly samples?: UsageWatcher | undefined;
-}
-
-/** Looks now and then at what a sandbox has used, until the answer is disposed of. */
-export interface UsageWatcher {
-  watch(read: () => CgroupUsage): Disposable;
-}
-
-/** Where a command's stdio goes: to streams of this process unless given. */
-export interface CommandStdio {
-  /** A terminal of the sandbox instead of three pipes. */
-  readonly terminal?: { readonly rows: number; readonly columns: number } | undefined;
-  /** Descriptors that output goes to without being read on the way. */
-  readonly relay?: RelayedOutput | undefined;
-  /** Gives stdio to another process. */
-  readonly handOver?: HandOver | undefined;
-}
-
-/** What is done with a command that is executed to its end. */
-export interface CommandIo {
-  /** Standard input; empty unless given. */
-  readonly input?: Buffer | undefined;
-  readonly onOutput?: ((chunk: Buffer, stream: 'stdout' | 'stderr') => void) | undefined;
-  /** Bytes of both outputs that are kept, the last ones; {@link KEPT} unless given. */
-  readonly keep?: number;
-  /** Bytes of its standard output that are kept, the first ones; none unless given. */
-  readonly capture?: number;
-  /** Ends the command; the signal's reason is thrown. */
-  readonly signal?: AbortSignal | undefined;
-  /** Work that needs nothing of the command: it is done while that runs. */
-  readonly meanwhile?: (() => void) | undefined;
-}
-
-/** Bytes of a command's output that are kept. */
-const KEPT = 4 << 20;
-
-/** Which limit ended the command or got in its way. */
-export type LimitHit = 'timeout' | 'stall' | 'memory' | 'pids' | 'disk';
-
-/** What was measured in the sandbox when a command started. */
-export type Measured = SandboxFacts & CommandFacts;
-
-/** How a command ended, and what of it is known. */
-export interface Ended extends CommandEnd {
-  readonly limitHit: LimitHit | null;
-  /** Of all processes that the sandbox has had. */
-  readonly usage: CgroupUsage;
-  readonly measured: Measured;
-  /** System calls that its filter refused. */
-  readonly refused: readonly RefusedCall[];
-}
-
-/** What an executed command wrote, as far as it was to be kept. */
-export interface Executed extends Ended {
-  /** Both outputs, in the order they came. */
-  readonly output: Output;
-  /** The beginning of its standard output. */
-  readonly stdout: Buffer;
-}
-
-/** A command that has been started. */
-export interface RunningCommand {
-  readonly process: SandboxProcess;
-  readonly measured: Measured;
-  /** Ends it, and what it has started, unless that is to be left. */
-  kill(): Promise<void>;
-  /** Waits for its end within its limits of time. Its output has to be read by somebody. */
-  ended(): Promise<Ended>;
-}
 
 /** How commands run in a kept sandbox. */
 export type KeptCommand = Pick<CommandPlan, 'policy' | 'env' | 'workdir'>;
@@ -364,29 +295,5 @@ function mountImage(path: string): number {
       cause,
       hint: 'the host needs loop devices: is there a /dev/loop-control?',
     });
-  }
-}
-
-/** The policies of one sandbox's commands: made from its own surroundings, each of them once. */
-class Policies {
-  readonly #paths: StatePaths;
-  readonly #surroundings: Surroundings;
-  readonly #made = new Map<string, Promise<CommandPolicy>>();
-
-  constructor(paths: StatePaths, surroundings: Surroundings) {
-    this.#paths = paths;
-    this.#surroundings = surroundings;
-  }
-
-  of(request: PolicyRequest): Promise<CommandPolicy> {
-    const key = JSON.stringify(request);
-    let policy = this.#made.get(key);
-    if (policy === undefined) {
-      policy = awaitedLater(commandPolicy(this.#paths, this.#surroundings, request));
-      this.#made.set(key, policy);
-      // What went wrong may be mended before the next command.
-      policy.catch(() => this.#made.delete(key));
-    }
-    return policy;
   }
 }

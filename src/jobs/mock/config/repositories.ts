@@ -1,7 +1,7 @@
 import { fileURLToPath } from 'node:url';
 import { stripVTControlCharacters } from 'node:util';
 import { readUserFile } from '../../../host/files/user-file.ts';
-import type { RepositoryInput } from '../../../packages/repository/configuration.ts';
+import type { RepositoryInput } from '../../../packages/repository/configuration-schema.ts';
 import { booleanOption, type DnfConf, type DnfSection, listOption } from './dnf-conf.ts';
 import { matchesGlob } from './language/glob.ts';
 import { configError, type Place } from './language/problem.ts';

@@ -1,10 +1,6 @@
+import type { CommandIo, CommandStdio, RunningCommand } from '../../../sandbox/door/io.ts';
 import { type CommandPlan, planSandbox } from '../../../sandbox/door/plan.ts';
-import {
-  type CommandIo,
-  type CommandStdio,
-  PlannedSandbox,
-  type RunningCommand,
-} from '../../../sandbox/door/planned-sandbox.ts';
+import { PlannedSandbox } from '../../../sandbox/door/planned-sandbox.ts';
 import type { CommandEnd } from '../../../sandbox/door/supervise.ts';
 import { commandUser } from '../../../sandbox/door/user.ts';
 import {

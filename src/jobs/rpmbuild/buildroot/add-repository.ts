@@ -1,11 +1,8 @@
 import { statSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { KilnError } from '../../../errors.ts';
-import {
-  type Repository,
-  repositorySchema,
-  resolveRepository,
-} from '../../../packages/repository/configuration.ts';
+import { type Repository, resolveRepository } from '../../../packages/repository/configuration.ts';
+import { repositorySchema } from '../../../packages/repository/configuration-schema.ts';
 
 /**
  * A repository as `--addrepo` names it: a directory, or a URL, with `,gpgkey=FILE` behind it where

@@ -1,0 +1,127 @@
+import { z } from 'zod';
+import { parseDuration } from './transport/duration.ts';
+
+/** One string or several, as dnf's list options are written; always a list afterwards. */
+const oneOrMore = z
+  .union([z.string().min(1), z.array(z.string().min(1)).min(1)])
+  .transform((value) => (typeof value === 'string' ? [value] : value));
+
+const duration = z.union([z.int().min(0), z.string()]).transform((value, context) => {
+  const seconds = typeof value === 'number' ? value : parseDuration(value);
+  if (seconds === undefined) {
+    context.addIssue({ code: 'custom', message: 'expected a duration such as 90s, 10m, 6h or 2d' });
+    return z.NEVER;
+  }
+  return seconds;
+});
+
+const SOURCES = ['baseurl', 'metalink', 'mirrorlist', 'directory'] as const;
+
+/** What an option is of no use without. */
+const NEEDED = [
+  ['username', 'password'],
+  ['username', 'password_file'],
+  ['sslclientcert', 'sslclientkey'],
+] as const;
+
+/**
+ * One repository as a recipe writes it: dnf's names and meanings (dnf.conf(5)), and `directory` for
+ * a local one. `$basearch`, `$arch` and `$releasever` stand in URLs and paths.
+ */
+export const repositorySchema = z
+  .strictObject({
+    id: z
+      .string()
+      .max(128)
+      .regex(/^[A-Za-z0-9][A-Za-z0-9_.:-]*$/, 'letters, digits and _ . : - only')
+      .describe('Short name, unique in the recipe'),
+    name: z.string().optional().describe('What messages call it'),
+    baseurl: oneOrMore
+      .optional()
+      .describe('http:, https: or file: URLs of the folder that holds repodata/'),
+    metalink: z.url({ protocol: /^https?$/ }).optional(),
+    mirrorlist: z.url({ protocol: /^https?$/ }).optional(),
+    directory: z.string().min(1).optional().describe('A local folder that holds repodata/'),
+    username: z.string().min(1).optional().describe('Sent to the hosts that are named here only'),
+    password: z.string().optional().describe('Better in a file: password_file'),
+    password_file: z.string().min(1).optional().describe('A file whose first line is the password'),
+    token_file: z
+      .string()
+      .min(1)
+      .optional()
+      .describe('A file whose first line is a token, sent as `Authorization: Bearer`'),
+    sslclientcert: z.string().min(1).optional().describe('File of the certificate to log in with'),
+    sslclientkey: z.string().min(1).optional().describe('File of its key, unless it has both'),
+    sslcacert: z.string().min(1).optional().describe('File of the authorities that are trusted'),
+    sslverify: z.boolean().optional().describe("Check the server's certificate; on unless set"),
+    gpgcheck: z
+      .boolean()
+      .optional()
+      .describe('Verify package signatures; on unless the repository is local'),
+    repo_gpgcheck: z.boolean().optional().describe("Verify repomd.xml's signature; off unless set"),
+    gpgkey: oneOrMore.optional().describe('Paths (or file: URLs) of the trusted OpenPGP keys'),
+    priority: z.int().min(1).max(99).default(99).describe('1 is preferred to 99'),
+    cost: z
+      .int()
+      .min(0)
+      .max(1_000_000)
+      .default(1000)
+      .describe('Among equals the cheaper repository is used'),
+    excludepkgs: oneOrMore
+      .default([])
+      .describe('Names, NEVRAs or globs that are never taken from here'),
+    includepkgs: oneOrMore.default([]).describe('If given, only these are taken from here'),
+    module_hotfixes: z
+      .boolean()
+      .default(false)
+      .describe('Its packages are taken whatever streams of modules are enabled'),
+    metadata_expire: duration
+      .prefault('6h')
+      .describe('Age after which the server is asked for news'),
+  })
+  .superRefine((value, context) => {
+    const given = SOURCES.filter((source) => value[source] !== undefined);
+    if (given.length !== 1) {
+      context.addIssue({
+        code: 'custom',
+        message: `exactly one of ${SOURCES.join(', ')} is needed, ${given.length === 0 ? 'none is given' : `not ${given.join(' and ')}`}`,
+      });
+    }
+    for (const [needed, option] of NEEDED) {
+      if (value[option] === undefined || value[needed] !== undefined) continue;
+      const message = `${option} needs ${needed}`;
+      context.addIssue({ code: 'custom', path: [option], message });
+    }
+    if (value.password !== undefined && value.password_file !== undefined) {
+      const message = 'password and password_file are one too many';
+      context.addIssue({ code: 'custom', path: ['password'], message });
+    }
+    if (value.token_file !== undefined && value.username !== undefined) {
+      const message = 'a token stands alone: leave username and password out';
+      context.addIssue({ code: 'custom', path: ['token_file'], message });
+    }
+    value.baseurl?.forEach((url, index) => {
+      if (!/^(https?|file):\/\//.test(url)) {
+        context.addIssue({
+          code: 'custom',
+          path: ['baseurl', index],
+          message: 'expected a URL that starts with http://, https:// or file://',
+        });
+      }
+    });
+    value.gpgkey?.forEach((key, index) => {
+      if (/^(https?|ftp):/.test(key)) {
+        context.addIssue({
+          code: 'custom',
+          path: ['gpgkey', index],
+          message:
+            'keys are trusted, so they must be local files: a key from the network proves nothing',
+        });
+      }
+    });
+  });
+
+/** A repository block as people write it, before defaults. */
+export type RepositoryInput = z.input<typeof repositorySchema>;
+/** A repository block that passed the schema. */
+export type RepositoryConfiguration = z.output<typeof repositorySchema>;
